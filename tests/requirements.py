@@ -34,7 +34,6 @@ ELSEWHERE = {
     "P64": "`python3 tests/docs.py`",
     "P65": "`python3 tests/docs.py`",
     "P66": "`python3 tests/stranger.py`",
-    "P68": "`python3 tests/docs.py`",
     "P62": "`python3 tests/packages.py`",
     "P63": "`python3 tests/packages.py`",
     "O8": "C2, C11, C14, C15, C20, C21",

@@ -5,9 +5,10 @@ use std::fmt;
 use ldap3::{ldap_escape, parse_filter};
 
 /// The value that a filter may hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Placeholder {
     /// `{username}`: the name of the login.
+    #[default]
     Username,
     /// `{dn}`: the distinguished name of the user.
     Dn,
@@ -26,7 +27,7 @@ impl Placeholder {
 }
 
 /// A filter as configured.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     source: String,
     placeholder: Placeholder,

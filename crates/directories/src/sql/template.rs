@@ -53,7 +53,7 @@ enum Piece {
 }
 
 /// A statement as configured.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Template {
     source: String,
     pieces: Vec<Piece>,

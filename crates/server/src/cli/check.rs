@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::output::Output;
 use super::{At, CommandResult, Failure, admin_client, runtime};
-use crate::config::{self, Config, ConfigError, ConfigErrors, ProcessEnv, StoreConfig};
+use crate::config::{self, Config, ConfigError, ConfigErrors, ProcessEnv, RedbSettings, StoreConfig};
 use crate::server::{self, Inspected, UnavailableAddress};
 use rotogate_core::private_file;
 
@@ -157,7 +157,7 @@ async fn running_gate_addresses(config: &Config) -> Option<Vec<SocketAddr>> {
 }
 
 fn store_is_in_use(config: &Config) -> bool {
-    let StoreConfig::Redb { path, .. } = &config.store else { return false };
+    let StoreConfig::Redb(RedbSettings { path, .. }) = &config.store else { return false };
     let file = private_file::open_private(path, false);
     file.is_ok_and(|file| matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock)))
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::gate::{self, Reach};
 use super::output::Output;
 use super::{CommandResult, Failure, admin_client, load, no_gate_can, runtime};
-use crate::config::{AdminAccess, Config, StoreConfig};
+use crate::config::{AdminAccess, Config, RedbSettings, StoreConfig};
 use rotogate_core::private_file::{self, Unpublished};
 use rotogate_core::store::redb::RedbStore;
 
@@ -93,7 +93,7 @@ pub(super) fn run_at_gate(gate: &AdminAccess, command: StoreCommand, output: Out
 /// The file of the embedded store. Other stores have means of their own.
 fn embedded(config: &Config) -> Result<&Path, Failure> {
     let why = match &config.store {
-        StoreConfig::Redb { path, .. } => return Ok(path),
+        StoreConfig::Redb(RedbSettings { path, .. }) => return Ok(path),
         #[cfg(feature = "postgres")]
         StoreConfig::Postgres(_) => {
             "store.kind is \"postgres\": back the database up and restore it by its own means, such as pg_dump"

@@ -21,11 +21,32 @@
 //! - how the key is read: a method of [`Section`] without its first argument, the key. `by { … }` is
 //!   any other expression. It can use the parameters, and the fields above.
 //!
+//! Its documentation is the description of the key in docs/configuration.md and gateway.toml: what the key does, its unit and
+//! its bounds. `Required: ` begins it where no default is possible and the key is not read by `required`; a last sentence
+//! `Default: …` is for a default that is no value.
+//!
+//! `with { … }` after the lines describes the keys that a line reads by hand: class, name, type in a word, and the type that
+//! declares the keys of a table (`fetch: table of FetchKeys`). `section!(keys { … })` does it for a type without lines.
+//!
 //! `read_keys` is the function that reads the keys, with the parameters that the lines need. It does not call
 //! [`Section::finish`]: the rules that span keys come before that. `impl Type` instead of
 //! `pub struct Type` is for a type of another crate, whose fields are all listed.
 
 use super::raw::{Section, Value};
+
+/// A key, as the reference shows it.
+#[cfg(test)]
+pub(crate) struct Key {
+    pub(crate) name: &'static str,
+    pub(crate) class: &'static str,
+    /// The lines of its description.
+    pub(crate) about: &'static [&'static str],
+    pub(crate) type_name: &'static str,
+    /// How it is read.
+    pub(crate) how: &'static str,
+    /// The keys of its table, or of the tables of its list.
+    pub(crate) inner: &'static [Self],
+}
 
 /// What a reload does with each key of a type, as [`section!`] declares it.
 pub(crate) trait DeclaredKeys: Sized {
@@ -126,29 +147,34 @@ impl Section<'_> {
 macro_rules! section {
     (
         $(#[$about:meta])*
-        pub struct $Type:ident, read by $read:ident($($parameters:tt)*) {
+        $visible:vis struct $Type:ident, read by $read:ident($($parameters:tt)*) {
             $(
                 $(#[doc = $text:literal])+
                 $class:ident $(($shown:literal if $differs:expr))? $key:ident $(as $name:tt)?: $T:ty = $how:ident $with:tt
             ),* $(,)?
         }
+        $(with $further:tt)?
     ) => {
         $(#[$about])*
-        pub struct $Type {
+        $visible struct $Type {
             $( $(#[doc = $text])+ pub $key: $T, )*
         }
 
         section! {
             impl $Type, read by $read($($parameters)*) {
-                $( $class $(($shown if $differs))? $key $(as $name)?: $T = $how $with, )*
+                $( $(#[doc = $text])+ $class $(($shown if $differs))? $key $(as $name)?: $T = $how $with, )*
             }
+            $(with $further)?
         }
     };
     (
         impl $Type:ident, read by $read:ident($section:ident $(, $parameter:ident: $Of:ty)* $(,)?) {
-            $( $class:ident $(($shown:literal if $differs:expr))? $key:ident $(as $name:tt)?: $T:ty = $how:ident $with:tt ),*
-            $(,)?
+            $(
+                $(#[doc = $text:literal])*
+                $class:ident $(($shown:literal if $differs:expr))? $key:ident $(as $name:tt)?: $T:ty = $how:ident $with:tt
+            ),* $(,)?
         }
+        $(with $further:tt)?
     ) => {
         fn $read($section: &$crate::config::raw::Section<'_> $(, $parameter: $Of)*) -> $Type {
             $( let $key: $T = section!(@read $section ($key $($name)?) $how $with); )*
@@ -156,6 +182,26 @@ macro_rules! section {
         }
 
         impl $crate::config::print::Print for $Type {
+            #[cfg(test)]
+            const KEYS: &'static [$crate::config::declare::Key] = &[
+                $( $crate::config::declare::Key {
+                    name: section!(@shown ($key $($name)?)),
+                    class: section!(@class $class $(($shown))?),
+                    about: &[$($text),*],
+                    type_name: stringify!($T),
+                    how: stringify!($how $with),
+                    inner: section!(@inner $class ($($name)?) $T),
+                }, )*
+                $( $crate::config::declare::Key {
+                    name: "..",
+                    class: "each",
+                    about: &[],
+                    type_name: "",
+                    how: "",
+                    inner: section!(keys $further),
+                }, )?
+            ];
+
             fn print(&self) -> toml::Value {
                 let mut table = toml::Table::new();
                 let Self { $($key),* } = self;
@@ -182,10 +228,35 @@ macro_rules! section {
         }
     };
 
+    (keys { $(
+        $(#[doc = $about:literal])+ $class:ident $key:ident $(as $name:literal)?: $kind:ident $(of $Inner:ty)?
+    ),* $(,)? }) => {
+        &[ $( $crate::config::declare::Key {
+            name: section!(@name ($key $($name)?)),
+            class: stringify!($class),
+            about: &[$($about),*],
+            type_name: stringify!($kind),
+            how: "",
+            inner: section!(@keys $($Inner)?),
+        } ),* ]
+    };
+
     (@name ($key:ident)) => { stringify!($key) };
     (@name ($key:ident "-")) => { stringify!($key) };
     (@name ($key:ident some)) => { stringify!($key) };
     (@name ($key:ident $name:tt)) => { $name };
+
+    (@class $class:ident) => { stringify!($class) };
+    (@class $class:ident($shown:literal)) => { "each" };
+
+    (@shown ($key:ident "-")) => { "-" };
+    (@shown $key:tt) => { section!(@name $key) };
+
+    (@inner no_key $name:tt $T:ty) => { &[] };
+    (@inner $class:ident ("-") $T:ty) => { &[] };
+    (@inner $class:ident $name:tt $T:ty) => { <$T as $crate::config::print::Put>::KEYS };
+    (@keys) => { &[] };
+    (@keys $T:ty) => { <$T as $crate::config::print::Put>::KEYS };
 
     (@read $section:ident $key:tt by { $($code:tt)* }) => { { $($code)* } };
     (@read $section:ident $key:tt $how:ident($($with:tt)*)) => { $section.$how(section!(@name $key), $($with)*) };

@@ -1,9 +1,10 @@
 //! Prints a configuration as a `gateway.toml` with every value in force, defaults included: for comparison, and to be
 //! read again. The sections print themselves with these helpers.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,10 @@ use http::{HeaderName, Method, Uri};
 use ipnet::IpNet;
 use toml::{Table, Value};
 
+#[cfg(test)]
+use super::declare::Key;
+use rotogate_core::claim::ClaimPath;
+use rotogate_core::headers::HeaderPattern;
 use rotogate_core::limit::Rate;
 use rotogate_core::route::{CallPattern, Role, RouteId};
 use rotogate_core::session::Scope;
@@ -25,6 +30,10 @@ pub(crate) type CertificateAndKey = (PathBuf, PathBuf);
 
 /// A type of values of keys. It is printed as its reader takes it.
 pub(crate) trait Print {
+    /// Its keys, if it is a table or a list of tables.
+    #[cfg(test)]
+    const KEYS: &'static [Key] = &[];
+
     /// The value.
     fn print(&self) -> Value;
 }
@@ -37,6 +46,10 @@ pub(crate) trait Words: Copy + PartialEq + 'static {
 
 /// A value that stands under a key, or is left out.
 pub(crate) trait Put {
+    /// As [`Print::KEYS`].
+    #[cfg(test)]
+    const KEYS: &'static [Key];
+
     /// Puts the value into a table. `key` is `..` if the value has several keys of this table.
     fn put(&self, table: &mut Table, key: &str);
 }
@@ -47,6 +60,9 @@ pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 impl<T: Print + ?Sized> Put for T {
+    #[cfg(test)]
+    const KEYS: &'static [Key] = <T as Print>::KEYS;
+
     fn put(&self, table: &mut Table, key: &str) {
         match self.print() {
             Value::Table(inner) if key == ".." => table.extend(inner),
@@ -56,6 +72,9 @@ impl<T: Print + ?Sized> Put for T {
 }
 
 impl<T: Print> Put for Option<T> {
+    #[cfg(test)]
+    const KEYS: &'static [Key] = <T as Print>::KEYS;
+
     fn put(&self, table: &mut Table, key: &str) {
         if let Some(value) = self {
             value.put(table, key);
@@ -64,8 +83,17 @@ impl<T: Print> Put for Option<T> {
 }
 
 impl<T: Print> Print for Vec<T> {
+    #[cfg(test)]
+    const KEYS: &'static [Key] = <T as Print>::KEYS;
+
     fn print(&self) -> Value {
         Value::Array(self.iter().map(Print::print).collect())
+    }
+}
+
+impl<T: Print> Print for BTreeMap<String, T> {
+    fn print(&self) -> Value {
+        Value::Table(self.iter().map(|(key, value)| (key.clone(), value.print())).collect())
     }
 }
 
@@ -159,7 +187,9 @@ printed_as_text!(
     Box<str>,
     Arc<str>,
     CallPattern,
+    ClaimPath,
     HeaderName,
+    HeaderPattern,
     IpNet,
     Method,
     PathAndQuery,
@@ -172,7 +202,7 @@ macro_rules! printed_as_number {
     ($($Type:ty),*) => { $(
         impl Print for $Type {
             fn print(&self) -> Value {
-                number(*self)
+                Value::Integer((*self).try_into().unwrap_or(i64::MAX))
             }
         }
     )* };
@@ -181,31 +211,4 @@ printed_as_number!(usize, u64, u32, u16);
 
 pub(super) fn put(table: &mut Table, key: &str, value: impl Into<Value>) {
     table.insert(key.to_owned(), value.into());
-}
-
-pub(super) fn put_some(table: &mut Table, key: &str, value: Option<impl Into<Value>>) {
-    if let Some(value) = value {
-        put(table, key, value);
-    }
-}
-
-pub(super) fn list<T>(items: &[T], one: impl Fn(&T) -> Value) -> Value {
-    Value::Array(items.iter().map(one).collect())
-}
-
-pub(super) fn texts<T: ToString>(items: &[T]) -> Value {
-    list(items, |item| item.to_string().into())
-}
-
-pub(super) fn number(n: impl TryInto<i64>) -> Value {
-    Value::Integer(n.try_into().unwrap_or(i64::MAX))
-}
-
-pub(super) fn time(duration: Duration) -> Value {
-    rotogate_core::clock::written(duration).into()
-}
-
-/// An absolute path, which means the same in a file elsewhere.
-pub(super) fn path(path: &Path) -> Value {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string().into()
 }

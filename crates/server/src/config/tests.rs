@@ -11,6 +11,7 @@ mod authorizers;
 mod claims;
 mod introspection;
 mod isolation;
+mod reference;
 mod tracing;
 
 const MINIMAL: &str = "[server]\npublic_url = \"http://127.0.0.1:8080\"\n[issuer]\naudience = [\"api\"]\n";
@@ -234,7 +235,7 @@ fn the_environment_wins_and_is_read_like_the_file() {
         ],
     )
     .unwrap();
-    let StoreConfig::Redb { path, .. } = &config.store else { panic!("{:?}", config.store) };
+    let StoreConfig::Redb(RedbSettings { path, .. }) = &config.store else { panic!("{:?}", config.store) };
     assert_eq!(path, Path::new("elsewhere/db"));
     assert_eq!((config.server.listeners.len(), config.server.max_connections), (2, 7));
     assert!(!config.sessions.keep_login_client);

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::super::output::Output;
 use super::super::{CommandResult, Failure, audit_trail, load, runtime};
-use crate::config::{Config, StoreConfig};
+use crate::config::{Config, RedbSettings, StoreConfig};
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use crate::server::build::shared;
 use crate::server::build::stores::{open_store, redb_options};
@@ -59,7 +59,7 @@ pub(super) fn run(config: &Config, to_config: &Path, output: Output) -> CommandR
 fn name(store: &StoreConfig) -> String {
     match store {
         StoreConfig::Memory => "memory".to_owned(),
-        StoreConfig::Redb { path, .. } => format!("redb {}", path.display()),
+        StoreConfig::Redb(RedbSettings { path, .. }) => format!("redb {}", path.display()),
         #[cfg(feature = "postgres")]
         StoreConfig::Postgres(settings) => format!("postgres {} {}", settings.url, settings.schema),
         #[cfg(feature = "redis")]
@@ -81,7 +81,7 @@ fn failed(why: impl Into<String>) -> Failure {
 async fn copied(config: &Config, to: &Config, keyring: &Keyring) -> Result<Content, Failure> {
     match &config.store {
         StoreConfig::Memory => return Err(failed("store.kind is \"memory\": there is nothing to copy")),
-        StoreConfig::Redb { path, .. } if !path.exists() => {
+        StoreConfig::Redb(RedbSettings { path, .. }) if !path.exists() => {
             return Err(failed(format!("{}: there is no store", path.display())));
         }
         StoreConfig::Redb { .. } => {}
@@ -95,7 +95,9 @@ async fn copied(config: &Config, to: &Config, keyring: &Keyring) -> Result<Conte
     let cut = SystemTime::new().wall();
     match &to.store {
         StoreConfig::Memory => Err(failed("the other store.kind is \"memory\": it would end with this command")),
-        StoreConfig::Redb { path, .. } => into_redb((&from, name(&config.store)), cut, (to, path), keyring).await,
+        StoreConfig::Redb(RedbSettings { path, .. }) => {
+            into_redb((&from, name(&config.store)), cut, (to, path), keyring).await
+        }
         #[cfg(feature = "postgres")]
         StoreConfig::Postgres(settings) => {
             let options = shared::of_postgres(to, settings, keyring.id()).map_err(Failure::failed)?;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::super::output::Output;
 use super::super::{CommandResult, Failure, audit_trail, keys, prompt, runtime};
 use super::copy::no_gate_runs;
-use crate::config::{Config, StoreConfig};
+use crate::config::{Config, RedbSettings, StoreConfig};
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use crate::server::build::shared;
 use crate::server::build::stores::redb_options;
@@ -90,7 +90,7 @@ async fn open(config: &Config, keyring: &Keyring) -> Result<Arc<dyn RemembersTim
         StoreConfig::Memory => {
             return Err(Failure::Failed("store.kind is \"memory\": it remembers nothing after a restart".into()));
         }
-        StoreConfig::Redb { path, .. } => {
+        StoreConfig::Redb(RedbSettings { path, .. }) => {
             if !path.exists() {
                 return Err(Failure::Failed(format!("{}: there is no store", path.display())));
             }

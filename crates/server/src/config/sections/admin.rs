@@ -13,18 +13,20 @@ section! {
     /// `[admin]`: the listener for operators.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct AdminConfig, read by read_keys(section, dir: &Path) {
-        /// The address: loopback, unless `dangerous_non_loopback` is set.
+        /// The address; one that is not loopback needs `dangerous_non_loopback`.
         restart listen: SocketAddr = get_or(value::address, loopback(AdminConfig::PORT)),
-        /// Whether the operator allows an address that other machines reach (requirement O10).
+        /// true: `listen` may be an address that other machines reach.
+        // Requirement O10.
         restart dangerous_non_loopback: bool = get_or(value::boolean, false),
-        /// The file of the token `default`, of the role admin.
+        /// The file of the token `default`, an admin; created at the first start. It is needed to read sessions and to change
+        /// anything.
         restart token_file: PathBuf = get_or(path_in(dir), dir.join(AdminConfig::TOKEN_FILE)),
-        /// `[[admin.tokens]]`: further tokens.
+        /// Further tokens; `token_file` is the token `default`, an admin.
         restart tokens: Vec<AdminTokenConfig> = by { read_tokens(section, dir, &token_file) },
-        /// The listener that answers health checks alone. Any address.
+        /// A listener for /livez and /readyz alone: no token, any address.
         // Requirement P54.
         restart probes: Option<SocketAddr> = get(value::address),
-        /// Further host names of the listener, in lower case, besides `localhost` and IP addresses.
+        /// Its host names besides localhost and IP addresses; another Host is 421.
         restart hosts: Vec<String> = list_or_empty(value::host),
     }
 }
@@ -33,14 +35,14 @@ section! {
     /// An entry of `[[admin.tokens]]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct AdminTokenConfig, read by read_token(section, dir: &Path) {
-        /// Its name in the audit trail. Two files may have one name, while one replaces the other.
+        /// The name in the audit log. Two entries may have one name, while one replaces the other.
         restart name: String = required("a name for the audit trail, such as \"ada\"", token_name),
-        /// What its holder may do.
+        /// Required: The rights of its holder. viewer: reads. operator: also revokes and reloads. admin: also copies the store.
         restart role: AdminRole = by {
             let role = section.require("role", "\"viewer\", \"operator\" or \"admin\"", value::word_of);
             role.unwrap_or(AdminRole::Viewer)
         },
-        /// The file of the token.
+        /// The file of the token: created at the start; read again when it changes.
         restart file: PathBuf = required("the file of the token", path_in(dir)),
     }
 }

@@ -5,6 +5,8 @@ use std::path::Path;
 use ipnet::IpNet;
 use toml::{Table, Value};
 
+#[cfg(test)]
+use super::super::declare::{Key, section};
 use super::super::print::{Print, Put};
 use super::super::raw::Section;
 use super::super::value;
@@ -119,6 +121,27 @@ fn kind(section: &Section<'_>) -> Option<AuthorizerKind> {
 }
 
 impl Print for AuthorizerConfig {
+    #[cfg(test)]
+    const KEYS: &'static [Key] = section!(keys {
+        /// Required: The protocol: `"forward-auth"`, or `"ext-authz"`: Envoy over gRPC (docs/ext-authz.md), without a neighbour.
+        restart kind: text,
+        /// The proxy, whose headers are facts: `"nginx"`, `"ingress-nginx"`, `"traefik"`, `"caddy"`, `"haproxy"` or `"envoy"`. Required
+        /// with `"forward-auth"`.
+        restart neighbour: text,
+        /// Required: An address of its own, for questions alone.
+        restart listen: text,
+        /// The name for the key `listeners` of routes.
+        restart name: text,
+        /// The proxies. Needed, unless `tls` requires a certificate. Default: those of `[server]`.
+        restart trusted_proxies: list,
+        /// Connections of one peer that may not ask.
+        restart max_connections_per_address: number,
+        /// Answers have the header of `assertion` of `[identity]`, for this audience. Unset: none.
+        restart assertion_audience: text,
+        /// As `tls` of `[[server.listeners]]`.
+        restart tls: table,
+    });
+
     fn print(&self) -> Value {
         let Self { kind, trusted_proxies, assertion_audience, listener } = self;
         let ListenerConfig { address, name, key: _, tls, proxy_protocol: _, max_connections_per_address } = listener;

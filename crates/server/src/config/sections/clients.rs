@@ -25,13 +25,24 @@ pub type ClientConfig = Client;
 
 section! {
     impl Client, read by read_keys(section, others: &[Client], dir: &Path) {
+        /// Required: The `client_id`. Without `secret_hash`, it is a public client: an app or a page that can keep no secret.
         reload id: Box<str> = by { read_id(section, others).into() },
+        /// The hash of the secret of a confidential client: `rotogate client secret` prints it.
         reload secret_hash: Option<SecretHash> = by { read_secret_hash(section, dir) },
+        /// The grants of the client: `"password"`, `"refresh_token"`, and a confidential client `"client_credentials"`.
         reload grants: Vec<Grant> = by { read_grants(section) },
+        /// The only scopes that its tokens may carry. Unset: whatever the user has.
         reload scopes: Option<Scope> = by { self::scopes(section, "scopes") },
+        /// Any key of `[sessions]` from `access_ttl` to `revoke_previous_after`.
         reload profile as some: ProfileOverride = by { read_override(section) },
+        /// `"optional"`: a request with a proof gets tokens bound to its key; `"required"`: none without.
         reload dpop: DpopUse = get_or(value::word_of, DpopUse::default()),
+        /// The same for the client certificate of its connection (docs/certificates.md).
         reload certificate_bound: CertificateUse = get_or(value::word_of, CertificateUse::default()),
+    }
+    with {
+        /// Instead of `secret_hash`: a file with it.
+        reload secret_hash_file: text,
     }
 }
 

@@ -13,13 +13,13 @@ section! {
     /// `[cors]` (requirement T19).
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct CorsConfig, read by read_keys(section) {
-        /// The allowed origins, as a browser writes them (RFC 6454 §6.2).
+        /// The allowed origins, as a browser writes them, such as `["https://app.example.com"]`.
         reload origins: Vec<String> = list_or_empty(value::cors_origin),
-        /// Whether they may send cookies and other credentials.
+        /// true: pages of these origins may send cookies and other credentials.
         reload allow_credentials: bool = get_or(value::boolean, false),
-        /// How long a browser may cache a preflight.
+        /// How long a browser caches a preflight; at most 24h.
         reload max_age: Duration = get_or(value::duration_within(Duration::ZERO, DAY), Duration::from_secs(600)),
-        /// The response headers that pages of these origins may read, besides those that every page may (Fetch §3.3.2).
+        /// Response headers that pages of these origins may read, besides those that every page may.
         reload expose as some: Vec<HeaderName> = list_or_empty(value::exposed_header),
     }
 }

@@ -8,7 +8,7 @@ use toml::{Table, Value as Toml};
 
 #[cfg(any(feature = "hook", feature = "ldap", feature = "sql"))]
 use super::super::declare::section;
-use super::super::print::{self, Put, list, put, put_some, texts};
+use super::super::print::{Put, put};
 use super::super::raw::{Section, Value};
 use super::super::value;
 use super::path_in;
@@ -167,27 +167,19 @@ fn read_one(section: &Section<'_>, dir: &Path, is_one_of_several: bool) -> Direc
 }
 
 fn read_users(section: &Section<'_>, dir: &Path, kind: DirectoryKind) -> UsersConfig {
-    let source: Option<SourceSettings> = match kind {
-        DirectoryKind::File => None,
-        #[cfg(feature = "hook")]
-        DirectoryKind::Http => Some(http::read(section, dir)),
-        #[cfg(feature = "ldap")]
-        DirectoryKind::Ldap => ldap::read(section, dir),
-        #[cfg(feature = "sql")]
-        DirectoryKind::Sql => sql::read(section, dir),
-    };
-    match (kind, source) {
-        (DirectoryKind::File, _) => {
+    #[cfg(any(feature = "hook", feature = "ldap", feature = "sql"))]
+    let remote = |source: SourceSettings| UsersConfig::Remote { source, bounds: bounds(section, kind) };
+    match kind {
+        DirectoryKind::File => {
             let path = section.get("path", path_in(dir)).unwrap_or_else(|| dir.join(PATH));
             UsersConfig::File { path, hashes: hashes::read(section, dir) }
         }
-        #[cfg(any(feature = "hook", feature = "ldap", feature = "sql"))]
-        (_, source) => {
-            let bounds = bounds(section, kind);
-            // Without a source there is a problem, and the result is discarded.
-            let missing = UsersConfig::File { path: PathBuf::new(), hashes: HashesConfig::default() };
-            source.map_or(missing, |source| UsersConfig::Remote { source, bounds })
-        }
+        #[cfg(feature = "hook")]
+        DirectoryKind::Http => remote(http::read(section, dir)),
+        #[cfg(feature = "ldap")]
+        DirectoryKind::Ldap => remote(ldap::read(section, dir)),
+        #[cfg(feature = "sql")]
+        DirectoryKind::Sql => remote(sql::read(section, dir)),
     }
 }
 
@@ -208,9 +200,13 @@ const MINUTE: Duration = Duration::from_secs(60);
 #[cfg(any(feature = "hook", feature = "ldap", feature = "sql"))]
 section! {
     impl Bounds, read by read_bounds(section, timeout: Duration) {
+        /// The time for one request to the directory, connecting included.
         reload timeout: Duration = get_or(value::duration_within(Duration::from_millis(100), MINUTE), timeout),
+        /// Requests to it at once; logins have three quarters, so refreshes are not held up by them.
         reload max_requests: usize = get_or(value::count(1, 10_000), Bounds::MAX_REQUESTS),
+        /// How long a request waits for its turn; at most 60s. Then: 503.
         reload queue_timeout: Duration = get_or(value::duration_within(Duration::ZERO, MINUTE), Bounds::QUEUE_TIMEOUT),
+        /// How long an entry is used for further refreshes; at most 60s.
         reload lookup_cache: Duration = get_or(value::duration_within(Duration::ZERO, MINUTE), Duration::ZERO),
     }
 }
@@ -226,21 +222,20 @@ pub(super) fn is_another_file(old: &[DirectoryConfig], new: &[DirectoryConfig]) 
 pub(super) fn print(directories: &[DirectoryConfig], root: &mut Table) {
     match directories {
         [only] if only.accounts.is_none() => put(root, "directory", print_one(only)),
-        several => put(root, "directories", list(several, print_one)),
+        several => put(root, "directories", several.iter().map(print_one).collect::<Vec<_>>()),
     }
 }
 
 fn print_one(directory: &DirectoryConfig) -> Toml {
     let DirectoryConfig { key: _, name, accounts, users } = directory;
     let mut table = Table::new();
-    put(&mut table, "name", name.as_str());
-    put_some(&mut table, "accounts", accounts.as_deref().map(texts));
+    name.put(&mut table, "name");
+    accounts.put(&mut table, "accounts");
     match users {
         UsersConfig::File { path, hashes } => {
             put(&mut table, "kind", "file");
-            put(&mut table, "path", print::path(path));
+            path.put(&mut table, "path");
             hashes.put(&mut table, "..");
-            hashes::print_expected(&hashes.expected, &mut table);
         }
         UsersConfig::Remote { source, bounds } => {
             #[cfg(any(feature = "hook", feature = "ldap", feature = "sql"))]
@@ -254,9 +249,15 @@ fn print_one(directory: &DirectoryConfig) -> Toml {
                     settings.put(&mut table, "..");
                 }
                 #[cfg(feature = "ldap")]
-                SourceSettings::Ldap(ref settings) => ldap::print(settings, &mut table),
+                SourceSettings::Ldap(ref settings) => {
+                    put(&mut table, "kind", "ldap");
+                    settings.put(&mut table, "..");
+                }
                 #[cfg(feature = "sql")]
-                SourceSettings::Sql(ref settings) => sql::print(settings, &mut table),
+                SourceSettings::Sql(ref settings) => {
+                    put(&mut table, "kind", "sql");
+                    settings.put(&mut table, "..");
+                }
             }
         }
     }

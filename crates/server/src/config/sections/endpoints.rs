@@ -5,14 +5,17 @@ use std::time::Duration;
 use http::StatusCode;
 use toml::{Table, Value};
 
-use super::super::print::{Print, number, put, put_some, texts, time};
+#[cfg(test)]
+use super::super::declare::Key;
+use super::super::declare::section;
+use super::super::print::{Print, Put, put};
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 #[cfg(feature = "relay")]
 use super::RelaySettings;
 use super::listeners;
 use super::sessions::{put_override, read_override};
-use super::{ClientConfig, DAY, dangling};
+use super::{ClientConfig, DAY, SECOND, dangling};
 use rotogate::dialect::{self, envelope::Envelope, kuzzle::Kuzzle, my_sessions::MySessions};
 use rotogate::gate::ACCESS_COOKIE;
 use rotogate_core::engine::APPLICATION;
@@ -149,7 +152,10 @@ pub(super) fn read(sections: &[Section<'_>], surroundings: &Surroundings<'_>) ->
             }
         }
         let options = dialect::Options {
-            envelope: read_envelope(section, dialect),
+            envelope: match dialect {
+                dialect::envelope::NAME => read_envelope(section, &Envelope::default()),
+                _ => Envelope::default(),
+            },
             kuzzle: read_kuzzle(section, dialect, is_https),
             ..dialect::Options::default()
         };
@@ -183,10 +189,26 @@ fn blame_path(section: &Section<'_>, path: &str, others: &[EndpointConfig]) {
     }
 }
 
+section! {
+    impl MySessions, read by read_my_sessions_keys(section, default: &MySessions) {
+        /// How old the access token of a request that ends sessions may be; 24h at most.
+        reload max_age: Duration = get_or(value::duration_within(SECOND, DAY), default.max_age),
+        /// true: the access token must have the scope `sessions`.
+        reload needs_scope: bool = get_or(value::boolean, default.needs_scope),
+        /// The cookie of the access token in a browser: `"__Host-access"`, `"authToken"` or `"__Host-authToken"`.
+        reload cookie: &'static str = get_or(value::word(&COOKIES, &[]), default.cookie),
+    }
+}
+
+const COOKIES: [(&str, &str); 3] = [
+    (ACCESS_COOKIE, ACCESS_COOKIE),
+    (dialect::kuzzle::COOKIE, dialect::kuzzle::COOKIE),
+    (dialect::kuzzle::HOST_COOKIE, dialect::kuzzle::HOST_COOKIE),
+];
+
 /// An endpoint that begins no session: the keys for that are unknown.
 fn read_my_sessions(section: &Section<'_>, surroundings: &Surroundings<'_>) -> EndpointConfig {
     let default = MySessions::default();
-    let cookies = [ACCESS_COOKIE, dialect::kuzzle::COOKIE, dialect::kuzzle::HOST_COOKIE].map(|name| (name, name));
     let path = section.get("path", endpoint_path);
     let path = path.unwrap_or_else(|| dialect::Dialect::default_path(&default).to_owned());
     let account_of_path = path.contains("{account}");
@@ -194,11 +216,7 @@ fn read_my_sessions(section: &Section<'_>, surroundings: &Surroundings<'_>) -> E
     if account.is_some() && account_of_path {
         section.blame("account", "conflicts with {account} in path; remove one of the two");
     }
-    let my_sessions = MySessions {
-        max_age: section.get("max_age", value::duration_within(Duration::from_secs(1), DAY)).unwrap_or(default.max_age),
-        needs_scope: section.get("needs_scope", value::boolean).unwrap_or(default.needs_scope),
-        cookie: section.get("cookie", value::word(&cookies, &[])).unwrap_or(default.cookie),
-    };
+    let my_sessions = read_my_sessions_keys(section, &default);
     EndpointConfig {
         dialect: dialect::my_sessions::NAME,
         path,
@@ -288,23 +306,42 @@ fn account(v: &Raw) -> Result<String, String> {
     }
 }
 
-/// The keys of `dialect = "envelope"`. For another dialect they are unknown.
-fn read_envelope(section: &Section<'_>, dialect: &str) -> Envelope {
-    let default = Envelope::default();
-    if dialect != dialect::envelope::NAME {
-        return default;
+section! {
+    impl Envelope, read by read_envelope(section, default: &Envelope) {
+        /// How long ago the access token of a refresh may have expired; 7d at most.
+        reload expired_for_at_most as "allow_expired_access_token": Duration = get_or(
+            value::duration_within(Duration::ZERO, 7 * DAY),
+            default.expired_for_at_most
+        ),
+        /// The status of refused credentials and tokens: 401, or 200 for clients that read only `errorCode`.
+        reload failure_status: StatusCode = get_or(failure_status, default.failure_status),
     }
-    let status = |v: &Raw| match value::count(200, 401)(v) {
+    with {
+        /// The public client of these sessions: the protocol names none. Default: `"envelope"`.
+        reload client: text,
+    }
+}
+
+fn failure_status(v: &Raw) -> Result<StatusCode, String> {
+    match value::count(200, 401)(v) {
         Ok(200) => Ok(StatusCode::OK),
         Ok(401) => Ok(StatusCode::UNAUTHORIZED),
         Ok(_) | Err(_) => Err(format!("expected 401 or 200, found {}", v.describe())),
-    };
-    let window = value::duration_within(Duration::ZERO, 7 * DAY);
-    Envelope {
-        expired_for_at_most: section.get("allow_expired_access_token", window).unwrap_or(default.expired_for_at_most),
-        failure_status: section.get("failure_status", status).unwrap_or(default.failure_status),
     }
 }
+
+impl Print for StatusCode {
+    fn print(&self) -> Value {
+        self.as_u16().print()
+    }
+}
+
+/// The keys of `dialect = "kuzzle"`.
+#[cfg(test)]
+pub(crate) const KUZZLE_KEYS: &[Key] = section!(keys {
+    /// The cookie of the access token in a browser: `"authToken"`, or `"__Host-authToken"`, which needs https.
+    reload cookie: text,
+});
 
 /// The keys of `dialect = "kuzzle"`. For another dialect they are unknown.
 fn read_kuzzle(section: &Section<'_>, dialect: &str, is_https: bool) -> Kuzzle {
@@ -360,6 +397,26 @@ pub(super) fn are_other_relays(old: &[EndpointConfig], new: &[EndpointConfig]) -
 }
 
 impl Print for EndpointConfig {
+    #[cfg(test)]
+    const KEYS: &'static [Key] = section!(keys {
+        /// Required: The protocol of its clients: `"oauth2"`, `"envelope"`, `"kuzzle"`, `"knox"`, `"my-sessions"` or `"relay"`
+        /// (docs/protocols.md).
+        reload dialect: text,
+        /// The path. `{account}` is the user's account in users.toml. Or, without: `"/connect/token"`. Default: that of the
+        /// protocol.
+        reload path: text,
+        /// Any key of `[sessions]` from `access_ttl` to `revoke_previous_after`.
+        reload profile: table,
+        /// The clients that may use it. Unset: all.
+        reload clients: list,
+        /// Other dialects whose sessions may continue here.
+        reload accepts: list,
+        /// Only this account, introspection and revocation included; not with `{account}` in `path`.
+        reload account: text,
+        /// As `listeners` of a route. 404 on other listeners.
+        reload listeners: list,
+    });
+
     fn print(&self) -> Value {
         let Self {
             dialect,
@@ -377,30 +434,27 @@ impl Print for EndpointConfig {
         let mut table = Table::new();
         put(&mut table, "dialect", *dialect);
         put(&mut table, "path", path.as_str());
-        put_some(&mut table, "listeners", Some(texts(listeners)).filter(|_| !listeners.is_empty()));
+        if !listeners.is_empty() {
+            listeners.put(&mut table, "listeners");
+        }
         #[cfg(feature = "relay")]
         if let Some(relay) = relay {
-            super::relay::print(&mut table, relay);
+            relay.put(&mut table, "..");
             return table.into();
         }
         let dialect::Options { envelope, kuzzle, my_sessions } = options;
         if *dialect == dialect::my_sessions::NAME {
-            put_some(&mut table, "account", account.as_deref());
-            let MySessions { max_age, needs_scope, cookie } = my_sessions;
-            put(&mut table, "max_age", time(*max_age));
-            put(&mut table, "needs_scope", *needs_scope);
-            put(&mut table, "cookie", *cookie);
+            account.put(&mut table, "account");
+            my_sessions.put(&mut table, "..");
             return table.into();
         }
         put_override(&mut table, profile);
-        put_some(&mut table, "clients", clients.as_ref().map(|clients| texts(clients)));
-        put_some(&mut table, "client", client.as_deref());
-        put(&mut table, "accepts", texts(accepts));
-        put_some(&mut table, "account", account.as_deref());
+        clients.put(&mut table, "clients");
+        client.put(&mut table, "client");
+        accepts.put(&mut table, "accepts");
+        account.put(&mut table, "account");
         if *dialect == dialect::envelope::NAME {
-            let dialect::envelope::Envelope { expired_for_at_most, failure_status } = envelope;
-            put(&mut table, "allow_expired_access_token", time(*expired_for_at_most));
-            put(&mut table, "failure_status", number(failure_status.as_u16()));
+            envelope.put(&mut table, "..");
         }
         if *dialect == dialect::kuzzle::NAME {
             // `secure_cookies` follows from public_url.

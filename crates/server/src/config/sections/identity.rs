@@ -5,7 +5,9 @@ use std::time::Duration;
 use http::HeaderName;
 use toml::{Table, Value};
 
-use super::super::print::{Print, put, texts, time};
+#[cfg(test)]
+use super::super::declare::{Key, section};
+use super::super::print::{Print, Put, put};
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::{Config, DirectoryConfig, TrustedIssuer, UsersConfig};
@@ -152,6 +154,25 @@ pub(super) fn check(section: &Section<'_>, config: &Config) {
 }
 
 impl Print for IdentityConfig {
+    #[cfg(test)]
+    const KEYS: &'static [Key] = section!(keys {
+        /// The name of each header. `issuer` is sent if there are `[[issuers]]`, as `x-auth-issuer`, for the gate's tokens too.
+        /// `roles` is sent if there are `[[issuers]]` with a claim of roles, as `x-auth-roles`: percent-encoded, with commas
+        /// between.
+        reload headers: table,
+        /// Headers of further claims, such as `{ "x-auth-email" = "email" }`; at most 64 headers, with those above.
+        reload claims: table,
+        /// The caller in a JWT that the gate signs, for upstreams that trust no network (docs/assertion.md). `ttl`: 10s to 10m.
+        /// Default: none.
+        reload assertion: table,
+        /// Further headers of clients that are removed, such as `["x-tenant", "x-acme-*"]`. Headers of known products always are:
+        /// docs/edge.md lists them.
+        reload strip: list,
+        /// Headers of a known product that are not removed, such as `["cf-access-*"]`, because that product is in front of the
+        /// gate.
+        reload keep: list,
+    });
+
     fn print(&self) -> Value {
         let Self { subject, account, client, scope, session, issuer, roles, claims, assertion, strip, keep } = self;
         let mut headers = Table::new();
@@ -176,11 +197,11 @@ impl Print for IdentityConfig {
         if let Some((header, ttl)) = assertion {
             let mut assertion = Table::new();
             put(&mut assertion, "header", header.as_str());
-            put(&mut assertion, "ttl", time(*ttl));
+            ttl.put(&mut assertion, "ttl");
             put(&mut table, "assertion", assertion);
         }
-        put(&mut table, "strip", texts(strip));
-        put(&mut table, "keep", texts(keep));
+        strip.put(&mut table, "strip");
+        keep.put(&mut table, "keep");
         table.into()
     }
 }

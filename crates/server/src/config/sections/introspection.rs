@@ -17,31 +17,31 @@ section! {
     /// `introspection` of an entry of `[[issuers]]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct IntrospectionConfig, read by read_keys(section, dir: &Path) {
-        /// The introspection endpoint.
+        /// The introspection endpoint: https, or http on loopback. No redirect is followed.
         reload url: String = required("the introspection endpoint", endpoint),
-        /// The gate as a client of the issuer.
+        /// The id of the gate as a client of the issuer.
         reload client_id: String = required("the gate's client id at the issuer", value::text),
-        /// The file with its secret.
+        /// The file with its secret, for the gate's user only (0600), and read again when it changes.
         reload secret_file: PathBuf = required("a file with the gate's secret at the issuer", path_in(dir)),
-        /// Where the secret is sent.
+        /// `"form"` for a server that expects id and secret in the form (`client_secret_post`).
         reload secret_in: SecretIn = get_or(value::word_of, SecretIn::Basic),
-        /// How long a response counts.
+        /// How long a response counts, at most 5m and never beyond the token's `exp`. `"0s"`: each request asks.
         reload cache: Duration = get_or(within(Introspection::MAX_CACHE), Introspection::CACHE),
-        /// How long a token that is not active is refused without another question.
+        /// How long a token that is not active is refused without another question; at most 1m.
         reload negative: Duration = get_or(within(Introspection::MAX_NEGATIVE), Introspection::NEGATIVE),
-        /// How much longer a response counts while the issuer does not answer.
+        /// How much longer a response counts while the issuer does not answer; at most 5m.
         reload stale_if_error: Duration = get_or(within(Introspection::MAX_CACHE), Duration::ZERO),
-        /// The time for one question.
+        /// The time for one question, connecting included; 1s to 20s.
         reload timeout: Duration = get_or(value::duration_within(SECOND, 20 * SECOND), 5 * SECOND),
-        /// The only authorities that count for the endpoint's certificate; those of the system if unset.
+        /// A PEM file with the only authorities that count for the endpoint's certificate. Default: those of the system.
         reload ca: Option<PathBuf> = get(path_in(dir)),
-        /// The certificate, its chain and its private key for an endpoint that asks for one.
+        /// A PEM file with certificate, chain and private key, for an endpoint that asks for one.
         reload client_cert: Option<PathBuf> = get(path_in(dir)),
-        /// The beginning of the tokens that are introspected.
+        /// Only tokens that begin with this text are introspected, such as `"ory_at_"`.
         reload prefix as some: String = get_or(self::prefix, String::new()),
-        /// Whether JWTs are introspected, too.
+        /// true: the issuer's JWTs are introspected, too. With `jwks_file` or `public_key` the signature is verified first.
         reload always: bool = get_or(value::boolean, false),
-        /// Whether a response without `aud` is accepted.
+        /// true: a response without `aud` counts for the `audience` of the entry. One that is there is always judged.
         reload audience_optional: bool = get_or(value::boolean, false),
     }
 }

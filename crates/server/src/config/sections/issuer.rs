@@ -18,15 +18,16 @@ section! {
     /// `[issuer]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct IssuerConfig, read by read_keys(section, dir: &Path, server: &ServerConfig) {
-        /// `iss`.
+        /// The `iss` of its tokens. Changing it invalidates all tokens. Default: `public_url`.
         restart url: String = get_or(value::issuer_url, without_slash(&server.public_url)),
-        /// `aud`; at least one.
+        /// Required: The `aud` of its tokens, one or several.
         restart audience: Vec<String> = by { self::audience(section) },
-        /// The algorithm of new keys.
+        /// The algorithm of new keys. EdDSA is small and fast; ES256 or RS256 if a verifier lacks it.
         restart algorithm: Algorithm = get_or(self::algorithm, Algorithm::EdDsa),
-        /// The directory of the keyring.
+        /// The folder of the keys, created at the first start, with private permissions. Keep it apart from the store's back-ups.
         restart keys: PathBuf = get_or(path_in(dir), dir.join("data/keys")),
-        /// The allowed clock difference: at most 30 s, which is the default, too (requirement J7).
+        /// The tolerated clock difference; 30s at most.
+        // Requirement J7.
         restart leeway: Duration = by { self::leeway(section, DEFAULT_LEEWAY) },
     }
 }

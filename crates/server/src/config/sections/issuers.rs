@@ -30,13 +30,16 @@ section! {
     /// An entry of `[[issuers]]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct TrustedIssuer, read by read_keys(section, others: &[TrustedIssuer], dir: &Path, own: &IssuerConfig) {
-        /// `iss`, exactly.
+        /// Required: Exactly its `iss`.
         reload url: String = by { read_url(section, others, own) },
-        /// The name that routes use; the host of `url` by default.
+        /// Its name in routes. Default: the host of `url`.
         reload name: String = by { read_name(section, others, &url) },
-        /// The provider, from which keys that are not written have their values.
+        /// The provider, of which `typ`, `claims`, `require` and `max_lifetime` are known. Each key that you write besides
+        /// replaces it: docs/issuers.md.
         reload preset: Option<Preset> = get(value::word(&Preset::ALL.map(|preset| (preset.word(), preset)), &[])),
-        /// The accepted `typ` values (requirement J6).
+        /// The accepted values of `typ`. Add `"JWT"` for an issuer that does not write at+jwt, and make sure that its ID tokens
+        /// have another audience. `""`: a token without `typ`.
+        // Requirement J6.
         reload typ: Vec<String> = by { read_typ(section, preset) },
         /// Its keys.
         reload keys as "..": KeySource = by { issuer_keys(section, dir, preset, &name, &url) },
@@ -44,29 +47,68 @@ section! {
         reload claims as "..": ClaimMapping = by {
             mapping::read(section, preset.map(Preset::claims).unwrap_or_default())
         },
-        /// The scopes that its tokens may carry here.
+        /// The only scopes that its tokens may carry here, such as `["read"]`. `"any"`: no restriction.
         reload scopes: AllowedScopes = by { allowed_scopes(section) },
-        /// Whether routes without `issuers` accept its tokens.
+        /// true: also on routes without `issuers`. false: only on routes that name it: `issuers = ["self", "idp.example.com"]`.
         reload everywhere: bool = get_or(value::boolean, false),
-        /// The prefix of its subjects.
+        /// A text before its subjects, for upstreams that read only the subject, such as `"idp|"`; at most 64 characters.
         reload subject_prefix: String = get_or(self::subject_prefix, String::new()),
-        /// The accepted `aud` values; at least one.
+        /// Required: The accepted values of `aud`, one or several.
         reload audience: Vec<String> = by { self::audience(section) },
-        /// How it is asked about opaque tokens, if it is.
+        /// How the issuer is asked about tokens that are not JWTs, instead of keys or beside them (docs/issuers.md).
         reload introspection: Option<IntrospectionConfig> = by { introspection::read(section, dir) },
-        /// The longest accepted `exp` − `iat`.
+        /// A token with a longer lifetime is refused.
         reload max_lifetime: Duration = get_or(
             value::duration_within(SECOND, 366 * DAY),
             preset.map_or(DAY, Preset::max_lifetime)
         ),
-        /// The allowed clock difference.
+        /// The tolerated clock difference. Default: that of `[issuer]`.
         reload leeway: Duration = by { self::leeway(section, own.leeway) },
-        /// Where its logout tokens come (OpenID Connect back-channel logout).
+        /// Where its logout tokens come (OpenID Connect back-channel logout), which end its tokens here.
         reload backchannel_logout: Option<EventsConfig> = table(|section| read_events(section, dir, false)),
-        /// Where its security events come (RFC 8935).
+        /// Where its security events come (RFC 8935): docs/logout-events.md.
         reload events: Option<EventsConfig> = table(|section| read_events(section, dir, true)),
-        /// The claim with its session; empty: none.
+        /// The claim with its session, which its logouts name. `""`: its tokens have none.
         reload session_claim: String = get_or(self::session_claim, "sid".to_owned()),
+    }
+    with {
+        /// A file with its JWK set, which the gate reads again when it changes. Or the keys come from `public_key`, `discovery` or
+        /// `jwks_url`.
+        reload jwks_file: text,
+        /// A file with one key, in PEM; needs `algorithm`.
+        reload public_key: text,
+        /// The only accepted algorithm, such as `"RS256"`.
+        reload algorithm: text,
+        /// true: keys at the `jwks_uri` of the discovery document. The document is `url` + `/.well-known/openid-configuration`; if
+        /// that is 404, the place of RFC 8414. Or the address of the document.
+        reload discovery: boolean,
+        /// Keys at this address; there is no discovery.
+        reload jwks_url: text,
+        /// How keys are fetched: docs/issuers.md.
+        reload fetch: table of super::remote::FetchKeys,
+        /// true: the gate is not ready before its keys were fetched for the first time.
+        reload required: boolean,
+        /// Which of its claims are read. A claim is a path such as `"realm_access.roles"`, with quotes for dots, colons and
+        /// slashes: `'"https://example.com/roles"'`. `{}` at its end: the names of an object's members.
+        reload claims: table,
+        /// The first claim that is there: a text with blanks between the scopes, or a list.
+        reload scope as "claims.scope": list,
+        /// The first that is there, a text.
+        reload client as "claims.client": list,
+        /// All of them together; a text is one role.
+        reload roles as "claims.roles": list,
+        /// The first that is there, a text; the account is `NAME:VALUE`, with the issuer's name.
+        reload account as "claims.account": list,
+        /// The first that is there, a text.
+        reload subject as "claims.subject": list,
+        /// Its scopes in our words, before `scopes` is applied, such as `{ "access_as_user" = "read" }`.
+        reload scope_map: table,
+        /// Claims with exactly this value, or one of a list, such as `{ token_use = "access" }`.
+        reload require: table,
+        /// The claim that is compared with `audience`, instead of `aud`.
+        reload audience_claim: text,
+        /// `"percent"`: also subjects that are not ASCII, percent-encoded.
+        reload subject_encoding: text,
     }
 }
 
@@ -74,11 +116,11 @@ section! {
     /// An endpoint for notices of an issuer: `backchannel_logout` and `events`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct EventsConfig, read by read_events(section, dir: &Path, has_token: bool) {
-        /// Its path.
+        /// The path, at which the issuer sends them.
         reload path: String = required("a path such as \"/logout/idp\"", events_path),
-        /// Of these, a notice must name one.
+        /// Required: The names of this gate at the issuer: a client id, or a URL. A notice must have one of them.
         reload audience: Vec<String> = by { read_events_audience(section) },
-        /// The file with the token of the sender.
+        /// Of `events` alone, and required there: the file with the sender's token (0600).
         reload token_file: Option<PathBuf> = by { read_events_token_file(section, dir, has_token) },
     }
 }

@@ -20,17 +20,18 @@ section! {
     /// `listen` of `[server]`, or one of `[[server.listeners]]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct ListenerConfig, read by read_keys(section, address: SocketAddr, dir: &Path, defaults: &Defaults<'_>) {
-        /// The address.
+        /// Required: The address and port.
         restart address: SocketAddr = by { address },
-        /// What routes and endpoints that are bound to it call it.
+        /// The name for the key `listeners` of routes and endpoints.
         restart name: Option<Arc<str>> = by { self::name(section, defaults.others) },
         /// The key that names the address, as in `server.listeners[0].address`; for errors.
         no_key key: String = by { section.name("address") },
-        /// `None`: clear text. A reload applies the certificates.
+        /// The certificates, which SNI chooses between, and with `client_ca` the roots of those of clients (docs/edge.md). Unset:
+        /// clear text. To add or to remove it needs an upgrade.
         restart("tls" if comes_or_goes) tls: Option<TlsConfig> = by { read_tls(section, dir) },
-        /// Whether each connection begins with a PROXY protocol header. Then only `trusted_proxies` may connect.
+        /// true: connections begin with a PROXY header (version 2) of one of `trusted_proxies`, and no other peer may connect.
         restart proxy_protocol: bool = by { read_proxy_protocol(section, defaults.trusted) },
-        /// The most connections from one address (IPv6: from one /64). Trusted proxies are not counted.
+        /// The most connections of one address. Default: that of `[server]`.
         reload max_connections_per_address: usize = by { max_connections_per_address(section, defaults.per_address) },
     }
 }
@@ -39,12 +40,27 @@ section! {
     /// `tls` of a listener.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct TlsConfig, read by read_tls_keys(section, dir: &Path) {
-        /// At least one. The first is for clients without SNI, or with a name that no certificate covers.
+        /// Several, each with `cert` and `key`. The first is for clients without SNI, or with a name that no certificate covers.
         reload certificates: Vec<CertificateFiles> = by { read_certificates(section, dir) },
         /// Whether clients must, or may, present a certificate.
         reload client_auth as "..": ClientAuth = by { read_client_auth(section, dir) },
         /// The key of the table, as in `server.tls`; for errors.
         no_key key: String = by { section.path().to_owned() },
+    }
+    with {
+        /// Instead of `certificates`: the file of one certificate, followed by its intermediates, in PEM.
+        reload cert: text,
+        /// The file of its private key, in PEM, for the gate's user only (0600).
+        reload key as "key": text,
+        /// The files of the roots of client certificates, in PEM.
+        reload client_ca: text,
+        /// The files of revoked client certificates (RFC 5280), in PEM, one or several.
+        reload client_crl: text,
+        /// `"required"`: each client presents a certificate; `"optional"`: it may present none; `"none"`. Default: `"required"`
+        /// with `client_ca`, else `"none"`.
+        reload client_auth: text,
+        /// true: upstreams get the client's certificate in Client-Cert (RFC 9440). Default: `false`.
+        reload client_cert_header: boolean,
     }
 }
 
@@ -52,9 +68,10 @@ section! {
     /// A certificate and its private key, in PEM.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct CertificateFiles, read by read_pair(section, dir: &Path) {
-        /// The certificate, followed by its intermediates.
+        /// The file of the certificate, followed by its intermediates.
         reload cert: PathBuf = required("the file of the certificate chain, in PEM", path_in(dir)),
-        /// The private key, readable by the gate's user only (requirement O2).
+        /// The file of the private key, for the gate's user only (0600).
+        // Requirement O2.
         reload key: PathBuf = required("the file of the private key, in PEM", path_in(dir)),
         /// The key of the table, as in `server.tls.certificates[1]`; for errors.
         no_key table: String = by { section.path().to_owned() },

@@ -21,23 +21,33 @@ const ERRORS: &str = "errors";
 
 section! {
     impl LogConfig, read by read_keys(section, dir: &Path) {
+        /// `"json"`: each line is one flat object.
         reload format: LogFormat = get_or(value::word_of, LogFormat::Text),
+        /// The least severe events: error, warn, info, debug or trace; not for access log or audit events.
         reload level: LogLevel = get_or(value::word_of, LogLevel::Info),
+        /// `"stderr"`, `"stdout"`, or a path, which SIGUSR1 reopens.
         reload output: LogOutput = get_or(read_output(dir), LogOutput::Stderr),
     }
 }
 
 section! {
     impl AccessLogConfig, read by read_access_keys(section, dir: &Path, log: &LogConfig) {
+        /// false: there is no access log.
         reload enabled: bool = get_or(value::boolean, true),
+        /// `"text"` or `"json"`. Default: that of `[log]`.
         reload format: LogFormat = get_or(value::word_of, log.format),
+        /// `"stderr"`, `"stdout"`, or a path, which SIGUSR1 reopens.
         reload output: LogOutput = get_or(read_output(dir), LogOutput::Stderr),
+        /// Lines that wait to be written; lines beyond that are dropped and counted. 64KiB to 1GiB.
         reload buffer: usize = get_or(value::size(64 << 10, 1 << 30), 1 << 20),
+        /// How long a line may wait; 10ms to 1s.
         reload flush_interval: Duration = get_or(
             value::duration_within(Duration::from_millis(10), SECOND),
             Duration::from_millis(200)
         ),
+        /// true: a line has the client's User-Agent.
         reload log_user_agent: bool = get_or(value::boolean, true),
+        /// The part of the requests that passed with 2xx or 3xx, from 0 to 1; the others always have a line.
         reload sample: Sample = get_or(read_sample, Sample::ALL),
         // `[[routes]]` has them.
         no_key routes: BTreeMap<Box<str>, RouteLog> = by { BTreeMap::new() },
@@ -46,8 +56,11 @@ section! {
 
 section! {
     impl AuditLogConfig, read by read_audit_keys(section, dir: &Path, log: &LogConfig, access: &AccessLogConfig) {
+        /// An output of its own, in JSON. Unset: the application log.
         reload output: Option<LogOutput> = get(read_audit_output(dir, log, access)),
+        /// `"refuse"`: while its output cannot be written, 503 to logins, refreshes and changes; never to revocations.
         reload on_failure: OnAuditFailure = get_or(read_on_failure(output.is_some()), OnAuditFailure::Continue),
+        /// The addresses of clients: `"full"`, `"prefix"` (/24 and /48) or `"none"`.
         reload addresses: LogAddresses = get_or(value::word_of, LogAddresses::Full),
     }
 }

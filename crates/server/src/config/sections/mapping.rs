@@ -3,7 +3,7 @@
 use serde_json::Value as Json;
 use toml::{Table, Value};
 
-use super::super::print::{Print, list, put, put_some, texts};
+use super::super::print::{Print, Put, put};
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use rotogate_core::claim::ClaimPath;
@@ -144,11 +144,11 @@ impl Print for ClaimMapping {
         for (key, paths) in
             [("scope", scope), ("client", client), ("roles", roles), ("account", account), ("subject", subject)]
         {
-            put(&mut claims, key, texts(paths));
+            paths.put(&mut claims, key);
         }
         put(&mut table, "claims", claims);
         put(&mut table, "subject_encoding", subject_encoding.word());
-        put_some(&mut table, "audience_claim", audience.as_ref().map(ToString::to_string));
+        audience.put(&mut table, "audience_claim");
         let mut map = Table::new();
         for (theirs, ours) in scope_map {
             put(&mut map, theirs, ours.print());
@@ -158,7 +158,7 @@ impl Print for ClaimMapping {
         for RequiredClaim { path, wanted } in require {
             // The preset has the others.
             if let WantedClaim::OneOf(several) = wanted {
-                put(&mut values, &path.to_string(), list(several, json));
+                put(&mut values, &path.to_string(), several.iter().map(json).collect::<Vec<_>>());
             }
         }
         put(&mut table, "require", values);

@@ -60,6 +60,8 @@ pub use clients::ClientConfig;
 pub use cors::CorsConfig;
 pub use directory::{DirectoryConfig, ExpectedHash, HashesConfig, UsersConfig};
 pub use endpoints::EndpointConfig;
+#[cfg(test)]
+pub(crate) use endpoints::KUZZLE_KEYS;
 pub use identity::IdentityConfig;
 pub use introspection::{IntrospectionConfig, SecretIn};
 pub use issuer::IssuerConfig;
@@ -73,8 +75,8 @@ pub use remote::RemoteSource;
 pub use server::ServerConfig;
 pub use sessions::SessionsConfig;
 #[cfg(feature = "postgres")]
-pub use store::PostgresSettings;
-pub use store::StoreConfig;
+pub use store::{PostgresSettings, Statements};
+pub use store::{RedbSettings, StoreConfig};
 #[cfg(feature = "redis")]
 pub use store::{RedisSettings, SentinelSettings};
 pub use tracing::{TraceProtocol, TracingConfig};
@@ -83,36 +85,37 @@ section! {
     /// Everything that `gateway.toml` says. `Debug` shows no secret.
     #[derive(Clone, Debug)]
     pub struct Config, read by read_sections(root, dir: &Path, sections: &CheckedSections<'_>, logs: &mut RouteLogs) {
-        /// `[server]`
+        /// The public listeners, and their limits.
         each server: ServerConfig = by { server::read(&root.section("server"), dir) },
-        /// `[admin]`
+        /// Health, metrics, API (docs/admin.md): never on the public listener.
         each admin: AdminConfig = by { admin::read(&root.section("admin"), dir, &server) },
-        /// `[issuer]`
+        /// The tokens that the gate issues.
         each issuer: IssuerConfig = by { issuer::read(&root.section("issuer"), dir, &server) },
-        /// `[[issuers]]`
+        /// Other trusted issuers; each has its own keys, audience and rules.
         each issuers: Vec<TrustedIssuer> = by { issuers::read(&sections.issuers, dir, &issuer) },
-        /// `[sessions]`
+        /// One login of one client, and all tokens issued since.
         each sessions: SessionsConfig = by { sessions::read(&sections.sessions) },
-        /// `[store]`
+        /// Where sessions are.
         restart store: StoreConfig = by { store::read(&root.section("store"), dir, &issuer.keys) },
-        /// `[directory]`, or `[[directories]]` in the order of the file. A users file is opened at a start only. All or
-        /// nothing: with another one, no directory changes.
+        /// The users, in a file or in another system: http, ldap, sql; several: `[[directories]]` (docs/directories.md).
+        // A users file is opened at a start only. All or nothing: with another one, no directory changes.
         restart("directories" if directory::is_another_file) directories as "-": Vec<DirectoryConfig> = by {
             directory::read(root, dir)
         },
-        /// `[limits]`
+        /// `"10/1m"`: a burst of ten, and ten more every minute. Beyond that: 429.
         each limits: LimitsConfig = by { limits::read(&root.section("limits")) },
-        /// `[cors]`
+        /// The gate answers preflights before it asks for a token.
         each cors: CorsConfig = by { cors::read(&root.section("cors")) },
-        /// `[dpop]`
+        /// Tokens that are bound to a key (RFC 9449, docs/dpop.md). This section, or `dpop` in a client or a route, turns proofs on.
         each dpop: Option<DpopSettings> = by { dpop::read(root) },
-        /// `[[authorizers]]`
+        /// Other proxies ask for the verdict on each request (docs/forward-auth.md).
         restart authorizers: Vec<AuthorizerConfig> = by {
             authorizers::read(&sections.authorizers, dir, &server, &admin)
         },
-        /// `[[clients]]`
+        /// The OAuth clients that begin sessions.
         each clients: Vec<Client> = by { clients::read(&sections.clients, dir) },
-        /// `[[endpoints]]`. A relay lasts as long as the process. All or nothing: with other relays, no endpoint changes.
+        /// Where clients log in, refresh and log out, each in a protocol (docs/protocols.md).
+        // A relay lasts as long as the process. All or nothing: with other relays, no endpoint changes.
         restart("endpoints" if endpoints::are_other_relays) endpoints: Vec<EndpointConfig> = by {
             let surroundings = endpoints::Surroundings {
                 #[cfg(feature = "relay")]
@@ -125,13 +128,13 @@ section! {
             };
             endpoints::read(&sections.endpoints, &surroundings)
         },
-        /// `[identity]`
+        /// Headers for the upstream; `""` omits one. The gate removes a client's copies of these headers, in any spelling.
         reload identity: IdentityConfig = by { identity::read(&sections.identity, &issuers) },
-        /// `[[upstreams]]`
+        /// The servers behind the gate (docs/upstreams.md).
         each upstreams: Vec<Upstream> = by { upstreams::read(&sections.upstreams, dir, &server, &admin) },
-        /// `[[resources]]`
+        /// A protected resource that describes itself (RFC 9728, docs/resources.md).
         each resources: Vec<Resource> = by { resources::read(&sections.resources) },
-        /// `[[routes]]`, in the order of the file.
+        /// A request that matches no route is 404, never forwarded.
         reload routes as "-": Vec<Route> = by {
             let names = routes::Names {
                 upstreams: &upstreams,
@@ -143,16 +146,16 @@ section! {
             };
             routes::read(&sections.routes, &names, logs)
         },
-        /// `[log]`
+        /// The application log. Both logs: docs/logs.md.
         each log: LogConfig = by { log::read(&root.section("log"), dir) },
-        /// `[access_log]`, and `access_log` of `[[routes]]`.
+        /// One line for each request.
         each access_log: AccessLogConfig = by {
             let all = log::read_access(&root.section("access_log"), dir, &log);
             AccessLogConfig { routes: std::mem::take(logs), ..all }
         },
-        /// `[audit_log]`
+        /// Security events and changes by operators.
         each audit_log: AuditLogConfig = by { log::read_audit(&root.section("audit_log"), dir, &log, &access_log) },
-        /// `[tracing]`
+        /// Spans for an OpenTelemetry collector (docs/traces.md); needs the feature `otel`.
         each tracing: Option<TracingConfig> = by { tracing::read(root, dir) },
         /// Settings that are allowed but probably not intended.
         no_key warnings: Vec<ConfigError> = by { Vec::new() },
@@ -287,12 +290,6 @@ impl<'a> CheckedSections<'a> {
 /// The number of processors.
 fn processors() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
-}
-
-impl Print for StoreConfig {
-    fn print(&self) -> toml::Value {
-        store::print(self)
-    }
 }
 
 impl Section<'_> {

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use toml::Table;
+use toml::{Table, Value};
 
-use super::super::print::{path, put, put_some, texts, time};
+use super::super::declare::section;
+use super::super::print::{Print, Put, Words};
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::issuers::TrustedIssuer;
@@ -16,27 +17,56 @@ use rotogate::relay::engine::MAX_GRACE;
 use rotogate::relay::{AfterUnknown, RelayRules, SecretPlace};
 use rotogate_core::http_client::{Allowed, FetchTarget};
 
-/// A relay: the provider behind an endpoint, and the rules for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RelaySettings {
-    /// The protocol.
-    pub wire: Wire,
-    /// The name of the issuer of the provider's access tokens, if it is one of `[[issuers]]`.
-    pub issuer: Option<String>,
-    /// The provider's token endpoint. `None`: the one in the discovery document of `issuer`.
-    pub token_url: Option<String>,
-    /// The provider's revocation endpoint. `None`: as for `token_url`.
-    pub revocation_url: Option<String>,
-    /// Where clients send revocations.
-    pub revocation_path: Option<String>,
-    /// The grants that are served.
-    pub grants: Vec<String>,
-    /// Times, and what a retry after a lost reply gets.
-    pub rules: RelayRules,
-    /// The gate's own client at the provider.
-    pub client: Option<RelayClientSettings>,
-    /// The authorities of the provider's certificate. `None`: those of the system.
-    pub ca: Option<PathBuf>,
+section! {
+    /// A relay: the provider behind an endpoint, and the rules for it.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct RelaySettings, read by read_keys(
+        section,
+        dir: &Path,
+        issuers: &[TrustedIssuer],
+        wire: Wire,
+        own_path: &str,
+    ) {
+        /// The protocol of clients and provider: `"oauth"`, `"envelope"` or `"knox"`.
+        reload wire: Wire = by { wire },
+        /// The `[[issuers]]` entry of the provider's access tokens, for the audit log and revocation. If it has `discovery`,
+        /// `token_url` and `revocation_url` can be left out.
+        reload issuer: Option<String> = by { read_issuer(section, issuers) },
+        /// The provider's token endpoint. Required, unless `issuer` has `discovery`.
+        reload token_url: Option<String> = by { read_token_url(section, wire, has_discovery(issuers, wire, issuer.as_deref())) },
+        /// The provider's revocation endpoint.
+        reload revocation_url: Option<String> = by {
+            (wire == Wire::OAuth).then(|| section.get("revocation_url", url)).flatten()
+        },
+        /// Where clients send revocations (RFC 7009); needs `revocation_url`, or the issuer's `discovery`.
+        reload revocation_path: Option<String> = by {
+            let is_discovered = token_url.is_none()
+                && revocation_url.is_none()
+                && has_discovery(issuers, wire, issuer.as_deref());
+            read_revocation_path(section, wire, own_path, revocation_url.is_some(), is_discovered)
+        },
+        /// The grants that are served. Others than refresh_token, such as authorization_code, pass through, and nothing of them is
+        /// kept.
+        reload grants: Vec<String> = by { read_grants(section, wire) },
+        /// Times, and what a retry after a lost reply gets.
+        reload rules as "..": RelayRules = by { read_rules(section, &RelayRules::default()) },
+        /// The gate's own client at the provider, which it adds to each request; clients then send no secret. `secret_in` is
+        /// `"basic"` or `"form"`.
+        reload client: Option<RelayClientSettings> = by { read_client(section, dir, wire, &grants) },
+        /// A PEM file with the only trusted authorities. Default: those of the system.
+        reload ca: Option<PathBuf> = get(path_in(dir)),
+    }
+}
+
+section! {
+    impl RelayRules, read by read_rules(section, default: &RelayRules) {
+        /// How long an answer is given again; 60s at most. `"0s"`: one request at a time, and no answer is given again.
+        reload grace: Duration = get_or(value::duration_within(Duration::ZERO, MAX_GRACE), default.grace),
+        /// The provider's time for the whole answer; 1s to 2m.
+        reload timeout: Duration = get_or(value::duration_within(SECOND, 120 * SECOND), default.timeout),
+        /// `"try-once"`: after a lost reply the token is sent once more; `"refuse"`: it is not sent again.
+        reload after_unknown: AfterUnknown = get_or(value::word_of, default.after_unknown),
+    }
 }
 
 /// The client that the gate is towards the provider.
@@ -62,15 +92,22 @@ impl RelaySettings {
     }
 }
 
-const WIRES: &[(&str, Wire)] = &[
-    ("oauth", Wire::OAuth),
-    ("envelope", Wire::Envelope),
-    #[cfg(feature = "grpc")]
-    ("knox", Wire::Knox),
-];
-const AFTER_UNKNOWN: [(&str, AfterUnknown); 2] =
-    [("try-once", AfterUnknown::TryOnce), ("refuse", AfterUnknown::Refuse)];
-const SECRET_IN: [(&str, SecretPlace); 2] = [("basic", SecretPlace::Basic), ("form", SecretPlace::Form)];
+impl Words for Wire {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("oauth", Self::OAuth),
+        ("envelope", Self::Envelope),
+        #[cfg(feature = "grpc")]
+        ("knox", Self::Knox),
+    ];
+}
+
+impl Words for AfterUnknown {
+    const WORDS: &'static [(&'static str, Self)] = &[("try-once", Self::TryOnce), ("refuse", Self::Refuse)];
+}
+
+impl Words for SecretPlace {
+    const WORDS: &'static [(&'static str, Self)] = &[("basic", Self::Basic), ("form", Self::Form)];
+}
 
 /// The grants that the gate's own client may pass on: each presents what a user got or knows. Those for the client itself,
 /// and those whose proof the client made, would serve everybody.
@@ -79,7 +116,7 @@ const OF_USERS: [&str; 4] =
 
 /// The protocol of an endpoint.
 pub(super) fn wire(section: &Section<'_>) -> Wire {
-    section.get("wire", value::word(WIRES, &[])).unwrap_or_default()
+    section.get_or("wire", value::word_of, Wire::default())
 }
 
 pub(super) fn read(
@@ -89,14 +126,25 @@ pub(super) fn read(
     wire: Wire,
     own_path: &str,
 ) -> RelaySettings {
+    read_keys(section, dir, issuers, wire, own_path)
+}
+
+fn read_issuer(section: &Section<'_>, issuers: &[TrustedIssuer]) -> Option<String> {
     let issuer = section.get("issuer", value::text);
     let known: Vec<&str> = issuers.iter().map(|issuer| issuer.name.as_str()).collect();
     if let Some(name) = issuer.as_deref().filter(|name| !known.contains(name)) {
         section.blame("issuer", dangling("issuer", name, &known));
     }
+    issuer
+}
+
+/// Whether the issuer's discovery document names the endpoints.
+fn has_discovery(issuers: &[TrustedIssuer], wire: Wire, issuer: Option<&str>) -> bool {
     let is_discovered = |issuer: &TrustedIssuer| issuer.keys.remote().is_some_and(RemoteSource::is_discovered);
-    let has_discovery = wire == Wire::OAuth
-        && issuers.iter().any(|known| issuer.as_deref() == Some(known.name.as_str()) && is_discovered(known));
+    wire == Wire::OAuth && issuers.iter().any(|known| issuer == Some(known.name.as_str()) && is_discovered(known))
+}
+
+fn read_token_url(section: &Section<'_>, wire: Wire, has_discovery: bool) -> Option<String> {
     let token_url = if has_discovery {
         section.get("token_url", url)
     } else {
@@ -107,38 +155,49 @@ pub(super) fn read(
     if wire.is_grpc() && token_url.as_deref().is_some_and(|url| !is_origin(url)) {
         section.blame("token_url", "expected a URL without a path: the protocol has the paths of its calls");
     }
-    let is_oauth = wire == Wire::OAuth;
-    let revocation_url = is_oauth.then(|| section.get("revocation_url", url)).flatten();
-    let revocation_path = is_oauth.then(|| section.get("revocation_path", plain_path)).flatten();
-    let may_be_discovered = has_discovery && token_url.is_none() && revocation_url.is_none();
-    if revocation_path.is_some() != revocation_url.is_some() && !may_be_discovered && !section.is_bad() {
-        let (there, missing) = if revocation_path.is_some() {
+    token_url
+}
+
+fn read_revocation_path(
+    section: &Section<'_>,
+    wire: Wire,
+    own_path: &str,
+    has_url: bool,
+    is_discovered: bool,
+) -> Option<String> {
+    let path = (wire == Wire::OAuth).then(|| section.get("revocation_path", plain_path)).flatten();
+    if path.is_some() != has_url && !is_discovered && !section.is_bad() {
+        let (there, missing) = if path.is_some() {
             ("revocation_path", "revocation_url, the provider's endpoint")
         } else {
             ("revocation_url", "revocation_path, where clients send revocations")
         };
         section.blame(there, format!("needs {missing}"));
     }
-    if revocation_path.as_deref().is_some_and(|path| path == own_path) {
+    if path.as_deref().is_some_and(|path| path == own_path) {
         section.blame("revocation_path", "is the path of the endpoint itself; expected another one");
     }
+    path
+}
+
+fn read_grants(section: &Section<'_>, wire: Wire) -> Vec<String> {
     let grants = section.list("grants", grant).unwrap_or_else(|| vec![REFRESH_TOKEN.to_owned()]);
     if grants.is_empty() && !section.is_bad() {
         section.blame("grants", "is empty: the endpoint would serve nothing; expected \"refresh_token\"");
     }
-    let default = RelayRules::default();
-    let rules = RelayRules {
-        grace: section.get("grace", value::duration_within(Duration::ZERO, MAX_GRACE)).unwrap_or(default.grace),
-        timeout: section.get("timeout", value::duration_within(SECOND, 120 * SECOND)).unwrap_or(default.timeout),
-        after_unknown: section.get("after_unknown", value::word(&AFTER_UNKNOWN, &[])).unwrap_or(default.after_unknown),
-    };
-    if let Some(other) = grants.iter().find(|grant| !is_oauth && ![REFRESH_TOKEN, PASSWORD].contains(&grant.as_str())) {
+    let is_known = |grant: &&String| wire == Wire::OAuth || [REFRESH_TOKEN, PASSWORD].contains(&grant.as_str());
+    if let Some(other) = grants.iter().find(|grant| !is_known(grant)) {
         section.blame("grants", format!("this protocol has \"refresh_token\" and \"password\", found \"{other}\""));
     }
-    let client = (is_oauth && section.has("client")).then(|| read_client(&section.section("client"), dir));
-    if client.is_some()
-        && let Some(own) = grants.iter().find(|grant| !OF_USERS.contains(&grant.as_str()))
-    {
+    grants
+}
+
+fn read_client(section: &Section<'_>, dir: &Path, wire: Wire, grants: &[String]) -> Option<RelayClientSettings> {
+    if wire != Wire::OAuth {
+        return None;
+    }
+    let client = section.table("client", |section| read_client_keys(section, dir))?;
+    if let Some(own) = grants.iter().find(|grant| !OF_USERS.contains(&grant.as_str())) {
         section.blame(
             "grants",
             format!(
@@ -147,34 +206,23 @@ pub(super) fn read(
             ),
         );
     }
-    RelaySettings {
-        wire,
-        issuer,
-        token_url,
-        revocation_url,
-        revocation_path,
-        grants,
-        rules,
-        client,
-        ca: section.get("ca", path_in(dir)),
-    }
+    Some(client)
 }
 
-fn read_client(section: &Section<'_>, dir: &Path) -> RelayClientSettings {
+fn read_client_keys(section: &Section<'_>, dir: &Path) -> RelayClientSettings {
     section.later(&["private_key_file"]);
     if section.has("secret") {
         section.blame("secret", "does not belong into this file; write it to a file, and name that as secret_file");
         let _: Option<()> = section.get("secret", |_| Ok(()));
     }
     let client = RelayClientSettings {
-        id: section.require("id", "the client_id at the provider", value::text).unwrap_or_default(),
+        id: section.required("id", "the client_id at the provider", value::text),
         secret_file: section.get("secret_file", path_in(dir)),
-        secret_in: section.get("secret_in", value::word(&SECRET_IN, &[])).unwrap_or_default(),
+        secret_in: section.get_or("secret_in", value::word_of, SecretPlace::default()),
     };
     if section.has("secret_in") && client.secret_file.is_none() && !section.is_bad() {
         section.blame("secret_in", "needs secret_file");
     }
-    section.finish();
     client
 }
 
@@ -208,30 +256,13 @@ pub(super) fn plain_path(v: &Raw) -> Result<String, String> {
     Ok(path)
 }
 
-pub(super) fn print(table: &mut Table, relay: &RelaySettings) {
-    let RelaySettings { wire, issuer, token_url, revocation_url, revocation_path, grants, rules, client, ca } = relay;
-    let RelayRules { grace, timeout, after_unknown } = rules;
-    put(table, "wire", word(WIRES, wire));
-    put_some(table, "issuer", issuer.as_deref());
-    put_some(table, "token_url", token_url.as_deref());
-    put_some(table, "revocation_url", revocation_url.as_deref());
-    put_some(table, "revocation_path", revocation_path.as_deref());
-    put(table, "grants", texts(grants));
-    put(table, "grace", time(*grace));
-    put(table, "timeout", time(*timeout));
-    put(table, "after_unknown", word(&AFTER_UNKNOWN, after_unknown));
-    if let Some(RelayClientSettings { id, secret_file, secret_in }) = client {
-        let mut own = Table::new();
-        put(&mut own, "id", id.as_str());
-        put_some(&mut own, "secret_file", secret_file.as_deref().map(path));
-        if secret_file.is_some() {
-            put(&mut own, "secret_in", word(&SECRET_IN, secret_in));
-        }
-        put(table, "client", own);
+impl Print for RelayClientSettings {
+    fn print(&self) -> Value {
+        let Self { id, secret_file, secret_in } = self;
+        let mut table = Table::new();
+        id.put(&mut table, "id");
+        secret_file.put(&mut table, "secret_file");
+        secret_file.as_ref().map(|_| *secret_in).put(&mut table, "secret_in");
+        table.into()
     }
-    put_some(table, "ca", ca.as_deref().map(path));
-}
-
-fn word<T: PartialEq>(words: &[(&'static str, T)], value: &T) -> &'static str {
-    words.iter().find(|(_, known)| known == value).map_or("", |(word, _)| word)
 }

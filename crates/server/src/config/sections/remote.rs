@@ -1,12 +1,12 @@
 //! The keys of `[[issuers]]` that say where an issuer's keys are fetched, and how often.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::Table;
 
 use super::super::declare::section;
-use super::super::print::{Put, path, put, put_some};
+use super::super::print::{Print, Put, put};
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::{SECOND, path_in};
@@ -38,9 +38,6 @@ impl RemoteSource {
     }
 }
 
-const KEEP: bool = true;
-const REQUIRED: bool = false;
-
 /// Reads `discovery`, `jwks_url`, `fetch` and `required`. `None`: neither of the first two is there.
 pub(super) fn read(
     section: &Section<'_>,
@@ -53,12 +50,7 @@ pub(super) fn read(
     let jwks_url = section.get("jwks_url", value::text);
     let required = section.get("required", value::boolean);
     let fetch = section.section("fetch");
-    let settings = read_fetch(&fetch, &FetchSettings::default());
-    let ca = fetch.get("ca", path_in(dir));
-    let client_cert = fetch.get("client_cert", path_in(dir));
-    let bearer = fetch.get("bearer_file", path_in(dir));
-    let keep = fetch.get("keep", value::boolean).unwrap_or(KEEP);
-    let proxy = fetch.get("proxy", proxy);
+    let FetchKeys { settings, ca, client_cert, bearer_file, keep, proxy } = read_fetch(&fetch, dir);
     fetch.finish();
     if !section.has("discovery") && !section.has("jwks_url") {
         for key in ["fetch", "required"] {
@@ -75,7 +67,7 @@ pub(super) fn read(
         (None, None) => return None,
     };
     issuer.files = FetchFiles::default();
-    (issuer.files.ca, issuer.files.client_cert, issuer.files.bearer) = (ca, client_cert, bearer);
+    (issuer.files.ca, issuer.files.client_cert, issuer.files.bearer) = (ca, client_cert, bearer_file);
     issuer.proxy = proxy;
     if let Err(wrong) = issuer.check() {
         match wrong.key {
@@ -86,7 +78,7 @@ pub(super) fn read(
             key => fetch.blame(key, wrong.message),
         }
     }
-    Some(RemoteSource { issuer, keep, required: required.unwrap_or(REQUIRED) })
+    Some(RemoteSource { issuer, keep, required: required.unwrap_or(false) })
 }
 
 /// `true`, or the address of the document.
@@ -103,20 +95,56 @@ fn discovery(v: &Raw) -> Result<KeyLocation, String> {
     }
 }
 
-/// A proxy.
+impl Print for Proxy {
+    fn print(&self) -> toml::Value {
+        self.to_string().into()
+    }
+}
+
 fn proxy(v: &Raw) -> Result<Proxy, String> {
     Proxy::parse(&value::text(v)?).map_err(|error| error.to_string())
 }
 
 section! {
-    impl FetchSettings, read by read_fetch(section, default: &FetchSettings) {
+    /// `fetch`.
+    #[derive(Clone, Debug)]
+    pub(super) struct FetchKeys, read by read_fetch(section, dir: &Path) {
+        /// Times and sizes.
+        reload settings as "..": FetchSettings = by { read_settings(section, &FetchSettings::default()) },
+        /// A PEM file of the only authorities that count, instead of those of the system.
+        reload ca: Option<PathBuf> = get(path_in(dir)),
+        /// A PEM file with certificate, chain and private key, for servers that ask for one.
+        reload client_cert: Option<PathBuf> = get(path_in(dir)),
+        /// A file with a bearer token for the server. It goes to the host of the discovery document and to that of `jwks_uri`. In
+        /// Kubernetes set `runAsUser` or `fsGroup`: the gate reads no token that every user can read.
+        reload bearer_file: Option<PathBuf> = get(path_in(dir)),
+        /// false: the last good set is not kept on disk.
+        reload keep: bool = get_or(value::boolean, true),
+        /// Connections to other machines go through this proxy (CONNECT), such as `"http://proxy.example.com:3128"`. It resolves
+        /// the names, so the gate does not check the addresses of servers; TLS is with the server.
+        reload proxy: Option<Proxy> = get(self::proxy),
+    }
+}
+
+section! {
+    impl FetchSettings, read by read_settings(section, default: &FetchSettings) {
+        /// The shortest time that an answer counts, whatever its `max-age` less `Age`; `no-store` and `no-cache` are this. While no
+        /// attempt succeeds, the next is after 1, 2, 4 … 60 s, and never later than this.
         reload min: Duration = get_or(time(), default.min),
+        /// The longest time that an answer counts, whatever its `max-age` less `Age`.
         reload max: Duration = get_or(time(), default.max),
+        /// The longest answer; at most 1MiB. A set has at most 100 keys.
         reload max_size: usize = get_or(value::size(1024, FetchSettings::MAX_SIZE as u64), default.max_size),
+        /// How long an answer without `max-age` is fresh, from `min` to `max`. The next fetch is at 80 to 95 % of it.
         // Where it is not written, it is within the bounds that are.
         reload fresh: Duration = get_or(time(), default.fresh.min(max).max(min)),
+        /// The shortest time between two fetches for unknown keys; it does not count from a scheduled one.
         reload cooldown: Duration = get_or(time(), default.cooldown),
+        /// The time for name, connection, TLS and answer of one request together; also the longest that a client's request waits for
+        /// keys.
         reload timeout: Duration = get_or(time(), default.timeout),
+        /// How long the last good set counts while the issuer delivers no other; at least `max`, at most 7 days. A good set is
+        /// fetched again within half of it, however long it is fresh.
         reload stale_for: Duration = get_or(time(), default.stale_for),
     }
 }
@@ -134,16 +162,9 @@ pub(super) fn print(table: &mut Table, source: &RemoteSource) {
         // The library may have more of them than this configuration.
         _ => {}
     }
-    put_some(table, "algorithm", issuer.algorithms.first().map(|algorithm| algorithm.name()));
-    let mut fetch = Table::new();
-    issuer.fetch.put(&mut fetch, "..");
-    let files =
-        [("ca", &issuer.files.ca), ("client_cert", &issuer.files.client_cert), ("bearer_file", &issuer.files.bearer)];
-    for (key, file) in files {
-        put_some(&mut fetch, key, file.as_deref().map(path));
-    }
-    put_some(&mut fetch, "proxy", issuer.proxy.as_ref().map(Proxy::to_string));
-    put(&mut fetch, "keep", *keep);
-    put(table, "fetch", fetch);
+    issuer.algorithms.first().copied().put(table, "algorithm");
+    let FetchFiles { ca, client_cert, bearer, .. } = issuer.files.clone();
+    let (settings, proxy) = (issuer.fetch, issuer.proxy.clone());
+    FetchKeys { settings, ca, client_cert, bearer_file: bearer, keep: *keep, proxy }.put(table, "fetch");
     put(table, "required", *required);
 }

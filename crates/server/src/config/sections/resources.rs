@@ -12,9 +12,14 @@ use rotogate_core::session::Scope;
 
 section! {
     impl Resource, read by read_keys(section, others: &[Resource]) {
+        /// Required: The path. The resource describes itself at /.well-known/oauth-protected-resource before this path. Routes name
+        /// it: `resource = "/mcp"`.
         reload path: String = by { read_path(section, others) },
+        /// The issuers of its tokens. Unset: this gate.
         reload authorization_servers as some: Vec<String> = by { read_servers(section) },
+        /// The name for people.
         reload name: Option<String> = get(value::text),
+        /// The scopes that clients may ask for.
         reload scopes: Scope = by { self::scopes(section, "scopes").unwrap_or_default() },
     }
 }

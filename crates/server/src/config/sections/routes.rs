@@ -180,45 +180,97 @@ fn blame_unasked(section: &Section<'_>, policy: &RoutePolicy) {
 
 section! {
     impl RoutePolicy, read by read_policy(section, names: &Names<'_>) {
+        /// `"required"`: a token is needed; `"optional"`: the caller may have none; `"none"`: no token is read.
         reload auth: Auth = get_or(value::word_of, Auth::Required),
+        /// The token must have one of them.
         reload any_scope as some: Scope = by { self::scopes(section, "any_scope").unwrap_or_default() },
+        /// The token must have all of them.
         reload scopes: Scope = by { self::scopes(section, "scopes").unwrap_or_default() },
+        /// The token must have one of them. Empty: that of `[issuer]`.
         reload audiences: Vec<String> = list_or_empty(value::text),
+        /// The accepted issuers: `"self"` is the gate; others by their name in `[[issuers]]`. Unset: the gate, and issuers with
+        /// `everywhere = true`.
         reload issuers as some: Vec<String> = by { route_issuers(section, names.issuers) },
+        /// The token must have one of these roles, by the claims of roles of its issuer; ours is `roles`. On a route of several
+        /// issuers with the issuer: `["self:admin", "kc:boss"]`.
         reload roles as some: Vec<Role> = by {
             let roles = route_roles(section, &issuers, names.issuers);
             blame_empty(section, "any_scope", any_scope.is_empty());
             blame_empty(section, "roles", roles.is_empty());
             roles
         },
+        /// true: 404 for a path that a lax server reads as one of a stricter route. false: the upstream compares paths byte for byte.
         reload loose_match: LooseMatch = get_or(loose_match, LooseMatch::Refuse),
+        /// true: the upstream gets the bearer token.
         reload forward_token: bool = get_or(value::boolean, false),
+        /// The one of `[[resources]]` that it belongs to: its URL is an audience, challenges name it.
         reload resource: Option<String> = by { resources::of_route(section, names.resources, auth, forward_token) },
         reload bad_credential_on_optional as "-": BadCredential = by {
             section.get_or("bad_credential", value::word_of, BadCredential::default())
         },
+        /// `"keep"`: %2F is part of its segment, for upstreams that read it so.
         reload encoded_slash: EncodedSlash = get_or(value::word_of, EncodedSlash::default()),
+        /// true: headers such as x_auth_subject pass. Many servers read it as x-auth-subject.
         reload keep_underscore_headers: bool = get_or(value::boolean, false),
+        /// true: X-HTTP-Method-Override, X-Original-URL and the like pass, which would bypass these routes.
         reload keep_override_headers: bool = get_or(value::boolean, false),
+        /// The longest request body; bodies are streamed, not buffered. Unset: no limit.
         reload max_body: Option<u64> = get(value::size(0, u64::MAX)),
+        /// The protocol in whose words the route refuses.
         reload dialect: Option<String> = by { section.get("dialect", dialect_name).map(str::to_owned) },
+        /// The token may come in this cookie, which is not forwarded. Methods other than GET, HEAD and OPTIONS must then come from
+        /// `public_url` or one of `origins` of `[cors]`; otherwise 403.
         reload cookie: Option<String> = get(value::cookie_name),
+        /// true: WebSockets and other upgrades of HTTP/1.1 are allowed.
         reload upgrade: bool = get_or(value::boolean, false),
         reload dpop_required as "-": bool = by { section.get_or("dpop", value::word(&PROOFS, &[]), false) },
         reload certificate_required as "-": bool = by {
             section.get_or("certificate_bound", value::word(&PROOFS, &[]), false)
         },
+        /// `"close"`: tunnels and long responses end when the token expires; `"keep"`: not before a revocation.
         reload on_expiry: OnExpiry = get_or(value::word_of, OnExpiry::default()),
         reload preflight_to_upstream as "-": bool = by {
             section.get_or("preflight", value::word(&PREFLIGHTS, &[]), false)
         },
+        /// How the caller must have logged in (RFC 9470). Else 401.
         reload step_up: Option<StepUp> = by { section.has("step_up").then(|| step_up(section, auth)) },
+    }
+    with {
+        /// Required: The pattern. One segment: `{id}`; the rest: `{*rest}`, which may be empty. /public, without the slash, is
+        /// another path. Not required beside `kuzzle`.
+        reload path: text,
+        /// Required: The name of the upstream. Not required if other proxies ask (`[[authorizers]]`), or beside `kuzzle`.
+        reload upstream: text,
+        /// Its name in logs and metrics. Default: the path.
+        reload id: text,
+        /// The hosts that it is for. Empty: all.
+        reload hosts: list,
+        /// The methods that it is for. Empty: all methods registered with IANA, WebDAV's too, except CONNECT and TRACE.
+        reload methods: list,
+        /// The route exists on these listeners only: 404 on others. Unset: on all.
+        reload listeners: list,
+        /// `"errors"`: lines of requests that did not pass, or are not 2xx or 3xx; false: none; true: all.
+        reload access_log: text,
+        /// Kuzzle calls in /_query and WebSockets that this route governs, at any path. `"*"`: those that no path decides about.
+        reload kuzzle: list,
+        /// true: beside `resource`, `forward_token` is accepted. Default: `false`.
+        reload dangerous_forward_token: boolean,
+        /// With `auth = "optional"`, a token that is not valid: `"refuse"`: 401; `"anonymous"`: as without one.
+        reload bad_credential: text,
+        /// `"required"`: only tokens that are bound to a key, with a proof (docs/dpop.md).
+        reload dpop: text,
+        /// `"required"`: only tokens that are bound to a client certificate (docs/certificates.md).
+        reload certificate_bound: text,
+        /// `"upstream"`: the upstream answers CORS preflights.
+        reload preflight: text,
     }
 }
 
 section! {
     impl StepUp, read by read_step_up(section) {
+        /// One of these must be the `acr` of the token.
         reload acr as some: Vec<Box<str>> = by { read_acr(section) },
+        /// How old the login may be; 1s to 365d.
         reload max_age: Option<Duration> = get(value::duration_within(SECOND, 365 * DAY)),
     }
 }

@@ -19,51 +19,91 @@ section! {
     /// `[server]`: the public listeners.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct ServerConfig, read by read_keys(section, dir: &Path) {
-        /// The proxies whose forwarding headers count (requirement T6).
+        /// Peers whose `X-Forwarded-*` headers count, such as `["10.0.0.0/8"]`: any other client can write those.
+        // Requirement T6.
         reload trusted_proxies: Vec<IpNet> = list_or_empty(value::network),
-        /// The most concurrent connections, over all listeners.
+        /// The most concurrent connections, of all listeners together.
         reload max_connections: usize = get_or(value::count(1, 1_000_000), 10_000),
         /// The bounds under overload.
         reload overload as "..": Bounds = by { overload::read(section, max_connections) },
-        /// The most concurrent requests of one HTTP/2 connection. RFC 9113 §6.5.2 recommends no fewer than 100.
+        /// The most concurrent requests of one HTTP/2 connection. RFC 9113 recommends no fewer than 100.
         reload max_requests_per_connection: u32 = by {
             let max_requests = overload.requests.all;
             let default = Share::Amount(max_requests.min(100) as u64);
             let most = section.share_of("max_requests_per_connection", ("max_requests", max_requests), default);
             u32::try_from(most).unwrap_or(u32::MAX)
         },
-        /// The listeners; at least one.
+        /// A listener with its own settings, instead of `listen` or beside it: docs/edge.md.
         restart("listen" if are_other_sockets) listeners: Vec<ListenerConfig> = by {
             listeners::read(section, dir, &trusted_proxies)
         },
-        /// Scheme and authority of the gate, as clients see it.
+        /// The URL of the gate as clients see it: scheme and authority.
         reload public_url: Uri = required(PUBLIC_URL, value::origin_url),
-        /// The hosts that are served besides those of `public_url` and of the routes (requirement T23).
+        /// Hosts that are served besides those of `public_url` and of routes: `"example.com"`, `"*.example.com"`, `"*"` for
+        /// any. Another Host is 421. A listener on a loopback address also accepts localhost and loopback addresses.
+        // Requirement T23.
         reload hosts: Vec<String> = list_or_empty(value::served_host),
-        /// The timeout of a connection to an upstream, unless the upstream has its own.
+        /// The time to connect to an upstream that has no bound of its own; 100ms to 1h.
         reload connect_timeout: Duration = get_or(timeout(), Duration::from_secs(5)),
-        /// The timeout of a request head.
+        /// The time for a request's head; also closes a connection that waits for its next request.
         reload head_timeout: Duration = get_or(timeout(), Duration::from_secs(10)),
-        /// The timeout of a request or response body without progress, and of an HTTP/2 connection without requests.
+        /// How long a request or response body may make no progress, and an HTTP/2 connection have no requests.
         reload idle_timeout: Duration = get_or(timeout(), Duration::from_secs(60)),
-        /// The longest request head, in bytes.
+        /// The longest request line and headers together; 8KiB to 1MiB.
         reload max_head: usize = get_or(value::size(8 << 10, 1 << 20), 32 << 10),
-        /// The threads that serve requests: as many as processors.
+        /// The threads that serve requests. Default: the number of processors.
         restart workers: NonZeroUsize = get_or(value::count(1, 1024), processors()),
-        /// The minimum rate at which a client sends or reads a body, in bytes a second. A client may lag behind it by
-        /// `idle_timeout`.
+        /// Bytes a second that a client must send or accept; it may lag behind this rate by `idle_timeout`. 0: any progress is
+        /// enough.
         reload min_body_rate: u64 = get_or(value::size(0, 1 << 20), 256),
-        /// How long requests in flight may take after a stop.
+        /// How long running requests may take to finish after a stop (docs/operating.md).
         reload drain_timeout: Duration = get_or(value::duration_within(Duration::ZERO, HOUR), Duration::from_secs(30)),
-        /// How long streams may go on after the order to upgrade in place.
+        /// How long event streams and gRPC calls go on at an in-place upgrade; others wait for them meanwhile
+        /// (docs/operating.md).
         reload stream_drain: Duration = get_or(value::duration_within(Duration::ZERO, HOUR), Duration::from_millis(500)),
-        /// Whether a change of `gateway.toml` is a reload.
+        /// true: a change of this file is a reload, as SIGHUP is (docs/operating.md).
         restart watch: bool = get_or(value::boolean, false),
-        /// The header that carries the request id.
+        /// The header that identifies each request, in logs, response and upstream request (docs/logs.md).
         restart request_id_header: HeaderName = get_or(
             |v| value::header(&value::text(v)?),
             HeaderName::from_static("x-request-id")
         ),
+    }
+    with {
+        /// The address, or several: `["127.0.0.1:8080", "[::1]:8080"]`.
+        restart listen: text,
+        /// The certificate for the addresses of `listen`, with its issuers behind it, and its key; reloaded when the files
+        /// change. The key is for the gate's user only (0600). Further keys: `tls` of `[[server.listeners]]`.
+        reload tls: table,
+        /// The most connections of one address; an IPv6 address counts as its /64. `trusted_proxies` are exempt.
+        reload max_connections_per_address: number,
+        /// The most concurrent requests, of all connections, streams included. Beyond that: 503 at once.
+        reload max_requests: number,
+        /// A part of `max_requests`, or a number: what one address has of a busy gate; alone it has 7/8 (docs/edge.md). An IPv6
+        /// address counts as its /64. So do all shares below.
+        reload max_requests_per_address: share,
+        /// As `max_requests_per_address`, for one subject: all its sessions and addresses together.
+        reload max_requests_per_caller: share,
+        /// A part of `max_requests`: requests to endpoints whose body has not arrived.
+        reload max_pending_bodies: share,
+        /// A part of `max_pending_bodies`, for one address.
+        reload max_pending_bodies_per_address: share,
+        /// A part of `max_requests`: streams that the gate answers itself (gRPC health, reflection).
+        reload max_own_streams: share,
+        /// A part of `max_own_streams`, for one address.
+        reload max_own_streams_per_address: share,
+        /// The most WebSockets and other upgraded connections. Default: `max_connections`.
+        reload max_tunnels: number,
+        /// A part of `max_tunnels`, for one subject.
+        reload max_tunnels_per_caller: share,
+        /// A part of `max_connections`: kuzzle WebSockets that have not yet presented a valid token.
+        reload max_anonymous_sockets: share,
+        /// A part of `max_anonymous_sockets`, for one address.
+        reload max_anonymous_sockets_per_address: share,
+        /// Bytes of bodies, messages and queues in memory; at least 1MiB.
+        reload max_buffered: size,
+        /// A part of `max_buffered`: for one caller, or for one address if the caller is unknown; at least 1MiB.
+        reload max_buffered_per_caller: share,
     }
 }
 

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
-use super::super::print::{self, number, put, put_some, time};
+#[cfg(test)]
+use super::super::declare::Key;
+use super::super::declare::section;
+use super::super::print::{Print, Put};
 use super::super::raw::Section;
 use super::super::value;
 use super::{DAY, SECOND, path_in};
@@ -21,7 +24,7 @@ mod redis;
 mod shared;
 
 #[cfg(feature = "postgres")]
-pub use postgres::PostgresSettings;
+pub use postgres::{PostgresSettings, Statements};
 #[cfg(feature = "redis")]
 pub use redis::{RedisSettings, SentinelSettings};
 
@@ -31,24 +34,38 @@ pub enum StoreConfig {
     /// Sessions are lost at a restart.
     Memory,
     /// The embedded store.
-    Redb {
-        /// Its file.
-        path: PathBuf,
-        /// The file of its high-water mark (requirement O5).
-        mark: PathBuf,
-        /// Whether the operator allows a restored backup (requirement O5).
-        accept_restored_store: bool,
-        /// The memory for pages, in bytes.
-        cache_size: usize,
-        /// How long the store may be unwritable before the gate stops.
-        give_up: Option<Duration>,
-    },
+    Redb(RedbSettings),
     /// A database that several gates share.
     #[cfg(feature = "postgres")]
     Postgres(PostgresSettings),
     /// A server that several gates share.
     #[cfg(feature = "redis")]
     Redis(Box<RedisSettings>),
+}
+
+section! {
+    /// `[store]` with `kind = "redb"`: the embedded store.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct RedbSettings, read by read_redb(section, dir: &Path, keys: &Path) {
+        /// The file of the store.
+        restart path: PathBuf = get_or(path_in(dir), dir.join("data/rotogate.redb")),
+        /// The file by which a start notices that an older store was put back. Not to be backed up with it.
+        // Requirement O5.
+        restart mark: PathBuf = by { read_mark(section, dir, keys) },
+        /// true: accept a restored back-up, although it may bring revoked sessions back.
+        // Requirement O5.
+        restart accept_restored_store: bool = get_or(value::boolean, false),
+        /// The gate's own cache of the file; the system caches the file as well.
+        restart cache_size: usize = get_or(value::size(1 << 20, 1 << 40), DEFAULT_CACHE_SIZE),
+        /// How long the gate tries to reopen a store that it cannot write (a full disk), before it exits with status 1.
+        /// Unset: indefinitely.
+        restart give_up: Option<Duration> = get(value::duration_within(SECOND, 366 * DAY)),
+    }
+    with {
+        /// `"memory"`: nothing survives a restart. Several gates share `"redis"` (docs/redis.md) and `"postgres"`
+        /// (docs/postgres.md), with keys of their own.
+        restart kind: text,
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -73,9 +90,8 @@ const KINDS: &[(&str, StoreKind)] = &[
 /// The features of the kinds that not every build has.
 const FEATURES: &[(&str, &str)] = &[("postgres", "postgres"), ("redis", "redis")];
 
-/// The defaults of the section. That of `cache_size` is [`DEFAULT_CACHE_SIZE`].
 impl StoreConfig {
-    const PATH: &str = "data/rotogate.redb";
+    /// The default of `mark`.
     const MARK: &str = "data/store.mark";
     /// Where the mark was before it had a key of its own.
     const FORMER_MARK: &str = "store.mark";
@@ -84,7 +100,7 @@ impl StoreConfig {
     pub(crate) fn mark(&self) -> Option<&Path> {
         match self {
             Self::Memory => None,
-            Self::Redb { mark, .. } => Some(mark),
+            Self::Redb(settings) => Some(&settings.mark),
             #[cfg(feature = "postgres")]
             Self::Postgres(settings) => Some(&settings.mark),
             #[cfg(feature = "redis")]
@@ -95,7 +111,7 @@ impl StoreConfig {
     /// Whether other gates write to it, too.
     pub(crate) fn is_shared(&self) -> bool {
         match self {
-            Self::Memory | Self::Redb { .. } => false,
+            Self::Memory | Self::Redb(_) => false,
             #[cfg(feature = "postgres")]
             Self::Postgres(_) => true,
             #[cfg(feature = "redis")]
@@ -107,7 +123,7 @@ impl StoreConfig {
     #[cfg(any(feature = "postgres", feature = "redis"))]
     pub(crate) fn staleness(&self) -> Option<Staleness> {
         match self {
-            Self::Memory | Self::Redb { .. } => None,
+            Self::Memory | Self::Redb(_) => None,
             #[cfg(feature = "postgres")]
             Self::Postgres(settings) => Some(settings.staleness),
             #[cfg(feature = "redis")]
@@ -119,12 +135,16 @@ impl StoreConfig {
 pub(super) fn read(section: &Section<'_>, dir: &Path, keys: &Path) -> StoreConfig {
     let kind = section.kind("kind", value::word_of_build(KINDS, FEATURES)).unwrap_or(StoreKind::Redb);
     let store = match kind {
-        StoreKind::Redb | StoreKind::Memory => read_redb(section, dir, keys, matches!(kind, StoreKind::Memory)),
+        StoreKind::Redb => StoreConfig::Redb(read_redb(section, dir, keys)),
+        StoreKind::Memory => {
+            // Its keys are known, and of no use.
+            read_redb(section, dir, keys);
+            StoreConfig::Memory
+        }
         #[cfg(feature = "postgres")]
-        StoreKind::Postgres => postgres::read(section, dir, keys).map_or(StoreConfig::Memory, StoreConfig::Postgres),
+        StoreKind::Postgres => StoreConfig::Postgres(postgres::read(section, dir, keys)),
         #[cfg(feature = "redis")]
-        StoreKind::Redis => redis::read(section, dir, keys)
-            .map_or(StoreConfig::Memory, |settings| StoreConfig::Redis(Box::new(settings))),
+        StoreKind::Redis => StoreConfig::Redis(Box::new(redis::read(section, dir, keys))),
     };
     section.finish();
     store
@@ -139,35 +159,30 @@ fn read_mark(section: &Section<'_>, dir: &Path, keys: &Path) -> PathBuf {
     })
 }
 
-fn read_redb(section: &Section<'_>, dir: &Path, keys: &Path, is_memory: bool) -> StoreConfig {
-    let path = section.get("path", path_in(dir)).unwrap_or_else(|| dir.join(StoreConfig::PATH));
-    let mark = read_mark(section, dir, keys);
-    let accept_restored_store = section.get("accept_restored_store", value::boolean).unwrap_or(false);
-    let cache_size = section.get_or("cache_size", value::size(1 << 20, 1 << 40), DEFAULT_CACHE_SIZE);
-    let give_up = section.get("give_up", value::duration_within(SECOND, 366 * DAY));
-    if is_memory {
-        StoreConfig::Memory
-    } else {
-        StoreConfig::Redb { path, mark, accept_restored_store, cache_size, give_up }
-    }
-}
+impl Print for StoreConfig {
+    #[cfg(test)]
+    const KEYS: &'static [Key] = <RedbSettings as Print>::KEYS;
 
-pub(super) fn print(store: &StoreConfig) -> Value {
-    let mut table = Table::new();
-    match store {
-        StoreConfig::Memory => put(&mut table, "kind", "memory"),
-        StoreConfig::Redb { path, mark, accept_restored_store, cache_size, give_up } => {
-            put(&mut table, "kind", "redb");
-            put(&mut table, "path", print::path(path));
-            put(&mut table, "mark", print::path(mark));
-            put(&mut table, "accept_restored_store", *accept_restored_store);
-            put(&mut table, "cache_size", number(*cache_size));
-            put_some(&mut table, "give_up", give_up.map(time));
-        }
-        #[cfg(feature = "postgres")]
-        StoreConfig::Postgres(settings) => postgres::print(settings, &mut table),
-        #[cfg(feature = "redis")]
-        StoreConfig::Redis(settings) => redis::print(settings, &mut table),
+    fn print(&self) -> Value {
+        let mut table = Table::new();
+        let kind = match self {
+            Self::Memory => "memory",
+            Self::Redb(settings) => {
+                settings.put(&mut table, "..");
+                "redb"
+            }
+            #[cfg(feature = "postgres")]
+            Self::Postgres(settings) => {
+                settings.put(&mut table, "..");
+                "postgres"
+            }
+            #[cfg(feature = "redis")]
+            Self::Redis(settings) => {
+                settings.put(&mut table, "..");
+                "redis"
+            }
+        };
+        kind.put(&mut table, "kind");
+        table.into()
     }
-    table.into()
 }

@@ -32,25 +32,25 @@ section! {
     /// `[tracing]`.
     #[derive(Clone, Debug, PartialEq)]
     pub struct TracingConfig, read by read_keys(section, dir: &Path) {
-        /// How spans are sent.
+        /// `"http"`: OTLP in protobuf over HTTP; `"grpc"`.
         reload protocol: TraceProtocol = get_or(value::word_of, TraceProtocol::Http),
-        /// The collector. With HTTP, the whole URL.
+        /// The URL of the collector; also in OTEL_EXPORTER_OTLP_ENDPOINT.
         reload endpoint: Uri = required(ENDPOINT, |v| read_endpoint(v, protocol)),
-        /// A private file with headers for the collector.
+        /// A file with a line for each header, such as `authorization: Bearer …`. 0600, read again by SIGHUP.
         reload headers_file: Option<PathBuf> = get(path_in(dir)),
-        /// The part of the requests that is recorded, from 0 to 1.
+        /// The part of new traces that is recorded, from 0 to 1. A trusted proxy decides about its own.
         reload sample: f64 = get_or(value::fraction, 1.0),
-        /// The authorities for the collector's certificate. `None`: those of the system.
+        /// A PEM file with the only authorities that count. Default: those of the system.
         reload ca: Option<PathBuf> = get(path_in(dir)),
-        /// `service.name`.
+        /// The `service.name` of all spans.
         reload service_name: String = get_or(value::text, "rotogate".to_owned()),
-        /// Whether spans name the user.
+        /// true: spans name the user (`user.id`).
         reload identity: bool = get_or(value::boolean, false),
-        /// The time for a batch of spans, with its retries.
+        /// The time for a batch of spans, with its retries; 100ms to 60s.
         reload timeout: Duration = get_or(wait(), Duration::from_secs(10)),
-        /// How long a span waits for others at most.
+        /// How long a span waits for others; 100ms to 60s.
         reload flush_interval: Duration = get_or(wait(), SECOND),
-        /// The most spans that wait or are under way to the collector.
+        /// Spans that wait or are under way; those beyond are dropped and counted.
         reload queue: usize = get_or(value::count(512, 1 << 20), 4096),
     }
 }

@@ -35,27 +35,51 @@ section! {
         admin: &AdminConfig,
         default: &Upstream,
     ) {
+        /// Required: The name for routes.
         reload name: String = by { read_name(section, others) },
+        /// Required: The addresses: `["http://127.0.0.1:3000"]`, `"https://…"`, or for gRPC in clear HTTP/2 `["h2c://127.0.0.1:50051"]`.
+        /// Several share the requests; a host name stands for all its addresses. `"echo:"` is built in, and responds with what it
+        /// received.
         reload urls: Vec<UpstreamUrl> = by { read_urls(section, server, admin) },
+        /// true: the upstream gets the client's Host; https:// then uses HTTP/1.1.
         reload preserve_host: bool = by { read_preserve_host(section, &urls) },
+        /// Concurrent requests to one address, streams included.
         reload max_requests: usize = get_or(value::count(1, 1_000_000), default.max_requests),
+        /// The time to connect, TLS included. Default: that of `[server]`.
         reload connect_timeout: Option<Duration> = some_or(time(), server.connect_timeout),
+        /// The time until the head of the response.
         reload head_timeout: Option<Duration> = some_or(time(), Duration::from_secs(60)),
+        /// How long a body may make no progress. Default: that of `[server]`.
         reload idle_timeout: Option<Duration> = some_or(time(), server.idle_timeout),
         reload tls as "..": UpstreamTls = by { read_tls(section, &urls, dir) },
+        /// A file with a credential of the gate's own, such as `Bearer …`, in place of the caller's; the identity headers name the
+        /// caller. 0600, read again on change.
         reload authorization_file: Option<PathBuf> = by { read_authorization_file(section, dir) },
+        /// The `aud` of the assertions that it gets. No audience of tokens. Default: its name.
         reload assertion_audience: Option<String> = get(value::text),
+        /// A part of `max_requests`, for each address: what one subject has of a busy upstream; alone it has 7/8
+        /// (docs/upstreams.md).
         reload max_requests_per_caller: usize = share_of(("max_requests", max_requests), Share::Percent(10)),
+        /// The same for one client address.
         reload max_requests_per_address: usize = share_of(("max_requests", max_requests), Share::Percent(25)),
+        /// How long a request waits while the upstream is full, or busy and the request beyond its share; then 503.
         reload queue_timeout: Duration = get_or(value::duration_within(Duration::ZERO, DAY), default.queue_timeout),
+        /// Consecutive failures that eject an address, if there is another.
         reload max_failures: u32 = get_or(value::count(1, 1000), default.max_failures),
+        /// How long an address is ejected; doubled at each consecutive ejection, up to 5m.
         reload eject_for: Duration = get_or(time(), default.eject_for),
+        /// A GET that finds out which addresses are healthy: 2xx is. Unset: only failing requests eject an address.
         reload health: Option<HealthCheck> = table(|section| {
             read_health(section, HealthCheck::new(read_health_path(section)))
         }),
+        /// How often a host name is resolved.
         reload dns_refresh: Duration = get_or(time(), default.dns_refresh),
+        /// An older connection takes no further request.
         reload max_connection_age: Duration = get_or(time(), default.max_connection_age),
+        /// `"safe"`: a connection of HTTP/1.1 is reused after a complete response; `"never"`: a connection for each request, for an
+        /// upstream that may answer twice (docs/upstreams.md).
         reload reuse: Reuse = get_or(value::word_of, default.reuse),
+        /// Requests of HTTP/1.1 after which the connection is closed.
         reload max_requests_per_connection: NonZeroU32 = get_or(
             value::nonzero(1_000_000_000),
             default.max_requests_per_connection
@@ -65,18 +89,26 @@ section! {
 
 section! {
     impl HealthCheck, read by read_health(section, default: HealthCheck) {
+        /// Required: The path of the check.
         reload path: PathAndQuery = by { default.path },
+        /// The time between two checks of one address.
         reload interval: Duration = get_or(time(), default.interval),
+        /// The time for one check.
         reload timeout: Duration = get_or(time(), default.timeout),
+        /// Consecutive good checks that make an address healthy.
         reload healthy_after: u32 = get_or(value::count(1, 1000), default.healthy_after),
+        /// Consecutive bad checks that make it unhealthy.
         reload unhealthy_after: u32 = get_or(value::count(1, 1000), default.unhealthy_after),
     }
 }
 
 section! {
     impl UpstreamTls, read by read_tls_keys(section, dir: &Path) {
+        /// The gate's certificate for mutual TLS, with its key.
         reload client_cert: Option<CertificateAndKey> = certificate_and_key(dir),
+        /// A PEM file with the only trusted authorities. Verification is always on. Default: those of the system.
         reload ca: Option<PathBuf> = get(path_in(dir)),
+        /// The name in its certificate. Default: the host of the address.
         reload server_name: Option<String> = get(value::text),
     }
 }

@@ -125,7 +125,7 @@ pub(crate) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
     };
     let users = watching.map(|(file, watcher)| Arc::new(LiveUsers::watch(file, watcher, &gate)));
     let give_up = match config.store {
-        StoreConfig::Redb { give_up, .. } => give_up,
+        StoreConfig::Redb(ref settings) => settings.give_up,
         StoreConfig::Memory => None,
         #[cfg(feature = "postgres")]
         StoreConfig::Postgres(_) => None,

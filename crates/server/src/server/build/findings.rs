@@ -9,8 +9,8 @@ use super::prepare::DirectoryPlan;
 use super::stores::Stores;
 use super::{assemble, issuer_rules};
 use crate::config::{
-    Config, ConfigError, DirectoryConfig, HashesConfig, RemoteSource, StoreConfig, TlsConfig, TrustedIssuer,
-    UsersConfig,
+    Config, ConfigError, DirectoryConfig, HashesConfig, RedbSettings, RemoteSource, StoreConfig, TlsConfig,
+    TrustedIssuer, UsersConfig,
 };
 use crate::server::listen::tls;
 #[cfg(feature = "otel")]
@@ -188,7 +188,7 @@ impl<'a> Findings<'a> {
             // Each start replaces it.
             self.writable("store.mark", private_file::parent(mark));
         }
-        let StoreConfig::Redb { path, mark, accept_restored_store, .. } = &config.store else { return };
+        let StoreConfig::Redb(RedbSettings { path, mark, accept_restored_store, .. }) = &config.store else { return };
         let is_there = self.private(KEY, path, || private_file::open_private(path, true)).is_some();
         if let Some(why) = private_file::denied_as_another(mark) {
             self.unchecked("store.mark", why);

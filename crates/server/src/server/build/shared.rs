@@ -12,9 +12,9 @@ use rotogate_core::token::keyring::Keyring;
 use secrecy::SecretString;
 use uuid::Uuid;
 
-#[cfg(feature = "postgres")]
-use crate::config::PostgresSettings;
 use crate::config::{Config, ConfigErrors, StoreConfig};
+#[cfg(feature = "postgres")]
+use crate::config::{PostgresSettings, Statements};
 #[cfg(feature = "redis")]
 use crate::config::{RedisSettings, SentinelSettings};
 use crate::server::error::KeyFault;
@@ -89,7 +89,7 @@ pub(crate) fn of_postgres(
         schema,
         ca,
         client_cert,
-        named_statements,
+        statements,
         connections,
         mark,
         accept_restored_store,
@@ -117,7 +117,10 @@ pub(crate) fn of_postgres(
         let (certificate, key) = own_certificate(pair)?;
         options = options.client_certificate(certificate, key);
     }
-    Ok(if *named_statements { options } else { options.unnamed_statements() })
+    Ok(match statements {
+        Statements::Named => options,
+        Statements::Unnamed => options.unnamed_statements(),
+    })
 }
 
 /// What the files of the section say, besides. They are read at a start only, but for the passwords.

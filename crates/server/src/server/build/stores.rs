@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::shared;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use super::start_wait::once_it_is_there;
-use crate::config::{Config, StoreConfig};
+use crate::config::{Config, RedbSettings, StoreConfig};
 use crate::server::error::ServerError;
 use rotogate::gate::GateBuilder;
 #[cfg(feature = "postgres")]
@@ -93,7 +93,7 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<OpenedStores, Serv
             tracing::warn!("store.kind is \"memory\": all sessions are lost when the gate stops");
             Ok((None, MemoryStore::new(config.issuer.url.as_str(), config.issuer.leeway).into()))
         }
-        StoreConfig::Redb { path, .. } => {
+        StoreConfig::Redb(RedbSettings { path, .. }) => {
             let store = RedbStore::open(path, redb_options(config, keyring.id())).map_err(ServerError::part)?;
             let stores = Stores {
                 sessions: Arc::new(store.clone()),
@@ -132,7 +132,9 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<OpenedStores, Serv
 /// How the embedded store of a configuration is opened.
 pub(crate) fn redb_options(config: &Config, keyring: Uuid) -> Options {
     let mut options = Options::new(config.issuer.url.as_str(), keyring, config.issuer.leeway);
-    if let StoreConfig::Redb { path: _, mark, accept_restored_store, cache_size, give_up: _ } = &config.store {
+    if let StoreConfig::Redb(RedbSettings { path: _, mark, accept_restored_store, cache_size, give_up: _ }) =
+        &config.store
+    {
         options.high_water = Some(mark.clone());
         options.accept_restored = *accept_restored_store;
         options.cache_size = *cache_size;

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use toml::Table;
+use toml::Value as Toml;
 
 use super::super::super::declare::section;
-use super::super::super::print::{Words, list, put};
+use super::super::super::print::{Print, Words};
 use super::super::super::raw::{Section, Value};
 use super::super::super::value;
 use super::super::path_in;
@@ -18,16 +18,28 @@ section! {
     /// Imported password hashes: which are accepted besides those that always are, and what some of them need.
     #[derive(Clone, Debug, Default, PartialEq, Eq)]
     pub struct HashesConfig, read by read_keys(section, dir: &Path) {
-        /// Hashes that users may have, although none was seen yet.
-        reload expected as "-": Vec<ExpectedHash> = by { read_expected(section) },
-        /// The weak schemes.
-        reload allow_legacy as some: Vec<Legacy> = list_or_empty(value::word_of),
-        /// The file with the password hash parameters of a Firebase project.
-        reload firebase: Option<PathBuf> = get(path_in(dir)),
-        /// The iterations of Spring's `{pbkdf2}`, where they are not its defaults.
-        reload spring_iterations as "spring_pbkdf2_iterations": Option<u32> = get(value::count(1, 5_000_000)),
-        /// The file with the secret of Spring's `{pbkdf2}`.
-        reload spring_secret_file as "spring_pbkdf2_secret_file": Option<PathBuf> = get(path_in(dir)),
+        /// Password hashes that an import will bring, such as `["bcrypt:10"]`: an unknown user takes as long before
+        /// (docs/users.md).
+        restart hashes as some: Vec<ExpectedHash> = list_or_empty(expected),
+        /// Weak password hashes of imported users that are accepted, until a login replaces them: phpass, sha256-crypt,
+        /// sha512-crypt.
+        restart allow_legacy as some: Vec<Legacy> = list_or_empty(value::word_of),
+        /// A file with the password hash parameters of the Firebase project that users come from.
+        restart firebase: Option<PathBuf> = get(path_in(dir)),
+        /// The iterations of Spring's `{pbkdf2}`, where they are not its defaults; at most 5000000.
+        restart spring_iterations as "spring_pbkdf2_iterations": Option<u32> = get(value::count(1, 5_000_000)),
+        /// A file with the secret of Spring's `{pbkdf2}`.
+        restart spring_secret_file as "spring_pbkdf2_secret_file": Option<PathBuf> = get(path_in(dir)),
+    }
+    with {
+        /// Where the users are: `"file"`, or another system: `"http"`, `"ldap"`, `"sql"`.
+        reload kind: text,
+        /// The users file; created at the first start with one user, whose password is printed once.
+        restart path: text,
+        /// The name in logs and metrics. Default: the kind.
+        reload name: text,
+        /// Of an entry of `[[directories]]`: its accounts. Unset: all that no other has, and users without an account.
+        reload accounts: list,
     }
 }
 
@@ -72,7 +84,7 @@ fn scrypt(log_n: u32) -> CostClass {
 }
 
 /// `"bcrypt"`, or `"bcrypt:10"` with a cost of its own.
-fn expected(value: &Value) -> Result<ExpectedHash, String> {
+pub(super) fn expected(value: &Value) -> Result<ExpectedHash, String> {
     let text = value::text(value)?;
     let (name, cost) = text.split_once(':').map_or((text.as_str(), None), |(name, cost)| (name, Some(cost)));
     let Some(scheme) = SCHEMES.iter().find(|scheme| scheme.name == name) else {
@@ -96,15 +108,9 @@ fn expected(value: &Value) -> Result<ExpectedHash, String> {
     Ok(ExpectedHash { text, class })
 }
 
-/// Reads `hashes`.
-pub(super) fn read_expected(section: &Section<'_>) -> Vec<ExpectedHash> {
-    section.list("hashes", expected).unwrap_or_default()
-}
-
-/// Prints `hashes`.
-pub(super) fn print_expected(hashes: &[ExpectedHash], table: &mut Table) {
-    if !hashes.is_empty() {
-        put(table, "hashes", list(hashes, |hash| hash.text.as_str().into()));
+impl Print for ExpectedHash {
+    fn print(&self) -> Toml {
+        self.text.as_str().into()
     }
 }
 
@@ -116,7 +122,7 @@ pub(super) fn read(section: &Section<'_>, dir: &Path) -> HashesConfig {
 impl HashesConfig {
     /// The classes of the hashes that users may have.
     pub fn classes(&self) -> impl Iterator<Item = CostClass> {
-        self.expected.iter().map(|hash| hash.class)
+        self.hashes.iter().map(|hash| hash.class)
     }
 
     /// Reads the files. `table` is the name of the table.
@@ -124,7 +130,7 @@ impl HashesConfig {
     /// # Errors
     /// A text that names the key and the file, and says what is wrong.
     pub fn accepted(&self, table: &str) -> Result<Accepted, String> {
-        let Self { expected: _, allow_legacy, firebase, spring_iterations, spring_secret_file } = self;
+        let Self { hashes: _, allow_legacy, firebase, spring_iterations, spring_secret_file } = self;
         let parameters = |path: &PathBuf| {
             let parameters = FirebaseParameters::from_json(&read_private(path)?);
             parameters.map_err(|error| format!("{}: {error}", path.display()))

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use toml::Table;
 use toml::Value as Toml;
 
-use super::super::super::print::{number, path, put, put_some, texts};
+use super::super::super::declare::section;
+use super::super::super::print::{Print, Put};
 use super::super::super::raw::{Section, Value};
 use super::super::super::value;
 use super::super::path_in;
@@ -42,60 +43,122 @@ const AD: Preset = Preset {
     group_filter: "(member:1.2.840.113556.1.4.1941:={dn})",
 };
 
-/// `None` if a key that is needed is missing or refused.
-pub(super) fn read(section: &Section<'_>, dir: &Path) -> Option<SourceSettings> {
-    let preset = section.get("preset", value::word(&[("ad", AD)], &[])).unwrap_or(NONE);
-    let urls = urls(section);
-    let filter_of =
-        |placeholder, is_needed| move |value: &Value| Filter::parse(&value::text(value)?, placeholder, is_needed);
-    let preset_filter = |text: Option<&str>, placeholder| {
-        let parsed = Filter::parse(text?, placeholder, false);
-        // Never ignored: without its filter, a preset would admit disabled users.
-        parsed.map_err(|message| section.blame("preset", message)).ok()
-    };
-    let bind = bind(section, dir);
-    let base =
-        section.require("base", "the name below which users are, such as \"ou=people,dc=example,dc=com\"", value::text);
-    let filter = if section.has("filter") || preset.filter.is_none() {
-        let expected = "a filter such as \"(&(objectClass=person)(uid={username}))\"";
-        section.require("filter", expected, filter_of(Placeholder::Username, true))
-    } else {
-        preset_filter(preset.filter, Placeholder::Username)
-    };
-    let settings = LdapSettings {
-        starttls: section.get("starttls", value::boolean).unwrap_or(false),
-        dangerous_plaintext: section.get("dangerous_plaintext", value::boolean).unwrap_or(false),
-        ca: section.get("ca", path_in(dir)),
-        bind,
-        strip_domain: section.get("strip_domain", value::boolean).unwrap_or(false),
-        subject: section.get("subject", attribute).unwrap_or_else(|| preset.subject.to_owned()),
-        active: section
-            .get("active", filter_of(Placeholder::Now, false))
-            .or_else(|| preset_filter(preset.active, Placeholder::Now)),
-        valid_from: section.get("valid_from", attribute).or_else(|| preset.valid_from.map(str::to_owned)),
-        account: section.get("account", attribute),
-        scopes: section
-            .one_or_list("scopes", value::text)
-            .map(|list| scope(section, "scopes", &list))
-            .unwrap_or_default(),
-        claims: attributes(section, "claims", true),
-        profile: attributes(section, "profile", false),
-        groups: section.has("groups").then(|| groups(&section.section("groups"), preset)).flatten(),
-        pool: section.get("pool", value::count(1, 1000)).unwrap_or(LdapSettings::POOL),
-        urls: urls?,
-        base: base?,
-        filter: filter?,
-    };
-    check(section, &settings);
-    Some(SourceSettings::Ldap(Box::new(settings)))
+section! {
+    impl LdapSettings, read by read_keys(section, dir: &Path, preset: Preset) {
+        /// Required: One server or several, tried in order: `ldaps://`, `ldap://`, `ldapi://%2frun%2fslapd%2fldapi`.
+        reload urls as "url": Vec<String> = by { self::urls(section) },
+        /// The account that searches.
+        reload bind as "..": Option<(String, PathBuf)> = by { self::bind(section, dir) },
+        /// Where users are.
+        reload base: String = required(BASE, value::text),
+        /// Which entry `{username}` is; the value is escaped. Required, unless `preset` has one: `sAMAccountName` is the name.
+        reload filter: Filter = by { read_filter(section, preset) },
+        /// true: `ldap://` connections become TLS connections before anything else is sent. If the server refuses, nothing is sent.
+        reload starttls: bool = get_or(value::boolean, false),
+        /// true: allows `ldap://` without TLS: passwords cross the network in the clear.
+        reload dangerous_plaintext: bool = get_or(value::boolean, false),
+        /// A PEM file with the authorities for the servers' certificates. Default: those of the system.
+        reload ca: Option<PathBuf> = get(path_in(dir)),
+        /// true: of a name such as `EXAMPLE\ada`, what is before the backslash does not count.
+        reload strip_domain: bool = get_or(value::boolean, false),
+        /// The attribute that is the `sub`. It must never be given to another user: not the name, not the mail address. With
+        /// `preset = "ad"`: objectGUID.
+        reload subject: String = get_or(attribute, preset.subject.to_owned()),
+        /// The filter that a user must match to log in and to refresh; `{now}` is the time as a FILETIME. Unset: every user. With
+        /// `preset = "ad"`: enabled, not locked, not expired.
+        reload active: Option<Filter> = by {
+            let own = section.get("active", filter_of(Placeholder::Now, false));
+            own.or_else(|| preset_filter(section, preset.active, Placeholder::Now))
+        },
+        /// The attribute with the time of the last change of password: sessions from before end. With `preset = "ad"`: pwdLastSet.
+        reload valid_from: Option<String> = by {
+            section.get("valid_from", attribute).or_else(|| preset.valid_from.map(str::to_owned))
+        },
+        /// The attribute with the account.
+        reload account: Option<String> = get(attribute),
+        /// The scopes of every user.
+        reload scopes: Scope = by {
+            let list = section.one_or_list("scopes", value::text);
+            list.map(|list| scope(section, "scopes", &list)).unwrap_or_default()
+        },
+        /// Claims of access tokens, each with its attribute.
+        reload claims: BTreeMap<String, String> = by { attributes(section, "claims", true) },
+        /// Fields that dialects report of the user, each with its attribute.
+        reload profile: BTreeMap<String, String> = by { attributes(section, "profile", false) },
+        /// The groups of users.
+        reload groups: Option<GroupSettings> = table(|section| {
+            let by = groups_by(section, preset);
+            read_groups(section, by)
+        }),
+        /// Connections that search, and as many that bind.
+        reload pool: usize = get_or(value::count(1, 1000), LdapSettings::POOL),
+    }
+    with {
+        /// `"ad"`: Active Directory, whose attributes and filters are known.
+        reload preset: text,
+        /// The account that searches. Unset: anonymous.
+        reload bind_dn: text,
+        /// A file with its password. When the file changes, the connections are opened again.
+        reload bind_password_file: text,
+    }
 }
 
-fn urls(section: &Section<'_>) -> Option<Vec<String>> {
+section! {
+    impl GroupSettings, read by read_groups(section, by: GroupsBy) {
+        /// How groups are found.
+        reload by as "..": GroupsBy = by { by },
+        /// The scopes that a group gives, beside `scopes`, such as `{ admins = ["write", "admin"] }`.
+        reload scopes: BTreeMap<String, Scope> = by { group_scopes(section) },
+        /// The attribute with a group's name.
+        reload name: String = get_or(attribute, "cn".to_owned()),
+        /// How many levels of groups in groups are followed, at most 5; Active Directory follows them itself.
+        reload nested: usize = get_or(value::count(0, 5), 0),
+        /// true: the names of the groups become the claim `roles`.
+        reload roles: bool = get_or(value::boolean, false),
+    }
+    with {
+        /// Where groups are. Required without `attribute`.
+        reload base: text,
+        /// Which groups `{dn}` is in. Default: `(member={dn})`, with `preset = "ad"` with groups in groups.
+        reload filter: text,
+        /// Instead of both: the attribute of a user that names the groups, such as `memberOf`.
+        reload attribute: text,
+    }
+}
+
+const BASE: &str = "the name below which users are, such as \"ou=people,dc=example,dc=com\"";
+
+pub(super) fn read(section: &Section<'_>, dir: &Path) -> SourceSettings {
+    let preset = section.get("preset", value::word(&[("ad", AD)], &[])).unwrap_or(NONE);
+    let settings = read_keys(section, dir, preset);
+    check(section, &settings);
+    SourceSettings::Ldap(Box::new(settings))
+}
+
+fn filter_of(placeholder: Placeholder, is_needed: bool) -> impl Fn(&Value) -> Result<Filter, String> {
+    move |value| Filter::parse(&value::text(value)?, placeholder, is_needed)
+}
+
+fn preset_filter(section: &Section<'_>, text: Option<&str>, placeholder: Placeholder) -> Option<Filter> {
+    let parsed = Filter::parse(text?, placeholder, false);
+    // Never ignored: without its filter, a preset would admit disabled users.
+    parsed.map_err(|message| section.blame("preset", message)).ok()
+}
+
+fn read_filter(section: &Section<'_>, preset: Preset) -> Filter {
+    if section.has("filter") || preset.filter.is_none() {
+        let expected = "a filter such as \"(&(objectClass=person)(uid={username}))\"";
+        return section.required("filter", expected, filter_of(Placeholder::Username, true));
+    }
+    preset_filter(section, preset.filter, Placeholder::Username).unwrap_or_default()
+}
+
+fn urls(section: &Section<'_>) -> Vec<String> {
     if !section.has("url") {
         section.require("url", "the servers, such as \"ldaps://ldap.example.com\"", value::text);
-        return None;
+        return Vec::new();
     }
-    section.one_or_list("url", url).filter(|urls| !urls.is_empty())
+    section.one_or_list("url", url).unwrap_or_default()
 }
 
 /// `ldap://`, `ldaps://` or `ldapi://`, with a host and no more than a slash after it.
@@ -158,14 +221,13 @@ fn scope(section: &Section<'_>, key: &str, list: &[String]) -> Scope {
 }
 
 /// By `attribute`, or by `base` and `filter`.
-fn groups_by(section: &Section<'_>, preset: Preset) -> Option<GroupsBy> {
-    let filter = section.get("filter", |value: &Value| Filter::parse(&value::text(value)?, Placeholder::Dn, true));
+fn groups_by(section: &Section<'_>, preset: Preset) -> GroupsBy {
+    let filter = section.get("filter", filter_of(Placeholder::Dn, true));
     let found_by = section.get("attribute", attribute);
     if !section.has("attribute") {
-        let base = section.require("base", "the name below which groups are, or attribute", value::text);
-        let filter =
-            if section.has("filter") { filter } else { Filter::parse(preset.group_filter, Placeholder::Dn, true).ok() };
-        return Some(GroupsBy::Filter { base: base?, filter: filter? });
+        let base = section.required("base", "the name below which groups are, or attribute", value::text);
+        let preset = || Filter::parse(preset.group_filter, Placeholder::Dn, true).unwrap_or_default();
+        return GroupsBy::Filter { base, filter: filter.unwrap_or_else(preset) };
     }
     if section.has("filter") {
         section.blame("attribute", "stands beside filter; write one of the two");
@@ -173,11 +235,10 @@ fn groups_by(section: &Section<'_>, preset: Preset) -> Option<GroupsBy> {
         section.blame("base", "is where filter searches, and attribute names the groups; remove one of the two");
     }
     section.get("base", value::text);
-    found_by.map(GroupsBy::Attribute)
+    GroupsBy::Attribute(found_by.unwrap_or_default())
 }
 
-fn groups(section: &Section<'_>, preset: Preset) -> Option<GroupSettings> {
-    let by = groups_by(section, preset);
+fn group_scopes(section: &Section<'_>) -> BTreeMap<String, Scope> {
     let mut scopes = BTreeMap::new();
     for (name, value) in section.section("scopes").free() {
         let list: Result<Vec<String>, String> = match value {
@@ -189,11 +250,7 @@ fn groups(section: &Section<'_>, preset: Preset) -> Option<GroupSettings> {
             Err(message) => section.blame("scopes", format!("{name}: {message}")),
         }
     }
-    let name = section.get("name", attribute).unwrap_or_else(|| "cn".to_owned());
-    let nested = section.get("nested", value::count(0, 5)).unwrap_or(0);
-    let roles = section.get("roles", value::boolean).unwrap_or(false);
-    section.finish();
-    Some(GroupSettings { by: by?, name, nested, scopes, roles })
+    scopes
 }
 
 fn check(section: &Section<'_>, settings: &LdapSettings) {
@@ -202,7 +259,7 @@ fn check(section: &Section<'_>, settings: &LdapSettings) {
         let message = "has ldap://, which sends passwords in the clear; write ldaps://, or starttls = true";
         section.blame("url", message);
     }
-    if settings.starttls && !is_plain {
+    if settings.starttls && !is_plain && !settings.urls.is_empty() {
         section.blame("starttls", "is for ldap://, and no URL has that");
     }
     if settings.claims.contains_key(ROLES) && settings.groups.as_ref().is_some_and(|groups| groups.roles) {
@@ -210,63 +267,32 @@ fn check(section: &Section<'_>, settings: &LdapSettings) {
     }
 }
 
-pub(super) fn print(settings: &LdapSettings, table: &mut Table) {
-    let LdapSettings {
-        urls,
-        starttls,
-        dangerous_plaintext,
-        ca,
-        bind,
-        base,
-        filter,
-        strip_domain,
-        subject,
-        active,
-        valid_from,
-        account,
-        scopes,
-        claims,
-        profile,
-        groups,
-        pool,
-    } = settings;
-    put(table, "kind", "ldap");
-    put(table, "url", texts(urls));
-    put(table, "starttls", *starttls);
-    put(table, "dangerous_plaintext", *dangerous_plaintext);
-    put_some(table, "ca", ca.as_deref().map(path));
-    put_some(table, "bind_dn", bind.as_ref().map(|(dn, _)| dn.as_str()));
-    put_some(table, "bind_password_file", bind.as_ref().map(|(_, file)| path(file)));
-    put(table, "base", base.as_str());
-    put(table, "filter", filter.source());
-    put(table, "strip_domain", *strip_domain);
-    put(table, "subject", subject.as_str());
-    put_some(table, "active", active.as_ref().map(Filter::source));
-    put_some(table, "valid_from", valid_from.as_deref());
-    put_some(table, "account", account.as_deref());
-    put(table, "scopes", texts(&scopes.iter().collect::<Vec<_>>()));
-    put(table, "pool", number(*pool));
-    let mapping = |map: &BTreeMap<String, String>| -> Table {
-        map.iter().map(|(name, attribute)| (name.clone(), attribute.as_str().into())).collect()
-    };
-    put(table, "claims", mapping(claims));
-    put(table, "profile", mapping(profile));
-    let Some(GroupSettings { by, name, nested, scopes, roles }) = groups else { return };
-    let mut of_groups = Table::new();
-    match by {
-        GroupsBy::Filter { base, filter } => {
-            put(&mut of_groups, "base", base.as_str());
-            put(&mut of_groups, "filter", filter.source());
-        }
-        GroupsBy::Attribute(attribute) => put(&mut of_groups, "attribute", attribute.as_str()),
+impl Print for (String, PathBuf) {
+    fn print(&self) -> Toml {
+        let (dn, file) = self;
+        let mut table = Table::new();
+        dn.put(&mut table, "bind_dn");
+        file.put(&mut table, "bind_password_file");
+        table.into()
     }
-    put(&mut of_groups, "name", name.as_str());
-    put(&mut of_groups, "nested", number(*nested));
-    put(&mut of_groups, "roles", *roles);
-    let scopes: Table = scopes
-        .iter()
-        .map(|(name, scope)| (name.clone(), Toml::from(scope.iter().map(Toml::from).collect::<Vec<_>>())))
-        .collect();
-    put(&mut of_groups, "scopes", scopes);
-    put(table, "groups", of_groups);
+}
+
+impl Print for Filter {
+    fn print(&self) -> Toml {
+        self.source().into()
+    }
+}
+
+impl Print for GroupsBy {
+    fn print(&self) -> Toml {
+        let mut table = Table::new();
+        match self {
+            Self::Filter { base, filter } => {
+                base.put(&mut table, "base");
+                filter.put(&mut table, "filter");
+            }
+            Self::Attribute(attribute) => attribute.put(&mut table, "attribute"),
+        }
+        table.into()
+    }
 }

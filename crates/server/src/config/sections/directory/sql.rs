@@ -1,17 +1,19 @@
 //! `[directory]` with `kind = "sql"`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use toml::Table;
+use toml::{Table, Value as Toml};
 
-use super::super::super::print::{number, path, put, put_some, texts};
+use super::super::super::declare::section;
+use super::super::super::print::{Print, Put};
 use super::super::super::raw::{Section, Value};
 use super::super::super::value;
 use super::super::path_in;
+use super::hashes::expected;
 use rotogate_core::claim::OwnClaims;
-use rotogate_directories::SourceSettings;
 use rotogate_directories::sql::template::{AUTHENTICATE, LOOKUP, Purpose, REHASH, Template};
 use rotogate_directories::sql::{DatabaseUrl, SqlSettings, check_url, has_password};
+use rotogate_directories::{ExpectedHash, SourceSettings};
 
 /// What a missing statement is to look like.
 const EXPECTED_AUTHENTICATE: &str = "a statement such as \"SELECT id AS subject, password AS password_hash FROM users \
@@ -19,52 +21,65 @@ const EXPECTED_AUTHENTICATE: &str = "a statement such as \"SELECT id AS subject,
 const EXPECTED_LOOKUP: &str =
     "a statement such as \"SELECT id AS subject, password AS password_hash FROM users WHERE id = {subject}\"";
 
-/// `None` if a key that is needed is missing or refused.
-pub(super) fn read(section: &Section<'_>, dir: &Path) -> Option<SourceSettings> {
-    let url = url(section, dir);
-    let authenticate = section.require("authenticate", EXPECTED_AUTHENTICATE, statement(AUTHENTICATE));
-    let lookup = section.require("lookup", EXPECTED_LOOKUP, statement(LOOKUP));
-    let rehash = section.get("rehash", statement(REHASH));
-    let ca = section.get("ca", path_in(dir));
-    let claims = section.list("claims", claim).unwrap_or_default();
-    let profile = section.list("profile", value::text).unwrap_or_default();
-    let pool = section.get("pool", value::count(1, 1000)).unwrap_or(SqlSettings::POOL);
-    let statement_cache = section.get("statement_cache", value::boolean).unwrap_or(true);
-    let settings = SqlSettings {
-        url: url?,
-        folder: dir.to_owned(),
-        ca,
-        authenticate: authenticate?,
-        lookup: lookup?,
-        rehash,
-        claims,
-        profile,
-        pool,
-        statement_cache,
-        hashes: super::hashes::read_expected(section),
-    };
+section! {
+    impl SqlSettings, read by read_keys(section, dir: &Path) {
+        /// The database.
+        reload url as "..": DatabaseUrl = by { self::url(section, dir) },
+        // The paths below are printed in full.
+        no_key folder: PathBuf = by { dir.to_owned() },
+        /// The statement that finds a user for a login: `{username}`, `{account}`.
+        reload authenticate: Template = required(EXPECTED_AUTHENTICATE, statement(AUTHENTICATE)),
+        /// The statement that finds a user at a refresh: `{subject}`.
+        reload lookup: Template = required(EXPECTED_LOOKUP, statement(LOOKUP)),
+        /// The statement that replaces a hash that is weaker than the gate's own, after a login: `{subject}`, `{old_hash}`,
+        /// `{new_hash}`. It must compare with `{old_hash}`, so that it never overwrites a newer password. If it fails, the login still
+        /// succeeds. Unset: the gate only reads.
+        reload rehash: Option<Template> = get(statement(REHASH)),
+        /// A PEM file with the authorities for the server's certificate. Default: those of the system.
+        reload ca: Option<PathBuf> = get(path_in(dir)),
+        /// Columns that become claims of the access tokens.
+        reload claims: Vec<String> = list_or_empty(claim),
+        /// Columns that dialects report of the user.
+        reload profile: Vec<String> = list_or_empty(value::text),
+        /// Connections to the database.
+        reload pool: usize = get_or(value::count(1, 1000), SqlSettings::POOL),
+        /// false: a pooler that gives each transaction another connection is in front, such as PgBouncer.
+        reload statement_cache: bool = get_or(value::boolean, true),
+        /// Password hashes that users may have, such as `["bcrypt"]` (docs/users.md).
+        reload hashes as some: Vec<ExpectedHash> = list_or_empty(expected),
+    }
+    with {
+        /// Required, or `url`: a file with the URL of the database.
+        reload url_file: text,
+        /// The URL of the database, if it has no password.
+        reload url: text,
+    }
+}
+
+pub(super) fn read(section: &Section<'_>, dir: &Path) -> SourceSettings {
+    let settings = read_keys(section, dir);
     if let DatabaseUrl::Plain(url) = &settings.url
+        && !url.is_empty()
         && let Err(message) = check_url(url, &settings)
     {
         section.blame("url", message);
-        return None;
     }
-    Some(SourceSettings::Sql(Box::new(settings)))
+    SourceSettings::Sql(Box::new(settings))
 }
 
-fn url(section: &Section<'_>, dir: &Path) -> Option<DatabaseUrl> {
+fn url(section: &Section<'_>, dir: &Path) -> DatabaseUrl {
     let (url, file) = (section.get("url", value::text), section.get("url_file", path_in(dir)));
     match (url, file) {
         (Some(_), Some(_)) => section.blame("url_file", "stands beside url; write one of the two"),
         (Some(url), None) if has_password(&url) => {
             section.blame("url", "holds a password, which others may read here; write the URL to a file: url_file");
         }
-        (Some(url), None) => return Some(DatabaseUrl::Plain(url)),
-        (None, Some(path)) => return Some(DatabaseUrl::File(path)),
+        (Some(url), None) => return DatabaseUrl::Plain(url),
+        (None, Some(path)) => return DatabaseUrl::File(path),
         (None, None) if section.has("url") || section.has("url_file") => {}
         (None, None) => section.blame("url_file", "missing; expected a file with the URL of the database, or url"),
     }
-    None
+    DatabaseUrl::Plain(String::new())
 }
 
 fn statement(purpose: Purpose) -> impl Fn(&Value) -> Result<Template, String> {
@@ -81,33 +96,19 @@ fn claim(value: &Value) -> Result<String, String> {
     Ok(name)
 }
 
-pub(super) fn print(settings: &SqlSettings, table: &mut Table) {
-    // The paths below are printed in full.
-    let SqlSettings {
-        url,
-        folder: _,
-        ca,
-        authenticate,
-        lookup,
-        rehash,
-        claims,
-        profile,
-        pool,
-        statement_cache,
-        hashes,
-    } = settings;
-    put(table, "kind", "sql");
-    match url {
-        DatabaseUrl::Plain(url) => put(table, "url", url.as_str()),
-        DatabaseUrl::File(file) => put(table, "url_file", path(file)),
+impl Print for DatabaseUrl {
+    fn print(&self) -> Toml {
+        let mut table = Table::new();
+        match self {
+            Self::Plain(url) => url.put(&mut table, "url"),
+            Self::File(file) => file.put(&mut table, "url_file"),
+        }
+        table.into()
     }
-    put_some(table, "ca", ca.as_deref().map(path));
-    put(table, "authenticate", authenticate.source());
-    put(table, "lookup", lookup.source());
-    put_some(table, "rehash", rehash.as_ref().map(Template::source));
-    put(table, "claims", texts(claims));
-    put(table, "profile", texts(profile));
-    put(table, "pool", number(*pool));
-    put(table, "statement_cache", *statement_cache);
-    super::hashes::print_expected(hashes, table);
+}
+
+impl Print for Template {
+    fn print(&self) -> Toml {
+        self.source().into()
+    }
 }

@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use toml::Table;
-
-use super::super::super::print::{number, path, put, put_some, texts};
+use super::super::super::declare::section;
+use super::super::super::print::CertificateAndKey;
 use super::super::super::raw::{Section, Value};
 use super::super::super::value;
 use super::super::path_in;
@@ -14,102 +13,70 @@ use rotogate_core::store::{RedisOptions, Staleness};
 /// More than any set-up has.
 const MAX_REPLICAS: usize = 64;
 
-/// A server that several gates share.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RedisSettings {
-    /// Its URL, those of its Sentinels, or those of nodes of the cluster, without credentials.
-    pub urls: Vec<String>,
-    /// How the Sentinels name the primary. `None`: there are none.
-    pub sentinel: Option<SentinelSettings>,
-    /// Whether the servers are nodes of a cluster.
-    pub cluster: bool,
-    /// The user.
-    pub username: Option<String>,
-    /// The file with the password.
-    pub password_file: Option<PathBuf>,
-    /// The first part of every key.
-    pub prefix: String,
-    /// The authorities of the server's certificate. `None`: those of the system.
-    pub ca: Option<PathBuf>,
-    /// The files with the gate's own certificate and its key.
-    pub client_cert: Option<(PathBuf, PathBuf)>,
-    /// Whether the operator knows that the server evicts nothing, where INFO is forbidden.
-    pub assume_noeviction: bool,
-    /// The file of this gate's high-water mark.
-    pub mark: PathBuf,
-    /// Whether the operator allows a restored backup.
-    pub accept_restored_store: bool,
-    /// How many replicas have what is acknowledged.
-    pub wait_replicas: u32,
-    /// Whether what is acknowledged is in append-only files.
-    pub wait_fsync: bool,
-    /// How long the gate goes on without news.
-    pub staleness: Staleness,
-}
-
-/// `sentinel`, and how the Sentinels know the gate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SentinelSettings {
-    /// Their name for the primary.
-    pub name: String,
-    /// The user.
-    pub username: Option<String>,
-    /// The file with the password.
-    pub password_file: Option<PathBuf>,
-}
-
-/// `None` if a key that is needed is missing or refused.
-pub(super) fn read(section: &Section<'_>, dir: &Path, keys: &Path) -> Option<RedisSettings> {
-    let urls = urls(section);
-    let sentinel = sentinel(section, dir);
-    let cluster = section.get("cluster", value::boolean).unwrap_or(false);
-    if let Some(urls) = &urls
-        && !section.is_bad()
-        && let Err(error) = RedisOptions::check_urls(urls, sentinel.is_some(), cluster)
-    {
-        let key = match (sentinel.is_some(), cluster) {
-            (true, true) => "cluster",
-            (false, false) if urls.len() > 1 => "sentinel",
-            _ => "urls",
-        };
-        section.blame(key, error.to_string());
+section! {
+    /// A server that several gates share.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct RedisSettings, read by read_keys(section, dir: &Path, keys: &Path) {
+        /// Required: The URL of the server, or those of its Sentinels, or those of nodes of a cluster. redis:// is without TLS; /2
+        /// at its end is for database 2. Never with a password.
+        restart urls: Vec<String> = by { self::urls(section) },
+        /// How the gate reaches the Sentinels.
+        restart sentinel as "..": Option<SentinelSettings> = by { self::sentinel(section, dir) },
+        /// true: `urls` are those of nodes of a cluster, any of which tells the others.
+        restart cluster: bool = by { read_cluster(section, &urls, sentinel.is_some()) },
+        /// The user of the server; needs `password_file`. Default: the default user.
+        restart username: Option<String> = get(value::text),
+        /// A file with the password, read at each connection: a new password needs no restart.
+        restart password_file: Option<PathBuf> = get(path_in(dir)),
+        /// The first part of every key.
+        restart prefix: String = get_or(self::prefix, RedisOptions::PREFIX.to_owned()),
+        /// A PEM file with the only authorities that count for the server's certificate. Default: those of the system.
+        restart ca: Option<PathBuf> = get(path_in(dir)),
+        /// The gate's own certificate, and its key, where the server has tls-auth-clients.
+        restart client_cert: Option<CertificateAndKey> = certificate_and_key(dir),
+        /// true: the server evicts nothing, and INFO, which would say so, is forbidden.
+        restart assume_noeviction: bool = get_or(value::boolean, false),
+        /// The file of this gate's mark, by which a start notices that an older store was put back.
+        restart mark: PathBuf = by { super::read_mark(section, dir, keys) },
+        /// true: accept a store that is behind `mark`.
+        restart accept_restored_store: bool = get_or(value::boolean, false),
+        /// Nothing is acknowledged before so many replicas have it.
+        restart wait_replicas: u32 = get_or(value::count(0, MAX_REPLICAS), 0),
+        /// true: nothing is acknowledged before it is in the append-only files: Redis 7.2 or later.
+        restart wait_fsync: bool = get_or(value::boolean, false),
+        /// How long the gate goes on without news.
+        restart staleness as "..": Staleness = by { shared::read(section) },
     }
-    let (username, password_file) = login(section, dir, "username", "password_file");
-    let prefix = section.get("prefix", prefix).unwrap_or_else(|| RedisOptions::PREFIX.to_owned());
-    let ca = section.get("ca", path_in(dir));
-    let client_cert = shared::client_cert(section, dir);
-    if urls.as_ref().is_some_and(|urls| !urls.iter().any(|url| url.starts_with("rediss://"))) {
+}
+
+section! {
+    /// `sentinel`, and how the Sentinels know the gate.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct SentinelSettings, read by read_sentinel(section, dir: &Path) {
+        /// The Sentinels' name for the primary. Unset: there are none.
+        restart name as "sentinel": String = get_or(value::text, String::new()),
+        /// The user at the Sentinels; needs `sentinel_password_file`.
+        restart username as "sentinel_username": Option<String> = get(value::text),
+        /// A file with the password at the Sentinels.
+        restart password_file as "sentinel_password_file": Option<PathBuf> = get(path_in(dir)),
+    }
+}
+
+pub(super) fn read(section: &Section<'_>, dir: &Path, keys: &Path) -> RedisSettings {
+    let settings = read_keys(section, dir, keys);
+    check_login(section, settings.username.is_some(), "username", "password_file");
+    let urls = &settings.urls;
+    if !urls.is_empty() && !urls.iter().any(|url| url.starts_with("rediss://")) {
         for key in ["ca", "client_cert"] {
             if section.has(key) {
                 section.blame(key, "needs urls that begin with rediss://");
             }
         }
     }
-    let assume_noeviction = section.get("assume_noeviction", value::boolean).unwrap_or(false);
-    let mark = super::read_mark(section, dir, keys);
-    let accept_restored_store = section.get("accept_restored_store", value::boolean).unwrap_or(false);
-    let wait_replicas = section.get("wait_replicas", value::count(0, MAX_REPLICAS)).unwrap_or(0);
-    let wait_fsync = section.get("wait_fsync", value::boolean).unwrap_or(false);
-    let staleness = shared::read(section);
-    Some(RedisSettings {
-        urls: urls?,
-        sentinel,
-        cluster,
-        username,
-        password_file,
-        prefix,
-        ca,
-        client_cert,
-        assume_noeviction,
-        mark,
-        accept_restored_store,
-        wait_replicas,
-        wait_fsync,
-        staleness,
-    })
+    settings
 }
 
-fn urls(section: &Section<'_>) -> Option<Vec<String>> {
+fn urls(section: &Section<'_>) -> Vec<String> {
     let urls = section.list("urls", url);
     if !section.has("urls") {
         section.blame(
@@ -119,12 +86,28 @@ fn urls(section: &Section<'_>) -> Option<Vec<String>> {
     } else if urls.as_ref().is_some_and(Vec::is_empty) && !section.is_bad() {
         section.blame("urls", "is empty; expected the URL of the server");
     }
-    urls.filter(|urls| !urls.is_empty())
+    urls.unwrap_or_default()
+}
+
+fn read_cluster(section: &Section<'_>, urls: &[String], has_sentinel: bool) -> bool {
+    let cluster = section.get_or("cluster", value::boolean, false);
+    if !urls.is_empty()
+        && !section.is_bad()
+        && let Err(error) = RedisOptions::check_urls(urls, has_sentinel, cluster)
+    {
+        let key = match (has_sentinel, cluster) {
+            (true, true) => "cluster",
+            (false, false) if urls.len() > 1 => "sentinel",
+            _ => "urls",
+        };
+        section.blame(key, error.to_string());
+    }
+    cluster
 }
 
 fn sentinel(section: &Section<'_>, dir: &Path) -> Option<SentinelSettings> {
-    let name = section.get("sentinel", name);
-    let (username, password_file) = login(section, dir, "sentinel_username", "sentinel_password_file");
+    let settings = read_sentinel(section, dir);
+    check_login(section, settings.username.is_some(), "sentinel_username", "sentinel_password_file");
     if !section.has("sentinel") {
         for key in ["sentinel_username", "sentinel_password_file"] {
             if section.has(key) {
@@ -132,31 +115,14 @@ fn sentinel(section: &Section<'_>, dir: &Path) -> Option<SentinelSettings> {
             }
         }
     }
-    Some(SentinelSettings { name: name?, username, password_file })
+    Some(settings).filter(|settings| !settings.name.is_empty())
 }
 
-fn name(value: &Value) -> Result<String, String> {
-    value::text(value).and_then(|name| {
-        if name.is_empty() {
-            Err("is empty; expected the Sentinels' name for the primary".to_owned())
-        } else {
-            Ok(name)
-        }
-    })
-}
-
-/// A user and the file with the password. A password alone is that of the default user.
-fn login(
-    section: &Section<'_>,
-    dir: &Path,
-    username: &'static str,
-    file: &'static str,
-) -> (Option<String>, Option<PathBuf>) {
-    let (name, path) = (section.get(username, value::text), section.get(file, path_in(dir)));
-    if name.is_some() && !section.has(file) {
+/// A user has a password. A password alone is that of the default user.
+fn check_login(section: &Section<'_>, has_name: bool, username: &str, file: &str) {
+    if has_name && !section.has(file) {
         section.blame(file, format!("missing; expected a file with the password of {username}"));
     }
-    (name, path)
 }
 
 fn url(value: &Value) -> Result<String, String> {
@@ -170,42 +136,4 @@ fn prefix(value: &Value) -> Result<String, String> {
     let prefix = value::text(value)?;
     RedisOptions::check_prefix(&prefix).map_err(|error| error.to_string())?;
     Ok(prefix)
-}
-
-pub(super) fn print(settings: &RedisSettings, table: &mut Table) {
-    let RedisSettings {
-        urls,
-        sentinel,
-        cluster,
-        username,
-        password_file,
-        prefix,
-        ca,
-        client_cert,
-        assume_noeviction,
-        mark,
-        accept_restored_store,
-        wait_replicas,
-        wait_fsync,
-        staleness,
-    } = settings;
-    put(table, "kind", "redis");
-    put(table, "urls", texts::<String>(urls));
-    if let Some(SentinelSettings { name, username, password_file }) = sentinel {
-        put(table, "sentinel", name.as_str());
-        put_some(table, "sentinel_username", username.as_deref());
-        put_some(table, "sentinel_password_file", password_file.as_deref().map(path));
-    }
-    put(table, "cluster", *cluster);
-    put_some(table, "username", username.as_deref());
-    put_some(table, "password_file", password_file.as_deref().map(path));
-    put(table, "prefix", prefix.as_str());
-    put_some(table, "ca", ca.as_deref().map(path));
-    shared::print_client_cert(client_cert.as_ref(), table);
-    put(table, "assume_noeviction", *assume_noeviction);
-    put(table, "mark", path(mark));
-    put(table, "accept_restored_store", *accept_restored_store);
-    put(table, "wait_replicas", number(*wait_replicas));
-    put(table, "wait_fsync", *wait_fsync);
-    shared::print(*staleness, table);
 }

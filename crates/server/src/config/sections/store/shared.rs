@@ -1,14 +1,15 @@
 //! What `[store]` says of every store that several gates share.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use toml::Table;
+use toml::{Table, Value};
 
-use super::super::super::print::{path, put, time};
+#[cfg(test)]
+use super::super::super::declare::{Key, section};
+use super::super::super::print::{Print, Put};
 use super::super::super::raw::Section;
 use super::super::super::value;
-use super::super::{DAY, path_in};
+use super::super::DAY;
 use rotogate_core::store::Staleness;
 
 pub(super) fn read(section: &Section<'_>) -> Staleness {
@@ -29,32 +30,23 @@ pub(super) fn read(section: &Section<'_>) -> Staleness {
     Staleness::deny_after(limit)
 }
 
-pub(super) fn print(staleness: Staleness, table: &mut Table) {
-    put(table, "staleness", time(staleness.limit));
-    if staleness.served > staleness.limit {
-        put(table, "when_stale", "allow");
-        put(table, "max_stale", time(staleness.served));
-    } else {
-        put(table, "when_stale", "deny");
-    }
-}
+impl Print for Staleness {
+    #[cfg(test)]
+    const KEYS: &'static [Key] = section!(keys {
+        /// Without news for so long, no token is issued; 500ms to 60s.
+        restart staleness: duration,
+        /// `"deny"`: then no token is accepted either. `"allow"`: tokens are accepted for `max_stale`.
+        restart when_stale: text,
+        /// How long tokens are accepted without news, with `when_stale = "allow"`; at most 24h.
+        restart max_stale: duration,
+    });
 
-/// The gate's own certificate, and its key.
-pub(super) fn client_cert(section: &Section<'_>, dir: &Path) -> Option<(PathBuf, PathBuf)> {
-    if !section.has("client_cert") {
-        return None;
+    fn print(&self) -> Value {
+        let mut table = Table::new();
+        self.limit.put(&mut table, "staleness");
+        let is_served = self.served > self.limit;
+        if is_served { "allow" } else { "deny" }.put(&mut table, "when_stale");
+        Some(self.served).filter(|_| is_served).put(&mut table, "max_stale");
+        table.into()
     }
-    let pair = section.section("client_cert");
-    let file = |key| pair.require(key, "a PEM file", path_in(dir));
-    let both = file("cert").zip(file("key"));
-    pair.finish();
-    both
-}
-
-pub(super) fn print_client_cert(pair: Option<&(PathBuf, PathBuf)>, table: &mut Table) {
-    let Some((cert, key)) = pair else { return };
-    let mut pair = Table::new();
-    put(&mut pair, "cert", path(cert));
-    put(&mut pair, "key", path(key));
-    put(table, "client_cert", pair);
 }

@@ -1,0 +1,691 @@
+//! docs/configuration.md and the comments of gateway.toml are made of the declarations.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use toml::Value;
+
+use super::super::declare::Key;
+use super::super::print::Print;
+use crate::config::{Config, HashesConfig, parse};
+use crate::generated::{assert_current, assert_part_is_current};
+use rotogate_core::route::RoutePolicy;
+
+/// The keys of every build.
+const IS_FULL: bool = cfg!(all(
+    feature = "grpc",
+    feature = "hook",
+    feature = "kuzzle",
+    feature = "ldap",
+    feature = "otel",
+    feature = "postgres",
+    feature = "redis",
+    feature = "relay",
+    feature = "sql"
+));
+
+/// A configuration with each section. It writes no key that has a default.
+const WHOLE: &str = r#"
+server = { public_url = "http://127.0.0.1:8080", listeners = [{ address = "127.0.0.1:8443" }] }
+issuer = { audience = ["api"] }
+tracing = { endpoint = "http://127.0.0.1:4317" }
+dpop = {}
+clients = [{ id = "web" }]
+resources = [{ path = "/api" }]
+[[upstreams]]
+name = "app"
+urls = ["http://127.0.0.1:9000"]
+health = { path = "/healthz" }
+[[routes]]
+path = "/{*rest}"
+upstream = "app"
+issuers = ["idp.example.com", "opaque.example.com"]
+[[authorizers]]
+listen = "127.0.0.1:8090"
+kind = "forward-auth"
+neighbour = "nginx"
+trusted_proxies = ["127.0.0.1/32"]
+[[issuers]]
+url = "https://idp.example.com"
+audience = "x"
+discovery = true
+[[issuers]]
+url = "https://opaque.example.com"
+audience = "x"
+introspection = { url = "https://opaque.example.com/i", client_id = "gate", secret_file = "secret" }
+"#;
+
+/// A kind of a section with keys of its own.
+struct Variant {
+    /// The name of the section.
+    of: &'static str,
+    /// The key that names the kind, and its value.
+    named: (&'static str, &'static str),
+    keys: &'static [&'static [Key]],
+    page: &'static str,
+    /// What the kind takes.
+    text: &'static str,
+}
+
+const fn variant(
+    of: &'static str,
+    named: (&'static str, &'static str),
+    keys: &'static [&'static [Key]],
+    page: &'static str,
+    text: &'static str,
+) -> Variant {
+    Variant { of, named, keys, page, text }
+}
+
+const VARIANTS: &[Variant] = &[
+    #[cfg(feature = "redis")]
+    variant(
+        "store",
+        ("kind", "redis"),
+        &[<crate::config::RedisSettings as Print>::KEYS],
+        "redis",
+        "[store]\nkind = \"redis\"\nurls = [\"redis://127.0.0.1\"]",
+    ),
+    #[cfg(feature = "postgres")]
+    variant(
+        "store",
+        ("kind", "postgres"),
+        &[<crate::config::PostgresSettings as Print>::KEYS],
+        "postgres",
+        "[store]\nkind = \"postgres\"\nurl = \"postgres://gate@127.0.0.1/x\"",
+    ),
+    #[cfg(feature = "hook")]
+    variant(
+        "directory",
+        ("kind", "http"),
+        &[<rotogate_directories::http::HttpSettings as Print>::KEYS, <rotogate_directories::Bounds as Print>::KEYS],
+        "directories",
+        "[directory]\nkind = \"http\"\nurl = \"http://127.0.0.1:1/x\"",
+    ),
+    #[cfg(feature = "ldap")]
+    variant(
+        "directory",
+        ("kind", "ldap"),
+        &[<rotogate_directories::ldap::LdapSettings as Print>::KEYS, <rotogate_directories::Bounds as Print>::KEYS],
+        "directories",
+        "[directory]\nkind = \"ldap\"\nurl = \"ldaps://l.example\"\nbase = \"dc=x\"\nfilter = \"(uid={username})\"\n\
+         [directory.groups]\nattribute = \"memberOf\"",
+    ),
+    #[cfg(feature = "sql")]
+    variant(
+        "directory",
+        ("kind", "sql"),
+        &[<rotogate_directories::sql::SqlSettings as Print>::KEYS, <rotogate_directories::Bounds as Print>::KEYS],
+        "directories",
+        "[directory]\nkind = \"sql\"\nurl = \"sqlite:u.db\"\n\
+         authenticate = \"SELECT a AS subject, b AS password_hash FROM u WHERE c = {username}\"\n\
+         lookup = \"SELECT a AS subject FROM u WHERE a = {subject}\"",
+    ),
+    variant(
+        "endpoints",
+        ("dialect", "envelope"),
+        &[<rotogate::dialect::envelope::Envelope as Print>::KEYS],
+        "envelope",
+        "[[endpoints]]\ndialect = \"envelope\"",
+    ),
+    variant(
+        "endpoints",
+        ("dialect", "kuzzle"),
+        &[crate::config::KUZZLE_KEYS],
+        "kuzzle",
+        "[[endpoints]]\ndialect = \"kuzzle\"",
+    ),
+    variant(
+        "endpoints",
+        ("dialect", "my-sessions"),
+        &[<rotogate::dialect::my_sessions::MySessions as Print>::KEYS],
+        "my-sessions",
+        "[[endpoints]]\ndialect = \"my-sessions\"",
+    ),
+    #[cfg(feature = "relay")]
+    variant(
+        "endpoints",
+        ("dialect", "relay"),
+        &[<crate::config::RelaySettings as Print>::KEYS],
+        "relay",
+        "[[endpoints]]\ndialect = \"relay\"\ntoken_url = \"https://idp.example.com/token\"",
+    ),
+];
+
+/// The keys of a section, or those of one kind of it.
+struct Table {
+    /// The section, such as `server.listeners`.
+    path: String,
+    is_list: bool,
+    variant: Option<&'static Variant>,
+    about: String,
+    rows: Vec<Row>,
+}
+
+struct Row {
+    name: String,
+    key: &'static Key,
+    /// What is printed where the key is not written.
+    default: Option<Value>,
+}
+
+/// Its meaning and its default, in words.
+struct Description {
+    text: String,
+    is_required: bool,
+    default: Option<String>,
+}
+
+impl Table {
+    fn heading(&self) -> String {
+        let Self { path, is_list, variant, .. } = self;
+        let heading = if *is_list { format!("[[{path}]]") } else { format!("[{path}]") };
+        match variant {
+            Some(Variant { named: (key, word), .. }) => format!("{heading} with {key} = \"{word}\""),
+            None => heading,
+        }
+    }
+
+    fn row(&self, name: &str) -> Option<&Row> {
+        self.rows.iter().find(|row| row.name == name)
+    }
+}
+
+impl Row {
+    fn description(&self) -> Description {
+        let text = words(self.key.about);
+        let required = text.strip_prefix("Required: ");
+        let is_required = required.is_some() || self.key.how.starts_with("required");
+        let text = required.unwrap_or(&text);
+        let (text, default) = match text.split_once(" Default: ") {
+            Some((text, default)) => (text, Some(default.trim_end_matches('.').to_owned())),
+            None => (text, None),
+        };
+        Description { text: text.to_owned(), is_required, default }
+    }
+
+    /// Its type, in words.
+    fn kind(&self) -> &'static str {
+        let Key { type_name, how, inner, .. } = self.key;
+        let name = type_name.strip_prefix("Option<").map_or(*type_name, |name| name.trim_end_matches('>'));
+        match name {
+            _ if how.contains("value::size") => "size",
+            _ if how.contains("share_of") => "share or number",
+            "share" => "share or number",
+            "text" | "list" | "number" | "boolean" | "duration" | "size" | "table" => name,
+            "bool" | "LooseMatch" => "boolean",
+            "usize" | "u64" | "u32" | "f64" | "NonZeroUsize" | "NonZeroU32" | "Sample" | "StatusCode" => "number",
+            "Duration" => "duration",
+            "Rate" => "rate",
+            "Scope" | "AllowedScopes" => "list",
+            "CertificateAndKey" => "table",
+            _ if name.starts_with("Vec<") => "list",
+            _ if name.starts_with("BTreeMap<") || !inner.is_empty() => "table",
+            _ => "text",
+        }
+    }
+
+    /// Whether its keys have rows.
+    fn is_divided(&self) -> bool {
+        let has_rows = self.key.name == "claims" && self.default.as_ref().is_some_and(has_entries);
+        has_rows || !self.key.inner.is_empty()
+    }
+
+    /// Its default as a value.
+    fn literal(&self) -> Option<String> {
+        let percent = self.key.how.split_once("Share::Percent(").and_then(|(_, rest)| rest.split_once(')'));
+        let value = self.default.as_ref()?;
+        Some(match (value, percent) {
+            (_, Some((percent, _))) => format!("\"{percent}%\""),
+            (Value::Integer(bytes), _) if self.kind() == "size" && *bytes >= 1024 => match (bytes >> 20, bytes >> 10) {
+                (mib, _) if mib << 20 == *bytes => format!("\"{mib}MiB\""),
+                (_, kib) if kib << 10 == *bytes => format!("\"{kib}KiB\""),
+                _ => bytes.to_string(),
+            },
+            (Value::String(text), _) if text == "1d" => "\"24h\"".to_owned(),
+            (Value::String(text), _) => format!("\"{}\"", text.trim_start_matches("/etc/rotogate/")),
+            (other, _) => other.to_string(),
+        })
+    }
+}
+
+fn has_entries(value: &Value) -> bool {
+    value.as_table().is_some_and(|table| !table.is_empty())
+}
+
+/// The lines of a comment as one.
+fn words(lines: &[&str]) -> String {
+    lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
+}
+
+/// All tables, in the order of the declarations.
+fn tables() -> Vec<Table> {
+    let whole = Printed::new("");
+    let mut tables = Vec::new();
+    for key in Config::KEYS.iter().filter(|key| key.class != "no_key") {
+        let (path, keys, is_list) = match key.name {
+            "-" if key.type_name.contains("Route") => ("routes", RoutePolicy::KEYS, true),
+            "-" => ("directory", HashesConfig::KEYS, false),
+            name => (name, key.inner, key.type_name.starts_with("Vec<")),
+        };
+        add(&mut tables, Table::new(path, is_list, words(key.about)), keys, &whole);
+    }
+    for variant in VARIANTS {
+        let printed = Printed::new(variant.text);
+        let is_list = variant.of == "endpoints";
+        let about = format!("How to use it: docs/{}.md.", variant.page);
+        let table = Table { variant: Some(variant), ..Table::new(variant.of, is_list, about) };
+        let at = tables.len();
+        add(&mut tables, table, &[], &printed);
+        for keys in variant.keys {
+            collect(&mut tables, at, keys, "", &printed);
+        }
+    }
+    tables
+}
+
+impl Table {
+    fn new(path: &str, is_list: bool, about: String) -> Self {
+        Self { path: path.to_owned(), is_list, variant: None, about, rows: Vec::new() }
+    }
+}
+
+fn add(tables: &mut Vec<Table>, table: Table, keys: &'static [Key], printed: &Printed) {
+    let at = tables.len();
+    tables.push(table);
+    collect(tables, at, keys, "", printed);
+}
+
+/// Adds the keys to a table, those of its lists of tables as tables of their own.
+fn collect(tables: &mut Vec<Table>, at: usize, keys: &'static [Key], prefix: &str, printed: &Printed) {
+    for key in keys.iter().filter(|key| key.class != "no_key" && key.name != "-") {
+        let name = format!("{prefix}{}", key.name);
+        if key.name == ".." {
+            collect(tables, at, key.inner, prefix, printed);
+        } else if !key.inner.is_empty() && key.type_name.starts_with("Vec<") && prefix.is_empty() {
+            let path = format!("{}.{name}", tables[at].path);
+            add(tables, Table::new(&path, true, words(key.about)), key.inner, printed);
+        } else {
+            let Table { path, variant, .. } = &tables[at];
+            let default = printed.default_of(&format!("{path}.{name}"), *variant);
+            tables[at].rows.push(Row { name: name.clone(), key, default });
+            // Those of a profile are the keys of [sessions].
+            if name != "profile" && !key.type_name.starts_with("Vec<") {
+                collect(tables, at, key.inner, &format!("{name}."), printed);
+            }
+        }
+    }
+}
+
+/// A configuration as it is written, and as it is printed.
+struct Printed {
+    written: Value,
+    printed: Value,
+}
+
+impl Printed {
+    fn new(more: &str) -> Self {
+        let text = format!("{WHOLE}{more}");
+        let config = parse(&text, Path::new("/etc/rotogate/gateway.toml"), &()).unwrap();
+        let printed = config.to_toml().parse::<toml::Table>().unwrap().into();
+        Self { written: text.parse::<toml::Table>().unwrap().into(), printed }
+    }
+
+    /// What is printed of a key that is not written.
+    fn default_of(&self, path: &str, variant: Option<&Variant>) -> Option<Value> {
+        let of = variant.map(|variant| variant.named);
+        match find(&self.written, path, of) {
+            Some(_) => None,
+            None => find(&self.printed, path, of).cloned(),
+        }
+    }
+}
+
+/// The value at a path. Of a list, that of the first entry that has it and is of the kind.
+fn find<'a>(value: &'a Value, path: &str, of: Option<(&str, &str)>) -> Option<&'a Value> {
+    let (key, rest) = path.split_once('.').map_or((path, None), |(key, rest)| (key, Some(rest)));
+    let value = value.get(key)?;
+    let Some(rest) = rest else { return Some(value) };
+    let is_of_kind = |entry: &&Value| of.is_none_or(|(key, word)| entry.get(key).and_then(Value::as_str) == Some(word));
+    match value {
+        Value::Array(list) => list.iter().filter(is_of_kind).find_map(|entry| find(entry, rest, None)),
+        one => find(one, rest, None),
+    }
+}
+
+/// A key, or the head of a section, in gateway.toml.
+struct Line<'a> {
+    /// Without the comment.
+    body: &'a str,
+    is_commented: bool,
+    table: usize,
+    /// `None`: the head of the section.
+    name: Option<String>,
+    value: &'a str,
+}
+
+const SHIPPED: &str = include_str!("../../../../../gateway.toml");
+
+/// What stands before the comment. A `#` in a string begins none.
+fn body(line: &str) -> &str {
+    let mut quote = None;
+    for (at, c) in line.char_indices().skip(2) {
+        match quote {
+            Some(open) if c == open => quote = None,
+            Some(_) => {}
+            None if c == '"' || c == '\'' => quote = Some(c),
+            None if c == '#' => return line[..at].trim_end(),
+            None => {}
+        }
+    }
+    line.trim_end()
+}
+
+/// Each line of gateway.toml that has a key or begins a section, and the others. Lines that go on with a comment are left out.
+fn shipped(tables: &[Table]) -> Vec<Result<Line<'static>, &'static str>> {
+    let lines: Vec<&str> = SHIPPED.lines().collect();
+    let mut found = Vec::new();
+    let (mut path, mut base, mut own) = (String::new(), None, None);
+    for (at, line) in lines.iter().enumerate() {
+        let rest = line.strip_prefix('#').unwrap_or(line);
+        if rest.starts_with(&" ".repeat(20)) {
+            continue;
+        }
+        let body = body(line);
+        let is_commented = body.starts_with("# ");
+        let text = body.trim_start_matches("# ");
+        if text.starts_with('[') && text.ends_with(']') && !text.contains([' ', '"']) {
+            path = text.trim_matches(['[', ']']).to_owned();
+            let after = lines[at + 1..].iter().take_while(|line| !line.trim_start_matches("# ").starts_with('['));
+            let after: Vec<&str> = after.map(|line| line.trim_start_matches("# ")).collect();
+            let is_of = |table: &Table, kind: Option<(&str, &str)>| {
+                table.path == path && table.variant.map(|variant| variant.named) == kind
+            };
+            let names = |variant: &&Variant| {
+                let (key, word) = variant.named;
+                after.iter().any(|line| line.starts_with(&format!("{key} = \"{word}\"")))
+            };
+            let variant = VARIANTS.iter().filter(|variant| variant.of == path).find(names);
+            base = tables.iter().position(|table| is_of(table, None));
+            own = tables.iter().position(|table| variant.is_some() && is_of(table, variant.map(|one| one.named)));
+            let table = base.unwrap_or_default();
+            // A table within a section is a key of it.
+            let name = if base.is_none() { path.split_once('.').map(|(_, name)| name.to_owned()) } else { None };
+            if own.is_some() {
+                found.push(Err(*line));
+                continue;
+            }
+            let table = if base.is_none() { section(tables, &path) } else { table };
+            found.push(Ok(Line { body, is_commented, table, name, value: "" }));
+            continue;
+        }
+        let Some((key, value)) = text.split_once(" = ").filter(|(key, _)| !path.is_empty() && !key.contains(' '))
+        else {
+            found.push(Err(*line));
+            continue;
+        };
+        let (table, name) = match (own, base) {
+            (Some(own), _) if tables[own].row(key).is_some() => (own, key.to_owned()),
+            (_, Some(base)) => (base, key.to_owned()),
+            (_, None) => (section(tables, &path), format!("{}.{key}", path.split_once('.').unwrap().1)),
+        };
+        assert!(
+            tables[table].row(&name).is_some(),
+            "gateway.toml: {}: no such key is declared: {name}",
+            tables[table].path
+        );
+        found.push(Ok(Line { body, is_commented, table, name: Some(name), value }));
+    }
+    found
+}
+
+/// The section of a table within it.
+fn section(tables: &[Table], path: &str) -> usize {
+    let section = path.split('.').next().unwrap();
+    tables.iter().position(|table| table.path == section).unwrap()
+}
+
+/// Where comments begin, and where they end.
+const COLUMNS: (usize, usize) = (39, 120);
+
+/// A line of gateway.toml with its comment.
+fn commented(line: &Line<'_>, comment: &str) -> String {
+    let comment = comment.trim_end_matches('.').replace('`', "");
+    let mut lines = vec![line.body.to_owned()];
+    let mut is_first = true;
+    for word in comment.split_whitespace() {
+        let last = lines.last_mut().unwrap();
+        let width = last.chars().count();
+        if is_first && width + word.chars().count() + 12 < COLUMNS.1 {
+            let gap = COLUMNS.0.checked_sub(width).filter(|gap| *gap > 0).unwrap_or(3);
+            *last = format!("{last}{}# {word}", " ".repeat(gap));
+        } else if !is_first && width + 1 + word.chars().count() <= COLUMNS.1 {
+            *last = format!("{last} {word}");
+        } else {
+            let margin = if line.is_commented { "#" } else { " " };
+            lines.push(format!("{margin}{}# {word}", " ".repeat(COLUMNS.0 - 1)));
+        }
+        is_first = false;
+    }
+    lines.join("\n")
+}
+
+/// The comment of gateway.toml is the description of the key, where it stands first.
+#[test]
+fn the_comments_of_the_first_configuration_are_generated() {
+    if !IS_FULL {
+        return;
+    }
+    let tables = tables();
+    let mut seen = BTreeSet::new();
+    let mut text = String::new();
+    for line in shipped(&tables) {
+        text += &match line {
+            Err(other) => other.to_owned(),
+            Ok(line) => {
+                let table = &tables[line.table];
+                let is_new = seen.insert((line.table, line.name.clone()));
+                let row = line.name.as_ref().map(|name| table.row(name).unwrap());
+                let about = row.map_or_else(
+                    || table.about.clone(),
+                    |row| {
+                        let about = words(row.key.about);
+                        let is_said = about.starts_with("Required");
+                        match row.description().is_required && !is_said {
+                            true => format!("Required: {about}"),
+                            false => about,
+                        }
+                    },
+                );
+                commented(&line, if is_new { &about } else { "" })
+            }
+        };
+        text.push('\n');
+    }
+    assert_current("gateway.toml", &text);
+}
+
+/// Keys that are commented out in gateway.toml with another value than their default.
+const EXAMPLES: [&str; 3] = [
+    "server.listeners.proxy_protocol = true, not false",
+    "resources.scopes = [\"read\"], not []",
+    "routes.upgrade = true, not false",
+];
+
+#[test]
+fn p68_the_first_configuration_shows_defaults() {
+    if !IS_FULL {
+        return;
+    }
+    let tables = tables();
+    let mut others = Vec::new();
+    for line in shipped(&tables).into_iter().filter_map(Result::ok) {
+        let Line { table, name: Some(name), value, is_commented: true, .. } = line else { continue };
+        let row = tables[table].row(&name).unwrap();
+        let is_a_value = row.description().default.is_none() && !row.is_divided() && !value.is_empty();
+        if let Some(default) = row.literal().filter(|default| is_a_value && !is_same(default, value)) {
+            others.push(format!("{}.{name} = {value}, not {default}", tables[table].path));
+        }
+    }
+    assert_eq!(others, EXAMPLES);
+}
+
+/// Whether two values of a key mean the same.
+fn is_same(a: &str, b: &str) -> bool {
+    let time = |text: &str| humantime::parse_duration(text.trim_matches('"')).ok();
+    a == b || time(a).is_some_and(|a| time(b) == Some(a))
+}
+
+/// A key that no table has: the error about it names those that the table has.
+const UNKNOWN: &str = "zzzzzzzz";
+
+fn add_unknown(value: &mut Value) {
+    match value {
+        Value::Table(table) => {
+            table.iter_mut().for_each(|(_, value)| add_unknown(value));
+            table.insert(UNKNOWN.to_owned(), true.into());
+        }
+        Value::Array(list) => list.iter_mut().filter(|entry| entry.is_table()).for_each(add_unknown),
+        _ => {}
+    }
+}
+
+#[test]
+fn p65_each_key_that_is_read_is_declared() {
+    if !IS_FULL {
+        return;
+    }
+    let tables = tables();
+    let names: BTreeSet<String> =
+        tables.iter().flat_map(|table| table.rows.iter().map(|row| format!("{}.{}", table.path, row.name))).collect();
+    let sections: BTreeSet<&str> = tables.iter().map(|table| &*table.path).chain(["directories"]).collect();
+    let more_tables = WHOLE
+        .replace("discovery = true", "discovery = true\nfetch = {}\nclaims = {}\nevents = {}\nbackchannel_logout = {}")
+        .replace("upstream = \"app\"", "upstream = \"app\"\nstep_up = {}")
+        .replace("address = \"127.0.0.1:8443\"", "address = \"127.0.0.1:8443\", tls = {}")
+        .replace("id = \"web\"", "id = \"web\", profile = {}");
+    let mut seen = 0;
+    for more in VARIANTS.iter().map(|variant| variant.text).chain([""]) {
+        let mut root = Value::from(format!("{more_tables}{more}").parse::<toml::Table>().unwrap());
+        add_unknown(&mut root);
+        let errors = parse(&toml::to_string(&root).unwrap(), Path::new("gateway.toml"), &()).unwrap_err();
+        for error in errors.iter() {
+            let Some(path) = error.key.strip_suffix(UNKNOWN) else { continue };
+            let path: String =
+                path.split('[').map(|part| part.split_once(']').map_or(part, |(_, rest)| rest)).collect();
+            let (_, known) = error.message.split_once("expected one of ").unwrap();
+            for key in known.split(", ") {
+                seen += 1;
+                let name = format!("{path}{key}");
+                let is_of_table = |at: (usize, &str)| names.contains(&name[..at.0]);
+                let is_declared =
+                    sections.contains(&*name) || names.contains(&name) || name.match_indices('.').any(is_of_table);
+                assert!(is_declared, "{name} is read, and is not declared");
+            }
+        }
+    }
+    assert!(seen > 1000, "{seen}");
+}
+
+/// A cell of a table of Markdown, with links to pages.
+fn cell(text: &str) -> String {
+    let mut found = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("docs/") {
+        let end = after.find(".md").map_or(0, |end| end + 3);
+        let (page, after) = after.split_at(end);
+        found += &format!("{before}[{page}]({page})");
+        rest = after;
+    }
+    (found + rest).replace('|', "\\|")
+}
+
+#[test]
+fn p65_p68_the_reference_of_the_configuration_is_generated() {
+    if !IS_FULL {
+        return;
+    }
+    let tables = tables();
+    let lines: Vec<Line<'_>> = shipped(&tables).into_iter().filter_map(Result::ok).collect();
+    let mut text = String::new();
+    for (at, table) in tables.iter().enumerate() {
+        let about = cell(&table.about);
+        text += &format!("\n## {}\n\n{about}\n\n", table.heading());
+        text += "| key | type | default | change by | meaning |\n|---|---|---|---|---|\n";
+        let mut rows: Vec<_> = table.rows.iter().collect();
+        let place =
+            |row: &Row| lines.iter().position(|line| line.table == at && line.name.as_deref() == Some(&row.name));
+        // Those that gateway.toml does not have are last; a key of a table is behind the table.
+        rows.sort_by_key(|row| {
+            let parent = row.name.split('.').next().unwrap();
+            let of = |name: &str| table.row(name).and_then(place);
+            (of(&row.name).or_else(|| of(parent)).unwrap_or(usize::MAX), row.name != parent)
+        });
+        for row in rows {
+            text += &line_of_reference(row, place(row).map(|at| &lines[at]));
+        }
+    }
+    assert_part_is_current("docs/configuration.md", "keys", text.trim_start());
+}
+
+/// Keys of one kind on the page of that kind: page, part, section, kind, and the table in the section.
+const PARTS: [(&str, &str, &str, Option<&str>, &str); 9] = [
+    ("issuers", "fetch", "issuers", None, "fetch."),
+    ("issuers", "claims", "issuers", None, "claims."),
+    ("issuers", "introspection", "issuers", None, "introspection."),
+    ("directories", "http", "directory", Some("http"), ""),
+    ("directories", "ldap", "directory", Some("ldap"), ""),
+    ("directories", "sql", "directory", Some("sql"), ""),
+    ("redis", "redis", "store", Some("redis"), ""),
+    ("postgres", "postgres", "store", Some("postgres"), ""),
+    ("relay", "relay", "endpoints", Some("relay"), ""),
+];
+
+#[test]
+fn the_tables_of_keys_on_other_pages_are_generated() {
+    if !IS_FULL {
+        return;
+    }
+    let tables = tables();
+    for (page, part, path, kind, prefix) in PARTS {
+        let is_it = |table: &&Table| table.path == path && table.variant.map(|variant| variant.named.1) == kind;
+        let table = tables.iter().find(is_it).unwrap();
+        let mut text = "| key | default | meaning |\n|---|---|---|\n".to_owned();
+        for row in table.rows.iter().filter(|row| row.name.starts_with(prefix)) {
+            let line = line_of_reference(row, None);
+            let [key, _, default, _, about] = *line.split(" | ").collect::<Vec<_>>() else { panic!("{line}") };
+            text += &format!("{} | {default} | {about}", key.replacen(prefix, "", 1));
+        }
+        assert_part_is_current(&format!("docs/{page}.md"), &format!("keys of {part}"), &text);
+    }
+}
+
+fn line_of_reference(row: &Row, shipped: Option<&Line<'_>>) -> String {
+    let Description { mut text, is_required, default } = row.description();
+    let kind = row.kind();
+    let value = shipped.map(|line| line.value).filter(|value| !value.is_empty());
+    // Another test compares the values that gateway.toml sets with the defaults.
+    let is_set = shipped.is_some_and(|line| !line.is_commented) && !is_required;
+    let printed = row.literal().filter(|_| kind != "share or number" || !is_set);
+    let value_is_default = |value: &&str| printed.as_ref().map_or(is_set, |printed| is_same(printed, value));
+    let default = match (is_required, default) {
+        (true, _) => Some("required".to_owned()),
+        (_, Some(words)) => Some(words),
+        (_, None) if row.is_divided() => None,
+        (_, None) => value
+            .filter(value_is_default)
+            .map(str::to_owned)
+            .or_else(|| printed.clone())
+            .map(|value| format!("`{value}`")),
+    };
+    let shown = value.map(|value| format!("`{value}`")).filter(|value| {
+        let is_known = default.as_ref() == Some(value) || text.contains(value.trim_matches('`'));
+        !is_set && kind != "boolean" && !is_known && !row.is_divided()
+    });
+    if let Some(shown) = shown {
+        text = format!("{}; such as {shown}.", text.trim_end_matches('.'));
+    }
+    let change = if row.key.class == "restart" { "upgrade" } else { "reload" };
+    let (name, default, text) = (&row.name, cell(&default.unwrap_or_default()), cell(&text));
+    format!("| `{name}` | {kind} | {default} | {change} | {text} |\n")
+}
