@@ -9,7 +9,7 @@ use std::fmt;
 use async_trait::async_trait;
 use aws_lc_rs::digest::{Context, SHA256};
 
-use super::encoding::{encode, encode_target};
+use super::kit::encoding::{encode, encode_target};
 use super::owed::OwedFile;
 use super::rules::{end_of, is_revoked};
 use super::{Cursor, Filter, Revocation, Store, StoreError, WriteOutcome};
@@ -42,13 +42,13 @@ pub trait CopyTarget: Store {
 }
 
 /// Nothing is put into a copy that is whole: gates may run on it.
-pub(super) fn is_whole() -> StoreError {
+pub fn is_whole() -> StoreError {
     StoreError::new("the copy was ended meanwhile, by another command").with_outcome(WriteOutcome::Refused)
 }
 
 /// Was `a` written after `b`, both records of one session? A revoked record is the last one. After a loss of writes, a
 /// generation that a client has counts for more than the number of writes.
-pub(super) fn is_later(a: &Session, b: &Session) -> bool {
+pub fn is_later(a: &Session, b: &Session) -> bool {
     let rank = |session: &Session| (is_revoked(session), session.current, session.revision);
     rank(a) > rank(b)
 }

@@ -13,26 +13,16 @@ use crate::revocation::list::ListFilling;
 use crate::session::profile::OnTooMany;
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
 
-#[cfg(all(test, any(feature = "postgres", feature = "redis")))]
-mod agreement;
+#[cfg(any(test, feature = "test-util"))]
+pub mod agreement;
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
-#[cfg(any(feature = "postgres", feature = "redb", feature = "redis"))]
+#[cfg(feature = "store-kit")]
 pub mod copy;
-#[cfg(any(feature = "postgres", feature = "redis"))]
-mod doubts;
-#[cfg(any(feature = "postgres", feature = "redb", feature = "redis"))]
-mod encoding;
-#[cfg(any(feature = "postgres", feature = "redis"))]
-mod fields;
-#[cfg(any(feature = "postgres", feature = "redb", feature = "redis"))]
-mod highwater;
-#[cfg(any(feature = "postgres", feature = "redis"))]
-mod mark;
+#[cfg(feature = "store-kit")]
+pub mod kit;
 pub mod memory;
 pub mod owed;
-#[cfg(any(feature = "postgres", feature = "redis"))]
-mod password;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "redb")]
@@ -41,7 +31,7 @@ pub mod redb;
 mod redis;
 #[cfg(feature = "relay")]
 pub mod relay;
-#[cfg(any(feature = "postgres", feature = "redb", feature = "redis"))]
+#[cfg(feature = "store-kit")]
 pub mod reset_clock;
 pub mod rules;
 mod shared;

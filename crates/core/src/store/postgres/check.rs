@@ -6,8 +6,8 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
-use super::super::fields::{Op, new_op};
-use super::super::mark::{self, Marker};
+use super::super::kit::fields::{Op, new_op};
+use super::super::kit::mark::{self, Marker};
 use super::super::{InspectedServer, StoreError, round_trip};
 use super::connect::{Connection, ConnectionPool, PostgresFailure};
 use super::loss::{KnownHistory, ServerPosition};
@@ -68,7 +68,7 @@ pub(super) async fn open(options: PostgresOptions) -> Result<PostgresInner, Stor
         mark: Marker::new(options.high_water.as_deref(), store),
         written,
         commands,
-        doubts: super::super::doubts::Doubts::default(),
+        doubts: super::super::kit::doubts::Doubts::default(),
         options,
     };
     // A write shows that the store takes any.

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 
 use super::super::copy::{CopyTarget, is_whole};
-use super::super::fields::new_op;
+use super::super::kit::fields::new_op;
 use super::super::reset_clock::RemembersTime;
 use super::super::rules::end_of;
 use super::super::{Revocation, SharedStore, Store, StoreError};

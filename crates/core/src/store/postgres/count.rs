@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_postgres::types::Type;
 
 use super::super::StoreError;
-use super::super::fields::Op;
+use super::super::kit::fields::Op;
 use super::super::shared::{Admitted, CounterUse, SharedCounter};
 use super::PostgresInner;
 use super::call::Arg;

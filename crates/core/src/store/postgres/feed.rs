@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use super::super::fields::History;
+use super::super::kit::fields::History;
 use super::super::shared::{Feed, FeedStep, Follow, Heard};
 use super::super::{Cursor, Revocation, StoreError};
 use super::PostgresInner;

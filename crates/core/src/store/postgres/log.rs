@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_postgres::types::Type;
 
-use super::super::fields::{History, LiveRevocations, in_order};
+use super::super::kit::fields::{History, LiveRevocations, in_order};
 use super::super::{Cursor, StoreError, WriteOutcome};
 use super::PostgresInner;
 use super::call::{Arg, ResultRow, unexpected};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::super::fields::{History, new_op};
+use super::super::kit::fields::{History, new_op};
 use super::super::rules::end_of;
 use super::super::shared::Restoration;
 use super::super::{StoreError, WriteOutcome};

@@ -6,7 +6,7 @@ use tokio::time::timeout;
 use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
 use super::super::StoreError;
-use super::super::fields::new_op;
+use super::super::kit::fields::new_op;
 use super::connect::ConnectionPool;
 use super::fault;
 use super::options::{PostgresOptions, mistake};

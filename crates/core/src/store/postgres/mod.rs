@@ -39,8 +39,8 @@ use tokio::task::JoinHandle;
 use tokio_postgres::types::Type;
 
 use super::InspectedServer;
-use super::fields::{History, Op, new_op};
-use super::mark::Marker;
+use super::kit::fields::{History, Op, new_op};
+use super::kit::mark::Marker;
 use super::shared::{Admitted, CounterUse, Feed, Follow, NodeSeen, Restoration, SharedCounter, SharedStore};
 use super::{Cursor, Filter, Inserted, Page, Revocation, Store, StoreError, SubjectBound, Swap, Swept};
 use crate::clock::Timestamp;
@@ -98,7 +98,7 @@ struct PostgresInner {
     /// This run of the program, among the nodes.
     node: Op,
     commands: Arc<ConnectionPool>,
-    doubts: super::doubts::Doubts,
+    doubts: super::kit::doubts::Doubts,
     /// Logouts do not wait behind a storm of refreshes.
     revocations: ConnectionPool,
     /// Something was written to the log.

@@ -16,7 +16,7 @@ use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use uuid::Uuid;
 
-use super::super::password::Password;
+use super::super::kit::password::Password;
 use super::super::{StoreError, WriteOutcome};
 
 /// The longest name of a schema: PostgreSQL cuts longer ones.

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use aws_lc_rs::digest;
 use uuid::Uuid;
 
-use super::super::encoding::{decode_session, decode_target, encode, encode_target};
-use super::super::fields::{decode_effect, reason, reason_number};
+use super::super::kit::encoding::{decode_session, decode_target, encode, encode_target};
+use super::super::kit::fields::{decode_effect, reason, reason_number};
 use super::super::{StoreError, WriteOutcome};
 use super::call::{Arg, ResultRow};
 use crate::clock::Timestamp;

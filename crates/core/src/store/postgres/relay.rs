@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use tokio_postgres::types::Type;
 
 use super::super::StoreError;
-use super::super::encoding::{decode, encode};
-use super::super::fields::{Op, millis as bytes_of, new_op};
+use super::super::kit::encoding::{decode, encode};
+use super::super::kit::fields::{Op, millis as bytes_of, new_op};
 use super::super::relay::{
     RelayId, RelayInserted, RelayRecord, RelayState, RelayStore, RelaySwapped, RelayVersion, fits, refusal,
 };

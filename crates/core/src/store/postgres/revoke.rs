@@ -2,7 +2,7 @@
 
 use tokio_postgres::types::Type;
 
-use super::super::fields::{encode_effect, reason_number};
+use super::super::kit::fields::{encode_effect, reason_number};
 use super::super::rules::{MAX_SWEPT, ends_session, fits};
 use super::super::{StoreError, Swept};
 use super::PostgresInner;

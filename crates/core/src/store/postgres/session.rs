@@ -3,7 +3,7 @@
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use super::super::fields::{Op, encode_effect, reason_number};
+use super::super::kit::fields::{Op, encode_effect, reason_number};
 use super::super::rules::{MAX_ENDED, Rules, end_of, page_size, time_in};
 use super::super::{Filter, Inserted, Page, StoreError, SubjectBound, Swap, WriteOutcome};
 use super::PostgresInner;

@@ -37,7 +37,7 @@ use parking_lot::{Mutex, MutexGuard};
 use redb::{Database, ReadableDatabase};
 use tokio::sync::{mpsc, oneshot};
 
-use super::encoding::{decode, decode_session};
+use super::kit::encoding::{decode, decode_session};
 use super::owed::OwedFile;
 use super::rules::{Failure, Rules, page_size};
 use super::{Cursor, Filter, Inserted, Page, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
@@ -113,12 +113,12 @@ struct RedbInner {
 /// Checks what a start on these files would find: a readable mark beside the keys, and the store that it names.
 #[doc(hidden)]
 pub fn check_mark(mark: &Path, store: &Path, is_there: bool) -> Result<(), StoreError> {
-    let file = super::highwater::HighWater::at(mark.to_owned());
+    let file = super::kit::highwater::HighWater::at(mark.to_owned());
     let known = file.read()?;
     if is_there {
         return Ok(());
     }
-    let alarm = file.alarm(super::highwater::MarkVerdict::compare(known, None), known, store);
+    let alarm = file.alarm(super::kit::highwater::MarkVerdict::compare(known, None), known, store);
     alarm.map_or(Ok(()), |alarm| Err(StoreError::new(alarm)))
 }
 

@@ -9,8 +9,8 @@ use redb::{
 };
 use uuid::Uuid;
 
-use super::super::encoding::decode;
-use super::super::highwater::{self, HighWater, Mark, MarkVerdict};
+use super::super::kit::encoding::decode;
+use super::super::kit::highwater::{self, HighWater, Mark, MarkVerdict};
 use super::super::rules::Failure;
 use super::super::{StoreError, WriteOutcome};
 use super::schema::{

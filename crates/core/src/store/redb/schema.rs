@@ -13,13 +13,13 @@
 //! | `relay_records_by_until` | until in ms, id | |
 //! | `rotogate_meta` | `schema`: version of this table of tables; `head`: [`StoreHead`], versioned; `copying`: the store that this one is becoming a copy of, until it is one | |
 //!
-//! [`encoding`](super::super::encoding) has the bytes of records.
+//! [`encoding`](super::super::kit::encoding) has the bytes of records.
 
 use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::super::encoding::{decode, decode_session, decode_target, encode, encode_target};
+use super::super::kit::encoding::{decode, decode_session, decode_target, encode, encode_target};
 #[cfg(feature = "relay")]
 use super::super::relay::{RelayId, RelayRecord, RelayRows};
 use super::super::rules::{Failure, State, end_of, is_revoked};

@@ -11,7 +11,7 @@ use redb::{Database, Durability, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::StoreError;
-use super::super::highwater::{self, HighWater, Mark};
+use super::super::kit::highwater::{self, HighWater, Mark};
 use super::super::rules::{Failure, Rules};
 use super::schema::{StoreHead, Writing};
 use super::{Options, open};

@@ -27,7 +27,7 @@ use futures_util::stream::FuturesUnordered;
 use redis::Value;
 use tokio::time::timeout;
 
-use super::super::fields::History;
+use super::super::kit::fields::History;
 use super::super::shared::{Feed, FeedStep, Follow, Heard};
 use super::super::{Cursor, Revocation, StoreError};
 use super::check::info;

@@ -10,7 +10,7 @@ use futures_util::future::{join, try_join_all};
 use parking_lot::Mutex;
 use redis::Value;
 
-use super::super::fields::{LiveRevocations, in_order};
+use super::super::kit::fields::{LiveRevocations, in_order};
 use super::super::{Cursor, StoreError, WriteOutcome};
 use super::cluster::Primaries;
 use super::fault::not_done;

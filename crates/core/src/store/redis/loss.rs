@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::super::fields::History;
+use super::super::kit::fields::History;
 use super::super::shared::Restoration;
 use super::super::{StoreError, WriteOutcome};
 use super::partitions::{Partition, in_each};

@@ -34,7 +34,7 @@ use async_trait::async_trait;
 use redis::{Pipeline, Value, pipe};
 
 use super::InspectedServer;
-use super::fields::History;
+use super::kit::fields::History;
 use super::shared::{Admitted, CounterUse, Feed, Follow, NodeSeen, Restoration, SharedCounter, SharedStore};
 use super::{Cursor, Filter, Inserted, Page, Revocation, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
 use crate::clock::Timestamp;
@@ -106,8 +106,8 @@ struct RedisInner {
     inserts: session::InsertTurns,
     /// The clients whose not-befores a bounded insert reads besides those of its own.
     clients: parking_lot::Mutex<std::collections::BTreeSet<Box<str>>>,
-    doubts: super::doubts::Doubts,
-    mark: super::mark::Marker,
+    doubts: super::kit::doubts::Doubts,
+    mark: super::kit::mark::Marker,
     listing: list::Listing,
 }
 

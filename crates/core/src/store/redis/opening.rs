@@ -9,7 +9,7 @@ use std::time::Duration;
 use redis::{Value, pipe};
 
 use super::super::StoreError;
-use super::super::mark::{self, Marker};
+use super::super::kit::mark::{self, Marker};
 use super::check::refused;
 use super::cluster::{Cluster, Primaries, Topology};
 use super::connect::{Link, Request};
@@ -140,7 +140,7 @@ pub(super) async fn open_heads(
         evicted,
         inserts: InsertTurns::new(),
         clients: parking_lot::Mutex::default(),
-        doubts: super::super::doubts::Doubts::default(),
+        doubts: super::super::kit::doubts::Doubts::default(),
         mark,
         listing: super::list::Listing::default(),
         options,

@@ -11,7 +11,7 @@ use redis::{
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
-use super::super::password::Password;
+use super::super::kit::password::Password;
 use super::super::{StoreError, WriteOutcome};
 use super::lanes::Durable;
 

@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use aws_lc_rs::digest;
 use futures_util::future::join_all;
 
-use super::super::fields::History;
+use super::super::kit::fields::History;
 use super::super::{StoreError, WriteOutcome};
 use crate::session::SessionId;
 

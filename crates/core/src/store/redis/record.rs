@@ -5,9 +5,9 @@ use std::fmt;
 use aws_lc_rs::digest;
 use zeroize::Zeroizing;
 
-use super::super::encoding::{decode_session, decode_target, encode, encode_target};
-use super::super::fields::{EFFECT, number_at, reason};
-pub(super) use super::super::fields::{Op, decode_effect, encode_effect, millis, new_op, reason_number};
+use super::super::kit::encoding::{decode_session, decode_target, encode, encode_target};
+use super::super::kit::fields::{EFFECT, number_at, reason};
+pub(super) use super::super::kit::fields::{Op, decode_effect, encode_effect, millis, new_op, reason_number};
 use super::super::rules::end_of;
 use super::super::{StoreError, WriteOutcome};
 use crate::clock::Timestamp;

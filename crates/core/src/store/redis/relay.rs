@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use redis::{Pipeline, Value};
 
 use super::super::StoreError;
-use super::super::encoding::{decode, encode};
+use super::super::kit::encoding::{decode, encode};
 use super::super::relay::{
     RelayId, RelayInserted, RelayRecord, RelayState, RelayStore, RelaySwapped, RelayVersion, fits, refusal,
 };

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::store::conformance::copy::there_and_back;
+use crate::store::redb::{Options, RedbStore};
 
 #[tokio::test]
 async fn c31_a_store_is_copied_to_postgresql_and_back_with_all_that_it_holds() {
@@ -14,5 +15,10 @@ async fn c31_a_store_is_copied_to_postgresql_and_back_with_all_that_it_holds() {
         })
         .await
     };
-    there_and_back(connect).await;
+    let folder = tempfile::tempdir().unwrap();
+    let open = |name: &str, copying: Option<&str>| {
+        let options = Options { copying: copying.map(str::to_owned), ..Options::new(ISSUER, KEYRING, LEEWAY) };
+        RedbStore::open(folder.path().join(name), options)
+    };
+    there_and_back(open, connect).await;
 }

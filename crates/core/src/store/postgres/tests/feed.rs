@@ -82,7 +82,7 @@ async fn beside(store: &PostgresStore) -> Client {
 async fn hold(client: &Client, entry: &Revocation) {
     client.batch_execute("begin; set local idle_in_transaction_session_timeout = 0").await.unwrap();
     let target = record::target(&entry.target).unwrap();
-    let effect = super::super::super::fields::encode_effect(entry.effect);
+    let effect = super::super::super::kit::fields::encode_effect(entry.effect);
     let absorb = "select rg.rg_absorb($1, $1, $2, $3)";
     client.query(absorb, &[&target, &effect, &record::millis(entry.until)]).await.unwrap();
 }

@@ -1,6 +1,6 @@
 //! C3: the functions and the rules agree.
 
-use super::super::super::fields::{decode_effect, encode_effect};
+use super::super::super::kit::fields::{decode_effect, encode_effect};
 use super::*;
 use crate::store::agreement;
 

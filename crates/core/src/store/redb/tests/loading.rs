@@ -53,7 +53,7 @@ async fn r10_one_entry_that_cannot_be_read_fails_the_start() {
     let store = place.open();
     let (sessions, _) = many(&store).await;
     drop(store);
-    let key = crate::store::encoding::encode_target(&Target::Session(sessions[300])).unwrap();
+    let key = crate::store::kit::encoding::encode_target(&Target::Session(sessions[300])).unwrap();
     let database = Database::open(place.path()).unwrap();
     let transaction = database.begin_write().unwrap();
     transaction.open_table(REVOCATIONS).unwrap().insert(key.as_slice(), [9, 1, 2].as_slice()).unwrap();

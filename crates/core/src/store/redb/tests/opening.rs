@@ -1,7 +1,7 @@
 //! Which files are opened, which are refused, and the mark.
 
 use super::*;
-use crate::store::highwater::{COMMITS_PER_MARK, HighWater, Mark};
+use crate::store::kit::highwater::{COMMITS_PER_MARK, HighWater, Mark};
 use crate::store::owed::Owed;
 use crate::store::reset_clock;
 

@@ -3,6 +3,7 @@
 use super::site::Site;
 use super::*;
 use crate::store::conformance::copy::there_and_back;
+use crate::store::redb::{Options, RedbStore};
 
 async fn copied_there_and_back(site: &Site) {
     let connect = async |copy_of: Option<&'static str>| {
@@ -13,7 +14,12 @@ async fn copied_there_and_back(site: &Site) {
         })
         .await
     };
-    there_and_back(connect).await;
+    let folder = tempfile::tempdir().unwrap();
+    let open = |name: &str, copying: Option<&str>| {
+        let options = Options { copying: copying.map(str::to_owned), ..Options::new(ISSUER, KEYRING, LEEWAY) };
+        RedbStore::open(folder.path().join(name), options)
+    };
+    there_and_back(open, connect).await;
 }
 
 #[tokio::test]

@@ -10,28 +10,27 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::StoreError;
+use crate::store::StoreError;
 use crate::private_file;
 
 /// The number of commits between two marks.
-#[cfg(feature = "redb")]
-pub(super) const COMMITS_PER_MARK: u64 = 4096;
+pub const COMMITS_PER_MARK: u64 = 4096;
 const VERSION: u32 = 1;
 /// The longest mark, in bytes.
 const MAX_LEN: u64 = 4096;
 
 /// A store, and a sequence number that is durable in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Mark {
+pub struct Mark {
     /// The store's id.
-    pub(super) store: Uuid,
+    pub store: Uuid,
     /// The number of its commits, at least.
-    pub(super) sequence: u64,
+    pub sequence: u64,
 }
 
 /// How a store compares with its mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum MarkVerdict {
+pub enum MarkVerdict {
     /// The store that the mark names, no older than the mark; or there is no mark.
     AsExpected,
     /// There is a mark, but no store.
@@ -44,7 +43,7 @@ pub(super) enum MarkVerdict {
 
 impl MarkVerdict {
     /// Compares the store as it is (`None`: there is none) with the mark.
-    pub(super) fn compare(mark: Option<Mark>, store: Option<Mark>) -> Self {
+    pub fn compare(mark: Option<Mark>, store: Option<Mark>) -> Self {
         match (mark, store) {
             (None, _) => Self::AsExpected,
             (Some(_), None) => Self::Missing,
@@ -57,7 +56,7 @@ impl MarkVerdict {
 
 /// The file of the mark.
 #[derive(Clone, Debug)]
-pub(super) struct HighWater {
+pub struct HighWater {
     path: PathBuf,
 }
 
@@ -70,7 +69,7 @@ struct MarkRecord {
 }
 
 /// The operator accepts a store that contradicts its mark.
-pub(super) fn accept(alarm: &str) {
+pub fn accept(alarm: &str) {
     tracing::warn!(
         target: "rotogate::audit",
         event = "store_accepted",
@@ -80,12 +79,16 @@ pub(super) fn accept(alarm: &str) {
 }
 
 impl HighWater {
-    pub(super) fn at(path: PathBuf) -> Self {
+    /// The mark in this file.
+    pub fn at(path: PathBuf) -> Self {
         Self { path }
     }
 
     /// Reads the mark; `None` if there is none.
-    pub(super) fn read(&self) -> Result<Option<Mark>, StoreError> {
+    ///
+    /// # Errors
+    /// The file cannot be read, or is damaged.
+    pub fn read(&self) -> Result<Option<Mark>, StoreError> {
         let shown = self.path.display();
         // A dangling link is not the absence of a mark.
         if std::fs::symlink_metadata(&self.path).is_err_and(|e| e.kind() == ErrorKind::NotFound) {
@@ -107,7 +110,10 @@ impl HighWater {
     }
 
     /// Writes the mark, atomically and durably. Its sequence must be durable in the store already.
-    pub(super) fn write(&self, mark: Mark) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(&self, mark: Mark) -> Result<(), StoreError> {
         let failed = |error: std::io::Error| {
             StoreError::caused_by(format!("cannot write the high-water mark {}: {error}", self.path.display()), error)
         };
@@ -119,8 +125,10 @@ impl HighWater {
     }
 
     /// Raises the mark: other processes of the same store may write it, too.
-    #[cfg(any(feature = "postgres", feature = "redis"))]
-    pub(super) fn raise(&self, mark: Mark) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn raise(&self, mark: Mark) -> Result<(), StoreError> {
         match self.read() {
             Ok(Some(known)) if known.store == mark.store && known.sequence >= mark.sequence => Ok(()),
             Ok(_) | Err(_) => self.write(mark),
@@ -128,7 +136,7 @@ impl HighWater {
     }
 
     /// What is wrong, what it means, and how the operator accepts it; `None` if nothing is wrong.
-    pub(super) fn alarm(&self, verdict: MarkVerdict, mark: Option<Mark>, store: &std::path::Path) -> Option<String> {
+    pub fn alarm(&self, verdict: MarkVerdict, mark: Option<Mark>, store: &std::path::Path) -> Option<String> {
         let known = mark.map_or_else(String::new, |m| format!("store {} at commit {}", m.store, m.sequence));
         let found = match verdict {
             MarkVerdict::AsExpected => return None,

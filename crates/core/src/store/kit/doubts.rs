@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use parking_lot::Mutex;
 
 use super::fields::Op;
-use super::{StoreError, Swap, WriteOutcome};
+use crate::store::{StoreError, Swap, WriteOutcome};
 use crate::session::SessionId;
 
 /// Of so many sessions; of more, the latest.
@@ -16,7 +16,7 @@ const MAX_OF_ONE: usize = 4;
 
 /// See the module.
 #[derive(Default)]
-pub(super) struct Doubts(Mutex<OpsBySession>);
+pub struct Doubts(Mutex<OpsBySession>);
 
 #[derive(Default)]
 struct OpsBySession {
@@ -26,7 +26,7 @@ struct OpsBySession {
 
 impl Doubts {
     /// Takes note of what is known of a swap.
-    pub(super) fn take(&self, id: SessionId, op: Op, swapped: &Result<Swap, StoreError>) {
+    pub fn take(&self, id: SessionId, op: Op, swapped: &Result<Swap, StoreError>) {
         match swapped {
             Ok(Swap::Swapped) => self.forget(id),
             // An earlier one may be why.
@@ -54,14 +54,16 @@ impl Doubts {
         }
     }
 
-    pub(super) fn forget(&self, id: SessionId) {
+    /// What was unknown of a session is known.
+    pub fn forget(&self, id: SessionId) {
         let mut known = self.0.lock();
         if known.ops.remove(&id).is_some() {
             known.order.retain(|other| *other != id);
         }
     }
 
-    pub(super) fn ops(&self, id: SessionId) -> Option<Vec<Op>> {
+    /// The swaps of a session of which no reply came.
+    pub fn ops(&self, id: SessionId) -> Option<Vec<Op>> {
         self.0.lock().ops.get(&id).cloned()
     }
 }

@@ -8,30 +8,35 @@ use uuid::Uuid;
 
 use super::fields::Op;
 use super::highwater::{self, HighWater, Mark, MarkVerdict};
-use super::{StoreError, WriteOutcome};
+use crate::store::{StoreError, WriteOutcome};
 
 /// Writes the mark, if there is to be one.
-pub(super) struct Marker {
+pub struct Marker {
     file: Option<HighWater>,
     store: Uuid,
 }
 
 impl Marker {
-    pub(super) fn new(file: Option<&Path>, store: Op) -> Self {
+    /// For the store of this name; without a file it writes nothing.
+    pub fn new(file: Option<&Path>, store: Op) -> Self {
         Self { file: file.map(PathBuf::from).map(HighWater::at), store: uuid(store) }
     }
 
-    pub(super) async fn raise(&self, sequence: u64) {
+    /// Raises the mark, later if that fails now.
+    pub async fn raise(&self, sequence: u64) {
         or_later(self.write(sequence, HighWater::raise).await);
     }
 
     /// Whatever the mark was.
-    pub(super) async fn set(&self, sequence: u64) {
+    pub async fn set(&self, sequence: u64) {
         or_later(self.write(sequence, HighWater::write).await);
     }
 
     /// At a start, which fails if the mark cannot be written.
-    pub(super) async fn begin(&self, sequence: u64, is_accepted: bool) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// The mark cannot be written.
+    pub async fn begin(&self, sequence: u64, is_accepted: bool) -> Result<(), StoreError> {
         self.write(sequence, if is_accepted { HighWater::write } else { HighWater::raise }).await
     }
 
@@ -54,14 +59,17 @@ fn or_later(written: Result<(), StoreError>) {
 }
 
 /// As the embedded store's name is written.
-pub(super) fn uuid(store: Op) -> Uuid {
+pub fn uuid(store: Op) -> Uuid {
     let mut id = [0; 16];
     id.iter_mut().zip(store).for_each(|(to, from)| *to = from);
     Uuid::from_bytes(id)
 }
 
 /// Compares what is there, at `place`, with the mark. True if they contradict each other, and the operator accepts it.
-pub(super) fn compare(
+///
+/// # Errors
+/// They contradict each other, or the mark cannot be read.
+pub fn compare(
     file: Option<&Path>,
     accepts: bool,
     there: Option<(Op, u64)>,

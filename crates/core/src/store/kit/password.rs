@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use secrecy::SecretString;
 
-use super::{StoreError, WriteOutcome};
+use crate::store::{StoreError, WriteOutcome};
 use crate::private_file::read_private_bytes;
 
 /// The largest file with a password.
@@ -12,15 +12,19 @@ const MAX_FILE: u64 = 4096;
 
 /// As it is given.
 #[derive(Clone)]
-pub(super) enum Password {
+pub enum Password {
+    /// The text.
     Value(SecretString),
-    /// Only our user may read it.
+    /// In a file, which only our user may read.
     File(PathBuf),
 }
 
 impl Password {
     /// As it is now; `server` names the server in errors.
-    pub(super) fn read(&self, server: &str) -> Result<SecretString, StoreError> {
+    ///
+    /// # Errors
+    /// The file cannot be read, or others can read it.
+    pub fn read(&self, server: &str) -> Result<SecretString, StoreError> {
         let path = match self {
             Self::Value(password) => return Ok(password.clone()),
             Self::File(path) => path,

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use super::StoreError;
+use crate::store::StoreError;
 use crate::revocation::Target;
 use crate::session::{Session, SessionId};
 
@@ -12,14 +12,20 @@ use crate::session::{Session, SessionId};
 const VERSION: u8 = 1;
 
 /// Encodes a record. The bytes may contain a session's secret.
-pub(super) fn encode(record: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+///
+/// # Errors
+/// None for a record that a gate made.
+pub fn encode(record: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     postcard::to_extend(record, vec![VERSION])
         .map(Zeroizing::new)
         .map_err(|error| StoreError::caused_by("a record cannot be encoded", error))
 }
 
 /// Decodes what [`encode`] made; `what` names it in errors.
-pub(super) fn decode<T: DeserializeOwned>(what: impl std::fmt::Display, bytes: &[u8]) -> Result<T, StoreError> {
+///
+/// # Errors
+/// The bytes are damaged, or of another version.
+pub fn decode<T: DeserializeOwned>(what: impl std::fmt::Display, bytes: &[u8]) -> Result<T, StoreError> {
     let record = match bytes.split_first() {
         Some((&VERSION, record)) => record,
         Some((version, _)) => {
@@ -38,7 +44,10 @@ pub(super) fn decode<T: DeserializeOwned>(what: impl std::fmt::Display, bytes: &
 }
 
 /// Decodes the record under an id, which must be its own. An error is of this record alone.
-pub(super) fn decode_session(id: &[u8; 16], bytes: &[u8]) -> Result<Session, StoreError> {
+///
+/// # Errors
+/// The bytes are damaged, or those of another session.
+pub fn decode_session(id: &[u8; 16], bytes: &[u8]) -> Result<Session, StoreError> {
     let id = SessionId::from_bytes(*id);
     match decode::<Session>(format_args!("session {id}"), bytes) {
         Ok(session) if session.id == id => Ok(session),
@@ -51,12 +60,18 @@ pub(super) fn decode_session(id: &[u8; 16], bytes: &[u8]) -> Result<Session, Sto
 }
 
 /// Encodes a target, which is the key of its revocation.
-pub(super) fn encode_target(target: &Target) -> Result<Vec<u8>, StoreError> {
+///
+/// # Errors
+/// None for a target that a gate made.
+pub fn encode_target(target: &Target) -> Result<Vec<u8>, StoreError> {
     postcard::to_stdvec(target).map_err(|error| StoreError::caused_by("a target cannot be encoded", error))
 }
 
 /// Decodes what [`encode_target`] made.
-pub(super) fn decode_target(key: &[u8]) -> Result<Target, StoreError> {
+///
+/// # Errors
+/// The bytes are damaged.
+pub fn decode_target(key: &[u8]) -> Result<Target, StoreError> {
     match postcard::take_from_bytes(key) {
         Ok((target, [])) => Ok(target),
         Ok(_) | Err(_) => Err(StoreError::new("the store is damaged: the target of a revocation cannot be read")),

@@ -2,35 +2,40 @@
 
 use std::collections::BTreeMap;
 
-use super::{StoreError, WriteOutcome};
+use crate::store::{StoreError, WriteOutcome};
 use crate::clock::Timestamp;
 use crate::random::random;
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::{Generation, RevokedBecause};
 
 /// The name of one write, by which the store knows it again.
-pub(super) type Op = [u8; 8];
+pub type Op = [u8; 8];
 
 /// The name of what a store, or a partition of it, has had since it was made, or since it lost writes.
-pub(super) type History = [u8; 8];
+pub type History = [u8; 8];
 
 /// The live revocations, each with its place in the log.
-pub(super) type LiveRevocations<P> = BTreeMap<Target, (P, Revocation)>;
+pub type LiveRevocations<P> = BTreeMap<Target, (P, Revocation)>;
 
 /// Those of one log in its order; those of several by the clocks of their servers.
-pub(super) fn in_order<P: Ord>(live: LiveRevocations<P>) -> Vec<Revocation> {
+pub fn in_order<P: Ord>(live: LiveRevocations<P>) -> Vec<Revocation> {
     let mut entries: Vec<_> = live.into_values().collect();
     entries.sort_by(|(one, _), (other, _)| one.cmp(other));
     entries.into_iter().map(|(_, entry)| entry).collect()
 }
 
-pub(super) fn new_op() -> Result<Op, StoreError> {
+/// A name for a write.
+///
+/// # Errors
+/// The system returned no random bytes.
+pub fn new_op() -> Result<Op, StoreError> {
     random::<8>()
         .map(|bytes| *bytes)
         .map_err(|error| StoreError::caused_by("a write needs random bytes", error).with_outcome(WriteOutcome::NotDone))
 }
 
-pub(super) fn reason_number(because: RevokedBecause) -> u8 {
+/// The number of a reason.
+pub fn reason_number(because: RevokedBecause) -> u8 {
     match because {
         RevokedBecause::Logout => 0,
         RevokedBecause::Reuse => 1,
@@ -43,7 +48,8 @@ pub(super) fn reason_number(because: RevokedBecause) -> u8 {
     }
 }
 
-pub(super) fn reason(number: u8) -> Option<RevokedBecause> {
+/// The reason of a number; `None`: this program does not know it.
+pub fn reason(number: u8) -> Option<RevokedBecause> {
     Some(match number {
         0 => RevokedBecause::Logout,
         1 => RevokedBecause::Reuse,
@@ -57,20 +63,21 @@ pub(super) fn reason(number: u8) -> Option<RevokedBecause> {
     })
 }
 
-pub(super) fn number_at(bytes: &[u8], at: usize) -> Option<u64> {
+/// The eight bytes at a place, as a number.
+pub fn number_at(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..at.checked_add(8)?)?.try_into().ok().map(u64::from_be_bytes)
 }
 
-#[cfg(any(feature = "redis", feature = "relay"))]
-pub(super) fn millis(time: Timestamp) -> [u8; 8] {
+/// The bytes of a time.
+pub fn millis(time: Timestamp) -> [u8; 8] {
     time.as_millis().to_be_bytes()
 }
 
 /// The length of an effect.
-pub(super) const EFFECT: usize = 25;
+pub const EFFECT: usize = 25;
 
 /// An effect: its kind, and three numbers.
-pub(super) fn encode_effect(effect: Effect) -> Vec<u8> {
+pub fn encode_effect(effect: Effect) -> Vec<u8> {
     let (kind, numbers) = match effect {
         Effect::Minimum { minimum, effective_from, before } => {
             (b'M', [minimum.get(), effective_from.as_millis(), before.get()])
@@ -81,7 +88,8 @@ pub(super) fn encode_effect(effect: Effect) -> Vec<u8> {
     std::iter::once(kind).chain(numbers.into_iter().flat_map(u64::to_be_bytes)).collect()
 }
 
-pub(super) fn decode_effect(bytes: &[u8]) -> Option<Effect> {
+/// Decodes what [`encode_effect`] made; `None`: this program does not know it.
+pub fn decode_effect(bytes: &[u8]) -> Option<Effect> {
     // Something longer says more than this program knows.
     if bytes.len() != EFFECT {
         return None;
