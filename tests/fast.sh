@@ -55,7 +55,7 @@ lints() {
 }
 
 unit() {
-    cargo test --all-features --lib --bins -- --skip store::postgres:: --skip store::redis::
+    cargo test --workspace --exclude rotogate-store-postgres --all-features --lib --bins -- --skip store::redis::
 }
 
 docs() {

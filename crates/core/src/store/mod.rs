@@ -23,8 +23,6 @@ pub mod copy;
 pub mod kit;
 pub mod memory;
 pub mod owed;
-#[cfg(feature = "postgres")]
-mod postgres;
 #[cfg(feature = "redb")]
 pub mod redb;
 #[cfg(feature = "redis")]
@@ -39,8 +37,6 @@ mod shared;
 pub use crate::fault::{StoreError, WriteOutcome};
 pub use crate::revocation::{Effect, Revocation, Target};
 pub use memory::MemoryStore;
-#[cfg(feature = "postgres")]
-pub use postgres::{PostgresOptions, PostgresStore, PostgresTimeouts};
 #[cfg(feature = "redb")]
 pub use redb::RedbStore;
 #[cfg(feature = "redis")]

@@ -6,8 +6,8 @@ use std::collections::{HashMap, VecDeque};
 use parking_lot::Mutex;
 
 use super::fields::Op;
-use crate::store::{StoreError, Swap, WriteOutcome};
 use crate::session::SessionId;
+use crate::store::{StoreError, Swap, WriteOutcome};
 
 /// Of so many sessions; of more, the latest.
 const MAX: usize = 65_536;

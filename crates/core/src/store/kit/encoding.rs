@@ -4,9 +4,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use crate::store::StoreError;
 use crate::revocation::Target;
 use crate::session::{Session, SessionId};
+use crate::store::StoreError;
 
 /// The version of everything that is written.
 const VERSION: u8 = 1;

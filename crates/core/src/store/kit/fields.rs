@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::store::{StoreError, WriteOutcome};
 use crate::clock::Timestamp;
 use crate::random::random;
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::{Generation, RevokedBecause};
+use crate::store::{StoreError, WriteOutcome};
 
 /// The name of one write, by which the store knows it again.
 pub type Op = [u8; 8];

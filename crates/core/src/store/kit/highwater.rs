@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::store::StoreError;
 use crate::private_file;
+use crate::store::StoreError;
 
 /// The number of commits between two marks.
 pub const COMMITS_PER_MARK: u64 = 4096;

@@ -69,12 +69,7 @@ pub fn uuid(store: Op) -> Uuid {
 ///
 /// # Errors
 /// They contradict each other, or the mark cannot be read.
-pub fn compare(
-    file: Option<&Path>,
-    accepts: bool,
-    there: Option<(Op, u64)>,
-    place: &str,
-) -> Result<bool, StoreError> {
+pub fn compare(file: Option<&Path>, accepts: bool, there: Option<(Op, u64)>, place: &str) -> Result<bool, StoreError> {
     let Some(file) = file.map(PathBuf::from).map(HighWater::at) else { return Ok(false) };
     let mark = file.read()?;
     let now = there.map(|(store, sequence)| Mark { store: uuid(store), sequence });

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use secrecy::SecretString;
 
-use crate::store::{StoreError, WriteOutcome};
 use crate::private_file::read_private_bytes;
+use crate::store::{StoreError, WriteOutcome};
 
 /// The largest file with a password.
 const MAX_FILE: u64 = 4096;

@@ -13,9 +13,9 @@ use crate::config::{Config, StoreConfig};
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use crate::server::build::shared;
 use crate::server::build::stores::{open_store, redb_options};
-use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
 #[cfg(feature = "postgres")]
-use rotogate_core::store::PostgresStore;
+use rotogate::store::PostgresStore;
+use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
 #[cfg(feature = "redis")]
 use rotogate_core::store::RedisStore;
 use rotogate_core::store::Store;

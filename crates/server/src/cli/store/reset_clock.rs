@@ -13,7 +13,7 @@ use crate::config::{Config, StoreConfig};
 use crate::server::build::shared;
 use crate::server::build::stores::redb_options;
 #[cfg(feature = "postgres")]
-use rotogate_core::store::PostgresStore;
+use rotogate::store::PostgresStore;
 #[cfg(feature = "redis")]
 use rotogate_core::store::RedisStore;
 use rotogate_core::store::redb::RedbStore;

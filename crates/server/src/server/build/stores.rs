@@ -12,7 +12,7 @@ use crate::config::{Config, StoreConfig};
 use crate::server::error::ServerError;
 use rotogate::gate::GateBuilder;
 #[cfg(feature = "postgres")]
-use rotogate_core::store::PostgresStore;
+use rotogate::store::PostgresStore;
 #[cfg(feature = "redis")]
 use rotogate_core::store::RedisStore;
 use rotogate_core::store::redb::{Options, RedbStore};

@@ -9,7 +9,7 @@ use super::super::super::raw::{Section, Value};
 use super::super::super::value;
 use super::super::path_in;
 use super::shared;
-use rotogate_core::store::{PostgresOptions, Staleness};
+use rotogate::store::{PostgresOptions, Staleness};
 
 /// A database that several gates share.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,13 +5,13 @@ use std::borrow::Cow;
 use aws_lc_rs::digest;
 use uuid::Uuid;
 
-use super::super::kit::encoding::{decode_session, decode_target, encode, encode_target};
-use super::super::kit::fields::{decode_effect, reason, reason_number};
-use super::super::{StoreError, WriteOutcome};
 use super::call::{Arg, ResultRow};
-use crate::clock::Timestamp;
-use crate::revocation::{Revocation, Target};
-use crate::session::{Generation, Session, SessionId, Status};
+use rotogate_core::clock::Timestamp;
+use rotogate_core::revocation::{Revocation, Target};
+use rotogate_core::session::{Generation, Session, SessionId, Status};
+use rotogate_core::store::kit::encoding::{decode_session, decode_target, encode, encode_target};
+use rotogate_core::store::kit::fields::{decode_effect, reason, reason_number};
+use rotogate_core::store::{StoreError, WriteOutcome};
 use tokio_postgres::types::Type;
 
 /// The version of a row. The record in it has a version of its own.

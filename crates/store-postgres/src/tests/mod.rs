@@ -8,10 +8,9 @@ use support::postgres::Postgres;
 use uuid::Uuid;
 
 use super::*;
-use crate::store::WriteOutcome;
-use crate::store::conformance::{self, ISSUER, LEEWAY};
+use rotogate_core::store::WriteOutcome;
+use rotogate_core::store::conformance::{self, ISSUER, LEEWAY};
 
-#[cfg(feature = "redb")]
 mod copy;
 mod faults;
 mod feed;

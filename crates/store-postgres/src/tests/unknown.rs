@@ -1,8 +1,8 @@
 //! Entries that this program does not know.
 
 use super::*;
-use crate::clock::SystemTime;
-use crate::store::conformance::{gone, later, session, start};
+use rotogate_core::clock::SystemTime;
+use rotogate_core::store::conformance::{gone, later, session, start};
 
 /// It may be a revocation. What is written behind it does not pass it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -38,17 +38,18 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_postgres::types::Type;
 
-use super::InspectedServer;
-use super::kit::fields::{History, Op, new_op};
-use super::kit::mark::Marker;
-use super::shared::{Admitted, CounterUse, Feed, Follow, NodeSeen, Restoration, SharedCounter, SharedStore};
-use super::{Cursor, Filter, Inserted, Page, Revocation, Store, StoreError, SubjectBound, Swap, Swept};
-use crate::clock::Timestamp;
-use crate::revocation::{RevocationList, Target};
-use crate::session::{Generation, RevokedBecause, Session, SessionId};
 use call::{Arg, Call, ResultRow, unexpected};
 use connect::ConnectionPool;
 use loss::KnownHistory;
+use rotogate_core::clock::Timestamp;
+use rotogate_core::revocation::{RevocationList, Target};
+use rotogate_core::session::{Generation, RevokedBecause, Session, SessionId};
+use rotogate_core::store::kit::fields::{History, Op, new_op};
+use rotogate_core::store::kit::mark::Marker;
+use rotogate_core::store::{
+    Admitted, CounterUse, Cursor, Feed, Filter, Follow, Inserted, InspectedServer, NodeSeen, Page, Restoration,
+    Revocation, SharedCounter, SharedStore, Store, StoreError, SubjectBound, Swap, Swept,
+};
 
 mod call;
 mod check;
@@ -98,7 +99,7 @@ struct PostgresInner {
     /// This run of the program, among the nodes.
     node: Op,
     commands: Arc<ConnectionPool>,
-    doubts: super::kit::doubts::Doubts,
+    doubts: rotogate_core::store::kit::doubts::Doubts,
     /// Logouts do not wait behind a storm of refreshes.
     revocations: ConnectionPool,
     /// Something was written to the log.

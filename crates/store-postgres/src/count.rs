@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use tokio_postgres::types::Type;
 
-use super::super::StoreError;
-use super::super::kit::fields::Op;
-use super::super::shared::{Admitted, CounterUse, SharedCounter};
 use super::PostgresInner;
 use super::call::Arg;
 use super::record::time;
-use crate::clock::Timestamp;
+use rotogate_core::clock::Timestamp;
+use rotogate_core::store::kit::fields::Op;
+use rotogate_core::store::{Admitted, CounterUse, SharedCounter, StoreError};
 
 /// How long the moment of a change is kept.
 const CHANGE_KEPT: Duration = Duration::from_secs(86_400);

@@ -8,9 +8,9 @@ use tokio::time::{Instant, timeout};
 use tokio_postgres::Client;
 
 use super::*;
-use crate::clock::{SystemTime, TimeSource};
-use crate::store::conformance::{gone, later, minimum, not_before, session, start, subject};
-use crate::store::{FeedStep, Heard};
+use rotogate_core::clock::{SystemTime, TimeSource};
+use rotogate_core::store::conformance::{gone, later, minimum, not_before, session, start, subject};
+use rotogate_core::store::{FeedStep, Heard};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A gate without news for longer than this decides nothing.
@@ -82,7 +82,7 @@ async fn beside(store: &PostgresStore) -> Client {
 async fn hold(client: &Client, entry: &Revocation) {
     client.batch_execute("begin; set local idle_in_transaction_session_timeout = 0").await.unwrap();
     let target = record::target(&entry.target).unwrap();
-    let effect = super::super::super::kit::fields::encode_effect(entry.effect);
+    let effect = rotogate_core::store::kit::fields::encode_effect(entry.effect);
     let absorb = "select rg.rg_absorb($1, $1, $2, $3)";
     client.query(absorb, &[&target, &effect, &record::millis(entry.until)]).await.unwrap();
 }
@@ -316,7 +316,7 @@ async fn c23_a_database_that_was_emptied_answers_no_question() {
     ] {
         assert_eq!(error.outcome(), WriteOutcome::NotDone, "{error}");
         assert!(error.to_string().contains("lost writes"), "{error}");
-        assert_eq!(crate::fault::Fault::from(error).retry_after(), Duration::from_secs(1));
+        assert_eq!(rotogate_core::fault::Fault::from(error).retry_after(), Duration::from_secs(1));
     }
     lost(&mut *feed).await;
     let error = store.adopt().await.unwrap_err();

@@ -3,17 +3,17 @@
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use super::super::kit::fields::{Op, encode_effect, reason_number};
-use super::super::rules::{MAX_ENDED, Rules, end_of, page_size, time_in};
-use super::super::{Filter, Inserted, Page, StoreError, SubjectBound, Swap, WriteOutcome};
 use super::PostgresInner;
 use super::call::{Arg, ResultRow, unexpected};
 use super::connect::{ConnectionPool, not_done};
 use super::record::{
     Columns, columns, decode, entry, exact, generation, key, millis, session_prefix, target, unknown_version, uuid,
 };
-use crate::revocation::{Revocation, Target};
-use crate::session::{Generation, RevokedBecause, Session, SessionId};
+use rotogate_core::revocation::{Revocation, Target};
+use rotogate_core::session::{Generation, RevokedBecause, Session, SessionId};
+use rotogate_core::store::kit::fields::{Op, encode_effect, reason_number};
+use rotogate_core::store::rules::{MAX_ENDED, Rules, end_of, page_size, time_in};
+use rotogate_core::store::{Filter, Inserted, Page, StoreError, SubjectBound, Swap, WriteOutcome};
 
 /// How many records one call confirms.
 const CONFIRMED_AT_ONCE: usize = 256;
@@ -68,7 +68,7 @@ impl PostgresInner {
                     most,
                     Arg::Big(i64::try_from(bound.idle_ttl.as_millis()).unwrap_or(i64::MAX)),
                     Arg::Big(millis(time_in(session))),
-                    Arg::Bool(bound.on_too_many == crate::session::profile::OnTooMany::Refuse),
+                    Arg::Bool(bound.on_too_many == rotogate_core::session::profile::OnTooMany::Refuse),
                     self.leeway(),
                     Arg::Small(reason_number(RevokedBecause::TooMany).into()),
                     Arg::bytes(&session_prefix()?),
@@ -90,7 +90,7 @@ impl PostgresInner {
             "late" => {
                 let moment: &[u8] = answer.get("o_moment")?;
                 let moment = moment.try_into().map_err(|_| unexpected("no time"))?;
-                Ok(Inserted::NoLongerValid(crate::clock::Timestamp::from_millis(u64::from_be_bytes(moment))))
+                Ok(Inserted::NoLongerValid(rotogate_core::clock::Timestamp::from_millis(u64::from_be_bytes(moment))))
             }
             "many" => Ok(Inserted::TooMany),
             _ => Err(answer.unknown()),

@@ -1,8 +1,8 @@
 //! C3: the functions and the rules agree.
 
-use super::super::super::kit::fields::{decode_effect, encode_effect};
 use super::*;
-use crate::store::agreement;
+use rotogate_core::store::agreement;
+use rotogate_core::store::kit::fields::{decode_effect, encode_effect};
 
 #[tokio::test]
 async fn c3_effects_merge_in_sql_as_in_rust_for_every_pair_of_a_domain() {

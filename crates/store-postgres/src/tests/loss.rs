@@ -2,7 +2,7 @@
 
 use super::feed::{entry, follow, heard, lost};
 use super::*;
-use crate::store::conformance::{insert, rotated, session};
+use rotogate_core::store::conformance::{insert, rotated, session};
 
 #[tokio::test]
 async fn c15_what_a_promoted_standby_lacks_is_noticed_before_anything_is_written_and_is_written_back() {
@@ -22,7 +22,7 @@ async fn c15_what_a_promoted_standby_lacks_is_noticed_before_anything_is_written
     for node in [&a, &b] {
         let error = node.compare_and_swap(begun.revision, next.clone(), None).await.unwrap_err();
         assert!(error.to_string().contains("lost writes"), "{error}");
-        assert_eq!(crate::fault::Fault::from(error).retry_after(), Duration::from_secs(1));
+        assert_eq!(rotogate_core::fault::Fault::from(error).retry_after(), Duration::from_secs(1));
     }
     lost(&mut *feed).await;
     b.adopt().await.unwrap();

@@ -6,9 +6,6 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
-use super::super::kit::fields::{Op, new_op};
-use super::super::kit::mark::{self, Marker};
-use super::super::{InspectedServer, StoreError, round_trip};
 use super::connect::{Connection, ConnectionPool, PostgresFailure};
 use super::loss::{KnownHistory, ServerPosition};
 use super::migrate::{self, migrate};
@@ -16,7 +13,10 @@ use super::options::{PostgresOptions, mistake};
 use super::record::time;
 use super::revoke::writes;
 use super::{PostgresInner, fault, hint};
-use crate::clock::{SystemTime, TimeSource, Timestamp};
+use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
+use rotogate_core::store::kit::fields::{Op, new_op};
+use rotogate_core::store::kit::mark::{self, Marker};
+use rotogate_core::store::{InspectedServer, StoreError, round_trip};
 
 /// The oldest server that knows everything that is used.
 const OLDEST: u32 = 130_000;
@@ -68,7 +68,7 @@ pub(super) async fn open(options: PostgresOptions) -> Result<PostgresInner, Stor
         mark: Marker::new(options.high_water.as_deref(), store),
         written,
         commands,
-        doubts: super::super::kit::doubts::Doubts::default(),
+        doubts: rotogate_core::store::kit::doubts::Doubts::default(),
         options,
     };
     // A write shows that the store takes any.

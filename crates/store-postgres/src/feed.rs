@@ -13,14 +13,13 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use super::super::kit::fields::History;
-use super::super::shared::{Feed, FeedStep, Follow, Heard};
-use super::super::{Cursor, Revocation, StoreError};
 use super::PostgresInner;
 use super::connect::{ConnectionPool, FIRST_PAUSE, LONGEST_PAUSE, connect};
 use super::log::{Beat, LogProgress};
 use super::options::{PostgresOptions, Purpose};
-use crate::random::jittered;
+use rotogate_core::random::jittered;
+use rotogate_core::store::kit::fields::History;
+use rotogate_core::store::{Cursor, Feed, FeedStep, Follow, Heard, Revocation, StoreError};
 
 /// The longest wait for a notification.
 const POLL: Duration = Duration::from_millis(100);

@@ -13,16 +13,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_postgres::types::Type;
 
-use super::super::kit::fields::{History, LiveRevocations, in_order};
-use super::super::{Cursor, StoreError, WriteOutcome};
 use super::PostgresInner;
 use super::call::{Arg, ResultRow, unexpected};
 use super::connect::{ConnectionPool, not_done};
 use super::loss::ServerPosition;
 use super::record::{entry, time};
-use crate::clock::Timestamp;
-use crate::revocation::list::ListFilling;
-use crate::revocation::{Revocation, RevocationList};
+use rotogate_core::clock::Timestamp;
+use rotogate_core::revocation::list::ListFilling;
+use rotogate_core::revocation::{Revocation, RevocationList};
+use rotogate_core::store::kit::fields::{History, LiveRevocations, in_order};
+use rotogate_core::store::{Cursor, StoreError, WriteOutcome};
 
 /// How many entries one reply has.
 pub(super) const PAGE: i32 = 1000;

@@ -2,14 +2,14 @@
 
 use tokio_postgres::types::Type;
 
-use super::super::kit::fields::{encode_effect, reason_number};
-use super::super::rules::{MAX_SWEPT, ends_session, fits};
-use super::super::{StoreError, Swept};
 use super::PostgresInner;
 use super::call::{Arg, ResultRow};
 use super::record::{entry, key, millis, target, uuid};
-use crate::revocation::{Revocation, Target};
-use crate::session::{RevokedBecause, SessionId};
+use rotogate_core::revocation::{Revocation, Target};
+use rotogate_core::session::{RevokedBecause, SessionId};
+use rotogate_core::store::kit::fields::{encode_effect, reason_number};
+use rotogate_core::store::rules::{MAX_SWEPT, ends_session, fits};
+use rotogate_core::store::{StoreError, Swept};
 
 /// How many writes there were.
 pub(super) fn writes(answer: &ResultRow) -> Result<u64, StoreError> {

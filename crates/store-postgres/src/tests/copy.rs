@@ -1,8 +1,8 @@
 //! C31: what is copied from the embedded store and back is what it was.
 
 use super::*;
-use crate::store::conformance::copy::there_and_back;
-use crate::store::redb::{Options, RedbStore};
+use rotogate_core::store::conformance::copy::there_and_back;
+use rotogate_core::store::redb::{Options, RedbStore};
 
 #[tokio::test]
 async fn c31_a_store_is_copied_to_postgresql_and_back_with_all_that_it_holds() {

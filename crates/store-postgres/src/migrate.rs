@@ -5,11 +5,11 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
-use super::super::StoreError;
-use super::super::kit::fields::new_op;
 use super::connect::ConnectionPool;
 use super::fault;
 use super::options::{PostgresOptions, mistake};
+use rotogate_core::store::StoreError;
+use rotogate_core::store::kit::fields::new_op;
 
 /// Each is applied once as a whole, in this order. What was released never changes.
 const MIGRATIONS: [&[&str]; 1] = [&[

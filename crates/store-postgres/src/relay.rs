@@ -3,17 +3,17 @@
 use async_trait::async_trait;
 use tokio_postgres::types::Type;
 
-use super::super::StoreError;
-use super::super::kit::encoding::{decode, encode};
-use super::super::kit::fields::{Op, millis as bytes_of, new_op};
-use super::super::relay::{
-    RelayId, RelayInserted, RelayRecord, RelayState, RelayStore, RelaySwapped, RelayVersion, fits, refusal,
-};
-use super::super::rules::MAX_SWEPT;
 use super::call::{Arg, ResultRow};
 use super::record::{VERSION, millis, unknown_version};
 use super::{PostgresInner, PostgresStore};
-use crate::clock::Timestamp;
+use rotogate_core::clock::Timestamp;
+use rotogate_core::store::StoreError;
+use rotogate_core::store::kit::encoding::{decode, encode};
+use rotogate_core::store::kit::fields::{Op, millis as bytes_of, new_op};
+use rotogate_core::store::relay::{
+    RelayId, RelayInserted, RelayRecord, RelayState, RelayStore, RelaySwapped, RelayVersion, fits, refusal,
+};
+use rotogate_core::store::rules::MAX_SWEPT;
 
 fn mark(version: &RelayVersion) -> Vec<u8> {
     let state = match version.state {

@@ -5,16 +5,15 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::super::kit::fields::{History, new_op};
-use super::super::rules::end_of;
-use super::super::shared::Restoration;
-use super::super::{StoreError, WriteOutcome};
 use super::PostgresInner;
 use super::call::{Arg, ResultRow, unexpected};
 use super::record::{Columns, columns, key, millis, target, time, unknown_version, uuid};
 use super::revoke::writes;
-use crate::revocation::Target;
-use crate::session::{Session, SessionId};
+use rotogate_core::revocation::Target;
+use rotogate_core::session::{Session, SessionId};
+use rotogate_core::store::kit::fields::{History, new_op};
+use rotogate_core::store::rules::end_of;
+use rotogate_core::store::{Restoration, StoreError, WriteOutcome};
 
 /// What a node knows of the data that it works with.
 pub(super) struct KnownHistory {

@@ -3,17 +3,17 @@
 use async_trait::async_trait;
 use futures_util::future::join_all;
 
-use super::super::copy::{CopyTarget, is_whole};
-use super::super::kit::fields::new_op;
-use super::super::reset_clock::RemembersTime;
-use super::super::rules::end_of;
-use super::super::{Revocation, SharedStore, Store, StoreError};
 use super::call::Arg;
 use super::record::{Columns, columns, key, millis, time, uuid};
 use super::revoke::RevocationScope;
 use super::{PostgresInner, PostgresStore};
-use crate::clock::Timestamp;
-use crate::session::{RevokedBecause, Session};
+use rotogate_core::clock::Timestamp;
+use rotogate_core::session::{RevokedBecause, Session};
+use rotogate_core::store::copy::{CopyTarget, is_whole};
+use rotogate_core::store::kit::fields::new_op;
+use rotogate_core::store::reset_clock::RemembersTime;
+use rotogate_core::store::rules::end_of;
+use rotogate_core::store::{Revocation, SharedStore, Store, StoreError};
 
 #[async_trait]
 impl CopyTarget for PostgresStore {

@@ -6,9 +6,9 @@ use std::io;
 use tokio_postgres::Error;
 use tokio_postgres::error::{DbError, Severity, SqlState};
 
-use super::super::{StoreError, WriteOutcome};
 use super::connect::PostgresFailure;
 use super::options::PostgresOptions;
+use rotogate_core::store::{StoreError, WriteOutcome};
 
 /// What `rg_begin` fails with.
 const OTHER_HISTORY: &str = "RG001";

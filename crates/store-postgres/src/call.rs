@@ -8,7 +8,7 @@ use tokio_postgres::types::{FromSql, IsNull, ToSql, Type};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::super::{StoreError, WriteOutcome};
+use rotogate_core::store::{StoreError, WriteOutcome};
 
 /// A function with its arguments.
 pub(super) struct Call {

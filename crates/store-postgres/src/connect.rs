@@ -19,11 +19,11 @@ use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::types::Type;
 use tokio_postgres::{AsyncMessage, Client, Error, Row, Statement};
 
-use super::super::{StoreError, WriteOutcome};
 use super::call::Call;
 use super::fault;
 use super::options::{PostgresOptions, Purpose};
-use crate::random::jittered;
+use rotogate_core::random::jittered;
+use rotogate_core::store::{StoreError, WriteOutcome};
 
 /// How many calls wait at once. One more is refused: it would wait longer than its deadline.
 const MAX_IN_FLIGHT: usize = 1024;

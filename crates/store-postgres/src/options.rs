@@ -16,8 +16,8 @@ use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use uuid::Uuid;
 
-use super::super::kit::password::Password;
-use super::super::{StoreError, WriteOutcome};
+use rotogate_core::store::kit::password::Password;
+use rotogate_core::store::{StoreError, WriteOutcome};
 
 /// The longest name of a schema: PostgreSQL cuts longer ones.
 const MAX_SCHEMA: usize = 63;

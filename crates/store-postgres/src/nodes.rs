@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use super::super::StoreError;
-use super::super::shared::{NodeRow, NodeSeen};
 use super::PostgresInner;
 use super::call::{Arg, ResultRow};
 use super::record::time;
+use rotogate_core::store::{NodeRow, NodeSeen, StoreError};
 
 impl PostgresInner {
     pub(super) async fn nodes_within(&self, within: Duration) -> Result<Vec<NodeSeen>, StoreError> {

@@ -1,8 +1,8 @@
 //! C2: whatever is sent again changes nothing more.
 
 use super::*;
-use crate::session::profile::OnTooMany;
-use crate::store::conformance::{gone, insert, later, minimum, not_before, rotated, session, start, subject};
+use rotogate_core::session::profile::OnTooMany;
+use rotogate_core::store::conformance::{gone, insert, later, minimum, not_before, rotated, session, start, subject};
 
 /// Everything that the store holds.
 fn content(server: &Server) -> String {
@@ -97,8 +97,8 @@ async fn c2_a_revocation_and_a_confirmation_that_are_sent_again_change_nothing_m
 #[cfg(feature = "relay")]
 #[tokio::test]
 async fn c2_records_of_the_relay_that_are_sent_again_change_nothing_more() {
-    use crate::store::conformance::relay::{done, id, pending};
-    use crate::store::relay::{RelayInserted, RelaySwapped};
+    use rotogate_core::store::conformance::relay::{done, id, pending};
+    use rotogate_core::store::relay::{RelayInserted, RelaySwapped};
     let server = Server::start(&[]);
     let store = server.connect("rg").await;
     let first = pending(start());

@@ -8,9 +8,9 @@ use support::proxy::Proxy;
 use tokio::time::{Instant, timeout};
 
 use super::*;
-use crate::clock::{SystemTime, TimeSource};
-use crate::revocation::Effect;
-use crate::store::conformance::{gone, insert, later, minimum, rotated, session, start};
+use rotogate_core::clock::{SystemTime, TimeSource};
+use rotogate_core::revocation::Effect;
+use rotogate_core::store::conformance::{gone, insert, later, minimum, rotated, session, start};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// No answer is later.
@@ -96,7 +96,7 @@ async fn a_server_that_is_away_is_an_error_in_time_and_nothing_was_written() {
     let error = store.revoke(gone(begun.id), RevokedBecause::Logout).await.unwrap_err();
     assert_eq!(error.outcome(), WriteOutcome::NotDone, "{error}");
     print_time("C11 an answer without PostgreSQL", asked.elapsed(), LATEST);
-    assert_eq!(crate::fault::Fault::from(error).retry_after(), Duration::from_secs(1));
+    assert_eq!(rotogate_core::fault::Fault::from(error).retry_after(), Duration::from_secs(1));
 }
 
 /// Whatever was acknowledged is there after a crash, and the gate goes on by itself.
@@ -143,8 +143,8 @@ async fn a_crash_of_the_server_loses_nothing_that_was_acknowledged() {
     let ids: Vec<_> = acknowledged.lock().unwrap().clone();
     for (id, ended) in ids {
         let record = store.load(id).await.unwrap().expect("it was acknowledged");
-        assert!(!ended || crate::store::rules::is_revoked(&record), "{id}");
-        assert!(!ended || list.minimum(id) == crate::session::rotation::REVOKED, "{id}");
+        assert!(!ended || rotogate_core::store::rules::is_revoked(&record), "{id}");
+        assert!(!ended || list.minimum(id) == rotogate_core::session::rotation::REVOKED, "{id}");
     }
 }
 
@@ -183,7 +183,7 @@ async fn c26_a_cancelled_wait_for_a_synchronous_standby_is_no_acknowledgement() 
     }
     // It can be read, and nothing that is made of it may be answered yet.
     let read = store.load_to_revoke(begun.id).await.unwrap().unwrap();
-    assert!(crate::store::rules::is_revoked(&read));
+    assert!(rotogate_core::store::rules::is_revoked(&read));
     let settling = tokio::spawn({
         let store = Arc::clone(&store);
         async move { store.settle().await }

@@ -3,7 +3,7 @@
 use support::pki::Pki;
 
 use super::*;
-use crate::store::conformance::{gone, insert, session, start};
+use rotogate_core::store::conformance::{gone, insert, session, start};
 
 async fn refused(options: PostgresOptions) -> String {
     let error = PostgresStore::connect(options).await.unwrap_err();
