@@ -84,9 +84,9 @@ pub use rotogate_core::store::{
     NODE_HEARD_WITHIN, NODE_KEPT, NodeRow, NodeSeen, Page, Restoration, Revocation, SharedCounter, SharedStore,
     Staleness, Store, StoreError, SubjectBound, Swap, Swept, Target, WriteOutcome,
 };
-#[cfg(feature = "redis")]
-#[doc(inline)]
-pub use rotogate_core::store::{RedisOptions, RedisStore, RedisTimeouts};
 #[cfg(feature = "postgres")]
 #[doc(inline)]
 pub use rotogate_store_postgres::{PostgresOptions, PostgresStore, PostgresTimeouts};
+#[cfg(feature = "redis")]
+#[doc(inline)]
+pub use rotogate_store_redis::{RedisOptions, RedisStore, RedisTimeouts};

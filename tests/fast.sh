@@ -55,7 +55,7 @@ lints() {
 }
 
 unit() {
-    cargo test --workspace --exclude rotogate-store-postgres --all-features --lib --bins -- --skip store::redis::
+    cargo test --workspace --exclude rotogate-store-postgres --exclude rotogate-store-redis --all-features --lib --bins
 }
 
 docs() {

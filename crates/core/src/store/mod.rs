@@ -25,8 +25,6 @@ pub mod memory;
 pub mod owed;
 #[cfg(feature = "redb")]
 pub mod redb;
-#[cfg(feature = "redis")]
-mod redis;
 #[cfg(feature = "relay")]
 pub mod relay;
 #[cfg(feature = "store-kit")]
@@ -39,8 +37,6 @@ pub use crate::revocation::{Effect, Revocation, Target};
 pub use memory::MemoryStore;
 #[cfg(feature = "redb")]
 pub use redb::RedbStore;
-#[cfg(feature = "redis")]
-pub use redis::{RedisOptions, RedisStore, RedisTimeouts};
 pub use shared::InspectedServer;
 pub use shared::round_trip;
 pub use shared::{

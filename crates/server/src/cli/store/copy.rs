@@ -15,9 +15,9 @@ use crate::server::build::shared;
 use crate::server::build::stores::{open_store, redb_options};
 #[cfg(feature = "postgres")]
 use rotogate::store::PostgresStore;
-use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
 #[cfg(feature = "redis")]
-use rotogate_core::store::RedisStore;
+use rotogate::store::RedisStore;
+use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate_core::store::Store;
 use rotogate_core::store::copy::{Content, CopyTarget, copy};
 use rotogate_core::store::redb::RedbStore;

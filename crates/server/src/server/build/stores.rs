@@ -14,7 +14,7 @@ use rotogate::gate::GateBuilder;
 #[cfg(feature = "postgres")]
 use rotogate::store::PostgresStore;
 #[cfg(feature = "redis")]
-use rotogate_core::store::RedisStore;
+use rotogate::store::RedisStore;
 use rotogate_core::store::redb::{Options, RedbStore};
 #[cfg(feature = "relay")]
 use rotogate_core::store::relay::RelayStore;
