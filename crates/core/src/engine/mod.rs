@@ -44,7 +44,7 @@ mod turn;
 mod types;
 mod written;
 
-use confirm::Confirmations;
+pub use confirm::Confirmations;
 use evidence::LastRefreshes;
 pub use exchange::denial_of;
 use following::Following;

@@ -23,8 +23,6 @@ pub mod copy;
 pub mod kit;
 pub mod memory;
 pub mod owed;
-#[cfg(feature = "redb")]
-pub mod redb;
 #[cfg(feature = "relay")]
 pub mod relay;
 #[cfg(feature = "store-kit")]
@@ -35,8 +33,6 @@ mod shared;
 pub use crate::fault::{StoreError, WriteOutcome};
 pub use crate::revocation::{Effect, Revocation, Target};
 pub use memory::MemoryStore;
-#[cfg(feature = "redb")]
-pub use redb::RedbStore;
 pub use shared::InspectedServer;
 pub use shared::round_trip;
 pub use shared::{

@@ -2,7 +2,7 @@
 
 use super::*;
 use rotogate_core::store::conformance::copy::there_and_back;
-use rotogate_core::store::redb::{Options, RedbStore};
+use rotogate_store_redb::{Options, RedbStore};
 
 #[tokio::test]
 async fn c31_a_store_is_copied_to_postgresql_and_back_with_all_that_it_holds() {

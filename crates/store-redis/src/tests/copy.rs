@@ -3,7 +3,7 @@
 use super::site::Site;
 use super::*;
 use rotogate_core::store::conformance::copy::there_and_back;
-use rotogate_core::store::redb::{Options, RedbStore};
+use rotogate_store_redb::{Options, RedbStore};
 
 async fn copied_there_and_back(site: &Site) {
     let connect = async |copy_of: Option<&'static str>| {

@@ -17,10 +17,10 @@ use crate::server::build::stores::{open_store, redb_options};
 use rotogate::store::PostgresStore;
 #[cfg(feature = "redis")]
 use rotogate::store::RedisStore;
+use rotogate::store::redb::RedbStore;
 use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate_core::store::Store;
 use rotogate_core::store::copy::{Content, CopyTarget, copy};
-use rotogate_core::store::redb::RedbStore;
 use rotogate_core::token::keyring::Keyring;
 
 /// A gate that runs beats every 15 seconds at least.

@@ -16,7 +16,7 @@ use crate::server::build::stores::redb_options;
 use rotogate::store::PostgresStore;
 #[cfg(feature = "redis")]
 use rotogate::store::RedisStore;
-use rotogate_core::store::redb::RedbStore;
+use rotogate::store::redb::RedbStore;
 use rotogate_core::store::reset_clock::{Ahead, RemembersTime, ahead, reset_clock};
 use rotogate_core::token::MAX_SESSIONLESS_LIFETIME;
 use rotogate_core::token::keyring::Keyring;

@@ -15,7 +15,7 @@ use rotogate::gate::GateBuilder;
 use rotogate::store::PostgresStore;
 #[cfg(feature = "redis")]
 use rotogate::store::RedisStore;
-use rotogate_core::store::redb::{Options, RedbStore};
+use rotogate::store::redb::{Options, RedbStore};
 #[cfg(feature = "relay")]
 use rotogate_core::store::relay::RelayStore;
 use rotogate_core::store::{MemoryStore, Store};

@@ -13,11 +13,11 @@ use parking_lot::Mutex;
 use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 use tokio::sync::oneshot;
 
-use super::super::{Cursor, StoreError};
 use super::schema::{REVOCATIONS, decode_revocation};
 use super::writer::failed;
-use crate::revocation::RevocationList;
-use crate::revocation::list::{ListFilling, ListShare};
+use rotogate_core::revocation::RevocationList;
+use rotogate_core::revocation::list::{ListFilling, ListShare};
+use rotogate_core::store::{Cursor, StoreError};
 
 /// How many entries a thread reads before it looks for a free processor. Few in tests, so that they take several steps.
 const ENTRIES_PER_STEP: usize = if cfg!(test) { 16 } else { 8 << 10 };

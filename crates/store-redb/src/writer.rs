@@ -10,13 +10,13 @@ use arc_swap::ArcSwapOption;
 use redb::{Database, Durability, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
-use super::super::StoreError;
-use super::super::kit::highwater::{self, HighWater, Mark};
-use super::super::rules::{Failure, Rules};
 use super::schema::{StoreHead, Writing};
 use super::{Options, open};
-use crate::clock::{SystemTime, TimeSource};
-use crate::counters::Commits;
+use rotogate_core::clock::{SystemTime, TimeSource};
+use rotogate_core::counters::Commits;
+use rotogate_core::store::StoreError;
+use rotogate_core::store::kit::highwater::{self, HighWater, Mark};
+use rotogate_core::store::rules::{Failure, Rules};
 
 /// The length of the queue. A caller waits while the queue is full.
 pub(super) const QUEUE_LENGTH: usize = 4096;
@@ -373,14 +373,14 @@ impl Writer {
             return transaction.abort().map_err(failed);
         };
         #[cfg(feature = "failpoints")]
-        if crate::failpoint::ack_before_commit() {
+        if rotogate_core::failpoint::ack_before_commit() {
             jobs.drain(..).for_each(|job| job.answer(Ok(())));
-            crate::failpoint::pause();
+            rotogate_core::failpoint::pause();
         }
         let begun = self.shared.clock.monotonic();
         transaction.commit().map_err(failed)?;
         #[cfg(feature = "failpoints")]
-        crate::failpoint::after_commit();
+        rotogate_core::failpoint::after_commit();
         self.head = head;
         self.shared.commits.add(self.shared.clock.monotonic().saturating_sub(begun), true);
         Ok(())

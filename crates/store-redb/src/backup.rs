@@ -6,11 +6,11 @@ use redb::{
     Database, Durability, Key, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableHandle, Value,
 };
 
-use super::super::StoreError;
 use super::open;
 use super::schema::{BY_END, BY_SUBJECT, BY_UNTIL, LIVE, LOG, META, REVOCATIONS, SESSIONS};
 use super::writer::failed;
-use crate::private_file::{self, Unpublished};
+use rotogate_core::private_file::{self, Unpublished};
+use rotogate_core::store::StoreError;
 
 /// Rows per transaction of the copy, so that it needs little memory.
 const ROWS_PER_TRANSACTION: usize = 4096;

@@ -5,9 +5,9 @@ use redb::ReadableDatabase;
 
 use super::writer::failed;
 use super::{RedbStore, schema};
-use crate::clock::Timestamp;
-use crate::store::StoreError;
-use crate::store::relay::{self, RelayId, RelayInserted, RelayRecord, RelayStore, RelaySwapped, RelayVersion};
+use rotogate_core::clock::Timestamp;
+use rotogate_core::store::StoreError;
+use rotogate_core::store::relay::{self, RelayId, RelayInserted, RelayRecord, RelayStore, RelaySwapped, RelayVersion};
 
 #[async_trait]
 impl RelayStore for RedbStore {

@@ -1,7 +1,7 @@
 //! Long operations go in steps, so that the writer serves other callers in between.
 
 use super::*;
-use crate::store::rules::MAX_SWEPT;
+use rotogate_core::store::rules::MAX_SWEPT;
 
 const HOUR: Duration = Duration::from_secs(3600);
 

@@ -7,10 +7,11 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::*;
-use crate::revocation::{Effect, Target};
-use crate::session::profile::OnTooMany;
-use crate::store::conformance::{self, START, gone, insert, later, not_before, rotated, session, subject};
+use rotogate_core::revocation::{Effect, Target};
+use rotogate_core::session::profile::OnTooMany;
+use rotogate_core::store::conformance::{self, START, gone, insert, later, not_before, rotated, session, subject};
 
+mod copy;
 mod crash;
 mod holding;
 mod loading;
@@ -65,7 +66,7 @@ impl Place {
     /// Replaces the store by these bytes, with its private mode.
     fn replace(&self, bytes: &[u8]) {
         std::fs::create_dir_all(self.path().parent().unwrap()).unwrap();
-        crate::private_file::write_private_atomic(&self.path(), bytes).unwrap();
+        rotogate_core::private_file::write_private_atomic(&self.path(), bytes).unwrap();
     }
 }
 
@@ -282,7 +283,7 @@ async fn r2_o22_a_failed_commit_is_told_to_all_and_the_store_opens_again_by_itse
     store.revoke(gone(s.id), RevokedBecause::Logout).await.unwrap();
     drop(store);
     let again = place.open();
-    assert!(matches!(again.load(s.id).await.unwrap().unwrap().status, crate::session::Status::Revoked(_)));
+    assert!(matches!(again.load(s.id).await.unwrap().unwrap().status, rotogate_core::session::Status::Revoked(_)));
     assert_eq!(again.load(a.id).await.unwrap(), Some(a));
 }
 

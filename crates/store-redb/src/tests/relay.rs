@@ -3,9 +3,9 @@
 use redb::{Builder, Durability};
 
 use super::*;
-use crate::store::conformance::relay::{done, id, pending};
-use crate::store::relay::{RelayInserted, RelayState, RelayStore, RelaySwapped, insert as insert_record, swap};
-use crate::store::rules::Rules;
+use rotogate_core::store::conformance::relay::{done, id, pending};
+use rotogate_core::store::relay::{RelayInserted, RelayState, RelayStore, RelaySwapped, insert as insert_record, swap};
+use rotogate_core::store::rules::Rules;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_redb_store_keeps_the_records_of_the_relay() {
@@ -82,7 +82,7 @@ async fn i35_a_crash_at_any_point_keeps_the_intent_and_the_answer_that_had_retur
     let database = Builder::new().create_with_backend(backend.clone()).unwrap();
     let first = pending(START);
     let next = done(&first, later(START, 5));
-    let rules = Rules { issuer: conformance::ISSUER.into(), leeway: conformance::LEEWAY };
+    let rules = Rules::new(conformance::ISSUER, conformance::LEEWAY);
     let opened = backend.steps();
     let mut acknowledged = vec![(0, None)];
     for record in [&first, &next] {

@@ -9,10 +9,6 @@ use redb::{
 };
 use uuid::Uuid;
 
-use super::super::kit::encoding::decode;
-use super::super::kit::highwater::{self, HighWater, Mark, MarkVerdict};
-use super::super::rules::Failure;
-use super::super::{StoreError, WriteOutcome};
 use super::schema::{
     BY_END, BY_SUBJECT, BY_UNTIL, COPYING_ROW, HEAD_ROW, LIVE, LOG, META, REVOCATIONS, SCHEMA, SCHEMA_ROW,
     SCHEMA_WITHOUT_LIVE, SESSIONS, StoreHead, Writing,
@@ -20,9 +16,13 @@ use super::schema::{
 use super::staged::StagedFile;
 use super::writer::{MarkSchedule, failed};
 use super::{Options, copy};
-use crate::clock::Timestamp;
-use crate::private_file::{self, Unpublished};
-use crate::random::random;
+use rotogate_core::clock::Timestamp;
+use rotogate_core::private_file::{self, Unpublished};
+use rotogate_core::random::random;
+use rotogate_core::store::kit::encoding::decode;
+use rotogate_core::store::kit::highwater::{self, HighWater, Mark, MarkVerdict};
+use rotogate_core::store::rules::Failure;
+use rotogate_core::store::{StoreError, WriteOutcome};
 
 /// The room that a failed store needs before it is reopened, in bytes: a few changes of the usual size.
 const MIN_FREE_BYTES: usize = 256 << 10;

@@ -1,8 +1,8 @@
 //! What a crash may leave behind.
 
 use super::*;
-use crate::store::rules::Rules;
 use redb::{Builder, Durability};
+use rotogate_core::store::rules::Rules;
 
 /// A crash at every point of several commits, with all, none or some of the unsynced writes: the store opens, has at
 /// least every commit that had returned, and is one of the states that existed.
@@ -19,7 +19,7 @@ async fn r2_a_crash_at_any_point_loses_no_commit_that_had_returned() {
     let file = std::fs::File::options().read(true).write(true).open(place.path()).unwrap();
     let backend = staged::StagedFile::holding(file).unwrap();
     let database = Builder::new().create_with_backend(backend.clone()).unwrap();
-    let rules = Rules { issuer: conformance::ISSUER.into(), leeway: conformance::LEEWAY };
+    let rules = Rules::new(conformance::ISSUER, conformance::LEEWAY);
     let opened = backend.steps();
     // At each number of steps: the revision and the sequence that had been acknowledged.
     let mut acknowledged = vec![(0, s.revision, head.sequence)];
@@ -71,7 +71,7 @@ async fn r2_a_crash_at_any_point_loses_no_commit_that_had_returned() {
 #[cfg(feature = "failpoints")]
 fn run_child(place: &Place, failpoint: &str) -> (bool, usize) {
     let run = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "store::redb::tests::crash::child", "--nocapture", "--test-threads=1"])
+        .args(["--exact", "tests::crash::child", "--nocapture", "--test-threads=1"])
         .env("ROTOGATE_FAILPOINT", failpoint)
         .env("ROTOGATE_TEST_CHILD", place.dir.path())
         .output()

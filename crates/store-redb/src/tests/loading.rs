@@ -38,7 +38,7 @@ async fn r10_a_start_loads_each_revocation_however_the_keys_lie() {
     let (list, cursor) = store.revocations().await.unwrap();
     assert_eq!(list.len(), sessions.len() + tokens.len() + 1);
     for id in &sessions {
-        assert_eq!(list.minimum(*id), crate::session::rotation::REVOKED, "{id}");
+        assert_eq!(list.minimum(*id), rotogate_core::session::rotation::REVOKED, "{id}");
     }
     assert_eq!(list.missing_in(&RevocationList::new()).flatten().count(), list.len());
     assert_eq!(store.revocations_since(cursor.clone()).await.unwrap().0, [], "the list ends where the log does");
@@ -53,7 +53,7 @@ async fn r10_one_entry_that_cannot_be_read_fails_the_start() {
     let store = place.open();
     let (sessions, _) = many(&store).await;
     drop(store);
-    let key = crate::store::kit::encoding::encode_target(&Target::Session(sessions[300])).unwrap();
+    let key = rotogate_core::store::kit::encoding::encode_target(&Target::Session(sessions[300])).unwrap();
     let database = Database::open(place.path()).unwrap();
     let transaction = database.begin_write().unwrap();
     transaction.open_table(REVOCATIONS).unwrap().insert(key.as_slice(), [9, 1, 2].as_slice()).unwrap();

@@ -13,20 +13,20 @@
 //! | `relay_records_by_until` | until in ms, id | |
 //! | `rotogate_meta` | `schema`: version of this table of tables; `head`: [`StoreHead`], versioned; `copying`: the store that this one is becoming a copy of, until it is one | |
 //!
-//! [`encoding`](super::super::kit::encoding) has the bytes of records.
+//! [`encoding`](rotogate_core::store::kit::encoding) has the bytes of records.
 
 use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::super::kit::encoding::{decode, decode_session, decode_target, encode, encode_target};
+use rotogate_core::clock::Timestamp;
+use rotogate_core::revocation::{Effect, Revocation, Target};
+use rotogate_core::session::{Session, SessionId};
+use rotogate_core::store::kit::encoding::{decode, decode_session, decode_target, encode, encode_target};
 #[cfg(feature = "relay")]
-use super::super::relay::{RelayId, RelayRecord, RelayRows};
-use super::super::rules::{Failure, State, end_of, is_revoked};
-use super::super::{StoreError, Swept};
-use crate::clock::Timestamp;
-use crate::revocation::{Effect, Revocation, Target};
-use crate::session::{Session, SessionId};
+use rotogate_core::store::relay::{RelayId, RelayRecord, RelayRows};
+use rotogate_core::store::rules::{Failure, State, end_of, is_revoked};
+use rotogate_core::store::{StoreError, Swept};
 
 pub(super) type Id = [u8; 16];
 #[cfg(feature = "relay")]

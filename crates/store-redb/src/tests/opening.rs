@@ -1,9 +1,9 @@
 //! Which files are opened, which are refused, and the mark.
 
 use super::*;
-use crate::store::kit::highwater::{COMMITS_PER_MARK, HighWater, Mark};
-use crate::store::owed::Owed;
-use crate::store::reset_clock;
+use rotogate_core::store::kit::highwater::{COMMITS_PER_MARK, HighWater, Mark};
+use rotogate_core::store::owed::Owed;
+use rotogate_core::store::reset_clock;
 
 #[tokio::test]
 async fn o4_a_file_that_is_not_a_sound_store_is_refused_and_left_as_it_is() {
@@ -70,7 +70,7 @@ async fn o4_a_damaged_page_is_found_wherever_it_lies() {
 async fn o4_another_programs_redb_file_is_refused_even_where_redb_would_repair_it() {
     let place = Place::new();
     place.replace(b"");
-    let file = crate::private_file::open_private(&place.path(), true).unwrap();
+    let file = rotogate_core::private_file::open_private(&place.path(), true).unwrap();
     let (theirs, _) = open::create(file, 1 << 20).unwrap();
     let transaction = theirs.begin_write().unwrap();
     transaction.open_table(redb::TableDefinition::<u64, u64>::new("theirs")).unwrap().insert(1, 2).unwrap();
@@ -325,7 +325,7 @@ async fn c46_the_clock_of_a_store_is_not_reset_while_a_revocation_waits_beside_i
     // Of a time that was ahead.
     let entry = not_before(Target::Global, later(START, 1_000_000));
     let file = store.owed_file().unwrap();
-    file.keep(&Owed { entry, because: crate::session::RevokedBecause::Operator }).unwrap();
+    file.keep(&Owed { entry, because: rotogate_core::session::RevokedBecause::Operator }).unwrap();
     let error = reset_clock::ahead(&store).await.unwrap_err().to_string();
     assert!(
         error.contains("has revocations that the store has not taken") && error.contains("start a gate"),

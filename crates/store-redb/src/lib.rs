@@ -37,14 +37,16 @@ use parking_lot::{Mutex, MutexGuard};
 use redb::{Database, ReadableDatabase};
 use tokio::sync::{mpsc, oneshot};
 
-use super::kit::encoding::{decode, decode_session};
-use super::owed::OwedFile;
-use super::rules::{Failure, Rules, page_size};
-use super::{Cursor, Filter, Inserted, Page, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
-use crate::clock::Timestamp;
-use crate::counters::CountedCommits;
-use crate::revocation::{Revocation, RevocationList};
-use crate::session::{Generation, RevokedBecause, Session, SessionId};
+use rotogate_core::clock::Timestamp;
+use rotogate_core::counters::CountedCommits;
+use rotogate_core::revocation::{Revocation, RevocationList};
+use rotogate_core::session::{Generation, RevokedBecause, Session, SessionId};
+use rotogate_core::store::kit::encoding::{decode, decode_session};
+use rotogate_core::store::owed::OwedFile;
+use rotogate_core::store::rules::{Failure, Rules, page_size};
+use rotogate_core::store::{
+    Cursor, Filter, Inserted, Page, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome,
+};
 #[cfg(feature = "test-util")]
 pub use schema::records_read_back_the_same;
 use schema::{
@@ -113,12 +115,12 @@ struct RedbInner {
 /// Checks what a start on these files would find: a readable mark beside the keys, and the store that it names.
 #[doc(hidden)]
 pub fn check_mark(mark: &Path, store: &Path, is_there: bool) -> Result<(), StoreError> {
-    let file = super::kit::highwater::HighWater::at(mark.to_owned());
+    let file = rotogate_core::store::kit::highwater::HighWater::at(mark.to_owned());
     let known = file.read()?;
     if is_there {
         return Ok(());
     }
-    let alarm = file.alarm(super::kit::highwater::MarkVerdict::compare(known, None), known, store);
+    let alarm = file.alarm(rotogate_core::store::kit::highwater::MarkVerdict::compare(known, None), known, store);
     alarm.map_or(Ok(()), |alarm| Err(StoreError::new(alarm)))
 }
 
@@ -140,7 +142,7 @@ impl RedbStore {
             path: path.to_owned(),
             database: Some(database),
             queue,
-            rules: Rules { issuer: Arc::clone(&options.issuer), leeway: options.leeway },
+            rules: Rules::new(Arc::clone(&options.issuer), options.leeway),
             options,
             head: opened.head,
             shared: Arc::clone(&shared),

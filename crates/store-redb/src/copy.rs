@@ -3,15 +3,15 @@
 use async_trait::async_trait;
 use redb::{Database, ReadableDatabase};
 
-use super::super::copy::{CopyTarget, is_later, is_whole};
-use super::super::reset_clock::RemembersTime;
-use super::super::rules::{self, Failure, State};
-use super::super::{Revocation, Store, StoreError};
 use super::RedbStore;
 use super::schema::{COPYING_ROW, META, Writing};
 use super::writer::failed;
-use crate::clock::{SystemTime, TimeSource, Timestamp};
-use crate::session::Session;
+use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
+use rotogate_core::session::Session;
+use rotogate_core::store::copy::{CopyTarget, is_later, is_whole};
+use rotogate_core::store::reset_clock::RemembersTime;
+use rotogate_core::store::rules::{self, Failure, State};
+use rotogate_core::store::{Revocation, Store, StoreError};
 
 /// Puts into a copy that is not whole.
 fn put(state: &mut Writing<'_>, work: impl FnOnce(&mut Writing<'_>) -> Result<(), Failure>) -> Result<(), Failure> {

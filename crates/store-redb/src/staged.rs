@@ -210,7 +210,7 @@ impl StorageBackend for StagedFile {
             return Ok(());
         }
         #[cfg(feature = "failpoints")]
-        crate::failpoint::before_sync();
+        rotogate_core::failpoint::before_sync();
         self.0.file.sync_data()
     }
 
