@@ -24,7 +24,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 RECORD = ROOT / "docs" / "api.txt"
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 # The crates whose names `rotogate` shows.
-PARTS = ("rotogate_core", "rotogate_store_postgres", "rotogate_store_redb", "rotogate_store_redis")
+PARTS = ("rotogate_core", "rotogate_issuers", "rotogate_store_postgres", "rotogate_store_redb", "rotogate_store_redis")
 # What has an example of its own. The fields, variants and methods of a type are in the type's.
 WITH_EXAMPLE = {"module", "struct", "enum", "trait", "function"}
 # Not a byte of a URL, as %C3.

@@ -8,9 +8,9 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::answer::{CAUSES, FetchFailure, Metadata};
 use super::settings::RemoteIssuer;
-use crate::clock::{EngineClock, Timestamp};
-use crate::token::live_keys::LiveKeys;
-use crate::token::verify::Ignored;
+use rotogate_core::clock::{EngineClock, Timestamp};
+use rotogate_core::token::live_keys::LiveKeys;
+use rotogate_core::token::verify::Ignored;
 
 /// The state of the keys of an issuer.
 ///

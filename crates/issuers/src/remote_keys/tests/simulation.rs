@@ -5,11 +5,11 @@
 use super::*;
 use crate::remote_keys::answer;
 use crate::remote_keys::schedule::Schedule;
-use crate::session::Scope;
-use crate::token::claims::TokenStyle;
-use crate::token::live_keys::Validity;
-use crate::token::verify::{IssuerRules, Keys, Verifier};
-use crate::token::{IssuerKeys, MintedClaims, mint};
+use rotogate_core::session::Scope;
+use rotogate_core::token::claims::TokenStyle;
+use rotogate_core::token::live_keys::Validity;
+use rotogate_core::token::verify::{IssuerRules, Keys, Verifier};
+use rotogate_core::token::{IssuerKeys, MintedClaims, mint};
 
 const START: Timestamp = Timestamp::from_secs(1_800_000_000);
 const TICK: u64 = 2;

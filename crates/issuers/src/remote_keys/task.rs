@@ -10,10 +10,10 @@ use super::fetch::{Fetched, Fetcher};
 use super::kept::{KeptKeySet, KeySetStore};
 use super::settings::{FetchSettings, RemoteIssuer};
 use super::status::RemoteKeysShared;
-use crate::clock::{TimeSource, Timestamp};
-use crate::random::random;
-use crate::token::live_keys::{IssuerKeyState, KeyChange, LiveKeys, Validity};
-use crate::token::verify::{Ignored, IgnoredCause, IssuerKeys};
+use rotogate_core::clock::{TimeSource, Timestamp};
+use rotogate_core::random::random;
+use rotogate_core::token::live_keys::{IssuerKeyState, KeyChange, LiveKeys, Validity};
+use rotogate_core::token::verify::{Ignored, IgnoredCause, IssuerKeys};
 
 /// How often a failure that lasts is logged.
 const LOG_AGAIN: Duration = Duration::from_secs(600);

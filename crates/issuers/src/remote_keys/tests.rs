@@ -11,11 +11,11 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::clock::ManualTime;
-use crate::denial::Denial;
-use crate::token::algorithm::Algorithm;
-use crate::token::keyring::{KeyPrint, Keyring};
-use crate::token::live_keys::IssuerKeyState;
+use rotogate_core::clock::ManualTime;
+use rotogate_core::denial::Denial;
+use rotogate_core::token::algorithm::Algorithm;
+use rotogate_core::token::keyring::{KeyPrint, Keyring};
+use rotogate_core::token::live_keys::IssuerKeyState;
 
 const DISCOVERY: &str = "/realm/.well-known/openid-configuration";
 const RFC_8414: &str = "/.well-known/oauth-authorization-server/realm";

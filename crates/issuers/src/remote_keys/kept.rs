@@ -10,8 +10,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
-use crate::clock::{MAX_JUMP, Timestamp};
-use crate::private_file::{create_private_dir, read_private_bytes, write_private_atomic};
+use rotogate_core::clock::{MAX_JUMP, Timestamp};
+use rotogate_core::private_file::{create_private_dir, read_private_bytes, write_private_atomic};
 
 /// The longest kept set, in bytes: above any set that is fetched.
 const MAX_BYTES: u64 = 4 << 20;

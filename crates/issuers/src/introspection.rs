@@ -1,4 +1,20 @@
 //! The request to an introspection endpoint (RFC 7662 §2.1), and its response.
+//!
+//! ```no_run
+//! use rotogate_core::http_client::{Allowed, FetchTarget, HttpClient};
+//! use rotogate_core::introspection::Introspection;
+//! use rotogate_issuers::introspection::HttpIntrospector;
+//! use rotogate::token::IssuerRules;
+//!
+//! # fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let endpoint = FetchTarget::parse("https://idp.example.com/oauth2/introspect", Allowed::by_operator())?;
+//! let secret = rotogate::SecretString::from("the secret of the gate at the issuer");
+//! let introspector = HttpIntrospector::new(HttpClient::new()?, endpoint, "gate", &secret);
+//! let rules = IssuerRules::introspected("https://idp.example.com", vec!["api".into()], Introspection::by(introspector));
+//! let builder = rotogate::Gate::builder().trusted_issuer(rules);
+//! # let _ = builder;
+//! # Ok(()) }
+//! ```
 
 use std::fmt;
 use std::time::Duration;
@@ -13,8 +29,8 @@ use http::{Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
-use super::{IntrospectionFault, Introspector, MAX_RESPONSE};
-use crate::http_client::{FetchTarget, HttpClient};
+use rotogate_core::http_client::{FetchTarget, HttpClient};
+use rotogate_core::introspection::{IntrospectionFault, Introspector, MAX_RESPONSE};
 
 /// The longest `Retry-After` that counts.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);

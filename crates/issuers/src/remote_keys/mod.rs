@@ -18,16 +18,16 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
-pub use crate::http_client::{BadProxy, Proxy};
 pub use answer::{FetchFailure, Metadata};
 pub use kept::{KeptKeySet, KeySetFolder, KeySetStore};
+pub use rotogate_core::http_client::{BadProxy, Proxy};
 pub use settings::{FetchFiles, FetchSettings, InvalidRemoteIssuer, KeyLocation, RemoteIssuer};
 pub use status::RemoteStatus;
 
-use crate::clock::{EngineClock, SystemTime, TimeSource, Timestamp};
-use crate::token::live_keys::{FetchRules, LiveKeys};
-use crate::token::verify::{IssuerKeys, IssuerRules, Keys};
 use fetch::{Fetched, Fetcher};
+use rotogate_core::clock::{EngineClock, SystemTime, TimeSource, Timestamp};
+use rotogate_core::token::live_keys::{FetchRules, LiveKeys};
+use rotogate_core::token::verify::{IssuerKeys, IssuerRules, Keys};
 use status::RemoteKeysShared;
 use task::{Command, Task};
 
@@ -82,7 +82,7 @@ impl RemoteKeys {
     }
 
     /// The rules for the tokens of the issuer, with these keys, and otherwise those of
-    /// [`IssuerRules::external`](crate::token::IssuerRules::external).
+    /// [`IssuerRules::external`](rotogate_core::token::IssuerRules::external).
     pub fn rules(&self, audience: impl IntoIterator<Item = impl Into<Box<str>>>) -> IssuerRules {
         let RemoteIssuer { name, issuer, .. } = self.issuer();
         let audience = audience.into_iter().map(Into::into).collect();

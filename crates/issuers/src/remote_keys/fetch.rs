@@ -9,8 +9,8 @@ use super::answer::{self, FetchFailure, Metadata};
 use super::client::FetchClient;
 use super::schedule::Schedule;
 use super::settings::{KeyLocation, RemoteIssuer};
-use crate::http_client::{Allowed, Document, FetchTarget, HttpClient};
-use crate::token::verify::IssuerKeys;
+use rotogate_core::http_client::{Allowed, Document, FetchTarget, HttpClient};
+use rotogate_core::token::verify::IssuerKeys;
 
 /// What an attempt brought.
 #[derive(Debug)]
@@ -69,10 +69,10 @@ impl Fetcher {
         let authorization = authorization.as_ref();
         let place = self.place(&client, authorization, now).await?;
         match client.get_document(&place.target, self.etag.as_ref(), authorization).await? {
-            Document::Unchanged { headers } => {
+            Document::Unchanged { headers, .. } => {
                 Ok((Fetched::Unchanged, answer::fresh_for(&headers, &self.issuer.fetch)))
             }
-            Document::New { headers, body } => {
+            Document::New { headers, body, .. } => {
                 let keys = answer::keys(&body, &self.issuer.algorithms)?;
                 self.etag = headers.get(ETAG).cloned();
                 Ok((Fetched::New(Box::new(keys)), answer::fresh_for(&headers, &self.issuer.fetch)))

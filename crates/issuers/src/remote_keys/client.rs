@@ -8,8 +8,8 @@ use secrecy::SecretString;
 
 use super::answer::FetchFailure;
 use super::settings::{FetchFiles, FetchSettings, RemoteIssuer};
-use crate::http_client::{HttpClient, Proxy, Tls, bearer};
-use crate::private_file::{read_private, trusted};
+use rotogate_core::http_client::{HttpClient, Proxy, Tls, bearer};
+use rotogate_core::private_file::{read_private, trusted};
 
 /// The longest file of authorities, in bytes.
 const MAX_CA: u64 = 4 << 20;

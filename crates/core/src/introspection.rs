@@ -1,20 +1,5 @@
 //! Introspection as a client (RFC 7662): the gate asks an issuer what one of its tokens says, because the token itself
 //! does not tell. Here are the settings of an issuer, and the way to ask; the cache of tokens asks and keeps the answers.
-//!
-//! ```no_run
-//! use rotogate_core::http_client::{Allowed, FetchTarget, HttpClient};
-//! use rotogate_core::introspection::{HttpIntrospector, Introspection};
-//! use rotogate::token::IssuerRules;
-//!
-//! # fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let endpoint = FetchTarget::parse("https://idp.example.com/oauth2/introspect", Allowed::by_operator())?;
-//! let secret = rotogate::SecretString::from("the secret of the gate at the issuer");
-//! let introspector = HttpIntrospector::new(HttpClient::new()?, endpoint, "gate", &secret);
-//! let rules = IssuerRules::introspected("https://idp.example.com", vec!["api".into()], Introspection::by(introspector));
-//! let builder = rotogate::Gate::builder().trusted_issuer(rules);
-//! # let _ = builder;
-//! # Ok(()) }
-//! ```
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,12 +7,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-
-#[cfg(feature = "introspection")]
-mod http;
-
-#[cfg(feature = "introspection")]
-pub use http::HttpIntrospector;
 
 /// The longest response, in bytes.
 pub const MAX_RESPONSE: usize = 64 << 10;

@@ -8,9 +8,9 @@ use http::header::{AGE, CACHE_CONTROL};
 use serde_json::{Map, Value};
 
 use super::settings::FetchSettings;
-use crate::http_client::{Allowed, FetchError, FetchTarget};
-use crate::token::algorithm::Algorithm;
-use crate::token::verify::{IssuerKeys, RulesError, beginning, host_of, strict_json};
+use rotogate_core::http_client::{Allowed, FetchError, FetchTarget};
+use rotogate_core::token::algorithm::Algorithm;
+use rotogate_core::token::verify::{IssuerKeys, RulesError, beginning, host_of, strict_json};
 
 /// The longest text of a discovery document that a message shows, in bytes.
 const MAX_SHOWN: usize = 200;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::answer::FetchFailure;
 use super::client::FetchClient;
-use crate::http_client::{Allowed, FetchTarget, Proxy};
-use crate::token::algorithm::Algorithm;
+use rotogate_core::http_client::{Allowed, FetchTarget, Proxy};
+use rotogate_core::token::algorithm::Algorithm;
 
 /// How often keys are fetched, and what an answer may cost.
 ///
