@@ -5,6 +5,8 @@
 pub use crate::dialect::kuzzle::actions::is_controller;
 pub use crate::dialect::registry::{NAMES, by_name};
 pub use crate::gate::program::*;
+#[cfg(feature = "introspection")]
+pub use rotogate_issuers::introspection::HttpIntrospector;
 
 /// The messages of the dialect `knox`.
 #[cfg(feature = "grpc")]

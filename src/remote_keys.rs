@@ -22,7 +22,7 @@
 //! The fetching ends when the gate and the [`RemoteKeys`] are dropped.
 
 #[doc(inline)]
-pub use rotogate_core::remote_keys::{
+pub use rotogate_issuers::remote_keys::{
     BadProxy, FetchFailure, FetchFiles, FetchSettings, Inspected, InvalidRemoteIssuer, KeptKeySet, KeyLocation,
     KeySetFolder, KeySetStore, Metadata, Proxy, RemoteIssuer, RemoteKeys, RemoteStatus, inspect,
 };

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rotogate_core::claim::ClaimError;
-use rotogate_core::remote_keys::{KeySetFolder, KeySetStore, RemoteIssuer, RemoteKeys};
 use rotogate_core::route::{Route, RoutePolicy};
 use rotogate_core::token::{AllowedScopes, IssuerKeys, IssuerRules, Preset};
+use rotogate_issuers::remote_keys::{KeySetFolder, KeySetStore, RemoteIssuer, RemoteKeys};
 
 use crate::Gate;
 use crate::gate::{BuildError, GateBuilder};

@@ -72,12 +72,6 @@ pub mod rules {
     pub use rotogate_core::store::rules::{Failure, Rules, State, end_of, is_revoked, page_size};
 }
 
-#[cfg(feature = "redb")]
-#[doc(inline)]
-pub use rotogate_core::store::RedbStore;
-#[cfg(feature = "redb")]
-#[doc(inline)]
-pub use rotogate_core::store::redb;
 #[doc(inline)]
 pub use rotogate_core::store::{
     Admitted, CounterUse, Cursor, Effect, Feed, FeedStep, Filter, Follow, Heard, Inserted, LiveRow, MemoryStore,
@@ -86,7 +80,13 @@ pub use rotogate_core::store::{
 };
 #[cfg(feature = "postgres")]
 #[doc(inline)]
-pub use rotogate_core::store::{PostgresOptions, PostgresStore, PostgresTimeouts};
+pub use rotogate_store_postgres::{PostgresOptions, PostgresStore, PostgresTimeouts};
+#[cfg(feature = "redb")]
+#[doc(inline)]
+pub use rotogate_store_redb as redb;
+#[cfg(feature = "redb")]
+#[doc(inline)]
+pub use rotogate_store_redb::RedbStore;
 #[cfg(feature = "redis")]
 #[doc(inline)]
-pub use rotogate_core::store::{RedisOptions, RedisStore, RedisTimeouts};
+pub use rotogate_store_redis::{RedisOptions, RedisStore, RedisTimeouts};

@@ -66,6 +66,7 @@ mkdir -p "$target/test-output"
 step "format" cargo fmt --all --check
 step "lints" cargo clippy --all-targets --all-features -- -D warnings
 step "lints without features" cargo clippy --package rotogate --package rotogate-core --all-targets --no-default-features -- -D warnings
+step "lints of the stores without features" cargo clippy --package rotogate-store-postgres --package rotogate-store-redb --package rotogate-store-redis -- -D warnings
 step "lints of the program without features" cargo clippy --package rotogate-server --no-default-features -- -D warnings
 step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features --lib --examples
 step "the public API is the recorded one" python3 tests/api.py

@@ -23,6 +23,8 @@ import tomllib
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RECORD = ROOT / "docs" / "api.txt"
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+# The crates whose names `rotogate` shows.
+PARTS = ("rotogate_core", "rotogate_issuers", "rotogate_store_postgres", "rotogate_store_redb", "rotogate_store_redis")
 # What has an example of its own. The fields, variants and methods of a type are in the type's.
 WITH_EXAMPLE = {"module", "struct", "enum", "trait", "function"}
 # Not a byte of a URL, as %C3.
@@ -30,7 +32,7 @@ NUMBER = re.compile(r"(?<!%)\b[ACIJNOPRT][0-9]{1,2}\b")
 
 
 def documented():
-    """rustdoc's JSON of both libraries, by package."""
+    """rustdoc's JSON of the libraries, by name."""
     target = TARGET.resolve()
     # The compiler is that of every other step, so that nothing is compiled again: rustdoc alone writes an unstable format.
     wrapper = target / "rustdoc-with-json"
@@ -43,7 +45,7 @@ def documented():
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if run.returncode != 0:
         sys.exit(f"tests/api.py: rustdoc failed: {run.stderr}")
-    return {name: json.loads((target / "doc" / f"{name}.json").read_text()) for name in ("rotogate", "rotogate_core")}
+    return {name: json.loads((target / "doc" / f"{name}.json").read_text()) for name in ("rotogate", *PARTS)}
 
 
 def features():
@@ -81,12 +83,12 @@ def has_example(docs):
 
 
 class Names:
-    """What is visible of a library: of `rotogate` all, of `rotogate-core` what that re-exports (`parts`)."""
+    """What is visible of a library: of `rotogate` all, of the crates below it what that re-exports (`parts`)."""
 
     def __init__(self, document, parts=None):
         self.index = document["index"]
         self.paths = document["paths"]
-        # What is visible here of the core: its path here and there.
+        # What is visible here of the crates below: its path here and there.
         self.parts = []
         self.lines = set()
         self.top = set()
@@ -144,12 +146,12 @@ class Names:
             if ours and number not in self.top and "trait_alias" not in mentioned["inner"]:
                 yield f"{path} mentions {mentioned['name']}"
 
-    def unnamed_of(self, core):
-        """The types of the core that a visible signature mentions, and that have no visible name."""
-        shown = {core.get(number)["name"] for number in core.top if core.get(number)}
+    def unnamed_of(self, crate, part):
+        """The types of another crate that a visible signature mentions, and that have no visible name."""
+        shown = {part.get(number)["name"] for number in part.top if part.get(number)}
         for number, path in sorted(self.mentions, key=str):
             mentioned = self.paths.get(str(number))
-            if mentioned and mentioned["path"][0] == "rotogate_core" and mentioned["path"][-1] not in shown:
+            if mentioned and mentioned["crate_id"] != 0 and mentioned["path"][0] == crate and mentioned["path"][-1] not in shown:
                 yield f"{path} mentions {mentioned['path'][-1]}"
 
     def mention(self, part, path):
@@ -175,7 +177,7 @@ class Names:
                 used = child["inner"]["use"]
                 target = self.get(used["id"]) if used["id"] is not None else None
                 named = self.paths.get(str(used["id"]), {"path": [""]})
-                if target is None and named["path"][0] == "rotogate_core":
+                if target is None and named["path"][0] in PARTS:
                     self.parts.append((f"{path}::{used['name']}", named["path"]))
                 elif target is None:
                     self.lines.add(f"{path}::{used['name']} (of another crate)")
@@ -240,29 +242,33 @@ if wrong := list(features()):
     sys.exit("tests/api.py: " + "; ".join(wrong))
 documents = documented()
 facade = Names(documents["rotogate"])
-core = Names(documents["rotogate_core"], facade.parts)
-both = (facade, core)
-if unnamed := [*facade.unnamed(), *core.unnamed(), *facade.unnamed_of(core)]:
+parts = {
+    crate: Names(documents[crate], [(path, there) for path, there in facade.parts if there[0] == crate]) for crate in PARTS
+}
+libraries = (facade, *parts.values())
+unnamed = [found for names in libraries for found in names.unnamed()]
+unnamed += [found for names in libraries for crate, part in parts.items() for found in names.unnamed_of(crate, part)]
+if unnamed:
     print("\n".join(unnamed), file=sys.stderr)
     sys.exit("tests/api.py: make these types visible, or the signature private: a user cannot name them")
-without = [path for names in both for path in names.without_example()]
+without = [path for names in libraries for path in names.without_example()]
 for path in without:
     print(f"tests/api.py: {path} has no example in its documentation", file=sys.stderr)
-numbered = [found for names in both for found in names.numbered()]
+numbered = [found for names in libraries for found in names.numbered()]
 for path, number in numbered:
     print(f"tests/api.py: the documentation of {path} names {number}: say what it means", file=sys.stderr)
-hidden = sorted(found for names in both for found in names.hidden_links())
+hidden = sorted(found for names in libraries for found in names.hidden_links())
 for problem in hidden:
     print(f"tests/api.py: {problem}: name what the reader can see", file=sys.stderr)
-total = len(facade.examples) + len(core.examples)
+total = sum(len(names.examples) for names in libraries)
 print(f"{total - len(without)} of {total} modules, types, traits and functions have an example")
 if without or numbered or hidden:
     sys.exit(1)
-lines = facade.lines | core.lines
+lines = set().union(*(names.lines for names in libraries))
 text = "\n".join(sorted(lines)) + "\n"
 if sys.argv[1:] == ["--write"]:
     RECORD.write_text(text)
-    print(f"{len(facade.top) + len(core.top)} names, {len(lines)} lines")
+    print(f"{sum(len(names.top) for names in libraries)} names, {len(lines)} lines")
 elif RECORD.read_text() != text:
     before = set(RECORD.read_text().splitlines())
     for line in sorted(lines - before):

@@ -55,7 +55,7 @@ lints() {
 }
 
 unit() {
-    cargo test --all-features --lib --bins -- --skip store::postgres:: --skip store::redis::
+    cargo test --workspace --exclude rotogate-store-postgres --exclude rotogate-store-redis --all-features --lib --bins
 }
 
 docs() {
@@ -65,7 +65,7 @@ docs() {
 integration() {
     local name tests=()
     # The names of all [[test]] targets.
-    for name in $(sed -n '/^\[\[test\]\]/{n;s/^name = "\(.*\)"/\1/p}' Cargo.toml crates/server/Cargo.toml); do
+    for name in $(sed -n '/^\[\[test\]\]/{n;s/^name = "\(.*\)"/\1/p}' Cargo.toml crates/server/Cargo.toml crates/store-redb/Cargo.toml); do
         [[ $outside == *" $name "* ]] || tests+=(--test "$name")
     done
     cargo test --all-features "${tests[@]}" -- "${skipped[@]}"

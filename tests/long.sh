@@ -75,7 +75,7 @@ nodes() {
 figures() {
     local tests=(cargo test --all-features --no-fail-fast)
     {
-        "${tests[@]}" -p rotogate --lib -- --nocapture --test-threads=1 c8_ c11_ c12_ c13_ c14_ c24_
+        "${tests[@]}" -p rotogate-core -p rotogate-store-postgres -p rotogate-store-redis --lib -- --nocapture --test-threads=1 c8_ c11_ c12_ c13_ c14_ c24_
         "${tests[@]}" -p rotogate-server --test gate -- --nocapture --test-threads=1 topology
     } 2>&1 | grep -e '^figure: ' -e '^error' -e 'FAILED$'
 }
@@ -84,7 +84,7 @@ figures() {
 # release formats may change: from the revision on that changed one of these files last, they are those of today.
 versions() {
     local earlier folder=target/versions
-    local formats='crates/core/src/store/postgres/migrations crates/core/src/store/redis/record.rs crates/core/src/store/redis/scripts/common.lua'
+    local formats='crates/store-postgres/src/migrations crates/store-redis/src/record.rs crates/store-redis/src/scripts/common.lua'
     earlier=${REVISION:-$(git describe --tags --abbrev=0 2>/dev/null || git rev-list -1 HEAD -- $formats)}
     earlier=$(git rev-parse --verify "$earlier^{commit}")
     echo "compares $(git log -1 --format='%h, %s' "$earlier") with the working tree"

@@ -432,8 +432,9 @@ def release(gate):
         expect(checked.returncode == 0, f"release: its configuration: {said(checked)}")
     published = run("cargo", "publish", "--workspace", "--dry-run", "--no-verify", "--allow-dirty", cwd=ROOT)
     expect(published.returncode == 0, f"cargo publish --dry-run: {said(published)[-2000:]}")
-    for crate in ("rotogate-core v", "rotogate v", "rotogate-kit v", "rotogate-proxy v", "rotogate-directories v", "rotogate-server v"):
-        expect(f"Uploading {crate}" in published.stderr, f"cargo publish --dry-run: not {crate}")
+    for crate in ("core", "issuers", "store-postgres", "store-redb", "store-redis", "", "kit", "proxy", "directories", "server"):
+        name = f"rotogate-{crate}".removesuffix("-")
+        expect(f"Uploading {name} v" in published.stderr, f"cargo publish --dry-run: not {name}")
 
 
 # The image

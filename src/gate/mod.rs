@@ -283,7 +283,7 @@ impl Gate {
 
     /// Writes queued confirmations to the store, and revocations that it did not acknowledge. Await it before the process
     /// ends. A lost confirmation may force a user to log in again. Revocations that the store still does not take are lost
-    /// with the process, unless they are kept [beside it](rotogate_core::store::RedbStore); the log names them.
+    /// with the process, unless they are kept [beside it](crate::store::RedbStore); the log names them.
     ///
     /// # Errors
     /// Those of the store.

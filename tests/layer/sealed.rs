@@ -68,7 +68,7 @@ async fn j23_a_forged_record_is_a_fault_of_its_session_alone_in_memory() {
 #[tokio::test]
 async fn j23_a_forged_record_is_a_fault_of_its_session_alone_in_the_embedded_store() {
     let folder = tempfile::tempdir().unwrap();
-    let options = rotogate_core::store::redb::Options::new(ISSUER, uuid::Uuid::from_u128(7), DEFAULT_LEEWAY);
+    let options = rotogate::store::redb::Options::new(ISSUER, uuid::Uuid::from_u128(7), DEFAULT_LEEWAY);
     let store = rotogate::store::RedbStore::open(folder.path().join("rotogate.redb"), options).unwrap();
     forged_records_are_faults(Arc::new(store)).await;
 }

@@ -160,7 +160,7 @@ impl<const N: usize> Durations<N> {
 
 /// Counts the durable writes of a store: those that ended well with their duration, and those that failed.
 #[derive(Debug)]
-pub(crate) struct Commits {
+pub struct Commits {
     durations: Durations<{ COARSE_SECONDS.len() + 1 }>,
     failed: AtomicU64,
 }
@@ -173,7 +173,7 @@ impl Default for Commits {
 
 impl Commits {
     /// Counts one.
-    pub(crate) fn add(&self, took: Duration, is_done: bool) {
+    pub fn add(&self, took: Duration, is_done: bool) {
         if is_done {
             self.durations.add(took);
         } else {
@@ -182,7 +182,7 @@ impl Commits {
     }
 
     /// The counts so far.
-    pub(crate) fn counted(&self) -> CountedCommits {
+    pub fn counted(&self) -> CountedCommits {
         CountedCommits { done: self.durations.counted(), failed: self.failed.load(Ordering::Relaxed) }
     }
 }

@@ -33,8 +33,6 @@ pub mod private_file;
 pub mod random;
 pub mod reason;
 pub mod refusal;
-#[cfg(feature = "remote-keys")]
-pub mod remote_keys;
 pub mod reply;
 pub mod revocation;
 pub mod route;

@@ -1,6 +1,5 @@
 //! Random bytes from the operating system, and comparison in constant time: the one place for both.
 
-#[cfg(any(feature = "postgres", feature = "redis"))]
 use std::time::Duration;
 
 use aws_lc_rs::constant_time;
@@ -34,7 +33,6 @@ pub fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, NoRandomness> {
 }
 
 /// A pause between nothing and all of it, so that nodes that lost a server together do not come back together.
-#[cfg(any(feature = "postgres", feature = "redis"))]
 pub fn jittered(most: Duration) -> Duration {
     let part = random::<2>().map_or(u16::MAX, |bytes| u16::from_be_bytes(*bytes));
     most.mul_f64(f64::from(part) / f64::from(u16::MAX))

@@ -51,7 +51,7 @@ pub enum BuildError {
         issuer: String,
         /// What is wrong with it.
         #[source]
-        error: rotogate_core::remote_keys::InvalidRemoteIssuer,
+        error: rotogate_issuers::remote_keys::InvalidRemoteIssuer,
     },
     /// An origin that no browser spells so.
     #[error("{0:?} is no origin as a browser writes it: `scheme://host[:port]` in lower case, without a default port")]

@@ -46,7 +46,7 @@ mod turn;
 mod types;
 mod written;
 
-use confirm::Confirmations;
+pub use confirm::Confirmations;
 use events::EventFeed;
 pub use events::{GateEvent, GateEvents};
 use evidence::LastRefreshes;

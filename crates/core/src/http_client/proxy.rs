@@ -7,7 +7,7 @@ use http::uri::Scheme;
 use rustls::pki_types::ServerName;
 
 /// A proxy that passes connections on (CONNECT, RFC 9110 §9.3.6). It is asked in clear, and sees host and port of each
-/// server; TLS is with the server. For [`RemoteIssuer::proxy`](crate::remote_keys::RemoteIssuer::proxy).
+/// server; TLS is with the server. For `RemoteIssuer::proxy`.
 ///
 /// It also resolves the names of servers, so their addresses are not checked here.
 ///

@@ -32,9 +32,7 @@ mod missing;
 mod parts;
 
 use entry::{NotBefore, SessionEntry};
-pub use filling::ListFilling;
-#[cfg(feature = "redb")]
-pub(crate) use filling::ListShare;
+pub use filling::{ListFilling, ListShare};
 use parts::SessionTable;
 
 /// How long an entry stays after its end, so that a slightly wrong clock revives no token.

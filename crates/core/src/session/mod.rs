@@ -372,7 +372,9 @@ pub struct Session {
 pub struct Seal(Option<(u8, [u8; 16])>);
 
 impl Seal {
-    pub(crate) const fn new(key: u8, tag: [u8; 16]) -> Self {
+    /// Of the refresh secret with this id.
+    #[doc(hidden)]
+    pub const fn new(key: u8, tag: [u8; 16]) -> Self {
         Self(Some((key, tag)))
     }
 

@@ -13,7 +13,7 @@ use crate::session::{Generation, RevokedBecause, Session, SessionId, Status};
 
 /// A small domain, with numbers around the bounds of what a Lua number, a bigint and a `u64` can hold. It has more than
 /// 10 000 pairs.
-pub(super) fn effects() -> Vec<Effect> {
+pub fn effects() -> Vec<Effect> {
     const EDGES: [u64; 7] = [0, 1, (1 << 32) - 1, (1 << 53) + 1, i64::MAX as u64, u64::MAX - 1, u64::MAX];
     let mut effects = vec![Effect::Gone];
     effects.extend(EDGES.map(|moment| Effect::NotBefore(Timestamp::from_millis(moment))));
@@ -42,7 +42,7 @@ impl Numbers {
 }
 
 /// The same operations on a store that runs the rules, and on this one, which is empty, have the same results.
-pub(super) async fn agrees_with_the_rules(store: &dyn Store, seed: u64, operations: u64) {
+pub async fn agrees_with_the_rules(store: &dyn Store, seed: u64, operations: u64) {
     let memory = MemoryStore::for_a_trial(ISSUER, LEEWAY);
     let mut trial = Trial { numbers: Numbers(seed), store, memory: &memory, known: Vec::new(), said: Vec::new() };
     // The latest end of all sessions only grows here, so that one that stays makes it the same.

@@ -9,7 +9,7 @@ use std::fmt;
 use async_trait::async_trait;
 use aws_lc_rs::digest::{Context, SHA256};
 
-use super::encoding::{encode, encode_target};
+use super::kit::encoding::{encode, encode_target};
 use super::owed::OwedFile;
 use super::rules::{end_of, is_revoked};
 use super::{Cursor, Filter, Revocation, Store, StoreError, WriteOutcome};
@@ -42,13 +42,13 @@ pub trait CopyTarget: Store {
 }
 
 /// Nothing is put into a copy that is whole: gates may run on it.
-pub(super) fn is_whole() -> StoreError {
+pub fn is_whole() -> StoreError {
     StoreError::new("the copy was ended meanwhile, by another command").with_outcome(WriteOutcome::Refused)
 }
 
 /// Was `a` written after `b`, both records of one session? A revoked record is the last one. After a loss of writes, a
 /// generation that a client has counts for more than the number of writes.
-pub(super) fn is_later(a: &Session, b: &Session) -> bool {
+pub fn is_later(a: &Session, b: &Session) -> bool {
     let rank = |session: &Session| (is_revoked(session), session.current, session.revision);
     rank(a) > rank(b)
 }
@@ -178,70 +178,4 @@ where
         return Err(StoreError::new(format!("the copy differs: {was} were to be copied, and {is} are there")));
     }
     Ok(is)
-}
-
-#[cfg(all(test, feature = "redb"))]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-    use crate::store::conformance::{BY_OPERATOR, ISSUER, LEEWAY, gone, insert, rotated, session, start};
-    use crate::store::owed::Owed;
-    use crate::store::{RedbStore, redb};
-
-    fn open(path: &Path, copying: Option<&str>) -> Result<RedbStore, StoreError> {
-        let options = redb::Options::new(ISSUER, uuid::Uuid::from_u128(7), LEEWAY);
-        RedbStore::open(path, redb::Options { copying: copying.map(str::to_owned), ..options })
-    }
-
-    #[tokio::test]
-    async fn c31_of_two_records_of_a_session_the_later_one_stays() {
-        let folder = tempfile::tempdir().unwrap();
-        let copy = open(&folder.path().join("copy.redb"), Some("first")).unwrap();
-        let first = session("ada", 1, start());
-        let second = rotated(&first, start());
-        let ended = Session { status: crate::session::Status::Revoked(BY_OPERATOR), revision: 3, ..second.clone() };
-        let third = rotated(&second, start());
-        for (put, stays) in
-            [(&second, &second), (&first, &second), (&third, &third), (&ended, &ended), (&third, &ended)]
-        {
-            copy.put_sessions(vec![put.clone()]).await.unwrap();
-            assert_eq!(copy.load(first.id).await.unwrap().as_ref(), Some(stays));
-        }
-        copy.end_copy().await.unwrap();
-        assert!(copy.put_sessions(vec![first]).await.is_err());
-    }
-
-    /// No gate on the copy reads the file beside the first store.
-    #[tokio::test]
-    async fn c31_a_store_whose_file_has_revocations_is_not_copied() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = open(&folder.path().join("first.redb"), None).unwrap();
-        let known = session("ada", 1, start());
-        insert(&first, &known).await;
-        let file = first.owed_file().unwrap();
-        file.keep(&Owed { because: BY_OPERATOR, entry: gone(known.id) }).unwrap();
-        let target = open(&folder.path().join("copy.redb"), Some("first")).unwrap();
-        let error = copy(&first, &target, start()).await.unwrap_err();
-        assert!(error.to_string().contains("has not taken yet"), "{error}");
-        file.clear(file.lines()).unwrap();
-        assert_eq!(copy(&first, &target, start()).await.unwrap().sessions, 1);
-    }
-
-    #[test]
-    fn c31_a_copy_that_is_not_whole_is_opened_as_that_copy_only() {
-        let folder = tempfile::tempdir().unwrap();
-        let (own, part) = (folder.path().join("own.redb"), folder.path().join("part.redb"));
-        drop(open(&own, None).unwrap());
-        drop(open(&part, Some("first")).unwrap());
-        for (path, copying, why) in [
-            (&own, Some("first"), "data of its own"),
-            (&part, Some("another"), "unfinished copy of another store"),
-            (&part, None, "not whole yet"),
-        ] {
-            let error = open(path, copying).unwrap_err().to_string();
-            assert!(error.contains(why), "{error}");
-        }
-        assert!(open(&part, Some("first")).is_ok());
-    }
 }

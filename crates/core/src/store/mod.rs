@@ -13,35 +13,19 @@ use crate::revocation::list::ListFilling;
 use crate::session::profile::OnTooMany;
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
 
-#[cfg(all(test, any(feature = "postgres", feature = "redis")))]
-mod agreement;
+#[cfg(any(test, feature = "test-util"))]
+pub mod agreement;
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
-#[cfg(any(feature = "postgres", feature = "redb", feature = "redis"))]
+#[cfg(feature = "store-kit")]
 pub mod copy;
-#[cfg(any(feature = "postgres", feature = "redis"))]
-mod doubts;
-#[cfg(any(feature = "postgres", feature = "redb", feature = "redis"))]
-mod encoding;
-#[cfg(any(feature = "postgres", feature = "redis"))]
-mod fields;
-#[cfg(any(feature = "postgres", feature = "redb", feature = "redis"))]
-mod highwater;
-#[cfg(any(feature = "postgres", feature = "redis"))]
-mod mark;
+#[cfg(feature = "store-kit")]
+pub mod kit;
 pub mod memory;
 pub mod owed;
-#[cfg(any(feature = "postgres", feature = "redis"))]
-mod password;
-#[cfg(feature = "postgres")]
-mod postgres;
-#[cfg(feature = "redb")]
-pub mod redb;
-#[cfg(feature = "redis")]
-mod redis;
 #[cfg(feature = "relay")]
 pub mod relay;
-#[cfg(any(feature = "postgres", feature = "redb", feature = "redis"))]
+#[cfg(feature = "store-kit")]
 pub mod reset_clock;
 pub mod rules;
 mod shared;
@@ -49,12 +33,6 @@ mod shared;
 pub use crate::fault::{StoreError, WriteOutcome};
 pub use crate::revocation::{Effect, Revocation, Target};
 pub use memory::MemoryStore;
-#[cfg(feature = "postgres")]
-pub use postgres::{PostgresOptions, PostgresStore, PostgresTimeouts};
-#[cfg(feature = "redb")]
-pub use redb::RedbStore;
-#[cfg(feature = "redis")]
-pub use redis::{RedisOptions, RedisStore, RedisTimeouts};
 pub use shared::InspectedServer;
 pub use shared::round_trip;
 pub use shared::{

@@ -63,7 +63,11 @@ impl OwedFile {
         Self::open(PathBuf::from(name), LEN)
     }
 
-    pub(crate) fn open(path: PathBuf, len: usize) -> Result<Self, StoreError> {
+    /// Opens the file, or makes one of so many bytes.
+    ///
+    /// # Errors
+    /// The file is damaged, or the disk has no room for it.
+    pub fn open(path: PathBuf, len: usize) -> Result<Self, StoreError> {
         let state = match std::fs::symlink_metadata(&path) {
             Ok(_) => existing(&path, len)?,
             Err(error) if error.kind() == ErrorKind::NotFound => {

@@ -198,7 +198,11 @@ pub fn sweep_step(rows: &mut impl RelayRows, now: Timestamp) -> Result<u64, Fail
     rows.take_ended_relays(now, MAX_SWEPT)
 }
 
-pub(super) fn fits(record: &RelayRecord) -> Result<(), Failure> {
+/// Is the sealed part no larger than [`MAX_SEALED`]?
+///
+/// # Errors
+/// It is larger.
+pub fn fits(record: &RelayRecord) -> Result<(), Failure> {
     if record.sealed.len() <= MAX_SEALED {
         return Ok(());
     }
@@ -206,6 +210,7 @@ pub(super) fn fits(record: &RelayRecord) -> Result<(), Failure> {
     Err(Failure::Refused(refusal(format!("a record of the relay has {length} bytes, above {MAX_SEALED}"))))
 }
 
-pub(super) fn refusal(message: impl Into<String>) -> StoreError {
+/// What is refused before anything is written.
+pub fn refusal(message: impl Into<String>) -> StoreError {
     StoreError::new(message).with_outcome(WriteOutcome::Refused)
 }

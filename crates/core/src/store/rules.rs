@@ -13,16 +13,15 @@ use crate::session::{Generation, RevokedBecause, Session, SessionId};
 
 mod records;
 
-pub(super) use records::time_in;
 use records::{apply_confirm, apply_revoke};
-pub use records::{end_of, is_revoked, page_size};
+pub use records::{end_of, is_revoked, page_size, time_in};
 
 /// How long ended records are kept, for clocks that disagree and for requests in flight.
 pub const KEPT_AFTER_END: Duration = Duration::from_secs(3600);
 /// How many sessions, and how many revocations, one step of a sweep removes at most: other writers wait meanwhile.
-pub(crate) const MAX_SWEPT: usize = 64;
+pub const MAX_SWEPT: usize = 64;
 /// How many sessions of one subject give way to a new one at most: other writers wait meanwhile.
-pub(super) const MAX_ENDED: usize = 1000;
+pub const MAX_ENDED: usize = 1000;
 /// Why an operation failed.
 ///
 /// ```
@@ -261,7 +260,11 @@ impl Rules {
     }
 
     /// What a swap needs, whatever the store holds.
-    pub(super) fn may_swap(expected: u64, record: &Session, revocation: Option<&Revocation>) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// What it lacks.
+    #[doc(hidden)]
+    pub fn may_swap(expected: u64, record: &Session, revocation: Option<&Revocation>) -> Result<(), Failure> {
         if record.revision <= expected {
             return refused(format!("the new record of session {} must have a higher revision", record.id));
         }
@@ -381,7 +384,7 @@ struct GivesWay {
 }
 
 /// Does this effect end a session?
-pub(super) fn ends_session(effect: Effect) -> bool {
+pub fn ends_session(effect: Effect) -> bool {
     match effect {
         Effect::Minimum { minimum, .. } => minimum == REVOKED,
         Effect::Gone => true,
@@ -390,7 +393,10 @@ pub(super) fn ends_session(effect: Effect) -> bool {
 }
 
 /// An effect that does not fit its target is an error of the caller, and must not look like a revocation.
-pub(super) fn fits(entry: &Revocation) -> Result<(), Failure> {
+///
+/// # Errors
+/// What does not fit.
+pub fn fits(entry: &Revocation) -> Result<(), Failure> {
     let fits = match (&entry.target, entry.effect) {
         (Target::Session(_), Effect::Minimum { .. } | Effect::Gone)
         | (Target::Subject { .. } | Target::Client { .. } | Target::Global, Effect::NotBefore(_))
@@ -410,8 +416,10 @@ struct MergedEntry {
 }
 
 /// Merges an entry of another store with what is known of its target.
-#[cfg(feature = "redb")]
-pub(super) fn put(state: &mut impl State, entry: &Revocation) -> Result<(), Failure> {
+///
+/// # Errors
+/// Those of the tables.
+pub fn put(state: &mut impl State, entry: &Revocation) -> Result<(), Failure> {
     match merge(state, entry)?.changed {
         Some(changed) => state.put_revocation(&changed),
         None => Ok(()),

@@ -34,9 +34,11 @@ mod folder;
 #[cfg(feature = "key-folder")]
 pub use folder::{NewKeyring, OpenedKeyring};
 
+pub(crate) use public::KeyIdentity;
+#[doc(hidden)]
+pub use public::KeyPrint;
 pub(super) use public::MAX_KID;
 pub use public::VerifyingKey;
-pub(crate) use public::{KeyIdentity, KeyPrint};
 pub(super) use refresh_keys::truncated;
 pub use refresh_keys::{RefreshKeys, RefreshSecret};
 pub use signing::{KeyMaterial, SigningKey};

@@ -1,6 +1,6 @@
 //! The keys of another issuer, as they are at this moment.
 //!
-//! Requests read the present set without a lock. The one task that fetches keys ([`crate::remote_keys`]), or an
+//! Requests read the present set without a lock. The one task that fetches keys (`rotogate-issuers`), or an
 //! application by `Gate::set_trusted`, replaces it. Each set has a generation; a cached
 //! token carries the generation for which its key was last found, so a hit costs an atomic load and a comparison. An
 //! equal set keeps its generation, and a key that left the set ends the cached tokens that it signed.
@@ -242,8 +242,9 @@ impl LiveKeys {
     /// Is the key still there?
     ///
     /// # Errors
-    /// Those of [`Self::recheck`].
-    pub(crate) fn holds(&self, key: &KeyPrint, now: Timestamp) -> Result<(), Denial> {
+    /// Those of `Self::recheck`.
+    #[doc(hidden)]
+    pub fn holds(&self, key: &KeyPrint, now: Timestamp) -> Result<(), Denial> {
         self.generation_with(key, now).map(drop)
     }
 
@@ -263,7 +264,8 @@ impl LiveKeys {
 
     /// The refusal of a token whose key is not in the set. `issued_at` is its `iat`, unverified; `leeway` the allowed
     /// difference of the issuer's clock. Asks for an attempt to fetch keys, if one is due.
-    pub(crate) fn missing(&self, now: Timestamp, issued_at: Option<Timestamp>, leeway: Duration) -> Denial {
+    #[doc(hidden)]
+    pub fn missing(&self, now: Timestamp, issued_at: Option<Timestamp>, leeway: Duration) -> Denial {
         self.unknown_kids.fetch_add(1, Ordering::Relaxed);
         let mut fetching = self.fetching();
         let (denial, is_due) = self.judge_missing(&fetching, now, issued_at, leeway);
@@ -339,20 +341,20 @@ impl LiveKeys {
     }
 
     /// The clock by which requests judge the keys, once it is known.
-    #[cfg_attr(not(feature = "remote-keys"), allow(dead_code, reason = "for the task that fetches"))]
-    pub(crate) fn clock(&self) -> Option<&Arc<EngineClock>> {
+    #[doc(hidden)]
+    pub fn clock(&self) -> Option<&Arc<EngineClock>> {
         self.clock.get()
     }
 
     /// Notified when a request wants keys to be fetched, when the clock is known, and when the keys are dropped.
-    #[cfg_attr(not(feature = "remote-keys"), allow(dead_code, reason = "for the task that fetches"))]
-    pub(crate) fn wants(&self) -> Arc<Notify> {
+    #[doc(hidden)]
+    pub fn wants(&self) -> Arc<Notify> {
         Arc::clone(&self.wanted)
     }
 
     /// Does a request wait for an attempt that has not begun?
-    #[cfg_attr(not(feature = "remote-keys"), allow(dead_code, reason = "for the task that fetches"))]
-    pub(crate) fn is_wanted(&self) -> bool {
+    #[doc(hidden)]
+    pub fn is_wanted(&self) -> bool {
         self.fetching().is_wanted
     }
 

@@ -13,8 +13,8 @@ use super::gate::{self, Reach};
 use super::output::Output;
 use super::{CommandResult, Failure, admin_client, load, no_gate_can, runtime};
 use crate::config::{AdminAccess, Config, RedbSettings, StoreConfig};
+use rotogate::store::redb::RedbStore;
 use rotogate_core::private_file::{self, Unpublished};
-use rotogate_core::store::redb::RedbStore;
 
 mod copy;
 mod reset_clock;

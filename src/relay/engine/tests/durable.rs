@@ -5,10 +5,10 @@ use std::path::Path;
 use uuid::Uuid;
 
 use super::*;
-use rotogate_core::store::RedbStore;
-use rotogate_core::store::redb::Options;
 use rotogate_core::token::Algorithm;
 use rotogate_core::token::keyring::{KeyMaterial, RefreshKeys, RefreshSecret, SigningKey};
+use rotogate_store_redb::Options;
+use rotogate_store_redb::RedbStore;
 
 /// A keyring that another process can have, too.
 fn keyring() -> Keyring {

@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use support::events::{Events, Fields};
 
+use super::KINDS;
 use super::support::{Ask, DAY, HOUR, ISSUER, Kind, Mode, Pair, T0, World, denied, secs};
 use crate::client::Client;
 use crate::clock::Timestamp;
@@ -77,14 +78,6 @@ const CAUSES: [Cause; 16] = [
     Cause::OwnToken,
     Cause::ForeignToken,
     Cause::ForeignSubject,
-];
-const KINDS: &[Kind] = &[
-    Kind::Alone,
-    Kind::WithFile,
-    Kind::FullFile,
-    Kind::Shared,
-    #[cfg(feature = "redb")]
-    Kind::Redb,
 ];
 const PARTNER: &str = "https://partner.test";
 

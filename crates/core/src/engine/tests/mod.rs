@@ -14,3 +14,11 @@ mod reuse;
 mod revocation;
 mod sealed;
 mod support;
+
+/// The kinds of stores that are tried here. The crate of the embedded store tries it.
+const KINDS: &[support::Kind] =
+    &[support::Kind::Alone, support::Kind::WithFile, support::Kind::FullFile, support::Kind::Shared];
+
+fn embedded_in(_: &tempfile::TempDir) -> std::sync::Arc<dyn crate::store::Store> {
+    unreachable!("the crate of the embedded store tries it")
+}

@@ -86,9 +86,8 @@ pub(super) enum Kind {
     WithFile,
     /// That file is full.
     FullFile,
-    /// A store of redb. A restart is a crash.
-    #[cfg(feature = "redb")]
-    Redb,
+    /// The embedded store. A restart is a crash.
+    Embedded,
     /// Other gates write to it, too.
     Shared,
 }
@@ -122,8 +121,7 @@ impl Told {
             Kind::WithFile => Some(Arc::new(OwedFile::beside(&folder.path().join("store")).unwrap())),
             // Too short for one line.
             Kind::FullFile => Some(Arc::new(OwedFile::open(folder.path().join("store.owed"), 16).unwrap())),
-            #[cfg(feature = "redb")]
-            Kind::Redb => inner.owed_file().cloned(),
+            Kind::Embedded => inner.owed_file().cloned(),
         };
         Self {
             inner,
@@ -141,14 +139,13 @@ impl Told {
     /// What the next process opens.
     fn again(&self) -> Self {
         let loads = AtomicUsize::new(self.loads.load(Ordering::SeqCst));
-        #[cfg(feature = "redb")]
-        if self.kind == Kind::Redb {
+        if self.kind == Kind::Embedded {
             // What is on the disk now, and nothing that its end would write.
             let folder = tempfile::tempdir().unwrap();
             for file in std::fs::read_dir(self.folder.path()).unwrap().map(Result::unwrap) {
                 std::fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
             }
-            return Self { loads, ..Self::new(redb_in(&folder), self.kind, None, Arc::new(folder)) };
+            return Self { loads, ..Self::new(super::embedded_in(&folder), self.kind, None, Arc::new(folder)) };
         }
         Self { loads, ..Self::new(Arc::clone(&self.inner), self.kind, self.node.clone(), Arc::clone(&self.folder)) }
     }
@@ -199,13 +196,6 @@ impl Told {
             hook.await;
         }
     }
-}
-
-#[cfg(feature = "redb")]
-fn redb_in(folder: &tempfile::TempDir) -> Arc<dyn Store> {
-    use crate::store::redb::{Options, RedbStore};
-    let options = Options { cache_size: 1 << 20, ..Options::new(ISSUER, Uuid::nil(), LEEWAY) };
-    Arc::new(RedbStore::open(folder.path().join("store.redb"), options).unwrap())
 }
 
 #[async_trait]
@@ -286,17 +276,8 @@ pub(super) struct Users {
 
 impl Users {
     fn add(&self, subject: &str, account: Option<&str>) {
-        let user = User {
-            vouched_by: None,
-            subject: subject.into(),
-            account: account.map(Into::into),
-            active: true,
-            sessions_valid_from: Timestamp::ZERO,
-            password_mark: None,
-            claims: crate::claim::OwnClaims::default(),
-            scopes: scope("read write"),
-            profile: Default::default(),
-        };
+        let mut user = User::new(subject).scopes(scope("read write"));
+        user.account = account.map(Into::into);
         self.by_subject.lock().unwrap().insert(subject.into(), user);
     }
 
@@ -465,8 +446,7 @@ impl World {
         let folder = Arc::new(tempfile::tempdir().unwrap());
         let inner: Arc<dyn Store> = match &node {
             Some(node) => Arc::<MemoryNode>::clone(node),
-            #[cfg(feature = "redb")]
-            None if kind == Kind::Redb => redb_in(&folder),
+            None if kind == Kind::Embedded => super::embedded_in(&folder),
             None => Arc::new(MemoryStore::new(ISSUER, LEEWAY)),
         };
         let store = Arc::new(Told::new(inner, kind, node, folder));

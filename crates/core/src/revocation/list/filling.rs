@@ -20,9 +20,8 @@ pub struct ListFilling {
 }
 
 /// A thread's share of filling a list, beside other threads.
-#[cfg(any(test, feature = "redb"))]
 #[derive(Debug)]
-pub(crate) struct ListShare<'a> {
+pub struct ListShare<'a> {
     list: &'a RevocationList,
     waiting: Waiting,
 }
@@ -88,8 +87,7 @@ impl ListFilling {
     }
 
     /// A share of this for one of so many threads.
-    #[cfg(any(test, feature = "redb"))]
-    pub(crate) fn share(&self, threads: usize) -> ListShare<'_> {
+    pub fn share(&self, threads: usize) -> ListShare<'_> {
         ListShare {
             list: &self.list,
             waiting: Waiting::with_capacity(&self.list, MAX_WAITING_ENTRIES / threads.max(1)),
@@ -104,15 +102,14 @@ impl ListFilling {
     }
 }
 
-#[cfg(any(test, feature = "redb"))]
 impl ListShare<'_> {
     /// As [`ListFilling::add`].
-    pub(crate) fn add(&mut self, revocation: &Revocation) {
+    pub fn add(&mut self, revocation: &Revocation) {
         self.waiting.add(self.list, revocation);
     }
 
     /// Everything that was added is in the list when this returns.
-    pub(crate) fn finish(self) {
+    pub fn finish(self) {
         self.waiting.finish(self.list);
     }
 }

@@ -3,22 +3,17 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
-use uuid::Uuid;
-
-use super::{BY_OPERATOR, ISSUER, LEEWAY, gone, insert, minimum, not_before, rotated, session, start, subject};
+use super::{BY_OPERATOR, gone, insert, minimum, not_before, rotated, session, start, subject};
 use crate::store::copy::{CopyTarget, content, copy};
-use crate::store::{RedbStore, Store, StoreError, Swap, redb};
+use crate::store::{StoreError, Swap};
 
-fn options() -> redb::Options {
-    redb::Options::new(ISSUER, Uuid::from_u128(7), LEEWAY)
-}
-
-/// `connect` opens the one store: as the copy of the store of that name, or as a gate does.
-pub(crate) async fn there_and_back<S: CopyTarget + Debug>(
+/// `open` opens the embedded store in the file of that name, `connect` the one store: as the copy of the store of that name,
+/// or as a gate does.
+pub async fn there_and_back<E: CopyTarget, S: CopyTarget + Debug>(
+    open: impl Fn(&str, Option<&str>) -> Result<E, StoreError>,
     connect: impl AsyncFn(Option<&'static str>) -> Result<S, StoreError>,
 ) {
-    let folder = tempfile::tempdir().unwrap();
-    let first = RedbStore::open(folder.path().join("first.redb"), options()).unwrap();
+    let first = open("first.redb", None).unwrap();
     let mut sessions = Vec::new();
     for n in 0..600 {
         let begun = session(&format!("user{}", n % 7), n, start());
@@ -65,8 +60,7 @@ pub(crate) async fn there_and_back<S: CopyTarget + Debug>(
     let text = refused(Some("first")).await;
     assert!(text.contains("data of its own"), "{text}");
 
-    let copying = redb::Options { copying: Some("there".to_owned()), ..options() };
-    let back = RedbStore::open(folder.path().join("back.redb"), copying).unwrap();
+    let back = open("back.redb", Some("there")).unwrap();
     let is = copy(&shared, &back, start()).await.unwrap();
     assert_eq!((is.sessions, is.revocations), (600, 3));
     assert_eq!(back.load(later.id).await.unwrap(), Some(later));

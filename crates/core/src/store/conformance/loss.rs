@@ -176,7 +176,7 @@ pub async fn c38_a_node_learns_how_many_records_were_missing<S: SharedStore>([a,
 
 /// C39: what began under a clock that was ahead stops nothing once the store was brought back. `set_ahead` makes the store
 /// remember this time, as its server would by such a clock.
-#[cfg(any(feature = "postgres", feature = "redis"))]
+#[cfg(feature = "store-kit")]
 pub async fn c39_a_shared_store_is_brought_back<S>(store: Arc<S>, set_ahead: impl FnOnce(Timestamp))
 where
     S: SharedStore + crate::store::reset_clock::RemembersTime,

@@ -9,8 +9,8 @@ use crate::clock::{SystemTime, TimeSource, Timestamp};
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::{Generation, LastPair, RevokedBecause, Scope, Seal, Session, SessionId, SessionSecret, Status};
 
-#[cfg(all(test, feature = "redb"))]
-pub(crate) mod copy;
+#[cfg(feature = "store-kit")]
+pub mod copy;
 pub mod loss;
 pub mod races;
 #[cfg(feature = "relay")]
@@ -26,7 +26,7 @@ pub const LEEWAY: Duration = Duration::from_secs(30);
 /// When the sessions of tests of stores with a time of their caller begin.
 pub const START: Timestamp = Timestamp::from_secs(1_700_000_000);
 /// The reason of most revocations here.
-pub(crate) const BY_OPERATOR: RevokedBecause = RevokedBecause::Operator;
+pub const BY_OPERATOR: RevokedBecause = RevokedBecause::Operator;
 /// The generation of the first refresh.
 const SECOND: Generation = Generation::new(2);
 /// How long they live.

@@ -43,7 +43,7 @@ pub fn page_size(limit: usize) -> usize {
 }
 
 /// The latest engine time in a record. Not its creation, which may be stamped ahead of it.
-pub(in crate::store) fn time_in(session: &Session) -> Timestamp {
+pub fn time_in(session: &Session) -> Timestamp {
     session.issued_at.max(session.rotated_at)
 }
 

@@ -37,7 +37,7 @@ pub(crate) struct KeyIdentity {
 
 /// Identifies a key, whatever its name: a digest of the key and of the algorithm that it is bound to.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct KeyPrint([u8; 32]);
+pub struct KeyPrint([u8; 32]);
 
 impl KeyPrint {
     /// Of no key: a token that its issuer told by introspection has none.
@@ -161,7 +161,8 @@ impl VerifyingKey {
     }
 
     /// The digest that identifies the key.
-    pub(crate) fn print(&self) -> KeyPrint {
+    #[doc(hidden)]
+    pub fn print(&self) -> KeyPrint {
         self.identity.print
     }
 

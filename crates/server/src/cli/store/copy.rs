@@ -13,14 +13,14 @@ use crate::config::{Config, RedbSettings, StoreConfig};
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use crate::server::build::shared;
 use crate::server::build::stores::{open_store, redb_options};
-use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
 #[cfg(feature = "postgres")]
-use rotogate_core::store::PostgresStore;
+use rotogate::store::PostgresStore;
 #[cfg(feature = "redis")]
-use rotogate_core::store::RedisStore;
+use rotogate::store::RedisStore;
+use rotogate::store::redb::RedbStore;
+use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate_core::store::Store;
 use rotogate_core::store::copy::{Content, CopyTarget, copy};
-use rotogate_core::store::redb::RedbStore;
 use rotogate_core::token::keyring::Keyring;
 
 /// A gate that runs beats every 15 seconds at least.

@@ -13,10 +13,10 @@ use crate::config::{Config, RedbSettings, StoreConfig};
 use crate::server::build::shared;
 use crate::server::build::stores::redb_options;
 #[cfg(feature = "postgres")]
-use rotogate_core::store::PostgresStore;
+use rotogate::store::PostgresStore;
 #[cfg(feature = "redis")]
-use rotogate_core::store::RedisStore;
-use rotogate_core::store::redb::RedbStore;
+use rotogate::store::RedisStore;
+use rotogate::store::redb::RedbStore;
 use rotogate_core::store::reset_clock::{Ahead, RemembersTime, ahead, reset_clock};
 use rotogate_core::token::MAX_SESSIONLESS_LIFETIME;
 use rotogate_core::token::keyring::Keyring;

@@ -7,10 +7,10 @@ use serde::Serialize;
 use crate::cli::Failure;
 use crate::config::{Config, TrustedIssuer};
 use crate::server::build::issuer_rules;
+use rotogate::remote_keys;
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::denial::Denial;
 use rotogate_core::policy;
-use rotogate_core::remote_keys;
 use rotogate_core::route::Auth;
 use rotogate_core::token::keyring::Keyring;
 use rotogate_core::token::verify::{

@@ -10,8 +10,8 @@ use super::super::print::{Print, Put, put};
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::{SECOND, path_in};
+use rotogate::remote_keys::{FetchFiles, FetchSettings, KeyLocation, RemoteIssuer};
 use rotogate_core::http_client::Proxy;
-use rotogate_core::remote_keys::{FetchFiles, FetchSettings, KeyLocation, RemoteIssuer};
 use rotogate_core::token::Algorithm;
 
 /// The keys of an issuer that are fetched.

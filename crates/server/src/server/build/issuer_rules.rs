@@ -6,8 +6,9 @@ use secrecy::SecretString;
 
 use crate::config::{IntrospectionConfig, KeySource, SecretIn, TrustedIssuer};
 use crate::server::error::{KeyFault, ServerError};
+use rotogate::program::HttpIntrospector;
 use rotogate_core::http_client::{Allowed, FetchTarget, HttpClient, Tls};
-use rotogate_core::introspection::{HttpIntrospector, Introspection};
+use rotogate_core::introspection::Introspection;
 use rotogate_core::private_file::{self, trusted};
 use rotogate_core::token::verify::{IssuerKeys, IssuerRules};
 

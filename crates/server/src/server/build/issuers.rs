@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::issuer_rules::load_introspection;
 use crate::config::{Config, ConfigErrors, IntrospectionConfig, RemoteSource, TrustedIssuer};
 use crate::server::error::{KeyFault, ServerError};
-use rotogate_core::remote_keys::{self, FetchFailure, KeySetFolder, KeySetStore, RemoteKeys, RemoteStatus};
+use rotogate::remote_keys::{self, FetchFailure, KeySetFolder, KeySetStore, RemoteKeys, RemoteStatus};
 use rotogate_core::token::verify::{IssuerRules, Keys, strict_object};
 
 /// How long a start waits for the first answers of all issuers together.

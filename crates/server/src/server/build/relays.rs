@@ -11,9 +11,9 @@ use rotogate::dialect::relay::KnoxProvider;
 use rotogate::dialect::relay::{EnvelopeProvider, Wire};
 use rotogate::gate::RelayConfig;
 use rotogate::relay::{HttpCaller, OAuthProvider, Provider, ProviderUrls, RelayClient, UrlSource};
+use rotogate::remote_keys::Metadata;
 use rotogate_core::http_client::{Allowed, FetchTarget, HttpClient, Tls};
 use rotogate_core::private_file::{read_private, trusted};
-use rotogate_core::remote_keys::Metadata;
 use secrecy::SecretString;
 
 /// The longest file of certificate authorities, in bytes.

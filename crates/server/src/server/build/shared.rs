@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "postgres")]
+use rotogate::store::{PostgresOptions, PostgresStore};
+#[cfg(feature = "redis")]
+use rotogate::store::{RedisOptions, RedisStore};
 use rotogate_core::private_file::read_private;
 use rotogate_core::store::Staleness;
-#[cfg(feature = "postgres")]
-use rotogate_core::store::{PostgresOptions, PostgresStore};
-#[cfg(feature = "redis")]
-use rotogate_core::store::{RedisOptions, RedisStore};
 use rotogate_core::token::keyring::Keyring;
 use secrecy::SecretString;
 use uuid::Uuid;

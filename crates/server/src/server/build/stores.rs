@@ -12,10 +12,10 @@ use crate::config::{Config, RedbSettings, StoreConfig};
 use crate::server::error::ServerError;
 use rotogate::gate::GateBuilder;
 #[cfg(feature = "postgres")]
-use rotogate_core::store::PostgresStore;
+use rotogate::store::PostgresStore;
 #[cfg(feature = "redis")]
-use rotogate_core::store::RedisStore;
-use rotogate_core::store::redb::{Options, RedbStore};
+use rotogate::store::RedisStore;
+use rotogate::store::redb::{Options, RedbStore};
 #[cfg(feature = "relay")]
 use rotogate_core::store::relay::RelayStore;
 use rotogate_core::store::{MemoryStore, Store};

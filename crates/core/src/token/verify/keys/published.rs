@@ -86,8 +86,8 @@ impl IssuerKeys {
     }
 
     /// The keys as a JWK set, each with its algorithm: what [`IssuerKeys::from_published_jwks`] reads as the same keys.
-    #[cfg_attr(not(feature = "remote-keys"), allow(dead_code, reason = "for sets that are kept"))]
-    pub(crate) fn to_jwks(&self) -> Value {
+    #[doc(hidden)]
+    pub fn to_jwks(&self) -> Value {
         let all = self.named.values().chain(&self.same_name).chain(&self.unnamed);
         serde_json::json!({ "keys": all.filter_map(VerifyingKey::published).collect::<Vec<_>>() })
     }

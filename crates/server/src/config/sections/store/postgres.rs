@@ -8,7 +8,7 @@ use super::super::super::raw::{Section, Value};
 use super::super::super::value;
 use super::super::path_in;
 use super::shared;
-use rotogate_core::store::{PostgresOptions, Staleness};
+use rotogate::store::{PostgresOptions, Staleness};
 
 section! {
     /// A database that several gates share.

@@ -8,7 +8,7 @@ use super::super::super::raw::{Section, Value};
 use super::super::super::value;
 use super::super::path_in;
 use super::shared;
-use rotogate_core::store::{RedisOptions, Staleness};
+use rotogate::store::{RedisOptions, Staleness};
 
 /// More than any set-up has.
 const MAX_REPLICAS: usize = 64;

@@ -45,10 +45,10 @@ use crate::server::serve::request::Serving;
 use operations::Operation;
 use problem::{Code, Refusal};
 use rotogate::gate::Gate;
+use rotogate::store::redb::RedbStore;
 use rotogate_core::clock::{Timestamp, wall_micros};
 use rotogate_core::context::Context;
 use rotogate_core::limit::Failures;
-use rotogate_core::store::redb::RedbStore;
 use rotogate_core::trace::Trace;
 use seats::{Seat, Seats};
 

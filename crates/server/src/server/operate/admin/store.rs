@@ -7,7 +7,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use rotogate_core::store::redb::RedbStore;
+use rotogate::store::redb::RedbStore;
 use tokio_util::io::ReaderStream;
 
 use super::problem::{Code, Problem, Refusal};

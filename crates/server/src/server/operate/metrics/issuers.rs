@@ -4,8 +4,8 @@ use std::fmt;
 
 use super::output::ScrapeOutput;
 use crate::server::build::issuers::RemoteIssuers;
+use rotogate::remote_keys::RemoteStatus;
 use rotogate_core::clock::Timestamp;
-use rotogate_core::remote_keys::RemoteStatus;
 use rotogate_core::token::IgnoredCause;
 use rotogate_kit::metric_families as names;
 

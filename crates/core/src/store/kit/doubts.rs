@@ -1,0 +1,98 @@
+//! Swaps of a handle of which no reply came. Without a grace period, the client's repeat of such a refresh looks like a
+//! copy of its token; the record says whether it is this handle's own.
+
+use std::collections::{HashMap, VecDeque};
+
+use parking_lot::Mutex;
+
+use super::fields::Op;
+use crate::session::SessionId;
+use crate::store::{StoreError, Swap, WriteOutcome};
+
+/// Of so many sessions; of more, the latest.
+const MAX: usize = 65_536;
+/// So many of one session.
+const MAX_OF_ONE: usize = 4;
+
+/// See the module.
+#[derive(Default)]
+pub struct Doubts(Mutex<OpsBySession>);
+
+#[derive(Default)]
+struct OpsBySession {
+    ops: HashMap<SessionId, Vec<Op>>,
+    order: VecDeque<SessionId>,
+}
+
+impl Doubts {
+    /// Takes note of what is known of a swap.
+    pub fn take(&self, id: SessionId, op: Op, swapped: &Result<Swap, StoreError>) {
+        match swapped {
+            Ok(Swap::Swapped) => self.forget(id),
+            // An earlier one may be why.
+            Ok(Swap::Changed(_) | Swap::NoLongerValid) => {}
+            Err(error) if error.outcome() == WriteOutcome::InDoubt => self.note(id, op),
+            Err(_) => {}
+        }
+    }
+
+    fn note(&self, id: SessionId, op: Op) {
+        let mut known = self.0.lock();
+        let ops = known.ops.entry(id).or_default();
+        let is_first = ops.is_empty();
+        ops.push(op);
+        if ops.len() > MAX_OF_ONE {
+            ops.remove(0);
+        }
+        if is_first {
+            known.order.push_back(id);
+        }
+        if known.order.len() > MAX
+            && let Some(oldest) = known.order.pop_front()
+        {
+            known.ops.remove(&oldest);
+        }
+    }
+
+    /// What was unknown of a session is known.
+    pub fn forget(&self, id: SessionId) {
+        let mut known = self.0.lock();
+        if known.ops.remove(&id).is_some() {
+            known.order.retain(|other| *other != id);
+        }
+    }
+
+    /// The swaps of a session of which no reply came.
+    pub fn ops(&self, id: SessionId) -> Option<Vec<Op>> {
+        self.0.lock().ops.get(&id).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_too_many_doubts_the_latest_are_known() {
+        let doubts = Doubts::default();
+        let id = |n: usize| {
+            let mut bytes = [0; 16];
+            bytes[8..].copy_from_slice(&(n as u64).to_be_bytes());
+            SessionId::from_bytes(bytes)
+        };
+        for n in 0..=MAX {
+            doubts.note(id(n), [1; 8]);
+        }
+        doubts.note(id(5), [2; 8]);
+        assert_eq!([0, 5, MAX].map(|n| doubts.ops(id(n))), [None, Some(vec![[1; 8], [2; 8]]), Some(vec![[1; 8]])]);
+        for n in 3..=6 {
+            doubts.note(id(5), [n; 8]);
+        }
+        assert_eq!(doubts.ops(id(5)), Some((3..=6).map(|n| [n; 8]).collect()));
+        doubts.forget(id(5));
+        doubts.forget(id(0));
+        assert_eq!(doubts.ops(id(5)), None);
+        let known = doubts.0.lock();
+        assert_eq!((known.ops.len(), known.order.len()), (MAX - 1, MAX - 1));
+    }
+}

@@ -1,0 +1,108 @@
+//! What the stores of several gates have in common: the names of writes, and the bytes of effects and reasons.
+
+use std::collections::BTreeMap;
+
+use crate::clock::Timestamp;
+use crate::random::random;
+use crate::revocation::{Effect, Revocation, Target};
+use crate::session::{Generation, RevokedBecause};
+use crate::store::{StoreError, WriteOutcome};
+
+/// The name of one write, by which the store knows it again.
+pub type Op = [u8; 8];
+
+/// The name of what a store, or a partition of it, has had since it was made, or since it lost writes.
+pub type History = [u8; 8];
+
+/// The live revocations, each with its place in the log.
+pub type LiveRevocations<P> = BTreeMap<Target, (P, Revocation)>;
+
+/// Those of one log in its order; those of several by the clocks of their servers.
+pub fn in_order<P: Ord>(live: LiveRevocations<P>) -> Vec<Revocation> {
+    let mut entries: Vec<_> = live.into_values().collect();
+    entries.sort_by(|(one, _), (other, _)| one.cmp(other));
+    entries.into_iter().map(|(_, entry)| entry).collect()
+}
+
+/// A name for a write.
+///
+/// # Errors
+/// The system returned no random bytes.
+pub fn new_op() -> Result<Op, StoreError> {
+    random::<8>()
+        .map(|bytes| *bytes)
+        .map_err(|error| StoreError::caused_by("a write needs random bytes", error).with_outcome(WriteOutcome::NotDone))
+}
+
+/// The number of a reason.
+pub fn reason_number(because: RevokedBecause) -> u8 {
+    match because {
+        RevokedBecause::Logout => 0,
+        RevokedBecause::Reuse => 1,
+        RevokedBecause::OtherClient => 2,
+        RevokedBecause::Operator => 3,
+        RevokedBecause::TooMany => 4,
+        RevokedBecause::UserChanged => 5,
+        RevokedBecause::Restored => 6,
+        RevokedBecause::IssuerLogout => 7,
+    }
+}
+
+/// The reason of a number; `None`: this program does not know it.
+pub fn reason(number: u8) -> Option<RevokedBecause> {
+    Some(match number {
+        0 => RevokedBecause::Logout,
+        1 => RevokedBecause::Reuse,
+        2 => RevokedBecause::OtherClient,
+        3 => RevokedBecause::Operator,
+        4 => RevokedBecause::TooMany,
+        5 => RevokedBecause::UserChanged,
+        6 => RevokedBecause::Restored,
+        7 => RevokedBecause::IssuerLogout,
+        _ => return None,
+    })
+}
+
+/// The eight bytes at a place, as a number.
+pub fn number_at(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..at.checked_add(8)?)?.try_into().ok().map(u64::from_be_bytes)
+}
+
+/// The bytes of a time.
+pub fn millis(time: Timestamp) -> [u8; 8] {
+    time.as_millis().to_be_bytes()
+}
+
+/// The length of an effect.
+pub const EFFECT: usize = 25;
+
+/// An effect: its kind, and three numbers.
+pub fn encode_effect(effect: Effect) -> Vec<u8> {
+    let (kind, numbers) = match effect {
+        Effect::Minimum { minimum, effective_from, before } => {
+            (b'M', [minimum.get(), effective_from.as_millis(), before.get()])
+        }
+        Effect::NotBefore(moment) => (b'N', [moment.as_millis(), 0, 0]),
+        Effect::Gone => (b'G', [0; 3]),
+    };
+    std::iter::once(kind).chain(numbers.into_iter().flat_map(u64::to_be_bytes)).collect()
+}
+
+/// Decodes what [`encode_effect`] made; `None`: this program does not know it.
+pub fn decode_effect(bytes: &[u8]) -> Option<Effect> {
+    // Something longer says more than this program knows.
+    if bytes.len() != EFFECT {
+        return None;
+    }
+    let [a, b, c] = [number_at(bytes, 1)?, number_at(bytes, 9)?, number_at(bytes, 17)?];
+    match bytes.first()? {
+        b'M' => Some(Effect::Minimum {
+            minimum: Generation::new(a),
+            effective_from: Timestamp::from_millis(b),
+            before: Generation::new(c),
+        }),
+        b'N' => Some(Effect::NotBefore(Timestamp::from_millis(a))),
+        b'G' => Some(Effect::Gone),
+        _ => None,
+    }
+}

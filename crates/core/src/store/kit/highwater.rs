@@ -1,0 +1,192 @@
+//! The high-water mark: a small file apart from the store that names the store they were used with, and the number of
+//! its commits. A store that is missing, is another one, or is behind its mark was lost or restored from a back-up.
+//!
+//! The mark is a lower bound: it is written after the store, at start, every [`COMMITS_PER_MARK`] commits and at a
+//! clean stop. A store that was set back by fewer commits than came after the last mark is **not** noticed.
+
+use std::io::ErrorKind;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::private_file;
+use crate::store::StoreError;
+
+/// The number of commits between two marks.
+pub const COMMITS_PER_MARK: u64 = 4096;
+const VERSION: u32 = 1;
+/// The longest mark, in bytes.
+const MAX_LEN: u64 = 4096;
+
+/// A store, and a sequence number that is durable in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The store's id.
+    pub store: Uuid,
+    /// The number of its commits, at least.
+    pub sequence: u64,
+}
+
+/// How a store compares with its mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MarkVerdict {
+    /// The store that the mark names, no older than the mark; or there is no mark.
+    AsExpected,
+    /// There is a mark, but no store.
+    Missing,
+    /// Another store.
+    Another(Uuid),
+    /// The same store at an earlier sequence.
+    Behind(u64),
+}
+
+impl MarkVerdict {
+    /// Compares the store as it is (`None`: there is none) with the mark.
+    pub fn compare(mark: Option<Mark>, store: Option<Mark>) -> Self {
+        match (mark, store) {
+            (None, _) => Self::AsExpected,
+            (Some(_), None) => Self::Missing,
+            (Some(mark), Some(store)) if mark.store != store.store => Self::Another(store.store),
+            (Some(mark), Some(store)) if store.sequence < mark.sequence => Self::Behind(store.sequence),
+            (Some(_), Some(_)) => Self::AsExpected,
+        }
+    }
+}
+
+/// The file of the mark.
+#[derive(Clone, Debug)]
+pub struct HighWater {
+    path: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MarkRecord {
+    version: u32,
+    store: Uuid,
+    sequence: u64,
+}
+
+/// The operator accepts a store that contradicts its mark.
+pub fn accept(alarm: &str) {
+    tracing::warn!(
+        target: "rotogate::audit",
+        event = "store_accepted",
+        alarm,
+        "store accepted as it is: accept_restored_store"
+    );
+}
+
+impl HighWater {
+    /// The mark in this file.
+    pub fn at(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// Reads the mark; `None` if there is none.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is damaged.
+    pub fn read(&self) -> Result<Option<Mark>, StoreError> {
+        let shown = self.path.display();
+        // A dangling link is not the absence of a mark.
+        if std::fs::symlink_metadata(&self.path).is_err_and(|e| e.kind() == ErrorKind::NotFound) {
+            return Ok(None);
+        }
+        let bytes = private_file::read_private_bytes(&self.path, MAX_LEN).map_err(StoreError::new)?;
+        let damaged = |what: String| {
+            StoreError::new(format!(
+                "{shown}, the high-water mark of the store, is damaged ({what}). If you are sure that the store is the \
+                 latest there was, remove {shown} and start again"
+            ))
+        };
+        let MarkRecord { version, store, sequence } =
+            serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        if version != VERSION {
+            return Err(damaged(format!("version {version}, and this program knows {VERSION}")));
+        }
+        Ok(Some(Mark { store, sequence }))
+    }
+
+    /// Writes the mark, atomically and durably. Its sequence must be durable in the store already.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(&self, mark: Mark) -> Result<(), StoreError> {
+        let failed = |error: std::io::Error| {
+            StoreError::caused_by(format!("cannot write the high-water mark {}: {error}", self.path.display()), error)
+        };
+        let written = MarkRecord { version: VERSION, store: mark.store, sequence: mark.sequence };
+        let mut text = serde_json::to_vec(&written).map_err(|error| failed(error.into()))?;
+        text.push(b'\n');
+        private_file::create_private_dir(private_file::parent(&self.path)).map_err(failed)?;
+        private_file::write_private_atomic(&self.path, &text).map_err(failed)
+    }
+
+    /// Raises the mark: other processes of the same store may write it, too.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn raise(&self, mark: Mark) -> Result<(), StoreError> {
+        match self.read() {
+            Ok(Some(known)) if known.store == mark.store && known.sequence >= mark.sequence => Ok(()),
+            Ok(_) | Err(_) => self.write(mark),
+        }
+    }
+
+    /// What is wrong, what it means, and how the operator accepts it; `None` if nothing is wrong.
+    pub fn alarm(&self, verdict: MarkVerdict, mark: Option<Mark>, store: &std::path::Path) -> Option<String> {
+        let known = mark.map_or_else(String::new, |m| format!("store {} at commit {}", m.store, m.sequence));
+        let found = match verdict {
+            MarkVerdict::AsExpected => return None,
+            MarkVerdict::Missing => "there is no store there".to_owned(),
+            MarkVerdict::Another(id) => format!("the store is another one, {id}"),
+            MarkVerdict::Behind(sequence) => format!("the store is only at commit {sequence}"),
+        };
+        Some(format!(
+            "{} LOOKS LIKE A RESTORED BACKUP OR A LOST FILE: the keys were last used with {known} (says {}), but {found}. \
+             In an older store, refresh tokens that were exchanged since are good again, and sessions and tokens revoked \
+             since are not revoked; without one, every session is lost. Put the latest store back; or, if this is what \
+             you want, say so with `[store] accept_restored_store = true`",
+            store.display(),
+            self.path.display(),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Uuid = Uuid::from_u128(1);
+    const B: Uuid = Uuid::from_u128(2);
+
+    #[test]
+    fn o4_a_store_is_judged_by_its_mark() {
+        let at = |store, sequence| Some(Mark { store, sequence });
+        assert_eq!(MarkVerdict::compare(None, None), MarkVerdict::AsExpected);
+        assert_eq!(MarkVerdict::compare(None, at(A, 3)), MarkVerdict::AsExpected);
+        assert_eq!(MarkVerdict::compare(at(A, 3), at(A, 3)), MarkVerdict::AsExpected);
+        assert_eq!(MarkVerdict::compare(at(A, 3), at(A, 4)), MarkVerdict::AsExpected);
+        assert_eq!(MarkVerdict::compare(at(A, 3), at(A, 2)), MarkVerdict::Behind(2));
+        assert_eq!(MarkVerdict::compare(at(A, 3), at(B, 9)), MarkVerdict::Another(B));
+        assert_eq!(MarkVerdict::compare(at(A, 0), None), MarkVerdict::Missing);
+    }
+
+    #[test]
+    fn a_mark_reads_as_written_and_a_damaged_one_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keys").join("store.mark");
+        let file = HighWater::at(path.clone());
+        assert_eq!(file.read().unwrap(), None);
+        let mark = Mark { store: A, sequence: 4096 };
+        file.write(mark).unwrap();
+        assert_eq!(file.read().unwrap(), Some(mark));
+        for bad in ["", "{", "{\"version\":2,\"store\":\"00000000-0000-0000-0000-000000000001\",\"sequence\":1}"] {
+            std::fs::write(&path, bad).unwrap();
+            let error = file.read().unwrap_err().to_string();
+            assert!(error.contains("damaged") && error.contains("store.mark"), "{error}");
+        }
+    }
+}

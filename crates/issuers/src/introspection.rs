@@ -1,0 +1,201 @@
+//! The request to an introspection endpoint (RFC 7662 §2.1), and its response.
+//!
+//! ```no_run
+//! use rotogate_core::http_client::{Allowed, FetchTarget, HttpClient};
+//! use rotogate_core::introspection::Introspection;
+//! use rotogate_issuers::introspection::HttpIntrospector;
+//! use rotogate::token::IssuerRules;
+//!
+//! # fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let endpoint = FetchTarget::parse("https://idp.example.com/oauth2/introspect", Allowed::by_operator())?;
+//! let secret = rotogate::SecretString::from("the secret of the gate at the issuer");
+//! let introspector = HttpIntrospector::new(HttpClient::new()?, endpoint, "gate", &secret);
+//! let rules = IssuerRules::introspected("https://idp.example.com", vec!["api".into()], Introspection::by(introspector));
+//! let builder = rotogate::Gate::builder().trusted_issuer(rules);
+//! # let _ = builder;
+//! # Ok(()) }
+//! ```
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_lc_rs::digest::{Context, SHA256};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use http::{Method, StatusCode};
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
+
+use rotogate_core::http_client::{FetchTarget, HttpClient};
+use rotogate_core::introspection::{IntrospectionFault, Introspector, MAX_RESPONSE};
+
+/// The longest `Retry-After` that counts.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// Asks an introspection endpoint over HTTP. The gate authenticates as a client of the issuer (RFC 6749 §2.3.1): by HTTP
+/// Basic, or in the form.
+pub struct HttpIntrospector {
+    client: HttpClient,
+    endpoint: FetchTarget,
+    credentials: Credentials,
+    identity: Box<[u8]>,
+}
+
+/// The gate as a client of the issuer, as it is sent.
+enum Credentials {
+    Basic(HeaderValue),
+    Form { id: Box<str>, secret: SecretString },
+}
+
+impl fmt::Debug for HttpIntrospector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HttpIntrospector({})", self.endpoint)
+    }
+}
+
+impl HttpIntrospector {
+    /// An introspector of this endpoint.
+    pub fn new(client: HttpClient, endpoint: FetchTarget, client_id: &str, secret: &SecretString) -> Self {
+        let credentials = Credentials::Basic(basic(client_id, secret));
+        let identity = Self::identity_of(&endpoint, client_id, secret, b"basic");
+        Self { client: client.with_max_size(MAX_RESPONSE), endpoint, credentials, identity }
+    }
+
+    /// As [`new`](Self::new), for a server that expects id and secret in the form (`client_secret_post`).
+    pub fn with_secret_in_form(
+        client: HttpClient,
+        endpoint: FetchTarget,
+        client_id: &str,
+        secret: &SecretString,
+    ) -> Self {
+        let credentials = Credentials::Form { id: client_id.into(), secret: secret.clone() };
+        let identity = Self::identity_of(&endpoint, client_id, secret, b"form");
+        Self { client: client.with_max_size(MAX_RESPONSE), endpoint, credentials, identity }
+    }
+
+    fn identity_of(endpoint: &FetchTarget, client_id: &str, secret: &SecretString, place: &[u8]) -> Box<[u8]> {
+        let mut identity = Context::new(&SHA256);
+        for part in [endpoint.to_string().as_bytes(), basic(client_id, secret).as_bytes(), place] {
+            identity.update(part);
+            identity.update(&[0]);
+        }
+        identity.finish().as_ref().into()
+    }
+}
+
+/// Identifier and secret are form-encoded first (RFC 6749 §2.3.1): either may hold a colon.
+fn basic(client_id: &str, secret: &SecretString) -> HeaderValue {
+    let encode = |text: &str| Zeroizing::new(form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>());
+    let pair = Zeroizing::new(format!("{}:{}", *encode(client_id), *encode(secret.expose_secret())));
+    let text = Zeroizing::new(format!("Basic {}", *Zeroizing::new(STANDARD.encode(&*pair))));
+    // Base64 is always a header value.
+    let mut value = HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("Basic"));
+    value.set_sensitive(true);
+    value
+}
+
+/// The form of RFC 7662 §2.1.
+fn form(token: &str, credentials: &Credentials) -> Bytes {
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    form.append_pair("token", token).append_pair("token_type_hint", "access_token");
+    if let Credentials::Form { id, secret } = credentials {
+        form.append_pair("client_id", id).append_pair("client_secret", secret.expose_secret());
+    }
+    form.finish().into()
+}
+
+/// Does an error of RFC 6749 §5.2 refuse the gate itself?
+fn refuses_client(body: &[u8]) -> bool {
+    let answer: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    let error = answer.as_ref().and_then(|answer| answer.get("error")?.as_str());
+    matches!(error, Some("invalid_client" | "unauthorized_client"))
+}
+
+#[async_trait]
+impl Introspector for HttpIntrospector {
+    async fn introspect(&self, token: &str) -> Result<Bytes, IntrospectionFault> {
+        let mut headers = HeaderMap::from_iter([
+            (CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded")),
+            (ACCEPT, HeaderValue::from_static("application/json")),
+        ]);
+        if let Credentials::Basic(authorization) = &self.credentials {
+            headers.insert(AUTHORIZATION, authorization.clone());
+        }
+        let sent = self.client.send(&self.endpoint, Method::POST, headers, form(token, &self.credentials)).await;
+        let (head, body) = sent.map_err(|error| IntrospectionFault::new(error.word(), error))?.into_parts();
+        let host = self.endpoint.host();
+        let is_refused = match head.status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => true,
+            StatusCode::BAD_REQUEST => refuses_client(&body),
+            _ => false,
+        };
+        match head.status {
+            StatusCode::OK => Ok(body),
+            status if is_refused => Err(IntrospectionFault::new(
+                IntrospectionFault::CLIENT_REFUSED,
+                format!(
+                    "{host}: answered {status} to the gate: client_id or secret is wrong, or it may not introspect"
+                ),
+            )),
+            status => Err(IntrospectionFault {
+                retry_after: retry_after(&head.headers),
+                ..IntrospectionFault::new("status", format!("{host}: answered {status}"))
+            }),
+        }
+    }
+
+    fn identity(&self) -> Box<[u8]> {
+        self.identity.clone()
+    }
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds).clamp(Duration::from_secs(1), MAX_RETRY_AFTER))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn i20_the_client_is_form_encoded_before_it_is_basic() {
+        let secret = SecretString::from("p:q &ü%+");
+        let value = basic("the gate:1", &secret);
+        let pair = STANDARD.decode(value.to_str().unwrap().strip_prefix("Basic ").unwrap()).unwrap();
+        assert_eq!(String::from_utf8(pair).unwrap(), "the+gate%3A1:p%3Aq+%26%C3%BC%25%2B");
+        assert!(value.is_sensitive() && !format!("{value:?}").contains("Basic"), "it does not print");
+    }
+
+    #[test]
+    fn i20_a_token_cannot_add_a_parameter() {
+        let body = form("a&token_type_hint=x=%26+~", &Credentials::Basic(HeaderValue::from_static("Basic")));
+        assert_eq!(&*body, b"token=a%26token_type_hint%3Dx%3D%2526%2B%7E&token_type_hint=access_token");
+        let credentials = Credentials::Form { id: "the gate".into(), secret: SecretString::from("p&q=ü") };
+        let body = form("t", &credentials);
+        let expected = b"token=t&token_type_hint=access_token&client_id=the+gate&client_secret=p%26q%3D%C3%BC";
+        assert_eq!(&*body, expected);
+    }
+
+    #[test]
+    fn i20_an_error_about_the_client_is_told_from_one_about_the_request() {
+        assert!(refuses_client(br#"{"error":"invalid_client","error_description":"no"}"#));
+        assert!(refuses_client(br#"{"error":"unauthorized_client"}"#));
+        for other in [&br#"{"error":"invalid_request"}"#[..], b"{}", b"<html>", br#"{"error":1}"#] {
+            assert!(!refuses_client(other));
+        }
+    }
+
+    #[test]
+    fn a_server_may_ask_for_a_minute_at_most() {
+        let said =
+            |value: &'static str| retry_after(&HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(value))]));
+        assert_eq!(said("7"), Some(Duration::from_secs(7)));
+        assert_eq!(said("0"), Some(Duration::from_secs(1)));
+        assert_eq!(said("86400"), Some(MAX_RETRY_AFTER));
+        assert_eq!(said("Sat, 21 Nov 2026 12:00:00 GMT"), None);
+    }
+}

@@ -1,0 +1,222 @@
+//! What an issuer answers: its discovery document, its key set, and how long they are fresh. Anything else counts as
+//! no answer.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use http::header::{AGE, CACHE_CONTROL};
+use serde_json::{Map, Value};
+
+use super::settings::FetchSettings;
+use rotogate_core::http_client::{Allowed, FetchError, FetchTarget};
+use rotogate_core::token::algorithm::Algorithm;
+use rotogate_core::token::verify::{IssuerKeys, RulesError, beginning, host_of, strict_json};
+
+/// The longest text of a discovery document that a message shows, in bytes.
+const MAX_SHOWN: usize = 200;
+const OPENID: &str = "/.well-known/openid-configuration";
+const RFC_8414: &str = "/.well-known/oauth-authorization-server";
+
+/// Why an attempt brought no keys.
+///
+/// ```
+/// use rotogate::remote_keys::Metadata;
+///
+/// let failure = Metadata::parse(b"<html>", "https://id.example.com").unwrap_err();
+/// assert_eq!(failure.cause, "not_json");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+#[non_exhaustive]
+pub struct FetchFailure {
+    /// One word, from a closed set: `dns`, `connect`, `tls`, `timeout`, `too_large`, `redirect`, `status`, `encoding`,
+    /// `refused_address`, `http`, `not_json`, `no_usable_key`, `issuer_mismatch` or `files`.
+    pub cause: &'static str,
+    /// What happened, without secrets.
+    pub message: String,
+}
+
+/// Each word of [`FetchFailure::cause`].
+pub(super) const CAUSES: [&str; 14] = [
+    "dns",
+    "connect",
+    "tls",
+    "timeout",
+    "too_large",
+    "redirect",
+    "status",
+    "encoding",
+    REFUSED_ADDRESS,
+    "http",
+    "not_json",
+    "no_usable_key",
+    ISSUER_MISMATCH,
+    FILES,
+];
+const REFUSED_ADDRESS: &str = "refused_address";
+const ISSUER_MISMATCH: &str = "issuer_mismatch";
+const FILES: &str = "files";
+
+impl FetchFailure {
+    fn new(cause: &'static str, message: impl Into<String>) -> Self {
+        Self { cause, message: message.into() }
+    }
+
+    /// The task of the issuer has ended.
+    pub(super) fn ended() -> Self {
+        Self::new("http", "the keys of this issuer are not fetched any more")
+    }
+
+    /// A file of ours that cannot be used.
+    pub(super) fn files(message: impl Into<String>) -> Self {
+        Self::new(FILES, message)
+    }
+
+    /// A URL of the issuer that must not be asked.
+    pub(super) fn refused_address(message: impl Into<String>) -> Self {
+        Self::new(REFUSED_ADDRESS, message)
+    }
+
+    /// Does the issuer say something that an operator must look at, rather than nothing?
+    pub(super) fn is_grave(&self) -> bool {
+        [ISSUER_MISMATCH, REFUSED_ADDRESS, FILES].contains(&self.cause)
+    }
+}
+
+impl From<FetchError> for FetchFailure {
+    fn from(error: FetchError) -> Self {
+        Self::new(error.word(), error.to_string())
+    }
+}
+
+/// What an issuer says of itself in its discovery document (OpenID Connect Discovery §3, RFC 8414 §2).
+///
+/// ```
+/// use rotogate::remote_keys::Metadata;
+///
+/// let document = br#"{"issuer": "https://id.example.com", "jwks_uri": "https://id.example.com/keys"}"#;
+/// let metadata = Metadata::parse(document, "https://id.example.com")?;
+/// assert_eq!(metadata.jwks_uri, "https://id.example.com/keys");
+/// assert!(Metadata::parse(document, "https://id.example.com/").is_err(), "another issuer");
+/// # Ok::<(), rotogate::remote_keys::FetchFailure>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Metadata {
+    /// Where its keys are.
+    pub jwks_uri: String,
+    /// Where tokens are exchanged.
+    pub token_endpoint: Option<String>,
+    /// Where tokens are judged (RFC 7662).
+    pub introspection_endpoint: Option<String>,
+    /// Where tokens are revoked (RFC 7009).
+    pub revocation_endpoint: Option<String>,
+    /// Where these URLs may lead.
+    pub(super) allowed: Allowed,
+}
+
+impl Metadata {
+    /// Reads the discovery document of `issuer`.
+    ///
+    /// # Errors
+    /// Not one JSON object without repeated members; another issuer, compared byte for byte; or no `jwks_uri`.
+    pub fn parse(document: &[u8], issuer: &str) -> Result<Self, FetchFailure> {
+        let not_json = |why| FetchFailure::new("not_json", format!("the discovery document is unusable: {why}"));
+        let document = strict_json::object(document).map_err(not_json)?;
+        match document.get("issuer").and_then(Value::as_str) {
+            Some(named) if named == issuer => {}
+            Some(named) => {
+                let message = format!(
+                    "the discovery document is that of issuer \"{}\", and \"{issuer}\" is expected: they must be equal, \
+                     a slash at the end included",
+                    shown(named)
+                );
+                return Err(FetchFailure::new(ISSUER_MISMATCH, message));
+            }
+            None => {
+                let message = format!("the discovery document names no issuer, and \"{issuer}\" is expected");
+                return Err(FetchFailure::new(ISSUER_MISMATCH, message));
+            }
+        }
+        let Some(jwks_uri) = url(&document, "jwks_uri") else {
+            return Err(FetchFailure::refused_address("the discovery document names no jwks_uri"));
+        };
+        Ok(Self {
+            jwks_uri,
+            token_endpoint: url(&document, "token_endpoint"),
+            introspection_endpoint: url(&document, "introspection_endpoint"),
+            revocation_endpoint: url(&document, "revocation_endpoint"),
+            allowed: Allowed::by_issuer(host_of(issuer), &[]),
+        })
+    }
+
+    /// Where tokens are exchanged, if requests may be sent there.
+    #[doc(hidden)]
+    pub fn token_target(&self) -> Option<FetchTarget> {
+        self.target(self.token_endpoint.as_deref()?)
+    }
+
+    /// Where tokens are revoked, if requests may be sent there.
+    #[doc(hidden)]
+    pub fn revocation_target(&self) -> Option<FetchTarget> {
+        self.target(self.revocation_endpoint.as_deref()?)
+    }
+
+    fn target(&self, url: &str) -> Option<FetchTarget> {
+        FetchTarget::parse(url, self.allowed).ok()
+    }
+}
+
+fn url(document: &Map<String, Value>, member: &str) -> Option<String> {
+    let text = document.get(member).and_then(Value::as_str)?;
+    (!text.is_empty() && !text.contains(char::is_control)).then(|| text.to_owned())
+}
+
+/// A text of the issuer, escaped and shortened.
+pub(super) fn shown(text: &str) -> String {
+    beginning(text, MAX_SHOWN).escape_debug().to_string()
+}
+
+/// Where the discovery document of an issuer is: by OpenID Connect, and, if there is none, by RFC 8414.
+pub(super) fn discovery_urls(issuer: &str) -> [String; 2] {
+    let base = issuer.strip_suffix('/').unwrap_or(issuer);
+    let path = base.find("://").and_then(|scheme| base.get(scheme + 3..)?.find('/').map(|at| scheme + 3 + at));
+    let (host, path) = base.split_at(path.unwrap_or(base.len()));
+    [format!("{base}{OPENID}"), format!("{host}{RFC_8414}{path}")]
+}
+
+/// The usable keys of an answer.
+pub(super) fn keys(body: &[u8], algorithms: &[Algorithm]) -> Result<IssuerKeys, FetchFailure> {
+    IssuerKeys::from_published_jwks(body, algorithms).map_err(|error| {
+        let cause = match &error {
+            RulesError::TooManyKeys(_) => "too_large",
+            RulesError::NoUsableKey(_) => "no_usable_key",
+            _ => "not_json",
+        };
+        FetchFailure::new(cause, beginning(&error.to_string(), 4 * MAX_SHOWN))
+    })
+}
+
+/// How long an answer is fresh (RFC 9111 §4.2.1), within the bounds of the settings. Only `max-age`, `no-store`,
+/// `no-cache` and `Age` count.
+pub(super) fn fresh_for(headers: &HeaderMap, settings: &FetchSettings) -> Duration {
+    let values = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+    let mut max_age: Option<u64> = None;
+    for directive in values.flat_map(|value| value.split(',')).map(str::trim) {
+        let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
+        if name.eq_ignore_ascii_case("no-store") || name.eq_ignore_ascii_case("no-cache") {
+            return settings.min;
+        }
+        if name.eq_ignore_ascii_case("max-age")
+            && let Ok(seconds) = value.trim_matches('"').parse::<u64>()
+        {
+            max_age = Some(max_age.map_or(seconds, |known| known.min(seconds)));
+        }
+    }
+    let Some(max_age) = max_age else { return settings.fresh };
+    let age = headers.get(AGE).and_then(|age| age.to_str().ok()?.parse::<u64>().ok()).unwrap_or(0);
+    Duration::from_secs(max_age.saturating_sub(age)).clamp(settings.min, settings.max)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,197 @@
+//! Keys of other issuers: found by discovery or by URL, fetched in the background, and kept up to date.
+
+mod answer;
+mod client;
+mod fetch;
+mod kept;
+mod schedule;
+mod settings;
+mod status;
+mod task;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
+
+pub use answer::{FetchFailure, Metadata};
+pub use kept::{KeptKeySet, KeySetFolder, KeySetStore};
+pub use rotogate_core::http_client::{BadProxy, Proxy};
+pub use settings::{FetchFiles, FetchSettings, InvalidRemoteIssuer, KeyLocation, RemoteIssuer};
+pub use status::RemoteStatus;
+
+use fetch::{Fetched, Fetcher};
+use rotogate_core::clock::{EngineClock, SystemTime, TimeSource, Timestamp};
+use rotogate_core::token::live_keys::{FetchRules, LiveKeys};
+use rotogate_core::token::verify::{IssuerKeys, IssuerRules, Keys};
+use status::RemoteKeysShared;
+use task::{Command, Task};
+
+/// The keys of one issuer, and the task that fetches them.
+///
+/// ```no_run
+/// # async fn example(remote: rotogate::remote_keys::RemoteKeys) {
+/// // An operator that knows of a new key can fetch it ahead of the schedule.
+/// if let Err(failure) = remote.refresh().await {
+///     eprintln!("{}: {failure}", failure.cause);
+/// }
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct RemoteKeys {
+    keys: Arc<LiveKeys>,
+    shared: Arc<RemoteKeysShared>,
+    commands: mpsc::Sender<Command>,
+    tried: watch::Receiver<bool>,
+    task: AbortHandle,
+}
+
+impl RemoteKeys {
+    /// Starts to fetch the keys of an issuer. Needs a tokio runtime. A kept set counts at once.
+    ///
+    /// # Errors
+    /// The settings contradict each other, or a URL cannot be asked. An issuer that does not answer is no error.
+    pub fn start(issuer: RemoteIssuer, kept: Option<Arc<dyn KeySetStore>>) -> Result<Self, InvalidRemoteIssuer> {
+        Self::start_with(issuer, kept, Arc::new(SystemTime::new()))
+    }
+
+    /// The same with another clock.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    #[doc(hidden)]
+    pub fn start_with(
+        issuer: RemoteIssuer,
+        kept: Option<Arc<dyn KeySetStore>>,
+        time: Arc<dyn TimeSource>,
+    ) -> Result<Self, InvalidRemoteIssuer> {
+        issuer.check()?;
+        let rules = FetchRules { cooldown: issuer.fetch.cooldown, timeout: issuer.fetch.timeout };
+        let keys = LiveKeys::fetched(rules);
+        let clock = EngineClock::start(Arc::clone(&time), Timestamp::ZERO, Duration::ZERO);
+        let shared = Arc::new(RemoteKeysShared::new(issuer.clone(), clock));
+        let (commands, received) = mpsc::channel(4);
+        let (first, tried) = watch::channel(false);
+        let task = Task::new(issuer, Arc::clone(&shared), kept, time);
+        let task = tokio::spawn(task.run(Arc::downgrade(&keys), received, first)).abort_handle();
+        Ok(Self { keys, shared, commands, tried, task })
+    }
+
+    /// The rules for the tokens of the issuer, with these keys, and otherwise those of
+    /// [`IssuerRules::external`](rotogate_core::token::IssuerRules::external).
+    pub fn rules(&self, audience: impl IntoIterator<Item = impl Into<Box<str>>>) -> IssuerRules {
+        let RemoteIssuer { name, issuer, .. } = self.issuer();
+        let audience = audience.into_iter().map(Into::into).collect();
+        let mut rules = IssuerRules::external(issuer.as_str(), audience, IssuerKeys::unknown()).named(name.as_str());
+        rules.keys = Keys::Live(self.keys());
+        rules
+    }
+
+    /// The keys, which requests read.
+    #[doc(hidden)]
+    pub fn keys(&self) -> Arc<LiveKeys> {
+        Arc::clone(&self.keys)
+    }
+
+    /// The issuer.
+    pub fn issuer(&self) -> &RemoteIssuer {
+        self.shared.issuer()
+    }
+
+    /// Waits until the issuer was asked once, with or without success.
+    pub async fn first_attempt(&self) {
+        // An error means that the task ended: there is nothing to wait for.
+        let _ = self.tried.clone().wait_for(|tried| *tried).await;
+    }
+
+    /// Fetches the keys now, ahead of the schedule. After [`Self::drop_keys`] it fetches again.
+    ///
+    /// # Errors
+    /// Why the issuer brought no keys.
+    pub async fn refresh(&self) -> Result<(), FetchFailure> {
+        let (done, answer) = oneshot::channel();
+        let _ = self.commands.send(Command::Refresh(done)).await;
+        answer.await.unwrap_or_else(|_| Err(FetchFailure::ended()))
+    }
+
+    /// Drops the keys, and those that are kept. No token of the issuer passes until [`Self::refresh`] is called, or the
+    /// process starts again: this is the switch for an issuer that is no longer trusted.
+    pub async fn drop_keys(&self) {
+        let (done, answer) = oneshot::channel();
+        let _ = self.commands.send(Command::Drop(done)).await;
+        let _ = answer.await;
+    }
+
+    /// Ends the fetching at once. The keys stay as they are: for an issuer that is not trusted any more, while requests
+    /// that began before may still hold them.
+    #[doc(hidden)]
+    pub fn stop(&self) {
+        self.task.abort();
+    }
+
+    /// What the discovery document said last. `None` without discovery, and before it was read.
+    pub fn metadata(&self) -> Option<Arc<Metadata>> {
+        self.shared.metadata()
+    }
+
+    /// How it stands.
+    pub fn status(&self) -> RemoteStatus {
+        self.shared.status(&self.keys)
+    }
+
+    /// How often keys were fetched, by result, from a closed set of words.
+    #[doc(hidden)]
+    pub fn fetches(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.shared.fetches()
+    }
+}
+
+/// What one attempt finds, for a check of a configuration.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), rotogate::remote_keys::FetchFailure> {
+/// use rotogate::remote_keys::{RemoteIssuer, inspect};
+///
+/// let found = inspect(RemoteIssuer::new("google", "https://accounts.google.com")).await?;
+/// println!("{} keys, fresh for {:?}", found.keys.len(), found.fresh_for);
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Inspected {
+    /// The usable keys, and those that are not.
+    pub keys: IssuerKeys,
+    /// How long the answer is fresh.
+    pub fresh_for: Duration,
+    /// What the discovery document says.
+    pub metadata: Option<Metadata>,
+}
+
+/// Fetches the keys of an issuer once.
+///
+/// ```no_run
+/// # async fn example() {
+/// use rotogate::remote_keys::{RemoteIssuer, inspect};
+///
+/// if let Err(failure) = inspect(RemoteIssuer::new("google", "https://accounts.google.com")).await {
+///     eprintln!("{}: {failure}", failure.cause);
+/// }
+/// # }
+/// ```
+///
+/// # Errors
+/// Why there are none.
+pub async fn inspect(issuer: RemoteIssuer) -> Result<Inspected, FetchFailure> {
+    let mut fetcher = Fetcher::new(issuer);
+    match fetcher.attempt(Duration::ZERO).await? {
+        (Fetched::New(keys), fresh_for) => {
+            Ok(Inspected { keys: *keys, fresh_for, metadata: fetcher.metadata().cloned() })
+        }
+        // Nothing was asked for conditionally.
+        (Fetched::Unchanged, _) => Err(FetchFailure::ended()),
+    }
+}

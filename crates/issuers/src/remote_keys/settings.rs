@@ -1,0 +1,264 @@
+//! Which issuer, where its keys are, and how often they are fetched.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::answer::FetchFailure;
+use super::client::FetchClient;
+use rotogate_core::http_client::{Allowed, FetchTarget, Proxy};
+use rotogate_core::token::algorithm::Algorithm;
+
+/// How often keys are fetched, and what an answer may cost.
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::remote_keys::FetchSettings;
+///
+/// let fetch = FetchSettings { stale_for: Duration::from_secs(48 * 3600), ..FetchSettings::default() };
+/// assert!(fetch.problem().is_none());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FetchSettings {
+    /// How long an answer without `max-age` is fresh. Any answer is fetched again within half of `stale_for`.
+    pub fresh: Duration,
+    /// The shortest time that an answer is fresh, and the longest between attempts while none succeeds.
+    pub min: Duration,
+    /// The longest time that an answer is fresh.
+    pub max: Duration,
+    /// The time between two fetches for unknown keys.
+    pub cooldown: Duration,
+    /// The time for resolving, connecting, TLS and answer together; also the longest that a request waits for keys.
+    pub timeout: Duration,
+    /// How long the last good set is used while no other can be fetched.
+    pub stale_for: Duration,
+    /// The longest answer, in bytes.
+    pub max_size: usize,
+}
+
+impl FetchSettings {
+    /// The longest `stale_for`.
+    pub const MAX_STALE_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
+    /// The largest `max_size`, in bytes.
+    pub const MAX_SIZE: usize = 1 << 20;
+
+    /// What is wrong with the settings: the key, and why.
+    pub fn problem(&self) -> Option<(&'static str, &'static str)> {
+        const SECOND: Duration = Duration::from_secs(1);
+        let times = [
+            ("fresh", self.fresh),
+            ("min", self.min),
+            ("max", self.max),
+            ("cooldown", self.cooldown),
+            ("timeout", self.timeout),
+            ("stale_for", self.stale_for),
+        ];
+        if let Some((key, _)) = times.into_iter().find(|(_, time)| *time < SECOND) {
+            return Some((key, "must be at least 1s"));
+        }
+        if self.min > self.max {
+            return Some(("min", "must not be longer than max"));
+        }
+        if self.stale_for > Self::MAX_STALE_FOR {
+            return Some(("stale_for", "must be at most 7d"));
+        }
+        if self.stale_for < self.max {
+            return Some(("stale_for", "must not be shorter than max"));
+        }
+        if self.min > self.stale_for / 2 {
+            return Some(("min", "must not be longer than half of stale_for"));
+        }
+        if self.fresh < self.min {
+            return Some(("fresh", "must not be shorter than min"));
+        }
+        if self.fresh > self.max {
+            return Some(("fresh", "must not be longer than max"));
+        }
+        if self.timeout > self.stale_for {
+            return Some(("timeout", "must not be longer than stale_for"));
+        }
+        if !(1024..=Self::MAX_SIZE).contains(&self.max_size) {
+            return Some(("max_size", "must be between 1KiB and 1MiB"));
+        }
+        None
+    }
+}
+
+impl Default for FetchSettings {
+    fn default() -> Self {
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        Self {
+            fresh: minutes(10),
+            min: minutes(1),
+            max: minutes(24 * 60),
+            cooldown: Duration::from_secs(30),
+            timeout: Duration::from_secs(5),
+            stale_for: minutes(24 * 60),
+            max_size: 256 << 10,
+        }
+    }
+}
+
+/// Where the keys of an issuer are.
+///
+/// ```
+/// use rotogate::remote_keys::KeyLocation;
+///
+/// let of_entra_v1 = "https://login.microsoftonline.com/TENANT/.well-known/openid-configuration";
+/// assert_ne!(KeyLocation::DiscoveryAt(of_entra_v1.into()), KeyLocation::Discovery);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KeyLocation {
+    /// At the `jwks_uri` of the discovery document, which is below the issuer's URL.
+    Discovery,
+    /// The same, with the discovery document at this URL.
+    DiscoveryAt(String),
+    /// At this URL.
+    JwksUrl(String),
+}
+
+/// The files of a client, read again at each fetch.
+///
+/// ```
+/// use rotogate::remote_keys::RemoteIssuer;
+///
+/// // In a pod of Kubernetes.
+/// let mut cluster = RemoteIssuer::new("k8s", "https://kubernetes.default.svc.cluster.local");
+/// let folder = std::path::Path::new("/var/run/secrets/kubernetes.io/serviceaccount");
+/// cluster.files.ca = Some(folder.join("ca.crt"));
+/// cluster.files.bearer = Some(folder.join("token"));
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FetchFiles {
+    /// The only authorities that count, in PEM. `None`: those of the system.
+    pub ca: Option<PathBuf>,
+    /// A certificate, its chain and its private key, in PEM.
+    pub client_cert: Option<PathBuf>,
+    /// A bearer token.
+    pub bearer: Option<PathBuf>,
+}
+
+/// An issuer whose keys are fetched.
+///
+/// ```
+/// use rotogate::remote_keys::{KeyLocation, RemoteIssuer};
+///
+/// let issuer = RemoteIssuer::new("google", "https://accounts.google.com");
+/// assert_eq!(issuer.location, KeyLocation::Discovery);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RemoteIssuer {
+    /// A short name, for logs, metrics and the kept set.
+    pub name: String,
+    /// `iss` of its tokens, exactly.
+    pub issuer: String,
+    /// Where its keys are.
+    pub location: KeyLocation,
+    /// The algorithms that its keys may have; empty: every one. The first RSA algorithm is that of RSA keys without
+    /// `alg`.
+    pub algorithms: Vec<Algorithm>,
+    /// How often they are fetched.
+    pub fetch: FetchSettings,
+    /// What its server asks for.
+    pub files: FetchFiles,
+    /// The proxy through which its server is asked.
+    pub proxy: Option<Proxy>,
+}
+
+impl RemoteIssuer {
+    /// An issuer with discovery and the default settings.
+    pub fn new(name: impl Into<String>, issuer: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            issuer: issuer.into(),
+            location: KeyLocation::Discovery,
+            algorithms: Vec::new(),
+            fetch: FetchSettings::default(),
+            files: FetchFiles::default(),
+            proxy: None,
+        }
+    }
+
+    /// Its keys are at this URL; there is no discovery.
+    #[must_use]
+    pub fn jwks_url(self, url: impl Into<String>) -> Self {
+        Self { location: KeyLocation::JwksUrl(url.into()), ..self }
+    }
+
+    /// Its discovery document is at this URL.
+    #[must_use]
+    pub fn discovery_at(self, url: impl Into<String>) -> Self {
+        Self { location: KeyLocation::DiscoveryAt(url.into()), ..self }
+    }
+
+    /// Only keys of these algorithms count.
+    #[must_use]
+    pub fn algorithms(self, algorithms: impl IntoIterator<Item = Algorithm>) -> Self {
+        Self { algorithms: algorithms.into_iter().collect(), ..self }
+    }
+
+    /// Fetches with these settings.
+    #[must_use]
+    pub fn fetch(self, fetch: FetchSettings) -> Self {
+        Self { fetch, ..self }
+    }
+
+    /// Reads the file of authorities, and makes a client of the files.
+    ///
+    /// # Errors
+    /// Why they cannot be used.
+    pub fn check_files(&self) -> Result<(), FetchFailure> {
+        FetchClient::new(self).current().map(drop)
+    }
+
+    /// Where its keys come from, as one text: another text is another source.
+    pub(super) fn source(&self) -> String {
+        match &self.location {
+            KeyLocation::Discovery => "discovery".to_owned(),
+            KeyLocation::DiscoveryAt(url) => format!("discovery {url}"),
+            KeyLocation::JwksUrl(url) => format!("jwks_url {url}"),
+        }
+    }
+}
+
+/// An issuer whose keys cannot be fetched as it is configured.
+///
+/// ```
+/// use rotogate::remote_keys::RemoteIssuer;
+///
+/// let error = RemoteIssuer::new("id", "http://id.example.com").check().unwrap_err();
+/// assert_eq!(error.key, "url");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {message}")]
+#[non_exhaustive]
+pub struct InvalidRemoteIssuer {
+    /// The setting at fault: `url`, `discovery`, `jwks_url`, or one of `fetch`.
+    pub key: &'static str,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+impl RemoteIssuer {
+    /// Checks the settings. Sends no request.
+    ///
+    /// # Errors
+    /// The settings contradict each other, or a URL cannot be asked.
+    pub fn check(&self) -> Result<(), InvalidRemoteIssuer> {
+        let refuse = |key, message: String| Err(InvalidRemoteIssuer { key, message });
+        if let Some((key, why)) = self.fetch.problem() {
+            return refuse(key, why.to_owned());
+        }
+        let (key, url) = match &self.location {
+            KeyLocation::Discovery => ("url", &self.issuer),
+            KeyLocation::DiscoveryAt(url) => ("discovery", url),
+            KeyLocation::JwksUrl(url) => ("jwks_url", url),
+        };
+        match FetchTarget::parse(url, Allowed::by_operator()) {
+            Ok(_) => Ok(()),
+            Err(why) => refuse(key, why.to_string()),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! A call of one of the store's functions: one statement, one round trip.
+
+use std::fmt;
+
+use bytes::BytesMut;
+use tokio_postgres::Row;
+use tokio_postgres::types::{FromSql, IsNull, ToSql, Type};
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use rotogate_core::store::{StoreError, WriteOutcome};
+
+/// A function with its arguments.
+pub(super) struct Call {
+    pub(super) function: &'static str,
+    pub(super) args: Vec<Arg>,
+}
+
+/// An argument. It does not print: the driver logs arguments, and some hold secrets of sessions.
+pub(super) enum Arg {
+    Bool(bool),
+    Small(i16),
+    Int(i32),
+    Big(i64),
+    Text(&'static str),
+    Bytes(Zeroizing<Vec<u8>>),
+    ByteList(Vec<Vec<u8>>),
+    Id(Uuid),
+    Ids(Vec<Uuid>),
+    Bigs(Vec<i64>),
+    Null(Type),
+}
+
+impl Call {
+    pub(super) fn new(function: &'static str, args: Vec<Arg>) -> Self {
+        Self { function, args }
+    }
+
+    pub(super) fn text(&self, schema: &str) -> String {
+        let places: Vec<String> = (1..=self.args.len()).map(|place| format!("${place}")).collect();
+        format!("select * from \"{schema}\".{}({})", self.function, places.join(", "))
+    }
+}
+
+impl Arg {
+    pub(super) fn bytes(bytes: &[u8]) -> Self {
+        Self::Bytes(Zeroizing::new(bytes.to_vec()))
+    }
+
+    pub(super) fn kind(&self) -> Type {
+        match self {
+            Self::Bool(_) => Type::BOOL,
+            Self::Small(_) => Type::INT2,
+            Self::Int(_) => Type::INT4,
+            Self::Big(_) => Type::INT8,
+            Self::Text(_) => Type::TEXT,
+            Self::Bytes(_) => Type::BYTEA,
+            Self::ByteList(_) => Type::BYTEA_ARRAY,
+            Self::Id(_) => Type::UUID,
+            Self::Ids(_) => Type::UUID_ARRAY,
+            Self::Bigs(_) => Type::INT8_ARRAY,
+            Self::Null(kind) => kind.clone(),
+        }
+    }
+}
+
+impl fmt::Debug for Arg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
+type Encoded = Result<IsNull, Box<dyn std::error::Error + Sync + Send>>;
+
+impl ToSql for Arg {
+    fn to_sql(&self, kind: &Type, out: &mut BytesMut) -> Encoded {
+        match self {
+            Self::Bool(value) => value.to_sql_checked(kind, out),
+            Self::Small(value) => value.to_sql_checked(kind, out),
+            Self::Int(value) => value.to_sql_checked(kind, out),
+            Self::Big(value) => value.to_sql_checked(kind, out),
+            Self::Text(value) => value.to_sql_checked(kind, out),
+            Self::Bytes(value) => value.as_slice().to_sql_checked(kind, out),
+            Self::ByteList(value) => value.to_sql_checked(kind, out),
+            Self::Id(value) => value.to_sql_checked(kind, out),
+            Self::Ids(value) => value.to_sql_checked(kind, out),
+            Self::Bigs(value) => value.to_sql_checked(kind, out),
+            Self::Null(_) => Ok(IsNull::Yes),
+        }
+    }
+
+    fn accepts(_: &Type) -> bool {
+        // The value that it holds is asked.
+        true
+    }
+
+    fn to_sql_checked(&self, kind: &Type, out: &mut BytesMut) -> Encoded {
+        self.to_sql(kind, out)
+    }
+}
+
+/// A row that a function returned.
+pub(super) struct ResultRow(pub(super) Row);
+
+impl ResultRow {
+    pub(super) fn get<'a, T: FromSql<'a>>(&'a self, name: &str) -> Result<T, StoreError> {
+        self.0.try_get(name).map_err(|_| unexpected(&format!("no {name}")))
+    }
+
+    pub(super) fn status(&self) -> Result<&str, StoreError> {
+        self.get("o_status")
+    }
+
+    /// A word that this program does not know.
+    pub(super) fn unknown(&self) -> StoreError {
+        unexpected(&format!("the word {:?}", self.status().unwrap_or_default()))
+    }
+}
+
+pub(super) fn unexpected(what: &str) -> StoreError {
+    StoreError::new(format!("a reply of PostgreSQL cannot be understood: it has {what}"))
+        .with_outcome(WriteOutcome::InDoubt)
+}

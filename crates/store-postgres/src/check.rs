@@ -1,0 +1,359 @@
+//! Whether a server is fit for a store.
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
+
+use super::connect::{Connection, ConnectionPool, PostgresFailure};
+use super::loss::{KnownHistory, ServerPosition};
+use super::migrate::{self, migrate};
+use super::options::{PostgresOptions, mistake};
+use super::record::time;
+use super::revoke::writes;
+use super::{PostgresInner, fault, hint};
+use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
+use rotogate_core::store::kit::fields::{Op, new_op};
+use rotogate_core::store::kit::mark::{self, Marker};
+use rotogate_core::store::{InspectedServer, StoreError, round_trip};
+
+/// The oldest server that knows everything that is used.
+const OLDEST: u32 = 130_000;
+/// The connections that only revocations use.
+const FOR_REVOCATIONS: usize = 2;
+
+const SETTINGS: &str = "select current_setting('server_version_num') as version, \
+    current_setting('server_version') as version_text, current_setting('synchronous_commit') as commits, \
+    current_setting('fsync') as fsync, current_setting('full_page_writes') as pages, \
+    current_setting('transaction_read_only') as read_only, pg_is_in_recovery() as standby, \
+    (select setting from pg_settings where name = 'statement_timeout') as timeout, \
+    current_setting('synchronous_standby_names') as standbys, (select count(*) from pg_stat_replication) as followers, \
+    floor(extract(epoch from clock_timestamp()) * 1000)::bigint as now";
+
+/// Is the server fit, and may the gate's user look into the schema?
+async fn fitness(options: &PostgresOptions, connection: &Connection) -> Result<Settings, StoreError> {
+    let clock = SystemTime::new();
+    let before = clock.wall();
+    let settings = Settings(ask(options, connection, SETTINGS).await?.pop());
+    let after = clock.wall();
+    check_server(options, &settings)?;
+    compare_clocks(options, before, time(settings.number("now")), after)?;
+    check_schema(options, connection).await?;
+    Ok(settings)
+}
+
+pub(super) async fn open(options: PostgresOptions) -> Result<PostgresInner, StoreError> {
+    options.check()?;
+    let options = Arc::new(options);
+    let commands = Arc::new(ConnectionPool::new(Arc::clone(&options), options.connections));
+    let connection = first_connection(&commands).await?;
+    fitness(&options, &connection).await?;
+    // Before anything is written: an attempt to start must not bring an older store nearer to the mark.
+    let is_accepted = compare_with_mark(&options, &connection).await?;
+    commands.give_back(connection);
+    migrate(&commands).await?;
+    let connection = first_connection(&commands).await?;
+    check_rights(&options, &connection).await?;
+    let [history, store] = check_head(&options, &connection).await?;
+    commands.give_back(connection);
+    let written = Arc::new(Notify::new());
+    let inner = PostgresInner {
+        issuer: options.issuer.as_str().into(),
+        known: KnownHistory::new(history),
+        store,
+        node: new_op()?,
+        revocations: ConnectionPool::new(Arc::clone(&options), FOR_REVOCATIONS),
+        hints: tokio::spawn(hint(Arc::clone(&commands), Arc::clone(&written))),
+        mark: Marker::new(options.high_water.as_deref(), store),
+        written,
+        commands,
+        doubts: rotogate_core::store::kit::doubts::Doubts::default(),
+        options,
+    };
+    // A write shows that the store takes any.
+    let answer = inner.one("rg_check", Vec::new()).await?;
+    inner.known.adopt(history, ServerPosition::in_answer(&answer)?);
+    inner.mark.begin(writes(&answer)?, is_accepted).await?;
+    Ok(inner)
+}
+
+/// What a start would find, without a change: what the server is, or why the gate would not start.
+pub(super) async fn inspect(options: PostgresOptions) -> Result<InspectedServer, StoreError> {
+    options.check()?;
+    let options = Arc::new(options);
+    let connection = first_connection(&ConnectionPool::new(Arc::clone(&options), 1)).await?;
+    let settings = fitness(&options, &connection).await?;
+    let (address, version) = (options.address(), settings.get("version_text"));
+    if !settings.get("standbys").is_empty() && settings.number("followers") == 0 {
+        return Err(mistake(format!(
+            "PostgreSQL at {address} waits for synchronous standbys, and none follows it: start one, or empty \
+             synchronous_standby_names"
+        )));
+    }
+    compare_with_mark(&options, &connection).await?;
+    let state = match made(&options, &connection).await? {
+        0 => {
+            check_may_make(&options, &connection).await?;
+            "there is no store yet"
+        }
+        made => {
+            migrate::check_version(&options, made)?;
+            check_rights(&options, &connection).await?;
+            check_head(&options, &connection).await?;
+            "the store is this gate's"
+        }
+    };
+    let ask = || async {
+        connection.client.simple_query("select 1").await.map_err(|error| fault::judge(&options, &error).error)
+    };
+    let round_trip = round_trip(ask).await?;
+    Ok(InspectedServer { found: format!("PostgreSQL at {address} has version {version}; {state}"), round_trip })
+}
+
+/// By how many versions the store was made. 0: there is none.
+async fn made(options: &PostgresOptions, connection: &Connection) -> Result<usize, StoreError> {
+    let made = migrate::version(&connection.client, &options.schema).await;
+    made.map_err(|error| fault::judge(options, &error).error)
+}
+
+/// True if the mark contradicts what is there, and the operator accepts it.
+async fn compare_with_mark(options: &PostgresOptions, connection: &Connection) -> Result<bool, StoreError> {
+    let (file, schema) = (options.high_water.as_deref(), &options.schema);
+    if file.is_none() {
+        return Ok(false);
+    }
+    let mut there = None;
+    let place = place(options);
+    if made(options, connection).await? > 0 {
+        let statement = format!(
+            "select encode(h.store, 'hex') as store, w.last_value as writes from \"{schema}\".head h, \"{schema}\".writes w"
+        );
+        if let Some(head) = ask(options, connection, &statement).await?.pop() {
+            let head = Settings(Some(head));
+            there = Some((head.name("store", &place)?, u64::try_from(head.number("writes")).unwrap_or_default()));
+        }
+    }
+    mark::compare(file, options.accept_restored, there, &place)
+}
+
+impl PostgresInner {
+    /// Does the server take writes, and is it still fit?
+    pub(super) async fn check(&self) -> Result<(), StoreError> {
+        let clock = SystemTime::new();
+        let before = clock.wall();
+        let answer = self.one("rg_check", Vec::new()).await?;
+        if answer.status()? != "ready" {
+            return Err(answer.unknown());
+        }
+        compare_clocks(&self.options, before, time(answer.get("o_now")?), clock.wall())
+    }
+
+    pub(super) async fn settle(&self) -> Result<(), StoreError> {
+        let answer = self.one("rg_settle", Vec::new()).await?;
+        if answer.status()? == "settled" { Ok(()) } else { Err(answer.unknown()) }
+    }
+}
+
+/// Tries again while that may help.
+async fn first_connection(pool: &ConnectionPool) -> Result<Connection, StoreError> {
+    let mut last = None;
+    let trying = async {
+        loop {
+            match pool.connection().await {
+                Ok(connection) => return Ok(connection),
+                Err(PostgresFailure { error, again: false, .. }) => return Err(error),
+                Err(PostgresFailure { error, .. }) => last = Some(error),
+            }
+        }
+    };
+    match timeout(pool.options.timeouts.operation, trying).await {
+        Ok(done) => done,
+        Err(_) => Err(last.unwrap_or_else(|| {
+            super::connect::not_done(format!("PostgreSQL at {} does not answer", pool.options.address()))
+        })),
+    }
+}
+
+async fn ask(
+    options: &PostgresOptions,
+    connection: &Connection,
+    statement: &str,
+) -> Result<Vec<SimpleQueryRow>, StoreError> {
+    let replies = match timeout(options.timeouts.operation, connection.client.simple_query(statement)).await {
+        Ok(Ok(replies)) => replies,
+        Ok(Err(error)) => return Err(fault::judge(options, &error).error),
+        Err(_) => return Err(super::connect::not_done(format!("PostgreSQL at {} does not answer", options.address()))),
+    };
+    let rows = replies.into_iter().filter_map(|reply| match reply {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    Ok(rows.collect())
+}
+
+/// The row of settings.
+struct Settings(Option<SimpleQueryRow>);
+
+impl Settings {
+    fn get(&self, name: &str) -> &str {
+        self.0.as_ref().and_then(|row| row.try_get(name).ok().flatten()).unwrap_or_default()
+    }
+
+    fn number(&self, name: &str) -> i64 {
+        self.get(name).parse().unwrap_or_default()
+    }
+
+    /// A name of a store or of a history, in hexadecimal digits.
+    fn name(&self, of: &str, place: &str) -> Result<Op, StoreError> {
+        let name = u64::from_str_radix(self.get(of), 16).ok().filter(|_| self.get(of).len() == 16);
+        name.map(u64::to_be_bytes).ok_or_else(|| mistake(format!("{place} has no {of}: restore a whole back-up")))
+    }
+}
+
+fn check_server(options: &PostgresOptions, settings: &Settings) -> Result<(), StoreError> {
+    let address = options.address();
+    if settings.number("version") < OLDEST.into() {
+        let version = settings.get("version_text");
+        let oldest = OLDEST / 10_000;
+        return Err(mistake(format!("PostgreSQL at {address} has version {version}: {oldest} or later is needed")));
+    }
+    if settings.get("standby") == "t" || settings.get("read_only") == "on" {
+        return Err(mistake(format!(
+            "PostgreSQL at {address} is a standby or read-only and takes no writes: give the address of the primary, and set \
+             default_transaction_read_only off for the gate's user"
+        )));
+    }
+    let commits = settings.get("commits");
+    if !["on", "remote_apply"].contains(&commits) {
+        return Err(mistake(format!(
+            "PostgreSQL at {address} has synchronous_commit {commits} for the gate's user or its database, by which it \
+             acknowledges what a crash or a failover loses: set it to on"
+        )));
+    }
+    if options.named
+        && settings.number("timeout") != i64::try_from(options.timeouts.statement.as_millis()).unwrap_or(-1)
+    {
+        return Err(mistake(format!(
+            "PostgreSQL at {address} does not have the gate's statement_timeout: a pooler is between, set statements = \
+             \"unnamed\""
+        )));
+    }
+    if settings.get("fsync") != "on" || settings.get("pages") != "on" {
+        tracing::warn!(
+            %address,
+            "PostgreSQL has fsync or full_page_writes off: a crash of its machine loses sessions and revocations; set both on"
+        );
+    }
+    Ok(())
+}
+
+/// Two clocks that differ cannot both be right, and tokens would be refused or live too long. The server's clock, and ours
+/// before and after it was asked.
+pub(super) fn compare_clocks(
+    options: &PostgresOptions,
+    before: Timestamp,
+    theirs: Timestamp,
+    after: Timestamp,
+) -> Result<(), StoreError> {
+    let leeway = options.leeway;
+    if theirs.plus(leeway) < before || theirs > after.plus(leeway) {
+        let apart = theirs.since(after).max(before.since(theirs)).as_secs();
+        return Err(mistake(format!(
+            "the clock of PostgreSQL at {} and this machine's differ by {apart} s, which is more than the leeway: set both by NTP",
+            options.address()
+        )));
+    }
+    Ok(())
+}
+
+fn lacking(options: &PostgresOptions, what: &str) -> StoreError {
+    let address = options.address();
+    mistake(format!("PostgreSQL at {address} does not allow the gate's user {what}: docs/postgres.md has its rights"))
+}
+
+/// A schema that the gate's user may not look into.
+async fn check_schema(options: &PostgresOptions, connection: &Connection) -> Result<(), StoreError> {
+    let schema = &options.schema;
+    let closed =
+        format!("select 1 from pg_namespace where nspname = '{schema}' and not has_schema_privilege(oid, 'usage')");
+    match ask(options, connection, &closed).await?.first() {
+        Some(_) => Err(lacking(options, &format!("the schema {schema}: grant usage on schema {schema}"))),
+        None => Ok(()),
+    }
+}
+
+/// Where there is no store, the gate's user makes one.
+async fn check_may_make(options: &PostgresOptions, connection: &Connection) -> Result<(), StoreError> {
+    let schema = &options.schema;
+    let may = format!(
+        "select 1 from pg_database where datname = current_database() and case \
+         when exists (select 1 from pg_namespace where nspname = '{schema}') then has_schema_privilege('{schema}', 'create') \
+         else has_database_privilege(oid, 'create') end"
+    );
+    match ask(options, connection, &may).await?.first() {
+        Some(_) => Ok(()),
+        None => Err(lacking(options, "to make the tables: make the user the owner of the database")),
+    }
+}
+
+/// What the gate's user lacks.
+async fn check_rights(options: &PostgresOptions, connection: &Connection) -> Result<(), StoreError> {
+    let schema = &options.schema;
+    let tables = format!(
+        "select p || ' on table ' || t from unnest(array['head','stamp','session','revocation','revocation_log','node','relay','change','counter','remembered']) t, \
+         unnest(array['select','insert','update','delete']) p where not has_table_privilege('\"{schema}\".' || t, p) \
+         union all select p || ' on sequence ' || q from unnest(array['log_id','writes']) q, unnest(array['usage','select']) p \
+         where not has_sequence_privilege('\"{schema}\".' || q, p) \
+         union all select 'execute on function ' || f.oid::regprocedure from pg_proc f \
+         join pg_namespace n on n.oid = f.pronamespace \
+         where (n.nspname = '{schema}' or (n.nspname = 'pg_catalog' and f.proname in \
+         ('pg_control_system', 'pg_walfile_name', 'pg_current_wal_lsn', 'pg_current_wal_flush_lsn', 'pg_logical_emit_message'))) \
+         and not has_function_privilege(f.oid, 'execute') limit 1"
+    );
+    match ask(options, connection, &tables).await?.first().and_then(|row| row.get(0)) {
+        Some(what) => Err(lacking(options, &format!("something that it needs: grant {what}"))),
+        None => Ok(()),
+    }
+}
+
+fn place(options: &PostgresOptions) -> String {
+    format!("the store {:?} in PostgreSQL at {}", options.schema, options.address())
+}
+
+/// Is the store this gate's? Its history and its name.
+async fn check_head(options: &PostgresOptions, connection: &Connection) -> Result<[Op; 2], StoreError> {
+    let schema = &options.schema;
+    let place = place(options);
+    let statement = format!(
+        "select h.issuer, h.keyring, encode(h.history, 'hex') as history, encode(h.store, 'hex') as store, h.copying from \"{schema}\".head h, \"{schema}\".stamp"
+    );
+    let Some(head) = ask(options, connection, &statement).await?.pop() else {
+        return Err(mistake(format!("{place} lost its head: restore a whole back-up, or use another schema")));
+    };
+    // First: a store with data of its own must not be told what else differs.
+    match (head.try_get("copying").ok().flatten(), &options.copying) {
+        (None, None) => {}
+        (Some(copied), Some(from)) if copied == from => {}
+        (Some(_), None) => {
+            return Err(mistake(format!(
+                "{place} is a copy that is not whole yet: run rotogate store copy again, or use another schema"
+            )));
+        }
+        (None, Some(_)) => {
+            return Err(mistake(format!("{place} has data of its own: copy into an empty one, or use another schema")));
+        }
+        (Some(_), Some(_)) => {
+            return Err(mistake(format!("{place} is an unfinished copy of another store: use another schema")));
+        }
+    }
+    let head = Settings(Some(head));
+    let (issuer, keyring) = (head.get("issuer"), head.get("keyring"));
+    if issuer != options.issuer {
+        return Err(mistake(format!("{place} belongs to the issuer {issuer:?}: use another schema, or that issuer")));
+    }
+    if keyring != options.keyring.to_string() {
+        return Err(mistake(format!("{place} belongs to another keyring, {keyring}: use that one, or another schema")));
+    }
+    Ok([head.name("history", &place)?, head.name("store", &place)?])
+}

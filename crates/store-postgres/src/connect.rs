@@ -1,0 +1,288 @@
+//! Connections: each carries one statement at a time, and is made again after a fault.
+//!
+//! Every call may be sent again: the server finds out that it was done. So a call whose reply did not come goes out again,
+//! over another connection, until the deadline of its operation. A commit is never cancelled: the connection is closed
+//! instead.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::poll_fn;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_postgres::error::{DbError, SqlState};
+use tokio_postgres::types::Type;
+use tokio_postgres::{AsyncMessage, Client, Error, Row, Statement};
+
+use super::call::Call;
+use super::fault;
+use super::options::{PostgresOptions, Purpose};
+use rotogate_core::random::jittered;
+use rotogate_core::store::{StoreError, WriteOutcome};
+
+/// How many calls wait at once. One more is refused: it would wait longer than its deadline.
+const MAX_IN_FLIGHT: usize = 1024;
+/// The first pause before a call is sent again, or a connection is tried again. Each later one is twice as long.
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// For `Retry-After`.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Connections of one kind.
+pub(super) struct ConnectionPool {
+    pub(super) options: Arc<PostgresOptions>,
+    idle: Mutex<Vec<Connection>>,
+    /// As many as there may be connections.
+    places: Semaphore,
+    in_flight: Semaphore,
+    connecting: tokio::sync::Mutex<Connecting>,
+}
+
+#[derive(Default)]
+struct Connecting {
+    failures: u32,
+    next_try: Option<Instant>,
+}
+
+/// A connection. It ends when it is dropped.
+pub(super) struct Connection {
+    pub(super) client: Client,
+    prepared: HashMap<&'static str, Statement>,
+    /// The server warned of a commit that it did not wait for.
+    doubtful: Arc<AtomicBool>,
+    driver: JoinHandle<()>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // A driver that waits for a reply would wait on.
+        self.driver.abort();
+    }
+}
+
+/// Why one attempt failed.
+pub(super) struct PostgresFailure {
+    pub(super) error: StoreError,
+    /// Sending the same again may help.
+    pub(super) again: bool,
+    /// All idle connections are of no more use, too.
+    pub(super) all: bool,
+    /// The data is of another history than the call.
+    pub(super) is_other_history: bool,
+}
+
+impl PostgresFailure {
+    /// No more than an error: a repetition fails alike, and other connections are as good as before.
+    fn for_good(error: StoreError) -> Self {
+        Self { error, again: false, all: false, is_other_history: false }
+    }
+}
+
+impl ConnectionPool {
+    pub(super) fn new(options: Arc<PostgresOptions>, connections: usize) -> Self {
+        Self {
+            options,
+            idle: Mutex::default(),
+            places: Semaphore::new(connections),
+            in_flight: Semaphore::new(MAX_IN_FLIGHT),
+            connecting: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Calls a function, again and again if it must, until the operation's deadline.
+    pub(super) async fn ask(&self, call: &Call) -> Result<Vec<Row>, PostgresFailure> {
+        let Ok(_permit) = self.in_flight.try_acquire() else {
+            let error = not_done(format!("{MAX_IN_FLIGHT} requests to PostgreSQL wait for their replies"));
+            return Err(PostgresFailure::for_good(error));
+        };
+        let deadline = Instant::now() + self.options.timeouts.operation;
+        let (sent, mut pause, mut last) = (AtomicBool::new(false), FIRST_PAUSE, None);
+        loop {
+            let Ok(done) = timeout_at(deadline, self.attempt(call, &sent)).await else {
+                let late = || StoreError::new(format!("PostgreSQL at {} does not answer", self.options.address()));
+                return Err(PostgresFailure::for_good(outcome(last.unwrap_or_else(late), &sent)));
+            };
+            let failed = match done {
+                Ok(rows) => return Ok(rows),
+                Err(failed) => failed,
+            };
+            let wait = jittered(pause);
+            if !failed.again || Instant::now() + wait >= deadline {
+                return Err(PostgresFailure { error: outcome(failed.error, &sent), ..failed });
+            }
+            // Says more than that time ran out.
+            last = Some(failed.error);
+            tokio::time::sleep(wait).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Sends a call once. `sent` remains true while it may have been carried out.
+    async fn attempt(&self, call: &Call, sent: &AtomicBool) -> Result<Vec<Row>, PostgresFailure> {
+        let Ok(_place) = self.places.acquire().await else {
+            return Err(PostgresFailure::for_good(not_done("the store is closed")));
+        };
+        let mut connection = self.connection().await?;
+        let was_sent = sent.swap(true, Ordering::Relaxed);
+        let failed = match timeout(self.options.timeouts.statement, connection.run(call, &self.options)).await {
+            Ok(Ok(rows)) if connection.doubtful.load(Ordering::Acquire) => {
+                drop(rows);
+                let error = StoreError::new(format!(
+                    "PostgreSQL at {} did not wait for its synchronous standby: the write may be lost",
+                    self.options.address()
+                ));
+                // A repetition would find it done, and say so.
+                PostgresFailure::for_good(error.with_outcome(WriteOutcome::InDoubt))
+            }
+            Ok(Ok(rows)) => {
+                self.idle.lock().push(connection);
+                return Ok(rows);
+            }
+            Ok(Err(error)) => {
+                let failed = fault::judge(&self.options, &error);
+                if failed.error.outcome() != WriteOutcome::InDoubt && !failed.all && !connection.client.is_closed() {
+                    self.idle.lock().push(connection);
+                }
+                failed
+            }
+            Err(_) => {
+                let what = format!("PostgreSQL at {} does not answer", self.options.address());
+                PostgresFailure { again: true, all: true, ..PostgresFailure::for_good(StoreError::new(what)) }
+            }
+        };
+        if failed.all {
+            self.idle.lock().clear();
+        }
+        if failed.error.outcome() == WriteOutcome::NotDone {
+            sent.store(was_sent, Ordering::Relaxed);
+        }
+        Err(failed)
+    }
+
+    /// A connection of the pool, or a new one. Nothing keeps count of it but the caller.
+    pub(super) async fn connection(&self) -> Result<Connection, PostgresFailure> {
+        let idle = || {
+            let mut idle = self.idle.lock();
+            while let Some(connection) = idle.pop() {
+                if !connection.client.is_closed() {
+                    return Some(connection);
+                }
+            }
+            None
+        };
+        if let Some(connection) = idle() {
+            return Ok(connection);
+        }
+        // One at a time: a server that comes back is not run over.
+        let mut connecting = self.connecting.lock().await;
+        if let Some(connection) = idle() {
+            return Ok(connection);
+        }
+        if let Some(at) = connecting.next_try {
+            tokio::time::sleep_until(at).await;
+        }
+        match connect(&self.options, Purpose::Statements, None).await {
+            Ok(connection) => {
+                *connecting = Connecting::default();
+                Ok(connection)
+            }
+            Err(failed) => {
+                let longest = FIRST_PAUSE.saturating_mul(1 << connecting.failures.min(8)).min(LONGEST_PAUSE);
+                connecting.failures = connecting.failures.saturating_add(1);
+                connecting.next_try = Some(Instant::now() + jittered(longest));
+                Err(failed)
+            }
+        }
+    }
+
+    /// Puts a connection back.
+    pub(super) fn give_back(&self, connection: Connection) {
+        self.idle.lock().push(connection);
+    }
+}
+
+/// Makes a connection. Each notification wakes `heard`.
+pub(super) async fn connect(
+    options: &PostgresOptions,
+    purpose: Purpose,
+    heard: Option<Arc<Notify>>,
+) -> Result<Connection, PostgresFailure> {
+    let config = options.config(purpose).map_err(PostgresFailure::for_good)?;
+    let tls = options.tls().map_err(PostgresFailure::for_good)?;
+    // Around all of it: the driver's own timeout leaves out the greeting.
+    let (client, mut connection) = match timeout(options.timeouts.connect, config.connect(tls)).await {
+        Ok(Ok(connected)) => connected,
+        Ok(Err(error)) => {
+            let failed = fault::judge(options, &error);
+            return Err(PostgresFailure { error: failed.error.with_outcome(WriteOutcome::NotDone), ..failed });
+        }
+        Err(_) => {
+            let what = format!("PostgreSQL at {} cannot be reached: no connection in time", options.address());
+            return Err(PostgresFailure { again: true, ..PostgresFailure::for_good(not_done(what)) });
+        }
+    };
+    let doubtful = Arc::new(AtomicBool::new(false));
+    let doubt = Arc::clone(&doubtful);
+    let driver = tokio::spawn(async move {
+        let mut messages = poll_fn(move |context| connection.poll_message(context));
+        while let Some(Ok(message)) = messages.next().await {
+            match message {
+                // It comes before the end of the reply, so the flag is there when the caller looks.
+                AsyncMessage::Notice(notice) if is_doubt(&notice) => doubt.store(true, Ordering::Release),
+                AsyncMessage::Notification(_) => heard.iter().for_each(|heard| heard.notify_one()),
+                _ => {}
+            }
+        }
+    });
+    Ok(Connection { client, prepared: HashMap::new(), doubtful, driver })
+}
+
+/// Whoever ends the wait for a synchronous standby turns it into a success with a warning. Its words depend on the
+/// server's language, and none of our functions warns.
+fn is_doubt(notice: &DbError) -> bool {
+    [SqlState::WARNING, SqlState::ADMIN_SHUTDOWN].contains(notice.code())
+}
+
+impl Connection {
+    async fn run(&mut self, call: &Call, options: &PostgresOptions) -> Result<Vec<Row>, Error> {
+        let mut args: Vec<_> = call.args.iter().map(|arg| arg as &(dyn tokio_postgres::types::ToSql + Sync)).collect();
+        if !options.named {
+            let typed: Vec<(_, Type)> = args.drain(..).zip(call.args.iter().map(super::call::Arg::kind)).collect();
+            return self.client.query_typed(&call.text(&options.schema), &typed).await;
+        }
+        let statement = match self.prepared.get(call.function) {
+            Some(statement) => statement.clone(),
+            None => {
+                let types: Vec<_> = call.args.iter().map(super::call::Arg::kind).collect();
+                let statement = self.client.prepare_typed(&call.text(&options.schema), &types).await?;
+                self.prepared.insert(call.function, statement.clone());
+                statement
+            }
+        };
+        self.client.query(&statement, &args).await
+    }
+
+    /// Waits until it ended.
+    pub(super) async fn ended(&mut self) {
+        drop((&mut self.driver).await);
+    }
+}
+
+pub(super) fn not_done(message: impl Into<String>) -> StoreError {
+    StoreError::new(message).with_outcome(WriteOutcome::NotDone).with_retry_after(RETRY_AFTER)
+}
+
+fn outcome(error: StoreError, sent: &AtomicBool) -> StoreError {
+    let error = error.with_retry_after(RETRY_AFTER);
+    match (sent.load(Ordering::Relaxed), error.outcome()) {
+        // An earlier attempt may have been carried out.
+        (true, WriteOutcome::NotDone | WriteOutcome::InDoubt) => error.with_outcome(WriteOutcome::InDoubt),
+        (false, WriteOutcome::InDoubt) => error.with_outcome(WriteOutcome::NotDone),
+        (_, _) => error,
+    }
+}

@@ -1,0 +1,106 @@
+//! What an error of the driver means.
+
+use std::error::Error as _;
+use std::io;
+
+use tokio_postgres::Error;
+use tokio_postgres::error::{DbError, Severity, SqlState};
+
+use super::connect::PostgresFailure;
+use super::options::PostgresOptions;
+use rotogate_core::store::{StoreError, WriteOutcome};
+
+/// What `rg_begin` fails with.
+const OTHER_HISTORY: &str = "RG001";
+
+pub(super) fn judge(options: &PostgresOptions, error: &Error) -> PostgresFailure {
+    let (text, outcome, again, all) = match error.as_db_error() {
+        Some(refused) => of_server(options, refused),
+        None => of_connection(options, error),
+    };
+    let is_other_history = error.code().is_some_and(|code| code.code() == OTHER_HISTORY);
+    PostgresFailure { error: StoreError::new(text).with_outcome(outcome), again, all, is_other_history }
+}
+
+type Judged = (String, WriteOutcome, bool, bool);
+
+fn of_connection(options: &PostgresOptions, error: &Error) -> Judged {
+    let address = options.address();
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    if cause.is_some_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied) {
+        let text = format!(
+            "PostgreSQL at {address} is a standby or read-only and takes no writes: give the address of the primary, and set \
+             default_transaction_read_only off for the gate's user"
+        );
+        return (text, WriteOutcome::NotDone, true, true);
+    }
+    let mut text = format!("PostgreSQL at {address} cannot be reached: {error}");
+    if let Some(cause) = error.source() {
+        text = format!("{text}: {cause}");
+    }
+    // Whatever is wrong with a password or a certificate does not pass by itself.
+    let again = error.is_closed() || cause.is_some();
+    (text, WriteOutcome::InDoubt, again, error.is_closed())
+}
+
+/// An error ends its transaction, so nothing was done. Without names of users, which the server's own text may have.
+fn of_server(options: &PostgresOptions, refused: &DbError) -> Judged {
+    use WriteOutcome::{InDoubt, NotDone, Refused};
+    let address = options.address();
+    let code = refused.code();
+    let said = refused.message();
+    let pooled = "a pooler is between: set statements = \"unnamed\"";
+    let ends = matches!(refused.parsed_severity(), Some(Severity::Fatal | Severity::Panic));
+    match code.code() {
+        "28000" | "28P01" => {
+            let text =
+                format!("PostgreSQL at {address} refuses the user, its password or its certificate: correct them");
+            (text, NotDone, false, true)
+        }
+        "3D000" => (format!("PostgreSQL at {address} has no such database: create it"), NotDone, false, false),
+        "42501" => {
+            let text = format!(
+                "PostgreSQL at {address} does not allow the gate's user something ({said}): docs/postgres.md \
+                 has its rights"
+            );
+            (text, NotDone, false, false)
+        }
+        "25006" => {
+            let text = format!(
+                "PostgreSQL at {address} is a standby or read-only and takes no writes: give the address of the primary"
+            );
+            (text, NotDone, true, true)
+        }
+        "3F000" | "42P01" | "42883" => {
+            let text = format!("PostgreSQL at {address} has lost parts of the store ({said}): restore a back-up");
+            (text, NotDone, false, false)
+        }
+        "40001" | "40P01" | "55P03" | "57014" => {
+            (format!("PostgreSQL at {address} was too busy ({said})"), NotDone, true, false)
+        }
+        "0A000" if said.contains("cached plan") => {
+            (format!("PostgreSQL at {address} has another version of the store now ({said})"), NotDone, true, true)
+        }
+        "08P01" if said.contains("startup parameter") => {
+            (format!("PostgreSQL at {address} refuses the gate's settings ({said}): {pooled}"), NotDone, false, false)
+        }
+        "26000" | "42P05" => {
+            (format!("PostgreSQL at {address} lost a statement of the gate ({said}): {pooled}"), NotDone, false, true)
+        }
+        "53300" => {
+            (format!("PostgreSQL at {address} has too many connections: raise max_connections"), NotDone, true, false)
+        }
+        "53100" | "53200" | "53400" => (format!("PostgreSQL at {address} has no room: {said}"), NotDone, false, false),
+        OTHER_HISTORY => {
+            let text = "PostgreSQL has lost writes: the gates write back what they know before they go on";
+            (text.to_owned(), NotDone, false, false)
+        }
+        "23505" => (format!("PostgreSQL at {address} refuses it: {said}"), Refused, false, false),
+        "57P03" => (format!("PostgreSQL at {address} is starting or stopping: {said}"), NotDone, true, true),
+        // The transaction may be at the end of its commit.
+        _ if ends || code == &SqlState::ADMIN_SHUTDOWN || code == &SqlState::CRASH_SHUTDOWN => {
+            (format!("PostgreSQL at {address} ended the connection: {said}"), InDoubt, true, true)
+        }
+        other => (format!("PostgreSQL at {address} failed: {said} (SQLSTATE {other})"), NotDone, false, false),
+    }
+}

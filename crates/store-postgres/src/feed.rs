@@ -1,0 +1,199 @@
+//! What other nodes revoke, as they write it.
+//!
+//! A node reads the log ten times a second, and whenever a notification says that there is something. Now and then the
+//! reading is a *beat*: the node reads its own monotonic clock first, and the reading writes the node's row. Whatever was
+//! acknowledged before that clock was read is in it, or in the pages behind it. A notification is a hint: nothing is lost
+//! with it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use super::PostgresInner;
+use super::connect::{ConnectionPool, FIRST_PAUSE, LONGEST_PAUSE, connect};
+use super::log::{Beat, LogProgress};
+use super::options::{PostgresOptions, Purpose};
+use rotogate_core::random::jittered;
+use rotogate_core::store::kit::fields::History;
+use rotogate_core::store::{Cursor, Feed, FeedStep, Follow, Heard, Revocation, StoreError};
+
+/// The longest wait for a notification.
+const POLL: Duration = Duration::from_millis(100);
+
+pub(super) struct PostgresFeed {
+    inner: Arc<PostgresInner>,
+    pool: ConnectionPool,
+    follow: Follow,
+    /// `None`: the live ones are read next.
+    place: Option<LogProgress>,
+    /// Entries that no step has brought yet.
+    ready: Vec<Revocation>,
+    /// A beat whose pages are not all read.
+    beat: Option<Heard>,
+    /// The monotonic time of the next beat.
+    next_beat: Duration,
+    faults: u32,
+    /// What the place and the beat are of.
+    history: History,
+    /// The last step said that writes were lost.
+    said_lost: bool,
+    heard: Arc<Notify>,
+    listener: Option<JoinHandle<()>>,
+}
+
+impl Drop for PostgresFeed {
+    fn drop(&mut self) {
+        self.listener.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// Listens, and connects again whenever the connection ends. After each time there may be something to read.
+async fn listen(options: Arc<PostgresOptions>, heard: Arc<Notify>) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        if let Ok(mut connection) = connect(&options, Purpose::Listening, Some(Arc::clone(&heard))).await
+            && connection.client.batch_execute(&format!("listen \"{}\"", options.schema)).await.is_ok()
+        {
+            pause = FIRST_PAUSE;
+            heard.notify_one();
+            connection.ended().await;
+        }
+        tokio::time::sleep(jittered(pause)).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+impl PostgresFeed {
+    pub(super) fn new(inner: Arc<PostgresInner>, from: &Cursor, follow: Follow) -> Result<Self, StoreError> {
+        let history = inner.known.history();
+        let place = inner.place(from)?;
+        let options = &inner.options;
+        let heard = Arc::new(Notify::new());
+        let listener = options.listens().then(|| tokio::spawn(listen(Arc::clone(options), Arc::clone(&heard))));
+        Ok(Self {
+            pool: ConnectionPool::new(Arc::clone(options), 1),
+            inner,
+            follow,
+            place,
+            ready: Vec::new(),
+            beat: None,
+            next_beat: Duration::ZERO,
+            faults: 0,
+            history,
+            said_lost: false,
+            heard,
+            listener,
+        })
+    }
+
+    /// Nothing is lost if a caller stops waiting: what was read is kept with the place it was read to.
+    async fn step(&mut self) -> Result<FeedStep, StoreError> {
+        loop {
+            let history = self.inner.known.history();
+            if self.history != history {
+                // The log is another one.
+                (self.place, self.beat, self.history) = (None, None, history);
+            }
+            if self.inner.known.is_lost() {
+                if self.said_lost {
+                    tokio::time::sleep(POLL).await;
+                }
+                self.said_lost = true;
+                return Ok(FeedStep { entries: std::mem::take(&mut self.ready), complete: None, lost: true });
+            }
+            self.said_lost = false;
+            if self.place.is_none() {
+                let (live, end) = self.inner.snapshot(&self.pool, self.history).await?;
+                self.ready.extend(live.into_values().map(|(_, entry)| entry));
+                self.place = Some(end);
+                // The pages behind a beat may be those that were lost.
+                self.beat = None;
+            }
+            // They hold from now on, whatever follows.
+            if !self.ready.is_empty() {
+                return Ok(FeedStep { entries: std::mem::take(&mut self.ready), complete: None, lost: false });
+            }
+            let now = self.follow.time.monotonic();
+            let beats = self.beat.is_none() && now >= self.next_beat;
+            if self.beat.is_none() && !beats {
+                tokio::select! {
+                    () = self.heard.notified() => {}
+                    () = tokio::time::sleep((self.next_beat - now).min(POLL)) => {}
+                }
+                if self.follow.time.monotonic() >= self.next_beat {
+                    continue;
+                }
+            }
+            if let Some(complete) = self.read(beats).await? {
+                return Ok(FeedStep {
+                    entries: std::mem::take(&mut self.ready),
+                    complete: Some(complete),
+                    lost: false,
+                });
+            }
+        }
+    }
+
+    /// The proof, if this reading is the last of a beat.
+    async fn read(&mut self, beats: bool) -> Result<Option<Heard>, StoreError> {
+        let Some(place) = &mut self.place else { return Ok(None) };
+        let asked = self.follow.time.monotonic();
+        let said = if beats { self.follow.row.get().encode()? } else { Vec::new() };
+        let beat = beats.then_some(Beat { node: &self.inner.node, said: &said });
+        let reading = self.inner.read_on(&self.pool, self.history, place, beat).await?;
+        let answered = self.follow.time.monotonic();
+        if beats {
+            self.next_beat = asked.saturating_add(self.follow.every);
+            self.beat = Some(Heard { asked, answered, store_time: reading.now });
+        }
+        if let Some(server) = reading.server {
+            self.inner.known.saw(self.history, &server);
+        }
+        if self.inner.known.is_lost() {
+            // Nothing is complete before the data is adopted.
+            self.beat = None;
+            return Ok(None);
+        }
+        if reading.is_lost {
+            tracing::warn!("the log of revocations in PostgreSQL is not the one that was read: reading all live ones");
+            self.place = None;
+            return Ok(None);
+        }
+        self.ready.extend(reading.entries.into_iter().map(|(_, entry)| entry));
+        if reading.more {
+            return Ok(None);
+        }
+        Ok(self.beat.take())
+    }
+}
+
+#[async_trait]
+impl Feed for PostgresFeed {
+    async fn next(&mut self) -> Result<FeedStep, StoreError> {
+        if self.faults > 0 {
+            let longest = FIRST_PAUSE.saturating_mul(1 << self.faults.min(8)).min(LONGEST_PAUSE);
+            tokio::time::sleep(jittered(longest)).await;
+        }
+        let step = self.step().await;
+        match &step {
+            Ok(_) => self.faults = 0,
+            // What it read was adopted meanwhile, under another name.
+            Err(_) if self.inner.known.history() != self.history => return Ok(FeedStep::default()),
+            Err(_) => {
+                self.faults = self.faults.saturating_add(1);
+                self.beat = None;
+            }
+        }
+        step
+    }
+}
+
+impl fmt::Debug for PostgresFeed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresFeed").field("place", &self.place).finish_non_exhaustive()
+    }
+}

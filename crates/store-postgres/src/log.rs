@@ -1,0 +1,252 @@
+//! Revocations as they are read: the live ones, and the log of those that were written.
+//!
+//! A writer takes the id of its entry while it holds the lock of the log, and keeps that lock until its transaction ends. A
+//! reader that finds ids missing below its place asks for the transactions that hold it. An id that none of them can have
+//! taken, and that is still missing afterwards, never comes: its transaction was rolled back. So no clock decides, and a
+//! transaction elsewhere in the server delays nothing.
+//!
+//! A reader that begins takes the end of the log, then the live ones, then reads the log on from there: entries only
+//! tighten, so whatever changed while it read is in the log.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+
+use tokio_postgres::types::Type;
+
+use super::PostgresInner;
+use super::call::{Arg, ResultRow, unexpected};
+use super::connect::{ConnectionPool, not_done};
+use super::loss::ServerPosition;
+use super::record::{entry, time};
+use rotogate_core::clock::Timestamp;
+use rotogate_core::revocation::list::ListFilling;
+use rotogate_core::revocation::{Revocation, RevocationList};
+use rotogate_core::store::kit::fields::{History, LiveRevocations, in_order};
+use rotogate_core::store::{Cursor, StoreError, WriteOutcome};
+
+/// How many entries one reply has.
+pub(super) const PAGE: i32 = 1000;
+/// How many ids a reader waits for at most, and how far below the end of the log one that begins looks for some.
+const MAX_MISSING: i32 = 10_000;
+/// How often a reader begins anew before it gives up.
+const MAX_STARTS: u32 = 3;
+/// How often a reader looks once more for ids that have no writer left.
+const MAX_LOOKS: u32 = 8;
+
+/// How far a reader is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct LogProgress {
+    /// Everything up to here was read,
+    pub(super) high: i64,
+    /// but for these, each with the transactions that may have taken it. `None`: not known yet.
+    missing: BTreeMap<i64, Option<BTreeSet<String>>>,
+}
+
+/// A node's beat, if a reading is one.
+pub(super) struct Beat<'a> {
+    pub(super) node: &'a [u8],
+    pub(super) said: &'a [u8],
+}
+
+/// What one reading brought.
+#[derive(Debug)]
+pub(super) struct LogBatch {
+    pub(super) entries: Vec<(i64, Revocation)>,
+    /// There is more.
+    pub(super) more: bool,
+    /// An id is missing that no transaction has taken: another look settles it.
+    unsettled: bool,
+    /// The place is not in the log any more: the live ones must be read.
+    pub(super) is_lost: bool,
+    pub(super) now: Timestamp,
+    /// The server that was beaten to.
+    pub(super) server: Option<ServerPosition>,
+}
+
+impl PostgresInner {
+    pub(super) fn cursor(&self, history: History, place: &LogProgress) -> Cursor {
+        if *place == LogProgress::default() {
+            return Cursor::default();
+        }
+        let ids = std::iter::once(&place.high).chain(place.missing.keys());
+        let ids = ids.flat_map(|id| id.to_be_bytes());
+        Cursor::new(history.into_iter().chain(ids).collect::<Vec<_>>())
+    }
+
+    /// `None`: the beginning, or a place of another history.
+    pub(super) fn place(&self, cursor: &Cursor) -> Result<Option<LogProgress>, StoreError> {
+        let (parts, rest) = cursor.as_bytes().as_chunks::<8>();
+        match (parts, rest) {
+            ([], []) => Ok(None),
+            ([history, high, missing @ ..], []) => Ok((*history == self.known.history()).then(|| LogProgress {
+                high: i64::from_be_bytes(*high),
+                missing: missing.iter().map(|id| (i64::from_be_bytes(*id), None)).collect(),
+            })),
+            _ => Err(StoreError::new("this position in the revocations was made by another kind of store")
+                .with_outcome(WriteOutcome::Refused)),
+        }
+    }
+
+    pub(super) async fn revocations_since(&self, cursor: &Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError> {
+        let history = self.known.history();
+        if let Some(mut place) = self.place(cursor)?
+            && let Some(entries) = self.logged_after(&self.commands, history, &mut place).await?
+        {
+            let mut last = LiveRevocations::new();
+            for (id, entry) in entries {
+                last.insert(entry.target.clone(), (id, entry));
+            }
+            return Ok((in_order(last), self.cursor(history, &place)));
+        }
+        let (live, end) = self.snapshot(&self.commands, history).await?;
+        Ok((in_order(live), self.cursor(history, &end)))
+    }
+
+    pub(super) async fn revocations(&self) -> Result<(RevocationList, Cursor), StoreError> {
+        let history = self.known.history();
+        let (live, end) = self.snapshot(&self.commands, history).await?;
+        let mut list = ListFilling::expecting(live.len());
+        live.values().for_each(|(_, entry)| list.add(entry));
+        Ok((list.finish(), self.cursor(history, &end)))
+    }
+
+    /// Every live revocation, and the end of the log after the last of them.
+    pub(super) async fn snapshot(
+        &self,
+        pool: &ConnectionPool,
+        history: History,
+    ) -> Result<(LiveRevocations<i64>, LogProgress), StoreError> {
+        for _ in 0..MAX_STARTS {
+            let answer = self.one_of(pool, "rg_end", history, vec![Arg::Int(MAX_MISSING)]).await?;
+            let missing: Vec<i64> = answer.get("o_missing")?;
+            let mut place = LogProgress {
+                high: answer.get("o_last")?,
+                missing: missing.into_iter().map(|id| (id, None)).collect(),
+            };
+            let mut live = self.live(pool, history).await?;
+            let Some(entries) = self.logged_after(pool, history, &mut place).await? else { continue };
+            for (id, entry) in entries {
+                match live.entry(entry.target.clone()) {
+                    Entry::Vacant(free) => drop(free.insert((id, entry))),
+                    Entry::Occupied(mut known) if known.get().0 < id => drop(known.insert((id, entry))),
+                    Entry::Occupied(_) => {}
+                }
+            }
+            return Ok((live, place));
+        }
+        Err(not_done("the log of revocations in PostgreSQL was trimmed while it was read, again and again"))
+    }
+
+    async fn live(&self, pool: &ConnectionPool, history: History) -> Result<LiveRevocations<i64>, StoreError> {
+        let (mut live, mut after) = (LiveRevocations::new(), None::<Vec<u8>>);
+        loop {
+            let from = after.as_deref().map_or(Arg::Null(Type::BYTEA), Arg::bytes);
+            let rows = self.all_by(pool, "rg_live", history, vec![from, Arg::Int(PAGE)]).await?;
+            for row in &rows {
+                let entry = entry(row.get("o_target")?, row.get("o_effect")?, row.get("o_until")?)?;
+                live.insert(entry.target.clone(), (row.get("o_place")?, entry));
+            }
+            match rows.last() {
+                Some(last) if rows.len() >= PAGE as usize => after = Some(last.get("o_key")?),
+                _ => return Ok(live),
+            }
+        }
+    }
+
+    /// What was written after a place, which moves to the end; `None` if the place is lost.
+    async fn logged_after(
+        &self,
+        pool: &ConnectionPool,
+        history: History,
+        place: &mut LogProgress,
+    ) -> Result<Option<Vec<(i64, Revocation)>>, StoreError> {
+        let (mut found, mut looks) = (Vec::new(), 0);
+        loop {
+            let reading = self.read_on(pool, history, place, None).await?;
+            if reading.is_lost {
+                return Ok(None);
+            }
+            found.extend(reading.entries);
+            looks += u32::from(!reading.more);
+            if !reading.more && (!reading.unsettled || looks > MAX_LOOKS) {
+                return Ok(Some(found));
+            }
+        }
+    }
+
+    /// Reads the log on from a place, which moves.
+    pub(super) async fn read_on(
+        &self,
+        pool: &ConnectionPool,
+        history: History,
+        place: &mut LogProgress,
+        beat: Option<Beat<'_>>,
+    ) -> Result<LogBatch, StoreError> {
+        let beats = beat.is_some();
+        let (node, said) = match beat {
+            Some(Beat { node, said }) => (Arg::bytes(node), Arg::bytes(said)),
+            None => (Arg::Null(Type::BYTEA), Arg::Null(Type::BYTEA)),
+        };
+        let missing = Arg::Bigs(place.missing.keys().copied().collect());
+        let args = vec![node, said, Arg::Big(place.high), missing, Arg::Int(PAGE)];
+        let answer = self.one_of(pool, "rg_read", history, args).await?;
+        if answer.status()? != "read" {
+            return Err(answer.unknown());
+        }
+        let (last, floor): (i64, i64) = (answer.get("o_last")?, answer.get("o_floor")?);
+        if last < place.high {
+            self.known.flag_lost(history);
+            tracing::error!(last, known = place.high, "PostgreSQL lost writes that it had acknowledged");
+        }
+        let entries = entries(&answer)?;
+        let ids: BTreeSet<i64> = entries.iter().map(|(id, _)| *id).collect();
+        let new = entries.iter().filter(|(id, _)| *id > place.high).count();
+        let more = new >= PAGE as usize;
+        let top = entries.iter().map(|(id, _)| *id).max().unwrap_or_default();
+        let end = if more { top } else { top.max(last) };
+        let skipped = (end - place.high).saturating_sub(i64::try_from(new).unwrap_or(i64::MAX));
+        let mut reading = LogBatch {
+            entries,
+            more,
+            unsettled: false,
+            is_lost: last < place.high || floor > place.high || skipped > i64::from(MAX_MISSING),
+            now: time(answer.get("o_now")?),
+            server: if beats { Some(ServerPosition::in_answer(&answer)?) } else { None },
+        };
+        if reading.is_lost {
+            return Ok(reading);
+        }
+        let set = |name| Ok::<_, StoreError>(answer.get::<Vec<String>>(name)?.into_iter().collect::<BTreeSet<_>>());
+        let (before, behind) = (set("o_before")?, set("o_behind")?);
+        place.missing.retain(|id, writers| {
+            let gone = match writers {
+                Some(writers) => {
+                    writers.retain(|writer| before.contains(writer));
+                    writers.is_empty()
+                }
+                None => false,
+            };
+            !gone && !ids.contains(id) && *id > floor
+        });
+        let fresh = (place.high + 1..=end).filter(|id| !ids.contains(id) && *id > floor).map(|id| (id, None));
+        place.missing.extend(fresh);
+        for writers in place.missing.values_mut().filter(|writers| writers.is_none()) {
+            *writers = Some(behind.clone());
+        }
+        reading.unsettled = place.missing.values().flatten().any(BTreeSet::is_empty);
+        place.high = place.high.max(end);
+        Ok(reading)
+    }
+}
+
+fn entries(answer: &ResultRow) -> Result<Vec<(i64, Revocation)>, StoreError> {
+    let ids: Vec<i64> = answer.get("o_ids")?;
+    let targets: Vec<&[u8]> = answer.get::<Option<_>>("o_targets")?.unwrap_or_default();
+    let effects: Vec<&[u8]> = answer.get::<Option<_>>("o_effects")?.unwrap_or_default();
+    let untils: Vec<i64> = answer.get::<Option<_>>("o_untils")?.unwrap_or_default();
+    if [targets.len(), effects.len(), untils.len()] != [ids.len(); 3] {
+        return Err(unexpected("columns of different lengths"));
+    }
+    let rows = ids.into_iter().zip(targets).zip(effects).zip(untils);
+    rows.map(|(((id, target), effect), until)| Ok((id, entry(target, effect, until)?))).collect()
+}

@@ -1,0 +1,189 @@
+//! After a loss of acknowledged writes: a new history, and what the nodes write back.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::PostgresInner;
+use super::call::{Arg, ResultRow, unexpected};
+use super::record::{Columns, columns, key, millis, target, time, unknown_version, uuid};
+use super::revoke::writes;
+use rotogate_core::revocation::Target;
+use rotogate_core::session::{Session, SessionId};
+use rotogate_core::store::kit::fields::{History, new_op};
+use rotogate_core::store::rules::end_of;
+use rotogate_core::store::{Restoration, StoreError, WriteOutcome};
+
+/// What a node knows of the data that it works with.
+pub(super) struct KnownHistory {
+    /// What every call expects the data to be of.
+    history: AtomicU64,
+    /// The server went back behind what it had acknowledged, or may have.
+    lost: AtomicBool,
+    server: Mutex<ServerPosition>,
+}
+
+/// A server as it was last.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ServerPosition {
+    /// Its system and its timeline.
+    pub(super) name: String,
+    /// How far its disk was.
+    pub(super) written: i64,
+}
+
+impl ServerPosition {
+    pub(super) fn in_answer(answer: &ResultRow) -> Result<Self, StoreError> {
+        Ok(Self { name: answer.get("o_server")?, written: answer.get("o_written")? })
+    }
+}
+
+impl KnownHistory {
+    pub(super) fn new(history: History) -> Self {
+        Self {
+            history: AtomicU64::new(u64::from_be_bytes(history)),
+            lost: AtomicBool::new(false),
+            server: Mutex::new(ServerPosition { name: String::new(), written: 0 }),
+        }
+    }
+
+    pub(super) fn history(&self) -> History {
+        self.history.load(Ordering::Acquire).to_be_bytes()
+    }
+
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
+
+    pub(super) fn server(&self) -> MutexGuard<'_, ServerPosition> {
+        self.server.lock()
+    }
+
+    /// Something shows that the data is no longer all of this history. It counts unless other data was adopted since.
+    pub(super) fn flag_lost(&self, history: History) {
+        let server = self.server();
+        if self.history() == history && !self.lost.swap(true, Ordering::AcqRel) {
+            tracing::info!(
+                server = %server.name,
+                "PostgreSQL has another history, or another server answers: the gates write back what it lacks"
+            );
+        }
+    }
+
+    /// What a call says of the data.
+    pub(super) fn to_send(&self, history: History) -> Vec<u8> {
+        let server = self.server();
+        let timeline = server.name.rsplit(' ').next().unwrap_or_default();
+        [&history[..], &server.written.to_be_bytes(), timeline.as_bytes()].concat()
+    }
+
+    /// The data is of this history from now on, and what was lost is known.
+    pub(super) fn adopt(&self, history: History, server: ServerPosition) {
+        let mut known = self.server();
+        *known = server;
+        self.history.store(u64::from_be_bytes(history), Ordering::Release);
+        self.lost.store(false, Ordering::Release);
+    }
+
+    /// A server answered. Another one may lack what was acknowledged last.
+    pub(super) fn saw(&self, history: History, server: &ServerPosition) {
+        let mut known = self.server();
+        if known.name == server.name && self.history() == history {
+            known.written = known.written.max(server.written);
+            return;
+        }
+        drop(known);
+        self.flag_lost(history);
+    }
+}
+
+impl PostgresInner {
+    pub(super) async fn adopt(&self) -> Result<(), StoreError> {
+        let expected = self.known.history();
+        let args = vec![Arg::bytes(&new_op()?), Arg::bytes(&self.store)];
+        let answer = self.one_of(&self.commands, "rg_adopt", expected, args).await?;
+        match answer.status()? {
+            "adopted" => {
+                let history: &[u8] = answer.get("o_history")?;
+                let history = history.try_into().map_err(|_| unexpected("no history"))?;
+                self.known.adopt(history, ServerPosition::in_answer(&answer)?);
+                // The loss is known: it must not keep a later start from the store.
+                self.mark.set(writes(&answer)?).await;
+                Ok(())
+            }
+            "headless" | "differs" => Err(StoreError::new(
+                "the database was emptied, or has another store now: restore a back-up, or restart the gate to begin anew",
+            )
+            .with_outcome(WriteOutcome::NotDone)),
+            _ => Err(answer.unknown()),
+        }
+    }
+
+    pub(super) async fn restore(&self, records: &[Session]) -> Result<usize, StoreError> {
+        let mut restored = 0;
+        for some in records.chunks(self.options.connections) {
+            for written in futures_util::future::join_all(some.iter().map(|record| self.restore_one(record))).await {
+                restored += usize::from(written?);
+            }
+        }
+        Ok(restored)
+    }
+
+    /// True if the store lacked it.
+    async fn restore_one(&self, record: &Session) -> Result<bool, StoreError> {
+        let Columns { revision, current, confirmed, revoked, record: encoded } = columns(record)?;
+        let own = target(&Target::Session(record.id))?;
+        let args = vec![
+            Arg::bytes(&new_op()?),
+            Arg::Id(uuid(record.id)),
+            revision,
+            current,
+            confirmed,
+            revoked,
+            Arg::Big(millis(record.created())),
+            Arg::Big(millis(record.expires)),
+            Arg::Big(millis(record.latest_access_expires)),
+            Arg::Big(millis(record.issued_at)),
+            Arg::Big(millis(end_of(record))),
+            Arg::bytes(&key(record.subject.as_bytes())),
+            self.client(record)?,
+            encoded,
+            self.not_befores(record)?,
+            Arg::bytes(&key(&own)),
+        ];
+        let answer = self.one("rg_restore", args).await?;
+        match answer.status()? {
+            "restored" => Ok(true),
+            "had" => Ok(false),
+            // One record must not hold up the others.
+            "version" => {
+                let error = unknown_version(format_args!("session {}", record.id), answer.get("o_version")?);
+                tracing::error!(session.id = %record.id, %error, "session not written back");
+                Ok(false)
+            }
+            "moved" => {
+                tracing::error!(session.id = %record.id, "session not written back: it has another subject or client now");
+                Ok(false)
+            }
+            _ => Err(answer.unknown()),
+        }
+    }
+
+    pub(super) async fn restoration(&self, patience: Duration) -> Result<Restoration, StoreError> {
+        let patience = i64::try_from(patience.as_millis()).unwrap_or(i64::MAX);
+        let args = vec![Arg::bytes(&self.node), Arg::Big(patience)];
+        let answer = self.one("rg_restoration", args).await?;
+        match answer.status()? {
+            "restoration" => {
+                Ok(Restoration { adopted: time(answer.get("o_adopted")?), is_complete: answer.get("o_complete")? })
+            }
+            _ => Err(answer.unknown()),
+        }
+    }
+
+    pub(super) async fn predates_loss(&self, id: SessionId) -> Result<bool, StoreError> {
+        let answer = self.one("rg_predates", vec![Arg::Id(uuid(id))]).await?;
+        if answer.status()? == "predates" { answer.get("o_predates") } else { Err(answer.unknown()) }
+    }
+}

@@ -1,0 +1,374 @@
+//! How a PostgreSQL store is reached, and what it is used for.
+
+use std::error::Error as _;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+use secrecy::{ExposeSecret, SecretString};
+use tokio_postgres::Config;
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
+use tokio_postgres_rustls::MakeRustlsConnect;
+use uuid::Uuid;
+
+use rotogate_core::store::kit::password::Password;
+use rotogate_core::store::{StoreError, WriteOutcome};
+
+/// The longest name of a schema: PostgreSQL cuts longer ones.
+const MAX_SCHEMA: usize = 63;
+/// The most connections of one gate for its operations.
+const MAX_CONNECTIONS: usize = 1000;
+/// After this time without an acknowledgement the system gives a connection up.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(2);
+const KEEPALIVE: Duration = Duration::from_secs(10);
+/// After this time the server ends a transaction that waits for its client.
+const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(5);
+
+/// Where a [`PostgresStore`](super::PostgresStore) is, and for which gate.
+///
+/// ```
+/// # fn example(keyring: &rotogate::token::Keyring) -> Result<(), rotogate::store::StoreError> {
+/// use std::time::Duration;
+/// use rotogate::store::PostgresOptions;
+///
+/// let url = "postgres://gate@db.internal/rotogate";
+/// let options = PostgresOptions::new(url, "https://api.example.com", keyring.id(), Duration::from_secs(30));
+/// let options = options.password_file("/run/secrets/postgres").connections(32);
+/// # let _ = options;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct PostgresOptions {
+    url: String,
+    listen_url: Option<String>,
+    password: Option<Password>,
+    pub(super) schema: String,
+    ca: Option<Vec<u8>>,
+    client_certificate: Option<(Vec<u8>, SecretString)>,
+    pub(super) issuer: String,
+    pub(super) keyring: Uuid,
+    pub(super) leeway: Duration,
+    pub(super) high_water: Option<PathBuf>,
+    pub(super) accept_restored: bool,
+    /// The store that this one is to become a copy of.
+    pub(super) copying: Option<String>,
+    pub(super) timeouts: PostgresTimeouts,
+    pub(super) connections: usize,
+    /// Whether a connection keeps its statements. Not behind a pooler that gives each transaction another connection.
+    pub(super) named: bool,
+}
+
+/// How long a [`PostgresStore`](super::PostgresStore) waits.
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::store::PostgresTimeouts;
+///
+/// let patient = PostgresTimeouts { operation: Duration::from_secs(4), ..PostgresTimeouts::default() };
+/// assert!(patient.statement < patient.operation, "a lost reply leaves time to ask again");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PostgresTimeouts {
+    /// For a connection.
+    pub connect: Duration,
+    /// For a statement. A later reply closes the connection.
+    pub statement: Duration,
+    /// For an operation in all, with every repetition.
+    pub operation: Duration,
+}
+
+impl Default for PostgresTimeouts {
+    fn default() -> Self {
+        let second = Duration::from_secs(1);
+        Self { connect: second, statement: second, operation: 2 * second }
+    }
+}
+
+/// Which of the two addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Statements,
+    /// Notifications, which a pooler does not pass on.
+    Listening,
+}
+
+impl PostgresOptions {
+    /// The schema, unless another one is given.
+    #[doc(hidden)]
+    pub const SCHEMA: &str = "rotogate";
+    /// The connections for operations, unless another number is given.
+    #[doc(hidden)]
+    pub const CONNECTIONS: usize = 16;
+
+    /// A database by its URL: `postgres://user@host:port/database`. No password belongs into it. The issuer, the leeway and
+    /// the id of the keyring are those of the gate.
+    pub fn new(url: impl Into<String>, issuer: impl Into<String>, keyring: Uuid, leeway: Duration) -> Self {
+        Self {
+            url: url.into(),
+            listen_url: None,
+            password: None,
+            schema: Self::SCHEMA.to_owned(),
+            ca: None,
+            client_certificate: None,
+            issuer: issuer.into(),
+            keyring,
+            leeway,
+            high_water: None,
+            accept_restored: false,
+            copying: None,
+            timeouts: PostgresTimeouts::default(),
+            connections: Self::CONNECTIONS,
+            named: true,
+        }
+    }
+
+    /// The URL of the server itself, for notifications, if the other one is a pooler's.
+    #[must_use]
+    pub fn listen_url(self, url: impl Into<String>) -> Self {
+        Self { listen_url: Some(url.into()), ..self }
+    }
+
+    /// The password.
+    #[must_use]
+    pub fn password(self, password: SecretString) -> Self {
+        Self { password: Some(Password::Value(password)), ..self }
+    }
+
+    /// A file with the password, which no other user may read. It is read at each connection, so a new password needs no
+    /// restart.
+    #[must_use]
+    pub fn password_file(self, path: impl Into<PathBuf>) -> Self {
+        Self { password: Some(Password::File(path.into())), ..self }
+    }
+
+    /// The schema with the tables: lower-case letters, digits and `_`. Gates of one issuer share it.
+    #[must_use]
+    pub fn schema(self, schema: impl Into<String>) -> Self {
+        Self { schema: schema.into(), ..self }
+    }
+
+    /// The certificates, in PEM, that the server's may be issued by, in place of the system's.
+    #[must_use]
+    pub fn ca(self, pem: impl Into<Vec<u8>>) -> Self {
+        Self { ca: Some(pem.into()), ..self }
+    }
+
+    /// The gate's own certificate and key, in PEM.
+    #[must_use]
+    pub fn client_certificate(self, certificate: impl Into<Vec<u8>>, key: SecretString) -> Self {
+        Self { client_certificate: Some((certificate.into(), key)), ..self }
+    }
+
+    /// The file of this gate's high-water mark: by it a later start notices that this store is an older one. Gates
+    /// on one machine may have one file.
+    #[must_use]
+    pub fn high_water(self, path: impl Into<PathBuf>) -> Self {
+        Self { high_water: Some(path.into()), ..self }
+    }
+
+    /// The operator accepts a store that is another one, or older than its mark.
+    #[must_use]
+    pub fn accept_restored(self) -> Self {
+        Self { accept_restored: true, ..self }
+    }
+
+    /// Neither reads nor writes a mark.
+    #[must_use]
+    #[doc(hidden)]
+    pub fn without_mark(self) -> Self {
+        Self { high_water: None, ..self }
+    }
+
+    /// The store is to become a copy of the one with this name. It is new, or such a copy that is not whole.
+    #[must_use]
+    #[doc(hidden)]
+    pub fn copying(self, from: impl Into<String>) -> Self {
+        Self { copying: Some(from.into()), ..self }
+    }
+
+    /// How long to wait.
+    #[must_use]
+    pub fn timeouts(self, timeouts: PostgresTimeouts) -> Self {
+        Self { timeouts, ..self }
+    }
+
+    /// How many connections the gate's operations use at most: 1 to 1000.
+    #[must_use]
+    pub fn connections(self, connections: usize) -> Self {
+        Self { connections: connections.clamp(1, MAX_CONNECTIONS), ..self }
+    }
+
+    /// Between the gate and the server is a pooler that gives each transaction another connection.
+    #[must_use]
+    pub fn unnamed_statements(self) -> Self {
+        Self { named: false, ..self }
+    }
+
+    /// The address, as messages name it: without the user.
+    pub(super) fn address(&self) -> String {
+        parse(&self.url).map(|config| address(&config)).unwrap_or_default()
+    }
+
+    /// What can be said without the server.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        for url in [Some(&self.url), self.listen_url.as_ref()].into_iter().flatten() {
+            parse(url)?;
+        }
+        Self::check_schema(&self.schema)?;
+        self.tls().map(drop)
+    }
+
+    /// Is it the URL of a database, without a password? The error does not repeat it.
+    #[doc(hidden)]
+    pub fn check_url(url: &str) -> Result<(), StoreError> {
+        parse(url).map(drop)
+    }
+
+    /// May a schema have this name?
+    #[doc(hidden)]
+    pub fn check_schema(schema: &str) -> Result<(), StoreError> {
+        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        let begins = schema.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
+        if schema.len() > MAX_SCHEMA || !begins || !schema.chars().all(fits) || schema.starts_with("pg_") {
+            return Err(mistake(format!(
+                "the schema has 1 to {MAX_SCHEMA} lower-case letters, digits and _, begins with a letter, and not with pg_"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Does anything listen for notifications? Through a pooler they do not come.
+    pub(super) fn listens(&self) -> bool {
+        self.named || self.listen_url.is_some()
+    }
+
+    /// For the next connection, with the password as it is now.
+    pub(super) fn config(&self, purpose: Purpose) -> Result<Config, StoreError> {
+        let direct = self.listen_url.as_ref().filter(|_| purpose == Purpose::Listening);
+        let mut config = parse(direct.unwrap_or(&self.url))?;
+        if let Some(password) = &self.password {
+            config.password(password.read("PostgreSQL")?.expose_secret());
+        }
+        config
+            .connect_timeout(self.timeouts.connect)
+            .tcp_user_timeout(TCP_USER_TIMEOUT)
+            .keepalives(true)
+            .keepalives_idle(KEEPALIVE)
+            .application_name("rotogate")
+            .target_session_attrs(TargetSessionAttrs::ReadWrite);
+        if self.named || direct.is_some() {
+            // A pooler refuses options, and a connection of a pooler is shared.
+            config.options(format!(
+                "-c statement_timeout={} -c idle_in_transaction_session_timeout={}",
+                self.timeouts.statement.as_millis(),
+                IDLE_IN_TRANSACTION.as_millis()
+            ));
+        }
+        Ok(config)
+    }
+
+    pub(super) fn tls(&self) -> Result<MakeRustlsConnect, StoreError> {
+        let bad = |what: &str| mistake(format!("the certificates for PostgreSQL cannot be used: {what}"));
+        let mut roots = RootCertStore::empty();
+        if let Some(pem) = &self.ca {
+            for certificate in CertificateDer::pem_slice_iter(pem) {
+                let certificate = certificate.map_err(|_| bad("the ca is no PEM file"))?;
+                roots.add(certificate).map_err(|_| bad("the ca holds something else than certificates"))?;
+            }
+            if roots.is_empty() {
+                return Err(bad("the ca holds no certificate; expected -----BEGIN CERTIFICATE-----"));
+            }
+        } else {
+            // Certificates of the system's store that cannot be parsed are skipped.
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+        // The provider is named: an application may have several.
+        let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| bad(&error.to_string()))?
+            .with_root_certificates(roots);
+        let config = match &self.client_certificate {
+            None => builder.with_no_client_auth(),
+            Some((chain, key)) => {
+                let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
+                let chain = chain.map_err(|_| bad("the gate's own is no PEM file"))?;
+                let key = PrivateKeyDer::from_pem_slice(key.expose_secret().as_bytes())
+                    .map_err(|_| bad("the gate's key is no private key in PEM"))?;
+                builder
+                    .with_client_auth_cert(chain, key)
+                    .map_err(|_| bad("the gate's certificate and key do not go together"))?
+            }
+        };
+        Ok(MakeRustlsConnect::new(config))
+    }
+}
+
+fn address(config: &Config) -> String {
+    let hosts = config.get_hosts().iter().enumerate().map(|(n, host)| {
+        let port = config.get_ports().get(n).or(config.get_ports().first()).copied().unwrap_or(5432);
+        match host {
+            Host::Tcp(name) => format!("{name}:{port}"),
+            #[cfg(unix)]
+            Host::Unix(path) => format!("{}:{port}", path.display()),
+        }
+    });
+    format!("{}/{}", hosts.collect::<Vec<_>>().join(","), config.get_dbname().unwrap_or_default())
+}
+
+/// Away from this machine, TLS with a verified certificate is required.
+fn parse(url: &str) -> Result<Config, StoreError> {
+    const EXPECTED: &str = "write postgres://user@host:port/database";
+    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+        return Err(mistake(format!("the URL of PostgreSQL begins with postgres://: {EXPECTED}")));
+    }
+    // The certificate and its name are verified in any case, so these words mean the same here.
+    let plain = url.replace("sslmode=verify-full", "sslmode=require").replace("sslmode=verify-ca", "sslmode=require");
+    // Not the parser's own words alone: they may quote the URL.
+    let mut config: Config = plain.parse().map_err(|error: tokio_postgres::Error| {
+        let reason = error.source().map_or_else(String::new, |reason| format!(" ({reason})"));
+        mistake(format!("the URL of PostgreSQL cannot be read{reason}: {EXPECTED}"))
+    })?;
+    if config.get_password().is_some() {
+        return Err(mistake("the URL of PostgreSQL has a password: set the password apart from it"));
+    }
+    if config.get_user().is_none() {
+        return Err(mistake(format!("the URL of PostgreSQL names no user: {EXPECTED}")));
+    }
+    if config.get_hosts().is_empty() || config.get_dbname().is_none() {
+        return Err(mistake(format!("the URL of PostgreSQL names no host or no database: {EXPECTED}")));
+    }
+    let is_local = |host: &Host| match host {
+        Host::Tcp(name) => name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()),
+        #[cfg(unix)]
+        Host::Unix(_) => true,
+    };
+    if !config.get_hosts().iter().all(is_local) {
+        if config.get_ssl_mode() == SslMode::Disable {
+            return Err(mistake(
+                "the URL of PostgreSQL has sslmode=disable, and its host is not this machine: the secrets of sessions would \
+                 cross the network in the clear; remove it",
+            ));
+        }
+        config.ssl_mode(SslMode::Require);
+    }
+    Ok(config)
+}
+
+pub(super) fn mistake(message: impl Into<String>) -> StoreError {
+    StoreError::new(message).with_outcome(WriteOutcome::Refused)
+}
+
+impl fmt::Debug for PostgresOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not even the URL: a mistaken one may have a password.
+        f.debug_struct("PostgresOptions")
+            .field("schema", &self.schema)
+            .field("issuer", &self.issuer)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,146 @@
+//! The records of the relay. Their ends are judged by the time that the caller gives, as in every store.
+
+use async_trait::async_trait;
+use tokio_postgres::types::Type;
+
+use super::call::{Arg, ResultRow};
+use super::record::{VERSION, millis, unknown_version};
+use super::{PostgresInner, PostgresStore};
+use rotogate_core::clock::Timestamp;
+use rotogate_core::store::StoreError;
+use rotogate_core::store::kit::encoding::{decode, encode};
+use rotogate_core::store::kit::fields::{Op, millis as bytes_of, new_op};
+use rotogate_core::store::relay::{
+    RelayId, RelayInserted, RelayRecord, RelayState, RelayStore, RelaySwapped, RelayVersion, fits, refusal,
+};
+use rotogate_core::store::rules::MAX_SWEPT;
+
+fn mark(version: &RelayVersion) -> Vec<u8> {
+    let state = match version.state {
+        RelayState::Pending => 0,
+        RelayState::Done => 1,
+        RelayState::Dead => 2,
+        RelayState::Unknown => 3,
+    };
+    [&[state], &version.attempt.to_be_bytes()[..], &version.owner, &bytes_of(version.since)].concat()
+}
+
+fn record(id: RelayId, answer: &ResultRow) -> Result<RelayRecord, StoreError> {
+    match answer.get("o_version")? {
+        VERSION => decode(format_args!("{id:?}"), answer.get("o_record")?),
+        version => Err(unknown_version(format_args!("{id:?}"), version)),
+    }
+}
+
+fn other(id: RelayId, answer: &ResultRow) -> StoreError {
+    match (answer.status(), answer.get("o_version")) {
+        (Ok("version"), Ok(version)) => unknown_version(format_args!("{id:?}"), version),
+        _ => answer.unknown(),
+    }
+}
+
+impl PostgresInner {
+    pub(super) async fn insert_relay(
+        &self,
+        op: Op,
+        id: RelayId,
+        new: &RelayRecord,
+        now: Timestamp,
+    ) -> Result<RelayInserted, StoreError> {
+        fits(new)?;
+        let args = vec![
+            Arg::bytes(&op),
+            Arg::bytes(&id.0),
+            Arg::bytes(&mark(&new.version())),
+            Arg::Big(millis(new.until)),
+            Arg::Bytes(encode(new)?),
+            Arg::Big(millis(now)),
+        ];
+        let answer = self.one("rg_relay_insert", args).await?;
+        match answer.status()? {
+            "inserted" => Ok(RelayInserted::Inserted),
+            "present" => Ok(RelayInserted::Present(Box::new(record(id, &answer)?))),
+            _ => Err(other(id, &answer)),
+        }
+    }
+
+    pub(super) async fn swap_relay(
+        &self,
+        op: Op,
+        id: RelayId,
+        expected: RelayVersion,
+        new: &RelayRecord,
+    ) -> Result<RelaySwapped, StoreError> {
+        fits(new)?;
+        if new.version() == expected {
+            return Err(refusal("a changed record of the relay needs another version"));
+        }
+        let args = vec![
+            Arg::bytes(&op),
+            Arg::bytes(&id.0),
+            Arg::bytes(&mark(&expected)),
+            Arg::bytes(&mark(&new.version())),
+            Arg::Big(millis(new.until)),
+            Arg::Bytes(encode(new)?),
+        ];
+        let answer = self.one("rg_relay_swap", args).await?;
+        match answer.status()? {
+            "swapped" => Ok(RelaySwapped::Swapped),
+            "none" => Ok(RelaySwapped::Changed(None)),
+            "changed" => Ok(RelaySwapped::Changed(Some(Box::new(record(id, &answer)?)))),
+            _ => Err(other(id, &answer)),
+        }
+    }
+}
+
+#[async_trait]
+impl RelayStore for PostgresStore {
+    async fn load_relay(&self, id: RelayId) -> Result<Option<RelayRecord>, StoreError> {
+        let answer = self.0.one("rg_relay_load", vec![Arg::bytes(&id.0)]).await?;
+        match answer.status()? {
+            "none" => Ok(None),
+            "found" => record(id, &answer).map(Some),
+            _ => Err(answer.unknown()),
+        }
+    }
+
+    async fn insert_relay(
+        &self,
+        id: RelayId,
+        record: RelayRecord,
+        now: Timestamp,
+    ) -> Result<RelayInserted, StoreError> {
+        self.0.insert_relay(new_op()?, id, &record, now).await
+    }
+
+    async fn swap_relay(
+        &self,
+        id: RelayId,
+        expected: RelayVersion,
+        record: RelayRecord,
+    ) -> Result<RelaySwapped, StoreError> {
+        self.0.swap_relay(new_op()?, id, expected, &record).await
+    }
+
+    async fn remove_relay(&self, id: RelayId, expected: Option<RelayVersion>) -> Result<bool, StoreError> {
+        let expected = expected.map_or(Arg::Null(Type::BYTEA), |version| Arg::bytes(&mark(&version)));
+        let answer = self.0.one("rg_relay_remove", vec![Arg::bytes(&id.0), expected]).await?;
+        match answer.status()? {
+            "removed" => answer.get("o_removed"),
+            _ => Err(other(id, &answer)),
+        }
+    }
+
+    async fn sweep_relay(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let mut swept = 0;
+        loop {
+            let limit = Arg::Int(i32::try_from(MAX_SWEPT).unwrap_or(i32::MAX));
+            let answer = self.0.one("rg_relay_sweep", vec![Arg::Big(millis(now)), limit]).await?;
+            let removed = u64::try_from(answer.get::<i64>("o_removed")?).unwrap_or_default();
+            swept += removed;
+            if removed < MAX_SWEPT as u64 {
+                return Ok(swept);
+            }
+        }
+    }
+}

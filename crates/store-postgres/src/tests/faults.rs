@@ -1,0 +1,272 @@
+//! What a fault of the server, or of the way to it, does.
+
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+
+use support::figure::print_time;
+use support::proxy::Proxy;
+use tokio::time::{Instant, timeout};
+
+use super::*;
+use rotogate_core::clock::{SystemTime, TimeSource};
+use rotogate_core::revocation::Effect;
+use rotogate_core::store::conformance::{gone, insert, later, minimum, rotated, session, start};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+/// No answer is later.
+const LATEST: Duration = Duration::from_secs(3);
+
+async fn through(proxy: &Proxy) -> PostgresStore {
+    // One connection, so that it is the one that is cut.
+    PostgresStore::connect(options(proxy.port).schema("rg").connections(1)).await.unwrap()
+}
+
+/// Cuts the reply to an operation after each of its bytes. The operation is done once, and says what it would have said.
+#[tokio::test]
+async fn c2_a_reply_that_is_cut_after_any_byte_is_asked_for_again_and_the_write_done_once() {
+    let server = Server::start(&[]);
+    let proxy = Proxy::to(server.port).await;
+    let store = through(&proxy).await;
+    let direct = server.connect("rg").await;
+    let mut cuts = 0;
+    for n in 0.. {
+        let begun = session("alice", n, start());
+        let mut was_cut = false;
+        proxy.cut_after(n as usize);
+        assert_eq!(store.insert(begun.clone(), SubjectBound::NONE).await.unwrap(), Inserted::Inserted(Vec::new()));
+        was_cut |= proxy.has_cut();
+        let next = rotated(&begun, later(start(), 5));
+        let entry = minimum(begun.id, 2, later(start(), 600_000));
+        proxy.cut_after(n as usize);
+        assert_eq!(store.compare_and_swap(1, next.clone(), Some(entry)).await.unwrap(), Swap::Swapped);
+        was_cut |= proxy.has_cut();
+        proxy.cut_after(n as usize);
+        store.confirm(vec![(begun.id, next.current)]).await.unwrap();
+        was_cut |= proxy.has_cut();
+        proxy.cut_after(n as usize);
+        assert_eq!(store.load(begun.id).await.unwrap().map(|known| known.revision), Some(3));
+        was_cut |= proxy.has_cut();
+        proxy.cut_after(n as usize);
+        let ended = store.revoke(gone(begun.id), RevokedBecause::Logout).await.unwrap();
+        was_cut |= proxy.has_cut();
+        assert_eq!(ended.effect, Effect::SESSION_REVOKED);
+        assert_eq!(direct.load(begun.id).await.unwrap().map(|known| known.revision), Some(4));
+        cuts += usize::from(was_cut);
+        if !was_cut {
+            let written = 2 * (n + 1);
+            assert_eq!(server.sql("select count(*) from rg.revocation_log"), written.to_string(), "each entry once");
+            break;
+        }
+    }
+    assert!(cuts > 30, "{cuts}");
+}
+
+#[tokio::test]
+async fn c13_connections_that_died_silently_are_given_up_in_time() {
+    let server = Server::start(&[]);
+    let proxy = Proxy::to(server.port).await;
+    let store = through(&proxy).await;
+    let follow = Follow { time: Arc::new(SystemTime::new()), every: Duration::from_millis(50), row: Arc::default() };
+    let mut feed = store.follow(Cursor::default(), follow).await.unwrap();
+    let mut heard = async || {
+        let asked = Instant::now();
+        while !matches!(feed.next().await, Ok(step) if step.complete.is_some()) {}
+        asked.elapsed()
+    };
+    heard().await;
+    proxy.silence();
+    let asked = Instant::now();
+    insert(&store, &session("alice", 1, start())).await;
+    print_time("C13 a write after its connection to PostgreSQL died silently", asked.elapsed(), LATEST);
+    proxy.silence();
+    let late = heard().await;
+    print_time("C13 a proof after the connections to PostgreSQL died silently", late, LATEST);
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_is_an_error_in_time_and_nothing_was_written() {
+    let mut server = Server::start(&[]);
+    let store = server.connect("rg").await;
+    let begun = session("alice", 1, start());
+    insert(&*store, &begun).await;
+    server.kill();
+    // From then on nothing is sent: no connection is made.
+    while store.load(begun.id).await.is_ok() {}
+    let asked = Instant::now();
+    let error = store.revoke(gone(begun.id), RevokedBecause::Logout).await.unwrap_err();
+    assert_eq!(error.outcome(), WriteOutcome::NotDone, "{error}");
+    print_time("C11 an answer without PostgreSQL", asked.elapsed(), LATEST);
+    assert_eq!(rotogate_core::fault::Fault::from(error).retry_after(), Duration::from_secs(1));
+}
+
+/// Whatever was acknowledged is there after a crash, and the gate goes on by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_crash_of_the_server_loses_nothing_that_was_acknowledged() {
+    let mut server = Server::start(&["fsync=on"]);
+    let store = server.connect("rg").await;
+    let acknowledged: Arc<Mutex<Vec<(SessionId, bool)>>> = Arc::default();
+    let stop = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> = (0..4u64)
+        .map(|writer| {
+            let (store, acknowledged, stop) = (Arc::clone(&store), Arc::clone(&acknowledged), Arc::clone(&stop));
+            tokio::spawn(async move {
+                for n in 0.. {
+                    if stop.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    let begun = session("alice", writer << 32 | n, start());
+                    if store.insert(begun.clone(), SubjectBound::NONE).await.is_err() {
+                        continue;
+                    }
+                    let ends = n % 2 == 0 && store.revoke(gone(begun.id), RevokedBecause::Logout).await.is_ok();
+                    acknowledged.lock().unwrap().push((begun.id, ends));
+                }
+            })
+        })
+        .collect();
+    for round in 1..=3 {
+        let before = acknowledged.lock().unwrap().len();
+        let more = async {
+            while acknowledged.lock().unwrap().len() < before + 100 {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, more).await.unwrap_or_else(|_| panic!("no writes in round {round}"));
+        server.kill();
+        server.start_again();
+    }
+    stop.store(true, Ordering::SeqCst);
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let (list, _) = store.revocations().await.unwrap();
+    let ids: Vec<_> = acknowledged.lock().unwrap().clone();
+    for (id, ended) in ids {
+        let record = store.load(id).await.unwrap().expect("it was acknowledged");
+        assert!(!ended || rotogate_core::store::rules::is_revoked(&record), "{id}");
+        assert!(!ended || list.minimum(id) == rotogate_core::session::rotation::REVOKED, "{id}");
+    }
+}
+
+/// The server says success, with a warning. Neither that nor the repetition, which finds it done, is an acknowledgement.
+#[tokio::test]
+async fn c26_a_cancelled_wait_for_a_synchronous_standby_is_no_acknowledgement() {
+    let server = Server::start(&[]);
+    let patient = PostgresTimeouts { statement: PATIENCE, operation: PATIENCE, ..PostgresTimeouts::default() };
+    let store = Arc::new(PostgresStore::connect(server.options().schema("rg").timeouts(patient)).await.unwrap());
+    let begun = session("alice", 1, start());
+    insert(&*store, &begun).await;
+    let set = |names: &str| {
+        server.sql(&format!("alter system set synchronous_standby_names = '{names}'"));
+        server.sql("select pg_reload_conf()");
+    };
+    set("nowhere");
+    let cancel =
+        "select count(pg_cancel_backend(pid)) from pg_stat_activity where usename = 'gate' and wait_event = 'SyncRep'";
+    let cancelled = async || {
+        let waiting = async {
+            while server.sql(cancel) == "0" {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, waiting).await.expect("it waits for the standby");
+    };
+    for _ in 0..2 {
+        let revoking = tokio::spawn({
+            let (store, entry) = (Arc::clone(&store), gone(begun.id));
+            async move { store.revoke(entry, RevokedBecause::Logout).await }
+        });
+        cancelled().await;
+        let error = revoking.await.unwrap().unwrap_err();
+        assert_eq!(error.outcome(), WriteOutcome::InDoubt, "{error}");
+        assert!(error.to_string().contains("synchronous standby"), "{error}");
+    }
+    // It can be read, and nothing that is made of it may be answered yet.
+    let read = store.load_to_revoke(begun.id).await.unwrap().unwrap();
+    assert!(rotogate_core::store::rules::is_revoked(&read));
+    let settling = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.settle().await }
+    });
+    cancelled().await;
+    assert_eq!(settling.await.unwrap().unwrap_err().outcome(), WriteOutcome::InDoubt);
+    set("");
+    store.revoke(gone(begun.id), RevokedBecause::Logout).await.unwrap();
+    store.settle().await.unwrap();
+}
+
+/// Whatever the role or the database says meanwhile.
+#[tokio::test]
+async fn c26_every_commit_waits_for_the_disk() {
+    let server = Server::start(&[]);
+    server.connect("rg").await;
+    server.sql("create table seen (value text); grant insert on seen to gate");
+    server.sql(
+        "create function note() returns trigger language plpgsql as \
+         'begin insert into seen values (current_setting(''synchronous_commit'')); return null; end'",
+    );
+    for table in ["session", "revocation"] {
+        server.sql(&format!(
+            "create constraint trigger noted after insert or update on rg.{table} deferrable initially deferred \
+             for each row execute function note()"
+        ));
+    }
+    let store = server.connect("rg").await;
+    server.sql("alter role gate set synchronous_commit = off");
+    let ended = "select count(pg_terminate_backend(pid)) from pg_stat_activity where usename = 'gate'";
+    assert_ne!(server.sql(ended), "0");
+    let begun = session("alice", 1, start());
+    insert(&*store, &begun).await;
+    let swapped = store.compare_and_swap(1, rotated(&begun, later(start(), 5)), None).await.unwrap();
+    assert_eq!(swapped, Swap::Swapped);
+    store.revoke(gone(begun.id), RevokedBecause::Logout).await.unwrap();
+    assert_eq!(server.sql("select distinct value from seen"), "on");
+    assert_eq!(server.sql("select count(*) from seen"), "4");
+}
+
+#[tokio::test]
+async fn c32_what_one_node_swept_the_other_does_not_sweep_again() {
+    let server = Server::start(&[]);
+    let [a, b] = [server.connect("rg").await, server.connect("rg").await];
+    let now = SystemTime::new().wall();
+    let hours = |n: u64| Duration::from_secs(3600 * n);
+    let entry = |n: u64, until| {
+        let target = Target::Token { issuer: ISSUER.into(), jti: n.to_string().into() };
+        Revocation { target, effect: Effect::Gone, until }
+    };
+    for n in 0..300 {
+        a.revoke(entry(n, now.minus(hours(2))), RevokedBecause::Operator).await.unwrap();
+    }
+    let kept = a.revoke(entry(300, now.minus(hours(1) / 2)), RevokedBecause::Operator).await.unwrap();
+    let over = session("alice", 1, now.minus(hours(1) / 2));
+    let over = Session { expires: now.minus(hours(2)), latest_access_expires: now.minus(hours(2)), ..over };
+    insert(&*a, &over).await;
+    insert(&*a, &session("alice", 2, start())).await;
+    let (by_a, by_b) = tokio::join!(a.sweep(Timestamp::ZERO), b.sweep(Timestamp::MAX));
+    let (by_a, by_b) = (by_a.unwrap(), by_b.unwrap());
+    assert_eq!((by_a.revocations + by_b.revocations, by_a.sessions + by_b.sessions), (300, 1));
+    assert_eq!(b.sweep(Timestamp::MAX).await.unwrap(), Swept::default());
+    assert_eq!(b.revocations_since(Cursor::default()).await.unwrap().0, [kept]);
+    assert_eq!(b.list(Filter::All, None, 10).await.unwrap().sessions.len(), 1);
+}
+
+/// A record of another version is an error of that session alone, and can still be revoked.
+#[tokio::test]
+async fn a_record_of_another_version_is_an_error_of_that_session_alone() {
+    let server = Server::start(&[]);
+    let store = server.connect("rg").await;
+    let [newer, known] = [1, 2].map(|n| session("alice", n, start()));
+    insert(&*store, &newer).await;
+    insert(&*store, &known).await;
+    server.sql(&format!("update rg.session set version = 9 where id = '{}'", newer.id));
+    let error = store.load(newer.id).await.unwrap_err();
+    assert!(error.to_string().contains("version 9") && error.is_of_one_record(), "{error}");
+    let error = store.compare_and_swap(1, rotated(&newer, later(start(), 5)), None).await.unwrap_err();
+    assert!(error.is_of_one_record(), "{error}");
+    store.confirm(vec![(newer.id, Generation::FIRST), (known.id, Generation::FIRST)]).await.unwrap();
+    assert_eq!(store.load(known.id).await.unwrap(), Some(Session { confirmed: true, revision: 2, ..known.clone() }));
+    let page = store.list(Filter::Subject("alice".into()), None, 10).await.unwrap();
+    assert_eq!(page.sessions.len(), 1);
+    let ended = store.revoke(gone(newer.id), RevokedBecause::Logout).await.unwrap();
+    assert_eq!(ended.until, known.expires.plus(LEEWAY));
+}

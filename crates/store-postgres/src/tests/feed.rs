@@ -1,0 +1,326 @@
+//! C8 and C24: what a complete step of the feed proves, whatever becomes visible in which order.
+
+use std::sync::atomic::AtomicU64;
+
+use support::figure::print_time;
+use support::proxy::Proxy;
+use tokio::time::{Instant, timeout};
+use tokio_postgres::Client;
+
+use super::*;
+use rotogate_core::clock::{SystemTime, TimeSource};
+use rotogate_core::store::conformance::{gone, later, minimum, not_before, session, start, subject};
+use rotogate_core::store::{FeedStep, Heard};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A gate without news for longer than this decides nothing.
+const STALENESS: Duration = Duration::from_secs(2);
+
+/// Each reading is later than the one before: they are in one order, wherever they are taken.
+#[derive(Default)]
+struct Readings(AtomicU64);
+
+impl TimeSource for Readings {
+    fn wall(&self) -> Timestamp {
+        start()
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.0.fetch_add(1, Ordering::SeqCst) + 1)
+    }
+}
+
+pub(super) fn follow() -> Follow {
+    Follow { time: Arc::new(SystemTime::new()), every: Duration::from_millis(50), row: Arc::default() }
+}
+
+/// The entries up to the next proof, whatever fails before.
+pub(super) async fn heard(feed: &mut dyn Feed) -> (Vec<Revocation>, Heard) {
+    let mut entries = Vec::new();
+    let until_complete = async {
+        loop {
+            let Ok(FeedStep { entries: more, complete, lost }) = feed.next().await else { continue };
+            assert!(!lost, "nothing was lost");
+            entries.extend(more);
+            if let Some(complete) = complete {
+                return complete;
+            }
+        }
+    };
+    let complete = timeout(PATIENCE, until_complete).await.expect("it is heard of");
+    (entries, complete)
+}
+
+/// Waits until the feed says that writes were lost.
+pub(super) async fn lost(feed: &mut dyn Feed) {
+    let waiting = async {
+        loop {
+            match feed.next().await {
+                Ok(step) if step.lost => return,
+                Ok(step) => drop(step.entries),
+                Err(_) => {}
+            }
+        }
+    };
+    timeout(PATIENCE, waiting).await.expect("the feed says it");
+}
+
+/// A revocation that is given its end.
+pub(super) fn entry(n: u64) -> Revocation {
+    Revocation { until: later(start(), 600_000), ..gone(session("alice", n, start()).id) }
+}
+
+/// A client beside the gate.
+async fn beside(store: &PostgresStore) -> Client {
+    let config = store.0.options.config(options::Purpose::Statements).unwrap();
+    let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// Writes an entry in a transaction that stays open.
+async fn hold(client: &Client, entry: &Revocation) {
+    client.batch_execute("begin; set local idle_in_transaction_session_timeout = 0").await.unwrap();
+    let target = record::target(&entry.target).unwrap();
+    let effect = rotogate_core::store::kit::fields::encode_effect(entry.effect);
+    let absorb = "select rg.rg_absorb($1, $1, $2, $3)";
+    client.query(absorb, &[&target, &effect, &record::millis(entry.until)]).await.unwrap();
+}
+
+#[tokio::test]
+async fn c8_the_clock_is_read_before_the_beat_is_sent() {
+    let server = Server::start(&[]);
+    let time = Arc::new(Readings::default());
+    let clock = Arc::clone(&time);
+    let proxy = Proxy::timed(server.port, Arc::new(move || clock.monotonic())).await;
+    let store = PostgresStore::connect(options(proxy.port)).await.unwrap();
+    let follow = Follow { time, every: Duration::ZERO, row: Arc::default() };
+    let mut feed = store.follow(Cursor::default(), follow).await.unwrap();
+    for _ in 0..20 {
+        let (_, complete) = heard(&mut *feed).await;
+        let passed = proxy.passed();
+        assert!(passed.iter().any(|at| *at > complete.asked && *at < complete.answered), "{complete:?} {passed:?}");
+    }
+}
+
+/// Also if that takes more than one reading of the log.
+#[tokio::test]
+async fn c8_a_step_is_complete_once_everything_up_to_the_beat_was_read() {
+    const WRITTEN: u64 = 2500;
+    let server = Server::start(&[]);
+    let store = server.connect("rg").await;
+    let entry = |n| minimum(session("alice", n, start()).id, 2, later(start(), 600_000));
+    store.revoke(entry(0), RevokedBecause::Operator).await.unwrap();
+    let (_, early) = store.revocations_since(Cursor::default()).await.unwrap();
+    for n in 1..=WRITTEN {
+        store.revoke(entry(n), RevokedBecause::Operator).await.unwrap();
+    }
+    let follow = Follow { time: Arc::new(Readings::default()), every: Duration::ZERO, row: Arc::default() };
+    let mut feed = store.follow(early, follow).await.unwrap();
+    let (entries, _) = heard(&mut *feed).await;
+    assert_eq!(entries.len() as u64, WRITTEN);
+}
+
+/// A transaction is held open between two others: the later one is heard of, and the held one as soon as it commits.
+#[tokio::test]
+async fn c24_entries_that_commit_out_of_order_are_all_heard_of() {
+    let server = Server::start(&[]);
+    let [store, node] = [server.connect("rg").await, server.connect("rg").await];
+    store.revoke(entry(1), RevokedBecause::Operator).await.unwrap();
+    let mut feed = node.follow(Cursor::default(), follow()).await.unwrap();
+    assert_eq!(heard(&mut *feed).await.0, [entry(1)]);
+    let holds = beside(&store).await;
+    hold(&holds, &entry(2)).await;
+    store.revoke(entry(3), RevokedBecause::Operator).await.unwrap();
+    let mut entries = Vec::new();
+    for _ in 0..10 {
+        // It is in no step, and stops none.
+        let (more, _) = heard(&mut *feed).await;
+        entries.extend(more);
+    }
+    assert_eq!(entries, [entry(3)]);
+    // Whoever begins or asks meanwhile finds it later, too.
+    let (listed, between) = node.revocations_since(Cursor::default()).await.unwrap();
+    assert_eq!(listed, [entry(1), entry(3)]);
+    let mut late = node.follow(Cursor::default(), follow()).await.unwrap();
+    assert_eq!(heard(&mut *late).await.0.len(), 2);
+    store.revoke(entry(4), RevokedBecause::Operator).await.unwrap();
+    let (listed, after) = node.revocations_since(between.clone()).await.unwrap();
+    assert_eq!(listed, [entry(4)]);
+    holds.batch_execute("commit").await.unwrap();
+    for feed in [&mut feed, &mut late] {
+        let (mut entries, _) = heard(&mut **feed).await;
+        entries.sort_by(|a, b| a.target.cmp(&b.target));
+        assert_eq!(entries, [entry(2), entry(4)]);
+    }
+    assert_eq!(node.revocations_since(after).await.unwrap().0, [entry(2)]);
+    assert_eq!(node.revocations_since(between).await.unwrap().0.len(), 2);
+}
+
+/// What was rolled back is not waited for.
+#[tokio::test]
+async fn c24_an_entry_that_was_rolled_back_leaves_no_gap_behind() {
+    let server = Server::start(&[]);
+    let store = server.connect("rg").await;
+    store.revoke(entry(1), RevokedBecause::Operator).await.unwrap();
+    let (_, before) = store.revocations_since(Cursor::default()).await.unwrap();
+    let holds = beside(&store).await;
+    hold(&holds, &entry(2)).await;
+    store.revoke(entry(3), RevokedBecause::Operator).await.unwrap();
+    let (_, between) = store.revocations_since(before.clone()).await.unwrap();
+    assert!(between.as_bytes().len() > before.as_bytes().len(), "one id is missing");
+    holds.batch_execute("rollback").await.unwrap();
+    let (entries, after) = store.revocations_since(between).await.unwrap();
+    assert_eq!((entries, after.as_bytes().len()), (Vec::new(), before.as_bytes().len()));
+    assert_eq!(store.revocations_since(Cursor::default()).await.unwrap().1, after);
+}
+
+#[tokio::test]
+async fn c24_a_long_transaction_of_others_delays_nothing() {
+    let server = Server::start(&[]);
+    let store = server.connect("rg").await;
+    let mut feed = store.follow(Cursor::default(), follow()).await.unwrap();
+    heard(&mut *feed).await;
+    server.sql("create table theirs (n int); grant all on theirs to gate");
+    let holds = beside(&store).await;
+    holds.batch_execute("begin isolation level repeatable read; insert into theirs values (1)").await.unwrap();
+    let began = Instant::now();
+    for n in 0..10 {
+        store.revoke(entry(n), RevokedBecause::Operator).await.unwrap();
+        let mut entries = Vec::new();
+        while entries.is_empty() {
+            entries = heard(&mut *feed).await.0;
+        }
+        assert_eq!(entries, [entry(n)]);
+    }
+    print_time("C24 ten entries beside a long transaction", began.elapsed(), 10 * STALENESS);
+}
+
+#[tokio::test]
+async fn c24_without_notifications_the_bound_holds() {
+    let server = Server::start(&[]);
+    let store = server.connect("rg").await;
+    let silent = PostgresStore::connect(server.options().schema("rg").unnamed_statements()).await.unwrap();
+    assert!(!silent.0.options.listens() && store.0.options.listens());
+    let mut feed = silent.follow(Cursor::default(), follow()).await.unwrap();
+    heard(&mut *feed).await;
+    store.revoke(entry(1), RevokedBecause::Operator).await.unwrap();
+    let asked = Instant::now();
+    let mut entries = Vec::new();
+    while entries.is_empty() {
+        entries = heard(&mut *feed).await.0;
+    }
+    assert_eq!(entries, [entry(1)]);
+    print_time("C24 an entry without notifications", asked.elapsed(), STALENESS);
+}
+
+/// Every connection ends, those that listen among them.
+#[tokio::test]
+async fn c24_every_connection_that_is_terminated_is_made_again_and_nothing_is_lost() {
+    let server = Server::start(&[]);
+    let store = server.connect("rg").await;
+    let mut feed = store.follow(Cursor::default(), follow()).await.unwrap();
+    heard(&mut *feed).await;
+    for n in 0..5 {
+        let ended = server.sql(
+            "select count(pg_terminate_backend(pid)) from pg_stat_activity where usename = 'gate' and backend_type = 'client backend'",
+        );
+        assert!(ended.parse::<u32>().unwrap() > 1, "{ended}");
+        let asked = Instant::now();
+        store.revoke(entry(n), RevokedBecause::Operator).await.unwrap();
+        let mut entries = Vec::new();
+        while entries.is_empty() {
+            entries = heard(&mut *feed).await.0;
+        }
+        assert_eq!(entries, [entry(n)]);
+        print_time("C24 an entry after all connections ended", asked.elapsed(), STALENESS);
+    }
+}
+
+/// Whatever moment it has, and whichever node asks.
+#[tokio::test]
+async fn c4_what_begins_after_a_not_before_was_acknowledged_is_later_than_it() {
+    let server = Server::start(&[]);
+    let [a, b] = [server.connect("rg").await, server.connect("rg").await];
+    let now = a.stamp_creation(Timestamp::ZERO).await.unwrap().unwrap();
+    let moment = now.plus(LEEWAY / 2);
+    a.revoke(not_before(subject("alice"), moment), RevokedBecause::Operator).await.unwrap();
+    assert!(b.stamp_creation(Timestamp::ZERO).await.unwrap().unwrap() > moment);
+    // A moment that is far ahead is a mistake, which stops no login of others.
+    a.revoke(not_before(subject("bob"), now.plus(LEEWAY * 100)), RevokedBecause::Operator).await.unwrap();
+    assert!(b.stamp_creation(Timestamp::ZERO).await.unwrap().is_some());
+}
+
+/// Another timeline, and a disk or a log that went back, as after the promotion of a standby or with a back-up. The live
+/// entries are read anew.
+#[tokio::test]
+async fn c23_a_feed_says_what_shows_that_writes_were_lost() {
+    let server = Server::start(&[]);
+    let store = server.connect("rg").await;
+    let mut feed = store.follow(Cursor::default(), follow()).await.unwrap();
+    heard(&mut *feed).await;
+    store.revoke(entry(1), RevokedBecause::Operator).await.unwrap();
+    while heard(&mut *feed).await.0.is_empty() {}
+    let known = std::mem::replace(&mut store.0.known.server().name, "1 00000009".to_owned());
+    assert!(known.ends_with(" 00000001"), "{known}");
+    lost(&mut *feed).await;
+    store.adopt().await.unwrap();
+    assert_eq!(heard(&mut *feed).await.0, [entry(1)]);
+    store.0.known.server().written = i64::MAX;
+    lost(&mut *feed).await;
+    store.adopt().await.unwrap();
+    assert_eq!(heard(&mut *feed).await.0, [entry(1)]);
+    // A sequence that went back has lost what it gave out.
+    server.sql("delete from rg.revocation_log; select setval('rg.log_id', 1, false)");
+    lost(&mut *feed).await;
+    store.adopt().await.unwrap();
+    assert_eq!(heard(&mut *feed).await.0, [entry(1)]);
+}
+
+#[tokio::test]
+async fn c23_a_log_that_was_trimmed_past_a_reader_is_made_up_by_the_live_entries() {
+    let server = Server::start(&[]);
+    let store = server.connect("rg").await;
+    store.revoke(entry(0), RevokedBecause::Operator).await.unwrap();
+    let (_, early) = store.revocations_since(Cursor::default()).await.unwrap();
+    let mut feed = store.follow(early.clone(), follow()).await.unwrap();
+    assert_eq!(heard(&mut *feed).await.0, []);
+    for n in 1..500 {
+        store.revoke(entry(n), RevokedBecause::Operator).await.unwrap();
+    }
+    // As after a quarter of an hour.
+    server.sql("update rg.revocation_log set written = written - 1000000 where id < 400");
+    store.sweep(Timestamp::ZERO).await.unwrap();
+    assert_eq!(server.sql("select count(*) from rg.revocation_log"), "101");
+    assert_eq!(store.revocations_since(early.clone()).await.unwrap().0.len(), 500);
+    let mut from_early = store.follow(early, follow()).await.unwrap();
+    let (entries, _) = heard(&mut *from_early).await;
+    assert_eq!(entries.len(), 500);
+    while heard(&mut *feed).await.0.len() < 499 {}
+}
+
+#[tokio::test]
+async fn c23_a_database_that_was_emptied_answers_no_question() {
+    let server = Server::start(&[]);
+    let store = server.connect("rg").await;
+    let begun = session("alice", 1, start());
+    conformance::insert(&*store, &begun).await;
+    let mut feed = store.follow(Cursor::default(), follow()).await.unwrap();
+    heard(&mut *feed).await;
+    server.sql("drop schema rg cascade");
+    let again = server.connect("rg").await;
+    for error in [
+        store.load(begun.id).await.unwrap_err(),
+        store.insert(session("alice", 2, start()), SubjectBound::NONE).await.unwrap_err(),
+        store.revocations_since(Cursor::default()).await.unwrap_err(),
+    ] {
+        assert_eq!(error.outcome(), WriteOutcome::NotDone, "{error}");
+        assert!(error.to_string().contains("lost writes"), "{error}");
+        assert_eq!(rotogate_core::fault::Fault::from(error).retry_after(), Duration::from_secs(1));
+    }
+    lost(&mut *feed).await;
+    let error = store.adopt().await.unwrap_err();
+    assert!(error.to_string().contains("back-up"), "{error}");
+    lost(&mut *feed).await;
+    assert_eq!(again.load(begun.id).await.unwrap(), None);
+}

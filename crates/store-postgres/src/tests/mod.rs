@@ -1,0 +1,137 @@
+//! Against a real server, which each test starts for itself.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use secrecy::SecretString;
+use support::postgres::Postgres;
+use uuid::Uuid;
+
+use super::*;
+use rotogate_core::store::WriteOutcome;
+use rotogate_core::store::conformance::{self, ISSUER, LEEWAY};
+
+mod copy;
+mod faults;
+mod feed;
+mod loss;
+mod mark;
+mod opening;
+mod pooler;
+mod rules;
+mod twice;
+mod unknown;
+
+const KEYRING: Uuid = Uuid::from_u128(7);
+/// The password of the gate's user.
+const PASSWORD: &str = "a-password-of-the-gate";
+
+/// A server of the test's own with the gate's user, and how to connect to it.
+pub(super) struct Server(Postgres);
+
+impl Server {
+    pub(super) fn start(settings: &[&str]) -> Self {
+        Self::prepared(Postgres::start(settings))
+    }
+
+    pub(super) fn prepared(server: Postgres) -> Self {
+        server.sql(&format!("create role gate login password '{PASSWORD}'"));
+        server.sql("grant create on database postgres to gate");
+        Self(server)
+    }
+
+    pub(super) fn options(&self) -> PostgresOptions {
+        options(self.port)
+    }
+
+    pub(super) async fn connect(&self, schema: &str) -> Arc<PostgresStore> {
+        Arc::new(PostgresStore::connect(self.options().schema(schema)).await.unwrap())
+    }
+}
+
+impl Deref for Server {
+    type Target = Postgres;
+
+    fn deref(&self) -> &Postgres {
+        &self.0
+    }
+}
+
+impl DerefMut for Server {
+    fn deref_mut(&mut self) -> &mut Postgres {
+        &mut self.0
+    }
+}
+
+pub(super) fn options(port: u16) -> PostgresOptions {
+    let url = format!("postgres://gate@127.0.0.1:{port}/postgres");
+    PostgresOptions::new(url, ISSUER, KEYRING, LEEWAY).password(SecretString::from(PASSWORD))
+}
+
+/// Each store of a suite has a schema of its own.
+fn schema() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn connect_now(options: PostgresOptions) -> Arc<PostgresStore> {
+    let connecting = PostgresStore::connect(options.schema(schema()));
+    Arc::new(tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(connecting)).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn c1_the_postgres_store_passes_the_conformance_suite() {
+    let server = Server::start(&[]);
+    conformance::run(|| connect_now(server.options())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn c1_nodes_on_a_postgres_store_pass_the_conformance_suite() {
+    let server = Server::start(&[]);
+    conformance::run_shared(async || {
+        let schema = schema();
+        [server.connect(&schema).await, server.connect(&schema).await]
+    })
+    .await;
+}
+
+/// Guesses are no faster with five nodes than with one, and what was counted is forgotten.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn c29_ten_a_minute_over_five_nodes_are_ten() {
+    let server = Server::start(&[]);
+    let mut nodes = Vec::new();
+    for _ in 0..5 {
+        nodes.push(server.connect("rg").await);
+    }
+    let ten = SharedCounter { name: [1; 16], every: Duration::from_secs(60), burst: 10 };
+    let takes = (0..100).map(|n| {
+        let node = Arc::clone(&nodes[n % nodes.len()]);
+        tokio::spawn(async move { node.count(ten, CounterUse::Take).await.unwrap().is_none() })
+    });
+    let mut taken = 0;
+    for take in takes.collect::<Vec<_>>() {
+        taken += usize::from(take.await.unwrap());
+    }
+    assert_eq!(taken, 10);
+    let soon = SharedCounter { name: [2; 16], every: Duration::from_micros(1), burst: 1 };
+    assert_eq!(nodes[0].count(soon, CounterUse::Take).await.unwrap(), None);
+    nodes[0].remember([3; 16], Duration::from_millis(1)).await.unwrap();
+    nodes[0].remember([4; 16], Duration::from_secs(60)).await.unwrap();
+    while nodes[0].remembers([3; 16]).await.unwrap() {
+        tokio::task::yield_now().await;
+    }
+    let left = || {
+        let rows = |table: &str| server.sql(&format!("select count(*) from rg.{table}"));
+        [rows("counter"), rows("remembered")]
+    };
+    assert_eq!(left(), ["2", "2"]);
+    nodes[1].sweep(Timestamp::ZERO).await.unwrap();
+    assert_eq!(left(), ["1", "1"]);
+}
+
+#[cfg(feature = "relay")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn c1_the_postgres_store_keeps_the_records_of_the_relay() {
+    let server = Server::start(&[]);
+    conformance::run_relay(|| connect_now(server.options())).await;
+}

@@ -1,0 +1,140 @@
+//! C2: whatever is sent again changes nothing more.
+
+use super::*;
+use rotogate_core::session::profile::OnTooMany;
+use rotogate_core::store::conformance::{gone, insert, later, minimum, not_before, rotated, session, start, subject};
+
+/// Everything that the store holds.
+fn content(server: &Server) -> String {
+    ["head", "session", "revocation", "revocation_log", "relay", "stamp", "change", "counter"]
+        .map(|table| {
+            server
+                .sql(&format!("select coalesce(md5(string_agg(t::text, ',' order by t::text)), '') from rg.{table} t"))
+        })
+        .join(" ")
+}
+
+#[tokio::test]
+async fn c2_a_swap_that_is_sent_again_changes_nothing_more() {
+    let server = Server::start(&[]);
+    let store = server.connect("rg").await;
+    let begun = session("alice", 1, start());
+    insert(&*store, &begun).await;
+    let next = rotated(&begun, later(start(), 5));
+    let entry = minimum(begun.id, 2, later(start(), 600_000));
+    let op = new_op().unwrap();
+    assert_eq!(store.0.swap(op, 1, &next, Some(&entry)).await.unwrap(), Swap::Swapped);
+    let before = content(&server);
+    assert_eq!(store.0.swap(op, 1, &next, Some(&entry)).await.unwrap(), Swap::Swapped);
+    assert_eq!(content(&server), before);
+    // A confirmation and a revocation are writes of others: it was swapped all the same.
+    store.confirm(vec![(begun.id, next.current)]).await.unwrap();
+    store.revoke(gone(begun.id), RevokedBecause::Logout).await.unwrap();
+    let before = content(&server);
+    assert_eq!(store.0.swap(op, 1, &next, Some(&entry)).await.unwrap(), Swap::Swapped);
+    assert_eq!(content(&server), before);
+    // Behind another's swap the first one is history.
+    let other = session("bob", 2, start());
+    insert(&*store, &other).await;
+    let first = rotated(&other, later(start(), 5));
+    let second = rotated(&first, later(start(), 6));
+    assert_eq!(store.0.swap(op, 1, &first, None).await.unwrap(), Swap::Swapped);
+    assert_eq!(store.compare_and_swap(2, second.clone(), None).await.unwrap(), Swap::Swapped);
+    let before = content(&server);
+    assert_eq!(store.0.swap(op, 1, &first, None).await.unwrap(), Swap::Changed(Some(Box::new(second))));
+    assert_eq!(content(&server), before);
+}
+
+#[tokio::test]
+async fn c2_an_insert_that_is_sent_again_changes_nothing_more_and_says_who_gave_way() {
+    let server = Server::start(&[]);
+    let store = server.connect("rg").await;
+    let bound = SubjectBound { most: 1, idle_ttl: Duration::from_secs(60), on_too_many: OnTooMany::EndOldest };
+    insert(&*store, &session("alice", 1, start())).await;
+    let second = session("alice", 2, later(start(), 1));
+    let op = new_op().unwrap();
+    let done = store.0.insert(op, &second, bound).await.unwrap();
+    assert!(matches!(&done, Inserted::Inserted(ended) if ended.len() == 1), "{done:?}");
+    let before = content(&server);
+    assert_eq!(store.0.insert(op, &second, bound).await.unwrap(), done);
+    assert_eq!(content(&server), before);
+    store.revoke(gone(second.id), RevokedBecause::Logout).await.unwrap();
+    let before = content(&server);
+    assert_eq!(store.0.insert(op, &second, bound).await.unwrap(), done);
+    assert_eq!(content(&server), before);
+    // Under another name it is another insert.
+    let error = store.0.insert(new_op().unwrap(), &second, bound).await.unwrap_err();
+    assert_eq!(error.outcome(), WriteOutcome::Refused);
+    assert_eq!(content(&server), before);
+}
+
+#[tokio::test]
+async fn c2_a_revocation_and_a_confirmation_that_are_sent_again_change_nothing_more() {
+    let server = Server::start(&[]);
+    let store = server.connect("rg").await;
+    let begun = session("alice", 1, start());
+    insert(&*store, &begun).await;
+    store.confirm(vec![(begun.id, Generation::FIRST)]).await.unwrap();
+    let before = content(&server);
+    store.confirm(vec![(begun.id, Generation::FIRST)]).await.unwrap();
+    assert_eq!(content(&server), before);
+    let moment = store.stamp_not_before().await.unwrap();
+    for entry in [gone(begun.id), not_before(subject("alice"), moment), not_before(Target::Global, start())] {
+        let merged = store.revoke(entry.clone(), RevokedBecause::Logout).await.unwrap();
+        let before = content(&server);
+        assert_eq!(store.revoke(entry.clone(), RevokedBecause::Logout).await.unwrap(), merged);
+        assert_eq!(content(&server), before);
+    }
+    // Behind a later one of the same target.
+    let later_one = not_before(subject("alice"), later(moment, 5));
+    let merged = store.revoke(later_one, RevokedBecause::Logout).await.unwrap();
+    let before = content(&server);
+    let repeated = store.revoke(not_before(subject("alice"), moment), RevokedBecause::Logout).await.unwrap();
+    assert_eq!(repeated, merged);
+    assert_eq!(content(&server), before);
+}
+
+#[cfg(feature = "relay")]
+#[tokio::test]
+async fn c2_records_of_the_relay_that_are_sent_again_change_nothing_more() {
+    use rotogate_core::store::conformance::relay::{done, id, pending};
+    use rotogate_core::store::relay::{RelayInserted, RelaySwapped};
+    let server = Server::start(&[]);
+    let store = server.connect("rg").await;
+    let first = pending(start());
+    let (insert, swap) = (new_op().unwrap(), new_op().unwrap());
+    assert_eq!(store.0.insert_relay(insert, id(1), &first, start()).await.unwrap(), RelayInserted::Inserted);
+    let before = content(&server);
+    assert_eq!(store.0.insert_relay(insert, id(1), &first, start()).await.unwrap(), RelayInserted::Inserted);
+    assert_eq!(content(&server), before);
+    let next = done(&first, later(start(), 5));
+    assert_eq!(store.0.swap_relay(swap, id(1), first.version(), &next).await.unwrap(), RelaySwapped::Swapped);
+    let before = content(&server);
+    assert_eq!(store.0.swap_relay(swap, id(1), first.version(), &next).await.unwrap(), RelaySwapped::Swapped);
+    let present = RelayInserted::Present(Box::new(next));
+    assert_eq!(store.0.insert_relay(insert, id(1), &first, start()).await.unwrap(), present);
+    assert_eq!(content(&server), before);
+}
+
+#[tokio::test]
+async fn c2_an_attempt_that_is_sent_again_counts_once() {
+    let server = Server::start(&[]);
+    let store = server.connect("rg").await;
+    let ten = SharedCounter { name: [1; 16], every: Duration::from_secs(3600), burst: 10 };
+    for how in [CounterUse::Take, CounterUse::Charge, CounterUse::GiveBack] {
+        let op = new_op().unwrap();
+        assert_eq!(store.0.admit(op, None, vec![(ten, how)]).await.unwrap().refused, None);
+        let before = content(&server);
+        assert_eq!(store.0.admit(op, None, vec![(ten, how)]).await.unwrap().refused, None);
+        assert_eq!(content(&server), before);
+    }
+    let mut left = 0;
+    while store.count(ten, CounterUse::Take).await.unwrap().is_none() {
+        left += 1;
+    }
+    assert_eq!(left, 9, "one was taken, one charged, one given back");
+    let stamp = store.stamp_change([2; 16], [3; 16]).await.unwrap();
+    let before = content(&server);
+    assert_eq!(store.stamp_change([2; 16], [3; 16]).await.unwrap(), stamp);
+    assert_eq!(content(&server), before);
+}

@@ -1,0 +1,87 @@
+//! A consistent copy of a store.
+
+use std::path::Path;
+
+use redb::{
+    Database, Durability, Key, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableHandle, Value,
+};
+
+use super::open;
+use super::schema::{BY_END, BY_SUBJECT, BY_UNTIL, LIVE, LOG, META, REVOCATIONS, SESSIONS};
+use super::writer::failed;
+use rotogate_core::private_file::{self, Unpublished};
+use rotogate_core::store::StoreError;
+
+/// Rows per transaction of the copy, so that it needs little memory.
+const ROWS_PER_TRANSACTION: usize = 4096;
+/// The copy is written once and never read.
+const CACHE_BYTES: usize = 16 << 20;
+
+/// Copies everything that a read transaction sees into a new file (0600), which gets its name when it is complete and
+/// durable. An existing file at `to` stays unchanged, and is an error.
+pub(super) fn copy(read: &ReadTransaction, to: &Path) -> Result<(), StoreError> {
+    let shown = to.display();
+    let io =
+        |error: std::io::Error| StoreError::caused_by(format!("the backup {shown} cannot be written: {error}"), error);
+    if std::fs::symlink_metadata(to).is_ok() {
+        return Err(StoreError::new(format!("the backup {shown} exists already, and is not overwritten")));
+    }
+    private_file::create_private_dir(private_file::parent(to)).map_err(io)?;
+    let (unpublished, file) = Unpublished::beside(to).map_err(io)?;
+    let (database, _) = open::create(file, CACHE_BYTES).map_err(failed)?;
+    copy_tables(read, &database).map_err(failed)?;
+    drop(database);
+    unpublished.publish_new(to).map_err(io)
+}
+
+fn copy_tables(read: &ReadTransaction, into: &Database) -> Result<(), redb::Error> {
+    copy_table(read, into, SESSIONS)?;
+    copy_table(read, into, BY_SUBJECT)?;
+    // A store of an earlier version that no gate has opened since has none.
+    if read.list_tables()?.any(|table| table.name() == LIVE.name()) {
+        copy_table(read, into, LIVE)?;
+    }
+    copy_table(read, into, BY_END)?;
+    copy_table(read, into, REVOCATIONS)?;
+    copy_table(read, into, BY_UNTIL)?;
+    copy_table(read, into, LOG)?;
+    // Records of the relay end within a minute, and a copy has no use for them.
+    copy_table(read, into, META)?;
+    // All earlier commits were left in memory; this one makes them durable.
+    let mut last = into.begin_write()?;
+    last.set_durability(Durability::Immediate)?;
+    last.commit()?;
+    Ok(())
+}
+
+fn copy_table<K: Key + 'static, V: Value + 'static>(
+    read: &ReadTransaction,
+    into: &Database,
+    table: TableDefinition<'_, K, V>,
+) -> Result<(), redb::Error> {
+    let from = read.open_table(table)?;
+    let mut rows = from.iter()?;
+    loop {
+        let mut transaction = into.begin_write()?;
+        transaction.set_durability(Durability::None)?;
+        let mut copied = 0;
+        let mut to = transaction.open_table(table)?;
+        for row in rows.by_ref().take(ROWS_PER_TRANSACTION) {
+            let (key, value) = row?;
+            to.insert(key.value(), value.value())?;
+            copied += 1;
+        }
+        drop(to);
+        transaction.commit()?;
+        if copied < ROWS_PER_TRANSACTION {
+            return Ok(());
+        }
+    }
+}
+
+/// Copies a store that no process uses. The store is checked in full first, and not changed.
+pub(super) fn copy_file(from: &Path, to: &Path) -> Result<(), StoreError> {
+    let database = open::untouched(from, super::DEFAULT_CACHE_SIZE)?;
+    let read = database.begin_read().map_err(failed)?;
+    copy(&read, to)
+}

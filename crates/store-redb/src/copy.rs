@@ -1,0 +1,79 @@
+//! A copy of another store, and the store whose time is reset.
+
+use async_trait::async_trait;
+use redb::{Database, ReadableDatabase};
+
+use super::RedbStore;
+use super::schema::{COPYING_ROW, META, Writing};
+use super::writer::failed;
+use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
+use rotogate_core::session::Session;
+use rotogate_core::store::copy::{CopyTarget, is_later, is_whole};
+use rotogate_core::store::reset_clock::RemembersTime;
+use rotogate_core::store::rules::{self, Failure, State};
+use rotogate_core::store::{Revocation, Store, StoreError};
+
+/// Puts into a copy that is not whole.
+fn put(state: &mut Writing<'_>, work: impl FnOnce(&mut Writing<'_>) -> Result<(), Failure>) -> Result<(), Failure> {
+    match state.text(COPYING_ROW)? {
+        Some(_) => work(state),
+        None => Err(Failure::Refused(is_whole())),
+    }
+}
+
+#[async_trait]
+impl CopyTarget for RedbStore {
+    async fn put_sessions(&self, sessions: Vec<Session>) -> Result<(), StoreError> {
+        let put_all = move |state: &mut Writing<'_>| {
+            for session in &sessions {
+                let old = state.session(session.id)?;
+                if old.as_ref().is_none_or(|old| !is_later(old, session)) {
+                    state.put_session(old.as_ref(), session)?;
+                }
+                state.raise_time(session.created())?;
+            }
+            Ok(())
+        };
+        self.write(move |_, state| put(state, put_all)).await
+    }
+
+    async fn put_revocations(&self, entries: Vec<Revocation>) -> Result<(), StoreError> {
+        let put_all = move |state: &mut Writing<'_>| entries.iter().try_for_each(|entry| rules::put(state, entry));
+        self.write(move |_, state| put(state, put_all)).await
+    }
+
+    async fn end_copy(&self) -> Result<(), StoreError> {
+        self.write(|_, state| match state.text(COPYING_ROW)? {
+            Some(_) => state.set_text(COPYING_ROW, None),
+            None => Ok(()),
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl RemembersTime for RedbStore {
+    async fn time_now(&self) -> Result<Timestamp, StoreError> {
+        Ok(SystemTime::new().wall())
+    }
+
+    async fn latest_time(&self) -> Result<Timestamp, StoreError> {
+        self.last_known_time().await
+    }
+
+    async fn finish(&self) -> Result<(), StoreError> {
+        self.close().await
+    }
+
+    async fn lower_times(&self, now: Timestamp, entries: Vec<Revocation>) -> Result<(), StoreError> {
+        self.write(move |_, state| state.set_time(now, &entries)).await
+    }
+}
+
+/// The name of the store that this one is becoming a copy of.
+pub(super) fn copying(database: &Database) -> Result<Option<String>, StoreError> {
+    let read = database.begin_read().map_err(failed)?;
+    let meta = read.open_table(META).map_err(failed)?;
+    let row = meta.get(COPYING_ROW).map_err(failed)?;
+    Ok(row.map(|bytes| String::from_utf8_lossy(bytes.value()).into_owned()))
+}

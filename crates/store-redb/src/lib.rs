@@ -1,0 +1,462 @@
+//! The embedded store: one redb file, one process.
+//!
+//! **Writing.** One thread puts all queued operations into one transaction, syncs it to the disk, and only then
+//! answers: an `Ok` is durable. Operations of one batch see each other in their order; a refused one writes nothing. If
+//! a commit fails, every operation of its batch fails, and nothing more is written until the file is opened again: the
+//! failed writes may or may not be in it. The writer reopens it by itself, with back-off, once there is room; reading
+//! continues meanwhile. A caller that stops waiting does not undo its operation. Revocations that a failed store did not
+//! take are kept in a file beside it, `<path>.owed`.
+//!
+//! **Opening.** A file that is damaged, foreign, of an unknown version, of another keyring, open to other users or in
+//! use is refused and left unchanged, to the byte. Its checksums are all verified up to [`Options::check_up_to`] bytes;
+//! a larger file is verified in full only after a crash. A store older than its high-water mark is refused until the
+//! operator accepts it.
+//!
+//! ```
+//! # fn example(keyring: &rotogate::token::Keyring) -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//! use rotogate::store::RedbStore;
+//! use rotogate::store::redb::Options;
+//!
+//! let options = Options::new("https://api.example.com", keyring.id(), Duration::from_secs(30));
+//! let store = RedbStore::open("data/rotogate.redb", options.high_water("data/keys/high-water"))?;
+//! let builder = rotogate::Gate::builder().store(store);
+//! # let _ = builder;
+//! # Ok(()) }
+//! ```
+
+use std::fmt;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
+use redb::{Database, ReadableDatabase};
+use tokio::sync::{mpsc, oneshot};
+
+use rotogate_core::clock::Timestamp;
+use rotogate_core::counters::CountedCommits;
+use rotogate_core::revocation::{Revocation, RevocationList};
+use rotogate_core::session::{Generation, RevokedBecause, Session, SessionId};
+use rotogate_core::store::kit::encoding::{decode, decode_session};
+use rotogate_core::store::owed::OwedFile;
+use rotogate_core::store::rules::{Failure, Rules, page_size};
+use rotogate_core::store::{
+    Cursor, Filter, Inserted, Page, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome,
+};
+#[cfg(feature = "test-util")]
+pub use schema::records_read_back_the_same;
+use schema::{
+    BY_SUBJECT, FIRST_ID, HEAD_ROW, LAST_ID, LOG, META, REVOCATIONS, SESSIONS, StoreHead, Writing, decode_revocation,
+};
+use writer::{Job, QueuedOperation, Writer, WriterShared, failed};
+
+mod backup;
+mod copy;
+mod load;
+mod open;
+mod options;
+#[cfg(feature = "relay")]
+mod relay;
+mod schema;
+mod staged;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use options::Options;
+#[doc(hidden)]
+pub use options::{DEFAULT_CACHE_SIZE, DEFAULT_CHECK_UP_TO};
+
+/// How many revocations are read at a time, so that other tasks run in between.
+const REVOCATIONS_PER_READ: usize = 2048;
+/// How many generations are confirmed at a time, for the same reason.
+const CONFIRMATIONS_PER_WRITE: usize = 256;
+
+/// A handle to the store. Clones are handles to the same store; dropping the last one closes it.
+///
+/// ```
+/// use rotogate::store::RedbStore;
+/// use rotogate::store::redb::Options;
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # let (folder, keyring) = (tempfile::tempdir()?, rotogate::token::Keyring::ephemeral()?);
+/// # let (file, copy) = (folder.path().join("rotogate.redb"), folder.path().join("copy.redb"));
+/// # let options = Options::new("https://api.example.com", keyring.id(), rotogate::gate::DEFAULT_LEEWAY);
+/// let store = RedbStore::open(&file, options)?;
+/// let builder = rotogate::Gate::builder().store(store.clone());
+/// # let _ = builder;
+/// store.backup_to(&copy).await?; // while the gate serves
+/// store.close().await?;
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct RedbStore {
+    inner: Arc<RedbInner>,
+}
+
+struct RedbInner {
+    path: PathBuf,
+    /// `None`: no gate works on it.
+    owed: Option<Arc<OwedFile>>,
+    /// `None` once closed.
+    queue: Mutex<Option<mpsc::Sender<Box<dyn Job>>>>,
+    shared: Arc<WriterShared>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    closed: Mutex<Option<oneshot::Receiver<Result<(), StoreError>>>>,
+    #[cfg(test)]
+    backend: staged::StagedFile,
+}
+
+/// Checks what a start on these files would find: a readable mark beside the keys, and the store that it names.
+#[doc(hidden)]
+pub fn check_mark(mark: &Path, store: &Path, is_there: bool) -> Result<(), StoreError> {
+    let file = rotogate_core::store::kit::highwater::HighWater::at(mark.to_owned());
+    let known = file.read()?;
+    if is_there {
+        return Ok(());
+    }
+    let alarm = file.alarm(rotogate_core::store::kit::highwater::MarkVerdict::compare(known, None), known, store);
+    alarm.map_or(Ok(()), |alarm| Err(StoreError::new(alarm)))
+}
+
+impl RedbStore {
+    /// Opens the store at `path`, or creates it: a private file (0600), and its directory, if missing, too (0700).
+    /// Blocks: a large file that was not closed cleanly is read through.
+    ///
+    /// # Errors
+    /// See the module's documentation. The text names the problem, the place and the remedy.
+    pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self, StoreError> {
+        let path = path.as_ref();
+        let opened = open::open(path, &options)?;
+        let owed = options.copying.is_none().then(|| OwedFile::beside(path).map(Arc::new)).transpose()?;
+        let database = Arc::new(opened.database);
+        let shared = Arc::new(WriterShared::new(Arc::clone(&database)));
+        let (sender, queue) = mpsc::channel(writer::QUEUE_LENGTH);
+        let (done, closed) = oneshot::channel();
+        let writer = Writer {
+            path: path.to_owned(),
+            database: Some(database),
+            queue,
+            rules: Rules::new(Arc::clone(&options.issuer), options.leeway),
+            options,
+            head: opened.head,
+            shared: Arc::clone(&shared),
+            marker: opened.marker,
+            trouble: None,
+            reports: writer::Reports::default(),
+        };
+        let writer = std::thread::Builder::new()
+            .name("rotogate-store".to_owned())
+            .spawn(move || writer.run(done))
+            .map_err(|error| StoreError::caused_by("the thread of the store cannot be started", error))?;
+        Ok(Self {
+            inner: Arc::new(RedbInner {
+                path: path.to_owned(),
+                owed,
+                queue: Mutex::new(Some(sender)),
+                shared,
+                writer: Mutex::new(Some(writer)),
+                closed: Mutex::new(Some(closed)),
+                #[cfg(test)]
+                backend: opened.backend,
+            }),
+        })
+    }
+
+    /// Finishes the queued operations, writes the high-water mark and closes the file. Later operations fail. Dropping
+    /// the last handle does the same, and blocks until it is done.
+    ///
+    /// # Errors
+    /// The mark could not be written, or the writer had stopped.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.inner.shut();
+        let closed = lock(&self.inner.closed).take();
+        match closed {
+            Some(closed) => closed.await.map_err(|_| stopped())?,
+            None => Ok(()),
+        }
+    }
+
+    /// Its file.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// The number of commits since it was opened.
+    pub fn commits(&self) -> u64 {
+        self.inner.shared.commits.counted().done.buckets.iter().sum()
+    }
+
+    /// The commits since it was opened: those that are on the disk with their time, and those that failed.
+    #[doc(hidden)]
+    pub fn counted_commits(&self) -> CountedCommits {
+        self.inner.shared.commits.counted()
+    }
+
+    /// How many operations wait for a commit.
+    #[doc(hidden)]
+    pub fn queue(&self) -> usize {
+        lock(&self.inner.queue).as_ref().map_or(0, |queue| queue.max_capacity() - queue.capacity())
+    }
+
+    /// For how long writing has failed; `None` while it works.
+    pub fn failed_for(&self) -> Option<Duration> {
+        self.inner.shared.failed_for()
+    }
+
+    /// Copies the store, as of this moment, into a new file at `path` (0600), while reading and writing go on. The file
+    /// gets its name when it is complete.
+    ///
+    /// # Errors
+    /// There is a file at `path` already, or it cannot be written.
+    pub async fn backup_to(&self, path: impl AsRef<Path>) -> Result<(), StoreError> {
+        let database = self.database()?;
+        let path = path.as_ref().to_owned();
+        let (reply, answer) = oneshot::channel();
+        std::thread::Builder::new()
+            .name("rotogate-backup".to_owned())
+            .spawn(move || {
+                let copied = database.begin_read().map_err(failed).and_then(|read| backup::copy(&read, &path));
+                // Before the reply, so that a caller that closes the store afterwards finds it closed.
+                drop(database);
+                let _ = reply.send(copied);
+            })
+            .map_err(|error| StoreError::caused_by("the thread of the backup cannot be started", error))?;
+        answer.await.map_err(|_| StoreError::new("the backup was aborted"))?
+    }
+
+    /// Copies a store that no gate uses. The store is verified in full first, and not a byte of it is changed. Blocks.
+    ///
+    /// # Errors
+    /// A gate uses it (then ask the gate), it is damaged, or the copy cannot be written.
+    pub fn backup_file(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<(), StoreError> {
+        backup::copy_file(from.as_ref(), to.as_ref())
+    }
+
+    /// Queues an operation and waits until it is durable.
+    async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Rules, &mut Writing<'_>) -> Result<T, Failure> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let queue = lock(&self.inner.queue).clone().ok_or_else(closed)?;
+        queue.send(Box::new(QueuedOperation::new(work, reply))).await.map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    fn database(&self) -> Result<Arc<Database>, StoreError> {
+        let shared = &self.inner.shared;
+        shared.database.load_full().ok_or_else(|| if shared.is_closed() { closed() } else { being_opened() })
+    }
+
+    fn head(&self) -> Result<StoreHead, StoreError> {
+        let read = self.database()?.begin_read().map_err(failed)?;
+        let meta = read.open_table(META).map_err(failed)?;
+        let row = meta.get(HEAD_ROW).map_err(failed)?.ok_or_else(|| StoreError::new("the store lost its head row"))?;
+        decode("the head of the store", row.value())
+    }
+
+    /// The entries after a place of the log, and the last place read.
+    fn revocations_step(&self, after: u64) -> Result<(Vec<Revocation>, u64), StoreError> {
+        let read = self.database()?.begin_read().map_err(failed)?;
+        let log = read.open_table(LOG).map_err(failed)?;
+        let revocations = read.open_table(REVOCATIONS).map_err(failed)?;
+        let mut entries = Vec::new();
+        let mut end = after;
+        let places = (Bound::Excluded(after), Bound::Unbounded);
+        for row in log.range::<u64>(places).map_err(failed)?.take(REVOCATIONS_PER_READ) {
+            let (place, target) = row.map_err(failed)?;
+            let missing = || StoreError::new("the store is damaged: a revocation in its log is missing");
+            let entry = revocations.get(target.value()).map_err(failed)?.ok_or_else(missing)?;
+            entries.push(decode_revocation(target.value(), entry.value())?.1);
+            end = place.value();
+        }
+        Ok((entries, end))
+    }
+}
+
+impl RedbInner {
+    fn shut(&self) {
+        self.shared.close();
+        *lock(&self.queue) = None;
+    }
+}
+
+impl Drop for RedbInner {
+    fn drop(&mut self) {
+        self.shut();
+        if let Some(writer) = lock(&self.writer).take()
+            && writer.join().is_err()
+        {
+            tracing::error!(store = %self.path.display(), "store writer panicked");
+        }
+    }
+}
+
+impl fmt::Debug for RedbStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedbStore").field("path", &self.inner.path).finish_non_exhaustive()
+    }
+}
+
+/// A lock whose holders only ever replace a whole value: a panic cannot leave half of one.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock()
+}
+
+fn closed() -> StoreError {
+    StoreError::new("the store is closed").with_outcome(WriteOutcome::NotDone)
+}
+
+fn being_opened() -> StoreError {
+    StoreError::new("the store is being reopened").with_outcome(WriteOutcome::NotDone)
+}
+
+fn stopped() -> StoreError {
+    StoreError::new("the writer of the store has stopped: restart the gate").with_outcome(WriteOutcome::NotDone)
+}
+
+#[async_trait]
+impl Store for RedbStore {
+    async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        let read = self.database()?.begin_read().map_err(failed)?;
+        let sessions = read.open_table(SESSIONS).map_err(failed)?;
+        let row = sessions.get(id.as_bytes()).map_err(failed)?;
+        row.map(|row| decode_session(id.as_bytes(), row.value())).transpose()
+    }
+
+    async fn insert(&self, session: Session, bound: SubjectBound) -> Result<Inserted, StoreError> {
+        self.write(move |rules, state| rules.insert(state, &session, bound)).await
+    }
+
+    async fn compare_and_swap(
+        &self,
+        expected: u64,
+        record: Session,
+        revocation: Option<Revocation>,
+    ) -> Result<Swap, StoreError> {
+        self.write(move |rules, state| rules.compare_and_swap(state, expected, &record, revocation.as_ref())).await
+    }
+
+    async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<Revocation, StoreError> {
+        self.write(move |rules, state| rules.revoke(state, entry, because)).await
+    }
+
+    async fn revocations_since(&self, cursor: Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError> {
+        // In steps, each of its own moment: an entry that moves meanwhile moves to the end, which is still to come.
+        let (mut entries, mut end) = self.revocations_step(cursor.place()?)?;
+        let mut step = entries.len();
+        while step == REVOCATIONS_PER_READ {
+            tokio::task::yield_now().await;
+            let (more, place) = self.revocations_step(end)?;
+            step = more.len();
+            entries.extend(more);
+            end = place;
+        }
+        Ok((entries, Cursor::from_place(end)))
+    }
+
+    async fn revocations(&self) -> Result<(RevocationList, Cursor), StoreError> {
+        load::all(self.database()?).await
+    }
+
+    async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<Vec<SessionId>, StoreError> {
+        // One call may bring any number of them. Each counts alone.
+        let (mut rest, mut marked) = (seen.as_slice(), Vec::new());
+        loop {
+            let (step, more) = rest.split_at(rest.len().min(CONFIRMATIONS_PER_WRITE));
+            let step = step.to_vec();
+            marked.extend(self.write(move |rules, state| rules.confirm(state, &step)).await?);
+            if more.is_empty() {
+                return Ok(marked);
+            }
+            rest = more;
+        }
+    }
+
+    async fn list(&self, filter: Filter, after: Option<SessionId>, limit: usize) -> Result<Page, StoreError> {
+        let limit = page_size(limit);
+        let read = self.database()?.begin_read().map_err(failed)?;
+        let table = read.open_table(SESSIONS).map_err(failed)?;
+        let after = after.map(|id| *id.as_bytes());
+        let mut sessions = Vec::new();
+        // A record that cannot be read is left out: the others are listed all the same.
+        let list = |sessions: &mut Vec<Session>, id: &schema::Id, record: &[u8]| match decode_session(id, record) {
+            Ok(session) => sessions.push(session),
+            Err(error) => tracing::error!(session = %SessionId::from_bytes(*id), %error, "session not listed"),
+        };
+        match &filter {
+            Filter::All => {
+                let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+                for row in table.range::<&schema::Id>((from, Bound::Unbounded)).map_err(failed)? {
+                    let (id, record) = row.map_err(failed)?;
+                    list(&mut sessions, id.value(), record.value());
+                    if sessions.len() > limit {
+                        break;
+                    }
+                }
+            }
+            Filter::Subject(subject) => {
+                let index = read.open_table(BY_SUBJECT).map_err(failed)?;
+                let from = match &after {
+                    Some(id) => Bound::Excluded((&**subject, id)),
+                    None => Bound::Included((&**subject, &FIRST_ID)),
+                };
+                let to = Bound::Included((&**subject, &LAST_ID));
+                for row in index.range::<(&str, &schema::Id)>((from, to)).map_err(failed)? {
+                    let (key, _) = row.map_err(failed)?;
+                    let (_, id) = key.value();
+                    // A row without its record remains from a record that could not be read.
+                    if let Some(record) = table.get(id).map_err(failed)? {
+                        list(&mut sessions, id, record.value());
+                    }
+                    if sessions.len() > limit {
+                        break;
+                    }
+                }
+            }
+        }
+        let more = sessions.len() > limit;
+        sessions.truncate(limit);
+        Ok(Page { next: sessions.last().map(|s| s.id).filter(|_| more), sessions })
+    }
+
+    async fn sweep(&self, now: Timestamp) -> Result<Swept, StoreError> {
+        let mut total = Swept::default();
+        loop {
+            // Each step is queued anew, so that other operations run in between.
+            let step = self.write(move |rules, state| rules.sweep_step(state, now)).await?;
+            if step == Swept::default() {
+                return Ok(total);
+            }
+            total.sessions += step.sessions;
+            total.revocations += step.revocations;
+        }
+    }
+
+    async fn last_known_time(&self) -> Result<Timestamp, StoreError> {
+        Ok(self.head()?.last_known_time)
+    }
+
+    fn owed_file(&self) -> Option<&Arc<OwedFile>> {
+        self.inner.owed.as_ref()
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        if let Some(fault) = self.inner.shared.fault() {
+            let message = format!("{fault}; it is reopened as soon as it can be written");
+            return Err(StoreError::caused_by(message, fault));
+        }
+        match &*lock(&self.inner.queue) {
+            Some(queue) if !queue.is_closed() => Ok(()),
+            Some(_) => Err(stopped()),
+            None => Err(closed()),
+        }
+    }
+}

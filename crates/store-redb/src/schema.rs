@@ -1,0 +1,440 @@
+//! The tables of the file, and the bytes in them.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `sessions` | id | record, versioned |
+//! | `sessions_by_subject` | subject, id | end, ms |
+//! | `live_sessions` | subject, id, of those that are not revoked | end of the session, ms |
+//! | `sessions_by_end` | end in ms, id | |
+//! | `revocations` | target | place in the log, effect, until; versioned |
+//! | `revocations_by_until` | until in ms, target | |
+//! | `revocation_log` | place | target |
+//! | `relay_records` | id | record, versioned; only with the feature `relay` |
+//! | `relay_records_by_until` | until in ms, id | |
+//! | `rotogate_meta` | `schema`: version of this table of tables; `head`: [`StoreHead`], versioned; `copying`: the store that this one is becoming a copy of, until it is one | |
+//!
+//! [`encoding`](rotogate_core::store::kit::encoding) has the bytes of records.
+
+use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use rotogate_core::clock::Timestamp;
+use rotogate_core::revocation::{Effect, Revocation, Target};
+use rotogate_core::session::{Session, SessionId};
+use rotogate_core::store::kit::encoding::{decode, decode_session, decode_target, encode, encode_target};
+#[cfg(feature = "relay")]
+use rotogate_core::store::relay::{RelayId, RelayRecord, RelayRows};
+use rotogate_core::store::rules::{Failure, State, end_of, is_revoked};
+use rotogate_core::store::{StoreError, Swept};
+
+pub(super) type Id = [u8; 16];
+#[cfg(feature = "relay")]
+pub(super) type RelayKey = [u8; 32];
+
+pub(super) const SESSIONS: TableDefinition<&Id, &[u8]> = TableDefinition::new("sessions");
+pub(super) const BY_SUBJECT: TableDefinition<(&str, &Id), u64> = TableDefinition::new("sessions_by_subject");
+pub(super) const LIVE: TableDefinition<(&str, &Id), u64> = TableDefinition::new("live_sessions");
+pub(super) const BY_END: TableDefinition<(u64, &Id), ()> = TableDefinition::new("sessions_by_end");
+pub(super) const REVOCATIONS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("revocations");
+pub(super) const BY_UNTIL: TableDefinition<(u64, &[u8]), ()> = TableDefinition::new("revocations_by_until");
+pub(super) const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("revocation_log");
+/// Created by the first write: a store may lack it, and an earlier program leaves it alone.
+#[cfg(feature = "relay")]
+pub(super) const RELAYS: TableDefinition<&RelayKey, &[u8]> = TableDefinition::new("relay_records");
+#[cfg(feature = "relay")]
+pub(super) const RELAYS_BY_UNTIL: TableDefinition<(u64, &RelayKey), ()> =
+    TableDefinition::new("relay_records_by_until");
+pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("rotogate_meta");
+
+/// The row of [`META`] with the version of the tables.
+pub(super) const SCHEMA_ROW: &str = "schema";
+/// The row of [`META`] that changes with every commit.
+pub(super) const HEAD_ROW: &str = "head";
+/// The row of [`META`] with the name of the store that this one is becoming a copy of.
+pub(super) const COPYING_ROW: &str = "copying";
+/// The tables as above.
+pub(super) const SCHEMA: u32 = 2;
+/// The same without `live_sessions`, which is made when such a store is opened.
+pub(super) const SCHEMA_WITHOUT_LIVE: u32 = 1;
+/// The least and the greatest id, for the bounds of a range.
+pub(super) const FIRST_ID: Id = [0; 16];
+pub(super) const LAST_ID: Id = [0xff; 16];
+
+/// The store's own description.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StoreHead {
+    /// The id of this store.
+    pub(super) store: Uuid,
+    /// The keyring that makes its refresh tokens.
+    pub(super) keyring: Uuid,
+    /// The number of commits that changed something.
+    pub(super) sequence: u64,
+    /// The last position of the revocation log.
+    pub(super) revocations: u64,
+    /// The last engine time known.
+    pub(super) last_known_time: Timestamp,
+}
+
+/// A target's entry, as in its row: the target is the key.
+#[derive(PartialEq, Serialize, Deserialize)]
+struct RevocationRow {
+    place: u64,
+    effect: Effect,
+    until: Timestamp,
+}
+
+#[cfg(feature = "relay")]
+pub(super) fn decode_relay(id: RelayId, bytes: &[u8]) -> Result<RelayRecord, StoreError> {
+    decode(format_args!("{id:?}"), bytes)
+}
+
+/// The entry of a target, and its position in the log.
+pub(super) fn decode_revocation(key: &[u8], bytes: &[u8]) -> Result<(u64, Revocation), StoreError> {
+    let target = decode_target(key)?;
+    let RevocationRow { place, effect, until } = decode(format_args!("the revocation of {target:?}"), bytes)?;
+    Ok((place, Revocation { target, effect, until }))
+}
+
+/// Reads bytes as a record of each kind. Does everything that can be read stay the same when it is written and read
+/// again? For the fuzz targets.
+#[cfg(feature = "test-util")]
+#[doc(hidden)]
+pub fn records_read_back_the_same(bytes: &[u8]) -> bool {
+    fn holds<T: Serialize + serde::de::DeserializeOwned + PartialEq>(bytes: &[u8]) -> bool {
+        let again = |record: &T| decode::<T>("a record", &encode(record).ok()?).ok();
+        decode::<T>("a record", bytes).map_or(true, |record| again(&record) == Some(record))
+    }
+    let again = |target: &Target| encode_target(target).and_then(|key| decode_target(&key)).ok();
+    let target = decode_target(bytes).map_or(true, |target| again(&target) == Some(target));
+    holds::<Session>(bytes) && holds::<StoreHead>(bytes) && holds::<RevocationRow>(bytes) && target
+}
+
+/// A redb error inside a transaction: nothing of it may be committed.
+pub(super) fn broken(error: impl Into<redb::Error>) -> Failure {
+    let error = error.into();
+    Failure::Broken(StoreError::caused_by(format!("the store cannot be read or written: {error}"), error))
+}
+
+/// The tables of one write transaction.
+pub(super) struct Writing<'t> {
+    sessions: Table<'t, &'static Id, &'static [u8]>,
+    by_subject: Table<'t, (&'static str, &'static Id), u64>,
+    live: Table<'t, (&'static str, &'static Id), u64>,
+    by_end: Table<'t, (u64, &'static Id), ()>,
+    revocations: Table<'t, &'static [u8], &'static [u8]>,
+    by_until: Table<'t, (u64, &'static [u8]), ()>,
+    log: Table<'t, u64, &'static [u8]>,
+    #[cfg(feature = "relay")]
+    relays: Table<'t, &'static RelayKey, &'static [u8]>,
+    #[cfg(feature = "relay")]
+    relays_by_until: Table<'t, (u64, &'static RelayKey), ()>,
+    meta: Table<'t, &'static str, &'static [u8]>,
+    head: StoreHead,
+    changed: bool,
+}
+
+impl<'t> Writing<'t> {
+    /// Opens the tables; creates them in a new file.
+    pub(super) fn open(transaction: &'t WriteTransaction, head: StoreHead) -> Result<Self, redb::Error> {
+        let meta = transaction.open_table(META)?;
+        Ok(Self {
+            sessions: transaction.open_table(SESSIONS)?,
+            by_subject: transaction.open_table(BY_SUBJECT)?,
+            live: transaction.open_table(LIVE)?,
+            by_end: transaction.open_table(BY_END)?,
+            revocations: transaction.open_table(REVOCATIONS)?,
+            by_until: transaction.open_table(BY_UNTIL)?,
+            log: transaction.open_table(LOG)?,
+            #[cfg(feature = "relay")]
+            relays: transaction.open_table(RELAYS)?,
+            #[cfg(feature = "relay")]
+            relays_by_until: transaction.open_table(RELAYS_BY_UNTIL)?,
+            meta,
+            head,
+            changed: false,
+        })
+    }
+
+    /// A row of [`META`] with a text.
+    pub(super) fn text(&self, row: &str) -> Result<Option<String>, Failure> {
+        let bytes = self.meta.get(row).map_err(broken)?;
+        Ok(bytes.map(|bytes| String::from_utf8_lossy(bytes.value()).into_owned()))
+    }
+
+    /// Writes such a row; removes it with `None`.
+    pub(super) fn set_text(&mut self, row: &str, text: Option<&str>) -> Result<(), Failure> {
+        match text {
+            Some(text) => drop(self.meta.insert(row, text.as_bytes()).map_err(broken)?),
+            None => drop(self.meta.remove(row).map_err(broken)?),
+        }
+        self.changed = true;
+        Ok(())
+    }
+
+    /// Marks a new file as ours.
+    pub(super) fn found(&mut self) -> Result<(), Failure> {
+        self.meta.insert(SCHEMA_ROW, SCHEMA.to_be_bytes().as_slice()).map_err(broken)?;
+        self.changed = true;
+        Ok(())
+    }
+
+    /// Fills the table of live sessions, which was missing.
+    pub(super) fn fill_live(&mut self) -> Result<(), Failure> {
+        for row in self.sessions.iter().map_err(broken)? {
+            let (id, record) = row.map_err(broken)?;
+            match decode_session(id.value(), record.value()) {
+                Ok(session) if is_revoked(&session) => {}
+                Ok(session) => {
+                    let key = (&*session.subject, id.value());
+                    self.live.insert(key, session.expires.as_millis()).map_err(broken)?;
+                }
+                // No request can continue an unreadable session, so it does not count.
+                Err(error) => tracing::warn!(%error, "session not counted as live"),
+            }
+        }
+        self.found()
+    }
+
+    /// Gives the store a new id.
+    pub(super) fn rename(&mut self, store: Uuid) {
+        self.head.store = store;
+        self.changed = true;
+    }
+
+    /// Writes at least the head.
+    pub(super) fn touch(&mut self) {
+        self.changed = true;
+    }
+
+    /// Writes the head, if anything was written. `None`: nothing was, and there is nothing to commit.
+    pub(super) fn finish(mut self) -> Result<Option<StoreHead>, Failure> {
+        if !self.changed {
+            return Ok(None);
+        }
+        self.head.sequence += 1;
+        let bytes = encode(&self.head).map_err(Failure::Broken)?;
+        self.meta.insert(HEAD_ROW, bytes.as_slice()).map_err(broken)?;
+        Ok(Some(self.head))
+    }
+
+    fn entry(&self, key: &[u8]) -> Result<Option<(u64, Revocation)>, Failure> {
+        let row = self.revocations.get(key).map_err(broken)?;
+        row.map(|row| decode_revocation(key, row.value())).transpose().map_err(Failure::Refused)
+    }
+
+    fn remove_ended_sessions(&mut self, before: u64, limit: usize) -> Result<u64, Failure> {
+        let mut ended: Vec<(u64, Id)> = Vec::new();
+        for row in self.by_end.range(..(before, &FIRST_ID)).map_err(broken)?.take(limit) {
+            let (key, ()) = row.map(|(key, unit)| (key, unit.value())).map_err(broken)?;
+            let (end, id) = key.value();
+            ended.push((end, *id));
+        }
+        for (end, id) in &ended {
+            self.by_end.remove((*end, id)).map_err(broken)?;
+            let record = self.sessions.remove(id).map_err(broken)?.map(|row| decode_session(id, row.value()));
+            match record {
+                Some(Ok(session)) => {
+                    self.live.remove((&*session.subject, id)).map_err(broken)?;
+                    self.by_subject.remove((&*session.subject, id)).map_err(broken)?;
+                }
+                // Its subject is unknown, so its row stays in the index, where readers skip it.
+                Some(Err(error)) => tracing::warn!(%error, "ended session removed unread"),
+                None => {}
+            }
+        }
+        Ok(ended.len() as u64)
+    }
+
+    fn remove_ended_revocations(&mut self, before: u64, limit: usize) -> Result<u64, Failure> {
+        let mut ended: Vec<(u64, Vec<u8>)> = Vec::new();
+        for row in self.by_until.range(..(before, [].as_slice())).map_err(broken)?.take(limit) {
+            let (key, ()) = row.map(|(key, unit)| (key, unit.value())).map_err(broken)?;
+            let (until, target) = key.value();
+            ended.push((until, target.to_vec()));
+        }
+        // Read all of them first: an unreadable entry refuses the sweep before anything is written.
+        let places = ended.iter().map(|(_, target)| Ok(self.entry(target)?.map(|(place, _)| place)));
+        let places: Vec<_> = places.collect::<Result<_, Failure>>()?;
+        for ((until, target), place) in ended.iter().zip(places) {
+            self.by_until.remove((*until, target.as_slice())).map_err(broken)?;
+            self.revocations.remove(target.as_slice()).map_err(broken)?;
+            if let Some(place) = place {
+                self.log.remove(place).map_err(broken)?;
+            }
+        }
+        Ok(ended.len() as u64)
+    }
+}
+
+impl Writing<'_> {
+    /// Remembers this time, whatever was remembered. These entries take the place of those that are there.
+    pub(super) fn set_time(&mut self, time: Timestamp, entries: &[Revocation]) -> Result<(), Failure> {
+        entries.iter().try_for_each(|entry| self.put_revocation(entry))?;
+        self.head.last_known_time = time;
+        self.changed = true;
+        Ok(())
+    }
+}
+
+impl State for Writing<'_> {
+    fn session(&self, id: SessionId) -> Result<Option<Session>, Failure> {
+        let row = self.sessions.get(id.as_bytes()).map_err(broken)?;
+        row.map(|row| decode_session(id.as_bytes(), row.value())).transpose().map_err(Failure::Refused)
+    }
+
+    fn revocation(&self, target: &Target) -> Result<Option<Revocation>, Failure> {
+        let key = encode_target(target).map_err(Failure::Refused)?;
+        Ok(self.entry(&key)?.map(|(_, entry)| entry))
+    }
+
+    fn end_of_subject(&self, subject: &str) -> Result<Timestamp, Failure> {
+        let mut latest = 0;
+        for row in self.by_subject.range((subject, &FIRST_ID)..=(subject, &LAST_ID)).map_err(broken)? {
+            let (_, end) = row.map_err(broken)?;
+            latest = latest.max(end.value());
+        }
+        Ok(Timestamp::from_millis(latest))
+    }
+
+    fn end_of_all(&self) -> Result<Timestamp, Failure> {
+        let last = self.by_end.last().map_err(broken)?;
+        Ok(last.map_or(Timestamp::ZERO, |(key, _)| Timestamp::from_millis(key.value().0)))
+    }
+
+    fn live_of(&self, subject: &str, limit: usize) -> Result<Vec<(SessionId, Timestamp)>, Failure> {
+        let rows = self.live.range((subject, &FIRST_ID)..=(subject, &LAST_ID)).map_err(broken)?;
+        rows.take(limit)
+            .map(|row| {
+                let (key, end) = row.map_err(broken)?;
+                let (_, id) = key.value();
+                Ok((SessionId::from_bytes(*id), Timestamp::from_millis(end.value())))
+            })
+            .collect()
+    }
+
+    fn forget_live(&mut self, subject: &str, id: SessionId) -> Result<(), Failure> {
+        self.live.remove((subject, id.as_bytes())).map_err(broken)?;
+        self.changed = true;
+        Ok(())
+    }
+
+    fn put_session(&mut self, old: Option<&Session>, new: &Session) -> Result<(), Failure> {
+        // Decided before the first write, so that a record that cannot be encoded refuses only one operation.
+        let bytes = encode(new).map_err(Failure::Refused)?;
+        let (id, end) = (new.id.as_bytes(), end_of(new).as_millis());
+        let old_end = old.map(|old| end_of(old).as_millis());
+        if old_end != Some(end) {
+            if let Some(old_end) = old_end {
+                self.by_end.remove((old_end, id)).map_err(broken)?;
+            }
+            self.by_end.insert((end, id), ()).map_err(broken)?;
+            self.by_subject.insert((&*new.subject, id), end).map_err(broken)?;
+        }
+        // A rotation does not change this.
+        let live = |session: &Session| (!is_revoked(session)).then_some(session.expires);
+        match (old.and_then(live), live(new)) {
+            (old, Some(end)) if old != Some(end) => {
+                self.live.insert((&*new.subject, id), end.as_millis()).map_err(broken)?;
+            }
+            (Some(_), None) => {
+                self.live.remove((&*new.subject, id)).map_err(broken)?;
+            }
+            (_, Some(_)) | (None, None) => {}
+        }
+        self.sessions.insert(id, bytes.as_slice()).map_err(broken)?;
+        self.changed = true;
+        Ok(())
+    }
+
+    fn put_revocation(&mut self, entry: &Revocation) -> Result<(), Failure> {
+        let key = encode_target(&entry.target).map_err(Failure::Broken)?;
+        if let Some((place, old)) = self.entry(&key)? {
+            self.log.remove(place).map_err(broken)?;
+            self.by_until.remove((old.until.as_millis(), key.as_slice())).map_err(broken)?;
+        }
+        self.head.revocations += 1;
+        let place = self.head.revocations;
+        let bytes =
+            encode(&RevocationRow { place, effect: entry.effect, until: entry.until }).map_err(Failure::Broken)?;
+        self.revocations.insert(key.as_slice(), bytes.as_slice()).map_err(broken)?;
+        self.by_until.insert((entry.until.as_millis(), key.as_slice()), ()).map_err(broken)?;
+        self.log.insert(place, key.as_slice()).map_err(broken)?;
+        self.changed = true;
+        Ok(())
+    }
+
+    fn raise_time(&mut self, time: Timestamp) -> Result<(), Failure> {
+        if time > self.head.last_known_time {
+            self.head.last_known_time = time;
+            self.changed = true;
+        }
+        Ok(())
+    }
+
+    fn remove_ended(&mut self, before: Timestamp, limit: usize) -> Result<Swept, Failure> {
+        // Revocations first: only they can refuse, and must do so before anything is written.
+        let revocations = self.remove_ended_revocations(before.as_millis(), limit)?;
+        let sessions = self.remove_ended_sessions(before.as_millis(), limit)?;
+        self.changed |= sessions + revocations > 0;
+        Ok(Swept { sessions, revocations })
+    }
+}
+
+#[cfg(feature = "relay")]
+impl RelayRows for Writing<'_> {
+    fn relay(&self, id: RelayId) -> Result<Option<RelayRecord>, Failure> {
+        let row = self.relays.get(&id.0).map_err(broken)?;
+        row.map(|row| decode_relay(id, row.value())).transpose().map_err(Failure::Refused)
+    }
+
+    fn put_relay(&mut self, id: RelayId, old: Option<&RelayRecord>, new: &RelayRecord) -> Result<(), Failure> {
+        let bytes = encode(new).map_err(Failure::Refused)?;
+        if let Some(old) = old {
+            self.relays_by_until.remove((old.until.as_millis(), &id.0)).map_err(broken)?;
+        }
+        self.relays_by_until.insert((new.until.as_millis(), &id.0), ()).map_err(broken)?;
+        self.relays.insert(&id.0, bytes.as_slice()).map_err(broken)?;
+        self.raise_time(new.since)?;
+        self.changed = true;
+        Ok(())
+    }
+
+    fn take_relay(&mut self, id: RelayId, old: &RelayRecord) -> Result<(), Failure> {
+        self.relays_by_until.remove((old.until.as_millis(), &id.0)).map_err(broken)?;
+        self.relays.remove(&id.0).map_err(broken)?;
+        self.changed = true;
+        Ok(())
+    }
+
+    fn take_ended_relays(&mut self, now: Timestamp, limit: usize) -> Result<u64, Failure> {
+        let mut ended: Vec<(u64, RelayKey)> = Vec::new();
+        let to = (now.as_millis(), &[0xff; 32]);
+        for row in self.relays_by_until.range::<(u64, &RelayKey)>(..=to).map_err(broken)?.take(limit) {
+            let (key, ()) = row.map(|(key, unit)| (key, unit.value())).map_err(broken)?;
+            let (until, id) = key.value();
+            ended.push((until, *id));
+        }
+        for (until, id) in &ended {
+            self.relays_by_until.remove((*until, id)).map_err(broken)?;
+            self.relays.remove(id).map_err(broken)?;
+        }
+        self.changed |= !ended.is_empty();
+        Ok(ended.len() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bytes_of_an_entry_never_change() {
+        let entry =
+            RevocationRow { place: 7, effect: Effect::NotBefore(Timestamp::from_millis(5)), until: Timestamp::MAX };
+        assert_eq!(
+            encode(&entry).unwrap().as_slice(),
+            [1, 7, 1, 5, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]
+        );
+    }
+}

@@ -1,0 +1,370 @@
+//! Whether a server is fit for a store: at start, and while it runs.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value, cmd, pipe};
+
+use super::connect::{Link, Request};
+use super::opening::{self, Ways};
+use super::options::RedisOptions;
+use super::partitions::{PartitionKeys, in_each};
+use super::script::{CHECK, unexpected};
+use super::{RedisInner, drop_mut, time_of};
+use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
+use rotogate_core::store::{InspectedServer, StoreError, WriteOutcome, round_trip};
+
+/// The oldest server that knows everything that is used.
+const OLDEST: (u32, u32) = (6, 2);
+/// The first one that can wait for append-only files.
+const KNOWS_FSYNC: (u32, u32) = (7, 2);
+/// Above this part of `maxmemory`, in percent, the store is not ready: soon it takes no writes.
+const FULL: u128 = 90;
+
+/// The reply to INFO.
+pub(super) struct Info(HashMap<String, String>);
+
+impl Info {
+    pub(super) fn parse(text: &str) -> Self {
+        let fields = text.lines().filter_map(|line| line.split_once(':'));
+        Self(fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    fn number(&self, name: &str) -> u64 {
+        self.get(name).and_then(|value| value.parse().ok()).unwrap_or_default()
+    }
+
+    fn version(&self) -> Option<(u32, u32)> {
+        let mut parts = self.get("redis_version")?.split('.').map(str::parse);
+        Some((parts.next()?.ok()?, parts.next()?.ok()?))
+    }
+}
+
+pub(super) fn refused(message: impl Into<String>) -> StoreError {
+    StoreError::new(message).with_outcome(WriteOutcome::Refused)
+}
+
+pub(super) fn is_forbidden(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
+}
+
+/// Servers that were found fit.
+struct Fit {
+    ways: Ways,
+    /// How many keys they have evicted.
+    evicted: u64,
+    /// That of the first one. `None`: the user may not ask.
+    version: Option<String>,
+}
+
+async fn check_all(options: &Arc<RedisOptions>) -> Result<Fit, StoreError> {
+    options.check()?;
+    let ways = Ways::find(options).await?;
+    let clock = SystemTime::new();
+    let (mut times, mut evicted, mut version) = (Vec::new(), 0, None);
+    for (partition, own, link) in ways.commands.each(options) {
+        if let Some(info) = fitness(&own, &link, &PartitionKeys::new(&options.prefix, partition)).await? {
+            evicted += info.number("evicted_keys");
+            version = version.or_else(|| info.get("redis_version").map(str::to_owned));
+        }
+        check_clock(&own, &link).await?;
+        let before = clock.monotonic();
+        let reply = link.once(&cmd("TIME")).await?.map_err(|error| link.error(&error))?;
+        times.push((before, time_of(Some(reply))?, clock.monotonic()));
+    }
+    opening::agree(options, &times)?;
+    Ok(Fit { ways, evicted, version })
+}
+
+/// What a start would find, without a change: what the server is, or why the gate would not start.
+pub(super) async fn inspect(options: RedisOptions) -> Result<InspectedServer, StoreError> {
+    let options = Arc::new(options);
+    let Fit { ways, version, .. } = check_all(&options).await?;
+    let is_new = opening::is_new(&options, &ways).await?;
+    if let Some(durable) = options.durable() {
+        for (_, own, link) in ways.commands.each(&options) {
+            if let Some(info) = info(&link, Some("replication")).await?
+                && info.number("connected_slaves") < u64::from(durable.replicas)
+            {
+                let (address, follow) = (own.address(), info.number("connected_slaves"));
+                let wanted = durable.replicas;
+                return Err(refused(format!(
+                    "Redis at {address} has {follow} replicas, and wait_replicas is {wanted}"
+                )));
+            }
+        }
+    }
+    let version = version.map_or_else(|| "an unknown version".to_owned(), |version| format!("version {version}"));
+    let state = if is_new { "there is no store yet" } else { "the store is this gate's" };
+    let mut question = pipe();
+    drop_mut(question.cmd("TIME"));
+    let question = Request::Pipeline(question);
+    let round_trip = round_trip(|| ways.commands.ask(0, &question)).await?;
+    Ok(InspectedServer { found: format!("Redis at {} has {version}; {state}", options.address()), round_trip })
+}
+
+pub(super) async fn open(options: RedisOptions) -> Result<RedisInner, StoreError> {
+    let options = Arc::new(options);
+    let Fit { ways, evicted, version: _ } = check_all(&options).await?;
+    let inner = opening::open_heads(options, ways, evicted).await?;
+    // A head that a failover loses would be another store's.
+    inner.settle().await?;
+    Ok(inner)
+}
+
+/// Is the server fit, and may the gate's user do what it must? What it says of itself, if the user may ask.
+async fn fitness(options: &RedisOptions, commands: &Link, keys: &PartitionKeys) -> Result<Option<Info>, StoreError> {
+    let mut greeting = pipe();
+    drop_mut(greeting.cmd("TIME"));
+    commands.ask(&Request::Pipeline(greeting)).await?;
+    let info = info(commands, None).await?;
+    match &info {
+        Some(info) => check_server(options, info)?,
+        None if options.assume_noeviction => {}
+        None => {
+            return Err(refused(format!(
+                "Redis at {} does not allow INFO, by which the gate sees that maxmemory-policy is noeviction: allow +info, or \
+                 say in the configuration that it is",
+                options.address()
+            )));
+        }
+    }
+    check_permissions(options, commands, keys).await?;
+    warn_of_lost_writes(options, commands).await?;
+    Ok(info)
+}
+
+/// `None`: the user may not ask.
+pub(super) async fn info(link: &Link, section: Option<&str>) -> Result<Option<Info>, StoreError> {
+    let mut command = cmd("INFO");
+    section.into_iter().for_each(|section| drop(command.arg(section).clone()));
+    match link.once(&command).await? {
+        Ok(reply) => Info::from_reply(reply).map(Some).ok_or_else(|| unexpected("no text")),
+        Err(error) if is_forbidden(&error) => Ok(None),
+        Err(error) => Err(link.error(&error)),
+    }
+}
+
+pub(super) fn check_server(options: &RedisOptions, info: &Info) -> Result<(), StoreError> {
+    let address = options.address();
+    let (major, minor) = OLDEST;
+    if info.version().is_none_or(|version| version < OLDEST) {
+        let version = info.get("redis_version").unwrap_or("unknown");
+        return Err(refused(format!("Redis at {address} has version {version}: {major}.{minor} or later is needed")));
+    }
+    if options.durable().is_some_and(|durable| durable.fsync)
+        && info.version().is_some_and(|version| version < KNOWS_FSYNC)
+    {
+        let version = info.get("redis_version").unwrap_or("unknown");
+        let text = format!("Redis at {address} has version {version}: wait_fsync needs 7.2 or later");
+        return Err(refused(text));
+    }
+    match (info.get("cluster_enabled") == Some("1"), options.cluster) {
+        (true, false) => {
+            return Err(refused(format!(
+                "Redis at {address} is a node of a cluster: set cluster = true, or give a server that is not"
+            )));
+        }
+        (false, true) => {
+            return Err(opening::not_a_node(options));
+        }
+        (true, true) | (false, false) => {}
+    }
+    if info.get("role") != Some("master") {
+        return Err(refused(format!("Redis at {address} is a replica: give the address of the primary")));
+    }
+    check_policy(options, info)?;
+    if info.number("evicted_keys") > 0 {
+        tracing::warn!(%address, "Redis has evicted keys since it started: sessions or revocations may be among them");
+    }
+    if info.get("aof_enabled") == Some("0") {
+        tracing::warn!(
+            %address,
+            "Redis has no append-only file: a crash of it loses sessions and revocations; set appendonly yes"
+        );
+    }
+    Ok(())
+}
+
+fn check_policy(options: &RedisOptions, info: &Info) -> Result<(), StoreError> {
+    match info.get("maxmemory_policy") {
+        Some("noeviction") => Ok(()),
+        None if options.assume_noeviction => Ok(()),
+        policy => Err(refused(format!(
+            "Redis at {} has the maxmemory-policy {}, by which it drops sessions and revocations when it is full: set \
+             maxmemory-policy noeviction",
+            options.address(),
+            policy.unwrap_or("unknown")
+        ))),
+    }
+}
+
+/// Tries each command, on keys of ours that do not exist, or that are gone again afterwards.
+async fn check_permissions(options: &RedisOptions, link: &Link, keys: &PartitionKeys) -> Result<(), StoreError> {
+    let (none, hash, set) = (keys.named("probe"), keys.named("probe:h"), keys.named("probe:z"));
+    let on = |name: &str, key: &[u8], args: &[&str]| {
+        let mut command = cmd(name);
+        command.arg(key);
+        args.iter().for_each(|arg| drop(command.arg(*arg).clone()));
+        (name.to_owned(), command)
+    };
+    let plain = |name: &str, args: &[&str]| {
+        let mut command = cmd(name);
+        args.iter().for_each(|arg| drop(command.arg(*arg).clone()));
+        (name.to_owned(), command)
+    };
+    let mut stream = cmd("XREAD");
+    stream.arg("COUNT").arg(1).arg("STREAMS").arg(&none).arg("0");
+    let mut tried: Vec<(String, Cmd)> = vec![
+        on("GET", &none, &[]),
+        on("MGET", &none, &[]),
+        on("SET", &none, &["1", "XX"]),
+        on("DEL", &none, &[]),
+        on("EXISTS", &none, &[]),
+        on("PEXPIREAT", &none, &["1"]),
+        on("PERSIST", &none, &[]),
+        on("HSET", &hash, &["f", "0"]),
+        on("HGET", &hash, &["f"]),
+        on("HMGET", &hash, &["f"]),
+        on("HEXISTS", &hash, &["f"]),
+        on("HINCRBY", &hash, &["f", "1"]),
+        on("HSCAN", &hash, &["0"]),
+        on("HDEL", &hash, &["f"]),
+        on("ZADD", &none, &["XX", "0", "m"]),
+        on("ZINCRBY", &set, &["0", "m"]),
+        on("ZREM", &set, &["m"]),
+        on("ZSCORE", &none, &["m"]),
+        on("ZRANGE", &none, &["0", "-1"]),
+        on("ZREVRANGE", &none, &["0", "0"]),
+        on("ZRANGEBYSCORE", &none, &["0", "0"]),
+        on("ZREMRANGEBYSCORE", &none, &["0", "0"]),
+        on("XADD", &none, &["NOMKSTREAM", "*", "e", "v"]),
+        on("XRANGE", &none, &["-", "+"]),
+        on("XREVRANGE", &none, &["+", "-"]),
+        on("XTRIM", &none, &["MINID", "0"]),
+        ("XREAD".to_owned(), stream),
+        plain("ROLE", &[]),
+        plain("SCAN", &["0", "COUNT", "1"]),
+        plain("EVAL", &["return 1", "0"]),
+        plain("EVALSHA", &["0000000000000000000000000000000000000000", "0"]),
+    ];
+    if options.cluster {
+        tried.push(plain("ASKING", &[]));
+    }
+    if let Some(durable) = options.durable() {
+        tried.push(if durable.fsync { plain("WAITAOF", &["0", "0", "1"]) } else { plain("WAIT", &["0", "1"]) });
+    }
+    for (name, command) in tried {
+        match link.once(&command).await? {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {}
+            Err(error) if is_forbidden(&error) => return Err(not_allowed(options, keys, &name, &error)),
+            Err(error) => return Err(link.error(&error)),
+        }
+    }
+    Ok(())
+}
+
+/// What the gate's user may not do. A subcommand has its command before it: `CLUSTER|SLOTS`.
+pub(super) fn not_allowed(options: &RedisOptions, keys: &PartitionKeys, name: &str, error: &RedisError) -> StoreError {
+    let (address, tag) = (options.address(), &keys.tag);
+    let what = if error.detail().is_some_and(|text| text.contains("command")) {
+        format!("the command {name}: allow +{}", name.to_lowercase())
+    } else {
+        format!("keys that begin with {tag}: allow ~{tag}*")
+    };
+    refused(format!("Redis at {address} does not allow the gate's user {what}"))
+}
+
+/// Two clocks that differ cannot both be right, and tokens would be refused or live too long.
+async fn check_clock(options: &RedisOptions, link: &Link) -> Result<(), StoreError> {
+    let clock = SystemTime::new();
+    let before = clock.wall();
+    let reply = link.once(&cmd("TIME")).await?.map_err(|error| link.error(&error))?;
+    compare_clocks(options, before, time_of(Some(reply))?, clock.wall())
+}
+
+/// The server's clock, and ours before and after it was asked.
+pub(super) fn compare_clocks(
+    options: &RedisOptions,
+    before: Timestamp,
+    theirs: Timestamp,
+    after: Timestamp,
+) -> Result<(), StoreError> {
+    let leeway = options.leeway;
+    if theirs.plus(leeway) < before || theirs > after.plus(leeway) {
+        let apart = theirs.since(after).max(before.since(theirs)).as_secs();
+        return Err(refused(format!(
+            "the clock of Redis at {} and this machine's differ by {apart} s, which is more than the leeway: set both by NTP",
+            options.address()
+        )));
+    }
+    Ok(())
+}
+
+async fn warn_of_lost_writes(options: &RedisOptions, link: &Link) -> Result<(), StoreError> {
+    let mut command = cmd("CONFIG");
+    command.arg("GET").arg("appendfsync");
+    // Often forbidden, and then it is the operator's to know.
+    if let Ok(Value::Array(pair)) = link.once(&command).await?
+        && let Some(policy) = pair.into_iter().nth(1).and_then(super::bytes)
+        && policy != b"always"
+    {
+        tracing::warn!(
+            address = options.address(),
+            "Redis answers before its append-only file is on the disk: a crash of it loses up to a second of sessions and \
+             revocations; set appendfsync always"
+        );
+    }
+    Ok(())
+}
+
+impl RedisInner {
+    /// Everything that was read before is where an acknowledged write is.
+    pub(super) async fn settle(&self) -> Result<(), StoreError> {
+        if self.options.durable().is_none() {
+            return Ok(());
+        }
+        let settled = in_each(self.partitions.iter().map(async |partition| {
+            let answer = self.run(partition, &CHECK, Vec::new(), Vec::new()).await?;
+            if answer.status == "ready" { Ok(()) } else { Err(answer.unknown()) }
+        }));
+        settled.await.map(drop)
+    }
+
+    /// Do the servers take writes, and keep what was written?
+    pub(super) async fn check(&self) -> Result<(), StoreError> {
+        let mut evicted = 0;
+        for partition in self.commands.one_of_each() {
+            if let Some(info) = info(&*self.commands.link_of(partition)?, None).await? {
+                check_policy(&self.options, &info)?;
+                evicted += info.number("evicted_keys");
+                let (used, most) = (u128::from(info.number("used_memory")), u128::from(info.number("maxmemory")));
+                if most > 0 && used * 100 > most * FULL {
+                    return Err(refused(format!("Redis uses more than {FULL} % of its maxmemory: raise it")));
+                }
+            }
+        }
+        if evicted > self.evicted {
+            let lost = evicted - self.evicted;
+            return Err(refused(format!(
+                "Redis has evicted {lost} keys since the gate started, and sessions or revocations may be among them: \
+                 restore what was lost, and restart the gate"
+            )));
+        }
+        let clock = SystemTime::new();
+        let answers = in_each(self.partitions.iter().map(async |partition| {
+            let before = clock.monotonic();
+            let answer = self.run(partition, &CHECK, Vec::new(), Vec::new()).await?;
+            match answer.status.as_str() {
+                "ready" => Ok((before, answer.time, clock.monotonic())),
+                _ => Err(answer.unknown()),
+            }
+        }));
+        opening::agree(&self.options, &answers.await?)
+    }
+}

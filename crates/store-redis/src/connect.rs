@@ -1,0 +1,176 @@
+//! Requests: sent again, over another connection if it must be, until the deadline of their operation.
+//!
+//! Every request may be sent again: each script finds out that it was done.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, Pipeline, RedisError, Value, pipe};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+
+use super::fault::{REPLICA, RedisFailure, after_all, not_done};
+use super::lanes::{Lanes, ScriptCall};
+use super::line::{Line, is_primary};
+use super::script::{Script, unexpected};
+use super::servers::Servers;
+use rotogate_core::random::jittered;
+use rotogate_core::store::{StoreError, WriteOutcome};
+
+/// How many requests of a kind wait for their replies. One more is refused: it would wait longer than its deadline.
+pub(super) const MAX_IN_FLIGHT: usize = 1024;
+/// The first pause before a request is sent again. Each later one is twice as long.
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// What is sent at once.
+pub(super) enum Request {
+    Script { script: &'static Script, keys: Vec<Vec<u8>>, args: Vec<Vec<u8>> },
+    Pipeline(Pipeline),
+}
+
+/// Sends requests of a kind over one connection, and what waits for replicas over lanes.
+///
+/// More connections would be slower: Redis syncs its file before it answers, and the more requests arrive together, the
+/// fewer syncs there are.
+pub(super) struct Link {
+    servers: Arc<Servers>,
+    line: Line,
+    /// Where scripts go, if their writes wait for replicas.
+    lanes: Option<Lanes>,
+    in_flight: Semaphore,
+    /// The server may be a replica: it is asked for nothing of the store.
+    of_any: bool,
+}
+
+impl Link {
+    /// `blocks`: how long a command may block.
+    pub(super) fn new(servers: Arc<Servers>, blocks: Duration) -> Self {
+        let line = Line::new(Arc::clone(&servers), blocks);
+        Self { servers, line, lanes: None, in_flight: Semaphore::new(MAX_IN_FLIGHT), of_any: false }
+    }
+
+    /// To a server that may be a replica.
+    pub(super) fn to_any(servers: Arc<Servers>) -> Self {
+        let line = Line::to_any(Arc::clone(&servers));
+        Self { line, of_any: true, ..Self::new(servers, Duration::ZERO) }
+    }
+
+    /// Another connection to the same server, without lanes.
+    pub(super) fn another(&self, blocks: Duration) -> Self {
+        Self::new(Arc::clone(&self.servers), blocks)
+    }
+
+    /// From now on scripts go over so many lanes, if the store waits for replicas.
+    pub(super) fn with_lanes(self, number: usize) -> Self {
+        let durable = self.servers.options.durable();
+        let lanes = durable.map(|durable| Lanes::new(&self.servers, durable, number));
+        Self { lanes, ..self }
+    }
+
+    /// Sends a request, again and again if it must, until the operation's deadline.
+    pub(super) async fn ask(&self, request: &Request) -> Result<Value, StoreError> {
+        let Ok(_permit) = self.in_flight.try_acquire() else {
+            return Err(not_done(format!("{MAX_IN_FLIGHT} requests to Redis wait for their replies")));
+        };
+        let deadline = Instant::now() + self.servers.options.timeouts.operation;
+        let (sent, mut pause, mut last) = (AtomicBool::new(false), FIRST_PAUSE, None);
+        loop {
+            let Ok(done) = timeout_at(deadline, self.attempt(request, &sent)).await else {
+                return Err(after_all(last.unwrap_or_else(|| self.late()), sent.load(Ordering::Relaxed)));
+            };
+            let failed = match done {
+                Ok(value) => return Ok(value),
+                Err(failed) => failed,
+            };
+            let wait = jittered(pause);
+            if !failed.again || Instant::now() + wait >= deadline {
+                return Err(after_all(failed, sent.load(Ordering::Relaxed)));
+            }
+            // Says more than that time ran out.
+            last = Some(failed);
+            tokio::time::sleep(wait).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// No reply came in time.
+    pub(super) fn late(&self) -> RedisFailure {
+        RedisFailure::in_doubt(self.servers.fault())
+    }
+
+    /// Sends a request once. `sent` remains true while it may have been carried out.
+    pub(super) async fn attempt(&self, request: &Request, sent: &AtomicBool) -> Result<Value, RedisFailure> {
+        if let (Some(lanes), Request::Script { script, keys, args }) = (&self.lanes, request)
+            && script.waits
+        {
+            return lanes
+                .send(ScriptCall { script, keys: keys.clone(), args: args.clone(), asking: false }, sent)
+                .await;
+        }
+        let line = &self.line;
+        let open = line.connection().await?;
+        let doubtful = sent.swap(true, Ordering::Relaxed);
+        let connection = open.connection.clone();
+        let result = match request {
+            Request::Script { script, keys, args } => line.on(&open, script.send(connection, keys, args)).await,
+            Request::Pipeline(pipeline) => line.on(&open, read(connection, pipeline, self.of_any)).await,
+        };
+        if result.as_ref().is_err_and(|failed| failed.outcome == WriteOutcome::NotDone) {
+            sent.store(doubtful, Ordering::Relaxed);
+        }
+        result
+    }
+
+    /// Sends a script once to the server that its slot moves to, which takes it only right behind `ASKING`.
+    pub(super) async fn asking(
+        &self,
+        script: &'static Script,
+        keys: &[Vec<u8>],
+        args: &[Vec<u8>],
+        sent: &AtomicBool,
+    ) -> Result<Value, RedisFailure> {
+        if let Some(lanes) = self.lanes.as_ref().filter(|_| script.waits) {
+            return lanes
+                .send(ScriptCall { script, keys: keys.to_vec(), args: args.to_vec(), asking: true }, sent)
+                .await;
+        }
+        self.asking_for(script.command(true, keys, args), sent).await
+    }
+
+    /// The same with a command that writes nothing, or need not wait for replicas.
+    pub(super) async fn asking_for(&self, command: Cmd, sent: &AtomicBool) -> Result<Value, RedisFailure> {
+        let mut both = pipe();
+        both.cmd("ASKING").add_command(command);
+        let Value::Array(replies) = self.attempt(&Request::Pipeline(both), sent).await? else {
+            return Err(RedisFailure::again(&unexpected("no list")));
+        };
+        replies.into_iter().nth(1).ok_or_else(|| RedisFailure::again(&unexpected("a short list")))
+    }
+
+    /// Sends a command, for checks. The error is the server's own.
+    pub(super) async fn once(&self, command: &Cmd) -> Result<Result<Value, RedisError>, StoreError> {
+        self.line.once(command).await
+    }
+
+    /// What a failed [`once`](Self::once) means.
+    pub(super) fn error(&self, error: &RedisError) -> StoreError {
+        self.line.error(error)
+    }
+}
+
+/// Reads, and makes sure that the server was a primary by then: a replica may be any time behind.
+async fn read(mut connection: MultiplexedConnection, pipeline: &Pipeline, of_any: bool) -> Result<Value, RedisError> {
+    let mut whole = pipeline.clone();
+    whole.cmd("ROLE");
+    let mut replies = connection.send_packed_commands(&whole, 0, whole.len()).await?;
+    if replies.pop().is_some_and(|role| of_any || is_primary(&role)) {
+        // The first error as the server gave it: the library's own for pipelines has no code.
+        return Value::Array(replies).extract_error();
+    }
+    // What is forbidden is an error among the others.
+    Value::Array(replies).extract_error()?;
+    Err(redis::make_extension_error(REPLICA.to_owned(), None))
+}

@@ -1,0 +1,135 @@
+//! A copy of another store. Until it is whole, its heads say so, and no gate opens it.
+
+use async_trait::async_trait;
+use redis::Value;
+
+use super::partitions::{Partition, in_each};
+use super::record::{encode_effect, encode_record, millis, new_op, target};
+use super::script::{LOWER, PUT, bytes, unexpected};
+use super::{RedisStore, drop_mut};
+use rotogate_core::clock::Timestamp;
+use rotogate_core::session::{RevokedBecause, Session};
+use rotogate_core::store::copy::{CopyTarget, is_whole};
+use rotogate_core::store::reset_clock::RemembersTime;
+use rotogate_core::store::{Revocation, SharedStore, StoreError};
+
+/// How many records are under way at once.
+const AT_ONCE: usize = 64;
+
+#[async_trait]
+impl CopyTarget for RedisStore {
+    async fn put_sessions(&self, sessions: Vec<Session>) -> Result<(), StoreError> {
+        for some in sessions.chunks(AT_ONCE) {
+            in_each(some.iter().map(|session| self.put(session))).await?;
+        }
+        Ok(())
+    }
+
+    async fn put_revocations(&self, entries: Vec<Revocation>) -> Result<(), StoreError> {
+        let inner = &self.0;
+        for entry in entries {
+            let op = new_op()?;
+            // As an entry that reaches nothing here: the records have their end already.
+            let put = async |partition: &Partition| {
+                let reach = ("none", Vec::new(), Vec::new());
+                inner.revoke_in(partition, op, &entry, RevokedBecause::Operator, reach).await.map(drop)
+            };
+            match inner.held_by(&entry.target)? {
+                Some(partition) => put(partition).await?,
+                None => in_each(inner.partitions.iter().map(put)).await.map(drop)?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn raise_stamp(&self, latest: Timestamp) -> Result<(), StoreError> {
+        self.stamp_creation(latest).await?.map(drop).ok_or_else(|| {
+            StoreError::new(
+                "a session began later than the clock of Redis says: set the clocks of both machines by NTP",
+            )
+        })
+    }
+
+    async fn end_copy(&self) -> Result<(), StoreError> {
+        let inner = &self.0;
+        let end = async |partition: &Partition| {
+            let head = partition.keys.named("h");
+            let ended = inner.read(&inner.commands, partition, |pipeline| {
+                drop_mut(pipeline.cmd("HDEL").arg(&head).arg("copying"));
+            });
+            ended.await.map(drop)
+        };
+        // The first one last: a copy whose first head is whole is whole.
+        in_each(inner.partitions.iter().skip(1).map(end)).await?;
+        inner.settle().await?;
+        end(inner.partitions.first()).await?;
+        inner.settle().await
+    }
+}
+
+/// How many entries one script writes anew.
+const LOWERED_AT_ONCE: usize = 128;
+
+#[async_trait]
+impl RemembersTime for RedisStore {
+    async fn time_now(&self) -> Result<Timestamp, StoreError> {
+        self.0.time().await
+    }
+
+    async fn latest_time(&self) -> Result<Timestamp, StoreError> {
+        let first = self.0.partitions.first();
+        let head = first.keys.named("h");
+        let read = |pipeline: &mut redis::Pipeline| {
+            drop_mut(pipeline.cmd("HMGET").arg(head).arg("stamp").arg("adopted"));
+        };
+        let mut replies = self.0.read(&self.0.commands, first, read).await?;
+        let Some(Value::Array(fields)) = replies.next() else { return Err(unexpected("no times")) };
+        let times = fields.into_iter().filter_map(bytes).filter_map(|time| String::from_utf8(time).ok()?.parse().ok());
+        Ok(times.max().map(Timestamp::from_millis).unwrap_or_default())
+    }
+
+    async fn lower_times(&self, _now: Timestamp, entries: Vec<Revocation>) -> Result<(), StoreError> {
+        let inner = &self.0;
+        for partition in inner.partitions.iter() {
+            let mut args = Vec::new();
+            for entry in &entries {
+                if inner.held_by(&entry.target)?.is_none_or(|holder| holder.number == partition.number) {
+                    let end = millis(entry.until).into();
+                    args.push([target(&entry.target)?, encode_effect(entry.effect), end]);
+                }
+            }
+            // Once at least.
+            let mut rest = args.chunks(LOWERED_AT_ONCE);
+            let mut some = rest.next().unwrap_or_default();
+            loop {
+                let keys = vec![partition.keys.named("n"), partition.keys.named("f")];
+                let answer = inner.run(partition, &LOWER, keys, some.concat()).await?;
+                if answer.status != "lowered" {
+                    return Err(answer.unknown());
+                }
+                match rest.next() {
+                    Some(next) => some = next,
+                    None => break,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl RedisStore {
+    async fn put(&self, session: &Session) -> Result<(), StoreError> {
+        let inner = &self.0;
+        let op = new_op()?;
+        let partition = inner.partitions.of_session(session.id);
+        let history = partition.history();
+        let keys = vec![partition.keys.session(session.id), partition.keys.subject(&session.subject)];
+        let args = vec![encode_record(session, &op, &history)?.to_vec(), session.id.as_bytes().to_vec()];
+        let answer = inner.run_as(&inner.commands, partition, (op, history), &PUT, keys, args).await?;
+        match answer.status.as_str() {
+            "put" => Ok(()),
+            "whole" => Err(is_whole()),
+            _ => Err(answer.unknown()),
+        }
+    }
+}

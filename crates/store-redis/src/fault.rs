@@ -1,0 +1,160 @@
+//! What an error of Redis means: what is known of the write, and whether to send it again.
+
+use std::time::Duration;
+
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+
+use super::cluster::Elsewhere;
+use rotogate_core::store::{StoreError, WriteOutcome};
+
+/// For `Retry-After`.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// The code of an error that we make ourselves: the server is no primary.
+pub(super) const REPLICA: &str = "REPLICA";
+
+/// Why one attempt failed.
+#[derive(Clone, Debug)]
+pub(super) struct RedisFailure {
+    pub(super) text: String,
+    pub(super) outcome: WriteOutcome,
+    /// Sending the same again may help.
+    pub(super) again: bool,
+    /// The connection is of no more use.
+    pub(super) closes: bool,
+    /// Another server of the cluster has what was asked for.
+    pub(super) elsewhere: Option<Elsewhere>,
+}
+
+impl RedisFailure {
+    /// Before anything was sent.
+    pub(super) fn before(text: impl Into<String>) -> Self {
+        Self { text: text.into(), outcome: WriteOutcome::NotDone, again: true, closes: false, elsewhere: None }
+    }
+
+    /// Whatever was sent may have been done, and may be sent again.
+    pub(super) fn in_doubt(text: impl Into<String>) -> Self {
+        Self { text: text.into(), outcome: WriteOutcome::InDoubt, again: true, closes: false, elsewhere: None }
+    }
+
+    /// Nothing was sent, and it would be the same again.
+    pub(super) fn for_good(text: impl Into<String>, outcome: WriteOutcome) -> Self {
+        Self { text: text.into(), outcome, again: false, closes: true, elsewhere: None }
+    }
+
+    pub(super) fn replica(address: &str, by_sentinels: bool) -> Self {
+        let remedy = if by_sentinels { "the Sentinels are asked again" } else { "give the address of the primary" };
+        Self { closes: true, ..Self::before(format!("Redis at {address} is a replica: {remedy}")) }
+    }
+
+    pub(super) fn from_error(address: &str, by_sentinels: bool, error: &RedisError) -> Self {
+        if error.code() == Some(REPLICA) {
+            return Self::replica(address, by_sentinels);
+        }
+        let (outcome, again, closes) = meaning(error);
+        Self { text: describe(address, error), outcome, again, closes, elsewhere: Elsewhere::from_error(error) }
+    }
+
+    /// Sending the same again may help.
+    pub(super) fn again(error: &StoreError) -> Self {
+        Self { outcome: error.outcome(), ..Self::in_doubt(error.to_string()) }
+    }
+
+    /// What was asked for was done before this failed.
+    pub(super) fn after(self) -> Self {
+        Self { outcome: WriteOutcome::InDoubt, elsewhere: None, ..self }
+    }
+
+    pub(super) fn error(self) -> StoreError {
+        StoreError::new(self.text).with_outcome(self.outcome).with_retry_after(RETRY_AFTER)
+    }
+}
+
+/// What is known of the write, whether to send it again, and whether the connection ends.
+fn meaning(error: &RedisError) -> (WriteOutcome, bool, bool) {
+    match error.kind() {
+        ErrorKind::Io | ErrorKind::Parse | ErrorKind::UnexpectedReturnType => (WriteOutcome::InDoubt, true, true),
+        ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => (WriteOutcome::NotDone, false, true),
+        ErrorKind::Server(kind) => match kind {
+            ServerErrorKind::BusyLoading
+            | ServerErrorKind::MasterDown
+            | ServerErrorKind::ClusterDown
+            | ServerErrorKind::TryAgain
+            | ServerErrorKind::Moved
+            | ServerErrorKind::Ask => (WriteOutcome::NotDone, true, false),
+            // A primary that became a replica: its address may lead to the new one.
+            ServerErrorKind::ReadOnly => (WriteOutcome::NotDone, true, true),
+            ServerErrorKind::NoPerm => (WriteOutcome::NotDone, false, false),
+            _ if is_out_of_memory(error) => (WriteOutcome::NotDone, false, false),
+            _ if is_not_local(error) => (WriteOutcome::NotDone, true, false),
+            _ => (WriteOutcome::InDoubt, false, false),
+        },
+        ErrorKind::Extension => match error.code() {
+            Some("BUSY" | "NOREPLICAS") => (WriteOutcome::NotDone, true, false),
+            // A command that waited, at a primary that became a replica.
+            Some("UNBLOCKED") => (WriteOutcome::InDoubt, true, true),
+            Some("NOAUTH" | "WRONGPASS") => (WriteOutcome::NotDone, false, true),
+            Some("OOM" | "MISCONF") => (WriteOutcome::NotDone, false, false),
+            _ => (WriteOutcome::InDoubt, false, false),
+        },
+        _ => (WriteOutcome::InDoubt, false, true),
+    }
+}
+
+/// What went wrong, and what to do. Without names of users, which the server's own text may have.
+pub(super) fn describe(address: &str, error: &RedisError) -> String {
+    let code = error.code().unwrap_or_default();
+    match error.kind() {
+        ErrorKind::AuthenticationFailed => {
+            format!("Redis at {address} refuses the username or the password: correct them")
+        }
+        ErrorKind::Io => format!("Redis at {address} cannot be reached: {error}"),
+        ErrorKind::Server(ServerErrorKind::NoPerm) => {
+            format!("Redis at {address} does not allow a command or a key: docs/redis.md has its ACL")
+        }
+        ErrorKind::Server(ServerErrorKind::ReadOnly) => {
+            format!("Redis at {address} is a replica and takes no writes: give the address of the primary")
+        }
+        ErrorKind::Server(ServerErrorKind::BusyLoading) => format!("Redis at {address} is still loading its data"),
+        ErrorKind::Server(ServerErrorKind::MasterDown) => {
+            format!("Redis at {address} is a replica without its primary")
+        }
+        ErrorKind::Server(ServerErrorKind::ClusterDown) => format!("the cluster of Redis at {address} is down"),
+        _ if code == "BUSY" => format!("Redis at {address} is busy with a script"),
+        _ if code == "OOM" || is_out_of_memory(error) => {
+            format!("Redis at {address} is out of memory: raise its maxmemory")
+        }
+        _ if code == "NOREPLICAS" => format!("Redis at {address} has fewer replicas than min-replicas-to-write"),
+        _ if code == "NOAUTH" || code == "WRONGPASS" => {
+            format!("Redis at {address} refuses the username or the password: correct them")
+        }
+        _ if code == "MISCONF" => {
+            format!("Redis at {address} cannot write to its disk and takes no writes: see its log")
+        }
+        _ => format!("Redis at {address} failed: {error}"),
+    }
+}
+
+/// Before 7.0 a script hides the code in its own error.
+fn is_out_of_memory(error: &RedisError) -> bool {
+    error.detail().is_some_and(|detail| detail.contains("OOM command not allowed"))
+}
+
+/// A script met a key that moved away, before it wrote anything.
+fn is_not_local(error: &RedisError) -> bool {
+    error.detail().is_some_and(|detail| detail.contains("non local key"))
+}
+
+pub(super) fn not_done(message: impl Into<String>) -> StoreError {
+    RedisFailure::before(message).error()
+}
+
+/// What is known of a write after all attempts.
+pub(super) fn after_all(failed: RedisFailure, sent: bool) -> StoreError {
+    let outcome = match (sent, failed.outcome) {
+        // An earlier attempt may have been carried out.
+        (true, WriteOutcome::NotDone | WriteOutcome::InDoubt) => WriteOutcome::InDoubt,
+        (false, WriteOutcome::InDoubt) => WriteOutcome::NotDone,
+        (_, outcome) => outcome,
+    };
+    RedisFailure { outcome, ..failed }.error()
+}

@@ -1,0 +1,290 @@
+//! Writes that are acknowledged once replicas have them.
+//!
+//! WAIT counts the replicas that have what its own connection wrote, and blocks that connection. So a lane sends whatever
+//! waits for it as one pipeline with one WAIT at its end, and answers then. A script that finds its work done writes
+//! nothing, and WAIT would count replicas that lack that work: so each pipeline writes the number of writes once more.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, RedisError, ServerErrorKind, Value, cmd, pipe};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{Mutex, oneshot};
+use tokio::task::JoinSet;
+
+use super::drop_mut;
+use super::fault::RedisFailure;
+use super::line::{Line, Open};
+use super::script::{CHECK, Script};
+use super::servers::Servers;
+use rotogate_core::store::WriteOutcome;
+
+/// How long a lane waits for replicas.
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
+/// And for append-only files, which may be written every second.
+const LONGEST_FSYNC: Duration = Duration::from_millis(1200);
+/// How many requests one pipeline has: other clients of the server wait meanwhile.
+const MAX_BATCH: usize = 256;
+
+/// Where an acknowledged write must be, besides in the primary's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Durable {
+    pub(super) replicas: u32,
+    /// In the append-only files, of the primary as well.
+    pub(super) fsync: bool,
+}
+
+/// What every script is given first: see [`PartitionKeys::fixed`](super::partitions::PartitionKeys::fixed).
+const FIXED_KEYS: usize = 4;
+
+const QUEUED: u8 = 0;
+const SENT: u8 = 1;
+const GIVEN_UP: u8 = 2;
+
+/// A script, and what it is given: the keys that every script has first, and then its own; the history, the name of the
+/// operation, and the rest.
+pub(super) struct ScriptCall {
+    pub(super) script: &'static Script,
+    pub(super) keys: Vec<Vec<u8>>,
+    pub(super) args: Vec<Vec<u8>>,
+    /// Its slot moves to the lane's server, and `ASKING` comes before it.
+    pub(super) asking: bool,
+}
+
+struct Queued {
+    job: ScriptCall,
+    state: Arc<AtomicU8>,
+    reply: oneshot::Sender<Result<Value, RedisFailure>>,
+}
+
+/// Lanes that share a queue: each takes what waits as soon as it is free.
+pub(super) struct Lanes {
+    queue: UnboundedSender<Queued>,
+    _tasks: JoinSet<()>,
+}
+
+/// Tells at its end whether the job may have been sent.
+struct SentGuard<'a> {
+    state: Arc<AtomicU8>,
+    sent: &'a AtomicBool,
+}
+
+impl Drop for SentGuard<'_> {
+    fn drop(&mut self) {
+        let given_up = self.state.compare_exchange(QUEUED, GIVEN_UP, Ordering::AcqRel, Ordering::Acquire);
+        if given_up == Err(SENT) {
+            self.sent.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Lanes {
+    pub(super) fn new(servers: &Arc<Servers>, durable: Durable, number: usize) -> Self {
+        let (queue, jobs) = unbounded_channel();
+        let jobs = Arc::new(Mutex::new(jobs));
+        let mut tasks = JoinSet::new();
+        for _ in 0..number {
+            let line = Line::new(Arc::clone(servers), durable.longest());
+            tasks.spawn(serve(Lane { line, durable }, Arc::clone(&jobs)));
+        }
+        Self { queue, _tasks: tasks }
+    }
+
+    /// The lane goes on with what it has sent, whether the caller waits or not.
+    pub(super) async fn send(&self, job: ScriptCall, sent: &AtomicBool) -> Result<Value, RedisFailure> {
+        let (reply, replied) = oneshot::channel();
+        let asked = SentGuard { state: Arc::new(AtomicU8::new(QUEUED)), sent };
+        let before = sent.load(Ordering::Relaxed);
+        let _ = self.queue.send(Queued { job, state: Arc::clone(&asked.state), reply });
+        let result = replied.await.unwrap_or_else(|_| Err(RedisFailure::in_doubt("the store in Redis was closed")));
+        drop(asked);
+        if result.as_ref().is_err_and(|failed| failed.outcome == WriteOutcome::NotDone) {
+            sent.store(before, Ordering::Relaxed);
+        }
+        result
+    }
+}
+
+struct Lane {
+    line: Line,
+    durable: Durable,
+}
+
+async fn serve(lane: Lane, jobs: Arc<Mutex<UnboundedReceiver<Queued>>>) {
+    loop {
+        let mut batch = Vec::new();
+        if jobs.lock().await.recv_many(&mut batch, MAX_BATCH).await == 0 {
+            return;
+        }
+        lane.carry(batch).await;
+    }
+}
+
+impl Lane {
+    async fn carry(&self, batch: Vec<Queued>) {
+        let open = match self.line.connection().await {
+            Ok(open) => open,
+            Err(failed) => {
+                for queued in batch {
+                    let _ = queued.reply.send(Err(failed.clone()));
+                }
+                return;
+            }
+        };
+        let begin =
+            |queued: &Queued| queued.state.compare_exchange(QUEUED, SENT, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        let batch: Vec<_> = batch.into_iter().filter(begin).collect();
+        if batch.is_empty() {
+            return;
+        }
+        let touches = touches(&batch);
+        let mut replies = self.line.on(&open, self.send(&open.connection, &batch, &touches, false)).await;
+        // Every script may be sent again.
+        if replies.as_ref().is_ok_and(|replies| replies.iter().any(is_unknown_script)) {
+            replies = self.line.on(&open, self.send(&open.connection, &batch, &touches, true)).await;
+        }
+        let mut closes = false;
+        let results: Vec<_> = match replies {
+            Err(failed) => batch.iter().map(|_| Err(failed.clone())).collect(),
+            Ok(replies) => self.read(&open, &batch, &touches, replies),
+        };
+        for (queued, result) in batch.into_iter().zip(results) {
+            closes |= result.as_ref().is_err_and(|failed| failed.closes);
+            let _ = queued.reply.send(result);
+        }
+        if closes {
+            self.line.close(open.number).await;
+        }
+    }
+
+    /// The outcome of each job.
+    fn read(
+        &self,
+        open: &Open,
+        batch: &[Queued],
+        touches: &[Touch],
+        mut replies: Vec<Value>,
+    ) -> Vec<Result<Value, RedisFailure>> {
+        let failed = |error: RedisError| self.line.failed(open.primary.as_ref(), &error);
+        let waited = replies.pop().unwrap_or(Value::Nil).extract_error();
+        // What went wrong behind a job leaves it in doubt.
+        let enough = waited.map_err(|error| failed(error).after()).and_then(|waited| self.durable.check(&waited));
+        let mut replies = replies.into_iter();
+        let mut next = |asking: bool| {
+            let replies = &mut replies;
+            replies.nth(usize::from(asking)).map(|reply| reply.extract_error().map_err(failed))
+        };
+        let own: Vec<_> = batch.iter().map(|queued| next(queued.job.asking)).collect();
+        let touched: Vec<_> = touches.iter().map(|touch| next(touch.asking)).collect();
+        let result = |(queued, own): (&Queued, Option<Result<Value, RedisFailure>>)| {
+            let missing = || RedisFailure::in_doubt("a reply of Redis is missing");
+            let own = own.unwrap_or_else(|| Err(missing()))?;
+            enough.clone()?;
+            let touch = touches.iter().position(|touch| touch.is_for(&queued.job)).and_then(|at| touched.get(at));
+            match touch {
+                Some(Some(Ok(_))) => Ok(own),
+                Some(Some(Err(failed))) => Err(failed.clone().after()),
+                Some(None) | None => Err(missing()),
+            }
+        };
+        batch.iter().zip(own).map(result).collect()
+    }
+
+    async fn send(
+        &self,
+        connection: &MultiplexedConnection,
+        batch: &[Queued],
+        touches: &[Touch],
+        in_full: bool,
+    ) -> Result<Vec<Value>, RedisError> {
+        let mut pipeline = pipe();
+        let mut add = |asking: bool, command: Cmd| {
+            if asking {
+                drop_mut(pipeline.cmd("ASKING"));
+            }
+            drop_mut(pipeline.add_command(command));
+        };
+        for Queued { job, .. } in batch {
+            add(job.asking, job.script.command(in_full || job.asking, &job.keys, &job.args));
+        }
+        for touch in touches {
+            add(touch.asking, CHECK.command(in_full || touch.asking, &touch.keys, &touch.args));
+        }
+        add(false, self.durable.command());
+        connection.clone().send_packed_commands(&pipeline, 0, pipeline.len()).await
+    }
+}
+
+/// What [`CHECK`] is given: it writes, and changes nothing else. If its history is none of the data's, neither is that of
+/// its jobs, and they did nothing.
+#[derive(PartialEq, Eq)]
+struct Touch {
+    keys: Vec<Vec<u8>>,
+    args: Vec<Vec<u8>>,
+    asking: bool,
+}
+
+impl Touch {
+    fn new(job: &ScriptCall) -> Self {
+        let keys = job.keys.iter().take(FIXED_KEYS).cloned().collect();
+        Self { keys, args: job.args.iter().take(2).cloned().collect(), asking: job.asking }
+    }
+
+    fn is_for(&self, job: &ScriptCall) -> bool {
+        self.asking == job.asking && self.keys.first() == job.keys.first() && self.args.first() == job.args.first()
+    }
+}
+
+/// One for each partition, which a slot that moves may take elsewhere.
+fn touches(batch: &[Queued]) -> Vec<Touch> {
+    let mut touches: Vec<Touch> = Vec::new();
+    for Queued { job, .. } in batch {
+        if !touches.iter().any(|touch| touch.is_for(job)) {
+            touches.push(Touch::new(job));
+        }
+    }
+    touches
+}
+
+fn is_unknown_script(reply: &Value) -> bool {
+    let Value::ServerError(error) = reply else { return false };
+    error.kind() == Some(ServerErrorKind::NoScript)
+}
+
+impl Durable {
+    fn longest(self) -> Duration {
+        if self.fsync { LONGEST_FSYNC } else { LONGEST_WAIT }
+    }
+
+    fn command(self) -> Cmd {
+        let mut command = cmd(if self.fsync { "WAITAOF" } else { "WAIT" });
+        if self.fsync {
+            command.arg(1);
+        }
+        command.arg(self.replicas).arg(u64::try_from(self.longest().as_millis()).unwrap_or(u64::MAX));
+        command
+    }
+
+    fn check(self, waited: &Value) -> Result<(), RedisFailure> {
+        let wanted = i64::from(self.replicas);
+        match waited {
+            Value::Int(replicas) if !self.fsync && *replicas >= wanted => Ok(()),
+            Value::Int(replicas) if !self.fsync => Err(short(*replicas, wanted)),
+            Value::Array(parts) => match parts.as_slice() {
+                [Value::Int(0), Value::Int(_)] => {
+                    Err(RedisFailure::in_doubt("Redis has not written its append-only file to the disk in time"))
+                }
+                [Value::Int(_), Value::Int(replicas)] if *replicas >= wanted => Ok(()),
+                [Value::Int(_), Value::Int(replicas)] => Err(short(*replicas, wanted)),
+                _ => Err(RedisFailure::in_doubt("a reply of Redis to WAITAOF cannot be understood")),
+            },
+            _ => Err(RedisFailure::in_doubt("a reply of Redis to WAIT cannot be understood")),
+        }
+    }
+}
+
+fn short(replicas: i64, wanted: i64) -> RedisFailure {
+    RedisFailure::in_doubt(format!("{replicas} replicas of Redis have the write, and wait_replicas is {wanted}"))
+}

@@ -1,0 +1,435 @@
+//! A store of several gates in Redis or Valkey: one server, the primary that Sentinels name, or a cluster.
+//!
+//! **Writing.** Each operation is a script, so it is done as a whole or not at all, in one order for all nodes. Each has a
+//! random name, and a script that finds it says what it said before: so whatever got no reply is sent again. Only the
+//! server's clock counts.
+//!
+//! **Durable** is what the server makes of it: with `appendonly yes` and `appendfsync always` an `Ok` survives a crash of
+//! the server. Other settings lose up to a second, and a warning at start says so. A primary that is lost with its last writes
+//! is what [`RedisOptions::wait_replicas`] is for.
+//!
+//! **Keys**, for the prefix `rg` and partition 0, the only one of a single server. A cluster has 16 (see [`partitions`]).
+//! All of a partition have one hash tag, for one script touches several.
+//!
+//! | key | type | holds |
+//! |---|---|---|
+//! | `{rg:0}:h` | hash | schema, store, history, issuer, keyring, number of writes, last stamp, latest end, floor of the log |
+//! | `{rg:0}:s:<id>` | string | a session; expires an hour after its end |
+//! | `{rg:0}:sub:<subject>` | sorted set | the subject's sessions by end |
+//! | `{rg:0}:r` | hash | the live revocations, merged, by target |
+//! | `{rg:0}:u` | sorted set | their ends |
+//! | `{rg:0}:log` | stream | the revocations of the last 15 minutes, as they were written |
+//! | `{rg:0}:n` | hash | the nodes, with their last beat and what they say of themselves |
+//! | `{rg:0}:c:<name>` | string | what changed at all nodes: its state now, and the stamp of the first node; expires after a day |
+//! | `{rg:0}:l:<name>` | string | a counter of attempts; expires once it is full again |
+//! | `{rg:0}:k:<name>` | string | a name that is remembered until it expires |
+//! | `{rg:0}:x:<id>`, `{rg:0}:xu` | string, sorted set | the relay's records, and their ends |
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use redis::{Pipeline, Value, pipe};
+
+use cluster::Primaries;
+use connect::Request;
+use partitions::{Partition, Partitions, Sign};
+use record::{Op, new_op};
+use rotogate_core::clock::Timestamp;
+use rotogate_core::revocation::{RevocationList, Target};
+use rotogate_core::session::{Generation, RevokedBecause, Session, SessionId};
+use rotogate_core::store::kit::fields::History;
+use rotogate_core::store::{
+    Admitted, CounterUse, Cursor, Feed, Filter, Follow, Inserted, InspectedServer, NodeSeen, Page, Restoration,
+    Revocation, SharedCounter, SharedStore, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome,
+};
+use script::{Script, ScriptReply, bytes, unexpected};
+
+mod check;
+mod cluster;
+mod connect;
+mod copy;
+mod count;
+mod doubt;
+mod fault;
+mod feed;
+mod lanes;
+mod line;
+mod list;
+mod log;
+mod loss;
+mod nodes;
+mod opening;
+mod options;
+mod partitions;
+mod record;
+#[cfg(feature = "relay")]
+mod relay;
+mod revoke;
+mod script;
+mod sentinel;
+mod servers;
+mod session;
+
+pub use options::{RedisOptions, RedisTimeouts};
+
+/// A store in Redis or Valkey, for several gates.
+///
+/// ```
+/// # async fn example(keyring: &rotogate::token::Keyring) -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use rotogate::store::{RedisOptions, RedisStore};
+///
+/// let options = RedisOptions::new("redis://127.0.0.1:6379", "https://api.example.com", keyring.id(), Duration::from_secs(30));
+/// let store = RedisStore::connect(options).await?;
+/// let builder = rotogate::Gate::builder().store(store);
+/// # let _ = builder;
+/// # Ok(()) }
+/// ```
+pub struct RedisStore(Arc<RedisInner>);
+
+struct RedisInner {
+    options: Arc<RedisOptions>,
+    partitions: Partitions,
+    issuer: Arc<str>,
+    /// This run of the program, among the nodes.
+    node: Op,
+    commands: Primaries,
+    /// So that a storm of refreshes does not hold up a logout.
+    revokes: Primaries,
+    beats: Primaries,
+    /// The name of the store, which is in each of its heads.
+    store: Op,
+    /// How many keys the servers had evicted when this run began.
+    evicted: u64,
+    inserts: session::InsertTurns,
+    /// The clients whose not-befores a bounded insert reads besides those of its own.
+    clients: parking_lot::Mutex<std::collections::BTreeSet<Box<str>>>,
+    doubts: rotogate_core::store::kit::doubts::Doubts,
+    mark: rotogate_core::store::kit::mark::Marker,
+    listing: list::Listing,
+}
+
+impl RedisStore {
+    /// Connects, checks the server, and makes the store if there is none.
+    ///
+    /// # Errors
+    /// The server cannot be reached, is not fit for a store, or has another gate's. The text says what, and how to repair
+    /// it.
+    pub async fn connect(options: RedisOptions) -> Result<Self, StoreError> {
+        Ok(Self(Arc::new(check::open(options).await?)))
+    }
+
+    /// Finds out what [`connect`](Self::connect) would, and makes no store: what the server is.
+    #[doc(hidden)]
+    pub async fn inspect(options: RedisOptions) -> Result<InspectedServer, StoreError> {
+        check::inspect(options).await
+    }
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore").field("options", &self.0.options).finish_non_exhaustive()
+    }
+}
+
+/// The data is of another history than the partition's; or of the same (`found` is that, or none), with fewer writes.
+fn other_history(partition: &Partition, expected: History, found: Option<&[u8]>) -> StoreError {
+    let is_same = found.is_none_or(|found| found == expected);
+    partition.flag_lost(expected, if is_same { Sign::Certain } else { Sign::Possible });
+    StoreError::new("Redis has lost writes: the gates write back what they know before they go on")
+        .with_outcome(WriteOutcome::NotDone)
+        .with_retry_after(Duration::from_secs(1))
+}
+
+impl RedisInner {
+    /// Runs a script under a name of its own.
+    async fn run(
+        &self,
+        partition: &Partition,
+        script: &'static Script,
+        keys: Vec<Vec<u8>>,
+        args: Vec<Vec<u8>>,
+    ) -> Result<ScriptReply, StoreError> {
+        self.run_as(&self.commands, partition, (new_op()?, partition.history()), script, keys, args).await
+    }
+
+    async fn run_as(
+        &self,
+        primaries: &Primaries,
+        partition: &Partition,
+        (op, history): (Op, History),
+        script: &'static Script,
+        more_keys: Vec<Vec<u8>>,
+        more_args: Vec<Vec<u8>>,
+    ) -> Result<ScriptReply, StoreError> {
+        let mut answer = self.send(primaries, partition, (op, history), script, more_keys, more_args).await?;
+        if answer.status == "history" {
+            return Err(other_history(partition, history, answer.bytes().ok().as_deref()));
+        }
+        // What waits for replicas may be seen before it is acknowledged.
+        if script.waits || self.options.durable().is_none() {
+            partition.saw(history, answer.seq);
+        }
+        Ok(answer)
+    }
+
+    /// Sends a script, whatever the history is.
+    async fn send(
+        &self,
+        primaries: &Primaries,
+        partition: &Partition,
+        (op, history): (Op, History),
+        script: &'static Script,
+        more_keys: Vec<Vec<u8>>,
+        more_args: Vec<Vec<u8>>,
+    ) -> Result<ScriptReply, StoreError> {
+        let mut keys = partition.keys.fixed();
+        keys.extend(more_keys);
+        let known = partition.seq.load(Ordering::Acquire);
+        let mut args = vec![[history, known.to_be_bytes()].concat(), op.to_vec()];
+        args.extend(more_args);
+        ScriptReply::read(primaries.ask(partition.number, &Request::Script { script, keys, args }).await?)
+    }
+
+    /// Reads, from the history that is expected.
+    async fn read(
+        &self,
+        primaries: &Primaries,
+        partition: &Partition,
+        what: impl FnOnce(&mut Pipeline),
+    ) -> Result<std::vec::IntoIter<Value>, StoreError> {
+        self.read_of(primaries, partition, partition.history(), what).await
+    }
+
+    async fn read_of(
+        &self,
+        primaries: &Primaries,
+        partition: &Partition,
+        expected: History,
+        what: impl FnOnce(&mut Pipeline),
+    ) -> Result<std::vec::IntoIter<Value>, StoreError> {
+        let mut pipeline = pipe();
+        pipeline.cmd("HMGET").arg(partition.keys.named("h")).arg("history").arg("seq");
+        what(&mut pipeline);
+        let before = partition.seq.load(Ordering::Acquire);
+        let Value::Array(replies) = primaries.ask(partition.number, &Request::Pipeline(pipeline)).await? else {
+            return Err(unexpected("no list"));
+        };
+        let mut replies = replies.into_iter();
+        let Some(Value::Array(head)) = replies.next() else { return Err(unexpected("no head")) };
+        let [history, seq] = <[Value; 2]>::try_from(head).map_err(|_| unexpected("a short head"))?.map(bytes);
+        if history.as_deref() != Some(&expected) {
+            return Err(other_history(partition, expected, history.as_deref()));
+        }
+        let seq = seq.and_then(|seq| String::from_utf8(seq).ok()?.parse().ok()).ok_or_else(|| unexpected("no seq"))?;
+        // A request that was sent when `before` writes were known finds at least as many.
+        if seq < before {
+            return Err(other_history(partition, expected, None));
+        }
+        // What waits for replicas may be read before it is acknowledged.
+        if self.options.durable().is_none() {
+            partition.saw(expected, seq);
+        }
+        Ok(replies)
+    }
+
+    /// The targets of the not-befores that a session is held against.
+    fn held_against(&self, session: &Session) -> [Target; 3] {
+        let issuer = || Arc::clone(&self.issuer);
+        [
+            Target::Subject { issuer: issuer(), subject: session.subject.clone() },
+            Target::Client { issuer: issuer(), client: session.client.clone() },
+            Target::Global,
+        ]
+    }
+
+    /// The same, as the store names them.
+    fn targets(&self, session: &Session) -> Result<[Vec<u8>; 3], StoreError> {
+        let [subject, client, all] = self.held_against(session);
+        Ok([record::target(&subject)?, record::target(&client)?, record::target(&all)?])
+    }
+
+    fn leeway(&self) -> Vec<u8> {
+        self.options.leeway.as_millis().to_string().into_bytes()
+    }
+}
+
+#[async_trait]
+impl Store for RedisStore {
+    async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        self.0.load(&self.0.commands, id).await
+    }
+
+    async fn insert(&self, session: Session, bound: SubjectBound) -> Result<Inserted, StoreError> {
+        self.0.insert(&session, bound).await
+    }
+
+    async fn compare_and_swap(
+        &self,
+        expected: u64,
+        record: Session,
+        revocation: Option<Revocation>,
+    ) -> Result<Swap, StoreError> {
+        let op = new_op()?;
+        let swapped = self.0.swap(op, expected, &record, revocation.as_ref()).await;
+        self.0.doubts.take(record.id, op, &swapped);
+        swapped
+    }
+
+    async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<Revocation, StoreError> {
+        self.0.revoke(new_op()?, entry, because).await
+    }
+
+    async fn revocations_since(&self, cursor: Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError> {
+        self.0.revocations_since(&cursor).await
+    }
+
+    async fn revocations(&self) -> Result<(RevocationList, Cursor), StoreError> {
+        self.0.revocations().await
+    }
+
+    async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<Vec<SessionId>, StoreError> {
+        self.0.confirm(&seen).await
+    }
+
+    async fn list(&self, filter: Filter, after: Option<SessionId>, limit: usize) -> Result<Page, StoreError> {
+        self.0.list(&filter, after, limit).await
+    }
+
+    async fn sweep(&self, _now: Timestamp) -> Result<Swept, StoreError> {
+        self.0.sweep().await
+    }
+
+    async fn last_known_time(&self) -> Result<Timestamp, StoreError> {
+        self.0.time().await
+    }
+
+    fn shared(&self) -> Option<&dyn SharedStore> {
+        Some(self)
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        self.0.check().await
+    }
+}
+
+#[async_trait]
+impl SharedStore for RedisStore {
+    async fn stamp_creation(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        let after = if after == Timestamp::ZERO { String::new() } else { after.as_millis().to_string() };
+        self.0.stamp("creation", &after).await
+    }
+
+    async fn stamp_not_before(&self) -> Result<Timestamp, StoreError> {
+        self.0.stamp("before", "").await?.ok_or_else(|| unexpected("no stamp"))
+    }
+
+    async fn stamp_change(&self, name: [u8; 16], state: [u8; 16]) -> Result<Timestamp, StoreError> {
+        self.0.stamp_change(name, state).await
+    }
+
+    async fn count(&self, counter: SharedCounter, how: CounterUse) -> Result<Option<Duration>, StoreError> {
+        self.0.count(new_op()?, counter, how).await
+    }
+
+    async fn admit(
+        &self,
+        caller: Option<SharedCounter>,
+        counters: Vec<(SharedCounter, CounterUse)>,
+    ) -> Result<Admitted, StoreError> {
+        self.0.admit(new_op()?, caller, counters).await
+    }
+
+    async fn remember(&self, name: [u8; 16], lifetime: Duration) -> Result<(), StoreError> {
+        self.0.remember(name, lifetime).await
+    }
+
+    async fn remembers(&self, name: [u8; 16]) -> Result<bool, StoreError> {
+        self.0.remembers(name).await
+    }
+
+    async fn nodes_within(&self, within: Duration) -> Result<Vec<NodeSeen>, StoreError> {
+        self.0.nodes_within(within).await
+    }
+
+    async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        self.0.load(&self.0.revokes, id).await
+    }
+
+    async fn settle(&self) -> Result<(), StoreError> {
+        self.0.settle().await
+    }
+
+    async fn follow(&self, from: Cursor, follow: Follow) -> Result<Box<dyn Feed>, StoreError> {
+        Ok(Box::new(feed::RedisFeed::new(&self.0, &from, &follow)?))
+    }
+
+    async fn adopt(&self) -> Result<(), StoreError> {
+        self.0.adopt().await
+    }
+
+    async fn restore(&self, records: Vec<Session>) -> Result<usize, StoreError> {
+        self.0.restore(&records).await
+    }
+
+    async fn restoration(&self, patience: Duration) -> Result<Restoration, StoreError> {
+        self.0.restoration(patience).await
+    }
+
+    async fn predates_loss(&self, id: SessionId) -> Result<bool, StoreError> {
+        self.0.predates_loss(id).await
+    }
+
+    async fn written_in_doubt(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        self.0.written_in_doubt(id).await
+    }
+
+    fn resolved(&self, id: SessionId) {
+        self.0.doubts.forget(id);
+    }
+}
+
+impl RedisInner {
+    /// `None`: further ahead than the leeway.
+    async fn stamp(&self, kind: &str, after: &str) -> Result<Option<Timestamp>, StoreError> {
+        let args = vec![kind.into(), after.into(), self.leeway()];
+        // A not-before is of a revocation.
+        let primaries = if kind == "before" { &self.revokes } else { &self.commands };
+        let first = self.partitions.first();
+        let name = (new_op()?, first.history());
+        let mut answer = self.run_as(primaries, first, name, &script::STAMP, Vec::new(), args).await?;
+        match answer.status.as_str() {
+            "ahead" => Ok(None),
+            "stamp" => {
+                let stamp = answer.text()?.parse().map_err(|_| unexpected("no stamp"))?;
+                Ok(Some(Timestamp::from_millis(stamp)))
+            }
+            _ => Err(answer.unknown()),
+        }
+    }
+
+    async fn time(&self) -> Result<Timestamp, StoreError> {
+        let first = self.partitions.first();
+        let mut replies = self.read(&self.commands, first, |pipeline| drop_mut(pipeline.cmd("TIME"))).await?;
+        time_of(replies.next())
+    }
+}
+
+/// A pipeline is built by methods that return it.
+fn drop_mut(_: &mut Pipeline) {}
+
+/// The reply to TIME: seconds and microseconds.
+fn time_of(reply: Option<Value>) -> Result<Timestamp, StoreError> {
+    let Some(Value::Array(parts)) = reply else { return Err(unexpected("no time")) };
+    let mut numbers = parts.into_iter().map(|part| String::from_utf8(bytes(part)?).ok()?.parse::<u64>().ok());
+    match (numbers.next().flatten(), numbers.next().flatten()) {
+        (Some(seconds), Some(micros)) => Ok(Timestamp::from_secs(seconds).plus(Duration::from_micros(micros))),
+        _ => Err(unexpected("no time")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

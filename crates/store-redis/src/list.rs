@@ -1,0 +1,158 @@
+//! Pages of sessions.
+//!
+//! A subject's sessions are in its index. All sessions have none: the first page scans the keys once, and the next pages go
+//! on in what it found. A session that lived throughout is in it once.
+
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use parking_lot::Mutex;
+use redis::{Value, pipe};
+use tokio::time::Instant;
+
+use super::RedisInner;
+use super::cluster::{Cluster, Primaries};
+use super::connect::{Link, Request};
+use super::fault::not_done;
+use super::script::{bytes, unexpected};
+use rotogate_core::session::SessionId;
+use rotogate_core::store::rules::page_size;
+use rotogate_core::store::{Filter, Page, StoreError};
+
+/// How many keys one step looks at.
+const SCANNED_AT_ONCE: usize = 1000;
+/// How often a scan of a cluster whose partitions move begins anew.
+const MAX_SCANS: u32 = 3;
+/// For how long pages go on in one scan.
+const SCAN_KEPT: Duration = Duration::from_secs(60);
+
+/// The last scan of all sessions.
+#[derive(Default)]
+pub(super) struct Listing(Mutex<Option<ScannedIds>>);
+
+#[derive(Clone)]
+struct ScannedIds {
+    at: Instant,
+    ids: Arc<[SessionId]>,
+}
+
+impl RedisInner {
+    pub(super) async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        let ids = match filter {
+            Filter::Subject(subject) => {
+                let (_, mut ids) = self.sessions_of(subject).await?;
+                ids.sort_unstable();
+                ids.into()
+            }
+            Filter::All => self.all(after.is_some()).await?,
+        };
+        let limit = page_size(limit);
+        let mut page = Page { sessions: Vec::new(), next: None };
+        let mut rest = &ids[..];
+        if let Some(after) = after {
+            let from = ids.partition_point(|id| *id <= after);
+            rest = ids.get(from..).unwrap_or_default();
+        }
+        let subject = match filter {
+            Filter::Subject(subject) => Bound::Included(subject),
+            Filter::All => Bound::Unbounded,
+        };
+        while !rest.is_empty() {
+            // One more than the page has shows whether there is a next one.
+            let (some, more) = rest.split_at(rest.len().min(limit + 1));
+            for (id, record) in self.load_all(some).await? {
+                let session = match record {
+                    Ok(session) => session,
+                    Err(error) => {
+                        tracing::error!(session = %id, %error, "session not listed");
+                        continue;
+                    }
+                };
+                if matches!(subject, Bound::Included(name) if *name != session.subject) {
+                    continue;
+                }
+                if page.sessions.len() == limit {
+                    page.next = page.sessions.last().map(|last| last.id);
+                    return Ok(page);
+                }
+                page.sessions.push(session);
+            }
+            rest = more;
+        }
+        Ok(page)
+    }
+
+    async fn all(&self, goes_on: bool) -> Result<Arc<[SessionId]>, StoreError> {
+        if goes_on {
+            let known = self.listing.0.lock().clone();
+            if let Some(scan) = known.filter(|scan| scan.at.elapsed() < SCAN_KEPT) {
+                return Ok(scan.ids);
+            }
+        }
+        let ids: Arc<[SessionId]> = self.scan().await?.into();
+        let scan = ScannedIds { at: Instant::now(), ids: Arc::clone(&ids) };
+        *self.listing.0.lock() = Some(scan);
+        Ok(ids)
+    }
+
+    /// The ids of all sessions, in order.
+    async fn scan(&self) -> Result<Vec<SessionId>, StoreError> {
+        let mut ids = match &self.commands {
+            Primaries::One(link) => self.scan_server(link).await?,
+            Primaries::Cluster(cluster) => self.scan_cluster(cluster).await?,
+        };
+        // What was found is of the history that is expected.
+        try_join_all(self.partitions.iter().map(|partition| self.read(&self.commands, partition, |_| ()))).await?;
+        // A scan may bring a key more than once.
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    }
+
+    async fn scan_cluster(&self, cluster: &Cluster) -> Result<Vec<SessionId>, StoreError> {
+        for _ in 0..MAX_SCANS {
+            let (number, links) = cluster.primaries();
+            let parts = try_join_all(links.iter().map(|link| self.scan_server(link))).await;
+            // A partition that moved meanwhile may have been left out.
+            if cluster.primaries().0 == number {
+                return Ok(parts?.into_iter().flatten().collect());
+            }
+        }
+        Err(not_done("the partitions of the store in Redis moved while it was listed, again and again"))
+    }
+
+    async fn scan_server(&self, link: &Link) -> Result<Vec<SessionId>, StoreError> {
+        let prefixes: Vec<_> = self.partitions.iter().map(|partition| partition.keys.named("s:")).collect();
+        let pattern = match &*prefixes {
+            [one] => [one, &b"*"[..]].concat(),
+            _ => format!("{{{}:*}}:s:*", self.options.prefix).into_bytes(),
+        };
+        let (mut ids, mut cursor) = (Vec::new(), b"0".to_vec());
+        loop {
+            let mut pipeline = pipe();
+            let scan = pipeline.cmd("SCAN").arg(cursor).arg("MATCH").arg(&pattern);
+            scan.arg("COUNT").arg(SCANNED_AT_ONCE);
+            let Value::Array(replies) = link.ask(&Request::Pipeline(pipeline)).await? else {
+                return Err(unexpected("no list"));
+            };
+            let Some(Value::Array(parts)) = replies.into_iter().next() else { return Err(unexpected("no scan")) };
+            let [next, Value::Array(keys)] = <[Value; 2]>::try_from(parts).map_err(|_| unexpected("a short scan"))?
+            else {
+                return Err(unexpected("no keys"));
+            };
+            let id = |key: Vec<u8>| prefixes.iter().find_map(|prefix| key.strip_prefix(&**prefix)?.try_into().ok());
+            ids.extend(keys.into_iter().filter_map(|key| id(bytes(key)?)).map(SessionId::from_bytes));
+            cursor = bytes(next).ok_or_else(|| unexpected("no cursor"))?;
+            if cursor == b"0" {
+                return Ok(ids);
+            }
+        }
+    }
+}

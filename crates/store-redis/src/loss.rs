@@ -1,0 +1,120 @@
+//! After a loss of acknowledged writes: a new history, and what the nodes write back.
+
+use std::time::Duration;
+
+use redis::Value;
+
+use super::partitions::{Partition, in_each};
+use super::record::{encode_record, millis, new_op, target, unreadable};
+use super::script::{ADOPT, RESTORATION, RESTORE, bytes, unexpected};
+use super::{RedisInner, drop_mut};
+use rotogate_core::clock::Timestamp;
+use rotogate_core::revocation::Target;
+use rotogate_core::session::{Session, SessionId};
+use rotogate_core::store::kit::fields::History;
+use rotogate_core::store::{Restoration, StoreError, WriteOutcome};
+
+/// How many records are under way at once.
+const AT_ONCE: usize = 64;
+/// The history of a record that was written back. It is none of the data's: the record is not of the data that was
+/// adopted, and another node may have a later one.
+const EARLIER: History = [0; 8];
+
+impl RedisInner {
+    /// The partitions that lost writes; all, if none is known to have. Of the others it takes over what other nodes have
+    /// found.
+    pub(super) async fn adopt(&self) -> Result<(), StoreError> {
+        let none = !self.partitions.iter().any(Partition::is_lost);
+        let adopt = async |partition: &Partition| self.adopt_one(partition, none || partition.is_lost()).await;
+        in_each(self.partitions.iter().map(adopt)).await?;
+        // The loss is known: it must not keep a later start from the store.
+        self.mark.set(self.partitions.writes()).await;
+        Ok(())
+    }
+
+    async fn adopt_one(&self, partition: &Partition, is_lost: bool) -> Result<(), StoreError> {
+        let args = vec![new_op()?.to_vec(), self.store.to_vec(), if is_lost { b"1" } else { b"0" }.to_vec()];
+        let mut answer =
+            self.send(&self.commands, partition, (new_op()?, partition.history()), &ADOPT, Vec::new(), args).await?;
+        match answer.status.as_str() {
+            "adopted" => {
+                let history = answer.bytes()?.try_into().map_err(|_| unexpected("no history"))?;
+                partition.adopt(history, answer.seq);
+                Ok(())
+            }
+            "headless" | "differs" => Err(StoreError::new(
+                "Redis was emptied, or has another store now: restore a back-up, or restart the gate to begin anew",
+            )
+            .with_outcome(WriteOutcome::NotDone)),
+            _ => Err(answer.unknown()),
+        }
+    }
+
+    pub(super) async fn restore(&self, records: &[Session]) -> Result<usize, StoreError> {
+        let mut restored = 0;
+        for some in records.chunks(AT_ONCE) {
+            let written = in_each(some.iter().map(async |record| self.restore_one(record).await)).await?;
+            restored += written.into_iter().filter(|is_written| *is_written).count();
+        }
+        Ok(restored)
+    }
+
+    /// True if the store lacked it.
+    async fn restore_one(&self, record: &Session) -> Result<bool, StoreError> {
+        let partition = self.partitions.of_session(record.id);
+        let (op, history) = (new_op()?, partition.history());
+        let bytes = encode_record(record, &op, &EARLIER)?;
+        let keys = vec![partition.keys.session(record.id), partition.keys.subject(&record.subject)];
+        let mut args = vec![bytes.to_vec(), millis(record.created()).to_vec()];
+        args.extend(self.targets(record)?);
+        args.extend([record.id.as_bytes().to_vec(), target(&Target::Session(record.id))?]);
+        let mut answer = self.run_as(&self.commands, partition, (op, history), &RESTORE, keys, args).await?;
+        match answer.status.as_str() {
+            "restored" => Ok(true),
+            "had" => Ok(false),
+            // One record must not hold up the others.
+            "version" | "moved" => {
+                let error = match answer.number() {
+                    Ok(version) => unreadable(record.id, version),
+                    Err(_) => answer.unknown(),
+                };
+                tracing::error!(session.id = %record.id, %error, "session not written back");
+                Ok(false)
+            }
+            _ => Err(answer.unknown()),
+        }
+    }
+
+    pub(super) async fn restoration(&self, patience: Duration) -> Result<Restoration, StoreError> {
+        let answers = in_each(self.partitions.iter().map(async |partition| {
+            let keys = vec![partition.keys.named("n"), partition.keys.named("f")];
+            let args = vec![self.node.to_vec(), patience.as_millis().to_string().into_bytes()];
+            let mut answer = self.run(partition, &RESTORATION, keys, args).await?;
+            if answer.status != "restoration" {
+                return Err(answer.unknown());
+            }
+            let adopted = answer.text()?.parse().map_err(|_| unexpected("no time"))?;
+            Ok((Timestamp::from_millis(adopted), answer.number()? == 1))
+        }))
+        .await?;
+        Ok(Restoration {
+            adopted: answers.iter().map(|(adopted, _)| *adopted).max().unwrap_or_default(),
+            is_complete: answers.iter().all(|(_, is_complete)| *is_complete),
+        })
+    }
+
+    pub(super) async fn predates_loss(&self, id: SessionId) -> Result<bool, StoreError> {
+        let partition = self.partitions.of_session(id);
+        let history = partition.history();
+        let (head, key) = (partition.keys.named("h"), partition.keys.session(id));
+        let mut replies = self
+            .read(&self.commands, partition, |pipeline| {
+                drop_mut(pipeline.cmd("HGET").arg(head).arg("adopted").cmd("GET").arg(key));
+            })
+            .await?;
+        let is_first = matches!(replies.next(), Some(Value::Nil));
+        let written = replies.next().and_then(bytes);
+        let predates = !is_first && written.is_some_and(|record| record.get(26..34) != Some(&history[..]));
+        Ok(predates)
+    }
+}

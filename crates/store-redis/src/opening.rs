@@ -1,0 +1,311 @@
+//! Opens a store: makes its partitions, or compares them with what this gate expects.
+//!
+//! Each partition has a head. That of partition 0 is made first and names the store; the others are made with that name.
+//! Once all are there, it says so: from then on, a head that is missing was lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{Value, pipe};
+
+use super::check::refused;
+use super::cluster::{Cluster, Primaries, Topology};
+use super::connect::{Link, Request};
+use super::options::RedisOptions;
+use super::partitions::{OF_A_CLUSTER, Partition, PartitionKeys, Partitions};
+use super::record::{Op, new_op};
+use super::script::{OPEN, ScriptReply, bytes, unexpected};
+use super::servers::Servers;
+use super::session::InsertTurns;
+use super::{RedisInner, drop_mut};
+use rotogate_core::clock::Timestamp;
+use rotogate_core::store::StoreError;
+use rotogate_core::store::kit::mark::{self, Marker};
+
+/// The layout of everything in the store.
+const SCHEMA: &str = "1";
+
+/// How many lanes writes have that wait for replicas, to each primary.
+const WRITER_LANES: usize = 4;
+
+/// The ways to the servers of a store.
+pub(super) struct Ways {
+    pub(super) commands: Primaries,
+    revokes: Primaries,
+    beats: Primaries,
+    /// How many partitions there are.
+    count: usize,
+}
+
+impl Ways {
+    pub(super) async fn find(options: &Arc<RedisOptions>) -> Result<Self, StoreError> {
+        if options.cluster {
+            let topology = Topology::find(options).await?;
+            let to = |lanes| Primaries::Cluster(Cluster::new(&topology, Duration::ZERO, lanes));
+            return Ok(Self { commands: to(WRITER_LANES), revokes: to(1), beats: to(1), count: OF_A_CLUSTER });
+        }
+        let servers = Servers::new(options);
+        let to = |lanes| Primaries::One(Link::new(Arc::clone(&servers), Duration::ZERO).with_lanes(lanes).into());
+        Ok(Self { commands: to(WRITER_LANES), revokes: to(1), beats: to(1), count: 1 })
+    }
+}
+
+/// What the head of a partition has, besides the name of the store.
+fn expected_head(options: &RedisOptions, count: usize) -> [(&'static str, String); 4] {
+    [
+        ("schema", SCHEMA.to_owned()),
+        ("partitions", count.to_string()),
+        ("issuer", options.issuer.clone()),
+        ("keyring", options.keyring.to_string()),
+    ]
+}
+
+/// Is there no store yet? One that is there is compared with what this gate expects.
+pub(super) async fn is_new(options: &RedisOptions, ways: &Ways) -> Result<bool, StoreError> {
+    let heads = Heads { options, primaries: &ways.commands, count: ways.count };
+    heads.compare_with_mark().await?;
+    if ways.count > 1 {
+        heads.are_whole().await?;
+    }
+    let (mut is_new, mut store) = (true, None);
+    for number in 0..ways.count {
+        if let Some(own) = heads.compare(number).await? {
+            is_new = false;
+            if *store.get_or_insert_with(|| own.clone()) != own {
+                return Err(heads.differs(number, "store", ""));
+            }
+        }
+    }
+    Ok(is_new)
+}
+
+/// The clocks of several servers, each read between two readings of ours. Where they differ, a creation that one stamped
+/// is of another time to the next.
+pub(super) fn agree(options: &RedisOptions, times: &[(Duration, Timestamp, Duration)]) -> Result<(), StoreError> {
+    let latest = times.iter().map(|(_, time, after)| time.as_millis().saturating_sub(millis(*after))).max();
+    let earliest = times.iter().map(|(before, time, _)| time.as_millis().saturating_sub(millis(*before))).min();
+    let apart = latest.unwrap_or_default().saturating_sub(earliest.unwrap_or_default());
+    if u128::from(apart) > options.leeway.as_millis() {
+        return Err(refused(format!(
+            "the clocks of the servers of Redis at {} differ by {} s, which is more than the leeway: set them by NTP",
+            options.address(),
+            apart / 1000
+        )));
+    }
+    Ok(())
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(super) fn not_a_node(options: &RedisOptions) -> StoreError {
+    refused(format!("Redis at {} is not a node of a cluster: remove cluster = true, or give a node", options.address()))
+}
+
+/// Makes each partition, or compares it.
+pub(super) async fn open_heads(
+    options: Arc<RedisOptions>,
+    Ways { commands, revokes, beats, count }: Ways,
+    evicted: u64,
+) -> Result<RedisInner, StoreError> {
+    let heads = Heads { options: &options, primaries: &commands, count };
+    // Before anything is written: an attempt to start must not bring an older store nearer to the mark.
+    let is_accepted = heads.compare_with_mark().await?;
+    let new = new_op()?;
+    let mut is_made = true;
+    if count > 1 {
+        is_made = heads.are_whole().await?;
+    }
+    let (first, store) = heads.open(0, new, None).await?;
+    let mut others = Vec::new();
+    for number in 1..count {
+        let (head, _) = heads.open(number, store, Some(store)).await?;
+        others.push(Partition::new(&options.prefix, number, head));
+    }
+    if !is_made {
+        heads.say_that_all_are_there().await?;
+    }
+    let partitions = Partitions::new(Partition::new(&options.prefix, 0, first), others);
+    let mark = Marker::new(options.high_water.as_deref(), store);
+    mark.begin(partitions.writes(), is_accepted).await?;
+    Ok(RedisInner {
+        partitions,
+        issuer: options.issuer.as_str().into(),
+        node: new_op()?,
+        commands,
+        revokes,
+        beats,
+        store,
+        evicted,
+        inserts: InsertTurns::new(),
+        clients: parking_lot::Mutex::default(),
+        doubts: rotogate_core::store::kit::doubts::Doubts::default(),
+        mark,
+        listing: super::list::Listing::default(),
+        options,
+    })
+}
+
+struct Heads<'a> {
+    options: &'a RedisOptions,
+    primaries: &'a Primaries,
+    count: usize,
+}
+
+impl Heads<'_> {
+    fn place(&self) -> String {
+        format!("the store {:?} in Redis at {}", self.options.prefix, self.options.address())
+    }
+
+    /// True if the mark contradicts what is there, and the operator accepts it.
+    async fn compare_with_mark(&self) -> Result<bool, StoreError> {
+        let (file, accepts) = (self.options.high_water.as_deref(), self.options.accept_restored);
+        mark::compare(file, accepts, self.stand().await?, &self.place())
+    }
+
+    /// The store that is there, and how many writes it had.
+    async fn stand(&self) -> Result<Option<(Op, u64)>, StoreError> {
+        let (mut store, mut writes) = (None, 0_u64);
+        for number in 0..self.count {
+            let mut pipeline = pipe();
+            let key = PartitionKeys::new(&self.options.prefix, number).named("h");
+            drop_mut(pipeline.cmd("HMGET").arg(key).arg("store").arg("seq"));
+            let reply = self.primaries.ask(number, &Request::Pipeline(pipeline)).await?;
+            let Value::Array(replies) = reply else { return Err(unexpected("no list")) };
+            let Some(Value::Array(fields)) = replies.into_iter().next() else { return Err(unexpected("no head")) };
+            let [name, seq] = <[Value; 2]>::try_from(fields).map_err(|_| unexpected("a short head"))?.map(bytes);
+            store = store.or(name);
+            let seq = seq.map(|seq| String::from_utf8(seq).ok()?.parse().ok().map(|seq: u64| seq));
+            writes = writes.saturating_add(seq.unwrap_or(Some(0)).ok_or_else(|| unexpected("no seq"))?);
+        }
+        store.map(|name| Ok((name.try_into().map_err(|_| unexpected("no store"))?, writes))).transpose()
+    }
+
+    /// Were all heads made before? Then none may be missing; nor may the first one, if there is another.
+    async fn are_whole(&self) -> Result<bool, StoreError> {
+        let (mut made, mut missing, mut first_there) = (false, Vec::new(), None);
+        for number in 0..self.count {
+            let mut pipeline = pipe();
+            let key = PartitionKeys::new(&self.options.prefix, number).named("h");
+            drop_mut(pipeline.cmd("HMGET").arg(key).arg("schema").arg("made"));
+            let reply = self.primaries.ask(number, &Request::Pipeline(pipeline)).await?;
+            let Value::Array(replies) = reply else { return Err(unexpected("no list")) };
+            let Some(Value::Array(fields)) = replies.into_iter().next() else { return Err(unexpected("no head")) };
+            let [schema, own] = <[Value; 2]>::try_from(fields).map_err(|_| unexpected("a short head"))?.map(bytes);
+            made |= number == 0 && own.is_some();
+            match schema {
+                Some(_) => drop(first_there.get_or_insert(number)),
+                None => missing.push(number),
+            }
+        }
+        if let Some(lost) = missing.first()
+            && (made || *lost == 0 && first_there.is_some())
+        {
+            return Err(refused(format!(
+                "{} lost the head of its partition {lost}: restore a whole back-up, or use another prefix",
+                self.place()
+            )));
+        }
+        Ok(made)
+    }
+
+    async fn say_that_all_are_there(&self) -> Result<(), StoreError> {
+        let mut pipeline = pipe();
+        let key = PartitionKeys::new(&self.options.prefix, 0).named("h");
+        drop_mut(pipeline.cmd("HSET").arg(key).arg("made").arg("1"));
+        self.primaries.ask(0, &Request::Pipeline(pipeline)).await.map(drop)
+    }
+
+    /// The store of a partition, if that was made.
+    async fn compare(&self, number: usize) -> Result<Option<Vec<u8>>, StoreError> {
+        let expected = expected_head(self.options, self.count);
+        let mut pipeline = pipe();
+        let read = pipeline.cmd("HMGET").arg(PartitionKeys::new(&self.options.prefix, number).named("h"));
+        expected.iter().for_each(|(field, _)| drop(read.arg(*field).clone()));
+        read.arg("copying").arg("store");
+        let reply = self.primaries.ask(number, &Request::Pipeline(pipeline)).await?;
+        let Value::Array(replies) = reply else { return Err(unexpected("no list")) };
+        let Some(Value::Array(fields)) = replies.into_iter().next() else { return Err(unexpected("no head")) };
+        let mut known: Vec<_> = fields.into_iter().map(bytes).collect();
+        let store = known.pop().ok_or_else(|| unexpected("a short head"))?;
+        let copying = known.pop().ok_or_else(|| unexpected("a short head"))?;
+        if known.iter().all(Option::is_none) {
+            return Ok(None);
+        }
+        if copying.is_some() {
+            return Err(self.differs(number, "unfinished", ""));
+        }
+        for ((field, expected), known) in expected.iter().zip(known) {
+            let known = known.unwrap_or_default();
+            if known != expected.as_bytes() {
+                return Err(self.differs(number, field, &String::from_utf8_lossy(&known)));
+            }
+        }
+        Ok(Some(store.unwrap_or_default()))
+    }
+
+    /// The history and the number of writes of a partition, and the store that it is of.
+    async fn open(&self, number: usize, new: Op, store: Option<Op>) -> Result<(([u8; 8], u64), Op), StoreError> {
+        let expected = expected_head(self.options, self.count);
+        let mut args = vec![new_op()?.to_vec(), new_op()?.to_vec(), new.to_vec()];
+        let mut fields: Vec<_> = expected.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+        fields.extend(store.as_ref().map(|store| ("store", &store[..])));
+        if let Some(from) = &self.options.copying {
+            // First: a store with data of its own must not be told what else differs.
+            fields.insert(0, ("copying", from.as_bytes()));
+        }
+        args.extend(fields.iter().flat_map(|(name, value)| [name.as_bytes().to_vec(), value.to_vec()]));
+        let keys = PartitionKeys::new(&self.options.prefix, number).fixed();
+        let request = Request::Script { script: &OPEN, keys, args };
+        let mut answer = ScriptReply::read(self.primaries.ask(number, &request).await?)?;
+        match answer.status.as_str() {
+            "open" => {
+                let history = answer.bytes()?.try_into().map_err(|_| unexpected("no history"))?;
+                let store = answer.bytes()?.try_into().map_err(|_| unexpected("no store"))?;
+                Ok(((history, answer.seq), store))
+            }
+            "headless" => Err(refused(format!(
+                "{} lost its head, but still has revocations: restore a whole back-up, or use another prefix",
+                self.place()
+            ))),
+            "differs" => {
+                let field = answer.text()?;
+                let known = answer.bytes().unwrap_or_default();
+                Err(self.differs(number, &field, &String::from_utf8_lossy(&known)))
+            }
+            _ => Err(answer.unknown()),
+        }
+    }
+
+    fn differs(&self, number: usize, field: &str, known: &str) -> StoreError {
+        let place = self.place();
+        let expected = self.count;
+        refused(match field {
+            "issuer" => format!("{place} belongs to the issuer {known:?}: use another prefix, or that issuer"),
+            "keyring" => format!("{place} belongs to another keyring, {known}: use that one, or another prefix"),
+            "schema" => {
+                format!("{place} has schema {known}, and this program knows {SCHEMA}: use the version that made it")
+            }
+            "partitions" if known == "1" => format!(
+                "{place} was made on a single server and has 1 partition, and a cluster's has {expected}: use another prefix,                  or remove cluster = true and give a single server"
+            ),
+            "partitions" if known == OF_A_CLUSTER.to_string() => format!(
+                "{place} was made in a cluster and has {known} partitions: set cluster = true and give a cluster, or use                  another prefix"
+            ),
+            "unfinished" => {
+                format!("{place} is a copy that is not whole yet: run rotogate store copy again, or use another prefix")
+            }
+            "copying" if known.is_empty() => {
+                format!("{place} has data of its own: copy into an empty one, or use another prefix")
+            }
+            "copying" => format!("{place} is an unfinished copy of another store: use another prefix"),
+            "store" => format!(
+                "{place} has a partition {number} of another store: restore a whole back-up, or use another prefix"
+            ),
+            _ => {
+                format!("{place} has {field} {known}, which this program does not know: use the version that made it")
+            }
+        })
+    }
+}

@@ -1,0 +1,499 @@
+//! How a Redis store is reached, and what it is used for.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use redis::io::tcp::{TcpSettings, socket2};
+use redis::{
+    Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, TlsCertificates,
+};
+use secrecy::{ExposeSecret, SecretString};
+use uuid::Uuid;
+
+use super::lanes::Durable;
+use rotogate_core::store::kit::password::Password;
+use rotogate_core::store::{StoreError, WriteOutcome};
+
+/// The longest prefix of keys.
+const MAX_PREFIX: usize = 64;
+/// After this time without an acknowledgement the system gives a connection up.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(2);
+const KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// Where a [`RedisStore`](super::RedisStore) is, and for which gate.
+///
+/// ```
+/// # fn example(keyring: &rotogate::token::Keyring) -> Result<(), rotogate::store::StoreError> {
+/// use std::time::Duration;
+/// use rotogate::store::RedisOptions;
+///
+/// let options = RedisOptions::new("rediss://redis.internal:6379", "https://api.example.com", keyring.id(), Duration::from_secs(30));
+/// let options = options.username("gate").password_file("/run/secrets/redis").prefix("rg");
+/// # let _ = options;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct RedisOptions {
+    /// The server, its Sentinels, or nodes of the cluster.
+    pub(super) urls: Vec<String>,
+    pub(super) sentinel: Option<Sentinel>,
+    pub(super) cluster: bool,
+    username: Option<String>,
+    password: Option<Password>,
+    pub(super) prefix: String,
+    ca: Option<Vec<u8>>,
+    client_certificate: Option<(Vec<u8>, SecretString)>,
+    pub(super) issuer: String,
+    pub(super) keyring: Uuid,
+    pub(super) leeway: Duration,
+    pub(super) timeouts: RedisTimeouts,
+    pub(super) assume_noeviction: bool,
+    pub(super) high_water: Option<PathBuf>,
+    pub(super) accept_restored: bool,
+    pub(super) copying: Option<String>,
+    wait_replicas: u32,
+    wait_fsync: bool,
+}
+
+/// How the Sentinels know the primary, and how they know the gate.
+#[derive(Clone)]
+pub(super) struct Sentinel {
+    pub(super) name: String,
+    username: Option<String>,
+    password: Option<Password>,
+}
+
+/// How long a [`RedisStore`](super::RedisStore) waits.
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::store::RedisTimeouts;
+///
+/// let patient = RedisTimeouts { operation: Duration::from_secs(4), ..RedisTimeouts::default() };
+/// assert!(patient.reply < patient.operation, "a lost reply leaves time to ask again");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RedisTimeouts {
+    /// For a connection.
+    pub connect: Duration,
+    /// For the reply to a command. A later one closes the connection.
+    pub reply: Duration,
+    /// For an operation in all, with every repetition.
+    pub operation: Duration,
+}
+
+impl Default for RedisTimeouts {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(1), reply: Duration::from_millis(700), operation: Duration::from_secs(2) }
+    }
+}
+
+impl RedisOptions {
+    /// The prefix of keys, unless another one is given.
+    #[doc(hidden)]
+    pub const PREFIX: &str = "rg";
+
+    /// A server by its URL: `redis://host:port/database`, or `rediss://` for TLS. No password belongs into it. The issuer,
+    /// the leeway and the id of the keyring are those of the gate.
+    pub fn new(url: impl Into<String>, issuer: impl Into<String>, keyring: Uuid, leeway: Duration) -> Self {
+        Self {
+            urls: vec![url.into()],
+            sentinel: None,
+            cluster: false,
+            username: None,
+            password: None,
+            prefix: Self::PREFIX.to_owned(),
+            ca: None,
+            client_certificate: None,
+            issuer: issuer.into(),
+            keyring,
+            leeway,
+            timeouts: RedisTimeouts::default(),
+            assume_noeviction: false,
+            high_water: None,
+            accept_restored: false,
+            copying: None,
+            wait_replicas: 0,
+            wait_fsync: false,
+        }
+    }
+
+    /// The URLs are those of Sentinels, and this is their name for the primary. The scheme and the database of the first
+    /// URL, and the certificates, hold for the primary as well.
+    ///
+    /// ```
+    /// # fn example(keyring: &rotogate::token::Keyring) {
+    /// use std::time::Duration;
+    /// use rotogate::store::RedisOptions;
+    ///
+    /// let options = RedisOptions::new("redis://s1:26379", "https://api.example.com", keyring.id(), Duration::from_secs(30));
+    /// let options = options.more_urls(["redis://s2:26379", "redis://s3:26379"]).sentinel("main");
+    /// # let _ = options;
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn sentinel(self, name: impl Into<String>) -> Self {
+        Self { sentinel: Some(Sentinel { name: name.into(), username: None, password: None }), ..self }
+    }
+
+    /// The other Sentinels, or other nodes of the cluster.
+    #[must_use]
+    pub fn more_urls(mut self, urls: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.urls.extend(urls.into_iter().map(Into::into));
+        self
+    }
+
+    /// The user of the Sentinels' ACL. Has no effect without [`sentinel`](Self::sentinel) before it.
+    #[must_use]
+    pub fn sentinel_username(mut self, name: impl Into<String>) -> Self {
+        if let Some(sentinel) = &mut self.sentinel {
+            sentinel.username = Some(name.into());
+        }
+        self
+    }
+
+    /// A file with the password of the Sentinels, as [`password_file`](Self::password_file). Has no effect without
+    /// [`sentinel`](Self::sentinel) before it.
+    #[must_use]
+    pub fn sentinel_password_file(mut self, path: impl Into<PathBuf>) -> Self {
+        if let Some(sentinel) = &mut self.sentinel {
+            sentinel.password = Some(Password::File(path.into()));
+        }
+        self
+    }
+
+    /// The user of the server's ACL.
+    #[must_use]
+    pub fn username(self, name: impl Into<String>) -> Self {
+        Self { username: Some(name.into()), ..self }
+    }
+
+    /// The password.
+    #[must_use]
+    pub fn password(self, password: SecretString) -> Self {
+        Self { password: Some(Password::Value(password)), ..self }
+    }
+
+    /// A file with the password, which no other user may read. It is read at each connection, so a new password needs no
+    /// restart.
+    #[must_use]
+    pub fn password_file(self, path: impl Into<PathBuf>) -> Self {
+        Self { password: Some(Password::File(path.into())), ..self }
+    }
+
+    /// The first part of every key: letters, digits, `-` and `_`. Gates of one issuer share it.
+    #[must_use]
+    pub fn prefix(self, prefix: impl Into<String>) -> Self {
+        Self { prefix: prefix.into(), ..self }
+    }
+
+    /// The certificates, in PEM, that the server's may be issued by, in place of the system's.
+    #[must_use]
+    pub fn ca(self, pem: impl Into<Vec<u8>>) -> Self {
+        Self { ca: Some(pem.into()), ..self }
+    }
+
+    /// The gate's own certificate and key, in PEM.
+    #[must_use]
+    pub fn client_certificate(self, certificate: impl Into<Vec<u8>>, key: SecretString) -> Self {
+        Self { client_certificate: Some((certificate.into(), key)), ..self }
+    }
+
+    /// How long to wait.
+    #[must_use]
+    pub fn timeouts(self, timeouts: RedisTimeouts) -> Self {
+        Self { timeouts, ..self }
+    }
+
+    /// The server forbids INFO, and the operator knows that its `maxmemory-policy` is `noeviction`.
+    #[must_use]
+    pub fn assume_noeviction(self) -> Self {
+        Self { assume_noeviction: true, ..self }
+    }
+
+    /// The file of this gate's high-water mark: by it a later start notices that this store is an older one. Gates
+    /// on one machine may have one file.
+    #[must_use]
+    pub fn high_water(self, path: impl Into<PathBuf>) -> Self {
+        Self { high_water: Some(path.into()), ..self }
+    }
+
+    /// The operator accepts a store that is another one, or older than its mark.
+    #[must_use]
+    pub fn accept_restored(self) -> Self {
+        Self { accept_restored: true, ..self }
+    }
+
+    /// Neither reads nor writes a mark.
+    #[must_use]
+    #[doc(hidden)]
+    pub fn without_mark(self) -> Self {
+        Self { high_water: None, ..self }
+    }
+
+    /// The store is to become a copy of the one with this name. It is new, or such a copy that is not whole.
+    #[must_use]
+    #[doc(hidden)]
+    pub fn copying(self, from: impl Into<String>) -> Self {
+        Self { copying: Some(from.into()), ..self }
+    }
+
+    /// The URLs are those of nodes of a cluster, any of which tells the others. Databases other than 0 are for single servers.
+    ///
+    /// ```
+    /// # fn example(keyring: &rotogate::token::Keyring) {
+    /// use std::time::Duration;
+    /// use rotogate::store::RedisOptions;
+    ///
+    /// let options = RedisOptions::new("rediss://redis-1:6379", "https://api.example.com", keyring.id(), Duration::from_secs(30));
+    /// let options = options.more_urls(["rediss://redis-2:6379"]).cluster();
+    /// # let _ = options;
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn cluster(self) -> Self {
+        Self { cluster: true, ..self }
+    }
+
+    /// The same for one server of a cluster.
+    pub(super) fn at(&self, address: &Address) -> Self {
+        let scheme = self.first_url().split_once("://").map_or("redis", |(scheme, _)| scheme);
+        Self { urls: vec![format!("{scheme}://{address}")], ..self.clone() }
+    }
+
+    /// Hosts and ports of the URLs.
+    pub(super) fn places(&self) -> Result<Vec<Address>, StoreError> {
+        let place = |url: &String| match parse(url)?.addr() {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+                Ok(Address { host: host.clone(), port: *port })
+            }
+            _ => Err(mistake("the URL of Redis begins with redis:// or rediss://")),
+        };
+        self.urls.iter().map(place).collect()
+    }
+
+    /// Nothing is acknowledged before so many replicas have it, in a cluster those of each primary. Choose at least half of
+    /// the servers, the primary among them: then a primary that is cut off acknowledges nothing.
+    #[must_use]
+    pub fn wait_replicas(self, number: u32) -> Self {
+        Self { wait_replicas: number, ..self }
+    }
+
+    /// Nothing is acknowledged before it is in the append-only file of the primary, and of the replicas that are waited
+    /// for. The server is of version 7.2 or later.
+    #[must_use]
+    pub fn wait_fsync(self) -> Self {
+        Self { wait_fsync: true, ..self }
+    }
+
+    /// What is waited for. `None`: nothing.
+    pub(super) fn durable(&self) -> Option<Durable> {
+        let (replicas, fsync) = (self.wait_replicas, self.wait_fsync);
+        (replicas > 0 || fsync).then_some(Durable { replicas, fsync })
+    }
+
+    /// Where the store is, as messages name it. The URLs have no credentials, which [`check`](Self::check) makes sure of.
+    pub(super) fn address(&self) -> String {
+        let urls: Vec<_> = self.urls.iter().map(|url| host_of(url)).collect();
+        match &self.sentinel {
+            Some(sentinel) => format!("{:?} of the Sentinels {}", sentinel.name, urls.join(", ")),
+            None => urls.join(", "),
+        }
+    }
+
+    fn first_url(&self) -> &str {
+        self.urls.first().map_or("", String::as_str)
+    }
+
+    /// What can be said without the server.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        Self::check_urls(&self.urls, self.sentinel.is_some(), self.cluster)?;
+        let info = parse(self.first_url())?;
+        if !is_tls(&info) && (self.ca.is_some() || self.client_certificate.is_some()) {
+            return Err(mistake("a CA or a client certificate of Redis needs a URL that begins with rediss://"));
+        }
+        Self::check_prefix(&self.prefix)?;
+        if self.username.is_some() && self.password.is_none() {
+            return Err(mistake("a username for Redis needs a password, or a file with it"));
+        }
+        if let Some(sentinel) = &self.sentinel {
+            if sentinel.name.is_empty() {
+                return Err(mistake("the name of the primary, as the Sentinels know it, is empty"));
+            }
+            if sentinel.username.is_some() && sentinel.password.is_none() {
+                return Err(mistake("a username for the Sentinels needs a file with the password"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Do the URLs belong together?
+    #[doc(hidden)]
+    pub fn check_urls(urls: &[String], sentinel: bool, cluster: bool) -> Result<(), StoreError> {
+        let infos = urls.iter().map(|url| parse(url)).collect::<Result<Vec<_>, _>>()?;
+        let Some(first) = infos.first() else { return Err(mistake("there is no URL of Redis")) };
+        if sentinel && cluster {
+            return Err(mistake("a cluster of Redis has no Sentinels: remove cluster, or the name of the primary"));
+        }
+        if infos.len() > 1 && !sentinel && !cluster {
+            return Err(mistake(
+                "several URLs of Redis are those of Sentinels, or of a cluster: give the Sentinels' name for the primary, or \
+                 set cluster = true",
+            ));
+        }
+        if cluster && infos.iter().any(|info| info.redis_settings().db() != 0) {
+            return Err(mistake("a cluster of Redis has database 0 only: remove the database from the URL"));
+        }
+        let same = |info: &ConnectionInfo| {
+            is_tls(info) == is_tls(first) && info.redis_settings().db() == first.redis_settings().db()
+        };
+        if !infos.iter().all(same) {
+            return Err(mistake("the URLs of Redis differ in scheme or database: make them equal"));
+        }
+        Ok(())
+    }
+
+    /// Is it the URL of a server, without credentials? The error does not repeat it.
+    #[doc(hidden)]
+    pub fn check_url(url: &str) -> Result<(), StoreError> {
+        parse(url).map(drop)
+    }
+
+    /// May keys begin with it?
+    #[doc(hidden)]
+    pub fn check_prefix(prefix: &str) -> Result<(), StoreError> {
+        let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if prefix.is_empty() || prefix.len() > MAX_PREFIX || !prefix.chars().all(fits) {
+            return Err(mistake(format!("the prefix of keys in Redis has 1 to {MAX_PREFIX} letters, digits, - and _")));
+        }
+        Ok(())
+    }
+
+    /// A client for the next connection to a server, with the password as it is now. Without an address, to that of the
+    /// URL.
+    pub(super) fn client(&self, at: Option<&Address>) -> Result<Client, StoreError> {
+        let info = parse(self.first_url())?;
+        let info = match at {
+            Some(at) => at_address(info, at),
+            None => info,
+        };
+        let database = info.redis_settings().db();
+        self.client_of(info, self.username.as_deref(), self.password.as_ref(), database)
+    }
+
+    /// A client for the next connection to a Sentinel.
+    pub(super) fn sentinel_client(&self, url: &str) -> Result<Client, StoreError> {
+        let known = self.sentinel.as_ref();
+        let username = known.and_then(|sentinel| sentinel.username.as_deref());
+        self.client_of(parse(url)?, username, known.and_then(|sentinel| sentinel.password.as_ref()), 0)
+    }
+
+    fn client_of(
+        &self,
+        info: ConnectionInfo,
+        username: Option<&str>,
+        password: Option<&Password>,
+        database: i64,
+    ) -> Result<Client, StoreError> {
+        let mut settings = RedisConnectionInfo::default().set_db(database).set_skip_set_lib_name();
+        if let Some(name) = username {
+            settings = settings.set_username(name);
+        }
+        if let Some(password) = password {
+            settings = settings.set_password(password.read("Redis")?.expose_secret());
+        }
+        let tls = is_tls(&info);
+        let info = info.set_redis_settings(settings).set_tcp_settings(tcp());
+        let failed = |_| mistake("the certificates for Redis cannot be used: give PEM files");
+        if !tls {
+            return Client::open(info).map_err(failed);
+        }
+        // The client of Redis takes the process's provider. If the program chose none, it is ours.
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        }
+        let client_tls = self.client_certificate.as_ref().map(|(certificate, key)| ClientTlsConfig {
+            client_cert: certificate.clone(),
+            client_key: key.expose_secret().as_bytes().to_vec(),
+        });
+        Client::build_with_tls(info, TlsCertificates { client_tls, root_cert: self.ca.clone() }).map_err(failed)
+    }
+}
+
+/// Where a server is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Address {
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            return write!(f, "[{}]:{}", self.host, self.port);
+        }
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+fn is_tls(info: &ConnectionInfo) -> bool {
+    matches!(info.addr(), ConnectionAddr::TcpTls { .. })
+}
+
+fn at_address(info: ConnectionInfo, at: &Address) -> ConnectionInfo {
+    let (host, port) = (at.host.clone(), at.port);
+    let there = if is_tls(&info) {
+        ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
+    } else {
+        ConnectionAddr::Tcp(host, port)
+    };
+    info.set_addr(there)
+}
+
+/// Host and port of a URL.
+pub(super) fn host_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.split('/').next().unwrap_or_default()
+}
+
+fn parse(url: &str) -> Result<ConnectionInfo, StoreError> {
+    let info = url.into_connection_info().map_err(|_| {
+        // Not the library's own text: it may repeat the URL.
+        mistake("the URL of Redis cannot be read: write redis://host:port or rediss://host:port")
+    })?;
+    let settings = info.redis_settings();
+    if settings.username().is_some() || settings.password().is_some() || url.contains('@') {
+        return Err(mistake("the URL of Redis has credentials: set the username and the password apart from it"));
+    }
+    match info.addr() {
+        ConnectionAddr::TcpTls { insecure: true, .. } => {
+            Err(mistake("the URL of Redis turns the check of the server's certificate off: remove #insecure"))
+        }
+        ConnectionAddr::Tcp(..) | ConnectionAddr::TcpTls { .. } => Ok(info),
+        _ => Err(mistake("the URL of Redis begins with redis:// or rediss://")),
+    }
+}
+
+/// A silent connection is noticed within seconds, whatever the system's own settings are.
+fn tcp() -> TcpSettings {
+    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(Duration::from_secs(1));
+    let settings = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    let settings = settings.set_user_timeout(TCP_USER_TIMEOUT);
+    settings
+}
+
+fn mistake(message: impl Into<String>) -> StoreError {
+    StoreError::new(message).with_outcome(WriteOutcome::Refused)
+}
+
+impl fmt::Debug for RedisOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not even the URL: a mistaken one may have a password.
+        f.debug_struct("RedisOptions")
+            .field("prefix", &self.prefix)
+            .field("issuer", &self.issuer)
+            .finish_non_exhaustive()
+    }
+}

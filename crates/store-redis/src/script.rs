@@ -1,0 +1,165 @@
+//! The scripts, and their answers.
+
+use std::sync::LazyLock;
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, ErrorKind, RedisResult, ServerErrorKind, Value, cmd};
+
+use rotogate_core::clock::Timestamp;
+use rotogate_core::store::{StoreError, WriteOutcome};
+
+macro_rules! scripts {
+    ($($name:ident = $file:literal),+ $(,)?) => {
+        $(pub(super) static $name: LazyLock<Script> =
+            LazyLock::new(|| Script::new($file, include_str!(concat!("scripts/", $file, ".lua"))));)+
+    };
+}
+
+scripts! {
+    OPEN = "open",
+    STAMP = "stamp",
+    INSERT = "insert",
+    SWAP = "swap",
+    REVOKE = "revoke",
+    CONFIRM = "confirm",
+    BEAT = "beat",
+    SWEEP = "sweep",
+    CHECK = "check",
+    ANNOUNCE = "announce",
+    ADOPT = "adopt",
+    RESTORE = "restore",
+    RESTORATION = "restoration",
+    PUT = "put",
+    LOWER = "lower",
+    ROOM = "room",
+    CHANGE = "change",
+    COUNT = "count",
+    NODES = "nodes",
+}
+
+#[cfg(feature = "relay")]
+scripts! {
+    RELAY_INSERT = "relay_insert",
+    RELAY_SWAP = "relay_swap",
+    RELAY_REMOVE = "relay_remove",
+    RELAY_SWEEP = "relay_sweep",
+}
+
+const COMMON: &str = include_str!("scripts/common.lua");
+
+/// A script with what all of them begin with. The server knows it by its hash.
+pub(super) struct Script {
+    source: String,
+    hash: String,
+    /// Whether its writes are acknowledged once replicas have them, if any are.
+    pub(super) waits: bool,
+}
+
+impl Script {
+    fn new(name: &str, body: &str) -> Self {
+        let source = format!("local OPENING = {}\n{COMMON}{body}", matches!(name, "open" | "adopt"));
+        // A counter that a failover sets back costs a few attempts. One that waited for a disk would cost each login seconds.
+        Self { waits: name != "count", ..Self::from_source(&source) }
+    }
+
+    pub(super) fn from_source(source: &str) -> Self {
+        Self { source: source.to_owned(), hash: redis::Script::new(source).get_hash().to_owned(), waits: true }
+    }
+
+    /// By its hash; in full if the server does not know it, which it then does.
+    pub(super) async fn send(
+        &self,
+        mut connection: MultiplexedConnection,
+        keys: &[Vec<u8>],
+        args: &[Vec<u8>],
+    ) -> RedisResult<Value> {
+        match self.command(false, keys, args).query_async(&mut connection).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                self.command(true, keys, args).query_async(&mut connection).await
+            }
+            done => done,
+        }
+    }
+
+    /// By its hash, or in full.
+    pub(super) fn command(&self, in_full: bool, keys: &[Vec<u8>], args: &[Vec<u8>]) -> Cmd {
+        if in_full { command("EVAL", &self.source, keys, args) } else { command("EVALSHA", &self.hash, keys, args) }
+    }
+}
+
+fn command(name: &str, script: &str, keys: &[Vec<u8>], args: &[Vec<u8>]) -> Cmd {
+    let mut command = cmd(name);
+    command.arg(script).arg(keys.len());
+    for part in keys.iter().chain(args) {
+        command.arg(part.as_slice());
+    }
+    command
+}
+
+/// What every script answers: the server's time, how many writes there were, a word, and what belongs to it.
+pub(super) struct ScriptReply {
+    pub(super) time: Timestamp,
+    pub(super) seq: u64,
+    pub(super) status: String,
+    rest: std::vec::IntoIter<Value>,
+}
+
+impl ScriptReply {
+    pub(super) fn read(value: Value) -> Result<Self, StoreError> {
+        let Value::Array(parts) = value else { return Err(unexpected("no list")) };
+        let mut rest = parts.into_iter();
+        let (time, seq, status) = (rest.next(), rest.next(), rest.next());
+        match (time, seq, status.and_then(bytes).map(String::from_utf8)) {
+            (Some(Value::Int(time)), Some(Value::Int(seq)), Some(Ok(status))) => Ok(Self {
+                time: Timestamp::from_millis(u64::try_from(time).unwrap_or_default()),
+                seq: u64::try_from(seq).unwrap_or_default(),
+                status,
+                rest,
+            }),
+            _ => Err(unexpected("no status")),
+        }
+    }
+
+    pub(super) fn value(&mut self) -> Result<Value, StoreError> {
+        self.rest.next().ok_or_else(|| unexpected("a short list"))
+    }
+
+    pub(super) fn bytes(&mut self) -> Result<Vec<u8>, StoreError> {
+        bytes(self.value()?).ok_or_else(|| unexpected("a number or a list"))
+    }
+
+    pub(super) fn text(&mut self) -> Result<String, StoreError> {
+        String::from_utf8(self.bytes()?).map_err(|_| unexpected("no text"))
+    }
+
+    pub(super) fn number(&mut self) -> Result<u64, StoreError> {
+        match self.value()? {
+            Value::Int(number) => u64::try_from(number).map_err(|_| unexpected("a negative number")),
+            _ => Err(unexpected("no number")),
+        }
+    }
+
+    pub(super) fn list(&mut self) -> Result<Vec<Value>, StoreError> {
+        match self.value()? {
+            Value::Array(list) => Ok(list),
+            _ => Err(unexpected("no list")),
+        }
+    }
+
+    /// A word that this program does not know.
+    pub(super) fn unknown(&self) -> StoreError {
+        unexpected(&format!("the word {:?}", self.status))
+    }
+}
+
+pub(super) fn bytes(value: Value) -> Option<Vec<u8>> {
+    match value {
+        Value::BulkString(bytes) => Some(bytes),
+        Value::SimpleString(text) => Some(text.into_bytes()),
+        _ => None,
+    }
+}
+
+pub(super) fn unexpected(what: &str) -> StoreError {
+    StoreError::new(format!("a reply of Redis cannot be understood: it has {what}")).with_outcome(WriteOutcome::InDoubt)
+}

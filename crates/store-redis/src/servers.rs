@@ -1,0 +1,114 @@
+//! Which server the connections of a store go to, and how often one is tried.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex as Lock;
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::{Instant, sleep_until};
+
+use super::options::RedisOptions;
+use super::sentinel::{Primary, Sentinels};
+use rotogate_core::random::jittered;
+
+/// The first pause after a connection that failed. Each later one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How many connections are tried in a second, those that succeed among them.
+const TRIES: usize = 10;
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What all connections of a store share.
+pub(super) struct Servers {
+    pub(super) options: Arc<RedisOptions>,
+    sentinels: Option<Sentinels>,
+    pace: Mutex<Pace>,
+    /// Raised by each fault of a connection. Those that were made before may be as dead, and are made again before they are
+    /// used: else a request that is sent again could meet one silent connection after the other.
+    generation: AtomicU64,
+    /// Why the last try failed.
+    fault: Lock<Option<String>>,
+}
+
+/// Connections are made one after the other, so that a server that is back is not asked for all at once.
+#[derive(Default)]
+pub(super) struct Pace {
+    tries: VecDeque<Instant>,
+    failures: u32,
+    next: Option<Instant>,
+}
+
+impl Servers {
+    pub(super) fn new(options: &Arc<RedisOptions>) -> Arc<Self> {
+        let sentinels = options.sentinel.as_ref().map(|_| Sentinels::new(options));
+        let (options, pace, fault) = (Arc::clone(options), Mutex::default(), Lock::default());
+        Arc::new(Self { options, sentinels, pace, generation: AtomicU64::new(0), fault })
+    }
+
+    /// Waits until the Sentinels name one. `None`: there is one server only.
+    pub(super) async fn primary(&self) -> Option<Primary> {
+        let mut said = self.sentinels.as_ref()?.primary();
+        // The sender lives as long as we do.
+        said.wait_for(Option::is_some).await.ok().and_then(|primary| primary.clone())
+    }
+
+    /// Ends when the Sentinels name another primary than this.
+    pub(super) async fn left(&self, primary: Option<&Primary>) {
+        let Some(sentinels) = &self.sentinels else { return std::future::pending().await };
+        let mut said = sentinels.primary();
+        let _ = said.wait_for(|now| now.as_ref() != primary).await;
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// A connection of this generation was of no more use.
+    pub(super) fn distrust(&self, generation: u64) {
+        // Of several faults of one generation, the first counts.
+        let _ = self.generation.compare_exchange(generation, generation + 1, Ordering::AcqRel, Ordering::Relaxed);
+        self.ask_again();
+    }
+
+    /// There may be another primary.
+    pub(super) fn ask_again(&self) {
+        if let Some(sentinels) = &self.sentinels {
+            sentinels.ask();
+        }
+    }
+
+    /// Waits for the turn to try a connection.
+    pub(super) async fn turn(&self) -> MutexGuard<'_, Pace> {
+        let mut pace = self.pace.lock().await;
+        if let Some(next) = pace.next {
+            sleep_until(next).await;
+        }
+        if let Some(first) = pace.tries.front().filter(|_| pace.tries.len() >= TRIES) {
+            sleep_until(*first + SECOND).await;
+            pace.tries.pop_front();
+        }
+        pace.tries.push_back(Instant::now());
+        pace
+    }
+
+    /// What came of it.
+    pub(super) fn tried(&self, mut pace: MutexGuard<'_, Pace>, fault: Option<String>) {
+        if fault.is_some() {
+            let longest = FIRST_PAUSE.saturating_mul(1 << pace.failures.min(8)).min(LONGEST_PAUSE);
+            pace.failures = pace.failures.saturating_add(1);
+            pace.next = Some(Instant::now() + jittered(longest));
+        } else {
+            (pace.failures, pace.next) = (0, None);
+        }
+        *self.fault.lock() = fault;
+    }
+
+    /// Why no connection is there.
+    pub(super) fn fault(&self) -> String {
+        let last = self.fault.lock().clone();
+        let without = || self.sentinels.as_ref().and_then(Sentinels::fault);
+        last.or_else(without).unwrap_or_else(|| format!("Redis at {} does not answer", self.options.address()))
+    }
+}

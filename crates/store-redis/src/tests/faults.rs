@@ -1,0 +1,356 @@
+//! What a fault of the server, or of the way to it, does.
+
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+
+use support::proxy::Proxy;
+use tokio::time::{Instant, timeout};
+
+use super::super::line::Line;
+use super::super::servers::Servers;
+use super::*;
+use rotogate_core::clock::{SystemTime, TimeSource};
+use rotogate_core::revocation::Effect;
+use rotogate_core::store::conformance::{gone, insert, later, minimum, rotated, session, start};
+use rotogate_core::store::{FeedStep, Heard};
+
+async fn through(proxy: &Proxy) -> RedisStore {
+    RedisStore::connect(options(proxy.port)).await.unwrap()
+}
+
+fn follow() -> Follow {
+    Follow { time: Arc::new(SystemTime::new()), every: Duration::from_millis(50), row: Arc::default() }
+}
+
+/// The entries up to the next proof, whatever fails before.
+async fn heard(feed: &mut dyn Feed) -> (Vec<Revocation>, Heard) {
+    let mut entries = Vec::new();
+    let until_complete = async {
+        loop {
+            let Ok(FeedStep { entries: more, complete, .. }) = feed.next().await else { continue };
+            entries.extend(more);
+            if let Some(complete) = complete {
+                return complete;
+            }
+        }
+    };
+    let complete = timeout(PATIENCE, until_complete).await.expect("it is heard of");
+    (entries, complete)
+}
+
+/// What a feed brings before it says that writes were lost.
+async fn lost(feed: &mut dyn Feed) -> Vec<Revocation> {
+    let mut entries = Vec::new();
+    let until_lost = async {
+        loop {
+            let Ok(step) = feed.next().await else { continue };
+            entries.extend(step.entries);
+            if step.lost {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, until_lost).await.expect("the loss is noticed");
+    entries
+}
+
+/// Cuts the reply to an operation after each of its bytes. The operation is done once, and says what it would have said.
+#[tokio::test]
+async fn c2_a_reply_that_is_cut_after_any_byte_is_asked_for_again_and_the_write_done_once() {
+    // One store makes ten connections a second at most, so several take turns.
+    const STORES: usize = 12;
+    let cuts = futures_util::future::join_all((0..STORES).map(|first| cut_after_each((first..).step_by(STORES)))).await;
+    assert!(cuts.iter().sum::<usize>() > 30, "{cuts:?}");
+}
+
+/// Returns after how many bytes a reply was cut.
+async fn cut_after_each(bytes: impl Iterator<Item = usize>) -> usize {
+    let server = Server::start(&[]);
+    let proxy = Proxy::to(server.port).await;
+    let store = through(&proxy).await;
+    let direct = server.connect("rg").await;
+    let mut cuts = 0;
+    for (round, cut) in bytes.enumerate() {
+        let n = cut as u64;
+        let begun = session("alice", n, start());
+        let mut was_cut = false;
+        proxy.cut_after(cut);
+        assert_eq!(store.insert(begun.clone(), SubjectBound::NONE).await.unwrap(), Inserted::Inserted(Vec::new()));
+        was_cut |= proxy.has_cut();
+        let next = rotated(&begun, later(start(), 5));
+        let entry = minimum(begun.id, 2, later(start(), 600_000));
+        proxy.cut_after(cut);
+        assert_eq!(store.compare_and_swap(1, next.clone(), Some(entry)).await.unwrap(), Swap::Swapped);
+        was_cut |= proxy.has_cut();
+        proxy.cut_after(cut);
+        store.confirm(vec![(begun.id, next.current)]).await.unwrap();
+        was_cut |= proxy.has_cut();
+        proxy.cut_after(cut);
+        assert_eq!(store.load(begun.id).await.unwrap().map(|known| known.revision), Some(3));
+        was_cut |= proxy.has_cut();
+        proxy.cut_after(cut);
+        let ended = store.revoke(gone(begun.id), RevokedBecause::Logout).await.unwrap();
+        was_cut |= proxy.has_cut();
+        assert_eq!(ended.effect, Effect::SESSION_REVOKED);
+        assert_eq!(direct.load(begun.id).await.unwrap().map(|known| known.revision), Some(4));
+        let written = 2 * (round + 1);
+        assert_eq!(server.cli(&["XLEN", "{rg:0}:log"]), written.to_string(), "each entry once");
+        cuts += usize::from(was_cut);
+        if !was_cut {
+            break;
+        }
+    }
+    cuts
+}
+
+#[tokio::test]
+async fn c13_connections_that_died_silently_are_given_up_in_time() {
+    let server = Server::start(&[]);
+    let proxy = Proxy::to(server.port).await;
+    let store = through(&proxy).await;
+    let mut feed = store.follow(Cursor::default(), follow()).await.unwrap();
+    heard(&mut *feed).await;
+    proxy.silence();
+    let asked = Instant::now();
+    insert(&store, &session("alice", 1, start())).await;
+    print_time("C13 a write after its connection died silently", asked.elapsed(), LATEST);
+    proxy.silence();
+    let asked = Instant::now();
+    heard(&mut *feed).await;
+    print_time("C13 a proof after the connections died silently", asked.elapsed(), LATEST);
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_is_an_error_in_time_and_nothing_was_written() {
+    let mut server = Server::start(&[]);
+    let store = server.connect("rg").await;
+    let begun = session("alice", 1, start());
+    insert(&*store, &begun).await;
+    server.kill();
+    // From then on nothing is sent: no connection is made.
+    while store.load(begun.id).await.is_ok() {}
+    let asked = Instant::now();
+    let error = store.revoke(gone(begun.id), RevokedBecause::Logout).await.unwrap_err();
+    assert_eq!(error.outcome(), WriteOutcome::NotDone, "{error}");
+    print_time("C11 an answer without the server", asked.elapsed(), LATEST);
+    assert_eq!(rotogate_core::fault::Fault::from(error).retry_after(), Duration::from_secs(1));
+}
+
+/// Whatever was acknowledged is there after a crash, and the gate goes on by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_crash_of_the_server_loses_nothing_that_was_acknowledged() {
+    let mut server = Server::start(&["--appendonly yes", "--appendfsync always"]);
+    let store = server.connect("rg").await;
+    let acknowledged: Arc<Mutex<Vec<(SessionId, bool)>>> = Arc::default();
+    let stop = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> = (0..4u64)
+        .map(|writer| {
+            let (store, acknowledged, stop) = (Arc::clone(&store), Arc::clone(&acknowledged), Arc::clone(&stop));
+            tokio::spawn(async move {
+                for n in 0.. {
+                    if stop.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    let begun = session("alice", writer << 32 | n, start());
+                    if store.insert(begun.clone(), SubjectBound::NONE).await.is_err() {
+                        continue;
+                    }
+                    let ends = n % 2 == 0 && store.revoke(gone(begun.id), RevokedBecause::Logout).await.is_ok();
+                    acknowledged.lock().unwrap().push((begun.id, ends));
+                }
+            })
+        })
+        .collect();
+    for round in 1..=3 {
+        let before = acknowledged.lock().unwrap().len();
+        let more = async {
+            while acknowledged.lock().unwrap().len() < before + 100 {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, more).await.unwrap_or_else(|_| panic!("no writes in round {round}"));
+        server.kill();
+        server.start_again();
+    }
+    stop.store(true, Ordering::SeqCst);
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let (list, _) = store.revocations().await.unwrap();
+    let ids: Vec<_> = acknowledged.lock().unwrap().clone();
+    for (id, ended) in ids {
+        let record = store.load(id).await.unwrap().expect("it was acknowledged");
+        assert!(!ended || rotogate_core::store::rules::is_revoked(&record), "{id}");
+        assert!(!ended || list.minimum(id) == rotogate_core::session::rotation::REVOKED, "{id}");
+    }
+}
+
+/// It may have lost what it acknowledged last.
+#[tokio::test]
+async fn c18_a_feed_across_a_restart_of_the_server_says_that_writes_may_be_lost_and_goes_on() {
+    let mut server = Server::start(&["--appendonly yes", "--appendfsync always"]);
+    let store = server.connect("rg").await;
+    let mut feed = store.follow(Cursor::default(), follow()).await.unwrap();
+    heard(&mut *feed).await;
+    server.kill();
+    assert!(feed.next().await.is_err() || feed.next().await.is_err());
+    server.start_again();
+    let ended = gone(session("alice", 1, start()).id);
+    let ended = Revocation { until: later(start(), 600_000), ..ended };
+    store.revoke(ended.clone(), RevokedBecause::Logout).await.unwrap();
+    let mut entries = lost(&mut *feed).await;
+    store.adopt().await.unwrap();
+    entries.extend(heard(&mut *feed).await.0);
+    entries.dedup();
+    assert_eq!(entries, [ended]);
+    // It is said once.
+    heard(&mut *feed).await;
+}
+
+#[tokio::test]
+async fn scripts_that_the_server_forgot_are_given_to_it_again() {
+    let server = Server::start(&[]);
+    let store = server.connect("rg").await;
+    let begun = session("alice", 1, start());
+    insert(&*store, &begun).await;
+    server.cli(&["SCRIPT", "FLUSH"]);
+    assert_eq!(store.compare_and_swap(1, rotated(&begun, begun.issued_at), None).await.unwrap(), Swap::Swapped);
+    server.cli(&["SCRIPT", "FLUSH"]);
+    store.revoke(gone(begun.id), RevokedBecause::Logout).await.unwrap();
+}
+
+#[tokio::test]
+async fn c22_a_server_without_memory_writes_nothing_of_an_operation() {
+    let server = Server::start(&[]);
+    let store = server.connect("rg").await;
+    let begun = session("alice", 1, start());
+    insert(&*store, &begun).await;
+    store.check().await.unwrap();
+    server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    let error = store.revoke(gone(begun.id), RevokedBecause::Logout).await.unwrap_err();
+    assert_eq!(error.outcome(), WriteOutcome::NotDone, "{error}");
+    assert!(error.to_string().contains("maxmemory"), "{error}");
+    assert!(store.insert(session("alice", 2, start()), SubjectBound::NONE).await.is_err());
+    assert!(store.compare_and_swap(1, rotated(&begun, begun.issued_at), None).await.is_err());
+    assert!(store.check().await.is_err());
+    assert_eq!(store.load(begun.id).await.unwrap(), Some(begun.clone()), "reading goes on");
+    assert_eq!(store.revocations_since(Cursor::default()).await.unwrap().0, []);
+    server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    store.revoke(gone(begun.id), RevokedBecause::Logout).await.unwrap();
+    store.check().await.unwrap();
+    assert_eq!(store.load(session("alice", 2, start()).id).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn c23_a_log_that_was_trimmed_past_a_reader_is_made_up_by_the_live_entries() {
+    let server = Server::start(&[]);
+    let store = server.connect("rg").await;
+    let entry = |n| minimum(session("alice", n, start()).id, 2, later(start(), 600_000));
+    store.revoke(entry(0), RevokedBecause::Operator).await.unwrap();
+    let (_, early) = store.revocations_since(Cursor::default()).await.unwrap();
+    let mut feed = store.follow(early.clone(), follow()).await.unwrap();
+    assert_eq!(heard(&mut *feed).await.0, []);
+    for n in 1..500 {
+        store.revoke(entry(n), RevokedBecause::Operator).await.unwrap();
+    }
+    // As a beat does after a quarter of an hour.
+    let args = vec![vec![1; 8], vec![1; 3], b"0".to_vec(), b"0-0".to_vec(), b"1".to_vec()];
+    let first = store.0.partitions.first();
+    let keys = vec![first.keys.named("n")];
+    let answer = store.0.run(first, &super::super::script::BEAT, keys, args).await.unwrap();
+    assert_eq!(answer.status, "beat");
+    let kept: usize = server.cli(&["XLEN", "{rg:0}:log"]).parse().unwrap();
+    assert!((1..400).contains(&kept), "{kept}");
+    assert_eq!(store.revocations_since(early.clone()).await.unwrap().0.len(), 500);
+    let (mut entries, _) = heard(&mut *feed).await;
+    entries.sort_by(|a, b| a.target.cmp(&b.target));
+    entries.dedup();
+    assert!(entries.len() >= 499, "{}", entries.len());
+    let mut from_early = store.follow(early, follow()).await.unwrap();
+    assert_eq!(heard(&mut *from_early).await.0.len(), 500);
+    // An entry that is gone, and was not trimmed, was lost.
+    server.cli(&["XTRIM", "{rg:0}:log", "MAXLEN", "0"]);
+    lost(&mut *feed).await;
+}
+
+#[tokio::test]
+async fn c23_a_server_that_was_emptied_answers_no_question() {
+    let server = Server::start(&[]);
+    let store = server.connect("rg").await;
+    let begun = session("alice", 1, start());
+    insert(&*store, &begun).await;
+    let mut feed = store.follow(Cursor::default(), follow()).await.unwrap();
+    heard(&mut *feed).await;
+    server.cli(&["FLUSHALL"]);
+    let again = server.connect("rg").await;
+    for error in [
+        store.load(begun.id).await.unwrap_err(),
+        store.compare_and_swap(1, rotated(&begun, begun.issued_at), None).await.unwrap_err(),
+        store.insert(session("alice", 2, start()), SubjectBound::NONE).await.unwrap_err(),
+        store.revocations_since(Cursor::default()).await.unwrap_err(),
+    ] {
+        assert_eq!(error.outcome(), WriteOutcome::NotDone);
+        assert!(error.to_string().contains("has lost writes"), "{error}");
+    }
+    lost(&mut *feed).await;
+    // It is another store now, which is not taken for this one.
+    let error = store.adopt().await.unwrap_err();
+    assert!(error.to_string().contains("was emptied") && error.outcome() == WriteOutcome::NotDone, "{error}");
+    lost(&mut *feed).await;
+    assert_eq!(again.load(begun.id).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn c32_what_one_node_swept_the_other_does_not_sweep_again() {
+    let server = Server::start(&[]);
+    let [a, b] = [server.connect("rg").await, server.connect("rg").await];
+    let now = SystemTime::new().wall();
+    let hours = |n: u64| Duration::from_secs(3600 * n);
+    let entry = |n: u64, until| {
+        let target = Target::Token { issuer: ISSUER.into(), jti: n.to_string().into() };
+        Revocation { target, effect: Effect::Gone, until }
+    };
+    for n in 0..300 {
+        a.revoke(entry(n, now.minus(hours(2))), RevokedBecause::Operator).await.unwrap();
+    }
+    let kept = a.revoke(entry(300, now.minus(hours(1) / 2)), RevokedBecause::Operator).await.unwrap();
+    let (by_a, by_b) = tokio::join!(a.sweep(Timestamp::ZERO), b.sweep(Timestamp::MAX));
+    assert_eq!(by_a.unwrap().revocations + by_b.unwrap().revocations, 300);
+    assert_eq!(b.sweep(Timestamp::MAX).await.unwrap(), Swept::default());
+    assert_eq!(b.revocations_since(Cursor::default()).await.unwrap().0, [kept]);
+}
+
+/// By the server's clock, whatever the caller's says.
+#[tokio::test]
+async fn a_record_expires_an_hour_after_its_end() {
+    let server = Server::start(&[]);
+    let store = server.connect("rg").await;
+    let begun = session("alice", 1, start());
+    insert(&*store, &begun).await;
+    let key = format!("{{rg:0}}:s:{}", "*");
+    let expires = |key: &str| {
+        let script = "return redis.call('PEXPIRETIME', redis.call('KEYS', ARGV[1])[1])";
+        server.cli(&["EVAL", script, "0", key]).parse::<u64>().unwrap()
+    };
+    let hour = Duration::from_secs(3600);
+    assert_eq!(expires(&key), begun.expires.plus(hour).as_millis());
+    assert_eq!(expires("{rg:0}:sub:*"), begun.expires.plus(hour).as_millis());
+    store.confirm(vec![(begun.id, Generation::FIRST)]).await.unwrap();
+    assert_eq!(expires(&key), begun.expires.plus(hour).as_millis());
+    store.revoke(gone(begun.id), RevokedBecause::Logout).await.unwrap();
+    assert_eq!(expires(&key), begun.latest_access_expires.plus(hour).as_millis());
+    assert_eq!(expires("{rg:0}:sub:*"), begun.latest_access_expires.plus(hour).as_millis());
+}
+
+#[tokio::test]
+async fn c12_a_caller_that_does_not_go_on_keeps_no_other_from_a_connection() {
+    let server = Server::start(&[]);
+    let servers = Servers::new(&Arc::new(server.options()));
+    let [one, other] = [(); 2].map(|()| Line::new(Arc::clone(&servers), Duration::ZERO));
+    let mut waiting = Box::pin(one.connection());
+    // It has begun to make a connection, and is not polled from here on: a task that waits for several things at once leaves
+    // the others alone while it deals with one.
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    tokio::time::timeout(PATIENCE, other.connection()).await.expect("the turn is free again").map(drop).unwrap();
+    waiting.await.map(drop).unwrap();
+}

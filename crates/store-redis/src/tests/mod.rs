@@ -1,0 +1,141 @@
+//! Against a real server, which each test starts for itself.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use support::figure::print_time;
+use support::redis::Redis;
+use uuid::Uuid;
+
+use super::*;
+use rotogate_core::store::conformance::{self, ISSUER, LEEWAY};
+
+mod cluster;
+mod cluster_faults;
+mod copy;
+mod durable;
+mod faults;
+mod feed;
+mod mark;
+mod memory;
+mod opening;
+mod rules;
+mod sentinel;
+mod site;
+mod storm;
+mod twice;
+mod unknown;
+
+const KEYRING: Uuid = Uuid::from_u128(7);
+/// How long a test waits for what must happen.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// No answer is later (C11, C13).
+const LATEST: Duration = Duration::from_secs(3);
+/// After an outage a node serves again (C12).
+const BACK: Duration = Duration::from_secs(5);
+
+/// A server of the test's own, and how to connect to it.
+pub(super) struct Server(Redis);
+
+impl Server {
+    pub(super) fn start(settings: &[&str]) -> Self {
+        Self(Redis::start(settings))
+    }
+
+    pub(super) fn options(&self) -> RedisOptions {
+        options(self.port)
+    }
+
+    pub(super) async fn connect(&self, prefix: &str) -> Arc<RedisStore> {
+        Arc::new(RedisStore::connect(self.options().prefix(prefix)).await.unwrap())
+    }
+}
+
+impl Deref for Server {
+    type Target = Redis;
+
+    fn deref(&self) -> &Redis {
+        &self.0
+    }
+}
+
+impl DerefMut for Server {
+    fn deref_mut(&mut self) -> &mut Redis {
+        &mut self.0
+    }
+}
+
+pub(super) fn options(port: u16) -> RedisOptions {
+    RedisOptions::new(format!("redis://127.0.0.1:{port}"), ISSUER, KEYRING, LEEWAY)
+}
+
+/// Each store of a suite has a prefix of its own.
+fn prefix() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn connect_now(server: &Server) -> Arc<RedisStore> {
+    let prefix = prefix();
+    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(server.connect(&prefix)))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn c1_the_redis_store_passes_the_conformance_suite() {
+    let server = Server::start(&[]);
+    conformance::run(|| connect_now(&server)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn c1_nodes_on_a_redis_store_pass_the_conformance_suite() {
+    let server = Server::start(&[]);
+    conformance::run_shared(async || {
+        let prefix = prefix();
+        [server.connect(&prefix).await, server.connect(&prefix).await]
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn c37_what_one_node_wrote_back_to_redis_keeps_out_nothing_later() {
+    let server = Server::start(&[]);
+    let pair = async || {
+        let prefix = prefix();
+        [server.connect(&prefix).await, server.connect(&prefix).await]
+    };
+    conformance::loss::c37_of_two_nodes_that_write_a_session_back_the_later_record_stays(pair().await).await;
+    conformance::loss::c38_a_node_learns_how_many_records_were_missing(pair().await).await;
+}
+
+/// Guesses are no faster with five nodes than with one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn c29_ten_a_minute_over_five_nodes_are_ten() {
+    let server = Server::start(&[]);
+    let mut nodes = Vec::new();
+    for _ in 0..5 {
+        nodes.push(server.connect("rg").await);
+    }
+    let ten = SharedCounter { name: [1; 16], every: Duration::from_secs(60), burst: 10 };
+    let takes = (0..100).map(|n| {
+        let node = Arc::clone(&nodes[n % nodes.len()]);
+        tokio::spawn(async move { node.count(ten, CounterUse::Take).await.unwrap().is_none() })
+    });
+    let mut taken = 0;
+    for take in takes.collect::<Vec<_>>() {
+        taken += usize::from(take.await.unwrap());
+    }
+    assert_eq!(taken, 10);
+    let keys = server.cli(&["--scan", "--pattern", "*:l:*"]);
+    assert_eq!(keys.lines().count(), 1);
+    let left = server.cli(&["PTTL", &format!("{{rg:0}}:l:{}", "\u{1}".repeat(16))]).parse::<u64>().unwrap();
+    assert!(left > 0 && left <= 600_000, "{left}");
+}
+
+#[cfg(feature = "relay")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn c1_the_redis_store_keeps_the_records_of_the_relay() {
+    let server = Server::start(&[]);
+    conformance::run_relay(|| connect_now(&server)).await;
+}

@@ -1,0 +1,49 @@
+//! Entries that this program does not know.
+
+use super::*;
+use rotogate_core::store::conformance::{gone, later, session, start};
+
+/// It may be a revocation. What is written behind it does not pass it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn o4_an_unknown_entry_of_the_log_leaves_a_node_stale() {
+    for (field, entry) in [("e", "\u{2}12345678"), ("f", "anything"), ("e", "\u{1}12345678X")] {
+        let server = Server::start(&[]);
+        let store = server.connect("rg").await;
+        let follow = Follow {
+            time: Arc::new(rotogate_core::clock::SystemTime::new()),
+            every: Duration::from_millis(10),
+            row: Arc::default(),
+        };
+        let mut feed = store.follow(Cursor::default(), follow).await.unwrap();
+        while feed.next().await.unwrap().complete.is_none() {}
+        server.cli(&["XADD", "{rg:0}:log", "*", field, entry]);
+        let ends = gone(session("alice", 1, start()).id);
+        store.revoke(Revocation { until: later(start(), 600_000), ..ends }, RevokedBecause::Operator).await.unwrap();
+        // A proof that was asked for before may be under way.
+        let (mut faults, mut proofs) = (0, 0);
+        while faults < 5 {
+            match feed.next().await {
+                Ok(step) => proofs += usize::from(step.complete.is_some()),
+                Err(_) => faults += 1,
+            }
+        }
+        assert!(proofs <= 1, "{field} {proofs}");
+        assert!(store.revocations_since(Cursor::default()).await.is_ok(), "the live ones are read");
+    }
+}
+
+/// The target of an unknown entry is not made a known one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn o4_an_unknown_live_revocation_is_neither_read_nor_merged() {
+    let server = Server::start(&[]);
+    let store = server.connect("rg").await;
+    let id = session("alice", 1, start()).id;
+    let target = record::target(&rotogate_core::revocation::Target::Session(id)).unwrap();
+    let hex: String = target.iter().map(|byte| format!("\\{byte:03}")).collect();
+    let put = format!("return redis.call('HSET', '{{rg:0}}:r', '{hex}', 'X' .. string.rep('\\0', 32) .. '1-1')");
+    server.cli(&["EVAL", &put, "0"]);
+    assert!(store.revocations().await.is_err());
+    assert!(store.revoke(gone(id), RevokedBecause::Operator).await.is_err());
+    let kept = format!("return string.sub(redis.call('HGET', '{{rg:0}}:r', '{hex}'), 1, 1)");
+    assert_eq!(server.cli(&["EVAL", &kept, "0"]), "X");
+}
