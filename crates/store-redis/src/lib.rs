@@ -8,7 +8,7 @@
 //! the server. Other settings lose up to a second, and a warning at start says so. A primary that is lost with its last writes
 //! is what [`RedisOptions::wait_replicas`] is for.
 //!
-//! **Keys**, for the prefix `rg` and partition 0, the only one of a single server. A cluster has 16 (see [`partitions`]).
+//! **Keys**, for the prefix `rg` and partition 0, the only one of a single server. A cluster has 16 (see `partitions.rs`).
 //! All of a partition have one hash tag, for one script touches several.
 //!
 //! | key | type | holds |
