@@ -47,6 +47,17 @@ fn j2_the_published_set_has_public_keys_only() {
 }
 
 #[test]
+fn j2_a_pem_file_is_refused_as_a_secret_whatever_it_contains() {
+    for tag in ["PUBLIC KEY", "RSA PUBLIC KEY"] {
+        let pem = pem::encode(&pem::Pem::new(tag, vec![1; 64]));
+        for algorithm in Algorithm::ALL.into_iter().filter(|a| a.family() == Family::Hmac) {
+            let refused = VerifyingKey::from_public_pem(pem.as_bytes(), algorithm);
+            assert!(matches!(refused, Err(KeyError::PublicAsSecret(_))), "{algorithm} {tag}");
+        }
+    }
+}
+
+#[test]
 fn a_kid_is_the_thumbprint() {
     // RFC 8037 appendix A.1 and A.3.
     let mut pkcs8 =
