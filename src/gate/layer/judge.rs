@@ -54,6 +54,19 @@ pub enum Judgement {
 
 /// A request that the gate permits. It counts among the concurrent requests of its caller until it is dropped: keep it until
 /// the reply is complete.
+///
+/// ```
+/// use http::HeaderMap;
+/// use rotogate::gate::PermittedRequest;
+///
+/// /// The headers of the request, as the handler may see them.
+/// fn apply(permitted: &PermittedRequest, headers: &mut HeaderMap) {
+///     permitted.remove().iter().for_each(|name| drop(headers.remove(name)));
+///     permitted.set().keys().for_each(|name| drop(headers.remove(name)));
+///     permitted.set().iter().for_each(|(name, value)| drop(headers.append(name.clone(), value.clone())));
+/// }
+/// # let _ = apply;
+/// ```
 #[derive(Debug)]
 pub struct PermittedRequest {
     head: Parts,
