@@ -9,6 +9,8 @@ export CARGO_TERM_COLOR=never
 export CARGO_INCREMENTAL=0
 # A panic names its line without them, and they are a tenth of the time to compile.
 export CARGO_PROFILE_DEV_DEBUG=0
+# Most tests wait: for a process, a timeout, a failover. With as many threads as cores the cores are idle for half the time.
+export RUST_TEST_THREADS=$((2 * $(nproc)))
 target=${CARGO_TARGET_DIR:-target}
 
 missing() {

@@ -12,7 +12,7 @@ use rotogate::token::Algorithm;
 use rotogate_core::token::keyring::KeyMaterial;
 use serde_json::Value;
 
-use support::{CONFIG, Gate, Place, Tokens, until};
+use support::{CONFIG, Gate, Place, Tokens, key_file, until};
 
 /// A new key in a file of mode 0600: made by OpenSSL, where it is there and knows the kind, or by us.
 fn new_key(place: &Place, name: &str, algorithm: Algorithm) -> String {
@@ -209,7 +209,7 @@ async fn p17_a_rotation_under_load_refuses_nothing_and_signs_after_the_key_was_p
     assert!(rotation.try_wait().unwrap().is_none(), "it waits");
     // The time of the file is the time of the publication. Now that is long ago.
     // A file's name does not begin with a hyphen.
-    let name = if new.starts_with('-') { format!("key{new}.pem") } else { format!("{new}.pem") };
+    let name = key_file(&new);
     let file = fs::File::options().append(true).open(place.path("data/keys").join(name)).unwrap();
     file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
     until("tokens are signed with the new key", async || {
@@ -275,5 +275,5 @@ fn c28_mistakes_about_keys_are_refused_with_the_remedy_and_change_nothing() {
     place.done(&["keys", "promote", &next, "--force"], "");
     assert!(place.fails(&["keys", "retire", &old], "").contains("may be in use"));
     place.done(&["keys", "retire", &old, "--force"], "");
-    assert!(!index().contains(&old) && !place.path(&format!("data/keys/{old}.pem")).exists());
+    assert!(!index().contains(&old) && !place.path("data/keys").join(key_file(&old)).exists());
 }

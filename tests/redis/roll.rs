@@ -9,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
 use serde_json::Value;
 use support::redis::Redis;
-use support::{CONFIG, Gate, Place, copy_folder, until, with};
+use support::{CONFIG, Gate, Place, copy_folder, key_file, until, with};
 
 use super::keys::has;
 use super::store_of;
@@ -175,7 +175,7 @@ async fn c28_a_key_is_rolled_over_three_gates_under_load_and_no_request_is_refus
         }
         until("the key is gone", async || !has(gate, &old).await).await;
     }
-    site.end(&format!("{old}.pem")).await;
+    site.end(&key_file(&old)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -39,7 +39,7 @@ pub mod wire;
 pub use client::{Answer, Tokens, raw, send, try_send};
 pub use config::{CONFIG, with};
 pub use gate::Gate;
-pub use place::{NOBODY, Place, Ran, copy_folder, in_shell, of_another_user};
+pub use place::{NOBODY, Place, Ran, copy_folder, in_shell, key_file, of_another_user};
 
 /// The folder of this build's results, `target/debug` say: tests run in its folder `deps`.
 fn build_folder() -> PathBuf {

@@ -27,6 +27,11 @@ pub fn copy_folder(from: &Path, to: &Path) {
     fs::set_permissions(to, fs::metadata(from).unwrap().permissions()).unwrap();
 }
 
+/// The name of the file of a signing key: one key in 64 has an id that begins with a hyphen.
+pub fn key_file(kid: &str) -> String {
+    if kid.starts_with('-') { format!("key{kid}.pem") } else { format!("{kid}.pem") }
+}
+
 /// A folder with a `gateway.toml`, outliving the processes that use it.
 pub struct Place {
     folder: TempDir,
