@@ -132,7 +132,10 @@ async fn i65_what_a_resource_server_lacks_is_said_when_it_is_built() {
     assert!(no_url.contains("call `.public_url("), "{no_url}");
     let google = server_of(&provider).preset(Preset::Google);
     assert!(matches!(google.build().await.unwrap_err(), BuildError::Verifier(_)), "everybody at Google");
-    // Users and clients need an issuer.
+    // Users and clients need an issuer, at a reload, too: a resource server has no keys to sign with.
+    let running = server_of(&provider).build().await.unwrap();
+    let with_clients = Gate::builder().client(rotogate::client::Client::public("web"));
+    assert!(matches!(running.prepare_rules(with_clients).unwrap_err(), BuildError::NoIssuer));
     let with_users = server_of(&provider).with(|gate| gate.directory(std::sync::Arc::new(Nobody)));
     assert!(matches!(with_users.build().await.unwrap_err(), BuildError::NoIssuer));
     assert!(matches!(Gate::builder().build().await.unwrap_err(), BuildError::NoIssuer));

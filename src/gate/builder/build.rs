@@ -104,10 +104,8 @@ impl GateBuilder {
 
     /// Whether it trusts other issuers, and says nothing of tokens of its own.
     fn is_resource_server(&self) -> bool {
-        let has_sessions =
-            !self.rules.clients.is_empty() || !self.rules.endpoints.is_empty() || self.directory.is_some();
-        let says_none = self.issuer.is_none() && self.keyring.is_none() && self.rules.assertion.is_none();
-        says_none && !self.trusted.is_empty() && !has_sessions
+        let says_none = self.issuer.is_none() && self.keyring.is_none() && self.directory.is_none();
+        says_none && !self.trusted.is_empty() && !self.rules.need_an_issuer()
     }
 
     /// The issuer and the keys of tokens. Those of a resource server are for nothing but its records: they sign nothing, and
@@ -193,6 +191,9 @@ impl GateBuilder {
     /// See [`Gate::prepare_rules`].
     pub(in crate::gate) fn prepare_rules(mut self, running: &Gate) -> Result<PreparedRules, BuildError> {
         let old = &running.0;
+        if !old.running.is_issuer && self.rules.need_an_issuer() {
+            return Err(BuildError::NoIssuer);
+        }
         self.rules.check(old.running.is_issuer, &self.trusted, old.engine.audience(), &old.engine.keyring())?;
         #[cfg(feature = "relay")]
         for endpoint in &mut self.rules.endpoints {

@@ -63,6 +63,11 @@ pub(super) struct RunningParts {
 }
 
 impl Rules {
+    /// Whether they issue tokens or sign assertions.
+    pub(super) const fn need_an_issuer(&self) -> bool {
+        !self.clients.is_empty() || !self.endpoints.is_empty() || self.assertion.is_some()
+    }
+
     /// The checks that need nothing of the gate but its issuers, its own audience and its keys.
     pub(super) fn check(
         &mut self,

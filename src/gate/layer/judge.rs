@@ -20,7 +20,7 @@ use crate::gate::endpoint::Hit;
 use crate::gate::identity::Identity;
 use crate::gate::in_flight::InFlightSlot;
 use crate::gate::reply_guard::ReplyGuard;
-use crate::gate::{Gate, RequireLayer};
+use crate::gate::{Gate, RequireLayer, upgrade};
 use rotogate_core::policy::Permitted;
 use rotogate_core::route::path::CanonicalPath;
 
@@ -84,8 +84,8 @@ impl PermittedRequest {
     }
 
     /// The head of the request as the service may see it: without the token, unless the route forwards it, without headers
-    /// that imitate the gate's, and with the gate's own. A [`require`](Gate::require) judges this head without another look
-    /// at the token.
+    /// that imitate the gate's, and with the gate's own. A token in the query is gone from its URI, too. A
+    /// [`require`](Gate::require) judges this head without another look at the token.
     pub const fn head(&self) -> &Parts {
         &self.head
     }
@@ -168,8 +168,9 @@ where
         return Judgement::Refused(Response::from_parts(said, own));
     };
     let mut head = *head;
-    if head.extensions.get::<Permitted>().is_some_and(|permitted| !permitted.route().policy.upgrade) {
-        head.headers.remove(UPGRADE);
+    let may_upgrade = |head: &Parts| head.extensions.get::<Permitted>().is_some_and(|it| it.route().policy.upgrade);
+    if head.headers.contains_key(UPGRADE) && !may_upgrade(&head) {
+        upgrade::refuse(&mut head);
     }
     let remove = given.headers.keys().filter(|name| !head.headers.contains_key(*name)).cloned().collect();
     let is_changed = |name: &&HeaderName| !given.headers.get_all(*name).iter().eq(head.headers.get_all(*name));

@@ -47,7 +47,7 @@ pub enum GateEvent {
     },
     /// A login was refused: unknown user, wrong password, or disabled.
     LoginRefused {
-        /// The user, if the directory says who it is. The submitted name is never told: people type passwords into it.
+        /// The subject, if the directory knows the user. The submitted name is not in the event: people type passwords into it.
         subject: Option<Box<str>>,
         /// The client.
         client: Box<str>,
@@ -101,7 +101,7 @@ impl GateEvent {
     }
 }
 
-/// Follows the events of a gate: at most 1024 wait. One that reads more slowly misses the oldest, and is told how many.
+/// The events of a gate, in order. At most 1024 wait for their receiver. A slower receiver misses the oldest, and counts them.
 ///
 /// ```
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -138,7 +138,7 @@ impl GateEvents {
     }
 }
 
-/// Tells events to those who follow. Without any, an event costs one load.
+/// Sends events to all receivers. Without a receiver, an event costs one load.
 #[derive(Debug, Default)]
 pub(super) struct EventFeed {
     sender: OnceLock<Sender<GateEvent>>,

@@ -252,7 +252,7 @@ impl Engine {
         self.events.follow()
     }
 
-    /// Tells those who follow the events that a request was refused.
+    /// Sends the event of a refused request.
     pub fn tell_refused(&self, denial: &Denial) {
         self.events.tell(|| GateEvent::Refused { class: denial.class(), reason: Reason::denied(denial) });
     }
