@@ -59,9 +59,9 @@ impl Parameters {
     /// From JSON with `base64_signer_key`, `base64_salt_separator`, `rounds` and `mem_cost`.
     ///
     /// # Errors
-    /// A text that says what is wrong, without the key.
+    /// A text that describes the problem, without the key.
     pub fn from_json(json: &str) -> Result<Self, String> {
-        // Without the error's own text: it may repeat a value.
+        // Without the error's own text, which may repeat a value.
         let file: File = serde_json::from_str(json).map_err(|error| {
             format!(
                 "{}:{}: expected JSON with base64_signer_key, base64_salt_separator, rounds and mem_cost, as numbers and \

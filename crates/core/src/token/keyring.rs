@@ -1,7 +1,7 @@
 //! The keys of our own issuer: those that sign and verify access tokens, and the secrets behind refresh tokens.
 //!
-//! A key is permanently bound to one algorithm, so a token's header never chooses. One signing key signs; the others
-//! only verify. So keys can be added, used and retired without a valid token failing.
+//! A key is permanently bound to one algorithm, so a token's header cannot choose it. One key signs; the others only
+//! verify. So keys can be added, used and retired without invalidating a valid token.
 //!
 //! ```
 //! use rotogate::token::{Algorithm, Keyring};
@@ -43,8 +43,8 @@ pub(super) use refresh_keys::truncated;
 pub use refresh_keys::{RefreshKeys, RefreshSecret};
 pub use signing::{KeyMaterial, SigningKey};
 
-/// What is wrong with a key, a secret or their folder. The text is for the operator: it names the problem, the place
-/// and the remedy, and never contains a secret.
+/// The problem of a key, a secret or their folder. The text is for the operator: it names the problem, the place and
+/// the remedy, and never contains a secret.
 ///
 /// ```
 /// use rotogate::token::RulesError;
@@ -64,7 +64,7 @@ pub enum KeyError {
     Unusable {
         /// The intended algorithm.
         algorithm: Algorithm,
-        /// What is wrong with it.
+        /// Why it is unusable.
         why: &'static str,
     },
     /// An HMAC secret shorter than the hash (RFC 7518 §3.2).
@@ -95,7 +95,7 @@ pub enum KeyError {
     Io {
         /// The file or folder.
         path: String,
-        /// What happened.
+        /// The cause.
         source: std::io::Error,
     },
     /// A file or folder with unexpected content.
@@ -103,7 +103,7 @@ pub enum KeyError {
     File {
         /// The file or folder.
         path: String,
-        /// What is wrong, and the remedy.
+        /// The problem, and the remedy.
         message: String,
     },
 }
@@ -118,7 +118,7 @@ pub enum KeyState {
     Verifying,
 }
 
-/// All keys that are needed to mint and verify our own tokens.
+/// All keys to mint and verify our own tokens.
 ///
 /// ```
 /// use rotogate::token::Keyring;
@@ -169,7 +169,7 @@ impl Keyring {
     /// A key ring from keys that the caller stores.
     ///
     /// # Errors
-    /// Two keys with one `kid`.
+    /// Two keys have one `kid`.
     #[doc(hidden)]
     pub fn from_parts(
         id: Uuid,
@@ -186,7 +186,7 @@ impl Keyring {
         }
     }
 
-    /// The key ring's id. All nodes that share a store share it.
+    /// The key ring's id. All gates that share a store share it.
     pub fn id(&self) -> Uuid {
         self.id
     }
@@ -197,7 +197,7 @@ impl Keyring {
         &self.signer
     }
 
-    /// The key with that name, in any state: to make the very bytes again that an older key once signed.
+    /// The key with that name, in any state, to reproduce the signatures of an older key.
     #[doc(hidden)]
     pub fn signing_key(&self, kid: &str) -> Option<&SigningKey> {
         self.signing_keys().find(|k| k.kid() == kid)
@@ -215,7 +215,7 @@ impl Keyring {
         &self.refresh
     }
 
-    /// A name of the keys and their uses, which says nothing else of them: equal for equal keyrings.
+    /// A digest of the keys and their uses, which reveals nothing else: equal for equal key rings.
     #[doc(hidden)]
     pub fn fingerprint(&self) -> String {
         let mut message = b"keyring".to_vec();
@@ -268,7 +268,7 @@ fn encode(bytes: &[u8]) -> Zeroizing<String> {
 /// Installs the process-wide cryptography provider of the library that verifies. Without one, its first use would
 /// panic, and so would every later one.
 pub(crate) fn install_provider() {
-    // An error means that a provider is installed already.
+    // An error means that a provider is already installed.
     let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
 }
 

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use super::{FolderWriteLock, INDEX, Index, RefreshEntry, RefreshState, beside, file_error, io};
 use crate::token::keyring::{KeyError, KeyState, Keyring, RefreshSecret};
 
-/// What the file of a refresh secret begins with, and its name.
+/// The prefix of a refresh secret's file, and of its name.
 const REFRESH: &str = "refresh-";
 
 impl Keyring {
@@ -19,12 +19,12 @@ impl Keyring {
     /// Adds a new refresh secret, which only verifies, and returns its id.
     ///
     /// # Errors
-    /// As [`Keyring::load`]; there are too many; the folder cannot be written.
+    /// As [`Keyring::load`]; or there are too many secrets; or the folder cannot be written.
     #[doc(hidden)]
     pub fn add_refresh(dir: &Path) -> Result<u8, KeyError> {
         let folder = FolderWriteLock::begin(dir)?;
         let mut index = Index::read(dir)?;
-        // Later than all others: names in a shared store are made by the oldest one.
+        // The highest id so far plus one: the secret with the lowest id makes the names in a shared store.
         let last = index.refresh.iter().map(|secret| secret.id).max().unwrap_or_default();
         let full = || KeyError::BadSet("there have been 255 refresh secrets, and an id has one byte".to_owned());
         let id = last.checked_add(1).ok_or_else(full)?;
@@ -36,7 +36,7 @@ impl Keyring {
         Ok(id)
     }
 
-    /// New refresh tokens are made by this secret.
+    /// Makes new refresh tokens with this secret.
     ///
     /// # Errors
     /// As [`Keyring::load`]; there is no such secret; the folder cannot be written.
@@ -80,14 +80,14 @@ impl Keyring {
         };
         let path = beside(dir, &file)?;
         index.keyring(dir)?;
-        // The index first: it must not name a file that is not there.
+        // The index first: it must not name a missing file.
         index.write(&folder, dir)?;
         std::fs::remove_file(&path).map_err(|error| {
             file_error(&path, format!("is not a key any more, but cannot be removed ({error}): remove it"))
         })
     }
 
-    /// When the keys or their uses last changed.
+    /// The time of the last change of the keys or their uses.
     ///
     /// # Errors
     /// The folder cannot be read.
