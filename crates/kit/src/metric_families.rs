@@ -1,13 +1,13 @@
-//! The name, labels and meaning of every metric family. `docs/metrics.md` is made of them.
+//! The name, labels and meaning of every metric family. `docs/metrics.md` is generated from them.
 
-/// What a family measures.
+/// The type of a family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// It only grows.
     Counter,
     /// It goes up and down.
     Gauge,
-    /// How often something was in which range.
+    /// The number of values in each range.
     Histogram,
 }
 
@@ -15,9 +15,9 @@ pub enum Kind {
 /// A7): a client cannot create a series.
 #[derive(Debug)]
 pub struct Family {
-    /// Without the prefix `rotogate_`, and without the suffix `_total` of a counter.
+    /// The name without the prefix `rotogate_`, and without the suffix `_total` of a counter.
     pub name: &'static str,
-    /// What it measures.
+    /// The type.
     pub kind: Kind,
     /// The names of its labels.
     pub labels: &'static [&'static str],
@@ -33,7 +33,7 @@ macro_rules! families {
             pub const $constant: Family =
                 Family { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help };
         )*
-        /// All of them, in the order of the page.
+        /// All families, in the order of the page.
         pub const $list: &[&Family] = &[$(&$constant),*];
     };
 }
@@ -145,7 +145,7 @@ families! { ALL:
         "Spans dropped, because the queue was full or the collector did not take them";
 }
 
-// Of the process, by the names that client libraries of Prometheus agree on: without the prefix.
+// Metrics of the process, by the common names of Prometheus client libraries, without the prefix.
 families! { OF_PROCESS:
     PROCESS_CPU = Counter "process_cpu_seconds" [] "CPU time of the process, of user and system";
     PROCESS_RESIDENT_MEMORY = Gauge "process_resident_memory_bytes" [] "Resident memory of the process";
