@@ -17,10 +17,10 @@ use rotogate_core::session::rotation::{Decision, SessionEnd};
 use rotogate_core::session::{Session, Status};
 
 impl Gate {
-    /// Explains what a refresh token would cause at the endpoint of its session: the row of the table of
-    /// [`session::rotation`](rotogate_core::session::rotation). It consumes nothing, ends nothing, and counts nothing. It reads the
-    /// record, and asks the directory for the user, as a refresh does. `client` is the client that presents the token;
-    /// `None` for the one of its session.
+    /// Explains the effect of a refresh token at the endpoint of its session: the row of the table of
+    /// [`session::rotation`](rotogate_core::session::rotation). It consumes nothing, ends nothing, and counts nothing.
+    /// It reads the record, and asks the directory for the user, as a refresh does. `client` is the client that
+    /// presents the token; `None` means the client of its session.
     ///
     /// ```
     /// use rotogate::gate::Conclusion;
@@ -40,7 +40,7 @@ impl Gate {
         self.explain_refresh_from(token, client, None).await
     }
 
-    /// The same, for a client at this address: its rates hold a refresh up before anything else does.
+    /// Explains the token for a client at this address, whose rate limits come before any other rule.
     pub async fn explain_refresh_from(&self, token: &str, client: Option<&str>, from: Option<IpAddr>) -> Explanation {
         let gate = &self.0;
         let token = SecretString::from(token);
@@ -57,7 +57,7 @@ impl Gate {
         };
         let session = explained.decided.as_ref().ok().filter(|decision| rotates(decision));
         let session = session.and(explained.named).map(|(id, _)| id);
-        // The rate of an address comes first, and that of a session last.
+        // The rate of the address comes first, that of the session last.
         let held_up = gate.engine.limits().foresee_refresh(from, session).err();
         let is_first = matches!(held_up, Some(Denial::RateLimited("refresh_per_address", _)));
         let (outcome, denial) = match held_up.filter(|_| denial.is_none() || is_first) {
@@ -156,7 +156,7 @@ fn told(session: &Session) -> String {
     )
 }
 
-/// A row of the table.
+/// A row of the table, in words.
 fn row(decision: Decision) -> String {
     match decision {
         Decision::Revoked(SessionEnd::NotBefore) => {

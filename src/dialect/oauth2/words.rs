@@ -14,7 +14,8 @@ use rotogate_core::reply::retry_after;
 use rotogate_core::thumbprint::KeyThumbprint;
 use rotogate_core::token::claims::Confirmation;
 
-/// RFC 6749 §5.1. `refresh_token` is in every reply that has one: clients replace theirs with whatever arrives.
+/// RFC 6749 §5.1. Every reply repeats the `refresh_token` if there is one: clients replace theirs with whatever
+/// arrives.
 #[derive(Serialize)]
 struct TokenResponse<'a> {
     access_token: &'a str,
@@ -83,7 +84,7 @@ struct Introspection<'a> {
     cnf: Option<Confirmation<'a>>,
 }
 
-/// As in a token: one, or a list.
+/// `aud` as in a token: one string, or a list.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Audience<'a> {
@@ -132,7 +133,7 @@ struct Refusal<'a> {
 /// The reply to a denial. Every refresh token that is not good gets the same one (requirement R7): MeshyDB documents
 /// five cases, and the reply distinguishes them only as far as the RFC's error codes do.
 ///
-/// `asks_for_basic`: a client that did not authenticate is told how to.
+/// `asks_for_basic`: the reply to a client that did not authenticate names Basic.
 pub(in crate::dialect) fn denied(denial: Denial, asks_for_basic: bool) -> Reply {
     let class = denial.class();
     let (status, error, description) = match class {
@@ -178,7 +179,7 @@ pub(in crate::dialect) fn denied(denial: Denial, asks_for_basic: bool) -> Reply 
         Class::BadGrant { .. } => {
             (StatusCode::BAD_REQUEST, "invalid_grant", "the refresh token is invalid, expired or revoked")
         }
-        // These concern requests and bearer tokens on data routes; a token endpoint never refuses for them.
+        // These classes concern requests and bearer tokens on data routes; a token endpoint never refuses for them.
         Class::Head(_)
         | Class::Tunnel
         | Class::NotFound(_)
@@ -214,7 +215,7 @@ fn unavailable(wait: Duration) -> Reply {
     reply
 }
 
-/// A refusal in these words.
+/// A refusal in the words of RFC 6749 §5.2.
 #[cfg(feature = "relay")]
 pub(in crate::dialect) fn refusal(status: StatusCode, error: &str, error_description: &str) -> Reply {
     json(status, &Refusal { error, error_description })
@@ -226,7 +227,7 @@ fn json<T: Serialize>(status: StatusCode, body: &T) -> Reply {
     reply
 }
 
-/// RFC 6749 §5.1; refusals have it, too.
+/// RFC 6749 §5.1, for refusals as well.
 fn no_store(reply: &mut Reply) {
     reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     reply.headers_mut().insert(PRAGMA, HeaderValue::from_static("no-cache"));
