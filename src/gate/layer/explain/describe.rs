@@ -1,4 +1,4 @@
-//! What each rule says of a request, in words.
+//! The result of each rule for a request, in words.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -21,21 +21,21 @@ use rotogate_core::rule::Rule;
 use rotogate_core::token::claims::AccessToken;
 use rotogate_core::token::verify::{IssuerRules, Peeked, is_jwt_shaped, peek};
 
-/// A request, and what a recorder heard of it.
+/// A request, and the results that a recorder received.
 pub(super) struct Described<'a, M> {
     layer: &'a GateLayer<M>,
     parts: &'a Parts,
     heard: &'a Recorder,
     route: Option<&'a Arc<Route>>,
-    /// What of the gate answers it.
+    /// The endpoint or document of the gate that answers it.
     endpoint: Option<&'a str>,
     /// The method that a CORS preflight asks about.
     asked: Option<Method>,
-    /// Its token, if a route asks for one.
+    /// The token of the request, if a route asks for one.
     found: Result<Option<Found<Cow<'a, str>>>, Denial>,
-    /// What the token says, unverified.
+    /// The claims of the token, unverified.
     says: Peeked,
-    /// The issuer that is asked about the token.
+    /// The issuer that would be asked about the token.
     asked_about: Option<Arc<str>>,
 }
 
@@ -216,7 +216,7 @@ impl<'a, M> Described<'a, M> {
         }
     }
 
-    /// Why no route serves the request, or the one that matches does not.
+    /// Why no route serves the request, or why the matching one does not.
     fn no_route(&self, denial: Denial) -> String {
         let gate = &*self.layer.gate.0;
         let raw = self.raw();
@@ -241,7 +241,7 @@ impl<'a, M> Described<'a, M> {
         }
     }
 
-    /// What the token says.
+    /// The token, explained.
     pub(super) fn token(&self) -> Option<ExplainedToken> {
         let (is_proved, says) = (self.heard.is_proved(), &self.says);
         let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
@@ -259,7 +259,7 @@ impl<'a, M> Described<'a, M> {
                 scope: Some(token.scope.clone()),
                 audience: token.audience.iter().map(ToString::to_string).collect(),
             }),
-            // It has the form of a token, but its claims are not.
+            // The text has the form of a token, but its claims cannot be read.
             None => says.algorithm.is_some().then(|| ExplainedToken {
                 is_proved,
                 issuer_name: self.issuer_name(),
@@ -312,7 +312,7 @@ impl<'a, M> Described<'a, M> {
         self.heard.token.as_ref().map(|token| token.issuer_name().to_string()).or_else(|| Some(named()?.to_string()))
     }
 
-    /// Marks claims that nothing proves.
+    /// Marks claims that were not verified.
     fn note(&self) -> &'static str {
         if self.heard.is_proved() { "" } else { " (unverified)" }
     }
@@ -345,7 +345,7 @@ impl<'a, M> Described<'a, M> {
     }
 }
 
-/// What the token is bound to, and the request proves.
+/// The bindings of the token that the request proves.
 fn bindings_of(token: &AccessToken) -> String {
     let key = token.bound_to().map(|key| format!("the request proves the key {key}"));
     let certificate =
@@ -372,7 +372,7 @@ fn two(denial: Denial, headers: &HeaderMap) -> String {
     }
 }
 
-/// How far its time is off, if that is what refuses it.
+/// By how much the token's time is off, if that is the reason of the refusal.
 fn time_of(token: Option<&AccessToken>, denial: Denial, wall: Timestamp) -> String {
     match (denial, token) {
         (Denial::TokenExpired, Some(token)) => format!(" {} ago", shown(wall.since(token.expires))),
