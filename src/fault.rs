@@ -15,4 +15,4 @@
 //! ```
 
 #[doc(inline)]
-pub use rotogate_core::fault::{DirectoryError, Error, Fault, StoreError, WriteOutcome};
+pub use rotogate_core::fault::{Error, Fault};

@@ -19,7 +19,7 @@
 
 #[doc(inline)]
 pub use rotogate_core::token::{
-    AccessToken, AccessTokenText, Algorithm, AllowedScopes, CertificateThumbprint, ClaimMapping, Ignored, IgnoredCause,
-    IssuerKeys, IssuerRules, KeyError, KeyThumbprint, Keyring, Preset, RefreshToken, RequiredClaim, Roles, RulesError,
-    SubjectEncoding, TokenStyle, UnknownAlgorithm, WantedClaim,
+    AccessTokenText, Algorithm, AllowedScopes, CertificateThumbprint, ClaimMapping, Ignored, IgnoredCause, IssuerKeys,
+    IssuerRules, KeyError, KeyThumbprint, Keyring, Preset, RefreshToken, RequiredClaim, Roles, RulesError,
+    SubjectEncoding, UnknownAlgorithm, WantedClaim,
 };
