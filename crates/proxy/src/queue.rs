@@ -1,8 +1,8 @@
 //! Requests that wait for a slot at an upstream, fair between their holders (requirement A18): the next slot goes to
 //! the request whose holders use the least of their shares, and among equals to the one that has waited longest.
 //!
-//! A waiting request keeps its place among the `max_requests` of `[server]`, and so does each holder's part of them:
-//! the queue needs no bound of its own. A search takes as long as there are waiting holders.
+//! A waiting request counts toward the `max_requests` of `[server]`, and toward the share of its holders: the queue
+//! needs no bound of its own. A search takes as long as there are waiting holders.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};

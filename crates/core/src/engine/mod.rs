@@ -186,7 +186,7 @@ impl Engine {
             events: EventFeed::default(),
             suspended: OnceLock::new(),
         };
-        // Before the gate serves anything (requirement R24).
+        // This must precede all requests (requirement R24).
         engine.take_over_owed();
         engine
     }

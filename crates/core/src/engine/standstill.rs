@@ -85,7 +85,7 @@ impl Standstill {
     fn beat(&self, now: ClockReading) -> bool {
         let stood_still = self.is_overdue(now);
         let number = self.beats.load(Ordering::Acquire) + 1;
-        // Before the count rises: in between, the beat is still overdue.
+        // This precedes the new count: until the count rises, the beat is still overdue.
         if stood_still {
             self.stood_at.store(number, Ordering::Release);
         }

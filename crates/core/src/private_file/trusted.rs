@@ -110,7 +110,7 @@ mod tests {
         for mode in [0o600, 0o644, 0o444, 0o755] {
             assert_eq!(objection(mode, false), None, "{mode:o}");
         }
-        // A clone under umask 002.
+        // The mode of a git clone under umask 002.
         assert_eq!(objection(0o664, true), None);
         assert_eq!(objection(0o664, false), Some((Writers::Group, "g-w")));
         for mode in [0o666, 0o602, 0o777] {

@@ -111,7 +111,7 @@ impl TokenChecker {
                 None => self.check_new(keys, key, taken, shown(), observer)?,
             },
         };
-        // An introspected token is not kept here: what its issuer said counts for a time that this cache does not know.
+        // Introspected tokens are not cached here: this cache does not know how long an answer of their issuer is valid.
         if O::HAS_EFFECTS && self.capacity > 0 {
             front::keep(keys.id, &verified);
         }

@@ -254,7 +254,7 @@ impl IssuerKeys {
                 .all(|key| other.find(key.kid(), key.algorithm().name()).map(print) == Some(key.print()))
     }
 
-    /// The key with exactly the token's `kid`; or the only key, if the token names none or the key has no name. If no
+    /// The key with exactly the token's `kid`; or the only key, if the token names no session or the key has no name. If no
     /// key of that name is for the token's algorithm, this returns one for another algorithm.
     pub(super) fn find(&self, kid: Option<&str>, algorithm: &str) -> Option<&VerifyingKey> {
         match (kid, &self.unnamed) {

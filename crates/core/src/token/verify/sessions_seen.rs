@@ -1,5 +1,5 @@
-//! The sessions that an issuer's accepted tokens named. If a notice names another session, more than that session ends,
-//! because tokens may have the session in another claim than `session_claim`.
+//! The sessions that an issuer's accepted tokens named. A notice that names another session ends more than that session:
+//! tokens may have the session in another claim than `session_claim`.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
