@@ -191,7 +191,7 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
 
     async fn dial(&self, token: Option<&str>, called: &EnclosedCall) -> Option<Upgraded> {
         self.decide(token, called).ok()?;
-        // The connection keeps the service of its beginning, which knows only the routes of the beginning.
+        // The connection keeps its first service, which knows only the routes of that time.
         let (mut parts, permitted) = self.decide_by(&self.layer, token, called).ok()?;
         prepare(self.gate(), &mut parts, &permitted).ok()?;
         let headers = &mut parts.headers;
