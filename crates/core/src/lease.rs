@@ -144,37 +144,6 @@ impl fmt::Debug for Lease {
 }
 
 impl Lease {
-    /// A lease for a token that is checked now.
-    #[cfg(feature = "kuzzle")]
-    #[doc(hidden)]
-    pub fn new(context: &Arc<LeaseContext>, token: &str, address: Option<IpAddr>) -> Result<Self, Denial> {
-        let verified = context.checker.check(Credential::new(token), || MissContext::new(&context.engine, address))?;
-        Ok(Self::for_caller(context, Some(&verified), OnExpiry::Close))
-    }
-
-    /// A lease for a caller whose token was just checked.
-    #[doc(hidden)]
-    pub fn for_caller(context: &Arc<LeaseContext>, caller: Option<&Arc<Verified>>, on_expiry: OnExpiry) -> Self {
-        let session = caller.and_then(|caller| Some((caller.token().session?, caller.token().expires)));
-        let line =
-            session.map(|((id, generation), expires)| context.engine.live_sessions().begin(id, generation, expires));
-        let opened = context.engine.clock().now();
-        Self { context: Arc::clone(context), verified: caller.map(Arc::clone), line, opened, on_expiry, place: None }
-    }
-
-    /// Adds the permit of a tunnel. Dropping the last clone of the lease returns it.
-    #[doc(hidden)]
-    pub fn in_place(self, place: PoolPermit) -> Self {
-        Self { place: Some(Arc::new(place)), ..self }
-    }
-
-    /// The holder whose share of the pools the connection uses.
-    #[cfg(feature = "kuzzle")]
-    #[doc(hidden)]
-    pub fn holder(&self) -> Option<crate::overload::Holder> {
-        self.verified.as_ref().map(|verified| verified.holder())
-    }
-
     /// Is it valid now?
     ///
     /// # Errors
@@ -191,42 +160,9 @@ impl Lease {
         })
     }
 
-    /// The caller's session.
-    #[doc(hidden)]
-    pub fn session(&self) -> Option<crate::session::SessionId> {
-        self.verified.as_ref()?.token().session.map(|(session, _)| session)
-    }
-
     /// Did the connection reach the maximum length?
     pub fn is_over(&self) -> bool {
         self.context.engine.clock().now() >= self.opened.plus(**self.context.max_stream.load())
-    }
-
-    /// Does it replace `other`? It does if it belongs to another session, or to the same session and no earlier
-    /// generation.
-    #[cfg(feature = "kuzzle")]
-    #[doc(hidden)]
-    pub fn supersedes(&self, other: &Self) -> bool {
-        match (&self.line, &other.line) {
-            (Some(own), Some(other)) if own.session() == other.session() => own.generation() >= other.generation(),
-            _ => true,
-        }
-    }
-
-    /// Why the lease has ended, if it has.
-    #[doc(hidden)]
-    pub fn end(&self) -> Option<LeaseEnd> {
-        match self.check() {
-            Err(denial) if denial.is_undecided() => Some(LeaseEnd::Undecided(denial)),
-            Err(denial) => Some(LeaseEnd::Denied(denial)),
-            Ok(()) => self.is_over().then_some(LeaseEnd::MaxStream),
-        }
-    }
-
-    /// Why the lease has ended, or that the gate shuts down.
-    #[doc(hidden)]
-    pub fn has_ended(&self) -> Option<LeaseEnd> {
-        if *self.context.closing.borrow() { Some(LeaseEnd::Closing) } else { self.end() }
     }
 
     /// Waits until the lease is no longer valid, the connection reaches its maximum length, or the gate shuts down;
@@ -243,6 +179,66 @@ impl Lease {
                 return reason;
             }
         }
+    }
+}
+
+/// What only our own crates call: docs.rs does not show it.
+#[doc(hidden)]
+impl Lease {
+    /// A lease for a token that is checked now.
+    #[cfg(feature = "kuzzle")]
+    pub fn new(context: &Arc<LeaseContext>, token: &str, address: Option<IpAddr>) -> Result<Self, Denial> {
+        let verified = context.checker.check(Credential::new(token), || MissContext::new(&context.engine, address))?;
+        Ok(Self::for_caller(context, Some(&verified), OnExpiry::Close))
+    }
+
+    /// A lease for a caller whose token was just checked.
+    pub fn for_caller(context: &Arc<LeaseContext>, caller: Option<&Arc<Verified>>, on_expiry: OnExpiry) -> Self {
+        let session = caller.and_then(|caller| Some((caller.token().session?, caller.token().expires)));
+        let line =
+            session.map(|((id, generation), expires)| context.engine.live_sessions().begin(id, generation, expires));
+        let opened = context.engine.clock().now();
+        Self { context: Arc::clone(context), verified: caller.map(Arc::clone), line, opened, on_expiry, place: None }
+    }
+
+    /// Adds the permit of a tunnel. Dropping the last clone of the lease returns it.
+    pub fn in_place(self, place: PoolPermit) -> Self {
+        Self { place: Some(Arc::new(place)), ..self }
+    }
+
+    /// The holder whose share of the pools the connection uses.
+    #[cfg(feature = "kuzzle")]
+    pub fn holder(&self) -> Option<crate::overload::Holder> {
+        self.verified.as_ref().map(|verified| verified.holder())
+    }
+
+    /// The caller's session.
+    pub fn session(&self) -> Option<crate::session::SessionId> {
+        self.verified.as_ref()?.token().session.map(|(session, _)| session)
+    }
+
+    /// Does it replace `other`? It does if it belongs to another session, or to the same session and no earlier
+    /// generation.
+    #[cfg(feature = "kuzzle")]
+    pub fn supersedes(&self, other: &Self) -> bool {
+        match (&self.line, &other.line) {
+            (Some(own), Some(other)) if own.session() == other.session() => own.generation() >= other.generation(),
+            _ => true,
+        }
+    }
+
+    /// Why the lease has ended, if it has.
+    pub fn end(&self) -> Option<LeaseEnd> {
+        match self.check() {
+            Err(denial) if denial.is_undecided() => Some(LeaseEnd::Undecided(denial)),
+            Err(denial) => Some(LeaseEnd::Denied(denial)),
+            Ok(()) => self.is_over().then_some(LeaseEnd::MaxStream),
+        }
+    }
+
+    /// Why the lease has ended, or that the gate shuts down.
+    pub fn has_ended(&self) -> Option<LeaseEnd> {
+        if *self.context.closing.borrow() { Some(LeaseEnd::Closing) } else { self.end() }
     }
 }
 

@@ -287,18 +287,6 @@ impl Passwords {
         self.places
     }
 
-    /// The durations of checks, without their waiting time.
-    #[doc(hidden)]
-    pub fn durations(&self) -> CountedDurations {
-        self.durations.counted()
-    }
-
-    /// How many checks run and wait now.
-    #[doc(hidden)]
-    pub fn waiting(&self) -> usize {
-        self.places.saturating_sub(self.admitted.available_permits())
-    }
-
     /// Is this the password that `phc` was made from? A password longer than [`MAX_PASSWORD`] never matches, and costs
     /// no work.
     ///
@@ -316,74 +304,6 @@ impl Passwords {
     /// As [`Passwords::verify`].
     pub async fn verify_dummy(&self, password: &SecretString, cost: Cost) -> Result<(), DirectoryError> {
         self.check(password, None, CostClass::Argon2(cost)).await.map(|_| ())
-    }
-
-    /// Is this the password of the hash? A check takes as long as one of the class `dearest`, whatever the result, and
-    /// also without a hash (requirement I32).
-    ///
-    /// # Errors
-    /// As [`Passwords::verify`].
-    #[doc(hidden)]
-    pub async fn check(
-        &self,
-        password: &SecretString,
-        hash: Option<PasswordHash>,
-        dearest: CostClass,
-    ) -> Result<bool, DirectoryError> {
-        let is_dummy = hash.is_none();
-        let hash = hash.map_or_else(|| dearest.dummy(), Ok).map_err(unusable)?;
-        Ok(self.run(password, hash, dearest).await? && !is_dummy)
-    }
-
-    /// The class whose checks take the longest; our own class if there is none. Blocks for some checks of new classes,
-    /// unless all are argon2.
-    #[doc(hidden)]
-    pub fn dearest(&self, classes: impl IntoIterator<Item = CostClass>) -> CostClass {
-        // Only the most expensive class of each kind is measured.
-        let mut most: BTreeMap<(u8, u32), (u64, CostClass)> = BTreeMap::new();
-        for class in classes {
-            let (kind, work) = class.work();
-            let one = most.entry(kind).or_insert((work, class));
-            if work > one.0 {
-                *one = (work, class);
-            }
-        }
-        if most.len() < 2 {
-            return most.into_values().next().map(|(_, class)| class).unwrap_or_default();
-        }
-        let mut memory = self.memory.take();
-        let timed = most.into_values().map(|(_, class)| (self.times.time_of(class, &mut memory), class));
-        let dearest = timed.max().map(|(_, class)| class).unwrap_or_default();
-        self.memory.keep(memory);
-        dearest
-    }
-
-    /// How long a check of this class takes. Blocks for some checks if the class is new.
-    #[doc(hidden)]
-    pub fn time_of(&self, class: CostClass) -> Duration {
-        let mut memory = self.memory.take();
-        let time = self.times.time_of(class, &mut memory);
-        self.memory.keep(memory);
-        time
-    }
-
-    /// Hashes a password like [`hash`], and counts as one of the checks that may run.
-    ///
-    /// # Errors
-    /// The errors of [`Passwords::verify`], or the password cannot be hashed.
-    #[doc(hidden)]
-    #[cfg(feature = "passwords")]
-    pub async fn hash(&self, password: &SecretString) -> Result<String, DirectoryError> {
-        let permits = self.permits(CostClass::default()).await?;
-        let password = password.clone();
-        let hashed = tokio::task::spawn_blocking(move || {
-            let _permits = permits;
-            hash(&password)
-        });
-        match hashed.await {
-            Ok(hashed) => hashed.map_err(|error| DirectoryError::Unavailable(error.to_string())),
-            Err(_) => Err(DirectoryError::Unavailable("a password hash did not finish".to_owned())),
-        }
     }
 
     /// The number of runs so far.
@@ -444,6 +364,84 @@ impl Passwords {
             matches
         });
         checked.await.map_err(|_| DirectoryError::Unavailable("a password check did not finish".to_owned()))
+    }
+}
+
+/// What only our own crates call: docs.rs does not show it.
+#[doc(hidden)]
+impl Passwords {
+    /// The durations of checks, without their waiting time.
+    pub fn durations(&self) -> CountedDurations {
+        self.durations.counted()
+    }
+
+    /// How many checks run and wait now.
+    pub fn waiting(&self) -> usize {
+        self.places.saturating_sub(self.admitted.available_permits())
+    }
+
+    /// Is this the password of the hash? A check takes as long as one of the class `dearest`, whatever the result, and
+    /// also without a hash (requirement I32).
+    ///
+    /// # Errors
+    /// As [`Passwords::verify`].
+    pub async fn check(
+        &self,
+        password: &SecretString,
+        hash: Option<PasswordHash>,
+        dearest: CostClass,
+    ) -> Result<bool, DirectoryError> {
+        let is_dummy = hash.is_none();
+        let hash = hash.map_or_else(|| dearest.dummy(), Ok).map_err(unusable)?;
+        Ok(self.run(password, hash, dearest).await? && !is_dummy)
+    }
+
+    /// The class whose checks take the longest; our own class if there is none. Blocks for some checks of new classes,
+    /// unless all are argon2.
+    pub fn dearest(&self, classes: impl IntoIterator<Item = CostClass>) -> CostClass {
+        // Only the most expensive class of each kind is measured.
+        let mut most: BTreeMap<(u8, u32), (u64, CostClass)> = BTreeMap::new();
+        for class in classes {
+            let (kind, work) = class.work();
+            let one = most.entry(kind).or_insert((work, class));
+            if work > one.0 {
+                *one = (work, class);
+            }
+        }
+        if most.len() < 2 {
+            return most.into_values().next().map(|(_, class)| class).unwrap_or_default();
+        }
+        let mut memory = self.memory.take();
+        let timed = most.into_values().map(|(_, class)| (self.times.time_of(class, &mut memory), class));
+        let dearest = timed.max().map(|(_, class)| class).unwrap_or_default();
+        self.memory.keep(memory);
+        dearest
+    }
+
+    /// How long a check of this class takes. Blocks for some checks if the class is new.
+    pub fn time_of(&self, class: CostClass) -> Duration {
+        let mut memory = self.memory.take();
+        let time = self.times.time_of(class, &mut memory);
+        self.memory.keep(memory);
+        time
+    }
+
+    /// Hashes a password like [`hash`], and counts as one of the checks that may run.
+    ///
+    /// # Errors
+    /// The errors of [`Passwords::verify`], or the password cannot be hashed.
+    #[cfg(feature = "passwords")]
+    pub async fn hash(&self, password: &SecretString) -> Result<String, DirectoryError> {
+        let permits = self.permits(CostClass::default()).await?;
+        let password = password.clone();
+        let hashed = tokio::task::spawn_blocking(move || {
+            let _permits = permits;
+            hash(&password)
+        });
+        match hashed.await {
+            Ok(hashed) => hashed.map_err(|error| DirectoryError::Unavailable(error.to_string())),
+            Err(_) => Err(DirectoryError::Unavailable("a password hash did not finish".to_owned())),
+        }
     }
 }
 

@@ -160,15 +160,17 @@ impl PasswordMark {
         mark.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
         Self(mark)
     }
+}
 
+/// What only our own crates call: docs.rs does not show it.
+#[doc(hidden)]
+impl PasswordMark {
     /// A stored mark.
-    #[doc(hidden)]
     pub fn from_bytes(kept: [u8; 32]) -> Self {
         Self(kept)
     }
 
     /// The mark in a form to store.
-    #[doc(hidden)]
     pub fn to_bytes(self) -> [u8; 32] {
         self.0
     }

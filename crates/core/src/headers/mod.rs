@@ -117,20 +117,6 @@ impl Peer {
         self.listener.as_deref()
     }
 
-    /// The name of the listener, shared with another peer.
-    #[doc(hidden)]
-    pub fn shared_listener(&self) -> Option<Arc<str>> {
-        self.listener.clone()
-    }
-
-    /// Is something that is bound to these listeners served on this connection? Without names, every listener serves
-    /// it.
-    #[doc(hidden)]
-    pub fn is_on(peer: Option<&Self>, listeners: &[Box<str>]) -> bool {
-        let own = || peer.and_then(Self::listener);
-        listeners.is_empty() || own().is_some_and(|own| listeners.iter().any(|name| **name == *own))
-    }
-
     /// Did the connection arrive on a listener that only this machine reaches?
     pub const fn is_at_loopback(&self) -> bool {
         self.at_loopback
@@ -158,24 +144,6 @@ impl Peer {
         &self.text
     }
 
-    /// The holder whose share of the pools its requests use.
-    #[doc(hidden)]
-    pub const fn holder(&self) -> Holder {
-        self.holder
-    }
-
-    /// The client of a request, as far as trusted proxies name it. `None` for a trusted proxy that names no client,
-    /// because it stands for all its clients.
-    #[doc(hidden)]
-    pub fn client_of(&self, headers: &HeaderMap, trusted: &[IpNet]) -> Option<Holder> {
-        let address = self.address.to_canonical();
-        if !self.forwards || !trusted.iter().any(|network| network.contains(&address)) {
-            return Some(self.holder);
-        }
-        let client = client_ip(headers, address, trusted);
-        (client != address).then(|| Holder::address(client))
-    }
-
     /// Is the connection encrypted?
     pub const fn is_secure(&self) -> bool {
         self.secure
@@ -184,6 +152,38 @@ impl Peer {
     /// `https` or `http`.
     pub const fn scheme(&self) -> &'static str {
         if self.secure { "https" } else { "http" }
+    }
+}
+
+/// What only our own crates call: docs.rs does not show it.
+#[doc(hidden)]
+impl Peer {
+    /// The name of the listener, shared with another peer.
+    pub fn shared_listener(&self) -> Option<Arc<str>> {
+        self.listener.clone()
+    }
+
+    /// Is something that is bound to these listeners served on this connection? Without names, every listener serves
+    /// it.
+    pub fn is_on(peer: Option<&Self>, listeners: &[Box<str>]) -> bool {
+        let own = || peer.and_then(Self::listener);
+        listeners.is_empty() || own().is_some_and(|own| listeners.iter().any(|name| **name == *own))
+    }
+
+    /// The holder whose share of the pools its requests use.
+    pub const fn holder(&self) -> Holder {
+        self.holder
+    }
+
+    /// The client of a request, as far as trusted proxies name it. `None` for a trusted proxy that names no client,
+    /// because it stands for all its clients.
+    pub fn client_of(&self, headers: &HeaderMap, trusted: &[IpNet]) -> Option<Holder> {
+        let address = self.address.to_canonical();
+        if !self.forwards || !trusted.iter().any(|network| network.contains(&address)) {
+            return Some(self.holder);
+        }
+        let client = client_ip(headers, address, trusted);
+        (client != address).then(|| Holder::address(client))
     }
 }
 

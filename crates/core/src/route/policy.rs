@@ -102,21 +102,6 @@ impl RoutePolicy {
         }
     }
 
-    /// The problem of one of its roles, on a route that takes the tokens of these issuers.
-    #[doc(hidden)]
-    pub fn problem_of(&self, role: &Role, issuers: &[&str]) -> Option<&'static str> {
-        match &role.issuer {
-            Some(issuer) if !issuers.contains(&&**issuer) => {
-                Some("is of an issuer whose tokens the route does not take")
-            }
-            None if issuers.len() != 1 => Some(
-                "needs its issuer, because the route takes the tokens of several: write \"self:admin\" for our own, or the \
-                 name of an issuer instead of self",
-            ),
-            Some(_) | None => None,
-        }
-    }
-
     /// Is there a request that this policy refuses and `other` admits? Then no spelling of a path of this route may
     /// reach the other one.
     ///
@@ -182,13 +167,30 @@ impl RoutePolicy {
             || (asks && *dpop_required && !(other.auth != Auth::None && other.dpop_required))
             || (asks && *certificate_required && !(other.auth != Auth::None && other.certificate_required))
     }
+}
+
+/// What only our own crates call: docs.rs does not show it.
+#[doc(hidden)]
+impl RoutePolicy {
+    /// The problem of one of its roles, on a route that takes the tokens of these issuers.
+    pub fn problem_of(&self, role: &Role, issuers: &[&str]) -> Option<&'static str> {
+        match &role.issuer {
+            Some(issuer) if !issuers.contains(&&**issuer) => {
+                Some("is of an issuer whose tokens the route does not take")
+            }
+            None if issuers.len() != 1 => Some(
+                "needs its issuer, because the route takes the tokens of several: write \"self:admin\" for our own, or the \
+                 name of an issuer instead of self",
+            ),
+            Some(_) | None => None,
+        }
+    }
 
     /// May a request with this path take the route?
     ///
     /// # Errors
     /// [`Denial::BadPath`] for an escaped slash that the route does not keep.
     // Requirement T12.
-    #[doc(hidden)]
     pub fn admits(&self, path: &CanonicalPath<'_>) -> Result<(), Denial> {
         match self.encoded_slash {
             EncodedSlash::Refuse if path.has_encoded_slash() => Err(PathError::EncodedSlash.into()),

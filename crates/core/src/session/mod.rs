@@ -372,19 +372,21 @@ pub struct Session {
 pub struct Seal(Option<(u8, [u8; 16])>);
 
 impl Seal {
-    /// A tag under the refresh secret with this id.
-    #[doc(hidden)]
-    pub const fn new(key: u8, tag: [u8; 16]) -> Self {
-        Self(Some((key, tag)))
-    }
-
     /// The id of the refresh secret that made it, and the tag.
     pub(crate) const fn parts(&self) -> Option<(u8, [u8; 16])> {
         self.0
     }
+}
+
+/// What only our own crates call: docs.rs does not show it.
+#[doc(hidden)]
+impl Seal {
+    /// A tag under the refresh secret with this id.
+    pub const fn new(key: u8, tag: [u8; 16]) -> Self {
+        Self(Some((key, tag)))
+    }
 
     /// The id of the refresh secret that made it.
-    #[doc(hidden)]
     pub fn key(&self) -> Option<u8> {
         self.0.map(|(key, _)| key)
     }

@@ -152,7 +152,6 @@ pub struct AccessToken {
     /// The token itself, as it was sent.
     pub(crate) text: Arc<str>,
     /// The data that all tokens of its issuer share.
-    #[doc(hidden)]
     pub issued_by: Arc<TokenIssuer>,
     /// The key that signed it; `None` for an introspected token.
     pub(crate) signer: Option<Arc<KeyIdentity>>,
@@ -304,7 +303,6 @@ impl AccessToken {
     }
 
     /// `cnf.jkt`, with the hash of the token that a proof of the key must contain.
-    #[doc(hidden)]
     pub fn proved_by(&self) -> Option<(KeyThumbprint, &str)> {
         self.rare.as_deref()?.bound_to.as_ref().map(|(key, hash)| (*key, &*hash.0))
     }
@@ -398,7 +396,6 @@ impl AccessToken {
     ///
     /// # Errors
     /// [`Denial::WrongIssuer`].
-    #[doc(hidden)]
     pub fn own(&self) -> Result<OwnChecked<'_>, Denial> {
         if self.is_ours() { Ok(OwnChecked(self)) } else { Err(Denial::WrongIssuer) }
     }

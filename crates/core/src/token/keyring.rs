@@ -35,7 +35,6 @@ mod folder;
 pub use folder::{NewKeyring, OpenedKeyring};
 
 pub(crate) use public::KeyIdentity;
-#[doc(hidden)]
 pub use public::KeyPrint;
 pub(super) use public::MAX_KID;
 pub use public::VerifyingKey;
@@ -166,67 +165,9 @@ impl Keyring {
         Self::generate(Algorithm::EdDsa)
     }
 
-    /// A key ring from keys that the caller stores.
-    ///
-    /// # Errors
-    /// Two keys have one `kid`.
-    #[doc(hidden)]
-    pub fn from_parts(
-        id: Uuid,
-        signer: SigningKey,
-        verifying: Vec<SigningKey>,
-        refresh: RefreshKeys,
-    ) -> Result<Self, KeyError> {
-        let ring = Self { id, keys: verifying, signer, refresh };
-        let mut kids: Vec<_> = ring.signing_keys().map(SigningKey::kid).collect();
-        kids.sort_unstable();
-        match kids.windows(2).find(|two| two.first() == two.last()) {
-            Some(twice) => Err(KeyError::BadSet(format!("two keys have the kid {:?}", twice.first().unwrap_or(&"")))),
-            None => Ok(ring),
-        }
-    }
-
     /// The key ring's id. All gates that share a store share it.
     pub fn id(&self) -> Uuid {
         self.id
-    }
-
-    /// The key that signs.
-    #[doc(hidden)]
-    pub fn signer(&self) -> &SigningKey {
-        &self.signer
-    }
-
-    /// The key with that name, in any state, to reproduce the signatures of an older key.
-    #[doc(hidden)]
-    pub fn signing_key(&self, kid: &str) -> Option<&SigningKey> {
-        self.signing_keys().find(|k| k.kid() == kid)
-    }
-
-    /// All signing keys, the active one first.
-    #[doc(hidden)]
-    pub fn signing_keys(&self) -> impl Iterator<Item = &SigningKey> {
-        std::iter::once(&self.signer).chain(&self.keys)
-    }
-
-    /// The keys of refresh tokens.
-    #[doc(hidden)]
-    pub fn refresh_keys(&self) -> &RefreshKeys {
-        &self.refresh
-    }
-
-    /// A digest of the keys and their uses, which reveals nothing else: equal for equal key rings.
-    #[doc(hidden)]
-    pub fn fingerprint(&self) -> String {
-        let mut message = b"keyring".to_vec();
-        let kids =
-            self.signing_keys().map(|key| (key.kid(), key.algorithm().to_string(), key.kid() == self.signer.kid()));
-        let mut keys: Vec<_> = kids.collect();
-        keys.sort_unstable();
-        let mut refresh: Vec<_> = self.refresh.ids().map(|id| (id, self.refresh.print(id))).collect();
-        refresh.sort_unstable();
-        message.extend_from_slice(format!("{keys:?} {refresh:?} {}", self.refresh.current()).as_bytes());
-        self.refresh.shared_name(&message).map(|name| URL_SAFE_NO_PAD.encode(name)).unwrap_or_default()
     }
 
     /// The public keys as a JWK set (RFC 7517 §5), for other verifiers of our tokens. It never contains HMAC keys.
@@ -248,6 +189,62 @@ impl Keyring {
         access_expires: crate::clock::Timestamp,
     ) -> Option<String> {
         self.refresh.derive_jti(refresh_key, session, generation, access_expires)
+    }
+}
+
+/// What only our own crates call: docs.rs does not show it.
+#[doc(hidden)]
+impl Keyring {
+    /// A key ring from keys that the caller stores.
+    ///
+    /// # Errors
+    /// Two keys have one `kid`.
+    pub fn from_parts(
+        id: Uuid,
+        signer: SigningKey,
+        verifying: Vec<SigningKey>,
+        refresh: RefreshKeys,
+    ) -> Result<Self, KeyError> {
+        let ring = Self { id, keys: verifying, signer, refresh };
+        let mut kids: Vec<_> = ring.signing_keys().map(SigningKey::kid).collect();
+        kids.sort_unstable();
+        match kids.windows(2).find(|two| two.first() == two.last()) {
+            Some(twice) => Err(KeyError::BadSet(format!("two keys have the kid {:?}", twice.first().unwrap_or(&"")))),
+            None => Ok(ring),
+        }
+    }
+
+    /// The key that signs.
+    pub fn signer(&self) -> &SigningKey {
+        &self.signer
+    }
+
+    /// The key with that name, in any state, to reproduce the signatures of an older key.
+    pub fn signing_key(&self, kid: &str) -> Option<&SigningKey> {
+        self.signing_keys().find(|k| k.kid() == kid)
+    }
+
+    /// All signing keys, the active one first.
+    pub fn signing_keys(&self) -> impl Iterator<Item = &SigningKey> {
+        std::iter::once(&self.signer).chain(&self.keys)
+    }
+
+    /// The keys of refresh tokens.
+    pub fn refresh_keys(&self) -> &RefreshKeys {
+        &self.refresh
+    }
+
+    /// A digest of the keys and their uses, which reveals nothing else: equal for equal key rings.
+    pub fn fingerprint(&self) -> String {
+        let mut message = b"keyring".to_vec();
+        let kids =
+            self.signing_keys().map(|key| (key.kid(), key.algorithm().to_string(), key.kid() == self.signer.kid()));
+        let mut keys: Vec<_> = kids.collect();
+        keys.sort_unstable();
+        let mut refresh: Vec<_> = self.refresh.ids().map(|id| (id, self.refresh.print(id))).collect();
+        refresh.sort_unstable();
+        message.extend_from_slice(format!("{keys:?} {refresh:?} {}", self.refresh.current()).as_bytes());
+        self.refresh.shared_name(&message).map(|name| URL_SAFE_NO_PAD.encode(name)).unwrap_or_default()
     }
 }
 

@@ -245,7 +245,6 @@ impl LiveKeys {
     ///
     /// # Errors
     /// The errors of `Self::recheck`.
-    #[doc(hidden)]
     pub fn holds(&self, key: &KeyPrint, now: Timestamp) -> Result<(), Denial> {
         self.generation_with(key, now).map(drop)
     }
@@ -266,7 +265,6 @@ impl LiveKeys {
 
     /// The refusal of a token whose key is not in the set. `issued_at` is its `iat`, unverified; `leeway` the allowed
     /// difference of the issuer's clock. Asks for an attempt to fetch keys, if one is due.
-    #[doc(hidden)]
     pub fn missing(&self, now: Timestamp, issued_at: Option<Timestamp>, leeway: Duration) -> Denial {
         self.unknown_kids.fetch_add(1, Ordering::Relaxed);
         let mut fetching = self.fetching();
@@ -343,19 +341,16 @@ impl LiveKeys {
     }
 
     /// The clock by which requests judge the keys, once it is known.
-    #[doc(hidden)]
     pub fn clock(&self) -> Option<&Arc<EngineClock>> {
         self.clock.get()
     }
 
     /// Notified when a request wants keys, when the clock is known, and when the keys are dropped.
-    #[doc(hidden)]
     pub fn wants(&self) -> Arc<Notify> {
         Arc::clone(&self.wanted)
     }
 
     /// Does a request wait for an attempt that has not begun?
-    #[doc(hidden)]
     pub fn is_wanted(&self) -> bool {
         self.fetching().is_wanted
     }

@@ -134,26 +134,6 @@ impl Keyring {
         refuse_leftovers(dir).map(|()| None)
     }
 
-    /// Adds the key in the file `from`, and returns its `kid`. An existing key only changes its state. With
-    /// [`KeyState::Signing`] it signs from now on, and the former signing key only verifies.
-    ///
-    /// # Errors
-    /// As [`Keyring::load`]; the file is not a key for `algorithm`, or open to others; the folder cannot be written.
-    #[doc(hidden)]
-    pub fn import(dir: &Path, from: &Path, algorithm: Algorithm, state: KeyState) -> Result<String, KeyError> {
-        let material = KeyMaterial::new(read_secret(from)?.to_vec());
-        add(dir, &material, algorithm, state).map_err(|e| located(from, e))
-    }
-
-    /// Adds a new key, and returns its `kid`. Otherwise like [`Keyring::import`].
-    ///
-    /// # Errors
-    /// As [`Keyring::load`]; the folder cannot be written.
-    #[doc(hidden)]
-    pub fn add(dir: &Path, algorithm: Algorithm, state: KeyState) -> Result<String, KeyError> {
-        add(dir, &KeyMaterial::generate(algorithm)?, algorithm, state)
-    }
-
     /// Makes the key with that name the signing key; the former one only verifies.
     ///
     /// # Errors
@@ -168,12 +148,37 @@ impl Keyring {
         index.write(&folder, dir)
     }
 
+    fn create_in(folder: FolderWriteLock, dir: &Path, algorithm: Algorithm) -> Result<Self, KeyError> {
+        NewKeyring::begin(folder, dir, algorithm)?.publish()
+    }
+}
+
+/// What only our own crates call: docs.rs does not show it.
+#[doc(hidden)]
+impl Keyring {
+    /// Adds the key in the file `from`, and returns its `kid`. An existing key only changes its state. With
+    /// [`KeyState::Signing`] it signs from now on, and the former signing key only verifies.
+    ///
+    /// # Errors
+    /// As [`Keyring::load`]; the file is not a key for `algorithm`, or open to others; the folder cannot be written.
+    pub fn import(dir: &Path, from: &Path, algorithm: Algorithm, state: KeyState) -> Result<String, KeyError> {
+        let material = KeyMaterial::new(read_secret(from)?.to_vec());
+        add(dir, &material, algorithm, state).map_err(|e| located(from, e))
+    }
+
+    /// Adds a new key, and returns its `kid`. Otherwise like [`Keyring::import`].
+    ///
+    /// # Errors
+    /// As [`Keyring::load`]; the folder cannot be written.
+    pub fn add(dir: &Path, algorithm: Algorithm, state: KeyState) -> Result<String, KeyError> {
+        add(dir, &KeyMaterial::generate(algorithm)?, algorithm, state)
+    }
+
     /// Loads the key ring in `dir`, or makes one that is not in force yet: for a gate that shares its store, and may
     /// not be the first. No other process can write into the folder until it is published or dropped.
     ///
     /// # Errors
     /// As [`Keyring::load_or_create`].
-    #[doc(hidden)]
     pub fn load_or_begin(dir: &Path, algorithm: Algorithm) -> Result<OpenedKeyring, KeyError> {
         let index = dir.join(INDEX);
         if is_missing(&index) {
@@ -189,7 +194,6 @@ impl Keyring {
     ///
     /// # Errors
     /// As [`Keyring::load`].
-    #[doc(hidden)]
     pub fn written_at(dir: &Path, kid: &str) -> Result<Option<std::time::SystemTime>, KeyError> {
         let index = Index::read(dir)?;
         let signing = index.signing.iter().find(|key| key.kid == kid).map(|key| &key.file);
@@ -198,10 +202,6 @@ impl Keyring {
         let file = beside(dir, file)?;
         let modified = std::fs::metadata(&file).and_then(|meta| meta.modified());
         modified.map(Some).map_err(|error| io(&file, error))
-    }
-
-    fn create_in(folder: FolderWriteLock, dir: &Path, algorithm: Algorithm) -> Result<Self, KeyError> {
-        NewKeyring::begin(folder, dir, algorithm)?.publish()
     }
 }
 

@@ -136,8 +136,7 @@ pub struct IssuerRules {
     /// The prefix of its subjects, so that they are distinct from other issuers' subjects. Revocations name them
     /// without it.
     pub subject_prefix: Box<str>,
-    /// Is this our own issuer? Its tokens are judged on engine time, and have more claims: see
-    /// [`AccessToken`](crate::token::AccessToken).
+    /// Is this our own issuer? Its tokens are judged on engine time, and have more claims.
     pub ours: bool,
     /// The audience that its tokens need, unless a route says otherwise. The route judges it.
     pub audience: Arc<[Box<str>]>,
@@ -217,20 +216,6 @@ impl IssuerRules {
             introspection: None,
             sessions_seen: Arc::default(),
         }
-    }
-
-    /// [`Self::external`] for an issuer without keys, which is asked about each of its tokens.
-    #[doc(hidden)]
-    pub fn introspected(issuer: impl Into<Arc<str>>, audience: Vec<Box<str>>, introspection: Introspection) -> Self {
-        let rules = Self::external(issuer, audience, IssuerKeys::unknown());
-        Self { keys: Keys::none(), ..rules.introspection(introspection) }
-    }
-
-    /// Asks the issuer about tokens that are not JWTs; its keys verify JWTs.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn introspection(self, introspection: Introspection) -> Self {
-        Self { introspection: Some(Arc::new(introspection)), ..self }
     }
 
     /// Are its JWTs introspected, too?
@@ -378,6 +363,22 @@ impl IssuerRules {
     }
 }
 
+/// What only our own crates call: docs.rs does not show it.
+#[doc(hidden)]
+impl IssuerRules {
+    /// [`Self::external`] for an issuer without keys, which is asked about each of its tokens.
+    pub fn introspected(issuer: impl Into<Arc<str>>, audience: Vec<Box<str>>, introspection: Introspection) -> Self {
+        let rules = Self::external(issuer, audience, IssuerKeys::unknown());
+        Self { keys: Keys::none(), ..rules.introspection(introspection) }
+    }
+
+    /// Asks the issuer about tokens that are not JWTs; its keys verify JWTs.
+    #[must_use]
+    pub fn introspection(self, introspection: Introspection) -> Self {
+        Self { introspection: Some(Arc::new(introspection)), ..self }
+    }
+}
+
 /// The host of an issuer's URL; the whole text if it is no URL.
 pub fn host_of(issuer: &str) -> &str {
     let rest = issuer.split_once("://").map_or(issuer, |(_, rest)| rest);
@@ -410,7 +411,7 @@ pub(super) fn check(issuers: &[IssuerRules]) -> Result<(), RulesError> {
             return refuse("an issuer has no fragment (RFC 8414 §2)");
         }
         if rules.name.is_empty() || (&*rules.name == OWN) != rules.ours {
-            return refuse("an issuer has a name of its own, and \"self\" is ours");
+            return refuse("an issuer needs a name other than \"self\", which is ours");
         }
         if issuers.iter().take(i).any(|other| other.name == rules.name) {
             return refuse("another issuer has the same name");

@@ -75,9 +75,12 @@ impl IssuerKeys {
         keys.ignored = ignored;
         Ok(keys)
     }
+}
 
+/// What only our own crates call: docs.rs does not show it.
+#[doc(hidden)]
+impl IssuerKeys {
     /// The name and algorithm of each key, for an operator.
-    #[doc(hidden)]
     pub fn describe(&self) -> Vec<String> {
         let kid = |key: &VerifyingKey| key.kid().unwrap_or("without kid").to_owned();
         let mut all: Vec<_> = self.all().map(|key| format!("{} ({})", kid(key), key.algorithm())).collect();
@@ -87,7 +90,6 @@ impl IssuerKeys {
 
     /// The keys as a JWK set, each with its algorithm, which [`IssuerKeys::from_published_jwks`] reads as the same
     /// keys.
-    #[doc(hidden)]
     pub fn to_jwks(&self) -> Value {
         let all = self.named.values().chain(&self.same_name).chain(&self.unnamed);
         serde_json::json!({ "keys": all.filter_map(VerifyingKey::published).collect::<Vec<_>>() })
