@@ -12,7 +12,7 @@
 //! | 5 | signature | `Signature` |
 //! | 6 | `htm` is the method | `Method` |
 //! | 7 | `htu` is the URL, as the client sees it | `Url` |
-//! | 8 | `iat` is near, and not before the start of this process | `Time`, `BeforeStart` |
+//! | 8 | `iat` is close to now, and not before the start of this process | `Time`, `BeforeStart` |
 //! | 9 | `nonce` is ours, if one is required | `Nonce` |
 //! | 10 | `ath` is the hash of the token | `Token` |
 //! | 11 | the key is the token's | [`Denial::OtherKey`] |

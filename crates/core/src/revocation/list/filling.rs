@@ -86,7 +86,7 @@ impl ListFilling {
         self.waiting.add(&self.list, revocation);
     }
 
-    /// A share of the filling for one of this many threads.
+    /// The part of the filling that one of `threads` threads does.
     pub fn share(&self, threads: usize) -> ListShare<'_> {
         ListShare {
             list: &self.list,

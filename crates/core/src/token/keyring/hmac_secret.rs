@@ -131,7 +131,7 @@ mod tests {
         for (name, bytes) in forms {
             for ending in ["", "\n", "\r\n"] {
                 let mut bytes = bytes.clone();
-                // A raw point with a newline is 66 bytes without a recognisable form.
+                // A raw point and a newline are 66 bytes that look like no key format.
                 if name != "point" {
                     bytes.extend(ending.as_bytes());
                 }
