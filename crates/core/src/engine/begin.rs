@@ -99,8 +99,7 @@ impl Engine {
                 access_ttl: login.access_ttl,
                 profile: login.profile,
                 origin: login.origin,
-                // A stamp that the shared store made before the password check is earlier than any event that may end
-                // the session.
+                // A stamp that the shared store made before the password check precedes all that may end the session.
                 stamped: self.store.shared().map(|_| asked),
                 checked: Some(CheckedUser {
                     directory: directory.as_ref(),
@@ -164,7 +163,7 @@ impl Engine {
         };
         // Such a subject would look like a client's, or could not be sent in a header (requirements J9, R21).
         if !crate::directory::is_valid_subject(&user.subject) {
-            let problem = "the directory named a user whose subject no user may have".to_owned();
+            let problem = "the directory returned a user whose subject is not allowed".to_owned();
             return Err(noted(DirectoryError::Entry(problem)).into());
         }
         Ok(user)
