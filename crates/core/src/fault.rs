@@ -158,7 +158,7 @@ pub enum Fault {
     #[error("the directory failed")]
     Directory(#[source] DirectoryError),
     /// A clock is wrong. The gate mints no token until it is right.
-    #[error("the clock is wrong: no token is minted until it is right")]
+    #[error("a clock is wrong: no token is minted until it is corrected")]
     Clock,
     /// Other gates share the store, and this one has had no answer from it for too long. It mints no token until the
     /// store answers.
@@ -182,7 +182,7 @@ pub enum Fault {
     #[error("a key could not sign: {0}")]
     Signing(&'static str),
     /// Other requests changed the session at every attempt.
-    #[error("the session changed during every attempt")]
+    #[error("other requests changed the session at every attempt")]
     Contention,
     /// The provider behind a relay gave no answer, or none that can be passed on.
     #[error("the provider behind the relay: {reason}")]

@@ -135,7 +135,7 @@ fn objection(mode: u32, owner: u32, us: u32, group_is_ours: bool, is_of_its_fold
     }
     if mode & 0o040 != 0 && !group_is_ours {
         return Some(Objection::Mode(format!(
-            "its mode {mode:03o} lets a group read it of which this process is no member"
+            "its mode {mode:03o} lets a group read it, and this process is not in that group"
         )));
     }
     None

@@ -170,7 +170,7 @@ pub fn denied(denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
         Class::CrossOrigin => problem(StatusCode::FORBIDDEN, Some("the request came from another site")),
         Class::BadToken(_) if denial == Denial::InsufficientAuthentication => asked.another_login(),
         Class::BadToken(TokenFlaw::Expired) if denial == Denial::TokenTooOld => {
-            asked.invalid_token("the access token is too old for this; refresh it")
+            asked.invalid_token("the access token is too old for this request; refresh it")
         }
         Class::BadToken(TokenFlaw::Expired) => asked.invalid_token("the access token expired"),
         Class::BadToken(TokenFlaw::Malformed | TokenFlaw::Unproved | TokenFlaw::Proved) => {
@@ -214,7 +214,7 @@ pub fn denied_grpc(denial: Denial) -> Reply {
         Class::NotFound(_) | Class::WrongMethod | Class::UnknownHost | Class::Tunnel => {
             (GrpcCode::Unimplemented, "no such method")
         }
-        Class::Limited(_) | Class::TooLarge => (GrpcCode::ResourceExhausted, "too much, or too often"),
+        Class::Limited(_) | Class::TooLarge => (GrpcCode::ResourceExhausted, "a limit was exceeded"),
         Class::Unavailable(_) => (GrpcCode::Unavailable, "nothing was decided; try the same again"),
         Class::Head(_)
         | Class::Request(_)

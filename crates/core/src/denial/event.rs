@@ -40,7 +40,7 @@ impl EventFlaw {
         match self {
             Self::Request(what) => what,
             Self::Key => "no key of the issuer signed it",
-            Self::Issuer => "it is of another issuer",
+            Self::Issuer => "it is from another issuer",
             Self::Audience => "it is for another audience",
             Self::Authentication => "the sender's token is not good",
         }

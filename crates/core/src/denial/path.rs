@@ -45,7 +45,7 @@ impl PathError {
             Self::Hidden => "the path escapes a control character or a backslash",
             Self::Utf8 => "the path does not decode to UTF-8",
             Self::DotSegment => "the path has a dot segment",
-            Self::DoubleEncoding => "the path is escaped more than once around something forbidden",
+            Self::DoubleEncoding => "the path has nested escapes of a forbidden character",
             Self::EncodedSlash => "the path has an encoded slash",
             Self::NotCanonical => {
                 "the path has a non-canonical spelling: it escapes a character that needs no escape, lacks one that is \

@@ -22,7 +22,7 @@ const fn bad_request(detail: &'static str, summary: &'static str) -> Class {
 const fn unframed() -> Class {
     Class::Head(BadHead {
         status: StatusCode::BAD_REQUEST,
-        detail: Some("a body has a length, or comes in chunks, once"),
+        detail: Some("the body must have one length, or be chunked"),
         summary: "the body is framed twice",
         closes: true,
     })

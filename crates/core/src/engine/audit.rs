@@ -73,7 +73,7 @@ pub(super) fn rate_limited(limit: &str, held_up: &HeldUp, origin: &Origin) {
         rotogate.account = account.as_deref(),
         rotogate.client.id = client.as_deref(),
         client.address = address(origin),
-        "attempt held up by a limit",
+        "attempt refused by a limit",
     );
 }
 
@@ -222,7 +222,7 @@ pub(super) fn notice_refused(issuer: &str, protocol: EventProtocol, flaw: EventF
         reason = flaw.word(),
         why = flaw.what(),
         client.address = address(origin),
-        "notice of another issuer refused: nothing ends by it",
+        "notice of another issuer refused: it ends nothing",
     );
 }
 

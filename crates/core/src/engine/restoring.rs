@@ -75,15 +75,15 @@ impl Engine {
         self.written.distrust(self.clock.source().monotonic());
         if revocations == 0 && sessions == 0 {
             tracing::info!(
-                "the store may have lost writes, and lacks nothing that this gate knows; no token is minted until the other \
-                 gates have looked, too"
+                "the store may have lost writes, but lacks nothing that this gate knows; no token is minted until the other \
+                 gates have checked, too"
             );
         } else {
             tracing::error!(
                 revocations,
                 sessions,
-                "the store has lost writes: what it lacked of what this gate knew was written back; no token is minted until \
-                 the others have, too"
+                "the store has lost writes: this gate has written back what was missing; no token is minted until the others \
+                 have, too"
             );
         }
         self.restoring.phase.store(WAITING, Ordering::Release);

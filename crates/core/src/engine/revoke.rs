@@ -273,7 +273,7 @@ impl Engine {
         let keyring = self.keyring();
         let named = |message: &[u8]| {
             let name = keyring.refresh_keys().shared_name(message);
-            name.ok_or(Fault::Signing("no refresh key names what changed"))
+            name.ok_or(Fault::Signing("there is no refresh key for the name of the change"))
         };
         let state = after.map(User::login_state);
         let name = named(format!("changed user {subject}").as_bytes())?;

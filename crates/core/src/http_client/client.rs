@@ -305,7 +305,7 @@ impl HttpClient {
         let (parts, body) = response.into_parts();
         let status = parts.status;
         if status.is_informational() {
-            return failed(FetchErrorKind::Http, format!("answered {status}, which ends no request"));
+            return failed(FetchErrorKind::Http, format!("answered {status}, which is no final status"));
         }
         if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
             let location = parts.headers.get(header::LOCATION).and_then(|value| Uri::try_from(value.as_bytes()).ok());

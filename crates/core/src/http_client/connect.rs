@@ -67,7 +67,9 @@ impl fmt::Display for NoAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unresolved(error) => write!(f, "the name cannot be resolved: {error}"),
-            Self::Refused(address) => write!(f, "the name resolves to {address}, which must not be connected to"),
+            Self::Refused(address) => {
+                write!(f, "the name resolves to {address}, an address that the gate must not connect to")
+            }
         }
     }
 }

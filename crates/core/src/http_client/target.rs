@@ -27,7 +27,7 @@ pub enum BadTarget {
     #[error("expected a URL such as https://id.example.com/path")]
     Malformed,
     /// The scheme is another one, or `http` to another machine.
-    #[error("expected https; http is for localhost and loopback addresses alone")]
+    #[error("expected https; http is only for localhost and loopback addresses")]
     Scheme,
     /// The URL contains a name and password, or a fragment.
     #[error("expected a URL without user, password and fragment")]

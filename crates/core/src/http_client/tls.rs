@@ -62,7 +62,7 @@ impl Tls {
                     .map_err(|_| in_client_cert("the key file holds no private key in PEM".to_owned()))?;
                 builder
                     .with_client_auth_cert(chain, key)
-                    .map_err(|error| in_client_cert(format!("certificate and key do not go together: {error}")))?
+                    .map_err(|error| in_client_cert(format!("certificate and key do not match: {error}")))?
             }
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];

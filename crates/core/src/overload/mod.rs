@@ -125,15 +125,15 @@ impl Refusal {
     /// The text of the reply.
     pub const fn why(self) -> &'static str {
         match self {
-            Self::Requests => "too many requests are under way",
-            Self::Address => "too many requests from this address are under way",
-            Self::Caller => "too many requests of this caller are under way",
+            Self::Requests => "too many requests are in progress",
+            Self::Address => "too many requests from this address are in progress",
+            Self::Caller => "too many requests of this caller are in progress",
             Self::Bodies => "too many requests wait for their body",
             Self::Streams => "too many streams are open",
             Self::Tunnels => "too many upgraded connections are open",
             #[cfg(feature = "kuzzle")]
             Self::Sockets => "too many connections without a token are open",
-            Self::Buffered => "too many bytes wait",
+            Self::Buffered => "too many bytes are buffered",
         }
     }
 }

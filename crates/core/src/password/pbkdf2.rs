@@ -158,7 +158,7 @@ pub(super) fn parse_spring(encoder: &str, rest: &str, spring: &Spring) -> Result
     let (bits, salt_length, default) = match encoder {
         "pbkdf2" => (160, 8, 185_000),
         "pbkdf2@SpringSecurity_v5_8" => (256, 16, 310_000),
-        _ => return Err(BadHash("an encoder of Spring that is not known")),
+        _ => return Err(BadHash("an unknown encoder of Spring")),
     };
     let bytes = unhex(rest).ok_or(BROKEN)?;
     let (salt, output) = bytes.split_at_checked(salt_length).filter(|(_, output)| output.len() == 32).ok_or(BROKEN)?;

@@ -301,7 +301,7 @@ fn parse(text: &str, accepted: &Accepted) -> Result<HashScheme, BadHash> {
          docs/users.md lists",
     );
     if text.len() > MAX_TEXT {
-        return Err(BadHash("longer than any hash that is accepted"));
+        return Err(BadHash("longer than any accepted hash"));
     }
     // Spring: the name of the encoder in braces.
     if let Some((encoder, rest)) = text.strip_prefix('{').and_then(|rest| rest.split_once('}')) {
@@ -310,7 +310,7 @@ fn parse(text: &str, accepted: &Accepted) -> Result<HashScheme, BadHash> {
             "argon2" => Argon2Hash::parse(rest, &super::argon::IMPORTED).map(HashScheme::Argon2),
             "pbkdf2" => pbkdf2::parse_spring(encoder, rest, &accepted.spring).map(HashScheme::Pbkdf2),
             "scrypt" => scrypt::parse_spring(rest).map(HashScheme::Scrypt),
-            _ => Err(BadHash("an encoder of Spring that is not accepted: it does not hash, or without a salt")),
+            _ => Err(BadHash("an encoder of Spring that is not accepted: it does not hash, or uses no salt")),
         };
     }
     // Django: the name of the hasher, without a dollar sign before it.
@@ -332,7 +332,7 @@ fn parse(text: &str, accepted: &Accepted) -> Result<HashScheme, BadHash> {
     match id {
         "argon2id" | "argon2i" => Argon2Hash::parse(text, &super::argon::IMPORTED).map(HashScheme::Argon2),
         "2a" | "2b" | "2y" => bcrypt::parse(text).map(HashScheme::Bcrypt),
-        "2x" => Err(BadHash("bcrypt 2x, which a flaw of its maker made; it is not accepted")),
+        "2x" => Err(BadHash("bcrypt 2x, which a faulty implementation made; it is not accepted")),
         "bcrypt-sha256" => bcrypt::parse_passlib_sha256(rest).map(HashScheme::Bcrypt),
         "pbkdf2" => pbkdf2::parse_passlib(160, rest).map(HashScheme::Pbkdf2),
         "pbkdf2-sha256" => pbkdf2::parse_passlib(256, rest).map(HashScheme::Pbkdf2),

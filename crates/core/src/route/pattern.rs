@@ -49,14 +49,14 @@ pub(super) fn parse(pattern: &str) -> Result<Vec<Segment<'_>>, String> {
                 Some(_) | None => return Err(foreign(&format!("{text:?} has no name of letters, digits and `_`"))),
             },
             None if text.contains(['{', '}']) => {
-                let what = "a parameter is a whole segment, and a brace that is meant is written %7B or %7D";
+                let what = "a parameter is a whole segment; write a literal brace as %7B or %7D";
                 return Err(foreign(what));
             }
             // Other proxies' notations. Taken literally they would match nothing, and a less specific route would serve
             // the paths that they should protect.
             None if text.contains('*') => {
                 return Err(foreign(
-                    "`*` stands for nothing here: {name} is one segment, a trailing {*rest} all the rest",
+                    "`*` is no wildcard here: {name} matches one segment, a trailing {*rest} the rest",
                 ));
             }
             None if text.starts_with(':') => return Err(foreign("a parameter is written in braces")),
@@ -107,7 +107,7 @@ fn check_plain(text: &str, is_last: bool) -> Result<(), String> {
     match CanonicalPath::parse(&path) {
         Ok(canonical) if canonical.is_rewritten() => {
             let canonical = canonical.as_str().trim_start_matches('/');
-            Err(format!("it never matches: the canonical spelling of {text:?} is {canonical:?}"))
+            Err(format!("it never matches: the canonical form of {text:?} is {canonical:?}"))
         }
         Ok(_) => Ok(()),
         Err(error) => Err(format!("it never matches: {error}")),

@@ -17,13 +17,13 @@ const ROOM: usize = 512;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BrokenSeal {
     /// It has no seal.
-    #[error("it has no seal: no gate of this release wrote it, or something else changed it since")]
+    #[error("it has no seal: no gate of this release wrote it, or another program has changed it")]
     Missing,
     /// The key ring has no refresh secret with this id.
     #[error("its seal is of refresh secret {0}, which this gate does not have: see rotogate keys list --refresh")]
     UnknownKey(u8),
     /// The seal belongs to another content.
-    #[error("its seal is of another content: something that has no key of the gates wrote it")]
+    #[error("its seal is for other content: a program without a key of the gates wrote it")]
     Wrong,
 }
 

@@ -449,7 +449,7 @@ impl TokenChecker {
         let is_before = |at| begun.is_none_or(|begun| begun <= at);
         match facts.session {
             Some((id, _)) if list.minimum(id) == REVOKED => "its session has ended",
-            _ if is_before(list.not_before(facts.issuer, "", None)) => "everything up to a moment after it was revoked",
+            _ if is_before(list.not_before(facts.issuer, "", None)) => "all tokens up to a later time were revoked",
             _ if is_before(list.not_before(facts.issuer, facts.subject, None)) => {
                 "everything of its subject was revoked"
             }

@@ -72,7 +72,7 @@ impl managed::Manager for MysqlConnector {
 
 fn fault(error: &mysql_async::Error) -> SourceError {
     let mysql_async::Error::Server(refused) = error else {
-        return SourceError::new(Cause::Connect, format!("no connection to MySQL: {error}"));
+        return SourceError::new(Cause::Connect, format!("cannot connect to MySQL: {error}"));
     };
     let cause = match refused.code {
         code::ACCESS_DENIED | code::ACCESS_DENIED_DATABASE => Cause::Credentials,

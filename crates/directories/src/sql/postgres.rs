@@ -67,7 +67,7 @@ fn fault(error: &tokio_postgres::Error) -> SourceError {
         return SourceError::new(cause_of(state), format!("{} (SQLSTATE {state})", refused.message()));
     }
     let reason = error.source().map_or_else(|| error.to_string(), ToString::to_string);
-    SourceError::new(Cause::Connect, format!("no connection to PostgreSQL: {reason}"))
+    SourceError::new(Cause::Connect, format!("cannot connect to PostgreSQL: {reason}"))
 }
 
 fn cause_of(state: &str) -> Cause {

@@ -57,7 +57,7 @@ impl KeptKeySet {
         stale_for: std::time::Duration,
     ) -> Result<std::time::Duration, String> {
         if self.fetched_at > now.plus(MAX_JUMP) {
-            return Err("its time is in the future".to_owned());
+            return Err("it was stored at a time in the future".to_owned());
         }
         let rest = stale_for.saturating_sub(now.since(self.fetched_at));
         if rest.is_zero() { Err("it is older than stale_for".to_owned()) } else { Ok(rest) }
@@ -163,7 +163,7 @@ impl KeySetStore for KeySetFolder {
 }
 
 fn damaged(file: &Path) -> io::Error {
-    let message = format!("{}: is no kept key set: remove it, it is written again", file.display());
+    let message = format!("{}: is no stored key set; remove it, and the gate writes it again", file.display());
     io::Error::new(io::ErrorKind::InvalidData, message)
 }
 

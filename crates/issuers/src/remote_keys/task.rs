@@ -277,7 +277,7 @@ impl Task {
     /// The keys of a stored set, and their validity.
     fn judge(&self, kept: &KeptKeySet) -> Result<(IssuerKeys, Validity), String> {
         if kept.issuer != self.issuer.issuer || kept.source != self.issuer.source() {
-            return Err("they are of another url or source".to_owned());
+            return Err("they are from another url or source".to_owned());
         }
         let now = self.shared.clock().now();
         let usable_for = kept.usable_for(self.shared.clock().wall(), self.issuer.fetch.stale_for)?;

@@ -113,7 +113,7 @@ impl VerifyingKey {
         match part.tag() {
             "PUBLIC KEY" | "RSA PUBLIC KEY" => {}
             "CERTIFICATE" => {
-                return Err(refuse("a certificate; take the key out of it: openssl x509 -pubkey -noout -in FILE"));
+                return Err(refuse("a certificate; extract its key: openssl x509 -pubkey -noout -in FILE"));
             }
             _ => return Err(refuse("not a public key")),
         }
@@ -161,7 +161,6 @@ impl VerifyingKey {
     }
 
     /// The digest that identifies the key.
-    #[doc(hidden)]
     pub fn print(&self) -> KeyPrint {
         self.identity.print
     }

@@ -195,7 +195,7 @@ impl Signed<'_> {
         let event = event.as_object().ok_or(malformed("an event is an object"))?;
         if kind != SESSION_REVOKED {
             let state = event.get("state").and_then(Value::as_str);
-            tracing::info!(issuer = %rules.name, kind, jti, state, "security event noted: nothing ends by it");
+            tracing::info!(issuer = %rules.name, kind, jti, state, "security event noted: it ends nothing");
             return Ok(Ended::Nothing);
         }
         let subject = claims.get("sub_id").and_then(Value::as_object).ok_or(malformed("no sub_id"))?;
