@@ -39,7 +39,7 @@ use crate::gate::{BuildError, GateBuilder};
 ///
 /// To issue tokens as well, take the [`GateBuilder`]: [`into_builder`](Self::into_builder).
 #[derive(Debug)]
-#[must_use = "it does nothing until it is built"]
+#[must_use = "a resource server does nothing until it is built"]
 pub struct ResourceServer {
     first: TrustedIssuer,
     others: Vec<TrustedIssuer>,

@@ -67,7 +67,7 @@ impl Gate {
         let mut rules = Vec::new();
         rules.push(match held_up {
             Some(denial) => RuleVerdict::fail(Rule::Limit, denial.to_string()),
-            None => RuleVerdict::ok(Rule::Limit, "no rate of [limits] holds it up"),
+            None => RuleVerdict::ok(Rule::Limit, "no rate of [limits] refuses it"),
         });
         rules.push(match explained.named {
             Some((id, generation)) => RuleVerdict::ok(
@@ -82,15 +82,15 @@ impl Gate {
                 RuleVerdict::fail(Rule::Session, format!("{why}; the session is {}", told(session)))
             }
             (Some(session), _) => RuleVerdict::ok(Rule::Session, told(session)),
-            (None, _) if explained.named.is_none() => RuleVerdict::skip(Rule::Session, "the token names none"),
+            (None, _) if explained.named.is_none() => RuleVerdict::skip(Rule::Session, "the token names no session"),
             (None, Some(_)) => RuleVerdict::fail(Rule::Session, "there is no such session, or the token is not of it"),
-            (None, None) => RuleVerdict::skip(Rule::Session, "it was not looked for"),
+            (None, None) => RuleVerdict::skip(Rule::Session, "the session was not read"),
         });
         rules.push(match &explained.decided {
             Ok(decision) if denial_of(*decision).is_none() => RuleVerdict::ok(Rule::Rotation, row(*decision)),
             Ok(decision) => RuleVerdict::fail(Rule::Rotation, row(*decision)),
             Err(Error::Failed(fault)) => RuleVerdict::fail(Rule::Rotation, fault.to_string()),
-            Err(Error::Denied(_)) => RuleVerdict::skip(Rule::Rotation, "the table is not asked"),
+            Err(Error::Denied(_)) => RuleVerdict::skip(Rule::Rotation, "the table was not used"),
         });
         Explanation {
             decision: match (outcome.is_served(), outcome.is_refusal()) {
@@ -168,8 +168,10 @@ fn row(decision: Decision) -> String {
         Decision::Revoked(SessionEnd::UserInactive) => "the user is disabled, gone, or in another account".to_owned(),
         Decision::Revoked(SessionEnd::Elsewhere) => "the issuer that vouched for the login ended it".to_owned(),
         Decision::Revoked(SessionEnd::Record | SessionEnd::List) => "the session has ended".to_owned(),
-        Decision::Expired(_) => "the session has outlived its time".to_owned(),
-        Decision::Ahead { fast_forward: true } => "ahead of the store: the session goes on from this token".to_owned(),
+        Decision::Expired(_) => "the session has exceeded a lifetime".to_owned(),
+        Decision::Ahead { fast_forward: true } => {
+            "ahead of the store: the session continues from this token".to_owned()
+        }
         Decision::Ahead { fast_forward: false } => "ahead of the store: refused".to_owned(),
         Decision::Rotate => "the current generation: a new pair of tokens".to_owned(),
         Decision::Replay => "the previous generation within grace: the current pair again".to_owned(),

@@ -94,7 +94,7 @@ impl FaultLog {
                 Count::Over(reason) => tracing::info!(
                     target: "rotogate::fault",
                     reason,
-                    "requests are decided: no fault of this kind for a minute"
+                    "requests are decided again: no fault of this kind for a minute"
                 ),
             }
         }

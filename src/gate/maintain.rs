@@ -81,11 +81,11 @@ async fn follow(gate: Weak<Running>, mut feed: Box<dyn Feed>) {
             Err(error) => match not_followed.due(&gate) {
                 Some(Severity::Late) => tracing::warn!(
                     error = ?Chain(&error),
-                    "the store cannot be followed just now: revocations of other gates come late; retrying"
+                    "the store cannot be followed just now: revocations of other gates arrive late; retrying"
                 ),
                 Some(Severity::Failing) => tracing::error!(
                     error = ?Chain(&error),
-                    "the store cannot be followed: revocations of other gates do not come here; retrying"
+                    "the store cannot be followed: revocations of other gates are not received; retrying"
                 ),
                 None => {}
             },
@@ -174,8 +174,8 @@ async fn watch_store(gate: Weak<Running>) {
         };
         let before = gate.unfit_store.swap(unfit.clone().map(Arc::new));
         match (before, unfit) {
-            (None, Some(why)) => tracing::error!(why, "the store is not fit any more: this gate is not ready"),
-            (Some(_), None) => tracing::info!("the store is fit again"),
+            (None, Some(why)) => tracing::error!(why, "the store is no longer suitable: this gate is not ready"),
+            (Some(_), None) => tracing::info!("the store is suitable again"),
             _ => {}
         }
     }
@@ -223,7 +223,7 @@ async fn tick(gate: Weak<Running>) {
         let now = gate.engine.freshness();
         if now != before {
             match now {
-                Freshness::Fresh => tracing::info!("the store was heard of again: tokens are accepted and minted"),
+                Freshness::Fresh => tracing::info!("the store answers again: tokens are accepted and minted"),
                 // `restore` logs it.
                 Freshness::Restoring => {}
                 Freshness::Degraded => tracing::error!(

@@ -63,7 +63,7 @@ pub(super) fn ready(
             return Err(BuildError::Resource { path: resource.path, why });
         }
         if all.iter().any(|other| other.path == resource.path) {
-            return Err(BuildError::Resource { path: resource.path, why: "it is there twice" });
+            return Err(BuildError::Resource { path: resource.path, why: "it is described twice" });
         }
         let url = resource.url(public_url);
         let own = [issuer.to_owned()];
@@ -95,7 +95,7 @@ pub(super) fn ready(
     for route in routes {
         let Some(path) = &route.policy.resource else { continue };
         let Some(resource) = all.iter().find(|resource| resource.path == *path) else {
-            return Err(BuildError::Resource { path: path.clone(), why: "a route names it, and it is not described" });
+            return Err(BuildError::Resource { path: path.clone(), why: "a route names it, but it is not described" });
         };
         if !route.policy.audiences.contains(&resource.url) {
             route.policy.audiences.push(resource.url.clone());

@@ -145,15 +145,17 @@ pub(in crate::dialect) fn denied(denial: Denial, asks_for_basic: bool) -> Reply 
         Class::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, "invalid_request", "use POST"),
         Class::Client => {
             let status = if asks_for_basic { StatusCode::UNAUTHORIZED } else { StatusCode::BAD_REQUEST };
-            (status, "invalid_client", "the client is unknown, or did not authenticate as it must")
+            (status, "invalid_client", "the client is unknown, or did not authenticate")
         }
-        Class::ClientNotAllowed => {
-            (StatusCode::BAD_REQUEST, "unauthorized_client", "the client may not use this grant, or not on this token")
-        }
+        Class::ClientNotAllowed => (
+            StatusCode::BAD_REQUEST,
+            "unauthorized_client",
+            "the client may not use this grant, or not with this token",
+        ),
         Class::GrantType => {
             (StatusCode::BAD_REQUEST, "unsupported_grant_type", "this endpoint does not serve the grant type")
         }
-        Class::Lifetime => (StatusCode::BAD_REQUEST, "invalid_request", "the lifetime asked for is too long"),
+        Class::Lifetime => (StatusCode::BAD_REQUEST, "invalid_request", "the requested lifetime is too long"),
         Class::Scope => {
             (StatusCode::BAD_REQUEST, "invalid_scope", "the scope is malformed, or goes beyond what may be granted")
         }
@@ -209,7 +211,10 @@ pub(super) fn failed(fault: &Fault) -> Reply {
 fn unavailable(wait: Duration) -> Reply {
     let mut reply = json(
         StatusCode::SERVICE_UNAVAILABLE,
-        &Refusal { error: "temporarily_unavailable", error_description: "not done for certain; try the same again" },
+        &Refusal {
+            error: "temporarily_unavailable",
+            error_description: "the result is not certain; repeat the request",
+        },
     );
     retry_after(&mut reply, wait);
     reply

@@ -49,7 +49,7 @@ pub(super) fn clients(clients: &[Client], endpoints: &[Endpoint]) -> Result<(), 
     let mut known = HashSet::new();
     for client in clients {
         if !is_name(&client.id) {
-            return refuse(&client.id, "its id cannot stand in a token");
+            return refuse(&client.id, "its id cannot be in a token");
         }
         if !known.insert(&*client.id) {
             return refuse(&client.id, "it is registered twice");
@@ -92,7 +92,7 @@ pub(in crate::gate) fn assertion(keyring: &Keyring) -> Result<(), BuildError> {
     match keyring.signer().algorithm() {
         algorithm if can_sign_assertions(algorithm) => Ok(()),
         algorithm => Err(BuildError::Assertion(format!(
-            "the signing key is of {algorithm}, a shared secret, which no upstream can verify with; sign with EdDSA, ES256 or RS256"
+            "the signing key is for {algorithm}, a shared secret that no upstream can verify with; sign with EdDSA, ES256 or RS256"
         ))),
     }
 }

@@ -115,7 +115,7 @@ fn close_frame(why: &LeaseEnd, mask: Option<[u8; 4]>) -> Vec<u8> {
         LeaseEnd::Denied(_) => (1008_u16, "the access token is no longer good"),
         // Registered with IANA: try again later.
         LeaseEnd::Undecided(_) => (1013, "the access token cannot be checked at this moment"),
-        LeaseEnd::MaxStream => (1012, "open for as long as a connection may be"),
+        LeaseEnd::MaxStream => (1012, "open for the longest time allowed"),
         LeaseEnd::Closing => (1001, "the gate stops"),
     };
     let payload = code.to_be_bytes().into_iter().chain(reason.bytes());

@@ -108,12 +108,12 @@ impl<'a, M> Described<'a, M> {
         let why = match (&self.found, rule) {
             _ if self.asked.is_some() && policy.preflight_to_upstream => "a CORS preflight, which the upstream answers",
             _ if policy.auth == Auth::None => "the route asks for no token",
-            (Err(_), _) => "there is not exactly one credential that the route accepts",
+            (Err(_), _) => "the request does not have exactly one credential that the route accepts",
             (Ok(None), _) => "no token was sent",
-            (Ok(Some(_)), Rule::Origin) => "the token came in no cookie",
+            (Ok(Some(_)), Rule::Origin) => "the token did not come in a cookie",
             (Ok(Some(_)), Rule::Limit) => "the token was examined before",
-            (Ok(Some(_)), Rule::Role | Rule::StepUp) if self.heard.token.is_some() => "the route asks for none",
-            (Ok(Some(_)), _) => "not judged: nothing is known of the token",
+            (Ok(Some(_)), Rule::Role | Rule::StepUp) if self.heard.token.is_some() => "the route requires none",
+            (Ok(Some(_)), _) => "not judged: the token could not be read",
         };
         why.to_owned()
     }
@@ -136,7 +136,7 @@ impl<'a, M> Described<'a, M> {
                 (None, None) => String::new(),
             },
             Rule::Credential => self.place().to_owned(),
-            Rule::Origin => "the request may bring a cookie".to_owned(),
+            Rule::Origin => "the request may use a cookie".to_owned(),
             Rule::Limit => "tokens of this address are examined".to_owned(),
             Rule::Key => self.key(),
             Rule::Signature => match &self.asked_about {
@@ -147,12 +147,14 @@ impl<'a, M> Described<'a, M> {
                 Some(token) => self.claims_of(token),
                 None => format!("type and times are good{}", self.note()),
             },
-            Rule::Revocation => "no entry of the token, its session, subject or client, or of all".to_owned(),
+            Rule::Revocation => {
+                "no revocation of the token, its session, subject or client, or of everything".to_owned()
+            }
             Rule::Proof => token.map(bindings_of).unwrap_or_default(),
             Rule::Issuer => token.map(|token| token.issuer_name().to_string()).unwrap_or_default(),
             Rule::Audience => token.map(|token| token.audience.join(" ")).unwrap_or_default(),
             Rule::Scope => match self.asked_scopes() {
-                asked if asked.is_empty() => "the route asks for none".to_owned(),
+                asked if asked.is_empty() => "the route requires none".to_owned(),
                 asked => format!("route asks {asked}; token has {}", self.scope()),
             },
             Rule::Role => self.roles(),
@@ -173,8 +175,8 @@ impl<'a, M> Described<'a, M> {
             }
             (Rule::Credential, _, _) => two(denial, &self.parts.headers),
             (Rule::Origin, _, _) => {
-                "the token came in a cookie, and neither Origin nor Sec-Fetch-Site says that one of our own pages sent the \
-                 request"
+                "the token came in a cookie, and neither Origin nor Sec-Fetch-Site proves that a page of an allowed origin \
+                 sent the request"
                     .to_owned()
             }
             (Rule::Key, _, _) => format!("{}: {denial}", self.key()),
@@ -190,7 +192,7 @@ impl<'a, M> Described<'a, M> {
                 format!("{denial}{why}{}", self.note())
             }
             (_, Denial::RevocationsUnavailable(_), _) => {
-                "the revocations of other gates were not heard of for too long".to_owned()
+                "there was no news of other gates' revocations for too long".to_owned()
             }
             (Rule::Revocation, _, Some(token)) => self.layer.gate.0.checker.revoked_by(token).to_owned(),
             (_, Denial::UnprovedBinding, None) => {
