@@ -1,4 +1,4 @@
-//! Time, as the gate sees it: [`TimeSource`] reads the clocks of the machine, and a test moves its own.
+//! Time as the gate sees it: [`TimeSource`] reads the machine's clocks; in a test, `ManualTime` is set by hand.
 //!
 //! ```
 //! use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The users. The gate asks a [`Directory`] at a login, and again at each refresh.
+//! The users. The gate asks a [`Directory`] at each login and each refresh.
 //!
 //! ```
 //! use rotogate::SecretString;
@@ -29,8 +29,8 @@
 #[doc(inline)]
 pub use rotogate_core::directory::{Directory, DirectoryError, LoginRequest, PasswordMark, User};
 
-/// Hashes of passwords for a directory of your own: argon2id, a bounded number at once, away from the threads that serve
-/// requests. Known and unknown users take the same work.
+/// Password hashes for a directory of your own: argon2id, with a bounded number of runs at once, on threads that serve
+/// no requests. Known and unknown users cost the same work.
 ///
 /// ```
 /// use rotogate::SecretString;
@@ -47,8 +47,8 @@ pub use rotogate_core::directory::{Directory, DirectoryError, LoginRequest, Pass
 /// # let _ = is_right;
 /// ```
 ///
-/// One run takes tens of milliseconds in a release build, and more than a second without optimisation. In a development
-/// build, optimise dependencies: `[profile.dev.package."*"]` with `opt-level = 1` in your `Cargo.toml`.
+/// One hash takes tens of milliseconds in a release build, and more than a second without optimisation. In a
+/// development build, optimise dependencies: `[profile.dev.package."*"]` with `opt-level = 1` in your `Cargo.toml`.
 #[cfg(feature = "passwords")]
 pub mod password {
     #[doc(inline)]

@@ -1,5 +1,5 @@
-//! Proofs of possession (RFC 9449, DPoP): a token that is bound to a key is good only with a proof that the key signed for
-//! this one request.
+//! Proofs of possession (RFC 9449, DPoP): a token that is bound to a key is good only with a proof for this one
+//! request, signed with that key.
 //!
 //! ```
 //! use rotogate::dpop::DpopSettings;

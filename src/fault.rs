@@ -1,4 +1,4 @@
-//! Faults: failures on our side. Nothing was decided and nothing consumed, so the reply to a fault is 503 with
+//! Faults: failures on our side. The gate decided nothing and consumed nothing, so the reply to a fault is 503 with
 //! `Retry-After`, never a refusal.
 //!
 //! ```
@@ -15,4 +15,4 @@
 //! ```
 
 #[doc(inline)]
-pub use rotogate_core::fault::{DirectoryError, Error, Fault, StoreError, WriteOutcome};
+pub use rotogate_core::fault::{Error, Fault};

@@ -1,9 +1,9 @@
 //! rotogate validates bearer tokens on requests before they reach a service, and answers the refresh route itself, to
 //! rotate tokens: a revoked token is refused on the next request, and a lost refresh response logs no user out.
 //!
-//! [`Gate`] is everything: keys, sessions, revocations, verified tokens, route policies and dialects.
-//! [`Gate::layer`](gate::Gate::layer) puts it in front of any [`tower::Service`] over HTTP, axum's and hyper's among
-//! them; the program `rotogate` is that layer around a reverse proxy.
+//! [`Gate`] holds keys, sessions, revocations, verified tokens, route policies and dialects.
+//! [`Gate::layer`](gate::Gate::layer) puts it in front of any [`tower::Service`] over HTTP, such as those of axum and
+//! hyper; the program `rotogate` is that layer around a reverse proxy.
 //!
 //! ```
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -41,17 +41,17 @@
 //! | a service behind the layer | [`Gate`], [`GateBuilder`](gate::GateBuilder), [`Identity`], [`Require`](gate::Require), [`Claims`](gate::Claims), [`Reason`](gate::Reason) |
 //! | a server that is no tower service | [`Gate::judge`](gate::Gate::judge), [`Judgement`](gate::Judgement), [`PermittedRequest`](gate::PermittedRequest) |
 //! | notifications and dashboards of your own | [`Gate::events`](gate::Gate::events), [`GateEvent`](gate::GateEvent) |
-//! | where the layer refuses and lets in | [`Route`](route::Route), [`RoutePolicy`](route::RoutePolicy), [`Auth`](route::Auth), [`Endpoint`](gate::Endpoint), [`Rates`](gate::Rates), [`Bounds`](gate::Bounds) |
+//! | routes, and what they require | [`Route`](route::Route), [`RoutePolicy`](route::RoutePolicy), [`Auth`](route::Auth), [`Endpoint`](gate::Endpoint), [`Rates`](gate::Rates), [`Bounds`](gate::Bounds) |
 //! | a login, a logout, an administration page | [`Sessions`](gate::Sessions), [`NewSession`](gate::NewSession), [`IssuedTokens`](gate::IssuedTokens), [`Cookies`](gate::Cookies), [`Whose`](gate::Whose), [`Session`](session::Session), [`Profile`](session::profile::Profile) |
 //! | a service that accepts the tokens of another issuer | `ResourceServer` (feature `remote-keys`) |
 //! | keys and other issuers | [`Keyring`](token::Keyring), [`IssuerRules`](token::IssuerRules), [`IssuerKeys`](token::IssuerKeys), [`Algorithm`](token::Algorithm) |
-//! | replies to what is refused | [`Denial`](denial::Denial), [`Class`](denial::Class), [`Fault`](fault::Fault) |
+//! | replies to refused requests | [`Denial`](denial::Denial), [`Class`](denial::Class), [`Fault`](fault::Fault) |
 //! | tests of handlers | `rotogate::test` (feature `test`) |
 //! | users of your own | [`directory`] |
 //! | a store of your own | [`store`], and its [`rules`](store::rules) |
 //! | a wire protocol of your own | [`dialect`] |
 //!
-//! [`session::rotation`] says what a refresh token causes, [`gate`] has the path of a request.
+//! [`session::rotation`] has the rules for refresh tokens, [`gate`] the path of a request.
 //!
 //! # Features
 //!
@@ -69,8 +69,8 @@
 //! | `grpc` | no | the dialect `knox`, with server reflection and health |
 //! | `http-client` | no | the client of documents of other issuers; no visible API yet |
 //! | `introspection` | no | introspection of opaque tokens over HTTP (RFC 7662); no visible API yet |
-//! | `program` | no | what `rotogate-server` needs besides: no promise of compatibility, and not on docs.rs |
-//! | `relay` | no | the dialect `relay`, for refresh tokens of a provider that rotates by itself; a part of `program` |
+//! | `program` | no | the API that only `rotogate-server` needs: no promise of compatibility, and not on docs.rs |
+//! | `relay` | no | the dialect `relay`, for refresh tokens of a provider that rotates them itself; a part of `program` |
 //! | `test` | no | callers for tests of handlers; no other feature turns it on |
 //! | `test-util` | no | a clock to move by hand, and the conformance suite for stores |
 //! | `failpoints` | no | points at which a test stops the process or moves its clock; never in a release build |
@@ -115,7 +115,7 @@ pub use resource_server::ResourceServer;
 /// The type of passwords, for implementations of [`Directory`](directory::Directory).
 pub use secrecy::SecretString;
 
-/// The README's program compiles, and so do those of the page about the layer.
+/// Compiles the program of the README, and those of the page about the layer.
 #[cfg(all(doctest, feature = "axum", feature = "key-folder", feature = "remote-keys"))]
 #[doc = include_str!("../README.md")]
 #[doc = include_str!("../docs/layer.md")]

@@ -1,5 +1,5 @@
-//! What `rotogate-server`, the program, needs besides the API of an embedder: with the feature `program`. No promise: it changes
-//! with the program. [`Gate`](crate::Gate), [`Sessions`](crate::gate::Sessions) and
+//! The API that only the program `rotogate-server` needs, with the feature `program`. It has no promise of
+//! compatibility: it changes with the program. [`Gate`](crate::Gate), [`Sessions`](crate::gate::Sessions) and
 //! [`Authorizer`](crate::gate::Authorizer) have further methods with this feature.
 
 pub use crate::dialect::kuzzle::actions::is_controller;

@@ -1,8 +1,8 @@
 //! Keys of other issuers: found by discovery or by URL, fetched in the background, and kept up to date.
 //!
-//! One task fetches the keys of one issuer; requests only read them. A token with an unknown key waits for one fetch, at
-//! most once in `cooldown`. While the keys cannot be fetched the last good ones count, for `stale_for`. Afterwards, and
-//! while there never were any, the gate answers 503: the token may be good, and a client discards a token that is
+//! One task fetches the keys of one issuer; requests only read them. A token with an unknown key waits for one fetch,
+//! at most once in `cooldown`. If the keys cannot be fetched, the last good ones count for `stale_for`. After that, and
+//! before the first keys arrive, the gate answers 503: the token may be good, and a client discards a token that is
 //! refused. Only a valid key set counts as an answer.
 //!
 //! ```no_run

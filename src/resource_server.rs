@@ -34,12 +34,12 @@ use crate::gate::{BuildError, GateBuilder};
 /// # Ok(()) }
 /// ```
 ///
-/// It is the same gate: while the keys of an issuer are not known, a request is 503 and not 401, and
-/// [`Sessions::revoke_token`](crate::gate::Sessions::revoke_token) refuses a token on the next request.
+/// It is the same gate: until the keys of an issuer are known, a request gets 503 and not 401, and
+/// [`Sessions::revoke_token`](crate::gate::Sessions::revoke_token) refuses a token from the next request on.
 ///
 /// To issue tokens as well, take the [`GateBuilder`]: [`into_builder`](Self::into_builder).
 #[derive(Debug)]
-#[must_use = "it does nothing until it is built"]
+#[must_use = "a resource server does nothing until it is built"]
 pub struct ResourceServer {
     first: TrustedIssuer,
     others: Vec<TrustedIssuer>,
@@ -76,7 +76,7 @@ impl ResourceServer {
         Self::trusting(RemoteIssuer::new("", issuer))
     }
 
-    /// Trusts an issuer whose keys are at a URL, or whose server asks for something: a CA, a proxy.
+    /// Trusts an issuer whose keys are at a URL, or whose server needs a CA or a proxy.
     pub fn trusting(remote: RemoteIssuer) -> Self {
         let rules = IssuerRules::external(remote.issuer.as_str(), Vec::new(), IssuerKeys::unknown());
         let rules = rules.scopes(AllowedScopes::Any).everywhere();
@@ -84,14 +84,14 @@ impl ResourceServer {
         Self { first, others: Vec::new(), public: Vec::new(), folder: None, builder: GateBuilder::default() }
     }
 
-    /// Accepts tokens for this audience. Called again, it adds one. A token must name one of them.
+    /// Accepts tokens for this audience, in addition to those of earlier calls. A token must name one of them.
     pub fn audience(mut self, audience: impl Into<Box<str>>) -> Self {
         let rules = &mut self.first.rules;
         rules.audience = rules.audience.iter().cloned().chain([audience.into()]).collect();
         self
     }
 
-    /// Reads tokens as this provider writes them: see [`IssuerRules::preset`].
+    /// Reads tokens in the format of this provider: see [`IssuerRules::preset`].
     pub fn preset(mut self, preset: Preset) -> Self {
         self.first.rules = self.first.rules.preset(preset);
         if self.first.remote.algorithms.is_empty() {
@@ -113,7 +113,7 @@ impl ResourceServer {
     /// ```
     ///
     /// # Errors
-    /// Those of `change`.
+    /// The errors of `change`.
     pub fn rules(
         mut self,
         change: impl FnOnce(IssuerRules) -> Result<IssuerRules, ClaimError>,
@@ -122,7 +122,7 @@ impl ResourceServer {
         Ok(self)
     }
 
-    /// Trusts the issuers of another one, too. Everything else of the other one is not used.
+    /// Also trusts the issuers of another resource server. Other settings of that server are ignored.
     pub fn and(mut self, other: Self) -> Self {
         self.others.push(other.first);
         self.others.extend(other.others);
@@ -135,14 +135,14 @@ impl ResourceServer {
         self
     }
 
-    /// Keeps the last good keys of the issuers in this folder: a start does not wait for an issuer that is away.
+    /// Keeps the last good keys of the issuers in this folder: a start does not wait for an unreachable issuer.
     pub fn keep_keys(mut self, folder: impl Into<PathBuf>) -> Self {
         self.folder = Some(folder.into());
         self
     }
 
-    /// Changes what else a gate has: a store of revocations, routes with scopes, a resource that describes itself (RFC 9728),
-    /// trusted proxies.
+    /// Changes other settings of the gate: a store of revocations, routes with scopes, a resource with a metadata
+    /// document (RFC 9728), trusted proxies.
     ///
     /// ```
     /// use rotogate::ResourceServer;
@@ -159,7 +159,7 @@ impl ResourceServer {
     }
 
     /// Builds the gate. It waits for one attempt to fetch the keys of each issuer. An issuer that does not answer is no
-    /// error: requests with its tokens are 503 until it does. Needs a tokio runtime.
+    /// error: requests with its tokens get 503 until it does. Needs a tokio runtime.
     ///
     /// # Errors
     /// See [`BuildError`].
@@ -181,7 +181,8 @@ impl ResourceServer {
     /// ```
     ///
     /// # Errors
-    /// An issuer whose tokens have no [`audience`](Self::audience), or whose keys cannot be fetched as it says.
+    /// An issuer whose tokens have no [`audience`](Self::audience), or whose keys cannot be fetched with these
+    /// settings.
     pub async fn into_builder(self) -> Result<GateBuilder, BuildError> {
         let Self { first, others, public, folder, mut builder } = self;
         let kept = folder.map(|folder| Arc::new(KeySetFolder::new(folder)) as Arc<dyn KeySetStore>);
@@ -190,7 +191,7 @@ impl ResourceServer {
         let mut names: Vec<Arc<str>> = Vec::new();
         for (keys, mut rules) in begun {
             keys.first_attempt().await;
-            // Several issuers may be at one host.
+            // Several issuers may be on one host.
             if names.contains(&rules.name) {
                 rules.name = Arc::clone(&rules.issuer);
             }

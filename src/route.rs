@@ -1,5 +1,5 @@
 //! Routes: which route a request takes, and what the route requires. A request that matches no route is refused: the
-//! gate forwards nothing that the configuration does not name.
+//! gate forwards only what the configuration names.
 //!
 //! ```
 //! use rotogate::route::{Route, RoutePolicy};
@@ -15,6 +15,6 @@
 
 #[doc(inline)]
 pub use rotogate_core::route::{
-    Auth, BadCredential, CallPattern, EncodedSlash, HostError, Hosts, LooseMatch, Match, OnExpiry, Resource, Role,
-    Route, RouteError, RouteId, RoutePolicy, RouteProblem, StepUp, UpstreamId,
+    Auth, BadCredential, CallPattern, EncodedSlash, HostError, LooseMatch, OnExpiry, Resource, Role, Route, RouteError,
+    RouteId, RoutePolicy, RouteProblem, StepUp, UpstreamId,
 };

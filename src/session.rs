@@ -1,8 +1,8 @@
 //! A **session** is one login of one client: what RFC 9700 calls a token family. Every token issued since that login
 //! carries its id, and a **generation** that rises by one with each pair of tokens.
 //!
-//! [`rotation`] decides, without I/O, clock or randomness, what a presented refresh credential causes;
-//! the gate's engine executes the decision.
+//! [`rotation`] decides the effect of a presented refresh credential, without I/O, clock or randomness; the gate's
+//! engine executes the decision.
 //!
 //! ```
 //! use rotogate::session::Scope;
@@ -32,8 +32,8 @@ pub mod profile {
 }
 
 pub mod rotation {
-    //! What a presented refresh credential causes: a pure function of the session, the credential, the facts about the
-    //! user, the time and the profile. The first row that fits decides:
+    //! Decides the effect of a presented refresh credential: a pure function of the session, the credential, the facts
+    //! about the user, the time and the profile. The first row that fits decides:
     //!
     //! | session | presented | decision |
     //! |---|---|---|

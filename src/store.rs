@@ -16,9 +16,10 @@
 
 #[cfg(feature = "test-util")]
 pub mod conformance {
-    //! What every store must do, as tests that any store can run: [`run`] with a function that makes an empty one.
+    //! The requirements on every store, as tests that any store can run: call [`run`] with a function that makes an
+    //! empty store.
     //!
-    //! A behaviour that fails panics, and names itself.
+    //! A failed behaviour panics with its name.
     //!
     //! ```
     //! use std::sync::Arc;
@@ -36,7 +37,7 @@ pub mod conformance {
 }
 
 pub mod rules {
-    //! What each operation of a store does, decided once for every store that can run it inside a transaction of its own: the
+    //! The rules of each operation of a store, for every store that can run them inside a transaction of its own: the
     //! rules are here, the tables behind [`State`].
     //!
     //! # A store of your own
@@ -65,8 +66,8 @@ pub mod rules {
     //! }
     //! ```
     //!
-    //! An operation reads all that it needs, decides, and only then writes. So one that is refused has written nothing, and
-    //! other operations of its transaction stand.
+    //! An operation reads all that it needs, decides, and only then writes. So a refused operation has written nothing,
+    //! and other operations of its transaction stand.
 
     #[doc(inline)]
     pub use rotogate_core::store::rules::{Failure, Rules, State, end_of, is_revoked, page_size};

@@ -21,8 +21,8 @@
 //! ```
 //!
 //! The layer replaces [`Gate::layer`](crate::Gate::layer) or [`Gate::require`](crate::Gate::require). A gate does not
-//! accept its callers: `require()` behind it asks for a token. To test a router with its gate, start a session and send
-//! its token:
+//! accept its callers: a `require()` behind it asks for a token. To test a router with its gate, start a session and
+//! send its token:
 //!
 //! ```
 //! # use axum::{Router, routing::get};
@@ -69,7 +69,7 @@ use rotogate_core::verify_cache::{IdentityHeaders, MissContext, TokenChecker};
 
 /// The issuer, and the audience, of the tokens of test callers.
 const ISSUER: &str = "https://test.invalid";
-/// How long their tokens hold.
+/// The lifetime of their tokens.
 const LIFETIME: Duration = Duration::from_secs(3600);
 
 /// A caller for tests. See [`identity`].
@@ -93,7 +93,7 @@ pub struct TestIdentity {
     session: bool,
 }
 
-/// Begins a caller of this subject, with the client `test`, without scopes, and with a session.
+/// A caller with this subject, the client `test`, no scopes, and a session.
 ///
 /// ```
 /// let ada = rotogate::test::identity("ada").scope("read").role("editor").build();
@@ -131,7 +131,7 @@ fn by() -> By {
 }
 
 impl TestIdentity {
-    /// With these scopes, and those given before.
+    /// Adds these scopes.
     #[must_use]
     pub fn scope(mut self, scope: &str) -> Self {
         self.scope = format!("{} {scope}", self.scope);
@@ -148,7 +148,7 @@ impl TestIdentity {
         self
     }
 
-    /// With a role, and those given before: the claim `roles`.
+    /// Adds a role, in the claim `roles`.
     ///
     /// # Panics
     /// As [`Self::claim`].
@@ -159,21 +159,21 @@ impl TestIdentity {
         self.claim(ROLES, roles)
     }
 
-    /// In this account.
+    /// Sets the account.
     #[must_use]
     pub fn account(mut self, account: impl Into<String>) -> Self {
         self.account = Some(account.into());
         self
     }
 
-    /// With this client.
+    /// Sets the client.
     #[must_use]
     pub fn client(mut self, client: impl Into<String>) -> Self {
         self.client = client.into();
         self
     }
 
-    /// Without a session, like a client that calls in its own name.
+    /// Removes the session, as for a client that calls in its own name.
     #[must_use]
     pub fn without_session(mut self) -> Self {
         self.session = false;
@@ -188,7 +188,7 @@ impl TestIdentity {
         Identity::new(Arc::clone(self.permitted().caller().expect("it has one")))
     }
 
-    /// A layer that makes this caller the one of every request.
+    /// A layer that makes this the caller of every request.
     ///
     /// # Panics
     /// As [`Self::build`].
@@ -196,7 +196,8 @@ impl TestIdentity {
         TestLayer(self.permitted())
     }
 
-    /// A real token, of a key made for it, verified as any other: no test caller can be what no caller is.
+    /// A real token, signed by a key made for it and verified like any other: a test caller has only properties that
+    /// real callers can have.
     fn permitted(&self) -> Permitted {
         let keyring = Keyring::ephemeral().expect("the system has randomness");
         let time = Arc::new(SystemTime::new());
@@ -235,7 +236,7 @@ impl TestIdentity {
     }
 }
 
-/// Makes one caller that of every request. See [`TestIdentity::layer`].
+/// Makes one caller the caller of every request. See [`TestIdentity::layer`].
 ///
 /// ```
 /// use axum::{Router, routing::get};

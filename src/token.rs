@@ -3,10 +3,10 @@
 //! An access token is a JWT (RFC 9068). The gate mints its own, and verifies those of other issuers, too. A refresh token
 //! is opaque to clients, and the gate can compute it again. The [`Keyring`] holds the secrets of both.
 //!
-//! Of an access token, size, shape and header are checked first, because they cost nothing; then issuer and key; then
-//! `exp`, `nbf` and `iat`, which can only refuse; then the signature; then the other claims. Issuer and `kid` select the
-//! key, and the key determines the algorithm. Duplicate members, `crit`, a wrong `typ` and claims of a wrong type refuse
-//! the token.
+//! The gate checks an access token in this order: size, shape and header, because they cost nothing; then issuer and
+//! key; then `exp`, `nbf` and `iat`, which can only refuse; then the signature; then the other claims. Issuer and `kid`
+//! select the key, and the key determines the algorithm. Duplicate members, `crit`, a wrong `typ` and claims of a wrong
+//! type refuse the token.
 //!
 //! ```
 //! use rotogate::token::Keyring;
@@ -19,7 +19,7 @@
 
 #[doc(inline)]
 pub use rotogate_core::token::{
-    AccessToken, AccessTokenText, Algorithm, AllowedScopes, CertificateThumbprint, ClaimMapping, Ignored, IgnoredCause,
-    IssuerKeys, IssuerRules, KeyError, KeyThumbprint, Keyring, Preset, RefreshToken, RequiredClaim, Roles, RulesError,
-    SubjectEncoding, TokenStyle, UnknownAlgorithm, WantedClaim,
+    AccessTokenText, Algorithm, AllowedScopes, CertificateThumbprint, ClaimMapping, Ignored, IgnoredCause, IssuerKeys,
+    IssuerRules, KeyError, KeyThumbprint, Keyring, Preset, RefreshToken, RequiredClaim, Roles, RulesError,
+    SubjectEncoding, UnknownAlgorithm, WantedClaim,
 };

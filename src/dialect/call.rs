@@ -28,8 +28,8 @@ pub struct ServedPath {
     pub template: String,
     /// The methods; others are 405.
     pub methods: &'static [Method],
-    /// Raw spellings of this path besides the canonical one, because a real client sends them. Any other spelling
-    /// close to the path is 404, and never forwarded. A `{account}` in one has the meaning that it has in the template.
+    /// Raw spellings of this path besides the canonical one, because a real client sends them. The gate answers any
+    /// other spelling close to the path with 404, and never forwards it. `{account}` means the same as in the template.
     // Requirement R12.
     pub spellings: &'static [&'static str],
 }

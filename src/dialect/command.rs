@@ -50,7 +50,7 @@ pub enum RefreshCredential {
     },
 }
 
-/// What a client asks of the engine. A `client` of `None` stands for the endpoint's own client, if the protocol names
+/// A client's request to the engine. A `client` of `None` stands for the endpoint's own client, if the protocol names
 /// none.
 ///
 /// ```
@@ -75,7 +75,7 @@ pub enum Command {
         scope: Option<Scope>,
         /// The requested lifetime; `None` for the profile's.
         access_ttl: Option<Duration>,
-        /// The resource that the tokens are to be for (RFC 8707); `None` for the audience of the gate.
+        /// The resource that the tokens are for (RFC 8707); `None` for the audience of the gate.
         resource: Option<Box<str>>,
     },
     /// A token for the client's own account.
@@ -84,7 +84,7 @@ pub enum Command {
         client: PresentedClient,
         /// The requested scope.
         scope: Option<Scope>,
-        /// The resource that the token is to be for (RFC 8707).
+        /// The resource that the token is for (RFC 8707).
         resource: Option<Box<str>>,
     },
     /// A rotation.
@@ -100,7 +100,7 @@ pub enum Command {
         /// The resource that the login named: no other one is granted (RFC 8707).
         resource: Option<Box<str>>,
     },
-    /// Ends what a token of any kind belongs to. An unknown token changes nothing (RFC 7009).
+    /// Ends the session of a token of any kind. An unknown token changes nothing (RFC 7009).
     Revoke {
         /// The client.
         client: Option<PresentedClient>,
@@ -156,7 +156,7 @@ pub enum Outcome {
     Issued(Box<IssuedTokens>),
     /// The token's session is gone, or never existed: the caller need not know which.
     Revoked,
-    /// The state of the token, or why it is not good: a decision either way. What could not be decided is an error.
+    /// The state of the token, or why the token is not good. Both are decisions; an undecided check is an error.
     Checked(Result<Box<CheckedToken>, NotGood>),
 }
 

@@ -6,9 +6,9 @@
 //! | `POST` `{"username","password"}` | a login: the create-token call |
 //! | `PUT` `{"token","refreshToken"}` | a refresh: both of one session |
 //!
-//! On success `errorCode` is empty and `content` an array of one; on failure `content` and `pageable` are empty
-//! strings. The protocol documents one code, `AUTH_1002`, for every bad token, and no status: here it is 401, or 200
-//! for clients that read only the code.
+//! On success `errorCode` is empty and `content` is an array with one element; on failure `content` and `pageable` are
+//! empty strings. The protocol documents one code, `AUTH_1002`, for every bad token, and no HTTP status: the gate sends
+//! 401, or 200 for clients that read only the code.
 //!
 //! ```
 //! use rotogate::dialect::envelope::Envelope;
@@ -43,7 +43,7 @@ const MALFORMED: &str = "AUTH_1000";
 pub(super) const BAD_CREDENTIALS: &str = "AUTH_1001";
 pub(super) const BAD_TOKEN: &str = "AUTH_1002";
 
-/// The dialect and its options. See the module.
+/// The dialect `envelope`, with its options.
 ///
 /// ```
 /// use std::time::Duration;
@@ -57,7 +57,8 @@ pub(super) const BAD_TOKEN: &str = "AUTH_1002";
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Envelope {
-    /// How long ago the access token of a refresh may have expired. Zero, as the protocol documents it: not at all.
+    /// How long ago the access token of a refresh may have expired. Zero, the protocol's documented rule, refuses every
+    /// expired one.
     pub expired_for_at_most: Duration,
     /// The status of refused credentials and tokens.
     pub failure_status: StatusCode,
@@ -127,7 +128,7 @@ impl Dialect for Envelope {
     }
 
     fn read(&self, call: &Call<'_>) -> Result<Command, Denial> {
-        // No cookie is used or set here, so a client without a `Content-Type` does no harm (requirement T25).
+        // This dialect uses and sets no cookie, so a client without a `Content-Type` does no harm (requirement T25).
         if said_json(call.headers) == Some(false) {
             return Err(Denial::MalformedRequest("the body must be application/json"));
         }
@@ -191,7 +192,8 @@ impl Envelope {
                 reply
             }
             Class::Unavailable(wait) => unavailable(wait),
-            // The password was right: a client that learns otherwise asks for it again and again.
+            // The password was right. A client that receives "bad credentials" here would ask for the password again
+            // and again.
             Class::TooManySessions => self.refused(BAD_CREDENTIALS, "Too many sessions"),
             // One reply for every failed login, and one for every bad token (requirements A2, R7).
             Class::Head(_)

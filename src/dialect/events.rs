@@ -1,6 +1,6 @@
-//! What another issuer tells of its sessions: OpenID Connect back-channel logout 1.0, and `session-revoked` of CAEP 1.0,
-//! pushed as a security event token (RFC 8417, RFC 8935). The dialect reads the request and words the answer; the gate
-//! verifies the token, and ends what it names.
+//! Events about the sessions of another issuer: OpenID Connect back-channel logout 1.0, and `session-revoked` of CAEP
+//! 1.0, pushed as a security event token (RFC 8417, RFC 8935). The dialect reads the request and writes the answer; the
+//! gate verifies the token, and ends the sessions that the token names.
 //!
 //! ```
 //! use rotogate::dialect::events::Events;
@@ -48,11 +48,11 @@ const MAX_EVENT: usize = 16 * 1024;
 /// ```
 #[derive(Debug)]
 pub struct Notice {
-    /// By which protocol it came.
+    /// The protocol that delivered the notice.
     pub protocol: EventProtocol,
-    /// The name of the issuer whose endpoint got it.
+    /// The name of the issuer whose endpoint received the notice.
     pub issuer: Box<str>,
-    /// Of these, its `aud` must name one.
+    /// The `aud` of the token must name one of these.
     pub audience: Box<[Box<str>]>,
     /// Whether its sender may use the endpoint.
     pub is_authenticated: bool,
@@ -150,7 +150,7 @@ impl Dialect for Events {
         }
         let token = match self.token(call) {
             Ok(token) => Ok(token),
-            // One that cannot be read is refused, counted and recorded as any other.
+            // A request that cannot be read is refused, counted and recorded like any other refusal.
             Err(Denial::MalformedRequest(what)) => Err(what),
             Err(denial) => return Err(denial),
         };

@@ -1,14 +1,14 @@
-//! A user's own sessions over plain HTTP: a page of an application shows where its user is logged in, and ends what the user
-//! does not know.
+//! A user's own sessions over plain HTTP: a page of an application shows where its user is logged in, and ends sessions
+//! that the user does not recognise.
 //!
 //! | request | result |
 //! |---|---|
 //! | `GET /sessions` | the live sessions of the caller, the newest first |
-//! | `DELETE /sessions/{id}` | ends one |
-//! | `DELETE /sessions?others` | ends all but the one that the caller uses |
+//! | `DELETE /sessions/{id}` | ends one session |
+//! | `DELETE /sessions?others` | ends all sessions but the caller's current one |
 //!
-//! The caller is the user of a good access token of this gate, in `Authorization` or in a cookie. Errors are problem documents
-//! (RFC 9457). Somebody else's session is as unknown as one that never was.
+//! The caller is the user of a good access token of this gate, in `Authorization` or in a cookie. Errors are problem
+//! documents (RFC 9457). The session of another user gets the same answer as a session that never existed.
 //!
 //! ```
 //! use rotogate::dialect::my_sessions::MySessions;
@@ -50,7 +50,7 @@ pub const SCOPE: &str = "sessions";
 const ALL: &str = "sessions";
 const ONE: &str = "session";
 
-/// The dialect. See the module.
+/// The dialect `my-sessions`, with its options.
 ///
 /// ```
 /// use std::time::Duration;
@@ -64,7 +64,7 @@ const ONE: &str = "session";
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MySessions {
-    /// How old an access token may be to end sessions. A refresh gives a new one.
+    /// How old an access token may be to end sessions. A refresh gives a new token.
     pub max_age: Duration,
     /// Whether the access token must have the scope [`SCOPE`].
     pub needs_scope: bool,
@@ -144,14 +144,14 @@ impl Dialect for MySessions {
     }
 
     fn read(&self, _: &Call<'_>) -> Result<Command, Denial> {
-        // See `answer`.
+        // [`Dialect::answer`] reads the request.
         Err(Denial::NoRoute)
     }
 
     fn write(&self, _: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
         match outcome {
             Err(error) => self.refusal(&error),
-            // No command is read.
+            // This dialect has no commands.
             Ok(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, None),
         }
     }

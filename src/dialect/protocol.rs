@@ -51,7 +51,7 @@ use rotogate_core::token::claims::TokenStyle;
 /// ```
 #[async_trait]
 pub trait Dialect: fmt::Debug + Send + Sync + 'static {
-    /// Its name in `gateway.toml`.
+    /// The dialect's name in `gateway.toml`.
     fn name(&self) -> &'static str;
 
     /// The operations at an endpoint whose path is `base`.
@@ -65,7 +65,7 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
         ProfileOverride::default()
     }
 
-    /// The client of its sessions, if the protocol names none.
+    /// The client of the dialect's sessions, if the protocol names none.
     fn client(&self) -> Option<&'static str> {
         None
     }
@@ -77,7 +77,7 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
         false
     }
 
-    /// The form of access token that its clients need.
+    /// The form of access token that the protocol's clients need.
     fn token_style(&self) -> TokenStyle {
         TokenStyle::default()
     }
@@ -89,20 +89,20 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
         None
     }
 
-    /// The token in the beginning of a body, if the protocol puts tokens into bodies. The gate asks once a body turns
-    /// out to be longer than its own bound, and passes that much of it.
+    /// The token in the beginning of a body, if the protocol puts tokens into bodies. The gate calls this once a body
+    /// turns out to be longer than the gate's bound, and passes the bytes read so far.
     fn token_in(&self, operation: &str, begun: &[u8]) -> Option<SecretString> {
         let _ = (operation, begun);
         None
     }
 
-    /// Does the operation serve only requests for an upgrade? Other requests go to the routes.
+    /// Does the operation serve only requests for an upgrade? The gate sends other requests to the routes.
     fn upgrades(&self, operation: &str) -> bool {
         let _ = operation;
         false
     }
 
-    /// Does the operation take any call? Calls that are not the gate's go to the route of the path.
+    /// Does the operation accept any call? Calls that the gate does not answer go to the route of the path.
     fn is_envelope(&self, operation: &str) -> bool {
         let _ = operation;
         false
@@ -114,7 +114,7 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
         false
     }
 
-    /// Where its clients put their access token on a data route.
+    /// Where the protocol's clients put their access token on a data route.
     fn sources(&self) -> Sources {
         Sources::default()
     }
@@ -152,17 +152,16 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
         false
     }
 
-    /// Answers a request to a streamed operation. The body is not in `call`. Such an operation serves no secret and
-    /// changes nothing, so it gets no [`CommandHandler`].
-    /// Also returns the outcome for the access log.
+    /// Answers a request to a streamed operation. The body is not in `call`. The operation reveals no secret and
+    /// changes nothing, so it gets no [`CommandHandler`]. Also returns the outcome for the access log.
     async fn stream(&self, call: &Call<'_>, body: StreamedBody) -> (Reply, Reason) {
         drop(body);
         let denial = Denial::NoRoute;
         (self.write(call, Err(denial.into())), denial.into())
     }
 
-    /// Do the headers of a request show a client of this protocol? Asked for refusals on a path that is neither an
-    /// endpoint's nor a route's.
+    /// Do the headers of a request show a client of this protocol? The gate asks this for refusals on a path that is
+    /// neither an endpoint's nor a route's.
     fn knows(&self, headers: &HeaderMap) -> bool {
         let _ = headers;
         false

@@ -16,11 +16,11 @@ use super::{Dialect, envelope, kuzzle, my_sessions, oauth2};
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Of [`envelope`].
+    /// The options of [`envelope`].
     pub envelope: envelope::Envelope,
-    /// Of [`kuzzle`].
+    /// The options of [`kuzzle`].
     pub kuzzle: kuzzle::Kuzzle,
-    /// Of [`my_sessions`].
+    /// The options of [`my_sessions`].
     pub my_sessions: my_sessions::MySessions,
 }
 

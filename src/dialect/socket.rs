@@ -1,4 +1,4 @@
-//! The interface for dialects that take over a connection: WebSockets whose messages the gate itself reads.
+//! The interface for dialects that take over a connection: WebSockets whose messages the gate reads.
 
 use std::fmt;
 use std::future::Future;
@@ -13,16 +13,17 @@ use rotogate_core::denial::Denial;
 use rotogate_core::lease::Lease;
 use rotogate_core::overload::SocketPermit;
 
-/// Selects the upstream connection of a message: callers of one identity share it.
+/// Selects the upstream connection of a message: callers of one identity share a connection.
 pub(crate) type SocketIdentity = Box<[u8]>;
 
 /// The gate, for the messages of one connection.
 #[async_trait]
 pub(crate) trait SocketGate: CommandHandler {
-    /// Authorises a message like a request to the route of the connection's path, and as the call that it makes.
+    /// Authorises a message in two ways: like a request to the route of the connection's path, and as the call that it
+    /// makes.
     ///
     /// # Errors
-    /// Why it is refused.
+    /// Why the message is refused.
     fn permit(&self, token: Option<&str>, called: &EnclosedCall) -> Result<SocketIdentity, Denial>;
 
     /// The lease of a connection that is opened with this token.
@@ -31,17 +32,17 @@ pub(crate) trait SocketGate: CommandHandler {
     /// Why the token is not good now.
     fn lease(&self, token: &str) -> Result<Lease, Denial>;
 
-    /// The connection's permit.
+    /// The permit of the connection.
     fn place(&self) -> &SocketPermit;
 
     /// Waits until the gate shuts down its connections.
     async fn closing(&self);
 
-    /// Did other rules replace those of the connection's beginning? Then no upstream connection that the old ones do not
-    /// permit can be opened any more.
+    /// Have other rules replaced those under which the connection began? Then it can open only upstream connections
+    /// that the old rules permit, too.
     fn are_rules_replaced(&self) -> bool;
 
-    /// Are the rules in force others than at the last call?
+    /// Have the rules changed since the last call?
     fn has_new_rules(&self) -> bool;
 
     /// Do the rules in force still have the connection's endpoint?

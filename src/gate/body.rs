@@ -1,4 +1,4 @@
-//! The body of a reply: the inner service's, unchanged, or the gate's own. Neither is boxed.
+//! The body of a reply: the inner service's body, unchanged, or a body of the gate's own. Neither is boxed.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -60,7 +60,7 @@ impl<B> GateBody<B> {
         }
     }
 
-    /// Why the reply was cut with its caller's session, if it was.
+    /// Why the reply was cut off when its caller's session ended, if it was.
     pub fn cut(&self) -> Option<&'static str> {
         match &self.kind {
             BodyKind::Inner { guard, .. } => guard.as_ref()?.cut(),
@@ -68,7 +68,7 @@ impl<B> GateBody<B> {
         }
     }
 
-    /// The whole body, if it is in memory: the gate's own, or what `of_inner` returns for the inner service's.
+    /// The whole body, if it is in memory: the gate's own, or the result of `of_inner` for the inner service's.
     pub fn own_bytes(&mut self, of_inner: impl FnOnce(&mut B) -> Option<&mut Bytes>) -> Option<&mut Bytes> {
         match &mut self.kind {
             BodyKind::Inner { body, .. } => of_inner(body),
@@ -77,7 +77,7 @@ impl<B> GateBody<B> {
         }
     }
 
-    /// The inner service's body, and what holds it.
+    /// The inner service's body, and the guard that it holds.
     pub(super) fn into_inner(self) -> Option<(B, Option<Box<ReplyGuard>>, Option<InFlightSlot>)> {
         match self.kind {
             BodyKind::Inner { body, guard, counted } => Some((body, guard, counted)),

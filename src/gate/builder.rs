@@ -86,7 +86,7 @@ pub struct GateBuilder {
     max_stream: Option<Duration>,
     bounds: Bounds,
     forget_login_origin: bool,
-    /// What a running gate can replace.
+    /// The part that a running gate can replace.
     rules: Rules,
 }
 
@@ -143,8 +143,8 @@ impl GateBuilder {
         self.shared_store(Arc::new(store))
     }
 
-    /// The same, for a store that other code **in this process** holds as well, to close it for example. Only one gate
-    /// may use it: a gate reads revocations when it is built, and never sees those that another one writes later.
+    /// A store that other code **in this process** holds as well, to close it for example. Only one gate may use it: a
+    /// gate reads revocations when it is built, and never sees those that another gate writes later.
     #[must_use]
     pub fn shared_store(mut self, store: Arc<dyn Store>) -> Self {
         self.store = Some(store);
@@ -158,7 +158,7 @@ impl GateBuilder {
         self
     }
 
-    /// The checker for secrets of confidential clients. Shared with a directory, its concurrency bound covers both.
+    /// The checker for secrets of confidential clients. If a directory shares it, its concurrency bound covers both.
     #[cfg(feature = "passwords")]
     #[must_use]
     pub fn passwords(mut self, passwords: Arc<Passwords>) -> Self {
@@ -195,8 +195,9 @@ impl GateBuilder {
         self
     }
 
-    /// Describes a protected resource (RFC 9728): serves its document, and names it in the challenges of the routes whose
-    /// policy has its path. Their tokens must name it, or one of the route's audiences.
+    /// Describes a protected resource (RFC 9728): the gate serves its document, and names it in the challenges of the
+    /// routes whose policy has its path. The tokens of these routes must name the resource, or one of the route's
+    /// audiences.
     // Requirements N41–N44.
     #[must_use]
     pub fn resource(mut self, resource: Resource) -> Self {
@@ -212,9 +213,10 @@ impl GateBuilder {
         self
     }
 
-    /// Asserts each caller to the service behind a route in a JWT that the gate signs, `typ` `identity+jwt`, in this
-    /// header. It is good for `ttl`, 10 s to 10 min, and for the audience that the route names:
-    /// [`Route::assertion_audience`]. The client's own copies are removed on all routes, in any spelling.
+    /// Asserts each caller to the service behind a route with a JWT that the gate signs, `typ` `identity+jwt`, in this
+    /// header. The JWT is good for `ttl`, 10 s to 10 min, and for the audience that the route names:
+    /// [`Route::assertion_audience`]. The gate removes the client's own copies of the header on all routes, in any
+    /// spelling.
     // Requirements N57–N60.
     #[must_use]
     pub fn assertion(mut self, header: HeaderName, ttl: Duration) -> Self {
@@ -230,15 +232,15 @@ impl GateBuilder {
         self
     }
 
-    /// The name of this gate among those of its store, as messages say it. The default is a random one.
+    /// The name of this gate among the gates of its store, for messages. The default is a random name.
     #[must_use]
     pub fn node_name(mut self, name: impl Into<Box<str>>) -> Self {
         self.node_name = Some(name.into());
         self
     }
 
-    /// Counts logins and their failures at this gate alone, though other gates write to the store, too: N gates then admit
-    /// N times as many guesses. Without this, gates of one store count them together.
+    /// Counts logins and their failures at this gate alone, even if other gates write to the store: N gates then admit
+    /// N times as many guesses. By default, gates of one store count them together.
     #[must_use]
     pub const fn limits_per_node(mut self) -> Self {
         self.limits_per_node = true;
@@ -260,7 +262,7 @@ impl GateBuilder {
     }
 
     /// How long the gate goes on without news from a store that other gates write to, too. The default is
-    /// [`Staleness::default`]. It has no effect on other stores.
+    /// [`Staleness::default`]. Stores of a single gate ignore it.
     #[must_use]
     pub fn staleness(mut self, staleness: Staleness) -> Self {
         self.staleness = staleness;
@@ -282,8 +284,8 @@ impl GateBuilder {
         self
     }
 
-    /// The size of the cache of verified tokens that all threads share, in bytes. The default is 64 MiB. Zero caches
-    /// none.
+    /// The size of the cache of verified tokens that all threads share, in bytes. The default is 64 MiB. Zero disables
+    /// the cache.
     #[must_use]
     pub const fn verified_cache(mut self, bytes: u64) -> Self {
         self.capacity = Some(bytes);
@@ -312,7 +314,8 @@ impl GateBuilder {
         self
     }
 
-    /// Does not store the address and user agent of a login. The audit event of a reuse then cannot compare them.
+    /// Does not store the address and user agent of a login. The audit event of a reuse then cannot compare them with
+    /// those of the reuse.
     #[must_use]
     pub const fn forget_login_origin(mut self) -> Self {
         self.forget_login_origin = true;
@@ -327,9 +330,9 @@ impl GateBuilder {
         self
     }
 
-    /// The hosts that are served besides the host of [`GateBuilder::public_url`] and those that routes name:
-    /// `example.com`, `*.example.com`, or `*` for any. Requests for others are 421. By default every host is served: a
-    /// layer leaves this check to the server in front of it.
+    /// The hosts to serve besides the host of [`GateBuilder::public_url`] and those that routes name: `example.com`,
+    /// `*.example.com`, or `*` for any. Requests for others get 421. By default every host is served: a layer leaves
+    /// this check to the server in front of it.
     // Requirement T23.
     #[must_use]
     pub fn hosts(mut self, hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
@@ -362,8 +365,8 @@ impl GateBuilder {
         self
     }
 
-    /// Accepts tokens that are bound to a key, with proofs by these rules (RFC 9449). A client or a route that has to do
-    /// with proofs turns that on as well, with the default rules. A running gate keeps the rules of its start.
+    /// Accepts tokens that are bound to a key, with proofs by these rules (RFC 9449). A client or a route that requires
+    /// proofs turns this on as well, with the default rules. A running gate keeps the rules of its start.
     #[must_use]
     pub fn dpop(mut self, settings: DpopSettings) -> Self {
         self.rules.dpop = Some(settings);

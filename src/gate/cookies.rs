@@ -1,4 +1,4 @@
-//! Tokens in cookies of a single-page client. No script can read them.
+//! Cookies that hold the tokens of a single-page client. No script can read them.
 
 use http::header::{CACHE_CONTROL, SET_COOKIE};
 use http::request::Parts;
@@ -54,8 +54,8 @@ pub enum SameSite {
 /// Both cookies are `HttpOnly`, `Secure`, and of this host alone (`__Host-`). They last as long as their tokens, unless
 /// [`Self::until_closed`] says otherwise. Chrome and Firefox accept them from `http://localhost`, too.
 ///
-/// A change requires proof that a page of our own or of an allowed origin sent the request:
-/// [`Self::admit`], [`Self::refresh`] and [`Self::log_out`] refuse others with [`Denial::CrossOrigin`].
+/// A request that changes something needs proof that a page of our own or of an allowed origin sent it:
+/// [`Self::admit`], [`Self::refresh`] and [`Self::log_out`] refuse other requests with [`Denial::CrossOrigin`].
 ///
 /// ```
 /// use http::request::Parts;
@@ -87,7 +87,7 @@ pub enum SameSite {
 /// }
 /// ```
 ///
-/// Without `Max-Age`, as long as the browser is open:
+/// Without `Max-Age`, the cookies last as long as the browser is open:
 ///
 /// ```
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -124,7 +124,7 @@ impl Cookies {
         self
     }
 
-    /// Makes them session cookies: the browser drops them when it is closed.
+    /// Sets session cookies: the browser drops them when it closes.
     #[must_use]
     pub const fn until_closed(mut self) -> Self {
         self.until_closed = true;
@@ -172,8 +172,8 @@ impl Cookies {
         }
     }
 
-    /// Whether a request with these headers may log in, or make any other change by cookie. `Origin` or
-    /// `Sec-Fetch-Site` must show that a page of our own or of an allowed origin sent it.
+    /// Whether a request with these headers may log in, or change anything by cookie. `Origin` or `Sec-Fetch-Site` must
+    /// show that a page of our own or of an allowed origin sent it.
     ///
     /// # Errors
     /// [`Denial::CrossOrigin`].
@@ -181,11 +181,12 @@ impl Cookies {
         if self.gate.0.origins.asked(headers) { Ok(()) } else { Err(Denial::CrossOrigin) }
     }
 
-    /// The next tokens for the refresh token in the request's cookie: see [`Sessions::refresh`](super::Sessions::refresh).
-    /// Limits count the client's address, which the request's [`Peer`](super::Peer) says.
+    /// The next tokens for the refresh token in the request's cookie: see
+    /// [`Sessions::refresh`](super::Sessions::refresh). Limits count the client's address, which the request's
+    /// [`Peer`](super::Peer) states.
     ///
     /// # Errors
-    /// [`Denial::CrossOrigin`]; [`Denial::NoCredential`] without the cookie; those of
+    /// [`Denial::CrossOrigin`]; [`Denial::NoCredential`] without the cookie; the errors of
     /// [`Sessions::refresh`](super::Sessions::refresh).
     pub async fn refresh(&self, request: &Parts) -> Result<IssuedTokens, Error> {
         self.admit(&request.headers)?;
@@ -193,7 +194,7 @@ impl Cookies {
         self.gate.sessions().refresh_at(token, self.gate.0.client_address(request)).await
     }
 
-    /// Ends the session of the refresh token in the request's cookie. Without one there is nothing to end.
+    /// Ends the session of the refresh token in the request's cookie. A request without the cookie changes nothing.
     ///
     /// # Errors
     /// [`Denial::CrossOrigin`]; a fault, after which the session is refused on this node.

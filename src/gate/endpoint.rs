@@ -1,4 +1,4 @@
-//! The gate's own endpoints: how they are found, and how they answer.
+//! The gate's own endpoints: the table that finds them, and their answers.
 //!
 //! `dialect reads → engine acts → dialect writes`. The engine runs in a separate task: a client that disconnects in the
 //! middle of a rotation must not stop it between the store and the revocation list.
@@ -38,7 +38,7 @@ pub(super) use table::{CommonRules, Endpoints, Hit, MatchedOperation};
 pub const JWKS_PATH: &str = "/.well-known/jwks.json";
 /// How long caches may keep the JWK set and the metadata.
 const PUBLIC_MAX_AGE: &str = "public, max-age=300";
-/// The same: for how long other verifiers may keep the published keys.
+/// How long other verifiers may keep the published keys: as long as caches.
 pub const JWKS_MAX_AGE: std::time::Duration = std::time::Duration::from_secs(300);
 
 /// An endpoint: a dialect at a path, with its rules.
@@ -74,7 +74,7 @@ impl Endpoint {
         Self::boxed(Box::new(dialect))
     }
 
-    /// The same, for a dialect found by its name.
+    /// An endpoint of a dialect found by its name.
     pub fn boxed(dialect: Box<dyn Dialect>) -> Self {
         Self {
             dialect,
@@ -120,8 +120,8 @@ impl Endpoint {
         self
     }
 
-    /// Binds the endpoint to listeners, by the names in [`Peer::on_listener`](crate::gate::Peer::on_listener). On others its
-    /// paths are 404. Without names, all serve it.
+    /// Binds the endpoint to listeners, by the names in [`Peer::on_listener`](crate::gate::Peer::on_listener). Other
+    /// listeners answer its paths with 404. Without names, every listener serves it.
     #[must_use]
     pub fn listeners<I>(mut self, names: I) -> Self
     where
@@ -132,15 +132,15 @@ impl Endpoint {
         self
     }
 
-    /// Binds the endpoint to one account: users log in to it, and sessions and tokens of other accounts are unknown
-    /// here. It excludes `{account}` in the path.
+    /// Binds the endpoint to one account: users log in to that account, and sessions and tokens of other accounts are
+    /// unknown at this endpoint. It excludes `{account}` in the path.
     #[must_use]
     pub fn account(mut self, account: impl Into<Box<str>>) -> Self {
         self.account = Some(account.into());
         self
     }
 
-    /// Passes requests of this endpoint on to a provider.
+    /// Relays requests of this endpoint to a provider.
     #[cfg(feature = "relay")]
     #[must_use]
     pub fn relay(mut self, config: super::relay::RelayConfig) -> Self {
@@ -159,7 +159,7 @@ impl Endpoint {
         Ok(self.relay.clone())
     }
 
-    /// Takes the running relay of its path, if the endpoint has one.
+    /// Keeps the running relay of the same path, if the endpoint has a relay.
     #[cfg(feature = "relay")]
     pub(super) fn go_on_with(&mut self, running: &[Arc<super::relay::EndpointRelay>]) -> Result<(), super::BuildError> {
         if self.relay_config.take().is_none() {
@@ -170,7 +170,7 @@ impl Endpoint {
         Ok(())
     }
 
-    /// The path below which it serves.
+    /// The path that the endpoint's operations share.
     fn base(&self) -> &str {
         self.path.as_deref().unwrap_or_else(|| self.dialect.default_path())
     }

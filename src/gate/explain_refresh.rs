@@ -17,10 +17,10 @@ use rotogate_core::session::rotation::{Decision, SessionEnd};
 use rotogate_core::session::{Session, Status};
 
 impl Gate {
-    /// Explains what a refresh token would cause at the endpoint of its session: the row of the table of
-    /// [`session::rotation`](rotogate_core::session::rotation). It consumes nothing, ends nothing, and counts nothing. It reads the
-    /// record, and asks the directory for the user, as a refresh does. `client` is the client that presents the token;
-    /// `None` for the one of its session.
+    /// Explains the effect of a refresh token at the endpoint of its session: the row of the table of
+    /// [`session::rotation`](rotogate_core::session::rotation). It consumes nothing, ends nothing, and counts nothing.
+    /// It reads the record, and asks the directory for the user, as a refresh does. `client` is the client that
+    /// presents the token; `None` means the client of its session.
     ///
     /// ```
     /// use rotogate::gate::Conclusion;
@@ -40,7 +40,7 @@ impl Gate {
         self.explain_refresh_from(token, client, None).await
     }
 
-    /// The same, for a client at this address: its rates hold a refresh up before anything else does.
+    /// Explains the token for a client at this address, whose rate limits come before any other rule.
     pub async fn explain_refresh_from(&self, token: &str, client: Option<&str>, from: Option<IpAddr>) -> Explanation {
         let gate = &self.0;
         let token = SecretString::from(token);
@@ -57,7 +57,7 @@ impl Gate {
         };
         let session = explained.decided.as_ref().ok().filter(|decision| rotates(decision));
         let session = session.and(explained.named).map(|(id, _)| id);
-        // The rate of an address comes first, and that of a session last.
+        // The rate of the address comes first, that of the session last.
         let held_up = gate.engine.limits().foresee_refresh(from, session).err();
         let is_first = matches!(held_up, Some(Denial::RateLimited("refresh_per_address", _)));
         let (outcome, denial) = match held_up.filter(|_| denial.is_none() || is_first) {
@@ -67,7 +67,7 @@ impl Gate {
         let mut rules = Vec::new();
         rules.push(match held_up {
             Some(denial) => RuleVerdict::fail(Rule::Limit, denial.to_string()),
-            None => RuleVerdict::ok(Rule::Limit, "no rate of [limits] holds it up"),
+            None => RuleVerdict::ok(Rule::Limit, "no rate of [limits] refuses it"),
         });
         rules.push(match explained.named {
             Some((id, generation)) => RuleVerdict::ok(
@@ -82,15 +82,15 @@ impl Gate {
                 RuleVerdict::fail(Rule::Session, format!("{why}; the session is {}", told(session)))
             }
             (Some(session), _) => RuleVerdict::ok(Rule::Session, told(session)),
-            (None, _) if explained.named.is_none() => RuleVerdict::skip(Rule::Session, "the token names none"),
+            (None, _) if explained.named.is_none() => RuleVerdict::skip(Rule::Session, "the token names no session"),
             (None, Some(_)) => RuleVerdict::fail(Rule::Session, "there is no such session, or the token is not of it"),
-            (None, None) => RuleVerdict::skip(Rule::Session, "it was not looked for"),
+            (None, None) => RuleVerdict::skip(Rule::Session, "the session was not read"),
         });
         rules.push(match &explained.decided {
             Ok(decision) if denial_of(*decision).is_none() => RuleVerdict::ok(Rule::Rotation, row(*decision)),
             Ok(decision) => RuleVerdict::fail(Rule::Rotation, row(*decision)),
             Err(Error::Failed(fault)) => RuleVerdict::fail(Rule::Rotation, fault.to_string()),
-            Err(Error::Denied(_)) => RuleVerdict::skip(Rule::Rotation, "the table is not asked"),
+            Err(Error::Denied(_)) => RuleVerdict::skip(Rule::Rotation, "the table was not used"),
         });
         Explanation {
             decision: match (outcome.is_served(), outcome.is_refusal()) {
@@ -156,7 +156,7 @@ fn told(session: &Session) -> String {
     )
 }
 
-/// A row of the table.
+/// A row of the table, in words.
 fn row(decision: Decision) -> String {
     match decision {
         Decision::Revoked(SessionEnd::NotBefore) => {
@@ -168,8 +168,10 @@ fn row(decision: Decision) -> String {
         Decision::Revoked(SessionEnd::UserInactive) => "the user is disabled, gone, or in another account".to_owned(),
         Decision::Revoked(SessionEnd::Elsewhere) => "the issuer that vouched for the login ended it".to_owned(),
         Decision::Revoked(SessionEnd::Record | SessionEnd::List) => "the session has ended".to_owned(),
-        Decision::Expired(_) => "the session has outlived its time".to_owned(),
-        Decision::Ahead { fast_forward: true } => "ahead of the store: the session goes on from this token".to_owned(),
+        Decision::Expired(_) => "the session has exceeded a lifetime".to_owned(),
+        Decision::Ahead { fast_forward: true } => {
+            "ahead of the store: the session continues from this token".to_owned()
+        }
         Decision::Ahead { fast_forward: false } => "ahead of the store: refused".to_owned(),
         Decision::Rotate => "the current generation: a new pair of tokens".to_owned(),
         Decision::Replay => "the previous generation within grace: the current pair again".to_owned(),

@@ -1,4 +1,5 @@
-//! Why a request is refused: the rules that it passes, one by one. See [`GateLayer::explain`](super::GateLayer::explain).
+//! Why a request is refused: each rule, and whether the request passes it. See
+//! [`GateLayer::explain`](super::GateLayer::explain).
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use rotogate_core::route::{Route, RouteId};
 pub use rotogate_core::rule::Rule;
 use rotogate_core::session::Scope;
 
-/// What the gate would make of a request, rule by rule. A token is never in it.
+/// The rules that decide on a request, one by one. It never contains the token.
 ///
 /// ```
 /// use rotogate::gate::{Explanation, RuleResult};
@@ -23,14 +24,14 @@ use rotogate_core::session::Scope;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Explanation {
-    /// What becomes of the request.
+    /// The conclusion: the request passes, is refused, or cannot be decided now.
     pub decision: Conclusion,
     /// The status of the gate's own reply. `None`: the service behind the gate answers, or the reply depends on more
     /// than the head of the request.
     pub status: Option<u16>,
     /// The outcome, as the log and the metrics name it.
     pub outcome: &'static str,
-    /// What is wrong, in the words of the log.
+    /// The cause of a refusal, in the words of the log.
     pub detail: Option<&'static str>,
     /// The refusal.
     pub denial: Option<Denial>,
@@ -44,11 +45,11 @@ pub struct Explanation {
     pub rules: Vec<RuleVerdict>,
     /// The identity headers that the service behind the gate gets.
     pub identity: Vec<(HeaderName, HeaderValue)>,
-    /// What the token says.
+    /// The claims of the token.
     pub token: Option<ExplainedToken>,
 }
 
-/// What becomes of a request.
+/// The conclusion about a request.
 ///
 /// ```
 /// use rotogate::gate::Conclusion;
@@ -58,16 +59,16 @@ pub struct Explanation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Conclusion {
-    /// The service behind the gate gets it, or one of the gate's endpoints answers.
+    /// The request reaches the service behind the gate, or one of the gate's endpoints.
     Passed,
     /// A rule refuses it.
     Refused,
-    /// What decides is not known at this moment.
+    /// The decision depends on something that is not known at this moment.
     Unavailable,
 }
 
 impl Conclusion {
-    /// One word.
+    /// The conclusion in one word.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Passed => "passed",
@@ -77,7 +78,7 @@ impl Conclusion {
     }
 }
 
-/// What one rule says of a request.
+/// The result of one rule for a request.
 ///
 /// ```
 /// use rotogate::gate::RuleVerdict;
@@ -91,13 +92,13 @@ impl Conclusion {
 pub struct RuleVerdict {
     /// The rule.
     pub rule: Rule,
-    /// What it says.
+    /// The result.
     pub result: RuleResult,
     /// Why.
     pub detail: String,
 }
 
-/// What a rule says.
+/// The result of a rule.
 ///
 /// ```
 /// use rotogate::gate::RuleResult;
@@ -107,16 +108,16 @@ pub struct RuleVerdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RuleResult {
-    /// It lets the request pass.
+    /// The rule lets the request pass.
     Ok,
-    /// It refuses the request, or would, if no rule before it did.
+    /// The rule refuses the request, or would, if no rule before it did.
     Fail,
-    /// It does not apply, or could not be judged.
+    /// The rule does not apply, or could not be judged.
     Skip,
 }
 
 impl RuleResult {
-    /// One word.
+    /// The result in one word.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -126,7 +127,7 @@ impl RuleResult {
     }
 }
 
-/// What a token says. Nothing in it is the token itself.
+/// The claims of a token, without the token itself.
 ///
 /// ```
 /// use rotogate::gate::Explanation;
@@ -140,9 +141,10 @@ impl RuleResult {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ExplainedToken {
-    /// Its signature was verified, or its issuer vouches for it. Otherwise everything here is unverified.
+    /// Whether the signature was verified, or the issuer vouches for the token. Otherwise every claim here is
+    /// unverified.
     pub is_proved: bool,
-    /// The name of the issuer whose rules judge it; ours is `self`.
+    /// The name of the issuer whose rules judge the token; ours is `self`.
     pub issuer_name: Option<String>,
     /// `iss`.
     pub issuer: Option<String>,
@@ -152,7 +154,7 @@ pub struct ExplainedToken {
     pub client: Option<String>,
     /// The session.
     pub session: Option<String>,
-    /// Its generation.
+    /// The generation of the token in its session.
     pub generation: Option<u64>,
     /// `jti`.
     pub token_id: Option<String>,

@@ -1,6 +1,6 @@
-//! The log of faults that left requests undecided. An outage of the store fails each request that needs it: the first of a
-//! kind is logged with its cause, the others are counted, and a line a minute says how many there were. So an outage writes
-//! as many lines as it has minutes, however many requests there are. The access log has a line for each of them.
+//! The log of faults that left requests undecided. An outage of the store fails each request that needs it. The gate
+//! logs the first fault of a kind with its cause, counts the others, and logs their number once a minute. So the number
+//! of lines depends on the minutes of an outage, not on its requests. The access log has a line for each of them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,23 +9,23 @@ use parking_lot::{Mutex, MutexGuard};
 
 use rotogate_core::fault::{Chain, Error, Fault};
 
-/// How often the others are counted in a line.
+/// The interval between two lines with the number of faults.
 const COUNT_EVERY: Duration = Duration::from_secs(60);
 
-/// See the module.
+/// The faults that go on, by kind.
 #[derive(Debug, Default)]
 pub(super) struct FaultLog(Mutex<BTreeMap<&'static str, Lasting>>);
 
-/// Faults of a kind that go on.
+/// A kind of fault that goes on.
 #[derive(Debug)]
 struct Lasting {
     /// The monotonic time of the last line.
     said: Duration,
-    /// Requests since then.
+    /// Requests since that line.
     requests: u64,
 }
 
-/// What a line says of the requests since the last one.
+/// The line that is due about the requests since the last one.
 #[derive(Debug, PartialEq, Eq)]
 enum Count {
     More(&'static str, u64),
@@ -37,7 +37,7 @@ impl FaultLog {
         self.0.lock()
     }
 
-    /// Is it the first of its kind?
+    /// Is this the first fault of its kind?
     fn is_first(&self, reason: &'static str, now: Duration) -> bool {
         let mut lasting = self.lasting();
         match lasting.get_mut(reason) {
@@ -81,7 +81,7 @@ impl FaultLog {
         }
     }
 
-    /// Logs how many others there were.
+    /// Logs the numbers that are due.
     pub(super) fn tell_counts(&self, now: Duration) {
         for count in self.counted(now) {
             match count {
@@ -94,7 +94,7 @@ impl FaultLog {
                 Count::Over(reason) => tracing::info!(
                     target: "rotogate::fault",
                     reason,
-                    "requests are decided: no fault of this kind for a minute"
+                    "requests are decided again: no fault of this kind for a minute"
                 ),
             }
         }

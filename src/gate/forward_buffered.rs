@@ -20,7 +20,7 @@ const MAX_CONSULTED: usize = 1024 * 1024;
 /// The time limit for that reply.
 const CONSULTED_WITHIN: Duration = Duration::from_secs(10);
 
-/// Whether a request whose body the gate has read can be forwarded. There are two: [`NoForward`] and
+/// Whether a request whose body the gate has read can be forwarded. There are two implementations: [`NoForward`] and
 /// [`BufferedForward`].
 ///
 /// ```
@@ -50,21 +50,21 @@ where
 {
 }
 
-/// What [`ForwardBuffered`] does. Nothing outside can name or implement this.
+/// The operations behind [`ForwardBuffered`]. Code outside the crate can neither name nor implement this trait.
 pub trait Forwarding<S, B>: Clone + Send + Sync + 'static
 where
     S: Service<Request<B>>,
 {
-    /// What the layer keeps of the service until the body was read.
+    /// The part of the service that the layer keeps until the body was read.
     type Kept: Send + 'static;
 
-    /// Takes it from the service.
+    /// Takes that part from the service.
     fn keep(service: &S) -> Self::Kept;
 
     /// Calls the service.
     ///
     /// # Errors
-    /// When the service cannot be called.
+    /// The service cannot be called.
     fn forward(
         kept: Self::Kept,
         parts: Parts,
@@ -74,7 +74,7 @@ where
     /// Calls the service without a body, and reads its reply.
     fn consult(kept: Self::Kept, parts: Parts) -> impl Future<Output = ConsultResult> + Send;
 
-    /// A function that calls the service with any number of requests.
+    /// A function that calls the service any number of times.
     #[cfg(feature = "kuzzle")]
     fn dialer(kept: Self::Kept) -> Option<Dialer>;
 }
@@ -112,7 +112,7 @@ impl NotForwarded {
     }
 }
 
-/// Requests whose body the gate has read are not forwarded: the default of a layer.
+/// The default of a layer: a request whose body the gate has read is not forwarded.
 ///
 /// ```
 /// use rotogate::gate::{GateLayer, NoForward};
@@ -124,7 +124,7 @@ impl NotForwarded {
 #[derive(Clone, Copy, Debug)]
 pub struct NoForward;
 
-/// Requests whose body the gate has read are forwarded: the service is cloned, and the body made from bytes. See
+/// Forwards a request whose body the gate has read: the layer clones the service, and makes the body from bytes. See
 /// [`super::GateLayer::forward_buffered`].
 ///
 /// ```

@@ -25,9 +25,9 @@ use rotogate_core::token::claims::AccessToken;
 use rotogate_core::token::verify::Roles;
 use rotogate_core::verify_cache::Verified;
 
-/// The caller of a request that the gate let pass. [`Identity::from_extensions`] reads it. With the feature `axum` it is an
-/// extractor: `Identity` where the route requires a caller, `Option<Identity>` where a caller is optional. Without a gate in
-/// front both answer 500.
+/// The caller of a request that the gate let pass, read by [`Identity::from_extensions`]. With the feature `axum` it is
+/// an extractor: `Identity` where the route requires a caller, `Option<Identity>` where a caller is optional. Without a
+/// gate in front, both answer 500.
 ///
 /// ```
 /// use rotogate::Identity;
@@ -39,18 +39,18 @@ use rotogate_core::verify_cache::Verified;
 #[derive(Clone, Debug)]
 pub struct Identity {
     verified: Arc<Verified>,
-    /// All claims of the token, once read.
+    /// All claims of the token, after the first read.
     claims: OnceLock<Arc<Map<String, Value>>>,
 }
 
-/// The claims of a token once read, in the extensions of its request.
+/// The claims of a token after the first read, in the extensions of its request.
 #[derive(Clone)]
 struct ReadClaims {
     of: Arc<Verified>,
     claims: Arc<Map<String, Value>>,
 }
 
-/// The claims of a token do not have the shape that was asked for.
+/// The claims of a token do not have the requested shape.
 ///
 /// ```
 /// use rotogate::Identity;
@@ -70,7 +70,7 @@ struct ReadClaims {
 pub struct ClaimsError(#[from] serde_json::Error);
 
 impl Identity {
-    /// The caller of the request with these extensions; `None` where the gate let the request pass without one.
+    /// The caller of the request with these extensions; `None` if the gate let the request pass without a caller.
     pub fn from_extensions(extensions: &Extensions) -> Option<Self> {
         let identity = Self::new(Arc::clone(extensions.get::<Permitted>()?.caller()?));
         if let Some(read) = extensions.get::<ReadClaims>().filter(|read| Arc::ptr_eq(&read.of, &identity.verified)) {
@@ -90,19 +90,19 @@ impl Identity {
         }
     }
 
-    /// `sub`, or the claim that its issuer's rules name, with their prefix, if any. Equal subjects of two issuers are different users: see
-    /// [`Self::issuer`].
+    /// `sub`, or the claim that the issuer's rules name, with their prefix, if any. Equal subjects of two issuers are
+    /// different users: see [`Self::issuer`].
     pub fn subject(&self) -> &str {
         &self.verified.token().subject
     }
 
-    /// The subject as it stands in the token: without prefix, and not encoded.
+    /// The subject as the token has it: without prefix, and not encoded.
     pub fn token_subject(&self) -> &str {
         self.verified.token().token_subject()
     }
 
-    /// The account, where the user belongs to one; of another issuer's token, what its rules map, after the issuer's
-    /// name and a colon.
+    /// The account, if the user belongs to one. For another issuer's token: the mapped account, after the issuer's name
+    /// and a colon.
     pub fn account(&self) -> Option<&str> {
         self.verified.token().account()
     }
@@ -112,7 +112,7 @@ impl Identity {
         self.verified.token().client.as_deref()
     }
 
-    /// The granted scope; of another issuer's token, what its rules map and accept.
+    /// The granted scope. For another issuer's token: the scope that its rules map and accept.
     pub fn scope(&self) -> &Scope {
         &self.verified.token().scope
     }
@@ -122,8 +122,8 @@ impl Identity {
         self.verified.token().issuer()
     }
 
-    /// The short name of the issuer: `self` for this gate, or what
-    /// [`IssuerRules::name`](rotogate_core::token::IssuerRules::name) says.
+    /// The short name of the issuer: `self` for this gate, else
+    /// [`IssuerRules::name`](rotogate_core::token::IssuerRules::name).
     pub fn issuer_name(&self) -> &str {
         self.verified.token().issuer_name()
     }
@@ -143,12 +143,13 @@ impl Identity {
         self.verified.token().jti.as_deref()
     }
 
-    /// The thumbprint of the key that the token is bound to (RFC 9449). The request has proved it.
+    /// The thumbprint of the key that the token is bound to (RFC 9449). The request has proved possession of this key.
     pub fn key_thumbprint(&self) -> Option<KeyThumbprint> {
         self.verified.token().bound_to()
     }
 
-    /// The thumbprint of the client certificate that the token is bound to (RFC 8705). It is that of the connection.
+    /// The thumbprint of the client certificate that the token is bound to (RFC 8705). The connection uses this
+    /// certificate.
     pub fn certificate_thumbprint(&self) -> Option<CertificateThumbprint> {
         self.verified.token().certificate().copied()
     }
@@ -158,21 +159,21 @@ impl Identity {
         self.verified.token().expires
     }
 
-    /// Does the caller have this role? Of our own tokens the claim `roles` decides, of another issuer's the claims that
-    /// [`IssuerRules::roles`](rotogate_core::token::IssuerRules::roles) names.
+    /// Does the caller have this role? The claim `roles` decides for our own tokens, and the claims that
+    /// [`IssuerRules::roles`](rotogate_core::token::IssuerRules::roles) names for another issuer's.
     // Requirement I17.
     pub fn has_role(&self, role: &str) -> bool {
         self.verified.token().roles().contains(role)
     }
 
-    /// The roles of the caller, from the same claims. A token of another issuer may have left roles out because there
-    /// are too many: see [`Roles::are_left_out`].
+    /// The roles of the caller, from the claims that [`Self::has_role`] reads. A token of another issuer may have left
+    /// roles out because there are too many: see [`Roles::are_left_out`].
     pub fn roles(&self) -> &Roles {
         self.verified.token().roles()
     }
 
-    /// All claims of the token as a type of the application, unchanged: `scope` in full too, whatever part of it is
-    /// accepted. The token is read once per request.
+    /// All claims of the token, unchanged, as a type of the application. `scope` is complete, even if the issuer's
+    /// rules accept only a part of it. The token is parsed once per request.
     ///
     /// ```
     /// #[derive(serde::Deserialize)]
@@ -190,12 +191,12 @@ impl Identity {
     /// ```
     ///
     /// # Errors
-    /// When the claims do not have the shape of `T`. The extractor [`Claims`](super::Claims) answers 403 then.
+    /// The claims do not have the shape of `T`. The extractor [`Claims`](super::Claims) then answers 403.
     pub fn claims<T: DeserializeOwned>(&self) -> Result<T, ClaimsError> {
         Ok(T::deserialize(self.all_claims())?)
     }
 
-    /// One claim of the token, as it stands there.
+    /// One claim of the token, unchanged.
     pub fn claim(&self, name: &str) -> Option<Value> {
         self.all_claims().get(name).cloned()
     }
@@ -225,8 +226,9 @@ mod extract {
     use rotogate_core::reason::Reason;
     use rotogate_core::reply;
 
-    /// The claims of the caller's token in a type of the application's: an axum extractor (feature `axum`). Claims of
-    /// another shape are 403 with the reason `claims_shape`; `Option<Claims<T>>` is `None` for a request without a caller.
+    /// The claims of the caller's token as a type of the application: an axum extractor (feature `axum`). Claims of
+    /// another shape get 403 with the reason `claims_shape`; `Option<Claims<T>>` is `None` for a request without a
+    /// caller.
     ///
     /// ```
     /// use rotogate::gate::Claims;
@@ -243,7 +245,7 @@ mod extract {
     #[derive(Clone, Copy, Debug)]
     pub struct Claims<T>(pub T);
 
-    /// Why an extractor has nothing to extract, with the reply for it.
+    /// Why an extractor found no caller, with the reply.
     ///
     /// ```
     /// use axum::response::{IntoResponse, Response};
@@ -275,7 +277,7 @@ mod extract {
         Undecided,
         #[error("the claims do not have the expected shape")]
         Shape,
-        /// A mistake of the application: without a gate every caller would silently be anonymous.
+        /// A mistake in the application: without a gate every caller would silently be anonymous.
         #[error(
             "no gate has named the caller of this request: put `gate.layer()` around the router, or `gate.require()` on \
              the route; `headers_only()` leaves out the caller"
@@ -315,7 +317,7 @@ mod extract {
                 denial,
                 &respond::ChallengeParams::default(),
             );
-            // For the gate's layer, which otherwise reports this reply as `passed`.
+            // The gate's layer reads this reason; without it the layer would report the reply as `passed`.
             reply.extensions_mut().insert(reason);
             Self { why, reply: Box::new(reply.map(|body| body.data)) }
         }
@@ -335,7 +337,7 @@ mod extract {
         }
     }
 
-    /// `None` where a gate let the request pass without a caller; an error where there is no gate in front.
+    /// `None` if a gate let the request pass without a caller; an error if there is no gate in front.
     impl<S: Sync> OptionalFromRequestParts<S> for Identity {
         type Rejection = NoIdentity;
 
@@ -363,7 +365,7 @@ mod extract {
         }
     }
 
-    /// `None` where a gate let the request pass without a caller; an error where there is no gate in front.
+    /// `None` if a gate let the request pass without a caller; an error if there is no gate in front.
     impl<S: Sync, T: DeserializeOwned> OptionalFromRequestParts<S> for Claims<T> {
         type Rejection = NoIdentity;
 

@@ -9,7 +9,8 @@ use rotogate_core::verify_cache::Verified;
 /// One request of a caller, counted from its admission to the last byte of its reply.
 pub(super) struct InFlightSlot {
     caller: Arc<Verified>,
-    /// Beyond its share a caller uses what nobody needs, and its address is not charged for that: others there keep theirs.
+    /// Set for a caller beyond its share, which uses spare capacity. Its address is not charged for it, so that other
+    /// callers there keep theirs.
     #[expect(dead_code, reason = "held, not read")]
     lent: Option<Lent>,
     /// The buffer permit of the request body, if the gate buffers it.
@@ -23,7 +24,7 @@ impl std::fmt::Debug for InFlightSlot {
 }
 
 impl InFlightSlot {
-    /// `address` is asked for if the caller is beyond its share: the holder that the request was counted for.
+    /// `address` is called only for a caller beyond its share: it returns the holder that the request was counted for.
     pub(super) fn enter(
         gate: &Inner,
         caller: &Arc<Verified>,

@@ -10,9 +10,8 @@
 //! 8. Prepare
 //! 9. Service
 //!
-//! [`GateLayer::admit`] takes steps 1 to 7, [`GateService::answer`] steps 8 and 9. [`GateLayer::explain`] takes steps 1 to 7
-//! without effects. The comment at each step says why the
-//! step stands there.
+//! [`GateLayer::admit`] takes steps 1 to 7, [`GateService::answer`] steps 8 and 9. [`GateLayer::explain`] takes steps 1
+//! to 7 without effects. The comment at each step gives the reason for its position.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -91,7 +90,7 @@ impl GateLayer {
 
     /// Forwards calls that a protocol wraps: a request to an endpoint whose body turns out to be for the service behind
     /// the gate (Kuzzle's `POST /_query`), and the connections that a protocol takes over (Kuzzle's WebSocket). The
-    /// service must be `Clone`, and its request body must be made from [`Bytes`]. Without this such a request is
+    /// service must be `Clone`, and its request body must be made from [`Bytes`]. Without this option such a request is
     /// answered with 501.
     #[must_use]
     pub fn forward_buffered(self) -> GateLayer<BufferedForward> {
@@ -108,9 +107,9 @@ impl GateLayer {
 }
 
 impl<M> GateLayer<M> {
-    /// Replaces a path that is not in canonical form by its canonical form; without this such a request is refused.
-    /// Only for a gate *outside* of the router: inside an axum `Router` the routing has happened already, so the path
-    /// that was matched would not be the path that is served.
+    /// Rewrites a path to its canonical form; by default a path that is not canonical is refused. Only for a gate
+    /// *outside* of the router: inside an axum `Router` the routing has already happened, so the matched path would not
+    /// be the served path.
     #[must_use]
     pub const fn rewriting(mut self) -> Self {
         self.rewrite = true;
@@ -118,29 +117,29 @@ impl<M> GateLayer<M> {
     }
 
     /// Lets [`require().audience(…)`](super::RequireLayer::audience) replace the gate's own audience behind this layer.
-    /// Without it this layer refuses a token for another audience, because it cannot know which `require()` follows.
+    /// By default this layer refuses a token for another audience, because it cannot know which `require()` follows.
     ///
-    /// With it the layer lets such a request pass without a caller, on routes that require no audience themselves. A
-    /// `require()` for the token's audience then makes the token's subject the caller;
-    /// [`Identity`](super::Identity) and every other `require()` refuse the request. **Each handler that takes no
-    /// `Identity` must then be behind a `require()`.** The reply of a handler that is not is dropped: the client gets
-    /// 401, and the log an ERROR, but the handler has run.
+    /// The layer lets such a request pass without a caller, on routes that require no audience themselves. A
+    /// `require()` for the token's audience then makes the token's subject the caller; [`Identity`](super::Identity)
+    /// and every other `require()` refuse the request. **Each handler that takes no `Identity` must then be behind a
+    /// `require()`.** The layer drops the reply of a handler that is not: the client gets 401, and the log an ERROR,
+    /// but the handler has run.
     #[must_use]
     pub const fn deferring_audience(mut self) -> Self {
         self.defer_audience = true;
         self
     }
 
-    /// Tells the service the caller in the identity headers alone, not in the extensions of the request. A cached token then
-    /// costs no allocation. [`Identity`](super::Identity) refuses every request behind such a layer, and
-    /// a `require()` knows no caller, unless the route forwards the token.
+    /// Names the caller to the service in the identity headers alone, not in the extensions of the request. A cached
+    /// token then costs no allocation. [`Identity`](super::Identity) refuses every request behind such a layer, and a
+    /// `require()` knows no caller, unless the route forwards the token.
     #[must_use]
     pub const fn headers_only(mut self) -> Self {
         self.headers_only = true;
         self
     }
 
-    /// For the proxy: no other layer is in front, and the service inside obeys the policy's `upgrade` and ends an
+    /// For the proxy: no other layer is in front, and the service inside obeys the policy's `upgrade`, and ends an
     /// upgraded connection with its [`Lease`](rotogate_core::lease::Lease).
     #[must_use]
     pub fn at_edge(mut self) -> Self {
@@ -236,8 +235,8 @@ where
         if wait.is_none() && !admission.owes_proof() {
             return self.answer(admission, parts, body);
         }
-        // Decided again when it is known whether the token is good, or was the first with its proof. The service that is
-        // ready goes into the future; a clone of it may not be ready.
+        // The request is decided again when it is known whether the token is good, or was the first with its proof. The
+        // ready service moves into the future; a clone of it may not be ready.
         let clone = self.inner.clone();
         let mut service = Self { inner: std::mem::replace(&mut self.inner, clone), layer: self.layer.clone() };
         let layer = self.layer.clone();

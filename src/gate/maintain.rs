@@ -1,5 +1,5 @@
-//! What a gate does beside requests, each in a task of its own, so that a store that hangs delays nothing else: engine
-//! time, confirmations, the sweep, and the revocations of other gates. The tasks end with the gate.
+//! The background tasks of a gate: engine time, confirmations, the sweep, and the revocations of other gates. Each is a
+//! task of its own, so that a store that hangs delays no other. The tasks end with the gate.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -22,7 +22,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// How often a shared store is checked.
 const STORE_CHECK_EVERY: Duration = Duration::from_secs(20);
 
-/// Starts the tasks. With a feed, it returns once everything that other gates had revoked is known.
+/// Starts the tasks. With a feed, it returns once all revocations of other gates are known.
 ///
 /// # Errors
 /// The store does not answer.
@@ -32,7 +32,8 @@ pub(super) async fn begin(gate: &Arc<Running>, feed: Option<Box<dyn Feed>>) -> R
         loop {
             let step = feed.next().await?;
             gate.engine.take_step(&step).await?;
-            // After a loss, a token may pass only once the other gates have written back what they know.
+            // After a store has lost data, a token may pass only once the other gates have written back their
+            // revocations.
             if step.complete.is_some() && gate.engine.is_restored().await {
                 break;
             }
@@ -56,7 +57,7 @@ pub(super) fn every(period: Duration) -> Interval {
     interval
 }
 
-/// Takes over what other gates revoke.
+/// Applies the revocations of other gates.
 async fn follow(gate: Weak<Running>, mut feed: Box<dyn Feed>) {
     let (mut not_followed, mut not_restored) = (StoreFaults::default(), Seldom::default());
     loop {
@@ -64,7 +65,7 @@ async fn follow(gate: Weak<Running>, mut feed: Box<dyn Feed>) {
         let Some(gate) = gate.upgrade() else { return };
         match step {
             Ok(step) => {
-                // A part of the store may fail while another brings entries.
+                // One part of the store may fail while another delivers entries.
                 if step.complete.is_some() {
                     not_followed = StoreFaults::default();
                 }
@@ -80,11 +81,11 @@ async fn follow(gate: Weak<Running>, mut feed: Box<dyn Feed>) {
             Err(error) => match not_followed.due(&gate) {
                 Some(Severity::Late) => tracing::warn!(
                     error = ?Chain(&error),
-                    "the store cannot be followed just now: revocations of other gates come late; retrying"
+                    "the store cannot be followed just now: revocations of other gates arrive late; retrying"
                 ),
                 Some(Severity::Failing) => tracing::error!(
                     error = ?Chain(&error),
-                    "the store cannot be followed: revocations of other gates do not come here; retrying"
+                    "the store cannot be followed: revocations of other gates are not received; retrying"
                 ),
                 None => {}
             },
@@ -92,9 +93,9 @@ async fn follow(gate: Weak<Running>, mut feed: Box<dyn Feed>) {
     }
 }
 
-/// What a fault of the store is to an operator.
+/// The severity of a store fault for an operator.
 enum Severity {
-    /// A shared store is away, and the gate is fresh: a restart is harmless (requirement C45).
+    /// A shared store is unreachable, and the gate is fresh: a restart is harmless (requirement C45).
     Late,
     Failing,
 }
@@ -107,7 +108,7 @@ struct StoreFaults {
 }
 
 impl StoreFaults {
-    /// Whether this failure is to be logged, and as what.
+    /// The severity with which to log this failure; `None` if it need not be logged.
     fn due(&mut self, gate: &Running) -> Option<Severity> {
         let now = gate.engine.clock().source().monotonic();
         let is_shared = gate.engine.beats_every().is_some();
@@ -119,7 +120,7 @@ impl StoreFaults {
     }
 }
 
-/// Writes revocations again that the store did not acknowledge.
+/// Retries revocations that the store did not acknowledge.
 async fn pay(gate: Weak<Running>) {
     let mut ticks = every(TICK_EVERY);
     let mut unpaid = Seldom::default();
@@ -148,7 +149,7 @@ async fn pay(gate: Weak<Running>) {
     }
 }
 
-/// Shows that the process runs.
+/// Writes the heartbeat of this process.
 async fn beat(gate: Weak<Running>) {
     let Some(period) = gate.upgrade().and_then(|gate| gate.engine.beats_every()) else { return };
     let mut ticks = every(period);
@@ -159,7 +160,7 @@ async fn beat(gate: Weak<Running>) {
     }
 }
 
-/// Sees whether the shared store is still fit for one. That it answers at all is what the feed shows.
+/// Checks whether the shared store is still suitable. The feed shows whether it is reachable.
 async fn watch_store(gate: Weak<Running>) {
     let mut ticks = every(STORE_CHECK_EVERY);
     loop {
@@ -167,20 +168,20 @@ async fn watch_store(gate: Weak<Running>) {
         let Some(gate) = gate.upgrade() else { return };
         let unfit = match gate.engine.store().check().await {
             Err(error) if error.outcome() == WriteOutcome::Refused => Some(error.to_string()),
-            // Unknown: as it was.
+            // The last known state holds.
             Err(_) => continue,
             Ok(()) => None,
         };
         let before = gate.unfit_store.swap(unfit.clone().map(Arc::new));
         match (before, unfit) {
-            (None, Some(why)) => tracing::error!(why, "the store is not fit any more: this gate is not ready"),
-            (Some(_), None) => tracing::info!("the store is fit again"),
+            (None, Some(why)) => tracing::error!(why, "the store is no longer suitable: this gate is not ready"),
+            (Some(_), None) => tracing::info!("the store is suitable again"),
             _ => {}
         }
     }
 }
 
-/// Moves engine time, and says what is wrong with it.
+/// Moves engine time, and logs its deviations.
 async fn tick(gate: Weak<Running>) {
     let mut ticks = every(TICK_EVERY);
     let mut wrong = Seldom::default();
@@ -222,8 +223,8 @@ async fn tick(gate: Weak<Running>) {
         let now = gate.engine.freshness();
         if now != before {
             match now {
-                Freshness::Fresh => tracing::info!("the store was heard of again: tokens are accepted and minted"),
-                // `restore` says it.
+                Freshness::Fresh => tracing::info!("the store answers again: tokens are accepted and minted"),
+                // `restore` logs it.
                 Freshness::Restoring => {}
                 Freshness::Degraded => tracing::error!(
                     "the store was not heard of for longer than the staleness: no token is minted; tokens are accepted for \
@@ -248,7 +249,7 @@ async fn advance(gate: Weak<Running>) {
     }
 }
 
-/// Writes the generations that were seen in use.
+/// Writes the generations that requests have confirmed.
 async fn flush(gate: Weak<Running>) {
     let mut ticks = every(FLUSH_EVERY);
     let mut unwritten = StoreFaults::default();
@@ -272,7 +273,7 @@ async fn flush(gate: Weak<Running>) {
     }
 }
 
-/// Removes what has ended.
+/// Removes ended records.
 async fn sweep(gate: Weak<Running>) {
     let mut unswept = StoreFaults::default();
     #[cfg(feature = "relay")]
@@ -348,7 +349,7 @@ mod tests {
             let second = gate.sessions().refresh(first.refresh_token.unwrap().expose()).await.unwrap();
             let access = Credential::new(second.access_token.expose());
             gate.0.checker.check(access, || gate.0.shown(None::<IpAddr>)).unwrap();
-            // What docs/sessions.md says, and an instant of virtual time.
+            // The bound of docs/sessions.md, in virtual time.
             tokio::time::sleep(Duration::from_millis(201)).await;
             let record = gate.sessions().get(first.session.unwrap()).await.unwrap().unwrap();
             assert!(record.confirmed);

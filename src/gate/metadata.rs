@@ -39,11 +39,11 @@ pub(super) struct Metadata<'a> {
     tls_client_certificate_bound_access_tokens: bool,
 }
 
-/// `none` is for public clients.
+/// The supported methods; `none` is for public clients.
 const METHODS: &[&str] = &["none", "client_secret_basic", "client_secret_post"];
 
 impl<'a> Metadata<'a> {
-    /// `public_url` has no path. `clients` are those that the endpoint serves. Without a directory there is no password
+    /// `public_url` has no path. `clients` are the clients of the endpoint. Without a directory there is no password
     /// grant.
     pub(super) fn new<'c>(
         issuer: &'a str,
@@ -55,7 +55,7 @@ impl<'a> Metadata<'a> {
     ) -> Self {
         let base = public_url.trim_end_matches('/');
         let account = path_of(issuer);
-        // The one segment of an issuer's path is the account. Any other path stands for the default account.
+        // An issuer's path with one segment names the account. Any other path stands for the default account.
         let account = if account.matches('/').count() == 1 { account } else { String::new() };
         let url = |template: &str| format!("{base}{}", template.replace("/{account}", &account));
         let (mut grants, mut by_certificate) = (Vec::new(), false);
@@ -96,8 +96,8 @@ pub(super) fn paths(issuer: &str) -> [String; 2] {
     [format!("{OAUTH_METADATA_PATH}{path}"), format!("{path}{OPENID_METADATA_PATH}")]
 }
 
-/// The issuer of an OAuth endpoint beside the first: the public URL, and the folder of the token endpoint. None for a path
-/// with an account, and for one at the root, which is the gate's.
+/// The issuer of an OAuth endpoint beside the first: the public URL, and the folder of the token endpoint. `None` for a
+/// path with an account, and for a path at the root, which is the gate's.
 // Requirement N48.
 pub(super) fn issuer_of_endpoint(public_url: &str, base: &str) -> Option<String> {
     let (folder, _) = base.rsplit_once('/')?;
@@ -105,7 +105,7 @@ pub(super) fn issuer_of_endpoint(public_url: &str, base: &str) -> Option<String>
     is_own.then(|| format!("{}{folder}", public_url.trim_end_matches('/')))
 }
 
-/// An issuer's path without the slash at its end; empty where it has none.
+/// An issuer's path without its final slash; empty if it has no path.
 fn path_of(issuer: &str) -> String {
     let path = issuer.parse::<Uri>().map(|uri| uri.path().to_owned()).unwrap_or_default();
     path.trim_end_matches('/').to_owned()

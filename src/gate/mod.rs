@@ -140,10 +140,10 @@ pub(crate) struct Inner {
     pub(crate) checker: Arc<TokenChecker>,
     leases: Arc<LeaseContext>,
     pub(crate) clients: Clients,
-    /// The policies of the routes that ask for audiences of their own.
+    /// The policies of the routes that require audiences of their own.
     asking: Vec<RoutePolicy>,
     endpoints: endpoint::Endpoints,
-    /// The resources that describe themselves.
+    /// The resources with a metadata document.
     resources: Vec<resources::ReadyResource>,
     origins: origin::Origins,
     /// The dialects in which routes refuse.
@@ -158,22 +158,22 @@ pub(crate) struct Inner {
     pub(crate) max_endpoint_body: usize,
     /// The application's hook for refused requests.
     refusals: Option<respond::RefusalHook>,
-    /// Whether other rules are in force.
+    /// Whether new rules have replaced these.
     is_replaced: AtomicBool,
-    /// Whether a token may be bound to a key, and a client prove it.
+    /// Whether tokens may be bound to a key, and clients may prove it.
     uses_dpop: bool,
-    /// The URLs that proofs are for.
+    /// The URLs under which proofs are accepted.
     external: possession::External,
 }
 
 impl Inner {
-    /// The gate with the rules in force, if others replaced these while a connection or a request went on.
+    /// The gate with the rules in force, if they replaced these while a connection or a request went on.
     fn successor(&self) -> Option<Arc<Self>> {
         self.is_replaced.load(Ordering::Acquire).then(|| self.running.in_force()).flatten()
     }
 
-    /// Calls `strip` with the names of the identity headers of these rules, and of those in force: a client may have sent a
-    /// header that meant nothing before.
+    /// Calls `strip` with the names of the identity headers of these rules, and of those in force: a client may have
+    /// sent a header that had no meaning before.
     fn strip(&self, mut strip: impl FnMut(&ProtectedNames)) {
         strip(&self.protected);
         if let Some(successor) = self.successor() {
@@ -181,7 +181,7 @@ impl Inner {
         }
     }
 
-    /// What the challenges of a route say of it.
+    /// What the challenges of a route ask for.
     fn asked_by<'a>(&'a self, policy: &'a RoutePolicy, headers: &http::HeaderMap) -> respond::ChallengeParams<'a> {
         let resource = resources::named(&self.resources, policy.resource.as_deref());
         respond::ChallengeParams {
@@ -198,8 +198,8 @@ impl Inner {
         MissContext::new(&self.engine, source)
     }
 
-    /// Is a token for its issuer's audience, or for that of a route which accepts its tokens? Otherwise it is no good at
-    /// our own endpoints (requirement J20).
+    /// Is a token for its issuer's audience, or for that of a route which accepts its tokens? Our own endpoints refuse
+    /// any other (requirement J20).
     fn serves_audience_of(&self, token: &AccessToken) -> bool {
         let is_asked = |policy: &RoutePolicy| {
             policy.takes(token.issuer_name(), token.is_accepted_everywhere()) && token.is_for(&policy.audiences)
@@ -219,22 +219,22 @@ impl Gate {
         GateBuilder::default()
     }
 
-    /// Follows what happens at this gate from now on: sessions that begin and end, reuse, refusals. For an application's own
-    /// notifications and dashboards; the audit trail is in the log, complete.
+    /// Follows the events of this gate from now on: sessions that begin and end, reuse, refusals. For notifications and
+    /// dashboards of an application; the complete audit trail is in the log.
     pub fn events(&self) -> GateEvents {
         self.0.engine.events()
     }
 
-    /// Puts the gate in front of a service: its endpoints, and its routes' policies for everything else. Only a request
-    /// that its route permits reaches the service, with a `Permitted` in its extensions, from which
-    /// [`Identity::from_extensions`] reads the caller. The client's own identity headers are removed. Trailers are part of the body,
-    /// which the layer does not read: never take an identity from trailers.
+    /// Puts the gate in front of a service: its endpoints, and the policies of its routes for all other paths. A
+    /// request reaches the service only if its route permits it, with a `Permitted` in its extensions, from which
+    /// [`Identity::from_extensions`] reads the caller. The client's own identity headers are removed. Trailers are part
+    /// of the body, which the layer does not read: never take an identity from trailers.
     pub fn layer(&self) -> GateLayer {
         GateLayer::new(self.clone())
     }
 
-    /// Requires a token, and more, on single routes: `Router::route_layer(gate.require().scope("admin"))`. It works
-    /// alone, and behind [`Gate::layer`], whose verification it does not repeat.
+    /// Requires a token and further conditions on single routes: `Router::route_layer(gate.require().scope("admin"))`.
+    /// It works alone, and behind [`Gate::layer`], whose verification it does not repeat.
     pub fn require(&self) -> RequireLayer {
         RequireLayer::new(self.clone())
     }
@@ -244,8 +244,8 @@ impl Gate {
         Sessions(self.clone())
     }
 
-    /// Whether a request is for a document that says itself which origins may read it. For a CORS layer in front of the
-    /// gate.
+    /// Whether a request is for a document that itself states which origins may read it. For a CORS layer in front of
+    /// the gate.
     pub fn answers_any_origin<B>(&self, request: &http::Request<B>) -> bool {
         let path = request.uri().path();
         path.starts_with(RESOURCE_METADATA_PATH)
@@ -281,12 +281,12 @@ impl Gate {
         self.0.leases.close();
     }
 
-    /// Writes queued confirmations to the store, and revocations that it did not acknowledge. Await it before the process
-    /// ends. A lost confirmation may force a user to log in again. Revocations that the store still does not take are lost
-    /// with the process, unless they are kept [beside it](crate::store::RedbStore); the log names them.
+    /// Writes queued confirmations to the store, and revocations that it did not acknowledge. Await it before the
+    /// process ends. A lost confirmation may force a user to log in again. Revocations that the store still refuses are
+    /// lost with the process, unless they are kept [beside it](crate::store::RedbStore); the log names them.
     ///
     /// # Errors
-    /// Those of the store.
+    /// The errors of the store.
     pub async fn flush(&self) -> Result<(), rotogate_core::store::StoreError> {
         let paid = self.0.engine.pay().await;
         let flushed = self.0.engine.flush_confirmations().await;

@@ -1,4 +1,4 @@
-//! What a gate says of itself to the others of its store, and what it makes of what they say.
+//! The state that a gate publishes to the other gates of its store, and its checks of theirs.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -11,19 +11,19 @@ use rotogate_core::store::{LiveRow, NodeSeen};
 
 pub(super) mod keys;
 
-/// A gate that was heard of longer ago does not run any more.
+/// A gate whose last heartbeat is older does not run any more.
 const RUNS_FOR: Duration = Duration::from_secs(20);
 
-/// How often a gate looks at the others.
+/// How often a gate reads the state of the others.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How long the users of two gates may differ before the log says so: a file needs time to reach all of them.
 const MAY_DIFFER_FOR: Duration = Duration::from_secs(60);
 
 impl Gate {
-    /// The gates of the store that were heard of lately; none if the store is not shared.
+    /// The gates of the store with a recent heartbeat; empty if the store is not shared.
     ///
     /// # Errors
-    /// Those of the store.
+    /// The errors of the store.
     pub async fn nodes(&self) -> Result<Vec<NodeSeen>, StoreError> {
         match self.0.engine.store().shared() {
             Some(shared) => shared.nodes().await,
@@ -32,7 +32,7 @@ impl Gate {
     }
 }
 
-/// Looks at the other gates of the store.
+/// Reads the state of the other gates of the store.
 pub(super) async fn look(gate: Weak<Running>) {
     let mut looks = super::maintain::every(LOOK_EVERY);
     let mut users = UsersSeen::default();
@@ -40,7 +40,7 @@ pub(super) async fn look(gate: Weak<Running>) {
         looks.tick().await;
         let Some(gate) = gate.upgrade() else { return };
         let Some(shared) = gate.engine.store().shared() else { return };
-        // A store that does not answer is said elsewhere.
+        // Other tasks log a store that does not answer.
         let Ok(nodes) = shared.nodes().await else { continue };
         gate.engine.set_nodes(nodes.len());
         let now = gate.engine.clock().source().monotonic();
@@ -63,7 +63,7 @@ struct UsersSeen {
 }
 
 impl UsersSeen {
-    /// The gates whose users have differed for too long, if that is news; none if they no longer do.
+    /// The gates whose users have differed for too long, if that has changed; empty if they no longer differ.
     fn see(&mut self, own: Option<&str>, nodes: &[NodeSeen], now: Duration) -> Option<Vec<Box<str>>> {
         let own = own?;
         let others = nodes.iter().filter(|seen| seen.row.users.as_deref().is_some_and(|users| users != own));
@@ -82,7 +82,7 @@ impl UsersSeen {
     }
 }
 
-/// The row of a gate with this name; without one, with a name of its own.
+/// The row of a gate with this name, or with a generated one.
 pub(super) fn row(name: Option<Box<str>>, id: u64) -> Arc<LiveRow> {
     let row = LiveRow::default();
     let name = name.unwrap_or_else(|| format!("gate-{id:08x}").into());

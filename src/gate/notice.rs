@@ -7,27 +7,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(super) enum SetupNotice {
     /// An upgrade on a route that does not allow upgrades.
     Upgrade,
-    /// A request has no `Peer`.
+    /// The request has no `Peer`.
     NoPeer,
     /// A peer that is not a trusted proxy sends forwarding headers.
     UntrustedProxy,
     /// Another gate in front removed the credential.
     OtherGate,
-    /// `require().audience(…)` behind a layer that asks for the gate's own audience first.
+    /// `require().audience(…)` is behind a layer that checks the gate's own audience first.
     Audience,
-    /// A handler without `require()` behind a layer that defers the audience.
+    /// A handler without `require()` is behind a layer that defers the audience.
     Unjudged,
     /// The layer is inside a nest, where it sees only a part of the path.
     #[cfg(feature = "axum")]
     Nested,
 }
 
-/// The notices that were logged.
+/// The warnings that were already logged.
 #[derive(Debug, Default)]
 pub(super) struct Notices([AtomicBool; 7]);
 
 impl Notices {
-    /// Is this the first time?
+    /// Is this the first notice of its kind?
     pub(super) fn first(&self, notice: SetupNotice) -> bool {
         self.0
             .get(notice as usize)

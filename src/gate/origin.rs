@@ -12,7 +12,7 @@ use rotogate_core::route::RoutePolicy;
 /// The origins from which a request with a token cookie is accepted.
 #[derive(Debug)]
 pub(crate) struct Origins {
-    /// The gate's own; none if the public URL has none.
+    /// The gate's own origin; `None` if the public URL has none.
     own: Option<String>,
     allowed: Vec<Box<str>>,
 }
@@ -22,7 +22,7 @@ impl Origins {
         Self { own: origin_of(public_url), allowed }
     }
 
-    /// May this request bring its token in a cookie?
+    /// May this request use the token in its cookie?
     pub(super) fn admit(&self, parts: &Parts, policy: &RoutePolicy) -> bool {
         is_safe(parts, policy) || self.asked(&parts.headers)
     }
@@ -45,7 +45,7 @@ impl Origins {
     }
 }
 
-/// Whether the method is safe (RFC 9110 §9.2.1). A request that opens a WebSocket is not, because any message may
+/// Whether the method is safe (RFC 9110 §9.2.1). A request that opens a WebSocket is not safe, because any message may
 /// follow, nor is one with a method override that the upstream obeys.
 fn is_safe(parts: &Parts, policy: &RoutePolicy) -> bool {
     matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS)

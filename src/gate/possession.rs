@@ -1,6 +1,6 @@
-//! The second half of step 6: a token that is bound to a key is good only with a proof that its caller has the key
-//! (RFC 9449 §7), and one that is bound to a client certificate only on a connection with that certificate (RFC 8705 §3).
-//! Both are checked for every request, whether or not the token is in the cache.
+//! The second half of step 6. A token that is bound to a key is good only with a proof that its caller has the key (RFC
+//! 9449 §7); a token that is bound to a client certificate is good only on a connection with that certificate (RFC 8705
+//! §3). Both are checked for every request, whether or not the token is in the cache.
 
 use http::header::CACHE_CONTROL;
 use http::request::Parts;
@@ -26,7 +26,7 @@ use rotogate_core::token::claims::AccessToken;
 pub(super) struct External {
     /// The public URL.
     public: Option<(HttpScheme, String)>,
-    /// The hosts that the configuration names besides.
+    /// The other hosts that the configuration names.
     named: Hosts,
 }
 
@@ -37,9 +37,9 @@ impl External {
             Some((HttpScheme::parse(scheme)?, authority.to_owned()))
         });
         let mut named = Hosts::default();
-        // `*` names none: a proof for a host that its client was lured to would be good here.
+        // `*` is not a named host: it would accept a proof that a client made for a host of an attacker.
         for host in hosts.iter().chain(routes.iter().flat_map(|route| &route.hosts)).filter(|host| *host != "*") {
-            // Others were refused before.
+            // An invalid host was refused before.
             let _ = named.add(host);
         }
         Self { public, named }
@@ -54,7 +54,7 @@ pub(super) fn certificate_of(parts: &Parts) -> Option<CertificateThumbprint> {
 /// The proof of a request to an endpoint, until its client is known.
 #[derive(Debug)]
 pub(super) struct PresentedProof {
-    /// The headers of the proof alone.
+    /// Only the headers of the proof.
     headers: HeaderMap,
     method: Method,
     target: Option<TargetUri>,
@@ -66,7 +66,7 @@ impl Inner {
         self.uses_dpop.then(|| &*self.running.dpop)
     }
 
-    /// The URL of a request as its client sees it; `None` if the gate has none by the host of the request.
+    /// The URL of a request as its client sees it; `None` if the gate has no URL with the host of the request.
     fn target(&self, parts: &Parts) -> Option<TargetUri> {
         let named = authority::check(parts).ok()?;
         #[cfg(feature = "axum")]
@@ -89,8 +89,8 @@ impl Inner {
         }
     }
 
-    /// Judges whether the caller has what a verified token is bound to: its key, its certificate or both. The proof is used
-    /// once the request is permitted: see [`use_proof`](Self::use_proof).
+    /// Judges whether the caller has the key, the certificate or both that a verified token is bound to. The proof is
+    /// used once the request is permitted: see [`use_proof`](Self::use_proof).
     pub(super) fn possession(
         &self,
         parts: &Parts,
@@ -117,17 +117,17 @@ impl Inner {
         }
     }
 
-    /// Uses a proof at this gate, and says what is left to do.
+    /// Uses a proof at this gate, and says whether the store must count it.
     pub(super) fn use_proof(&self, proof: &CheckedProof) -> Result<Option<Box<UsedProof>>, Denial> {
         let owed = self.running.dpop.use_once(proof, self.engine.clock().now(), &**self.engine.store())?;
         let renews_nonce = proof.renews_nonce();
         Ok((renews_nonce || owed.is_some()).then(|| Box::new(UsedProof { renews_nonce, owed })))
     }
 
-    /// Counts the proof of a permitted request in the store that gates share, if it must be.
+    /// Counts the proof of a permitted request in the store that gates share, if needed.
     ///
     /// # Errors
-    /// It was used at another gate, or the store does not say whether it was.
+    /// The proof was used at another gate, or the store cannot tell.
     pub(super) async fn count_proof(&self, mut permitted: Permitted) -> Result<Permitted, Denial> {
         let Some(name) = permitted.take_owed_proof() else { return Ok(permitted) };
         let counted = self.running.dpop.use_in_store(name, &**self.engine.store()).await;
@@ -154,7 +154,7 @@ impl Inner {
     /// Checks the proof of a client that asks for tokens.
     ///
     /// # Errors
-    /// It is not good, or missing although the client must have one.
+    /// The proof is not good, or missing although the client must have one.
     pub(super) fn proof_of_client(
         &self,
         presented: Option<&PresentedProof>,
@@ -175,14 +175,14 @@ impl Inner {
         }
     }
 
-    /// The same for a refresh: a session that is bound stays bound, though its client does without proofs now.
+    /// Checks the proof of a refresh. A bound session stays bound, even if its client now needs no proofs.
     pub(super) fn proof_of_refresh(
         &self,
         presented: Option<&PresentedProof>,
         of: DpopUse,
     ) -> Result<Option<OnceProof<'_>>, Denial> {
         match of {
-            // The engine says whether one is needed.
+            // The engine decides whether a proof is needed.
             DpopUse::Off => Ok(self.proof_of_client(presented, DpopUse::Optional).ok().flatten()),
             DpopUse::Optional | DpopUse::Required => self.proof_of_client(presented, of),
         }
@@ -191,7 +191,7 @@ impl Inner {
     /// The certificate that a client's new tokens are bound to.
     ///
     /// # Errors
-    /// The client must present one, and its connection has none.
+    /// The client must present a certificate, and its connection has none.
     pub(super) fn certificate_of_client(
         presented: Option<CertificateThumbprint>,
         of: CertificateUse,
@@ -205,7 +205,7 @@ impl Inner {
         }
     }
 
-    /// The same for a refresh: a session that is bound stays bound, though its client need not be any more.
+    /// The certificate of a refresh. A bound session stays bound, even if its client now needs no certificate.
     pub(super) fn certificate_of_refresh(
         presented: Option<CertificateThumbprint>,
         of: CertificateUse,

@@ -1,4 +1,4 @@
-//! What the program needs of a gate, and an embedder does not: its counters, its pools, and the users that it shares
+//! The operations of a gate that the program needs, and an embedder does not: counters, pools, and the users shared
 //! with other gates.
 
 use std::sync::Arc;
@@ -43,14 +43,14 @@ impl Gate {
         &self.0.running.overload
     }
 
-    /// Refuses logins, refreshes and other grants with 503 while this is set, for a program whose audit log cannot be written.
-    /// Revocations and the tokens that were issued stay as they are. The first call counts.
+    /// Refuses logins, refreshes and other grants with 503 while this is set, for a program whose audit log cannot be
+    /// written. Revocations and issued tokens are not affected. The first call counts.
     pub fn suspend_grants_while(&self, suspended: Arc<AtomicBool>) {
         self.0.running.engine.suspend_grants_while(suspended);
     }
 
     /// Resolves once no refresh token is on its way to a provider. For a process that is about to stop: a client that
-    /// went away does not end its exchange, and a record of an exchange that is cut off says only that it was begun.
+    /// disconnects does not end its exchange, and the record of an aborted exchange says only that it began.
     #[cfg(feature = "relay")]
     pub async fn relays_idle(&self) {
         for relay in &self.0.running.relays {
@@ -68,7 +68,7 @@ impl Gate {
         self.0.engine.counts()
     }
 
-    /// The results of the checks of access tokens, with their numbers.
+    /// The results of the checks of access tokens, with their counts.
     pub fn verifications(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
         CheckResult::ALL.map(CheckResult::name).into_iter().zip(self.0.checker.results())
     }
@@ -88,7 +88,7 @@ impl Gate {
         self.0.engine.shared_writes()
     }
 
-    /// Whether tokens are refused because the store was not heard of for too long.
+    /// Whether tokens are refused because the last contact with the store is too old.
     pub fn is_store_stale(&self) -> bool {
         self.0.engine.freshness() == Freshness::Stale
     }
@@ -114,46 +114,45 @@ impl Gate {
         Vec::new()
     }
 
-    /// How long ago a store that gates share was last heard of; `None` if no other gate writes to the store.
+    /// The time since the last contact with a store that gates share; `None` if no other gate writes to the store.
     pub fn store_staleness(&self) -> Option<Duration> {
         self.0.engine.unheard_for()
     }
 
-    /// How often the questions about opaque tokens of each issuer had each result: the issuer's name, the result, the
-    /// number.
+    /// The counts of introspection results: the issuer's name, the result, the number.
     pub fn introspections(&self) -> Vec<(Arc<str>, &'static str, u64)> {
         self.0.checker.introspections()
     }
 
-    /// Says to the other gates of the store which users this one has. The digest is equal where the users are.
+    /// Publishes a digest of this gate's users to the other gates of the store. Equal users have equal digests.
     pub fn say_users(&self, digest: &str) {
         self.0.running.row.change(|row| row.users = Some(digest.into()));
     }
 }
 
 impl Sessions {
-    /// The moment to pass to [`Self::subject_before`] for a change of a user that every gate of the store finds by itself:
-    /// the same for all of them. `after` is the user now, `None` if there is none any more.
+    /// The time to pass to [`Self::subject_before`] for a change of a user that every gate of the store detects on its
+    /// own: all gates get the same time. `after` is the user now, `None` if the user was removed.
     ///
     /// # Errors
-    /// A fault of the store.
+    /// The errors of the store.
     pub async fn moment_of_change(&self, subject: &str, after: Option<&User>) -> Result<Timestamp, Error> {
         Ok(self.0.0.engine.moment_of_change(subject, after).await?)
     }
 
-    /// What ends the sessions of a user after that moment that began at this gate while the user was not what it is now.
-    /// `None`: they are not known.
+    /// The revocations of sessions of a user that began at this gate after that time, while the user's data differed
+    /// from now. `None`: the sessions are not known.
     pub fn begun_otherwise(&self, subject: &str, after: Option<&User>, moment: Timestamp) -> Option<Vec<Revocation>> {
         self.0.0.engine.begun_otherwise(subject, after, moment)
     }
 
-    /// Refuses the target of a revocation that another one will take the place of. Until [`Self::let_go`], it is among what a
-    /// stop loses.
+    /// Refuses the target of a revocation that another revocation will replace. Until [`Self::let_go`], a stop would
+    /// lose it.
     pub fn refuse_for_now(&self, revocation: &Revocation) {
         self.0.0.engine.refuse_for_now(revocation, RevokedBecause::Operator);
     }
 
-    /// What takes its place is durable.
+    /// Ends [`Self::refuse_for_now`]: the replacement is durable.
     pub fn let_go(&self, revocation: &Revocation) {
         self.0.0.engine.let_go(revocation);
     }

@@ -4,7 +4,7 @@ use super::Gate;
 use rotogate_core::clock::ClockState;
 use rotogate_core::engine::Freshness;
 
-/// Why a gate is not, or only in part, ready that shares its store with others.
+/// Why a gate on a shared store is not ready, or only in part.
 const NOT_HEARD: &str = "the store was not heard of for longer than the staleness";
 const RESTORING: &str = "the store has lost writes; nothing is minted until the gates have written back what they know";
 
@@ -30,9 +30,9 @@ const RESTORING: &str = "the store has lost writes; nothing is minted until the 
 pub enum Readiness {
     /// It can.
     Ready,
-    /// Tokens pass, but none is minted, or a revocation is not durable; the text says why, for the operator.
+    /// Tokens pass, but none is minted, or a revocation is not durable. The text gives the operator the reason.
     Degraded(String),
-    /// It cannot; the text says why, for the operator.
+    /// The gate cannot serve. The text gives the operator the reason.
     NotReady(String),
 }
 
@@ -65,7 +65,7 @@ impl Gate {
         self.store_readiness().await
     }
 
-    /// The same, as far as the store decides it.
+    /// Whether the store lets the gate serve.
     pub async fn store_readiness(&self) -> Readiness {
         let unpaid = self.0.engine.unpaid();
         let owed = match (unpaid.total, unpaid.lost_at_end) {

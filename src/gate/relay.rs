@@ -1,4 +1,4 @@
-//! Relays at endpoints: what joins an endpoint, its provider, and the gate's tokens and revocations.
+//! Relays at endpoints: connects an endpoint, its provider, and the gate's tokens and revocations.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use rotogate_core::token::keyring::Keyring;
 use rotogate_core::token::{AccessToken, MAX_SESSIONLESS_LIFETIME};
 use rotogate_core::verify_cache::TokenChecker;
 
-/// The longest text of a client's id in the log.
+/// The longest client id in the log.
 const MAX_SHOWN: usize = 128;
 
 /// The provider behind an endpoint, and the rules of its relay.
@@ -33,9 +33,9 @@ pub struct RelayConfig {
     pub rules: RelayRules,
     /// The provider.
     pub provider: Arc<dyn Provider>,
-    /// What stands for the provider in the keys of the records: its token URL, or its issuer.
+    /// The identifier of the provider in the keys of the records: its token URL, or its issuer.
     pub place: String,
-    /// Are the provider's access tokens those of one of the gate's issuers?
+    /// Whether the provider's access tokens are those of one of the gate's issuers.
     pub known_issuer: bool,
 }
 
@@ -55,10 +55,10 @@ impl RelayConfig {
     }
 }
 
-/// How an exchange ended, as the metrics name it.
+/// The results of an exchange, as the metrics name them.
 pub(super) const RESULTS: [&str; 6] = ["granted", "refused", "replayed", "joined", "not_sent", "unavailable"];
 
-/// The place among [`RESULTS`] of an answer.
+/// The index of an answer in [`RESULTS`].
 fn result(answer: &RelayAnswer) -> usize {
     match answer {
         RelayAnswer::Reply(_, Source::Replayed) => 2,
@@ -87,7 +87,7 @@ impl fmt::Debug for EndpointRelay {
     }
 }
 
-/// What the relays of a gate share.
+/// The state that the relays of a gate share.
 pub(super) struct Shared {
     pub(super) store: Option<Arc<dyn RelayStore>>,
     pub(super) engine: Arc<Engine>,
@@ -123,18 +123,18 @@ impl Shared {
 }
 
 impl EndpointRelay {
-    /// Goes on with this provider and these rules.
+    /// Replaces the provider and the rules.
     pub(super) fn replace(&self, config: RelayConfig, keyring: &Keyring) {
         self.relay.replace(config.settings(&self.path, keyring));
         self.config.store(Arc::new(config));
     }
 
-    /// Goes on with other keys.
+    /// Replaces the keys.
     pub(super) fn set_keyring(&self, keyring: &Keyring) {
         self.relay.replace(self.config.load().settings(&self.path, keyring));
     }
 
-    /// How many exchanges ended with each of [`RESULTS`].
+    /// The number of exchanges with each of [`RESULTS`].
     pub(super) fn exchanges(&self) -> [u64; RESULTS.len()] {
         self.exchanges.sums()
     }
@@ -143,12 +143,12 @@ impl EndpointRelay {
         &self.path
     }
 
-    /// Resolves once nothing is under way.
+    /// Resolves once no exchange is running.
     pub(super) async fn idle(&self) {
         self.relay.idle().await;
     }
 
-    /// Removes the records that have ended, of all endpoints on the same store.
+    /// Removes ended records of all endpoints on the same store.
     pub(super) async fn sweep(&self, engine: &Engine) -> Result<u64, StoreError> {
         self.store.sweep_relay(engine.clock().now()).await
     }
@@ -232,7 +232,7 @@ fn shortened(text: &str) -> String {
     text.chars().take(MAX_SHOWN).collect()
 }
 
-/// What a relay answers, as an outcome of the gate.
+/// The answer of a relay, as an outcome of the gate.
 fn reply(answer: RelayAnswer) -> Result<(ProviderReply, Source), Error> {
     Err(match answer {
         RelayAnswer::Reply(reply, source) => return Ok((reply, source)),
@@ -254,7 +254,7 @@ struct TokenEnder {
 }
 
 impl TokenEnder {
-    /// A provider's session has no entry of its own in the list, so the entry is for all tokens of the subject up to
+    /// A provider's session has no entry of its own in the list, so the entry covers all tokens of the subject up to
     /// this one: other sessions of the subject refresh once.
     fn entry(&self, token: &AccessToken) -> Revocation {
         let now = self.engine.clock().now();
@@ -270,13 +270,13 @@ impl EndTokens for TokenEnder {
     async fn end(&self, access_token: &str) -> Result<(), StoreError> {
         let token = match self.checker.verify_answer(access_token).map_err(NotGood::from_denial) {
             Ok(token) => token,
-            // Nothing that is good here.
+            // The token is not good here, so nothing needs to end.
             Err(Ok(_)) => return Ok(()),
             Err(Err(undecided)) => {
                 return Err(StoreError::caused_by("a token to revoke could not be verified", undecided));
             }
         };
-        // Our own tokens are not the provider's to end.
+        // The provider cannot end our own tokens.
         if token.is_ours() {
             return Ok(());
         }

@@ -1,4 +1,4 @@
-//! Replaces keys, rules and bounds of a gate that runs.
+//! Replaces keys, rules and bounds of a running gate.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,7 +13,7 @@ use rotogate_core::token::live_keys::Validity;
 use rotogate_core::token::verify::{IssuerKeys, IssuerRules, Verifier};
 use rotogate_core::verify_cache::IdentityHeaders;
 
-/// Keys and rules of issuers that a gate can go on with: see [`Gate::prepare_keys`].
+/// Keys and issuer rules that a gate can switch to: see [`Gate::prepare_keys`].
 ///
 /// ```
 /// use std::sync::Arc;
@@ -35,7 +35,7 @@ pub struct PreparedKeys {
     keyring: Arc<Keyring>,
 }
 
-/// Rules that a gate can go on with: see [`Gate::prepare_rules`].
+/// Rules that a gate can switch to: see [`Gate::prepare_rules`].
 ///
 /// ```
 /// use rotogate::Gate;
@@ -72,19 +72,18 @@ impl Gate {
         self.0.checker.callers().set(bounds.requests_per_caller);
     }
 
-    /// Mints and verifies with other keys, and trusts these issuers and no others, from the next request on. Tokens of
-    /// an issuer whose keys and rules stay the same remain in the cache of verified tokens. Those of an issuer that is
-    /// not among `trusted` any more are refused, and their long-lived connections end within a second; so do those of an
-    /// issuer whose rules differ. Routes stay: they name issuers, and accept none that they do not name unless its rules
-    /// say `everywhere`.
+    /// Mints and verifies with other keys, and trusts exactly these issuers, from the next request on. Tokens of an
+    /// issuer whose keys and rules stay the same remain in the cache of verified tokens. Tokens of an issuer that is no
+    /// longer in `trusted`, or whose rules differ, are refused, and their long-lived connections end within a second.
+    /// Routes stay: they name issuers, and accept no other issuer unless its rules say `everywhere`.
     ///
     /// # Errors
-    /// When no verifier can be made of the keys; the old ones stay in use then.
+    /// No verifier can be made of the keys. The old ones stay in use.
     pub fn set_keys(&self, keyring: Keyring, trusted: Vec<IssuerRules>) -> Result<(), BuildError> {
         self.swap_keys(Arc::new(keyring), trusted).map(drop)
     }
 
-    /// The same. Returns whether keys or rules differ.
+    /// [`Self::set_keys`] that also returns whether keys or rules differ.
     ///
     /// # Errors
     /// As [`Self::set_keys`].
@@ -109,7 +108,8 @@ impl Gate {
         self.0.running.is_issuer.then(|| builder::own_rules(&self.0.engine, keyring, self.0.leeway))
     }
 
-    /// The other part: mints and verifies with the prepared keys. Returns whether keys or rules differ.
+    /// Mints and verifies with the prepared keys: the part of [`Self::swap_keys`] that cannot fail. Returns whether
+    /// keys or rules differ.
     pub fn use_keys(&self, PreparedKeys { verifier, keyring }: PreparedKeys) -> bool {
         // The verifier first: otherwise a token could be minted that the gate refuses.
         let other = self.0.checker.set_verifier(verifier);
@@ -122,22 +122,22 @@ impl Gate {
         other
     }
 
-    /// This gate with the rules of a builder: its routes, clients, endpoints, profile, hosts, trusted proxies, CORS origins,
-    /// identity headers, rates and bound of bodies. Everything else is that of this gate, and is shared with it; what else
-    /// the builder has is not used. Changes nothing.
+    /// This gate with the rules of a builder: its routes, clients, endpoints, profile, hosts, trusted proxies, CORS
+    /// origins, identity headers, rates and bound of bodies. All other state stays this gate's and is shared with it;
+    /// other values of the builder are ignored. Changes nothing.
     ///
     /// # Errors
-    /// As [`GateBuilder::build`]. An endpoint with a relay must have one already.
+    /// As [`GateBuilder::build`]. An endpoint with a relay must already have one.
     pub fn prepare_rules(&self, builder: GateBuilder) -> Result<PreparedRules, BuildError> {
         builder.prepare_rules(self)
     }
 
-    /// Puts in force what the two gates share of the rules, and returns the gate with them, for a server to replace its
-    /// services. Requests that a service of this gate has admitted go on under its rules. Once for a gate: later rules are
-    /// for the one that this returns.
+    /// Puts the prepared rules in force, and returns the gate with them, for a server to replace its services. Requests
+    /// that a service of this gate has admitted continue under its rules. Call it once for a gate: later rules are for
+    /// the gate that this returns.
     pub fn use_rules(&self, prepared: PreparedRules) -> Self {
         let PreparedRules { gate, styles, identity, rates, keep_login_origin, max_stream } = prepared;
-        // First: from here on, requests of both gates are rid of the identity headers of both.
+        // First: from here on, both gates strip the identity headers of both.
         self.0.running.put_in_force(&gate.0);
         self.0.is_replaced.store(true, Ordering::Release);
         self.0.engine.set_styles(styles);
@@ -150,11 +150,12 @@ impl Gate {
     }
 
     /// Replaces the keys of one trusted issuer from the next request on: for an application that fetches them itself. A
-    /// token whose key is gone is refused, and its long-lived connections end within a second. Own tokens, other issuers
-    /// and the tokens of the remaining keys stay in the cache. Equal keys change nothing.
+    /// token whose key was removed is refused, and its long-lived connections end within a second. Own tokens, other
+    /// issuers and the tokens of the remaining keys stay in the cache. Equal keys change nothing.
     ///
-    /// Before the first keys are there, build the gate with [`IssuerKeys::unknown`](rotogate_core::token::IssuerKeys::unknown):
-    /// until then the issuer's tokens are answered with 503 and `Retry-After`.
+    /// To build the gate before the first keys are known, use
+    /// [`IssuerKeys::unknown`](rotogate_core::token::IssuerKeys::unknown): until then the issuer's tokens are answered
+    /// with 503 and `Retry-After`.
     ///
     /// ```
     /// use rotogate::gate::{BuildError, Gate};
@@ -174,7 +175,7 @@ impl Gate {
         Ok(())
     }
 
-    /// Goes on with this provider and these rules at the endpoint of this path. False if it has no relay.
+    /// Replaces the provider and the rules at the endpoint of this path. Returns false if it has no relay.
     #[cfg(feature = "relay")]
     pub fn set_relay(&self, path: &str, config: RelayConfig) -> bool {
         let found = self.0.running.relays.iter().find(|relay| relay.path() == path);

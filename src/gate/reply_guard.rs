@@ -1,9 +1,9 @@
 //! Ends long replies with their caller's session: server-sent events, gRPC streams, downloads. A reply of unknown
 //! length, or of more than [`LONG_REPLY_BYTES`], has a [`Lease`] like a tunnel, which is checked every second.
 //!
-//! A reply that ends early is broken off, so that no client takes a part for the whole: over HTTP/1.1 the connection
+//! A reply that ends early is aborted, so that no client takes a part for the whole: over HTTP/1.1 the connection
 //! closes without the last chunk, over HTTP/2 the stream is reset. A gRPC reply ends with the status `UNAUTHENTICATED`.
-//! Bytes that the connection already has may still arrive, no others.
+//! Bytes that were already passed to the connection may still arrive.
 
 use std::sync::Arc;
 use std::task;
@@ -20,7 +20,7 @@ use rotogate_core::reply::{GrpcCode, grpc_trailers};
 use rotogate_core::route::Route;
 use rotogate_core::verify_cache::Verified;
 
-/// How often a long reply is checked, and so the longest delay of its end (requirement T9's bound for tunnels).
+/// How often a long reply is checked, and so the longest delay of its end (requirement T9 bounds tunnels alike).
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// A reply of known length is long if it has more bytes than this.
 const LONG_REPLY_BYTES: u64 = 1024 * 1024;
@@ -44,7 +44,7 @@ pub(super) struct ReplyGuard {
     caller: GuardedCaller,
     state: State,
     is_grpc: bool,
-    /// The reason, once the reply was cut.
+    /// The reason, once the reply was aborted.
     cut: Option<&'static str>,
     /// Log context of the request.
     context: Option<Context>,
@@ -57,7 +57,7 @@ impl std::fmt::Debug for ReplyGuard {
 }
 
 enum State {
-    /// No lease yet. Most replies end in this state.
+    /// There is no lease yet. Most replies end in this state.
     New {
         frames: u32,
     },
@@ -68,12 +68,12 @@ enum State {
     Over,
 }
 
-/// The body error of a reply that was cut.
+/// The body error of an aborted reply.
 #[derive(Debug, thiserror::Error)]
 #[error("reply ended by its lease: {0}")]
 struct ReplyEnded(&'static str);
 
-/// The end of a reply that was cut.
+/// The end of an aborted reply.
 pub(super) enum Cut {
     /// Trailers with a gRPC status.
     Trailers(HeaderMap),
@@ -94,7 +94,7 @@ impl ReplyGuard {
         }
     }
 
-    /// The reason, if the reply was cut.
+    /// The reason, if the reply was aborted.
     pub(super) fn cut(&self) -> Option<&'static str> {
         self.cut
     }

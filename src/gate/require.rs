@@ -39,8 +39,8 @@ use rotogate_core::verify_cache::Introspected;
 
 /// Admits a request whose caller meets all conditions. See [`Gate::require`].
 ///
-/// Each method adds a condition, and all of them must hold. A refusal is 401 where the token is missing or is not good here,
-/// and 403 where it lacks something. A refusal is logged (`rotogate::denial`), and is in the
+/// Each method adds a condition, and all of them must hold. A refusal is 401 if the token is missing or not good here,
+/// and 403 if it does not meet a condition. A refusal is logged (`rotogate::denial`), and is in the
 /// [`Verdict`](super::Verdict) of an annotated layer.
 ///
 /// ```
@@ -65,7 +65,7 @@ pub struct RequireLayer {
 /// Conditions on a caller besides those of a route's policy.
 #[derive(Clone, Debug, Default)]
 struct Conditions {
-    /// One scope of each set.
+    /// Sets of scopes; the token needs one scope of each.
     any_scopes: Vec<Scope>,
     roles: Vec<Role>,
     /// A claim and its required value. `None`: a malformed path, which no token can satisfy.
@@ -89,9 +89,10 @@ impl RequireLayer {
         Self { gate, route: Arc::new(Route::catch_all(RoutePolicy::default())), conditions: Arc::default() }
     }
 
-    /// Asks for a scope (and for each of those asked before); `"read write"` are two.
+    /// Asks for a scope, in addition to those of earlier calls; `"read write"` are two scopes.
     ///
-    /// Characters that no scope may hold (RFC 6749 §3.3) make a scope that no token has: everyone is refused.
+    /// A text with characters that no scope may hold (RFC 6749 §3.3) becomes a scope that no token has: every request
+    /// is refused.
     #[must_use]
     pub fn scope(self, scope: &str) -> Self {
         self.policy(|policy| {
@@ -115,13 +116,12 @@ impl RequireLayer {
         self.condition(|conditions| conditions.any_scopes.push(scopes))
     }
 
-    /// Asks for a role (and for each of those asked before). Roles are those of the token's own issuer: of our own
-    /// tokens the claim `roles`, of another issuer's the claims that
-    /// [`IssuerRules::roles`](rotogate_core::token::IssuerRules::roles) names.
+    /// Asks for a role, in addition to those of earlier calls. Roles are those of the token's own issuer: the claim
+    /// `roles` of our own tokens, the claims that [`IssuerRules::roles`](rotogate_core::token::IssuerRules::roles)
+    /// names of another issuer's.
     ///
-    /// `"kc:admin"` is the role `admin` in tokens of the issuer named `kc`, and of no other. A bare role is of the
-    /// issuer that [`Self::issuer`] names, if it names exactly one, of the only issuer that is trusted, and otherwise of our
-    /// own tokens.
+    /// `"kc:admin"` is the role `admin` in tokens of the issuer named `kc` only. A bare role belongs to the one issuer
+    /// that [`Self::issuer`] names, else to the only trusted issuer, else to our own tokens.
     ///
     /// ```
     /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
@@ -140,8 +140,8 @@ impl RequireLayer {
         self.condition(|conditions| conditions.roles.push(role))
     }
 
-    /// Asks that a claim have this value, or be a list with this value in it. For the path see
-    /// [`ClaimPath`]: `realm_access.roles`, `"https://example.com/tenant"` with its quotes.
+    /// Asks that a claim have this value, or be a list that contains it. For the path see [`ClaimPath`]:
+    /// `realm_access.roles`, `"https://example.com/tenant"` with its quotes.
     ///
     /// The meaning of a claim depends on its issuer: if tokens of several issuers are accepted, ask for the
     /// [`issuer`](Self::issuer) too.
@@ -162,8 +162,8 @@ impl RequireLayer {
     }
 
     /// Adds a check by the application, of the caller and the head of the request: if it returns `false`, the caller is
-    /// refused with 403 and the reason `predicate`. It is called for each request, so it must not block. In a nest of axum's
-    /// the head has the rest of the path.
+    /// refused with 403 and the reason `predicate`. It is called for each request, so it must not block. Inside an axum
+    /// nest the head has the rest of the path.
     ///
     /// ```
     /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
@@ -176,7 +176,7 @@ impl RequireLayer {
         self.condition(|conditions| conditions.checks.push(Check(Arc::new(check))))
     }
 
-    /// Asks that the token be meant for this audience (or one of those named before), instead of the gate's own.
+    /// Asks that the token be meant for this audience, or one of those of earlier calls, instead of the gate's own.
     ///
     /// Behind [`Gate::layer`] a token must be for both, because the layer's route asks for the gate's own audience
     /// first, and the layer cannot know that this `require()` follows. To change that, use
@@ -189,9 +189,9 @@ impl RequireLayer {
         self.policy(|policy| policy.audiences.push(audience))
     }
 
-    /// Accepts tokens of the issuer with this name, and of those named before. `self` is our own; other names are those
-    /// of [`IssuerRules::name`](rotogate_core::token::IssuerRules::name). Without it, tokens of our own issuer and of
-    /// issuers that are accepted everywhere.
+    /// Accepts tokens of the issuer with this name, and of those of earlier calls. `self` is our own issuer; other
+    /// names are those of [`IssuerRules::name`](rotogate_core::token::IssuerRules::name). By default, tokens of our own
+    /// issuer and of issuers that are accepted everywhere pass.
     #[must_use]
     pub fn issuer(self, name: impl Into<String>) -> Self {
         let name = name.into();
@@ -254,7 +254,7 @@ impl RequireLayer {
 /// A request that meets all conditions.
 struct Judged {
     permitted: Permitted,
-    /// Whether the gate's layer in front has permitted it, and with a caller.
+    /// Whether the gate's layer in front has permitted the request, with a caller.
     is_known: bool,
     has_caller: bool,
 }
@@ -320,7 +320,7 @@ where
             let judged = judged.and_then(|judged| self.layer.admit(&mut parts, judged));
             return self.answer(judged, parts, body);
         }
-        // The service that is ready goes into the future; a clone of it may not be ready.
+        // The ready service moves into the future; a clone of it may not be ready.
         let clone = self.inner.clone();
         let mut service = Self { inner: std::mem::replace(&mut self.inner, clone), layer: self.layer.clone() };
         let layer = self.layer.clone();
@@ -367,7 +367,8 @@ impl<S> Require<S> {
                 let asked = respond::ChallengeParams { scopes, ..asked };
                 let mut reply = respond::refused(gate.refusals.as_ref(), &parts, denial, &asked);
                 gate.give_nonce(denial, &mut reply);
-                // For the gate's layer around this one, which otherwise reports this reply as `passed`.
+                // The gate's layer around this one reads the reason; without it that layer would report the reply as
+                // `passed`.
                 reply.extensions_mut().insert(reason);
                 ResponseFuture::own(reply, None)
             }
@@ -376,7 +377,7 @@ impl<S> Require<S> {
 }
 
 impl RequireLayer {
-    /// `None` for a request on whose audience the gate's layer left the decision: it is admitted.
+    /// `None` for a request whose audience the gate's layer left to this `require()`, which admits it.
     fn judge_parts(&self, parts: &mut Parts) -> Result<Option<Judged>, Denial> {
         let gate = &self.gate.0;
         if let Some(undecided) = parts.extensions.get::<Undecided>().filter(|undecided| undecided.by().gate == gate.id)

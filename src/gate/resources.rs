@@ -1,5 +1,5 @@
-//! The documents of protected resources (RFC 9728), and what their challenges say. All URLs come from the configuration:
-//! a request's `Host` has no influence on them.
+//! The documents of protected resources (RFC 9728), and the challenges that name them. All URLs come from the
+//! configuration: a request's `Host` has no influence on them.
 
 use bytes::Bytes;
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL};
@@ -23,9 +23,9 @@ pub(super) struct ReadyResource {
     path: String,
     /// Its identifier, which is the audience of its tokens.
     pub(super) url: String,
-    /// Does this gate issue its tokens?
+    /// Whether this gate issues its tokens.
     pub(super) is_ours: bool,
-    /// Where its document is.
+    /// The path of its document.
     pub(super) document_path: String,
     pub(super) document_url: String,
     pub(super) scopes: Scope,
@@ -49,7 +49,7 @@ struct Document<'a> {
     resource_name: Option<&'a str>,
 }
 
-/// All of them, and their audiences in the policies of their routes.
+/// All resources, with their audiences added to the policies of their routes.
 pub(super) fn ready(
     resources: Vec<Resource>,
     routes: &mut [Route],
@@ -63,7 +63,7 @@ pub(super) fn ready(
             return Err(BuildError::Resource { path: resource.path, why });
         }
         if all.iter().any(|other| other.path == resource.path) {
-            return Err(BuildError::Resource { path: resource.path, why: "it is there twice" });
+            return Err(BuildError::Resource { path: resource.path, why: "it is described twice" });
         }
         let url = resource.url(public_url);
         let own = [issuer.to_owned()];
@@ -95,7 +95,7 @@ pub(super) fn ready(
     for route in routes {
         let Some(path) = &route.policy.resource else { continue };
         let Some(resource) = all.iter().find(|resource| resource.path == *path) else {
-            return Err(BuildError::Resource { path: path.clone(), why: "a route names it, and it is not described" });
+            return Err(BuildError::Resource { path: path.clone(), why: "a route names it, but it is not described" });
         };
         if !route.policy.audiences.contains(&resource.url) {
             route.policy.audiences.push(resource.url.clone());
@@ -109,8 +109,8 @@ pub(super) fn named<'a>(all: &'a [ReadyResource], path: Option<&str>) -> Option<
     all.iter().find(|resource| path == Some(&*resource.path))
 }
 
-/// The resource that a client asks tokens for (RFC 8707), if this gate issues its tokens. Compared byte for byte: so a
-/// relative one, or one with a fragment, is none.
+/// The resource that a client asks tokens for (RFC 8707), if this gate issues its tokens. The comparison is byte for
+/// byte, so a relative URL, or one with a fragment, matches no resource.
 // Requirement N45.
 pub(super) fn granted(all: &[ReadyResource], asked: Option<Box<str>>) -> Result<Option<Box<str>>, Denial> {
     let is_granted = |asked: &str| all.iter().any(|resource| resource.is_ours && resource.url == asked);
@@ -120,7 +120,7 @@ pub(super) fn granted(all: &[ReadyResource], asked: Option<Box<str>>) -> Result<
     }
 }
 
-/// Pages of any origin may read a document: it is the same for everyone, and no credential is looked at.
+/// Pages of any origin may read a document: it is the same for every caller, and no credential is read.
 pub(super) fn document(resource: &ReadyResource, method: &Method) -> (Reply, Reason) {
     let mut reply = match *method {
         Method::GET | Method::HEAD => {
@@ -135,7 +135,7 @@ pub(super) fn document(resource: &ReadyResource, method: &Method) -> (Reply, Rea
             for (name, value) in [
                 (http::header::ALLOW, "GET, HEAD, OPTIONS"),
                 (http::header::ACCESS_CONTROL_ALLOW_METHODS, "GET"),
-                // What the MCP SDK sends along.
+                // A header that the MCP SDK sends.
                 (http::header::ACCESS_CONTROL_ALLOW_HEADERS, "mcp-protocol-version"),
                 (http::header::ACCESS_CONTROL_MAX_AGE, "300"),
             ] {

@@ -1,4 +1,4 @@
-//! What a refused request is answered on data routes: a dialect's words, the application's, or the plain ones. Endpoints
+//! The reply to a refused request on data routes: in a dialect's words, the application's, or the plain ones. Endpoints
 //! answer in their dialect instead.
 
 use std::fmt;
@@ -66,7 +66,7 @@ pub(super) fn refused(hook: Option<&RefusalHook>, parts: &Parts, denial: Denial,
     }
 }
 
-/// The hook's reply, or else the plain one.
+/// The hook's reply, or the plain one.
 pub(super) fn hooked(hook: Option<&RefusalHook>, parts: &Parts, denial: Denial, plain: Reply) -> Reply {
     match hook {
         Some(hook) if !reply::is_grpc(&parts.headers) => hook.instead_of(plain, denial, parts),
@@ -74,7 +74,7 @@ pub(super) fn hooked(hook: Option<&RefusalHook>, parts: &Parts, denial: Denial, 
     }
 }
 
-/// The refusal in a dialect's own format, if the dialect has one for it. `plain` is the reply otherwise.
+/// The refusal in a dialect's own format, if the dialect has one for it; else `plain`.
 pub(crate) fn worded(
     dialect: Option<&dyn Dialect>,
     headers: &HeaderMap,

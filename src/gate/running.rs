@@ -1,5 +1,5 @@
-//! What a gate keeps for as long as it runs, while its rules may be replaced: keys, sessions, caches, bounds, relays. The
-//! background tasks hold on to this alone.
+//! The state of a gate for as long as it runs, while its rules may be replaced: keys, sessions, caches, bounds, relays.
+//! The background tasks hold only this.
 
 use std::collections::HashSet;
 use std::sync::atomic::AtomicBool;
@@ -19,35 +19,35 @@ use rotogate_core::overload::Overload;
 use rotogate_core::password::Passwords;
 use rotogate_core::store::LiveRow;
 
-/// See the module.
+/// The running state of a gate.
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(super) engine: Arc<Engine>,
     pub(super) notices: Notices,
     pub(super) faults: FaultLog,
-    /// What each message of a connection may cause is logged once a minute.
+    /// Logs each kind of message that a connection may cause once a minute.
     #[cfg(feature = "kuzzle")]
     pub(super) seldom: rotogate_core::counters::SeldomByKind,
     /// Whether any `require()` asks for an audience.
     pub(super) asks_audience: AtomicBool,
-    /// What the other gates of the store are told of this one.
+    /// The state that this gate publishes to the other gates of the store.
     pub(super) row: Arc<LiveRow>,
     pub(crate) overload: Overload,
-    /// Why a store that gates share is not fit for one any more.
+    /// Why a store that gates share is no longer suitable.
     pub(super) unfit_store: ArcSwapOption<String>,
     pub(super) passwords: Arc<Passwords>,
     pub(super) has_directory: bool,
-    /// Whether the gate has an issuer of its own. One without is a resource server: it mints no tokens, accepts none of its
-    /// own, and serves neither keys nor metadata.
+    /// Whether the gate has an issuer of its own. A gate without one is a resource server: it mints no tokens, accepts
+    /// none of its own, and serves neither keys nor metadata.
     pub(super) is_issuer: bool,
-    /// The proofs that were used.
+    /// The used proofs.
     pub(super) dpop: Arc<Dpop>,
     /// The ids of the clients.
     pub(super) clients: ArcSwap<HashSet<Box<str>>>,
-    /// Those of the endpoints. Other rules have the same ones.
+    /// The relays of the endpoints. Replacing the rules keeps them.
     #[cfg(feature = "relay")]
     pub(super) relays: Vec<Arc<EndpointRelay>>,
-    /// The gate with the rules in force, once those of the start were replaced.
+    /// The gate with the rules in force, once the first rules were replaced.
     pub(super) in_force: Mutex<Weak<Inner>>,
 }
 

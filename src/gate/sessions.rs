@@ -81,25 +81,25 @@ pub enum Whose<'a> {
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
-    /// The number of sessions that it selects.
+    /// The number of selected sessions.
     pub matched: u64,
-    /// The number of them that were live until then.
+    /// The number of selected sessions that were live until then.
     pub ended: u64,
-    /// Sessions that began up to this moment are over.
+    /// Sessions that began up to this moment have ended.
     pub not_before: Timestamp,
 }
 
 impl Sessions {
-    /// Starts a session for a user whom the application has logged in itself. No directory is asked about the user, now
-    /// or at a refresh: the session ends when it is revoked or expires. Its tokens are refreshed at endpoints with
-    /// `accepts("application")`.
+    /// Starts a session for a user whom the application has logged in itself. The gate asks no directory about the
+    /// user, now or at a refresh: the session ends when it is revoked or expires. Its tokens are refreshed at endpoints
+    /// with `accepts("application")`.
     ///
     /// If the user has as many sessions as the profile allows, the oldest ends, or this one is refused.
     ///
     /// # Errors
-    /// [`Denial::InvalidClient`] for a client that is not registered ([`GateBuilder::client`](super::GateBuilder::client)),
-    /// whose refresh token would be useless; a subject that cannot stand in a token; too many sessions; a fault of
-    /// store or clock.
+    /// [`Denial::InvalidClient`] for a client that is not registered
+    /// ([`GateBuilder::client`](super::GateBuilder::client)), whose refresh token would be useless; a subject that no
+    /// token can have; too many sessions; a fault of store or clock.
     pub async fn start(&self, new: NewSession) -> Result<IssuedTokens, Error> {
         let gate = &self.0.0;
         if gate.clients.get(&new.client).is_none() {
@@ -119,11 +119,11 @@ impl Sessions {
         gate.engine.start(start).await
     }
 
-    /// The next tokens for a refresh token of a session that [`Self::start`] began: rotation, replay within grace, and reuse
-    /// detection, as at an endpoint. The rules are those of the gate's profile and of the session's client. For an
-    /// application whose login page or single-page client uses no endpoint of the gate; see also [`Gate::cookies`].
+    /// The next tokens for a refresh token of a session that [`Self::start`] began: rotation, replay within grace, and
+    /// reuse detection, as at an endpoint. The rules are those of the gate's profile and of the session's client. For
+    /// an application whose login page or single-page client uses no endpoint of the gate; see also [`Gate::cookies`].
     ///
-    /// It runs to its end even if the future is dropped.
+    /// The refresh runs to its end even if the future is dropped.
     ///
     /// ```
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -144,7 +144,7 @@ impl Sessions {
         self.refresh_at(SecretString::from(token), None).await
     }
 
-    /// The same, counted for the rate limit of a client's address.
+    /// [`Self::refresh`], counted for the rate limit of a client's address.
     ///
     /// # Errors
     /// As [`Self::refresh`].
@@ -192,7 +192,7 @@ impl Sessions {
         to_its_end(async move { gate.engine.log_out_by(token.expose_secret(), &origin).await.map(drop) }).await
     }
 
-    /// One session's record; its secret does not print.
+    /// One session's record, without its secret when printed.
     ///
     /// # Errors
     /// A fault of the store.
@@ -208,8 +208,8 @@ impl Sessions {
         Ok(self.0.0.engine.store().list(filter, after, limit).await?)
     }
 
-    /// Why a session is over although its record is live: `expired`; `not-before` if all sessions of its age were revoked;
-    /// or why it was revoked, if the store has not taken that yet.
+    /// Why a session has ended although its record is live: `expired`; `not-before` if all sessions of its age were
+    /// revoked; or the reason of a revocation that the store has not written yet.
     pub fn is_over(&self, session: &Session) -> Option<&'static str> {
         self.0.0.engine.is_over(session)
     }
@@ -219,7 +219,7 @@ impl Sessions {
         self.0.0.engine.clock().stamp_not_before()
     }
 
-    /// Do other gates write to the store, too?
+    /// Whether other gates write to the store, too.
     pub fn are_shared(&self) -> bool {
         self.0.0.engine.store().shared().is_some()
     }
@@ -244,8 +244,9 @@ impl Sessions {
         self.0.0.engine.keep(revocation, RevokedBecause::Operator).await
     }
 
-    /// Ends a session: its tokens are refused from the next request on. `false` if there is none of this id. A store of
-    /// several gates may have lost it: then the id is revoked all the same, so that no gate brings the session back.
+    /// Ends a session: its tokens are refused from the next request on. `false` if no session has this id. A store of
+    /// several gates may have lost the session: the id is then revoked all the same, so that no gate brings the session
+    /// back.
     ///
     /// # Errors
     /// A fault of the store, after which the session is refused on this node; call again until it is durable.
@@ -317,7 +318,7 @@ impl Sessions {
                 return true;
             }
             tally.matched += 1;
-            // The other not-befores: they may have ended the session before this one.
+            // The not-befores of the other kind may have ended the session earlier.
             let (subject, client) = match whose {
                 Whose::Subject(_) => ("", Some(session.client.as_ref())),
                 Whose::Client(_) => (session.subject.as_ref(), None),
@@ -333,7 +334,7 @@ impl Sessions {
         Ok(tally)
     }
 
-    /// What [`Self::end`] would match and end now. Ends nothing.
+    /// The sessions that [`Self::end`] would match and end now. Ends none.
     ///
     /// # Errors
     /// A fault of the store.
@@ -357,7 +358,7 @@ impl Sessions {
         Ok(entries)
     }
 
-    /// Whether the store has any such session.
+    /// Whether the store has such a session.
     ///
     /// # Errors
     /// A fault of the store.
@@ -394,12 +395,13 @@ impl Sessions {
         }
     }
 
-    /// Ends a session as [`Self::revoke`], and returns whether it was live until then. `None` if there is none of this id.
+    /// Ends a session like [`Self::revoke`], and returns whether it was live until then. `None` if no session has this
+    /// id.
     ///
     /// # Errors
     /// As [`Self::revoke`].
     pub async fn end_one(&self, id: SessionId) -> Result<Option<bool>, Error> {
-        // If it cannot be read, it ends all the same.
+        // A session that cannot be read ends all the same.
         let lived = match self.get(id).await {
             Ok(Some(session)) => session.status == Status::Live && self.is_over(&session).is_none(),
             Ok(None) | Err(_) => true,
@@ -434,7 +436,7 @@ impl Sessions {
         lifetime: std::time::Duration,
     ) -> Result<(), Error> {
         let gate = &self.0.0;
-        // Other issuers stamp by the wall clock.
+        // Other issuers use the wall clock for `iat`.
         let moment = gate.engine.clock().wall();
         let entry = Revocation {
             target: Target::Subject { issuer: issuer.into(), subject: subject.into() },

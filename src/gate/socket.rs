@@ -76,7 +76,7 @@ struct SocketConnection<M> {
     origin: Origin,
     place: SocketPermit,
     dialer: Dialer,
-    /// The rules that the connection was judged by last, if they replaced those of its beginning.
+    /// The rules that judged the connection last, if they replaced those of its beginning.
     judged: Mutex<Option<Weak<Inner>>>,
 }
 
@@ -85,8 +85,8 @@ impl<M> SocketConnection<M> {
         self.layer.inner()
     }
 
-    /// The endpoint with the rules in force, which may have replaced those of the beginning (requirement T34). `None` if
-    /// they have no such endpoint.
+    /// The endpoint with the rules in force, which may have replaced those of the beginning (requirement T34). `None`
+    /// if the rules have no such endpoint.
     fn endpoint(&self) -> Option<(Arc<Inner>, usize)> {
         let Some(gate) = self.gate().successor() else { return Some((Arc::clone(self.gate()), self.endpoint)) };
         let raw = self.head.uri.path();
@@ -130,7 +130,7 @@ impl<M: Send + Sync + 'static> CommandHandler for SocketConnection<M> {
             gate: &gate,
             endpoint,
             account: None,
-            // A note for each call.
+            // Each call has its own note of the limit that refused it.
             origin: Origin { held_up: HeldUpNote::open(), ..self.origin.clone() },
             arrived: gate.engine.arrival(),
             proof: None,
@@ -145,8 +145,8 @@ impl<M: Send + Sync + 'static> CommandHandler for SocketConnection<M> {
 impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
     fn permit(&self, token: Option<&str>, called: &EnclosedCall) -> Result<SocketIdentity, Denial> {
         let (_, permitted) = self.decide(token, called)?;
-        // The issuer is part of the identity: equal subjects of two issuers never share an upstream connection, even
-        // where the headers to the upstream are equal.
+        // The issuer is part of the identity: equal subjects of two issuers never share an upstream connection, even if
+        // the headers to the upstream are equal.
         let mut identity =
             permitted.caller().map(|caller| caller.token().issuer().as_bytes().to_vec()).unwrap_or_default();
         identity.push(b'\n');
@@ -191,7 +191,7 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
 
     async fn dial(&self, token: Option<&str>, called: &EnclosedCall) -> Option<Upgraded> {
         self.decide(token, called).ok()?;
-        // The service behind is that of the beginning, and knows the routes of the beginning alone.
+        // The connection keeps its first service, which knows only the routes of that time.
         let (mut parts, permitted) = self.decide_by(&self.layer, token, called).ok()?;
         prepare(self.gate(), &mut parts, &permitted).ok()?;
         let headers = &mut parts.headers;

@@ -1,9 +1,8 @@
 //! The deadline of a request body that is processed while it arrives.
 //!
 //! tower-http's `TimeoutBody` restarts with each frame, so a client that sends a byte now and then never reaches it.
-//! This deadline is for the whole body.
-//! tower-http's `DeadlineBody` is for the whole body too, but is one crate more for every user, and refuses data that
-//! arrived in time and is read later.
+//! This deadline is for the whole body. tower-http's `DeadlineBody` is too, but adds a crate for every user, and
+//! refuses data that arrived in time and is read later.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

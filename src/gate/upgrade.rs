@@ -1,5 +1,5 @@
-//! Upgrades of requests to the service inside. Where the policy allows none, the layer removes the upgrade. Otherwise
-//! the upgraded connection ends with its session, whatever the service does with it.
+//! Upgrades of requests to the service inside. If the policy allows none, the layer removes the upgrade. Otherwise the
+//! upgraded connection ends with its session, whatever the service does with it.
 //!
 //! A hyper server leaves an [`OnUpgrade`] in the request, from which the service gets the connection. Only hyper can
 //! make an `OnUpgrade`, so the layer makes hyper serve a second connection over a pipe, and gives the service the
@@ -93,7 +93,7 @@ fn bridge(client: OnUpgrade, is_websocket: bool, lease: Lease) -> Option<OnUpgra
             let agreed = agreed.lock().take();
             async move {
                 if let Some(agreed) = agreed {
-                    // An error: the other end was dropped, and this connection with it.
+                    // On an error the other end was dropped, and this connection with it.
                     let _ = agreed.await;
                 }
                 Ok::<_, Infallible>(switching())
@@ -112,7 +112,8 @@ fn bridge(client: OnUpgrade, is_websocket: bool, lease: Lease) -> Option<OnUpgra
     let _ = Pin::new(&mut begin).poll(&mut cx);
     let own = made.lock().take()?;
     runtime.spawn(async move {
-        // An error: the service did not answer 101, or the client is gone. Then the service's upgrade fails as well.
+        // On an error the service did not answer 101, or the client disconnected. The service's upgrade then fails as
+        // well.
         let Ok(client) = client.await else { return };
         let _ = agree.send(());
         if pipe.await.is_ok() && skip_head(&mut near).await.is_some() {
@@ -130,7 +131,7 @@ fn switching() -> Response<Empty<Bytes>> {
     response
 }
 
-/// Reads the response head of the connection over the pipe, and not a byte more.
+/// Reads exactly the response head of the connection over the pipe.
 async fn skip_head(near: &mut DuplexStream) -> Option<()> {
     let mut last = [0; 4];
     while last != *b"\r\n\r\n" {

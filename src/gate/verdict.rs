@@ -31,8 +31,8 @@ use super::Identity;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Verdict {
-    /// How the request ended, from a closed set. It includes refusals by a layer or an extractor of this crate behind
-    /// the gate.
+    /// The outcome of the request, from a closed set. It includes refusals by a layer or an extractor of this crate
+    /// behind the gate.
     pub reason: Reason,
     /// The route that matched.
     pub route: Option<Arc<Route>>,
@@ -95,7 +95,7 @@ pub enum Who {
     Issued(Box<Recipient>),
     /// The claims of a refused token: for a log, never for a decision.
     Refused(Box<RefusedToken>),
-    /// Whose attempt a rate held up: for a log.
+    /// The client of an attempt that a rate limit refused: for a log.
     HeldUp(Box<HeldUp>),
 }
 
@@ -117,7 +117,7 @@ pub struct Recipient {
     pub session: Option<SessionId>,
 }
 
-/// The claims of a refused token: for a log, never for a decision. Each text is cut at 256 bytes.
+/// The claims of a refused token: for a log, never for a decision. Each text is truncated at 256 bytes.
 ///
 /// ```
 /// use rotogate::gate::RefusedToken;
@@ -131,7 +131,7 @@ pub struct Recipient {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RefusedToken {
-    /// Whether its signature was verified. Otherwise the claims are unproved.
+    /// Whether the signature was verified. Otherwise the claims are unverified.
     pub is_proved: bool,
     /// The claims.
     pub says: verify::Peeked,

@@ -1,5 +1,5 @@
-//! DPoP proofs (RFC 9449 §4.3). The provider verifies a proof that it gets; the relay verifies one because an answer may
-//! be given again, and then no provider sees the proof.
+//! DPoP proofs (RFC 9449 §4.3). The provider verifies each proof that it receives. The relay must verify proofs too,
+//! because no provider sees the proof of a replayed answer.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use rotogate_core::token::Algorithm;
 
 /// The longest proof, in bytes. An RSA key of 8192 bits and its signature fit.
 const MAX_PROOF: usize = 8 << 10;
-/// What a provider may accept: the relay leaves the choice to it.
+/// The accepted form: the provider decides what it accepts beyond this.
 const FORM: Form = Form {
     max_length: MAX_PROOF,
     algorithms: &[
@@ -28,22 +28,23 @@ const FORM: Form = Form {
         Algorithm::Ps512,
     ],
 };
-/// How far a proof's `iat` may be from our time.
+/// The largest difference between a proof's `iat` and our time.
 const WINDOW: Duration = Duration::from_secs(60);
-/// How long a proof may pass at any gate after its first use, and for as much again as the times of two gates may differ.
+/// How long a used proof is remembered: as long as any gate could accept it, and as much again as the clocks of two
+/// gates may differ.
 const COUNTS_FOR: Duration = Duration::from_secs(3 * WINDOW.as_secs());
 /// How many proofs are remembered.
 const MAX_SEEN: u64 = 100_000;
-/// When a request may come again whose key has its share of the memory, or that found the memory full.
+/// The delay before a retry, if a key has used up its share of the memory, or the memory is full.
 pub(super) const TRY_AGAIN: Duration = Duration::from_secs(30);
 
-/// The proofs of requests that got an answer with tokens. The memory never forgets a proof that could pass; a client
-/// without a good token cannot fill it.
+/// The proofs of requests that got an answer with tokens. The memory never forgets a proof that could still pass, and a
+/// client without a good token cannot fill it.
 pub(super) struct Proofs {
     seen: ProofMemory,
 }
 
-/// A proof that is good, and was not used so far.
+/// A good proof that was not used before.
 pub(super) struct GoodProof {
     /// The thumbprint of its key.
     pub(super) jkt: String,
@@ -55,7 +56,7 @@ impl Proofs {
         Self { seen: ProofMemory::new("proof for a provider", MAX_SEEN, WINDOW) }
     }
 
-    /// A good proof for a POST to `url`, which was not used before. It is not used yet.
+    /// A good proof for a POST to `url` that was not used before. This call does not use it.
     pub(super) fn check(&self, proof: &str, url: &str, now: Timestamp) -> Result<GoodProof, ProofFlaw> {
         let proof = SignedProof::read(proof, FORM)?;
         if proof.method() != Some("POST") {
@@ -76,17 +77,17 @@ impl Proofs {
         Ok(GoodProof { jkt: proof.key.to_string(), id })
     }
 
-    /// Uses a proof. Of several requests with the same one, this succeeds for one.
+    /// Uses a proof. If several requests have the same proof, this succeeds for one of them.
     pub(super) fn use_once(&self, proof: &GoodProof, now: Timestamp) -> Result<(), NotRecorded> {
         self.seen.record(&proof.id, now)
     }
 
-    /// The same over all gates that share the store.
+    /// [`Self::use_once`] over all gates that share the store.
     pub(super) async fn use_in_store(&self, proof: &GoodProof, store: &dyn SharedStore) -> Result<(), Error> {
         once_in_store(store, proof.id.name(), COUNTS_FOR).await
     }
 
-    /// Remembers as many proofs as it can, each of another key.
+    /// Remembers as many proofs as possible, each of another key.
     #[cfg(test)]
     pub(super) fn fill(&self, now: Timestamp) {
         for n in 0..MAX_SEEN {

@@ -1,8 +1,8 @@
-//! The steps of an exchange, which know no wire format: look (`look`), share an exchange under way (`flight`), claim,
-//! ask and keep (`ask`), answer (`answer`).
+//! The steps of an exchange, independent of the wire format: read the record (`look`), share a running exchange
+//! (`flight`), claim, ask and store (`ask`), answer (`answer`).
 //!
-//! The intent to send a token is durable before the token is sent, and the answer before it is given. A token that was
-//! sent without a whole reply is *unknown*: the relay itself never sends it again.
+//! The intent to send a token is durable before the token is sent, and the answer is durable before the client gets it.
+//! A token that was sent without a whole reply is *unknown*: the relay never sends it again of its own accord.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -45,13 +45,13 @@ pub use settings::{AfterUnknown, EndTokens, MAX_GRACE, RelayParts, RelayRules, R
 
 /// The longest refresh token, in bytes.
 pub const MAX_TOKEN: usize = 8 << 10;
-/// The time of a lease beyond the timeout, for the writes of the store.
+/// The lease's time beyond the timeout, for the writes of the store.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
-/// When to try again after an attempt without a reply, or where the provider does not say.
+/// The delay before a retry after an attempt without a reply, or if the provider gives none.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The longest time that a provider may ask clients to wait.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
-/// How often one request looks again after others changed the record.
+/// How often one request reads the record again after others changed it.
 const MAX_ROUNDS: usize = 4;
 /// How often one token may be sent.
 const SENDS: Rate = Rate::new(10, Duration::from_secs(2));
@@ -70,19 +70,19 @@ struct Core {
     limits: Arc<Limits>,
     end_tokens: Arc<dyn EndTokens>,
     clock: Arc<EngineClock>,
-    /// Names this run of the program in its records.
+    /// The id of this run of the program in its records.
     owner: [u8; 16],
     is_alone: bool,
-    /// The exchanges under way, each with its outcome to come.
+    /// The running exchanges, each with a receiver for its outcome.
     flights: DashMap<RelayId, watch::Receiver<Option<Arc<Finished>>>>,
     /// The number of tasks that exchange or revoke.
     under_way: watch::Sender<usize>,
-    /// Their places.
+    /// The permits of these tasks.
     places: Pool,
     proofs: Proofs,
     counts_proofs: Option<Arc<dyn Store>>,
     sends: Buckets,
-    /// What each request may cause is logged once a minute.
+    /// Logs each kind of message that a request may cause once a minute.
     seldom: SeldomByKind,
 }
 
@@ -123,17 +123,17 @@ impl Relay {
         Ok(Self { core: Arc::new(core) })
     }
 
-    /// Whether a message of this kind is due, and how many were left out since the last one.
+    /// Whether a message of this kind is due, and how many were skipped since the last one.
     pub(crate) fn is_due(&self, kind: &'static str) -> Option<u64> {
         self.core.is_due(kind)
     }
 
-    /// Replaces the settings for the exchanges that begin from now on. The records stay.
+    /// Replaces the settings for new exchanges. The records stay.
     pub fn replace(&self, settings: RelaySettings) {
         self.core.settings.store(Arc::new(settings.bounded()));
     }
 
-    /// Resolves once no exchange and no revocation is under way: before the process ends.
+    /// Resolves once no exchange and no revocation is running: before the process ends.
     pub async fn idle(&self) {
         let mut under_way = self.core.under_way.subscribe();
         // The sender lives as long as this relay.
@@ -145,7 +145,7 @@ impl Relay {
         self.core.settings.load().provider.access_token(reply)
     }
 
-    /// Forwards a request that is not a refresh. Stores nothing of it.
+    /// Forwards a request that is not a refresh, and stores nothing.
     pub async fn pass(&self, request: &ProviderRequest, address: Option<IpAddr>) -> RelayAnswer {
         let core = &self.core;
         let place = match core.admit(address) {
@@ -186,7 +186,8 @@ impl Relay {
         RelayAnswer::Reply(reply, Source::Asked)
     }
 
-    /// Answers a refresh token. The provider's call is a task of its own: a caller that stops waiting cancels nothing.
+    /// Answers a refresh token. The call to the provider is a task of its own: a caller that stops waiting cancels
+    /// nothing.
     pub async fn exchange(&self, mut presented: Presented) -> RelayAnswer {
         let proof = match presented.proof.as_ref().map(|proof| self.core.proved(proof)).transpose() {
             Ok(proof) => proof,
@@ -202,7 +203,7 @@ impl Relay {
         };
         let answer = self.answer(&presentation).await;
         match &proof {
-            // Last, and only for who gets tokens: nobody else can fill the memory of proofs.
+            // Last, and only if the answer has tokens: a client without a good token cannot fill the memory of proofs.
             Some(proof) if self.core.has_tokens(&presentation, &answer) => self.core.prove_once(proof, answer).await,
             Some(_) | None => answer,
         }
@@ -221,8 +222,8 @@ impl Relay {
                     Ok(place) => Next::Ask(before, place),
                     Err(answer) => return answer,
                 },
-                // It belongs to another run of the program, unless the exchange has just ended: then the store has its
-                // outcome.
+                // The attempt belongs to another run of the program, unless the exchange has just ended and the store
+                // has its outcome.
                 Known::Pending(left) if was_pending => Next::Orphaned(left),
                 Known::Pending(_) => Next::MaybeOurs,
             };
@@ -251,7 +252,7 @@ impl Relay {
         revoked.unwrap_or_else(|_| RelayAnswer::unavailable(RETRY_AFTER, "relay_aborted"))
     }
 
-    /// Removes the records that have ended.
+    /// Removes ended records.
     ///
     /// # Errors
     /// The store fails.
@@ -261,21 +262,21 @@ impl Relay {
 }
 
 const NOT_SEALED: Fault = Fault::Signing("an answer could not be sealed");
-/// The most exchanges and revocations of one endpoint under way, each with a connection, and the share of one address. They
-/// go on if their client disconnects.
+/// The most running exchanges and revocations of one endpoint, each with a connection, and the share of one address.
+/// They continue if their client disconnects.
 // Requirement A30.
 const PLACES: Bound = Bound { all: 256, each: 32 };
 const NO_TOKEN: &str = "not a refresh token";
 
 impl Core {
-    /// A good DPoP proof that was not used.
+    /// A good DPoP proof that was not used before.
     fn proved(&self, proof: &SecretString) -> Result<GoodProof, ProofFlaw> {
-        // Nothing can be for a URL that is not known.
+        // Without a known URL no proof can match.
         let url = self.settings.load().provider.proof_url().ok_or(ProofFlaw::Url)?;
         self.proofs.check(proof.expose_secret(), &url, self.clock.now())
     }
 
-    /// Does an answer bring tokens?
+    /// Does an answer contain tokens?
     fn has_tokens(&self, presentation: &Presentation, answer: &RelayAnswer) -> bool {
         let RelayAnswer::Reply(reply, _) = answer else { return false };
         let token = presentation.presented.token.expose_secret();
@@ -303,13 +304,13 @@ impl Core {
         }
     }
 
-    /// A place at the provider for this sender.
+    /// A permit to ask the provider, for this sender.
     fn place(&self, address: Option<IpAddr>) -> Result<PoolPermit, RelayAnswer> {
         let place = self.places.enter(address.map(Holder::address));
         place.map_err(|_| RelayAnswer::unavailable(RETRY_AFTER, "relay_saturated"))
     }
 
-    /// The same, if a token of this sender may go there.
+    /// A permit, if the limits admit a token of this sender.
     fn admit(&self, address: Option<IpAddr>) -> Result<PoolPermit, RelayAnswer> {
         let place = self.place(address)?;
         self.limits.admit_unverified(address).map_err(|denial| match denial {

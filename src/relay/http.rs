@@ -20,7 +20,7 @@ use rotogate_core::http_client::{FetchError, FetchTarget, HttpClient};
 /// RFC 9449 §8.
 pub const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
-/// Where a URL of a provider comes from. It gives the URL as it is known now; `None` before it is known.
+/// The current URL of a provider's endpoint; `None` before it is known.
 pub type UrlSource = Arc<dyn Fn() -> Option<FetchTarget> + Send + Sync>;
 
 /// The URLs of a provider.
@@ -53,9 +53,9 @@ pub struct HttpCaller {
 }
 
 impl HttpCaller {
-    /// Sends by this client, to a provider that has `timeout` for an answer.
+    /// Sends with this client. The provider has `timeout` for an answer.
     pub fn new(http: HttpClient, timeout: Duration) -> Self {
-        // A little less than the relay's own bound: this one tells whether anything was sent.
+        // A little less than the relay's own bound: this timeout can tell whether anything was sent.
         let timeout = timeout - timeout / 20;
         Self { http: http.with_timeout(timeout).with_max_size(oauth::MAX_BODY) }
     }
@@ -86,7 +86,7 @@ fn reply(response: Response<Bytes>) -> ProviderReply {
     let text = |name: HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     ProviderReply {
         status: parts.status.as_u16(),
-        // A date instead of seconds counts as if it were absent.
+        // A date instead of seconds is ignored.
         retry_after: text(RETRY_AFTER).and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs),
         challenge: text(WWW_AUTHENTICATE),
         dpop_nonce: text(DPOP_NONCE),
@@ -99,11 +99,11 @@ fn reply(response: Response<Bytes>) -> ProviderReply {
 pub struct RelayClient {
     /// Its id.
     pub id: String,
-    /// Its secret, and where it is sent.
+    /// Its secret, and the place of the secret in a request.
     pub secret: Option<(SecretString, SecretPlace)>,
 }
 
-/// Where a client's secret is sent (RFC 6749 §2.3.1).
+/// The place of a client's secret in a request (RFC 6749 §2.3.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SecretPlace {
     /// In `Authorization`.
@@ -148,7 +148,7 @@ impl OAuthProvider {
 }
 
 impl RelayClient {
-    /// Adds the client to a form. `None`: it cannot be written.
+    /// Adds the client to a form. `None` if the client cannot be encoded.
     fn add_to(&self, headers: &mut HeaderMap, body: &mut Zeroizing<Vec<u8>>) -> Option<()> {
         let mut pairs = Vec::new();
         match &self.secret {
@@ -163,7 +163,7 @@ impl RelayClient {
         if !pairs.is_empty() {
             let added = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
             let added = Zeroizing::new(added);
-            // Room for both, so that nothing is left behind by a reallocation.
+            // Reserve the whole capacity: a reallocation would leave a copy of the secret behind.
             let mut whole = Zeroizing::new(Vec::with_capacity(body.len() + 1 + added.len()));
             whole.extend_from_slice(body);
             whole.push(b'&');
@@ -210,13 +210,13 @@ impl Provider for OAuthProvider {
         let url = self.urls.revocation.as_ref();
         let url = url.ok_or_else(|| SendError::NotSent("it has no revocation URL".to_owned()))?;
         let reply = self.post(url, request).await?;
-        // RFC 7009 §2.2: 200, also for a token that is not known.
+        // RFC 7009 §2.2: 200, also for an unknown token.
         if reply.status == StatusCode::OK {
             return Ok((true, ProviderReply { body: Zeroizing::default(), ..reply }));
         }
         match oauth::read("", &reply) {
             Meaning::Dead | Meaning::Refused | Meaning::Again => Ok((false, reply)),
-            // What its body says is not for clients.
+            // The body of such a reply is not for clients.
             Meaning::Granted { .. } | Meaning::Busy | Meaning::Unclear => {
                 let status = StatusCode::BAD_GATEWAY.as_u16().max(reply.status);
                 Ok((false, ProviderReply { status, body: Zeroizing::default(), ..reply }))

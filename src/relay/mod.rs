@@ -1,11 +1,10 @@
-//! The relay: in front of a provider that rotates refresh tokens by itself.
+//! The relay: in front of a provider that rotates refresh tokens itself.
 //!
-//! A provider that exchanges each refresh token once ends the login of a client that presents one twice: two tabs at
-//! once, or a reply that was lost. The relay exchanges a token once, and gives every presentation within `grace` the
-//! same answer.
-//! It holds no token: an answer is sealed under the token that it answers.
+//! A provider that accepts each refresh token once ends the login of a client that presents one twice: two tabs at
+//! once, or a lost reply. The relay exchanges a token once, and repeats the answer for every presentation within
+//! `grace`. It stores no token: the presented token is the key that decrypts its answer.
 //!
-//! [`engine`] has the steps, [`provider`] what it needs of a provider, [`http`] a provider behind URLs, [`oauth`] the
+//! [`engine`] has the steps, [`provider`] the interface to a provider, [`http`] a provider behind URLs, [`oauth`] the
 //! replies of RFC 6749, [`seal`] the keys, `dpop` the proofs of RFC 9449.
 
 mod dpop;

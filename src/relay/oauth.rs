@@ -1,4 +1,4 @@
-//! RFC 6749 §5: what a reply of a token endpoint means.
+//! RFC 6749 §5: the meaning of a reply of a token endpoint.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,10 +13,10 @@ use rotogate_core::token::verify::object_of_depth;
 
 /// The largest body of a reply, in bytes.
 pub const MAX_BODY: usize = 64 << 10;
-/// The deepest body: what comes beside the tokens may be structured.
+/// The deepest nesting of a body: members beside the tokens may be structured.
 const MAX_DEPTH: usize = 16;
 
-/// See [`Provider::read`](super::provider::Provider::read).
+/// Implements [`Provider::read`](super::provider::Provider::read).
 pub fn read(token: &str, reply: &ProviderReply) -> Meaning {
     match reply.status {
         200 => granted(token, reply),
@@ -35,7 +35,7 @@ pub fn read(token: &str, reply: &ProviderReply) -> Meaning {
     }
 }
 
-/// See [`Provider::aged`](super::provider::Provider::aged). All bytes but those of `expires_in` stay the same.
+/// Implements [`Provider::aged`](super::provider::Provider::aged). All bytes but those of `expires_in` stay the same.
 pub fn aged(mut reply: ProviderReply, passed: Duration) -> ProviderReply {
     if passed.as_secs() > 0
         && let Some((from, to, old, quoted)) = expires_in(&reply.body)
@@ -52,7 +52,7 @@ pub fn aged(mut reply: ProviderReply, passed: Duration) -> ProviderReply {
     reply
 }
 
-/// See [`Provider::access_token`](super::provider::Provider::access_token).
+/// Implements [`Provider::access_token`](super::provider::Provider::access_token).
 pub fn access_token(reply: &ProviderReply) -> Option<Zeroizing<String>> {
     member(reply, "access_token").map(Zeroizing::new)
 }
@@ -80,8 +80,7 @@ fn member(reply: &ProviderReply, name: &str) -> Option<String> {
     text(&object(reply)?, name).map(str::to_owned)
 }
 
-/// Where the value of `expires_in` begins and ends, its whole seconds, and whether it is a string, as some providers
-/// write it.
+/// The place of the value of `expires_in`, its whole seconds, and whether it is a string, as some providers write it.
 fn expires_in(body: &[u8]) -> Option<(usize, usize, u64, bool)> {
     let members: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(body).ok()?;
     let raw = members.get("expires_in")?.get();

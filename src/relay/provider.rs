@@ -1,4 +1,4 @@
-//! What the relay needs of a provider, in no particular form: a way to send, and a way to read what came back.
+//! The interface to a provider, independent of the wire format: a way to send a request, and a way to read the reply.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-/// A request to the provider, in its form: the relay does not read it. Does not print.
+/// A request to the provider, in the provider's format, which the relay does not read. Does not print its content.
 #[derive(Default)]
 pub struct ProviderRequest {
-    /// What is called, if the form has several calls: a method or a procedure.
+    /// The called method or procedure, if the format has several.
     pub call: &'static str,
     /// The header fields, such as `authorization` and `dpop`.
     pub headers: HeaderMap,
@@ -25,12 +25,12 @@ impl fmt::Debug for ProviderRequest {
     }
 }
 
-/// A whole reply of the provider. Does not print.
+/// A whole reply of the provider. Does not print its content.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct ProviderReply {
     /// The status.
     pub status: u16,
-    /// When to try again, if the reply says so.
+    /// The delay before a retry, if the reply has one.
     pub retry_after: Option<Duration>,
     /// `WWW-Authenticate`.
     pub challenge: Option<String>,
@@ -46,7 +46,7 @@ impl fmt::Debug for ProviderReply {
     }
 }
 
-/// What a record has of a reply.
+/// The part of a reply that a record stores.
 #[derive(Serialize, Deserialize)]
 struct StoredReply<'a> {
     status: u16,
@@ -59,7 +59,7 @@ struct StoredReply<'a> {
 }
 
 impl ProviderReply {
-    /// The bytes to seal.
+    /// The plaintext to seal.
     pub(super) fn encode(&self) -> Option<Zeroizing<Vec<u8>>> {
         let kept = StoredReply {
             status: self.status,
@@ -70,7 +70,7 @@ impl ProviderReply {
         postcard::to_stdvec(&kept).ok().map(Zeroizing::new)
     }
 
-    /// What [`encode`](Self::encode) made.
+    /// Decodes the output of [`encode`](Self::encode).
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let StoredReply { status, challenge, dpop_nonce, body } = postcard::from_bytes(bytes).ok()?;
         Some(Self {
@@ -83,43 +83,43 @@ impl ProviderReply {
     }
 }
 
-/// Why there is no whole reply. The text is for the log and contains nothing of the request.
+/// Why there is no whole reply. The text is for the log and contains no part of the request.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
     /// Not a byte of the request was processed: no name, no connection, no TLS, a refused stream.
     #[error("not sent: {0}")]
     NotSent(String),
-    /// The provider may have processed it.
+    /// The provider may have processed the request.
     #[error("no whole reply: {0}")]
     Lost(String),
 }
 
-/// What a whole reply means.
+/// The meaning of a whole reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meaning {
     /// New tokens.
     Granted {
-        /// There is a new refresh token among them.
+        /// Whether the reply contains a new refresh token.
         rotates: bool,
-        /// How long the access token lives, if the reply says so.
+        /// The lifetime of the access token, if the reply has it.
         lifetime: Option<Duration>,
     },
     /// The refresh token is not good.
     Dead,
-    /// Something else of the request is not good. Nothing was rotated.
+    /// Another part of the request is not good. Nothing was rotated.
     Refused,
-    /// The request is to come again, as the reply says: a step of the protocol. Nothing was rotated.
+    /// The client must repeat the request as the reply says: a step of the protocol. Nothing was rotated.
     Again,
-    /// The provider did not process it. Nothing was rotated.
+    /// The provider did not process the request. Nothing was rotated.
     Busy,
-    /// Anything else: the provider may have rotated.
+    /// Any other reply: the provider may have rotated.
     Unclear,
 }
 
-/// A provider, in one form. It sends each request once: neither it nor a connection repeats one.
+/// A provider, with one wire format. It sends each request once: neither it nor a connection repeats one.
 #[async_trait]
 pub trait Provider: fmt::Debug + Send + Sync + 'static {
-    /// The URL that a DPoP proof of such a request is for (RFC 9449 §4.2), if it is known and the form has proofs.
+    /// The URL that a DPoP proof of such a request is for (RFC 9449 §4.2), if it is known and the format has proofs.
     fn proof_url(&self) -> Option<String> {
         None
     }
@@ -127,10 +127,10 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     /// Sends a request to exchange a refresh token. The relay bounds the time.
     async fn send(&self, request: &ProviderRequest) -> Result<ProviderReply, SendError>;
 
-    /// What the reply to the exchange of `token` means.
+    /// The meaning of the reply to the exchange of `token`.
     fn read(&self, token: &str, reply: &ProviderReply) -> Meaning;
 
-    /// The same reply, replayed after this time: its lifetimes are shorter by that time.
+    /// The reply as it is replayed after this time: its lifetimes are shorter by that time.
     fn aged(&self, reply: ProviderReply, passed: Duration) -> ProviderReply;
 
     /// The access token of such a reply.

@@ -1,6 +1,6 @@
-//! The id of a record, and the key that opens it.
+//! The id of a record, and the key that encrypts it.
 //!
-//! For a refresh token T, with every field behind its length (32 bits, big-endian):
+//! For a refresh token T, with each field preceded by its length (32 bits, big-endian):
 //!
 //! ```text
 //! PRK    = HKDF-Extract(salt = HMAC(relay secret of the keyring, endpoint ‖ token URL), IKM = T)
@@ -10,7 +10,7 @@
 //! sealed = nonce ‖ AES-256-GCM(key, nonce, answer, aad = version ‖ id ‖ the record's other fields)
 //! ```
 //!
-//! HMAC, HKDF and the digest use SHA-256. So the store alone tells nothing of T: an id cannot even be recomputed from a
+//! HMAC, HKDF and the digest use SHA-256. The store alone reveals nothing about T: even an id cannot be computed from a
 //! known T. Store and keyring together open only the records whose T is known, for the client that exchanged it.
 
 use std::fmt;
@@ -29,7 +29,7 @@ use rotogate_core::token::Keyring;
 const LABEL_ID: &[u8] = b"rotogate relay id";
 const LABEL_SEAL: &[u8] = b"rotogate relay seal";
 const LABEL_PARAMS: &[u8] = b"rotogate relay params";
-/// The version of all of this.
+/// The version of this scheme.
 const VERSION: u8 = 1;
 const NONCE: usize = 12;
 
@@ -49,10 +49,10 @@ pub struct Presenter {
     pub jkt: Option<String>,
 }
 
-/// The parameters that an answer depends on. Order and repetitions within one do not matter.
+/// The parameters that an answer depends on. Order and repetitions within a parameter do not matter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Params {
-    /// `scope`, one entry for each.
+    /// `scope`, with one entry for each scope.
     pub scope: Vec<String>,
     /// `resource` (RFC 8707).
     pub resource: Vec<String>,
@@ -60,9 +60,9 @@ pub struct Params {
     pub audience: Vec<String>,
 }
 
-/// The keyring's part for one endpoint.
+/// The keyring's secrets for one endpoint.
 pub struct Sealer {
-    /// One for each refresh key; the current key's is the first.
+    /// One salt for each refresh key, the current key's first.
     salts: Vec<Salt>,
 }
 
@@ -73,7 +73,7 @@ impl fmt::Debug for Sealer {
 }
 
 impl Sealer {
-    /// For the endpoint of this name in front of this token URL: a token means nothing at another one.
+    /// For the endpoint of this name in front of this token URL: a token has no meaning at another endpoint.
     pub fn new(keyring: &Keyring, endpoint: &str, token_url: &str) -> Self {
         let message = fields([endpoint.as_bytes(), token_url.as_bytes()]);
         let secrets = keyring.refresh_keys().relay_secrets(&message);
@@ -119,12 +119,12 @@ impl RelayKeys {
         })
     }
 
-    /// What the token's record is stored under: the same for every presenter.
+    /// The key of the token's record in the store: the same for every presenter.
     pub fn id(&self) -> RelayId {
         self.id
     }
 
-    /// Were they derived for the same token and presenter? Takes the same time for either answer.
+    /// Were they derived for the same token and presenter? The comparison takes constant time.
     pub fn is_same(&self, other: &Self) -> bool {
         are_equal(self.seal.as_slice(), other.seal.as_slice())
     }
@@ -153,7 +153,7 @@ impl RelayKeys {
     pub fn seal(&self, mut record: RelayRecord, answer: &[u8]) -> Result<RelayRecord, NotSealed> {
         let key = RandomizedNonceKey::new(&AES_256_GCM, self.seal.as_slice()).map_err(|_| NotSealed)?;
         let mut body = Zeroizing::new(answer.to_vec());
-        // Room for the tag, so that the plain answer is not left behind by a reallocation.
+        // Reserve room for the tag: a reallocation would leave a copy of the plain answer behind.
         body.reserve_exact(AES_256_GCM.tag_len());
         let nonce = key.seal_in_place_append_tag(Aad::from(self.aad(&record)), &mut *body).map_err(|_| NotSealed)?;
         let mut sealed = Vec::with_capacity(NONCE + body.len());
@@ -191,7 +191,7 @@ impl RelayKeys {
     }
 }
 
-/// Each field behind its length, so that no two lists of fields have the same bytes.
+/// Each field preceded by its length, so that no two lists of fields have the same bytes.
 fn fields<'a>(list: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut bytes = Vec::new();
     for field in list {

@@ -28,7 +28,7 @@ fn t16_certificates_that_cannot_be_used_are_refused_with_the_key_that_names_them
         (
             "ca = \"ca.pem\"\nclient_cert = { cert = \"gate.pem\", key = \"other.key\" }",
             "upstreams[1].client_cert",
-            "do not go together",
+            "do not match",
         ),
         (
             "ca = \"ca.pem\"\nclient_cert = { cert = \"gate.pem\", key = \"gate.pem\" }",

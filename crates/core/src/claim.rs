@@ -16,7 +16,7 @@ pub const ROLES: &str = "roles";
 pub const MAX_CLAIMS: usize = 2048;
 /// The longest name of a claim, in bytes.
 const MAX_NAME: usize = 128;
-/// How deep a value may be nested: a token may have 16 levels, and its payload is one of them.
+/// The deepest nesting of a value: a token may have 16 levels, and its payload is the first.
 const MAX_DEPTH: usize = 15;
 /// The claims that the gate itself writes (RFC 7519 §4.1, RFC 7800 §3.1, RFC 9068 §2.2). `_id` repeats `sub` for
 /// clients of `kuzzle`.
@@ -71,12 +71,12 @@ pub enum ClaimError {
     Path {
         /// The path.
         path: String,
-        /// What is wrong with it, and how to write it.
+        /// Why it cannot be parsed, and how to write it.
         why: &'static str,
     },
 }
 
-/// Claims for tokens of our own: none that the gate itself sets, at most 2 KiB together.
+/// Claims for tokens of our own, without those that the gate itself sets, and at most 2 KiB together.
 ///
 /// ```
 /// use rotogate::claim::OwnClaims;
@@ -99,7 +99,7 @@ impl OwnClaims {
     /// Adds a claim, or replaces the one with this name.
     ///
     /// # Errors
-    /// See [`ClaimError`]; then nothing changes.
+    /// See [`ClaimError`]; the claims are then unchanged.
     pub fn insert(&mut self, name: impl Into<String>, value: impl Serialize) -> Result<(), ClaimError> {
         let name = name.into();
         if RESERVED.contains(&name.as_str()) {
@@ -137,7 +137,7 @@ impl OwnClaims {
         self.0.is_empty()
     }
 
-    /// As a JSON object; empty if there are no claims.
+    /// The claims as a JSON object; an empty text if there are no claims.
     pub(crate) fn text(&self) -> String {
         if self.is_empty() { String::new() } else { serde_json::to_string(&self.0).unwrap_or_default() }
     }
@@ -157,7 +157,8 @@ impl OwnClaims {
     }
 }
 
-/// The value after it was written and read: a replayed token has the same bytes as the first one (requirement R3).
+/// The value after it was written and read: a replayed token must have the same bytes as the first one (requirement
+/// R3).
 fn stable(value: &Value) -> Option<Value> {
     let again = |value: &Value| serde_json::from_str::<Value>(&serde_json::to_string(value).ok()?).ok();
     let once = again(value)?;
@@ -177,8 +178,7 @@ fn escaped_length(text: &str) -> usize {
     text.chars().map(|c| if c.is_ascii() { 1 } else { 6 * c.len_utf16() }).sum()
 }
 
-/// An object in human-readable formats. Otherwise a text, because the store's binary format cannot represent every
-/// value.
+/// An object in human-readable formats, else a text, because the store's binary format cannot represent every value.
 impl Serialize for OwnClaims {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if serializer.is_human_readable() {

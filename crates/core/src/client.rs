@@ -64,7 +64,7 @@ pub enum DpopUse {
     /// A proof has no effect.
     #[default]
     Off,
-    /// A request with a proof gets bound tokens, one without gets bearer tokens.
+    /// A request with a proof gets bound tokens, a request without a proof gets bearer tokens.
     Optional,
     /// A request without a proof is refused.
     Required,
@@ -84,7 +84,7 @@ pub enum CertificateUse {
     /// A client certificate has no effect on tokens.
     #[default]
     Off,
-    /// A request on a connection with a client certificate gets bound tokens, one without gets bearer tokens.
+    /// A request on a connection with a client certificate gets bound tokens, any other gets bearer tokens.
     Optional,
     /// A request on a connection without a client certificate is refused.
     Required,
@@ -109,11 +109,11 @@ pub struct Client {
     pub secret_hash: Option<SecretHash>,
     /// The grants that it may use.
     pub grants: Vec<Grant>,
-    /// The scopes that it may ask for; `None` for no bound of its own.
+    /// The scopes that it may ask for; `None` for no restriction.
     pub scopes: Option<Scope>,
     /// Rules that differ from the endpoint's.
     pub profile: ProfileOverride,
-    /// Whether its tokens are bound to a key of its own.
+    /// Whether its tokens are bound to its key.
     pub dpop: DpopUse,
     /// Whether its tokens are bound to its client certificate.
     pub certificate_bound: CertificateUse,
@@ -161,13 +161,13 @@ pub struct PresentedClient {
 pub struct Clients {
     by_id: HashMap<Box<str>, KnownClient>,
     passwords: Arc<Passwords>,
-    /// The key of the digests of good secrets, for this process alone.
+    /// The key for the digests of good secrets, of this process alone.
     digest_key: hmac::Key,
 }
 
 struct KnownClient {
     client: Arc<Client>,
-    /// A digest of the last good secret. Without it, each refresh would cost an argon2 run, which is more than the
+    /// A digest of the last good secret. Without it, each refresh would cost an argon2 run, which takes longer than the
     /// refresh itself.
     good: ArcSwapOption<[u8; 32]>,
 }
@@ -179,10 +179,10 @@ impl fmt::Debug for Clients {
 }
 
 impl Clients {
-    /// These clients. A later one replaces an earlier one with the same id.
+    /// Registers these clients. A later client replaces an earlier one with the same id.
     ///
     /// # Errors
-    /// If the system has no randomness.
+    /// The system has no randomness.
     pub fn new(clients: Vec<Client>, passwords: Arc<Passwords>) -> Result<Self, NoRandomness> {
         let digest_key = hmac::Key::new(hmac::HMAC_SHA256, random::<32>()?.as_slice());
         let by_id = clients
@@ -192,7 +192,7 @@ impl Clients {
         Ok(Self { by_id, passwords, digest_key })
     }
 
-    /// These clients, with the secrets that are known to be good of those that had the same hash before.
+    /// Takes over the known good secrets of those `old` clients whose hash is unchanged.
     pub fn following(mut self, old: &Self) -> Self {
         self.digest_key.clone_from(&old.digest_key);
         for (id, known) in &mut self.by_id {
@@ -215,8 +215,9 @@ impl Clients {
         self.by_id.get(id).map(|known| Arc::clone(&known.client))
     }
 
-    /// The presented client, if it authenticates: a confidential one with its secret, a public one by sending none (RFC
-    /// 6749 §3.2.1). `limits` must admit a secret before it is hashed; the last good secret needs no admission.
+    /// The presented client, if it authenticates: a confidential client with its secret, a public one by sending no
+    /// secret (RFC 6749 §3.2.1). `limits` must admit a secret before it is hashed; the last good secret needs no
+    /// admission.
     ///
     /// # Errors
     /// [`Denial::InvalidClient`], or a denial of `limits`; a fault if too many password checks wait.

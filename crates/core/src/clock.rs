@@ -1,17 +1,18 @@
-//! Time, as the engine sees it. Only this module reads a clock of the machine.
+//! Time as the engine sees it. Only this module reads a clock of the machine.
 //!
 //! **Engine time** is the wall clock or the last time that the store remembers, whichever is later, carried forward by
-//! the monotonic clock. So a wall clock that steps back re-opens no window, and one that jumps more than an hour ahead
-//! is not followed: see `ClockState`. With a store that several gates share, engine time is the store's time at its last
-//! answer, carried forward in the same way: so all gates have one time, and the wall clock is only compared with it.
+//! the monotonic clock. So a wall clock that steps back re-opens no window, and the engine does not follow one that
+//! jumps more than an hour ahead: see `ClockState`. With a store that several gates share, engine time is the store's
+//! time at its last answer, carried forward in the same way: all gates have one time, and the wall clock is only
+//! compared with it.
 //!
 //! The monotonic clock includes the time that a machine is suspended (CLOCK_BOOTTIME), if the system has such a clock.
 //! Elsewhere a suspension of more than an hour looks like a jump of the wall clock.
 //!
-//! Timeouts, pauses between attempts and the ages of connections are measured by tokio's clock, which a test stops and
-//! moves. It decides when something is done, never whether a credential is good.
+//! Timeouts, pauses between attempts and the ages of connections use tokio's clock, which a test stops and moves. That
+//! clock decides when something is done, never whether a credential is good.
 //!
-//! `exp` of our own tokens is judged by the later of engine time and wall clock: an error in either of them prolongs no
+//! The later of engine time and wall clock decides the `exp` of our own tokens: an error in either of them prolongs no
 //! token.
 
 use std::fmt;
@@ -21,7 +22,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A wall clock further than this ahead of the monotonic one is neither followed nor persisted.
+/// The engine neither follows nor persists a wall clock further than this ahead of the monotonic one.
 pub const MAX_JUMP: Duration = Duration::from_secs(3600);
 
 /// A point in time: milliseconds since the Unix epoch.
@@ -85,10 +86,10 @@ impl Timestamp {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
-    /// As RFC 3339 has it, to the millisecond, for logs.
+    /// Formats the time as in RFC 3339, to the millisecond, for logs.
     #[doc(hidden)]
     pub fn rfc3339(self) -> impl fmt::Display {
-        // The last moment of the year 9999: the form has no later ones.
+        // The last moment of the year 9999: RFC 3339 has no later ones.
         const LAST: u64 = 253_402_300_799_999;
         humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + Duration::from_millis(self.0.min(LAST)))
     }
@@ -122,13 +123,13 @@ const fn millis(d: Duration) -> u64 {
 /// # let _ = builder;
 /// ```
 pub trait TimeSource: Send + Sync + 'static {
-    /// The wall clock. It may step either way.
+    /// The wall clock. It may step in either direction.
     fn wall(&self) -> Timestamp;
     /// Time since some fixed point of this process. It never goes back.
     fn monotonic(&self) -> Duration;
 }
 
-/// The wall clock in microseconds since 1970, for logs only: nothing is decided by it.
+/// The wall clock in microseconds since 1970, only for logs: no decision uses it.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
 pub fn wall_micros() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -155,7 +156,7 @@ impl SystemTime {
 #[derive(Clone, Copy, Debug)]
 struct Monotonic(Duration);
 
-/// The processor time of this thread: what a computation takes, whatever else the machine does.
+/// The processor time of this thread, which does not depend on the load of the machine.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn thread_cpu_time() -> Duration {
     let read = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
@@ -163,7 +164,7 @@ pub(crate) fn thread_cpu_time() -> Duration {
     Duration::new(secs, nanos)
 }
 
-/// The monotonic time, where the processor time of a thread is not known.
+/// The monotonic time, on systems without the processor time of a thread.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) fn thread_cpu_time() -> Duration {
     static CLOCK: std::sync::LazyLock<SystemTime> = std::sync::LazyLock::new(SystemTime::new);
@@ -254,7 +255,7 @@ impl ManualTime {
         self.monotonic.fetch_add(millis(by), Ordering::SeqCst);
     }
 
-    /// Steps the wall clock alone, either way.
+    /// Sets the wall clock alone, forward or back.
     pub fn set_wall(&self, to: Timestamp) {
         self.wall.store(to.0, Ordering::SeqCst);
     }
@@ -271,14 +272,14 @@ impl TimeSource for ManualTime {
     }
 }
 
-/// What the engine may do with the time it has.
+/// The state of the clocks, which limits the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClockState {
     /// Everything.
     Good,
     /// The wall clock jumped more than [`MAX_JUMP`] past the monotonic one. The gate is not ready, sweeps nothing, and
-    /// mints nothing: by the wall clock, a new token would be expired already. This lasts until the two agree again, or
-    /// until a restart, which accepts the wall clock as it is.
+    /// mints nothing: by the wall clock, a new token would already have expired. This lasts until the two agree again,
+    /// or until a restart, which accepts the wall clock as it is.
     Jumped,
     /// The store remembers a time that the wall clock has not reached. The gate mints nothing until it has.
     Behind,
@@ -290,7 +291,7 @@ pub enum ClockState {
 /// Engine time. A call costs one clock read and one or two atomic loads.
 pub struct EngineClock {
     source: Arc<dyn TimeSource>,
-    /// Engine time minus monotonic time, in ms. It only rises, but for [`Self::follow_store`].
+    /// Engine time minus monotonic time, in ms. It only rises, except in [`Self::follow_store`].
     offset: AtomicU64,
     /// The later of engine time and wall clock at the last tick, minus monotonic time, in ms.
     latest_offset: AtomicU64,
@@ -299,7 +300,7 @@ pub struct EngineClock {
     persisted_at_start: Timestamp,
     leeway: Duration,
     jumped: AtomicBool,
-    /// It follows the time of a shared store, and not the wall clock.
+    /// Whether engine time follows a shared store, and not the wall clock.
     follows_store: bool,
 }
 
@@ -339,7 +340,7 @@ impl EngineClock {
         Self { offset: AtomicU64::new(offset), follows_store: true, ..clock }
     }
 
-    /// Takes over a further reading of the store's time. Engine time moves forward at once, and back by a millisecond at
+    /// Applies a further reading of the store's time. Engine time moves forward at once, and back by a millisecond at
     /// most, so that it does not drift away.
     pub(crate) fn follow_store(&self, (asked, answered): (Duration, Duration), store_time: Timestamp) {
         let heard = store_time.0.saturating_sub(millis((asked + answered) / 2));
@@ -354,7 +355,7 @@ impl EngineClock {
         Timestamp(self.offset.load(Ordering::Relaxed).saturating_add(millis(monotonic)))
     }
 
-    /// The clocks behind it.
+    /// The source of time behind the clock.
     pub fn source(&self) -> Arc<dyn TimeSource> {
         Arc::clone(&self.source)
     }
@@ -369,8 +370,8 @@ impl EngineClock {
         self.source.wall()
     }
 
-    /// Engine time, and the later of it and the wall clock, with one clock read. The wall clock is that of the last
-    /// [`tick`](Self::tick), carried forward.
+    /// Engine time, and the later of engine time and wall clock, with one clock read. The wall clock is that of the
+    /// last [`tick`](Self::tick), carried forward.
     pub(crate) fn now_and_latest(&self) -> (Timestamp, Timestamp) {
         let mono = millis(self.source.monotonic());
         let now = self.offset.load(Ordering::Relaxed).saturating_add(mono);
@@ -378,8 +379,8 @@ impl EngineClock {
         (Timestamp(now), Timestamp(now.max(latest)))
     }
 
-    /// The later of engine time and wall clock. It decides the `exp` of our own tokens: the engine does not mint on a
-    /// wall clock that jumped ahead, but such a clock prolongs no token either.
+    /// The later of engine time and wall clock, which decides the `exp` of our own tokens. The engine does not mint
+    /// while the wall clock has jumped ahead, and such a clock prolongs no token either.
     pub fn latest(&self) -> Timestamp {
         self.now_and_latest().1
     }
@@ -399,7 +400,7 @@ impl EngineClock {
         self.state()
     }
 
-    /// See `ClockState`.
+    /// The state of the clocks.
     pub fn state(&self) -> ClockState {
         if self.follows_store {
             let (wall, now) = (self.source.wall(), self.now());
@@ -420,8 +421,8 @@ impl EngineClock {
         self.persisted_at_start
     }
 
-    /// By how much the wall clock is behind engine time, if by more than the leeway: it was set back, or was ahead before.
-    /// Engine time goes on without it, and each start waits for it (requirement C40).
+    /// By how much the wall clock is behind engine time, if by more than the leeway: it was set back, or was ahead
+    /// before. Engine time goes on without it, but each start waits for it (requirement C40).
     pub fn wall_is_behind(&self) -> Option<Duration> {
         let by = self.now().since(self.source.wall());
         (by > self.leeway).then_some(by)
@@ -454,7 +455,8 @@ impl EngineClock {
     }
 }
 
-/// A duration as it is written in a configuration: days are the longest unit, because months and years have no fixed length.
+/// A duration in the notation of a configuration. Days are the longest unit, because months and years have no fixed
+/// length.
 pub fn written(duration: Duration) -> String {
     const DAY: u64 = 86_400;
     let days = duration.as_secs() / DAY;

@@ -1,5 +1,5 @@
 //! The request that the running task works for: its id and its client, for every line that it logs, and its trace. The
-//! log layer of the server reads it. A library user's own subscriber has the spans instead.
+//! log layer of the server reads them. The subscriber of a library user has spans instead.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -11,15 +11,15 @@ use trace::Trace;
 
 pub mod trace;
 
-/// A value of one caller or one request, which HTTP/2 does not enter into its table of headers. A client whose requests
-/// share a connection to the upstream could otherwise find out, by the lengths of messages, what others' requests carry
-/// (RFC 7541 §7.1.3). Nor does it evict values that come again, and it is compared with no later one.
+/// A value of one caller or one request, which HTTP/2 must not index. If clients share a connection to the upstream, a
+/// client could otherwise infer other clients' values from the lengths of messages (RFC 7541 §7.1.3). An unindexed
+/// value also evicts no repeated value from the table.
 pub fn unindexed(mut value: HeaderValue) -> HeaderValue {
     value.set_sensitive(true);
     value
 }
 
-/// See the module. Cheap to clone and to move: each poll of a request puts it in place.
+/// The context of a request. Cheap to clone and to move: each poll of a request sets it.
 #[derive(Clone, Debug)]
 pub struct Context(Arc<ContextInner>);
 
@@ -38,7 +38,7 @@ pub struct Actor {
     pub name: Arc<str>,
     /// `rotogate.actor.role`.
     pub role: &'static str,
-    /// `rotogate.actor.via`: by which way the actor acts.
+    /// `rotogate.actor.via`: the interface that the actor uses.
     pub via: &'static str,
 }
 
@@ -79,7 +79,7 @@ impl Context {
         self.0.client
     }
 
-    /// The operator or the user who acts, if that is not a client.
+    /// The operator or the user who acts, if a client does not.
     pub fn actor(&self) -> Option<&Actor> {
         self.0.actor.as_ref()
     }

@@ -1,5 +1,5 @@
-//! Counters for metrics that many threads write and few read. Each thread has a lane of its own, as long as there are not
-//! more threads than lanes: no thread waits for a line of memory that another one writes. A reader adds the lanes up.
+//! Counters for metrics that many threads write and few read. Each thread has its own lane, as long as there are not
+//! more threads than lanes, so no thread waits for a cache line that another thread writes. A reader sums the lanes.
 
 #[cfg(any(feature = "kuzzle", feature = "relay"))]
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ thread_local! {
     };
 }
 
-/// The counters of one lane. Two lanes share no line, nor the one that a processor reads ahead.
+/// The counters of one lane. Two lanes share neither a cache line nor the adjacent line that a processor prefetches.
 #[derive(Debug)]
 #[repr(align(128))]
 struct CounterLane<const N: usize>([AtomicU64; N]);
@@ -35,9 +35,9 @@ impl<const N: usize> Default for Counters<N> {
 }
 
 impl<const N: usize> Counters<N> {
-    /// Adds to one of them.
+    /// Adds to one of the counters.
     pub fn add(&self, which: usize, number: u64) {
-        // While a thread ends, its lane is not known any more.
+        // A thread that is ending has no lane any more.
         let lane = LANE.try_with(|lane| *lane).unwrap_or_default();
         if let Some(count) = self.0.get(lane).and_then(|lane| lane.0.get(which)) {
             count.fetch_add(number, Ordering::Relaxed);
@@ -54,7 +54,7 @@ impl<const N: usize> Counters<N> {
     }
 }
 
-/// A log message that is written again after this time at the earliest.
+/// The shortest time between two log messages of a kind.
 const SAY_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// Rate limit of a log message: at once, then once a minute for as long as the condition lasts.
@@ -75,7 +75,7 @@ impl Seldom {
     }
 }
 
-/// The same for messages of several kinds that each request may cause, with the number of those left out.
+/// Rate limit for messages of several kinds that each request may cause, with the number of skipped messages.
 // Requirements O31, O48.
 #[cfg(any(feature = "kuzzle", feature = "relay"))]
 #[derive(Debug, Default)]
@@ -83,7 +83,7 @@ pub struct SeldomByKind(Mutex<BTreeMap<&'static str, (Seldom, u64)>>);
 
 #[cfg(any(feature = "kuzzle", feature = "relay"))]
 impl SeldomByKind {
-    /// Whether a message of this kind is due, and how many were left out since the last one.
+    /// Whether a message of this kind is due, and how many were skipped since the last one.
     pub fn is_due(&self, kind: &'static str, now: Duration) -> Option<u64> {
         let mut kinds = self.0.lock();
         let (seldom, others) = kinds.entry(kind).or_default();
@@ -95,7 +95,7 @@ impl SeldomByKind {
     }
 }
 
-/// The upper bounds of the buckets of what takes microseconds, in seconds.
+/// The upper bounds of the buckets for durations of microseconds, in seconds.
 pub const FINE_SECONDS: [f64; 14] = [
     0.000_01,
     0.000_025,
@@ -112,26 +112,26 @@ pub const FINE_SECONDS: [f64; 14] = [
     0.1,
     f64::INFINITY,
 ];
-/// Those of what takes milliseconds: writes to a store, checks of passwords.
+/// The upper bounds of the buckets for durations of milliseconds: writes to a store, checks of passwords.
 pub const COARSE_SECONDS: [f64; 13] =
     [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, f64::INFINITY];
 
-/// How often something took how long, as a reader finds it.
+/// A histogram of durations, as a reader sees it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CountedDurations {
     /// The upper bounds of the buckets, in seconds.
     pub bounds: &'static [f64],
-    /// Those up to each bound and above the one before.
+    /// The number of durations in each bucket.
     pub buckets: Vec<u64>,
     /// In seconds.
     pub sum: f64,
 }
 
-/// Counts how long something takes. `N` is one more than the number of buckets.
+/// A histogram of durations. `N` is one more than the number of buckets.
 #[derive(Debug)]
 pub(crate) struct Durations<const N: usize> {
     bounds: &'static [f64],
-    /// One for each bucket, and the sum in nanoseconds.
+    /// A counter for each bucket, and the sum in nanoseconds.
     counters: Counters<N>,
 }
 
@@ -140,7 +140,7 @@ impl<const N: usize> Durations<N> {
         Self { bounds, counters: Counters::default() }
     }
 
-    /// Counts one.
+    /// Counts one duration.
     pub(crate) fn add(&self, took: Duration) {
         let seconds = took.as_secs_f64();
         let bucket = self.bounds.iter().position(|bound| seconds <= *bound).unwrap_or_default();
@@ -158,7 +158,7 @@ impl<const N: usize> Durations<N> {
     }
 }
 
-/// Counts the durable writes of a store: those that ended well with their duration, and those that failed.
+/// Counts the durable writes of a store: successful writes with their durations, and failed ones.
 #[derive(Debug)]
 pub struct Commits {
     durations: Durations<{ COARSE_SECONDS.len() + 1 }>,
@@ -172,7 +172,7 @@ impl Default for Commits {
 }
 
 impl Commits {
-    /// Counts one.
+    /// Counts one write.
     pub fn add(&self, took: Duration, is_done: bool) {
         if is_done {
             self.durations.add(took);
@@ -190,9 +190,9 @@ impl Commits {
 /// The durable writes of a store.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CountedCommits {
-    /// Those that were acknowledged.
+    /// The acknowledged writes.
     pub done: CountedDurations,
-    /// Those that failed.
+    /// The number of failed writes.
     pub failed: u64,
 }
 

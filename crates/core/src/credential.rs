@@ -1,5 +1,5 @@
-//! Where a bearer token may be in a request: in exactly one `Authorization` header (RFC 6750 §2.1). A request with two
-//! credentials is refused, equal or not: the gate could judge one and the upstream the other.
+//! The places of a bearer token in a request: exactly one `Authorization` header (RFC 6750 §2.1). A request with two
+//! credentials is refused, even if they are equal: the gate could judge one and the upstream the other.
 
 use std::borrow::Cow;
 
@@ -19,18 +19,18 @@ pub struct Credential<'a> {
 }
 
 impl<'a> Credential<'a> {
-    /// A token that did not come in the head of a request.
+    /// A token from outside the head of a request.
     pub const fn new(token: &'a str) -> Self {
         Self { token, bearer: true }
     }
 
-    /// A token that may be bound to a key: either the caller judges whether the presenter has it, or the presenter need
-    /// not, because it only asks about the token or ends it.
+    /// A token that may be bound to a key. Either the caller checks the presenter's proof, or the presenter needs none,
+    /// because it only introspects or revokes the token.
     pub const fn maybe_bound(token: &'a str) -> Self {
         Self { token, bearer: false }
     }
 
-    /// Does whoever has it count as its owner? Then it must not be bound to a key.
+    /// Does possession of the token alone count? Then the token must not be bound to a key.
     pub(crate) const fn is_bearer(self) -> bool {
         self.bearer
     }
@@ -52,7 +52,7 @@ impl std::fmt::Debug for Credential<'_> {
 pub struct Places<'a> {
     /// A parameter of the query. `Authorization` takes precedence over it.
     pub query: Option<&'a str>,
-    /// Cookies. Together with another credential they are refused.
+    /// Cookies. A cookie with the token beside another credential is refused.
     pub cookies: [Option<&'a str>; 2],
     /// Whether `Authorization` may have the scheme `DPoP`.
     pub dpop: bool,
@@ -63,7 +63,7 @@ pub struct Places<'a> {
 pub enum Scheme {
     /// As a bearer token (RFC 6750), in any place.
     Bearer,
-    /// With a proof of the key that it is bound to (RFC 9449 §7.1): only in `Authorization`.
+    /// With a proof of the key that the token is bound to (RFC 9449 §7.1): only in `Authorization`.
     Dpop,
 }
 
@@ -76,14 +76,14 @@ pub fn scheme(headers: &HeaderMap) -> Scheme {
     }
 }
 
-/// A credential, and whether a browser adds it by itself: then the request must prove its origin.
+/// A credential, and whether a browser adds it on its own. If so, the request must prove its origin.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Found<T> {
     /// The credential.
     pub token: T,
-    /// The scheme of `Authorization`; of a cookie, `Bearer`.
+    /// The scheme of `Authorization`; `Bearer` for a cookie.
     pub scheme: Scheme,
-    /// Whether a cookie has it.
+    /// Whether a cookie contains it.
     pub by_cookie: bool,
 }
 
@@ -96,8 +96,8 @@ pub fn extract_from<'h>(
     extract_known(headers, query, places, |_| None)
 }
 
-/// The same. `known` may recognise the token of an `Authorization` header by its bytes: a recognised one was examined
-/// before, so its characters need not be.
+/// The one credential of a request. `known` may recognise the token of an `Authorization` header by its bytes. The
+/// characters of a recognised token need no check, because it was examined before.
 pub fn extract_known<'h, T: From<Cow<'h, str>>>(
     headers: &'h HeaderMap,
     query: Option<&str>,
@@ -112,7 +112,7 @@ pub fn extract_known<'h, T: From<Cow<'h, str>>>(
     let by_header = extract_as(headers, query, read)?;
     let mut by_cookie = None;
     let [first, second] = places.cookies;
-    // The same name in both settings is one cookie.
+    // If both settings have the same name, there is one cookie.
     for name in first.into_iter().chain(second.filter(|name| first != Some(*name))) {
         for value in cookies(headers, name) {
             if by_cookie.replace(value).is_some() {
@@ -141,7 +141,7 @@ pub fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &
         .filter(|value| !value.is_empty() && *value != b"null")
 }
 
-/// Bytes, because other cookies need not be text, and such a cookie must not hide ours.
+/// Works on bytes, because other cookies need not be text, and such a cookie must not hide ours.
 fn pairs(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     headers.get_all(COOKIE).iter().flat_map(|header| header.as_bytes().split(|byte| *byte == b';'))
 }
@@ -186,7 +186,7 @@ pub fn strip_parameter(query: &str, name: &str) -> Option<String> {
     (kept.len() < pieces.len()).then(|| kept.join("&"))
 }
 
-/// For public routes: two `Authorization` headers are refused there, too, because the upstream would choose one.
+/// Refuses two `Authorization` headers on public routes as well, because the upstream would choose one.
 pub fn at_most_one(headers: &HeaderMap) -> Result<(), Denial> {
     if headers.get_all(AUTHORIZATION).iter().nth(1).is_some() { Err(Denial::TwoCredentials) } else { Ok(()) }
 }
@@ -202,7 +202,7 @@ pub fn extract<'h>(headers: &'h HeaderMap, query: Option<&str>) -> Result<Option
     Ok(token.map(Credential::new))
 }
 
-/// What `read` makes of the one `Authorization` header; `None` from it is an unusable credential.
+/// The result of `read` for the one `Authorization` header. `None` from `read` means an unusable credential.
 fn extract_as<'h, T>(
     headers: &'h HeaderMap,
     query: Option<&str>,
@@ -219,7 +219,7 @@ fn extract_as<'h, T>(
     }
 }
 
-/// What stands after the scheme and its spaces, if the header has this scheme.
+/// The text after the scheme and its spaces, if the header has this scheme.
 fn after_scheme(value: &[u8], scheme: Scheme) -> Option<&[u8]> {
     let name: &[u8] = match scheme {
         Scheme::Bearer => b"bearer",
@@ -250,14 +250,14 @@ const fn is_token_character(b: u8) -> bool {
     letter | digit_dot_or_slash | (b == b'-') | (b == b'_') | (b == b'~') | (b == b'+')
 }
 
-/// Does the query have an `access_token` parameter, in any spelling that some parser reads as one: escaped, in another
+/// Does the query have an `access_token` parameter, in any spelling that some parser accepts: escaped, in another
 /// letter case, after `;`?
 pub(crate) fn has_query_token(query: &str) -> bool {
     query.len() >= TOKEN_PARAMETER.len() && query.split(SEPARATORS).any(is_token_parameter)
 }
 
-/// The query without its `access_token` parameters, with the rest unchanged. `None` if there were none. An empty string
-/// means that nothing is left; then the `?` goes, too.
+/// The query without its `access_token` parameters, otherwise unchanged. `None` if there were none. An empty string
+/// means that no parameter remains; the caller then removes the `?`, too.
 pub fn strip_query_token(query: &str) -> Option<String> {
     if !has_query_token(query) {
         return None;
@@ -268,14 +268,14 @@ pub fn strip_query_token(query: &str) -> Option<String> {
         if !is_token_parameter(parameter.unwrap_or(piece)) {
             out.push_str(piece);
         } else if parameter.is_none() {
-            // The last parameter: the separator before it goes with it.
+            // Remove the separator before the last parameter with it.
             out.pop();
         }
     }
     Some(out)
 }
 
-/// No spelling of it is shorter.
+/// No spelling of the parameter is shorter.
 const TOKEN_PARAMETER: &str = "access_token";
 const SEPARATORS: [char; 2] = ['&', ';'];
 

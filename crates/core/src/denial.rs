@@ -32,7 +32,7 @@ pub use standing::{NotGood, Standing};
 #[non_exhaustive]
 pub enum Denial {
     // The request itself.
-    /// The path is not canonical, or contains what no path may contain.
+    /// The path is not canonical, or contains a character that no path may have.
     // Requirement T12.
     BadPath(PathError),
     /// `Host` is missing, repeated, malformed or contradicts the target.
@@ -58,7 +58,7 @@ pub enum Denial {
     UnknownHost,
     /// No route matches.
     NoRoute,
-    /// The caller has no live session of this id.
+    /// The caller has no live session with this id.
     // Requirement P55.
     UnknownSession,
     /// A common reading of the path leads to a stricter route than the one that matches.
@@ -72,10 +72,10 @@ pub enum Denial {
     /// The path is one of our endpoints, which answers on the public listeners only, and another proxy asks about it.
     // Requirement N15.
     EndpointElsewhere,
-    /// The peer is none of those that may ask for verdicts.
+    /// The peer may not ask for verdicts.
     // Requirement N3.
     UntrustedNeighbour,
-    /// A proxy that asks for a verdict states a fact about the request not at all, twice or malformed.
+    /// A proxy that asks for a verdict does not state a fact about the request, or states it twice or malformed.
     // Requirement N2.
     BadFact(&'static str),
     /// A header imitates one that only the gate sets, and the proxy that asks could not remove it.
@@ -83,7 +83,7 @@ pub enum Denial {
     DisguisedHeader,
     /// The body of a request to one of our endpoints is too large.
     BodyTooLarge,
-    /// The body of a request to one of our endpoints is not what the protocol says.
+    /// The body of a request to one of our endpoints violates the protocol.
     MalformedRequest(&'static str),
     /// A logout token or a security event of another issuer is not good.
     // Requirement N49.
@@ -94,8 +94,8 @@ pub enum Denial {
     NoCredential,
     /// A credential of another scheme, or in a place that the route does not allow.
     UnusableCredential,
-    /// A browser sent a cookie with a request that changes something, without proof that one of our own origins sent
-    /// it.
+    /// A browser sent a cookie with a request that changes something, without proof that a page of an allowed origin
+    /// sent it.
     // Requirement T18.
     CrossOrigin,
     /// The token is not a JWS that the gate accepts: shape, size, encoding, header.
@@ -114,11 +114,11 @@ pub enum Denial {
     BadClaim(&'static str),
     /// The token is bound to a key whose possession was not proved (RFC 9449, RFC 8705).
     UnprovedBinding,
-    /// The token is not bound to what the request or the route demands: to a key (RFC 9449 §7.1), or to a client certificate
+    /// The token is not bound as the request or the route demands: to a key (RFC 9449 §7.1), or to a client certificate
     /// (RFC 8705).
     // Requirement N31.
     UnboundToken,
-    /// The proof is good, and its key is not the one that the access token is bound to.
+    /// The proof is good, but its key is not the one that the access token is bound to.
     // Requirement N30.
     OtherKey,
     /// The token is bound to a client certificate, and the connection has none (RFC 8705 §3).
@@ -132,23 +132,24 @@ pub enum Denial {
     TokenTooOld,
     /// `nbf` or `iat` is in the future.
     TokenNotYetValid,
-    /// Revoked: the token, its session, generation, subject or client, or everything.
+    /// The token is revoked: itself, its session, generation, subject or client, or every token.
     TokenRevoked,
     /// The keys of the token's issuer are not known at this moment, so the token was not examined. Another attempt may
     /// succeed after this time.
     // Requirement I4.
     KeysUnavailable(Duration),
-    /// Its issuer says that the token is not active.
+    /// The token's issuer reports it as not active.
     // Requirement I20.
     TokenInactive,
-    /// The token's issuer could not be asked about it, so nothing is known. Another attempt may succeed after this time.
+    /// The issuer could not be asked about the token, so its state is unknown. Another attempt may succeed after this
+    /// time.
     // Requirement I20.
     IntrospectionUnavailable(Duration),
-    /// Other gates may have revoked the token, and this one has not heard from their store for too long. Another attempt
-    /// may succeed after this time.
+    /// Other gates may have revoked the token, and this gate has had no news from their store for too long. Another
+    /// attempt may succeed after this time.
     // Requirement C10.
     RevocationsUnavailable(Duration),
-    /// The assertion about the caller could not be signed, and the upstream does not get the request without one.
+    /// The assertion about the caller could not be signed, and the upstream gets no request without one.
     // Requirement N57.
     AssertionUnavailable(Duration),
     /// The token is not meant for this route.
@@ -157,10 +158,10 @@ pub enum Denial {
     WrongIssuer,
     /// The token lacks a scope that the route requires.
     InsufficientScope,
-    /// It lacks a role that the route asks for.
+    /// The token lacks a role that the route asks for.
     // Requirement I17.
     MissingRole,
-    /// It lacks a role that the route asks for, and its issuer left roles out because there are too many.
+    /// The token lacks a role that the route asks for, and its issuer left roles out because there are too many.
     // Requirement I18.
     RolesOverage,
     /// The caller did not log in as the route asks, or too long ago (RFC 9470).
@@ -168,20 +169,20 @@ pub enum Denial {
     InsufficientAuthentication,
     /// A claim does not have the value that the route asks for.
     MissingClaim,
-    /// A check of the application refuses its caller.
+    /// A check of the application refuses the caller.
     Predicate,
-    /// Its claims do not have the shape that the handler reads.
+    /// The claims do not have the shape that the handler reads.
     ClaimsShape,
 
     // A refresh credential.
-    /// Not a refresh token of ours, or of a session that no longer exists.
+    /// The text is no refresh token of ours, or its session no longer exists.
     UnknownRefreshToken,
     /// Another client's refresh token.
     // Requirement R6.
     OtherClient,
     /// Another account's refresh token.
     OtherAccount,
-    /// A session begun in another dialect, which this endpoint does not accept.
+    /// The session began in another dialect, which this endpoint does not accept.
     OtherDialect,
     /// The session was ended.
     SessionRevoked(SessionEnd),
@@ -200,34 +201,35 @@ pub enum Denial {
     /// A DPoP proof that is missing or not good (RFC 9449 §4.3).
     // Requirements I38, N30.
     BadProof(ProofFlaw),
-    /// As many proofs are remembered as allowed, so that this one cannot be. Another attempt may succeed after this time.
+    /// The memory of used proofs is full, so this one cannot be recorded. Another attempt may succeed after this time.
     // Requirement N33.
     ProofsFull(Duration),
-    /// The store that gates share does not say whether the proof was used at another of them. Another attempt, with another
+    /// The store that gates share cannot tell whether the proof was used at another gate. Another attempt, with another
     /// proof, may succeed after this time.
     // Requirement J26.
     ProofsUnavailable(Duration),
-    /// The proof is good, and its key is not the one that the refresh token is bound to.
+    /// The proof is good, but its key is not the one that the refresh token is bound to.
     // Requirement N35.
     OtherSessionKey,
-    /// The refresh token is bound to a client certificate, and the connection has none or another (RFC 8705 §4).
+    /// The refresh token is bound to a client certificate, and the connection has no certificate or another one (RFC
+    /// 8705 §4).
     OtherSessionCertificate,
     /// The requested lifetime exceeds the maximum.
     TtlExceeded,
     /// The requested scope exceeds the grant, or is malformed.
     InvalidScope,
-    /// The requested resource is none that this gate grants tokens for, or not that of the session (RFC 8707).
+    /// This gate grants no tokens for the requested resource, or it is not the session's (RFC 8707).
     InvalidTarget,
 
     // A login or a client.
     /// Unknown user or wrong password: the caller never learns which.
     // Requirement A2.
     WrongPassword,
-    /// The password is right, and the user has no account, at an endpoint that has one. The caller is told as of a wrong
+    /// The password is right, but the user has no account, and the endpoint requires one. The reply is that of a wrong
     /// password.
     // Requirement I55.
     NoAccount,
-    /// Unknown client, or it failed to authenticate.
+    /// The client is unknown, or failed to authenticate.
     InvalidClient,
     /// The client may not use this grant.
     UnauthorizedClient,

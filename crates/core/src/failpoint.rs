@@ -2,7 +2,7 @@
 //! `;`. Only with the feature `failpoints`, which no release has.
 //!
 //! - `after-commit:N`: the process aborts after the store's Nth commit, before it is acknowledged.
-//! - `ack-before-commit`: the store acknowledges before it commits: a planted fault, which a crash test must find.
+//! - `ack-before-commit`: the store acknowledges before it commits, a planted fault that a crash test must find.
 //! - `wall-clock:FILE`: the wall clock is ahead by the milliseconds in the file, or behind with a `-`.
 //! - `sweep-every:MS`: the interval of the sweep.
 //! - `panic-at:PATH`: a request for this path ends the process by a panic that cannot be caught.
@@ -48,7 +48,7 @@ pub fn pause() {
 
 /// Moves the wall clock, in milliseconds since 1970.
 pub(crate) fn shifted(wall: u64) -> u64 {
-    /// A file that is being written has no number for a moment.
+    /// While the file is written, it has no number for a moment.
     static LAST: AtomicI64 = AtomicI64::new(0);
     let Some(file) = &active().wall_clock else { return wall };
     let said = std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok());
@@ -68,7 +68,7 @@ pub fn sweep_every(usual: Duration) -> Duration {
 /// Called for each request.
 #[expect(clippy::panic, reason = "that is the fault")]
 pub fn at_request(path: &str) {
-    /// A panic while another one unwinds ends the process.
+    /// A second panic while the first unwinds ends the process.
     struct Again;
     impl Drop for Again {
         fn drop(&mut self) {
@@ -95,7 +95,7 @@ fn active() -> &'static Active {
 
 fn parse(text: &str) -> Active {
     let mut active = Active::default();
-    // Unknown names are another program's.
+    // Ignore unknown names.
     for one in text.split(';') {
         match one.split_once(':') {
             Some(("after-commit", count)) => active.after_commit = count.parse().ok(),

@@ -1,4 +1,4 @@
-//! Faults: failures on our side. Nothing was decided and nothing consumed, so the reply to a fault is 503 with
+//! Faults: failures on our side. The gate decided nothing and consumed nothing, so the reply to a fault is 503 with
 //! `Retry-After`, never a refusal.
 
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub struct StoreError {
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
-/// What is known of a write that failed.
+/// The known outcome of a failed write.
 ///
 /// ```
 /// use rotogate::store::{StoreError, WriteOutcome};
@@ -38,17 +38,17 @@ pub struct StoreError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WriteOutcome {
-    /// The store refused it and wrote nothing. To send the same again is a mistake.
+    /// The store refused the write, and wrote nothing. Do not repeat it.
     Refused,
     /// Nothing was written, now or later.
     NotDone,
-    /// It may have been written, or may yet be.
+    /// The write may have happened, or may still happen.
     InDoubt,
 }
 
 impl StoreError {
-    /// An error with a text for the operator. Whether a write was done is in doubt, unless
-    /// [`with_outcome`](Self::with_outcome) says it.
+    /// An error with a text for the operator. The outcome of a write is in doubt, unless
+    /// [`with_outcome`](Self::with_outcome) sets it.
     pub fn new(message: impl Into<String>) -> Self {
         Self {
             message: message.into(),
@@ -59,19 +59,19 @@ impl StoreError {
         }
     }
 
-    /// The same, with its cause.
+    /// An error with its cause.
     pub fn caused_by(message: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self { source: Some(source.into()), ..Self::new(message) }
     }
 
-    /// The same, with what is known of the write.
+    /// Sets the known outcome of the write.
     #[must_use]
     pub fn with_outcome(self, outcome: WriteOutcome) -> Self {
         Self { outcome, ..self }
     }
 
-    /// The same, as a fault of the record of one session. The store works: nothing was written, and no other session is
-    /// concerned.
+    /// Marks the error as a fault of the record of one session. The store works: nothing was written, and no other
+    /// session is affected.
     ///
     /// ```
     /// use rotogate::session::Session;
@@ -88,7 +88,7 @@ impl StoreError {
         Self { outcome: WriteOutcome::NotDone, is_of_one_record: true, ..self }
     }
 
-    /// The same, with the time after which the store may work again, for `Retry-After`.
+    /// Sets the time after which the store may work again, for `Retry-After`.
     #[must_use]
     pub fn with_retry_after(self, wait: Duration) -> Self {
         Self { retry_after: Some(wait), ..self }
@@ -99,7 +99,7 @@ impl StoreError {
         self.is_of_one_record
     }
 
-    /// What is known of the write that failed.
+    /// The known outcome of the failed write.
     pub const fn outcome(&self) -> WriteOutcome {
         self.outcome
     }
@@ -124,16 +124,15 @@ pub enum DirectoryError {
     /// The directory cannot be read or reached.
     #[error("{0}")]
     Unavailable(String),
-    /// What the directory has of this user cannot be used: two entries of one name, a value of a wrong type. Other users
-    /// are not concerned.
+    /// The directory's entry of this user is unusable: two entries of one name, a value of a wrong type. Other users
+    /// are not affected.
     #[error("{0}")]
     Entry(String),
-    /// The password is right, and the user has no account, at an endpoint that has one. The caller is told as of a wrong
-    /// password, and the log says it.
+    /// The password is right, but the user has no account, and the endpoint requires one. The caller gets the reply to
+    /// a wrong password; the log has the reason.
     #[error("the user has no account")]
     NoAccount,
-    /// The directory decides after this time, and not before. The caller gets
-    /// [`Denial::RateLimited`].
+    /// The directory does not decide before this time has passed. The caller gets [`Denial::RateLimited`].
     #[error("the directory answers later")]
     Later(Duration),
 }
@@ -159,16 +158,18 @@ pub enum Fault {
     #[error("the directory failed")]
     Directory(#[source] DirectoryError),
     /// A clock is wrong. The gate mints no token until it is right.
-    #[error("the clock is wrong: no token is minted until it is right")]
+    #[error("a clock is wrong: no token is minted until it is corrected")]
     Clock,
-    /// Other gates share the store, and this one has not heard from it for too long. It mints no token until it has.
+    /// Other gates share the store, and this one has had no answer from it for too long. It mints no token until the
+    /// store answers.
     #[error("the store was not heard of for too long: no token is minted until it is")]
     Stale,
-    /// The store lost writes that it had acknowledged. The gates that share it write back what they know. Until they have,
-    /// no token is minted.
+    /// The store lost acknowledged writes. The gates that share it write their knowledge back, and mint no token until
+    /// they have.
     #[error("the store lost writes: no token is minted until the gates have written back what they know")]
     Restoring,
-    /// The process stood still, and the request may have waited meanwhile: its client may have gone on at another gate.
+    /// The process stood still, and the request may have waited meanwhile: its client may have continued at another
+    /// gate.
     #[error("the process stood still, and the request may have waited meanwhile")]
     StoodStill,
     /// The program around the gate has suspended logins, refreshes and other grants: its audit log cannot be written.
@@ -181,7 +182,7 @@ pub enum Fault {
     #[error("a key could not sign: {0}")]
     Signing(&'static str),
     /// Other requests changed the session at every attempt.
-    #[error("the session changed during every attempt")]
+    #[error("other requests changed the session at every attempt")]
     Contention,
     /// The provider behind a relay gave no answer, or none that can be passed on.
     #[error("the provider behind the relay: {reason}")]
@@ -281,7 +282,7 @@ impl<F: Into<Fault>> From<F> for Error {
     fn from(fault: F) -> Self {
         match fault.into() {
             Fault::Directory(DirectoryError::NoAccount) => Self::Denied(Denial::NoAccount),
-            // A limit of the directory is one of the caller's.
+            // A limit of the directory is an error of the caller, like ours.
             Fault::Directory(DirectoryError::Later(wait)) => Self::Denied(Denial::RateLimited("directory", wait)),
             fault => Self::Failed(fault),
         }

@@ -1,5 +1,5 @@
-//! Introspection as a client (RFC 7662): the gate asks an issuer what one of its tokens says, because the token itself
-//! does not tell. Here are the settings of an issuer, and the way to ask; the cache of tokens asks and keeps the answers.
+//! Introspection as a client (RFC 7662): the gate asks an issuer about tokens that it cannot verify itself. This module
+//! has the settings of an issuer, and the interface to ask; the cache of tokens asks and keeps the answers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,36 +11,36 @@ use bytes::Bytes;
 /// The longest response, in bytes.
 pub const MAX_RESPONSE: usize = 64 << 10;
 
-/// A way to ask an issuer for a token.
+/// A way to ask an issuer about a token.
 #[async_trait]
 pub trait Introspector: fmt::Debug + Send + Sync + 'static {
-    /// Asks for a token. Returns the body of a response with status 200.
+    /// Asks about a token. Returns the body of a response with status 200.
     ///
     /// # Errors
-    /// No such response. It says nothing about the token.
+    /// There was no such response. The error says nothing about the token.
     async fn introspect(&self, token: &str) -> Result<Bytes, IntrospectionFault>;
 
-    /// Two introspectors with the same bytes ask the same server as the same client: what one was told is true for the
+    /// Identifies server and client: if two introspectors have the same bytes, the answers to one are valid for the
     /// other.
     fn identity(&self) -> Box<[u8]>;
 }
 
-/// Why there is no response. The text has nothing of the request.
+/// Why there is no response. The text has no part of the request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct IntrospectionFault {
     /// One word, for metrics and logs.
     pub cause: &'static str,
-    /// What happened.
+    /// A description of the fault.
     pub message: String,
-    /// When the server wants to be asked again.
+    /// The delay that the server asks for.
     pub retry_after: Option<Duration>,
 }
 
 impl IntrospectionFault {
-    /// The server refused the gate as its client, which only an operator can mend.
+    /// The server refused the gate as its client. Only an operator can repair this.
     pub const CLIENT_REFUSED: &str = "client_refused";
-    /// The response is not what RFC 7662 says.
+    /// The response violates RFC 7662.
     pub const MALFORMED: &str = "malformed";
 
     /// A fault of this cause.
@@ -48,7 +48,7 @@ impl IntrospectionFault {
         Self { cause, message: message.to_string(), retry_after: None }
     }
 
-    /// Does only an operator's change mend it?
+    /// Can only an operator repair this?
     pub fn needs_operator(&self) -> bool {
         self.cause == Self::CLIENT_REFUSED
     }
@@ -63,7 +63,7 @@ pub struct Introspection {
     /// How long a response counts: at most [`MAX_CACHE`](Self::MAX_CACHE), and never beyond the token's `exp`. Zero: each
     /// request asks.
     pub cache: Duration,
-    /// How long a token that is not active is refused without another question.
+    /// How long a token that is not active is refused without asking again.
     pub negative: Duration,
     /// How much longer a response counts while the issuer does not answer.
     pub stale_if_error: Duration,
@@ -85,7 +85,7 @@ impl Introspection {
     /// The longest `negative`.
     pub const MAX_NEGATIVE: Duration = Duration::from_secs(60);
 
-    /// Introspection by this means, with the default settings.
+    /// Introspection with this introspector and the default settings.
     pub fn by(introspector: impl Introspector) -> Self {
         Self {
             introspector: Arc::new(introspector),
@@ -105,7 +105,7 @@ impl Introspection {
         self
     }
 
-    /// Sets how long a token that is not active is refused without another question.
+    /// Sets how long a token that is not active is refused without asking again.
     #[must_use]
     pub const fn negative(mut self, negative: Duration) -> Self {
         self.negative = negative;
@@ -140,7 +140,7 @@ impl Introspection {
         self
     }
 
-    /// What is wrong with it, if something is.
+    /// Why the settings are not valid, if they are not.
     pub(crate) fn problem(&self) -> Option<&'static str> {
         if self.cache > Self::MAX_CACHE || self.stale_if_error > Self::MAX_CACHE {
             return Some("introspection: cache and stale_if_error must be at most 5 min");
@@ -154,7 +154,7 @@ impl Introspection {
         None
     }
 
-    /// Does it ask the same server, and make the same of each response?
+    /// Does it ask the same server, and interpret each response in the same way?
     pub(crate) fn equals(&self, other: &Self) -> bool {
         let Self { introspector, cache, negative, stale_if_error, prefix, always, audience_optional } = self;
         (cache, negative, stale_if_error, prefix, always, audience_optional)

@@ -20,7 +20,7 @@ use crate::route::OnExpiry;
 use crate::verify_cache::MissContext;
 use crate::verify_cache::{TokenChecker, Verified};
 
-/// What every lease of a gate needs.
+/// The context of every lease of a gate.
 #[derive(Debug)]
 pub struct LeaseContext {
     pub(crate) engine: Arc<Engine>,
@@ -31,7 +31,7 @@ pub struct LeaseContext {
 }
 
 impl LeaseContext {
-    /// Connections last `max_stream` at most.
+    /// A context. Connections last `max_stream` at most.
     pub fn new(engine: Arc<Engine>, checker: Arc<TokenChecker>, max_stream: Duration) -> Self {
         Self {
             engine,
@@ -77,7 +77,7 @@ impl LeaseContext {
 #[derive(Clone)]
 pub struct Lease {
     context: Arc<LeaseContext>,
-    /// `None` if the route asks for no caller. Then only the maximum length and the gate's shutdown end the connection.
+    /// `None` if the route requires no caller. Then only the maximum length and the gate's shutdown end the connection.
     verified: Option<Arc<Verified>>,
     line: Option<Arc<LiveConnection>>,
     opened: Timestamp,
@@ -105,7 +105,7 @@ pub struct Lease {
 pub enum LeaseEnd {
     /// Its token or session is no longer valid.
     Denied(Denial),
-    /// Whether its token is still valid cannot be known at this moment.
+    /// It is not known at this moment whether its token is still valid.
     Undecided(Denial),
     /// It reached the maximum length. Its token may still be valid.
     MaxStream,
@@ -144,41 +144,10 @@ impl fmt::Debug for Lease {
 }
 
 impl Lease {
-    /// Begins with a token that is checked now.
-    #[cfg(feature = "kuzzle")]
-    #[doc(hidden)]
-    pub fn new(context: &Arc<LeaseContext>, token: &str, address: Option<IpAddr>) -> Result<Self, Denial> {
-        let verified = context.checker.check(Credential::new(token), || MissContext::new(&context.engine, address))?;
-        Ok(Self::for_caller(context, Some(&verified), OnExpiry::Close))
-    }
-
-    /// Begins with a caller whose token was just checked.
-    #[doc(hidden)]
-    pub fn for_caller(context: &Arc<LeaseContext>, caller: Option<&Arc<Verified>>, on_expiry: OnExpiry) -> Self {
-        let session = caller.and_then(|caller| Some((caller.token().session?, caller.token().expires)));
-        let line =
-            session.map(|((id, generation), expires)| context.engine.live_sessions().begin(id, generation, expires));
-        let opened = context.engine.clock().now();
-        Self { context: Arc::clone(context), verified: caller.map(Arc::clone), line, opened, on_expiry, place: None }
-    }
-
-    /// Adds the permit of a tunnel. The last clone of the lease returns it.
-    #[doc(hidden)]
-    pub fn in_place(self, place: PoolPermit) -> Self {
-        Self { place: Some(Arc::new(place)), ..self }
-    }
-
-    /// The holder that the connection's resources count for.
-    #[cfg(feature = "kuzzle")]
-    #[doc(hidden)]
-    pub fn holder(&self) -> Option<crate::overload::Holder> {
-        self.verified.as_ref().map(|verified| verified.holder())
-    }
-
     /// Is it valid now?
     ///
     /// # Errors
-    /// Why it is not: the token expired or was revoked.
+    /// The denial: the token expired or was revoked.
     pub fn check(&self) -> Result<(), Denial> {
         let Some(verified) = &self.verified else { return Ok(()) };
         let successor = || self.line.as_ref()?.advanced_to();
@@ -191,41 +160,9 @@ impl Lease {
         })
     }
 
-    /// The caller's session.
-    #[doc(hidden)]
-    pub fn session(&self) -> Option<crate::session::SessionId> {
-        self.verified.as_ref()?.token().session.map(|(session, _)| session)
-    }
-
     /// Did the connection reach the maximum length?
     pub fn is_over(&self) -> bool {
         self.context.engine.clock().now() >= self.opened.plus(**self.context.max_stream.load())
-    }
-
-    /// Does it replace `other`? It does if it is of another session, or of the same session and no earlier generation.
-    #[cfg(feature = "kuzzle")]
-    #[doc(hidden)]
-    pub fn supersedes(&self, other: &Self) -> bool {
-        match (&self.line, &other.line) {
-            (Some(own), Some(other)) if own.session() == other.session() => own.generation() >= other.generation(),
-            _ => true,
-        }
-    }
-
-    /// Why it ended, if it did.
-    #[doc(hidden)]
-    pub fn end(&self) -> Option<LeaseEnd> {
-        match self.check() {
-            Err(denial) if denial.is_undecided() => Some(LeaseEnd::Undecided(denial)),
-            Err(denial) => Some(LeaseEnd::Denied(denial)),
-            Ok(()) => self.is_over().then_some(LeaseEnd::MaxStream),
-        }
-    }
-
-    /// The same, also if the gate shuts down.
-    #[doc(hidden)]
-    pub fn has_ended(&self) -> Option<LeaseEnd> {
-        if *self.context.closing.borrow() { Some(LeaseEnd::Closing) } else { self.end() }
     }
 
     /// Waits until the lease is no longer valid, the connection reaches its maximum length, or the gate shuts down;
@@ -242,6 +179,66 @@ impl Lease {
                 return reason;
             }
         }
+    }
+}
+
+/// What only our own crates call: docs.rs does not show it.
+#[doc(hidden)]
+impl Lease {
+    /// A lease for a token that is checked now.
+    #[cfg(feature = "kuzzle")]
+    pub fn new(context: &Arc<LeaseContext>, token: &str, address: Option<IpAddr>) -> Result<Self, Denial> {
+        let verified = context.checker.check(Credential::new(token), || MissContext::new(&context.engine, address))?;
+        Ok(Self::for_caller(context, Some(&verified), OnExpiry::Close))
+    }
+
+    /// A lease for a caller whose token was just checked.
+    pub fn for_caller(context: &Arc<LeaseContext>, caller: Option<&Arc<Verified>>, on_expiry: OnExpiry) -> Self {
+        let session = caller.and_then(|caller| Some((caller.token().session?, caller.token().expires)));
+        let line =
+            session.map(|((id, generation), expires)| context.engine.live_sessions().begin(id, generation, expires));
+        let opened = context.engine.clock().now();
+        Self { context: Arc::clone(context), verified: caller.map(Arc::clone), line, opened, on_expiry, place: None }
+    }
+
+    /// Adds the permit of a tunnel. Dropping the last clone of the lease returns it.
+    pub fn in_place(self, place: PoolPermit) -> Self {
+        Self { place: Some(Arc::new(place)), ..self }
+    }
+
+    /// The holder whose share of the pools the connection uses.
+    #[cfg(feature = "kuzzle")]
+    pub fn holder(&self) -> Option<crate::overload::Holder> {
+        self.verified.as_ref().map(|verified| verified.holder())
+    }
+
+    /// The caller's session.
+    pub fn session(&self) -> Option<crate::session::SessionId> {
+        self.verified.as_ref()?.token().session.map(|(session, _)| session)
+    }
+
+    /// Does it replace `other`? It does if it belongs to another session, or to the same session and no earlier
+    /// generation.
+    #[cfg(feature = "kuzzle")]
+    pub fn supersedes(&self, other: &Self) -> bool {
+        match (&self.line, &other.line) {
+            (Some(own), Some(other)) if own.session() == other.session() => own.generation() >= other.generation(),
+            _ => true,
+        }
+    }
+
+    /// Why the lease has ended, if it has.
+    pub fn end(&self) -> Option<LeaseEnd> {
+        match self.check() {
+            Err(denial) if denial.is_undecided() => Some(LeaseEnd::Undecided(denial)),
+            Err(denial) => Some(LeaseEnd::Denied(denial)),
+            Ok(()) => self.is_over().then_some(LeaseEnd::MaxStream),
+        }
+    }
+
+    /// Why the lease has ended, or that the gate shuts down.
+    pub fn has_ended(&self) -> Option<LeaseEnd> {
+        if *self.context.closing.borrow() { Some(LeaseEnd::Closing) } else { self.end() }
     }
 }
 

@@ -1,7 +1,8 @@
-//! What `rotogate` decides, without the layer and the wire protocols: tokens, sessions, revocation, verification, routes,
-//! denials, and the stores. The program `rotogate-server` uses it beside the layer.
+//! The decisions of `rotogate`, without the layer and the wire protocols: tokens, sessions, revocation, verification,
+//! routes, denials, and the stores. The program `rotogate-server` uses this crate beside the layer.
 //!
-//! No promise of compatibility: an application depends on `rotogate`, which has what its users need.
+//! This crate has no promise of compatibility: an application depends on `rotogate`, which re-exports what its users
+//! need.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -5,37 +5,37 @@
 //! | login | network | 20, then one every 3 s |
 //! | login | account and user, from networks where that user never logged in | 10, then one every 30 s |
 //! | login | user and network, once that user has logged in from there; replaces the two above | 20, then one every 3 s |
-//! | failed login | client; holds up only networks that failed with that client themselves | 200, then 20 a second |
+//! | failed login | client; refuses only networks that failed with that client themselves | 200, then 20 a second |
 //! | secret of a client | network | 20, then one every 3 s |
-//! | wrong secret | client; holds up only networks that failed with that client themselves | 200, then 20 a second |
+//! | wrong secret | client; refuses only networks that failed with that client themselves | 200, then 20 a second |
 //! | token for a client's own account | client | 200, then 20 a second |
 //! | refresh | network | 200, then 20 a second |
 //! | refresh | session, rotations only | 10, then one every 2 s |
 //! | own sessions | subject | 20, then one every 3 s |
 //! | forged token | network | 50, then 10 a second; beyond that, unseen tokens from there are not verified |
-//! | refused token | network | 200, then 20 a second; beyond that, as with forged ones |
-//! | forged or refused token | all together | 5000, then 5000 a second; beyond that, the same for strangers, see below |
+//! | refused token | network | 200, then 20 a second; beyond that, as with forged tokens |
+//! | forged or refused token | all together | 5000, then 5000 a second; beyond that, the same for strangers (below) |
 //! | forged or refused token, introspected | client | 5000, then 5000 a second |
 //!
 //! A network is an IPv4 address or an IPv6 /64. A /56 has four times the rate of one of its /64, a /48 32 times.
 //!
-//! The limits count what an attempt costs. Verification is the one expensive step that a forged token can cause, and
+//! The limits count the cost of an attempt. Verification is the one expensive step that a forged token can cause, and
 //! forged tokens may come from any number of addresses; so all addresses together get a bounded share of the processor.
 //! A stranger is an address that presented no good token lately. A stranger's good token competes with the forged ones,
-//! and passes when it is tried again. Tokens that were verified before are never held up. A refused token with a good
+//! and passes when it is retried. Tokens that were verified before are never limited. A refused token with a good
 //! signature (revoked, or for another audience) costs as much, but is no attack: it has a wider rate of its own, and is
 //! remembered, so that presenting it again costs nothing. An expired token costs no signature check and is not counted.
 //!
 //! No caller is locked out by other callers' failures. Strangers' attempts on a user, or from the user's address on
-//! other users, do not hold up an address from which that user once logged in. Guesses at a client's secret hold up
-//! only the networks that guessed. A client's own secret is remembered once it was good, and then no longer counted. An
-//! introspecting client is held up only by its own requests. Such callers also have reserved room among the password
+//! other users, do not limit an address from which that user once logged in. Guesses at a client's secret limit only
+//! the networks that guessed. A client's own secret is remembered once it was good, and then no longer counted. An
+//! introspecting client is limited only by its own requests. Such callers also have reserved room among the password
 //! checks: see [`CheckPermit`].
 //!
-//! With a store that several nodes share, they count logins, secrets and their failures together.
+//! Gates that share a store count logins, secrets and their failures together.
 //!
 //! Keys are hashed into a fixed number of buckets under a random key, so memory is bounded whatever arrives. Two keys
-//! that share a bucket share its rate.
+//! in one bucket share its rate.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::IpAddr;
@@ -71,7 +71,7 @@ mod tests;
 
 /// The number of buckets of one limit, as a power of 2.
 const BUCKET_BITS: u32 = 18;
-/// The same for clients, of which there are few.
+/// The number of buckets of a limit on clients, of which there are few, as a power of 2.
 const CLIENT_BUCKET_BITS: u32 = 12;
 /// How many pairs of address and user are remembered for their login, and how many addresses for their good tokens.
 const MAX_REMEMBERED_KEYS: u64 = 100_000;
@@ -80,7 +80,7 @@ const OWN_FAILURES: Rate = Rate::new(3, Duration::from_secs(300));
 /// The rate of one user's requests about their own sessions.
 const OWN_SESSIONS: Rate = Rate::new(20, Duration::from_secs(3));
 
-/// The rates of lines in the audit trail about one that is held up, and about all of them.
+/// The rates of audit trail lines about one refused client, and about all.
 const TOLD: Rate = Rate::new(1, Duration::from_secs(60));
 const TOLD_OVERALL: Rate = Rate::new(100, Duration::from_secs(1));
 
@@ -107,7 +107,7 @@ pub struct Limits {
     refresh_address: ByNetwork,
     refresh_session: Buckets,
     own_sessions: Buckets,
-    /// The lines of the audit trail about those that are held up.
+    /// The audit trail's lines about refused attempts.
     told: Buckets,
     told_overall: Buckets,
     forged: ByNetwork,
@@ -122,7 +122,7 @@ pub struct Limits {
     strangers: Option<Arc<Semaphore>>,
     unproved_clients: Option<Arc<Semaphore>>,
     rates: ArcSwap<Rates>,
-    /// What other nodes count, too.
+    /// The counters that other gates share.
     shared: Option<SharedLimits>,
 }
 
@@ -199,7 +199,7 @@ impl Limits {
         }
     }
 
-    /// Goes on at other rates. What was counted stays.
+    /// Changes the rates. The counts stay.
     pub fn set_rates(&self, rates: Rates) {
         let Rates {
             login_per_address,
@@ -304,7 +304,7 @@ impl Limits {
         self.client_tokens.take(client).map_err(|wait| self.too_many(LimitName::LoginPerClient, wait))
     }
 
-    /// Holds a caller up if too many attempts with a client failed, and some of them were the caller's.
+    /// Refuses a caller if too many attempts with a client failed, and some of them were the caller's.
     fn failed_too_often(&self, address: Option<IpAddr>, failed: FailedAttempts<'_>) -> Result<(), Denial> {
         let FailedAttempts { all, kind, client } = failed;
         let Some(wait) = all.debt(client) else { return Ok(()) };
@@ -353,7 +353,7 @@ impl Limits {
         wait.map_or(Ok(()), |(limit, wait)| Err(self.too_many(limit, wait)))
     }
 
-    /// Whether an unseen token would be held up, with the limit. Counts nothing.
+    /// Whether an unseen token would be refused, and the limit. Counts nothing.
     pub(crate) fn foresee_unverified<'a>(&self, source: impl Into<Source<'a>>) -> Result<(), Denial> {
         let wait = self.unverified_wait(source.into());
         wait.map_or(Ok(()), |(limit, wait)| Err(limited(limit, wait)))
@@ -381,13 +381,13 @@ impl Limits {
         self.refused_attempts.sums()
     }
 
-    /// Whether the audit trail gets a line about a refused attempt: one a minute for each of those that are held up, and not
-    /// more than an attacker may fill it with.
+    /// Whether the audit trail gets a line about a refused attempt: one a minute for each client, and one rate for all,
+    /// so that an attacker cannot fill the trail.
     pub(crate) fn may_tell(&self, who: impl Hash) -> bool {
         self.told.take(who).is_ok() && self.told_overall.take(()).is_ok()
     }
 
-    /// Whether the next attempt would be held up, with the limit. Counts nothing.
+    /// Whether the next attempt would be refused, and the limit. Counts nothing.
     // Requirement O37.
     pub fn foresee_refresh(&self, address: Option<IpAddr>, session: Option<SessionId>) -> Result<(), Denial> {
         if let Some(address) = address {
@@ -398,7 +398,7 @@ impl Limits {
         looked.map_err(|wait| limited(LimitName::RefreshPerSession, wait))
     }
 
-    /// Refuses an attempt, and counts that.
+    /// Refuses an attempt, and counts the refusal.
     fn too_many(&self, limit: LimitName, wait: Duration) -> Denial {
         self.refused_attempts.add(limit as usize, 1);
         limited(limit, wait)

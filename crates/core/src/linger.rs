@@ -1,6 +1,6 @@
 //! Lingering close: closes a connection so that the last response arrives. If a socket is closed while unread bytes of
-//! its peer wait, the kernel resets the connection, and the peer may lose what it has not read yet. Some clients also
-//! drop the response when an HTTP/2 stream is reset with `NO_ERROR` (RFC 9113 §8.1): curl 7.88 does.
+//! its peer wait, the kernel resets the connection, and the peer may lose data that it has not read yet. Some clients
+//! (curl 7.88) also drop the response when an HTTP/2 stream is reset with `NO_ERROR` (RFC 9113 §8.1).
 
 use std::time::Duration;
 
@@ -13,14 +13,13 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// The most bytes that the peer may still send.
 const MAX_LINGER_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Ends our side, and drops what the peer still sends, until the peer ends its side; for two seconds and 16 MiB at
-/// most.
+/// Ends our side, and drops the peer's further bytes until the peer ends its side; for at most two seconds and 16 MiB.
 pub async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
     let dropped = async {
         stream.shutdown().await?;
         tokio::io::copy(&mut stream.take(MAX_LINGER_BYTES), &mut tokio::io::sink()).await
     };
-    // The connection is closed next, however this ends.
+    // The connection is closed next, whatever the result.
     let _ = tokio::time::timeout(LINGER_TIMEOUT, dropped).await;
 }
 

@@ -1,7 +1,7 @@
-//! Which addresses count as one caller.
+//! The addresses that count as one caller.
 //!
 //! An IPv4 address is one caller. A user of IPv6 has at least a /64, most home lines have a /56, and a /48 is easy to
-//! get: so a /64 is one caller. A /56 and a /48 have rates of their own, which are wider because many callers may share
+//! get; so a /64 is one caller. A /56 and a /48 have rates of their own, which are wider because many callers may share
 //! one.
 
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -13,7 +13,7 @@ pub const SITE_56: u32 = 4;
 /// The rate of a /48, as a multiple of a caller's.
 pub const SITE_48: u32 = 32;
 
-/// The network that counts as one caller: a single IPv4 address, a /64 of IPv6.
+/// The network that counts as one caller: a single IPv4 address, or a /64 of IPv6.
 pub(crate) fn network(address: IpAddr) -> u64 {
     match address.to_canonical() {
         IpAddr::V4(v4) => u64::from(v4.to_bits()),
@@ -38,7 +38,7 @@ impl Network {
     }
 }
 
-/// The networks that an address counts for, narrowest first, each with its multiple of a caller's rate.
+/// The networks that contain an address, narrowest first, each with its multiple of a caller's rate.
 pub fn networks(address: IpAddr) -> impl Iterator<Item = (Network, u32)> {
     let caller = (Network { bits: 64, prefix: network(address) }, 1);
     let around = sites(address).map(|(site_56, site_48)| {

@@ -1,4 +1,4 @@
-//! Passwords: argon2id, with bounded parallelism, away from the threads that serve requests (requirement A3).
+//! Passwords: argon2id, with bounded parallelism, on threads that serve no requests (requirement A3).
 //!
 //! A check costs memory and time by design, so a flood of logins must not take either from other requests: a fixed
 //! number of checks run at once, a fixed number wait, and the next one gets 503 with `Retry-After`. Every check costs
@@ -56,11 +56,11 @@ pub use secret_hash::SecretHash;
 /// The longest password, in bytes.
 pub const MAX_PASSWORD: usize = 1024;
 
-/// Memory above this is not kept for the next run.
+/// A run's memory above this size is not kept for the next run.
 const KEPT_BLOCKS: usize = 64 * 1024;
 
-/// A stored hash that is not usable: of another kind, damaged, or more expensive than the bound of its scheme (argon2id
-/// of our own: 64 MiB, 10 passes, 4 lanes).
+/// An unusable stored hash: of another kind, damaged, or more expensive than the bound of its scheme (our own argon2id:
+/// 64 MiB, 10 passes, 4 lanes).
 ///
 /// ```
 /// use rotogate::directory::password;
@@ -157,8 +157,8 @@ pub fn hash_with(password: &SecretString, cost: Cost) -> Result<String, BadPassw
     argon::hash(bytes, cost)
 }
 
-/// Checks passwords: a bounded number at once, and a bounded number that wait. A check of much memory counts for as many
-/// as have that memory together.
+/// Checks passwords: a bounded number run at once, and a bounded number wait. A check that needs much memory counts for
+/// as many usual checks as have that memory together.
 ///
 /// ```
 /// use rotogate::directory::password::{self, Passwords};
@@ -184,12 +184,12 @@ pub struct Passwords {
     durations: Arc<Durations<{ COARSE_SECONDS.len() + 1 }>>,
 }
 
-/// How long a check of each class takes on this machine: measured before it is needed for the first time.
+/// The duration of checks of each class on this machine, measured before the first use.
 #[derive(Clone, Default)]
 struct CheckTimes(Arc<Mutex<HashMap<CostClass, Duration>>>);
 
 impl CheckTimes {
-    /// More classes than any directory has.
+    /// The most classes; no directory has that many.
     const MAX: usize = 1024;
 
     /// Blocks for some checks if the class is new.
@@ -198,7 +198,7 @@ impl CheckTimes {
             return *time;
         }
         let Ok(dummy) = class.dummy() else { return Duration::ZERO };
-        // The least of some: what comes between only adds.
+        // The least of several runs: disturbances only add time.
         let mut least = Duration::MAX;
         for _ in 0..5 {
             let start = thread_cpu_time();
@@ -216,7 +216,7 @@ impl CheckTimes {
         least
     }
 
-    /// The dummy checks after which one of `own` took as long as one of `dearest`.
+    /// The dummy checks that make a check of `own` take as long as one of `dearest`.
     fn missing(&self, own: CostClass, dearest: CostClass, memory: &mut Vec<Block>) -> Vec<CostClass> {
         if own == dearest {
             return Vec::new();
@@ -230,8 +230,8 @@ impl CheckTimes {
     }
 }
 
-/// The memory of runs, kept for the next ones; no more than may run at once. If it were freed each time, the allocator
-/// would keep this much for every thread that had it.
+/// The memory of runs, kept for the next ones, for at most as many as may run at once. If it were freed each time, the
+/// allocator would keep as much for every thread that had used it.
 #[derive(Clone, Default)]
 struct Memory(Arc<Mutex<Vec<Vec<Block>>>>);
 
@@ -287,20 +287,8 @@ impl Passwords {
         self.places
     }
 
-    /// How long checks took, without the time that they waited.
-    #[doc(hidden)]
-    pub fn durations(&self) -> CountedDurations {
-        self.durations.counted()
-    }
-
-    /// How many checks run and wait now.
-    #[doc(hidden)]
-    pub fn waiting(&self) -> usize {
-        self.places.saturating_sub(self.admitted.available_permits())
-    }
-
-    /// Is this the password that `phc` was made from? A password longer than [`MAX_PASSWORD`] never is, and no work is
-    /// done for it.
+    /// Is this the password that `phc` was made from? A password longer than [`MAX_PASSWORD`] never matches, and costs
+    /// no work.
     ///
     /// # Errors
     /// [`DirectoryError::Busy`] if too many wait; [`DirectoryError::Unavailable`] if the stored hash is not usable.
@@ -310,7 +298,7 @@ impl Passwords {
         self.run(password, hash, class).await
     }
 
-    /// The work of [`Passwords::verify`] without a hash to compare with, for an unknown user: it takes as long.
+    /// Does the work of [`Passwords::verify`] without a hash to compare with, for an unknown user. It takes as long.
     ///
     /// # Errors
     /// As [`Passwords::verify`].
@@ -318,93 +306,25 @@ impl Passwords {
         self.check(password, None, CostClass::Argon2(cost)).await.map(|_| ())
     }
 
-    /// Is this the password of the hash? Takes as long as a check of the class `dearest`, whatever the result, and also
-    /// without a hash (requirement I32).
-    ///
-    /// # Errors
-    /// As [`Passwords::verify`].
-    #[doc(hidden)]
-    pub async fn check(
-        &self,
-        password: &SecretString,
-        hash: Option<PasswordHash>,
-        dearest: CostClass,
-    ) -> Result<bool, DirectoryError> {
-        let is_dummy = hash.is_none();
-        let hash = hash.map_or_else(|| dearest.dummy(), Ok).map_err(unusable)?;
-        Ok(self.run(password, hash, dearest).await? && !is_dummy)
-    }
-
-    /// The class whose checks take the longest; ours if there is none. Blocks for some checks of the classes that are
-    /// new, unless all are of argon2.
-    #[doc(hidden)]
-    pub fn dearest(&self, classes: impl IntoIterator<Item = CostClass>) -> CostClass {
-        // Of each kind, the one with the most work: the others need not be measured.
-        let mut most: BTreeMap<(u8, u32), (u64, CostClass)> = BTreeMap::new();
-        for class in classes {
-            let (kind, work) = class.work();
-            let one = most.entry(kind).or_insert((work, class));
-            if work > one.0 {
-                *one = (work, class);
-            }
-        }
-        if most.len() < 2 {
-            return most.into_values().next().map(|(_, class)| class).unwrap_or_default();
-        }
-        let mut memory = self.memory.take();
-        let timed = most.into_values().map(|(_, class)| (self.times.time_of(class, &mut memory), class));
-        let dearest = timed.max().map(|(_, class)| class).unwrap_or_default();
-        self.memory.keep(memory);
-        dearest
-    }
-
-    /// How long a check of this class takes. Blocks for some checks if the class is new.
-    #[doc(hidden)]
-    pub fn time_of(&self, class: CostClass) -> Duration {
-        let mut memory = self.memory.take();
-        let time = self.times.time_of(class, &mut memory);
-        self.memory.keep(memory);
-        time
-    }
-
-    /// Hashes a password as [`hash`] does, as one of the checks that may run.
-    ///
-    /// # Errors
-    /// As [`Passwords::verify`], or the password cannot be hashed.
-    #[doc(hidden)]
-    #[cfg(feature = "passwords")]
-    pub async fn hash(&self, password: &SecretString) -> Result<String, DirectoryError> {
-        let permits = self.permits(CostClass::default()).await?;
-        let password = password.clone();
-        let hashed = tokio::task::spawn_blocking(move || {
-            let _permits = permits;
-            hash(&password)
-        });
-        match hashed.await {
-            Ok(hashed) => hashed.map_err(|error| DirectoryError::Unavailable(error.to_string())),
-            Err(_) => Err(DirectoryError::Unavailable("a password hash did not finish".to_owned())),
-        }
-    }
-
     /// The number of runs so far.
     pub fn runs(&self) -> u64 {
         self.runs.load(Ordering::Relaxed)
     }
 
-    /// The work of those of argon2: the sum of [`Cost::work`].
+    /// The work of the argon2 runs: the sum of [`Cost::work`].
     pub fn work(&self) -> u64 {
         self.work.load(Ordering::Relaxed)
     }
 
     async fn permits(&self, class: CostClass) -> Result<[tokio::sync::OwnedSemaphorePermit; 2], DirectoryError> {
         let admitted = Arc::clone(&self.admitted).try_acquire_owned().map_err(|_| DirectoryError::Busy)?;
-        // What takes more than there is runs alone.
+        // A check that needs more memory than there is runs alone.
         let share = class.memory_kib().clamp(SHARE_KIB, self.capacity);
         let running = Arc::clone(&self.running).acquire_many_owned(share).await.map_err(|_| DirectoryError::Busy)?;
         Ok([admitted, running])
     }
 
-    /// A check, and dummy checks that make up for the rest of the cost.
+    /// Runs a check, and the dummy checks that make up for the rest of the cost.
     async fn run(
         &self,
         password: &SecretString,
@@ -444,6 +364,84 @@ impl Passwords {
             matches
         });
         checked.await.map_err(|_| DirectoryError::Unavailable("a password check did not finish".to_owned()))
+    }
+}
+
+/// What only our own crates call: docs.rs does not show it.
+#[doc(hidden)]
+impl Passwords {
+    /// The durations of checks, without their waiting time.
+    pub fn durations(&self) -> CountedDurations {
+        self.durations.counted()
+    }
+
+    /// How many checks run and wait now.
+    pub fn waiting(&self) -> usize {
+        self.places.saturating_sub(self.admitted.available_permits())
+    }
+
+    /// Is this the password of the hash? A check takes as long as one of the class `dearest`, whatever the result, and
+    /// also without a hash (requirement I32).
+    ///
+    /// # Errors
+    /// As [`Passwords::verify`].
+    pub async fn check(
+        &self,
+        password: &SecretString,
+        hash: Option<PasswordHash>,
+        dearest: CostClass,
+    ) -> Result<bool, DirectoryError> {
+        let is_dummy = hash.is_none();
+        let hash = hash.map_or_else(|| dearest.dummy(), Ok).map_err(unusable)?;
+        Ok(self.run(password, hash, dearest).await? && !is_dummy)
+    }
+
+    /// The class whose checks take the longest; our own class if there is none. Blocks for some checks of new classes,
+    /// unless all are argon2.
+    pub fn dearest(&self, classes: impl IntoIterator<Item = CostClass>) -> CostClass {
+        // Only the most expensive class of each kind is measured.
+        let mut most: BTreeMap<(u8, u32), (u64, CostClass)> = BTreeMap::new();
+        for class in classes {
+            let (kind, work) = class.work();
+            let one = most.entry(kind).or_insert((work, class));
+            if work > one.0 {
+                *one = (work, class);
+            }
+        }
+        if most.len() < 2 {
+            return most.into_values().next().map(|(_, class)| class).unwrap_or_default();
+        }
+        let mut memory = self.memory.take();
+        let timed = most.into_values().map(|(_, class)| (self.times.time_of(class, &mut memory), class));
+        let dearest = timed.max().map(|(_, class)| class).unwrap_or_default();
+        self.memory.keep(memory);
+        dearest
+    }
+
+    /// How long a check of this class takes. Blocks for some checks if the class is new.
+    pub fn time_of(&self, class: CostClass) -> Duration {
+        let mut memory = self.memory.take();
+        let time = self.times.time_of(class, &mut memory);
+        self.memory.keep(memory);
+        time
+    }
+
+    /// Hashes a password like [`hash`], and counts as one of the checks that may run.
+    ///
+    /// # Errors
+    /// The errors of [`Passwords::verify`], or the password cannot be hashed.
+    #[cfg(feature = "passwords")]
+    pub async fn hash(&self, password: &SecretString) -> Result<String, DirectoryError> {
+        let permits = self.permits(CostClass::default()).await?;
+        let password = password.clone();
+        let hashed = tokio::task::spawn_blocking(move || {
+            let _permits = permits;
+            hash(&password)
+        });
+        match hashed.await {
+            Ok(hashed) => hashed.map_err(|error| DirectoryError::Unavailable(error.to_string())),
+            Err(_) => Err(DirectoryError::Unavailable("a password hash did not finish".to_owned())),
+        }
     }
 }
 

@@ -14,14 +14,14 @@ use crate::token::claims::AccessToken;
 use crate::token::observer::Observer;
 use crate::verify_cache::Verified;
 
-/// The permit of a request: its route and its caller. It is in the extensions of the request that the inner service
-/// gets.
+/// The permit of a request: its route and its caller. The layer puts it into the extensions of the request for the
+/// inner service.
 #[derive(Clone, Debug)]
 pub struct Permitted {
     route: Arc<Route>,
     caller: Option<Arc<Verified>>,
     by: By,
-    /// What is left to do of the caller's proof.
+    /// The remaining steps for the caller's proof.
     proof: Option<Box<UsedProof>>,
 }
 
@@ -30,7 +30,7 @@ pub struct Permitted {
 pub struct By {
     /// The gate.
     pub gate: GateId,
-    /// Whether the gate's layer issued it, by its routes. Otherwise a `require()` did, which has no routes.
+    /// Whether the gate's layer issued it, by its routes. A `require()` has no routes.
     pub layer: bool,
     /// Whether the layer leaves the audience to `require()`.
     pub defers: bool,
@@ -41,7 +41,7 @@ pub struct By {
 pub struct GateId(u64);
 
 impl GateId {
-    /// The id of another gate.
+    /// A new id, which differs from those of other gates.
     pub fn next() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
@@ -54,7 +54,7 @@ impl Permitted {
         &self.route
     }
 
-    /// The same permit with the caller of another one, for a request that must pass two routes.
+    /// Takes the caller of another permit, for a request that must pass two routes.
     pub fn with_caller_of(self, other: Self) -> Self {
         Self { caller: other.caller, proof: other.proof, ..self }
     }
@@ -64,22 +64,22 @@ impl Permitted {
         self.caller.as_ref()
     }
 
-    /// The same permit, of a caller who proved the key of the token.
+    /// Adds the proof of a caller who proved the key of the token.
     pub fn proved_by(self, proof: Option<Box<UsedProof>>) -> Self {
         Self { proof, ..self }
     }
 
-    /// Has the reply another nonce for the caller?
+    /// Must the reply bring the caller a new nonce?
     pub fn renews_nonce(&self) -> bool {
         self.proof.as_ref().is_some_and(|proof| proof.renews_nonce)
     }
 
-    /// Is the caller's proof still to be counted in the store? Until then the permit permits nothing.
+    /// Must the store still count the caller's proof? Until then the permit permits nothing.
     pub fn owes_proof(&self) -> bool {
         self.proof.as_ref().is_some_and(|proof| proof.owed.is_some())
     }
 
-    /// The proof that is to be counted in the store. The permit owes it no more.
+    /// Takes the proof that the store must count. The permit then no longer owes it.
     pub fn take_owed_proof(&mut self) -> Option<ProofName> {
         self.proof.as_mut()?.owed.take()
     }
@@ -102,11 +102,11 @@ pub fn permit_anonymous(route: &Arc<Route>, by: By) -> Permitted {
     Permitted { route: Arc::clone(route), caller: None, by, proof: None }
 }
 
-/// Judges a caller by a second policy of the same gate, after a first one has admitted it. Only the first asks for the
-/// gate's own audience.
+/// Judges a caller by a second policy of the same gate, after a first policy has admitted it. Only the first asks for
+/// the gate's own audience.
 ///
 /// # Errors
-/// Those of [`authorise`].
+/// The errors of [`authorise`].
 pub fn authorise_again<O: Observer>(
     route: &Arc<Route>,
     verified: Arc<Verified>,
@@ -137,7 +137,7 @@ pub struct Undecided {
 }
 
 impl Undecided {
-    /// A caller whose rules the service states.
+    /// A caller that a `require()` in the service will judge.
     pub fn new(caller: Arc<Verified>, by: By) -> Self {
         Self { caller, by, decided: Arc::default() }
     }
@@ -147,12 +147,12 @@ impl Undecided {
         &self.caller
     }
 
-    /// Where the token was found.
+    /// The issuer of the later permit.
     pub fn by(&self) -> By {
         self.by
     }
 
-    /// Whether a `require()` has judged it since.
+    /// Whether a `require()` has since judged it.
     pub fn is_decided(&self) -> bool {
         self.decided.load(Ordering::Acquire)
     }
@@ -160,7 +160,7 @@ impl Undecided {
     /// Judges it by the route of a `require()`.
     ///
     /// # Errors
-    /// Those of [`authorise`].
+    /// The errors of [`authorise`].
     pub fn decide(&self, route: &Arc<Route>) -> Result<Permitted, Denial> {
         self.decided.store(true, Ordering::Release);
         if route.policy.audiences.is_empty() {
@@ -185,10 +185,10 @@ pub fn authorise<O: Observer>(
     Ok(Permitted { route: Arc::clone(route), caller: Some(verified), by, proof: None })
 }
 
-/// Judges a token by a policy. Whether its route asks for one at all is not looked at.
+/// Judges a token by a policy, whether or not the route requires a token.
 ///
 /// # Errors
-/// The rule that refuses it.
+/// The denial of the rule that refuses it.
 pub fn judge(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
     judge_observed(policy, token, &mut ())
 }
@@ -214,7 +214,7 @@ fn judge_issuer(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial>
     if policy.takes(token.issuer_name(), token.is_accepted_everywhere()) { Ok(()) } else { Err(Denial::WrongIssuer) }
 }
 
-/// A caller with a bound token has proved its key, and has its certificate: both were judged before.
+/// Judges how a token is bound. Its caller has already proved its key or certificate.
 fn judge_binding(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
     let lacks_key = policy.dpop_required && token.bound_to().is_none();
     let lacks_certificate = policy.certificate_required && token.certificate().is_none();
@@ -251,8 +251,7 @@ pub fn judge_step_up(policy: &RoutePolicy, token: &AccessToken, now: Timestamp) 
     }
 }
 
-/// May this token name the role? A bare role is of the issuer that the route names, if it names exactly one, and
-/// otherwise of our own tokens.
+/// May this token name the role? A bare role belongs to the one issuer that the route names, else to our own tokens.
 pub fn may_name(policy: &RoutePolicy, role: &Role, token: &AccessToken) -> bool {
     match (&role.issuer, policy.issuers.as_slice()) {
         (Some(issuer), _) => **token.issuer_name() == **issuer,

@@ -9,8 +9,8 @@
 //! Root works on a service's files on its behalf (requirement O17): it reads files that belong to the owner of their
 //! folder, and gives new files to that owner, so that the service can use them.
 //!
-//! `fs-mistrust` trusts one group at most, where orchestrators mount secrets for a group of their choice, and knows
-//! nothing of root's work on behalf of a service. `atomic-write-file` writes, and judges nothing.
+//! `fs-mistrust` trusts at most one group, while orchestrators mount secrets for a group of their choice, and it does
+//! not cover root's work on behalf of a service. `atomic-write-file` writes, but checks nothing.
 //!
 //! Files that are not secret but decide about trust use [`trusted`].
 
@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 /// The longest file of secrets that is read as text, in bytes: far above any sensible token or list of users.
 pub const MAX_LEN: u64 = 64 << 20;
 
-/// What to do about an error of the system, to follow the error.
+/// The remedy for an error of the system, to append to the error.
 fn remedy(path: &Path, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::PermissionDenied => user::advice(path),
@@ -62,7 +62,7 @@ pub fn read_private_bytes(path: &Path, max: u64) -> Result<Zeroizing<Vec<u8>>, S
     let cannot = |e: io::Error| format!("{}: cannot be read: {e}", path.display());
     let file = open_private(path, false)?;
     let len = file.metadata().map_err(cannot)?.len().min(max);
-    // Allocate all of it at once: a buffer that grows leaves copies behind that are not wiped.
+    // Allocate the whole size at once: a growing buffer would leave copies behind that are not wiped.
     let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(len).unwrap_or(0) + 1));
     file.take(max.saturating_add(1)).read_to_end(&mut bytes).map_err(cannot)?;
     if bytes.len() as u64 > max {
@@ -109,14 +109,14 @@ fn check(path: &Path, meta: &Metadata) -> Result<(), String> {
     }
 }
 
-/// What is wrong with a file.
+/// The problem of a file.
 #[cfg(unix)]
 enum Objection {
     Owner(String),
     Mode(String),
 }
 
-/// What is wrong with a file of this mode and owner.
+/// The problem of a file with this mode and owner.
 #[cfg(unix)]
 fn objection(mode: u32, owner: u32, us: u32, group_is_ours: bool, is_of_its_folder: bool) -> Option<Objection> {
     if owner != us && owner != 0 && !is_of_its_folder {
@@ -135,7 +135,7 @@ fn objection(mode: u32, owner: u32, us: u32, group_is_ours: bool, is_of_its_fold
     }
     if mode & 0o040 != 0 && !group_is_ours {
         return Some(Objection::Mode(format!(
-            "its mode {mode:03o} lets a group read it of which this process is no member"
+            "its mode {mode:03o} lets a group read it, and this process is not in that group"
         )));
     }
     None
@@ -173,7 +173,7 @@ pub fn check_private_dir(path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// What is wrong with a directory of this mode and owner. Root reads a service's folder on its behalf.
+/// The problem of a directory with this mode and owner. Root reads a service's folder on its behalf.
 #[cfg(unix)]
 fn dir_objection(mode: u32, owner: u32, us: u32) -> Option<Objection> {
     if owner != us && owner != 0 && us != 0 {
@@ -184,8 +184,8 @@ fn dir_objection(mode: u32, owner: u32, us: u32) -> Option<Objection> {
         .then(|| Objection::Mode(format!("may be written by others (mode {:04o})", mode & 0o7777)))
 }
 
-/// Why we may not read a file that the gate's user may read: the file itself is fine. `None` if we may, or if the
-/// problem is another.
+/// Why we may not read a file that the gate's user may read, although the file itself is fine. `None` if we may, or if
+/// the problem is another.
 pub fn denied(path: &Path) -> Option<String> {
     let shown = path.display();
     match user::may(path, rustix::fs::Access::READ_OK) {
@@ -237,7 +237,7 @@ pub fn unwritable(path: &Path) -> Option<(String, bool)> {
     }
 }
 
-/// The mode of this folder, if others may list it but change nothing there.
+/// The mode of this folder, if others may list it but not change it.
 pub fn is_open(path: &Path) -> Option<u32> {
     use std::os::unix::fs::MetadataExt;
     let mode = fs::metadata(path).ok().filter(Metadata::is_dir)?.mode() & 0o777;
@@ -247,7 +247,7 @@ pub fn is_open(path: &Path) -> Option<u32> {
 /// Creates a private directory (0700) and those above it, durably. An existing directory stays unchanged.
 ///
 /// # Errors
-/// It cannot be created, or something else has its name.
+/// The directory cannot be created, or another file has its name.
 pub fn create_private_dir(path: &Path) -> io::Result<()> {
     if path.as_os_str().is_empty() {
         return Ok(());
@@ -286,7 +286,7 @@ pub fn adopt(made: &File, path: &Path) -> io::Result<()> {
 /// crash, and when this returns the new content is durable.
 ///
 /// # Errors
-/// I/O; or the path is a symbolic link, which is not written through, or no regular file.
+/// An I/O error; or the path is a symbolic link, which is not written through, or no regular file.
 pub fn write_private_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     refuse_link(path)?;
     let temp = Unpublished::with(path, bytes)?;
@@ -294,7 +294,7 @@ pub fn write_private_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_dir(path)
 }
 
-/// Creates a private file (0600): as [`write_private_atomic`], but never replaces.
+/// Creates a private file (0600) like [`write_private_atomic`], but never replaces one.
 ///
 /// # Errors
 /// I/O; [`io::ErrorKind::AlreadyExists`] if the name is taken, even by a broken link.
@@ -310,7 +310,7 @@ pub struct EditLock(#[expect(dead_code, reason = "held for its lock")] File);
 /// Waits for the lock beside `path`.
 ///
 /// # Errors
-/// I/O; or the lock file is a symbolic link.
+/// An I/O error; or the lock file is a symbolic link.
 pub fn lock_for_edit(path: &Path) -> io::Result<EditLock> {
     let lock = beside(path, "lock")?;
     refuse_link(&lock)?;
@@ -335,7 +335,7 @@ pub fn wait_for_edit(path: &Path) -> io::Result<Option<EditLock>> {
     }
 }
 
-/// A private file (0600) with a temporary name until it is complete. It is removed if it never is.
+/// A private file (0600) with a temporary name until it is complete. If it is never completed, it is removed.
 #[derive(Debug)]
 pub struct Unpublished(PathBuf);
 
@@ -343,11 +343,11 @@ impl Unpublished {
     /// A new file beside `path`, with a unique name.
     ///
     /// # Errors
-    /// I/O, or `path` names no file.
+    /// An I/O error, or `path` names no file.
     pub fn beside(path: &Path) -> io::Result<(Self, File)> {
         let random = *random::<8>()?;
         let name = beside(path, &format!("{:016x}.tmp", u64::from_ne_bytes(random)))?;
-        // O_EXCL, which follows no link either.
+        // O_EXCL does not follow a link either.
         let file = private_options().read(true).create_new(true).open(&name)?;
         let unpublished = Self(name);
         adopt(&file, &unpublished.0)?;
@@ -364,11 +364,12 @@ impl Unpublished {
     /// Gives the file its final name, durably. Its content must be durable already.
     ///
     /// # Errors
-    /// I/O; [`io::ErrorKind::AlreadyExists`] if the name is taken, even by a broken link. That one stays unchanged.
+    /// An I/O error; [`io::ErrorKind::AlreadyExists`] if the name is taken, even by a broken link. The existing file
+    /// stays unchanged.
     pub fn publish_new(self, path: &Path) -> io::Result<()> {
-        // Unlike a rename, a link fails if the name is taken: of two concurrent processes, one wins.
+        // Unlike a rename, a link fails if the name is taken: of two concurrent processes, one succeeds.
         match fs::hard_link(&self.0, path) {
-            // A file system without hard links. A file that appears between these two steps would be replaced.
+            // The file system has no hard links. A file that appears between these two steps would be replaced.
             Err(error)
                 if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied)
                     && fs::symlink_metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) =>
@@ -384,7 +385,7 @@ impl Unpublished {
 
 impl Drop for Unpublished {
     fn drop(&mut self) {
-        // After a rename the temporary name is gone, which is as good.
+        // After a rename there is no temporary name to remove.
         let _ = fs::remove_file(&self.0);
     }
 }
@@ -396,7 +397,7 @@ fn private_options() -> OpenOptions {
     {
         use std::os::unix::fs::OpenOptionsExt;
         options.mode(0o600);
-        // A link that was put there since the check must not be followed either.
+        // Must not follow a link that was created after the check.
         options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
     }
     options

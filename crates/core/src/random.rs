@@ -1,4 +1,4 @@
-//! Random bytes from the operating system, and comparison in constant time: the one place for both.
+//! The only source of random bytes, from the operating system, and the only comparison in constant time.
 
 use std::time::Duration;
 
@@ -25,20 +25,20 @@ impl From<NoRandomness> for std::io::Error {
 /// Random bytes, zeroised when dropped.
 ///
 /// # Errors
-/// The system returns none.
+/// The system returns no random bytes.
 pub fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, NoRandomness> {
     let mut bytes = Zeroizing::new([0; N]);
     aws_lc_rs::rand::fill(bytes.as_mut_slice()).map_err(|_| NoRandomness)?;
     Ok(bytes)
 }
 
-/// A pause between nothing and all of it, so that nodes that lost a server together do not come back together.
+/// A random pause up to `most`, so that gates that lost a server together do not reconnect together.
 pub fn jittered(most: Duration) -> Duration {
     let part = random::<2>().map_or(u16::MAX, |bytes| u16::from_be_bytes(*bytes));
     most.mul_f64(f64::from(part) / f64::from(u16::MAX))
 }
 
-/// Are they equal? Takes the same time for all texts of one length.
+/// Are they equal? Takes constant time for texts of one length.
 pub fn are_equal(a: &[u8], b: &[u8]) -> bool {
     constant_time::verify_slices_are_equal(a, b).is_ok()
 }

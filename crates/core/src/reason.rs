@@ -28,7 +28,7 @@ pub struct Reason {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ReasonKind {
-    /// The request got what it asked for.
+    /// The gate served the request.
     Served,
     /// A rule refused it.
     Refused,
@@ -64,7 +64,7 @@ impl Reason {
         Self { word, detail: None, kind }
     }
 
-    /// A rule refused it, or nothing could be decided.
+    /// A rule refused the request, or nothing could be decided.
     pub const fn denied(denial: &Denial) -> Self {
         let kind = match denial.class() {
             Class::Unavailable(_) => ReasonKind::Failed,
@@ -84,7 +84,7 @@ impl Reason {
         Self::new(fault.reason(), ReasonKind::Failed)
     }
 
-    /// The proxy did not forward the request, or got no response. The words are those of the proxy's own closed set.
+    /// The proxy did not forward the request, or got no response. The word is from the proxy's own closed set.
     pub const fn of_proxy(word: &'static str, detail: Option<&'static str>) -> Self {
         Self { word, detail, kind: ReasonKind::Failed }
     }
@@ -94,7 +94,7 @@ impl Reason {
         self.word
     }
 
-    /// Which claim, which part of the request, which deadline: a fixed text.
+    /// A fixed text with the claim, the part of the request, or the deadline.
     pub const fn detail(self) -> Option<&'static str> {
         self.detail
     }
@@ -104,7 +104,7 @@ impl Reason {
         matches!(self.kind, ReasonKind::Refused)
     }
 
-    /// Was the request served: forwarded, or answered as it asked?
+    /// Was the request served: forwarded, or answered as requested?
     pub const fn is_served(self) -> bool {
         matches!(self.kind, ReasonKind::Served)
     }
@@ -150,7 +150,7 @@ mod tests {
 
     use super::*;
 
-    /// The words in the bodies of `fn reason` of a source file, or of the constants here.
+    /// The words in the bodies of `fn reason` of a source file, or in the constants here.
     fn words(source: &str, before: &str) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
         for (at, _) in source.match_indices(before) {

@@ -12,29 +12,29 @@ use crate::reply::{GrpcCode, Reply, grpc_status, problem, retry_after};
 use crate::route::StepUp;
 use crate::session::Scope;
 
-/// What a place asks of its callers, as far as its challenges say it.
+/// The requirements that a challenge states.
 #[derive(Clone, Debug)]
 pub struct ChallengeParams<'a> {
-    /// The scopes that it asks for.
+    /// The required scopes.
     pub scopes: Cow<'a, Scope>,
-    /// Where the document of its protected resource is, and the scopes that clients may ask for there.
+    /// The URL of the protected resource's document, and the scopes that clients may ask for.
     pub resource: Option<(&'a str, &'a Scope)>,
-    /// How its callers must have logged in.
+    /// The required login of the caller.
     pub step_up: Option<&'a StepUp>,
-    /// The schemes that it takes.
+    /// The accepted schemes.
     pub schemes: Schemes,
     /// The scheme that the client used; [`Scheme::Bearer`] if it used none.
     pub used: Scheme,
 }
 
-/// A place for bearer tokens alone.
+/// A challenge for bearer tokens alone.
 impl Default for ChallengeParams<'_> {
     fn default() -> Self {
         Self { scopes: Cow::default(), resource: None, step_up: None, schemes: Schemes::Bearer, used: Scheme::Bearer }
     }
 }
 
-/// The schemes that a place takes.
+/// The accepted schemes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Schemes {
     /// RFC 6750.
@@ -46,9 +46,9 @@ pub enum Schemes {
 }
 
 impl ChallengeParams<'_> {
-    /// The one place that makes challenges: one line for each scheme, that of the scheme that the client used first,
-    /// because some proxies hand on the first line only. That line says the error and the scope (RFC 6750 §3, RFC 9449
-    /// §7.1), and each where the resource's document is (RFC 9728 §5.1).
+    /// Makes the challenges, one line for each scheme. The line of the client's own scheme is first, because some
+    /// proxies pass on only the first line. That line has the error and the scope (RFC 6750 §3, RFC 9449 §7.1), and
+    /// each line names the resource's document (RFC 9728 §5.1).
     fn challenge(
         &self,
         status: StatusCode,
@@ -85,7 +85,7 @@ impl ChallengeParams<'_> {
         reply
     }
 
-    /// The scope that a client without a good token should ask for. Only a resource that describes itself names one.
+    /// The scope that a client without a good token should ask for. Only a resource with a metadata document names one.
     fn scope_to_ask(&self) -> Option<&Scope> {
         let (_, supported) = self.resource?;
         Some(if self.scopes.is_empty() { supported } else { &*self.scopes }).filter(|scope| !scope.is_empty())
@@ -133,10 +133,11 @@ impl ChallengeParams<'_> {
     }
 }
 
-/// What a problem document says of a host that is not served.
+/// The detail of the problem document for a host that is not served.
 const UNKNOWN_HOST: &str = "this gate does not serve the host that the request names";
 
-/// What a problem document says of a request whose head alone is at fault. It tells nothing about a credential.
+/// The detail of the problem document for a request whose head alone is at fault. It reveals nothing about a
+/// credential.
 pub fn fault_of_head(denial: &Denial) -> Option<&'static str> {
     match denial.class() {
         Class::Head(head) => head.detail,
@@ -145,7 +146,7 @@ pub fn fault_of_head(denial: &Denial) -> Option<&'static str> {
     }
 }
 
-/// The plain reply to a refused request. It says no more than the RFC's error code.
+/// The plain reply to a refused request. It reveals no more than the RFC's error code.
 pub fn denied(denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
     match denial.class() {
         Class::Head(head) => {
@@ -169,7 +170,7 @@ pub fn denied(denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
         Class::CrossOrigin => problem(StatusCode::FORBIDDEN, Some("the request came from another site")),
         Class::BadToken(_) if denial == Denial::InsufficientAuthentication => asked.another_login(),
         Class::BadToken(TokenFlaw::Expired) if denial == Denial::TokenTooOld => {
-            asked.invalid_token("the access token is too old for this; refresh it")
+            asked.invalid_token("the access token is too old for this request; refresh it")
         }
         Class::BadToken(TokenFlaw::Expired) => asked.invalid_token("the access token expired"),
         Class::BadToken(TokenFlaw::Malformed | TokenFlaw::Unproved | TokenFlaw::Proved) => {
@@ -177,7 +178,7 @@ pub fn denied(denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
         }
         Class::BadProof { needs_nonce } => asked.bad_proof(needs_nonce),
         Class::InsufficientScope => asked.insufficient_scope(Some(&asked.scopes), "the access token lacks a scope"),
-        // No scope would help, so none is named.
+        // No scope would help, so the challenge names no scope.
         Class::Forbidden => asked.insufficient_scope(None, "the access token does not permit this"),
         Class::Limited(wait) => {
             let mut reply = problem(StatusCode::TOO_MANY_REQUESTS, None);
@@ -189,7 +190,7 @@ pub fn denied(denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
             retry_after(&mut reply, wait);
             reply
         }
-        // These concern refresh credentials, logins and clients; a data route never refuses for them.
+        // These classes concern refresh credentials, logins and clients; a data route never refuses for them.
         Class::BadGrant { .. }
         | Class::Lifetime
         | Class::Scope
@@ -202,7 +203,7 @@ pub fn denied(denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
     }
 }
 
-/// The same refusal as a gRPC status in a reply of trailers alone (gRPC over HTTP/2, «Responses»).
+/// The refusal as a gRPC status, in a reply of trailers alone (gRPC over HTTP/2, «Responses»).
 pub fn denied_grpc(denial: Denial) -> Reply {
     let (code, message) = match denial.class() {
         Class::NoCredential | Class::UnusableCredential | Class::BadToken(_) | Class::BadProof { .. } => {
@@ -213,7 +214,7 @@ pub fn denied_grpc(denial: Denial) -> Reply {
         Class::NotFound(_) | Class::WrongMethod | Class::UnknownHost | Class::Tunnel => {
             (GrpcCode::Unimplemented, "no such method")
         }
-        Class::Limited(_) | Class::TooLarge => (GrpcCode::ResourceExhausted, "too much, or too often"),
+        Class::Limited(_) | Class::TooLarge => (GrpcCode::ResourceExhausted, "a limit was exceeded"),
         Class::Unavailable(_) => (GrpcCode::Unavailable, "nothing was decided; try the same again"),
         Class::Head(_)
         | Class::Request(_)

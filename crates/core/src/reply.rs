@@ -27,7 +27,7 @@ pub type Reply = Response<ReplyBody>;
 /// The body of a request that is answered while it still arrives (`Dialect::stream`).
 pub type StreamedBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
-/// Complete bytes, with trailers if the protocol has them (gRPC); or a stream.
+/// A body of complete bytes, with trailers if the protocol has them (gRPC); or a stream.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -47,7 +47,7 @@ pub struct ReplyBody {
     /// Boxed, because most replies have none.
     #[doc(hidden)]
     pub trailers: Option<Box<HeaderMap>>,
-    /// What follows `data`.
+    /// The rest of the body, after `data`.
     #[doc(hidden)]
     pub stream: Option<UnsyncBoxBody<Bytes, Infallible>>,
 }
@@ -63,7 +63,7 @@ impl ReplyBody {
         Self { stream: Some(stream), ..Self::default() }
     }
 
-    /// A stream that keeps a permit to its end.
+    /// Attaches a permit to the stream until its end.
     #[doc(hidden)]
     pub fn holding(mut self, place: PoolPermit) -> Self {
         self.stream = self.stream.map(|stream| PermitBody::new(stream, Some(place)).boxed_unsync());
@@ -135,7 +135,7 @@ pub const fn seconds(wait: Duration) -> u128 {
 }
 
 /// Is the client's protocol gRPC: «`application/grpc`, optionally followed by `+` or `;`» (gRPC over HTTP/2,
-/// «Requests»)? Such a client does not understand a bare 401 (requirement T17). gRPC-Web, which browsers use, is
+/// «Requests»)? Such a client does not understand a plain 401 (requirement T17). gRPC-Web, which browsers use, is
 /// another protocol.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
     const MEDIA: &[u8] = b"application/grpc";
@@ -156,9 +156,9 @@ pub enum GrpcCode {
     InvalidArgument,
     /// Status 4: no answer in time.
     DeadlineExceeded,
-    /// Status 7: the caller may not do that.
+    /// Status 7: the caller is not permitted to do this.
     PermissionDenied,
-    /// Status 8: a limit was met.
+    /// Status 8: a limit was reached.
     ResourceExhausted,
     /// Status 12: no such method.
     Unimplemented,

@@ -27,7 +27,7 @@ pub enum Rule {
     Limit,
     /// The issuer's key.
     Key,
-    /// The signature, or what the issuer says of an opaque token.
+    /// The signature, or the issuer's answer about an opaque token.
     Signature,
     /// Type, times and form of the claims.
     Claims,
@@ -41,13 +41,13 @@ pub enum Rule {
     Audience,
     /// The scopes.
     Scope,
-    /// The roles, and what else the application asks for.
+    /// The roles, and further requirements of the application.
     Role,
     /// How and when the caller logged in (RFC 9470).
     StepUp,
     /// The session of a refresh token.
     Session,
-    /// What the rotation table says of a refresh token.
+    /// The result of the rotation table for a refresh token.
     Rotation,
 }
 

@@ -1,5 +1,5 @@
-//! The SHA-256 thumbprints that tokens and sessions are bound to: of a public key (RFC 7638, RFC 9449 §6), and of a client
-//! certificate (RFC 8705 §3.1). They are types of their own, so that one never stands in for the other.
+//! The SHA-256 thumbprints that tokens and sessions are bound to: of a public key (RFC 7638, RFC 9449 §6), and of a
+//! client certificate (RFC 8705 §3.1). They are distinct types, so that one never stands for the other.
 
 use std::fmt;
 
@@ -28,7 +28,7 @@ macro_rules! thumbprint {
         }
 
         impl PartialEq for $name {
-            /// In constant time.
+            /// Compares in constant time.
             fn eq(&self, other: &Self) -> bool {
                 are_equal(&self.0, &other.0)
             }
@@ -91,7 +91,7 @@ thumbprint! {
 }
 
 impl KeyThumbprint {
-    /// From its bytes.
+    /// A thumbprint from its bytes.
     #[cfg(any(test, feature = "test-util"))]
     #[doc(hidden)]
     pub const fn from_bytes(bytes: [u8; LENGTH]) -> Self {
@@ -105,7 +105,7 @@ impl KeyThumbprint {
 }
 
 impl CertificateThumbprint {
-    /// From its bytes.
+    /// A thumbprint from its bytes.
     #[cfg(any(test, feature = "test-util"))]
     #[doc(hidden)]
     pub const fn from_bytes(bytes: [u8; LENGTH]) -> Self {
@@ -117,7 +117,7 @@ impl CertificateThumbprint {
         &self.0
     }
 
-    /// That of a certificate in DER.
+    /// The thumbprint of a certificate in DER.
     pub fn from_der(der: &[u8]) -> Self {
         let mut bytes = [0; LENGTH];
         bytes.copy_from_slice(digest(&SHA256, der).as_ref());

@@ -1,5 +1,5 @@
-//! Several directories, each with accounts of its own. The account decides which one is asked, and no other is asked
-//! instead: a user of one directory is never taken for one of another (requirement I25).
+//! Several directories, each with its own accounts. The account selects the one directory that is asked, and no other
+//! is asked instead: a user of one directory is never taken for a user of another (requirement I25).
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use secrecy::SecretString;
 use rotogate_core::directory::{Directory, DirectoryError, LoginRequest, User};
 use rotogate_core::password::{Cost, Passwords};
 
-/// A directory, and the accounts that it has.
+/// A directory, and its accounts.
 #[derive(Clone, Debug)]
 pub struct AccountDirectory {
     /// `None`: all accounts that no other directory has, and users without an account.
@@ -33,7 +33,7 @@ impl Directories {
         Self { all: Arc::new(ArcSwap::from_pointee(all)), passwords }
     }
 
-    /// Requests that are under way end at the directory where they began.
+    /// Replaces the directories. Running requests finish at their directory.
     pub fn replace(&self, all: Vec<AccountDirectory>) {
         self.all.store(Arc::new(all));
     }
@@ -75,7 +75,7 @@ impl Directory for Directories {
     async fn lookup_in(&self, account: Option<&str>, subject: &str) -> Result<Option<User>, DirectoryError> {
         match self.find(account) {
             Some(directory) => directory.lookup_in(account, subject).await,
-            // The session began under another configuration. That does not mean that its user was removed.
+            // The session began under another configuration, which does not mean that its user was removed.
             None => Err(DirectoryError::Unavailable(match account {
                 Some(account) => format!("no directory of the configuration has the account {account:?}"),
                 None => "no directory of the configuration has users without an account".to_owned(),

@@ -1,5 +1,5 @@
-//! A circuit breaker: after several faults in a row the source is not asked for a while, so that it can recover and no
-//! request waits for it.
+//! A circuit breaker: after several consecutive faults the source is not asked for a while, so that it can recover and
+//! no request waits for it.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use tokio::time::Instant;
 use super::metrics::Label;
 use super::{Cause, SourceError};
 
-/// The number of faults in a row that opens the circuit.
+/// The number of consecutive faults that opens the circuit.
 const MAX_FAULTS: u32 = 5;
-/// The first and the longest time that it stays open. It doubles with each failed attempt.
+/// The first pause of an open circuit, and the longest. It doubles with each failed attempt.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_secs(30);
 
-/// What the circuit last reported to the log.
+/// The last state that the circuit logged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Reported {
     #[default]
@@ -26,11 +26,11 @@ enum Reported {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Faults in a row.
+    /// Consecutive faults.
     faults: u32,
-    /// While the circuit is open: when it lets an attempt through, and how long it opens if that fails.
+    /// While the circuit is open: when it admits an attempt, and how long it stays open if that fails.
     open: Option<(Instant, Duration)>,
-    /// Whether that attempt is under way.
+    /// Whether that attempt is running.
     is_probing: bool,
     reported: Reported,
 }
@@ -51,7 +51,7 @@ impl Circuit {
         self.state.lock()
     }
 
-    /// The rest of the time for which the source is not asked.
+    /// How much longer the source is not asked.
     pub(super) fn rest(&self, now: Instant) -> Option<Duration> {
         let state = self.state();
         let (until, pause) = state.open?;
@@ -64,7 +64,7 @@ impl Circuit {
     /// Admits a request. The first after the pause is the attempt that decides whether the circuit closes.
     ///
     /// # Errors
-    /// See [`Self::rest`].
+    /// The error of [`Self::rest`].
     pub(super) fn admit(&self, now: Instant) -> Result<(), Duration> {
         if let Some(rest) = self.rest(now) {
             return Err(rest);
@@ -74,7 +74,7 @@ impl Circuit {
         Ok(())
     }
 
-    /// The source answered.
+    /// Records an answer of the source.
     pub(super) fn answered(&self) {
         let mut state = self.state();
         let before = std::mem::take(&mut *state);
@@ -85,12 +85,12 @@ impl Circuit {
         }
     }
 
-    /// The source failed. Logs each change of the cause once.
+    /// Records a failure of the source. Logs each change of the cause once.
     pub(super) fn failed(&self, error: &SourceError, now: Instant) {
         let mut state = self.state();
         state.faults = state.faults.saturating_add(1);
         match state.open {
-            // A request from before the circuit opened: it says nothing new.
+            // A request from before the circuit opened proves nothing new.
             Some((until, _)) if now < until => {}
             Some((_, pause)) => state.open = Some((now + pause, (pause * 2).min(LAST_PAUSE))),
             None if state.faults >= MAX_FAULTS => state.open = Some((now + FIRST_PAUSE, FIRST_PAUSE * 2)),
@@ -106,7 +106,7 @@ impl Circuit {
             if is_open {
                 tracing::error!(directory, kind, cause, %error, "directory fails; it is asked less often until it answers");
             } else if error.cause == Cause::Credentials {
-                // It does not end by itself.
+                // The cause will not go away on its own.
                 tracing::error!(directory, kind, cause, %error, "directory refuses the gate; logins and refreshes get 503");
             } else {
                 tracing::warn!(directory, kind, cause, %error, "directory fails; logins and refreshes get 503");

@@ -1,5 +1,5 @@
-//! Users that another system keeps. A source asks that system. A directory over a source bounds how often, how long and
-//! in how many requests at once it is asked, and checks passwords where the source has only hashes.
+//! Users in another system. A source asks that system. A directory wraps a source: it bounds the number, the rate and
+//! the duration of requests, and checks passwords if the source has only hashes.
 
 #![cfg_attr(
     not(any(feature = "hook", feature = "ldap", feature = "sql")),
@@ -43,18 +43,18 @@ pub use remote::RemoteDirectory;
 /// An element of `hashes`: a scheme, at the usual cost or at this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExpectedHash {
-    /// As it is written.
+    /// The configured text.
     pub text: String,
-    /// What a check costs.
+    /// The cost of a check.
     pub class: CostClass,
 }
 
 /// Why a source has no answer. A word for logs and metrics, from this closed set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
-    /// No answer in time.
+    /// There was no answer in time.
     Timeout,
-    /// No connection, or it was lost.
+    /// There was no connection, or it was lost.
     Connect,
     /// The source refused the gate's own credentials.
     Credentials,
@@ -62,12 +62,12 @@ pub enum Cause {
     Refused,
     /// The answer cannot be right.
     Answer,
-    /// What the source has of one user cannot be used, or the source failed at this user: two users of one name, another
-    /// user than the one asked for, a wrong type. Others are not concerned.
+    /// The entry of one user is unusable, or the source failed for this user: two users of one name, another user than
+    /// the requested one, a wrong type. Other users are not affected.
     Entry,
     /// The code that reads the answer panicked.
     Panic,
-    /// The source answers after this time, and not before: no fault.
+    /// The source does not answer before this time has passed. This is no fault.
     Later(Duration),
 }
 
@@ -86,7 +86,7 @@ impl Cause {
         }
     }
 
-    /// Whether it says something of one user, and nothing of the source.
+    /// Whether the cause concerns one user only, and not the source.
     // Requirement I46.
     pub const fn is_of_one_user(self) -> bool {
         match self {
@@ -112,7 +112,7 @@ impl SourceError {
     }
 }
 
-/// The system that keeps the users, from the configuration.
+/// The system with the users, from the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceSettings {
     /// `kind = "http"`.
@@ -130,7 +130,7 @@ impl SourceSettings {
     /// Reads the files that the settings name. Opens no connection.
     ///
     /// # Errors
-    /// The key at fault, and what is wrong.
+    /// The key at fault, and the problem.
     pub fn open(&self) -> Result<Arc<dyn Source>, (&'static str, String)> {
         match *self {
             #[cfg(feature = "hook")]
@@ -167,7 +167,7 @@ impl SourceSettings {
     }
 }
 
-/// What a source says of a login.
+/// The answer of a source to a login.
 #[cfg_attr(
     not(all(feature = "ldap", feature = "sql")),
     allow(dead_code, reason = "each kind of source has one of them")
@@ -175,10 +175,10 @@ impl SourceSettings {
 pub enum Login {
     /// The source checked the password itself. `None`: unknown, inactive or wrong password.
     Checked(Option<User>),
-    /// No password was checked: the source has no such user, or no user has such a password. The refusal takes as long as
-    /// the slowest recent check, if refusals do.
+    /// No password was checked: the source has no such user, or no user can have such a password. If refusals are
+    /// padded, this one takes as long as the slowest recent check.
     Absent,
-    /// The source has a hash, which the gate checks. `None`: unknown.
+    /// The source has a hash, which the gate checks. `None`: the user is unknown.
     Hashed(Option<HashedUser>),
 }
 
@@ -188,11 +188,11 @@ pub struct HashedUser {
     pub user: User,
     /// The hash of the password.
     pub hash: SecretHash,
-    /// Whether a changed hash shows in [`User::password_mark`].
+    /// Whether [`User::password_mark`] changes with the hash.
     pub is_marked: bool,
 }
 
-/// A login, for a task of its own. Does not print: it has the password.
+/// A login, for a task of its own. Does not print, because it contains the password.
 pub struct LoginAttempt {
     /// The account of the path.
     pub account: Option<String>,
@@ -206,7 +206,7 @@ pub struct LoginAttempt {
     pub address: Option<IpAddr>,
     /// The header `User-Agent`.
     pub user_agent: Option<String>,
-    /// The scope that is asked for.
+    /// The requested scope.
     pub scope: Option<String>,
 }
 
@@ -224,16 +224,16 @@ impl From<&LoginRequest<'_>> for LoginAttempt {
     }
 }
 
-/// What a source looks like before anybody logs in.
+/// The description of a source, before any login.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// A line each.
+    /// The lines of the description.
     pub lines: Vec<String>,
-    /// No user can have an account: the key that would name it.
+    /// No user can have an account: the key that would name the account.
     pub lacks_account: Option<&'static str>,
 }
 
-/// A system that keeps users.
+/// A system with users.
 #[async_trait]
 pub trait Source: fmt::Debug + Send + Sync + 'static {
     /// The word for metrics and logs.
@@ -245,7 +245,7 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
     /// The current entry of a subject, whose session has this account.
     async fn lookup(&self, account: Option<&str>, subject: &str) -> Result<Option<User>, SourceError>;
 
-    /// The part of a submitted name that the source looks for: names with the same part are one user's.
+    /// The significant part of a submitted name: names with the same part belong to one user.
     fn significant<'a>(&self, username: &'a str) -> &'a str {
         username
     }
@@ -255,7 +255,7 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
         false
     }
 
-    /// The classes of hashes that users may have, although none was seen yet.
+    /// The expected classes of hashes, before any hash was seen.
     fn expected_hashes(&self) -> &[CostClass] {
         &[]
     }
@@ -265,11 +265,11 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
         false
     }
 
-    /// Replaces a hash if it is still `old`. Returns whether it was.
+    /// Replaces a hash if it is still `old`. Returns whether it was replaced.
     async fn rehash(&self, _subject: &str, _old: &SecretHash, _new: &SecretHash) -> Result<bool, SourceError> {
         Ok(false)
     }
 
-    /// Connects, and describes what it finds.
+    /// Connects, and describes the source.
     async fn inspect(&self) -> Result<Found, SourceError>;
 }

@@ -20,7 +20,7 @@ fn durations() -> Histogram {
 
 type Durations = Family<[(&'static str, String); 3], Histogram, fn() -> Histogram>;
 
-/// Requests to directories, and how long they took. Labels are from fixed sets and the configuration (requirement I43).
+/// Requests to directories, and their durations. Labels are from fixed sets and the configuration (requirement I43).
 #[derive(Clone, Debug)]
 pub struct DirectoryMetrics {
     requests: Family<[(&'static str, String); 4], Counter>,
@@ -33,7 +33,7 @@ impl Default for DirectoryMetrics {
     }
 }
 
-/// A directory, as labels have it.
+/// The labels of a directory.
 #[derive(Clone, Debug)]
 pub(super) struct Label {
     pub(super) directory: String,
@@ -56,7 +56,7 @@ impl DirectoryMetrics {
         self.requests(of, operation, result).inc();
     }
 
-    /// Counts how long the source took.
+    /// Counts the duration of a request to the source.
     pub(super) fn took(&self, of: &Label, operation: &'static str, time: Duration) {
         let labels =
             [("directory", of.directory.clone()), ("kind", of.kind.to_owned()), ("operation", operation.to_owned())];
@@ -71,7 +71,7 @@ impl DirectoryMetrics {
     /// Writes the families, which have no series before the first request.
     ///
     /// # Errors
-    /// Those of the writer.
+    /// The errors of the writer.
     pub fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let (requests, durations) = (&names::DIRECTORY_REQUESTS, &names::DIRECTORY_DURATION);
         let counters = encoder.encode_descriptor(requests.name, requests.help, None, MetricType::Counter)?;

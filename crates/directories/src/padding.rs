@@ -1,15 +1,16 @@
-//! How long refusals take. A source that checks passwords itself may refuse an unknown user sooner than a wrong
-//! password; so each refusal takes as long as the slowest recent one, and as the slowest recent login (requirement A2).
+//! Pads the duration of refusals. A source that checks passwords itself may refuse an unknown user faster than a wrong
+//! password; so each refusal takes as long as the slowest recent refusal, and as the slowest recent login (requirement
+//! A2).
 //!
-//! A login alone makes an older one count no more: anybody can cause refusals that are fast, and so wear the measure out
-//! (requirement I61).
+//! Only a login can expire an older measurement: anyone can cause fast refusals, and could otherwise lower the measured
+//! duration (requirement I61).
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// A login or refusal counts for one to two of these in which there are logins.
+/// A measurement counts for one to two of these windows, in which there are logins.
 const WINDOW: Duration = Duration::from_secs(2 * 3600);
 
 /// The slowest recent logins and refusals.
@@ -24,25 +25,26 @@ struct Windows {
 }
 
 impl SlowestCheck {
-    /// Notes a login that took this long: a password was checked for certain.
+    /// Notes the duration of a successful login, which certainly checked a password.
     pub(super) fn accepted(&self, took: Duration, now: Instant) {
         let mut windows = self.0.lock();
         let age = windows.begun.map_or(Duration::MAX, |begun| now.saturating_duration_since(begun));
         if age >= WINDOW {
-            // However long ago: a pause would make the next refusal tell.
+            // Whatever the time since the last one: after a pause, an expired measurement would make the next refusal
+            // reveal the user.
             *windows = Windows { begun: Some(now), current: Duration::ZERO, previous: windows.current };
         }
         windows.current = windows.current.max(took);
     }
 
-    /// Notes a refusal that took this long. Returns how much longer it must take.
+    /// Notes the duration of a refusal. Returns how much longer it must take.
     pub(super) fn refused(&self, took: Duration) -> Duration {
         let mut windows = self.0.lock();
         windows.current = windows.current.max(took);
         windows.missing(took)
     }
 
-    /// How much longer a refusal must take that is faster than others by its nature, and so says nothing of them.
+    /// How much longer a refusal must take that is inherently faster, and so must not count as a measurement.
     pub(super) fn missing(&self, took: Duration) -> Duration {
         self.0.lock().missing(took)
     }

@@ -1,8 +1,8 @@
-//! A directory in another system, bounded.
+//! A bounded directory in another system.
 //!
-//! A fault is never a verdict: it is [`DirectoryError`], which consumes nothing and is answered with 503 (requirement
+//! A fault is never a verdict: it is a [`DirectoryError`], which consumes nothing and is answered with 503 (requirement
 //! I22). Work for the source runs in tasks of the gate's own runtime, not on the threads that serve requests, and a
-//! bulkhead bounds how many run and wait (requirement I25).
+//! bulkhead bounds the running and waiting requests (requirement I25).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -39,9 +39,9 @@ pub struct Bounds {
     pub timeout: Duration,
     /// The number of requests at once.
     pub max_requests: usize,
-    /// How long a request waits for its turn.
+    /// How long a request waits in the queue.
     pub queue_timeout: Duration,
-    /// How long an entry that was looked up is used again.
+    /// How long a looked-up entry is reused.
     pub lookup_cache: Duration,
 }
 
@@ -59,9 +59,9 @@ impl Bounds {
 enum Fault {
     /// The bulkhead is full.
     Busy,
-    /// The source failed, or fails so often that it is not asked now.
+    /// The source failed, or the circuit is open.
     Failed(String),
-    /// What the source has of this user cannot be used.
+    /// The source's entry of this user is unusable.
     Entry(String),
     /// The source answers after this time.
     Later(Duration),
@@ -87,30 +87,30 @@ struct Inner {
     source: Arc<dyn Source>,
     bounds: Bounds,
     turns: Arc<Semaphore>,
-    /// How many of them logins may take and wait for: anybody may try to log in, and lookups are for sessions that exist
-    /// (requirement A20).
+    /// How many requests logins may take and wait for. Anyone may try to log in, while lookups are for existing
+    /// sessions (requirement A20).
     logins: Arc<Semaphore>,
     circuit: Circuit,
     lookups: Cache<Key, Option<User>>,
     passwords: Arc<Passwords>,
-    /// The class of the dearest hash so far or expected: every check takes as long (requirements A2, I32).
+    /// The class of the most expensive hash, seen or expected: every check takes as long (requirements A2, I32).
     dearest: Mutex<Dearest>,
-    /// One password is hashed again at a time.
+    /// One password is rehashed at a time.
     rehashing: Semaphore,
     checks: SlowestCheck,
     metrics: DirectoryMetrics,
     runtime: Handle,
 }
 
-/// The dearest class so far.
+/// The most expensive class so far.
 #[derive(Default)]
 struct Dearest {
     class: CostClass,
-    /// Classes that are expected, until the first check measures them.
+    /// Expected classes, until the first check measures them.
     expected: Vec<CostClass>,
 }
 
-/// What a lookup asks for.
+/// The key of a lookup.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
     account: Option<Box<str>>,
@@ -130,7 +130,7 @@ impl fmt::Debug for RemoteDirectory {
 }
 
 impl RemoteDirectory {
-    /// A directory whose requests run on the current runtime: call it inside one.
+    /// A directory whose requests run on the current runtime, so call it inside one.
     pub fn new(
         name: &str,
         source: Arc<dyn Source>,
@@ -234,10 +234,10 @@ impl RemoteDirectory {
         task.await.unwrap_or_else(|_| Err(Fault::Failed("the gate stops".to_owned())))
     }
 
-    /// Connects to the source, and describes what it finds.
+    /// Connects to the source, and describes it.
     ///
     /// # Errors
-    /// What is wrong.
+    /// The problem.
     pub async fn inspect(&self) -> Result<Found, String> {
         let asked = self.ask("inspect", async move |source: Arc<dyn Source>| source.inspect().await, |_| "found").await;
         asked.map_err(|fault| DirectoryError::from(fault).to_string())
@@ -265,7 +265,7 @@ impl RemoteDirectory {
         let parsed = match PasswordHash::parse(hash.expose(), &Accepted::default()) {
             Ok(parsed) => parsed,
             Err(error) => {
-                // As long as a hash that can be used (requirement I47).
+                // Takes as long as for a usable hash (requirement I47).
                 let dearest = self.dearest_with(None).await;
                 inner.passwords.check(password, None, dearest).await?;
                 let directory = &inner.label.directory;
@@ -286,7 +286,7 @@ impl RemoteDirectory {
         Ok(Some(user))
     }
 
-    /// The dearest class, this one included. Measures classes of a new kind, during which other checks wait.
+    /// The most expensive class, including this one. Measures classes of a new kind; other checks wait meanwhile.
     async fn dearest_with(&self, class: Option<CostClass>) -> CostClass {
         let mut dearest = self.0.dearest.lock().await;
         let mut new = dearest.expected.clone();
@@ -299,15 +299,15 @@ impl RemoteDirectory {
         dearest.class
     }
 
-    /// Replaces a hash that is weaker than ours, after the password was found right. Returns the new hash if it counts
-    /// now. A failure is no reason to refuse the login (requirement I29).
+    /// Replaces a hash that is weaker than ours, after the password was found right. Returns the new hash if it is now
+    /// in force. A failure does not refuse the login (requirement I29).
     async fn rehash(&self, subject: &str, old: &SecretHash, password: &SecretString) -> Option<SecretHash> {
         let inner = &self.0;
         let is_good = password::cost_of(old.expose()).is_ok_and(|cost| cost.work() >= Cost::default().work());
         if is_good || !inner.source.rehashes() {
             return None;
         }
-        // No permit is free: the next login rehashes.
+        // If no permit is free, the next login rehashes.
         let _turn = inner.rehashing.try_acquire().ok()?;
         let password = password.clone();
         let new = tokio::task::spawn_blocking(move || password::hash(&password)).await.ok()?.ok()?;
@@ -327,7 +327,8 @@ impl RemoteDirectory {
 }
 
 impl Inner {
-    /// A turn to ask the source. A login waits for one of the logins first, so it stands in no lookup's way.
+    /// A permit to ask the source. A login first waits for one of the logins' permits, so that it does not delay
+    /// lookups.
     async fn turn(
         &self,
         operation: &str,
@@ -386,7 +387,7 @@ impl Directory for RemoteDirectory {
             None if is_absent => sleep(self.0.checks.missing(took)).await,
             None => sleep(self.0.checks.refused(took)).await,
         }
-        // The configuration is at fault, most likely, and not the user.
+        // Most likely the configuration is at fault, and not the user.
         if lacks_account { Err(DirectoryError::NoAccount) } else { Ok(user) }
     }
 
@@ -401,8 +402,8 @@ impl Directory for RemoteDirectory {
         found.map_err(|fault| DirectoryError::from(Arc::unwrap_or_clone(fault)))
     }
 
-    /// All spellings of a name share one limit. Two names of one user do not: wrong passwords for one would tell the other,
-    /// by an early 429 (requirement I62).
+    /// All spellings of a name share one limit. Two names of one user do not: an early 429 for one name would reveal
+    /// the wrong passwords for the other (requirement I62).
     fn limit_key<'a>(&self, _: Option<&str>, username: &'a str) -> Cow<'a, str> {
         Cow::Owned(username::limit_key(self.0.source.significant(username)))
     }

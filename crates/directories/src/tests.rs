@@ -250,7 +250,7 @@ async fn i49_nobody_s_refusal_takes_as_long_as_the_slowest_of_a_user_and_is_no_m
     source.set(Mode::Slow(Duration::from_millis(500)));
     assert_eq!(timed(&directory, "none").await, (false, 500));
     source.set(Mode::Slow(Duration::from_millis(20)));
-    // However many names of nobody come, and however long nobody comes.
+    // Neither many unknown names nor a long pause changes the time.
     for pause in [0, 61, 61, 61, 4000] {
         tokio::time::advance(SECOND * pause).await;
         assert_eq!(timed(&directory, "none").await, (false, 400));
@@ -479,7 +479,7 @@ async fn i32_an_unknown_user_costs_as_much_as_an_expected_hash_before_one_was_se
     for (expected, work) in [
         (vec![], Cost::default().work()),
         (vec![CostClass::Argon2(dear)], dear.work()),
-        // A run of its own, in place of argon2.
+        // A PBKDF2 run in place of argon2.
         (vec![pbkdf2], 0),
         (vec![CostClass::Argon2(CHEAP)], Cost::default().work()),
     ] {
@@ -491,7 +491,7 @@ async fn i32_an_unknown_user_costs_as_much_as_an_expected_hash_before_one_was_se
             assert!(directory.authenticate(None, "none", &secret("wrong")).await.unwrap().is_none());
             assert_eq!((passwords.runs(), passwords.work()), (logins, logins * work), "{expected:?}");
         }
-        // A known user with a cheaper hash costs the same: the rest is made up for.
+        // A known user with a cheaper hash costs the same, because the rest is added.
         let before = passwords.runs();
         assert!(login(&directory, "wrong").await.unwrap().is_none());
         assert!(passwords.runs() - before >= 2, "{expected:?}");

@@ -1,5 +1,5 @@
-//! Names that users log in with. A database or an LDAP server compares names without regard to case, to blanks and often
-//! to accents. So the spellings of one name must share one limit (requirement I26).
+//! Names that users log in with. A database or an LDAP server compares names without regard to case, blanks and often
+//! accents. So the spellings of one name must share one limit (requirement I26).
 
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
@@ -7,8 +7,8 @@ use unicode_normalization::char::is_combining_mark;
 /// The longest name, in bytes.
 const MAX_BYTES: usize = 256;
 
-/// Whether a name may be sent to a source: 1 to 256 bytes, no control characters, no blank at either end or beside
-/// another, no other white space, and nothing that string preparation (RFC 4518 §2, by RFC 3491) prohibits.
+/// Whether a name may be sent to a source: 1 to 256 bytes, no control characters, no leading, trailing or double blank,
+/// no other white space, and no character that string preparation (RFC 4518 §2, by RFC 3491) prohibits.
 pub(crate) fn is_acceptable(name: &str) -> bool {
     (1..=MAX_BYTES).contains(&name.len())
         && !name.chars().any(|c| c.is_control() || (c.is_whitespace() && c != ' '))
@@ -18,8 +18,8 @@ pub(crate) fn is_acceptable(name: &str) -> bool {
         && stringprep::nameprep(name).is_ok_and(|prepared| !prepared.is_empty())
 }
 
-/// The name as limits count it: case folded, compatible characters unified, ignored characters and accents removed. Names
-/// that a source tells apart may share a limit; names that it does not tell apart always do.
+/// The name under which limits count: case folded, compatible characters unified, ignored characters and accents
+/// removed. Names that a source distinguishes may share a limit; names that it does not distinguish always do.
 pub(crate) fn limit_key(name: &str) -> String {
     let prepared = stringprep::nameprep(name).map_or_else(|_| name.to_lowercase(), |prepared| prepared.into_owned());
     prepared.nfkd().filter(|c| !is_combining_mark(*c) && !c.is_control() && !c.is_whitespace()).collect()

@@ -32,7 +32,7 @@ use zeroize::Zeroizing;
 use rotogate_core::http_client::{FetchTarget, HttpClient};
 use rotogate_core::introspection::{IntrospectionFault, Introspector, MAX_RESPONSE};
 
-/// The longest `Retry-After` that counts.
+/// The longest accepted `Retry-After`.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// Asks an introspection endpoint over HTTP. The gate authenticates as a client of the issuer (RFC 6749 §2.3.1): by HTTP
@@ -86,7 +86,7 @@ impl HttpIntrospector {
     }
 }
 
-/// Identifier and secret are form-encoded first (RFC 6749 §2.3.1): either may hold a colon.
+/// Identifier and secret are form-encoded first (RFC 6749 §2.3.1), because either may contain a colon.
 fn basic(client_id: &str, secret: &SecretString) -> HeaderValue {
     let encode = |text: &str| Zeroizing::new(form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>());
     let pair = Zeroizing::new(format!("{}:{}", *encode(client_id), *encode(secret.expose_secret())));

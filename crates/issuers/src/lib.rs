@@ -1,6 +1,8 @@
-//! Other issuers, asked over HTTPS: their keys, which are fetched and kept up to date, and what they say of their tokens.
+//! Requests to other issuers over HTTPS: their keys, which are fetched and kept up to date, and introspection of their
+//! tokens.
 //!
-//! No promise of compatibility: an application depends on `rotogate`, which has what its users need.
+//! This crate has no promise of compatibility: an application depends on `rotogate`, which re-exports what its users
+//! need.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

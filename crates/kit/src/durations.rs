@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-/// The upper bounds of the buckets, in seconds: OpenTelemetry's advice for HTTP, and three below it.
+/// The upper bounds of the buckets, in seconds: OpenTelemetry's advice for HTTP, and three smaller ones.
 pub const BUCKET_SECONDS: [f64; 15] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, f64::INFINITY];
 
-/// How often something took how long.
+/// A histogram of durations.
 #[derive(Clone, Debug)]
 pub struct Durations<const N: usize = { BUCKET_SECONDS.len() }> {
-    /// Those up to each upper bound and above the one before.
+    /// The number of durations in each bucket.
     pub buckets: [u64; N],
     /// In seconds.
     pub sum: f64,
@@ -22,14 +22,14 @@ impl<const N: usize> Default for Durations<N> {
 }
 
 impl Durations {
-    /// Counts one in [`BUCKET_SECONDS`].
+    /// Counts a duration in [`BUCKET_SECONDS`].
     pub fn count(&mut self, took: Duration) {
         self.count_in(&BUCKET_SECONDS, took);
     }
 }
 
 impl<const N: usize> Durations<N> {
-    /// Counts one in buckets with these upper bounds, in seconds.
+    /// Counts a duration in buckets with these upper bounds, in seconds.
     pub fn count_in(&mut self, bounds: &[f64; N], took: Duration) {
         let seconds = took.as_secs_f64();
         let mut bounds = bounds.iter().zip(&mut self.buckets);
@@ -39,7 +39,7 @@ impl<const N: usize> Durations<N> {
         self.sum += seconds;
     }
 
-    /// Adds those that another thread counted.
+    /// Adds another thread's counts.
     pub fn add(&mut self, other: &Self) {
         self.buckets.iter_mut().zip(other.buckets).for_each(|(own, other)| *own += other);
         self.sum += other.sum;

@@ -1,4 +1,4 @@
-//! What the server counts of one request and its response while they pass.
+//! The server's counts of one request and its response in progress.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,7 +17,7 @@ struct Counters {
 }
 
 impl ExchangeProgress {
-    /// The response begins.
+    /// Records that the response begins.
     pub fn set_response_started(&self) {
         self.0.is_answered.store(true, Ordering::Relaxed);
     }
@@ -38,7 +38,7 @@ impl ExchangeProgress {
     }
 }
 
-/// What is known of an exchange once its response has ended.
+/// The facts about an exchange after its response has ended.
 #[derive(Clone, Copy, Debug)]
 pub struct ExchangeEnd {
     /// The bytes of the request body.
@@ -68,8 +68,8 @@ impl ExchangeEnd {
     }
 }
 
-/// The end of a tunnel, in the extensions of a request that asks for an upgrade. The task that carries the tunnel holds a
-/// clone and says why the tunnel ended. The last clone that is dropped tells whoever wants to know.
+/// The end of a tunnel, in the extensions of a request that asks for an upgrade. The task that carries the tunnel holds
+/// a clone and sets the reason of its end. Dropping the last clone reports the reason.
 #[derive(Clone, Default)]
 pub struct TunnelEnd(Arc<Mutex<Tunnel>>);
 
@@ -91,12 +91,12 @@ impl std::fmt::Debug for TunnelEnd {
 }
 
 impl TunnelEnd {
-    /// The tunnel begins. `told` is called at its end.
+    /// Begins the tunnel. `told` is called at its end.
     pub fn begin(&self, told: impl FnOnce(&'static str) + Send + 'static) {
         self.0.lock().told = Some(Box::new(told));
     }
 
-    /// Why the tunnel ends.
+    /// Sets the reason of the tunnel's end.
     pub fn set_end(&self, end: &'static str) {
         self.0.lock().end = end;
     }

@@ -1,8 +1,8 @@
 //! Detects changes of files without reading them. A stamp has not only size and modification time, which image builds,
 //! archives and `cp -p` preserve, but also device, inode and change time.
 //!
-//! Files are polled a few times a second instead of using notifications from the system. A notification covers the
-//! watched folder only: a mounted secret, a link into another folder or a change on another machine causes none.
+//! Files are polled a few times a second, without notifications from the system. A notification covers only the watched
+//! folder: a mounted secret, a link into another folder or a change on another machine causes none.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,8 +14,8 @@ use rotogate_core::clock::Timestamp;
 pub const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// If the state keeps changing for this many checks, the files are read anyway.
 const MAX_UNSTABLE_CHECKS: u32 = 2;
-/// A file that changed less than this ago may change again with the same times: file systems have steps, some of
-/// seconds.
+/// A file that changed less than this ago may change again with the same times, because file systems have a limited
+/// resolution, some of seconds.
 const TIME_GRANULARITY: Duration = Duration::from_millis(2500);
 
 /// The attributes of a file; `None` if it is missing.
@@ -24,10 +24,10 @@ pub struct Stamp(Option<Attributes>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Attributes {
-    /// Device and inode. Of a folder, only this, mode and owner count.
+    /// Device and inode. For a folder, only these, mode and owner count.
     file: (u64, u64),
     length: u64,
-    /// Seconds and nanoseconds of the last change of the content, and of anything.
+    /// Seconds and nanoseconds of the last change of the content, and of any attribute.
     modified: (i64, i64),
     changed: (i64, i64),
     mode: u32,
@@ -67,7 +67,7 @@ impl Stamp {
     }
 }
 
-/// Files that are checked again and again.
+/// Files that are checked repeatedly.
 #[derive(Debug, Default)]
 pub struct ChangeDetector {
     /// Their state when they were last read.
@@ -79,14 +79,14 @@ pub struct ChangeDetector {
 }
 
 impl ChangeDetector {
-    /// Begins with files that are about to be read.
+    /// A detector for files that are about to be read.
     pub fn new(paths: impl IntoIterator<Item = PathBuf>, now: Timestamp) -> Self {
         let read = stamps(paths);
         let again = read.iter().any(|(_, stamp)| stamp.is_recent(now));
         Self { read, found: None, again }
     }
 
-    /// Takes note that the files are about to be read, for another reason than a check.
+    /// Notes that the files are about to be read, for another reason than a check.
     pub fn note_read(&mut self, paths: impl IntoIterator<Item = PathBuf>, now: Timestamp) {
         *self = Self::new(paths, now);
     }
@@ -133,7 +133,7 @@ fn stamps(paths: impl IntoIterator<Item = PathBuf>) -> Vec<(PathBuf, Stamp)> {
 mod tests {
     use super::*;
 
-    /// Long after everything in the test.
+    /// Long after every change in the test.
     const LATER: Timestamp = Timestamp::from_secs(10_000_000_000);
 
     #[test]

@@ -1,8 +1,8 @@
-//! A timer that is set anew for each request of a connection.
+//! A timer that is reset for each request of a connection.
 //!
-//! A `Sleep` of tokio costs some 1000 instructions a request: it is entered into the runtime's wheel, and removed again
-//! because the request is nearly always faster. [`LazySleep`] stays in the wheel. Moving its end later stores a number;
-//! when the wheel wakes it too early, once in the time that it measures, it is entered again.
+//! A `Sleep` of tokio costs some 1000 instructions a request: it is entered into the runtime's timer wheel, and removed
+//! again because the request is nearly always faster. [`LazySleep`] stays in the wheel. Moving its end later only
+//! stores a number; when the wheel wakes it too early, once in the time that it measures, it is entered again.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use hyper::rt::{Sleep, Timer};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// See the module.
+/// A timer that stays in the wheel.
 #[derive(Debug)]
 pub struct LazySleep {
     entry: Pin<Box<tokio::time::Sleep>>,
@@ -22,7 +22,7 @@ pub struct LazySleep {
 }
 
 impl LazySleep {
-    /// Ready at `until`.
+    /// A timer that is ready at `until`.
     pub fn until(until: Instant) -> Self {
         Self { entry: Box::pin(tokio::time::sleep_until(until)), until }
     }
@@ -87,7 +87,7 @@ impl Timer for ConnectionTimer {
     }
 }
 
-/// A sleep that goes back to its timer.
+/// A sleep that is returned to its timer when dropped.
 #[derive(Debug)]
 struct RequestSleep {
     sleep: Option<LazySleep>,

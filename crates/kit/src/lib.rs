@@ -1,4 +1,5 @@
-//! What the crates of the program `rotogate` share, and no user of the layer needs. No promise of compatibility.
+//! Code that the crates of the program `rotogate` share, and no user of the layer needs. It has no promise of
+//! compatibility.
 
 pub mod durations;
 pub mod exchange;

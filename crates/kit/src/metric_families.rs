@@ -1,13 +1,13 @@
-//! The name, labels and meaning of every metric family. `docs/metrics.md` is made of them.
+//! The name, labels and meaning of every metric family. `docs/metrics.md` is generated from them.
 
-/// What a family measures.
+/// The type of a family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// It only grows.
     Counter,
     /// It goes up and down.
     Gauge,
-    /// How often something was in which range.
+    /// The number of values in each range.
     Histogram,
 }
 
@@ -15,9 +15,9 @@ pub enum Kind {
 /// A7): a client cannot create a series.
 #[derive(Debug)]
 pub struct Family {
-    /// Without the prefix `rotogate_`, and without the suffix `_total` of a counter.
+    /// The name without the prefix `rotogate_`, and without the suffix `_total` of a counter.
     pub name: &'static str,
-    /// What it measures.
+    /// The type.
     pub kind: Kind,
     /// The names of its labels.
     pub labels: &'static [&'static str],
@@ -33,13 +33,13 @@ macro_rules! families {
             pub const $constant: Family =
                 Family { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help };
         )*
-        /// All of them, in the order of the page.
+        /// All families, in the order of the page.
         pub const $list: &[&Family] = &[$(&$constant),*];
     };
 }
 
 families! { ALL:
-    BUILD_INFO = Gauge "build_info" ["version", "revision", "rustc", "features"] "Always 1; the labels say what runs";
+    BUILD_INFO = Gauge "build_info" ["version", "revision", "rustc", "features"] "Always 1; the labels describe the program";
     READY = Gauge "ready" [] "1, or 0 while /readyz is red";
     ENGINE_TIME_SKEW = Gauge "engine_time_skew_seconds" [] "Engine time minus wall clock";
 
@@ -47,7 +47,7 @@ families! { ALL:
     REQUEST_DURATION = Histogram "request_duration_seconds" ["route"]
         "From the request's head to the response's head, the upstream included";
     GATE_DURATION = Histogram "gate_duration_seconds" ["step"]
-        "The same without the upstream's time: the gate's own part, of requests to routes (decide) and to its endpoints";
+        "The gate's own part of that time, for requests to routes (decide) and to its endpoints (endpoint)";
     GRPC_RESPONSES = Counter "grpc_responses" ["route", "grpc_code"] "gRPC responses that ended, by their status";
     REQUEST_BYTES = Counter "request_bytes" ["route"] "Bytes of request bodies, once the response has ended";
     RESPONSE_BYTES = Counter "response_bytes" ["route"] "Bytes of response bodies, once they have ended";
@@ -66,11 +66,11 @@ families! { ALL:
     CONNECTIONS_REJECTED = Counter "connections_rejected" ["cause"] "Connections closed before a request";
 
     UPSTREAM_REQUESTS = Counter "upstream_requests" ["upstream", "result"]
-        "Attempts at an address of an upstream, by how they ended";
+        "Attempts at an address of an upstream, by result";
     UPSTREAM_RESPONSES = Counter "upstream_responses" ["upstream", "code_class"]
         "Responses of an upstream by class of their status";
     UPSTREAM_REQUEST_DURATION = Histogram "upstream_request_duration_seconds" ["upstream"]
-        "From the request that was sent to the response's head, for attempts that were answered";
+        "From the sent request to the response's head, for attempts with an answer";
     UPSTREAM_RETRIES = Counter "upstream_retries" ["upstream"] "Attempts after the first one of a request";
     UPSTREAM_IN_FLIGHT = Gauge "upstream_in_flight" ["upstream"]
         "Requests in flight at an upstream, streams and upgraded connections included";
@@ -98,7 +98,7 @@ families! { ALL:
     STORE_QUEUE = Gauge "store_queue" [] "Operations that wait for a commit of an embedded store";
     STORE_COMMITS = Counter "store_commits" ["result"]
         "Commits of an embedded store, each with what waited for it; writes to a store that gates share";
-    STORE_COMMIT_DURATION = Histogram "store_commit_duration_seconds" [] "The same, those that were acknowledged";
+    STORE_COMMIT_DURATION = Histogram "store_commit_duration_seconds" [] "Duration of acknowledged commits and writes";
     STORE_STALE = Gauge "store_stale" []
         "1 while tokens are refused because a store that gates share was not heard of for too long";
     STORE_HEARD_AGE = Gauge "store_heard_age_seconds" [] "Time since a store that gates share was last heard of";
@@ -108,10 +108,10 @@ families! { ALL:
     DIRECTORY_DURATION = Histogram "directory_duration_seconds" ["directory", "kind", "operation"]
         "Time that a directory took";
 
-    RELAY_EXCHANGES = Counter "relay_exchanges" ["result"] "Refresh tokens that came for a provider behind a relay";
+    RELAY_EXCHANGES = Counter "relay_exchanges" ["result"] "Refresh tokens for a provider behind a relay";
 
     ISSUER_NOTICES = Counter "issuer_notices" ["issuer", "protocol", "result"]
-        "Logout tokens and security events that came, by what became of them";
+        "Received logout tokens and security events, by result";
     ISSUER_NOTICE_AGE = Histogram "issuer_notice_age_seconds" []
         "Age of the notices that were applied, from their iat until they were durable";
     ISSUER_KEYS = Gauge "issuer_keys" ["issuer"] "Usable keys of an issuer";
@@ -119,7 +119,7 @@ families! { ALL:
     ISSUER_LAST_SUCCESS = Gauge "issuer_last_success_timestamp_seconds" ["issuer"]
         "When an issuer answered last, in Unix time";
     ISSUER_WAITING = Gauge "issuer_waiting" ["issuer"] "Requests that wait for the keys of an issuer";
-    ISSUER_REFUSED_KEYS = Gauge "issuer_refused_keys" ["issuer", "cause"] "Keys of an issuer's set that are not used";
+    ISSUER_REFUSED_KEYS = Gauge "issuer_refused_keys" ["issuer", "cause"] "Ignored keys of an issuer's set";
     ISSUER_FETCHES = Counter "issuer_fetches" ["issuer", "result"] "Attempts to fetch the keys of an issuer";
     ISSUER_UNKNOWN_KID = Counter "issuer_unknown_kid" ["issuer"]
         "Tokens that name a key that is not in the issuer's set";
@@ -131,7 +131,7 @@ families! { ALL:
     CONFIG_RELOAD_SUCCESSFUL = Gauge "config_last_reload_successful" ["source"]
         "1, or 0 while files differ from what is in force because they cannot be used";
     CONFIG_RELOAD_TIME = Gauge "config_last_reload_success_timestamp_seconds" ["source"]
-        "When files were last taken, in Unix time";
+        "When files were last loaded, in Unix time";
     CONFIG_INFO = Gauge "config_info" ["hash"]
         "Always 1; the hash is that of the configuration in force as `check --print` prints it, without secrets";
 
@@ -142,10 +142,10 @@ families! { ALL:
 
     TRACE_SPANS = Counter "trace_spans" [] "Spans that a collector took";
     TRACE_DROPPED_SPANS = Counter "trace_dropped_spans" ["cause"]
-        "Spans dropped, because the queue was full or the collector did not take them";
+        "Spans dropped, because the queue was full or the collector did not accept them";
 }
 
-// Of the process, by the names that client libraries of Prometheus agree on: without the prefix.
+// Metrics of the process, by the common names of Prometheus client libraries, without the prefix.
 families! { OF_PROCESS:
     PROCESS_CPU = Counter "process_cpu_seconds" [] "CPU time of the process, of user and system";
     PROCESS_RESIDENT_MEMORY = Gauge "process_resident_memory_bytes" [] "Resident memory of the process";

@@ -2,7 +2,7 @@
 //! off. To trust a self-signed upstream, name its CA.
 //!
 //! Without a CA of its own, an upstream is verified against the system's store, not a compiled-in list. The store has
-//! the operator's authorities, and an authority that loses its trust leaves with the next system update.
+//! the operator's authorities, and an authority that loses its trust disappears with the next system update.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ const MAX_FILE_BYTES: u64 = 4 << 20;
 /// How an upstream is verified, and the gate's own certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UpstreamTls {
-    /// A PEM file of the only authorities that count. `None`: those of the system.
+    /// A PEM file of the only trusted authorities. `None`: those of the system.
     pub ca: Option<PathBuf>,
     /// The name that its certificate must have, also sent as SNI. `None`: the host of its address.
     pub server_name: Option<String>,
@@ -33,7 +33,7 @@ pub struct UpstreamTls {
 pub struct BadTls {
     /// The setting at fault: `ca`, `server_name` or `client_cert`.
     pub key: &'static str,
-    /// What was found, and what to do.
+    /// The problem, and what to do.
     pub message: String,
 }
 

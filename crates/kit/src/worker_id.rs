@@ -9,7 +9,7 @@ thread_local! {
     static CURRENT: Cell<usize> = const { Cell::new(0) };
 }
 
-/// One of the worker threads. All other threads share what belongs to none.
+/// The id of a worker thread. All other threads share the first item.
 #[derive(Clone, Copy, Debug)]
 pub struct WorkerId(usize);
 

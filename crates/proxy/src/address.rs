@@ -34,13 +34,13 @@ use super::url::UpstreamUrl;
 use rotogate_kit::upstream_tls::{BadTls, server_name};
 use rotogate_kit::worker_id::WorkerId;
 
-/// The interval of HTTP/2 pings on a connection in use, and the time for the reply to one.
+/// The interval of HTTP/2 pings on a connection in use, and the time limit for the reply.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// How much of an HTTP/1.1 response is buffered before the client reads it. A response head must fit too.
+/// How much of an HTTP/1.1 response is buffered before the client reads it. A response head must fit as well.
 const MAX_UNREAD_BYTES: usize = 64 * 1024;
-/// The same over HTTP/2, for a stream and for the connection. The connection's window is never smaller than the sum of
-/// its streams': otherwise a few clients that do not read would stall all others on the connection.
+/// The receive windows over HTTP/2, for a stream and for the connection. The connection's window is never smaller than
+/// the sum of its streams': otherwise a few clients that do not read would stall all others on the connection.
 const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
 /// How much of one request body is buffered in an HTTP/2 connection.
@@ -49,10 +49,10 @@ const MAX_UNSENT_BYTES: usize = 64 * 1024;
 /// A pool of connections.
 type Requests = legacy::Client<Dial, LentBody>;
 
-/// One address. See the module.
+/// One address of an upstream.
 pub(super) struct Address {
     pub(super) url: UpstreamUrl,
-    /// `None` for `echo:`.
+    /// The socket address; `None` for `echo:`.
     pub(super) to: Option<SocketAddr>,
     /// Its name in logs.
     name: Box<str>,
@@ -62,7 +62,7 @@ pub(super) struct Address {
     /// Consecutive failures, and consecutive ejections.
     failures: AtomicU32,
     ejections: AtomicU32,
-    /// Consecutive health checks.
+    /// Consecutive successful or failed health checks.
     good_checks: AtomicU32,
     bad_checks: AtomicU32,
 }
@@ -80,7 +80,7 @@ enum Client {
 
 struct NegotiatedClient {
     requests: Requests,
-    /// An upgrade needs HTTP/1.1 (RFC 9113 §8.6), so it uses connections that negotiate nothing else.
+    /// The connections for upgrades, which need HTTP/1.1 (RFC 9113 §8.6) and negotiate nothing else.
     upgrades: Requests,
     /// An HTTP/1.1 connection is closed after this many requests. `None` if all connections are HTTP/2.
     requests_each: Option<NonZeroU32>,
@@ -105,11 +105,11 @@ impl NegotiatedClient {
 }
 
 impl Clients {
-    /// Sends the request, which it takes: an argument would be held once more by each future on the way. Returns the
-    /// response head, and a guard of the connection that its body comes over if this module pools it.
+    /// Sends the request. Taking it by reference saves a copy in each future on the way. Returns the response head, and
+    /// a guard of the connection that the body comes over, if this module pools it.
     ///
     /// # Errors
-    /// `None`: no response head came in time.
+    /// `None`: the response head timed out.
     pub(super) async fn send(
         &self,
         request: &mut Option<Request<LentBody>>,
@@ -135,7 +135,7 @@ pub(super) struct Connector {
     dial: Dial,
     tls: Option<TlsParts>,
     pool_idle: Duration,
-    /// For each worker.
+    /// The number of connections of each worker.
     pool_size: usize,
     workers: usize,
     requests_each: NonZeroU32,
@@ -179,7 +179,7 @@ impl Connector {
         self.dial.timeout
     }
 
-    /// `None` if no certificate can have the server name.
+    /// The connections; `None` if no certificate can have the server name.
     fn clients(&self, url: &UpstreamUrl, to: SocketAddr) -> Option<Clients> {
         WorkerId::per_worker(self.workers, || self.client(url, to)).into_iter().collect::<Option<_>>().map(Clients)
     }
@@ -220,7 +220,7 @@ impl Connector {
                 let tls = self.tls.as_ref()?;
                 let name = server_name(tls.name.as_deref().unwrap_or(url.name())).ok()?;
                 let with = |config: &Arc<ClientConfig>| Some((TlsConnector::from(Arc::clone(config)), name.clone()));
-                // The HTTP version is known once the connection is open, so hyper sets `Host`.
+                // The HTTP version is only known once the connection is open, so hyper sets `Host`.
                 builder.set_host(true);
                 let requests = builder.build(Dial { tls: with(&tls.any), ..dial.clone() });
                 let upgrades = builder.build(Dial { tls: with(&tls.http1), ..dial });
@@ -261,7 +261,7 @@ impl Address {
         self.clients.as_ref().map(ArcSwap::load_full)
     }
 
-    /// Uses new connections from now on. Each old one ends with the request that it carries.
+    /// Opens new connections from now on. Each old one closes after its current request.
     pub(super) fn renew(&self, connecting: &Connector) {
         if let (Some(clients), Some(to)) = (&self.clients, self.to)
             && let Some(new) = connecting.clients(&self.url, to)
@@ -270,13 +270,12 @@ impl Address {
         }
     }
 
-    /// The requests here. Sequentially consistent, as the two below.
+    /// The number of requests at this address. Sequentially consistent, like the two methods below.
     pub(super) fn load(&self) -> usize {
         self.in_flight.load(Ordering::SeqCst)
     }
 
-    /// Counts one more request, unless there are `most`. Sequentially consistent with [`Self::leave`]: see the
-    /// queue.
+    /// Counts one more request, unless there are `most`. Sequentially consistent with [`Self::leave`]: see the queue.
     pub(super) fn enter(&self, most: usize) -> bool {
         self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| (n < most).then_some(n + 1)).is_ok()
     }
@@ -294,7 +293,7 @@ impl Address {
         self.bad_checks.load(Ordering::Relaxed)
     }
 
-    /// Whether it is in service, and nothing has come of it since it failed as often as ejects an address.
+    /// Whether the address is in service but has failed as often as would eject it, without a success since.
     // Requirement O30.
     pub(super) fn is_failing(&self, upstream: &Upstream) -> bool {
         let failures = self.failures.load(Ordering::Relaxed);
@@ -315,13 +314,14 @@ impl Address {
         failures >= upstream.max_failures && !self.is_ejected()
     }
 
-    /// Counts a failure that ejects nothing: the address is the only one.
+    /// Counts a failure that does not eject the address, because it is the only one.
     pub(super) fn record_failure_alone(&self) {
-        // It does not begin at zero again.
+        // The count must not wrap to zero.
         let _ = self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |failures| failures.checked_add(1));
     }
 
-    /// Counts a failure. If it ejects the address: the time until readmission, unless health checks readmit it.
+    /// Counts a failure. If the failure ejects the address, returns the time until readmission, unless health checks
+    /// readmit it.
     pub(super) fn record_failure(&self, upstream: &Upstream) -> Option<Duration> {
         self.record_failure_alone();
         if self.failures.load(Ordering::Relaxed) < upstream.max_failures || self.ejected.swap(true, Ordering::Relaxed) {
@@ -361,7 +361,7 @@ impl Address {
 /// The name of an address in logs.
 fn name(url: &UpstreamUrl, to: Option<SocketAddr>) -> String {
     match (url.address(), to) {
-        // A host name has several addresses.
+        // A host name can have several addresses.
         (Some(url), Some(to)) if url.ip().is_none() => format!("{} ({to})", url.authority()),
         (Some(url), Some(_)) => url.authority().to_string(),
         (None, _) | (_, None) => "echo:".to_owned(),

@@ -1,5 +1,5 @@
-//! Forwarded bodies: frame by frame, with back-pressure. The next frame is requested only when the other side can take
-//! it; nothing more than the current frame is buffered.
+//! Forwards bodies frame by frame, with back-pressure: the next frame is requested only when the other side can accept
+//! it, and only the current frame is buffered.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -36,13 +36,13 @@ pub enum BodyError {
     Broken(#[source] BoxError),
 }
 
-/// The error of a request body that comes below the minimum rate. Counts as [`BodyError::Idle`].
+/// The error of a request body that arrives below the minimum rate. Counts as [`BodyError::Idle`].
 #[derive(Debug, thiserror::Error)]
 #[error("the request body comes too slowly")]
 pub struct TooSlow;
 
-/// Runs while a frame is awaited. Restarts while the other body of the exchange makes progress: a client that listens
-/// sends nothing (gRPC, server-sent events).
+/// Runs while a frame is awaited. Restarts while the other body of the exchange makes progress: a client that only
+/// listens sends nothing (gRPC, server-sent events).
 #[derive(Debug)]
 struct IdleTimer {
     limit: Duration,
@@ -76,14 +76,14 @@ impl IdleTimer {
     }
 }
 
-/// A request body on its way to an upstream. Most requests have none, so what one needs is boxed: requests are moved
-/// several times.
+/// A request body on its way to an upstream. Its state is boxed, because most requests have no body, and requests are
+/// moved several times.
 pub(super) struct RequestBody(Option<Box<Forwarding>>);
 
 /// A request body that is not empty.
 struct Forwarding {
     inner: UnsyncBoxBody<Bytes, BoxError>,
-    /// The bytes that may still come.
+    /// The number of bytes that may still arrive.
     allowance: Option<u64>,
     idle: IdleTimer,
     progress: Progress,
@@ -163,7 +163,7 @@ impl RequestBody {
 pub(super) struct BodyReturn(Option<oneshot::Receiver<RequestBody>>);
 
 impl BodyReturn {
-    /// To be called after the lent body was dropped.
+    /// Takes the body back. Call it after the lent body was dropped.
     pub(super) fn take(self) -> Option<RequestBody> {
         match self.0 {
             None => Some(RequestBody::empty()),
@@ -172,7 +172,7 @@ impl BodyReturn {
     }
 }
 
-/// See [`RequestBody::lend`].
+/// The lent body of [`RequestBody::lend`].
 pub(super) struct LentBody {
     body: Option<RequestBody>,
     /// `None` once a frame was requested.
@@ -243,11 +243,11 @@ impl Body for RequestBody {
 #[derive(Debug)]
 pub struct ProxyBody {
     kind: Kind,
-    /// How the response came about.
+    /// How the proxy obtained the response.
     pub(super) sent: ForwardInfo,
 }
 
-/// What was done with a request, for the access log.
+/// The forwarding of a request, for the access log.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ForwardInfo {
     /// The last address that was tried. `None` for a response of an upstream, whose body knows the address.
@@ -262,7 +262,7 @@ enum Kind {
     Upstream { body: Incoming, idle: IdleTimer, under_way: Option<(InFlightSlot, Option<ConnectionGuard>)> },
 }
 
-/// What belongs to a response until its body ends.
+/// Resources that a response holds until its body ends.
 #[derive(Debug)]
 pub(super) struct Exchange {
     pub(super) progress: Progress,

@@ -1,5 +1,5 @@
-//! Counts what happens at an upstream. Each thread has a counter of its own, so that no thread waits for another; a
-//! scrape adds them up.
+//! Counts events of an upstream. Each thread has its own counter, so that no thread waits for another; a scrape sums
+//! them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ use rotogate_kit::worker_id::WorkerId;
 /// How an attempt at an address ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttemptResult {
-    /// The head of a response came.
+    /// A response head arrived.
     Ok,
     /// No connection could be opened.
     Unreachable,
@@ -29,7 +29,7 @@ pub enum AttemptResult {
     Protocol,
     /// No place at the upstream became free in time.
     Saturated,
-    /// The client left, or its request broke off.
+    /// The client disconnected, or its request broke off.
     ClientGone,
 }
 
@@ -60,7 +60,7 @@ impl AttemptResult {
         }
     }
 
-    /// `None`: the request never got as far as an attempt.
+    /// `None`: the request failed before an attempt.
     pub(super) const fn from_error(error: ProxyError) -> Option<Self> {
         match error {
             ProxyError::Unreachable => Some(Self::Unreachable),
@@ -75,10 +75,10 @@ impl AttemptResult {
     }
 }
 
-/// Classes of status codes, 1xx to 5xx, and what is none of them.
+/// Classes of status codes, 1xx to 5xx, and all others.
 pub const CODE_CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "other"];
 
-/// What one thread, or all together, counted.
+/// The counts of one thread, or of all together.
 #[derive(Clone, Debug, Default)]
 pub struct Counted {
     /// In the order of [`AttemptResult::ALL`].
@@ -91,7 +91,7 @@ pub struct Counted {
     pub durations: Durations,
 }
 
-/// The counters of an upstream, whichever of its configurations is in force.
+/// The counters of an upstream, which outlive a change of its configuration.
 #[derive(Debug)]
 pub(super) struct UpstreamCounts {
     of_threads: Box<[Mutex<Counted>]>,
@@ -160,7 +160,7 @@ impl Counted {
     }
 }
 
-/// An attempt under way. Dropped before it ended: its client has gone.
+/// A running attempt. If it is dropped before its end, the client has disconnected.
 pub(super) struct Attempt<'a>(Option<&'a UpstreamCounts>);
 
 impl<'a> Attempt<'a> {
@@ -168,7 +168,7 @@ impl<'a> Attempt<'a> {
         Self(Some(counts))
     }
 
-    /// It has ended, and is counted otherwise.
+    /// Ends the attempt, which is counted elsewhere.
     pub(super) fn end(mut self) {
         self.0 = None;
     }

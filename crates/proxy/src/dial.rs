@@ -26,7 +26,7 @@ use super::pool::InFlightSlot;
 #[derive(Clone)]
 pub(super) struct Dial {
     pub(super) to: SocketAddr,
-    /// For the whole attempt, the TLS handshake included.
+    /// The time limit of the whole attempt, the TLS handshake included.
     pub(super) timeout: Duration,
     pub(super) socket_buffer: Option<u32>,
     pub(super) tls: Option<(TlsConnector, ServerName<'static>)>,
@@ -82,8 +82,8 @@ impl UpstreamConnection {
     }
 }
 
-/// State that lasts as long as a connection. An upgraded connection counts at its address until it is closed, whichever
-/// task holds it. If hyper pools the connection, each response on it has a clone in its extensions.
+/// State of a connection. An upgraded connection counts at its address until it is closed, whichever task holds it. If
+/// hyper pools the connection, each response on it has a clone of this in its extensions.
 #[derive(Clone, Default)]
 pub(super) struct ConnectionHold(Arc<HoldState>);
 

@@ -19,7 +19,7 @@ struct Echo<'r> {
     headers: Vec<(&'r str, String)>,
     /// As UTF-8; other bytes become U+FFFD.
     body: String,
-    /// Whether the body was longer than what is shown.
+    /// Whether the body was longer than the shown part.
     truncated: bool,
 }
 

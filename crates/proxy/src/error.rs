@@ -72,7 +72,7 @@ impl ProxyError {
         }
     }
 
-    /// Which timeout it was, if there are several.
+    /// The timeout, if the error has several.
     pub const fn detail(self) -> Option<&'static str> {
         match self {
             Self::ConnectTimeout => Some("connect_timeout"),
@@ -119,14 +119,14 @@ impl ProxyError {
         self.mark(response)
     }
 
-    /// Adds the reason, for the gate and its access log.
+    /// Adds the reason to the extensions, for the gate and its access log.
     fn mark(self, mut response: Response<ProxyBody>) -> Response<ProxyBody> {
         response.extensions_mut().insert(self);
         response.extensions_mut().insert(Reason::of_proxy(self.reason(), self.detail()));
         response
     }
 
-    /// The same response in the words of a dialect, if it has any: its clients could take other words for a success.
+    /// The response in the words of a dialect, if it has any: its clients could take another response for a success.
     pub(super) fn response_in(self, dialect: &str) -> Response<ProxyBody> {
         let dialect = rotogate::program::by_name(dialect, &dialect::Options::default());
         let Some(reply) = dialect
@@ -141,7 +141,7 @@ impl ProxyError {
         self.mark(response)
     }
 
-    /// The same response for a gRPC client: a trailers-only status with HTTP 200 (requirement T17).
+    /// The response for a gRPC client: a trailers-only status with HTTP 200 (requirement T17).
     pub fn grpc_response(self) -> Response<ProxyBody> {
         let (code, message) = match self {
             Self::NotCanonical | Self::ClientBroken => (GrpcCode::InvalidArgument, "the request is malformed"),
@@ -188,13 +188,13 @@ impl ProxyError {
     }
 }
 
-/// Why a connection brought no response.
+/// Why a connection returned no response.
 #[derive(Debug)]
 pub(super) struct SendError {
     error: BoxError,
     /// Whether it failed before a connection was open.
     connecting: bool,
-    /// Whether nothing of the request was written.
+    /// Whether no byte of the request was written.
     pub(super) unsent: bool,
 }
 
@@ -235,7 +235,8 @@ impl SendError {
         }
     }
 
-    /// Whether the connection was lost before any byte of the response. Then a repeatable request may be sent again.
+    /// Whether the connection was lost before any byte of the response arrived. A repeatable request may then be sent
+    /// again.
     pub(super) fn was_lost(&self) -> bool {
         let lost = |cause: &hyper::Error| cause.is_incomplete_message() || cause.is_closed() || cause.is_canceled();
         let broken = |kind| {

@@ -1,4 +1,4 @@
-//! One request and its response: the head for the upstream, the attempts, and the head that comes back.
+//! One request and its response: the head for the upstream, the attempts, and the response head.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -28,10 +28,10 @@ use rotogate_core::headers::{self, Peer};
 use rotogate_core::reply;
 use rotogate_core::route::path::CanonicalPath;
 
-/// The most addresses that a request is tried at.
+/// The most addresses at which a request is tried.
 const MAX_ADDRESSES_TRIED: usize = 3;
 
-/// A request, as far as it is the same for each address.
+/// The part of a request that is the same for each address.
 #[derive(Clone)]
 struct RequestTemplate {
     method: Method,
@@ -51,7 +51,7 @@ pub(super) struct Outgoing {
 /// Why an attempt failed.
 struct AttemptError {
     kind: ProxyError,
-    /// Whether nothing of the request was written.
+    /// Whether no byte of the request was written.
     unsent: bool,
     /// Whether the connection was lost before any byte of the response.
     lost: bool,
@@ -90,10 +90,10 @@ impl From<ProxyError> for ForwardError {
 }
 
 impl Inner {
-    /// Sends a prepared request, and repeats it where the rules of the module allow that.
+    /// Sends a prepared request, and repeats it if the rules of the module allow it.
     ///
-    /// One future, which awaits little that is not boxed, and borrows what is large: what a future captures is copied once
-    /// more at each level. `outgoing` is used up.
+    /// One future that borrows large values and boxes rare ones, because a captured value is copied at each level.
+    /// Consumes `outgoing`.
     pub(super) async fn send(
         &self,
         pool: &Arc<Pool>,
@@ -113,7 +113,7 @@ impl Inner {
                 Ok(in_flight) => in_flight,
                 Err(kind) => break 'failed kind,
             };
-            // No copy is kept if the request cannot be sent twice.
+            // Keep no copy if the request cannot be sent twice.
             let kept = (repeatable || pool.all().len() > 1).then(|| template.clone());
             loop {
                 let address = Arc::clone(&in_flight.address);
@@ -134,7 +134,7 @@ impl Inner {
                         let limit = pool.upstream.head_timeout.unwrap_or(self.settings.head_timeout);
                         let head_timeout = HeadTimeout { limit, progress: &progress };
                         let mut request = Some(Request::from_parts(head, lent));
-                        // Pinned where it is made: an awaited future is copied first.
+                        // Pinned in place: awaiting the future by value would copy it.
                         let sending = pin!(clients.send(&mut request, upgrade.is_some(), head_timeout));
                         sending.await.map_err(AttemptError::from)
                     }
@@ -235,7 +235,7 @@ impl Inner {
     }
 }
 
-/// The place of a first attempt, if there is one.
+/// The slot of a first attempt, if there is one.
 fn first_place(pool: &Pool, entered: Result<Option<InFlightSlot>, ProxyError>) -> Result<InFlightSlot, ProxyError> {
     entered?.ok_or_else(|| {
         tracing::error!(upstream = pool.upstream.name, "upstream without address");
@@ -243,7 +243,7 @@ fn first_place(pool: &Pool, entered: Result<Option<InFlightSlot>, ProxyError>) -
     })
 }
 
-/// The answer of the upstream that repeats the request.
+/// The answer of `echo:`, which repeats the request.
 async fn answer_by_echo(
     pool: &Pool,
     head: Parts,
@@ -308,7 +308,7 @@ fn record_unforwarded(pool: &Pool, kind: ProxyError, attempts: u8) {
     {
         pool.counts.failed(result);
     }
-    // Failures at an address were logged there.
+    // Failures at an address were already logged there.
     if kind == ProxyError::Overloaded
         && let Some(others) = pool.seldom.is_due(kind.reason())
     {
@@ -317,7 +317,7 @@ fn record_unforwarded(pool: &Pool, kind: ProxyError, attempts: u8) {
     }
 }
 
-/// A place for another attempt after a failed one, and the body for it; `None` if the request cannot be sent again.
+/// A slot for another attempt after a failed one, and the body for it; `None` if the request cannot be sent again.
 async fn next_attempt(
     pool: &Arc<Pool>,
     tried: &[Arc<Address>],
@@ -337,8 +337,8 @@ async fn next_attempt(
     if !failure.lost || !std::mem::take(repeatable) {
         return None;
     }
-    // Another address is preferred. But a connection that died while idle says little about its address, so the same one
-    // is tried if there is no other.
+    // Prefer another address. But a connection that died while idle says little about its address, so the same one is
+    // used if there is no other.
     let next = match pool.enter(tried, holders).await {
         Ok(None) => pool.enter(&[], holders).await.unwrap_or_default(),
         next => next.unwrap_or_default(),
@@ -346,7 +346,7 @@ async fn next_attempt(
     next.map(|next| (next, RequestBody::empty()))
 }
 
-/// The error of a request whose body does not come.
+/// The error for a request body that fails.
 const fn of_body(error: &BodyError) -> ProxyError {
     match error {
         BodyError::TooLarge => ProxyError::TooLarge,
@@ -355,7 +355,7 @@ const fn of_body(error: &BodyError) -> ProxyError {
     }
 }
 
-/// The request head for one address. Takes it out of the template.
+/// The request head for one address, taken from the template.
 fn head_for(
     url: &UpstreamUrl,
     template: &mut RequestTemplate,
@@ -370,9 +370,9 @@ fn head_for(
     let host = match url {
         UpstreamUrl::Echo => host,
         UpstreamUrl::Http(url) => Some(host.filter(|_| preserve_host).unwrap_or_else(|| url.host().clone())),
-        // hyper sets the address's own host, in the form that the HTTP version needs.
+        // hyper sets the address's own host, in the form of the HTTP version.
         UpstreamUrl::Https(_) => host.filter(|_| preserve_host),
-        // `:authority` is the address's (RFC 9113 §8.3.1).
+        // `:authority` is the address's own host (RFC 9113 §8.3.1).
         UpstreamUrl::H2c(_) => None,
     };
     match host {
@@ -383,12 +383,12 @@ fn head_for(
         // The identity headers name the caller.
         headers.insert(AUTHORIZATION, own.clone());
     }
-    // Whatever version the client speaks: a pooled connection refuses a request of another version.
+    // Not the client's version: a pooled connection refuses a request of another version.
     let version = if matches!(url, UpstreamUrl::H2c(_)) { Version::HTTP_2 } else { Version::HTTP_11 };
     frame(&mut headers, body, version);
     if matches!(url, UpstreamUrl::Https(_)) {
         // The version is unknown before the connection is open. HTTP/2 has no `Connection`, and hyper would remove the
-        // fields that it names. gRPC needs trailers, and an HTTP/1.1 upstream is not asked for any.
+        // fields that it names. gRPC needs trailers, but only over HTTP/2.
         headers.remove(CONNECTION);
         if !reply::is_grpc(&headers) {
             headers.remove(TE);

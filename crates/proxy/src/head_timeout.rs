@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::body::Progress;
 use rotogate_kit::lazy_sleep::LazySleep;
 
-/// How long an upstream may take until it begins a response. The time starts anew while the request body moves.
+/// The timeout for the beginning of a response. It restarts while the request body makes progress.
 #[derive(Clone, Copy)]
 pub(super) struct HeadTimeout<'a> {
     pub(super) limit: Duration,
@@ -17,12 +17,12 @@ pub(super) struct HeadTimeout<'a> {
 }
 
 impl HeadTimeout<'_> {
-    /// `None` if nothing moved for the limit.
+    /// `None` if there was no progress for the limit.
     pub(super) async fn within<F: Future>(self, future: F) -> Option<F::Output> {
         self.within_on(&mut None, pin!(future)).await
     }
 
-    /// The same, with a timer to use again.
+    /// [`Self::within`] with a reusable timer.
     pub(super) async fn within_on<F: Future>(
         self,
         timer: &mut Option<LazySleep>,

@@ -14,7 +14,7 @@ use super::pool::Pool;
 use super::upstream::HealthCheck;
 use super::url::UpstreamUrl;
 
-/// How much of a response is read, so that its connection can be used again.
+/// How much of a response is read, so that its connection can be reused.
 const MAX_READ_BYTES: usize = 64 * 1024;
 
 impl Pool {
@@ -44,7 +44,7 @@ impl Pool {
     }
 }
 
-/// `None` for every response but 2xx.
+/// `None` for any response other than 2xx.
 async fn ask(address: &Address, check: &HealthCheck) -> Option<()> {
     let (clients, url) = (address.clients()?, address.url.address()?);
     let (lent, _) = RequestBody::empty().lend();

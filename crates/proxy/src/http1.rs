@@ -39,7 +39,7 @@ struct Shared {
     max_idle: usize,
     /// A connection is closed after this many requests.
     requests_each: NonZeroU32,
-    /// The most recently used connection is the last.
+    /// The idle connections, the most recently used one last.
     idle: Mutex<Vec<IdleConnection>>,
     is_swept: AtomicBool,
 }
@@ -51,14 +51,14 @@ struct IdleConnection {
 
 enum Checkout {
     Idle(Connection),
-    /// Connections came back a moment ago, but their tasks have not seen the end of the response yet.
+    /// Connections were returned a moment ago, but their tasks have not seen the end of the response yet.
     NotReadyYet,
     None,
 }
 
 struct Connection {
     sender: SendRequest<LentBody>,
-    /// Of the response heads. `None` before the first one that was waited for.
+    /// The timer for response heads. `None` before the first head that was awaited.
     timer: Option<LazySleep>,
     holding: ConnectionHold,
     /// The requests that it has carried.
@@ -78,13 +78,14 @@ impl Connections {
         Self(Arc::new(Shared { dial, builder, idle_timeout, max_idle, requests_each, idle, is_swept }))
     }
 
-    /// Sends the request, which it takes, in origin form. Returns the response head, and a guard of the connection that
+    /// Sends the request in origin form, and consumes it. Returns the response head, and a guard of the connection that
     /// the body comes over.
     ///
-    /// A pooled connection may turn out to be closed. If nothing of the request was written, it is sent on another.
+    /// A pooled connection may turn out to be closed. If no byte of the request was written, it is sent on another
+    /// connection.
     ///
     /// # Errors
-    /// `None`: no response head came in time.
+    /// `None`: the response head timed out.
     pub(super) async fn send(
         &self,
         request: &mut Option<Request<LentBody>>,
@@ -105,13 +106,13 @@ impl Connections {
             let is_new = kept.is_none();
             let mut connection = match kept {
                 Some(connection) => connection,
-                // Boxed, as everything rare on this path: every request's future would carry its size. It has a limit of
-                // its own.
+                // Boxed, like everything rare on this path, because every request's future would have its size. It has
+                // a time limit of its own.
                 None => Box::pin(self.connect()).await?,
             };
             let taken = request.take().ok_or_else(SendError::nothing)?;
             let Connection { sender, timer, .. } = &mut connection;
-            // Pinned where it is made: what a future captures would be copied into it.
+            // Pinned in place, because captured values would be copied into the future.
             let sending = pin!(sender.try_send_request(taken));
             let sent = timeout.within_on(timer, sending).await;
             let mut error = match sent.ok_or(None)? {
@@ -179,7 +180,7 @@ impl Shared {
         }
     }
 
-    /// Closes connections that are idle for too long. Returns when to check again; `None` if none is left.
+    /// Closes connections that were idle for too long. Returns when to check again; `None` if no connection is left.
     fn close_old(&self, now: Instant) -> Option<Instant> {
         let mut idle = self.idle();
         idle.retain(|idle| now.saturating_duration_since(idle.since) < self.idle_timeout);
@@ -210,7 +211,7 @@ pub(super) struct ConnectionGuard {
 }
 
 impl ConnectionGuard {
-    /// Takes the connection out of the pool: it changes its protocol.
+    /// Takes the connection out of the pool, because it changes its protocol.
     pub(super) fn upgraded(mut self) -> Option<ConnectionHold> {
         self.connection.take().map(|connection| connection.holding)
     }

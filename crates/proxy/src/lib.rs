@@ -1,19 +1,20 @@
 //! The reverse proxy: forwards the requests that the gate admits, and streams bodies both ways with back-pressure,
 //! without buffering them.
 //!
-//! It expects a request with a canonical path (others are refused here again) and with a [`Peer`] in its extensions,
-//! from which [`rotogate_core::headers::ProtectedNames::strip_untrusted`] has removed the headers that a client must not
-//! set.
+//! It expects a request with a canonical path (any other is refused again here) and with a [`Peer`] in its extensions,
+//! from which [`rotogate_core::headers::ProtectedNames::strip_untrusted`] has removed the headers that a client must
+//! not set.
 //!
 //! **Addresses**: an upstream has one or more; a host name has as many as it resolves to. Of two random addresses, the
 //! one with fewer requests in flight is chosen. An address that keeps failing is ejected for a time (see [`Upstream`]).
 //! If all are ejected, all are used.
 //!
-//! **Connections** are used again, but only after request and response were read in full, and not beyond a maximum age.
-//! **Retries**: a request of which nothing was written, because a pooled connection turned out to be closed or none
-//! could be opened, goes out again on another connection or to another address, whatever its method. A request that was
-//! written when the connection was lost, before any byte of the response, goes out again once if it is repeatable: its
-//! method is idempotent (RFC 9110 §9.2.2) and it has no body. Another address is preferred. Everything else is a 502.
+//! **Connections** are reused, but only after request and response were read in full, and not beyond a maximum age.
+//! **Retries**: if no byte of a request was written, because a pooled connection was closed or none could be opened,
+//! the request is sent again on another connection or to another address, whatever its method. If the connection was
+//! lost after the request was written, but before any byte of the response, the request is sent again once if it is
+//! repeatable: its method is idempotent (RFC 9110 §9.2.2) and it has no body. Another address is preferred. Any other
+//! failure is a 502.
 //!
 //! **Timeouts**: for a connection; for the response head, at each address anew; and for the next frame of either body.
 //! The head's timeout restarts while the upstream reads the request body; a body's timeout restarts while the other
@@ -92,7 +93,7 @@ pub struct Settings {
     pub pool_size: usize,
     /// The size of socket buffers, in bytes. Default: the system's choice.
     pub socket_buffer: Option<u32>,
-    /// The proxies whose forwarding headers count. Default: none.
+    /// The proxies whose forwarding headers are trusted. Default: none.
     pub trusted_proxies: Vec<IpNet>,
     /// How many threads have connections of their own; each enters its [`WorkerId`](rotogate_kit::worker_id::WorkerId).
     /// Default 0.
@@ -130,7 +131,7 @@ impl Default for Settings {
 pub struct Proxy(Arc<Inner>);
 
 struct Inner {
-    /// Routes refer to their positions.
+    /// Routes refer to their indices.
     upstreams: Vec<Arc<ActiveUpstream>>,
     settings: Settings,
     resolver: Resolver,
@@ -208,7 +209,7 @@ impl fmt::Debug for Proxy {
 }
 
 impl Proxy {
-    /// A proxy to these upstreams; routes refer to their positions. Must be called in a Tokio runtime.
+    /// A proxy to these upstreams; routes refer to their indices. Must be called in a Tokio runtime.
     ///
     /// # Errors
     /// The certificates of an upstream cannot be used.
@@ -222,9 +223,9 @@ impl Proxy {
         Ok(Self(Arc::new(Inner { upstreams, settings, resolver: Arc::clone(resolver) })))
     }
 
-    /// A proxy to these upstreams that trusts these proxies, to replace this one. An unchanged upstream goes on with its connections and the
-    /// state of its addresses; a changed one with its counters. Requests of this proxy finish where they are. Must be
-    /// called in a Tokio runtime.
+    /// A proxy to these upstreams that trusts these proxies, to replace this one. An unchanged upstream keeps its
+    /// connections and the state of its addresses; a changed one keeps its counters. Requests of this proxy finish
+    /// under it. Must be called in a Tokio runtime.
     ///
     /// # Errors
     /// The certificates of an upstream cannot be used.
@@ -238,11 +239,11 @@ impl Proxy {
         Ok(Self(Arc::new(Inner { upstreams, settings, resolver: Arc::clone(&self.0.resolver) })))
     }
 
-    /// The same upstreams, those with a file in `changed` anew: with the certificates, keys and credentials that the files
-    /// have now.
+    /// The same upstreams. Those with a file in `changed` use the present content of the files: certificates, keys and
+    /// credentials.
     ///
     /// # Errors
-    /// They cannot be used.
+    /// The files cannot be used.
     pub fn with_files(&self, changed: &[PathBuf]) -> Result<Self, BadUpstream> {
         let go_on = |running: &Arc<ActiveUpstream>| {
             let upstream = &running.pool.upstream;
@@ -265,7 +266,7 @@ impl Proxy {
         ActiveUpstream::start(upstream, &self.0.settings, &self.0.resolver, before)
     }
 
-    /// The position of the upstream of this name.
+    /// The index of the upstream of this name.
     pub fn upstream(&self, name: &str) -> Option<UpstreamId> {
         self.0.upstreams.iter().position(|running| running.pool.upstream.name == name).map(UpstreamId::new)
     }
@@ -341,7 +342,7 @@ impl Inner {
     }
 }
 
-/// Forwards permitted requests only: a request without a [`Permitted`] in its extensions did not pass the gate.
+/// Forwards only permitted requests: a request without a [`Permitted`] in its extensions did not pass the gate.
 impl<B> tower::Service<Request<B>> for Proxy
 where
     B: Body<Data = Bytes> + Send + 'static,

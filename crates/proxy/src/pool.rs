@@ -1,8 +1,8 @@
 //! The addresses of one upstream, and the choice among them: of two random addresses, the one with fewer requests in
-//! flight (power of two choices). A host name has as many addresses as it resolves to; it is looked up again regularly.
+//! flight (power of two choices). A host name has as many addresses as it resolves to; it is looked up regularly.
 //!
-//! A caller and a client address have shares of an upstream's places. They bind under contention alone (requirement A17,
-//! see [`Usage`]), and a request beyond them waits its turn, see [`super::queue`].
+//! A caller and a client address have shares of an upstream's slots. The shares bind only under contention (requirement
+//! A17, see [`Usage`]), and a request beyond them waits its turn, see [`super::queue`].
 
 use std::fmt;
 use std::io;
@@ -35,7 +35,7 @@ pub(super) use slot::InFlightSlot;
 /// The most addresses of one name.
 const MAX_ADDRESSES_PER_NAME: usize = 64;
 
-/// Finds the addresses of a host.
+/// Resolves a host.
 pub(super) type Resolver = Arc<dyn Fn(&HttpUrl) -> Resolving + Send + Sync>;
 pub(super) type Resolving = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 
@@ -52,7 +52,7 @@ pub(super) struct Pool {
     pub(super) upstream: Upstream,
     pub(super) counts: Arc<UpstreamCounts>,
     connecting: Connector,
-    /// Replaces the caller's.
+    /// The gate's own `Authorization`, which replaces the caller's.
     pub(super) authorization: Option<HeaderValue>,
     resolver: Resolver,
     addresses: ArcSwap<Vec<Arc<Address>>>,
@@ -64,7 +64,7 @@ pub(super) struct Pool {
     looking: Mutex<()>,
     lookups: AtomicU64,
     is_name_failing: AtomicBool,
-    /// What each request may cause is logged once a minute.
+    /// Logs each kind of message that a request may cause once a minute.
     pub(super) seldom: Seldom,
 }
 
@@ -92,7 +92,7 @@ impl Pool {
             is_name_failing: AtomicBool::new(false),
             seldom: Seldom::default(),
         };
-        // Names wait for their first lookup.
+        // Addresses of names are filled in by the first lookup.
         let found = pool.upstream.urls.iter().map(|url| Ok(fixed(url).unwrap_or_default())).collect();
         pool.settle(found);
         pool
@@ -167,10 +167,10 @@ impl Pool {
         }
     }
 
-    /// An address for a request that was already tried at `tried`. `None`: there is no other.
+    /// An address for a request that was already tried at `tried`. `None`: there is no other address.
     ///
     /// # Errors
-    /// All addresses stay full, or what is free is not for these holders; or no address is known.
+    /// All addresses stay full, or the free slots are not for these holders; or no address is known.
     pub(super) async fn enter(
         self: &Arc<Self>,
         tried: &[Arc<Address>],
@@ -202,7 +202,7 @@ impl Pool {
         given.map_err(|_| why)?.map_err(|_| ProxyError::Overloaded)
     }
 
-    /// Gives what is free to those that wait for it.
+    /// Gives free slots to waiting requests.
     fn serve_waiting(self: &Arc<Self>) {
         while !self.queue.is_empty() {
             let places = self.places(&self.addresses.load());
@@ -213,7 +213,7 @@ impl Pool {
         }
     }
 
-    /// How much the holders have, in parts of their shares; `None` if no place is for them.
+    /// The holders' slots relative to their shares; `None` if no slot is for them.
     fn rank(&self, places: &Places, holders: RequestHolders) -> Option<u64> {
         let mut rank = 0;
         let (caller, client) = (holders.caller.map(|it| self.callers.held(it)), holders.client);
@@ -229,7 +229,7 @@ impl Pool {
         Some(rank)
     }
 
-    /// The places at the addresses that are in service.
+    /// The slots at the addresses in service.
     fn places(&self, all: &[Arc<Address>]) -> Places {
         let Upstream { max_requests, max_requests_per_caller, max_requests_per_address, .. } = self.upstream;
         let (number, used) = match all {
@@ -252,15 +252,15 @@ impl Pool {
         }
     }
 
-    /// A place for a request of these holders.
+    /// A slot for a request of these holders.
     fn take(self: &Arc<Self>, tried: &[Arc<Address>], holders: RequestHolders) -> Result<InFlightSlot, NoPlace> {
         let all = self.addresses.load();
         let Places { usage, each_caller, each_client } = self.places(&all);
         let RequestHolders { caller, mut client } = holders;
         if let Some(caller) = caller {
             let before = self.callers.enter(caller, 1, each_caller, usage).ok_or(NoPlace::Share)?;
-            // Beyond its share a caller uses what nobody needs, and its address is not charged for that: others there
-            // keep theirs.
+            // A caller beyond its share uses spare capacity. Its address is not charged for it, so that other callers
+            // there keep theirs.
             client = client.filter(|_| before < each_caller);
         }
         let mut counted = RequestHolders { caller, client: None };
@@ -297,7 +297,7 @@ impl Pool {
         if let ([only], []) = (all, tried) {
             return enter(only).ok_or(NoPlace::Full);
         }
-        // If all are ejected, all are used: that is better than none.
+        // If all are ejected, all are used, because that is better than none.
         let none_in_service = all.iter().all(|address| address.is_ejected());
         let fits = |address: &&Arc<Address>| {
             (none_in_service || !address.is_ejected()) && !tried.iter().any(|other| Arc::ptr_eq(other, address))
@@ -360,7 +360,7 @@ impl Pool {
         }
         self.settle(found);
         self.lookups.fetch_add(1, Ordering::Release);
-        // More addresses have more places.
+        // More addresses have more slots.
         self.serve_waiting();
     }
 
@@ -421,7 +421,7 @@ impl Pool {
         }
     }
 
-    /// Logs that an address is in service again, and gives its places to those that wait.
+    /// Logs that an address is in service again, and gives its slots to waiting requests.
     pub(super) fn readmitted(self: &Arc<Self>, address: &Address) {
         self.all_ejected.store(false, Ordering::Relaxed);
         tracing::info!(upstream = self.upstream.name, %address, "address readmitted");
@@ -443,16 +443,16 @@ fn fixed(url: &UpstreamUrl) -> Option<Vec<Option<SocketAddr>>> {
     }
 }
 
-/// Why a request gets no place now.
+/// Why a request gets no slot now.
 enum NoPlace {
     Full,
-    /// What is free is for holders of less.
+    /// The free slots are for holders with smaller amounts.
     Share,
     /// All addresses were tried.
     NoOther,
 }
 
-/// The places at the addresses in service, and the shares of them.
+/// The slots at the addresses in service, and their shares.
 struct Places {
     usage: Usage,
     each_caller: usize,

@@ -1,8 +1,8 @@
-//! Requests that wait for a place at an upstream, fair between their holders (requirement A18): the next place goes to the
-//! request whose holders have the least of their shares, and among equals to the one that waits longest.
+//! Requests that wait for a slot at an upstream, fair between their holders (requirement A18): the next slot goes to
+//! the request whose holders use the least of their shares, and among equals to the one that has waited longest.
 //!
-//! A request that waits holds its place among the `max_requests` of `[server]`, and so does each holder's part of them: the
-//! queue needs no bound of its own. A look through it takes as long as there are holders that wait.
+//! A waiting request counts toward the `max_requests` of `[server]`, and toward the share of its holders: the queue
+//! needs no bound of its own. A search takes as long as there are waiting holders.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -13,15 +13,15 @@ use tokio::sync::oneshot;
 
 use super::pool::RequestHolders;
 
-/// See the module. A place is a `T`.
+/// The waiting requests. A slot is a `T`.
 pub(super) struct Queue<T> {
-    /// How many wait, or are about to. Where none does, nothing else is looked at.
+    /// The number of requests that wait, or are about to. If it is zero, nothing else is read.
     waiting: AtomicUsize,
     waiters: Mutex<Waiters<T>>,
 }
 
 struct Waiters<T> {
-    /// In the order of their numbers.
+    /// In the order of arrival.
     by_holders: HashMap<RequestHolders, VecDeque<(u64, oneshot::Sender<T>)>, foldhash::fast::RandomState>,
     next: u64,
 }
@@ -32,7 +32,7 @@ impl<T> Default for Queue<T> {
     }
 }
 
-/// A request that waits, until it is dropped.
+/// A waiting request, until it is dropped.
 pub(super) struct Waiting<'a, T> {
     queue: &'a Queue<T>,
     holders: RequestHolders,
@@ -41,8 +41,8 @@ pub(super) struct Waiting<'a, T> {
 }
 
 impl<T> Queue<T> {
-    /// No wake-up is lost: a waiter counts itself before it looks for a place, who leaves one looks here afterwards, and all
-    /// four are sequentially consistent.
+    /// No wake-up is lost: a waiter counts itself before it looks for a slot, a leaving request checks this count after
+    /// it has freed its slot, and all four operations are sequentially consistent.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.load(Ordering::SeqCst) == 0
     }
@@ -51,7 +51,7 @@ impl<T> Queue<T> {
         self.waiters.lock()
     }
 
-    /// A place, if `take` finds one now. Those that wait already do so because none is for them.
+    /// A slot, if `take` finds one now. Earlier waiters wait only because no slot is for them.
     pub(super) fn enter(&self, holders: RequestHolders, take: impl FnOnce() -> Option<T>) -> Result<T, Waiting<'_, T>> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let mut waiters = self.waiters();
@@ -66,8 +66,8 @@ impl<T> Queue<T> {
         Err(Waiting { queue: self, holders, number, place })
     }
 
-    /// Gives the next place away; false if there is none, or nobody for it. `rank` is what holders have, least first, or
-    /// `None` if no place is for them. `take` takes one for them.
+    /// Gives the next slot away; false if there is none, or no waiter for it. `rank` gives the holders' relative
+    /// amount, least first, or `None` if no slot is for them. `take` takes one for them.
     pub(super) fn serve(
         &self,
         rank: impl Fn(RequestHolders) -> Option<u64>,
@@ -86,7 +86,7 @@ impl<T> Queue<T> {
             of_them.remove();
         }
         self.waiting.fetch_sub(1, Ordering::Relaxed);
-        // Who has gone just now leaves the place when it is dropped, and that looks here.
+        // If the waiter has just gone, dropping the slot serves the queue again.
         drop(waiters);
         drop(waiter.map(|(_, waiter)| waiter.send(place)));
         true

@@ -1,5 +1,5 @@
-//! Rate limit of log lines about what may happen to each request: the first is written at once, then one a minute, which
-//! counts the others. So an outage writes as many lines as it has minutes.
+//! Rate limit for log lines that each request may cause: the first is written at once, then one a minute, with the
+//! number of the others. So the number of lines depends on the minutes of an outage, not on its requests.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,14 +7,14 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// How often a line of a kind is written.
+/// The interval between lines of a kind.
 const SAY_EVERY: Duration = Duration::from_secs(60);
 
-/// See the module. Kinds are a fixed set.
+/// The last lines. Kinds are a fixed set.
 #[derive(Debug, Default)]
 pub(super) struct Seldom(Mutex<BTreeMap<&'static str, Said>>);
 
-/// The last line of a kind, and what was not written since.
+/// The last line of a kind, and the number of skipped ones since.
 #[derive(Debug)]
 struct Said {
     at: Instant,
@@ -22,7 +22,7 @@ struct Said {
 }
 
 impl Seldom {
-    /// Whether a line of this kind is due, and how many were left out since the last one.
+    /// Whether a line of this kind is due, and how many were skipped since the last one.
     // Requirement O31.
     pub(super) fn is_due(&self, kind: &'static str) -> Option<u64> {
         let now = Instant::now();

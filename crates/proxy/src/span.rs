@@ -10,17 +10,18 @@ use super::counts::AttemptResult;
 use super::error::ProxyError;
 use rotogate_core::trace::{self, Span, StepKind, TRACEPARENT, Value};
 
-/// The methods that OpenTelemetry knows: a client cannot make names of spans.
+/// The methods that OpenTelemetry knows, so that a client cannot choose names of spans.
 pub fn known_method(method: &Method) -> Option<&'static str> {
     const KNOWN: [&str; 9] = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "CONNECT", "TRACE"];
     KNOWN.into_iter().find(|known| *known == method.as_str())
 }
 
-/// The span of an attempt, if its request is recorded. Dropped before an answer, it says that the client is gone.
+/// The span of an attempt, if its request is recorded. If it is dropped before an answer, it records that the client
+/// disconnected.
 pub(super) struct AttemptSpan(Option<Arc<dyn Span>>);
 
 impl AttemptSpan {
-    /// Begins an attempt, and makes it the parent of what the upstream records. `attempt` counts from 1.
+    /// Begins an attempt, and makes it the parent of the upstream's spans. `attempt` counts from 1.
     pub(super) fn begin(head: &mut Parts, upstream: &str, address: &Address, attempt: u8) -> Self {
         let method = known_method(&head.method);
         let Some(span) = trace::begin(StepKind::Client, method.unwrap_or("HTTP")) else { return Self(None) };
@@ -31,7 +32,7 @@ impl AttemptSpan {
             span.set("server.address", Value::Text(host));
             span.set("server.port", Value::Number(port.into()));
             let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-            // Without its query.
+            // The URL without its query.
             let full = format!("{scheme}://{host}:{port}{}", head.uri.path());
             span.set("url.full", Value::Text(&full));
         }
@@ -43,7 +44,7 @@ impl AttemptSpan {
         Self(Some(span))
     }
 
-    /// The head of an answer came.
+    /// Records that the head of an answer arrived.
     pub(super) fn answered(mut self, status: StatusCode) {
         let Some(span) = self.0.take() else { return };
         span.set("http.response.status_code", Value::Number(i64::from(status.as_u16())));
@@ -53,7 +54,7 @@ impl AttemptSpan {
         span.end();
     }
 
-    /// There is no answer.
+    /// Records that there is no answer.
     pub(super) fn failed(mut self, kind: ProxyError) {
         let Some(span) = self.0.take() else { return };
         span.set_error(AttemptResult::from_error(kind).map_or("_OTHER", AttemptResult::name), true);

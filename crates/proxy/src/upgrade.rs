@@ -43,7 +43,7 @@ pub(super) fn requested_upgrade<B>(request: &mut Request<B>, permitted: &Permitt
     if request.extensions_mut().remove::<Dialled>().is_some() {
         return Some(Box::new(UpgradeRequest { protocol: protocol(request.headers())?, end: Downstream::Gate }));
     }
-    // Without a lease nothing could end the tunnel: a route without authentication allows none.
+    // Without a lease nothing could end the tunnel, so a route without authentication allows no upgrade.
     if permitted.caller().is_none() || *request.method() != Method::GET || request.version() != Version::HTTP_11 {
         return None;
     }
@@ -62,7 +62,7 @@ impl UpgradeRequest {
         headers.insert(UPGRADE, self.protocol.clone());
     }
 
-    /// Turns the upstream's 101 response into a tunnel, if it is for the requested protocol.
+    /// Turns the upstream's 101 response into a tunnel, if it switches to the requested protocol.
     pub(super) fn switch(self, mut response: Response<hyper::body::Incoming>) -> Option<Response<ProxyBody>> {
         let said = response.headers().get(UPGRADE)?;
         if !said.as_bytes().eq_ignore_ascii_case(self.protocol.as_bytes()) {
@@ -87,7 +87,8 @@ impl UpgradeRequest {
     }
 }
 
-/// The client's bytes go out only after the upstream has agreed, because the client receives its 101 only then.
+/// Copies the tunnel. The client's bytes are sent only after the upstream has agreed, because the client receives its
+/// 101 only then.
 async fn carry_tunnel(
     client: OnUpgrade,
     upstream: OnUpgrade,

@@ -16,8 +16,8 @@ pub struct Upstream {
     pub name: String,
     /// Its addresses. A host name has as many as it resolves to.
     pub urls: Vec<UpstreamUrl>,
-    /// Whether it receives the client's verified `Host` instead of the configured address. An `https://` address is
-    /// then spoken to in HTTP/1.1.
+    /// Whether it receives the client's verified `Host` instead of the configured address. The proxy then uses HTTP/1.1
+    /// for an `https://` address.
     pub preserve_host: bool,
     /// Overrides [`Settings::connect_timeout`](super::Settings::connect_timeout).
     pub connect_timeout: Option<Duration>,
@@ -27,41 +27,41 @@ pub struct Upstream {
     pub idle_timeout: Option<Duration>,
     /// How `https://` addresses are verified, and the gate's own certificate.
     pub tls: UpstreamTls,
-    /// The file with the gate's own `Authorization`. It replaces the caller's.
+    /// The file with the gate's own `Authorization`, which replaces the caller's.
     pub authorization_file: Option<PathBuf>,
-    /// The `aud` of the signed assertions that it gets. `None`: its name.
+    /// The `aud` of the signed assertions that it receives. `None`: its name.
     pub assertion_audience: Option<String>,
     /// The most requests in flight at one address, streams and upgraded connections included. In HTTP/1.1 each has a
     /// connection of its own. Default 1024.
     pub max_requests: usize,
-    /// The most of them for one caller, at each address. Default 103, a tenth.
+    /// The most of these requests for one caller, at each address. Default 103, a tenth.
     pub max_requests_per_caller: usize,
-    /// The most of them from one client address, at each address. Default 256, a quarter.
+    /// The most of these requests from one client address, at each address. Default 256, a quarter.
     pub max_requests_per_address: usize,
     /// How long a request may wait while all addresses are full. Default 1 s.
     pub queue_timeout: Duration,
     /// The consecutive failures that eject an address. Default 5.
     pub max_failures: u32,
-    /// The time of an ejection; twice as long for each further one in a row, up to [`MAX_EJECTION`]. Default 10 s.
+    /// The time of an ejection; it doubles with each further ejection in a row, up to [`MAX_EJECTION`]. Default 10 s.
     pub eject_for: Duration,
     /// Active health checks of the addresses. Default: none.
     pub health: Option<HealthCheck>,
     /// How often a host name is looked up again. Default 30 s.
     pub dns_refresh: Duration,
-    /// A connection that is older takes no further request. Default 5 min.
+    /// A connection older than this accepts no further request. Default 5 min.
     pub max_connection_age: Duration,
     /// Whether an HTTP/1.1 connection carries more than one request. Default [`Reuse::Safe`].
     pub reuse: Reuse,
-    /// An HTTP/1.1 connection takes no request beyond this many. Default [`MAX_REQUESTS_PER_CONNECTION`].
+    /// An HTTP/1.1 connection accepts at most this many requests. Default [`MAX_REQUESTS_PER_CONNECTION`].
     pub max_requests_per_connection: NonZeroU32,
 }
 
-/// Whether a connection to an upstream is used again. HTTP/2 numbers its responses, so this concerns HTTP/1.1 only.
+/// Whether a connection to an upstream is reused. HTTP/2 numbers its responses, so this concerns HTTP/1.1 only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reuse {
-    /// A connection is used again once its response was read to the end and nothing else came. If the upstream sends a
+    /// A connection is reused once its response was read to the end and no other bytes arrived. If the upstream sends a
     /// second response *after* that, while the next request is in flight, the second response still goes to that
-    /// request: HTTP/1.1 has no number to tell them apart. [`Upstream::max_requests_per_connection`] bounds how long
+    /// request, because HTTP/1.1 does not number responses. [`Upstream::max_requests_per_connection`] bounds how long
     /// that lasts.
     #[default]
     Safe,

@@ -11,7 +11,7 @@ use rotogate_core::route::path::CanonicalPath;
 /// One address of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UpstreamUrl {
-    /// `echo:`: the proxy itself answers with what an upstream would have received.
+    /// `echo:`: the proxy answers with the request that an upstream would have received.
     Echo,
     /// `http://host[:port][/prefix]`: HTTP/1.1 in clear text.
     Http(HttpUrl),
@@ -30,8 +30,7 @@ impl UpstreamUrl {
         }
     }
 
-    /// The URI of a forwarded request. Only the configuration decides where to connect; the request contributes the
-    /// path.
+    /// The URI of a forwarded request. Only the configuration decides where to connect; the request supplies the path.
     pub(super) fn uri(&self, target: &PathAndQuery) -> Option<Uri> {
         match self {
             Self::Echo => Some(Uri::from(target.clone())),
@@ -91,7 +90,7 @@ impl std::str::FromStr for UpstreamUrl {
 }
 
 impl HttpUrl {
-    /// Parses what follows `://`.
+    /// Parses the text after `://`.
     fn parse(scheme: Scheme, rest: &str) -> Option<Self> {
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         if !is_authority(authority) {

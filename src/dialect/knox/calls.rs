@@ -85,7 +85,7 @@ impl<'a> Calling<'a> {
 
     pub(super) async fn get_me(&self) -> Reply {
         let serve = |_: Request<GetMeRequest>| async move {
-            // Metadata are headers: the rule of one `Authorization` applies here (requirement T17).
+            // gRPC metadata are HTTP headers, so the rule of one `Authorization` applies (requirement T17).
             let found = credential::extract(self.call.headers, None).and_then(|c| c.ok_or(Denial::NoCredential));
             let access = found.map_err(|denial| self.refused(&denial.into()))?.token().into();
             let user = match self.execute(Command::Check { access, superseded_in_grace: false }).await? {
@@ -146,13 +146,13 @@ fn auth_token(issued: &IssuedTokens) -> AuthToken {
     }
 }
 
-/// A reply with the content of a service's response: one message at most, and trailers.
+/// A reply with the content of a service's response: at most one message, then trailers.
 pub(crate) async fn collected(response: http::Response<tonic::body::Body>) -> Reply {
     let (parts, mut body) = response.into_parts();
     let mut reply = ReplyBody::default();
     while let Some(frame) = body.frame().await {
         match frame.map(Frame::into_data) {
-            // A message is one frame.
+            // One frame carries one message.
             Ok(Ok(data)) if reply.data.is_empty() => reply.data = data,
             Ok(Ok(data)) => reply.data = [reply.data, data].concat().into(),
             Ok(Err(frame)) => reply.trailers = frame.into_trailers().ok().map(Box::new),
@@ -162,7 +162,7 @@ pub(crate) async fn collected(response: http::Response<tonic::body::Body>) -> Re
     http::Response::from_parts(parts, reply)
 }
 
-/// A reply that consists of a status: trailers alone, HTTP 200 (requirement T17).
+/// A reply that consists of a status alone: trailers, with HTTP 200 (requirement T17).
 pub(crate) fn refusal(status: &Status) -> Reply {
     status.clone().into_http::<Bytes>().map(ReplyBody::from)
 }

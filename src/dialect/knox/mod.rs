@@ -50,7 +50,7 @@ pub(super) const REFRESH: &str = "RefreshAccessToken";
 const GET_ME: &str = "GetMe";
 const STREAMED: &str = "reflection or health";
 
-/// The dialect. See the module.
+/// The dialect `knox`.
 ///
 /// ```
 /// use rotogate::client::Client;

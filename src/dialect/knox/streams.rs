@@ -1,4 +1,4 @@
-//! Server reflection, in both versions in use, and health: served by their libraries, while the request still arrives.
+//! Server reflection, in both versions in use, and health. Their libraries answer while the request body still arrives.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -29,7 +29,7 @@ const MAX_MESSAGE_BYTES: usize = 16 * 1024;
 
 type Service = BoxCloneSyncService<Request<tonic::body::Body>, Response<tonic::body::Body>, Infallible>;
 
-/// The services that every gRPC server has.
+/// The reflection and health services that every gRPC server has.
 #[derive(Clone)]
 pub(crate) struct Streams {
     v1: Option<Service>,
@@ -44,14 +44,14 @@ impl fmt::Debug for Streams {
 }
 
 impl Streams {
-    /// Those of a server with this service, and its descriptors.
+    /// The services of a server with this service and these descriptors.
     pub(crate) fn new(descriptors: &'static [u8], service: &'static str) -> Self {
         let builder = || {
             Builder::configure()
                 .register_encoded_file_descriptor_set(descriptors)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
-        // The descriptors are ours, and a test reads them.
+        // The descriptors are compiled in, and a test decodes them.
         let v1 = builder().build_v1().ok();
         let v1alpha = builder().build_v1alpha().ok();
         Self {
@@ -91,7 +91,7 @@ pub(crate) const REFLECTION_V1_ALPHA: &str = "/grpc.reflection.v1alpha.ServerRef
 pub(crate) const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
 pub(crate) const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 
-/// A server's body: its failures are in its trailers. If it fails otherwise, the stream ends without a status, which
+/// A server's body. Its failures are in its trailers. After any other failure the stream ends without a status, which
 /// every client treats as a failure.
 struct Unfailing(tonic::body::Body);
 
@@ -108,18 +108,18 @@ impl Body for Unfailing {
     }
 }
 
-/// A stream that sends nothing, and then ends.
+/// A stream that sends nothing and never fails.
 fn quiet<T: Send + 'static>() -> BoxStream<'static, T> {
     stream::once(tokio::time::sleep(WATCH_TIMEOUT)).filter_map(|()| std::future::ready(None)).boxed()
 }
 
-/// A gate that answers is serving.
+/// The health service. A gate that can answer reports SERVING.
 #[derive(Clone, Copy, Debug)]
 struct Alive(&'static str);
 
 impl Alive {
     fn health_of(self, service: &str) -> Option<HealthCheckResponse> {
-        // The empty name is the whole server.
+        // The empty name means the whole server.
         let is_known = service.is_empty() || service == self.0;
         is_known.then(|| HealthCheckResponse { status: ServingStatus::Serving.into() })
     }

@@ -1,4 +1,5 @@
-//! A directory's user in the protocol's form. A field of another type than the protocol's stays empty.
+//! Converts a directory's user to the protocol's message. A profile field whose type differs from the protocol's stays
+//! empty.
 
 use std::collections::BTreeMap;
 
@@ -28,12 +29,12 @@ pub(super) fn known(user: &directory::User) -> User {
     }
 }
 
-/// A user of whom only the token's claims are known.
+/// A user known only by the claims of the token.
 pub(super) fn unknown(subject: &str, account: Option<&str>) -> User {
     User { uuid: subject.to_owned(), account: account.unwrap_or_default().to_owned(), ..User::default() }
 }
 
-/// By name in any letter case, with or without the prefix of the enumeration, or by number.
+/// Reads the role by name in any letter case, with or without the prefix of the enumeration, or by number.
 fn role(value: &Json) -> Role {
     match value {
         Json::Number(number) => {
@@ -64,7 +65,7 @@ fn value(json: &Json) -> Value {
     let kind = match json {
         Json::Null => Kind::NullValue(prost_types::NullValue::NullValue.into()),
         Json::Bool(flag) => Kind::BoolValue(*flag),
-        // A Struct's numbers are doubles.
+        // Numbers of a `Struct` are doubles.
         Json::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or_default()),
         Json::String(text) => Kind::StringValue(text.clone()),
         Json::Array(list) => Kind::ListValue(ListValue { values: list.iter().map(value).collect() }),

@@ -14,7 +14,7 @@ pub(in crate::dialect) fn empty_field(name: &'static str) -> Status {
     Status::with_error_details(Code::InvalidArgument, format!("{name} is empty"), details)
 }
 
-/// The status of a failed call. If it may be tried again, it says when (`google.rpc.RetryInfo`).
+/// The status of a failed call. If the call may be retried, the status says when (`google.rpc.RetryInfo`).
 pub(in crate::dialect) fn status(error: &Error) -> Status {
     match error {
         Error::Denied(denial) => denied(*denial),
@@ -34,7 +34,7 @@ fn denied(denial: Denial) -> Status {
         }
         Class::Login => Status::unauthenticated("wrong email or password"),
         Class::BadToken(_) | Class::BadProof { .. } => Status::unauthenticated("the access token is invalid"),
-        // One message for all: a caller learns only that the token is not good.
+        // Every bad token gets this message: a caller learns only that the token is not good.
         Class::BadGrant { .. } => Status::unauthenticated("the refresh token is invalid"),
         Class::Client => Status::unauthenticated("the client is unknown"),
         Class::ClientNotAllowed | Class::GrantType => Status::permission_denied("the client may not do this"),

@@ -1,5 +1,5 @@
-//! The HTTP requests that are the same call as one in an envelope (requirement T22). Routes are written for paths; a
-//! call in `POST /_query` or over a WebSocket obeys the rules of the paths that Kuzzle gives its action.
+//! The HTTP requests that make the same call as an envelope (requirement T22). Routes are written for paths; a call in
+//! `POST /_query` or over a WebSocket obeys the rules of the paths that Kuzzle gives its action.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -80,7 +80,7 @@ pub(super) fn called(
     Ok(EnclosedCall { name, requests })
 }
 
-/// An argument as a segment of a path. Kuzzle expects text there; how it would treat anything else is unknown.
+/// An argument as a segment of a path. Kuzzle expects a string there; how Kuzzle treats other types is unknown.
 fn argument(args: &Map<String, Value>, parameter: &str) -> Result<String, Problem> {
     match args.get(parameter) {
         None | Some(Value::Null) => Ok(ABSENT.to_owned()),

@@ -1,4 +1,4 @@
-//! `expiresIn`: a text in the notation of JavaScript's `ms` library, or a number of milliseconds.
+//! `expiresIn`: a string in the notation of JavaScript's `ms` library, or a number of milliseconds.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub(super) fn read(asked: Option<&Value>) -> Result<Option<Duration>, Problem> {
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     };
     let Some(millis) = millis.filter(|millis| millis.is_finite()) else { return Err(bad()) };
-    // No token of ours lives for ever.
+    // No token of this gate lives for ever.
     if millis.to_bits() == NEVER.to_bits() {
         return Err(Problem::ttl_exceeded());
     }
@@ -28,7 +28,8 @@ pub(super) fn read(asked: Option<&Value>) -> Result<Option<Duration>, Problem> {
         return Err(bad());
     }
     match Duration::try_from_secs_f64(millis / 1000.0) {
-        // Times in a token are whole seconds, rounded up: a shorter lifetime could be over before the reply arrives.
+        // Times in a token are whole seconds, rounded up: a lifetime below a second could be over before the reply
+        // arrives.
         Ok(ttl) => Ok(Some(ttl.max(Duration::from_secs(1)))),
         Err(_) => Err(Problem::ttl_exceeded()),
     }
@@ -38,7 +39,7 @@ fn bad() -> Problem {
     Problem::invalid_argument("expiresIn", "a duration of at least a millisecond, such as 2h")
 }
 
-/// Milliseconds; `None` if the text is no duration.
+/// The duration in milliseconds; `None` if the text is no duration.
 fn millis(text: &str) -> Option<f64> {
     if text.len() > MAX_TEXT_BYTES {
         return None;
@@ -47,7 +48,7 @@ fn millis(text: &str) -> Option<f64> {
     let unsigned = text.strip_prefix('-').unwrap_or(text);
     let end = unsigned.find(|c| !is_of_number(c)).unwrap_or(unsigned.len());
     let (number, unit) = unsigned.split_at_checked(end)?;
-    // `1.` is no number there, `.5` is.
+    // The `ms` library accepts `.5`, but not `1.`.
     if number.ends_with('.') {
         return None;
     }

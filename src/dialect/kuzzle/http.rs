@@ -16,7 +16,8 @@ use rotogate_core::denial::Denial;
 pub(super) const PARAMETER: &str = "jwt";
 /// The cookie for a token.
 pub const COOKIE: &str = "authToken";
-/// The same, which a browser accepts only from this very host over https, and sends to no other (RFC 10017 §4.1.3.2).
+/// The same cookie with the prefix `__Host-`: a browser accepts it only from this very host over https, and sends it to
+/// no other host (RFC 10017 §4.1.3.2).
 pub const HOST_COOKIE: &str = "__Host-authToken";
 /// The operation that accepts any call in an envelope.
 pub(super) const QUERY: &str = "_query";
@@ -29,9 +30,9 @@ struct OwnRoute {
     operation: &'static str,
     action: Action,
     methods: &'static [Method],
-    /// In `matchit`'s notation.
+    /// The path in `matchit`'s notation.
     template: &'static str,
-    /// In the protocol's notation.
+    /// The path in the protocol's notation.
     url: &'static str,
 }
 
@@ -116,8 +117,8 @@ pub(super) fn action(operation: &str) -> Option<Action> {
     ROUTES.iter().find(|route| route.operation == operation).map(|route| route.action)
 }
 
-/// The list of actions that the SDKs fetch when they connect. The JVM's reads `path`, JavaScript's `url`. `own` is the
-/// path of this request.
+/// The list of actions that the SDKs fetch when they connect. The SDK for the JVM reads `path`, the SDK for JavaScript
+/// `url`. `own` is the path of this request.
 pub(super) fn public_api(own: &str) -> Value {
     let base = own.strip_suffix("/_publicApi").unwrap_or_default();
     let mut controllers: Map<String, Value> = Map::new();
@@ -137,14 +138,15 @@ pub(super) fn public_api(own: &str) -> Value {
     Value::Object(controllers)
 }
 
-/// The list for the SDKs, made from the upstream's own list. With a list without the upstream's actions, the SDK for
-/// JavaScript would know no others; so such a list is sent only if there is no Kuzzle behind the gate.
+/// The list for the SDKs: the upstream's list, with the gate's own actions in it. The SDK for JavaScript knows no
+/// action outside the list it receives, so a list of the gate's actions alone is sent only if there is no Kuzzle behind
+/// the gate.
 pub(super) fn overlaid(own: Value, said: ConsultResult, asked: &Message) -> Result<Value, Problem> {
     let (status, body) = match said {
         ConsultResult::NoService | ConsultResult::Refused(Denial::NoRoute | Denial::MethodNotAllowed) => {
             return Ok(own);
         }
-        // Then the SDK uses its built-in list.
+        // After this error the SDK uses its built-in list.
         ConsultResult::Refused(denial) => return Err(Problem::of_denial(denial, asked)),
         ConsultResult::Failed => return Err(Problem::unexpected(StatusCode::BAD_GATEWAY, "Bad Gateway")),
         ConsultResult::Said(status, body) => (status, body),

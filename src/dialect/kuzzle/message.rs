@@ -1,4 +1,4 @@
-//! One call of the protocol, from any of its places: its own route, a `POST /_query`, a WebSocket message.
+//! One call of the protocol, wherever it arrives: at its own route, in a `POST /_query`, or in a WebSocket message.
 
 use http::Method;
 use secrecy::SecretString;
@@ -11,17 +11,17 @@ use super::actions;
 use super::words::{self, Problem};
 use rotogate_core::token::verify::{members_of_depth, object_of_depth};
 
-/// The deepest nesting of JSON: more than any query for documents has.
+/// The deepest nesting of JSON. No query for documents is deeper.
 const MAX_DEPTH: usize = 64;
 
 /// The member of an envelope that contains a token.
 pub(super) const JWT: &str = "jwt";
 
-/// The member of an envelope that contains a document: most of a large one. It is not parsed if the upstream answers
-/// the call.
+/// The member of an envelope that contains a document, usually most of the message. It is not parsed if the upstream
+/// answers the call.
 const BODY: &str = "body";
 
-/// See [`Message::of_envelope`].
+/// Whether the envelope is only a ping: see [`Message::of_envelope`].
 type IsPing = bool;
 
 /// The actions that the gate answers itself.
@@ -53,7 +53,7 @@ impl Action {
         })
     }
 
-    /// Does its reply set the cookie, if the caller asks for one?
+    /// Does the reply of this action set the cookie, if the caller asks for one?
     pub(super) const fn sets_cookie(self) -> bool {
         match self {
             Self::Login | Self::RefreshToken | Self::Logout => true,
@@ -75,7 +75,7 @@ impl Action {
     }
 }
 
-/// The place of a call's arguments. In a query, a flag is set by its presence, whatever its value.
+/// Where a call has its arguments. A flag in a query is set by its presence, whatever its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Arguments {
     Query,
@@ -87,7 +87,7 @@ pub(super) struct Message {
     pub(super) controller: Option<String>,
     pub(super) action: Option<String>,
     pub(super) request_id: String,
-    /// An object.
+    /// The `volatile` member, an object.
     pub(super) volatile: Value,
     /// The envelope's own token.
     pub(super) jwt: Option<SecretString>,
@@ -100,7 +100,7 @@ pub(super) struct Message {
 
 impl std::fmt::Debug for Message {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Arguments and body may contain credentials, and all of it comes from the caller.
+        // Arguments and body may contain credentials, and every member comes from the caller.
         f.debug_struct("Message").finish_non_exhaustive()
     }
 }
@@ -138,8 +138,8 @@ impl Message {
         let (controller, name) = action.names();
         (message.controller, message.action) = (Some(controller.to_owned()), Some(name.to_owned()));
         for (name, value) in form_urlencoded::parse(call.query.unwrap_or_default().as_bytes()).take(MAX_PARAMETERS) {
-            // Unknown arguments are ignored, repeated or not; of known ones the first counts. So are those beyond the
-            // bound (requirement A24).
+            // The first value of a known argument counts. Unknown arguments are ignored, repeated or not, and so are
+            // arguments beyond the bound (requirement A24).
             message.args.entry(name.into_owned()).or_insert_with(|| Value::String(value.into_owned()));
         }
         for (name, value) in call.params {
@@ -148,7 +148,7 @@ impl Message {
         if good.is_ok() {
             good = read_object(call.body).map(|body| message.body = body);
         }
-        // A login without a body: its arguments are in the query.
+        // A login by GET has no body: its arguments are in the query.
         if *call.method == Method::GET && action == Action::Login {
             for name in ["username", "password"] {
                 if let (false, Some(value)) = (message.body.contains_key(name), message.args.remove(name)) {
@@ -212,7 +212,7 @@ impl Message {
         self.volatile.get("sdkName").and_then(Value::as_str).is_some_and(|name| name.starts_with("jvm@"))
     }
 
-    /// The enclosed call, if the upstream answers it: for the rules that it obeys.
+    /// The enclosed call, if the upstream answers it. The rules of routes apply to this call.
     pub(super) fn called(&self, prefix: &str) -> Result<EnclosedCall, Problem> {
         let (controller, action) = (self.controller.as_deref(), self.action.as_deref());
         actions::called(controller.unwrap_or_default(), action.unwrap_or_default(), prefix, &self.args)
@@ -223,7 +223,7 @@ impl Message {
         self.args.get(name).filter(|value| !value.is_null())
     }
 
-    /// An argument that is set or not.
+    /// A boolean argument: set or not.
     pub(super) fn flag(&self, name: &str) -> bool {
         match self.arguments {
             Arguments::Query => self.args.contains_key(name),
@@ -241,7 +241,8 @@ impl Message {
     }
 }
 
-/// Is there nothing but the white space of JSON (RFC 8259 §2)? A form feed is none: an upstream would refuse it.
+/// Is there nothing but the white space of JSON (RFC 8259 §2)? A form feed is not JSON white space: an upstream would
+/// refuse it.
 fn is_blank(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| b" \t\n\r".contains(byte))
 }

@@ -70,7 +70,7 @@ const QUERY_PATH: &str = "/_query";
 /// A call in an envelope may contain a document.
 const MAX_ENVELOPE: usize = 1024 * 1024;
 
-/// The dialect and its options. See the module.
+/// The dialect `kuzzle`, with its options.
 ///
 /// ```
 /// use rotogate::dialect::kuzzle::Kuzzle;
@@ -83,10 +83,10 @@ const MAX_ENVELOPE: usize = 1024 * 1024;
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kuzzle {
-    /// Cookies are for https alone. Set it if the public URL is https.
+    /// Whether cookies are `Secure`. Set this if the public URL is https.
     pub secure_cookies: bool,
-    /// The cookie is `__Host-authToken` instead of `authToken`: a browser accepts it only from this very host over
-    /// https, so no other host of the domain can plant one. Needs `secure_cookies`.
+    /// Whether the cookie is `__Host-authToken` instead of `authToken`. A browser accepts `__Host-` only from this very
+    /// host over https, so no other host of the domain can plant one. Needs `secure_cookies`.
     pub host_cookie: bool,
 }
 
@@ -150,7 +150,7 @@ impl Dialect for Kuzzle {
         self::http::action(operation) == Some(Action::PublicApi)
     }
 
-    /// Not every call is a command: [`Dialect::answer`] answers.
+    /// Not every call is a command, so [`Dialect::answer`] answers instead.
     fn read(&self, _: &Call<'_>) -> Result<Command, Denial> {
         Err(Denial::MalformedRequest("a call of this protocol is answered, not read"))
     }
@@ -215,7 +215,7 @@ impl Dialect for Kuzzle {
         self.reply(&asked, done)
     }
 
-    /// The SDK for JavaScript sends the one header on every call, the SDK for the JVM the other.
+    /// The SDK for JavaScript sends one of these headers on every call, the SDK for the JVM the other.
     fn knows(&self, headers: &HeaderMap) -> bool {
         headers.contains_key(words::VOLATILE) || headers.contains_key(words::REQUEST_ID)
     }
@@ -238,8 +238,8 @@ impl Kuzzle {
         if self.host_cookie { self::http::HOST_COOKIE } else { self::http::COOKIE }
     }
 
-    /// The one token of a call: its envelope's, else that of `Authorization`, else that of the query; or the cookie's,
-    /// which excludes any other.
+    /// The one token of a call: from the envelope, else from `Authorization`, else from the query. A token in the
+    /// cookie excludes any other.
     fn credential_of<'a>(
         self,
         headers: &'a HeaderMap,
@@ -285,7 +285,7 @@ impl Kuzzle {
     /// Forwards a call to the service that has its action.
     fn forward(self, mut asked: Message, called: EnclosedCall, call: &Call<'_>) -> Answer {
         if let (Some(_), Err(denial)) = (&asked.jwt, self.credential_of(call.headers, call.query, &asked)) {
-            // The same rule as for our own actions: no cookie beside another token.
+            // The same rule as for the gate's own actions: no cookie beside another token.
             return Answer::Reply(words::reply(&asked, Err(Problem::of_denial(denial, &asked))), denial.into());
         }
         let as_it_came = call.body;
@@ -326,11 +326,11 @@ fn consult(asked: Message, path: &str) -> Answer {
     Answer::Consult(super::Consult { then: Box::new(then) })
 }
 
-/// May the reply set a cookie (requirement T25)? Setting one decides as which user a browser continues, so it needs the
-/// same proof as using one: a `POST` of JSON from a page of ours or of a listed origin.
+/// May the reply set a cookie (requirement T25)? The cookie decides as which user a browser continues, so setting it
+/// needs the same proof as using it: a `POST` of JSON from a page of the gate's origin or of a listed origin.
 fn may_set_cookie(call: &Call<'_>, asked: &Message, json: Option<bool>) -> Result<(), Box<Answer>> {
     if *call.method != Method::POST {
-        // Any site can make a browser send a GET, and its query is kept in logs and histories.
+        // Any site can make a browser send a GET, and logs and histories keep its query.
         return Err(Box::new(malformed(asked, Problem::invalid_argument("cookieAuth", "a POST request"))));
     }
     if json != Some(true) {

@@ -1,4 +1,4 @@
-//! Executes an action: its command to the engine, and the result for the client. The same for every place of a call.
+//! Executes an action: sends its command to the engine, and makes the result for the client, wherever the call arrived.
 
 use std::borrow::Cow;
 
@@ -55,7 +55,7 @@ pub(super) async fn perform(
     path: &str,
     gate: &dyn CommandHandler,
 ) -> ActionResult {
-    // A token that arrived in a cookie is returned in one: no script may read it.
+    // A token that arrived in a cookie is returned in a cookie: no script may read it.
     let in_cookie = asked.flag("cookieAuth") || matches!(&credential, Ok(Some(found)) if found.by_cookie);
     let outcome = match wanted(asked, action, credential, path) {
         Ok(ActionPlan::Now(result)) => {
@@ -66,7 +66,7 @@ pub(super) async fn perform(
         Err((problem, reason)) => return ActionResult { came: Err(problem), cookie: Cookie::Leave, reason },
     };
     let reason = match &outcome {
-        // A bad token is the answer to `checkToken`, and a refusal of every other action.
+        // A bad token is the answer to `checkToken`; every other action is refused for it.
         Ok(Outcome::Checked(Err(not_good))) if action != Action::CheckToken => Reason::denied(&not_good.denial()),
         outcome => super::super::reason(outcome),
     };
@@ -76,8 +76,8 @@ pub(super) async fn perform(
             (came, if in_cookie { Cookie::Set(issued) } else { Cookie::Leave })
         }
         Ok(Outcome::Revoked) => (Ok(acknowledged()), if in_cookie { Cookie::Clear } else { Cookie::Leave }),
-        // A logout with a worthless cookie removes the cookie all the same. A cookie that may still be good stays, and
-        // so does the error of a logout that ended nothing (requirement R16).
+        // A logout with a dead token removes the cookie all the same. A cookie whose token may still be good stays, and
+        // the client learns that the logout ended nothing (requirement R16).
         Err(Error::Denied(denial))
             if action == Action::Logout
                 && in_cookie
@@ -131,7 +131,7 @@ fn wanted(asked: &Message, action: Action, credential: Credential<'_>, path: &st
             }
         },
         Action::GetStrategies => ActionPlan::Now(json!([STRATEGY])),
-        // Over HTTP the upstream is asked, too. In an envelope this action is never ours.
+        // The upstream is asked only over HTTP. In an envelope the gate never answers this action.
         Action::PublicApi => ActionPlan::Now(http::public_api(path)),
     })
 }
@@ -161,7 +161,7 @@ fn acknowledged() -> Value {
     json!({ "acknowledged": true })
 }
 
-/// Times are in milliseconds here.
+/// The tokens in the protocol's form. Times are in milliseconds.
 fn tokens(issued: &IssuedTokens, with_token: bool) -> Value {
     let mut tokens = json!({
         "_id": issued.subject,

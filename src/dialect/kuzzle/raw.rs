@@ -1,8 +1,8 @@
-//! Messages that pass through the gate. Members that the gate does not need pass byte for byte: a number of thirty
-//! digits, or `1.10`, would not survive parsing and serialisation.
+//! Messages that pass through the gate. Members that the gate does not read pass byte for byte: parsing and serialising
+//! would change a number of thirty digits, or `1.10`.
 //!
-//! The readers here are not those of `strict_json`, which keep no value as it was written, and need a whole text where
-//! [`text_of`] has a beginning.
+//! `strict_json` cannot read here: it does not keep the original text of a value, and it needs a complete text, where
+//! [`text_of`] has only the beginning.
 
 use std::fmt;
 
@@ -10,8 +10,8 @@ use serde::Deserializer;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// An object without the member `remove`, and with `set` replacing the member of that name, or added at the end; `None`
-/// if the text is no object.
+/// An object without the member `remove`, and with the member `set` replaced, or added at the end; `None` if the text
+/// is no object.
 pub(super) fn rewrite(text: &[u8], remove: &str, set: Option<(&str, &str)>) -> Option<String> {
     let mut reader = serde_json::Deserializer::from_slice(text);
     let mut members = reader.deserialize_map(MembersVisitor).ok()?;
@@ -35,15 +35,15 @@ pub(super) fn rewrite(text: &[u8], remove: &str, set: Option<(&str, &str)>) -> O
     Some(written)
 }
 
-/// The text of a member in the beginning of an object, if it is in there.
+/// The text of a member, if the beginning of an object contains it.
 pub(super) fn text_of(begun: &[u8], name: &str) -> Option<String> {
     let mut found = None;
-    // It ends with an error at the end of the text, or where the member was found.
+    // Deserialisation ends with an error at the end of the text, or where the member was found.
     let _ = serde_json::Deserializer::from_slice(begun).deserialize_map(TextOf { name, found: &mut found });
     found
 }
 
-/// See [`text_of`].
+/// The visitor of [`text_of`].
 struct TextOf<'a> {
     name: &'a str,
     found: &'a mut Option<String>,

@@ -1,14 +1,14 @@
 //! The protocol over a WebSocket (RFC 6455): each message is a JSON object with a `requestId`, and replies may come in
 //! any order.
 //!
-//! The gate answers the `auth` actions. It authorises every other message by itself, and forwards it without its token
-//! over an upstream connection of its caller alone: state that the upstream ties to a connection (such as
-//! subscriptions) never belongs to another caller. Upstream messages are passed on unchanged.
+//! The gate answers the `auth` actions. It authorises every other message on its own, and forwards it without its token
+//! over an upstream connection that belongs to its caller alone: state that the upstream ties to a connection (such as
+//! subscriptions) never belongs to another caller. Upstream messages pass unchanged.
 //!
-//! Bounds: a message of 16 KiB until a valid token was presented on the connection, and of 1 MiB from then on, complete
-//! within ten seconds; 4 MiB waiting in either direction; four identities at once, of which a fifth closes the oldest.
-//! A client that does not read, or is silent for a minute, is disconnected. So is one without a valid token for a
-//! minute, unless the route requires none. Each waiting byte counts as buffered.
+//! Bounds: a message has at most 16 KiB until the connection has presented a valid token, and 1 MiB afterwards, and
+//! must be complete within ten seconds; 4 MiB may wait in either direction; one connection has four identities at once,
+//! and a fifth closes the oldest. The gate disconnects a client that does not read, or is silent for a minute, or has
+//! no valid token for a minute, unless the route requires none. Each waiting byte counts as buffered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,7 +87,7 @@ async fn socket<S: Stream>(stream: S, role: Role) -> WebSocketStream<S> {
 struct LinkedToken {
     token: SecretString,
     by_cookie: bool,
-    /// Its lease; or why there is none: the token was not good when it arrived, or a fault left it undecided.
+    /// The token's lease, or why there is none: the token was not good when it arrived, or a fault left it undecided.
     lease: Result<Lease, Denial>,
 }
 
@@ -97,7 +97,7 @@ impl LinkedToken {
         Self { token, by_cookie, lease }
     }
 
-    /// Is the token not good? An undecided one is checked again (requirement R15).
+    /// Is the token not good? An undecided token is checked again (requirement R15).
     fn is_dead(&mut self, gate: &dyn SocketGate) -> bool {
         if self.lease.as_ref().is_err_and(Denial::is_undecided) {
             self.lease = gate.lease(self.token.expose_secret());
@@ -118,17 +118,17 @@ struct Session<S> {
     upstreams: Vec<Upstream>,
     next: u64,
     said: mpsc::Sender<UpstreamEvent>,
-    /// Since when no valid token is known.
+    /// Since when the connection has had no valid token.
     anonymous: Option<Instant>,
-    /// Whether other rules came into force that have not judged the connection yet.
+    /// Whether new rules came into force that have not judged the connection yet.
     is_unjudged: bool,
 }
 
 /// Why a connection ends.
 enum CloseReason {
-    /// The gate closes it. Never with 1000: the SDKs would not reconnect.
+    /// The gate closes the connection. The code is never 1000: the SDKs would not reconnect.
     With(CloseCode),
-    /// The client closed it, and expects a reply.
+    /// The client closed the connection, and expects a reply.
     ByClient,
     /// The connection broke.
     Broken,
@@ -165,13 +165,13 @@ async fn serve_on<S: Stream>(
         is_unjudged: false,
     };
     let Err(ended) = session.run(&mut hears).await;
-    // Messages from the upstreams must not wait for the client any more.
+    // Messages from the upstreams need not wait for the client any more.
     session.upstreams.clear();
     let mut client = session.client;
     let close = async {
         match ended {
             CloseReason::With(code) => client.close(Some(CloseFrame { code, reason: "".into() })).await,
-            // The library has the reply ready.
+            // The library has prepared the reply.
             CloseReason::ByClient => SinkExt::close(&mut client).await,
             CloseReason::Broken => Err(tokio_tungstenite::tungstenite::Error::ConnectionClosed),
         }
@@ -200,7 +200,7 @@ impl<S: Stream> Session<S> {
                     match frame {
                         Some(Ok(Frame::Text(text))) => self.hear(text.as_bytes()).await?,
                         Some(Ok(Frame::Binary(bytes))) => self.hear(&bytes).await?,
-                        // The library answers pings and closes by itself.
+                        // The library answers pings and closes.
                         Some(Ok(Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_))) => {}
                         Some(Ok(Frame::Close(_))) => return Err(CloseReason::ByClient),
                         None => return Err(CloseReason::Broken),
@@ -231,7 +231,7 @@ impl<S: Stream> Session<S> {
         }
     }
 
-    /// A token is good: from now on the wider bounds apply, on its caller's account.
+    /// Applies the wider bounds, on the caller's account, once a token is good.
     fn know(&self, lease: Option<&Lease>) -> Result<(), CloseReason> {
         let Some(caller) = lease.and_then(Lease::holder) else { return Ok(()) };
         self.gate.place().know(caller).map_err(|_| CloseReason::With(CloseCode::Again))
@@ -248,7 +248,7 @@ impl<S: Stream> Session<S> {
         }
     }
 
-    /// Reports a token that is no longer good, and closes what it opened.
+    /// Closes the upstream connections of tokens that are no longer good, and notifies the client.
     async fn look(&mut self) -> Result<(), CloseReason> {
         // The SDK reconnects, and opens its subscriptions again.
         if self.upstreams.iter().filter_map(|upstream| upstream.caller.as_ref()).any(|caller| caller.lease.is_over()) {
@@ -258,7 +258,7 @@ impl<S: Stream> Session<S> {
         if self.is_unjudged {
             match self.judge() {
                 Ok(()) => self.is_unjudged = false,
-                // It is judged again (requirement R15).
+                // The lease is judged again later (requirement R15).
                 Err(denial) if denial.is_undecided() => {}
                 Err(_) => return Err(CloseReason::With(CloseCode::Restart)),
             }
@@ -272,24 +272,25 @@ impl<S: Stream> Session<S> {
         }
         let is_somebody = self.linked.is_some() || self.upstreams.iter().any(|upstream| upstream.caller.is_some());
         self.anonymous = (!is_somebody).then(|| self.anonymous.unwrap_or_else(Instant::now));
-        // If the route requires no token, a connection needs none.
+        // A connection to a route that requires no token needs none.
         if self.anonymous.is_some_and(|since| since.elapsed() > ANONYMOUS_TIMEOUT)
             && self.gate.permit(None, &nothing()).is_err()
         {
             return Err(CloseReason::With(CloseCode::Policy));
         }
-        // A client that logged in on another connection has no linked token here, and still must be notified.
+        // A client that logged in on another connection has no linked token on this one, and must be notified all the
+        // same.
         if is_unlinked || self.upstreams.len() < before {
             self.send(words::token_expired()).await?;
         }
         Ok(())
     }
 
-    /// Judges the connection and what it opened at the upstream by the rules in force. Messages of the upstream pass
+    /// Judges the connection and its upstream connections by the rules in force. Messages from the upstream pass
     /// without a call that could be judged.
     ///
     /// # Errors
-    /// Why it must end; an undecided denial only if no other speaks against it.
+    /// Why the connection must end. An undecided denial counts only if there is no other.
     fn judge(&self) -> Result<(), Denial> {
         if !self.gate.is_served() {
             return Err(Denial::NoRoute);
@@ -361,12 +362,12 @@ impl<S: Stream> Session<S> {
         self.send(words::frame(asked, came)).await
     }
 
-    /// A login links its token to the connection, an exchange moves the link, a logout ends it.
+    /// Links the token of a login to the connection. An exchange moves the link, a logout removes it.
     fn link(&mut self, action: Action, old: Option<&SecretString>, result: &Value) -> Result<(), CloseReason> {
         let is_old = |token: &SecretString| old.is_some_and(|old| old.expose_secret() == token.expose_secret());
         let new = || result.get("jwt").and_then(Value::as_str).map(|jwt| SecretString::from(jwt.to_owned()));
         match action {
-            // What the old token opened depends on its session, which continues.
+            // The upstream connections of the old token depend on its session, which continues.
             Action::Login | Action::RefreshToken => {
                 self.linked = new().map(|token| LinkedToken::new(&*self.gate, token, false));
                 self.know(self.linked.as_ref().and_then(|linked| linked.lease.as_ref().ok()))?;
@@ -402,7 +403,7 @@ impl<S: Stream> Session<S> {
         if let (Some(token), false) = (token_text, self.gate.place().is_known()) {
             self.know(self.gate.lease(token).ok().as_ref())?;
         }
-        // The reply's room is the request's id; a client that named none gets one.
+        // The `room` of the reply is the id of the request; a client that named none gets one.
         let set = Some(("requestId", asked.request_id.as_str()));
         let text = raw::rewrite(bytes, message::JWT, set).unwrap_or_default();
         let room = match self.gate.place().buffer(text.len()) {
@@ -422,13 +423,13 @@ impl<S: Stream> Session<S> {
         };
         match told {
             true => Ok(()),
-            // The next connection is one to the routes and upstreams in force.
+            // The client reconnects to the routes and upstreams in force.
             false if self.gate.are_rules_replaced() => Err(CloseReason::With(CloseCode::Restart)),
             false => self.refuse(&asked, Problem::unreachable(), Reason::NOT_FORWARDED).await,
         }
     }
 
-    /// The upstream connection of an identity, opened if there is none yet; `None` if there is no connection.
+    /// The upstream connection of an identity, which is opened if there is none yet; `None` if it cannot be opened.
     async fn upstream(
         &mut self,
         identity: SocketIdentity,
@@ -464,7 +465,7 @@ impl<S: Stream> Session<S> {
     }
 }
 
-/// The empty call, for a check without a message.
+/// An empty call, for a check without a message.
 fn nothing() -> EnclosedCall {
     EnclosedCall { name: String::new(), requests: Vec::new() }
 }

@@ -428,7 +428,7 @@ fn a_prefix_stands_before_every_route() {
     assert!(bare.contains(&"/_login/{strategy}".to_owned()) && bare.contains(&"/_query".to_owned()));
     let under: Vec<_> = bare.iter().map(|template| format!("/k{}", template.trim_end_matches('/'))).collect();
     assert_eq!(templates("/k"), under);
-    // Each has an answer.
+    // Every served operation has an answer.
     for served in Kuzzle::default().serves("/") {
         assert!(["_query", "websocket"].contains(&served.operation) || self::http::action(served.operation).is_some());
     }
@@ -503,7 +503,7 @@ async fn t25_the_envelope_of_any_action_asks_for_the_same() {
     assert!(answer(&envelope(text), Ok(Outcome::Revoked)).await.1.is_some());
     assert_eq!(refused(&Request { foreign: true, ..envelope(text) }).await.0, 403);
     assert_eq!(refused(&Request { bare: true, ..envelope(text) }).await.0, 400);
-    // The same for a call that is forwarded with the cookie.
+    // The rules also apply to a call that is forwarded with the cookie.
     let other = r#"{"controller":"document","action":"get"}"#;
     let cookie = [("cookie", "authToken=C")];
     assert_eq!(refused(&Request { bare: true, headers: &cookie, ..envelope(other) }).await.0, 400);

@@ -13,7 +13,7 @@ use rotogate_core::denial::{Class, Denial, TokenFlaw};
 use rotogate_core::fault::{Error, Fault};
 use rotogate_core::reply::{retry_after, seconds};
 
-/// The protocol names the node of the cluster that answers.
+/// The name of the node that answers, which the protocol requires.
 const NODE: &str = "knode-rotogate";
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-kuzzle-request-id");
 pub(super) const VOLATILE: HeaderName = HeaderName::from_static("x-kuzzle-volatile");
@@ -94,7 +94,7 @@ impl Problem {
         Self::new(status, 0x0707_0002, "security.cookie.unsupported", "Cookie authentication not supported.")
     }
 
-    /// The upstream has no connection or no room.
+    /// The upstream has no connection, or its queue is full.
     #[cfg(feature = "kuzzle")]
     pub(super) fn unreachable() -> Self {
         let message = "Request discarded: the server behind the gate does not take it now.";
@@ -105,7 +105,8 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, TOKEN + 1, "security.token.invalid", "Invalid token.")
     }
 
-    /// The SDKs react to different ids: JavaScript's only to that of an invalid token, the JVM's to this one.
+    /// The error for an expired token. The SDK for the JVM reacts to this id, the SDK for JavaScript only to the id of
+    /// an invalid token.
     fn expired_token(asked: &Message) -> Self {
         if asked.is_jvm() {
             Self::new(StatusCode::UNAUTHORIZED, TOKEN + 6, "security.token.expired", "Token expired")
@@ -217,7 +218,7 @@ impl Problem {
     }
 }
 
-/// `controller:action`, as far as they are known.
+/// `controller:action`, as far as the call names them.
 fn action(asked: &Message) -> String {
     let known = |name: &Option<String>| name.clone().unwrap_or_else(|| "*".to_owned());
     format!("{}:{}", known(&asked.controller), known(&asked.action))
@@ -234,7 +235,7 @@ fn envelope(asked: &Message, result: &Value, problem: Option<&Problem>) -> Value
             "status": problem.status.as_u16(),
         })
     });
-    // A WebSocket message has no other place for it.
+    // A WebSocket message has no header for the wait.
     let wait = problem.and_then(|problem| problem.wait).map(|wait| seconds(wait).to_string());
     json!({
         "requestId": asked.request_id,

@@ -13,13 +13,13 @@ use rotogate_core::client::PresentedClient;
 use rotogate_core::denial::Denial;
 use rotogate_core::session::Scope;
 
-/// The parameters of a request (RFC 6749 §3.2): none repeated, an empty one as if absent.
+/// The parameters of a request (RFC 6749 §3.2). No parameter is repeated, and an empty one counts as absent.
 pub(in crate::dialect) struct Form {
     fields: Vec<(String, Zeroizing<String>)>,
 }
 
-/// The most parameters of a request, several times those of any grant. The search for a repeated one compares no more
-/// than all of these with each other.
+/// The most parameters of a request, several times those of any grant. It bounds the search for a repeated parameter,
+/// which compares each with all others.
 // Requirement A23.
 pub(in crate::dialect) const MAX_PARAMETERS: usize = 64;
 
@@ -87,7 +87,7 @@ impl Form {
         }
     }
 
-    /// The client, by Basic or by the body, not by both (RFC 6749 §2.3). The same `client_id` in both is allowed.
+    /// The client, by Basic or by the body, not by both (RFC 6749 §2.3). Both may have the same `client_id`.
     pub(super) fn client(&self, headers: &HeaderMap) -> Result<PresentedClient, Denial> {
         let id = self.get("client_id");
         let body_secret = self.secret("client_secret");

@@ -8,7 +8,7 @@
 //! | `/{account}/connect/introspect`, `/connect/introspect` | introspection, for confidential clients |
 //!
 //! MeshyDB's C# client signs out at `/{account}//connect/revocation`, with a capital letter in the field name `Token`.
-//! Both are accepted there, and nowhere else.
+//! The revocation endpoint accepts both; no other endpoint does.
 //!
 //! Where clients deviate from the RFC, the dialect follows the clients: an empty parameter counts as absent (RFC 6749
 //! §3.2 says so, too), `invalid_client` is 400 unless the client used Basic, and a public client may send `Basic
@@ -42,7 +42,7 @@ const TOKEN: &str = "token";
 const REVOCATION: &str = "revocation";
 const INTROSPECTION: &str = "introspection";
 
-/// The dialect. See the module.
+/// The dialect `oauth2`.
 ///
 /// ```
 /// use rotogate::client::Client;
@@ -80,7 +80,7 @@ impl Dialect for OAuth2 {
         };
         let mut all = vec![served(TOKEN, base.to_owned())];
         all.extend(beside(folder));
-        // The account in the first segment may be omitted: that is the default account.
+        // The path without an account means the default account.
         if let Some(bare) = base.strip_prefix("/{account}/") {
             all.push(served(TOKEN, format!("/{bare}")));
             all.extend(beside(folder.strip_prefix("/{account}").unwrap_or(folder)));
@@ -145,7 +145,7 @@ impl Dialect for OAuth2 {
                 Ok(checked) => words::active(&checked),
                 Err(NotGood { .. }) => words::inactive(),
             },
-            // RFC 7662 §2.3: who asks about a token must authenticate, by Basic or not.
+            // RFC 7662 §2.3: a caller of introspection must authenticate, by Basic or not.
             Err(Error::Denied(denial)) => {
                 words::denied(denial, call.operation == INTROSPECTION || form::used_basic(call.headers))
             }

@@ -94,7 +94,7 @@ fn a23_a_form_has_so_many_parameters_and_as_many_as_that_are_read() {
             assert_eq!(read_at(operation, &headers(&[]), &padded(first, count)).unwrap_err(), many, "{operation}");
         }
     }
-    // The one that may be repeated counts as often as it is there.
+    // A parameter that may be repeated counts each time.
     let resources = "&resource=https%3A%2F%2Fa.test".repeat(form::MAX_PARAMETERS);
     let body = format!("grant_type=refresh_token&refresh_token=a&client_id=K{resources}");
     assert_eq!(read(&body).unwrap_err(), many);

@@ -14,7 +14,8 @@ use rotogate_core::reply::retry_after;
 use rotogate_core::thumbprint::KeyThumbprint;
 use rotogate_core::token::claims::Confirmation;
 
-/// RFC 6749 §5.1. `refresh_token` is in every reply that has one: clients replace theirs with whatever arrives.
+/// RFC 6749 §5.1. Every reply repeats the `refresh_token` if there is one: clients replace theirs with whatever
+/// arrives.
 #[derive(Serialize)]
 struct TokenResponse<'a> {
     access_token: &'a str,
@@ -83,7 +84,7 @@ struct Introspection<'a> {
     cnf: Option<Confirmation<'a>>,
 }
 
-/// As in a token: one, or a list.
+/// `aud` as in a token: one string, or a list.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Audience<'a> {
@@ -132,7 +133,7 @@ struct Refusal<'a> {
 /// The reply to a denial. Every refresh token that is not good gets the same one (requirement R7): MeshyDB documents
 /// five cases, and the reply distinguishes them only as far as the RFC's error codes do.
 ///
-/// `asks_for_basic`: a client that did not authenticate is told how to.
+/// `asks_for_basic`: the reply to a client that did not authenticate names Basic.
 pub(in crate::dialect) fn denied(denial: Denial, asks_for_basic: bool) -> Reply {
     let class = denial.class();
     let (status, error, description) = match class {
@@ -144,15 +145,17 @@ pub(in crate::dialect) fn denied(denial: Denial, asks_for_basic: bool) -> Reply 
         Class::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, "invalid_request", "use POST"),
         Class::Client => {
             let status = if asks_for_basic { StatusCode::UNAUTHORIZED } else { StatusCode::BAD_REQUEST };
-            (status, "invalid_client", "the client is unknown, or did not authenticate as it must")
+            (status, "invalid_client", "the client is unknown, or did not authenticate")
         }
-        Class::ClientNotAllowed => {
-            (StatusCode::BAD_REQUEST, "unauthorized_client", "the client may not use this grant, or not on this token")
-        }
+        Class::ClientNotAllowed => (
+            StatusCode::BAD_REQUEST,
+            "unauthorized_client",
+            "the client may not use this grant, or not with this token",
+        ),
         Class::GrantType => {
             (StatusCode::BAD_REQUEST, "unsupported_grant_type", "this endpoint does not serve the grant type")
         }
-        Class::Lifetime => (StatusCode::BAD_REQUEST, "invalid_request", "the lifetime asked for is too long"),
+        Class::Lifetime => (StatusCode::BAD_REQUEST, "invalid_request", "the requested lifetime is too long"),
         Class::Scope => {
             (StatusCode::BAD_REQUEST, "invalid_scope", "the scope is malformed, or goes beyond what may be granted")
         }
@@ -178,7 +181,7 @@ pub(in crate::dialect) fn denied(denial: Denial, asks_for_basic: bool) -> Reply 
         Class::BadGrant { .. } => {
             (StatusCode::BAD_REQUEST, "invalid_grant", "the refresh token is invalid, expired or revoked")
         }
-        // These concern requests and bearer tokens on data routes; a token endpoint never refuses for them.
+        // These classes concern requests and bearer tokens on data routes; a token endpoint never refuses for them.
         Class::Head(_)
         | Class::Tunnel
         | Class::NotFound(_)
@@ -208,13 +211,16 @@ pub(super) fn failed(fault: &Fault) -> Reply {
 fn unavailable(wait: Duration) -> Reply {
     let mut reply = json(
         StatusCode::SERVICE_UNAVAILABLE,
-        &Refusal { error: "temporarily_unavailable", error_description: "not done for certain; try the same again" },
+        &Refusal {
+            error: "temporarily_unavailable",
+            error_description: "the result is not certain; repeat the request",
+        },
     );
     retry_after(&mut reply, wait);
     reply
 }
 
-/// A refusal in these words.
+/// A refusal in the words of RFC 6749 §5.2.
 #[cfg(feature = "relay")]
 pub(in crate::dialect) fn refusal(status: StatusCode, error: &str, error_description: &str) -> Reply {
     json(status, &Refusal { error, error_description })
@@ -226,7 +232,7 @@ fn json<T: Serialize>(status: StatusCode, body: &T) -> Reply {
     reply
 }
 
-/// RFC 6749 §5.1; refusals have it, too.
+/// RFC 6749 §5.1, for refusals as well.
 fn no_store(reply: &mut Reply) {
     reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     reply.headers_mut().insert(PRAGMA, HeaderValue::from_static("no-cache"));

@@ -1,4 +1,4 @@
-//! The envelope: `PUT {"token","refreshToken"}` exchanges both, and every reply has four fields. See
+//! The envelope: `PUT {"token","refreshToken"}` exchanges both tokens, and every reply has four fields. See
 //! [`super::super::envelope`].
 
 use std::borrow::Cow;
@@ -27,7 +27,7 @@ use rotogate_core::token::verify::object_of_depth;
 pub const PASSWORD: &str = "password";
 const LOGIN: &str = "POST";
 const REFRESH: &str = "PUT";
-/// The deepest body.
+/// The deepest nesting of a body.
 const MAX_DEPTH: usize = 16;
 
 pub(super) fn read(dialect: &RelayDialect, call: &Call<'_>) -> Result<RelayRequest, Denial> {
@@ -39,7 +39,7 @@ pub(super) fn read(dialect: &RelayDialect, call: &Call<'_>) -> Result<RelayReque
     let sent = |call: &'static str, body: Map<String, Value>| ProviderRequest {
         call,
         headers: HeaderMap::new(),
-        // Rebuilt, so that gate and provider cannot parse it differently.
+        // The body is rebuilt from its parsed form, so that gate and provider cannot parse it differently.
         body: Zeroizing::new(Value::Object(body).to_string().into_bytes()),
     };
     if *call.method == Method::POST {
@@ -56,7 +56,7 @@ pub(super) fn read(dialect: &RelayDialect, call: &Call<'_>) -> Result<RelayReque
     let pair = [("token", access.as_str()), ("refreshToken", refresh.as_str())];
     let body = pair.into_iter().map(|(name, text)| (name.to_owned(), Value::from(text))).collect();
     let request = sent(REFRESH, body);
-    // Both tokens are presented: one of them alone opens no answer.
+    // The answer is for a presenter of both tokens; one token alone does not decrypt it.
     let presenter = Presenter { credential: Some(SecretString::from(access)), ..Presenter::default() };
     let (token, params) = (SecretString::from(refresh), Params::default());
     Ok(RelayRequest::Exchange(Presented { token, presenter, proof: None, params, request, address: None }))
@@ -113,7 +113,7 @@ impl Provider for EnvelopeProvider {
                 }
                 None => Meaning::Unclear,
             },
-            // A refusal has an empty text for its content.
+            // A refusal has an empty text in `content`.
             Some(code) if object.get("content").and_then(Value::as_str) == Some("") => match code {
                 envelope::BAD_TOKEN | envelope::BAD_CREDENTIALS => Meaning::Dead,
                 _ => Meaning::Refused,
@@ -154,7 +154,7 @@ fn object(reply: &ProviderReply) -> Option<Map<String, Value>> {
     (reply.body.len() <= MAX_BODY).then(|| object_of_depth(&reply.body, MAX_DEPTH).ok()).flatten()
 }
 
-/// The tokens of a reply that succeeded.
+/// The tokens of a successful reply.
 fn tokens(reply: &ProviderReply) -> Option<TokenPair> {
     let object = object(reply)?;
     let content = object.get("content")?.as_array()?;
@@ -166,7 +166,7 @@ fn tokens(reply: &ProviderReply) -> Option<TokenPair> {
     })
 }
 
-/// Where the whole seconds of `content[0].validityTime` begin and end, and the time.
+/// The place of the whole seconds in `content[0].validityTime`, and their value.
 fn validity(body: &[u8]) -> Option<(usize, usize, Duration)> {
     type Members<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
     let members: Members<'_> = serde_json::from_slice(body).ok()?;

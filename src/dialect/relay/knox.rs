@@ -1,6 +1,8 @@
-//! `RefreshAccessToken` of `user_api.v1.UserApiService`, in front of a server that has it. See [`super::super::knox`].
+//! `RefreshAccessToken` of `user_api.v1.UserApiService`, relayed to a server that implements the service. See
+//! [`super::super::knox`].
 //!
-//! A reply is kept as a status of HTTP and, if the call succeeded, its message; else the text of the gRPC status.
+//! A relay record holds an HTTP status with the message of a successful call, or with the text of a failed call's gRPC
+//! status.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +31,7 @@ use rotogate_core::http_client::{FetchTarget, HttpClient};
 use rotogate_core::reason::Reason;
 use rotogate_core::reply::is_grpc;
 
-/// The statuses that refuse a request. Of all others, only what they say about a rotation is read.
+/// The statuses that refuse a request. Any other status says only whether the rotation may have happened.
 const CODES: [(Code, u16); 6] = [
     (Code::Unauthenticated, 401),
     (Code::InvalidArgument, 400),
@@ -108,19 +110,19 @@ async fn relayed<M: Message + Default>(
     }
 }
 
-/// A server that has this service.
+/// A server that implements this service.
 #[derive(Debug)]
 pub struct KnoxProvider {
     http: HttpClient,
-    /// A target for each call.
+    /// The target of `AuthnWithPassword`.
     authn: FetchTarget,
     refresh: FetchTarget,
 }
 
 impl KnoxProvider {
-    /// A server at the targets of its two calls, which has `timeout` for an answer.
+    /// A server at the targets of its two calls. `timeout` bounds an answer.
     pub fn new(http: HttpClient, authn: FetchTarget, refresh: FetchTarget, timeout: Duration) -> Self {
-        // A little less than the relay's own bound, as in `HttpCaller`.
+        // A little less than the relay's own bound, as for `HttpCaller`.
         let timeout = timeout - timeout / 20;
         let http = http.with_timeout(timeout).with_max_size(crate::relay::oauth::MAX_BODY);
         Self { http, authn, refresh }
@@ -159,7 +161,7 @@ impl KnoxProvider {
                 let number = match (known, status.code()) {
                     (Some((_, number)), _) => *number,
                     (None, Code::Unimplemented) => 501,
-                    // An intermediary says UNAVAILABLE for a server that may have processed the call.
+                    // An intermediary reports UNAVAILABLE for a server that may have processed the call.
                     (None, _) => 500,
                 };
                 let body = Zeroizing::new(status.message().as_bytes().to_vec());
@@ -169,8 +171,8 @@ impl KnoxProvider {
     }
 }
 
-/// One request and its whole answer. Why there is none is in `failed`, too: a gRPC status cannot say whether anything
-/// was sent.
+/// Makes one request and reads its whole answer. On failure `failed` has the cause, because a gRPC status cannot say
+/// whether anything was sent.
 async fn exchange(
     http: &HttpClient,
     target: &FetchTarget,

@@ -1,5 +1,5 @@
-//! In front of a provider that rotates refresh tokens by itself: each refresh token reaches the provider once, and its
-//! answer is given again within a grace period.
+//! Relays to a provider that rotates refresh tokens itself: each refresh token reaches the provider once, and the
+//! provider's answer is repeated within a grace period.
 //!
 //! | wire | exchange | passed through, if granted | revocation |
 //! |---|---|---|---|
@@ -33,7 +33,7 @@ mod tests;
 
 /// The dialect's name in `gateway.toml`.
 pub const NAME: &str = "relay";
-/// The grant that is not passed through, but exchanged once.
+/// The grant that is exchanged once, and never passed through.
 pub const REFRESH_TOKEN: &str = "refresh_token";
 
 const TOKEN: &str = "token";
@@ -45,7 +45,7 @@ pub enum Wire {
     /// RFC 6749.
     #[default]
     OAuth,
-    /// `PUT /api/v2/auth/token`.
+    /// The envelope: `PUT /api/v2/auth/token`.
     Envelope,
     /// gRPC.
     #[cfg(feature = "grpc")]
@@ -63,16 +63,17 @@ impl Wire {
     }
 }
 
-/// The dialect. See the module.
+/// The dialect `relay`, with its options.
 #[derive(Clone, Debug)]
 pub struct RelayDialect {
     /// The protocol.
     pub wire: Wire,
     /// The grants that are served. All but `refresh_token` are passed through.
     pub grants: Vec<String>,
-    /// The id of the gate's client, which the provider adds to each request. `None`: what clients send is passed on.
+    /// The id of the gate's client at the provider, which the gate adds to each request. `None`: the client's own
+    /// credentials pass.
     pub client: Option<String>,
-    /// Where revocations arrive.
+    /// The path of revocations.
     pub revocation_path: Option<String>,
 }
 
@@ -159,7 +160,7 @@ impl Dialect for RelayDialect {
 
     fn write(&self, call: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
         match outcome {
-            // No command is executed here.
+            // This dialect executes no command.
             Ok(_) => self.refusal(call, &Denial::NoRoute.into()),
             Err(error) => self.refusal(call, &error),
         }

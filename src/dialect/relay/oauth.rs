@@ -19,7 +19,7 @@ use rotogate_core::reply::retry_after;
 const DPOP: HeaderName = HeaderName::from_static("dpop");
 /// Parameters that may be repeated (RFC 8707 §2, RFC 8693 §2.1).
 const LISTS: [&str; 2] = ["resource", "audience"];
-/// How a client authenticates in the form (RFC 6749 §2.3.1, RFC 7521 §4.2).
+/// The form parameters that authenticate a client (RFC 6749 §2.3.1, RFC 7521 §4.2).
 const SECRETS: [&str; 2] = ["client_secret", "client_assertion"];
 
 pub(super) fn read(dialect: &RelayDialect, call: &Call<'_>) -> Result<RelayRequest, Denial> {
@@ -95,7 +95,7 @@ fn request(own: Option<&str>, headers: &HeaderMap, form: &Form) -> Result<(Prese
     Ok((presenter, ProviderRequest { call: "", headers: sent, body }))
 }
 
-/// The client as it presents itself: in one place (RFC 6749 §2.3).
+/// The client as it presents itself, in one place only (RFC 6749 §2.3).
 fn presenter(headers: &HeaderMap, form: &Form) -> Result<Presenter, Denial> {
     let id = form.get("client_id");
     let mut in_form = SECRETS.iter().filter_map(|name| form.secret(name));
@@ -113,7 +113,7 @@ fn presenter(headers: &HeaderMap, form: &Form) -> Result<Presenter, Denial> {
     Ok(Presenter { client: basic.id, credential: basic.secret, jkt: None })
 }
 
-/// The provider's reply. It was checked: its body is the JSON of RFC 6749, or empty.
+/// The provider's reply. The relay has checked that its body is the JSON of RFC 6749, or empty.
 pub(super) fn reply(call: &Call<'_>, reply: &ProviderReply) -> Reply {
     let mut written = Reply::new(ReplyBody::from(reply.body.to_vec()));
     *written.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::BAD_GATEWAY);

@@ -1,4 +1,4 @@
-//! Step 8 of a request that another proxy forwards: the verdict, as that proxy understands it.
+//! Step 8 of a request that another proxy forwards: the verdict, in the form that the proxy understands.
 
 use std::sync::Arc;
 
@@ -24,28 +24,28 @@ use rotogate_core::refusal;
 use rotogate_core::reply::{self, Reply};
 use rotogate_core::route::Route;
 
-/// When the token expires, in Unix seconds.
+/// The expiry of the token, in Unix seconds.
 pub(super) const EXPIRES: HeaderName = HeaderName::from_static("x-auth-expires");
-/// The status of a refusal, whatever the neighbour makes of the status line.
+/// The status of a refusal. Some neighbours change the status line.
 pub(super) const STATUS: HeaderName = HeaderName::from_static("x-auth-status");
-/// What is wrong with the head of a refused request. Some neighbours do not hand on the body that says it, too.
+/// What is wrong with the head of a refused request. The body says it too, but some neighbours do not pass it on.
 pub(super) const DETAIL: HeaderName = HeaderName::from_static("x-auth-detail");
 /// The names of headers that Envoy removes from the request.
 const TO_REMOVE: HeaderName = HeaderName::from_static("x-envoy-auth-headers-to-remove");
 
-/// The headers of the identity that depend on the issuers, by their default names.
+/// The identity headers that depend on the issuers, by their default names.
 static SOMETIMES_SENT: [HeaderName; 2] =
     [HeaderName::from_static("x-auth-issuer"), HeaderName::from_static("x-auth-roles")];
 
-/// For how many headers an answer has space from the start.
+/// The initial capacity of an answer's headers.
 const FEW_HEADERS: usize = 16;
 
-/// What a neighbour does to the request that it forwards.
+/// The changes that a neighbour makes to the request that it forwards.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Mutations {
-    /// Headers that it overwrites.
+    /// Headers that the neighbour overwrites.
     pub(super) set: HeaderMap,
-    /// Headers that it removes, as they are spelt in the request.
+    /// Headers that the neighbour removes, as they are spelt in the request.
     pub(super) remove: Vec<HeaderName>,
 }
 
@@ -56,27 +56,27 @@ impl Mutations {
     }
 }
 
-/// What the neighbour changes in a permitted request because of what its client sent, and the form of the answer.
+/// The changes that the client's own headers and cookies require in a permitted request, and the form of the answer.
 fn of_the_request(gate: &Inner, parts: &mut Parts, permitted: &Permitted) -> (Mutations, QuestionForm) {
     let policy = &permitted.route().policy;
     let mut set = HeaderMap::new();
     let Disguises { names: mut remove, form } = parts.extensions.remove::<Disguises>().unwrap_or_default();
     gate.strip(|names| {
-        // Envoy's own headers are not the client's: it removes those that a client sent.
+        // The client does not set Envoy's own headers: Envoy removes those that a client sent.
         let goes = |name: &&HeaderName| !names.passes(name, policy) && !name.as_str().starts_with("x-envoy-");
         remove.extend(parts.headers.keys().filter(goes).cloned());
     });
-    // All of them: a client may send several.
+    // All `Cookie` headers: a client may send several.
     let sent: Vec<HeaderValue> = parts.headers.get_all(COOKIE).iter().cloned().collect();
     if !sent.is_empty() {
         let places = gate.places(policy);
         withhold(parts, places);
         let mut names = places.cookies.into_iter().flatten();
         match parts.headers.get(COOKIE) {
-            // What is joined cannot be told apart, so no cookie passes.
+            // Joined cookies cannot be told apart, so no cookie passes.
             Some(_) if names.any(|name| is_joined(&parts.headers, name)) => remove.push(COOKIE),
             Some(_) if parts.headers.get_all(COOKIE).iter().eq(&sent) => {}
-            // One header holds what is left of them.
+            // One header holds the remaining cookies.
             Some(rest) => drop(set.insert(COOKIE, rest.clone())),
             None => remove.push(COOKIE),
         }
@@ -84,8 +84,8 @@ fn of_the_request(gate: &Inner, parts: &mut Parts, permitted: &Permitted) -> (Mu
     (Mutations { set, remove }, form)
 }
 
-/// Is a cookie of this name behind a comma? Envoy over HTTP joins several `Cookie` headers so, and forwards them as they
-/// came.
+/// Is there a cookie of this name behind a comma? Envoy over HTTP joins several `Cookie` headers with commas in the
+/// question, and forwards them unjoined.
 fn is_joined(headers: &HeaderMap, name: &str) -> bool {
     let is_it = |pair: &[u8]| {
         let value = pair.trim_ascii_start().strip_prefix(name.as_bytes());
@@ -94,7 +94,7 @@ fn is_joined(headers: &HeaderMap, name: &str) -> bool {
     headers.get_all(COOKIE).iter().any(|cookies| cookies.as_bytes().split(|byte| b",;".contains(byte)).any(is_it))
 }
 
-/// What the neighbour changes in a permitted request: our identity headers, and none of the client's.
+/// The changes that the neighbour makes in a permitted request: it adds our identity headers, and removes the client's.
 ///
 /// # Errors
 /// [`Denial::AssertionUnavailable`].
@@ -107,7 +107,7 @@ fn mutations(
     let Mutations { mut set, mut remove } = of_the_request;
     add_identity(gate, permitted, audience, &mut set)?;
     let mut goes = |name: HeaderName| {
-        // Both are short: no hash of each name.
+        // Both lists are short: a search is cheaper than hashing each name.
         if !remove.contains(&name) {
             remove.push(name);
         }
@@ -118,7 +118,7 @@ fn mutations(
     Ok(Mutations { set, remove })
 }
 
-/// Adds the headers that tell the upstream the caller; none for a request without one.
+/// Adds the headers that name the caller to the upstream. A request without a caller gets none.
 ///
 /// # Errors
 /// [`Denial::AssertionUnavailable`].
@@ -162,7 +162,7 @@ pub(super) fn allowed(
             }
             #[cfg(feature = "grpc")]
             (changes, QuestionForm::Message) => {
-                // An assertion does not last as long as its token.
+                // An assertion expires before its token.
                 let is_usual = changes.is_empty() && audience.is_none();
                 let caller = permitted.caller().filter(|_| is_usual);
                 let allowed = match caller.and_then(|caller| kept::find(caller, permitted.route())) {
@@ -180,14 +180,14 @@ pub(super) fn allowed(
             let headers = reply.headers_mut();
             headers.reserve(FEW_HEADERS);
             add_identity(gate, permitted, audience, headers)?;
-            // These copy a header only if the answer has it, and otherwise might leave the client's. Traefik removes
-            // the client's by itself, and would forward an empty one.
+            // These neighbours copy a header only if the answer has it, and might otherwise keep the client's. Traefik
+            // removes the client's itself, and would forward an empty header.
             if neighbour != Neighbour::Traefik {
                 let mut state = |name: &HeaderName| {
                     headers.entry(name).or_insert_with(|| HeaderValue::from_static(""));
                 };
                 gate.checker.each_identity_name(&mut state);
-                // The shipped files name these, also for a gate without other issuers.
+                // The shipped configuration files list these headers, also for a gate without other issuers.
                 SOMETIMES_SENT.iter().for_each(state);
             }
         }
@@ -202,8 +202,8 @@ pub(super) fn passed(mut reply: Reply, permitted: Permitted) -> Reply {
     reply
 }
 
-/// A refusal. Never in the words of a dialect or of the application: some of them have the status 200, which means "let
-/// it pass" here.
+/// A refusal. It is never in the words of a dialect or of the application: some of those have the status 200, which
+/// means "permit" to a neighbour.
 pub(super) fn refused(
     neighbour: Neighbour,
     gate: &Inner,
@@ -231,7 +231,7 @@ pub(super) fn wrong_method(neighbour: Neighbour, gate: &Inner, said: &Reply) -> 
     reply
 }
 
-/// A question beyond a bound: nothing was decided.
+/// The answer to a question beyond a bound: nothing was decided.
 pub(super) fn overloaded(neighbour: Neighbour, refusal: Refusal, permitted: Option<&Permitted>) -> Reply {
     let reason = Reason::shed(refusal);
     reason.tell();
@@ -242,10 +242,10 @@ pub(super) fn overloaded(neighbour: Neighbour, refusal: Refusal, permitted: Opti
     reply
 }
 
-/// A refusal with the status that the neighbour can hand on, and with the real one beside it.
+/// A refusal with a status that the neighbour can pass on, and with the real status in a header.
 pub(super) fn stated(neighbour: Neighbour, mut reply: Reply) -> Reply {
     let status = reply.status();
-    // A refusal has no other status: the neighbour would take it for a permit.
+    // A refusal must have an error status: the neighbour takes any other for a permit.
     let status = if status.is_client_error() || status.is_server_error() {
         status
     } else {
@@ -263,7 +263,7 @@ pub(super) fn stated(neighbour: Neighbour, mut reply: Reply) -> Reply {
 /// The status of a refusal for a neighbour.
 fn spoken(neighbour: Neighbour, status: StatusCode) -> StatusCode {
     match neighbour {
-        // nginx answers anything else with 500. A refusal to decide stays one: 403 would report a decision.
+        // nginx turns any other status into 500. A refusal to decide keeps 500: 403 would report a decision.
         Neighbour::Nginx | Neighbour::IngressNginx => match status {
             StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS => status,
             StatusCode::NOT_IMPLEMENTED => StatusCode::FORBIDDEN,

@@ -30,11 +30,11 @@ pub(super) struct Facts {
     pub(super) client: IpAddr,
 }
 
-/// Reads the facts from the headers in which this neighbour states them. Headers of other neighbours count for nothing.
+/// Reads the facts from the headers in which this neighbour states them, and ignores the headers of other neighbours.
 /// `is_ours`: does only the gate set a header of this name?
 pub(super) fn read(neighbour: Neighbour, question: &Parts, is_ours: impl Fn(&str) -> bool) -> Result<Facts, Denial> {
     let headers = &question.headers;
-    // The neighbour, or a proxy between it and the upstream, removes what `Connection` names.
+    // The neighbour, or a proxy between it and the upstream, removes the headers that `Connection` names.
     if headers.get_all(CONNECTION).iter().any(|connection| names_a_fact(connection, &is_ours)) {
         return Err(Denial::BadFact("connection names a header that states a fact or the caller"));
     }
@@ -52,7 +52,7 @@ pub(super) fn read(neighbour: Neighbour, question: &Parts, is_ours: impl Fn(&str
                 return Err(Denial::BadFact("x-original-url has a fragment"));
             }
             let bad = Denial::BadFact("x-original-url is not an absolute URL");
-            // The path is taken as text, so that nothing is made of it that the neighbour does not forward.
+            // The path stays text: parsing could make of it something that the neighbour does not forward.
             let (scheme, rest) = url.split_once("://").ok_or(bad)?;
             let at = rest.find(['/', '?']).filter(|&at| rest.as_bytes().get(at) == Some(&b'/')).ok_or(bad)?;
             let (authority, path) = rest.split_at(at);
@@ -85,18 +85,18 @@ impl Facts {
         parts.method = method;
         parts.headers = headers;
         parts.headers.insert(HOST, host);
-        // Most neighbours drop `Upgrade`. A handshake stays one, so that a page of another site cannot open it with a
-        // cookie.
+        // Most neighbours drop `Upgrade`. The gate restores it on a WebSocket handshake, so that the rule against
+        // cross-site handshakes with a cookie applies.
         if parts.headers.contains_key(SEC_WEBSOCKET_KEY) {
             parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         }
-        // The client's address is a fact, so no header says more about it.
+        // The client's address is a fact, so no header of the request can change it.
         parts.extensions.insert(Peer::new(client, is_secure).without_forwarding());
         Ok(parts)
     }
 }
 
-/// Does a header say what the question says of the request in question, or belong to the question's own message?
+/// Does the header state a fact, or belong to the question's own message, rather than to the request in question?
 pub(super) fn is_no_header_of_the_request(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
@@ -127,7 +127,7 @@ fn names_a_fact(connection: &HeaderValue, is_ours: impl Fn(&str) -> bool) -> boo
     })
 }
 
-/// The only value of a header that is there once and says something.
+/// The value of a header that occurs exactly once and is not empty.
 fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<&'h str, Denial> {
     let mut values = headers.get_all(name).iter();
     match (values.next().map(HeaderValue::to_str), values.next()) {
@@ -136,7 +136,7 @@ fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<&'h str, Denial
     }
 }
 
-/// The same, of a value that is no list.
+/// The value of a header that occurs exactly once and is no list.
 fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<&'h str, Denial> {
     match only(headers, name)? {
         list if list.contains(',') => Err(Denial::BadFact("a fact is a list")),
@@ -144,7 +144,7 @@ fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<&'h str, Deni
     }
 }
 
-/// The last element of a list: the neighbour appends what it sees itself.
+/// The last element of a list: the neighbour appends the value that it sees itself.
 fn last<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<&'h str, Denial> {
     let list = only(headers, name)?;
     Ok(list.rsplit(',').next().unwrap_or(list).trim())
@@ -161,10 +161,10 @@ pub(super) fn host(text: &str) -> Result<HeaderValue, Denial> {
     HeaderValue::from_str(text).map_err(|_| Denial::BadHost)
 }
 
-/// A target in origin form, to the byte: what the neighbour forwards is what was judged.
+/// A target in origin form, byte for byte: the neighbour forwards exactly the target that the gate judges.
 pub(super) fn target(text: &str) -> Result<PathAndQuery, Denial> {
     let target = PathAndQuery::try_from(text).map_err(|_| Denial::BadTarget)?;
-    // A fragment would be cut off here, and is not cut off by every upstream.
+    // The parser would cut off a fragment here, and some upstreams would not.
     if !text.starts_with('/') || target.as_str() != text {
         return Err(Denial::BadTarget);
     }

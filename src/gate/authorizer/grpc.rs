@@ -1,8 +1,9 @@
 //! Envoy's external authorization over gRPC, version 3 (`envoy.service.auth.v3.Authorization/Check`).
 //!
-//! The facts are attributes that Envoy fills itself, never headers. Equal names in `headers` are joined by commas;
-//! `header_map`, if the filter sends it, has each by itself and then counts alone. Every failure of ours is a refusal with
-//! an HTTP status, not an error of the call: an error would pass where the filter says `failure_mode_allow`.
+//! The facts are attributes that Envoy fills itself, never headers. Envoy joins equal names in `headers` with commas.
+//! The filter may send `header_map`, which lists each header separately; the gate then reads only that. Every failure
+//! on our side is a refusal with an HTTP status, not a gRPC error: with `failure_mode_allow` Envoy permits a request
+//! after an error.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -52,22 +53,22 @@ pub mod proto {
 const DESCRIPTORS: &[u8] = include_bytes!("../../../proto/generated/ext_authz.bin");
 const SERVICE: &str = "envoy.service.auth.v3.Authorization";
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
-/// How the question is compressed.
+/// The compression of the question.
 const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 /// The largest question, in bytes: the headers of a request, each at most twice.
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
 /// The longest body of a refusal.
 const MAX_BODY_BYTES: usize = 4096;
-/// The buffer that a question arrives in, and the one that its answer is written to. Both grow.
+/// The initial size of the buffers of a question and of its answer. Both grow.
 const QUESTION_BUFFER_BYTES: usize = 4096;
 const ANSWER_BUFFER_BYTES: usize = 1024;
-/// tonic's default: how much of an answer is a frame.
+/// tonic's default size of a frame of the answer.
 const YIELD_BYTES: usize = 32 * 1024;
 /// The most headers of a question: more than any proxy lets a client send (requirement A24).
 const MAX_HEADERS: usize = 1024;
-/// For how many headers there is space from the start.
+/// The initial capacity for headers.
 const FEW_HEADERS: usize = 64;
-/// The text of an answer with an identity.
+/// The initial size of the text of an answer with an identity.
 const TEXT_BYTES: usize = 1024;
 
 impl fmt::Debug for HttpRequest {
@@ -88,13 +89,13 @@ impl fmt::Debug for WireHeader {
     }
 }
 
-/// The answer to a question about a permitted request. In the extensions of the reply.
+/// The answer to a question about a permitted request, in the extensions of the reply.
 #[derive(Clone, Debug)]
 pub(super) enum Allowed {
-    /// As it was given before, encoded.
+    /// The answer as it was encoded before.
     Kept(Bytes),
-    /// What changes in the request, whose it is, and the route for which the answer is kept: it is the same for each of
-    /// the caller's requests there.
+    /// The changes to the request, its caller, and the route for which the answer is kept: the answer is the same for
+    /// each of the caller's requests on that route.
     Made { changes: Mutations, caller: Option<Arc<Verified>>, keep_for: Option<Arc<Route>> },
 }
 
@@ -137,7 +138,7 @@ impl Decoder for CheckCodec {
     type Error = Status;
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<CheckRequest>, Status> {
-        // The fields of a message in `Bytes` are parts of them.
+        // The `Bytes` fields of a decoded message share this buffer.
         let message = buffer.copy_to_bytes(buffer.remaining());
         CheckRequest::decode(message).map(Some).map_err(|error| Status::internal(error.to_string()))
     }
@@ -160,7 +161,8 @@ impl Default for Checks {
 }
 
 impl Checks {
-    /// Answers a call. `verdict` decides on the head that a question makes, and returns the reply with its whole body.
+    /// Answers a call. `verdict` decides on the request head made from the question, and returns the reply with its
+    /// whole body.
     pub async fn answer<B, F>(
         &self,
         authorizer: &Authorizer,
@@ -191,7 +193,7 @@ impl Checks {
         let serve = |question: tonic::Request<CheckRequest>| async move {
             let head = authorizer.admits(peer).and_then(|()| authorizer.head_of_check(question.into_inner()));
             let head = head.map(|head| super::on_listener_of(peer, head));
-            // Pinned where it is made, as below: an awaited future is copied first, and this one has a request in it.
+            // Pinned in place, as below: awaiting the future by value would copy it, and it contains a request.
             let mut reply = pin!(verdict(head)).await;
             Ok::<_, Status>(tonic::Response::new(spoken(&mut reply)))
         };
@@ -227,7 +229,7 @@ impl Authorizer {
         let facts = Facts {
             method: facts::method(present(&request.method)?)?,
             host: facts::host(present(&request.host)?)?,
-            // Its query too: `query` and `fragment` are always empty.
+            // `path` includes the query: Envoy leaves `query` and `fragment` empty.
             target: facts::target(present(&request.path)?)?,
             is_secure: facts::is_secure(Neighbour::Envoy, present(&request.scheme)?)?,
             client: facts::client(present(&source.address)?)?,
@@ -241,7 +243,7 @@ fn present(attribute: &Bytes) -> Result<&str, Denial> {
     if attribute.is_empty() { Err(Denial::BadFact("an attribute is empty")) } else { text(attribute) }
 }
 
-/// What the message says is text.
+/// Every attribute must be text.
 fn text(attribute: &Bytes) -> Result<&str, Denial> {
     std::str::from_utf8(attribute).map_err(|_| Denial::BadFact("an attribute is not UTF-8"))
 }
@@ -274,13 +276,13 @@ fn headers(request: HttpRequest) -> Result<HeaderMap, Denial> {
             headers = HeaderMap::with_capacity(request.headers.len().min(FEW_HEADERS));
             for HeadersEntry { key, value } in request.headers {
                 text(&value)?;
-                // Several headers of one name look like this, and one that is good never does.
+                // Envoy joins repeated headers with a comma; a valid Authorization value never contains one.
                 if key.eq_ignore_ascii_case(AUTHORIZATION.as_str().as_bytes()) && value.contains(&b',') {
                     return Err(Denial::TwoCredentials);
                 }
                 if is_of_the_request(&key) {
                     let (name, value) = header(&key, value)?;
-                    // A name is there once, in whatever spelling.
+                    // Each name may occur once, in whatever spelling.
                     if headers.try_insert(name, value).map_err(|_| BAD)?.is_some() {
                         return Err(Denial::BadFact("a header is repeated"));
                     }
@@ -291,7 +293,7 @@ fn headers(request: HttpRequest) -> Result<HeaderMap, Denial> {
     Ok(headers)
 }
 
-/// A reply in the words of the call: a [`CheckResponse`], encoded.
+/// A reply in the form of the call: a [`CheckResponse`], encoded.
 pub(super) fn spoken(reply: &mut Reply) -> Bytes {
     let allowed = reply.extensions_mut().remove::<Allowed>();
     match allowed.filter(|_| reply.status() == StatusCode::OK) {
@@ -344,11 +346,11 @@ fn denied(reply: &Response<reply::ReplyBody>) -> CheckResponse {
     }
 }
 
-/// Overwritten, because the default is to append to what the client sent. Further values of a name, such as a second
-/// challenge, follow the first.
+/// Headers that overwrite the client's: Envoy's default is to append. Further values of a name, such as a second
+/// challenge, are appended to the first.
 fn overwritten(headers: &HeaderMap, texts: &mut Texts) -> Vec<HeaderValueOption> {
     let mut previous = None;
-    // The values of a name come one after the other.
+    // The values of one name are adjacent.
     let one = |(name, value): (_, &HeaderValue)| HeaderValueOption {
         header: Some(WireHeader {
             key: texts.copy(HeaderName::as_str(name)),
@@ -363,7 +365,7 @@ fn overwritten(headers: &HeaderMap, texts: &mut Texts) -> Vec<HeaderValueOption>
     headers.iter().map(one).collect()
 }
 
-/// `from_utf8_lossy`, which looks for a fault byte by byte where there is none.
+/// Like `from_utf8_lossy`, which is slower on valid text.
 fn lossy(value: &HeaderValue) -> Cow<'_, str> {
     match std::str::from_utf8(value.as_bytes()) {
         Ok(text) => text.into(),

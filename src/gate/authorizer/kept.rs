@@ -1,9 +1,9 @@
-//! The answers about permitted requests that were encoded before, a few for each thread. This decides nothing: an answer
-//! is looked for once the request is permitted. It says what the caller's token and the route alone decide, so it is the
-//! same for each of the caller's requests that has nothing to remove of its own.
+//! Encoded answers about permitted requests, a few for each thread. They decide nothing: the gate looks for an answer
+//! after it has permitted the request. The content depends only on the caller's token and the route, so it is the same
+//! for each of the caller's requests that has no headers of its own to remove.
 //!
-//! An answer has one slot, chosen by the addresses of token and route. While it is kept, nothing else gets these
-//! addresses.
+//! The addresses of token and route choose the one slot of an answer. A kept answer holds both alive, so no other token
+//! or route gets these addresses.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Weak};
@@ -13,9 +13,10 @@ use bytes::Bytes;
 use rotogate_core::route::Route;
 use rotogate_core::verify_cache::Verified;
 
-/// The number of slots of a thread.
+/// The number of slots per thread.
 const SLOTS: usize = 1024;
-/// A longer answer is encoded each time, in bytes: those of a thread take 2 MiB at most.
+/// The longest answer that is kept, in bytes; a longer one is encoded each time. The answers of a thread take 2 MiB at
+/// most.
 const MAX_ANSWER_BYTES: usize = 2048;
 
 thread_local! {
@@ -34,7 +35,7 @@ impl Slot {
     }
 }
 
-/// The answer about this caller's requests on this route, if the thread has it.
+/// The answer for this caller on this route, if the thread has it.
 pub(super) fn find(caller: &Arc<Verified>, route: &Arc<Route>) -> Option<Bytes> {
     KEPT.with_borrow(|slots| {
         let slot = slots.get(slot_of(caller, route))?.as_ref()?;
@@ -42,7 +43,7 @@ pub(super) fn find(caller: &Arc<Verified>, route: &Arc<Route>) -> Option<Bytes> 
     })
 }
 
-/// Keeps an answer, and forgets the one in its slot.
+/// Keeps an answer in place of the one in its slot.
 pub(super) fn keep(caller: &Arc<Verified>, route: &Arc<Route>, answer: &Bytes) {
     if answer.len() > MAX_ANSWER_BYTES {
         return;
@@ -58,7 +59,7 @@ pub(super) fn keep(caller: &Arc<Verified>, route: &Arc<Route>, answer: &Bytes) {
     });
 }
 
-/// The multiplication spreads the middle bits of the addresses.
+/// The slot. The multiplication spreads the middle bits of the addresses.
 fn slot_of(caller: &Arc<Verified>, route: &Arc<Route>) -> usize {
     const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
     let addresses = Arc::as_ptr(caller).addr() ^ Arc::as_ptr(route).addr().rotate_left(16);

@@ -1,10 +1,11 @@
 //! The gate as an authorizer: another proxy asks it for its verdict on each request, and forwards the request itself.
 //!
-//! The head of the judged request is made of facts, which the proxy states in headers ([`facts`]) or in a message
-//! (`grpc`). It then takes steps 1 to 7 of any other request. Step 8 answers with a verdict ([`answer`]).
+//! The proxy states facts about the request in headers ([`facts`]) or in a message (`grpc`). The gate builds the head
+//! of the judged request from them, and takes steps 1 to 7 as for any other request. Step 8 answers with a verdict
+//! ([`answer`]).
 //!
-//! The configured neighbour decides which headers are facts, not the presence of a header. A neighbour hands on all headers
-//! of its client, so a second family of headers would be what the client states.
+//! The configured neighbour decides which headers are facts, not the presence of a header. A neighbour passes on all
+//! headers of its client, so a client could state the facts in the headers of another neighbour.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -36,7 +37,7 @@ mod kept;
 #[cfg(test)]
 mod tests;
 
-/// The proxy that asks. It says which headers are facts, and which statuses the proxy can hand on.
+/// The proxy that asks. It determines which headers are facts, and which statuses the proxy passes on.
 ///
 /// ```
 /// use rotogate::gate::Neighbour;
@@ -49,7 +50,7 @@ mod tests;
 pub enum Neighbour {
     /// nginx with `auth_request`.
     Nginx,
-    /// The ingress controller of Kubernetes that is made of nginx, and proxies that read its annotations.
+    /// The ingress controller of Kubernetes that is based on nginx, and proxies that read its annotations.
     IngressNginx,
     /// Traefik with `forwardAuth`.
     Traefik,
@@ -83,7 +84,7 @@ impl Neighbour {
         Self::ALL.into_iter().find(|neighbour| neighbour.name() == name)
     }
 
-    /// Can it remove a header by the name that the answer gives?
+    /// Can this neighbour remove a header that the answer names?
     const fn removes_by_name(self) -> bool {
         match self {
             Self::Envoy => true,
@@ -135,15 +136,15 @@ enum Trusted {
     All,
 }
 
-/// The names of headers that the upstream must not see and that the head has no more, as they were sent: those that
-/// imitate one of ours, and those in which other neighbours state facts. With the form of the answer that removes them.
+/// The headers that the upstream must not see, as they were sent: those that imitate one of ours, and those in which
+/// other neighbours state facts. The judged head no longer has them. With the form of the answer that removes them.
 #[derive(Clone, Debug, Default)]
 struct Disguises {
     names: Vec<HeaderName>,
     form: QuestionForm,
 }
 
-/// The headers of a question that the request in question does not have.
+/// The headers of a question that do not belong to the request in question.
 struct Marked {
     of_the_question: Vec<HeaderName>,
     disguises: Disguises,
@@ -165,13 +166,13 @@ impl Marked {
 enum QuestionForm {
     #[default]
     Headers,
-    /// Of gRPC, which has no headers of the answer.
+    /// A gRPC message, whose answer has no headers.
     #[cfg(feature = "grpc")]
     Message,
 }
 
 impl QuestionForm {
-    /// Can the proxy remove a header by the name that the answer gives?
+    /// Can the proxy remove a header that the answer names?
     const fn removes_by_name(self, neighbour: Neighbour) -> bool {
         match self {
             Self::Headers => neighbour.removes_by_name(),
@@ -190,8 +191,8 @@ impl Gate {
     }
 }
 
-/// The head of a request that arrived, as far as routes and hosts are concerned, on the listener of the question: a proxy
-/// on this machine has clients that may name this machine.
+/// The head of a request, for routes and hosts: as if it had arrived on the listener of the question. The clients of a
+/// proxy on this machine may name this machine's listeners.
 fn on_listener_of(asking: Option<&Peer>, mut head: Parts) -> Parts {
     if let Some(asking) = asking
         && let Some(client) = head.extensions.remove::<Peer>()
@@ -212,9 +213,9 @@ impl Authorizer {
         Self { trusted: Trusted::Networks(networks.into()), ..self }
     }
 
-    /// Answers have an assertion for this audience, if the gate makes assertions
-    /// ([`GateBuilder::assertion`](super::GateBuilder::assertion)): the upstreams behind the proxy verify it. It must not be an
-    /// audience of access tokens.
+    /// Adds an assertion for this audience to the answers, if the gate makes assertions
+    /// ([`GateBuilder::assertion`](super::GateBuilder::assertion)): the upstreams behind the proxy verify it. The
+    /// audience must not be an audience of access tokens.
     #[must_use]
     pub fn asserting_to(self, audience: impl Into<Arc<str>>) -> Self {
         Self { assertion_audience: Some(audience.into()), ..self }
@@ -226,12 +227,12 @@ impl Authorizer {
         Self { trusted: Trusted::All, ..self }
     }
 
-    /// The head of the request that the neighbour asks about, with its client as the [`Peer`]. It takes the headers of the
-    /// question.
+    /// The head of the request that the neighbour asks about, with its client as the [`Peer`]. Takes the headers out of
+    /// the question.
     ///
     /// # Errors
-    /// The peer is not trusted, a fact is missing, repeated or malformed, or a header imitates one of ours. Then the
-    /// question is as it was.
+    /// The peer is not trusted, a fact is missing, repeated or malformed, or a header imitates one of ours. The
+    /// question is then unchanged.
     pub fn head(&self, question: &mut Parts) -> Result<Parts, Denial> {
         self.admits(question.extensions.get::<Peer>())?;
         if !headers::is_framed_once(&question.headers) {
@@ -243,7 +244,7 @@ impl Authorizer {
         Ok(on_listener_of(question.extensions.get(), head))
     }
 
-    /// Are questions of this peer accepted?
+    /// Does the gate accept questions of this peer?
     fn admits(&self, peer: Option<&Peer>) -> Result<(), Denial> {
         let networks = match &self.trusted {
             Trusted::Proxies => self.gate.trusted_proxies(),
@@ -257,14 +258,14 @@ impl Authorizer {
         if is_trusted { Ok(()) } else { Err(Denial::UntrustedNeighbour) }
     }
 
-    /// Does only the gate set a header of this name? The configured ones among them.
+    /// Does only the gate set a header of this name? The configured headers count as well.
     fn is_ours(&self, name: &str) -> bool {
         let mut is_ours = false;
         self.gate.0.strip(|names| is_ours |= names.protects(name));
         is_ours
     }
 
-    /// The headers of a question that the request in question does not have.
+    /// The headers of a question that do not belong to the request in question.
     ///
     /// # Errors
     /// A header imitates one of ours, and the neighbour cannot remove it.
@@ -294,14 +295,14 @@ impl Authorizer {
             Ok(parts) => parts,
             Err(denial) => return answer::refused(self.neighbour, gate, None, denial, None),
         };
-        // A verdict of 2xx means "let it pass", so a preflight cannot be answered here. One that its route leaves to the
-        // upstream passes; another is an OPTIONS request like any.
+        // A verdict of 2xx means "permit", so the gate cannot answer a preflight here. A preflight that its route
+        // leaves to the upstream passes; any other is an ordinary OPTIONS request.
         if preflight::requested_method(&parts.method, &parts.headers).is_some()
             && !preflight::is_for_upstream(gate, &parts.method, &parts.uri, &parts.headers)
         {
             parts.headers.remove(ACCESS_CONTROL_REQUEST_METHOD);
         }
-        // Not rewriting: the neighbour forwards what it has, so a path that is not canonical is refused.
+        // No rewriting: the neighbour forwards its own path, so a path that is not canonical is refused.
         let layer = GateLayer::new(self.gate.clone()).at_edge();
         match layer.admit_waiting(&mut parts, EndpointMatch::Refuse).await {
             Admission::In(permitted) => self.permitted(&mut parts, permitted),
@@ -309,25 +310,25 @@ impl Authorizer {
                 answer::refused(self.neighbour, gate, Some(&parts), denial, route.as_ref())
             }
             Admission::WrongMethod(reply) => answer::wrong_method(self.neighbour, gate, &reply),
-            // `Refuse` serves no endpoint, and this layer defers no audience.
+            // A layer with `Refuse` serves no endpoint, and this one defers no audience.
             Admission::Endpoint(_) | Admission::Undecided(..) => {
                 answer::refused(self.neighbour, gate, Some(&parts), Denial::EndpointElsewhere, None)
             }
         }
     }
 
-    /// The answer about a permitted request, if nothing else stands against it.
+    /// The answer about a permitted request, after the checks that only an authorizer makes.
     fn permitted(&self, parts: &mut Parts, permitted: Permitted) -> Reply {
         let gate = &self.gate.0;
         let refused =
             |parts: &Parts, denial| answer::refused(self.neighbour, gate, Some(parts), denial, Some(permitted.route()));
-        // The neighbour forwards the target that it has, and the upstream never gets a token in the query (T2).
+        // The neighbour forwards its own target, and the upstream must never get a token in the query (T2).
         if has_token_in_query(&parts.uri, gate.places(&permitted.route().policy)) {
             return refused(parts, Denial::UnusableCredential);
         }
-        // The answer counts as a request of its caller, until it is made: the gate does not see when the request ends
-        // that the neighbour forwards.
-        // Nothing is lent: the slot ends with this function, and the question may have been counted for another holder.
+        // The answer counts as a request of its caller until it is made: the gate does not see the end of a request
+        // that the neighbour forwards. The slot is not lent: it ends with this function, and the question may have been
+        // counted for another holder.
         let slot = permitted.caller().map(|caller| InFlightSlot::enter(gate, caller, || None)).transpose();
         let _slot = match slot {
             Ok(slot) => slot,
@@ -345,8 +346,8 @@ impl Authorizer {
         answer::overloaded(self.neighbour, refusal, None)
     }
 
-    /// What the reply to a question that announces a body has besides: the gate does not read the body, so the connection
-    /// ends.
+    /// The header that the reply to a question with a body needs: the gate does not read the body, so it closes the
+    /// connection.
     pub fn closing(question: &Parts) -> Option<(HeaderName, HeaderValue)> {
         let Parts { version, headers, .. } = question;
         let announces = headers.contains_key(TRANSFER_ENCODING)

@@ -63,7 +63,7 @@ async fn judged(neighbour: Neighbour, changes: &[(&str, &str)]) -> Result<Parts,
 async fn n1_each_neighbour_states_the_facts_in_its_own_headers() {
     let gate = gate().await;
     for neighbour in Neighbour::ALL {
-        // Those of the others say something else, and count for nothing.
+        // Other neighbours' headers contradict, and have no effect.
         let others: &[(&str, &str)] = match neighbour {
             Neighbour::IngressNginx => &[
                 ("x-forwarded-method", "DELETE"),
@@ -366,7 +366,7 @@ async fn n69_all_cookies_of_the_credential_and_the_proof_stay_with_the_gate_behi
         (&["theme=dark", "+token=a.b.c; x=1", "+token=d.e.f"], Some("theme=dark; x=1")),
         (&["token=a.b.c", "+token=d.e.f"], None),
         (&["theme=dark", "+x=1"], Some("")),
-        // As Envoy over HTTP joins them.
+        // Envoy over HTTP joins cookie headers with a comma.
         (&["theme=dark,token=a.b.c"], None),
         (&["theme=dark,x=1; y=a,tokens=2"], Some("")),
     ] {

@@ -1,4 +1,4 @@
-//! Wires the parts of a gate together: for a start, and for other rules of a running gate.
+//! Wires the parts of a gate together: at the start, and for new rules of a running gate.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -56,7 +56,7 @@ impl GateBuilder {
             return Err(BuildError::Staleness);
         }
         let clock = Arc::new(start_clock(&*store, &time, self.staleness, leeway).await?);
-        // Loaded before anything is served (requirement R10).
+        // Loaded before the gate serves anything (requirement R10).
         let (revocations, loaded_to) = store.revocations().await?;
         let revocations = Arc::new(revocations);
         let row = nodes::row(self.node_name.take(), u64::from_be_bytes(*random()?));
@@ -83,7 +83,7 @@ impl GateBuilder {
             keep_login_origin: !self.forget_login_origin,
             staleness: feed.is_some().then_some(self.staleness),
         });
-        // Keys that are fetched count by the time that requests see.
+        // Fetched keys count by the time that requests see.
         self.trusted.iter().filter_map(|rules| rules.keys.live()).for_each(|keys| keys.set_clock(&clock));
         let identity = self.rules.identity(&self.trusted);
         let own = is_issuer.then(|| own_rules(&engine, &keyring, leeway));
@@ -102,14 +102,14 @@ impl GateBuilder {
         Ok(gate)
     }
 
-    /// Whether it trusts other issuers, and says nothing of tokens of its own.
+    /// Whether the gate only trusts other issuers, and configures no tokens of its own.
     fn is_resource_server(&self) -> bool {
         let says_none = self.issuer.is_none() && self.keyring.is_none() && self.directory.is_none();
         says_none && !self.trusted.is_empty() && !self.rules.need_an_issuer()
     }
 
-    /// The issuer and the keys of tokens. Those of a resource server are for nothing but its records: they sign nothing, and
-    /// its revocations of subjects are about the tokens of its first issuer.
+    /// The issuer and the keys of the gate's own tokens. A resource server uses its keys only for its records: they
+    /// sign nothing, and its revocations of subjects concern the tokens of its first issuer.
     fn own(&mut self) -> Result<(Arc<str>, Arc<Keyring>), BuildError> {
         if self.is_resource_server()
             && let Some(first) = self.trusted.first()
@@ -155,7 +155,7 @@ impl GateBuilder {
         begun.filter_map(Result::transpose).collect()
     }
 
-    /// What runs, without its clients.
+    /// The running parts, without the clients.
     fn running(
         &mut self,
         engine: &Arc<Engine>,
@@ -188,7 +188,7 @@ impl GateBuilder {
         })
     }
 
-    /// See [`Gate::prepare_rules`].
+    /// Implements [`Gate::prepare_rules`].
     pub(in crate::gate) fn prepare_rules(mut self, running: &Gate) -> Result<PreparedRules, BuildError> {
         let old = &running.0;
         if !old.running.is_issuer && self.rules.need_an_issuer() {
@@ -219,7 +219,7 @@ impl GateBuilder {
     }
 }
 
-/// The time of the engine, which never goes back behind that of the store.
+/// The engine's clock, which never goes back behind the store's last time.
 async fn start_clock(
     store: &dyn Store,
     time: &Arc<dyn TimeSource>,
@@ -235,15 +235,16 @@ async fn start_clock(
     Ok(EngineClock::start_with_store(Arc::clone(time), (asked, time.monotonic()), store_time, leeway))
 }
 
-/// Compares the keys with those of the other gates of the store. Before the first beat: the others must not count on this
-/// node.
+/// Compares the keys with those of the other gates on the store. This precedes the first heartbeat: the others must not
+/// count on this node yet.
 async fn check_other_nodes(store: &dyn Store, row: &LiveRow) -> Result<(), BuildError> {
     let Some(shared) = store.shared() else { return Ok(()) };
     let (others, now) = (shared.nodes().await?, store.last_known_time().await?);
     nodes::keys::check(&row.get(), &others, now).map_err(BuildError::OtherKeys)
 }
 
-/// A store that is further away than the staleness allows makes a gate refuse good tokens (requirement C43).
+/// Warns if the round trip to the store exceeds what the staleness allows: the gate would refuse good tokens
+/// (requirement C43).
 async fn warn_of_distance(store: &dyn Store, staleness: Staleness) -> Result<(), StoreError> {
     let round_trip = round_trip(|| store.last_known_time()).await?;
     let needed = Staleness::needed_for(round_trip);
@@ -258,7 +259,7 @@ async fn warn_of_distance(store: &dyn Store, staleness: Staleness) -> Result<(),
     Ok(())
 }
 
-/// What follows the revocations that other gates write, if the store is shared.
+/// Starts following the revocations that other gates write, if the store is shared.
 async fn begin_feed(
     store: &dyn Store,
     from: Cursor,
@@ -275,7 +276,7 @@ async fn begin_feed(
     }
 }
 
-/// The verifier for the gate's own tokens, if it is an issuer, then for those of the other issuers.
+/// The verifier: for the gate's own tokens, if it is an issuer, then for those of other issuers.
 pub(in crate::gate) fn verifier(own: Option<IssuerRules>, trusted: Vec<IssuerRules>) -> Result<Verifier, RulesError> {
     Verifier::new(own.into_iter().chain(trusted).collect())
 }

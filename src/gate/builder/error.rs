@@ -31,16 +31,16 @@ pub enum BuildError {
     Issuer {
         /// The issuer.
         issuer: String,
-        /// What is wrong with it.
+        /// Why clients could not use it.
         why: &'static str,
     },
     /// The public URL has a path, or is no URL.
     #[error("the public URL {0:?} is not `scheme://host[:port]`, of http or https")]
     PublicUrl(String),
-    /// A resource server has no issuer to take its public URL from, and uses what needs one.
+    /// A resource server has no issuer to take its public URL from, and configures this feature, which needs one.
     #[error("{0} needs the URL of this resource server: call `.public_url(\"https://…\")`")]
     NoPublicUrl(&'static str),
-    /// A resource server says for no audience that the tokens of this issuer are for it.
+    /// A resource server lists no audience for the tokens of this issuer.
     #[error("the tokens of {0}: call `.audience(…)`. Without an audience, tokens for other services would pass")]
     NoAudience(String),
     /// The keys of this issuer cannot be fetched.
@@ -49,11 +49,11 @@ pub enum BuildError {
     RemoteIssuer {
         /// The issuer.
         issuer: String,
-        /// What is wrong with it.
+        /// Why the keys cannot be fetched.
         #[source]
         error: rotogate_issuers::remote_keys::InvalidRemoteIssuer,
     },
-    /// An origin that no browser spells so.
+    /// An origin that no browser would send in this spelling.
     #[error("{0:?} is no origin as a browser writes it: `scheme://host[:port]` in lower case, without a default port")]
     Origin(String),
     /// A client is invalid, or not registered.
@@ -61,23 +61,23 @@ pub enum BuildError {
     Client {
         /// Its id.
         client: String,
-        /// What is wrong with it.
+        /// Why the client is refused.
         why: &'static str,
     },
-    /// A staleness that no gate may have.
+    /// The staleness is outside its bounds.
     #[error("staleness: a limit of {least:?} to {most:?} is needed, and `served` may not be below it", least = Staleness::SHORTEST, most = Staleness::LONGEST)]
     Staleness,
     /// [`GateBuilder::keys`](crate::gate::GateBuilder::keys) was not called.
     #[error("keys are needed: call `.keys(Keyring::…)`")]
     NoKeys,
-    /// Nodes of the store that run have other keys, and more than one step of a roll is between them.
+    /// Running nodes of the store have other keys, and the difference is more than one step of a rollover.
     #[error("{0}")]
     OtherKeys(String),
-    /// An endpoint has a relay, and no store keeps its records.
+    /// An endpoint has a relay, and the gate has no store for relay records.
     #[cfg(feature = "relay")]
     #[error("an endpoint with a relay needs a store for its records")]
     NoRelayStore,
-    /// Other rules name an endpoint with a relay that the running gate has not.
+    /// The new rules name an endpoint with a relay that the running gate does not have.
     #[cfg(feature = "relay")]
     #[error("the endpoint at {0} has a relay, and a running gate gets no other relays")]
     NewRelay(String),
@@ -113,23 +113,23 @@ pub enum BuildError {
     Resource {
         /// Its path.
         path: String,
-        /// What is wrong with it.
+        /// Why it cannot be described.
         why: &'static str,
     },
-    /// No assertions can be made as they are configured.
+    /// The configured assertions cannot be made.
     #[error("assertions: {0}")]
     Assertion(String),
     /// Too many of [`GateBuilder::identity_headers`](crate::gate::GateBuilder::identity_headers).
     #[error("{0} identity headers: the most is {most}", most = MAX_IDENTITY_HEADERS)]
     IdentityHeaders(usize),
-    /// A role that a route asks for could not be judged, or no token could have it.
+    /// A role that a route asks for cannot be judged, or no token can have it.
     #[error("the role {role:?} of route {route:?} {why}")]
     Role {
         /// The id of the route.
         route: String,
         /// The role.
         role: String,
-        /// What is wrong with it.
+        /// Why the role is refused.
         why: &'static str,
     },
     /// A route names an unknown dialect.
@@ -141,7 +141,7 @@ pub enum BuildError {
     /// The keys of an issuer cannot be used.
     #[error(transparent)]
     Verifier(#[from] RulesError),
-    /// The store failed while revocations were loaded. Without them the gate fails closed.
+    /// The store failed while revocations were loaded. A gate without revocations must not serve.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The system gave no random bytes.

@@ -31,7 +31,7 @@ use rotogate_core::verify_cache::{
     AssertionHeader, IdentityField, IdentityHeaders, MAX_IDENTITY_HEADERS, TokenChecker,
 };
 
-/// See the module.
+/// The rules of a builder.
 #[derive(Debug, Default)]
 pub(super) struct Rules {
     pub(super) clients: Vec<Client>,
@@ -52,7 +52,7 @@ pub(super) struct Rules {
     pub(super) dpop: Option<DpopSettings>,
 }
 
-/// What a gate has beside its rules.
+/// The parts of a gate besides its rules.
 pub(super) struct RunningParts {
     pub(super) id: GateId,
     pub(super) running: Arc<Running>,
@@ -63,12 +63,12 @@ pub(super) struct RunningParts {
 }
 
 impl Rules {
-    /// Whether they issue tokens or sign assertions.
+    /// Whether the rules issue tokens or sign assertions.
     pub(super) const fn need_an_issuer(&self) -> bool {
         !self.clients.is_empty() || !self.endpoints.is_empty() || self.assertion.is_some()
     }
 
-    /// The checks that need nothing of the gate but its issuers, its own audience and its keys.
+    /// Checks the rules against the gate's issuers, its own audience and its keys.
     pub(super) fn check(
         &mut self,
         is_issuer: bool,
@@ -111,7 +111,7 @@ impl Rules {
         IdentityHeaders { headers, assertion: self.assertion.clone() }
     }
 
-    /// The gate with these rules. `old` has the ones before them.
+    /// The gate with these rules, which replace `old`.
     pub(super) fn into_inner(
         self,
         kept: RunningParts,
@@ -217,8 +217,8 @@ fn names(trusted: &[IssuerRules], routes: &[Route]) -> Result<(), BuildError> {
     }
 }
 
-/// With several issuers, a subject is ambiguous without its issuer, so the issuer has a header too. Roles have one if
-/// tokens of another issuer have them.
+/// The default headers. With several issuers, a subject is ambiguous without its issuer, so the issuer has a header
+/// too. Roles have a header if tokens of another issuer carry roles.
 fn default_identity_headers(trusted: &[IssuerRules]) -> Vec<(HeaderName, IdentityField)> {
     let issuer = (!trusted.is_empty()).then_some((HeaderName::from_static("x-auth-issuer"), IdentityField::Issuer));
     let has_roles = trusted.iter().any(|rules| !rules.claims.roles.is_empty());

@@ -1,4 +1,4 @@
-//! Checks of a builder's values, so that mistakes are found before anything is served.
+//! Checks a builder's values, so that a start fails on a mistake.
 
 use std::collections::HashSet;
 
@@ -14,7 +14,7 @@ use rotogate_core::token::keyring::Keyring;
 use rotogate_core::token::verify::{IssuerRules, is_name};
 
 /// An issuer is an https URL without query and fragment (RFC 8414 §2). Over plain http an attacker on the network could
-/// answer in its name.
+/// answer in the issuer's name.
 pub(super) fn issuer(issuer: &str, plain: bool) -> Result<(), BuildError> {
     let refuse = |why| Err(BuildError::Issuer { issuer: issuer.to_owned(), why });
     let Some((uri, host)) = url(issuer) else {
@@ -28,7 +28,7 @@ pub(super) fn issuer(issuer: &str, plain: bool) -> Result<(), BuildError> {
     }
 }
 
-/// `scheme://host[:port]`.
+/// The public URL has the form `scheme://host[:port]`.
 pub(super) fn public_url(public: &str) -> Result<(), BuildError> {
     let is_origin = url(public)
         .is_some_and(|(uri, _)| matches!(uri.scheme_str(), Some("http" | "https")) && matches!(uri.path(), "" | "/"));
@@ -43,13 +43,13 @@ pub(super) fn origins(allowed: &[Box<str>]) -> Result<(), BuildError> {
     }
 }
 
-/// Each client is registered once, its id can stand in a token, and it may have its grants.
+/// Each client is registered once, its id fits into a token, and it may use its grants.
 pub(super) fn clients(clients: &[Client], endpoints: &[Endpoint]) -> Result<(), BuildError> {
     let refuse = |client: &str, why| Err(BuildError::Client { client: client.to_owned(), why });
     let mut known = HashSet::new();
     for client in clients {
         if !is_name(&client.id) {
-            return refuse(&client.id, "its id cannot stand in a token");
+            return refuse(&client.id, "its id cannot be in a token");
         }
         if !known.insert(&*client.id) {
             return refuse(&client.id, "it is registered twice");
@@ -87,17 +87,17 @@ pub(super) fn roles(own: Option<&str>, trusted: &[IssuerRules], routes: &[Route]
     Ok(())
 }
 
-/// Upstreams verify assertions with the published keys, and a secret is not published.
+/// Assertions need a key pair: upstreams verify them with the published keys, and a shared secret is not published.
 pub(in crate::gate) fn assertion(keyring: &Keyring) -> Result<(), BuildError> {
     match keyring.signer().algorithm() {
         algorithm if can_sign_assertions(algorithm) => Ok(()),
         algorithm => Err(BuildError::Assertion(format!(
-            "the signing key is of {algorithm}, a shared secret, which no upstream can verify with; sign with EdDSA, ES256 or RS256"
+            "the signing key is for {algorithm}, a shared secret that no upstream can verify with; sign with EdDSA, ES256 or RS256"
         ))),
     }
 }
 
-/// No assertion may name an audience that a token names: an upstream's word for itself must not open a route.
+/// No assertion may have an audience that an access token can have: an upstream could replay the assertion as a token.
 pub(super) fn assertion_audiences(
     routes: &[Route],
     trusted: &[IssuerRules],

@@ -29,16 +29,17 @@ use rotogate_core::reason::Reason;
 use rotogate_core::reply;
 use rotogate_core::route::RoutePolicy;
 
-/// The time limit for the body of a streamed request, whatever arrives meanwhile.
+/// The time limit for the whole body of a streamed request.
 const STREAMED_BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The response of an endpoint to a request.
 pub(in crate::gate) enum EndpointResponse {
     /// A reply, with its reason and recipient for the access log.
     Reply(Reply, Reason, Option<Who>),
-    /// The service gets the same request, and the dialect makes the reply from the service's.
+    /// The service gets the same request, and the dialect makes its reply from the service's reply.
     Consult(Box<Parts>, Consult),
-    /// The request, with another body, is decided by its route like any other. The permit is for the buffered body.
+    /// The route decides on the request with another body, as on any other request. The permit is for the buffered
+    /// body.
     Forward(Box<Parts>, Forward, Option<PoolPermit>),
     /// The dialect takes over the connection.
     #[cfg(feature = "kuzzle")]
@@ -119,7 +120,7 @@ struct EndpointRequest<'a> {
     operation: &'a MatchedOperation,
     parts: &'a Parts,
     address: Option<IpAddr>,
-    /// When the request was read.
+    /// When the request arrived.
     arrived: Arrival,
 }
 
@@ -140,7 +141,7 @@ impl<'a> EndpointRequest<'a> {
         }
     }
 
-    /// Has the dialect answer while the body arrives.
+    /// Lets the dialect answer while the body arrives.
     async fn stream<B>(&self, body: B) -> EndpointResponse
     where
         B: Body + Send + 'static,
@@ -199,7 +200,7 @@ impl<'a> EndpointRequest<'a> {
 
     fn handler(&self, account: Option<&'a str>) -> EndpointHandler<'a> {
         let agent = self.parts.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
-        // Only a token endpoint of OAuth says in its protocol what a proof or a certificate causes.
+        // Only the protocol of an OAuth token endpoint defines the effect of a proof or a certificate.
         let is_oauth = self.endpoint.dialect.oauth("").is_some();
         EndpointHandler {
             gate: self.gate,
@@ -213,7 +214,7 @@ impl<'a> EndpointRequest<'a> {
         }
     }
 
-    /// The reply of a dialect, as it is sent.
+    /// The reply of a dialect, completed for sending.
     fn finish(
         &self,
         call: &Call<'_>,
@@ -230,7 +231,7 @@ impl<'a> EndpointRequest<'a> {
             let denial = Denial::CrossOrigin;
             return EndpointResponse::Reply(dialect.write(call, Err(denial.into())), denial.into(), recipient);
         }
-        // A client that proves its key goes on with the latest nonce.
+        // A client that proves its key needs the latest nonce for its next request.
         if handler.proof.is_some()
             && let Some(nonce) = self.gate.dpop_nonce()
         {
@@ -240,7 +241,7 @@ impl<'a> EndpointRequest<'a> {
     }
 }
 
-/// A user agent, cut at 256 characters.
+/// A user agent, truncated at 256 characters.
 fn shortened(agent: &str) -> Box<str> {
     agent.chars().take(256).collect::<String>().into()
 }

@@ -25,7 +25,7 @@ use rotogate_core::token::claims::AccessToken;
 use rotogate_core::token::verify::{Ended, SentNotice};
 use rotogate_core::verify_cache::{Introspected, Verified};
 
-/// What a request presents besides its credentials.
+/// The proofs that a request presents besides its credentials.
 #[derive(Clone, Copy)]
 pub(super) struct ProofOfPossession<'a> {
     /// The proof of a key.
@@ -35,13 +35,13 @@ pub(super) struct ProofOfPossession<'a> {
 }
 
 impl<'a> ProofOfPossession<'a> {
-    /// What the tokens of a new grant are bound to.
+    /// The binding of the tokens of a new grant.
     fn of_client(self, gate: &'a Inner, client: &Client) -> Result<Binding<'a>, Denial> {
         let proof = gate.proof_of_client(self.proof, client.dpop)?;
         Ok((proof, Inner::certificate_of_client(self.certificate, client.certificate_bound)?))
     }
 
-    /// What the tokens of a refresh are bound to.
+    /// The binding of the tokens of a refresh.
     fn of_refresh(self, gate: &'a Inner, client: &Client) -> Result<Binding<'a>, Denial> {
         let proof = gate.proof_of_refresh(self.proof, client.dpop)?;
         Ok((proof, Inner::certificate_of_refresh(self.certificate, client.certificate_bound)?))
@@ -131,7 +131,7 @@ pub(super) async fn execute(
     }
 }
 
-/// Does what a user asks about their own sessions.
+/// Lists or ends a user's own sessions.
 pub(super) async fn own_sessions(
     gate: &Inner,
     endpoint: &Ready,
@@ -145,7 +145,7 @@ pub(super) async fn own_sessions(
     gate.engine.own_sessions(verified.token().own()?, request, origin).await
 }
 
-/// The account of a request, and the accounts that the endpoint serves it.
+/// The account of a request, and the accounts that the endpoint serves to it.
 fn accounts<'a>(endpoint: &'a Ready, account: Option<&'a str>) -> (Option<&'a str>, AccountRule<'a>) {
     match (&endpoint.account, endpoint.names_accounts) {
         (Some(bound), _) => (Some(&**bound), AccountRule::Only(Some(bound))),
@@ -184,9 +184,9 @@ impl ReadCredential {
         }
     }
 
-    /// What the engine exchanges.
+    /// The credential as the engine exchanges it.
     fn exchange(&self) -> Result<Exchange<'_>, Denial> {
-        // Another issuer's token is not a refresh credential here, and the reply says no more than that.
+        // Another issuer's token is not a refresh credential here, and the reply reveals no more.
         let own = |access| AccessToken::own(access).map_err(|_| Denial::UnknownRefreshToken);
         match self {
             Self::Refresh(token) => Ok(Exchange::Refresh(token)),
@@ -208,14 +208,15 @@ struct EndpointCommand<'a> {
 }
 
 impl EndpointCommand<'_> {
-    /// Ends what another issuer says that it ended. Durable when this returns; the same notice again ends nothing else.
+    /// Ends the sessions that another issuer reports as ended. The end is durable when this returns; a repeated notice
+    /// ends nothing else.
     // Requirements N49–N56.
     async fn end_elsewhere(&self, notice: &Notice) -> Result<(), Error> {
         let engine = &self.gate.engine;
         let ended = match self.read_notice(notice) {
             Ok(Ended::Tokens { entry, also, told, is_sure }) => {
                 let ended = engine.end_elsewhere(entry, also, told).await;
-                // The entry holds. Its sender is told that tokens may go on.
+                // The revocation holds at this gate but is not durable. The sender learns that tokens may still pass.
                 if is_sure { ended } else { ended.and(Err(Denial::RefusedEvent(EventFlaw::Request(UNSURE)).into())) }
             }
             Ok(Ended::Nothing) => Ok(NoticeResult::Noted),
@@ -241,7 +242,7 @@ impl EndpointCommand<'_> {
         match &read {
             Ok(_) => limits.record_valid(address),
             Err(Denial::RefusedEvent(_)) => limits.record_forged(address),
-            // Nothing was decided, so nothing counts against its sender.
+            // Nothing was decided, so nothing counts against the sender.
             Err(_) => {}
         }
         read
@@ -283,11 +284,11 @@ impl EndpointCommand<'_> {
         if client.secret_hash.is_none() {
             return Err(Denial::InvalidClient.into());
         }
-        // The limits count the resource server, not an address: forged tokens that one client sends to it must not
+        // The limits count the resource server, not an address: forged tokens that one of its clients sends must not
         // block the introspection of other clients' tokens.
         let checked = self.check_unproved(token, Source::Client(&client.id));
         let checked = checked.inspect_err(|denial| self.tell_held_up(*denial, &client)).map(|verified| {
-            // Its resource server checks the proof.
+            // The resource server checks the proof.
             verified.confirm(self.gate.engine.confirmations());
             Box::new(checked_of(verified.token()))
         });
@@ -299,13 +300,13 @@ impl EndpointCommand<'_> {
         self.check_after(Credential::new(token.expose_secret()), source, None)
     }
 
-    /// The same, for a presenter who need not have the key that the token is bound to: to ask about a token, or to end
-    /// it, takes no proof (requirement N38).
+    /// Checks a token of a presenter who need not have the key that the token is bound to: introspection and revocation
+    /// take no proof (requirement N38).
     fn check_unproved(&self, token: &SecretString, source: Source<'_>) -> Result<Arc<Verified>, Denial> {
         self.check_after(Credential::maybe_bound(token.expose_secret()), source, None)
     }
 
-    /// The same, after its issuer was asked about it.
+    /// Checks a token after its issuer has answered about it.
     fn check_after(
         &self,
         credential: Credential<'_>,
@@ -317,7 +318,7 @@ impl EndpointCommand<'_> {
         Ok(verified)
     }
 
-    /// The same. Waits until it is known whether the token is good.
+    /// Checks a token, and waits for its issuer if that decides.
     async fn check_waiting(&self, token: &SecretString, source: Source<'_>) -> Result<Arc<Verified>, Denial> {
         let first = self.check(token, source);
         let wait = first
@@ -365,14 +366,14 @@ impl EndpointCommand<'_> {
             Err(denial) => Err(denial.into()),
         };
         let mut found = found?;
-        // The directory knows subjects of our own issuer only; a foreign subject may have an equal name.
+        // The directory knows subjects of this gate's issuer only; a foreign subject may have an equal name.
         if *found.issuer == **self.gate.engine.issuer() {
             found.user = self.gate.engine.user(found.account.as_deref(), &found.subject).await?;
         }
         Ok(Box::new(found))
     }
 
-    /// Checks a token that its own rotation revoked: it is good while a replay of that rotation is allowed.
+    /// Checks a token that its own rotation revoked: it is good as long as that rotation may be replayed.
     async fn check_superseded(&self, token: &SecretString) -> Result<CheckedToken, Error> {
         let access = self.verify_ignoring_expiry(token, Duration::ZERO)?;
         self.concerns(&access)?;
@@ -398,7 +399,7 @@ impl EndpointCommand<'_> {
     }
 
     /// Ends the session of a token that has expired or was rotated away. The token is refused, but its session may
-    /// still be live, and its holder wants it to end (requirement R16).
+    /// still be live, and its holder asks to end it (requirement R16).
     async fn log_out_dead(&self, access: &SecretString, denial: Denial) -> Result<(), Error> {
         if !matches!(denial, Denial::TokenExpired | Denial::TokenRevoked) {
             return Ok(());
@@ -427,7 +428,7 @@ impl EndpointCommand<'_> {
         }
         let read = self.verify_ignoring_expiry(token, Duration::ZERO);
         let Ok(access) = decided(read)? else { return Ok(()) };
-        // Only its issuer can end another issuer's token.
+        // Only its own issuer can end a token.
         let Ok(own) = access.own() else { return Ok(()) };
         if access.client.as_deref() == Some(&*client.id) {
             self.is_of_account(&access)?;

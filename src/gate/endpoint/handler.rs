@@ -1,4 +1,4 @@
-//! Carries out what the dialect of one request asks for, each in a task of its own.
+//! Executes the commands of a dialect, each in a task of its own.
 
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
@@ -22,13 +22,13 @@ pub(in crate::gate) struct EndpointHandler<'a> {
     pub(in crate::gate) endpoint: usize,
     pub(in crate::gate) account: Option<&'a str>,
     pub(in crate::gate) origin: Origin,
-    /// When the request was read.
+    /// When the request arrived.
     pub(in crate::gate) arrived: Arrival,
-    /// The proof of a key that came with it.
+    /// The proof of a key that the request presents.
     pub(in crate::gate) proof: Option<Arc<PresentedProof>>,
-    /// The client certificate of its connection.
+    /// The client certificate of the connection.
     pub(in crate::gate) certificate: Option<CertificateThumbprint>,
-    /// The recipient of issued tokens, or whose attempt was held up, for the access log.
+    /// The recipient of issued tokens, or the client of an attempt that a limit refused, for the access log.
     pub(in crate::gate) recipient: OnceLock<Who>,
 }
 
@@ -86,7 +86,7 @@ impl CommandHandler for EndpointHandler<'_> {
 }
 
 impl EndpointHandler<'_> {
-    /// Tells the logs of a fault, and of whose attempt a limit refused.
+    /// Logs a fault, and the client of an attempt that a limit refused.
     fn tell<T>(&self, outcome: &Result<T, Error>) {
         self.gate.running.faults.tell(outcome, || self.gate.engine.clock().source().monotonic());
         let Err(error) = outcome else { return };
@@ -97,8 +97,8 @@ impl EndpointHandler<'_> {
     }
 }
 
-/// Runs work of the engine in a separate task, to its end: a client that disconnects must not stop it between the store
-/// and the revocation list.
+/// Runs engine work to its end in a separate task: a client that disconnects must not stop it between the store and the
+/// revocation list.
 pub(in crate::gate) async fn to_its_end<T: Send + 'static>(
     work: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> Result<T, Error> {

@@ -1,7 +1,7 @@
 //! Reads the body of a request to an endpoint (requirements A4, A10, A11). A small body is read from any client. A
-//! longer one costs memory and parsing time, so it is read only after a good token was found, in the head or in the
-//! first bytes of the body. While the gate waits for a body without a good token, the request holds a permit of a small
-//! pool.
+//! longer one costs memory and parsing time, so the gate reads it only after it has found a good token, in the head or
+//! in the first bytes of the body. While the gate waits for a body without a good token, the request holds a permit of
+//! a small pool.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -33,7 +33,7 @@ pub(super) enum Unread {
     TooSlow,
     Broken,
     Shed(Refusal),
-    /// Its token was not examined.
+    /// The token of the request was not examined.
     Undecided(Denial),
 }
 
@@ -63,7 +63,7 @@ impl Reading<'_> {
         let (mut known, mut waits) = (false, None);
         let mut room =
             self.gate.running.overload.buffered.take(holder, 0).map_err(|_| Unread::Shed(Refusal::Buffered))?;
-        // Most bodies arrive in one piece, and are not copied.
+        // Most bodies arrive in one piece, which is not copied.
         let (mut first, mut all) = (Bytes::new(), BytesMut::new());
         let mut body = pin!(body.map_err(Into::into));
         loop {
@@ -115,7 +115,7 @@ impl Reading<'_> {
     /// The holder of the good token in the head or in the beginning of the body.
     ///
     /// # Errors
-    /// An undecided denial: a token that a limiter kept from being verified is not a bad one (requirement R15).
+    /// An undecided denial: a token that a limiter kept from being verified is not a bad token (requirement R15).
     fn caller(&self, begun: &[u8]) -> Result<Option<Holder>, Denial> {
         let sources = self.dialect.sources();
         let places = Places { query: sources.query, cookies: [sources.cookie, None], dpop: false };

@@ -24,23 +24,23 @@ pub(super) struct Ready {
     pub(super) dialect: Box<dyn Dialect>,
     pub(super) profile: Profile,
     pub(super) clients: Option<Vec<Box<str>>>,
-    /// The client of sessions whose protocol names none. It is public.
+    /// The client of the endpoint's sessions, if the protocol names none. It is public.
     pub(super) client: Option<Arc<Client>>,
     pub(super) accepts: Vec<Box<str>>,
     /// The dialects of `accepts` whose access token is its own refresh credential.
     pub(super) by_access: Vec<Box<str>>,
-    /// The exchanges with the provider behind it.
+    /// The relay to the provider behind the endpoint.
     #[cfg(feature = "relay")]
     pub(super) relay: Option<Arc<EndpointRelay>>,
-    /// The listeners that serve it. Empty: all.
+    /// The listeners that serve the endpoint. Empty: all.
     pub(super) listeners: Vec<Box<str>>,
     /// The one account that the endpoint is for.
     pub(super) account: Option<Box<str>>,
-    /// Whether any of its paths contains `{account}`.
+    /// Whether a path of the endpoint contains `{account}`.
     pub(super) names_accounts: bool,
 }
 
-/// What the endpoints of a gate have in common.
+/// The rules that all endpoints of a gate share.
 pub(in crate::gate) struct CommonRules<'a> {
     pub(in crate::gate) profile: &'a Profile,
     pub(in crate::gate) clients: &'a [Client],
@@ -55,7 +55,7 @@ pub(in crate::gate) struct CommonRules<'a> {
 /// The dialects that endpoints may name.
 struct KnownDialects {
     all: Vec<&'static str>,
-    /// Those whose access token is its own refresh credential.
+    /// The dialects whose access token is its own refresh credential.
     by_access: Vec<Box<str>>,
 }
 
@@ -100,7 +100,7 @@ impl Ready {
             )));
         }
         let profile = endpoint.profile.over(&endpoint.dialect.profile().over(common.profile));
-        // Contradictory rules are found here, not at a client's refresh.
+        // Contradictory rules are found at the start, not at a client's refresh.
         let of_clients = common.clients.iter().map(|client| client.profile.over(&profile));
         let mut all_rules = std::iter::once(profile.clone()).chain(of_clients);
         if let Some(problem) = all_rules.find_map(|rules| rules.problems().into_iter().next()) {
@@ -125,12 +125,12 @@ impl Ready {
 }
 
 /// The client of an endpoint's sessions, if the protocol names none: the registered client, with its grants and scopes;
-/// or a public one of the dialect's default name, if none of that name is registered. A confidential client is an
-/// error, because it could not authenticate (requirement R20).
+/// or a public client with the dialect's default name, if no client of that name is registered. A confidential client
+/// is an error, because it could not authenticate (requirement R20).
 fn own_client(endpoint: &Endpoint, clients: &[Client]) -> Result<Option<Arc<Client>>, String> {
     let default = endpoint.dialect.client();
     let Some(id) = endpoint.client.as_deref().or(default) else { return Ok(None) };
-    // Of several clients of one id the last one counts.
+    // The last of several clients with one id counts.
     match clients.iter().rev().find(|client| *client.id == *id) {
         Some(client) if client.secret_hash.is_some() => Err(format!(
             "the client {id:?} is confidential, and this protocol has no place for its secret; name a public client"
@@ -141,7 +141,7 @@ fn own_client(endpoint: &Endpoint, clients: &[Client]) -> Result<Option<Arc<Clie
     }
 }
 
-/// What one of our paths serves.
+/// The content at one of our paths.
 #[derive(Clone, Debug)]
 enum PathEntry {
     Operation { endpoint: usize, served: Arc<ServedPath> },
@@ -192,7 +192,7 @@ pub fn envelopes(dialect: &dyn Dialect, base: &str) -> Vec<(Method, String)> {
 pub(in crate::gate) struct Endpoints {
     ready: Vec<Ready>,
     exact: matchit::Router<PathEntry>,
-    /// The same templates in lower case, to find near misses.
+    /// The templates in lower case, to find near misses.
     loose: matchit::Router<Option<usize>>,
     /// Each document of metadata.
     metadata: Vec<Bytes>,
@@ -223,11 +223,11 @@ impl MatchedOperation {
 pub(in crate::gate) enum Hit {
     Operation(MatchedOperation),
     Jwks,
-    /// The metadata at this position.
+    /// The metadata document at this position.
     Metadata(usize),
     /// The document of the resource at this position.
     Resource(usize),
-    /// A near miss of a path of this endpoint; `None`: of one of the gate's own paths.
+    /// A near miss of a path of this endpoint; with `None`, of one of the gate's own paths.
     NearMiss(Option<usize>),
 }
 
@@ -246,7 +246,7 @@ impl Endpoints {
     /// The table of these endpoints.
     ///
     /// # Errors
-    /// When paths or rules of endpoints contradict each other.
+    /// Paths or rules of endpoints contradict each other.
     pub(in crate::gate) fn new(endpoints: Vec<Endpoint>, common: &CommonRules<'_>) -> Result<Self, EndpointError> {
         let mut all = Self {
             ready: Vec::new(),
@@ -269,7 +269,7 @@ impl Endpoints {
         Ok(all)
     }
 
-    /// Inserts the paths of an endpoint. Does one of them contain `{account}`?
+    /// Inserts the paths of an endpoint. Returns whether one of them contains `{account}`.
     fn insert_paths(&mut self, endpoint: &Endpoint) -> Result<bool, EndpointError> {
         let index = self.ready.len();
         let mut names_accounts = false;
@@ -282,8 +282,8 @@ impl Endpoints {
         Ok(names_accounts)
     }
 
-    /// Inserts the metadata of an endpoint of OAuth. The first endpoint is that of the gate's issuer. Each later one has
-    /// the issuer of its own path.
+    /// Inserts the metadata of an OAuth endpoint. The first endpoint's metadata is that of the gate's issuer; each
+    /// later endpoint has an issuer of its own path.
     fn insert_metadata(&mut self, endpoint: &Endpoint, common: &CommonRules<'_>) -> Result<(), EndpointError> {
         let (base, public_url) = (endpoint.base(), common.public_url);
         let Some(paths) = endpoint.dialect.oauth(base) else { return Ok(()) };
@@ -304,7 +304,7 @@ impl Endpoints {
         Ok(())
     }
 
-    /// No document stands at the paths of this issuer's metadata.
+    /// Are the paths of this issuer's metadata free?
     fn is_issuer_free(&self, issuer: &str) -> bool {
         metadata::paths(issuer).iter().all(|path| self.exact.at(path).is_err())
     }
@@ -322,7 +322,7 @@ impl Endpoints {
         };
         let endpoint = entry.endpoint();
         self.exact.insert(template, entry).map_err(failed)?;
-        // Templates that differ in case only are one loose template.
+        // Templates that differ in case only share one loose template.
         match self.loose.insert(template.to_ascii_lowercase(), endpoint) {
             Ok(()) | Err(matchit::InsertError::Conflict { .. }) => Ok(()),
             Err(error) => Err(failed(error)),
@@ -344,7 +344,7 @@ impl Endpoints {
             ready.accepts.contains(&session.dialect)
                 && ready.clients.as_ref().is_none_or(|clients| clients.contains(&session.client))
         };
-        // That of its own dialect before one that also accepts its sessions.
+        // The endpoint of the session's own dialect precedes one that also accepts its sessions.
         let is_own = |ready: &&Ready| *ready.dialect.name() == *session.dialect;
         self.ready.iter().filter(serves).find(is_own).or_else(|| self.ready.iter().find(serves))
     }
@@ -380,7 +380,7 @@ impl Endpoints {
         self.ready.iter().map(|endpoint| endpoint.dialect.as_ref()).find(|dialect| dialect.name() == name)
     }
 
-    /// The dialect that recognises the sender of a request as its client, whatever the path.
+    /// The dialect that recognises a request as its client's, whatever the path.
     pub(in crate::gate) fn dialect_of_client(&self, headers: &HeaderMap) -> Option<&dyn Dialect> {
         self.ready.iter().map(|endpoint| endpoint.dialect.as_ref()).find(|dialect| dialect.knows(headers))
     }

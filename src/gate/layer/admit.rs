@@ -1,4 +1,4 @@
-//! Steps 1 to 7 of a request: the decision where it goes.
+//! Steps 1 to 7 of a request: the decision where the request goes.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,31 +30,31 @@ use rotogate_core::verify_cache::Introspected;
 
 /// Where a request goes.
 pub(in crate::gate) enum Admission {
-    /// Into the service, with the permit of its route's policy.
+    /// To the service, with the permit of its route's policy.
     In(Permitted),
     /// To one of our endpoints.
     Endpoint(Hit),
-    /// Into the service, without a caller: a `require()` there decides.
+    /// To the service, without a caller: a `require()` there decides.
     Undecided(Undecided, Permitted),
-    /// Nowhere.
+    /// To nobody: the request is refused.
     Refused(Denial, Option<Arc<Route>>),
-    /// Nowhere: no route of this path serves the method.
+    /// To nobody: no route of this path serves the method.
     WrongMethod(Reply),
 }
 
-/// Whether a path may match one of our endpoints (step 3).
+/// What happens to a request whose path matches one of our endpoints (step 3).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::gate) enum EndpointMatch {
-    /// A match is served by the endpoint.
+    /// The endpoint serves the request.
     Serve,
-    /// Endpoints are skipped: the endpoint itself asks for the decision of the route.
+    /// The match is ignored: the endpoint itself asks for the decision of the route.
     Skip,
-    /// A match is refused: another proxy would forward the request past the endpoint.
+    /// The request is refused: another proxy would forward it past the endpoint.
     Refuse,
 }
 
 impl Admission {
-    /// Is the proof of an admitted request still to be counted in the store that gates share?
+    /// Must the proof of an admitted request still be counted in the store that gates share?
     pub(super) fn owes_proof(&self) -> bool {
         match self {
             Self::In(permitted) | Self::Undecided(_, permitted) => permitted.owes_proof(),
@@ -63,18 +63,19 @@ impl Admission {
     }
 }
 
-/// Is a request with a bad credential treated as one without?
+/// Is a request with a bad credential treated as a request without one?
 fn takes_bad_for_none(policy: &RoutePolicy) -> bool {
     policy.auth == Auth::Optional && policy.bad_credential_on_optional == BadCredential::Anonymous
 }
 
 impl<M> GateLayer<M> {
-    /// The decision: steps 1 to 7. No await: all that it needs is in memory.
+    /// Decides by steps 1 to 7. Nothing is awaited: all data are in memory.
     pub(in crate::gate) fn admit(&self, parts: &mut Parts, endpoints: EndpointMatch) -> Admission {
         self.admit_observed(parts, endpoints, &mut ())
     }
 
-    /// The same. An observer that goes on after a refusal may get another admission than a request: its refusal counts.
+    /// [`Self::admit`] with an observer. An observer that continues after a refusal may get another admission than the
+    /// request: the first refusal counts.
     pub(super) fn admit_observed<O: Observer>(
         &self,
         parts: &mut Parts,
@@ -94,12 +95,12 @@ impl<M> GateLayer<M> {
             Ok(path) => path,
             Err(denial) => return Admission::Refused(denial, None),
         };
-        // An observer may go on without a host; no route does.
+        // An observer may continue without a host, but no route does.
         let host = match host {
             Ok(host) => host,
             Err(denial) => return Admission::Refused(denial, None),
         };
-        // 3. Endpoint. Before any route, so that no route, however wide, can shadow or forward one.
+        // 3. Endpoint. Before any route, so that no route, however wide, can shadow or forward an endpoint.
         if let Some(admission) = self.at_endpoint(parts, &path, raw, endpoints) {
             return admission;
         }
@@ -121,14 +122,14 @@ impl<M> GateLayer<M> {
         }
         if preflight.is_some() && route.policy.preflight_to_upstream {
             // Browsers send preflights without credentials. A credential here was not verified, and a route that
-            // forwards tokens would forward it as if it had been.
+            // forwards tokens would forward it as a verified one.
             parts.headers.remove(AUTHORIZATION);
             return Admission::In(policy::permit_anonymous(route, self.by()));
         }
         self.permitted(parts, route, observer)
     }
 
-    /// Steps 5 to 7, of a request whose audience a `require()` may judge.
+    /// Steps 5 to 7, for a request whose audience a `require()` may judge.
     fn permitted<O: Observer>(&self, parts: &Parts, route: &Arc<Route>, observer: &mut O) -> Admission {
         let (gate, by) = (&*self.gate.0, self.by());
         let permitted = observer.attempt(|observer| RoutedRequest::new(gate, parts, route, by, observer).permit());
@@ -149,7 +150,7 @@ impl<M> GateLayer<M> {
         }
     }
 
-    /// Reports a refusal by the steps 5 to 7 that an operator should know of.
+    /// Logs refusals of steps 5 to 7 that an operator should know of.
     fn report(&self, parts: &Parts, denial: Denial, policy: &RoutePolicy) {
         let gate = &self.gate.0;
         if denial == Denial::WrongAudience
@@ -239,7 +240,7 @@ impl<M> GateLayer<M> {
         Admission::WrongMethod(if reply::is_grpc(&parts.headers) {
             respond::denied_grpc(Denial::MethodNotAllowed)
         } else {
-            // Any route of the path will do for the dialect: they differ in methods.
+            // Any route of the path determines the dialect: the routes differ in methods only.
             let route = allowed.iter().find_map(|method| match gate.routes.find(Some(host), method, path) {
                 Match::Found(route) | Match::Ambiguous(route) => Some(route),
                 Match::MethodNotAllowed(_) | Match::None => None,
@@ -251,13 +252,13 @@ impl<M> GateLayer<M> {
         })
     }
 
-    /// May a path stay as it is that is not canonical? A router outside of this layer has matched it as the client spelt it.
-    /// Letter case in an escape can change its match only where a pattern has an escape.
+    /// May a path that is not canonical stay unchanged? A router outside of this layer has matched the client's
+    /// spelling. Letter case in an escape can change its match only if a pattern has an escape.
     fn may_stay(&self, path: &CanonicalPath<'_>, raw: &str) -> bool {
         path.equals_but_for_hex_case(raw) && !self.gate.0.routes.has_escapes()
     }
 
-    /// Those of the methods of a path whose route is on the listener of the request.
+    /// The methods of a path whose route is on the listener of the request.
     fn served_here(&self, parts: &Parts, host: &str, path: &CanonicalPath, methods: &[Method]) -> Vec<Method> {
         let is_here = |method: &&Method| match self.gate.0.routes.find(Some(host), method, path) {
             Match::Found(route) | Match::Ambiguous(route) => Peer::is_on(parts.extensions.get(), &route.listeners),
@@ -266,7 +267,7 @@ impl<M> GateLayer<M> {
         methods.iter().filter(is_here).cloned().collect()
     }
 
-    /// What a request must wait for before it can be decided; `None` if nothing is under way that could decide it, or
+    /// The event that a request must wait for before it can be decided; `None` if no pending event could decide it, or
     /// too many requests wait.
     pub(super) fn awaited(&self, parts: &Parts, admission: &Admission) -> Option<Awaited> {
         match admission {
@@ -275,7 +276,7 @@ impl<M> GateLayer<M> {
         }
     }
 
-    /// Waits for what is under way, and decides again. Then counts the proof of an admitted request in the store.
+    /// Waits for the event, and decides again. Then counts the proof of an admitted request in the store.
     pub(super) async fn admit_after(
         &self,
         mut admission: Admission,
@@ -308,7 +309,7 @@ impl<M> GateLayer<M> {
         match (self.gate.0.count_proof(permitted).await, undecided) {
             (Ok(permitted), None) => Admission::In(permitted),
             (Ok(anonymous), Some(undecided)) => Admission::Undecided(undecided, anonymous),
-            // As where the proof was used at this gate.
+            // The same answer as for a proof that was used at this gate.
             (Err(denial), _) if takes_bad_for_none(&route.policy) => match NotGood::from_denial(denial) {
                 Ok(_) => Admission::In(policy::permit_anonymous(&route, by)),
                 Err(denial) => Admission::Refused(denial, Some(route)),
@@ -317,7 +318,7 @@ impl<M> GateLayer<M> {
         }
     }
 
-    /// The decision, after a wait if it takes one.
+    /// The decision, after a wait if one is needed.
     pub(in crate::gate) async fn admit_waiting(&self, parts: &mut Parts, endpoints: EndpointMatch) -> Admission {
         let admission = self.admit(parts, endpoints);
         let wait = self.awaited(parts, &admission);
@@ -325,14 +326,14 @@ impl<M> GateLayer<M> {
     }
 
     /// The permit of an outer layer of the same gate. That layer saw the whole path, and has the same endpoints and
-    /// routes, so this one repeats nothing.
+    /// routes, so this layer does not repeat the steps.
     pub(super) fn permitted_before<'a>(&self, parts: &'a Parts) -> Option<&'a Permitted> {
         let permitted = if self.edge { None } else { parts.extensions.get::<Permitted>() }?;
         let by = permitted.by();
         (by.gate == self.gate.0.id && by.layer).then_some(permitted)
     }
 
-    /// The whole path of a request, if this layer is inside a nest and sees only a part of it. Routes match whole
+    /// The whole path of a request, if this layer is inside a nest and sees only a part of the path. Routes match whole
     /// paths.
     #[cfg(feature = "axum")]
     pub(super) fn whole<O: Observer>(&self, parts: &Parts) -> Option<Uri> {
@@ -359,8 +360,8 @@ impl<M> GateLayer<M> {
 }
 
 impl Inner {
-    /// Step 1: the host, without port. Refuses what no later check can make safe: CONNECT, whose bytes the gate never
-    /// sees, and a body with ambiguous framing. Then host and target, before anything that depends on them.
+    /// Step 1: the host, without port. Refuses requests that no later check can make safe: CONNECT, whose bytes the
+    /// gate never sees, and a body with ambiguous framing. Checks host and target before any step that depends on them.
     pub(super) fn host<'a>(&self, parts: &'a Parts) -> Result<&'a str, Denial> {
         if parts.method == Method::CONNECT {
             return Err(Denial::Tunnel);

@@ -28,16 +28,16 @@ use rotogate_core::policy::{Permitted, Undecided};
 use rotogate_core::reason::Reason;
 use rotogate_core::route::Route;
 
-/// Why a request that its route permits does not enter the service.
+/// Why a request that its route permits does not reach the service.
 enum NotEntered {
     /// A concurrency bound is reached.
     Shed(Refusal, Permitted),
-    /// Step 8 refuses.
+    /// Step 8 refuses the request.
     Denied(Denial, Permitted),
 }
 
 impl<S, M> GateService<S, M> {
-    /// Answers a request by what became of it in steps 1 to 7.
+    /// Answers a request by its admission.
     pub(super) fn answer<B, R>(&mut self, admission: Admission, parts: Parts, body: B) -> ResponseFuture<S::Future>
     where
         S: Service<Request<B>, Response = Response<R>> + 'static,
@@ -55,7 +55,7 @@ impl<S, M> GateService<S, M> {
             Admission::Undecided(undecided, anonymous) => self.enter_undecided(undecided, anonymous, parts, body),
             Admission::Endpoint(Hit::Operation(operation)) => {
                 let run = EndpointRun::new(layer.clone(), &operation);
-                // Boxed: a rotation costs a disk write anyway, and forwarded requests then have a small future.
+                // Boxed: a rotation costs a disk write anyway, and the future of forwarded requests stays small.
                 let answer = Box::pin(run.outcome(operation, parts, body, M::keep(&self.inner)));
                 ResponseFuture { kind: FutureKind::Endpoint { answer } }
             }
@@ -122,8 +122,8 @@ impl<S, M> GateService<S, M> {
 }
 
 impl<M> GateLayer<M> {
-    /// Step 8, prepare. Concurrency bounds first: a request that they reject is not changed. The state of the request is
-    /// kept for a caller or a verdict; other requests cost nothing here.
+    /// Step 8, prepare. Concurrency bounds first: a request beyond one is not changed. The state of the request is kept
+    /// only for a caller or a verdict; other requests cost nothing here.
     fn prepared(&self, parts: &mut Parts, permitted: Permitted) -> Result<Option<PassedRequest>, NotEntered> {
         let gate = &self.gate.0;
         let policy = &permitted.route().policy;
@@ -154,7 +154,7 @@ impl<M> GateLayer<M> {
         let keep =
             |permitted| PassedRequest { gate: Arc::clone(gate), permitted, counted, is_guarded: true, undecided: None };
         if self.headers_only {
-            // Nor does a caller pass that a layer in front put there.
+            // A layer in front may have put a caller there, which must not pass.
             parts.extensions.remove::<Permitted>();
             return Ok(is_kept.then(|| keep(permitted)));
         }
@@ -196,7 +196,7 @@ impl<M> GateLayer<M> {
         }
     }
 
-    /// What the gate publishes: keys and metadata.
+    /// The reply with a published document: keys or metadata.
     fn published<F>(&self, (reply, reason): (Reply, Reason)) -> ResponseFuture<F> {
         ResponseFuture::own(reply, self.annotate.then(|| Verdict::at(Operation::PUBLIC, reason)))
     }

@@ -1,4 +1,4 @@
-//! A request whose token cannot be judged yet: it waits for what decides, and is decided again.
+//! Requests whose token cannot be judged yet: they wait for keys or an introspection, and are then decided again.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use rotogate_core::token::live_keys::KeysWait;
 use rotogate_core::token::verify::IssuerRules;
 use rotogate_core::verify_cache::{Introspected, IntrospectionWait};
 
-/// What a request waits for.
+/// A request's wait.
 pub(in crate::gate) struct Awaited {
     what: Wait,
-    /// Its place among the requests that wait.
+    /// The request's permit among the waiting requests.
     #[expect(dead_code, reason = "it is held, not looked at")]
     place: PoolPermit,
 }
@@ -26,19 +26,19 @@ pub(in crate::gate) struct Awaited {
 enum Wait {
     /// The keys of the token's issuer.
     Keys(KeysWait),
-    /// What the issuer says of the token, and what counts good and bad tokens of the client's address.
+    /// The issuer's answer about the token, with the counters of good and bad tokens of the client's address.
     Introspection(IntrospectionWait, Arc<Engine>, Option<IpAddr>),
 }
 
-/// The end of a wait.
+/// The result of a wait.
 #[derive(Clone)]
 pub(in crate::gate) struct Settled {
-    /// The issuer answered after the request was there: a key that is still missing does not exist.
+    /// The issuer answered after the request arrived: a key that is still missing does not exist.
     is_final: bool,
     introspected: Option<Introspected>,
 }
 
-/// What a refused request can wait for; `None` if nothing is under way that could decide it, or too many requests wait.
+/// The wait of a refused request; `None` if no pending event could decide it, or too many requests wait.
 pub(in crate::gate) fn awaited(gate: &Inner, parts: &Parts, denial: Denial, policy: &RoutePolicy) -> Option<Awaited> {
     if !matches!(denial, Denial::KeysUnavailable(_) | Denial::IntrospectionUnavailable(_)) {
         return None;
@@ -48,7 +48,7 @@ pub(in crate::gate) fn awaited(gate: &Inner, parts: &Parts, denial: Denial, poli
     wait(gate, &found.token, denial, gate.holder(parts), gate.client_address(parts), Some(&taken))
 }
 
-/// The same for a token that a client of this holder presented.
+/// The wait for a token that a client of this holder presented.
 pub(in crate::gate) fn awaited_token(
     gate: &Inner,
     token: &str,
@@ -96,19 +96,19 @@ impl Awaited {
 }
 
 impl Settled {
-    /// Gives the answer to the request, for the decision that follows.
+    /// Puts the answer into the request, for the decision that follows.
     pub(in crate::gate) fn give(&self, parts: &mut Parts) {
         if let Some(answer) = &self.introspected {
             parts.extensions.insert(answer.clone());
         }
     }
 
-    /// The answer.
+    /// The issuer's answer.
     pub(in crate::gate) fn introspected(&self) -> Option<&Introspected> {
         self.introspected.as_ref()
     }
 
-    /// The refusal of the request when it was decided again.
+    /// The final refusal of the request, from the second decision's.
     pub(in crate::gate) fn refusal(&self, denial: Denial) -> Denial {
         match denial {
             Denial::KeysUnavailable(_) if self.is_final => Denial::UnknownKey,

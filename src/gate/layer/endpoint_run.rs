@@ -49,7 +49,7 @@ impl<M> EndpointRun<M> {
         self.gate().endpoints.dialect(self.index)
     }
 
-    /// The one place that reports the outcome of an endpoint, whichever part of it refused.
+    /// The verdict on the request. Every part of an endpoint reports its outcome here.
     fn verdict(&self, reason: Reason) -> Option<Verdict> {
         reason.tell();
         self.layer.annotate.then(|| Verdict::at(self.named, reason))
@@ -88,7 +88,7 @@ impl<M> EndpointRun<M> {
         }
     }
 
-    /// What the endpoint makes of the request, as a step of its trace.
+    /// The endpoint's response to the request, as a step of its trace.
     async fn answered<B>(&self, operation: endpoint::MatchedOperation, parts: Parts, body: B) -> EndpointResponse
     where
         B: Body + Send + 'static,
@@ -115,7 +115,7 @@ impl<M> EndpointRun<M> {
         answered
     }
 
-    /// The service says what the endpoint replies.
+    /// Asks the service, and makes the endpoint's reply from its answer.
     async fn consulted<S, B>(self, mut parts: Parts, consult: Consult, kept: M::Kept) -> EndpointOutcome<S::Future>
     where
         S: Service<Request<B>>,
@@ -131,7 +131,7 @@ impl<M> EndpointRun<M> {
         EndpointOutcome::reply(reply, self.verdict(reason))
     }
 
-    /// The service gets the call that the request wraps.
+    /// Forwards the enclosed call to the service.
     async fn forwarded<S, B>(
         self,
         parts: Parts,
@@ -161,7 +161,7 @@ impl<M> EndpointRun<M> {
         }
     }
 
-    /// The dialect takes over the connection.
+    /// Gives the connection to the dialect.
     #[cfg(feature = "kuzzle")]
     fn taken_over<S, B>(self, taken: TakenOver, kept: M::Kept) -> EndpointOutcome<S::Future>
     where

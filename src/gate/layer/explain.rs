@@ -1,5 +1,5 @@
-//! The explanation of a request. It takes the path of a request with an observer that records what each rule says, and goes
-//! on after a refusal, so that the rules after it are judged, too.
+//! The explanation of a request. An observer records the result of each rule on the path of a request, and continues
+//! after a refusal, so that later rules are judged, too.
 
 use std::sync::Arc;
 
@@ -31,26 +31,26 @@ mod recorder;
 use describe::Described;
 use recorder::Recorder;
 
-/// What becomes of a request that is explained.
+/// The decision on an explained request.
 #[derive(Default)]
 struct Decision {
     route: Option<Arc<Route>>,
     caller: Option<Arc<Verified>>,
-    /// The reply, if it is refused.
+    /// The reply to a refused request.
     refusal: Option<Reply>,
-    /// What answers it, if the gate itself does.
+    /// The endpoint or document of the gate that answers, if one does.
     endpoint: Option<String>,
-    /// Why that cannot do what it should.
+    /// Why that endpoint cannot answer now.
     fault: Option<Fault>,
 }
 
 impl<M> GateLayer<M> {
-    /// Explains what the layer would make of a request with this head, and why. It takes the path of a request, and has
-    /// no effect: it counts nothing, confirms no token, keeps no token in a cache, fetches nothing and forwards nothing.
-    /// Where a request would wait for the keys of an issuer, or for what the issuer says of a token, the conclusion is
-    /// [`Conclusion::Unavailable`]. Bounds on concurrency are not looked at.
+    /// Explains what the layer would do with a request of this head, and why. It has no effect: it counts nothing,
+    /// confirms no token, caches no token, fetches nothing and forwards nothing. If a request would wait for the keys
+    /// of an issuer, or for the issuer's answer about a token, the conclusion is [`Conclusion::Unavailable`]. Bounds on
+    /// concurrency are not judged.
     ///
-    /// A [`Peer`] in the extensions says where the request comes from.
+    /// A [`Peer`] in the extensions gives the origin of the request.
     ///
     /// ```
     /// use rotogate::gate::{Conclusion, Rule};
@@ -129,7 +129,7 @@ impl<M> GateLayer<M> {
         (explanation, session.map(|(id, generation)| (id, generation.get())))
     }
 
-    /// What becomes of the request. A refusal that is part of the admission is recorded, too.
+    /// Decides on the request. Records a refusal that is part of the admission, too.
     fn decision(&self, admission: Admission, parts: &Parts, recorder: &mut Recorder) -> Decision {
         let gate = &*self.gate.0;
         let mut decision = Decision::default();
@@ -187,10 +187,10 @@ impl<M> GateLayer<M> {
     }
 }
 
-/// Does an operation of our endpoints issue tokens of the gate?
+/// Does this endpoint operation issue tokens of the gate?
 fn issues(dialect: &str, operation: &str) -> bool {
     let may = ["token", "login", "refreshToken", "AuthnWithPassword", "RefreshAccessToken"].contains(&operation);
-    // The relay issues those of its provider.
+    // A relay issues the tokens of its provider.
     may && dialect != "relay"
 }
 

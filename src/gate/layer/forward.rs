@@ -1,4 +1,4 @@
-//! What an endpoint sends to the service behind the gate: a call that its protocol wraps, or a question.
+//! Requests that an endpoint sends to the service behind the gate: a call that its protocol wraps, or a question.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ use rotogate_core::route::Route;
 type RefusedForward = (Reply, Reason, Option<Arc<Route>>);
 
 impl<M> GateLayer<M> {
-    /// Decides on a request that an endpoint forwards: the route of its path decides.
+    /// Decides on a request that an endpoint forwards, by the route of its path.
     pub(super) async fn forwarded(
         &self,
         endpoint: usize,
@@ -75,14 +75,14 @@ impl<M> GateLayer<M> {
         if let Err(denial) = prepare(gate, &mut parts, &permitted) {
             return refuse(denial, Some(Arc::clone(permitted.route())));
         }
-        // Remove the token from each place where the protocol may have it, used or not, whatever the route's policy
+        // Remove the token from each place where the protocol may put it, used or not, whatever the route's policy
         // (R13).
         if let Some(dialect) = gate.endpoints.dialect(endpoint) {
             let sources = dialect.sources();
             withhold(&mut parts, Places { query: sources.query, cookies: [sources.cookie, None], dpop: false });
         }
         parts.extensions.insert(permitted.clone());
-        // The dialect replaced the body, and its length is known.
+        // The dialect replaced the body by one of known length.
         parts.headers.remove(TRANSFER_ENCODING);
         parts.headers.remove(CONTENT_ENCODING);
         parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
@@ -95,7 +95,7 @@ impl<M> GateLayer<M> {
         Self::only_permitted(self.admit(parts, EndpointMatch::Skip))
     }
 
-    /// The same. Waits until it is known whether the token is good.
+    /// Decides by the route, and waits until it is known whether the token is good.
     pub(super) async fn admit_on_route_waiting(&self, parts: &mut Parts) -> Result<Permitted, Denial> {
         Self::only_permitted(self.admit_waiting(parts, EndpointMatch::Skip).await)
     }
@@ -110,7 +110,7 @@ impl<M> GateLayer<M> {
         }
     }
 
-    /// Prepares a permitted request whose reply the gate reads itself. It removes the headers that could make the reply
+    /// Prepares a permitted request whose reply the gate reads itself: removes the headers that could make the reply
     /// partial, conditional or compressed.
     pub(super) fn prepare_bare(&self, parts: &mut Parts, permitted: Permitted) -> Result<(), Denial> {
         upgrade::refuse(parts);

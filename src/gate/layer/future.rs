@@ -28,7 +28,7 @@ pub(super) enum EndpointOutcome<F> {
     Reply(Box<(Reply, Option<Verdict>)>),
     /// A request that the service answers.
     In { future: F, passed: PassedRequest, annotate: bool },
-    /// The answer to a request that had to wait until it could be decided.
+    /// The answer to a request that had to wait for its decision.
     Admitted(Box<ResponseFuture<F>>),
 }
 
@@ -36,11 +36,11 @@ pub(super) enum EndpointOutcome<F> {
 pub(super) struct PassedRequest {
     pub(super) gate: Arc<Inner>,
     pub(super) permitted: Permitted,
-    /// Its slot among the concurrent requests of its caller.
+    /// The slot among the concurrent requests of its caller.
     pub(super) counted: Option<InFlightSlot>,
     /// Whether a long reply ends with the caller's session.
     pub(super) is_guarded: bool,
-    /// The caller-to-be, if a `require()` inside accepts the token's audience.
+    /// The later caller, if a `require()` inside accepts the token's audience.
     pub(super) undecided: Option<Box<Undecided>>,
 }
 
@@ -51,8 +51,8 @@ impl<F> EndpointOutcome<F> {
 }
 
 impl PassedRequest {
-    /// The guard of a long reply, which ends with its caller's session. Boxed: few replies have one, and each is moved
-    /// several times on its way to the connection.
+    /// The guard of a long reply, which ends with its caller's session. Boxed: few replies have one, and each reply
+    /// moves several times on its way to the connection.
     fn guard<R: Body>(&self, response: &Response<R>) -> Option<Box<ReplyGuard>> {
         if !self.is_guarded || is_short(&response.body().size_hint()) {
             return None;
@@ -64,7 +64,7 @@ impl PassedRequest {
         Some(Box::new(ReplyGuard::new(Arc::clone(&self.gate), caller, route, is_grpc)))
     }
 
-    /// The reply that replaces the handler's if the token is for another audience and no `require()` has decided on it.
+    /// The reply that replaces the handler's if the token is for another audience and no `require()` has judged it.
     fn unjudged(&self, said: &HeaderMap) -> Option<(Reply, Reason)> {
         if self.undecided.as_ref().is_none_or(|undecided| undecided.is_decided()) {
             return None;
@@ -135,7 +135,7 @@ impl<F> ResponseFuture<F> {
         Self { kind: FutureKind::Own { reply: std::future::ready((reply, verdict)) } }
     }
 
-    /// An answer that begins with a wait.
+    /// An answer after a wait.
     pub(in crate::gate) fn later<T>(
         wait: impl Future<Output = T> + Send + 'static,
         answer: impl FnOnce(T) -> Self + Send + 'static,

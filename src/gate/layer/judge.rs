@@ -1,5 +1,5 @@
-//! The gate for a server that is no tower service: it is asked about the head of each request. Steps 1 to 8, by the layer
-//! itself around a service that keeps the prepared request.
+//! The gate for a server that is no tower service: the server calls [`Gate::judge`] with the head of each request. The
+//! layer itself takes steps 1 to 8, around a service that keeps the prepared request.
 
 use std::convert::Infallible;
 use std::future::{Ready, poll_fn, ready};
@@ -24,7 +24,7 @@ use crate::gate::{Gate, RequireLayer, upgrade};
 use rotogate_core::policy::Permitted;
 use rotogate_core::route::path::CanonicalPath;
 
-/// What becomes of a request: the answer of [`Gate::judge`].
+/// The decision on a request, by [`Gate::judge`].
 ///
 /// ```
 /// use rotogate::Gate;
@@ -44,11 +44,11 @@ use rotogate_core::route::path::CanonicalPath;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Judgement {
-    /// Serve it, with the head of [`PermittedRequest`].
+    /// Serve the request, with the head of [`PermittedRequest`].
     Permitted(Box<PermittedRequest>),
-    /// Answer with this, and do not serve it.
+    /// Send this reply, and do not serve the request.
     Refused(Response<Bytes>),
-    /// Its path is one of the gate's own endpoints: give the request to [`Gate::answer`].
+    /// The path is one of the gate's own endpoints: pass the request to [`Gate::answer`].
     Endpoint,
 }
 
@@ -78,24 +78,24 @@ pub struct PermittedRequest {
 }
 
 impl PermittedRequest {
-    /// The caller; `None` on a route that needs none, for a request without a token.
+    /// The caller; `None` for a request without a token on a route that requires none.
     pub fn identity(&self) -> Option<Identity> {
         Identity::from_extensions(&self.head.extensions)
     }
 
-    /// The head of the request as the service may see it: without the token, unless the route forwards it, without headers
-    /// that imitate the gate's, and with the gate's own. A token in the query is gone from its URI, too. A
-    /// [`require`](Gate::require) judges this head without another look at the token.
+    /// The head of the request for the service: without the token, unless the route forwards it, without headers that
+    /// imitate the gate's, and with the gate's own. A token in the query is removed from the URI, too. A
+    /// [`require`](Gate::require) judges this head without verifying the token again.
     pub const fn head(&self) -> &Parts {
         &self.head
     }
 
-    /// The headers to remove from the request, before those of [`set`](Self::set) are set.
+    /// The headers to remove from the request before you set those of [`set`](Self::set).
     pub fn remove(&self) -> &[HeaderName] {
         &self.remove
     }
 
-    /// The headers to set in the request, in place of those of the same name.
+    /// The headers to set in the request. They replace headers of the same name.
     pub const fn set(&self) -> &HeaderMap {
         &self.set
     }
@@ -105,9 +105,8 @@ impl PermittedRequest {
         &self.reply
     }
 
-    /// Waits until the caller may go on no longer: the token has expired, or was revoked. Returns the reason. For a stream or a
-    /// WebSocket, which must end then; it is checked every second. Without a caller it waits forever. Needs a tokio runtime
-    /// with a timer.
+    /// Waits until the token has expired or was revoked, and returns the reason. A stream or a WebSocket must end then.
+    /// It checks every second. Without a caller it waits forever. Needs a tokio runtime with a timer.
     pub async fn ended(&mut self) -> &'static str {
         poll_fn(|cx| match &mut self.guard {
             Some(guard) => match guard.poll_expired(cx, true) {
@@ -124,7 +123,7 @@ impl PermittedRequest {
 #[derive(Debug)]
 struct PreparedHead(Box<Parts>);
 
-/// Not read by anyone: it stands for a reply of unknown length, which the layer would end with its caller's session.
+/// Never read. It stands for a reply of unknown length, which the layer would end with its caller's session.
 impl Body for PreparedHead {
     type Data = Bytes;
     type Error = Infallible;
@@ -134,7 +133,7 @@ impl Body for PreparedHead {
     }
 }
 
-/// The service behind the layer: it answers with the head that came.
+/// The service behind the layer: it answers with the head that it received.
 #[derive(Clone, Copy, Debug)]
 struct KeepHead;
 
@@ -185,9 +184,9 @@ where
 }
 
 impl Gate {
-    /// Judges a request by its head, for a server that is no tower service: by the same routes as [`Gate::layer`]. The head has
-    /// the whole path, `Host` (or an authority, over HTTP/2), and in its extensions the [`Peer`](crate::gate::Peer), for limits
-    /// by address. Tokens in a body are never read.
+    /// Judges a request by its head, for a server that is no tower service, with the routes of [`Gate::layer`]. The
+    /// head must have the whole path, `Host` (or an authority, over HTTP/2), and the [`Peer`](crate::gate::Peer) in its
+    /// extensions, for limits by address. Tokens in a body are never read.
     ///
     /// A WebSocket or a stream of the service must end with its caller: await [`PermittedRequest::ended`] beside it.
     ///
@@ -211,7 +210,8 @@ impl Gate {
         if layer.is_for_endpoint(head) { Judgement::Endpoint } else { judged_by(&layer, head).await }
     }
 
-    /// Answers a request for one of the gate's own endpoints: refresh, revocation, keys, metadata. Any other is 404.
+    /// Answers a request for one of the gate's own endpoints: refresh, revocation, keys, metadata. Any other request
+    /// gets 404.
     pub async fn answer<B>(&self, request: Request<B>) -> Response<GateBody<Full<Bytes>>>
     where
         B: Body + Send + 'static,
@@ -241,8 +241,8 @@ impl<M> GateLayer<M> {
 }
 
 impl RequireLayer {
-    /// Judges a request by its head, as [`Gate::judge`]: alone, or by the conditions alone where the head is that of a
-    /// [`PermittedRequest`]. Keep both permits then.
+    /// Judges a request by its head, like [`Gate::judge`]. If the head is that of a [`PermittedRequest`], it judges
+    /// only the conditions; keep both permits then.
     ///
     /// ```
     /// use rotogate::Gate;

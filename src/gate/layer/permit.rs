@@ -25,12 +25,12 @@ use rotogate_core::token::observer::Observer;
 use rotogate_core::token::verify::IssuerRules;
 use rotogate_core::verify_cache::{Introspected, Verified};
 
-/// A request whose route is known. Steps 5 to 7 are its methods: each takes what the one before it made.
+/// A request whose route is known. Steps 5 to 7 are its methods: each takes the result of the one before it.
 pub(in crate::gate) struct RoutedRequest<'a, O> {
     gate: &'a Inner,
     parts: &'a Parts,
     route: &'a Arc<Route>,
-    /// The policy in whose places the token may be.
+    /// The policy that says where the token may be.
     places_of: &'a RoutePolicy,
     by: By,
     observer: &'a mut O,
@@ -38,7 +38,7 @@ pub(in crate::gate) struct RoutedRequest<'a, O> {
 
 /// The token that a request presents.
 enum PresentedToken<'a> {
-    /// This thread has verified it.
+    /// A token that this thread has verified.
     Known(Arc<Verified>),
     Text(Cow<'a, str>),
 }
@@ -54,7 +54,7 @@ struct CheckedCaller {
     verified: Arc<Verified>,
     /// The client's address, if the token was not in the cache.
     first_sight: Option<Option<IpAddr>>,
-    /// The proof that the caller has the key of the token. It is not used yet.
+    /// The proof that the caller has the key of the token. It is checked, but not used yet.
     proof: Option<CheckedProof>,
 }
 
@@ -69,8 +69,8 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         Self { gate, parts, route, places_of: &route.policy, by, observer }
     }
 
-    /// Steps 5 to 7. A request that this gate has permitted before keeps its caller and is only authorised again; its
-    /// credential is gone.
+    /// Steps 5 to 7. A request that this gate has permitted before keeps its caller, and is only authorised again; its
+    /// credential was removed.
     pub(in crate::gate) fn permit(&mut self) -> Result<Permitted, Denial> {
         match self.parts.extensions.get::<Permitted>() {
             None => self.permit_first(),
@@ -136,7 +136,8 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         let at_hand = |token: &[u8]| gate.checker.at_hand::<O>(token).map(PresentedToken::Known);
         let found = credential::extract_known(&parts.headers, parts.uri.query(), gate.places(places_of), at_hand);
         let found = self.observer.read(Rule::Credential, found)?;
-        // Before the token is examined: a page that may not send the request learns nothing, and confirms no generation.
+        // Before the token is examined: a page that may not send the request learns nothing, and confirms no
+        // generation.
         if let Some(Found { by_cookie: true, .. }) = &found {
             let may_send = gate.origins.admit(parts, places_of);
             self.observer.judged(Rule::Origin, if may_send { Ok(()) } else { Err(Denial::CrossOrigin) })?;
@@ -158,7 +159,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
             PresentedToken::Known(verified) => gate.checker.check_known(verified, observer)?,
             PresentedToken::Text(token) => {
                 let presented = Credential::maybe_bound(&token);
-                // The token of an `Authorization` header was sought at hand by its bytes.
+                // The lookup by bytes has already missed for the token of an `Authorization` header.
                 if !found.by_cookie && parts.headers.contains_key(AUTHORIZATION) {
                     gate.checker.check_not_at_hand(presented, taken, shown, observer)?
                 } else {
@@ -178,15 +179,15 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         let CheckedCaller { verified, first_sight, proof } = checked;
         let authorised = policy::authorise(self.route, verified, self.by, self.observer);
         let authorised = authorised.and_then(|permitted| self.stepped_up(permitted));
-        // The verification was wasted, unless a `require()` inside asks for this audience. The limit counts it once: later
-        // requests with this token hit the cache.
+        // The verification was wasted, unless a `require()` inside asks for this audience. The limit counts it once:
+        // later requests with this token hit the cache.
         if let (Some(address), Err(Denial::WrongAudience), false) = (first_sight, &authorised, self.by.defers)
             && O::HAS_EFFECTS
         {
             self.gate.engine.limits().record_refused(address);
         }
         let permitted = authorised?;
-        // Last: a request that is refused for another reason leaves its proof unused.
+        // Last: a request that is refused for another reason must leave its proof unused.
         let used = self.use_proof(proof.as_ref())?;
         Ok(permitted.proved_by(used))
     }
@@ -196,7 +197,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         self.stepped_up(permitted)
     }
 
-    /// The permit, if its caller logged in as the route asks. Judged each time: a login ages.
+    /// The permit, if its caller logged in as the route asks. It is judged for each request, because a login ages.
     fn stepped_up(&mut self, permitted: Permitted) -> Result<Permitted, Denial> {
         let policy = &self.route.policy;
         if let (Some(_), Some(caller)) = (&policy.step_up, permitted.caller()) {
@@ -206,8 +207,8 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         Ok(permitted)
     }
 
-    /// The caller of a request whose token meets the policy of its route in all but the audience, and the permit without
-    /// a caller.
+    /// The caller of a request whose token meets the route's policy in all but the audience, and the permit without a
+    /// caller.
     pub(super) fn undecided(&mut self) -> Result<(Undecided, Permitted), Denial> {
         let found = self.credential()?.ok_or(Denial::NoCredential)?;
         let CheckedCaller { verified, proof, .. } = self.verify(found)?;
@@ -218,7 +219,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         Ok((Undecided::new(Arc::clone(caller), self.by), anonymous))
     }
 
-    /// Uses a proof at this gate; without effects, only asks whether it was used here before.
+    /// Uses a proof at this gate. An observer without effects only learns whether it was used here before.
     fn use_proof(&mut self, proof: Option<&CheckedProof>) -> Result<Option<Box<UsedProof>>, Denial> {
         let Some(proof) = proof else { return Ok(None) };
         let used = if O::HAS_EFFECTS {
@@ -229,7 +230,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         self.proved(used)
     }
 
-    /// What proves that the caller has the key of the token; `None` if nothing does, and the observer goes on.
+    /// The result of a proof; `None` if the proof fails and the observer continues.
     fn proved<T>(&mut self, proof: Result<Option<T>, Denial>) -> Result<Option<T>, Denial> {
         match proof {
             Ok(proof) => {
@@ -241,15 +242,16 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
     }
 }
 
-/// Judges the call in an envelope, in addition to the envelope itself (requirement T22). The first of these decides:
+/// Judges the call in an envelope, in addition to the envelope itself (requirement T22). The first that applies
+/// decides:
 ///
 /// 1. a rule that names the call or its controller,
-/// 2. the routes of all requests that are equivalent to the call: each that any route serves must be permitted,
-/// 3. the rule for all calls, `*`. It decides about calls that no path decides about, and so replaces no path's rule.
+/// 2. the routes of all requests that are equivalent to the call: each request that a route serves must be permitted,
+/// 3. the rule for all calls, `*`, which therefore never replaces the rule of a path.
 ///
-/// A call whose paths are served for other methods alone is refused, because no client could send it without an envelope
-/// either; so is one whose paths no route serves, without a rule for all calls. A call without equivalent requests is
-/// decided by the envelope's route alone if no rule names it.
+/// Refused: a call whose paths are served for other methods only, because no client could send it without an envelope
+/// either; and a call whose paths no route serves, if there is no rule for all calls. A call without equivalent
+/// requests that no rule names is decided by the envelope's route alone.
 ///
 /// # Errors
 /// The denial, and the route that refuses.
@@ -259,7 +261,7 @@ pub(in crate::gate) fn permit_call(
     permitted: Permitted,
     called: &EnclosedCall,
 ) -> Result<Permitted, (Denial, Option<Arc<Route>>)> {
-    // A connection outlives the rules of its beginning; its calls are judged by those in force.
+    // A connection may outlive the rules of its beginning; the rules in force judge its calls.
     let successor = gate.successor();
     let gate = successor.as_deref().unwrap_or(gate);
     let host = authority::check(parts).map_err(|denial| (denial, None))?.host();
@@ -302,7 +304,7 @@ fn judge_also(gate: &Inner, parts: &Parts, permitted: Permitted, rule: &Arc<Rout
             policy::judge_step_up(&rule.policy, caller.token(), gate.engine.clock().wall())?;
             return Ok(permitted);
         }
-        // The envelope's route required no token, or treated a bad one as none.
+        // The envelope's route required no token, or treated a bad token as none.
         (Auth::Optional | Auth::Required, None) => {
             let places_of = &permitted.route().policy;
             RoutedRequest { gate, parts, route: rule, places_of, by: permitted.by(), observer: &mut () }.caller()
@@ -322,7 +324,7 @@ fn judge_also(gate: &Inner, parts: &Parts, permitted: Permitted, rule: &Arc<Rout
 ///
 /// # Errors
 /// [`Denial::AssertionUnavailable`]; [`Denial::ProofsUnavailable`] for a permit whose proof was not
-/// [counted](Inner::count_proof). Then the request is as it was.
+/// [counted](Inner::count_proof). The request is then unchanged.
 pub(in crate::gate) fn prepare(gate: &Inner, parts: &mut Parts, permitted: &Permitted) -> Result<(), Denial> {
     let route = permitted.route();
     let policy = &route.policy;
@@ -358,7 +360,7 @@ pub(in crate::gate) fn withhold(parts: &mut Parts, places: Places<'_>) {
     withhold_query_token(parts, places.query);
 }
 
-/// Is a token in the query, where the route takes one or where it is refused?
+/// Is a token in the query, whether or not the route takes one there?
 pub(in crate::gate) fn has_token_in_query(uri: &Uri, places: Places<'_>) -> bool {
     uri.query().is_some_and(|query| without_token(query, places.query).is_some())
 }
@@ -377,7 +379,7 @@ fn withhold_query_token(parts: &mut Parts, parameter: Option<&str>) {
         let path = parts.uri.path();
         let target = if rest.is_empty() { path.to_owned() } else { format!("{path}?{rest}") };
         if !set_target(parts, target) {
-            // A part of a valid target is valid, so this cannot happen. If it does, the path alone is forwarded.
+            // A part of a valid target is valid, so this cannot fail. If it did, only the path would be forwarded.
             let path = parts.uri.path().to_owned();
             set_target(parts, path);
         }
@@ -417,7 +419,7 @@ impl Inner {
         }
     }
 
-    /// The client's address: the peer's, or the one that trusted proxies state. Reports what is wrong with the set-up.
+    /// The client's address: the peer's, or the one that trusted proxies state. Logs mistakes in the set-up.
     pub(in crate::gate) fn client_address(&self, parts: &Parts) -> Option<IpAddr> {
         let client = self.address_of(parts);
         match parts.extensions.get::<Peer>() {
@@ -446,7 +448,7 @@ impl Inner {
         client
     }
 
-    /// The client's address alone.
+    /// The client's address, without logging.
     pub(super) fn address_of(&self, parts: &Parts) -> Option<IpAddr> {
         let peer = parts.extensions.get::<Peer>()?;
         let trusted: &[_] = if peer.may_forward() { &self.trusted_proxies } else { &[] };

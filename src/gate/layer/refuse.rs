@@ -19,7 +19,7 @@ use rotogate_core::reason::Reason;
 use rotogate_core::reply;
 use rotogate_core::route::{Route, RoutePolicy};
 
-/// Renders a denial: in the route's dialect; without a route, in the dialect whose client this looks like; else as a
+/// Renders a denial: in the route's dialect; without a route, in the dialect whose client the request shows; else as a
 /// gRPC status or a problem document.
 pub(super) fn refused(
     gate: &Inner,
@@ -41,7 +41,7 @@ pub(super) fn refused(
     (reply, Verdict { route, who, ..Verdict::new(reason) })
 }
 
-/// The reply alone.
+/// The reply, without its verdict.
 pub(super) fn rendered(
     gate: &Inner,
     parts: &Parts,
@@ -89,7 +89,8 @@ pub(super) fn shed<F>(
 }
 
 impl Inner {
-    /// Tells the audit trail that a limit refused a request before its token was checked: its sender's address is known.
+    /// Records in the audit trail that a limit refused a request before its token was checked, with the sender's
+    /// address.
     // Requirement O46.
     pub(in crate::gate) fn tell_limited(&self, denial: &Denial, address: impl FnOnce() -> Option<IpAddr>) {
         if let Denial::RateLimited(..) = denial {

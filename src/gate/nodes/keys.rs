@@ -1,4 +1,4 @@
-//! Whether the keys of a gate are those of the others of its store, but for one step of a roll.
+//! Whether the keys of a gate match those of the other gates on its store. One step of a rollover may lie between them.
 
 use super::RUNS_FOR;
 use rotogate_core::clock::Timestamp;
@@ -6,7 +6,7 @@ use rotogate_core::store::{LiveRow, NodeRow, NodeSeen};
 use rotogate_core::token::keyring::Keyring;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Says by which keys this gate verifies from now on.
+/// Publishes the keys by which this gate verifies from now on.
 pub(in crate::gate) fn say(row: &LiveRow, keyring: &Keyring, now: Timestamp) {
     let refresh = keyring.refresh_keys();
     row.change(|row| {
@@ -20,11 +20,11 @@ pub(in crate::gate) fn say(row: &LiveRow, keyring: &Keyring, now: Timestamp) {
     });
 }
 
-/// Refuses keys that differ from those of a gate that runs by more than one step of a roll: with more of them between the
-/// two, one could make tokens that the other refuses.
+/// Refuses keys that are more than one step of a rollover away from those of a running gate: one of the two could then
+/// make tokens that the other refuses.
 ///
 /// # Errors
-/// What differs, from which gates, and what to do.
+/// The difference, the gates that differ, and what to do.
 pub(in crate::gate) fn check(own: &NodeRow, others: &[NodeSeen], now: Timestamp) -> Result<(), String> {
     let running = others.iter().filter(|seen| now.since(seen.beat) <= RUNS_FOR);
     let apart = running.filter_map(|seen| {
@@ -44,7 +44,7 @@ pub(in crate::gate) fn check(own: &NodeRow, others: &[NodeSeen], now: Timestamp)
     ))
 }
 
-/// What another gate has, compared with this one.
+/// The differences of another gate from this one.
 #[derive(Default)]
 struct Differences {
     steps: usize,
@@ -57,7 +57,7 @@ impl Differences {
         self.said.push(said);
     }
 
-    /// Keys by their names, and the ones in use.
+    /// Compares keys by name, and the keys in use.
     fn compare(&mut self, [own, other]: [BTreeSet<String>; 2], in_use: [Option<String>; 2], uses: &str) {
         other.difference(&own).for_each(|key| self.add(1, format!("has {key}, which is not here")));
         own.difference(&other).for_each(|key| self.add(1, format!("lacks {key}, which is here")));
@@ -73,7 +73,7 @@ fn differences(own: &NodeRow, other: &NodeRow) -> Differences {
     let rows = [own, other];
     let mut found = Differences::default();
     if other.kids.is_empty() {
-        // A version that does not say which keys it has.
+        // A version that does not publish its keys.
         return found;
     }
     let kids = rows.map(|row| row.kids.iter().map(ToString::to_string).collect());
@@ -82,7 +82,7 @@ fn differences(own: &NodeRow, other: &NodeRow) -> Differences {
     found.compare(refresh, rows.map(|row| row.refresh_current.map(refresh_name)), "makes refresh tokens by");
     let [here, there] = rows.map(prints);
     for (id, _) in here.iter().filter(|(id, print)| there.get(*id).is_some_and(|other| other != *print)) {
-        // No roll ends in two secrets with one id: they were made on two gates.
+        // No rollover ends in two secrets with one id: they were made on two gates.
         found.add(2, format!("has another secret {} than this one", refresh_name(*id)));
     }
     found

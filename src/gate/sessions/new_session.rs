@@ -69,16 +69,16 @@ impl NewSession {
     /// ```
     ///
     /// # Errors
-    /// For a claim that the gate itself sets, for an invalid name or value, and for more than 2 KiB of claims.
+    /// A claim that the gate itself sets, an invalid name or value, or more than 2 KiB of claims.
     // Requirement I42.
     pub fn claim(mut self, name: impl Into<String>, value: impl Serialize) -> Result<Self, ClaimError> {
         self.claims.insert(name, value)?;
         Ok(self)
     }
 
-    /// Sets the issuer that vouched for the user: an OpenID provider, where the application logged the user in. When that
-    /// issuer, one of the gate's, tells of the end of the login there, the session ends. It must be refreshed every three
-    /// days.
+    /// Sets the issuer that vouched for the user: an OpenID provider, where the application logged the user in. It must
+    /// be an issuer of the gate. When it reports the end of that login, the session ends. The session must be refreshed
+    /// every three days.
     ///
     /// ```
     /// use rotogate::gate::NewSession;

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frames::Frames;
 
-/// The buffer of each direction, in bytes. While it is not written out, nothing more is read (back-pressure).
+/// The buffer of each direction, in bytes. Nothing more is read until it is written out (back-pressure).
 const BUFFER: usize = 8 * 1024;
 
 pub(super) struct FrameCopy {
@@ -90,7 +90,7 @@ impl FrameCopy {
         Poll::Ready(Ok(()))
     }
 
-    /// Drops the buffered bytes, and makes this Close frame the last that is written, if a frame may begin here.
+    /// Drops the buffered bytes, and writes this Close frame as the last one, if a frame may begin here.
     pub(super) fn end_with(&mut self, close: &[u8]) {
         (self.start, self.end, self.is_over) = (0, 0, true);
         if self.frames.is_between()
@@ -144,7 +144,7 @@ impl FrameCopy {
                 Poll::Ready(Ok(()))
             }
             Poll::Pending => {
-                // Flush while the sender pauses: then the receiver has all bytes so far.
+                // Flush while the sender pauses, so that the receiver has all bytes so far.
                 if self.unflushed {
                     ready!(Pin::new(to).poll_flush(cx))?;
                     self.unflushed = false;

@@ -10,7 +10,7 @@ pub(super) struct Frames {
     /// The part of a header that has passed.
     head: [u8; MAX_HEADER],
     known: usize,
-    /// Bytes of the payload that are still to come.
+    /// The number of payload bytes still to come.
     payload: u64,
     has_close: bool,
     is_lost: bool,
@@ -25,8 +25,8 @@ impl Frames {
         }
     }
 
-    /// How many of the next bytes belong to the current frame: all of them if it does not end there, none if they turn
-    /// out not to be a frame.
+    /// The number of the next bytes that belong to the current frame: all if the frame does not end there, none if they
+    /// turn out not to be a frame.
     pub(super) fn rest_of_frame(&self, bytes: &[u8]) -> usize {
         let mut ahead = self.clone();
         let mut passed = 0;
@@ -46,12 +46,12 @@ impl Frames {
         self.has_close
     }
 
-    /// Whether some bytes were not a frame. The boundaries of all that follows are unknown then.
+    /// Whether some bytes were not a frame. The boundaries of all later frames are then unknown.
     pub(super) fn is_lost(&self) -> bool {
         self.is_lost
     }
 
-    /// Follows one header or one payload at most, and returns how many bytes that took.
+    /// Follows at most one header or one payload, and returns its number of bytes.
     fn pass_some(&mut self, bytes: &[u8]) -> usize {
         if self.is_lost {
             return bytes.len();
@@ -88,7 +88,7 @@ impl Frames {
         match header.opcode {
             CONTINUATION | TEXT | BINARY | PING | PONG => {}
             CLOSE => self.has_close = true,
-            // An opcode that no standard defines: anything may follow.
+            // An opcode that no standard defines: its frame may have any format.
             _ => {
                 self.is_lost = true;
                 return None;
@@ -110,14 +110,14 @@ const PONG: u8 = 0xA;
 /// The part of a frame's header that gives its length.
 struct Header {
     opcode: u8,
-    /// The bytes of the header.
+    /// The length of the header in bytes.
     length: usize,
-    /// The bytes that follow it.
+    /// The length of the payload in bytes.
     payload: u64,
 }
 
 impl Header {
-    /// `None` as long as the header is incomplete.
+    /// `None` if the header is incomplete.
     fn read(bytes: &[u8]) -> Option<Self> {
         let (&[first, second], rest) = bytes.split_first_chunk()?;
         let (payload, extended) = match second & 0x7f {

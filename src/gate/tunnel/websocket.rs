@@ -37,8 +37,8 @@ where
 
     /// Carries bytes both ways until both sides have ended. Nothing is lost if this is dropped.
     ///
-    /// A service may find the end of its lease first, and leave without a Close frame. If `ended` has a reason then, the
-    /// client is not told that the connection is over, and this returns the reason, for [`end`](Self::end).
+    /// A service may notice the end of its lease first, and leave without a Close frame. If `ended` then has a reason,
+    /// this returns it before the client sees the end, for [`end`](Self::end).
     pub(super) async fn carry(&mut self, ended: impl Fn() -> Option<LeaseEnd>) -> io::Result<Option<LeaseEnd>> {
         let Self { client, upstream, to_client, to_upstream } = self;
         let mut has_left = false;
@@ -59,7 +59,7 @@ where
         })
         .await;
         match carried {
-            // What a client sends to a service that has left fails.
+            // A write to a service that has left fails.
             Err(error) if !to_client.is_shut() && !to_client.has_close() => ended().map(Some).ok_or(error),
             carried => carried,
         }
@@ -90,7 +90,7 @@ where
         self.to_upstream.end_with(&masked_close_frame(why));
         let mut has_rest = false;
         poll_fn(|cx| {
-            // Neither side waits for the other, nor for a broken one.
+            // Neither side waits for the other, whether broken or slow.
             let upstream = self.to_upstream.poll_copy(cx, &mut self.client, &mut self.upstream).map(drop);
             let client = self.poll_tell_client(cx, &mut has_rest, &to_client).map(drop);
             ready!(upstream);
@@ -109,13 +109,13 @@ where
     }
 }
 
-/// The Close frame for a reason: the code and text of the `kuzzle` dialect, where it has one.
+/// The Close frame for a reason, with the code and text of the `kuzzle` dialect, if that has one.
 fn close_frame(why: &LeaseEnd, mask: Option<[u8; 4]>) -> Vec<u8> {
     let (code, reason) = match why {
         LeaseEnd::Denied(_) => (1008_u16, "the access token is no longer good"),
-        // Registered by IANA: try again later.
+        // Registered with IANA: try again later.
         LeaseEnd::Undecided(_) => (1013, "the access token cannot be checked at this moment"),
-        LeaseEnd::MaxStream => (1012, "open for as long as a connection may be"),
+        LeaseEnd::MaxStream => (1012, "open for the longest time allowed"),
         LeaseEnd::Closing => (1001, "the gate stops"),
     };
     let payload = code.to_be_bytes().into_iter().chain(reason.bytes());

@@ -12,17 +12,17 @@ use crate::relay::seal::{Params, Presenter};
 use rotogate_core::denial::ProofFlaw;
 use rotogate_core::fault::Fault;
 
-/// A refresh token as a dialect read it, and the request that exchanges it.
+/// A refresh token as the dialect read it, and the request that exchanges it.
 pub struct Presented {
     /// The token.
     pub token: SecretString,
-    /// Its presenter. Its DPoP key comes from `proof`.
+    /// The presenter of the token. Its DPoP key comes from `proof`.
     pub presenter: Presenter,
     /// The DPoP proof of the request, which the relay verifies.
     pub proof: Option<SecretString>,
-    /// What the answer depends on.
+    /// The parameters that the answer depends on.
     pub params: Params,
-    /// What is sent.
+    /// The request to the provider.
     pub request: ProviderRequest,
     /// The client's address, for the audit trail.
     pub address: Option<IpAddr>,
@@ -34,7 +34,7 @@ impl fmt::Debug for Presented {
     }
 }
 
-/// Where an answer came from.
+/// The origin of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// This request asked the provider.
@@ -50,7 +50,7 @@ pub enum Source {
 pub enum RelayAnswer {
     /// The provider's reply, to be passed on.
     Reply(ProviderReply, Source),
-    /// The token is not good for this presenter, or may not be tried again: 400. Nothing was sent. The text says why.
+    /// The token is not good for this presenter, or may not be retried: 400. Nothing was sent. The text has the reason.
     InvalidGrant(&'static str),
     /// The DPoP proof is not good: 400. Nothing was sent.
     InvalidProof(ProofFlaw),
@@ -60,7 +60,7 @@ pub enum RelayAnswer {
     TooMany {
         /// The name of the limit.
         limit: &'static str,
-        /// When it may be tried again.
+        /// When it may be retried.
         retry_after: Duration,
     },
     /// No answer is available: 503.

@@ -1,4 +1,4 @@
-//! Claim, ask, keep: the one request to the provider, and what is kept of its outcome.
+//! Claims a token, makes the one request to the provider, and stores its outcome.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use rotogate_core::store::relay::{RelayInserted, RelayRecord, RelayState, RelayS
 const GRACE_WITHOUT_ROTATION: Duration = Duration::from_secs(10);
 
 impl Core {
-    /// Claims the token, asks the provider once, and keeps what came back.
+    /// Claims the token, asks the provider once, and stores the answer.
     pub(super) async fn ask(&self, presentation: &Presentation, before: Option<Before>) -> Result<End, NotSealed> {
         let keys = match &before {
             Some(before) => presentation.keys.get(before.place).ok_or(NotSealed)?,
@@ -28,7 +28,7 @@ impl Core {
             return Ok(End::TooMany(wait));
         }
         let before = before.map(|before| before.record);
-        // A refusal of another presenter is not an attempt of this one.
+        // The refusal of another presenter is not an attempt of this one.
         let unknown = before.as_ref().filter(|record| record.state != RelayState::Dead);
         let intent = self.intent(rules, keys, &presentation.presented.params, unknown)?;
         match self.claim(keys, before.as_ref(), intent.clone()).await {
@@ -83,7 +83,7 @@ impl Core {
         keys.seal(intent, &[])
     }
 
-    /// Stores the intent. False if another request was first.
+    /// Stores the intent. Returns false if another request was first.
     async fn claim(
         &self,
         keys: &RelayKeys,
@@ -102,7 +102,7 @@ impl Core {
         }
     }
 
-    /// Acts on what the provider's reply means.
+    /// Acts on the meaning of the provider's reply.
     async fn act_on(
         &self,
         presentation: &Presentation,
@@ -143,7 +143,8 @@ impl Core {
         }
     }
 
-    /// Replaces the intent by the answer. If that fails, the client gets the answer all the same: the tokens exist.
+    /// Replaces the intent by the answer. If that fails, the client gets the answer all the same, because the tokens
+    /// exist.
     async fn keep(
         &self,
         keys: &RelayKeys,
@@ -179,7 +180,7 @@ impl Core {
         End::Unavailable(RETRY_AFTER, "relay_unknown")
     }
 
-    /// Restores what was known before this attempt, which rotated nothing.
+    /// Restores the record from before this attempt, which rotated nothing.
     async fn undo(&self, keys: &RelayKeys, intent: &RelayRecord, unknown: Option<&RelayRecord>) {
         let Some(unknown) = unknown else { return self.remove(keys, intent).await };
         let (attempt, until) = (unknown.attempt, unknown.until);
@@ -193,7 +194,7 @@ impl Core {
     async fn swap(&self, keys: &RelayKeys, intent: &RelayRecord, record: RelayRecord) {
         match self.store.swap_relay(keys.id(), intent.version(), record).await {
             Ok(RelaySwapped::Swapped) => {}
-            // A revocation removed it meanwhile.
+            // A revocation has removed the intent meanwhile.
             Ok(RelaySwapped::Changed(_)) => tracing::debug!(endpoint = self.endpoint, "relay: record already removed"),
             Err(error) => {
                 tracing::error!(endpoint = self.endpoint, error = ?Chain(&error), "relay: outcome not stored");

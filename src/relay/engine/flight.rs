@@ -1,4 +1,4 @@
-//! Exchanges under way. Requests with the same token share one.
+//! Running exchanges. Requests with the same token share one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +14,11 @@ use crate::relay::seal::{NotSealed, RelayKeys};
 use rotogate_core::overload::PoolPermit;
 use rotogate_core::store::relay::RelayId;
 
-/// What is next for a presentation, unless its exchange is under way here.
+/// The next step for a presentation whose exchange does not run here.
 pub(super) enum Next {
-    /// To ask the provider, in this place.
+    /// Ask the provider, with this permit.
     Ask(Option<Before>, PoolPermit),
-    /// An attempt is pending. It may be one of this process.
+    /// An attempt is pending, perhaps in this process.
     MaybeOurs,
     /// The pending attempt belongs to another run of the program. Its outcome may arrive for this long.
     Orphaned(Duration),
@@ -28,7 +28,7 @@ pub(super) enum Next {
 pub(super) struct Presentation {
     pub(super) presented: Presented,
     pub(super) settings: Arc<RelaySettings>,
-    /// The first is the current refresh key's.
+    /// The first are those of the current refresh key.
     pub(super) keys: Vec<RelayKeys>,
 }
 
@@ -38,7 +38,7 @@ impl Presentation {
     }
 }
 
-/// How an exchange ended, with the presentation that it was made for.
+/// The end of an exchange, with the presentation that began it.
 pub(super) struct Finished {
     presentation: Arc<Presentation>,
     end: End,
@@ -48,11 +48,11 @@ pub(super) enum End {
     Reply(ProviderReply),
     Unavailable(Duration, &'static str),
     TooMany(Duration),
-    /// The record had changed before anything was sent.
+    /// The record changed before anything was sent.
     Again,
 }
 
-/// A task that [`Relay::idle`] waits for, with its place.
+/// A task that [`Relay::idle`] waits for, with its permit.
 pub(super) struct UnderWay {
     pub(super) core: Arc<Core>,
     _place: PoolPermit,
@@ -71,7 +71,7 @@ impl Drop for UnderWay {
     }
 }
 
-/// An exchange under way. Dropping it removes its entry, also if its task panics.
+/// A running exchange. Dropping it removes its entry, also if its task panics.
 struct Flight {
     task: UnderWay,
     id: RelayId,
@@ -103,7 +103,7 @@ impl Core {
         Ok(Some(Arc::new(Presentation { presented, settings, keys })))
     }
 
-    /// Waits for the exchange under way, or begins one, which has its place. `None`: the record must be read again.
+    /// Waits for the running exchange, or begins one with its own permit. `None`: the record must be read again.
     pub(super) async fn join(self: &Arc<Self>, presentation: &Arc<Presentation>, next: Next) -> Option<RelayAnswer> {
         let Ok(current) = presentation.current() else { return Some(RelayAnswer::failed(&NOT_SEALED)) };
         let id = current.id();
@@ -124,7 +124,7 @@ impl Core {
         let patience = if leads { timeout + 2 * LEASE_MARGIN } else { timeout };
         let finished = match tokio::time::timeout(patience, finished.wait_for(Option::is_some)).await {
             Ok(Ok(finished)) => finished.clone()?,
-            // The task was aborted. Its record says how far it came.
+            // The task was aborted. Its record shows how far it came.
             Ok(Err(_)) => return Some(RelayAnswer::unavailable(RETRY_AFTER, "relay_aborted")),
             Err(_) => return Some(RelayAnswer::unavailable(RETRY_AFTER, "relay_pending")),
         };

@@ -1,4 +1,4 @@
-//! The first step: what the store says of a token.
+//! The first step: reads the record of a token.
 
 use std::time::Duration;
 
@@ -10,23 +10,23 @@ use rotogate_core::clock::Timestamp;
 use rotogate_core::fault::StoreError;
 use rotogate_core::store::relay::{RelayRecord, RelayState};
 
-/// The record that the intent to send replaces, and the index of its keys.
+/// The record that the intent to send will replace, and the index of its keys.
 pub(super) struct Before {
     pub(super) place: usize,
     pub(super) record: RelayRecord,
 }
 
-/// What the store says of a token.
+/// The state of a token in the store.
 pub(super) enum Known {
     Answer(RelayAnswer),
     /// An attempt is pending, for this long at most.
     Pending(Duration),
-    /// It may be sent.
+    /// The token may be sent.
     Ask(Option<Before>),
 }
 
 impl Core {
-    /// What the store says of a token.
+    /// Reads the state of a token from the store.
     pub(super) async fn known(&self, presentation: &Presentation) -> Result<Known, StoreError> {
         for (place, keys) in presentation.keys.iter().enumerate() {
             if let Some(record) = self.store.load_relay(keys.id()).await? {
@@ -51,7 +51,7 @@ impl Core {
         match record.state {
             RelayState::Done => {
                 let Some(reply) = opened.as_deref().and_then(|bytes| ProviderReply::decode(bytes)) else {
-                    // The provider authenticated the client that it answered, so this is another one.
+                    // The provider has authenticated the client that it answered, so this presenter is another one.
                     self.audit_refused(presentation, "another client, credential or key");
                     return Known::Answer(RelayAnswer::InvalidGrant("of another client, credential or key"));
                 };
@@ -70,11 +70,11 @@ impl Core {
             RelayState::Pending if record.lease > now && !self.is_over(&record) => {
                 Known::Pending(record.lease.since(now))
             }
-            // An attempt without an owner is unknown once its lease is over: it can have no outcome any more.
+            // An attempt without an owner has an unknown outcome once its lease has expired: no outcome can follow.
             RelayState::Pending | RelayState::Unknown => {
                 let is_same = opened.is_some() && keys.params(&presentation.presented.params) == record.params;
                 match presentation.settings.rules.after_unknown {
-                    // The earlier attempt says nothing about this presenter.
+                    // The earlier attempt proves nothing about this presenter.
                     _ if !is_same => Known::Answer(RelayAnswer::unavailable(record.until.since(now), "relay_unknown")),
                     AfterUnknown::Refuse => {
                         Known::Answer(RelayAnswer::InvalidGrant("sent before, without a whole reply"))
@@ -88,8 +88,8 @@ impl Core {
         }
     }
 
-    /// Is it certain before the end of the lease that nobody will store an outcome? Only this process writes to the store,
-    /// and the record is of another run of the program, which was killed (requirement I56).
+    /// Is it certain before the end of the lease that no outcome will be stored? It is if only this process writes to
+    /// the store, and the record belongs to a killed run of the program (requirement I56).
     fn is_over(&self, record: &RelayRecord) -> bool {
         self.is_alone && record.owner != self.owner
     }

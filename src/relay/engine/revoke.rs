@@ -17,7 +17,7 @@ impl Core {
         let sent = tokio::time::timeout(rules.timeout, provider.revoke(&presentation.presented.request)).await;
         let (accepted, reply) = match sent {
             Ok(Ok(sent)) => sent,
-            // The client may repeat it: a revocation is idempotent.
+            // The client may retry: a revocation is idempotent.
             Ok(Err(error)) => {
                 if let Some(others) = self.is_due("not_revoked") {
                     tracing::warn!(endpoint = self.endpoint, %error, others, "relay: revocation not forwarded");
@@ -39,7 +39,7 @@ impl Core {
     }
 
     async fn forget(&self, presentation: &Presentation) -> Result<(), StoreError> {
-        // The presented token may be an access token itself.
+        // The presented token may be an access token.
         let presented = presentation.presented.token.expose_secret();
         if presented.split('.').count() == JWS_PARTS {
             self.end_tokens.end(presented).await?;

@@ -1,4 +1,4 @@
-//! What a relay is made of, and its rules.
+//! The parts and the rules of a relay.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use rotogate_core::limit::Limits;
 use rotogate_core::store::Store;
 use rotogate_core::store::relay::RelayStore;
 
-/// The longest grace: within it the provider does not see a token presented twice.
+/// The longest grace. Within it the provider does not see a repeated token.
 pub const MAX_GRACE: Duration = Duration::from_secs(60);
 
-/// What a client's retry gets after an attempt without a whole reply.
+/// The answer to a client's retry after an attempt without a whole reply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AfterUnknown {
     /// The token is sent once more. It succeeds if the provider did not process it before, or has a window of its own.
@@ -30,11 +30,11 @@ pub enum AfterUnknown {
 /// The rules of one endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelayRules {
-    /// How long an answer is given again. At most [`MAX_GRACE`], and half of the access token's life.
+    /// How long an answer is repeated. At most [`MAX_GRACE`], and half of the access token's life.
     pub grace: Duration,
-    /// How long the provider may take.
+    /// The time limit for the provider.
     pub timeout: Duration,
-    /// See [`AfterUnknown`].
+    /// The answer to a retry after an attempt without a whole reply.
     pub after_unknown: AfterUnknown,
 }
 
@@ -51,11 +51,11 @@ impl Default for RelayRules {
 /// Revokes an access token at the gate, before the record of its refresh token is removed.
 #[async_trait]
 pub trait EndTokens: fmt::Debug + Send + Sync + 'static {
-    /// Enters it into the revocation list.
+    /// Adds the token to the revocation list.
     async fn end(&self, access_token: &str) -> Result<(), StoreError>;
 }
 
-/// The part of a relay that can be replaced while it runs. An exchange keeps to the settings that it began with.
+/// The part of a relay that can be replaced while it runs. An exchange keeps the settings that it began with.
 pub struct RelaySettings {
     /// The keys of its records.
     pub sealer: Sealer,
@@ -65,7 +65,7 @@ pub struct RelaySettings {
     pub provider: Arc<dyn Provider>,
 }
 
-/// What a relay is made of.
+/// The parts of a relay.
 pub struct RelayParts {
     /// The endpoint's name, for logs.
     pub endpoint: String,
@@ -73,13 +73,13 @@ pub struct RelayParts {
     pub settings: RelaySettings,
     /// The records.
     pub store: Arc<dyn RelayStore>,
-    /// Whether no other process writes to the store: then the exchanges of other runs of the program are over.
+    /// Whether no other process writes to the store. The exchanges of other runs of the program have then ended.
     pub is_alone: bool,
     /// The store in which proofs are counted, if gates share it; `None`: each gate counts for itself.
     pub counts_proofs: Option<Arc<dyn Store>>,
     /// The limits of refused tokens.
     pub limits: Arc<Limits>,
-    /// What ends the tokens of a revoked answer.
+    /// Ends the tokens of a revoked answer.
     pub end_tokens: Arc<dyn EndTokens>,
     /// Engine time.
     pub clock: Arc<EngineClock>,

@@ -91,7 +91,7 @@ fn i37_a_record_opens_only_for_its_token_presenter_endpoint_and_keyring() {
         ("keyring", keys(&Sealer::new(&keyring(&[[5; 32]]), "web", "https://id.example/token"), "T", &presenter())),
     ];
     for (what, other) in &others {
-        // Even if the row were moved to the other's id.
+        // The seal does not open under the id of another row.
         assert!(other.open(&sealed).is_none(), "another {what}");
         assert!(!other.is_same(&mine), "another {what}");
     }

@@ -8,16 +8,16 @@ use super::ClaimError;
 
 /// The longest path, in bytes.
 const MAX_PATH: usize = 512;
-/// The most segments: deeper claims are in no token (J10).
+/// The most segments: no token has deeper claims (J10).
 const MAX_SEGMENTS: usize = 15;
-/// Characters that stand in quotes only. Most of them belong to a URL or a URN, or to a wildcard or an expression of
-/// other path languages, which would silently match nothing.
+/// Characters that are allowed only in quotes. Most belong to a URL, a URN, or a wildcard or expression of other path
+/// languages, which would silently match nothing.
 const QUOTED_ONLY: &[char] =
     &['"', '\'', '{', '}', '[', ']', '(', ')', '*', '?', '$', '@', '#', '|', '\\', ':', '/', ','];
 
 /// The path of a claim in a token. Dots separate the segments: `realm_access.roles`. A segment with a dot, a colon, a
 /// slash or another special character is quoted: `resource_access."my.app".roles`, `"https://example.com/roles"`. A
-/// trailing `{}` stands for the names of an object's members. There are no wildcards and no expressions.
+/// trailing `{}` selects the names of an object's members. There are no wildcards and no expressions.
 ///
 /// ```
 /// use rotogate::claim::ClaimPath;
@@ -79,7 +79,7 @@ impl ClaimPath {
     /// Parses several paths.
     ///
     /// # Errors
-    /// [`ClaimError::Path`] for the first that is none.
+    /// [`ClaimError::Path`] for the first invalid path.
     pub fn list<'a>(paths: impl IntoIterator<Item = &'a str>) -> Result<Vec<Self>, ClaimError> {
         paths.into_iter().map(Self::parse).collect()
     }
@@ -89,7 +89,7 @@ impl ClaimPath {
         self.segments.iter().map(|segment| &**segment)
     }
 
-    /// Whether it stands for the names of an object's members.
+    /// Whether the path ends in `{}` and selects the names of an object's members.
     pub const fn is_of_names(&self) -> bool {
         self.of_names
     }
@@ -100,7 +100,7 @@ impl ClaimPath {
         rest.iter().try_fold(claims.get(&**first)?, |value, segment| value.get(&**segment))
     }
 
-    /// Is `wanted` the value at this path, or in the list there?
+    /// Is `wanted` the value at this path, or an element of the list there?
     pub fn holds(&self, claims: &Map<String, Value>, wanted: &Value) -> bool {
         match self.find(claims) {
             Some(Value::Object(members)) if self.of_names => {

@@ -58,7 +58,7 @@ fn a_clock_that_jumps_ahead_is_not_followed() {
 fn o26_time_that_passes_while_the_machine_sleeps_counts_and_stops_nothing() {
     let time = ManualTime::at(T0);
     let clock = EngineClock::start(time.clone(), Timestamp::ZERO, LEEWAY);
-    // As CLOCK_BOOTTIME does: both clocks are a night later.
+    // CLOCK_BOOTTIME counts the sleep: both clocks are a night later.
     time.advance(Duration::from_secs(8 * 3600));
     assert_eq!(clock.now(), T0.plus(Duration::from_secs(8 * 3600)), "before anybody asks for a tick");
     assert_eq!(clock.tick(), ClockState::Good);

@@ -1,8 +1,8 @@
 //! The trace that a request belongs to (W3C Trace Context), and the spans of its steps.
 //!
-//! The library names its steps, and the server records them. So the library needs no OpenTelemetry, and a step of a
-//! request that nobody records costs one look at the task's [`Context`]. `tracing` spans would cost more: a registry
-//! keeps each of them, whether its request is recorded or not, and a filter for each request is asked at each span.
+//! The library names its steps, and the server records them. So the library needs no OpenTelemetry, and a step of an
+//! unrecorded request costs one look at the task's [`Context`]. `tracing` spans would cost more: a registry keeps every
+//! span, recorded or not, and consults a per-request filter at every span.
 
 use std::fmt;
 use std::future::Future;
@@ -31,10 +31,10 @@ pub enum Trace {
     Unrecorded {
         /// The trace.
         id: [u8; 16],
-        /// Its flags, where this process set or accepted them.
+        /// Its flags, if this process set or accepted them.
         flags: Option<u8>,
     },
-    /// This process records it. The span is that of the step under way.
+    /// This process records the trace. The span is that of the current step.
     Recorded(Arc<dyn Span>),
 }
 
@@ -69,7 +69,7 @@ pub enum Value<'a> {
     Number(i64),
 }
 
-/// A step that is recorded. Dropping the last clone ends it, too.
+/// A recorded step. Dropping the last clone ends it, too.
 pub trait Span: fmt::Debug + Send + Sync {
     /// Its position.
     fn position(&self) -> Position;
@@ -83,15 +83,15 @@ pub trait Span: fmt::Debug + Send + Sync {
     /// Replaces the name.
     fn rename(&self, name: String);
 
-    /// Sets `error.type`. `failed`: the step failed, rather than refused something.
+    /// Sets `error.type`. `failed`: the step failed, and did not only refuse something.
     fn set_error(&self, error: &str, failed: bool);
 
-    /// Ends the step. Nothing changes it afterwards.
+    /// Ends the step. Later changes are ignored.
     fn end(&self);
 }
 
 impl Position {
-    /// The position that a request's `traceparent` names, if there is exactly one and it is well-formed.
+    /// The position in a request's `traceparent`, if there is exactly one and it is well-formed.
     pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
         let mut values = headers.get_all(&TRACEPARENT).iter();
         match (values.next(), values.next()) {
@@ -102,8 +102,8 @@ impl Position {
 
     /// Reads the value of `traceparent` (W3C Trace Context §3.2). A later version may have more fields at its end.
     ///
-    /// By hand: the form is fixed to the byte, every request that names a trace passes here, and builds without
-    /// OpenTelemetry log its id, too. A test compares this with the propagator of OpenTelemetry.
+    /// Parsed by hand, because the format is fixed to the byte, every request with a trace is parsed here, and builds
+    /// without OpenTelemetry log the id, too. A test compares this with the propagator of OpenTelemetry.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let (known, rest) = (text.get(..LENGTH)?, text.get(LENGTH..)?);
         let [version, flags] = [read_hex::<1>(known.get(..2)?)?, read_hex::<1>(known.get(53..)?)?];
@@ -121,7 +121,7 @@ impl Position {
         (trace != [0; 16] && span != [0; 8]).then_some(Self { trace, span, flags: flags[0] })
     }
 
-    /// Whether the one who named it records it.
+    /// Whether the sender records the trace.
     pub const fn is_sampled(self) -> bool {
         self.flags & SAMPLED != 0
     }
@@ -143,7 +143,7 @@ impl Trace {
         Context::with_trace(Self::clone).unwrap_or_default()
     }
 
-    /// The span under way, if it is recorded.
+    /// The current span, if it is recorded.
     pub const fn span(&self) -> Option<&Arc<dyn Span>> {
         match self {
             Self::Recorded(span) => Some(span),
@@ -151,8 +151,8 @@ impl Trace {
         }
     }
 
-    /// Calls `write` with the name and the value of each field that a log line has of it: `trace_id`, and where they are
-    /// known `span_id` and `trace_flags`.
+    /// Calls `write` with the name and the value of each field of the trace for a log line: `trace_id`, and `span_id`
+    /// and `trace_flags` if they are known.
     pub fn log(&self, mut write: impl FnMut(&'static str, &[u8])) {
         let (trace, span, flags) = match self {
             Self::None => return,
@@ -182,10 +182,10 @@ pub fn begin(kind: StepKind, name: &'static str) -> Option<Arc<dyn Span>> {
     Context::with_trace(|trace| trace.span().map(|span| span.child(kind, name))).flatten()
 }
 
-/// Runs a future as a step of the running task's request. Steps that begin in it are inside of this one.
+/// Runs a future as a step of the running task's request. Steps that begin in the future are children of this step.
 ///
 /// # Errors
-/// Those of the future.
+/// The error of the future.
 pub async fn step<T, E>(
     name: &'static str,
     operation: &'static str,
@@ -209,7 +209,7 @@ pub async fn inside<F: Future>(span: Option<&Arc<dyn Span>>, work: F) -> F::Outp
     }
 }
 
-/// The values of lower-case digits, the only ones that Trace Context has; above 15 for all other bytes.
+/// The values of lower-case digits, the only ones that Trace Context allows; above 15 for all other bytes.
 const VALUES: [u8; 256] = {
     let mut values = [0xff; 256];
     let mut value = 0;
@@ -224,7 +224,7 @@ const fn digit(value: u8) -> u8 {
     value + b'0' + (value > 9) as u8 * (b'a' - b'9' - 1)
 }
 
-// Both without a branch for each digit: these are most of what a request costs that is not recorded.
+// Neither has a branch for each digit: they are most of the cost of an unrecorded request.
 
 fn write_hex(text: &mut [u8], bytes: &[u8]) {
     for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {

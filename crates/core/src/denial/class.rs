@@ -1,4 +1,4 @@
-//! What a reply may reveal of a denial. Denials of one class get one reply.
+//! The part of a denial that a reply may reveal. Denials of one class get the same reply.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use super::Denial;
 
-/// What a reply may reveal of a [`Denial`]. Denials of one class get the same reply, in every protocol.
+/// The part of a [`Denial`] that a reply may reveal. Denials of one class get the same reply, in every protocol.
 ///
 /// ```
 /// use rotogate::denial::{Class, Denial};
@@ -29,13 +29,13 @@ pub enum Class {
     Tunnel,
     /// The gate does not serve the host that the request names.
     UnknownHost,
-    /// There is nothing at the path. The detail is for plain replies.
+    /// The path leads to nothing. The detail is for plain replies.
     NotFound(Option<&'static str>),
     /// The method is not served at this path.
     WrongMethod,
     /// The body is too large.
     TooLarge,
-    /// The body or a parameter is not what the protocol says: a fixed text.
+    /// The body or a parameter violates the protocol: a fixed text.
     Request(&'static str),
     /// More than one credential was sent.
     TwoCredentials,
@@ -80,12 +80,12 @@ pub enum Class {
     GrantType,
     /// A rate limit applies; the next attempt counts after this time.
     Limited(Duration),
-    /// What is needed to decide is not available: 503. Nothing was decided, and another attempt may succeed after this
-    /// time.
+    /// The decision needs something that is not available: 503. Nothing was decided, and another attempt may succeed
+    /// after this time.
     Unavailable(Duration),
 }
 
-/// An unusable request head, and what replies say about it.
+/// An unusable request head, and the content of replies to it.
 ///
 /// ```
 /// use rotogate::denial::{BadHead, Class, Denial};
@@ -101,17 +101,17 @@ pub enum Class {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BadHead {
-    /// The status of a reply in HTTP's own terms.
+    /// The status of a reply in plain HTTP.
     pub status: StatusCode,
     /// What is wrong, for a problem document.
     pub detail: Option<&'static str>,
     /// What is wrong, for a protocol that reports an HTTP error inside its own.
     pub summary: &'static str,
-    /// The end of the request is not known, so the connection must be closed (RFC 9112 §6.3).
+    /// Whether the end of the request is unknown, so that the connection must be closed (RFC 9112 §6.3).
     pub closes: bool,
 }
 
-/// What is wrong with an access token, as far as a reply or the access log differs by it.
+/// The flaw of an access token, as far as replies or the access log distinguish it.
 ///
 /// ```
 /// use rotogate::denial::{Class, Denial, TokenFlaw};
@@ -123,13 +123,13 @@ pub struct BadHead {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenFlaw {
-    /// It does not parse.
+    /// The token does not parse.
     Malformed,
-    /// It was refused before its signature was verified, or its signature is bad: its claims prove nothing.
+    /// The token was refused before its signature was verified, or its signature is bad: its claims prove nothing.
     Unproved,
-    /// Its signature is good, its claims or their use are not.
+    /// The signature is good, but not the claims or their use.
     Proved,
-    /// Its signature is good, and it expired.
+    /// The signature is good, but the token has expired.
     Expired,
 }
 

@@ -1,6 +1,6 @@
-//! What is wrong with a notice of another issuer.
+//! The flaws of a notice of another issuer.
 
-/// What is wrong with a logout token or a security event, as far as its sender learns it (RFC 8935 §2.4).
+/// The flaw of a logout token or a security event, as its sender learns it (RFC 8935 §2.4).
 ///
 /// ```
 /// use rotogate::denial::{Denial, EventFlaw};
@@ -11,15 +11,15 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EventFlaw {
-    /// It is not what the protocol says.
+    /// The request violates the protocol.
     Request(&'static str),
-    /// No key of the issuer signed it.
+    /// No key of the issuer signed the token.
     Key,
-    /// It is of another issuer than the endpoint is for.
+    /// The token is from another issuer than the endpoint's.
     Issuer,
-    /// It is for somebody else.
+    /// The token is for another audience.
     Audience,
-    /// Its sender did not authenticate.
+    /// The sender did not authenticate.
     Authentication,
 }
 
@@ -35,12 +35,12 @@ impl EventFlaw {
         }
     }
 
-    /// What is wrong, in words.
+    /// The flaw in words.
     pub const fn what(self) -> &'static str {
         match self {
             Self::Request(what) => what,
             Self::Key => "no key of the issuer signed it",
-            Self::Issuer => "it is of another issuer",
+            Self::Issuer => "it is from another issuer",
             Self::Audience => "it is for another audience",
             Self::Authentication => "the sender's token is not good",
         }

@@ -15,9 +15,9 @@ use super::Denial;
 #[error("{}", self.what())]
 #[non_exhaustive]
 pub enum PathError {
-    /// It does not begin with a slash.
+    /// The path does not begin with a slash.
     NotAbsolute,
-    /// A byte that no path may have: control, space, backslash, `?`, `#` or not ASCII.
+    /// The path contains a byte that no path may have: control, space, backslash, `?`, `#` or not ASCII.
     Character,
     /// `%` without two hex digits.
     Escape,
@@ -36,7 +36,7 @@ pub enum PathError {
 }
 
 impl PathError {
-    /// What is wrong. The text contains nothing of the path.
+    /// The flaw in words, without any part of the path.
     pub const fn what(self) -> &'static str {
         match self {
             Self::NotAbsolute => "the path does not begin with a slash",
@@ -45,7 +45,7 @@ impl PathError {
             Self::Hidden => "the path escapes a control character or a backslash",
             Self::Utf8 => "the path does not decode to UTF-8",
             Self::DotSegment => "the path has a dot segment",
-            Self::DoubleEncoding => "the path is escaped more than once around something forbidden",
+            Self::DoubleEncoding => "the path has nested escapes of a forbidden character",
             Self::EncodedSlash => "the path has an encoded slash",
             Self::NotCanonical => {
                 "the path has a non-canonical spelling: it escapes a character that needs no escape, lacks one that is \

@@ -1,4 +1,4 @@
-//! What is wrong with a DPoP proof.
+//! The flaws of a DPoP proof.
 
 use super::Denial;
 
@@ -15,15 +15,15 @@ use super::Denial;
 #[non_exhaustive]
 // Requirement N30.
 pub enum ProofFlaw {
-    /// There is none, and one is needed.
+    /// A proof is needed, and there is none.
     Missing,
-    /// It is not one JWT of the right form.
+    /// The proof is not one JWT of the right form.
     Malformed(&'static str),
     /// `typ` is not `dpop+jwt`.
     Type,
     /// `alg` is not accepted.
     Algorithm,
-    /// `jwk` is missing, private, weak, or of another kind than `alg` takes.
+    /// `jwk` is missing, private, weak, or of another type than `alg` needs.
     Key,
     /// The signature is bad.
     Signature,
@@ -33,9 +33,9 @@ pub enum ProofFlaw {
     Url,
     /// `iat` is too far from now.
     Time,
-    /// `iat` is before the start of the gate, which does not know the proofs that were used then.
+    /// `iat` is before the start of the gate, which does not know the proofs used then.
     BeforeStart,
-    /// `nonce` is missing, expired, or not ours.
+    /// `nonce` is missing, expired, or was not issued by this gate.
     Nonce,
     /// `ath` is not the hash of the access token.
     Token,

@@ -1,8 +1,8 @@
-//! What a denial says about the credential: refused for all time, for this request, or not examined.
+//! The meaning of a denial for the credential: refused for all time, refused for this request, or not examined.
 
 use super::Denial;
 
-/// What a denial says about the credential that was presented.
+/// The meaning of a denial for the presented credential.
 ///
 /// ```
 /// use std::time::Duration;
@@ -16,7 +16,7 @@ use super::Denial;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Standing {
-    /// The credential is refused everywhere here, for all time.
+    /// The credential is refused everywhere at this gate, for all time.
     Dead,
     /// The credential is refused for this request. The gate did not decide more about it.
     Refused,

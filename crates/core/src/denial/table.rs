@@ -1,4 +1,4 @@
-//! What each denial says: its word in logs and metrics, its standing, and its class in replies.
+//! The table of denials: the word in logs and metrics, the standing, and the class of replies.
 
 use http::StatusCode;
 
@@ -22,13 +22,13 @@ const fn bad_request(detail: &'static str, summary: &'static str) -> Class {
 const fn unframed() -> Class {
     Class::Head(BadHead {
         status: StatusCode::BAD_REQUEST,
-        detail: Some("a body has a length, or comes in chunks, once"),
+        detail: Some("the body must have one length, or be chunked"),
         summary: "the body is framed twice",
         closes: true,
     })
 }
 
-/// Makes a method of each column. The compiler finds a denial without a row.
+/// Makes a method of each column. A denial without a row does not compile.
 macro_rules! table {
     ($($denial:pat => $word:expr, $standing:ident, $class:expr;)*) => {
         impl Denial {
@@ -38,13 +38,13 @@ macro_rules! table {
                 match self { $($denial => $word,)* }
             }
 
-            /// What this denial says about the credential that was presented.
+            /// The meaning of this denial for the presented credential.
             #[expect(unused_variables, reason = "for the class")]
             pub const fn standing(&self) -> Standing {
                 match self { $($denial => Standing::$standing,)* }
             }
 
-            /// What a reply may reveal.
+            /// The class, which decides what a reply may reveal.
             pub const fn class(&self) -> Class {
                 match self { $($denial => $class,)* }
             }
@@ -107,7 +107,7 @@ table! {
     Self::RevocationsUnavailable(wait) => "revocations_unavailable", Undecided, Class::Unavailable(*wait);
     Self::AssertionUnavailable(wait) => "assertion_unavailable", Undecided, Class::Unavailable(*wait);
     Self::WrongAudience => "wrong_audience", Refused, PROVED;
-    // Most issuers are refused before the signature is verified.
+    // Most tokens of a wrong issuer are refused before the signature is verified.
     Self::WrongIssuer => "wrong_issuer", Refused, UNPROVED;
     Self::InsufficientScope => "insufficient_scope", Refused, Class::InsufficientScope;
     Self::MissingRole => "missing_role", Refused, Class::Forbidden;

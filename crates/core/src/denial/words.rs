@@ -5,7 +5,7 @@ use std::fmt;
 use super::{Denial, ProofFlaw};
 
 impl Denial {
-    /// What is wrong with the form of a request or token, for the variants that say so: a fixed text.
+    /// The flaw in the form of a request or token, for the variants that carry a fixed text.
     pub const fn detail(&self) -> Option<&'static str> {
         match self {
             Self::RefusedEvent(flaw) => Some(flaw.what()),

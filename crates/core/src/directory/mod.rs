@@ -1,4 +1,4 @@
-//! The users. The gate asks a [`Directory`] at a login, and again at each refresh.
+//! The users. The gate asks a [`Directory`] at each login and each refresh.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -38,16 +38,16 @@ pub struct User {
     pub account: Option<Box<str>>,
     /// May the user log in and refresh?
     pub active: bool,
-    /// Sessions created at or before this moment are not valid. A changed password moves it.
+    /// Sessions created at or before this moment are not valid. A change of the password moves it forward.
     pub sessions_valid_from: Timestamp,
     /// A mark of the user's password, if the directory can tell passwords apart.
     pub password_mark: Option<PasswordMark>,
     /// The scopes that the user's tokens may carry.
     pub scopes: Scope,
-    /// The current claims for the access tokens of the user's sessions; a refresh uses them. Roles are the claim `roles`
-    /// ([`ROLES`](crate::claim::ROLES)).
+    /// The current claims for the access tokens of the user's sessions; a refresh takes them from here. Roles are the
+    /// claim `roles` ([`ROLES`](crate::claim::ROLES)).
     pub claims: OwnClaims,
-    /// The issuer that vouched for the user at this login, if the directory asked one.
+    /// The issuer that vouched for the user at this login, if the directory asked an issuer.
     pub vouched_by: Option<VouchedBy>,
     /// Further fields (names, email, …) for the dialects that report them.
     pub profile: BTreeMap<String, serde_json::Value>,
@@ -78,7 +78,7 @@ impl User {
         }
     }
 
-    /// A digest of what a login depends on. A session that began in another state is not valid.
+    /// A digest of the user's data that a login depends on. A session that began with other data is not valid.
     #[doc(hidden)]
     pub fn login_state(&self) -> [u8; 32] {
         let Self { active, account, password_mark, sessions_valid_from, .. } = self;
@@ -105,7 +105,7 @@ impl User {
         Self { sessions_valid_from: moment, ..self }
     }
 
-    /// Sets the mark of the password: another mark ends a login that is under way.
+    /// Sets the mark of the password: a changed mark ends a login in progress.
     #[must_use]
     pub fn password_mark(self, mark: PasswordMark) -> Self {
         Self { password_mark: Some(mark), ..self }
@@ -137,7 +137,7 @@ impl User {
     }
 }
 
-/// Distinguishes a user's password from the previous one, and reveals nothing of either: a digest of what the directory
+/// Distinguishes a user's password from the previous one without revealing either: a digest of what the directory
 /// stores, such as a salted hash. Never a digest of the password itself.
 ///
 /// ```
@@ -152,23 +152,25 @@ impl User {
 pub struct PasswordMark([u8; 32]);
 
 impl PasswordMark {
-    /// From what the directory stores of the password, or from anything that changes with it: a version, the time of
-    /// the change.
+    /// Makes a mark from what the directory stores of the password, or from anything that changes with it: a version,
+    /// the time of the change.
     pub fn new(kept: &[u8]) -> Self {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, kept);
         let mut mark = [0; 32];
         mark.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
         Self(mark)
     }
+}
 
-    /// A mark that was kept.
-    #[doc(hidden)]
+/// What only our own crates call: docs.rs does not show it.
+#[doc(hidden)]
+impl PasswordMark {
+    /// A stored mark.
     pub fn from_bytes(kept: [u8; 32]) -> Self {
         Self(kept)
     }
 
-    /// The mark, to be kept.
-    #[doc(hidden)]
+    /// The mark in a form to store.
     pub fn to_bytes(self) -> [u8; 32] {
         self.0
     }
@@ -180,7 +182,7 @@ impl fmt::Debug for PasswordMark {
     }
 }
 
-/// A login to decide on: the name, the password, and what is known of the client.
+/// A login to decide on: the name, the password, and the known facts about the client.
 ///
 /// ```
 /// use rotogate::SecretString;
@@ -212,7 +214,7 @@ pub struct LoginRequest<'a> {
 }
 
 impl<'a> LoginRequest<'a> {
-    /// A login of which nothing else is known.
+    /// A login with a name and a password only.
     pub fn new(account: Option<&'a str>, username: &'a str, password: &'a SecretString) -> Self {
         Self { account, username, password, client: None, address: None, user_agent: None, scope: None }
     }
@@ -264,24 +266,24 @@ pub trait Directory: fmt::Debug + Send + Sync + 'static {
         password: &SecretString,
     ) -> Result<Option<User>, DirectoryError>;
 
-    /// As [`authenticate`](Self::authenticate), which it calls by default, with what else is known of the login. The gate
-    /// calls this one.
+    /// Like [`authenticate`](Self::authenticate), which it calls by default, with the other known facts about the
+    /// login. The gate calls this method.
     async fn log_in(&self, login: &LoginRequest<'_>) -> Result<Option<User>, DirectoryError> {
         self.authenticate(login.account, login.username, login.password).await
     }
 
-    /// The current entry of a subject. `None` if there is none, which ends the subject's sessions.
+    /// The current entry of a subject. `None` ends the subject's sessions.
     async fn lookup(&self, subject: &str) -> Result<Option<User>, DirectoryError>;
 
-    /// As [`lookup`](Self::lookup), which it calls by default, with the account that the subject's session has. The gate
-    /// calls this one. The entry may be in another account by now.
+    /// Like [`lookup`](Self::lookup), which it calls by default, with the account of the subject's session. The gate
+    /// calls this method. The entry may now be in another account.
     async fn lookup_in(&self, _account: Option<&str>, subject: &str) -> Result<Option<User>, DirectoryError> {
         self.lookup(subject).await
     }
 
-    /// The name that limits on logins count by, within the account: the same for all spellings that the directory takes for
-    /// one name. By default the name as submitted. It does not depend on the users: if two names of one user had one limit,
-    /// wrong passwords for one would tell the other.
+    /// The name under which limits count logins within the account: the same for all spellings that the directory takes
+    /// for one name. The default is the name as submitted. It must not depend on the users: if two names of one user
+    /// shared a limit, wrong passwords for one name would reveal the other.
     fn limit_key<'a>(&self, _account: Option<&str>, username: &'a str) -> Cow<'a, str> {
         Cow::Borrowed(username)
     }

@@ -1,7 +1,7 @@
-//! The keys of clients whose proofs were good.
+//! A cache of the keys of clients whose proofs were good.
 //!
-//! All proofs of a client have the same header as long as it has the same key. To read it again, and to make a key of it,
-//! would cost a fifth of the request.
+//! All proofs of a client have the same header as long as it keeps its key. Parsing the header and its key again would
+//! cost a fifth of the request.
 
 use std::sync::Arc;
 
@@ -10,15 +10,16 @@ use moka::sync::Cache;
 
 use super::proof::ProofKey;
 
-/// What the keys of all clients may take, in bytes. A key that was forgotten is read again.
+/// The memory for the keys of all clients, in bytes. An evicted key is parsed again.
 const MAX_BYTES: u64 = 8 << 20;
-/// What a key takes besides the text of its header: the key as the library holds it, as a JWK, and the cache's own record.
+/// The memory for a key besides the text of its header: the key in the library's form, the JWK, and the cache's own
+/// record.
 const KEY_BYTES: usize = 3 << 10;
 
-/// As it was sent.
+/// The header as it was sent.
 type EncodedHeader = Box<str>;
 
-/// Keys by the headers that have them.
+/// Keys by their headers.
 pub(super) struct KnownKeys(Cache<EncodedHeader, Arc<ProofKey>, RandomState>);
 
 impl Default for KnownKeys {
@@ -30,12 +31,12 @@ impl Default for KnownKeys {
 }
 
 impl KnownKeys {
-    /// The key in this header, as the header was sent.
+    /// The key in this header, given as it was sent.
     pub(super) fn get(&self, header: &str) -> Option<Arc<ProofKey>> {
         self.0.get(header)
     }
 
-    /// To be called once a token was presented that is bound to the key: a stranger adds none.
+    /// Adds a key. Call it once a token bound to the key was presented: a stranger must not fill the cache.
     pub(super) fn insert(&self, header: &str, key: Arc<ProofKey>) {
         self.0.insert(header.into(), key);
     }

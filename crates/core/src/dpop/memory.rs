@@ -1,8 +1,8 @@
-//! The proofs that were used, so that none is used twice. The memory is bounded, and never forgets a proof that could
-//! still pass: when it is full, it refuses.
+//! The used proofs, so that each proof is used once. The memory is bounded, and never forgets a proof that could still
+//! pass: when it is full, it refuses.
 //!
-//! A proof is kept as 128 bits of a hash, in a shard by its key and in a bucket by its `iat`. A bucket is dropped when no
-//! `iat` of it can pass any more.
+//! A proof is kept as 128 bits of a hash, in a shard by its key and in a bucket by its `iat`. A bucket is dropped when
+//! no `iat` in it can pass any more.
 //!
 //! Gates that share a store count each proof there as well, by the same hash: see [`once_in_store`].
 
@@ -20,11 +20,11 @@ use crate::fault::Error;
 use crate::store::{CounterUse, SharedCounter, SharedStore};
 use crate::thumbprint::KeyThumbprint;
 
-/// How many parts of the memory are locked apart from each other.
+/// The number of shards, each with a lock of its own.
 const SHARDS: usize = 64;
 /// The time that a bucket covers.
 const BUCKET: Duration = Duration::from_secs(30);
-/// One key may fill this part of the memory: one in so many.
+/// One key may fill one part in this many of the memory.
 pub(crate) const SHARE: u64 = 50;
 
 /// Why a proof was not recorded.
@@ -38,10 +38,11 @@ pub enum NotRecorded {
     Full,
 }
 
-/// See the module.
+/// The memory of used proofs.
 pub struct ProofMemory {
     shards: Box<[Mutex<Shard>]>,
-    /// What the proofs are for: the memories of different kinds know a proof by different names.
+    /// The purpose of the proofs, which is part of their hash: memories for different purposes know a proof by
+    /// different names.
     kind: &'static str,
     /// Hashes the keys of clients. Keys with the same hash share one part of the memory.
     of_keys: RandomState,
@@ -57,13 +58,13 @@ struct Shard(VecDeque<ProofBucket>);
 #[derive(Default)]
 struct ProofBucket {
     number: u64,
-    /// Their clients choose what is hashed, so the table has a key of its own.
+    /// Clients choose the hashed values, so the table has a secret key.
     proofs: HashSet<u128>,
-    /// How many of them each key has.
+    /// The number of proofs of each key.
     by_key: HashMap<u32, u32, BuildHasherDefault<Prehashed>>,
 }
 
-/// Takes a hash as it is: the bits of a keyed one.
+/// Uses a hash unchanged: the bits of a keyed hash.
 #[derive(Default)]
 struct Prehashed(u64);
 
@@ -79,15 +80,15 @@ impl Hasher for Prehashed {
     }
 
     fn write_u32(&mut self, number: u32) {
-        // A table takes its place from the low bits, and what it compares first from the high ones.
+        // A hash table takes the position from the low bits, and the tag that it compares first from the high ones.
         self.0 = u64::from(number) | u64::from(number) << 32;
     }
 }
 
-/// A proof, as all gates know it, in the stores that they share.
+/// The name of a proof in shared stores: the same at all gates.
 pub(crate) type ProofName = [u8; 16];
 
-/// A proof, as the memory knows it.
+/// The name of a proof in a memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProofId {
     proof: u128,
@@ -97,18 +98,18 @@ pub struct ProofId {
 }
 
 impl ProofId {
-    /// The name of the proof in a store. It depends on no key of the gates: they may have different ones for a while.
+    /// The name of the proof in a store. It depends on no key of the gates, which may differ for a while.
     pub const fn name(&self) -> ProofName {
         self.proof.to_be_bytes()
     }
 }
 
-/// Counts a proof in the store that gates share. `kept` is how long it may pass at any of them.
+/// Counts a proof in the store that gates share. `kept` is how long the proof may pass at any of them.
 ///
 /// # Errors
-/// It was counted before. A fault: nothing is known of it.
+/// The proof was counted before. On a fault, its use is unknown.
 pub async fn once_in_store(store: &dyn SharedStore, name: ProofName, kept: Duration) -> Result<(), Error> {
-    // The next one is earned when the proof cannot pass any more. Until then the store keeps the counter.
+    // The counter allows the next use when the proof cannot pass any more. The store keeps the counter until then.
     let counter = SharedCounter { name, every: kept, burst: 1 };
     match store.count(counter, CounterUse::Take).await? {
         None => Ok(()),
@@ -117,19 +118,19 @@ pub async fn once_in_store(store: &dyn SharedStore, name: ProofName, kept: Durat
 }
 
 impl ProofMemory {
-    /// A memory of at most `most` proofs, each of which passes for this long after its `iat`.
+    /// A memory of at most `most` proofs, each of which may pass for this long after its `iat`.
     pub fn new(kind: &'static str, most: u64, passes_for: Duration) -> Self {
         let shards = std::iter::repeat_with(Mutex::default).take(SHARDS).collect();
         Self { shards, kind, of_keys: RandomState::new(), most, held: AtomicU64::new(0), passes_for }
     }
 
-    /// How many proofs it has.
+    /// The number of proofs in the memory.
     #[cfg(any(test, feature = "test-util"))]
     pub fn held(&self) -> u64 {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// How this memory knows a proof.
+    /// The name of a proof in this memory.
     pub fn name(&self, key: &KeyThumbprint, id: &str, issued_at: Timestamp) -> ProofId {
         let of_key = self.of_keys.hash_one(key.as_bytes());
         let proof = hash(&[self.kind.as_bytes(), key.as_bytes(), id.as_bytes()]);
@@ -137,19 +138,19 @@ impl ProofMemory {
         ProofId { proof, key: of_key as u32, shard, issued_at }
     }
 
-    /// Is the proof there?
+    /// Was the proof recorded?
     pub fn has(&self, proof: &ProofId) -> bool {
         self.shard(proof).is_some_and(|shard| shard.has(proof.proof))
     }
 
-    /// Records a proof that was not seen. Check and insert are one step.
+    /// Records a proof that was not recorded before. Check and insert are one step.
     ///
     /// # Errors
-    /// See [`NotRecorded`]. Then nothing is recorded.
+    /// See [`NotRecorded`]. Nothing is then recorded.
     pub fn record(&self, proof: &ProofId, now: Timestamp) -> Result<(), NotRecorded> {
         match self.record_once(proof, now) {
             Err(NotRecorded::Full) => {
-                // Other parts may hold what no longer counts.
+                // Other shards may hold expired proofs.
                 self.forget(now);
                 self.record_once(proof, now)
             }
@@ -172,7 +173,7 @@ impl ProofMemory {
         Ok(())
     }
 
-    /// Drops all that cannot pass any more.
+    /// Drops the proofs that cannot pass any more.
     pub(crate) fn forget(&self, now: Timestamp) {
         for shard in &self.shards {
             self.free(shard.lock().drop_past(now, self.passes_for));
@@ -191,7 +192,7 @@ impl ProofMemory {
 }
 
 impl Shard {
-    /// In any bucket: a key must not repeat a `jti` under another `iat` either.
+    /// Searches every bucket: a key must not repeat a `jti` under another `iat` either.
     fn has(&self, proof: u128) -> bool {
         self.0.iter().any(|bucket| bucket.proofs.contains(&proof))
     }
@@ -215,7 +216,7 @@ impl Shard {
         }
     }
 
-    /// Drops the buckets of which no proof passes, and returns how many proofs were in them.
+    /// Drops the buckets whose proofs cannot pass any more, and returns the number of dropped proofs.
     fn drop_past(&mut self, now: Timestamp, passes_for: Duration) -> usize {
         let mut dropped = 0;
         self.0.retain(|bucket| {

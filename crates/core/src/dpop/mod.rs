@@ -1,26 +1,25 @@
-//! Proofs of possession (RFC 9449, DPoP): a token that is bound to a key is good only with a proof that the key signed for
-//! this one request.
+//! Proofs of possession (RFC 9449, DPoP): a token that is bound to a key is good only with a proof for this one
+//! request, signed with that key.
 //!
-//! A proof is checked in this order, cheap first; each check has a [`ProofFlaw`] of its own:
+//! The checks of a proof, cheap ones first. Each has its own [`ProofFlaw`]:
 //!
 //! | # | check | flaw |
 //! |---|---|---|
 //! | 1 | one `DPoP` header, one JWT, at most 4 KiB, as strict as a token | `Missing`, `Malformed` |
 //! | 2 | `typ` is `dpop+jwt` | `Type` |
 //! | 3 | `alg` is ES256, EdDSA, Ed25519, ES384, RS256 or PS256 | `Algorithm` |
-//! | 4 | `jwk` is a public key that fits it | `Key` |
+//! | 4 | `jwk` is a public key that fits `alg` | `Key` |
 //! | 5 | signature | `Signature` |
 //! | 6 | `htm` is the method | `Method` |
 //! | 7 | `htu` is the URL, as the client sees it | `Url` |
-//! | 8 | `iat` is near, and not before the start of this process | `Time`, `BeforeStart` |
-//! | 9 | `nonce` is ours, where one is required | `Nonce` |
+//! | 8 | `iat` is close to now, and not before the start of this process | `Time`, `BeforeStart` |
+//! | 9 | `nonce` is ours, if one is required | `Nonce` |
 //! | 10 | `ath` is the hash of the token | `Token` |
 //! | 11 | the key is the token's | [`Denial::OtherKey`] |
 //! | 12 | `jti` was not seen, at any gate on the same store; recorded last | `Id`, `Replayed` |
 //!
-//! `Dpop::check` takes checks 1 to 11, and `Dpop::use_once` the last one, once the request is permitted. So a
-//! client without a good credential cannot fill the memory. Then the store that gates share is asked:
-//! `Dpop::use_in_store`.
+//! `Dpop::check` makes checks 1 to 11. `Dpop::use_once` makes the last one after the request is permitted, so a client
+//! without a good credential cannot fill the memory. `Dpop::use_in_store` then asks the store that gates share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,9 +51,9 @@ pub static PROOF: HeaderName = HeaderName::from_static("dpop");
 /// The header of a nonce (RFC 9449 §8.1).
 pub static NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
-/// How far ahead of ours a client's clock may be, besides the leeway.
+/// How far a client's clock may be ahead of ours, besides the leeway.
 const AHEAD: Duration = Duration::from_secs(5);
-/// When a request may come again whose key has its share of the memory, or that found the memory full.
+/// The delay before a retry, if a key has used up its share of the memory, or the memory is full.
 const TRY_AGAIN: Duration = Duration::from_secs(30);
 
 /// Whether proofs must have a nonce of the gate (RFC 9449 §8).
@@ -67,7 +66,7 @@ const TRY_AGAIN: Duration = Duration::from_secs(30);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NoncePolicy {
-    /// No nonce is asked for.
+    /// Nonces are not required.
     #[default]
     Off,
     /// A proof without a nonce that the gate issued in the last five minutes is refused.
@@ -84,7 +83,8 @@ pub enum NoncePolicy {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CountedIn {
-    /// Over all gates that share the store. Each use is a round trip to it. Where no other gate has the store, at this gate.
+    /// Over all gates that share the store. Each use is a round trip to the store. If no other gate uses the store, at
+    /// this gate.
     #[default]
     Store,
     /// At each gate.
@@ -107,7 +107,7 @@ pub struct DpopSettings {
     pub nonce: NoncePolicy,
     /// How old a proof may be by its `iat`, besides the leeway.
     pub max_age: Duration,
-    /// How many proofs are remembered. Beyond it, requests with proofs are refused with 503.
+    /// How many proofs are remembered. Beyond this number, requests with proofs are refused with 503.
     pub max_proofs: u64,
     /// Where a proof counts once.
     pub counted_in: CountedIn,
@@ -134,7 +134,7 @@ impl CountedIn {
     }
 }
 
-/// The proofs of a gate: its rules, and those that were used.
+/// The proofs of a gate: the rules, and the used proofs.
 pub struct Dpop {
     settings: DpopSettings,
     leeway: Duration,
@@ -149,11 +149,11 @@ impl std::fmt::Debug for Dpop {
     }
 }
 
-/// What a proof must be for.
+/// The request and token that a proof must be for.
 pub struct Expected<'a> {
     /// The method of the request.
     pub method: &'a Method,
-    /// The URL of the request, as its client sees it; `None` if the gate is not known by the host of the request.
+    /// The URL of the request, as its client sees it; `None` if the gate does not serve the host of the request.
     pub target: Option<TargetUri>,
     /// The hash of the token of a request on a data route (`ath`), and the key that it is bound to.
     pub token: Option<(&'a str, KeyThumbprint)>,
@@ -168,17 +168,17 @@ pub struct CheckedProof {
     renews_nonce: bool,
 }
 
-/// What is left to do of a proof that was used at this gate.
+/// The steps that remain after a proof was used at this gate.
 #[derive(Clone, Debug)]
 pub struct UsedProof {
-    /// The reply has another nonce for the client.
+    /// Whether the reply needs a new nonce for the client.
     pub renews_nonce: bool,
-    /// It is to be counted in the store that gates share.
+    /// The name under which the shared store must count the proof.
     pub owed: Option<ProofName>,
 }
 
 impl CheckedProof {
-    /// Is it time for the client to use another nonce?
+    /// Must the reply bring a new nonce?
     pub const fn renews_nonce(&self) -> bool {
         self.renews_nonce
     }
@@ -202,7 +202,7 @@ impl OnceProof<'_> {
     /// Check 12, here and in the store that gates share.
     ///
     /// # Errors
-    /// It was seen, or cannot be recorded.
+    /// The proof was used before, or cannot be recorded.
     pub(crate) async fn use_once(&self, now: Timestamp, store: &dyn Store) -> Result<(), Error> {
         match self.dpop.use_once(&self.proof, now, store)? {
             Some(name) => self.dpop.use_in_store(name, store).await,
@@ -244,12 +244,12 @@ impl Dpop {
             return Err(ProofFlaw::Time.into());
         }
         let renews_nonce = match self.settings.nonce {
-            // The proofs used before the start are not known, so all proofs of that time are refused.
+            // The proofs used before the start are unknown, so all proofs of that time are refused.
             NoncePolicy::Off if issued_at < self.started => return Err(ProofFlaw::BeforeStart.into()),
             NoncePolicy::Off => false,
             NoncePolicy::Required => {
                 let issued = proof.nonce().and_then(|nonce| nonce::issued_at(keys, nonce, now, self.leeway));
-                // A proof with a nonce of after the start was not used before it, whatever its `iat`.
+                // A proof with a nonce from after the start was not used before it, whatever its `iat`.
                 let issued = issued.filter(|issued| *issued >= self.started).ok_or(ProofFlaw::Nonce)?;
                 nonce::is_old(issued, now)
             }
@@ -269,11 +269,11 @@ impl Dpop {
         Ok(CheckedProof { key: proof.key, id, renews_nonce })
     }
 
-    /// Check 12 at this gate: records the proof, if it was not seen. Returns its name if it is to be counted in the store as
-    /// well, by [`use_in_store`](Self::use_in_store): before that, it does not count.
+    /// Check 12 at this gate: records the proof, if it was not used before. If this returns a name, the proof counts
+    /// only after [`use_in_store`](Self::use_in_store) has counted it in the store as well.
     ///
     /// # Errors
-    /// It was seen, or cannot be recorded.
+    /// The proof was used before, or cannot be recorded.
     pub fn use_once(
         &self,
         proof: &CheckedProof,
@@ -288,10 +288,10 @@ impl Dpop {
         Ok(self.settings.counted_in.shared(store).map(|_| proof.id.name()))
     }
 
-    /// The same over all gates that share the store.
+    /// Check 12 over all gates that share the store.
     ///
     /// # Errors
-    /// It was used at another gate. A fault: nothing is known of it.
+    /// The proof was used at another gate. On a fault, its use is unknown.
     pub async fn use_in_store(&self, name: ProofName, store: &dyn Store) -> Result<(), Error> {
         match self.settings.counted_in.shared(store) {
             Some(shared) => once_in_store(shared, name, self.counts_for()).await,
@@ -299,21 +299,21 @@ impl Dpop {
         }
     }
 
-    /// How long a proof may pass at any gate after its first use: from an `iat` that is as far ahead as it may be, until
-    /// it is as old as it may be; and for as much again as the times of two gates may differ.
+    /// How long a proof may pass at any gate after its first use: from an `iat` as far ahead as allowed, until it is as
+    /// old as allowed, plus the allowed difference of two gates' clocks.
     fn counts_for(&self) -> Duration {
         self.settings.max_age.saturating_add((AHEAD + self.leeway) * 2).saturating_add(self.leeway)
     }
 
-    /// The same, without a record: for an explanation.
+    /// Check 12 without recording the proof: for an explanation.
     ///
     /// # Errors
-    /// It was seen.
+    /// The proof was used before.
     pub fn was_used(&self, proof: &CheckedProof) -> Result<(), Denial> {
         if self.memory.has(&proof.id) { Err(ProofFlaw::Replayed.into()) } else { Ok(()) }
     }
 
-    /// A nonce for a client, if they are required.
+    /// A nonce for a client, if nonces are required.
     pub fn nonce(&self, keys: &RefreshKeys, now: Timestamp) -> Option<HeaderValue> {
         match self.settings.nonce {
             NoncePolicy::Off => None,
@@ -322,7 +322,7 @@ impl Dpop {
     }
 }
 
-/// What a proof says.
+/// The content of a proof.
 #[derive(Debug)]
 pub struct ExaminedProof {
     /// The thumbprint of its key.
@@ -337,7 +337,7 @@ pub struct ExaminedProof {
     pub id: Option<String>,
 }
 
-/// Reads a proof without judging what it is for: checks 1 to 5.
+/// Reads a proof without judging its request or token: checks 1 to 5.
 ///
 /// # Errors
 /// The first check that it fails.

@@ -1,5 +1,5 @@
-//! Nonces (RFC 9449 §8): a time and a tag over it, so that nothing is stored. Each node of a keyring accepts those of the
-//! others.
+//! Nonces (RFC 9449 §8): a time with a tag, so that no nonce is stored. Gates with the same keyring accept each other's
+//! nonces.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use crate::clock::Timestamp;
 use crate::random::are_equal;
 use crate::token::keyring::RefreshKeys;
 
-/// How long a nonce is good.
+/// The lifetime of a nonce.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(300);
-/// From this age on, a reply brings another one.
+/// From this age on, a reply brings a new nonce.
 const RENEWED_FROM: Duration = Duration::from_secs(150);
 const TIME: usize = 8;
 const TAG: usize = 16;
@@ -24,18 +24,18 @@ pub(crate) fn issue(keys: &RefreshKeys, now: Timestamp) -> Option<String> {
     Some(URL_SAFE_NO_PAD.encode([&time[..], &tag].concat()))
 }
 
-/// When a nonce of ours that is still good was issued. `None` for any other text.
+/// The issue time of a nonce of ours that is still good. `None` for any other text.
 pub(crate) fn issued_at(keys: &RefreshKeys, nonce: &str, now: Timestamp, leeway: Duration) -> Option<Timestamp> {
     let bytes: [u8; TIME + TAG] = URL_SAFE_NO_PAD.decode(nonce).ok()?.try_into().ok()?;
     let (time, tag) = bytes.split_first_chunk::<TIME>()?;
     let issued = Timestamp::from_millis(u64::from_be_bytes(*time));
-    // Another node issued it, whose clock may be ahead of ours.
+    // Another gate may have issued it, whose clock is ahead of ours.
     let in_time = issued <= now.plus(leeway) && now.since(issued) < LIFETIME;
     let genuine = keys.nonce_tags(time).iter().any(|good| are_equal(good, tag));
     (in_time && genuine).then_some(issued)
 }
 
-/// Is it time for another one?
+/// Is it time for a new nonce?
 pub(crate) fn is_old(issued: Timestamp, now: Timestamp) -> bool {
     now.since(issued) >= RENEWED_FROM
 }

@@ -1,5 +1,4 @@
-//! A proof (RFC 9449 §4.2): what it is made of, and whose signature it has. Checks 1 to 5 of the table in the module
-//! above.
+//! A proof (RFC 9449 §4.2): its parts and its signature. Checks 1 to 5 of the table in the parent module.
 
 use std::sync::Arc;
 
@@ -24,27 +23,27 @@ const LAST_SECOND: u64 = 253_402_300_799;
 /// The algorithms of proofs.
 pub(crate) const ALGORITHMS: [Algorithm; 5] =
     [Algorithm::Es256, Algorithm::EdDsa, Algorithm::Es384, Algorithm::Rs256, Algorithm::Ps256];
-/// The same, as the metadata and the challenges list them. RFC 9864 gave EdDSA with Ed25519 a second name, which some clients
-/// write.
+/// The algorithms, as the metadata and the challenges list them. RFC 9864 gave EdDSA with Ed25519 a second name, which
+/// some clients use.
 pub const ALGORITHM_NAMES: [&str; 6] = ["ES256", "EdDSA", ED25519, "ES384", "RS256", "PS256"];
 const ED25519: &str = "Ed25519";
-/// The members of a public key, which the thumbprint is made of (RFC 7638 §3.2), and `crv`.
+/// The members of a public key that the thumbprint covers (RFC 7638 §3.2), and `crv`.
 const PUBLIC: [&str; 6] = ["kty", "crv", "x", "y", "n", "e"];
-/// Those of a private or a secret one.
+/// The members of a private or a symmetric key.
 const PRIVATE: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
-/// Members of the header that would change what the signature covers, or encrypt.
+/// Header members that would change what the signature covers, or encrypt the payload.
 const REFUSED: [&str; 4] = ["crit", "b64", "zip", "enc"];
 
-/// What a proof may be.
+/// The form of accepted proofs.
 #[derive(Clone, Copy)]
 pub struct Form {
-    /// Its greatest length, in bytes.
+    /// The greatest length, in bytes.
     pub max_length: usize,
-    /// The algorithms that are accepted. HMAC is never one of them.
+    /// The accepted algorithms, never HMAC.
     pub algorithms: &'static [Algorithm],
 }
 
-/// That of a proof for this gate.
+/// The form of a proof for this gate.
 pub(crate) const OURS: Form = Form { max_length: MAX_PROOF, algorithms: &ALGORITHMS };
 
 /// The key of a proof, from its header.
@@ -65,7 +64,7 @@ impl ProofKey {
         if header.get("typ").and_then(Value::as_str) != Some("dpop+jwt") {
             return Err(ProofFlaw::Type);
         }
-        // 3. `alg`, and nothing that must be understood.
+        // 3. `alg`, and no member that changes the signature.
         if REFUSED.iter().any(|name| header.contains_key(*name)) {
             return Err(ProofFlaw::Malformed("the header of the proof has crit, b64, zip or enc"));
         }
@@ -74,7 +73,7 @@ impl ProofKey {
             name => name.parse().ok(),
         });
         let algorithm = named.filter(|algorithm| form.algorithms.contains(algorithm)).ok_or(ProofFlaw::Algorithm)?;
-        // 4. The key. `kid`, `x5c` and `jku`, in the key or beside it, mean nothing.
+        // 4. The key. `kid`, `x5c` and `jku` are ignored, in the key or beside it.
         let Some(Value::Object(mut jwk)) = header.remove("jwk") else { return Err(ProofFlaw::Key) };
         if PRIVATE.iter().any(|name| jwk.contains_key(*name)) {
             return Err(ProofFlaw::Key);
@@ -91,7 +90,7 @@ impl ProofKey {
 pub struct SignedProof<'a> {
     /// The thumbprint of the key that signed it.
     pub key: KeyThumbprint,
-    /// The header as it was sent, and its key, if it was read now.
+    /// The header as it was sent, and its key, if the key was parsed now.
     pub(super) read: Option<(&'a str, Arc<ProofKey>)>,
     claims: Map<String, Value>,
 }
@@ -100,16 +99,16 @@ impl<'a> SignedProof<'a> {
     /// Reads a proof, and verifies its signature last.
     ///
     /// # Errors
-    /// The first check that it fails.
+    /// The first failed check.
     pub fn read(proof: &'a str, form: Form) -> Result<Self, ProofFlaw> {
         Self::read_with(proof, form, |_| None)
     }
 
-    /// The same, with keys that are known by the headers that had them, as they were sent. Such a header passed the checks
-    /// of this form before.
+    /// Reads a proof, with known keys by the headers that had them, as sent. Such a header has passed the checks of
+    /// this form before.
     ///
     /// # Errors
-    /// The first check that it fails.
+    /// The first failed check.
     pub(super) fn read_with(
         proof: &'a str,
         form: Form,

@@ -60,7 +60,7 @@ impl TargetUri {
         {
             authority.truncate(host.len());
         }
-        // A path is what the client sent, or what the gate made of it: both have one canonical form.
+        // The path is the client's or the rewritten one: both have the same canonical form.
         let path = if path.is_empty() { "/" } else { path };
         let path = CanonicalPath::parse(path).ok()?.as_str().to_owned();
         Some(Self { scheme, authority, path })
@@ -68,13 +68,13 @@ impl TargetUri {
 
     /// Is this the URL of an `htu`?
     pub(crate) fn is_in(&self, htu: &str) -> bool {
-        // Most clients write it as it is compared.
+        // Most clients already write the normalised form.
         let rest = htu.strip_prefix(self.scheme.prefix());
         let rest = rest.and_then(|rest| rest.strip_prefix(&*self.authority)?.strip_prefix(&*self.path));
         rest.is_some_and(str::is_empty) || Self::parse(htu).as_ref() == Some(self)
     }
 
-    /// The URL in an `htu`. `None` if it is none of HTTP, or names a user.
+    /// The URL in an `htu`. `None` if it is not an HTTP URL, or names a user.
     pub(crate) fn parse(htu: &str) -> Option<Self> {
         let end = htu.find(['?', '#']).unwrap_or(htu.len());
         let uri: Uri = htu.get(..end)?.parse().ok()?;

@@ -222,7 +222,7 @@ fn n30_each_of_the_twelve_checks_refuses_by_itself() {
     let mut headers = HeaderMap::new();
     headers.insert(PROOF.clone(), HeaderValue::from_str(&c.proof(&with("htu", json!("x")))).unwrap());
     assert_eq!(w.dpop.check(&headers, &nowhere, &w.keys, NOW), Err(ProofFlaw::Url.into()), "no URL equals no URL");
-    // 8. Sixty seconds and five, and two of leeway.
+    // 8. `iat` may be 60 seconds old or 5 ahead, with 2 of leeway.
     let now = NOW.as_secs();
     for bad in [json!(now - 63), json!(now + 8), json!("now"), Value::Null, json!(-1), json!(1e300), json!(true)] {
         assert_eq!(w.flaw(&c.proof(&with("iat", bad.clone()))), ProofFlaw::Time, "{bad}");
@@ -251,7 +251,7 @@ fn n30_each_of_the_twelve_checks_refuses_by_itself() {
 fn n30_the_first_check_in_order_speaks_and_no_signature_is_verified_before_it() {
     let w = World::new(NoncePolicy::Required);
     let other = Client::of_curve();
-    // A proof with every flaw, mended from the first check on.
+    // The proof has every flaw; they are mended in the order of the checks.
     let mut header = json!({"typ": "JWT", "alg": "HS256", "jwk": {"kty": "oct", "k": "AA"}});
     let mut claims = json!({"jti": "", "htm": "POST", "htu": "x", "iat": 0, "nonce": "x", "ath": "x"});
     let mut signed = false;
@@ -297,7 +297,7 @@ fn n30_only_the_key_of_a_presented_token_is_remembered() {
     let without_token = Expected { method: &Method::GET, target: TargetUri::parse(URL), token: None };
     assert!(w.dpop.check(&headers, &without_token, &w.keys, NOW).is_ok());
     assert!(!is_known(&stranger) && !is_known(&good));
-    // Remembered, it verifies as before.
+    // A remembered key verifies as before.
     assert!(w.check(&good).is_ok() && is_known(&good));
     assert!(w.check(&w.client.proof(&claims("y"))).is_ok());
     let (_, rest) = stranger.split_once('.').unwrap();
@@ -360,20 +360,20 @@ fn n33_the_memory_is_bounded_fails_closed_and_one_key_has_a_share() {
     const MOST: u64 = 10_000;
     let memory = ProofMemory::new("proof", MOST, Duration::from_secs(60));
     let of = |key: u64, jti: u64, at: Timestamp| memory.name(&thumbprint(key), &jti.to_string(), at);
-    // One key fills its share, and no more.
+    // One key can fill only its share.
     for jti in 0..MOST / SHARE {
         assert_eq!(memory.record(&of(0, jti, NOW), NOW), Ok(()));
     }
     assert_eq!(memory.record(&of(0, MOST, NOW), NOW), Err(NotRecorded::KeyIsFull));
     assert_eq!(memory.record(&of(0, 1, NOW), NOW), Err(NotRecorded::Seen), "it forgets none");
-    // Others fill the rest. Then nothing is recorded, and nothing forgotten.
+    // Other keys fill the rest. Then no proof is recorded, and none is forgotten.
     for key in 1..=MOST - MOST / SHARE {
         assert_eq!(memory.record(&of(key, 0, NOW), NOW), Ok(()));
     }
     assert_eq!(memory.held(), MOST);
     assert_eq!(memory.record(&of(MOST, 0, NOW), NOW), Err(NotRecorded::Full));
     assert_eq!(memory.record(&of(1, 0, NOW), NOW), Err(NotRecorded::Seen));
-    // While a proof could pass, it is there; then it is dropped, and there is room.
+    // A proof is remembered while it could pass; then it is dropped, and there is room.
     let last = NOW.plus(Duration::from_secs(60));
     assert_eq!(memory.record(&of(1, 0, NOW), last), Err(NotRecorded::Seen));
     let later = last.plus(Duration::from_secs(31));
@@ -419,7 +419,7 @@ fn n33_a_proof_of_before_the_start_is_refused() {
     let start = NOW.minus(Duration::from_millis(1500));
     assert_eq!(at(start, now - 2, NoncePolicy::Off, &mut claims), Err(ProofFlaw::BeforeStart.into()));
     assert_eq!(at(start, now - 1, NoncePolicy::Off, &mut claims), Ok(()));
-    // With nonces, it counts when the nonce was issued: a clock that is ahead makes no difference.
+    // With nonces, only the time of the nonce counts: a client's clock that is ahead makes no difference.
     claims["nonce"] = json!(nonce::issue(&w.keys, start.minus(Duration::from_millis(1))));
     assert_eq!(at(start, now + 4, NoncePolicy::Required, &mut claims), Err(ProofFlaw::Nonce.into()));
     claims["nonce"] = json!(nonce::issue(&w.keys, start));
@@ -445,7 +445,7 @@ fn n34_a_nonce_is_ours_for_five_minutes_and_renewed_when_half_is_over() {
     for bad in bad {
         assert_eq!(check(bad.clone()), Err(ProofFlaw::Nonce.into()), "{bad}");
     }
-    // Another node of the keyring, which has taken up another secret, still knows it.
+    // Another node of the keyring, which uses a newer secret, still accepts the nonce.
     let (first, second) = (RefreshSecret::generate().unwrap(), RefreshSecret::generate().unwrap());
     let text = [first.to_text(), second.to_text()];
     let secret = |n: usize| RefreshSecret::from_text(text[n].as_bytes()).unwrap();
@@ -466,7 +466,7 @@ async fn j26_the_store_keeps_a_proof_for_as_long_as_it_may_pass_at_any_gate() {
         OnceProof { dpop, proof: *proof }.use_once(now, &store).await
     };
     let checked = |dpop: &Dpop, jti: &str, now: Timestamp| {
-        // As far ahead as it may be.
+        // The largest accepted `iat`.
         let mut claims = claims(jti);
         claims["iat"] = json!(NOW.plus(AHEAD + leeway).as_secs());
         let mut headers = HeaderMap::new();
@@ -476,7 +476,7 @@ async fn j26_the_store_keeps_a_proof_for_as_long_as_it_may_pass_at_any_gate() {
         dpop.check(&headers, &expected, &w.keys, now)
     };
     used(&w.dpop, &checked(&w.dpop, "captured", NOW).unwrap(), NOW).await.unwrap();
-    // The last moment at which it passes, at a gate whose clock is behind.
+    // The last moment at which a gate whose clock is behind accepts the proof.
     let last = NOW.plus(AHEAD + leeway + w.dpop.settings.max_age + leeway);
     time.advance(last.since(NOW) + AHEAD + leeway - Duration::from_millis(1));
     let other = Dpop::new(w.dpop.settings.clone(), leeway, START);

@@ -1,6 +1,6 @@
 //! The audit trail: security events as `tracing` events of target `rotogate::audit`. No event contains a token, a
 //! password or a key. Every value is a string, a number or a boolean; an unknown value is absent. The names are those
-//! of the access log (docs/logs.md). The level tells how unusual an event is; no log level hides one.
+//! of the access log (docs/logs.md). The level shows how unusual an event is; no log level hides one.
 
 use std::net::IpAddr;
 
@@ -39,8 +39,8 @@ pub(crate) fn login(session: &Session, name: Option<&str>, origin: &Origin) {
     );
 }
 
-/// A login was refused. `user` is the subject, if the directory says who it is. The submitted name is never written,
-/// because people type passwords into that field; otherwise `name_hash` stands for it.
+/// A login was refused. `user` is the subject, if the directory knows it. Otherwise `name_hash` identifies the
+/// submitted name, which is never written, because people type passwords into that field.
 pub(crate) fn login_refused(
     user: Option<&str>,
     name_hash: Option<&str>,
@@ -60,7 +60,7 @@ pub(crate) fn login_refused(
     );
 }
 
-/// A limit held an attempt up.
+/// A limit refused an attempt.
 pub(super) fn rate_limited(limit: &str, held_up: &HeldUp, origin: &Origin) {
     let HeldUp { session, subject, name_hash, account, client } = held_up;
     warn!(
@@ -73,11 +73,11 @@ pub(super) fn rate_limited(limit: &str, held_up: &HeldUp, origin: &Origin) {
         rotogate.account = account.as_deref(),
         rotogate.client.id = client.as_deref(),
         client.address = address(origin),
-        "attempt held up by a limit",
+        "attempt refused by a limit",
     );
 }
 
-/// The user has too many sessions, and the rules let none of them give way.
+/// The user has too many sessions, and the rules do not let a new session end an old one.
 pub(crate) fn too_many_sessions(session: &Session, origin: &Origin) {
     warn!(
         target: TARGET,
@@ -212,7 +212,7 @@ pub(crate) fn logout(session: &Session, origin: &Origin) {
     );
 }
 
-/// A logout token or a security event of another issuer is refused: nothing ends by it.
+/// A logout token or a security event of another issuer is refused and ends nothing.
 pub(super) fn notice_refused(issuer: &str, protocol: EventProtocol, flaw: EventFlaw, origin: &Origin) {
     warn!(
         target: TARGET,
@@ -222,21 +222,22 @@ pub(super) fn notice_refused(issuer: &str, protocol: EventProtocol, flaw: EventF
         reason = flaw.word(),
         why = flaw.what(),
         client.address = address(origin),
-        "notice of another issuer refused: nothing ends by it",
+        "notice of another issuer refused: it ends nothing",
     );
 }
 
-/// Where a revocation is that the store does not have.
+/// The place of a revocation that the store does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OwedPlace {
-    /// In the file beside the store: it is durable.
+    /// In the file beside the store: the revocation is durable.
     File,
     /// In this process alone.
     Memory,
 }
 
 /// A revocation. If a request caused it, the log adds the request's id, the client's address and, on the admin
-/// listener, the actor (`crate::context`). One that the store does not have is told again once it has.
+/// listener, the actor (`crate::context`). A revocation that the store does not have is logged again once the store has
+/// it.
 pub(super) fn revoked(entry: &Revocation, because: RevokedBecause, owed: Option<OwedPlace>) {
     let (effect, not_before) = match entry.effect {
         Effect::Minimum { .. } | Effect::Gone => ("gone", None),
@@ -263,7 +264,7 @@ pub(super) fn revoked(entry: &Revocation, because: RevokedBecause, owed: Option<
     let (owed, outcome) = match owed {
         None => (None, None),
         Some(OwedPlace::File) => (Some("file"), None),
-        // Whether it outlives the process is not known.
+        // It is unknown whether the revocation outlives the process.
         Some(OwedPlace::Memory) => (Some("memory"), Some("unknown")),
     };
     if is_daily {

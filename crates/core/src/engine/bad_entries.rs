@@ -1,4 +1,4 @@
-//! Entries of a directory that cannot be used. The log names such a user as the audit trail does, at most once a minute.
+//! Unusable entries of a directory. The log names such a user as the audit trail does, at most once a minute.
 // Requirement I46.
 
 use super::Engine;
@@ -6,9 +6,9 @@ use crate::directory::{Directory, DirectoryError, User};
 use crate::fault::Fault;
 use crate::trace;
 
-/// Whom a directory was asked for.
+/// The key of a lookup in the directory.
 pub(super) enum LookupKey<'a> {
-    /// A submitted name: people type passwords there, so its hash is written.
+    /// A submitted name. People type passwords there, so the log has its hash.
     Name(&'a str),
     Subject(&'a str),
 }
@@ -25,7 +25,7 @@ impl Engine {
         found.map_err(|error| self.noted(error, &LookupKey::Subject(subject), account))
     }
 
-    /// The fault of a directory. Logs one of an entry.
+    /// A fault of the directory. Logs a fault of a single entry.
     pub(super) fn noted(&self, error: DirectoryError, asked: &LookupKey<'_>, account: Option<&str>) -> Fault {
         if matches!(error, DirectoryError::Entry(_)) {
             let now = self.clock.source().monotonic();

@@ -1,4 +1,4 @@
-//! How a session begins: by a login, or by the application. Also tokens for a client's own account.
+//! Begins sessions, by a login or by the application, and issues tokens for a client's own account.
 
 use std::time::Duration;
 
@@ -51,11 +51,11 @@ impl Engine {
             username: &name,
             client: &login.client.id,
         };
-        // At once: a store that gates share may be far away (requirement C42).
+        // Concurrently: a store that gates share may be far away (requirement C42).
         let stamping = async { self.stamp_creation(Timestamp::ZERO).await.map_err(Error::from) };
         let (_place, first) = tokio::try_join!(self.admit_login(&login, attempt), stamping)?;
         let mut first = Some(first);
-        // A revocation from another node may be stamped ahead of this node's time.
+        // Another gate may have stamped a revocation ahead of this gate's time.
         let mut known = Timestamp::ZERO;
         let mut is_proved = false;
         for _ in 0..MAX_PASSWORD_CHECKS {
@@ -74,7 +74,7 @@ impl Engine {
             }
             let scope = granted_at_login(login.scope.as_ref(), login.client.scopes.as_ref(), &user.scopes)?;
             let bound_to = match &login.proof {
-                // Once, and only for a user whose password is good: nobody else can fill the memory of proofs.
+                // Once, and only after a good password: a client without one cannot fill the memory of proofs.
                 Some(proof) => {
                     if !is_proved {
                         proof.use_once(self.clock.now(), &*self.store).await?;
@@ -99,7 +99,7 @@ impl Engine {
                 access_ttl: login.access_ttl,
                 profile: login.profile,
                 origin: login.origin,
-                // What a shared store stamped before the password was checked is earlier than all that may end the session.
+                // A stamp that the shared store made before the password check precedes all that may end the session.
                 stamped: self.store.shared().map(|_| asked),
                 checked: Some(CheckedUser {
                     directory: directory.as_ref(),
@@ -132,7 +132,7 @@ impl Engine {
         })
     }
 
-    /// The user of a name and password, as the directory answers.
+    /// Asks the directory for the user of a name and password.
     async fn authenticate(
         &self,
         directory: &dyn Directory,
@@ -145,7 +145,7 @@ impl Engine {
             Err(DirectoryError::NoAccount) => (None, Denial::NoAccount),
             answered => (answered.map_err(noted)?, Denial::WrongPassword),
         };
-        // A directory should not return an inactive user. A session that no refresh would continue is not begun.
+        // A directory should not return an inactive user. No refresh would continue the session, so none is begun.
         let subject = user.as_ref().map(|user| user.subject.clone());
         let Some(user) = user.filter(|user| user.active) else {
             self.counts.add(Event::LoginRefused);
@@ -163,7 +163,7 @@ impl Engine {
         };
         // Such a subject would look like a client's, or could not be sent in a header (requirements J9, R21).
         if !crate::directory::is_valid_subject(&user.subject) {
-            let problem = "the directory named a user whose subject no user may have".to_owned();
+            let problem = "the directory returned a user whose subject is not allowed".to_owned();
             return Err(noted(DirectoryError::Entry(problem)).into());
         }
         Ok(user)
@@ -228,7 +228,7 @@ impl Engine {
         let session = self.first_record(&new, created, &keyring)?;
         let issued = self.pair(&keyring, &session, created, IssueKind::Login)?;
         if let (Some(own), Some(checked)) = (&self.own_logins, &new.checked) {
-            // Before the user is looked up again: a change that is found from then on finds this login.
+            // Before the user is looked up again: any later change finds this login.
             own.add(&session, checked.user.login_state());
         }
         // After the stamp: a change of the user from now on has a later stamp, and ends the session begun here.
@@ -245,7 +245,7 @@ impl Engine {
         let inserting = self.measured(self.store.insert(session.clone(), bound));
         let inserting = trace::step("rotogate.store.commit", "insert", inserting);
         let inserted = match &new.checked {
-            // At once. The password was right, and the user is as they were.
+            // Concurrently: the password was right, and the user is unchanged.
             Some(checked) => tokio::join!(inserting, self.limits.record_login(checked.attempt)).0,
             None => inserting.await,
         };
@@ -321,8 +321,8 @@ impl Engine {
         Ok(same && not_before <= checked.not_before)
     }
 
-    /// The store ended these sessions of a subject for a new one. This node refuses them from now on, before it returns
-    /// the new tokens.
+    /// Refuses at this node the sessions of a subject that the store ended for a new one, before the new tokens are
+    /// returned.
     fn gave_way(&self, session: &Session, ended: &[Revocation]) {
         for entry in ended {
             self.revocations.apply(entry);
@@ -415,13 +415,13 @@ impl Engine {
         if Timestamp::from_secs(now.as_secs()) > not_before {
             return Ok(now);
         }
-        // The creation stamp moves along, so that a later not-before also lies after this token.
+        // The creation stamp advances as well, so that a later not-before also lies after this token.
         let end_of_second = Timestamp::from_secs(now.as_secs().saturating_add(1)).minus(Duration::from_millis(1));
         self.stamp_creation(end_of_second).await
     }
 }
 
-/// What the directory is asked.
+/// The request to the directory.
 fn asked_of<'a>(login: &'a Login<'_>) -> LoginRequest<'a> {
     LoginRequest {
         client: Some(&login.client.id),
@@ -448,7 +448,7 @@ struct SessionDraft<'a> {
     access_ttl: Option<Duration>,
     profile: &'a Profile,
     origin: &'a Origin,
-    /// A stamp for the creation. It counts if it is later than `valid_from`.
+    /// A stamp for the creation, valid if it is later than `valid_from`.
     stamped: Option<Timestamp>,
     /// The user who logs in; `None` if the application begins the session.
     checked: Option<CheckedUser<'a>>,
@@ -458,10 +458,10 @@ struct SessionDraft<'a> {
 struct CheckedUser<'a> {
     directory: &'a dyn Directory,
     user: &'a User,
-    /// The name of the login, which is the user's: the password was right.
+    /// The name of the login, which belongs to the user: the password was right.
     name: &'a str,
     attempt: Attempt<'a>,
-    /// The latest not-before of subject, client and all at that time.
+    /// The latest not-before of subject, client and all when the password was checked.
     not_before: Timestamp,
 }
 

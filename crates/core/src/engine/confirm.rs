@@ -1,11 +1,11 @@
-//! Confirmation of delivery. When an access token of a generation is first seen on a request, its holder has it, and
-//! the previous refresh token may no longer be exchanged. This module notes the generation and writes the notes to the
-//! store in batches, off the request's path.
+//! Confirmation of delivery. A request with an access token of a new generation shows that its holder has received it,
+//! so the previous refresh token may no longer be exchanged. This module notes the generation and writes the notes to
+//! the store in batches, off the request's path.
 //!
-//! A note is durable within [`FLUSH_EVERY`] and the time of a commit (requirement R28), unless the store fails or the
+//! A note is durable within [`FLUSH_EVERY`] plus the time of a commit (requirement R28), unless the store fails or the
 //! process ends before. A lost note errs on the safe side: the generation in use counts as never delivered. The first
-//! generation has no previous refresh token, so nothing depends on its delivery, and no note of it is made: a session that is
-//! never refreshed costs no write besides its own.
+//! generation has no previous refresh token, so its delivery is not noted: a session that is never refreshed costs no
+//! write besides its own.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -19,15 +19,15 @@ use crate::store::{Store, StoreError};
 
 /// How long a note waits before it is written with others. docs/sessions.md states this value.
 pub const FLUSH_EVERY: Duration = Duration::from_millis(200);
-/// The most notes that one flush takes up.
+/// The most notes of one flush.
 const MAX_FLUSHED_NOTES: usize = 4096;
-/// The most notes of one write. A write occupies a processor, and blocks other writers, for as long as it has notes; so
+/// The most notes of one write. A write occupies a processor and blocks other writers while it processes its notes, so
 /// a flush makes several short writes.
 const NOTES_PER_WRITE: usize = 256;
-/// The most notes that are kept. More are dropped, see the module.
+/// The most pending notes. Further notes are dropped.
 const MAX_PENDING_NOTES: usize = 1_000_000;
 
-/// Generations that were seen in use, and whose note is not in the store yet.
+/// Generations that requests have confirmed, and whose notes are not in the store yet.
 #[derive(Debug, Default)]
 pub struct Confirmations {
     pending: DashMap<SessionId, Generation, foldhash::quality::RandomState>,
@@ -58,11 +58,11 @@ impl Confirmations {
         self.pending.get(&session).is_some_and(|seen| *seen >= generation)
     }
 
-    /// Writes the pending notes, and passes those that are written with the sessions that they changed. A note that could not be written stays, and the next
-    /// call tries it again.
+    /// Writes the pending notes, and passes the written ones on, with the sessions that they changed. A note that could
+    /// not be written stays, and the next call tries it again.
     ///
     /// # Errors
-    /// Those of the store.
+    /// The errors of the store.
     async fn flush(
         &self,
         store: &dyn Store,
@@ -76,7 +76,7 @@ impl Confirmations {
             for batch in notes.chunks(NOTES_PER_WRITE) {
                 marked(batch, store.confirm(batch.to_vec()).await?);
                 for (session, generation) in batch {
-                    // A later generation that was seen meanwhile stays.
+                    // The note of a later generation, added meanwhile, stays.
                     if self.pending.remove_if(session, |_, seen| seen <= generation).is_some() {
                         self.number.fetch_sub(1, Ordering::Relaxed);
                     }
@@ -90,10 +90,10 @@ impl Confirmations {
 }
 
 impl Engine {
-    /// Writes the generations that were seen in use. What could not be written is tried at the next call.
+    /// Writes the confirmed generations. The next call retries those that could not be written.
     ///
     /// # Errors
-    /// Those of the store.
+    /// The errors of the store.
     pub async fn flush_confirmations(&self) -> Result<(), StoreError> {
         let written = |seen: &[(SessionId, Generation)], marked| {
             self.last_refreshes.confirm(seen, self.clock.now());

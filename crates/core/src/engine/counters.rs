@@ -1,4 +1,4 @@
-//! Counters of attempts in a store that other gates count in, too.
+//! Counters of attempts in a store that several gates share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,10 +12,10 @@ use crate::limit::shared::{Admission, Away, RateCounters, Step, Use};
 use crate::store::{Admitted, CounterUse, SharedCounter, SharedStore, Store};
 use crate::token::keyring::Keyring;
 
-/// How long it is remembered that a user logged in from an address.
+/// How long a login of a user from an address is remembered.
 const REMEMBERED: Duration = Duration::from_secs(30 * 86_400);
 
-/// See the module.
+/// The counters of attempts in a store.
 #[derive(Debug)]
 pub struct StoreCounters {
     store: Arc<dyn Store>,
@@ -24,7 +24,7 @@ pub struct StoreCounters {
 }
 
 impl StoreCounters {
-    /// Counters in a store. The keyring hides from the store what is counted.
+    /// Counters in a store. Their names are keyed hashes, so the store does not learn what is counted.
     pub fn new(store: Arc<dyn Store>, keyring: Arc<Keyring>) -> Self {
         Self { store, keyring: ArcSwap::new(keyring), nodes: AtomicU32::new(1) }
     }

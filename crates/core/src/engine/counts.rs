@@ -74,12 +74,12 @@ impl Event {
 #[derive(Debug, Default)]
 pub struct Counts {
     events: [AtomicU64; Event::ALL.len()],
-    /// By dialect, of which the application has a few.
+    /// By dialect. The number of dialects is small.
     started: Mutex<BTreeMap<Box<str>, u64>>,
     ended: [AtomicU64; RevokedBecause::ALL.len()],
-    /// Notices of other issuers.
+    /// Counters of the notices of other issuers.
     pub(super) notices: NoticeCounts,
-    /// Writes to a store that gates share. An embedded one counts its commits itself.
+    /// Writes to a store that gates share. An embedded store counts its commits itself.
     pub(super) writes: Commits,
 }
 
@@ -95,7 +95,7 @@ impl Counts {
         }
     }
 
-    /// What other issuers told.
+    /// The counters of the notices of other issuers.
     pub const fn notices(&self) -> &NoticeCounts {
         &self.notices
     }
@@ -124,7 +124,7 @@ impl Counts {
         self.started.lock().clone()
     }
 
-    /// How many sessions were ended one by one for each of [`RevokedBecause::ALL`].
+    /// How many sessions were ended one by one, for each of [`RevokedBecause::ALL`].
     pub fn sessions_ended(&self) -> [u64; RevokedBecause::ALL.len()] {
         self.ended.each_ref().map(|count| count.load(Ordering::Relaxed))
     }

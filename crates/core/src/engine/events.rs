@@ -1,4 +1,4 @@
-//! What an application may follow of a gate: sessions that begin and end, reuse, refusals.
+//! The events of a gate that an application may follow: sessions that begin and end, reuse, refusals.
 
 use std::net::IpAddr;
 use std::sync::OnceLock;
@@ -11,10 +11,10 @@ use crate::reason::Reason;
 use crate::revocation::Target;
 use crate::session::{RevokedBecause, Session, SessionId};
 
-/// How many events a receiver may be behind.
+/// How many events may wait for a receiver.
 const CAPACITY: usize = 1024;
 
-/// Something that happened at this gate. Other gates of the store have events of their own.
+/// An event at this gate. Other gates of the store have their own.
 ///
 /// ```
 /// use rotogate::gate::GateEvent;
@@ -54,8 +54,8 @@ pub enum GateEvent {
         /// The address, if it is known.
         address: Option<IpAddr>,
     },
-    /// A superseded refresh token was presented too late to be a retry: it may be stolen. What ends by it has an event of its
-    /// own.
+    /// A superseded refresh token was presented too late to be a retry: it may be stolen. The sessions that end because
+    /// of it have events of their own.
     Reuse {
         /// The session.
         session: SessionId,
@@ -66,18 +66,18 @@ pub enum GateEvent {
         /// The address of the presenter, if it is known.
         address: Option<IpAddr>,
     },
-    /// A session, or all of a subject, of a client, or everything ended; or a token was revoked.
+    /// A session ended, or all of a subject, of a client, or of the gate; or a token was revoked.
     Ended {
-        /// What ended.
+        /// The ended session, subject or client.
         target: Target,
-        /// Why, and by whom.
+        /// The reason, and the actor.
         because: RevokedBecause,
     },
     /// A request was refused before it reached the service.
     Refused {
-        /// What the client learnt.
+        /// The class, which is all that the client learned.
         class: Class,
-        /// The rule, as the log names it.
+        /// The rule, by its name in the log.
         reason: Reason,
     },
 }
@@ -101,7 +101,8 @@ impl GateEvent {
     }
 }
 
-/// The events of a gate, in order. At most 1024 wait for their receiver. A slower receiver misses the oldest, and counts them.
+/// The events of a gate, in order. At most 1024 events wait for their receiver. A slower receiver misses the oldest
+/// events, and counts them.
 ///
 /// ```
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -132,13 +133,13 @@ impl GateEvents {
         }
     }
 
-    /// How many events were missed so far, because they were read too slowly.
+    /// The number of missed events, because they were read too slowly.
     pub const fn missed(&self) -> u64 {
         self.missed
     }
 }
 
-/// Sends events to all receivers. Without a receiver, an event costs one load.
+/// Sends events to all receivers. Without a receiver, an event costs one atomic load.
 #[derive(Debug, Default)]
 pub(super) struct EventFeed {
     sender: OnceLock<Sender<GateEvent>>,
@@ -151,7 +152,7 @@ impl EventFeed {
 
     pub(super) fn tell(&self, event: impl FnOnce() -> GateEvent) {
         if let Some(sender) = self.sender.get().filter(|sender| sender.receiver_count() > 0) {
-            // An error: the last receiver has just gone.
+            // On an error, the last receiver has just gone.
             let _ = sender.send(event());
         }
     }

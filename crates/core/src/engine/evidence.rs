@@ -1,8 +1,8 @@
-//! What is known of the last refresh of each session: evidence for the audit trail when a superseded refresh token is
+//! Facts about the last refresh of each session: evidence for the audit trail when a superseded refresh token is
 //! presented.
 //!
-//! It is in memory only. After a restart, or if another gate of the store made the last refresh, there is none, and the
-//! verdict is [`ReuseVerdict::Unknown`].
+//! The facts are in memory only. After a restart, or if another gate of the store made the last refresh, there are
+//! none, and the verdict is [`ReuseVerdict::Unknown`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -16,33 +16,33 @@ use crate::clock::Timestamp;
 use crate::session::rotation::Reuse;
 use crate::session::{Generation, Session, SessionId};
 
-/// Of how many sessions the last refresh is known. Each takes at most 600 bytes.
+/// The number of sessions whose last refresh is kept. Each takes at most 600 bytes.
 const MAX_SESSIONS: u64 = 65_536;
-/// For how long.
+/// How long a refresh is kept.
 const KEPT: Duration = Duration::from_secs(86_400);
 
-/// The last refreshes here.
+/// The last refreshes at this gate.
 #[derive(Debug)]
 pub(super) struct LastRefreshes(Cache<SessionId, Arc<LastRefresh>, foldhash::quality::RandomState>);
 
-/// How a session came to its current generation.
+/// The refresh that led to a session's current generation.
 #[derive(Debug)]
 pub(super) struct LastRefresh {
     generation: Generation,
-    /// Its client, as far as sessions keep it.
+    /// The client's address and user agent, if sessions keep them.
     pub(super) origin: Origin,
     replays: AtomicU32,
-    /// In milliseconds; 0 if no note of it was written here.
+    /// In milliseconds; 0 if this gate has written no note of it.
     confirmed_at: AtomicU64,
 }
 
 impl LastRefresh {
-    /// How often its pair was given again.
+    /// How often the pair was replayed.
     pub(super) fn replays(&self) -> u32 {
         self.replays.load(Ordering::Relaxed)
     }
 
-    /// When its generation was seen in use, to the interval in which such notes are written.
+    /// When the generation was confirmed, as exactly as notes are written.
     pub(super) fn confirmed_at(&self) -> Option<Timestamp> {
         Some(Timestamp::from_millis(self.confirmed_at.load(Ordering::Relaxed))).filter(|at| *at > Timestamp::ZERO)
     }
@@ -67,14 +67,14 @@ impl LastRefreshes {
         self.0.insert(record.id, Arc::new(last));
     }
 
-    /// Notes that the pair of this generation was given again.
+    /// Notes a replay of the pair of this generation.
     pub(super) fn count_replay(&self, id: SessionId, generation: Generation) {
         if let Some(last) = self.get(id, generation) {
             last.replays.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Notes that these generations are in use.
+    /// Notes that these generations are confirmed.
     pub(super) fn confirm(&self, seen: &[(SessionId, Generation)], now: Timestamp) {
         for (id, generation) in seen {
             if let Some(last) = self.get(*id, *generation) {
@@ -84,18 +84,19 @@ impl LastRefreshes {
         }
     }
 
-    /// The refresh that issued this generation, if it was made here.
+    /// The refresh that issued this generation, if this gate made it.
     pub(super) fn get(&self, id: SessionId, generation: Generation) -> Option<Arc<LastRefresh>> {
         self.0.get(&id).filter(|last| last.generation == generation)
     }
 }
 
-/// What the evidence of a reuse says. Arithmetic, not a guess: docs/logs.md has the rule.
+/// The verdict on a reuse. A fixed rule computes it: see docs/logs.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReuseVerdict {
-    /// Another client than the last refresh's, in address and user agent, after the last pair was used.
+    /// The address and user agent differ from those of the last refresh, and the last pair was already used.
     TheftLikely,
-    /// The same client in address and user agent, soon after the last refresh: two of its parts refreshed at once.
+    /// The address and user agent are those of the last refresh, which was recent: two parts of one client refreshed at
+    /// once.
     RacePossible,
     /// Neither.
     Unknown,
@@ -111,7 +112,7 @@ impl ReuseVerdict {
     }
 }
 
-/// A reuse, compared with what is known.
+/// A reuse, compared with the last refresh.
 #[derive(Debug)]
 pub(super) struct Evidence {
     pub(super) last: Option<Arc<LastRefresh>>,
@@ -150,7 +151,7 @@ impl Evidence {
     }
 }
 
-/// Unknown if either side was not kept.
+/// `None` if either value was not kept.
 fn same<T: PartialEq>(earlier: Option<&T>, now: Option<&T>) -> Option<bool> {
     Some(earlier? == now?)
 }
@@ -165,7 +166,7 @@ mod tests {
         Origin { address: Some(address.parse().unwrap()), user_agent: Some(agent.into()), ..Origin::default() }
     }
 
-    /// The verdict on a token that was superseded for so many seconds, presented from here.
+    /// The verdict on a token that was superseded this many seconds ago, presented from this origin.
     fn verdict(last: Option<Origin>, is_confirmed: bool, seconds: Option<u64>, presenter: &Origin) -> ReuseVerdict {
         let mut session = crate::store::conformance::session("ada", 1, Timestamp::from_secs(1_800_000_000));
         session.confirmed = is_confirmed;

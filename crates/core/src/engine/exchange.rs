@@ -1,4 +1,4 @@
-//! How a session continues: the exchange of a credential for the next pair.
+//! Continues a session: exchanges a credential for the next pair.
 
 use std::borrow::Cow;
 use std::sync::atomic::Ordering;
@@ -49,8 +49,8 @@ impl Engine {
         self.refresh_from(refresh, None).await
     }
 
-    /// Takes the turn of the session that a refresh token names, and reads its record, for
-    /// [`refresh_from`](Self::refresh_from) to begin with.
+    /// Takes a turn on the session that a refresh token names, and reads its record, for
+    /// [`refresh_from`](Self::refresh_from).
     ///
     /// # Errors
     /// A fault of the store.
@@ -66,7 +66,7 @@ impl Engine {
         Ok(record.map(|record| StartedRefresh { record, turn }))
     }
 
-    /// The record as it was written here last, if that may still be what the store has.
+    /// The record that this gate wrote last, if the store may still have it.
     fn recall_for_refresh(&self, id: SessionId, presented: Generation) -> Option<ReadRecord> {
         let minimum_known = self.revocations.minimum(id);
         let session = self.written.recall(id, presented)?;
@@ -74,14 +74,15 @@ impl Engine {
     }
 
     async fn read_for_refresh(&self, id: SessionId) -> Result<Option<ReadRecord>, StoreError> {
-        // Read before the record: the list entry of a refresh that wins meanwhile must not look like writes that
-        // the record has lost.
+        // Read before the record: the list entry of a refresh that wins meanwhile must not look like writes that the
+        // record has lost.
         let minimum_known = self.revocations.minimum(id);
         let read = self.store.load(id).await?;
         Ok(read.map(|session| ReadRecord { session, minimum_known, is_recalled: false }))
     }
 
-    /// The same as [`refresh`](Self::refresh), with the turn and the record that its token has: it saves a read.
+    /// [`refresh`](Self::refresh) with the turn and the record of [`begin_refresh`](Self::begin_refresh), which saves a
+    /// read.
     ///
     /// # Errors
     /// As [`refresh`](Self::refresh).
@@ -102,8 +103,8 @@ impl Engine {
         Err(Fault::Contention.into())
     }
 
-    /// The record, if a refresh with this token at this node wrote it, and the store's reply did not come. The client
-    /// repeats that refresh and has no later tokens: no window counts for it (requirement C11).
+    /// The record, if a refresh with this token at this gate wrote it, and the store's reply was lost. The client
+    /// repeats that refresh and has no later tokens, so no window limits it (requirement C11).
     async fn written_in_doubt(&self, session: &Session, presented: Generation) -> Result<Option<Session>, StoreError> {
         match self.store.shared() {
             Some(shared) if presented == session.previous && !session.confirmed => {
@@ -124,14 +125,14 @@ impl Engine {
         let swapping = self.measured(self.store.compare_and_swap(expected, record, raised));
         let swapped = trace::step("rotogate.store.commit", "swap", swapping).await;
         if swapped.is_err() {
-            // The write may have reached the store, and then the list lacks what it revokes.
+            // The write may have reached the store, and the list then lacks its revocations.
             self.is_behind.store(true, Ordering::SeqCst);
         }
         swapped
     }
 
-    /// Adds to the list what the store knows of revocations and the list does not, once the store works again. From a
-    /// shared store its feed brings that.
+    /// Adds the revocations that the store has and the list lacks, once the store works again. The feed of a shared
+    /// store does this on its own.
     pub async fn catch_up(&self) {
         if self.store.shared().is_some() || !self.is_behind.load(Ordering::SeqCst) || self.store.check().await.is_err()
         {
@@ -183,7 +184,7 @@ impl Engine {
         }
     }
 
-    /// Whose moment it is that a session began before. The table of decisions knows the latest of them alone.
+    /// The source of the not-before that ended the session. The table of decisions knows only the latest of them.
     // Requirement O33.
     fn cause_of(&self, session: &Session, user: Option<&Option<User>>, why: SessionEnd) -> SessionEnd {
         match why {
@@ -217,8 +218,8 @@ impl Engine {
             user_active,
             sessions_valid_from: valid_from.max(listed).max(elsewhere),
             minimum_known,
-            // The store of a single node falls behind only while no process has it open, so no process kept the
-            // revocations. Of a shared one, `may_continue` says it.
+            // The store of a single gate falls behind only while no process has it open, so no process kept the
+            // revocations. `may_continue` decides for a shared store.
             unbroken_revocations: false,
         }
     }
@@ -228,7 +229,7 @@ impl Engine {
         self.counts.add(Event::Replayed);
     }
 
-    /// Ends what the profile's `on_reuse` says, before the reply.
+    /// Ends what the profile's `on_reuse` names, before the reply.
     async fn reused(&self, session: &Session, reuse: Reuse, refresh: &Refresh<'_>) -> Result<Denial, Error> {
         self.counts.add(Event::Reuse);
         let last = self.last_refreshes.get(session.id, session.current);
@@ -241,7 +242,7 @@ impl Engine {
             }
             OnReuse::RevokeSubject => {
                 let one = self.revoke_session(session, RevokedBecause::Reuse).await;
-                // A fault of the one does not spare the others.
+                // If one fails, the other is ended all the same.
                 self.revoke_subject(&session.subject, RevokedBecause::Reuse).await?;
                 one?;
             }
@@ -265,8 +266,8 @@ impl Engine {
     }
 }
 
-/// The rules of a session. One that began by another issuer must be refreshed while a notice of that issuer is kept: so no
-/// such session outlives a notice unseen.
+/// The rules of a session. A session that another issuer vouched for must be refreshed as long as a notice of that
+/// issuer is kept, so that no such session outlives an unseen notice.
 fn bounded<'a>(session: &Session, profile: &'a Profile) -> Cow<'a, Profile> {
     match session.vouched_by {
         Some(_) if profile.idle_ttl > VOUCHED_IDLE => Cow::Owned(Profile { idle_ttl: VOUCHED_IDLE, ..profile.clone() }),
@@ -274,13 +275,13 @@ fn bounded<'a>(session: &Session, profile: &'a Profile) -> Cow<'a, Profile> {
     }
 }
 
-/// Whether the directory says that the session is over. Then it ends for good, and with it its access tokens: a user who
-/// is enabled again logs in again.
+/// Whether the directory ends the session. It then ends for good, and its access tokens with it: a user who is enabled
+/// again logs in again.
 // Requirement I23.
 fn ends_for_its_user(session: &Session, user: Option<&Option<User>>, why: SessionEnd) -> bool {
     match why {
         SessionEnd::UserInactive => true,
-        // A not-before in the revocation list has the same effect by itself.
+        // A not-before in the revocation list has the same effect.
         SessionEnd::BeforeValidFrom => {
             user.and_then(Option::as_ref).is_some_and(|user| session.created() <= user.sessions_valid_from)
         }
@@ -288,15 +289,15 @@ fn ends_for_its_user(session: &Session, user: Option<&Option<User>>, why: Sessio
     }
 }
 
-/// A record as the store had it, and what the list knew of its session before it was read.
+/// A record as the store had it, and the list's entry for its session from before the read.
 struct ReadRecord {
     session: Session,
     minimum_known: Generation,
-    /// It was not read: the store had it once, and may have a later one.
+    /// The record was not read now: the store had it once, and may have a later one.
     is_recalled: bool,
 }
 
-/// A refresh that has its turn and its session's record.
+/// A refresh that has its turn and the record of its session.
 pub struct StartedRefresh<'a> {
     record: ReadRecord,
     turn: Turn<'a>,
@@ -318,7 +319,7 @@ fn claims_now(session: &Session, user: Option<&Option<User>>) -> OwnClaims {
 }
 
 /// The terms of the session's long connections after this record was written. `None` if the key that signed its token
-/// is gone: then the token is refused, too.
+/// is gone: the token is then refused, too.
 pub(super) fn successor_token(keyring: &Keyring, record: &Session) -> Option<SuccessorToken> {
     let key = keyring.signing_key(&record.last.kid)?.verifying_key().print();
     Some(SuccessorToken { generation: record.current, expires: record.last.access_expires, key })

@@ -1,4 +1,4 @@
-//! What an engine knows of a store that other gates write to, too: how lately it heard of their revocations.
+//! Follows a store that other gates write to, too: how recent the engine's knowledge of their revocations is.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,39 +12,40 @@ use crate::session::rotation::REVOKED;
 use crate::store::rules::is_revoked;
 use crate::store::{FeedStep, Heard, Staleness, StoreError};
 
-/// How many sessions the store is asked about between two entries of a feed. The long connections of the others end.
+/// The most sessions that the store is asked about between two entries of a feed. The long connections of further
+/// sessions end.
 const MAX_ASKED: usize = 256;
-/// How many entries are merged before requests have a turn: a feed may bring a million at once.
+/// How many entries are merged before requests get a turn: a feed may bring a million at once.
 const MERGED_AT_ONCE: usize = 1024;
 /// How long before its token expires the store is asked about a long connection.
 const ASKED_BEFORE: Duration = Duration::from_secs(3);
 
-/// See the module.
+/// The state of following a shared store.
 #[derive(Debug)]
 pub(super) struct Following {
     staleness: Option<Staleness>,
-    /// Engine time, in ms, until which what is known is fresh enough to mint tokens.
+    /// Engine time in ms until which the knowledge is fresh enough to mint tokens.
     fresh_until: AtomicU64,
     /// The store's time at its last answer, in ms.
     store_time: AtomicU64,
 }
 
-/// How well an engine knows what other gates revoked.
+/// How recent the engine's knowledge of other gates' revocations is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
-    /// No other gate writes to the store, or all that they wrote until a moment ago is known.
+    /// No other gate writes to the store, or all their writes until a moment ago are known.
     Fresh,
-    /// The store lost writes, and the gates are writing back what they know. No token is minted; requests with a token
-    /// pass.
+    /// The store lost writes, and the gates are writing back their revocations. No token is minted; requests with a
+    /// token pass.
     Restoring,
-    /// Too little is known to mint tokens. Requests with a token pass.
+    /// The knowledge is too old to mint tokens. Requests with a token pass.
     Degraded,
-    /// Too little is known to accept tokens.
+    /// The knowledge is too old to accept tokens.
     Stale,
 }
 
 impl Following {
-    /// With a staleness, nothing was heard yet.
+    /// With a staleness, nothing is known yet.
     pub(super) fn new(staleness: Option<Staleness>) -> Self {
         let fresh_until = if staleness.is_some() { Timestamp::ZERO } else { Timestamp::MAX };
         Self { staleness, fresh_until: AtomicU64::new(fresh_until.as_millis()), store_time: AtomicU64::new(0) }
@@ -58,7 +59,7 @@ impl Following {
         now.as_millis() < self.fresh_until.load(Ordering::Acquire)
     }
 
-    /// The store's time at its last answer: no session of any gate that begins from now on is older.
+    /// The store's time at its last answer. No session that any gate begins from now on has an earlier creation.
     pub(super) fn store_time(&self) -> Timestamp {
         Timestamp::from_millis(self.store_time.load(Ordering::Acquire))
     }
@@ -67,8 +68,7 @@ impl Following {
 impl Engine {
     /// Applies what a feed brought.
     ///
-    /// # Errors
-    /// The store has lost writes, and what is known here was not written back. The next step tries again.
+    /// The store has lost writes, and this gate's revocations were not written back. The next step tries again.
     pub async fn take_step(&self, step: &FeedStep) -> Result<(), StoreError> {
         let mut rotated = Vec::new();
         for entries in step.entries.chunks(MERGED_AT_ONCE) {
@@ -83,7 +83,7 @@ impl Engine {
                 tokio::task::yield_now().await;
             }
         }
-        // A store that does not answer must not hold up the feed: then the other connections end.
+        // A store that does not answer must not hold up the feed: the remaining connections then end.
         let mut answers = true;
         for (session, entry) in rotated {
             answers = answers && self.advance_lines(session).await;
@@ -100,7 +100,8 @@ impl Engine {
         let Heard { asked, answered, store_time } = heard;
         self.clock.follow_store((asked, answered), store_time);
         self.following.store_time.fetch_max(store_time.as_millis(), Ordering::AcqRel);
-        // From before the question on, and only now: the entries are applied (requirement C8).
+        // The knowledge dates from before the question, but counts only now that the entries are applied (requirement
+        // C8).
         let since = self.clock.at(asked);
         self.following.fresh_until.store(since.plus(staleness.limit).as_millis(), Ordering::Release);
         self.revocations.use_until(since.plus(staleness.served));
@@ -109,8 +110,8 @@ impl Engine {
         Ok(())
     }
 
-    /// The session whose earlier access tokens end with this entry, if long connections here depend on them. Another gate
-    /// may have exchanged its token: then they go on with the new one (requirement C27).
+    /// The session whose earlier access tokens end with this entry, if long connections here depend on them. Another
+    /// gate may have exchanged its token: the connections then continue with the new token (requirement C27).
     fn rotated_elsewhere(&self, entry: &Revocation) -> Option<SessionId> {
         match (&entry.target, entry.effect) {
             (Target::Session(id), Effect::Minimum { minimum, .. }) if minimum != REVOKED => {
@@ -121,11 +122,11 @@ impl Engine {
     }
 
     /// Moves the long connections of a session to the token that another gate issued. False if the store does not
-    /// answer: they end with the token that they have.
+    /// answer: the connections then end with their present token.
     async fn advance_lines(&self, id: SessionId) -> bool {
         let session = match self.store.load(id).await {
             Ok(session) => session,
-            // The others can be asked about.
+            // After a fault of one record, the store can be asked about other sessions.
             Err(error) => return error.is_of_one_record(),
         };
         let Some(session) = session.filter(|session| !is_revoked(session)) else { return true };
@@ -150,7 +151,7 @@ impl Engine {
         }
     }
 
-    /// How well the engine knows what other gates revoked.
+    /// How recent the engine's knowledge of other gates' revocations is.
     pub fn freshness(&self) -> Freshness {
         let now = self.clock.now();
         match (self.following.is_fresh(now), self.revocations.is_usable(now)) {
@@ -161,7 +162,7 @@ impl Engine {
         }
     }
 
-    /// How long ago the store was last heard of; `None` if no other gate writes to it.
+    /// The time since the store's last answer; `None` if no other gate writes to it.
     pub fn unheard_for(&self) -> Option<Duration> {
         let staleness = self.following.staleness?;
         let fresh_until = Timestamp::from_millis(self.following.fresh_until.load(Ordering::Acquire));

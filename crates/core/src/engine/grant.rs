@@ -1,4 +1,4 @@
-//! What a grant contains: lifetime and scope.
+//! The content of a grant: lifetime and scope.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub(super) fn allowed_ttl(asked: Option<Duration>, profile: &Profile) -> Result<
     if asked.is_some_and(|ttl| ttl > profile.max_access_ttl) { Err(Denial::TtlExceeded) } else { Ok(()) }
 }
 
-/// When an access token issued now expires: a whole second, rounded up so that no client gets less than was granted,
+/// The expiry of an access token issued now: a whole second, rounded up so that no client gets less than was granted,
 /// and never past the session's end.
 pub(super) fn access_expiry(
     now: Timestamp,
@@ -27,7 +27,7 @@ pub(super) fn access_expiry(
     Timestamp::from_secs(now.plus(ttl).as_secs_rounded_up().min(session_end.as_secs()))
 }
 
-/// The scope of a login: the requested one, if the client may ask for it, reduced to what the user has.
+/// The scope of a login: the requested one, if the client may ask for it, reduced to the user's scopes.
 pub(super) fn granted_at_login(asked: Option<&Scope>, client: Option<&Scope>, user: &Scope) -> Result<Scope, Denial> {
     let Some(asked) = asked else {
         return Ok(client.map_or_else(|| user.clone(), |client| user.intersection(client)));
@@ -39,7 +39,8 @@ pub(super) fn granted_at_login(asked: Option<&Scope>, client: Option<&Scope>, us
     if granted.is_empty() && !asked.is_empty() { Err(Denial::InvalidScope) } else { Ok(granted) }
 }
 
-/// The scope of a refresh: that of the login or less (RFC 6749 §6), as far as client and user still have it.
+/// The scope of a refresh: that of the login or less (RFC 6749 §6), without scopes that the client or the user has
+/// lost.
 pub(super) fn granted_at_refresh(
     session: &Session,
     refresh: &Refresh<'_>,

@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::session::{Generation, SessionId};
 use crate::token::keyring::KeyPrint;
 
-/// The connections of all sessions. See the module.
+/// The connections of all sessions.
 #[derive(Clone, Default)]
 pub struct LiveSessions(Arc<DashMap<SessionId, Vec<Weak<LiveConnection>>>>);
 
@@ -38,25 +38,25 @@ struct SessionState {
     generation: Generation,
     /// The generation that was exchanged for this one. A client that lost the response presents it again.
     before: Option<Generation>,
-    /// The access token of this generation; `None` while the connection still has the one it began with.
+    /// The access token of this generation; `None` while the connection still has its first token.
     advanced_to: Option<SuccessorToken>,
-    /// When the access token that it depends on expires.
+    /// The expiry of the access token that the connection depends on.
     expires: Timestamp,
 }
 
-/// The access token that a rotation moved a connection to, as far as it decides how long the connection may last.
+/// The access token that a rotation moved a connection to: the properties that decide how long the connection may last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SuccessorToken {
-    /// Its generation.
+    /// The token's generation.
     pub generation: Generation,
-    /// When it expires.
+    /// The token's expiry.
     pub expires: Timestamp,
     /// The key that signed it.
     pub(crate) key: KeyPrint,
 }
 
 impl LiveSessions {
-    /// Adds a connection that was opened with a token of this generation, which expires then.
+    /// Adds a connection that was opened with a token of this generation and expiry.
     pub fn begin(&self, session: SessionId, generation: Generation, expires: Timestamp) -> Arc<LiveConnection> {
         let state = Mutex::new(SessionState { generation, before: None, advanced_to: None, expires });
         let line = Arc::new(LiveConnection { all: self.clone(), session, state });
@@ -85,7 +85,7 @@ impl LiveSessions {
         }
     }
 
-    /// Has the session connections?
+    /// Does the session have connections?
     pub(crate) fn has(&self, session: SessionId) -> bool {
         self.0.contains_key(&session)
     }
@@ -94,7 +94,7 @@ impl LiveSessions {
     pub(crate) fn expiring(&self, within: Range<Timestamp>) -> Vec<SessionId> {
         let is_due = |line: &Arc<LiveConnection>| within.contains(&line.state.lock().expires);
         let mut due = Vec::new();
-        // Kept until the map is unlocked: the last reference to a connection removes it from the map.
+        // Kept until the map is unlocked: dropping the last reference to a connection removes it from the map.
         let mut seen = Vec::new();
         for lines in self.0.iter() {
             let lines_of: Vec<_> = lines.value().iter().filter_map(Weak::upgrade).collect();

@@ -1,5 +1,5 @@
-//! The engine: store, clock and mint around [`decide`](crate::session::rotation::decide). The engine makes everything
-//! that a reply needs before the commit, and replies only after the commit is durable.
+//! The engine: store, clock and mint around [`decide`](crate::session::rotation::decide). The engine prepares the whole
+//! reply before the commit, and replies only after the commit is durable.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -70,11 +70,11 @@ pub use types::{
     AccountRule, ApplicationLogin, Exchange, HeldUp, HeldUpNote, IssueKind, IssuedTokens, Login, Origin, Refresh,
 };
 
-/// How often a request tries again when other requests change its session. Each loss means that another request won, so
-/// this many in a row indicate an error.
+/// How often a request retries when other requests change its session. Each failure means that another request
+/// succeeded, so this many in a row indicate an error.
 const MAX_TRIES: usize = 16;
 
-/// The dialect of sessions that the application began itself. No directory is asked about them.
+/// The dialect of sessions that the application began. No directory is asked about their users.
 pub const APPLICATION: &str = "application";
 
 /// The parts of an engine.
@@ -100,15 +100,16 @@ pub struct EngineConfig {
     pub revocations: Arc<RevocationList>,
     /// The limits.
     pub limits: Arc<Limits>,
-    /// What `limits` counts together with other gates.
+    /// The limits that are counted together with other gates.
     pub counters: Option<Arc<StoreCounters>>,
     /// Keep user agent and address of a login with the session?
     pub keep_login_origin: bool,
-    /// How long the engine goes on without news from a store that other gates write to, too; `None`: there are none.
+    /// How long the engine goes on without news from a store that other gates write to, too; `None`: no other gate
+    /// writes to it.
     pub staleness: Option<Staleness>,
 }
 
-/// See the module.
+/// The engine.
 #[derive(Debug)]
 pub struct Engine {
     issuer: Arc<str>,
@@ -118,7 +119,7 @@ pub struct Engine {
     keyring: Arc<ArcSwap<Keyring>>,
     /// How many times the keys were replaced.
     keys_generation: AtomicU64,
-    /// Records are sealed on their way to it, and checked on their way back.
+    /// Seals records on their way to the store, and checks the seal of loaded ones.
     store: Arc<dyn Store>,
     directory: Option<Arc<dyn Directory>>,
     clock: Arc<EngineClock>,
@@ -131,11 +132,11 @@ pub struct Engine {
     keep_login_origin: AtomicBool,
     last_refreshes: LastRefreshes,
     counts: Arc<Counts>,
-    /// When an entry of the directory that cannot be used was logged.
+    /// Rate limit of the log message about an unusable entry of the directory.
     bad_entries: Mutex<Seldom>,
     /// A write failed, but may have reached the store.
     is_behind: AtomicBool,
-    /// What is known of a store that other gates write to.
+    /// The state of following a store that other gates write to.
     following: Following,
     /// The logins here, if other gates write to the store.
     own_logins: Option<OwnLogins>,
@@ -185,7 +186,7 @@ impl Engine {
             events: EventFeed::default(),
             suspended: OnceLock::new(),
         };
-        // Before anything is served (requirement R24).
+        // This must precede all requests (requirement R24).
         engine.take_over_owed();
         engine
     }
@@ -215,7 +216,7 @@ impl Engine {
         &self.revocations
     }
 
-    /// The generations seen in use.
+    /// The generations that requests have confirmed.
     pub fn confirmations(&self) -> &Confirmations {
         &self.confirmations
     }
@@ -230,7 +231,7 @@ impl Engine {
         &self.counts
     }
 
-    /// Counts a write to a store that gates share: there, each write is a commit of its own.
+    /// Counts a write to a shared store, where each write is a commit of its own.
     async fn measured<T>(&self, write: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         if self.store.shared().is_none() {
             return write.await;
@@ -247,7 +248,7 @@ impl Engine {
         self.store.shared().map(|_| self.counts.writes.counted())
     }
 
-    /// Follows what happens from now on.
+    /// Follows the events from now on.
     pub fn events(&self) -> GateEvents {
         self.events.follow()
     }
@@ -281,7 +282,7 @@ impl Engine {
         self.keep_login_origin.store(keep, Ordering::Relaxed);
     }
 
-    /// Tells the audit trail and the access log whose attempt a limit refused, once for each request.
+    /// Records in the audit trail and the access log whose attempt a limit refused, once for each request.
     // Requirements O35, O46.
     pub fn tell_held_up(&self, error: &Error, origin: &Origin, of: impl FnOnce() -> HeldUp) {
         let Error::Denied(Denial::RateLimited(limit, _)) = error else { return };
@@ -295,7 +296,7 @@ impl Engine {
         origin.held_up.set(held_up);
     }
 
-    /// The origin of a request, as far as sessions keep it.
+    /// The origin of a request, without the parts that sessions do not keep.
     fn kept_origin(&self, origin: &Origin) -> Origin {
         if !self.keep_login_origin.load(Ordering::Relaxed) {
             return Origin::default();
@@ -303,7 +304,7 @@ impl Engine {
         Origin { held_up: HeldUpNote::default(), ..origin.clone() }
     }
 
-    /// Replaces the keys: later tokens are minted with these.
+    /// Replaces the keys: tokens are minted with these from now on.
     pub fn set_keyring(&self, keyring: Arc<Keyring>) {
         if let Some(counters) = &self.counters {
             counters.set_keyring(Arc::clone(&keyring));
@@ -312,12 +313,12 @@ impl Engine {
         self.keys_generation.fetch_add(1, Ordering::Release);
     }
 
-    /// Differs from what it was if the keys were replaced since.
+    /// A number that changes whenever the keys are replaced.
     pub(crate) fn keys_generation(&self) -> u64 {
         self.keys_generation.load(Ordering::Acquire)
     }
 
-    /// So many gates of the store were heard of lately.
+    /// Sets the number of gates with a recent heartbeat.
     pub fn set_nodes(&self, nodes: usize) {
         if let Some(counters) = &self.counters {
             counters.set_nodes(nodes);
@@ -337,7 +338,7 @@ impl Engine {
 
     /// Issues no token while this is set. The first call counts.
     pub fn suspend_grants_while(&self, suspended: Arc<AtomicBool>) {
-        // A later call has the same flag.
+        // A later call passes the same flag.
         let _ = self.suspended.set(suspended);
     }
 
@@ -355,7 +356,7 @@ impl Engine {
         }
     }
 
-    /// What was read from a shared store before is kept as an acknowledged write is.
+    /// Makes what was read from a shared store as durable as an acknowledged write.
     async fn settle(&self) -> Result<(), StoreError> {
         match self.store.shared() {
             Some(shared) => shared.settle().await,
@@ -371,7 +372,7 @@ impl Engine {
         }
     }
 
-    /// A stamp for what begins now, later than `after` and than every not-before so far.
+    /// A creation stamp, later than `after` and than every not-before so far.
     async fn stamp_creation(&self, after: Timestamp) -> Result<Timestamp, Fault> {
         let stamp = match self.store.shared() {
             Some(shared) => shared.stamp_creation(after).await?,
@@ -380,7 +381,7 @@ impl Engine {
         stamp.ok_or(Fault::Clock)
     }
 
-    /// The pair of tokens that a record describes. Everything in it comes from the record.
+    /// The pair of tokens that a record describes, made from the record alone.
     fn pair(
         &self,
         keyring: &Keyring,

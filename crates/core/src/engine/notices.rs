@@ -1,4 +1,4 @@
-//! What other issuers tell of ends: carried out, counted, and recorded if it is refused.
+//! Notices of other issuers that sessions have ended: they are executed, counted, and recorded if refused.
 
 use std::collections::BTreeMap;
 
@@ -13,22 +13,22 @@ use crate::revocation::Revocation;
 use crate::session::RevokedBecause;
 use crate::token::verify::EventProtocol;
 
-/// The bounds of ages, in seconds: a notice comes at once, or after the retries of its sender.
+/// The bounds of ages, in seconds: a notice arrives at once, or after its sender's retries.
 const AGE_SECONDS: [f64; 8] = [1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 3600.0, f64::INFINITY];
 
-/// What became of a good notice.
+/// The result of a good notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoticeResult {
-    /// What it names is ended.
+    /// The named sessions are ended.
     Applied,
-    /// It ends nothing: it is an event of another kind.
+    /// The event is of another kind, and ends nothing.
     Noted,
 }
 
-/// The issuer's name, which the configuration has, the protocol and the result.
+/// The issuer's configured name, the protocol and the result.
 type NoticeKind = (Box<str>, &'static str, &'static str);
 
-/// How many notices came, and how old those were that ended something.
+/// The number of notices, and the age of those that ended something.
 #[derive(Debug)]
 pub struct NoticeCounts {
     results: Mutex<BTreeMap<NoticeKind, u64>>,
@@ -51,14 +51,14 @@ impl NoticeCounts {
             .collect()
     }
 
-    /// The ages of those that ended something, from their `iat` until they were applied.
+    /// The ages of notices that ended something, from `iat` until they were applied.
     pub fn ages(&self) -> CountedDurations {
         self.ages.counted()
     }
 }
 
 impl Engine {
-    /// Ends what another issuer ended. Durable when this returns.
+    /// Ends the sessions that another issuer has ended. Durable when this returns.
     ///
     /// # Errors
     /// A fault of the store, after which the entry holds on this node.
@@ -68,7 +68,7 @@ impl Engine {
         also: Option<Revocation>,
         told: Timestamp,
     ) -> Result<NoticeResult, Error> {
-        // Both are refused here, and owed, whatever the store does.
+        // This gate refuses both, and owes them to the store, whatever the store answers.
         if let Some(also) = &also {
             self.refuse(also, RevokedBecause::Logout);
         }

@@ -1,6 +1,6 @@
-//! Revocations that hold here and that the store has not acknowledged. They are written again until it has them
-//! (requirements C22, R24, R30). Beside a store that has a file for it, they outlive the process; elsewhere their callers got
-//! an error.
+//! Revocations that hold at this gate and that the store has not acknowledged. They are written again until the store
+//! has them (requirements C22, R24, R30). If the store has a file beside it, they outlive the process; otherwise their
+//! callers got an error.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -18,46 +18,46 @@ use crate::store::StoreError;
 use crate::store::owed::{Owed, OwedFile};
 use crate::token::MAX_SESSIONLESS_LIFETIME;
 
-/// The most entries that are kept. Of more, the callers alone know.
+/// The most entries that are kept. For further ones, only the caller learns of the failure.
 const MAX_OWED: usize = 100_000;
-/// How many of them are copied at once.
+/// How many entries are copied at once.
 const PAID_AT_ONCE: usize = 256;
-/// A round ends after so many failures, or so long with a failure. The next one goes on behind them.
+/// A round ends after this many failures, or after this time with a failure. The next round continues behind them.
 const MAX_FAILURES: usize = 64;
 const FAILING_FOR: Duration = Duration::from_secs(3);
-/// How many of them a message names.
+/// How many entries a message names.
 const NAMED: usize = 10;
 
-/// See the module.
+/// The owed revocations.
 #[derive(Debug, Default)]
 pub(super) struct Debts(Mutex<OwedRevocations>);
 
 #[derive(Debug, Default)]
 struct OwedRevocations {
     by_target: BTreeMap<Target, Debt>,
-    /// The audit trail says of these that the store does not have them.
+    /// Entries that the audit trail has recorded as not in the store.
     told: BTreeSet<Target>,
-    /// These hold here, and something else is to be written in their place (requirement R31).
+    /// Entries that hold here, and that another entry will replace in the store (requirement R31).
     held: Vec<Revocation>,
-    /// Where a round ended early.
+    /// The entry at which the last round ended early.
     tried: Option<Target>,
 }
 
 #[derive(Debug)]
 struct Debt {
     owed: Owed,
-    /// It is in the file beside the store.
+    /// Whether the file beside the store has the entry.
     is_kept: bool,
 }
 
-/// What a store has not acknowledged.
+/// The revocations that a store has not acknowledged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unpaid {
-    /// How many revocations.
+    /// The number of revocations.
     pub total: usize,
     /// How many of them the end of the process would lose.
     pub lost_at_end: usize,
-    /// Some of those, for the log.
+    /// Some of the latter, for the log.
     pub named: String,
 }
 
@@ -66,7 +66,7 @@ impl Debts {
         self.0.lock()
     }
 
-    /// False if there is no place for it.
+    /// Notes an entry. False if there is no room for it.
     fn note(&self, entry: &Revocation, because: RevokedBecause, is_kept: bool) -> bool {
         let mut debts = self.lock();
         if let Some(known) = debts.by_target.get_mut(&entry.target) {
@@ -84,8 +84,8 @@ impl Debts {
         true
     }
 
-    /// What holds longer from now on. The store knows how long an entry must live: until it has said so, none ends but that
-    /// of a single token.
+    /// Extends the entries that now end. The store knows how long an entry must live, so until the store has taken an
+    /// entry, it ends only if it is about a single token.
     fn extend(&self, now: Timestamp) -> Vec<Revocation> {
         let is_token = |debt: &Debt| matches!(debt.owed.entry.target, Target::Token { .. });
         let mut debts = self.lock();
@@ -101,7 +101,7 @@ impl Debts {
         ending.map(|debt| &mut debt.owed.entry).chain(held).map(extend).collect()
     }
 
-    /// What is to be written, behind this target.
+    /// Some entries to write, behind this target.
     fn some(&self, after: Option<&Target>) -> Vec<Owed> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let debts = self.lock();
@@ -109,7 +109,8 @@ impl Debts {
         some.map(|(_, debt)| debt.owed.clone()).collect()
     }
 
-    /// The store has this. What was added to it meanwhile stays. True if the audit trail is to say so.
+    /// Removes an entry that the store has acknowledged, but keeps what was added to it meanwhile. True if the audit
+    /// trail must record it.
     fn paid(&self, written: &Revocation) -> bool {
         let mut debts = self.lock();
         if let Some(debt) = debts.by_target.get(&written.target) {
@@ -121,7 +122,7 @@ impl Debts {
         debts.told.remove(&written.target)
     }
 
-    /// Notes what the audit trail says.
+    /// Notes that the audit trail has recorded the entry.
     fn tell(&self, target: &Target) {
         let mut debts = self.lock();
         if debts.told.len() < MAX_OWED {
@@ -129,7 +130,7 @@ impl Debts {
         }
     }
 
-    /// It is in the file beside the store.
+    /// Notes that the file beside the store has the entry.
     fn kept(&self, entry: &Revocation) {
         if let Some(debt) = self.lock().by_target.get_mut(&entry.target) {
             debt.is_kept |= debt.owed.entry.effect == entry.effect;
@@ -144,7 +145,7 @@ impl Debts {
         self.lock().by_target.contains_key(target)
     }
 
-    /// Why a session has ended that is live by its record.
+    /// Why a session has ended although its record is live.
     fn because(&self, session: SessionId) -> Option<RevokedBecause> {
         self.lock().by_target.get(&Target::Session(session)).map(|debt| debt.owed.because)
     }
@@ -173,7 +174,8 @@ impl Debts {
     }
 }
 
-/// An entry that holds here while the store is asked to take it. It is owed if the request ends before.
+/// An entry that holds here while the store is asked to take it. If the request ends before the answer, the entry is
+/// owed.
 pub(super) struct UnderWay<'a> {
     engine: &'a Engine,
     entry: Option<(Revocation, RevokedBecause)>,
@@ -181,7 +183,7 @@ pub(super) struct UnderWay<'a> {
 }
 
 impl UnderWay<'_> {
-    /// The store has answered.
+    /// Ends the wait: the store has answered.
     pub(super) fn end(mut self) {
         self.entry = None;
     }
@@ -197,7 +199,7 @@ impl Drop for UnderWay<'_> {
 }
 
 impl Engine {
-    /// Applies what an earlier process left beside the store.
+    /// Applies the entries that an earlier process left beside the store.
     pub(super) fn take_over_owed(&self) {
         let Some(file) = self.store.owed_file() else { return };
         for Owed { entry, because } in file.take_found() {
@@ -207,27 +209,27 @@ impl Engine {
         }
     }
 
-    /// What the store has not acknowledged.
+    /// The revocations that the store has not acknowledged.
     pub fn unpaid(&self) -> Unpaid {
         self.owed.unpaid()
     }
 
-    /// Why a session has ended that is live by its record.
+    /// Why a session has ended although its record is live.
     pub(super) fn owed_end(&self, session: SessionId) -> Option<RevokedBecause> {
         self.owed.because(session)
     }
 
-    /// An entry holds here from now on, and the store is asked to take it.
+    /// Makes an entry hold here while the store is asked to take it.
     pub(super) fn under_way(&self, entry: &Revocation, because: RevokedBecause, is_news: bool) -> UnderWay<'_> {
         UnderWay { engine: self, entry: Some((entry.clone(), because)), is_news }
     }
 
-    /// The store did not acknowledge an entry that holds here. `Ok` if it outlives the process all the same.
+    /// Owes the store an entry that it did not acknowledge. `Ok` if the entry outlives the process all the same.
     ///
     /// # Errors
-    /// That of the store.
+    /// The error of the store.
     pub(super) async fn owe(&self, entry: Revocation, because: RevokedBecause, error: StoreError) -> Result<(), Error> {
-        // A refusal, too: an operator may mend its reason, such as a right that the store took away.
+        // A refused entry is owed, too: an operator may remove the reason, such as a missing right.
         if !self.owed.note(&entry, because, false) {
             return Err(error.into());
         }
@@ -238,7 +240,7 @@ impl Engine {
         if kept { Ok(()) } else { Err(error.into()) }
     }
 
-    /// Is it in the file beside the store now?
+    /// Writes the entry to the file beside the store. True if it is there.
     async fn keep_beside(&self, file: &Arc<OwedFile>, owed: Owed) -> bool {
         if self.owed.is_kept(&owed.entry.target) {
             return true;
@@ -261,7 +263,7 @@ impl Engine {
         }
     }
 
-    /// What takes the place of a held entry is durable.
+    /// Drops a held entry, whose replacement is durable.
     pub fn let_go(&self, entry: &Revocation) {
         let mut debts = self.owed.lock();
         let is_it = |held: &Revocation| held.target == entry.target && held.effect == entry.effect;
@@ -270,7 +272,7 @@ impl Engine {
         }
     }
 
-    /// The audit trail says of an entry where it is, if that is news.
+    /// Records in the audit trail where an entry is, if that has changed.
     pub(super) fn tell_where(&self, entry: &Revocation, because: RevokedBecause, is_news: bool, is_durable: bool) {
         if !is_news {
             return;
@@ -287,7 +289,7 @@ impl Engine {
         self.tell_ended(entry, because);
     }
 
-    /// The store has taken an entry.
+    /// Notes that the store has taken an entry.
     pub(super) fn taken(&self, merged: &Revocation, because: RevokedBecause) {
         self.revocations.apply(merged);
         if self.owed.paid(merged) {
@@ -295,11 +297,11 @@ impl Engine {
         }
     }
 
-    /// Writes entries that the store has not acknowledged. Returns how many it did. One that fails does not hold up the others:
-    /// they may be of another partition.
+    /// Writes entries that the store has not acknowledged, and returns how many it did. A failed entry does not hold up
+    /// the others, which may be in another partition.
     ///
     /// # Errors
-    /// Those of the store. What it did not take stays.
+    /// The errors of the store. Entries that it did not take stay.
     pub async fn pay(&self) -> Result<usize, StoreError> {
         for entry in self.owed.extend(self.clock.now()) {
             self.revocations.apply(&entry);
@@ -356,14 +358,14 @@ impl Engine {
         }
     }
 
-    /// The store has everything: so the file need not.
+    /// Clears the file, because the store has every entry.
     async fn clear_file(&self) {
         let Some(file) = self.store.owed_file() else { return };
-        // Asked first: what is owed from here on adds a line.
+        // Counted first: an entry that is owed from here on adds a line.
         let lines = file.lines();
         if self.owed.is_empty() && !file.is_empty() {
             let file = Arc::clone(file);
-            // If it fails, the entries are written again by the next process.
+            // If this fails, the next process writes the entries again.
             let _ = tokio::task::spawn_blocking(move || file.clear(lines)).await;
         }
     }

@@ -1,8 +1,8 @@
-//! The logins of this gate lately, each with the state of its user then.
+//! The recent logins at this gate, each with the state of its user at that time.
 //!
-//! Each gate of a shared store reads a changed user for itself, and all of them end the user's sessions up to one moment: when
-//! the first of them read it. Whoever logged in with the new password since stays. A gate that read the change later let the
-//! old password in until then: it ends those sessions one by one.
+//! Each gate of a shared store detects a changed user on its own, and all gates end the user's sessions up to the same
+//! moment: when the first of them read the change. Later logins with the new password stay. A gate that read the change
+//! later accepted the old password until then; it ends those sessions one by one.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,9 +14,9 @@ use crate::revocation::{Effect, Revocation, Target};
 use crate::session::{Session, SessionId};
 use crate::store::rules::end_of;
 
-/// How many logins are remembered. For older ones, all sessions of a user end.
+/// How many logins are remembered. If older ones are needed, all sessions of the user end.
 const MOST: usize = 65_536;
-/// By how much logins may be out of order here.
+/// By how much logins here may be out of order.
 const DISORDER: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
@@ -27,19 +27,19 @@ struct OwnLogin {
     end: Timestamp,
 }
 
-/// See the module.
+/// The recent logins.
 #[derive(Debug, Default)]
 pub(super) struct OwnLogins(Mutex<Logins>);
 
 #[derive(Debug, Default)]
 struct Logins {
     all: VecDeque<OwnLogin>,
-    /// Logins until then are forgotten.
+    /// Logins up to this time are forgotten.
     forgotten: Timestamp,
 }
 
 impl OwnLogins {
-    /// A gate that began at this moment knows of no login before.
+    /// An empty list of a gate that began at this moment.
     pub(super) fn since(began: Timestamp) -> Self {
         Self(Mutex::new(Logins { forgotten: began, ..Logins::default() }))
     }
@@ -56,7 +56,8 @@ impl OwnLogins {
         logins.all.push_back(login);
     }
 
-    /// What ends the subject's logins after `moment` that were in another state than this one. `None`: it is not known.
+    /// The ends of the subject's logins after `moment` that had another state than this one. `None`: they are not
+    /// known.
     pub(super) fn others(
         &self,
         subject: &str,

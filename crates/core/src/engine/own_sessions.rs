@@ -47,7 +47,7 @@ pub struct OwnSessionsRequest {
     pub action: OwnSessionsAction,
 }
 
-/// What a user asks.
+/// A user's action on their own sessions.
 ///
 /// ```
 /// use rotogate::dialect::OwnSessionsAction;
@@ -65,7 +65,7 @@ pub enum OwnSessionsAction {
     List,
     /// Ends one.
     End(SessionId),
-    /// Ends all but the one that the caller uses.
+    /// Ends all sessions but the one that the caller uses.
     EndOthers,
 }
 
@@ -86,7 +86,7 @@ pub struct OwnSession {
     pub is_current: bool,
 }
 
-/// What came of a request.
+/// The result of a request.
 ///
 /// ```
 /// use rotogate::dialect::OwnSessions;
@@ -108,7 +108,7 @@ pub enum OwnSessions {
 }
 
 impl Engine {
-    /// What the user of an access token asks about their own sessions. The token is good.
+    /// Executes a user's request about their own sessions. The token is good.
     ///
     /// # Errors
     /// [`Denial::UnusableCredential`] for a client's own token; [`Denial::InsufficientScope`], [`Denial::TokenTooOld`],
@@ -156,7 +156,7 @@ impl Engine {
     }
 
     async fn end_own(&self, own: OwnChecked<'_>, id: SessionId, origin: &Origin) -> Result<OwnSessions, Error> {
-        // One answer for an unknown session, somebody else's, and one that is over.
+        // One answer for an unknown session, another user's, and one that has ended.
         let session = self.store().load(id).await?.filter(|session| self.is_own(own, session));
         let session = session.ok_or(Denial::UnknownSession)?;
         self.log_out(&session, &session.client, origin).await?;
@@ -188,7 +188,7 @@ impl Engine {
         }
     }
 
-    /// Why a session is over although its record is live.
+    /// Why a session has ended although its record is live.
     pub fn is_over(&self, session: &Session) -> Option<&'static str> {
         if let Some(because) = self.owed_end(session.id) {
             return Some(because.word());

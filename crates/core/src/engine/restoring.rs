@@ -1,12 +1,13 @@
-//! What an engine does when a shared store has lost writes that it had acknowledged (requirement O5).
+//! Recovers when a shared store has lost writes that it had acknowledged (requirement O5). The engine:
 //!
-//! 1. It adopts the data: the operations of engines that have not noticed yet fail from now on, until they adopt it, too.
-//! 2. It writes its revocation list back, as far as the store does not have it.
-//! 3. It writes the records back that it wrote lately.
-//! 4. It mints nothing until every other engine has done so, or has had the time.
+//! 1. adopts the data: the operations of engines that have not noticed the loss fail from now on, until these adopt it,
+//!    too.
+//! 2. writes back its revocation list, as far as the store lacks it.
+//! 3. writes back the records that it wrote lately.
+//! 4. mints nothing until every other engine has done so, or has had the time.
 //!
-//! Then a session can still be behind its token: its last writes were known only to engines that are gone. It goes on from
-//! the token, at an engine that has heard of every revocation since the session began.
+//! Afterwards a session can still be behind its token, if only engines that are gone knew its last writes. It continues
+//! from the token, at an engine that knows every revocation since the session began.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -20,20 +21,20 @@ use crate::revocation::Revocation;
 use crate::session::{RevokedBecause, Session};
 use crate::store::{SharedStore, StoreError};
 
-/// How many revocations are under way at once.
+/// How many revocations are written at once.
 const AT_ONCE: usize = 64;
 
 const STEADY: u8 = 0;
-/// The data was adopted, and what is known here was written back; others may not have.
+/// The data was adopted, and this engine's knowledge written back; other engines may not have finished.
 const WAITING: u8 = 1;
-/// The data is to be adopted.
+/// The data must be adopted.
 const LOST: u8 = 2;
 
-/// How far an engine is.
+/// The progress of a recovery.
 #[derive(Debug)]
 pub(super) struct Restoring {
     phase: AtomicU8,
-    /// When the data had been adopted last before this engine began: it may lack revocations from before.
+    /// When the data had last been adopted before this engine began: the list may lack revocations from before.
     adopted_before: AtomicU64,
 }
 
@@ -58,7 +59,7 @@ impl Engine {
         self.restoring.phase.load(Ordering::Acquire) == LOST
     }
 
-    /// Adopts the data, and writes back what is known here.
+    /// Adopts the data, and writes this engine's knowledge back.
     pub(super) async fn restore(&self, shared: &dyn SharedStore) -> Result<(), StoreError> {
         shared.adopt().await?;
         let now = self.clock.now();
@@ -74,15 +75,15 @@ impl Engine {
         self.written.distrust(self.clock.source().monotonic());
         if revocations == 0 && sessions == 0 {
             tracing::info!(
-                "the store may have lost writes, and lacks nothing that this gate knows; no token is minted until the other \
-                 gates have looked, too"
+                "the store may have lost writes, but lacks nothing that this gate knows; no token is minted until the other \
+                 gates have checked, too"
             );
         } else {
             tracing::error!(
                 revocations,
                 sessions,
-                "the store has lost writes: what it lacked of what this gate knew was written back; no token is minted until \
-                 the others have, too"
+                "the store has lost writes: this gate has written back what was missing; no token is minted until the others \
+                 have, too"
             );
         }
         self.restoring.phase.store(WAITING, Ordering::Release);
@@ -104,7 +105,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Goes on as soon as the other gates have written back what they knew, or have had the time. True if it does.
+    /// Ends the recovery as soon as the other gates have written back their knowledge, or have had the time. True if it
+    /// has ended.
     pub async fn is_restored(&self) -> bool {
         let (Some(shared), Some(staleness)) = (self.store.shared(), self.following.staleness()) else { return true };
         if self.restoring.is_over() {
@@ -122,8 +124,8 @@ impl Engine {
         self.restoring.is_over()
     }
 
-    /// Takes note of losses before this engine began. What it read of the store may lack revocations that others are about
-    /// to write back, so it mints nothing until they have.
+    /// Considers losses before this engine began. What it read from the store may lack revocations that other gates are
+    /// about to write back, so it mints nothing until they have.
     pub async fn join(&self) -> Result<(), StoreError> {
         let (Some(shared), Some(staleness)) = (self.store.shared(), self.following.staleness()) else { return Ok(()) };
         let restoration = shared.restoration(staleness.limit * 3).await?;
@@ -134,8 +136,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether a token that is ahead of its session's record may be continued: the record lacks writes that the store lost,
-    /// and this engine has every revocation of the session.
+    /// Whether a token that is ahead of its session's record may be continued: the record lacks writes that the store
+    /// lost, and this engine knows every revocation of the session.
     pub(super) async fn may_continue(&self, session: &Session) -> Result<bool, Error> {
         let (Some(shared), Some(staleness)) = (self.store.shared(), self.following.staleness()) else {
             return Ok(false);
@@ -148,8 +150,8 @@ impl Engine {
             self.suspect_loss();
             return Err(Fault::Restoring.into());
         }
-        // The record may lack writes of a further loss, which another gate notices within this time: its next question
-        // for the end of the revocations tells it.
+        // The record may lack writes of a further loss, which another gate notices within this time, with its next
+        // question for the end of the revocations.
         tokio::time::sleep(staleness.every() * 2).await;
         self.may_mint()?;
         if shared.predates_loss(session.id).await? { Ok(true) } else { Err(Fault::Restoring.into()) }

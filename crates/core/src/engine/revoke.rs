@@ -1,5 +1,5 @@
-//! The end of sessions and tokens, in this order: *the list of this node → the store → the reply*. From the first step
-//! on, this node refuses the tokens, whatever happens in the store.
+//! Ends sessions and tokens in this order: *the list of this gate → the store → the reply*. From the first step on,
+//! this gate refuses the tokens, whatever happens in the store.
 
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ use crate::token::refresh;
 use crate::trace;
 
 impl Engine {
-    /// Revokes what a token belongs to (RFC 7009): a session with everything issued in it, or a token without one.
-    /// `Ok(false)` if the token is not one of ours.
+    /// Revokes the session of a token with everything issued in it, or a token without a session (RFC 7009).
+    /// `Ok(false)` if the token is not ours.
     ///
     /// # Errors
     /// [`Denial::OtherClient`] if it belongs to another client, [`Denial::OtherAccount`]; a fault, after which the
@@ -43,7 +43,7 @@ impl Engine {
         Ok(true)
     }
 
-    /// Ends the session of a refresh token, whatever its client is. `Ok(false)` if the token is not one of ours.
+    /// Ends the session of a refresh token, whatever its client is. `Ok(false)` if the token is not ours.
     ///
     /// # Errors
     /// As [`Self::revoke_refresh_token`].
@@ -57,10 +57,9 @@ impl Engine {
 
     /// The session of a refresh token of any generation.
     ///
-    /// Without its record, or if that cannot be read, the session ends here and now: a key of the gates made the token, so
-    /// it was issued in the session that it names. A store that lost the record may be given it again. Which client and
-    /// account it was issued to is in the record alone, and is not compared then. Whoever has the token can end the session
-    /// in any case.
+    /// If there is no record, or it cannot be read, the session ends here and now: a key of the gates made the token,
+    /// so it was issued in the session that it names. A store that lost the record may get it back. Client and account
+    /// are only in the record, and are then not compared. Any holder of the token can end the session in any case.
     // Requirement R26.
     async fn session_to_end(&self, token: &str) -> Result<ToEnd, Error> {
         let keyring = self.keyring();
@@ -74,8 +73,8 @@ impl Engine {
         })
     }
 
-    /// The record of a session that an authentic token names, until `expires` at least. `None`: there is none, or it cannot
-    /// be read, and the session has ended without it.
+    /// The record of a session that an authentic token names, until `expires` at least. `None`: there is no record, or
+    /// it cannot be read, and the session has ended without it.
     ///
     /// # Errors
     /// A fault of the store, after which the session is refused on this node.
@@ -93,11 +92,11 @@ impl Engine {
         Ok(None)
     }
 
-    /// Ends a session whose record cannot be read: here, and in the store as soon as it works. If the fault is the record's
-    /// own, the store works, and the end is durable when this returns.
+    /// Ends a session whose record cannot be read: here at once, and in the store as soon as it works. If only this
+    /// record is at fault, the store works, and the end is durable when this returns.
     ///
     /// # Errors
-    /// That of the store, unless the end outlives the process.
+    /// The error of the store, unless the end outlives the process.
     pub async fn end_unread(
         &self,
         id: SessionId,
@@ -115,7 +114,8 @@ impl Engine {
         owed.map(|()| is_news)
     }
 
-    /// The end of a session that has no record here. Its moment is a whole hour: to end it again writes nothing.
+    /// The end of a session that has no record here. Its moment is rounded to a whole hour, so that a repetition writes
+    /// nothing.
     pub fn end_of(&self, id: SessionId, expires: Timestamp) -> Revocation {
         let last = self.clock.now().plus(MAX_SESSIONLESS_LIFETIME).as_secs().next_multiple_of(3600);
         let until = expires.max(Timestamp::from_secs(last)).plus(self.leeway);
@@ -136,8 +136,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Ends what an access token of ours belongs to, on its client's request: its session, with or without a record in
-    /// the store, or the token itself if it has no session.
+    /// Ends the session of our access token on its client's request, with or without a record in the store, or the
+    /// token itself if it has no session.
     ///
     /// # Errors
     /// As [`Self::revoke_refresh_token`].
@@ -147,7 +147,7 @@ impl Engine {
             return Err(Denial::OtherClient.into());
         }
         if let Some((session, _)) = token.session {
-            // The token names its session and its client, so it ends without its record, too.
+            // The token names its session and its client, so the session ends without its record, too.
             return match self.record_to_end(session, token.expires, RevokedBecause::Logout).await? {
                 Some(session) => self.log_out(&session, client, origin).await,
                 None => Ok(()),
@@ -159,18 +159,18 @@ impl Engine {
         self.revoke(Revocation { target, effect: Effect::Gone, until }, RevokedBecause::Logout).await.map(drop)
     }
 
-    /// Does the same, and ends every session of its subject that has begun so far.
+    /// [`Self::log_out_token`], and ends every session of its subject that has begun so far.
     ///
     /// # Errors
     /// As [`Self::revoke_refresh_token`].
     pub async fn log_out_everywhere(&self, own: OwnChecked<'_>, client: &str, origin: &Origin) -> Result<(), Error> {
         let everywhere = self.revoke_subject(&own.token().subject, RevokedBecause::Logout).await;
-        // A fault of the one does not spare the other.
+        // If one fails, the other is ended all the same.
         self.log_out_token(own, client, origin).await?;
         everywhere.map(drop)
     }
 
-    /// Ends a session. False if it had ended: then the call waits for durability again, and changes nothing.
+    /// Ends a session. False if it had already ended: the call then waits for durability, and changes nothing.
     ///
     /// # Errors
     /// A fault of the store, after which the entry holds on this node.
@@ -182,8 +182,8 @@ impl Engine {
         };
         match session.status {
             Status::Live => {}
-            // Settled, the loaded record is durable, and so is its entry. The entry may have been removed since, when every
-            // token that it could match had expired.
+            // After `settle` the loaded record is durable, and so is its entry. The entry may have been removed since,
+            // when every token that it could match had expired.
             Status::Revoked(_) if entry.until <= self.clock.now() => {
                 self.settle().await?;
                 return Ok(false);
@@ -248,8 +248,8 @@ impl Engine {
         let Some(shared) = self.store.shared() else {
             return self.revoke(self.before(target, self.clock.stamp_not_before()), because).await;
         };
-        // Only the store has the stamp that covers the sessions of all gates. Until it answers, and if it does not, this
-        // gate refuses what began until the store's last answer (requirement C4).
+        // Only the store has the stamp that covers the sessions of all gates. Until it answers, or if it does not, this
+        // gate refuses everything that began before the store's last answer (requirement C4).
         let so_far = self.before(target.clone(), self.following.store_time());
         self.revocations.apply(&so_far);
         let under_way = self.under_way(&so_far, because, true);
@@ -266,35 +266,35 @@ impl Engine {
         }
     }
 
-    /// The moment of a change of a user that every gate of the store finds by itself: the same for all of them. `after` is
-    /// the user now, `None` if there is none any more.
+    /// The moment of a change of a user that every gate of the store detects on its own: the same for all gates.
+    /// `after` is the user now, `None` if the user was removed.
     pub async fn moment_of_change(&self, subject: &str, after: Option<&User>) -> Result<Timestamp, Fault> {
         let Some(shared) = self.store.shared() else { return Ok(self.clock.stamp_not_before()) };
         let keyring = self.keyring();
         let named = |message: &[u8]| {
             let name = keyring.refresh_keys().shared_name(message);
-            name.ok_or(Fault::Signing("no refresh key names what changed"))
+            name.ok_or(Fault::Signing("there is no refresh key for the name of the change"))
         };
         let state = after.map(User::login_state);
         let name = named(format!("changed user {subject}").as_bytes())?;
         Ok(shared.stamp_change(name, named(format!("state of {subject}: {state:?}").as_bytes())?).await?)
     }
 
-    /// What ends the sessions of a user after `moment` that began here while the user was not what it is now. `None`: they
-    /// are not known.
+    /// The ends of the sessions of a user that began here after `moment`, while the user's data differed from now.
+    /// `None`: they are not known.
     pub fn begun_otherwise(&self, subject: &str, after: Option<&User>, moment: Timestamp) -> Option<Vec<Revocation>> {
         let own = self.own_logins.as_ref()?;
         own.others(subject, after.map(User::login_state), moment, self.leeway)
     }
 
     fn before(&self, target: Target, moment: Timestamp) -> Revocation {
-        // The store moves the end to that of the longest session. Tokens without a session live a day at most.
+        // The store extends the end to that of the longest session. Tokens without a session live a day at most.
         let until = moment.plus(MAX_SESSIONLESS_LIFETIME).plus(self.leeway);
         Revocation { target, effect: Effect::NotBefore(moment), until }
     }
 
-    /// Revokes one token without a session, or whatever a given entry says. False if all of it was refused before: then
-    /// nothing is written, but an earlier entry is durable when this returns.
+    /// Revokes one token without a session, or the target of a given entry. False if all of it was already refused:
+    /// nothing is then written, but an earlier entry is durable when this returns.
     ///
     /// # Errors
     /// As [`Self::revoke_session`].
@@ -309,15 +309,15 @@ impl Engine {
         Ok(is_news)
     }
 
-    /// The first half of [`Self::revoke`]: this node refuses from now on, whatever happens in the store.
+    /// The first half of [`Self::revoke`]: this gate refuses the target from now on, whatever happens in the store.
     pub fn refuse(&self, entry: &Revocation, because: RevokedBecause) -> bool {
         let is_news = self.apply(entry, because);
         self.tell_where(entry, because, is_news, false);
         is_news
     }
 
-    /// The same, for an entry that the store is not given, since what takes its place is not known yet. It is among what a
-    /// stop loses until [`Self::let_go`].
+    /// [`Self::refuse`] for an entry that the store does not get, because another entry, not known yet, will replace
+    /// it. Until [`Self::let_go`], a stop would lose it.
     pub fn refuse_for_now(&self, entry: &Revocation, because: RevokedBecause) {
         self.hold(entry);
         self.refuse(entry, because);
@@ -356,9 +356,9 @@ impl Engine {
     }
 }
 
-/// What a refresh token that is to be revoked names.
+/// The target of a refresh token that is to be revoked.
 enum ToEnd {
-    /// It is not one of ours.
+    /// The token is not ours.
     Unknown,
     /// A session without a record, which has ended.
     Ended,

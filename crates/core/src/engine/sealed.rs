@@ -1,8 +1,8 @@
-//! The engine's store: every record that goes to it is sealed, and every record that comes from it must have a good seal
-//! (requirement J23). The rest of the crate gets the store from the engine, so nothing passes by.
+//! The engine's store: it seals every record on its way to the store, and every loaded record must have a good seal
+//! (requirement J23). The rest of the crate gets the store from the engine, so nothing bypasses this.
 //!
-//! A broken seal is a fault of that session alone, and no decision about it. So is a record that cannot be read (requirement
-//! J27). A revocation asks for no record, so it ends such a session as any other.
+//! A broken seal is a fault of that session alone, not a decision about it. The same holds for a record that cannot be
+//! read (requirement J27). A revocation needs no record, so it can end such a session.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::store::{
 use crate::token::keyring::Keyring;
 use crate::token::seal::{self, BrokenSeal};
 
-/// See the module.
+/// A store whose records are sealed.
 #[derive(Debug)]
 pub(super) struct SealedStore {
     inner: Arc<dyn Store>,
@@ -51,7 +51,7 @@ impl SealedStore {
         }
     }
 
-    /// Checks what the store answered about a session.
+    /// Checks a record that the store returned.
     fn checked(
         &self,
         id: SessionId,
@@ -121,7 +121,7 @@ impl Store for SealedStore {
         self.inner.confirm(seen).await
     }
 
-    /// A record without a good seal is left out: the others are listed all the same.
+    /// Skips a record without a good seal, and lists the others.
     async fn list(&self, filter: Filter, after: Option<SessionId>, limit: usize) -> Result<Page, StoreError> {
         let Page { sessions, next } = self.inner.list(filter, after, limit).await?;
         Ok(Page { sessions: sessions.into_iter().filter_map(|record| self.check(record).ok()).collect(), next })

@@ -1,8 +1,9 @@
-//! Whether the process stood still: stopped by a signal, or with its machine suspended.
+//! Detects that the process stood still: stopped by a signal, or with its machine suspended.
 //!
-//! The client of a request that waited meanwhile may have gone on at another gate. Its refresh token is superseded then,
-//! and that is no sign of a copy. So what arrived before the process ran again is answered with a fault, and so is what is
-//! read in the first moments after: it may have waited in the buffers of the system. Requests that come later are good.
+//! The client of a request that waited meanwhile may have continued at another gate. Its refresh token is then
+//! superseded, which is no sign of theft. So a request that arrived before the process ran again is answered with a
+//! fault, and so is one that is read in the first moments after: it may have waited in the buffers of the system. Later
+//! requests are good.
 //!
 //! A task [beats](Standstill::beat) while the process runs. A missing beat is a standstill, by the monotonic clock, which
 //! counts suspensions, or by the wall clock where it does not.
@@ -15,13 +16,13 @@ use crate::clock::{TimeSource, Timestamp};
 use crate::fault::Fault;
 use crate::store::Staleness;
 
-/// A standstill that is as long as an operation of the store at most counts for nothing: clients wait for so long.
+/// The longest standstill without effect: the time limit of a store operation, for which clients wait anyway.
 const LONGEST: Duration = Duration::from_secs(2);
-/// How many beats after a standstill the requests that waited for the process have been read.
+/// Within this many beats after a standstill, all requests that waited for the process have been read.
 const READ_BY: u64 = 2;
 const NEVER: u64 = u64::MAX;
 
-/// When a request was read: the number of beats until then.
+/// The arrival of a request: the number of beats until then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Arrival(u64);
 
@@ -38,17 +39,17 @@ impl ClockReading {
         Self { monotonic, wall: Timestamp::as_millis(time.wall()) }
     }
 
-    /// How long after the other.
+    /// The time since `other`.
     fn since(self, other: Self) -> Duration {
         let by = |now: u64, then: u64| now.saturating_sub(then);
         Duration::from_millis(by(self.monotonic, other.monotonic).max(by(self.wall, other.wall)))
     }
 }
 
-/// See the module.
+/// The detector of standstills.
 #[derive(Debug)]
 pub(super) struct Standstill {
-    /// `None`: no other gate has the store, so no client can have gone on elsewhere.
+    /// `None`: no other gate uses the store, so no client can have continued elsewhere.
     longest: Option<Duration>,
     beats: AtomicU64,
     monotonic: AtomicU64,
@@ -72,7 +73,7 @@ impl Standstill {
         Arrival(self.beats.load(Ordering::Acquire))
     }
 
-    /// Was it due longer ago than the process may have stood still?
+    /// Is the beat overdue by more than the longest standstill without effect?
     fn is_overdue(&self, now: ClockReading) -> bool {
         let last =
             ClockReading { monotonic: self.monotonic.load(Ordering::Acquire), wall: self.wall.load(Ordering::Acquire) };
@@ -80,11 +81,11 @@ impl Standstill {
         is_begun && self.longest.is_some_and(|longest| now.since(last) > longest)
     }
 
-    /// True if the process stood still before this beat.
+    /// Counts a beat. True if the process stood still before it.
     fn beat(&self, now: ClockReading) -> bool {
         let stood_still = self.is_overdue(now);
         let number = self.beats.load(Ordering::Acquire) + 1;
-        // Before the beat: in between, the beat is still overdue.
+        // This precedes the new count: until the count rises, the beat is still overdue.
         if stood_still {
             self.stood_at.store(number, Ordering::Release);
         }
@@ -102,7 +103,7 @@ impl Standstill {
 }
 
 impl Engine {
-    /// Of a request that was read just now.
+    /// The arrival of a request that was read just now.
     pub fn arrival(&self) -> Arrival {
         self.standstill.arrival()
     }
@@ -112,7 +113,7 @@ impl Engine {
         self.standstill.longest.map(|longest| longest / 4)
     }
 
-    /// The process runs.
+    /// Records that the process runs.
     pub fn beat(&self) {
         if self.standstill.beat(ClockReading::now(self.clock.source().as_ref())) {
             tracing::warn!("the process stood still: requests that waited meanwhile are answered with 503");
@@ -137,7 +138,7 @@ mod tests {
         ClockReading { monotonic, wall }
     }
 
-    /// Beats each half second from the beginning to 10 s.
+    /// A detector that has beaten each half second, from the start to 10 s.
     fn running() -> Standstill {
         let standstill = Standstill::new(Some(S));
         for n in 0..=20 {
@@ -151,7 +152,7 @@ mod tests {
         let standstill = running();
         let before = standstill.arrival();
         assert!(!standstill.may_have_waited(before, at(12_000, 12_000)));
-        // It wakes, and the request is judged before the first beat.
+        // The process wakes, and the request is judged before the first beat.
         assert!(standstill.may_have_waited(before, at(12_001, 12_001)));
         assert!(standstill.may_have_waited(standstill.arrival(), at(12_001, 12_001)), "as may what is read then");
         assert!(standstill.beat(at(20_000, 20_000)));
@@ -183,7 +184,7 @@ mod tests {
         assert!(!alone.beat(at(99_000, 99_000)) && !alone.may_have_waited(Arrival(0), at(99_000, 99_000)));
         let fresh = Standstill::new(Some(S));
         assert!(!fresh.may_have_waited(fresh.arrival(), at(99_000, 99_000)));
-        // With a short staleness a short standstill counts.
+        // With a short staleness, a short standstill counts.
         let short = Standstill::new(Some(Staleness::deny_after(Staleness::SHORTEST)));
         short.beat(at(0, 0));
         assert!(short.beat(at(501, 501)));

@@ -1,6 +1,6 @@
-//! One refresh of a session at a time on this node. Safety does not need this: the compare-and-swap provides it. A
-//! client without a lock may present one token many times at once; then the session's limit counts one rotation, and
-//! the later requests do not sign and write in vain.
+//! Allows one refresh of a session at a time at this gate. The compare-and-swap already makes concurrent refreshes
+//! safe. Turns save work if a client presents one token many times at once: the session's limit then counts one
+//! rotation, and later requests do not sign and write in vain.
 
 use std::sync::Arc;
 

@@ -26,11 +26,11 @@ pub struct Origin {
     pub address: Option<IpAddr>,
     /// Its `User-Agent`.
     pub user_agent: Option<Box<str>>,
-    /// Whose attempt a rate refused.
+    /// The client whose attempt a rate refused.
     pub held_up: HeldUpNote,
 }
 
-/// Whose attempt a rate refused, as far as it was known by then.
+/// The client whose attempt a rate refused, as far as it was known by then.
 ///
 /// ```
 /// use rotogate::gate::HeldUp;
@@ -46,7 +46,7 @@ pub struct HeldUp {
     pub session: Option<SessionId>,
     /// The user of that session.
     pub subject: Option<Box<str>>,
-    /// What stands for the name of a login.
+    /// A hash of the submitted name of a login.
     pub name_hash: Option<Box<str>>,
     /// The account of a login.
     pub account: Option<Box<str>>,
@@ -59,19 +59,19 @@ pub struct HeldUp {
 pub struct HeldUpNote(Option<Arc<OnceLock<HeldUp>>>);
 
 impl HeldUpNote {
-    /// One that is read later.
+    /// A note that the access log reads later.
     pub fn open() -> Self {
         Self(Some(Arc::default()))
     }
 
-    /// What held the request up, if something did.
+    /// The refused attempt, if there is one.
     pub fn get(&self) -> Option<&HeldUp> {
         self.0.as_ref()?.get()
     }
 
     pub(super) fn set(&self, held_up: HeldUp) {
         if let Some(note) = &self.0 {
-            // The first one is the one that was refused.
+            // The first note is about the limit that refused.
             let _ = note.set(held_up);
         }
     }
@@ -102,7 +102,7 @@ pub struct Login<'a> {
     pub proof: Option<OnceProof<'a>>,
     /// The client certificate that the tokens are to be bound to.
     pub certificate: Option<CertificateThumbprint>,
-    /// When the request was read.
+    /// When the request arrived.
     pub arrived: Arrival,
     /// The origin of the request.
     pub origin: &'a Origin,
@@ -129,8 +129,8 @@ pub struct ApplicationLogin<'a> {
     pub origin: &'a Origin,
 }
 
-/// The credential presented for an exchange. An access token was verified before, except for revocation: some protocols
-/// revoke a superseded one, and still exchange it for the same successor within the grace period.
+/// The credential presented for an exchange. An access token was verified before, except for revocation: in some
+/// protocols a superseded access token may be exchanged for the same successor within the grace period.
 #[derive(Clone, Copy, Debug)]
 pub enum Exchange<'a> {
     /// A refresh token (RFC 6749 §6).
@@ -166,7 +166,7 @@ pub struct Refresh<'a> {
     pub proof: Option<OnceProof<'a>>,
     /// The client certificate of its connection.
     pub certificate: Option<CertificateThumbprint>,
-    /// When the request was read.
+    /// When the request arrived.
     pub arrived: Arrival,
     /// The origin of the request.
     pub origin: &'a Origin,
@@ -213,7 +213,7 @@ pub enum IssueKind {
     ClientCredentials,
     /// A rotation.
     Rotated,
-    /// The current pair again.
+    /// The current pair, issued again.
     Replayed,
     /// A new pair that replaces an unused one.
     Reissued,
@@ -267,7 +267,7 @@ pub struct IssuedTokens {
 
 #[cfg(any(test, feature = "test-util"))]
 impl IssuedTokens {
-    /// Any texts, for tests of what is written around them.
+    /// Tokens with arbitrary texts, for tests of replies.
     #[doc(hidden)]
     pub fn for_test(access: &str, refresh: &str, expires_in: u64) -> Self {
         Self {

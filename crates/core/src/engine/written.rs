@@ -1,8 +1,8 @@
 //! The records that an engine wrote lately to a store that other engines write to, too.
 //!
-//! What the store loses is written back from here. And a session that was changed here last is changed again without being
-//! read: a refresh takes one round trip to the store instead of two. If another engine has changed it meanwhile, the swap
-//! fails, and the session is read.
+//! If the store loses writes, these records are written back. A session that this engine changed last is also changed
+//! again without a read: a refresh takes one round trip to the store instead of two. If another engine has changed it
+//! meanwhile, the swap fails, and the session is read.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,28 +17,28 @@ use moka::sync::Cache;
 use super::Engine;
 use crate::session::{Generation, Session, SessionId, Status};
 
-/// A record is written back if it was written this long before the store was last heard of, or later: a replica is rarely
+/// A record is written back if it was written at most this long before the store's last answer: a replica is rarely
 /// further behind.
 const RESTORED: Duration = Duration::from_secs(10);
-/// How long a record is kept: longer than most access tokens live, so that it is there at the next refresh, and longer
-/// than a failover takes.
+/// How long a record is kept: longer than most access tokens live, to serve the next refresh, and longer than a
+/// failover takes.
 const KEPT: Duration = Duration::from_secs(1200);
-/// Of how many sessions. Each takes about a kilobyte.
+/// The number of sessions whose records are kept. Each takes about a kilobyte.
 const MAX_KEPT: u64 = 65_536;
 
-/// What a swap that failed costs, in swaps that saved a read: the script that found the change, and the round trip.
+/// The cost of a failed swap, in units of a saved read: the script that found the change, and the round trip.
 const COST: i32 = 2;
-/// After this many saved reads in a row, failures are tolerated for as long.
+/// The most credit for saved reads, each of which tolerates a failure.
 const MOST_LUCK: i32 = 64;
-/// After this many reads without a guess, another one is tried.
+/// After this many reads without a guess, another guess is tried.
 const LEAST_LUCK: i32 = -64;
 
 #[derive(Clone, Debug)]
 struct WrittenRecord {
     at: Duration,
-    /// As the store acknowledged it.
+    /// The record as the store acknowledged it.
     record: Arc<Session>,
-    /// A note that its generation is in use was written since, which makes another revision.
+    /// Whether a note that its generation is confirmed was written since, which increments the revision.
     is_confirmed: bool,
 }
 
@@ -46,11 +46,12 @@ struct WrittenRecord {
 pub(super) struct Written {
     /// `None`: no other engine writes to the store.
     records: Option<Cache<SessionId, WrittenRecord, foldhash::quality::RandomState>>,
-    /// When the store was last heard of, in milliseconds of the monotonic clock.
+    /// The time of the store's last answer, in milliseconds of the monotonic clock.
     heard: AtomicU64,
-    /// What was written before then saves no read.
+    /// Records written before this time save no read.
     distrusted: AtomicU64,
-    /// Rises with every read that was saved. Below zero no read is saved: another engine makes most of the refreshes.
+    /// The credit for guesses: each saved read adds to it. Below zero no read is saved, because another engine makes
+    /// most of the refreshes.
     luck: AtomicI32,
 }
 
@@ -75,8 +76,8 @@ impl Written {
         });
     }
 
-    /// The record of a live session, as it was written here last, if this generation was the current one. The store may
-    /// have a later one.
+    /// The record of a live session as this engine wrote it last, if this generation was the current one. The store may
+    /// have a later record.
     pub(super) fn recall(&self, id: SessionId, presented: Generation) -> Option<Session> {
         let records = self.records.as_ref()?;
         if self.luck.load(Ordering::Relaxed) < 0 {
@@ -94,20 +95,20 @@ impl Written {
         })
     }
 
-    /// A swap of a recalled record was done.
+    /// Counts a swap of a recalled record that succeeded.
     pub(super) fn count_right(&self) {
         let more = |luck: i32| Some((luck + 1).min(MOST_LUCK));
         let _ = self.luck.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
     }
 
-    /// The store had a later record than the recalled one.
+    /// Counts a swap that failed because the store had a later record.
     pub(super) fn count_wrong(&self) {
         let less = |luck: i32| Some(if luck < COST { LEAST_LUCK } else { luck - COST });
         let _ = self.luck.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
-    /// Notes that these generations are in use were written, and changed the records of `marked` alone. The others went
-    /// on meanwhile, maybe by as many revisions: nothing is known of those.
+    /// Confirms these generations, whose notes were written. Only the records of `marked` changed. The others were
+    /// changed before by others, by an unknown number of revisions, so they are forgotten.
     pub(super) fn confirm(&self, seen: &[(SessionId, Generation)], marked: Vec<SessionId>) {
         let Some(records) = &self.records else { return };
         let marked: HashSet<_> = marked.into_iter().collect();
@@ -121,20 +122,20 @@ impl Written {
         }
     }
 
-    /// What was written so lately that the store may have lost it.
+    /// The records written so lately that the store may have lost them.
     pub(super) fn lately(&self) -> Vec<Session> {
         let heard = Duration::from_millis(self.heard.load(Ordering::Relaxed));
         let all = self.records.iter().flatten();
         all.filter(|(_, kept)| kept.at + RESTORED >= heard).map(|(_, kept)| kept.record.as_ref().clone()).collect()
     }
 
-    /// The store has lost writes and has others now, maybe of the same revisions.
+    /// Distrusts all records: the store has lost writes, and may have other ones of the same revisions.
     pub(super) fn distrust(&self, now: Duration) {
-        // What was written in this millisecond is of before, too.
+        // A record written in this millisecond counts as earlier, too.
         self.distrusted.store(as_millis(now).saturating_add(1), Ordering::Relaxed);
     }
 
-    /// The store was heard of. Frees what has been kept for long enough, with its secrets.
+    /// Notes an answer of the store, and frees records past their time, with their secrets.
     pub(super) fn hear(&self, now: Duration) {
         self.heard.store(as_millis(now), Ordering::Relaxed);
         if let Some(records) = &self.records {

@@ -7,11 +7,11 @@ use http::header::HeaderName;
 
 use crate::thumbprint::CertificateThumbprint;
 
-/// The header that tells an upstream the client certificate (RFC 9440 §2.2).
+/// The header that passes the client certificate to an upstream (RFC 9440 §2.2).
 pub(super) static CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
 
-/// The certificate that a client presented in the TLS handshake of its connection. The server that makes it has
-/// verified that the client has its private key, and decided which certificates are accepted.
+/// The certificate that a client presented in the TLS handshake of its connection. The server that makes this value has
+/// verified that the client has the private key, and decided which certificates are accepted.
 ///
 /// ```
 /// use rotogate::gate::{ClientCertificate, Peer};
@@ -26,34 +26,34 @@ pub(super) static CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert
 #[derive(Debug, PartialEq, Eq)]
 pub struct ClientCertificate {
     thumbprint: CertificateThumbprint,
-    /// `Client-Cert`, if upstreams get it.
+    /// `Client-Cert`, if upstreams receive it.
     header: Option<HeaderValue>,
 }
 
 impl ClientCertificate {
-    /// Of the client's own certificate, not one of its issuers', in DER.
+    /// From the client's own certificate in DER, not from one of its issuers'.
     pub fn from_der(der: &[u8]) -> Self {
         Self { thumbprint: CertificateThumbprint::from_der(der), header: None }
     }
 
-    /// The same. The proxy sends it to upstreams in `Client-Cert` (RFC 9440).
+    /// Like [`Self::from_der`], for a certificate that the proxy sends to upstreams in `Client-Cert` (RFC 9440).
     pub fn told_to_upstreams(der: &[u8]) -> Self {
         // A byte sequence of RFC 8941 §3.3.5.
         let header = HeaderValue::try_from(format!(":{}:", STANDARD.encode(der))).ok();
         Self { header, ..Self::from_der(der) }
     }
 
-    /// Of a certificate that another program checked.
+    /// From the thumbprint of a certificate that another program has checked.
     pub const fn from_thumbprint(thumbprint: CertificateThumbprint) -> Self {
         Self { thumbprint, header: None }
     }
 
-    /// What tokens are bound to (RFC 8705 §3.1).
+    /// The thumbprint, to which tokens are bound (RFC 8705 §3.1).
     pub const fn thumbprint(&self) -> CertificateThumbprint {
         self.thumbprint
     }
 
-    /// The value of `Client-Cert`, if upstreams get it.
+    /// The value of `Client-Cert`, if upstreams receive it.
     pub(super) const fn header(&self) -> Option<&HeaderValue> {
         self.header.as_ref()
     }

@@ -1,4 +1,4 @@
-//! The origin of a request: read only from trusted proxies' headers, and written anew for the upstream (T6).
+//! The origin of a request: read only from headers of trusted proxies, and written anew for the upstream (T6).
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,10 +16,10 @@ static FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// The client of a request: the peer, or, if that is a trusted proxy, the last address in `X-Forwarded-For` that is no
-/// trusted proxy itself. Entries before that one are only the client's own claim.
+/// The client of a request: the peer, or, if the peer is a trusted proxy, the last address in `X-Forwarded-For` that is
+/// not itself a trusted proxy. Earlier entries are only the client's own claim.
 ///
-/// An entry that is no address ends the list: the proxy that added it is then the last one known.
+/// An entry that is no address ends the list: the proxy that added it is then the last known one.
 pub fn client_ip(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
     let mut client = peer.to_canonical();
     for hop in hops(headers) {
@@ -46,15 +46,15 @@ pub fn scheme(headers: &HeaderMap, peer: &Peer, trusted: &[IpNet]) -> HeaderValu
     named.unwrap_or_else(|| HeaderValue::from_static(peer.scheme()))
 }
 
-/// Writes the origin of the request for the upstream: `X-Forwarded-For`, `-Proto` and `-Host`, each once, and `Client-Cert`
-/// if upstreams get the client's certificate (RFC 9440).
+/// Writes the origin of the request for the upstream: `X-Forwarded-For`, `-Proto` and `-Host`, each once, and
+/// `Client-Cert` if upstreams receive the client's certificate (RFC 9440).
 ///
-/// A trusted proxy's values are passed on, `X-Forwarded-For` from the client's address on and with the proxy's added.
-/// Other senders' values are replaced. `Forwarded` and the like are always removed.
+/// A trusted proxy's values are kept, with `X-Forwarded-For` cut before the client's address and the proxy's address
+/// appended. Other senders' values are replaced. `Forwarded` and similar headers are always removed.
 pub fn forwarded(headers: &mut HeaderMap, peer: &Peer, host: Option<&HeaderValue>, trusted: &[IpNet]) {
     let address = peer.address().to_canonical();
     let from_proxy = peer.may_forward() && is_trusted(address, trusted);
-    // For a sender that names no client, the values are prepared already.
+    // For a sender that names no client, the values are precomputed.
     let chain = if from_proxy && headers.contains_key(&FOR) {
         HeaderValue::try_from(chain(headers, address, trusted)).ok()
     } else {
@@ -89,7 +89,7 @@ pub fn forwarded(headers: &mut HeaderMap, peer: &Peer, host: Option<&HeaderValue
     }
 }
 
-/// The networks whose ignored headers were reported; 0 is none.
+/// The networks whose ignored headers were reported; 0 is an empty slot.
 static REPORTED: [AtomicU64; 16] = [const { AtomicU64::new(0) }; 16];
 
 /// Reports that forwarding headers were ignored: once for each network, and only for the first 16 networks. A load
@@ -125,7 +125,7 @@ fn chain(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> String {
     texts.join(", ")
 }
 
-/// The entries of `X-Forwarded-For`, the nearest first; `None` for one that is no address.
+/// The entries of `X-Forwarded-For`, the nearest first; `None` for an entry that is no address.
 fn hops(headers: &HeaderMap) -> impl Iterator<Item = Option<IpAddr>> {
     let lines = headers.get_all(&FOR).into_iter().collect::<Vec<_>>().into_iter().rev();
     lines

@@ -9,7 +9,7 @@ use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 /// `chunked` would be lost on the way, and the upstream would misread the bytes. RFC 9112 §6.1 requires such a coding
 /// to be refused. In HTTP/2 the library reads only the first length (RFC 9113 §8.1.1).
 pub fn is_framed_once(headers: &HeaderMap) -> bool {
-    // Most requests have neither, and a scan of the present names costs less than two look-ups.
+    // Most requests have neither header, and a scan of the present names costs less than two look-ups.
     if !headers.keys().any(|name| *name == TRANSFER_ENCODING || *name == CONTENT_LENGTH) {
         return true;
     }

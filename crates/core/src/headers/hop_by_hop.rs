@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue};
 
 use super::names;
 
-/// Removed whether `Connection` names them or not.
+/// Removed whether or not `Connection` names them.
 static HOP_BY_HOP: [HeaderName; 10] = [
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -21,7 +21,7 @@ static HOP_BY_HOP: [HeaderName; 10] = [
     UPGRADE,
 ];
 
-/// Does it begin like a name in [`HOP_BY_HOP`]?
+/// Does the name begin like one in [`HOP_BY_HOP`]?
 fn begins_like_one(name: &HeaderName) -> bool {
     matches!(name.as_str().as_bytes(), [b'k' | b'p' | b'h' | b'e' | b't' | b'u', ..])
         && ["keep-", "proxy", "http2", "expec", "trans", "upgra"].iter().any(|begin| name.as_str().starts_with(begin))
@@ -33,7 +33,7 @@ const OPTIONS: [&str; 5] = ["close", "keep-alive", "upgrade", "te", "http2-setti
 /// Removes the headers of the message's own connection from a request or a response: hop-by-hop headers, and those that
 /// `Connection` names. Call it before anything is added.
 ///
-/// `te: trailers` stays (with `Connection: te`, RFC 9110 §10.1.4), because it tells what the client understands. A
+/// `te: trailers` stays (with `Connection: te`, RFC 9110 §10.1.4), because it states a capability of the client. A
 /// `Connection` that names an end-to-end header (`authorization`, `host`, `content-length`, `x-auth-…`) removes nothing
 /// (T5).
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
@@ -65,7 +65,7 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Executes `Connection` at once, and leaves in it only options that name no header of ours.
+/// Executes `Connection` now, and leaves in it only options that name no header of ours.
 pub(super) fn settle_connection(headers: &mut HeaderMap) {
     if options(headers, CONNECTION).all(is_harmless) {
         return;
@@ -82,7 +82,7 @@ pub(super) fn settle_connection(headers: &mut HeaderMap) {
     }
 }
 
-/// Is its only `Connection` one that nearly every server sends, and that names no header?
+/// Is the only `Connection` header one that nearly every server sends, and that names no header?
 fn names_nothing(headers: &HeaderMap) -> bool {
     let mut lines = headers.get_all(CONNECTION).iter();
     lines.next().is_some_and(|line| line == "keep-alive" || line == "close") && lines.next().is_none()
@@ -97,7 +97,7 @@ fn drop_named(headers: &mut HeaderMap) {
         named.extend(HeaderName::from_bytes(option.as_bytes()).ok().filter(|name| headers.contains_key(name)));
     }
     for name in named {
-        // Framing was read from these before this point; they are removed with the other hop-by-hop headers.
+        // These decided the framing; they are removed with the other hop-by-hop headers.
         if name != TRANSFER_ENCODING {
             headers.remove(name);
         }

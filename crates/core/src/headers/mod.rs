@@ -1,4 +1,4 @@
-//! Which headers may pass the gate, and which only the gate sets. Three steps, in this order, for every request on
+//! Decides which headers pass the gate, and which only the gate sets. Three steps, in this order, for every request on
 //! every route, public ones too:
 //!
 //! 1. [`ProtectedNames::strip_untrusted`], when the route is known and before anything is added, removes identity
@@ -9,8 +9,7 @@
 //!    ([`forwarded`]).
 //!
 //! Names are compared **folded**: in lower case, with every character that is neither letter nor digit replaced by `-`.
-//! CGI-like upstreams know headers only as `HTTP_X_AUTH_SUBJECT`, for which `X-Auth_Subject` is as good a spelling as
-//! ours.
+//! A CGI-like upstream sees only `HTTP_X_AUTH_SUBJECT`, which `X-Auth_Subject` produces just like our spelling.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -25,7 +24,7 @@ pub use crate::context::unindexed;
 use crate::network::Holder;
 use crate::route::RoutePolicy;
 
-/// The headers of a credential, and whether each goes where the token goes: a DPoP proof does (RFC 9449 §4.1).
+/// The headers of a credential, and whether each is forwarded with the token: a DPoP proof is (RFC 9449 §4.1).
 static CREDENTIALS: [(HeaderName, bool); 3] =
     [(AUTHORIZATION, true), (HeaderName::from_static("dpop"), true), (PROXY_AUTHORIZATION, false)];
 
@@ -65,7 +64,7 @@ pub struct Peer {
     text: HeaderValue,
     secure: bool,
     at_loopback: bool,
-    /// Do its forwarding headers count, if it is a trusted proxy?
+    /// Do its forwarding headers count, if the peer is a trusted proxy?
     forwards: bool,
     holder: Holder,
     listener: Option<Arc<str>>,
@@ -88,21 +87,21 @@ impl Peer {
         }
     }
 
-    /// The same, for a listener that only this machine reaches: its clients may name this machine as the host.
+    /// Marks a listener that only this machine can reach: its clients may name this machine as the host.
     #[must_use]
     pub const fn at_loopback(mut self, is: bool) -> Self {
         self.at_loopback = is;
         self
     }
 
-    /// The same, for a listener of this name: routes and endpoints may be bound to listeners.
+    /// Sets the name of the listener: routes and endpoints may be bound to listeners.
     #[must_use]
     pub fn on_listener(self, name: Arc<str>) -> Self {
         Self { listener: Some(name), ..self }
     }
 
-    /// The same, for a client that presented a certificate. That of a proxy is not its clients': give it to no peer that
-    /// forwards for others.
+    /// Sets the certificate that the client presented. A proxy's certificate is not its clients': give it to no peer
+    /// that forwards for others.
     #[must_use]
     pub fn with_certificate(self, certificate: ClientCertificate) -> Self {
         Self { certificate: Some(Arc::new(certificate)), ..self }
@@ -118,32 +117,19 @@ impl Peer {
         self.listener.as_deref()
     }
 
-    /// The same, to give to another peer.
-    #[doc(hidden)]
-    pub fn shared_listener(&self) -> Option<Arc<str>> {
-        self.listener.clone()
-    }
-
-    /// Is something that is bound to these listeners served on this connection? Without names, everywhere.
-    #[doc(hidden)]
-    pub fn is_on(peer: Option<&Self>, listeners: &[Box<str>]) -> bool {
-        let own = || peer.and_then(Self::listener);
-        listeners.is_empty() || own().is_some_and(|own| listeners.iter().any(|name| **name == *own))
-    }
-
     /// Did the connection arrive on a listener that only this machine reaches?
     pub const fn is_at_loopback(&self) -> bool {
         self.at_loopback
     }
 
-    /// A peer whose forwarding headers never count, even if its address is that of a trusted proxy: another protocol
-    /// than HTTP supplied the address, so the headers are the client's own claim.
+    /// Makes a peer whose forwarding headers never count, even if its address is that of a trusted proxy: another
+    /// protocol than HTTP supplied the address, so the headers are the client's own claim.
     #[must_use]
     pub fn without_forwarding(self) -> Self {
         Self { forwards: false, ..self }
     }
 
-    /// Do its forwarding headers count, if it is a trusted proxy?
+    /// Do its forwarding headers count, if the peer is a trusted proxy?
     pub const fn may_forward(&self) -> bool {
         self.forwards
     }
@@ -158,24 +144,6 @@ impl Peer {
         &self.text
     }
 
-    /// The holder that its resources count for.
-    #[doc(hidden)]
-    pub const fn holder(&self) -> Holder {
-        self.holder
-    }
-
-    /// The client of a request, as far as trusted proxies name it. `None` for a trusted proxy that names no client: it
-    /// stands for all its clients.
-    #[doc(hidden)]
-    pub fn client_of(&self, headers: &HeaderMap, trusted: &[IpNet]) -> Option<Holder> {
-        let address = self.address.to_canonical();
-        if !self.forwards || !trusted.iter().any(|network| network.contains(&address)) {
-            return Some(self.holder);
-        }
-        let client = client_ip(headers, address, trusted);
-        (client != address).then(|| Holder::address(client))
-    }
-
     /// Is the connection encrypted?
     pub const fn is_secure(&self) -> bool {
         self.secure
@@ -187,10 +155,42 @@ impl Peer {
     }
 }
 
-/// The names of headers that tell an upstream the caller. Only the gate sets them.
+/// What only our own crates call: docs.rs does not show it.
+#[doc(hidden)]
+impl Peer {
+    /// The name of the listener, shared with another peer.
+    pub fn shared_listener(&self) -> Option<Arc<str>> {
+        self.listener.clone()
+    }
+
+    /// Is something that is bound to these listeners served on this connection? Without names, every listener serves
+    /// it.
+    pub fn is_on(peer: Option<&Self>, listeners: &[Box<str>]) -> bool {
+        let own = || peer.and_then(Self::listener);
+        listeners.is_empty() || own().is_some_and(|own| listeners.iter().any(|name| **name == *own))
+    }
+
+    /// The holder whose share of the pools its requests use.
+    pub const fn holder(&self) -> Holder {
+        self.holder
+    }
+
+    /// The client of a request, as far as trusted proxies name it. `None` for a trusted proxy that names no client,
+    /// because it stands for all its clients.
+    pub fn client_of(&self, headers: &HeaderMap, trusted: &[IpNet]) -> Option<Holder> {
+        let address = self.address.to_canonical();
+        if !self.forwards || !trusted.iter().any(|network| network.contains(&address)) {
+            return Some(self.holder);
+        }
+        let client = client_ip(headers, address, trusted);
+        (client != address).then(|| Holder::address(client))
+    }
+}
+
+/// The names of headers that name the caller to an upstream. Only the gate sets them.
 #[derive(Clone, Debug, Default)]
 pub struct ProtectedNames {
-    /// Folded.
+    /// The configured names, folded.
     configured: Vec<Box<str>>,
     strip: Vec<HeaderPattern>,
     keep: Vec<HeaderPattern>,
@@ -199,11 +199,11 @@ pub struct ProtectedNames {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum HeaderVerdict {
     Pass,
-    /// Removed on every route.
+    /// The header is removed on every route.
     Remove,
-    /// Removed unless the route keeps overrides.
+    /// The header is removed unless the route keeps overrides.
     Override,
-    /// Removed unless the route keeps names with `_`.
+    /// The header is removed unless the route keeps names with `_`.
     Underscore,
 }
 
@@ -221,8 +221,8 @@ impl ProtectedNames {
         Self { configured, strip: Vec::new(), keep: Vec::new() }
     }
 
-    /// The same, with further names that never pass, and with built-in ones that pass all the same (requirement T24). A
-    /// header that the gate itself sets never passes.
+    /// Adds names that never pass, and lets built-in ones pass (requirement T24). A header that the gate itself sets
+    /// never passes.
     #[must_use]
     pub fn with(mut self, strip: Vec<HeaderPattern>, keep: Vec<HeaderPattern>) -> Self {
         (self.strip, self.keep) = (strip, keep);
@@ -234,13 +234,13 @@ impl ProtectedNames {
         self.is_configured(name) || (names::is_identity(name) && !self.keeps(name))
     }
 
-    /// Does it ask for another method or URL than those that were judged?
+    /// Does the header override the judged method or URL?
     pub fn overrides(&self, name: &HeaderName) -> bool {
         names::is_override(name.as_str())
     }
 
-    /// Does it imitate a name that has a meaning to an upstream or to the gate? A proxy that removes headers by name does
-    /// not remove it (requirement N9).
+    /// Does the name imitate one that has a meaning to an upstream or to the gate? A proxy that removes headers by name
+    /// does not remove the imitation (requirement N9).
     pub fn is_disguise(&self, name: &HeaderName) -> bool {
         let name = name.as_str();
         // Binary metadata, which `judge` removes in any spelling.
@@ -256,15 +256,15 @@ impl ProtectedNames {
             || self.strip.iter().any(|pattern| pattern.matches(name))
     }
 
-    /// Does it pass all the same? Only in the very spelling that the operator wrote.
+    /// Did the operator keep this name? It passes only in the exact configured spelling.
     fn keeps(&self, name: &str) -> bool {
         self.keep.iter().any(|pattern| pattern.is_spelt(name))
     }
 
-    /// Removes from a request what a client must not set (T3, T4, T6). It also executes what the client's `Connection`
-    /// names, so that no proxy behind can be made to remove an identity header that is added afterwards (T5).
+    /// Removes headers from a request that a client must not set (T3, T4, T6). It also executes the client's
+    /// `Connection`, so that no proxy behind the gate removes an identity header that is added afterwards (T5).
     ///
-    /// Call it before anything is added. It allocates nothing if there is nothing to remove.
+    /// Call it before the gate adds a header. It allocates nothing if there is nothing to remove.
     pub fn strip_untrusted(&self, headers: &mut HeaderMap, policy: &RoutePolicy) {
         if headers.contains_key(CONNECTION) {
             hop_by_hop::settle_connection(headers);
@@ -278,7 +278,7 @@ impl ProtectedNames {
         }
     }
 
-    /// May a client send it to the upstream of this route?
+    /// May a client send this header to the upstream of this route?
     pub fn passes(&self, name: &HeaderName, policy: &RoutePolicy) -> bool {
         match self.judge(name.as_str()) {
             HeaderVerdict::Pass => true,
@@ -289,7 +289,7 @@ impl ProtectedNames {
     }
 
     fn judge(&self, name: &str) -> HeaderVerdict {
-        // gRPC's binary metadata. Some libraries give it the name of its text form (requirement T17).
+        // gRPC's binary metadata. Some libraries read it under the name of its text form (requirement T17).
         if let Some(stem) = name.strip_suffix("-bin")
             && (self.protects(stem) || names::folds_to(stem, "authorization"))
         {
@@ -338,8 +338,8 @@ pub fn strip_credentials(headers: &mut HeaderMap, policy: &RoutePolicy) {
     }
 }
 
-/// What no client may tell an upstream, as patterns of names in lower case; a `*` at the end stands for anything: what
-/// [`ProtectedNames::strip_untrusted`] removes besides the configured names, and the credentials.
+/// The headers that no client may send to an upstream, as patterns of names in lower case; a final `*` matches
+/// anything. [`ProtectedNames::strip_untrusted`] removes these besides the configured names and the credentials.
 pub fn not_from_clients() -> impl Iterator<Item = &'static str> {
     names::of_lists().chain(CREDENTIALS.iter().map(|(name, _)| name.as_str()))
 }
@@ -361,7 +361,7 @@ pub(crate) enum IdentityText<'c> {
     List(&'c [Box<str>]),
 }
 
-/// How long the text of a claim is expected to be, in bytes: an identifier, or a short name.
+/// The expected length of a claim's text, in bytes: an identifier, or a short name.
 const USUAL_CLAIM: usize = 24;
 
 /// The [values](identity_value) of several claims in one allocation: every request of their caller takes a reference to
@@ -379,7 +379,7 @@ pub(crate) fn identity_values<'c>(claims: impl IntoIterator<Item = IdentityText<
             text.len()
         })
         .collect();
-    // They are kept for as long as their token: without the room that is left.
+    // The values live as long as their token, so free the unused capacity.
     let text = Bytes::from(text.into_boxed_slice());
     let begins = std::iter::once(0).chain(ends.iter().copied());
     begins.zip(&ends).map(|(begin, &end)| unindexed(visible(text.slice(begin..end)))).collect()
@@ -393,7 +393,7 @@ fn encode(claim: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// Each is encoded on its own, spaces included, because readers of lists trim their elements.
+/// Each claim is encoded on its own, spaces included, because readers of lists trim their elements.
 fn encode_list(several: &[Box<str>], out: &mut Vec<u8>) {
     for (at, one) in several.iter().enumerate() {
         if at > 0 {

@@ -2,7 +2,7 @@
 
 use super::products;
 
-/// Headers that ask an upstream to treat the request as another than the one that was judged.
+/// Headers that ask an upstream to treat the request as another one than the gate judged.
 const OVERRIDES: [&str; 16] = [
     "x-http-method-override",
     "x-http-method",
@@ -22,7 +22,7 @@ const OVERRIDES: [&str; 16] = [
     "x-forwarded-path",
 ];
 
-/// Headers that tell the origin of a request, besides the three that we write. Always removed: proxies do not agree on
+/// Headers that state the origin of a request, besides the three that we write. Always removed: proxies do not agree on
 /// them.
 pub(super) const OTHER_FORWARDING: [&str; 17] = [
     "forwarded",
@@ -44,7 +44,7 @@ pub(super) const OTHER_FORWARDING: [&str; 17] = [
     "front-end-https",
 ];
 
-/// Headers of the protocol itself, of which a disguised spelling must not pass as the real one.
+/// Headers of the protocol. A disguised spelling must not pass for one of them.
 const PROTOCOL: [&str; 11] = [
     "x-forwarded-for",
     "x-forwarded-proto",
@@ -99,24 +99,24 @@ fn is_of_no_list(name: &str) -> bool {
     }
 }
 
-/// The patterns of the names that tell an upstream the caller, and the names that override method or URL.
+/// The patterns of the names that identify the caller to an upstream, and the names that override method or URL.
 pub(super) fn of_lists() -> impl Iterator<Item = &'static str> {
     products::patterns().chain(OVERRIDES)
 }
 
-/// Does it, in any spelling, tell an upstream the caller?
+/// Does the header, in any spelling, identify the caller to an upstream?
 pub(super) fn is_identity(name: &str) -> bool {
     !is_of_no_list(name) && products::is_identity(name)
 }
 
-/// Does it, in any spelling, override method or URL?
+/// Does the header, in any spelling, override method or URL?
 pub(super) fn is_override(name: &str) -> bool {
     !is_of_no_list(name) && is_one_of(name, &OVERRIDES)
 }
 
-/// Does [`super::forwarded`] remove it, in any spelling?
+/// Does [`super::forwarded`] remove this header, in any spelling?
 pub(super) fn is_other_forwarding(name: &str) -> bool {
-    // Most headers of most requests begin otherwise.
+    // Most headers of most requests begin with other characters.
     let mut begin = name.bytes().map(fold_byte);
     let may_be = match begin.next() {
         Some(b'x') => begin.next() == Some(b'-') && matches!(begin.next(), Some(b'c' | b'f' | b'r' | b'u')),
@@ -128,12 +128,12 @@ pub(super) fn is_other_forwarding(name: &str) -> bool {
     may_be && is_one_of(name, &OTHER_FORWARDING)
 }
 
-/// Is it clearly on no list here, and not disguised? That holds for most headers of most requests.
+/// Is the name clearly on no list here, and not disguised? That holds for most headers of most requests.
 pub(super) fn is_plain(name: &str) -> bool {
     is_of_no_list(name) && name != "proxy" && !name.bytes().any(is_unusual)
 }
 
-/// For each byte: does it fold to `-` without being one?
+/// For each byte: does it fold to `-` without being `-`?
 const UNUSUAL: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte: u8 = 0;
@@ -149,19 +149,19 @@ fn is_unusual(byte: u8) -> bool {
     UNUSUAL.get(usize::from(byte)).copied().unwrap_or(true)
 }
 
-/// Has it a character that folds to `-`?
+/// Does the name contain a character, other than `-`, that folds to `-`?
 pub(super) fn is_unusually_spelt(name: &str) -> bool {
     name.bytes().any(is_unusual)
 }
 
-/// Is it an unusual spelling of a header that has a meaning to the protocol, or that we write ourselves?
+/// Is the name an unusual spelling of a header that has a meaning to the protocol, or that we write ourselves?
 pub(super) fn is_disguised(name: &str) -> bool {
     // `Proxy` becomes `HTTP_PROXY`, which a CGI program reads as its proxy (CVE-2016-5385).
     name == "proxy"
         || name.bytes().any(is_unusual) && (is_one_of(name, &PROTOCOL) || is_one_of(name, &OTHER_FORWARDING))
 }
 
-/// Does it, in any spelling, have a meaning to the protocol, or do we write or remove it ourselves?
+/// Does the header, in any spelling, have a meaning to the protocol, or do we write or remove it?
 pub(super) fn is_ours_or_protocol(name: &str) -> bool {
     const CONNECTION: [&str; 3] = ["keep-alive", "proxy-connection", "http2-settings"];
     is_one_of(name, &PROTOCOL) || is_one_of(name, &OTHER_FORWARDING) || is_one_of(name, &CONNECTION)
@@ -172,7 +172,7 @@ pub(super) fn protocol() -> impl Iterator<Item = &'static str> {
     PROTOCOL.iter().copied()
 }
 
-/// Must no `Connection` header remove it?
+/// Must no `Connection` header remove this header?
 pub(super) fn is_end_to_end(name: &str) -> bool {
     const REQUEST: [&str; 16] = [
         "accept",

@@ -33,7 +33,7 @@ impl HeaderPattern {
     /// Parses a pattern such as `x-vouch-user` or `x-vouch-*`.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Why the text is no pattern.
     pub fn parse(text: &str) -> Result<Self, String> {
         let begin = text.strip_suffix('*');
         let name = begin.unwrap_or(text);
@@ -51,17 +51,17 @@ impl HeaderPattern {
         }
     }
 
-    /// Does it match a name, in any spelling?
+    /// Does the pattern match a name, in any spelling?
     pub fn matches(&self, name: &str) -> bool {
         names::fold_begins(name, &self.folded) && (self.is_begin || name.len() == self.folded.len())
     }
 
-    /// Does it match a name in this very spelling?
+    /// Does the pattern match a name in exactly this spelling?
     pub(super) fn is_spelt(&self, name: &str) -> bool {
         if self.is_begin { name.starts_with(&*self.name) } else { *name == *self.name }
     }
 
-    /// Does it match names that never pass unless they are kept?
+    /// Does the pattern match names that never pass unless they are kept?
     pub fn is_of_a_product(&self) -> bool {
         products::overlaps(&self.folded, self.is_begin)
     }

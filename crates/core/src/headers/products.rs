@@ -1,10 +1,10 @@
-//! Headers in which proxies, identity providers and clouds tell an upstream the caller (requirement T24). An upstream
-//! that was once behind one of these products may still trust its headers, so a client's copies never pass, whatever
-//! service is behind the gate. `[identity] keep` lets one pass, for a gate behind the product that sets it; `strip`
-//! adds others.
+//! Headers in which proxies, identity providers and clouds identify the caller to an upstream (requirement T24). An
+//! upstream that was once behind one of these products may still trust its headers, so a client's copies never pass,
+//! whatever service is behind the gate. `[identity] keep` lets one pass, for a gate behind the product that sets it;
+//! `strip` adds others.
 //!
-//! A trailing `*` stands for anything. The lists are grouped by the letters that distinguish them, because each header
-//! of each request is compared with them.
+//! A trailing `*` matches anything. The lists are grouped by the letters that distinguish them, because each header of
+//! each request is compared with them.
 
 use super::names::{fold_begins, fold_byte, folds_to};
 
@@ -106,7 +106,7 @@ fn list_of(name: &str) -> &'static [&'static str] {
     }
 }
 
-/// Does it, in any spelling, tell an upstream the caller?
+/// Does the header, in any spelling, identify the caller to an upstream?
 pub(super) fn is_identity(name: &str) -> bool {
     list_of(name).iter().any(|pattern| match pattern.strip_suffix('*') {
         Some(begin) => fold_begins(name, begin),

@@ -1,4 +1,4 @@
-//! Trailers of a request: fields after the body, when everything has been decided (RFC 9110 §6.5).
+//! Trailers of a request: fields that arrive after the body, when the request has already been judged (RFC 9110 §6.5).
 
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_RANGE, COOKIE, EXPECT, RANGE, SET_COOKIE, TE, TRAILER, UPGRADE};
 use http::{HeaderMap, HeaderName};
@@ -13,7 +13,7 @@ const NEVER: [HeaderName; 10] =
 impl ProtectedNames {
     /// Removes forbidden fields from the trailers of a request, on every route: identity headers, overrides and
     /// forwarding headers in every spelling, credentials, framing, and every name with `_` (T3 to T6). An upstream that
-    /// merges trailers into its headers then gets nothing from a client that a header could not have told it.
+    /// merges trailers into its headers then learns from a client only what headers could say.
     pub fn strip_trailers(&self, trailers: &mut HeaderMap) {
         let gone: Vec<HeaderName> = trailers.keys().filter(|name| !self.may_trail(name)).cloned().collect();
         for name in gone {

@@ -1,4 +1,4 @@
-//! Which addresses may be connected to.
+//! The classes of addresses that the client may connect to.
 //!
 //! ```
 //! use rotogate_core::http_client::{Allowed, Reach};
@@ -13,7 +13,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// How far an address reaches.
+/// The class of an address, by where it is reachable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reach {
@@ -36,7 +36,7 @@ const METADATA_V6: [Ipv6Addr; 2] =
     [Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42)];
 
 impl Reach {
-    /// The reach of an address. An IPv6 address with an IPv4 address inside is judged as that address.
+    /// The class of an address. An IPv6 address with an embedded IPv4 address has the class of that address.
     pub fn from_address(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(v4) => Self::from_v4(v4),
@@ -68,17 +68,17 @@ impl Reach {
         match address.segments() {
             // Link-local, multicast, and the metadata services of AWS.
             [0xfe80..=0xfebf, ..] | [0xff00..=0xffff, ..] | [0xfd00, 0xec2, ..] => Self::Never,
-            // NAT64 prefixes of a network's own: where the IPv4 address stands inside, is its secret.
+            // Local-use NAT64 prefix (RFC 8215): the position of the embedded IPv4 address is network-specific.
             [0x64, 0xff9b, 1, ..] => Self::Never,
             _ if METADATA_V6.contains(&address) => Self::Never,
-            // Unique local, and the site-local addresses that they replaced.
+            // Unique local addresses, and the site-local ones that they replaced.
             [0xfc00..=0xfdff, ..] | [0xfec0..=0xfeff, ..] => Self::Private,
             _ => Self::Public,
         }
     }
 }
 
-/// The IPv4 address that an IPv6 address leads to.
+/// The IPv4 address embedded in an IPv6 address.
 fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let v4 = |high: u16, low: u16| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low));
     match address.segments() {
@@ -89,13 +89,13 @@ fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
         | [0x64, 0xff9b, 0, 0, 0, 0, h, l]
         // 6to4.
         | [0x2002, h, l, ..] => Some(v4(h, l)),
-        // Teredo has it with each bit inverted.
+        // Teredo inverts each bit of the address.
         [0x2001, 0, .., h, l] => Some(v4(!h, !l)),
         _ => None,
     }
 }
 
-/// Which addresses a URL may lead to.
+/// The addresses that a URL may lead to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allowed {
     link_local: bool,
@@ -110,14 +110,15 @@ impl Allowed {
         Self { link_local: false, loopback: true, private: true, public: true }
     }
 
-    /// For a URL in a document of an issuer, with the issuer's host and its addresses. The URL must not lead to a place
-    /// that is less public than the issuer itself.
+    /// For a URL in a document of an issuer, with the issuer's host and its addresses. The URL must not lead to a less
+    /// public address than the issuer's.
     pub fn by_issuer(host: &str, addresses: &[IpAddr]) -> Self {
         let private = addresses.iter().any(|address| Reach::from_address(*address) == Reach::Private);
         Self { link_local: false, loopback: is_loopback(host), private, public: true }
     }
 
-    /// Link-local addresses, too, and with them the metadata services that are there: the operator says so.
+    /// Also permits link-local addresses, and so the metadata services among them. Only for a URL whose operator asks
+    /// for it.
     #[must_use]
     pub const fn with_dangerous_link_local(mut self) -> Self {
         self.link_local = true;
@@ -283,7 +284,7 @@ mod tests {
         assert_eq!(by_issuer("id.example.com", "1.1.1.1"), [false, false, true, false]);
         assert_eq!(by_issuer("id.internal", "10.0.0.7"), [false, true, true, false]);
         assert_eq!(by_issuer("10.0.0.7", "10.0.0.7"), [false, true, true, false]);
-        // A name is loopback by its spelling only: what it resolves to, others decide.
+        // The spelling alone makes a name loopback; the resolver's answer is checked elsewhere.
         assert_eq!(by_issuer("id.example.com", "127.0.0.1"), [false, false, true, false]);
         assert_eq!(by_issuer("localhost", "127.0.0.1"), [true, false, true, false]);
         assert_eq!(by_issuer("[::1]", "::1"), [true, false, true, false]);

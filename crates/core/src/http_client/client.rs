@@ -1,4 +1,4 @@
-//! One request, one answer, one connection.
+//! Makes one request over one connection, and reads one answer.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use super::proxy::Proxy;
 use super::target::FetchTarget;
 use super::tls::{BadTls, Tls};
 
-/// The longest head of an answer, in bytes, up to what one read brings beyond it; also the most that is read at once.
+/// The longest head of an answer, in bytes, up to one read beyond it; also the size of a read.
 const MAX_HEAD: usize = 16 << 10;
 
-/// A client. Clones share their settings of TLS.
+/// A client. Clones share their TLS settings.
 #[derive(Clone)]
 pub struct HttpClient {
     tls: Arc<ClientConfig>,
@@ -43,7 +43,7 @@ impl std::fmt::Debug for HttpClient {
 /// The answer to a conditional request. A caller handles both, so the enum is exhaustive.
 #[derive(Clone, Debug)]
 pub enum Document {
-    /// As before (304).
+    /// The document has not changed (304).
     #[non_exhaustive]
     Unchanged {
         /// The headers of the answer.
@@ -68,7 +68,7 @@ pub fn bearer(token: &SecretString) -> Option<HeaderValue> {
 }
 
 impl HttpClient {
-    /// A client that trusts the authorities of the system, which are read here. A request has 10 s, a body 256 KiB.
+    /// A client that trusts the authorities of the system, which are read now. A request has 10 s, a body 256 KiB.
     ///
     /// # Errors
     /// The system trusts no authority.
@@ -76,7 +76,7 @@ impl HttpClient {
         Self::with_tls(&Tls::default())
     }
 
-    /// As [`new`](Self::new), with other settings of TLS.
+    /// As [`new`](Self::new), with other TLS settings.
     ///
     /// # Errors
     /// A certificate or a key cannot be used.
@@ -100,7 +100,7 @@ impl HttpClient {
         self
     }
 
-    /// The time for resolving, connecting and TLS, where it is shorter than the one for everything.
+    /// The time for resolving, connecting and TLS, if it is shorter than the one for everything.
     #[must_use]
     pub const fn with_connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = Some(timeout);
@@ -121,7 +121,7 @@ impl HttpClient {
         self
     }
 
-    /// Resolves names by other means than the system's.
+    /// Resolves names with this resolver instead of the system's.
     #[must_use]
     pub fn with_lookup(mut self, lookup: Arc<dyn Lookup>) -> Self {
         self.lookup = lookup;
@@ -145,7 +145,7 @@ impl HttpClient {
         }
     }
 
-    /// Asks for a document. With an `etag`, the answer may be that it did not change.
+    /// Fetches a document. With an `etag`, the answer may be that it has not changed.
     ///
     /// # Errors
     /// No answer, or another status than 200 and, with an `etag`, 304.
@@ -170,10 +170,10 @@ impl HttpClient {
         }
     }
 
-    /// Sends a request, and reads its answer whole. The caller judges the status; redirects alone are errors.
+    /// Sends a request, and reads its whole answer. The caller judges the status; only redirects are errors.
     ///
     /// # Errors
-    /// No answer that can be used. [`FetchError::not_sent`] says whether the request may be sent again.
+    /// There is no usable answer. [`FetchError::not_sent`] says whether the request may be sent again.
     pub async fn send(
         &self,
         target: &FetchTarget,
@@ -190,7 +190,8 @@ impl HttpClient {
         answer.map_err(|error| error.with_not_sent(!written.load(Ordering::Relaxed)))
     }
 
-    /// The same over HTTP/2, with the trailers of the answer: for gRPC. In clear, the server must know HTTP/2 before.
+    /// [`send`](Self::send) over HTTP/2, with the trailers of the answer: for gRPC. Without TLS, the server must
+    /// support HTTP/2 with prior knowledge.
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -247,7 +248,7 @@ impl HttpClient {
             let trailers = collected.trailers().cloned();
             Ok((Response::from_parts(parts, collected.to_bytes()), trailers))
         };
-        // As in `exchange`: the connection is driven here, and ends with this future.
+        // As in `exchange`: this future drives the connection, and ends it.
         let driven = async {
             let _ = connection.await;
             std::future::pending().await
@@ -282,8 +283,8 @@ impl HttpClient {
             let response = sender.send_request(request).await.map_err(failed)?;
             self.read(target, response).await
         };
-        // The connection is driven here, in no task of its own, and so ends with this future. When it fails, the answer
-        // fails by itself; when it is done, the rest of the answer is still to be read.
+        // This future drives the connection, without a task of its own, and ends it. If the connection fails, the
+        // answer fails as well; if the connection is done, the rest of the answer is still to be read.
         let driven = async {
             let _ = connection.await;
             std::future::pending().await
@@ -304,11 +305,11 @@ impl HttpClient {
         let (parts, body) = response.into_parts();
         let status = parts.status;
         if status.is_informational() {
-            return failed(FetchErrorKind::Http, format!("answered {status}, which ends no request"));
+            return failed(FetchErrorKind::Http, format!("answered {status}, which is no final status"));
         }
         if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
             let location = parts.headers.get(header::LOCATION).and_then(|value| Uri::try_from(value.as_bytes()).ok());
-            // Nothing but the host: the rest may hold secrets.
+            // Only the host: the rest may hold secrets.
             let host = location.as_ref().and_then(Uri::host).unwrap_or("the same host");
             return failed(
                 FetchErrorKind::Redirect,
@@ -332,7 +333,7 @@ impl HttpClient {
     }
 }
 
-/// The request as it is sent: with the host of its target, and no compression asked for.
+/// The request as it is sent: with the host of its target, and without accepting compression.
 fn request(target: &FetchTarget, method: Method, headers: HeaderMap, body: Bytes) -> Request<Full<Bytes>> {
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = method;

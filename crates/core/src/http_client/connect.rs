@@ -1,4 +1,4 @@
-//! Names to addresses to connections. The addresses of a name are filtered before any of them is connected to.
+//! Resolves names and connects. The addresses of a name are filtered before any connection is made.
 
 use std::fmt;
 use std::future::Future;
@@ -25,10 +25,10 @@ use super::error::{FetchError, FetchErrorKind};
 use super::proxy::Proxy;
 use super::target::FetchTarget;
 
-/// What [`Lookup::addresses`] returns.
+/// The result of [`Lookup::addresses`].
 pub type LookupFuture = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>>;
 
-/// Finds the addresses of a name.
+/// Resolves names.
 pub trait Lookup: Send + Sync {
     /// The addresses of a host name.
     fn addresses(&self, name: &str) -> LookupFuture;
@@ -49,14 +49,14 @@ impl Lookup for System {
     }
 }
 
-/// A resolver that gives only addresses that may be connected to.
+/// A resolver that returns only permitted addresses.
 #[derive(Clone)]
 struct Guarded {
     lookup: Arc<dyn Lookup>,
     allowed: Allowed,
 }
 
-/// Why a name has no address that may be connected to.
+/// Why a name has no permitted address.
 #[derive(Debug)]
 enum NoAddress {
     Unresolved(io::Error),
@@ -67,7 +67,9 @@ impl fmt::Display for NoAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unresolved(error) => write!(f, "the name cannot be resolved: {error}"),
-            Self::Refused(address) => write!(f, "the name resolves to {address}, which must not be connected to"),
+            Self::Refused(address) => {
+                write!(f, "the name resolves to {address}, an address that the gate must not connect to")
+            }
         }
     }
 }
@@ -98,7 +100,7 @@ impl Service<Name> for Guarded {
     }
 }
 
-/// Connects, with TLS where the URL says https, and then through the proxy if there is one.
+/// Connects, through the proxy if there is one, with TLS if the URL is https.
 pub(super) async fn connect(
     target: &FetchTarget,
     proxy: Option<&Proxy>,
@@ -135,7 +137,7 @@ fn judge(error: &(dyn std::error::Error + 'static)) -> (FetchErrorKind, String) 
         };
         return (kind, cause.to_string());
     }
-    // Of TCP, the connector has an error type of its own; TLS gives plain I/O errors.
+    // The connector has an error type of its own for TCP; TLS gives plain I/O errors.
     let tls = error.is::<io::Error>();
     let last = causes.last().unwrap_or(error);
     match tls {
@@ -144,7 +146,7 @@ fn judge(error: &(dyn std::error::Error + 'static)) -> (FetchErrorKind, String) 
     }
 }
 
-/// A connection that knows whether anything was written to it since TLS was there.
+/// A connection that records whether anything was written to it after the TLS handshake.
 pub(super) struct Watched {
     stream: MaybeHttpsStream<TokioIo<TcpStream>>,
     written: Arc<AtomicBool>,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What went wrong.
+/// The kind of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FetchErrorKind {
@@ -10,7 +10,7 @@ pub enum FetchErrorKind {
     Dns,
     /// No connection.
     Connect,
-    /// No trusted connection.
+    /// No trusted connection could be made.
     Tls,
     /// The answer was not complete in time.
     Timeout,
@@ -18,17 +18,17 @@ pub enum FetchErrorKind {
     TooLarge,
     /// A redirect, which is not followed.
     Redirect,
-    /// Another status than the caller can use.
+    /// The caller cannot use this status.
     Status,
     /// The body is compressed.
     Encoding,
-    /// The host leads to no address that the URL may lead to.
+    /// The host leads only to addresses that the URL must not lead to.
     RefusedAddress,
-    /// Not HTTP, or an end in the middle.
+    /// The answer is not HTTP, or ends in the middle.
     Http,
 }
 
-/// Why a request has no answer. The text has the host and the cause, and nothing of the request.
+/// Why a request has no answer. The text has the host and the cause, and no part of the request.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub struct FetchError {
@@ -40,7 +40,7 @@ pub struct FetchError {
 }
 
 impl FetchErrorKind {
-    /// One word, for metrics and logs.
+    /// The kind in one word, for metrics and logs.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Dns => "dns",
@@ -72,17 +72,17 @@ impl FetchError {
         self
     }
 
-    /// What went wrong.
+    /// The kind of the failure.
     pub const fn kind(&self) -> FetchErrorKind {
         self.kind
     }
 
-    /// The status of the answer, if that is what went wrong.
+    /// The status of the answer, if it is the reason of the failure.
     pub const fn status(&self) -> Option<http::StatusCode> {
         self.status
     }
 
-    /// One word, for metrics and logs.
+    /// The kind in one word, for metrics and logs.
     pub const fn word(&self) -> &'static str {
         self.kind.word()
     }
@@ -92,7 +92,7 @@ impl FetchError {
         &self.host
     }
 
-    /// Whether no byte of the request was written, so that another attempt cannot be a second one.
+    /// Whether no byte of the request was written, so that a retry cannot repeat it.
     pub const fn not_sent(&self) -> bool {
         self.not_sent
     }

@@ -1,9 +1,9 @@
-//! The client of what the gate asks itself: documents of other issuers, and answers of an operator's own services.
+//! The client of the gate's own requests: for documents of other issuers, and to an operator's services.
 //!
-//! The other side may lie, and a URL may come from it. So a request has one time for everything, a bound for the body,
-//! and a set of addresses that it may lead to. Addresses are checked after the name is resolved and before the
-//! connection is made: the address that was checked is the one that is connected to. Redirects, compression and the
-//! proxy variables of the environment have no effect; a [`Proxy`] is set openly.
+//! The other side may lie, and may have supplied the URL. So a request has one time limit for everything, a bound for
+//! the body, and a set of permitted addresses. Addresses are checked after the name is resolved and before the
+//! connection is made: the checked address is the one that is connected to. Redirects, compression and the proxy
+//! variables of the environment have no effect; a [`Proxy`] is set explicitly.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -20,8 +20,8 @@
 //! ```
 //!
 //! Each request has a connection of its own, which ends with it. An idle connection that the other side closes at the
-//! wrong moment would make it uncertain whether a request was received, and [`FetchError::not_sent`] answers exactly
-//! that. TLS sessions are resumed, so that the next connection costs less.
+//! wrong moment would make it uncertain whether a request was received, and [`FetchError::not_sent`] must be certain.
+//! TLS sessions are resumed, so that the next connection costs less.
 
 mod address;
 mod client;

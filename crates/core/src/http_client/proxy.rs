@@ -1,4 +1,4 @@
-//! Proxies that pass connections on.
+//! Proxies that tunnel connections.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use http::Uri;
 use http::uri::Scheme;
 use rustls::pki_types::ServerName;
 
-/// A proxy that passes connections on (CONNECT, RFC 9110 §9.3.6). It is asked in clear, and sees host and port of each
-/// server; TLS is with the server. For `RemoteIssuer::proxy`.
+/// A proxy that tunnels connections (CONNECT, RFC 9110 §9.3.6). The connection to the proxy is not encrypted, and the
+/// proxy sees host and port of each server; TLS is end to end. For `RemoteIssuer::proxy`.
 ///
-/// It also resolves the names of servers, so their addresses are not checked here.
+/// The proxy also resolves the names of servers, so their addresses are not checked here.
 ///
 /// ```
 /// use rotogate::remote_keys::Proxy;
@@ -35,7 +35,7 @@ impl Proxy {
     /// Reads `http://host:port`.
     ///
     /// # Errors
-    /// It is anything else.
+    /// The text is no such URL.
     pub fn parse(text: &str) -> Result<Self, BadProxy> {
         let uri: Uri = text.parse().map_err(|_| BadProxy)?;
         let authority = uri.authority().ok_or(BadProxy)?;

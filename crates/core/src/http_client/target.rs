@@ -9,27 +9,27 @@ use rustls::pki_types::ServerName;
 
 use super::address::{Allowed, is_loopback, literal};
 
-/// A URL that may be asked, and the addresses that it may lead to.
+/// A URL that the gate may fetch, and the addresses that it may lead to.
 #[derive(Clone, Debug)]
 pub struct FetchTarget {
     uri: Uri,
-    /// The host, with the port that the URL has.
+    /// The host, with the port of the URL.
     shown: HeaderValue,
     path: PathAndQuery,
     allowed: Allowed,
 }
 
-/// Why a URL cannot be asked.
+/// Why the gate must not fetch a URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadTarget {
-    /// Not a URL with scheme, host and path.
+    /// The text is no URL with scheme, host and path.
     #[error("expected a URL such as https://id.example.com/path")]
     Malformed,
-    /// Another scheme, or `http` to another machine.
-    #[error("expected https; http is for localhost and loopback addresses alone")]
+    /// The scheme is another one, or `http` to another machine.
+    #[error("expected https; http is only for localhost and loopback addresses")]
     Scheme,
-    /// A name and password, or a fragment.
+    /// The URL contains a name and password, or a fragment.
     #[error("expected a URL without user, password and fragment")]
     Extra,
     /// The host is an address that the URL must not lead to.
@@ -41,7 +41,7 @@ impl FetchTarget {
     /// Reads a URL: `https`, or `http` for `localhost` and loopback addresses.
     ///
     /// # Errors
-    /// The URL cannot be asked, or its host is an address that it must not lead to.
+    /// The gate must not fetch the URL.
     pub fn parse(text: &str, allowed: Allowed) -> Result<Self, BadTarget> {
         if text.contains('#') {
             return Err(BadTarget::Extra);
@@ -55,7 +55,7 @@ impl FetchTarget {
         }
         let host = authority.host();
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        // A port that is no number, or none after the colon, reads as no port at all.
+        // The parser reads a port that is no number, or that is missing after the colon, as no port at all.
         let port_is_read = authority.as_str().len() == host.len() || authority.port_u16().is_some_and(|port| port > 0);
         if !port_is_read || ServerName::try_from(bare).is_err() {
             return Err(BadTarget::Malformed);
@@ -63,7 +63,7 @@ impl FetchTarget {
         let allowed = if *scheme == Scheme::HTTPS {
             allowed
         } else if *scheme == Scheme::HTTP && is_loopback(host) {
-            // `localhost`, too, is asked in clear on this machine only, whatever the name resolves to.
+            // `localhost` is fetched without TLS on this machine only, whatever the name resolves to.
             if !allowed.permits(std::net::Ipv4Addr::LOCALHOST.into()) {
                 return Err(BadTarget::Address);
             }
@@ -88,7 +88,7 @@ impl FetchTarget {
         &self.uri
     }
 
-    /// The host, with the port that the URL has: the header `Host`, and what messages name.
+    /// The host, with the port of the URL: for the header `Host`, and for messages.
     pub(super) fn authority(&self) -> &HeaderValue {
         &self.shown
     }

@@ -195,11 +195,11 @@ async fn i5_a_compressed_answer_is_none() {
 
 #[tokio::test]
 async fn i5_a_body_is_read_up_to_its_bound_and_the_connection_closed() {
-    // As long as it may be.
+    // A body of the maximum length.
     let body = "x".repeat(1000);
     let exact = Liar::saying(format!("HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{body}")).await;
     assert!(get(&client(), &exact).await.is_ok());
-    // By its length, before a byte of it.
+    // The length alone is refused, before the body arrives.
     let error = refused("HTTP/1.1 200 OK\r\ncontent-length: 1001\r\n\r\n").await;
     assert_eq!(error.word(), "too_large");
     let error = refused(format!("HTTP/1.1 200 OK\r\ncontent-length: {}0\r\n\r\n", u64::MAX)).await;
@@ -235,7 +235,7 @@ async fn i5_a_head_is_bounded() {
 
 #[tokio::test]
 async fn i5_one_time_bounds_head_and_body_together() {
-    // Each piece comes in time, all together do not.
+    // Each piece arrives in time, but the whole does not.
     for start in ["", "HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\n"] {
         let slow = Liar::new(move |mut stream| async move {
             head(&mut stream).await;
@@ -267,7 +267,7 @@ async fn i5_what_ends_in_the_middle_or_is_not_http_is_no_answer() {
     ] {
         assert_eq!(refused(text).await.word(), "http", "{text:?}");
     }
-    // A reset.
+    // The server resets the connection.
     let resetting = Liar::new(|mut stream| async move {
         head(&mut stream).await;
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await.unwrap();
@@ -311,10 +311,10 @@ async fn i6_a_public_name_that_resolves_here_is_not_connected_to() {
         assert_eq!((error.word(), error.not_sent()), ("refused_address", true), "{error}");
         assert!(error.to_string().contains(addresses[0]), "{error}");
     }
-    // No connection came: the next connection is our own.
+    // The client opened no connection: the next one accepted is our own.
     let own = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     assert_eq!(listener.accept().await.unwrap().1, own.local_addr().unwrap());
-    // The operator's URL reaches every place but those that nothing may reach.
+    // A URL of the operator reaches every address but those that no URL may reach.
     let target = FetchTarget::parse(&format!("https://hook.internal:{port}/"), Allowed::by_operator()).unwrap();
     let error = lying(&["169.254.169.254"]).0.get_document(&target, None, None).await.unwrap_err();
     assert_eq!(error.word(), "refused_address", "{error}");
@@ -331,7 +331,7 @@ async fn i6_only_the_permitted_ones_of_several_addresses_are_connected_to() {
         FetchTarget::parse(&format!("https://hook.internal:{}/", liar.address.port()), Allowed::by_operator()).unwrap();
     let (client, lookup) = lying(&["169.254.169.254", "127.0.0.1"]);
     let error = client.get_document(&target, None, None).await.unwrap_err();
-    // It speaks no TLS, but it was reached; and the name was resolved once.
+    // The server was reached, although it speaks no TLS; and the name was resolved once.
     assert_eq!((error.word(), error.not_sent()), ("tls", true), "{error}");
     assert_eq!((liar.connections(), lookup.1.load(Ordering::SeqCst)), (1, 1));
 }
@@ -340,7 +340,7 @@ async fn i6_only_the_permitted_ones_of_several_addresses_are_connected_to() {
 async fn i6_proxy_variables_have_no_effect() {
     let name = "http_client::tests::i6_proxy_variables_have_no_effect";
     if std::env::var_os("ALL_PROXY").is_some() {
-        // Below, with the variables.
+        // This is the process started below, with the variables.
         let liar = Liar::saying("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await;
         assert!(get(&client(), &liar).await.is_ok());
         assert_eq!(liar.connections(), 1);

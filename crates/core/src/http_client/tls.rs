@@ -8,30 +8,30 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use secrecy::{ExposeSecret, SecretString};
 
-/// Which authorities count, and the certificate that this side shows.
+/// The trusted authorities, and the client certificate.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Tls {
-    /// The only authorities that count, in PEM. `None`: those of the system.
+    /// The only trusted authorities, in PEM. `None`: those of the system.
     pub ca: Option<String>,
     /// A certificate with its chain, and its private key, in PEM.
     pub client_cert: Option<(String, SecretString)>,
 }
 
-/// Why the settings of TLS cannot be used.
+/// Why the TLS settings cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {message}")]
 #[non_exhaustive]
 pub struct BadTls {
     /// The setting at fault: `ca` or `client_cert`.
     pub key: &'static str,
-    /// What was found, and what to do.
+    /// The problem, and what to do.
     pub message: String,
 }
 
 impl Tls {
-    /// The settings of a client. Clients without files of their own share one: the system's authorities take memory, and
-    /// time to read. They are read anew when no client has them any more.
+    /// The TLS configuration of a client. Clients without files of their own share one: loading the system's
+    /// authorities takes memory and time. They are loaded again after the last client has dropped them.
     pub(super) fn config(&self) -> Result<Arc<ClientConfig>, BadTls> {
         static SHARED: Mutex<Weak<ClientConfig>> = Mutex::new(Weak::new());
         if self.ca.is_some() || self.client_cert.is_some() {
@@ -49,7 +49,7 @@ impl Tls {
     fn make(&self) -> Result<Arc<ClientConfig>, BadTls> {
         let roots = self.roots().map_err(|message| BadTls { key: "ca", message })?;
         let in_client_cert = |message: String| BadTls { key: "client_cert", message };
-        // The provider is named: an application may have several.
+        // The provider is explicit, because an application may have installed several.
         let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| in_client_cert(error.to_string()))?
@@ -62,7 +62,7 @@ impl Tls {
                     .map_err(|_| in_client_cert("the key file holds no private key in PEM".to_owned()))?;
                 builder
                     .with_client_auth_cert(chain, key)
-                    .map_err(|error| in_client_cert(format!("certificate and key do not go together: {error}")))?
+                    .map_err(|error| in_client_cert(format!("certificate and key do not match: {error}")))?
             }
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];

@@ -1,8 +1,8 @@
 //! Token buckets (GCRA) in a table of fixed size, so that memory does not grow with the number of keys.
 //!
 //! A bucket is one number: the time when it is full again. Keys are hashed under a random key, so a client cannot
-//! choose two keys that share a bucket; two that do share its rate. Pages of the table are allocated when a bucket in
-//! them is first used.
+//! choose two keys that share a bucket; keys in one bucket share its rate. Pages of the table are allocated when a
+//! bucket in them is first used.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::num::NonZeroU32;
@@ -24,7 +24,7 @@ impl Bucket {
     /// Takes one token of `rate` at `now`, a time of one monotonic clock.
     ///
     /// # Errors
-    /// There is none: how long until there is one.
+    /// There is no token. The error is the time until there is one.
     pub fn take(&self, rate: Rate, now: Duration) -> Result<(), Duration> {
         let price = nanos(rate.every).max(1);
         self.take_of(nanos(now), price, price.saturating_mul(u64::from(rate.burst.get())))
@@ -43,7 +43,7 @@ impl Bucket {
 
 type BucketPage = Box<[Bucket]>;
 
-/// See the module.
+/// The table of buckets.
 pub struct Buckets {
     pages: Box<[OnceLock<BucketPage>]>,
     /// The time that earns one take, in ns.
@@ -69,7 +69,7 @@ impl Buckets {
         buckets
     }
 
-    /// Goes on at another rate. A bucket is full at the time at which it would have been full at the old one.
+    /// Changes the rate. A bucket is full at the time when it would have been full at the old rate.
     pub(super) fn set_rate(&self, rate: Rate) {
         let every = nanos(rate.every).max(1);
         self.every.store(every, Ordering::Relaxed);
@@ -80,12 +80,12 @@ impl Buckets {
         self.depth.load(Ordering::Relaxed)
     }
 
-    /// Takes one token, or returns how long it is until there is one.
+    /// Takes one token, or returns the time until there is one.
     pub fn take(&self, key: impl Hash) -> Result<(), Duration> {
         self.take_share(key, NonZeroU32::MIN)
     }
 
-    /// The same, if this many are left.
+    /// Takes one token, if this many are left.
     pub(crate) fn take_leaving(&self, key: impl Hash, left: u32) -> Result<(), Duration> {
         self.take_of(key, self.price(NonZeroU32::MIN), self.depth_above(left))
     }
@@ -94,12 +94,12 @@ impl Buckets {
         self.depth().saturating_sub(self.every.load(Ordering::Relaxed).saturating_mul(left.into()))
     }
 
-    /// What [`Self::take`] would return. Takes nothing.
+    /// The result of [`Self::take`], without taking a token.
     pub(crate) fn look(&self, key: impl Hash) -> Result<(), Duration> {
         self.look_leaving(key, 0)
     }
 
-    /// What [`Self::take_leaving`] would return. Takes nothing.
+    /// The result of [`Self::take_leaving`], without taking a token.
     pub(crate) fn look_leaving(&self, key: impl Hash, left: u32) -> Result<(), Duration> {
         // A page that is not allocated has no used bucket.
         let (page, place) = self.place(key);
@@ -113,7 +113,7 @@ impl Buckets {
         if wait == 0 { Ok(()) } else { Err(Duration::from_nanos(wait)) }
     }
 
-    /// The same at the rate divided by `share`, but at least one token.
+    /// [`Self::take`] at the rate divided by `share`, but at least one token.
     pub(super) fn take_share(&self, key: impl Hash, share: NonZeroU32) -> Result<(), Duration> {
         let price = self.price(share);
         self.take_of(key, price, self.depth().max(price))
@@ -123,19 +123,19 @@ impl Buckets {
         self.bucket(key).take_of(self.now(), price, depth)
     }
 
-    /// Gives back one that was taken at this share.
+    /// Gives back a token that was taken at this share.
     pub(super) fn give_back(&self, key: impl Hash, share: NonZeroU32) {
         let back = |full_at: u64| Some(full_at.saturating_sub(self.price(share)));
         let _ = self.bucket(key).0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, back);
     }
 
-    /// Counts an attempt that has happened already. One beyond the burst puts the bucket into debt, see [`Self::debt`];
-    /// debt never exceeds one attempt.
+    /// Counts an attempt that has already happened. An attempt beyond the burst puts the bucket into debt, see
+    /// [`Self::debt`]; debt never exceeds one attempt.
     pub(super) fn charge(&self, key: impl Hash) {
         self.charge_share(key, NonZeroU32::MIN);
     }
 
-    /// The same at the rate divided by `share`.
+    /// [`Self::charge`] at the rate divided by `share`.
     pub(super) fn charge_share(&self, key: impl Hash, share: NonZeroU32) {
         let now = self.now();
         let _ = self.bucket(key).0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
@@ -169,7 +169,7 @@ impl Buckets {
     }
 
     fn bucket(&self, key: impl Hash) -> &Bucket {
-        /// Never used: every index is inside its page, and every page inside the table.
+        /// An unused bucket. It is never returned: every index is inside its page, and every page inside the table.
         static NONE: Bucket = Bucket(AtomicU64::new(0));
         let (page, place) = self.place(key);
         let made = || (0..BUCKETS_PER_PAGE).map(|_| Bucket::default()).collect();

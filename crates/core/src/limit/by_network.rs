@@ -19,8 +19,8 @@ pub(super) fn wider(rate: Rate, times: u32) -> Rate {
     Rate { burst, every: (rate.every / times).max(Duration::from_nanos(1)) }
 }
 
-/// One rate for each caller, and wider ones for the networks that contain it. `what` distinguishes the things counted
-/// for one caller.
+/// One rate for each caller, and wider ones for the networks that contain it. `what` distinguishes the counted attempts
+/// of one caller.
 pub(super) struct ByNetwork {
     callers: Buckets,
     sites_56: Buckets,
@@ -36,7 +36,7 @@ impl ByNetwork {
         }
     }
 
-    /// Goes on at another rate.
+    /// Changes the rate.
     pub(super) fn set_rate(&self, rate: Rate) {
         self.callers.set_rate(rate);
         self.sites_56.set_rate(wider(rate, SITE_56));
@@ -48,7 +48,7 @@ impl ByNetwork {
         self.take_share(address, what, NonZeroU32::MIN)
     }
 
-    /// What [`Self::take`] would return. Takes nothing.
+    /// The result of [`Self::take`], without taking a token.
     pub(super) fn look(&self, address: IpAddr, what: impl Hash + Copy) -> Result<(), Duration> {
         self.callers.look((network(address), what))?;
         match sites(address) {
@@ -59,7 +59,7 @@ impl ByNetwork {
         }
     }
 
-    /// The same at the rate divided by `share`.
+    /// [`Self::take`] at the rate divided by `share`.
     pub(super) fn take_share(
         &self,
         address: IpAddr,

@@ -18,9 +18,9 @@ impl std::fmt::Debug for Failures {
 }
 
 impl Failures {
-    /// At most so many failures at once, and so many in each further `within`.
+    /// Allows this many failures at once, and as many in each further `within`.
     pub fn new(most: u32, within: Duration, time: &Arc<dyn TimeSource>) -> Self {
-        // The failure after the burst is the one that begins the wait.
+        // The failure after the burst begins the wait.
         let rate = Rate::new(most.saturating_sub(1), within / most.max(1));
         Self(ByNetwork::new(rate, time))
     }
@@ -30,7 +30,7 @@ impl Failures {
         self.0.charge(address, ());
     }
 
-    /// How long the network has to wait; `None` if it need not.
+    /// How long the network must wait; `None` if it need not.
     pub fn wait(&self, address: IpAddr) -> Option<Duration> {
         self.0.debt(address, ())
     }

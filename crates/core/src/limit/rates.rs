@@ -17,7 +17,7 @@ use std::time::Duration;
 pub struct Rate {
     /// The number of attempts at once.
     pub burst: NonZeroU32,
-    /// The time that earns one more.
+    /// The time that earns one further attempt.
     pub every: Duration,
 }
 
@@ -45,8 +45,8 @@ impl Rate {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rates {
-    /// Logins from one address. Logins of a user from an address where that user logged in before have this rate for
-    /// themselves.
+    /// Logins from one address. Logins of a user from an address where that user has logged in before have this rate of
+    /// their own.
     pub login_per_address: Rate,
     /// Logins of one user from addresses where that user never logged in.
     pub login_per_account: Rate,

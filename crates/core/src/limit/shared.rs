@@ -1,7 +1,7 @@
-//! Limits of guesses at passwords and secrets that all nodes of a shared store count together: an attacker who spreads
-//! guesses over N nodes gets no more of them.
+//! Limits on guesses at passwords and secrets that all gates of a shared store count together: an attacker who spreads
+//! guesses over N gates gets no more of them.
 //!
-//! While the store does not answer, each node counts for itself, at the rate divided by the number of nodes.
+//! While the store does not answer, each gate counts for itself, at the rate divided by the number of gates.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -21,41 +21,41 @@ use crate::network::networks;
 
 /// How long an attempt waits for the shared counters.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// How long they are not asked after they did not answer.
+/// How long the shared counters are not asked again after they did not answer.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The shared counters do not answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Away;
 
-/// What is done with a counter.
+/// An operation on a counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
     /// Takes one attempt.
     Take,
-    /// Counts one that has happened.
+    /// Counts an attempt that has happened.
     Charge,
     /// Asks for the debt.
     Look,
 }
 
-/// A counter, and what is done with it.
+/// A counter, and the operation on it.
 pub(crate) type Step = (Vec<u8>, Rate, Use);
 
-/// What came of several steps.
+/// The result of several steps.
 #[derive(Clone, Copy, Debug)]
 pub struct Admission {
-    /// The caller is remembered, and only their own counter was asked.
+    /// Whether the caller is remembered. Then only its own counter was used.
     pub(crate) is_known: bool,
-    /// Which step refuses, and for how long. Then none has counted.
+    /// The step that refuses, and for how long. No step has then counted.
     pub(crate) refused: Option<(usize, Duration)>,
 }
 
-/// Counters of several nodes.
+/// Counters that several gates share.
 #[async_trait]
 pub trait RateCounters: fmt::Debug + Send + Sync {
-    /// Takes all steps, in their order, or none. Instead, a remembered caller takes one attempt of their own. Each further
-    /// round trip to a distant store makes a login slower by as much, so this is one.
+    /// Takes all steps, in their order, or none. A remembered caller takes one attempt of their own instead. This is
+    /// one operation, because each round trip to a distant store delays a login.
     async fn admit(&self, caller: Option<(&[u8], Rate)>, steps: &[Step]) -> Result<Admission, Away>;
 
     /// Remembers this name.
@@ -64,11 +64,11 @@ pub trait RateCounters: fmt::Debug + Send + Sync {
     /// Is this name remembered?
     async fn remembers(&self, name: &[u8]) -> Result<bool, Away>;
 
-    /// The number of nodes that were heard of lately, this one included.
+    /// The number of gates with a recent heartbeat, including this one.
     fn nodes(&self) -> u32;
 }
 
-/// Counters of several nodes, and when they did not answer.
+/// Counters that several gates share, and the times when they did not answer.
 pub(super) struct SharedLimits {
     pub(super) counters: Arc<dyn RateCounters>,
     time: Arc<dyn TimeSource>,
@@ -85,7 +85,7 @@ impl SharedLimits {
         u64::try_from(self.time.monotonic().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// What the counters say, unless they do not answer in time.
+    /// The answer of the counters, unless it is late.
     async fn within<T>(&self, asking: impl Future<Output = Result<T, Away>>) -> Option<T> {
         if self.now() < self.paused.load(Ordering::Relaxed) {
             return None;
@@ -107,7 +107,7 @@ impl SharedLimits {
     /// The longest debt of the networks around an address.
     async fn own_debt(&self, kind: &str, address: IpAddr, client: &str) -> Result<Option<Duration>, Away> {
         let steps = Self::networks(kind, Some(address), &[client.as_bytes()], OWN_FAILURES, Use::Look);
-        // Each for itself: the first that is in debt would hide a longer one.
+        // Each network separately: the first one in debt would hide a longer debt.
         let mut longest = None;
         for step in &steps {
             let debt = self.counters.admit(None, std::slice::from_ref(step)).await?;
@@ -123,7 +123,7 @@ impl SharedLimits {
     }
 }
 
-/// What is guessed.
+/// The guessed value.
 #[derive(Clone, Copy)]
 pub(super) enum Guess {
     /// The password of a user.
@@ -148,7 +148,7 @@ impl Guess {
     }
 }
 
-/// Distinct parts have distinct names.
+/// The name of a counter. Distinct parts have distinct names.
 fn name(kind: &str, parts: &[&[u8]]) -> Vec<u8> {
     let mut name = Vec::new();
     for part in std::iter::once(kind.as_bytes()).chain(parts.iter().copied()) {
@@ -187,23 +187,23 @@ fn client(address: IpAddr, client: &str) -> Vec<u8> {
 }
 
 impl Limits {
-    /// Counts guesses together with other nodes.
+    /// Counts guesses together with other gates.
     #[must_use]
     pub fn shared_by(mut self, counters: Arc<dyn RateCounters>, time: Arc<dyn TimeSource>) -> Self {
         self.shared = Some(SharedLimits::new(counters, time));
         self
     }
 
-    /// By how many nodes a rate is divided that this node counts for itself, though all share it.
+    /// The number of gates by which to divide a rate that all share and this gate counts for itself.
     pub(super) fn share(&self) -> NonZeroU32 {
         let nodes = self.shared.as_ref().and_then(|shared| NonZeroU32::new(shared.counters.nodes()));
         nodes.unwrap_or(NonZeroU32::MIN)
     }
 
-    /// As [`login`](Self::login), among all nodes.
+    /// As [`login`](Self::login), among all gates.
     ///
     /// # Errors
-    /// The same.
+    /// As [`login`](Self::login).
     pub async fn admit_login(&self, attempt: Attempt<'_>) -> Result<CheckPermit, Error> {
         if let Some(shared) = &self.shared
             && let Some(decided) = shared.within(self.shared_login(shared, attempt)).await
@@ -254,8 +254,8 @@ impl Limits {
         })
     }
 
-    /// Takes these steps, unless the caller is held up: too many attempts with the client failed, and some of them were
-    /// the caller's. Returns whether the caller is known, and which of the steps refuses, and for how long.
+    /// Takes these steps, unless the caller is refused because too many attempts with the client failed, and some of
+    /// them were the caller's. Returns whether the caller is known, and which step refuses, and for how long.
     async fn attempted(
         &self,
         shared: &SharedLimits,
@@ -284,13 +284,13 @@ impl Limits {
         Ok(Ok((false, said.refused)))
     }
 
-    /// As [`logged_in`](Self::logged_in), for all nodes.
+    /// As [`logged_in`](Self::logged_in), for all gates.
     pub async fn record_login(&self, attempt: Attempt<'_>) {
         self.logged_in(attempt);
         let (Some(shared), Some(address), Some(known)) = (&self.shared, attempt.address, user(attempt)) else {
             return;
         };
-        // Where this is lost, the address is a stranger's at other nodes until the next login.
+        // If this is lost, the address counts as a stranger's at other gates until the next login.
         let _ = shared
             .within(async {
                 let client = client(address, attempt.client);
@@ -299,17 +299,17 @@ impl Limits {
             .await;
     }
 
-    /// As [`login_failed`](Self::login_failed), among all nodes.
+    /// As [`login_failed`](Self::login_failed), among all gates.
     pub async fn record_failed_login(&self, attempt: Attempt<'_>) {
         if !self.charge_shared(Guess::Login, attempt.address, attempt.client).await {
             self.login_failed(attempt);
         }
     }
 
-    /// As [`secret`](Self::secret), among all nodes.
+    /// As [`secret`](Self::secret), among all gates.
     ///
     /// # Errors
-    /// The same.
+    /// As [`secret`](Self::secret).
     pub async fn admit_secret(&self, address: Option<IpAddr>, client: &str) -> Result<CheckPermit, Error> {
         if let Some(shared) = &self.shared
             && let Some(decided) = shared.within(self.shared_secret(shared, address, client)).await
@@ -334,7 +334,7 @@ impl Limits {
         })
     }
 
-    /// As [`secret_failed`](Self::secret_failed), among all nodes.
+    /// As [`secret_failed`](Self::secret_failed), among all gates.
     pub async fn record_failed_secret(&self, address: Option<IpAddr>, client: &str) {
         if !self.charge_shared(Guess::Secret, address, client).await {
             self.secret_failed(address, client);

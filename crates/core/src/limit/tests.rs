@@ -326,7 +326,7 @@ async fn c29_while_the_shared_counters_are_away_a_node_admits_its_share_and_whom
     limits.admit_login(ada).await.unwrap_err();
     limits.record_login(ada).await;
     told.away.store(true, std::sync::atomic::Ordering::Relaxed);
-    // 10 of each account and 20 of each address, over four nodes.
+    // Four nodes admit 10 attempts of an account and 20 of an address; this node admits a quarter.
     let mut admitted = 0;
     for i in 0..40 {
         admitted += u32::from(limits.admit_login(from(&format!("198.51.100.{i}"), "ada")).await.is_ok());
@@ -339,7 +339,7 @@ async fn c29_while_the_shared_counters_are_away_a_node_admits_its_share_and_whom
     assert_eq!(admitted, 5);
     limits.admit_login(ada).await.unwrap();
     limits.admit_secret(Some("203.0.113.2".parse().unwrap()), "web").await.unwrap();
-    // They are asked again after a pause, not at once.
+    // The shared counters are asked again after a pause, not at once.
     told.away.store(false, std::sync::atomic::Ordering::Relaxed);
     limits.admit_login(from("198.51.100.200", "ben")).await.unwrap();
     time.advance(Duration::from_secs(1));

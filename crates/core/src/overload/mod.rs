@@ -1,12 +1,11 @@
-//! The bounds on what a gate carries at once (requirements A4, A9, A10, A11). Everything that is held for a client is
+//! The bounds on the concurrent load of a gate (requirements A4, A9, A10, A11). All resources held for clients are
 //! counted here: requests in flight, pending request bodies of endpoints, our own streams, tunnels, WebSockets without
-//! a valid token, and buffered bytes. Nothing in this module knows HTTP.
+//! a valid token, and buffered bytes. This module does not depend on HTTP.
 //!
 //! Each kind is a pool: a total, and a share of it for each holder. A holder is a client address (IPv6: its /64) or a
-//! caller, which is one subject of one issuer. A share binds while a pool is nearly full: one holder alone has all but a
-//! reserve, and whatever it does, that remains for the others (requirement A17).
-//! A full pool refuses at once, because a refusal costs next to nothing, while waiting costs memory and delays all
-//! clients.
+//! caller, which is one subject of one issuer. Shares bind only while a pool is nearly full: a single holder can take
+//! all but a reserve, which remains for the others (requirement A17). A full pool refuses at once, because a refusal
+//! costs next to nothing, while waiting costs memory and delays all clients.
 //!
 //! Holders share a fixed number of counters under a hash that a client cannot predict, so memory is bounded and a
 //! permit costs two atomic additions. Two holders that share a counter share its bound.
@@ -33,8 +32,8 @@ pub use socket::SocketPermit;
 /// `Retry-After`. Long enough that clients that obey it reduce the load, and short enough to wait for.
 pub const TRY_AGAIN: Duration = Duration::from_secs(1);
 
-/// What a gate carries at once. The default is that of a layer: the requests of one caller and the tunnels to the
-/// service are not bounded. The program reads all bounds from `gateway.toml`.
+/// The bounds on the concurrent load of a gate. The default is that of a layer: the requests of one caller and the
+/// tunnels to the service are not bounded. The program reads all bounds from `gateway.toml`.
 ///
 /// ```
 /// use rotogate::gate::Bounds;
@@ -48,22 +47,23 @@ pub const TRY_AGAIN: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Bounds {
-    /// Requests in flight, and of them from one address. Only the program counts them; a layer does not.
+    /// Requests in flight, in total and from one address. Only the program counts them; a layer does not.
     pub requests: Bound,
-    /// Requests in flight of one caller: its share of [`Self::requests`]. In a layer, which does not count those, the most.
+    /// Requests in flight of one caller: its share of [`Self::requests`]. A layer does not count those, so this is the
+    /// caller's maximum.
     pub requests_per_caller: usize,
-    /// Requests to endpoints whose body has not arrived yet, and of them from one address.
+    /// Requests to endpoints whose body has not arrived yet, in total and from one address.
     pub pending_bodies: Bound,
-    /// Streams that the gate answers itself, such as `grpc.health.v1.Health/Watch`, and of them to one address.
+    /// Streams that the gate answers itself, such as `grpc.health.v1.Health/Watch`, in total and to one address.
     pub own_streams: Bound,
-    /// Upgraded connections, and of them of one caller.
+    /// Upgraded connections, in total and of one caller.
     pub tunnels: Bound,
-    /// WebSockets that the gate answers itself and that have not presented a valid token yet, and of them from one
+    /// WebSockets that the gate answers itself and that have not presented a valid token yet, in total and from one
     /// address.
     pub anonymous_sockets: Bound,
-    /// Requests that wait until it is known whether their token is good, and of them from one address.
+    /// Requests that wait until it is known whether their token is good, in total and from one address.
     pub unverified: Bound,
-    /// Buffered bytes of bodies, messages and queues; and of them for one caller, or for one address if no caller is
+    /// Buffered bytes of bodies, messages and queues, in total and for one caller, or one address if no caller is
     /// known.
     pub buffered: Bound,
 }
@@ -84,18 +84,18 @@ impl Default for Bounds {
     }
 }
 
-/// Which bound refuses a request.
+/// The bound that refuses a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// Too many requests are in flight.
     Requests,
-    /// Too many of them are from this address.
+    /// Too many requests from this address are in flight.
     Address,
     /// Too many requests of this caller are in flight.
     Caller,
     /// Too many bodies have not arrived yet.
     Bodies,
-    /// Too many streams of our own.
+    /// The gate answers too many streams.
     Streams,
     /// Too many tunnels, of this caller or in all.
     Tunnels,
@@ -125,20 +125,20 @@ impl Refusal {
     /// The text of the reply.
     pub const fn why(self) -> &'static str {
         match self {
-            Self::Requests => "too many requests are under way",
-            Self::Address => "too many requests from this address are under way",
-            Self::Caller => "too many requests of this caller are under way",
+            Self::Requests => "too many requests are in progress",
+            Self::Address => "too many requests from this address are in progress",
+            Self::Caller => "too many requests of this caller are in progress",
             Self::Bodies => "too many requests wait for their body",
             Self::Streams => "too many streams are open",
             Self::Tunnels => "too many upgraded connections are open",
             #[cfg(feature = "kuzzle")]
             Self::Sockets => "too many connections without a token are open",
-            Self::Buffered => "too many bytes wait",
+            Self::Buffered => "too many bytes are buffered",
         }
     }
 }
 
-/// See the module.
+/// The pools of a gate.
 #[derive(Debug)]
 pub struct Overload {
     /// Requests in flight.
@@ -160,7 +160,7 @@ pub struct Overload {
 }
 
 impl Overload {
-    /// Pools of these bounds, with nothing in them.
+    /// Empty pools with these bounds.
     pub fn new(bounds: &Bounds) -> Self {
         Self {
             requests: Pool::new(bounds.requests),
@@ -175,7 +175,7 @@ impl Overload {
         }
     }
 
-    /// Sets other bounds, for what arrives from now on.
+    /// Changes the bounds for new requests.
     pub fn set(&self, bounds: &Bounds) {
         self.requests.set(bounds.requests);
         self.delayed_retries.set(bounds.requests);

@@ -1,7 +1,7 @@
 //! Delayed retries. A rejection is cheap but not free: clients that retry immediately would turn rejection into the
 //! main load. If a connection was rejected less than `Retry-After` (a second) ago, its next request is delayed until
-//! that second is over, and then admitted if there is room. As many requests may be delayed as may be in flight, for
-//! each address, too.
+//! that second has passed, and then admitted if there is room. The bounds on delayed requests are those on requests in
+//! flight, in total and for each address.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,12 +13,12 @@ use super::{Bound, Holder, Pool, TRY_AGAIN};
 pub struct LastRejection(AtomicU64);
 
 impl LastRejection {
-    /// A request of the connection is rejected at this monotonic time.
+    /// Records that a request of the connection is rejected at this monotonic time.
     pub fn record(&self, now: Duration) {
         self.0.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
     }
 
-    /// What remains of `Retry-After`.
+    /// The rest of `Retry-After`.
     fn remaining(&self, now: Duration) -> Option<Duration> {
         let told = Some(self.0.load(Ordering::Relaxed)).filter(|millis| *millis > 0)?;
         (Duration::from_millis(told) + TRY_AGAIN).checked_sub(now).filter(|rest| !rest.is_zero())
@@ -39,8 +39,8 @@ impl DelayedRetries {
         self.0.set(bound);
     }
 
-    /// Waits until `Retry-After` is over. Returns false at once if the connection was not rejected lately, or too many
-    /// requests are delayed.
+    /// Waits until `Retry-After` has passed. Returns false at once if the connection was not rejected lately, or too
+    /// many requests are delayed.
     pub async fn wait_out(&self, told: &LastRejection, now: Duration, holder: Option<Holder>) -> bool {
         let Some(rest) = told.remaining(now) else { return false };
         let Ok(waiting) = self.0.enter(holder) else { return false };

@@ -19,7 +19,7 @@ pin_project! {
 }
 
 impl<B> PermitBody<B> {
-    /// The body, which returns its place at its end.
+    /// The body, which returns its permit at its end.
     pub fn new(body: B, place: Option<PoolPermit>) -> Self {
         Self { body, place }
     }

@@ -1,19 +1,18 @@
 //! A pool: a bound in total, and a share of it for each holder.
 //!
-//! A share binds under contention alone (requirement A17). While more than an eighth of a pool is free, whoever asks gets
-//! it. Of that last eighth a holder has at most its share in proportion to what is still free. So one holder alone gets
-//! seven eighths, and each further one that takes all it can leaves a part of the rest: it takes as many of them to fill a
-//! pool as shares fit into it, and a holder of little is admitted until then.
+//! Shares bind only under contention (requirement A17). While more than an eighth of a pool is free, every request for
+//! it succeeds. Of the last eighth a holder gets at most its share, scaled by the free fraction. So a single holder
+//! gets at most seven eighths, and each further greedy holder leaves a part of the rest: filling a pool takes as many
+//! greedy holders as shares fit into it, and until then a holder that has little is admitted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Holder;
 
-/// The number of counters that holders share. Of holders at their bound, each exhausts the counter of one in this many
-/// others.
+/// The number of counters that holders share. A holder at its bound exhausts the counter for one in this many others.
 const COUNTERS: usize = 4096;
-/// What is kept for holders of little: one part in this many.
+/// The reserve for holders that have little: one part in this many.
 const RESERVE: usize = 8;
 
 /// The bounds of a pool.
@@ -28,8 +27,8 @@ const RESERVE: usize = 8;
 pub struct Bound {
     /// In total.
     pub all: usize,
-    /// What one holder may have while others take the rest. Alone it may have more, up to seven eighths of the total. Where
-    /// the total has no bound, this is the most.
+    /// The most that one holder may have while others take the rest. A single holder may have more, up to seven eighths
+    /// of the total. If the total has no bound, this is the maximum.
     pub each: usize,
 }
 
@@ -43,7 +42,7 @@ impl Bound {
 pub enum Full {
     /// The total.
     All,
-    /// That of this holder.
+    /// The bound of this holder.
     Holder,
 }
 
@@ -55,7 +54,7 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Of a pool of `most`.
+    /// The usage of a pool of `most`.
     #[inline]
     pub const fn new(most: usize, used: usize) -> Self {
         Self { most, free: most.saturating_sub(used) }
@@ -66,11 +65,12 @@ impl Usage {
         self.free == 0
     }
 
-    /// May a holder of `held`, whose share is `each`, have `amount` more? Whether there is as much is another question.
+    /// May a holder of `held`, whose share is `each`, take `amount` more? Whether that much is free is checked
+    /// elsewhere.
     #[inline]
     pub const fn admits(self, held: usize, amount: usize, each: usize) -> bool {
         if self.most == usize::MAX {
-            // Contention cannot be seen.
+            // An unbounded pool shows no contention.
             return held.saturating_add(amount) <= each;
         }
         let reserve = self.most.div_ceil(RESERVE);
@@ -120,8 +120,8 @@ impl Shares {
         self.counter(holder).map_or(0, |counter| positive(counter.load(Ordering::Relaxed)))
     }
 
-    /// Adds an amount for the holder, if what is free of the pool allows it. Returns what the holder had before. Return the
-    /// amount with [`Self::leave`].
+    /// Adds an amount for the holder, if the free part of the pool allows it. Returns the holder's amount before.
+    /// Return the amount with [`Self::leave`].
     pub fn enter(&self, holder: Holder, amount: usize, each: usize, usage: Usage) -> Option<usize> {
         let Some(counter) = self.counter(holder) else { return Some(0) };
         let before = positive(counter.fetch_add(amount, Ordering::Relaxed));
@@ -146,7 +146,7 @@ impl Shares {
     }
 }
 
-/// A count; zero if it is below zero, which it is for a moment where a holder leaves before what it lent is given back.
+/// A count, at least zero. It is briefly below zero if a holder leaves before its lent permit is given back.
 const fn positive(count: usize) -> usize {
     if count > usize::MAX / 2 { 0 } else { count }
 }
@@ -196,14 +196,14 @@ impl Pool {
         }))
     }
 
-    /// Changes the bounds. What exceeds them stays.
+    /// Changes the bounds. Permits beyond them stay.
     pub fn set(&self, bound: Bound) {
         self.0.most.store(bound.all, Ordering::Relaxed);
         self.0.shares.set(bound.each);
     }
 
-    /// A permit for this holder; `None` counts towards the total only. Of several that compete for the last permit at
-    /// the same moment, none may get it.
+    /// A permit for this holder; `None` counts towards the total only. If several compete for the last permit at the
+    /// same moment, all may fail.
     pub fn enter(&self, holder: Option<Holder>) -> Result<PoolPermit, Full> {
         self.take(holder, 1)
     }
@@ -224,19 +224,19 @@ impl Pool {
         self.0.all.load(Ordering::Relaxed)
     }
 
-    /// How much of it was taken before the one that asks.
+    /// The usage without the amount of the calling holder.
     pub fn usage_by_others(&self) -> Usage {
         Usage::new(self.bound(), self.now().saturating_sub(1))
     }
 
-    /// Takes one permit off this holder, which has it, until what is returned is dropped. It goes on to count in total.
+    /// Takes one permit off this holder until the returned value is dropped. The permit still counts in the total.
     pub fn lend(&self, holder: Holder) -> Lent {
         self.0.shares.leave(holder, 1);
         Lent { kind: Arc::clone(&self.0), holder }
     }
 }
 
-/// A permit that does not count for its holder, until this is dropped.
+/// A permit that does not count for its holder until this is dropped.
 #[derive(Debug)]
 pub struct Lent {
     kind: Arc<PoolInner>,
@@ -302,16 +302,16 @@ mod tests {
         assert_eq!(held[0].len(), 700, "alone");
         assert_eq!(pool.enter(from([192, 0, 2, 1])).unwrap_err(), Full::Holder);
         assert_eq!(pool.now(), 700, "a refused holder holds nothing");
-        // Others, each as greedy as it can be.
+        // Further holders, each as greedy as possible.
         for last in 2..=7 {
             held.push(taken(&pool, from([192, 0, 2, last])));
             let has = held.last().unwrap().len();
             assert!(has >= 1 && has <= held[usize::from(last) - 2].len(), "{last}: {has}");
         }
-        // One that comes then waits for nobody's end.
+        // A late holder is admitted although nobody has left.
         let late = pool.enter(from([192, 0, 2, 11])).expect("a place for a holder of nothing");
         drop(late);
-        // What ends goes to those with the least: the first has far more than its share.
+        // Freed permits go to the holders with the least: the first has far more than its share.
         held[0].truncate(650);
         assert_eq!(pool.enter(from([192, 0, 2, 1])).unwrap_err(), Full::Holder);
         assert!(taken(&pool, from([192, 0, 2, 11])).len() > 20);
@@ -331,7 +331,7 @@ mod tests {
         assert_eq!(taken(&whole, from([192, 0, 2, 1])).len(), 40, "a share of all is no bound");
         let endless = Pool::new(Bound { all: usize::MAX, each: 3 });
         assert_eq!(taken(&endless, from([192, 0, 2, 1])).len(), 3, "without a total the share is the most");
-        // Fewer than there are: the present ones stay, and no other gets in.
+        // A bound below the present number: present holders stay, and no other is admitted.
         let held = taken(&whole, from([192, 0, 2, 1]));
         whole.set(Bound { all: 1, each: 1 });
         assert!(whole.enter(None).is_err());

@@ -1,4 +1,4 @@
-//! The permit of one WebSocket whose messages the gate reads itself.
+//! The permit of one WebSocket whose messages the gate reads.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -20,7 +20,7 @@ impl SocketPermit {
     /// A place for a socket.
     ///
     /// # Errors
-    /// The sockets, or those of the address, are at their bound.
+    /// The sockets, or those of the address, have reached their bound.
     pub fn new(overload: &super::Overload, address: Option<Holder>) -> Result<Self, Refusal> {
         let place = overload.sockets.enter(address).map_err(|_| Refusal::Sockets)?;
         Ok(Self {
@@ -36,7 +36,7 @@ impl SocketPermit {
         self.is_known.load(Ordering::Relaxed)
     }
 
-    /// A valid token of this caller was presented. Only the first one counts.
+    /// Moves the permit to this caller, who presented a valid token. Only the first call counts.
     pub fn know(&self, caller: Holder) -> Result<(), Refusal> {
         if self.is_known() {
             return Ok(());

@@ -1,4 +1,4 @@
-//! argon2: ours, and that of Django, passlib, Spring and PHP.
+//! argon2: our own hashes, and those of Django, passlib, Spring and PHP.
 
 pub(super) use argon2::Block;
 use argon2::password_hash::phc::{Output, PasswordHash, Salt};
@@ -10,11 +10,11 @@ use crate::random::{are_equal, random};
 
 const MAX_OUTPUT: usize = 64;
 
-/// What is accepted.
+/// The bounds of accepted hashes.
 pub(super) struct Argon2Bounds {
     cost: Cost,
     only_argon2id: bool,
-    /// What a dearer hash is told.
+    /// The message for a more expensive hash.
     too_dear: &'static str,
 }
 
@@ -56,7 +56,7 @@ impl Argon2Hash {
         if hash.version != Some(19) {
             return Err(BadHash("another version than v=19; only argon2id v=19 is accepted"));
         }
-        let params = Params::try_from(&hash).map_err(|_| BadHash("its m, t and p do not make an argon2id hash"))?;
+        let params = Params::try_from(&hash).map_err(|_| BadHash("m, t and p are no valid argon2id parameters"))?;
         let caps = &bounds.cost;
         if params.m_cost() > caps.memory_kib || params.t_cost() > caps.passes || params.p_cost() > caps.lanes {
             return Err(BadHash(bounds.too_dear));
@@ -82,7 +82,7 @@ impl Argon2Hash {
         }
     }
 
-    /// Whether it is what [`hash`] makes today.
+    /// Whether [`hash`] would make it with the same parameters today.
     pub(super) fn is_ours(&self) -> bool {
         self.algorithm == Algorithm::Argon2id && self.cost() == Cost::default()
     }
@@ -95,7 +95,7 @@ impl Argon2Hash {
         Cost { memory_kib: self.params.m_cost(), passes: self.params.t_cost(), lanes: self.params.p_cost() }
     }
 
-    /// One run, in this memory.
+    /// Compares the password by one run, in this memory.
     pub(super) fn matches(&self, password: &[u8], memory: &mut Vec<Block>) -> bool {
         let mut out = Zeroizing::new([0; MAX_OUTPUT]);
         let Some(out) = out.get_mut(..self.output.len()) else { return false };

@@ -1,5 +1,5 @@
-//! bcrypt: of nearly every system of the last twenty years, and the variants of Django and passlib that hash the
-//! password first, because bcrypt ignores all after 72 bytes.
+//! bcrypt, which nearly every system of the last twenty years uses, and the variants of Django and passlib that hash
+//! the password first, because bcrypt ignores everything after 72 bytes.
 
 use aws_lc_rs::{digest, hmac};
 use base64::Engine as _;
@@ -15,13 +15,13 @@ const MAX_COST: u32 = 15;
 /// The salt of 16 bytes has 132 bits as text, and some makers fill the last four.
 const TEXT: GeneralPurpose = GeneralPurpose::new(&alphabet::BCRYPT, NO_PAD.with_decode_allow_trailing_bits(true));
 
-/// What bcrypt is applied to.
+/// The input of bcrypt.
 enum Before {
     /// The password.
     Nothing,
-    /// Its SHA-256 in hexadecimal digits: Django.
+    /// The password's SHA-256 in hexadecimal digits: Django.
     HexSha256,
-    /// Its HMAC-SHA-256 with the text of the salt as the key, in base64: passlib.
+    /// The password's HMAC-SHA-256 with the text of the salt as the key, in base64: passlib.
     Hmac(Box<str>),
 }
 
@@ -87,7 +87,7 @@ impl Bcrypt {
     }
 
     pub(super) fn matches(&self, password: &[u8]) -> bool {
-        // What bcrypt is given: at most 72 bytes, with a zero at the end if there is room.
+        // bcrypt reads at most 72 bytes, with a zero at the end if there is room.
         let mut input = Zeroizing::new([0; 72]);
         let used = {
             let prepared;

@@ -1,6 +1,6 @@
 //! What a run of argon2 costs.
 
-/// The memory of a check of our own hashes, and what any check counts for at least.
+/// The memory of a check of our own hashes, and the least that any check counts for.
 pub(super) const SHARE_KIB: u32 = 19 * 1024;
 
 /// The cost of one argon2 run.
@@ -15,29 +15,29 @@ pub(super) const SHARE_KIB: u32 = 19 * 1024;
 pub struct Cost {
     /// Memory, in KiB.
     pub memory_kib: u32,
-    /// Passes over it.
+    /// Passes over the memory.
     pub passes: u32,
     /// Lanes.
     pub lanes: u32,
 }
 
 impl Cost {
-    /// The time of a run: blocks of 1 KiB filled. Lanes are filled one after the other.
+    /// The work of a run, in filled blocks of 1 KiB. Lanes are filled one after the other.
     pub fn work(self) -> u64 {
         u64::from(self.memory_kib) * u64::from(self.passes)
     }
 
-    /// The cost of the run that makes one of `self` take as long as one of `dearest`; `None` if it would be negligible.
+    /// The cost of a further run after which `self` has taken as long as `dearest`; `None` if it would be negligible.
     pub(super) fn up_to(self, dearest: Self) -> Option<Self> {
         dearest.with_work(dearest.work().saturating_sub(self.work()))
     }
 
-    /// The cost of a run that takes `share` of `whole` of one of `self`; `None` if it would be negligible.
+    /// The cost of a run that takes `share` of `whole` of the time of `self`; `None` if it would be negligible.
     pub(super) fn part(self, share: u32, whole: u32) -> Option<Self> {
         self.with_work(self.work().saturating_mul(share.into()).checked_div(whole.into())?)
     }
 
-    /// The same lanes, and as much memory and passes as make this work; `None` if it is too little.
+    /// The same lanes, with memory and passes that make this work; `None` if that is too little.
     pub(super) fn with_work(self, work: u64) -> Option<Self> {
         let least = u64::from(self.lanes.max(1)) * 8;
         let passes = u64::from(self.passes).min(work / least);

@@ -59,9 +59,9 @@ impl Parameters {
     /// From JSON with `base64_signer_key`, `base64_salt_separator`, `rounds` and `mem_cost`.
     ///
     /// # Errors
-    /// A text that says what is wrong, without the key.
+    /// A text that describes the problem, without the key.
     pub fn from_json(json: &str) -> Result<Self, String> {
-        // Without the error's own text: it may repeat a value.
+        // Without the error's own text, which may repeat a value.
         let file: File = serde_json::from_str(json).map_err(|error| {
             format!(
                 "{}:{}: expected JSON with base64_signer_key, base64_salt_separator, rounds and mem_cost, as numbers and \
@@ -110,7 +110,7 @@ pub(super) fn parse(rest: &str, parameters: Option<&Parameters>) -> Result<Fireb
     let (mem_cost, rounds) = params.strip_prefix("m=").and_then(|params| params.split_once(",r=")).ok_or(BROKEN)?;
     let cost = cost(number(mem_cost)?, number(rounds)?)?;
     let parameters = parameters.ok_or(BadHash(
-        "of Firebase, which takes the parameters of its project; name their file as firebase in [directory]",
+        "of Firebase, which needs the parameters of its project; name their file as firebase in [directory]",
     ))?;
     let decode = |text| STANDARD.decode(text).map_err(|_| BROKEN);
     let (salt, output) = (decode(salt)?, decode(output)?);

@@ -8,7 +8,7 @@ pub(super) type Block = u8;
 
 pub(super) const OURS: () = ();
 
-/// There is none.
+/// There is no such hash.
 pub(super) enum NoHash {}
 
 pub(super) use NoHash as Argon2Hash;

@@ -15,7 +15,7 @@ const MAX_ITERATIONS: u32 = 5_000_000;
 const TOO_DEAR: BadHash = BadHash("dearer than the bound of PBKDF2: at most 5000000 iterations");
 const BROKEN: BadHash = BadHash("damaged: its parts do not make a PBKDF2 hash");
 
-/// How Spring's `Pbkdf2PasswordEncoder` was made, where it was not with its defaults.
+/// The settings of Spring's `Pbkdf2PasswordEncoder`, if they were not the defaults.
 #[derive(Clone, Debug, Default)]
 pub struct Spring {
     /// Its iterations. Unset: 185 000 for `{pbkdf2}`, 310 000 for `{pbkdf2@SpringSecurity_v5_8}`.
@@ -75,12 +75,12 @@ impl Pbkdf2 {
     }
 }
 
-/// A number without signs, blanks and zeros before it.
+/// A number without sign, blanks and leading zeros.
 pub(super) fn number(text: &str) -> Result<u32, BadHash> {
     let is_number = !text.starts_with('0') && text.bytes().all(|c| c.is_ascii_digit());
     match text.parse() {
         Ok(number) if is_number => Ok(number),
-        // Digits beyond a `u32` are a cost, and too high.
+        // Digits beyond a `u32` mean a cost that is too high.
         Err(_) if is_number && !text.is_empty() => Ok(u32::MAX),
         _ => Err(BROKEN),
     }
@@ -126,7 +126,7 @@ fn name(bits: u16) -> &'static str {
     }
 }
 
-/// ASP.NET Core Identity: base64 of a version byte and what it says. `None` if this is no such text.
+/// ASP.NET Core Identity: base64 of a version byte and the fields of that version. `None` if this is no such text.
 pub(super) fn parse_asp_net(text: &str) -> Result<Pbkdf2, Option<BadHash>> {
     let bytes = STANDARD.decode(text).map_err(|_| None)?;
     let part = |from: usize, to: usize| bytes.get(from..to).ok_or(Some(BROKEN));
@@ -158,7 +158,7 @@ pub(super) fn parse_spring(encoder: &str, rest: &str, spring: &Spring) -> Result
     let (bits, salt_length, default) = match encoder {
         "pbkdf2" => (160, 8, 185_000),
         "pbkdf2@SpringSecurity_v5_8" => (256, 16, 310_000),
-        _ => return Err(BadHash("an encoder of Spring that is not known")),
+        _ => return Err(BadHash("an unknown encoder of Spring")),
     };
     let bytes = unhex(rest).ok_or(BROKEN)?;
     let (salt, output) = bytes.split_at_checked(salt_length).filter(|(_, output)| output.len() == 32).ok_or(BROKEN)?;

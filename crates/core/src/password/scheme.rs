@@ -1,8 +1,8 @@
 //! Stored hashes of all kinds: [`PasswordHash::parse`] reads the text, and checks its cost before any work is done.
 //!
-//! Ours are argon2id. Hashes of other systems are accepted so that their users need no new password, with the feature
-//! `imported-hashes`; a login replaces them with ours. One file for each family. What is not salted, or not hashed, is
-//! never accepted.
+//! Our own hashes are argon2id. With the feature `imported-hashes`, hashes of other systems are accepted, so that their
+//! users need no new password; a login replaces them with ours. Each family of schemes has a file. Passwords that are
+//! not salted or not hashed are never accepted.
 
 use super::argon::{Argon2Hash, Block};
 use super::{BadHash, Cost};
@@ -31,7 +31,7 @@ impl Legacy {
         [("phpass", Self::Phpass), ("sha256-crypt", Self::Sha256Crypt), ("sha512-crypt", Self::Sha512Crypt)];
 }
 
-/// What is accepted besides the schemes that always are, and what is needed to check some of them.
+/// The schemes that are accepted besides the usual ones, and their parameters.
 #[derive(Clone, Debug, Default)]
 pub struct Accepted {
     /// The weak schemes.
@@ -39,7 +39,7 @@ pub struct Accepted {
     /// The parameters of the Firebase project, for `$firebase-scrypt$`.
     #[cfg(feature = "imported-hashes")]
     pub firebase: Option<firebase::Parameters>,
-    /// Spring's `{pbkdf2}` where it was not set up with its defaults.
+    /// The settings of Spring's `{pbkdf2}`, if they were not the defaults.
     #[cfg(feature = "imported-hashes")]
     pub spring: pbkdf2::Spring,
 }
@@ -69,7 +69,7 @@ pub(super) enum HashScheme {
     ShaCrypt(legacy::ShaCrypt),
 }
 
-/// What a check costs. Two checks of one class take the same time.
+/// The cost of a check. Two checks of one class take the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum CostClass {
@@ -111,7 +111,7 @@ pub enum CostClass {
 }
 
 impl Default for CostClass {
-    /// That of our own hashes.
+    /// The class of our own hashes.
     fn default() -> Self {
         Self::Argon2(Cost::default())
     }
@@ -129,7 +129,7 @@ impl CostClass {
         }
     }
 
-    /// Its kind, and what orders the classes of a kind.
+    /// The kind of the class, and the work that orders the classes of a kind.
     pub(super) fn work(self) -> ((u8, u32), u64) {
         match self {
             Self::Argon2(cost) => ((0, 0), cost.work()),
@@ -143,7 +143,7 @@ impl CostClass {
         }
     }
 
-    /// A hash to run with nothing to compare with.
+    /// A dummy hash of this class, which matches no password.
     pub(super) fn dummy(self) -> Result<PasswordHash, BadHash> {
         Ok(PasswordHash(match self {
             Self::Argon2(cost) => HashScheme::Argon2(Argon2Hash::dummy(cost)?),
@@ -162,7 +162,7 @@ impl CostClass {
         }))
     }
 
-    /// The classes whose checks together take this share of a check of this class, if any share worth the name.
+    /// The classes whose checks together take this share of a check of this class; empty if the share is negligible.
     pub(super) fn share(self, share: f64) -> Vec<Self> {
         let of = |whole: u32| {
             let part = f64::from(whole) * share.clamp(0.0, 1.0);
@@ -200,7 +200,7 @@ impl CostClass {
                 rounds => vec![Self::Phpass { rounds }],
             },
             Self::ShaCrypt { bits, rounds } => match of(rounds) {
-                // Fewer are not defined.
+                // Fewer rounds are not defined.
                 0..1000 => Vec::new(),
                 rounds => vec![Self::ShaCrypt { bits, rounds }],
             },
@@ -212,7 +212,8 @@ impl PasswordHash {
     /// Reads the text of a stored hash.
     ///
     /// # Errors
-    /// It is of no accepted scheme, damaged, or more expensive than the bound of its scheme. No work was done.
+    /// The hash has no accepted scheme, is damaged, or is more expensive than the bound of its scheme. No work was
+    /// done.
     pub fn parse(text: &str, accepted: &Accepted) -> Result<Self, BadHash> {
         #[cfg(feature = "imported-hashes")]
         {
@@ -244,7 +245,7 @@ impl PasswordHash {
         }
     }
 
-    /// What a check of it costs.
+    /// The cost of a check of this hash.
     pub fn class(&self) -> CostClass {
         match &self.0 {
             HashScheme::Argon2(hash) => CostClass::Argon2(hash.cost()),
@@ -263,8 +264,8 @@ impl PasswordHash {
         }
     }
 
-    /// Whether it is what [`hash`](super::hash) makes today: argon2id with our cost. Anything else is replaced at a
-    /// login.
+    /// Whether [`hash`](super::hash) would make it with the same parameters today: argon2id with our cost. A login
+    /// replaces any other hash.
     pub fn is_ours(&self) -> bool {
         matches!(&self.0, HashScheme::Argon2(hash) if hash.is_ours())
     }
@@ -289,7 +290,7 @@ impl PasswordHash {
     }
 }
 
-/// The longest text of a hash: four times that of the longest that its makers write.
+/// The longest text of a hash: four times the longest text of the supported systems.
 #[cfg(feature = "imported-hashes")]
 const MAX_TEXT: usize = 1024;
 
@@ -300,7 +301,7 @@ fn parse(text: &str, accepted: &Accepted) -> Result<HashScheme, BadHash> {
          docs/users.md lists",
     );
     if text.len() > MAX_TEXT {
-        return Err(BadHash("longer than any hash that is accepted"));
+        return Err(BadHash("longer than any accepted hash"));
     }
     // Spring: the name of the encoder in braces.
     if let Some((encoder, rest)) = text.strip_prefix('{').and_then(|rest| rest.split_once('}')) {
@@ -309,7 +310,7 @@ fn parse(text: &str, accepted: &Accepted) -> Result<HashScheme, BadHash> {
             "argon2" => Argon2Hash::parse(rest, &super::argon::IMPORTED).map(HashScheme::Argon2),
             "pbkdf2" => pbkdf2::parse_spring(encoder, rest, &accepted.spring).map(HashScheme::Pbkdf2),
             "scrypt" => scrypt::parse_spring(rest).map(HashScheme::Scrypt),
-            _ => Err(BadHash("an encoder of Spring that is not accepted: it does not hash, or without a salt")),
+            _ => Err(BadHash("an encoder of Spring that is not accepted: it does not hash, or uses no salt")),
         };
     }
     // Django: the name of the hasher, without a dollar sign before it.
@@ -331,7 +332,7 @@ fn parse(text: &str, accepted: &Accepted) -> Result<HashScheme, BadHash> {
     match id {
         "argon2id" | "argon2i" => Argon2Hash::parse(text, &super::argon::IMPORTED).map(HashScheme::Argon2),
         "2a" | "2b" | "2y" => bcrypt::parse(text).map(HashScheme::Bcrypt),
-        "2x" => Err(BadHash("bcrypt 2x, which a flaw of its maker made; it is not accepted")),
+        "2x" => Err(BadHash("bcrypt 2x, which a faulty implementation made; it is not accepted")),
         "bcrypt-sha256" => bcrypt::parse_passlib_sha256(rest).map(HashScheme::Bcrypt),
         "pbkdf2" => pbkdf2::parse_passlib(160, rest).map(HashScheme::Pbkdf2),
         "pbkdf2-sha256" => pbkdf2::parse_passlib(256, rest).map(HashScheme::Pbkdf2),

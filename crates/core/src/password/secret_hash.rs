@@ -29,7 +29,7 @@ impl SecretHash {
     /// A hash that no secret matches: random bytes instead of a digest.
     ///
     /// # Errors
-    /// If the system has no randomness.
+    /// The system has no randomness.
     #[doc(hidden)]
     pub fn of_nobody() -> Result<Self, NoRandomness> {
         use base64::Engine as _;
@@ -45,7 +45,7 @@ impl SecretHash {
     }
 }
 
-/// Are they the same text? For a configuration that is read again, not for a presented secret.
+/// Whether both are the same text, for a configuration that is read again; not for a presented secret.
 impl PartialEq for SecretHash {
     fn eq(&self, other: &Self) -> bool {
         self.expose() == other.expose()

@@ -59,7 +59,7 @@ async fn a2_a_cheaper_hash_is_made_up_for() {
             assert!(work <= dearest.work() && work + 10 >= dearest.work(), "{own:?} up to {dearest:?}: {work}");
         }
     }
-    // A run that is as expensive, or more, gets no addition.
+    // A run of at least this cost gets no addition.
     let phc = hash_with(&secret("right"), Cost { memory_kib: 64, passes: 3, lanes: 1 }).unwrap();
     let before = passwords.runs();
     for dearest in [CHEAP, Cost { memory_kib: 64, passes: 3, lanes: 1 }] {
@@ -127,7 +127,7 @@ async fn a3_a_check_of_much_memory_takes_the_places_of_several() {
     assert!(futures_util::poll!(&mut waiting).is_pending());
     drop(one);
     assert!(!waiting.await.unwrap(), "without a hash, no password is right");
-    // What takes more than there is runs alone.
+    // A run that needs more memory than the bound runs alone.
     let larger = CostClass::Argon2(Cost { memory_kib: 3 * SHARE_KIB, ..CHEAP });
     assert!(!passwords.check(&right, None, larger).await.unwrap());
 }

@@ -1,7 +1,7 @@
 //! Files that are not secret but decide about trust (requirement O15): `gateway.toml`, public keys, certificates. All
-//! users may read them. Only our user, root and the file's owner may write them or exchange them.
+//! users may read them. Only our user, root and the file's owner may write or exchange them.
 //!
-//! A group of ours may write, too: under umask 002 a copy gives every file to the user's own group.
+//! A group of ours may write them, too: under umask 002 a copy gives every file to the user's own group.
 
 use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -10,10 +10,10 @@ use std::path::Path;
 
 use super::{parent, remedy, user};
 
-/// Reads such a file of at most `max` bytes.
+/// Reads a trusted file of at most `max` bytes.
 ///
 /// # Errors
-/// A text that names the file, the problem and the remedy: it cannot be read, is longer, or others may write or
+/// A text that names the file, the problem and the remedy: the file cannot be read, is longer, or others may write or
 /// exchange it.
 pub fn read(path: &Path, max: u64) -> Result<Vec<u8>, String> {
     let shown = path.display();
@@ -41,7 +41,7 @@ pub fn read(path: &Path, max: u64) -> Result<Vec<u8>, String> {
 /// leads to.
 ///
 /// # Errors
-/// Which users could, and the remedy.
+/// The users who could, and the remedy.
 pub fn check_folders(path: &Path) -> Result<(), String> {
     let named = parent(path);
     let real = fs::canonicalize(path).ok();
@@ -110,7 +110,7 @@ mod tests {
         for mode in [0o600, 0o644, 0o444, 0o755] {
             assert_eq!(objection(mode, false), None, "{mode:o}");
         }
-        // A clone under umask 002.
+        // The mode of a git clone under umask 002.
         assert_eq!(objection(0o664, true), None);
         assert_eq!(objection(0o664, false), Some((Writers::Group, "g-w")));
         for mode in [0o666, 0o602, 0o777] {

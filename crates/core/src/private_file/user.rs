@@ -52,7 +52,7 @@ pub(super) fn advice(path: &Path) -> String {
     }
 }
 
-/// The user's name from the system's own file alone: a look-up over the network is not worth a delay here.
+/// The user's name from the local file alone: a network look-up is not worth a delay here.
 fn login(user: u32) -> Option<String> {
     let users = std::fs::read_to_string("/etc/passwd").ok()?;
     users.lines().find_map(|line| {

@@ -1,4 +1,4 @@
-//! How a request learns with one atomic load that no revocation was added since its token was last checked.
+//! Lets a request check with one atomic load that no revocation was added since its token was last checked.
 //!
 //! A writer puts its entry into the list, **then** raises the counter of the entry's shard. A checker loads the
 //! counter, **then** reads the list, and remembers the value that it loaded *before*: a [`RevocationEpoch`]. While the
@@ -7,9 +7,9 @@
 //!
 //! The counters are sharded so that the rotations of one session do not slow down the hits of all others.
 //!
-//! **Many entries at once** are a [`Batch`]: all are put into the list, then each counter that they concern rises once. A
-//! writer of the same entry that finds it in the list would return before the counter rises. It therefore raises the
-//! counter itself while a batch of another writer is open.
+//! **Many entries at once** are a [`Batch`]: all are put into the list, then each affected counter rises once. A writer
+//! that finds its entry already in the list could return before the counter rises. It therefore raises the counter
+//! itself while another writer's batch is open.
 
 use super::atomic::{AtomicU64, Ordering};
 use crate::clock::Timestamp;
@@ -17,8 +17,8 @@ use crate::clock::Timestamp;
 /// The default number of counters.
 pub const SHARDS: usize = 64;
 
-/// A counter in a cache line of its own (two, because processors fetch them in pairs): raising one does not evict the
-/// others from their readers' caches.
+/// A counter in a cache line of its own (two, because processors fetch them in pairs), so that raising it does not
+/// evict other counters from their readers' caches.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Counter(AtomicU64);
@@ -40,12 +40,12 @@ impl<const N: usize> Epochs<N> {
         Self { counters: std::array::from_fn(|_| counter()), batches: counter() }
     }
 
-    /// Call this after adding an entry that concerns tokens of this shard (taken modulo the number of shards).
+    /// Call this after adding an entry that may match tokens of this shard (taken modulo the number of shards).
     pub fn bump(&self, shard: usize) {
         self.counters[shard % N].0.fetch_add(1, Ordering::Release);
     }
 
-    /// Call this after adding an entry that may concern any token.
+    /// Call this after adding an entry that may match any token.
     pub fn bump_all(&self) {
         for counter in &self.counters {
             counter.0.fetch_add(1, Ordering::Release);
@@ -65,13 +65,14 @@ impl<const N: usize> Epochs<N> {
         Batch { epochs: self, concerned: 0 }
     }
 
-    /// May the counter of an entry that was there already be about to rise? Call this after the entry was found.
+    /// Is a batch open, so that the counter of an existing entry may be about to rise? Call this after the entry was
+    /// found.
     pub fn is_batch_open(&self) -> bool {
         self.batches.0.load(Ordering::Acquire) > 0
     }
 }
 
-/// Many entries, whose counters rise together when it is dropped.
+/// Many entries. Their counters rise together when this is dropped.
 #[derive(Debug)]
 pub struct Batch<'a, const N: usize = SHARDS> {
     epochs: &'a Epochs<N>,
@@ -80,17 +81,18 @@ pub struct Batch<'a, const N: usize = SHARDS> {
 }
 
 impl<const N: usize> Batch<'_, N> {
-    /// An entry was added that concerns tokens of this shard.
+    /// Records that an entry was added that may match tokens of this shard.
     pub fn concerns(&mut self, shard: usize) {
         self.concerned |= 1 << (shard % N);
     }
 
-    /// May the counter of an entry that was there already be about to rise? Call this after the entry was found.
+    /// Is another batch open, so that the counter of an existing entry may be about to rise? Call this after the entry
+    /// was found.
     pub fn is_another_open(&self) -> bool {
         self.epochs.batches.0.load(Ordering::Acquire) > 1
     }
 
-    /// An entry was added that may concern any token.
+    /// Records that an entry was added that may match any token.
     pub fn concerns_all(&mut self) {
         self.concerned = u64::MAX;
     }
@@ -109,13 +111,13 @@ impl<const N: usize> Default for Epochs<N> {
     }
 }
 
-/// What a cached token remembers of its last check.
+/// The last check of a cached token.
 ///
 /// Any number of threads may check and [update](Self::update) at once. Two rules make that safe:
-/// - `refuse_from` only moves to earlier times, because revocations only tighten: a slow checker that saw less cannot
-///   undo what a fast one found.
+/// - `refuse_from` only moves to earlier times, because revocations only tighten: a slow checker with older data cannot
+///   undo the result of a fast one.
 /// - `seen` is written last, so a reader that finds the current counter in it also finds the result of that check, or
-///   an earlier time. A slow checker may write an old value; that costs another check and hides nothing, because an old
+///   an earlier time. A slow checker may write an old value; that costs another check but hides nothing, because an old
 ///   value is not the current counter.
 #[derive(Debug)]
 pub struct RevocationEpoch {
@@ -129,18 +131,18 @@ impl RevocationEpoch {
         Self { seen: AtomicU64::new(epoch_read_before_the_check), refuse_from: AtomicU64::new(refuse_from.as_millis()) }
     }
 
-    /// Was nothing added since the last check, given the current counter? If something was, the token must be checked
-    /// again, and [`refuse_from`](Self::refuse_from) may be too late.
+    /// Was nothing added since the last check, given the current counter? Otherwise the token must be checked again,
+    /// and [`refuse_from`](Self::refuse_from) may be too late.
     pub fn is_current(&self, epoch: u64) -> bool {
         self.seen.load(Ordering::Acquire) == epoch
     }
 
-    /// From when the token is refused, as far as known. Read it after [`is_current`](Self::is_current).
+    /// The known time from which the token is refused. Read it after [`is_current`](Self::is_current).
     pub fn refuse_from(&self) -> Timestamp {
         Timestamp::from_millis(self.refuse_from.load(Ordering::Relaxed))
     }
 
-    /// A further check: the counter as it was read **before** the check, and the result of the check.
+    /// Records a further check: the counter as it was read **before** the check, and the result of the check.
     pub fn update(&self, epoch_read_before_the_check: u64, refuse_from: Timestamp) {
         self.refuse_from.fetch_min(refuse_from.as_millis(), Ordering::Relaxed);
         self.seen.store(epoch_read_before_the_check, Ordering::Release);

@@ -2,11 +2,11 @@
 //!
 //! Entries of one target are merged, never replaced, so their order of arrival does not matter: a rotation's entry that
 //! arrives after the logout's revives nothing. An entry leaves only when every token that it can match has expired. A
-//! bound by size would drop the very entry that an attacker floods out.
+//! bound by size would let an attacker flood out entries.
 //!
-//! A check reads only what can match: the session's entry, and the not-before of subject, client and all; for a token
-//! without a session, its `jti` instead of the session. So a `sid` in another issuer's token has no effect, and neither
-//! has the `jti` of a token with a session: such a token ends with its session.
+//! A check reads only entries that can match: the session's entry, and the not-before of subject, client and all; for a
+//! token without a session, its `jti` instead of the session. So a `sid` in another issuer's token has no effect, and
+//! neither has the `jti` of a token with a session: such a token ends with its session.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -38,7 +38,7 @@ use parts::SessionTable;
 /// How long an entry stays after its end, so that a slightly wrong clock revives no token.
 const KEPT_AFTER_END: Duration = Duration::from_secs(3600);
 
-/// What the list needs to know of a token. All of it comes from verified claims.
+/// The properties of a token that the list needs, all from verified claims.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenFacts<'a> {
     /// `iss`.
@@ -51,7 +51,7 @@ pub struct TokenFacts<'a> {
     pub session: Option<(SessionId, Generation)>,
     /// The session at another issuer. `None` for our own tokens.
     pub issuer_session: Option<&'a str>,
-    /// The issuer that vouched for the subject of a session of ours.
+    /// The issuer that vouched for the subject of our session.
     pub vouched_by: Option<&'a VouchedBy>,
     /// `jti`.
     pub jti: Option<&'a str>,
@@ -62,7 +62,7 @@ pub struct TokenFacts<'a> {
 /// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Judgement {
-    /// The token is refused from this moment: [`Timestamp::ZERO`] if it is refused already, [`Timestamp::MAX`] if no
+    /// The time from which the token is refused: [`Timestamp::ZERO`] if it is refused already, [`Timestamp::MAX`] if no
     /// entry matches.
     pub refuse_from: Timestamp,
 }
@@ -86,8 +86,8 @@ impl<K: Eq + Hash, V> CountedMap<K, V> {
         Self { map: DashMap::with_hasher(RandomState::new()), count: AtomicUsize::new(0) }
     }
 
-    /// Writers insert before they raise the epoch, and readers load the epoch before they come here. So the check of a
-    /// reader that still finds a count of zero is out of date already.
+    /// Writers insert before they raise the epoch, and readers load the epoch before this call. So if a reader still
+    /// finds a count of zero, its check is already out of date.
     fn get<Q, T>(&self, key: &Q, of: impl FnOnce(&V) -> T) -> Option<T>
     where
         K: Borrow<Q>,
@@ -99,8 +99,8 @@ impl<K: Eq + Hash, V> CountedMap<K, V> {
         self.map.get(key).map(|entry| of(entry.value()))
     }
 
-    /// Returns true if the entry refuses anything that was not refused before. Then `news` runs while the entry is
-    /// locked, so a later call that finds no news knows that `news` has run.
+    /// Returns true if the entry refuses anything new. Then `news` runs while the entry is locked, so a later call that
+    /// finds nothing new knows that `news` has run.
     fn merge(&self, key: K, with: V, merge: impl FnOnce(&mut V, &V) -> bool, news: impl FnOnce()) -> bool {
         match self.map.entry(key) {
             Slot::Occupied(mut there) => {
@@ -146,7 +146,7 @@ impl<K: Eq + Hash, V> CountedMap<K, V> {
 struct Issuer {
     subjects: CountedMap<Box<str>, NotBefore>,
     clients: CountedMap<Box<str>, NotBefore>,
-    /// `jti` → when the last such token expires.
+    /// `jti` → the latest expiry of such a token.
     tokens: CountedMap<Box<str>, Timestamp>,
 }
 
@@ -175,13 +175,13 @@ impl Batch<'_> {
 /// All revocations that could still match a token.
 pub struct RevocationList {
     sessions: SessionTable,
-    /// Few entries that hardly ever change, so it is read without a lock.
+    /// These few entries hardly ever change, so they are read without a lock.
     issuers: ArcSwap<Vec<(Arc<str>, Arc<Issuer>)>>,
     global: Mutex<Option<NotBefore>>,
     /// The moment in `global`; 0 for none. Written under its lock.
     global_not_before: AtomicU64,
     epochs: Epochs,
-    /// For the shards of `jti`s, which clients of other issuers may choose.
+    /// Selects the shard of a `jti`, which clients of other issuers may choose.
     jti_hasher: RandomState,
     /// Engine time, in ms, until which the list may be used without news from a shared store.
     usable_until: AtomicU64,
@@ -218,18 +218,18 @@ impl RevocationList {
         }
     }
 
-    /// May the list be used? Not if other gates may have revoked something long ago that has not come here.
+    /// May the list be used? Not if other gates may have revoked something long ago that has not arrived here.
     pub fn is_usable(&self, now: Timestamp) -> bool {
         now.as_millis() < self.usable_until.load(Ordering::Acquire)
     }
 
-    /// From now on the list may be used until this moment. Call it after the entries that it counts on were applied.
+    /// Lets the list be used until this moment. Call it after the entries up to then were applied.
     pub fn use_until(&self, until: Timestamp) {
         self.usable_until.store(until.as_millis(), Ordering::Release);
     }
 
     /// Merges an entry into its target's. When this returns, no later request passes it. Returns false if all of it was
-    /// refused already: then no cached token is checked again, unless [many](Self::apply_all) are being merged.
+    /// already refused: no cached token is then checked again, unless [many](Self::apply_all) are being merged.
     ///
     /// An effect that does not fit its target, which only a corrupt store could contain, refuses all of the target's
     /// tokens.
@@ -245,8 +245,8 @@ impl RevocationList {
         is_news
     }
 
-    /// Merges many entries. When this returns, no later request passes any of them. A cached token is checked again once,
-    /// and not for each entry. Returns the number of those that refuse anything that was not refused before.
+    /// Merges many entries. When this returns, no later request passes any of them. A cached token is checked again
+    /// once, not once for each entry. Returns the number of entries that refuse anything new.
     pub fn apply_all<'a>(&self, revocations: impl IntoIterator<Item = &'a Revocation>) -> usize {
         let mut batch = self.epochs.batch();
         let is_news = |revocation: &&Revocation| {
@@ -326,8 +326,8 @@ impl RevocationList {
         }
     }
 
-    /// Did the issuer that vouched for a user end the login there, when or after a session of ours began by it? A notice has
-    /// whole seconds, so a session of the same second has ended, too.
+    /// Did the issuer that vouched for a user end the login there, when or after our session began? A notice has whole
+    /// seconds, so a session of the same second has ended, too.
     pub(crate) fn ended_elsewhere(&self, by: &VouchedBy, begun: Timestamp) -> bool {
         let issuer = self.issuer(&by.issuer);
         let of_subject = issuer.and_then(|issuer| issuer.subjects.get(&*by.subject, NotBefore::at));
@@ -335,7 +335,8 @@ impl RevocationList {
         of_subject.max(of_session).is_some_and(|at| begun.as_secs() <= at.as_secs())
     }
 
-    /// The not-before of a session of another issuer; of what names no session, that of any session of its subject.
+    /// The not-before of a session of another issuer. For a token that names no session, the not-before of any session
+    /// of its subject.
     fn session_not_before(&self, issuer: &str, sid: Option<&str>, subject: &str) -> Option<Timestamp> {
         let Some(sid) = sid else {
             let of_any = self.not_before_of(issuer, ANY_SESSION, subject);
@@ -366,9 +367,9 @@ impl RevocationList {
         self.epochs.read(shard)
     }
 
-    /// The highest minimum generation known for a session, in effect yet or not; `REVOKED` if the session is revoked,
-    /// 0 if nothing is known. For [`Facts::minimum_known`](crate::session::rotation::Facts::minimum_known): read it
-    /// before the record is loaded.
+    /// The highest minimum generation known for a session, whether or not it is in effect yet; `REVOKED` if the session
+    /// is revoked, 0 if nothing is known. For [`Facts::minimum_known`](crate::session::rotation::Facts::minimum_known):
+    /// read it before the record is loaded.
     pub fn minimum(&self, session: SessionId) -> Generation {
         self.sessions.get(session, SessionEntry::highest).unwrap_or_default()
     }
@@ -404,8 +405,9 @@ impl RevocationList {
         of_subject.max(of_client).max(of_all)
     }
 
-    /// Removes the entries that ended more than an hour before `now`, and returns how many. It raises no counter: every
-    /// token that such an entry could match has expired, and what a cached token remembers is never loosened.
+    /// Removes the entries that ended more than an hour before `now`, and returns their number. It raises no counter:
+    /// every token that such an entry could match has expired, and the recorded result of a cached token is never
+    /// loosened.
     pub fn sweep(&self, now: Timestamp) -> usize {
         let over = |until: Timestamp| until.plus(KEPT_AFTER_END) < now;
         let mut gone = self.sessions.sweep(|entry| {
@@ -480,7 +482,7 @@ impl RevocationList {
     }
 }
 
-/// Taken from the random bytes of the id.
+/// The shard, taken from the random bytes of the id.
 fn session_shard(id: SessionId) -> usize {
     usize::from(id.as_bytes()[15]) % SHARDS
 }

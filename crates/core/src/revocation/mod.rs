@@ -1,4 +1,4 @@
-//! Revocations: what they mean, how two of them merge, and the list that every request is checked against.
+//! Revocations: their meaning, their merging, and the list that every request is checked against.
 
 use std::fmt;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub use list::RevocationList;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Target {
-    /// One session of ours.
+    /// One of our sessions.
     Session(SessionId),
     /// Everything of one subject.
     Subject {
@@ -65,22 +65,22 @@ pub enum Target {
     },
 }
 
-/// What an issuer's name is followed by in the targets of its sessions. No issuer has it in its name (RFC 8414 §2).
+/// The suffix of an issuer's name in the targets of its sessions. No issuer has it in its name (RFC 8414 §2).
 const SESSIONS_OF: &str = "#sid";
-/// The same for the targets of its tokens that name no session.
+/// The suffix for the targets of its tokens that name no session.
 const WITHOUT_SESSION: &str = "#without-sid";
-/// The same for the targets of all tokens of a subject, and of no session of ours.
+/// The suffix for the targets of all tokens of a subject, but of no session of ours.
 const ANY_SESSION: &str = "#any-sid";
 
 impl Target {
-    /// Everything of one session of another issuer. It is the subject of a name that no issuer has: so every store and every
-    /// earlier release reads it.
+    /// Everything of one session of another issuer. The target is a subject of an issuer name that no issuer has, so
+    /// every store and every earlier release can read it.
     pub(crate) fn session_of(issuer: &str, sid: &str) -> Self {
         Self::Subject { issuer: format!("{issuer}{SESSIONS_OF}").into(), subject: sid.into() }
     }
 
-    /// The tokens of one subject of another issuer, whatever session they name. Sessions of ours that the issuer vouched for
-    /// go on, except those that name no session of it.
+    /// The tokens of one subject of another issuer, whatever session they name. Our sessions that the issuer vouched
+    /// for continue, except those that name no session of that issuer.
     pub(crate) fn any_session_of(issuer: &str, subject: &str) -> Self {
         Self::Subject { issuer: format!("{issuer}{ANY_SESSION}").into(), subject: subject.into() }
     }
@@ -91,7 +91,7 @@ impl Target {
     }
 }
 
-/// As the log names it.
+/// The target's name in the log.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -104,7 +104,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// From which moment, or from which generation, a target's tokens are accepted.
+/// The moment or generation from which a target's tokens are accepted.
 ///
 /// ```
 /// use rotogate::clock::Timestamp;
@@ -119,7 +119,7 @@ impl fmt::Display for Target {
 pub enum Effect {
     /// For a [`Target::Session`]: tokens below a generation are refused.
     Minimum {
-        /// The lowest generation accepted from `effective_from` on; `REVOKED` for none.
+        /// The lowest generation accepted from `effective_from` on; `REVOKED` accepts none.
         minimum: Generation,
         /// When `minimum` takes effect.
         effective_from: Timestamp,
@@ -184,12 +184,12 @@ pub struct Revocation {
     pub target: Target,
     /// The effect on it.
     pub effect: Effect,
-    /// When the last token that it can match expires, leeway included.
+    /// The expiry of the last token that it can match, leeway included.
     pub until: Timestamp,
 }
 
 impl Revocation {
-    /// What a rotation revokes: the session's access tokens of earlier generations.
+    /// The revocation that follows from a rotation: the session's access tokens of earlier generations.
     #[doc(hidden)]
     pub fn raised(id: SessionId, raised: RaisedMinimum, leeway: Duration) -> Self {
         Self {

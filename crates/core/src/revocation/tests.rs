@@ -116,7 +116,7 @@ fn a_bump_concerns_its_shard_and_a_bump_of_all_every_shard() {
 
 #[test]
 fn counters_share_no_cache_line() {
-    // With the number of open batches, which is a counter as well.
+    // The number of open batches is one more counter.
     assert_eq!(size_of::<Epochs>(), (SHARDS + 1) * 128);
 }
 

@@ -1,5 +1,5 @@
-//! The authority of a request, from its target and its `Host` (T11, RFC 9112 §3.2): one authority, or a refusal. Routes
-//! see, and the upstream receives, what was checked here.
+//! The authority of a request, from its target and its `Host` (T11, RFC 9112 §3.2): exactly one, or the request is
+//! refused. Routes match, and the upstream receives, the authority that is checked here.
 
 use http::header::HOST;
 use http::request::Parts;
@@ -50,16 +50,16 @@ impl<'a> Authority<'a> {
 
 /// Checks target and `Host` of a request.
 ///
-/// The target must be in origin form, or in absolute form for the very authority that `Host` names. `Host` must occur
-/// once; in HTTP/2, `:authority` may replace it or equal it.
+/// The target must be in origin form, or in absolute form with the authority that `Host` names. `Host` must occur once;
+/// in HTTP/2, `:authority` may replace it or equal it.
 ///
 /// # Errors
 /// [`Denial::BadTarget`] for any other form of target, or a query with bytes that no query may contain;
-/// [`Denial::TargetTooLong`] for one of more than 8 KiB; [`Denial::BadHost`] for a missing, repeated, malformed or
+/// [`Denial::TargetTooLong`] for a target of more than 8 KiB; [`Denial::BadHost`] for a missing, repeated, malformed or
 /// contradicting host.
 pub fn check(parts: &Parts) -> Result<Authority<'_>, Denial> {
     let uri = &parts.uri;
-    // No path-and-query is authority form, which belongs to CONNECT; a path of `*` is asterisk form.
+    // A target without path-and-query is in authority form, which belongs to CONNECT; the path `*` is asterisk form.
     let path = uri.path_and_query().ok_or(Denial::BadTarget)?;
     if parts.method == Method::CONNECT || !path.path().starts_with('/') {
         return Err(Denial::BadTarget);

@@ -22,9 +22,9 @@ use super::{Match, Route, RouteTable};
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallPattern {
-    /// `None`: any.
+    /// `None`: any controller.
     controller: Option<Box<str>>,
-    /// `None`: any.
+    /// `None`: any action.
     action: Option<Box<str>>,
 }
 
@@ -32,7 +32,7 @@ impl CallPattern {
     /// Parses a pattern.
     ///
     /// # Errors
-    /// What was expected.
+    /// The expected form.
     pub fn parse(text: &str) -> Result<Self, String> {
         const EXPECTED: &str = "expected \"controller:action\", \"controller:*\" or \"*\"";
         if text == "*" {
@@ -55,7 +55,8 @@ impl CallPattern {
         self.controller.is_none()
     }
 
-    /// How specifically it names a call: 3 exactly, 2 by its controller, 1 as any call; 0 not at all.
+    /// How specifically the pattern names a call: 3 exactly, 2 by its controller, 1 as any call; 0 if it does not
+    /// match.
     pub(super) fn names(&self, call: &str) -> u8 {
         let (controller, action) = call.split_once(':').unwrap_or((call, ""));
         match (self.controller.as_deref(), self.action.as_deref()) {
@@ -77,12 +78,12 @@ impl fmt::Display for CallPattern {
     }
 }
 
-/// Finds an envelope's route that is less strict than another route, although no rule says what holds for calls without a
-/// path: such a call would bypass the stricter route. Returns the indices of the stricter route and of the envelope's.
+/// Finds an envelope's route that is less strict than another route, without a rule for calls that have no path: such a
+/// call would bypass the stricter route. Returns the indices of the stricter route and of the envelope's.
 ///
-/// A rule says it if it is `*`, or if it is as strict as the stricter route, such as one of that route itself, and names a
-/// controller that the protocol's own API has not: the paths of the API's calls are known, and their routes decide.
-/// `envelopes` are the requests that enclose calls of any kind; `is_of_api` says whether the API has a controller.
+/// A rule covers such calls if it is `*`, or if it is at least as strict as the stricter route and names a controller
+/// outside the protocol's own API. The paths of the API's calls are known, and their routes decide. `envelopes` are the
+/// requests that enclose calls of any kind; `is_of_api` says whether a controller belongs to the API.
 pub fn ungoverned(
     routes: &[Route],
     envelopes: &[(Method, String)],
@@ -98,7 +99,7 @@ pub fn ungoverned(
                 None => route.hosts.is_empty(),
                 Some(host) => route.hosts.iter().any(|own| own == host),
             };
-            // The dialect itself owns an envelope's tunnel: whether the route passes upgrades does not matter here.
+            // The dialect itself owns an envelope's tunnel, so it does not matter whether the route passes upgrades.
             let is_stricter = |route: &Route| {
                 let policy = super::RoutePolicy { upgrade: envelope.policy.upgrade, ..route.policy.clone() };
                 policy.is_stricter_than(&envelope.policy)

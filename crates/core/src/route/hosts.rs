@@ -1,5 +1,5 @@
-//! The hosts that a gate serves (requirement T23). An upstream may write the host that it receives into links, for
-//! example in password-reset mails; so the gate does not forward a `Host` of the sender's invention.
+//! The hosts that a gate serves (requirement T23). An upstream may write the received host into links, for example in
+//! password-reset mails; so the gate does not forward an arbitrary `Host`.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -40,7 +40,7 @@ impl Hosts {
     /// Adds a host: `example.com`, an address, `*.example.com` for all names below that, or `*` for any.
     ///
     /// # Errors
-    /// If it is none of these.
+    /// The text is none of these forms.
     pub fn add(&mut self, host: &str) -> Result<(), HostError> {
         let normal = normal(host);
         let below = normal.strip_prefix('*').filter(|rest| rest.starts_with('.'));
@@ -58,7 +58,7 @@ impl Hosts {
 
     /// Is this host, without its port, one of them?
     pub fn admit(&self, host: &str) -> bool {
-        // As most clients spell it.
+        // The usual spelling of clients.
         if self.any || self.exact.iter().any(|known| **known == *host) {
             return true;
         }

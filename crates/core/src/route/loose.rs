@@ -8,10 +8,10 @@ use std::borrow::Cow;
 use super::path::resolve;
 use super::pattern::{Segment, Tree};
 
-/// What a lax server does to each segment of a path.
+/// How a lax server changes each segment of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Lax {
-    /// Cuts it at `;`.
+    /// Cuts the segment at `;`.
     cuts: bool,
     /// Trims white space, and trailing dots.
     trims: bool,
@@ -36,7 +36,7 @@ pub(super) enum PathReading {
 /// The readings of a canonical path, without the path itself.
 pub(super) fn readings(path: &str) -> Vec<PathReading> {
     let mut found: Vec<PathReading> = Vec::new();
-    // Most paths that come here have an upper-case letter and no other peculiarity.
+    // Most paths that reach this point have an upper-case letter and no other peculiarity.
     let is_plain = !path.contains([';', '%', '.']);
     let cut = path_end(path).and_then(|end| path.get(..end));
     for text in std::iter::once(path).chain(cut) {
@@ -102,7 +102,7 @@ fn mapped<'p>(path: &'p str, map: impl Fn(&'p str) -> Cow<'p, str>) -> String {
     out
 }
 
-/// In the spelling of canonical paths.
+/// The segment in the spelling of canonical paths.
 fn exact(segment: &str, lax: Lax) -> Cow<'_, str> {
     let mut name = segment;
     if lax.cuts {
@@ -118,10 +118,11 @@ fn exact(segment: &str, lax: Lax) -> Cow<'_, str> {
     Cow::Borrowed(name)
 }
 
-/// With every escape decoded, however deep, and in lower case.
+/// The segment with every escape decoded, however deep, and in lower case.
 fn fold(segment: &str, lax: Lax) -> Cow<'_, str> {
     let resolved: Cow<'_, str> = if segment.contains('%') {
-        // An escaped slash is data of its segment: a route refuses it, or declares that its upstream treats it so, too.
+        // An escaped slash is data of its segment: the route refuses it, or its configuration says that its upstream
+        // treats it as data, too.
         Cow::Owned(String::from_utf8_lossy(&resolve(segment.as_bytes())).replace('/', "%2F"))
     } else {
         Cow::Borrowed(segment)

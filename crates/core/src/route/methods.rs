@@ -6,9 +6,8 @@ use http::Method;
 pub const DEFAULT_METHODS: [Method; 7] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
 
-/// The other methods of IANA's registry, WebDAV's among them. The registry has three more: `CONNECT` and `TRACE` are
-/// never forwarded, and no client sends `PRI`. An unregistered method (such as `TRACK`) is served only by a route that
-/// lists it.
+/// The other methods of IANA's registry, WebDAV's among them. The gate never forwards `CONNECT` and `TRACE`, and no
+/// client sends `PRI`. An unregistered method (such as `TRACK`) is served only by a route that lists it.
 pub const REGISTERED_METHODS: [&str; 30] = [
     "ACL",
     "BASELINE-CONTROL",

@@ -1,5 +1,5 @@
 //! Routes: which route a request takes, and what the route requires. A request that matches no route is refused: the
-//! gate forwards nothing that the configuration does not name.
+//! gate forwards only what the configuration names.
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub use warnings::{RouteWarning, WarningKind, warnings};
 /// Checks the pattern of a route.
 ///
 /// # Errors
-/// What is wrong with it, and how to write what was probably meant.
+/// The problem, and the pattern that was probably meant.
 pub fn check_pattern(pattern: &str) -> Result<(), String> {
     pattern::parse(pattern).map(drop)
 }
@@ -59,14 +59,14 @@ pub struct Route {
     /// The enclosed calls that it is a rule for, on any path. A route for calls alone has an empty path.
     // Requirement T22.
     pub kuzzle: Vec<CallPattern>,
-    /// The listeners that it serves, by the names in `Peer::on_listener`. On others it is
-    /// 404, and no less specific route takes its place. Empty: all.
+    /// The listeners that serve it, by the names in `Peer::on_listener`. On other listeners it is 404, and no less
+    /// specific route takes its place. Empty: all.
     pub listeners: Vec<Box<str>>,
-    /// What it requires.
+    /// The requirements of the route.
     pub policy: RoutePolicy,
     /// Its upstream. `None` for the service inside the layer.
     pub upstream: Option<UpstreamId>,
-    /// The `aud` of the signed assertions about its callers, if the gate sends any. `None`: it sends none here.
+    /// The `aud` of the signed assertions about its callers. `None`: the gate sends no assertion on this route.
     pub assertion_audience: Option<Arc<str>>,
 }
 
@@ -112,8 +112,8 @@ impl fmt::Debug for RouteId {
     }
 }
 
-/// An upstream of a proxy around the layer: its position among the upstreams that the proxy knows. The layer carries it
-/// from the route to the proxy, and reads nothing into it.
+/// An upstream of a proxy around the layer: its index among the proxy's upstreams. The layer passes it from the route
+/// to the proxy, and does not interpret it.
 ///
 /// ```
 /// use rotogate::route::{Route, RoutePolicy, UpstreamId};

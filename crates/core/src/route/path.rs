@@ -1,8 +1,8 @@
 //! The canonical path: parsed once. The gate forwards the very path that it matched.
 //!
 //! If two parsers read one path differently, a request can bypass a policy: the gate sees `/public/..;/admin` below
-//! `/public`, the upstream serves `/admin`. So a path has one spelling here. What RFC 3986 §6.2.2 calls equivalent is
-//! rewritten to that spelling, and what a later decoder could read as another path is refused:
+//! `/public`, the upstream serves `/admin`. So a path has one spelling here. Spellings that RFC 3986 §6.2.2 calls
+//! equivalent are rewritten to that spelling, and anything that a later decoder could read as another path is refused:
 //!
 //! | in the path | result |
 //! |---|---|
@@ -10,7 +10,7 @@
 //! | any other escape | kept, hex digits in upper case |
 //! | a character that RFC 3986 does not allow in a path but browsers send (`\|`, `{`, `"` …) | escaped |
 //! | empty segments (`//`) | merged |
-//! | a trailing slash, `;params` | kept: they are part of what is matched |
+//! | a trailing slash, `;params` | kept: they are part of the matched path |
 //! | `%2F` | kept as data, and [flagged](CanonicalPath::has_encoded_slash): a route refuses it by default |
 //! | `.` and `..` segments, plain, escaped, before `;`, `%3F` or `%23`, beside `%2F` or escaped white space | refused |
 //! | `\`, NUL and control bytes, plain or escaped; non-ASCII bytes that are not escaped | refused |
@@ -55,13 +55,13 @@ impl<'a> CanonicalPath<'a> {
         &self.text
     }
 
-    /// Does it differ from what was sent? A layer that cannot rewrite, because routing has happened, then refuses it.
-    /// For our own endpoints such a spelling is a near miss (R12).
+    /// Does it differ from the path that was sent? A layer that cannot rewrite, because routing has happened, then
+    /// refuses it. For our own endpoints such a spelling is a near miss (R12).
     pub fn is_rewritten(&self) -> bool {
         matches!(self.text, Cow::Owned(_))
     }
 
-    /// Does it differ from what was sent at most in the letter case of escapes?
+    /// Does it differ from the path that was sent at most in the letter case of escapes?
     pub fn equals_but_for_hex_case(&self, raw: &str) -> bool {
         // No other rewrite changes only the case of letters; all others change the length.
         self.text.eq_ignore_ascii_case(raw)
@@ -85,15 +85,15 @@ impl<'a> CanonicalPath<'a> {
         loosen(&self.text)
     }
 
-    /// The same without the borrow.
+    /// The path without the borrow.
     pub fn into_owned(self) -> CanonicalPath<'static> {
         let Self { text, encoded_slash, has_loose_form } = self;
         CanonicalPath { text: Cow::Owned(text.into_owned()), encoded_slash, has_loose_form }
     }
 }
 
-/// A path that is canonical as it is, like most: nothing to decode, merge or examine. `None` for the others; otherwise
-/// whether its loose form differs.
+/// Whether the loose form differs, for a path that is already canonical: nothing to decode, merge or examine, as in
+/// most paths. `None` for other paths.
 fn plain(path: &[u8]) -> Option<bool> {
     let mut previous = 0;
     let mut varies = false;
@@ -198,8 +198,8 @@ fn resolve_deep(decoded: &[u8]) -> Result<Vec<u8>, PathError> {
     if forbidden { Err(PathError::DoubleEncoding) } else { Ok(resolved) }
 }
 
-/// Decodes until nothing is left to decode, in one pass. Two escapes never overlap, so their order does not matter, and
-/// a path of nothing but `%252525…` costs no more than another.
+/// Decodes all levels of escapes in one pass. Two escapes never overlap, so their order does not matter, and a path of
+/// nothing but `%252525…` costs no more than another.
 pub(super) fn resolve(bytes: &[u8]) -> Vec<u8> {
     let mut out: Vec<u8> = Vec::with_capacity(bytes.len());
     for &byte in bytes {
@@ -214,8 +214,8 @@ pub(super) fn resolve(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// `.` or `..`, also in front of what some servers cut off before they resolve dots: path parameters, an escaped `?` or
-/// `#`, white space.
+/// `.` or `..`, also before anything that some servers cut off before they resolve dots: path parameters, an escaped
+/// `?` or `#`, white space.
 fn is_dot_segment(segment: &[u8]) -> bool {
     let name = segment.split(|b| matches!(b, b';' | b'?' | b'#')).next().unwrap_or_default();
     std::str::from_utf8(name).is_ok_and(|name| matches!(name.trim(), "." | ".."))

@@ -1,9 +1,9 @@
 //! Path patterns, and the tree that finds the most specific one for a path.
 //!
 //! matchit, whose notation this is, refuses `/{name}/x` beside `/{*rest}`; a gate with a catch-all route and tenants in
-//! its paths needs both. The tree matches the segments of a path from left to right, at each node the plain one before
-//! `{name}` before `{*rest}`, and backtracks from a dead end. It visits each node at most once, so a look-up never
-//! costs more than the size of the table.
+//! its paths needs both. The tree matches the segments of a path from left to right. At each node it tries the plain
+//! segment before `{name}` before `{*rest}`, and backtracks from a dead end. It visits each node at most once, so a
+//! look-up never costs more than the size of the table.
 
 use std::collections::HashMap;
 
@@ -14,8 +14,8 @@ use super::path::CanonicalPath;
 pub(super) struct TreeMatch<'t, T> {
     /// The value of the most specific pattern that matches.
     pub(super) here: Option<&'t T>,
-    /// The value of the pattern that matches the path with a trailing slash added or removed, if no pattern of that
-    /// very shape names the path as it is: `/p` beside `/p/{*rest}`, `/p/` beside `/p`.
+    /// The value of the pattern that matches the path with a trailing slash added or removed, unless a pattern names
+    /// the path exactly: `/p` beside `/p/{*rest}`, `/p/` beside `/p`.
     pub(super) beside: Option<&'t T>,
 }
 
@@ -32,7 +32,7 @@ pub(super) enum Segment<'p> {
 /// Parses a pattern.
 ///
 /// # Errors
-/// What is wrong with it, and how to write what was probably meant.
+/// The problem, and the pattern that was probably meant.
 pub(super) fn parse(pattern: &str) -> Result<Vec<Segment<'_>>, String> {
     let path = pattern.strip_prefix('/').ok_or("it does not begin with a slash")?;
     let last = path.split('/').count().saturating_sub(1);
@@ -49,14 +49,14 @@ pub(super) fn parse(pattern: &str) -> Result<Vec<Segment<'_>>, String> {
                 Some(_) | None => return Err(foreign(&format!("{text:?} has no name of letters, digits and `_`"))),
             },
             None if text.contains(['{', '}']) => {
-                let what = "a parameter is a whole segment, and a brace that is meant is written %7B or %7D";
+                let what = "a parameter is a whole segment; write a literal brace as %7B or %7D";
                 return Err(foreign(what));
             }
             // Other proxies' notations. Taken literally they would match nothing, and a less specific route would serve
-            // what they should protect.
+            // the paths that they should protect.
             None if text.contains('*') => {
                 return Err(foreign(
-                    "`*` stands for nothing here: {name} is one segment, a trailing {*rest} all the rest",
+                    "`*` is no wildcard here: {name} matches one segment, a trailing {*rest} the rest",
                 ));
             }
             None if text.starts_with(':') => return Err(foreign("a parameter is written in braces")),
@@ -80,7 +80,7 @@ fn translated(pattern: &str) -> String {
         let parameter = text.find(['{', ':']).and_then(|at| text.get(at + 1..)).unwrap_or_default();
         let name: String = parameter.trim_start_matches('*').chars().take_while(is_name_byte).collect();
         out.push('/');
-        // Only the last segment can match everything that remains; before it a `*` is one segment.
+        // Only the last segment can match the rest of the path; before the last, `*` is one segment.
         if at == last && text.contains('*') {
             let name = if name.is_empty() { "rest" } else { &name };
             out.push_str(&format!("{{*{name}}}"));
@@ -107,7 +107,7 @@ fn check_plain(text: &str, is_last: bool) -> Result<(), String> {
     match CanonicalPath::parse(&path) {
         Ok(canonical) if canonical.is_rewritten() => {
             let canonical = canonical.as_str().trim_start_matches('/');
-            Err(format!("it never matches: the canonical spelling of {text:?} is {canonical:?}"))
+            Err(format!("it never matches: the canonical form of {text:?} is {canonical:?}"))
         }
         Ok(_) => Ok(()),
         Err(error) => Err(format!("it never matches: {error}")),
@@ -165,7 +165,7 @@ impl<T> Tree<T> {
         plain.or_else(|| named(beside)).or(self.rest.as_ref())
     }
 
-    /// Does any matching pattern, however general, have a value that fulfils `is`?
+    /// Does any matching pattern, however general, have a value for which `is` returns true?
     pub(super) fn any(&self, path: &str, is: &impl Fn(&T) -> bool) -> bool {
         path.strip_prefix('/').is_some_and(|left| self.any_of(Some(left), is))
     }

@@ -1,4 +1,4 @@
-//! What a route requires of a request, and what it lets through.
+//! The requirements of a route, and the requests that it admits.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -25,30 +25,31 @@ pub struct RoutePolicy {
     pub auth: Auth,
     /// The scopes that the token must have, all of them.
     pub scopes: Scope,
-    /// The scopes of which the token must have one, besides all of `scopes`. Empty: none is asked for.
+    /// The scopes of which the token must have one, besides all of `scopes`. Empty: no further scope is required.
     pub any_scope: Scope,
-    /// The roles of which the token must have one. Empty: none is asked for.
+    /// The roles of which the token must have one. Empty: no role is required.
     pub roles: Vec<Role>,
-    /// The names of the accepted issuers; ours is `self`. Empty: our own, and those that are accepted everywhere.
+    /// The names of the accepted issuers; ours is `self`. Empty: our own issuer, and those that are accepted
+    /// everywhere.
     pub issuers: Vec<String>,
-    /// The audiences of which the token must name one. Empty: any that its issuer's rules allow.
+    /// The audiences of which the token must name one. Empty: any audience that its issuer's rules allow.
     pub audiences: Vec<String>,
-    /// What an invalid credential causes if none is required.
+    /// The treatment of an invalid credential if no credential is required.
     pub bad_credential_on_optional: BadCredential,
-    /// The upstream also gets the `Authorization` header.
+    /// Whether the upstream receives the `Authorization` header, too.
     // Requirement T14.
     pub forward_token: bool,
-    /// Paths with `%2F`.
+    /// The treatment of paths with `%2F`.
     pub encoded_slash: EncodedSlash,
-    /// Headers with `_` in their names pass, unless they could be read as one of ours.
+    /// Whether headers with `_` in their names pass, unless they could be read as one of ours.
     // Requirement T4.
     pub keep_underscore_headers: bool,
-    /// Headers that override method or URL pass.
+    /// Whether headers that override method or URL pass.
     // Requirement T6.
     pub keep_override_headers: bool,
     /// The longest request body, in bytes. `None`: no bound.
     pub max_body: Option<u64>,
-    /// CORS preflight goes to the upstream.
+    /// Whether CORS preflights go to the upstream.
     // Requirement T19.
     pub preflight_to_upstream: bool,
     /// The dialect that words this route's refusals, and whose clients' places for a token are accepted.
@@ -56,7 +57,7 @@ pub struct RoutePolicy {
     /// A cookie that may contain the access token.
     // Requirement T18.
     pub cookie: Option<String>,
-    /// A WebSocket or another upgrade passes to the upstream.
+    /// Whether a WebSocket or another upgrade passes to the upstream.
     // Requirement T9.
     pub upgrade: bool,
     /// Only tokens that are bound to a key are accepted, with a proof of it (RFC 9449).
@@ -66,13 +67,13 @@ pub struct RoutePolicy {
     pub certificate_required: bool,
     /// What happens to a tunnel or a long reply when its caller's token expires.
     pub on_expiry: OnExpiry,
-    /// What happens to a path that a common reading takes for that of a stricter route.
+    /// The treatment of a path that a common reading leads to a stricter route.
     // Requirement T20.
     pub loose_match: LooseMatch,
-    /// The path of the protected resource that it belongs to: its challenges name the document, and the resource's
-    /// identifier is one of `audiences`.
+    /// The path of the protected resource that the route belongs to: its challenges name the document, and the
+    /// resource's identifier is one of `audiences`.
     pub resource: Option<String>,
-    /// How the caller must have logged in.
+    /// The required login of the caller.
     pub step_up: Option<StepUp>,
 }
 
@@ -98,21 +99,6 @@ impl RoutePolicy {
         match self.any_scope.is_empty() {
             true => Cow::Borrowed(&self.scopes),
             false => Cow::Owned(Scope::from_tokens(self.scopes.iter().chain(self.any_scope.iter()))),
-        }
-    }
-
-    /// What is wrong with one of its roles, on a route that takes the tokens of these issuers.
-    #[doc(hidden)]
-    pub fn problem_of(&self, role: &Role, issuers: &[&str]) -> Option<&'static str> {
-        match &role.issuer {
-            Some(issuer) if !issuers.contains(&&**issuer) => {
-                Some("is of an issuer whose tokens the route does not take")
-            }
-            None if issuers.len() != 1 => Some(
-                "needs its issuer, because the route takes the tokens of several: write \"self:admin\" for our own, or the \
-                 name of an issuer instead of self",
-            ),
-            Some(_) | None => None,
         }
     }
 
@@ -159,11 +145,11 @@ impl RoutePolicy {
         // A public route requires nothing else.
         let asks = *auth != Auth::None;
         let unlike = |ours: &[String], theirs: &[String]| {
-            // Without audiences the issuer's own rules decide. They may accept what the other list does not, and vice
-            // versa.
+            // Without audiences the issuer's own rules decide. Either side may accept audiences that the other does
+            // not.
             ours.is_empty() != theirs.is_empty() || theirs.iter().any(|one| !ours.contains(one))
         };
-        // What the other one asks for may contain what this one asks for.
+        // The scopes that the other policy requires may include one that this policy requires.
         let one_is_there = !any_scope.intersection(&other.scopes).is_empty()
             || (!other.any_scope.is_empty() && other.any_scope.is_within(any_scope));
         let a_role_is_there = !other.roles.is_empty() && other.roles.iter().all(|role| roles.contains(role));
@@ -181,13 +167,30 @@ impl RoutePolicy {
             || (asks && *dpop_required && !(other.auth != Auth::None && other.dpop_required))
             || (asks && *certificate_required && !(other.auth != Auth::None && other.certificate_required))
     }
+}
+
+/// What only our own crates call: docs.rs does not show it.
+#[doc(hidden)]
+impl RoutePolicy {
+    /// The problem of one of its roles, on a route that takes the tokens of these issuers.
+    pub fn problem_of(&self, role: &Role, issuers: &[&str]) -> Option<&'static str> {
+        match &role.issuer {
+            Some(issuer) if !issuers.contains(&&**issuer) => {
+                Some("is of an issuer whose tokens the route does not take")
+            }
+            None if issuers.len() != 1 => Some(
+                "needs its issuer, because the route takes the tokens of several: write \"self:admin\" for our own, or the \
+                 name of an issuer instead of self",
+            ),
+            Some(_) | None => None,
+        }
+    }
 
     /// May a request with this path take the route?
     ///
     /// # Errors
     /// [`Denial::BadPath`] for an escaped slash that the route does not keep.
     // Requirement T12.
-    #[doc(hidden)]
     pub fn admits(&self, path: &CanonicalPath<'_>) -> Result<(), Denial> {
         match self.encoded_slash {
             EncodedSlash::Refuse if path.has_encoded_slash() => Err(PathError::EncodedSlash.into()),
@@ -214,8 +217,8 @@ pub struct Role {
 }
 
 impl Role {
-    /// Reads `"kc:admin"`, the role `admin` of the issuer named `kc`; or `"admin"`. A text before a colon that is no name of
-    /// an issuer is a part of the role.
+    /// Reads `"kc:admin"`, the role `admin` of the issuer named `kc`; or `"admin"`. If the text before a colon names no
+    /// issuer, it is a part of the role.
     pub fn parse(text: &str, is_issuer: impl Fn(&str) -> bool) -> Self {
         match text.split_once(':').filter(|(issuer, _)| is_issuer(issuer)) {
             Some((issuer, name)) => Self { issuer: Some(issuer.into()), name: name.into() },
@@ -262,7 +265,7 @@ impl Auth {
     }
 }
 
-/// `bad_credential_on_optional`: a bad credential is no missing one, unless the route says so.
+/// `bad_credential_on_optional`. By default a bad credential is not treated as a missing one.
 ///
 /// ```
 /// use rotogate::route::{BadCredential, RoutePolicy};
@@ -277,7 +280,7 @@ pub enum BadCredential {
     /// 401.
     #[default]
     Refuse,
-    /// The request continues as if it had sent no credential.
+    /// The request continues as if it had no credential.
     Anonymous,
 }
 
@@ -343,10 +346,10 @@ pub enum LooseMatch {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnExpiry {
-    /// It ends, unless the token was exchanged before.
+    /// The connection ends, unless the token was exchanged before.
     #[default]
     Close,
-    /// It continues until its session is revoked.
+    /// The connection continues until its session is revoked.
     Keep,
 }
 
@@ -389,7 +392,7 @@ mod tests {
         };
         let lax = RoutePolicy { bad_credential_on_optional: BadCredential::Anonymous, ..RoutePolicy::optional() };
         let upgrade = RoutePolicy { upgrade: true, ..RoutePolicy::default() };
-        // Which policy is stricter than which; neither, if both are false.
+        // Whether each policy is stricter than the other; neither, if both are false.
         let table = [
             (RoutePolicy::default(), RoutePolicy::default(), false, false),
             (RoutePolicy::default(), RoutePolicy::optional(), true, false),

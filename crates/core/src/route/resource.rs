@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::session::Scope;
 
-/// A protected resource that describes itself (RFC 9728). Routes name it by its path.
+/// A protected resource with a metadata document (RFC 9728). Routes name it by its path.
 ///
 /// ```
 /// use rotogate::route::{Resource, RoutePolicy, Route};
@@ -17,7 +17,7 @@ use crate::session::Scope;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resource {
-    /// Its path. After the gate's public URL it is the resource's identifier, and the audience of its tokens.
+    /// Its path. Appended to the gate's public URL, it is the resource's identifier, and the audience of its tokens.
     pub path: String,
     /// A name for people.
     pub name: Option<String>,
@@ -43,7 +43,7 @@ impl Resource {
         format!("{RESOURCE_METADATA_PATH}{}", if self.path == "/" { "" } else { &self.path })
     }
 
-    /// What is wrong with its path.
+    /// The problem of its path.
     #[doc(hidden)]
     pub fn problem(&self) -> Option<&'static str> {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
@@ -64,8 +64,8 @@ impl Resource {
 /// RFC 9728 §3.1.
 pub const RESOURCE_METADATA_PATH: &str = "/.well-known/oauth-protected-resource";
 
-/// How a route's caller must have logged in, and how long ago at most (RFC 9470). A token without these claims does not
-/// meet it.
+/// The required login of a route's caller, and its greatest age (RFC 9470). A token without these claims does not meet
+/// the requirement.
 ///
 /// ```
 /// use std::time::Duration;
@@ -84,8 +84,8 @@ pub struct StepUp {
 }
 
 impl StepUp {
-    /// Does a login with these claims meet it at this moment? Judged for each request, because the login ages. The
-    /// issuer's clock may be ahead by `leeway`.
+    /// Does a login with these claims meet it at this moment? It is judged for each request, because the login ages.
+    /// The issuer's clock may be ahead by `leeway`.
     pub(crate) fn is_met(
         &self,
         (acr, auth_time): (Option<&str>, Option<Timestamp>),
@@ -99,7 +99,7 @@ impl StepUp {
         has_acr && is_fresh
     }
 
-    /// Is there a login that meets `other` and not this?
+    /// Is there a login that meets `other` but not this?
     pub(crate) fn is_stricter_than(&self, other: &Self) -> bool {
         let by_acr =
             !self.acr.is_empty() && (other.acr.is_empty() || other.acr.iter().any(|one| !self.acr.contains(one)));

@@ -1,10 +1,10 @@
-//! All routes, built for look-ups. The order is fixed and does not depend on the order in the configuration:
+//! All routes, built for look-ups. The precedence is fixed and does not depend on the order in the configuration:
 //!
-//! 1. **host**, exactly, in any letter case. The routes that name a host serve it alone; the routes that name none
-//!    serve every other host.
+//! 1. **host**, exactly, in any letter case. For a host that routes name, only these routes count; for every other
+//!    host, the routes that name none.
 //! 2. **path**, by the most specific pattern: plain segments before `{name}` before `{*rest}`.
-//! 3. **method**, among the routes of that very pattern. If none of them serves it the reply is 405, even if a less
-//!    specific pattern would serve it: a request never falls through to a less strict route.
+//! 3. **method**, among the routes of that very pattern. If none of these routes serves it, the reply is 405, even if a
+//!    less specific pattern would serve it: a request never falls through to a less strict route.
 //!
 //! Then the path is read as a lax server reads it ([`loose`]). If that reading leads to a stricter route, the request
 //! is refused as ambiguous (requirement T20).
@@ -79,11 +79,11 @@ pub enum Match<'t> {
 pub struct RouteError {
     /// Its index in the list, from 0.
     pub route: usize,
-    /// What is wrong with it.
+    /// The problem.
     pub problem: RouteProblem,
 }
 
-/// What can be wrong with a route.
+/// The problem of a route.
 ///
 /// ```
 /// use rotogate::gate::BuildError;
@@ -108,10 +108,10 @@ pub enum RouteProblem {
     Pattern {
         /// The pattern.
         pattern: String,
-        /// What is wrong with it.
+        /// The reason, and a correction.
         reason: String,
     },
-    /// Another route serves the same.
+    /// Another route serves the same requests.
     #[error("it serves the same host, path and method as route {0}")]
     SameAs(usize),
     /// Another route is a rule for the same calls.
@@ -128,7 +128,7 @@ pub enum RouteProblem {
 struct Site {
     paths: Tree<usize>,
     entries: Vec<PatternRoutes>,
-    /// The folded patterns, if any route is stricter than any other; otherwise no reading of a path matters.
+    /// The folded patterns, if any route is stricter than any other; otherwise other readings of a path do not matter.
     folded: Option<FoldedTree>,
     rules: Vec<(CallPattern, Arc<Route>)>,
 }
@@ -231,7 +231,7 @@ impl RouteTable {
         };
         let found = match entry.find(method) {
             Match::Found(route) if site.folded.is_some() => {
-                // Every server reads most paths alike.
+                // All servers read most paths in the same way.
                 if (found.beside.is_none() && !path.has_loose_form()) || entry.is_exempt(route) {
                     return Match::Found(route);
                 }
@@ -274,7 +274,8 @@ impl RouteTable {
         }
     }
 
-    /// The rule that names a call or its controller, if there is one (requirement T22). That of the call comes first.
+    /// The rule that names a call or its controller, if there is one (requirement T22). A rule that names the call
+    /// comes first.
     pub fn named_rule(&self, host: Option<&str>, call: &str) -> Option<&Arc<Route>> {
         let named = self.rules(host).iter().map(|(calls, route)| (calls.names(call), route));
         named.filter(|(closeness, _)| *closeness > 1).max_by_key(|(closeness, _)| *closeness).map(|(_, route)| route)
@@ -319,7 +320,7 @@ impl Site {
     ) -> Option<&Arc<Route>> {
         let stricter = |other: &usize| {
             let entry = self.entries.get(*other).filter(|_| *other != place)?;
-            // A pattern that matches the path as it is lost to a more specific one: that needs no reading.
+            // A pattern that matches the path itself, but lost to a more specific one, needs no other reading.
             entry.stricter(method, route).filter(|_| !self.paths.any(path.as_str(), &|known| known == other))
         };
         let exact = |path: &str| {
@@ -420,7 +421,7 @@ impl PatternRoutes {
         }
     }
 
-    /// Is a path that matches the pattern exempt from the loose match? It is if the operator wrote that very spelling,
+    /// Is a path that matches the pattern exempt from the loose match? It is if the operator wrote that exact spelling,
     /// or declared that the upstream compares paths as the gate does.
     fn is_exempt(&self, route: &Route) -> bool {
         self.is_one_path

@@ -1,5 +1,5 @@
-//! Warnings about routes that are valid but probably not what was meant (requirement T21): for `rotogate check` and the
-//! log of a start.
+//! Warnings about routes that are valid but probably not as intended (requirement T21): for `rotogate check` and the
+//! log at start.
 
 use http::Method;
 
@@ -7,22 +7,22 @@ use super::path::CanonicalPath;
 use super::pattern::{self, Segment};
 use super::{LooseMatch, Match, Route, RouteTable};
 
-/// See the module.
+/// A warning about a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteWarning {
     /// The route's index in the list, from 0.
     pub route: usize,
     /// Which warning it is.
     pub kind: WarningKind,
-    /// What is strange about it, and the remedy.
+    /// The finding, and the remedy.
     pub message: String,
 }
 
 /// Declares the kinds, each with whether it warns of wider access, and lists all of them.
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident: $is_wider_access:literal,)*) => {
-        /// What a warning of the configuration is about. `tests/cli/remedies.rs` runs the attack that each kind warns of, with
-        /// each remedy.
+        /// The subject of a warning about the configuration. `tests/cli/remedies.rs` runs the attack that each kind
+        /// warns of, with each remedy.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum WarningKind {
             $($(#[$doc])* $kind,)*
@@ -43,13 +43,13 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// Something else answers the path of a route.
+    /// Another handler answers the path of a route.
     NeverReached: false,
     /// A path that lax servers take for that of a stricter route.
     Beside: true,
-    /// The same, with any spelling.
+    /// Lax servers take a path, in some spelling, for that of a stricter route.
     AnySpelling: true,
-    /// The same, and such requests are refused.
+    /// Lax servers take a path for that of a stricter route, and the gate refuses such requests.
     NeverServed: false,
     /// A less strict route serves the path above its paths.
     Uncovered: true,
@@ -57,19 +57,19 @@ kinds! {
     UncoveredRefused: false,
     /// Under other hosts, a less strict route serves its paths.
     OtherHosts: true,
-    /// Tokens for a resource open a route that does not belong to it.
+    /// Tokens for a resource are accepted on a route that does not belong to it.
     OfResource: true,
-    /// An issuer serves everybody, and no claim says whose tokens are meant.
+    /// An issuer serves the public, and no claim restricts whose tokens are accepted.
     Everybody: true,
-    /// Something without effect, or that an upstream or another machine sees: no request gets further by it.
+    /// A setting without effect, or one that an upstream or another machine sees. It lets no request through.
     NoAccess: false,
 }
 
 /// A value for a parameter that no pattern has as a plain segment.
 const SAMPLE: &str = "0-sample";
 
-/// All warnings, in the order of the list. `taken` says what answers a path before any route does. Routes that make no
-/// table have errors, and no warnings.
+/// All warnings, in the order of the list. `taken` names the handler that answers a path before any route does. Routes
+/// that make no table have errors, and no warnings.
 pub fn warnings(routes: &[Route], taken: impl Fn(&str) -> Option<String>) -> Vec<RouteWarning> {
     let Ok(table) = RouteTable::build(routes.to_vec()) else { return Vec::new() };
     let mut found = Vec::new();
@@ -94,7 +94,7 @@ pub fn warnings(routes: &[Route], taken: impl Fn(&str) -> Option<String>) -> Vec
     found
 }
 
-/// A route, and what is needed to compare it with the others.
+/// A route, and the data to compare it with the others.
 struct ExaminedRoute<'a> {
     table: &'a RouteTable,
     route: &'a Route,
@@ -170,7 +170,7 @@ impl ExaminedRoute<'_> {
         })
     }
 
-    /// The same path leads to a less strict route, under a name that no route has.
+    /// The same path leads to a less strict route, under a host that no route names.
     fn other_hosts(&self, host: Option<&str>) -> Option<(WarningKind, String)> {
         let (route, _) = (self.route, host?);
         let (other, true) = look_up(self.table, None, self.method, self.sample)? else { return None };
@@ -196,7 +196,7 @@ fn hosts(route: &Route) -> Vec<Option<&str>> {
     }
 }
 
-/// The route that a path leads to, and whether it is served there.
+/// The route that a path leads to, and whether the path is served there.
 fn look_up<'t>(table: &'t RouteTable, host: Option<&str>, method: &Method, path: &str) -> Option<(&'t Route, bool)> {
     let path = CanonicalPath::parse(path).ok()?;
     match table.find(host, method, &path) {
@@ -211,7 +211,7 @@ fn sample(pattern: &[Segment<'_>]) -> String {
     written(pattern, SAMPLE, SAMPLE)
 }
 
-/// A pattern, for people.
+/// A pattern, as messages show it.
 fn shown(pattern: &[Segment<'_>]) -> String {
     written(pattern, "{…}", "{*…}")
 }

@@ -46,7 +46,7 @@ impl Generation {
         self.0
     }
 
-    /// Whether the pair of this generation was seen in use, in words. The first pair replaces none, so its use is not noted.
+    /// Whether the pair of this generation was confirmed, in words. The first pair replaces none, so it is not noted.
     #[doc(hidden)]
     pub const fn use_in_words(self, confirmed: bool) -> &'static str {
         match (confirmed, self) {
@@ -206,15 +206,15 @@ pub enum RevokedBecause {
     Reuse,
     /// Another client presented its refresh token.
     OtherClient,
-    /// The operator or the application ended it.
+    /// The operator or the application ended the session.
     Operator,
-    /// Its subject exceeded the number of live sessions, and this was the oldest.
+    /// The subject exceeded the number of live sessions, and this was the oldest.
     TooMany,
-    /// A refresh found that its user is gone, inactive, in another account, or has a later `sessions_valid_from`.
+    /// A refresh found that the user is gone, inactive, in another account, or has a later `sessions_valid_from`.
     UserChanged,
-    /// The store had lost its end, and with it the reason. A gate that knew of the end wrote it back.
+    /// The store had lost the end, and with it the reason. A gate that knew of the end wrote it back.
     Restored,
-    /// The issuer that vouched for its user told that the login there ended.
+    /// The issuer that vouched for the user reported that the login there ended.
     IssuerLogout,
 }
 
@@ -247,7 +247,7 @@ impl RevokedBecause {
     }
 }
 
-/// What the last pair of tokens was made from, so that the same bytes can be made again.
+/// The inputs of the last pair of tokens, from which the same bytes can be made again.
 ///
 /// ```
 /// use rotogate::clock::Timestamp;
@@ -305,7 +305,7 @@ pub struct Session {
     pub dialect: Box<str>,
     /// The end of the session. No refresh moves it.
     pub expires: Timestamp,
-    /// When the last of all its access tokens expires.
+    /// The expiry of the last of all its access tokens.
     pub latest_access_expires: Timestamp,
 
     /// The last generation issued.
@@ -316,9 +316,9 @@ pub struct Session {
     pub rotated_at: Timestamp,
     /// When `current` was issued.
     pub issued_at: Timestamp,
-    /// Was a token of `current` used yet? Not noted of [`Generation::FIRST`], which replaces none.
+    /// Was a token of `current` used? Not noted for [`Generation::FIRST`], which replaces no pair.
     pub confirmed: bool,
-    /// What the last pair was made from.
+    /// The inputs of the last pair.
     pub last: LastPair,
 
     /// Live or revoked.
@@ -332,28 +332,28 @@ pub struct Session {
     /// The claims of the last pair's access token beyond those of the gate itself.
     #[serde(default)]
     pub claims: OwnClaims,
-    /// The key of the last pair (RFC 9449); `None` if the session began without one. That of a public client never
-    /// changes.
+    /// The key of the last pair (RFC 9449); `None` if the session began without a key. It never changes for a public
+    /// client.
     #[serde(default)]
     pub bound_to: Option<KeyThumbprint>,
     /// The resource that its tokens are for (RFC 8707): their audience. `None`: the audience of the gate.
     #[serde(default)]
     pub resource: Option<Box<str>>,
-    /// The issuer that vouched for its user. When that issuer tells of a logout, the session ends.
+    /// The issuer that vouched for its user. When that issuer reports a logout, the session ends.
     #[serde(default)]
     pub vouched_by: Option<Box<VouchedBy>>,
-    /// The client certificate of the last pair (RFC 8705); `None` if the session began without one. That of a public client
-    /// never changes.
+    /// The client certificate of the last pair (RFC 8705); `None` if the session began without one. It never changes
+    /// for a public client.
     #[serde(default)]
     pub certificate: Option<CertificateThumbprint>,
-    /// Shows that a gate wrote the record. A store keeps it as it is.
+    /// Proves that a gate wrote the record. A store keeps it unchanged.
     #[serde(default)]
     pub seal: Seal,
 }
 
-/// Shows that a gate wrote a record: a tag by a key of the gates over everything in it but [`Session::status`],
+/// Proves that a gate wrote a record: a tag under a key of the gates over every field but [`Session::status`],
 /// [`Session::confirmed`] and [`Session::revision`], which a store changes in place. The gate seals each record that it
-/// gives to its store, and checks each that it gets: without a good seal, the session is answered with 503.
+/// writes, and checks each that it loads: a session without a good seal is answered with 503.
 ///
 /// ```
 /// use rotogate::session::Seal;
@@ -372,25 +372,27 @@ pub struct Session {
 pub struct Seal(Option<(u8, [u8; 16])>);
 
 impl Seal {
-    /// Of the refresh secret with this id.
-    #[doc(hidden)]
-    pub const fn new(key: u8, tag: [u8; 16]) -> Self {
-        Self(Some((key, tag)))
-    }
-
     /// The id of the refresh secret that made it, and the tag.
     pub(crate) const fn parts(&self) -> Option<(u8, [u8; 16])> {
         self.0
     }
+}
+
+/// What only our own crates call: docs.rs does not show it.
+#[doc(hidden)]
+impl Seal {
+    /// A tag under the refresh secret with this id.
+    pub const fn new(key: u8, tag: [u8; 16]) -> Self {
+        Self(Some((key, tag)))
+    }
 
     /// The id of the refresh secret that made it.
-    #[doc(hidden)]
     pub fn key(&self) -> Option<u8> {
         self.0.map(|(key, _)| key)
     }
 }
 
-/// Another issuer that vouched for the user of a session, and what it calls the user and the session there.
+/// Another issuer that vouched for the user of a session, and that issuer's names for the user and the session.
 ///
 /// ```
 /// use rotogate::session::VouchedBy;
@@ -423,7 +425,7 @@ impl VouchedBy {
         Self { session: Some(session.into()), ..self }
     }
 
-    /// Can a notice name it, and a token carry it?
+    /// Can a notice name these values, and a token carry them?
     #[doc(hidden)]
     pub fn is_valid(&self) -> bool {
         let all = [Some(&self.issuer), Some(&self.subject), self.session.as_ref()];
@@ -432,7 +434,7 @@ impl VouchedBy {
 }
 
 impl Session {
-    /// When it began, to the millisecond.
+    /// The creation time, to the millisecond.
     pub fn created(&self) -> Timestamp {
         self.id.created()
     }

@@ -13,7 +13,7 @@ const DAY: u64 = 86_400;
 /// slow.
 pub const MAX_SESSIONS_PER_SUBJECT: u32 = 10_000;
 
-/// What a superseded token causes beyond its windows (RFC 9700 §4.14.2).
+/// The consequence of a superseded token beyond its windows (RFC 9700 §4.14.2).
 ///
 /// ```
 /// use rotogate::session::profile::{OnReuse, Profile};
@@ -46,7 +46,7 @@ impl OnReuse {
     }
 }
 
-/// What a refresh token causes when another client presents it.
+/// The consequence when another client presents a refresh token.
 ///
 /// ```
 /// use rotogate::session::profile::{OnOtherClient, Profile};
@@ -75,7 +75,7 @@ impl OnOtherClient {
     }
 }
 
-/// What a login causes when its subject has as many live sessions as allowed.
+/// The consequence of a login when its subject has as many live sessions as allowed.
 ///
 /// ```
 /// use rotogate::session::profile::{OnTooMany, Profile};
@@ -131,15 +131,15 @@ pub struct Profile {
     /// For this long after its first exchange, a refresh token is answered with a new pair, while its successor is
     /// unused.
     pub lost_response_window: Duration,
-    /// What a reuse causes.
+    /// The consequence of a reuse.
     pub on_reuse: OnReuse,
-    /// What a token causes that another client presents.
+    /// The consequence when another client presents the token.
     pub on_other_client: OnOtherClient,
     /// How many live sessions a subject may have, over all clients and endpoints.
     pub max_sessions_per_subject: u32,
-    /// What a login beyond that causes.
+    /// The consequence of a login beyond that number.
     pub on_too_many: OnTooMany,
-    /// When a rotation ends the earlier access tokens. `None`: they live to their own end.
+    /// When a rotation ends the earlier access tokens. `None`: they live until they expire.
     pub revoke_previous_after: Option<Duration>,
 }
 
@@ -191,7 +191,7 @@ pub struct ProfileOverride {
 }
 
 impl ProfileOverride {
-    /// These rules where they are set, those of `base` elsewhere.
+    /// These rules where they are set, else those of `base`.
     pub fn over(&self, base: &Profile) -> Profile {
         Profile {
             access_ttl: self.access_ttl.unwrap_or(base.access_ttl),
@@ -225,7 +225,7 @@ impl ProfileOverride {
 pub struct ProfileError {
     /// The wrong key of `gateway.toml`.
     pub key: &'static str,
-    /// What it must be.
+    /// The accepted values.
     pub expected: String,
 }
 

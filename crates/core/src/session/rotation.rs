@@ -1,5 +1,5 @@
-//! What a presented refresh credential causes: a pure function of the session, the credential, the facts about the
-//! user, the time and the profile. The first row that fits decides:
+//! Decides the effect of a presented refresh credential: a pure function of the session, the credential, the facts
+//! about the user, the time and the profile. The first row that fits decides:
 
 use std::time::Duration;
 
@@ -15,17 +15,17 @@ pub const REVOKED: Generation = Generation::new(u64::MAX);
 pub struct Facts {
     /// Does the directory know the user, and is the user active and still in the session's account?
     pub user_active: bool,
-    /// The latest of the directory's, the subject's, the client's and the global not-before. A session created in that
-    /// very millisecond is not valid.
+    /// The latest of the directory's, the subject's, the client's and the global not-before. A session created in the
+    /// same millisecond is not valid.
     pub sessions_valid_from: Timestamp,
-    /// The minimum generation that the revocation list has for this session, in effect yet or not;
+    /// The minimum generation that the revocation list has for this session, whether or not it is in effect yet;
     /// [`Generation::NONE`] without one.
     ///
     /// Read it **before** the record is loaded. A rotation writes the store first and the list after it, so a record
     /// loaded later is no older than the list's entry. In the other order, another request's rotation in between would
     /// look like writes that the store has lost.
     pub minimum_known: Generation,
-    /// Does this node have every revocation of this session, whatever the store may have lost? A node that once loaded
+    /// Does this gate have every revocation of this session, even if the store has lost data? A gate that once loaded
     /// its revocations from a store that had lost writes does not, for the rest of the session: the session's next
     /// change does not restore what was lost before it.
     pub unbroken_revocations: bool,
@@ -42,16 +42,17 @@ pub struct Facts {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionEnd {
-    /// Its record says so.
+    /// The record is revoked.
     Record,
-    /// The revocation list says so.
+    /// The revocation list has an entry.
     List,
     /// The user is unknown, disabled, removed, or in another account now.
     UserInactive,
-    /// It began at or before the moment from which the user's sessions are valid: a change of password, say.
+    /// The session began at or before the moment from which the user's sessions are valid, for example because of a
+    /// change of password.
     BeforeValidFrom,
-    /// It began at or before a not-before in the revocation list: all sessions of its user, of its client or of everyone were
-    /// revoked.
+    /// The session began at or before a not-before in the revocation list: all sessions of its user, of its client or
+    /// of the gate were revoked.
     NotBefore,
     /// The issuer that vouched for the user ended the login there.
     Elsewhere,
@@ -94,11 +95,11 @@ pub enum Lifetime {
 pub struct Reuse {
     /// How many generations older than the current one the token is.
     pub generations_old: u64,
-    /// How long ago its successor was issued, if the record still has it.
+    /// The time since its successor was issued, if the record still has it.
     pub superseded_for: Option<Duration>,
 }
 
-/// What a presented refresh credential causes. See the module's table.
+/// The effect of a presented refresh credential. See the module's table.
 ///
 /// ```
 /// use rotogate::session::rotation::Decision;
@@ -187,7 +188,7 @@ fn lapsed(s: &Session, now: Timestamp, profile: &Profile) -> Option<Lifetime> {
     (now.since(s.issued_at) >= profile.idle_ttl).then_some(Lifetime::Idle)
 }
 
-/// What a rotation does to the session's earlier access tokens.
+/// The effect of a rotation on the session's earlier access tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RaisedMinimum {
     /// Access tokens below this generation are refused …
@@ -196,16 +197,16 @@ pub struct RaisedMinimum {
     pub effective_from: Timestamp,
     /// The minimum until then.
     pub before: Generation,
-    /// When the last access token below the minimum has expired.
+    /// The expiry of the last access token below the minimum.
     pub until: Timestamp,
 }
 
-/// The record after a decision that issues a new generation, and what it revokes.
+/// The record after a decision that issues a new generation, and the resulting revocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordChange {
     /// The record to swap in.
     pub record: Session,
-    /// What the revocation list must know, in the same transaction.
+    /// The entry for the revocation list, in the same transaction.
     pub raised: Option<RaisedMinimum>,
 }
 
@@ -229,11 +230,11 @@ pub fn apply_decision(
         Decision::Rotate => (s.current, successor(s.current)?, now, raise_by_profile, s.latest_access_expires),
         // The generations in between are abandoned at once, whatever the profile says. Their access tokens may have
         // expired meanwhile, but their refresh tokens have not. So the list keeps the entry at least as long as a sweep
-        // keeps what has just ended, in case the store loses this very write.
+        // keeps ended entries, in case the store loses this very write.
         Decision::Reissue => {
             (s.previous, successor(s.current)?, s.rotated_at, Some(Duration::ZERO), s.latest_access_expires.max(now))
         }
-        // The record does not have the access tokens whose issue it lost, but no token lives longer than this.
+        // The record does not know the access tokens whose issue it lost, but no token lives longer than this.
         Decision::Ahead { fast_forward: true } => {
             let lost = now.plus(profile.max_access_ttl).min(s.expires);
             (presented, successor(presented)?, now, raise_by_profile, s.latest_access_expires.max(lost))

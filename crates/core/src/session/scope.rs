@@ -52,7 +52,7 @@ impl Scope {
         Self::collect(tokens.into_iter())
     }
 
-    /// Compares few tokens with each other, and looks each of many up: a client may name thousands in one parameter
+    /// Compares few tokens with each other, and uses a set for many: a client may name thousands in one parameter
     /// (requirement A23).
     fn collect<'a>(tokens: impl Iterator<Item = &'a str>) -> Self {
         const FEW: usize = 16;
@@ -125,7 +125,7 @@ mod tests {
         assert!(!Scope::parse("write admin").unwrap().is_within(&s));
         assert_eq!(s.intersection(&Scope::parse("admin write").unwrap()).as_str(), "write");
         assert!(Scope::parse("").unwrap().is_empty());
-        // Few and many tokens are told apart in two ways.
+        // Few and many tokens take different code paths.
         for count in [1, 15, 16, 17, 18, 40, 5000] {
             let once: Vec<_> = (0..count).map(|n| format!("s{n}")).collect();
             let once = once.join(" ");

@@ -12,7 +12,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A signature algorithm. There is no `none`, and nothing with a broken hash.
+/// A signature algorithm. `none` and algorithms with a broken hash are excluded.
 ///
 /// ```
 /// use rotogate::token::{Algorithm, Keyring};
@@ -113,7 +113,7 @@ impl Algorithm {
         }
     }
 
-    /// The kind of key that it takes.
+    /// The family of its keys.
     #[doc(hidden)]
     pub const fn family(self) -> Family {
         match self {

@@ -1,5 +1,5 @@
-//! Signed assertions: what an upstream may believe of a caller without trusting the way that the request took. They are
-//! no access tokens, and the gate accepts none as such.
+//! Signed assertions about a caller, which an upstream can verify whatever way the request took. They are no access
+//! tokens, and the gate never accepts one as such.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ impl Serialize for AssertionClaims<'_> {
         map.serialize_entry("iat", &self.issued_at.as_secs())?;
         map.serialize_entry("exp", &self.expires.as_secs())?;
         map.serialize_entry("jti", &self.id)?;
-        // Who vouches for the subject: two issuers may have users of one name.
+        // The issuer that vouches for the subject: two issuers may have users of one name.
         let origin = token.vouched_by().map_or(&**token.issuer(), |by| &by.issuer);
         map.serialize_entry("origin_iss", origin)?;
         if let Some(client) = &token.client {
@@ -67,7 +67,7 @@ impl Serialize for AssertionClaims<'_> {
 /// An assertion, ready to send, and when it expires.
 ///
 /// # Errors
-/// It would be longer than 2 KiB, or the signature failed.
+/// The assertion would be longer than 2 KiB, or the signature failed.
 pub(crate) fn assertion(
     keyring: &Keyring,
     issuer: &str,
@@ -100,7 +100,7 @@ pub(crate) fn assertion(
     Ok((value, expires))
 }
 
-/// Can the holders of the published keys verify what this algorithm signs?
+/// Can the holders of the published keys verify signatures of this algorithm?
 pub fn can_sign_assertions(algorithm: Algorithm) -> bool {
     !matches!(algorithm, Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512)
 }

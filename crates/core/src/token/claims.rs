@@ -35,8 +35,8 @@ pub const TYP: &str = "at+jwt";
 pub struct TokenStyle {
     /// A claim that repeats `sub`, for clients that look for it under this name.
     pub subject_claim: Option<&'static str>,
-    /// The payload's base64url contains neither `-` nor `_`, for clients that decode it as plain base64. Characters of
-    /// strings that would cause one are escaped, which JSON reads as the same.
+    /// Whether the payload's base64url must contain neither `-` nor `_`, for clients that decode it as plain base64.
+    /// Characters of strings that would cause one are escaped, which does not change the JSON value.
     pub plain_base64: bool,
 }
 
@@ -70,7 +70,7 @@ pub struct MintedClaims<'a> {
     pub certificate: Option<CertificateThumbprint>,
     /// `origin_iss`, `origin_sub` and `origin_sid`: the issuer that vouched for the subject, if any.
     pub vouched_by: Option<&'a VouchedBy>,
-    /// Further claims, none of which is one of those here.
+    /// Further claims, which none of the other fields sets.
     pub own: Option<&'a OwnClaims>,
     /// The form that the clients of the session's dialect need.
     pub style: TokenStyle,
@@ -129,14 +129,14 @@ pub struct Confirmation<'a> {
 }
 
 impl<'a> Confirmation<'a> {
-    /// That of a token; `None` if it is bound to nothing.
+    /// The confirmation of a token; `None` if the token is bound to nothing.
     pub fn new(jkt: Option<&'a KeyThumbprint>, certificate: Option<&'a CertificateThumbprint>) -> Option<Self> {
         (jkt.is_some() || certificate.is_some()).then_some(Self { jkt, certificate })
     }
 }
 
-/// The claims of a verified access token. Signature, times and form were checked; revocation, and what a route requires
-/// (audience, scope), were not.
+/// The claims of a verified access token. Signature, times and form were checked; revocation and the requirements of a
+/// route (audience, scope) were not.
 ///
 /// ```
 /// use rotogate::token::AccessToken;
@@ -151,20 +151,19 @@ impl<'a> Confirmation<'a> {
 pub struct AccessToken {
     /// The token itself, as it was sent.
     pub(crate) text: Arc<str>,
-    /// What all tokens of its issuer share.
-    #[doc(hidden)]
+    /// The data that all tokens of its issuer share.
     pub issued_by: Arc<TokenIssuer>,
-    /// The key that signed it; none of an introspected token.
+    /// The key that signed it; `None` for an introspected token.
     pub(crate) signer: Option<Arc<KeyIdentity>>,
     /// The claims that most tokens do not have.
     pub(crate) rare: Option<Box<RareClaims>>,
     /// The subject, with the prefix and the encoding of its issuer's rules.
     pub subject: Box<str>,
-    /// The client: `client_id`, or what its issuer's rules map.
+    /// The client: `client_id`, or the claim that its issuer's rules map.
     pub client: Option<Box<str>>,
-    /// The scope, in our names and reduced to what its issuer's rules allow; empty if there is none.
+    /// The scope, in our names and reduced to the scope that its issuer's rules allow; empty if there is none.
     pub scope: Scope,
-    /// `aud`, or what its issuer's rules read instead: at least one.
+    /// `aud`, or the claim that its issuer's rules read instead: at least one audience.
     pub audience: Arc<[Box<str>]>,
     /// `sid` and `gen`: from our own tokens only.
     pub session: Option<(SessionId, Generation)>,
@@ -176,7 +175,7 @@ pub struct AccessToken {
     pub expires: Timestamp,
 }
 
-/// What the rules of an issuer say of all its tokens.
+/// The properties of all tokens of an issuer, by its rules.
 #[derive(Debug, PartialEq)]
 pub struct TokenIssuer {
     /// `iss`.
@@ -191,7 +190,7 @@ pub struct TokenIssuer {
     pub(crate) mapping: Arc<ClaimMapping>,
     /// The length of the prefix of the subjects, in bytes.
     pub(crate) subject_prefix: usize,
-    /// A token must name one of these where a route names none.
+    /// A token must name one of these if a route names no audience.
     pub audience: Arc<[Box<str>]>,
     /// How much its clock may differ from ours.
     pub(crate) leeway: Duration,
@@ -207,26 +206,26 @@ impl TokenHash {
     }
 }
 
-/// Claims that most tokens do not have. They take no memory in a token without any.
+/// Claims that most tokens do not have. A token without them needs no memory for them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct RareClaims {
     pub(crate) roles: Roles,
-    /// The subject as it is in the token, if that is not the rest of [`AccessToken::subject`].
+    /// The subject as the token has it, if it differs from the rest of [`AccessToken::subject`].
     pub(crate) raw_subject: Option<Box<str>>,
     pub(crate) account: Option<Box<str>>,
     pub(crate) issuer_session: Option<Box<str>>,
     pub(crate) vouched_by: Option<VouchedBy>,
-    /// With the hash of the token, which each proof has.
+    /// The key that the token is bound to, and the hash of the token, which each proof contains.
     pub(crate) bound_to: Option<(KeyThumbprint, TokenHash)>,
     pub(crate) certificate: Option<CertificateThumbprint>,
     pub(crate) login: LoginClaims,
     pub(crate) not_before: Option<Timestamp>,
-    /// The response with its claims, if it was introspected. Then no key verified it.
+    /// The response with the claims of an introspected token, which no key verified.
     pub(crate) response: Option<Arc<str>>,
 }
 
 impl RareClaims {
-    /// Their memory.
+    /// The memory that they take.
     pub(crate) fn bytes(&self) -> usize {
         let Self { roles, raw_subject, account, issuer_session, vouched_by, bound_to, login, response, .. } = self;
         let texts = [raw_subject, account, issuer_session, &login.acr].map(Option::as_deref);
@@ -238,7 +237,7 @@ impl RareClaims {
     }
 }
 
-/// What a token says of its user's login (RFC 9470 §6.2). Read once, when the token is verified.
+/// The claims about the user's login (RFC 9470 §6.2). Read once, when the token is verified.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LoginClaims {
     /// `acr`.
@@ -256,7 +255,7 @@ impl AccessToken {
         &self.issued_by.url
     }
 
-    /// The short name of its issuer, which routes use.
+    /// The short name of its issuer, for routes.
     pub fn issuer_name(&self) -> &Arc<str> {
         &self.issued_by.name
     }
@@ -271,24 +270,24 @@ impl AccessToken {
         self.issued_by.is_accepted_everywhere
     }
 
-    /// How much the issuer's clock may differ from ours, for later checks of the times. The `exp` of our own tokens is
-    /// judged without it.
+    /// How much the issuer's clock may differ from ours, for later checks of the times. Our own tokens end at their
+    /// `exp`, without leeway.
     pub fn leeway(&self) -> Duration {
         self.issued_by.leeway
     }
 
-    /// The roles, from the claims that its issuer's rules name; in our own tokens, the claim `roles`.
+    /// The roles, from the claims that its issuer's rules name; for our own tokens, from the claim `roles`.
     pub fn roles(&self) -> &Roles {
         static NONE: LazyLock<Roles> = LazyLock::new(Roles::default);
         self.rare.as_deref().map_or_else(|| &*NONE, |rare| &rare.roles)
     }
 
-    /// `account` of our own tokens; of another issuer's, what its rules map, after its name and a colon.
+    /// `account` of our own tokens; for another issuer's, the mapped account, after the issuer's name and a colon.
     pub fn account(&self) -> Option<&str> {
         self.rare.as_deref()?.account.as_deref()
     }
 
-    /// The session at its issuer, from the claim that its rules name; none of our own tokens.
+    /// The session at its issuer, from the claim that its rules name; `None` for our own tokens.
     pub fn issuer_session(&self) -> Option<&str> {
         self.rare.as_deref()?.issuer_session.as_deref()
     }
@@ -303,8 +302,7 @@ impl AccessToken {
         self.rare.as_deref()?.bound_to.as_ref().map(|(key, _)| *key)
     }
 
-    /// The same, with the hash of the token that a proof of the key must have.
-    #[doc(hidden)]
+    /// `cnf.jkt`, with the hash of the token that a proof of the key must contain.
     pub fn proved_by(&self) -> Option<(KeyThumbprint, &str)> {
         self.rare.as_deref()?.bound_to.as_ref().map(|(key, hash)| (*key, &*hash.0))
     }
@@ -319,17 +317,17 @@ impl AccessToken {
         self.rare.as_deref()?.not_before
     }
 
-    /// The `kid` of the key that signed it, if it has one; none of an introspected token.
+    /// The `kid` of the key that signed it, if the key has one; `None` for an introspected token.
     pub fn kid(&self) -> Option<&str> {
         self.signer.as_deref()?.kid.as_deref()
     }
 
-    /// That key itself, whatever its name: long-lived connections end when it is removed.
+    /// The print of that key, whatever its name: long-lived connections end when the key is removed.
     pub(crate) fn key(&self) -> KeyPrint {
         self.signer.as_deref().map_or(KeyPrint::NONE, |signer| signer.print)
     }
 
-    /// The response with its claims, if it was introspected.
+    /// The response with the claims of an introspected token.
     pub(crate) fn response(&self) -> Option<&str> {
         self.rare.as_deref()?.response.as_deref()
     }
@@ -340,17 +338,17 @@ impl AccessToken {
         (login.and_then(|login| login.acr.as_deref()), login.and_then(|login| login.auth_time))
     }
 
-    /// From when it is refused for its age: our own at its `exp`, another issuer's with the leeway.
+    /// The time from which its age makes it invalid: our own token's `exp`, another issuer's with the leeway.
     pub(crate) fn refused_from(&self) -> Timestamp {
         if self.is_ours() { self.expires } else { self.expires.plus(self.leeway()) }
     }
 
-    /// Is it for the own account of one of our clients?
+    /// Is it a client's own token?
     pub fn is_clients_own(&self) -> bool {
         self.is_ours() && self.session.is_none() && self.subject.starts_with(CLIENT_PREFIX)
     }
 
-    /// Is it bound to a key or a certificate, so that it alone is no use?
+    /// Is it bound to a key or a certificate, so that it is useless on its own?
     pub(crate) fn is_bound(&self) -> bool {
         self.rare.as_deref().is_some_and(|rare| rare.bound_to.is_some() || rare.certificate.is_some())
     }
@@ -359,7 +357,7 @@ impl AccessToken {
         self.rare.as_deref()?.raw_subject.as_deref()
     }
 
-    /// The subject as it is in the token. Revocations use this form.
+    /// The subject as the token has it. Revocations use this form.
     pub fn token_subject(&self) -> &str {
         let rest = || self.subject.get(self.issued_by.subject_prefix..).unwrap_or_default();
         self.raw_subject().unwrap_or_else(rest)
@@ -373,8 +371,8 @@ impl AccessToken {
         }
     }
 
-    /// Every claim, as it is in the token; of an introspected token every member of the response, `active` among them.
-    /// Parsed at each call: most callers need none but those above, and many tokens are cached.
+    /// Every claim, as the token has it; for an introspected token every member of the response, including `active`.
+    /// Parsed at each call, because most callers need only the claims above, and many tokens are cached.
     pub fn claims(&self) -> serde_json::Map<String, serde_json::Value> {
         match self.response() {
             Some(response) => verify::strict_json::object(response.as_bytes()).unwrap_or_default(),
@@ -389,7 +387,7 @@ impl AccessToken {
 }
 
 /// An access token that this gate minted: the only kind that a command may act on. Only [`AccessToken::own`] makes one,
-/// so that no command acts on our sessions by another issuer's token (requirement R19).
+/// so that another issuer's token can never act on our sessions (requirement R19).
 #[derive(Clone, Copy, Debug)]
 pub struct OwnChecked<'a>(&'a AccessToken);
 
@@ -398,7 +396,6 @@ impl AccessToken {
     ///
     /// # Errors
     /// [`Denial::WrongIssuer`].
-    #[doc(hidden)]
     pub fn own(&self) -> Result<OwnChecked<'_>, Denial> {
         if self.is_ours() { Ok(OwnChecked(self)) } else { Err(Denial::WrongIssuer) }
     }
@@ -410,7 +407,7 @@ impl<'a> OwnChecked<'a> {
         self.0
     }
 
-    /// What can be revoked: its session, or the token itself if it has none.
+    /// The revocable target: its session, or the token itself if it has none.
     pub fn revocable(self) -> Option<Target> {
         match self.0.session {
             Some((session, _)) => Some(Target::Session(session)),

@@ -1,7 +1,7 @@
 //! The keys of our own issuer: those that sign and verify access tokens, and the secrets behind refresh tokens.
 //!
-//! A key is permanently bound to one algorithm, so a token's header never chooses. One signing key signs; the others
-//! only verify. So keys can be added, used and retired without a valid token failing.
+//! A key is permanently bound to one algorithm, so a token's header cannot choose it. One key signs; the others only
+//! verify. So keys can be added, used and retired without invalidating a valid token.
 //!
 //! ```
 //! use rotogate::token::{Algorithm, Keyring};
@@ -35,7 +35,6 @@ mod folder;
 pub use folder::{NewKeyring, OpenedKeyring};
 
 pub(crate) use public::KeyIdentity;
-#[doc(hidden)]
 pub use public::KeyPrint;
 pub(super) use public::MAX_KID;
 pub use public::VerifyingKey;
@@ -43,8 +42,8 @@ pub(super) use refresh_keys::truncated;
 pub use refresh_keys::{RefreshKeys, RefreshSecret};
 pub use signing::{KeyMaterial, SigningKey};
 
-/// What is wrong with a key, a secret or their folder. The text is for the operator: it names the problem, the place
-/// and the remedy, and never contains a secret.
+/// The problem of a key, a secret or their folder. The text is for the operator: it names the problem, the place and
+/// the remedy, and never contains a secret.
 ///
 /// ```
 /// use rotogate::token::RulesError;
@@ -64,7 +63,7 @@ pub enum KeyError {
     Unusable {
         /// The intended algorithm.
         algorithm: Algorithm,
-        /// What is wrong with it.
+        /// Why it is unusable.
         why: &'static str,
     },
     /// An HMAC secret shorter than the hash (RFC 7518 §3.2).
@@ -95,7 +94,7 @@ pub enum KeyError {
     Io {
         /// The file or folder.
         path: String,
-        /// What happened.
+        /// The cause.
         source: std::io::Error,
     },
     /// A file or folder with unexpected content.
@@ -103,7 +102,7 @@ pub enum KeyError {
     File {
         /// The file or folder.
         path: String,
-        /// What is wrong, and the remedy.
+        /// The problem, and the remedy.
         message: String,
     },
 }
@@ -118,7 +117,7 @@ pub enum KeyState {
     Verifying,
 }
 
-/// All keys that are needed to mint and verify our own tokens.
+/// All keys to mint and verify our own tokens.
 ///
 /// ```
 /// use rotogate::token::Keyring;
@@ -166,67 +165,9 @@ impl Keyring {
         Self::generate(Algorithm::EdDsa)
     }
 
-    /// A key ring from keys that the caller stores.
-    ///
-    /// # Errors
-    /// Two keys with one `kid`.
-    #[doc(hidden)]
-    pub fn from_parts(
-        id: Uuid,
-        signer: SigningKey,
-        verifying: Vec<SigningKey>,
-        refresh: RefreshKeys,
-    ) -> Result<Self, KeyError> {
-        let ring = Self { id, keys: verifying, signer, refresh };
-        let mut kids: Vec<_> = ring.signing_keys().map(SigningKey::kid).collect();
-        kids.sort_unstable();
-        match kids.windows(2).find(|two| two.first() == two.last()) {
-            Some(twice) => Err(KeyError::BadSet(format!("two keys have the kid {:?}", twice.first().unwrap_or(&"")))),
-            None => Ok(ring),
-        }
-    }
-
-    /// The key ring's id. All nodes that share a store share it.
+    /// The key ring's id. All gates that share a store share it.
     pub fn id(&self) -> Uuid {
         self.id
-    }
-
-    /// The key that signs.
-    #[doc(hidden)]
-    pub fn signer(&self) -> &SigningKey {
-        &self.signer
-    }
-
-    /// The key with that name, in any state: to make the very bytes again that an older key once signed.
-    #[doc(hidden)]
-    pub fn signing_key(&self, kid: &str) -> Option<&SigningKey> {
-        self.signing_keys().find(|k| k.kid() == kid)
-    }
-
-    /// All signing keys, the active one first.
-    #[doc(hidden)]
-    pub fn signing_keys(&self) -> impl Iterator<Item = &SigningKey> {
-        std::iter::once(&self.signer).chain(&self.keys)
-    }
-
-    /// The keys of refresh tokens.
-    #[doc(hidden)]
-    pub fn refresh_keys(&self) -> &RefreshKeys {
-        &self.refresh
-    }
-
-    /// A name of the keys and their uses, which says nothing else of them: equal for equal keyrings.
-    #[doc(hidden)]
-    pub fn fingerprint(&self) -> String {
-        let mut message = b"keyring".to_vec();
-        let kids =
-            self.signing_keys().map(|key| (key.kid(), key.algorithm().to_string(), key.kid() == self.signer.kid()));
-        let mut keys: Vec<_> = kids.collect();
-        keys.sort_unstable();
-        let mut refresh: Vec<_> = self.refresh.ids().map(|id| (id, self.refresh.print(id))).collect();
-        refresh.sort_unstable();
-        message.extend_from_slice(format!("{keys:?} {refresh:?} {}", self.refresh.current()).as_bytes());
-        self.refresh.shared_name(&message).map(|name| URL_SAFE_NO_PAD.encode(name)).unwrap_or_default()
     }
 
     /// The public keys as a JWK set (RFC 7517 §5), for other verifiers of our tokens. It never contains HMAC keys.
@@ -251,6 +192,62 @@ impl Keyring {
     }
 }
 
+/// What only our own crates call: docs.rs does not show it.
+#[doc(hidden)]
+impl Keyring {
+    /// A key ring from keys that the caller stores.
+    ///
+    /// # Errors
+    /// Two keys have one `kid`.
+    pub fn from_parts(
+        id: Uuid,
+        signer: SigningKey,
+        verifying: Vec<SigningKey>,
+        refresh: RefreshKeys,
+    ) -> Result<Self, KeyError> {
+        let ring = Self { id, keys: verifying, signer, refresh };
+        let mut kids: Vec<_> = ring.signing_keys().map(SigningKey::kid).collect();
+        kids.sort_unstable();
+        match kids.windows(2).find(|two| two.first() == two.last()) {
+            Some(twice) => Err(KeyError::BadSet(format!("two keys have the kid {:?}", twice.first().unwrap_or(&"")))),
+            None => Ok(ring),
+        }
+    }
+
+    /// The key that signs.
+    pub fn signer(&self) -> &SigningKey {
+        &self.signer
+    }
+
+    /// The key with that name, in any state, to reproduce the signatures of an older key.
+    pub fn signing_key(&self, kid: &str) -> Option<&SigningKey> {
+        self.signing_keys().find(|k| k.kid() == kid)
+    }
+
+    /// All signing keys, the active one first.
+    pub fn signing_keys(&self) -> impl Iterator<Item = &SigningKey> {
+        std::iter::once(&self.signer).chain(&self.keys)
+    }
+
+    /// The keys of refresh tokens.
+    pub fn refresh_keys(&self) -> &RefreshKeys {
+        &self.refresh
+    }
+
+    /// A digest of the keys and their uses, which reveals nothing else: equal for equal key rings.
+    pub fn fingerprint(&self) -> String {
+        let mut message = b"keyring".to_vec();
+        let kids =
+            self.signing_keys().map(|key| (key.kid(), key.algorithm().to_string(), key.kid() == self.signer.kid()));
+        let mut keys: Vec<_> = kids.collect();
+        keys.sort_unstable();
+        let mut refresh: Vec<_> = self.refresh.ids().map(|id| (id, self.refresh.print(id))).collect();
+        refresh.sort_unstable();
+        message.extend_from_slice(format!("{keys:?} {refresh:?} {}", self.refresh.current()).as_bytes());
+        self.refresh.shared_name(&message).map(|name| URL_SAFE_NO_PAD.encode(name)).unwrap_or_default()
+    }
+}
+
 impl From<NoRandomness> for KeyError {
     fn from(_: NoRandomness) -> Self {
         Self::Random
@@ -268,7 +265,7 @@ fn encode(bytes: &[u8]) -> Zeroizing<String> {
 /// Installs the process-wide cryptography provider of the library that verifies. Without one, its first use would
 /// panic, and so would every later one.
 pub(crate) fn install_provider() {
-    // An error means that a provider is installed already.
+    // An error means that a provider is already installed.
     let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
 }
 

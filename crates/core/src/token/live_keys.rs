@@ -1,11 +1,11 @@
-//! The keys of another issuer, as they are at this moment.
+//! The current keys of another issuer.
 //!
 //! Requests read the present set without a lock. The one task that fetches keys (`rotogate-issuers`), or an
 //! application by `Gate::set_trusted`, replaces it. Each set has a generation; a cached
 //! token carries the generation for which its key was last found, so a hit costs an atomic load and a comparison. An
 //! equal set keeps its generation, and a key that left the set ends the cached tokens that it signed.
 //!
-//! While the keys cannot be known, the answer is [`Denial::KeysUnavailable`]: the token may be good, and a client
+//! While the keys are not known, the answer is [`Denial::KeysUnavailable`]: the token may be good, and a client
 //! discards a token that is refused.
 
 use std::fmt;
@@ -30,13 +30,14 @@ mod state;
 
 /// The most requests that wait for the keys of one issuer.
 const MAX_WAITING: usize = 256;
-/// `Retry-After` where no next attempt is known: keys that an application sets, and a fetch that should begin at once.
+/// `Retry-After` if the next attempt is not scheduled: for keys that an application sets, and for a fetch that should
+/// begin at once.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
-/// The present keys of an issuer. See the module.
+/// The present keys of an issuer.
 pub struct LiveKeys {
     current: ArcSwapOption<FetchedKeys>,
-    /// That of `current`. Read on each hit.
+    /// The generation of `current`. Read on each hit.
     generation: AtomicU64,
     /// Milliseconds: from this moment on the keys are too old to be used. Read on each hit.
     usable_until: AtomicU64,
@@ -48,16 +49,16 @@ pub struct LiveKeys {
     wanted: Arc<Notify>,
     waiting: AtomicUsize,
     unknown_kids: AtomicU64,
-    /// That of the gate which has these keys: requests judge them by it.
+    /// The clock of the gate that uses these keys: requests judge the keys by it.
     clock: OnceLock<Arc<EngineClock>>,
 }
 
-/// What requests must know about the fetching of keys.
+/// The facts about the fetching of keys that requests need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FetchRules {
-    /// The shortest time between two attempts that unknown kids cause. It does not count from a scheduled one.
+    /// The shortest time between two attempts that unknown kids cause. Scheduled attempts do not count.
     pub cooldown: Duration,
-    /// The longest time that an attempt takes, and so that a request waits for one.
+    /// The longest time that an attempt takes, which is also the longest wait of a request.
     pub timeout: Duration,
 }
 
@@ -71,18 +72,18 @@ struct FetchedKeys {
 struct Fetching {
     /// The number of attempts that began.
     begun: u64,
-    /// A request asked for an attempt that has not begun.
+    /// Whether a request asked for an attempt that has not begun.
     is_wanted: bool,
     is_under_way: bool,
     last: Option<LastAttempt>,
-    /// When the last attempt began that a request asked for.
+    /// When the last attempt that a request asked for began.
     last_wanted: Option<Timestamp>,
     fresh_until: Timestamp,
 }
 
 #[derive(Clone, Copy)]
 struct LastAttempt {
-    /// When it began, by engine time and by the wall clock, to which tokens refer.
+    /// When the attempt began, by engine time and by the wall clock, to which the times in tokens refer.
     began: Timestamp,
     began_wall: Timestamp,
     result: AttemptResult,
@@ -94,12 +95,12 @@ enum AttemptResult {
     Failed { next: Timestamp },
 }
 
-/// An empty set says that the keys are not known.
+/// The keys, if there are any: an empty set means that the keys are not known.
 fn known(keys: IssuerKeys) -> Option<IssuerKeys> {
     (!keys.is_empty()).then_some(keys)
 }
 
-/// The present set, while it is looked at.
+/// A reference to the present set.
 pub(crate) struct PresentKeys(Guard<Option<Arc<FetchedKeys>>>);
 
 impl PresentKeys {
@@ -109,7 +110,7 @@ impl PresentKeys {
 }
 
 impl LiveKeys {
-    /// No keys yet. They are fetched under these rules.
+    /// Keys that are not known yet, and are fetched under these rules.
     pub fn fetched(rules: FetchRules) -> Arc<Self> {
         Arc::new(Self::new(None, Some(rules)))
     }
@@ -134,7 +135,7 @@ impl LiveKeys {
         self.fetching.lock()
     }
 
-    /// Replaces the keys. An equal set keeps its generation. An empty set is no set: the keys are not known.
+    /// Replaces the keys. An equal set keeps its generation. An empty set means that the keys are not known.
     pub fn set(&self, keys: IssuerKeys, validity: Validity) -> KeyChange {
         let keys = known(keys);
         let mut fetching = self.fetching();
@@ -151,19 +152,19 @@ impl LiveKeys {
         change
     }
 
-    /// Lets the present keys count for longer.
+    /// Extends the validity of the present keys.
     pub fn renew(&self, validity: Validity) {
         self.validate(&mut self.fetching(), validity);
     }
 
-    /// Removes all keys. No token of the issuer is good until there is another set.
+    /// Removes all keys. No token of the issuer is good until another set arrives.
     pub fn clear(&self) {
         let mut fetching = self.fetching();
         self.replace(None);
         self.validate(&mut fetching, Validity { fresh_until: Timestamp::ZERO, usable_until: Timestamp::ZERO });
     }
 
-    /// Called with `fetching` locked, so that sets follow each other.
+    /// Called with `fetching` locked, so that replacements are ordered.
     fn replace(&self, keys: Option<IssuerKeys>) {
         let generation = self.generation.load(Ordering::Relaxed) + 1;
         self.current.store(keys.map(|keys| Arc::new(FetchedKeys { keys, generation })));
@@ -201,7 +202,7 @@ impl LiveKeys {
         self.fetch.is_some()
     }
 
-    /// Do both have the same keys for ever?
+    /// Do both have equal keys that are never fetched or replaced?
     pub(crate) fn equals(self: &Arc<Self>, other: &Arc<Self>) -> bool {
         if Arc::ptr_eq(self, other) {
             return true;
@@ -227,7 +228,8 @@ impl LiveKeys {
         now.as_millis() < self.usable_until.load(Ordering::Acquire)
     }
 
-    /// Is the key of a cached token still there? `stamp` is the generation for which it was found last; 0 at first.
+    /// Is the key of a cached token still in the set? `stamp` is the generation for which it was last found; 0 at
+    /// first.
     ///
     /// # Errors
     /// The key left the set, or the keys are not known at this moment.
@@ -242,8 +244,7 @@ impl LiveKeys {
     /// Is the key still there?
     ///
     /// # Errors
-    /// Those of `Self::recheck`.
-    #[doc(hidden)]
+    /// The errors of `Self::recheck`.
     pub fn holds(&self, key: &KeyPrint, now: Timestamp) -> Result<(), Denial> {
         self.generation_with(key, now).map(drop)
     }
@@ -264,7 +265,6 @@ impl LiveKeys {
 
     /// The refusal of a token whose key is not in the set. `issued_at` is its `iat`, unverified; `leeway` the allowed
     /// difference of the issuer's clock. Asks for an attempt to fetch keys, if one is due.
-    #[doc(hidden)]
     pub fn missing(&self, now: Timestamp, issued_at: Option<Timestamp>, leeway: Duration) -> Denial {
         self.unknown_kids.fetch_add(1, Ordering::Relaxed);
         let mut fetching = self.fetching();
@@ -276,7 +276,7 @@ impl LiveKeys {
         denial
     }
 
-    /// The same refusal. Counts nothing, and asks for nothing.
+    /// The refusal of [`Self::missing`], without counting or asking for keys.
     pub(crate) fn foresee_missing(&self, now: Timestamp, issued_at: Option<Timestamp>, leeway: Duration) -> Denial {
         self.judge_missing(&self.fetching(), now, issued_at, leeway).0
     }
@@ -298,12 +298,13 @@ impl LiveKeys {
         }
         let Some(last) = &fetching.last else { return (Denial::KeysUnavailable(TRY_AGAIN), true) };
         match last.result {
-            // The token may be good. The schedule of retries alone decides when the issuer is asked again.
+            // The token may be good. Only the schedule of retries decides when the issuer is asked again.
             AttemptResult::Failed { .. } => (Denial::KeysUnavailable(fetching.next_try(now)), false),
             AttemptResult::Good => {
                 // The token may be newer than the answer, and so may its key. Then only an attempt that a request asked
-                // for delays the next one: a scheduled one must not keep out a key of the next second (requirement I51).
-                // One that does not say may be. If another attempt has just failed to find its key, it is refused.
+                // for delays the next one: a scheduled attempt must not keep out a key of the next second (requirement
+                // I51). A token without `iat` may be newer, too. If another attempt has just failed to find its key,
+                // the token is refused.
                 let is_newer = issued_at.is_some_and(|issued_at| issued_at > last.began_wall.minus(leeway));
                 let since = if is_newer || issued_at.is_none() { fetching.last_wanted } else { Some(last.began) };
                 let rest = since.map_or(Duration::ZERO, |since| rules.cooldown.saturating_sub(now.since(since)));
@@ -316,8 +317,7 @@ impl LiveKeys {
         }
     }
 
-    /// A place among those that wait for the attempt that is wanted or under way; `None` if there is no such attempt,
-    /// or no place.
+    /// A permit to wait for the attempt that is wanted or running; `None` if there is no such attempt, or no permit.
     pub(crate) fn join(self: &Arc<Self>) -> Option<KeysWait> {
         let rules = self.fetch?;
         let (attempt, begins_later) = {
@@ -333,7 +333,7 @@ impl LiveKeys {
         (waiting < MAX_WAITING).then_some(wait)
     }
 
-    /// Names the clock by which requests judge the keys. The first one counts.
+    /// Sets the clock by which requests judge the keys. The first call counts.
     pub fn set_clock(&self, clock: &Arc<EngineClock>) {
         if self.clock.set(Arc::clone(clock)).is_ok() {
             self.wanted.notify_one();
@@ -341,19 +341,16 @@ impl LiveKeys {
     }
 
     /// The clock by which requests judge the keys, once it is known.
-    #[doc(hidden)]
     pub fn clock(&self) -> Option<&Arc<EngineClock>> {
         self.clock.get()
     }
 
-    /// Notified when a request wants keys to be fetched, when the clock is known, and when the keys are dropped.
-    #[doc(hidden)]
+    /// Notified when a request wants keys, when the clock is known, and when the keys are dropped.
     pub fn wants(&self) -> Arc<Notify> {
         Arc::clone(&self.wanted)
     }
 
     /// Does a request wait for an attempt that has not begun?
-    #[doc(hidden)]
     pub fn is_wanted(&self) -> bool {
         self.fetching().is_wanted
     }
@@ -389,7 +386,7 @@ impl Fetching {
     }
 }
 
-/// The task that fetches holds no keys while it waits: this wakes it up, and it ends.
+/// The fetching task holds no keys while it waits: dropping them wakes the task, which then ends.
 impl Drop for LiveKeys {
     fn drop(&mut self) {
         self.wanted.notify_one();
@@ -408,7 +405,7 @@ impl fmt::Debug for LiveKeys {
     }
 }
 
-/// An attempt to fetch keys that is under way. Dropped without a result, it failed.
+/// A running attempt to fetch keys. Dropping it without a result counts as a failure.
 #[derive(Debug)]
 pub struct FetchAttempt {
     keys: Arc<LiveKeys>,
@@ -428,12 +425,12 @@ impl fmt::Debug for AttemptResult {
 }
 
 impl FetchAttempt {
-    /// The issuer answered. Set or renew the keys before.
+    /// Records that the issuer answered. Set or renew the keys before.
     pub fn succeed(mut self) {
         self.result = Some(AttemptResult::Good);
     }
 
-    /// The issuer did not answer as it should. The next attempt is at `next`.
+    /// Records that the issuer did not answer as it should. The next attempt is at `next`.
     pub fn fail(mut self, next: Timestamp) {
         self.result = Some(AttemptResult::Failed { next });
     }
@@ -451,7 +448,7 @@ impl Drop for FetchAttempt {
     }
 }
 
-/// A place among the requests that wait for the keys of an issuer.
+/// A permit of a request that waits for the keys of an issuer.
 pub struct KeysWait {
     keys: Arc<LiveKeys>,
     attempt: u64,
@@ -460,8 +457,8 @@ pub struct KeysWait {
 }
 
 impl KeysWait {
-    /// Waits for the end of the attempt. Returns whether its answer is final for a token that was there before: then a
-    /// token whose key is still missing is refused.
+    /// Waits for the end of the attempt. Returns whether its answer is final for a token that arrived before the
+    /// attempt: such a token is refused if its key is still missing.
     pub async fn ended(self) -> bool {
         let mut ended = self.keys.ended.subscribe();
         let over = ended.wait_for(|last| *last >= self.attempt);

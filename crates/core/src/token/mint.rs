@@ -37,7 +37,7 @@ impl AccessTokenText {
         &self.0
     }
 
-    /// Any text, for tests of what is written around it.
+    /// A token with an arbitrary text, for tests of replies.
     #[cfg(any(test, feature = "test-util"))]
     #[doc(hidden)]
     pub fn for_test(text: &str) -> Self {
@@ -57,7 +57,7 @@ pub enum MintError {
     /// A claim that our own verification would refuse.
     #[error("the claim {0} would not be accepted by verification")]
     Claim(&'static str),
-    /// The token would be longer than the 8 KiB that we accept.
+    /// The token would be longer than the accepted 8 KiB.
     #[error("the token is too long")]
     TooLong,
     /// The cryptographic library failed.
@@ -76,7 +76,7 @@ impl From<MintError> for Fault {
 }
 
 /// Mints an access token. With EdDSA, RSA PKCS #1 and HMAC the same key and claims give the same bytes; with ECDSA and
-/// RSA PSS the same claims.
+/// RSA PSS they give the same claims.
 ///
 /// # Errors
 /// A claim that [`Verifier::verify`](super::verify::Verifier::verify) would refuse, or a signature that failed.
@@ -98,7 +98,7 @@ pub fn mint(key: &SigningKey, claims: &MintedClaims<'_>) -> Result<AccessTokenTe
     if token.len() > MAX_TOKEN { Err(MintError::TooLong) } else { Ok(AccessTokenText(token)) }
 }
 
-/// A JWS in its compact serialisation. The header is encoded already.
+/// A JWS in its compact serialisation, with an encoded header.
 pub(super) fn signed(key: &SigningKey, header: &str, payload: &str) -> Result<Zeroizing<String>, MintError> {
     let mut token = Zeroizing::new(String::with_capacity(header.len() + payload.len() * 4 / 3 + 700));
     token.push_str(header);
@@ -127,8 +127,8 @@ fn escaped_for_plain_base64(json: &str) -> String {
     escaped
 }
 
-/// What a log may contain of a token of any kind: sixteen characters that are the same for the same token during this
-/// process, and reveal nothing of it (requirement A6).
+/// A fingerprint of any token for logs: sixteen characters that are the same for the same token during this process,
+/// and reveal nothing about it (requirement A6).
 pub fn fingerprint(token: &str) -> String {
     static KEY: LazyLock<Option<hmac::Key>> =
         LazyLock::new(|| Some(hmac::Key::new(hmac::HMAC_SHA256, random::<32>().ok()?.as_slice())));

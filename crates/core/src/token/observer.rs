@@ -1,13 +1,13 @@
-//! Who hears what each rule says of a request. Requests and explanations take the same path: a request passes `()`, which
+//! Observers of the rules of a request. Requests and explanations take the same path: a request passes `()`, which
 //! compiles to nothing, and an explanation passes a recorder.
 
 use crate::denial::Denial;
 use crate::rule::Rule;
 use crate::token::claims::AccessToken;
 
-/// Hears what each rule says, and decides whether the rules after a refusal are judged, too.
+/// Receives the result of each rule, and decides whether the rules after a refusal are judged, too.
 pub trait Observer {
-    /// Does the path have effects? Without them nothing is counted, noted, kept, fetched or logged.
+    /// Does the path have effects? Without effects nothing is counted, noted, cached, fetched or logged.
     const HAS_EFFECTS: bool;
 
     /// A rule was judged.
@@ -16,7 +16,7 @@ pub trait Observer {
     /// The refusal, if it ends the path. An observer that returns `Ok` for a refusal has no effects, and permits nothing.
     fn judged(&mut self, rule: Rule, judged: Result<(), Denial>) -> Result<(), Denial>;
 
-    /// A rule was judged, and the rules after it need its value: a refusal ends the path.
+    /// Reports a rule whose value later rules need: a refusal ends the path.
     ///
     /// # Errors
     /// The refusal.
@@ -26,17 +26,17 @@ pub trait Observer {
         self.judged(rule, judged).and(read)
     }
 
-    /// The claims of the token, which is not refused or whose refusal did not end the path.
+    /// Receives the claims of a token, unless its refusal has ended the path.
     fn token(&mut self, token: &AccessToken);
 
-    /// Judges what a route may ignore. Its refusal does not count unless the caller returns it.
+    /// Judges something that a route may ignore. Its refusal counts only if the caller returns it.
     ///
     /// # Errors
     /// The refusal.
     fn attempt<T>(&mut self, judge: impl FnOnce(&mut Self) -> Result<T, Denial>) -> Result<T, Denial>;
 }
 
-/// A request.
+/// The observer of requests, which does nothing.
 impl Observer for () {
     const HAS_EFFECTS: bool = true;
 

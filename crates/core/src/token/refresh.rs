@@ -2,8 +2,8 @@
 //!
 //! A token is `rg1_` and, in base64url without padding: key id (1 byte) · session id (16) · generation (varint) · tag A
 //! (16) · tag B (16). Both tags are truncated HMAC-SHA-256. Tag A covers the prefix and everything before it, under a
-//! key of the server: without that key, no forgery reaches the store. Tag B covers the same and the client id of the
-//! record, under the session's own secret. So making a token takes the key file and the store.
+//! key of the server: without that key, no forgery reaches the store. Tag B covers the same bytes and the client id of
+//! the record, under the session's own secret. So making a token takes the key file and the store.
 
 use std::fmt;
 
@@ -48,7 +48,7 @@ impl RefreshToken {
         &self.0
     }
 
-    /// Any text, for tests of what is written around it.
+    /// A token with an arbitrary text, for tests of replies.
     #[cfg(any(test, feature = "test-util"))]
     #[doc(hidden)]
     pub fn for_test(text: &str) -> Self {
@@ -83,14 +83,14 @@ pub fn make(
     Some(RefreshToken(text))
 }
 
-/// A refresh token whose tag A is good: a key of ours made it. Only [`proves`](Authentic::proves) says whether it
+/// A refresh token whose tag A is good: one of our keys made it. Only [`proves`](Authentic::proves) says whether it
 /// belongs to its session.
 pub struct Authentic {
     /// The refresh key that made it.
     pub key_id: u8,
     /// The session that it names.
     pub session: SessionId,
-    /// The generation that it was issued at.
+    /// The generation that it was issued for.
     pub generation: Generation,
     tag_b: [u8; TAG],
 }
@@ -112,15 +112,15 @@ impl Drop for Authentic {
 }
 
 impl Authentic {
-    /// Was it made for the session with this secret and this client? Takes the same time for either answer.
+    /// Was it made for the session with this secret and this client? The comparison takes constant time.
     pub fn proves(&self, secret: &SessionSecret, client: &str) -> bool {
         let expected = Zeroizing::new(tag_b(&message(self.key_id, self.session, self.generation), secret, client));
         are_equal(expected.as_slice(), &self.tag_b)
     }
 }
 
-/// Parses a refresh token and checks tag A, without a store. `None` for everything that no key of ours made: garbage,
-/// an edited, truncated or extended token, or one of a removed key.
+/// Parses a refresh token and checks tag A, without a store. `None` for every text that no key of ours made: garbage,
+/// an edited, truncated or extended token, or a token of a removed key.
 pub fn authenticate(keys: &RefreshKeys, token: &str) -> Option<Authentic> {
     let text = token.strip_prefix(PREFIX)?;
     // Checked before any other work: four characters encode three bytes.

@@ -1,8 +1,8 @@
-//! The seal of a session's record: who can write to the store and has no key of the gates makes none that is accepted.
+//! The seal of a session's record: a writer to the store who has no key of the gates cannot make an accepted record.
 //!
-//! A seal is a truncated HMAC-SHA-256 over every field that a gate writes whole, under a key of its own for each refresh
-//! secret, whose id is in the seal. What a store changes in place stays outside: [`status`](Session::status),
-//! [`confirmed`](Session::confirmed) and [`revision`](Session::revision).
+//! A seal is a truncated HMAC-SHA-256 over every field that only a gate writes, under a separate key for each refresh
+//! secret, whose id is in the seal. The seal does not cover the fields that a store changes in place:
+//! [`status`](Session::status), [`confirmed`](Session::confirmed) and [`revision`](Session::revision).
 
 use std::net::IpAddr;
 
@@ -13,17 +13,17 @@ use crate::session::{LastPair, Seal, Session, VouchedBy};
 /// Room for the fields of most records.
 const ROOM: usize = 512;
 
-/// Why a record is not as a gate wrote it.
+/// Why a record differs from what a gate wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BrokenSeal {
     /// It has no seal.
-    #[error("it has no seal: no gate of this release wrote it, or something else changed it since")]
+    #[error("it has no seal: no gate of this release wrote it, or another program has changed it")]
     Missing,
     /// The key ring has no refresh secret with this id.
     #[error("its seal is of refresh secret {0}, which this gate does not have: see rotogate keys list --refresh")]
     UnknownKey(u8),
-    /// The seal is of another content.
-    #[error("its seal is of another content: something that has no key of the gates wrote it")]
+    /// The seal belongs to another content.
+    #[error("its seal is for other content: a program without a key of the gates wrote it")]
     Wrong,
 }
 
@@ -34,24 +34,23 @@ pub fn sealed(keys: &RefreshKeys, mut record: Session) -> Option<Session> {
     Some(record)
 }
 
-/// Did a gate write the record as it is, but for what a store changes in place?
+/// Did a gate write the record as it is, except for the fields that a store changes in place?
 ///
 /// # Errors
-/// Why it did not.
+/// Why no gate did.
 pub fn check(keys: &RefreshKeys, record: &Session) -> Result<(), BrokenSeal> {
     let (key, found) = record.seal.parts().ok_or(BrokenSeal::Missing)?;
     let expected = tag(keys, key, record).ok_or(BrokenSeal::UnknownKey(key))?;
     if are_equal(&expected, &found) { Ok(()) } else { Err(BrokenSeal::Wrong) }
 }
 
-/// The tag of a record under a key. The secret is not copied: a copy would have to be erased, which takes as long as the
-/// hash.
+/// The tag of a record under a key. The secret is not copied: a copy would have to be erased, which takes as long as
+/// the hash.
 fn tag(keys: &RefreshKeys, key: u8, record: &Session) -> Option<[u8; 16]> {
     keys.seal(key, &[record.id.as_bytes(), record.secret.expose(), &other_fields(record)])
 }
 
-/// The fields but the first two, in an order of their own. A field that is added to a record does not compile until its
-/// place is decided.
+/// The other fields, in a fixed order. A new field of a record does not compile until its place here is decided.
 fn other_fields(record: &Session) -> Vec<u8> {
     let Session {
         id: _,
@@ -108,7 +107,7 @@ fn other_fields(record: &Session) -> Vec<u8> {
     fields.0
 }
 
-/// Fields of no fixed length, each behind its length: no two lists of them have the same bytes.
+/// Fields of variable length, each preceded by its length, so that no two lists have the same bytes.
 struct Fields(Vec<u8>);
 
 impl Fields {
@@ -117,7 +116,7 @@ impl Fields {
         self.0.extend_from_slice(field);
     }
 
-    /// No field is as long as what stands for a missing one.
+    /// An optional field. No field is as long as the marker of a missing one.
     fn maybe(&mut self, field: Option<&[u8]>) {
         match field {
             Some(field) => self.some(field),
@@ -139,7 +138,7 @@ mod tests {
 
     type Forgery = fn(&mut Session);
 
-    /// A change of each field that the seal is of, and of what could be moved from one field to the next.
+    /// A change of each sealed field, and of each byte that could move from one field to the next.
     fn forgeries() -> Vec<(&'static str, Forgery)> {
         fn bind(record: &mut Session) {
             record.bound_to = Some(KeyThumbprint::from_bytes([7; 32]));
@@ -194,12 +193,12 @@ mod tests {
             assert_ne!(forged, record, "{what}");
             assert_eq!(check(keys, &forged), Err(BrokenSeal::Wrong), "{what}");
         }
-        // A binding cannot be taken away either.
+        // A binding cannot be removed either.
         let mut bound = conformance::session("alice", 1, AT);
         bound.bound_to = Some(KeyThumbprint::from_bytes([7; 32]));
         let bound = sealed(keys, bound).unwrap();
         assert_eq!(check(keys, &Session { bound_to: None, ..bound }), Err(BrokenSeal::Wrong));
-        // What a store changes in place stays outside.
+        // The seal does not cover what a store changes in place.
         let changed = Session {
             status: Status::Revoked(RevokedBecause::Operator),
             confirmed: true,

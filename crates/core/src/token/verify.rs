@@ -1,10 +1,10 @@
 //! Verification of access tokens.
 //!
 //! Size, shape and header come first, because they cost nothing; then issuer and key; then `exp`, `nbf` and `iat`,
-//! which can only refuse and so may spare a signature check; then the signature; and only then the other claims. Issuer
-//! and `kid` select a key; the key determines the algorithm. A library checks the signature. This module does
-//! everything else, because that library is lenient where a gateway must not be: duplicate members, `crit`, `typ`,
-//! claims of the wrong type.
+//! which can only refuse and so may save a signature check; then the signature; and last the other claims. Issuer and
+//! `kid` select a key; the key determines the algorithm. A library checks the signature. This module makes all other
+//! checks, because that library is too lenient for a gateway about duplicate members, `crit`, `typ`, and claims of the
+//! wrong type.
 //!
 //! ```
 //! use rotogate::token::{AllowedScopes, IssuerKeys, IssuerRules};
@@ -65,14 +65,14 @@ pub(crate) use signature_times::SignatureTimes;
 pub use strict_json::object as strict_object;
 pub use strict_json::{members_of_depth, object_of_depth};
 
-/// Why a token is refused, and how far its verification got: the limits count what costs.
+/// Why a token is refused, and how far its verification got: the limits count costly steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TokenRefusal {
-    /// Refused before its signature was checked.
+    /// The token was refused before its signature was checked.
     Unchecked(Denial),
     /// Its signature is bad.
     Forged,
-    /// Its signature is good, but it is refused.
+    /// The signature is good, but the token is refused.
     Authentic(Denial),
 }
 
@@ -95,20 +95,21 @@ impl From<Denial> for TokenRefusal {
 #[derive(Debug)]
 pub struct Verifier {
     issuers: Vec<IssuerRules>,
-    /// The place of each issuer.
+    /// The index of each issuer.
     by_issuer: HashMap<Arc<str>, usize>,
-    /// Another issuer's token with a type that is not accepted has been reported.
+    /// Whether another issuer's token with a wrong type has been reported.
     told: AtomicBool,
-    /// For each issuer, the kinds of mapped claims of which a refused one has been reported: a bit for each.
+    /// For each issuer, the kinds of mapped claims for which a refusal has been reported: one bit each.
     told_claims: Box<[AtomicU8]>,
     /// For each issuer, the identity of its rules and keys.
     ids: Box<[RulesId]>,
-    /// For each issuer, what its tokens share.
+    /// For each issuer, the data that its tokens share.
     of_tokens: Box<[Arc<TokenIssuer>]>,
     signature_times: Arc<SignatureTimes>,
 }
 
-/// The identity of an issuer's rules, and of its keys. Rules that replace equal ones keep it. No others have the same.
+/// The identity of an issuer's rules, and of its keys. Rules that replace equal ones keep the identity. No others have
+/// the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct RulesId {
     rules: u32,
@@ -126,17 +127,17 @@ impl RulesId {
         NEXT.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Do both judge every token alike, whatever the keys?
+    /// Do both have the same rules, whatever the keys?
     pub(crate) fn has_rules_of(self, other: Self) -> bool {
         self.rules == other.rules
     }
 }
 
 impl Verifier {
-    /// A verifier of these issuers' tokens, and of no others.
+    /// A verifier for the tokens of exactly these issuers.
     ///
     /// # Errors
-    /// One issuer twice, more than one that is ours, or a rule out of its bounds.
+    /// One issuer occurs twice, more than one is ours, or a rule is out of its bounds.
     pub fn new(issuers: Vec<IssuerRules>) -> Result<Self, RulesError> {
         rules::check(&issuers)?;
         super::keyring::install_provider();
@@ -162,12 +163,12 @@ impl Verifier {
         }
     }
 
-    /// How long signatures took.
+    /// The durations of signature checks.
     pub(crate) fn signature_times(&self) -> &SignatureTimes {
         &self.signature_times
     }
 
-    /// The same verifier, in place of `old`: an issuer with the same rules and keys as before goes on with them.
+    /// This verifier as the replacement of `old`: an issuer whose rules and keys are the same keeps its identity.
     pub(crate) fn following(mut self, old: &Self) -> Self {
         self.told = AtomicBool::new(old.told.load(Ordering::Relaxed));
         self.signature_times = Arc::clone(&old.signature_times);
@@ -197,7 +198,7 @@ impl Verifier {
         self.ids.get(*self.by_issuer.get(issuer)?).copied()
     }
 
-    /// Those of all issuers.
+    /// The identities of all issuers.
     pub(crate) fn ids(&self) -> &[RulesId] {
         &self.ids
     }
@@ -207,22 +208,23 @@ impl Verifier {
         self.found(issuer).map(|(rules, _)| rules)
     }
 
-    /// The same, with what they say of all tokens.
+    /// The rules for the tokens of `issuer`, with the data that its tokens share.
     fn found(&self, issuer: &str) -> Option<(&IssuerRules, &Arc<TokenIssuer>)> {
         let place = *self.by_issuer.get(issuer)?;
         self.issuers.get(place).zip(self.of_tokens.get(place))
     }
 
-    /// Verifies a token: everything that it *is*. The caller must judge audience, scopes and revocation.
+    /// Verifies a token: everything that does not depend on the request. The caller must judge audience, scopes and
+    /// revocation.
     ///
     /// # Errors
-    /// The rule that refuses it. Nothing of the token itself is in it.
+    /// The rule that refuses the token. The denial contains no part of the token.
     pub fn verify(&self, token: &str, engine_now: Timestamp, wall_now: Timestamp) -> Result<AccessToken, Denial> {
         self.verify_expired(token, engine_now, wall_now, Duration::ZERO).map_err(TokenRefusal::into_denial)
     }
 
-    /// The same for a token that expired at most `for_at_most` ago, besides another issuer's leeway: for protocols that
-    /// exchange an expired access token together with its refresh token.
+    /// [`Self::verify`] for a token that expired at most `for_at_most` ago, besides another issuer's leeway: for
+    /// protocols that exchange an expired access token together with its refresh token.
     ///
     /// # Errors
     /// As [`Self::verify`], with how far the verification got.
@@ -236,7 +238,8 @@ impl Verifier {
         self.verify_observed(token, engine_now, wall_now, for_at_most, &mut ())
     }
 
-    /// The same. An observer that goes on after a refusal gets the claims of a token that is refused, if they can be read.
+    /// [`Self::verify_expired`] with an observer. An observer that continues after a refusal gets the claims of the
+    /// refused token, if they can be read.
     pub(crate) fn verify_observed<O: Observer>(
         &self,
         token: &str,
@@ -264,7 +267,7 @@ impl Verifier {
                 is_right.then_some(key)
             }
             None => {
-                // The times first: for an expired token no issuer is asked.
+                // Check the times first: the gate asks no issuer about an expired token.
                 observer.judged(Rule::Claims, in_time())?;
                 let issued_at = times.ok().and_then(|times| times.issued_at);
                 let missing = if O::HAS_EFFECTS { Keys::missing } else { Keys::foresee_missing };
@@ -300,7 +303,7 @@ impl Verifier {
         }
     }
 
-    /// Notes what a genuine token of an issuer with these rules says of sessions, or which claim refuses it.
+    /// Records the session that a genuine token names, or the claim that refuses it.
     fn note(&self, rules: &IssuerRules, judged: Result<AccessToken, RefusedClaim<'_>>) -> Result<AccessToken, Denial> {
         match judged {
             Ok(token) => {
@@ -317,8 +320,7 @@ impl Verifier {
         }
     }
 
-    /// The mapped claim that refuses a token whose key is known, for an operator who asks why. It does not check the
-    /// signature.
+    /// The mapped claim that refuses a token whose key is known, for an explanation. The signature is not checked.
     pub fn refused_claim(&self, token: &str, engine_now: Timestamp) -> Option<String> {
         let parts = shape::TokenParts::split(token).ok()?;
         let header = shape::JoseHeader::read(parts.header).ok()?;
@@ -332,8 +334,8 @@ impl Verifier {
         judged.err()?.claim.map(|(claim, _)| claim.to_string())
     }
 
-    /// A token with a type that is not accepted. The first genuine one of another issuer is reported, because the rules
-    /// may be wrong, and not the token.
+    /// Refuses a token with a wrong type. The first genuine one of another issuer is reported, because the rules may be
+    /// wrong, and not the token.
     fn wrong_type<O: Observer>(
         &self,
         rules: &IssuerRules,
@@ -347,7 +349,7 @@ impl Verifier {
             return TokenRefusal::Forged;
         }
         if O::HAS_EFFECTS && !self.told.swap(true, Ordering::Relaxed) {
-            // It comes from outside, although its issuer has signed it.
+            // The type comes from outside, although its issuer has signed it.
             let typ: String = typ.unwrap_or_default().chars().take(64).flat_map(char::escape_default).collect();
             tracing::warn!(
                 issuer = &*rules.issuer,
@@ -359,11 +361,11 @@ impl Verifier {
         TokenRefusal::Authentic(Denial::WrongType)
     }
 
-    /// The rules for the issuer that a token claims, unverified. It serves to refuse a token before its signature costs
-    /// anything.
+    /// The rules for the issuer that a token claims, unverified, so that a token can be refused before its signature
+    /// costs anything.
     ///
     /// # Errors
-    /// It is no token, or not of one of our issuers.
+    /// The text is no token, or not of one of our issuers.
     pub(crate) fn claimed(&self, token: &str) -> Result<&IssuerRules, Denial> {
         let payload = shape::decode(shape::TokenParts::split(token)?.claims)?;
         let claims = Members::read(&payload).map_err(Denial::MalformedToken)?;
@@ -383,15 +385,15 @@ impl Verifier {
         self.issuers.iter().any(|rules| !rules.ours)
     }
 
-    /// Does an issuer still have this key, under any name?
+    /// Does the issuer still have this key, under any name?
     ///
     /// # Errors
-    /// It does not, or its keys are not known at this moment.
+    /// The key is gone, or the issuer's keys are not known at this moment.
     pub(crate) fn holds(&self, issuer: &str, key: &KeyPrint, engine_now: Timestamp) -> Result<(), Denial> {
         self.rules(issuer).ok_or(Denial::UnknownIssuer)?.keys.holds(key, engine_now)
     }
 
-    /// The attempt to fetch keys that may decide about this token; `None` if there is no attempt under way, or too many
+    /// The attempt to fetch keys that may decide about this token; `None` if no attempt is running, or too many
     /// requests wait for it.
     pub(crate) fn awaited(&self, token: &str) -> Option<KeysWait> {
         self.claimed(token).ok()?.keys.live()?.join()
@@ -402,7 +404,7 @@ impl Verifier {
         self.issuers.iter().find(|rules| &*rules.name == name)
     }
 
-    /// Does it judge every token as `other` does? Keys are compared by content, not only by name.
+    /// Does it judge every token like `other`? Keys are compared by content, not only by name.
     pub(crate) fn equals(&self, other: &Self) -> bool {
         self.issuers.len() == other.issuers.len() && self.issuers.iter().zip(&other.issuers).all(|(a, b)| a.equals(b))
     }
@@ -413,8 +415,8 @@ impl Verifier {
     }
 }
 
-/// Names a mapped claim that refused a genuine token, in the log alone. The first of each issuer and kind, of which `told`
-/// has a bit, is a warning, because the mapping may be wrong, and not the token.
+/// Logs the mapped claim that refused a genuine token. The first refusal of each issuer and kind (a bit in `told`) is a
+/// warning, because the mapping may be wrong, and not the token.
 fn name_claim(rules: &IssuerRules, refused: RefusedClaim<'_>, told: Option<&AtomicU8>) -> Denial {
     let RefusedClaim { denial, claim } = refused;
     let Some((claim, kind)) = claim.filter(|_| !rules.ours) else { return denial };
@@ -433,7 +435,7 @@ fn name_claim(rules: &IssuerRules, refused: RefusedClaim<'_>, told: Option<&Atom
     denial
 }
 
-/// The claims of a token, unverified: for logs, never for a decision. Each text is cut at 256 bytes.
+/// The claims of a token, unverified: for logs, never for a decision. Each text is truncated at 256 bytes.
 ///
 /// ```
 /// use rotogate::gate::Peeked;

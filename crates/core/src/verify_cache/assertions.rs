@@ -1,7 +1,7 @@
-//! The assertions of a verified token, kept beside it: one for each audience. They end with the token.
+//! The assertions about a verified token's caller, cached with the token: one for each audience.
 //!
-//! A hit copies a value that is ready to send. From half of its time on, one request orders a new one, which is signed
-//! apart from requests, and the others go on with the old one meanwhile.
+//! A hit copies an assertion that is ready to send. After half of its lifetime, one request orders a new one, which is
+//! signed in the background, and the others meanwhile use the old one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,7 @@ use crate::denial::Denial;
 use crate::engine::Engine;
 use crate::token::assertion::assertion;
 
-/// The header of assertions, and how long they are good for.
+/// The header of assertions, and their lifetime.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AssertionHeader {
     /// The header.
@@ -26,23 +26,23 @@ pub struct AssertionHeader {
     pub ttl: Duration,
 }
 
-/// The most assertions of one token that are kept: each is up to 2 KiB. Beyond it the oldest makes room.
+/// The most cached assertions of one token, each of up to 2 KiB. A further one evicts the oldest.
 const MAX_KEPT: usize = 4;
-/// When a client should try again whose assertion could not be signed.
+/// The delay before a retry, if an assertion could not be signed.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
-/// See the module.
+/// The assertions of one token.
 #[derive(Default)]
 pub(super) struct Assertions {
     kept: ArcSwapOption<Vec<Arc<CachedAssertion>>>,
-    /// Held while one is signed, so that requests that come at the same time share it.
+    /// Held while an assertion is signed, so that concurrent requests share it.
     signing: Mutex<()>,
 }
 
 struct CachedAssertion {
     audience: Arc<str>,
     value: HeaderValue,
-    /// The keys that signed it.
+    /// The generation of the keys that signed it.
     generation: u64,
     renew_from: Timestamp,
     expires: Timestamp,
@@ -70,7 +70,7 @@ impl Assertions {
 }
 
 impl Verified {
-    /// The header that asserts this caller to `audience`; none unless assertions are configured.
+    /// The header that asserts this caller to `audience`; `None` unless assertions are configured.
     ///
     /// # Errors
     /// [`Denial::AssertionUnavailable`].
@@ -95,11 +95,11 @@ impl Verified {
         Ok(Some((&header.name, kept.value.clone())))
     }
 
-    /// Has a new one signed, apart from this request.
+    /// Orders a new assertion, signed in the background.
     fn order(self: &Arc<Self>, engine: &Arc<Engine>, audience: &Arc<str>) {
         let (caller, engine, audience) = (Arc::clone(self), Arc::clone(engine), Arc::clone(audience));
         let renew = move || {
-            // A failure is logged when the old one has expired and a request needs one.
+            // If it fails, the failure is logged once the old one has expired and a request needs a new one.
             let _ = caller.sign(&engine, &audience, true);
         };
         match tokio::runtime::Handle::try_current() {
@@ -113,7 +113,8 @@ impl Verified {
         let unavailable = Denial::AssertionUnavailable(TRY_AGAIN);
         let Some((header, assertions)) = self.assertions() else { return Err(unavailable) };
         let _one_at_once = assertions.signing.lock();
-        // The generation first: keys that are replaced meanwhile make this one old, never a removed key's one new.
+        // Read the generation first: if the keys are replaced meanwhile, this assertion counts as old, and never an
+        // assertion by a removed key as new.
         let generation = engine.keys_generation();
         let now = engine.clock().now();
         if let Some(kept) = assertions.find(audience, generation).filter(|kept| !anew && now < kept.expires) {

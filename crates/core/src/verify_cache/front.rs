@@ -14,11 +14,11 @@ use super::Verified;
 
 /// The number of slots of a thread.
 const SLOTS: usize = 4096;
-/// The memory of a token is counted in these, rounded up.
+/// The unit of memory accounting, rounded up.
 const UNIT_BYTES: u32 = 256;
-/// The most memory that a thread's tokens take, 8 MiB: 4096 tokens of usual size fit.
+/// The most memory of a thread's tokens, 8 MiB: 4096 tokens of usual size fit.
 const MAX_UNITS: usize = (8 << 20) / UNIT_BYTES as usize;
-/// After this many hits in a row the shared cache is asked, so that it learns that the token is in use and keeps it.
+/// After this many hits in a row a look-up goes to the shared cache, so that the shared cache keeps the token.
 const MAX_UNREPORTED_HITS: u8 = 64;
 
 thread_local! {
@@ -36,7 +36,7 @@ struct Front {
 struct Slot {
     set: SetId,
     found: u8,
-    /// Of the token. Both are here, because a token that is not the sought one is seldom in the processor's cache.
+    /// A part of the token's hash. It is in the slot, because the token itself is seldom in the processor's cache.
     tag: u8,
     units: u16,
     verified: Arc<Verified>,
@@ -54,7 +54,8 @@ impl SetId {
     }
 }
 
-/// The token, if this thread has it. Returns `None` now and then all the same, so that the shared cache is asked.
+/// The token, if this thread has it. Now and then it returns `None` all the same, so that the look-up reaches the
+/// shared cache.
 pub(super) fn find(set: SetId, token: &[u8]) -> Option<Arc<Verified>> {
     FRONT.with(|front| {
         let mut front = front.try_borrow_mut().ok()?;
@@ -71,7 +72,7 @@ pub(super) fn find(set: SetId, token: &[u8]) -> Option<Arc<Verified>> {
     })
 }
 
-/// Keeps a token that the shared cache has.
+/// Caches a token that the shared cache has.
 pub(super) fn keep(set: SetId, verified: &Arc<Verified>) {
     FRONT.with(|front| {
         let Ok(mut front) = front.try_borrow_mut() else { return };
@@ -105,14 +106,14 @@ impl Front {
     }
 }
 
-/// The memory that this thread's tokens take, in bytes.
+/// The memory of this thread's tokens, in bytes.
 #[cfg(test)]
 pub(crate) fn bytes() -> usize {
     FRONT.with_borrow(|front| front.units * UNIT_BYTES as usize)
 }
 
-/// The slot of a token, and a part of it that tells it from most others of that slot. The bits of a signature are as good as
-/// random. The multiplication spreads its base64 letters over all bits.
+/// The slot of a token, and a tag that distinguishes it from most others of that slot. The bits of a signature are as
+/// good as random. The multiplication spreads its base64 letters over all bits.
 fn place_of(token: &[u8]) -> (usize, u8) {
     const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
     let end = token.last_chunk().map_or(0, |end| u64::from_le_bytes(*end));

@@ -1,4 +1,4 @@
-//! The headers that tell an upstream the caller.
+//! The headers that name the caller to an upstream.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use super::AssertionHeader;
 use crate::headers::{IdentityText, identity_values};
 use crate::token::claims::AccessToken;
 
-/// The headers that tell an upstream the caller.
+/// The headers that name the caller to an upstream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IdentityHeaders {
     /// Each header, and its content.
@@ -45,7 +45,7 @@ pub enum IdentityField {
     Session,
     /// `iss`.
     Issuer,
-    /// The roles, joined by commas; none if the issuer left some out.
+    /// The roles, joined by commas; absent if the issuer left some out.
     Roles,
     /// Another claim, if it is a string, a number or a boolean.
     Claim(Box<str>),
@@ -100,7 +100,7 @@ pub const MAX_IDENTITY_HEADERS: usize = 64;
 
 /// The values that one token has for the gate's identity headers.
 pub(super) struct IdentityValues {
-    /// A bit for each header, the first one's the lowest: does the token have it?
+    /// A bit for each header, the lowest for the first: does the token have a value?
     present: u64,
     values: Box<[HeaderValue]>,
 }
@@ -119,7 +119,7 @@ impl IdentityValues {
         })
     }
 
-    /// Their memory.
+    /// The memory of the values.
     pub(super) fn bytes(&self) -> usize {
         self.values.iter().map(|value| size_of_val(value) + value.len()).sum()
     }

@@ -1,13 +1,14 @@
-//! The introspected tokens of one issuer: what the issuer said of each, for how long that counts, and the questions under
-//! way (requirements I20, I21).
+//! The introspected tokens of one issuer: the answer about each token, its validity, and the running questions
+//! (requirements I20, I21).
 //!
-//! These tokens have a memory of their own. A client may make any number of opaque texts, and none of them may push a
-//! verified JWT out of its cache. A token that is not active is remembered under a keyed hash: it may be another's secret.
+//! These tokens have a cache of their own. A client may invent any number of opaque texts, which must not evict
+//! verified JWTs. A token that is not active is remembered under a keyed hash, because it may be another client's
+//! secret.
 //!
-//! Questions about one token share one request to the issuer. It runs in a task of its own, whether or not a client still
-//! waits for it. How many questions about tokens that were never seen begin in a second is bounded for each issuer; tokens
-//! that were good before are not held up by them. Of these questions, a quarter is kept for addresses that had good tokens
-//! lately (requirement A19).
+//! Concurrent questions about one token share one request to the issuer. It runs in a task of its own, whether or not a
+//! client still waits for it. The rate of questions about tokens that were never seen is bounded for each issuer;
+//! tokens that were good before are not affected. A quarter of that rate is reserved for addresses that presented good
+//! tokens lately (requirement A19).
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -38,28 +39,29 @@ pub use wait::{Introspected, IntrospectionWait};
 
 /// The memory of an issuer's introspected tokens, in bytes.
 const CACHE_BYTES: u64 = 16 << 20;
-/// How many tokens that are not active are remembered for an issuer.
+/// The most remembered tokens of an issuer that are not active.
 const MAX_INACTIVE: u64 = 10_000;
-/// Questions about tokens that were never seen, of one issuer.
+/// The rate of questions about never seen tokens of one issuer.
 const UNSEEN: Rate = Rate::new(200, Duration::from_millis(5));
-/// How many of them are kept for those that are known.
+/// The part of this rate that is reserved for known callers.
 const UNSEEN_KEPT: u32 = UNSEEN.burst.get() / 4;
-/// How many questions of one issuer are under way at once.
+/// The most concurrent questions to one issuer.
 const MAX_FLIGHTS: usize = 256;
 /// How many of them may be about tokens that were never good.
 const MAX_UNSEEN_FLIGHTS: usize = 192;
-/// And how many of these are kept for those that are known.
+/// How many of these are reserved for known callers.
 const UNSEEN_FLIGHTS_KEPT: usize = MAX_UNSEEN_FLIGHTS / 4;
-/// The longest that one question takes. The introspector has a bound of its own, which is shorter.
+/// The longest duration of one question. The introspector has a shorter bound of its own.
 const MAX_WAIT: Duration = Duration::from_secs(30);
-/// How long a token is remembered after its response counts no more: it was seen, and long connections may have it.
+/// How long a token is remembered after its response is no longer valid: it counts as seen, and long connections may
+/// use it.
 const REMEMBERED: Duration = Duration::from_secs(600);
-/// How long after a fault, and after a question in the background, a known token is not asked about again.
+/// After a fault, or a question in the background, the issuer is not asked again about a known token for this long.
 const PAUSE: Duration = Duration::from_secs(1);
-/// A fault that lasts is logged again after this time.
+/// A lasting fault is logged again after this time.
 const LOGGED_AGAIN: Duration = Duration::from_secs(600);
 
-/// What a question came to.
+/// The result of a question.
 pub(super) type Outcome = Result<Arc<Verified>, Denial>;
 /// Receives the outcome of a question.
 type Receiver = watch::Receiver<Option<Outcome>>;
@@ -67,7 +69,7 @@ type Receiver = watch::Receiver<Option<Outcome>>;
 /// A keyed hash of a token.
 type TokenId = [u64; 2];
 
-/// See the module.
+/// The introspected tokens of one issuer.
 pub(super) struct IntrospectedTokens {
     responses: Responses,
     id: RulesId,
@@ -82,7 +84,7 @@ pub(super) struct IntrospectedTokens {
     unseen_places: Arc<Semaphore>,
     unseen: Buckets,
     results: Arc<Results>,
-    /// The fault that was logged last, if the issuer has not answered since.
+    /// The last logged fault, if the issuer has not answered since.
     failing: Mutex<Option<(&'static str, Timestamp)>>,
     runtime: Option<Handle>,
 }
@@ -90,33 +92,33 @@ pub(super) struct IntrospectedTokens {
 /// A token that was active when its issuer was asked.
 struct SeenToken {
     verified: Arc<Verified>,
-    /// The issuer's last word is that it is not active, or not good.
+    /// Set if the issuer's last answer is that the token is not active, or not good.
     ended: Option<Denial>,
-    /// From then on a request has it asked about in the background.
+    /// From this time on a request has the issuer asked in the background.
     renew_from: Timestamp,
-    /// The response counts until then.
+    /// The response is valid until this time.
     fresh_until: Timestamp,
-    /// And until then while the issuer does not answer.
+    /// The response is valid until this time while the issuer does not answer.
     stale_until: Timestamp,
-    /// No question in the background before this moment, in milliseconds.
+    /// No question in the background before this time, in milliseconds.
     asked_next: AtomicU64,
-    /// After a fault, no question at all before this moment, in milliseconds.
+    /// After a fault, no question at all before this time, in milliseconds.
     paused_until: AtomicU64,
 }
 
-/// A token that is refused, until this moment.
+/// A token that is refused until this time.
 #[derive(Clone, Copy)]
 struct InactiveToken {
     denial: Denial,
     until: Timestamp,
 }
 
-/// Nothing was decided.
+/// The denial if nothing was decided.
 fn unavailable(retry_after: Option<Duration>) -> Denial {
     Denial::IntrospectionUnavailable(retry_after.unwrap_or(PAUSE).max(PAUSE))
 }
 
-/// Removes a flight when it has landed, or crashed.
+/// Removes a question when it has ended, or panicked.
 struct Landing<'a> {
     tokens: &'a IntrospectedTokens,
     id: TokenId,
@@ -132,8 +134,8 @@ impl Drop for Landing<'_> {
 }
 
 impl IntrospectedTokens {
-    /// Those of an issuer with these rules, unless it is never asked. Asks in the runtime that calls this, if there is
-    /// one.
+    /// The tokens of an issuer with these rules; `None` if the issuer is never asked. Questions run in the runtime that
+    /// calls this, if there is one.
     pub(super) fn new(
         rules: &IssuerRules,
         id: RulesId,
@@ -198,7 +200,7 @@ impl IntrospectedTokens {
         self.hashers.each_ref().map(|hasher| hasher.hash_one(token))
     }
 
-    /// What is known of a token without a question; `None` if the issuer must be asked.
+    /// The known result for a token, without a question; `None` if the issuer must be asked.
     pub(super) fn known<O: Observer>(self: &Arc<Self>, token: &str) -> Option<Outcome> {
         let now = self.clock.now();
         if let Some(seen) = entry::<O, _, _, _, _>(&self.seen, token) {
@@ -221,12 +223,12 @@ impl IntrospectedTokens {
         Some(Err(refused.denial))
     }
 
-    /// Begins to ask about a token of which nothing is known. With `cache = 0` each request asks for itself, in
-    /// [`Self::wait`]. `is_known`: the caller's address had good tokens lately.
+    /// Begins to ask about an unknown token. With `cache = 0` each request asks for itself, in [`Self::wait`].
+    /// `is_known`: the caller's address presented good tokens lately.
     ///
     /// # Errors
-    /// Always: [`Denial::IntrospectionUnavailable`], or [`Denial::RateLimited`] for a token that was never good while
-    /// too many of these come.
+    /// Always an error: [`Denial::IntrospectionUnavailable`], or [`Denial::RateLimited`] for a token that was never
+    /// good while too many of these arrive.
     pub(super) fn begin<O: Observer>(self: &Arc<Self>, token: &str, is_known: bool) -> Outcome {
         if !self.was_good::<O>(token) && !self.flights.contains_key(&self.id(token)) {
             let kept = if is_known { 0 } else { UNSEEN_KEPT };
@@ -244,8 +246,8 @@ impl IntrospectedTokens {
         entry::<O, _, _, _, _>(&self.seen, token).is_some_and(|seen| seen.ended.is_none())
     }
 
-    /// What a request with this token waits for; `None` if too many questions are under way, or the last was answered with
-    /// a fault a moment ago.
+    /// A request's wait for the answer about this token; `None` if too many questions are running, or the last one
+    /// failed a moment ago.
     pub(super) fn wait(self: &Arc<Self>, token: &str, is_known: bool) -> Option<IntrospectionWait> {
         let flight = if self.introspection.cache.is_zero() {
             Some(self.ask(token, is_known).ok()?)
@@ -265,15 +267,15 @@ impl IntrospectedTokens {
         let is_ours = now.as_millis() >= next
             && seen.asked_next.compare_exchange(next, later, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if is_ours {
-            // Without a place the next request tries again.
+            // Without a free slot the next request tries again.
             drop(self.ask(token, true));
         }
     }
 
-    /// Asks the issuer, or joins the question that is under way. With `cache = 0` each request has a question of its own.
+    /// Asks the issuer, or joins the running question. With `cache = 0` each request has a question of its own.
     ///
     /// # Errors
-    /// Too many questions are under way.
+    /// Too many questions are running.
     fn ask(self: &Arc<Self>, token: &str, is_known: bool) -> Result<Receiver, Denial> {
         let id = self.id(token);
         if self.introspection.cache.is_zero() {
@@ -281,7 +283,7 @@ impl IntrospectedTokens {
         }
         match self.flights.entry(id) {
             dashmap::Entry::Occupied(flight) => Ok(flight.get().clone()),
-            // The flight removes its entry when it lands, which waits for this lock.
+            // A question removes its entry when it ends, which needs this lock.
             dashmap::Entry::Vacant(place) => Ok(place.insert(self.depart(token, id, true, is_known)?).clone()),
         }
     }
@@ -360,7 +362,7 @@ impl IntrospectedTokens {
         };
         let until = now.plus(self.introspection.negative);
         if let Some(seen) = self.seen.get(&token) {
-            // Long connections with this token must learn of it, so it is not forgotten.
+            // Long connections with this token must learn of its end, so it stays remembered.
             let ended = SeenToken {
                 verified: Arc::clone(&seen.verified),
                 ended: Some(denial),
@@ -377,7 +379,7 @@ impl IntrospectedTokens {
         Err(denial)
     }
 
-    /// Keeps an active token, never beyond its `exp`.
+    /// Caches an active token, never beyond its `exp`.
     fn keep(&self, token: Arc<str>, verified: &Arc<Verified>, now: Timestamp, wall: Timestamp) {
         let Introspection { cache, stale_if_error, .. } = &*self.introspection;
         let left = verified.token.expires.since(wall);
@@ -394,7 +396,7 @@ impl IntrospectedTokens {
         self.seen.insert(token, Arc::new(seen));
     }
 
-    /// A fault decides nothing. A token that was good may go on for a while.
+    /// A fault decides nothing. A token that was good may continue for a while.
     fn failed(&self, token: &str, fault: &IntrospectionFault, now: Timestamp) -> Outcome {
         self.results.count(fault.cause);
         self.log(fault, now);
@@ -431,13 +433,13 @@ impl IntrospectedTokens {
         }
     }
 
-    /// Checks the token of a long connection again. Asks in the background when its response is old, and goes on with the
-    /// old one for the time that a question may take.
+    /// Checks the token of a long connection again. If its response is old, this asks in the background, and uses the
+    /// old response for as long as a question may take.
     pub(super) fn check_again(self: &Arc<Self>, verified: &Arc<Verified>) -> Result<(), Denial> {
         let now = self.clock.now();
         let token = &verified.token.text;
         let seen = self.seen.get(&**token).unwrap_or_else(|| {
-            // Evicted: its time begins anew, and it is asked about at once.
+            // The token was evicted: its time begins anew, and the issuer is asked at once.
             let seen = Arc::new(SeenToken {
                 verified: Arc::clone(verified),
                 ended: None,

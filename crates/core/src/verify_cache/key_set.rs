@@ -1,4 +1,4 @@
-//! The keys that verify tokens, and the caches of what they verified and refused.
+//! The keys that verify tokens, with the caches of verified and refused tokens.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, Hash};
@@ -28,9 +28,9 @@ pub(super) struct KeySet {
     pub(super) verifier: Verifier,
     pub(super) cache: VerifiedCache,
     pub(super) refused: Cache<TokenKey, RefusedToken, foldhash::quality::RandomState>,
-    /// Of the keys of both caches.
+    /// The hasher for the keys of both caches.
     hasher: TextHasher,
-    /// The tokens of each issuer that is asked about them.
+    /// The introspected tokens of each issuer that is asked.
     pub(super) introspected: Vec<Arc<IntrospectedTokens>>,
     pub(super) id: SetId,
     pub(super) shared: Arc<CacheShared>,
@@ -44,7 +44,7 @@ pub(super) struct RefusedToken {
     pub(super) token: Option<Arc<AccessToken>>,
 }
 
-/// Evicts an entry when its token expires. The engine's clock decides at each hit.
+/// Expires an entry with its token. The engine's clock decides at each hit.
 struct UntilExpired(Arc<EngineClock>);
 
 impl Expiry<TokenKey, Arc<Verified>> for UntilExpired {
@@ -56,15 +56,15 @@ impl Expiry<TokenKey, Arc<Verified>> for UntilExpired {
 /// The tokens about which an issuer may be asked.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum AskedAbout {
-    /// Those that are no JWTs, and the JWTs of an issuer whose JWTs are always asked about.
+    /// Opaque tokens, and the JWTs of an issuer whose JWTs are always introspected.
     All,
     /// These JWTs alone.
     Jwts,
 }
 
 impl KeySet {
-    /// `old` is the set before this one. The tokens of issuers whose rules and keys stay the same go over; those that
-    /// were introspected even with other keys. None go over that share something else.
+    /// The set that replaces `old`. The tokens of issuers whose rules and keys stay the same are taken over;
+    /// introspected ones even if the keys differ. No token is taken over if the shared data differ.
     pub(super) fn new(
         verifier: Verifier,
         clock: &Arc<EngineClock>,
@@ -82,7 +82,7 @@ impl KeySet {
         let kept = old.filter(|old| old.verifier.ids().iter().any(|id| ids.contains(id)));
         let cache = kept.map(|old| old.cache.clone()).unwrap_or_else(|| Self::cache(clock, capacity));
         if kept.is_some() {
-            // This gives their memory back. Requests that run meanwhile may add others, so each hit is checked, too.
+            // Frees their memory. Requests that run meanwhile may add others, so each hit is checked, too.
             let over = cache.iter().filter(|(_, verified)| !ids.contains(&verified.rules));
             over.for_each(|(key, _)| cache.invalidate(&*key));
         }
@@ -112,12 +112,12 @@ impl KeySet {
             .build_with_hasher(foldhash::quality::RandomState::default())
     }
 
-    /// A token to look for in the caches.
+    /// The key of a token in the caches.
     pub(super) fn key<'a>(&self, text: &'a str) -> TokenRef<'a> {
         TokenRef::new(&self.hasher, text)
     }
 
-    /// A token in the shared cache whose issuer has the rules and keys that judged it.
+    /// A token in the shared cache, if the rules and keys that judged it are still in force.
     pub(super) fn cached<O: Observer>(&self, token: TokenRef<'_>) -> Option<Arc<Verified>> {
         let verified = entry::<O, _, _, _, _>(&self.cache, &token)?;
         if verified.stands_in(self) {
@@ -129,7 +129,7 @@ impl KeySet {
         None
     }
 
-    /// The refusal of a token that is refused although its signature is good.
+    /// The refusal of a token that was refused although its signature is good.
     pub(super) fn refused<O: Observer>(&self, token: TokenRef<'_>) -> Option<Denial> {
         entry::<O, _, _, _, _>(&self.refused, &token).map(|refused| refused.denial)
     }
@@ -139,7 +139,7 @@ impl KeySet {
         self.introspected.iter().find(|tokens| *tokens.rules().issuer == *issuer)
     }
 
-    /// Those among which this token belongs: its issuer decides about it, and not its signature alone.
+    /// The tokens to which this one belongs, if its issuer must be asked, and its signature is not enough.
     pub(super) fn introspecting(
         &self,
         token: &str,
@@ -162,7 +162,7 @@ impl KeySet {
         self.tokens_of(&rules.issuer)
     }
 
-    /// Remembers a token that is refused although its signature is good.
+    /// Remembers a token that was refused although its signature is good.
     pub(super) fn remember(&self, key: TokenKey, refusal: TokenRefusal) {
         match refusal {
             TokenRefusal::Authentic(denial) => self.refused.insert(key, RefusedToken { denial, token: None }),
@@ -176,7 +176,7 @@ impl KeySet {
     }
 }
 
-/// An entry of a cache. Without effects it does not count as used, which a look over all entries brings about.
+/// An entry of a cache. An observer without effects must not mark it as used, so it iterates over the entries.
 pub(super) fn entry<O, K, Q, V, S>(cache: &Cache<K, V, S>, key: &Q) -> Option<V>
 where
     O: Observer,

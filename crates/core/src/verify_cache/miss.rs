@@ -1,4 +1,4 @@
-//! The check of a token that this thread does not have.
+//! The check of a token that this thread does not have in its cache.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,15 +22,16 @@ use crate::trace::{self, StepKind};
 pub enum CheckResult {
     /// It was examined before.
     Hit,
-    /// Its signature and its claims are good.
+    /// The signature and the claims are good.
     Valid,
-    /// Its signature is invalid.
+    /// The signature is invalid.
     Forged,
-    /// Its signature is good, and it is refused: for a claim, or because it was revoked.
+    /// The signature is good, but the token is refused: for a claim, or because it was revoked.
     Refused,
-    /// It is refused without a look at its signature: it is malformed or expired, or its issuer or key is not known.
+    /// The token is refused before its signature is checked: it is malformed or expired, or its issuer or key is not
+    /// known.
     Unchecked,
-    /// A limit refuses to examine it.
+    /// A limit refuses to examine the token.
     RefusedUnverified,
 }
 
@@ -52,7 +53,7 @@ impl CheckResult {
     }
 }
 
-/// What a cache miss needs: where the token came from, and what counts and notes it.
+/// The context of a cache miss: the source of the token, and the counters of its check.
 #[derive(Clone, Copy)]
 pub struct MissContext<'a> {
     /// Rate limits.
@@ -61,7 +62,7 @@ pub struct MissContext<'a> {
     pub confirmations: &'a Confirmations,
     /// Where the token came from.
     pub source: Source<'a>,
-    /// What the issuer answered while the request waited.
+    /// The issuer's answer, if the request waited for it.
     pub introspected: Option<&'a Introspected>,
 }
 
@@ -79,7 +80,7 @@ impl<'a> MissContext<'a> {
 }
 
 impl TokenChecker {
-    /// A token that this thread does not have. Apart, so that a hit is a short way.
+    /// Cache miss of this thread. Not inlined, to keep the hit path short.
     #[inline(never)]
     pub(super) fn check_absent<'a, O: Observer>(
         &self,
@@ -110,14 +111,14 @@ impl TokenChecker {
                 None => self.check_new(keys, key, taken, shown(), observer)?,
             },
         };
-        // An introspected token is not kept here: what its issuer said counts for a time that this cache does not know.
+        // Introspected tokens are not cached here: this cache does not know how long an answer of their issuer is valid.
         if O::HAS_EFFECTS && self.capacity > 0 {
             front::keep(keys.id, &verified);
         }
         Ok(verified)
     }
 
-    /// May a token be examined that is in no cache of good ones? Not if it was refused before.
+    /// May a token that is in no cache of good tokens be examined? Not if it was refused before.
     fn admit_absent<O: Observer>(
         &self,
         keys: &KeySet,
@@ -171,7 +172,7 @@ impl TokenChecker {
         observer: &mut O,
     ) -> Result<Arc<Verified>, Denial> {
         self.admit_absent(keys, key, shown, observer)?;
-        // Before the shared verification below: which issuers a route accepts is that route's own matter.
+        // Before the shared verification below, because the accepted issuers differ from route to route.
         if keys.verifier.has_others() && !taken(keys.verifier.claimed(key.text)?) {
             self.counted::<O>(CheckResult::Unchecked);
             observer.judged(Rule::Issuer, Err(Denial::WrongIssuer))?;
@@ -184,7 +185,7 @@ impl TokenChecker {
         let mut verify = || self.verify(keys, &key, shown.confirmations, observer);
         let anew = keys.cache.try_get_with(key.clone(), &mut verify).map_err(|refusal| *refusal);
         let anew = match anew {
-            // A request that began before a change of the rules put it there.
+            // A request that began before a change of the rules put it into the cache.
             Ok(verified) if !verified.stands_in(keys) => {
                 verify().inspect(|verified| keys.cache.insert(key.clone(), Arc::clone(verified)))
             }
@@ -230,7 +231,7 @@ impl TokenChecker {
             return Err(TokenRefusal::Authentic(denial));
         }
         let verified = keys.shared.accept(access, issuer_keys, rules, judged);
-        // The use of a bound token is noted when its key was proved.
+        // The use of a bound token is noted after its key was proved.
         if let Some((session, generation)) = verified.token.session.filter(|_| O::HAS_EFFECTS)
             && !verified.token.is_bound()
         {
@@ -239,13 +240,13 @@ impl TokenChecker {
         Ok(verified)
     }
 
-    /// May a token be examined that was not seen before?
+    /// May a token that was not seen before be examined?
     pub(super) fn admit_unseen(&self, shown: MissContext<'_>) -> Result<(), Denial> {
         let admitted = shown.limits.admit_unverified(shown.source);
         admitted.inspect_err(|_| self.counted::<()>(CheckResult::RefusedUnverified))
     }
 
-    /// Counts a failed verification by what it cost.
+    /// Counts a failed verification by its cost.
     pub(super) fn count(&self, refusal: TokenRefusal, shown: MissContext<'_>) {
         let result = match refusal {
             TokenRefusal::Unchecked(_) => CheckResult::Unchecked,
@@ -261,7 +262,7 @@ impl TokenChecker {
         self.counted::<()>(result);
     }
 
-    /// Counts a check, unless it is without effects.
+    /// Counts a check, if the observer has effects.
     #[inline]
     pub(super) fn counted<O: Observer>(&self, result: CheckResult) {
         if O::HAS_EFFECTS {

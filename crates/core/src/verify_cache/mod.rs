@@ -1,21 +1,22 @@
 //! The cache of verified tokens, and the check on a miss: from a `Credential` to a [`Verified`] token. Every request
 //! takes this step.
 //!
-//! The cache (moka) keys a verified token by all of its bytes. A token counts while its issuer has the rules and keys
-//! that verified it: a change of one issuer leaves the tokens of the others. The cache keeps what the token *is*. Times
-//! and revocation are checked at every hit, and [`crate::policy`] judges what a route *requires*.
+//! The cache (moka) keys a verified token by all of its bytes. A cached token is valid while its issuer has the rules
+//! and keys that verified it, so a change of one issuer leaves the tokens of the others. The cache holds only what does
+//! not depend on the request. Times and revocation are checked at every hit, and [`crate::policy`] judges the
+//! requirements of a route.
 //!
 //! If several requests present a new token at the same time, one verifies it, and all use the result. Admission is
-//! checked for each request: a rate limit on one address holds up no other.
+//! checked for each request: a rate limit on one address affects no other.
 //!
-//! The files follow a check: a hit (here), a miss (`miss`), the keys and what they verified (`key_set`), the tokens of an
-//! issuer that is asked (`introspected`), a good token (`verified`) and the headers that tell it (`identity`).
+//! The files follow a check: a hit (here), a miss (`miss`), the keys and their caches (`key_set`), the tokens of an
+//! issuer that is asked (`introspected`), a good token (`verified`) and its identity headers (`identity`).
 //!
 //! Each thread also has a small cache of its own (`front`). All caches are bounded by memory, because tokens differ in
 //! size by a factor of twenty.
 //!
-//! A token that is refused although its signature is good is remembered apart from the good ones: presenting it again
-//! costs no signature check, and evicts no good token. Only tokens signed with our issuers' keys get there.
+//! A token that is refused although its signature is good is remembered separately: presenting it again costs no
+//! signature check, and evicts no good token. Only tokens signed with our issuers' keys get into that cache.
 //!
 //! The cache's key is the whole token, hashed with a fast keyed hash and then compared byte for byte. A digest as the
 //! key would cost 410 ns instead of about 60, and gains nothing: only tokens with a good signature are inserted, so a
@@ -70,14 +71,14 @@ pub const DEFAULT_CACHE: u64 = 64 << 20;
 const REFUSED_CACHE_BYTES: u64 = 4 << 20;
 /// How long a refused token is remembered. Revocations are never taken back, so any duration would be safe.
 const REFUSED_FOR: Duration = Duration::from_secs(600);
-/// When a client should try again whose token could not be checked against the revocations of other gates.
+/// The delay before a retry, if a token could not be checked against the revocations of other gates.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// The memory of a cached token besides its texts, in bytes: the structure itself, and its cache entry.
 const ENTRY_OVERHEAD_BYTES: usize = 800;
-/// The memory of the assertions of a cached token: of usual size, for two upstreams.
+/// The memory for the assertions of a cached token, of usual size, for two upstreams.
 const ASSERTION_BYTES: usize = 1536;
 
-/// Checks tokens. See the module.
+/// Checks tokens, with the cache of verified ones.
 pub struct TokenChecker {
     keys: ArcSwap<KeySet>,
     clock: Arc<EngineClock>,
@@ -110,8 +111,8 @@ impl TokenChecker {
         Self { keys, clock, revocations, callers, capacity, results: Counters::default() }
     }
 
-    /// Verifies with other rules and keys from the next request on, and forgets the tokens of each issuer that has other
-    /// ones. Returns false, and forgets nothing, if all are the same.
+    /// Verifies with other rules and keys from the next request on, and drops the cached tokens of each issuer whose
+    /// rules or keys changed. Returns false, and drops nothing, if none changed.
     pub fn set_verifier(&self, verifier: Verifier) -> bool {
         let old = self.keys.load();
         if old.verifier.equals(&verifier) {
@@ -123,8 +124,8 @@ impl TokenChecker {
         true
     }
 
-    /// Tells upstreams the caller in other headers from the next request on, and forgets the tokens that have the old
-    /// ones. Forgets nothing if they are the same.
+    /// Uses other identity headers from the next request on, and drops the cached tokens that have the old ones. Drops
+    /// nothing if the headers are the same.
     pub fn set_identity(&self, identity: IdentityHeaders) {
         let old = self.keys.load();
         if old.shared.identity == identity {
@@ -136,12 +137,12 @@ impl TokenChecker {
         self.keys.store(Arc::new(new));
     }
 
-    /// Are callers asserted to upstreams?
+    /// Does the gate send assertions about callers?
     pub fn asserts(&self) -> bool {
         self.keys.load().shared.identity.assertion.is_some()
     }
 
-    /// Gives the names of the headers that tell an upstream the caller.
+    /// Passes the names of the identity headers to `each`.
     pub fn each_identity_name(&self, each: impl FnMut(&HeaderName)) {
         self.keys.load().shared.identity.names().for_each(each);
     }
@@ -151,7 +152,7 @@ impl TokenChecker {
         self.keys.load().verifier.named(name).is_some()
     }
 
-    /// The name of the issuer whose tokens are accepted, if it is only one.
+    /// The name of the issuer whose tokens are accepted, if there is only one.
     pub fn only_issuer(&self) -> Option<Arc<str>> {
         match self.keys.load().verifier.issuers() {
             [only] => Some(Arc::clone(&only.name)),
@@ -159,8 +160,8 @@ impl TokenChecker {
         }
     }
 
-    /// Checks a credential of any issuer. See [`Self::check_of`]. No issuer is asked about an opaque token: nothing says
-    /// which one.
+    /// Checks a credential of any issuer. See [`Self::check_of`]. No issuer is asked about an opaque token, because it
+    /// is unknown which one to ask.
     ///
     /// # Errors
     /// As [`Self::check_of`].
@@ -172,13 +173,14 @@ impl TokenChecker {
         self.check_with(credential, true, AskedAbout::Jwts, |_| true, shown, &mut ())
     }
 
-    /// Checks a credential. A hit in the cache costs a look-up, a clock read and an atomic load. For an unseen token,
-    /// `taken` decides whether tokens of its issuer are accepted at all, before its signature is verified. The caller
-    /// must judge the returned token in any case.
+    /// Checks a credential. A cache hit costs a look-up, a clock read and an atomic load. For an unseen token, `taken`
+    /// decides whether tokens of its issuer are accepted at all, before its signature is verified. The caller must
+    /// judge the returned token in any case.
     ///
     /// # Errors
-    /// The rule that refuses it. [`Denial::RateLimited`] for an unseen token, if too many forged ones came from its
-    /// source. [`Denial::IntrospectionUnavailable`] if its issuer must be asked first: see [`Self::awaited_introspection`].
+    /// The denial of the rule that refuses it. [`Denial::RateLimited`] for an unseen token, if too many forged ones
+    /// came from its source. [`Denial::IntrospectionUnavailable`] if its issuer must be asked first: see
+    /// [`Self::awaited_introspection`].
     pub fn check_of<'a, O: Observer>(
         &self,
         credential: Credential<'_>,
@@ -229,12 +231,12 @@ impl TokenChecker {
         self.check_now(verified, observer)
     }
 
-    /// A token that this thread has, by the bytes of it that a request presents. Check it with [`Self::check_known`].
+    /// A token in this thread's cache, by its bytes in the request. Check it with [`Self::check_known`].
     pub fn at_hand<O: Observer>(&self, presented: &[u8]) -> Option<Arc<Verified>> {
         if O::HAS_EFFECTS { front::find(self.keys.load().id, presented) } else { None }
     }
 
-    /// Checks a token that [`Self::at_hand`] found. It may be bound, which the caller judges.
+    /// Checks a token that [`Self::at_hand`] found. It may be bound; the caller judges that.
     ///
     /// # Errors
     /// As [`Self::check_of`], for a token that was good before.
@@ -243,7 +245,7 @@ impl TokenChecker {
         self.check_now(verified, observer)
     }
 
-    /// Times and revocation of a verified token.
+    /// Checks times and revocation of a verified token.
     fn check_now<O: Observer>(&self, verified: Arc<Verified>, observer: &mut O) -> Result<Arc<Verified>, Denial> {
         let (now, latest) = self.clock.now_and_latest();
         observer.token(&verified.token);
@@ -278,7 +280,7 @@ impl TokenChecker {
         let keys = self.keys.load();
         let rules = keys.verifier.id_of(token.issuer()).ok_or(Denial::UnknownIssuer)?;
         if !rules.has_rules_of(verified.rules) {
-            // The rules by which it was permitted do not hold any more, and a connection is not judged by others.
+            // The rules that permitted the connection are no longer in force, and other rules do not judge it.
             return Err(Denial::UnknownIssuer);
         }
         if token.response().is_none() {
@@ -286,19 +288,19 @@ impl TokenChecker {
             let key = successor.map_or(token.key(), |successor| successor.key);
             keys.verifier.holds(token.issuer(), &key, now)?;
         } else if self.clock.wall() < token.expires {
-            // Past its `exp` an issuer calls any token inactive. The route decides what that means for a connection.
+            // An issuer reports any expired token as inactive. The route decides what expiry means for a connection.
             keys.tokens_of(token.issuer()).ok_or(Denial::UnknownIssuer)?.check_again(verified)?;
         }
         match (on_expiry, successor) {
             (OnExpiry::Keep, _) => Ok(()),
-            // Only sessions are advanced, so this token is our own.
+            // Only connections of sessions advance, so this token is our own.
             (OnExpiry::Close, Some(SuccessorToken { expires, .. })) if latest >= expires => Err(Denial::TokenExpired),
             (OnExpiry::Close, Some(_)) => Ok(()),
             (OnExpiry::Close, None) => self.in_time(token, now, latest),
         }
     }
 
-    /// Were the revocations of other gates heard of lately?
+    /// Is the last news about other gates' revocations recent enough?
     fn heard_of_revocations(&self, now: Timestamp) -> Result<(), Denial> {
         if self.revocations.is_usable(now) { Ok(()) } else { Err(Denial::RevocationsUnavailable(TRY_AGAIN)) }
     }
@@ -307,7 +309,7 @@ impl TokenChecker {
         self.in_time_for(token, Duration::ZERO, now, latest)
     }
 
-    /// `latest` is the later of engine time, which is `now`, and wall clock.
+    /// `latest` is the later of `now`, which is engine time, and the wall clock.
     fn in_time_for(
         &self,
         token: &AccessToken,
@@ -315,7 +317,7 @@ impl TokenChecker {
         now: Timestamp,
         latest: Timestamp,
     ) -> Result<(), Denial> {
-        // Tokens of other issuers are judged on wall time, ours on engine time; the expiry of ours on the later of
+        // Tokens of other issuers are judged on wall time, ours on engine time, but the expiry of ours on the later of
         // both.
         let (now, latest) = if token.is_ours() {
             (now, latest)
@@ -332,8 +334,8 @@ impl TokenChecker {
         Ok(())
     }
 
-    /// Verifies a token, accepting one that expired at most `expired_for_at_most` ago, revoked or not: for callers that
-    /// exchange or revoke it. It confirms no generation.
+    /// Verifies a token for an exchange or a revocation: it may have expired at most `expired_for_at_most` ago, or be
+    /// revoked. It confirms no generation.
     ///
     /// # Errors
     /// As [`Self::check`].
@@ -344,7 +346,7 @@ impl TokenChecker {
         shown: MissContext<'_>,
     ) -> Result<AccessToken, Denial> {
         let keys = self.keys.load();
-        // A token that was verified before needs no second signature check. Its times are judged as ever.
+        // A token that was verified before needs no second signature check. Its times are judged as usual.
         let key = keys.key(token);
         let seen = keys.cached::<()>(key).map(|verified| verified.token.clone());
         let seen = seen.or_else(|| keys.refused.get(&key)?.token.map(|token| AccessToken::clone(&token)));
@@ -375,7 +377,7 @@ impl TokenChecker {
         }
     }
 
-    /// What a notice of another issuer ends.
+    /// The sessions or tokens that a notice of another issuer ends.
     ///
     /// # Errors
     /// [`Denial::RefusedEvent`], [`Denial::KeysUnavailable`].
@@ -383,21 +385,22 @@ impl TokenChecker {
         self.keys.load().verifier.ended(notice, self.clock.now(), self.clock.wall())
     }
 
-    /// Verifies an access token that a provider's answer contains. No caller presented it, so no limit counts it.
+    /// Verifies an access token in a provider's answer. No caller presented it, so no limit counts it.
     #[cfg(feature = "relay")]
     pub fn verify_answer(&self, token: &str) -> Result<AccessToken, Denial> {
         let keys = self.keys.load();
         keys.verifier.verify(token, self.clock.now(), self.clock.wall())
     }
 
-    /// What a token waits for that could not be judged because its issuer's keys are not known; `None` if nothing is
-    /// under way that could decide about it.
+    /// The wait of a token that could not be judged because its issuer's keys are not known; `None` if no pending event
+    /// could decide about it.
     pub fn awaited(&self, token: &str) -> Option<KeysWait> {
         self.keys.load().verifier.awaited(token)
     }
 
-    /// What a token waits for whose issuer must be asked; `None` if too many are asked about, or the issuer did not answer.
-    /// `taken` is that of the check, or `None` if it was for any issuer. `is_known`: the caller had good tokens lately.
+    /// The wait of a token whose issuer must be asked; `None` if too many questions are running, or the issuer did not
+    /// answer. `taken` is that of the check, or `None` if the check was for any issuer. `is_known`: the caller
+    /// presented good tokens lately.
     pub fn awaited_introspection(
         &self,
         token: &str,
@@ -412,7 +415,7 @@ impl TokenChecker {
         tokens?.wait(token, is_known)
     }
 
-    /// How often the questions about tokens of each issuer had each result: the issuer's name, the result, the number.
+    /// The counts of introspection results: the issuer's name, the result, the number.
     pub fn introspections(&self) -> Vec<(Arc<str>, &'static str, u64)> {
         let keys = self.keys.load();
         let of = |tokens: &Arc<IntrospectedTokens>| {
@@ -438,7 +441,7 @@ impl TokenChecker {
         self.keys.load().verifier.refused_claim(token, self.clock.now())
     }
 
-    /// What the entry of the revocation list is about that refuses this token, in words.
+    /// The target of the revocation entry that refuses this token, in words.
     pub fn revoked_by(&self, token: &AccessToken) -> &'static str {
         let facts = facts(token);
         let list = &self.revocations;
@@ -446,7 +449,7 @@ impl TokenChecker {
         let is_before = |at| begun.is_none_or(|begun| begun <= at);
         match facts.session {
             Some((id, _)) if list.minimum(id) == REVOKED => "its session has ended",
-            _ if is_before(list.not_before(facts.issuer, "", None)) => "everything up to a moment after it was revoked",
+            _ if is_before(list.not_before(facts.issuer, "", None)) => "all tokens up to a later time were revoked",
             _ if is_before(list.not_before(facts.issuer, facts.subject, None)) => {
                 "everything of its subject was revoked"
             }
@@ -461,12 +464,12 @@ impl TokenChecker {
         self.keys.load().verifier.named(name)?.keys.live().map(Arc::clone)
     }
 
-    /// How many checks had each of [`CheckResult::ALL`].
+    /// The number of checks with each of [`CheckResult::ALL`].
     pub fn results(&self) -> [u64; CheckResult::ALL.len()] {
         self.results.sums()
     }
 
-    /// How long signatures took, by the name of their algorithm.
+    /// The durations of signature checks, by the name of the algorithm.
     pub fn signature_times(&self) -> Vec<(&'static str, CountedDurations)> {
         self.keys.load().verifier.signature_times().counted()
     }

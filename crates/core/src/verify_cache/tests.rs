@@ -88,13 +88,13 @@ fn i44_another_set_of_issuers_leaves_the_tokens_of_those_that_stay() {
     let first = w.check(of_own).unwrap();
     assert_eq!(w.check(of_one).unwrap_err(), Denial::UnknownIssuer);
 
-    // Two come.
+    // Two issuers are added.
     assert!(w.trust(vec![w.rules(1), w.rules(2)]));
     assert!(Arc::ptr_eq(&first, &w.check(of_own).unwrap()), "our own token stays");
     let [one, two] = [of_one, of_two].map(|token| w.check(token).unwrap());
     assert!(!w.trust(vec![w.rules(1), w.rules(2)]), "the same, read again");
 
-    // One of them changes, in another order.
+    // The rules of one issuer change, and the order changes.
     let other = IssuerRules { audience: ["other".into()].into(), ..w.rules(2) };
     assert!(w.trust(vec![other, w.rules(1)]));
     assert!(Arc::ptr_eq(&first, &w.check(of_own).unwrap()));
@@ -104,7 +104,7 @@ fn i44_another_set_of_issuers_leaves_the_tokens_of_those_that_stay() {
     assert_eq!(*anew.token().usual_audience, ["other".into()]);
     assert_eq!([w.goes_on(&one), w.goes_on(&two), w.goes_on(&anew)], [Ok(()), Err(Denial::UnknownIssuer), Ok(())]);
 
-    // One leaves.
+    // One issuer is removed.
     assert!(w.trust(vec![w.rules(1)]));
     assert_eq!(w.check(of_two).unwrap_err(), Denial::UnknownIssuer);
     assert_eq!([w.goes_on(&one), w.goes_on(&anew)], [Ok(()), Err(Denial::UnknownIssuer)]);
@@ -118,7 +118,7 @@ fn i44_other_keys_of_one_issuer_leave_the_rules_and_the_connections_of_known_key
     w.trust(vec![w.rules(1), w.rules(2)]);
     let (of_one, of_two) = (w.token(1), w.token(2));
     let [one, two] = [&of_one, &of_two].map(|token| w.check(token).unwrap());
-    // The key of the second, and another beside it.
+    // The key of the second issuer, and one more.
     let mut jwks: serde_json::Value = serde_json::from_str(&w.rings[2].jwks().to_string()).unwrap();
     let more: serde_json::Value = serde_json::from_str(&Keyring::ephemeral().unwrap().jwks().to_string()).unwrap();
     jwks["keys"].as_array_mut().unwrap().extend(more["keys"].as_array().unwrap().clone());
@@ -148,7 +148,7 @@ fn i44_what_a_request_of_before_puts_into_the_cache_does_not_count() {
     assert_eq!(w.check(&token).unwrap_err(), Denial::UnknownIssuer);
     keys.cache.insert(keys.key(&token).owned(), Arc::clone(&old));
     assert_eq!(w.checker.verify_ignoring_expiry(&token, Duration::ZERO, w.shown()).unwrap_err(), Denial::UnknownIssuer);
-    // And with other rules instead of none.
+    // The same with changed rules instead of removed ones.
     let other = IssuerRules { audience: ["other".into()].into(), ..w.rules(2) };
     w.trust(vec![w.rules(1), other]);
     let keys = w.checker.keys.load_full();

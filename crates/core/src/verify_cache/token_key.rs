@@ -1,14 +1,14 @@
 //! A token as the key of a cache, with the hash of its text.
 //!
-//! The text has some 700 bytes. It is hashed once for all look-ups of a check. A cache that grows or evicts reads no text at
-//! all: those of old tokens are no longer in the processor's cache.
+//! The text has some 700 bytes. It is hashed once for all look-ups of a check. A cache that grows or evicts reads no
+//! texts: those of old tokens are no longer in the processor's cache.
 
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use moka::Equivalent;
 
-/// The hasher of texts: keyed, so that the hash of a token says nothing about it.
+/// The hasher of texts. It is keyed, so that the hash of a token reveals nothing about it.
 pub(super) type TextHasher = foldhash::quality::RandomState;
 
 /// A token to look for.
@@ -30,7 +30,7 @@ impl<'a> TokenRef<'a> {
         Self { hash: hasher.hash_one(text), text }
     }
 
-    /// The same, to keep.
+    /// An owned key.
     pub(super) fn owned(self) -> TokenKey {
         TokenKey { hash: self.hash, text: self.text.into() }
     }
@@ -66,7 +66,7 @@ impl Equivalent<TokenKey> for TokenRef<'_> {
 
 impl PartialEq for TokenKey {
     fn eq(&self, other: &Self) -> bool {
-        // A cache evicts by the very key that it has.
+        // A cache evicts by the same key value that it stores.
         self.hash == other.hash && (Arc::ptr_eq(&self.text, &other.text) || self.text == other.text)
     }
 }

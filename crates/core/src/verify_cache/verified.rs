@@ -1,4 +1,4 @@
-//! A token that was verified, and what all tokens of a gate share.
+//! A verified token, and the data that all tokens of a gate share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,7 +20,7 @@ use crate::token::claims::{AccessToken, RareClaims};
 use crate::token::live_keys::LiveKeys;
 use crate::token::verify::RulesId;
 
-/// What all tokens of a set share.
+/// The data that all tokens of a set share.
 #[derive(Debug)]
 pub(super) struct CacheShared {
     pub(super) revocations: Arc<RevocationList>,
@@ -33,7 +33,7 @@ pub(super) struct CacheShared {
 pub struct Verified {
     pub(super) token: AccessToken,
     headers: IdentityValues,
-    /// Where revocations of it are counted.
+    /// The shard of the revocation counters.
     shard: u32,
     pub(super) watch: RevocationEpoch,
     /// The rules and keys that judged it.
@@ -43,19 +43,20 @@ pub struct Verified {
     pub(super) shared: Arc<CacheShared>,
 }
 
-/// What some tokens have besides: where assertions are configured, those whose issuer's keys change, and bound ones.
+/// Data that only some tokens have: if assertions are configured, if the keys of the issuer may change, or if the token
+/// is bound.
 #[derive(Default)]
 struct More {
     /// The keys of its issuer; `None` for our own, which change with the whole cache.
     keys: Option<Arc<LiveKeys>>,
-    /// The generation of the keys for which its key was found last. Zero is none: the first check finds out.
+    /// The generation of the keys for which its key was last found. Zero makes the first check look it up.
     keys_stamp: AtomicU64,
     /// Whether the use of a bound token was noted, which only its first proof does.
     is_confirmed: AtomicBool,
     assertions: Assertions,
 }
 
-/// What the revocation list says of a token: from when on it is refused, as of an epoch of its shard.
+/// The revocation list's verdict on a token: the time from which it is refused, as of an epoch of its shard.
 #[derive(Clone, Copy)]
 pub(super) struct RevocationVerdict {
     shard: usize,
@@ -80,7 +81,7 @@ impl std::fmt::Debug for Verified {
 }
 
 impl CacheShared {
-    /// What the revocation list says of a token.
+    /// Judges a token by the revocation list.
     pub(super) fn judge(&self, access: &AccessToken, now: Timestamp) -> RevocationVerdict {
         let shard = self.revocations.shard_of(facts(access));
         // Read before the list: an entry that is added meanwhile moves the epoch past this one.
@@ -88,7 +89,7 @@ impl CacheShared {
         RevocationVerdict { shard, epoch, refuse_from: self.revocations.judge(facts(access), now).refuse_from }
     }
 
-    /// A token that was verified, or introspected, with the keys of its issuer if they may change.
+    /// Makes a verified or introspected token, with the keys of its issuer if they may change.
     pub(super) fn accept(
         self: &Arc<Self>,
         access: AccessToken,
@@ -122,13 +123,13 @@ impl Verified {
         &self.token
     }
 
-    /// The holder that the caller's resources count for.
+    /// The holder whose share of the pools the caller uses.
     pub fn holder(&self) -> Holder {
         self.holder
     }
 
-    /// Notes the first use of a bound token whose caller proved its key, or about which a trusted client asks: a bearer of
-    /// it alone is no use.
+    /// Notes the first use of a bound token, after its caller proved the key or a trusted client introspected it:
+    /// possession of the token alone is not enough.
     pub fn confirm(&self, confirmations: &Confirmations) {
         if let Some((session, generation)) = self.token.session
             && self.token.is_bound()
@@ -138,17 +139,17 @@ impl Verified {
         }
     }
 
-    /// A request of this caller ended.
+    /// Records that a request of this caller ended.
     pub fn left(&self) {
         self.shared.callers.leave(self.holder, 1);
     }
 
-    /// The headers that tell an upstream the caller, ready to send.
+    /// The headers that name the caller to an upstream, ready to send.
     pub fn headers(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
         self.headers.named(&self.shared.identity)
     }
 
-    /// Is the key that signed it still one of its issuer's?
+    /// Does its issuer still have the key that signed it?
     pub(super) fn recheck_key(&self, now: Timestamp) -> Result<(), Denial> {
         match self.more.as_deref().and_then(|more| Some((more.keys.as_ref()?, &more.keys_stamp))) {
             Some((keys, stamp)) => keys.recheck(&self.token.key(), stamp, now),
@@ -156,13 +157,13 @@ impl Verified {
         }
     }
 
-    /// The assertions of this caller; `None` if none are configured.
+    /// The assertions of this caller; `None` if assertions are not configured.
     pub(super) fn assertions(&self) -> Option<(&AssertionHeader, &Assertions)> {
         self.shared.identity.assertion.as_ref().zip(self.more.as_deref().map(|more| &more.assertions))
     }
 
-    /// Its memory, in bytes; it never changes. Computed when the token enters and leaves a cache: a field would take memory
-    /// of each token.
+    /// The memory of the token in bytes; it never changes. Computed when the token enters and leaves a cache, because a
+    /// field would take memory in each token.
     pub(super) fn weight(&self) -> u32 {
         let token = &self.token;
         let audience: usize = token.audience.iter().map(|audience| audience.len()).sum();
@@ -183,12 +184,12 @@ impl Verified {
         )
     }
 
-    /// Where revocations of it are counted.
+    /// The shard of the revocation counters.
     pub(super) fn shard(&self) -> usize {
         self.shard as usize
     }
 
-    /// Do the rules and keys that judged it still hold?
+    /// Are the rules and keys that judged it still in force?
     pub(super) fn stands_in(&self, keys: &KeySet) -> bool {
         keys.verifier.id_of(self.token.issuer()) == Some(self.rules)
     }

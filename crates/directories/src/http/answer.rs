@@ -1,4 +1,4 @@
-//! The answer of a login hook, read strictly: a JSON object, no member twice, the right types. Anything else is a
+//! Reads the answer of a login hook strictly: a JSON object, no repeated member, the right types. Anything else is a
 //! fault, never a verdict (requirement I24). No message repeats a value.
 
 use std::time::Duration;
@@ -12,14 +12,14 @@ use rotogate_core::directory::{User, is_valid_subject};
 use rotogate_core::session::{Scope, VouchedBy};
 use rotogate_core::token::verify::{is_name, strict_object};
 
-/// The longest time that a hook can put an answer off.
+/// The longest delay that a hook can ask for.
 const MAX_RETRY_AFTER: u64 = 86_400;
 
 fn wrong(message: &str) -> SourceError {
     SourceError::new(Cause::Entry, message)
 }
 
-/// The user of an answer. `None`: inactive.
+/// The user of an answer. `None`: the user is inactive.
 pub(super) fn read(body: &[u8]) -> Result<Option<User>, SourceError> {
     let object = strict_object(body).map_err(|what| wrong(&format!("the answer is {what}")))?;
     let mut answer = Answer(object);
@@ -30,7 +30,7 @@ pub(super) fn read(body: &[u8]) -> Result<Option<User>, SourceError> {
     }
 }
 
-/// The members of an answer. One that is null is absent.
+/// The members of an answer. A member that is null counts as absent.
 struct Answer(Map<String, Value>);
 
 impl Answer {
@@ -117,7 +117,7 @@ impl Answer {
         list.and_then(|list| Scope::parse(&list.join(" ")).ok()).ok_or_else(expected)
     }
 
-    /// Rounded up to the millisecond: sessions created at or before it are not valid.
+    /// The time, rounded up to the millisecond: sessions created at or before it are not valid.
     fn valid_from(&mut self) -> Result<Timestamp, SourceError> {
         let Some(text) = self.text("valid_from")? else { return Ok(Timestamp::ZERO) };
         let time = humantime::parse_rfc3339(&text).ok();

@@ -20,10 +20,10 @@ const MAX_FILE_BYTES: u64 = 4 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest answer, in bytes.
 const MAX_ANSWER: usize = 64 << 10;
-/// More than any `timeout` of the section, which bounds a request.
+/// Longer than any `timeout` of the section, which bounds a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What the files make.
+/// The client and the secret that the files contain.
 #[derive(Clone, Debug)]
 pub(super) struct Access {
     pub(super) client: HttpClient,
@@ -31,7 +31,7 @@ pub(super) struct Access {
     pub(super) authorization: Option<HeaderValue>,
 }
 
-/// The access, and the state of the files that it was made of.
+/// The access, and the state of the files that it was made from.
 #[derive(Debug)]
 pub(super) struct Files {
     settings: Arc<HttpSettings>,
@@ -40,18 +40,18 @@ pub(super) struct Files {
 
 impl Files {
     /// # Errors
-    /// The key at fault, and what is wrong.
+    /// The key at fault, and the problem.
     pub(super) fn open(settings: &Arc<HttpSettings>) -> Result<Self, (&'static str, String)> {
-        // Before they are read: a change in between is found by the next request.
+        // Before the files are read: the next request detects a change in between.
         let stamps = stamps(settings);
         let access = access(settings)?;
         Ok(Self { settings: Arc::clone(settings), read: Mutex::new((stamps, access)) })
     }
 
-    /// The access of now. Cheap while the files stay as they are.
+    /// The present access. Cheap while the files are unchanged.
     ///
     /// # Errors
-    /// A file changed, and cannot be used.
+    /// A file has changed, and cannot be used.
     pub(super) fn current(&self) -> Result<Access, String> {
         let now = stamps(&self.settings);
         let mut read = self.read.lock();

@@ -1,8 +1,8 @@
 //! Users of an application that decides on logins itself: the login hook.
 //!
-//! The gate posts a JSON object to `…/authenticate` and `…/lookup`; status 200 with `active` is the only verdict
-//! (requirement I24). A password is sent once: the other side may lock a user out after some attempts. Each request has
-//! a connection of its own, so none is lost to an idle connection that the other side closes.
+//! The gate posts a JSON object to `…/authenticate` and `…/lookup`; only status 200 with `active` is a verdict
+//! (requirement I24). A password is sent once, because the other side may lock a user out after some attempts. Each
+//! request has a connection of its own, so no request is lost on an idle connection that the other side closes.
 
 mod answer;
 mod files;
@@ -38,7 +38,7 @@ const UNKNOWN_SUBJECT: &str = "rotogate-check";
 pub struct HttpSettings {
     /// The URL of the hook, without the last segment of the path.
     pub url: String,
-    /// The file with the secret that the hook knows the gate by.
+    /// The file with the secret that authenticates the gate to the hook.
     pub secret_file: Option<PathBuf>,
     /// The authorities for the hook's certificate. `None`: those of the system.
     pub ca: Option<PathBuf>,
@@ -60,7 +60,7 @@ impl HttpSettings {
 /// The target of an operation.
 ///
 /// # Errors
-/// Why the URL cannot be asked.
+/// Why the URL is not allowed.
 pub fn target(url: &str, operation: &str) -> Result<FetchTarget, String> {
     if url.contains('?') {
         return Err("expected a URL without a query".to_owned());
@@ -114,7 +114,7 @@ impl HttpSource {
     /// Reads the files that the settings name. Opens no connection.
     ///
     /// # Errors
-    /// The key at fault, and what is wrong.
+    /// The key at fault, and the problem.
     pub fn open(settings: &HttpSettings) -> Result<Self, (&'static str, String)> {
         let target = |operation| target(&settings.url, operation).map_err(|error| ("url", error));
         Ok(Self {
@@ -148,7 +148,7 @@ impl HttpSource {
     }
 }
 
-/// Why a request has no answer that counts.
+/// Why a request has no valid answer.
 enum Asked {
     Unanswered(FetchError),
     Failed(SourceError),
@@ -176,11 +176,11 @@ fn refused(target: &FetchTarget, status: StatusCode) -> SourceError {
             let message = format!("{target}: answered {status}: the hook does not accept the gate's secret");
             SourceError::new(Cause::Credentials, message)
         }
-        // The hook, or what stands before it, is overloaded or away.
+        // The hook, or a proxy in front of it, is overloaded or down.
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
             SourceError::new(Cause::Refused, format!("{target}: answered {status}"))
         }
-        // It answered, and failed at this user. So with 429: a hook may limit the attempts with one name.
+        // The hook answered, and failed for this user. 429 belongs here: a hook may limit the attempts with one name.
         status => {
             let message = format!("{target}: answered {status}; a hook answers 200, for an unknown user, too");
             SourceError::new(Cause::Entry, message)
@@ -193,14 +193,14 @@ fn cause(kind: FetchErrorKind) -> Cause {
         FetchErrorKind::Timeout => Cause::Timeout,
         FetchErrorKind::TooLarge | FetchErrorKind::Encoding => Cause::Entry,
         FetchErrorKind::Redirect | FetchErrorKind::Status | FetchErrorKind::Http => Cause::Answer,
-        // No connection, and kinds that the client adds later.
+        // No connection, and kinds that the client may add later.
         _ => Cause::Connect,
     }
 }
 
-/// A body of a request. Its memory is wiped afterwards.
+/// The body of a request. Its memory is wiped afterwards.
 fn body(members: &impl Serialize) -> Result<Bytes, SourceError> {
-    // Texts and a number can always be written.
+    // Serialising texts and a number cannot fail.
     let body = serde_json::to_vec(members).map(|bytes| Bytes::from_owner(Zeroizing::new(bytes)));
     body.map_err(|_| SourceError::new(Cause::Answer, "the request cannot be written"))
 }
@@ -233,7 +233,8 @@ impl Source for HttpSource {
     async fn lookup(&self, account: Option<&str>, subject: &str) -> Result<Option<User>, SourceError> {
         let body = body(&Lookup { v: VERSION, subject, account })?;
         match self.ask(&self.lookup, body.clone()).await {
-            // A hook that restarts, or a balancer before it, may close the connection. A lookup changes nothing.
+            // A hook that restarts, or a load balancer in front of it, may close the connection. A lookup changes
+            // nothing, so it may be repeated.
             Err(Asked::Unanswered(error)) if error.kind() == FetchErrorKind::Http => {
                 Ok(self.ask(&self.lookup, body).await?)
             }
@@ -262,7 +263,7 @@ mod tests {
 
     #[tokio::test]
     async fn i61_a_password_that_is_not_sent_is_none_that_was_checked() {
-        // Whatever is asked there is a fault.
+        // Every request to this port is a fault.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let url = format!("http://127.0.0.1:{port}/hook");
         let settings = HttpSettings { url, secret_file: None, ca: None, client_cert: None, pad_refusals: true };

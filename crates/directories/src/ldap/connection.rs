@@ -1,4 +1,4 @@
-//! Connections to the servers, and what their results mean.
+//! Connections to the servers, and the meaning of their results.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use rotogate_core::private_file::read_private;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long one operation may take.
 pub(super) const OPERATION_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a connection is kept without use.
+/// How long an idle connection is kept.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// The result codes that the gate tells apart (RFC 4511 appendix A).
+/// The result codes that the gate distinguishes (RFC 4511 appendix A).
 pub(super) mod code {
     pub(in super::super) const SUCCESS: u32 = 0;
     pub(in super::super) const TIME_LIMIT_EXCEEDED: u32 = 3;
@@ -42,9 +42,9 @@ pub(super) mod code {
 /// A connection.
 pub(super) struct Connection {
     pub(super) ldap: Ldap,
-    /// An operation is under way, or failed. Such a connection is not used again.
+    /// An operation is running, or has failed. Such a connection is not reused.
     pub(super) is_spoilt: bool,
-    /// When the password file was changed last before the connection was opened.
+    /// The modification time of the password file before the connection was opened.
     password_of: Option<std::time::SystemTime>,
 }
 
@@ -52,12 +52,12 @@ pub(super) struct Connection {
 pub(super) struct LdapConnector {
     pub(super) settings: Arc<LdapSettings>,
     pub(super) tls: Arc<ClientConfig>,
-    /// Whether new connections bind as the account that searches.
+    /// Whether new connections bind as the service account that searches.
     pub(super) binds: bool,
 }
 
 impl LdapConnector {
-    /// When the password file was changed last. `None`: no password is used, or the file cannot be read.
+    /// The modification time of the password file. `None`: no password is used, or the file cannot be read.
     fn password_changed(&self) -> Option<std::time::SystemTime> {
         let (_, file) = self.settings.bind.as_ref().filter(|_| self.binds)?;
         file.metadata().ok()?.modified().ok()
@@ -75,7 +75,7 @@ impl LdapConnector {
             }
             other => SourceError::new(Cause::Connect, format!("{url}: {other}")),
         })?;
-        // Ends when the handles are dropped. Operations report its errors.
+        // The task ends when the handles are dropped. Operations report its errors.
         tokio::spawn(async move { drop(connection.drive().await) });
         Ok(ldap)
     }
@@ -85,7 +85,7 @@ impl LdapConnector {
         let password_of = self.password_changed();
         let mut ldap = self.connect(url).await?;
         if let Some((dn, file)) = self.settings.bind.as_ref().filter(|_| self.binds) {
-            // Read again for each connection, so that a new password needs no restart.
+            // The file is read again for each connection, so that a new password needs no restart.
             let password = bind_password(file).map_err(|error| SourceError::new(Cause::Credentials, error))?;
             ldap.with_timeout(OPERATION_TIMEOUT);
             let bound = ldap.simple_bind(dn, password.expose_secret()).await.map_err(|error| lost(&error))?;
@@ -126,7 +126,7 @@ impl managed::Manager for LdapConnector {
     }
 }
 
-/// The password of the account that searches.
+/// The password of the service account.
 pub(super) fn bind_password(file: &Path) -> Result<SecretString, String> {
     let text = read_private(file)?;
     let password = text.trim_end_matches(['\n', '\r']);
@@ -136,7 +136,7 @@ pub(super) fn bind_password(file: &Path) -> Result<SecretString, String> {
     Ok(SecretString::from(password.to_owned()))
 }
 
-/// A result as shown to the operator, without text of the server that could quote a request.
+/// A result for the operator, without text of the server that could quote a request.
 pub(super) fn describe(result: &LdapResult) -> String {
     format!("result {}", result.rc)
 }
@@ -146,7 +146,7 @@ pub(super) fn lost(error: &LdapError) -> SourceError {
     SourceError::new(cause, error.to_string())
 }
 
-/// A result that is no success, of a search. One of the base alone is about an entry that another entry named.
+/// A failed result of a search. One with scope `base` concerns an entry that another entry named.
 pub(super) fn refused(result: &LdapResult, scope: SearchScope) -> SourceError {
     let cause = match result.rc {
         code::TIME_LIMIT_EXCEEDED => Cause::Timeout,
@@ -154,7 +154,7 @@ pub(super) fn refused(result: &LdapResult, scope: SearchScope) -> SourceError {
         code::STRONGER_AUTH_REQUIRED | code::INAPPROPRIATE_AUTHENTICATION | code::INVALID_CREDENTIALS => {
             Cause::Credentials
         }
-        // The value in the filter is what the server does not search for.
+        // The server does not search for the value in the filter.
         code::ADMIN_LIMIT_EXCEEDED | code::INVALID_SYNTAX | code::UNWILLING => Cause::Entry,
         _ if scope == SearchScope::Base => Cause::Entry,
         _ => Cause::Refused,

@@ -9,7 +9,7 @@ use super::super::{Cause, SourceError};
 
 /// Seconds from 1601, where a FILETIME begins, to 1970.
 const FILETIME_EPOCH_SECONDS: u64 = 11_644_473_600;
-/// A FILETIME counts these in a millisecond.
+/// The number of FILETIME units in a millisecond.
 const FILETIME_PER_MILLISECOND: u64 = 10_000;
 /// The attribute of Active Directory whose 16 bytes are a GUID.
 const OBJECT_GUID: &str = "objectGUID";
@@ -33,7 +33,7 @@ impl Entry {
 
     fn bytes(&self, attribute: &str) -> Vec<&[u8]> {
         let is_it = |name: &str| name.eq_ignore_ascii_case(attribute);
-        // Values that are UTF-8 by chance are among the texts.
+        // Binary values that happen to be UTF-8 are among the texts.
         let texts = self.0.attrs.iter().filter(|(name, _)| is_it(name)).flat_map(|(_, values)| values);
         let binary = self.0.bin_attrs.iter().filter(|(name, _)| is_it(name)).flat_map(|(_, values)| values);
         texts.map(String::as_bytes).chain(binary.map(Vec::as_slice)).collect()
@@ -86,8 +86,8 @@ impl Entry {
         }
     }
 
-    /// A moment: generalized time in UTC (RFC 4517 §3.3.13), or a FILETIME. It is the end of the second, if it has no
-    /// fraction: sessions of that second are older than what happened in it.
+    /// A time: generalized time in UTC (RFC 4517 §3.3.13), or a FILETIME. Without a fraction, it is the end of the
+    /// second: sessions of that second count as older.
     pub(super) fn moment(&self, attribute: &str) -> Result<Timestamp, SourceError> {
         let Some(text) = self.text(attribute)? else { return Ok(Timestamp::ZERO) };
         let found = if text.ends_with('Z') { generalized(text) } else { of_filetime(text) };
@@ -121,7 +121,7 @@ fn generalized(text: &str) -> Option<Timestamp> {
 
 fn of_filetime(text: &str) -> Option<Timestamp> {
     let count: u64 = text.parse().ok()?;
-    // 0: the password must be changed.
+    // 0: the user must change the password.
     let millis = count.div_ceil(FILETIME_PER_MILLISECOND);
     Some(Timestamp::from_millis(millis).minus(Duration::from_secs(FILETIME_EPOCH_SECONDS)))
 }

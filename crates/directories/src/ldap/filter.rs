@@ -4,7 +4,7 @@ use std::fmt;
 
 use ldap3::{ldap_escape, parse_filter};
 
-/// The value that a filter may hold.
+/// The placeholder that a filter may contain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Placeholder {
     /// `{username}`: the name of the login.
@@ -40,10 +40,10 @@ impl fmt::Debug for Filter {
 }
 
 impl Filter {
-    /// Reads a filter in which one placeholder may stand.
+    /// Reads a filter that may contain one placeholder.
     ///
     /// # Errors
-    /// A message that says what is wrong, and how to write it.
+    /// A message with the problem, and a correct form.
     pub fn parse(source: &str, placeholder: Placeholder, is_needed: bool) -> Result<Self, String> {
         let mark = placeholder.text();
         let bare = source.replace(mark, "");

@@ -16,11 +16,11 @@ const MAX_GROUPS: usize = 1000;
 /// `[directory.groups]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupSettings {
-    /// How they are found.
+    /// How the groups are found.
     pub by: GroupsBy,
-    /// The attribute with the name.
+    /// The attribute with the group's name.
     pub name: String,
-    /// How many levels of groups in groups are followed; 0 for none.
+    /// How many levels of nested groups are followed; 0 for none.
     pub nested: usize,
     /// The scopes that a group gives.
     pub scopes: BTreeMap<String, Scope>,
@@ -33,17 +33,17 @@ pub struct GroupSettings {
 pub enum GroupsBy {
     /// By a search.
     Filter {
-        /// Where groups are.
+        /// The base of the search for groups.
         base: String,
         /// Finds the groups of `{dn}`.
         filter: Filter,
     },
-    /// By this attribute of the entry, whose values are the distinguished names of its groups.
+    /// In this attribute of the user's entry, whose values are the distinguished names of the groups.
     Attribute(String),
 }
 
 impl GroupSettings {
-    /// Where groups are searched.
+    /// The base of the search for groups.
     pub(super) const fn base(&self) -> Option<&String> {
         match &self.by {
             GroupsBy::Filter { base, .. } => Some(base),
@@ -51,7 +51,7 @@ impl GroupSettings {
         }
     }
 
-    /// The attribute with the names of groups.
+    /// The attribute that names the groups.
     pub(super) const fn attribute(&self) -> Option<&String> {
         match &self.by {
             GroupsBy::Filter { .. } => None,
@@ -65,7 +65,7 @@ fn too_many() -> SourceError {
 }
 
 impl LdapSource {
-    /// The names of the groups of an entry, and of the groups that these are in.
+    /// The names of the groups of an entry, and of the groups that contain these.
     pub(super) async fn groups_of(
         &self,
         entry: &Entry,
@@ -113,9 +113,9 @@ impl LdapSource {
         Ok(names)
     }
 
-    /// Reads each group by its distinguished name, one after the other on one connection. The server says what it is
-    /// called: nothing is taken out of a distinguished name. A group that is not there, or that the account that
-    /// searches may not see, is none.
+    /// Reads each group by its distinguished name, one after the other on one connection. The name comes from the
+    /// server, never from a part of a distinguished name. A group that does not exist, or that the service account may
+    /// not see, is skipped.
     async fn groups_by_attribute(
         &self,
         entry: &Entry,

@@ -1,7 +1,7 @@
 //! Users in an LDAP directory or Active Directory. A login searches for the entry and binds as it.
 //!
-//! Two pools: connections that search, and connections that bind. A bind changes the identity of a connection, so none
-//! that was bound as a user ever searches (requirement I26).
+//! There are two pools: connections that search, and connections that bind. A bind changes the identity of a
+//! connection, so a connection that was bound as a user never searches (requirement I26).
 
 mod connection;
 mod entry;
@@ -48,13 +48,13 @@ pub struct LdapSettings {
     pub dangerous_plaintext: bool,
     /// The authorities for the servers' certificates. `None`: those of the system.
     pub ca: Option<PathBuf>,
-    /// The name and the password file of the account that searches. `None`: anonymous.
+    /// The name and the password file of the service account that searches. `None`: anonymous.
     pub bind: Option<(String, PathBuf)>,
-    /// Where users are.
+    /// The base of the search for users.
     pub base: String,
-    /// Finds a user by `{username}`.
+    /// The filter that finds a user by `{username}`.
     pub filter: Filter,
-    /// Whether a name may begin with a domain, as in `EXAMPLE\ada`, which does not count.
+    /// Whether a name may begin with a domain, which is ignored, as in `EXAMPLE\ada`.
     pub strip_domain: bool,
     /// The attribute with the subject.
     pub subject: String,
@@ -68,7 +68,7 @@ pub struct LdapSettings {
     pub scopes: Scope,
     /// Claims, and their attributes.
     pub claims: BTreeMap<String, String>,
-    /// Fields that dialects report of the user, and their attributes.
+    /// Fields that dialects report about the user, and their attributes.
     pub profile: BTreeMap<String, String>,
     /// The groups of users.
     pub groups: Option<GroupSettings>,
@@ -97,7 +97,7 @@ pub struct LdapSource {
     settings: Arc<LdapSettings>,
     searching: Pool<LdapConnector>,
     binding: Pool<LdapConnector>,
-    /// The attributes of a user that are asked for.
+    /// The attributes of a user to request.
     attributes: Vec<String>,
     time: SystemTime,
 }
@@ -108,7 +108,7 @@ impl std::fmt::Debug for LdapSource {
     }
 }
 
-/// What a search asks for.
+/// The parameters of a search.
 struct Search<'a> {
     base: &'a str,
     scope: SearchScope,
@@ -122,7 +122,7 @@ impl LdapSource {
     /// Reads the files that the settings name. Opens no connection.
     ///
     /// # Errors
-    /// The key at fault, and what is wrong.
+    /// The key at fault, and the problem.
     pub fn open(settings: &LdapSettings) -> Result<Self, (&'static str, String)> {
         let tls = UpstreamTls { ca: settings.ca.clone(), ..UpstreamTls::default() };
         let tls = Arc::new(tls.load().map_err(|bad| ("ca", bad.message))?);
@@ -158,8 +158,8 @@ impl LdapSource {
         })
     }
 
-    /// The entries that match; references to other servers are skipped. A base that is not there has none if
-    /// `may_be_absent`.
+    /// The matching entries; references to other servers are skipped. If `may_be_absent`, a missing base has no
+    /// entries.
     async fn search(&self, search: Search<'_>, may_be_absent: bool) -> Result<Vec<Entry>, SourceError> {
         let mut connection = Self::connection(&self.searching).await?;
         Self::search_on(&mut connection, search, may_be_absent).await
@@ -180,7 +180,7 @@ impl LdapSource {
         let mut stream = started.await.map_err(|error| lost(&error))?;
         let mut entries = Vec::new();
         while let Some(entry) = stream.next().await.map_err(|error| lost(&error))? {
-            // `construct` panics on what is not an entry.
+            // `construct` panics if this is no entry.
             if entry.is_ref() || entry.is_intermediate() {
                 continue;
             }
@@ -212,8 +212,8 @@ impl LdapSource {
         let result = connection.ldap.simple_bind(dn, password.expose_secret()).await.map_err(|error| lost(&error))?;
         let is_right = match result.rc {
             code::SUCCESS => true,
-            // Wrong password; no password; locked, or disabled, as some servers say it: another answer would tell the name
-            // (requirement I63).
+            // Wrong password; no password; locked, or disabled, as some servers report it. A different answer would
+            // reveal the name (requirement I63).
             code::INVALID_CREDENTIALS
             | code::UNWILLING
             | code::INAPPROPRIATE_AUTHENTICATION
@@ -300,7 +300,8 @@ impl Source for LdapSource {
     async fn authenticate(&self, login: &LoginAttempt) -> Result<Login, SourceError> {
         let password = &login.password;
         let secret = password.expose_secret();
-        // A bind with an empty password succeeds without any check (RFC 4513 §5.1.2); a server may cut one at a NUL.
+        // A bind with an empty password succeeds without any check (RFC 4513 §5.1.2), and a server may truncate a
+        // password at a NUL.
         if secret.is_empty() || secret.contains('\0') || secret.len() > MAX_PASSWORD {
             return Ok(Login::Absent);
         }
@@ -314,8 +315,8 @@ impl Source for LdapSource {
             most: 1,
         };
         let Some(found) = self.search(search, false).await?.pop() else {
-            // The same requests as for a user whose password is wrong. The server hashes nothing for this one; the padding
-            // of refusals makes up for that (requirement I49). An answer to a name that is nobody's decides nothing.
+            // Make the same requests as for a wrong password. The server hashes nothing for an unknown name; the
+            // padding of refusals makes up for that (requirement I49). The answer to this bind decides nothing.
             return match self.bind(&format!("uid=rotogate-unknown-user,{}", settings.base), password).await {
                 Err(error) if error.cause != Cause::Entry => Err(error),
                 _ => Ok(Login::Absent),
@@ -356,7 +357,7 @@ impl Source for LdapSource {
     async fn lookup(&self, _: Option<&str>, subject: &str) -> Result<Option<User>, SourceError> {
         let settings = &*self.settings;
         let Some(value) = subject_value(&settings.subject, subject) else { return Ok(None) };
-        // Whom the login would not find may not refresh either.
+        // A user that the login would not find must not refresh either.
         let filter = format!("(&({}={value}){}{})", settings.subject, settings.filter.for_any(), self.active());
         let search = Search {
             base: &settings.base,

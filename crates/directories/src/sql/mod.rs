@@ -31,10 +31,10 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a statement may take.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a connection is kept without use.
+/// How long an idle connection is kept.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Where the URL of the database is written.
+/// The place of the database URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DatabaseUrl {
     /// In the configuration: a URL without a password.
@@ -48,7 +48,7 @@ pub enum DatabaseUrl {
 pub struct SqlSettings {
     /// The database.
     pub url: DatabaseUrl,
-    /// The folder that a relative path of an SQLite file begins in.
+    /// The base folder for a relative path of an SQLite file.
     pub folder: PathBuf,
     /// The authorities for the server's certificate. `None`: those of the system.
     pub ca: Option<PathBuf>,
@@ -60,13 +60,13 @@ pub struct SqlSettings {
     pub rehash: Option<Template>,
     /// The columns that become claims.
     pub claims: Vec<String>,
-    /// The columns that dialects report of the user.
+    /// The columns that dialects report about the user.
     pub profile: Vec<String>,
     /// The number of connections.
     pub pool: usize,
     /// Whether statements are prepared once for each connection.
     pub statement_cache: bool,
-    /// Hashes that users may have, although none was seen yet.
+    /// Expected hashes, before any was seen.
     pub hashes: Vec<ExpectedHash>,
 }
 
@@ -88,7 +88,7 @@ impl SqlSettings {
 struct Columns {
     claims: Vec<String>,
     profile: Vec<String>,
-    /// Whether the lookup returns the password hash, so that a changed password shows.
+    /// Whether the lookup returns the password hash, so that a changed password is detected.
     is_marked: bool,
 }
 
@@ -105,7 +105,7 @@ impl Statement {
     }
 }
 
-/// What a database says of a statement: types of the parameters, columns with their types.
+/// The database's description of a statement: types of the parameters, columns with their types.
 struct Prepared {
     parameters: Vec<String>,
     columns: Vec<String>,
@@ -141,17 +141,17 @@ impl Target {
     }
 }
 
-/// Whether a URL has a password, which belongs into a file.
+/// Whether a URL has a password, which belongs in a file.
 pub fn has_password(url: &str) -> bool {
     let authority = url.split_once("://").map_or("", |(_, rest)| rest.split(['/', '?']).next().unwrap_or_default());
     let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
     user.contains(':') || url.contains("password=")
 }
 
-/// Whether a URL is one of a database that is supported.
+/// Checks that a URL names a supported database.
 ///
 /// # Errors
-/// What is wrong with it. The text does not quote it.
+/// The problem, without a part of the URL.
 pub fn check_url(url: &str, settings: &SqlSettings) -> Result<(), String> {
     Target::parse(url, settings).map(|_| ())
 }
@@ -171,7 +171,7 @@ impl SqlSource {
     /// Reads the files that the settings name. Opens no connection.
     ///
     /// # Errors
-    /// The key at fault, and what is wrong.
+    /// The key at fault, and the problem.
     pub fn open(settings: &SqlSettings) -> Result<Self, (&'static str, String)> {
         let (key, url) = match &settings.url {
             DatabaseUrl::Plain(url) => ("url", SecretString::from(url.clone())),
@@ -213,7 +213,7 @@ impl SqlSource {
         })
     }
 
-    /// One row, or none.
+    /// Runs a statement that returns one row, or none.
     async fn one(
         &self,
         statement: &Arc<Statement>,
@@ -232,8 +232,9 @@ impl SqlSource {
     }
 }
 
-/// Whether an SQLSTATE is about the values of this user, and not about the statement: a subquery with two rows, a value
-/// that cannot be converted, a constraint, or what a function of the database raised (`P0`: PL/pgSQL, `45`: `SIGNAL`).
+/// Whether an SQLSTATE concerns the values of this user, and not the statement: a subquery with two rows, a value that
+/// cannot be converted, a constraint, or an error that a function of the database raised (`P0`: PL/pgSQL, `45`:
+/// `SIGNAL`).
 fn is_of_values(state: &str) -> bool {
     ["21", "22", "23", "45", "P0"].iter().any(|class| state.starts_with(class))
 }

@@ -15,12 +15,12 @@ use super::super::{Cause, SourceError};
 use super::row::{Field, Row, of_system_time};
 use super::{ACQUIRE_TIMEOUT, CONNECT_TIMEOUT, IDLE_TIMEOUT, Prepared, STATEMENT_TIMEOUT, Statement};
 
-/// Connections that were used more recently are not tested before use.
+/// A connection that was used more recently is not tested before use.
 const FRESH: Duration = Duration::from_secs(5);
-/// The first statement of a connection: times in UTC, and a bound on statements, which MariaDB and MySQL spell in
+/// The first statement of a connection: times in UTC, and a time limit for statements, which MariaDB and MySQL spell in
 /// different ways. Each ignores the other's comment.
 const SETUP: &str = "SET time_zone = '+00:00' /*M! , max_statement_time = 2 */ /*!50708 , max_execution_time = 2000 */";
-/// The prepared statements of a connection.
+/// The number of prepared statements of a connection.
 const STATEMENT_CACHE: usize = 8;
 /// Errors of the server (its manual, "Server Error Message Reference").
 mod code {
@@ -28,7 +28,7 @@ mod code {
     pub(super) const ACCESS_DENIED: u16 = 1045;
     pub(super) const SHUTDOWN: u16 = 1053;
     pub(super) const KILLED: u16 = 1317;
-    /// MariaDB's and MySQL's bound on statements.
+    /// The errors of the time limit for statements: MariaDB's and MySQL's.
     pub(super) const TOO_LONG: [u16; 2] = [1969, 3024];
     pub(super) const LOCK_WAIT: u16 = 1205;
     /// `SIGNAL` with a state of its own: not found, and an exception.
@@ -42,7 +42,7 @@ struct MysqlConnector {
 /// A connection.
 struct MysqlSession {
     connection: Conn,
-    /// A statement is under way, or failed. Such a connection is not used again.
+    /// A statement is running, or has failed. Such a connection is not reused.
     is_spoilt: bool,
 }
 
@@ -72,7 +72,7 @@ impl managed::Manager for MysqlConnector {
 
 fn fault(error: &mysql_async::Error) -> SourceError {
     let mysql_async::Error::Server(refused) = error else {
-        return SourceError::new(Cause::Connect, format!("no connection to MySQL: {error}"));
+        return SourceError::new(Cause::Connect, format!("cannot connect to MySQL: {error}"));
     };
     let cause = match refused.code {
         code::ACCESS_DENIED | code::ACCESS_DENIED_DATABASE => Cause::Credentials,
@@ -82,7 +82,7 @@ fn fault(error: &mysql_async::Error) -> SourceError {
         code if code::SIGNALLED.contains(&code) || super::is_of_values(&refused.state) => Cause::Entry,
         _ => Cause::Refused,
     };
-    // The message of some errors quotes values; these are about the statement or the account.
+    // The message of some errors quotes values; these errors concern the statement or the account.
     let is_of_statement = refused.state.starts_with("42") || refused.state.starts_with("28");
     let what = if is_of_statement { refused.message.as_str() } else { "the statement failed" };
     SourceError::new(cause, format!("{what} (error {}, SQLSTATE {})", refused.code, refused.state))
@@ -91,10 +91,10 @@ fn fault(error: &mysql_async::Error) -> SourceError {
 /// Reads a URL. Away from this machine, TLS with a verified certificate is required.
 pub(super) fn options(url: &str, caches: bool) -> Result<Opts, String> {
     let url = url.strip_prefix("mariadb:").map_or_else(|| url.to_owned(), |rest| format!("mysql:{rest}"));
-    // Not the parser's own words, which may quote the URL.
+    // Without the parser's own words, which may quote the URL.
     let parsed =
         Opts::from_url(&url).map_err(|_| "is no MySQL URL; expected mysql://user:password@host/database".to_owned())?;
-    // In a URL of this scheme the parser takes an address for a name, and leaves the brackets of IPv6.
+    // For this scheme the parser takes an address for a name, and leaves the brackets of IPv6.
     let host = parsed.ip_or_hostname();
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).to_owned();
     let is_local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
@@ -105,12 +105,12 @@ pub(super) fn options(url: &str, caches: bool) -> Result<Opts, String> {
         // A socket that the server names may belong to another server.
         .prefer_socket(false)
         .stmt_cache_size(if caches { STATEMENT_CACHE } else { 0 })
-        // Options that switch the verification off do not count.
+        // Options that disable the verification are ignored.
         .ssl_opts(is_encrypted.then(SslOpts::default));
     Ok(builder.into())
 }
 
-/// TLS with these authorities for the server's certificate alone.
+/// TLS that trusts only these authorities for the server's certificate.
 fn verified(ca: Option<&Path>) -> SslOpts {
     let roots = match ca {
         Some(path) => vec![path.to_owned().into()],
@@ -155,7 +155,7 @@ impl MySql {
         })
     }
 
-    /// At most two rows, and the number of changed rows.
+    /// Runs a statement: at most two rows, and the number of changed rows.
     async fn run(
         &self,
         statement: &Statement,
@@ -208,7 +208,7 @@ impl MySql {
     pub(super) async fn prepare(&self, statement: &Arc<Statement>) -> Result<Prepared, SourceError> {
         let mut session = self.session().await?;
         let prepared = session.connection.prep(statement.text.as_str()).await.map_err(|error| fault(&error))?;
-        // The server knows no types of parameters.
+        // The server has no types for parameters.
         let parameters = vec![String::new(); usize::from(prepared.num_params())];
         let columns = prepared.columns().iter().map(|column| column.name_str().into_owned()).collect();
         session.connection.close(prepared).await.map_err(|error| fault(&error))?;

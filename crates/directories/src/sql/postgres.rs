@@ -18,7 +18,7 @@ use super::super::{Cause, SourceError};
 use super::row::{Field, Row, of_system_time};
 use super::{ACQUIRE_TIMEOUT, CONNECT_TIMEOUT, IDLE_TIMEOUT, Prepared, STATEMENT_TIMEOUT, Statement};
 
-/// Connections that were used more recently are not tested before use.
+/// A connection that was used more recently is not tested before use.
 const FRESH: Duration = Duration::from_secs(5);
 
 struct PostgresConnector {
@@ -30,7 +30,7 @@ struct PostgresConnector {
 struct PostgresSession {
     client: Client,
     prepared: Vec<(String, tokio_postgres::Statement)>,
-    /// A statement is under way, or failed. Such a connection is not used again.
+    /// A statement is running, or has failed. Such a connection is not reused.
     is_spoilt: bool,
 }
 
@@ -40,7 +40,7 @@ impl managed::Manager for PostgresConnector {
 
     async fn create(&self) -> Result<PostgresSession, SourceError> {
         let (client, connection) = self.config.connect(self.tls.clone()).await.map_err(|error| fault(&error))?;
-        // Ends when the client is dropped. Statements report its errors.
+        // The task ends when the client is dropped. Statements report its errors.
         tokio::spawn(async move { drop(connection.await) });
         Ok(PostgresSession { client, prepared: Vec::new(), is_spoilt: false })
     }
@@ -63,16 +63,16 @@ impl managed::Manager for PostgresConnector {
 fn fault(error: &tokio_postgres::Error) -> SourceError {
     if let Some(refused) = error.as_db_error() {
         let state = refused.code().code();
-        // Not the detail, which may quote the row.
+        // Without the detail, which may quote the row.
         return SourceError::new(cause_of(state), format!("{} (SQLSTATE {state})", refused.message()));
     }
     let reason = error.source().map_or_else(|| error.to_string(), ToString::to_string);
-    SourceError::new(Cause::Connect, format!("no connection to PostgreSQL: {reason}"))
+    SourceError::new(Cause::Connect, format!("cannot connect to PostgreSQL: {reason}"))
 }
 
 fn cause_of(state: &str) -> Cause {
     match state {
-        // Also where one user's row is slow: a database that hangs looks the same, and must be left alone.
+        // This also covers a slow row of one user: a database that hangs looks the same, and must be left alone.
         state if state == SqlState::QUERY_CANCELED.code() => Cause::Timeout,
         state if super::is_of_values(state) => Cause::Entry,
         state if state.starts_with("28") => Cause::Credentials,
@@ -81,7 +81,7 @@ fn cause_of(state: &str) -> Cause {
     }
 }
 
-/// Whether the value of a parameter does not fit the type of its column: then no row has it.
+/// Whether the value of a parameter does not fit the type of its column, so that no row can have it.
 fn fits_no_column(error: &tokio_postgres::Error) -> bool {
     const UNFIT: [SqlState; 5] = [
         SqlState::INVALID_TEXT_REPRESENTATION,
@@ -128,8 +128,8 @@ impl ToSql for Text {
 /// A database.
 pub(super) struct Postgres {
     pool: Pool<PostgresConnector>,
-    /// Whether statements are prepared once for each connection. Not behind a pooler that gives each transaction another
-    /// connection.
+    /// Whether statements are prepared once for each connection. Not behind a pooler that gives each transaction
+    /// another connection.
     caches: bool,
 }
 
@@ -141,9 +141,9 @@ impl std::fmt::Debug for Postgres {
 
 /// Reads a URL. Away from this machine, TLS with a verified certificate is required.
 pub(super) fn config(url: &str, caches: bool) -> Result<Config, String> {
-    // rustls verifies certificate and name in any case, so the two words mean the same here.
+    // rustls verifies certificate and name in any case, so both values mean the same here.
     let url = url.replace("sslmode=verify-full", "sslmode=require").replace("sslmode=verify-ca", "sslmode=require");
-    // Not the parser's own words alone: they may quote the URL, which holds a password.
+    // Without the parser's own words, which may quote the URL with its password.
     let parsed: Result<Config, _> = url.parse();
     let mut config = parsed.map_err(|error| {
         let reason = error.source().map_or_else(String::new, |reason| format!(": {reason}"));
@@ -169,7 +169,7 @@ pub(super) fn config(url: &str, caches: bool) -> Result<Config, String> {
     }
     config.connect_timeout(CONNECT_TIMEOUT).application_name("rotogate");
     if caches {
-        // A pooler refuses options, and a connection of a pooler is shared.
+        // A pooler refuses options, and its connections are shared.
         config.options(format!("-c statement_timeout={}", STATEMENT_TIMEOUT.as_millis()));
     }
     Ok(config)
@@ -195,7 +195,7 @@ impl Postgres {
         })
     }
 
-    /// Runs a statement for at most its time. `None`: a value fits no column.
+    /// Runs a statement with the time limit. `None`: a value fits no column.
     async fn run<T>(
         &self,
         statement: &Statement,

@@ -10,7 +10,7 @@ use rotogate_core::directory::{PasswordMark, User};
 use rotogate_core::password::SecretHash;
 use rotogate_core::session::Scope;
 
-/// A value of a column, whichever database it is from.
+/// A value of a column, of any of the databases.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Field {
     Null,
@@ -48,7 +48,7 @@ impl Field {
     }
 }
 
-/// A row: names and values. Does not print: it may hold a password hash.
+/// A row: names and values. Does not print, because it may contain a password hash.
 pub(super) struct Row(pub(super) Vec<(String, Field)>);
 
 fn wrong(column: &str, expected: &str, found: &Field) -> SourceError {

@@ -13,7 +13,7 @@ use super::super::{Cause, SourceError};
 use super::row::{Field, Row};
 use super::{ACQUIRE_TIMEOUT, Prepared, STATEMENT_TIMEOUT, Statement};
 
-/// How long a statement waits for a writer of the database.
+/// How long a statement waits for another writer of the database.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl managed::Manager for Opener {
     }
 
     async fn recycle(&self, _: &mut Connection, _: &managed::Metrics) -> managed::RecycleResult<SourceError> {
-        // Another file may have taken the place of the one that is open.
+        // Another file may have replaced the open one.
         if self.path.exists() { Ok(()) } else { Err(RecycleError::message("the file is gone")) }
     }
 }
@@ -57,12 +57,12 @@ fn fault(error: &rusqlite::Error) -> SourceError {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::OperationInterrupted) => Cause::Timeout,
         Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure) => Cause::Connect,
         Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig) => Cause::Entry,
-        // A statement that was prepared failed at the values of this user.
+        // A prepared statement failed on the values of this user.
         Some(ErrorCode::Unknown) if matches!(error, rusqlite::Error::SqliteFailure(..)) => Cause::Entry,
         Some(_) | None => Cause::Refused,
     };
     let message = match error {
-        // `error` would name the statement's text.
+        // `error` would contain the statement's text.
         rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
         other => other.to_string(),
     };
@@ -87,7 +87,7 @@ impl Sqlite {
         Ok(Self { pool })
     }
 
-    /// Runs `work` on a connection, for at most the time of a statement.
+    /// Runs `work` on a connection, with the time limit of a statement.
     async fn with<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,

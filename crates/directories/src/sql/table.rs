@@ -47,7 +47,7 @@ pub struct TableUser<'a> {
 pub struct UserTable {
     /// The columns that are fields of profiles.
     pub profile: Vec<String>,
-    /// Those for which SQLite has no type: true, false, lists and objects are stored as numbers and texts.
+    /// The columns that SQLite has no type for: true, false, lists and objects are stored as numbers and texts.
     pub converted: Vec<String>,
     /// The password hashes of all users.
     pub hashes: Vec<SecretHash>,
@@ -72,12 +72,12 @@ impl UserTable {
     }
 }
 
-/// Why nothing was added.
+/// Why no user was added.
 #[derive(Debug)]
 pub enum TableError {
-    /// The database failed, or its table is another one.
+    /// The database failed, or its table has another form.
     Database(String),
-    /// These users, by their index.
+    /// These users cannot be stored, by their index.
     Users(Vec<(usize, String)>),
 }
 
@@ -87,7 +87,7 @@ impl From<rusqlite::Error> for TableError {
     }
 }
 
-/// The SQLite file of a URL; `None` if it names none.
+/// The SQLite file of a URL; `None` if the URL names no file.
 pub fn sqlite_path(url: &str, folder: &Path) -> Option<PathBuf> {
     let path = url.strip_prefix("sqlite:")?;
     let path = path.strip_prefix("//").unwrap_or(path);
@@ -104,7 +104,7 @@ pub fn add(path: Option<&Path>, users: &[TableUser<'_>], dry_run: bool) -> Resul
         None => Connection::open_in_memory()?,
     };
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    // Dropped without a commit, it changes nothing.
+    // Dropping the transaction without a commit changes nothing.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute_batch(TABLE)?;
     let mut profile = profile_columns(&transaction)?;
@@ -155,7 +155,7 @@ impl From<rusqlite::Error> for RowFault {
     }
 }
 
-/// The columns of the table beyond [`COLUMNS`], each of which must be there.
+/// The columns of the table beyond [`COLUMNS`], each of which must exist.
 fn profile_columns(transaction: &Transaction<'_>) -> Result<Vec<String>, TableError> {
     let mut prepared = transaction.prepare("SELECT name FROM pragma_table_info('users')")?;
     let all: Vec<String> = prepared.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
@@ -171,7 +171,7 @@ fn add_columns(transaction: &Transaction<'_>, user: &TableUser<'_>, known: &mut 
         if known.contains(field) {
             continue;
         }
-        // Columns are told apart without regard to case, and their names stand in statements.
+        // SQLite compares column names without regard to case, and the names are part of statements.
         let is_taken = COLUMNS
             .iter()
             .copied()
@@ -201,7 +201,7 @@ fn insert<'u>(
     }
     let text = |text: &str| Value::Text(text.to_owned());
     let scopes = user.scopes.as_str();
-    // A text that begins so would be read as JSON.
+    // A text that begins like JSON would be read as JSON.
     let scopes =
         if scopes.starts_with('[') { Json::from_iter(user.scopes.iter()).to_string() } else { scopes.to_owned() };
     let seconds = user.sessions_valid_from.as_millis().div_ceil(1000);
@@ -231,7 +231,7 @@ fn insert<'u>(
     Ok(())
 }
 
-/// A field of a profile; `None` if the number is beyond SQLite's.
+/// A field of a profile; `None` if the number is out of SQLite's range.
 fn value(json: &Json) -> Option<Value> {
     Some(match json {
         Json::Null => Value::Null,

@@ -9,7 +9,7 @@ pub enum Param {
     Account,
     /// `{username}`: the name of the login.
     Username,
-    /// `{subject}`: the subject that is looked up.
+    /// `{subject}`: the subject to look up.
     Subject,
     /// `{old_hash}`: the password hash that was checked.
     OldHash,
@@ -29,7 +29,7 @@ impl Param {
     }
 }
 
-/// The use of a statement: the values that it may name, and those that it must.
+/// The purpose of a statement: the values that it may name, and those that it must name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Purpose {
     may: &'static [Param],
@@ -72,7 +72,7 @@ impl Template {
     /// Reads a statement.
     ///
     /// # Errors
-    /// A message that says what is wrong with it, and how to write it.
+    /// A message with the problem, and a correct form.
     pub fn parse(source: &str, purpose: Purpose) -> Result<Self, String> {
         let known = || purpose.may.iter().map(|param| format!("{{{}}}", param.name())).collect::<Vec<_>>().join(", ");
         let mut pieces = Vec::new();
@@ -142,7 +142,7 @@ impl Template {
         &self.source
     }
 
-    /// The statement for a database. Each occurrence of a value is a parameter of its own, so that the database may give
+    /// The statement for a database. Each occurrence of a value is a separate parameter, so that the database may give
     /// each another type.
     pub(super) fn render(&self, placeholder: PlaceholderStyle) -> String {
         let mut number = 0;

@@ -1,5 +1,5 @@
-//! What an issuer answers: its discovery document, its key set, and how long they are fresh. Anything else counts as
-//! no answer.
+//! The answers of an issuer: its discovery document, its key set, and their freshness. Anything else counts as no
+//! answer.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const MAX_SHOWN: usize = 200;
 const OPENID: &str = "/.well-known/openid-configuration";
 const RFC_8414: &str = "/.well-known/oauth-authorization-server";
 
-/// Why an attempt brought no keys.
+/// Why an attempt fetched no keys.
 ///
 /// ```
 /// use rotogate::remote_keys::Metadata;
@@ -32,7 +32,7 @@ pub struct FetchFailure {
     /// One word, from a closed set: `dns`, `connect`, `tls`, `timeout`, `too_large`, `redirect`, `status`, `encoding`,
     /// `refused_address`, `http`, `not_json`, `no_usable_key`, `issuer_mismatch` or `files`.
     pub cause: &'static str,
-    /// What happened, without secrets.
+    /// A description, without secrets.
     pub message: String,
 }
 
@@ -67,17 +67,17 @@ impl FetchFailure {
         Self::new("http", "the keys of this issuer are not fetched any more")
     }
 
-    /// A file of ours that cannot be used.
+    /// One of our own files cannot be used.
     pub(super) fn files(message: impl Into<String>) -> Self {
         Self::new(FILES, message)
     }
 
-    /// A URL of the issuer that must not be asked.
+    /// A URL of the issuer leads to an address that the gate must not connect to.
     pub(super) fn refused_address(message: impl Into<String>) -> Self {
         Self::new(REFUSED_ADDRESS, message)
     }
 
-    /// Does the issuer say something that an operator must look at, rather than nothing?
+    /// Must an operator look at this failure? It is not just that the issuer is unreachable.
     pub(super) fn is_grave(&self) -> bool {
         [ISSUER_MISMATCH, REFUSED_ADDRESS, FILES].contains(&self.cause)
     }
@@ -89,7 +89,7 @@ impl From<FetchError> for FetchFailure {
     }
 }
 
-/// What an issuer says of itself in its discovery document (OpenID Connect Discovery §3, RFC 8414 §2).
+/// The discovery document of an issuer (OpenID Connect Discovery §3, RFC 8414 §2).
 ///
 /// ```
 /// use rotogate::remote_keys::Metadata;
@@ -103,15 +103,15 @@ impl From<FetchError> for FetchFailure {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Metadata {
-    /// Where its keys are.
+    /// The URL of its keys.
     pub jwks_uri: String,
-    /// Where tokens are exchanged.
+    /// The token endpoint.
     pub token_endpoint: Option<String>,
-    /// Where tokens are judged (RFC 7662).
+    /// The introspection endpoint (RFC 7662).
     pub introspection_endpoint: Option<String>,
-    /// Where tokens are revoked (RFC 7009).
+    /// The revocation endpoint (RFC 7009).
     pub revocation_endpoint: Option<String>,
-    /// Where these URLs may lead.
+    /// The addresses that these URLs may lead to.
     pub(super) allowed: Allowed,
 }
 
@@ -119,7 +119,8 @@ impl Metadata {
     /// Reads the discovery document of `issuer`.
     ///
     /// # Errors
-    /// Not one JSON object without repeated members; another issuer, compared byte for byte; or no `jwks_uri`.
+    /// The document is not one JSON object without repeated members, names another issuer (compared byte for byte), or
+    /// has no `jwks_uri`.
     pub fn parse(document: &[u8], issuer: &str) -> Result<Self, FetchFailure> {
         let not_json = |why| FetchFailure::new("not_json", format!("the discovery document is unusable: {why}"));
         let document = strict_json::object(document).map_err(not_json)?;
@@ -150,13 +151,13 @@ impl Metadata {
         })
     }
 
-    /// Where tokens are exchanged, if requests may be sent there.
+    /// The token endpoint, if requests may be sent there.
     #[doc(hidden)]
     pub fn token_target(&self) -> Option<FetchTarget> {
         self.target(self.token_endpoint.as_deref()?)
     }
 
-    /// Where tokens are revoked, if requests may be sent there.
+    /// The revocation endpoint, if requests may be sent there.
     #[doc(hidden)]
     pub fn revocation_target(&self) -> Option<FetchTarget> {
         self.target(self.revocation_endpoint.as_deref()?)
@@ -177,7 +178,7 @@ pub(super) fn shown(text: &str) -> String {
     beginning(text, MAX_SHOWN).escape_debug().to_string()
 }
 
-/// Where the discovery document of an issuer is: by OpenID Connect, and, if there is none, by RFC 8414.
+/// The URLs of an issuer's discovery document: by OpenID Connect, and, if there is none, by RFC 8414.
 pub(super) fn discovery_urls(issuer: &str) -> [String; 2] {
     let base = issuer.strip_suffix('/').unwrap_or(issuer);
     let path = base.find("://").and_then(|scheme| base.get(scheme + 3..)?.find('/').map(|at| scheme + 3 + at));

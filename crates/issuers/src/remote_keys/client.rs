@@ -14,7 +14,7 @@ use rotogate_core::private_file::{read_private, trusted};
 /// The longest file of authorities, in bytes.
 const MAX_CA: u64 = 4 << 20;
 
-/// Makes a client, and another one when the files say something else.
+/// Makes a client, and a new one when the files have changed.
 pub(super) struct FetchClient {
     files: FetchFiles,
     settings: FetchSettings,
@@ -28,7 +28,7 @@ impl FetchClient {
         Self { files: issuer.files.clone(), settings: issuer.fetch, proxy: issuer.proxy.clone(), made: None }
     }
 
-    /// The client and its `Authorization`, from what the files say now.
+    /// The client and its `Authorization`, from the present files.
     pub(super) fn current(&mut self) -> Result<(HttpClient, Option<HeaderValue>), FetchFailure> {
         let mut tls = Tls::default();
         let mut digest = Context::new(&SHA256);

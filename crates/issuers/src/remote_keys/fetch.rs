@@ -12,16 +12,16 @@ use super::settings::{KeyLocation, RemoteIssuer};
 use rotogate_core::http_client::{Allowed, Document, FetchTarget, HttpClient};
 use rotogate_core::token::verify::IssuerKeys;
 
-/// What an attempt brought.
+/// The result of an attempt.
 #[derive(Debug)]
 pub(super) enum Fetched {
     /// The keys of a new answer.
     New(Box<IssuerKeys>),
-    /// The answer is as before (304).
+    /// The answer has not changed (304).
     Unchanged,
 }
 
-/// Where keys are.
+/// The location of the keys.
 #[derive(Clone)]
 struct KeyUrl {
     url: String,
@@ -33,9 +33,9 @@ pub(super) struct Fetcher {
     issuer: RemoteIssuer,
     client: FetchClient,
     pub(super) schedule: Schedule,
-    /// What the discovery document said last.
+    /// The last discovery document.
     metadata: Option<Metadata>,
-    /// Where the keys are, and the tag of the last good answer from there.
+    /// The location of the keys, and the ETag of the last good answer from there.
     place: Option<KeyUrl>,
     etag: Option<HeaderValue>,
 }
@@ -47,17 +47,17 @@ impl Fetcher {
         Self { issuer, client, schedule, metadata: None, place: None, etag: None }
     }
 
-    /// What the discovery document said last.
+    /// The last discovery document.
     pub(super) fn metadata(&self) -> Option<&Metadata> {
         self.metadata.as_ref()
     }
 
-    /// The next answer is not compared with the last one.
+    /// Makes the next request unconditional.
     pub(super) fn forget(&mut self) {
         self.etag = None;
     }
 
-    /// One attempt. Returns what it brought, and how long that is fresh.
+    /// Makes one attempt. Returns its result, and how long that is fresh.
     pub(super) async fn attempt(&mut self, now: Duration) -> Result<(Fetched, Duration), FetchFailure> {
         let result = self.try_once(now).await;
         self.schedule.fetched(result.is_ok());
@@ -80,7 +80,7 @@ impl Fetcher {
         }
     }
 
-    /// Where the keys are.
+    /// The location of the keys.
     async fn place(
         &mut self,
         client: &HttpClient,
@@ -99,7 +99,7 @@ impl Fetcher {
                             self.metadata = Some(metadata);
                             place
                         }
-                        // The keys may be there while the document is not.
+                        // The keys may be available while the document is not.
                         (Err(failure), Some(known)) if !failure.is_grave() => {
                             tracing::debug!(issuer = %self.issuer.name, %failure, "issuer discovery not read again");
                             known
@@ -110,7 +110,7 @@ impl Fetcher {
             },
         };
         if self.place.as_ref().is_none_or(|known| known.url != found.url) {
-            // The tag is that of another document.
+            // The ETag belongs to another document.
             self.etag = None;
             self.place = Some(found.clone());
         }
@@ -152,7 +152,7 @@ impl Fetcher {
     }
 }
 
-/// A URL that the operator wrote, or that follows from one.
+/// A URL from the operator, or derived from one.
 fn by_operator(url: &str) -> Result<FetchTarget, FetchFailure> {
     FetchTarget::parse(url, Allowed::by_operator())
         .map_err(|why| FetchFailure::refused_address(format!("\"{}\": {why}", answer::shown(url))))

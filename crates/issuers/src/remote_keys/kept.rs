@@ -1,4 +1,4 @@
-//! The last good set of each issuer, kept, so that a restart during an outage is no outage.
+//! Stores the last good key set of each issuer, so that a restart during an issuer's outage causes none here.
 
 use std::fmt;
 use std::io;
@@ -13,16 +13,16 @@ use tokio::sync::Semaphore;
 use rotogate_core::clock::{MAX_JUMP, Timestamp};
 use rotogate_core::private_file::{create_private_dir, read_private_bytes, write_private_atomic};
 
-/// The longest kept set, in bytes: above any set that is fetched.
+/// The longest stored set, in bytes: more than any set that is fetched.
 const MAX_BYTES: u64 = 4 << 20;
 /// The longest file name of an issuer, in bytes, before its ending.
 const MAX_NAME: usize = 200;
-/// How many files are read or written at once: each takes a thread, and the memory of threads that end is kept.
+/// How many files are read or written at once. Each takes a thread, and the runtime keeps the memory of idle threads.
 const MAX_AT_ONCE: usize = 8;
-/// What is escaped in a file name.
+/// The characters that are escaped in a file name.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 
-/// A set of keys as it is kept. Its keys are public.
+/// A stored set of keys. Its keys are public.
 ///
 /// ```
 /// use rotogate::clock::Timestamp;
@@ -41,30 +41,30 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 pub struct KeptKeySet {
     /// The issuer's URL.
     pub issuer: String,
-    /// Where the keys came from. The keys of another source do not count.
+    /// The source of the keys. Keys from another source do not count.
     pub source: String,
-    /// When they were fetched, or the issuer said that they are unchanged.
+    /// When they were fetched, or the issuer last confirmed them as unchanged.
     pub fetched_at: Timestamp,
     /// The JWK set.
     pub jwks: String,
 }
 
 impl KeptKeySet {
-    /// How long it may be used from `now` on. `None`: not at all.
+    /// How long the set may still be used at `now`. `None`: it must not be used.
     pub(super) fn usable_for(
         &self,
         now: Timestamp,
         stale_for: std::time::Duration,
     ) -> Result<std::time::Duration, String> {
         if self.fetched_at > now.plus(MAX_JUMP) {
-            return Err("its time is in the future".to_owned());
+            return Err("it was stored at a time in the future".to_owned());
         }
         let rest = stale_for.saturating_sub(now.since(self.fetched_at));
         if rest.is_zero() { Err("it is older than stale_for".to_owned()) } else { Ok(rest) }
     }
 }
 
-/// Keeps the last good set of each issuer. What it returns is trusted as if it came from the issuer.
+/// Stores the last good set of each issuer. The gate trusts a loaded set as if it came from the issuer.
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -113,7 +113,7 @@ pub struct KeySetFolder {
 }
 
 impl KeySetFolder {
-    /// The sets in this folder, which is created with the first of them.
+    /// The sets in this folder, which is created with the first set.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into() }
     }
@@ -163,13 +163,13 @@ impl KeySetStore for KeySetFolder {
 }
 
 fn damaged(file: &Path) -> io::Error {
-    let message = format!("{}: is no kept key set: remove it, it is written again", file.display());
+    let message = format!("{}: is no stored key set; remove it, and the gate writes it again", file.display());
     io::Error::new(io::ErrorKind::InvalidData, message)
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     static AT_ONCE: Semaphore = Semaphore::const_new(MAX_AT_ONCE);
-    // It is never closed.
+    // The semaphore is never closed.
     let _place = AT_ONCE.acquire().await;
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
@@ -204,7 +204,7 @@ mod tests {
         let file = store.file("kc");
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(file.parent().unwrap()).unwrap().count(), 1, "no temporary file is left");
-        // Damaged, cut off, readable by others: an error, never a set.
+        // A file that is damaged, truncated or readable by others is an error, never a set.
         let whole = std::fs::read(&file).unwrap();
         for bytes in [&whole[..whole.len() - 1], b"", b"{}", b"null", b"\xff"] {
             std::fs::write(&file, bytes).unwrap();

@@ -51,10 +51,10 @@ pub struct RemoteKeys {
 }
 
 impl RemoteKeys {
-    /// Starts to fetch the keys of an issuer. Needs a tokio runtime. A kept set counts at once.
+    /// Starts to fetch the keys of an issuer. Needs a tokio runtime. A stored set counts at once.
     ///
     /// # Errors
-    /// The settings contradict each other, or a URL cannot be asked. An issuer that does not answer is no error.
+    /// The settings contradict each other, or a URL is not allowed. An issuer that does not answer is no error.
     pub fn start(issuer: RemoteIssuer, kept: Option<Arc<dyn KeySetStore>>) -> Result<Self, InvalidRemoteIssuer> {
         Self::start_with(issuer, kept, Arc::new(SystemTime::new()))
     }
@@ -81,8 +81,8 @@ impl RemoteKeys {
         Ok(Self { keys, shared, commands, tried, task })
     }
 
-    /// The rules for the tokens of the issuer, with these keys, and otherwise those of
-    /// [`IssuerRules::external`](rotogate_core::token::IssuerRules::external).
+    /// The rules for the tokens of the issuer: those of
+    /// [`IssuerRules::external`](rotogate_core::token::IssuerRules::external), with these keys.
     pub fn rules(&self, audience: impl IntoIterator<Item = impl Into<Box<str>>>) -> IssuerRules {
         let RemoteIssuer { name, issuer, .. } = self.issuer();
         let audience = audience.into_iter().map(Into::into).collect();
@@ -91,7 +91,7 @@ impl RemoteKeys {
         rules
     }
 
-    /// The keys, which requests read.
+    /// The keys, as requests read them.
     #[doc(hidden)]
     pub fn keys(&self) -> Arc<LiveKeys> {
         Arc::clone(&self.keys)
@@ -104,7 +104,7 @@ impl RemoteKeys {
 
     /// Waits until the issuer was asked once, with or without success.
     pub async fn first_attempt(&self) {
-        // An error means that the task ended: there is nothing to wait for.
+        // An error means that the task has ended, so there is nothing to wait for.
         let _ = self.tried.clone().wait_for(|tried| *tried).await;
     }
 
@@ -118,39 +118,39 @@ impl RemoteKeys {
         answer.await.unwrap_or_else(|_| Err(FetchFailure::ended()))
     }
 
-    /// Drops the keys, and those that are kept. No token of the issuer passes until [`Self::refresh`] is called, or the
-    /// process starts again: this is the switch for an issuer that is no longer trusted.
+    /// Drops the keys, also the stored ones. No token of the issuer passes until [`Self::refresh`] is called, or the
+    /// process restarts: the switch for an issuer that is no longer trusted.
     pub async fn drop_keys(&self) {
         let (done, answer) = oneshot::channel();
         let _ = self.commands.send(Command::Drop(done)).await;
         let _ = answer.await;
     }
 
-    /// Ends the fetching at once. The keys stay as they are: for an issuer that is not trusted any more, while requests
-    /// that began before may still hold them.
+    /// Stops fetching at once. The keys stay as they are: for an issuer that is no longer trusted, while earlier
+    /// requests may still hold its keys.
     #[doc(hidden)]
     pub fn stop(&self) {
         self.task.abort();
     }
 
-    /// What the discovery document said last. `None` without discovery, and before it was read.
+    /// The last discovery document. `None` without discovery, and before it was read.
     pub fn metadata(&self) -> Option<Arc<Metadata>> {
         self.shared.metadata()
     }
 
-    /// How it stands.
+    /// The state of the keys.
     pub fn status(&self) -> RemoteStatus {
         self.shared.status(&self.keys)
     }
 
-    /// How often keys were fetched, by result, from a closed set of words.
+    /// The number of fetches with each result, from a closed set of words.
     #[doc(hidden)]
     pub fn fetches(&self) -> impl Iterator<Item = (&'static str, u64)> {
         self.shared.fetches()
     }
 }
 
-/// What one attempt finds, for a check of a configuration.
+/// The result of one attempt, for a check of a configuration.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), rotogate::remote_keys::FetchFailure> {
@@ -163,11 +163,11 @@ impl RemoteKeys {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Inspected {
-    /// The usable keys, and those that are not.
+    /// The usable keys, with the list of ignored ones.
     pub keys: IssuerKeys,
     /// How long the answer is fresh.
     pub fresh_for: Duration,
-    /// What the discovery document says.
+    /// The discovery document.
     pub metadata: Option<Metadata>,
 }
 
@@ -184,14 +184,14 @@ pub struct Inspected {
 /// ```
 ///
 /// # Errors
-/// Why there are none.
+/// Why there are no keys.
 pub async fn inspect(issuer: RemoteIssuer) -> Result<Inspected, FetchFailure> {
     let mut fetcher = Fetcher::new(issuer);
     match fetcher.attempt(Duration::ZERO).await? {
         (Fetched::New(keys), fresh_for) => {
             Ok(Inspected { keys: *keys, fresh_for, metadata: fetcher.metadata().cloned() })
         }
-        // Nothing was asked for conditionally.
+        // No request was conditional.
         (Fetched::Unchanged, _) => Err(FetchFailure::ended()),
     }
 }

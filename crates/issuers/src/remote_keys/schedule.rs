@@ -1,4 +1,4 @@
-//! When to fetch next, as arithmetic: no clock, no randomness, no network.
+//! Computes when to fetch next, without clock, randomness or network.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ const DISCOVERY_FOR: Duration = Duration::from_secs(24 * 3600);
 #[derive(Clone, Debug)]
 pub(super) struct Schedule {
     min: Duration,
-    /// The longest time until the next fetch after a good one: one that fails leaves time for others before the set is
-    /// too old (requirement I50).
+    /// The longest time until the next fetch after a good one. If that fails, there is time for more attempts before
+    /// the set is too old (requirement I50).
     most: Duration,
     /// Consecutive failures.
     failures: u32,
     /// Fetches of keys since the discovery document was read.
     fetches: u32,
-    /// When the discovery document was read. `None`: it must be read before keys are fetched.
+    /// When the discovery document was last read. `None`: it must be read before keys are fetched.
     discovered: Option<Duration>,
 }
 
@@ -37,13 +37,15 @@ impl Schedule {
         }
     }
 
-    /// A good answer, fresh for this long: the next fetch is at 80 to 95 % of it, so that nodes spread.
+    /// After a good answer that is fresh for this long, the next fetch is at 80 to 95 % of that time, so that gates do
+    /// not fetch together.
     pub(super) fn after_good(&mut self, fresh: Duration, random: u32) -> Duration {
         self.failures = 0;
         fresh.min(self.most).mul_f64(0.80 + 0.15 * fraction(random))
     }
 
-    /// No good answer: 1, 2, 4 … 60 s, give or take 20 %, and never longer than `min`.
+    /// After a failure, the next attempt follows after 1, 2, 4 … 60 s, with a jitter of 20 %, and never later than
+    /// `min`.
     pub(super) fn after_failure(&mut self, random: u32) -> Duration {
         let most = MAX_BACK_OFF.min(self.min);
         let doubled = 1_u64.checked_shl(self.failures.min(16)).unwrap_or(u64::MAX);
@@ -52,19 +54,19 @@ impl Schedule {
         base.mul_f64(0.8 + 0.4 * fraction(random)).min(most)
     }
 
-    /// Is the discovery document to be read before keys are fetched?
+    /// Must the discovery document be read before keys are fetched?
     pub(super) fn discovery_is_due(&self, now: Duration) -> bool {
         self.fetches >= FETCHES_PER_DISCOVERY
             || self.discovered.is_none_or(|at| now.saturating_sub(at) >= DISCOVERY_FOR)
     }
 
-    /// The discovery document was read.
+    /// Records that the discovery document was read.
     pub(super) fn discovered(&mut self, now: Duration) {
         self.discovered = Some(now);
         self.fetches = 0;
     }
 
-    /// Keys were fetched, or could not be. After a failure, the place may be another.
+    /// Records a fetch of keys. After a failure, the location may have changed.
     pub(super) fn fetched(&mut self, is_good: bool) {
         self.fetches = self.fetches.saturating_add(1);
         if !is_good {
@@ -123,7 +125,7 @@ mod tests {
         assert_eq!(shortest[39], 48 * S);
         let hasty = FetchSettings { min: 3 * S, ..settings };
         assert!(waits(hasty, u32::MAX).into_iter().all(|wait| wait <= 3 * S));
-        // A good answer begins anew.
+        // A good answer resets the back-off.
         let mut schedule = schedule();
         schedule.after_failure(0);
         schedule.after_failure(0);

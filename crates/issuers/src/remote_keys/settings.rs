@@ -1,4 +1,4 @@
-//! Which issuer, where its keys are, and how often they are fetched.
+//! The settings of an issuer: the location of its keys, and how they are fetched.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use super::client::FetchClient;
 use rotogate_core::http_client::{Allowed, FetchTarget, Proxy};
 use rotogate_core::token::algorithm::Algorithm;
 
-/// How often keys are fetched, and what an answer may cost.
+/// How often keys are fetched, and the bounds of an answer.
 ///
 /// ```
 /// use std::time::Duration;
@@ -21,11 +21,11 @@ use rotogate_core::token::algorithm::Algorithm;
 pub struct FetchSettings {
     /// How long an answer without `max-age` is fresh. Any answer is fetched again within half of `stale_for`.
     pub fresh: Duration,
-    /// The shortest time that an answer is fresh, and the longest between attempts while none succeeds.
+    /// The shortest freshness of an answer, and the longest time between attempts while all fail.
     pub min: Duration,
-    /// The longest time that an answer is fresh.
+    /// The longest freshness of an answer.
     pub max: Duration,
-    /// The time between two fetches for unknown keys.
+    /// The shortest time between two fetches for unknown keys.
     pub cooldown: Duration,
     /// The time for resolving, connecting, TLS and answer together; also the longest that a request waits for keys.
     pub timeout: Duration,
@@ -41,7 +41,7 @@ impl FetchSettings {
     /// The largest `max_size`, in bytes.
     pub const MAX_SIZE: usize = 1 << 20;
 
-    /// What is wrong with the settings: the key, and why.
+    /// The problem of the settings: the key, and the reason.
     pub fn problem(&self) -> Option<(&'static str, &'static str)> {
         const SECOND: Duration = Duration::from_secs(1);
         let times = [
@@ -98,7 +98,7 @@ impl Default for FetchSettings {
     }
 }
 
-/// Where the keys of an issuer are.
+/// The location of an issuer's keys.
 ///
 /// ```
 /// use rotogate::remote_keys::KeyLocation;
@@ -109,15 +109,15 @@ impl Default for FetchSettings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeyLocation {
-    /// At the `jwks_uri` of the discovery document, which is below the issuer's URL.
+    /// At the `jwks_uri` of the discovery document, whose URL follows from the issuer's.
     Discovery,
-    /// The same, with the discovery document at this URL.
+    /// At the `jwks_uri` of the discovery document at this URL.
     DiscoveryAt(String),
     /// At this URL.
     JwksUrl(String),
 }
 
-/// The files of a client, read again at each fetch.
+/// The files of the client, read again at each fetch.
 ///
 /// ```
 /// use rotogate::remote_keys::RemoteIssuer;
@@ -131,7 +131,7 @@ pub enum KeyLocation {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FetchFiles {
-    /// The only authorities that count, in PEM. `None`: those of the system.
+    /// The only trusted authorities, in PEM. `None`: those of the system.
     pub ca: Option<PathBuf>,
     /// A certificate, its chain and its private key, in PEM.
     pub client_cert: Option<PathBuf>,
@@ -154,16 +154,15 @@ pub struct RemoteIssuer {
     pub name: String,
     /// `iss` of its tokens, exactly.
     pub issuer: String,
-    /// Where its keys are.
+    /// The location of its keys.
     pub location: KeyLocation,
-    /// The algorithms that its keys may have; empty: every one. The first RSA algorithm is that of RSA keys without
-    /// `alg`.
+    /// The algorithms that its keys may have; empty: all. The first RSA algorithm applies to RSA keys without `alg`.
     pub algorithms: Vec<Algorithm>,
-    /// How often they are fetched.
+    /// How the keys are fetched.
     pub fetch: FetchSettings,
-    /// What its server asks for.
+    /// The files that its server requires.
     pub files: FetchFiles,
-    /// The proxy through which its server is asked.
+    /// The proxy to its server.
     pub proxy: Option<Proxy>,
 }
 
@@ -181,13 +180,13 @@ impl RemoteIssuer {
         }
     }
 
-    /// Its keys are at this URL; there is no discovery.
+    /// Takes the keys from this URL, without discovery.
     #[must_use]
     pub fn jwks_url(self, url: impl Into<String>) -> Self {
         Self { location: KeyLocation::JwksUrl(url.into()), ..self }
     }
 
-    /// Its discovery document is at this URL.
+    /// Takes the discovery document from this URL.
     #[must_use]
     pub fn discovery_at(self, url: impl Into<String>) -> Self {
         Self { location: KeyLocation::DiscoveryAt(url.into()), ..self }
@@ -208,12 +207,12 @@ impl RemoteIssuer {
     /// Reads the file of authorities, and makes a client of the files.
     ///
     /// # Errors
-    /// Why they cannot be used.
+    /// Why the files cannot be used.
     pub fn check_files(&self) -> Result<(), FetchFailure> {
         FetchClient::new(self).current().map(drop)
     }
 
-    /// Where its keys come from, as one text: another text is another source.
+    /// The source of its keys as a text. Another text means another source.
     pub(super) fn source(&self) -> String {
         match &self.location {
             KeyLocation::Discovery => "discovery".to_owned(),
@@ -223,7 +222,7 @@ impl RemoteIssuer {
     }
 }
 
-/// An issuer whose keys cannot be fetched as it is configured.
+/// An issuer whose keys cannot be fetched with these settings.
 ///
 /// ```
 /// use rotogate::remote_keys::RemoteIssuer;
@@ -237,7 +236,7 @@ impl RemoteIssuer {
 pub struct InvalidRemoteIssuer {
     /// The setting at fault: `url`, `discovery`, `jwks_url`, or one of `fetch`.
     pub key: &'static str,
-    /// What is wrong with it.
+    /// The problem.
     pub message: String,
 }
 
@@ -245,7 +244,7 @@ impl RemoteIssuer {
     /// Checks the settings. Sends no request.
     ///
     /// # Errors
-    /// The settings contradict each other, or a URL cannot be asked.
+    /// The settings contradict each other, or a URL is not allowed.
     pub fn check(&self) -> Result<(), InvalidRemoteIssuer> {
         let refuse = |key, message: String| Err(InvalidRemoteIssuer { key, message });
         if let Some((key, why)) = self.fetch.problem() {

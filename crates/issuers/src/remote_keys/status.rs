@@ -1,4 +1,4 @@
-//! The state of the fetching, its figures and the last failure, as handles and the gate read them.
+//! The state, the figures and the last failure of the fetching, for handles and the gate.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,15 +27,15 @@ pub struct RemoteStatus {
     pub state: &'static str,
     /// The number of usable keys.
     pub keys: usize,
-    /// When the issuer answered last, by the wall clock.
+    /// The time of the issuer's last answer, by the wall clock.
     pub last_success: Option<Timestamp>,
     /// Why the last attempt failed. `None` if it did not.
     pub failure: Option<FetchFailure>,
-    /// The keys of the last set that are not used.
+    /// The ignored keys of the last set.
     pub ignored: Vec<Ignored>,
     /// Whether the keys were dropped and are not fetched any more.
     pub is_dropped: bool,
-    /// Whether there ever was a good set, a kept one included.
+    /// Whether there ever was a good set, fetched or stored.
     pub had_keys: bool,
     /// The requests that wait for keys.
     pub waiting: usize,
@@ -53,7 +53,7 @@ pub(super) struct Progress {
     pub(super) had_keys: bool,
 }
 
-/// What the task and its handles share.
+/// The state that the task and its handles share.
 #[derive(Debug)]
 pub(super) struct RemoteKeysShared {
     issuer: RemoteIssuer,
@@ -83,7 +83,7 @@ impl RemoteKeysShared {
         &self.issuer
     }
 
-    /// The clock by which the keys are judged.
+    /// The clock that judges the keys.
     pub(super) fn clock(&self) -> Arc<EngineClock> {
         self.clock.load_full()
     }

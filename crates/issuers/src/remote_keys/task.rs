@@ -1,4 +1,4 @@
-//! The task that fetches the keys of one issuer, and alone changes them.
+//! The task that fetches the keys of one issuer. Only this task changes them.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -15,14 +15,14 @@ use rotogate_core::random::random;
 use rotogate_core::token::live_keys::{IssuerKeyState, KeyChange, LiveKeys, Validity};
 use rotogate_core::token::verify::{Ignored, IgnoredCause, IssuerKeys};
 
-/// How often a failure that lasts is logged.
+/// The interval at which a lasting failure is logged.
 const LOG_AGAIN: Duration = Duration::from_secs(600);
-/// How long the task waits at least for the moment from which the keys are too old: the gate's clock may be behind.
+/// The shortest wait for the time at which the keys are too old: the gate's clock may be behind.
 const AT_LEAST: Duration = Duration::from_millis(10);
-/// When a request for dropped keys may come again.
+/// `Retry-After` for requests after the keys were dropped.
 const DROPPED_RETRY: Duration = Duration::from_secs(60);
 
-/// What a handle asks of the task.
+/// A handle's request to the task.
 #[derive(Debug)]
 pub(super) enum Command {
     /// Fetch now.
@@ -37,22 +37,22 @@ pub(super) struct Task {
     kept: Option<Arc<dyn KeySetStore>>,
     time: Arc<dyn TimeSource>,
     fetcher: Fetcher,
-    /// What was logged last, and when: a failure, or that the keys are too old.
+    /// The last logged failure and its time, or that the keys are too old.
     logged: Option<(&'static str, Duration)>,
     is_stale: bool,
     is_dropped: bool,
-    /// How long the present set counts.
+    /// The validity of the present set.
     validity: Option<Validity>,
     has_gate: bool,
 }
 
-/// What wakes the task.
+/// The events that wake the task.
 enum Wakeup {
     /// A fetch is due.
     Fetch,
-    /// The set is too old from now on, perhaps: the clock of the gate decides.
+    /// The set may be too old from now on: the clock of the gate decides.
     Stale,
-    /// A request wants a fetch, a gate took the keys, or the keys were dropped.
+    /// A request needs a fetch, a gate adopted the keys, or the keys were dropped.
     Wanted,
     Command(Command),
     /// All handles were dropped: only the gate has the keys.
@@ -90,13 +90,13 @@ impl Task {
     ) {
         let Some(present) = keys.upgrade() else { return };
         let wants = present.wants();
-        // Boxed, as the attempts are, so that a task that waits stays small.
+        // Boxed, like the attempts, so that a waiting task stays small.
         Box::pin(self.restore(&present)).await;
         drop(present);
         let mut commands = Some(commands);
         let mut due = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
         loop {
-            // The task does not hold the keys while it waits, so it ends when all others have dropped them.
+            // The task holds no keys while it waits, so it ends when all other owners have dropped them.
             let event = tokio::select! {
                 () = &mut due, if !self.is_dropped => Wakeup::Fetch,
                 () = tokio::time::sleep(self.until_stale()), if !self.is_stale => Wakeup::Stale,
@@ -107,7 +107,7 @@ impl Task {
             self.follow(&keys);
             match event {
                 Wakeup::NoCommands => commands = None,
-                // An attempt that began meanwhile was the one that is wanted.
+                // An attempt that began meanwhile satisfies the request.
                 Wakeup::Wanted if !keys.is_wanted() => continue,
                 Wakeup::Wanted if self.is_dropped => {
                     let now = self.shared.clock().now();
@@ -137,7 +137,7 @@ impl Task {
         }
     }
 
-    /// Takes the clock of the gate, once there is a gate. The present set counts as long as before.
+    /// Adopts the clock of the gate, once there is a gate. The validity of the present set is unchanged.
     fn follow(&mut self, keys: &LiveKeys) {
         let (false, Some(clock)) = (self.has_gate, keys.clock()) else { return };
         self.has_gate = true;
@@ -157,7 +157,7 @@ impl Task {
         self.validity.map_or(FetchSettings::MAX_STALE_FOR, |validity| validity.usable_until.since(now)).max(AT_LEAST)
     }
 
-    /// One attempt. Returns when the next one is due.
+    /// Makes one attempt. Returns when the next one is due.
     async fn attempt(&mut self, keys: &Arc<LiveKeys>) -> (Duration, Result<(), FetchFailure>) {
         let (began, wall) = (self.shared.clock().now(), self.shared.clock().wall());
         let attempt = keys.begin(began, wall);
@@ -223,7 +223,7 @@ impl Task {
         self.keep(kept, wall).await;
     }
 
-    /// Keeps the set, with the time of its confirmation. `None`: it is as before.
+    /// Stores the set, with the time of its confirmation. `None`: the set is unchanged.
     async fn keep(&self, jwks: Option<String>, fetched_at: Timestamp) {
         let Some(store) = &self.kept else { return };
         let name = &self.issuer.name;
@@ -243,7 +243,7 @@ impl Task {
         }
     }
 
-    /// Puts the kept set into force.
+    /// Puts the stored set into force.
     async fn restore(&mut self, keys: &LiveKeys) {
         let Some(store) = &self.kept else { return };
         let name = &self.issuer.name;
@@ -274,10 +274,10 @@ impl Task {
         }
     }
 
-    /// The keys of a kept set, and how long they count.
+    /// The keys of a stored set, and their validity.
     fn judge(&self, kept: &KeptKeySet) -> Result<(IssuerKeys, Validity), String> {
         if kept.issuer != self.issuer.issuer || kept.source != self.issuer.source() {
-            return Err("they are of another url or source".to_owned());
+            return Err("they are from another url or source".to_owned());
         }
         let now = self.shared.clock().now();
         let usable_for = kept.usable_for(self.shared.clock().wall(), self.issuer.fetch.stale_for)?;
@@ -304,7 +304,7 @@ impl Task {
         }
     }
 
-    /// Logs a failure when it begins or becomes another, and then now and then.
+    /// Logs a failure when it begins or changes, and then at intervals.
     fn log_failure(&mut self, keys: &LiveKeys, failure: &FetchFailure) {
         let (name, cause, now) = (&self.issuer.name, failure.cause, self.time.monotonic());
         let is_stale = keys.state(self.shared.clock().now()) == IssuerKeyState::Stale;
@@ -335,7 +335,7 @@ async fn receive(commands: &mut Option<mpsc::Receiver<Command>>) -> Option<Comma
     }
 }
 
-/// Nodes that start together should not fetch together.
+/// A random delay: gates that start together should not fetch together.
 fn spread() -> u32 {
     random::<4>().map_or(u32::MAX / 2, |bytes| u32::from_ne_bytes(*bytes))
 }
@@ -350,7 +350,7 @@ fn log_change(name: &str, change: &KeyChange) {
     }
 }
 
-/// Logs keys that are not used, each once.
+/// Logs each ignored key once.
 fn log_ignored<'a>(name: &str, ignored: impl Iterator<Item = &'a Ignored>) {
     for ignored in ignored {
         let cause = ignored.cause.word();

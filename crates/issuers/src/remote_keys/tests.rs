@@ -139,11 +139,11 @@ async fn i1_keys_are_found_by_discovery_and_by_url() {
     issuer.publish(&[&second]);
     by_url.refresh().await.unwrap();
     assert!(has(&by_url, &second) && !has(&by_url, &first) && has(&by_discovery, &first));
-    // Elsewhere, by RFC 8414, if there is no document where OpenID Connect has it.
+    // Without a document at the path of OpenID Connect, that of RFC 8414 is read.
     issuer.answer(DISCOVERY, http("404 Not Found", "", ""));
     issuer.discovery(RFC_8414, "issuer", issuer.url());
     assert!(has(&started(issuer.remote()).await, &second));
-    // At an address of its own, which has no other.
+    // A configured discovery URL has no second path.
     let at = issuer.remote().discovery_at(format!("http://{}{DISCOVERY}", issuer.address));
     assert_eq!(started(at).await.status().failure.unwrap().cause, "status");
 }
@@ -159,7 +159,7 @@ async fn i1_i3_a_request_that_wants_keys_causes_one_fetch() {
     remote.first_attempt().await;
     let clock = EngineClock::start(Arc::clone(&time) as _, Timestamp::ZERO, Duration::ZERO);
     let asked = |remote: &RemoteKeys| remote.keys().missing(clock.now(), Some(Timestamp::ZERO), Duration::ZERO);
-    // Older than a good answer, and within its cooldown: nothing is asked.
+    // The token is older than a good answer, and within its cooldown: no request is sent.
     assert!(matches!(asked(&remote), Denial::UnknownKey));
     issuer.publish(&[&first, &second]);
     time.advance(Duration::from_secs(2));
@@ -214,7 +214,7 @@ async fn i5_no_broken_answer_changes_the_set() {
         assert!(has(&remote, &good) && !has(&remote, &other), "{shown}");
         assert_eq!(count(&remote, cause), before + 1, "{shown}");
     }
-    // And it goes on when the issuer does.
+    // The next good answer of the issuer is used.
     issuer.publish(&[&other]);
     remote.refresh().await.unwrap();
     assert!(has(&remote, &other) && !has(&remote, &good) && remote.status().failure.is_none());
@@ -252,7 +252,7 @@ async fn i10_an_equal_set_is_unchanged() {
     let remote = started(issuer.remote()).await;
     remote.refresh().await.unwrap();
     assert_eq!((count(&remote, "ok"), count(&remote, "unchanged")), (1, 1));
-    // The same by its tag.
+    // The ETag alone shows that the set is unchanged, too.
     issuer.answer(KEYS, http("200 OK", "etag: \"same\"\r\n", jwks(&[&first])));
     remote.refresh().await.unwrap();
     issuer.answer(KEYS, http("500 Oh", "", ""));
@@ -277,13 +277,13 @@ async fn i4_i12_a_kept_set_counts_while_its_issuer_is_silent() {
     drop(remote);
     issuer.answer(KEYS, http("500 Oh", "", ""));
     issuer.answer(DISCOVERY, http("500 Oh", "", ""));
-    // A restart during an outage.
+    // The gate restarts during an outage.
     time.advance(Duration::from_secs(23 * 3600));
     let remote = start(issuer.remote());
     remote.first_attempt().await;
     assert!(held(&remote) && remote.status().failure.is_some() && remote.status().had_keys);
     assert_eq!(remote.keys().state(now()), IssuerKeyState::Aging);
-    // Its age is that of the set, not of the process.
+    // The age of the set counts, not that of the process.
     time.advance(Duration::from_secs(3600));
     assert!(!held(&remote));
     assert_eq!(remote.keys().state(now()), IssuerKeyState::Stale);
@@ -326,7 +326,7 @@ async fn i12_keys_count_by_the_clock_of_the_gate_once_there_is_one() {
     })
     .await
     .unwrap();
-    // As long as it would have counted, and no longer.
+    // The key set is valid for the rest of its time, and no longer.
     time.advance(Duration::from_secs(86_400 - 1));
     assert!(keys.holds(&print, gate.now()).is_ok());
     time.advance(Duration::from_secs(1));
@@ -350,7 +350,7 @@ async fn dropped_keys_stay_away_until_they_are_refreshed() {
         remote.keys().missing(now.plus(Duration::from_secs(100)), None, Duration::ZERO),
         Denial::KeysUnavailable(_)
     ));
-    // The task has seen it by the time that it answers.
+    // When the task answers, it has seen the request.
     remote.drop_keys().await;
     assert_eq!(issuer.seen().len(), before);
     remote.refresh().await.unwrap();
@@ -364,7 +364,7 @@ async fn the_task_ends_with_the_last_holder_of_the_keys() {
     let remote = started(issuer.remote()).await;
     let (keys, mut tried) = (remote.keys(), remote.tried.clone());
     drop(remote);
-    // The gate has them still.
+    // The gate still has the keys.
     assert!(!keys.is_empty() && tried.has_changed().is_ok());
     drop(keys);
     tokio::time::timeout(LONG, async { while tried.changed().await.is_ok() {} }).await.unwrap();

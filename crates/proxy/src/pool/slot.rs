@@ -1,4 +1,4 @@
-//! The place that a request has at an address.
+//! The slot of a request at an address.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Pool, RequestHolders};
 use crate::address::Address;
 
-/// A request at an address, counted there and for its holders until dropped.
+/// A request at an address, counted there and for its holders until it is dropped.
 pub(crate) struct InFlightSlot {
     pub(super) pool: Arc<Pool>,
     pub(super) holders: RequestHolders,
@@ -16,7 +16,7 @@ pub(crate) struct InFlightSlot {
 impl InFlightSlot {
     /// Counts a failure of the address.
     pub(crate) fn record_failure(&self, reason: &str) {
-        // A single address is never ejected: there would be no other.
+        // A single address is never ejected, because there would be no other.
         let pool = &self.pool;
         if pool.all().len() < 2 {
             return self.address.record_failure_alone();
@@ -30,10 +30,10 @@ impl InFlightSlot {
 
 impl Drop for InFlightSlot {
     fn drop(&mut self) {
-        // In this order: who sees the place sees that the holders left.
+        // In this order: a waiter that sees the free slot also sees that the holders left.
         self.pool.leave(self.holders);
         self.address.leave();
-        // Where none waits, nothing is written that all workers would share.
+        // If no request waits, write nothing that all workers share.
         if !self.pool.queue.is_empty() {
             self.pool.serve_waiting();
         }

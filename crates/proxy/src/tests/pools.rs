@@ -99,7 +99,7 @@ async fn a_failing_address_is_put_aside_and_each_time_in_a_row_for_twice_as_long
         assert!(address.is_ejected(), "{seconds}");
         tokio::time::sleep(SECOND).await;
         assert!(!address.is_ejected() && goes_to(&pool, &address).await, "{seconds}");
-        // One failure is enough now.
+        // From now on, one failure ejects the address.
         loop {
             let in_flight = enter(&pool).await;
             if Arc::ptr_eq(&in_flight.address, &address) {
@@ -159,7 +159,7 @@ async fn o30_a_dead_address_is_not_up_whether_it_is_alone_or_all_are_dead() {
     assert_eq!((states(&alone), report.up, report.failing), (vec!["failing"], 0, 1));
     assert!(enter(&alone).await.address.record_success(&alone.upstream), "it answers again, which is logged");
     assert_eq!((states(&alone), alone.report().up), (vec!["up"], 1));
-    // A failure now and then is none of an upstream that is down.
+    // Single failures do not make an upstream down.
     for _ in 0..100 {
         enter(&alone).await.record_failure("test");
         assert!(!enter(&alone).await.address.record_success(&alone.upstream));
@@ -241,7 +241,7 @@ fn waiting(pool: &Arc<Pool>, callers: &[u8]) -> mpsc::UnboundedReceiver<(u8, InF
 
 #[tokio::test(start_paused = true)]
 async fn a17_one_caller_uses_an_idle_upstream_and_leaves_the_reserve_to_others() {
-    // Shares of ten and of a quarter of each address.
+    // For each address of the upstream: a caller has a tenth of the places, a client address a quarter.
     for addresses in [1, 2] {
         let pool = pool_of(addresses, |upstream| {
             upstream.max_requests = 80;
@@ -249,12 +249,12 @@ async fn a17_one_caller_uses_an_idle_upstream_and_leaves_the_reserve_to_others()
         });
         let all = taken(&pool, holders(1, 1));
         assert_eq!(all.len(), 70 * addresses);
-        // From any address, and from that of the first one.
+        // Other callers get places, from any address and from that of the first caller.
         let others: Vec<_> =
             (2..6).map(|caller| at_once(&pool, holders(caller, caller % 2)).expect("a place")).collect();
         assert!(at_once(&pool, holders(1, 9)).is_none(), "the first from elsewhere");
         drop((all, others));
-        // An address with many callers, none beyond its share.
+        // One address has many callers, none above its share.
         let mut all: Vec<_> = (1..200).filter_map(|caller| at_once(&pool, holders(caller, 1))).collect();
         all.extend((1..200).filter_map(|caller| at_once(&pool, holders(caller, 1))));
         assert_eq!(all.len(), 70 * addresses);
@@ -281,14 +281,14 @@ async fn a18_a_request_beyond_its_share_waits_and_those_with_little_are_first() 
     let mut held = Vec::new();
     for expected in [4, 5, 3] {
         first.pop();
-        // The last free place is for who has nothing.
+        // The last free place is for a caller that has none.
         let and_one_more = if expected == 3 { first.pop() } else { None };
         drop(and_one_more);
         let (caller, slot) = served.recv().await.unwrap();
         assert_eq!(caller, expected);
         held.push(slot);
     }
-    // The first caller has the rest once nobody else wants it.
+    // The first caller gets the rest when no other caller waits.
     assert_eq!(first.len(), 10);
     first.clear();
     for _ in 0..4 {
@@ -332,7 +332,7 @@ async fn a18_nobody_is_refused_before_the_time_to_wait_and_who_gives_up_leaves_n
     assert_eq!(begun.elapsed().as_secs(), 1);
     let last = at_once(&pool, holders(2, 2)).expect("who has nothing");
     assert!(matches!(pool.enter(&[], holders(1, 1)).await, Err(ProxyError::Overloaded)));
-    // One that is given its place when it has just gone leaves it to the next.
+    // A request that leaves just as it gets a slot passes the slot on to the next one.
     let mut gone = Box::pin(pool.enter(&[], holders(3, 3)));
     assert!(futures_util::poll!(&mut gone).is_pending());
     let mut served = waiting(&pool, &[4]);

@@ -16,9 +16,9 @@ pub(in crate::dialect::kuzzle) fn accept(headers: &HeaderMap) -> Option<Reply> {
     }
     let key = headers.get(SEC_WEBSOCKET_KEY)?.as_bytes();
     let accept = HeaderValue::try_from(derive_accept_key(key)).ok()?;
-    // With the WebSocket of a browser or of Node.js the SDK offers a subprotocol called "null", and a browser closes
-    // the connection if none was chosen. There is only one protocol here, so the first one is chosen, whatever its
-    // name.
+    // The SDK offers a subprotocol called "null" with the WebSocket of a browser or of Node.js, and a browser closes
+    // the connection if the server chooses none. The gate speaks one protocol, so it chooses the first offer, whatever
+    // its name.
     let offered =
         headers.get(SEC_WEBSOCKET_PROTOCOL).and_then(|list| list.as_bytes().split(|byte| *byte == b',').next());
     let protocol = offered.map(<[u8]>::trim_ascii).filter(|name| !name.is_empty());

@@ -1,6 +1,5 @@
 //! Bounds a client's incoming messages before the library buffers them (requirement A11). Length, memory and time of a
-//! message are checked before the library keeps any of it; fragments count together, and pings between them change
-//! nothing.
+//! message are checked first. The fragments of a message count together, and pings between them change nothing.
 
 use std::io::{self, Cursor};
 use std::pin::Pin;
@@ -17,7 +16,7 @@ use super::super::super::socket::SocketGate;
 use super::MAX_MESSAGE_BYTES;
 use rotogate_core::overload::PoolPermit;
 
-/// The longest message on a connection without a valid token so far.
+/// The longest message on a connection that has not presented a valid token.
 pub(super) const MAX_ANONYMOUS_BYTES: usize = 16 * 1024;
 /// How long a message may take from its first byte to its last.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,7 +48,7 @@ pub(super) struct Inflow<S> {
 struct Frame {
     is_data: bool,
     is_final: bool,
-    /// How much of its payload is still to come.
+    /// How many bytes of its payload are still to come.
     left: u64,
 }
 
@@ -70,7 +69,7 @@ impl<S> Inflow<S> {
         }
     }
 
-    /// Why nothing more is read, if so.
+    /// Why the reader stops, if it does.
     pub(super) fn ended(&self) -> Option<CloseCode> {
         self.ended
     }
@@ -115,7 +114,7 @@ impl<S> Inflow<S> {
         Ok(())
     }
 
-    /// Is the header complete now? Then its frame begins.
+    /// Is the header complete? Then its frame begins.
     fn has_header(&mut self) -> Result<bool, CloseCode> {
         let mut cursor = Cursor::new(self.head.get(..self.known).unwrap_or_default());
         let Some((header, length)) = FrameHeader::parse(&mut cursor).map_err(|_| CloseCode::Protocol)? else {
@@ -147,12 +146,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Inflow<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if std::mem::take(&mut this.is_read) {
-            // A further read means that the library has processed the message.
+            // When the library reads again, it has processed the message.
             this.room = None;
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        // The reader drops what arrives after the end.
+        // Bytes after the end are dropped.
         if this.ended.is_none()
             && let Err(code) = this.pass(buf.filled().get(before..).unwrap_or_default())
         {

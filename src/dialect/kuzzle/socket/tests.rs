@@ -121,7 +121,7 @@ async fn a8_a_client_that_does_not_read_is_closed_and_keeps_nothing_waiting() {
     let start = Instant::now();
     let ask = r#"{"controller":"auth","action":"getStrategies"}"#;
     let mut asked = 0_usize;
-    // It asks for as long as the gate accepts frames.
+    // The client asks while the gate accepts frames.
     while client.send(Frame::text(ask)).await.is_ok() {
         asked += 1;
         assert!(asked < 10_000, "all of it was taken, and waits somewhere");
@@ -208,7 +208,7 @@ async fn a11_of_nobody_known_fragments_together_are_small() {
     let (mut client, _serving, _gate) = raw().await;
     client.write_all(&frame(BEGIN, &[b' '; 10_000])).await.unwrap();
     client.write_all(&frame(PING, b"x")).await.unwrap();
-    // Its header says enough: the gate waits for no byte of it.
+    // The header of the frame gives its length: the gate closes before the payload arrives.
     client.write_all(&frame(0x00, &[b' '; 10_000])[..8]).await.unwrap();
     assert_eq!(closed(&mut client).await, 1009);
 }

@@ -45,7 +45,7 @@ impl Upstream {
         Self { number, identity, caller, to, waiting }
     }
 
-    /// Continues with another token of the same identity; one of an earlier generation changes nothing.
+    /// Continues with another token of the same identity. A token of an earlier generation changes nothing.
     pub(super) fn go_on(&mut self, gate: &dyn SocketGate, token: SecretString) -> Result<(), Denial> {
         let known = self.caller.as_ref();
         if known.is_some_and(|known| known.token.expose_secret() == token.expose_secret()) {
@@ -83,9 +83,9 @@ impl Caller {
     }
 }
 
-/// From the upstream: a message, or its end.
+/// A message from the upstream, or the end of its connection.
 pub(super) enum UpstreamEvent {
-    /// With its permit.
+    /// A message with its permit.
     Text(u64, String, PoolPermit),
     Gone(u64),
 }
@@ -126,7 +126,7 @@ async fn carry(
     let _ = said.send(UpstreamEvent::Gone(number)).await;
 }
 
-/// The SDK finds the caller of a reply by its `room`.
+/// A reply for the SDK, which finds its caller by `room`.
 pub(super) fn relayed(text: String) -> String {
     let Ok(RelayedMessage { room: None, kind: None, id: Some(id) }) = serde_json::from_str(&text) else { return text };
     raw::rewrite(text.as_bytes(), "", Some(("room", &id))).unwrap_or(text)

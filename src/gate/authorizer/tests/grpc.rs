@@ -82,14 +82,14 @@ async fn n13_n23_merged_and_raw_headers_have_one_verdict() {
     assert_eq!(two.unwrap_err(), Denial::TwoCredentials);
     let two = authorizer.head_of_check(check(|http| {
         http.path = "/private".into();
-        // The list counts alone.
+        // If there is a list, the map has no effect.
         http.headers = merged([("authorization", "Bearer one")]);
         http.header_map = raw(&[("authorization", b"Bearer a"), ("authorization", b"Bearer b")]);
     }));
     assert_eq!(authorizer.decide(two).await.status(), 400);
     let binary = authorizer.head_of_check(check(|http| http.header_map = raw(&[("x-name", b"\xff")])));
     assert_eq!(binary.unwrap().headers["x-name"].as_bytes(), b"\xff");
-    // A name is in the map once. A message that has it twice means the last, or both, to others.
+    // A map has each name once. Other readers of a message with a repeated name take the last value, or both.
     for spelling in ["authorization", "Authorization"] {
         let twice = authorizer.head_of_check(check(|http| {
             http.headers = merged([("authorization", "Bearer one"), (spelling, "Bearer two")]);
@@ -134,7 +134,7 @@ async fn n22_n26_text_that_is_not_utf_8_is_refused() {
     for change in changes {
         let question = check(|http| change(http, not_text()));
         assert!(authorizer.head_of_check(question.clone()).is_err(), "{:?}", question.encode_to_vec());
-        // Not an error of the call, which would pass where the filter says so.
+        // A failed call would be no refusal: a filter with `failure_mode_allow` lets the request pass.
         assert_eq!(verdict(&authorizer, &question).await.status.unwrap().code, 7);
     }
 }
@@ -228,7 +228,7 @@ async fn n24_a_permit_tells_the_caller_in_headers_and_in_metadata_that_others_re
         http.header_map = raw(&[("authorization", bearer.as_bytes()), ("cookie", b"a=1"), ("x-auth-subject", b"root")]);
     });
     let answered = verdict(&gate.authorizer(Neighbour::Envoy), &question).await;
-    // The message of the library, which has a map.
+    // The library's type, which has a map.
     let metadata = answered.dynamic_metadata.unwrap().encode_to_vec();
     let metadata = prost_types::Struct::decode(metadata.as_slice()).unwrap().fields;
     assert_eq!(
@@ -291,7 +291,7 @@ async fn n24_n25_an_answer_that_is_kept_is_of_its_caller_and_route_and_decides_n
     assert!(is_kept(asks("/a", 0, &[])).await && is_kept(asks("/b?c", 0, &[])).await);
     assert_eq!(changes(&asks("/a", 0, &[])).await, first);
     assert!(first.0 == ["ann"] && has(&first.1, "authorization"), "{first:?}");
-    // What the client sent to be removed is not in it.
+    // The kept answer does not have the headers of the client that must be removed.
     for (name, value) in
         [("x-auth-subject", b"root".as_slice()), ("x_auth_subject", b"root"), ("x-http-method-override", b"PUT")]
     {
@@ -301,7 +301,7 @@ async fn n24_n25_an_answer_that_is_kept_is_of_its_caller_and_route_and_decides_n
         assert!(name == "x-auth-subject" || has(&removed, name), "{name}: {removed:?}");
         assert!(!is_kept(spoofed).await, "{name}");
     }
-    // Another route, another caller.
+    // Another route and another caller have answers of their own.
     let (subject, removed) = changes(&asks("/own/a", 0, &[])).await;
     assert!(subject == ["ann"] && !has(&removed, "authorization"), "{removed:?}");
     assert_eq!(changes(&asks("/a", 1, &[])).await.0, ["bob"]);
@@ -342,7 +342,7 @@ async fn n24_n25_n57_an_answer_with_an_assertion_is_not_kept() {
 
 #[tokio::test]
 async fn n24_a_kept_answer_is_found_by_its_caller_and_its_route_alone() {
-    // More than there are slots, so that some share one.
+    // More callers than slots, so that some share a slot.
     const MANY: usize = 1100;
     let keys = Keyring::generate(rotogate_core::token::Algorithm::Hs256).unwrap();
     let gate = Gate::builder().issuer("https://gate.test").keys(keys);
@@ -425,7 +425,7 @@ async fn n26_n24_a_refusal_and_a_fault_are_denials_with_a_status_and_headers_ove
         .collect();
     let [overwrite, append] = [HeaderAppendAction::OverwriteIfExistsOrAdd, HeaderAppendAction::AppendIfExistsOrAdd];
     assert_eq!(challenges, [("Bearer", overwrite as i32), ("DPoP algs=\"ES256\"", append as i32)]);
-    // A permit is made by a verdict alone, not by a status.
+    // Only a verdict makes a permit; a status does not.
     let passing = spoken(&mut Reply::default());
     assert_ne!(passing.status.unwrap().code, 0);
 }

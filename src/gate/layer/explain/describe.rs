@@ -1,4 +1,4 @@
-//! What each rule says of a request, in words.
+//! The result of each rule for a request, in words.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -21,21 +21,21 @@ use rotogate_core::rule::Rule;
 use rotogate_core::token::claims::AccessToken;
 use rotogate_core::token::verify::{IssuerRules, Peeked, is_jwt_shaped, peek};
 
-/// A request, and what a recorder heard of it.
+/// A request, and the results that a recorder received.
 pub(super) struct Described<'a, M> {
     layer: &'a GateLayer<M>,
     parts: &'a Parts,
     heard: &'a Recorder,
     route: Option<&'a Arc<Route>>,
-    /// What of the gate answers it.
+    /// The endpoint or document of the gate that answers it.
     endpoint: Option<&'a str>,
     /// The method that a CORS preflight asks about.
     asked: Option<Method>,
-    /// Its token, if a route asks for one.
+    /// The token of the request, if a route asks for one.
     found: Result<Option<Found<Cow<'a, str>>>, Denial>,
-    /// What the token says, unverified.
+    /// The claims of the token, unverified.
     says: Peeked,
-    /// The issuer that is asked about the token.
+    /// The issuer that would be asked about the token.
     asked_about: Option<Arc<str>>,
 }
 
@@ -108,12 +108,12 @@ impl<'a, M> Described<'a, M> {
         let why = match (&self.found, rule) {
             _ if self.asked.is_some() && policy.preflight_to_upstream => "a CORS preflight, which the upstream answers",
             _ if policy.auth == Auth::None => "the route asks for no token",
-            (Err(_), _) => "there is not exactly one credential that the route accepts",
+            (Err(_), _) => "the request does not have exactly one credential that the route accepts",
             (Ok(None), _) => "no token was sent",
-            (Ok(Some(_)), Rule::Origin) => "the token came in no cookie",
+            (Ok(Some(_)), Rule::Origin) => "the token did not come in a cookie",
             (Ok(Some(_)), Rule::Limit) => "the token was examined before",
-            (Ok(Some(_)), Rule::Role | Rule::StepUp) if self.heard.token.is_some() => "the route asks for none",
-            (Ok(Some(_)), _) => "not judged: nothing is known of the token",
+            (Ok(Some(_)), Rule::Role | Rule::StepUp) if self.heard.token.is_some() => "the route requires none",
+            (Ok(Some(_)), _) => "not judged: the token could not be read",
         };
         why.to_owned()
     }
@@ -136,7 +136,7 @@ impl<'a, M> Described<'a, M> {
                 (None, None) => String::new(),
             },
             Rule::Credential => self.place().to_owned(),
-            Rule::Origin => "the request may bring a cookie".to_owned(),
+            Rule::Origin => "the request may use a cookie".to_owned(),
             Rule::Limit => "tokens of this address are examined".to_owned(),
             Rule::Key => self.key(),
             Rule::Signature => match &self.asked_about {
@@ -147,12 +147,14 @@ impl<'a, M> Described<'a, M> {
                 Some(token) => self.claims_of(token),
                 None => format!("type and times are good{}", self.note()),
             },
-            Rule::Revocation => "no entry of the token, its session, subject or client, or of all".to_owned(),
+            Rule::Revocation => {
+                "no revocation of the token, its session, subject or client, or of everything".to_owned()
+            }
             Rule::Proof => token.map(bindings_of).unwrap_or_default(),
             Rule::Issuer => token.map(|token| token.issuer_name().to_string()).unwrap_or_default(),
             Rule::Audience => token.map(|token| token.audience.join(" ")).unwrap_or_default(),
             Rule::Scope => match self.asked_scopes() {
-                asked if asked.is_empty() => "the route asks for none".to_owned(),
+                asked if asked.is_empty() => "the route requires none".to_owned(),
                 asked => format!("route asks {asked}; token has {}", self.scope()),
             },
             Rule::Role => self.roles(),
@@ -173,8 +175,8 @@ impl<'a, M> Described<'a, M> {
             }
             (Rule::Credential, _, _) => two(denial, &self.parts.headers),
             (Rule::Origin, _, _) => {
-                "the token came in a cookie, and neither Origin nor Sec-Fetch-Site says that one of our own pages sent the \
-                 request"
+                "the token came in a cookie, and neither Origin nor Sec-Fetch-Site proves that a page of an allowed origin \
+                 sent the request"
                     .to_owned()
             }
             (Rule::Key, _, _) => format!("{}: {denial}", self.key()),
@@ -190,7 +192,7 @@ impl<'a, M> Described<'a, M> {
                 format!("{denial}{why}{}", self.note())
             }
             (_, Denial::RevocationsUnavailable(_), _) => {
-                "the revocations of other gates were not heard of for too long".to_owned()
+                "there was no news of other gates' revocations for too long".to_owned()
             }
             (Rule::Revocation, _, Some(token)) => self.layer.gate.0.checker.revoked_by(token).to_owned(),
             (_, Denial::UnprovedBinding, None) => {
@@ -216,7 +218,7 @@ impl<'a, M> Described<'a, M> {
         }
     }
 
-    /// Why no route serves the request, or the one that matches does not.
+    /// Why no route serves the request, or why the matching one does not.
     fn no_route(&self, denial: Denial) -> String {
         let gate = &*self.layer.gate.0;
         let raw = self.raw();
@@ -241,7 +243,7 @@ impl<'a, M> Described<'a, M> {
         }
     }
 
-    /// What the token says.
+    /// The token, explained.
     pub(super) fn token(&self) -> Option<ExplainedToken> {
         let (is_proved, says) = (self.heard.is_proved(), &self.says);
         let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
@@ -259,7 +261,7 @@ impl<'a, M> Described<'a, M> {
                 scope: Some(token.scope.clone()),
                 audience: token.audience.iter().map(ToString::to_string).collect(),
             }),
-            // It has the form of a token, but its claims are not.
+            // The text has the form of a token, but its claims cannot be read.
             None => says.algorithm.is_some().then(|| ExplainedToken {
                 is_proved,
                 issuer_name: self.issuer_name(),
@@ -312,7 +314,7 @@ impl<'a, M> Described<'a, M> {
         self.heard.token.as_ref().map(|token| token.issuer_name().to_string()).or_else(|| Some(named()?.to_string()))
     }
 
-    /// Marks claims that nothing proves.
+    /// Marks claims that were not verified.
     fn note(&self) -> &'static str {
         if self.heard.is_proved() { "" } else { " (unverified)" }
     }
@@ -345,7 +347,7 @@ impl<'a, M> Described<'a, M> {
     }
 }
 
-/// What the token is bound to, and the request proves.
+/// The bindings of the token that the request proves.
 fn bindings_of(token: &AccessToken) -> String {
     let key = token.bound_to().map(|key| format!("the request proves the key {key}"));
     let certificate =
@@ -372,7 +374,7 @@ fn two(denial: Denial, headers: &HeaderMap) -> String {
     }
 }
 
-/// How far its time is off, if that is what refuses it.
+/// By how much the token's time is off, if that is the reason of the refusal.
 fn time_of(token: Option<&AccessToken>, denial: Denial, wall: Timestamp) -> String {
     match (denial, token) {
         (Denial::TokenExpired, Some(token)) => format!(" {} ago", shown(wall.since(token.expires))),

@@ -1,27 +1,28 @@
-//! What the rules say of a request that is explained.
+//! Records the results of the rules for a request that is explained.
 
 use rotogate_core::denial::Denial;
 use rotogate_core::rule::Rule;
 use rotogate_core::token::claims::AccessToken;
 use rotogate_core::token::observer::Observer;
 
-/// Records each rule. It goes on after a refusal.
+/// Records each rule, and continues after a refusal.
 #[derive(Default)]
 pub(super) struct Recorder {
-    /// The first refusal, which is that of the request.
+    /// The first refusal, which is the refusal of the request.
     pub(super) refusal: Option<Denial>,
     pub(super) token: Option<AccessToken>,
     rules: Vec<(Rule, Result<(), Denial>)>,
 }
 
 impl Recorder {
-    /// What a rule says; `None` if it was not judged. A rule of several parts refuses by the first that does.
+    /// The result of a rule; `None` if it was not judged. A rule with several parts refuses if one part does, with the
+    /// first refusal.
     pub(super) fn said(&self, rule: Rule) -> Option<Result<(), Denial>> {
         let mut all = self.rules.iter().filter(|(judged, _)| *judged == rule).map(|(_, said)| *said);
         all.clone().find(Result::is_err).or_else(|| all.next())
     }
 
-    /// Records the refusal that ended the path, and returns the one that counts.
+    /// Records the refusal that ended the path, and returns the first one.
     pub(super) fn refused(&mut self, denial: Denial) -> Denial {
         self.rules.push((Rule::from_denial(denial), Err(denial)));
         *self.refusal.get_or_insert(denial)

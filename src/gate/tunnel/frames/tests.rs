@@ -40,7 +40,7 @@ proptest! {
         let (mut follower, mut at) = (Frames::default(), 0);
         for cut in cuts.iter().cycle() {
             let next = ends.iter().copied().find(|end| *end > at).unwrap_or(bytes.len());
-            // Both pieces of a few bytes, and such as end beyond the frame.
+            // Pieces of a few bytes, and pieces that end beyond the frame.
             let cut = if large { cut * 3000 } else if next - at > 200 { next - at - 30 } else { *cut };
             let piece = &bytes[at..bytes.len().min(at + cut)];
             if !follower.is_between() {

@@ -115,7 +115,7 @@ async fn t9_a_frame_whose_rest_does_not_come_is_cut_off() {
     let ending = tokio::spawn(end(socket, LeaseEnd::Denied(Denial::TokenRevoked)));
     assert_eq!(rest(&mut client).await, binary(&[7; 100])[..50]);
     assert!(begin.elapsed() <= Duration::from_secs(1) + FAREWELL);
-    // The client's end has nothing to do with the upstream's.
+    // The close at the client does not affect the close at the upstream.
     assert_eq!(code(&rest(&mut upstream).await), (true, 1008));
     drop(upstream);
     ending.await.unwrap();
@@ -124,7 +124,7 @@ async fn t9_a_frame_whose_rest_does_not_come_is_cut_off() {
 #[tokio::test(start_paused = true)]
 async fn t9_a_client_that_takes_nothing_is_cut_off() {
     let (client, mut upstream, socket) = sides(1024);
-    // More than there is room for.
+    // These bytes do not fit into the buffers.
     upstream.write_all(&binary(&[7; 1000])).await.unwrap();
     let begin = Instant::now();
     let ending = tokio::spawn(end(socket, LeaseEnd::Denied(Denial::TokenRevoked)));
@@ -213,7 +213,7 @@ proptest! {
         piece in 1_usize..20_000,
         room in prop_oneof![1_usize..40, 1000_usize..100_000],
     ) {
-        // Frames or not, in either direction.
+        // Both directions carry frames, and bytes that are no frames.
         let (there, back) = ([binary(&there), there].concat(), [back.clone(), binary(&back)].concat());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let (got_there, got_back) = runtime.block_on(async {
@@ -247,13 +247,13 @@ async fn t40_a_service_that_leaves_when_its_lease_has_ended_leaves_the_close_fra
         upstream.write_all(&binary(b"back")).await.unwrap();
         drop(upstream);
         if late {
-            // It cannot be written to the service any more.
+            // The upstream is gone: the gate cannot forward these bytes.
             client.write_all(&binary(b"there")).await.unwrap();
         }
         let why = socket.carry(revoked).await.unwrap().expect("the lease has ended");
         let ending = tokio::spawn(async move { socket.end(&why).await });
         let said = rest(&mut client).await;
-        // What the service said last may be lost with a write that failed meanwhile.
+        // A failed write may lose the last bytes of the service.
         let close = said.strip_prefix(binary(b"back").as_slice());
         assert!(close.is_some() || late, "{said:?}");
         assert_eq!(code(close.unwrap_or(&said)), (false, 1008));

@@ -72,7 +72,7 @@ fn run_child(dir: &Path, failpoint: &str) -> String {
 #[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn i34_i35_a_program_killed_after_a_commit_has_the_answer_or_the_intent() {
-    // Killed when the answer is durable, and not given.
+    // The program is killed when the answer is durable, but not sent.
     let dir = tempfile::tempdir().unwrap();
     assert!(!run_child(dir.path(), "after-commit:2").contains("answered"));
     let world = world();
@@ -82,14 +82,14 @@ async fn i34_i35_a_program_killed_after_a_commit_has_the_answer_or_the_intent() 
     let again = body(relay.exchange(presented("T")).await);
     assert_eq!(again, (text(&granted(1)).replace("300", "297"), Source::Replayed));
     assert_eq!(world.provider.sent(), 0, "the first program asked");
-    // Killed when the intent is durable: it was not sent, but that cannot be known.
+    // The program is killed when the intent is durable: it sent no request, but the next one cannot know that.
     let dir = tempfile::tempdir().unwrap();
     assert!(!run_child(dir.path(), "after-commit:1").contains("answered"));
     let store = open(dir.path());
     let relay = super::durable::relay(&world, &store);
     assert_eq!(unavailable(relay.exchange(presented("T")).await), ("relay_pending", 32));
     assert_eq!(world.provider.sent(), 0);
-    // And without a failpoint it answers.
+    // Without a failpoint, the relay answers.
     let dir = tempfile::tempdir().unwrap();
     assert!(run_child(dir.path(), "none-of-these").contains("answered after 1 requests"));
 }

@@ -163,7 +163,7 @@ async fn i56_a_gate_that_is_alone_does_not_wait_for_the_run_that_was_killed() {
         let world = World::new();
         killed_while_asking(&world);
         let rules = RelayRules { after_unknown, ..RelayRules::default() };
-        // Beside others, another one may have begun it, and may still get the answer.
+        // One gate of several: another may have begun the exchange, and may still get the answer.
         assert_eq!(unavailable(world.relay_with(rules).exchange(presented("T")).await), ("relay_pending", 35));
         let relay = world.alone_with(rules);
         if is_sent_again {
@@ -188,7 +188,7 @@ async fn i56_a_gate_that_is_alone_waits_for_its_own_exchange() {
     for tab in tabs.into_iter().chain([late]) {
         assert_eq!(body(tab.await.unwrap()).0, text(&granted(1)));
     }
-    // One whose answer was given and could not be stored is no dead one either: the provider exchanged the token.
+    // A token whose answer could not be stored is not dead either: the provider exchanged it.
     *world.store.fails.lock().unwrap() = Some("swap");
     body(relay.exchange(presented("U")).await);
     *world.store.fails.lock().unwrap() = None;
@@ -214,7 +214,7 @@ fn at(address: [u8; 4], presented: Presented) -> Presented {
 
 #[tokio::test]
 async fn a30_while_two_addresses_fill_a_slow_provider_a_third_is_served() {
-    // Addresses that share no counter.
+    // These addresses share no counter.
     let mut apart: Vec<[u8; 4]> = Vec::new();
     for address in (0..=u8::MAX).map(|last| [192, 0, 2, last]) {
         let index = |address: [u8; 4]| Holder::address(address.into()).index(64);
@@ -234,7 +234,7 @@ async fn a30_while_two_addresses_fill_a_slow_provider_a_third_is_served() {
         while running.iter().filter(|one| !one.is_finished()).count() > relay.core.places.now() {
             tokio::task::yield_now().await;
         }
-        // Alone it has what no reserve is for; another has its part of that.
+        // The first address gets all places but the reserve; another one gets its share.
         let (own, most) = (relay.core.places.now() - before, PLACES.all - PLACES.each);
         assert!(if before == 0 { own == most } else { (1..=PLACES.each).contains(&own) }, "{address:?}: {own}");
     }

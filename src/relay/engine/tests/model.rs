@@ -182,7 +182,7 @@ async fn run(
     let mut retries = 2;
     history.presented = first;
     loop {
-        // Everything runs until it waits for a turn.
+        // Every task runs until it waits for its turn.
         for _ in 0..40 {
             tokio::task::yield_now().await;
         }
@@ -304,6 +304,6 @@ fn i35_in_no_schedule_with_a_kill_and_a_lost_reply_does_the_gate_send_a_token_ag
         killed += u64::from(history.killed);
         lost += u64::from(history.lost);
     }
-    // The schedules reach what they are for.
+    // The schedules reach the cases that this test is about.
     assert!(twice > 20 && killed > SCHEDULES / 4 && lost > SCHEDULES / 10, "{twice} {killed} {lost}");
 }

@@ -190,7 +190,7 @@ async fn j25_j26_a_proof_counts_once_at_the_relays_of_gates_that_share_a_store()
     assert_eq!(unavailable(b.exchange(with("c")).await).0, "proofs_unavailable");
     stores[1].set_way(Way::Open);
     assert_eq!(body(b.exchange(with("d")).await).1, Source::Replayed);
-    // Kept for as long as it may pass at any gate, the clock of one being a minute behind.
+    // A proof is remembered while any gate may accept it, even a gate whose clock is a minute behind.
     let late = owner.proof(&json!({"jti": "a", "htm": "POST", "htu": PROOF_URL, "iat": now + 60}));
     let (other, at) = (Proofs::new(), Timestamp::from_secs(now + 119));
     world.pass(179);

@@ -96,7 +96,7 @@ async fn i35_what_cannot_be_stored_is_not_sent_and_what_was_granted_is_given_all
     assert_eq!(body(relay.exchange(presented("T")).await), (text(&granted(1)), Source::Asked));
     *world.store.fails.lock().unwrap() = None;
     relay.finished().await;
-    // The store has the intent alone: to a retry, it is a token without an answer.
+    // The store has only the intent: for a retry, the token has no answer.
     assert_eq!(unavailable(relay.exchange(presented("T")).await), ("relay_pending", 35));
     assert_eq!(world.provider.sent(), 1);
 }
@@ -111,7 +111,7 @@ async fn i36_after_grace_the_provider_decides_again() {
     world.pass(1);
     world.provider.next(Step::Reply(dead()));
     assert_eq!(body(relay.exchange(presented("T")).await), (text(&dead()), Source::Asked));
-    // Ten tabs ask once. After another grace, it is the provider's alarm again.
+    // Ten tabs cause one question. After another grace period, the provider may see reuse again.
     assert_eq!(body(relay.exchange(presented("T")).await), (text(&dead()), Source::Replayed));
     assert_eq!(world.provider.sent(), 2);
     world.pass(30);

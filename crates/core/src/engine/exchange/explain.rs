@@ -1,4 +1,4 @@
-//! What a refresh token would cause: the steps of [`Engine::refresh_from`] that decide, without those that change
+//! Explains the effect of a refresh token: the deciding steps of [`Engine::refresh_from`], without those that change
 //! something.
 
 use secrecy::SecretString;
@@ -11,19 +11,20 @@ use crate::session::profile::Profile;
 use crate::session::rotation::Decision;
 use crate::session::{Generation, Session, SessionId};
 
-/// What is known of a refresh token.
+/// The explanation of a refresh token.
 pub struct ExplainedRefresh {
-    /// The session and generation that it names, if it is one of ours.
+    /// The session and generation that the token names, if it is ours.
     pub named: Option<(SessionId, Generation)>,
-    /// The record, if the token proves itself by it.
+    /// The record, if the token is authentic for it.
     pub session: Option<Session>,
     /// The row of the table.
     pub decided: Result<Decision, Error>,
 }
 
 impl Engine {
-    /// Explains a refresh token, presented under the rules that `profile_of` finds for its session. Of several gates on one
-    /// store, a token ahead of the store counts as refused: whether it may go on is asked when it comes.
+    /// Explains a refresh token, presented under the rules that `profile_of` finds for its session. If several gates
+    /// share a store, a token ahead of the store counts as refused here: whether it may continue is decided when it is
+    /// used.
     pub async fn explain_refresh(
         &self,
         token: &SecretString,
@@ -71,7 +72,7 @@ impl Engine {
     }
 }
 
-/// The refusal that a row stands for.
+/// The refusal that follows from a row.
 pub const fn denial_of(decision: Decision) -> Option<Denial> {
     match decision {
         Decision::Revoked(why) => Some(Denial::SessionRevoked(why)),

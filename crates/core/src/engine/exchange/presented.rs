@@ -1,4 +1,4 @@
-//! What a client presents for a refresh, and whether it fits the session.
+//! The credentials that a client presents for a refresh, and whether they fit the session.
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -12,7 +12,8 @@ use crate::token::refresh;
 pub(super) struct PresentedCredential {
     pub(super) session: SessionId,
     pub(super) generation: Generation,
-    /// What remains to be checked against the record. `None` for an access token: its signature proves everything.
+    /// The part that remains to be checked against the record. `None` for an access token, whose signature proves
+    /// everything.
     refresh: Option<refresh::Authentic>,
 }
 
@@ -44,8 +45,8 @@ impl PresentedCredential {
     }
 }
 
-/// Checks the key of a bound session. That of a public client stays what it was at its login; a confidential client
-/// authenticates by its secret, so it may use another one, but never none.
+/// Checks the key of a bound session. A public client must keep the key of its login; a confidential client
+/// authenticates by its secret, so it may use another key, but not none.
 // Requirements N35, N37.
 pub(super) fn proves_key(session: &Session, refresh: &Refresh<'_>) -> Result<(), Denial> {
     let Some(bound_to) = session.bound_to else { return Ok(()) };
@@ -53,7 +54,7 @@ pub(super) fn proves_key(session: &Session, refresh: &Refresh<'_>) -> Result<(),
     if may_change_binding(session, refresh) || proof.key() == bound_to { Ok(()) } else { Err(Denial::OtherSessionKey) }
 }
 
-/// The same for the client certificate (RFC 8705 §4).
+/// Checks the client certificate of a bound session (RFC 8705 §4).
 pub(super) fn presents_certificate(session: &Session, refresh: &Refresh<'_>) -> Result<(), Denial> {
     let Some(bound_to) = session.certificate else { return Ok(()) };
     let presented = refresh.certificate.ok_or(Denial::OtherSessionCertificate)?;
@@ -69,8 +70,8 @@ fn may_change_binding(session: &Session, refresh: &Refresh<'_>) -> bool {
     refresh.client.secret_hash.is_some() && session.client == refresh.client.id
 }
 
-/// A refresh may name the resource of its session, and no other (RFC 8707 §2.2). Judged of good tokens alone: a bad one gets
-/// the answer that every bad one gets.
+/// A refresh may name the resource of its session, and no other (RFC 8707 §2.2). This is judged only for good tokens,
+/// so that every bad token gets the same answer.
 // Requirement N45.
 pub(super) fn names_resource(session: &Session, refresh: &Refresh<'_>) -> Result<(), Denial> {
     if refresh.resource.is_none() || refresh.resource == session.resource { Ok(()) } else { Err(Denial::InvalidTarget) }

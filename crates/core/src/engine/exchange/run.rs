@@ -1,4 +1,4 @@
-//! The steps of one refresh. Each try reads the record, decides, and carries the decision out.
+//! The steps of one refresh. Each attempt reads the record, decides, and executes the decision.
 
 use std::sync::Arc;
 
@@ -20,15 +20,15 @@ use crate::store::Swap;
 use crate::token::keyring::Keyring;
 use crate::trace;
 
-/// A refresh that is under way.
+/// A refresh in progress.
 pub(super) struct RefreshRun<'e, 'r> {
     engine: &'e Engine,
     refresh: Refresh<'r>,
     keyring: Arc<Keyring>,
     presented: PresentedCredential,
-    /// The turn of the session. A replay gives it up.
+    /// The refresh's turn on the session. A replay gives it up.
     turn: Option<Turn<'e>>,
-    /// The record that the next try begins with; `None` if it must be read.
+    /// The record for the next attempt; `None` if it must be read.
     known: Option<ReadRecord>,
     /// The user, once looked up; `None` if no directory answers for the session.
     user: Option<Option<User>>,
@@ -60,7 +60,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         self.user.flatten()
     }
 
-    /// Makes one try. `None` if the record changed meanwhile: the next try decides on the new one.
+    /// Makes one attempt. `None` if the record changed meanwhile: the next attempt decides on the new record.
     pub(super) async fn attempt(&mut self) -> Result<Option<IssuedTokens>, Error> {
         let mut read = self.read().await?;
         self.check_presenter(&read.session).await?;
@@ -71,7 +71,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         let profile = bounded(&read.session, self.refresh.profile);
         let decision = self.decide(&read, now, &profile).await?;
         if read.is_recalled && decision != Decision::Rotate {
-            // Only the swap of a rotation finds out whether the record is still so.
+            // Only the swap of a rotation detects whether the record has changed.
             return Ok(None);
         }
         let how = match decision {
@@ -94,7 +94,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         self.write(&read, change, how, now).await
     }
 
-    /// The record that this try decides on, if the credential proves itself by it.
+    /// The record for this attempt, if the credential is authentic for it.
     async fn read(&mut self) -> Result<ReadRecord, Error> {
         let record = match self.known.take() {
             Some(record) => Some(record),
@@ -134,7 +134,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         Ok(decide(session, presented, facts, now, profile))
     }
 
-    /// The refusal of an ended session. A session that its user or another issuer ended also ends in the store.
+    /// The refusal of an ended session. If its user or another issuer ended the session, the store ends it, too.
     async fn end_revoked(&self, session: &Session, why: SessionEnd) -> Result<Denial, Error> {
         let (engine, user) = (self.engine, self.user.as_ref());
         if session.status == Status::Live && engine.ended_elsewhere(session) {
@@ -145,14 +145,14 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         Ok(Denial::SessionRevoked(engine.cause_of(session, user, why)))
     }
 
-    /// Ends the session for a reuse, unless the token's own refresh at this node is in doubt: then repeats its reply.
+    /// Ends the session for a reuse, unless the token's own refresh at this gate is in doubt: then repeats its reply.
     async fn judge_reuse(
         &mut self,
         session: &Session,
         reuse: Reuse,
         now: Timestamp,
     ) -> Result<Option<IssuedTokens>, Error> {
-        // Its client may have gone on at another gate meanwhile (requirement C9).
+        // The client may have continued at another gate meanwhile (requirement C9).
         self.engine.is_recent(self.refresh.arrived)?;
         let Some(own) = self.engine.written_in_doubt(session, self.presented.generation).await? else {
             return Err(self.engine.reused(session, reuse, &self.refresh).await?.into());
@@ -171,7 +171,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
     /// Returns the current pair again: the same bytes, if key and time allow it. `None` if the session changed
     /// meanwhile.
     async fn replay(&mut self, session: Session, now: Timestamp) -> Result<Option<IssuedTokens>, Error> {
-        // The pair is bound to the key of the request that it answered first.
+        // The pair is bound to the key of the request that received it first.
         if session.bound_to.is_some() && session.bound_to != self.refresh.proof.as_ref().map(OnceProof::key) {
             return Err(Denial::OtherSessionKey.into());
         }
@@ -191,7 +191,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         // Near the session's end, no new token would live longer.
         let longest = left * 2 >= life || last.access_expires.as_secs() >= session.expires.as_secs();
         if same_keys && allowed && longest {
-            // Nothing is written from here on. Those that wait for replicas wait together, not one after the other.
+            // Nothing is written from here on. Refreshes that wait for replicas wait together, not one after the other.
             drop(self.turn.take());
             // The rotation may have been read before it was acknowledged (requirement C14).
             engine.settle().await?;
@@ -228,7 +228,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         }
     }
 
-    /// Counts the rotation against the session's limit, once in all tries.
+    /// Counts the rotation against the session's limit, once over all attempts.
     fn count_rotation(&mut self, session: &Session) -> Result<(), Denial> {
         if !self.is_counted {
             self.engine.limits.rotation(session.id).inspect_err(|denial| {
@@ -265,14 +265,14 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
             change.record.bound_to = Some(proof.key());
         }
         if session.certificate.is_some() {
-            // The same for its certificate, which was renewed.
+            // A confidential client may also renew its certificate.
             change.record.certificate = refresh.certificate;
         }
         Ok(change)
     }
 
     /// Swaps the new record in, and signs its pair. `None` if another request changed the session, or the session
-    /// ended: the next try decides on the new record.
+    /// ended: the next attempt decides on the new record.
     async fn write(
         &mut self,
         read: &ReadRecord,
@@ -284,9 +284,9 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         let (engine, id) = (self.engine, read.session.id);
         let raised = raised.map(|raised| Revocation::raised(id, raised, engine.leeway));
         engine.is_recent(self.refresh.arrived)?;
-        // As before a read: the swap brings the record if another request has changed it.
+        // Before the swap, as before a read: the swap returns the record if another request has changed it.
         let minimum_known = engine.revocations.minimum(id);
-        // The first is asked first: while the store writes, the token is signed.
+        // The swap is polled first: the token is signed while the store writes.
         let (swapped, issued) =
             tokio::join!(engine.swap(read.session.revision, record.clone(), raised.clone()), async {
                 engine.pair(&self.keyring, &record, now, how)
@@ -301,7 +301,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         match swapped {
             Swap::Swapped => {
                 self.publish(&record, raised.as_ref(), how);
-                // Without a token the session has gone on all the same, as if this reply were lost.
+                // If signing fails, the session has rotated all the same, as if the reply were lost.
                 Ok(Some(issued?))
             }
             Swap::Changed(now) => {
@@ -312,7 +312,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         }
     }
 
-    /// Makes the rotation known at this node, after the store has it.
+    /// Publishes the rotation at this gate, after the store has it.
     fn publish(&self, record: &Session, raised: Option<&Revocation>, how: IssueKind) {
         let (engine, origin) = (self.engine, self.refresh.origin);
         engine.keep_written(record);

@@ -62,7 +62,7 @@ async fn j15_expiry_is_checked_at_every_hit() {
     let w = World::new().await;
     let first = w.login().await;
     w.check(&first.access).unwrap();
-    // 600 seconds, rounded up to a whole one, and no leeway.
+    // The lifetime of 600 seconds, rounded up to a whole second, without leeway.
     w.advance(secs(600) - Duration::from_millis(1));
     w.check(&first.access).unwrap();
     w.advance(secs(1));
@@ -107,7 +107,7 @@ async fn j15_a_removed_key_takes_effect_at_the_next_check() {
 async fn a5_whoever_shows_a_new_token_is_judged_for_himself_at_whatever_moment() {
     let w = World::new().await;
     let [forger, honest] = ["192.0.2.1", "192.0.2.2"].map(|address| Some(address.parse().unwrap()));
-    // So many that the wait lasts until the end of the test.
+    // The wait after these forgeries lasts until the end of the test.
     let limits =
         Limits::new(Rates { forged_per_address: Rate::new(1, secs(3600)), ..Rates::default() }, w.time.clone());
     (0..2).for_each(|_| limits.record_forged(forger));
@@ -121,7 +121,7 @@ async fn a5_whoever_shows_a_new_token_is_judged_for_himself_at_whatever_moment()
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 barrier.wait();
-                // Afterwards it is no longer unseen.
+                // The token may have been verified meanwhile; then it is no longer unseen.
                 assert!(matches!(show(&token, forger), Ok(()) | Err(Denial::RateLimited(..))));
             });
             barrier.wait();
@@ -181,7 +181,7 @@ async fn a5_a_token_in_use_keeps_its_place_though_its_thread_has_it_at_hand() {
 #[tokio::test]
 async fn j17_an_own_token_ends_with_its_exp_and_lives_until_then() {
     let w = World::new().await;
-    // In the middle of a second: the granted lifetime is rounded up.
+    // The login is in the middle of a second: the granted lifetime is rounded up.
     let first = w.login_with("ada", None, "web", Some(secs(2))).await.unwrap();
     assert_eq!((first.expires_in, first.expires.as_millis() % 1000), (2, 0));
     let token = first.access_token.expose();

@@ -16,7 +16,7 @@ async fn o9_a_clock_stepped_back_reopens_no_window() {
     w.time.set_wall(T0.minus(secs(20)));
     assert!(matches!(denied(w.refresh(&first.refresh).await), Denial::Reuse(_)), "grace stays over");
 
-    // Nor does a restart: the store remembers the time.
+    // A restart does not reopen the grace period either: the store remembers the time.
     let third = w.login().await;
     let fourth = w.refreshed(&third.refresh, IssueKind::Rotated).await;
     w.advance(secs(11));

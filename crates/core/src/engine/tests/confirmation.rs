@@ -70,7 +70,7 @@ async fn a_note_that_was_lost_errs_to_the_safe_side() {
     let first = w.login().await;
     let second = w.refreshed(&first.refresh, IssueKind::Rotated).await;
     w.check(&second.access).unwrap();
-    // Killed before the note was written.
+    // The process is killed before it writes the note.
     w.restart().await;
     w.advance(secs(60));
     w.refreshed(&first.refresh, IssueKind::Reissued).await;

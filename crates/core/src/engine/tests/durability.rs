@@ -113,7 +113,7 @@ impl Case {
         let (w, engine) = (&self.w, &self.w.engine);
         let [first, _, third] = &self.pairs;
         let own = async |everywhere: bool| {
-            // As at an endpoint: a token that is refused by now may end its session all the same.
+            // As an endpoint does: a token that is refused now may still end its session.
             let access = w.verify_ignoring_expiry(&third.access, DAY).unwrap();
             match everywhere {
                 true => engine.log_out_everywhere(access.own().unwrap(), "web", &Origin::default()).await,
@@ -218,7 +218,7 @@ async fn r24_r25_r30_what_was_refused_is_durable_or_owed_whatever_ended_it() {
             }
             assert_eq!(unpaid.total > 0, fault != Mode::Good, "{about}");
             assert_eq!(unpaid.lost_at_end > 0, !survives, "{about}: {unpaid:?}");
-            // Reading works, so nothing is told by the record alone.
+            // Reads work again, so no refusal comes from a store that fails.
             assert!(case.is_refused().await, "{about}: here");
             if survives {
                 case.w.restart().await;
@@ -362,7 +362,7 @@ async fn r26_a_record_that_is_there_still_says_whose_its_token_is() {
 async fn r30_a_revocation_that_fails_again_and_again_keeps_no_other_from_the_store() {
     let w = World::new().await;
     w.store.set(Mode::WritesFail);
-    // They come first, and are more than one round tries.
+    // These revocations come first, and one round does not try all of them.
     for n in 0..100 {
         let entry = w.engine.end_of(SessionId::new(T0, [n; 10]), Timestamp::ZERO);
         w.engine.revoke(entry, RevokedBecause::Operator).await.unwrap_err();
@@ -429,7 +429,7 @@ async fn r33_the_audit_trail_says_where_a_revocation_is_and_a_second_line_that_t
         case.w.engine.pay().await.unwrap();
         assert_eq!(revocations(&audit), [(None, None)], "{kind:?}: the second line");
     }
-    // Its record says that it has ended, and no feed has brought that here.
+    // The record of the session says that it has ended, but no feed has reported that here.
     let case = Case::new(Kind::Shared, Cause::LogoutByRefresh).await;
     let elsewhere = case.w.second_node().await;
     case.end().await.unwrap();

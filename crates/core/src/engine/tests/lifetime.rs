@@ -76,7 +76,7 @@ async fn r8_i23_a_refresh_of_a_user_who_is_disabled_moved_or_removed_ends_the_se
         let second = w.refreshed(&first.refresh, IssueKind::Rotated).await;
         w.users.change("ada", change);
         w.check(&second.access).expect("the directory is asked at a refresh only");
-        // Of a replay within grace, too.
+        // A replay within the grace period asks the directory, too.
         assert_eq!(denied(w.refresh(&first.refresh).await), inactive);
         assert_eq!(w.record(first.session).await.status, Status::Revoked(RevokedBecause::UserChanged));
         w.check(&second.access).expect_err("its access tokens end with it");

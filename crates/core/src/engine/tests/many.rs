@@ -30,7 +30,7 @@ async fn r22_one_more_login_ends_the_oldest_session_at_once() {
     for pair in [&second, &third, &other] {
         w.check(&pair.access).unwrap();
     }
-    // After a restart, too.
+    // A restart keeps the revocations.
     w.restart().await;
     assert_eq!(w.check(&first.access).unwrap_err(), Denial::TokenRevoked);
     w.advance(secs(1));

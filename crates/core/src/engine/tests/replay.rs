@@ -199,7 +199,7 @@ async fn r3_an_abandoned_access_token_that_is_cached_is_refused_at_once() {
     let w = World::new().await;
     let first = w.login().await;
     let lost = w.refreshed(&first.refresh, IssueKind::Rotated).await;
-    // Verified in another process, so that this one does not know that it was used.
+    // Another process verifies the token, so this one does not know of the use.
     let elsewhere = crate::engine::confirm::Confirmations::default();
     let credential = crate::credential::Credential::new(&lost.access);
     w.checker.check(credential, || w.shown(&elsewhere)).unwrap();
@@ -219,7 +219,7 @@ async fn r3_a_reissue_may_be_lost_as_well() {
         w.refreshed(&first.refresh, how).await;
         assert_eq!(w.record(first.session).await.current, Generation::new(generation));
     }
-    // From the first exchange on: no reissue moves the window.
+    // The window begins at the first exchange: no reissue moves it.
     w.advance(DAY - HOUR * 3);
     assert!(matches!(denied(w.refresh(&first.refresh).await), Denial::Reuse(_)));
 }

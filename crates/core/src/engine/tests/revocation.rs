@@ -126,7 +126,7 @@ async fn r9_logins_in_the_millisecond_of_a_revocation_are_told_apart() {
 #[tokio::test]
 async fn r9_a_login_right_before_a_restart_is_reached_by_a_revocation_right_after_it() {
     let mut w = World::new().await;
-    // Two in one millisecond push the login ahead of the clock.
+    // Two revocations in one millisecond push the login ahead of the clock.
     w.engine.revoke_all(RevokedBecause::Operator).await.unwrap();
     w.engine.revoke_all(RevokedBecause::Operator).await.unwrap();
     let before = w.login().await;
@@ -295,7 +295,7 @@ async fn r23_ending_what_has_ended_writes_nothing_and_raises_no_counter() {
     let all = async || {
         log_out(&w, &first.refresh, "web").await.unwrap();
         w.engine.revoke_session(&w.record(first.session).await, RevokedBecause::Operator).await.unwrap();
-        // By a record that was loaded before it ended, too.
+        // The revocation may use a record that was loaded before the session ended.
         w.engine.revoke_session(&before, RevokedBecause::Operator).await.unwrap();
         w.engine.revoke(token.clone(), RevokedBecause::Logout).await.unwrap();
         w.engine.revoke_subject_before("bob", moment).await.unwrap();
@@ -307,7 +307,7 @@ async fn r23_ending_what_has_ended_writes_nothing_and_raises_no_counter() {
     }
     assert_eq!((moved(&w).await, w.record(first.session).await), (once, record));
 
-    // Nor when the entries are gone with the last token that they could match.
+    // The same holds after the sweep of the entries, when the last token that they could match has expired.
     w.advance(3 * HOUR);
     let now = w.engine.clock().now();
     w.engine.revocations().sweep(now);

@@ -27,7 +27,7 @@ async fn j23_each_whole_write_seals_the_record_with_the_current_key() {
     let first = w.login().await;
     assert_eq!(w.record(first.session).await.seal.key(), Some(1));
     w.set_keys(w.keys.ring(&["a"], &[2, 1]));
-    // Read under the old key, written under the new one.
+    // The record is read with the old key, and written with the new one.
     let second = w.refreshed(&first.refresh, IssueKind::Rotated).await;
     let rotated = w.record(second.session).await;
     assert_eq!((rotated.seal.key(), rotated.last.refresh_key), (Some(2), 2));
@@ -66,7 +66,7 @@ async fn j27_a_record_that_cannot_be_read_is_a_fault_of_its_session_and_a_revoca
     assert_eq!(w.engine.counts().get(Event::BrokenSeal), 1);
     w.refreshed(&good.refresh, IssueKind::Rotated).await;
     w.check(&tokens.access).unwrap();
-    // The store works, and has the end: none is owed.
+    // The store works and has the entry, so no entry is owed.
     w.engine.revoke_refresh_token(&tokens.refresh, "web", AccountRule::Any, &Origin::default()).await.unwrap();
     assert_eq!(w.check(&tokens.access).unwrap_err(), Denial::TokenRevoked);
     assert_eq!(w.engine.unpaid().total, 0);

@@ -119,7 +119,7 @@ impl Told {
         let owed = match kind {
             Kind::Alone | Kind::Shared => None,
             Kind::WithFile => Some(Arc::new(OwedFile::beside(&folder.path().join("store")).unwrap())),
-            // Too short for one line.
+            // The file has no room for one line.
             Kind::FullFile => Some(Arc::new(OwedFile::open(folder.path().join("store.owed"), 16).unwrap())),
             Kind::Embedded => inner.owed_file().cloned(),
         };
@@ -140,7 +140,7 @@ impl Told {
     fn again(&self) -> Self {
         let loads = AtomicUsize::new(self.loads.load(Ordering::SeqCst));
         if self.kind == Kind::Embedded {
-            // What is on the disk now, and nothing that its end would write.
+            // Copies the files as they are now, without the writes of an orderly end.
             let folder = tempfile::tempdir().unwrap();
             for file in std::fs::read_dir(self.folder.path()).unwrap().map(Result::unwrap) {
                 std::fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
@@ -456,7 +456,7 @@ impl World {
         users.add("eve", Some("acme"));
         let keys = Keys::new();
         let (engine, checker) = start(&time, &store, &users, keys.ring(&["a"], &[1]), rates).await;
-        // No bound that a test meets by accident.
+        // A bound that no test meets by accident.
         let profile = Profile { max_sessions_per_subject: 10_000, ..Profile::default() };
         Self { time, store, users, keys, engine, checker, profile, rates }
     }

@@ -76,7 +76,7 @@ fn i30_bcrypt_of_passlib_django_spring_and_php() {
     made_by_its_library("bcrypt-sha256", django, PASSWORD);
     let passlib = "$bcrypt-sha256$v=2,t=2b,r=4$hduYcNzw6W9XlE4/WR77ce$k2oVRmWYY5WezttVcUBGJ76cdYTG/be";
     made_by_its_library("bcrypt-sha256", passlib, PASSWORD);
-    // Of a hundred letters its maker read 72.
+    // bcrypt read 72 of the hundred letters.
     let long = "$2b$04$qQ.BC/VZ6lwyHV1trUQzau8BM9CZ8H3t8gbW2p.xLNdymdR9c3Xs.";
     assert!(verify(long, &"x".repeat(100)) && verify(long, &"x".repeat(72)) && !verify(long, &"x".repeat(71)));
     assert!(refused(&own.replace("$04$", "$16$")).contains("at most 15"));
@@ -136,7 +136,7 @@ fn i30_asp_net_core_identity() {
         bytes[9..13].copy_from_slice(&u32::MAX.to_be_bytes());
         refused(&STANDARD.encode(&bytes));
     }
-    // Its own tests' damaged ones.
+    // Damaged hashes from the tests of that library.
     for bad in [
         "AAABAgMEBQYHCAkKCwwNDg+ukCEMDf0yyQ29NYubggE=",
         "AAABAgMEBQYHCAkKCwwNDg+ukCEMDf0yyQ29NYubggHIVY0sdEUfdyeM+E1LtH1uJgAAAAAAAAAAAAA=",
@@ -144,7 +144,7 @@ fn i30_asp_net_core_identity() {
     ] {
         refused(bad);
     }
-    // Without a length of its own, the key reaches to the end: more of it is another key.
+    // The format gives no length of the key, so more bytes are another key.
     assert!(!verify("AQAAAAIAAAAyAAAAEOMwvh3+FZxqkdMBz2ekgGhwQ4B6pZWND6zgESBuWiHwAAAAAAAAAAAA", password));
 }
 
@@ -158,7 +158,7 @@ fn i30_pbkdf2_and_scrypt_of_spring() {
     assert!(refused(&scrypt.replace("$e0801$", "$ff0801$")).contains("64 MiB"));
     assert!(refused(&scrypt.replace("$e0801$", "$e0809$")).contains("p at most 8"));
 
-    // With iterations and a secret of its own. Made with Python's hashlib as Spring's documentation describes it.
+    // Own iterations and an own secret; made with Python's hashlib as Spring's documentation describes it.
     let own = "{pbkdf2@SpringSecurity_v5_8}000102030405060708090a0b0c0d0e0f";
     let accepted = |iterations, secret: Option<&str>| Accepted {
         spring: pbkdf2::Spring { iterations, secret: secret.map(SecretString::from) },

@@ -1,11 +1,11 @@
-//! The entries of the list. They are small: there may be a million of them.
+//! The entries of the list. They are small, because there may be a million of them.
 
 use super::{Effect, Generation, REVOKED, Timestamp};
 
-/// A session's entry: from which generation its tokens are accepted. 16 bytes in the plain form.
+/// A session's entry: the generation from which its tokens are accepted. 16 bytes in the plain form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum SessionEntry {
-    /// From this generation, at once.
+    /// The minimum applies now.
     Plain {
         minimum: Generation,
         /// Milliseconds: the lower six bytes, which last for nine thousand years.
@@ -74,14 +74,14 @@ impl SessionEntry {
         }
     }
 
-    /// Returns true if it now refuses anything that it did not.
+    /// Returns true if the entry now refuses anything new.
     pub(super) fn merge(&mut self, other: &Self) -> bool {
         let before = self.effect();
         *self = Self::new(before.merge(other.effect()), self.until().max(other.until()));
         self.effect() != before
     }
 
-    /// The minimum, in effect yet or not.
+    /// The minimum, whether or not it is in effect yet.
     pub(super) fn highest(&self) -> Generation {
         match self {
             Self::Plain { minimum, .. } => *minimum,
@@ -89,7 +89,7 @@ impl SessionEntry {
         }
     }
 
-    /// From when a token of this generation is refused.
+    /// The time from which a token of this generation is refused.
     pub(super) fn refuse_from(&self, generation: Generation) -> Timestamp {
         let minimum = self.highest();
         if generation >= minimum && minimum != REVOKED {
@@ -101,7 +101,7 @@ impl SessionEntry {
         }
     }
 
-    /// Removes a schedule that is over.
+    /// Removes a schedule that has passed.
     pub(super) fn settle(&mut self, now: Timestamp) {
         if let Self::Scheduled(scheduled) = self
             && scheduled.effective_from <= now
@@ -111,7 +111,7 @@ impl SessionEntry {
     }
 }
 
-/// The entry of a subject, a client or all: everything begun at or before this moment is refused.
+/// The entry of a subject, a client or all: everything that began at or before this moment is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NotBefore {
     at: Timestamp,
@@ -136,7 +136,7 @@ impl NotBefore {
         self.until
     }
 
-    /// Returns true if it now refuses anything that it did not.
+    /// Returns true if the entry now refuses anything new.
     pub(super) fn merge(&mut self, other: &Self) -> bool {
         let later = other.at > self.at;
         self.at = self.at.max(other.at);

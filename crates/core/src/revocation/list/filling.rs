@@ -9,7 +9,7 @@ use super::entry::SessionEntry;
 use crate::revocation::{Revocation, Target};
 use crate::session::SessionId;
 
-/// How many entries wait, over all parts: 3 MiB of them.
+/// The most waiting entries, over all parts: 3 MiB of them.
 const MAX_WAITING_ENTRIES: usize = 96 << 10;
 
 /// Fills a list.
@@ -35,7 +35,7 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// With room for this many in all.
+    /// Room for at most this many entries over all parts.
     fn with_capacity(list: &RevocationList, most: usize) -> Self {
         let number = list.sessions.number();
         let together = (most / number).max(1);
@@ -63,7 +63,7 @@ impl Waiting {
     }
 }
 
-/// With room that grows.
+/// Room that grows.
 impl Default for ListFilling {
     fn default() -> Self {
         let list = RevocationList::new();
@@ -74,7 +74,7 @@ impl Default for ListFilling {
 }
 
 impl ListFilling {
-    /// With room for the entries of this many sessions.
+    /// Room for the entries of this many sessions.
     pub fn expecting(sessions: usize) -> Self {
         let list = RevocationList::expecting(sessions);
         let waiting = Waiting::with_capacity(&list, MAX_WAITING_ENTRIES.min(sessions));
@@ -86,7 +86,7 @@ impl ListFilling {
         self.waiting.add(&self.list, revocation);
     }
 
-    /// A share of this for one of so many threads.
+    /// The part of the filling that one of `threads` threads does.
     pub fn share(&self, threads: usize) -> ListShare<'_> {
         ListShare {
             list: &self.list,
@@ -94,7 +94,7 @@ impl ListFilling {
         }
     }
 
-    /// The list, with everything that was added. Each share was finished before.
+    /// The list, with all added entries. Finish each share first.
     pub fn finish(self) -> RevocationList {
         let Self { list, waiting } = self;
         waiting.finish(&list);
@@ -108,7 +108,7 @@ impl ListShare<'_> {
         self.waiting.add(self.list, revocation);
     }
 
-    /// Everything that was added is in the list when this returns.
+    /// Inserts the waiting entries into the list.
     pub fn finish(self) {
         self.waiting.finish(self.list);
     }

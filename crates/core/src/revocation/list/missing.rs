@@ -1,4 +1,4 @@
-//! What one list refuses and another does not.
+//! The difference of two lists.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use crate::clock::Timestamp;
 use crate::session::SessionId;
 
 impl RevocationList {
-    /// The entries that refuse something which `other` does not refuse, or refuse it for longer; portion by portion, so
-    /// that a list of a million is not copied at once. Sweep both lists to the same moment before.
+    /// The entries whose refusals `other` lacks or ends earlier; in portions, so that a list of a million is not copied
+    /// at once. Sweep both lists to the same moment before.
     pub fn missing_in<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = Vec<Revocation>> + 'a {
         let sessions = (0..self.sessions.number()).map(move |part| {
             let of_session = |(id, entry)| self.missing_session(other, id, &entry);

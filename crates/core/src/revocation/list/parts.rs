@@ -16,10 +16,10 @@ use crate::session::SessionId;
 
 /// The least number of parts.
 const MIN_PARTS: usize = 64;
-/// How many of the expected entries a part gets. Its map has room for 7168, which allows for chance.
+/// The expected number of entries of a part. Its map has room for 7168, to allow for chance.
 const ENTRIES_PER_PART: usize = 6400;
 
-/// Our own ids, which no client chooses, so a fast hash is enough.
+/// The gate makes the ids, not clients, so a fast hash is safe.
 type Part = HashMap<SessionId, SessionEntry, RandomState>;
 
 pub(super) struct SessionTable {
@@ -29,7 +29,7 @@ pub(super) struct SessionTable {
 }
 
 impl SessionTable {
-    /// With room for this many.
+    /// Room for this many entries.
     pub(super) fn expecting(entries: usize) -> Self {
         let parts = entries.div_ceil(ENTRIES_PER_PART).max(MIN_PARTS);
         let each = entries.div_ceil(parts);
@@ -48,13 +48,13 @@ impl SessionTable {
     /// The part of an id.
     pub(super) fn index_of(&self, id: SessionId) -> usize {
         let [.., a, b, c, d, e, f, g, h] = *id.as_bytes();
-        // Its random bytes, spread by a multiplication; the map itself uses a stronger hash.
+        // The random bytes of the id, spread by a multiplication; the map itself uses a stronger hash.
         let spread = u64::from_be_bytes([a, b, c, d, e, f, g, h]).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        // Less than the number of parts, which is too small for an overflow.
+        // The result is less than the number of parts, which is too small for an overflow.
         ((spread * self.parts.len() as u64) >> 32) as usize
     }
 
-    /// The ordering rule of [`CountedMap::get`](super::CountedMap::get) holds here, too.
+    /// The ordering rule of [`CountedMap::get`](super::CountedMap::get) applies here, too.
     pub(super) fn get<T>(&self, id: SessionId, of: impl FnOnce(&SessionEntry) -> T) -> Option<T> {
         if self.count.load(Ordering::Acquire) == 0 {
             return None;
@@ -63,7 +63,7 @@ impl SessionTable {
         part.read().get(&id).map(of)
     }
 
-    /// The rule of `news` in [`CountedMap::merge`](super::CountedMap::merge) holds here, too.
+    /// The rule of `news` in [`CountedMap::merge`](super::CountedMap::merge) applies here, too.
     pub(super) fn merge(&self, id: SessionId, with: SessionEntry, news: impl FnOnce()) -> bool {
         let Some(part) = self.parts.get(self.index_of(id)) else { return false };
         let mut part = part.write();
@@ -96,7 +96,7 @@ impl SessionTable {
                 }
             }
         }
-        // Once for all of them: threads that fill at the same time share the counter.
+        // Once for all entries: threads that fill at the same time share the counter.
         self.count.fetch_add(part.len() - before, Ordering::Release);
     }
 
@@ -130,7 +130,7 @@ impl SessionTable {
         self.count.load(Ordering::Acquire)
     }
 
-    /// The number of entries that there is room for.
+    /// The total capacity of the maps.
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
         self.parts.iter().map(|part| part.read().capacity()).sum()

@@ -207,7 +207,7 @@ fn a_not_before_is_compared_with_the_creation_of_the_session_to_the_millisecond(
     let all: [Entry; 3] =
         [|at| subject(OURS, at), |at| client(OURS, at), |at| entry(Target::Global, Effect::NotBefore(at))];
     for make in all {
-        // Issued long after the not-before, but of a session that began at it.
+        // The token was issued long after the not-before, but its session began at that moment.
         assert!(refused(&list(&[make(CREATED)]), session_facts(session(1), Generation::new(9))));
         assert!(refused(&list(&[make(CREATED.plus(ms(1)))]), session_facts(session(1), Generation::new(9))));
         assert!(!refused(&list(&[make(CREATED.minus(ms(1)))]), session_facts(session(1), Generation::new(9))));
@@ -253,7 +253,7 @@ fn i15_the_same_names_from_another_issuer_are_other_names() {
     let only_jti = list(&[token(THEIRS, "j1")]);
     assert!(refused(&only_jti, FOREIGN) && !refused(&only_jti, LOOSE));
     assert!(!refused(&only_jti, TokenFacts { jti: Some("j2"), ..FOREIGN }));
-    // An issuer whose name begins like another's.
+    // The name of one issuer is a prefix of another's.
     assert!(!refused(&only_jti, TokenFacts { issuer: "https://idp.example.com", ..FOREIGN }));
 }
 
@@ -261,7 +261,7 @@ fn i15_the_same_names_from_another_issuer_are_other_names() {
 fn a_token_of_another_issuer_that_looks_like_one_of_our_sessions_is_unaffected() {
     let list = list(&[gone(session(1))]);
     let id = session(1).to_string();
-    // Its verifier gives it no session; its claims are only names.
+    // The verifier reads no session from a foreign token; the claims are only names.
     assert!(!refused(&list, TokenFacts { jti: Some(&id), subject: &id, ..FOREIGN }));
 }
 
@@ -400,7 +400,7 @@ fn writers_of_new_issuers_do_not_lose_each_other() {
 
 #[test]
 fn a_list_filled_at_once_says_what_one_says_that_got_entry_by_entry() {
-    // More than may wait, some twice, and some of other kinds.
+    // More entries than may wait, with repetitions and with other kinds.
     let entries = || {
         let sessions = (0..200_000).map(|n| match n % 3 {
             0 => gone(id(n)),
@@ -557,7 +557,7 @@ fn many_entries_at_once_do_what_one_after_the_other_does() {
 #[test]
 fn j15_many_entries_at_once_raise_each_counter_that_they_concern_once() {
     let list = RevocationList::new();
-    // Twice as many as counters, and each entry twice.
+    // Twice as many entries as counters, each entry twice.
     let all: Vec<_> = (0..128).chain(0..128).map(|n| gone(session(n))).collect();
     assert_eq!(list.apply_all(&all), 128);
     assert_eq!((0..64).map(|shard| list.epoch(shard)).collect::<Vec<_>>(), [1; 64]);

@@ -101,7 +101,7 @@ fn a_session_that_the_list_knows_gone_ends_every_token() {
             Decision::Revoked(SessionEnd::List)
         );
     }
-    // One below is a minimum like any other.
+    // The value below `REVOKED` is a minimum like any other.
     let almost = Facts { minimum_known: Generation::new(REVOKED.get() - 1), ..KNOWN };
     assert_eq!(
         at(&session(), Generation::new(5), almost, ROTATED, &Profile::default()),
@@ -156,7 +156,7 @@ fn r8_idle_ttl_ends_every_token_at_its_very_end() {
         assert_eq!(decided(&session(), Generation::new(g), idle), Decision::Expired(Lifetime::Idle));
     }
     assert_eq!(decided(&session(), Generation::new(5), idle - ms(1)), Decision::Rotate);
-    // Counted from the last issue, which a replay does not move.
+    // The idle time counts from the last issue, which a replay does not move.
     let s = Session { issued_at: ROTATED.plus(secs(60)), ..session() };
     assert_eq!(decided(&s, Generation::new(5), idle), Decision::Rotate);
 }
@@ -252,7 +252,7 @@ fn r3_grace_is_counted_from_the_last_issue_and_the_window_from_the_first_exchang
     assert_eq!(decided(&s, Generation::new(4), secs(110)), Decision::Reissue);
     assert_eq!(decided(&s, Generation::new(4), secs(86_400) - ms(1)), Decision::Reissue);
     assert!(is_reuse(decided(&s, Generation::new(4), secs(86_400))));
-    // Issued at the window's end, it still has its grace period.
+    // A token issued at the end of the window still has its grace period.
     let s = Session { issued_at: ROTATED.plus(secs(86_399)), ..session() };
     assert_eq!(decided(&s, Generation::new(4), secs(86_400)), Decision::Replay);
     assert!(is_reuse(decided(&s, Generation::new(4), secs(86_409))));

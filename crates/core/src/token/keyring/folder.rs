@@ -79,7 +79,7 @@ impl Keyring {
     /// Loads the key ring in `dir`.
     ///
     /// # Errors
-    /// Something is missing, malformed or open to others: the text names the file and the remedy.
+    /// A file is missing, malformed or open to others: the text names the file and the remedy.
     pub fn load(dir: &Path) -> Result<Self, KeyError> {
         private_file::check_private_dir(dir).map_err(KeyError::Refused)?;
         Index::read(dir)?.keyring_or_later(dir)
@@ -89,7 +89,7 @@ impl Keyring {
     /// created with mode 0700; the files have mode 0600.
     ///
     /// # Errors
-    /// There is a key ring already, or what may be left of one; or the folder cannot be written.
+    /// There is a key ring already, or the possible remains of one; or the folder cannot be written.
     pub fn create(dir: &Path, algorithm: Algorithm) -> Result<Self, KeyError> {
         let folder = FolderWriteLock::begin(dir)?;
         Self::create_in(folder, dir, algorithm)
@@ -111,11 +111,11 @@ impl Keyring {
         Self::load(dir)
     }
 
-    /// Loads the key ring in `dir`; `None` if [`Keyring::load_or_create`] would create one. Writes nothing. Waits for
-    /// a process that creates one at this moment.
+    /// Loads the key ring in `dir`; `None` if [`Keyring::load_or_create`] would create one. Writes nothing. Waits for a
+    /// process that is creating one.
     ///
     /// # Errors
-    /// As [`Keyring::load_or_create`], except for those that only writing finds.
+    /// As [`Keyring::load_or_create`], except for errors of writing.
     pub fn load_if_there(dir: &Path) -> Result<Option<Self>, KeyError> {
         if !is_missing(&dir.join(INDEX)) {
             return Self::load(dir).map(Some);
@@ -126,32 +126,12 @@ impl Keyring {
         refuse_link(dir)?;
         private_file::check_private_dir(dir).map_err(KeyError::Refused)?;
         let Err(leftovers) = refuse_leftovers(dir) else { return Ok(None) };
-        // Either a first start was cut short, or one is under way: that one holds the lock until it ends.
+        // Either a first start was cut short, or one is running: a running one holds the lock until it ends.
         let Ok(Some(_folder)) = private_file::wait_for_edit(&dir.join(INDEX)) else { return Err(leftovers) };
         if !is_missing(&dir.join(INDEX)) {
             return Self::load(dir).map(Some);
         }
         refuse_leftovers(dir).map(|()| None)
-    }
-
-    /// Adds the key in the file `from`, and returns its `kid`. A key that exists already only changes its state. With
-    /// [`KeyState::Signing`] it signs from now on, and the former signing key only verifies.
-    ///
-    /// # Errors
-    /// As [`Keyring::load`]; the file is not a key for `algorithm`, or open to others; the folder cannot be written.
-    #[doc(hidden)]
-    pub fn import(dir: &Path, from: &Path, algorithm: Algorithm, state: KeyState) -> Result<String, KeyError> {
-        let material = KeyMaterial::new(read_secret(from)?.to_vec());
-        add(dir, &material, algorithm, state).map_err(|e| located(from, e))
-    }
-
-    /// Adds a new key, and returns its `kid`. Otherwise as [`Keyring::import`].
-    ///
-    /// # Errors
-    /// As [`Keyring::load`]; the folder cannot be written.
-    #[doc(hidden)]
-    pub fn add(dir: &Path, algorithm: Algorithm, state: KeyState) -> Result<String, KeyError> {
-        add(dir, &KeyMaterial::generate(algorithm)?, algorithm, state)
     }
 
     /// Makes the key with that name the signing key; the former one only verifies.
@@ -168,12 +148,37 @@ impl Keyring {
         index.write(&folder, dir)
     }
 
-    /// Loads the key ring in `dir`, or makes one that is not in force yet: for a gate that shares its store, and may not
-    /// be the first. No other process writes into the folder until then.
+    fn create_in(folder: FolderWriteLock, dir: &Path, algorithm: Algorithm) -> Result<Self, KeyError> {
+        NewKeyring::begin(folder, dir, algorithm)?.publish()
+    }
+}
+
+/// What only our own crates call: docs.rs does not show it.
+#[doc(hidden)]
+impl Keyring {
+    /// Adds the key in the file `from`, and returns its `kid`. An existing key only changes its state. With
+    /// [`KeyState::Signing`] it signs from now on, and the former signing key only verifies.
+    ///
+    /// # Errors
+    /// As [`Keyring::load`]; the file is not a key for `algorithm`, or open to others; the folder cannot be written.
+    pub fn import(dir: &Path, from: &Path, algorithm: Algorithm, state: KeyState) -> Result<String, KeyError> {
+        let material = KeyMaterial::new(read_secret(from)?.to_vec());
+        add(dir, &material, algorithm, state).map_err(|e| located(from, e))
+    }
+
+    /// Adds a new key, and returns its `kid`. Otherwise like [`Keyring::import`].
+    ///
+    /// # Errors
+    /// As [`Keyring::load`]; the folder cannot be written.
+    pub fn add(dir: &Path, algorithm: Algorithm, state: KeyState) -> Result<String, KeyError> {
+        add(dir, &KeyMaterial::generate(algorithm)?, algorithm, state)
+    }
+
+    /// Loads the key ring in `dir`, or makes one that is not in force yet: for a gate that shares its store, and may
+    /// not be the first. No other process can write into the folder until it is published or dropped.
     ///
     /// # Errors
     /// As [`Keyring::load_or_create`].
-    #[doc(hidden)]
     pub fn load_or_begin(dir: &Path, algorithm: Algorithm) -> Result<OpenedKeyring, KeyError> {
         let index = dir.join(INDEX);
         if is_missing(&index) {
@@ -185,11 +190,10 @@ impl Keyring {
         Self::load(dir).map(|keyring| OpenedKeyring::Loaded(Box::new(keyring)))
     }
 
-    /// When the file of this key, or of this secret of refresh tokens, was last written; `None` if there is no such key.
+    /// When the file of this key or refresh secret was last written; `None` if there is no such key.
     ///
     /// # Errors
     /// As [`Keyring::load`].
-    #[doc(hidden)]
     pub fn written_at(dir: &Path, kid: &str) -> Result<Option<std::time::SystemTime>, KeyError> {
         let index = Index::read(dir)?;
         let signing = index.signing.iter().find(|key| key.kid == kid).map(|key| &key.file);
@@ -199,18 +203,14 @@ impl Keyring {
         let modified = std::fs::metadata(&file).and_then(|meta| meta.modified());
         modified.map(Some).map_err(|error| io(&file, error))
     }
-
-    fn create_in(folder: FolderWriteLock, dir: &Path, algorithm: Algorithm) -> Result<Self, KeyError> {
-        NewKeyring::begin(folder, dir, algorithm)?.publish()
-    }
 }
 
-/// A key ring, or one that is not in force yet.
+/// An existing key ring, or a new one that is not in force yet.
 #[derive(Debug)]
 pub enum OpenedKeyring {
-    /// It was there.
+    /// The key ring existed.
     Loaded(Box<Keyring>),
-    /// It was not.
+    /// The key ring is new.
     New(Box<NewKeyring>),
 }
 
@@ -244,7 +244,7 @@ fn add(dir: &Path, material: &KeyMaterial, algorithm: Algorithm, state: KeyState
         None => {
             let entry = SigningEntry::new(&key, KeyState::Verifying);
             let path = dir.join(&entry.file);
-            // An unlisted key file that an interrupted import left behind may contain the very same key.
+            // An unlisted key file that an interrupted import left behind may contain the same key.
             let same = || read_secret(&path).is_ok_and(|old| old.as_slice() == material.expose());
             match folder.create(&path, material.expose()) {
                 Err(KeyError::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists && same() => {}
@@ -256,7 +256,7 @@ fn add(dir: &Path, material: &KeyMaterial, algorithm: Algorithm, state: KeyState
     if state == KeyState::Signing {
         index.sign_with(key.kid());
     }
-    // Writes nothing that could not be read again.
+    // Write nothing that could not be read again.
     index.keyring(dir)?;
     index.write(&folder, dir)?;
     Ok(key.kid().to_owned())
@@ -336,8 +336,8 @@ impl SigningEntry {
     fn new(key: &SigningKey, state: KeyState) -> Self {
         let extension = if key.algorithm().family() == Family::Hmac { "secret" } else { "pem" };
         let kid = key.kid().to_owned();
-        // Our kids are base64url, which is a valid file name everywhere. A leading hyphen would be an option to other
-        // programs.
+        // Our kids are base64url, which is a valid file name everywhere. Other programs would take a leading hyphen for
+        // an option.
         let file = if kid.starts_with('-') { format!("key{kid}.{extension}") } else { format!("{kid}.{extension}") };
         Self { kid, algorithm: key.algorithm(), state, file }
     }
@@ -368,14 +368,14 @@ impl Index {
         }
     }
 
-    /// The keys, or those of the index that was written since this one was read.
+    /// The keys, or those of an index that was written after this one was read.
     fn keyring_or_later(mut self, dir: &Path) -> Result<Keyring, KeyError> {
         loop {
             let wrong = match self.keyring(dir) {
                 Ok(keyring) => return Ok(keyring),
                 Err(wrong) => wrong,
             };
-            // A key that is removed leaves the index first.
+            // The removal of a key changes the index first.
             let now = Self::read(dir)?;
             if now == self {
                 return Err(wrong);

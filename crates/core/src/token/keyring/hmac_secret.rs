@@ -1,8 +1,8 @@
-//! Requirement J2: data that may be public is never an HMAC secret.
+//! Rejects data that may be public as an HMAC secret (requirement J2).
 //!
 //! In the classic attack, a verifier that expects RSA uses its public key, as text, as the secret of HS256
-//! (CVE-2015-9235, CVE-2022-23540). Here a key is bound to its algorithm, so no token can cause that. What remains is
-//! an operator who names the wrong file.
+//! (CVE-2015-9235, CVE-2022-23540). Here a key is bound to its algorithm, so no token can cause that. An operator can
+//! still name the wrong file; these checks find it.
 
 use base64::Engine;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
@@ -41,7 +41,7 @@ pub(super) fn decode(algorithm: Algorithm, text: &[u8]) -> Result<Zeroizing<Vec<
     Ok(secret)
 }
 
-/// The kind of key that `bytes` look like, directly or in base64.
+/// The kind of public key that `bytes` look like, directly or in base64.
 pub(super) fn public_key_form(bytes: &[u8]) -> Option<&'static str> {
     if let Some(what) = plain_form(bytes) {
         return Some(what);
@@ -63,7 +63,7 @@ fn plain_form(bytes: &[u8]) -> Option<&'static str> {
         return Some("an OpenSSH key");
     }
     if trimmed.starts_with(b"{") || trimmed.starts_with(b"[") {
-        // Random bytes may begin like that, but they are not JSON.
+        // Random bytes may begin like JSON, but they are not JSON.
         if serde_json::from_slice::<serde::de::IgnoredAny>(trimmed).is_ok() {
             return Some("a JWK or other JSON");
         }
@@ -131,7 +131,7 @@ mod tests {
         for (name, bytes) in forms {
             for ending in ["", "\n", "\r\n"] {
                 let mut bytes = bytes.clone();
-                // A raw point with a newline is 66 bytes without a recognisable form.
+                // A raw point and a newline are 66 bytes that look like no key format.
                 if name != "point" {
                     bytes.extend(ending.as_bytes());
                 }

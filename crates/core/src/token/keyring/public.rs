@@ -1,4 +1,4 @@
-//! A key that verifies: ours, or one of a trusted issuer.
+//! A key that verifies: our own, or one of a trusted issuer.
 
 use std::fmt;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ pub(crate) struct KeyIdentity {
 pub struct KeyPrint([u8; 32]);
 
 impl KeyPrint {
-    /// Of no key: a token that its issuer told by introspection has none.
+    /// The print of no key, for a token that was introspected.
     pub(crate) const NONE: Self = Self([0; 32]);
 
     /// The print of a public key, from its thumbprint (RFC 7638).
@@ -48,7 +48,7 @@ impl KeyPrint {
         Self::from_digest(&digest::digest(&digest::SHA256, format!("{algorithm} {thumbprint}").as_bytes()))
     }
 
-    /// The print of a secret, which reveals nothing of it: an HMAC over a text that no token can be.
+    /// The print of a secret, which reveals nothing about it: an HMAC over a text that no token can be.
     fn of_secret(key: &KeySigner, algorithm: Algorithm) -> Option<Self> {
         let tag = key.try_sign(format!("rotogate: which key is this? {algorithm}").as_bytes()).ok()?;
         Some(Self::from_digest(&digest::digest(&digest::SHA256, &tag)))
@@ -80,13 +80,13 @@ impl VerifyingKey {
     /// A public key in JWK form, bound to `algorithm`; its name is its `kid`, if it has one.
     ///
     /// # Errors
-    /// The key is of another kind than the algorithm takes, is malformed or too weak: RSA under 2048 bits, a point that
-    /// is not on the curve, an Ed25519 key of small order. `oct` keys are never accepted.
+    /// The key does not fit the algorithm, is malformed or too weak: RSA under 2048 bits, a point that is not on the
+    /// curve, an Ed25519 key of small order. `oct` keys are never accepted.
     pub fn from_jwk(jwk: &Jwk, algorithm: Algorithm) -> Result<Self, KeyError> {
         Self::with_thumbprint(jwk, algorithm).map(|(key, _)| key)
     }
 
-    /// The same, with the thumbprint of the key (RFC 7638).
+    /// The key, with its thumbprint (RFC 7638).
     ///
     /// # Errors
     /// As [`VerifyingKey::from_jwk`].
@@ -104,7 +104,7 @@ impl VerifyingKey {
     /// A public key in PEM form (SubjectPublicKeyInfo, or PKCS #1 for RSA), bound to `algorithm`. It has no name.
     ///
     /// # Errors
-    /// As [`VerifyingKey::from_jwk`]; and a PEM that contains something else, or more than one key.
+    /// As [`VerifyingKey::from_jwk`]; or the PEM contains something else, or more than one key.
     pub fn from_public_pem(text: &[u8], algorithm: Algorithm) -> Result<Self, KeyError> {
         install_provider();
         let refuse = |why| KeyError::Unusable { algorithm, why };
@@ -113,7 +113,7 @@ impl VerifyingKey {
         match part.tag() {
             "PUBLIC KEY" | "RSA PUBLIC KEY" => {}
             "CERTIFICATE" => {
-                return Err(refuse("a certificate; take the key out of it: openssl x509 -pubkey -noout -in FILE"));
+                return Err(refuse("a certificate; extract its key: openssl x509 -pubkey -noout -in FILE"));
             }
             _ => return Err(refuse("not a public key")),
         }
@@ -161,7 +161,6 @@ impl VerifyingKey {
     }
 
     /// The digest that identifies the key.
-    #[doc(hidden)]
     pub fn print(&self) -> KeyPrint {
         self.identity.print
     }
@@ -237,7 +236,7 @@ fn parse(jwk: &Jwk, algorithm: Algorithm) -> Result<(KeyVerifier, usize), &'stat
         (Family::Edwards, AlgorithmParameters::OctetKeyPair(p)) if p.curve == EllipticCurve::Ed25519 => {
             let x: [u8; 32] = decode(&p.x)?.try_into().map_err(|_| "an Ed25519 key has 32 bytes")?;
             if is_small_order(&x) {
-                // With such a key, one signature fits (nearly) every message.
+                // With such a key, one signature is valid for (nearly) every message.
                 return Err("an Ed25519 key of small order");
             }
             Ok((point_verifier(algorithm, &x).ok_or("not a point of the curve")?, 64))
@@ -250,7 +249,7 @@ fn parse(jwk: &Jwk, algorithm: Algorithm) -> Result<(KeyVerifier, usize), &'stat
 const OF_ANOTHER_KIND: &str = "the key is of another kind than its algorithm takes";
 
 /// Is it a point of small order of edwards25519, in any encoding? There are eight such points, with seven encodings of
-/// `y` and either sign: RFC 8032 §5.1.7 leaves them to the verifier.
+/// `y` and either sign: RFC 8032 §5.1.7 leaves this check to the verifier.
 fn is_small_order(key: &[u8; 32]) -> bool {
     /// `y` without the sign: 0, 1, the two of order 8, -1, and 0 and 1 beyond the prime.
     const Y: [[u8; 32]; 7] = {

@@ -20,7 +20,7 @@ const PURPOSE_JTI: &[u8] = b"access token jti";
 const PURPOSE_NONCE: &[u8] = b"DPoP nonces";
 const PURPOSE_SEAL: &[u8] = b"seals of session records";
 const PURPOSE_SHARED: &[u8] = b"names in a shared store";
-/// What a secret's print is made of.
+/// The message whose HMAC is a secret's print.
 const PRINT: &[u8] = b"print of a refresh secret";
 #[cfg(feature = "relay")]
 const PURPOSE_RELAY: &[u8] = b"relay records";
@@ -46,7 +46,7 @@ impl RefreshSecret {
     /// From base64url without padding, as [`RefreshSecret::to_text`] writes it; one trailing newline is allowed.
     ///
     /// # Errors
-    /// Other text, fewer than 32 bytes, or something that looks like a public key.
+    /// The text has another form, fewer than 32 bytes, or looks like a public key.
     pub fn from_text(text: &[u8]) -> Result<Self, KeyError> {
         hmac_secret::decode(Algorithm::Hs256, text).map(Self)
     }
@@ -69,7 +69,7 @@ struct DerivedKeys {
     relay: hmac::Key,
 }
 
-/// The server's keys for refresh tokens: one makes new tokens, the others still recognise theirs. Does not print; the
+/// The server's keys for refresh tokens: one makes new tokens, the others still verify older ones. Does not print; the
 /// cryptographic library cleanses keys when they are dropped.
 pub struct RefreshKeys {
     current: u8,
@@ -84,10 +84,10 @@ impl fmt::Debug for RefreshKeys {
 }
 
 impl RefreshKeys {
-    /// The keys of these secrets; `current` is the id of new tokens.
+    /// The keys of these secrets; `current` is the id for new tokens.
     ///
     /// # Errors
-    /// A repeated id, or no secret for `current`.
+    /// An id is repeated, or there is no secret for `current`.
     pub fn new(current: u8, secrets: &[(u8, RefreshSecret)]) -> Result<Self, KeyError> {
         let mut keys: Vec<DerivedKeys> = Vec::with_capacity(secrets.len());
         for (id, secret) in secrets {
@@ -131,7 +131,8 @@ impl RefreshKeys {
         self.key(id).is_some()
     }
 
-    /// What tells this secret from others with its id, and says nothing else of it: the same on every node that has it.
+    /// Distinguishes this secret from others with its id, without revealing it: the same on every gate that has the
+    /// secret.
     pub fn print(&self, id: u8) -> Option<String> {
         Some(URL_SAFE_NO_PAD.encode(truncated(&hmac::sign(&self.key(id)?.shared, PRINT))))
     }
@@ -145,35 +146,35 @@ impl RefreshKeys {
         Some(truncated(&hmac::sign(&self.key(id)?.tag, message)))
     }
 
-    /// The tag of a session's record over these parts, one behind the other.
+    /// The tag of a session's record over these parts in sequence.
     pub(in crate::token) fn seal(&self, id: u8, parts: &[&[u8]]) -> Option<[u8; 16]> {
         let mut message = hmac::Context::with_key(&self.key(id)?.seal);
         parts.iter().for_each(|part| message.update(part));
         Some(truncated(&message.sign()))
     }
 
-    /// The tag of a DPoP nonce under each key; the current key's is the first.
+    /// The tag of a DPoP nonce under each key, the current key's first.
     pub(crate) fn nonce_tags(&self, message: &[u8]) -> Vec<[u8; 16]> {
         let (current, others): (Vec<_>, Vec<_>) = self.keys.iter().partition(|key| key.id == self.current);
         current.into_iter().chain(others).map(|key| truncated(&hmac::sign(&key.nonce, message))).collect()
     }
 
-    /// A secret of the relay for `message`, under each key; the current key's is the first.
+    /// A secret of the relay for `message` under each key, the current key's first.
     #[cfg(feature = "relay")]
     pub fn relay_secrets(&self, message: &[u8]) -> Vec<hmac::Tag> {
         let (current, others): (Vec<_>, Vec<_>) = self.keys.iter().partition(|key| key.id == self.current);
         current.into_iter().chain(others).map(|key| hmac::sign(&key.relay, message)).collect()
     }
 
-    /// What the audit trail has in place of the name of a refused login: people type passwords there. 16 hexadecimal digits,
-    /// the same for the same name as long as the oldest refresh secret stays.
+    /// The hash that the audit trail has in place of the name of a refused login, because people type passwords there.
+    /// 16 hexadecimal digits, the same for the same name as long as the oldest refresh secret stays.
     pub fn name_hash(&self, name: &str) -> Option<String> {
         let hash = self.shared_name(format!("audit name {name}").as_bytes())?;
         Some(hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
     }
 
-    /// A name for something in a store that nodes share, by which the store learns nothing of it. All nodes of a keyring
-    /// agree on it, even while they take up another secret one after the other: the oldest one names.
+    /// A keyed name for an entry in a shared store, which reveals nothing to the store. All gates of a keyring agree on
+    /// it, even while they adopt a new secret one after the other, because the oldest secret makes the name.
     pub(crate) fn shared_name(&self, message: &[u8]) -> Option<[u8; 16]> {
         let oldest = self.keys.iter().min_by_key(|key| key.id)?;
         Some(truncated(&hmac::sign(&oldest.shared, message)))

@@ -1,10 +1,10 @@
 //! Signatures through the traits of `jsonwebtoken`, [`JwtSigner`] and [`JwtVerifier`], with keys that are parsed once.
 //!
-//! The library's own implementations cannot be kept with a key: they are not `Send`, and those for RSA and for public keys
-//! parse the key again for each signature, with which a new RS256 token costs 22.2 us instead of 16.6
-//! (`cargo bench --bench layer`). What signs and verifies is aws-lc-rs in both cases. These types are not registered as the
-//! provider of the process, because that is one for all users of `jsonwebtoken`: the library's own is installed for key
-//! formats and thumbprints, and only if the application has installed none.
+//! The library's own implementations cannot be kept with a key: they are not `Send`, and those for RSA and for public
+//! keys parse the key again for each signature: a new RS256 token then costs 22.2 us instead of 16.6 (`cargo bench
+//! --bench layer`). Both use aws-lc-rs. These types are not registered as the provider of the process, because all
+//! users of `jsonwebtoken` share that: the library's own provider is installed for key formats and thumbprints, and
+//! only if the application has installed none.
 
 use std::sync::Arc;
 
@@ -69,9 +69,9 @@ impl JwtSigner for Secret {
 /// A pair of keys.
 enum Pair {
     Edwards(Ed25519KeyPair),
-    /// With signatures of a fixed length (RFC 7518 §3.4).
+    /// A pair whose signatures have a fixed length (RFC 7518 §3.4).
     Ecdsa(EcdsaKeyPair),
-    /// With its padding.
+    /// A pair with its padding.
     Rsa(RsaKeyPair, &'static dyn RsaEncoding),
 }
 
@@ -97,7 +97,7 @@ impl JwtSigner for PrivateKey {
     }
 }
 
-/// A public RSA key from its modulus and exponent. `None`: not one of 2048 to 8192 bits.
+/// A public RSA key from its modulus and exponent. `None` if it has not 2048 to 8192 bits.
 pub(super) fn rsa_verifier(algorithm: Algorithm, n: &[u8], e: &[u8]) -> Option<KeyVerifier> {
     let parameters: &'static RsaParameters = match algorithm {
         Algorithm::Rs256 => &signature::RSA_PKCS1_2048_8192_SHA256,
@@ -112,7 +112,7 @@ pub(super) fn rsa_verifier(algorithm: Algorithm, n: &[u8], e: &[u8]) -> Option<K
     Some(Arc::new(PublicKey(key, algorithm)))
 }
 
-/// A public key of ECDSA, as an uncompressed point, or of Ed25519. `None`: not a point of the curve.
+/// A public key of ECDSA, as an uncompressed point, or of Ed25519. `None` if it is not a point of the curve.
 pub(super) fn point_verifier(algorithm: Algorithm, point: &[u8]) -> Option<KeyVerifier> {
     let key = match algorithm {
         Algorithm::Es256 => ParsedPublicKey::new(&signature::ECDSA_P256_SHA256_FIXED, point),
@@ -123,7 +123,7 @@ pub(super) fn point_verifier(algorithm: Algorithm, point: &[u8]) -> Option<KeyVe
     Some(Arc::new(PublicKey(key.ok()?, algorithm)))
 }
 
-/// A secret of HMAC. `None`: another algorithm.
+/// An HMAC secret. `None` for another algorithm.
 pub(super) fn secret(algorithm: Algorithm, secret: &[u8]) -> Option<(KeySigner, KeyVerifier)> {
     let hash = match algorithm {
         Algorithm::Hs256 => hmac::HMAC_SHA256,

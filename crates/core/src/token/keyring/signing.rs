@@ -80,7 +80,7 @@ pub struct SigningKey {
     kid: Box<str>,
     /// The header of every token that it signs, prepared once.
     header: Box<str>,
-    /// The same of every assertion.
+    /// The header of every assertion that it signs, prepared once.
     assertion_header: Box<str>,
 }
 
@@ -102,11 +102,11 @@ impl SigningKey {
         Self::from_material(algorithm, &KeyMaterial::generate(algorithm)?)
     }
 
-    /// The key in the text of a key file. Its `kid` is its JWK thumbprint (RFC 7638); a secret gets a random one,
-    /// because its name must not reveal anything of it.
+    /// The key in the text of a key file. Its `kid` is its JWK thumbprint (RFC 7638); a secret gets a random `kid`,
+    /// which must not reveal the secret.
     ///
     /// # Errors
-    /// The text is not a key, or not one that fits `algorithm`.
+    /// The text is not a key, or the key does not fit `algorithm`.
     pub fn from_material(algorithm: Algorithm, material: &KeyMaterial) -> Result<Self, KeyError> {
         let (signer, verifying) = parse(algorithm, material)?;
         let kid = match verifying.thumbprint() {
@@ -119,7 +119,7 @@ impl SigningKey {
     /// The same with a given name.
     ///
     /// # Errors
-    /// As [`SigningKey::from_material`]; and a name that is no `kid`: 1 to 128 visible ASCII characters.
+    /// As [`SigningKey::from_material`]; or the name is no `kid`: 1 to 128 visible ASCII characters.
     pub fn from_material_named(algorithm: Algorithm, material: &KeyMaterial, kid: &str) -> Result<Self, KeyError> {
         let (signer, verifying) = parse(algorithm, material)?;
         Self::assemble(signer, verifying, kid)
@@ -127,7 +127,7 @@ impl SigningKey {
 
     fn assemble(signer: KeySigner, verifying: VerifyingKey, kid: &str) -> Result<Self, KeyError> {
         let verifying = verifying.named(kid)?;
-        // Written by hand, so that the order of the members never changes; the value escapes the characters of a kid.
+        // Written by hand, so that the order of the members never changes. A kid is escaped as a JSON value.
         let algorithm = verifying.algorithm();
         let header = |typ| {
             let kid = serde_json::Value::from(kid);
@@ -147,7 +147,7 @@ impl SigningKey {
         self.verifying.algorithm()
     }
 
-    /// The key that verifies what this one signs.
+    /// The key that verifies its signatures.
     pub fn verifying_key(&self) -> &VerifyingKey {
         &self.verifying
     }

@@ -68,7 +68,7 @@ fn a_kid_is_the_thumbprint() {
     assert_eq!(key.kid(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
     let jwk = key.verifying_key().published().unwrap();
     assert_eq!(serde_json::to_value(&jwk).unwrap()["x"], "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo");
-    // And its signature, appendix A.4.
+    // The signature of appendix A.4.
     let message = b"eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc";
     assert_eq!(
         URL_SAFE_NO_PAD.encode(key.sign(message).unwrap()),

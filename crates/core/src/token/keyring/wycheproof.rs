@@ -17,7 +17,7 @@ struct Tally {
     refused: usize,
 }
 
-/// As the verifier does: the length first, then the signature.
+/// Checks like the verifier: the length first, then the signature.
 fn verifies(key: &VerifyingKey, message: &[u8], signature: &[u8]) -> bool {
     signature.len() == key.signature_len() && key.verifies(message, &signature.to_vec())
 }
@@ -27,7 +27,7 @@ impl Tally {
         match result {
             TestResult::Valid => assert!(accepted, "{name}, {id}: a good signature is refused"),
             TestResult::Invalid => assert!(!accepted, "{name}, {id}: a bad signature is accepted"),
-            // A matter of policy: none of these is forged.
+            // A matter of policy: these vectors are no forgeries.
             TestResult::Acceptable => {}
         }
         if accepted {
@@ -113,7 +113,7 @@ fn j13_rsa_pkcs1() {
     }
 }
 
-/// Salts as long as the hash, as RFC 7518 §3.5 requires.
+/// Uses salts as long as the hash, as RFC 7518 §3.5 requires.
 #[test]
 fn j13_rsa_pss() {
     for (name, algorithm) in [

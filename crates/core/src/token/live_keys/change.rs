@@ -10,14 +10,14 @@ use crate::token::verify::IssuerKeys;
 pub struct KeyChange {
     /// The new keys.
     pub added: Vec<String>,
-    /// The keys that are gone.
+    /// The removed keys.
     pub left: Vec<String>,
-    /// The names that stand for another key now.
+    /// The names that now stand for another key.
     pub reused: Vec<String>,
 }
 
 impl KeyChange {
-    /// Is there none?
+    /// Is there no difference?
     pub fn is_empty(&self) -> bool {
         self.added.is_empty() && self.left.is_empty() && self.reused.is_empty()
     }
@@ -41,7 +41,7 @@ impl KeyChange {
     }
 }
 
-/// A kid for a log: it comes from outside.
+/// A `kid`, escaped for a log because it comes from outside.
 pub(super) fn shown(kid: Option<&str>) -> String {
     kid.unwrap_or_default().chars().take(64).flat_map(char::escape_default).collect()
 }

@@ -1,13 +1,13 @@
-//! How long a set of keys counts, and in which state that leaves it.
+//! The validity of a set of keys, and the state that follows from it.
 
 use crate::clock::Timestamp;
 
-/// How long a set of keys counts.
+/// The validity of a set of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validity {
-    /// From then on another set should have been fetched.
+    /// From this time on another set should have been fetched.
     pub fresh_until: Timestamp,
-    /// From then on the set is not used any more.
+    /// From this time on the set is not used any more.
     pub usable_until: Timestamp,
 }
 
@@ -19,13 +19,13 @@ impl Validity {
 /// The state of an issuer's keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IssuerKeyState {
-    /// There are none, and there were none.
+    /// The keys are not known, and never were.
     Empty,
-    /// They are up to date.
+    /// The keys are up to date.
     Fresh,
-    /// Another set is due, or could not be fetched. The present one is used.
+    /// Another set is due, or could not be fetched. The present set is used.
     Aging,
-    /// They are too old to be used.
+    /// The keys are too old to be used.
     Stale,
 }
 

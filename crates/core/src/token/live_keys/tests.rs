@@ -133,12 +133,12 @@ fn i4_keys_are_used_until_they_are_too_old_and_then_nothing_is_decided() {
 fn i3_i4_an_unknown_kid_asks_once_for_each_cooldown_and_is_refused_only_by_a_good_answer() {
     let a = key();
     let live = LiveKeys::fetched(RULES);
-    // Before the first answer.
+    // The issuer has not answered yet.
     assert_eq!(live.missing(NOW, None, LEEWAY), unavailable(1));
     assert!(live.fetching().is_wanted);
     attempt(&live, NOW, Some(keys(&[("a", &a)])));
     assert!(!live.fetching().is_wanted, "the attempt is the one that was wanted");
-    // Within the cooldown of a good answer: refused, unless the token is newer than the answer.
+    // Within the cooldown of a good answer, the token is refused unless it is newer than the answer.
     assert_eq!(live.missing(after(10), Some(NOW.minus(LEEWAY)), LEEWAY), Denial::UnknownKey);
     assert_eq!(live.missing(after(10), None, LEEWAY), Denial::UnknownKey);
     assert_eq!(live.missing(after(10), Some(NOW), LEEWAY), unavailable(20));
@@ -146,7 +146,7 @@ fn i3_i4_an_unknown_kid_asks_once_for_each_cooldown_and_is_refused_only_by_a_goo
         live.missing(after(29), Some(after(20)), LEEWAY);
     }
     assert!(!live.fetching().is_wanted, "no number of unknown kids asks within the cooldown");
-    // After it, one attempt.
+    // After the cooldown, one attempt is wanted.
     assert_eq!(live.missing(after(30), None, LEEWAY), unavailable(1));
     assert!(live.fetching().is_wanted);
     attempt(&live, after(30), None);
@@ -181,7 +181,7 @@ fn i58_a_token_without_iat_asks_at_once_after_a_scheduled_attempt_and_is_refused
 fn i51_the_first_unknown_kid_after_a_scheduled_attempt_asks_at_once_and_the_next_waits() {
     let a = key();
     let live = LiveKeys::fetched(RULES);
-    // A scheduled attempt, right before the issuer signs with a new key.
+    // The scheduled attempt comes right before the issuer signs with a new key.
     attempt(&live, NOW, Some(keys(&[("a", &a)])));
     let of_before = Some(NOW.minus(LEEWAY));
     assert_eq!(live.missing(after(1), of_before, LEEWAY), Denial::UnknownKey, "it is older than the keys");
@@ -229,7 +229,7 @@ async fn i3_requests_wait_for_one_attempt_and_not_more_than_the_bound() {
     };
     let (is_final, ()) = tokio::join!(one.ended(), fetching);
     assert!(is_final, "the attempt began after the request");
-    // One that was under way before the request proves nothing about a newer key; nor does one that fails.
+    // An attempt that began before the request proves nothing about a newer key; nor does a failed attempt.
     let under_way = live.begin(after(40), after(40));
     let wait = live.join().unwrap();
     under_way.succeed();
@@ -239,7 +239,7 @@ async fn i3_requests_wait_for_one_attempt_and_not_more_than_the_bound() {
     drop(live.begin(after(80), after(80)));
     assert!(!wait.ended().await, "an attempt without a result failed");
     assert_eq!(live.state(after(80)), IssuerKeyState::Aging);
-    // Nothing ends: the wait does.
+    // The attempt never ends, but the wait does.
     let _never = live.begin(after(90), after(90));
     assert!(!live.join().unwrap().ended().await);
     assert_eq!(live.waiting(), 0);

@@ -48,7 +48,7 @@ fn every_algorithm_is_read_by_the_library_and_is_deterministic_where_promised() 
         if algorithm.family() == Family::Hmac {
             continue;
         }
-        // As an outside verifier would: with only the published JWK.
+        // An outside verifier has only the published JWK.
         let jwk = serde_json::to_value(key.verifying_key().published().unwrap()).unwrap();
         let public = DecodingKey::from_jwk(&serde_json::from_value(jwk).unwrap()).unwrap();
         let mut validation = Validation::new(algorithm.jwt());

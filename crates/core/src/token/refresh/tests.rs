@@ -169,7 +169,7 @@ proptest! {
         let tags = |body: &[u8]| (body[body.len() - 32..body.len() - 16].to_vec(), body[body.len() - 16..].to_vec());
         prop_assert_ne!(tags(&mine).0, tags(&next).0);
         prop_assert_ne!(tags(&mine).1, tags(&next).1);
-        // The old tags on the next generation.
+        // The next generation with the old tags.
         let spliced = [&next[..next.len() - 32], &mine[mine.len() - 32..]].concat();
         let text = format!("rg1_{}", URL_SAFE_NO_PAD.encode(spliced));
         prop_assert!(authenticate(&keys, &text).is_none());

@@ -1,5 +1,5 @@
-//! Signed notices of other issuers: logout tokens and security event tokens. Key and signature are judged as those of an
-//! access token; what a notice says is judged here, and no rule of access tokens applies.
+//! Signed notices of other issuers: logout tokens and security event tokens. Key and signature are judged as for an
+//! access token; the content is judged here, and no rule of access tokens applies.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,18 +12,18 @@ use crate::clock::Timestamp;
 use crate::denial::{Denial, EventFlaw};
 use crate::revocation::{Effect, Revocation, Target};
 
-/// How old a logout token may be. The issuer sends it at the logout.
+/// The greatest age of a logout token. The issuer sends it at the logout.
 const MAX_AGE: Duration = Duration::from_secs(300);
-/// How long an entry is kept if the issuer's rules do not say how long its tokens live.
+/// How long an entry is kept if the issuer's rules do not give the lifetime of its tokens.
 const MAX_LIFETIME: Duration = Duration::from_secs(86_400);
-/// Within this time a session that began by another issuer must be refreshed, or it ends.
+/// A session that another issuer vouched for must be refreshed within this time, or it ends.
 pub(crate) const VOUCHED_IDLE: Duration = Duration::from_secs(3 * 86_400);
-/// How much longer than that a notice is kept: until each gate of a store has heard of it.
+/// How much longer a notice is kept: until each gate of a store has received it.
 const HEARD_WITHIN: Duration = Duration::from_secs(3600);
 const LOGOUT: &str = "http://schemas.openid.net/event/backchannel-logout";
 const SESSION_REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
 
-/// By which protocol an issuer tells of an end.
+/// The protocol by which an issuer reports an end.
 ///
 /// ```
 /// use rotogate::dialect::events::EventProtocol;
@@ -51,11 +51,11 @@ impl EventProtocol {
 /// A notice to verify.
 #[derive(Clone, Copy)]
 pub struct SentNotice<'a> {
-    /// By which protocol it came.
+    /// The protocol that delivered the notice.
     pub protocol: EventProtocol,
-    /// The name of the issuer that it must be of.
+    /// The name of the issuer that must have signed it.
     pub issuer: &'a str,
-    /// Of these, its `aud` must name one.
+    /// Its `aud` must name one of these.
     pub audience: &'a [Box<str>],
     /// The signed text.
     pub token: &'a str,
@@ -67,22 +67,22 @@ impl std::fmt::Debug for SentNotice<'_> {
     }
 }
 
-/// What an issuer ended.
+/// The effect of a notice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// The tokens that this entry matches.
     Tokens {
         /// For the revocation list.
         entry: Revocation,
-        /// Of the subject, if the entry is of a session: its tokens without a session, since nothing says of which session
-        /// they are; and all of its tokens if no accepted token named the session.
+        /// A second entry, for the subject, if the first is for a session: for the subject's tokens without a session,
+        /// because they may belong to it; or for all of the subject's tokens if no accepted token named the session.
         also: Option<Revocation>,
-        /// Whether tokens are known to end by it. If not, its sender hears of an error, and the entry holds all the same.
+        /// Whether some token is known to end. If not, the sender gets an error, but the entry holds all the same.
         is_sure: bool,
-        /// `iat`: when the issuer said so.
+        /// `iat`: the time of the issuer's report.
         told: Timestamp,
     },
-    /// Nothing: it is an event of another kind.
+    /// The notice ends nothing, because it is an event of another kind.
     Nothing,
 }
 
@@ -139,7 +139,7 @@ impl Verifier {
 }
 
 impl Signed<'_> {
-    /// What a logout token ends (OpenID Connect back-channel logout 1.0 §2.6).
+    /// The sessions that a logout token ends (OpenID Connect back-channel logout 1.0 §2.6).
     // Requirements N49, N50.
     fn logout(self, audience: &[Box<str>], wall: Timestamp) -> Result<Ended, Denial> {
         let Self { rules, typ, claims } = self;
@@ -178,7 +178,7 @@ impl Signed<'_> {
         Ok(Ended::Tokens { entry: before(rules, target, at, wall), also, is_sure, told: at })
     }
 
-    /// What a security event token ends (CAEP 1.0 §3.1).
+    /// The sessions that a security event token ends (CAEP 1.0 §3.1).
     fn security_event(self, audience: &[Box<str>], wall: Timestamp) -> Result<Ended, Denial> {
         let Self { rules, typ, claims } = self;
         if typ.as_deref() != Some("secevent+jwt") {
@@ -195,7 +195,7 @@ impl Signed<'_> {
         let event = event.as_object().ok_or(malformed("an event is an object"))?;
         if kind != SESSION_REVOKED {
             let state = event.get("state").and_then(Value::as_str);
-            tracing::info!(issuer = %rules.name, kind, jti, state, "security event noted: nothing ends by it");
+            tracing::info!(issuer = %rules.name, kind, jti, state, "security event noted: it ends nothing");
             return Ok(Ended::Nothing);
         }
         let subject = claims.get("sub_id").and_then(Value::as_object).ok_or(malformed("no sub_id"))?;
@@ -212,10 +212,10 @@ impl Signed<'_> {
     }
 }
 
-/// What a notice ends, what else, and whether tokens are known to end by it.
+/// The target of a notice, a second target, and whether some token is known to end.
 type Targets = (Target, Option<Target>, bool);
 
-/// The subject identifiers that name what is ended (RFC 9493 §3).
+/// The subject identifiers that name the ended session (RFC 9493 §3).
 fn subject_target(rules: &IssuerRules, subject: &Map<String, Value>) -> Result<Targets, Denial> {
     let inner = |name: &str| subject.get(name).map(|part| part.as_object().ok_or(malformed("sub_id is malformed")));
     match subject.get("format").and_then(Value::as_str) {
@@ -258,9 +258,9 @@ fn user_of<'c>(rules: &IssuerRules, user: &'c Map<String, Value>) -> Result<&'c 
     text(user, "sub")?.ok_or(malformed("iss_sub has no sub"))
 }
 
-/// A session, and the tokens of its subject that name none: one of them may be of that session. If no accepted token named
-/// the session, its tokens may name another one, so all tokens of the subject end. Without a subject nothing says whose
-/// they are.
+/// A session, and the tokens of its subject that name no session, because one of them may belong to it. If no accepted
+/// token named the session, its tokens may name another one, so all tokens of the subject end. Without a subject, the
+/// owner of such tokens is unknown.
 // Requirements N66, N72, N73.
 fn session_target(rules: &IssuerRules, sid: &str, subject: Option<&str>) -> Targets {
     let named = rules.sessions_seen.name(sid);
@@ -290,8 +290,8 @@ fn subject_of(rules: &IssuerRules, subject: &str) -> Target {
     Target::Subject { issuer: Arc::clone(&rules.issuer), subject: subject.into() }
 }
 
-/// Tokens that were issued at this moment or before are refused, for as long as one can live, and as long as a session of
-/// ours that began by the issuer may wait for its next refresh.
+/// Refuses tokens that were issued at this moment or before, for as long as one can live, and as long as a session that
+/// the issuer vouched for may wait for its next refresh.
 fn before(rules: &IssuerRules, target: Target, at: Timestamp, wall: Timestamp) -> Revocation {
     let of_tokens = at.plus(rules.max_lifetime.unwrap_or(MAX_LIFETIME)).plus(rules.leeway);
     let until = of_tokens.max(wall.plus(VOUCHED_IDLE).plus(HEARD_WITHIN));

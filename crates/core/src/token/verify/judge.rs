@@ -31,18 +31,18 @@ pub fn is_subject(text: &str) -> bool {
     (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
 }
 
-/// Where the claims of a token are from.
+/// The source of a token's claims.
 #[derive(Clone, Copy)]
 pub(super) enum ClaimsSource<'a> {
     /// The token itself, which this key verified.
     Token(&'a VerifyingKey),
     /// The response of its issuer's introspection endpoint.
     Response(&'a str),
-    /// Nobody knows: its key is missing. For an explanation.
+    /// The source is unknown, because the key is missing. For an explanation.
     Unknown,
 }
 
-/// Checks everything that does not depend on the route. `issuer` is what `rules` say of all tokens.
+/// Checks everything that does not depend on the route. `issuer` has the properties that `rules` give all tokens.
 pub(super) fn claims<'r>(
     text: &str,
     claims: &Members<'_>,
@@ -78,7 +78,7 @@ pub(super) fn claims<'r>(
         true => None,
         false => claims.get(&rules.session_claim).and_then(Member::as_text).map(Box::from),
     };
-    // RFC 7662 §2.2 leaves `iat` out where the issuer likes to. Whether the token still lives was asked, not concluded.
+    // RFC 7662 §2.2 makes `iat` optional. The issuer was asked whether the token is active.
     if !(is_introspected && issued_at.is_none()) {
         lifetime(expires, issued_at, rules)?;
     }
@@ -150,8 +150,8 @@ fn vouched_by(claims: &Members<'_>) -> Result<Option<VouchedBy>, Denial> {
 /// The key and the client certificate that a token is bound to.
 type Bindings = (Option<KeyThumbprint>, Option<CertificateThumbprint>);
 
-/// The members of `cnf` (RFC 7800 §3.1): `jkt` (RFC 9449 §6.1), `x5t#S256` (RFC 8705 §3.1), or both, and then both are to be
-/// proved. A confirmation of another kind cannot be checked (R14).
+/// The members of `cnf` (RFC 7800 §3.1): `jkt` (RFC 9449 §6.1), `x5t#S256` (RFC 8705 §3.1), or both, which must then
+/// both be proved. A confirmation of another kind cannot be checked (R14).
 fn confirmation(claims: &Members<'_>) -> Result<Bindings, Denial> {
     let members = match claims.get("cnf") {
         None => return Ok((None, None)),
@@ -181,14 +181,14 @@ fn confirmation(claims: &Members<'_>) -> Result<Bindings, Denial> {
     if key.is_none() && certificate.is_none() { Err(Denial::UnprovedBinding) } else { Ok((key, certificate)) }
 }
 
-/// The login. A claim of another type says nothing.
+/// The login. A claim of another type is ignored.
 fn login(claims: &Members<'_>) -> LoginClaims {
     let acr = claims.get("acr").and_then(Member::as_text).map(Box::from);
     let auth_time = claims.get("auth_time").and_then(Member::as_u64).filter(|secs| *secs <= LAST_SECOND);
     LoginClaims { acr, auth_time: auth_time.map(Timestamp::from_secs) }
 }
 
-/// All but visible ASCII, and `%`, as escapes of UTF-8: two subjects never give one text.
+/// Percent-encodes everything but visible ASCII, and `%`: two subjects never give one text.
 fn percent_encoded(subject: &str) -> Cow<'_, str> {
     const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
     percent_encoding::utf8_percent_encode(subject, ENCODED).into()
@@ -212,7 +212,7 @@ pub(super) struct Moments {
 }
 
 impl Moments {
-    /// Those for a token of an issuer with these rules.
+    /// The moments for a token of an issuer with these rules.
     pub(super) fn for_issuer(rules: &IssuerRules, engine_now: Timestamp, wall_now: Timestamp) -> Self {
         if rules.ours {
             // The later of both times decides the expiry of our own tokens: a slow clock prolongs none.
@@ -284,7 +284,7 @@ fn time(claims: &Members<'_>, claim: &str, why: &'static str) -> Result<Option<T
     Ok(Some(time))
 }
 
-/// Most tokens have the audience of their issuer's rules, and share that allocation.
+/// The audience. Most tokens have the audience of their issuer's rules, and share that allocation.
 fn audience<'r>(claims: &Members<'_>, rules: &'r IssuerRules) -> Result<Arc<[Box<str>]>, RefusedClaim<'r>> {
     const WHY: Denial = Denial::BadClaim("aud must be a string or an array of strings");
     let entry = |member: &Member<'_>| member.as_text().filter(|text| !text.is_empty()).map(Box::from).ok_or(WHY.into());

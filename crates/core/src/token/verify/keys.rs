@@ -1,4 +1,4 @@
-//! The keys that verify an issuer's tokens, as a JWK set or a PEM file has them.
+//! The keys that verify an issuer's tokens, from a JWK set or a PEM file.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -23,7 +23,7 @@ pub use published::MAX_KEYS;
 /// The longest JWK set, in bytes.
 pub const MAX_JWKS: usize = 1024 * 1024;
 
-/// A key of a JWK set that is ignored, and why.
+/// An ignored key of a JWK set, and the reason.
 ///
 /// ```
 /// use rotogate::token::{IssuerKeys, Keyring};
@@ -47,7 +47,7 @@ pub struct Ignored {
     pub why: &'static str,
 }
 
-/// The kind of the reason that a key is ignored for.
+/// The kind of reason for which a key is ignored.
 ///
 /// ```
 /// use rotogate::token::IgnoredCause;
@@ -58,21 +58,21 @@ pub struct Ignored {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum IgnoredCause {
-    /// It is not for signatures: `use` or `key_ops` says so.
+    /// The key is not for signatures, by its `use` or `key_ops`.
     Use,
-    /// It is a shared secret (`kty` is `oct`).
+    /// The key is a shared secret (`kty` is `oct`).
     Secret,
-    /// It has private members.
+    /// The key has private members.
     Private,
-    /// It is of a kind or curve that is not verified here, or no key at all.
+    /// The kind or curve is not supported, or the entry is no key.
     Kind,
-    /// It is of an algorithm that is not verified here, or not accepted from this issuer.
+    /// The algorithm is not supported, or not accepted from this issuer.
     Algorithm,
-    /// It is malformed, too weak or too large.
+    /// The key is malformed, too weak or too large.
     Unusable,
     /// Another key of the set has the same name and algorithm.
     Ambiguous,
-    /// It has no name, and there are other keys.
+    /// The key has no name, and there are other keys.
     Unnamed,
 }
 
@@ -104,7 +104,7 @@ impl IgnoredCause {
         }
     }
 
-    /// Does the set publish what must be secret?
+    /// Does the set publish a key that must be secret?
     pub const fn is_leak(self) -> bool {
         matches!(self, Self::Secret | Self::Private)
     }
@@ -133,9 +133,9 @@ impl fmt::Display for Ignored {
 #[derive(Clone, Debug)]
 pub struct IssuerKeys {
     named: HashMap<Box<str>, VerifyingKey>,
-    /// Keys with a name of `named`, each of another algorithm.
+    /// Further keys with a name of `named`, each for another algorithm.
     same_name: Vec<VerifyingKey>,
-    /// A single key without a name: then there are no others.
+    /// A key without a name, which is then the only key.
     unnamed: Option<VerifyingKey>,
     ignored: Vec<Ignored>,
 }
@@ -148,10 +148,10 @@ impl IssuerKeys {
     }
 
     /// The usable keys of a JWK set (RFC 7517 §5): RSA, EC and OKP keys for signatures, with their algorithm in `alg`
-    /// or as `algorithm`. If both are given they must agree. The others are listed in [`IssuerKeys::ignored`].
+    /// or as `algorithm`. If both are given they must agree. [`IssuerKeys::ignored`] lists the other keys.
     ///
     /// # Errors
-    /// Not a JWK set, no usable key in it, or keys that `kid` does not distinguish.
+    /// The text is no JWK set, has no usable key, or has keys that `kid` does not distinguish.
     pub fn from_jwks(text: &[u8], algorithm: Option<Algorithm>) -> Result<Self, RulesError> {
         if text.len() > MAX_JWKS {
             return Err(RulesError::NotJwks("too long"));
@@ -206,7 +206,7 @@ impl IssuerKeys {
     /// A single public key in PEM form, bound to `algorithm`. It has no name, so a token's `kid` is not compared.
     ///
     /// # Errors
-    /// Not a public key, or not one that fits `algorithm`. HMAC never does.
+    /// The text is no public key, or the key does not fit `algorithm`. HMAC never fits.
     pub fn from_public_pem(text: &[u8], algorithm: Algorithm) -> Result<Self, RulesError> {
         let key = VerifyingKey::from_public_pem(text, algorithm)?;
         Ok(Self { named: HashMap::new(), same_name: Vec::new(), unnamed: Some(key), ignored: Vec::new() })
@@ -254,8 +254,8 @@ impl IssuerKeys {
                 .all(|key| other.find(key.kid(), key.algorithm().name()).map(print) == Some(key.print()))
     }
 
-    /// The key with exactly the token's `kid`; or the only key, if the token names none or the key has no name. It may be
-    /// of another algorithm than the token's, if none of that name is of it.
+    /// The key with exactly the token's `kid`; or the only key, if the token names no session or the key has no name. If no
+    /// key of that name is for the token's algorithm, this returns one for another algorithm.
     pub(super) fn find(&self, kid: Option<&str>, algorithm: &str) -> Option<&VerifyingKey> {
         match (kid, &self.unnamed) {
             (_, Some(only)) => Some(only),
@@ -274,7 +274,7 @@ impl Ignored {
     const UNNAMED: Self = Self { kid: None, cause: IgnoredCause::Unnamed, why: "there are others, and it has no kid" };
 }
 
-/// The `kid` of an entry, escaped and shortened: it comes from outside and goes into a log.
+/// The `kid` of an entry, escaped and shortened, because it comes from outside and goes into a log.
 fn shown_kid(entry: &Value) -> Option<String> {
     let kid = entry.get("kid").and_then(Value::as_str)?;
     Some(kid.chars().take(64).flat_map(char::escape_default).take(64).collect())
@@ -283,13 +283,13 @@ fn shown_kid(entry: &Value) -> Option<String> {
 /// The source of the keys that verify an issuer's tokens.
 #[derive(Clone, Debug)]
 pub enum Keys {
-    /// Those of our own key ring. Others make another verifier.
+    /// The keys of our own key ring. Other keys need a new verifier.
     Own(Arc<IssuerKeys>),
-    /// Those of another issuer, which may change at any time.
+    /// The keys of another issuer, which may change at any time.
     Live(Arc<LiveKeys>),
 }
 
-/// Keys while they are looked at.
+/// Borrowed keys.
 pub(super) enum KeysNow<'a> {
     Own(&'a IssuerKeys),
     Live(Option<PresentKeys>),
@@ -306,7 +306,7 @@ impl KeysNow<'_> {
 }
 
 impl Keys {
-    /// None: no JWT of the issuer is verified. For an issuer whose tokens are introspected.
+    /// No keys: the issuer's tokens are introspected, and no JWT of it is verified.
     pub(super) fn none() -> Self {
         Self::Own(Arc::new(IssuerKeys::unknown()))
     }
@@ -332,7 +332,7 @@ impl Keys {
         self.live().map_or(Denial::UnknownKey, |keys| keys.missing(engine_now, issued_at, leeway))
     }
 
-    /// The same refusal, without effects.
+    /// The refusal of a token whose key is missing, without effects.
     pub(super) fn foresee_missing(
         &self,
         engine_now: Timestamp,
@@ -345,7 +345,7 @@ impl Keys {
     /// Is this key among them?
     ///
     /// # Errors
-    /// It is not, or the keys are not known at this moment.
+    /// The key is not in the set, or the keys are not known at this moment.
     pub(super) fn holds(&self, key: &KeyPrint, engine_now: Timestamp) -> Result<(), Denial> {
         match self {
             Self::Own(keys) if keys.holds(key) => Ok(()),
@@ -370,7 +370,7 @@ impl Keys {
         }
     }
 
-    /// Are there no keys, and will there be none?
+    /// Are there no keys, and will there never be any?
     pub(crate) fn are_missing(&self) -> bool {
         match self {
             Self::Own(keys) => keys.is_empty(),
@@ -395,7 +395,7 @@ fn usable_key(entry: Value, configured: Option<Algorithm>) -> Result<VerifyingKe
 
 /// The public key for signatures in one entry of a JWK set.
 fn public_key(entry: Value) -> Result<Jwk, (IgnoredCause, &'static str)> {
-    // The library reads an unknown `alg` as unknown, but an `alg` that is no string as no key at all; both are refused.
+    // The library reads an unknown `alg` as unknown, but refuses the key if `alg` is no string; both are refused here.
     let jwk: Jwk = serde_json::from_value(entry).map_err(|_| (IgnoredCause::Unusable, "malformed"))?;
     match &jwk.algorithm {
         AlgorithmParameters::RSA(_) | AlgorithmParameters::EllipticCurve(_) | AlgorithmParameters::OctetKeyPair(_) => {}

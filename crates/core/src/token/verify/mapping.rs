@@ -1,5 +1,4 @@
-//! Which claims of an issuer's tokens the gate reads, and what it makes of them. They are read once, when a token is
-//! verified.
+//! Maps the claims of an issuer's tokens. They are read once, when a token is verified.
 //!
 //! ```
 //! use rotogate::claim::ClaimPath;
@@ -25,12 +24,12 @@ use crate::session::Scope;
 
 /// The most roles of one token, and the most elements of a list of scopes.
 const MAX_LIST: usize = 256;
-/// Where a provider says that it left claims out (OpenID Connect Core §5.6.2).
+/// Where a provider states that it left claims out (OpenID Connect Core §5.6.2).
 const LEFT_OUT: &str = "_claim_names";
 /// Entra's name for left-out groups in tokens of the implicit flow.
 const HAS_GROUPS: (&str, &str) = ("groups", "hasgroups");
 
-/// Which claims of an issuer's tokens the gate reads, and what it makes of them. The default is that of RFC 9068: `scope`,
+/// The claims of an issuer's tokens that the gate reads, and their meaning. The default is that of RFC 9068: `scope`,
 /// `client_id`, `sub` and `aud`; no roles and no account.
 ///
 /// ```
@@ -43,18 +42,18 @@ const HAS_GROUPS: (&str, &str) = ("groups", "hasgroups");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimMapping {
-    /// The scopes: the first of these claims that is there. A text with blanks between the scopes, or a list.
+    /// The scopes: the first of these claims that the token has. A text with blanks between the scopes, or a list.
     pub scope: Vec<ClaimPath>,
-    /// What a scope of the issuer means here. A scope that is not listed keeps its name.
+    /// The meaning of the issuer's scopes here. A scope that is not listed keeps its name.
     pub scope_map: Vec<(Box<str>, Scope)>,
-    /// The client: the first of these claims that is there, a text.
+    /// The client: the first of these claims that the token has, a text.
     pub client: Vec<ClaimPath>,
     /// The roles: all of these claims together. Each is a text, which is one role, or a list of texts.
     pub roles: Vec<ClaimPath>,
-    /// The account: the first of these claims that is there, a text. The issuer's name and a colon come before it.
-    /// Without a path, a token of another issuer has no account.
+    /// The account: the first of these claims that the token has, a text. The issuer's name and a colon are put before
+    /// it. Without a path, a token of another issuer has no account.
     pub account: Vec<ClaimPath>,
-    /// The subject: the first of these claims that is there, a text.
+    /// The subject: the first of these claims that the token has, a text.
     pub subject: Vec<ClaimPath>,
     /// The characters of subjects.
     pub subject_encoding: SubjectEncoding,
@@ -64,7 +63,7 @@ pub struct ClaimMapping {
     pub require: Vec<RequiredClaim>,
 }
 
-/// Which subjects an issuer's tokens may have.
+/// The characters that an issuer's subjects may have.
 ///
 /// ```
 /// use rotogate::token::{ClaimMapping, SubjectEncoding};
@@ -79,7 +78,7 @@ pub enum SubjectEncoding {
     /// Visible ASCII. Other subjects are refused.
     #[default]
     Ascii,
-    /// Any text without control characters. What is not visible ASCII, and `%`, is percent-encoded as UTF-8.
+    /// Any text without control characters. All but visible ASCII, and `%`, is percent-encoded as UTF-8.
     Percent,
 }
 
@@ -93,7 +92,7 @@ impl SubjectEncoding {
     }
 }
 
-/// A claim that tokens must have, or must not have. It tells an issuer's access tokens from its other tokens.
+/// A claim that tokens must have, or must not have. It distinguishes an issuer's access tokens from its other tokens.
 ///
 /// ```
 /// use rotogate::claim::ClaimPath;
@@ -109,11 +108,11 @@ impl SubjectEncoding {
 pub struct RequiredClaim {
     /// The claim.
     pub path: ClaimPath,
-    /// What is asked of it.
+    /// The requirement.
     pub wanted: WantedClaim,
 }
 
-/// What is asked of a claim.
+/// A requirement on a claim.
 ///
 /// ```
 /// use rotogate::token::WantedClaim;
@@ -124,7 +123,7 @@ pub struct RequiredClaim {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WantedClaim {
-    /// It has exactly one of these values: a text, a number or a boolean.
+    /// The claim must have exactly one of these values: a text, a number or a boolean.
     OneOf(Vec<Value>),
     /// It is there.
     Present,
@@ -133,7 +132,7 @@ pub enum WantedClaim {
 }
 
 impl WantedClaim {
-    /// Are its values still to be named?
+    /// Must the operator still name its values?
     #[doc(hidden)]
     pub fn is_open(&self) -> bool {
         matches!(self, Self::OneOf(values) if values.is_empty())
@@ -161,7 +160,7 @@ impl Default for ClaimMapping {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RefusedClaim<'r> {
     pub(super) denial: Denial,
-    /// The claim, if it is one of the mapping, and its number among the kinds of claims.
+    /// The claim, if the mapping names it, and the index of its kind.
     pub(super) claim: Option<(&'r ClaimPath, u8)>,
 }
 
@@ -171,7 +170,7 @@ impl From<Denial> for RefusedClaim<'_> {
     }
 }
 
-/// The kinds of mapped claims, with what is said of one that is refused.
+/// The kinds of mapped claims, with the messages for refused ones.
 #[derive(Clone, Copy)]
 enum ClaimKind {
     Scope,
@@ -216,7 +215,7 @@ pub struct Roles {
 }
 
 impl Roles {
-    /// Is it one of them?
+    /// Does the token have this role?
     pub fn contains(&self, role: &str) -> bool {
         self.names.iter().any(|name| **name == *role)
     }
@@ -231,7 +230,7 @@ impl Roles {
         self.are_left_out
     }
 
-    /// Is one of these roles among them? If roles were left out, one that is not among them is not known to be missing.
+    /// Is one of these roles among them? If the issuer left roles out, a missing role may be one of those.
     ///
     /// # Errors
     /// [`Denial::MissingRole`], [`Denial::RolesOverage`].
@@ -246,8 +245,8 @@ impl Roles {
 }
 
 impl ClaimMapping {
-    /// Asks that a claim have exactly one of these values: texts, numbers or booleans. What was asked of this claim
-    /// before is asked no more. A preset leaves the values of some claims open; those of one of them suffice.
+    /// Asks that a claim have exactly one of these values: texts, numbers or booleans. This replaces earlier
+    /// requirements on the claim. A preset leaves the values of some claims open; naming those of one of them suffices.
     pub fn require(&mut self, path: ClaimPath, values: Vec<Value>) {
         let wanted = WantedClaim::OneOf(values);
         match self.require.iter_mut().find(|known| known.path == path) {
@@ -259,12 +258,12 @@ impl ClaimMapping {
         }
     }
 
-    /// That of our own tokens.
+    /// The mapping of our own tokens.
     pub(super) fn own() -> Self {
         Self { roles: ClaimPath::parse(ROLES).into_iter().collect(), ..Self::default() }
     }
 
-    /// What is wrong with it, if something is.
+    /// The problem of the mapping, if there is one.
     pub(super) fn problem(&self) -> Option<&'static str> {
         let texts = [&self.client, &self.account, &self.subject].into_iter().flatten().chain(&self.audience);
         let required = self.require.iter().map(|required| &required.path);
@@ -304,8 +303,8 @@ impl ClaimMapping {
         Ok(())
     }
 
-    /// The subject as it is in the token. A client's own token may have none in the response of an introspection
-    /// endpoint, and is then the client's.
+    /// The subject as the token has it. In an introspection response, a client's own token may have no subject; the
+    /// client is then the subject.
     pub(super) fn subject_of<'c>(&self, claims: &'c Members<'_>, or_client: bool) -> Result<&'c str, RefusedClaim<'_>> {
         let found = match text(claims, &self.subject, ClaimKind::Subject)? {
             None if or_client => text(claims, &self.client, ClaimKind::Client)?,
@@ -329,14 +328,14 @@ impl ClaimMapping {
         name(claims, &self.account, ClaimKind::Account)
     }
 
-    /// The audience, if a claim other than `aud` has it.
+    /// The audience, if the mapping reads it from a claim other than `aud`.
     pub(super) fn audience_of<'c>(&self, claims: &'c Members<'_>) -> Option<Result<&'c str, RefusedClaim<'_>>> {
         let path = self.audience.as_ref()?;
         let found = claims.at(path).ok().flatten().and_then(Member::as_text).filter(|text| !text.is_empty());
         Some(found.ok_or_else(|| ClaimKind::Audience.refuse(path)))
     }
 
-    /// The scope with the names that the issuer gives. Our own tokens have it as a text.
+    /// The scope with the issuer's names. Our own tokens have it as a text.
     pub(super) fn scope_of(&self, claims: &Members<'_>, ours: bool) -> Result<Scope, RefusedClaim<'_>> {
         let Some((path, member)) = first(claims, &self.scope, ClaimKind::Scope)? else { return Ok(Scope::default()) };
         let refuse = || ClaimKind::Scope.refuse(path);
@@ -362,7 +361,7 @@ impl ClaimMapping {
         Scope::parse(&listed.join(" ")).map_err(|_| refuse())
     }
 
-    /// The scope with the names that it has here.
+    /// The scope with our names.
     pub(super) fn mapped(&self, scope: Scope) -> Scope {
         if self.scope_map.is_empty() {
             return scope;
@@ -377,7 +376,7 @@ impl ClaimMapping {
         Scope::from_tokens(words)
     }
 
-    /// The roles. Of our own tokens nothing is refused: a claim of another type names no role.
+    /// The roles. Nothing in our own tokens is refused: a claim of another type names no role.
     pub(super) fn roles_of(&self, claims: &Members<'_>, ours: bool) -> Result<Roles, RefusedClaim<'_>> {
         let (mut names, mut are_left_out): (Vec<&str>, bool) = (Vec::new(), false);
         for path in &self.roles {
@@ -422,7 +421,7 @@ impl ClaimMapping {
         Ok(Roles { names: names.into_iter().map(Box::from).collect(), are_left_out })
     }
 
-    /// Does it read the scope from this claim?
+    /// Does the mapping read the scope from this claim?
     pub(crate) fn has_scope_in(&self, claim: &str) -> bool {
         self.scope.iter().any(|path| path.segments().len() == 1 && path.segments().next() == Some(claim))
     }
@@ -438,7 +437,7 @@ fn is_left_out(claims: &Members<'_>, path: &ClaimPath) -> bool {
     is_named || (name == HAS_GROUPS.0 && claims.get(HAS_GROUPS.1) == Some(&Member::Bool(true)))
 }
 
-/// The first of these claims that is there.
+/// The first of these claims that the token has.
 fn first<'r, 'c, 'a>(
     claims: &'c Members<'a>,
     paths: &'r [ClaimPath],
@@ -452,7 +451,7 @@ fn first<'r, 'c, 'a>(
     Ok(None)
 }
 
-/// The same, which must be a text: one of another type is an error, not an absent claim.
+/// The first of these claims, which must be a text: a claim of another type is an error, not an absent claim.
 fn text<'r, 'c>(
     claims: &'c Members<'_>,
     paths: &'r [ClaimPath],
@@ -462,7 +461,7 @@ fn text<'r, 'c>(
     member.as_text().map(|text| Some((path, text))).ok_or(kind.refuse(path))
 }
 
-/// The same, which must be a name.
+/// The first of these claims, which must be a name.
 fn name<'r, 'c>(
     claims: &'c Members<'_>,
     paths: &'r [ClaimPath],

@@ -1,6 +1,6 @@
 //! The members of a token's header or payload, read in one pass and borrowed from its bytes: the gate reads most claims
-//! once, and never builds a whole document. `strict_json` is the same reader for documents that are kept whole; a
-//! property test holds both to the same texts.
+//! once, and never builds a whole document. `strict_json` follows the same rules for documents that are kept whole; a
+//! property test compares both on the same texts.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -32,7 +32,7 @@ pub(super) enum Member<'a> {
     Object(Members<'a>),
 }
 
-/// Something on the way to a claim is no object.
+/// A value on the path to a claim is no object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NotAnObject;
 
@@ -80,7 +80,7 @@ impl Member<'_> {
         }
     }
 
-    /// The number, if it is one without sign and fraction.
+    /// The number, if the value is one without sign and fraction.
     pub(super) fn as_u64(&self) -> Option<u64> {
         match self {
             Self::Number(number) => number.as_u64(),
@@ -128,7 +128,7 @@ fn read<'de, A: MapAccess<'de>>(mut map: A, expected: usize) -> Result<Members<'
     Ok(Members(members))
 }
 
-/// Checks that no name is repeated. Sorts if comparing all pairs would take long.
+/// Checks that no name is repeated. Sorts the names if comparing all pairs would take long.
 fn once<'n, E: Error>(names: impl ExactSizeIterator<Item = &'n Cow<'n, str>> + Clone) -> Result<(), E> {
     let twice = if names.len() <= 16 {
         let mut rest = names;

@@ -1,5 +1,5 @@
-//! What known providers write into their tokens, as data: a table for each provider. A preset is where the rules for an
-//! issuer begin; each key that is written besides replaces that key of the preset alone.
+//! The tokens of known providers, as data: a table for each provider. A preset is the starting point of an issuer's
+//! rules; each explicit key replaces only that key of the preset.
 //!
 //! ```
 //! use rotogate::token::{AllowedScopes, IssuerKeys, IssuerRules, Preset};
@@ -40,9 +40,9 @@ pub enum Preset {
     EntraV2,
     /// Entra ID, endpoint version 1.0, one tenant.
     EntraV1,
-    /// Auth0: access tokens for an API, of both token profiles.
+    /// Auth0: access tokens for an API, in both token profiles.
     Auth0,
-    /// Okta: an authorization server of its own. Tokens of the org server cannot be verified locally.
+    /// Okta: a custom authorization server. Tokens of the org server cannot be verified locally.
     Okta,
     /// Amazon Cognito: access tokens of a user pool. `audience` lists app clients.
     Cognito,
@@ -66,11 +66,11 @@ pub enum Preset {
     Oidc,
 }
 
-/// What a provider writes. A list of claims is read as [`ClaimMapping`] says.
+/// The tokens of a provider. [`ClaimMapping`] describes how a list of claims is read.
 struct Provider {
     preset: Preset,
     name: &'static str,
-    /// The header's `typ`; empty: none.
+    /// The accepted `typ` of the header; an empty text stands for a missing one.
     typ: &'static [&'static str],
     scope: &'static [&'static str],
     client: &'static [&'static str],
@@ -83,10 +83,10 @@ struct Provider {
     present: &'static [&'static str],
     /// Claims that only its other tokens have.
     absent: &'static [&'static str],
-    /// Claims whose values only the operator knows, who names those of one at least. Otherwise everybody at the provider
-    /// would be let in.
+    /// Claims whose values only the operator knows. The operator must name those of at least one; otherwise every
+    /// account at the provider would be accepted.
     asked: &'static [&'static str],
-    /// Of keys whose `alg` is missing.
+    /// The algorithm of keys without `alg`.
     algorithm: Option<Algorithm>,
     max_lifetime: Duration,
 }
@@ -98,7 +98,7 @@ const fn hours(hours: u64) -> Duration {
 /// The claims of an ID token about the tokens that came with it, and about the login (OpenID Connect Core §2, §3.3.2.11).
 const OF_ID_TOKENS: &[&str] = &["at_hash", "c_hash", "nonce"];
 
-/// A provider with nothing of its own.
+/// A provider without special rules.
 const PLAIN: Provider = Provider {
     preset: Preset::Oidc,
     name: "oidc",
@@ -121,7 +121,7 @@ const PROVIDERS: [Provider; 15] = [
         preset: Preset::Keycloak,
         name: "keycloak",
         roles: &["realm_access.roles"],
-        // The other value is that of tokens bound by DPoP, which also say it in `cnf`.
+        // The other value marks tokens bound by DPoP, which `cnf` shows as well.
         require: &[("typ", &["Bearer", "DPoP"])],
         ..PLAIN
     },
@@ -182,7 +182,7 @@ const PROVIDERS: [Provider; 15] = [
         typ: &["JWT"],
         scope: &[],
         client: &["azp"],
-        // A service account of anybody gets a token for any audience.
+        // Anyone's service account can get a token for any audience.
         asked: &["hd", "azp", "email"],
         max_lifetime: hours(2),
         ..PLAIN
@@ -193,9 +193,9 @@ const PROVIDERS: [Provider; 15] = [
         typ: &["JWT"],
         scope: &[],
         client: &[],
-        // Names of branches and environments are in it.
+        // It contains names of branches and environments.
         subject_encoding: SubjectEncoding::Percent,
-        // By number: a name can be taken over by another owner.
+        // By number, because another owner can take over a name.
         asked: &["repository_owner_id"],
         max_lifetime: hours(1),
         ..PLAIN
@@ -234,7 +234,7 @@ const PROVIDERS: [Provider; 15] = [
         name: "authentik",
         client: &["azp"],
         roles: &["groups"],
-        // Its access token is its ID token with these two, and the same audience.
+        // Its access token is its ID token with these two claims, and the same audience.
         present: &["azp", "uid"],
         absent: &["at_hash", "c_hash"],
         ..PLAIN
@@ -283,7 +283,7 @@ impl Preset {
     ];
 
     fn provider(self) -> &'static Provider {
-        // `oidc` stands for what is not listed, which a test excludes.
+        // No entry is missing, which a test checks; `oidc` is the fallback.
         PROVIDERS.iter().find(|provider| provider.preset == self).unwrap_or(const { &PLAIN })
     }
 
@@ -307,8 +307,8 @@ impl Preset {
         self.provider().algorithm
     }
 
-    /// Its claims. Of required claims without values, the operator must name the values of one: until then, the mapping is
-    /// refused.
+    /// The claim mapping. If it has required claims without values, the operator must name the values of one: until
+    /// then, the mapping is refused.
     pub fn claims(self) -> ClaimMapping {
         let provider = self.provider();
         // A test parses each of them.

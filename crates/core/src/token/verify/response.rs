@@ -13,19 +13,19 @@ use crate::denial::Denial;
 use crate::introspection::MAX_RESPONSE;
 use crate::token::claims::{AccessToken, TokenIssuer};
 
-/// Members that say of what kind a token is, at servers that tell of refresh tokens and ID tokens, too.
+/// Members that state the kind of a token, for servers that also introspect refresh tokens and ID tokens.
 const KINDS: [&str; 2] = ["token_use", "token_type"];
-/// What they say of tokens that are no access tokens.
+/// Their values for tokens that are no access tokens.
 const OTHER_KINDS: [&str; 4] = ["refresh_token", "refresh", "id_token", "id"];
 
-/// What a response says of a token.
+/// The result of a response.
 #[derive(Debug)]
 pub enum Told {
-    /// It is active, and its claims are good.
+    /// The token is active, and its claims are good.
     Active(Box<AccessToken>),
-    /// It is not active.
+    /// The token is not active.
     Inactive,
-    /// It is active, and refused.
+    /// The token is active, but refused.
     Refused(Denial),
 }
 
@@ -33,14 +33,14 @@ pub enum Told {
 #[derive(Debug)]
 pub struct Responses {
     rules: IssuerRules,
-    /// What they say of all tokens.
+    /// The properties of all its tokens.
     of_tokens: Arc<TokenIssuer>,
-    /// The kinds of mapped claims of which a refused one has been reported: a bit for each.
+    /// The kinds of mapped claims for which a refusal has been reported: one bit each.
     told_claims: AtomicU8,
 }
 
 impl Responses {
-    /// A reader by these rules.
+    /// A reader with these rules.
     pub fn new(rules: &IssuerRules) -> Self {
         Self { rules: rules.without_keys(), of_tokens: rules.of_tokens(), told_claims: AtomicU8::new(0) }
     }
@@ -50,10 +50,10 @@ impl Responses {
         &self.rules
     }
 
-    /// What the response says of `token`.
+    /// Reads the response about `token`.
     ///
     /// # Errors
-    /// It is no response of RFC 7662, and says nothing.
+    /// It is no response of RFC 7662, so nothing is known.
     // Requirement I20.
     pub fn read(&self, token: &str, response: &[u8], now: Timestamp) -> Result<Told, &'static str> {
         if response.len() > MAX_RESPONSE {
@@ -95,13 +95,13 @@ impl Responses {
         let judged = judge::claims(token, claims, (rules, &self.of_tokens), ClaimsSource::Response(response), times)
             .map_err(|refused| name_claim(rules, refused, Some(&self.told_claims)))?;
         rules.sessions_seen.note(judged.issuer_session());
-        // The key must be named, too: the proof is checked against it.
+        // The response must name the key, too: the proof is checked against it.
         if is_dpop && judged.bound_to().is_none() { Err(Denial::UnprovedBinding) } else { Ok(judged) }
     }
 }
 
-/// Does it have the form of a JWT: three parts of base64url (J12)? Such a token is verified with keys unless its issuer
-/// says otherwise.
+/// Does it have the form of a JWT: three parts of base64url (J12)? Keys verify such a token, unless its issuer's rules
+/// say otherwise.
 pub fn is_jwt_shaped(token: &str) -> bool {
     let is_part = |part: &str| part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
     let mut parts = token.split('.');
@@ -109,8 +109,8 @@ pub fn is_jwt_shaped(token: &str) -> bool {
     fourth.is_none() && [first, second, third].into_iter().all(|part| part.is_some_and(is_part))
 }
 
-/// May it be the token of another issuer, and no JWT: the characters of RFC 6750 §2.1, and none of our own refresh tokens,
-/// which no other server may see?
+/// Can it be an opaque token of another issuer? It must have the characters of RFC 6750 §2.1, and must not be one of
+/// our own refresh tokens, which no other server may see.
 pub(crate) fn is_opaque(token: &str) -> bool {
     let is_character = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
     (1..=super::MAX_TOKEN).contains(&token.len())
@@ -119,14 +119,14 @@ pub(crate) fn is_opaque(token: &str) -> bool {
 }
 
 impl IssuerRules {
-    /// Is the issuer asked about this token?
+    /// Does the gate ask the issuer about this token?
     pub(crate) fn introspects(&self, opaque: &str) -> bool {
         self.introspection.as_ref().is_some_and(|introspection| opaque.starts_with(&*introspection.prefix))
     }
 }
 
-/// The issuer to ask about a token that is no JWT: of those that `taken` accepts, the one with the longest prefix of the
-/// token. `None` if there is none, or if two have the same.
+/// The issuer to ask about a token that is no JWT: the accepted (`taken`) issuer with the longest prefix of the token.
+/// `None` if there is none, or if two have the same prefix.
 pub(crate) fn introspecting<'r>(
     issuers: &'r [IssuerRules],
     opaque: &str,

@@ -32,7 +32,7 @@ const MAX_LEEWAY: Duration = Duration::from_secs(30);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RulesError {
-    /// Two sets of rules for one issuer, or two that are ours.
+    /// Two sets of rules for one issuer, or two for our own.
     #[error("the issuer {0:?} is repeated, or is not the only own issuer")]
     Twice(String),
     /// An issuer without a name, or without an accepted type.
@@ -40,7 +40,7 @@ pub enum RulesError {
     Rule {
         /// The issuer.
         issuer: String,
-        /// What is wrong.
+        /// The problem.
         why: &'static str,
     },
     /// Text that is not a JWK set.
@@ -90,7 +90,7 @@ pub enum AllowedScopes {
 }
 
 impl AllowedScopes {
-    /// What remains of a token's scope.
+    /// The allowed part of a token's scope.
     fn restrict(&self, scope: Scope) -> Scope {
         match self {
             Self::Any => scope,
@@ -124,20 +124,19 @@ const MAX_PREFIX: usize = 64;
 pub struct IssuerRules {
     /// `iss`, compared byte for byte.
     pub issuer: Arc<str>,
-    /// Its short name, which routes use; `OWN` for ours alone.
+    /// Its short name, for routes; only our own has `OWN`.
     pub name: Arc<str>,
     /// The scopes that its tokens may have here. Other scopes in `scope` are dropped, so neither routes nor upstreams
     /// see them.
     pub scopes: AllowedScopes,
     /// Are its tokens accepted on routes that name no issuers?
     pub everywhere: bool,
-    /// The claims that the gate reads, and what it makes of them.
+    /// The mapping of its claims.
     pub claims: Arc<ClaimMapping>,
     /// The prefix of its subjects, so that they are distinct from other issuers' subjects. Revocations name them
     /// without it.
     pub subject_prefix: Box<str>,
-    /// Is this our own issuer? Then its tokens are judged on engine time, and have more claims: see
-    /// [`AccessToken`](crate::token::AccessToken).
+    /// Is this our own issuer? Its tokens are judged on engine time, and have more claims.
     pub ours: bool,
     /// The audience that its tokens need, unless a route says otherwise. The route judges it.
     pub audience: Arc<[Box<str>]>,
@@ -147,21 +146,21 @@ pub struct IssuerRules {
     /// The keys that verify them.
     #[doc(hidden)]
     pub keys: Keys,
-    /// How much the issuer's clock may differ from ours: at most 30 s. Our own clock does not differ from itself: our
-    /// own tokens end at their `exp`, and the leeway applies only to their `nbf` and `iat`.
+    /// How much the issuer's clock may differ from ours: at most 30 s. Our own tokens end at their `exp`, and the
+    /// leeway applies only to their `nbf` and `iat`.
     pub leeway: Duration,
     /// The longest accepted time from `iat` to `exp`. If it is set, `iat` is required.
     pub max_lifetime: Option<Duration>,
-    /// The claim with the session at the issuer, which its logouts and events name. Empty: its tokens have none.
+    /// The claim with the session at the issuer, which its logouts and events name. Empty: its tokens have no session.
     pub session_claim: Box<str>,
     /// How its tokens are introspected, if they are.
     pub(crate) introspection: Option<Arc<Introspection>>,
-    /// The sessions that its tokens named.
+    /// The sessions that its tokens have named.
     pub(super) sessions_seen: Arc<SessionsSeen>,
 }
 
 impl IssuerRules {
-    /// What they say of all tokens.
+    /// The properties of all its tokens.
     pub(super) fn of_tokens(&self) -> Arc<TokenIssuer> {
         Arc::new(TokenIssuer {
             url: Arc::clone(&self.issuer),
@@ -196,8 +195,8 @@ impl IssuerRules {
         }
     }
 
-    /// The rules for the tokens of another issuer: `at+jwt` only (see [`Self::typ`]), 30 s leeway, any lifetime; no
-    /// scope, and accepted only on the routes that name it. Its name is the host of its URL.
+    /// The rules for the tokens of another issuer: only `at+jwt` (see [`Self::typ`]), 30 s leeway, any lifetime, no
+    /// scope, and accepted only on routes that name the issuer. Its name is the host of its URL.
     pub fn external(issuer: impl Into<Arc<str>>, audience: Vec<Box<str>>, keys: IssuerKeys) -> Self {
         let issuer = issuer.into();
         Self {
@@ -219,26 +218,12 @@ impl IssuerRules {
         }
     }
 
-    /// The same for an issuer without keys, which is asked about each of its tokens.
-    #[doc(hidden)]
-    pub fn introspected(issuer: impl Into<Arc<str>>, audience: Vec<Box<str>>, introspection: Introspection) -> Self {
-        let rules = Self::external(issuer, audience, IssuerKeys::unknown());
-        Self { keys: Keys::none(), ..rules.introspection(introspection) }
-    }
-
-    /// Asks the issuer about tokens that are not JWTs; its keys verify the others.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn introspection(self, introspection: Introspection) -> Self {
-        Self { introspection: Some(Arc::new(introspection)), ..self }
-    }
-
     /// Are its JWTs introspected, too?
     pub(crate) fn is_always_introspected(&self) -> bool {
         self.introspection.as_ref().is_some_and(|introspection| introspection.always)
     }
 
-    /// The rules for introspected tokens: the keys are of no use to them.
+    /// The rules for introspected tokens, which need no keys.
     pub(crate) fn without_keys(&self) -> Self {
         Self { keys: Keys::none(), ..self.clone() }
     }
@@ -249,16 +234,16 @@ impl IssuerRules {
     }
 
     /// Accepts tokens of these types instead of `at+jwt`. Many issuers write `JWT` into access tokens (Keycloak, Entra,
-    /// Auth0's default profile), some write none (Cognito): that is `""` here. If such an issuer signs ID tokens with
-    /// the same keys, only the audience keeps them out.
+    /// Auth0's default profile), some write no type (Cognito), for which you list `""`. If such an issuer signs ID
+    /// tokens with the same keys, only the audience keeps them out.
     #[must_use]
     pub fn typ(mut self, types: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
         self.typ = types.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Reads the roles of a token's subject from these claims, from all of them together: `["realm_access.roles"]`.
-    /// Without it, another issuer's tokens have no roles.
+    /// Reads the roles of a token's subject from all of these claims together: `["realm_access.roles"]`. By default,
+    /// another issuer's tokens have no roles.
     ///
     /// # Errors
     /// A path that cannot be parsed: see [`ClaimPath`].
@@ -268,8 +253,8 @@ impl IssuerRules {
         Ok(self)
     }
 
-    /// Takes type, claims and longest lifetime from what is known of a provider. Call it first: what is set afterwards
-    /// replaces that part of the preset.
+    /// Takes type, claims and longest lifetime from the preset of a provider. Call it first: later settings replace
+    /// their part of the preset.
     ///
     /// ```
     /// # use rotogate::token::{IssuerKeys, IssuerRules, Preset};
@@ -311,7 +296,7 @@ impl IssuerRules {
         Self { claims: Arc::new(claims), ..self }
     }
 
-    /// Does it judge every token as `other` does?
+    /// Does it judge every token like `other`?
     pub(crate) fn equals(&self, other: &Self) -> bool {
         let Self {
             issuer,
@@ -368,12 +353,29 @@ impl IssuerRules {
 
     pub(super) fn accepts_typ(&self, typ: Option<&str>) -> bool {
         match typ {
-            // An assertion tells one upstream who called. Nobody may call with it, whatever the rules of its issuer say.
+            // An assertion names a caller to one upstream. It must never pass as an access token, whatever the rules of
+            // its issuer say.
             Some(typ) if media_subtype(typ).eq_ignore_ascii_case(ASSERTION_TYP) => false,
             None => self.typ.iter().any(|t| t.is_empty()),
             Some("") => false,
             Some(typ) => self.typ.iter().any(|t| media_subtype(t).eq_ignore_ascii_case(media_subtype(typ))),
         }
+    }
+}
+
+/// What only our own crates call: docs.rs does not show it.
+#[doc(hidden)]
+impl IssuerRules {
+    /// [`Self::external`] for an issuer without keys, which is asked about each of its tokens.
+    pub fn introspected(issuer: impl Into<Arc<str>>, audience: Vec<Box<str>>, introspection: Introspection) -> Self {
+        let rules = Self::external(issuer, audience, IssuerKeys::unknown());
+        Self { keys: Keys::none(), ..rules.introspection(introspection) }
+    }
+
+    /// Asks the issuer about tokens that are not JWTs; its keys verify JWTs.
+    #[must_use]
+    pub fn introspection(self, introspection: Introspection) -> Self {
+        Self { introspection: Some(Arc::new(introspection)), ..self }
     }
 }
 
@@ -409,7 +411,7 @@ pub(super) fn check(issuers: &[IssuerRules]) -> Result<(), RulesError> {
             return refuse("an issuer has no fragment (RFC 8414 §2)");
         }
         if rules.name.is_empty() || (&*rules.name == OWN) != rules.ours {
-            return refuse("an issuer has a name of its own, and \"self\" is ours");
+            return refuse("an issuer needs a name other than \"self\", which is ours");
         }
         if issuers.iter().take(i).any(|other| other.name == rules.name) {
             return refuse("another issuer has the same name");

@@ -1,21 +1,22 @@
-//! Which sessions the accepted tokens of an issuer named. A notice that names another session ends more than that one: the
-//! tokens may have the session in another claim than `session_claim` says.
+//! The sessions that an issuer's accepted tokens named. A notice that names another session ends more than that session:
+//! tokens may have the session in another claim than `session_claim`.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
-/// The most sessions of tokens that are remembered, in four bytes each. One that gave way counts as not seen.
+/// The most remembered sessions of tokens, in four bytes each. An evicted session counts as not seen.
 const CARRIED: usize = 1 << 16;
-/// The most sessions of notices that are remembered.
+/// The most remembered sessions of notices.
 const NAMED: usize = 1 << 12;
-/// How many places one session may have. The newest one always has a place.
+/// The number of slots that one session may use. The newest session always has a slot.
 const WAYS: usize = 4;
 
-/// Hashes of `N` texts. Two texts are taken for one in one of 500 million cases, and the hash has a secret.
+/// Hashes of `N` texts. Two texts are taken for the same in one of 500 million cases, and the hash is keyed with a
+/// secret.
 #[derive(Debug, Default)]
 struct Recent<const N: usize> {
-    /// Allocated when the first one comes. 0 is free.
+    /// Allocated for the first text. 0 is a free slot.
     places: OnceLock<Box<[AtomicU32]>>,
 }
 
@@ -45,32 +46,32 @@ impl<const N: usize> Recent<N> {
     }
 }
 
-/// The sessions that tokens and notices of one issuer named, since the start.
+/// The sessions that tokens and notices of one issuer have named since the start.
 #[derive(Debug, Default)]
 pub(super) struct SessionsSeen {
     hasher: RandomState,
     carried: Recent<CARRIED>,
     named: Recent<NAMED>,
-    /// A token and a notice named the same session, so `session_claim` names the right claim.
+    /// A token and a notice named the same session, so `session_claim` is the right claim.
     is_proven: AtomicBool,
     has_tokens: AtomicBool,
     vouches: AtomicBool,
 }
 
-/// What is known of a session that a notice names.
+/// The knowledge about a session that a notice names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Named {
     /// An accepted token named it.
     Carried,
-    /// None did, but what ends by it is known: tokens named sessions of other notices, or the issuer has no tokens here, and
-    /// vouches for sessions of ours, which have its own words.
+    /// No token named it, but its effect is known: tokens named sessions of other notices, or the issuer has no tokens
+    /// here, and only vouches for our sessions, which store its session ids.
     Elsewhere,
-    /// Nothing says that any token names it.
+    /// It is not known whether any token names it.
     Unproven,
 }
 
 impl SessionsSeen {
-    /// A token of the issuer was accepted, with this session.
+    /// Records an accepted token of the issuer, with this session.
     pub(super) fn note(&self, session: Option<&str>) {
         set(&self.has_tokens);
         let Some(session) = session else { return };
@@ -81,12 +82,12 @@ impl SessionsSeen {
         }
     }
 
-    /// A token of ours was accepted whose session began by the issuer.
+    /// Records an accepted token of ours whose session the issuer vouched for.
     pub(super) fn note_vouched(&self) {
         set(&self.vouches);
     }
 
-    /// A notice names a session.
+    /// Records a notice that names a session, and returns what is known of it.
     pub(super) fn name(&self, session: &str) -> Named {
         let hash = self.hasher.hash_one(session);
         self.named.add(hash);
@@ -99,7 +100,7 @@ impl SessionsSeen {
     }
 }
 
-/// Without a write if it is set: each verified token comes here.
+/// Sets a flag without a write if it is already set: every verified token calls this.
 fn set(flag: &AtomicBool) {
     if !flag.load(Relaxed) {
         flag.store(true, Relaxed);

@@ -1,4 +1,4 @@
-//! The form of a token, before any key is used: RFC 7515 §7.1 and nothing looser.
+//! The form of a token, checked before any key is used: strictly as in RFC 7515 §7.1.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -45,7 +45,7 @@ impl<'a> TokenParts<'a> {
     }
 }
 
-/// The header members that the gate uses. Every other member that could change the meaning of the token was refused.
+/// The header members that the gate uses. A token with any other member that could change its meaning was refused.
 pub(super) struct JoseHeader {
     /// `alg`, which is compared with the key's.
     pub(super) algorithm: Box<str>,
@@ -94,7 +94,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("x5u", "x5u in the header"),
 ];
 
-/// Strict: no padding, no `+` or `/`, no white space, no left-over bits (J12).
+/// Decodes strictly: no padding, no `+` or `/`, no white space, no left-over bits (J12).
 pub(in crate::token) fn decode(part: &str) -> Result<Vec<u8>, Denial> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_| Denial::MalformedToken("not base64url"))
 }

@@ -1,4 +1,4 @@
-//! How long it takes to check signatures, for metrics.
+//! The durations of signature checks, for metrics.
 
 use std::sync::OnceLock;
 
@@ -16,7 +16,7 @@ pub(crate) struct SignatureTimes {
 }
 
 impl SignatureTimes {
-    /// Checks a signature and counts how long it took.
+    /// Checks a signature and records the duration.
     pub(super) fn measure(&self, algorithm: Algorithm, check: impl FnOnce() -> bool) -> bool {
         let begun = self.time.monotonic();
         let holds = check();

@@ -15,12 +15,12 @@ pub(super) const MAX_MEMBERS: usize = 1024;
 /// Reads one JSON object that fills `bytes`.
 ///
 /// # Errors
-/// What is wrong, without anything of `bytes`.
+/// The problem, without any part of `bytes`.
 pub fn object(bytes: &[u8]) -> Result<Map<String, Value>, &'static str> {
     object_of_depth(bytes, MAX_DEPTH)
 }
 
-/// The same, with another bound for the depth.
+/// [`object`] with another bound for the depth.
 pub fn object_of_depth(bytes: &[u8], max_depth: usize) -> Result<Map<String, Value>, &'static str> {
     let mut parser = parser(bytes, max_depth)?;
     let value = Strict.deserialize(&mut parser).map_err(|_| NOT_STRICT)?;
@@ -31,10 +31,10 @@ pub fn object_of_depth(bytes: &[u8], max_depth: usize) -> Result<Map<String, Val
     }
 }
 
-/// The same, for an object of which only some members are needed. The other members become null, and cost little more
-/// than their bytes. No member may be repeated, and all of it must be JSON in UTF-8.
+/// Reads an object of which only some members are needed. The other members become null, and cost little more than
+/// their bytes. No member may be repeated, and the whole text must be JSON in UTF-8.
 pub fn members_of_depth(bytes: &[u8], max_depth: usize, skipped: &[&str]) -> Result<Map<String, Value>, &'static str> {
-    // The parser does not check the skipped texts.
+    // The parser does not check skipped texts.
     if std::str::from_utf8(bytes).is_err() {
         return Err(NOT_STRICT);
     }
@@ -62,7 +62,7 @@ pub(super) fn parser(
 
 /// Counts brackets outside of strings. Does not check whether the rest is JSON.
 fn is_shallow(bytes: &[u8], max_depth: usize) -> bool {
-    // Most documents have too few brackets for it, and this scan is vectorised.
+    // Most documents have too few brackets to be too deep, and this scan is vectorised.
     if bytes.iter().filter(|byte| matches!(byte, b'{' | b'[')).count() <= max_depth {
         return true;
     }
@@ -163,7 +163,7 @@ fn insert<E: Error>(object: &mut Map<String, Value>, name: String, value: Value)
     if object.len() > MAX_MEMBERS { Err(E::custom("too many members")) } else { Ok(()) }
 }
 
-/// See [`members_of_depth`].
+/// The visitor of [`members_of_depth`].
 struct MembersVisitor<'a>(&'a [&'a str]);
 
 impl<'de> Visitor<'de> for MembersVisitor<'_> {
@@ -232,7 +232,7 @@ mod tests {
                 assert_eq!(object(text.as_bytes()).is_ok(), is_good, "{count}");
                 assert_eq!(members_of_depth(text.as_bytes(), MAX_DEPTH, &["b"]).is_ok(), is_good, "{count}");
             }
-            // What is skipped is not built, and has no bound but its bytes.
+            // A skipped member is not built, and only its bytes are bounded.
             assert!(members_of_depth(inside(many(count)).as_bytes(), MAX_DEPTH, &["a"]).is_ok());
         }
     }

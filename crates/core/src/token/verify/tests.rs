@@ -245,7 +245,7 @@ fn j3_a_kid_is_looked_up_exactly() {
     assert!(world.own_header(json!({ "kid": null })).is_ok());
     let nameless = with(own_header(&world.idp[1]), json!({ "kid": null })).to_string();
     assert_eq!(world.verify(&forge(&world.idp[1], nameless, idp_claims().to_string())), Err(Denial::UnknownKey));
-    // The kid of another key.
+    // The header has the kid of another key.
     let swapped = own_header(&world.idp[2]).to_string();
     let attacker = SigningKey::generate(Algorithm::EdDsa).unwrap();
     assert_eq!(world.verify(&forge(&attacker, swapped, idp_claims().to_string())), Err(Denial::BadSignature));
@@ -326,7 +326,7 @@ fn j6_the_type_says_access_token() {
     assert_eq!(world.own_header(json!({ "typ": null })), Err(Denial::WrongType));
     assert!(malformed(&world.own_header(json!({ "typ": 1 }))));
 
-    // Another issuer: only the types in its list.
+    // For another issuer, only the types in its list are accepted.
     let typed = |typ: Value| {
         let header = with(own_header(&world.idp[1]), json!({ "typ": typ })).to_string();
         world.verify(&forge(&world.idp[1], header, idp_claims().to_string()))

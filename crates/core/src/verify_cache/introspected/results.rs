@@ -1,4 +1,4 @@
-//! What questions to an issuer came to, counted.
+//! Counts the results of questions to an issuer.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -195,7 +195,7 @@ async fn i21_one_question_is_asked_whatever_the_number_of_requests() {
         .collect();
     w.settle().await;
     assert_eq!(w.issuer.calls(), 1);
-    // One that came and went cancels nothing.
+    // A caller that leaves does not cancel the introspection for the others.
     asked[0].abort();
     w.issuer.doors.add_permits(1);
     for one in asked.into_iter().skip(1) {
@@ -215,7 +215,7 @@ async fn i21_a_response_counts_for_its_time_and_never_beyond_exp() {
     w.issuer.answers(Ok(inactive()));
     assert_eq!(w.denied("opaque").await, Denial::TokenInactive);
     assert_eq!(w.issuer.calls(), 2);
-    // Of a token that ends sooner the end counts, without the leeway.
+    // If the token expires sooner, its `exp` counts, without the leeway.
     w.issuer.answers(Ok(active(&json!({ "exp": T0.as_secs() + 40 }))));
     w.check("short").await.unwrap();
     w.time.advance(secs(9));
@@ -360,7 +360,7 @@ async fn i20_a_fault_decides_nothing_and_is_not_remembered() {
     assert_eq!(w.results(), [("client_refused", 1), ("malformed", 4), ("status", 1), ("timeout", 1)]);
     w.issuer.answers(Ok(active(&json!({}))));
     w.check("opaque").await.unwrap();
-    // What was good goes on as long as its response counts, and no longer.
+    // A good token passes while its response is valid, and no longer.
     w.issuer.fails();
     w.time.advance(secs(29));
     w.check("opaque").await.unwrap();
@@ -415,7 +415,7 @@ async fn i21_questions_under_way_are_bounded_in_number_and_time() {
     let mut waiting = Vec::new();
     for n in 0..STRANGERS {
         let w = Arc::clone(&w);
-        // The bucket of unseen tokens earns one.
+        // In this time the bucket of unseen tokens earns one token.
         w.time.advance(Duration::from_millis(5));
         waiting.push(tokio::spawn(async move { w.check(&format!("token-{n}")).await }));
         tokio::task::yield_now().await;
@@ -461,7 +461,7 @@ async fn a19_strangers_leave_questions_to_addresses_that_had_good_tokens() {
     assert_eq!(w.issuer.calls(), asked + 40, "each of them is asked about");
     let second = w.check_from(stranger(1), "good-40", None);
     assert!(matches!(second, Err(Denial::RateLimited("introspected_unseen", _))), "{second:?}");
-    // A stranger alone is not held up.
+    // A stranger alone is not refused.
     let idle = world(|it| it);
     for n in 0..100 {
         idle.check(&format!("new-{n}")).await.unwrap();
@@ -484,7 +484,7 @@ async fn i21_a_revocation_of_ours_counts_at_once() {
         assert_eq!(w.denied("opaque").await, Denial::TokenRevoked);
         assert_eq!(w.issuer.calls(), 1, "from the cache");
         assert_eq!(w.checker.check_again(&verified, None, OnExpiry::Close), Err(Denial::TokenRevoked));
-        // And one that was not seen before.
+        // A token that was not seen before is refused, too.
         assert_eq!(w.denied("another").await, Denial::TokenRevoked);
         assert_eq!(w.denied("another").await, Denial::TokenRevoked);
         assert_eq!(w.issuer.calls(), 2);
@@ -523,7 +523,7 @@ async fn i21_a_long_connection_asks_again_each_time_that_the_response_is_old() {
     again().unwrap();
     w.settle().await;
     assert_eq!(again(), Err(Denial::TokenInactive));
-    // Even if the cache has lost the token.
+    // This holds although the cache does not have the token.
     let w = world(|it| it.negative(Duration::ZERO));
     let verified = w.check("opaque").await.unwrap();
     let again = || w.checker.check_again(&verified, None, OnExpiry::Close);
@@ -627,7 +627,7 @@ async fn i20_no_other_server_sees_what_is_not_its_own() {
     for token in ["rg1_AAAA", "other", "ory_at_ü", "ory_at_a b", &"ory_at_".repeat(2000)] {
         assert!(matches!(w.denied(token).await, Denial::MalformedToken(_)), "{token:.20}");
     }
-    // On a route that does not take the issuer, and where nothing says which issuer it is.
+    // A route that does not accept the issuer, and a call that names no issuer.
     let elsewhere = w.checker.check_of(Credential::new("ory_at_1"), |_| false, shown, &mut ());
     assert!(matches!(elsewhere, Err(Denial::MalformedToken(_))));
     assert!(matches!(w.checker.check(Credential::new("ory_at_1"), shown), Err(Denial::MalformedToken(_))));

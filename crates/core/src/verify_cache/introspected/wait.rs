@@ -1,4 +1,4 @@
-//! What a request waits for whose token's issuer is asked, and what it gets.
+//! A request's wait for an introspection, and the answer.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use super::{IntrospectedTokens, Outcome, Receiver, unavailable};
 use crate::denial::{Denial, NotGood};
 use crate::limit::{Limits, Source};
 
-/// What a request waits for whose token's issuer is asked.
+/// The wait of a request for its token's introspection.
 pub struct IntrospectionWait {
     pub(super) issuer: Arc<str>,
     pub(super) token: Arc<str>,
@@ -14,7 +14,7 @@ pub struct IntrospectionWait {
     pub(super) flight: Option<Receiver>,
 }
 
-/// What the issuer answered, for the request that waited for it.
+/// The issuer's answer, for the request that waited for it.
 #[derive(Clone)]
 pub struct Introspected {
     issuer: Arc<str>,
@@ -43,7 +43,7 @@ impl Introspected {
         is_it.then(|| self.outcome.clone())
     }
 
-    /// Counts what the question was worth, for the limits on its source.
+    /// Counts the result of the question, for the limits on its source.
     pub fn record(&self, limits: &Limits, source: Source<'_>) {
         match &self.outcome {
             Ok(_) => limits.record_valid(source),

@@ -53,7 +53,7 @@ fn i8_a_discovery_document_is_read_strictly() {
     for odd in [json!(null), json!(1), json!([]), json!(""), json!("https://id.example.com/\u{0}")] {
         let error = Metadata::parse(&document("jwks_uri", odd.clone()), ISSUER).unwrap_err();
         assert_eq!(error.cause, "refused_address", "{odd}");
-        // What is not needed may be odd.
+        // A member that is not needed may be odd.
         assert_eq!(Metadata::parse(&document("token_endpoint", odd), ISSUER).unwrap().token_endpoint, None);
     }
     for bad in [

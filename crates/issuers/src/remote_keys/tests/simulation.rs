@@ -229,7 +229,7 @@ fn run(seed: u64) {
                     passed += 1;
                     world.refused_since = None;
                 }
-                // Never a decision: the token is good.
+                // A refusal of a good token may only be for lack of keys.
                 Err(denial) => {
                     refused += 1;
                     assert!(matches!(denial, Denial::KeysUnavailable(_)), "seed {seed}, {now}: {denial}");

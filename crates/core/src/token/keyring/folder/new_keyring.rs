@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{FolderWriteLock, INDEX, Index, RefreshEntry, RefreshState, SigningEntry, VERSION, file_error, io};
 use crate::token::keyring::{Algorithm, KeyError, KeyMaterial, KeyState, Keyring, RefreshSecret, SigningKey, new_id};
 
-/// A key ring whose keys are in its folder, and which is not in force yet. Dropped, it leaves nothing behind.
+/// A key ring whose keys are in its folder, but not in force yet. Dropping it removes them.
 pub struct NewKeyring {
     folder: FolderWriteLock,
     dir: PathBuf,
@@ -58,7 +58,7 @@ impl Drop for NewKeyring {
         }
         let signing = self.index.signing.iter().map(|key| &key.file);
         for file in signing.chain(self.index.refresh.iter().map(|secret| &secret.file)) {
-            // A key that is left behind is named at the next start.
+            // The next start names a key that is left behind.
             let _ = std::fs::remove_file(self.dir.join(file));
         }
     }

@@ -6,12 +6,13 @@ use std::time::SystemTime;
 use super::{FolderWriteLock, INDEX, Index, RefreshEntry, RefreshState, beside, file_error, io};
 use crate::token::keyring::{KeyError, KeyState, Keyring, RefreshSecret};
 
-/// What the file of a refresh secret begins with, and its name.
+/// The prefix of a refresh secret's file, and of its name.
 const REFRESH: &str = "refresh-";
 
+/// What only our own crates call: docs.rs does not show it.
+#[doc(hidden)]
 impl Keyring {
     /// The id of the refresh secret with this name, such as `refresh-2`; `None` for the name of any other key.
-    #[doc(hidden)]
     pub fn refresh_id(name: &str) -> Option<u8> {
         name.strip_prefix(REFRESH)?.parse().ok()
     }
@@ -19,14 +20,13 @@ impl Keyring {
     /// Adds a new refresh secret, which only verifies, and returns its id.
     ///
     /// # Errors
-    /// As [`Keyring::load`]; there are too many; the folder cannot be written.
-    #[doc(hidden)]
+    /// As [`Keyring::load`]; or there are too many secrets; or the folder cannot be written.
     pub fn add_refresh(dir: &Path) -> Result<u8, KeyError> {
         let folder = FolderWriteLock::begin(dir)?;
         let mut index = Index::read(dir)?;
-        // Later than all others: names in a shared store are made by the oldest one.
+        // The highest id so far plus one: the secret with the lowest id makes the names in a shared store.
         let last = index.refresh.iter().map(|secret| secret.id).max().unwrap_or_default();
-        let full = || KeyError::BadSet("there have been 255 refresh secrets, and an id has one byte".to_owned());
+        let full = || KeyError::BadSet("all 255 ids of refresh secrets are used".to_owned());
         let id = last.checked_add(1).ok_or_else(full)?;
         let file = format!("{REFRESH}{id}.secret");
         folder.replace(&dir.join(&file), RefreshSecret::generate()?.to_text().as_bytes())?;
@@ -36,11 +36,10 @@ impl Keyring {
         Ok(id)
     }
 
-    /// New refresh tokens are made by this secret.
+    /// Makes new refresh tokens with this secret.
     ///
     /// # Errors
     /// As [`Keyring::load`]; there is no such secret; the folder cannot be written.
-    #[doc(hidden)]
     pub fn make_current(dir: &Path, id: u8) -> Result<(), KeyError> {
         let folder = FolderWriteLock::begin(dir)?;
         let mut index = Index::read(dir)?;
@@ -57,7 +56,6 @@ impl Keyring {
     ///
     /// # Errors
     /// As [`Keyring::load`]; there is no such key; it signs, or makes refresh tokens; the folder cannot be written.
-    #[doc(hidden)]
     pub fn retire(dir: &Path, name: &str) -> Result<(), KeyError> {
         let folder = FolderWriteLock::begin(dir)?;
         let mut index = Index::read(dir)?;
@@ -80,18 +78,20 @@ impl Keyring {
         };
         let path = beside(dir, &file)?;
         index.keyring(dir)?;
-        // The index first: it must not name a file that is not there.
+        // The index first: it must not name a missing file.
         index.write(&folder, dir)?;
         std::fs::remove_file(&path).map_err(|error| {
-            file_error(&path, format!("is not a key any more, but cannot be removed ({error}): remove it"))
+            file_error(
+                &path,
+                format!("is no longer a key, but its file cannot be removed ({error}): remove it by hand"),
+            )
         })
     }
 
-    /// When the keys or their uses last changed.
+    /// The time of the last change of the keys or their uses.
     ///
     /// # Errors
     /// The folder cannot be read.
-    #[doc(hidden)]
     pub fn changed_at(dir: &Path) -> Result<SystemTime, KeyError> {
         let path = dir.join(INDEX);
         std::fs::metadata(&path).and_then(|meta| meta.modified()).map_err(|error| io(&path, error))

@@ -80,7 +80,7 @@ fn o2_symlinks_are_read_through_and_never_written_through() {
     assert!(Keyring::add(&link, Algorithm::EdDsa, KeyState::Signing).is_err());
     assert!(Keyring::make_signing(&link, made.signer().kid()).is_err());
 
-    // As in a mounted secret: every file is a link.
+    // In a mounted secret of Kubernetes, every file is a link.
     let index = dir.join(INDEX);
     let elsewhere = home.path().join("elsewhere.toml");
     fs::rename(&index, &elsewhere).unwrap();
@@ -246,7 +246,7 @@ fn a_folder_is_not_judged_while_a_first_start_fills_it() {
         let id = Keyring::load(&dir).unwrap().id();
         assert!(seen.iter().flatten().all(|seen| *seen == id));
     }
-    // One that is not put in force leaves an empty folder, and one that was cut short is still named.
+    // A keyring that is not put in force leaves an empty folder, and an interrupted one is still reported.
     let (_home, dir) = home();
     drop(Keyring::load_or_begin(&dir, Algorithm::EdDsa).unwrap());
     assert!(Keyring::load_if_there(&dir).unwrap().is_none());

@@ -1,4 +1,4 @@
-//! A JWK set as a provider publishes it. Whatever one of its keys is, the others stand.
+//! A JWK set as a provider publishes it. An unusable key does not affect the others.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,7 +13,7 @@ use crate::token::keyring::VerifyingKey;
 
 /// The most keys of a published JWK set.
 pub const MAX_KEYS: usize = 100;
-/// What only the private half of a key has (RFC 7518 §6).
+/// The members that only a private key has (RFC 7518 §6).
 const PRIVATE: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
 impl IssuerKeys {
@@ -50,7 +50,7 @@ impl IssuerKeys {
         for entry in entries {
             let kid = shown_kid(&entry);
             match published_key(entry, algorithms) {
-                // The same key twice is one key.
+                // An identical key in the set counts once.
                 Ok(key) if usable.iter().any(|known| is_same(known, &key)) => {}
                 Ok(key) => usable.push(key),
                 Err((cause, why)) => ignored.push(Ignored { kid, cause, why }),
@@ -75,9 +75,12 @@ impl IssuerKeys {
         keys.ignored = ignored;
         Ok(keys)
     }
+}
 
+/// What only our own crates call: docs.rs does not show it.
+#[doc(hidden)]
+impl IssuerKeys {
     /// The name and algorithm of each key, for an operator.
-    #[doc(hidden)]
     pub fn describe(&self) -> Vec<String> {
         let kid = |key: &VerifyingKey| key.kid().unwrap_or("without kid").to_owned();
         let mut all: Vec<_> = self.all().map(|key| format!("{} ({})", kid(key), key.algorithm())).collect();
@@ -85,8 +88,8 @@ impl IssuerKeys {
         all
     }
 
-    /// The keys as a JWK set, each with its algorithm: what [`IssuerKeys::from_published_jwks`] reads as the same keys.
-    #[doc(hidden)]
+    /// The keys as a JWK set, each with its algorithm, which [`IssuerKeys::from_published_jwks`] reads as the same
+    /// keys.
     pub fn to_jwks(&self) -> Value {
         let all = self.named.values().chain(&self.same_name).chain(&self.unnamed);
         serde_json::json!({ "keys": all.filter_map(VerifyingKey::published).collect::<Vec<_>>() })
@@ -97,7 +100,7 @@ fn is_same(a: &VerifyingKey, b: &VerifyingKey) -> bool {
     a.kid() == b.kid() && a.print() == b.print()
 }
 
-/// The keys that name and algorithm distinguish. Keys without a name are judged by the caller.
+/// The keys that name and algorithm distinguish. The caller judges keys without a name.
 fn without_ambiguous(usable: Vec<VerifyingKey>, ignored: &mut Vec<Ignored>) -> Vec<VerifyingKey> {
     let mut count: BTreeMap<(String, &str), usize> = BTreeMap::new();
     let id = |key: &VerifyingKey| key.kid().map(|kid| (kid.to_owned(), key.algorithm().name()));
@@ -123,12 +126,12 @@ fn published_key(entry: Value, algorithms: &[Algorithm]) -> Result<VerifyingKey,
     if PRIVATE.iter().any(|name| members.contains_key(*name)) {
         return Err((IgnoredCause::Private, "has private members, and the set is public"));
     }
-    // What the library cannot name is a kind of its own: new kinds of keys are published before we know them.
+    // The library does not know this kind of key: providers publish new kinds before we support them.
     if let Some((cause, why)) = unknown_kind(members) {
         return Err((cause, why));
     }
     let malformed = |(cause, why)| match cause {
-        // Its kind is known: a member is missing.
+        // The kind is known, but a member is missing.
         IgnoredCause::Kind => (IgnoredCause::Unusable, "malformed"),
         _ => (cause, why),
     };
@@ -146,7 +149,7 @@ fn published_key(entry: Value, algorithms: &[Algorithm]) -> Result<VerifyingKey,
 fn unknown_kind(members: &serde_json::Map<String, Value>) -> Option<(IgnoredCause, &'static str)> {
     let text = |name| members.get(name).and_then(Value::as_str);
     match (text("kty"), text("crv")) {
-        // A key for encryption is named as such, whatever its kind is.
+        // Report a key for encryption as such, whatever its kind.
         _ if text("use").is_some_and(|usage| usage != "sig") => Some((IgnoredCause::Use, "not for signatures (use)")),
         (Some("RSA"), _) | (Some("EC"), Some("P-256" | "P-384")) | (Some("OKP"), Some("Ed25519")) => None,
         _ => Some((IgnoredCause::Kind, "of a kind or curve that we do not verify")),

@@ -100,7 +100,7 @@ fn j12_base64url_is_strict() {
             assert!(malformed(&edit(&|p| format!("{bad}{p}"))), "{bad:?} and part {part}");
         }
     }
-    // Left-over bits: a signature of 64 bytes ends in a character with four unused bits.
+    // A signature of 64 bytes ends in a character with four unused bits.
     let (rest, last) = good.split_at(good.len() - 1);
     let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let value = alphabet.find(last).unwrap();

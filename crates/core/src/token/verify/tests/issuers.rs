@@ -80,7 +80,7 @@ fn n73_the_sessions_of_tokens_outlive_new_keys_and_a_reload_and_not_another_sess
     assert_eq!(seen(&other_keys), Named::Carried, "other keys");
     assert_eq!(seen(&|rules| rules.everywhere = true), Named::Carried, "another rule");
     assert_eq!(seen(&|rules| rules.session_claim = "session".into()), Named::Unproven);
-    // What another session's login says of the issuer is not said of its tokens.
+    // The vouched session of a login says nothing about the issuer's tokens.
     let vouched = json!({ "origin_iss": IDP, "origin_sub": "ada", "origin_sid": "s-9" });
     world.own_claims(vouched).unwrap();
     let rules = world.verifier.rules(IDP).unwrap();

@@ -138,7 +138,7 @@ fn i17_a_role_is_read_from_the_claims_that_the_issuer_s_rules_name_and_from_no_o
     let of_groups = idp(|rules| rules.roles(["groups"]).unwrap());
     assert_eq!(names(&of_groups.verify(json!({ "roles": ["boss"], "scope": "boss" })).unwrap()), Vec::<&str>::new());
     assert_eq!(names(&of_groups.verify(everywhere.clone()).unwrap()), ["boss"]);
-    // Ours are the claim `roles`, which the application sets: another type names no role.
+    // The roles of our own tokens are the claim `roles`, which the application sets: another type names no role.
     assert_eq!(names(&world.own_claims(everywhere).unwrap()), ["boss"]);
     for (roles, found) in
         [(json!("boss"), vec!["boss"]), (json!(["boss", 7]), vec!["boss"]), (json!({ "boss": 1 }), vec![])]

@@ -89,7 +89,7 @@ fn i19_each_preset_has_data_that_can_be_used_and_a_name_of_its_own() {
 #[test]
 fn i19_keycloak() {
     let encryption = |keys: &mut Vec<Value>| {
-        // It publishes a key for encryption beside.
+        // Keycloak publishes a key for encryption, too.
         let other = with(keys[0].clone(), json!({ "kid": "enc", "use": "enc", "alg": "RSA-OAEP", "x5c": ["MII"] }));
         keys.insert(0, other);
     };
@@ -332,7 +332,7 @@ fn i19_hydra() {
     });
     let token = hydra.passes(claims.clone());
     assert_eq!((scope(&token), token.client.as_deref()), ("openid orders.read", Some("web")));
-    // `scope_claim: string`.
+    // With `scope_claim: string`.
     assert_eq!(scope(&hydra.passes(with(claims.clone(), json!({ "scp": null, "scope": "a b" })))), "a b");
     hydra.refuses("a token for nobody", with(claims.clone(), json!({ "aud": [] })));
     let id = json!({ "client_id": null, "scp": null, "ext": null, "at_hash": "x", "rat": 1_800_000_000, "sid": "s", "aud": ["web"] });
@@ -372,11 +372,11 @@ fn i19_authentik() {
     });
     let token = authentik.passes(claims.clone());
     assert_eq!((roles(&token), token.client.as_deref()), (vec!["admins"], Some("web")));
-    // Both tokens are alike but for what the access token has besides.
+    // The two tokens differ only in the additional claims of the access token.
     authentik
         .refuses("ID token", with(claims.clone(), json!({ "azp": null, "uid": null, "scope": null, "at_hash": "x" })));
     authentik.refuses("ID token without hash", with(claims.clone(), json!({ "uid": null, "scope": null })));
-    // Without a signing key it signs with the client's secret, which is known to the client.
+    // Without a signing key, authentik signs with the client's secret, which the client knows.
     let hs256 = json!({ "alg": "HS256", "kid": null });
     assert!(authentik.token(hs256, claims).is_none());
 }

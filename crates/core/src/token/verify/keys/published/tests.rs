@@ -93,7 +93,7 @@ fn i7_two_keys_of_one_kid_and_algorithm_count_neither() {
     let keys = read(&[a.clone(), b.clone(), other.clone()], &[]).unwrap();
     assert!(keys.find(Some("a"), "EdDSA").is_none() && keys.find(Some("other"), "EdDSA").is_some());
     assert_eq!(causes(&keys), [IgnoredCause::Ambiguous; 2]);
-    // A third of that name changes nothing, and without another key there is none.
+    // A third key of that name changes nothing, and without another key none is usable.
     assert!(matches!(
         read(&[a.clone(), b, published("a", Algorithm::EdDsa)], &[]),
         Err(RulesError::NoUsableKey(ignored)) if ignored.len() == 3
@@ -121,7 +121,7 @@ fn i7_a_key_without_alg_has_the_algorithm_of_its_kind() {
         assert_eq!(found(bare(algorithm), &[]), Some(algorithm));
     }
     assert_eq!(found(bare(Algorithm::Rs256), &[Algorithm::Es256, Algorithm::Ps256]), Some(Algorithm::Ps256));
-    // Other algorithms than those of the configuration are none.
+    // Keys for algorithms outside the configuration are not found.
     assert_eq!(found(published("a", Algorithm::Rs256), &[Algorithm::Ps256]), None);
     assert_eq!(found(bare(Algorithm::EdDsa), &[Algorithm::Rs256]), None);
 }
@@ -131,10 +131,10 @@ fn i7_a_name_is_optional_for_the_only_key() {
     let bare = without(published("a", Algorithm::EdDsa), "kid");
     let keys = read(std::slice::from_ref(&bare), &[]).unwrap();
     assert!(keys.find(None, "EdDSA").is_some() && keys.find(Some("any"), "EdDSA").is_some());
-    // Two keys without a name: none can be told from the other.
+    // Two keys without a name cannot be distinguished.
     let other = without(published("a", Algorithm::Es256), "kid");
     assert!(matches!(read(&[bare, other], &[]), Err(RulesError::NoUsableKey(ignored)) if ignored.len() == 2));
-    // A token without kid: only where there is one key.
+    // A token without kid is accepted only if there is one key.
     let [a, b] = ["a", "b"].map(|kid| published(kid, Algorithm::EdDsa));
     assert!(read(std::slice::from_ref(&a), &[]).unwrap().find(None, "EdDSA").is_some());
     assert!(read(&[a, b], &[]).unwrap().find(None, "EdDSA").is_none());
