@@ -1,16 +1,32 @@
 //! Revocations as they are written, and their sweep.
 
 use super::RedisInner;
+use super::commit::{CommitCall, Committed, MAX_DECISIONS, Operation, changed_again, margin};
 use super::partitions::{Partition, in_each};
-use super::record::{Op, decode_merged, encode_effect, millis, reason_number, target};
-use super::script::{REVOKE, SWEEP};
-use rotogate_core::revocation::{Revocation, Target};
+use super::record::{Op, target};
+use super::script::{SWEEP, unexpected};
+use rotogate_core::clock::Timestamp;
+use rotogate_core::revocation::{Effect, Revocation, Target};
 use rotogate_core::session::RevokedBecause;
-use rotogate_core::store::rules::{ends_session, fits};
+use rotogate_core::store::kit::snapshot::Snapshot;
+use rotogate_core::store::rules::fits;
 use rotogate_core::store::{NODE_KEPT, StoreError, Swept, WriteOutcome};
 
 /// How many revocations one script removes: other writers wait meanwhile.
 const SWEPT_AT_ONCE: u64 = 128;
+
+/// What begins from now on begins after this moment.
+pub(super) fn raises(entry: &Revocation) -> Option<Timestamp> {
+    match entry.effect {
+        Effect::NotBefore(moment) => Some(moment),
+        Effect::Minimum { .. } | Effect::Gone => None,
+    }
+}
+
+fn merged(mut entry: Revocation, other: Revocation) -> Revocation {
+    entry.absorb(&other);
+    entry
+}
 
 impl RedisInner {
     pub(super) async fn revoke(
@@ -20,15 +36,20 @@ impl RedisInner {
         because: RevokedBecause,
     ) -> Result<Revocation, StoreError> {
         fits(&entry)?;
-        let Some(partition) = self.held_by(&entry.target)? else { return self.revoke_in_all(op, entry, because).await };
-        let reach = match &entry.target {
-            Target::Session(id) => ("session", vec![partition.keys.session(*id)], id.as_bytes().to_vec()),
-            // No session of ours, so no session's end: the caller knows how long the tokens live.
+        let Some(partition) = self.held_by(&entry.target)? else {
+            return self.revoke_in_all(op, &entry, because).await;
+        };
+        let (ids, presumed) = match &entry.target {
+            Target::Session(id) => (vec![*id], self.hints.take(*id)),
             Target::Subject { .. } | Target::Client { .. } | Target::Global | Target::Token { .. } => {
-                ("none", Vec::new(), Vec::new())
+                (Vec::new(), Snapshot::default())
             }
         };
-        self.revoke_in(partition, op, &entry, because, reach).await
+        let targets = vec![entry.target.clone()];
+        let operation = Operation { ids, targets, raises: raises(&entry), keeps_names: true, ..Operation::default() };
+        let revoke = |state: &mut Snapshot| self.rules().revoke(state, entry.clone(), because);
+        let revoked = self.decide(&self.call_to_revoke(partition, op), operation, presumed, revoke).await?;
+        revoked.ok_or_else(|| unexpected("a time that was not given"))
     }
 
     /// The partition that has the entries of a target; `None` if each of them has.
@@ -43,62 +64,71 @@ impl RedisInner {
         })
     }
 
-    /// A not-before, in two rounds: see [`partitions`](super::partitions).
+    /// A not-before in every partition: see [`partitions`](super::partitions). The rules run over what all of them have. Then
+    /// each gets the result, unless it has changed since: then they run again.
     async fn revoke_in_all(
         &self,
         op: Op,
-        entry: Revocation,
-        because: RevokedBecause,
-    ) -> Result<Revocation, StoreError> {
-        let reach = |partition: &Partition| match &entry.target {
-            Target::Subject { subject, .. } => ("subject", vec![partition.keys.subject(subject)], Vec::new()),
-            Target::Client { .. } | Target::Global | Target::Session(_) | Target::Token { .. } => {
-                ("all", Vec::new(), Vec::new())
-            }
-        };
-        let first =
-            self.partitions.iter().map(|partition| self.revoke_in(partition, op, &entry, because, reach(partition)));
-        let had = in_each(first).await?;
-        let mut greatest = entry.clone();
-        had.iter().for_each(|one| greatest.absorb(one));
-        let differ = self.partitions.iter().zip(&had).filter(|(_, had)| **had != greatest);
-        let second = differ.map(|(partition, _)| self.revoke_in(partition, op, &greatest, because, reach(partition)));
-        let has = in_each(second).await.map_err(|error| error.with_outcome(WriteOutcome::InDoubt))?;
-        // Others may have raised it meanwhile.
-        has.iter().for_each(|one| greatest.absorb(one));
-        Ok(greatest)
-    }
-
-    pub(super) async fn revoke_in(
-        &self,
-        partition: &Partition,
-        op: Op,
         entry: &Revocation,
         because: RevokedBecause,
-        (reaches, keys, id): (&str, Vec<Vec<u8>>, Vec<u8>),
     ) -> Result<Revocation, StoreError> {
-        let field = target(&entry.target)?;
-        let args = vec![
-            field.clone(),
-            encode_effect(entry.effect),
-            millis(entry.until).into(),
-            self.leeway(),
-            reaches.into(),
-            reason_number(because).to_string().into(),
-            vec![if ends_session(entry.effect) { b'1' } else { b'0' }],
-            partition.keys.named("sub:"),
-            id,
-        ];
-        let name = (op, partition.history());
-        let mut answer = self.run_as(&self.revokes, partition, name, &REVOKE, keys, args).await?;
-        if answer.status != "merged" {
-            return Err(answer.unknown());
+        let rules = self.rules();
+        let subject = match &entry.target {
+            Target::Subject { subject, .. } => Some(&**subject),
+            Target::Client { .. } | Target::Global | Target::Session(_) | Target::Token { .. } => None,
+        };
+        let operation =
+            Operation { targets: vec![entry.target.clone()], subject, raises: raises(entry), ..Operation::default() };
+        // What each has, and when the sessions there end.
+        let mut found = vec![(None::<Revocation>, Timestamp::ZERO); self.partitions.count()];
+        let mut done = vec![None; found.len()];
+        for number in 0..MAX_DECISIONS {
+            let end = found.iter().map(|(_, end)| *end).max().unwrap_or_default();
+            let over = |entry: Option<&Revocation>| {
+                let mut snapshot = Snapshot::default();
+                snapshot.see_end(end);
+                entry.into_iter().for_each(|entry| snapshot.see_entry(entry.clone()));
+                snapshot
+            };
+            let mut known = found.iter().filter_map(|(known, _)| known.clone());
+            let greatest = known.next().map(|first| known.fold(first, merged));
+            let now = rules.revoke(&mut over(greatest.as_ref()), entry.clone(), because)?;
+            let open: Vec<_> =
+                self.partitions.iter().filter(|of| done.get(of.number) != Some(&Some(now.clone()))).collect();
+            if open.is_empty() {
+                return Ok(now);
+            }
+            let commits = open.iter().map(async |partition| {
+                let mut plan = over(found.get(partition.number).and_then(|(known, _)| known.as_ref()));
+                rules.revoke(&mut plan, now.clone(), because)?;
+                let call = self.call_to_revoke(partition, op);
+                self.commit(&call, &[(&operation, &plan, true)]).await?.pop().ok_or_else(|| unexpected("no answer"))
+            });
+            let is_begun = done.iter().any(Option::is_some);
+            // Some partition may have it.
+            let in_doubt = |error: StoreError| if is_begun { error.with_outcome(WriteOutcome::InDoubt) } else { error };
+            let answers = in_each(commits).await.map_err(in_doubt)?;
+            for (partition, answer) in open.iter().zip(answers) {
+                let is = match answer {
+                    Committed::Done => {
+                        done.iter_mut().skip(partition.number).take(1).for_each(|done| *done = Some(now.clone()));
+                        (Some(now.clone()), end)
+                    }
+                    Committed::Changed(mut snapshot) => {
+                        snapshot.allow(margin(number));
+                        (snapshot.entry(&entry.target).cloned(), snapshot.found_end())
+                    }
+                    Committed::Late => return Err(unexpected("a time that was not given")),
+                };
+                found.iter_mut().skip(partition.number).take(1).for_each(|found| *found = is.clone());
+            }
         }
-        let (effect, until) = (answer.bytes()?, answer.bytes()?);
-        if answer.number()? != 0 {
-            tracing::error!(target = %entry.target, "session revoked, but its record cannot be read");
-        }
-        decode_merged(&field, &effect, &until)
+        Err(changed_again())
+    }
+
+    /// A commit that a storm of refreshes does not hold up.
+    pub(super) fn call_to_revoke<'a>(&'a self, partition: &'a Partition, op: Op) -> CommitCall<'a> {
+        CommitCall { primaries: &self.revokes, partition, op, history: partition.history() }
     }
 
     /// Sessions expire by themselves. Of several nodes that sweep at once, each removes what the others have not.
