@@ -23,6 +23,21 @@ pub(super) fn raises(entry: &Revocation) -> Option<Timestamp> {
     }
 }
 
+/// What a partition has of a not-before, and when the last session there ends that it may match.
+struct PartitionEntry<'a> {
+    partition: &'a Partition,
+    known: Option<Revocation>,
+    end: Timestamp,
+    /// It was written by this very revocation.
+    is_written: bool,
+}
+
+impl PartitionEntry<'_> {
+    fn has(&self, now: &Revocation) -> bool {
+        self.is_written && self.known.as_ref() == Some(now)
+    }
+}
+
 fn merged(mut entry: Revocation, other: Revocation) -> Revocation {
     entry.absorb(&other);
     entry
@@ -79,51 +94,43 @@ impl RedisInner {
         };
         let operation =
             Operation { targets: vec![entry.target.clone()], subject, raises: raises(entry), ..Operation::default() };
-        // What each has, and when the sessions there end.
-        let mut found = vec![(None::<Revocation>, Timestamp::ZERO); self.partitions.count()];
-        let mut done = vec![None; found.len()];
+        let at = |partition| PartitionEntry { partition, known: None, end: Timestamp::ZERO, is_written: false };
+        let mut all: Vec<_> = self.partitions.iter().map(at).collect();
         for number in 0..MAX_DECISIONS {
-            let end = found.iter().map(|(_, end)| *end).max().unwrap_or_default();
-            let over = |entry: Option<&Revocation>| {
+            let end = all.iter().map(|one| one.end).max().unwrap_or_default();
+            let over = |known: Option<&Revocation>| {
                 let mut snapshot = Snapshot::default();
                 snapshot.see_end(end);
-                entry.into_iter().for_each(|entry| snapshot.see_entry(entry.clone()));
+                known.into_iter().for_each(|known| snapshot.see_entry(known.clone()));
                 snapshot
             };
-            let mut known = found.iter().filter_map(|(known, _)| known.clone());
-            let greatest = known.next().map(|first| known.fold(first, merged));
-            let now = rules.revoke(&mut over(greatest.as_ref()), entry.clone(), because)?;
-            let open: Vec<_> =
-                self.partitions.iter().filter(|of| done.get(of.number) != Some(&Some(now.clone()))).collect();
+            let known = all.iter().filter_map(|one| one.known.clone()).reduce(merged);
+            let now = rules.revoke(&mut over(known.as_ref()), entry.clone(), because)?;
+            let is_begun = all.iter().any(|one| one.is_written);
+            // Some partition may have it.
+            let in_doubt = |error: StoreError| if is_begun { error.with_outcome(WriteOutcome::InDoubt) } else { error };
+            let open: Vec<_> = all.iter_mut().filter(|one| !one.has(&now)).collect();
             if open.is_empty() {
                 return Ok(now);
             }
-            let commits = open.iter().map(async |partition| {
-                let mut plan = over(found.get(partition.number).and_then(|(known, _)| known.as_ref()));
+            let commits = open.into_iter().map(async |one| {
+                let mut plan = over(one.known.as_ref());
                 rules.revoke(&mut plan, now.clone(), because)?;
-                let call = self.call_to_revoke(partition, op);
-                self.commit(&call, &[(&operation, &plan, true)]).await?.pop().ok_or_else(|| unexpected("no answer"))
+                let call = self.call_to_revoke(one.partition, op);
+                match self.commit(&call, &[(&operation, &plan, true)]).await?.pop() {
+                    Some(Committed::Done) => (one.known, one.is_written) = (Some(now.clone()), true),
+                    Some(Committed::Changed(mut found)) => {
+                        found.allow(margin(number));
+                        (one.known, one.is_written) = (found.entry(&entry.target).cloned(), false);
+                        one.end = found.found_end();
+                    }
+                    Some(Committed::Late) | None => return Err(unexpected("no answer")),
+                }
+                Ok(())
             });
-            let is_begun = done.iter().any(Option::is_some);
-            // Some partition may have it.
-            let in_doubt = |error: StoreError| if is_begun { error.with_outcome(WriteOutcome::InDoubt) } else { error };
-            let answers = in_each(commits).await.map_err(in_doubt)?;
-            for (partition, answer) in open.iter().zip(answers) {
-                let is = match answer {
-                    Committed::Done => {
-                        done.iter_mut().skip(partition.number).take(1).for_each(|done| *done = Some(now.clone()));
-                        (Some(now.clone()), end)
-                    }
-                    Committed::Changed(mut snapshot) => {
-                        snapshot.allow(margin(number));
-                        (snapshot.entry(&entry.target).cloned(), snapshot.found_end())
-                    }
-                    Committed::Late => return Err(unexpected("a time that was not given")),
-                };
-                found.iter_mut().skip(partition.number).take(1).for_each(|found| *found = is.clone());
-            }
+            in_each(commits).await.map_err(in_doubt)?;
         }
-        Err(changed_again())
+        Err(changed_again().with_outcome(WriteOutcome::InDoubt))
     }
 
     /// A commit that a storm of refreshes does not hold up.

@@ -24,8 +24,8 @@ use rotogate_core::store::kit::snapshot::Snapshot;
 use rotogate_core::store::rules::{KEPT_AFTER_END, Rules, is_revoked};
 use rotogate_core::store::{Inserted, StoreError, SubjectBound, Swap, WriteOutcome};
 
-/// How many records one script confirms.
-const CONFIRMED_AT_ONCE: usize = 256;
+/// How many records one script confirms: other writers wait meanwhile.
+const CONFIRMED_AT_ONCE: usize = 64;
 const TURNS: usize = 64;
 /// How many clients are asked about besides a login's own.
 const CLIENTS_KNOWN: usize = 32;
@@ -406,15 +406,19 @@ impl RedisInner {
         for seen in seen.chunks(CONFIRMED_AT_ONCE) {
             let op = new_op()?;
             let call = CommitCall { primaries: &self.commands, partition, op, history: partition.history() };
-            let operation = |(id, _): &(SessionId, Generation)| {
+            let mut found = BTreeMap::<_, Snapshot>::new();
+            for (id, record) in self.load_of(partition, seen.iter().map(|(id, _)| *id).collect()).await? {
+                found.entry(id).or_default().see(id, record);
+            }
+            let operations = seen.iter().map(|(id, _)| {
                 let operation = Operation { ids: vec![*id], keeps_names: true, ..Operation::default() };
-                (operation, Snapshot::default())
-            };
+                (operation, found.remove(id).unwrap_or_default())
+            });
             let confirm = |state: &mut Snapshot, place: usize| match seen.get(place) {
                 Some(seen) => self.rules().confirm(state, std::slice::from_ref(seen)),
                 None => Ok(Vec::new()),
             };
-            for confirmed in self.decide_each(&call, seen.iter().map(operation), confirm).await? {
+            for confirmed in self.decide_each(&call, operations, confirm).await? {
                 marked.extend(confirmed?.into_iter().flatten());
             }
         }
