@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use redis::Value;
+use tokio::time::Instant;
 
 use super::RedisInner;
 use super::cluster::Primaries;
@@ -25,7 +26,7 @@ use rotogate_core::store::kit::fields::History;
 use rotogate_core::store::kit::snapshot::{RecordWrite, SeenRecord, Snapshot};
 use rotogate_core::store::rules::{Failure, end_of};
 
-/// How often an operation is decided again, because others changed what it depends on.
+/// How often an operation is decided again, because others changed what it depends on. Its time bounds it as well.
 pub(super) const MAX_DECISIONS: u32 = 24;
 /// Sessions begin all the time. A revocation that has met a later end twice is kept this much longer than need be, and each
 /// time twice as long, so that it comes through.
@@ -293,7 +294,11 @@ impl RedisInner {
         let trial = |(place, (operation, snapshot))| Trial { place, operation, snapshot, is_answer: false };
         let mut open: Vec<_> = operations.into_iter().enumerate().map(trial).collect();
         let mut results = BTreeMap::new();
+        let over = Instant::now() + self.options.timeouts.operation;
         for number in 0..MAX_DECISIONS {
+            if number > 0 && Instant::now() >= over {
+                break;
+            }
             let mut decided = Vec::with_capacity(open.len());
             for mut trial in open.drain(..) {
                 match rule(&mut trial.snapshot, trial.place) {
