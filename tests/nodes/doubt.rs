@@ -31,9 +31,9 @@ impl Two {
 
 const NO_WINDOW: &str = "grace = \"0s\"\nlost_response_window = \"0s\"";
 
-/// What a reply of the store says of a write that is done. `word` is of PostgreSQL, where each has its own.
+/// A word of the replies to a write. `word` is of PostgreSQL, where each write has its own.
 fn done(servers: &Servers, word: &'static str) -> &'static str {
-    if servers.is_postgres() { word } else { "done" }
+    if servers.is_postgres() { word } else { "committed" }
 }
 
 fn is_dead(answer: &Answer) -> bool {
