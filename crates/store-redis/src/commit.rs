@@ -89,19 +89,13 @@ struct Trial<'a> {
 }
 
 /// The keys and arguments of a script, as commits add to them.
+#[derive(Default)]
 struct ScriptParts {
     keys: Vec<Vec<u8>>,
     args: Vec<Vec<u8>>,
-    fixed: usize,
 }
 
 impl ScriptParts {
-    /// The number of a key among all.
-    fn key(&mut self, key: Vec<u8>) {
-        self.keys.push(key);
-        self.number(self.fixed + self.keys.len());
-    }
-
     fn number(&mut self, number: usize) {
         self.args.push(number.to_string().into_bytes());
     }
@@ -155,19 +149,38 @@ impl Operation<'_> {
         (snapshot, is_answer): (&Snapshot, bool),
         compared: &Compared<'_>,
     ) -> Result<(), StoreError> {
-        parts.maybe(self.by.map(millis));
-        parts.arg(if self.into_copy { "copying" } else { "" });
-        parts.maybe(self.held.map(|session| millis(session.created())));
-        parts.number(compared.held.len());
-        for of in &compared.held {
-            parts.arg(target(of)?);
+        let (mut letters, mut values) = (Vec::new(), Vec::new());
+        let mut name = |letter: u8, what: Vec<Vec<u8>>| {
+            letters.push(letter);
+            values.extend(what);
+        };
+        if let Some(by) = self.by {
+            name(b'b', vec![millis(by).into()]);
         }
-        match self.subject {
-            Some(subject) => parts.key(call.partition.keys.subject(subject)),
-            None => parts.number(0),
+        if self.into_copy {
+            name(b'f', vec![b"copying".to_vec()]);
         }
-        parts.maybe(snapshot.end_relied_on().map(millis));
-        parts.maybe(self.inserts);
+        if let Some(session) = self.held {
+            let targets = compared.held.iter().map(target);
+            let moment = Ok(millis(session.created()).to_vec());
+            name(b'h', std::iter::once(moment).chain(targets).collect::<Result<_, _>>()?);
+        }
+        if let Some(subject) = self.subject {
+            parts.keys.push(call.partition.keys.subject(subject));
+            name(b's', Vec::new());
+        }
+        if let Some(end) = snapshot.end_relied_on() {
+            name(b'e', vec![millis(end).into()]);
+        }
+        if let Some(inserts) = self.inserts {
+            name(b'n', vec![inserts.into()]);
+        }
+        if let Some(moment) = self.raises {
+            let stamp = moment.as_millis().saturating_add(1).to_string();
+            name(b'r', vec![stamp.into(), (leeway.as_millis() + 1).to_string().into()]);
+        }
+        parts.args.push(letters);
+        parts.args.append(&mut values);
         parts.number(compared.records.len());
         for (id, write) in &compared.records {
             self.add_record(parts, call, (snapshot, is_answer), *id, *write)?;
@@ -178,8 +191,6 @@ impl Operation<'_> {
             parts.begins(snapshot.entry(of).map(encode_kept).as_deref());
             parts.maybe(new.map(encode_kept));
         }
-        parts.maybe(self.raises.map(|moment| moment.as_millis().saturating_add(1).to_string()));
-        parts.arg((leeway.as_millis() + 1).to_string());
         Ok(())
     }
 
@@ -191,14 +202,17 @@ impl Operation<'_> {
         id: SessionId,
         write: Option<&RecordWrite>,
     ) -> Result<(), StoreError> {
-        parts.key(call.partition.keys.session(id));
+        parts.keys.push(call.partition.keys.session(id));
+        let mut how = Vec::new();
         match write {
             // A place in the index stays where the end does.
-            Some(RecordWrite { old: Some(old), new }) if is_answer && end_of(old) == end_of(new) => parts.number(0),
-            Some(write) => parts.key(call.partition.keys.subject(&write.new.subject)),
-            None => parts.number(0),
+            Some(RecordWrite { old: Some(old), new }) if is_answer && end_of(old) == end_of(new) => {}
+            Some(write) => {
+                parts.keys.push(call.partition.keys.subject(&write.new.subject));
+                how.push(b'i');
+            }
+            None => {}
         }
-        parts.arg(id.as_bytes());
         match snapshot.record(id) {
             None => parts.begins(None),
             Some(SeenRecord::Unreadable(_)) => parts.begins(Some(b"")),
@@ -211,8 +225,10 @@ impl Operation<'_> {
         parts.maybe(
             write.map(|write| encode_record(&write.new, &call.op, &history)).transpose()?.map(|new| new.to_vec()),
         );
-        let keeps = self.keeps_names && write.is_some_and(|write| write.old.is_some());
-        parts.arg(if keeps { "1" } else { "" });
+        if self.keeps_names && write.is_some_and(|write| write.old.is_some()) {
+            how.push(b'k');
+        }
+        parts.arg(how);
         Ok(())
     }
 }
@@ -253,8 +269,7 @@ impl RedisInner {
         call: &CommitCall<'_>,
         operations: &[(&Operation<'_>, &Snapshot, bool)],
     ) -> Result<Vec<Committed>, StoreError> {
-        let fixed = call.partition.keys.fixed().len();
-        let mut parts = ScriptParts { keys: Vec::new(), args: Vec::new(), fixed };
+        let mut parts = ScriptParts::default();
         let mut all = Vec::with_capacity(operations.len());
         for (operation, snapshot, is_answer) in operations {
             let compared = operation.compared(self, snapshot);
@@ -270,16 +285,14 @@ impl RedisInner {
         if answers.len() != all.len() {
             return Err(unexpected("another number of answers"));
         }
-        let read = |(compared, answer): (Compared<'_>, Value)| {
-            let Value::Array(mut answer) = answer else { return Err(unexpected("no answer")) };
-            let rest = answer.split_off(answer.len().min(1));
-            match answer.pop().and_then(bytes).as_deref() {
+        let read = |(compared, answer): (Compared<'_>, Value)| match answer {
+            Value::Array(found) => compared.seen(call.history, found).map(Committed::Changed),
+            word => match bytes(word).as_deref() {
                 Some(b"done") => Ok(Committed::Done),
                 Some(b"late") => Ok(Committed::Late),
                 Some(b"whole") => Err(is_whole()),
-                Some(b"changed") => compared.seen(call.history, rest).map(Committed::Changed),
                 _ => Err(unexpected("an unknown answer")),
-            }
+            },
         };
         all.into_iter().zip(answers).map(read).collect()
     }

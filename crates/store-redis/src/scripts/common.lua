@@ -61,10 +61,12 @@ local function readable(record) return string.byte(record, 1) == 1 end
 
 -- As one command: a command costs more than what it does here. `before` is the end of the record that is there, if any.
 local function store(key, record, till, before)
-    local at = number(till) + KEPT
     if till == before then
         redis.call('SET', key, record, 'KEEPTTL')
-    elseif at < EXACT then
+        return
+    end
+    local at = number(till) + KEPT
+    if at < EXACT then
         redis.call('SET', key, record, 'PXAT', integer(at))
     else
         redis.call('SET', key, record)
