@@ -38,8 +38,9 @@ impl PartitionEntry<'_> {
     }
 }
 
-fn merged(mut entry: Revocation, other: Revocation) -> Revocation {
-    entry.absorb(&other);
+fn merged(known: Option<Revocation>, other: &Revocation) -> Revocation {
+    let mut entry = known.unwrap_or_else(|| other.clone());
+    entry.absorb(other);
     entry
 }
 
@@ -104,7 +105,8 @@ impl RedisInner {
                 known.into_iter().for_each(|known| snapshot.see_entry(known.clone()));
                 snapshot
             };
-            let known = all.iter().filter_map(|one| one.known.clone()).reduce(merged);
+            let known =
+                all.iter().filter_map(|one| one.known.as_ref()).fold(None, |known, one| Some(merged(known, one)));
             let now = rules.revoke(&mut over(known.as_ref()), entry.clone(), because)?;
             let is_begun = all.iter().any(|one| one.is_written);
             // Some partition may have it.
