@@ -192,8 +192,8 @@ impl Servers {
     /// Damages the record of every session that there is.
     pub(super) fn damage_records(&self) {
         match self {
-            // The length of the subject.
-            Self::Redis(server) => overwrite(server, "58", "zz"),
+            // The id.
+            Self::Redis(server) => overwrite(server, "50", "zz"),
             Self::Postgres(server) => drop(server.sql("update rotogate.session set record = substr(record, 1, 20)")),
             _ => panic!("no test asks"),
         }

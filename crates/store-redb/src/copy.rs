@@ -8,7 +8,7 @@ use super::schema::{COPYING_ROW, META, Writing};
 use super::writer::failed;
 use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate_core::session::Session;
-use rotogate_core::store::copy::{CopyTarget, is_later, is_whole};
+use rotogate_core::store::copy::{CopyTarget, is_whole, put_record};
 use rotogate_core::store::reset_clock::RemembersTime;
 use rotogate_core::store::rules::{self, Failure, State};
 use rotogate_core::store::{Revocation, Store, StoreError};
@@ -26,10 +26,7 @@ impl CopyTarget for RedbStore {
     async fn put_sessions(&self, sessions: Vec<Session>) -> Result<(), StoreError> {
         let put_all = move |state: &mut Writing<'_>| {
             for session in &sessions {
-                let old = state.session(session.id)?;
-                if old.as_ref().is_none_or(|old| !is_later(old, session)) {
-                    state.put_session(old.as_ref(), session)?;
-                }
+                put_record(state, session)?;
                 state.raise_time(session.created())?;
             }
             Ok(())

@@ -3,15 +3,18 @@
 use async_trait::async_trait;
 use redis::Value;
 
+use super::commit::{CommitCall, Operation};
 use super::partitions::{Partition, in_each};
-use super::record::{encode_effect, encode_record, millis, new_op, target};
-use super::script::{LOWER, PUT, bytes, unexpected};
-use super::{RedisStore, drop_mut};
+use super::record::{encode_kept, new_op, target};
+use super::revoke::raises;
+use super::script::{LOWER, bytes, unexpected};
+use super::{RedisInner, RedisStore, drop_mut};
 use rotogate_core::clock::Timestamp;
-use rotogate_core::session::{RevokedBecause, Session};
-use rotogate_core::store::copy::{CopyTarget, is_whole};
+use rotogate_core::session::Session;
+use rotogate_core::store::copy::{CopyTarget, put_record};
+use rotogate_core::store::kit::snapshot::Snapshot;
 use rotogate_core::store::reset_clock::RemembersTime;
-use rotogate_core::store::{Revocation, SharedStore, StoreError};
+use rotogate_core::store::{Revocation, SharedStore, StoreError, rules};
 
 /// How many records are under way at once.
 const AT_ONCE: usize = 64;
@@ -19,8 +22,10 @@ const AT_ONCE: usize = 64;
 #[async_trait]
 impl CopyTarget for RedisStore {
     async fn put_sessions(&self, sessions: Vec<Session>) -> Result<(), StoreError> {
+        let inner = &self.0;
         for some in sessions.chunks(AT_ONCE) {
-            in_each(some.iter().map(|session| self.put(session))).await?;
+            let sorted = inner.partitions.sort(some, |session| session.id);
+            in_each(sorted.iter().map(|(partition, sessions)| inner.put_in(partition, sessions))).await?;
         }
         Ok(())
     }
@@ -29,10 +34,13 @@ impl CopyTarget for RedisStore {
         let inner = &self.0;
         for entry in entries {
             let op = new_op()?;
-            // As an entry that reaches nothing here: the records have their end already.
             let put = async |partition: &Partition| {
-                let reach = ("none", Vec::new(), Vec::new());
-                inner.revoke_in(partition, op, &entry, RevokedBecause::Operator, reach).await.map(drop)
+                let targets = vec![entry.target.clone()];
+                let operation = Operation { targets, raises: raises(&entry), ..Operation::default() };
+                let call = inner.call_to_revoke(partition, op);
+                // It reaches nothing here: the records have their end already.
+                let merge = |state: &mut Snapshot| rules::put(state, &entry);
+                inner.decide(&call, operation, Snapshot::default(), merge).await.map(drop)
             };
             match inner.held_by(&entry.target)? {
                 Some(partition) => put(partition).await?,
@@ -94,8 +102,7 @@ impl RemembersTime for RedisStore {
             let mut args = Vec::new();
             for entry in &entries {
                 if inner.held_by(&entry.target)?.is_none_or(|holder| holder.number == partition.number) {
-                    let end = millis(entry.until).into();
-                    args.push([target(&entry.target)?, encode_effect(entry.effect), end]);
+                    args.push([target(&entry.target)?, encode_kept(entry)]);
                 }
             }
             // Once at least.
@@ -117,19 +124,17 @@ impl RemembersTime for RedisStore {
     }
 }
 
-impl RedisStore {
-    async fn put(&self, session: &Session) -> Result<(), StoreError> {
-        let inner = &self.0;
-        let op = new_op()?;
-        let partition = inner.partitions.of_session(session.id);
-        let history = partition.history();
-        let keys = vec![partition.keys.session(session.id), partition.keys.subject(&session.subject)];
-        let args = vec![encode_record(session, &op, &history)?.to_vec(), session.id.as_bytes().to_vec()];
-        let answer = inner.run_as(&inner.commands, partition, (op, history), &PUT, keys, args).await?;
-        match answer.status.as_str() {
-            "put" => Ok(()),
-            "whole" => Err(is_whole()),
-            _ => Err(answer.unknown()),
-        }
+impl RedisInner {
+    async fn put_in(&self, partition: &Partition, sessions: &[&Session]) -> Result<(), StoreError> {
+        let (op, history) = (new_op()?, partition.history());
+        let call = CommitCall { primaries: &self.commands, partition, op, history };
+        let operations = sessions.iter().map(|session| {
+            (Operation { ids: vec![session.id], into_copy: true, ..Operation::default() }, Snapshot::default())
+        });
+        let put = |state: &mut Snapshot, place: usize| match sessions.get(place) {
+            Some(session) => put_record(state, session),
+            None => Ok(()),
+        };
+        self.decide_each(&call, operations, put).await?.into_iter().try_for_each(|put| put.map(drop))
     }
 }

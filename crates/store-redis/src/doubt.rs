@@ -2,7 +2,7 @@
 
 use redis::Value;
 
-use super::record::{CONFIRMED, decode_record, flags_of, op_of};
+use super::record::{decode_record, op_of};
 use super::script::unexpected;
 use super::{RedisInner, drop_mut};
 use rotogate_core::session::{Session, SessionId};
@@ -21,7 +21,8 @@ impl RedisInner {
             Some(Value::Nil) => return Ok(None),
             _ => return Err(unexpected("no record")),
         };
-        let is_own = op_of(&record).is_some_and(|op| ops.contains(&op)) && flags_of(&record) & CONFIRMED == 0;
-        if is_own { decode_record(id, &record).map(Some) } else { Ok(None) }
+        let session = decode_record(id, &record)?;
+        let is_own = op_of(&record).is_some_and(|op| ops.contains(&op)) && !session.confirmed;
+        Ok(is_own.then_some(session))
     }
 }

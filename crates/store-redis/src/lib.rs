@@ -1,8 +1,8 @@
 //! A store of several gates in Redis or Valkey: one server, the primary that Sentinels name, or a cluster.
 //!
-//! **Writing.** Each operation is a script, so it is done as a whole or not at all, in one order for all nodes. Each has a
-//! random name, and a script that finds it says what it said before: so whatever got no reply is sent again. Only the
-//! server's clock counts.
+//! **Writing.** The rules run in the gate, over what it has read or presumes. A script then writes what they say, as a whole and
+//! in one order for all nodes, or answers that something is not as it was read: see `commit.rs`. Each write has a random name,
+//! and a script that finds it says what it said before: so whatever got no reply is sent again. Only the server's clock counts.
 //!
 //! **Durable** is what the server makes of it: with `appendonly yes` and `appendfsync always` an `Ok` survives a crash of
 //! the server. Other settings lose up to a second, and a warning at start says so. A primary that is lost with its last writes
@@ -41,6 +41,7 @@ use rotogate_core::clock::Timestamp;
 use rotogate_core::revocation::{RevocationList, Target};
 use rotogate_core::session::{Generation, RevokedBecause, Session, SessionId};
 use rotogate_core::store::kit::fields::History;
+use rotogate_core::store::rules::Rules;
 use rotogate_core::store::{
     Admitted, CounterUse, Cursor, Feed, Filter, Follow, Inserted, InspectedServer, NodeSeen, Page, Restoration,
     Revocation, SharedCounter, SharedStore, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome,
@@ -49,6 +50,7 @@ use script::{Script, ScriptReply, bytes, unexpected};
 
 mod check;
 mod cluster;
+mod commit;
 mod connect;
 mod copy;
 mod count;
@@ -105,6 +107,7 @@ struct RedisInner {
     /// How many keys the servers had evicted when this run began.
     evicted: u64,
     inserts: session::InsertTurns,
+    hints: commit::Hints,
     /// The clients whose not-befores a bounded insert reads besides those of its own.
     clients: parking_lot::Mutex<std::collections::BTreeSet<Box<str>>>,
     doubts: rotogate_core::store::kit::doubts::Doubts,
@@ -246,10 +249,8 @@ impl RedisInner {
         ]
     }
 
-    /// The same, as the store names them.
-    fn targets(&self, session: &Session) -> Result<[Vec<u8>; 3], StoreError> {
-        let [subject, client, all] = self.held_against(session);
-        Ok([record::target(&subject)?, record::target(&client)?, record::target(&all)?])
+    fn rules(&self) -> Rules {
+        Rules::new(Arc::clone(&self.issuer), self.options.leeway)
     }
 
     fn leeway(&self) -> Vec<u8> {
@@ -260,7 +261,7 @@ impl RedisInner {
 #[async_trait]
 impl Store for RedisStore {
     async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
-        self.0.load(&self.0.commands, id).await
+        self.0.load(&self.0.commands, id, false).await
     }
 
     async fn insert(&self, session: Session, bound: SubjectBound) -> Result<Inserted, StoreError> {
@@ -356,7 +357,7 @@ impl SharedStore for RedisStore {
     }
 
     async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
-        self.0.load(&self.0.revokes, id).await
+        self.0.load(&self.0.revokes, id, true).await
     }
 
     async fn settle(&self) -> Result<(), StoreError> {

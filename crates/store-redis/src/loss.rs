@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use redis::Value;
 
+use super::commit::{CommitCall, Operation};
 use super::partitions::{Partition, in_each};
-use super::record::{encode_record, millis, new_op, target, unreadable};
-use super::script::{ADOPT, RESTORATION, RESTORE, bytes, unexpected};
+use super::record::{HISTORY, new_op};
+use super::script::{ADOPT, RESTORATION, bytes, unexpected};
 use super::{RedisInner, drop_mut};
 use rotogate_core::clock::Timestamp;
 use rotogate_core::revocation::Target;
 use rotogate_core::session::{Session, SessionId};
 use rotogate_core::store::kit::fields::History;
+use rotogate_core::store::kit::snapshot::Snapshot;
+use rotogate_core::store::rules::{KEPT_AFTER_END, end_of};
 use rotogate_core::store::{Restoration, StoreError, WriteOutcome};
 
 /// How many records are under way at once.
@@ -53,36 +56,43 @@ impl RedisInner {
     pub(super) async fn restore(&self, records: &[Session]) -> Result<usize, StoreError> {
         let mut restored = 0;
         for some in records.chunks(AT_ONCE) {
-            let written = in_each(some.iter().map(async |record| self.restore_one(record).await)).await?;
-            restored += written.into_iter().filter(|is_written| *is_written).count();
+            let sorted = self.partitions.sort(some, |record| record.id);
+            let written =
+                in_each(sorted.iter().map(|(partition, records)| self.restore_in(partition, records))).await?;
+            restored += written.into_iter().sum::<usize>();
         }
         Ok(restored)
     }
 
-    /// True if the store lacked it.
-    async fn restore_one(&self, record: &Session) -> Result<bool, StoreError> {
-        let partition = self.partitions.of_session(record.id);
+    /// How many of them the store lacked.
+    async fn restore_in(&self, partition: &Partition, records: &[&Session]) -> Result<usize, StoreError> {
         let (op, history) = (new_op()?, partition.history());
-        let bytes = encode_record(record, &op, &EARLIER)?;
-        let keys = vec![partition.keys.session(record.id), partition.keys.subject(&record.subject)];
-        let mut args = vec![bytes.to_vec(), millis(record.created()).to_vec()];
-        args.extend(self.targets(record)?);
-        args.extend([record.id.as_bytes().to_vec(), target(&Target::Session(record.id))?]);
-        let mut answer = self.run_as(&self.commands, partition, (op, history), &RESTORE, keys, args).await?;
-        match answer.status.as_str() {
-            "restored" => Ok(true),
-            "had" => Ok(false),
-            // One record must not hold up the others.
-            "version" | "moved" => {
-                let error = match answer.number() {
-                    Ok(version) => unreadable(record.id, version),
-                    Err(_) => answer.unknown(),
-                };
-                tracing::error!(session.id = %record.id, %error, "session not written back");
-                Ok(false)
+        let call = CommitCall { primaries: &self.commands, partition, op, history };
+        let operations = records.iter().map(|record| {
+            let operation = Operation {
+                ids: vec![record.id],
+                targets: vec![Target::Session(record.id)],
+                held: Some(*record),
+                by: Some(end_of(record).plus(KEPT_AFTER_END)),
+                history: Some(EARLIER),
+                ..Operation::default()
+            };
+            (operation, Snapshot::default())
+        });
+        let restore = |state: &mut Snapshot, place: usize| match records.get(place) {
+            // What another node wrote back has another history: the later record stays.
+            Some(record) if !state.is_current(record.id) => self.rules().restore(state, record),
+            Some(_) | None => Ok(false),
+        };
+        let mut restored = 0;
+        for (record, written) in records.iter().zip(self.decide_each(&call, operations, restore).await?) {
+            match written {
+                Ok(written) => restored += usize::from(written == Some(true)),
+                // One record must not hold up the others.
+                Err(error) => tracing::error!(session.id = %record.id, %error, "session not written back"),
             }
-            _ => Err(answer.unknown()),
         }
+        Ok(restored)
     }
 
     pub(super) async fn restoration(&self, patience: Duration) -> Result<Restoration, StoreError> {
@@ -114,7 +124,7 @@ impl RedisInner {
             .await?;
         let is_first = matches!(replies.next(), Some(Value::Nil));
         let written = replies.next().and_then(bytes);
-        let predates = !is_first && written.is_some_and(|record| record.get(26..34) != Some(&history[..]));
+        let predates = !is_first && written.is_some_and(|record| record.get(HISTORY) != Some(&history[..]));
         Ok(predates)
     }
 }

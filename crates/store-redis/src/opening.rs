@@ -139,6 +139,7 @@ pub(super) async fn open_heads(
         store,
         evicted,
         inserts: InsertTurns::new(),
+        hints: super::commit::Hints::default(),
         clients: parking_lot::Mutex::default(),
         doubts: rotogate_core::store::kit::doubts::Doubts::default(),
         mark,

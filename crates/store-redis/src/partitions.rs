@@ -10,10 +10,10 @@
 //! later. Its insert reaches its own partition after the not-before, and is refused there; or before it, and then each
 //! swap is refused, because the not-before is in that partition once it is acknowledged. No other order is left.
 //!
-//! **A not-before takes two rounds.** In the first, each partition merges it with what it has, raises its end to that of
-//! the sessions there, and says what came of it. In the second, the greatest of all goes to each partition that differs.
-//! Either may be repeated. A node that dies between them has acknowledged nothing, and the next not-before of that target
-//! brings what it left to every partition.
+//! **A not-before** is decided over what all partitions have of it, and the latest end of the sessions there. Each partition takes
+//! the result if it still has what was found, and no session there ends later. Else it answers with what it has, and the
+//! not-before is decided again. Either may be repeated. A node that dies between them has acknowledged nothing, and the next
+//! not-before of that target brings what it left to every partition.
 //!
 //! **The bound of a subject's sessions** is decided over all partitions. An insert that is bounded reads them all, with the
 //! number of inserts in each. Then it raises that number in each other partition, unless it changed since. Then it inserts,

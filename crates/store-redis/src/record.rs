@@ -7,54 +7,50 @@ use zeroize::Zeroizing;
 
 use rotogate_core::clock::Timestamp;
 use rotogate_core::revocation::{Effect, Revocation};
-use rotogate_core::session::{Session, SessionId, Status};
+use rotogate_core::session::{Session, SessionId};
 use rotogate_core::store::kit::encoding::{decode_session, decode_target, encode, encode_target};
-use rotogate_core::store::kit::fields::{EFFECT, number_at, reason};
-pub(super) use rotogate_core::store::kit::fields::{Op, decode_effect, encode_effect, millis, new_op, reason_number};
-use rotogate_core::store::rules::end_of;
+use rotogate_core::store::kit::fields::{EFFECT, decode_effect, encode_effect};
+pub(super) use rotogate_core::store::kit::fields::{Op, millis, new_op};
+use rotogate_core::store::rules::{end_of, is_revoked};
 use rotogate_core::store::{StoreError, WriteOutcome};
 
 /// The version of everything that scripts read. The record behind it has a version of its own.
 const VERSION: u8 = 1;
-const REVOKED: u8 = 1;
-pub(super) const CONFIRMED: u8 = 2;
-/// Reasons count in steps of this.
-const REASON: u8 = 4;
-/// Where the subject's length is, behind the numbers.
-const NUMBERS: usize = 58;
+/// How a record begins: the version, whether the session was revoked, the revision, and whose it is.
+const BEGIN: usize = 18;
+/// Where the encoded record is, behind the name of its last write, its history, and its end.
+const FIXED: usize = 42;
+/// The name of the last write.
+const OP: std::ops::Range<usize> = 18..26;
+/// The history that the last write was made in.
+pub(super) const HISTORY: std::ops::Range<usize> = 26..34;
 
-/// A session's record: the fixed part, its subject, and the record as the embedded store has it, without the subject and
-/// the end of the last access token.
+/// A session's record: the fixed part, which scripts compare, and the record as the embedded store has it.
 pub(super) fn encode_record(session: &Session, op: &Op, history: &[u8; 8]) -> Result<Zeroizing<Vec<u8>>, StoreError> {
-    let length = u16::try_from(session.subject.len())
-        .map_err(|_| StoreError::new("a subject has more than 65535 bytes").with_outcome(WriteOutcome::Refused))?;
-    let mut flags = if session.confirmed { CONFIRMED } else { 0 };
-    if let Status::Revoked(because) = session.status {
-        flags |= REVOKED | (reason_number(because) * REASON);
-    }
-    let mut bytes = Zeroizing::new(vec![VERSION, flags]);
-    bytes.extend_from_slice(&session.revision.to_be_bytes());
-    bytes.extend_from_slice(&session.current.get().to_be_bytes());
+    let mut bytes = Zeroizing::new(begin_of(session).to_vec());
     bytes.extend_from_slice(op);
     bytes.extend_from_slice(history);
     bytes.extend_from_slice(&millis(end_of(session)));
-    bytes.extend_from_slice(&millis(session.latest_access_expires));
-    bytes.extend_from_slice(&whose(session));
-    bytes.extend_from_slice(&length.to_be_bytes());
-    bytes.extend_from_slice(session.subject.as_bytes());
-    // These are there already.
-    let rest = Session { subject: "".into(), latest_access_expires: Timestamp::ZERO, ..session.clone() };
-    bytes.extend_from_slice(&encode(&rest)?);
+    bytes.extend_from_slice(&encode(session)?);
     Ok(bytes)
+}
+
+/// What a record begins with: another write has made it another.
+pub(super) fn begin_of(session: &Session) -> [u8; BEGIN] {
+    let mut bytes = [0; BEGIN];
+    let parts = begin_of_all(is_revoked(session)).into_iter().chain(session.revision.to_be_bytes());
+    bytes.iter_mut().zip(parts.chain(whose(session))).for_each(|(to, from)| *to = from);
+    bytes
+}
+
+/// What the record of every session begins with that is revoked, or is not.
+pub(super) fn begin_of_all(is_revoked: bool) -> [u8; 2] {
+    [VERSION, u8::from(is_revoked)]
 }
 
 /// What wrote a record last.
 pub(super) fn op_of(record: &[u8]) -> Option<Op> {
-    record.get(18..26)?.try_into().ok()
-}
-
-pub(super) fn flags_of(record: &[u8]) -> u8 {
-    record.get(1).copied().unwrap_or_default()
+    record.get(OP)?.try_into().ok()
 }
 
 /// Differs if the subject or the client differs: a mistake of the caller, so eight bytes are enough.
@@ -68,36 +64,15 @@ fn whose(session: &Session) -> [u8; 8] {
     first
 }
 
-/// The record under an id. What a script changed is in the fixed part, which counts. An error is of this record alone.
+/// The record under an id. An error is of this record alone.
 pub(super) fn decode_record(id: SessionId, bytes: &[u8]) -> Result<Session, StoreError> {
     let damaged = || StoreError::new(format!("the store is damaged: session {id} cannot be read")).of_one_record();
-    let (&version, rest) = bytes.split_first().ok_or_else(damaged)?;
+    let &version = bytes.first().ok_or_else(damaged)?;
     if version != VERSION {
-        return Err(unreadable(id, version.into()));
+        return Err(unknown_version(format_args!("session {id}"), version.into()).of_one_record());
     }
-    let (&flags, _) = rest.split_first().ok_or_else(damaged)?;
-    let (numbers, rest) = bytes.split_at_checked(NUMBERS).ok_or_else(damaged)?;
-    let revision = number_at(numbers, 2).ok_or_else(damaged)?;
-    let latest_access_expires = Timestamp::from_millis(number_at(numbers, 42).ok_or_else(damaged)?);
-    let (length, rest) = rest.split_first_chunk::<2>().ok_or_else(damaged)?;
-    let (subject, record) = rest.split_at_checked(u16::from_be_bytes(*length).into()).ok_or_else(damaged)?;
-    let subject = std::str::from_utf8(subject).map_err(|_| damaged())?.into();
-    let session = decode_session(id.as_bytes(), record)?;
-    let status = match flags & REVOKED {
-        0 => Status::Live,
-        _ => Status::Revoked(reason(flags / REASON).ok_or_else(damaged)?),
-    };
-    Ok(Session { subject, latest_access_expires, revision, confirmed: flags & CONFIRMED != 0, status, ..session })
-}
-
-/// A session whose record a script found to be of another version, or cut short.
-pub(super) fn unreadable(id: SessionId, version: u64) -> StoreError {
-    let error = if version == u64::from(VERSION) {
-        StoreError::new(format!("the store is damaged: session {id} is cut short"))
-    } else {
-        unknown_version(format_args!("session {id}"), version)
-    };
-    error.of_one_record()
+    let session = decode_session(id.as_bytes(), bytes.get(FIXED..).ok_or_else(damaged)?)?;
+    if bytes.starts_with(&begin_of(&session)) { Ok(session) } else { Err(damaged()) }
 }
 
 pub(super) fn unknown_version(what: impl fmt::Display, version: u64) -> StoreError {
@@ -141,11 +116,16 @@ pub(super) fn decode_live(target: &[u8], value: &[u8]) -> Result<(Revocation, Lo
     Ok((Revocation { target: decode_target(target)?, effect, until }, id))
 }
 
-/// The merged entry that a script answers with.
-pub(super) fn decode_merged(target: &[u8], effect: &[u8], until: &[u8]) -> Result<Revocation, StoreError> {
-    let effect = decode_effect(effect).ok_or_else(damaged)?;
-    let until = Timestamp::from_millis(number_at(until, 0).ok_or_else(damaged)?);
-    Ok(Revocation { target: decode_target(target)?, effect, until })
+/// An entry as it is kept, without its place in the log.
+pub(super) fn encode_kept(entry: &Revocation) -> Vec<u8> {
+    let whole = encode_effect(entry.effect);
+    let effect = match entry.effect {
+        Effect::SESSION_REVOKED => b"E",
+        Effect::Gone => b"G",
+        Effect::NotBefore(_) => whole.get(..9).unwrap_or_default(),
+        Effect::Minimum { .. } => &*whole,
+    };
+    [effect, &millis(entry.until)].concat()
 }
 
 /// The effect of an entry and its end, as scripts keep them, and what follows.

@@ -1,16 +1,48 @@
 //! Revocations as they are written, and their sweep.
 
 use super::RedisInner;
+use super::commit::{CommitCall, Committed, MAX_DECISIONS, Operation, changed_again, margin};
 use super::partitions::{Partition, in_each};
-use super::record::{Op, decode_merged, encode_effect, millis, reason_number, target};
-use super::script::{REVOKE, SWEEP};
-use rotogate_core::revocation::{Revocation, Target};
+use super::record::{Op, target};
+use super::script::{SWEEP, unexpected};
+use rotogate_core::clock::Timestamp;
+use rotogate_core::revocation::{Effect, Revocation, Target};
 use rotogate_core::session::RevokedBecause;
-use rotogate_core::store::rules::{ends_session, fits};
+use rotogate_core::store::kit::snapshot::Snapshot;
+use rotogate_core::store::rules::fits;
 use rotogate_core::store::{NODE_KEPT, StoreError, Swept, WriteOutcome};
 
 /// How many revocations one script removes: other writers wait meanwhile.
 const SWEPT_AT_ONCE: u64 = 128;
+
+/// What begins from now on begins after this moment.
+pub(super) fn raises(entry: &Revocation) -> Option<Timestamp> {
+    match entry.effect {
+        Effect::NotBefore(moment) => Some(moment),
+        Effect::Minimum { .. } | Effect::Gone => None,
+    }
+}
+
+/// What a partition has of a not-before, and when the last session there ends that it may match.
+struct PartitionEntry<'a> {
+    partition: &'a Partition,
+    known: Option<Revocation>,
+    end: Timestamp,
+    /// It was written by this very revocation.
+    is_written: bool,
+}
+
+impl PartitionEntry<'_> {
+    fn has(&self, now: &Revocation) -> bool {
+        self.is_written && self.known.as_ref() == Some(now)
+    }
+}
+
+fn merged(known: Option<Revocation>, other: &Revocation) -> Revocation {
+    let mut entry = known.unwrap_or_else(|| other.clone());
+    entry.absorb(other);
+    entry
+}
 
 impl RedisInner {
     pub(super) async fn revoke(
@@ -20,15 +52,20 @@ impl RedisInner {
         because: RevokedBecause,
     ) -> Result<Revocation, StoreError> {
         fits(&entry)?;
-        let Some(partition) = self.held_by(&entry.target)? else { return self.revoke_in_all(op, entry, because).await };
-        let reach = match &entry.target {
-            Target::Session(id) => ("session", vec![partition.keys.session(*id)], id.as_bytes().to_vec()),
-            // No session of ours, so no session's end: the caller knows how long the tokens live.
+        let Some(partition) = self.held_by(&entry.target)? else {
+            return self.revoke_in_all(op, &entry, because).await;
+        };
+        let (ids, presumed) = match &entry.target {
+            Target::Session(id) => (vec![*id], self.hints.take(*id)),
             Target::Subject { .. } | Target::Client { .. } | Target::Global | Target::Token { .. } => {
-                ("none", Vec::new(), Vec::new())
+                (Vec::new(), Snapshot::default())
             }
         };
-        self.revoke_in(partition, op, &entry, because, reach).await
+        let targets = vec![entry.target.clone()];
+        let operation = Operation { ids, targets, raises: raises(&entry), keeps_names: true, ..Operation::default() };
+        let revoke = |state: &mut Snapshot| self.rules().revoke(state, entry.clone(), because);
+        let revoked = self.decide(&self.call_to_revoke(partition, op), operation, presumed, revoke).await?;
+        revoked.ok_or_else(|| unexpected("a time that was not given"))
     }
 
     /// The partition that has the entries of a target; `None` if each of them has.
@@ -43,62 +80,64 @@ impl RedisInner {
         })
     }
 
-    /// A not-before, in two rounds: see [`partitions`](super::partitions).
+    /// A not-before in every partition: see [`partitions`](super::partitions). The rules run over what all of them have. Then
+    /// each gets the result, unless it has changed since: then they run again.
     async fn revoke_in_all(
         &self,
         op: Op,
-        entry: Revocation,
-        because: RevokedBecause,
-    ) -> Result<Revocation, StoreError> {
-        let reach = |partition: &Partition| match &entry.target {
-            Target::Subject { subject, .. } => ("subject", vec![partition.keys.subject(subject)], Vec::new()),
-            Target::Client { .. } | Target::Global | Target::Session(_) | Target::Token { .. } => {
-                ("all", Vec::new(), Vec::new())
-            }
-        };
-        let first =
-            self.partitions.iter().map(|partition| self.revoke_in(partition, op, &entry, because, reach(partition)));
-        let had = in_each(first).await?;
-        let mut greatest = entry.clone();
-        had.iter().for_each(|one| greatest.absorb(one));
-        let differ = self.partitions.iter().zip(&had).filter(|(_, had)| **had != greatest);
-        let second = differ.map(|(partition, _)| self.revoke_in(partition, op, &greatest, because, reach(partition)));
-        let has = in_each(second).await.map_err(|error| error.with_outcome(WriteOutcome::InDoubt))?;
-        // Others may have raised it meanwhile.
-        has.iter().for_each(|one| greatest.absorb(one));
-        Ok(greatest)
-    }
-
-    pub(super) async fn revoke_in(
-        &self,
-        partition: &Partition,
-        op: Op,
         entry: &Revocation,
         because: RevokedBecause,
-        (reaches, keys, id): (&str, Vec<Vec<u8>>, Vec<u8>),
     ) -> Result<Revocation, StoreError> {
-        let field = target(&entry.target)?;
-        let args = vec![
-            field.clone(),
-            encode_effect(entry.effect),
-            millis(entry.until).into(),
-            self.leeway(),
-            reaches.into(),
-            reason_number(because).to_string().into(),
-            vec![if ends_session(entry.effect) { b'1' } else { b'0' }],
-            partition.keys.named("sub:"),
-            id,
-        ];
-        let name = (op, partition.history());
-        let mut answer = self.run_as(&self.revokes, partition, name, &REVOKE, keys, args).await?;
-        if answer.status != "merged" {
-            return Err(answer.unknown());
+        let rules = self.rules();
+        let subject = match &entry.target {
+            Target::Subject { subject, .. } => Some(&**subject),
+            Target::Client { .. } | Target::Global | Target::Session(_) | Target::Token { .. } => None,
+        };
+        let operation =
+            Operation { targets: vec![entry.target.clone()], subject, raises: raises(entry), ..Operation::default() };
+        let at = |partition| PartitionEntry { partition, known: None, end: Timestamp::ZERO, is_written: false };
+        let mut all: Vec<_> = self.partitions.iter().map(at).collect();
+        for number in 0..MAX_DECISIONS {
+            let end = all.iter().map(|one| one.end).max().unwrap_or_default();
+            let over = |known: Option<&Revocation>| {
+                let mut snapshot = Snapshot::default();
+                snapshot.see_end(end);
+                known.into_iter().for_each(|known| snapshot.see_entry(known.clone()));
+                snapshot
+            };
+            let known =
+                all.iter().filter_map(|one| one.known.as_ref()).fold(None, |known, one| Some(merged(known, one)));
+            let now = rules.revoke(&mut over(known.as_ref()), entry.clone(), because)?;
+            let is_begun = all.iter().any(|one| one.is_written);
+            // Some partition may have it.
+            let in_doubt = |error: StoreError| if is_begun { error.with_outcome(WriteOutcome::InDoubt) } else { error };
+            let open: Vec<_> = all.iter_mut().filter(|one| !one.has(&now)).collect();
+            if open.is_empty() {
+                return Ok(now);
+            }
+            let commits = open.into_iter().map(async |one| {
+                let mut plan = over(one.known.as_ref());
+                rules.revoke(&mut plan, now.clone(), because)?;
+                let call = self.call_to_revoke(one.partition, op);
+                match self.commit(&call, &[(&operation, &plan, true)]).await?.pop() {
+                    Some(Committed::Done) => (one.known, one.is_written) = (Some(now.clone()), true),
+                    Some(Committed::Changed(mut found)) => {
+                        found.allow(margin(number));
+                        (one.known, one.is_written) = (found.entry(&entry.target).cloned(), false);
+                        one.end = found.found_end();
+                    }
+                    Some(Committed::Late) | None => return Err(unexpected("no answer")),
+                }
+                Ok(())
+            });
+            in_each(commits).await.map_err(in_doubt)?;
         }
-        let (effect, until) = (answer.bytes()?, answer.bytes()?);
-        if answer.number()? != 0 {
-            tracing::error!(target = %entry.target, "session revoked, but its record cannot be read");
-        }
-        decode_merged(&field, &effect, &until)
+        Err(changed_again().with_outcome(WriteOutcome::InDoubt))
+    }
+
+    /// A commit that a storm of refreshes does not hold up.
+    pub(super) fn call_to_revoke<'a>(&'a self, partition: &'a Partition, op: Op) -> CommitCall<'a> {
+        CommitCall { primaries: &self.revokes, partition, op, history: partition.history() }
     }
 
     /// Sessions expire by themselves. Of several nodes that sweep at once, each removes what the others have not.

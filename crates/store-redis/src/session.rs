@@ -9,29 +9,23 @@ use redis::{Pipeline, Value};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::cluster::Primaries;
+use super::commit::{CommitCall, Committed, MAX_DECISIONS, Operation};
 use super::connect::FIRST_PAUSE;
 use super::fault::not_done;
 use super::partitions::{Partition, in_each};
-use super::record::{
-    Op, decode_live, decode_record, encode_effect, encode_record, millis, new_op, reason_number, target, unreadable,
-};
-use super::script::{ANNOUNCE, CONFIRM, INSERT, ROOM, SWAP, ScriptReply, bytes, unexpected};
+use super::record::{Op, decode_live, decode_record, new_op, target};
+use super::script::{ANNOUNCE, ROOM, bytes, unexpected};
 use super::{RedisInner, drop_mut};
 use rotogate_core::clock::Timestamp;
 use rotogate_core::random::jittered;
-use rotogate_core::revocation::{Effect, Revocation, Target};
-use rotogate_core::session::{Generation, RevokedBecause, Session, SessionId};
-use rotogate_core::store::rules::Rules;
+use rotogate_core::revocation::{Revocation, Target};
+use rotogate_core::session::{Generation, RevokedBecause, Session, SessionId, Status};
+use rotogate_core::store::kit::snapshot::Snapshot;
+use rotogate_core::store::rules::{KEPT_AFTER_END, Rules, is_revoked};
 use rotogate_core::store::{Inserted, StoreError, SubjectBound, Swap, WriteOutcome};
 
-mod view;
-
-use view::View;
-
-/// How often an insert that is bounded is decided again, because another node changed the subject's sessions meanwhile.
-const MAX_DECISIONS: u32 = 24;
-/// How many records one script confirms.
-const CONFIRMED_AT_ONCE: usize = 256;
+/// How many records one script confirms: other writers wait meanwhile.
+const CONFIRMED_AT_ONCE: usize = 64;
 const TURNS: usize = 64;
 /// How many clients are asked about besides a login's own.
 const CLIENTS_KNOWN: usize = 32;
@@ -53,25 +47,36 @@ impl InsertTurns {
     }
 }
 
-/// What a bounded insert needs besides.
+/// What makes room for one more session.
 #[derive(Debug, Default)]
-pub(super) struct InsertBound {
-    /// How often a session of the subject was inserted, in each partition. Empty: it does not matter.
+pub(super) struct InsertRoom {
+    /// How often a session of the subject was inserted, in each partition.
     inserts: Vec<String>,
-    stays: Vec<SessionId>,
-    gives_way: Vec<(SessionId, u64)>,
+    /// The subject's sessions, and what the rules wrote.
+    plan: Snapshot,
+    ended: Vec<Revocation>,
 }
 
 impl RedisInner {
-    pub(super) async fn load(&self, primaries: &Primaries, id: SessionId) -> Result<Option<Session>, StoreError> {
+    /// The record of a session. What is found is presumed at the next write of it; the record only if that is `next`.
+    pub(super) async fn load(
+        &self,
+        primaries: &Primaries,
+        id: SessionId,
+        next: bool,
+    ) -> Result<Option<Session>, StoreError> {
         let partition = self.partitions.of_session(id);
-        let key = partition.keys.session(id);
-        let mut replies = self.read(primaries, partition, |pipeline| drop_mut(pipeline.cmd("GET").arg(key))).await?;
-        match replies.next() {
-            Some(Value::Nil) => Ok(None),
-            Some(Value::BulkString(record)) => decode_record(id, &record).map(Some),
-            _ => Err(unexpected("no record")),
-        }
+        let (key, entries, of) = (partition.keys.session(id), partition.keys.named("r"), target(&Target::Session(id))?);
+        let read = |pipeline: &mut Pipeline| drop_mut(pipeline.cmd("GET").arg(key).cmd("HGET").arg(entries).arg(&of));
+        let mut replies = self.read(primaries, partition, read).await?;
+        let record = match replies.next() {
+            Some(Value::Nil) => None,
+            Some(Value::BulkString(record)) => Some(decode_record(id, &record)?),
+            _ => return Err(unexpected("no record")),
+        };
+        let entry = replies.next().and_then(bytes).and_then(|entry| decode_live(&of, &entry).ok());
+        self.hints.note(id, if next { record.clone() } else { None }, entry.map(|(entry, _)| entry));
+        Ok(record)
     }
 
     /// The records of these ids, as far as there are any.
@@ -115,10 +120,10 @@ impl RedisInner {
     pub(super) async fn insert(&self, session: &Session, bound: SubjectBound) -> Result<Inserted, StoreError> {
         let op = new_op()?;
         if bound == SubjectBound::NONE {
-            return match self.insert_as(op, session, &InsertBound::default()).await? {
-                Some(inserted) => Ok(inserted),
-                None => Err(unexpected("a bound that was not asked for")),
-            };
+            let operation = Self::inserting(session);
+            let insert = |state: &mut Snapshot| self.rules().insert(state, session, bound);
+            let inserted = self.decide(&self.call_for(session.id, op), operation, Snapshot::default(), insert).await?;
+            return inserted.ok_or_else(|| too_late(session));
         }
         let _turn = self.inserts.take(&session.subject).await;
         for decision in 0..MAX_DECISIONS {
@@ -139,22 +144,32 @@ impl RedisInner {
         Err(not_done("other gates began sessions of one subject at every attempt to begin another"))
     }
 
+    fn inserting(session: &Session) -> Operation<'_> {
+        Operation {
+            ids: vec![session.id],
+            held: Some(session),
+            // What may have revoked it is swept an hour after it ended.
+            by: Some(session.created().plus(KEPT_AFTER_END)),
+            keeps_names: true,
+            ..Operation::default()
+        }
+    }
+
     /// What gives way to a session, by the rules; or why it does not begin.
     pub(super) async fn room_for(
         &self,
         session: &Session,
         bound: SubjectBound,
-    ) -> Result<Result<InsertBound, Inserted>, StoreError> {
-        let mut view = self.view(session).await?;
-        let rules = Rules::new(Arc::clone(&self.issuer), self.options.leeway);
-        match rules.insert(&mut view, session, bound)? {
-            Inserted::Inserted(_) => Ok(Ok(view.room())),
+    ) -> Result<Result<InsertRoom, Inserted>, StoreError> {
+        let (inserts, mut plan) = self.sessions_beside(session).await?;
+        match self.rules().insert(&mut plan, session, bound)? {
+            Inserted::Inserted(ended) => Ok(Ok(InsertRoom { inserts, plan, ended })),
             refused @ (Inserted::NoLongerValid(_) | Inserted::TooMany) => Ok(Err(refused)),
         }
     }
 
     /// Says in each other partition that a session is about to begin. False: the room was found before another said so.
-    pub(super) async fn announce(&self, session: &Session, room: &InsertBound) -> Result<bool, StoreError> {
+    pub(super) async fn announce(&self, session: &Session, room: &InsertRoom) -> Result<bool, StoreError> {
         let own = self.partitions.of_session(session.id);
         let others = self.partitions.iter().filter(|partition| partition.number != own.number);
         let announced = in_each(others.map(async |partition| {
@@ -175,19 +190,20 @@ impl RedisInner {
         &self,
         op: Op,
         session: &Session,
-        room: InsertBound,
+        room: InsertRoom,
     ) -> Result<Option<Inserted>, StoreError> {
         if !self.announce(session, &room).await? {
             return Ok(None);
         }
-        let here = InsertBound { inserts: room.inserts, ..InsertBound::default() };
-        match self.insert_as(op, session, &here).await? {
+        // Here alone: what gives way does so afterwards.
+        let mut plan = Snapshot::default();
+        self.rules().insert(&mut plan, session, SubjectBound::NONE)?;
+        match self.insert_as(op, session, &InsertRoom { inserts: room.inserts, plan, ended: Vec::new() }).await? {
             Some(Inserted::Inserted(_)) => {}
             other => return Ok(other),
         }
-        let entries = in_each(room.gives_way.iter().map(async |(id, _)| {
-            let effect = Effect::SESSION_REVOKED;
-            let entry = Revocation { target: Target::Session(*id), effect, until: Timestamp::ZERO };
+        let entries = in_each(room.ended.iter().map(async |ended| {
+            let entry = Revocation { until: Timestamp::ZERO, ..ended.clone() };
             self.revoke(new_op()?, entry, RevokedBecause::TooMany).await
         }));
         // The session is there, and not acknowledged.
@@ -200,72 +216,44 @@ impl RedisInner {
         &self,
         op: Op,
         session: &Session,
-        room: &InsertBound,
+        room: &InsertRoom,
     ) -> Result<Option<Inserted>, StoreError> {
-        let partition = self.partitions.of_session(session.id);
-        let key = |id: &SessionId| partition.keys.session(*id);
-        let history = partition.history();
-        let record = encode_record(session, &op, &history)?;
-        let targets = self.targets(session)?;
-        let mut keys = vec![key(&session.id), partition.keys.subject(&session.subject)];
-        keys.extend(room.stays.iter().chain(room.gives_way.iter().map(|(id, _)| id)).map(key));
-        let mut args = vec![record.to_vec(), millis(session.created()).into()];
-        args.extend(targets);
-        args.extend([
-            session.id.as_bytes().to_vec(),
-            room.inserts.get(partition.number).cloned().unwrap_or_default().into(),
-            self.leeway(),
-            reason_number(RevokedBecause::TooMany).to_string().into(),
-            partition.keys.named("sub:"),
-            room.stays.len().to_string().into(),
-        ]);
-        let mut ended = Vec::new();
-        for (id, revision) in &room.gives_way {
-            let gone = target(&Target::Session(*id))?;
-            args.extend([id.as_bytes().to_vec(), revision.to_be_bytes().into(), gone.clone()]);
-            ended.push(gone);
-        }
-        let mut answer = self.run_as(&self.commands, partition, (op, history), &INSERT, keys, args).await?;
-        match answer.status.as_str() {
-            "inserted" => {
-                let found = answer.list()?.into_iter().map(bytes);
-                let entries = ended.iter().zip(found).map(|(target, value)| {
-                    decode_live(target, &value.ok_or_else(|| unexpected("no entry"))?).map(|(entry, _)| entry)
-                });
-                Ok(Some(Inserted::Inserted(entries.collect::<Result<_, _>>()?)))
-            }
-            "exists" => Err(StoreError::new(format!("there is a session {} already", session.id))
-                .with_outcome(WriteOutcome::Refused)),
-            "old" => Err(not_done(format!("session {} took more than an hour to begin", session.id))),
-            "late" => Ok(Some(Inserted::NoLongerValid(time_in(&mut answer)?))),
-            "again" => Ok(None),
-            _ => Err(answer.unknown()),
+        let call = self.call_for(session.id, op);
+        let operation = Operation {
+            live: room.plan.sessions().filter(|one| !is_revoked(one)).map(|one| one.id).collect(),
+            subject: Some(&session.subject),
+            inserts: room.inserts.get(call.partition.number).map(String::as_str),
+            ..Self::inserting(session)
+        };
+        match self.commit(&call, &[(&operation, &room.plan, true)]).await?.pop() {
+            Some(Committed::Done) => Ok(Some(Inserted::Inserted(room.ended.clone()))),
+            Some(Committed::Late) => Err(too_late(session)),
+            Some(Committed::Changed(mut now)) => match self.rules().insert(&mut now, session, SubjectBound::NONE)? {
+                Inserted::Inserted(_) => Ok(None),
+                refused @ (Inserted::NoLongerValid(_) | Inserted::TooMany) => Ok(Some(refused)),
+            },
+            None => Err(unexpected("no answer")),
         }
     }
 
-    /// The subject's sessions, and what is held against them: in one round trip, if they are in one partition.
-    async fn view(&self, session: &Session) -> Result<View, StoreError> {
+    /// The subject's sessions, what is held against them, and how many were inserted: in one round trip, if they are in one
+    /// partition.
+    async fn sessions_beside(&self, session: &Session) -> Result<(Vec<String>, Snapshot), StoreError> {
         if self.partitions.count() == 1 {
-            return self.view_of_one(session).await;
+            return self.sessions_in_one(session).await;
         }
         let (inserts, ids) = self.sessions_of(&session.subject).await?;
         let mut ids: BTreeSet<_> = ids.into_iter().collect();
         ids.insert(session.id);
         let ids: Vec<_> = ids.into_iter().collect();
-        let mut view = View { inserts, ..View::default() };
+        let mut found = Snapshot::default();
         for (id, record) in self.load_all(&ids).await? {
-            match record {
-                Ok(record) => drop(view.sessions.insert(id, record)),
-                // No request can continue an unreadable session.
-                Err(error) => tracing::error!(session = %id, %error, "session not counted"),
-            }
+            see_or_log(&mut found, id, record);
         }
         let mut targets: BTreeSet<Target> =
-            view.sessions.keys().map(|id| Target::Session(*id)).chain([Target::Global]).collect();
-        for one in view.sessions.values().chain([session]) {
-            let (issuer, subject, client) = (Arc::clone(&self.issuer), one.subject.clone(), one.client.clone());
-            targets.insert(Target::Subject { issuer: Arc::clone(&issuer), subject });
-            targets.insert(Target::Client { issuer, client });
+            found.sessions().map(|one| Target::Session(one.id)).chain([Target::Global]).collect();
+        for one in found.sessions().chain([session]) {
+            targets.extend(self.held_against(one));
         }
         // Every partition has the not-befores, and each the entries of its sessions.
         let own = |target: &Target| match target {
@@ -274,12 +262,12 @@ impl RedisInner {
         };
         let reads = self.partitions.sort(targets, own).into_iter().map(|(of, some)| self.entries_of(of, some));
         for entry in try_join_all(reads).await?.into_iter().flatten() {
-            view.revocations.insert(entry.target.clone(), entry);
+            found.see_entry(entry);
         }
-        Ok(view)
+        Ok((inserts, found))
     }
 
-    async fn view_of_one(&self, session: &Session) -> Result<View, StoreError> {
+    async fn sessions_in_one(&self, session: &Session) -> Result<(Vec<String>, Snapshot), StoreError> {
         let first = self.partitions.first();
         let client_of = |client: &str| Target::Client { issuer: Arc::clone(&self.issuer), client: client.into() };
         let mut targets = BTreeSet::from(self.held_against(session));
@@ -294,39 +282,34 @@ impl RedisInner {
         if answer.status != "room" {
             return Err(answer.unknown());
         }
-        let mut view = View { inserts: vec![answer.text()?], ..View::default() };
-        let mut entries = Vec::new();
+        let (inserts, mut found) = (vec![answer.text()?], Snapshot::default());
         let mut sessions = answer.list()?.into_iter().map(bytes);
         while let (Some(Some(id)), Some(Some(record)), Some(Some(entry))) =
             (sessions.next(), sessions.next(), sessions.next())
         {
             let id = SessionId::from_bytes(id.try_into().map_err(|_| unexpected("no id"))?);
             if !entry.is_empty() {
-                entries.push(decode_live(&target(&Target::Session(id))?, &entry)?.0);
+                found.see_entry(decode_live(&target(&Target::Session(id))?, &entry)?.0);
             }
-            if record.is_empty() {
-                continue;
-            }
-            match decode_record(id, &record) {
-                Ok(record) => drop(view.sessions.insert(id, record)),
-                // No request can continue an unreadable session.
-                Err(error) => tracing::error!(session = %id, %error, "session not counted"),
+            if !record.is_empty() {
+                see_or_log(&mut found, id, decode_record(id, &record));
             }
         }
         for (field, entry) in fields.iter().zip(answer.list()?.into_iter().filter_map(bytes)) {
             if !entry.is_empty() {
-                entries.push(decode_live(field, &entry)?.0);
+                found.see_entry(decode_live(field, &entry)?.0);
             }
         }
         let others: BTreeSet<_> =
-            view.sessions.values().map(|one| client_of(&one.client)).filter(|of| !targets.contains(of)).collect();
+            found.sessions().map(|one| client_of(&one.client)).filter(|of| !targets.contains(of)).collect();
         if !others.is_empty() {
             // Asked for at once from the next login on.
-            self.learn_clients(view.sessions.values());
-            entries.extend(self.entries_of(first, others.into_iter().collect()).await?);
+            self.learn_clients(found.sessions());
+            for entry in self.entries_of(first, others.into_iter().collect()).await? {
+                found.see_entry(entry);
+            }
         }
-        view.revocations = entries.into_iter().map(|entry| (entry.target.clone(), entry)).collect();
-        Ok(view)
+        Ok((inserts, found))
     }
 
     fn learn_clients<'a>(&self, of: impl Iterator<Item = &'a Session>) {
@@ -388,32 +371,25 @@ impl RedisInner {
         revocation: Option<&Revocation>,
     ) -> Result<Swap, StoreError> {
         Rules::may_swap(expected, record, revocation)?;
-        let partition = self.partitions.of_session(record.id);
-        let history = partition.history();
-        let bytes = encode_record(record, &op, &history)?;
-        let keys = vec![partition.keys.session(record.id), partition.keys.subject(&record.subject)];
-        let mut args = vec![expected.to_be_bytes().into(), bytes.to_vec(), millis(record.created()).into()];
-        args.extend(self.targets(record)?);
-        args.push(record.id.as_bytes().to_vec());
-        if let Some(entry) = revocation {
-            args.extend([target(&entry.target)?, encode_effect(entry.effect), millis(entry.until).into()]);
+        let id = record.id;
+        let mut presumed = self.hints.take(id);
+        presumed.see(id, Ok(Session { revision: expected, status: Status::Live, ..record.clone() }));
+        let operation = Operation {
+            ids: vec![id],
+            targets: revocation.iter().map(|entry| entry.target.clone()).collect(),
+            held: Some(record),
+            ..Operation::default()
+        };
+        let swap = |state: &mut Snapshot| {
+            let swap = self.rules().compare_and_swap(state, expected, record, revocation)?;
+            Ok((swap, state.entry_writes().first().cloned()))
+        };
+        let swapped = self.decide(&self.call_for(id, op), operation, presumed, swap).await?;
+        let (swap, entry) = swapped.ok_or_else(|| unexpected("a time that was not given"))?;
+        if swap == Swap::Swapped {
+            self.hints.note(id, None, entry.filter(|entry| entry.target == Target::Session(id)));
         }
-        let mut answer = self.run_as(&self.commands, partition, (op, history), &SWAP, keys, args).await?;
-        match answer.status.as_str() {
-            "swapped" => Ok(Swap::Swapped),
-            "changed" => {
-                let now = answer.bytes()?;
-                let now = if now.is_empty() { None } else { Some(Box::new(decode_record(record.id, &now)?)) };
-                Ok(Swap::Changed(now))
-            }
-            "late" => Ok(Swap::NoLongerValid),
-            "moved" => {
-                Err(StoreError::new(format!("the subject and the client of session {} never change", record.id))
-                    .with_outcome(WriteOutcome::Refused))
-            }
-            "version" => Err(unreadable(record.id, answer.number()?)),
-            _ => Err(answer.unknown()),
-        }
+        Ok(swap)
     }
 
     pub(super) async fn confirm(&self, seen: &[(SessionId, Generation)]) -> Result<Vec<SessionId>, StoreError> {
@@ -428,32 +404,42 @@ impl RedisInner {
     ) -> Result<Vec<SessionId>, StoreError> {
         let mut marked = Vec::new();
         for seen in seen.chunks(CONFIRMED_AT_ONCE) {
-            let keys = seen.iter().map(|(id, _)| partition.keys.session(*id)).collect();
-            let args = seen.iter().map(|(_, generation)| generation.get().to_be_bytes().into()).collect();
-            let mut answer = self.run(partition, &CONFIRM, keys, args).await?;
-            if answer.status != "confirmed" {
-                return Err(answer.unknown());
+            let op = new_op()?;
+            let call = CommitCall { primaries: &self.commands, partition, op, history: partition.history() };
+            let mut found = BTreeMap::<_, Snapshot>::new();
+            for (id, record) in self.load_of(partition, seen.iter().map(|(id, _)| *id).collect()).await? {
+                found.entry(id).or_default().see(id, record);
             }
-            marked.extend(of_places(seen, &answer.list()?));
-            // The others count all the same: unconfirmed is the safe side.
-            for id in of_places(seen, &answer.list()?) {
-                tracing::error!(session = %id, "session not confirmed: another version wrote its record");
+            let operations = seen.iter().map(|(id, _)| {
+                let operation = Operation { ids: vec![*id], keeps_names: true, ..Operation::default() };
+                (operation, found.remove(id).unwrap_or_default())
+            });
+            let confirm = |state: &mut Snapshot, place: usize| match seen.get(place) {
+                Some(seen) => self.rules().confirm(state, std::slice::from_ref(seen)),
+                None => Ok(Vec::new()),
+            };
+            for confirmed in self.decide_each(&call, operations, confirm).await? {
+                marked.extend(confirmed?.into_iter().flatten());
             }
         }
         Ok(marked)
     }
+
+    /// A write of a session.
+    pub(super) fn call_for(&self, id: SessionId, op: Op) -> CommitCall<'_> {
+        let partition = self.partitions.of_session(id);
+        CommitCall { primaries: &self.commands, partition, op, history: partition.history() }
+    }
 }
 
-/// The sessions at places that a script counts from one.
-fn of_places(seen: &[(SessionId, Generation)], places: &[Value]) -> impl Iterator<Item = SessionId> {
-    places.iter().filter_map(|place| {
-        let Value::Int(place) = place else { return None };
-        let (id, _) = seen.get(usize::try_from(*place).ok()?.checked_sub(1)?)?;
-        Some(*id)
-    })
+/// No request can continue an unreadable session.
+fn see_or_log(found: &mut Snapshot, id: SessionId, record: Result<Session, StoreError>) {
+    match record {
+        Ok(record) => found.see(id, Ok(record)),
+        Err(error) => tracing::error!(session = %id, %error, "session not counted"),
+    }
 }
 
-fn time_in(answer: &mut ScriptReply) -> Result<Timestamp, StoreError> {
-    let bytes = answer.bytes()?.try_into().map_err(|_| unexpected("no time"))?;
-    Ok(Timestamp::from_millis(u64::from_be_bytes(bytes)))
+fn too_late(session: &Session) -> StoreError {
+    not_done(format!("session {} took more than an hour to begin", session.id))
 }

@@ -11,7 +11,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 use super::kit::encoding::{encode, encode_target};
 use super::owed::OwedFile;
-use super::rules::{end_of, is_revoked};
+use super::rules::{Failure, State, end_of, is_revoked};
 use super::{Cursor, Filter, Revocation, Store, StoreError, WriteOutcome};
 use crate::clock::Timestamp;
 use crate::session::Session;
@@ -51,6 +51,20 @@ pub fn is_whole() -> StoreError {
 pub fn is_later(a: &Session, b: &Session) -> bool {
     let rank = |session: &Session| (is_revoked(session), session.current, session.revision);
     rank(a) > rank(b)
+}
+
+/// Puts a record into a copy, unless the one that is there is later.
+///
+/// # Errors
+/// Those of the tables.
+pub fn put_record(state: &mut impl State, session: &Session) -> Result<(), Failure> {
+    match state.session(session.id) {
+        Ok(Some(known)) if is_later(&known, session) => Ok(()),
+        Ok(known) => state.put_session(known.as_ref(), session),
+        // It is no good to anybody.
+        Err(Failure::Refused(_)) => state.put_session(None, session),
+        Err(broken @ Failure::Broken(_)) => Err(broken),
+    }
 }
 
 /// What a store holds, as far as it is copied.

@@ -244,6 +244,9 @@ impl Rules {
     /// was written back since is not.
     pub fn restore(&self, state: &mut impl State, record: &Session) -> Result<bool, Failure> {
         let known = state.session(record.id)?;
+        if known.as_ref().is_some_and(|known| known.subject != record.subject || known.client != record.client) {
+            return refused(format!("the subject and the client of session {} never change", record.id));
+        }
         let is_later = known.as_ref().is_none_or(|known| {
             !is_revoked(known) && (known.current, known.revision) < (record.current, record.revision)
         });

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use super::super::commit::Operation;
+use super::super::revoke::raises;
 use super::opening::COMMANDS;
 use super::site::Site;
 use super::*;
@@ -9,6 +11,8 @@ use rotogate_core::revocation::Effect;
 use rotogate_core::session::Status;
 use rotogate_core::session::profile::OnTooMany;
 use rotogate_core::store::conformance::{insert, later, not_before, rotated, session, start, subject};
+use rotogate_core::store::kit::snapshot::Snapshot;
+use rotogate_core::store::rules;
 
 fn connect_now(site: &Site) -> Arc<RedisStore> {
     let prefix = prefix();
@@ -122,10 +126,12 @@ async fn c4_a_not_before_that_reached_one_partition_reaches_all_with_the_next() 
     let [early, greatest] = [b.stamp_not_before().await.unwrap(), b.stamp_not_before().await.unwrap()];
     assert!(begun.iter().all(|one| one.created() <= early) && early <= greatest);
     let partition = b.0.partitions.get(5);
-    let keys = vec![partition.keys.subject("alice")];
     let cut_short = not_before(subject("alice"), greatest);
-    let part = ("subject", keys, Vec::new());
-    b.0.revoke_in(partition, new_op().unwrap(), &cut_short, RevokedBecause::Operator, part).await.unwrap();
+    let targets = vec![cut_short.target.clone()];
+    let operation = Operation { targets, raises: raises(&cut_short), ..Operation::default() };
+    let call = b.0.call_to_revoke(partition, new_op().unwrap());
+    let put = |state: &mut Snapshot| rules::put(state, &cut_short);
+    b.0.decide(&call, operation, Snapshot::default(), put).await.unwrap();
     let merged = b.revoke(not_before(subject("alice"), early), RevokedBecause::Operator).await.unwrap();
     assert_eq!(merged.effect, Effect::NotBefore(greatest));
     for one in &begun {

@@ -1,53 +1,15 @@
-//! C3: the scripts and the rules agree.
+//! C3: what a script writes is what the rules decide.
 
 use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use redis::Value;
-
-use super::super::connect::Request;
-use super::super::record::{decode_effect, encode_effect};
-use super::super::script::{Script, bytes};
 use super::site::Site;
 use super::*;
 use rotogate_core::fault::WriteOutcome;
+use rotogate_core::revocation::Effect;
 use rotogate_core::session::profile::OnTooMany;
 use rotogate_core::store::agreement;
-use rotogate_core::store::conformance::{later, session, start};
-
-#[tokio::test]
-async fn c3_effects_merge_in_lua_as_in_rust_for_every_pair_of_a_domain() {
-    let effects = agreement::effects();
-    let server = Server::start(&[]);
-    let store = server.connect("rg").await;
-    let source = format!(
-        "local OPENING = true\n{}local merged, _, _, _, merge = {{}}, entries()
-for i = 4, #ARGV do merged[#merged + 1] = merge(ARGV[3], ARGV[i]) end
-return merged",
-        include_str!("../scripts/common.lua")
-    );
-    let script: &'static Script = Box::leak(Box::new(Script::from_source(&source)));
-    let encoded: Vec<Vec<u8>> = effects.iter().map(|effect| encode_effect(*effect)).collect();
-    let mut compared = 0;
-    for (a, bytes_of_a) in effects.iter().zip(&encoded) {
-        assert_eq!(decode_effect(bytes_of_a), Some(*a));
-        let mut args = vec![Vec::new(), Vec::new(), bytes_of_a.clone()];
-        args.extend(encoded.iter().cloned());
-        let reply = store
-            .0
-            .commands
-            .ask(0, &Request::Script { script, keys: store.0.partitions.first().keys.fixed(), args })
-            .await
-            .unwrap();
-        let Value::Array(merged) = reply else { panic!("{reply:?}") };
-        assert_eq!(merged.len(), effects.len());
-        for (b, merged) in effects.iter().zip(merged) {
-            let merged = decode_effect(&bytes(merged).unwrap()).unwrap();
-            assert_eq!(merged, a.merge(*b), "{a:?} {b:?}");
-            compared += 1;
-        }
-    }
-    assert!(compared >= 10_000, "{compared}");
-}
+use rotogate_core::store::conformance::{gone, insert, later, minimum, not_before, rotated, session, start};
 
 /// The same operations on a store that runs the rules, and on this one, have the same results.
 #[tokio::test]
@@ -65,6 +27,66 @@ async fn do_as_the_rules(site: &Site, seeds: RangeInclusive<u64>) {
     for seed in seeds {
         agreement::agrees_with_the_rules(&*site.connect(&prefix()).await, seed, 2500).await;
     }
+}
+
+/// What a node presumes may be of before another one's write.
+#[tokio::test]
+async fn c3_an_entry_and_a_record_that_another_node_has_changed_since_are_decided_over_anew() {
+    let server = Server::start(&[]);
+    let [a, b] = [server.connect("rg").await, server.connect("rg").await];
+    let begun = session("alice", 1, start());
+    insert(&*a, &begun).await;
+    // It has found no entry.
+    a.load(begun.id).await.unwrap();
+    let raised = minimum(begun.id, 9, later(start(), 900_000));
+    b.revoke(raised.clone(), RevokedBecause::Operator).await.unwrap();
+    let next = rotated(&begun, later(start(), 5));
+    let swap = a.compare_and_swap(1, next.clone(), Some(minimum(begun.id, 2, later(start(), 600_000)))).await.unwrap();
+    assert_eq!(swap, Swap::Swapped);
+    let (entries, _) = b.revocations_since(Cursor::default()).await.unwrap();
+    let Effect::Minimum { minimum, .. } = entries[0].effect else { panic!("{entries:?}") };
+    assert_eq!((entries.len(), minimum.get()), (1, 9));
+    // It has found a live session of this revision.
+    a.load_to_revoke(begun.id).await.unwrap();
+    let last = rotated(&next, later(start(), 6));
+    assert_eq!(b.compare_and_swap(next.revision, last.clone(), None).await.unwrap(), Swap::Swapped);
+    a.revoke(gone(begun.id), RevokedBecause::Logout).await.unwrap();
+    let ended = b.load(begun.id).await.unwrap().unwrap();
+    assert_eq!((ended.current, ended.revision), (last.current, last.revision + 1));
+}
+
+/// Sessions that begin all the time do not keep a not-before from them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn c3_a_not_before_of_all_comes_through_while_sessions_begin_and_outlives_them() {
+    let server = Server::start(&[]);
+    let [a, b] = [server.connect("rg").await, server.connect("rg").await];
+    let (stop, begun) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let storm = {
+        let (stop, begun) = (Arc::clone(&stop), Arc::clone(&begun));
+        tokio::spawn(async move {
+            let mut last = None;
+            while !stop.load(Ordering::SeqCst) {
+                let number = begun.fetch_add(1, Ordering::SeqCst);
+                let one = session("alice", number, later(start(), number));
+                if let Inserted::Inserted(_) = b.insert(one.clone(), SubjectBound::NONE).await.unwrap() {
+                    last = Some(one.expires);
+                }
+            }
+            last
+        })
+    };
+    for round in 0..20 {
+        let reached = begun.load(Ordering::SeqCst);
+        while begun.load(Ordering::SeqCst) < reached + 5 {
+            tokio::task::yield_now().await;
+        }
+        let entry = not_before(Target::Global, later(start(), round));
+        let held = a.revoke(entry, RevokedBecause::Operator).await.unwrap();
+        let known = session("alice", reached, later(start(), reached));
+        assert!(held.until >= known.expires.plus(LEEWAY), "{held:?}");
+    }
+    stop.store(true, Ordering::SeqCst);
+    assert!(storm.await.unwrap().is_some());
 }
 
 /// Two nodes, whose inserts do not take turns with each other.

@@ -7,3 +7,4 @@ pub mod fields;
 pub mod highwater;
 pub mod mark;
 pub mod password;
+pub mod snapshot;

@@ -1,0 +1,189 @@
+//! What an operation is decided by at a store that cannot run the rules in a transaction of its own: what it has read, or
+//! presumes. The rules run over it, and it keeps what they write. The store then carries that out as one, if everything is
+//! still as it was here; else it answers with what is there, and the rules run again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::revocation::{Revocation, Target};
+use crate::session::{Session, SessionId};
+use crate::store::rules::{Failure, State, end_of, is_revoked};
+use crate::store::{StoreError, Swept};
+
+/// A record as it was found.
+#[derive(Debug)]
+pub enum SeenRecord {
+    /// It can be read.
+    Whole(Box<Session>),
+    /// It cannot, for this reason.
+    Unreadable(StoreError),
+}
+
+/// A record that the rules write.
+#[derive(Debug)]
+pub struct RecordWrite {
+    /// The one that it replaces.
+    pub old: Option<Session>,
+    /// The new one.
+    pub new: Session,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    records: BTreeMap<SessionId, SeenRecord>,
+    entries: BTreeMap<Target, Revocation>,
+    current: BTreeSet<SessionId>,
+    end: Timestamp,
+    reads_end: AtomicBool,
+    writes: Vec<RecordWrite>,
+    entry_writes: Vec<Revocation>,
+}
+
+impl Snapshot {
+    /// There is this record.
+    pub fn see(&mut self, id: SessionId, record: Result<Session, StoreError>) {
+        let seen = match record {
+            Ok(session) => SeenRecord::Whole(Box::new(session)),
+            Err(error) => SeenRecord::Unreadable(error),
+        };
+        self.records.insert(id, seen);
+    }
+
+    /// There is this entry.
+    pub fn see_entry(&mut self, entry: Revocation) {
+        self.entries.insert(entry.target.clone(), entry);
+    }
+
+    /// The record of this session was written since the store last lost writes.
+    pub fn see_current(&mut self, id: SessionId) {
+        self.current.insert(id);
+    }
+
+    /// Was the record of this session written since the store last lost writes?
+    pub fn is_current(&self, id: SessionId) -> bool {
+        self.current.contains(&id)
+    }
+
+    /// The end may be this much later than it was found.
+    pub fn allow(&mut self, margin: Duration) {
+        self.end = self.end.plus(margin);
+    }
+
+    /// The end that was found, with what is allowed.
+    pub fn found_end(&self) -> Timestamp {
+        self.end
+    }
+
+    /// The sessions that are asked for end by then: all of them, or those of one subject.
+    pub fn see_end(&mut self, end: Timestamp) {
+        self.end = end;
+    }
+
+    /// The record of a session before the rules ran.
+    pub fn record(&self, id: SessionId) -> Option<&SeenRecord> {
+        self.records.get(&id)
+    }
+
+    /// All records that can be read.
+    pub fn sessions(&self) -> impl Iterator<Item = &Session> {
+        self.records.values().filter_map(|seen| match seen {
+            SeenRecord::Whole(session) => Some(&**session),
+            SeenRecord::Unreadable(_) => None,
+        })
+    }
+
+    /// The entry of a target before the rules ran.
+    pub fn entry(&self, target: &Target) -> Option<&Revocation> {
+        self.entries.get(target)
+    }
+
+    /// The end that the rules relied on; `None` if they did not ask.
+    pub fn end_relied_on(&self) -> Option<Timestamp> {
+        self.reads_end.load(Ordering::Relaxed).then_some(self.end)
+    }
+
+    /// The records that the rules wrote.
+    pub fn writes(&self) -> &[RecordWrite] {
+        &self.writes
+    }
+
+    /// The entries that the rules wrote.
+    pub fn entry_writes(&self) -> &[Revocation] {
+        &self.entry_writes
+    }
+
+    /// Did the rules write anything?
+    pub fn is_changed(&self) -> bool {
+        !self.writes.is_empty() || !self.entry_writes.is_empty()
+    }
+
+    fn end(&self) -> Timestamp {
+        self.reads_end.store(true, Ordering::Relaxed);
+        self.end
+    }
+}
+
+impl State for Snapshot {
+    fn session(&self, id: SessionId) -> Result<Option<Session>, Failure> {
+        if let Some(written) = self.writes.iter().find(|write| write.new.id == id) {
+            return Ok(Some(written.new.clone()));
+        }
+        match self.records.get(&id) {
+            None => Ok(None),
+            Some(SeenRecord::Whole(session)) => Ok(Some(Session::clone(session))),
+            Some(SeenRecord::Unreadable(error)) => {
+                Err(Failure::Refused(StoreError::new(error.to_string()).of_one_record()))
+            }
+        }
+    }
+
+    fn revocation(&self, target: &Target) -> Result<Option<Revocation>, Failure> {
+        let written = self.entry_writes.iter().rfind(|entry| entry.target == *target);
+        Ok(written.or_else(|| self.entries.get(target)).cloned())
+    }
+
+    fn end_of_subject(&self, _subject: &str) -> Result<Timestamp, Failure> {
+        Ok(self.end())
+    }
+
+    fn end_of_all(&self) -> Result<Timestamp, Failure> {
+        Ok(self.end())
+    }
+
+    fn live_of(&self, subject: &str, limit: usize) -> Result<Vec<(SessionId, Timestamp)>, Failure> {
+        let live = self.sessions().filter(|one| *one.subject == *subject && !is_revoked(one));
+        Ok(live.map(|one| (one.id, end_of(one))).take(limit).collect())
+    }
+
+    fn forget_live(&mut self, _subject: &str, _id: SessionId) -> Result<(), Failure> {
+        // The store drops what has ended by its own time.
+        Ok(())
+    }
+
+    fn put_session(&mut self, old: Option<&Session>, new: &Session) -> Result<(), Failure> {
+        match self.writes.iter_mut().find(|write| write.new.id == new.id) {
+            Some(write) => write.new = new.clone(),
+            None => self.writes.push(RecordWrite { old: old.cloned(), new: new.clone() }),
+        }
+        Ok(())
+    }
+
+    fn put_revocation(&mut self, entry: &Revocation) -> Result<(), Failure> {
+        self.entry_writes.retain(|other| other.target != entry.target);
+        self.entry_writes.push(entry.clone());
+        Ok(())
+    }
+
+    fn raise_time(&mut self, _time: Timestamp) -> Result<(), Failure> {
+        // The time of the store's server counts.
+        Ok(())
+    }
+
+    fn remove_ended(&mut self, _before: Timestamp, _limit: usize) -> Result<Swept, Failure> {
+        // So it does here.
+        Ok(Swept::default())
+    }
+}
