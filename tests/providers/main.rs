@@ -19,8 +19,12 @@ use tokio::net::TcpListener;
 use keys::{Key, Signed};
 use stand_in::{FIRST, Other, Provider, SECOND, StandIn, now, other};
 
+mod auth0;
+mod cognito;
+mod entra;
 mod keycloak;
 mod keys;
+mod okta;
 mod stand_in;
 
 /// The program of a provider, in a process of the test.
