@@ -20,12 +20,17 @@ use keys::{Key, Signed};
 use stand_in::{FIRST, Other, Provider, SECOND, StandIn, now, other};
 
 mod auth0;
+mod clerk;
 mod cognito;
 mod entra;
+mod firebase;
+mod google;
 mod keycloak;
 mod keys;
 mod okta;
 mod stand_in;
+mod supabase;
+mod zitadel;
 
 /// The program of a provider, in a process of the test.
 struct Program(std::net::SocketAddr);
