@@ -106,6 +106,25 @@ async fn c44_a_start_waits_for_a_store_that_is_not_there_yet_and_says_so() {
     gate.login().await;
 }
 
+/// The store was opened, and is away when the gate reads from it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c44_a_start_goes_on_after_a_store_that_failed_once_it_was_open() {
+    let server = Redis::start(&[]);
+    let way = Proxy::to(server.port).await;
+    let store = format!("[store]\nkind = \"redis\"\nurls = [\"redis://127.0.0.1:{}\"]\n", way.port);
+    let place = Place::new(&format!("{CONFIG}{store}"));
+    assert_eq!(place.start().stop(), Some(0), "the store is made");
+    // The answer to the question which gates there are, which follows the opening.
+    way.lose(Some("nodes"));
+    let before = way.accepted().len();
+    let starting = tokio::task::spawn_blocking(move || (place.start(), place));
+    until("the gate has tried", async || way.accepted().len() > before + 30).await;
+    way.lose(None);
+    let (gate, _place) = starting.await.unwrap();
+    assert!(gate.log().contains("the store is not there yet"));
+    gate.login().await;
+}
+
 // The way to the server is a task of this test, and a start waits for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c43_a_staleness_that_is_too_short_for_the_distance_is_an_error_of_check_and_a_warning_at_start() {
