@@ -1,5 +1,6 @@
 //! Real clients, pinned and installed into `target/interop-cache` at the first run.
 
+mod apps;
 mod grpc;
 mod kuzzle;
 mod mcp;
