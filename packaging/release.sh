@@ -78,7 +78,7 @@ case ${1-} in
         cargo cyclonedx --manifest-path crates/server/Cargo.toml --format json --override-filename "rotogate-$version" >/dev/null
         mv "crates/server/rotogate-$version.json" "$out/rotogate-$version.cdx.json"
         # One for each other package of the workspace, which are not what is released.
-        rm -f "rotogate-$version.json" "crates/test-support/rotogate-$version.json"
+        rm -f "rotogate-$version.json" crates/*/"rotogate-$version.json" examples/*/"rotogate-$version.json"
         archive "${CARGO_TARGET_DIR:-$root/target}/dist/rotogate" "$out"
         ;;
     *)

@@ -6,6 +6,8 @@
 
 - Kubernetes: each manifest by the schemas of Kubernetes (kubernetes-validate from PyPI, in an environment of its own), the
   security settings, and what refers to what, custom resources included, by rules of our own.
+- Helm: the chart, linted and rendered by Helm's own code (helm-python-sdk from PyPI has Helm v4 as a library; the program `helm` is not
+  run), the manifests as those of Kubernetes, and the rendered configuration by `rotogate check`.
 - Compose: the services, and every file that they mount; nginx, Prometheus and rotogate judge their own configurations.
 - systemd: `systemd-analyze verify`, and a gate that takes its socket from systemd-socket-activate.
 - Debian: every asset exists; the package is built, installed, upgraded, removed and purged in a folder of its own by dpkg.
@@ -31,7 +33,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGING = ROOT / "packaging"
-PINNED = ["kubernetes-validate==1.37.0", "PyYAML==6.0.3"]
+PINNED = ["helm-python-sdk==0.2.2", "kubernetes-validate==1.37.0", "PyYAML==6.0.3"]
 problems = []
 
 
@@ -71,16 +73,21 @@ def documents(python, files):
 # Kubernetes
 
 
-def kubernetes(python, gate):
-    folder = PACKAGING / "kubernetes"
-    files = sorted(folder.rglob("*.yaml"))
-    plain = [file for file in files if file.name != "kustomization.yaml"]
+def validate(python, files):
+    """Each manifest by the schemas of Kubernetes. They do not have these two."""
     custom = {"ServiceMonitor", "HTTPRoute"}
-    for file in plain:
+    for file in files:
         ran = run(python.parent / "kubernetes-validate", "--strict", file)
         unknown = {word for word in custom if f"kind {word} " in said(ran)}
         expect(ran.returncode == 0 or unknown, f"{file}: {said(ran)}")
         expect("WARN" not in said(ran) or unknown, f"{file}: {said(ran)}")
+
+
+def kubernetes(python, gate):
+    folder = PACKAGING / "kubernetes"
+    files = sorted(folder.rglob("*.yaml"))
+    plain = [file for file in files if file.name != "kustomization.yaml"]
+    validate(python, plain)
     listed = {}
     for file, document in documents(python, files):
         if file.name == "kustomization.yaml":
@@ -98,26 +105,16 @@ def kubernetes(python, gate):
         shown.setdefault(file.parent.name, []).append(document)
     for name in ("base", "several"):
         together = shown["common"] + shown[name]
-        workload(name, together, folder / name)
         config = (folder / name / "gateway.toml").read_text()
+        workload(f"kubernetes/{name}", together, config)
+        (namespace,) = [document for document in together if document["kind"] == "Namespace"]
+        expect("pod-security.kubernetes.io/enforce" in namespace["metadata"]["labels"], f"kubernetes/{name}: namespace")
         checked_configuration(gate, f"kubernetes/{name}", config)
     services = {service["metadata"]["name"]: service for service in shown["common"] if service["kind"] == "Service"}
-    # Custom resources: no schema is at hand, so what they refer to.
-    (monitor,) = shown["monitoring"]
+    (monitor,), (route,) = shown["monitoring"], shown["gateway-api"]
     labels = {"app.kubernetes.io/name": "rotogate", **services["rotogate-admin"]["metadata"]["labels"]}
-    wanted = monitor["spec"]["selector"]["matchLabels"]
-    expect(set(wanted.items()) <= set(labels.items()), "ServiceMonitor: its selector matches no Service")
-    ports = {port["name"] for port in services["rotogate-admin"]["spec"]["ports"]}
-    for endpoint in monitor["spec"]["endpoints"]:
-        expect(set(endpoint) == {"port", "path", "interval", "authorization"}, f"ServiceMonitor: keys {sorted(endpoint)}")
-        expect(endpoint["port"] in ports and endpoint["path"] == "/metrics", "ServiceMonitor: no such port")
-    expect(monitor["apiVersion"] == "monitoring.coreos.com/v1", "ServiceMonitor: apiVersion")
-    (route,) = shown["gateway-api"]
-    expect(route["apiVersion"] == "gateway.networking.k8s.io/v1", "HTTPRoute: apiVersion")
-    for rule in route["spec"]["rules"]:
-        for backend in rule["backendRefs"]:
-            ports = {port["port"] for port in services[backend["name"]]["spec"]["ports"]}
-            expect(backend["port"] in ports, "HTTPRoute: no such port of the Service")
+    monitored(monitor, services["rotogate-admin"], labels)
+    routed(route, services)
     # The whole as kustomize puts it together, where kubectl is there.
     if shutil.which("kubectl"):
         for name in sorted(listed):
@@ -126,15 +123,38 @@ def kubernetes(python, gate):
         print("packages: kubectl kustomize puts each folder together")
 
 
-def workload(name, together, folder):
-    """The security settings, and what names what."""
+# Custom resources: no schema is at hand, so what they refer to.
+
+
+def monitored(monitor, service, labels):
+    """A ServiceMonitor, and the Service with these labels."""
+    wanted = monitor["spec"]["selector"]["matchLabels"]
+    expect(set(wanted.items()) <= set(labels.items()), "ServiceMonitor: its selector matches no Service")
+    ports = {port["name"] for port in service["spec"]["ports"]}
+    for endpoint in monitor["spec"]["endpoints"]:
+        expect(set(endpoint) == {"port", "path", "interval", "authorization"}, f"ServiceMonitor: keys {sorted(endpoint)}")
+        expect(endpoint["port"] in ports and endpoint["path"] == "/metrics", "ServiceMonitor: no such port")
+    expect(monitor["apiVersion"] == "monitoring.coreos.com/v1", "ServiceMonitor: apiVersion")
+
+
+def routed(route, services):
+    """An HTTPRoute, and the Services by their names."""
+    expect(route["apiVersion"] == "gateway.networking.k8s.io/v1", "HTTPRoute: apiVersion")
+    for rule in route["spec"]["rules"]:
+        for backend in rule["backendRefs"]:
+            ports = {port["port"] for port in services[backend["name"]]["spec"]["ports"]}
+            expect(backend["port"] in ports, "HTTPRoute: no such port of the Service")
+
+
+def workload(name, together, text):
+    """The security settings, and what names what; `text` is the configuration."""
     by_kind = {}
     for document in together:
         by_kind.setdefault(document["kind"], []).append(document)
     (pods,) = by_kind.get("StatefulSet", []) + by_kind.get("Deployment", [])
     pod = pods["spec"]["template"]["spec"]
     (container,) = pod["containers"]
-    what = f"kubernetes/{name}: "
+    what = f"{name}: "
     of_pod, of_container = pod["securityContext"], container["securityContext"]
     expect(of_pod["runAsNonRoot"] is True and of_pod["runAsUser"] >= 10000 and of_pod["fsGroup"], what + "user")
     expect(of_pod["seccompProfile"]["type"] == "RuntimeDefault", what + "seccomp")
@@ -145,7 +165,7 @@ def workload(name, together, folder):
     expect(pod["enableServiceLinks"] is False, what + "variables of Services reach the gate")
     expect(container["resources"]["limits"]["memory"] and container["resources"]["requests"]["cpu"], what + "resources")
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    config = tomllib.loads((folder / "gateway.toml").read_text())
+    config = tomllib.loads(text)
     of_config = {"http": config["server"]["listen"], "admin": config["admin"]["listen"], "probes": config["admin"]["probes"]}
     for port, address in of_config.items():
         expect(address == f"0.0.0.0:{ports[port]}", f"{what}port {port} is not that of gateway.toml")
@@ -165,26 +185,28 @@ def workload(name, together, folder):
     mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
     expect(set(mounts) == set(volumes), f"{what}mounts {sorted(mounts)}, volumes {sorted(volumes)}")
     at = {mount["mountPath"]: mount for mount in mounts.values()}
-    files = [config["admin"]["token_file"], config["issuer"]["keys"], config["directory"]["path"], config["store"]["mark"]]
+    files = [config["admin"]["token_file"], config["issuer"]["keys"], config["store"]["mark"]]
+    files += [config["directory"]["path"]] if "path" in config["directory"] else []
     files += [config["store"][key] for key in ("path", "password_file") if key in config["store"]]
     for file in files:
         expect(any(Path(file).is_relative_to(path) for path in at), f"{what}{file} is on no volume")
     writable = {path for path, mount in at.items() if not mount.get("readOnly")}
     expect(writable == {"/var/lib/rotogate"}, f"{what}writable: {sorted(writable)}")
+    scalers = by_kind.get("HorizontalPodAutoscaler", [])
+    replicas = pods["spec"].get("replicas") or scalers[0]["spec"]["minReplicas"]
     for budget in by_kind["PodDisruptionBudget"]:
-        expect("maxUnavailable" in budget["spec"] or pods["spec"]["replicas"] > budget["spec"]["minAvailable"], what + "budget")
+        expect("maxUnavailable" in budget["spec"] or replicas > budget["spec"]["minAvailable"], what + "budget")
     (policy,) = by_kind["NetworkPolicy"]
     open_to_all = [port["port"] for rule in policy["spec"]["ingress"] if "from" not in rule for port in rule["ports"]]
     expect(open_to_all == ["http"], f"{what}ports that everyone reaches: {open_to_all}")
     for service in by_kind["Service"]:
         for port in service["spec"]["ports"]:
             expect(port["targetPort"] in ports, f"{what}Service {service['metadata']['name']}: no port {port['targetPort']}")
-    expect("pod-security.kubernetes.io/enforce" in by_kind["Namespace"][0]["metadata"]["labels"], what + "namespace")
     if pods["kind"] == "StatefulSet":
-        expect(pods["spec"]["replicas"] == 1 and config["store"]["kind"] == "redb", what + "the embedded store has one writer")
-        expect(not by_kind.get("HorizontalPodAutoscaler"), what + "the embedded store has one writer")
+        expect(replicas == 1 and config["store"]["kind"] == "redb", what + "the embedded store has one writer")
+        expect(not scalers, what + "the embedded store has one writer")
     else:
-        expect(pods["spec"]["replicas"] > 1 and config["store"]["kind"] != "redb", what + "a store that gates share")
+        expect(replicas > 1 and config["store"]["kind"] != "redb", what + "a store that gates share")
 
 
 def checked_configuration(gate, name, text):
@@ -205,6 +227,182 @@ def checked_configuration(gate, name, text):
             expect(keys.returncode == 0, f"{name}: keys init: {said(keys)}")
         ran = run(gate, "--config", path, "check")
         expect(ran.returncode == 0, f"{name}: rotogate check: {said(ran)}")
+
+
+# Helm
+
+# What the environment's Helm says of a chart: its version, and of each set of values the findings of lint and the files, or the error.
+HELM = """
+import json, sys, helm_python as helm
+asked = json.load(sys.stdin)
+answer = {"version": helm.helm_sdk_version(), "lint": {}, "files": {}, "errors": {}}
+with helm.Chart.load(asked["chart"]) as chart:
+    for name, values in asked["values"].items():
+        report = helm.lint(asked["chart"], values, strict=True, kube_version="v1.30.0")
+        answer["lint"][name] = [m["error"] for m in report["messages"] if m["severity"] > 1] + report["errors"]
+        try:
+            answer["files"][name] = chart.render(values, name=name, namespace="gates")
+        except helm.HelmError as error:
+            answer["errors"][name] = str(error)
+print(json.dumps(answer))
+"""
+
+
+def chart_values():
+    """Sets of values by release: those to be rendered, and those to be refused, each with a word of the reason."""
+    several = (PACKAGING / "kubernetes/several/gateway.toml").read_text()
+    store = {"kind": "redis", "urls": ["redis://redis.rotogate-store.svc:6379"], "username": "gate"}
+    plain = {
+        "publicUrl": "https://api.example.com",
+        "trustedProxies": ["10.0.0.0/8"],
+        "store": store,
+        "config": several[several.index("[[clients]]") :],
+    }
+    directory = '[directory]\nkind = "ldap"\nurl = "ldaps://ldap.example.com"\nbase = "dc=example"\nfilter = "(uid={username})"\n\n'
+    postgres = {"kind": "postgres", "url": "postgres://gate@db.example.com/rotogate", "options": 'staleness = "3s"\n'}
+    rendered = {
+        # As packaging/kubernetes/several.
+        "rotogate": plain,
+        "edge": plain
+        | {
+            "store": postgres,
+            "config": directory + plain["config"],
+            "secrets": {"users": "", "admin": "edge-admin"},
+            "server": "workers = 2",
+            "drainSeconds": 60,
+            "autoscaling": {"enabled": True, "min": 3},
+            "podDisruptionBudget": {"minAvailable": 2},
+            "image": {"repository": "registry.example.com/rotogate", "digest": "sha256:" + "0" * 64},
+            "imagePullSecrets": [{"name": "registry"}],
+            "podAnnotations": {"example.com/team": "edge"},
+            "nodeSelector": {"kubernetes.io/os": "linux"},
+            "tolerations": [{"key": "edge", "operator": "Exists"}],
+            "affinity": {"podAntiAffinity": {}},
+            "priorityClassName": "edge",
+            "service": {"annotations": {"example.com/a": "b"}},
+            "ingress": {
+                "enabled": True,
+                "className": "nginx",
+                "annotations": {"example.com/a": "b"},
+                "hosts": ["api.example.com"],
+                "tls": [{"secretName": "api-tls", "hosts": ["api.example.com"]}],
+            },
+        },
+        "gated-rotogate": plain
+        | {
+            "httpRoute": {"enabled": True, "parentRefs": [{"name": "public", "namespace": "gateways"}], "hostnames": ["api.example.com"]},
+            "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        },
+    }
+    refused = {
+        "no-url": ({key: value for key, value in plain.items() if key != "publicUrl"}, "/publicUrl"),
+        "path-in-url": (plain | {"publicUrl": "https://api.example.com/x"}, "/publicUrl"),
+        "one-gate": (plain | {"replicas": 1}, "/replicas"),
+        "unknown-key": (plain | {"replica": 3}, "replica"),
+        "embedded-store": (plain | {"store": store | {"kind": "redb"}}, "/store/kind"),
+        "no-store": (plain | {"store": {"kind": "redis"}}, "/store/urls"),
+        "two-stores": (plain | {"store": postgres | {"urls": store["urls"]}}, "/store/urls"),
+        "own-section": (plain | {"config": "[server]\n" + plain["config"]}, "/config"),
+        "no-routes": (plain | {"config": '[[clients]]\nid = "web"\n'}, "/config"),
+        "no-users": (plain | {"secrets": {"users": ""}}, "/config"),
+        "users-twice": (plain | {"config": directory + plain["config"]}, "/config"),
+        "section-in-server": (plain | {"server": "[limits]"}, "/server"),
+        "no-host": (plain | {"ingress": {"enabled": True}}, "/ingress/hosts"),
+        "no-parent": (plain | {"httpRoute": {"enabled": True}}, "/httpRoute/parentRefs"),
+        "no-node-drains": (plain | {"podDisruptionBudget": {"minAvailable": 2}}, "minAvailable"),
+    }
+    return rendered, refused
+
+
+def helm(python, gate):
+    rendered, refused = chart_values()
+    asked = {"chart": str(PACKAGING / "helm/rotogate"), "values": rendered | {name: values for name, (values, _) in refused.items()}}
+    ran = run(python, "-c", HELM, input=json.dumps(asked))
+    if not expect(ran.returncode == 0, f"helm: {said(ran)}"):
+        return
+    answer = json.loads(ran.stdout)
+    for name, (_, reason) in refused.items():
+        expect(reason in answer["errors"].get(name, ""), f"helm/{name}: not refused for {reason}: {answer['errors'].get(name)}")
+    sums = set()
+    for name in rendered:
+        what = f"helm/{name}"
+        expect(answer["lint"][name] == [], f"{what}: lint: {answer['lint'][name]}")
+        if not expect(name not in answer["errors"], f"{what}: {answer['errors'].get(name)}"):
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            files = []
+            for path, text in answer["files"][name].items():
+                if path.endswith(".yaml") and text.strip():
+                    files.append(Path(folder) / Path(path).name)
+                    files[-1].write_text(text)
+            validate(python, files)
+            together = [document for _, document in documents(python, files)]
+        sums.add(release_of_chart(python, what, name, together, rendered[name], gate))
+    expect(len(sums) == len(rendered), "helm: another configuration does not replace the pods")
+    print(f"packages: Helm {answer['version']} as a library; the program helm and a cluster were not there")
+
+
+def release_of_chart(python, what, release, together, values, gate):
+    """What the manifests of a release say of each other; the checksum of its configuration."""
+    by_kind = {}
+    for document in together:
+        by_kind.setdefault(document["kind"], []).append(document)
+    (config,), (pods,) = by_kind["ConfigMap"], by_kind["Deployment"]
+    text = config["data"]["gateway.toml"]
+    workload(what, together, text)
+    checked_configuration(gate, what, text)
+    full = release if "rotogate" in release else f"{release}-rotogate"
+    names = {document["metadata"]["name"] for document in together}
+    expect(names == {full, f"{full}-admin"}, f"{what}: names {sorted(names)}")
+    expect(tomllib.loads(text)["admin"]["hosts"] == [f"{full}-admin.gates.svc"], f"{what}: the host of the admin listener")
+    template = pods["spec"]["template"]
+    pod, labels = template["spec"], template["metadata"]["labels"]
+    selectors = [pods["spec"]["selector"]["matchLabels"]]
+    selectors += [service["spec"]["selector"] for service in by_kind["Service"]]
+    selectors += [one["spec"]["selector"]["matchLabels"] for one in by_kind["PodDisruptionBudget"]]
+    selectors += [one["spec"]["podSelector"]["matchLabels"] for one in by_kind["NetworkPolicy"]]
+    selectors += [one["labelSelector"]["matchLabels"] for one in pod["topologySpreadConstraints"]]
+    for selector in selectors:
+        expect(len(selector) == 2 and set(selector.items()) <= set(labels.items()), f"{what}: a selector {selector}")
+    for scaler in by_kind.get("HorizontalPodAutoscaler", []):
+        expect(scaler["spec"]["scaleTargetRef"]["name"] == full and "replicas" not in pods["spec"], f"{what}: the autoscaler")
+    services = {service["metadata"]["name"]: service for service in by_kind["Service"]}
+    for ingress in by_kind.get("Ingress", []):
+        (rule,) = ingress["spec"]["rules"]
+        backend = rule["http"]["paths"][0]["backend"]["service"]
+        ports = {port["name"] for port in services[backend["name"]]["spec"]["ports"]}
+        expect(backend["port"]["name"] in ports and rule["host"] == "api.example.com", f"{what}: Ingress: no such port")
+    for monitor in by_kind.get("ServiceMonitor", []):
+        admin = services[f"{full}-admin"]
+        monitored(monitor, admin, admin["metadata"]["labels"])
+    for route in by_kind.get("HTTPRoute", []):
+        routed(route, services)
+    for key, kind in (("ingress", "Ingress"), ("httpRoute", "HTTPRoute"), ("serviceMonitor", "ServiceMonitor"), ("autoscaling", "HorizontalPodAutoscaler")):
+        expect((kind in by_kind) == values.get(key, {}).get("enabled", False), f"{what}: {kind}")
+    (secret,) = [volume["secret"]["secretName"] for volume in pod["volumes"] if volume["name"] == "admin"]
+    expect(secret == values.get("secrets", {}).get("admin", "rotogate-admin"), f"{what}: the Secret with the admin token")
+    if release == "rotogate":
+        as_kustomized(python, what, pod, text)
+    return template["metadata"]["annotations"]["checksum/configuration"]
+
+
+def as_kustomized(python, what, pod, text):
+    """With its defaults, the chart's pod and configuration are those of packaging/kubernetes/several."""
+    folder = PACKAGING / "kubernetes/several"
+    ((_, several),) = documents(python, [folder / "deployment.yaml"])
+    wanted = several["spec"]["template"]["spec"]
+    for one in (pod, wanted):
+        (container,) = one["containers"]
+        container.pop("image"), container.pop("imagePullPolicy", None)
+        one["topologySpreadConstraints"][0].pop("labelSelector")
+        one["volumes"].sort(key=lambda volume: volume["name"])
+    for key in sorted(pod | wanted):
+        expect(pod.get(key) == wanted.get(key), f"{what}: {key} of the pod is not that of kubernetes/several")
+    config, wanted = tomllib.loads(text), tomllib.loads((folder / "gateway.toml").read_text())
+    expect(config["server"].pop("drain_timeout") == "30s", f"{what}: drain_timeout")
+    config["admin"]["hosts"] = wanted["admin"]["hosts"]
+    for key in sorted(config | wanted):
+        expect(config.get(key) == wanted.get(key), f"{what}: [{key}] is not that of kubernetes/several")
 
 
 # Compose
@@ -533,12 +731,13 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--gate", type=Path, required=True)
     parser.add_argument("--require-image", action="store_true")
-    parser.add_argument("--only", help="one part: kubernetes, compose, systemd, socket activation, debian, release, image")
+    parser.add_argument("--only", help="one part: kubernetes, helm, compose, systemd, socket activation, debian, release, image")
     options = parser.parse_args()
     gate = options.gate.resolve()
     python = environment(gate.parent.parent)
     for name, step in (
         ("kubernetes", lambda: kubernetes(python, gate)),
+        ("helm", lambda: helm(python, gate)),
         ("compose", lambda: compose(python, gate)),
         ("systemd", lambda: systemd(gate)),
         ("socket activation", lambda: socket_activation(gate)),

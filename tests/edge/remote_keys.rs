@@ -1,65 +1,39 @@
 //! Issuers whose keys the gate fetches: what it does with their answers, and what a client sees.
 
-use std::collections::HashMap;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex};
-
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::issuer::{Issuer, claims};
+use support::documents::Documents;
 use support::stub::{Edge, HEAD};
 use support::{Place, until};
 
 const DISCOVERY: &str = "/.well-known/openid-configuration";
 
-/// A provider on this machine. It says what the test puts at a path, and 404 otherwise.
-pub(crate) struct Provider {
-    address: SocketAddr,
-    answers: Arc<Mutex<HashMap<String, String>>>,
-    seen: Arc<Mutex<Vec<String>>>,
-}
+/// A provider on this machine.
+pub(crate) struct Provider(Documents);
 
 impl Provider {
     pub(crate) fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let provider = Self { address, answers: Arc::default(), seen: Arc::default() };
-        let (answers, seen) = (Arc::clone(&provider.answers), Arc::clone(&provider.seen));
-        std::thread::spawn(move || {
-            for mut stream in listener.incoming().flatten() {
-                let (mut head, mut byte) = (Vec::new(), [0]);
-                while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) > 0 {
-                    head.push(byte[0]);
-                }
-                let head = String::from_utf8(head).unwrap();
-                let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
-                let answer = answers.lock().unwrap().get(&path).cloned();
-                seen.lock().unwrap().push(path);
-                let none = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_owned();
-                let _ = stream.write_all(answer.unwrap_or(none).as_bytes());
-            }
-        });
+        let provider = Self(Documents::start());
         provider.document(DISCOVERY, &json!({"issuer": provider.url(), "jwks_uri": provider.at("/keys")}));
         provider
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.0.url()
     }
 
     pub(crate) fn at(&self, path: &str) -> String {
-        format!("{}{path}", self.url())
+        self.0.at(path)
     }
 
     fn answer(&self, path: &str, answer: String) {
-        self.answers.lock().unwrap().insert(path.to_owned(), answer);
+        self.0.answer(path, answer);
     }
 
     pub(crate) fn document(&self, path: &str, document: &Value) {
-        let body = document.to_string();
-        self.answer(path, format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()));
+        self.0.document(path, document);
     }
 
     pub(crate) fn publish(&self, keys: &[Value]) {
@@ -73,7 +47,7 @@ impl Provider {
     }
 
     pub(crate) fn fetches(&self) -> usize {
-        self.seen.lock().unwrap().iter().filter(|path| *path == "/keys").count()
+        self.0.times("/keys")
     }
 
     pub(crate) fn entry(&self, name: &str, source: &str) -> String {

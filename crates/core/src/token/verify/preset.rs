@@ -62,6 +62,8 @@ pub enum Preset {
     Supabase,
     /// Firebase Authentication: ID tokens.
     Firebase,
+    /// Clerk: session tokens of version 2. They have no `aud`: `audience` lists the origins of the application (`azp`).
+    Clerk,
     /// Another OpenID provider: access tokens with the usual claims, and no ID tokens.
     Oidc,
 }
@@ -116,7 +118,7 @@ const PLAIN: Provider = Provider {
     max_lifetime: hours(24),
 };
 
-const PROVIDERS: [Provider; 15] = [
+const PROVIDERS: [Provider; 16] = [
     Provider {
         preset: Preset::Keycloak,
         name: "keycloak",
@@ -259,12 +261,28 @@ const PROVIDERS: [Provider; 15] = [
         max_lifetime: hours(2),
         ..PLAIN
     },
+    Provider {
+        preset: Preset::Clerk,
+        name: "clerk",
+        typ: &["JWT"],
+        scope: &[],
+        client: &["azp"],
+        roles: &["o.rol"],
+        audience: Some("azp"),
+        // A session that is pending waits for a task of its user, who counts as signed out.
+        require: &[("sts", &["active"])],
+        // Tokens of templates have the same key, any lifetime and no session.
+        present: &["sid"],
+        absent: OF_ID_TOKENS,
+        max_lifetime: hours(1),
+        ..PLAIN
+    },
     Provider { scope: &["scope", "scp"], client: &["client_id", "azp", "cid"], absent: OF_ID_TOKENS, ..PLAIN },
 ];
 
 impl Preset {
     /// All presets.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Keycloak,
         Self::EntraV2,
         Self::EntraV1,
@@ -279,6 +297,7 @@ impl Preset {
         Self::Authentik,
         Self::Supabase,
         Self::Firebase,
+        Self::Clerk,
         Self::Oidc,
     ];
 

@@ -83,7 +83,7 @@ fn i19_each_preset_has_data_that_can_be_used_and_a_name_of_its_own() {
         let ClaimMapping { scope, client, roles, require, .. } = preset.claims();
         scope.len() + client.len() + roles.len() + require.len()
     };
-    assert_eq!(Preset::ALL.map(count), [5, 9, 9, 6, 7, 4, 4, 1, 1, 7, 10, 7, 3, 1, 8]);
+    assert_eq!(Preset::ALL.map(count), [5, 9, 9, 6, 7, 4, 4, 1, 1, 7, 10, 7, 3, 1, 7, 8]);
 }
 
 #[test]
@@ -416,6 +416,31 @@ fn i19_firebase() {
         "aud": "https://identitytoolkit.googleapis.com/google.identity.identitytoolkit.v1.IdentityToolkit",
     });
     firebase.refuses("custom token", with(claims, custom));
+}
+
+#[test]
+fn i19_clerk() {
+    let clerk = provider(Preset::Clerk, "https://clerk.acme.test", "https://app.acme.test", plain, |rules| rules);
+    let claims = json!({
+        "azp": "https://app.acme.test", "exp": 1_800_000_060, "fva": [7, -1], "jti": "1234567890", "nbf": 1_799_999_990,
+        "sid": "sess_123", "sub": "user_123", "v": 2, "pla": "u:free,o:pro", "fea": "o:dashboard", "sts": "active",
+        "o": { "id": "org_123", "slg": "acme", "rol": "admin", "per": "read,manage", "fpm": "3" },
+    });
+    // `cat` is the category of a session token.
+    let passes = |changes| clerk.token(json!({ "cat": "cl_B7d4PD111AAA" }), with(claims.clone(), changes));
+    let token = passes(json!({})).unwrap();
+    assert_eq!((roles(&token), scope(&token)), (vec!["admin"], ""));
+    assert_eq!(token.client.as_deref(), Some("https://app.acme.test"));
+    assert_eq!(roles(&passes(json!({ "o": null })).unwrap()), Vec::<&str>::new(), "no organization is active");
+    let refuses = |what, changes| clerk.refuses(what, with(claims.clone(), changes));
+    refuses("another application's token", json!({ "azp": "https://evil.test" }));
+    refuses("a token without origin, whatever its aud", json!({ "azp": null, "aud": "https://app.acme.test" }));
+    refuses("a session that is pending", json!({ "sts": "pending" }));
+    refuses("a token of version 1", json!({ "sts": null, "v": null, "o": null, "org_role": "org:admin" }));
+    refuses("a token of a template", json!({ "sid": null, "sts": null, "v": null, "exp": 1_800_000_060 }));
+    refuses("a token of a long life", json!({ "exp": 1_800_010_000 }));
+    refuses("ID token", json!({ "nonce": "n" }));
+    assert!(clerk.token(json!({ "typ": "at+jwt" }), claims).is_none(), "an access token of its OAuth server");
 }
 
 #[test]

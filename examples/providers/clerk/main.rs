@@ -1,0 +1,28 @@
+//! Accepts the session tokens of one application of a Clerk instance.
+//!
+//! ISSUER=https://clerk.acme.example cargo run -p rotogate-example-providers --bin clerk
+
+use std::error::Error;
+
+use axum::Router;
+use axum::routing::get;
+use rotogate::token::Preset;
+use rotogate::{Identity, ResourceServer};
+
+/// `issuer` is the `iss` of the tokens.
+pub async fn app(issuer: &str) -> Result<Router, Box<dyn Error>> {
+    // The tokens have no `aud`: the audience is `azp`, the origin of the application.
+    let gate =
+        ResourceServer::discover(issuer).audience("https://app.acme.example").preset(Preset::Clerk).build().await?;
+    Ok(Router::new()
+        .route("/me", get(async |caller: Identity| caller.subject().to_owned()))
+        .route("/admin", get(async || "the office").route_layer(gate.require().role("admin")))
+        .layer(gate.layer()))
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let issuer = std::env::var("ISSUER").map_err(|_| "ISSUER is not set")?;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+    Ok(axum::serve(listener, app(&issuer).await?).await?)
+}
