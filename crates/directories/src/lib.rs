@@ -1,4 +1,4 @@
-//! Users that another system keeps. A source asks that system. A directory over a source bounds how often, how long and
+//! Users in a file ([`users`]), and users that another system keeps. A source asks that system. A directory over a source bounds how often, how long and
 //! in how many requests at once it is asked, and checks passwords where the source has only hashes.
 
 #![cfg_attr(
@@ -18,6 +18,7 @@ mod remote;
 #[cfg(feature = "sql")]
 pub mod sql;
 mod username;
+pub mod users;
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! What the crates of the program `rotogate` share, and no user of the layer needs. No promise of compatibility.
 
+pub mod config;
 pub mod durations;
 pub mod exchange;
 pub mod file_stamp;

@@ -32,7 +32,8 @@
 //! [`Section::finish`]: the rules that span keys come before that. `impl Type` instead of
 //! `pub struct Type` is for a type of another crate, whose fields are all listed.
 
-use super::raw::{Section, Value};
+#[cfg(doc)]
+use rotogate_kit::config::Section;
 
 /// A key, as the reference shows it.
 #[cfg(test)]
@@ -100,50 +101,6 @@ fn keep_whole<T: Clone + PartialEq>(new: &mut T, old: &T, name: &str) -> Vec<Str
     vec![name.to_owned()]
 }
 
-/// What lines of [`section!`] call, besides the methods for reading one value.
-impl Section<'_> {
-    /// As [`Section::get`], with the default.
-    pub(crate) fn get_or<T>(&self, key: &'static str, read: impl FnOnce(&Value) -> Result<T, String>, default: T) -> T {
-        self.get(key, read).unwrap_or(default)
-    }
-
-    /// As [`Section::get_or`], for a value that is always there.
-    pub(crate) fn some_or<T>(
-        &self,
-        key: &'static str,
-        read: impl FnOnce(&Value) -> Result<T, String>,
-        default: T,
-    ) -> Option<T> {
-        Some(self.get_or(key, read, default))
-    }
-
-    /// As [`Section::require`], with an empty value if there is none: the configuration is refused then.
-    pub(crate) fn required<T: Default>(
-        &self,
-        key: &'static str,
-        expected: &str,
-        read: impl FnOnce(&Value) -> Result<T, String>,
-    ) -> T {
-        self.require(key, expected, read).unwrap_or_default()
-    }
-
-    /// As [`Section::list`]. Empty by default.
-    pub(crate) fn list_or_empty<T>(&self, key: &'static str, read: impl Fn(&Value) -> Result<T, String>) -> Vec<T> {
-        self.list(key, read).unwrap_or_default()
-    }
-
-    /// A table within this one, if it is there. `read` reads all of its keys.
-    pub(crate) fn table<T>(&self, key: &'static str, read: impl FnOnce(&Self) -> T) -> Option<T> {
-        if !self.has(key) {
-            return None;
-        }
-        let section = self.section(key);
-        let table = read(&section);
-        section.finish();
-        Some(table)
-    }
-}
-
 macro_rules! section {
     (
         $(#[$about:meta])*
@@ -176,7 +133,7 @@ macro_rules! section {
         }
         $(with $further:tt)?
     ) => {
-        fn $read($section: &$crate::config::raw::Section<'_> $(, $parameter: $Of)*) -> $Type {
+        fn $read($section: &rotogate_kit::config::Section<'_> $(, $parameter: $Of)*) -> $Type {
             $( let $key: $T = section!(@read $section ($key $($name)?) $how $with); )*
             $Type { $($key),* }
         }

@@ -397,7 +397,7 @@ fn p69_a_header_of_a_claim_that_no_user_has_is_said() {
 fn c36_what_a_build_lacks_names_feature_and_package() {
     let words = [("redb", ()), ("redis", ())];
     let read = value::word_of_build(&words, &[("redis", "redis"), ("knox", "grpc")]);
-    let value = |word: &str| raw::Value::String(word.to_owned());
+    let value = |word: &str| rotogate_kit::config::Value::String(word.to_owned());
     assert_eq!(read(&value("redis")), Ok(()));
     let error = read(&value("knox")).unwrap_err();
     for part in ["\"knox\" needs the feature grpc", "a package of rotogate", "`--features grpc`"] {

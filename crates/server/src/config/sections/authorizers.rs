@@ -8,11 +8,11 @@ use toml::{Table, Value};
 #[cfg(test)]
 use super::super::declare::{Key, section};
 use super::super::print::{Print, Put};
-use super::super::raw::Section;
 use super::super::value;
 use super::listeners::{self, ClientAuth, ListenerConfig};
 use super::{AdminConfig, ServerConfig, collide};
 use rotogate::gate::Neighbour;
+use rotogate_kit::config::Section;
 
 /// An entry of `[[authorizers]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]

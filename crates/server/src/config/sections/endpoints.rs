@@ -9,7 +9,6 @@ use toml::{Table, Value};
 use super::super::declare::Key;
 use super::super::declare::section;
 use super::super::print::{Print, Put, put};
-use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 #[cfg(feature = "relay")]
 use super::RelaySettings;
@@ -21,6 +20,7 @@ use rotogate::gate::ACCESS_COOKIE;
 use rotogate_core::engine::APPLICATION;
 use rotogate_core::session::profile::ProfileOverride;
 use rotogate_core::token::verify::is_subject;
+use rotogate_kit::config::{Section, Value as Raw};
 
 /// `[[endpoints]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]

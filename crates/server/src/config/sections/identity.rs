@@ -8,13 +8,13 @@ use toml::{Table, Value};
 #[cfg(test)]
 use super::super::declare::{Key, section};
 use super::super::print::{Print, Put, put};
-use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::{Config, DirectoryConfig, TrustedIssuer, UsersConfig};
 use rotogate_core::headers::HeaderPattern;
 use rotogate_core::route::WarningKind;
 use rotogate_core::token::assertion::ASSERTION_TTL;
 use rotogate_core::verify_cache::MAX_IDENTITY_HEADERS;
+use rotogate_kit::config::{Section, Value as Raw};
 
 /// `[identity]`. A header that is `None` is not sent.
 #[derive(Clone, Debug, PartialEq, Eq)]

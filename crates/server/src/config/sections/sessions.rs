@@ -8,13 +8,13 @@ use toml::{Table, Value};
 use super::super::declare::Key;
 use super::super::declare::section;
 use super::super::print::{Print, Put, Words};
-use super::super::raw::Section;
 use super::super::value;
 use super::{Config, DAY, EndpointConfig, SECOND};
 use rotogate::gate::DEFAULT_MAX_STREAM;
 use rotogate_core::session::profile::{
     MAX_SESSIONS_PER_SUBJECT, OnOtherClient, OnReuse, OnTooMany, Profile, ProfileOverride,
 };
+use rotogate_kit::config::Section;
 
 section! {
     /// `[sessions]`.

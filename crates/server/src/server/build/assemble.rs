@@ -18,7 +18,6 @@ use crate::config::{
     Config, EndpointConfig, IdentityConfig, IssuerConfig, LimitsConfig, SessionsConfig, StoreConfig, read_event_token,
 };
 use crate::server::error::ServerError;
-use crate::users::{FileDirectory, FirstUser, UsersFile};
 use rotogate::dialect::events::Events;
 use rotogate::gate::{BuildError, Endpoint, Gate, GateBuilder};
 use rotogate::store::redb::RedbStore;
@@ -26,6 +25,7 @@ use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::password::Passwords;
 use rotogate_core::token::verify::IssuerRules;
 use rotogate_core::verify_cache::IdentityField;
+use rotogate_directories::users::{FileDirectory, FirstUser};
 use rotogate_proxy::{Proxy, Settings, Upstream};
 
 /// A gate, and what the server keeps beside it.
@@ -91,7 +91,7 @@ pub(crate) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
     for (section, planned) in config.directories.iter().zip(planned) {
         let users = match planned {
             DirectoryPlan::NewFile => {
-                let path = UsersFile::configured(config).map_err(ServerError::Unusable)?;
+                let path = config.users_file().map_err(ServerError::Unusable)?;
                 let made = FileDirectory::create_with_first_user(path, Arc::clone(&passwords), now)
                     .map_err(ServerError::part)?;
                 first_user = Some(made.1);
