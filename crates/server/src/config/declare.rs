@@ -16,7 +16,8 @@
 //!   computed. `restart("listen" if differs)` is for a key that needs a restart only if `differs(old, new)`, and is
 //!   then reported as `listen`. `each` is for a section whose keys have classes.
 //! - the key, which is the name of the field. `as "other"` if they differ, `as ".."` if the value has several keys of the
-//!   section, `as some` if its empty value is not printed, and `as "-"` if the key is printed elsewhere.
+//!   section, `as "..?"` if those are the keys of one kind of the section, which the reference shows in a table of their own,
+//!   `as some` if its empty value is not printed, and `as "-"` if the key is printed elsewhere.
 //! - the type, which decides how the key is printed: see `Print`.
 //! - how the key is read: a method of [`Section`] without its first argument, the key. `by { … }` is
 //!   any other expression. It can use the parameters, and the fields above.
@@ -207,10 +208,12 @@ macro_rules! section {
     (@class $class:ident($shown:literal)) => { "each" };
 
     (@shown ($key:ident "-")) => { "-" };
+    (@shown ($key:ident "..?")) => { "-" };
     (@shown $key:tt) => { section!(@name $key) };
 
     (@inner no_key $name:tt $T:ty) => { &[] };
     (@inner $class:ident ("-") $T:ty) => { &[] };
+    (@inner $class:ident ("..?") $T:ty) => { &[] };
     (@inner $class:ident $name:tt $T:ty) => { <$T as $crate::config::print::Put>::KEYS };
     (@keys) => { &[] };
     (@keys $T:ty) => { <$T as $crate::config::print::Put>::KEYS };
@@ -220,6 +223,9 @@ macro_rules! section {
 
     (@put no_key $table:ident ($key:ident $($name:tt)?)) => { let _ = $key; };
     (@put $class:ident $table:ident ($key:ident "-")) => { let _ = $key; };
+    (@put $class:ident $table:ident ($key:ident "..?")) => {
+        $crate::config::print::Put::put($key, &mut $table, "..");
+    };
     (@put $class:ident $table:ident ($key:ident some)) => {
         if !$crate::config::print::is_default($key) {
             $crate::config::print::Put::put($key, &mut $table, stringify!($key));

@@ -61,8 +61,10 @@ pub use cors::CorsConfig;
 pub use directory::{DirectoryConfig, ExpectedHash, HashesConfig, UsersConfig};
 pub use endpoints::EndpointConfig;
 #[cfg(test)]
-pub(crate) use endpoints::KUZZLE_KEYS;
-pub use identity::IdentityConfig;
+pub(crate) use endpoints::KuzzleConfig;
+#[cfg(not(feature = "relay"))]
+pub use endpoints::RelaySettings;
+pub use identity::{AssertionHeader, IdentityConfig, IdentityNames};
 pub use introspection::{IntrospectionConfig, SecretIn};
 pub use issuer::IssuerConfig;
 pub(crate) use issuers::read_event_token;
@@ -118,11 +120,9 @@ section! {
         // A relay lasts as long as the process. All or nothing: with other relays, no endpoint changes.
         restart("endpoints" if endpoints::are_other_relays) endpoints: Vec<EndpointConfig> = by {
             let surroundings = endpoints::Surroundings {
-                #[cfg(feature = "relay")]
                 dir,
                 clients: &clients,
                 listeners: &listener_names(&server, &authorizers),
-                #[cfg(feature = "relay")]
                 issuers: &issuers,
                 is_https: server.public_url.scheme_str() == Some("https"),
             };

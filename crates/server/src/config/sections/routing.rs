@@ -60,7 +60,7 @@ fn dialects(config: &Config) -> impl Iterator<Item = (&str, Box<dyn Dialect>)> {
         if let Some(relay) = &endpoint.relay {
             return Some(Box::new(relay.dialect()) as _);
         }
-        rotogate::program::by_name(endpoint.dialect, &endpoint.options)
+        rotogate::program::by_name(endpoint.dialect, &endpoint.options())
     };
     config.endpoints.iter().filter_map(move |endpoint| Some((endpoint.path.as_str(), one(endpoint)?)))
 }
