@@ -29,7 +29,7 @@ use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::password::Passwords;
 use rotogate_core::token::algorithm::Algorithm;
 use rotogate_core::token::keyring::Keyring;
-use rotogate_server::users::FileDirectory;
+use rotogate_directories::users::FileDirectory;
 use support::{Case, Heads, Inner, exchange, interleave, measures, quantile};
 use tower::{Layer, ServiceExt};
 

@@ -24,7 +24,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use rotogate_server::users::MAX_USERS;
+use rotogate_directories::users::MAX_USERS;
 use support::program::{self, Gate, free_port, goal, rotogate};
 use support::{measures, quantile};
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rotogate::store::redb::records_read_back_the_same;
 use rotogate_core::password::{Accepted, CostClass, FirebaseParameters, Legacy, PasswordHash, Passwords};
 use rotogate_core::token::{IssuerKeys, IssuerRules, Verifier};
-use rotogate_server::users::FileDirectory;
+use rotogate_directories::users::FileDirectory;
 use serde_json::Value;
 use tempfile::TempDir;
 

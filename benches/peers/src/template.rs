@@ -21,7 +21,7 @@ use rotogate::token::Keyring;
 use rotogate_core::revocation::{Effect, Revocation, Target};
 use rotogate_core::token::seal::sealed;
 use rotogate_server::server::AdminToken;
-use rotogate_server::users::FileDirectory;
+use rotogate_directories::users::FileDirectory;
 
 use crate::client::Speech;
 use crate::contender::Question;

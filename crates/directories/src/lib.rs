@@ -1,5 +1,5 @@
-//! Users in another system. A source asks that system. A directory wraps a source: it bounds the number, the rate and
-//! the duration of requests, and checks passwords if the source has only hashes.
+//! Users in a file ([`users`]), and users in another system. A source asks that system. A directory wraps a source: it
+//! bounds the number, the rate and the duration of requests, and checks passwords if the source has only hashes.
 
 #![cfg_attr(
     not(any(feature = "hook", feature = "ldap", feature = "sql")),
@@ -18,6 +18,7 @@ mod remote;
 #[cfg(feature = "sql")]
 pub mod sql;
 mod username;
+pub mod users;
 
 #[cfg(test)]
 mod tests;

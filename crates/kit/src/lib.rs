@@ -1,6 +1,7 @@
 //! Code that the crates of the program `rotogate` share, and no user of the layer needs. It has no promise of
 //! compatibility.
 
+pub mod config;
 pub mod durations;
 pub mod exchange;
 pub mod file_stamp;

@@ -7,8 +7,7 @@
 //! | the command line | [`cli`] |
 //! | `gateway.toml` | [`config`] |
 //! | listeners, connections, admin listener, reload | [`server`] |
-//! | the users file | [`users`] |
-//! | users in other systems | [`rotogate_directories`] |
+//! | the users file, and users in other systems | [`rotogate_directories`] |
 //! | forwarding to upstreams | [`rotogate_proxy`] |
 //! | traces | [`trace`] |
 
@@ -20,4 +19,3 @@ mod generated;
 pub mod log;
 pub mod server;
 pub mod trace;
-pub mod users;

@@ -9,13 +9,13 @@ use serde::Serialize;
 use super::gate::{self, Reach};
 use super::output::Output;
 use super::{CommandResult, Failure, admin_client, audit_trail, load, no_gate_can, prompt, runtime};
-use crate::audit::{ChangedUser, UserEvent};
 use crate::config::{AdminAccess, Config};
 use crate::server::operate::admin::users::DisableRequest;
-use crate::users::UsersFile;
-use crate::users::edit::{self, EditError, UserKey};
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::session::Scope;
+use rotogate_directories::users::UsersFile;
+use rotogate_directories::users::audit::{ChangedUser, UserEvent};
+use rotogate_directories::users::edit::{self, EditError, UserKey};
 
 mod import;
 
@@ -157,7 +157,7 @@ pub(super) fn run(config: &Config, command: UserCommand, output: Output) -> Comm
     {
         return import::into_database(config, url, arguments, now, output);
     }
-    let file = &UsersFile::configured(config).map_err(Failure::Failed)?;
+    let file = &config.users_file().map_err(Failure::Failed)?;
     let is_change =
         !matches!(command, UserCommand::List | UserCommand::Import(import::ImportArguments { dry_run: true, .. }));
     let _trail = if is_change { audit_trail(config)? } else { None };

@@ -16,7 +16,8 @@
 //!   computed. `restart("listen" if differs)` is for a key that needs a restart only if `differs(old, new)`, and is
 //!   then reported as `listen`. `each` is for a section whose keys have classes.
 //! - the key, which is the name of the field. `as "other"` if they differ, `as ".."` if the value has several keys of the
-//!   section, `as some` if its empty value is not printed, and `as "-"` if the key is printed elsewhere.
+//!   section, `as "..?"` if those are the keys of one kind of the section, which the reference shows in a table of their own,
+//!   `as some` if its empty value is not printed, and `as "-"` if the key is printed elsewhere.
 //! - the type, which decides how the key is printed: see `Print`.
 //! - how the key is read: a method of [`Section`] without its first argument, the key. `by { … }` is
 //!   any other expression. It can use the parameters, and the fields above.
@@ -32,7 +33,8 @@
 //! [`Section::finish`]: the rules that span keys come before that. `impl Type` instead of
 //! `pub struct Type` is for a type of another crate, whose fields are all listed.
 
-use super::raw::{Section, Value};
+#[cfg(doc)]
+use rotogate_kit::config::Section;
 
 /// A key, as the reference shows it.
 #[cfg(test)]
@@ -100,50 +102,6 @@ fn keep_whole<T: Clone + PartialEq>(new: &mut T, old: &T, name: &str) -> Vec<Str
     vec![name.to_owned()]
 }
 
-/// What lines of [`section!`] call, besides the methods for reading one value.
-impl Section<'_> {
-    /// As [`Section::get`], with the default.
-    pub(crate) fn get_or<T>(&self, key: &'static str, read: impl FnOnce(&Value) -> Result<T, String>, default: T) -> T {
-        self.get(key, read).unwrap_or(default)
-    }
-
-    /// As [`Section::get_or`], for a value that is always there.
-    pub(crate) fn some_or<T>(
-        &self,
-        key: &'static str,
-        read: impl FnOnce(&Value) -> Result<T, String>,
-        default: T,
-    ) -> Option<T> {
-        Some(self.get_or(key, read, default))
-    }
-
-    /// As [`Section::require`], with an empty value if there is none: the configuration is refused then.
-    pub(crate) fn required<T: Default>(
-        &self,
-        key: &'static str,
-        expected: &str,
-        read: impl FnOnce(&Value) -> Result<T, String>,
-    ) -> T {
-        self.require(key, expected, read).unwrap_or_default()
-    }
-
-    /// As [`Section::list`]. Empty by default.
-    pub(crate) fn list_or_empty<T>(&self, key: &'static str, read: impl Fn(&Value) -> Result<T, String>) -> Vec<T> {
-        self.list(key, read).unwrap_or_default()
-    }
-
-    /// A table within this one, if it is there. `read` reads all of its keys.
-    pub(crate) fn table<T>(&self, key: &'static str, read: impl FnOnce(&Self) -> T) -> Option<T> {
-        if !self.has(key) {
-            return None;
-        }
-        let section = self.section(key);
-        let table = read(&section);
-        section.finish();
-        Some(table)
-    }
-}
-
 macro_rules! section {
     (
         $(#[$about:meta])*
@@ -176,7 +134,7 @@ macro_rules! section {
         }
         $(with $further:tt)?
     ) => {
-        fn $read($section: &$crate::config::raw::Section<'_> $(, $parameter: $Of)*) -> $Type {
+        fn $read($section: &rotogate_kit::config::Section<'_> $(, $parameter: $Of)*) -> $Type {
             $( let $key: $T = section!(@read $section ($key $($name)?) $how $with); )*
             $Type { $($key),* }
         }
@@ -250,10 +208,12 @@ macro_rules! section {
     (@class $class:ident($shown:literal)) => { "each" };
 
     (@shown ($key:ident "-")) => { "-" };
+    (@shown ($key:ident "..?")) => { "-" };
     (@shown $key:tt) => { section!(@name $key) };
 
     (@inner no_key $name:tt $T:ty) => { &[] };
     (@inner $class:ident ("-") $T:ty) => { &[] };
+    (@inner $class:ident ("..?") $T:ty) => { &[] };
     (@inner $class:ident $name:tt $T:ty) => { <$T as $crate::config::print::Put>::KEYS };
     (@keys) => { &[] };
     (@keys $T:ty) => { <$T as $crate::config::print::Put>::KEYS };
@@ -263,6 +223,9 @@ macro_rules! section {
 
     (@put no_key $table:ident ($key:ident $($name:tt)?)) => { let _ = $key; };
     (@put $class:ident $table:ident ($key:ident "-")) => { let _ = $key; };
+    (@put $class:ident $table:ident ($key:ident "..?")) => {
+        $crate::config::print::Put::put($key, &mut $table, "..");
+    };
     (@put $class:ident $table:ident ($key:ident some)) => {
         if !$crate::config::print::is_default($key) {
             $crate::config::print::Put::put($key, &mut $table, stringify!($key));

@@ -1,6 +1,15 @@
-//! The environment, behind a trait so that tests can supply one.
+//! The environment, behind a trait so that tests can supply one, laid over the values of the file.
 
 use std::collections::BTreeMap;
+
+use rotogate_kit::config::{Node, Problems, Value, ValueOrigin};
+
+/// The prefix of the environment variables.
+const PREFIX: &str = "ROTOGATE_";
+/// Variables with the prefix that are not keys.
+const NOT_KEYS: [&str; 3] = ["ROTOGATE_CONFIG", "ROTOGATE_LOG", "ROTOGATE_FAILPOINT"];
+/// Deeper than any key.
+const MAX_DEPTH: usize = 8;
 
 /// A source of environment variables.
 pub trait Env {
@@ -37,7 +46,7 @@ impl Env for () {
 
 /// Whether Kubernetes or a Docker link made this variable for a service named `rotogate` or `rotogate-…`: every
 /// container beside such a service has them. `rest` is the name after `ROTOGATE_`.
-pub(super) fn is_of_a_service(rest: &str, value: &str) -> bool {
+fn is_of_a_service(rest: &str, value: &str) -> bool {
     // A name with two consecutive underscores is one of our keys.
     let is_name = |text: &str| text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
     if !is_name(rest) || rest.contains("__") {
@@ -54,4 +63,68 @@ pub(super) fn is_of_a_service(rest: &str, value: &str) -> bool {
         | ["PORT", number, "TCP" | "UDP" | "SCTP", "PROTO" | "PORT" | "ADDR"] => is_number(number),
         _ => false,
     })
+}
+
+/// Overlays `ROTOGATE_A__B=…` as `a.b`. A number selects an existing element of a list: `ROTOGATE_CLIENTS__0__ID`.
+/// Returns the names that were ignored because an orchestrator created them.
+pub(super) fn overlay(root: &mut Node, env: &dyn Env, problems: &Problems<'_>) -> Vec<String> {
+    let mut passed_over = Vec::new();
+    for (name, value) in env.vars() {
+        let Some(path) = name.strip_prefix(PREFIX) else { continue };
+        if NOT_KEYS.contains(&name.as_str()) {
+            continue;
+        }
+        if is_of_a_service(path, value.as_deref().unwrap_or_default()) {
+            passed_over.push(name);
+            continue;
+        }
+        let origin = ValueOrigin::Env(name.clone());
+        let Some(value) = value else {
+            problems.add(Some(&origin), "", "is not UTF-8 text".to_owned());
+            continue;
+        };
+        let keys: Vec<String> = path.split("__").map(str::to_ascii_lowercase).collect();
+        if keys.len() > MAX_DEPTH || keys.iter().any(String::is_empty) {
+            problems.add(Some(&origin), "", "names no key; expected ROTOGATE_SECTION__KEY".to_owned());
+            continue;
+        }
+        if let Err(what) = set(root, &keys, &value, &origin) {
+            problems.add(Some(&origin), &keys.join("."), what);
+        }
+    }
+    passed_over
+}
+
+fn set(node: &mut Node, keys: &[String], text: &str, origin: &ValueOrigin) -> Result<(), String> {
+    let Some((key, rest)) = keys.split_first() else {
+        return match node.value {
+            Value::Table(_) => Err("is a table; name one of its keys".to_owned()),
+            Value::List(ref list) if list.iter().any(|n| matches!(n.value, Value::Table(_))) => {
+                Err("is a list of tables; name an element and a key, as in ROTOGATE_CLIENTS__0__ID".to_owned())
+            }
+            _ => {
+                node.value = Value::Env(text.to_owned());
+                node.origin = origin.clone();
+                Ok(())
+            }
+        };
+    };
+    match &mut node.value {
+        Value::Table(table) => {
+            let empty = || Node {
+                value: if rest.is_empty() { Value::Env(String::new()) } else { Value::Table(BTreeMap::new()) },
+                origin: origin.clone(),
+                key: origin.clone(),
+            };
+            set(table.entry(key.clone()).or_insert_with(empty), rest, text, origin)
+        }
+        Value::List(list) => {
+            let len = list.len();
+            match key.parse::<usize>().ok().and_then(|index| list.get_mut(index)) {
+                Some(element) => set(element, rest, text, origin),
+                None => Err(format!("no such element: the file's list has {len}, counted from 0")),
+            }
+        }
+        _ => Err("is not a table: it has no keys of its own".to_owned()),
+    }
 }

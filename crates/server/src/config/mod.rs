@@ -14,10 +14,8 @@
 
 mod declare;
 mod env;
-mod error;
 mod otlp_env;
 mod print;
-pub(crate) mod raw;
 mod sections;
 mod source;
 pub(crate) mod value;
@@ -29,12 +27,13 @@ use std::path::Path;
 
 pub(crate) use declare::DeclaredKeys;
 pub use env::{Env, ProcessEnv};
-pub use error::{ConfigError, ConfigErrors};
+pub use rotogate_kit::config::{ConfigError, ConfigErrors};
 pub use sections::*;
 pub(crate) use source::KeyOrigin;
 pub use source::Source;
 
 use rotogate_core::private_file::{self, trusted};
+use rotogate_kit::config::{Problems, Section, parse_sound};
 
 /// The longest configuration, in bytes.
 const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -61,10 +60,10 @@ pub fn load_access(path: &Path, env: &dyn Env) -> Result<AdminAccess, ConfigErro
     let bytes = read(path)?;
     let text = String::from_utf8_lossy(&bytes);
     let name = path.display().to_string();
-    let (passed_over, problems) = (raw::Problems::new(&name, &text), raw::Problems::new(&name, &text));
-    let (mut root, _) = raw::parse_sound(&text, &passed_over);
-    raw::overlay(&mut root, env, &passed_over);
-    let admin = raw::Section::root(&root, &problems).section("admin");
+    let (passed_over, problems) = (Problems::new(&name, &text), Problems::new(&name, &text));
+    let (mut root, _) = parse_sound(&text, &passed_over);
+    env::overlay(&mut root, env, &passed_over);
+    let admin = Section::root(&root, &problems).section("admin");
     let access = sections::read_access(&admin, path.parent().unwrap_or(Path::new("")));
     problems.into_errors().map_or(Ok(access), Err)
 }
@@ -92,12 +91,12 @@ fn read(path: &Path) -> Result<Vec<u8>, ConfigErrors> {
 /// Everything that is wrong, at once.
 pub fn parse(text: &str, file: &Path, env: &dyn Env) -> Result<Config, ConfigErrors> {
     let name = file.display().to_string();
-    let problems = raw::Problems::new(&name, text);
-    let config = raw::parse(text, &problems).map(|mut root| {
-        let passed_over = raw::overlay(&mut root, env, &problems);
+    let problems = Problems::new(&name, text);
+    let config = rotogate_kit::config::parse(text, &problems).map(|mut root| {
+        let passed_over = env::overlay(&mut root, env, &problems);
         otlp_env::overlay(&mut root, env);
         let base = file.parent().unwrap_or(Path::new(""));
-        let config = sections::read(&raw::Section::root(&root, &problems), base);
+        let config = sections::read(&Section::root(&root, &problems), base);
         let source = Source::new(file, &root, passed_over, &problems);
         Config { source: std::sync::Arc::new(source), ..config }
     });

@@ -2,7 +2,7 @@
 //! alone turns traces on.
 
 use super::env::Env;
-use super::raw::{Node, Value, ValueOrigin};
+use rotogate_kit::config::{Node, Value, ValueOrigin};
 
 /// Key, and the variables that it may come from, the first before the second.
 const VARIABLES: [(&str, &[&str]); 5] = [

@@ -20,13 +20,11 @@ use rotogate_core::headers::HeaderPattern;
 use rotogate_core::limit::Rate;
 use rotogate_core::route::{CallPattern, Role, RouteId};
 use rotogate_core::session::Scope;
+use rotogate_kit::config::CertificateAndKey;
 use rotogate_proxy::UpstreamUrl;
 
 /// Replaces a secret. Read again, it is a hash that no secret has, and a warning.
 pub(super) const MASK: &str = "(masked)";
-
-/// The files of a certificate and of its private key.
-pub(crate) type CertificateAndKey = (PathBuf, PathBuf);
 
 /// A type of values of keys. It is printed as its reader takes it.
 pub(crate) trait Print {

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::error::ConfigError;
-use super::raw::{Node, Problems, Value, ValueOrigin};
+use rotogate_kit::config::{ConfigError, Node, Problems, Value, ValueOrigin};
 
 /// The source of a configuration.
 #[derive(Default)]

@@ -239,7 +239,7 @@ fn the_environment_wins_and_is_read_like_the_file() {
     assert_eq!(path, Path::new("elsewhere/db"));
     assert_eq!((config.server.listeners.len(), config.server.max_connections), (2, 7));
     assert!(!config.sessions.keep_login_client);
-    assert_eq!(config.identity.subject.unwrap(), "x-user");
+    assert_eq!(config.identity.headers.subject.0.unwrap(), "x-user");
     assert_eq!(&*config.clients[0].id, "spa");
 }
 
@@ -397,7 +397,7 @@ fn p69_a_header_of_a_claim_that_no_user_has_is_said() {
 fn c36_what_a_build_lacks_names_feature_and_package() {
     let words = [("redb", ()), ("redis", ())];
     let read = value::word_of_build(&words, &[("redis", "redis"), ("knox", "grpc")]);
-    let value = |word: &str| raw::Value::String(word.to_owned());
+    let value = |word: &str| rotogate_kit::config::Value::String(word.to_owned());
     assert_eq!(read(&value("redis")), Ok(()));
     let error = read(&value("knox")).unwrap_err();
     for part in ["\"knox\" needs the feature grpc", "a package of rotogate", "`--features grpc`"] {
@@ -624,7 +624,8 @@ fn t18_a_route_may_take_the_token_from_a_cookie() {
 #[test]
 fn the_envelope_has_options_of_its_own() {
     let endpoint = |dialect: &str, more: &str| format!("[[endpoints]]\ndialect = \"{dialect}\"\npath = \"/t\"\n{more}");
-    let options = |more: &str| read(&format!("{MINIMAL}{}", endpoint("envelope", more))).unwrap().endpoints[0].options;
+    let options =
+        |more: &str| read(&format!("{MINIMAL}{}", endpoint("envelope", more))).unwrap().endpoints[0].options();
     assert_eq!(options(""), rotogate::dialect::Options::default());
     let set = options("allow_expired_access_token = \"10m\"\nfailure_status = 200\n").envelope;
     assert_eq!((set.expired_for_at_most, set.failure_status.as_u16()), (Duration::from_secs(600), 200));
@@ -771,7 +772,7 @@ fn two_identity_headers_of_one_name_are_refused() {
     let config =
         read(&format!("{MINIMAL}[identity]\nheaders = {{ account = \"\" }}\nclaims = {{ X-Mail = \"email\" }}\n"));
     let identity = config.unwrap().identity;
-    assert_eq!(identity.account, None);
+    assert_eq!(identity.headers.account.0, None);
     assert_eq!(identity.claims, [(http::HeaderName::from_static("x-mail"), "email".to_owned())]);
 }
 

@@ -9,15 +9,15 @@ use serde::Serialize;
 use super::super::output::Output;
 use super::super::{At, CommandResult, Failure};
 use super::{belongs_into_the_file, reload_running_gate};
-use crate::audit;
 use crate::config::Config;
-use crate::users::UsersFile;
-use crate::users::edit::EditError;
-use crate::users::import::{self, ImportDefaults, ImportPlace, Imported};
 use rotogate_core::clock::Timestamp;
 use rotogate_core::password::FirebaseParameters;
 use rotogate_core::private_file;
 use rotogate_core::session::Scope;
+use rotogate_directories::users::UsersFile;
+use rotogate_directories::users::audit;
+use rotogate_directories::users::edit::EditError;
+use rotogate_directories::users::import::{self, ImportDefaults, ImportPlace, Imported};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ImportArguments {
@@ -143,14 +143,14 @@ pub(super) fn into_database(
     output: Output,
 ) -> CommandResult {
     use super::super::audit_trail;
-    use crate::users::database::{self, Copied, UserCopy};
     use rotogate_core::password::{Accepted, Legacy};
+    use rotogate_directories::users::database::{self, Copied, ReplacedEntry, UserCopy};
 
     let folder = config.source.file().parent().unwrap_or(Path::new(""));
     let path = database::path_of(url, folder).map_err(Failure::Failed)?;
     let dry_run = arguments.dry_run;
     let _trail = if dry_run { None } else { audit_trail(config)? };
-    let file = config.file_directory().map(|_| UsersFile::configured(config)).transpose().map_err(Failure::Failed)?;
+    let file = config.file_directory().map(|_| config.users_file()).transpose().map_err(Failure::Failed)?;
     let (name, copy) = match (&arguments.file, &file) {
         (Some(path), file) => {
             let defaults = arguments.defaults(file.as_ref())?;
@@ -172,7 +172,9 @@ pub(super) fn into_database(
         }
     };
     let copy = copy.map_err(|error| refused(&name, error))?;
-    let added = copy.add_to((url, &path), config.file_directory(), dry_run);
+    let listed = config.file_directory().filter(|directory| directory.key != "directory");
+    let replaced = listed.map(|one| ReplacedEntry { name: &one.name, accounts: one.accounts.as_deref() });
+    let added = copy.add_to((url, &path), replaced, dry_run);
     let Copied { directory, warnings } = added.map_err(|error| refused(&name, error))?;
     if !dry_run {
         audit::write_imported_users(copy.imported.users);

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::super::declare::section;
 use super::super::print::Words;
-use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::{ServerConfig, collide, loopback, path_in};
+use rotogate_kit::config::{Section, Value as Raw};
 
 section! {
     /// `[admin]`: the listener for operators.

@@ -1,30 +1,72 @@
 //! `[[authorizers]]`: listeners on which other proxies ask for verdicts.
 
+use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use toml::{Table, Value};
 
-#[cfg(test)]
-use super::super::declare::{Key, section};
-use super::super::print::{Print, Put};
-use super::super::raw::Section;
+use super::super::declare::section;
+use super::super::print::{Print, put};
 use super::super::value;
-use super::listeners::{self, ClientAuth, ListenerConfig};
-use super::{AdminConfig, ServerConfig, collide};
+use super::listeners::{self, ClientAuth, ListenerConfig, TlsConfig};
+use super::{AdminConfig, ServerConfig, collide, loopback};
 use rotogate::gate::Neighbour;
+use rotogate_kit::config::Section;
 
-/// An entry of `[[authorizers]]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AuthorizerConfig {
-    /// The protocol, and the proxy that speaks it.
-    pub kind: AuthorizerKind,
-    /// The networks of the proxies that may ask; `None`: those of `[server]`.
-    pub trusted_proxies: Option<Vec<IpNet>>,
-    /// The audience of the assertions in its answers; `None`: they have none.
-    pub assertion_audience: Option<String>,
-    /// The listener.
-    pub listener: ListenerConfig,
+section! {
+    /// An entry of `[[authorizers]]`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct AuthorizerConfig, read by read_keys(section, kind: AuthorizerKind, listen: SocketAddr, others: &Others<'_>) {
+        /// The protocol, and the proxy that speaks it.
+        restart kind as "..": AuthorizerKind = by { kind },
+        /// Required: An address of its own, for questions alone.
+        restart listen: SocketAddr = by { listen },
+        /// The proxies. Needed, unless `tls` requires a certificate. Default: those of `[server]`.
+        restart trusted_proxies: Option<Vec<IpNet>> = list(value::network),
+        /// As `tls` of `[[server.listeners]]`.
+        restart tls: Option<TlsConfig> = by { listeners::read_tls(section, others.dir) },
+        /// Connections of one peer that may not ask.
+        restart max_connections_per_address: usize = by {
+            listeners::max_connections_per_address(section, listeners::DEFAULT_CONNECTIONS_PER_ADDRESS)
+        },
+        /// Answers have the header of `assertion` of `[identity]`, for this audience. Unset: none.
+        restart assertion_audience: Option<String> = get(value::text),
+        /// The name for the key `listeners` of routes.
+        restart name: Option<Arc<str>> = by { listeners::name(section, others.listeners()) },
+        /// The listener that follows from these.
+        no_key listener: ListenerConfig = by {
+            ListenerConfig {
+                address: listen,
+                name: name.clone(),
+                key: section.name("listen"),
+                tls: tls.clone(),
+                proxy_protocol: false,
+                max_connections_per_address,
+            }
+        },
+    }
+    with {
+        /// Required: The protocol: `"forward-auth"`, or `"ext-authz"`: Envoy over gRPC (docs/ext-authz.md), without a neighbour.
+        restart kind: text,
+        /// The proxy, whose headers are facts: `"nginx"`, `"ingress-nginx"`, `"traefik"`, `"caddy"`, `"haproxy"` or `"envoy"`. Required
+        /// with `"forward-auth"`.
+        restart neighbour: text,
+    }
+}
+
+/// The listeners beside that of an authorizer.
+struct Others<'a> {
+    dir: &'a Path,
+    server: &'a ServerConfig,
+    above: &'a [AuthorizerConfig],
+}
+
+impl<'a> Others<'a> {
+    fn listeners(&self) -> impl Iterator<Item = &'a ListenerConfig> {
+        self.server.listeners.iter().chain(self.above.iter().map(|other| &other.listener))
+    }
 }
 
 /// `kind` of an authorizer.
@@ -61,36 +103,27 @@ pub(super) fn read(
 ) -> Vec<AuthorizerConfig> {
     let mut found: Vec<AuthorizerConfig> = Vec::new();
     for section in sections {
+        let others = Others { dir, server, above: &found };
         let kind = kind(section);
-        let address = section.require("listen", "an address and port such as \"127.0.0.1:8082\"", value::address);
-        if let Some(address) = address {
-            let public = server.listeners.iter().map(|listener| (listener.address, listener.key.as_str()));
-            let others = found.iter().map(|other| (other.listener.address, other.listener.key.as_str()));
-            let taken = public.chain(admin.addresses()).chain(others).find(|(other, _)| collide(address, *other));
-            if let Some((_, by)) = taken {
+        let listen = section.require("listen", "an address and port such as \"127.0.0.1:8082\"", value::address);
+        if let Some(address) = listen {
+            let taken = others.listeners().map(|other| (other.address, other.key.as_str())).chain(admin.addresses());
+            if let Some((_, by)) = taken.into_iter().find(|(other, _)| collide(address, *other)) {
                 section.blame("listen", format!("{address} is taken by {by}; expected an address of its own"));
             }
         }
-        let trusted_proxies = section.list("trusted_proxies", value::network);
-        let tls = listeners::read_tls(section, dir);
-        let proves = tls.as_ref().is_some_and(|tls| matches!(tls.client_auth, ClientAuth::Required(_)));
-        let is_open = trusted_proxies.as_ref().unwrap_or(&server.trusted_proxies).is_empty() && !proves;
-        if is_open && !section.is_bad() {
+        // The other keys are read although one of the two is refused.
+        let asked = (kind.unwrap_or(AuthorizerKind::ExtAuthz), listen.unwrap_or(loopback(0)));
+        let authorizer = read_keys(section, asked.0, asked.1, &others);
+        let proves = authorizer.tls.as_ref().is_some_and(|tls| matches!(tls.client_auth, ClientAuth::Required(_)));
+        if authorizer.trusted(server).is_empty() && !proves && !section.is_bad() {
             let message = "is missing, and so is server.trusted_proxies: anybody could ask, and state any fact; list the \
                            addresses of the proxy, such as [\"127.0.0.1/32\"], or require its certificate: tls.client_ca";
             section.blame("trusted_proxies", message);
         }
-        let max_connections_per_address =
-            listeners::max_connections_per_address(section, listeners::DEFAULT_CONNECTIONS_PER_ADDRESS);
-        let assertion_audience = section.get("assertion_audience", value::text);
-        let others = server.listeners.iter().chain(found.iter().map(|other| &other.listener));
-        let name = listeners::name(section, others);
         section.finish();
-        if let (Some(kind), Some(address)) = (kind, address) {
-            let key = section.name("listen");
-            let listener =
-                ListenerConfig { address, name, key, tls, proxy_protocol: false, max_connections_per_address };
-            found.push(AuthorizerConfig { kind, trusted_proxies, assertion_audience, listener });
+        if kind.is_some() && listen.is_some() {
+            found.push(authorizer);
         }
     }
     found
@@ -120,42 +153,13 @@ fn kind(section: &Section<'_>) -> Option<AuthorizerKind> {
     }
 }
 
-impl Print for AuthorizerConfig {
-    #[cfg(test)]
-    const KEYS: &'static [Key] = section!(keys {
-        /// Required: The protocol: `"forward-auth"`, or `"ext-authz"`: Envoy over gRPC (docs/ext-authz.md), without a neighbour.
-        restart kind: text,
-        /// The proxy, whose headers are facts: `"nginx"`, `"ingress-nginx"`, `"traefik"`, `"caddy"`, `"haproxy"` or `"envoy"`. Required
-        /// with `"forward-auth"`.
-        restart neighbour: text,
-        /// Required: An address of its own, for questions alone.
-        restart listen: text,
-        /// The name for the key `listeners` of routes.
-        restart name: text,
-        /// The proxies. Needed, unless `tls` requires a certificate. Default: those of `[server]`.
-        restart trusted_proxies: list,
-        /// Connections of one peer that may not ask.
-        restart max_connections_per_address: number,
-        /// Answers have the header of `assertion` of `[identity]`, for this audience. Unset: none.
-        restart assertion_audience: text,
-        /// As `tls` of `[[server.listeners]]`.
-        restart tls: table,
-    });
-
+impl Print for AuthorizerKind {
     fn print(&self) -> Value {
-        let Self { kind, trusted_proxies, assertion_audience, listener } = self;
-        let ListenerConfig { address, name, key: _, tls, proxy_protocol: _, max_connections_per_address } = listener;
         let mut table = Table::new();
-        kind.word().put(&mut table, "kind");
-        if let AuthorizerKind::ForwardAuth(neighbour) = kind {
-            neighbour.name().put(&mut table, "neighbour");
+        put(&mut table, "kind", self.word());
+        if let Self::ForwardAuth(neighbour) = self {
+            put(&mut table, "neighbour", neighbour.name());
         }
-        name.put(&mut table, "name");
-        address.put(&mut table, "listen");
-        assertion_audience.put(&mut table, "assertion_audience");
-        trusted_proxies.put(&mut table, "trusted_proxies");
-        tls.put(&mut table, "tls");
-        max_connections_per_address.put(&mut table, "max_connections_per_address");
         table.into()
     }
 }

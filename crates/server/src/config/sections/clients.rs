@@ -6,7 +6,6 @@ use toml::Value;
 
 use super::super::declare::section;
 use super::super::print::{MASK, Print, Words};
-use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::path_in;
 use super::sessions::read_override;
@@ -19,6 +18,7 @@ use rotogate_core::session::Scope;
 use rotogate_core::session::profile::ProfileOverride;
 use rotogate_core::token::claims::CLIENT_PREFIX;
 use rotogate_core::token::verify::is_subject;
+use rotogate_kit::config::{Section, Value as Raw};
 
 /// `[[clients]]`.
 pub type ClientConfig = Client;

@@ -5,9 +5,9 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::super::declare::section;
-use super::super::raw::Section;
 use super::super::value;
 use super::DAY;
+use rotogate_kit::config::Section;
 
 section! {
     /// `[cors]` (requirement T19).

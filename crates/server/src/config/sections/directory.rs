@@ -9,11 +9,11 @@ use toml::{Table, Value as Toml};
 #[cfg(any(feature = "hook", feature = "ldap", feature = "sql"))]
 use super::super::declare::section;
 use super::super::print::{Put, put};
-use super::super::raw::{Section, Value};
 use super::super::value;
 use super::path_in;
 use rotogate_core::token::verify::is_subject;
 use rotogate_directories::{Bounds, SourceSettings};
+use rotogate_kit::config::{Section, Value};
 
 mod hashes;
 #[cfg(feature = "hook")]

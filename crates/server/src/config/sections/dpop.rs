@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::super::declare::section;
 use super::super::print::Words;
-use super::super::raw::Section;
 use super::super::value;
 use super::SECOND;
 use rotogate_core::dpop::{CountedIn, DpopSettings, NoncePolicy};
+use rotogate_kit::config::Section;
 
 /// The longest `max_age`: a proof is for one request.
 const MAX_AGE: Duration = Duration::from_secs(300);

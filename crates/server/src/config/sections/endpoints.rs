@@ -1,57 +1,118 @@
 //! `[[endpoints]]`.
 
+use std::path::Path;
 use std::time::Duration;
 
 use http::StatusCode;
-use toml::{Table, Value};
+use toml::Value;
 
-#[cfg(test)]
-use super::super::declare::Key;
 use super::super::declare::section;
-use super::super::print::{Print, Put, put};
-use super::super::raw::{Section, Value as Raw};
+use super::super::print::Print;
 use super::super::value;
 #[cfg(feature = "relay")]
 use super::RelaySettings;
 use super::listeners;
-use super::sessions::{put_override, read_override};
-use super::{ClientConfig, DAY, SECOND, dangling};
-use rotogate::dialect::{self, envelope::Envelope, kuzzle::Kuzzle, my_sessions::MySessions};
+use super::sessions::read_override;
+use super::{ClientConfig, DAY, SECOND, TrustedIssuer, dangling};
+use rotogate::dialect::{self, envelope::Envelope, my_sessions::MySessions};
 use rotogate::gate::ACCESS_COOKIE;
 use rotogate_core::engine::APPLICATION;
 use rotogate_core::session::profile::ProfileOverride;
 use rotogate_core::token::verify::is_subject;
+use rotogate_kit::config::{Section, Value as Raw};
 
-/// `[[endpoints]]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EndpointConfig {
-    /// Its protocol.
-    pub dialect: &'static str,
-    /// The path of its token endpoint; may contain `{account}`.
-    pub path: String,
-    /// The rules that it overrides.
-    pub profile: ProfileOverride,
-    /// The ids of the clients that may use it. `None`: all.
-    pub clients: Option<Vec<String>>,
-    /// The client of its sessions, if the protocol names none. `None`: the dialect's own.
-    pub client: Option<String>,
-    /// Further dialects whose sessions it accepts.
-    pub accepts: Vec<&'static str>,
-    /// Its only account. `None`: the one in the path, or any.
-    pub account: Option<String>,
-    /// The listeners that serve it. Empty: all.
-    pub listeners: Vec<Box<str>>,
-    /// The options of its dialect.
-    pub options: rotogate::dialect::Options,
-    /// The provider behind it.
-    #[cfg(feature = "relay")]
-    pub relay: Option<RelaySettings>,
+section! {
+    /// `[[endpoints]]`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct EndpointConfig, read by read_keys(
+        section,
+        dialect: &'static str,
+        around: &Surroundings<'_>,
+        above: &[EndpointConfig],
+    ) {
+        /// Required: The protocol of its clients: `"oauth2"`, `"envelope"`, `"kuzzle"`, `"knox"`, `"my-sessions"` or `"relay"`
+        /// (docs/protocols.md).
+        reload dialect: &'static str = by { dialect },
+        /// The path. `{account}` is the user's account in users.toml. Or, without: `"/connect/token"`. Default: that of the
+        /// protocol.
+        reload path: String = by { read_path(section, dialect, above) },
+        /// Any key of `[sessions]` from `access_ttl` to `revoke_previous_after`.
+        reload profile as some: ProfileOverride = by {
+            if begins_sessions(dialect) { read_override(section) } else { ProfileOverride::default() }
+        },
+        /// The clients that may use it. Unset: all.
+        reload clients: Option<Vec<String>> = by {
+            if begins_sessions(dialect) { read_clients(section, around.clients) } else { None }
+        },
+        /// The public client of the sessions, where the protocol names none. Default: the name of the protocol.
+        reload client: Option<String> = by { endpoint_client(section, dialect, around.clients) },
+        /// Other dialects whose sessions may continue here.
+        reload accepts: Option<Vec<&'static str>> = by { begins_sessions(dialect).then(|| accepts(section, dialect)) },
+        /// Only this account, introspection and revocation included; not with `{account}` in `path`.
+        reload account: Option<String> = by {
+            if dialect == RELAY { None } else { read_account(section, &path) }
+        },
+        /// As `listeners` of a route. 404 on other listeners.
+        reload listeners as some: Vec<Box<str>> = by { listeners::bound_to(section, around.listeners) },
+        /// The options of the dialect.
+        reload envelope as "..?": Option<Envelope> = by {
+            (dialect == dialect::envelope::NAME).then(|| read_envelope(section, &Envelope::default()))
+        },
+        /// The options of the dialect.
+        reload kuzzle as "..?": Option<KuzzleConfig> = by {
+            (dialect == dialect::kuzzle::NAME).then(|| read_kuzzle(section, around.is_https, above))
+        },
+        /// The options of the dialect.
+        reload my_sessions as "..?": Option<MySessions> = by {
+            (dialect == dialect::my_sessions::NAME).then(|| read_my_sessions(section, &MySessions::default()))
+        },
+        /// The provider behind it.
+        reload relay as "..?": Option<RelaySettings> = by { read_relay(section, dialect, around, &path) },
+    }
+}
+
+section! {
+    /// The keys of `dialect = "kuzzle"`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct KuzzleConfig, read by read_kuzzle(section, is_https: bool, above: &[EndpointConfig]) {
+        /// The cookie of the access token in a browser: `"authToken"`, or `"__Host-authToken"`, which needs https.
+        reload cookie: &'static str = by { read_cookie(section, is_https, above) },
+        /// Whether clients reach the gate by https.
+        no_key is_https: bool = by { is_https },
+    }
+}
+
+/// A build without relays has none.
+#[cfg(not(feature = "relay"))]
+pub use std::convert::Infallible as RelaySettings;
+
+#[cfg(not(feature = "relay"))]
+impl Print for RelaySettings {
+    fn print(&self) -> Value {
+        match *self {}
+    }
 }
 
 impl EndpointConfig {
     /// Can a login here be for an account?
     pub(crate) fn may_have_account(&self) -> bool {
         self.account.is_some() || self.path.contains("{account}")
+    }
+
+    /// The options of its dialect.
+    pub(crate) fn options(&self) -> dialect::Options {
+        let mut options = dialect::Options::default();
+        if let Some(envelope) = &self.envelope {
+            options.envelope = *envelope;
+        }
+        if let Some(my_sessions) = &self.my_sessions {
+            options.my_sessions = *my_sessions;
+        }
+        if let Some(KuzzleConfig { cookie, is_https }) = self.kuzzle {
+            (options.kuzzle.host_cookie, options.kuzzle.secure_cookies) =
+                (cookie == dialect::kuzzle::HOST_COOKIE, is_https);
+        }
+        options
     }
 
     /// The issuer of the access tokens that it relays, if it names one.
@@ -65,14 +126,13 @@ impl EndpointConfig {
 }
 
 /// The other sections that an endpoint refers to.
+#[cfg_attr(not(feature = "relay"), expect(dead_code, reason = "relays alone need all"))]
 pub(super) struct Surroundings<'a> {
-    #[cfg(feature = "relay")]
-    pub(super) dir: &'a std::path::Path,
+    pub(super) dir: &'a Path,
     pub(super) clients: &'a [ClientConfig],
     /// The listeners that have a name.
     pub(super) listeners: &'a [&'a str],
-    #[cfg(feature = "relay")]
-    pub(super) issuers: &'a [super::TrustedIssuer],
+    pub(super) issuers: &'a [TrustedIssuer],
     pub(super) is_https: bool,
 }
 
@@ -103,94 +163,99 @@ fn endpoint_dialect(v: &Raw) -> Result<&'static str, String> {
     value::word_of_build(&known, &FEATURES)(v)
 }
 
-pub(super) fn read(sections: &[Section<'_>], surroundings: &Surroundings<'_>) -> Vec<EndpointConfig> {
-    let Surroundings { clients, is_https, .. } = *surroundings;
-    let known: Vec<&str> = clients.iter().map(|client| &*client.id).collect();
+pub(super) fn read(sections: &[Section<'_>], around: &Surroundings<'_>) -> Vec<EndpointConfig> {
     let mut endpoints: Vec<EndpointConfig> = Vec::new();
     for section in sections {
         let dialect = match section.has("dialect") {
             true => section.kind("dialect", endpoint_dialect),
             false => section.require("dialect", "\"oauth2\"", endpoint_dialect),
         };
-        #[cfg(feature = "relay")]
-        if dialect == Some(RELAY) {
-            let endpoint = read_relay(section, surroundings);
-            blame_path(section, &endpoint.path, &endpoints);
-            endpoints.push(endpoint);
-            section.finish();
-            continue;
-        }
-        if dialect == Some(dialect::my_sessions::NAME) {
-            let endpoint = read_my_sessions(section, surroundings);
-            blame_path(section, &endpoint.path, &endpoints);
-            endpoints.push(endpoint);
-            section.finish();
-            continue;
-        }
-        let path = if dialect == Some(dialect::kuzzle::NAME) {
-            // The prefix of its routes; none by default.
-            Some(section.get("path", kuzzle_prefix).unwrap_or_else(|| "/".to_owned()))
-        } else {
-            section.get("path", endpoint_path).or_else(|| {
-                let path = rotogate::program::by_name(dialect?, &dialect::Options::default())?.default_path();
-                (!section.has("path")).then(|| path.to_owned())
-            })
-        };
-        let path = path.unwrap_or_default();
         let dialect = dialect.unwrap_or(dialect::oauth2::NAME);
-        if dialect != dialect::kuzzle::NAME {
+        if begins_sessions(dialect) && dialect != dialect::kuzzle::NAME {
             section.later(&["cookie"]);
         }
-        blame_path(section, &path, &endpoints);
-        if section.has("account") && path.contains("{account}") {
-            section.blame("account", "conflicts with {account} in path; remove one of the two");
-        }
-        let ids = section.indexed("clients", value::text);
-        for (index, id) in ids.iter().flatten() {
-            if !known.contains(&id.as_str()) {
-                section.blame_element("clients", *index, dangling("client", id, &known));
-            }
-        }
-        let options = dialect::Options {
-            envelope: match dialect {
-                dialect::envelope::NAME => read_envelope(section, &Envelope::default()),
-                _ => Envelope::default(),
-            },
-            kuzzle: read_kuzzle(section, dialect, is_https),
-            ..dialect::Options::default()
-        };
-        // The dialect's routes use the cookie of its first endpoint.
-        let is_other = |other: &EndpointConfig| other.options.kuzzle.host_cookie != options.kuzzle.host_cookie;
-        if dialect == dialect::kuzzle::NAME && endpoints.iter().any(|other| other.dialect == dialect && is_other(other))
-        {
-            section.blame("cookie", "differs from that of another kuzzle endpoint; all of them share one");
-        }
-        endpoints.push(EndpointConfig {
-            dialect,
-            path,
-            profile: read_override(section),
-            clients: ids.map(|ids| ids.into_iter().map(|(_, id)| id).collect()),
-            client: endpoint_client(section, dialect, clients),
-            accepts: accepts(section, dialect),
-            account: section.get("account", account),
-            listeners: listeners::bound_to(section, surroundings.listeners),
-            options,
-            #[cfg(feature = "relay")]
-            relay: None,
-        });
+        endpoints.push(read_keys(section, dialect, around, &endpoints));
         section.finish();
     }
     endpoints
 }
 
-fn blame_path(section: &Section<'_>, path: &str, others: &[EndpointConfig]) {
-    if !path.is_empty() && others.iter().any(|other| other.path == path) {
+/// Whether its endpoint has sessions, users and clients of ours. For another one, the keys for them are unknown.
+fn begins_sessions(dialect: &str) -> bool {
+    dialect != RELAY && dialect != dialect::my_sessions::NAME
+}
+
+fn read_path(section: &Section<'_>, dialect: &str, above: &[EndpointConfig]) -> String {
+    let path = if dialect == dialect::kuzzle::NAME {
+        // The prefix of its routes; none by default.
+        section.get_or("path", kuzzle_prefix, "/".to_owned())
+    } else {
+        let default = if section.has("path") || section.is_bad() { None } else { default_path(section, dialect) };
+        section.get("path", endpoint_path).or(default).unwrap_or_default()
+    };
+    if dialect == RELAY && path.contains('{') {
+        section.blame("path", "expected a path without parameters: a provider has no {account}");
+    }
+    if !path.is_empty() && above.iter().any(|other| other.path == path) {
         section.blame("path", format!("{path} is listed twice; give one of the two another path"));
     }
+    path
+}
+
+#[cfg_attr(not(feature = "relay"), expect(unused_variables, reason = "only a relay's path depends on a key"))]
+fn default_path(section: &Section<'_>, dialect: &str) -> Option<String> {
+    #[cfg(feature = "relay")]
+    if dialect == RELAY {
+        let relay = dialect::relay::RelayDialect { wire: super::relay::wire(section), ..Default::default() };
+        return Some(dialect::Dialect::default_path(&relay).to_owned());
+    }
+    Some(rotogate::program::by_name(dialect, &dialect::Options::default())?.default_path().to_owned())
+}
+
+#[cfg(feature = "relay")]
+fn read_relay(section: &Section<'_>, dialect: &str, around: &Surroundings<'_>, path: &str) -> Option<RelaySettings> {
+    let read = || super::relay::read(section, around.dir, around.issuers, super::relay::wire(section), path);
+    (dialect == RELAY).then(read)
+}
+
+#[cfg(not(feature = "relay"))]
+fn read_relay(_: &Section<'_>, _: &str, _: &Surroundings<'_>, _: &str) -> Option<RelaySettings> {
+    None
+}
+
+fn read_clients(section: &Section<'_>, clients: &[ClientConfig]) -> Option<Vec<String>> {
+    let known: Vec<&str> = clients.iter().map(|client| &*client.id).collect();
+    let ids = section.indexed("clients", value::text)?;
+    for (index, id) in ids.iter().filter(|(_, id)| !known.contains(&id.as_str())) {
+        section.blame_element("clients", *index, dangling("client", id, &known));
+    }
+    Some(ids.into_iter().map(|(_, id)| id).collect())
+}
+
+fn read_account(section: &Section<'_>, path: &str) -> Option<String> {
+    if section.has("account") && path.contains("{account}") {
+        section.blame("account", "conflicts with {account} in path; remove one of the two");
+    }
+    section.get("account", account)
+}
+
+/// The dialect's routes use the cookie of its first endpoint.
+fn read_cookie(section: &Section<'_>, is_https: bool, above: &[EndpointConfig]) -> &'static str {
+    const HOST: &str = dialect::kuzzle::HOST_COOKIE;
+    let cookie = section.get_or("cookie", value::word(&COOKIES[1..], &[]), dialect::kuzzle::COOKIE);
+    if cookie == HOST && !is_https {
+        let message = "needs a server.public_url that begins with https://: a browser takes a __Host- cookie over https \
+                       alone";
+        section.blame("cookie", message);
+    }
+    if above.iter().filter_map(|other| other.kuzzle.as_ref()).any(|other| other.cookie != cookie) {
+        section.blame("cookie", "differs from that of another kuzzle endpoint; all of them share one");
+    }
+    cookie
 }
 
 section! {
-    impl MySessions, read by read_my_sessions_keys(section, default: &MySessions) {
+    impl MySessions, read by read_my_sessions(section, default: &MySessions) {
         /// How old the access token of a request that ends sessions may be; 24h at most.
         reload max_age: Duration = get_or(value::duration_within(SECOND, DAY), default.max_age),
         /// true: the access token must have the scope `sessions`.
@@ -205,56 +270,6 @@ const COOKIES: [(&str, &str); 3] = [
     (dialect::kuzzle::COOKIE, dialect::kuzzle::COOKIE),
     (dialect::kuzzle::HOST_COOKIE, dialect::kuzzle::HOST_COOKIE),
 ];
-
-/// An endpoint that begins no session: the keys for that are unknown.
-fn read_my_sessions(section: &Section<'_>, surroundings: &Surroundings<'_>) -> EndpointConfig {
-    let default = MySessions::default();
-    let path = section.get("path", endpoint_path);
-    let path = path.unwrap_or_else(|| dialect::Dialect::default_path(&default).to_owned());
-    let account_of_path = path.contains("{account}");
-    let account = section.get("account", account);
-    if account.is_some() && account_of_path {
-        section.blame("account", "conflicts with {account} in path; remove one of the two");
-    }
-    let my_sessions = read_my_sessions_keys(section, &default);
-    EndpointConfig {
-        dialect: dialect::my_sessions::NAME,
-        path,
-        profile: ProfileOverride::default(),
-        clients: None,
-        client: None,
-        accepts: Vec::new(),
-        account,
-        listeners: listeners::bound_to(section, surroundings.listeners),
-        options: dialect::Options { my_sessions, ..dialect::Options::default() },
-        #[cfg(feature = "relay")]
-        relay: None,
-    }
-}
-
-/// An endpoint without sessions, users and clients of ours: the keys for them are unknown.
-#[cfg(feature = "relay")]
-fn read_relay(section: &Section<'_>, surroundings: &Surroundings<'_>) -> EndpointConfig {
-    let wire = super::relay::wire(section);
-    let default = dialect::relay::RelayDialect { wire, ..Default::default() };
-    let path = section.get("path", endpoint_path);
-    let path = path.unwrap_or_else(|| dialect::Dialect::default_path(&default).to_owned());
-    if path.contains('{') {
-        section.blame("path", "expected a path without parameters: a provider has no {account}");
-    }
-    EndpointConfig {
-        dialect: RELAY,
-        profile: ProfileOverride::default(),
-        clients: None,
-        client: None,
-        accepts: Vec::new(),
-        account: None,
-        listeners: listeners::bound_to(section, surroundings.listeners),
-        options: dialect::Options::default(),
-        relay: Some(super::relay::read(section, surroundings.dir, surroundings.issuers, wire, &path)),
-        path,
-    }
-}
 
 /// `client`, for a dialect whose protocol names none. For another dialect the key is unknown.
 fn endpoint_client(section: &Section<'_>, dialect: &str, clients: &[ClientConfig]) -> Option<String> {
@@ -316,10 +331,6 @@ section! {
         /// The status of refused credentials and tokens: 401, or 200 for clients that read only `errorCode`.
         reload failure_status: StatusCode = get_or(failure_status, default.failure_status),
     }
-    with {
-        /// The public client of these sessions: the protocol names none. Default: `"envelope"`.
-        reload client: text,
-    }
 }
 
 fn failure_status(v: &Raw) -> Result<StatusCode, String> {
@@ -334,29 +345,6 @@ impl Print for StatusCode {
     fn print(&self) -> Value {
         self.as_u16().print()
     }
-}
-
-/// The keys of `dialect = "kuzzle"`.
-#[cfg(test)]
-pub(crate) const KUZZLE_KEYS: &[Key] = section!(keys {
-    /// The cookie of the access token in a browser: `"authToken"`, or `"__Host-authToken"`, which needs https.
-    reload cookie: text,
-});
-
-/// The keys of `dialect = "kuzzle"`. For another dialect they are unknown.
-fn read_kuzzle(section: &Section<'_>, dialect: &str, is_https: bool) -> Kuzzle {
-    let default = Kuzzle { secure_cookies: is_https, ..Kuzzle::default() };
-    if dialect != dialect::kuzzle::NAME {
-        return default;
-    }
-    let names = [(dialect::kuzzle::COOKIE, false), (dialect::kuzzle::HOST_COOKIE, true)];
-    let host_cookie = section.get("cookie", value::word(&names, &[])).unwrap_or(default.host_cookie);
-    if host_cookie && !is_https {
-        let message = "needs a server.public_url that begins with https://: a browser takes a __Host- cookie over https \
-                       alone";
-        section.blame("cookie", message);
-    }
-    Kuzzle { host_cookie, ..default }
 }
 
 /// The SDKs support a prefix, but no account in the path.
@@ -394,74 +382,4 @@ pub(super) fn are_other_relays(old: &[EndpointConfig], new: &[EndpointConfig]) -
         relays.map(|endpoint| (endpoint.path.clone(), endpoint.dialect)).collect()
     };
     relays(old) != relays(new)
-}
-
-impl Print for EndpointConfig {
-    #[cfg(test)]
-    const KEYS: &'static [Key] = section!(keys {
-        /// Required: The protocol of its clients: `"oauth2"`, `"envelope"`, `"kuzzle"`, `"knox"`, `"my-sessions"` or `"relay"`
-        /// (docs/protocols.md).
-        reload dialect: text,
-        /// The path. `{account}` is the user's account in users.toml. Or, without: `"/connect/token"`. Default: that of the
-        /// protocol.
-        reload path: text,
-        /// Any key of `[sessions]` from `access_ttl` to `revoke_previous_after`.
-        reload profile: table,
-        /// The clients that may use it. Unset: all.
-        reload clients: list,
-        /// Other dialects whose sessions may continue here.
-        reload accepts: list,
-        /// Only this account, introspection and revocation included; not with `{account}` in `path`.
-        reload account: text,
-        /// As `listeners` of a route. 404 on other listeners.
-        reload listeners: list,
-    });
-
-    fn print(&self) -> Value {
-        let Self {
-            dialect,
-            path,
-            profile,
-            clients,
-            client,
-            accepts,
-            account,
-            listeners,
-            options,
-            #[cfg(feature = "relay")]
-            relay,
-        } = self;
-        let mut table = Table::new();
-        put(&mut table, "dialect", *dialect);
-        put(&mut table, "path", path.as_str());
-        if !listeners.is_empty() {
-            listeners.put(&mut table, "listeners");
-        }
-        #[cfg(feature = "relay")]
-        if let Some(relay) = relay {
-            relay.put(&mut table, "..");
-            return table.into();
-        }
-        let dialect::Options { envelope, kuzzle, my_sessions } = options;
-        if *dialect == dialect::my_sessions::NAME {
-            account.put(&mut table, "account");
-            my_sessions.put(&mut table, "..");
-            return table.into();
-        }
-        put_override(&mut table, profile);
-        clients.put(&mut table, "clients");
-        client.put(&mut table, "client");
-        accepts.put(&mut table, "accepts");
-        account.put(&mut table, "account");
-        if *dialect == dialect::envelope::NAME {
-            envelope.put(&mut table, "..");
-        }
-        if *dialect == dialect::kuzzle::NAME {
-            // `secure_cookies` follows from public_url.
-            let dialect::kuzzle::Kuzzle { secure_cookies: _, host_cookie } = kuzzle;
-            let cookie = if *host_cookie { dialect::kuzzle::HOST_COOKIE } else { dialect::kuzzle::COOKIE };
-            put(&mut table, "cookie", cookie);
-        }
-        table.into()
-    }
 }

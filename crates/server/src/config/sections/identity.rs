@@ -1,50 +1,135 @@
 //! `[identity]`: the headers that tell an upstream the caller.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use http::HeaderName;
 use toml::{Table, Value};
 
-#[cfg(test)]
-use super::super::declare::{Key, section};
-use super::super::print::{Print, Put, put};
-use super::super::raw::{Section, Value as Raw};
+use super::super::declare::section;
+use super::super::print::{Print, put};
 use super::super::value;
 use super::{Config, DirectoryConfig, TrustedIssuer, UsersConfig};
 use rotogate_core::headers::HeaderPattern;
 use rotogate_core::route::WarningKind;
 use rotogate_core::token::assertion::ASSERTION_TTL;
 use rotogate_core::verify_cache::MAX_IDENTITY_HEADERS;
+use rotogate_kit::config::{Section, Value as Raw};
 
-/// `[identity]`. A header that is `None` is not sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IdentityConfig {
-    /// `sub`
-    pub subject: Option<HeaderName>,
-    /// `account`
-    pub account: Option<HeaderName>,
-    /// `client_id`
-    pub client: Option<HeaderName>,
-    /// `scope`
-    pub scope: Option<HeaderName>,
-    /// `sid`
-    pub session: Option<HeaderName>,
-    /// `iss`
-    pub issuer: Option<HeaderName>,
-    /// The roles, joined by commas.
-    pub roles: Option<HeaderName>,
-    /// Further headers, each with its claim.
-    pub claims: Vec<(HeaderName, String)>,
-    /// The header with a signed assertion, and how long it is good for.
-    pub assertion: Option<(HeaderName, Duration)>,
-    /// Client headers to remove, besides those of known products (requirement T24).
-    pub strip: Vec<HeaderPattern>,
-    /// Client headers of known products to keep.
-    pub keep: Vec<HeaderPattern>,
+section! {
+    /// `[identity]`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct IdentityConfig, read by read_keys(section, issuers: &[TrustedIssuer], used: &UsedHeaders) {
+        /// The name of each header. `issuer` and `roles` have one only with `[[issuers]]`.
+        reload headers: IdentityNames = by { read_section(section, "headers", |keys| read_names(keys, issuers, used)) },
+        /// Headers of further claims, such as `{ "x-auth-email" = "email" }`; at most 64 headers, with those above.
+        reload claims: ClaimHeaders = by { read_claims(&section.section("claims"), used) },
+        /// The caller in a JWT that the gate signs, for upstreams that trust no network (docs/assertion.md). Default: none.
+        reload assertion: Option<AssertionHeader> = table(|keys| read_assertion(keys, used)),
+        /// Further headers of clients that are removed, such as `["x-tenant", "x-acme-*"]`. Headers of known products always are:
+        /// docs/edge.md lists them.
+        // Requirement T24.
+        reload strip: Vec<HeaderPattern> = list_or_empty(header_pattern),
+        /// Headers of a known product that are not removed, such as `["cf-access-*"]`, because that product is in front of the
+        /// gate.
+        reload keep: Vec<HeaderPattern> = by { read_keep(section, used) },
+    }
 }
 
-/// The default of `assertion.ttl`.
-const DEFAULT_TTL: Duration = Duration::from_secs(60);
+section! {
+    /// The headers of what every caller has.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct IdentityNames, read by read_names(section, issuers: &[TrustedIssuer], used: &UsedHeaders) {
+        /// The `sub`.
+        reload subject: IdentityHeader = by { used.header(section, "subject", "x-auth-subject") },
+        /// The account.
+        reload account: IdentityHeader = by { used.header(section, "account", "x-auth-account") },
+        /// The `client_id`.
+        reload client: IdentityHeader = by { used.header(section, "client", "x-auth-client") },
+        /// The scopes.
+        reload scope: IdentityHeader = by { used.header(section, "scope", "x-auth-scope") },
+        /// The session.
+        reload session: IdentityHeader = by { used.header(section, "session", "x-auth-session") },
+        /// The `iss`. Default: `"x-auth-issuer"` if there are `[[issuers]]`, for the gate's tokens too.
+        // With several issuers, a subject is ambiguous without its issuer.
+        reload issuer: IdentityHeader = by {
+            used.header(section, "issuer", if issuers.is_empty() { "" } else { "x-auth-issuer" })
+        },
+        /// The roles, percent-encoded, with commas between. Default: `"x-auth-roles"` if there are `[[issuers]]` with a claim of
+        /// roles.
+        reload roles: IdentityHeader = by {
+            let has_roles = issuers.iter().any(|issuer| !issuer.claims.roles.is_empty());
+            used.header(section, "roles", if has_roles { "x-auth-roles" } else { "" })
+        },
+    }
+}
+
+section! {
+    /// The header with a signed assertion.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct AssertionHeader, read by read_assertion(section, used: &UsedHeaders) {
+        /// Required: Its name.
+        reload header: HeaderName = by {
+            let header = section.require("header", "a header such as \"x-auth-assertion\"", assertion_header);
+            used.note(section, "header", header).unwrap_or(HeaderName::from_static("x-auth-assertion"))
+        },
+        /// How long an assertion is good; 10s to 10m.
+        reload ttl: Duration = get_or(
+            value::duration_within(*ASSERTION_TTL.start(), *ASSERTION_TTL.end()),
+            Duration::from_secs(60)
+        ),
+    }
+}
+
+/// A header that is sent if it has a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdentityHeader(pub Option<HeaderName>);
+
+impl Print for IdentityHeader {
+    fn print(&self) -> Value {
+        self.0.as_ref().map_or("", HeaderName::as_str).into()
+    }
+}
+
+/// Headers, each with its claim.
+pub(super) type ClaimHeaders = Vec<(HeaderName, String)>;
+
+impl Print for ClaimHeaders {
+    fn print(&self) -> Value {
+        let mut table = Table::new();
+        self.iter().for_each(|(header, claim)| put(&mut table, header.as_str(), claim.as_str()));
+        table.into()
+    }
+}
+
+/// The headers that have a value so far. No header has two.
+#[derive(Default)]
+struct UsedHeaders(RefCell<Vec<HeaderName>>);
+
+impl UsedHeaders {
+    fn take(&self, header: &HeaderName) -> Result<(), String> {
+        let mut used = self.0.borrow_mut();
+        if used.contains(header) {
+            return Err(format!("{header} is used for another value already"));
+        }
+        used.push(header.clone());
+        Ok(())
+    }
+
+    /// The header of a key, which must be free.
+    fn note(&self, section: &Section<'_>, key: &'static str, header: Option<HeaderName>) -> Option<HeaderName> {
+        if let Some(Err(message)) = header.as_ref().map(|header| self.take(header)) {
+            section.blame(key, message);
+        }
+        header
+    }
+
+    fn header(&self, section: &Section<'_>, key: &'static str, default: &'static str) -> IdentityHeader {
+        let default = (!default.is_empty()).then(|| HeaderName::from_static(default));
+        let header = section.get(key, value::identity_header).unwrap_or(default);
+        IdentityHeader(self.note(section, key, header))
+    }
+}
 
 fn assertion_header(v: &Raw) -> Result<HeaderName, String> {
     value::text(v).and_then(|name| value::header(&name))
@@ -55,66 +140,40 @@ fn header_pattern(v: &Raw) -> Result<HeaderPattern, String> {
 }
 
 pub(super) fn read(section: &Section<'_>, issuers: &[TrustedIssuer]) -> IdentityConfig {
-    let several_issuers = !issuers.is_empty();
-    let has_roles = issuers.iter().any(|issuer| !issuer.claims.roles.is_empty());
-    let headers = section.section("headers");
-    let mut used: Vec<HeaderName> = Vec::new();
-    let mut header = |key: &'static str, default: &'static str| {
-        let default = (!default.is_empty()).then(|| HeaderName::from_static(default));
-        let name = headers.get(key, value::identity_header).unwrap_or(default)?;
-        if used.contains(&name) {
-            headers.blame(key, format!("{name} is used for another value already"));
+    let identity = read_keys(section, issuers, &UsedHeaders::default());
+    section.finish();
+    identity
+}
+
+fn read_section<T>(section: &Section<'_>, key: &'static str, read: impl FnOnce(&Section<'_>) -> T) -> T {
+    let keys = section.section(key);
+    let value = read(&keys);
+    keys.finish();
+    value
+}
+
+fn read_claims(section: &Section<'_>, used: &UsedHeaders) -> ClaimHeaders {
+    let read = |name: &str, claim: &Raw| {
+        let header = value::header(name)?;
+        if used.0.borrow().len() >= MAX_IDENTITY_HEADERS && !used.0.borrow().contains(&header) {
+            return Err(format!("there are {MAX_IDENTITY_HEADERS} identity headers already, which is the most"));
         }
-        used.push(name.clone());
-        Some(name)
+        let claim = value::text(claim)?;
+        used.take(&header).map(|()| (header, claim))
     };
-    let mut identity = IdentityConfig {
-        subject: header("subject", "x-auth-subject"),
-        account: header("account", "x-auth-account"),
-        client: header("client", "x-auth-client"),
-        scope: header("scope", "x-auth-scope"),
-        session: header("session", "x-auth-session"),
-        // With several issuers, a subject is ambiguous without its issuer.
-        issuer: header("issuer", if several_issuers { "x-auth-issuer" } else { "" }),
-        roles: header("roles", if has_roles { "x-auth-roles" } else { "" }),
-        claims: Vec::new(),
-        assertion: None,
-        strip: section.list("strip", header_pattern).unwrap_or_default(),
-        keep: Vec::new(),
-    };
-    headers.finish();
-    let claims = section.section("claims");
-    for (name, claim) in claims.free() {
-        let header = value::header(name).and_then(|header| {
-            if used.contains(&header) {
-                return Err(format!("{header} is used for another value already"));
-            }
-            if used.len() >= MAX_IDENTITY_HEADERS {
-                return Err(format!("there are {MAX_IDENTITY_HEADERS} identity headers already, which is the most"));
-            }
-            Ok(header)
-        });
-        match (header, value::text(claim)) {
-            (Ok(header), Ok(claim)) => {
-                used.push(header.clone());
-                identity.claims.push((header, claim));
-            }
-            (Err(message), _) | (_, Err(message)) => claims.blame(name, message),
+    let mut claims = ClaimHeaders::new();
+    for (name, claim) in section.free() {
+        match read(name, claim) {
+            Ok(header) => claims.push(header),
+            Err(message) => section.blame(name, message),
         }
     }
-    if section.has("assertion") {
-        let assertion = section.section("assertion");
-        let ttl = assertion.get("ttl", value::duration_within(*ASSERTION_TTL.start(), *ASSERTION_TTL.end()));
-        let name = assertion.require("header", "a header such as \"x-auth-assertion\"", assertion_header);
-        if let Some(name) = name {
-            if used.contains(&name) {
-                assertion.blame("header", format!("{name} is used for another value already"));
-            }
-            used.push(name.clone());
-            identity.assertion = Some((name, ttl.unwrap_or(DEFAULT_TTL)));
-        }
-        assertion.finish();
-    }
+    claims
+}
+
+fn read_keep(section: &Section<'_>, used: &UsedHeaders) -> Vec<HeaderPattern> {
+    let used = used.0.borrow();
+    let mut keep = Vec::new();
     for (index, kept) in section.indexed("keep", header_pattern).unwrap_or_default() {
         if let Some(own) = used.iter().find(|own| kept.matches(own.as_str())) {
             let message = format!("{own} is an identity header of the gate: a client's own never passes");
@@ -122,11 +181,10 @@ pub(super) fn read(section: &Section<'_>, issuers: &[TrustedIssuer]) -> Identity
         } else if !kept.is_of_a_product() {
             section.blame_element("keep", index, "passes anyway: no known product uses it; remove it");
         } else {
-            identity.keep.push(kept);
+            keep.push(kept);
         }
     }
-    section.finish();
-    identity
+    keep
 }
 
 /// The claims that each token of the gate may have.
@@ -150,58 +208,5 @@ pub(super) fn check(section: &Section<'_>, config: &Config) {
             );
             section.warn(WarningKind::NoAccess, "claims", message);
         }
-    }
-}
-
-impl Print for IdentityConfig {
-    #[cfg(test)]
-    const KEYS: &'static [Key] = section!(keys {
-        /// The name of each header. `issuer` is sent if there are `[[issuers]]`, as `x-auth-issuer`, for the gate's tokens too.
-        /// `roles` is sent if there are `[[issuers]]` with a claim of roles, as `x-auth-roles`: percent-encoded, with commas
-        /// between.
-        reload headers: table,
-        /// Headers of further claims, such as `{ "x-auth-email" = "email" }`; at most 64 headers, with those above.
-        reload claims: table,
-        /// The caller in a JWT that the gate signs, for upstreams that trust no network (docs/assertion.md). `ttl`: 10s to 10m.
-        /// Default: none.
-        reload assertion: table,
-        /// Further headers of clients that are removed, such as `["x-tenant", "x-acme-*"]`. Headers of known products always are:
-        /// docs/edge.md lists them.
-        reload strip: list,
-        /// Headers of a known product that are not removed, such as `["cf-access-*"]`, because that product is in front of the
-        /// gate.
-        reload keep: list,
-    });
-
-    fn print(&self) -> Value {
-        let Self { subject, account, client, scope, session, issuer, roles, claims, assertion, strip, keep } = self;
-        let mut headers = Table::new();
-        for (key, header) in [
-            ("subject", subject),
-            ("account", account),
-            ("client", client),
-            ("scope", scope),
-            ("session", session),
-            ("issuer", issuer),
-            ("roles", roles),
-        ] {
-            put(&mut headers, key, header.as_ref().map_or("", HeaderName::as_str));
-        }
-        let mut by_claim = Table::new();
-        for (header, claim) in claims {
-            put(&mut by_claim, header.as_str(), claim.as_str());
-        }
-        let mut table = Table::new();
-        put(&mut table, "headers", headers);
-        put(&mut table, "claims", by_claim);
-        if let Some((header, ttl)) = assertion {
-            let mut assertion = Table::new();
-            put(&mut assertion, "header", header.as_str());
-            ttl.put(&mut assertion, "ttl");
-            put(&mut table, "assertion", assertion);
-        }
-        strip.put(&mut table, "strip");
-        keep.put(&mut table, "keep");
-        table.into()
     }
 }

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use super::super::declare::section;
 use super::super::print::Words;
-use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::issuers::TrustedIssuer;
 use super::{SECOND, path_in};
 use rotogate_core::http_client::{Allowed, FetchTarget};
 use rotogate_core::introspection::Introspection;
 use rotogate_core::route::{Auth, Route};
+use rotogate_kit::config::{Section, Value as Raw};
 
 section! {
     /// `introspection` of an entry of `[[issuers]]`.

@@ -8,11 +8,11 @@ use toml::Value;
 
 use super::super::declare::section;
 use super::super::print::Print;
-use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::{ServerConfig, path_in};
 use rotogate::gate::DEFAULT_LEEWAY;
 use rotogate_core::token::Algorithm;
+use rotogate_kit::config::{Section, Value as Raw};
 
 section! {
     /// `[issuer]`.

@@ -11,7 +11,6 @@ use toml::{Table, Value};
 
 use super::super::declare::section;
 use super::super::print::{Print, Put};
-use super::super::raw::{Section, Value as Raw, printable};
 use super::super::value;
 use super::EndpointConfig;
 use super::introspection::{self, IntrospectionConfig};
@@ -25,6 +24,7 @@ use rotogate_core::token::Algorithm;
 use rotogate_core::token::algorithm::Family;
 use rotogate_core::token::assertion::ASSERTION_TYP;
 use rotogate_core::token::verify::{AllowedScopes, ClaimMapping, OWN, Preset, RequiredClaim, WantedClaim, host_of};
+use rotogate_kit::config::{Section, Value as Raw, printable};
 
 section! {
     /// An entry of `[[issuers]]`.

@@ -1,12 +1,12 @@
 //! `[limits]`.
 
 use super::super::declare::section;
-use super::super::raw::Section;
 use super::super::value;
 use super::processors;
 use rotogate::gate::DEFAULT_MAX_ENDPOINT_BODY;
 use rotogate_core::limit::{Rate, Rates};
 use rotogate_core::verify_cache::DEFAULT_CACHE;
+use rotogate_kit::config::Section;
 
 section! {
     /// `[limits]` (requirements A1, A3, A4).

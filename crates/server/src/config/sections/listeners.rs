@@ -12,9 +12,9 @@ use toml::{Table, Value};
 
 use super::super::declare::section;
 use super::super::print::{Print, Put};
-use super::super::raw::Section;
 use super::super::value;
 use super::{collide, dangling, loopback, path_in};
+use rotogate_kit::config::Section;
 
 section! {
     /// `listen` of `[server]`, or one of `[[server.listeners]]`.

@@ -8,13 +8,13 @@ use toml::Value;
 
 use super::super::declare::section;
 use super::super::print::{Print, Words};
-use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::SECOND;
 use crate::log::{
     AccessLogConfig, AuditLogConfig, LogAddresses, LogConfig, LogFormat, LogLevel, LogOutput, OnAuditFailure, RouteLog,
     Sample,
 };
+use rotogate_kit::config::{Section, Value as Raw};
 
 /// The word of a route whose errors alone are written.
 const ERRORS: &str = "errors";

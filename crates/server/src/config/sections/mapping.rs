@@ -4,11 +4,11 @@ use serde_json::Value as Json;
 use toml::{Table, Value};
 
 use super::super::print::{Print, Put, put};
-use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use rotogate_core::claim::ClaimPath;
 use rotogate_core::session::Scope;
 use rotogate_core::token::verify::{ClaimMapping, RequiredClaim, SubjectEncoding, WantedClaim};
+use rotogate_kit::config::{Section, Value as Raw};
 
 /// A claim of Supabase's tokens that users write themselves.
 const OF_THE_USER: &str = "user_metadata";

@@ -6,23 +6,23 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::declare::section;
-use super::error::ConfigError;
-use super::print::{CertificateAndKey, Print};
-use super::raw::{Section, Value, nearest, printable};
+use super::print::Print;
 use super::source::Source;
-use super::value;
+use super::value::path_in;
 use crate::log::{AccessLogConfig, AuditLogConfig, LogConfig, RouteLog};
 use rotogate_core::client::{Client, DpopUse};
 use rotogate_core::dpop::DpopSettings;
 use rotogate_core::route::{Resource, Route};
 use rotogate_core::session::profile::Profile;
+use rotogate_directories::users::UsersFile;
+use rotogate_kit::config::{ConfigError, Section, nearest, printable};
 use rotogate_proxy::Upstream;
 
 mod admin;
@@ -61,8 +61,10 @@ pub use cors::CorsConfig;
 pub use directory::{DirectoryConfig, ExpectedHash, HashesConfig, UsersConfig};
 pub use endpoints::EndpointConfig;
 #[cfg(test)]
-pub(crate) use endpoints::KUZZLE_KEYS;
-pub use identity::IdentityConfig;
+pub(crate) use endpoints::KuzzleConfig;
+#[cfg(not(feature = "relay"))]
+pub use endpoints::RelaySettings;
+pub use identity::{AssertionHeader, IdentityConfig, IdentityNames};
 pub use introspection::{IntrospectionConfig, SecretIn};
 pub use issuer::IssuerConfig;
 pub(crate) use issuers::read_event_token;
@@ -118,11 +120,9 @@ section! {
         // A relay lasts as long as the process. All or nothing: with other relays, no endpoint changes.
         restart("endpoints" if endpoints::are_other_relays) endpoints: Vec<EndpointConfig> = by {
             let surroundings = endpoints::Surroundings {
-                #[cfg(feature = "relay")]
                 dir,
                 clients: &clients,
                 listeners: &listener_names(&server, &authorizers),
-                #[cfg(feature = "relay")]
                 issuers: &issuers,
                 is_https: server.public_url.scheme_str() == Some("https"),
             };
@@ -202,6 +202,21 @@ impl Config {
     /// The directory whose users are in a file.
     pub(crate) fn file_directory(&self) -> Option<&DirectoryConfig> {
         self.directories.iter().find(|one| matches!(one.users, UsersConfig::File { .. }))
+    }
+
+    /// The users file, with the hashes that it may have.
+    ///
+    /// # Errors
+    /// As [`HashesConfig::accepted`], and if the users are not in a file.
+    pub fn users_file(&self) -> Result<UsersFile, String> {
+        match self.file_directory() {
+            Some(DirectoryConfig { key, users: UsersConfig::File { path, hashes }, .. }) => {
+                Ok(UsersFile::new(path, hashes.accepted(key)?).expecting(hashes.classes()))
+            }
+            Some(_) | None => {
+                Err("the users are not in a file (directory.kind); change them where they are kept".to_owned())
+            }
+        }
     }
 
     /// The directory of an account.
@@ -290,19 +305,6 @@ impl<'a> CheckedSections<'a> {
 /// The number of processors.
 fn processors() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
-}
-
-impl Section<'_> {
-    /// The files of a certificate and its key: `{ cert = "…", key = "…" }`.
-    fn certificate_and_key(&self, key: &'static str, dir: &Path) -> Option<CertificateAndKey> {
-        let file = |pair: &Section<'_>, key| pair.required(key, "a PEM file", path_in(dir));
-        self.table(key, |pair| (file(pair, "cert"), file(pair, "key")))
-    }
-}
-
-/// Reads a path, relative to the file's directory.
-fn path_in(dir: &Path) -> impl Fn(&Value) -> Result<PathBuf, String> {
-    move |v| value::text(v).map(|path| dir.join(path))
 }
 
 /// Whether two listeners cannot both have their address.

@@ -4,9 +4,9 @@
 use toml::{Table, Value};
 
 use super::super::print::{Print, Put};
-use super::super::raw::Section;
 use super::super::value::{self, Share};
 use rotogate_core::overload::{Bound, Bounds};
+use rotogate_kit::config::Section;
 
 /// The longest body and message that the gate buffers whole: a lower bound would refuse valid ones.
 const MIN_BUFFERED_BYTES: usize = 1 << 20;
@@ -36,18 +36,6 @@ pub(super) fn read(section: &Section<'_>, max_connections: usize) -> Bounds {
     }
     bounds.buffered.each = bounds.buffered.each.max(MIN_BUFFERED_BYTES);
     bounds
-}
-
-impl Section<'_> {
-    /// A part of the bound with the name `of.0`, and at most that.
-    pub(super) fn share_of(&self, key: &'static str, of: (&str, usize), default: Share) -> usize {
-        let (name, whole) = of;
-        let amount = self.get_or(key, value::share, default).to_amount(whole);
-        if amount > whole {
-            self.blame(key, format!("is {amount}, and {name} is {whole}; expected no more than that"));
-        }
-        amount
-    }
 }
 
 impl Print for Bounds {

@@ -7,7 +7,6 @@ use toml::{Table, Value};
 
 use super::super::declare::section;
 use super::super::print::{Print, Put, Words};
-use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::issuers::TrustedIssuer;
 use super::remote::RemoteSource;
@@ -16,6 +15,7 @@ use rotogate::dialect::relay::{PASSWORD, REFRESH_TOKEN, RelayDialect, Wire};
 use rotogate::relay::engine::MAX_GRACE;
 use rotogate::relay::{AfterUnknown, RelayRules, SecretPlace};
 use rotogate_core::http_client::{Allowed, FetchTarget};
+use rotogate_kit::config::{Section, Value as Raw};
 
 section! {
     /// A relay: the provider behind an endpoint, and the rules for it.

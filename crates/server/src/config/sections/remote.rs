@@ -7,12 +7,12 @@ use toml::Table;
 
 use super::super::declare::section;
 use super::super::print::{Print, Put, put};
-use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::{SECOND, path_in};
 use rotogate::remote_keys::{FetchFiles, FetchSettings, KeyLocation, RemoteIssuer};
 use rotogate_core::http_client::Proxy;
 use rotogate_core::token::Algorithm;
+use rotogate_kit::config::{Section, Value as Raw};
 
 /// The keys of an issuer that are fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]

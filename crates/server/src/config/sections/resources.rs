@@ -3,12 +3,12 @@
 use http::Uri;
 
 use super::super::declare::section;
-use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::clients::scopes;
 use crate::config::Config;
 use rotogate_core::route::{Auth, Resource, Route, WarningKind};
 use rotogate_core::session::Scope;
+use rotogate_kit::config::{Section, Value as Raw};
 
 section! {
     impl Resource, read by read_keys(section, others: &[Resource]) {

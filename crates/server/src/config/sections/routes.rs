@@ -7,7 +7,6 @@ use toml::{Table, Value};
 
 use super::super::declare::section;
 use super::super::print::{Print, Put, Words};
-use super::super::raw::{Section, Value as Raw, printable};
 use super::super::value;
 use super::clients::scopes;
 use super::endpoints::dialect_name;
@@ -19,6 +18,7 @@ use rotogate_core::route::{
 };
 use rotogate_core::session::Scope;
 use rotogate_core::token::verify::OWN;
+use rotogate_kit::config::{Section, Value as Raw, printable};
 use rotogate_proxy::Upstream;
 
 /// The words of `dpop` and `certificate_bound`: whether only bound tokens are accepted.

@@ -2,13 +2,13 @@
 
 use http::Method;
 
-use super::super::raw::Section;
 use super::Config;
 use rotogate::dialect::Dialect;
 use rotogate::gate::JWKS_PATH;
 use rotogate::program::{envelopes, is_controller};
 use rotogate_core::route::path::CanonicalPath;
 use rotogate_core::route::{RouteProblem, RouteTable, ungoverned, warnings};
+use rotogate_kit::config::Section;
 
 /// Checks the routes; `sections` are their tables.
 pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
@@ -60,7 +60,7 @@ fn dialects(config: &Config) -> impl Iterator<Item = (&str, Box<dyn Dialect>)> {
         if let Some(relay) = &endpoint.relay {
             return Some(Box::new(relay.dialect()) as _);
         }
-        rotogate::program::by_name(endpoint.dialect, &endpoint.options)
+        rotogate::program::by_name(endpoint.dialect, &endpoint.options())
     };
     config.endpoints.iter().filter_map(move |endpoint| Some((endpoint.path.as_str(), one(endpoint)?)))
 }

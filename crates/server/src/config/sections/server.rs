@@ -9,11 +9,11 @@ use http::{HeaderName, Uri};
 use ipnet::IpNet;
 
 use super::super::declare::{DeclaredKeys, section};
-use super::super::raw::{Section, Value as Raw};
 use super::super::value::{self, Share};
 use super::listeners::{self, ListenerConfig};
 use super::{HOUR, overload, processors};
 use rotogate_core::overload::Bounds;
+use rotogate_kit::config::{Section, Value as Raw};
 
 section! {
     /// `[server]`: the public listeners.

@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
-use toml::{Table, Value};
+use toml::Value;
 
 #[cfg(test)]
 use super::super::declare::Key;
 use super::super::declare::section;
-use super::super::print::{Print, Put, Words};
-use super::super::raw::Section;
+use super::super::print::{Print, Words};
 use super::super::value;
 use super::{Config, DAY, EndpointConfig, SECOND};
 use rotogate::gate::DEFAULT_MAX_STREAM;
 use rotogate_core::session::profile::{
     MAX_SESSIONS_PER_SUBJECT, OnOtherClient, OnReuse, OnTooMany, Profile, ProfileOverride,
 };
+use rotogate_kit::config::Section;
 
 section! {
     /// `[sessions]`.
@@ -153,12 +153,5 @@ pub(super) fn check_profiles(config: &Config, clients: &[Section<'_>], endpoints
                 check_profile(&section.section("profile"), &config.profile(endpoint, client), &place);
             }
         }
-    }
-}
-
-/// Puts the `profile` table of a client or an endpoint, unless it is empty.
-pub(super) fn put_override(table: &mut Table, rules: &ProfileOverride) {
-    if *rules != ProfileOverride::default() {
-        rules.put(table, "profile");
     }
 }

@@ -9,12 +9,12 @@ use toml::{Table, Value};
 use super::super::declare::Key;
 use super::super::declare::section;
 use super::super::print::{Print, Put};
-use super::super::raw::Section;
 use super::super::value;
 use super::{DAY, SECOND, path_in};
 use rotogate::store::redb::DEFAULT_CACHE_SIZE;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use rotogate_core::store::Staleness;
+use rotogate_kit::config::Section;
 
 #[cfg(feature = "postgres")]
 mod postgres;

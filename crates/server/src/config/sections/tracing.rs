@@ -7,10 +7,10 @@ use http::Uri;
 
 use super::super::declare::section;
 use super::super::print::Words;
-use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::{SECOND, path_in};
 use rotogate_core::route::WarningKind;
+use rotogate_kit::config::{Section, Value as Raw};
 
 /// Where OTLP over HTTP takes traces.
 const HTTP_PATH: &str = "/v1/traces";

@@ -9,12 +9,12 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 
 use super::super::declare::section;
-use super::super::print::{CertificateAndKey, Words};
-use super::super::raw::{Section, Value as Raw};
+use super::super::print::Words;
 use super::super::value::{self, Share};
 use super::{AdminConfig, Config, DAY, ServerConfig, path_in};
 use rotogate_core::private_file;
 use rotogate_core::token::assertion::can_sign_assertions;
+use rotogate_kit::config::{CertificateAndKey, Section, Value as Raw};
 use rotogate_kit::upstream_tls::UpstreamTls;
 use rotogate_proxy::authorization;
 use rotogate_proxy::{HealthCheck, Reuse, Upstream, UpstreamUrl};

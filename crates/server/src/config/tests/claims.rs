@@ -131,7 +131,7 @@ fn i17_i45_a_role_of_a_route_has_one_issuer_that_the_route_takes_and_that_has_ro
 fn i17_the_header_of_roles_is_sent_where_another_issuer_has_roles() {
     let header = |more: &str, issuer: &str| {
         let identity = format!("[identity]\nheaders = {{ {more} }}\n");
-        read(&format!("{MINIMAL}{identity}{issuer}")).unwrap().identity.roles
+        read(&format!("{MINIMAL}{identity}{issuer}")).unwrap().identity.headers.roles.0
     };
     let name = |name: &'static str| Some(http::HeaderName::from_static(name));
     let with_roles = format!("{ISSUER}claims = {{ roles = \"groups\" }}\n");

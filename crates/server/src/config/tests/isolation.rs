@@ -95,7 +95,7 @@ fn j18_another_issuer_s_scopes_count_where_they_are_listed() {
     // With several issuers, upstreams learn the issuer of a subject.
     let header = |more: &str, issuers: &str| {
         let identity = format!("[identity]\nheaders = {{ {more} }}\n");
-        read(&format!("{MINIMAL}{identity}{issuers}{}", route(""))).unwrap().identity.issuer
+        read(&format!("{MINIMAL}{identity}{issuers}{}", route(""))).unwrap().identity.headers.issuer.0
     };
     let idp = issuer("https://idp.test/", "everywhere = true\n");
     let name = |name: &'static str| Some(http::HeaderName::from_static(name));

@@ -28,6 +28,7 @@ const IS_FULL: bool = cfg!(all(
 const WHOLE: &str = r#"
 server = { public_url = "http://127.0.0.1:8080", listeners = [{ address = "127.0.0.1:8443" }] }
 issuer = { audience = ["api"] }
+identity = { assertion = { header = "x-auth-assertion" } }
 tracing = { endpoint = "http://127.0.0.1:4317" }
 dpop = {}
 clients = [{ id = "web" }]
@@ -131,7 +132,7 @@ const VARIANTS: &[Variant] = &[
     variant(
         "endpoints",
         ("dialect", "kuzzle"),
-        &[crate::config::KUZZLE_KEYS],
+        &[<crate::config::KuzzleConfig as Print>::KEYS],
         "kuzzle",
         "[[endpoints]]\ndialect = \"kuzzle\"",
     ),
@@ -218,7 +219,7 @@ impl Row {
             "Duration" => "duration",
             "Rate" => "rate",
             "Scope" | "AllowedScopes" => "list",
-            "CertificateAndKey" => "table",
+            "CertificateAndKey" | "ClaimHeaders" => "table",
             _ if name.starts_with("Vec<") => "list",
             _ if name.starts_with("BTreeMap<") || !inner.is_empty() => "table",
             _ => "text",
@@ -309,8 +310,9 @@ fn collect(tables: &mut Vec<Table>, at: usize, keys: &'static [Key], prefix: &st
             let Table { path, variant, .. } = &tables[at];
             let default = printed.default_of(&format!("{path}.{name}"), *variant);
             tables[at].rows.push(Row { name: name.clone(), key, default });
-            // Those of a profile are the keys of [sessions].
-            if name != "profile" && !key.type_name.starts_with("Vec<") {
+            // Those of a profile are the keys of [sessions], those of an authorizer's `tls` the keys of [[server.listeners]].
+            let is_elsewhere = name == "profile" || (name == "tls" && tables[at].path == "authorizers");
+            if !is_elsewhere && !key.type_name.starts_with("Vec<") {
                 collect(tables, at, key.inner, &format!("{name}."), printed);
             }
         }

@@ -15,10 +15,10 @@ use super::start_wait::StartWait;
 use super::stores::keys_and_stores;
 use super::users::LiveUsers;
 use crate::config::{
-    Config, EndpointConfig, IdentityConfig, IssuerConfig, LimitsConfig, SessionsConfig, StoreConfig, read_event_token,
+    AssertionHeader, Config, EndpointConfig, IdentityConfig, IdentityNames, IssuerConfig, LimitsConfig, SessionsConfig,
+    StoreConfig, read_event_token,
 };
 use crate::server::error::ServerError;
-use crate::users::{FileDirectory, FirstUser, UsersFile};
 use rotogate::dialect::events::Events;
 use rotogate::gate::{BuildError, Endpoint, Gate, GateBuilder};
 use rotogate::store::redb::RedbStore;
@@ -26,6 +26,7 @@ use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::password::Passwords;
 use rotogate_core::token::verify::IssuerRules;
 use rotogate_core::verify_cache::IdentityField;
+use rotogate_directories::users::{FileDirectory, FirstUser};
 use rotogate_proxy::{Proxy, Settings, Upstream};
 
 /// A gate, and what the server keeps beside it.
@@ -91,7 +92,7 @@ pub(crate) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
     for (section, planned) in config.directories.iter().zip(planned) {
         let users = match planned {
             DirectoryPlan::NewFile => {
-                let path = UsersFile::configured(config).map_err(ServerError::Unusable)?;
+                let path = config.users_file().map_err(ServerError::Unusable)?;
                 let made = FileDirectory::create_with_first_user(path, Arc::clone(&passwords), now)
                     .map_err(ServerError::part)?;
                 first_user = Some(made.1);
@@ -181,7 +182,7 @@ pub(crate) fn builder(
         .allowed_origins(config.cors.origins.iter().map(String::as_str))
         .trusted_proxies(server.trusted_proxies.clone())
         .identity_headers(identity(&config.identity));
-    if let Some((header, ttl)) = &config.identity.assertion {
+    if let Some(AssertionHeader { header, ttl }) = &config.identity.assertion {
         builder = builder.assertion(header.clone(), *ttl);
     }
     if let Some(dpop) = &config.dpop {
@@ -243,8 +244,11 @@ fn endpoint(config: &EndpointConfig, remote_issuers: &RemoteIssuers) -> Result<E
         accepts,
         account,
         listeners,
-        options,
-        #[cfg(feature = "relay")]
+        // `options` has those of the dialect.
+        envelope: _,
+        kuzzle: _,
+        my_sessions: _,
+        #[cfg_attr(not(feature = "relay"), expect(unused_variables, reason = "this build has none"))]
         relay,
     } = config;
     let listeners = || listeners.iter().cloned();
@@ -253,7 +257,7 @@ fn endpoint(config: &EndpointConfig, remote_issuers: &RemoteIssuers) -> Result<E
         let relay = relays::load(settings, remote_issuers).map_err(|fault| ServerError::Unusable(fault.message))?;
         return Ok(Endpoint::new(settings.dialect()).path(path.as_str()).listeners(listeners()).relay(relay));
     }
-    let dialect = rotogate::program::by_name(dialect, options)
+    let dialect = rotogate::program::by_name(dialect, &config.options())
         .ok_or_else(|| ServerError::Unusable(format!("there is no dialect {dialect:?}")))?;
     let mut endpoint = Endpoint::boxed(dialect).path(path.as_str()).listeners(listeners()).profile(profile.clone());
     if let Some(clients) = clients {
@@ -265,7 +269,7 @@ fn endpoint(config: &EndpointConfig, remote_issuers: &RemoteIssuers) -> Result<E
     if let Some(account) = account {
         endpoint = endpoint.account(account.as_str());
     }
-    Ok(accepts.iter().fold(endpoint, |endpoint, accepted| endpoint.accepts(*accepted)))
+    Ok(accepts.iter().flatten().fold(endpoint, |endpoint, accepted| endpoint.accepts(*accepted)))
 }
 
 /// The name of this process among the gates of a store: its machine, and its process id.
@@ -290,19 +294,8 @@ fn proxy_settings(config: &Config) -> Settings {
 
 fn identity(config: &IdentityConfig) -> Vec<(HeaderName, IdentityField)> {
     // The builder takes `assertion`, `strip` and `keep` on its own.
-    let IdentityConfig {
-        subject,
-        account,
-        client,
-        scope,
-        session,
-        issuer,
-        roles,
-        claims,
-        assertion: _,
-        strip: _,
-        keep: _,
-    } = config;
+    let IdentityConfig { headers, claims, assertion: _, strip: _, keep: _ } = config;
+    let IdentityNames { subject, account, client, scope, session, issuer, roles } = headers;
     let fixed = [
         (subject, IdentityField::Subject),
         (account, IdentityField::Account),
@@ -313,5 +306,5 @@ fn identity(config: &IdentityConfig) -> Vec<(HeaderName, IdentityField)> {
         (roles, IdentityField::Roles),
     ];
     let claims = claims.iter().map(|(name, claim)| (name.clone(), IdentityField::Claim(claim.as_str().into())));
-    fixed.into_iter().filter_map(|(name, field)| Some((name.clone()?, field))).chain(claims).collect()
+    fixed.into_iter().filter_map(|(header, field)| Some((header.0.clone()?, field))).chain(claims).collect()
 }

@@ -15,7 +15,6 @@ use crate::config::{
 use crate::server::listen::tls;
 #[cfg(feature = "otel")]
 use crate::trace::Credentials;
-use crate::users::{FileDirectory, UsersFile};
 use rotogate::gate::{BuildError, GateBuilder};
 use rotogate::store::redb::check_mark;
 use rotogate_core::directory::Directory;
@@ -26,6 +25,7 @@ use rotogate_core::private_file::{self, trusted};
 use rotogate_core::store::MemoryStore;
 use rotogate_core::token::keyring::Keyring;
 use rotogate_core::token::verify::IssuerRules;
+use rotogate_directories::users::FileDirectory;
 use rotogate_directories::{DirectoryMetrics, RemoteDirectory, Source, SourceSettings};
 
 /// What is found in a configuration and in the files that it names.
@@ -380,7 +380,7 @@ impl<'a> Findings<'a> {
         }
         let config = self.config;
         let open = || {
-            let file = UsersFile::configured(config)?;
+            let file = config.users_file()?;
             FileDirectory::open(file, Arc::clone(passwords)).map_err(|error| error.to_string())
         };
         let key = format!("{table}.path");

@@ -10,12 +10,12 @@ use super::issuers;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use super::shared;
 use crate::config::{Config, ConfigError, ConfigErrors, DirectoryConfig};
-use crate::users::FileDirectory;
 use rotogate_core::directory::Directory;
 use rotogate_core::password::Passwords;
 use rotogate_core::token::Algorithm;
 use rotogate_core::token::keyring::Keyring;
 use rotogate_core::token::verify::IssuerRules;
+use rotogate_directories::users::FileDirectory;
 use rotogate_directories::{AccountDirectory, Directories, DirectoryMetrics, RemoteDirectory};
 
 /// What the systems that a configuration names answered, a line each.

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::users::{FileDirectory, FileWatcher, UserChange};
 use rotogate::gate::Gate;
 use rotogate_core::directory::User;
 use rotogate_core::fault::Chain;
 use rotogate_core::revocation::Revocation;
+use rotogate_directories::users::{FileDirectory, FileWatcher, UserChange};
 
 /// The first and the longest pause before a revocation is written again.
 const FIRST_RETRY: Duration = Duration::from_secs(1);

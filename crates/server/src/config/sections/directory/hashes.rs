@@ -6,12 +6,12 @@ use toml::Value as Toml;
 
 use super::super::super::declare::section;
 use super::super::super::print::{Print, Words};
-use super::super::super::raw::{Section, Value};
 use super::super::super::value;
 use super::super::path_in;
 use rotogate_core::password::{Accepted, Cost, CostClass, FirebaseParameters, Legacy, Spring};
 use rotogate_core::private_file::read_private;
 use rotogate_directories::ExpectedHash;
+use rotogate_kit::config::{Section, Value};
 use secrecy::SecretString;
 
 section! {

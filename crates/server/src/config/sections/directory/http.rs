@@ -4,13 +4,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::super::declare::section;
-use super::super::super::print::CertificateAndKey;
-use super::super::super::raw::Section;
 use super::super::super::value;
 use super::super::path_in;
 use rotogate_core::route::WarningKind;
 use rotogate_directories::SourceSettings;
 use rotogate_directories::http::{HttpSettings, target};
+use rotogate_kit::config::{CertificateAndKey, Section};
 
 /// The default of `timeout`.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(3);

@@ -8,7 +8,6 @@ use toml::Value as Toml;
 
 use super::super::super::declare::section;
 use super::super::super::print::{Print, Put};
-use super::super::super::raw::{Section, Value};
 use super::super::super::value;
 use super::super::path_in;
 use rotogate_core::claim::{OwnClaims, ROLES};
@@ -16,6 +15,7 @@ use rotogate_core::session::Scope;
 use rotogate_directories::SourceSettings;
 use rotogate_directories::ldap::filter::{Filter, Placeholder};
 use rotogate_directories::ldap::{GroupSettings, GroupsBy, LdapSettings};
+use rotogate_kit::config::{Section, Value};
 
 /// The defaults that depend on the server.
 #[derive(Clone, Copy)]

@@ -6,7 +6,6 @@ use toml::{Table, Value as Toml};
 
 use super::super::super::declare::section;
 use super::super::super::print::{Print, Put};
-use super::super::super::raw::{Section, Value};
 use super::super::super::value;
 use super::super::path_in;
 use super::hashes::expected;
@@ -14,6 +13,7 @@ use rotogate_core::claim::OwnClaims;
 use rotogate_directories::sql::template::{AUTHENTICATE, LOOKUP, Purpose, REHASH, Template};
 use rotogate_directories::sql::{DatabaseUrl, SqlSettings, check_url, has_password};
 use rotogate_directories::{ExpectedHash, SourceSettings};
+use rotogate_kit::config::{Section, Value};
 
 /// What a missing statement is to look like.
 const EXPECTED_AUTHENTICATE: &str = "a statement such as \"SELECT id AS subject, password AS password_hash FROM users \

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use super::super::super::declare::section;
-use super::super::super::print::{CertificateAndKey, Words};
-use super::super::super::raw::{Section, Value};
+use super::super::super::print::Words;
 use super::super::super::value;
 use super::super::path_in;
 use super::shared;
 use rotogate::store::{PostgresOptions, Staleness};
+use rotogate_kit::config::{CertificateAndKey, Section, Value};
 
 section! {
     /// A database that several gates share.

@@ -3,12 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::super::super::declare::section;
-use super::super::super::print::CertificateAndKey;
-use super::super::super::raw::{Section, Value};
 use super::super::super::value;
 use super::super::path_in;
 use super::shared;
 use rotogate::store::{RedisOptions, Staleness};
+use rotogate_kit::config::{CertificateAndKey, Section, Value};
 
 /// More than any set-up has.
 const MAX_REPLICAS: usize = 64;

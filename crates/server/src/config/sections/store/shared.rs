@@ -7,10 +7,10 @@ use toml::{Table, Value};
 #[cfg(test)]
 use super::super::super::declare::{Key, section};
 use super::super::super::print::{Print, Put};
-use super::super::super::raw::Section;
 use super::super::super::value;
 use super::super::DAY;
 use rotogate_core::store::Staleness;
+use rotogate_kit::config::Section;
 
 pub(super) fn read(section: &Section<'_>) -> Staleness {
     let limit = value::duration_within(Staleness::SHORTEST, Staleness::LONGEST);

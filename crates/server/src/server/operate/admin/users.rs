@@ -8,10 +8,9 @@ use utoipa::ToSchema;
 
 use super::problem::{Code, Problem, Refusal};
 use super::{AdminResult, AdminState, full};
-use crate::audit::{ChangedUser, UserEvent};
 use crate::server::build::users::ReloadError;
-use crate::users::UsersFile;
-use crate::users::edit::{self, EditError, UserKey};
+use rotogate_directories::users::audit::{ChangedUser, UserEvent};
+use rotogate_directories::users::edit::{self, EditError, UserKey};
 
 /// Reads the users file now. Answers once the revocations that this causes are durable: a command that changed the file
 /// waits for this.
@@ -74,7 +73,7 @@ pub(crate) struct DisableRequest {
 pub(super) async fn disable(state: &AdminState, request: DisableRequest) -> AdminResult {
     let config = state.config.load_full();
     let change = move || {
-        let file = UsersFile::configured(&config).map_err(|what| Refusal::new(Code::NotConfigured, what))?;
+        let file = config.users_file().map_err(|what| Refusal::new(Code::NotConfigured, what))?;
         let DisableRequest { user, account } = &request;
         let (name, account) = (user.as_str(), account.as_deref().filter(|account| !account.is_empty()));
         edit::set_active(file, UserKey { account, username: name }, false, SystemTime::new().wall())

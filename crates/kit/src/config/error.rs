@@ -1,4 +1,4 @@
-//! The errors of a configuration, all reported at once.
+//! The problems of a configuration file, all reported at once.
 
 use std::fmt;
 
@@ -36,7 +36,7 @@ pub struct ConfigErrors(Vec<ConfigError>);
 
 impl ConfigErrors {
     /// `None` if there is no problem.
-    pub(crate) fn new(mut found: Vec<ConfigError>) -> Option<Self> {
+    pub fn new(mut found: Vec<ConfigError>) -> Option<Self> {
         // Problems without a line (the whole file, the environment) come last.
         found.sort_by_key(|e| (e.position.is_none(), e.position));
         found.dedup();
@@ -44,24 +44,24 @@ impl ConfigErrors {
     }
 
     /// One problem about a file as a whole.
-    pub(crate) fn one(source: String, message: String) -> Self {
+    pub fn one(source: String, message: String) -> Self {
         Self::single(ConfigError { source, position: None, key: String::new(), message, unchecked: false })
     }
 
     /// A problem of a file, from a message that begins with the file's name.
-    pub(crate) fn said(path: &std::path::Path, what: &str) -> Self {
+    pub fn said(path: &std::path::Path, what: &str) -> Self {
         let source = path.display().to_string();
         let message = what.strip_prefix(&format!("{source}: ")).unwrap_or(what).to_owned();
         Self::one(source, message)
     }
 
     /// One problem.
-    pub(crate) fn single(error: ConfigError) -> Self {
+    pub fn single(error: ConfigError) -> Self {
         Self(vec![error])
     }
 
     /// Both lists.
-    pub(crate) fn and(mut self, mut others: Self) -> Self {
+    pub fn and(mut self, mut others: Self) -> Self {
         self.0.append(&mut others.0);
         self
     }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::UserChange;
+use super::audit::{ChangedUser, UserEvent};
 use super::entry::UserEntry;
-use crate::audit::{ChangedUser, UserEvent};
 use rotogate_core::directory::User;
 use rotogate_core::password::{CostClass, Passwords};
 

@@ -1,5 +1,4 @@
-//! The text of a configuration as a tree of values with positions, overlaid by the environment; and [`Section`], which
-//! reads a table of the tree.
+//! The text of a TOML file as a tree of values with positions; and [`Section`], which reads a table of the tree.
 //!
 //! All problems are reported at once: each key is read on its own, and reading continues after a problem. A key that no
 //! code asks for is unknown, so the list of known keys cannot differ from what is read.
@@ -13,25 +12,19 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 use toml::value::Datetime;
 
-use super::env::{self, Env};
-use super::error::ConfigError;
 use rotogate_core::private_file;
 use rotogate_core::route::WarningKind;
 
+mod error;
 mod problems;
+pub mod value;
 
-pub(crate) use problems::Problems;
-
-/// The prefix of the environment variables.
-const PREFIX: &str = "ROTOGATE_";
-/// Variables with the prefix that are not keys.
-const NOT_KEYS: [&str; 3] = ["ROTOGATE_CONFIG", "ROTOGATE_LOG", "ROTOGATE_FAILPOINT"];
-/// Deeper than any key.
-const MAX_DEPTH: usize = 8;
+pub use error::{ConfigError, ConfigErrors};
+pub use problems::Problems;
 
 /// The position of a value.
 #[derive(Clone, Debug)]
-pub(crate) enum ValueOrigin {
+pub enum ValueOrigin {
     /// A byte range of the file.
     File(Range<usize>),
     /// An environment variable.
@@ -40,22 +33,31 @@ pub(crate) enum ValueOrigin {
 
 /// A value and its position.
 #[derive(Clone, Debug)]
-pub(crate) struct Node {
-    pub(crate) value: Value,
-    pub(crate) origin: ValueOrigin,
+pub struct Node {
+    /// The value.
+    pub value: Value,
+    /// Its position.
+    pub origin: ValueOrigin,
     /// The position of its key, which an unknown key is reported at.
-    pub(super) key: ValueOrigin,
+    pub key: ValueOrigin,
 }
 
+/// A value of TOML, or of the environment.
 #[derive(Clone, Debug)]
-pub(crate) enum Value {
+pub enum Value {
+    /// A text.
     String(String),
+    /// An integer.
     Integer(i64),
     /// An integer beyond `i64`, which no key takes, or a fraction.
     OtherNumber(String),
+    /// `true` or `false`.
     Bool(bool),
+    /// A date, a time, or both.
     Datetime(Datetime),
+    /// A list.
     List(Vec<Node>),
+    /// A table.
     Table(BTreeMap<String, Node>),
     /// From the environment: text for any scalar, or a list separated by commas.
     Env(String),
@@ -63,7 +65,7 @@ pub(crate) enum Value {
 
 impl Value {
     /// The value as shown after "found".
-    pub(crate) fn describe(&self) -> String {
+    pub fn describe(&self) -> String {
         match self {
             Self::String(text) | Self::Env(text) => format!("\"{}\"", printable(text)),
             Self::Integer(n) => n.to_string(),
@@ -77,7 +79,7 @@ impl Value {
 }
 
 /// Escapes and cuts untrusted text for an error message.
-pub(crate) fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     let mut shown: String = text.chars().take(80).flat_map(char::escape_debug).collect();
     if text.chars().nth(80).is_some() {
         shown.push('…');
@@ -86,13 +88,13 @@ pub(crate) fn printable(text: &str) -> String {
 }
 
 /// Parses a file's text into a tree.
-pub(crate) fn parse(text: &str, problems: &Problems<'_>) -> Option<Node> {
+pub fn parse(text: &str, problems: &Problems<'_>) -> Option<Node> {
     let (root, is_whole) = parse_sound(text, problems);
     is_whole.then_some(root)
 }
 
 /// What of a file's text is TOML, and whether all of it is.
-pub(crate) fn parse_sound(text: &str, problems: &Problems<'_>) -> (Node, bool) {
+pub fn parse_sound(text: &str, problems: &Problems<'_>) -> (Node, bool) {
     let (table, errors) = DeTable::parse_recoverable(text);
     let (span, is_whole) = (table.span(), errors.is_empty());
     for error in errors {
@@ -129,72 +131,11 @@ fn convert(value: &toml::Spanned<DeValue<'_>>, key: ValueOrigin) -> Node {
     Node { value, origin, key }
 }
 
-/// Overlays `ROTOGATE_A__B=…` as `a.b`. A number selects an existing element of a list: `ROTOGATE_CLIENTS__0__ID`.
-/// Returns the names that were ignored because an orchestrator created them.
-pub(crate) fn overlay(root: &mut Node, env: &dyn Env, problems: &Problems<'_>) -> Vec<String> {
-    let mut passed_over = Vec::new();
-    for (name, value) in env.vars() {
-        let Some(path) = name.strip_prefix(PREFIX) else { continue };
-        if NOT_KEYS.contains(&name.as_str()) {
-            continue;
-        }
-        if env::is_of_a_service(path, value.as_deref().unwrap_or_default()) {
-            passed_over.push(name);
-            continue;
-        }
-        let origin = ValueOrigin::Env(name.clone());
-        let Some(value) = value else {
-            problems.add(Some(&origin), "", "is not UTF-8 text".to_owned());
-            continue;
-        };
-        let keys: Vec<String> = path.split("__").map(str::to_ascii_lowercase).collect();
-        if keys.len() > MAX_DEPTH || keys.iter().any(String::is_empty) {
-            problems.add(Some(&origin), "", "names no key; expected ROTOGATE_SECTION__KEY".to_owned());
-            continue;
-        }
-        if let Err(what) = set(root, &keys, &value, &origin) {
-            problems.add(Some(&origin), &keys.join("."), what);
-        }
-    }
-    passed_over
-}
-
-fn set(node: &mut Node, keys: &[String], text: &str, origin: &ValueOrigin) -> Result<(), String> {
-    let Some((key, rest)) = keys.split_first() else {
-        return match node.value {
-            Value::Table(_) => Err("is a table; name one of its keys".to_owned()),
-            Value::List(ref list) if list.iter().any(|n| matches!(n.value, Value::Table(_))) => {
-                Err("is a list of tables; name an element and a key, as in ROTOGATE_CLIENTS__0__ID".to_owned())
-            }
-            _ => {
-                node.value = Value::Env(text.to_owned());
-                node.origin = origin.clone();
-                Ok(())
-            }
-        };
-    };
-    match &mut node.value {
-        Value::Table(table) => {
-            let empty = || Node {
-                value: if rest.is_empty() { Value::Env(String::new()) } else { Value::Table(BTreeMap::new()) },
-                origin: origin.clone(),
-                key: origin.clone(),
-            };
-            set(table.entry(key.clone()).or_insert_with(empty), rest, text, origin)
-        }
-        Value::List(list) => {
-            let len = list.len();
-            match key.parse::<usize>().ok().and_then(|index| list.get_mut(index)) {
-                Some(element) => set(element, rest, text, origin),
-                None => Err(format!("no such element: the file's list has {len}, counted from 0")),
-            }
-        }
-        _ => Err("is not a table: it has no keys of its own".to_owned()),
-    }
-}
+/// The files of a certificate and of its private key.
+pub type CertificateAndKey = (PathBuf, PathBuf);
 
 /// A table that is read key by key. [`Section::finish`] reports the keys that were not read.
-pub(crate) struct Section<'a> {
+pub struct Section<'a> {
     path: String,
     entries: Option<&'a BTreeMap<String, Node>>,
     origin: Option<&'a ValueOrigin>,
@@ -213,7 +154,8 @@ impl fmt::Debug for Section<'_> {
 }
 
 impl<'a> Section<'a> {
-    pub(crate) fn root(node: &'a Node, problems: &'a Problems<'a>) -> Self {
+    /// The table of the whole file.
+    pub fn root(node: &'a Node, problems: &'a Problems<'a>) -> Self {
         Self::new(Some(node), String::new(), problems)
     }
 
@@ -233,27 +175,27 @@ impl<'a> Section<'a> {
     }
 
     /// The full name of one of its keys.
-    pub(crate) fn name(&self, key: &str) -> String {
+    pub fn name(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
     /// The full name of the table.
-    pub(crate) fn path(&self) -> &str {
+    pub fn path(&self) -> &str {
         &self.path
     }
 
     /// Whether the table, or anything in it, was refused so far.
-    pub(crate) fn is_bad(&self) -> bool {
+    pub fn is_bad(&self) -> bool {
         self.problems.any_under(&self.path)
     }
 
     /// Whether the key is present.
-    pub(crate) fn has(&self, key: &str) -> bool {
+    pub fn has(&self, key: &str) -> bool {
         self.entries.is_some_and(|entries| entries.contains_key(key))
     }
 
     /// Reports keys that belong elsewhere, with what to write.
-    pub(crate) fn misplaced(&self, keys: &[&'static str], remedy: &str) {
+    pub fn misplaced(&self, keys: &[&'static str], remedy: &str) {
         for key in keys.iter().filter(|key| self.has(key)) {
             self.blame(key, remedy);
         }
@@ -261,20 +203,20 @@ impl<'a> Section<'a> {
     }
 
     /// Reports a problem with a key, at the table if the key is absent.
-    pub(crate) fn blame(&self, key: &str, message: impl Into<String>) {
+    pub fn blame(&self, key: &str, message: impl Into<String>) {
         let origin = self.entries.and_then(|e| e.get(key)).map(|node| &node.origin);
         self.problems.add(origin.or(self.origin), &self.name(key), message.into());
     }
 
     /// Reports that this process may not read a file that a key names.
-    pub(crate) fn blame_unchecked(&self, key: &str, message: String) {
+    pub fn blame_unchecked(&self, key: &str, message: String) {
         let origin = self.entries.and_then(|e| e.get(key)).map(|node| &node.origin);
         let problem = self.problems.placed(origin.or(self.origin), &self.name(key), message);
         self.problems.found.borrow_mut().push(ConfigError { unchecked: true, ..problem });
     }
 
     /// Reads the file that a key names.
-    pub(crate) fn get_file<T>(
+    pub fn get_file<T>(
         &self,
         key: &'static str,
         path: impl FnOnce(&Value) -> Result<PathBuf, String>,
@@ -291,14 +233,14 @@ impl<'a> Section<'a> {
     /// Warns about a key, at the table if the key is absent: allowed, but probably not intended. A test asks for the remedies
     /// of each kind of wider access.
     // Requirement P67.
-    pub(crate) fn warn(&self, _: WarningKind, key: &str, message: impl Into<String>) {
+    pub fn warn(&self, _: WarningKind, key: &str, message: impl Into<String>) {
         let origin = self.entries.and_then(|e| e.get(key)).map(|node| &node.origin);
         let warning = self.problems.placed(origin.or(self.origin), &self.name(key), message.into());
         self.problems.warned.borrow_mut().push(warning);
     }
 
     /// Reports a problem with an element of a list.
-    pub(crate) fn blame_element(&self, key: &str, index: usize, message: impl Into<String>) {
+    pub fn blame_element(&self, key: &str, index: usize, message: impl Into<String>) {
         let Some(Node { value: Value::List(list), .. }) = self.entries.and_then(|e| e.get(key)) else {
             return self.blame(key, message);
         };
@@ -315,7 +257,7 @@ impl<'a> Section<'a> {
     }
 
     /// The value of a key. `None` if it is absent or refused: then the default applies.
-    pub(crate) fn get<T>(&self, key: &'static str, read: impl FnOnce(&Value) -> Result<T, String>) -> Option<T> {
+    pub fn get<T>(&self, key: &'static str, read: impl FnOnce(&Value) -> Result<T, String>) -> Option<T> {
         let node = self.ask(key)?;
         match read(&node.value) {
             Ok(value) => Some(value),
@@ -327,14 +269,14 @@ impl<'a> Section<'a> {
     }
 
     /// As [`Section::get`], for the key that decides which others there are. If it is refused, they are not judged.
-    pub(crate) fn kind<T>(&self, key: &'static str, read: impl FnOnce(&Value) -> Result<T, String>) -> Option<T> {
+    pub fn kind<T>(&self, key: &'static str, read: impl FnOnce(&Value) -> Result<T, String>) -> Option<T> {
         let kind = self.get(key, read);
         self.is_of_unknown_kind.set(kind.is_none() && self.has(key));
         kind
     }
 
     /// As [`Section::get`], but an absent key is a problem.
-    pub(crate) fn require<T>(
+    pub fn require<T>(
         &self,
         key: &'static str,
         expected: &str,
@@ -349,16 +291,12 @@ impl<'a> Section<'a> {
     }
 
     /// A list of scalars without the refused elements. In the environment it is separated by commas.
-    pub(crate) fn list<T>(&self, key: &'static str, read: impl Fn(&Value) -> Result<T, String>) -> Option<Vec<T>> {
+    pub fn list<T>(&self, key: &'static str, read: impl Fn(&Value) -> Result<T, String>) -> Option<Vec<T>> {
         self.indexed(key, read).map(|list| list.into_iter().map(|(_, value)| value).collect())
     }
 
     /// As [`Section::list`], with the index of each element, for [`Section::blame_element`].
-    pub(crate) fn indexed<T>(
-        &self,
-        key: &'static str,
-        read: impl Fn(&Value) -> Result<T, String>,
-    ) -> Option<Vec<(usize, T)>> {
+    pub fn indexed<T>(&self, key: &'static str, read: impl Fn(&Value) -> Result<T, String>) -> Option<Vec<(usize, T)>> {
         let node = self.ask(key)?;
         let element = |(index, value): (usize, &Value)| match read(value) {
             Ok(value) => Some((index, value)),
@@ -387,11 +325,7 @@ impl<'a> Section<'a> {
     }
 
     /// A list, or a single value.
-    pub(crate) fn one_or_list<T>(
-        &self,
-        key: &'static str,
-        read: impl Fn(&Value) -> Result<T, String>,
-    ) -> Option<Vec<T>> {
+    pub fn one_or_list<T>(&self, key: &'static str, read: impl Fn(&Value) -> Result<T, String>) -> Option<Vec<T>> {
         match self.entries.and_then(|e| e.get(key)).map(|node| &node.value) {
             Some(Value::String(_)) => self.get(key, read).map(|one| vec![one]),
             _ => self.list(key, read),
@@ -399,12 +333,12 @@ impl<'a> Section<'a> {
     }
 
     /// A table within this one. If it is absent, all its keys are.
-    pub(crate) fn section(&self, key: &'static str) -> Self {
+    pub fn section(&self, key: &'static str) -> Self {
         Self::new(self.ask(key), self.name(key), self.problems)
     }
 
     /// The tables of a list.
-    pub(crate) fn sections(&self, key: &'static str) -> Vec<Self> {
+    pub fn sections(&self, key: &'static str) -> Vec<Self> {
         let Some(node) = self.ask(key) else { return Vec::new() };
         let Value::List(list) = &node.value else {
             self.blame(key, format!("expected [[{}]], found {}", self.name(key), node.value.describe()));
@@ -414,13 +348,70 @@ impl<'a> Section<'a> {
         list.iter().enumerate().map(element).collect()
     }
 
+    /// As [`Section::get`], with the default.
+    pub fn get_or<T>(&self, key: &'static str, read: impl FnOnce(&Value) -> Result<T, String>, default: T) -> T {
+        self.get(key, read).unwrap_or(default)
+    }
+
+    /// As [`Section::get_or`], for a value that is always there.
+    pub fn some_or<T>(
+        &self,
+        key: &'static str,
+        read: impl FnOnce(&Value) -> Result<T, String>,
+        default: T,
+    ) -> Option<T> {
+        Some(self.get_or(key, read, default))
+    }
+
+    /// As [`Section::require`], with an empty value if there is none: the configuration is refused then.
+    pub fn required<T: Default>(
+        &self,
+        key: &'static str,
+        expected: &str,
+        read: impl FnOnce(&Value) -> Result<T, String>,
+    ) -> T {
+        self.require(key, expected, read).unwrap_or_default()
+    }
+
+    /// As [`Section::list`]. Empty by default.
+    pub fn list_or_empty<T>(&self, key: &'static str, read: impl Fn(&Value) -> Result<T, String>) -> Vec<T> {
+        self.list(key, read).unwrap_or_default()
+    }
+
+    /// A table within this one, if it is there. `read` reads all of its keys.
+    pub fn table<T>(&self, key: &'static str, read: impl FnOnce(&Self) -> T) -> Option<T> {
+        if !self.has(key) {
+            return None;
+        }
+        let section = self.section(key);
+        let table = read(&section);
+        section.finish();
+        Some(table)
+    }
+
+    /// A part of the bound with the name `of.0`, and at most that.
+    pub fn share_of(&self, key: &'static str, of: (&str, usize), default: value::Share) -> usize {
+        let (name, whole) = of;
+        let amount = self.get_or(key, value::share, default).to_amount(whole);
+        if amount > whole {
+            self.blame(key, format!("is {amount}, and {name} is {whole}; expected no more than that"));
+        }
+        amount
+    }
+
+    /// The files of a certificate and its key: `{ cert = "…", key = "…" }`.
+    pub fn certificate_and_key(&self, key: &'static str, dir: &Path) -> Option<CertificateAndKey> {
+        let file = |pair: &Self, key| pair.required(key, "a PEM file", value::path_in(dir));
+        self.table(key, |pair| (file(pair, "cert"), file(pair, "key")))
+    }
+
     /// All keys and values of a table with free keys.
-    pub(crate) fn free(&self) -> Vec<(&'a str, &'a Value)> {
+    pub fn free(&self) -> Vec<(&'a str, &'a Value)> {
         self.entries.into_iter().flatten().map(|(key, node)| (key.as_str(), &node.value)).collect()
     }
 
     /// Refuses keys that are not available yet.
-    pub(crate) fn later(&self, keys: &[&'static str]) {
+    pub fn later(&self, keys: &[&'static str]) {
         for key in keys {
             if self.has(key) {
                 self.blame(key, "comes in a later version; remove it");
@@ -430,7 +421,7 @@ impl<'a> Section<'a> {
     }
 
     /// Reports the keys that were not read.
-    pub(crate) fn finish(&self) {
+    pub fn finish(&self) {
         if self.is_of_unknown_kind.get() {
             return;
         }
@@ -464,7 +455,7 @@ fn variable_meant(node: &Node, key: &str, known: &[&str]) -> Option<String> {
 }
 
 /// The known name that was probably meant.
-pub(crate) fn nearest<'k>(found: &str, known: &[&'k str]) -> Option<&'k str> {
+pub fn nearest<'k>(found: &str, known: &[&'k str]) -> Option<&'k str> {
     let within = (found.chars().count() / 3).clamp(1, 3);
     // Keys are shorter than 64 characters; the bound limits the work for long texts.
     let found: String = found.chars().take(64).collect();

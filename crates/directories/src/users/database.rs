@@ -7,18 +7,18 @@ use super::edit::{self, EditError};
 use super::entry::UserEntry;
 use super::import::{self, ImportDefaults, ImportPlace, ImportProblems, Imported};
 use super::{UsersFile, parse};
-use crate::config::DirectoryConfig;
+use crate::sql::table::{self, TableError, TableUser};
 use rotogate_core::clock::Timestamp;
 use rotogate_core::directory::PasswordMark;
 use rotogate_core::password::{Accepted, Cost, CostClass, PasswordHash, Spring};
 use rotogate_core::private_file;
-use rotogate_directories::sql::table::{self, TableError, TableUser};
 
 /// Users to copy.
-pub(crate) struct UserCopy {
+#[derive(Debug)]
+pub struct UserCopy {
     users: Vec<(ImportPlace, UserEntry)>,
     /// What they are.
-    pub(crate) imported: Imported,
+    pub imported: Imported,
     /// Hashes of Spring need what the configuration has.
     needs_spring: bool,
 }
@@ -27,13 +27,22 @@ pub(crate) struct UserCopy {
 const NEEDS_FILE: &str = "password_hash: only a users file has the key or the leave that it needs (firebase, allow_legacy, \
                           spring_pbkdf2_…): give the user another password with rotogate user passwd";
 
+/// An entry of `[[directories]]`.
+#[derive(Clone, Copy, Debug)]
+pub struct ReplacedEntry<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The accounts that it has.
+    pub accounts: Option<&'a [String]>,
+}
+
 /// What a copy made.
 #[derive(Debug)]
-pub(crate) struct Copied {
+pub struct Copied {
     /// The `[directory]` that reads the users.
-    pub(crate) directory: String,
+    pub directory: String,
     /// What the table does not have of them.
-    pub(crate) warnings: Vec<String>,
+    pub warnings: Vec<String>,
 }
 
 impl UserCopy {
@@ -41,7 +50,7 @@ impl UserCopy {
     ///
     /// # Errors
     /// The file cannot be read, is accessible to others, or is broken.
-    pub(crate) fn of_file(file: &UsersFile) -> Result<Self, EditError> {
+    pub fn of_file(file: &UsersFile) -> Result<Self, EditError> {
         let users = parse::read(file).map_err(EditError::File)?.into_entries();
         let mut imported = Imported { users: users.len(), ..Imported::default() };
         for entry in &users {
@@ -57,7 +66,7 @@ impl UserCopy {
     ///
     /// # Errors
     /// As [`import::import`].
-    pub(crate) fn of_import(
+    pub fn of_import(
         name: &str,
         text: &str,
         defaults: &ImportDefaults,
@@ -69,14 +78,14 @@ impl UserCopy {
     }
 
     /// Adds the users to the database, all or none. `url` is of the database as the configuration is to name it, and
-    /// `replaced` the directory that it takes the place of.
+    /// `replaced` the entry of `[[directories]]` that it takes the place of.
     ///
     /// # Errors
     /// The table cannot hold a user, or has it already; or the database cannot be written.
-    pub(crate) fn add_to(
+    pub fn add_to(
         &self,
         (url, path): (&str, &Path),
-        replaced: Option<&DirectoryConfig>,
+        replaced: Option<ReplacedEntry<'_>>,
         dry_run: bool,
     ) -> Result<Copied, EditError> {
         let mut problems = ImportProblems::default();
@@ -123,13 +132,13 @@ impl UserCopy {
 }
 
 /// The keys of the directory.
-fn directory(url: &str, table: &table::UserTable, replaced: Option<&DirectoryConfig>) -> String {
+fn directory(url: &str, table: &table::UserTable, replaced: Option<ReplacedEntry<'_>>) -> String {
     let text = |text: &str| toml_edit::Value::from(text).to_string();
     let list = |texts: &[String]| toml_edit::Value::from_iter(texts).to_string();
-    let mut keys = match replaced.filter(|replaced| replaced.key != "directory") {
+    let mut keys = match replaced {
         None => "[directory]\n".to_owned(),
-        Some(DirectoryConfig { name, accounts, .. }) => {
-            let accounts = accounts.as_deref().map(|accounts| format!("accounts = {}\n", list(accounts)));
+        Some(ReplacedEntry { name, accounts }) => {
+            let accounts = accounts.map(|accounts| format!("accounts = {}\n", list(accounts)));
             format!("[[directories]]\nname = {}\n{}", text(name), accounts.unwrap_or_default())
         }
     };
@@ -152,7 +161,7 @@ fn directory(url: &str, table: &table::UserTable, replaced: Option<&DirectoryCon
 ///
 /// # Errors
 /// `url` is none of an SQLite file.
-pub(crate) fn path_of(url: &str, folder: &Path) -> Result<PathBuf, String> {
+pub fn path_of(url: &str, folder: &Path) -> Result<PathBuf, String> {
     table::sqlite_path(url, folder).ok_or_else(|| format!("{url}: expected sqlite:FILE, such as sqlite:data/users.db"))
 }
 

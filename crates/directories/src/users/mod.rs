@@ -16,8 +16,9 @@
 //! The file is reloaded when it changes ([`FileDirectory::watch`]). A broken file is logged with line and key, and the
 //! users stay as they were. The file holds password hashes, so only the gate's user may access it (requirement O2).
 
+pub mod audit;
 #[cfg(feature = "sql")]
-pub(crate) mod database;
+pub mod database;
 pub mod edit;
 mod entry;
 pub mod import;
@@ -38,8 +39,7 @@ use async_trait::async_trait;
 use parking_lot::{Mutex, RwLock};
 use secrecy::SecretString;
 
-use crate::audit::{self, UserEvent};
-use crate::config::{Config, DirectoryConfig, UsersConfig};
+use audit::UserEvent;
 use entry::UserEntry;
 use list::Users;
 use rotogate_core::clock::Timestamp;
@@ -82,31 +82,18 @@ impl UsersFile {
         self
     }
 
-    /// The file of a configuration.
-    ///
-    /// # Errors
-    /// As [`HashesConfig::accepted`](crate::config::HashesConfig::accepted), and if the users are not in a file.
-    pub fn configured(config: &Config) -> Result<Self, String> {
-        match config.file_directory() {
-            Some(DirectoryConfig { key, users: UsersConfig::File { path, hashes }, .. }) => {
-                Ok(Self::new(path, hashes.accepted(key)?).expecting(hashes.classes()))
-            }
-            Some(_) | None => {
-                Err("the users are not in a file (directory.kind); change them where they are kept".to_owned())
-            }
-        }
-    }
-
     /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(crate) fn firebase(&self) -> Option<&FirebaseParameters> {
+    /// The parameters of the Firebase project that users come from.
+    pub fn firebase(&self) -> Option<&FirebaseParameters> {
         self.accepted.firebase.as_ref()
     }
 
-    pub(crate) fn accepted(&self) -> &Accepted {
+    /// The hashes that it may have.
+    pub fn accepted(&self) -> &Accepted {
         &self.accepted
     }
 }
@@ -246,7 +233,7 @@ impl FileDirectory {
     }
 
     /// The users of a name: in one account, or in none (`Some(None)`); or all of them.
-    pub(crate) fn named(&self, account: Option<Option<&str>>, username: &str) -> Vec<User> {
+    pub fn named(&self, account: Option<Option<&str>>, username: &str) -> Vec<User> {
         let users = self.users.load_full();
         let is_it = |entry: &&UserEntry| {
             &*entry.username == username && account.is_none_or(|account| entry.user.account.as_deref() == account)
@@ -255,7 +242,7 @@ impl FileDirectory {
     }
 
     /// The login name of a subject.
-    pub(crate) fn name_of(&self, subject: &str) -> Option<String> {
+    pub fn name_of(&self, subject: &str) -> Option<String> {
         self.users.load().by_subject(subject).map(|entry| entry.username.to_string())
     }
 
@@ -283,13 +270,13 @@ impl FileDirectory {
     }
 
     /// Calls `hook` after each reload that brought other users. The hook must not call [`FileDirectory::reload`].
-    pub(crate) fn on_reload(&self, hook: impl Fn() + Send + Sync + 'static) {
+    pub fn on_reload(&self, hook: impl Fn() + Send + Sync + 'static) {
         self.after_reload.write().push(Arc::new(hook));
     }
 
     /// A digest of all users, by which gates see whether they have the same. The order in the file does not count, nor does
     /// whether a hash was replaced at a login.
-    pub(crate) fn digest(&self) -> String {
+    pub fn digest(&self) -> String {
         let users = self.users.load_full();
         let mut digests: Vec<_> = users.entries().iter().map(|entry| entry.digest()).collect();
         digests.sort_unstable();

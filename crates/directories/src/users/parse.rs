@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use super::UsersFile;
 use super::entry::UserEntry;
 use super::list::Users;
-use crate::config::raw::{self, Problems, Section};
 use rotogate_core::password::Accepted;
 use rotogate_core::private_file::read_private;
+use rotogate_kit::config::{self, Problems, Section, printable};
 
 /// Reads the file, which must be private.
 pub(super) fn read(file: &UsersFile) -> Result<Users, String> {
@@ -18,7 +18,7 @@ pub(super) fn read(file: &UsersFile) -> Result<Users, String> {
 pub(super) fn parse(text: &str, file: &UsersFile) -> Result<Users, String> {
     let name = file.path().display().to_string();
     let problems = Problems::new(&name, text);
-    let users = raw::parse(text, &problems).map(|root| users(&Section::root(&root, &problems), file.accepted()));
+    let users = config::parse(text, &problems).map(|root| users(&Section::root(&root, &problems), file.accepted()));
     match (problems.into_errors(), users) {
         (None, Some(users)) => Ok(users),
         (Some(errors), _) => Err(errors.to_string()),
@@ -36,7 +36,7 @@ fn users(root: &Section<'_>, accepted: &Accepted) -> Users {
             section.blame("subject", format!("\"{}\" is listed twice", entry.user.subject));
         }
         if !names.insert((entry.user.account.clone(), entry.username.clone())) {
-            let name = raw::printable(&entry.username);
+            let name = printable(&entry.username);
             section.blame("username", format!("\"{name}\" is listed twice in one account"));
         }
         entries.push(entry);

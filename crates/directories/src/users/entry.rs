@@ -5,14 +5,13 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use base64::Engine as _;
 
-use crate::config::raw::{self, Section, Value};
-use crate::config::value;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::directory::{PasswordMark, User, is_valid_subject};
 use rotogate_core::password::{Accepted, CostClass, PasswordHash, SecretHash};
 use rotogate_core::session::Scope;
 use rotogate_core::token::claims::CLIENT_PREFIX;
 use rotogate_core::token::verify::is_subject;
+use rotogate_kit::config::{Node, Section, Value, printable, value};
 
 /// A user of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +68,7 @@ fn subject(v: &Value) -> Result<Box<str>, String> {
     match v {
         Value::String(s) if is_valid_subject(s) => Ok(s.as_str().into()),
         Value::String(s) if is_subject(s) => {
-            Err(format!("\"{}\" begins with \"{CLIENT_PREFIX}\", as the subjects of clients do", raw::printable(s)))
+            Err(format!("\"{}\" begins with \"{CLIENT_PREFIX}\", as the subjects of clients do", printable(s)))
         }
         other => Err(format!("expected 1 to 256 visible ASCII characters, found {}", other.describe())),
     }
@@ -172,7 +171,7 @@ fn json(v: &Value) -> Option<serde_json::Value> {
         Value::Datetime(d) => d.to_string().into(),
         Value::List(list) => list.iter().map(|node| json(&node.value)).collect::<Option<Vec<_>>>()?.into(),
         Value::Table(table) => {
-            let field = |(key, node): (&String, &raw::Node)| Some((key.clone(), json(&node.value)?));
+            let field = |(key, node): (&String, &Node)| Some((key.clone(), json(&node.value)?));
             table.iter().map(field).collect::<Option<serde_json::Map<_, _>>>()?.into()
         }
     })

@@ -363,7 +363,7 @@ fn user(
         Some(_) => return Err("profile: expected an object".to_owned()),
     };
     if let Some((unknown, _)) = record.iter().next() {
-        let unknown = crate::config::raw::printable(unknown);
+        let unknown = rotogate_kit::config::printable(unknown);
         return Err(format!(
             "{unknown}: unknown; expected username, password_hash, account, subject, active, scopes, valid_from, profile"
         ));

@@ -5,9 +5,9 @@ use secrecy::ExposeSecret;
 
 use rotogate_core::private_file;
 
+use super::audit::UserEvent::{Added, Changed, Removed};
 use super::edit::{EditError, UserKey};
 use super::*;
-use crate::audit::UserEvent::{Added, Changed, Removed};
 use rotogate_core::password::{self, Cost, CostClass, hash_with};
 use rotogate_core::session::Scope;
 

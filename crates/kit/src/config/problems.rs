@@ -2,11 +2,11 @@
 
 use std::cell::RefCell;
 
+use super::error::{ConfigError, ConfigErrors};
 use super::{ValueOrigin, printable};
-use crate::config::error::{ConfigError, ConfigErrors};
 
 /// Collects problems.
-pub(crate) struct Problems<'a> {
+pub struct Problems<'a> {
     file: &'a str,
     text: &'a str,
     /// The offset of each line.
@@ -16,17 +16,19 @@ pub(crate) struct Problems<'a> {
 }
 
 impl<'a> Problems<'a> {
-    pub(crate) fn new(file: &'a str, text: &'a str) -> Self {
+    /// For the text of a file, whose name each problem has.
+    pub fn new(file: &'a str, text: &'a str) -> Self {
         let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
         Self { file, text, lines, found: RefCell::default(), warned: RefCell::default() }
     }
 
-    pub(in crate::config) fn text(&self) -> &'a str {
+    /// The text.
+    pub fn text(&self) -> &'a str {
         self.text
     }
 
     /// The file or variable of an origin, with line and column.
-    pub(in crate::config) fn place(&self, origin: Option<&ValueOrigin>) -> (String, Option<(usize, usize)>) {
+    pub fn place(&self, origin: Option<&ValueOrigin>) -> (String, Option<(usize, usize)>) {
         match origin {
             Some(ValueOrigin::File(span)) => (self.file.to_owned(), Some(self.line_and_column(span.start))),
             Some(ValueOrigin::Env(name)) => (format!("environment {name}"), None),
@@ -42,7 +44,7 @@ impl<'a> Problems<'a> {
     }
 
     /// Adds a problem. Without an origin it is about the file as a whole.
-    pub(crate) fn add(&self, origin: Option<&ValueOrigin>, key: &str, message: String) {
+    pub fn add(&self, origin: Option<&ValueOrigin>, key: &str, message: String) {
         self.found.borrow_mut().push(self.placed(origin, key, message));
     }
 
@@ -54,7 +56,7 @@ impl<'a> Problems<'a> {
     }
 
     /// Settings that are allowed but probably not intended.
-    pub(crate) fn warnings(&self) -> Vec<ConfigError> {
+    pub fn warnings(&self) -> Vec<ConfigError> {
         self.warned.borrow().clone()
     }
 
@@ -63,7 +65,8 @@ impl<'a> Problems<'a> {
         self.found.borrow().iter().any(|problem| under(&problem.key))
     }
 
-    pub(crate) fn into_errors(self) -> Option<ConfigErrors> {
+    /// All of them; `None` if there is none.
+    pub fn into_errors(self) -> Option<ConfigErrors> {
         ConfigErrors::new(self.found.into_inner())
     }
 }

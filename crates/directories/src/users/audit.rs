@@ -1,0 +1,93 @@
+//! Changes of users, as events of the audit trail. A command writes who made a change; a running gate writes what it finds
+//! in its file, whoever changed it.
+
+const TARGET: &str = "rotogate::audit";
+/// The actor of what a gate finds in a file.
+const FILE: &str = "file";
+/// Above this many changed users, a gate writes their number instead of a line for each.
+const MAX_LINES: usize = 100;
+
+/// What happened to a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserEvent {
+    /// A new user.
+    Added,
+    /// Other keys of the user.
+    Changed,
+    /// The user is gone.
+    Removed,
+    /// The user may no longer log in.
+    Disabled,
+    /// The user may log in again.
+    Enabled,
+}
+
+impl UserEvent {
+    /// Each of them.
+    pub const ALL: [Self; 5] = [Self::Added, Self::Changed, Self::Removed, Self::Disabled, Self::Enabled];
+
+    /// Its name in the audit trail.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Added => "user_add",
+            Self::Changed => "user_change",
+            Self::Removed => "user_remove",
+            Self::Disabled => "user_disable",
+            Self::Enabled => "user_enable",
+        }
+    }
+}
+
+/// A user that changed.
+#[derive(Debug)]
+pub struct ChangedUser<'a> {
+    /// What happened.
+    pub event: UserEvent,
+    /// The login name.
+    pub name: &'a str,
+    /// The account, if the user belongs to one.
+    pub account: Option<&'a str>,
+    /// Where it is known.
+    pub subject: Option<&'a str>,
+    /// The keys that differ.
+    pub changed: Option<String>,
+}
+
+impl ChangedUser<'_> {
+    /// A command changed the user.
+    pub fn write(&self) {
+        self.write_by(None);
+    }
+
+    fn write_by(&self, actor: Option<&'static str>) {
+        let Self { event, name, account, subject, changed } = self;
+        let (account, subject, changed) = (*account, *subject, changed.as_deref());
+        tracing::info!(
+            target: TARGET,
+            event = event.name(),
+            rotogate.actor = actor,
+            user.name = *name,
+            user.id = subject,
+            rotogate.account = account,
+            changed,
+            "user changed",
+        );
+    }
+}
+
+/// A gate found these changes in its users file.
+pub(super) fn write_found_users(found: &[ChangedUser<'_>]) {
+    if found.len() > MAX_LINES {
+        return write_import(found.len(), Some(FILE));
+    }
+    found.iter().for_each(|user| user.write_by(Some(FILE)));
+}
+
+/// A command added or changed so many users at once.
+pub fn write_imported_users(users: usize) {
+    write_import(users, None);
+}
+
+fn write_import(users: usize, actor: Option<&'static str>) {
+    tracing::info!(target: TARGET, event = "user_import", rotogate.actor = actor, users, "many users changed");
+}
