@@ -301,7 +301,7 @@ impl PostgresOptions {
                     .map_err(|_| bad("the gate's key is no private key in PEM"))?;
                 builder
                     .with_client_auth_cert(chain, key)
-                    .map_err(|_| bad("the gate's certificate and key do not go together"))?
+                    .map_err(|_| bad("the gate's certificate and key do not match"))?
             }
         };
         Ok(MakeRustlsConnect::new(config))
