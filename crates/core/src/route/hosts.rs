@@ -8,10 +8,12 @@ use super::authority::is_host;
 /// Not a valid host.
 ///
 /// ```
-/// use rotogate::route::Hosts;
-///
-/// let error = Hosts::default().add("example.com:8443").unwrap_err();
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, token::Keyring};
+/// # let builder = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// let error = builder.hosts(["example.com:8443"]).build().await.unwrap_err();
 /// assert!(error.to_string().starts_with("\"example.com:8443\" is not a host name without port"));
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a host name without port, such as \"example.com\", \"*.example.com\" or \"*\"")]
@@ -20,12 +22,12 @@ pub struct HostError(String);
 /// The hosts that are served: by name, below a domain, or any.
 ///
 /// ```
-/// use rotogate::route::Hosts;
+/// use rotogate_core::route::Hosts;
 ///
 /// let mut hosts = Hosts::default();
 /// hosts.add("*.example.com")?;
 /// assert!(hosts.admit("api.example.com") && !hosts.admit("example.com"));
-/// # Ok::<(), rotogate::route::HostError>(())
+/// # Ok::<(), rotogate_core::route::HostError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hosts {

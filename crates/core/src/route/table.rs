@@ -34,7 +34,7 @@ pub struct RouteTable {
 /// The result of a look-up.
 ///
 /// ```
-/// use rotogate::route::Match;
+/// use rotogate_core::route::Match;
 ///
 /// fn refusal(found: &Match<'_>) -> Option<u16> {
 ///     match found {

@@ -25,7 +25,7 @@ pub const TYP: &str = "at+jwt";
 /// The form of access token that a dialect's clients need, besides the claims.
 ///
 /// ```
-/// use rotogate::token::TokenStyle;
+/// use rotogate::dialect::TokenStyle;
 ///
 /// // For clients that read the user's id from `_id`.
 /// let style = TokenStyle { subject_claim: Some("_id"), ..TokenStyle::default() };
@@ -139,7 +139,7 @@ impl<'a> Confirmation<'a> {
 /// route (audience, scope) were not.
 ///
 /// ```
-/// use rotogate::token::AccessToken;
+/// use rotogate_core::token::AccessToken;
 ///
 /// /// Is it a user's token, good for a report?
 /// fn may_report(token: &AccessToken) -> bool {
