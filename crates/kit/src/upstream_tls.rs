@@ -63,9 +63,9 @@ impl UpstreamTls {
         let text = read_private(key).map_err(in_client_cert)?;
         let secret = PrivateKeyDer::from_pem_slice(text.as_bytes())
             .map_err(|_| in_client_cert(format!("{}: holds no private key in PEM", key.display())))?;
-        builder.with_client_auth_cert(chain, secret).map_err(|error| {
-            in_client_cert(format!("{} and {} do not match: {error}", cert.display(), key.display()))
-        })
+        builder
+            .with_client_auth_cert(chain, secret)
+            .map_err(|error| in_client_cert(format!("{} and {} do not match: {error}", cert.display(), key.display())))
     }
 
     fn roots(&self) -> Result<RootCertStore, String> {

@@ -261,7 +261,7 @@ impl RedisInner {
 #[async_trait]
 impl Store for RedisStore {
     async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
-        self.0.load(&self.0.commands, id, false).await
+        self.0.load(id).await
     }
 
     async fn insert(&self, session: Session, bound: SubjectBound) -> Result<Inserted, StoreError> {
@@ -357,7 +357,7 @@ impl SharedStore for RedisStore {
     }
 
     async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
-        self.0.load(&self.0.revokes, id, true).await
+        self.0.load_to_revoke(id).await
     }
 
     async fn settle(&self) -> Result<(), StoreError> {

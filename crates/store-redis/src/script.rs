@@ -19,6 +19,7 @@ scripts! {
     OPEN = "open",
     STAMP = "stamp",
     COMMIT = "commit",
+    SWAP = "swap",
     BEAT = "beat",
     SWEEP = "sweep",
     CHECK = "check",

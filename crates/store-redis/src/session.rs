@@ -8,20 +8,20 @@ use futures_util::future::try_join_all;
 use redis::{Pipeline, Value};
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::cluster::Primaries;
 use super::commit::{CommitCall, Committed, MAX_DECISIONS, Operation};
 use super::connect::FIRST_PAUSE;
 use super::fault::not_done;
 use super::partitions::{Partition, in_each};
-use super::record::{Op, decode_live, decode_record, new_op, target};
-use super::script::{ANNOUNCE, ROOM, bytes, unexpected};
+use super::record::{Op, begin_of, decode_live, decode_record, encode_record, millis, new_op, target};
+use super::script::{ANNOUNCE, ROOM, SWAP, bytes, unexpected};
 use super::{RedisInner, drop_mut};
 use rotogate_core::clock::Timestamp;
 use rotogate_core::random::jittered;
 use rotogate_core::revocation::{Revocation, Target};
 use rotogate_core::session::{Generation, RevokedBecause, Session, SessionId, Status};
+use rotogate_core::store::kit::fields::encode_effect;
 use rotogate_core::store::kit::snapshot::Snapshot;
-use rotogate_core::store::rules::{KEPT_AFTER_END, Rules, is_revoked};
+use rotogate_core::store::rules::{Failure, KEPT_AFTER_END, Rules, is_revoked};
 use rotogate_core::store::{Inserted, StoreError, SubjectBound, Swap, WriteOutcome};
 
 /// How many records one script confirms: other writers wait meanwhile.
@@ -58,24 +58,31 @@ pub(super) struct InsertRoom {
 }
 
 impl RedisInner {
-    /// The record of a session. What is found is presumed at the next write of it; the record only if that is `next`.
-    pub(super) async fn load(
-        &self,
-        primaries: &Primaries,
-        id: SessionId,
-        next: bool,
-    ) -> Result<Option<Session>, StoreError> {
+    /// The record of a session.
+    pub(super) async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        let partition = self.partitions.of_session(id);
+        let key = partition.keys.session(id);
+        let read = |pipeline: &mut Pipeline| drop_mut(pipeline.cmd("GET").arg(key));
+        match self.read(&self.commands, partition, read).await?.next() {
+            Some(Value::Nil) => Ok(None),
+            Some(Value::BulkString(record)) => decode_record(id, &record).map(Some),
+            _ => Err(unexpected("no record")),
+        }
+    }
+
+    /// The same, for a revocation that follows: it presumes what is found.
+    pub(super) async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
         let partition = self.partitions.of_session(id);
         let (key, entries, of) = (partition.keys.session(id), partition.keys.named("r"), target(&Target::Session(id))?);
         let read = |pipeline: &mut Pipeline| drop_mut(pipeline.cmd("GET").arg(key).cmd("HGET").arg(entries).arg(&of));
-        let mut replies = self.read(primaries, partition, read).await?;
+        let mut replies = self.read(&self.revokes, partition, read).await?;
         let record = match replies.next() {
             Some(Value::Nil) => None,
             Some(Value::BulkString(record)) => Some(decode_record(id, &record)?),
             _ => return Err(unexpected("no record")),
         };
         let entry = replies.next().and_then(bytes).and_then(|entry| decode_live(&of, &entry).ok());
-        self.hints.note(id, if next { record.clone() } else { None }, entry.map(|(entry, _)| entry));
+        self.hints.note(id, record.clone(), entry.map(|(entry, _)| entry));
         Ok(record)
     }
 
@@ -371,25 +378,35 @@ impl RedisInner {
         revocation: Option<&Revocation>,
     ) -> Result<Swap, StoreError> {
         Rules::may_swap(expected, record, revocation)?;
-        let id = record.id;
-        let mut presumed = self.hints.take(id);
-        presumed.see(id, Ok(Session { revision: expected, status: Status::Live, ..record.clone() }));
-        let operation = Operation {
-            ids: vec![id],
-            targets: revocation.iter().map(|entry| entry.target.clone()).collect(),
-            held: Some(record),
-            ..Operation::default()
-        };
-        let swap = |state: &mut Snapshot| {
-            let swap = self.rules().compare_and_swap(state, expected, record, revocation)?;
-            Ok((swap, state.entry_writes().first().cloned()))
-        };
-        let swapped = self.decide(&self.call_for(id, op), operation, presumed, swap).await?;
-        let (swap, entry) = swapped.ok_or_else(|| unexpected("a time that was not given"))?;
-        if swap == Swap::Swapped {
-            self.hints.note(id, None, entry.filter(|entry| entry.target == Target::Session(id)));
+        let call = self.call_for(record.id, op);
+        let begin = begin_of(&Session { revision: expected, status: Status::Live, ..record.clone() });
+        let keys = vec![call.partition.keys.session(record.id), call.partition.keys.subject(&record.subject)];
+        let new = encode_record(record, &op, &call.history)?.to_vec();
+        let mut args = vec![begin.to_vec(), new, millis(record.created()).into()];
+        for held in self.held_against(record) {
+            args.push(target(&held)?);
         }
-        Ok(swap)
+        args.push(record.id.as_bytes().to_vec());
+        if let Some(entry) = revocation {
+            args.extend([target(&entry.target)?, encode_effect(entry.effect), millis(entry.until).into()]);
+        }
+        let mut answer = self.run_as(call.primaries, call.partition, (op, call.history), &SWAP, keys, args).await?;
+        match answer.status.as_str() {
+            "swapped" => Ok(Swap::Swapped),
+            "late" => Ok(Swap::NoLongerValid),
+            "changed" => match answer.bytes()? {
+                now if now.is_empty() => Ok(Swap::Changed(None)),
+                now => Ok(self.refused_swap(expected, record, decode_record(record.id, &now)?)?),
+            },
+            _ => Err(answer.unknown()),
+        }
+    }
+
+    /// Why the record that is there was not replaced, by the rules.
+    fn refused_swap(&self, expected: u64, record: &Session, now: Session) -> Result<Swap, Failure> {
+        let mut found = Snapshot::default();
+        found.see(record.id, Ok(now));
+        self.rules().compare_and_swap(&mut found, expected, record, None)
     }
 
     pub(super) async fn confirm(&self, seen: &[(SessionId, Generation)]) -> Result<Vec<SessionId>, StoreError> {

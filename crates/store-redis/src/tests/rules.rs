@@ -36,16 +36,20 @@ async fn c3_an_entry_and_a_record_that_another_node_has_changed_since_are_decide
     let [a, b] = [server.connect("rg").await, server.connect("rg").await];
     let begun = session("alice", 1, start());
     insert(&*a, &begun).await;
-    // It has found no entry.
-    a.load(begun.id).await.unwrap();
     let raised = minimum(begun.id, 9, later(start(), 900_000));
     b.revoke(raised.clone(), RevokedBecause::Operator).await.unwrap();
     let next = rotated(&begun, later(start(), 5));
     let swap = a.compare_and_swap(1, next.clone(), Some(minimum(begun.id, 2, later(start(), 600_000)))).await.unwrap();
     assert_eq!(swap, Swap::Swapped);
     let (entries, _) = b.revocations_since(Cursor::default()).await.unwrap();
-    let Effect::Minimum { minimum, .. } = entries[0].effect else { panic!("{entries:?}") };
-    assert_eq!((entries.len(), minimum.get()), (1, 9));
+    let Effect::Minimum { minimum: highest, .. } = entries[0].effect else { panic!("{entries:?}") };
+    assert_eq!((entries.len(), highest.get()), (1, 9));
+    // It has found this entry.
+    a.load_to_revoke(begun.id).await.unwrap();
+    b.revoke(minimum(begun.id, 12, later(start(), 900_000)), RevokedBecause::Operator).await.unwrap();
+    let merged = a.revoke(minimum(begun.id, 3, later(start(), 600_000)), RevokedBecause::Operator).await.unwrap();
+    let Effect::Minimum { minimum: highest, .. } = merged.effect else { panic!("{merged:?}") };
+    assert_eq!(highest.get(), 12);
     // It has found a live session of this revision.
     a.load_to_revoke(begun.id).await.unwrap();
     let last = rotated(&next, later(start(), 6));
