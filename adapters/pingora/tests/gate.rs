@@ -200,7 +200,15 @@ fn a_stream_breaks_off_when_its_session_ends() {
         let mut reply = it.get("/stream").bearer_auth(&access).send().await.unwrap();
         assert_eq!(reply.chunk().await.unwrap().unwrap(), "piece");
         it.gate.sessions().end(Whose::Subject("dan")).await.unwrap();
-        let end = async { while let Ok(Some(_)) = reply.chunk().await {} };
-        tokio::time::timeout(Duration::from_secs(10), end).await.expect("the stream goes on");
+        let end = async {
+            loop {
+                match reply.chunk().await {
+                    Ok(Some(_)) => {}
+                    end => break end,
+                }
+            }
+        };
+        let end = tokio::time::timeout(Duration::from_secs(10), end).await.expect("the stream goes on");
+        assert!(end.is_err(), "a client must not take it for whole: {end:?}");
     });
 }

@@ -37,8 +37,13 @@ pub(super) fn encode_record(session: &Session, op: &Op, history: &[u8; 8]) -> Re
 
 /// What a record begins with: another write has made it another.
 pub(super) fn begin_of(session: &Session) -> [u8; BEGIN] {
+    begin_at(session, is_revoked(session), session.revision)
+}
+
+/// The same, of this session at another revision.
+pub(super) fn begin_at(session: &Session, is_revoked: bool, revision: u64) -> [u8; BEGIN] {
     let mut bytes = [0; BEGIN];
-    let parts = begin_of_all(is_revoked(session)).into_iter().chain(session.revision.to_be_bytes());
+    let parts = begin_of_all(is_revoked).into_iter().chain(revision.to_be_bytes());
     bytes.iter_mut().zip(parts.chain(whose(session))).for_each(|(to, from)| *to = from);
     bytes
 }

@@ -12,13 +12,13 @@ use super::commit::{CommitCall, Committed, MAX_DECISIONS, Operation};
 use super::connect::FIRST_PAUSE;
 use super::fault::not_done;
 use super::partitions::{Partition, in_each};
-use super::record::{Op, begin_of, decode_live, decode_record, encode_record, millis, new_op, target};
+use super::record::{Op, begin_at, decode_live, decode_record, encode_record, millis, new_op, target};
 use super::script::{ANNOUNCE, ROOM, SWAP, bytes, unexpected};
 use super::{RedisInner, drop_mut};
 use rotogate_core::clock::Timestamp;
 use rotogate_core::random::jittered;
 use rotogate_core::revocation::{Revocation, Target};
-use rotogate_core::session::{Generation, RevokedBecause, Session, SessionId, Status};
+use rotogate_core::session::{Generation, RevokedBecause, Session, SessionId};
 use rotogate_core::store::kit::fields::encode_effect;
 use rotogate_core::store::kit::snapshot::Snapshot;
 use rotogate_core::store::rules::{Failure, KEPT_AFTER_END, Rules, is_revoked};
@@ -379,7 +379,7 @@ impl RedisInner {
     ) -> Result<Swap, StoreError> {
         Rules::may_swap(expected, record, revocation)?;
         let call = self.call_for(record.id, op);
-        let begin = begin_of(&Session { revision: expected, status: Status::Live, ..record.clone() });
+        let begin = begin_at(record, false, expected);
         let keys = vec![call.partition.keys.session(record.id), call.partition.keys.subject(&record.subject)];
         let new = encode_record(record, &op, &call.history)?.to_vec();
         let mut args = vec![begin.to_vec(), new, millis(record.created()).into()];

@@ -36,9 +36,9 @@ pub(in crate::gate) enum Admission {
     Endpoint(Hit),
     /// To the service, without a caller: a `require()` there decides.
     Undecided(Undecided, Permitted),
-    /// To nobody: the request is refused.
+    /// The request is refused.
     Refused(Denial, Option<Arc<Route>>),
-    /// To nobody: no route of this path serves the method.
+    /// The request is refused: no route of this path serves the method.
     WrongMethod(Reply),
 }
 

@@ -108,8 +108,7 @@ pub struct Verifier {
     signature_times: Arc<SignatureTimes>,
 }
 
-/// The identity of an issuer's rules, and of its keys. Rules that replace equal ones keep the identity. No others have
-/// the same.
+/// The identity of an issuer's rules, and of its keys. Rules that replace equal ones keep the identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct RulesId {
     rules: u32,
@@ -214,8 +213,7 @@ impl Verifier {
         self.issuers.get(place).zip(self.of_tokens.get(place))
     }
 
-    /// Verifies a token: everything that does not depend on the request. The caller must judge audience, scopes and
-    /// revocation.
+    /// Verifies what does not depend on the request. The caller must judge audience, scopes and revocation.
     ///
     /// # Errors
     /// The rule that refuses the token. The denial contains no part of the token.
