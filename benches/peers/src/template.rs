@@ -20,8 +20,8 @@ use rotogate::store::{Inserted, Store, SubjectBound};
 use rotogate::token::Keyring;
 use rotogate_core::revocation::{Effect, Revocation, Target};
 use rotogate_core::token::seal::sealed;
-use rotogate_server::server::AdminToken;
 use rotogate_directories::users::FileDirectory;
+use rotogate_server::server::AdminToken;
 
 use crate::client::Speech;
 use crate::contender::Question;
