@@ -73,6 +73,11 @@ def sha(text):
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def without_comments(text):
+    """Another comment in a test is the same test."""
+    return "\n".join(line for line in text.split("\n") if not line.lstrip().startswith("//"))
+
+
 class Tests:
     """The tests in the sources, each as (path as cargo prints it, nearly; its text)."""
 
@@ -106,7 +111,7 @@ class Tests:
             indent = re.match(r" *", text[text.rfind("\n", 0, match.start()) + 1 :]).group()
             end = text.find(f"\n{indent}}}", match.end())
             for name in (f"{path}::{match[1]}", f"{path}::tests::{match[1]}"):
-                yield name, text[match.start() : end]
+                yield name, without_comments(text[match.start() : end])
 
     def runs(self, arguments):
         """The runs of cargo for the arguments of an entry: (package, target, filters, hash or None if there is no such test)."""
