@@ -57,6 +57,32 @@ repeat_what_failed() {
     raced+=("${failed[@]}")
 }
 
+# Steps that mostly wait for programs that they start. The steps of a lane run in order, the lanes beside each other, and
+# their output follows when both have ended.
+lanes=("" "")
+in_lane() {
+    local lane=$1 quoted
+    printf -v quoted '%q ' "${@:2}"
+    lanes[lane - 1]+="step $quoted"$'\n'
+}
+
+run_lanes() {
+    local pids=() log failed=0 i
+    for i in "${!lanes[@]}"; do
+        (
+            set -e
+            trap '[ $? -eq 0 ] || echo "tests/all.sh: failed at: $name" >&2' EXIT
+            eval "${lanes[i]}"
+        ) >"$target/lane-$i.log" 2>&1 &
+        pids+=($!)
+    done
+    for i in "${!pids[@]}"; do
+        wait "${pids[i]}" || failed=1
+        cat "$target/lane-$i.log"
+    done
+    return "$failed"
+}
+
 run_small_tests() {
     cargo test --package rotogate --package rotogate-core --no-default-features --lib 2>&1 | tee "$target/test-output/run-small.log"
 }
@@ -78,11 +104,12 @@ step "the bench of peers is formatted, and can be started" bash -c \
     'cargo fmt --manifest-path benches/peers/Cargo.toml --check && bash -n benches/peers/run && bash -n benches/peers/cores'
 step "tests" run_tests
 step "tests without features" run_small_tests
-step "the documentation holds" python3 tests/docs.py --gate "$target/debug/rotogate"
-step "a stranger finds the way" python3 tests/stranger.py --gate "$target/debug/rotogate"
-step "packages" python3 tests/packages.py --gate "$target/debug/rotogate"
-step "three gates behind HAProxy, and each part killed" python3 packaging/three-gates/try.py --gate "$target/debug/rotogate"
-step "the same on PostgreSQL" python3 packaging/three-gates/try.py --store postgres --gate "$target/debug/rotogate"
+in_lane 1 "the documentation holds" python3 tests/docs.py --gate "$target/debug/rotogate"
+in_lane 1 "a stranger finds the way" python3 tests/stranger.py --gate "$target/debug/rotogate"
+in_lane 1 "packages" python3 tests/packages.py --gate "$target/debug/rotogate"
+in_lane 2 "three gates behind HAProxy, and each part killed" python3 packaging/three-gates/try.py --gate "$target/debug/rotogate"
+in_lane 2 "the same on PostgreSQL" python3 packaging/three-gates/try.py --store postgres --gate "$target/debug/rotogate"
+step "what runs in two lanes" run_lanes
 step "every requirement has its tests, and every rule a mutation" bash -c \
     'python3 tests/requirements.py && python3 tests/mutations.py --check'
 step "the search for secrets is tested" bash tests/secrets.sh --self-test
