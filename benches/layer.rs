@@ -80,7 +80,7 @@ impl Bench {
     async fn of(gate: Gate, tokens: usize) -> Self {
         let mut bench = Self { service: gate.layer().layer(Inner), tokens: Vec::new() };
         for number in 0..tokens {
-            let new = NewSession::new(format!("user-{number}"), "web").scope(Scope::parse("read write").unwrap());
+            let new = NewSession::new(format!("user-{number}"), "web").scope("read write").unwrap();
             let issued = gate.sessions().start(new).await.unwrap();
             bench.tokens.push(issued.access_token.expose().to_owned());
         }

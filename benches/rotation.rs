@@ -173,7 +173,7 @@ impl Rotate for ByLayer {
 
     fn begin(&self, number: usize) -> Answer<'_> {
         Box::pin(async move {
-            let new = NewSession::new(format!("user-{number}"), CLIENT).scope(Scope::parse("read write").unwrap());
+            let new = NewSession::new(format!("user-{number}"), CLIENT).scope("read write").unwrap();
             self.gate.sessions().start(new).await.unwrap().refresh_token.unwrap().expose().to_owned()
         })
     }

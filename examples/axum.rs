@@ -18,7 +18,6 @@ use rotogate::dialect::oauth2::OAuth2;
 use rotogate::directory::password::{self, Passwords};
 use rotogate::gate::{Endpoint, NewSession, Peer};
 use rotogate::route::{Route, RoutePolicy};
-use rotogate::session::Scope;
 use rotogate::token::Keyring;
 use rotogate::{Gate, Identity, SecretString};
 use serde_json::{Value, json};
@@ -78,8 +77,7 @@ async fn login(State(logins): State<Logins>, Form(form): Form<LoginForm>) -> Res
     if !right || form.user != "ada" {
         return Err(StatusCode::UNAUTHORIZED);
     }
-    let scope = Scope::parse("profile").map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-    let session = NewSession::new(form.user, CLIENT).scope(scope);
+    let session = NewSession::new(form.user, CLIENT).scope("profile").map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     let issued = logins.gate.sessions().start(session).await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
     Ok(Json(json!({
         "access_token": issued.access_token.expose(),

@@ -26,7 +26,6 @@ use http_body::Body;
 use http_body_util::Full;
 use rotogate::Gate;
 use rotogate::gate::{GateService, NewSession};
-use rotogate::session::Scope;
 use rotogate::store::{MemoryStore, RedbStore, RedisOptions, RedisStore, RedisTimeouts, Staleness, Store};
 use rotogate_core::token::algorithm::Algorithm;
 use rotogate_core::token::keyring::Keyring;
@@ -91,7 +90,7 @@ async fn gate_on(store: Arc<dyn Store>, keyring: Keyring, number: usize) -> (Gat
         .unwrap();
     let mut tokens = Vec::new();
     for number in 0..number {
-        let new = NewSession::new(format!("user-{number}"), "web").scope(Scope::parse("read write").unwrap());
+        let new = NewSession::new(format!("user-{number}"), "web").scope("read write").unwrap();
         tokens.push(gate.sessions().start(new).await.unwrap().access_token.expose().to_owned());
     }
     (gate, tokens)

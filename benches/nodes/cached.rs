@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use rotogate::gate::{GateService, NewSession};
-use rotogate::session::Scope;
 use rotogate::store::redb::Options;
 use rotogate::store::{RedbStore, Store};
 use tower::Layer;
@@ -24,7 +23,7 @@ fn seen(runtime: &tokio::runtime::Runtime, store: Arc<dyn Store>, keys: &Keys) -
         let gate = gate(store, keys).await;
         let mut tokens = Vec::new();
         for number in 0..TOKENS {
-            let new = NewSession::new(format!("user-{number}"), "web").scope(Scope::parse("read write").unwrap());
+            let new = NewSession::new(format!("user-{number}"), "web").scope("read write").unwrap();
             tokens.push(gate.sessions().start(new).await.unwrap().access_token.expose().to_owned());
         }
         (gate.layer().layer(Inner), tokens)

@@ -38,7 +38,7 @@ impl Sessions {
     pub(crate) async fn new(gates: Vec<Gate>, number: usize) -> Self {
         let scope = Scope::parse("read write").unwrap();
         let begun = (0..number).map(async |number| {
-            let new = NewSession::new(format!("user-{number}"), "web").scope(scope.clone());
+            let new = NewSession::new(format!("user-{number}"), "web").scope(scope.as_str()).unwrap();
             let issued = gates[0].sessions().start(new).await.unwrap();
             Mutex::new(issued.refresh_token.unwrap().expose().to_owned())
         });

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use rotogate::gate::{GateService, NewSession};
-use rotogate::session::Scope;
 use tower::{Layer, Service};
 
 use crate::shared::{KINDS, Keys, Kind, gate};
@@ -40,7 +39,7 @@ fn measure(kind: &Kind) {
     let mut service = b.layer().layer(Inner);
     let (mut took, mut acknowledged) = (Vec::new(), Vec::new());
     for number in 0..number {
-        let new = NewSession::new(format!("user-{number}"), "web").scope(Scope::parse("read").unwrap());
+        let new = NewSession::new(format!("user-{number}"), "web").scope("read").unwrap();
         let issued = first.block_on(a.sessions().start(new)).unwrap();
         let mut heads = Heads::new([issued.access_token.expose()]);
         let passes = service.call(heads.request()).now_or_never().expect("an answer at once").unwrap();

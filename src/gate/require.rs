@@ -67,7 +67,8 @@ pub struct RequireLayer {
 struct Conditions {
     /// Sets of scopes; the token needs one scope of each.
     any_scopes: Vec<Scope>,
-    roles: Vec<Role>,
+    /// Sets of roles; the token needs one role of each.
+    any_roles: Vec<Vec<Role>>,
     /// A claim and its required value. `None`: a malformed path, which no token can satisfy.
     claims: Vec<(Option<ClaimPath>, Value)>,
     checks: Vec<Check>,
@@ -129,15 +130,33 @@ impl RequireLayer {
     /// # }
     /// ```
     #[must_use]
-    // Requirement I17.
     pub fn role(self, role: &str) -> Self {
+        self.any_role([role])
+    }
+
+    /// Asks for one of these roles, as [`Self::role`] asks for one. Each call adds a set, and the token needs one role
+    /// of each.
+    ///
+    /// ```
+    /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
+    /// gate.require().any_role(["admin", "auditor"])
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn any_role<'a>(self, roles: impl IntoIterator<Item = &'a str>) -> Self {
+        let roles = roles.into_iter().map(|role| self.parsed(role)).collect();
+        self.condition(|conditions| conditions.any_roles.push(roles))
+    }
+
+    // Requirement I17.
+    fn parsed(&self, role: &str) -> Role {
         let checker = &self.gate.0.checker;
         let mut role = Role::parse(role, |issuer| checker.has_issuer(issuer));
         role.issuer = role.issuer.or_else(|| Some(checker.only_issuer()?.as_ref().into()));
         if role.issuer.is_none() && self.route.policy.issuers.len() != 1 && !self.gate.0.running.is_issuer {
             tracing::error!(%role, "a role without its issuer in `require()` admits no token: several issuers are trusted");
         }
-        self.condition(|conditions| conditions.roles.push(role))
+        role
     }
 
     /// Asks that a claim have this value, or be a list that contains it. For the path see [`ClaimPath`]:
@@ -414,20 +433,17 @@ impl RequireLayer {
 
     /// Judges scopes first, then roles and claims, then the application's checks.
     fn judge_conditions(&self, parts: &mut Parts, permitted: &Permitted) -> Result<(), Denial> {
-        let Conditions { any_scopes, roles, claims, checks } = &*self.conditions;
+        let Conditions { any_scopes, any_roles, claims, checks } = &*self.conditions;
         let Some(caller) = permitted.caller() else { return Ok(()) };
         if any_scopes.iter().any(|scopes| scopes.intersection(&caller.token().scope).is_empty()) {
             return Err(Denial::InsufficientScope);
         }
-        if roles.is_empty() && claims.is_empty() && checks.is_empty() {
+        if any_roles.is_empty() && claims.is_empty() && checks.is_empty() {
             return Ok(());
         }
         let caller = Identity::new(Arc::clone(caller));
-        for role in roles {
-            if !policy::may_name(&self.route.policy, role, caller.token()) {
-                return Err(Denial::MissingRole);
-            }
-            caller.roles().judge([role])?;
+        for roles in any_roles {
+            policy::judge_roles(&self.route.policy, roles, caller.token())?;
         }
         let has = |(path, value): &(Option<ClaimPath>, Value)| {
             path.as_ref().is_some_and(|path| path.holds(caller.all_claims(), value))

@@ -50,7 +50,7 @@ pub struct Sessions(pub(super) Gate);
 /// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
 /// # let gate = gate.client(Client::public("web")).build().await?;
 /// gate.sessions().start(NewSession::new("ada", "web")).await?;
-/// let ended = gate.sessions().end(Whose::Client("web")).await?;
+/// let ended = gate.sessions().revoke_counted(Whose::Client("web")).await?;
 /// assert_eq!((ended.matched, ended.ended), (1, 1));
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
@@ -75,7 +75,7 @@ pub enum Whose<'a> {
 /// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
 /// # let gate = gate.client(Client::public("web")).build().await?;
 /// gate.sessions().start(NewSession::new("ada", "web")).await?;
-/// let tally = gate.sessions().end(Whose::Subject("ada")).await?;
+/// let tally = gate.sessions().revoke_counted(Whose::Subject("ada")).await?;
 /// assert_eq!((tally.matched, tally.ended), (1, 1));
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
@@ -268,36 +268,26 @@ impl Sessions {
         engine.revoke_session(&session, RevokedBecause::Operator).await.map(|_| true)
     }
 
-    /// Ends every session of a user that has begun so far.
+    /// Ends the selected sessions that have begun so far.
     ///
     /// # Errors
     /// As [`Self::revoke`].
-    pub async fn revoke_subject(&self, subject: &str) -> Result<(), Error> {
-        self.0.0.engine.revoke_subject(subject, RevokedBecause::Operator).await.map(drop)
+    pub async fn revoke_all(&self, whose: Whose<'_>) -> Result<(), Error> {
+        let (engine, because) = (&self.0.0.engine, RevokedBecause::Operator);
+        match whose {
+            Whose::Subject(subject) => engine.revoke_subject(subject, because).await,
+            Whose::Client(client) => engine.revoke_client(client, because).await,
+            Whose::Everyone => engine.revoke_all(because).await,
+        }
+        .map(drop)
     }
 
-    /// Ends every session of a client that has begun so far.
+    /// [`Self::revoke_all`], and then the count of the selected sessions. The revocation takes effect before the count,
+    /// however many sessions there are.
     ///
     /// # Errors
     /// As [`Self::revoke`].
-    pub async fn revoke_client(&self, client: &str) -> Result<(), Error> {
-        self.0.0.engine.revoke_client(client, RevokedBecause::Operator).await.map(drop)
-    }
-
-    /// Ends every session that has begun so far.
-    ///
-    /// # Errors
-    /// As [`Self::revoke`].
-    pub async fn revoke_all(&self) -> Result<(), Error> {
-        self.0.0.engine.revoke_all(RevokedBecause::Operator).await.map(drop)
-    }
-
-    /// Ends sessions, and then counts them. The revocation takes effect before the count, however many sessions there
-    /// are.
-    ///
-    /// # Errors
-    /// As [`Self::revoke`].
-    pub async fn end(&self, whose: Whose<'_>) -> Result<Tally, Error> {
+    pub async fn revoke_counted(&self, whose: Whose<'_>) -> Result<Tally, Error> {
         let engine = &self.0.0.engine;
         let (revocations, issuer) = (engine.revocations(), engine.issuer());
         let (subject, client) = match whose {
@@ -306,11 +296,7 @@ impl Sessions {
             Whose::Everyone => ("", None),
         };
         let before = revocations.not_before(issuer, subject, client);
-        match whose {
-            Whose::Subject(subject) => self.revoke_subject(subject).await?,
-            Whose::Client(client) => self.revoke_client(client).await?,
-            Whose::Everyone => self.revoke_all().await?,
-        }
+        self.revoke_all(whose).await?;
         let mut tally = Tally { not_before: revocations.not_before(issuer, subject, client), ..Tally::default() };
         let now = engine.clock().now();
         self.each(whose, |session| {
@@ -334,7 +320,7 @@ impl Sessions {
         Ok(tally)
     }
 
-    /// The sessions that [`Self::end`] would match and end now. Ends none.
+    /// The sessions that [`Self::revoke_counted`] would match and end now. Ends none.
     ///
     /// # Errors
     /// A fault of the store.
@@ -393,20 +379,6 @@ impl Sessions {
                 None => return Ok(()),
             }
         }
-    }
-
-    /// Ends a session like [`Self::revoke`], and returns whether it was live until then. `None` if no session has this
-    /// id.
-    ///
-    /// # Errors
-    /// As [`Self::revoke`].
-    pub async fn end_one(&self, id: SessionId) -> Result<Option<bool>, Error> {
-        // A session that cannot be read ends all the same.
-        let lived = match self.get(id).await {
-            Ok(Some(session)) => session.status == Status::Live && self.is_over(&session).is_none(),
-            Ok(None) | Err(_) => true,
-        };
-        Ok(self.revoke(id).await?.then_some(lived))
     }
 
     /// Refuses one token without a session from now on: another issuer's, or one that a client got for itself. `expires`

@@ -46,7 +46,7 @@ async fn ok(identity: Identity) -> String {
 }
 
 fn session(claims: &[(&str, Value)]) -> NewSession {
-    let session = NewSession::new("ada", "web").scope(Scope::parse("read").unwrap());
+    let session = NewSession::new("ada", "web").scope("read").unwrap();
     claims.iter().fold(session, |session, (name, value)| session.claim(*name, value).unwrap())
 }
 
@@ -166,6 +166,10 @@ async fn i17_require_asks_for_scopes_roles_claims_and_the_application_and_says_w
         ("/both", require().scope("read").any_scope(["write", "admin"]), "insufficient_scope"),
         ("/role", require().role("boss").role("self:clerk"), ""),
         ("/other-role", require().role("root"), "missing_role"),
+        ("/any-role", require().any_role(["root", "clerk"]).any_role(["boss"]), ""),
+        ("/no-such-role", require().any_role(["root", "kc:boss"]), "missing_role"),
+        ("/each-set", require().any_role(["boss"]).any_role(["root"]), "missing_role"),
+        ("/no-role", require().any_role([]), "missing_role"),
         ("/other-issuer", require().role("kc:boss"), "missing_role"),
         ("/claim", require().claim("org.id", "42").claim("groups", "x").claim("n", 7), ""),
         ("/other-claim", require().claim("org.id", 42), "missing_claim"),

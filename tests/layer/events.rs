@@ -35,7 +35,7 @@ async fn o51_an_application_follows_sessions_and_refusals() {
     gate.sessions().revoke(session).await.unwrap();
     let GateEvent::Ended { target, because } = next(&mut events).await else { panic!() };
     assert_eq!((target, because), (Target::Session(session), RevokedBecause::Operator));
-    gate.sessions().end(Whose::Subject("ada")).await.unwrap();
+    gate.sessions().revoke_all(Whose::Subject("ada")).await.unwrap();
     let GateEvent::Ended { target: Target::Subject { subject, .. }, .. } = next(&mut events).await else { panic!() };
     assert_eq!(&*subject, "ada");
     assert_eq!(events.missed(), 0);
@@ -47,7 +47,7 @@ async fn o51_one_who_reads_slowly_is_told_how_many_events_are_missing() {
     let gate = crate::gate().await;
     let mut events = gate.events();
     for _ in 0..1500 {
-        gate.sessions().revoke_subject("ada").await.unwrap();
+        gate.sessions().revoke_all(Whose::Subject("ada")).await.unwrap();
     }
     assert!(matches!(next(&mut events).await, GateEvent::Ended { .. }));
     assert_eq!(events.missed(), 1500 - 1024);

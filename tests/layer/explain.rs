@@ -13,7 +13,9 @@ use http_body_util::Full;
 use rotogate::Gate;
 use rotogate::client::Client;
 use rotogate::dialect::oauth2::OAuth2;
-use rotogate::gate::{Conclusion, Endpoint, Explanation, NewSession, Peer, Rate, Rates, Rule, RuleResult, Verdict};
+use rotogate::gate::{
+    Conclusion, Endpoint, Explanation, NewSession, Peer, Rate, Rates, Rule, RuleResult, Verdict, Whose,
+};
 use rotogate::route::{Auth, BadCredential, Role, Route, RoutePolicy, StepUp};
 use rotogate::session::Scope;
 use rotogate::store::Staleness;
@@ -193,7 +195,7 @@ async fn world() -> World {
 
 impl World {
     async fn access(&self, subject: &str, scope: &str) -> String {
-        let session = NewSession::new(subject, "web").scope(Scope::parse(scope).unwrap());
+        let session = NewSession::new(subject, "web").scope(scope).unwrap();
         self.gate.sessions().start(session).await.unwrap().access_token.expose().to_owned()
     }
 
@@ -214,7 +216,7 @@ impl World {
 async fn table(world: &World) -> Vec<(&'static str, Head)> {
     let own = world.access("ada", "read").await;
     let ended = world.access("bob", "read").await;
-    world.gate.sessions().revoke_subject("bob").await.unwrap();
+    world.gate.sessions().revoke_all(Whose::Subject("bob")).await.unwrap();
     let forged = format!("{}.{}", own.rsplit_once('.').unwrap().0, "A".repeat(86));
     let bare = |path: &str| get(path, &[]);
     let hostless = {
@@ -490,7 +492,7 @@ async fn p58_an_explanation_confirms_no_token_and_shows_what_the_service_would_g
     agree(&gate, &request).await;
     assert!(is_confirmed().await, "the request itself confirms it");
     // The token is in the cache of verified ones now.
-    gate.sessions().revoke_subject("ada").await.unwrap();
+    gate.sessions().revoke_all(Whose::Subject("ada")).await.unwrap();
     assert_eq!(agree(&gate, &request).await.outcome, "token_revoked");
 }
 

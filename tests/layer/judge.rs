@@ -90,7 +90,7 @@ async fn n74_a_permitted_request_ends_with_its_session() {
     let refused = permitted(&gate, upgrade).await;
     assert_eq!(refused.remove(), ["authorization", "upgrade", "connection"]);
     assert!(tokio::time::timeout(Duration::from_millis(50), live.ended()).await.is_err(), "it may go on");
-    gate.sessions().end(Whose::Subject("ada")).await.unwrap();
+    gate.sessions().revoke_all(Whose::Subject("ada")).await.unwrap();
     assert_eq!(live.ended().await, "revoked");
     assert!(matches!(gate.judge(&head(with_token("/orders", &token))).await, Judgement::Refused(_)));
 }

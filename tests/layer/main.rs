@@ -38,7 +38,6 @@ use rotogate::Gate;
 use rotogate::client::Client;
 use rotogate::dialect::oauth2::OAuth2;
 use rotogate::gate::{Endpoint, GateBuilder, NewSession};
-use rotogate::session::Scope;
 use rotogate_core::token::keyring::Keyring;
 
 /// A gate with one client, `web`, and an endpoint for sessions that the application begins.
@@ -60,7 +59,7 @@ async fn gate() -> Gate {
 
 /// An access token and a refresh token for `ada`.
 async fn tokens(gate: &Gate, scope: &str) -> (String, String) {
-    let session = NewSession::new("ada", "web").scope(Scope::parse(scope).unwrap());
+    let session = NewSession::new("ada", "web").scope(scope).unwrap();
     let issued = gate.sessions().start(session).await.unwrap();
     (issued.access_token.expose().to_owned(), issued.refresh_token.unwrap().expose().to_owned())
 }

@@ -7,7 +7,7 @@ use axum::Router;
 use axum::routing::get;
 use http::StatusCode;
 use rotogate::Gate;
-use rotogate::gate::{DEFAULT_LEEWAY, Readiness};
+use rotogate::gate::{DEFAULT_LEEWAY, Readiness, Whose};
 use rotogate::route::{Route, RoutePolicy};
 use rotogate::session::profile::Profile;
 use rotogate::store::{Filter, Staleness, Store};
@@ -133,7 +133,7 @@ async fn a_session_of_one_gate_goes_on_at_another_and_ends_at_all_of_them() {
     assert_eq!([a.status(&access).await, b.status(&access).await], [StatusCode::OK; 2]);
     // A lost reply, and a repeat at the other gate.
     assert_eq!(a.server.refresh("/token", &refresh).await.member("access_token"), access);
-    b.gate.sessions().revoke_subject("ada").await.unwrap();
+    b.gate.sessions().revoke_all(Whose::Subject("ada")).await.unwrap();
     assert_eq!(b.status(&access).await, StatusCode::UNAUTHORIZED, "at its next request");
     a.comes_to(&access, StatusCode::UNAUTHORIZED).await;
     assert_eq!(a.server.refresh("/token", &at_b.member("refresh_token")).await.status, StatusCode::BAD_REQUEST);
@@ -178,7 +178,7 @@ async fn a_session_that_a_gate_changed_last_is_changed_again_without_being_read(
     // Nor does a session go on that another gate ended, heard of or not.
     a.store.set_way(Way::FeedHeld);
     a.store.feed_is_held().await;
-    b.gate.sessions().revoke_subject("ada").await.unwrap();
+    b.gate.sessions().revoke_all(Whose::Subject("ada")).await.unwrap();
     assert_eq!(a.server.refresh("/token", &last).await.status, StatusCode::SERVICE_UNAVAILABLE);
     a.store.set_way(Way::Open);
     assert_eq!(decided(&a, &last).await.status, StatusCode::BAD_REQUEST);
@@ -232,7 +232,7 @@ async fn c10_where_availability_counts_for_more_tokens_pass_for_longer_and_none_
     let (access, refresh) = tokens(&a.gate, "").await;
     // The store answers, and its revocations do not come.
     b.store.set_way(Way::FeedHeld);
-    a.gate.sessions().revoke_subject("ben").await.unwrap();
+    a.gate.sessions().revoke_all(Whose::Subject("ben")).await.unwrap();
     b.time.advance(Duration::from_secs(3));
     assert_eq!(b.status(&access).await, StatusCode::OK);
     assert!(matches!(b.gate.readiness().await, Readiness::Degraded(_)));
@@ -247,10 +247,10 @@ async fn c8_an_answer_that_was_long_under_way_proves_only_what_was_known_when_it
     let (access, _) = tokens(&a.gate, "").await;
     b.store.set_way(Way::FeedHeld);
     // The feed of b asks, and its answer is held.
-    a.gate.sessions().revoke_subject("ben").await.unwrap();
+    a.gate.sessions().revoke_all(Whose::Subject("ben")).await.unwrap();
     b.store.feed_is_held().await;
     b.time.advance(Duration::from_secs(2));
-    a.gate.sessions().revoke_subject("ada").await.unwrap();
+    a.gate.sessions().revoke_all(Whose::Subject("ada")).await.unwrap();
     // The gate took it once it asks again.
     b.store.release_one().await;
     b.store.feed_is_held().await;
@@ -263,7 +263,7 @@ async fn c8_an_answer_that_was_long_under_way_proves_only_what_was_known_when_it
 async fn c4_a_revocation_by_a_slow_clock_ends_what_a_fast_one_began_and_nothing_later() {
     let [slow, fast] = nodes(Staleness::default(), [-20, 20]).await;
     let (before, _) = tokens(&fast.gate, "").await;
-    slow.gate.sessions().revoke_subject("ada").await.unwrap();
+    slow.gate.sessions().revoke_all(Whose::Subject("ada")).await.unwrap();
     let (after, _) = tokens(&fast.gate, "").await;
     fast.comes_to(&before, StatusCode::UNAUTHORIZED).await;
     assert_eq!(slow.status(&before).await, StatusCode::UNAUTHORIZED);
@@ -323,7 +323,7 @@ async fn c27_a_connection_at_one_gate_survives_a_rotation_at_another_and_ends_wi
     a.comes_to(&next.member("access_token"), StatusCode::UNAUTHORIZED).await;
     goes_on(&mut stream).await;
     assert_eq!(a.status(&again.member("access_token")).await, StatusCode::OK);
-    b.gate.sessions().revoke_subject("ada").await.unwrap();
+    b.gate.sessions().revoke_all(Whose::Subject("ada")).await.unwrap();
     let said = rest(&mut stream).await;
     assert!(said.windows(4).any(|four| four[0] == 0x88 && four[2..] == 1008_u16.to_be_bytes()));
 }
@@ -353,7 +353,7 @@ async fn c27_a_connection_goes_on_past_its_token_if_another_gate_exchanged_that_
 async fn move_on(nodes: &[Node], by: Duration) {
     nodes[0].store_time.advance(by);
     nodes.iter().for_each(|node| node.time.advance(by));
-    nodes[0].gate.sessions().revoke_subject("nobody").await.unwrap();
+    nodes[0].gate.sessions().revoke_all(Whose::Subject("nobody")).await.unwrap();
     for node in nodes {
         comes("a gate is ready", async || node.gate.readiness().await == Readiness::Ready).await;
     }
@@ -400,7 +400,7 @@ async fn c15_a_revocation_that_a_living_gate_knows_holds_after_the_store_lost_it
     }
     // Not-befores, too.
     let backup = a.store.back_up().unwrap();
-    b.gate.sessions().revoke_subject("ada").await.unwrap();
+    b.gate.sessions().revoke_all(Whose::Subject("ada")).await.unwrap();
     a.comes_to(&access, StatusCode::UNAUTHORIZED).await;
     lose(&[&a, &b], &backup).await;
     assert_eq!(b.server.refresh("/token", &refresh).await.status, StatusCode::BAD_REQUEST);
@@ -466,7 +466,7 @@ async fn c16_a_revocation_that_comes_back_late_wins() {
     comes("a has heard of the login", async || a.gate.readiness().await == Readiness::Ready).await;
     let backup = a.store.back_up().unwrap();
     b.store.set_way(Way::Cut);
-    a.gate.sessions().revoke_subject("ada").await.unwrap();
+    a.gate.sessions().revoke_all(Whose::Subject("ada")).await.unwrap();
     a.store.set_way(Way::Cut);
     a.store.fail_over(&backup).unwrap();
     b.store.set_way(Way::Open);

@@ -98,7 +98,7 @@ async fn i65_a_revocation_at_a_resource_server_acts_on_the_next_request() {
     let server = serve(&gate).await;
     let token = provider.token("ada", "", "clerk");
     assert_eq!(server.get_with("/me", &token).await.status, StatusCode::OK);
-    gate.sessions().end(Whose::Subject("ada")).await.unwrap();
+    gate.sessions().revoke_all(Whose::Subject("ada")).await.unwrap();
     assert_eq!(server.get_with("/me", &token).await.status, StatusCode::UNAUTHORIZED);
     let bob = provider.token("bob", "", "clerk");
     assert_eq!(server.get_with("/me", &bob).await.status, StatusCode::OK);

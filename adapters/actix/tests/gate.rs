@@ -10,7 +10,6 @@ use rotogate::client::Client as GateClient;
 use rotogate::dialect::oauth2::OAuth2;
 use rotogate::gate::{Endpoint, NewSession, Whose};
 use rotogate::route::{Route, RoutePolicy};
-use rotogate::session::Scope;
 use rotogate::token::Keyring;
 use rotogate_actix::Caller;
 
@@ -46,8 +45,7 @@ async fn start() -> Running {
         .build()
         .await
         .unwrap();
-    let issued =
-        gate.sessions().start(NewSession::new("ada", "web").scope(Scope::parse("read").unwrap())).await.unwrap();
+    let issued = gate.sessions().start(NewSession::new("ada", "web").scope("read").unwrap()).await.unwrap();
     let served = gate.clone();
     let server = HttpServer::new(move || {
         App::new()
@@ -99,7 +97,7 @@ async fn a_request_without_a_good_token_is_refused() {
     assert_eq!(forged.status(), StatusCode::UNAUTHORIZED);
     assert!(forged.headers()["www-authenticate"].to_str().unwrap().contains("invalid_token"));
     assert!(it.get("/public/%2e%2e/orders").send().await.unwrap().status().is_client_error());
-    it.gate.sessions().end(Whose::Subject("ada")).await.unwrap();
+    it.gate.sessions().revoke_all(Whose::Subject("ada")).await.unwrap();
     assert_eq!(it.get("/orders").bearer_auth(&it.access).send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
 }
 
@@ -134,7 +132,7 @@ async fn a_stream_breaks_off_when_its_session_ends() {
     let it = start().await;
     let mut reply = it.get("/stream").bearer_auth(&it.access).send().await.unwrap();
     assert_eq!(reply.chunk().await.unwrap().unwrap(), "first");
-    it.gate.sessions().end(Whose::Subject("ada")).await.unwrap();
+    it.gate.sessions().revoke_all(Whose::Subject("ada")).await.unwrap();
     let end = tokio::time::timeout(Duration::from_secs(10), reply.chunk()).await.expect("the stream goes on");
     assert!(end.is_err(), "a client must not take it for whole: {end:?}");
 }

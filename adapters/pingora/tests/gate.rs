@@ -156,7 +156,7 @@ fn a_request_without_a_good_token_is_refused() {
         assert!(without.headers()["www-authenticate"].to_str().unwrap().starts_with("Bearer"));
         let forged = it.get("/orders").bearer_auth(format!("{access}x")).send().await.unwrap();
         assert_eq!(forged.status(), StatusCode::UNAUTHORIZED);
-        it.gate.sessions().end(Whose::Subject("bob")).await.unwrap();
+        it.gate.sessions().revoke_all(Whose::Subject("bob")).await.unwrap();
         assert_eq!(it.get("/orders").bearer_auth(&access).send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
     });
 }
@@ -199,7 +199,7 @@ fn a_stream_breaks_off_when_its_session_ends() {
         let (access, _) = it.tokens("dan").await;
         let mut reply = it.get("/stream").bearer_auth(&access).send().await.unwrap();
         assert_eq!(reply.chunk().await.unwrap().unwrap(), "piece");
-        it.gate.sessions().end(Whose::Subject("dan")).await.unwrap();
+        it.gate.sessions().revoke_all(Whose::Subject("dan")).await.unwrap();
         let end = async {
             loop {
                 match reply.chunk().await {

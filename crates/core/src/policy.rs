@@ -122,7 +122,7 @@ pub fn authorise_again<O: Observer>(
             observer.judged(Rule::Audience, judge_audience(policy, token))?;
         }
         observer.judged(Rule::Scope, judge_scopes(policy, token))?;
-        observer.judged(Rule::Role, judge_roles(policy, token))?;
+        observer.judged(Rule::Role, judge_route_roles(policy, token))?;
     }
     Ok(Permitted { route: Arc::clone(route), caller: Some(verified), by, proof: None })
 }
@@ -198,7 +198,7 @@ fn judge_observed<O: Observer>(policy: &RoutePolicy, token: &AccessToken, observ
     observer.judged(Rule::Proof, judge_binding(policy, token))?;
     observer.judged(Rule::Audience, judge_audience(policy, token))?;
     observer.judged(Rule::Scope, judge_scopes(policy, token))?;
-    observer.judged(Rule::Role, judge_roles(policy, token))
+    observer.judged(Rule::Role, judge_route_roles(policy, token))
 }
 
 fn judge_audience(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
@@ -227,11 +227,16 @@ fn judge_scopes(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial>
     if has_one && policy.scopes.is_within(granted) { Ok(()) } else { Err(Denial::InsufficientScope) }
 }
 
-fn judge_roles(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
-    if policy.roles.is_empty() {
-        return Ok(());
-    }
-    let mut counting = policy.roles.iter().filter(|role| may_name(policy, role, token)).peekable();
+fn judge_route_roles(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
+    if policy.roles.is_empty() { Ok(()) } else { judge_roles(policy, &policy.roles, token) }
+}
+
+/// Has the token one of these roles? A route's policy says which issuer a role without one belongs to.
+///
+/// # Errors
+/// [`Denial::MissingRole`]; [`Denial::RolesOverage`] if the issuer left roles out.
+pub fn judge_roles(policy: &RoutePolicy, roles: &[Role], token: &AccessToken) -> Result<(), Denial> {
+    let mut counting = roles.iter().filter(|role| may_name(policy, role, token)).peekable();
     if counting.peek().is_none() {
         return Err(Denial::MissingRole);
     }
@@ -252,7 +257,7 @@ pub fn judge_step_up(policy: &RoutePolicy, token: &AccessToken, now: Timestamp) 
 }
 
 /// May this token name the role? A bare role belongs to the one issuer that the route names, else to our own tokens.
-pub fn may_name(policy: &RoutePolicy, role: &Role, token: &AccessToken) -> bool {
+fn may_name(policy: &RoutePolicy, role: &Role, token: &AccessToken) -> bool {
     match (&role.issuer, policy.issuers.as_slice()) {
         (Some(issuer), _) => **token.issuer_name() == **issuer,
         (None, [only]) => **token.issuer_name() == **only,

@@ -7,18 +7,16 @@ use serde::Serialize;
 use rotogate_core::claim::{ClaimError, OwnClaims};
 use rotogate_core::engine::Origin;
 use rotogate_core::session::profile::Profile;
-use rotogate_core::session::{Scope, VouchedBy};
+use rotogate_core::session::{InvalidScope, Scope, VouchedBy};
 
 /// A session to start. See [`Sessions::start`](super::Sessions::start).
 ///
 /// ```
-/// use rotogate::session::Scope;
-///
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
 /// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
 /// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
 /// # let gate = gate.client(Client::public("web")).build().await?;
-/// let new = NewSession::new("ada", "web").account("acme").scope(Scope::parse("read")?);
+/// let new = NewSession::new("ada", "web").account("acme").scope("read")?;
 /// let tokens = gate.sessions().start(new).await?;
 /// assert_eq!(tokens.scope.as_str(), "read");
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
@@ -50,11 +48,12 @@ impl NewSession {
         }
     }
 
-    /// Sets the scope. The default is empty.
-    #[must_use]
-    pub fn scope(mut self, scope: Scope) -> Self {
-        self.scope = scope;
-        self
+    /// Sets the scope; `"read write"` are two scopes. The default is empty.
+    ///
+    /// # Errors
+    /// A character that no scope may hold (RFC 6749 §3.3), or a text that is too long.
+    pub fn scope(self, scope: &str) -> Result<Self, InvalidScope> {
+        Ok(Self { scope: Scope::parse(scope)?, ..self })
     }
 
     /// Adds a claim to every access token of the session: a role, a tenant. Roles are the claim `roles`, a text or a

@@ -220,8 +220,7 @@ async fn n24_a_permit_tells_the_caller_in_headers_and_in_metadata_that_others_re
     let gate =
         gate.client(rotogate_core::client::Client::public("web")).route(Route::catch_all(RoutePolicy::default()));
     let gate = gate.trusted_proxies(vec!["127.0.0.1/32".parse().unwrap()]).build().await.unwrap();
-    let session =
-        crate::gate::NewSession::new("ann", "web").scope(rotogate_core::session::Scope::parse("read write").unwrap());
+    let session = crate::gate::NewSession::new("ann", "web").scope("read write").unwrap();
     let tokens = gate.sessions().start(session).await.unwrap();
     let bearer = format!("Bearer {}", tokens.access_token.expose());
     let question = check(|http| {

@@ -7,13 +7,14 @@ use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::directory::User;
 use rotogate_core::fault::Error;
 use rotogate_core::revocation::{Effect, Revocation, Target};
-use rotogate_core::session::{Session, SessionId, Status};
+use rotogate_core::session::Session;
 use rotogate_core::store::Filter;
 use rotogate_core::token::MAX_SESSIONLESS_LIFETIME;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::problem::{Code, Problem, Refusal};
+use super::sessions::is_live;
 use super::{AdminResult, AdminState, ok, rfc3339, shown};
 use crate::config::Config;
 
@@ -237,7 +238,7 @@ pub(super) async fn end_all(state: &AdminState, request: RevocationRequest) -> R
     }
     let Tally { matched, ended, not_before } = match dry_run {
         true => sessions.count(whose).await.map_err(of_store)?,
-        false => sessions.end(whose).await.map_err(of_revocation)?,
+        false => sessions.revoke_counted(whose).await.map_err(of_revocation)?,
     };
     let not_before = (!dry_run).then(|| rfc3339(not_before));
     Ok(RevocationReport { matched, ended, not_before, dry_run })
@@ -302,7 +303,7 @@ async fn of_account(state: &AdminState, account: &str, dry_run: bool) -> Result<
         let page = sessions.list(Filter::All, after, MAX_PAGE).await.map_err(|error| Refusal::of_store(&error))?;
         for session in page.sessions.iter().filter(|session| session.account.as_deref() == Some(account)) {
             report.matched += 1;
-            let lives = session.status == Status::Live && sessions.is_over(session).is_none();
+            let lives = is_live(&sessions, &session);
             report.ended += u64::from(match dry_run {
                 true => lives,
                 false => lives && end(state, session).await?,
@@ -320,9 +321,9 @@ async fn of_account(state: &AdminState, account: &str, dry_run: bool) -> Result<
 }
 
 async fn end(state: &AdminState, session: &Session) -> Result<bool, Refusal> {
-    let id: SessionId = session.id;
-    let ended = state.gate.sessions().end_one(id).await.map_err(|error| Refusal::of_revocation(&error))?;
-    Ok(ended == Some(true))
+    let sessions = state.gate.sessions();
+    let was_live = is_live(&sessions, session);
+    Ok(sessions.revoke(session.id).await.map_err(|error| Refusal::of_revocation(&error))? && was_live)
 }
 
 /// What a user without an account is asked for by, beside one that has an account.

@@ -7,7 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::problem::{Code, Problem, Refusal};
 use super::revocations::{RevocationReport, subject_of};
 use super::{AdminResult, AdminState, events, ok, rfc3339, shown};
-use rotogate::gate::Gate;
+use rotogate::gate::{Gate, Sessions};
 use rotogate_core::clock::Timestamp;
 use rotogate_core::session::{RevokedBecause, Session, SessionId, Status};
 use rotogate_core::store::Filter;
@@ -301,9 +301,21 @@ pub(super) async fn revoke(gate: &Gate, name: &str) -> AdminResult {
 /// Ends a session.
 pub(super) async fn end(gate: &Gate, name: &str) -> Result<RevocationReport, Refusal> {
     let id = SessionId::parse(name).ok_or_else(|| unknown(name))?;
-    let lived = gate.sessions().end_one(id).await.map_err(|error| Refusal::of_revocation(&error))?;
-    let ended = lived.ok_or_else(|| if gate.sessions().are_shared() { lost(name) } else { unknown(name) })?;
-    Ok(RevocationReport::of_one(ended))
+    let sessions = gate.sessions();
+    // A session that cannot be read ends all the same.
+    let was_live = match sessions.get(id).await {
+        Ok(Some(session)) => is_live(&sessions, &session),
+        Ok(None) | Err(_) => true,
+    };
+    if !sessions.revoke(id).await.map_err(|error| Refusal::of_revocation(&error))? {
+        return Err(if sessions.are_shared() { lost(name) } else { unknown(name) });
+    }
+    Ok(RevocationReport::of_one(was_live))
+}
+
+/// Can the session still be refreshed?
+pub(super) fn is_live(sessions: &Sessions, session: &Session) -> bool {
+    session.status == Status::Live && sessions.is_over(session).is_none()
 }
 
 fn unknown(id: &str) -> Refusal {
