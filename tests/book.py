@@ -23,6 +23,7 @@ problems = []
 
 # A word that a reader looks for, and the page that must be among the results.
 SEARCHED = {
+    "x-auth-subject": "service.html",
     "lost_response_window": "sessions.html",
     "insufficient_scope": "outcomes.html",
     "Keycloak": "issuers.html",
