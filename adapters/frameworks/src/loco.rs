@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 
 use async_trait::async_trait;
 use axum::extract::{ConnectInfo, Request};
+use axum::http::HeaderMap;
 use axum::middleware::map_request;
 use axum::routing::get;
 use loco_rs::app::{AppContext, Hooks};
@@ -44,7 +45,7 @@ impl Hooks for App {
     }
 
     fn routes(_: &AppContext) -> AppRoutes {
-        AppRoutes::empty().add_route(Routes::new().add("/me", get(me)))
+        AppRoutes::empty().add_route(Routes::new().add("/me", get(me)).add("/seen", get(seen)))
     }
 
     async fn connect_workers(_: &AppContext, _: &Queue) -> loco_rs::Result<()> {
@@ -62,6 +63,12 @@ async fn peer(ConnectInfo(address): ConnectInfo<SocketAddr>, mut request: Reques
 
 async fn me(caller: Identity) -> String {
     caller.subject().to_owned()
+}
+
+/// What a handler sees of the headers that tell who calls.
+async fn seen(headers: HeaderMap) -> String {
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    format!("{:?} {:?}", header("x-auth-subject"), header("authorization"))
 }
 
 /// Serves until the process ends.

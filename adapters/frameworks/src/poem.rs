@@ -76,9 +76,15 @@ fn me(Data(caller): Data<&Identity>) -> String {
     caller.subject().to_owned()
 }
 
+/// What a handler sees of the headers that tell who calls.
+#[handler]
+fn seen(request: &Request) -> String {
+    format!("{:?} {:?}", request.header("x-auth-subject"), request.header("authorization"))
+}
+
 /// Serves until the process ends.
 pub async fn serve(gate: Gate, port: u16) -> Result<(), Box<dyn Error>> {
-    let app = Route::new().at("/me", get(me)).with(Gated(gate));
+    let app = Route::new().at("/me", get(me)).at("/seen", get(seen)).with(Gated(gate));
     Ok(Server::new(TcpListener::bind(("127.0.0.1", port))).run(app).await?)
 }
 

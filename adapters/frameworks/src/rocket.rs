@@ -176,10 +176,29 @@ fn me(caller: Caller) -> String {
     caller.0.subject().to_owned()
 }
 
+/// The headers of a request that tell who calls.
+struct Seen(String);
+
+#[rocket::async_trait]
+impl<'r> FromRequest<'r> for Seen {
+    type Error = ();
+
+    async fn from_request(request: &'r Request<'_>) -> request::Outcome<Self, ()> {
+        // An empty one is a header that the gate removes.
+        let header = |name| request.headers().get(name).find(|value| !value.is_empty());
+        Outcome::Success(Self(format!("{:?} {:?}", header("x-auth-subject"), header("authorization"))))
+    }
+}
+
+#[get("/seen")]
+fn seen(seen: Seen) -> String {
+    seen.0
+}
+
 /// Serves until the process ends.
 pub async fn serve(gate: Gate, port: u16) -> Result<(), Box<dyn Error>> {
     let config = Config { port, ..Config::default() };
-    rocket::custom(config).attach(Gated(gate)).mount("/", routes![me]).launch().await?;
+    rocket::custom(config).attach(Gated(gate)).mount("/", routes![me, seen]).launch().await?;
     Ok(())
 }
 

@@ -64,9 +64,17 @@ async fn me(depot: &mut Depot) -> Result<String, StatusCode> {
     Ok(caller.subject().to_owned())
 }
 
+/// What a handler sees of the headers that tell who calls.
+#[handler]
+async fn seen(request: &mut Request) -> String {
+    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+    format!("{:?} {:?}", header("x-auth-subject"), header("authorization"))
+}
+
 /// Serves until the process ends.
 pub async fn serve(gate: Gate, port: u16) -> Result<(), Box<dyn Error>> {
-    let service = Service::new(Router::with_path("me").get(me)).hoop(Gated(gate));
+    let router = Router::new().push(Router::with_path("me").get(me)).push(Router::with_path("seen").get(seen));
+    let service = Service::new(router).hoop(Gated(gate));
     Server::new(TcpListener::new(("127.0.0.1", port)).bind().await).serve(service).await;
     Ok(())
 }

@@ -102,6 +102,9 @@ impl Running {
         assert_eq!(reply.status(), StatusCode::OK);
         assert_eq!(reply.text().await.unwrap(), "ada");
 
+        let forged = self.get("/seen").header("x-auth-subject", "root").bearer_auth(&self.access);
+        assert_eq!(forged.send().await.unwrap().text().await.unwrap(), "Some(\"ada\") None");
+
         let form = format!("grant_type=refresh_token&client_id=web&refresh_token={}", self.refresh);
         let post = self.client.post(format!("{}/token", self.url)).body(form);
         let reply = post.header("content-type", "application/x-www-form-urlencoded").send().await.unwrap();
