@@ -40,9 +40,9 @@ deny:
 docs:
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features --lib --examples
 
-# Build the site of docs/ into target/book (needs mdbook)
+# Build the site of docs/ into target/book, and check that it needs no network
 book:
-    mdbook build docs
+    python3 tests/book.py
 
 # Check links, snippets and references of the documentation, after `cargo build`
 prose:

@@ -7,7 +7,9 @@
 - Each ```toml block, laid over a small configuration, is one that `rotogate check` accepts. One that cannot stand alone says
   ```toml,ignore and has the reason in an HTML comment before it. A part of a section has what precedes it in such a
   comment: <!-- toml: [store] ... -->.
+- A block with a comment <!-- part of FILE --> before it is in that file.
 - Each line of an ```sh block that calls rotogate is a command line that rotogate understands.
+- Each diagram is what its text says (tests/diagrams.py).
 - docs/SUMMARY.md, the contents of the book, names each page once.
 - Every outcome, audit event, metric, command and exit code is on its reference page.
 - No sentence begins as the prose rules of CONTRIBUTING.md forbid.
@@ -24,6 +26,9 @@ import tempfile
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+sys.dont_write_bytecode = True
+import diagrams  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 problems = []
@@ -247,6 +252,10 @@ def snippets(gate):
         for line, info, block, before in blocks(path.read_text()):
             place = f"{shown(path)}:{line}"
             words = re.split(r"[\s,]+", info)
+            if before.startswith("part of "):
+                file = ROOT / before.removeprefix("part of ")
+                if not file.is_file() or block not in file.read_text():
+                    problems.append(f"{place}: not a part of {shown(file)}")
             if words[0] == "toml" and "ignore" in words:
                 if not before or before.startswith("toml:"):
                     problems.append(f"{place}: no reason for `ignore` in an HTML comment before it")
@@ -434,6 +443,7 @@ def main():
     prose()
     on_their_pages(gate)
     messages_on_their_page()
+    problems.extend(diagrams.differences(gate.parent.parent))
     for path in pages():
         links(path)
     count = snippets(gate)

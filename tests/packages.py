@@ -6,6 +6,7 @@
 
 - Kubernetes: each manifest by the schemas of Kubernetes (kubernetes-validate from PyPI, in an environment of its own), the
   security settings, and what refers to what, custom resources included, by rules of our own.
+- External auth: Gateway API's filter in front of the gate, by its schemas and by Envoy (tests/external_auth.py).
 - Helm: the chart, linted and rendered by Helm's own code (helm-python-sdk from PyPI has Helm v4 as a library; the program `helm` is not
   run), the manifests as those of Kubernetes, and the rendered configuration by `rotogate check`.
 - Compose: the services, and every file that they mount; nginx, Prometheus and rotogate judge their own configurations.
@@ -30,6 +31,9 @@ import tomllib
 import urllib.request
 import venv
 from pathlib import Path
+
+sys.dont_write_bytecode = True
+import external_auth  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGING = ROOT / "packaging"
@@ -74,8 +78,8 @@ def documents(python, files):
 
 
 def validate(python, files):
-    """Each manifest by the schemas of Kubernetes. They do not have these two."""
-    custom = {"ServiceMonitor", "HTTPRoute"}
+    """Each manifest by the schemas of Kubernetes. They do not have these."""
+    custom = {"ServiceMonitor", "HTTPRoute", "ReferenceGrant"}
     for file in files:
         ran = run(python.parent / "kubernetes-validate", "--strict", file)
         unknown = {word for word in custom if f"kind {word} " in said(ran)}
@@ -115,6 +119,10 @@ def kubernetes(python, gate):
     labels = {"app.kubernetes.io/name": "rotogate", **services["rotogate-admin"]["metadata"]["labels"]}
     monitored(monitor, services["rotogate-admin"], labels)
     routed(route, services)
+    for wrong in external_auth.schema(gate.parent.parent, [route]):
+        problems.append(f"gateway-api: {wrong}")
+    several = (folder / "several/gateway.toml").read_text() + (external_auth.FOLDER / "authorizer.toml").read_text()
+    checked_configuration(gate, "kubernetes/external-auth", several)
     # The whole as kustomize puts it together, where kubectl is there.
     if shutil.which("kubectl"):
         for name in sorted(listed):
@@ -403,6 +411,14 @@ def as_kustomized(python, what, pod, text):
     config["admin"]["hosts"] = wanted["admin"]["hosts"]
     for key in sorted(config | wanted):
         expect(config.get(key) == wanted.get(key), f"{what}: [{key}] is not that of kubernetes/several")
+
+
+# External authorization
+
+
+def external_authorization(python, gate):
+    files = [file for file in sorted(external_auth.FOLDER.glob("*.yaml")) if file.name != "kustomization.yaml"]
+    external_auth.check(expect, [document for _, document in documents(python, files)], gate, free_port)
 
 
 # Compose
@@ -731,13 +747,14 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--gate", type=Path, required=True)
     parser.add_argument("--require-image", action="store_true")
-    parser.add_argument("--only", help="one part: kubernetes, helm, compose, systemd, socket activation, debian, release, image")
+    parser.add_argument("--only", help="one part: kubernetes, helm, external auth, compose, systemd, socket activation, debian, release, image")
     options = parser.parse_args()
     gate = options.gate.resolve()
     python = environment(gate.parent.parent)
     for name, step in (
         ("kubernetes", lambda: kubernetes(python, gate)),
         ("helm", lambda: helm(python, gate)),
+        ("external auth", lambda: external_authorization(python, gate)),
         ("compose", lambda: compose(python, gate)),
         ("systemd", lambda: systemd(gate)),
         ("socket activation", lambda: socket_activation(gate)),
