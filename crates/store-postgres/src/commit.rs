@@ -193,7 +193,7 @@ impl Commit for CommitCall<'_> {
                 }
                 Ok(vec![Committed::Done])
             }
-            "changed" => Ok(seen(&answer, &asked)?.into_iter().map(Committed::Changed).collect()),
+            "uncommitted" => Ok(seen(&answer, &asked)?.into_iter().map(Committed::Changed).collect()),
             "late" => Ok(vec![Committed::Late]),
             "whole" => Err(is_whole()),
             _ => Err(answer.unknown()),

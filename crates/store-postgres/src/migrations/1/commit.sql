@@ -86,7 +86,7 @@ begin
             select r.effect || int8send(r.until) from unnest(p_held) with ordinality as h (key, n)
                 left join {s}.revocation r on r.key = h.key order by h.n
         );
-        o_status := 'changed';
+        o_status := 'uncommitted';
         return;
     end if;
     for n in 1 .. cardinality(p_ids) loop
