@@ -7,12 +7,11 @@ use secrecy::SecretString;
 
 use super::Gate;
 use super::explanation::{Conclusion, ExplainedToken, Explanation, Rule, RuleVerdict};
-use rotogate_core::client::Grant;
+use rotogate_core::client::{Client, Grant};
 use rotogate_core::denial::Denial;
-use rotogate_core::engine::{APPLICATION, denial_of};
+use rotogate_core::engine::{APPLICATION, RefreshTerms, denial_of};
 use rotogate_core::fault::Error;
 use rotogate_core::reason::Reason;
-use rotogate_core::session::profile::Profile;
 use rotogate_core::session::rotation::{Decision, SessionEnd};
 use rotogate_core::session::{Session, Status};
 
@@ -44,8 +43,8 @@ impl Gate {
     pub async fn explain_refresh_from(&self, token: &str, client: Option<&str>, from: Option<IpAddr>) -> Explanation {
         let gate = &self.0;
         let token = SecretString::from(token);
-        let explained = gate.engine.explain_refresh(&token, |session| self.rules_for(session, client)).await;
-        let (outcome, denial) = match &explained.decided {
+        let (explained, decided) = gate.engine.explain_refresh(&token, |session| self.terms_of(session, client)).await;
+        let (outcome, denial) = match &decided {
             Ok(decision) => match denial_of(*decision) {
                 Some(denial) => (Reason::denied(&denial), Some(denial)),
                 None => (Reason::ANSWERED, None),
@@ -55,7 +54,7 @@ impl Gate {
         let rotates = |decision: &Decision| {
             matches!(decision, Decision::Rotate | Decision::Reissue | Decision::Ahead { fast_forward: true })
         };
-        let session = explained.decided.as_ref().ok().filter(|decision| rotates(decision));
+        let session = decided.as_ref().ok().filter(|decision| rotates(decision));
         let session = session.and(explained.named).map(|(id, _)| id);
         // The rate of the address comes first, that of the session last.
         let held_up = gate.engine.limits().foresee_refresh(from, session).err();
@@ -86,7 +85,7 @@ impl Gate {
             (None, Some(_)) => RuleVerdict::fail(Rule::Session, "there is no such session, or the token is not of it"),
             (None, None) => RuleVerdict::skip(Rule::Session, "the session was not read"),
         });
-        rules.push(match &explained.decided {
+        rules.push(match &decided {
             Ok(decision) if denial_of(*decision).is_none() => RuleVerdict::ok(Rule::Rotation, row(*decision)),
             Ok(decision) => RuleVerdict::fail(Rule::Rotation, row(*decision)),
             Err(Error::Failed(fault)) => RuleVerdict::fail(Rule::Rotation, fault.to_string()),
@@ -98,7 +97,7 @@ impl Gate {
                 (false, true) => Conclusion::Refused,
                 (false, false) => Conclusion::Unavailable,
             },
-            status: matches!(explained.decided, Err(Error::Failed(_))).then_some(503),
+            status: matches!(decided, Err(Error::Failed(_))).then_some(503),
             outcome: outcome.word(),
             detail: outcome.detail(),
             denial,
@@ -119,11 +118,11 @@ impl Gate {
         }
     }
 
-    /// The rules by which a client refreshes a session.
-    fn rules_for(&self, session: &Session, client: Option<&str>) -> Result<Profile, Denial> {
+    /// On which terms a client presents a token of a session. The engine refuses the token of another client.
+    fn terms_of(&self, session: &Session, client: Option<&str>) -> Result<RefreshTerms, Denial> {
         let gate = &self.0;
-        if client.is_some_and(|client| *client != *session.client) {
-            return Err(Denial::OtherClient);
+        if let Some(other) = client.filter(|client| **client != *session.client) {
+            return Ok(RefreshTerms { client: Arc::new(Client::public(other)), profile: gate.profile.clone() });
         }
         let known = gate.endpoints.client_of(session).map(Arc::clone).or_else(|| gate.clients.get(&session.client));
         let client = known.ok_or(Denial::InvalidClient)?;
@@ -132,7 +131,8 @@ impl Gate {
         }
         let endpoint = gate.endpoints.profile_for(session);
         let own = (*session.dialect == *APPLICATION).then_some(&gate.profile);
-        endpoint.or(own).map(|profile| client.profile.over(profile)).ok_or(Denial::OtherDialect)
+        let profile = client.profile.over(endpoint.or(own).ok_or(Denial::OtherDialect)?);
+        Ok(RefreshTerms { client, profile })
     }
 }
 

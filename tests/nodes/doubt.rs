@@ -31,9 +31,12 @@ impl Two {
 
 const NO_WINDOW: &str = "grace = \"0s\"\nlost_response_window = \"0s\"";
 
-/// A word of the replies to a write that is no rotation. `word` is of PostgreSQL, where each write has its own.
-fn done(servers: &Servers, word: &'static str) -> &'static str {
-    if servers.is_postgres() { word } else { "committed" }
+/// A word of the replies to a write that is no rotation.
+const DONE: &str = "committed";
+
+/// A word of the replies to a rotation.
+fn rotated(servers: &Servers) -> &'static str {
+    if servers.is_postgres() { DONE } else { "swapped" }
 }
 
 fn is_dead(answer: &Answer) -> bool {
@@ -84,9 +87,9 @@ async fn out_of_reach(servers: Servers) {
 /// Row 3: the store has done it, and no reply comes.
 async fn in_doubt_without_a_window(servers: Servers) {
     let two = Two::start(servers, NO_WINDOW, "").await;
-    let Two { way, a, b, .. } = &two;
+    let Two { way, a, b, servers, .. } = &two;
     let first = a.login().await;
-    way.lose(Some("swapped"));
+    way.lose(Some(rotated(servers)));
     assert!(a.refresh(&first.refresh).await.is_fault());
     way.lose(None);
     let second = a.refresh(&first.refresh).await.tokens();
@@ -96,7 +99,7 @@ async fn in_doubt_without_a_window(servers: Servers) {
     assert!(is_dead(&b.refresh(&third.refresh).await), "it was a reuse");
     // Once it was answered, a repeat is a reuse again.
     let first = a.login().await;
-    way.lose(Some("swapped"));
+    way.lose(Some(rotated(servers)));
     assert!(a.refresh(&first.refresh).await.is_fault());
     way.lose(None);
     let second = a.refresh(&first.refresh).await.tokens();
@@ -104,7 +107,7 @@ async fn in_doubt_without_a_window(servers: Servers) {
     assert!(is_dead(&a.refresh(&second.refresh).await));
     // Only the gate that wrote it knows.
     let first = a.login().await;
-    way.lose(Some("swapped"));
+    way.lose(Some(rotated(servers)));
     assert!(a.refresh(&first.refresh).await.is_fault());
     way.lose(None);
     assert!(is_dead(&b.refresh(&first.refresh).await));
@@ -115,14 +118,14 @@ async fn in_doubt_within_grace(servers: Servers) {
     let two = Two::start(servers, "lost_response_window = \"0s\"", "staleness = \"60s\"\n").await;
     let Two { way, a, b, servers, .. } = &two;
     let [first, ended] = [a.login().await, a.login().await];
-    way.lose(Some("swapped"));
+    way.lose(Some(rotated(servers)));
     assert!(a.refresh(&first.refresh).await.is_fault());
     let second = b.refresh(&first.refresh).await.tokens();
     way.lose(None);
     assert_eq!(a.refresh(&first.refresh).await.tokens(), second);
-    way.lose(Some(done(servers, "inserted")));
+    way.lose(Some(DONE));
     assert!(a.log_in("demo", &a.password).await.is_fault());
-    way.lose(Some(done(servers, "merged")));
+    way.lose(Some(DONE));
     assert!(a.revoke(&ended.refresh).await.is_fault());
     for gate in [a, b] {
         gate.until_refused(&ended.access).await;

@@ -184,7 +184,7 @@ impl Servers {
     pub(super) fn change_versions(&self) {
         match self {
             Self::Redis(server) => overwrite(server, "0", "9"),
-            Self::Postgres(server) => drop(server.sql("update rotogate.session set version = 9")),
+            Self::Postgres(server) => drop(server.sql("update rotogate.session set state = set_byte(state, 0, 9)")),
             _ => panic!("no test asks"),
         }
     }

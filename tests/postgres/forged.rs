@@ -13,10 +13,11 @@ async fn j23_a_record_that_was_forged_in_postgresql_is_a_fault_of_its_session_al
     };
     forgeries(
         [&first, &second],
-        |Forgery { session, from, to, .. }: &Forgery| {
+        |Forgery { session, from, to, whose }: &Forgery| {
             let record = changed("record", from, to);
             server.sql(&format!(
-                "update rotogate.session set record = {record}, subject = decode('{to}', 'hex') where id = '{session}'"
+                "update rotogate.session set record = {record}, subject = decode('{to}', 'hex'), \
+                 state = substr(state, 1, 10) || decode('{whose}', 'hex') where id = '{session}'"
             ));
         },
         |from, to| {

@@ -17,7 +17,7 @@ pub(crate) struct Forgery {
     pub(crate) from: String,
     /// As long as `from`.
     pub(crate) to: String,
-    /// What the store compares of subject and client, for Redis.
+    /// What the store compares of subject and client.
     pub(crate) whose: String,
 }
 

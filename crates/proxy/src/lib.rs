@@ -158,7 +158,7 @@ impl ActiveUpstream {
         let authorization = upstream.authorization_file.as_deref().map(authorization::load).transpose();
         let authorization = authorization.map_err(|message| BadUpstream {
             name: upstream.name.clone(),
-            source: BadTls { key: "authorization_file", message },
+            source: BadTls::new("authorization_file", message),
         })?;
         let pool = Arc::new(Pool::new(upstream, connecting, counts, authorization, Arc::clone(resolver)));
         let mut tasks = JoinSet::new();

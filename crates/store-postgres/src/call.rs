@@ -19,12 +19,10 @@ pub(super) struct Call {
 /// An argument. It does not print: the driver logs arguments, and some hold secrets of sessions.
 pub(super) enum Arg {
     Bool(bool),
-    Small(i16),
     Int(i32),
     Big(i64),
-    Text(&'static str),
     Bytes(Zeroizing<Vec<u8>>),
-    ByteList(Vec<Vec<u8>>),
+    ByteList(Vec<Option<Zeroizing<Vec<u8>>>>),
     Id(Uuid),
     Ids(Vec<Uuid>),
     Bigs(Vec<i64>),
@@ -47,13 +45,19 @@ impl Arg {
         Self::Bytes(Zeroizing::new(bytes.to_vec()))
     }
 
+    pub(super) fn byte_list(values: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        Self::ByteList(values.into_iter().map(|value| Some(Zeroizing::new(value))).collect())
+    }
+
+    pub(super) fn big_or_null(number: Option<i64>) -> Self {
+        number.map_or(Self::Null(Type::INT8), Self::Big)
+    }
+
     pub(super) fn kind(&self) -> Type {
         match self {
             Self::Bool(_) => Type::BOOL,
-            Self::Small(_) => Type::INT2,
             Self::Int(_) => Type::INT4,
             Self::Big(_) => Type::INT8,
-            Self::Text(_) => Type::TEXT,
             Self::Bytes(_) => Type::BYTEA,
             Self::ByteList(_) => Type::BYTEA_ARRAY,
             Self::Id(_) => Type::UUID,
@@ -76,12 +80,13 @@ impl ToSql for Arg {
     fn to_sql(&self, kind: &Type, out: &mut BytesMut) -> Encoded {
         match self {
             Self::Bool(value) => value.to_sql_checked(kind, out),
-            Self::Small(value) => value.to_sql_checked(kind, out),
             Self::Int(value) => value.to_sql_checked(kind, out),
             Self::Big(value) => value.to_sql_checked(kind, out),
-            Self::Text(value) => value.to_sql_checked(kind, out),
             Self::Bytes(value) => value.as_slice().to_sql_checked(kind, out),
-            Self::ByteList(value) => value.to_sql_checked(kind, out),
+            Self::ByteList(values) => {
+                let values: Vec<_> = values.iter().map(|value| value.as_ref().map(|value| value.as_slice())).collect();
+                values.to_sql_checked(kind, out)
+            }
             Self::Id(value) => value.to_sql_checked(kind, out),
             Self::Ids(value) => value.to_sql_checked(kind, out),
             Self::Bigs(value) => value.to_sql_checked(kind, out),

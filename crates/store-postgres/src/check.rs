@@ -12,7 +12,7 @@ use super::migrate::{self, migrate};
 use super::options::{PostgresOptions, mistake};
 use super::record::time;
 use super::revoke::writes;
-use super::{PostgresInner, fault, hint};
+use super::{PostgresInner, fault, notify};
 use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate_core::store::kit::fields::{Op, new_op};
 use rotogate_core::store::kit::mark::{self, Marker};
@@ -64,11 +64,13 @@ pub(super) async fn open(options: PostgresOptions) -> Result<PostgresInner, Stor
         store,
         node: new_op()?,
         revocations: ConnectionPool::new(Arc::clone(&options), FOR_REVOCATIONS),
-        hints: tokio::spawn(hint(Arc::clone(&commands), Arc::clone(&written))),
+        notifier: tokio::spawn(notify(Arc::clone(&commands), Arc::clone(&written))),
         mark: Marker::new(options.high_water.as_deref(), store),
         written,
         commands,
-        doubts: rotogate_core::store::kit::doubts::Doubts::default(),
+        doubts: Default::default(),
+        inserts: Default::default(),
+        hints: Default::default(),
         options,
     };
     // A write shows that the store takes any.

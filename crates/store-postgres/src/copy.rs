@@ -2,18 +2,19 @@
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
+use tokio_postgres::types::Type;
 
 use super::call::Arg;
-use super::record::{Columns, columns, key, millis, time, uuid};
-use super::revoke::RevocationScope;
+use super::record::{key, target, time};
 use super::{PostgresInner, PostgresStore};
 use rotogate_core::clock::Timestamp;
-use rotogate_core::session::{RevokedBecause, Session};
-use rotogate_core::store::copy::{CopyTarget, is_whole};
-use rotogate_core::store::kit::fields::new_op;
+use rotogate_core::session::Session;
+use rotogate_core::store::copy::{CopyTarget, put_record};
+use rotogate_core::store::kit::commit::{Operation, decide, raises};
+use rotogate_core::store::kit::fields::encode_effect;
+use rotogate_core::store::kit::snapshot::Snapshot;
 use rotogate_core::store::reset_clock::RemembersTime;
-use rotogate_core::store::rules::end_of;
-use rotogate_core::store::{Revocation, SharedStore, Store, StoreError};
+use rotogate_core::store::{Revocation, SharedStore, Store, StoreError, rules};
 
 #[async_trait]
 impl CopyTarget for PostgresStore {
@@ -26,8 +27,11 @@ impl CopyTarget for PostgresStore {
 
     async fn put_revocations(&self, entries: Vec<Revocation>) -> Result<(), StoreError> {
         for entry in entries {
-            // As an entry that reaches nothing here: the records have their end already.
-            self.0.revoke_as_far(&entry, RevokedBecause::Operator, RevocationScope::Nothing).await?;
+            let targets = vec![entry.target.clone()];
+            let operation = Operation { targets, raises: raises(&entry), ..Operation::default() };
+            // It reaches nothing here: the records have their end already.
+            let merge = |state: &mut Snapshot| rules::put(state, &entry);
+            decide(&self.0.commit_by(&self.0.revocations)?, operation, Snapshot::default(), merge).await?;
         }
         Ok(())
     }
@@ -53,41 +57,24 @@ impl RemembersTime for PostgresStore {
     }
 
     async fn latest_time(&self) -> Result<Timestamp, StoreError> {
-        let answer = self.0.one("rg_lower", vec![Arg::Bool(false)]).await?;
+        let (keys, effects) = (Arg::Null(Type::BYTEA_ARRAY), Arg::Null(Type::BYTEA_ARRAY));
+        let answer = self.0.one("rg_lower", vec![keys, effects]).await?;
         if answer.status()? == "lowered" { Ok(time(answer.get("o_latest")?)) } else { Err(answer.unknown()) }
     }
 
-    /// The function lowers the entries.
-    async fn lower_times(&self, _now: Timestamp, _entries: Vec<Revocation>) -> Result<(), StoreError> {
-        let answer = self.0.one("rg_lower", vec![Arg::Bool(true)]).await?;
+    async fn lower_times(&self, _now: Timestamp, entries: Vec<Revocation>) -> Result<(), StoreError> {
+        let targets = entries.iter().map(|entry| target(&entry.target)).collect::<Result<Vec<_>, _>>()?;
+        let keys = Arg::byte_list(targets.iter().map(|target| key(target).into_owned()));
+        let effects = Arg::byte_list(entries.iter().map(|entry| encode_effect(entry.effect)));
+        let answer = self.0.one("rg_lower", vec![keys, effects]).await?;
         if answer.status()? == "lowered" { Ok(()) } else { Err(answer.unknown()) }
     }
 }
 
 impl PostgresInner {
     async fn put(&self, session: &Session) -> Result<(), StoreError> {
-        let Columns { revision, current, confirmed, revoked, record } = columns(session)?;
-        let args = vec![
-            Arg::bytes(&new_op()?),
-            Arg::Id(uuid(session.id)),
-            revision,
-            current,
-            confirmed,
-            revoked,
-            Arg::Big(millis(session.created())),
-            Arg::Big(millis(session.expires)),
-            Arg::Big(millis(session.latest_access_expires)),
-            Arg::Big(millis(session.issued_at)),
-            Arg::Big(millis(end_of(session))),
-            Arg::bytes(&key(session.subject.as_bytes())),
-            self.client(session)?,
-            record,
-        ];
-        let answer = self.one("rg_put", args).await?;
-        match answer.status()? {
-            "put" => Ok(()),
-            "whole" => Err(is_whole()),
-            _ => Err(answer.unknown()),
-        }
+        let operation = Operation { ids: vec![session.id], into_copy: true, ..Operation::default() };
+        let put = |state: &mut Snapshot| put_record(state, session);
+        decide(&self.commit_by(&self.commands)?, operation, Snapshot::default(), put).await.map(drop)
     }
 }

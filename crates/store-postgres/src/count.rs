@@ -52,7 +52,7 @@ impl PostgresInner {
         let args = vec![
             Arg::bytes(&op),
             caller_name,
-            Arg::ByteList(all.iter().map(|(counter, _)| counter.name.to_vec()).collect()),
+            Arg::byte_list(all.iter().map(|(counter, _)| counter.name.to_vec())),
             Arg::Bigs(all.iter().map(|(_, of)| how(of)).collect()),
             Arg::Bigs(all.iter().map(|(counter, _)| micros(counter.every)).collect()),
             Arg::Bigs(all.iter().map(|(counter, _)| micros(counter.depth())).collect()),

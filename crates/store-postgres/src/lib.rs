@@ -1,8 +1,8 @@
 //! A store of several gates in PostgreSQL: one primary, whose standbys are its own affair.
 //!
-//! **Writing.** Each operation is one call of a function of the database, so it is done as a whole or not at all, in one
-//! round trip. Each has a random name, and a function that finds it says what it said before: so whatever got no reply is
-//! sent again. Only the server's clock counts.
+//! **Writing.** The rules run here, over what the gate presumes of the store. One function compares the store with that, and
+//! writes as a whole, or answers with what is there (`commit.rs`). Each write has a random name, and a function that finds it says
+//! what it said before: so whatever got no reply is sent again. Only the server's clock counts.
 //!
 //! **Durable** is what the server makes of it: every transaction has `synchronous_commit` at `on` at least. With
 //! `synchronous_standby_names`, an `Ok` was written to a standby, too; a commit whose wait for it was cancelled is in doubt.
@@ -44,8 +44,10 @@ use loss::KnownHistory;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::revocation::{RevocationList, Target};
 use rotogate_core::session::{Generation, RevokedBecause, Session, SessionId};
+use rotogate_core::store::kit::commit::{Hints, InsertTurns};
 use rotogate_core::store::kit::fields::{History, Op, new_op};
 use rotogate_core::store::kit::mark::Marker;
+use rotogate_core::store::rules::Rules;
 use rotogate_core::store::{
     Admitted, CounterUse, Cursor, Feed, Filter, Follow, Inserted, InspectedServer, NodeSeen, Page, Restoration,
     Revocation, SharedCounter, SharedStore, Store, StoreError, SubjectBound, Swap, Swept,
@@ -53,6 +55,7 @@ use rotogate_core::store::{
 
 mod call;
 mod check;
+mod commit;
 mod connect;
 mod copy;
 mod count;
@@ -72,7 +75,7 @@ mod session;
 pub use options::{PostgresOptions, PostgresTimeouts};
 
 /// The pause after a notification: what is written meanwhile shares the next one.
-const HINT_PAUSE: Duration = Duration::from_millis(5);
+const NOTIFY_PAUSE: Duration = Duration::from_millis(5);
 
 /// A store in PostgreSQL, for several gates.
 ///
@@ -100,17 +103,19 @@ struct PostgresInner {
     node: Op,
     commands: Arc<ConnectionPool>,
     doubts: rotogate_core::store::kit::doubts::Doubts,
+    inserts: InsertTurns,
+    hints: Hints,
     /// Logouts do not wait behind a storm of refreshes.
     revocations: ConnectionPool,
     /// Something was written to the log.
     written: Arc<Notify>,
-    hints: JoinHandle<()>,
+    notifier: JoinHandle<()>,
     mark: Marker,
 }
 
 impl Drop for PostgresInner {
     fn drop(&mut self) {
-        self.hints.abort();
+        self.notifier.abort();
     }
 }
 
@@ -139,7 +144,7 @@ impl fmt::Debug for PostgresStore {
 
 /// Tells readers that there is something to read, never within the transaction that wrote it: a notification takes a lock of
 /// the whole server at its commit.
-async fn hint(pool: Arc<ConnectionPool>, written: Arc<Notify>) {
+async fn notify(pool: Arc<ConnectionPool>, written: Arc<Notify>) {
     loop {
         written.notified().await;
         if let Ok(connection) = pool.connection().await {
@@ -154,7 +159,7 @@ async fn hint(pool: Arc<ConnectionPool>, written: Arc<Notify>) {
                 pool.give_back(connection);
             }
         }
-        tokio::time::sleep(HINT_PAUSE).await;
+        tokio::time::sleep(NOTIFY_PAUSE).await;
     }
 }
 
@@ -212,17 +217,14 @@ impl PostgresInner {
         Arg::Big(i64::try_from(self.options.leeway.as_millis()).unwrap_or(i64::MAX))
     }
 
-    /// The keys of the not-befores of a subject and of all.
-    fn not_befores(&self, session: &Session) -> Result<Arg, StoreError> {
-        let subject = Target::Subject { issuer: Arc::clone(&self.issuer), subject: session.subject.clone() };
-        let keys = [record::target(&subject)?, record::target(&Target::Global)?];
-        Ok(Arg::ByteList(keys.iter().map(|target| record::key(target).into_owned()).collect()))
+    fn rules(&self) -> Rules {
+        Rules::new(Arc::clone(&self.issuer), self.options.leeway)
     }
 
-    /// The key of the not-before of a session's client.
-    fn client(&self, session: &Session) -> Result<Arg, StoreError> {
-        let client = Target::Client { issuer: Arc::clone(&self.issuer), client: session.client.clone() };
-        Ok(Arg::bytes(&record::key(&record::target(&client)?)))
+    /// The key of the not-before of a client.
+    fn client_key(&self, client: &str) -> Result<Vec<u8>, StoreError> {
+        let client = Target::Client { issuer: Arc::clone(&self.issuer), client: client.into() };
+        Ok(record::key(&record::target(&client)?).into_owned())
     }
 
     /// `None`: further ahead than the leeway.
@@ -241,7 +243,7 @@ impl PostgresInner {
 #[async_trait]
 impl Store for PostgresStore {
     async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
-        self.0.load(&self.0.commands, id).await
+        self.0.load(id).await
     }
 
     async fn insert(&self, session: Session, bound: SubjectBound) -> Result<Inserted, StoreError> {
@@ -337,7 +339,7 @@ impl SharedStore for PostgresStore {
     }
 
     async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
-        self.0.load(&self.0.revocations, id).await
+        self.0.load_to_revoke(id).await
     }
 
     async fn settle(&self) -> Result<(), StoreError> {

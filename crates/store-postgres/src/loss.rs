@@ -7,13 +7,19 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::PostgresInner;
 use super::call::{Arg, ResultRow, unexpected};
-use super::record::{Columns, columns, key, millis, target, time, unknown_version, uuid};
+use super::record::{time, uuid};
 use super::revoke::writes;
 use rotogate_core::revocation::Target;
 use rotogate_core::session::{Session, SessionId};
+use rotogate_core::store::kit::commit::{Operation, decide_each};
 use rotogate_core::store::kit::fields::{History, new_op};
-use rotogate_core::store::rules::end_of;
+use rotogate_core::store::kit::snapshot::Snapshot;
+use rotogate_core::store::rules::{KEPT_AFTER_END, end_of};
 use rotogate_core::store::{Restoration, StoreError, WriteOutcome};
+
+/// The history of a record that was written back. It is none of the data's: the record is not of the data that was
+/// adopted, and another node may have a later one.
+const EARLIER: History = [0; 8];
 
 /// What a node knows of the data that it works with.
 pub(super) struct KnownHistory {
@@ -132,41 +138,27 @@ impl PostgresInner {
 
     /// True if the store lacked it.
     async fn restore_one(&self, record: &Session) -> Result<bool, StoreError> {
-        let Columns { revision, current, confirmed, revoked, record: encoded } = columns(record)?;
-        let own = target(&Target::Session(record.id))?;
-        let args = vec![
-            Arg::bytes(&new_op()?),
-            Arg::Id(uuid(record.id)),
-            revision,
-            current,
-            confirmed,
-            revoked,
-            Arg::Big(millis(record.created())),
-            Arg::Big(millis(record.expires)),
-            Arg::Big(millis(record.latest_access_expires)),
-            Arg::Big(millis(record.issued_at)),
-            Arg::Big(millis(end_of(record))),
-            Arg::bytes(&key(record.subject.as_bytes())),
-            self.client(record)?,
-            encoded,
-            self.not_befores(record)?,
-            Arg::bytes(&key(&own)),
-        ];
-        let answer = self.one("rg_restore", args).await?;
-        match answer.status()? {
-            "restored" => Ok(true),
-            "had" => Ok(false),
+        let operation = Operation {
+            ids: vec![record.id],
+            targets: vec![Target::Session(record.id)],
+            held: Some(record),
+            by: Some(end_of(record).plus(KEPT_AFTER_END)),
+            history: Some(EARLIER),
+            ..Operation::default()
+        };
+        // What another node wrote back has another history: the later record stays.
+        let restore = |state: &mut Snapshot, _| {
+            if state.is_current(record.id) { Ok(false) } else { self.rules().restore(state, record) }
+        };
+        let call = self.commit_by(&self.commands)?;
+        match decide_each(&call, [(operation, Snapshot::default())], restore).await?.pop() {
+            Some(Ok(written)) => Ok(written == Some(true)),
             // One record must not hold up the others.
-            "version" => {
-                let error = unknown_version(format_args!("session {}", record.id), answer.get("o_version")?);
+            Some(Err(error)) => {
                 tracing::error!(session.id = %record.id, %error, "session not written back");
                 Ok(false)
             }
-            "moved" => {
-                tracing::error!(session.id = %record.id, "session not written back: it has another subject or client now");
-                Ok(false)
-            }
-            _ => Err(answer.unknown()),
+            None => Err(unexpected("no answer")),
         }
     }
 

@@ -15,8 +15,8 @@ use rotogate_core::store::kit::fields::new_op;
 const MIGRATIONS: [&[&str]; 1] = [&[
     include_str!("migrations/1/tables.sql"),
     include_str!("migrations/1/operation.sql"),
-    include_str!("migrations/1/entry.sql"),
     include_str!("migrations/1/session.sql"),
+    include_str!("migrations/1/commit.sql"),
     include_str!("migrations/1/revocation.sql"),
     include_str!("migrations/1/log.sql"),
     include_str!("migrations/1/sweep.sql"),

@@ -5,17 +5,16 @@ use std::borrow::Cow;
 use aws_lc_rs::digest;
 use uuid::Uuid;
 
-use super::call::{Arg, ResultRow};
 use rotogate_core::clock::Timestamp;
 use rotogate_core::revocation::{Revocation, Target};
-use rotogate_core::session::{Generation, Session, SessionId, Status};
-use rotogate_core::store::kit::encoding::{decode_session, decode_target, encode, encode_target};
-use rotogate_core::store::kit::fields::{decode_effect, reason, reason_number};
-use rotogate_core::store::{StoreError, WriteOutcome};
-use tokio_postgres::types::Type;
+use rotogate_core::session::{Session, SessionId};
+use rotogate_core::store::StoreError;
+use rotogate_core::store::kit::begin::{begin_of, decode_begun};
+use rotogate_core::store::kit::encoding::{decode_target, encode, encode_target};
+use rotogate_core::store::kit::fields::{decode_effect, encode_effect};
+use rotogate_core::store::rules::end_of;
+use zeroize::Zeroizing;
 
-/// The version of a row. The record in it has a version of its own.
-pub(super) const VERSION: i16 = 1;
 /// An index takes no longer values.
 const MAX_KEY: usize = 1024;
 
@@ -59,74 +58,40 @@ pub(super) fn session_prefix() -> Result<Vec<u8>, StoreError> {
     }
 }
 
-/// A number that a column must hold exactly.
-pub(super) fn exact(number: u64) -> Result<i64, StoreError> {
-    i64::try_from(number).map_err(|_| {
-        StoreError::new(format!("{number} is above what PostgreSQL holds")).with_outcome(WriteOutcome::Refused)
-    })
+/// What becomes of a session's row: its state, its end, and the record.
+pub(super) fn encode_row(session: &Session) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+    let mut bytes = Zeroizing::new(begin_of(session).to_vec());
+    bytes.extend_from_slice(&millis(end_of(session)).to_be_bytes());
+    bytes.extend_from_slice(&encode(session)?);
+    Ok(bytes)
 }
 
-/// The columns that a session's own values go to.
-pub(super) struct Columns {
-    pub(super) revision: Arg,
-    pub(super) current: Arg,
-    pub(super) confirmed: Arg,
-    pub(super) revoked: Arg,
-    pub(super) record: Arg,
+/// The record under an id. What cannot be read is a fault of this record alone.
+pub(super) fn decode(id: SessionId, state: &[u8], record: &[u8]) -> Result<Session, StoreError> {
+    decode_begun("PostgreSQL", id, state, Some(record))
 }
 
-pub(super) fn columns(session: &Session) -> Result<Columns, StoreError> {
-    let revoked = match session.status {
-        Status::Live => Arg::Null(Type::INT2),
-        Status::Revoked(because) => Arg::Small(reason_number(because).into()),
-    };
-    Ok(Columns {
-        revision: Arg::Big(exact(session.revision)?),
-        current: Arg::Big(exact(session.current.get())?),
-        confirmed: Arg::Bool(session.confirmed),
-        revoked,
-        record: Arg::Bytes(encode(session)?),
-    })
+/// An entry as a commit compares it: the effect and the end.
+pub(super) fn encode_entry(entry: &Revocation) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new([encode_effect(entry.effect), millis(entry.until).to_be_bytes().to_vec()].concat())
 }
 
-/// The session in an answer. What a function changed is in its columns, which count. What cannot be read is a fault of this
-/// record alone.
-pub(super) fn decode(id: SessionId, answer: &ResultRow) -> Result<Session, StoreError> {
-    let damaged = || StoreError::new(format!("the store is damaged: session {id} cannot be read")).of_one_record();
-    let version: i16 = answer.get("o_version")?;
-    if version != VERSION {
-        return Err(unknown_version(format_args!("session {id}"), version).of_one_record());
-    }
-    let session = decode_session(id.as_bytes(), answer.get("o_record")?)?;
-    let status = match answer.get::<Option<i16>>("o_revoked")? {
-        None => Status::Live,
-        Some(number) => Status::Revoked(u8::try_from(number).ok().and_then(reason).ok_or_else(damaged)?),
-    };
-    let revision = u64::try_from(answer.get::<i64>("o_revision")?).map_err(|_| damaged())?;
-    Ok(Session { revision, confirmed: answer.get("o_confirmed")?, status, ..session })
+pub(super) fn decode_entry(target: Target, bytes: &[u8]) -> Result<Revocation, StoreError> {
+    let (effect, until) = bytes.split_last_chunk().ok_or_else(damaged)?;
+    let effect = decode_effect(effect).ok_or_else(damaged)?;
+    Ok(Revocation { target, effect, until: time(i64::from_be_bytes(*until)) })
 }
 
-pub(super) fn unknown_version(what: impl std::fmt::Display, version: i16) -> StoreError {
-    StoreError::new(format!(
-        "{what} has version {version} in PostgreSQL, and this program knows only {VERSION}: it was written by another version \
-         of rotogate, which can read it"
-    ))
-    .with_outcome(WriteOutcome::NotDone)
+fn damaged() -> StoreError {
+    StoreError::new(
+        "a revocation in PostgreSQL cannot be read: the store is damaged, or another version of rotogate wrote it",
+    )
 }
 
 /// An entry as its columns have it.
 pub(super) fn entry(target: &[u8], effect: &[u8], until: i64) -> Result<Revocation, StoreError> {
-    let effect = decode_effect(effect).ok_or_else(|| {
-        StoreError::new(
-            "a revocation in PostgreSQL cannot be read: the store is damaged, or another version of rotogate wrote it",
-        )
-    })?;
+    let effect = decode_effect(effect).ok_or_else(damaged)?;
     Ok(Revocation { target: decode_target(target)?, effect, until: time(until) })
-}
-
-/// A generation that no row can have is none.
-pub(super) fn generation(of: Generation) -> i64 {
-    i64::try_from(of.get()).unwrap_or(-1)
 }
 
 #[cfg(test)]

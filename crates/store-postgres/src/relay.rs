@@ -4,16 +4,20 @@ use async_trait::async_trait;
 use tokio_postgres::types::Type;
 
 use super::call::{Arg, ResultRow};
-use super::record::{VERSION, millis, unknown_version};
+use super::record::millis;
 use super::{PostgresInner, PostgresStore};
 use rotogate_core::clock::Timestamp;
 use rotogate_core::store::StoreError;
+use rotogate_core::store::kit::begin::unknown_version;
 use rotogate_core::store::kit::encoding::{decode, encode};
 use rotogate_core::store::kit::fields::{Op, millis as bytes_of, new_op};
 use rotogate_core::store::relay::{
     RelayId, RelayInserted, RelayRecord, RelayState, RelayStore, RelaySwapped, RelayVersion, fits, refusal,
 };
 use rotogate_core::store::rules::MAX_SWEPT;
+
+/// The version of a row. The record in it has a version of its own.
+const VERSION: i16 = 1;
 
 fn mark(version: &RelayVersion) -> Vec<u8> {
     let state = match version.state {
@@ -28,13 +32,17 @@ fn mark(version: &RelayVersion) -> Vec<u8> {
 fn record(id: RelayId, answer: &ResultRow) -> Result<RelayRecord, StoreError> {
     match answer.get("o_version")? {
         VERSION => decode(format_args!("{id:?}"), answer.get("o_record")?),
-        version => Err(unknown_version(format_args!("{id:?}"), version)),
+        version => Err(of_other_version(id, version)),
     }
+}
+
+fn of_other_version(id: RelayId, version: i16) -> StoreError {
+    unknown_version("PostgreSQL", format_args!("{id:?}"), u64::try_from(version).unwrap_or_default())
 }
 
 fn other(id: RelayId, answer: &ResultRow) -> StoreError {
     match (answer.status(), answer.get("o_version")) {
-        (Ok("version"), Ok(version)) => unknown_version(format_args!("{id:?}"), version),
+        (Ok("version"), Ok(version)) => of_other_version(id, version),
         _ => answer.unknown(),
     }
 }

@@ -1,14 +1,12 @@
 //! Revocations as they are written, and the sweep.
 
-use tokio_postgres::types::Type;
-
 use super::PostgresInner;
-use super::call::{Arg, ResultRow};
-use super::record::{entry, key, millis, target, uuid};
+use super::call::{Arg, ResultRow, unexpected};
 use rotogate_core::revocation::{Revocation, Target};
-use rotogate_core::session::{RevokedBecause, SessionId};
-use rotogate_core::store::kit::fields::{encode_effect, reason_number};
-use rotogate_core::store::rules::{MAX_SWEPT, ends_session, fits};
+use rotogate_core::session::RevokedBecause;
+use rotogate_core::store::kit::commit::{Operation, decide, raises};
+use rotogate_core::store::kit::snapshot::Snapshot;
+use rotogate_core::store::rules::{MAX_SWEPT, fits};
 use rotogate_core::store::{StoreError, Swept};
 
 /// How many writes there were.
@@ -16,65 +14,21 @@ pub(super) fn writes(answer: &ResultRow) -> Result<u64, StoreError> {
     answer.get::<i64>("o_writes").map(|writes| u64::try_from(writes).unwrap_or_default())
 }
 
-/// Which sessions an entry is about.
-pub(super) enum RevocationScope<'a> {
-    Session(SessionId),
-    Subject(&'a str),
-    All,
-    Nothing,
-}
-
 impl PostgresInner {
-    pub(super) async fn revoke(&self, given: Revocation, because: RevokedBecause) -> Result<Revocation, StoreError> {
-        fits(&given)?;
-        let reach = match &given.target {
-            Target::Session(id) => RevocationScope::Session(*id),
-            Target::Subject { issuer, subject } if *issuer == self.issuer => RevocationScope::Subject(subject),
-            Target::Client { issuer, .. } if *issuer == self.issuer => RevocationScope::All,
-            Target::Global => RevocationScope::All,
-            // No session of ours, so no session's end: the caller knows how long the tokens live.
-            Target::Subject { .. } | Target::Client { .. } | Target::Token { .. } => RevocationScope::Nothing,
-        };
-        self.revoke_as_far(&given, because, reach).await
-    }
-
-    pub(super) async fn revoke_as_far(
-        &self,
-        given: &Revocation,
-        because: RevokedBecause,
-        reach: RevocationScope<'_>,
-    ) -> Result<Revocation, StoreError> {
-        let (no_id, no_subject) = (Arg::Null(Type::UUID), Arg::Null(Type::BYTEA));
-        let (reach, id, subject) = match reach {
-            RevocationScope::Session(id) => ("session", Arg::Id(uuid(id)), no_subject),
-            RevocationScope::Subject(name) => ("subject", no_id, Arg::bytes(&key(name.as_bytes()))),
-            RevocationScope::All => ("all", no_id, no_subject),
-            RevocationScope::Nothing => ("none", no_id, no_subject),
-        };
-        let of = target(&given.target)?;
-        let args = vec![
-            Arg::bytes(&key(&of)),
-            Arg::bytes(&of),
-            Arg::bytes(&encode_effect(given.effect)),
-            Arg::Big(millis(given.until)),
-            self.leeway(),
-            Arg::Text(reach),
-            id,
-            subject,
-            Arg::Small(reason_number(because).into()),
-            Arg::Bool(ends_session(given.effect)),
-        ];
-        let answer = self.one_by(&self.revocations, "rg_revoke", args).await?;
-        if answer.status()? != "merged" {
-            return Err(answer.unknown());
+    pub(super) async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<Revocation, StoreError> {
+        fits(&entry)?;
+        let (mut ids, mut presumed, mut subject) = (Vec::new(), Snapshot::default(), None);
+        match &entry.target {
+            Target::Session(id) => (ids, presumed) = (vec![*id], self.hints.take(*id)),
+            Target::Subject { issuer, subject: own } if *issuer == self.issuer => subject = Some(&**own),
+            Target::Subject { .. } | Target::Client { .. } | Target::Global | Target::Token { .. } => {}
         }
-        if answer.get("o_changed")? {
-            self.written.notify_one();
-        }
-        if answer.get::<Option<i16>>("o_version")?.is_some() {
-            tracing::error!(target = %given.target, "session revoked, but its record cannot be read");
-        }
-        entry(&of, answer.get("o_effect")?, answer.get("o_until")?)
+        let targets = vec![entry.target.clone()];
+        let operation =
+            Operation { ids, targets, subject, raises: raises(&entry), keeps_names: true, ..Operation::default() };
+        let revoke = |state: &mut Snapshot| self.rules().revoke(state, entry.clone(), because);
+        let revoked = decide(&self.commit_by(&self.revocations)?, operation, presumed, revoke).await?;
+        revoked.ok_or_else(|| unexpected("a time that was not given"))
     }
 
     /// Of several nodes that sweep at once, one does it.

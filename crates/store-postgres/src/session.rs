@@ -1,102 +1,186 @@
 //! Sessions: load, insert, swap, confirm, list.
 
+use std::collections::BTreeMap;
+
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::PostgresInner;
 use super::call::{Arg, ResultRow, unexpected};
 use super::connect::{ConnectionPool, not_done};
-use super::record::{
-    Columns, columns, decode, entry, exact, generation, key, millis, session_prefix, target, unknown_version, uuid,
-};
+use super::record::{decode, decode_entry, key, millis, session_prefix, target, uuid};
 use rotogate_core::revocation::{Revocation, Target};
-use rotogate_core::session::{Generation, RevokedBecause, Session, SessionId};
-use rotogate_core::store::kit::fields::{Op, encode_effect, reason_number};
-use rotogate_core::store::rules::{MAX_ENDED, Rules, end_of, page_size, time_in};
-use rotogate_core::store::{Filter, Inserted, Page, StoreError, SubjectBound, Swap, WriteOutcome};
+use rotogate_core::session::{Generation, Session, SessionId, Status};
+use rotogate_core::store::kit::commit::{
+    Commit, Committed, Decided, MAX_DECISIONS, Operation, decide, decide_each, held_against, too_late,
+};
+use rotogate_core::store::kit::encoding::decode_target;
+use rotogate_core::store::kit::fields::Op;
+use rotogate_core::store::kit::snapshot::Snapshot;
+use rotogate_core::store::rules::{MAX_ENDED, State, page_size, time_in};
+use rotogate_core::store::{Filter, Inserted, Page, StoreError, SubjectBound, Swap};
 
 /// How many records one call confirms.
 const CONFIRMED_AT_ONCE: usize = 256;
 
+/// What makes room for one more session.
+#[derive(Debug, Default)]
+pub(super) struct InsertRoom {
+    /// The subject's sessions; `None` if there are more.
+    ids: Option<Vec<SessionId>>,
+    /// The same, and what the rules wrote.
+    plan: Snapshot,
+    ended: Vec<Revocation>,
+}
+
+fn row_of(row: &ResultRow, id: SessionId) -> Result<Session, StoreError> {
+    decode(id, row.get("o_state")?, row.get("o_record")?)
+}
+
+fn id_of(id: &Uuid) -> SessionId {
+    SessionId::from_bytes(*id.as_bytes())
+}
+
 impl PostgresInner {
-    pub(super) async fn load(&self, pool: &ConnectionPool, id: SessionId) -> Result<Option<Session>, StoreError> {
-        let answer = self.one_by(pool, "rg_load", vec![Arg::Id(uuid(id))]).await?;
+    /// The record of a session, and its entry.
+    async fn read(
+        &self,
+        pool: &ConnectionPool,
+        id: SessionId,
+    ) -> Result<Option<(ResultRow, Option<Revocation>)>, StoreError> {
+        let of = Target::Session(id);
+        let answer = self.one_by(pool, "rg_load", vec![Arg::Id(uuid(id)), Arg::bytes(&key(&target(&of)?))]).await?;
         match answer.status()? {
             "none" => Ok(None),
-            "found" => decode(id, &answer).map(Some),
+            "found" => {
+                let entry = answer.get::<Option<&[u8]>>("o_entry")?.and_then(|entry| decode_entry(of, entry).ok());
+                Ok(Some((answer, entry)))
+            }
             _ => Err(answer.unknown()),
         }
+    }
+
+    /// A rotation that follows presumes the entry that is found.
+    pub(super) async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        let Some((row, entry)) = self.read(&self.commands, id).await? else { return Ok(None) };
+        self.hints.note(id, None, entry);
+        row_of(&row, id).map(Some)
+    }
+
+    /// A revocation that follows presumes what is found.
+    pub(super) async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        let Some((row, entry)) = self.read(&self.revocations, id).await? else { return Ok(None) };
+        let record = row_of(&row, id)?;
+        self.hints.note(id, Some(record.clone()), entry);
+        Ok(Some(record))
     }
 
     /// The record, if a swap in doubt wrote it last, and its tokens were not seen since.
     pub(super) async fn written_in_doubt(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
         let Some(ops) = self.doubts.ops(id) else { return Ok(None) };
-        let answer = self.one_by(&self.commands, "rg_load", vec![Arg::Id(uuid(id))]).await?;
-        match answer.status()? {
-            "none" => Ok(None),
-            "found" => {
-                let op: &[u8] = answer.get("o_op")?;
-                let record = decode(id, &answer)?;
-                Ok((ops.iter().any(|own| own == op) && !record.confirmed).then_some(record))
-            }
-            _ => Err(answer.unknown()),
-        }
+        let Some((row, _)) = self.read(&self.commands, id).await? else { return Ok(None) };
+        let op: &[u8] = row.get("o_op")?;
+        let record = row_of(&row, id)?;
+        Ok((ops.iter().any(|own| own == op) && !record.confirmed).then_some(record))
     }
 
     pub(super) async fn insert(&self, op: Op, session: &Session, bound: SubjectBound) -> Result<Inserted, StoreError> {
-        let Columns { revision, current, confirmed, revoked, record } = columns(session)?;
-        let most = if bound == SubjectBound::NONE { Arg::Null(Type::INT8) } else { Arg::Big(bound.most.into()) };
-        let answer = self
-            .one(
-                "rg_insert",
-                vec![
-                    Arg::bytes(&op),
-                    Arg::Id(uuid(session.id)),
-                    revision,
-                    current,
-                    confirmed,
-                    revoked,
-                    Arg::Big(millis(session.created())),
-                    Arg::Big(millis(session.expires)),
-                    Arg::Big(millis(session.latest_access_expires)),
-                    Arg::Big(millis(session.issued_at)),
-                    Arg::Big(millis(end_of(session))),
-                    Arg::bytes(&key(session.subject.as_bytes())),
-                    self.client(session)?,
-                    record,
-                    self.not_befores(session)?,
-                    most,
-                    Arg::Big(i64::try_from(bound.idle_ttl.as_millis()).unwrap_or(i64::MAX)),
-                    Arg::Big(millis(time_in(session))),
-                    Arg::Bool(bound.on_too_many == rotogate_core::session::profile::OnTooMany::Refuse),
-                    self.leeway(),
-                    Arg::Small(reason_number(RevokedBecause::TooMany).into()),
-                    Arg::bytes(&session_prefix()?),
-                    Arg::Int(i32::try_from(MAX_ENDED).unwrap_or(i32::MAX)),
-                ],
-            )
-            .await?;
-        match answer.status()? {
-            "inserted" => {
-                let ended = gave_way(&answer)?;
-                if !ended.is_empty() {
-                    self.written.notify_one();
-                }
-                Ok(Inserted::Inserted(ended))
+        if bound == SubjectBound::NONE {
+            let call = self.commit_as(op, &self.commands);
+            let insert = |state: &mut Snapshot| self.rules().insert(state, session, bound);
+            let inserted = decide(&call, Operation::inserting(session), Snapshot::default(), insert).await?;
+            return inserted.ok_or_else(|| too_late(session));
+        }
+        let _turn = self.inserts.take(&session.subject).await;
+        for _ in 0..MAX_DECISIONS {
+            let room = match self.room_for(session, bound).await? {
+                Ok(room) => room,
+                Err(refused) => return Ok(refused),
+            };
+            if let Some(inserted) = self.insert_as(op, session, &room).await? {
+                return Ok(inserted);
             }
-            "exists" => Err(StoreError::new(format!("there is a session {} already", session.id))
-                .with_outcome(WriteOutcome::Refused)),
-            "old" => Err(not_done(format!("session {} took more than an hour to begin", session.id))),
-            "late" => {
-                let moment: &[u8] = answer.get("o_moment")?;
-                let moment = moment.try_into().map_err(|_| unexpected("no time"))?;
-                Ok(Inserted::NoLongerValid(rotogate_core::clock::Timestamp::from_millis(u64::from_be_bytes(moment))))
-            }
-            "many" => Ok(Inserted::TooMany),
-            _ => Err(answer.unknown()),
+        }
+        Err(not_done("other gates began sessions of one subject at every attempt to begin another"))
+    }
+
+    /// What gives way to a session, by the rules; or why it does not begin.
+    pub(super) async fn room_for(
+        &self,
+        session: &Session,
+        bound: SubjectBound,
+    ) -> Result<Result<InsertRoom, Inserted>, StoreError> {
+        let (ids, mut plan) = self.sessions_beside(session, bound).await?;
+        match self.rules().insert(&mut plan, session, bound)? {
+            Inserted::Inserted(ended) => Ok(Ok(InsertRoom { ids, plan, ended })),
+            refused @ (Inserted::NoLongerValid(_) | Inserted::TooMany) => Ok(Err(refused)),
         }
     }
 
+    /// The subject's live sessions, and what is held against them.
+    async fn sessions_beside(
+        &self,
+        session: &Session,
+        bound: SubjectBound,
+    ) -> Result<(Option<Vec<SessionId>>, Snapshot), StoreError> {
+        let held = held_against(&self.issuer, session);
+        let keys = held.iter().map(|of| Ok(key(&target(of)?).into_owned())).collect::<Result<Vec<_>, StoreError>>()?;
+        let limit = usize::try_from(bound.most).unwrap_or(usize::MAX).saturating_add(MAX_ENDED);
+        let args = vec![
+            Arg::bytes(&key(session.subject.as_bytes())),
+            Arg::Big(millis(time_in(session))),
+            Arg::Int(i32::try_from(limit).unwrap_or(i32::MAX)),
+            Arg::bytes(&session_prefix()?),
+            Arg::byte_list(keys),
+        ];
+        let answer = self.one("rg_room", args).await?;
+        if answer.status()? != "room" {
+            return Err(answer.unknown());
+        }
+        let list = |name| Ok::<_, StoreError>(answer.get::<Option<Vec<&[u8]>>>(name)?.unwrap_or_default());
+        let ids: Vec<Uuid> = answer.get::<Option<_>>("o_ids")?.unwrap_or_default();
+        let ids: Vec<SessionId> = ids.iter().map(id_of).collect();
+        let mut found = Snapshot::default();
+        for ((id, state), record) in ids.iter().zip(list("o_states")?).zip(list("o_records")?) {
+            match decode(*id, state, record) {
+                Ok(record) => found.see(*id, Ok(record)),
+                // No request can continue an unreadable session.
+                Err(error) => tracing::error!(session = %id, %error, "session not counted"),
+            }
+        }
+        for (of, entry) in list("o_targets")?.into_iter().zip(list("o_entries")?) {
+            found.see_entry(decode_entry(decode_target(of)?, entry)?);
+        }
+        // Those that begin meanwhile are later than so many.
+        Ok(((ids.len() < limit).then_some(ids), found))
+    }
+
+    /// `None`: the subject's sessions are not what the room was found in.
+    pub(super) async fn insert_as(
+        &self,
+        op: Op,
+        session: &Session,
+        room: &InsertRoom,
+    ) -> Result<Option<Inserted>, StoreError> {
+        let operation = Operation {
+            live: room.plan.sessions().map(|one| one.id).collect(),
+            subject: Some(&session.subject),
+            only: room.ids.as_deref().map(|ids| (ids, time_in(session))),
+            ..Operation::inserting(session)
+        };
+        let decided = Decided { operation: &operation, snapshot: &room.plan, is_answer: true };
+        match self.commit_as(op, &self.commands).commit(&[decided]).await?.pop() {
+            Some(Committed::Done) => Ok(Some(Inserted::Inserted(room.ended.clone()))),
+            Some(Committed::Late) => Err(too_late(session)),
+            Some(Committed::Changed(mut now)) => match self.rules().insert(&mut now, session, SubjectBound::NONE)? {
+                Inserted::Inserted(_) => Ok(None),
+                refused @ (Inserted::NoLongerValid(_) | Inserted::TooMany) => Ok(Some(refused)),
+            },
+            None => Err(unexpected("no answer")),
+        }
+    }
+
+    /// Presumes the record that the new one follows, and the entry that was found or written last.
     pub(super) async fn swap(
         &self,
         op: Op,
@@ -104,69 +188,47 @@ impl PostgresInner {
         record: &Session,
         revocation: Option<&Revocation>,
     ) -> Result<Swap, StoreError> {
-        Rules::may_swap(expected, record, revocation)?;
         let id = record.id;
-        let own = columns(record)?;
-        let mut args = vec![
-            Arg::bytes(&op),
-            Arg::Id(uuid(id)),
-            // No row has a revision that a column cannot hold.
-            Arg::Big(exact(expected).unwrap_or(-1)),
-            own.revision,
-            own.current,
-            own.confirmed,
-            own.revoked,
-            Arg::Big(millis(record.expires)),
-            Arg::Big(millis(record.latest_access_expires)),
-            Arg::Big(millis(record.issued_at)),
-            Arg::Big(millis(end_of(record))),
-            Arg::bytes(&key(record.subject.as_bytes())),
-            self.client(record)?,
-            own.record,
-            self.not_befores(record)?,
-        ];
-        args.extend(match revocation {
-            Some(entry) => {
-                let target = target(&entry.target)?;
-                let effect = encode_effect(entry.effect);
-                [Arg::bytes(&key(&target)), Arg::bytes(&target), Arg::bytes(&effect), Arg::Big(millis(entry.until))]
-            }
-            None => [Arg::Null(Type::BYTEA), Arg::Null(Type::BYTEA), Arg::Null(Type::BYTEA), Arg::Null(Type::INT8)],
-        });
-        let answer = self.one("rg_swap", args).await?;
-        match answer.status()? {
-            "swapped" => {
-                if answer.get("o_logged")? {
-                    self.written.notify_one();
-                }
-                Ok(Swap::Swapped)
-            }
-            "none" => Ok(Swap::Changed(None)),
-            "changed" => Ok(Swap::Changed(Some(Box::new(decode(id, &answer)?)))),
-            "late" => Ok(Swap::NoLongerValid),
-            "moved" => Err(StoreError::new(format!("the subject and the client of session {id} never change"))
-                .with_outcome(WriteOutcome::Refused)),
-            "version" => Err(unknown_version(format_args!("session {id}"), answer.get("o_version")?).of_one_record()),
-            _ => Err(answer.unknown()),
-        }
+        let mut presumed = self.hints.take(id);
+        presumed.see(id, Ok(Session { revision: expected, status: Status::Live, ..record.clone() }));
+        let operation = Operation {
+            ids: vec![id],
+            targets: revocation.iter().map(|entry| entry.target.clone()).collect(),
+            held: Some(record),
+            ..Operation::default()
+        };
+        let swap = |state: &mut Snapshot| {
+            let swapped = self.rules().compare_and_swap(state, expected, record, revocation)?;
+            Ok((swapped, state.revocation(&Target::Session(id))?))
+        };
+        let swapped = decide(&self.commit_as(op, &self.commands), operation, presumed, swap).await?;
+        let (swapped, entry) = swapped.ok_or_else(|| unexpected("a time that was not given"))?;
+        self.hints.note(id, None, entry);
+        Ok(swapped)
     }
 
     pub(super) async fn confirm(&self, seen: &[(SessionId, Generation)]) -> Result<Vec<SessionId>, StoreError> {
-        let mut marked = Vec::new();
+        let (mut marked, mut seen) = (Vec::new(), seen.to_vec());
+        // In the order in which everything locks them.
+        seen.sort_unstable();
         for seen in seen.chunks(CONFIRMED_AT_ONCE) {
+            let mut found = BTreeMap::<_, Snapshot>::new();
             let ids = Arg::Ids(seen.iter().map(|(id, _)| uuid(*id)).collect());
-            let generations = Arg::Bigs(seen.iter().map(|(_, of)| generation(*of)).collect());
-            let answer = self.one("rg_confirm", vec![ids, generations]).await?;
-            if answer.status()? != "confirmed" {
-                return Err(answer.unknown());
+            for row in self.all_by(&self.commands, "rg_load_all", self.known.history(), vec![ids]).await? {
+                let id = id_of(&row.get("o_id")?);
+                found.entry(id).or_default().see(id, row_of(&row, id));
             }
-            // The others count all the same: unconfirmed is the safe side.
-            for id in answer.get::<Vec<Uuid>>("o_unreadable")? {
-                tracing::error!(session = %id, "session not confirmed: another version wrote its record");
+            let operations = seen.iter().map(|(id, _)| {
+                let operation = Operation { ids: vec![*id], keeps_names: true, ..Operation::default() };
+                (operation, found.remove(id).unwrap_or_default())
+            });
+            let confirm = |state: &mut Snapshot, place: usize| match seen.get(place) {
+                Some(seen) => self.rules().confirm(state, std::slice::from_ref(seen)),
+                None => Ok(Vec::new()),
+            };
+            for confirmed in decide_each(&self.commit_by(&self.commands)?, operations, confirm).await? {
+                marked.extend(confirmed?.into_iter().flatten());
             }
-            marked.extend(
-                answer.get::<Vec<Uuid>>("o_marked")?.into_iter().map(|id| SessionId::from_bytes(*id.as_bytes())),
-            );
         }
         Ok(marked)
     }
@@ -194,7 +256,7 @@ impl PostgresInner {
             for row in &rows {
                 let id = SessionId::from_bytes(*row.get::<Uuid>("o_id")?.as_bytes());
                 at = Some(id);
-                let session = match decode(id, row) {
+                let session = match row_of(row, id) {
                     Ok(session) => session,
                     Err(error) => {
                         tracing::error!(session = %id, %error, "session not listed");
@@ -212,20 +274,4 @@ impl PostgresInner {
             }
         }
     }
-}
-
-/// The entries of the sessions that made room.
-fn gave_way(answer: &ResultRow) -> Result<Vec<Revocation>, StoreError> {
-    let ids: Vec<Uuid> = answer.get("o_ids")?;
-    let effects = answer.get::<Option<Vec<Option<&[u8]>>>>("o_effects")?.unwrap_or_default();
-    let untils = answer.get::<Option<Vec<Option<i64>>>>("o_untils")?.unwrap_or_default();
-    let mut ended = Vec::with_capacity(ids.len());
-    for ((id, effect), until) in ids.iter().zip(effects).zip(untils) {
-        // Swept since: then so is everything that it could match.
-        if let (Some(effect), Some(until)) = (effect, until) {
-            let of = target(&Target::Session(SessionId::from_bytes(*id.as_bytes())))?;
-            ended.push(entry(&of, effect, until)?);
-        }
-    }
-    Ok(ended)
 }

@@ -3,15 +3,15 @@
 use async_trait::async_trait;
 use redis::Value;
 
-use super::commit::{CommitCall, Operation};
+use super::commit::CommitCall;
 use super::partitions::{Partition, in_each};
 use super::record::{encode_kept, new_op, target};
-use super::revoke::raises;
 use super::script::{LOWER, bytes, unexpected};
 use super::{RedisInner, RedisStore, drop_mut};
 use rotogate_core::clock::Timestamp;
 use rotogate_core::session::Session;
 use rotogate_core::store::copy::{CopyTarget, put_record};
+use rotogate_core::store::kit::commit::{Operation, decide, decide_each, raises};
 use rotogate_core::store::kit::snapshot::Snapshot;
 use rotogate_core::store::reset_clock::RemembersTime;
 use rotogate_core::store::{Revocation, SharedStore, StoreError, rules};
@@ -40,7 +40,7 @@ impl CopyTarget for RedisStore {
                 let call = inner.call_to_revoke(partition, op);
                 // It reaches nothing here: the records have their end already.
                 let merge = |state: &mut Snapshot| rules::put(state, &entry);
-                inner.decide(&call, operation, Snapshot::default(), merge).await.map(drop)
+                decide(&call, operation, Snapshot::default(), merge).await.map(drop)
             };
             match inner.held_by(&entry.target)? {
                 Some(partition) => put(partition).await?,
@@ -127,7 +127,7 @@ impl RemembersTime for RedisStore {
 impl RedisInner {
     async fn put_in(&self, partition: &Partition, sessions: &[&Session]) -> Result<(), StoreError> {
         let (op, history) = (new_op()?, partition.history());
-        let call = CommitCall { primaries: &self.commands, partition, op, history };
+        let call = CommitCall { inner: self, primaries: &self.commands, partition, op, history };
         let operations = sessions.iter().map(|session| {
             (Operation { ids: vec![session.id], into_copy: true, ..Operation::default() }, Snapshot::default())
         });
@@ -135,6 +135,6 @@ impl RedisInner {
             Some(session) => put_record(state, session),
             None => Ok(()),
         };
-        self.decide_each(&call, operations, put).await?.into_iter().try_for_each(|put| put.map(drop))
+        decide_each(&call, operations, put).await?.into_iter().try_for_each(|put| put.map(drop))
     }
 }

@@ -38,8 +38,9 @@ use connect::Request;
 use partitions::{Partition, Partitions, Sign};
 use record::{Op, new_op};
 use rotogate_core::clock::Timestamp;
-use rotogate_core::revocation::{RevocationList, Target};
+use rotogate_core::revocation::RevocationList;
 use rotogate_core::session::{Generation, RevokedBecause, Session, SessionId};
+use rotogate_core::store::kit::commit::{Hints, InsertTurns};
 use rotogate_core::store::kit::fields::History;
 use rotogate_core::store::rules::Rules;
 use rotogate_core::store::{
@@ -106,8 +107,8 @@ struct RedisInner {
     store: Op,
     /// How many keys the servers had evicted when this run began.
     evicted: u64,
-    inserts: session::InsertTurns,
-    hints: commit::Hints,
+    inserts: InsertTurns,
+    hints: Hints,
     /// The clients whose not-befores a bounded insert reads besides those of its own.
     clients: parking_lot::Mutex<std::collections::BTreeSet<Box<str>>>,
     doubts: rotogate_core::store::kit::doubts::Doubts,
@@ -237,16 +238,6 @@ impl RedisInner {
             partition.saw(expected, seq);
         }
         Ok(replies)
-    }
-
-    /// The targets of the not-befores that a session is held against.
-    fn held_against(&self, session: &Session) -> [Target; 3] {
-        let issuer = || Arc::clone(&self.issuer);
-        [
-            Target::Subject { issuer: issuer(), subject: session.subject.clone() },
-            Target::Client { issuer: issuer(), client: session.client.clone() },
-            Target::Global,
-        ]
     }
 
     fn rules(&self) -> Rules {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::commit::{CommitCall, Operation};
+use super::commit::CommitCall;
 use super::partitions::{Partition, in_each};
 use super::record::{HISTORY, new_op};
 use super::script::{ADOPT, RESTORATION, bytes, unexpected};
@@ -12,6 +12,7 @@ use super::{RedisInner, drop_mut};
 use rotogate_core::clock::Timestamp;
 use rotogate_core::revocation::Target;
 use rotogate_core::session::{Session, SessionId};
+use rotogate_core::store::kit::commit::{Operation, decide_each};
 use rotogate_core::store::kit::fields::History;
 use rotogate_core::store::kit::snapshot::Snapshot;
 use rotogate_core::store::rules::{KEPT_AFTER_END, end_of};
@@ -67,7 +68,7 @@ impl RedisInner {
     /// How many of them the store lacked.
     async fn restore_in(&self, partition: &Partition, records: &[&Session]) -> Result<usize, StoreError> {
         let (op, history) = (new_op()?, partition.history());
-        let call = CommitCall { primaries: &self.commands, partition, op, history };
+        let call = CommitCall { inner: self, primaries: &self.commands, partition, op, history };
         let operations = records.iter().map(|record| {
             let operation = Operation {
                 ids: vec![record.id],
@@ -85,7 +86,7 @@ impl RedisInner {
             Some(_) | None => Ok(false),
         };
         let mut restored = 0;
-        for (record, written) in records.iter().zip(self.decide_each(&call, operations, restore).await?) {
+        for (record, written) in records.iter().zip(decide_each(&call, operations, restore).await?) {
             match written {
                 Ok(written) => restored += usize::from(written == Some(true)),
                 // One record must not hold up the others.

@@ -16,7 +16,6 @@ use super::partitions::{OF_A_CLUSTER, Partition, PartitionKeys, Partitions};
 use super::record::{Op, new_op};
 use super::script::{OPEN, ScriptReply, bytes, unexpected};
 use super::servers::Servers;
-use super::session::InsertTurns;
 use super::{RedisInner, drop_mut};
 use rotogate_core::clock::Timestamp;
 use rotogate_core::store::StoreError;
@@ -138,8 +137,8 @@ pub(super) async fn open_heads(
         beats,
         store,
         evicted,
-        inserts: InsertTurns::new(),
-        hints: super::commit::Hints::default(),
+        inserts: Default::default(),
+        hints: Default::default(),
         clients: parking_lot::Mutex::default(),
         doubts: rotogate_core::store::kit::doubts::Doubts::default(),
         mark,

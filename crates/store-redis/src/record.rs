@@ -2,22 +2,18 @@
 
 use std::fmt;
 
-use aws_lc_rs::digest;
 use zeroize::Zeroizing;
 
 use rotogate_core::clock::Timestamp;
 use rotogate_core::revocation::{Effect, Revocation};
 use rotogate_core::session::{Session, SessionId};
-use rotogate_core::store::kit::encoding::{decode_session, decode_target, encode, encode_target};
+use rotogate_core::store::StoreError;
+use rotogate_core::store::kit::begin::{self, BEGIN, VERSION, begin_of, decode_begun};
+use rotogate_core::store::kit::encoding::{decode_target, encode, encode_target};
 use rotogate_core::store::kit::fields::{EFFECT, decode_effect, encode_effect};
 pub(super) use rotogate_core::store::kit::fields::{Op, millis, new_op};
-use rotogate_core::store::rules::{end_of, is_revoked};
-use rotogate_core::store::{StoreError, WriteOutcome};
+use rotogate_core::store::rules::end_of;
 
-/// The version of everything that scripts read. The record behind it has a version of its own.
-const VERSION: u8 = 1;
-/// How a record begins: the version, whether the session was revoked, the revision, and whose it is.
-const BEGIN: usize = 18;
 /// Where the encoded record is, behind the name of its last write, its history, and its end.
 const FIXED: usize = 42;
 /// The name of the last write.
@@ -35,57 +31,18 @@ pub(super) fn encode_record(session: &Session, op: &Op, history: &[u8; 8]) -> Re
     Ok(bytes)
 }
 
-/// What a record begins with: another write has made it another.
-pub(super) fn begin_of(session: &Session) -> [u8; BEGIN] {
-    begin_at(session, is_revoked(session), session.revision)
-}
-
-/// The same, of this session at another revision.
-pub(super) fn begin_at(session: &Session, is_revoked: bool, revision: u64) -> [u8; BEGIN] {
-    let mut bytes = [0; BEGIN];
-    let parts = begin_of_all(is_revoked).into_iter().chain(revision.to_be_bytes());
-    bytes.iter_mut().zip(parts.chain(whose(session))).for_each(|(to, from)| *to = from);
-    bytes
-}
-
-/// What the record of every session begins with that is revoked, or is not.
-pub(super) fn begin_of_all(is_revoked: bool) -> [u8; 2] {
-    [VERSION, u8::from(is_revoked)]
-}
-
 /// What wrote a record last.
 pub(super) fn op_of(record: &[u8]) -> Option<Op> {
     record.get(OP)?.try_into().ok()
 }
 
-/// Differs if the subject or the client differs: a mistake of the caller, so eight bytes are enough.
-fn whose(session: &Session) -> [u8; 8] {
-    let mut context = digest::Context::new(&digest::SHA256);
-    context.update(&(session.subject.len() as u64).to_be_bytes());
-    context.update(session.subject.as_bytes());
-    context.update(session.client.as_bytes());
-    let mut first = [0; 8];
-    first.iter_mut().zip(context.finish().as_ref()).for_each(|(to, from)| *to = *from);
-    first
-}
-
 /// The record under an id. An error is of this record alone.
 pub(super) fn decode_record(id: SessionId, bytes: &[u8]) -> Result<Session, StoreError> {
-    let damaged = || StoreError::new(format!("the store is damaged: session {id} cannot be read")).of_one_record();
-    let &version = bytes.first().ok_or_else(damaged)?;
-    if version != VERSION {
-        return Err(unknown_version(format_args!("session {id}"), version.into()).of_one_record());
-    }
-    let session = decode_session(id.as_bytes(), bytes.get(FIXED..).ok_or_else(damaged)?)?;
-    if bytes.starts_with(&begin_of(&session)) { Ok(session) } else { Err(damaged()) }
+    decode_begun("Redis", id, bytes.get(..BEGIN).unwrap_or(bytes), bytes.get(FIXED..))
 }
 
 pub(super) fn unknown_version(what: impl fmt::Display, version: u64) -> StoreError {
-    StoreError::new(format!(
-        "{what} has version {version} in Redis, and this program knows only {VERSION}: it was written by another version of \
-         rotogate, which can read it"
-    ))
-    .with_outcome(WriteOutcome::NotDone)
+    begin::unknown_version("Redis", what, version)
 }
 
 /// A place in the log.

@@ -1,27 +1,22 @@
 //! Revocations as they are written, and their sweep.
 
 use super::RedisInner;
-use super::commit::{CommitCall, Committed, MAX_DECISIONS, Operation, changed_again, margin};
+use super::commit::CommitCall;
 use super::partitions::{Partition, in_each};
 use super::record::{Op, target};
 use super::script::{SWEEP, unexpected};
 use rotogate_core::clock::Timestamp;
-use rotogate_core::revocation::{Effect, Revocation, Target};
+use rotogate_core::revocation::{Revocation, Target};
 use rotogate_core::session::RevokedBecause;
+use rotogate_core::store::kit::commit::{
+    Commit, Committed, Decided, MAX_DECISIONS, Operation, changed_again, decide, margin, raises,
+};
 use rotogate_core::store::kit::snapshot::Snapshot;
 use rotogate_core::store::rules::fits;
 use rotogate_core::store::{NODE_KEPT, StoreError, Swept, WriteOutcome};
 
 /// How many revocations one script removes: other writers wait meanwhile.
 const SWEPT_AT_ONCE: u64 = 128;
-
-/// What begins from now on begins after this moment.
-pub(super) fn raises(entry: &Revocation) -> Option<Timestamp> {
-    match entry.effect {
-        Effect::NotBefore(moment) => Some(moment),
-        Effect::Minimum { .. } | Effect::Gone => None,
-    }
-}
 
 /// What a partition has of a not-before, and when the last session there ends that it may match.
 struct PartitionEntry<'a> {
@@ -64,7 +59,7 @@ impl RedisInner {
         let targets = vec![entry.target.clone()];
         let operation = Operation { ids, targets, raises: raises(&entry), keeps_names: true, ..Operation::default() };
         let revoke = |state: &mut Snapshot| self.rules().revoke(state, entry.clone(), because);
-        let revoked = self.decide(&self.call_to_revoke(partition, op), operation, presumed, revoke).await?;
+        let revoked = decide(&self.call_to_revoke(partition, op), operation, presumed, revoke).await?;
         revoked.ok_or_else(|| unexpected("a time that was not given"))
     }
 
@@ -119,7 +114,8 @@ impl RedisInner {
                 let mut plan = over(one.known.as_ref());
                 rules.revoke(&mut plan, now.clone(), because)?;
                 let call = self.call_to_revoke(one.partition, op);
-                match self.commit(&call, &[(&operation, &plan, true)]).await?.pop() {
+                let decided = Decided { operation: &operation, snapshot: &plan, is_answer: true };
+                match call.commit(&[decided]).await?.pop() {
                     Some(Committed::Done) => (one.known, one.is_written) = (Some(now.clone()), true),
                     Some(Committed::Changed(mut found)) => {
                         found.allow(margin(number));
@@ -137,7 +133,7 @@ impl RedisInner {
 
     /// A commit that a storm of refreshes does not hold up.
     pub(super) fn call_to_revoke<'a>(&'a self, partition: &'a Partition, op: Op) -> CommitCall<'a> {
-        CommitCall { primaries: &self.revokes, partition, op, history: partition.history() }
+        CommitCall { inner: self, primaries: &self.revokes, partition, op, history: partition.history() }
     }
 
     /// Sessions expire by themselves. Of several nodes that sweep at once, each removes what the others have not.

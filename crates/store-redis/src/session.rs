@@ -1,51 +1,35 @@
 //! Sessions: load, insert, swap, confirm.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 use redis::{Pipeline, Value};
-use tokio::sync::{Mutex, MutexGuard};
 
-use super::commit::{CommitCall, Committed, MAX_DECISIONS, Operation};
+use super::commit::CommitCall;
 use super::connect::FIRST_PAUSE;
 use super::fault::not_done;
 use super::partitions::{Partition, in_each};
-use super::record::{Op, begin_at, decode_live, decode_record, encode_record, millis, new_op, target};
+use super::record::{Op, decode_live, decode_record, encode_record, millis, new_op, target};
 use super::script::{ANNOUNCE, ROOM, SWAP, bytes, unexpected};
 use super::{RedisInner, drop_mut};
 use rotogate_core::clock::Timestamp;
 use rotogate_core::random::jittered;
 use rotogate_core::revocation::{Revocation, Target};
 use rotogate_core::session::{Generation, RevokedBecause, Session, SessionId};
+use rotogate_core::store::kit::begin::begin_at;
+use rotogate_core::store::kit::commit::{
+    Commit, Committed, Decided, MAX_DECISIONS, Operation, decide, decide_each, held_against, too_late,
+};
 use rotogate_core::store::kit::fields::encode_effect;
 use rotogate_core::store::kit::snapshot::Snapshot;
-use rotogate_core::store::rules::{Failure, KEPT_AFTER_END, Rules, is_revoked};
+use rotogate_core::store::rules::{Failure, Rules, is_revoked};
 use rotogate_core::store::{Inserted, StoreError, SubjectBound, Swap, WriteOutcome};
 
 /// How many records one script confirms: other writers wait meanwhile.
 const CONFIRMED_AT_ONCE: usize = 64;
-const TURNS: usize = 64;
 /// How many clients are asked about besides a login's own.
 const CLIENTS_KNOWN: usize = 32;
-
-/// Inserts of one subject that count its sessions take turns: among nodes, the one that loses decides again.
-pub(super) struct InsertTurns {
-    locks: [Mutex<()>; TURNS],
-    hasher: foldhash::fast::RandomState,
-}
-
-impl InsertTurns {
-    pub(super) fn new() -> Self {
-        Self { locks: std::array::from_fn(|_| Mutex::default()), hasher: foldhash::fast::RandomState::default() }
-    }
-
-    async fn take(&self, subject: &str) -> Option<MutexGuard<'_, ()>> {
-        let turn = usize::try_from(self.hasher.hash_one(subject) % TURNS as u64).unwrap_or_default();
-        Some(self.locks.get(turn)?.lock().await)
-    }
-}
 
 /// What makes room for one more session.
 #[derive(Debug, Default)]
@@ -127,9 +111,9 @@ impl RedisInner {
     pub(super) async fn insert(&self, session: &Session, bound: SubjectBound) -> Result<Inserted, StoreError> {
         let op = new_op()?;
         if bound == SubjectBound::NONE {
-            let operation = Self::inserting(session);
+            let (call, operation) = (self.call_for(session.id, op), Operation::inserting(session));
             let insert = |state: &mut Snapshot| self.rules().insert(state, session, bound);
-            let inserted = self.decide(&self.call_for(session.id, op), operation, Snapshot::default(), insert).await?;
+            let inserted = decide(&call, operation, Snapshot::default(), insert).await?;
             return inserted.ok_or_else(|| too_late(session));
         }
         let _turn = self.inserts.take(&session.subject).await;
@@ -149,17 +133,6 @@ impl RedisInner {
             }
         }
         Err(not_done("other gates began sessions of one subject at every attempt to begin another"))
-    }
-
-    fn inserting(session: &Session) -> Operation<'_> {
-        Operation {
-            ids: vec![session.id],
-            held: Some(session),
-            // What may have revoked it is swept an hour after it ended.
-            by: Some(session.created().plus(KEPT_AFTER_END)),
-            keeps_names: true,
-            ..Operation::default()
-        }
     }
 
     /// What gives way to a session, by the rules; or why it does not begin.
@@ -230,9 +203,9 @@ impl RedisInner {
             live: room.plan.sessions().filter(|one| !is_revoked(one)).map(|one| one.id).collect(),
             subject: Some(&session.subject),
             inserts: room.inserts.get(call.partition.number).map(String::as_str),
-            ..Self::inserting(session)
+            ..Operation::inserting(session)
         };
-        match self.commit(&call, &[(&operation, &room.plan, true)]).await?.pop() {
+        match call.commit(&[Decided { operation: &operation, snapshot: &room.plan, is_answer: true }]).await?.pop() {
             Some(Committed::Done) => Ok(Some(Inserted::Inserted(room.ended.clone()))),
             Some(Committed::Late) => Err(too_late(session)),
             Some(Committed::Changed(mut now)) => match self.rules().insert(&mut now, session, SubjectBound::NONE)? {
@@ -260,7 +233,7 @@ impl RedisInner {
         let mut targets: BTreeSet<Target> =
             found.sessions().map(|one| Target::Session(one.id)).chain([Target::Global]).collect();
         for one in found.sessions().chain([session]) {
-            targets.extend(self.held_against(one));
+            targets.extend(held_against(&self.issuer, one));
         }
         // Every partition has the not-befores, and each the entries of its sessions.
         let own = |target: &Target| match target {
@@ -277,7 +250,7 @@ impl RedisInner {
     async fn sessions_in_one(&self, session: &Session) -> Result<(Vec<String>, Snapshot), StoreError> {
         let first = self.partitions.first();
         let client_of = |client: &str| Target::Client { issuer: Arc::clone(&self.issuer), client: client.into() };
-        let mut targets = BTreeSet::from(self.held_against(session));
+        let mut targets = BTreeSet::from(held_against(&self.issuer, session));
         // The script cannot read whose client's the others are.
         targets.extend(self.clients().iter().map(|client| client_of(client)));
         let fields = targets.iter().map(target).collect::<Result<Vec<_>, _>>()?;
@@ -383,7 +356,7 @@ impl RedisInner {
         let keys = vec![call.partition.keys.session(record.id), call.partition.keys.subject(&record.subject)];
         let new = encode_record(record, &op, &call.history)?.to_vec();
         let mut args = vec![begin.to_vec(), new, millis(record.created()).into()];
-        for held in self.held_against(record) {
+        for held in held_against(&self.issuer, record) {
             args.push(target(&held)?);
         }
         args.push(record.id.as_bytes().to_vec());
@@ -422,7 +395,8 @@ impl RedisInner {
         let mut marked = Vec::new();
         for seen in seen.chunks(CONFIRMED_AT_ONCE) {
             let op = new_op()?;
-            let call = CommitCall { primaries: &self.commands, partition, op, history: partition.history() };
+            let call =
+                CommitCall { inner: self, primaries: &self.commands, partition, op, history: partition.history() };
             let mut found = BTreeMap::<_, Snapshot>::new();
             for (id, record) in self.load_of(partition, seen.iter().map(|(id, _)| *id).collect()).await? {
                 found.entry(id).or_default().see(id, record);
@@ -435,7 +409,7 @@ impl RedisInner {
                 Some(seen) => self.rules().confirm(state, std::slice::from_ref(seen)),
                 None => Ok(Vec::new()),
             };
-            for confirmed in self.decide_each(&call, operations, confirm).await? {
+            for confirmed in decide_each(&call, operations, confirm).await? {
                 marked.extend(confirmed?.into_iter().flatten());
             }
         }
@@ -445,7 +419,7 @@ impl RedisInner {
     /// A write of a session.
     pub(super) fn call_for(&self, id: SessionId, op: Op) -> CommitCall<'_> {
         let partition = self.partitions.of_session(id);
-        CommitCall { primaries: &self.commands, partition, op, history: partition.history() }
+        CommitCall { inner: self, primaries: &self.commands, partition, op, history: partition.history() }
     }
 }
 
@@ -455,8 +429,4 @@ fn see_or_log(found: &mut Snapshot, id: SessionId, record: Result<Session, Store
         Ok(record) => found.see(id, Ok(record)),
         Err(error) => tracing::error!(session = %id, %error, "session not counted"),
     }
-}
-
-fn too_late(session: &Session) -> StoreError {
-    not_done(format!("session {} took more than an hour to begin", session.id))
 }

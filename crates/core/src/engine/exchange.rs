@@ -10,7 +10,7 @@ use super::events::GateEvent;
 use super::evidence::Evidence;
 use super::grant::allowed_ttl;
 use super::turn::Turn;
-use super::{APPLICATION, Engine, Event, Exchange, IssuedTokens, MAX_TRIES, Refresh};
+use super::{APPLICATION, Engine, Event, IssuedTokens, MAX_TRIES, Refresh};
 use crate::claim::OwnClaims;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
@@ -32,8 +32,8 @@ mod explain;
 mod presented;
 mod run;
 
-pub use explain::denial_of;
-use presented::PresentedCredential;
+use explain::RefreshObserver;
+pub use explain::{RefreshTerms, denial_of};
 use run::RefreshRun;
 
 impl Engine {
@@ -55,14 +55,35 @@ impl Engine {
     /// # Errors
     /// A fault of the store.
     pub async fn begin_refresh(&self, token: &SecretString) -> Result<Option<StartedRefresh<'_>>, Error> {
+        self.begin_observed(token, &mut ()).await
+    }
+
+    async fn begin_observed<O: RefreshObserver>(
+        &self,
+        token: &SecretString,
+        observer: &mut O,
+    ) -> Result<Option<StartedRefresh<'_>>, Error> {
         let Some(named) = refresh::authenticate(self.keyring().refresh_keys(), token.expose_secret()) else {
             return Ok(None);
         };
+        observer.named(named.session, named.generation);
+        if !O::HAS_EFFECTS {
+            // A request is asked this before anything else.
+            self.may_mint()?;
+        }
         let turn = self.turns.take(named.session).await;
-        let record = match self.recall_for_refresh(named.session, named.generation) {
+        // Only a rotation finds out whether a record that was not read is still so.
+        let recalled = if O::HAS_EFFECTS { self.recall_for_refresh(named.session, named.generation) } else { None };
+        let record = match recalled {
             Some(record) => Some(record),
             None => self.read_for_refresh(named.session).await?,
         };
+        // A request proves itself by the record that it decides on.
+        let proves = |record: &ReadRecord| named.proves(&record.session.secret, &record.session.client);
+        let record = record.filter(|record| O::HAS_EFFECTS || proves(record));
+        if let Some(record) = &record {
+            observer.proved(&record.session);
+        }
         Ok(record.map(|record| StartedRefresh { record, turn }))
     }
 
@@ -147,29 +168,15 @@ impl Engine {
         }
     }
 
-    /// Checks that the session belongs to the client, the account and the endpoint at which its token was presented.
-    async fn belongs(&self, session: &Session, refresh: &Refresh<'_>) -> Result<(), Error> {
-        if session.client != refresh.client.id {
-            self.counts.add(Event::OtherClient);
-            audit::other_client(session, &refresh.client.id, refresh.origin);
-            match refresh.profile.on_other_client {
-                OnOtherClient::Deny => {}
-                OnOtherClient::RevokeSession => {
-                    self.revoke_session(session, RevokedBecause::OtherClient).await?;
-                }
+    /// Does what the profile says of a client that presents the token of another one.
+    async fn judge_other_client(&self, session: &Session, refresh: &Refresh<'_>) -> Result<(), Error> {
+        self.counts.add(Event::OtherClient);
+        audit::other_client(session, &refresh.client.id, refresh.origin);
+        match refresh.profile.on_other_client {
+            OnOtherClient::Deny => {}
+            OnOtherClient::RevokeSession => {
+                self.revoke_session(session, RevokedBecause::OtherClient).await?;
             }
-            return Err(Denial::OtherClient.into());
-        }
-        if !refresh.account.has(session.account.as_deref()) {
-            return Err(Denial::OtherAccount.into());
-        }
-        // Accepting a dialect's sessions does not make their access tokens refresh credentials (requirement R17).
-        let taken = match refresh.credential {
-            Exchange::Access(_) => refresh.by_access,
-            Exchange::Refresh(_) | Exchange::Pair(..) => refresh.accepts,
-        };
-        if !taken.contains(&session.dialect) {
-            return Err(Denial::OtherDialect.into());
         }
         Ok(())
     }

@@ -589,6 +589,7 @@ fn settings_of_tls_that_cannot_be_used_say_which() {
     let pair = |cert: &str, key: &str| Tls {
         ca: Some(pem.clone()),
         client_cert: Some((cert.to_owned(), SecretString::from(key.to_owned()))),
+        ..Tls::default()
     };
     for tls in [pair(&pem, &key), pair(&pem, "none"), pair("none", &key)] {
         assert!(!format!("{tls:?}").contains("PRIVATE"));

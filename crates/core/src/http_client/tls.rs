@@ -1,5 +1,6 @@
 //! TLS 1.2 and 1.3, always verified.
 
+use std::path::Path;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -7,6 +8,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use secrecy::{ExposeSecret, SecretString};
+
+use crate::private_file::{read_private, trusted};
+
+/// The longest certificate file, in bytes.
+const MAX_FILE_BYTES: u64 = 4 << 20;
 
 /// The trusted authorities, and the client certificate.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +22,15 @@ pub struct Tls {
     pub ca: Option<String>,
     /// A certificate with its chain, and its private key, in PEM.
     pub client_cert: Option<(String, SecretString)>,
+    pub(super) files: TlsFiles,
+}
+
+/// The files that the settings were read from, as errors begin with them; empty for those of other origin.
+#[derive(Clone, Debug, Default)]
+pub(super) struct TlsFiles {
+    ca: String,
+    cert: String,
+    key: String,
 }
 
 /// Why the TLS settings cannot be used.
@@ -29,7 +44,36 @@ pub struct BadTls {
     pub message: String,
 }
 
+impl BadTls {
+    /// A fault of a setting.
+    pub fn new(key: &'static str, message: impl Into<String>) -> Self {
+        Self { key, message: message.into() }
+    }
+}
+
 impl Tls {
+    /// Reads the files with the trusted authorities, and with a certificate and its key. Only the gate's user may read the
+    /// file of the key.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn read(ca: Option<&Path>, client_cert: Option<(&Path, &Path)>) -> Result<Self, BadTls> {
+        let mut tls = Self::default();
+        let named = |file: &Path| format!("{}: ", file.display());
+        if let Some(file) = ca {
+            tls.ca = Some(pem(file).map_err(|message| BadTls::new("ca", message))?);
+            tls.files.ca = named(file);
+        }
+        if let Some((cert, key)) = client_cert {
+            let bad = |message: String| BadTls::new("client_cert", message);
+            let chain = pem(cert).map_err(bad)?;
+            let secret = read_private(key).map_err(bad)?;
+            tls.client_cert = Some((chain, SecretString::from(secret.as_str())));
+            (tls.files.cert, tls.files.key) = (named(cert), named(key));
+        }
+        Ok(tls)
+    }
+
     /// The TLS configuration of a client. Clients without files of their own share one: loading the system's
     /// authorities takes memory and time. They are loaded again after the last client has dropped them.
     pub(super) fn config(&self) -> Result<Arc<ClientConfig>, BadTls> {
@@ -47,26 +91,31 @@ impl Tls {
     }
 
     fn make(&self) -> Result<Arc<ClientConfig>, BadTls> {
-        let roots = self.roots().map_err(|message| BadTls { key: "ca", message })?;
-        let in_client_cert = |message: String| BadTls { key: "client_cert", message };
+        let mut config = self.client_config()?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    }
+
+    /// The TLS configuration towards a server that these authorities verify.
+    ///
+    /// # Errors
+    /// The setting at fault.
+    pub fn client_config(&self) -> Result<ClientConfig, BadTls> {
+        let TlsFiles { ca, cert, key: key_file } = &self.files;
+        let roots = self.roots().map_err(|message| BadTls::new("ca", format!("{ca}{message}")))?;
+        let in_client_cert = |file: &str, message: String| BadTls::new("client_cert", format!("{file}{message}"));
         // The provider is explicit, because an application may have installed several.
         let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
-            .map_err(|error| in_client_cert(error.to_string()))?
+            .map_err(|error| in_client_cert(cert, error.to_string()))?
             .with_root_certificates(roots);
-        let mut config = match &self.client_cert {
-            None => builder.with_no_client_auth(),
-            Some((chain, key)) => {
-                let chain = certificates(chain).map_err(in_client_cert)?;
-                let key = PrivateKeyDer::from_pem_slice(key.expose_secret().as_bytes())
-                    .map_err(|_| in_client_cert("the key file holds no private key in PEM".to_owned()))?;
-                builder
-                    .with_client_auth_cert(chain, key)
-                    .map_err(|error| in_client_cert(format!("certificate and key do not match: {error}")))?
-            }
-        };
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Arc::new(config))
+        let Some((chain, key)) = &self.client_cert else { return Ok(builder.with_no_client_auth()) };
+        let chain = certificates(chain).map_err(|message| in_client_cert(cert, message))?;
+        let key = PrivateKeyDer::from_pem_slice(key.expose_secret().as_bytes())
+            .map_err(|_| in_client_cert(key_file, "holds no private key in PEM".to_owned()))?;
+        builder
+            .with_client_auth_cert(chain, key)
+            .map_err(|error| in_client_cert(cert, format!("certificate and key do not match: {error}")))
     }
 
     fn roots(&self) -> Result<RootCertStore, String> {
@@ -81,7 +130,7 @@ impl Tls {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         if roots.is_empty() {
             let what = "this system trusts no certificate authority; install the package of the system's authorities \
-                        (ca-certificates), or name the server's own";
+                        (ca-certificates), or name the server's own: ca = \"ca.pem\"";
             return Err(what.to_owned());
         }
         Ok(roots)
@@ -96,4 +145,9 @@ fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
         return Err("holds no certificate; expected -----BEGIN CERTIFICATE-----".to_owned());
     }
     Ok(read)
+}
+
+/// The text of a file with certificates.
+fn pem(file: &Path) -> Result<String, String> {
+    String::from_utf8(trusted::read(file, MAX_FILE_BYTES)?).map_err(|_| format!("{}: is not PEM", file.display()))
 }

@@ -1,35 +1,17 @@
-//! C3: a store whose rules stand in another language agrees with those in Rust.
+//! C3: a store that compares and writes in another language does what the rules decide in Rust.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::conformance::{self, ISSUER, LEEWAY, gone, later, minimum, not_before, rotated, session, start, subject};
-use super::{Cursor, Filter, MemoryStore, Store, SubjectBound};
+use super::{Cursor, Filter, Inserted, MemoryStore, Store, SubjectBound, Swap, WriteOutcome};
 use crate::clock::Timestamp;
 use crate::revocation::{Effect, Target};
 use crate::session::profile::OnTooMany;
 use crate::session::{Generation, RevokedBecause, Session, SessionId, Status};
-
-/// A small domain, with numbers around the bounds of what a Lua number, a bigint and a `u64` can hold. It has more than
-/// 10 000 pairs.
-pub fn effects() -> Vec<Effect> {
-    const EDGES: [u64; 7] = [0, 1, (1 << 32) - 1, (1 << 53) + 1, i64::MAX as u64, u64::MAX - 1, u64::MAX];
-    let mut effects = vec![Effect::Gone];
-    effects.extend(EDGES.map(|moment| Effect::NotBefore(Timestamp::from_millis(moment))));
-    for a in [0, 2, (1 << 53) + 1, u64::MAX - 1, u64::MAX] {
-        for b in [0, 5, u64::MAX - 1, u64::MAX] {
-            for c in EDGES {
-                effects.push(Effect::Minimum {
-                    minimum: Generation::new(a),
-                    effective_from: Timestamp::from_millis(b),
-                    before: Generation::new(c),
-                });
-            }
-        }
-    }
-    effects
-}
 
 /// A small generator: the same numbers in every run.
 struct Numbers(u64);
@@ -177,5 +159,98 @@ impl<'a> Trial<'a> {
             let page = store.list(Filter::Subject(name.into()), None, 1000).await.unwrap();
             self.said.push(format!("{:?} {:?}", page.sessions, page.next));
         }
+    }
+}
+
+/// What a node presumes may be of before another one's write.
+pub async fn decides_anew<S: Store>([a, b]: [Arc<S>; 2]) {
+    let begun = session("alice", 1, start());
+    conformance::insert(&*a, &begun).await;
+    b.revoke(minimum(begun.id, 9, later(start(), 900_000)), RevokedBecause::Operator).await.unwrap();
+    let next = rotated(&begun, later(start(), 5));
+    let swap = a.compare_and_swap(1, next.clone(), Some(minimum(begun.id, 2, later(start(), 600_000)))).await.unwrap();
+    assert_eq!(swap, Swap::Swapped);
+    let (entries, _) = b.revocations_since(Cursor::default()).await.unwrap();
+    let Effect::Minimum { minimum: highest, .. } = entries[0].effect else { panic!("{entries:?}") };
+    assert_eq!((entries.len(), highest.get()), (1, 9));
+    let find = async || a.shared().unwrap().load_to_revoke(begun.id).await.unwrap();
+    // It has found this entry.
+    find().await;
+    b.revoke(minimum(begun.id, 12, later(start(), 900_000)), RevokedBecause::Operator).await.unwrap();
+    let merged = a.revoke(minimum(begun.id, 3, later(start(), 600_000)), RevokedBecause::Operator).await.unwrap();
+    let Effect::Minimum { minimum: highest, .. } = merged.effect else { panic!("{merged:?}") };
+    assert_eq!(highest.get(), 12);
+    // It has found a live session of this revision.
+    find().await;
+    let last = rotated(&next, later(start(), 6));
+    assert_eq!(b.compare_and_swap(next.revision, last.clone(), None).await.unwrap(), Swap::Swapped);
+    a.revoke(gone(begun.id), RevokedBecause::Logout).await.unwrap();
+    let ended = b.load(begun.id).await.unwrap().unwrap();
+    assert_eq!((ended.current, ended.revision), (last.current, last.revision + 1));
+}
+
+/// Sessions that begin all the time do not keep a not-before from them.
+pub async fn outlives_what_begins<S: Store + 'static>([a, b]: [Arc<S>; 2]) {
+    let (stop, begun) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let storm = {
+        let (stop, begun) = (Arc::clone(&stop), Arc::clone(&begun));
+        tokio::spawn(async move {
+            let mut last = None;
+            while !stop.load(Ordering::SeqCst) {
+                let number = begun.fetch_add(1, Ordering::SeqCst);
+                let one = session("alice", number, later(start(), number));
+                if let Inserted::Inserted(_) = b.insert(one.clone(), SubjectBound::NONE).await.unwrap() {
+                    last = Some(one.expires);
+                }
+            }
+            last
+        })
+    };
+    for round in 0..20 {
+        let reached = begun.load(Ordering::SeqCst);
+        while begun.load(Ordering::SeqCst) < reached + 5 {
+            tokio::task::yield_now().await;
+        }
+        let entry = not_before(Target::Global, later(start(), round));
+        let held = a.revoke(entry, RevokedBecause::Operator).await.unwrap();
+        let known = session("alice", reached, later(start(), reached));
+        assert!(held.until >= known.expires.plus(LEEWAY), "{held:?}");
+    }
+    stop.store(true, Ordering::SeqCst);
+    assert!(storm.await.unwrap().is_some());
+}
+
+/// However many sessions of a subject begin at two nodes, no more live than may.
+pub async fn keeps_the_bound<S: Store + 'static>(nodes: [Arc<S>; 2]) {
+    for (name, from, on_too_many) in [("alice", 0, OnTooMany::EndOldest), ("bob", 1000, OnTooMany::Refuse)] {
+        let bound = SubjectBound { most: 3, idle_ttl: Duration::from_secs(600), on_too_many };
+        let mut inserts = tokio::task::JoinSet::new();
+        for n in 0..60 {
+            let node = Arc::clone(&nodes[n as usize % 2]);
+            let begun = session(name, from + n, later(start(), n));
+            inserts.spawn(async move {
+                loop {
+                    match node.insert(begun.clone(), bound).await {
+                        Ok(inserted) => break inserted,
+                        // Each attempt met another one. A client asks again, too.
+                        Err(error) if error.outcome() == WriteOutcome::NotDone => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            });
+        }
+        let results = inserts.join_all().await;
+        let gave_way: usize = results
+            .iter()
+            .map(|inserted| match inserted {
+                Inserted::Inserted(ended) => ended.len(),
+                Inserted::TooMany => 1,
+                Inserted::NoLongerValid(_) => panic!("nothing was revoked"),
+            })
+            .sum();
+        assert_eq!(gave_way, 57, "{name}");
+        let page = nodes[0].list(Filter::Subject(name.into()), None, 1000).await.unwrap();
+        let live = page.sessions.iter().filter(|session| session.status == Status::Live).count();
+        assert_eq!(live, 3, "{name}");
     }
 }

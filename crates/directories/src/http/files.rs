@@ -11,11 +11,9 @@ use secrecy::SecretString;
 
 use super::HttpSettings;
 use rotogate_core::http_client::{BadTls, HttpClient, Tls, bearer};
-use rotogate_core::private_file::{read_private, trusted};
+use rotogate_core::private_file::read_private;
 use rotogate_kit::file_stamp::Stamp;
 
-/// The longest certificate file, in bytes.
-const MAX_FILE_BYTES: u64 = 4 << 20;
 /// How long connecting may take, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest answer, in bytes.
@@ -70,25 +68,11 @@ fn stamps(settings: &HttpSettings) -> Vec<Stamp> {
 fn access(settings: &HttpSettings) -> Result<Access, (&'static str, String)> {
     let authorization = settings.secret_file.as_deref().map(authorization).transpose();
     let authorization = authorization.map_err(|error| ("secret_file", error))?;
-    let mut tls = Tls::default();
-    if let Some(ca) = &settings.ca {
-        tls.ca = Some(pem(ca).map_err(|error| ("ca", error))?);
-    }
-    if let Some((cert, key)) = &settings.client_cert {
-        let in_pair = |error| ("client_cert", error);
-        let chain = pem(cert).map_err(in_pair)?;
-        let key = SecretString::from(read_private(key).map_err(in_pair)?.to_string());
-        tls.client_cert = Some((chain, key));
-    }
-    let client = HttpClient::with_tls(&tls).map_err(|BadTls { key, message, .. }| (key, message))?;
+    let pair = settings.client_cert.as_ref().map(|(cert, key)| (cert.as_path(), key.as_path()));
+    let client = Tls::read(settings.ca.as_deref(), pair).and_then(|tls| HttpClient::with_tls(&tls));
+    let client = client.map_err(|BadTls { key, message, .. }| (key, message))?;
     let client = client.with_timeout(REQUEST_TIMEOUT).with_connect_timeout(CONNECT_TIMEOUT).with_max_size(MAX_ANSWER);
     Ok(Access { client, authorization })
-}
-
-/// The text of a file with certificates.
-fn pem(path: &Path) -> Result<String, String> {
-    let bytes = trusted::read(path, MAX_FILE_BYTES)?;
-    String::from_utf8(bytes).map_err(|_| format!("{}: is not PEM", path.display()))
 }
 
 fn authorization(path: &Path) -> Result<HeaderValue, String> {

@@ -105,7 +105,7 @@ fn keep_whole<T: Clone + PartialEq>(new: &mut T, old: &T, name: &str) -> Vec<Str
 macro_rules! section {
     (
         $(#[$about:meta])*
-        $visible:vis struct $Type:ident, read by $read:ident($($parameters:tt)*) {
+        $visible:vis struct $Type:ident, read by $reader:vis $read:ident($($parameters:tt)*) {
             $(
                 $(#[doc = $text:literal])+
                 $class:ident $(($shown:literal if $differs:expr))? $key:ident $(as $name:tt)?: $T:ty = $how:ident $with:tt
@@ -119,14 +119,14 @@ macro_rules! section {
         }
 
         section! {
-            impl $Type, read by $read($($parameters)*) {
+            impl $Type, read by $reader $read($($parameters)*) {
                 $( $(#[doc = $text])+ $class $(($shown if $differs))? $key $(as $name)?: $T = $how $with, )*
             }
             $(with $further)?
         }
     };
     (
-        impl $Type:ident, read by $read:ident($section:ident $(, $parameter:ident: $Of:ty)* $(,)?) {
+        impl $Type:ident, read by $reader:vis $read:ident($section:ident $(, $parameter:ident: $Of:ty)* $(,)?) {
             $(
                 $(#[doc = $text:literal])*
                 $class:ident $(($shown:literal if $differs:expr))? $key:ident $(as $name:tt)?: $T:ty = $how:ident $with:tt
@@ -134,7 +134,7 @@ macro_rules! section {
         }
         $(with $further:tt)?
     ) => {
-        fn $read($section: &rotogate_kit::config::Section<'_> $(, $parameter: $Of)*) -> $Type {
+        $reader fn $read($section: &rotogate_kit::config::Section<'_> $(, $parameter: $Of)*) -> $Type {
             $( let $key: $T = section!(@read $section ($key $($name)?) $how $with); )*
             $Type { $($key),* }
         }

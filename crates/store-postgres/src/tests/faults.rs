@@ -174,7 +174,10 @@ async fn c26_a_cancelled_wait_for_a_synchronous_standby_is_no_acknowledgement() 
     for _ in 0..2 {
         let revoking = tokio::spawn({
             let (store, entry) = (Arc::clone(&store), gone(begun.id));
-            async move { store.revoke(entry, RevokedBecause::Logout).await }
+            async move {
+                store.load_to_revoke(begun.id).await.unwrap();
+                store.revoke(entry, RevokedBecause::Logout).await
+            }
         });
         cancelled().await;
         let error = revoking.await.unwrap().unwrap_err();
@@ -258,7 +261,7 @@ async fn a_record_of_another_version_is_an_error_of_that_session_alone() {
     let [newer, known] = [1, 2].map(|n| session("alice", n, start()));
     insert(&*store, &newer).await;
     insert(&*store, &known).await;
-    server.sql(&format!("update rg.session set version = 9 where id = '{}'", newer.id));
+    server.sql(&format!("update rg.session set state = set_byte(state, 0, 9) where id = '{}'", newer.id));
     let error = store.load(newer.id).await.unwrap_err();
     assert!(error.to_string().contains("version 9") && error.is_of_one_record(), "{error}");
     let error = store.compare_and_swap(1, rotated(&newer, later(start(), 5)), None).await.unwrap_err();

@@ -83,8 +83,10 @@ async fn hold(client: &Client, entry: &Revocation) {
     client.batch_execute("begin; set local idle_in_transaction_session_timeout = 0").await.unwrap();
     let target = record::target(&entry.target).unwrap();
     let effect = rotogate_core::store::kit::fields::encode_effect(entry.effect);
-    let absorb = "select rg.rg_absorb($1, $1, $2, $3)";
-    client.query(absorb, &[&target, &effect, &record::millis(entry.until)]).await.unwrap();
+    let written = "with logged as (insert into rg.revocation_log (written, target, effect, until) \
+                   values (rg.rg_now(), $1, $2, $3) returning id) \
+                   insert into rg.revocation select $1, $1, $2, $3, id from logged";
+    client.query(written, &[&target, &effect, &record::millis(entry.until)]).await.unwrap();
 }
 
 #[tokio::test]

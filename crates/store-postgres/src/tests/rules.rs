@@ -1,30 +1,7 @@
-//! C3: the functions and the rules agree.
+//! C3: what the function writes is what the rules decide.
 
 use super::*;
 use rotogate_core::store::agreement;
-use rotogate_core::store::kit::fields::{decode_effect, encode_effect};
-
-#[tokio::test]
-async fn c3_effects_merge_in_sql_as_in_rust_for_every_pair_of_a_domain() {
-    let server = Server::start(&[]);
-    let store = server.connect("rg").await;
-    let connection = store.0.commands.connection().await.map_err(|failed| failed.error).unwrap();
-    let effects = agreement::effects();
-    let encoded: Vec<Vec<u8>> = effects.iter().map(|effect| encode_effect(*effect)).collect();
-    let mut compared = 0;
-    for (a, bytes_of_a) in effects.iter().zip(&encoded) {
-        let merged =
-            "select array_agg(rg.rg_merge($1, b) order by n) from unnest($2::bytea[]) with ordinality as e (b, n)";
-        let rows = connection.client.query(merged, &[bytes_of_a, &encoded]).await.unwrap();
-        let merged: Vec<Vec<u8>> = rows[0].get(0);
-        assert_eq!(merged.len(), effects.len());
-        for (b, merged) in effects.iter().zip(merged) {
-            assert_eq!(decode_effect(&merged), Some(a.merge(*b)), "{a:?} {b:?}");
-            compared += 1;
-        }
-    }
-    assert!(compared >= 10_000, "{compared}");
-}
 
 #[tokio::test]
 async fn c3_operations_do_what_the_rules_say() {
@@ -32,4 +9,25 @@ async fn c3_operations_do_what_the_rules_say() {
     for seed in 1..=4 {
         agreement::agrees_with_the_rules(&*server.connect(&schema()).await, seed, 2500).await;
     }
+}
+
+/// What a node presumes may be of before another one's write.
+#[tokio::test]
+async fn c3_an_entry_and_a_record_that_another_node_has_changed_since_are_decided_over_anew() {
+    let server = Server::start(&[]);
+    agreement::decides_anew([server.connect("rg").await, server.connect("rg").await]).await;
+}
+
+/// Sessions that begin all the time do not keep a not-before from them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn c3_a_not_before_of_all_comes_through_while_sessions_begin_and_outlives_them() {
+    let server = Server::start(&[]);
+    agreement::outlives_what_begins([server.connect("rg").await, server.connect("rg").await]).await;
+}
+
+/// Two nodes, whose inserts do not take turns with each other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn c1_however_many_sessions_begin_at_two_nodes_no_more_live_than_may() {
+    let server = Server::start(&[]);
+    agreement::keeps_the_bound([server.connect("rg").await, server.connect("rg").await]).await;
 }

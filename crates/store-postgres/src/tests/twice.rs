@@ -52,19 +52,23 @@ async fn c2_an_insert_that_is_sent_again_changes_nothing_more_and_says_who_gave_
     let bound = SubjectBound { most: 1, idle_ttl: Duration::from_secs(60), on_too_many: OnTooMany::EndOldest };
     insert(&*store, &session("alice", 1, start())).await;
     let second = session("alice", 2, later(start(), 1));
+    let room = store.0.room_for(&second, bound).await.unwrap().unwrap();
     let op = new_op().unwrap();
-    let done = store.0.insert(op, &second, bound).await.unwrap();
+    let done = store.0.insert_as(op, &second, &room).await.unwrap().unwrap();
     assert!(matches!(&done, Inserted::Inserted(ended) if ended.len() == 1), "{done:?}");
     let before = content(&server);
-    assert_eq!(store.0.insert(op, &second, bound).await.unwrap(), done);
+    assert_eq!(store.0.insert_as(op, &second, &room).await.unwrap(), Some(done.clone()));
     assert_eq!(content(&server), before);
     store.revoke(gone(second.id), RevokedBecause::Logout).await.unwrap();
     let before = content(&server);
-    assert_eq!(store.0.insert(op, &second, bound).await.unwrap(), done);
+    assert_eq!(store.0.insert_as(op, &second, &room).await.unwrap(), Some(done));
     assert_eq!(content(&server), before);
     // Under another name it is another insert.
-    let error = store.0.insert(new_op().unwrap(), &second, bound).await.unwrap_err();
+    let error = store.0.insert_as(new_op().unwrap(), &second, &room).await.unwrap_err();
     assert_eq!(error.outcome(), WriteOutcome::Refused);
+    // A room that was found before another insert is found anew.
+    let third = session("alice", 3, later(start(), 2));
+    assert_eq!(store.0.insert_as(new_op().unwrap(), &third, &room).await.unwrap(), None);
     assert_eq!(content(&server), before);
 }
 

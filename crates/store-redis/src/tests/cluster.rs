@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use super::super::commit::Operation;
-use super::super::revoke::raises;
 use super::opening::COMMANDS;
 use super::site::Site;
 use super::*;
@@ -11,6 +9,7 @@ use rotogate_core::revocation::Effect;
 use rotogate_core::session::Status;
 use rotogate_core::session::profile::OnTooMany;
 use rotogate_core::store::conformance::{insert, later, not_before, rotated, session, start, subject};
+use rotogate_core::store::kit::commit::{Operation, decide, raises};
 use rotogate_core::store::kit::snapshot::Snapshot;
 use rotogate_core::store::rules;
 
@@ -131,7 +130,7 @@ async fn c4_a_not_before_that_reached_one_partition_reaches_all_with_the_next() 
     let operation = Operation { targets, raises: raises(&cut_short), ..Operation::default() };
     let call = b.0.call_to_revoke(partition, new_op().unwrap());
     let put = |state: &mut Snapshot| rules::put(state, &cut_short);
-    b.0.decide(&call, operation, Snapshot::default(), put).await.unwrap();
+    decide(&call, operation, Snapshot::default(), put).await.unwrap();
     let merged = b.revoke(not_before(subject("alice"), early), RevokedBecause::Operator).await.unwrap();
     assert_eq!(merged.effect, Effect::NotBefore(greatest));
     for one in &begun {

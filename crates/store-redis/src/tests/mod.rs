@@ -10,6 +10,7 @@ use support::redis::Redis;
 use uuid::Uuid;
 
 use super::*;
+use rotogate_core::revocation::Target;
 use rotogate_core::store::conformance::{self, ISSUER, LEEWAY};
 
 mod cluster;

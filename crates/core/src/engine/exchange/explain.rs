@@ -1,74 +1,108 @@
-//! Explains the effect of a refresh token: the deciding steps of [`Engine::refresh_from`], without those that change
-//! something.
+//! The explanation of a refresh token: the steps of a refresh up to its decision, reported to an observer.
+
+use std::sync::Arc;
 
 use secrecy::SecretString;
 
-use super::{PresentedCredential, ReadRecord};
+use super::RefreshRun;
+use crate::client::Client;
 use crate::denial::Denial;
-use crate::engine::{APPLICATION, Engine, Exchange};
+use crate::engine::{AccountRule, Engine, Exchange, Origin, Refresh};
 use crate::fault::Error;
 use crate::session::profile::Profile;
 use crate::session::rotation::Decision;
 use crate::session::{Generation, Session, SessionId};
 
+/// Receives what a refresh finds. A request passes `()`, an explanation passes [`ExplainedRefresh`].
+pub(super) trait RefreshObserver: Send {
+    /// Whether the refresh has effects. Without them it ends with its decision, and counts, uses up and ends nothing.
+    const HAS_EFFECTS: bool;
+
+    /// The token is ours, and names this session and generation.
+    fn named(&mut self, session: SessionId, generation: Generation);
+
+    /// The token is authentic for this record.
+    fn proved(&mut self, session: &Session);
+}
+
+impl RefreshObserver for () {
+    const HAS_EFFECTS: bool = true;
+
+    fn named(&mut self, _: SessionId, _: Generation) {}
+
+    fn proved(&mut self, _: &Session) {}
+}
+
 /// The explanation of a refresh token.
+#[derive(Default)]
 pub struct ExplainedRefresh {
     /// The session and generation that the token names, if it is ours.
     pub named: Option<(SessionId, Generation)>,
     /// The record, if the token is authentic for it.
     pub session: Option<Session>,
-    /// The row of the table.
-    pub decided: Result<Decision, Error>,
+}
+
+impl RefreshObserver for ExplainedRefresh {
+    const HAS_EFFECTS: bool = false;
+
+    fn named(&mut self, session: SessionId, generation: Generation) {
+        self.named = Some((session, generation));
+    }
+
+    fn proved(&mut self, session: &Session) {
+        self.session = Some(session.clone());
+    }
+}
+
+/// The client that presents a refresh token, and the rules of the endpoint.
+pub struct RefreshTerms {
+    /// The client.
+    pub client: Arc<Client>,
+    /// The rules.
+    pub profile: Profile,
 }
 
 impl Engine {
-    /// Explains a refresh token, presented under the rules that `profile_of` finds for its session. If several gates
-    /// share a store, a token ahead of the store counts as refused here: whether it may continue is decided when it is
-    /// used.
+    /// Explains a refresh token, presented on the terms that `terms_of` finds for its session: what a refresh finds on its way
+    /// to the row of the table, and that row. Keys, certificates and rates belong to a request, so an explanation leaves them
+    /// out. If several gates share a store, a token ahead of the store counts as refused here: whether it may continue is
+    /// decided when it is used.
     pub async fn explain_refresh(
         &self,
         token: &SecretString,
-        profile_of: impl FnOnce(&Session) -> Result<Profile, Denial>,
-    ) -> ExplainedRefresh {
-        let mut explained =
-            ExplainedRefresh { named: None, session: None, decided: Err(Denial::UnknownRefreshToken.into()) };
-        let Ok(held) = PresentedCredential::authenticate(Exchange::Refresh(token), &self.keyring()) else {
-            return explained;
-        };
-        explained.named = Some((held.session, held.generation));
-        explained.decided = self.decided(&held, &mut explained.session, profile_of).await;
-        explained
+        terms_of: impl FnOnce(&Session) -> Result<RefreshTerms, Denial>,
+    ) -> (ExplainedRefresh, Result<Decision, Error>) {
+        let mut explained = ExplainedRefresh::default();
+        let decided = self.decided(token, terms_of, &mut explained).await;
+        (explained, decided)
     }
 
     async fn decided(
         &self,
-        held: &PresentedCredential,
-        record: &mut Option<Session>,
-        profile_of: impl FnOnce(&Session) -> Result<Profile, Denial>,
+        token: &SecretString,
+        terms_of: impl FnOnce(&Session) -> Result<RefreshTerms, Denial>,
+        explained: &mut ExplainedRefresh,
     ) -> Result<Decision, Error> {
-        self.may_mint()?;
-        let Some(ReadRecord { mut session, minimum_known, .. }) = self.read_for_refresh(held.session).await? else {
-            return Err(Denial::UnknownRefreshToken.into());
+        let begun = self.begin_observed(token, explained).await?.ok_or(Denial::UnknownRefreshToken)?;
+        let RefreshTerms { client, profile } = terms_of(&begun.record.session)?;
+        let (accepts, origin) = ([begun.record.session.dialect.clone()], Origin::default());
+        let refresh = Refresh {
+            credential: Exchange::Refresh(token),
+            client: &client,
+            account: AccountRule::Any,
+            scope: None,
+            access_ttl: None,
+            resource: None,
+            profile: &profile,
+            accepts: &accepts,
+            by_access: &[],
+            proof: None,
+            certificate: None,
+            arrived: self.arrival(),
+            origin: &origin,
         };
-        if !held.proves(&session) {
-            return Err(Denial::UnknownRefreshToken.into());
-        }
-        let session = record.insert({
-            session.confirmed |= self.confirmations.has(session.id, session.current);
-            session
-        });
-        let profile = profile_of(session)?;
-        let user = match &self.directory {
-            Some(directory) if session.dialect.as_ref() != APPLICATION => {
-                Some(directory.lookup_in(session.account.as_deref(), &session.subject).await?)
-            }
-            Some(_) | None => None,
-        };
-        let facts = self.facts(session, user.as_ref(), minimum_known);
-        Ok(match super::decide(session, held.generation, facts, self.clock.now(), &profile) {
-            Decision::Revoked(why) => Decision::Revoked(self.cause_of(session, user.as_ref(), why)),
-            other => other,
-        })
+        let mut run = RefreshRun::begin(self, refresh, Some(begun)).await?;
+        Ok(run.judge(explained).await?.decision)
     }
 }
 

@@ -76,3 +76,19 @@ fn may_change_binding(session: &Session, refresh: &Refresh<'_>) -> bool {
 pub(super) fn names_resource(session: &Session, refresh: &Refresh<'_>) -> Result<(), Denial> {
     if refresh.resource.is_none() || refresh.resource == session.resource { Ok(()) } else { Err(Denial::InvalidTarget) }
 }
+
+/// Checks that the session belongs to the client, the account and the endpoint at which its token was presented.
+pub(super) fn belongs(session: &Session, refresh: &Refresh<'_>) -> Result<(), Denial> {
+    if session.client != refresh.client.id {
+        return Err(Denial::OtherClient);
+    }
+    if !refresh.account.has(session.account.as_deref()) {
+        return Err(Denial::OtherAccount);
+    }
+    // Accepting a dialect's sessions does not make their access tokens refresh credentials (requirement R17).
+    let taken = match refresh.credential {
+        Exchange::Access(_) => refresh.by_access,
+        Exchange::Refresh(_) | Exchange::Pair(..) => refresh.accepts,
+    };
+    if taken.contains(&session.dialect) { Ok(()) } else { Err(Denial::OtherDialect) }
+}

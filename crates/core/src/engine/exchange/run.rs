@@ -1,9 +1,10 @@
 //! The steps of one refresh. Each attempt reads the record, decides, and executes the decision.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::presented::{PresentedCredential, names_resource, presents_certificate, proves_key};
-use super::{ReadRecord, StartedRefresh, bounded, claims_now, ends_for_its_user, successor_token};
+use super::presented::{PresentedCredential, belongs, names_resource, presents_certificate, proves_key};
+use super::{ReadRecord, RefreshObserver, StartedRefresh, bounded, claims_now, ends_for_its_user, successor_token};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::directory::User;
@@ -36,6 +37,14 @@ pub(super) struct RefreshRun<'e, 'r> {
     is_counted: bool,
 }
 
+/// What an attempt found, before it has any effect.
+pub(super) struct JudgedRefresh<'r> {
+    read: ReadRecord,
+    now: Timestamp,
+    profile: Cow<'r, Profile>,
+    pub(super) decision: Decision,
+}
+
 impl<'e, 'r> RefreshRun<'e, 'r> {
     pub(super) async fn begin(
         engine: &'e Engine,
@@ -62,14 +71,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
 
     /// Makes one attempt. `None` if the record changed meanwhile: the next attempt decides on the new record.
     pub(super) async fn attempt(&mut self) -> Result<Option<IssuedTokens>, Error> {
-        let mut read = self.read().await?;
-        self.check_presenter(&read.session).await?;
-        self.look_up_user(&read.session).await?;
-        // Notes that are not written yet count.
-        read.session.confirmed |= self.engine.confirmations.has(read.session.id, read.session.current);
-        let now = self.engine.clock.now();
-        let profile = bounded(&read.session, self.refresh.profile);
-        let decision = self.decide(&read, now, &profile).await?;
+        let JudgedRefresh { read, now, profile, decision } = self.judge(&mut ()).await?;
         if read.is_recalled && decision != Decision::Rotate {
             // Only the swap of a rotation detects whether the record has changed.
             return Ok(None);
@@ -94,6 +96,20 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         self.write(&read, change, how, now).await
     }
 
+    /// Reads the record, checks who presents the credential, asks the directory, and decides.
+    pub(super) async fn judge<O: RefreshObserver>(&mut self, observer: &mut O) -> Result<JudgedRefresh<'r>, Error> {
+        let mut read = self.read().await?;
+        // Notes that are not written yet count.
+        read.session.confirmed |= self.engine.confirmations.has(read.session.id, read.session.current);
+        observer.proved(&read.session);
+        self.check_presenter::<O>(&read.session).await?;
+        self.look_up_user(&read.session).await?;
+        let now = self.engine.clock.now();
+        let profile = bounded(&read.session, self.refresh.profile);
+        let decision = self.decide::<O>(&read, now, &profile).await?;
+        Ok(JudgedRefresh { read, now, profile, decision })
+    }
+
     /// The record for this attempt, if the credential is authentic for it.
     async fn read(&mut self) -> Result<ReadRecord, Error> {
         let record = match self.known.take() {
@@ -105,14 +121,21 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
     }
 
     /// Checks key, certificate, client and endpoint, before anything that could change or end the session.
-    async fn check_presenter(&mut self, session: &Session) -> Result<(), Error> {
-        proves_key(session, &self.refresh)?;
-        presents_certificate(session, &self.refresh)?;
-        if let (Some(proof), false) = (&self.refresh.proof, self.is_proof_used) {
-            proof.use_once(self.engine.clock.now(), &*self.engine.store).await?;
-            self.is_proof_used = true;
+    async fn check_presenter<O: RefreshObserver>(&mut self, session: &Session) -> Result<(), Error> {
+        // An explanation has no request that could prove a key.
+        if O::HAS_EFFECTS {
+            proves_key(session, &self.refresh)?;
+            presents_certificate(session, &self.refresh)?;
+            if let (Some(proof), false) = (&self.refresh.proof, self.is_proof_used) {
+                proof.use_once(self.engine.clock.now(), &*self.engine.store).await?;
+                self.is_proof_used = true;
+            }
         }
-        self.engine.belongs(session, &self.refresh).await
+        let judged = belongs(session, &self.refresh);
+        if judged == Err(Denial::OtherClient) && O::HAS_EFFECTS {
+            self.engine.judge_other_client(session, &self.refresh).await?;
+        }
+        Ok(judged?)
     }
 
     async fn look_up_user(&mut self, session: &Session) -> Result<(), Error> {
@@ -122,16 +145,24 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         Ok(())
     }
 
-    async fn decide(&self, read: &ReadRecord, now: Timestamp, profile: &Profile) -> Result<Decision, Error> {
-        let (session, presented) = (&read.session, self.presented.generation);
-        let mut facts = self.engine.facts(session, self.user.as_ref(), read.minimum_known);
-        let decision = decide(session, presented, facts, now, profile);
+    async fn decide<O: RefreshObserver>(
+        &self,
+        read: &ReadRecord,
+        now: Timestamp,
+        profile: &Profile,
+    ) -> Result<Decision, Error> {
+        let (engine, session, presented) = (self.engine, &read.session, self.presented.generation);
+        let mut facts = engine.facts(session, self.user.as_ref(), read.minimum_known);
+        let mut decision = decide(session, presented, facts, now, profile);
         let is_ahead = decision == (Decision::Ahead { fast_forward: false });
-        if !is_ahead || read.is_recalled || !self.engine.may_continue(session).await? {
-            return Ok(decision);
+        if is_ahead && !read.is_recalled && O::HAS_EFFECTS && engine.may_continue(session).await? {
+            facts.unbroken_revocations = true;
+            decision = decide(session, presented, facts, now, profile);
         }
-        facts.unbroken_revocations = true;
-        Ok(decide(session, presented, facts, now, profile))
+        Ok(match decision {
+            Decision::Revoked(why) => Decision::Revoked(engine.cause_of(session, self.user.as_ref(), why)),
+            other => other,
+        })
     }
 
     /// The refusal of an ended session. If its user or another issuer ended the session, the store ends it, too.
@@ -142,7 +173,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         } else if ends_for_its_user(session, user, why) {
             engine.revoke_session(session, RevokedBecause::UserChanged).await?;
         }
-        Ok(Denial::SessionRevoked(engine.cause_of(session, user, why)))
+        Ok(Denial::SessionRevoked(why))
     }
 
     /// Ends the session for a reuse, unless the token's own refresh at this gate is in doubt: then repeats its reply.

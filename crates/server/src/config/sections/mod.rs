@@ -76,6 +76,8 @@ pub use relay::RelaySettings;
 pub use remote::RemoteSource;
 pub use server::ServerConfig;
 pub use sessions::SessionsConfig;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+pub use store::SharedSettings;
 #[cfg(feature = "postgres")]
 pub use store::{PostgresSettings, Statements};
 pub use store::{RedbSettings, StoreConfig};

@@ -20,7 +20,7 @@ use rotogate_kit::config::{Section, Value as Raw};
 section! {
     /// A relay: the provider behind an endpoint, and the rules for it.
     #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct RelaySettings, read by read_keys(
+    pub struct RelaySettings, read by pub(super) read(
         section,
         dir: &Path,
         issuers: &[TrustedIssuer],
@@ -117,16 +117,6 @@ const OF_USERS: [&str; 4] =
 /// The protocol of an endpoint.
 pub(super) fn wire(section: &Section<'_>) -> Wire {
     section.get_or("wire", value::word_of, Wire::default())
-}
-
-pub(super) fn read(
-    section: &Section<'_>,
-    dir: &Path,
-    issuers: &[TrustedIssuer],
-    wire: Wire,
-    own_path: &str,
-) -> RelaySettings {
-    read_keys(section, dir, issuers, wire, own_path)
 }
 
 fn read_issuer(section: &Section<'_>, issuers: &[TrustedIssuer]) -> Option<String> {

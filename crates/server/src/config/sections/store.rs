@@ -27,6 +27,8 @@ mod shared;
 pub use postgres::{PostgresSettings, Statements};
 #[cfg(feature = "redis")]
 pub use redis::{RedisSettings, SentinelSettings};
+#[cfg(any(feature = "postgres", feature = "redis"))]
+pub use shared::SharedSettings;
 
 /// `[store]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,34 +103,32 @@ impl StoreConfig {
         match self {
             Self::Memory => None,
             Self::Redb(settings) => Some(&settings.mark),
+            #[cfg(any(feature = "postgres", feature = "redis"))]
+            _ => self.shared().map(|shared| shared.mark.as_path()),
+        }
+    }
+
+    /// The keys of a store that other gates use, too.
+    #[cfg(any(feature = "postgres", feature = "redis"))]
+    pub(crate) fn shared(&self) -> Option<&SharedSettings> {
+        match self {
+            Self::Memory | Self::Redb(_) => None,
             #[cfg(feature = "postgres")]
-            Self::Postgres(settings) => Some(&settings.mark),
+            Self::Postgres(settings) => Some(&settings.shared),
             #[cfg(feature = "redis")]
-            Self::Redis(settings) => Some(&settings.mark),
+            Self::Redis(settings) => Some(&settings.shared),
         }
     }
 
     /// Whether other gates write to it, too.
     pub(crate) fn is_shared(&self) -> bool {
-        match self {
-            Self::Memory | Self::Redb(_) => false,
-            #[cfg(feature = "postgres")]
-            Self::Postgres(_) => true,
-            #[cfg(feature = "redis")]
-            Self::Redis(_) => true,
-        }
+        !matches!(self, Self::Memory | Self::Redb(_))
     }
 
     /// How long the gate goes on without news of a store that it shares. `None`: it shares none.
     #[cfg(any(feature = "postgres", feature = "redis"))]
     pub(crate) fn staleness(&self) -> Option<Staleness> {
-        match self {
-            Self::Memory | Self::Redb(_) => None,
-            #[cfg(feature = "postgres")]
-            Self::Postgres(settings) => Some(settings.staleness),
-            #[cfg(feature = "redis")]
-            Self::Redis(settings) => Some(settings.staleness),
-        }
+        self.shared().map(|shared| shared.staleness)
     }
 }
 

@@ -8,6 +8,8 @@ use super::issuers::RemoteIssuers;
 use super::prepare::DirectoryPlan;
 use super::stores::Stores;
 use super::{assemble, issuer_rules};
+#[cfg(any(feature = "postgres", feature = "redis"))]
+use crate::config::SharedSettings;
 use crate::config::{
     Config, ConfigError, DirectoryConfig, HashesConfig, RedbSettings, RemoteSource, StoreConfig, TlsConfig,
     TrustedIssuer, UsersConfig,
@@ -168,25 +170,18 @@ impl<'a> Findings<'a> {
     pub(super) fn store(&mut self) {
         const KEY: &str = "store.path";
         let config = self.config;
-        #[cfg(feature = "postgres")]
-        if let StoreConfig::Postgres(settings) = &config.store {
-            self.secret("store.password_file", settings.password_file.as_deref());
-            self.pair("store.client_cert", settings.client_cert.as_ref());
-            self.public("store.ca", settings.ca.as_deref());
+        #[cfg(any(feature = "postgres", feature = "redis"))]
+        if let Some(SharedSettings { password_file, ca, client_cert, mark, .. }) = config.store.shared() {
+            self.secret("store.password_file", password_file.as_deref());
+            self.pair("store.client_cert", client_cert.as_ref());
+            self.public("store.ca", ca.as_deref());
+            // Each start replaces it.
+            self.writable("store.mark", private_file::parent(mark));
         }
         #[cfg(feature = "redis")]
         if let StoreConfig::Redis(settings) = &config.store {
             let sentinel = settings.sentinel.as_ref().and_then(|sentinel| sentinel.password_file.as_deref());
-            self.secret("store.password_file", settings.password_file.as_deref());
             self.secret("store.sentinel_password_file", sentinel);
-            self.pair("store.client_cert", settings.client_cert.as_ref());
-            self.public("store.ca", settings.ca.as_deref());
-        }
-        if let Some(mark) = config.store.mark()
-            && config.store.is_shared()
-        {
-            // Each start replaces it.
-            self.writable("store.mark", private_file::parent(mark));
         }
         let StoreConfig::Redb(RedbSettings { path, mark, accept_restored_store, .. }) = &config.store else { return };
         let is_there = self.private(KEY, path, || private_file::open_private(path, true)).is_some();

@@ -68,18 +68,14 @@ pub(crate) fn load_introspection(config: &IntrospectionConfig) -> Result<Introsp
     if secret.is_empty() {
         return Err(in_file("secret_file", secret_file, "is empty; expected the secret of client_id"));
     }
-    let mut tls = Tls::default();
-    if let Some(ca) = ca {
-        let bytes = trusted::read(ca, MAX_KEY_FILE_BYTES).map_err(|message| KeyFault::new("ca", message))?;
-        tls.ca = Some(String::from_utf8(bytes.to_vec()).map_err(|_| in_file("ca", ca, "is not PEM"))?);
-    }
+    let mut tls = Tls::read(ca.as_deref(), None).map_err(|error| KeyFault::new("ca", error.message))?;
     if let Some(file) = client_cert {
         let pem = private_file::read_private(file).map_err(|message| KeyFault::new("client_cert", message))?;
         tls.client_cert = Some((pem.to_string(), SecretString::from(pem.to_string())));
     }
-    let client = HttpClient::with_tls(&tls).map_err(|error| match (error.key, ca, client_cert) {
-        ("ca", Some(ca), _) => in_file("ca", ca, &error.message),
-        ("client_cert", _, Some(file)) => in_file("client_cert", file, &error.message),
+    let client = HttpClient::with_tls(&tls).map_err(|error| match (error.key, client_cert) {
+        ("ca", _) if ca.is_some() => KeyFault::new("ca", error.message),
+        ("client_cert", Some(file)) => in_file("client_cert", file, &error.message),
         _ => KeyFault::new("url", error.message),
     })?;
     let endpoint =

@@ -16,9 +16,6 @@ use rotogate_core::http_client::{Allowed, FetchTarget, HttpClient, Tls};
 use rotogate_core::private_file::{read_private, trusted};
 use secrecy::SecretString;
 
-/// The longest file of certificate authorities, in bytes.
-const MAX_CA_BYTES: u64 = 1 << 20;
-
 /// A fault of a key within the endpoint.
 fn bad(key: &'static str) -> impl Fn(String) -> KeyFault {
     move |message| KeyFault::new(key, message)
@@ -36,13 +33,8 @@ pub(crate) fn files(relay: &RelaySettings) -> impl Iterator<Item = (&'static str
 /// # Errors
 /// A file cannot be used.
 pub(crate) fn load(relay: &RelaySettings, issuers: &RemoteIssuers) -> Result<RelayConfig, KeyFault> {
-    let mut tls = Tls::default();
-    if let Some(path) = &relay.ca {
-        let text = trusted::read(path, MAX_CA_BYTES).map_err(bad("ca"))?;
-        let text = String::from_utf8(text).map_err(|_| bad("ca")(format!("{}: not PEM", path.display())))?;
-        tls.ca = Some(text);
-    }
-    let http = HttpClient::with_tls(&tls).map_err(|error| bad("ca")(error.message))?;
+    let http = Tls::read(relay.ca.as_deref(), None).and_then(|tls| HttpClient::with_tls(&tls));
+    let http = http.map_err(|error| bad("ca")(error.message))?;
     let provider: Arc<dyn Provider> = match relay.wire {
         Wire::OAuth => {
             let caller = HttpCaller::new(http, relay.rules.timeout);

@@ -12,7 +12,7 @@ use rotogate_core::token::keyring::Keyring;
 use secrecy::SecretString;
 use uuid::Uuid;
 
-use crate::config::{Config, ConfigErrors, StoreConfig};
+use crate::config::{Config, ConfigErrors, SharedSettings, StoreConfig};
 #[cfg(feature = "postgres")]
 use crate::config::{PostgresSettings, Statements};
 #[cfg(feature = "redis")]
@@ -85,16 +85,11 @@ pub(crate) fn of_postgres(
     let PostgresSettings {
         url,
         listen_url,
-        password_file,
         schema,
-        ca,
-        client_cert,
         statements,
         connections,
-        mark,
-        accept_restored_store,
-        // The engine's.
-        staleness: _,
+        // The engine has the staleness.
+        shared: SharedSettings { password_file, ca, client_cert, mark, accept_restored_store, staleness: _ },
     } = settings;
     let issuer = &config.issuer;
     let mut options = PostgresOptions::new(url.as_str(), issuer.url.as_str(), keyring, issuer.leeway)
@@ -131,17 +126,12 @@ pub(crate) fn of_redis(config: &Config, settings: &RedisSettings, keyring: Uuid)
         sentinel,
         cluster,
         username,
-        password_file,
         prefix,
-        ca,
-        client_cert,
         assume_noeviction,
-        mark,
-        accept_restored_store,
         wait_replicas,
         wait_fsync,
-        // The engine's.
-        staleness: _,
+        // The engine has the staleness.
+        shared: SharedSettings { password_file, ca, client_cert, mark, accept_restored_store, staleness: _ },
     } = settings;
     let issuer = &config.issuer;
     let (first, more) = urls.split_first().ok_or_else(|| KeyFault::new("store.urls", "is empty"))?;

@@ -28,21 +28,15 @@ create table {s}.stamp (
 -- A rotation changes no indexed column, so that its new row finds room on the same page, without new index entries.
 create table {s}.session (
     id uuid primary key,
-    version smallint not null,
-    revision bigint not null,
-    current bigint not null,
-    confirmed boolean not null,
-    revoked smallint,
-    created bigint not null,
-    expires bigint not null,
-    access_expires bigint not null,
-    issued bigint not null,
+    -- What a write compares: the version, whether the session was revoked, its revision, and whose it is.
+    state bytea not null,
     ends bigint not null,
     subject bytea not null,
+    -- The key of the not-before of its client.
     client bytea not null,
+    -- The name of the last write, and the history that it was made in.
     op bytea not null,
     history bytea not null,
-    gave_way uuid[],
     record bytea not null
 ) with (fillfactor = 75, autovacuum_vacuum_scale_factor = 0.02);
 create index session_subject on {s}.session (subject, id);

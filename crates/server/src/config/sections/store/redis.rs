@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use super::super::super::declare::section;
 use super::super::super::value;
 use super::super::path_in;
-use super::shared;
-use rotogate::store::{RedisOptions, Staleness};
-use rotogate_kit::config::{CertificateAndKey, Section, Value};
+use super::shared::{self, SharedSettings};
+use rotogate::store::RedisOptions;
+use rotogate_kit::config::{Section, Value};
 
 /// More than any set-up has.
 const MAX_REPLICAS: usize = 64;
@@ -25,26 +25,16 @@ section! {
         restart cluster: bool = by { read_cluster(section, &urls, sentinel.is_some()) },
         /// The user of the server; needs `password_file`. Default: the default user.
         restart username: Option<String> = get(value::text),
-        /// A file with the password, read at each connection: a new password needs no restart.
-        restart password_file: Option<PathBuf> = get(path_in(dir)),
         /// The first part of every key.
         restart prefix: String = get_or(self::prefix, RedisOptions::PREFIX.to_owned()),
-        /// A PEM file with the only authorities that count for the server's certificate. Default: those of the system.
-        restart ca: Option<PathBuf> = get(path_in(dir)),
-        /// The gate's own certificate, and its key, where the server has tls-auth-clients.
-        restart client_cert: Option<CertificateAndKey> = certificate_and_key(dir),
         /// true: the server evicts nothing, and INFO, which would say so, is forbidden.
         restart assume_noeviction: bool = get_or(value::boolean, false),
-        /// The file of this gate's mark, by which a start notices that an older store was put back.
-        restart mark: PathBuf = by { super::read_mark(section, dir, keys) },
-        /// true: accept a store that is behind `mark`.
-        restart accept_restored_store: bool = get_or(value::boolean, false),
         /// Nothing is acknowledged before so many replicas have it.
         restart wait_replicas: u32 = get_or(value::count(0, MAX_REPLICAS), 0),
         /// true: nothing is acknowledged before it is in the append-only files: Redis 7.2 or later.
         restart wait_fsync: bool = get_or(value::boolean, false),
-        /// How long the gate goes on without news.
-        restart staleness as "..": Staleness = by { shared::read(section) },
+        /// What every store of several gates has.
+        restart shared as "..": SharedSettings = by { shared::read(section, dir, keys) },
     }
 }
 

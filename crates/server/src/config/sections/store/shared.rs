@@ -1,18 +1,39 @@
 //! What `[store]` says of every store that several gates share.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::{Table, Value};
 
 #[cfg(test)]
-use super::super::super::declare::{Key, section};
+use super::super::super::declare::Key;
+use super::super::super::declare::section;
 use super::super::super::print::{Print, Put};
 use super::super::super::value;
-use super::super::DAY;
+use super::super::{DAY, path_in};
 use rotogate_core::store::Staleness;
-use rotogate_kit::config::Section;
+use rotogate_kit::config::{CertificateAndKey, Section};
 
-pub(super) fn read(section: &Section<'_>) -> Staleness {
+section! {
+    /// The keys of every store that several gates share.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct SharedSettings, read by pub(super) read(section, dir: &Path, keys: &Path) {
+        /// A file with the password, read at each connection: a new password needs no restart.
+        restart password_file: Option<PathBuf> = get(path_in(dir)),
+        /// A PEM file with the only authorities that count for the server's certificate. Default: those of the system.
+        restart ca: Option<PathBuf> = get(path_in(dir)),
+        /// The gate's own certificate, with its chain, and its key, where the server asks for one.
+        restart client_cert: Option<CertificateAndKey> = certificate_and_key(dir),
+        /// The file of this gate's mark, by which a start notices that an older store was put back.
+        restart mark: PathBuf = by { super::read_mark(section, dir, keys) },
+        /// true: accept a store that is behind `mark`.
+        restart accept_restored_store: bool = get_or(value::boolean, false),
+        /// How long the gate goes on without news.
+        restart staleness as "..": Staleness = by { read_staleness(section) },
+    }
+}
+
+fn read_staleness(section: &Section<'_>) -> Staleness {
     let limit = value::duration_within(Staleness::SHORTEST, Staleness::LONGEST);
     let limit = section.get("staleness", limit).unwrap_or(Staleness::default().limit);
     let serves = section.get("when_stale", value::word(&[("deny", false), ("allow", true)], &[])).unwrap_or(false);

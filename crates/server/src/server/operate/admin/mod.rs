@@ -59,7 +59,6 @@ mod guard;
 pub(crate) mod health;
 mod issuers;
 pub(crate) mod keys;
-mod moved;
 mod openapi;
 mod operations;
 #[cfg(feature = "page")]
@@ -252,8 +251,7 @@ async fn handle(
         return Ok(page::answer(state, peer, parts, body).await);
     }
     let Some((rows, parameter)) = operations::at(path) else {
-        let nothing = || Err(Refusal::new(Code::NotFound, "there is no such path; see /v1/openapi.json"));
-        return moved::answer(path, parts.uri.query()).unwrap_or_else(nothing);
+        return Err(Refusal::new(Code::NotFound, "there is no such path; see /v1/openapi.json"));
     };
     let Some(row) = rows.iter().find(|row| row.serves(&parts.method)) else {
         return Err(Refusal::method_not_allowed(operations::methods(rows)));

@@ -75,8 +75,6 @@ codes! {
     KeyInUse = "key_in_use", CONFLICT;
     /// The users file is broken; the users stay as they were.
     BrokenUsersFile = "broken_users_file", CONFLICT;
-    /// The path of an earlier version has moved, and its parameters have another form.
-    Gone = "gone", GONE;
     /// The body is too long.
     BodyTooLong = "body_too_long", PAYLOAD_TOO_LARGE;
     /// The body is not `application/json`.

@@ -1,0 +1,67 @@
+//! How a record begins in a store that compares records and knows no rules: each fact that makes it another record.
+
+use std::fmt;
+
+use aws_lc_rs::digest;
+
+use super::encoding::decode_session;
+use crate::session::{Session, SessionId};
+use crate::store::rules::is_revoked;
+use crate::store::{StoreError, WriteOutcome};
+
+/// The version of everything that such a store reads. The record behind it has a version of its own.
+pub const VERSION: u8 = 1;
+/// The length of a begin: the version, whether the session was revoked, the revision, and whose it is.
+pub const BEGIN: usize = 18;
+
+/// What a record begins with: another write has made it another.
+pub fn begin_of(session: &Session) -> [u8; BEGIN] {
+    begin_at(session, is_revoked(session), session.revision)
+}
+
+/// The same, of this session at another revision.
+pub fn begin_at(session: &Session, is_revoked: bool, revision: u64) -> [u8; BEGIN] {
+    let mut bytes = [0; BEGIN];
+    let parts = begin_of_all(is_revoked).into_iter().chain(revision.to_be_bytes());
+    bytes.iter_mut().zip(parts.chain(whose(session))).for_each(|(to, from)| *to = from);
+    bytes
+}
+
+/// What the record of every session begins with that is revoked, or is not.
+pub fn begin_of_all(is_revoked: bool) -> [u8; 2] {
+    [VERSION, u8::from(is_revoked)]
+}
+
+/// Differs if the subject or the client differs: a mistake of the caller, so eight bytes are enough.
+fn whose(session: &Session) -> [u8; 8] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(&(session.subject.len() as u64).to_be_bytes());
+    context.update(session.subject.as_bytes());
+    context.update(session.client.as_bytes());
+    let mut first = [0; 8];
+    first.iter_mut().zip(context.finish().as_ref()).for_each(|(to, from)| *to = *from);
+    first
+}
+
+/// The record under an id, in a server of this name. An error is of this record alone.
+///
+/// # Errors
+/// The bytes are damaged, or of another version.
+pub fn decode_begun(server: &str, id: SessionId, begin: &[u8], record: Option<&[u8]>) -> Result<Session, StoreError> {
+    let damaged = || StoreError::new(format!("the store is damaged: session {id} cannot be read")).of_one_record();
+    let &version = begin.first().ok_or_else(damaged)?;
+    if version != VERSION {
+        return Err(unknown_version(server, format_args!("session {id}"), version.into()).of_one_record());
+    }
+    let session = decode_session(id.as_bytes(), record.ok_or_else(damaged)?)?;
+    if begin.starts_with(&begin_of(&session)) { Ok(session) } else { Err(damaged()) }
+}
+
+/// What a later version wrote.
+pub fn unknown_version(server: &str, what: impl fmt::Display, version: u64) -> StoreError {
+    StoreError::new(format!(
+        "{what} has version {version} in {server}, and this program knows only {VERSION}: it was written by another version of \
+         rotogate, which can read it"
+    ))
+    .with_outcome(WriteOutcome::NotDone)
+}
