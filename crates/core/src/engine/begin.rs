@@ -302,6 +302,7 @@ impl Engine {
             resource: new.resource.clone(),
             vouched_by: new.vouched_by.clone(),
             certificate: new.certificate,
+            browser: None,
             // The engine seals each record on its way to the store.
             seal: Seal::default(),
         })
