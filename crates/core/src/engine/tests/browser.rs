@@ -25,7 +25,7 @@ use crate::token::refresh;
 use crate::token::session_cookie::SessionCookie;
 use crate::token::verify::peek;
 
-const ACCESS: Duration = secs(600);
+pub(super) const ACCESS: Duration = secs(600);
 const IDLE: Duration = secs(8 * 3600);
 const LONGEST: Duration = secs(7 * 86_400);
 
@@ -34,7 +34,7 @@ fn profile() -> Profile {
     Profile { access_ttl: ACCESS, idle_ttl: IDLE, session_ttl: LONGEST, lost_response_window, ..Profile::default() }
 }
 
-fn rules(_: &Session) -> Result<BrowserRules, Denial> {
+pub(super) fn rules(_: &Session) -> Result<BrowserRules, Denial> {
     Ok(BrowserRules { client: Arc::new(Client::public("web")), profile: profile() })
 }
 
@@ -57,7 +57,7 @@ async fn begin_with(engine: &Engine, password: &str, presented: Option<&SessionC
     engine.begin_browser(login, presented).await
 }
 
-async fn begin(world: &World) -> BrowserLogin {
+pub(super) async fn begin(world: &World) -> BrowserLogin {
     begin_with(&world.engine, PASSWORD, None).await.unwrap()
 }
 
