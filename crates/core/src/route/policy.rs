@@ -23,6 +23,9 @@ use crate::session::scope::Scope;
 pub struct RoutePolicy {
     /// Is a token required?
     pub auth: Auth,
+    /// The kinds of credentials that the route takes.
+    // Requirement B16.
+    pub credentials: Credentials,
     /// The scopes that the token must have, all of them.
     pub scopes: Scope,
     /// The scopes of which the token must have one, besides all of `scopes`. Empty: no further scope is required.
@@ -88,6 +91,13 @@ impl RoutePolicy {
         Self { auth: Auth::Optional, ..Self::default() }
     }
 
+    /// Takes the sessions of browsers, too.
+    #[must_use]
+    pub fn session(mut self) -> Self {
+        self.credentials.session = true;
+        self
+    }
+
     /// Does the route accept tokens of this issuer? `everywhere`: the issuer is accepted on routes that name no
     /// issuers.
     pub fn takes(&self, issuer: &str, everywhere: bool) -> bool {
@@ -111,6 +121,7 @@ impl RoutePolicy {
         // Each field is named, so that a new one needs a decision here.
         let Self {
             auth,
+            credentials,
             scopes,
             any_scope,
             roles,
@@ -163,6 +174,7 @@ impl RoutePolicy {
                 && step_up.as_ref().is_some_and(|ours| {
                     other.auth == Auth::None || ours.is_stricter_than(&other.step_up.clone().unwrap_or_default())
                 }))
+            || (asks && other.auth != Auth::None && credentials.lacks(other.credentials))
             || (!upgrade && other.upgrade)
             || (asks && *dpop_required && !(other.auth != Auth::None && other.dpop_required))
             || (asks && *certificate_required && !(other.auth != Auth::None && other.certificate_required))
@@ -262,6 +274,37 @@ impl Auth {
             Self::Optional => "optional",
             Self::None => "none",
         }
+    }
+}
+
+/// `credentials`: the kinds that a route takes. By default bearer tokens alone.
+///
+/// ```
+/// use rotogate::route::{Credentials, RoutePolicy};
+///
+/// // A page for browsers, and an API for both.
+/// let page = RoutePolicy { credentials: Credentials { token: false, session: true }, ..RoutePolicy::default() };
+/// let api = RoutePolicy::default().session();
+/// assert!(page.is_stricter_than(&api), "it refuses a request with a token");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// Access tokens. A token decides alone, whatever else a request has.
+    pub token: bool,
+    /// The session cookie of a browser.
+    pub session: bool,
+}
+
+impl Default for Credentials {
+    fn default() -> Self {
+        Self { token: true, session: false }
+    }
+}
+
+impl Credentials {
+    /// Does the other take a kind that this does not?
+    const fn lacks(self, other: Self) -> bool {
+        (other.token && !self.token) || (other.session && !self.session)
     }
 }
 
@@ -414,6 +457,8 @@ mod tests {
             (audiences(&["x"]), RoutePolicy::default(), true, true),
             (audiences(&["x"]), audiences(&["x", "y"]), true, false),
             (audiences(&["x"]), RoutePolicy::public(), true, false),
+            (RoutePolicy::default(), RoutePolicy::default().session(), true, false),
+            (RoutePolicy::default().session(), RoutePolicy::public(), true, false),
             (RoutePolicy::default(), upgrade.clone(), true, false),
             (RoutePolicy::public(), upgrade, true, true),
         ];

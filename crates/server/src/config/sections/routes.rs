@@ -13,8 +13,8 @@ use super::endpoints::dialect_name;
 use super::{DAY, IdentityConfig, SECOND, TrustedIssuer, dangling, listeners, log, resources};
 use crate::log::{AccessLogConfig, RouteLog};
 use rotogate_core::route::{
-    Auth, BadCredential, CallPattern, EncodedSlash, LooseMatch, OnExpiry, Resource, Role, Route, RouteId, RoutePolicy,
-    StepUp, UpstreamId,
+    Auth, BadCredential, CallPattern, Credentials, EncodedSlash, LooseMatch, OnExpiry, Resource, Role, Route, RouteId,
+    RoutePolicy, StepUp, UpstreamId,
 };
 use rotogate_core::session::Scope;
 use rotogate_core::token::verify::OWN;
@@ -23,6 +23,11 @@ use rotogate_proxy::Upstream;
 
 /// The words of `dpop` and `certificate_bound`: whether only bound tokens are accepted.
 const PROOFS: [(&str, bool); 2] = [("optional", false), ("required", true)];
+
+/// The words of `credentials`.
+const CREDENTIALS: [(&str, &str); 2] = [(TOKEN, TOKEN), (SESSION, SESSION)];
+const TOKEN: &str = "token";
+const SESSION: &str = "session";
 
 /// The words of `preflight`: whether the upstream answers preflights.
 const PREFLIGHTS: [(&str, bool); 2] = [("gate", false), ("upstream", true)];
@@ -78,6 +83,37 @@ fn role(v: &Raw) -> Result<String, String> {
     })
 }
 
+/// `credentials` of a route.
+fn route_credentials(section: &Section<'_>, auth: Auth, names: &Names<'_>) -> Credentials {
+    let Some(listed) = section.indexed("credentials", value::word(&CREDENTIALS, &[])) else {
+        return Credentials::default();
+    };
+    blame_empty(section, "credentials", listed.is_empty());
+    let has = |kind: &str| listed.iter().any(|(_, listed)| *listed == kind);
+    let (token, session) = (has(TOKEN), has(SESSION));
+    if session && !names.has_browser {
+        section.blame(
+            "credentials",
+            "names sessions, and no entry of [[endpoints]] with dialect = \"browser\" begins one",
+        );
+    }
+    if session && section.has("cookie") {
+        let message = "is a token in a cookie, beside the sessions of credentials; remove one of the two";
+        section.blame("cookie", message);
+    }
+    if auth == Auth::None {
+        section.blame("credentials", "is never asked for, because auth = \"none\"; remove one of the two");
+    }
+    Credentials { token, session }
+}
+
+impl Print for Credentials {
+    fn print(&self) -> Value {
+        let kinds = [(TOKEN, self.token), (SESSION, self.session)];
+        Value::Array(kinds.iter().filter(|(_, taken)| *taken).map(|(kind, _)| Value::from(*kind)).collect())
+    }
+}
+
 /// What routes refer to.
 pub(super) struct Names<'a> {
     pub(super) upstreams: &'a [Upstream],
@@ -86,6 +122,8 @@ pub(super) struct Names<'a> {
     pub(super) resources: &'a [Resource],
     /// The listeners that have a name.
     pub(super) listeners: &'a [&'a str],
+    /// Is there an endpoint that begins sessions of browsers?
+    pub(super) has_browser: bool,
     /// Do other proxies ask about their requests? Then a route needs no upstream.
     pub(super) are_asked_about: bool,
 }
@@ -182,6 +220,9 @@ section! {
     impl RoutePolicy, read by read_policy(section, names: &Names<'_>) {
         /// `"required"`: a token is needed; `"optional"`: the caller may have none; `"none"`: no token is read.
         reload auth: Auth = get_or(value::word_of, Auth::Required),
+        /// What the route takes: `"token"`, an access token; `"session"`, the cookie of a browser that logged in at an endpoint of
+        /// the dialect browser. A token decides alone beside a cookie.
+        reload credentials: Credentials = by { route_credentials(section, auth, names) },
         /// The token must have one of them.
         reload any_scope as some: Scope = by { self::scopes(section, "any_scope").unwrap_or_default() },
         /// The token must have all of them.
