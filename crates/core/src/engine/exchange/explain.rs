@@ -50,7 +50,7 @@ impl Engine {
         let Some(ReadRecord { mut session, minimum_known, .. }) = self.read_for_refresh(held.session).await? else {
             return Err(Denial::UnknownRefreshToken.into());
         };
-        if !held.proves(&session) {
+        if !held.proves(&session) || session.browser.is_some() {
             return Err(Denial::UnknownRefreshToken.into());
         }
         let session = record.insert({
