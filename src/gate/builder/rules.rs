@@ -12,7 +12,7 @@ use crate::dialect::kuzzle::actions::is_controller;
 use crate::dialect::{self, Dialect};
 use crate::gate::Inner;
 use crate::gate::endpoint::{CommonRules, Endpoint, Endpoints};
-use crate::gate::origin::{Origins, origin_of};
+use crate::gate::origin::{Origins, SessionRules, origin_of};
 use crate::gate::possession::External;
 use crate::gate::resources;
 use crate::gate::respond::RefusalHook;
@@ -157,7 +157,7 @@ impl Rules {
             leases,
             endpoints,
             resources,
-            origins: Origins::new(&public_url, self.allowed_origins),
+            origins: Origins::new(&public_url, self.allowed_origins, SessionRules::default()),
             clients: match old {
                 Some(old) => clients.following(&old.clients),
                 None => clients,
