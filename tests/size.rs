@@ -50,10 +50,10 @@ fn session(number: usize) -> Session {
     let session = Session {
         bound_to: None,
         certificate: None,
-        browser: None,
         seal: Seal::default(),
         resource: None,
         vouched_by: None,
+        browser: None,
         id: id(number),
         secret: SessionSecret::new([7; 16]),
         subject: format!("user-{number}").into(),

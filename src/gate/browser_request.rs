@@ -47,11 +47,14 @@ pub(super) fn renewal_of(parts: &Parts) -> RenewWhen {
 }
 
 impl Inner {
-    /// The rules by which the session of a browser is renewed: those of the endpoint of its dialect.
+    /// The rules by which the session of a browser is renewed: those of its endpoint, also if the application began it.
     pub(in crate::gate) fn browser_rules(&self, session: &Session) -> Result<BrowserRules, Denial> {
-        let known = self.endpoints.client_of(session).map(Arc::clone).or_else(|| self.clients.get(&session.client));
-        let client = known.ok_or(Denial::SessionOver("its client is not registered any more"))?;
-        let own = (*session.dialect == *APPLICATION).then_some(&self.profile);
+        let of_endpoint = self.endpoints.client_of(session).or_else(|| self.endpoints.browser_client());
+        let of_endpoint = of_endpoint.filter(|client| client.id == session.client).map(Arc::clone);
+        let client = of_endpoint.or_else(|| self.clients.get(&session.client));
+        let client = client.ok_or(Denial::SessionOver("its client is not registered any more"))?;
+        let begun_by_application = *session.dialect == *APPLICATION;
+        let own = begun_by_application.then(|| self.endpoints.browser_profile().unwrap_or(&self.profile));
         let profile = self.endpoints.profile_for(session).or(own);
         let profile = profile.ok_or(Denial::SessionOver("no endpoint of this gate serves it"))?;
         Ok(BrowserRules { profile: client.profile.over(profile), client })
@@ -129,9 +132,8 @@ impl Inner {
     /// Clears the cookie of a session that is over, and of no other.
     // Requirement B18.
     pub(in crate::gate) fn clear_session(&self, denial: Denial, reply: &mut Reply) {
-        if let Denial::SessionOver(_) = denial {
-            let clear = "__Host-Http-rg=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0";
-            reply.headers_mut().append(SET_COOKIE, HeaderValue::from_static(clear));
+        if let (Denial::SessionOver(_), Some(browser)) = (denial, &self.browser) {
+            reply.headers_mut().append(SET_COOKIE, browser.clear_cookie());
         }
     }
 }

@@ -28,6 +28,7 @@ use tower::{Layer, Service};
 use super::body::GateBody;
 use super::identity::Identity;
 use super::layer::{ResponseFuture, Settled};
+use super::signed_out::Led;
 use super::{Gate, layer, respond, upgrade};
 use rotogate_core::claim::ClaimPath;
 use rotogate_core::denial::Denial;
@@ -364,7 +365,11 @@ impl<S> Require<S> {
                 let scopes = Cow::Owned(self.layer.asked_scopes());
                 let asked = gate.asked_by(&self.layer.route.policy, &parts.headers);
                 let asked = respond::ChallengeParams { scopes, ..asked };
-                let mut reply = respond::refused(gate.refusals.as_ref(), &parts, denial, &asked);
+                let plain = respond::plain(&parts, denial, &asked);
+                let mut reply = match gate.led_to_login(&parts, denial, &self.layer.route.policy, plain) {
+                    Led::Shown(reply) => reply,
+                    Led::Plain(plain) => respond::hooked(gate.refusals.as_ref(), &parts, denial, plain),
+                };
                 gate.give_nonce(denial, &mut reply);
                 gate.clear_session(denial, &mut reply);
                 // The gate's layer around this one reads the reason; without it that layer would report the reply as

@@ -11,7 +11,7 @@ use tower::{Layer, ServiceExt};
 
 use super::*;
 use crate::Gate;
-use crate::gate::{CredentialKind, GateBody, Identity, NewSession, Peer};
+use crate::gate::{Browser, CredentialKind, GateBody, Identity, NewSession, Peer};
 use rotogate_core::claim::OwnClaims;
 use rotogate_core::client::Client;
 use rotogate_core::clock::{ManualTime, Timestamp};
@@ -70,7 +70,7 @@ impl World {
             .issuer("https://gate.test")
             .keys(Keyring::ephemeral().unwrap())
             .client(Client::public("web"))
-            .profile(profile())
+            .browser(Browser::own("/auth"))
             .time(Arc::<ManualTime>::clone(&time));
         for (path, policy) in routes {
             gate = gate.route(Route::new(path, policy));

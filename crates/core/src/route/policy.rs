@@ -78,6 +78,9 @@ pub struct RoutePolicy {
     pub resource: Option<String>,
     /// The required login of the caller.
     pub step_up: Option<StepUp>,
+    /// Whether a browser without a live session is led to the login, on a route that takes sessions.
+    // Requirement B36.
+    pub login: LoginLead,
 }
 
 impl RoutePolicy {
@@ -146,6 +149,7 @@ impl RoutePolicy {
             cookie: _,
             on_expiry: _,
             loose_match: _,
+            login: _,
         } = self;
         let by_auth = |auth: Auth, bad: BadCredential| match (auth, bad) {
             (Auth::None, _) => 0,
@@ -402,6 +406,35 @@ impl OnExpiry {
         match self {
             Self::Close => "close",
             Self::Keep => "keep",
+        }
+    }
+}
+
+/// `login`.
+///
+/// ```
+/// use rotogate::route::{LoginLead, RoutePolicy};
+///
+/// // An API: its callers are scripts, also where a request looks like that of a page.
+/// let api = RoutePolicy { login: LoginLead::Never, ..RoutePolicy::default() };
+/// # let _ = api;
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LoginLead {
+    /// Navigations of a tab are led to the login, all other requests get 401.
+    #[default]
+    Auto,
+    /// 401.
+    Never,
+}
+
+impl LoginLead {
+    /// Its word in `gateway.toml`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Never => "never",
         }
     }
 }

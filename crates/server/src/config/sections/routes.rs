@@ -13,8 +13,8 @@ use super::endpoints::dialect_name;
 use super::{DAY, IdentityConfig, SECOND, TrustedIssuer, dangling, listeners, log, resources};
 use crate::log::{AccessLogConfig, RouteLog};
 use rotogate_core::route::{
-    Auth, BadCredential, CallPattern, Credentials, EncodedSlash, LooseMatch, OnExpiry, Resource, Role, Route, RouteId,
-    RoutePolicy, StepUp, UpstreamId,
+    Auth, BadCredential, CallPattern, Credentials, EncodedSlash, LoginLead, LooseMatch, OnExpiry, Resource, Role,
+    Route, RouteId, RoutePolicy, StepUp, UpstreamId,
 };
 use rotogate_core::session::Scope;
 use rotogate_core::token::verify::OWN;
@@ -273,6 +273,9 @@ section! {
         reload preflight_to_upstream as "-": bool = by {
             section.get_or("preflight", value::word(&PREFLIGHTS, &[]), false)
         },
+        /// Without a live session, on a route that takes sessions: `"auto"` leads a tab that opens a page to the login, and other
+        /// requests get 401; `"never"`: always 401.
+        reload login: LoginLead = get_or(value::word_of, LoginLead::default()),
         /// How the caller must have logged in (RFC 9470). Else 401.
         reload step_up: Option<StepUp> = by { section.has("step_up").then(|| step_up(section, auth)) },
     }
@@ -336,6 +339,11 @@ impl Words for EncodedSlash {
 impl Words for OnExpiry {
     const WORDS: &'static [(&'static str, Self)] =
         &[(Self::Close.word(), Self::Close), (Self::Keep.word(), Self::Keep)];
+}
+
+impl Words for LoginLead {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[(Self::Auto.word(), Self::Auto), (Self::Never.word(), Self::Never)];
 }
 
 impl Print for LooseMatch {
