@@ -46,6 +46,7 @@ use rotogate_core::verify_cache::{MissContext, TokenChecker};
 mod authorizer;
 mod body;
 mod browser;
+mod browser_request;
 mod builder;
 mod cookies;
 mod endpoint;
@@ -96,7 +97,7 @@ pub use explanation::{Conclusion, ExplainedToken, Explanation, Rule, RuleResult,
 pub use forward_buffered::{BufferedForward, ForwardBuffered, NoForward};
 #[cfg(feature = "axum")]
 pub use identity::{Claims, NoIdentity};
-pub use identity::{ClaimsError, Identity};
+pub use identity::{ClaimsError, CredentialKind, Identity};
 pub use layer::{GateLayer, GateService, Judgement, PermittedRequest, ResponseFuture};
 pub use readiness::Readiness;
 #[cfg(feature = "relay")]

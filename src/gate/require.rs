@@ -27,7 +27,7 @@ use tower::{Layer, Service};
 
 use super::body::GateBody;
 use super::identity::Identity;
-use super::layer::ResponseFuture;
+use super::layer::{ResponseFuture, Settled};
 use super::signed_out::Led;
 use super::{Gate, layer, respond, upgrade};
 use rotogate_core::claim::ClaimPath;
@@ -36,7 +36,6 @@ use rotogate_core::policy::{self, By, Permitted, Undecided};
 use rotogate_core::reason::Reason;
 use rotogate_core::route::{Auth, Role, Route, RoutePolicy};
 use rotogate_core::session::Scope;
-use rotogate_core::verify_cache::Introspected;
 
 /// Admits a request whose caller meets all conditions. See [`Gate::require`].
 ///
@@ -331,7 +330,7 @@ where
                     let settled = wait.settled().await;
                     settled.give(&mut parts);
                     let judged = layer.judge_parts(&mut parts).map_err(|denial| settled.refusal(denial));
-                    parts.extensions.remove::<Introspected>();
+                    Settled::take_back(&mut parts);
                     judged
                 }
                 None => judged,
@@ -372,6 +371,7 @@ impl<S> Require<S> {
                     Led::Plain(plain) => respond::hooked(gate.refusals.as_ref(), &parts, denial, plain),
                 };
                 gate.give_nonce(denial, &mut reply);
+                gate.clear_session(denial, &mut reply);
                 // The gate's layer around this one reads the reason; without it that layer would report the reply as
                 // `passed`.
                 reply.extensions_mut().insert(reason);
@@ -399,6 +399,9 @@ impl RequireLayer {
         let (is_known, has_caller) = (known.is_some(), known.is_some_and(|known| known.caller().is_some()));
         let by = known.map_or(By { gate: gate.id, layer: false, defers: false }, Permitted::by);
         let permitted = layer::RoutedRequest::new(gate, parts, &self.route, by, &mut ()).permit()?;
+        if let Some(caller) = permitted.caller() {
+            gate.renew_ahead(caller, parts);
+        }
         self.judge_conditions(parts, &permitted)?;
         Ok(Some(Judged { permitted, is_known, has_caller }))
     }

@@ -50,7 +50,7 @@ fn accepts_html(headers: &HeaderMap) -> bool {
 }
 
 /// Whether the browser fetches ahead of a navigation that may never happen.
-fn is_prefetch(headers: &HeaderMap) -> bool {
+pub(crate) fn is_prefetch(headers: &HeaderMap) -> bool {
     let says = |name: &str| {
         let ahead = |value: &[u8]| value.windows(3).any(|window| window.eq_ignore_ascii_case(b"pre"));
         headers.get_all(name).iter().any(|value| ahead(value.as_bytes()))

@@ -5,16 +5,14 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 
 use super::BrowserEndpoint;
+use crate::gate::browser_request::session_cookie;
 use crate::gate::endpoint::to_its_end;
 use crate::gate::{Gate, Inner, NewSession};
-use rotogate_core::credential;
 use rotogate_core::denial::Denial;
-use rotogate_core::engine::{APPLICATION, ApplicationLogin, BrowserRules, Origin};
+use rotogate_core::engine::{ApplicationLogin, Origin};
 use rotogate_core::fault::Error;
 use rotogate_core::route::RoutePolicy;
-use rotogate_core::session::Session;
-use rotogate_core::token::session_cookie::{NAME, SessionCookie};
-use std::sync::Arc;
+use rotogate_core::token::session_cookie::SessionCookie;
 
 /// Begins and ends sessions of browsers from the application: see [`Gate::browser`].
 ///
@@ -111,31 +109,6 @@ impl BrowserSessions {
         let gate = &*self.0.0;
         let browser = gate.browser.as_deref().ok_or(Denial::NoRoute)?;
         if gate.origins.asked(&request.headers) { Ok((gate, browser)) } else { Err(Denial::CrossOrigin) }
-    }
-}
-
-/// The one session cookie of a request.
-///
-/// # Errors
-/// [`Denial::TwoCredentials`] for two of them.
-// Requirement B17.
-fn session_cookie(headers: &HeaderMap) -> Result<Option<&[u8]>, Denial> {
-    let mut found = credential::cookies(headers, NAME);
-    match (found.next(), found.next()) {
-        (found, None) => Ok(found),
-        (_, Some(_)) => Err(Denial::TwoCredentials),
-    }
-}
-
-impl Inner {
-    /// The rules by which the session of a browser is renewed: those of its endpoint.
-    pub(in crate::gate) fn browser_rules(&self, session: &Session) -> Result<BrowserRules, Denial> {
-        let known = self.endpoints.client_of(session).map(Arc::clone).or_else(|| self.clients.get(&session.client));
-        let client = known.ok_or(Denial::SessionOver("its client is not registered any more"))?;
-        let own = (*session.dialect == *APPLICATION).then_some(&self.profile);
-        let profile = self.endpoints.profile_for(session).or(own);
-        let profile = profile.ok_or(Denial::SessionOver("no endpoint of this gate serves it"))?;
-        Ok(BrowserRules { profile: client.profile.over(profile), client })
     }
 }
 

@@ -22,7 +22,6 @@ use crate::gate::in_flight::InFlightSlot;
 use crate::gate::verdict::{Operation, Verdict};
 use crate::gate::{resources, upgrade};
 use rotogate_core::denial::Denial;
-use rotogate_core::lease::Lease;
 use rotogate_core::overload::Refusal;
 use rotogate_core::policy::{Permitted, Undecided};
 use rotogate_core::reason::Reason;
@@ -145,7 +144,7 @@ impl<M> GateLayer<M> {
         } else if caller.is_some()
             && let Some(place) = place
         {
-            parts.extensions.insert(Lease::for_caller(&gate.leases, caller, policy.on_expiry).in_place(place));
+            parts.extensions.insert(gate.tunnel_lease(caller, policy.on_expiry).in_place(place));
         }
         let is_kept = self.annotate || caller.is_some();
         if let Err(denial) = prepare(gate, parts, &permitted) {

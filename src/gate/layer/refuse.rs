@@ -63,6 +63,7 @@ pub(super) fn rendered(
     let mut reply = respond::worded(dialect, &parts.headers, denial, &plain)
         .unwrap_or_else(|| respond::hooked(gate.refusals.as_ref(), parts, denial, plain));
     gate.give_nonce(denial, &mut reply);
+    gate.clear_session(denial, &mut reply);
     reply
 }
 

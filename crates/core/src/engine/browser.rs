@@ -302,6 +302,17 @@ impl Engine {
         }
     }
 
+    /// Ends a session as its renewal would: because of its user, or of the issuer that vouched for the user.
+    pub(super) async fn end_for_user(&self, read: &ReadRecord, user: Option<&Option<User>>) -> Result<(), Error> {
+        let facts = self.facts(&read.session, user, read.minimum_known);
+        // Its idle end is judged by its connections.
+        let profile = Profile { idle_ttl: Duration::MAX, session_ttl: Duration::MAX, ..Profile::default() };
+        match decide(&read.session, read.session.current, facts, self.clock.now(), &profile) {
+            Decision::Revoked(why) => self.end_revoked(&read.session, user, why).await.map(drop),
+            _ => Ok(()),
+        }
+    }
+
     fn is_due(&self, session: &Session, profile: &Profile, keyring: &Keyring, when: RenewWhen) -> bool {
         let last = &session.last;
         let is_over = self.clock.latest() >= last.access_expires

@@ -345,5 +345,6 @@ pub(super) fn claims_now(session: &Session, user: Option<&Option<User>>) -> OwnC
 /// is gone: the token is then refused, too.
 pub(super) fn successor_token(keyring: &Keyring, record: &Session) -> Option<SuccessorToken> {
     let key = keyring.signing_key(&record.last.kid)?.verifying_key().print();
-    Some(SuccessorToken { generation: record.current, expires: record.last.access_expires, key })
+    let (generation, issued_at) = (record.current, record.issued_at);
+    Some(SuccessorToken { generation, issued_at, expires: record.last.access_expires, key })
 }
