@@ -346,3 +346,231 @@ fn a_page_of_the_application_is_led_to_with_error_and_target() {
     let none = self::edge("page = \"none\"\n");
     assert_eq!(none.ask("GET /auth/login", &[]).status, 404);
 }
+
+const NAVIGATE: [&str; 2] = ["Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"];
+const FETCH: [&str; 2] = ["Sec-Fetch-Mode: cors", "Sec-Fetch-Dest: empty"];
+const CROSS_SITE: &str = "Sec-Fetch-Site: cross-site";
+const SAME_SITE: &str = "Sec-Fetch-Site: same-site";
+
+#[test]
+fn b15_b16_b20_b21_other_pages_cannot_use_a_session() {
+    let edge = edge("");
+    let held = log_in(&edge);
+    let ask = |line: &str, more: &[&str]| edge.ask(line, &[&[held.as_str()], more].concat());
+    let change = ["Content-Length: 0"];
+    let refused: [(&str, &[&str]); 12] = [
+        // 1: a form of another site; 2: of a sibling subdomain; 3: of a sandboxed frame, or with neither header.
+        ("POST", &[EVIL, CROSS_SITE, NAVIGATE[0], NAVIGATE[1]]),
+        ("POST", &["Origin: https://www.gate.test", SAME_SITE, NAVIGATE[0], NAVIGATE[1]]),
+        ("POST", &["Origin: null", CROSS_SITE]),
+        ("POST", &[]),
+        ("PUT", &["Sec-Fetch-Site: none"]),
+        ("DELETE", &[EVIL, SAME_ORIGIN]),
+        // 4: an image or a script of another page; 6: a fetch from an origin that is not listed.
+        ("GET", &[CROSS_SITE, "Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: image"]),
+        ("GET", &[SAME_SITE, "Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: script"]),
+        ("GET", &[EVIL, CROSS_SITE, FETCH[0], FETCH[1]]),
+        ("GET", &[EVIL]),
+        ("HEAD", &[SAME_SITE, "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: iframe"]),
+        ("GET", &[SAME_ORIGIN, SAME_ORIGIN]),
+    ];
+    for (method, headers) in refused {
+        let more = if matches!(method, "GET" | "HEAD") { headers.to_vec() } else { [headers, &change].concat() };
+        let reply = ask(&format!("{method} /app/x"), &more);
+        assert_eq!(reply.status, 403, "{method} {headers:?}");
+        assert!(reply.all("access-control-allow-origin").is_empty() && reply.all("set-cookie").is_empty());
+        assert!(edge.stub.take().is_empty(), "{method} {headers:?}");
+    }
+    let admitted: [(&str, &[&str]); 6] = [
+        ("GET", &[CROSS_SITE, NAVIGATE[0], NAVIGATE[1]]),
+        ("GET", &[SAME_ORIGIN, FETCH[0], FETCH[1]]),
+        ("GET", &[]),
+        ("POST", &[OWN, change[0]]),
+        ("POST", &[SAME_ORIGIN, change[0]]),
+        ("POST", &["Origin: null", SAME_ORIGIN, change[0]]),
+    ];
+    for (method, headers) in admitted {
+        let reply = ask(&format!("{method} /app/x"), &[&["Cookie: theme=dark"], headers].concat());
+        assert_eq!(reply.status, 200, "{method} {headers:?}");
+        let seen = edge.stub.one();
+        assert_eq!(seen.all("x-auth-subject").len(), 1);
+        assert!(seen.all("cookie").iter().all(|cookie| !cookie.contains("__Host-Http-rg")), "{method} {headers:?}");
+        assert!(seen.all("authorization").is_empty());
+    }
+}
+
+#[test]
+fn b22_a_websocket_of_another_page_is_refused_before_the_upstream() {
+    let edge = edge("");
+    let held = log_in(&edge);
+    let upgrade = [
+        "Connection: upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    ];
+    // Attack 5.
+    for origin in [&[EVIL][..], &["Origin: https://www.gate.test", SAME_SITE], &["Origin: null"], &[], &[CROSS_SITE]] {
+        let reply = edge.ask("GET /app/ws", &[&[held.as_str()], &upgrade[..], origin].concat());
+        assert_eq!(reply.status, 403, "{origin:?}");
+    }
+    assert_eq!(edge.ask("GET /app/ws", &[&upgrade[..], &[OWN]].concat()).status, 401, "without a session");
+    assert!(edge.stub.take().is_empty());
+}
+
+#[test]
+fn b36_a_tab_is_led_to_the_login_and_a_script_is_told_where_it_is() {
+    let edge = edge("");
+    let html = "Accept: text/html,*/*;q=0.8";
+    for headers in [&NAVIGATE[..], &[html]] {
+        let reply = edge.ask("GET /app/x?y=z", headers);
+        let location = "https://gate.test/auth/login?to=%2Fapp%2Fx%3Fy%3Dz";
+        assert_eq!(
+            (reply.status, reply.header("location"), reply.header("cache-control")),
+            (303, location, "no-store")
+        );
+    }
+    let form = edge.ask("POST /app/x", &[NAVIGATE[0], NAVIGATE[1], OWN, "Content-Length: 0"]);
+    assert_eq!((form.status, form.header("x-frame-options")), (401, "DENY"));
+    assert!(form.text().contains("was not sent") && form.header("www-authenticate").starts_with("Bearer"));
+    // Attack 34, and all that no tab shows.
+    let told: [(&str, &[&str]); 9] = [
+        ("GET /app/x", &[NAVIGATE[0], NAVIGATE[1], "Sec-Purpose: prefetch"]),
+        ("GET /app/x", &[NAVIGATE[0], NAVIGATE[1], "Sec-Purpose: prefetch;prerender"]),
+        ("GET /app/x", &[html, "Purpose: prefetch"]),
+        ("GET /app/x", &FETCH),
+        ("GET /app/x", &[NAVIGATE[0], "Sec-Fetch-Dest: iframe"]),
+        ("GET /app/x", &["Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: image"]),
+        ("GET /app/x", &[html, "X-Requested-With: XMLHttpRequest"]),
+        ("GET /app/x", &["Accept: text/event-stream"]),
+        // `login = "never"`.
+        ("GET /api/x", &NAVIGATE),
+    ];
+    for (line, headers) in told {
+        let reply = edge.ask(line, headers);
+        assert_eq!((reply.status, reply.header("content-type")), (401, "application/problem+json"), "{headers:?}");
+        let said = reply.json();
+        assert_eq!((&said["status"], &said["login"]), (&json!(401), &json!("/auth/login")), "{headers:?}");
+        assert!(reply.header("www-authenticate").starts_with("Bearer") && reply.all("set-cookie").is_empty());
+    }
+    assert_eq!(edge.ask("HEAD /app/x", &NAVIGATE).status, 401);
+    // A route without sessions, a bad bearer token, an optional route: as ever.
+    assert_eq!(edge.ask("GET /tokens/x", &NAVIGATE).status, 401);
+    let bearer = edge.ask_as("eyJx", "GET /app/x", &NAVIGATE);
+    assert_eq!((bearer.status, bearer.json().get("login")), (401, None));
+    assert_eq!(edge.ask("GET /open/x", &NAVIGATE).status, 200);
+    let seen = edge.stub.one();
+    assert!(seen.all("x-auth-subject").is_empty());
+    assert!(edge.stub.take().is_empty());
+}
+
+#[test]
+fn b16_a_bearer_token_decides_alone_beside_a_cookie() {
+    let edge = edge("");
+    let held = log_in(&edge);
+    // Attack 28: a bad token never falls back.
+    let token = edge.login().access;
+    for bad in ["x", "eyJhbGciOiJub25lIn0.e30.", &format!("{token}x")] {
+        assert_eq!(edge.ask_as(bad, "GET /app/x", &[&held]).status, 401);
+    }
+    assert!(edge.stub.take().is_empty());
+    // Attack 29. The origin counts for the cookie, which is not used.
+    assert_eq!(edge.ask_as(&token, "POST /app/x", &[&held, EVIL, "Content-Length: 0"]).status, 200);
+    let seen = edge.stub.one();
+    assert_eq!(seen.all("x-auth-client"), ["web"]);
+    assert!(seen.all("cookie").is_empty() && seen.all("authorization").is_empty());
+    // Two of our cookies, and garbage of its form.
+    let two = format!("{held}; {}", held.trim_start_matches("Cookie: "));
+    assert_eq!(edge.ask("GET /app/x", &[&two]).status, 400);
+    let other = log_in(&edge);
+    // Attack 21: the end of one on the begin of another.
+    let spliced = format!("{}{}", &held[..60], &other[60..]);
+    for none in [spliced.as_str(), "Cookie: __Host-Http-rg=rc1_AAAA", "Cookie: __Host-Http-rg="] {
+        assert_eq!(edge.ask("GET /app/x", &[none]).status, 401, "{none}");
+        assert_eq!(edge.ask("GET /tokens/x", &[&held]).status, 401, "the route takes tokens alone");
+    }
+}
+
+#[test]
+fn b12_b18_a_session_that_is_over_is_refused_at_the_next_request_and_its_cookie_cleared() {
+    let edge = edge("");
+    let held = log_in(&edge);
+    assert_eq!(edge.ask("GET /app/x", &[&held]).status, 200);
+    assert_eq!(post(&edge, "/auth/logout", &[OWN, &held], "").status, 200);
+    // Attack 23.
+    let over = edge.ask("GET /app/x", &[&held]);
+    assert_eq!((over.status, &over.json()["login"]), (401, &json!("/auth/login")));
+    assert_eq!(over.header("set-cookie"), "__Host-Http-rg=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0");
+    let tab = edge.ask("GET /app/x", &[&held, NAVIGATE[0], NAVIGATE[1]]);
+    assert_eq!((tab.status, tab.all("set-cookie").len()), (303, 1));
+    let second = log_in(&edge);
+    assert_eq!(edge.ask("GET /app/x", &[&second]).status, 200);
+    edge.place.point_commands_at(&edge.gate);
+    edge.place.done(&["session", "revoke", "--user", "demo"], "");
+    assert_eq!(edge.ask("GET /app/x", &[&second]).status, 401);
+}
+
+#[test]
+fn b23_each_refusal_has_the_cors_headers() {
+    let edge = edge_with("", "[cors]\norigins = [\"https://app.example\"]\nallow_credentials = true\n");
+    let listed = "Origin: https://app.example";
+    let held = log_in(&edge);
+    let replies = [
+        edge.ask("GET /app/x", &[listed, FETCH[0], FETCH[1]]),
+        edge.ask("GET /app/x", &[listed, &held, &held]),
+        post_json(&edge, &[listed], &json!({ "username": "demo", "password": "wrong" })),
+        post_json(&edge, &[listed], &json!({})),
+        edge.ask("GET /auth/session", &[listed, SAME_ORIGIN, SAME_ORIGIN]),
+        edge.ask("PUT /auth/session", &[listed, "Content-Length: 0"]),
+    ];
+    for (reply, status) in replies.iter().zip([401, 400, 401, 400, 403, 405]) {
+        assert_eq!(reply.status, status, "{reply:?}");
+        assert_eq!(reply.header("access-control-allow-origin"), "https://app.example");
+        assert_eq!(reply.header("access-control-allow-credentials"), "true");
+        assert!(reply.all("vary").iter().any(|vary| vary.to_lowercase().contains("origin")), "{reply:?}");
+    }
+    // A listed page may log in, and use the session.
+    let login = post_json(&edge, &[listed], &credentials(&edge));
+    assert_eq!((login.status, login.header("access-control-allow-credentials")), (200, "true"));
+    assert_eq!(edge.ask("POST /app/x", &[listed, &cookie(&login), CROSS_SITE, "Content-Length: 0"]).status, 200);
+    // Without `allow_credentials` its pages send no cookie, and use none.
+    let without = edge_with("", "[cors]\norigins = [\"https://app.example\"]\n");
+    let held = log_in(&without);
+    assert_eq!(without.ask("POST /app/x", &[listed, &held, "Content-Length: 0"]).status, 403);
+}
+
+#[test]
+fn b24_with_csrf_header_scripts_need_it() {
+    let edge = edge("csrf_header = \"x-csrf\"\n");
+    let held = log_in(&edge);
+    let script = [SAME_ORIGIN, FETCH[0], FETCH[1]];
+    let ask = |line: &str, more: &[&str]| edge.ask(line, &[&[held.as_str()], &script[..], more].concat()).status;
+    assert_eq!((ask("GET /app/x", &[]), ask("GET /app/x", &["x-csrf: 1"])), (403, 200));
+    assert_eq!((ask("GET /auth/session", &[]), ask("GET /auth/session", &["x-csrf: 1"])), (403, 200));
+    assert_eq!(post(&edge, "/auth/logout", &[OWN, &held, FETCH[0], FETCH[1]], "").status, 403);
+    // A navigation and a form need none.
+    assert_eq!(edge.ask("GET /app/x", &[&held, NAVIGATE[0], NAVIGATE[1], CROSS_SITE]).status, 200);
+    let form = ["Content-Length: 0", OWN, SAME_ORIGIN, NAVIGATE[0], NAVIGATE[1]];
+    assert_eq!(edge.ask("POST /app/x", &[&[held.as_str()], &form[..]].concat()).status, 200);
+    assert_eq!(post(&edge, "/auth/logout", &[OWN, &held, FETCH[0], FETCH[1], "X-Csrf: 1"], "").status, 200);
+}
+
+#[test]
+fn b56_logins_and_logouts_are_in_the_audit_trail_and_counted() {
+    let edge = edge_with("", "[audit_log]\noutput = \"audit.log\"\n");
+    let held = log_in(&edge);
+    post_json(&edge, &[OWN], &json!({ "username": "<script>", "password": "x" }));
+    assert_eq!(post(&edge, "/auth/logout", &[OWN, &held], "").status, 200);
+    assert_eq!(edge.series("rotogate_browser_logins_total{result=\"ok\"}"), 1);
+    assert!(!edge.metrics().contains("script"));
+    let Edge { gate, place, .. } = edge;
+    assert_eq!(gate.stop(), Some(0));
+    let lines = super::audit_schema::lines(&place.path("audit.log"));
+    let of = |action: &str| lines.iter().filter(|line| line["event.action"] == action).collect::<Vec<_>>();
+    let (login, logout) = (of("browser.login"), of("browser.logout"));
+    assert_eq!((login.len(), logout.len()), (1, 1));
+    assert_eq!((&login[0]["rotogate.dialect"], &login[0]["user.name"]), (&json!("browser"), &json!("demo")));
+    assert_eq!(login[0]["session.id"], logout[0]["session.id"]);
+    assert_eq!(of("session.start_refused").len(), 1);
+    assert!(lines.iter().all(|line| !line.to_string().contains("rc1_")));
+}

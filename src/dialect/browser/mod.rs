@@ -50,7 +50,8 @@ pub const PROFILE: ProfileOverride = ProfileOverride {
     session_ttl: Some(Duration::from_secs(7 * 86_400)),
     idle_ttl: Some(Duration::from_secs(8 * 3600)),
     grace: None,
-    lost_response_window: None,
+    // No refresh token leaves the gate, so no response with one is lost. The default is longer than `idle_ttl`.
+    lost_response_window: Some(Duration::ZERO),
     on_reuse: None,
     on_other_client: None,
     max_sessions_per_subject: None,

@@ -55,7 +55,10 @@ pub(super) fn rendered(
     let plain = respond::plain(parts, denial, &asked);
     let plain = match route.map(|route| &route.policy) {
         Some(policy) => match gate.led_to_login(parts, denial, policy, plain) {
-            Led::Shown(reply) => return reply,
+            Led::Shown(mut reply) => {
+                gate.clear_session(denial, &mut reply);
+                return reply;
+            }
             Led::Plain(plain) => plain,
         },
         None => plain,

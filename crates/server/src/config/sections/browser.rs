@@ -99,6 +99,7 @@ pub(super) fn profile(section: &Section<'_>) -> ProfileOverride {
         access_ttl: given.access_ttl.or(BROWSER_PROFILE.access_ttl),
         session_ttl: given.session_ttl.or(BROWSER_PROFILE.session_ttl),
         idle_ttl: given.idle_ttl.or(BROWSER_PROFILE.idle_ttl),
+        lost_response_window: given.lost_response_window.or(BROWSER_PROFILE.lost_response_window),
         ..given
     }
 }
