@@ -94,6 +94,22 @@ impl Inner {
         .await
     }
 
+    /// What a request by this session cookie would find, for an explanation. `None` without one of ours, and for a session
+    /// that would be renewed first.
+    // Requirement B54.
+    pub(in crate::gate) async fn foreseen_session(&self, parts: &Parts) -> Option<SessionAnswer> {
+        let value = std::str::from_utf8(session_cookie(&parts.headers).ok()??).ok()?;
+        self.engine.session_cookie(value)?;
+        let cookie: Arc<str> = value.into();
+        let rules = |session: &Session| self.browser_rules(session);
+        let outcome = match self.checker.foresee_session(&self.engine, &cookie, &rules).await {
+            Ok(verified) => Ok(verified?),
+            Err(Error::Denied(denial)) => Err(denial),
+            Err(Error::Failed(fault)) => Err(Denial::SessionUnavailable(fault.retry_after())),
+        };
+        Some(SessionAnswer { cookie, outcome })
+    }
+
     /// Renews the session of a caller in the background, if it is time for that.
     // Requirement B9.
     pub(in crate::gate) fn renew_ahead(self: &Arc<Self>, caller: &Verified, parts: &Parts) {

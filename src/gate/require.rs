@@ -217,6 +217,12 @@ impl RequireLayer {
         self.policy(|policy| policy.cookie = Some(name))
     }
 
+    /// Accepts the session cookie of a browser, too: see [`Browser`](super::Browser).
+    #[must_use]
+    pub fn session(self) -> Self {
+        self.policy(|policy| policy.credentials.session = true)
+    }
+
     /// Admits a request without any credential, without a caller. A bad credential is still refused, and the other
     /// conditions apply to requests with a credential.
     #[must_use]
@@ -356,7 +362,20 @@ impl<S> Require<S> {
         S: Service<Request<B>, Response = Response<R>>,
     {
         match judged {
-            Ok(()) => ResponseFuture::inner(self.inner.call(Request::from_parts(parts, body))),
+            Ok(()) => {
+                // A layer in front adapts the reply to a session itself.
+                let by_session = parts.extensions.get::<Permitted>().filter(|permitted| {
+                    permitted.by().gate == self.layer.gate.0.id
+                        && !permitted.by().layer
+                        && permitted.caller().is_some_and(|caller| caller.session_cookie().is_some())
+                });
+                let by_session = by_session.cloned();
+                let future = self.inner.call(Request::from_parts(parts, body));
+                match by_session {
+                    Some(permitted) => ResponseFuture::required(future, &self.layer.gate.0, permitted),
+                    None => ResponseFuture::inner(future),
+                }
+            }
             Err(denial) => {
                 let reason = Reason::from(denial);
                 reason.tell();

@@ -154,6 +154,13 @@ impl<F> ResponseFuture<F> {
     pub(in crate::gate) fn inner(future: F) -> Self {
         Self { kind: FutureKind::Inner { future, passed: None, annotate: false } }
     }
+
+    /// The reply to a request that a `require()` permitted, without a layer around it.
+    pub(in crate::gate) fn required(future: F, gate: &Arc<Inner>, permitted: Permitted) -> Self {
+        let gate = Arc::clone(gate);
+        let passed = PassedRequest { gate, permitted, counted: None, is_guarded: false, undecided: None };
+        Self { kind: FutureKind::Inner { future, passed: Some(passed), annotate: false } }
+    }
 }
 
 impl<F, R, E> Future for ResponseFuture<F>

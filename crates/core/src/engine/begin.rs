@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::audit;
 use super::bad_entries::LookupKey;
+use super::browser::{BegunSession, HeldBy, bound_cookie};
 use super::events::GateEvent;
 use super::grant::{access_expiry, allowed_ttl, granted_at_login};
 use super::{APPLICATION, ApplicationLogin, Engine, Event, HeldUp, IssueKind, IssuedTokens, Login, Origin};
@@ -23,8 +24,7 @@ use crate::session::{
 };
 use crate::store::{Inserted, SubjectBound};
 use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
-use crate::token::claims::CLIENT_PREFIX;
-use crate::token::claims::{MintedClaims, TokenStyle};
+use crate::token::claims::{CLIENT_PREFIX, MintedClaims, TokenStyle};
 use crate::token::keyring::Keyring;
 use crate::token::mint;
 use crate::token::session_cookie::SessionCookie;
@@ -41,12 +41,12 @@ impl Engine {
     /// [`Denial::RateLimited`], [`Denial::WrongPassword`], [`Denial::NoAccount`], [`Denial::InvalidScope`],
     /// [`Denial::TooManySessions`]; a fault, which consumed nothing.
     pub async fn login(&self, login: Login<'_>) -> Result<IssuedTokens, Error> {
-        let (begun, user) = self.log_in(login, Holder::Client).await?;
+        let (begun, user) = self.log_in(login, HeldBy::Client).await?;
         Ok(IssuedTokens { user: Some(user), ..begun.issued })
     }
 
     /// Logs a user in, and returns the session with its user.
-    pub(super) async fn log_in(&self, login: Login<'_>, holder: Holder) -> Result<(BegunSession, User), Error> {
+    pub(super) async fn log_in(&self, login: Login<'_>, held_by: HeldBy) -> Result<(BegunSession, User), Error> {
         self.may_mint()?;
         self.is_recent(login.arrived)?;
         allowed_ttl(login.access_ttl, login.profile)?;
@@ -106,7 +106,7 @@ impl Engine {
                 access_ttl: login.access_ttl,
                 profile: login.profile,
                 origin: login.origin,
-                holder,
+                held_by,
                 // A stamp that the shared store made before the password check precedes all that may end the session.
                 stamped: self.store.shared().map(|_| asked),
                 checked: Some(CheckedUser {
@@ -180,11 +180,11 @@ impl Engine {
     /// [`Denial::MalformedRequest`] for a subject, client or account that is not allowed in a token;
     /// [`Denial::TooManySessions`]; a fault, which consumed nothing.
     pub async fn start(&self, start: ApplicationLogin<'_>) -> Result<IssuedTokens, Error> {
-        Ok(self.start_for(start, Holder::Client).await?.issued)
+        Ok(self.start_for(start, HeldBy::Client).await?.issued)
     }
 
     /// Begins a session on the application's authority, for a client or a browser.
-    pub(super) async fn start_for(&self, start: ApplicationLogin<'_>, holder: Holder) -> Result<BegunSession, Error> {
+    pub(super) async fn start_for(&self, start: ApplicationLogin<'_>, held_by: HeldBy) -> Result<BegunSession, Error> {
         self.may_mint()?;
         if !crate::directory::is_valid_subject(start.subject) {
             return Err(Denial::MalformedRequest(
@@ -219,7 +219,7 @@ impl Engine {
             access_ttl: None,
             profile: start.profile,
             origin: start.origin,
-            holder,
+            held_by,
             stamped: None,
             checked: None,
         });
@@ -286,14 +286,12 @@ impl Engine {
         keyring: &Keyring,
     ) -> Result<(Session, Option<SessionCookie>), Error> {
         let id = SessionId::new(created, *random().map_err(Fault::from)?);
-        let cookie = match new.holder {
-            Holder::Client => None,
-            Holder::Browser => SessionCookie::new(keyring.refresh_keys(), id).map_err(Fault::from)?,
+        let (cookie, browser) = match new.held_by {
+            HeldBy::Client => (None, None),
+            HeldBy::Browser => {
+                bound_cookie(keyring, id).map(|(cookie, bound)| (Some(cookie), Some(Box::new(bound))))?
+            }
         };
-        let browser = cookie.as_ref().and_then(|cookie| cookie.binding(keyring.refresh_keys())).map(Box::new);
-        if new.holder == Holder::Browser && browser.is_none() {
-            return Err(Fault::Signing("the current refresh key is missing").into());
-        }
         let expires = created.plus(new.profile.session_ttl);
         let last = LastPair {
             scope: new.scope.clone(),
@@ -475,7 +473,7 @@ struct SessionDraft<'a> {
     access_ttl: Option<Duration>,
     profile: &'a Profile,
     origin: &'a Origin,
-    holder: Holder,
+    held_by: HeldBy,
     /// A stamp for the creation, valid if it is later than `valid_from`.
     stamped: Option<Timestamp>,
     /// The user who logs in; `None` if the application begins the session.
@@ -491,23 +489,6 @@ struct CheckedUser<'a> {
     attempt: Attempt<'a>,
     /// The latest not-before of subject, client and all when the password was checked.
     not_before: Timestamp,
-}
-
-/// What stands for a session outside of the gate.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Holder {
-    /// The tokens of a client.
-    Client,
-    /// The cookie of a browser.
-    Browser,
-}
-
-/// A session that has begun.
-pub(super) struct BegunSession {
-    pub(super) session: Session,
-    pub(super) issued: IssuedTokens,
-    /// Of a browser's session.
-    pub(super) cookie: Option<SessionCookie>,
 }
 
 /// The result of an attempt to begin a session.

@@ -8,11 +8,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::begin::{BegunSession, Holder};
 use super::exchange::{ReadRecord, bounded, claims_now, successor_token};
 use super::grant::{access_expiry, still_granted};
 use super::turn::Turn;
-use super::{ApplicationLogin, Engine, Event, IssueKind, Login, MAX_TRIES, Origin, audit};
+use super::{ApplicationLogin, Engine, Event, IssueKind, IssuedTokens, Login, MAX_TRIES, Origin, audit};
 use crate::client::Client;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
@@ -21,11 +20,36 @@ use crate::fault::{Error, Fault};
 use crate::revocation::Revocation;
 use crate::session::profile::Profile;
 use crate::session::rotation::{self, Decision, Lifetime, REVOKED, RecordChange, SessionEnd, decide};
-use crate::session::{LastPair, RevokedBecause, Session, SessionId};
+use crate::session::{BrowserBinding, LastPair, RevokedBecause, Session, SessionId};
 use crate::store::Swap;
 use crate::token::keyring::Keyring;
 use crate::token::mint::AccessTokenText;
 use crate::token::session_cookie::SessionCookie;
+
+/// What stands for a session outside of the gate.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum HeldBy {
+    /// The tokens of a client.
+    Client,
+    /// The cookie of a browser.
+    Browser,
+}
+
+/// A session that has begun.
+pub(super) struct BegunSession {
+    pub(super) session: Session,
+    pub(super) issued: IssuedTokens,
+    /// Of a browser's session.
+    pub(super) cookie: Option<SessionCookie>,
+}
+
+/// A new cookie for a session, and what its record has of the cookie.
+pub(super) fn bound_cookie(keyring: &Keyring, id: SessionId) -> Result<(SessionCookie, BrowserBinding), Fault> {
+    let keys = keyring.refresh_keys();
+    let cookie = SessionCookie::new(keys, id)?;
+    let bound = cookie.and_then(|cookie| cookie.binding(keys).map(|binding| (cookie, binding)));
+    bound.ok_or(Fault::Signing("the current refresh key is missing"))
+}
 
 /// The rules of a browser session: its client, as registered now, and the profile of its endpoint under that client.
 #[derive(Clone, Debug)]
@@ -127,7 +151,7 @@ impl Engine {
         presented: Option<&SessionCookie>,
     ) -> Result<BrowserLogin, Error> {
         let origin = login.origin;
-        let (begun, user) = self.log_in(login, Holder::Browser).await?;
+        let (begun, user) = self.log_in(login, HeldBy::Browser).await?;
         self.browser_begun(begun, Some(user), presented, origin).await
     }
 
@@ -141,7 +165,7 @@ impl Engine {
         presented: Option<&SessionCookie>,
     ) -> Result<BrowserLogin, Error> {
         let origin = start.origin;
-        let begun = self.start_for(start, Holder::Browser).await?;
+        let begun = self.start_for(start, HeldBy::Browser).await?;
         self.browser_begun(begun, None, presented, origin).await
     }
 

@@ -252,17 +252,42 @@ impl TokenChecker {
         }
     }
 
-    /// Verifies the token of a session, and caches it.
+    /// What [`load_session`](Self::load_session) would find, for an explanation: nothing is renewed or cached. `None` if the
+    /// session would be renewed first.
+    ///
+    /// # Errors
+    /// As [`Engine::browser_session`].
+    pub async fn foresee_session(
+        &self,
+        engine: &Engine,
+        value: &Arc<str>,
+        rules_of: RulesOf<'_>,
+    ) -> Result<Option<Arc<Verified>>, Error> {
+        let cookie = engine.session_cookie(value).ok_or(Denial::UnknownSessionCookie)?;
+        let turn = engine.take_turn(cookie.session()).await;
+        let presented = (cookie.session(), Some(&cookie));
+        match engine.browser_token(&turn, presented, rules_of, RenewWhen::Never).await {
+            Ok(token) => self.verify_session(&self.keys.load(), value, &token).map(Some),
+            Err(Error::Denied(Denial::SessionNotRenewed)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     fn keep_session(&self, value: &Arc<str>, token: &BrowserToken) -> Result<Arc<Verified>, Error> {
         let keys = self.keys.load();
+        let verified = self.verify_session(&keys, value, token)?;
+        keys.cache.insert(keys.key(value).owned(), Arc::clone(&verified));
+        Ok(verified)
+    }
+
+    /// Verifies the token of a session, as every other.
+    fn verify_session(&self, keys: &KeySet, value: &Arc<str>, token: &BrowserToken) -> Result<Arc<Verified>, Error> {
         let (now, text) = (self.clock.now(), token.access_token.expose());
         let unverified = |_| Error::from(Fault::Signing("the access token of a session is not good here"));
         let access = keys.verifier.verify(text, now, self.clock.wall()).map_err(unverified)?;
         let rules = keys.verifier.id_of(access.issuer()).ok_or(Denial::UnknownIssuer).map_err(unverified)?;
         let judged = keys.shared.judge(&access, now);
         let session = CachedSession { cookie: Arc::clone(value), terms: token.terms, asked_next: AtomicU64::new(0) };
-        let verified = keys.shared.accept(access, None, rules, judged, Some(session));
-        keys.cache.insert(keys.key(value).owned(), Arc::clone(&verified));
-        Ok(verified)
+        Ok(keys.shared.accept(access, None, rules, judged, Some(session)))
     }
 }

@@ -402,3 +402,51 @@ async fn b2_a_client_still_gets_its_refresh_token() {
     let pair: Pair = issued.into();
     assert!(world.refresh(&pair.refresh).await.is_ok());
 }
+
+#[tokio::test]
+async fn b14_a_stream_of_a_disabled_user_ends_within_access_ttl_and_an_open_stream_writes_nothing() {
+    let world = World::new().await;
+    let begun = begin(&world).await;
+    let id = begun.session.id;
+    let terms = token(&world, &begun.cookie).await.unwrap().terms;
+    let expires = begun.session.last.access_expires;
+    let _stream = world.engine.live_sessions().begin(id, Generation::FIRST, expires, Some(&terms));
+    let before = world.users.lookups.load(Ordering::SeqCst);
+    let asked = || world.users.lookups.load(Ordering::SeqCst) - before;
+    for round in 1..4 {
+        world.engine.ask_about_browsers().await;
+        assert_eq!(asked(), round - 1, "not before the life of an access token");
+        world.advance(ACCESS + secs(1));
+        world.engine.ask_about_browsers().await;
+        world.engine.ask_about_browsers().await;
+        assert_eq!(asked(), round);
+    }
+    assert_eq!(world.record(id).await.revision, 1);
+    world.advance(ACCESS + secs(1));
+    world.users.change("ada", |user| user.active = false);
+    world.engine.ask_about_browsers().await;
+    assert_eq!(world.record(id).await.status, Status::Revoked(RevokedBecause::UserChanged));
+    assert_eq!(world.engine.revocations().minimum(id), crate::session::rotation::REVOKED);
+}
+
+#[tokio::test]
+async fn b11_a_renewal_at_another_gate_prolongs_the_streams_here() {
+    let world = World::on(Kind::Shared).await;
+    let other = world.second_node().await;
+    let begun = begin(&world).await;
+    let terms = token(&world, &begun.cookie).await.unwrap().terms;
+    let expires = begun.session.last.access_expires;
+    let stream = world.engine.live_sessions().begin(begun.session.id, Generation::FIRST, expires, Some(&terms));
+    assert_eq!(stream.idle_expires(), Some(begun.session.issued_at.plus(IDLE)));
+    // Several generations later.
+    for _ in 0..3 {
+        world.advance(ACCESS + secs(1));
+        token_on(&other, &begun.cookie, RenewWhen::Over).await.unwrap();
+    }
+    let left = begun.session.issued_at.plus(IDLE).since(world.engine.clock().now());
+    world.advance(left - secs(2));
+    world.engine.advance_expiring_lines().await;
+    let renewed = world.record(begun.session.id).await;
+    assert_eq!((renewed.current.get(), stream.generation().get()), (4, 4));
+    assert_eq!(stream.idle_expires(), Some(renewed.issued_at.plus(IDLE)));
+}

@@ -198,7 +198,7 @@ async fn j17_an_own_token_ends_with_its_exp_and_lives_until_then() {
     let successor = |expires| {
         Some(crate::engine::live_sessions::SuccessorToken {
             generation: Generation::new(2),
-            issued_at: T0,
+            issued_at: expires,
             expires,
             key,
         })

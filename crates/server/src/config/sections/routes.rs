@@ -101,10 +101,11 @@ fn route_credentials(section: &Section<'_>, auth: Auth, names: &Names<'_>) -> Cr
         let message = "is a token in a cookie, beside the sessions of credentials; remove one of the two";
         section.blame("cookie", message);
     }
-    if auth == Auth::None {
+    let credentials = Credentials { token, session };
+    if auth == Auth::None && credentials != Credentials::default() {
         section.blame("credentials", "is never asked for, because auth = \"none\"; remove one of the two");
     }
-    Credentials { token, session }
+    credentials
 }
 
 impl Print for Credentials {
