@@ -72,6 +72,7 @@ fn session(number: usize, of: usize, now: Timestamp) -> Session {
     Session {
         bound_to: None,
         certificate: None,
+        browser: None,
         seal: Seal::default(),
         resource: None,
         vouched_by: None,

@@ -339,6 +339,7 @@ fn seal(number: u32) {
         claims: rotogate::claim::OwnClaims::default(),
         bound_to: None,
         certificate: None,
+        browser: None,
         resource: None,
         vouched_by: None,
         seal: Seal::default(),

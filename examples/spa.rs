@@ -1,4 +1,4 @@
-//! A single-page client whose tokens are in cookies that no script can read.
+//! A page and its API, with a session of one cookie: the browser never sees a token.
 //!
 //! ```sh
 //! cargo run --example spa    # then open http://localhost:3000
@@ -6,121 +6,136 @@
 
 use std::error::Error;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::Router;
-use axum::extract::{ConnectInfo, Form, Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use async_trait::async_trait;
+use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::map_request;
-use axum::response::{Html, IntoResponse, Response};
-use axum::routing::{get, post};
-use rotogate::client::Client;
-use rotogate::directory::password::{self, Passwords};
-use rotogate::fault;
-use rotogate::gate::ACCESS_COOKIE;
-use rotogate::gate::{NewSession, Peer};
+use axum::response::Html;
+use axum::routing::get;
+use axum::{Json, Router};
+use rotogate::directory::password::{self, Cost, Passwords};
+use rotogate::directory::{Directory, DirectoryError, User};
+use rotogate::gate::{Browser, Peer};
+use rotogate::route::{Route, RoutePolicy};
 use rotogate::token::Keyring;
-use rotogate::{Gate, Identity};
+use rotogate::{Gate, Identity, SecretString};
 
-/// The page: it calls `/api/me`, and after a 401 refreshes once.
-const PAGE: &str = r#"<!doctype html><title>rotogate</title>
-<form><input name=user value=ada><input name=password type=password value="correct horse"><button>log in</button></form>
-<button onclick="call('/logout', {method: 'POST'}).then(me)">log out</button><p id=me></p>
+/// The page. It shows the notes of whoever is logged in, and leads to the login when nobody is.
+const PAGE: &str = r#"<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Notes</title>
+<style>body { font: 1rem/1.5 system-ui, sans-serif; max-width: 30rem; margin: 10vh auto; padding: 0 1rem }</style>
+<h1>Notes</h1>
+<p id="who">…</p>
+<form id="add" hidden><input name="note" required placeholder="A note" maxlength="200"><button>Add</button></form>
+<ul id="notes"></ul>
+<p><a id="in" href="/auth/login?to=/" hidden>Log in</a> <button id="out" hidden>Log out</button></p>
 <script>
-const call = (path, options) => fetch(path, options);
-const api = async path => {
-    const answer = await call(path);
-    if (answer.status != 401 || !(await call('/refresh', {method: 'POST'})).ok) return answer;
-    return call(path);
+const at = id => document.getElementById(id);
+// The whole client: a 401 means that the session is over, a 503 that nothing was decided.
+const api = async (path, options = {}) => {
+    const answer = await fetch(path, { ...options, headers: { 'x-csrf': '1', ...options.headers } });
+    if (answer.status === 401) {
+        const { login } = await answer.clone().json();
+        location.assign(`${login}?to=${encodeURIComponent(location.pathname + location.search + location.hash)}`);
+    }
+    return answer;
 };
-const me = async () => {
-    const answer = await api('/api/me');
-    document.getElementById('me').textContent = answer.ok ? await answer.text() : 'nobody is logged in';
+const show = notes => at('notes').replaceChildren(...notes.map(note => {
+    const item = document.createElement('li');
+    item.textContent = note;
+    return item;
+}));
+const start = async () => {
+    const session = await (await fetch('/auth/session', { headers: { 'x-csrf': '1' } })).json();
+    at('in').hidden = session.authenticated;
+    at('out').hidden = at('add').hidden = !session.authenticated;
+    at('who').textContent = session.authenticated ? `${session.subject} is logged in` : 'nobody is logged in';
+    if (session.authenticated) show(await (await api('/api/notes')).json());
 };
-document.forms[0].onsubmit = event => {
+at('add').onsubmit = async event => {
     event.preventDefault();
-    call('/login', {method: 'POST', body: new URLSearchParams(new FormData(event.target))}).then(me);
+    const note = new FormData(event.target).get('note');
+    const answer = await api('/api/notes', {
+        method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(note),
+    });
+    if (answer.ok) { event.target.reset(); show(await answer.json()); }
 };
-me();
-</script>"#;
+at('out').onclick = () => api('/auth/logout', { method: 'POST' }).then(start);
+start();
+</script>
+</html>"#;
 
-/// What the login needs.
-#[derive(Clone)]
-struct Logins {
-    gate: Gate,
+/// The users of the application: ada alone. Yours are in a database, as in `examples/users.rs`.
+#[derive(Debug)]
+struct Users {
     passwords: Arc<Passwords>,
-    hash: Arc<str>,
+    hash: String,
 }
 
-#[derive(serde::Deserialize)]
-struct LoginForm {
-    user: String,
-    password: String,
+#[async_trait]
+impl Directory for Users {
+    async fn authenticate(
+        &self,
+        _: Option<&str>,
+        username: &str,
+        password: &SecretString,
+    ) -> Result<Option<User>, DirectoryError> {
+        if username != "ada" {
+            // As much work as for a known user: the time must not reveal which users exist.
+            self.passwords.verify_dummy(password, Cost::default()).await?;
+            return Ok(None);
+        }
+        Ok(self.passwords.verify(password, &self.hash).await?.then(|| User::new("ada")))
+    }
+
+    async fn lookup(&self, subject: &str) -> Result<Option<User>, DirectoryError> {
+        Ok((subject == "ada").then(|| User::new("ada")))
+    }
 }
 
-/// The application. Its one user is ada; yours are in a database.
+/// The notes, each with its writer.
+type Notes = Arc<Mutex<Vec<(String, String)>>>;
+
+/// The application at this origin, as the browser shows it.
 pub async fn app(origin: &str, password: &str) -> Result<(Router, Gate), Box<dyn Error>> {
+    let users = Users { passwords: Arc::new(Passwords::default()), hash: password::hash(&password.into())? };
     let gate = Gate::builder()
-        // Its origin is that of the page: a request from another one changes nothing.
         .issuer(origin)
+        // Keys of this process alone, and sessions in memory. In earnest: keys from files, `.store(RedbStore::open(…)?)`.
         .keys(Keyring::ephemeral()?)
-        .client(Client::public("spa"))
+        .passwords(Arc::clone(&users.passwords))
+        .directory(Arc::new(users))
+        // The login form is at /auth/login, the state of the session at /auth/session.
+        .browser(Browser::own("/auth").csrf_header("x-csrf".parse()?))
+        .route(Route::new("/", RoutePolicy::public()))
+        .route(Route::catch_all(RoutePolicy::default().session()))
         .build()
         .await?;
-    let logins = Logins {
-        gate: gate.clone(),
-        passwords: Arc::new(Passwords::default()),
-        hash: password::hash(&password.into())?.into(),
-    };
-    // No `gate.layer()` here: each route asks for itself, and there is no endpoint of the gate's own.
-    let api = Router::new().route("/api/me", get(me)).route_layer(gate.require().cookie(ACCESS_COOKIE));
     let app = Router::new()
         .route("/", get(async || Html(PAGE)))
-        .route("/login", post(login))
-        .route("/refresh", post(refresh))
-        .route("/logout", post(logout))
-        .merge(api)
-        .with_state(logins)
+        .route("/api/notes", get(notes).post(add))
+        .with_state(Notes::default())
+        .layer(gate.layer())
         .layer(map_request(peer));
     Ok((app, gate))
 }
 
-async fn me(identity: Identity) -> String {
-    identity.subject().to_owned()
+fn notes_of(notes: &Notes, writer: &str) -> Vec<String> {
+    let notes = notes.lock().unwrap_or_else(PoisonError::into_inner);
+    notes.iter().filter(|(of, _)| of == writer).map(|(_, note)| note.clone()).collect()
 }
 
-async fn login(
-    State(Logins { gate, passwords, hash }): State<Logins>,
-    headers: HeaderMap,
-    Form(form): Form<LoginForm>,
-) -> Result<HeaderMap, StatusCode> {
-    gate.cookies().admit(&headers).map_err(|_| StatusCode::FORBIDDEN)?;
-    let right = passwords.verify(&form.password.into(), &hash).await;
-    if !right.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)? || form.user != "ada" {
-        return Err(StatusCode::UNAUTHORIZED);
-    }
-    let issued = gate.sessions().start(NewSession::new(form.user, "spa")).await;
-    Ok(gate.cookies().set(&issued.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?))
+async fn notes(identity: Identity, State(notes): State<Notes>) -> Json<Vec<String>> {
+    Json(notes_of(&notes, identity.subject()))
 }
 
-/// 401: the session is over, and its cookies are cleared. 503: nothing was decided, try again.
-async fn refresh(State(logins): State<Logins>, request: Request) -> Response {
-    let cookies = logins.gate.cookies();
-    match cookies.refresh(&request.into_parts().0).await {
-        Ok(issued) => (StatusCode::NO_CONTENT, cookies.set(&issued)).into_response(),
-        Err(fault::Error::Denied(denial)) if !denial.is_undecided() => {
-            (StatusCode::UNAUTHORIZED, cookies.clear()).into_response()
-        }
-        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
-    }
-}
-
-async fn logout(State(logins): State<Logins>, request: Request) -> Response {
-    match logins.gate.cookies().log_out(&request.into_parts().0).await {
-        Ok(()) => (StatusCode::NO_CONTENT, logins.gate.cookies().clear()).into_response(),
-        Err(fault::Error::Denied(_)) => StatusCode::FORBIDDEN.into_response(),
-        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
-    }
+async fn add(identity: Identity, State(notes): State<Notes>, Json(note): Json<String>) -> Json<Vec<String>> {
+    notes.lock().unwrap_or_else(PoisonError::into_inner).push((identity.subject().to_owned(), note));
+    Json(notes_of(&notes, identity.subject()))
 }
 
 /// Tells the gate where a request comes from, for its limits by address.
@@ -133,7 +148,7 @@ async fn peer(ConnectInfo(address): ConnectInfo<SocketAddr>, mut request: Reques
 async fn main() -> Result<(), Box<dyn Error>> {
     let (app, gate) = app("http://localhost:3000", "correct horse").await?;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
-    println!("open http://localhost:3000 in Chrome or Firefox, which take `Secure` cookies from localhost");
+    println!("open http://localhost:3000 in Chrome or Firefox, and log in as ada with the password: correct horse");
     let stop = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
     let service = app.into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, service).with_graceful_shutdown(stop).await?;

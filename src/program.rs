@@ -2,6 +2,7 @@
 //! compatibility: it changes with the program. [`Gate`](crate::Gate), [`Sessions`](crate::gate::Sessions) and
 //! [`Authorizer`](crate::gate::Authorizer) have further methods with this feature.
 
+pub use crate::dialect::browser::{NAME as BROWSER, PROFILE as BROWSER_PROFILE};
 pub use crate::dialect::kuzzle::actions::is_controller;
 pub use crate::dialect::registry::{NAMES, by_name};
 pub use crate::gate::program::*;
@@ -12,4 +13,12 @@ pub use rotogate_issuers::introspection::HttpIntrospector;
 #[cfg(feature = "grpc")]
 pub mod knox {
     pub use crate::dialect::knox::proto::*;
+}
+
+/// Whether a login or a logout may lead to `to`, at a browser endpoint of this path with these listed origins.
+pub fn is_login_target<'a>(to: &str, path: &str, listed: impl IntoIterator<Item = &'a str>) -> bool {
+    use crate::dialect::browser::target::{LoginTarget, LoginTargets};
+    let listed = listed.into_iter().map(Into::into).collect();
+    let targets = LoginTargets { origin: String::new(), path: path.to_owned(), listed };
+    to == "/" || targets.admit(to) != LoginTarget::ROOT
 }

@@ -15,6 +15,6 @@
 
 #[doc(inline)]
 pub use rotogate_core::route::{
-    Auth, BadCredential, CallPattern, EncodedSlash, HostError, LooseMatch, OnExpiry, Resource, Role, Route, RouteError,
-    RouteId, RoutePolicy, RouteProblem, StepUp, UpstreamId,
+    Auth, BadCredential, CallPattern, Credentials, EncodedSlash, HostError, LoginLead, LooseMatch, OnExpiry, Resource,
+    Role, Route, RouteError, RouteId, RoutePolicy, RouteProblem, StepUp, UpstreamId,
 };

@@ -67,6 +67,6 @@ pub mod rotation {
 
 #[doc(inline)]
 pub use rotogate_core::session::{
-    Generation, InvalidScope, LastPair, RevokedBecause, Scope, Seal, Session, SessionId, SessionSecret, Status,
-    VouchedBy,
+    BrowserBinding, Generation, InvalidScope, LastPair, RevokedBecause, Scope, Seal, Session, SessionId, SessionSecret,
+    Status, VouchedBy,
 };

@@ -13,6 +13,7 @@ mod audit_actors;
 mod audit_schema;
 mod behind;
 mod bodies;
+mod browser;
 mod claims;
 mod cookies;
 mod cors;

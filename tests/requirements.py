@@ -19,6 +19,8 @@ BEGIN, END = "<!-- tests: begin -->\n", "<!-- tests: end -->\n"
 LATER = {
     # check and change
     *("P8",),
+    # browser sessions: what no test of this revision proves yet, and logins at a provider, other proxies, devices, figures
+    *(f"B{n}" for n in [3, 4, 5, *range(8, 20), 21, 22, 27, *range(28, 35), *range(37, 52), *range(57, 61)]),
 }
 # No promise any more, or not yet. The document says so, and no test names them.
 WITHDRAWN = {"C30"}
@@ -38,7 +40,7 @@ ELSEWHERE = {
     "P63": "`python3 tests/packages.py`",
     "O8": "C2, C11, C14, C15, C20, C21",
 }
-LAST = {"J": 28, "T": 37, "R": 33, "A": 33, "O": 51, "I": 66, "C": 46, "P": 69, "N": 74}
+LAST = {"J": 28, "T": 37, "R": 33, "A": 33, "O": 51, "I": 66, "C": 46, "P": 69, "N": 74, "B": 60}
 # Numbers that were never given, and those behind a gap.
 UNUSED = {"A21", "A22"}
 NUMBERS = [f"{letter}{n}" for letter, last in LAST.items() for n in range(1, last + 1) if f"{letter}{n}" not in UNUSED]
@@ -46,7 +48,7 @@ NUMBERS += ["T40", "T42", "T43", "N76", "N77"]
 # Folders and files of tests that do not start the real binary.
 INSIDE = ("src/", "crates/", "tests/layer/", "tests/exploration", "tests/loom_epoch", "tests/simulation")
 TEST = re.compile(r"#\[(?:tokio::)?test[^\]]*\]\s*(?:#\[[^\]]*\]\s*)*(?:async )?fn (\w+)")
-NAMED = re.compile(r"(?:[jtraoicpn]\d+_)+")
+NAMED = re.compile(r"(?:[jtraoicpnb]\d+_)+")
 
 
 def proofs():
@@ -67,7 +69,7 @@ def cited(text):
     findings, _, tail = rest.partition("<!-- findings: end -->\n")
     findings = re.sub(r"^\|[^|]*\|", "|", findings, flags=re.M)
     prose = re.sub(r"`[^`\n]*`", "", head + findings + tail)
-    return set(re.findall(r"\b[JTRAOICPN]\d+\b", prose)), defined
+    return set(re.findall(r"\b[JTRAOICPNB]\d+\b", prose)), defined
 
 
 def table(found):

@@ -53,6 +53,7 @@ fn session(number: usize) -> Session {
         seal: Seal::default(),
         resource: None,
         vouched_by: None,
+        browser: None,
         id: id(number),
         secret: SessionSecret::new([7; 16]),
         subject: format!("user-{number}").into(),

@@ -24,6 +24,7 @@ fn session(number: usize, now: Timestamp) -> Session {
     Session {
         bound_to: None,
         certificate: None,
+        browser: None,
         seal: Seal::default(),
         resource: None,
         vouched_by: None,

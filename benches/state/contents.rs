@@ -59,6 +59,7 @@ pub(super) fn session(number: usize, of: usize) -> Session {
     Session {
         bound_to: None,
         certificate: None,
+        browser: None,
         seal: Seal::default(),
         resource: None,
         vouched_by: None,

@@ -16,6 +16,7 @@
 //! ```
 
 mod answer;
+pub(crate) mod browser;
 mod call;
 mod command;
 pub mod envelope;

@@ -2,7 +2,7 @@
 
 #[cfg(feature = "grpc")]
 use super::knox;
-use super::{Dialect, envelope, kuzzle, my_sessions, oauth2};
+use super::{Dialect, browser, envelope, kuzzle, my_sessions, oauth2};
 
 /// The options of an endpoint's dialect in `gateway.toml`, besides its path.
 ///
@@ -33,6 +33,8 @@ pub fn by_name(name: &str, options: &Options) -> Option<Box<dyn Dialect>> {
         knox::NAME => Some(Box::<knox::Knox>::default()),
         kuzzle::NAME => Some(Box::new(options.kuzzle)),
         my_sessions::NAME => Some(Box::new(options.my_sessions)),
+        // For its paths and defaults. `GateBuilder::browser` makes the endpoint.
+        browser::NAME => Some(Box::<browser::BrowserDialect>::default()),
         _ => None,
     }
 }

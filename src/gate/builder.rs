@@ -8,6 +8,7 @@ use http::request::Parts;
 use http::{HeaderName, Response};
 use ipnet::IpNet;
 
+use super::browser::Browser;
 use super::endpoint::Endpoint;
 use super::respond::RefusalHook;
 use rotogate_core::client::Client;
@@ -362,6 +363,13 @@ impl GateBuilder {
     #[must_use]
     pub fn allowed_origins(mut self, origins: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
         self.rules.allowed_origins = origins.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The login of browsers, and their sessions: see [`Browser`].
+    #[must_use]
+    pub fn browser(mut self, browser: Browser) -> Self {
+        self.rules.browser = Some(browser);
         self
     }
 

@@ -3,7 +3,6 @@
 //! `dialect reads → engine acts → dialect writes`. The engine runs in a separate task: a client that disconnects in the
 //! middle of a rotation must not stop it between the store and the revocation list.
 
-#[cfg(feature = "relay")]
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,6 +10,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Response};
 
 use super::Inner;
+use super::browser::BrowserEndpoint;
 use crate::dialect::{Dialect, Reply};
 use rotogate_core::denial::Denial;
 use rotogate_core::reason::Reason;
@@ -18,6 +18,7 @@ use rotogate_core::reply;
 use rotogate_core::session::profile::ProfileOverride;
 
 mod answer;
+mod browser;
 mod execute;
 mod handler;
 mod read;
@@ -66,6 +67,8 @@ pub struct Endpoint {
     relay_config: Option<super::relay::RelayConfig>,
     #[cfg(feature = "relay")]
     relay: Option<Arc<super::relay::EndpointRelay>>,
+    /// The login of browsers, if the endpoint is one.
+    pub(super) browser: Option<Arc<BrowserEndpoint>>,
 }
 
 impl Endpoint {
@@ -89,6 +92,7 @@ impl Endpoint {
             relay_config: None,
             #[cfg(feature = "relay")]
             relay: None,
+            browser: None,
         }
     }
 

@@ -69,6 +69,27 @@ struct ReadClaims {
 #[error("the claims do not have the expected shape")]
 pub struct ClaimsError(#[from] serde_json::Error);
 
+/// What the caller of a request presented.
+///
+/// ```
+/// use rotogate::Identity;
+/// use rotogate::gate::CredentialKind;
+///
+/// /// Only a browser needs the links of a page.
+/// fn wants_links(caller: &Identity) -> bool {
+///     caller.credential() == CredentialKind::Session
+/// }
+/// # let _ = wants_links;
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CredentialKind {
+    /// An access token.
+    Token,
+    /// The session cookie of a browser.
+    Session,
+}
+
 impl Identity {
     /// The caller of the request with these extensions; `None` if the gate let the request pass without a caller.
     pub fn from_extensions(extensions: &Extensions) -> Option<Self> {
@@ -131,6 +152,11 @@ impl Identity {
     /// The session, for tokens of this gate that have one.
     pub fn session(&self) -> Option<SessionId> {
         self.verified.token().session.map(|(session, _)| session)
+    }
+
+    /// What the caller presented.
+    pub fn credential(&self) -> CredentialKind {
+        if self.verified.session_cookie().is_some() { CredentialKind::Session } else { CredentialKind::Token }
     }
 
     /// The generation of the token in its session.

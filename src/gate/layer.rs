@@ -41,7 +41,7 @@ mod permit;
 mod refuse;
 
 pub(super) use admit::{Admission, EndpointMatch};
-pub(super) use awaited::{awaited, awaited_token};
+pub(super) use awaited::{Settled, awaited, awaited_token};
 pub use future::ResponseFuture;
 use future::{FutureKind, PassedRequest};
 pub use judge::{Judgement, PermittedRequest};

@@ -246,6 +246,7 @@ async fn advance(gate: Weak<Running>) {
         ticks.tick().await;
         let Some(gate) = gate.upgrade() else { return };
         gate.engine.advance_expiring_lines().await;
+        gate.engine.ask_about_browsers().await;
     }
 }
 

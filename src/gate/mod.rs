@@ -45,6 +45,8 @@ use rotogate_core::verify_cache::{MissContext, TokenChecker};
 
 mod authorizer;
 mod body;
+mod browser;
+mod browser_request;
 mod builder;
 mod cookies;
 mod endpoint;
@@ -77,6 +79,7 @@ mod resources;
 mod respond;
 mod running;
 mod sessions;
+mod signed_out;
 #[cfg(feature = "kuzzle")]
 mod socket;
 mod stall_timeout;
@@ -86,6 +89,7 @@ mod verdict;
 
 pub use authorizer::{Authorizer, Neighbour};
 pub use body::GateBody;
+pub use browser::{Browser, BrowserSessions, LoginPage};
 pub use builder::{BuildError, DEFAULT_LEEWAY, DEFAULT_MAX_ENDPOINT_BODY, DEFAULT_MAX_STREAM, GateBuilder};
 pub use cookies::{ACCESS_COOKIE, Cookies, REFRESH_COOKIE, SameSite};
 pub use endpoint::{Endpoint, EndpointError, JWKS_MAX_AGE, JWKS_PATH};
@@ -93,7 +97,7 @@ pub use explanation::{Conclusion, ExplainedToken, Explanation, Rule, RuleResult,
 pub use forward_buffered::{BufferedForward, ForwardBuffered, NoForward};
 #[cfg(feature = "axum")]
 pub use identity::{Claims, NoIdentity};
-pub use identity::{ClaimsError, Identity};
+pub use identity::{ClaimsError, CredentialKind, Identity};
 pub use layer::{GateLayer, GateService, Judgement, PermittedRequest, ResponseFuture};
 pub use readiness::Readiness;
 #[cfg(feature = "relay")]
@@ -146,6 +150,8 @@ pub(crate) struct Inner {
     /// The resources with a metadata document.
     resources: Vec<resources::ReadyResource>,
     origins: origin::Origins,
+    /// The login of browsers.
+    browser: Option<Arc<browser::BrowserEndpoint>>,
     /// The dialects in which routes refuse.
     dialects: Vec<Box<dyn Dialect>>,
     pub(crate) routes: RouteTable,

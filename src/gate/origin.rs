@@ -1,55 +1,215 @@
-//! CSRF protection for tokens in cookies (requirement T18). A browser adds cookies to requests that any site causes,
-//! and states the site in `Origin` (RFC 6454 §7) and `Sec-Fetch-Site` (W3C Fetch Metadata). A request with a token
-//! cookie that may change something must come from the gate's own origin, or from one that the operator has listed.
+//! Requests of other pages (requirements T18 and B20). A browser adds cookies to requests that any site causes, and states
+//! the site in `Origin` (RFC 6454 §7) and `Sec-Fetch-Site` (W3C Fetch Metadata). A request with a token cookie that may
+//! change something must come from the gate's own origin, or from one that the operator has listed. A request by browser
+//! session must pass the table of [`Origins::admit_session`], whatever its method.
 
-use http::header::{ORIGIN, UPGRADE};
+use http::header::{ACCEPT, ORIGIN, UPGRADE};
 use http::request::Parts;
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, HeaderName, Method, Uri};
 
 use rotogate_core::headers;
 use rotogate_core::route::RoutePolicy;
 
-/// The origins from which a request with a token cookie is accepted.
+/// The longest value of [`SessionRules::csrf_header`], in bytes.
+const LONGEST_CSRF_VALUE: usize = 64;
+
+/// The rules for requests by browser session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SessionRules {
+    /// The header that requests of scripts must have. A page of another origin cannot add it without a preflight.
+    pub(crate) csrf_header: Option<HeaderName>,
+    /// Whether the listed origins may use sessions.
+    pub(crate) admits_listed: bool,
+}
+
+impl Default for SessionRules {
+    fn default() -> Self {
+        Self { csrf_header: None, admits_listed: true }
+    }
+}
+
+/// The origins from which a request with a token cookie, or by session, is accepted.
 #[derive(Debug)]
 pub(crate) struct Origins {
     /// The gate's own origin; `None` if the public URL has none.
     own: Option<String>,
     allowed: Vec<Box<str>>,
+    sessions: SessionRules,
 }
 
-impl Origins {
-    pub(super) fn new(public_url: &str, allowed: Vec<Box<str>>) -> Self {
-        Self { own: origin_of(public_url), allowed }
-    }
+/// The origin that a request states.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum StatedOrigin {
+    None,
+    /// `null`: a sandboxed frame, or a page with `Referrer-Policy: no-referrer`.
+    Null,
+    Own,
+    Listed,
+    Foreign,
+}
 
-    /// May this request use the token in its cookie?
-    pub(super) fn admit(&self, parts: &Parts, policy: &RoutePolicy) -> bool {
-        is_safe(parts, policy) || self.asked(&parts.headers)
-    }
+/// The relation between the page that caused a request and the gate, as `Sec-Fetch-Site` states it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum StatedSite {
+    SameOrigin,
+    /// `none`: the user typed the address, or opened a bookmark.
+    User,
+    /// Another site, a sibling subdomain, or a value that no browser sends.
+    Other,
+}
 
-    /// Whether a request proves that a page of our own or of a listed origin sent it.
-    pub(super) fn asked(&self, headers: &HeaderMap) -> bool {
-        let mut origins = headers.get_all(ORIGIN).iter();
-        match (origins.next(), origins.next()) {
-            // `Origin` decides, whatever `Sec-Fetch-Site` says. `null` is on no list.
-            (Some(origin), None) => {
-                let is = |known: &str| origin.as_bytes() == known.as_bytes();
-                self.own.as_deref().is_some_and(is) || self.allowed.iter().any(|known| is(known))
-            }
-            (Some(_), Some(_)) => false,
-            (None, _) => {
-                let mut sites = headers.get_all("sec-fetch-site").iter();
-                matches!((sites.next(), sites.next()), (Some(site), None) if site.as_bytes() == b"same-origin")
-            }
+/// What a request states about the page that caused it.
+#[derive(Clone, Copy)]
+struct Stated {
+    origin: StatedOrigin,
+    /// `None` from a browser that does not send it.
+    site: Option<StatedSite>,
+}
+
+impl Stated {
+    /// Rules 4, 5 and 8: whether a page of our own or of a listed origin sent the request. `Origin` decides, and
+    /// `Sec-Fetch-Site` only without an origin. `null` counts as none.
+    fn is_proof(self) -> bool {
+        match self.origin {
+            StatedOrigin::Own | StatedOrigin::Listed => true,
+            StatedOrigin::None | StatedOrigin::Null => self.site == Some(StatedSite::SameOrigin),
+            StatedOrigin::Foreign => false,
         }
     }
 }
 
-/// Whether the method is safe (RFC 9110 §9.2.1). A request that opens a WebSocket is not safe, because any message may
-/// follow, nor is one with a method override that the upstream obeys.
+impl Origins {
+    pub(super) fn new(public_url: &str, allowed: Vec<Box<str>>, sessions: SessionRules) -> Self {
+        Self { own: origin_of(public_url), allowed, sessions }
+    }
+
+    /// May this request use the token in its cookie?
+    pub(super) fn admit(&self, parts: &Parts, policy: &RoutePolicy) -> bool {
+        self.stated(&parts.headers).is_some_and(|stated| is_safe(parts, policy) || stated.is_proof())
+    }
+
+    /// Whether a request proves that a page of our own or of a listed origin sent it.
+    pub(super) fn asked(&self, headers: &HeaderMap) -> bool {
+        self.stated(headers).is_some_and(Stated::is_proof)
+    }
+
+    /// May this request use the session of its cookie? Judged before the cookie is looked up. The rules are those of
+    /// docs/browser.md, from the last to the first; a request that none of them admits is refused.
+    // Requirements B20 and B24.
+    pub(super) fn admit_session(&self, parts: &Parts, policy: &RoutePolicy) -> bool {
+        let headers = &parts.headers;
+        // 9: two values, or a list.
+        let Some(stated) = self.stated(headers) else { return false };
+        let Stated { origin, site } = stated;
+        // 8: `null` counts as none.
+        if origin == StatedOrigin::Null && site != Some(StatedSite::SameOrigin) {
+            return false;
+        }
+        // 7: the header of scripts.
+        if let Some(name) = &self.sessions.csrf_header
+            && needs_csrf_header(parts, policy)
+            && !has_csrf_header(headers, name)
+        {
+            return false;
+        }
+        // 4: a page of our own, or of a listed origin.
+        if origin == StatedOrigin::Own || (origin == StatedOrigin::Listed && self.sessions.admits_listed) {
+            return true;
+        }
+        // 5: a change, or a WebSocket.
+        if !is_safe(parts, policy) {
+            return origin != StatedOrigin::Listed && stated.is_proof();
+        }
+        match site {
+            // 2: our own page, or the user.
+            Some(StatedSite::SameOrigin | StatedSite::User) => true,
+            // 6: an old browser, whose `SameSite` protects.
+            None if origin == StatedOrigin::None && !has_fetch_metadata(headers) => true,
+            // 1 and 3: of other pages only navigations of a whole tab.
+            Some(StatedSite::Other) | None => {
+                fetch_metadata(headers, "sec-fetch-mode") == Some(b"navigate")
+                    && fetch_metadata(headers, "sec-fetch-dest") == Some(b"document")
+            }
+        }
+    }
+
+    /// Rule 9: `None` for a request that states an origin or a site twice, or as a list.
+    fn stated(&self, headers: &HeaderMap) -> Option<Stated> {
+        let origin = match only(headers, &ORIGIN).ok()? {
+            None => StatedOrigin::None,
+            Some(b"null") => StatedOrigin::Null,
+            Some(origin) => {
+                let is = |known: &str| origin == known.as_bytes();
+                if self.own.as_deref().is_some_and(is) {
+                    StatedOrigin::Own
+                } else if self.allowed.iter().any(|known| is(known)) {
+                    StatedOrigin::Listed
+                } else {
+                    StatedOrigin::Foreign
+                }
+            }
+        };
+        let site = only(headers, "sec-fetch-site").ok()?.map(|site| match site {
+            b"same-origin" => StatedSite::SameOrigin,
+            b"none" => StatedSite::User,
+            _ => StatedSite::Other,
+        });
+        Some(Stated { origin, site })
+    }
+}
+
+/// A header is there twice, or its value is a list.
+struct NotOne;
+
+/// The one value of a header.
+fn only(headers: &HeaderMap, name: impl http::header::AsHeaderName) -> Result<Option<&[u8]>, NotOne> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) if !value.as_bytes().iter().any(|byte| matches!(byte, b',' | b' ' | b'\t')) => {
+            Ok(Some(value.as_bytes()))
+        }
+        (Some(_), _) => Err(NotOne),
+    }
+}
+
+/// The value of a header of Fetch Metadata; `None` if it is missing or not one value.
+fn fetch_metadata<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    only(headers, name).ok().flatten()
+}
+
+fn has_fetch_metadata(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| name.as_str().starts_with("sec-fetch-"))
+}
+
+/// Rule 7: whether scripts send such a request, and therefore can add a header. A navigation cannot, nor can a WebSocket,
+/// an event stream, an image or another subresource.
+fn needs_csrf_header(parts: &Parts, policy: &RoutePolicy) -> bool {
+    let headers = &parts.headers;
+    let mode = fetch_metadata(headers, "sec-fetch-mode");
+    if !has_safe_method(parts, policy) {
+        return mode != Some(b"navigate");
+    }
+    let is_fetch = matches!(mode, Some(b"cors" | b"same-origin"))
+        && fetch_metadata(headers, "sec-fetch-dest").is_none_or(|dest| dest == b"empty");
+    let is_event_stream = headers.get(ACCEPT).is_some_and(|accept| accept.as_bytes() == b"text/event-stream");
+    is_fetch && !is_event_stream
+}
+
+fn has_csrf_header(headers: &HeaderMap, name: &HeaderName) -> bool {
+    let mut values = headers.get_all(name).iter();
+    let is_usable = |value: &http::HeaderValue| (1..=LONGEST_CSRF_VALUE).contains(&value.len());
+    values.next().is_some_and(is_usable) && values.next().is_none()
+}
+
+/// Whether a request changes nothing. One that opens a WebSocket may, because any message may follow.
 fn is_safe(parts: &Parts, policy: &RoutePolicy) -> bool {
+    has_safe_method(parts, policy) && !parts.headers.contains_key(UPGRADE)
+}
+
+/// Whether the method is safe (RFC 9110 §9.2.1). One with a method override that the upstream obeys is not.
+fn has_safe_method(parts: &Parts, policy: &RoutePolicy) -> bool {
     matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS)
-        && !parts.headers.contains_key(UPGRADE)
         && !(policy.keep_override_headers && headers::has_override(&parts.headers))
 }
 
@@ -63,85 +223,4 @@ pub(super) fn origin_of(url: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use http::Request;
-
-    use super::*;
-
-    fn admitted(method: &str, pairs: &[(&str, &str)]) -> bool {
-        admitted_by(&RoutePolicy::default(), method, pairs)
-    }
-
-    fn admitted_by(policy: &RoutePolicy, method: &str, pairs: &[(&str, &str)]) -> bool {
-        let mut request = Request::builder().method(method).uri("/x");
-        for (name, value) in pairs {
-            request = request.header(*name, *value);
-        }
-        let (parts, ()) = request.body(()).unwrap().into_parts();
-        Origins::new("https://Gate.example:443/", vec!["https://app.example".into()]).admit(&parts, policy)
-    }
-
-    #[test]
-    fn t18_what_changes_something_needs_an_origin_of_ours_or_a_listed_one() {
-        for method in ["POST", "PUT", "PATCH", "DELETE", "CONNECT", "TRACE", "PURGE", "get"] {
-            for good in [
-                &[("origin", "https://gate.example")][..],
-                &[("origin", "https://app.example")],
-                &[("sec-fetch-site", "same-origin")],
-                &[("origin", "https://gate.example"), ("sec-fetch-site", "same-origin")],
-                &[("origin", "https://app.example"), ("sec-fetch-site", "cross-site")],
-            ] {
-                assert!(admitted(method, good), "{method} {good:?}");
-            }
-            for bad in [
-                &[][..],
-                &[("origin", "https://evil.example")],
-                &[("origin", "null")],
-                &[("origin", "")],
-                &[("origin", "http://gate.example")],
-                &[("origin", "https://gate.example:8443")],
-                &[("origin", "https://gate.example.evil")],
-                &[("origin", "https://gate.example/")],
-                &[("origin", "https://gate.example, https://evil.example")],
-                &[("origin", "https://gate.example"), ("origin", "https://evil.example")],
-                &[("origin", "https://evil.example"), ("sec-fetch-site", "same-origin")],
-                &[("sec-fetch-site", "same-site")],
-                &[("sec-fetch-site", "cross-site")],
-                &[("sec-fetch-site", "none")],
-                &[("sec-fetch-site", "same-origin"), ("sec-fetch-site", "cross-site")],
-                &[("referer", "https://gate.example/")],
-            ] {
-                assert!(!admitted(method, bad), "{method} {bad:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn t18_what_changes_nothing_needs_none() {
-        for method in ["GET", "HEAD", "OPTIONS"] {
-            assert!(admitted(method, &[]), "{method}");
-            assert!(admitted(method, &[("origin", "https://evil.example"), ("sec-fetch-site", "cross-site")]));
-        }
-    }
-
-    #[test]
-    fn t9_t18_a_get_that_may_become_something_else_needs_one() {
-        let upgrade = ("upgrade", "websocket");
-        assert!(!admitted("GET", &[upgrade]));
-        assert!(!admitted("GET", &[upgrade, ("origin", "https://evil.example")]));
-        assert!(admitted("GET", &[upgrade, ("origin", "https://app.example")]));
-        let keep = RoutePolicy { keep_override_headers: true, ..RoutePolicy::default() };
-        let overriding = ("x-http-method-override", "DELETE");
-        assert!(!admitted_by(&keep, "GET", &[overriding]));
-        assert!(admitted_by(&keep, "GET", &[]));
-        assert!(admitted("GET", &[overriding]), "it is taken away");
-    }
-
-    #[test]
-    fn our_origin_is_written_as_a_browser_writes_it() {
-        assert_eq!(origin_of("HTTP://A.example:80/").as_deref(), Some("http://a.example"));
-        assert_eq!(origin_of("http://127.0.0.1:8080").as_deref(), Some("http://127.0.0.1:8080"));
-        assert_eq!(origin_of("https://[::1]:443/x").as_deref(), Some("https://[::1]"));
-        assert_eq!(origin_of("gate"), None);
-    }
-}
+mod tests;

@@ -78,6 +78,11 @@ impl Gate {
         self.0.checker.signature_times()
     }
 
+    /// How many logins of browsers ended in each way.
+    pub fn browser_logins(&self) -> Vec<(&'static str, u64)> {
+        self.0.running.browser_logins.counts().collect()
+    }
+
     /// How many attempts each limit refused, by its key in `[limits]`.
     pub fn rate_limited(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
         LimitName::ALL.map(LimitName::name).into_iter().zip(self.0.engine.limits().refused_attempts())

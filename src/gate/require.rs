@@ -26,8 +26,10 @@ use serde_json::Value;
 use tower::{Layer, Service};
 
 use super::body::GateBody;
+use super::browser::keep_cookie;
 use super::identity::Identity;
-use super::layer::ResponseFuture;
+use super::layer::{ResponseFuture, Settled};
+use super::signed_out::Led;
 use super::{Gate, layer, respond, upgrade};
 use rotogate_core::claim::ClaimPath;
 use rotogate_core::denial::Denial;
@@ -35,7 +37,6 @@ use rotogate_core::policy::{self, By, Permitted, Undecided};
 use rotogate_core::reason::Reason;
 use rotogate_core::route::{Auth, Role, Route, RoutePolicy};
 use rotogate_core::session::Scope;
-use rotogate_core::verify_cache::Introspected;
 
 /// Admits a request whose caller meets all conditions. See [`Gate::require`].
 ///
@@ -236,6 +237,12 @@ impl RequireLayer {
         self.policy(|policy| policy.cookie = Some(name))
     }
 
+    /// Accepts the session cookie of a browser, too: see [`Browser`](super::Browser).
+    #[must_use]
+    pub fn session(self) -> Self {
+        self.policy(|policy| policy.credentials.session = true)
+    }
+
     /// Admits a request without any credential, without a caller. A bad credential is still refused, and the other
     /// conditions apply to requests with a credential.
     #[must_use]
@@ -349,7 +356,7 @@ where
                     let settled = wait.settled().await;
                     settled.give(&mut parts);
                     let judged = layer.judge_parts(&mut parts).map_err(|denial| settled.refusal(denial));
-                    parts.extensions.remove::<Introspected>();
+                    Settled::take_back(&mut parts);
                     judged
                 }
                 None => judged,
@@ -375,7 +382,20 @@ impl<S> Require<S> {
         S: Service<Request<B>, Response = Response<R>>,
     {
         match judged {
-            Ok(()) => ResponseFuture::inner(self.inner.call(Request::from_parts(parts, body))),
+            Ok(()) => {
+                // A layer in front adapts the reply to a session itself.
+                let by_session = parts.extensions.get::<Permitted>().filter(|permitted| {
+                    permitted.by().gate == self.layer.gate.0.id
+                        && !permitted.by().layer
+                        && permitted.caller().is_some_and(|caller| caller.session_cookie().is_some())
+                });
+                let by_session = by_session.cloned();
+                let future = self.inner.call(Request::from_parts(parts, body));
+                match by_session {
+                    Some(permitted) => ResponseFuture::required(future, &self.layer.gate.0, permitted),
+                    None => ResponseFuture::inner(future),
+                }
+            }
             Err(denial) => {
                 let reason = Reason::from(denial);
                 reason.tell();
@@ -384,8 +404,13 @@ impl<S> Require<S> {
                 let scopes = Cow::Owned(self.layer.asked_scopes());
                 let asked = gate.asked_by(&self.layer.route.policy, &parts.headers);
                 let asked = respond::ChallengeParams { scopes, ..asked };
-                let mut reply = respond::refused(gate.refusals.as_ref(), &parts, denial, &asked);
+                let plain = respond::plain(&parts, denial, &asked);
+                let mut reply = match gate.led_to_login(&parts, denial, &self.layer.route.policy, plain) {
+                    Led::Shown(reply) => reply,
+                    Led::Plain(plain) => respond::hooked(gate.refusals.as_ref(), &parts, denial, plain),
+                };
                 gate.give_nonce(denial, &mut reply);
+                gate.clear_session(denial, &mut reply);
                 // The gate's layer around this one reads the reason; without it that layer would report the reply as
                 // `passed`.
                 reply.extensions_mut().insert(reason);
@@ -403,6 +428,7 @@ impl RequireLayer {
         {
             let permitted = undecided.decide(&self.route)?;
             self.judge_conditions(parts, &permitted)?;
+            keep_cookie(gate, parts);
             layer::prepare(gate, parts, &permitted)?;
             parts.extensions.remove::<Undecided>();
             parts.extensions.insert(permitted);
@@ -413,6 +439,9 @@ impl RequireLayer {
         let (is_known, has_caller) = (known.is_some(), known.is_some_and(|known| known.caller().is_some()));
         let by = known.map_or(By { gate: gate.id, layer: false, defers: false }, Permitted::by);
         let permitted = layer::RoutedRequest::new(gate, parts, &self.route, by, &mut ()).permit()?;
+        if let Some(caller) = permitted.caller() {
+            gate.renew_ahead(caller, parts);
+        }
         self.judge_conditions(parts, &permitted)?;
         Ok(Some(Judged { permitted, is_known, has_caller }))
     }
@@ -425,6 +454,7 @@ impl RequireLayer {
             upgrade::settle(gate, parts, &permitted, None);
         }
         if !has_caller {
+            keep_cookie(gate, parts);
             layer::prepare(gate, parts, &permitted)?;
             parts.extensions.insert(permitted);
         }

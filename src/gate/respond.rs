@@ -59,11 +59,12 @@ impl RefusalHook {
 
 /// The reply to a refused request: a gRPC status, the hook's reply, or the plain one.
 pub(super) fn refused(hook: Option<&RefusalHook>, parts: &Parts, denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
-    if reply::is_grpc(&parts.headers) {
-        denied_grpc(denial)
-    } else {
-        hooked(hook, parts, denial, denied(denial, asked))
-    }
+    hooked(hook, parts, denial, plain(parts, denial, asked))
+}
+
+/// The plain reply to a refused request, or a gRPC status.
+pub(super) fn plain(parts: &Parts, denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
+    if reply::is_grpc(&parts.headers) { denied_grpc(denial) } else { denied(denial, asked) }
 }
 
 /// The hook's reply, or the plain one.

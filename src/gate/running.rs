@@ -9,6 +9,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 
 use super::Inner;
+use super::browser::BrowserLogins;
 use super::fault_log::FaultLog;
 use super::notice::Notices;
 #[cfg(feature = "relay")]
@@ -44,6 +45,8 @@ pub(crate) struct Running {
     pub(super) dpop: Arc<Dpop>,
     /// The ids of the clients.
     pub(super) clients: ArcSwap<HashSet<Box<str>>>,
+    /// The logins of browsers, by their result.
+    pub(super) browser_logins: BrowserLogins,
     /// The relays of the endpoints. Replacing the rules keeps them.
     #[cfg(feature = "relay")]
     pub(super) relays: Vec<Arc<EndpointRelay>>,

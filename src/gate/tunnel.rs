@@ -41,7 +41,7 @@ where
 {
     if is_websocket {
         let mut socket = WebSocket::new(client, server);
-        let ending = until_ended(socket.carry(|| lease.has_ended()), lease).await?;
+        let ending = until_ended(socket.carry(|| lease.has_ended(), || lease.note_activity()), lease).await?;
         socket.end(&ending).await;
         Some(ending)
     } else {

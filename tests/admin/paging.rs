@@ -26,6 +26,7 @@ fn session(number: u64, began: Duration) -> Session {
     Session {
         bound_to: None,
         certificate: None,
+        browser: None,
         seal: Seal::default(),
         resource: None,
         vouched_by: None,

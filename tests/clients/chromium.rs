@@ -27,6 +27,8 @@ impl Chromium {
         command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]);
         command.args(["--disable-background-networking", "--disable-component-update", "--disable-sync"]);
         command.args(["--disable-dev-shm-usage", "--no-proxy-server", "--ignore-certificate-errors"]);
+        // Pages open tabs without a click.
+        command.arg("--disable-popup-blocking");
         let rules = format!("MAP gate.test:443 {}, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", scene.address());
         command.arg(format!("--host-resolver-rules={rules}"));
         command.arg(format!("--user-data-dir={}", profile.path().display())).arg(url);
@@ -105,4 +107,38 @@ async fn t9_chromium_opens_websockets_by_cookie_and_is_told_why_they_end() {
     assert_eq!(told.next().await, json!({ "path": "/ws", "code": 1001, "reason": "the gate stops", "clean": true }));
     drop(chromium);
     assert!(scene.gate.child.wait().unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b20_b26_b36_chromium_logs_in_by_the_form_and_no_script_sees_the_cookie() {
+    let pki = Pki::new();
+    let nginx = Nginx::start(&pki);
+    nginx.put("page.html", include_bytes!("session.html"));
+    nginx.put("private.html", b"<title>private</title>the private page");
+    nginx.put("bye.html", b"<title>bye</title>");
+    nginx.put(
+        "quiet.html",
+        b"<meta name=referrer content=no-referrer><form method=post action=/clear/private.html><button></form>",
+    );
+    let stub = Stub::start();
+    let tell = format!("http://{}/", stub.address);
+    let mut told = Told { stub, waiting: VecDeque::new() };
+    let more = "[[endpoints]]\ndialect = \"browser\"\npath = \"/auth\"\nafter_logout = \"/clear/bye.html\"\n\
+                [[routes]]\npath = \"/clear/private.html\"\ncredentials = [\"session\"]\nupstream = \"clear\"\n";
+    let scene = Scene::new(&pki, &format!("{}{more}", nginx.routes()));
+    let handed = json!({ "tell": tell, "password": scene.gate.password });
+    let handed: String = form_urlencoded::byte_serialize(handed.to_string().as_bytes()).collect();
+    let chromium = Chromium::start(&scene, &format!("https://gate.test/clear/page.html#{handed}"));
+
+    assert_eq!(told.next().await, json!({ "script": 401, "login": "/auth/login" }));
+    assert_eq!(told.next().await, json!({ "wrong": 401, "styled": "block" }));
+    assert_eq!(told.next().await, json!({ "search": "?x=1", "text": "the private page" }));
+    assert_eq!(told.next().await, json!({ "cookie": "", "session": true }));
+    assert_eq!(told.next().await, json!({ "script": 200 }));
+    assert_eq!(told.next().await, json!({ "quiet": 405 }));
+    assert_eq!(told.next().await, json!({ "framed": false }));
+    assert_eq!(told.next().await, json!({ "session": true }), "a link and an image end nothing");
+    assert_eq!(told.next().await, json!({ "session": false }));
+    assert_eq!(told.next().await, json!({ "again": "?to=%2Fclear%2Fprivate.html" }));
+    drop(chromium);
 }

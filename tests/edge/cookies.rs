@@ -70,14 +70,26 @@ fn t18_a_change_by_cookie_must_come_from_us_or_from_a_listed_origin() {
     let post = |path: &str, more: &[&str]| {
         edge.ask(&format!("POST {path}"), &[&["Content-Length: 0", cookie.as_str()], more].concat()).status
     };
-    for good in ["Origin: http://gate.test", "Origin: https://app.example", "Sec-Fetch-Site: same-origin"] {
-        assert_eq!(post("/x", &[good]), 200, "{good}");
-        assert_eq!(edge.stub.one().all("x-auth-client"), ["web"], "{good}");
+    let good: [&[&str]; 4] = [
+        &["Origin: http://gate.test"],
+        &["Origin: https://app.example"],
+        &["Sec-Fetch-Site: same-origin"],
+        // A form of a page of ours with `Referrer-Policy: no-referrer`.
+        &["Origin: null", "Sec-Fetch-Site: same-origin"],
+    ];
+    for more in good {
+        assert_eq!(post("/x", more), 200, "{more:?}");
+        assert_eq!(edge.stub.one().all("x-auth-client"), ["web"], "{more:?}");
     }
-    let bad: [&[&str]; 6] = [
+    let twice = ["Origin: http://gate.test", "Origin: https://evil.example"];
+    assert_eq!(edge.ask("GET /x", &[&[cookie.as_str()][..], &twice].concat()).status, 403);
+    let bad: [&[&str]; 9] = [
         &[],
         &["Origin: https://evil.example"],
         &["Origin: null"],
+        &["Origin: null", "Sec-Fetch-Site: cross-site"],
+        &["Origin: http://gate.test", "Sec-Fetch-Site: same-origin, cross-site"],
+        &twice,
         &["Sec-Fetch-Site: cross-site"],
         &["Sec-Fetch-Site: same-site"],
         &["Origin: https://evil.example", "Sec-Fetch-Site: same-origin"],

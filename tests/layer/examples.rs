@@ -147,33 +147,49 @@ async fn the_users_example_logs_in_from_sqlite_and_takes_up_roles_at_a_refresh()
 }
 
 #[tokio::test]
-async fn the_spa_example_keeps_its_tokens_in_cookies() {
-    let (app, _) = spa_example::app("http://localhost:3000", "pass word").await.unwrap();
+async fn b52_the_spa_example_has_a_session_and_no_token() {
+    const ORIGIN: &str = "http://127.0.0.1:3000";
+    let (app, _) = spa_example::app(ORIGIN, "pass word").await.unwrap();
     let server = Server::axum(app).await;
-    let ask = async |method: &str, path: &str, cookies: &str, body: &str| {
-        let request = server.request(path).method(method).header("cookie", cookies);
-        let request = request.header("origin", "http://localhost:3000");
-        let request = request.header("content-type", "application/x-www-form-urlencoded");
+    // As the page sends it: from its own origin, with the header of its scripts.
+    let ask = async |method: &str, path: &str, cookie: &str, (media, body): (&str, &str)| {
+        let request = server.request(path).method(method).header("cookie", cookie).header("origin", ORIGIN);
+        let request = request.header("content-type", media).header("x-csrf", "1");
         send(request.body(body.to_owned()).unwrap()).await
     };
-    let jar = |answer: &crate::client::Answer| {
-        let cookies = answer.headers.get_all("set-cookie").iter();
-        let pairs = cookies.map(|cookie| cookie.to_str().unwrap().split(';').next().unwrap().to_owned());
-        pairs.collect::<Vec<_>>().join("; ")
-    };
-    assert!(server.get("/").await.body.contains("<script>"));
-    assert_eq!(ask("GET", "/api/me", "", "").await.status, StatusCode::UNAUTHORIZED);
-    assert_eq!(ask("POST", "/login", "", "user=ada&password=wrong").await.status, StatusCode::UNAUTHORIZED);
-    let foreign = server.post("/login", &[("user", "ada"), ("password", "pass word")]).await;
+    let none = ("text/plain", "");
+    let page = server.get("/").await;
+    assert!(page.body.contains("<script>") && !page.body.contains("token"));
+    let refused = ask("GET", "/api/notes", "", none).await;
+    assert_eq!((refused.status, refused.member("login").as_str()), (StatusCode::UNAUTHORIZED, "/auth/login"));
+    // A tab that opens another page than the public one is led to the login.
+    let tab = server.request("/x?y").header("sec-fetch-mode", "navigate").header("sec-fetch-dest", "document");
+    let led = send(tab.body(String::new()).unwrap()).await;
+    assert_eq!(
+        (led.status, &led.headers["location"]),
+        (StatusCode::SEE_OTHER, &http::HeaderValue::from_static("http://127.0.0.1:3000/auth/login?to=%2Fx%3Fy"),)
+    );
+    let form = "application/x-www-form-urlencoded";
+    let wrong = ask("POST", "/auth/login", "", (form, "username=ada&password=wrong")).await;
+    assert!(wrong.status == StatusCode::UNAUTHORIZED && wrong.body.contains("<form"));
+    let foreign = server.post("/auth/login", &[("username", "ada"), ("password", "pass word")]).await;
     assert_eq!(foreign.status, StatusCode::FORBIDDEN, "no page of ours says that it asked");
-    let first = ask("POST", "/login", "", "user=ada&password=pass+word").await;
-    assert_eq!(ask("GET", "/api/me", &jar(&first), "").await.body, "ada");
-    let second = ask("POST", "/refresh", &jar(&first), "").await;
-    assert_eq!(second.status, StatusCode::NO_CONTENT);
-    let out = ask("POST", "/logout", &jar(&second), "").await;
-    assert_eq!(out.status, StatusCode::NO_CONTENT);
-    assert_eq!(ask("GET", "/api/me", &jar(&second), "").await.status, StatusCode::UNAUTHORIZED);
-    assert_eq!(ask("POST", "/refresh", &jar(&second), "").await.status, StatusCode::UNAUTHORIZED);
+    let login = ask("POST", "/auth/login", "", (form, "username=ada&password=pass+word&to=%2F%23notes")).await;
+    assert_eq!(
+        (login.status, &login.headers["location"]),
+        (StatusCode::SEE_OTHER, &http::HeaderValue::from_static("http://127.0.0.1:3000/#notes"),)
+    );
+    let cookie = login.headers["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+    let added = ask("POST", "/api/notes", &cookie, ("application/json", "\"buy milk\"")).await;
+    assert_eq!(added.body, "[\"buy milk\"]");
+    assert_eq!(ask("GET", "/api/notes", &cookie, none).await.body, "[\"buy milk\"]");
+    let state = ask("GET", "/auth/session", &cookie, none).await.json();
+    assert_eq!((&state["authenticated"], &state["subject"]), (&true.into(), &"ada".into()));
+    // A script without the header is none of ours.
+    let bare = server.request("/api/notes").method("POST").header("cookie", &cookie).header("origin", ORIGIN);
+    assert_eq!(send(bare.body(String::new()).unwrap()).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(ask("POST", "/auth/logout", &cookie, none).await.status, StatusCode::OK);
+    assert_eq!(ask("GET", "/api/notes", &cookie, none).await.status, StatusCode::UNAUTHORIZED);
 }
 
 #[cfg(feature = "remote-keys")]

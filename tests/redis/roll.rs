@@ -199,7 +199,7 @@ async fn c28_a_refresh_secret_is_rolled_over_three_gates_under_load_and_no_reque
     site.load.goes_on().await;
     let idle = site.gates[2].login().await;
     site.copy_to(2);
-    site.until_refused_for(&retire, &[], "the refresh token of 1 session was made by it").await;
+    site.until_refused_for(&retire, &[], "the refresh token or cookie of 1 session was made by it").await;
     let refreshed = site.gates[1].refresh(&idle.refresh).await.tokens();
     site.until_refused_for(&retire, &[], "may be presented").await;
     until("nothing needs the secret", async || first.run(&retire, "").code == Some(0)).await;

@@ -202,6 +202,7 @@ fn record(begun: Timestamp, number: usize, kid: &str) -> Session {
         account: None,
         bound_to: None,
         certificate: None,
+        browser: None,
         seal: Seal::default(),
         resource: None,
         vouched_by: None,

@@ -174,6 +174,19 @@ pub enum Denial {
     /// The claims do not have the shape that the handler reads.
     ClaimsShape,
 
+    // The cookie of a browser session.
+    /// The session cookie is none of ours, or of another session than it names.
+    // Requirement B3.
+    UnknownSessionCookie,
+    /// The session of the cookie is over, and why. Log in again.
+    // Requirement B18.
+    SessionOver(&'static str),
+    /// The session must be renewed first, and the request is no activity of its user: the browser sent it ahead.
+    SessionNotRenewed,
+    /// The session is not at hand, and could not be read or renewed. Another attempt may succeed after this time.
+    // Requirement B18.
+    SessionUnavailable(Duration),
+
     // A refresh credential.
     /// The text is no refresh token of ours, or its session no longer exists.
     UnknownRefreshToken,

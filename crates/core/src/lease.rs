@@ -74,6 +74,9 @@ impl LeaseContext {
 /// A rotation extends the lease to the end of the new token's lifetime, even if it revokes the old token. A reissue
 /// ends the leases of the generation that it abandons. A revocation ends all leases that it matches. No connection
 /// outlives `GateBuilder::max_stream`.
+///
+/// The session of a browser has no such token: its leases last until it was idle for too long, or to its end. A renewal at
+/// any gate prolongs them. What the client of a WebSocket sends is activity; an open event stream is none.
 #[derive(Clone)]
 pub struct Lease {
     context: Arc<LeaseContext>,
@@ -85,6 +88,8 @@ pub struct Lease {
     /// The permit of the tunnel.
     #[expect(dead_code, reason = "it is held, not looked at")]
     place: Option<Arc<PoolPermit>>,
+    /// Renews the session of a browser.
+    renew: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
 /// Why a long-lived connection ends.
@@ -151,7 +156,15 @@ impl Lease {
     pub fn check(&self) -> Result<(), Denial> {
         let Some(verified) = &self.verified else { return Ok(()) };
         let successor = || self.line.as_ref()?.advanced_to();
-        let check = |successor| self.context.checker.check_again(verified, successor, self.on_expiry);
+        // The session of a browser ends when it was idle for too long, not with an access token.
+        let idle_expires = self.line.as_ref().and_then(|line| line.idle_expires());
+        let on_expiry = if idle_expires.is_some() { OnExpiry::Keep } else { self.on_expiry };
+        if self.on_expiry == OnExpiry::Close
+            && idle_expires.is_some_and(|expires| self.context.engine.clock().latest() >= expires)
+        {
+            return Err(Denial::TokenExpired);
+        }
+        let check = |successor| self.context.checker.check_again(verified, successor, on_expiry);
         let before = successor();
         check(before).or_else(|denial| {
             // A concurrent rotation advances the connection first and revokes afterwards.
@@ -195,10 +208,27 @@ impl Lease {
     /// A lease for a caller whose token was just checked.
     pub fn for_caller(context: &Arc<LeaseContext>, caller: Option<&Arc<Verified>>, on_expiry: OnExpiry) -> Self {
         let session = caller.and_then(|caller| Some((caller.token().session?, caller.token().expires)));
-        let line =
-            session.map(|((id, generation), expires)| context.engine.live_sessions().begin(id, generation, expires));
+        let line = session.map(|((id, generation), expires)| {
+            let terms = caller.and_then(|caller| caller.session_terms());
+            context.engine.live_sessions().begin(id, generation, expires, terms)
+        });
         let opened = context.engine.clock().now();
-        Self { context: Arc::clone(context), verified: caller.map(Arc::clone), line, opened, on_expiry, place: None }
+        let verified = caller.map(Arc::clone);
+        Self { context: Arc::clone(context), verified, line, opened, on_expiry, place: None, renew: None }
+    }
+
+    /// Sets what renews the session, if a session cookie opened the connection. What its client sends is activity.
+    pub fn renewed_by(self, renew: Arc<dyn Fn() + Send + Sync>) -> Self {
+        Self { renew: Some(renew), ..self }
+    }
+
+    /// Notes that the client sent something: it has its session renewed, as a request would.
+    pub fn note_activity(&self) {
+        if let (Some(renew), Some(line)) = (&self.renew, &self.line)
+            && line.takes_renewal(self.context.engine.clock().now())
+        {
+            renew();
+        }
     }
 
     /// Adds the permit of a tunnel. Dropping the last clone of the lease returns it.

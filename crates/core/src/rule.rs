@@ -123,6 +123,7 @@ impl Rule {
             | Denial::NoCredential
             | Denial::UnusableCredential
             | Denial::MalformedToken(_)
+            | Denial::UnknownSessionCookie
             | Denial::UnknownRefreshToken
             | Denial::MismatchedPair
             | Denial::WrongPassword
@@ -141,7 +142,11 @@ impl Rule {
             | Denial::TokenExpired
             | Denial::TokenTooOld
             | Denial::TokenNotYetValid => Self::Claims,
-            Denial::TokenRevoked | Denial::RevocationsUnavailable(_) => Self::Revocation,
+            Denial::TokenRevoked
+            | Denial::RevocationsUnavailable(_)
+            | Denial::SessionOver(_)
+            | Denial::SessionNotRenewed
+            | Denial::SessionUnavailable(_) => Self::Revocation,
             Denial::UnprovedBinding
             | Denial::UnboundToken
             | Denial::OtherKey

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::rules::RunningParts;
 use super::{BuildError, DEFAULT_LEEWAY, DEFAULT_MAX_STREAM, GateBuilder, sound};
+use crate::gate::browser::BrowserLogins;
 use crate::gate::endpoint::Endpoints;
 use crate::gate::fault_log::FaultLog;
 use crate::gate::notice::Notices;
@@ -168,6 +169,7 @@ impl GateBuilder {
         let leeway = self.leeway.unwrap_or(DEFAULT_LEEWAY);
         let dpop = Dpop::new(self.rules.dpop.clone().unwrap_or_default(), leeway, engine.clock().now());
         Ok(Running {
+            browser_logins: BrowserLogins::default(),
             engine: Arc::clone(engine),
             notices: Notices::default(),
             faults: FaultLog::default(),

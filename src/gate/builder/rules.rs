@@ -11,6 +11,7 @@ use super::{BuildError, DEFAULT_MAX_ENDPOINT_BODY, sound};
 use crate::dialect::kuzzle::actions::is_controller;
 use crate::dialect::{self, Dialect};
 use crate::gate::Inner;
+use crate::gate::browser::Browser;
 use crate::gate::endpoint::{CommonRules, Endpoint, Endpoints};
 use crate::gate::origin::{Origins, origin_of};
 use crate::gate::possession::External;
@@ -50,6 +51,7 @@ pub(super) struct Rules {
     pub(super) allowed_origins: Vec<Box<str>>,
     pub(super) refusals: Option<RefusalHook>,
     pub(super) dpop: Option<DpopSettings>,
+    pub(super) browser: Option<Browser>,
 }
 
 /// The parts of a gate besides its rules.
@@ -65,7 +67,7 @@ pub(super) struct RunningParts {
 impl Rules {
     /// Whether the rules issue tokens or sign assertions.
     pub(super) const fn need_an_issuer(&self) -> bool {
-        !self.clients.is_empty() || !self.endpoints.is_empty() || self.assertion.is_some()
+        !self.clients.is_empty() || !self.endpoints.is_empty() || self.assertion.is_some() || self.browser.is_some()
     }
 
     /// Checks the rules against the gate's issuers, its own audience and its keys.
@@ -113,7 +115,7 @@ impl Rules {
 
     /// The gate with these rules, which replace `old`.
     pub(super) fn into_inner(
-        self,
+        mut self,
         kept: RunningParts,
         identity: &IdentityHeaders,
         old: Option<&Inner>,
@@ -150,6 +152,15 @@ impl Rules {
             uses_dpop,
             resources: &resources,
         };
+        let sessions = self.browser.as_ref().map(Browser::session_rules).unwrap_or_default();
+        let browser = match self.browser.take() {
+            Some(browser) => {
+                let (endpoint, browser) = browser.ready(&public_url, &self.allowed_origins)?;
+                self.endpoints.push(endpoint);
+                Some(browser)
+            }
+            None => None,
+        };
         let endpoints = Endpoints::new(self.endpoints, &common)?;
         let clients = Clients::new(self.clients, Arc::clone(&running.passwords))?;
         Ok(Inner {
@@ -157,7 +168,8 @@ impl Rules {
             leases,
             endpoints,
             resources,
-            origins: Origins::new(&public_url, self.allowed_origins),
+            origins: Origins::new(&public_url, self.allowed_origins, sessions),
+            browser,
             clients: match old {
                 Some(old) => clients.following(&old.clients),
                 None => clients,

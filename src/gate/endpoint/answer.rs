@@ -12,6 +12,7 @@ use http_body::Body;
 use http_body_util::BodyExt;
 
 use super::MatchedOperation;
+use super::browser;
 use super::handler::EndpointHandler;
 use super::read::{Reading, Unread};
 use super::table::Ready;
@@ -90,6 +91,13 @@ where
     if dialect.is_streamed(operation.name()) {
         return request.stream(body).await;
     }
+    if let Some(browser) = &endpoint.browser {
+        // Before the body: a password that another page sent is not looked at (requirement B25).
+        if let Err(denial) = browser::admit(&gate, browser, operation.name(), &parts) {
+            let empty = Bytes::new();
+            return request.refuse(&request.call(&empty, false), denial);
+        }
+    }
     let reading = Reading { gate: &gate, dialect, operation: operation.name(), parts: &parts };
     let (body, room) = match reading.read(body).await {
         Ok(read) => read,
@@ -100,6 +108,10 @@ where
         return request.refuse(&call, Denial::CrossOrigin);
     }
     let handler = request.handler(call.account());
+    if let Some(browser) = &endpoint.browser {
+        let (reply, reason) = browser::answer(browser, &call, &handler).await;
+        return request.finish(&call, handler, reply, reason);
+    }
     match dialect.answer(&call, &handler).await {
         Answer::Reply(reply, reason) => request.finish(&call, handler, reply, reason),
         Answer::Consult(consult) => EndpointResponse::Consult(Box::new(parts), consult),

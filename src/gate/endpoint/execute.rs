@@ -146,7 +146,7 @@ pub(super) async fn own_sessions(
 }
 
 /// The account of a request, and the accounts that the endpoint serves to it.
-fn accounts<'a>(endpoint: &'a Ready, account: Option<&'a str>) -> (Option<&'a str>, AccountRule<'a>) {
+pub(super) fn accounts<'a>(endpoint: &'a Ready, account: Option<&'a str>) -> (Option<&'a str>, AccountRule<'a>) {
     match (&endpoint.account, endpoint.names_accounts) {
         (Some(bound), _) => (Some(&**bound), AccountRule::Only(Some(bound))),
         (None, true) => (account, AccountRule::Only(account)),
@@ -199,12 +199,12 @@ impl ReadCredential {
 const UNSURE: &str = "a session alone, and no accepted token of the issuer named it";
 
 /// One request at an endpoint.
-struct EndpointCommand<'a> {
-    gate: &'a Inner,
-    endpoint: &'a Ready,
-    origin: &'a Origin,
+pub(super) struct EndpointCommand<'a> {
+    pub(super) gate: &'a Inner,
+    pub(super) endpoint: &'a Ready,
+    pub(super) origin: &'a Origin,
     /// The account whose tokens and sessions the endpoint serves.
-    account: AccountRule<'a>,
+    pub(super) account: AccountRule<'a>,
 }
 
 impl EndpointCommand<'_> {
@@ -249,7 +249,11 @@ impl EndpointCommand<'_> {
     }
 
     /// The authenticated client, if it may use this endpoint and grant.
-    async fn client(&self, presented: Option<PresentedClient>, grant: Option<Grant>) -> Result<Arc<Client>, Error> {
+    pub(super) async fn client(
+        &self,
+        presented: Option<PresentedClient>,
+        grant: Option<Grant>,
+    ) -> Result<Arc<Client>, Error> {
         let client = match presented {
             Some(presented) => {
                 self.gate.clients.authenticate(&presented, self.gate.engine.limits(), self.origin.address).await?

@@ -87,7 +87,7 @@ impl CommandHandler for EndpointHandler<'_> {
 
 impl EndpointHandler<'_> {
     /// Logs a fault, and the client of an attempt that a limit refused.
-    fn tell<T>(&self, outcome: &Result<T, Error>) {
+    pub(super) fn tell<T>(&self, outcome: &Result<T, Error>) {
         self.gate.running.faults.tell(outcome, || self.gate.engine.clock().source().monotonic());
         let Err(error) = outcome else { return };
         self.gate.engine.tell_held_up(error, &self.origin, HeldUp::default);

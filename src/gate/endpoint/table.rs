@@ -7,6 +7,7 @@ use http::{HeaderMap, Method};
 
 use super::{Endpoint, JWKS_PATH};
 use crate::dialect::{self, Dialect, ServedPath};
+use crate::gate::browser::BrowserEndpoint;
 use crate::gate::metadata::{self, Metadata};
 #[cfg(feature = "relay")]
 use crate::gate::relay::EndpointRelay;
@@ -32,6 +33,8 @@ pub(super) struct Ready {
     /// The relay to the provider behind the endpoint.
     #[cfg(feature = "relay")]
     pub(super) relay: Option<Arc<EndpointRelay>>,
+    /// The login of browsers, if the endpoint is one.
+    pub(super) browser: Option<Arc<BrowserEndpoint>>,
     /// The listeners that serve the endpoint. Empty: all.
     pub(super) listeners: Vec<Box<str>>,
     /// The one account that the endpoint is for.
@@ -76,11 +79,7 @@ impl Ready {
         common: &CommonRules<'_>,
         dialects: &KnownDialects,
     ) -> Result<Self, EndpointError> {
-        let failed = |problem: String| EndpointError {
-            dialect: endpoint.dialect.name().to_owned(),
-            path: endpoint.base().to_owned(),
-            problem,
-        };
+        let failed = |problem: String| EndpointError::new(endpoint.dialect.name(), endpoint.base(), problem);
         let client = own_client(&endpoint, common.clients).map_err(failed)?;
         if names_accounts && endpoint.account.is_some() {
             return Err(failed("is bound to one account, and its path contains {account}".to_owned()));
@@ -112,6 +111,7 @@ impl Ready {
             client,
             #[cfg(feature = "relay")]
             relay: endpoint.relay,
+            browser: endpoint.browser,
             listeners: endpoint.listeners,
             account: endpoint.account,
             by_access: accepts.iter().filter(|name| dialects.by_access.contains(name)).cloned().collect(),
@@ -179,6 +179,13 @@ pub struct EndpointError {
     dialect: String,
     path: String,
     problem: String,
+}
+
+impl EndpointError {
+    /// A problem of an endpoint of this dialect at this path.
+    pub(in crate::gate) fn new(dialect: &str, path: &str, problem: impl Into<String>) -> Self {
+        Self { dialect: dialect.to_owned(), path: path.to_owned(), problem: problem.into() }
+    }
 }
 
 /// The requests that carry wrapped calls to an endpoint of this dialect at `base`.
@@ -337,6 +344,20 @@ impl Endpoints {
     /// The client of the endpoint at which a session refreshes, if the protocol names none.
     pub(in crate::gate) fn client_of(&self, session: &Session) -> Option<&Arc<Client>> {
         self.for_session(session)?.client.as_ref().filter(|client| client.id == session.client)
+    }
+
+    /// The client of the sessions of browsers.
+    pub(in crate::gate) fn browser_client(&self) -> Option<&Arc<Client>> {
+        self.browser()?.client.as_ref()
+    }
+
+    /// The profile of the sessions of browsers.
+    pub(in crate::gate) fn browser_profile(&self) -> Option<&Profile> {
+        Some(&self.browser()?.profile)
+    }
+
+    fn browser(&self) -> Option<&Ready> {
+        self.ready.iter().find(|ready| ready.browser.is_some())
     }
 
     fn for_session(&self, session: &Session) -> Option<&Ready> {

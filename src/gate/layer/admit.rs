@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{Method, Uri};
 
 use super::GateLayer;
-use super::awaited::{Awaited, awaited};
+use super::awaited::{Awaited, Settled, awaited};
 use super::permit::{RoutedRequest, set_path};
 use crate::dialect::Reply;
 use crate::gate::Inner;
@@ -26,7 +26,6 @@ use rotogate_core::route::path::{CanonicalPath, PathError};
 use rotogate_core::route::{Auth, BadCredential, Match, Route, RoutePolicy, authority};
 use rotogate_core::rule::Rule;
 use rotogate_core::token::observer::Observer;
-use rotogate_core::verify_cache::Introspected;
 
 /// Where a request goes.
 pub(in crate::gate) enum Admission {
@@ -131,10 +130,15 @@ impl<M> GateLayer<M> {
 
     /// Steps 5 to 7, for a request whose audience a `require()` may judge.
     fn permitted<O: Observer>(&self, parts: &Parts, route: &Arc<Route>, observer: &mut O) -> Admission {
-        let (gate, by) = (&*self.gate.0, self.by());
+        let (gate, by) = (&self.gate.0, self.by());
         let permitted = observer.attempt(|observer| RoutedRequest::new(gate, parts, route, by, observer).permit());
         match permitted {
-            Ok(permitted) => Admission::In(permitted),
+            Ok(permitted) => {
+                if let Some(caller) = permitted.caller().filter(|_| O::HAS_EFFECTS) {
+                    gate.renew_ahead(caller, parts);
+                }
+                Admission::In(permitted)
+            }
             Err(Denial::WrongAudience) if self.defer_audience && route.policy.audiences.is_empty() => {
                 match RoutedRequest::new(gate, parts, route, by, observer).undecided() {
                     Ok((undecided, anonymous)) => Admission::Undecided(undecided, anonymous),
@@ -291,7 +295,7 @@ impl<M> GateLayer<M> {
                 Admission::Refused(denial, route) => Admission::Refused(settled.refusal(denial), route),
                 admission => admission,
             };
-            parts.extensions.remove::<Introspected>();
+            Settled::take_back(parts);
         }
         self.proof_counted(admission).await
     }

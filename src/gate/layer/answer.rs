@@ -16,13 +16,13 @@ use super::permit::prepare;
 use super::refuse::{denied, refused, shed};
 use super::{GateLayer, GateService};
 use crate::dialect::{Dialect, Reply};
+use crate::gate::browser::keep_cookie;
 use crate::gate::endpoint::{self, Hit};
 use crate::gate::forward_buffered::ForwardBuffered;
 use crate::gate::in_flight::InFlightSlot;
 use crate::gate::verdict::{Operation, Verdict};
 use crate::gate::{resources, upgrade};
 use rotogate_core::denial::Denial;
-use rotogate_core::lease::Lease;
 use rotogate_core::overload::Refusal;
 use rotogate_core::policy::{Permitted, Undecided};
 use rotogate_core::reason::Reason;
@@ -145,9 +145,12 @@ impl<M> GateLayer<M> {
         } else if caller.is_some()
             && let Some(place) = place
         {
-            parts.extensions.insert(Lease::for_caller(&gate.leases, caller, policy.on_expiry).in_place(place));
+            parts.extensions.insert(gate.tunnel_lease(caller, policy.on_expiry).in_place(place));
         }
         let is_kept = self.annotate || caller.is_some();
+        if !self.edge {
+            keep_cookie(gate, parts);
+        }
         if let Err(denial) = prepare(gate, parts, &permitted) {
             return Err(NotEntered::Denied(denial, permitted));
         }
@@ -175,6 +178,7 @@ impl<M> GateLayer<M> {
             Err(refusal) => return Err(NotEntered::Shed(refusal, anonymous)),
         };
         upgrade::refuse(parts);
+        keep_cookie(gate, parts);
         if let Err(denial) = prepare(gate, parts, &anonymous) {
             return Err(NotEntered::Denied(denial, anonymous));
         }

@@ -1,4 +1,5 @@
-//! Requests whose token cannot be judged yet: they wait for keys or an introspection, and are then decided again.
+//! Requests whose credential cannot be judged yet: they wait for keys, an introspection or a session, and are then decided
+//! again.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -6,14 +7,15 @@ use std::sync::Arc;
 use http::request::Parts;
 
 use crate::gate::Inner;
+use crate::gate::browser_request::{renewal_of, session_cookie};
 use rotogate_core::credential;
 use rotogate_core::denial::Denial;
-use rotogate_core::engine::Engine;
+use rotogate_core::engine::{Engine, RenewWhen};
 use rotogate_core::overload::{Holder, PoolPermit};
 use rotogate_core::route::RoutePolicy;
 use rotogate_core::token::live_keys::KeysWait;
 use rotogate_core::token::verify::IssuerRules;
-use rotogate_core::verify_cache::{Introspected, IntrospectionWait};
+use rotogate_core::verify_cache::{Introspected, IntrospectionWait, SessionAnswer};
 
 /// A request's wait.
 pub(in crate::gate) struct Awaited {
@@ -28,6 +30,8 @@ enum Wait {
     Keys(KeysWait),
     /// The issuer's answer about the token, with the counters of good and bad tokens of the client's address.
     Introspection(IntrospectionWait, Arc<Engine>, Option<IpAddr>),
+    /// The session of a cookie.
+    Session(Arc<Inner>, Arc<str>, RenewWhen, Option<IpAddr>),
 }
 
 /// The result of a wait.
@@ -36,10 +40,23 @@ pub(in crate::gate) struct Settled {
     /// The issuer answered after the request arrived: a key that is still missing does not exist.
     is_final: bool,
     introspected: Option<Introspected>,
+    session: Option<SessionAnswer>,
 }
 
 /// The wait of a refused request; `None` if no pending event could decide it, or too many requests wait.
-pub(in crate::gate) fn awaited(gate: &Inner, parts: &Parts, denial: Denial, policy: &RoutePolicy) -> Option<Awaited> {
+pub(in crate::gate) fn awaited(
+    gate: &Arc<Inner>,
+    parts: &Parts,
+    denial: Denial,
+    policy: &RoutePolicy,
+) -> Option<Awaited> {
+    if matches!(denial, Denial::SessionUnavailable(_)) {
+        let value = std::str::from_utf8(session_cookie(&parts.headers).ok()??).ok()?;
+        let place = gate.running.overload.unverified.enter(gate.holder(parts)).ok()?;
+        let address = gate.client_address(parts);
+        let what = Wait::Session(Arc::clone(gate), value.into(), renewal_of(parts), address);
+        return Some(Awaited { what, place });
+    }
     if !matches!(denial, Denial::KeysUnavailable(_) | Denial::IntrospectionUnavailable(_)) {
         return None;
     }
@@ -83,13 +100,18 @@ impl Awaited {
     /// Waits, for a bounded time.
     pub(in crate::gate) async fn settled(self) -> Settled {
         match self.what {
-            Wait::Keys(keys) => Settled { is_final: keys.ended().await, introspected: None },
+            Wait::Keys(keys) => Settled { is_final: keys.ended().await, introspected: None, session: None },
+            Wait::Session(gate, cookie, when, address) => {
+                let answer = gate.loaded_session(cookie, when).await;
+                answer.record(gate.engine.limits(), address.into());
+                Settled { is_final: false, introspected: None, session: Some(answer) }
+            }
             Wait::Introspection(wait, engine, address) => {
                 let introspected = wait.ended().await;
                 if let Some(answer) = &introspected {
                     answer.record(engine.limits(), address.into());
                 }
-                Settled { is_final: false, introspected }
+                Settled { is_final: false, introspected, session: None }
             }
         }
     }
@@ -101,6 +123,15 @@ impl Settled {
         if let Some(answer) = &self.introspected {
             parts.extensions.insert(answer.clone());
         }
+        if let Some(answer) = &self.session {
+            parts.extensions.insert(answer.clone());
+        }
+    }
+
+    /// Takes the answer out of the request, after the decision.
+    pub(in crate::gate) fn take_back(parts: &mut Parts) {
+        parts.extensions.remove::<Introspected>();
+        parts.extensions.remove::<SessionAnswer>();
     }
 
     /// The issuer's answer.

@@ -23,7 +23,7 @@ use rotogate_core::route::path::CanonicalPath;
 use rotogate_core::route::{Route, RouteId};
 use rotogate_core::rule::Rule;
 use rotogate_core::session::{SessionId, Status};
-use rotogate_core::verify_cache::Verified;
+use rotogate_core::verify_cache::{SessionAnswer, Verified};
 
 mod describe;
 mod recorder;
@@ -47,8 +47,8 @@ struct Decision {
 impl<M> GateLayer<M> {
     /// Explains what the layer would do with a request of this head, and why. It has no effect: it counts nothing,
     /// confirms no token, caches no token, fetches nothing and forwards nothing. If a request would wait for the keys
-    /// of an issuer, or for the issuer's answer about a token, the conclusion is [`Conclusion::Unavailable`]. Bounds on
-    /// concurrency are not judged.
+    /// of an issuer, for the issuer's answer about a token, or for the renewal of its session, the conclusion is
+    /// [`Conclusion::Unavailable`]. Bounds on concurrency are not judged.
     ///
     /// A [`Peer`] in the extensions gives the origin of the request.
     ///
@@ -66,7 +66,8 @@ impl<M> GateLayer<M> {
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
     pub async fn explain(&self, request: Parts) -> Explanation {
-        let (mut explanation, session) = self.explained(request);
+        let answer = self.gate.0.foreseen_session(&request).await;
+        let (mut explanation, session) = self.explained(request, answer);
         if let Some((id, generation)) = session
             && let Ok(Some(record)) = self.gate.0.engine.store().load(id).await
             && let Some(rule) = explanation.rules.iter_mut().find(|verdict| verdict.rule == Rule::Revocation)
@@ -81,11 +82,14 @@ impl<M> GateLayer<M> {
         explanation
     }
 
-    fn explained(&self, request: Parts) -> (Explanation, Option<(SessionId, u64)>) {
+    fn explained(&self, request: Parts, answer: Option<SessionAnswer>) -> (Explanation, Option<(SessionId, u64)>) {
         let mut presented = request;
         let mut extensions = Extensions::new();
         if let Some(peer) = presented.extensions.remove::<Peer>() {
             extensions.insert(peer);
+        }
+        if let Some(answer) = answer {
+            extensions.insert(answer);
         }
         presented.extensions = extensions;
         let mut parts = presented.clone();

@@ -11,6 +11,7 @@ use pin_project_lite::pin_project;
 
 use crate::dialect::Reply;
 use crate::gate::body::GateBody;
+use crate::gate::browser_request::adapt_reply;
 use crate::gate::in_flight::InFlightSlot;
 use crate::gate::notice::SetupNotice;
 use crate::gate::reply_guard::{ReplyGuard, is_short};
@@ -51,6 +52,12 @@ impl<F> EndpointOutcome<F> {
 }
 
 impl PassedRequest {
+    /// Was the caller's credential a session cookie?
+    fn is_by_session(&self) -> bool {
+        let undecided = self.undecided.as_ref().map(|undecided| undecided.caller());
+        self.permitted.caller().or(undecided).is_some_and(|caller| caller.session_cookie().is_some())
+    }
+
     /// The guard of a long reply, which ends with its caller's session. Boxed: few replies have one, and each reply
     /// moves several times on its way to the connection.
     fn guard<R: Body>(&self, response: &Response<R>) -> Option<Box<ReplyGuard>> {
@@ -147,6 +154,13 @@ impl<F> ResponseFuture<F> {
     pub(in crate::gate) fn inner(future: F) -> Self {
         Self { kind: FutureKind::Inner { future, passed: None, annotate: false } }
     }
+
+    /// The reply to a request that a `require()` permitted, without a layer around it.
+    pub(in crate::gate) fn required(future: F, gate: &Arc<Inner>, permitted: Permitted) -> Self {
+        let gate = Arc::clone(gate);
+        let passed = PassedRequest { gate, permitted, counted: None, is_guarded: false, undecided: None };
+        Self { kind: FutureKind::Inner { future, passed: Some(passed), annotate: false } }
+    }
 }
 
 impl<F, R, E> Future for ResponseFuture<F>
@@ -199,6 +213,9 @@ fn answered<R: Body>(
     let renewed = passed.as_ref().filter(|passed| passed.permitted.renews_nonce());
     if let Some(nonce) = renewed.and_then(|passed| passed.gate.dpop_nonce()) {
         response.headers_mut().insert(dpop::NONCE.clone(), nonce);
+    }
+    if passed.as_ref().is_some_and(PassedRequest::is_by_session) {
+        adapt_reply(response.headers_mut());
     }
     let guard = passed.as_ref().and_then(|passed| passed.guard(&response));
     let verdict = passed.filter(|_| annotate).map(|passed| {

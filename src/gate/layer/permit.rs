@@ -12,8 +12,9 @@ use http::uri::PathAndQuery;
 
 use crate::dialect::EnclosedCall;
 use crate::gate::Inner;
+use crate::gate::browser_request::{forward_token, session_cookie};
 use crate::gate::notice::SetupNotice;
-use rotogate_core::credential::{self, Credential, Found, Places};
+use rotogate_core::credential::{self, Credential, Found, Places, Scheme};
 use rotogate_core::denial::{Denial, NotGood};
 use rotogate_core::dpop::{CheckedProof, UsedProof};
 use rotogate_core::headers::{self, Peer};
@@ -22,6 +23,7 @@ use rotogate_core::route::path::CanonicalPath;
 use rotogate_core::route::{Auth, BadCredential, Match, Route, RoutePolicy, authority};
 use rotogate_core::rule::Rule;
 use rotogate_core::token::observer::Observer;
+use rotogate_core::token::session_cookie::NAME;
 use rotogate_core::token::verify::IssuerRules;
 use rotogate_core::verify_cache::{Introspected, Verified};
 
@@ -41,6 +43,8 @@ enum PresentedToken<'a> {
     /// A token that this thread has verified.
     Known(Arc<Verified>),
     Text(Cow<'a, str>),
+    /// The value of a session cookie.
+    Session(&'a [u8]),
 }
 
 impl<'a> From<Cow<'a, str>> for PresentedToken<'a> {
@@ -104,7 +108,14 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
             }
             (Auth::Required, _) => self.caller()?.ok_or(Denial::NoCredential),
             (Auth::Optional, BadCredential::Refuse) => {
-                Ok(self.caller()?.unwrap_or_else(|| policy::permit_anonymous(route, by)))
+                let caller = self.observer.attempt(|observer| {
+                    match (RoutedRequest { gate, parts, route, places_of, by, observer }).caller() {
+                        // A cookie that is over, or none of ours, is none: the browser sends it all the same.
+                        Err(Denial::SessionOver(_) | Denial::UnknownSessionCookie) => Ok(None),
+                        caller => caller,
+                    }
+                })?;
+                Ok(caller.unwrap_or_else(|| policy::permit_anonymous(route, by)))
             }
             (Auth::Optional, BadCredential::Anonymous) => {
                 self.observer.judged(Rule::Credential, credential::at_most_one(&parts.headers))?;
@@ -133,16 +144,37 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
     /// 5. Credential.
     fn credential(&mut self) -> Result<Option<Found<PresentedToken<'a>>>, Denial> {
         let Self { gate, parts, places_of, .. } = *self;
-        let at_hand = |token: &[u8]| gate.checker.at_hand::<O>(token).map(PresentedToken::Known);
-        let found = credential::extract_known(&parts.headers, parts.uri.query(), gate.places(places_of), at_hand);
-        let found = self.observer.read(Rule::Credential, found)?;
+        let found = self.observer.read(Rule::Credential, self.extract())?;
         // Before the token is examined: a page that may not send the request learns nothing, and confirms no
         // generation.
-        if let Some(Found { by_cookie: true, .. }) = &found {
-            let may_send = gate.origins.admit(parts, places_of);
+        if let Some(found @ Found { by_cookie: true, .. }) = &found {
+            let may_send = match &found.token {
+                PresentedToken::Session(_) => gate.origins.admit_session(parts, places_of),
+                PresentedToken::Known(_) | PresentedToken::Text(_) => gate.origins.admit(parts, places_of),
+            };
             self.observer.judged(Rule::Origin, if may_send { Ok(()) } else { Err(Denial::CrossOrigin) })?;
         }
         Ok(found)
+    }
+
+    /// The one credential of a kind that the route takes. A token decides alone: the session cookie beside it, which the
+    /// browser adds by itself, is ignored.
+    // Requirements B16 and B17.
+    fn extract(&self) -> Result<Option<Found<PresentedToken<'a>>>, Denial> {
+        let Self { gate, parts, places_of, .. } = *self;
+        let taken = places_of.credentials;
+        let cookie = if taken.session { session_cookie(&parts.headers)? } else { None };
+        let at_hand = |token: &[u8]| gate.checker.at_hand::<O>(token).map(PresentedToken::Known);
+        let token = credential::extract_known(&parts.headers, parts.uri.query(), gate.places(places_of), at_hand)?;
+        match (token, cookie) {
+            (Some(token), _) if taken.token => Ok(Some(token)),
+            (Some(_), _) => Err(Denial::UnusableCredential),
+            (None, cookie) => Ok(cookie.map(|value| Found {
+                token: PresentedToken::Session(value),
+                scheme: Scheme::Bearer,
+                by_cookie: true,
+            })),
+        }
     }
 
     /// 6. Verify.
@@ -150,13 +182,17 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         let Self { gate, parts, route, .. } = *self;
         let observer = &mut *self.observer;
         let mut first_sight = None;
-        let shown = || {
+        let mut seen_first = || {
             let address = if O::HAS_EFFECTS { gate.client_address(parts) } else { gate.address_of(parts) };
-            gate.shown(*first_sight.insert(address)).after(parts.extensions.get::<Introspected>())
+            *first_sight.insert(address)
         };
+        let shown = || gate.shown(seen_first()).after(parts.extensions.get::<Introspected>());
         let taken = |rules: &IssuerRules| route.policy.takes(&rules.name, rules.everywhere);
         let verified = match found.token {
             PresentedToken::Known(verified) => gate.checker.check_known(verified, observer)?,
+            PresentedToken::Session(value) => {
+                gate.checker.check_session(value, || gate.session_miss(seen_first(), parts), observer)?
+            }
             PresentedToken::Text(token) => {
                 let presented = Credential::maybe_bound(&token);
                 // The lookup by bytes has already missed for the token of an `Authorization` header.
@@ -338,6 +374,9 @@ pub(in crate::gate) fn prepare(gate: &Inner, parts: &mut Parts, permitted: &Perm
     gate.strip(|names| names.strip_untrusted(&mut parts.headers, policy));
     headers::strip_credentials(&mut parts.headers, policy);
     withhold(parts, gate.places(policy));
+    if let Some(caller) = permitted.caller().filter(|_| policy.forward_token) {
+        forward_token(&mut parts.headers, caller);
+    }
     if let Some(hook) = &gate.refusals {
         parts.extensions.insert(hook.clone());
     }
@@ -352,9 +391,10 @@ pub(in crate::gate) fn prepare(gate: &Inner, parts: &mut Parts, permitted: &Perm
     Ok(())
 }
 
-/// Removes the tokens in these places.
+/// Removes the tokens in these places, and the session cookie wherever the request goes.
+// Requirement B15.
 pub(in crate::gate) fn withhold(parts: &mut Parts, places: Places<'_>) {
-    for cookie in places.cookies.into_iter().flatten() {
+    for cookie in places.cookies.into_iter().flatten().chain([NAME]) {
         credential::remove_cookie(&mut parts.headers, cookie);
     }
     withhold_query_token(parts, places.query);

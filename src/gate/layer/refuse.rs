@@ -8,6 +8,7 @@ use http::request::Parts;
 use super::future::ResponseFuture;
 use crate::dialect::{Dialect, Reply};
 use crate::gate::overloaded::overloaded;
+use crate::gate::signed_out::Led;
 use crate::gate::verdict::{RefusedToken, Verdict, Who};
 use crate::gate::{Inner, respond};
 use rotogate_core::credential;
@@ -16,7 +17,6 @@ use rotogate_core::engine::{HeldUp, Origin};
 use rotogate_core::overload::Refusal;
 use rotogate_core::policy::Permitted;
 use rotogate_core::reason::Reason;
-use rotogate_core::reply;
 use rotogate_core::route::{Route, RoutePolicy};
 
 /// Renders a denial: in the route's dialect; without a route, in the dialect whose client the request shows; else as a
@@ -52,11 +52,21 @@ pub(super) fn rendered(
     let asked = route.map(|route| gate.asked_by(&route.policy, &parts.headers)).unwrap_or_default();
     let lost = dialect.is_none() && route.is_none();
     let dialect = dialect.or_else(|| lost.then(|| gate.endpoints.dialect_of_client(&parts.headers)).flatten());
-    let plain =
-        if reply::is_grpc(&parts.headers) { respond::denied_grpc(denial) } else { respond::denied(denial, &asked) };
+    let plain = respond::plain(parts, denial, &asked);
+    let plain = match route.map(|route| &route.policy) {
+        Some(policy) => match gate.led_to_login(parts, denial, policy, plain) {
+            Led::Shown(mut reply) => {
+                gate.clear_session(denial, &mut reply);
+                return reply;
+            }
+            Led::Plain(plain) => plain,
+        },
+        None => plain,
+    };
     let mut reply = respond::worded(dialect, &parts.headers, denial, &plain)
         .unwrap_or_else(|| respond::hooked(gate.refusals.as_ref(), parts, denial, plain));
     gate.give_nonce(denial, &mut reply);
+    gate.clear_session(denial, &mut reply);
     reply
 }
 

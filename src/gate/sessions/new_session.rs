@@ -23,14 +23,14 @@ use rotogate_core::session::{InvalidScope, Scope, VouchedBy};
 /// ```
 #[derive(Clone, Debug)]
 pub struct NewSession {
-    pub(super) subject: Box<str>,
-    pub(super) account: Option<Box<str>>,
-    pub(super) client: Box<str>,
-    pub(super) scope: Scope,
-    pub(super) claims: OwnClaims,
-    pub(super) vouched_by: Option<VouchedBy>,
-    pub(super) profile: Option<Profile>,
-    pub(super) origin: Origin,
+    pub(in crate::gate) subject: Box<str>,
+    pub(in crate::gate) account: Option<Box<str>>,
+    pub(in crate::gate) client: Box<str>,
+    pub(in crate::gate) scope: Scope,
+    pub(in crate::gate) claims: OwnClaims,
+    pub(in crate::gate) vouched_by: Option<VouchedBy>,
+    pub(in crate::gate) profile: Option<Profile>,
+    pub(in crate::gate) origin: Origin,
 }
 
 impl NewSession {

@@ -22,6 +22,8 @@ pub(super) struct FrameCopy {
     /// Whether reading has ended.
     is_over: bool,
     is_shut: bool,
+    /// Whether bytes were read since the last [`takes_news`](Self::takes_news).
+    has_news: bool,
 }
 
 impl FrameCopy {
@@ -34,7 +36,13 @@ impl FrameCopy {
             unflushed: false,
             is_over: false,
             is_shut: false,
+            has_news: false,
         }
+    }
+
+    /// Were bytes read since the last call?
+    pub(super) fn takes_news(&mut self) -> bool {
+        std::mem::take(&mut self.has_news)
     }
 
     /// Copies until `from` ends, then shuts `to` down.
@@ -141,6 +149,7 @@ impl FrameCopy {
                 let length = buffer.filled().len();
                 read?;
                 (self.start, self.end, self.is_over) = (0, length, length == 0);
+                self.has_news |= length > 0;
                 Poll::Ready(Ok(()))
             }
             Poll::Pending => {

@@ -39,11 +39,20 @@ where
     ///
     /// A service may notice the end of its lease first, and leave without a Close frame. If `ended` then has a reason,
     /// this returns it before the client sees the end, for [`end`](Self::end).
-    pub(super) async fn carry(&mut self, ended: impl Fn() -> Option<LeaseEnd>) -> io::Result<Option<LeaseEnd>> {
+    ///
+    /// It calls `heard` when the client has sent something.
+    pub(super) async fn carry(
+        &mut self,
+        ended: impl Fn() -> Option<LeaseEnd>,
+        heard: impl Fn(),
+    ) -> io::Result<Option<LeaseEnd>> {
         let Self { client, upstream, to_client, to_upstream } = self;
         let mut has_left = false;
         let carried = poll_fn(|cx| {
             let there = to_upstream.poll_copy(cx, client, upstream)?;
+            if to_upstream.takes_news() {
+                heard();
+            }
             if !has_left {
                 has_left = to_client.poll_all(cx, upstream, client)?.is_ready();
                 if has_left

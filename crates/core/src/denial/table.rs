@@ -116,6 +116,11 @@ table! {
     Self::MissingClaim => "missing_claim", Refused, Class::Forbidden;
     Self::Predicate => "predicate", Refused, Class::Forbidden;
     Self::ClaimsShape => "claims_shape", Refused, Class::Forbidden;
+    // The cookie of a browser session.
+    Self::UnknownSessionCookie => "unknown_session_cookie", Dead, Class::NoCredential;
+    Self::SessionOver(_) => "session_over", Dead, Class::NoCredential;
+    Self::SessionNotRenewed => "session_not_renewed", Undecided, Class::NoCredential;
+    Self::SessionUnavailable(wait) => "session_unavailable", Undecided, Class::Unavailable(*wait);
     // A refresh credential.
     Self::UnknownRefreshToken => "unknown_refresh_token", Dead, BAD_GRANT;
     Self::OtherClient => "other_client", Refused, BAD_GRANT;

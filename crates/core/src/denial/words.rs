@@ -13,6 +13,7 @@ impl Denial {
             | Self::MalformedToken(what)
             | Self::BadClaim(what)
             | Self::BadFact(what)
+            | Self::SessionOver(what)
             | Self::RelayRefused(what)
             | Self::RateLimited(what, _)
             | Self::BadProof(ProofFlaw::Malformed(what)) => Some(what),

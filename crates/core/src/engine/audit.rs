@@ -25,7 +25,7 @@ fn address(origin: &Origin) -> Option<tracing::field::DisplayValue<IpAddr>> {
 pub(crate) fn login(session: &Session, name: Option<&str>, origin: &Origin) {
     info!(
         target: TARGET,
-        event = "login",
+        event = if session.browser.is_some() { "browser_login" } else { "login" },
         session.id = %session.id,
         user.id = &*session.subject,
         user.name = name,
@@ -203,7 +203,7 @@ pub(crate) fn other_client(session: &Session, presented_by: &str, origin: &Origi
 pub(crate) fn logout(session: &Session, origin: &Origin) {
     info!(
         target: TARGET,
-        event = "logout",
+        event = if session.browser.is_some() { "browser_logout" } else { "logout" },
         session.id = %session.id,
         user.id = &*session.subject,
         rotogate.client.id = &*session.client,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::audit;
 use super::bad_entries::LookupKey;
+use super::browser::{BegunSession, HeldBy, bound_cookie};
 use super::events::GateEvent;
 use super::grant::{access_expiry, allowed_ttl, granted_at_login};
 use super::{APPLICATION, ApplicationLogin, Engine, Event, HeldUp, IssueKind, IssuedTokens, Login, Origin};
@@ -23,10 +24,10 @@ use crate::session::{
 };
 use crate::store::{Inserted, SubjectBound};
 use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
-use crate::token::claims::CLIENT_PREFIX;
-use crate::token::claims::{MintedClaims, TokenStyle};
+use crate::token::claims::{CLIENT_PREFIX, MintedClaims, TokenStyle};
 use crate::token::keyring::Keyring;
 use crate::token::mint;
+use crate::token::session_cookie::SessionCookie;
 use crate::token::verify::{is_name, is_subject};
 use crate::trace;
 
@@ -40,6 +41,12 @@ impl Engine {
     /// [`Denial::RateLimited`], [`Denial::WrongPassword`], [`Denial::NoAccount`], [`Denial::InvalidScope`],
     /// [`Denial::TooManySessions`]; a fault, which consumed nothing.
     pub async fn login(&self, login: Login<'_>) -> Result<IssuedTokens, Error> {
+        let (begun, user) = self.log_in(login, HeldBy::Client).await?;
+        Ok(IssuedTokens { user: Some(user), ..begun.issued })
+    }
+
+    /// Logs a user in, and returns the session with its user.
+    pub(super) async fn log_in(&self, login: Login<'_>, held_by: HeldBy) -> Result<(BegunSession, User), Error> {
         self.may_mint()?;
         self.is_recent(login.arrived)?;
         allowed_ttl(login.access_ttl, login.profile)?;
@@ -99,6 +106,7 @@ impl Engine {
                 access_ttl: login.access_ttl,
                 profile: login.profile,
                 origin: login.origin,
+                held_by,
                 // A stamp that the shared store made before the password check precedes all that may end the session.
                 stamped: self.store.shared().map(|_| asked),
                 checked: Some(CheckedUser {
@@ -110,10 +118,7 @@ impl Engine {
                 }),
             };
             match self.begin(new).await? {
-                BeginOutcome::Issued(mut issued) => {
-                    issued.user = Some(user);
-                    return Ok(*issued);
-                }
+                BeginOutcome::Begun(begun) => return Ok((*begun, user)),
                 BeginOutcome::Changed(moment) => known = known.max(moment),
             }
         }
@@ -175,6 +180,11 @@ impl Engine {
     /// [`Denial::MalformedRequest`] for a subject, client or account that is not allowed in a token;
     /// [`Denial::TooManySessions`]; a fault, which consumed nothing.
     pub async fn start(&self, start: ApplicationLogin<'_>) -> Result<IssuedTokens, Error> {
+        Ok(self.start_for(start, HeldBy::Client).await?.issued)
+    }
+
+    /// Begins a session on the application's authority, for a client or a browser.
+    pub(super) async fn start_for(&self, start: ApplicationLogin<'_>, held_by: HeldBy) -> Result<BegunSession, Error> {
         self.may_mint()?;
         if !crate::directory::is_valid_subject(start.subject) {
             return Err(Denial::MalformedRequest(
@@ -209,11 +219,12 @@ impl Engine {
             access_ttl: None,
             profile: start.profile,
             origin: start.origin,
+            held_by,
             stamped: None,
             checked: None,
         });
         match begun.await? {
-            BeginOutcome::Issued(issued) => Ok(*issued),
+            BeginOutcome::Begun(begun) => Ok(*begun),
             // Only the application knows whether the user may still log in.
             BeginOutcome::Changed(_) => Err(Fault::Contention.into()),
         }
@@ -225,7 +236,7 @@ impl Engine {
             Some(stamp) if stamp > new.valid_from => stamp,
             Some(_) | None => self.stamp_creation(new.valid_from).await?,
         };
-        let session = self.first_record(&new, created, &keyring)?;
+        let (session, cookie) = self.first_record(&new, created, &keyring)?;
         let issued = self.pair(&keyring, &session, created, IssueKind::Login)?;
         if let (Some(own), Some(checked)) = (&self.own_logins, &new.checked) {
             // Before the user is looked up again: any later change finds this login.
@@ -256,7 +267,7 @@ impl Engine {
                 self.counts.session_started(&session.dialect);
                 audit::login(&session, new.checked.as_ref().map(|checked| checked.name), new.origin);
                 self.events.tell(|| GateEvent::begun(&session, new.origin.address));
-                Ok(BeginOutcome::Issued(Box::new(issued)))
+                Ok(BeginOutcome::Begun(Box::new(BegunSession { session, issued, cookie })))
             }
             Inserted::TooMany => {
                 self.counts.add(Event::LoginRefused);
@@ -267,8 +278,20 @@ impl Engine {
         }
     }
 
-    /// The record of a new session, at its first generation.
-    fn first_record(&self, new: &SessionDraft<'_>, created: Timestamp, keyring: &Keyring) -> Result<Session, Error> {
+    /// The record of a new session, at its first generation, and the cookie of its browser.
+    fn first_record(
+        &self,
+        new: &SessionDraft<'_>,
+        created: Timestamp,
+        keyring: &Keyring,
+    ) -> Result<(Session, Option<SessionCookie>), Error> {
+        let id = SessionId::new(created, *random().map_err(Fault::from)?);
+        let (cookie, browser) = match new.held_by {
+            HeldBy::Client => (None, None),
+            HeldBy::Browser => {
+                bound_cookie(keyring, id).map(|(cookie, bound)| (Some(cookie), Some(Box::new(bound))))?
+            }
+        };
         let expires = created.plus(new.profile.session_ttl);
         let last = LastPair {
             scope: new.scope.clone(),
@@ -277,8 +300,8 @@ impl Engine {
             refresh_key: keyring.refresh_keys().current(),
         };
         let origin = self.kept_origin(new.origin);
-        Ok(Session {
-            id: SessionId::new(created, *random().map_err(Fault::from)?),
+        let session = Session {
+            id,
             secret: SessionSecret::new(*random().map_err(Fault::from)?),
             subject: new.subject.into(),
             account: new.account.map(Into::into),
@@ -302,9 +325,11 @@ impl Engine {
             resource: new.resource.clone(),
             vouched_by: new.vouched_by.clone(),
             certificate: new.certificate,
+            browser,
             // The engine seals each record on its way to the store.
             seal: Seal::default(),
-        })
+        };
+        Ok((session, cookie))
     }
 
     /// Is the user unchanged since the password was checked?
@@ -448,6 +473,7 @@ struct SessionDraft<'a> {
     access_ttl: Option<Duration>,
     profile: &'a Profile,
     origin: &'a Origin,
+    held_by: HeldBy,
     /// A stamp for the creation, valid if it is later than `valid_from`.
     stamped: Option<Timestamp>,
     /// The user who logs in; `None` if the application begins the session.
@@ -468,7 +494,7 @@ struct CheckedUser<'a> {
 /// The result of an attempt to begin a session.
 enum BeginOutcome {
     /// The session began.
-    Issued(Box<IssuedTokens>),
+    Begun(Box<BegunSession>),
     /// Sessions of the user were ended, or the user was changed, up to this moment if it is known.
     Changed(Timestamp),
 }

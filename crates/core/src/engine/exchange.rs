@@ -20,7 +20,7 @@ use crate::fault::{Error, Fault};
 use crate::revocation::Revocation;
 use crate::session::profile::{OnOtherClient, OnReuse, Profile};
 use crate::session::rotation::{Decision, Facts, Reuse, SessionEnd, decide};
-use crate::session::{Generation, RevokedBecause, Session, SessionId};
+use crate::session::{Generation, RevokedBecause, Session, SessionId, Status};
 use crate::store::{Cursor, StoreError, Swap};
 use crate::token::claims::OwnChecked;
 use crate::token::keyring::Keyring;
@@ -94,7 +94,7 @@ impl Engine {
         Some(ReadRecord { session, minimum_known, is_recalled: true })
     }
 
-    async fn read_for_refresh(&self, id: SessionId) -> Result<Option<ReadRecord>, StoreError> {
+    pub(super) async fn read_for_refresh(&self, id: SessionId) -> Result<Option<ReadRecord>, StoreError> {
         // Read before the record: the list entry of a refresh that wins meanwhile must not look like writes that the
         // record has lost.
         let minimum_known = self.revocations.minimum(id);
@@ -142,7 +142,12 @@ impl Engine {
         }
     }
 
-    async fn swap(&self, expected: u64, record: Session, raised: Option<Revocation>) -> Result<Swap, StoreError> {
+    pub(super) async fn swap(
+        &self,
+        expected: u64,
+        record: Session,
+        raised: Option<Revocation>,
+    ) -> Result<Swap, StoreError> {
         let swapping = self.measured(self.store.compare_and_swap(expected, record, raised));
         let swapped = trace::step("rotogate.store.commit", "swap", swapping).await;
         if swapped.is_err() {
@@ -182,7 +187,7 @@ impl Engine {
     }
 
     /// The user of a session. `None` if no directory answers for the session.
-    async fn user_of(&self, session: &Session) -> Result<Option<Option<User>>, Error> {
+    pub(super) async fn user_of(&self, session: &Session) -> Result<Option<Option<User>>, Error> {
         match &self.directory {
             Some(directory) if session.dialect.as_ref() != APPLICATION => {
                 Ok(Some(self.look_up(directory.as_ref(), session.account.as_deref(), &session.subject).await?))
@@ -206,12 +211,28 @@ impl Engine {
         }
     }
 
+    /// The end of a session that counts as revoked, with its cause. If its user or another issuer ended the session, the
+    /// store ends it, too.
+    pub(super) async fn end_revoked(
+        &self,
+        session: &Session,
+        user: Option<&Option<User>>,
+        why: SessionEnd,
+    ) -> Result<SessionEnd, Error> {
+        if session.status == Status::Live && self.ended_elsewhere(session) {
+            self.revoke_session(session, RevokedBecause::IssuerLogout).await?;
+        } else if ends_for_its_user(session, user, why) {
+            self.revoke_session(session, RevokedBecause::UserChanged).await?;
+        }
+        Ok(self.cause_of(session, user, why))
+    }
+
     /// Did the issuer that vouched for the user end the login there?
     pub(super) fn ended_elsewhere(&self, session: &Session) -> bool {
         session.vouched_by.as_ref().is_some_and(|by| self.revocations.ended_elsewhere(by, session.created()))
     }
 
-    fn facts(&self, session: &Session, user: Option<&Option<User>>, minimum_known: Generation) -> Facts {
+    pub(super) fn facts(&self, session: &Session, user: Option<&Option<User>>, minimum_known: Generation) -> Facts {
         let listed = self.revocations.not_before(&self.issuer, &session.subject, Some(&session.client));
         let (user_active, valid_from) = match user {
             // No directory answers for this session.
@@ -265,7 +286,9 @@ impl Engine {
     pub async fn may_be_replayed(&self, access: OwnChecked<'_>, profile: &Profile) -> Result<bool, Error> {
         let Some((session, generation)) = access.token().session else { return Ok(false) };
         let minimum_known = self.revocations.minimum(session);
-        let Some(session) = self.store.load(session).await? else { return Ok(false) };
+        let Some(session) = self.store.load(session).await?.filter(|session| session.browser.is_none()) else {
+            return Ok(false);
+        };
         let user = self.user_of(&session).await?;
         let facts = self.facts(&session, user.as_ref(), minimum_known);
         let profile = bounded(&session, profile);
@@ -275,7 +298,7 @@ impl Engine {
 
 /// The rules of a session. A session that another issuer vouched for must be refreshed as long as a notice of that
 /// issuer is kept, so that no such session outlives an unseen notice.
-fn bounded<'a>(session: &Session, profile: &'a Profile) -> Cow<'a, Profile> {
+pub(super) fn bounded<'a>(session: &Session, profile: &'a Profile) -> Cow<'a, Profile> {
     match session.vouched_by {
         Some(_) if profile.idle_ttl > VOUCHED_IDLE => Cow::Owned(Profile { idle_ttl: VOUCHED_IDLE, ..profile.clone() }),
         Some(_) | None => Cow::Borrowed(profile),
@@ -297,11 +320,11 @@ fn ends_for_its_user(session: &Session, user: Option<&Option<User>>, why: Sessio
 }
 
 /// A record as the store had it, and the list's entry for its session from before the read.
-struct ReadRecord {
-    session: Session,
-    minimum_known: Generation,
+pub(super) struct ReadRecord {
+    pub(super) session: Session,
+    pub(super) minimum_known: Generation,
     /// The record was not read now: the store had it once, and may have a later one.
-    is_recalled: bool,
+    pub(super) is_recalled: bool,
 }
 
 /// A refresh that has its turn and the record of its session.
@@ -318,7 +341,7 @@ impl StartedRefresh<'_> {
 }
 
 /// The user's current claims in the directory; those of the last pair, if no directory answers for the session.
-fn claims_now(session: &Session, user: Option<&Option<User>>) -> OwnClaims {
+pub(super) fn claims_now(session: &Session, user: Option<&Option<User>>) -> OwnClaims {
     match user {
         Some(Some(user)) => user.claims.clone(),
         Some(None) | None => session.claims.clone(),
@@ -329,5 +352,6 @@ fn claims_now(session: &Session, user: Option<&Option<User>>) -> OwnClaims {
 /// is gone: the token is then refused, too.
 pub(super) fn successor_token(keyring: &Keyring, record: &Session) -> Option<SuccessorToken> {
     let key = keyring.signing_key(&record.last.kid)?.verifying_key().print();
-    Some(SuccessorToken { generation: record.current, expires: record.last.access_expires, key })
+    let (generation, issued_at) = (record.current, record.issued_at);
+    Some(SuccessorToken { generation, issued_at, expires: record.last.access_expires, key })
 }

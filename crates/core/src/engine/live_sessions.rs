@@ -2,18 +2,27 @@
 //! access token it was opened with. On a rotation it moves to the new generation and takes over that token's expiry. A
 //! generation abandoned by a reissue is not moved, so its connections end.
 //!
+//! A connection that a session cookie opened depends on the session, not on its access token: a renewal at any gate
+//! prolongs it to the new idle end, and it ends there, or with the session.
+//!
 //! Only sessions with connections are in the map, so a rotation costs one look-up.
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
+use super::SessionTerms;
 use crate::clock::Timestamp;
 use crate::session::{Generation, SessionId};
 use crate::token::keyring::KeyPrint;
+
+/// After what a client sent began a renewal, nothing begins another one for this long: it may have failed.
+const RENEWED_AGAIN: Duration = Duration::from_secs(1);
 
 /// The connections of all sessions.
 #[derive(Clone, Default)]
@@ -31,6 +40,20 @@ pub struct LiveConnection {
     all: LiveSessions,
     session: SessionId,
     state: Mutex<SessionState>,
+    browser: Option<BrowserConnection>,
+}
+
+/// The part of a connection that a session cookie opened.
+#[derive(Debug)]
+struct BrowserConnection {
+    idle_ttl: Duration,
+    ends: Timestamp,
+    /// The life of an access token of the session.
+    access_ttl: Duration,
+    /// When directory and issuer are asked next, in milliseconds.
+    asked_next: AtomicU64,
+    /// Before this time, in milliseconds, what the client sends begins no renewal.
+    renewed_next: AtomicU64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +72,8 @@ struct SessionState {
 pub struct SuccessorToken {
     /// The token's generation.
     pub generation: Generation,
+    /// When it was issued.
+    pub issued_at: Timestamp,
     /// The token's expiry.
     pub expires: Timestamp,
     /// The key that signed it.
@@ -56,10 +81,28 @@ pub struct SuccessorToken {
 }
 
 impl LiveSessions {
-    /// Adds a connection that was opened with a token of this generation and expiry.
-    pub fn begin(&self, session: SessionId, generation: Generation, expires: Timestamp) -> Arc<LiveConnection> {
+    /// Adds a connection that was opened with a token of this generation and expiry. `terms`: those of the session, if a
+    /// session cookie opened it.
+    pub fn begin(
+        &self,
+        session: SessionId,
+        generation: Generation,
+        expires: Timestamp,
+        terms: Option<&SessionTerms>,
+    ) -> Arc<LiveConnection> {
+        let browser = terms.map(|terms| {
+            let access_ttl = expires.since(terms.renewed_at);
+            BrowserConnection {
+                idle_ttl: terms.idle_ttl,
+                ends: terms.ends,
+                access_ttl,
+                asked_next: AtomicU64::new(terms.renewed_at.plus(access_ttl).as_millis()),
+                renewed_next: AtomicU64::new(terms.renew_from.as_millis()),
+            }
+        });
+        let expires = terms.map_or(expires, SessionTerms::idle_expires);
         let state = Mutex::new(SessionState { generation, before: None, advanced_to: None, expires });
-        let line = Arc::new(LiveConnection { all: self.clone(), session, state });
+        let line = Arc::new(LiveConnection { all: self.clone(), session, state, browser });
         self.0.entry(session).or_default().push(Arc::downgrade(&line));
         line
     }
@@ -74,12 +117,17 @@ impl LiveSessions {
         };
         for line in lines {
             let mut state = line.state.lock();
-            if state.generation == presented || state.before == Some(presented) {
+            let (is_moved, expires) = match &line.browser {
+                // The cookie is of all generations.
+                Some(browser) => (issued.generation > state.generation, browser.renewed(&issued)),
+                None => (state.generation == presented || state.before == Some(presented), issued.expires),
+            };
+            if is_moved {
                 *state = SessionState {
                     generation: issued.generation,
                     before: Some(presented),
                     advanced_to: Some(issued),
-                    expires: issued.expires,
+                    expires,
                 };
             }
         }
@@ -90,15 +138,27 @@ impl LiveSessions {
         self.0.contains_key(&session)
     }
 
+    /// The browser sessions with a connection about which directory and issuer were not asked for the life of an access
+    /// token. Each is returned once.
+    pub(crate) fn unasked(&self, now: Timestamp) -> Vec<SessionId> {
+        let is_due =
+            |line: &Arc<LiveConnection>| line.browser.as_ref().is_some_and(|browser| browser.takes_question(now));
+        self.sessions_with(is_due)
+    }
+
     /// The sessions with a connection whose token expires within this time.
     pub(crate) fn expiring(&self, within: Range<Timestamp>) -> Vec<SessionId> {
-        let is_due = |line: &Arc<LiveConnection>| within.contains(&line.state.lock().expires);
+        self.sessions_with(|line| within.contains(&line.state.lock().expires))
+    }
+
+    fn sessions_with(&self, is_due: impl Fn(&Arc<LiveConnection>) -> bool) -> Vec<SessionId> {
         let mut due = Vec::new();
         // Kept until the map is unlocked: dropping the last reference to a connection removes it from the map.
         let mut seen = Vec::new();
         for lines in self.0.iter() {
             let lines_of: Vec<_> = lines.value().iter().filter_map(Weak::upgrade).collect();
-            if lines_of.iter().any(is_due) {
+            // All of them: each takes its own question.
+            if lines_of.iter().filter(|line| is_due(line)).count() > 0 {
                 due.push(*lines.key());
             }
             seen.extend(lines_of);
@@ -107,7 +167,39 @@ impl LiveSessions {
     }
 }
 
+impl BrowserConnection {
+    /// The idle end after this renewal.
+    fn renewed(&self, issued: &SuccessorToken) -> Timestamp {
+        let renewed_next = issued.issued_at.plus(self.access_ttl * 4 / 5);
+        self.renewed_next.store(renewed_next.as_millis(), Ordering::Relaxed);
+        // The renewal has asked.
+        self.asked_next.store(issued.issued_at.plus(self.access_ttl).as_millis(), Ordering::Relaxed);
+        issued.issued_at.plus(self.idle_ttl).min(self.ends)
+    }
+
+    fn takes_question(&self, now: Timestamp) -> bool {
+        takes(&self.asked_next, now, self.access_ttl)
+    }
+}
+
+/// Has this moment come? Then the next one is `again` later.
+fn takes(next: &AtomicU64, now: Timestamp, again: Duration) -> bool {
+    let due = next.load(Ordering::Relaxed);
+    let later = now.plus(again).as_millis();
+    now.as_millis() >= due && next.compare_exchange(due, later, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+}
+
 impl LiveConnection {
+    /// The idle end of the session, if a session cookie opened the connection.
+    pub(crate) fn idle_expires(&self) -> Option<Timestamp> {
+        self.browser.as_ref().map(|_| self.state.lock().expires)
+    }
+
+    /// Does what the client sends now renew the session, and has it begun no renewal lately?
+    pub(crate) fn takes_renewal(&self, now: Timestamp) -> bool {
+        self.browser.as_ref().is_some_and(|browser| takes(&browser.renewed_next, now, RENEWED_AGAIN))
+    }
+
     /// The session.
     pub const fn session(&self) -> SessionId {
         self.session
@@ -142,7 +234,12 @@ mod tests {
     fn to(generation: Generation) -> SuccessorToken {
         static KEY: std::sync::OnceLock<KeyPrint> = std::sync::OnceLock::new();
         let made = || crate::token::Keyring::ephemeral().unwrap().signer().verifying_key().print();
-        SuccessorToken { generation, expires: Timestamp::from_millis(9000), key: *KEY.get_or_init(made) }
+        SuccessorToken {
+            generation,
+            issued_at: BEGAN_WITH,
+            expires: Timestamp::from_millis(9000),
+            key: *KEY.get_or_init(made),
+        }
     }
 
     fn id() -> SessionId {
@@ -152,8 +249,10 @@ mod tests {
     #[test]
     fn a_rotation_carries_what_hangs_on_the_generation_presented_and_nothing_else() {
         let all = LiveSessions::default();
-        let (one, two) =
-            (all.begin(id(), Generation::FIRST, BEGAN_WITH), all.begin(id(), Generation::new(2), BEGAN_WITH));
+        let (one, two) = (
+            all.begin(id(), Generation::FIRST, BEGAN_WITH, None),
+            all.begin(id(), Generation::new(2), BEGAN_WITH, None),
+        );
         assert_eq!((one.advanced_to(), one.session()), (None, id()));
         all.advance(id(), Generation::new(2), to(Generation::new(3)));
         assert_eq!((one.advanced_to(), two.advanced_to()), (None, Some(to(Generation::new(3)))));
@@ -166,9 +265,9 @@ mod tests {
     #[test]
     fn a_reissue_carries_its_presenter_over_and_leaves_what_it_abandons() {
         let all = LiveSessions::default();
-        let victim = all.begin(id(), Generation::FIRST, BEGAN_WITH);
+        let victim = all.begin(id(), Generation::FIRST, BEGAN_WITH, None);
         all.advance(id(), Generation::FIRST, to(Generation::new(2)));
-        let thief = all.begin(id(), Generation::new(2), BEGAN_WITH);
+        let thief = all.begin(id(), Generation::new(2), BEGAN_WITH, None);
         for issued in [3, 4] {
             all.advance(id(), Generation::FIRST, to(Generation::new(issued)));
             assert_eq!((victim.generation(), thief.generation()), (Generation::new(issued), Generation::new(2)));
@@ -178,7 +277,7 @@ mod tests {
     #[test]
     fn c27_a_connection_is_found_by_the_time_at_which_its_present_token_expires() {
         let all = LiveSessions::default();
-        let _line = all.begin(id(), Generation::FIRST, BEGAN_WITH);
+        let _line = all.begin(id(), Generation::FIRST, BEGAN_WITH, None);
         assert!(all.has(id()) && all.expiring(Timestamp::ZERO..BEGAN_WITH).is_empty());
         assert_eq!(all.expiring(BEGAN_WITH..Timestamp::MAX), [id()]);
         let next = to(Generation::new(2));
@@ -190,8 +289,10 @@ mod tests {
     #[test]
     fn what_has_ended_is_forgotten() {
         let all = LiveSessions::default();
-        let (one, two) =
-            (all.begin(id(), Generation::FIRST, BEGAN_WITH), all.begin(id(), Generation::FIRST, BEGAN_WITH));
+        let (one, two) = (
+            all.begin(id(), Generation::FIRST, BEGAN_WITH, None),
+            all.begin(id(), Generation::FIRST, BEGAN_WITH, None),
+        );
         drop(one);
         assert_eq!(all.0.get(&id()).unwrap().len(), 1);
         drop(two);

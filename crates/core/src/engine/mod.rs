@@ -25,6 +25,7 @@ use crate::token::{mint, refresh};
 mod audit;
 mod bad_entries;
 mod begin;
+mod browser;
 pub mod confirm;
 mod counters;
 mod counts;
@@ -46,6 +47,7 @@ mod turn;
 mod types;
 mod written;
 
+pub use browser::{BrowserLogin, BrowserRules, BrowserSession, BrowserToken, RenewWhen, RulesOf, SessionTerms};
 pub use confirm::Confirmations;
 use events::EventFeed;
 pub use events::{GateEvent, GateEvents};
@@ -412,18 +414,24 @@ impl Engine {
             style: self.style(&session.dialect),
         };
         let access_token = mint::mint(key, &claims).map_err(Fault::from)?;
-        let refresh_token = refresh::make(
-            keyring.refresh_keys(),
-            last.refresh_key,
-            session.id,
-            session.current,
-            &session.secret,
-            &session.client,
-        )
-        .ok_or(Fault::Signing("the refresh key of this pair is gone"))?;
+        let refresh_token = match session.browser {
+            // The gate refreshes the session itself.
+            Some(_) => None,
+            None => Some(
+                refresh::make(
+                    keyring.refresh_keys(),
+                    last.refresh_key,
+                    session.id,
+                    session.current,
+                    &session.secret,
+                    &session.client,
+                )
+                .ok_or(Fault::Signing("the refresh key of this pair is gone"))?,
+            ),
+        };
         Ok(IssuedTokens {
             access_token,
-            refresh_token: Some(refresh_token),
+            refresh_token,
             expires: last.access_expires,
             expires_in: last.access_expires.since(now).as_secs(),
             subject: session.subject.clone(),

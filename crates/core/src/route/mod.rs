@@ -22,7 +22,7 @@ pub use calls::CallPattern;
 pub use calls::ungoverned;
 pub use hosts::{HostError, Hosts};
 pub use methods::{DEFAULT_METHODS, REGISTERED_METHODS};
-pub use policy::{Auth, BadCredential, EncodedSlash, LooseMatch, OnExpiry, Role, RoutePolicy};
+pub use policy::{Auth, BadCredential, Credentials, EncodedSlash, LoginLead, LooseMatch, OnExpiry, Role, RoutePolicy};
 pub use resource::{RESOURCE_METADATA_PATH, Resource, StepUp};
 pub use table::{Match, RouteError, RouteProblem, RouteTable};
 pub use warnings::{RouteWarning, WarningKind, warnings};

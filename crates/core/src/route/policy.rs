@@ -23,6 +23,9 @@ use crate::session::scope::Scope;
 pub struct RoutePolicy {
     /// Is a token required?
     pub auth: Auth,
+    /// The kinds of credentials that the route takes.
+    // Requirement B16.
+    pub credentials: Credentials,
     /// The scopes that the token must have, all of them.
     pub scopes: Scope,
     /// The scopes of which the token must have one, besides all of `scopes`. Empty: no further scope is required.
@@ -75,6 +78,9 @@ pub struct RoutePolicy {
     pub resource: Option<String>,
     /// The required login of the caller.
     pub step_up: Option<StepUp>,
+    /// Whether a browser without a live session is led to the login, on a route that takes sessions.
+    // Requirement B36.
+    pub login: LoginLead,
 }
 
 impl RoutePolicy {
@@ -86,6 +92,13 @@ impl RoutePolicy {
     /// With or without a token; a token that is sent must be valid.
     pub fn optional() -> Self {
         Self { auth: Auth::Optional, ..Self::default() }
+    }
+
+    /// Takes the sessions of browsers, too.
+    #[must_use]
+    pub fn session(mut self) -> Self {
+        self.credentials.session = true;
+        self
     }
 
     /// Does the route accept tokens of this issuer? `everywhere`: the issuer is accepted on routes that name no
@@ -111,6 +124,7 @@ impl RoutePolicy {
         // Each field is named, so that a new one needs a decision here.
         let Self {
             auth,
+            credentials,
             scopes,
             any_scope,
             roles,
@@ -135,6 +149,7 @@ impl RoutePolicy {
             cookie: _,
             on_expiry: _,
             loose_match: _,
+            login: _,
         } = self;
         let by_auth = |auth: Auth, bad: BadCredential| match (auth, bad) {
             (Auth::None, _) => 0,
@@ -163,6 +178,7 @@ impl RoutePolicy {
                 && step_up.as_ref().is_some_and(|ours| {
                     other.auth == Auth::None || ours.is_stricter_than(&other.step_up.clone().unwrap_or_default())
                 }))
+            || (asks && other.auth != Auth::None && credentials.lacks(other.credentials))
             || (!upgrade && other.upgrade)
             || (asks && *dpop_required && !(other.auth != Auth::None && other.dpop_required))
             || (asks && *certificate_required && !(other.auth != Auth::None && other.certificate_required))
@@ -265,6 +281,37 @@ impl Auth {
     }
 }
 
+/// `credentials`: the kinds that a route takes. By default bearer tokens alone.
+///
+/// ```
+/// use rotogate::route::{Credentials, RoutePolicy};
+///
+/// // A page for browsers, and an API for both.
+/// let page = RoutePolicy { credentials: Credentials { token: false, session: true }, ..RoutePolicy::default() };
+/// let api = RoutePolicy::default().session();
+/// assert!(page.is_stricter_than(&api), "it refuses a request with a token");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// Access tokens. A token decides alone, whatever else a request has.
+    pub token: bool,
+    /// The session cookie of a browser.
+    pub session: bool,
+}
+
+impl Default for Credentials {
+    fn default() -> Self {
+        Self { token: true, session: false }
+    }
+}
+
+impl Credentials {
+    /// Does the other take a kind that this does not?
+    const fn lacks(self, other: Self) -> bool {
+        (other.token && !self.token) || (other.session && !self.session)
+    }
+}
+
 /// `bad_credential_on_optional`. By default a bad credential is not treated as a missing one.
 ///
 /// ```
@@ -363,6 +410,35 @@ impl OnExpiry {
     }
 }
 
+/// `login`.
+///
+/// ```
+/// use rotogate::route::{LoginLead, RoutePolicy};
+///
+/// // An API: its callers are scripts, also where a request looks like that of a page.
+/// let api = RoutePolicy { login: LoginLead::Never, ..RoutePolicy::default() };
+/// # let _ = api;
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LoginLead {
+    /// Navigations of a tab are led to the login, all other requests get 401.
+    #[default]
+    Auto,
+    /// 401.
+    Never,
+}
+
+impl LoginLead {
+    /// Its word in `gateway.toml`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Never => "never",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -414,6 +490,8 @@ mod tests {
             (audiences(&["x"]), RoutePolicy::default(), true, true),
             (audiences(&["x"]), audiences(&["x", "y"]), true, false),
             (audiences(&["x"]), RoutePolicy::public(), true, false),
+            (RoutePolicy::default(), RoutePolicy::default().session(), true, false),
+            (RoutePolicy::default().session(), RoutePolicy::public(), true, false),
             (RoutePolicy::default(), upgrade.clone(), true, false),
             (RoutePolicy::public(), upgrade, true, true),
         ];

@@ -346,9 +346,32 @@ pub struct Session {
     /// for a public client.
     #[serde(default)]
     pub certificate: Option<CertificateThumbprint>,
+    /// The cookie that stands for the session in a browser. No refresh token of such a session leaves the gate.
+    #[serde(default)]
+    pub browser: Option<Box<BrowserBinding>>,
     /// Proves that a gate wrote the record. A store keeps it unchanged.
     #[serde(default)]
     pub seal: Seal,
+}
+
+/// The cookie of a browser session, as far as a store knows it. Nobody can make the cookie from it.
+///
+/// ```
+/// use rotogate::session::Session;
+///
+/// /// A column of a list of sessions.
+/// fn holder(session: &Session) -> &'static str {
+///     if session.browser.is_some() { "a browser" } else { "a client with tokens" }
+/// }
+/// # let _ = holder;
+/// ```
+// Requirement B4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrowserBinding {
+    /// The id of the refresh secret that made the cookie. It stays for as long as the session.
+    pub key: u8,
+    /// A keyed digest of the cookie.
+    pub digest: [u8; 32],
 }
 
 /// Proves that a gate wrote a record: a tag under a key of the gates over every field but [`Session::status`],

@@ -9,6 +9,7 @@ pub mod mint;
 pub mod observer;
 pub mod refresh;
 pub mod seal;
+pub mod session_cookie;
 pub mod verify;
 
 /// The longest lifetime of a token without a session. Revocations of such tokens by subject or client are kept as long.
@@ -20,6 +21,7 @@ pub use claims::{AccessToken, MintedClaims, TokenStyle};
 pub use keyring::{KeyError, Keyring, RefreshKeys, SigningKey};
 pub use mint::{AccessTokenText, fingerprint, mint};
 pub use refresh::RefreshToken;
+pub use session_cookie::SessionCookie;
 pub use verify::{
     AllowedScopes, ClaimMapping, Ignored, IgnoredCause, IssuerKeys, IssuerRules, Preset, RequiredClaim, Roles,
     RulesError, SubjectEncoding, Verifier, WantedClaim,

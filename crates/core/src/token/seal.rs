@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use super::keyring::RefreshKeys;
 use crate::random::are_equal;
-use crate::session::{LastPair, Seal, Session, VouchedBy};
+use crate::session::{BrowserBinding, LastPair, Seal, Session, VouchedBy};
 
 /// Room for the fields of most records.
 const ROOM: usize = 512;
@@ -77,6 +77,7 @@ fn other_fields(record: &Session) -> Vec<u8> {
         resource,
         vouched_by,
         certificate,
+        browser,
         seal: _,
     } = record;
     let mut fields = Fields(Vec::with_capacity(ROOM));
@@ -104,6 +105,11 @@ fn other_fields(record: &Session) -> Vec<u8> {
     fields.maybe(by.map(|(issuer, ..)| issuer.as_bytes()));
     fields.maybe(by.map(|(_, subject, _)| subject.as_bytes()));
     fields.maybe(by.and_then(|(.., session)| session.as_deref()).map(str::as_bytes));
+    // The last field. Without it the bytes are those of a session with tokens, which end before it.
+    if let Some(BrowserBinding { key, digest }) = browser.as_deref() {
+        fields.0.push(*key);
+        fields.some(digest);
+    }
     fields.0
 }
 
@@ -170,6 +176,7 @@ mod tests {
             ("key as certificate", |record| record.certificate = Some(CertificateThumbprint::from_bytes([7; 32]))),
             ("resource", |record| record.resource = Some("https://api.test".into())),
             ("issuer", |record| record.vouched_by = Some(Box::new(VouchedBy::new("https://idp.test", "u-1")))),
+            ("cookie", |record| record.browser = Some(Box::new(BrowserBinding { key: 1, digest: [7; 32] }))),
             ("subject and client", |record| {
                 record.subject = "alicew".into();
                 record.client = "eb".into();
@@ -206,6 +213,23 @@ mod tests {
             ..record.clone()
         };
         assert_eq!(check(keys, &changed), Ok(()));
+    }
+
+    #[test]
+    fn b4_a_writer_to_the_store_can_neither_swap_a_cookie_nor_take_it_away() {
+        let keyring = Keyring::ephemeral().unwrap();
+        let keys = keyring.refresh_keys();
+        let binding = BrowserBinding { key: 1, digest: [7; 32] };
+        let mut session = conformance::session("alice", 1, AT);
+        session.browser = Some(Box::new(binding));
+        let record = sealed(keys, session).unwrap();
+        assert_eq!(check(keys, &record), Ok(()));
+        for forged in
+            [None, Some(BrowserBinding { key: 2, ..binding }), Some(BrowserBinding { digest: [8; 32], ..binding })]
+        {
+            let forged = Session { browser: forged.map(Box::new), ..record.clone() };
+            assert_eq!(check(keys, &forged), Err(BrokenSeal::Wrong));
+        }
     }
 
     #[test]

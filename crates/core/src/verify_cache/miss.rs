@@ -230,7 +230,7 @@ impl TokenChecker {
             }
             return Err(TokenRefusal::Authentic(denial));
         }
-        let verified = keys.shared.accept(access, issuer_keys, rules, judged);
+        let verified = keys.shared.accept(access, issuer_keys, rules, judged, None);
         // The use of a bound token is noted after its key was proved.
         if let Some((session, generation)) = verified.token.session.filter(|_| O::HAS_EFFECTS)
             && !verified.token.is_bound()

@@ -10,7 +10,8 @@
 //! checked for each request: a rate limit on one address affects no other.
 //!
 //! The files follow a check: a hit (here), a miss (`miss`), the keys and their caches (`key_set`), the tokens of an
-//! issuer that is asked (`introspected`), a good token (`verified`) and its identity headers (`identity`).
+//! issuer that is asked (`introspected`), the sessions of browsers (`session`), a good token (`verified`) and its identity
+//! headers (`identity`).
 //!
 //! Each thread also has a small cache of its own (`front`). All caches are bounded by memory, because tokens differ in
 //! size by a factor of twenty.
@@ -50,6 +51,7 @@ mod identity;
 mod introspected;
 mod key_set;
 mod miss;
+mod session;
 mod token_key;
 mod verified;
 
@@ -62,6 +64,7 @@ pub use introspected::{Introspected, IntrospectionWait};
 use key_set::{AskedAbout, KeySet};
 pub use miss::CheckResult;
 pub use miss::MissContext;
+pub use session::{SessionAnswer, SessionMiss};
 pub use verified::Verified;
 use verified::{CacheShared, facts};
 
@@ -215,6 +218,9 @@ impl TokenChecker {
         observer: &mut O,
     ) -> Result<Arc<Verified>, Denial> {
         let token = credential.token();
+        if session::is_cookie(token) {
+            return observer.read(Rule::Credential, Err(Denial::MalformedToken("a session cookie is no token")));
+        }
         let keys = self.keys.load();
         let is_sought = O::HAS_EFFECTS && may_be_at_hand;
         let at_hand = if is_sought { front::find(keys.id, token.as_bytes()) } else { None };
@@ -233,7 +239,8 @@ impl TokenChecker {
 
     /// A token in this thread's cache, by its bytes in the request. Check it with [`Self::check_known`].
     pub fn at_hand<O: Observer>(&self, presented: &[u8]) -> Option<Arc<Verified>> {
-        if O::HAS_EFFECTS { front::find(self.keys.load().id, presented) } else { None }
+        let found = if O::HAS_EFFECTS { front::find(self.keys.load().id, presented) } else { None };
+        found.filter(|verified| verified.session().is_none())
     }
 
     /// Checks a token that [`Self::at_hand`] found. It may be bound; the caller judges that.
@@ -345,6 +352,9 @@ impl TokenChecker {
         expired_for_at_most: Duration,
         shown: MissContext<'_>,
     ) -> Result<AccessToken, Denial> {
+        if session::is_cookie(token) {
+            return Err(Denial::MalformedToken("a session cookie is no token"));
+        }
         let keys = self.keys.load();
         // A token that was verified before needs no second signature check. Its times are judged as usual.
         let key = keys.key(token);

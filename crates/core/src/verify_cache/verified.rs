@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue};
 use super::assertions::Assertions;
 use super::identity::IdentityValues;
 use super::key_set::KeySet;
+use super::session::CachedSession;
 use super::{ASSERTION_BYTES, AssertionHeader, ENTRY_OVERHEAD_BYTES, IdentityHeaders};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
@@ -43,8 +44,8 @@ pub struct Verified {
     pub(super) shared: Arc<CacheShared>,
 }
 
-/// Data that only some tokens have: if assertions are configured, if the keys of the issuer may change, or if the token
-/// is bound.
+/// Data that only some tokens have: if assertions are configured, if the keys of the issuer may change, if the token is
+/// bound, or if a session cookie stands for it.
 #[derive(Default)]
 struct More {
     /// The keys of its issuer; `None` for our own, which change with the whole cache.
@@ -54,6 +55,8 @@ struct More {
     /// Whether the use of a bound token was noted, which only its first proof does.
     is_confirmed: AtomicBool,
     assertions: Assertions,
+    /// Of a caller with a session cookie.
+    session: Option<CachedSession>,
 }
 
 /// The revocation list's verdict on a token: the time from which it is refused, as of an epoch of its shard.
@@ -96,12 +99,13 @@ impl CacheShared {
         keys: Option<Arc<LiveKeys>>,
         rules: RulesId,
         judged: RevocationVerdict,
+        session: Option<CachedSession>,
     ) -> Arc<Verified> {
         let RevocationVerdict { shard, epoch, refuse_from } = judged;
         let headers = self.identity.values(&access);
         let watch = RevocationEpoch::new(epoch, refuse_from);
-        let needs_more = self.identity.assertion.is_some() || keys.is_some() || access.is_bound();
-        let more = needs_more.then(|| Box::new(More { keys, ..More::default() }));
+        let needs_more = self.identity.assertion.is_some() || keys.is_some() || access.is_bound() || session.is_some();
+        let more = needs_more.then(|| Box::new(More { keys, session, ..More::default() }));
         let holder = Holder::caller(access.issuer(), &access.subject);
         Arc::new(Verified {
             token: access,
@@ -167,7 +171,7 @@ impl Verified {
     pub(super) fn weight(&self) -> u32 {
         let token = &self.token;
         let audience: usize = token.audience.iter().map(|audience| audience.len()).sum();
-        let texts = [token.client.as_deref(), token.jti.as_deref()];
+        let texts = [token.client.as_deref(), token.jti.as_deref(), self.session().map(|session| &*session.cookie)];
         let texts: usize = texts.into_iter().flatten().map(str::len).sum();
         let assertions = if self.shared.identity.assertion.is_some() { ASSERTION_BYTES } else { 0 };
         as_weight(
@@ -194,8 +198,13 @@ impl Verified {
         keys.verifier.id_of(self.token.issuer()) == Some(self.rules)
     }
 
+    /// Its key in the caches: the token, or the session cookie that stands for it.
     pub(super) fn text(&self) -> &str {
-        &self.token.text
+        self.session().map_or(&*self.token.text, |session| &*session.cookie)
+    }
+
+    pub(super) fn session(&self) -> Option<&CachedSession> {
+        self.more.as_deref()?.session.as_ref()
     }
 
     pub(super) fn facts(&self) -> TokenFacts<'_> {

@@ -20,6 +20,8 @@ use rotogate_proxy::UpstreamUrl;
 pub(super) struct Greeting {
     client: Option<String>,
     token_path: Option<String>,
+    /// The page where browsers log in.
+    login_page: Option<String>,
     echo: bool,
     public_url: String,
     /// Whether log and greeting are for programs.
@@ -49,6 +51,9 @@ impl Greeting {
                 .iter()
                 .find(|client| client.secret_hash.is_none() && client.may(Grant::Password))
                 .map(|client| client.id.to_string()),
+            login_page: config.endpoints.iter().find(|endpoint| endpoint.browser.is_some()).map(|endpoint| {
+                format!("{}{}/login", config.server.public_url.to_string().trim_end_matches('/'), endpoint.path)
+            }),
             token_path: endpoint.map(|endpoint| endpoint.path.replace("/{account}/", "/")),
             echo: config.upstreams.iter().any(|upstream| upstream.urls.contains(&UpstreamUrl::Echo)),
             public_url: config.server.public_url.to_string().trim_end_matches('/').to_owned(),
@@ -92,6 +97,9 @@ impl Greeting {
                 "\nA first user was made. The password is shown this once:\n\n    username  {}\n    password  {}\n",
                 first.username, first.password
             ));
+        }
+        if let Some(page) = &self.login_page {
+            text.push_str(&format!("\nBrowsers log in at {page}\n"));
         }
         // A certificate is for a name, not for the address.
         let clear = public.iter().find(|public| !public.is_secure);

@@ -27,6 +27,16 @@ pub(super) struct InitOptions {
     /// The id of the first client, the application that users log in with.
     #[arg(long, value_name = "ID", default_value = "web")]
     client: String,
+    /// For web pages: a login form and sessions of one cookie, instead of a token endpoint. "own": the gate's own users.
+    #[arg(long, value_name = "LOGIN", conflicts_with = "client")]
+    browser: Option<BrowserLoginKind>,
+}
+
+/// Where browsers log in.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum BrowserLoginKind {
+    /// At the gate, with a password.
+    Own,
 }
 
 #[derive(Serialize)]
@@ -68,8 +78,37 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
 }
 
 fn text(options: &InitOptions) -> String {
-    let InitOptions { dir: _, upstream, client } = options;
+    let InitOptions { dir: _, upstream, client, browser } = options;
     let [upstream, client] = [upstream, client].map(|text| Value::from(text.as_str()).to_string());
+    let (login, route) = match browser {
+        None => (
+            format!(
+                r#"[[clients]]                            # an application that users log in with
+id = {client}
+
+[[endpoints]]                          # where clients log in, refresh and log out
+dialect = "oauth2"
+path = "/connect/token"
+"#
+            ),
+            r#"[[routes]]                             # all requests need a token. Without one: auth = "none"
+path = "/{*rest}"
+upstream = "app"
+"#,
+        ),
+        Some(BrowserLoginKind::Own) => (
+            r#"[[endpoints]]                          # where browsers log in and out: /auth/login, /auth/session, /auth/logout
+dialect = "browser"
+path = "/auth"
+"#
+            .to_owned(),
+            r#"[[routes]]                             # all requests need a login. Without one: auth = "none"
+path = "/{*rest}"
+credentials = ["session"]              # "token": access tokens, too
+upstream = "app"
+"#,
+        ),
+    };
     format!(
         r#"# The configuration of rotogate. `rotogate check` reports everything that is wrong with it. gateway.toml(5) shows all keys.
 # Relative paths are relative to this file.
@@ -91,20 +130,11 @@ path = "data/rotogate.redb"
 [directory]                            # the users; `rotogate user` edits the file
 path = "data/users.toml"               # made at the first start with the user demo
 
-[[clients]]                            # an application that users log in with
-id = {client}
-
-[[endpoints]]                          # where clients log in and refresh
-dialect = "oauth2"
-path = "/connect/token"
-
+{login}
 [[upstreams]]
 name = "app"
 urls = [{upstream}]
 
-[[routes]]                             # all requests need a token. Without one: auth = "none"
-path = "/{{*rest}}"
-upstream = "app"
-"#
+{route}"#
     )
 }

@@ -54,6 +54,8 @@ const KINDS: &[EventKind] = &[
     bad("other_client", "session.other_client", "RG1008W"),
     good("logout", "session.end", "RG1009I"),
     bad("rate_limited", "rate.limited", "RG1010W"),
+    good("browser_login", "browser.login", "RG1011I"),
+    good("browser_logout", "browser.logout", "RG1012I"),
     good("client_token", "token.issued_to_client", "RG1101I"),
     good("token_minted", "token.minted", "RG1102I"),
     good("revocation", "revocation", "RG1201W"),

@@ -29,6 +29,7 @@ fn session(number: u64) -> Session {
     Session {
         bound_to: None,
         certificate: None,
+        browser: None,
         seal: Seal::new(1, [7; 16]),
         resource: None,
         vouched_by: None,

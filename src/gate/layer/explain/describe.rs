@@ -9,6 +9,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method};
 
 use super::recorder::Recorder;
+use crate::gate::browser_request::session_cookie;
 use crate::gate::explanation::{ExplainedToken, RuleVerdict};
 use crate::gate::layer::GateLayer;
 use crate::gate::preflight;
@@ -109,6 +110,8 @@ impl<'a, M> Described<'a, M> {
             _ if self.asked.is_some() && policy.preflight_to_upstream => "a CORS preflight, which the upstream answers",
             _ if policy.auth == Auth::None => "the route asks for no token",
             (Err(_), _) => "the request does not have exactly one credential that the route accepts",
+            (Ok(None), _) if self.has_session_cookie() && self.heard.token.is_some() => "the route requires none",
+            (Ok(None), _) if self.has_session_cookie() => "not judged: the session is over, or not at hand",
             (Ok(None), _) => "no token was sent",
             (Ok(Some(_)), Rule::Origin) => "the token did not come in a cookie",
             (Ok(Some(_)), Rule::Limit) => "the token was examined before",
@@ -292,6 +295,9 @@ impl<'a, M> Described<'a, M> {
     /// The place of the token.
     fn place(&self) -> &'static str {
         let Some(found) = self.token_text() else {
+            if self.has_session_cookie() {
+                return "the session cookie of a browser";
+            }
             let is_public = self.policy().is_some_and(|policy| policy.auth == Auth::None);
             return if is_public { "the route asks for no token" } else { "no token was sent" };
         };
@@ -301,6 +307,12 @@ impl<'a, M> Described<'a, M> {
             (false, true) => "Authorization: Bearer",
             (false, false) => "a parameter of the query",
         }
+    }
+
+    /// Whether the request has a session cookie that the route takes.
+    fn has_session_cookie(&self) -> bool {
+        let takes = self.policy().is_some_and(|policy| policy.auth != Auth::None && policy.credentials.session);
+        takes && matches!(session_cookie(&self.parts.headers), Ok(Some(_)))
     }
 
     fn key(&self) -> String {

@@ -52,7 +52,10 @@ async fn rest(side: &mut DuplexStream) -> Vec<u8> {
 
 /// Carries what is there, and then ends it.
 async fn end(mut socket: WebSocket<DuplexStream, DuplexStream>, why: LeaseEnd) {
-    assert!(tokio::time::timeout(Duration::from_secs(1), socket.carry(|| None)).await.is_err(), "it ended by itself");
+    assert!(
+        tokio::time::timeout(Duration::from_secs(1), socket.carry(|| None, || {})).await.is_err(),
+        "it ended by itself"
+    );
     socket.end(&why).await;
 }
 
@@ -192,7 +195,7 @@ async fn t9_what_is_no_frame_passes_until_the_end_and_is_cut_off_then() {
 #[tokio::test(start_paused = true)]
 async fn a_side_that_ends_is_passed_on_and_the_other_may_go_on() {
     let (mut client, mut upstream, mut socket) = sides(1024);
-    let carrying = tokio::spawn(async move { socket.carry(|| None).await });
+    let carrying = tokio::spawn(async move { socket.carry(|| None, || {}).await });
     client.write_all(&binary(b"last")).await.unwrap();
     client.shutdown().await.unwrap();
     assert_eq!(rest(&mut upstream).await, binary(b"last"));
@@ -231,7 +234,7 @@ proptest! {
                 heard
             };
             let (carried, back, there) =
-                tokio::join!(socket.carry(|| None), talk(client, there.clone()), talk(upstream, back.clone()));
+                tokio::join!(socket.carry(|| None, || {}), talk(client, there.clone()), talk(upstream, back.clone()));
             carried.unwrap();
             (there, back)
         });
@@ -250,7 +253,7 @@ async fn t40_a_service_that_leaves_when_its_lease_has_ended_leaves_the_close_fra
             // The upstream is gone: the gate cannot forward these bytes.
             client.write_all(&binary(b"there")).await.unwrap();
         }
-        let why = socket.carry(revoked).await.unwrap().expect("the lease has ended");
+        let why = socket.carry(revoked, || {}).await.unwrap().expect("the lease has ended");
         let ending = tokio::spawn(async move { socket.end(&why).await });
         let said = rest(&mut client).await;
         // A failed write may lose the last bytes of the service.
@@ -267,7 +270,7 @@ async fn t40_a_service_that_leaves_when_its_lease_has_ended_leaves_the_close_fra
         upstream.write_all(&sent).await.unwrap();
         drop(upstream);
         let ended = move || if lease_end { revoked() } else { None };
-        let carrying = tokio::spawn(async move { socket.carry(ended).await.map(|why| why.is_none()) });
+        let carrying = tokio::spawn(async move { socket.carry(ended, || {}).await.map(|why| why.is_none()) });
         assert_eq!(rest(&mut client).await, sent);
         drop(client);
         assert!(carrying.await.unwrap().unwrap());

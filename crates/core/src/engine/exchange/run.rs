@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::presented::{PresentedCredential, belongs, names_resource, presents_certificate, proves_key};
-use super::{ReadRecord, RefreshObserver, StartedRefresh, bounded, claims_now, ends_for_its_user, successor_token};
+use super::{ReadRecord, RefreshObserver, StartedRefresh, bounded, claims_now, successor_token};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::directory::User;
@@ -15,8 +15,8 @@ use crate::engine::{Engine, Event, HeldUp, IssueKind, IssuedTokens, Refresh, aud
 use crate::fault::{Error, Fault};
 use crate::revocation::Revocation;
 use crate::session::profile::Profile;
-use crate::session::rotation::{self, Decision, RecordChange, Reuse, SessionEnd, decide};
-use crate::session::{LastPair, RevokedBecause, Session, Status};
+use crate::session::rotation::{self, Decision, RecordChange, Reuse, decide};
+use crate::session::{LastPair, Session};
 use crate::store::Swap;
 use crate::token::keyring::Keyring;
 use crate::trace;
@@ -77,7 +77,10 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
             return Ok(None);
         }
         let how = match decision {
-            Decision::Revoked(why) => return Err(self.end_revoked(&read.session, why).await?.into()),
+            Decision::Revoked(why) => {
+                let why = self.engine.end_revoked(&read.session, self.user.as_ref(), why).await?;
+                return Err(Denial::SessionRevoked(why).into());
+            }
             Decision::Expired(which) => return Err(Denial::SessionExpired(which).into()),
             Decision::Ahead { fast_forward: false } => {
                 self.engine.counts.add(Event::Ahead);
@@ -117,7 +120,10 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
             None => self.engine.read_for_refresh(self.presented.session).await?,
         };
         let record = record.ok_or(Denial::UnknownRefreshToken)?;
-        if self.presented.proves(&record.session) { Ok(record) } else { Err(Denial::UnknownRefreshToken.into()) }
+        // The gate refreshes a browser's session itself, and nobody else does.
+        let is_refreshed = record.session.browser.is_none();
+        let is_good = is_refreshed && self.presented.proves(&record.session);
+        if is_good { Ok(record) } else { Err(Denial::UnknownRefreshToken.into()) }
     }
 
     /// Checks key, certificate, client and endpoint, before anything that could change or end the session.
@@ -163,17 +169,6 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
             Decision::Revoked(why) => Decision::Revoked(engine.cause_of(session, self.user.as_ref(), why)),
             other => other,
         })
-    }
-
-    /// The refusal of an ended session. If its user or another issuer ended the session, the store ends it, too.
-    async fn end_revoked(&self, session: &Session, why: SessionEnd) -> Result<Denial, Error> {
-        let (engine, user) = (self.engine, self.user.as_ref());
-        if session.status == Status::Live && engine.ended_elsewhere(session) {
-            engine.revoke_session(session, RevokedBecause::IssuerLogout).await?;
-        } else if ends_for_its_user(session, user, why) {
-            engine.revoke_session(session, RevokedBecause::UserChanged).await?;
-        }
-        Ok(Denial::SessionRevoked(why))
     }
 
     /// Ends the session for a reuse, unless the token's own refresh at this gate is in doubt: then repeats its reply.

@@ -79,7 +79,7 @@ async fn j27_a_record_that_cannot_be_read_holds_up_no_connection_of_another_sess
     let w = World::on(Kind::Shared).await;
     let (bad, good) = (w.login().await.session, w.login().await.session);
     let later = w.record(good).await.expires;
-    let [first, second] = [bad, good].map(|id| w.engine.live_sessions().begin(id, Generation::FIRST, later));
+    let [first, second] = [bad, good].map(|id| w.engine.live_sessions().begin(id, Generation::FIRST, later, None));
     *w.store.spoilt.lock().unwrap() = Some(bad);
     let rotated = |id| crate::store::conformance::minimum(id, 2, later);
     let step = FeedStep { entries: vec![rotated(bad), rotated(good)], ..FeedStep::default() };

@@ -25,6 +25,7 @@ fn session() -> Session {
     Session {
         bound_to: None,
         certificate: None,
+        browser: None,
         seal: Seal::default(),
         resource: None,
         vouched_by: None,

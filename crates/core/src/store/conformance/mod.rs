@@ -181,6 +181,7 @@ pub fn session(subject: &str, number: u64, created: Timestamp) -> Session {
         claims: crate::claim::OwnClaims::default(),
         bound_to: None,
         certificate: None,
+        browser: None,
         seal: Seal::default(),
         resource: None,
         vouched_by: None,

@@ -82,7 +82,7 @@ pub fn decode_target(key: &[u8]) -> Result<Target, StoreError> {
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
-    use crate::session::{Seal, VouchedBy};
+    use crate::session::{BrowserBinding, Seal, VouchedBy};
     use crate::store::conformance;
     use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
 
@@ -101,13 +101,13 @@ mod tests {
         assert_eq!(decode_target(b"\x01\x09https://i\x05alice").unwrap(), target);
     }
 
-    const GOLDEN_SESSION: &str = "01018bcfe56800700080000000000000015e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e05616c696365010461636d65037765620a\
-        72656164207772697465066f617574683280e090d3c631c09fbaffbc31010080d095ffbc3180d095ffbc31000472656164c0\
-        9fbaffbc31056b65792d310100010107612070686f6e650100c0000201137b22726f6c6573223a5b2261646d696e225d7d01\
-        2b42776348427763484277634842776348427763484277634842776348427763484277634842776348427763011468747470\
-        733a2f2f6170692e746573742f6d6370011068747470733a2f2f6964702e7465737403752d310103732d39012b4341674943\
-        416749434167494341674943416749434167494341674943416749434167494341674943416701015a5a5a5a5a5a5a5a5a5a\
-        5a5a5a5a5a5a";
+    const GOLDEN_SESSION: &str = "01018bcfe56800700080000000000000015e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e05616c696365010461636d6503776\
+        5620a72656164207772697465066f617574683280e090d3c631c09fbaffbc31010080d095ffbc3180d095ffbc31000472656\
+        164c09fbaffbc31056b65792d310100010107612070686f6e650100c0000201137b22726f6c6573223a5b2261646d696e225\
+        d7d012b427763484277634842776348427763484277634842776348427763484277634842776348427763484277630114687\
+        47470733a2f2f6170692e746573742f6d6370011068747470733a2f2f6964702e7465737403752d310103732d39012b43416\
+        7494341674943416749434167494341674943416749434167494341674943416749434167494341670101090909090909090\
+        909090909090909090909090909090909090909090909090901015a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a";
 
     /// A session that has everything.
     fn whole() -> Session {
@@ -117,6 +117,7 @@ mod tests {
         session.resource = Some("https://api.test/mcp".into());
         session.vouched_by = Some(Box::new(VouchedBy::new("https://idp.test", "u-1").session("s-9")));
         session.certificate = Some(CertificateThumbprint::from_bytes([8; 32]));
+        session.browser = Some(Box::new(BrowserBinding { key: 1, digest: [9; 32] }));
         session.seal = Seal::new(1, [0x5a; 16]);
         session
     }
@@ -132,6 +133,7 @@ mod tests {
             Session { resource: whole.resource.clone(), ..plain.clone() },
             Session { vouched_by: whole.vouched_by.clone(), ..plain.clone() },
             Session { certificate: whole.certificate, ..plain.clone() },
+            Session { browser: whole.browser.clone(), ..plain.clone() },
             Session { seal: whole.seal, ..plain },
             whole,
         ] {
@@ -150,12 +152,20 @@ mod tests {
     }
 
     #[test]
+    fn b59_a_cookie_takes_33_bytes_of_a_record() {
+        let plain = conformance::session("alice", 1, Timestamp::from_millis(1_700_000_000_000));
+        let browser = Session { browser: whole().browser, ..plain.clone() };
+        let (plain, browser) = (encode(&plain).unwrap(), encode(&browser).unwrap());
+        assert_eq!(browser.len() - plain.len(), 33);
+    }
+
+    #[test]
     fn i42_a_record_cannot_hold_a_claim_that_the_gate_itself_sets() {
         let session = conformance::session("alice", 1, Timestamp::from_millis(1_700_000_000_000));
         let bytes = encode(&session).unwrap();
-        // Behind the claims are no key, no resource, no issuer, no certificate and no seal.
-        let (record, [0, 0, 0, 0, 0, 0]) = bytes.split_last_chunk().unwrap() else { panic!("{bytes:?}") };
-        let with = |claims: &[u8]| [record, &[claims.len() as u8], claims, &[0; 5]].concat();
+        // Behind the claims are no key, no resource, no issuer, no certificate, no cookie and no seal.
+        let (record, [0, 0, 0, 0, 0, 0, 0]) = bytes.split_last_chunk().unwrap() else { panic!("{bytes:?}") };
+        let with = |claims: &[u8]| [record, &[claims.len() as u8], claims, &[0; 6]].concat();
         assert!(decode_session(session.id.as_bytes(), &with(br#"{"tenant":"x"}"#)).is_ok());
         assert!(decode_session(session.id.as_bytes(), &with(br#"{"sub":"root"}"#)).is_err());
     }

@@ -20,6 +20,8 @@ const PURPOSE_JTI: &[u8] = b"access token jti";
 const PURPOSE_NONCE: &[u8] = b"DPoP nonces";
 const PURPOSE_SEAL: &[u8] = b"seals of session records";
 const PURPOSE_SHARED: &[u8] = b"names in a shared store";
+const PURPOSE_COOKIE: &[u8] = b"rotogate browser cookie";
+const PURPOSE_DIGEST: &[u8] = b"rotogate browser digest";
 /// The message whose HMAC is a secret's print.
 const PRINT: &[u8] = b"print of a refresh secret";
 #[cfg(feature = "relay")]
@@ -65,6 +67,8 @@ struct DerivedKeys {
     seal: hmac::Key,
     shared: hmac::Key,
     nonce: hmac::Key,
+    cookie: hmac::Key,
+    digest: hmac::Key,
     #[cfg(feature = "relay")]
     relay: hmac::Key,
 }
@@ -106,6 +110,8 @@ impl RefreshKeys {
                 seal: derive(PURPOSE_SEAL)?,
                 shared: derive(PURPOSE_SHARED)?,
                 nonce: derive(PURPOSE_NONCE)?,
+                cookie: derive(PURPOSE_COOKIE)?,
+                digest: derive(PURPOSE_DIGEST)?,
                 #[cfg(feature = "relay")]
                 relay: derive(PURPOSE_RELAY)?,
             });
@@ -151,6 +157,16 @@ impl RefreshKeys {
         let mut message = hmac::Context::with_key(&self.key(id)?.seal);
         parts.iter().for_each(|part| message.update(part));
         Some(truncated(&message.sign()))
+    }
+
+    /// The tag of a session cookie over `message`.
+    pub(in crate::token) fn cookie_tag(&self, id: u8, message: &[u8]) -> Option<[u8; 16]> {
+        Some(truncated(&hmac::sign(&self.key(id)?.cookie, message)))
+    }
+
+    /// The digest of a session cookie over `message`: what the session's record has.
+    pub(in crate::token) fn cookie_digest(&self, id: u8, message: &[u8]) -> Option<[u8; 32]> {
+        hmac::sign(&self.key(id)?.digest, message).as_ref().try_into().ok()
     }
 
     /// The tag of a DPoP nonce under each key, the current key's first.

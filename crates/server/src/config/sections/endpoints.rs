@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{StatusCode, Uri};
 use toml::Value;
 
 use super::super::declare::section;
@@ -11,11 +11,13 @@ use super::super::print::Print;
 use super::super::value;
 #[cfg(feature = "relay")]
 use super::RelaySettings;
+use super::browser::{self, BrowserConfig};
 use super::listeners;
 use super::sessions::read_override;
-use super::{ClientConfig, DAY, SECOND, TrustedIssuer, dangling};
+use super::{ClientConfig, CorsConfig, DAY, SECOND, TrustedIssuer, dangling};
 use rotogate::dialect::{self, envelope::Envelope, my_sessions::MySessions};
 use rotogate::gate::ACCESS_COOKIE;
+use rotogate::program::BROWSER;
 use rotogate_core::engine::APPLICATION;
 use rotogate_core::session::profile::ProfileOverride;
 use rotogate_core::token::verify::is_subject;
@@ -30,24 +32,28 @@ section! {
         around: &Surroundings<'_>,
         above: &[EndpointConfig],
     ) {
-        /// Required: The protocol of its clients: `"oauth2"`, `"envelope"`, `"kuzzle"`, `"knox"`, `"my-sessions"` or `"relay"`
-        /// (docs/protocols.md).
+        /// Required: The protocol of its clients: `"oauth2"`, `"envelope"`, `"kuzzle"`, `"knox"`, `"browser"`, `"my-sessions"`
+        /// or `"relay"` (docs/protocols.md).
         reload dialect: &'static str = by { dialect },
         /// The path. `{account}` is the user's account in users.toml. Or, without: `"/connect/token"`. Default: that of the
         /// protocol.
         reload path: String = by { read_path(section, dialect, above) },
         /// Any key of `[sessions]` from `access_ttl` to `revoke_previous_after`.
         reload profile as some: ProfileOverride = by {
-            if begins_sessions(dialect) { read_override(section) } else { ProfileOverride::default() }
+            match dialect {
+                BROWSER => browser::profile(section),
+                _ if begins_sessions(dialect) => read_override(section),
+                _ => ProfileOverride::default(),
+            }
         },
         /// The clients that may use it. Unset: all.
         reload clients: Option<Vec<String>> = by {
-            if begins_sessions(dialect) { read_clients(section, around.clients) } else { None }
+            if has_clients(dialect) { read_clients(section, around.clients) } else { None }
         },
         /// The public client of the sessions, where the protocol names none. Default: the name of the protocol.
         reload client: Option<String> = by { endpoint_client(section, dialect, around.clients) },
         /// Other dialects whose sessions may continue here.
-        reload accepts: Option<Vec<&'static str>> = by { begins_sessions(dialect).then(|| accepts(section, dialect)) },
+        reload accepts: Option<Vec<&'static str>> = by { has_clients(dialect).then(|| accepts(section, dialect)) },
         /// Only this account, introspection and revocation included; not with `{account}` in `path`.
         reload account: Option<String> = by {
             if dialect == RELAY { None } else { read_account(section, &path) }
@@ -65,6 +71,10 @@ section! {
         /// The options of the dialect.
         reload my_sessions as "..?": Option<MySessions> = by {
             (dialect == dialect::my_sessions::NAME).then(|| read_my_sessions(section, &MySessions::default()))
+        },
+        /// The options of the dialect.
+        reload browser as "..?": Option<BrowserConfig> = by {
+            (dialect == BROWSER).then(|| browser::read(section, &path, around))
         },
         /// The provider behind it.
         reload relay as "..?": Option<RelaySettings> = by { read_relay(section, dialect, around, &path) },
@@ -134,6 +144,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) listeners: &'a [&'a str],
     pub(super) issuers: &'a [TrustedIssuer],
     pub(super) is_https: bool,
+    pub(super) public_url: &'a Uri,
+    pub(super) cors: &'a CorsConfig,
 }
 
 #[cfg(feature = "relay")]
@@ -158,7 +170,7 @@ pub(super) fn dialect_name(v: &Raw) -> Result<&'static str, String> {
 /// The dialect of an endpoint: besides those that begin sessions, a user's own sessions and the relay.
 fn endpoint_dialect(v: &Raw) -> Result<&'static str, String> {
     let relay = cfg!(feature = "relay").then_some(RELAY);
-    let further = [dialect::my_sessions::NAME].into_iter().chain(relay);
+    let further = [BROWSER, dialect::my_sessions::NAME].into_iter().chain(relay);
     let known: Vec<_> = rotogate::program::NAMES.iter().copied().chain(further).map(|name| (name, name)).collect();
     value::word_of_build(&known, &FEATURES)(v)
 }
@@ -185,6 +197,11 @@ fn begins_sessions(dialect: &str) -> bool {
     dialect != RELAY && dialect != dialect::my_sessions::NAME
 }
 
+/// Whether clients of several kinds use its endpoint, and its sessions refresh there.
+fn has_clients(dialect: &str) -> bool {
+    begins_sessions(dialect) && dialect != BROWSER
+}
+
 fn read_path(section: &Section<'_>, dialect: &str, above: &[EndpointConfig]) -> String {
     let path = if dialect == dialect::kuzzle::NAME {
         // The prefix of its routes; none by default.
@@ -195,6 +212,9 @@ fn read_path(section: &Section<'_>, dialect: &str, above: &[EndpointConfig]) -> 
     };
     if dialect == RELAY && path.contains('{') {
         section.blame("path", "expected a path without parameters: a provider has no {account}");
+    }
+    if dialect == BROWSER && path.contains('{') {
+        section.blame("path", "expected a path without parameters: a browser names its account in the form");
     }
     if !path.is_empty() && above.iter().any(|other| other.path == path) {
         section.blame("path", format!("{path} is listed twice; give one of the two another path"));

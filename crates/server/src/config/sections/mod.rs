@@ -27,6 +27,7 @@ use rotogate_proxy::Upstream;
 
 mod admin;
 mod authorizers;
+mod browser;
 mod clients;
 mod cors;
 mod directory;
@@ -56,6 +57,7 @@ mod upstreams;
 pub(super) use admin::read_access;
 pub use admin::{AdminAccess, AdminConfig, AdminRole, AdminTokenConfig};
 pub use authorizers::{AuthorizerConfig, AuthorizerKind};
+pub use browser::BrowserConfig;
 pub use clients::ClientConfig;
 pub use cors::CorsConfig;
 pub use directory::{DirectoryConfig, ExpectedHash, HashesConfig, UsersConfig};
@@ -127,6 +129,8 @@ section! {
                 listeners: &listener_names(&server, &authorizers),
                 issuers: &issuers,
                 is_https: server.public_url.scheme_str() == Some("https"),
+                public_url: &server.public_url,
+                cors: &cors,
             };
             endpoints::read(&sections.endpoints, &surroundings)
         },
@@ -144,6 +148,7 @@ section! {
                 identity: &identity,
                 resources: &resources,
                 listeners: &listener_names(&server, &authorizers),
+                has_browser: endpoints.iter().any(|endpoint| endpoint.dialect == "browser"),
                 are_asked_about: !authorizers.is_empty(),
             };
             routes::read(&sections.routes, &names, logs)
@@ -298,6 +303,7 @@ impl<'a> CheckedSections<'a> {
         resources::check_audiences(config, &self.routes);
         clients::check_certificates(config, &self.clients, &self.routes);
         upstreams::check_assertions(config, &self.identity, (&self.upstreams, &self.authorizers));
+        browser::check(config, &self.endpoints, &self.routes);
         if config.sessions.profile.problems().is_empty() && !self.sessions.is_bad() {
             sessions::check_profiles(config, &self.clients, &self.endpoints);
         }

@@ -13,8 +13,8 @@ use super::endpoints::dialect_name;
 use super::{DAY, IdentityConfig, SECOND, TrustedIssuer, dangling, listeners, log, resources};
 use crate::log::{AccessLogConfig, RouteLog};
 use rotogate_core::route::{
-    Auth, BadCredential, CallPattern, EncodedSlash, LooseMatch, OnExpiry, Resource, Role, Route, RouteId, RoutePolicy,
-    StepUp, UpstreamId,
+    Auth, BadCredential, CallPattern, Credentials, EncodedSlash, LoginLead, LooseMatch, OnExpiry, Resource, Role,
+    Route, RouteId, RoutePolicy, StepUp, UpstreamId,
 };
 use rotogate_core::session::Scope;
 use rotogate_core::token::verify::OWN;
@@ -23,6 +23,11 @@ use rotogate_proxy::Upstream;
 
 /// The words of `dpop` and `certificate_bound`: whether only bound tokens are accepted.
 const PROOFS: [(&str, bool); 2] = [("optional", false), ("required", true)];
+
+/// The words of `credentials`.
+const CREDENTIALS: [(&str, &str); 2] = [(TOKEN, TOKEN), (SESSION, SESSION)];
+const TOKEN: &str = "token";
+const SESSION: &str = "session";
 
 /// The words of `preflight`: whether the upstream answers preflights.
 const PREFLIGHTS: [(&str, bool); 2] = [("gate", false), ("upstream", true)];
@@ -78,6 +83,38 @@ fn role(v: &Raw) -> Result<String, String> {
     })
 }
 
+/// `credentials` of a route.
+fn route_credentials(section: &Section<'_>, auth: Auth, names: &Names<'_>) -> Credentials {
+    let Some(listed) = section.indexed("credentials", value::word(&CREDENTIALS, &[])) else {
+        return Credentials::default();
+    };
+    blame_empty(section, "credentials", listed.is_empty());
+    let has = |kind: &str| listed.iter().any(|(_, listed)| *listed == kind);
+    let (token, session) = (has(TOKEN), has(SESSION));
+    if session && !names.has_browser {
+        section.blame(
+            "credentials",
+            "names sessions, and no entry of [[endpoints]] with dialect = \"browser\" begins one",
+        );
+    }
+    if session && section.has("cookie") {
+        let message = "is a token in a cookie, beside the sessions of credentials; remove one of the two";
+        section.blame("cookie", message);
+    }
+    let credentials = Credentials { token, session };
+    if auth == Auth::None && credentials != Credentials::default() {
+        section.blame("credentials", "is never asked for, because auth = \"none\"; remove one of the two");
+    }
+    credentials
+}
+
+impl Print for Credentials {
+    fn print(&self) -> Value {
+        let kinds = [(TOKEN, self.token), (SESSION, self.session)];
+        Value::Array(kinds.iter().filter(|(_, taken)| *taken).map(|(kind, _)| Value::from(*kind)).collect())
+    }
+}
+
 /// What routes refer to.
 pub(super) struct Names<'a> {
     pub(super) upstreams: &'a [Upstream],
@@ -86,6 +123,8 @@ pub(super) struct Names<'a> {
     pub(super) resources: &'a [Resource],
     /// The listeners that have a name.
     pub(super) listeners: &'a [&'a str],
+    /// Is there an endpoint that begins sessions of browsers?
+    pub(super) has_browser: bool,
     /// Do other proxies ask about their requests? Then a route needs no upstream.
     pub(super) are_asked_about: bool,
 }
@@ -182,6 +221,9 @@ section! {
     impl RoutePolicy, read by read_policy(section, names: &Names<'_>) {
         /// `"required"`: a token is needed; `"optional"`: the caller may have none; `"none"`: no token is read.
         reload auth: Auth = get_or(value::word_of, Auth::Required),
+        /// What the route takes: `"token"`, an access token; `"session"`, the cookie of a browser that logged in at an endpoint of
+        /// the dialect browser. A token decides alone beside a cookie.
+        reload credentials: Credentials = by { route_credentials(section, auth, names) },
         /// The token must have one of them.
         reload any_scope as some: Scope = by { self::scopes(section, "any_scope").unwrap_or_default() },
         /// The token must have all of them.
@@ -232,6 +274,9 @@ section! {
         reload preflight_to_upstream as "-": bool = by {
             section.get_or("preflight", value::word(&PREFLIGHTS, &[]), false)
         },
+        /// Without a live session, on a route that takes sessions: `"auto"` leads a tab that opens a page to the login, and other
+        /// requests get 401; `"never"`: always 401.
+        reload login: LoginLead = get_or(value::word_of, LoginLead::default()),
         /// How the caller must have logged in (RFC 9470). Else 401.
         reload step_up: Option<StepUp> = by { section.has("step_up").then(|| step_up(section, auth)) },
     }
@@ -295,6 +340,11 @@ impl Words for EncodedSlash {
 impl Words for OnExpiry {
     const WORDS: &'static [(&'static str, Self)] =
         &[(Self::Close.word(), Self::Close), (Self::Keep.word(), Self::Keep)];
+}
+
+impl Words for LoginLead {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[(Self::Auto.word(), Self::Auto), (Self::Never.word(), Self::Never)];
 }
 
 impl Print for LooseMatch {

@@ -138,6 +138,13 @@ const VARIANTS: &[Variant] = &[
     ),
     variant(
         "endpoints",
+        ("dialect", "browser"),
+        &[<crate::config::BrowserConfig as Print>::KEYS],
+        "browser",
+        "[[endpoints]]\ndialect = \"browser\"",
+    ),
+    variant(
+        "endpoints",
         ("dialect", "my-sessions"),
         &[<rotogate::dialect::my_sessions::MySessions as Print>::KEYS],
         "my-sessions",

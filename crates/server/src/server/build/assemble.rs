@@ -208,7 +208,10 @@ pub(crate) fn builder(
         builder = builder.client(client);
     }
     for configured in &config.endpoints {
-        builder = builder.endpoint(endpoint(configured, remote_issuers)?);
+        builder = match &configured.browser {
+            Some(settings) => builder.browser(settings.browser(configured, &config.cors)),
+            None => builder.endpoint(endpoint(configured, remote_issuers)?),
+        };
     }
     for issuer in &config.issuers {
         let of = |audience: &[String]| audience.iter().map(|one| one.as_str().into()).collect::<Vec<Box<str>>>();
@@ -248,6 +251,8 @@ fn endpoint(config: &EndpointConfig, remote_issuers: &RemoteIssuers) -> Result<E
         envelope: _,
         kuzzle: _,
         my_sessions: _,
+        // It is no endpoint of a registered dialect.
+        browser: _,
         #[cfg_attr(not(feature = "relay"), expect(unused_variables, reason = "this build has none"))]
         relay,
     } = config;

@@ -167,6 +167,8 @@ pub(crate) struct Longest {
     idle: Duration,
     /// For how long a refresh token works after its exchange.
     again: Duration,
+    /// For how long the cookie of a browser works, if an endpoint sets one: it stays as it is until its session ends.
+    cookie: Duration,
 }
 
 impl Longest {
@@ -183,12 +185,14 @@ impl Longest {
         #[cfg(not(feature = "relay"))]
         let relays = [].into_iter().max();
         let leeway = config.issuer.leeway;
+        let browsers = config.endpoints.iter().filter(|endpoint| &*endpoint.dialect == "browser");
         Self {
             access: most(|profile| profile.max_access_ttl).saturating_add(leeway),
             idle: most(|profile| profile.idle_ttl),
             again: most(|profile| profile.grace.max(profile.lost_response_window))
                 .max(relays.unwrap_or_default())
                 .saturating_add(leeway),
+            cookie: browsers.map(|endpoint| endpoint.profile.over(base).session_ttl).max().unwrap_or_default(),
         }
     }
 }
@@ -271,16 +275,17 @@ fn refresh_needed(
     }
     if let Some(sessions) = sessions.filter(|sessions| *sessions > 0) {
         return Some(match sessions {
-            1 => "the refresh token of 1 session was made by it".to_owned(),
-            _ => format!("the refresh tokens of {sessions} sessions were made by it"),
+            1 => "the refresh token or cookie of 1 session was made by it".to_owned(),
+            _ => format!("the refresh tokens or cookies of {sessions} sessions were made by it"),
         });
     }
-    let known = if sessions.is_some() { longest.again } else { longest.idle.max(longest.again) };
+    let unknown = longest.idle.max(longest.again).max(longest.cookie);
+    let known = if sessions.is_some() { longest.again } else { unknown };
     let left = since(changed, nodes).plus(known).since(now);
     (left > Duration::ZERO).then(|| format!("for {}, refresh tokens that it made may be presented", rounded(left)))
 }
 
-/// How many live sessions have a refresh token by this secret, or a record that it sealed.
+/// How many live sessions have a refresh token or a cookie by this secret, or a record that it sealed.
 async fn sessions_of(store: &dyn Store, id: u8, now: Timestamp, idle: Duration) -> Result<u64, RollError> {
     let (mut count, mut after) = (0, None);
     loop {
@@ -295,9 +300,14 @@ async fn sessions_of(store: &dyn Store, id: u8, now: Timestamp, idle: Duration) 
 
 fn needs(session: &Session, id: u8, now: Timestamp, idle: Duration) -> bool {
     session.status == Status::Live
-        && (session.last.refresh_key == id || session.seal.key() == Some(id))
+        && (session.last.refresh_key == id || session.seal.key() == Some(id) || made_cookie(session, id))
         && session.expires > now
         && now.since(session.issued_at) < idle
+}
+
+/// Whether the cookie of a browser session is of this secret: it stays for as long as the session.
+fn made_cookie(session: &Session, id: u8) -> bool {
+    session.browser.as_deref().is_some_and(|browser| browser.key == id)
 }
 
 /// Adds a key, or a secret of refresh tokens, that does not sign yet.
@@ -352,6 +362,7 @@ pub(crate) async fn retire(config: &Config, kid: &str, force: bool) -> Result<Op
 mod tests {
     use rotogate::gate::{Gate, NewSession};
     use rotogate_core::client::Client;
+    use rotogate_core::session::BrowserBinding;
 
     use super::*;
 
@@ -435,13 +446,19 @@ mod tests {
         let sealed = with(other, key);
         assert!(is_needed(&sealed), "no gate could check the record without it");
         assert!(!needs(&sealed, key, now.plus(idle), idle) && !needs(&sealed, key, record.expires, Duration::MAX));
+        // The cookie of a browser session does not change when the session is renewed.
+        let mut renewed = with(other, other);
+        renewed.browser = Some(Box::new(BrowserBinding { key, digest: [7; 32] }));
+        assert!(is_needed(&renewed));
+        renewed.browser = Some(Box::new(BrowserBinding { key: other, digest: [7; 32] }));
+        assert!(!is_needed(&renewed));
     }
 
     #[test]
-    fn c28_a_refresh_secret_goes_once_no_session_has_a_token_by_it() {
+    fn c28_a_refresh_secret_goes_once_no_session_has_a_token_or_cookie_by_it() {
         let at = |seconds: u64| Timestamp::from_secs(1_000_000 + seconds);
         let [access, idle, again] = [600, 1000, 100].map(Duration::from_secs);
-        let longest = Longest { access, idle, again };
+        let longest = Longest { access, idle, again, cookie: Duration::ZERO };
         let nodes = [node("a", &["k1"], at(0))];
         let why = refresh_needed(1, at(0), (&nodes, Some(0)), at(5000), &longest).unwrap();
         assert!(why.contains("a (heard of"), "{why}");
@@ -453,5 +470,10 @@ mod tests {
         assert_eq!(refresh_needed(1, at(0), (&rolled, Some(0)), at(150), &longest), None);
         assert!(refresh_needed(1, at(0), (&[], None), at(999), &longest).is_some(), "sessions cannot be asked");
         assert_eq!(refresh_needed(1, at(0), (&[], None), at(1000), &longest), None);
+        // The cookie of a browser lives as long as its session.
+        let longest = Longest { cookie: Duration::from_secs(3000), ..longest };
+        assert!(refresh_needed(1, at(0), (&[], None), at(2999), &longest).is_some());
+        assert_eq!(refresh_needed(1, at(0), (&[], None), at(3000), &longest), None);
+        assert_eq!(refresh_needed(1, at(0), (&rolled, Some(0)), at(150), &longest), None, "its sessions are counted");
     }
 }

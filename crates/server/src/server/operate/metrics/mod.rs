@@ -290,6 +290,10 @@ impl GateCollector {
         for event in Event::ALL {
             events.add([event.name()], gate.session_counts().get(event))?;
         }
+        let mut logins = output.family(&names::BROWSER_LOGINS)?;
+        for (result, number) in gate.browser_logins() {
+            logins.add([result], number)?;
+        }
         let (tokens, revocations) = gate.counts();
         output.one(&names::VERIFIED_TOKENS, tokens)?;
         output.one(&names::REVOCATIONS, revocations)?;

@@ -1,0 +1,435 @@
+//! Sessions of browsers, whose one credential is a cookie. The gate holds the refresh side itself: the cookie stands for
+//! the current access token of its session, and a request that comes when this token is over has it renewed.
+//!
+//! The cookie never changes within a session, so nothing of a renewal can be lost on the way to the browser, and none of
+//! the rules of [`rotation`](crate::session::rotation) about superseded tokens applies: a renewal is a rotation of the
+//! current generation.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::exchange::{ReadRecord, bounded, claims_now, successor_token};
+use super::grant::{access_expiry, still_granted};
+use super::turn::Turn;
+use super::{ApplicationLogin, Engine, Event, IssueKind, IssuedTokens, Login, MAX_TRIES, Origin, audit};
+use crate::client::Client;
+use crate::clock::Timestamp;
+use crate::denial::Denial;
+use crate::directory::User;
+use crate::fault::{Error, Fault};
+use crate::revocation::Revocation;
+use crate::session::profile::Profile;
+use crate::session::rotation::{self, Decision, Lifetime, REVOKED, RecordChange, SessionEnd, decide};
+use crate::session::{BrowserBinding, LastPair, RevokedBecause, Session, SessionId};
+use crate::store::Swap;
+use crate::token::keyring::Keyring;
+use crate::token::mint::AccessTokenText;
+use crate::token::session_cookie::SessionCookie;
+
+/// What stands for a session outside of the gate.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum HeldBy {
+    /// The tokens of a client.
+    Client,
+    /// The cookie of a browser.
+    Browser,
+}
+
+/// A session that has begun.
+pub(super) struct BegunSession {
+    pub(super) session: Session,
+    pub(super) issued: IssuedTokens,
+    /// Of a browser's session.
+    pub(super) cookie: Option<SessionCookie>,
+}
+
+/// A new cookie for a session, and what its record has of the cookie.
+pub(super) fn bound_cookie(keyring: &Keyring, id: SessionId) -> Result<(SessionCookie, BrowserBinding), Fault> {
+    let keys = keyring.refresh_keys();
+    let cookie = SessionCookie::new(keys, id)?;
+    let bound = cookie.and_then(|cookie| cookie.binding(keys).map(|binding| (cookie, binding)));
+    bound.ok_or(Fault::Signing("the current refresh key is missing"))
+}
+
+/// The rules of a browser session: its client, as registered now, and the profile of its endpoint under that client.
+#[derive(Clone, Debug)]
+pub struct BrowserRules {
+    /// The client. A renewal grants no scope that it has lost.
+    pub client: Arc<Client>,
+    /// The profile.
+    pub profile: Profile,
+}
+
+/// Finds the rules of a session; a denial if no endpoint of this gate serves it.
+pub type RulesOf<'a> = &'a (dyn Fn(&Session) -> Result<BrowserRules, Denial> + Send + Sync);
+
+/// A browser that has logged in.
+#[derive(Debug)]
+pub struct BrowserLogin {
+    /// The cookie to set.
+    pub cookie: SessionCookie,
+    /// The record of the session.
+    pub session: Session,
+    /// The user, if the directory logged them in.
+    pub user: Option<User>,
+}
+
+/// A live session, for a page that asks who is logged in.
+#[derive(Debug)]
+pub struct BrowserSession {
+    /// Its record.
+    pub session: Session,
+    /// Its end, which nothing moves.
+    pub expires: Timestamp,
+    /// Its end without further requests.
+    pub idle_expires: Timestamp,
+}
+
+/// When a session is renewed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RenewWhen {
+    /// Never: the request is no activity. A session whose token is over is refused.
+    Never,
+    /// If its access token is over.
+    Over,
+    /// As soon as four fifths of the life of its access token have passed.
+    Due,
+}
+
+/// The times of a browser session, as of its last renewal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionTerms {
+    /// The last renewal.
+    pub renewed_at: Timestamp,
+    /// From this time on a request renews it.
+    pub renew_from: Timestamp,
+    /// How long it lives without a renewal.
+    pub idle_ttl: Duration,
+    /// Its end, which nothing moves.
+    pub ends: Timestamp,
+}
+
+impl SessionTerms {
+    fn new(session: &Session, profile: &Profile) -> Self {
+        let last = &session.last;
+        let life = last.access_expires.since(session.issued_at);
+        // A token that lives as long as its session would not live longer after a renewal.
+        let is_last = last.access_expires.as_secs() >= session.expires.as_secs();
+        Self {
+            renewed_at: session.issued_at,
+            renew_from: if is_last { Timestamp::MAX } else { session.issued_at.plus(life * 4 / 5) },
+            idle_ttl: profile.idle_ttl,
+            ends: session.expires.min(session.created().plus(profile.session_ttl)),
+        }
+    }
+
+    /// The end of the session without further requests.
+    pub fn idle_expires(&self) -> Timestamp {
+        self.renewed_at.plus(self.idle_ttl).min(self.ends)
+    }
+}
+
+/// The current access token of a browser session. It stays at the gate, or goes to the upstream.
+#[derive(Debug)]
+pub struct BrowserToken {
+    /// The token.
+    pub access_token: AccessTokenText,
+    /// The times of the session.
+    pub terms: SessionTerms,
+}
+
+impl Engine {
+    /// Logs a user in, and begins a session whose credential is a cookie. The session of the cookie that the browser
+    /// presented ends: no session is adopted. The login must name no proof and no certificate.
+    ///
+    /// # Errors
+    /// As [`login`](Self::login).
+    // Requirement B8.
+    pub async fn begin_browser(
+        &self,
+        login: Login<'_>,
+        presented: Option<&SessionCookie>,
+    ) -> Result<BrowserLogin, Error> {
+        let origin = login.origin;
+        let (begun, user) = self.log_in(login, HeldBy::Browser).await?;
+        self.browser_begun(begun, Some(user), presented, origin).await
+    }
+
+    /// Begins a session of a browser on the application's authority, as [`begin_browser`](Self::begin_browser) does.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_browser(
+        &self,
+        start: ApplicationLogin<'_>,
+        presented: Option<&SessionCookie>,
+    ) -> Result<BrowserLogin, Error> {
+        let origin = start.origin;
+        let begun = self.start_for(start, HeldBy::Browser).await?;
+        self.browser_begun(begun, None, presented, origin).await
+    }
+
+    async fn browser_begun(
+        &self,
+        begun: BegunSession,
+        user: Option<User>,
+        presented: Option<&SessionCookie>,
+        origin: &Origin,
+    ) -> Result<BrowserLogin, Error> {
+        let BegunSession { session, cookie, .. } = begun;
+        let cookie = cookie.ok_or(Fault::Signing("the current refresh key is missing"))?;
+        if let Some(presented) = presented {
+            // From now on this gate refuses the old session, whatever the store does. What the store did not take is
+            // owed and logged; the new session is durable, and is not lost for it.
+            let _ = self.end_browser(presented, origin).await;
+        }
+        Ok(BrowserLogin { cookie, session, user })
+    }
+
+    /// The session cookie in a text; `None` if no key of ours made it. Reads no store.
+    pub fn session_cookie(&self, value: &str) -> Option<SessionCookie> {
+        SessionCookie::authenticate(self.keyring().refresh_keys(), value)
+    }
+
+    /// The live session of a cookie. Nothing is renewed: the question is no activity.
+    ///
+    /// # Errors
+    /// [`Denial::SessionOver`], [`Denial::UnknownSessionCookie`]; a fault, after which nothing is known.
+    pub async fn browser_session(
+        &self,
+        cookie: &SessionCookie,
+        rules_of: RulesOf<'_>,
+    ) -> Result<BrowserSession, Error> {
+        let read = self.read_browser(cookie.session(), Some(cookie)).await?;
+        let rules = rules_of(&read.session)?;
+        let profile = bounded(&read.session, &rules.profile);
+        let now = self.clock.now();
+        if !self.revocations.is_usable(now) {
+            return Err(Fault::Stale.into());
+        }
+        self.judge_browser(&read, None, &profile, now).await?;
+        let terms = SessionTerms::new(&read.session, &profile);
+        Ok(BrowserSession { expires: terms.ends, idle_expires: terms.idle_expires(), session: read.session })
+    }
+
+    /// Ends the session of a cookie: on return durably. A cookie without a session changes nothing.
+    ///
+    /// # Errors
+    /// A fault of the store. The session is then refused at this gate, its end is owed, and the cookie must stay, so that
+    /// the browser can try again.
+    pub async fn end_browser(&self, cookie: &SessionCookie, origin: &Origin) -> Result<(), Error> {
+        let id = cookie.session();
+        let record = self.record_to_end(id, Timestamp::ZERO, RevokedBecause::Logout).await?;
+        match record.filter(|session| self.is_cookie_of(cookie, session)) {
+            Some(session) => self.log_out(&session, &session.client, origin).await,
+            None => Ok(()),
+        }
+    }
+
+    /// A turn on a session, for [`browser_token`](Self::browser_token).
+    pub(crate) async fn take_turn(&self, session: SessionId) -> Turn<'_> {
+        self.turns.take(session).await
+    }
+
+    /// The current access token of a session, after a renewal if it is time for one. All requests of this gate that need
+    /// a renewal wait for one turn; of several gates one writes, and the others read what it wrote. `cookie`: what was
+    /// presented; `None` for a connection that the cookie opened.
+    ///
+    /// The future must run to its end, as that of [`refresh`](Self::refresh).
+    ///
+    /// # Errors
+    /// [`Denial::SessionOver`] and [`Denial::UnknownSessionCookie`]: log in again. [`Denial::SessionNotRenewed`]; a fault,
+    /// which decided nothing.
+    // Requirements B9, B10.
+    pub(crate) async fn browser_token(
+        &self,
+        _: &Turn<'_>,
+        (id, cookie): (SessionId, Option<&SessionCookie>),
+        rules_of: RulesOf<'_>,
+        when: RenewWhen,
+    ) -> Result<BrowserToken, Error> {
+        let (mut known, mut user, mut is_asked) = (None, None, false);
+        for _ in 0..MAX_TRIES {
+            let read = match known.take() {
+                Some(read) => self.presented(read, cookie)?,
+                None => self.read_browser(id, cookie).await?,
+            };
+            let rules = rules_of(&read.session)?;
+            let profile = bounded(&read.session, &rules.profile);
+            let keyring = self.keyring();
+            let now = self.clock.now();
+            let decision = self.judge_browser(&read, None, &profile, now).await?;
+            if decision == Decision::Rotate && !self.is_due(&read.session, &profile, &keyring, when) {
+                return self.token_of(&keyring, &read.session, &profile, now);
+            }
+            if when == RenewWhen::Never {
+                return Err(Denial::SessionNotRenewed.into());
+            }
+            self.may_mint()?;
+            if !is_asked {
+                user = self.user_of(&read.session).await?;
+                is_asked = true;
+            }
+            self.judge_browser(&read, user.as_ref(), &profile, now).await?;
+            let change = self.renewal(&read, decision, user.as_ref(), (&rules, &keyring), now)?;
+            match self.write_renewal(&read, change, &keyring, decision).await? {
+                Renewed::Done(record) => return self.token_of(&keyring, &record, &profile, now),
+                Renewed::Changed(read) => known = read,
+            }
+        }
+        Err(Fault::Contention.into())
+    }
+
+    /// The record of a session that a cookie proves.
+    async fn read_browser(&self, id: SessionId, cookie: Option<&SessionCookie>) -> Result<ReadRecord, Error> {
+        // A session that this gate knows to have ended is over, whatever the store does.
+        if self.revocations.minimum(id) == REVOKED {
+            return Err(over(SessionEnd::List).into());
+        }
+        let Some(read) = self.read_for_refresh(id).await? else {
+            // A store that lost the record may get it back: that is known once this gate may mint again.
+            self.may_mint()?;
+            // Records of ended sessions are swept.
+            return Err(Denial::SessionOver("its record is gone").into());
+        };
+        self.presented(read, cookie).map_err(Error::from)
+    }
+
+    fn presented(&self, read: ReadRecord, cookie: Option<&SessionCookie>) -> Result<ReadRecord, Denial> {
+        let is_its = read.session.browser.is_some() && cookie.is_none_or(|it| self.is_cookie_of(it, &read.session));
+        if is_its { Ok(read) } else { Err(Denial::UnknownSessionCookie) }
+    }
+
+    fn is_cookie_of(&self, cookie: &SessionCookie, session: &Session) -> bool {
+        let keyring = self.keyring();
+        session.browser.as_deref().is_some_and(|binding| cookie.proves(keyring.refresh_keys(), binding))
+    }
+
+    /// Judges a session by the table of rotations. `user`: as the directory has them, if it was asked.
+    async fn judge_browser(
+        &self,
+        read: &ReadRecord,
+        user: Option<&Option<User>>,
+        profile: &Profile,
+        now: Timestamp,
+    ) -> Result<Decision, Error> {
+        let session = &read.session;
+        let facts = self.facts(session, user, read.minimum_known);
+        match decide(session, session.current, facts, now, profile) {
+            Decision::Revoked(why) => Err(over(self.end_revoked(session, user, why).await?).into()),
+            Decision::Expired(Lifetime::Session) => Err(Denial::SessionOver("it outlived session_ttl").into()),
+            Decision::Expired(Lifetime::Idle) => Err(Denial::SessionOver("it was idle for idle_ttl").into()),
+            // The store lost renewals. The cookie is of all generations, so it goes on from the latest that is known.
+            Decision::Ahead { .. } if self.may_continue(session).await? => Ok(Decision::Ahead { fast_forward: true }),
+            Decision::Ahead { .. } => Err(Denial::SessionOver("the store lost writes of it").into()),
+            Decision::Rotate | Decision::Replay | Decision::Reissue | Decision::Reuse(_) => Ok(Decision::Rotate),
+        }
+    }
+
+    /// Ends a session as its renewal would: because of its user, or of the issuer that vouched for the user.
+    pub(super) async fn end_for_user(&self, read: &ReadRecord, user: Option<&Option<User>>) -> Result<(), Error> {
+        let facts = self.facts(&read.session, user, read.minimum_known);
+        // Its idle end is judged by its connections.
+        let profile = Profile { idle_ttl: Duration::MAX, session_ttl: Duration::MAX, ..Profile::default() };
+        match decide(&read.session, read.session.current, facts, self.clock.now(), &profile) {
+            Decision::Revoked(why) => self.end_revoked(&read.session, user, why).await.map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    fn is_due(&self, session: &Session, profile: &Profile, keyring: &Keyring, when: RenewWhen) -> bool {
+        let last = &session.last;
+        let is_over = self.clock.latest() >= last.access_expires
+            || keyring.signing_key(&last.kid).is_none()
+            || !keyring.refresh_keys().contains(last.refresh_key);
+        let is_ahead = when == RenewWhen::Due && self.clock.now() >= SessionTerms::new(session, profile).renew_from;
+        is_over || is_ahead
+    }
+
+    fn token_of(
+        &self,
+        keyring: &Keyring,
+        session: &Session,
+        profile: &Profile,
+        now: Timestamp,
+    ) -> Result<BrowserToken, Error> {
+        let issued = self.pair(keyring, session, now, IssueKind::Replayed)?;
+        Ok(BrowserToken { access_token: issued.access_token, terms: SessionTerms::new(session, profile) })
+    }
+
+    /// The record with the next generation.
+    fn renewal(
+        &self,
+        read: &ReadRecord,
+        decision: Decision,
+        user: Option<&Option<User>>,
+        (rules, keyring): (&BrowserRules, &Keyring),
+        now: Timestamp,
+    ) -> Result<RecordChange, Error> {
+        let session = &read.session;
+        let pair = LastPair {
+            scope: still_granted(&session.scope, &rules.client, user.and_then(Option::as_ref)),
+            access_expires: access_expiry(now, session.expires, None, &rules.profile),
+            kid: keyring.signer().kid().into(),
+            refresh_key: keyring.refresh_keys().current(),
+        };
+        let latest = session.current.max(read.minimum_known);
+        let change = rotation::apply_decision(session, decision, latest, pair, now, &rules.profile);
+        let mut change = change.ok_or(Fault::Contention)?;
+        change.record.claims = claims_now(session, user);
+        Ok(change)
+    }
+
+    async fn write_renewal(
+        &self,
+        read: &ReadRecord,
+        change: RecordChange,
+        keyring: &Keyring,
+        decision: Decision,
+    ) -> Result<Renewed, Error> {
+        let RecordChange { record, raised } = change;
+        let (id, before) = (record.id, read.session.current);
+        let raised = raised.map(|raised| Revocation::raised(id, raised, self.leeway));
+        // Before the swap, as before a read: the swap returns the record if another request has changed it.
+        let minimum_known = self.revocations.minimum(id);
+        match self.swap(read.session.revision, record.clone(), raised.clone()).await? {
+            Swap::Swapped => {
+                self.keep_written(&record);
+                if let Some(successor) = successor_token(keyring, &record) {
+                    self.live_sessions.advance(id, before, successor);
+                }
+                if let Some(raised) = &raised {
+                    self.revocations.apply(raised);
+                }
+                self.counts.add(Event::Rotated);
+                let how = if decision == Decision::Rotate { IssueKind::Rotated } else { IssueKind::FastForwarded };
+                audit::refreshed(&record, how, &Origin::default());
+                Ok(Renewed::Done(Box::new(record)))
+            }
+            Swap::Changed(now) => {
+                let read = now.map(|session| ReadRecord { session: *session, minimum_known, is_recalled: false });
+                Ok(Renewed::Changed(read))
+            }
+            Swap::NoLongerValid => Ok(Renewed::Changed(None)),
+        }
+    }
+}
+
+/// The result of an attempt to renew.
+enum Renewed {
+    /// The record that was written.
+    Done(Box<Session>),
+    /// Another request changed the session: its record now, if the store told it.
+    Changed(Option<ReadRecord>),
+}
+
+/// The refusal of an ended session.
+const fn over(why: SessionEnd) -> Denial {
+    Denial::SessionOver(match why {
+        SessionEnd::Record | SessionEnd::List => "it was ended",
+        SessionEnd::UserInactive => "its user is gone, inactive, or in another account",
+        SessionEnd::BeforeValidFrom => "its user's sessions are valid from a later time",
+        SessionEnd::NotBefore => "all sessions of its user, its client or the gate were ended",
+        SessionEnd::Elsewhere => "the issuer that vouched for its user ended the login there",
+    })
+}

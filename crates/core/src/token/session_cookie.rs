@@ -1,0 +1,212 @@
+//! The cookie of a browser session: the whole credential of a browser that never sees a token.
+//!
+//! Its value is `rc1_` and, in base64url without padding: key id (1 byte) · session id (16) · random secret (32) · tag
+//! (16). The tag is a truncated HMAC-SHA-256 over everything before it, under a key of the server: without that key, no
+//! forgery reaches the store. The record of the session has a keyed digest of session id and secret, so neither a reader
+//! of the store nor a holder of the keys can make the cookie of a session.
+
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::keyring::RefreshKeys;
+use crate::random::{NoRandomness, are_equal, random};
+use crate::session::{BrowserBinding, SessionId};
+
+/// The name of the cookie. A browser takes it only with `Secure`, `Path=/` and no `Domain`.
+pub const NAME: &str = "__Host-Http-rg";
+/// The prefix of every value, so that secret scanners find leaks.
+pub const PREFIX: &str = "rc1_";
+/// The length of every value.
+pub const LENGTH: usize = PREFIX.len() + BODY.div_ceil(3) * 4 - 1;
+
+const TAG: usize = 16;
+const SECRET: usize = 32;
+/// Key id and session id.
+const FIXED: usize = 1 + 16;
+const SIGNED: usize = FIXED + SECRET;
+const BODY: usize = SIGNED + TAG;
+
+/// A session cookie whose tag is good: one of our keys made it. Only [`proves`](Self::proves) says whether it belongs to
+/// its session. Does not print; zeroised when dropped.
+pub struct SessionCookie {
+    body: Zeroizing<[u8; BODY]>,
+}
+
+impl fmt::Debug for SessionCookie {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionCookie").field("session", &self.session()).finish_non_exhaustive()
+    }
+}
+
+impl SessionCookie {
+    /// A new cookie of a session, under the current key; `None` if the key ring has no current key.
+    ///
+    /// # Errors
+    /// The system returns no random bytes.
+    pub fn new(keys: &RefreshKeys, session: SessionId) -> Result<Option<Self>, NoRandomness> {
+        let secret = random::<SECRET>()?;
+        let mut body = Zeroizing::new([0; BODY]);
+        let (signed, tag) = body.split_at_mut(SIGNED);
+        let (fixed, rest) = signed.split_at_mut(FIXED);
+        if let Some((key, id)) = fixed.split_first_mut() {
+            *key = keys.current();
+            id.copy_from_slice(session.as_bytes());
+        }
+        rest.copy_from_slice(secret.as_slice());
+        let Some(made) = keys.cookie_tag(keys.current(), signed) else { return Ok(None) };
+        tag.copy_from_slice(&made);
+        Ok(Some(Self { body }))
+    }
+
+    /// Reads a value and checks its tag, without a store. `None` for every text that no key of ours made: garbage, an
+    /// edited, truncated or extended value, or one of a removed key.
+    // Requirement B3.
+    pub fn authenticate(keys: &RefreshKeys, value: &str) -> Option<Self> {
+        if value.len() != LENGTH {
+            return None;
+        }
+        // Strict: no padding, no other alphabet, no left-over bits. Each cookie has one spelling.
+        let mut decoded = URL_SAFE_NO_PAD.decode(value.strip_prefix(PREFIX)?).ok()?;
+        let body: Option<[u8; BODY]> = decoded.as_slice().try_into().ok();
+        decoded.zeroize();
+        let cookie = Self { body: Zeroizing::new(body?) };
+        let (signed, tag) = cookie.body.split_at_checked(SIGNED)?;
+        let expected = Zeroizing::new(keys.cookie_tag(cookie.key(), signed)?);
+        are_equal(expected.as_slice(), tag).then_some(cookie)
+    }
+
+    /// The refresh secret that made it.
+    pub fn key(&self) -> u8 {
+        self.body.first().copied().unwrap_or_default()
+    }
+
+    /// The session that it names.
+    pub fn session(&self) -> SessionId {
+        let id = self.body.get(1..FIXED).and_then(|id| id.try_into().ok());
+        SessionId::from_bytes(id.unwrap_or_default())
+    }
+
+    /// The value. Use it only for the reply to its owner.
+    pub fn value(&self) -> Zeroizing<String> {
+        let mut value = Zeroizing::new(String::with_capacity(LENGTH + 1));
+        value.push_str(PREFIX);
+        URL_SAFE_NO_PAD.encode_string(self.body.as_slice(), &mut value);
+        value
+    }
+
+    /// What the session's record has of the cookie; `None` if the key ring lost its key.
+    pub fn binding(&self, keys: &RefreshKeys) -> Option<BrowserBinding> {
+        Some(BrowserBinding { key: self.key(), digest: self.digest(keys)? })
+    }
+
+    /// Was it made for the session with this record? The comparison takes constant time.
+    // Requirement B4.
+    pub fn proves(&self, keys: &RefreshKeys, binding: &BrowserBinding) -> bool {
+        self.key() == binding.key && self.digest(keys).is_some_and(|digest| are_equal(&digest, &binding.digest))
+    }
+
+    fn digest(&self, keys: &RefreshKeys) -> Option<[u8; 32]> {
+        keys.cookie_digest(self.key(), self.body.get(1..SIGNED)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::token::keyring::RefreshSecret;
+
+    fn session(n: u8) -> SessionId {
+        SessionId::new(Timestamp::from_secs(1_800_000_000), [n; 10])
+    }
+
+    fn secrets(ids: &[u8]) -> Vec<(u8, RefreshSecret)> {
+        let secret = |id: u8| RefreshSecret::from_text(URL_SAFE_NO_PAD.encode([id; 32]).as_bytes()).unwrap();
+        ids.iter().map(|id| (*id, secret(*id))).collect()
+    }
+
+    fn keys(current: u8, ids: &[u8]) -> RefreshKeys {
+        RefreshKeys::new(current, &secrets(ids)).unwrap()
+    }
+
+    #[test]
+    fn b3_a_value_is_a_cookie_only_as_a_key_of_ours_made_it() {
+        let keys = keys(1, &[1, 2]);
+        let cookie = SessionCookie::new(&keys, session(1)).unwrap().unwrap();
+        let value = cookie.value();
+        assert_eq!(value.len(), LENGTH);
+        let read = SessionCookie::authenticate(&keys, &value).unwrap();
+        assert_eq!((read.session(), read.key(), &*read.value()), (session(1), 1, &*value));
+        // Each character of the value, and each other spelling.
+        for at in 0..value.len() {
+            for other in [b'A', b'b', b'-', b'=', b'.'] {
+                let mut forged = value.as_bytes().to_vec();
+                if forged[at] != other {
+                    forged[at] = other;
+                    let forged = String::from_utf8(forged).unwrap();
+                    assert!(SessionCookie::authenticate(&keys, &forged).is_none(), "{at}");
+                }
+            }
+        }
+        for garbage in ["", "rc1_", &value[..LENGTH - 1], &format!("{}=", &*value), &value[PREFIX.len()..], "null"] {
+            assert!(SessionCookie::authenticate(&keys, garbage).is_none(), "{garbage}");
+        }
+    }
+
+    #[test]
+    fn b3_the_last_character_has_one_spelling() {
+        let keys = keys(1, &[1]);
+        let value = SessionCookie::new(&keys, session(1)).unwrap().unwrap().value();
+        let last = |c: char| format!("{}{c}", &value[..LENGTH - 1]);
+        let good = ('0'..='z').chain(['-']).filter(|c| SessionCookie::authenticate(&keys, &last(*c)).is_some());
+        assert_eq!(good.count(), 1);
+    }
+
+    #[test]
+    fn b3_a_session_id_spliced_into_another_cookie_is_no_cookie() {
+        let keys = keys(1, &[1]);
+        let [a, b] = [1, 2].map(|n| SessionCookie::new(&keys, session(n)).unwrap().unwrap());
+        let mut body = *a.body;
+        body[1..FIXED].copy_from_slice(b.session().as_bytes());
+        let spliced = SessionCookie { body: Zeroizing::new(body) };
+        assert!(SessionCookie::authenticate(&keys, &spliced.value()).is_none());
+    }
+
+    #[test]
+    fn b3_a_cookie_of_a_removed_or_foreign_key_is_no_cookie() {
+        let cookie = SessionCookie::new(&keys(1, &[1, 2]), session(1)).unwrap().unwrap();
+        assert!(SessionCookie::authenticate(&keys(2, &[1, 2]), &cookie.value()).is_some(), "the key is kept");
+        assert!(SessionCookie::authenticate(&keys(2, &[2]), &cookie.value()).is_none());
+        let foreign = RefreshKeys::new(1, &[(1, RefreshSecret::generate().unwrap())]).unwrap();
+        assert!(SessionCookie::authenticate(&foreign, &cookie.value()).is_none());
+    }
+
+    #[test]
+    fn b4_a_record_names_its_one_cookie_and_holds_nothing_that_is_one() {
+        let keys = keys(1, &[1, 2]);
+        let make = || SessionCookie::new(&keys, session(1)).unwrap().unwrap();
+        let (one, other) = (make(), make());
+        let binding = one.binding(&keys).unwrap();
+        assert!(one.proves(&keys, &binding) && !other.proves(&keys, &binding));
+        assert!(!one.proves(&keys, &BrowserBinding { key: 2, ..binding }));
+        // Key and record, without the cookie's secret: what they can make is another cookie.
+        let mut body = *other.body;
+        body[FIXED..SIGNED].copy_from_slice(&binding.digest);
+        let tag = keys.cookie_tag(1, &body[..SIGNED]).unwrap();
+        body[SIGNED..].copy_from_slice(&tag);
+        let made = SessionCookie { body: Zeroizing::new(body) };
+        let read = SessionCookie::authenticate(&keys, &made.value()).unwrap();
+        assert!(!read.proves(&keys, &binding));
+    }
+
+    #[test]
+    fn b2_a_cookie_does_not_print() {
+        let keys = keys(1, &[1]);
+        let cookie = SessionCookie::new(&keys, session(1)).unwrap().unwrap();
+        let printed = format!("{cookie:?}");
+        assert!(printed.contains(&session(1).to_string()) && !printed.contains(&cookie.value()[30..60]), "{printed}");
+    }
+}

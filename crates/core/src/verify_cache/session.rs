@@ -1,0 +1,293 @@
+//! Sessions of browsers: the check of a session cookie. The cookie stands for the current access token of its session,
+//! and the cache has the verified token under the bytes of the cookie. A hit costs what a bearer token's costs.
+//!
+//! On a miss the cookie's tag is checked, which needs no store. A request with a good tag waits for
+//! [`TokenChecker::load_session`], which reads the record, renews it if it is time for that, and verifies the access
+//! token as every other. A token that has expired, or was ended by a later generation, is a miss: only the record says
+//! whether the session is over.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::key_set::{KeySet, RefusedToken};
+use super::{CheckResult, MissContext, TRY_AGAIN, TokenChecker, Verified, front};
+use crate::clock::Timestamp;
+use crate::denial::{Denial, Standing};
+use crate::engine::{BrowserToken, Engine, RenewWhen, RulesOf, SessionTerms};
+use crate::fault::{Error, Fault};
+use crate::limit::{Limits, Source};
+use crate::revocation::list::TokenFacts;
+use crate::rule::Rule;
+use crate::session::Generation;
+use crate::token::keyring::Keyring;
+use crate::token::observer::Observer;
+use crate::token::session_cookie::{PREFIX, SessionCookie};
+
+/// The last generation that a token can have.
+const LATEST: Generation = Generation::new(u64::MAX - 1);
+/// After a renewal in the background began, or failed, none begins for this long.
+const PAUSE: Duration = TRY_AGAIN;
+
+/// Whether a text is meant as a session cookie. No token is one: what the cache has for a cookie is found by cookie alone.
+pub(super) fn is_cookie(text: &str) -> bool {
+    text.starts_with(PREFIX)
+}
+
+/// The part of a cached session that a token does not have.
+pub(super) struct CachedSession {
+    /// The value of the cookie: the key of the cache.
+    pub(super) cookie: Arc<str>,
+    terms: SessionTerms,
+    /// No renewal in the background before this time, in milliseconds.
+    asked_next: AtomicU64,
+}
+
+/// The context of a miss.
+pub struct SessionMiss<'a> {
+    /// The limits, and the source of the request.
+    pub miss: MissContext<'a>,
+    /// The keys that make cookies.
+    pub keyring: Arc<Keyring>,
+    /// What the request waited for.
+    pub answer: Option<&'a SessionAnswer>,
+}
+
+/// What became of a cookie, for the request that waited for it.
+#[derive(Clone)]
+pub struct SessionAnswer {
+    /// The value of the cookie.
+    pub cookie: Arc<str>,
+    /// Its session's token; or the denial, which is undecided after a fault.
+    pub outcome: Result<Arc<Verified>, Denial>,
+}
+
+impl SessionAnswer {
+    /// Counts the outcome, for the limits on its source.
+    pub fn record(&self, limits: &Limits, source: Source<'_>) {
+        match &self.outcome {
+            Ok(_) => limits.record_valid(source),
+            Err(denial) if denial.standing() == Standing::Dead => limits.record_refused(source),
+            Err(_) => {}
+        }
+    }
+}
+
+impl Verified {
+    /// The times of the session, if the caller presented a session cookie.
+    pub fn session_terms(&self) -> Option<&SessionTerms> {
+        self.session().map(|session| &session.terms)
+    }
+
+    /// Is it time for a renewal in the background, and has none begun lately? The caller begins one.
+    pub fn takes_renewal(&self, now: Timestamp) -> bool {
+        let Some(session) = self.session() else { return false };
+        let next = session.asked_next.load(Ordering::Relaxed);
+        let later = now.plus(PAUSE).as_millis();
+        session.terms.renew_from <= now
+            && now.as_millis() >= next
+            && session.asked_next.compare_exchange(next, later, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// The value of the session cookie, if the caller presented one.
+    pub fn session_cookie(&self) -> Option<&Arc<str>> {
+        self.session().map(|session| &session.cookie)
+    }
+
+    /// The access token of the session, if the caller presented a session cookie: for an upstream.
+    pub fn session_token(&self) -> Option<&str> {
+        self.session().map(|_| &*self.token.text)
+    }
+
+    fn is_due(&self, now: Timestamp) -> bool {
+        self.session_terms().is_none_or(|terms| terms.renew_from <= now)
+    }
+}
+
+impl TokenChecker {
+    /// Checks a session cookie. `value`: its bytes in the request.
+    ///
+    /// # Errors
+    /// [`Denial::SessionUnavailable`] for a cookie of ours whose session must be loaded first: see
+    /// [`load_session`](Self::load_session). [`Denial::SessionOver`], [`Denial::UnknownSessionCookie`];
+    /// [`Denial::RateLimited`] for an unseen cookie, if too many forged ones came from its source.
+    // Requirement B3.
+    pub fn check_session<'a, O: Observer>(
+        &self,
+        value: &[u8],
+        shown: impl FnOnce() -> SessionMiss<'a>,
+        observer: &mut O,
+    ) -> Result<Arc<Verified>, Denial> {
+        let keys = self.keys.load();
+        match self.known_session::<O>(&keys, value) {
+            Ok(None) => {}
+            Ok(Some(known)) => {
+                self.counted::<O>(CheckResult::Hit);
+                // It is good. An observer hears of each rule.
+                return if O::HAS_EFFECTS { Ok(known) } else { self.check_now(known, observer) };
+            }
+            Err(denial) => return observer.read(Rule::from_denial(denial), Err(denial)),
+        }
+        let SessionMiss { miss, keyring, answer } = shown();
+        let text = std::str::from_utf8(value).unwrap_or_default();
+        if let Some(answer) = answer.filter(|answer| *answer.cookie == *text) {
+            return self.answered(answer, observer);
+        }
+        let key = keys.key(text);
+        if let Some(denial) = keys.refused::<O>(key) {
+            self.counted::<O>(CheckResult::Hit);
+            return observer.read(Rule::from_denial(denial), Err(denial));
+        }
+        let admitted =
+            if O::HAS_EFFECTS { self.admit_unseen(miss) } else { miss.limits.foresee_unverified(miss.source) };
+        observer.judged(Rule::Limit, admitted)?;
+        if SessionCookie::authenticate(keyring.refresh_keys(), text).is_none() {
+            if O::HAS_EFFECTS {
+                miss.limits.record_forged(miss.source);
+            }
+            self.counted::<O>(CheckResult::Forged);
+            return observer.read(Rule::Credential, Err(Denial::UnknownSessionCookie));
+        }
+        observer.read(Rule::Revocation, Err(Denial::SessionUnavailable(TRY_AGAIN)))
+    }
+
+    /// A session in the caches that needs no look at its record.
+    ///
+    /// # Errors
+    /// An undecided denial: it is not known whether its token was revoked.
+    fn known_session<O: Observer>(&self, keys: &KeySet, value: &[u8]) -> Result<Option<Arc<Verified>>, Denial> {
+        let now = self.clock.now();
+        let at_hand = if O::HAS_EFFECTS { front::find(keys.id, value) } else { None };
+        if let Some(known) = at_hand.filter(|known| !known.is_due(now))
+            && let Some(known) = self.if_good(known)?
+        {
+            return Ok(Some(known));
+        }
+        let Ok(text) = std::str::from_utf8(value) else { return Ok(None) };
+        if !is_cookie(text) {
+            return Ok(None);
+        }
+        // Another thread may have renewed it.
+        let shared = keys.cached::<O>(keys.key(text)).map(|known| self.if_good(known)).transpose()?.flatten();
+        if let Some(known) = &shared
+            && O::HAS_EFFECTS
+            && self.capacity > 0
+        {
+            front::keep(keys.id, known);
+        }
+        Ok(shared)
+    }
+
+    /// The session, if its token is good now; `None` if only its record says what became of it.
+    ///
+    /// # Errors
+    /// [`Denial::SessionOver`]; an undecided denial.
+    fn if_good(&self, known: Arc<Verified>) -> Result<Option<Arc<Verified>>, Denial> {
+        if known.session().is_none() {
+            return Ok(None);
+        }
+        match self.check_now(Arc::clone(&known), &mut ()) {
+            Ok(known) => Ok(Some(known)),
+            Err(denial) if denial.is_undecided() => Err(denial),
+            Err(Denial::TokenRevoked) if self.is_ended(&known) => Err(Denial::SessionOver("it was ended")),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Whether the list of revocations ends the session itself, not only the generation of its token.
+    fn is_ended(&self, known: &Verified) -> bool {
+        let session = known.token.session.map(|(id, _)| (id, LATEST));
+        let now = self.clock.now();
+        self.revocations.judge(TokenFacts { session, ..known.facts() }, now).refuses(now)
+    }
+
+    /// The answer that a request waited for.
+    fn answered<O: Observer>(&self, answer: &SessionAnswer, observer: &mut O) -> Result<Arc<Verified>, Denial> {
+        let checked = match &answer.outcome {
+            Ok(verified) => {
+                self.counted::<O>(CheckResult::Valid);
+                // A later generation may have ended this one meanwhile.
+                let good = self.if_good(Arc::clone(verified));
+                good.and_then(|good| good.ok_or(Denial::SessionUnavailable(TRY_AGAIN)))
+            }
+            Err(denial) => Err(*denial),
+        };
+        match checked {
+            Ok(verified) if O::HAS_EFFECTS => Ok(verified),
+            Ok(verified) => self.check_now(verified, observer),
+            Err(denial) => observer.read(Rule::from_denial(denial), Err(denial)),
+        }
+    }
+
+    /// The session of a cookie: from the cache, if another request has loaded it meanwhile; else from its record, after a
+    /// renewal if `when` says so.
+    ///
+    /// The future must run to its end: give it a task of its own.
+    ///
+    /// # Errors
+    /// As [`Engine::browser_session`]; [`Denial::SessionNotRenewed`].
+    // Requirement B9.
+    pub async fn load_session(
+        &self,
+        engine: &Engine,
+        value: &Arc<str>,
+        rules_of: RulesOf<'_>,
+        when: RenewWhen,
+    ) -> Result<Arc<Verified>, Error> {
+        let cookie = engine.session_cookie(value).ok_or(Denial::UnknownSessionCookie)?;
+        let turn = engine.take_turn(cookie.session()).await;
+        let known = self.known_session::<()>(&self.keys.load(), value.as_bytes())?;
+        if let Some(known) = known.filter(|known| when != RenewWhen::Due || !known.is_due(self.clock.now())) {
+            return Ok(known);
+        }
+        match engine.browser_token(&turn, (cookie.session(), Some(&cookie)), rules_of, when).await {
+            Ok(token) => self.keep_session(value, &token),
+            Err(Error::Denied(denial)) if denial.standing() == Standing::Dead => {
+                // An end is for good: it needs no second look at the record.
+                let keys = self.keys.load();
+                keys.refused.insert(keys.key(value).owned(), RefusedToken { denial, token: None });
+                Err(denial.into())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What [`load_session`](Self::load_session) would find, for an explanation: nothing is renewed or cached. `None` if the
+    /// session would be renewed first.
+    ///
+    /// # Errors
+    /// As [`Engine::browser_session`].
+    pub async fn foresee_session(
+        &self,
+        engine: &Engine,
+        value: &Arc<str>,
+        rules_of: RulesOf<'_>,
+    ) -> Result<Option<Arc<Verified>>, Error> {
+        let cookie = engine.session_cookie(value).ok_or(Denial::UnknownSessionCookie)?;
+        let turn = engine.take_turn(cookie.session()).await;
+        let presented = (cookie.session(), Some(&cookie));
+        match engine.browser_token(&turn, presented, rules_of, RenewWhen::Never).await {
+            Ok(token) => self.verify_session(&self.keys.load(), value, &token).map(Some),
+            Err(Error::Denied(Denial::SessionNotRenewed)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn keep_session(&self, value: &Arc<str>, token: &BrowserToken) -> Result<Arc<Verified>, Error> {
+        let keys = self.keys.load();
+        let verified = self.verify_session(&keys, value, token)?;
+        keys.cache.insert(keys.key(value).owned(), Arc::clone(&verified));
+        Ok(verified)
+    }
+
+    /// Verifies the token of a session, as every other.
+    fn verify_session(&self, keys: &KeySet, value: &Arc<str>, token: &BrowserToken) -> Result<Arc<Verified>, Error> {
+        let (now, text) = (self.clock.now(), token.access_token.expose());
+        let unverified = |_| Error::from(Fault::Signing("the access token of a session is not good here"));
+        let access = keys.verifier.verify(text, now, self.clock.wall()).map_err(unverified)?;
+        let rules = keys.verifier.id_of(access.issuer()).ok_or(Denial::UnknownIssuer).map_err(unverified)?;
+        let judged = keys.shared.judge(&access, now);
+        let session = CachedSession { cookie: Arc::clone(value), terms: token.terms, asked_next: AtomicU64::new(0) };
+        Ok(keys.shared.accept(access, None, rules, judged, Some(session)))
+    }
+}

@@ -1,0 +1,250 @@
+//! A login of browsers: an own form or JSON, and a session of one cookie, so the browser never sees a token.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `POST /auth/login`, JSON or a form | the session's cookie; 303 to `to` for a form |
+//! | `GET /auth/login` | the login form, or 303 to the application's page |
+//! | `GET /auth/session` | the state of the session; never an error |
+//! | `POST /auth/logout` | ends the session, and clears the cookie |
+//! | `GET /auth/logout` | a page with a button |
+//!
+//! The gate carries the requests out (`gate/endpoint/browser.rs`); this module reads them, and has the words.
+
+use std::time::Duration;
+
+use http::Method;
+use http::header::CONTENT_TYPE;
+use secrecy::SecretString;
+use serde_json::Value;
+
+use super::oauth2::form;
+use super::{Call, Command, Dialect, Outcome, Reply, ServedPath, said_json};
+use rotogate_core::denial::Denial;
+use rotogate_core::fault::Error;
+use rotogate_core::session::profile::ProfileOverride;
+use rotogate_core::token::verify::strict_json;
+
+pub(crate) mod navigation;
+pub(crate) mod page;
+pub(crate) mod target;
+pub(crate) mod words;
+
+#[cfg(test)]
+mod tests;
+
+use target::{LoginTarget, LoginTargets};
+
+/// The dialect's name in `gateway.toml`.
+pub const NAME: &str = "browser";
+/// The path of an endpoint that names none.
+pub(crate) const DEFAULT_PATH: &str = "/auth";
+
+pub(crate) const LOGIN: &str = "login";
+pub(crate) const SESSION: &str = "session";
+pub(crate) const LOGOUT: &str = "logout";
+
+/// The session rules of browsers. A renewal writes once in `access_ttl`.
+pub const PROFILE: ProfileOverride = ProfileOverride {
+    access_ttl: Some(Duration::from_secs(600)),
+    max_access_ttl: None,
+    session_ttl: Some(Duration::from_secs(7 * 86_400)),
+    idle_ttl: Some(Duration::from_secs(8 * 3600)),
+    grace: None,
+    // No refresh token leaves the gate, so no response with one is lost. The default is longer than `idle_ttl`.
+    lost_response_window: Some(Duration::ZERO),
+    on_reuse: None,
+    on_other_client: None,
+    max_sessions_per_subject: None,
+    on_too_many: None,
+    revoke_previous_after: None,
+};
+
+/// The page at `GET /auth/login`.
+///
+/// ```
+/// use rotogate::gate::{Browser, LoginPage};
+///
+/// // The application's own page. Its form sends to `/auth/login`.
+/// let browser = Browser::own("/auth").page(LoginPage::At("/signin".to_owned()));
+/// # let _ = browser;
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LoginPage {
+    /// The gate's own plain form.
+    #[default]
+    BuiltIn,
+    /// A page of the application, by its path. It gets the parameters `to`, and `error` after a failed login.
+    At(String),
+    /// No page: 404, and navigations without a session are 401.
+    None,
+}
+
+/// The dialect `browser`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct BrowserDialect {
+    pub(crate) targets: LoginTargets,
+    pub(crate) page: LoginPage,
+    /// Where a logout by a form leads.
+    pub(crate) after_logout: String,
+}
+
+/// A login as a browser sends it.
+pub(crate) struct SentLogin {
+    pub(crate) username: String,
+    pub(crate) password: SecretString,
+    pub(crate) account: Option<String>,
+    /// Where the login leads, as the browser says.
+    pub(crate) to: Option<String>,
+}
+
+/// How a request with a body was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SentAs {
+    Json,
+    /// By a form of a page: the answer is shown.
+    Form,
+    Other,
+}
+
+impl SentAs {
+    pub(crate) fn of_call(call: &Call<'_>) -> Self {
+        let mut types = call.headers.get_all(CONTENT_TYPE).iter();
+        let media = types.next().and_then(|media| media.to_str().ok()).and_then(|media| media.split(';').next());
+        let is_form = media.is_some_and(|media| media.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded"));
+        if is_form && types.next().is_none() {
+            return Self::Form;
+        }
+        if said_json(call.headers) == Some(true) { Self::Json } else { Self::Other }
+    }
+}
+
+impl BrowserDialect {
+    /// The path of an operation.
+    pub(crate) fn path_of(&self, operation: &str) -> String {
+        format!("{}/{operation}", self.targets.path)
+    }
+
+    /// The login that leads back to `to`, an absolute URL; `None` without a page to lead to.
+    pub(crate) fn login_url(&self, to: &str) -> Option<String> {
+        if self.page == LoginPage::None {
+            return None;
+        }
+        let login = format!("{}{}", self.targets.origin, self.path_of(LOGIN));
+        Some(match self.targets.admit(to) {
+            LoginTarget::ROOT => login,
+            target => with_query(&login, &[("to", target.as_str())]),
+        })
+    }
+
+    /// The target that a parameter names; the beginning without one.
+    pub(crate) fn target<'a>(&self, to: Option<&'a str>) -> LoginTarget<'a> {
+        to.map_or(LoginTarget::ROOT, |to| self.targets.admit(to))
+    }
+
+    /// Reads a login.
+    ///
+    /// # Errors
+    /// [`Denial::MalformedRequest`].
+    pub(crate) fn read_login(&self, call: &Call<'_>) -> Result<SentLogin, Denial> {
+        const MISSING: Denial = Denial::MalformedRequest("username or password is missing, empty or no text");
+        match SentAs::of_call(call) {
+            SentAs::Form => {
+                let form = form::read_with(call, &[])?;
+                let text = |name| form.get(name).map(str::to_owned);
+                Ok(SentLogin {
+                    username: text("username").ok_or(MISSING)?,
+                    password: form.secret("password").ok_or(MISSING)?,
+                    account: text("account"),
+                    to: text("to"),
+                })
+            }
+            SentAs::Json => {
+                let mut body = strict_json::object(call.body)
+                    .map_err(|_| Denial::MalformedRequest("the body is not a JSON object, or repeats a member"))?;
+                let mut text = |name| match body.remove(name) {
+                    None | Some(Value::Null) => Ok(None),
+                    Some(Value::String(text)) => Ok(Some(text).filter(|text| !text.is_empty())),
+                    Some(_) => Err(Denial::MalformedRequest("a member is no text")),
+                };
+                Ok(SentLogin {
+                    username: text("username")?.ok_or(MISSING)?,
+                    password: text("password")?.ok_or(MISSING)?.into(),
+                    account: text("account")?,
+                    to: text("to")?,
+                })
+            }
+            SentAs::Other => Err(words::NOT_A_LOGIN),
+        }
+    }
+
+    /// The answer to `GET /auth/login`.
+    pub(crate) fn login_page(&self, call: &Call<'_>) -> Reply {
+        let to = query_parameter(call.query, "to");
+        let target = self.target(to.as_deref());
+        match &self.page {
+            LoginPage::BuiltIn => page::login(http::StatusCode::OK, &self.path_of(LOGIN), target.as_str(), None),
+            LoginPage::At(page) => {
+                let page = self.targets.url(LoginTarget::Own(page));
+                words::see_other(&if target == LoginTarget::ROOT {
+                    page
+                } else {
+                    with_query(&page, &[("to", target.as_str())])
+                })
+            }
+            LoginPage::None => words::denied(self, call, &Denial::NoRoute.into()),
+        }
+    }
+}
+
+/// A parameter of a query. The first of several counts.
+fn query_parameter(query: Option<&str>, name: &str) -> Option<String> {
+    let mut pairs = form_urlencoded::parse(query?.as_bytes());
+    pairs.find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
+}
+
+/// A URL without fragment, with parameters appended to its query.
+fn with_query(url: &str, pairs: &[(&str, &str)]) -> String {
+    let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
+    format!("{url}{}{query}", if url.contains('?') { '&' } else { '?' })
+}
+
+impl Dialect for BrowserDialect {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn default_path(&self) -> &'static str {
+        DEFAULT_PATH
+    }
+
+    fn client(&self) -> Option<&'static str> {
+        Some(NAME)
+    }
+
+    fn profile(&self) -> ProfileOverride {
+        PROFILE
+    }
+
+    fn serves(&self, base: &str) -> Vec<ServedPath> {
+        const READ: &[Method] = &[Method::GET, Method::HEAD];
+        const BOTH: &[Method] = &[Method::GET, Method::HEAD, Method::POST];
+        [(LOGIN, BOTH), (SESSION, READ), (LOGOUT, BOTH)]
+            .map(|(operation, methods)| ServedPath {
+                operation,
+                template: format!("{base}/{operation}"),
+                methods,
+                spellings: &[],
+            })
+            .into()
+    }
+
+    fn read(&self, _: &Call<'_>) -> Result<Command, Denial> {
+        // The endpoint carries the requests out itself: none is a command.
+        Err(Denial::NoRoute)
+    }
+
+    fn write(&self, call: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
+        words::denied(self, call, &outcome.err().unwrap_or_else(|| Denial::NoRoute.into()))
+    }
+}

@@ -1,0 +1,133 @@
+//! Who is led to the login: requests without a live session, on a route that takes sessions. Only the browser knows
+//! whether its user would see a login, and says so in Fetch Metadata.
+
+use http::header::{ACCEPT, UPGRADE};
+use http::{HeaderMap, Method};
+
+/// What a request without a live session gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SignedOut {
+    /// A redirect to the login: the tab opens a page.
+    Login,
+    /// A page that says that nothing was sent: the tab sends a form.
+    Page,
+    /// 401 with the path of the login, for scripts.
+    Problem,
+}
+
+impl SignedOut {
+    /// What this request gets.
+    // Requirement B36.
+    pub(crate) fn of_request(method: &Method, headers: &HeaderMap) -> Self {
+        if is_prefetch(headers) || headers.contains_key(UPGRADE) || !is_navigation(headers) {
+            return Self::Problem;
+        }
+        match *method {
+            Method::GET => Self::Login,
+            Method::HEAD | Method::OPTIONS => Self::Problem,
+            _ => Self::Page,
+        }
+    }
+}
+
+/// Whether the request opens a page in a tab, and is not for a frame in one.
+pub(crate) fn is_navigation(headers: &HeaderMap) -> bool {
+    if headers.keys().any(|name| name.as_str().starts_with("sec-fetch-")) {
+        let is = |name: &str, value: &[u8]| {
+            let mut values = headers.get_all(name).iter();
+            values.next().is_some_and(|said| said.as_bytes() == value) && values.next().is_none()
+        };
+        return is("sec-fetch-mode", b"navigate") && is("sec-fetch-dest", b"document");
+    }
+    // A browser without Fetch Metadata: `Accept` of a navigation names HTML, and libraries of scripts add the other one.
+    !headers.contains_key("x-requested-with") && accepts_html(headers)
+}
+
+fn accepts_html(headers: &HeaderMap) -> bool {
+    let types =
+        headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    types.filter_map(|range| range.split(';').next()).any(|range| range.trim().eq_ignore_ascii_case("text/html"))
+}
+
+/// Whether the browser fetches ahead of a navigation that may never happen.
+pub(crate) fn is_prefetch(headers: &HeaderMap) -> bool {
+    let says = |name: &str| {
+        let ahead = |value: &[u8]| value.windows(3).any(|window| window.eq_ignore_ascii_case(b"pre"));
+        headers.get_all(name).iter().any(|value| ahead(value.as_bytes()))
+    };
+    says("sec-purpose") || says("purpose") || says("x-moz")
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn said(method: &str, pairs: &[(&str, &str)]) -> SignedOut {
+        let mut request = Request::builder().method(method).uri("/x");
+        for (name, value) in pairs {
+            request = request.header(*name, *value);
+        }
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        SignedOut::of_request(&parts.method, &parts.headers)
+    }
+
+    const NAVIGATE: (&str, &str) = ("sec-fetch-mode", "navigate");
+    const DOCUMENT: (&str, &str) = ("sec-fetch-dest", "document");
+    const HTML: (&str, &str) = ("accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8");
+
+    #[test]
+    fn b36_a_navigation_is_led_to_the_login_and_a_form_gets_a_page() {
+        for site in ["none", "same-origin", "cross-site"] {
+            assert_eq!(said("GET", &[NAVIGATE, DOCUMENT, ("sec-fetch-site", site)]), SignedOut::Login);
+            assert_eq!(said("POST", &[NAVIGATE, DOCUMENT, ("sec-fetch-site", site)]), SignedOut::Page);
+        }
+        // Fetch Metadata decides, whatever `Accept` says.
+        assert_eq!(said("GET", &[NAVIGATE, DOCUMENT, ("accept", "*/*")]), SignedOut::Login);
+    }
+
+    #[test]
+    fn b36_an_old_browser_is_known_by_what_it_accepts() {
+        assert_eq!(said("GET", &[HTML]), SignedOut::Login);
+        assert_eq!(said("GET", &[("accept", "Text/HTML;q=0.9")]), SignedOut::Login);
+        assert_eq!(said("POST", &[HTML]), SignedOut::Page);
+        for pairs in [
+            &[HTML, ("x-requested-with", "XMLHttpRequest")][..],
+            &[("accept", "*/*")],
+            &[("accept", "application/json, text/plain")],
+            &[("accept", "text/html-fragment")],
+            &[],
+        ] {
+            assert_eq!(said("GET", pairs), SignedOut::Problem, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn b36_scripts_frames_workers_streams_and_prefetches_get_a_problem() {
+        for dest in
+            ["iframe", "frame", "empty", "image", "script", "manifest", "serviceworker", "worker", "embed", "object"]
+        {
+            assert_eq!(said("GET", &[NAVIGATE, ("sec-fetch-dest", dest), HTML]), SignedOut::Problem, "{dest}");
+        }
+        for mode in ["cors", "no-cors", "same-origin", "websocket"] {
+            assert_eq!(said("GET", &[("sec-fetch-mode", mode), DOCUMENT, HTML]), SignedOut::Problem, "{mode}");
+        }
+        assert_eq!(said("GET", &[NAVIGATE, HTML]), SignedOut::Problem, "without its destination");
+        assert_eq!(said("GET", &[("sec-fetch-site", "none"), HTML]), SignedOut::Problem);
+        for purpose in [
+            ("sec-purpose", "prefetch"),
+            ("sec-purpose", "prefetch;prerender"),
+            ("purpose", "prefetch"),
+            ("x-moz", "prefetch"),
+        ] {
+            assert_eq!(said("GET", &[NAVIGATE, DOCUMENT, purpose]), SignedOut::Problem, "{purpose:?}");
+            assert_eq!(said("GET", &[HTML, purpose]), SignedOut::Problem);
+        }
+        for method in ["HEAD", "OPTIONS"] {
+            assert_eq!(said(method, &[NAVIGATE, DOCUMENT]), SignedOut::Problem, "{method}");
+        }
+        assert_eq!(said("GET", &[HTML, ("upgrade", "websocket")]), SignedOut::Problem);
+        assert_eq!(said("GET", &[NAVIGATE, NAVIGATE, DOCUMENT]), SignedOut::Problem, "no browser sends it twice");
+    }
+}

@@ -1,0 +1,256 @@
+//! The replies to browsers: JSON for scripts, pages for forms.
+
+use std::time::Duration;
+
+use http::header::{LOCATION, WWW_AUTHENTICATE};
+use http::{HeaderValue, Response, StatusCode};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::super::{Call, Reply, ReplyBody, json};
+use super::{BrowserDialect, LOGIN, LOGOUT, LoginPage, SentAs, page, with_query};
+use crate::dialect::oauth2::form;
+use rotogate_core::claim::OwnClaims;
+use rotogate_core::clock::Timestamp;
+use rotogate_core::denial::{Class, Denial};
+use rotogate_core::fault::Error;
+use rotogate_core::reply::{retry_after, seconds};
+
+/// A body of another media type. Such a request may come from a form of any site (requirement T25).
+pub(crate) const NOT_A_LOGIN: Denial = Denial::MalformedRequest("the body must be application/json or a form");
+
+/// The answer to a login by JSON.
+#[derive(Serialize)]
+struct LoggedIn<'a> {
+    authenticated: bool,
+    subject: &'a str,
+    expires: u64,
+}
+
+/// The answer to `GET /auth/session` with a live session. Times are seconds since 1970.
+#[derive(Serialize)]
+struct LiveSession<'a> {
+    authenticated: bool,
+    subject: &'a str,
+    claims: &'a OwnClaims,
+    expires: u64,
+    idle_expires: u64,
+    device_bound: bool,
+}
+
+/// The same without one.
+#[derive(Serialize)]
+struct NoSession<'a> {
+    authenticated: bool,
+    login: &'a str,
+}
+
+/// The answer to a logout: the page of the provider to visit, if there is one.
+#[derive(Serialize)]
+struct LoggedOut {
+    logout: Option<&'static str>,
+}
+
+/// RFC 9457, with an error code for scripts.
+#[derive(Serialize)]
+struct Problem<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: &'a str,
+    status: u16,
+    error: &'static str,
+    detail: &'a str,
+}
+
+/// A redirect to an absolute URL.
+pub(crate) fn see_other(url: &str) -> Reply {
+    let mut reply = Response::new(ReplyBody::default());
+    *reply.status_mut() = StatusCode::SEE_OTHER;
+    page::harden(reply.headers_mut());
+    if let Ok(url) = HeaderValue::try_from(url) {
+        reply.headers_mut().insert(LOCATION, url);
+    }
+    reply
+}
+
+fn hardened(mut reply: Reply) -> Reply {
+    page::harden(reply.headers_mut());
+    reply
+}
+
+impl BrowserDialect {
+    /// The answer to a good login. The caller sets the cookie.
+    pub(crate) fn logged_in(&self, call: &Call<'_>, to: Option<&str>, subject: &str, expires: Timestamp) -> Reply {
+        if SentAs::of_call(call) != SentAs::Form {
+            let body = LoggedIn { authenticated: true, subject, expires: expires.as_secs() };
+            return hardened(json(StatusCode::OK, &body));
+        }
+        let target = self.target(to);
+        let url = self.targets.url(target);
+        match target {
+            super::LoginTarget::Own(_) => see_other(&url),
+            // The policy of the form forbids a redirect to another origin.
+            super::LoginTarget::Listed(_) => page::onwards("Logged in", &url),
+        }
+    }
+
+    /// The state of a live session.
+    pub(crate) fn live(&self, subject: &str, claims: &OwnClaims, expires: Timestamp, idle: Timestamp) -> Reply {
+        let (expires, idle_expires) = (expires.as_secs(), idle.as_secs());
+        let live = LiveSession { authenticated: true, subject, claims, expires, idle_expires, device_bound: false };
+        hardened(json(StatusCode::OK, &live))
+    }
+
+    /// The state without a live session.
+    pub(crate) fn none(&self) -> Reply {
+        hardened(json(StatusCode::OK, &NoSession { authenticated: false, login: &self.path_of(LOGIN) }))
+    }
+
+    /// The answer to a logout. The caller clears the cookie.
+    pub(crate) fn logged_out(&self, call: &Call<'_>) -> Reply {
+        match SentAs::of_call(call) {
+            SentAs::Form => {
+                let url = self.targets.url(self.target(Some(&self.after_logout)));
+                page::onwards("Logged out", &url)
+            }
+            SentAs::Json | SentAs::Other => hardened(json(StatusCode::OK, &LoggedOut { logout: None })),
+        }
+    }
+
+    /// The answer to `GET /auth/logout`.
+    pub(crate) fn logout_page(&self) -> Reply {
+        page::logout(&self.path_of(LOGOUT))
+    }
+}
+
+/// The words of a refusal.
+struct Words {
+    status: StatusCode,
+    error: &'static str,
+    detail: &'static str,
+    wait: Option<Duration>,
+}
+
+impl Words {
+    fn of_error(error: &Error) -> Self {
+        let said = |status, error, detail| Self { status, error, detail, wait: None };
+        let bad = |detail| said(StatusCode::BAD_REQUEST, "invalid_request", detail);
+        let unavailable = |wait| Self {
+            wait: Some(wait),
+            ..said(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", "nothing is certain; try the same again")
+        };
+        let denial = match error {
+            Error::Denied(denial) => denial,
+            Error::Failed(fault) => return unavailable(fault.retry_after()),
+        };
+        match denial.class() {
+            Class::Request(what) if *denial == NOT_A_LOGIN => {
+                said(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", what)
+            }
+            Class::Request(what) => bad(what),
+            Class::TooLarge => bad("the body is too large"),
+            Class::TwoCredentials => bad("the session cookie was sent twice"),
+            Class::Login => {
+                said(StatusCode::UNAUTHORIZED, "invalid_credentials", "the user name or the password is wrong")
+            }
+            Class::CrossOrigin => said(StatusCode::FORBIDDEN, "cross_origin", "the request came from another site"),
+            Class::TooManySessions => said(
+                StatusCode::FORBIDDEN,
+                "too_many_sessions",
+                "you have too many sessions; end one, and log in again",
+            ),
+            Class::Limited(wait) => Self {
+                wait: Some(wait),
+                ..said(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "too many attempts; try again later")
+            },
+            Class::Unavailable(wait) => unavailable(wait),
+            Class::NotFound(_) => said(StatusCode::NOT_FOUND, "not_found", "there is no such page"),
+            Class::UnknownHost => said(
+                StatusCode::MISDIRECTED_REQUEST,
+                "unknown_host",
+                "this host has no login; use that of the public URL",
+            ),
+            Class::WrongMethod => {
+                said(StatusCode::METHOD_NOT_ALLOWED, "invalid_request", "the method is not served here")
+            }
+            // None of these classes concerns a login, a logout or the state of a session.
+            Class::Head(_)
+            | Class::Tunnel
+            | Class::NoCredential
+            | Class::UnusableCredential
+            | Class::BadToken(_)
+            | Class::BadProof { .. }
+            | Class::InsufficientScope
+            | Class::Forbidden
+            | Class::BadGrant { .. }
+            | Class::Lifetime
+            | Class::Scope
+            | Class::Target
+            | Class::Client
+            | Class::ClientNotAllowed
+            | Class::GrantType => bad("the request is not usable here"),
+        }
+    }
+}
+
+/// The answer to a request that failed: a problem document, or a page for a form.
+pub(crate) fn denied(dialect: &BrowserDialect, call: &Call<'_>, error: &Error) -> Reply {
+    let words = Words::of_error(error);
+    let mut reply = match SentAs::of_call(call) {
+        SentAs::Form if call.operation == LOGIN => failed_login(dialect, call, &words),
+        SentAs::Form => page::message(words.status, "Not logged out", words.detail),
+        SentAs::Json | SentAs::Other => problem(&words),
+    };
+    if let Some(wait) = words.wait {
+        retry_after(&mut reply, wait);
+    }
+    if words.status == StatusCode::UNAUTHORIZED {
+        // RFC 9110 §15.5.2.
+        reply.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    reply
+}
+
+fn problem(words: &Words) -> Reply {
+    let Words { status, error, detail, .. } = *words;
+    let title = status.canonical_reason().unwrap_or("Error");
+    let mut reply = json(status, &Problem { kind: "about:blank", title, status: status.as_u16(), error, detail });
+    let headers = reply.headers_mut();
+    page::harden(headers);
+    headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    reply
+}
+
+/// The answer to a login by a form that failed: the form again, with the reason.
+fn failed_login(dialect: &BrowserDialect, call: &Call<'_>, words: &Words) -> Reply {
+    if matches!(words.status, StatusCode::FORBIDDEN | StatusCode::MISDIRECTED_REQUEST)
+        && words.error != "too_many_sessions"
+    {
+        // Nothing of a request from elsewhere is kept, its target included.
+        return page::message(words.status, "Not logged in", words.detail);
+    }
+    let to = form::read_with(call, &[]).ok().and_then(|form| form.get("to").map(str::to_owned));
+    let target = dialect.target(to.as_deref());
+    match &dialect.page {
+        LoginPage::BuiltIn => {
+            let text = match words.wait.filter(|_| words.status == StatusCode::TOO_MANY_REQUESTS) {
+                Some(wait) => format!("{} (in {} s)", words.detail, seconds(wait)),
+                None => words.detail.to_owned(),
+            };
+            page::login(words.status, &dialect.path_of(LOGIN), target.as_str(), Some(&text))
+        }
+        LoginPage::At(page) => {
+            let page = dialect.targets.url(super::LoginTarget::Own(page));
+            see_other(&with_query(&page, &[("error", words.error), ("to", target.as_str())]))
+        }
+        LoginPage::None => page::message(words.status, "Not logged in", words.detail),
+    }
+}
+
+/// The refusal of a request without a live session, for a script: the plain one, with the path of the login.
+pub(crate) fn with_login(plain: Reply, login: &str) -> Reply {
+    let Ok(Value::Object(mut body)) = serde_json::from_slice(plain.body().data()) else { return plain };
+    body.insert("login".to_owned(), login.into());
+    let (head, _) = plain.into_parts();
+    Response::from_parts(head, serde_json::to_vec(&body).unwrap_or_default().into())
+}

@@ -1,0 +1,337 @@
+//! Sessions of browsers: one cookie that no script can read, and no token in the browser.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::{HeaderName, HeaderValue, Uri};
+
+use super::endpoint::{Endpoint, EndpointError};
+use super::origin::{SessionRules, origin_of};
+use crate::dialect::browser::target::{LoginTarget, LoginTargets};
+use crate::dialect::browser::{BrowserDialect, NAME};
+use rotogate_core::denial::Class;
+use rotogate_core::fault::Error;
+use rotogate_core::route::authority;
+use rotogate_core::route::hosts::is_loopback;
+use rotogate_core::route::path::CanonicalPath;
+use rotogate_core::session::profile::ProfileOverride;
+use rotogate_core::token::session_cookie;
+
+mod sessions;
+
+pub use crate::dialect::browser::LoginPage;
+pub use sessions::BrowserSessions;
+pub(super) use sessions::{keep_cookie, presented};
+
+/// The login of browsers: an endpoint whose sessions are one cookie. Scripts never see a token, and none leaves the gate
+/// for the browser.
+///
+/// A route takes the session with [`RoutePolicy::session`](rotogate_core::route::RoutePolicy::session). Requests of other
+/// pages are refused, whatever `SameSite` says.
+///
+/// ```
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use rotogate::Gate;
+/// use rotogate::gate::Browser;
+/// use rotogate::token::Keyring;
+///
+/// let gate = Gate::builder()
+///     .issuer("https://app.example.com")
+///     .keys(Keyring::ephemeral()?)
+///     .browser(Browser::own("/auth"))
+///     .build()
+///     .await?;
+/// # let _ = gate;
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+#[derive(Clone, Debug)]
+pub struct Browser {
+    path: String,
+    page: LoginPage,
+    after_logout: String,
+    cookie: CookieAttributes,
+    sessions: SessionRules,
+    profile: ProfileOverride,
+    client: Option<Box<str>>,
+    account: Option<Box<str>>,
+    listeners: Vec<Box<str>>,
+}
+
+/// The attributes of the session cookie that an operator chooses. All others are fixed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct CookieAttributes {
+    is_strict: bool,
+    is_persistent: bool,
+}
+
+impl CookieAttributes {
+    // Requirement B1.
+    fn cookie(self, value: &str, seconds: Option<u64>) -> HeaderValue {
+        let same_site = if self.is_strict { "Strict" } else { "Lax" };
+        let age = seconds.map(|seconds| format!("; Max-Age={seconds}")).unwrap_or_default();
+        let name = session_cookie::NAME;
+        let cookie = format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite={same_site}{age}");
+        // The value is base64url, and everything else is fixed.
+        let mut cookie = HeaderValue::try_from(cookie).unwrap_or_else(|_| HeaderValue::from_static(""));
+        cookie.set_sensitive(true);
+        cookie
+    }
+}
+
+impl Browser {
+    /// A login by the users of the gate's [directory](super::GateBuilder::directory), at `path`: `/auth/login`,
+    /// `/auth/session` and `/auth/logout` for `"/auth"`.
+    pub fn own(path: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            page: LoginPage::default(),
+            after_logout: "/".to_owned(),
+            cookie: CookieAttributes { is_strict: false, is_persistent: true },
+            sessions: SessionRules::default(),
+            profile: ProfileOverride::default(),
+            client: None,
+            account: None,
+            listeners: Vec::new(),
+        }
+    }
+
+    /// The page at `GET /auth/login`. The default is the gate's own plain form.
+    #[must_use]
+    pub fn page(mut self, page: LoginPage) -> Self {
+        self.page = page;
+        self
+    }
+
+    /// Where a logout by a form leads: a path of the gate, or a URL of an
+    /// [allowed origin](super::GateBuilder::allowed_origins). The default is `/`.
+    #[must_use]
+    pub fn after_logout(mut self, to: impl Into<String>) -> Self {
+        self.after_logout = to.into();
+        self
+    }
+
+    /// `SameSite=Strict` instead of `Lax`: links from other sites open without a session. For a public page with an API
+    /// behind it.
+    #[must_use]
+    pub const fn strict(mut self) -> Self {
+        self.cookie.is_strict = true;
+        self
+    }
+
+    /// A cookie that the browser drops when it closes.
+    #[must_use]
+    pub const fn until_closed(mut self) -> Self {
+        self.cookie.is_persistent = false;
+        self
+    }
+
+    /// A header that each request of a script must have. Navigations, WebSockets, event streams and images need none.
+    // Requirement B24.
+    #[must_use]
+    pub fn csrf_header(mut self, name: HeaderName) -> Self {
+        self.sessions.csrf_header = Some(name);
+        self
+    }
+
+    /// Overrides keys of the profile, whose default is 10 minutes between renewals, 8 hours idle, 7 days in all.
+    #[must_use]
+    pub fn profile(mut self, profile: ProfileOverride) -> Self {
+        self.profile = profile;
+        self
+    }
+
+    /// The client of the sessions. The default is `browser`.
+    #[must_use]
+    pub fn client(mut self, client: impl Into<Box<str>>) -> Self {
+        self.client = Some(client.into());
+        self
+    }
+
+    /// Binds the login to one account.
+    #[must_use]
+    pub fn account(mut self, account: impl Into<Box<str>>) -> Self {
+        self.account = Some(account.into());
+        self
+    }
+
+    /// Binds the login to listeners: see [`Endpoint::listeners`].
+    #[must_use]
+    pub fn listeners<I>(mut self, names: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<Box<str>>,
+    {
+        self.listeners = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Refuses sessions to pages of [allowed origins](super::GateBuilder::allowed_origins): CORS lets them send no
+    /// credentials.
+    #[must_use]
+    pub const fn refuse_allowed_origins(mut self) -> Self {
+        self.sessions.admits_listed = false;
+        self
+    }
+
+    /// The rules for requests by session.
+    pub(super) fn session_rules(&self) -> SessionRules {
+        self.sessions.clone()
+    }
+
+    /// The endpoint at this public URL, and what the rest of the gate knows of it.
+    pub(super) fn ready(
+        self,
+        public_url: &str,
+        allowed: &[Box<str>],
+    ) -> Result<(Endpoint, Arc<BrowserEndpoint>), EndpointError> {
+        let failed = |problem: &str| EndpointError::new(NAME, &self.path, problem);
+        let is_path = !self.path.ends_with('/')
+            && !self.path.contains(['{', '}', '?', '#'])
+            && CanonicalPath::parse(&self.path).is_ok_and(|path| !path.is_rewritten());
+        if !is_path {
+            return Err(failed("the path of a browser endpoint is a canonical one below the root, without parameters"));
+        }
+        let Some((origin, host)) = origin_of(public_url).zip(secure_host(public_url)) else {
+            return Err(failed(
+                "browsers keep its cookie over https alone, and from loopback: the public URL must begin with https://",
+            ));
+        };
+        let listed = if self.sessions.admits_listed { allowed.to_vec() } else { Vec::new() };
+        let targets = LoginTargets { origin, path: self.path.clone(), listed };
+        let is_good = |to: &str| to == "/" || targets.admit(to) != LoginTarget::ROOT;
+        if !is_good(&self.after_logout) {
+            return Err(failed("after_logout is no path of the gate, and no URL of an allowed origin"));
+        }
+        if let LoginPage::At(page) = &self.page
+            && !(matches!(targets.admit(page), LoginTarget::Own(_)) && is_good(page) && !page.contains('#'))
+        {
+            return Err(failed("its page is no path of the gate outside of the endpoint"));
+        }
+        let dialect = BrowserDialect { targets, page: self.page, after_logout: self.after_logout };
+        let endpoint = Arc::new(BrowserEndpoint { dialect: dialect.clone(), host, cookie: self.cookie });
+        let mut served = Endpoint::new(dialect).path(self.path).profile(self.profile).listeners(self.listeners);
+        served.browser = Some(Arc::clone(&endpoint));
+        if let Some(client) = self.client {
+            served = served.client(client);
+        }
+        if let Some(account) = self.account {
+            served = served.account(account);
+        }
+        Ok((served, endpoint))
+    }
+}
+
+/// How many logins of browsers ended in each way.
+#[derive(Debug, Default)]
+pub(crate) struct BrowserLogins([AtomicU64; LOGIN_RESULTS.len()]);
+
+/// The values of the label `result`, in the order of the counters.
+const LOGIN_RESULTS: [&str; 7] = [
+    "ok",
+    "invalid_credentials",
+    "cross_origin",
+    "too_many_requests",
+    "too_many_sessions",
+    "unavailable",
+    "invalid_request",
+];
+
+impl BrowserLogins {
+    /// Counts a login, by the error that ended it.
+    // Requirement B56.
+    pub(super) fn count(&self, error: Option<&Error>) {
+        let at = match error {
+            None => 0,
+            Some(Error::Failed(_)) => 5,
+            Some(Error::Denied(denial)) => match denial.class() {
+                Class::Login => 1,
+                Class::CrossOrigin => 2,
+                Class::Limited(_) => 3,
+                Class::TooManySessions => 4,
+                Class::Unavailable(_) => 5,
+                _ => 6,
+            },
+        };
+        if let Some(count) = self.0.get(at) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Each result with its number.
+    pub(super) fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> + use<'_> {
+        LOGIN_RESULTS.into_iter().zip(self.0.iter().map(|count| count.load(Ordering::Relaxed)))
+    }
+}
+
+/// The host of a URL from which browsers keep a `Secure` cookie.
+fn secure_host(public_url: &str) -> Option<String> {
+    let uri = public_url.parse::<Uri>().ok()?;
+    let host = authority::host_of(uri.authority()?.as_str()).to_ascii_lowercase();
+    (uri.scheme_str() == Some("https") || is_loopback(&host)).then_some(host)
+}
+
+/// The browser endpoint of a gate.
+#[derive(Debug)]
+pub(crate) struct BrowserEndpoint {
+    pub(super) dialect: BrowserDialect,
+    /// The host of the public URL, the only one that serves the endpoint.
+    pub(super) host: String,
+    cookie: CookieAttributes,
+}
+
+impl BrowserEndpoint {
+    /// The `Set-Cookie` of a new session that lasts so many seconds.
+    pub(super) fn set_cookie(&self, value: &str, seconds: u64) -> HeaderValue {
+        self.cookie.cookie(value, self.cookie.is_persistent.then_some(seconds))
+    }
+
+    /// The `Set-Cookie` that clears the cookie. A browser clears it only by the same attributes.
+    pub(super) fn clear_cookie(&self) -> HeaderValue {
+        self.cookie.cookie("", Some(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ready(browser: Browser) -> Result<Arc<BrowserEndpoint>, EndpointError> {
+        browser.ready("https://gate.example", &["https://app.example".into()]).map(|(_, endpoint)| endpoint)
+    }
+
+    #[test]
+    fn b1_the_cookie_has_exactly_the_documented_attributes_at_each_set_and_clear() {
+        let endpoint = ready(Browser::own("/auth")).unwrap();
+        assert_eq!(
+            endpoint.set_cookie("rc1_x", 604_800),
+            "__Host-Http-rg=rc1_x; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=604800"
+        );
+        assert_eq!(endpoint.clear_cookie(), "__Host-Http-rg=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0");
+        assert!(endpoint.set_cookie("rc1_x", 1).is_sensitive());
+        let strict = ready(Browser::own("/auth").strict().until_closed()).unwrap();
+        assert_eq!(strict.set_cookie("rc1_x", 1), "__Host-Http-rg=rc1_x; Path=/; Secure; HttpOnly; SameSite=Strict");
+        assert_eq!(strict.clear_cookie(), "__Host-Http-rg=; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age=0");
+    }
+
+    #[test]
+    fn b54_an_endpoint_whose_cookie_or_pages_could_not_work_is_refused() {
+        for path in ["/", "", "auth", "/auth/", "/a//b", "/{account}/auth", "/auth?x", "/../auth"] {
+            assert!(ready(Browser::own(path)).is_err(), "{path}");
+        }
+        for url in ["http://gate.example", "http://10.0.0.1:8080", "gate.example", ""] {
+            assert!(Browser::own("/auth").ready(url, &[]).is_err(), "{url}");
+        }
+        for url in ["http://localhost:5173", "http://127.0.0.1:8080", "http://[::1]:8080", "https://gate.example:8443"]
+        {
+            assert!(Browser::own("/auth").ready(url, &[]).is_ok(), "{url}");
+        }
+        for to in ["//evil", "https://evil.example/", "/auth/logout", "x"] {
+            assert!(ready(Browser::own("/auth").after_logout(to)).is_err(), "{to}");
+            assert!(ready(Browser::own("/auth").page(LoginPage::At(to.to_owned()))).is_err(), "{to}");
+        }
+        assert!(ready(Browser::own("/auth").after_logout("https://app.example/bye")).is_ok());
+        assert!(ready(Browser::own("/auth").after_logout("https://app.example/").refuse_allowed_origins()).is_err());
+        assert!(ready(Browser::own("/auth").page(LoginPage::At("/signin?lang=en".to_owned()))).is_ok());
+        assert!(ready(Browser::own("/auth").page(LoginPage::At("https://app.example/in".to_owned()))).is_err());
+    }
+}

@@ -1,0 +1,157 @@
+//! Sessions of browsers that the application begins, behind a login page of its own.
+
+use std::sync::Arc;
+
+use http::header::{CACHE_CONTROL, SET_COOKIE, USER_AGENT};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
+use zeroize::Zeroizing;
+
+use super::BrowserEndpoint;
+use crate::gate::browser_request::session_cookie;
+use crate::gate::endpoint::to_its_end;
+use crate::gate::{Gate, Inner, NewSession};
+use rotogate_core::denial::Denial;
+use rotogate_core::engine::{ApplicationLogin, Origin};
+use rotogate_core::fault::Error;
+use rotogate_core::route::RoutePolicy;
+use rotogate_core::token::session_cookie::SessionCookie;
+
+/// Begins and ends sessions of browsers from the application: see [`Gate::browser`].
+///
+/// ```
+/// use http::HeaderMap;
+/// use http::request::Parts;
+/// use rotogate::Gate;
+/// use rotogate::fault::Error;
+/// use rotogate::gate::NewSession;
+///
+/// /// `POST /login`, once the application knows the user. The headers set the cookie.
+/// async fn login(gate: &Gate, request: &Parts, user: &str) -> Result<HeaderMap, Error> {
+///     gate.browser().begin(request, NewSession::new(user, "browser")).await
+/// }
+///
+/// /// `POST /logout`. After an error the cookie stays, so that the browser can try again.
+/// async fn logout(gate: &Gate, request: &Parts) -> Result<HeaderMap, Error> {
+///     gate.browser().end(request).await
+/// }
+/// ```
+// Requirement B53.
+#[derive(Clone, Debug)]
+pub struct BrowserSessions(Gate);
+
+impl Gate {
+    /// Begins and ends sessions of browsers behind a login page of the application. The gate needs a
+    /// [`Browser`](super::Browser): its path, cookie and profile hold for these sessions, too.
+    pub fn browser(&self) -> BrowserSessions {
+        BrowserSessions(self.clone())
+    }
+}
+
+impl BrowserSessions {
+    /// Begins a session for the browser that sent this request, for a user whom the application has logged in. Returns
+    /// the headers of the reply. The session that the browser presents ends.
+    ///
+    /// The gate asks no directory about the user, as with [`Sessions::start`](crate::gate::Sessions::start). Limits of
+    /// logins are the application's.
+    ///
+    /// # Errors
+    /// [`Denial::CrossOrigin`] without proof that a page of our own or of an allowed origin sent the request;
+    /// [`Denial::NoRoute`] without a [`Browser`](super::Browser); the errors of
+    /// [`Sessions::start`](crate::gate::Sessions::start).
+    pub async fn begin(&self, request: &Parts, new: NewSession) -> Result<HeaderMap, Error> {
+        let (gate, browser) = self.asked(request)?;
+        let presented = presented_to_handler(gate, request)?;
+        let own = gate.endpoints.browser_client().filter(|client| client.id == new.client);
+        if own.is_none() && gate.clients.get(&new.client).is_none() {
+            tracing::warn!(client = %new.client, "session not begun: call GateBuilder::client to register its client");
+            return Err(Denial::InvalidClient.into());
+        }
+        let agent = request.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
+        let origin = Origin {
+            address: new.origin.address.or_else(|| gate.client_address(request)),
+            user_agent: agent.map(|agent| agent.chars().take(256).collect::<String>().into()),
+            ..Origin::default()
+        };
+        let start = ApplicationLogin {
+            subject: &new.subject,
+            account: new.account.as_deref(),
+            client: &new.client,
+            scope: new.scope,
+            claims: new.claims,
+            vouched_by: new.vouched_by,
+            profile: new.profile.as_ref().or_else(|| gate.endpoints.browser_profile()).unwrap_or(&gate.profile),
+            origin: &origin,
+        };
+        let begun = gate.engine.start_browser(start, presented.as_ref()).await?;
+        let seconds = begun.session.expires.as_secs().saturating_sub(begun.session.created().as_secs());
+        Ok(reply(browser.set_cookie(&begun.cookie.value(), seconds)))
+    }
+
+    /// Ends the session of the browser that sent this request, durably. Returns the headers of the reply, which clear the
+    /// cookie.
+    ///
+    /// # Errors
+    /// [`Denial::CrossOrigin`] and [`Denial::NoRoute`] as [`Self::begin`]; a fault, after which the session is refused at
+    /// this gate and its cookie must stay.
+    pub async fn end(&self, request: &Parts) -> Result<HeaderMap, Error> {
+        let (gate, browser) = self.asked(request)?;
+        if !gate.origins.admit_session(request, &RoutePolicy::default()) {
+            return Err(Denial::CrossOrigin.into());
+        }
+        if let Some(cookie) = presented_to_handler(gate, request)? {
+            let origin = Origin { address: gate.client_address(request), ..Origin::default() };
+            let engine = gate.engine.clone();
+            to_its_end(async move { engine.end_browser(&cookie, &origin).await }).await?;
+        }
+        Ok(reply(browser.clear_cookie()))
+    }
+
+    /// The gate and its browser endpoint, for a request that proves its origin.
+    fn asked(&self, request: &Parts) -> Result<(&Inner, &BrowserEndpoint), Denial> {
+        let gate = &*self.0.0;
+        let browser = gate.browser.as_deref().ok_or(Denial::NoRoute)?;
+        if gate.origins.asked(&request.headers) { Ok((gate, browser)) } else { Err(Denial::CrossOrigin) }
+    }
+}
+
+/// The cookie that a request presents. One that no key of ours made is none.
+pub(in crate::gate) fn presented(gate: &Inner, headers: &HeaderMap) -> Result<Option<SessionCookie>, Denial> {
+    Ok(session_cookie(headers)?.and_then(|value| authenticated(gate, value)))
+}
+
+fn authenticated(gate: &Inner, value: &[u8]) -> Option<SessionCookie> {
+    gate.engine.session_cookie(std::str::from_utf8(value).ok()?)
+}
+
+/// The value of the cookie that a layer has removed from a request. Does not print.
+#[derive(Clone)]
+struct RemovedCookie(Result<Arc<Zeroizing<Vec<u8>>>, Denial>);
+
+/// Keeps the session cookie of a request for [`BrowserSessions`], before a layer removes it: a handler of the application
+/// ends the session.
+pub(in crate::gate) fn keep_cookie(gate: &Inner, parts: &mut Parts) {
+    if gate.browser.is_none() {
+        return;
+    }
+    let found = session_cookie(&parts.headers).map(|found| found.map(|value| Arc::new(Zeroizing::new(value.to_vec()))));
+    if let Some(found) = found.transpose() {
+        parts.extensions.insert(RemovedCookie(found));
+    }
+}
+
+/// As [`presented`], for a handler that may be behind a layer.
+fn presented_to_handler(gate: &Inner, request: &Parts) -> Result<Option<SessionCookie>, Denial> {
+    match request.extensions.get::<RemovedCookie>() {
+        Some(RemovedCookie(Ok(value))) => Ok(authenticated(gate, value)),
+        Some(RemovedCookie(Err(denial))) => Err(*denial),
+        None => presented(gate, &request.headers),
+    }
+}
+
+fn reply(cookie: HeaderValue) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(SET_COOKIE, cookie);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers
+}

@@ -1,0 +1,206 @@
+//! Requests by session cookie: the cookie in the request, the load and the renewal of its session, and what the reply
+//! must have.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{AUTHORIZATION, CACHE_CONTROL, SET_COOKIE, VARY};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
+
+use super::Inner;
+use super::endpoint::to_its_end;
+use crate::dialect::Reply;
+use crate::dialect::browser::navigation::is_prefetch;
+use rotogate_core::credential;
+use rotogate_core::denial::Denial;
+use rotogate_core::engine::{APPLICATION, BrowserRules, RenewWhen};
+use rotogate_core::fault::Error;
+use rotogate_core::lease::Lease;
+use rotogate_core::route::OnExpiry;
+use rotogate_core::session::Session;
+use rotogate_core::token::session_cookie::NAME;
+use rotogate_core::verify_cache::{SessionAnswer, SessionMiss, Verified};
+
+/// The longest wait of a request for its session. The load itself goes on.
+const MAX_WAIT: Duration = Duration::from_secs(10);
+/// When a request may try again whose session could not be loaded in time.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// The one session cookie of a request.
+///
+/// # Errors
+/// [`Denial::TwoCredentials`] for two of them.
+// Requirement B17.
+pub(super) fn session_cookie(headers: &HeaderMap) -> Result<Option<&[u8]>, Denial> {
+    let mut found = credential::cookies(headers, NAME);
+    match (found.next(), found.next()) {
+        (found, None) => Ok(found),
+        (_, Some(_)) => Err(Denial::TwoCredentials),
+    }
+}
+
+/// When a request renews its session. A browser also sends requests ahead, for pages that nobody may ever look at.
+// Requirement B11.
+pub(super) fn renewal_of(parts: &Parts) -> RenewWhen {
+    if is_prefetch(&parts.headers) { RenewWhen::Never } else { RenewWhen::Over }
+}
+
+impl Inner {
+    /// The rules by which the session of a browser is renewed: those of its endpoint, also if the application began it.
+    pub(in crate::gate) fn browser_rules(&self, session: &Session) -> Result<BrowserRules, Denial> {
+        let of_endpoint = self.endpoints.client_of(session).or_else(|| self.endpoints.browser_client());
+        let of_endpoint = of_endpoint.filter(|client| client.id == session.client).map(Arc::clone);
+        let client = of_endpoint.or_else(|| self.clients.get(&session.client));
+        let client = client.ok_or(Denial::SessionOver("its client is not registered any more"))?;
+        let begun_by_application = *session.dialect == *APPLICATION;
+        let own = begun_by_application.then(|| self.endpoints.browser_profile().unwrap_or(&self.profile));
+        let profile = self.endpoints.profile_for(session).or(own);
+        let profile = profile.ok_or(Denial::SessionOver("no endpoint of this gate serves it"))?;
+        Ok(BrowserRules { profile: client.profile.over(profile), client })
+    }
+
+    /// The context of a cookie that is not in the cache.
+    pub(in crate::gate) fn session_miss<'a>(
+        &'a self,
+        address: Option<std::net::IpAddr>,
+        parts: &'a Parts,
+    ) -> SessionMiss<'a> {
+        let answer = parts.extensions.get::<SessionAnswer>();
+        SessionMiss { miss: self.shown(address), keyring: self.engine.keyring(), answer }
+    }
+
+    /// What became of a session cookie of ours, for the request that waits for it.
+    pub(in crate::gate) async fn loaded_session(self: &Arc<Self>, cookie: Arc<str>, when: RenewWhen) -> SessionAnswer {
+        let loading = self.session_loaded(Arc::clone(&cookie), when);
+        let outcome = match tokio::time::timeout(MAX_WAIT, loading).await {
+            Ok(Ok(verified)) => Ok(verified),
+            Ok(Err(Error::Denied(denial))) => Err(denial),
+            // A fault decides nothing.
+            Ok(Err(Error::Failed(fault))) => Err(Denial::SessionUnavailable(fault.retry_after())),
+            Err(_) => Err(Denial::SessionUnavailable(TRY_AGAIN)),
+        };
+        SessionAnswer { cookie, outcome }
+    }
+
+    async fn session_loaded(self: &Arc<Self>, cookie: Arc<str>, when: RenewWhen) -> Result<Arc<Verified>, Error> {
+        let gate = Arc::clone(self);
+        to_its_end(async move {
+            let rules = |session: &Session| gate.browser_rules(session);
+            let loaded = gate.checker.load_session(&gate.engine, &cookie, &rules, when).await;
+            gate.running.faults.tell(&loaded, || gate.engine.clock().source().monotonic());
+            loaded
+        })
+        .await
+    }
+
+    /// What a request by this session cookie would find, for an explanation. `None` without one of ours, and for a session
+    /// that would be renewed first.
+    // Requirement B54.
+    pub(in crate::gate) async fn foreseen_session(&self, parts: &Parts) -> Option<SessionAnswer> {
+        let value = std::str::from_utf8(session_cookie(&parts.headers).ok()??).ok()?;
+        self.engine.session_cookie(value)?;
+        let cookie: Arc<str> = value.into();
+        let rules = |session: &Session| self.browser_rules(session);
+        let outcome = match self.checker.foresee_session(&self.engine, &cookie, &rules).await {
+            Ok(verified) => Ok(verified?),
+            Err(Error::Denied(denial)) => Err(denial),
+            Err(Error::Failed(fault)) => Err(Denial::SessionUnavailable(fault.retry_after())),
+        };
+        Some(SessionAnswer { cookie, outcome })
+    }
+
+    /// Renews the session of a caller in the background, if it is time for that.
+    // Requirement B9.
+    pub(in crate::gate) fn renew_ahead(self: &Arc<Self>, caller: &Verified, parts: &Parts) {
+        let Some(cookie) = caller.session_cookie() else { return };
+        if renewal_of(parts) == RenewWhen::Never || !caller.takes_renewal(self.engine.clock().now()) {
+            return;
+        }
+        self.renew_in_background(Arc::clone(cookie));
+    }
+
+    fn renew_in_background(self: &Arc<Self>, cookie: Arc<str>) {
+        // Without a runtime the request that finds the token over renews it.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let gate = Arc::clone(self);
+        runtime.spawn(async move {
+            // A fault is logged, and the next request tries again.
+            let _ = gate.session_loaded(cookie, RenewWhen::Due).await;
+        });
+    }
+
+    /// The lease of an upgraded connection. What its client sends renews the session of a browser.
+    pub(in crate::gate) fn tunnel_lease(
+        self: &Arc<Self>,
+        caller: Option<&Arc<Verified>>,
+        on_expiry: OnExpiry,
+    ) -> Lease {
+        let lease = Lease::for_caller(&self.leases, caller, on_expiry);
+        let Some(cookie) = caller.and_then(|caller| caller.session_cookie()).map(Arc::clone) else { return lease };
+        let gate = Arc::clone(self);
+        lease.renewed_by(Arc::new(move || {
+            // A connection may outlive the rules of its beginning.
+            gate.successor().as_ref().unwrap_or(&gate).renew_in_background(Arc::clone(&cookie));
+        }))
+    }
+
+    /// Clears the cookie of a session that is over, and of no other.
+    // Requirement B18.
+    pub(in crate::gate) fn clear_session(&self, denial: Denial, reply: &mut Reply) {
+        if let (Denial::SessionOver(_), Some(browser)) = (denial, &self.browser) {
+            reply.headers_mut().append(SET_COOKIE, browser.clear_cookie());
+        }
+    }
+}
+
+/// The access token of a session for the upstream.
+pub(super) fn forward_token(headers: &mut HeaderMap, caller: &Verified) {
+    if let Some(token) = caller.session_token()
+        && let Ok(mut value) = HeaderValue::try_from(format!("Bearer {token}"))
+    {
+        value.set_sensitive(true);
+        headers.insert(AUTHORIZATION, value);
+    }
+}
+
+/// Adapts the reply of the service to a request by session: no shared cache keeps it, and no session cookie comes from
+/// behind the gate.
+// Requirement B27.
+pub(super) fn adapt_reply(headers: &mut HeaderMap) {
+    if headers.contains_key(SET_COOKIE) {
+        strip_set_cookie(headers);
+    }
+    let mut is_stored = true;
+    match headers.get_all(CACHE_CONTROL).iter().next() {
+        None => drop(headers.insert(CACHE_CONTROL, HeaderValue::from_static("private"))),
+        Some(_) => is_stored = !has_no_store(headers),
+    }
+    if is_stored {
+        headers.append(VARY, HeaderValue::from_static("Cookie"));
+    }
+}
+
+fn has_no_store(headers: &HeaderMap) -> bool {
+    let directives =
+        headers.get_all(CACHE_CONTROL).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    directives.map(<[u8]>::trim_ascii).any(|directive| directive.eq_ignore_ascii_case(b"no-store"))
+}
+
+/// Removes what would set a session cookie, and leaves the other cookies as they are.
+pub(super) fn strip_set_cookie(headers: &mut HeaderMap) {
+    let is_ours = |value: &HeaderValue| {
+        let name = value.as_bytes().split(|byte| matches!(byte, b'=' | b';')).next().unwrap_or_default();
+        name.trim_ascii().eq_ignore_ascii_case(NAME.as_bytes())
+    };
+    if headers.get_all(SET_COOKIE).iter().any(is_ours) {
+        let kept: Vec<_> = headers.get_all(SET_COOKIE).iter().filter(|value| !is_ours(value)).cloned().collect();
+        headers.remove(SET_COOKIE);
+        for value in kept {
+            headers.append(SET_COOKIE, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+//! Carries out what browsers ask at their endpoint: a login, the state of a session, a logout.
+
+use std::sync::Arc;
+
+use http::Method;
+use http::header::SET_COOKIE;
+use http::request::Parts;
+
+use super::execute::{EndpointCommand, accounts};
+use super::handler::{EndpointHandler, to_its_end};
+use crate::dialect::browser::{LOGIN, LOGOUT, SESSION, SentLogin, words};
+use crate::dialect::{Call, Reply};
+use crate::gate::browser::{BrowserEndpoint, presented};
+use crate::gate::{Inner, Recipient, Who};
+use rotogate_core::client::Grant;
+use rotogate_core::denial::Denial;
+use rotogate_core::engine::{Arrival, BrowserLogin, Login, Origin};
+use rotogate_core::fault::Error;
+use rotogate_core::reason::Reason;
+use rotogate_core::route::{RoutePolicy, authority};
+use rotogate_core::token::session_cookie::SessionCookie;
+
+/// Whether a request may reach the endpoint: by the host of the public URL, and with the origin that its operation
+/// needs. Judged before the body is read.
+///
+/// # Errors
+/// [`Denial::UnknownHost`], [`Denial::CrossOrigin`].
+// Requirements B7 and B25.
+pub(super) fn admit(gate: &Inner, browser: &BrowserEndpoint, operation: &str, parts: &Parts) -> Result<(), Denial> {
+    let host = authority::check(parts)?.host();
+    if !host.eq_ignore_ascii_case(&browser.host) {
+        return Err(Denial::UnknownHost);
+    }
+    let may_use_session = || gate.origins.admit_session(parts, &RoutePolicy::default());
+    let is_good = match (operation, &parts.method) {
+        (LOGIN, &Method::POST) => gate.origins.asked(&parts.headers),
+        (LOGOUT, &Method::POST) => gate.origins.asked(&parts.headers) && may_use_session(),
+        (SESSION, _) => may_use_session(),
+        // A page with a form or a button: a request for it changes nothing.
+        _ => true,
+    };
+    if is_good {
+        return Ok(());
+    }
+    if (operation, &parts.method) == (LOGIN, &Method::POST) {
+        gate.running.browser_logins.count(Some(&Denial::CrossOrigin.into()));
+    }
+    Err(Denial::CrossOrigin)
+}
+
+/// Answers a request that [`admit`] lets pass.
+pub(super) async fn answer(
+    browser: &BrowserEndpoint,
+    call: &Call<'_>,
+    handler: &EndpointHandler<'_>,
+) -> (Reply, Reason) {
+    let dialect = &browser.dialect;
+    let answered: Result<Reply, Error> = match (call.operation, call.method) {
+        (LOGIN, &Method::POST) => log_in(browser, call, handler).await,
+        (LOGIN, _) => Ok(dialect.login_page(call)),
+        (LOGOUT, &Method::POST) => log_out(browser, call, handler).await,
+        (LOGOUT, _) => Ok(dialect.logout_page()),
+        (SESSION, _) => state(browser, call, handler).await,
+        _ => Err(Denial::NoRoute.into()),
+    };
+    match answered {
+        Ok(reply) => (reply, Reason::ANSWERED),
+        Err(error) => (words::denied(dialect, call, &error), Reason::from(&error)),
+    }
+}
+
+async fn log_in(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointHandler<'_>) -> Result<Reply, Error> {
+    let began = begin(browser, call, handler).await;
+    handler.gate.running.browser_logins.count(began.as_ref().err());
+    let (BrowserLogin { cookie, session, .. }, to) = began?;
+    let recipient = Recipient { subject: session.subject.clone(), session: Some(session.id) };
+    let _ = handler.recipient.set(Who::Issued(Box::new(recipient)));
+    let mut reply = browser.dialect.logged_in(call, to.as_deref(), &session.subject, session.expires);
+    let seconds = session.expires.as_secs().saturating_sub(session.created().as_secs());
+    reply.headers_mut().append(SET_COOKIE, browser.set_cookie(&cookie.value(), seconds));
+    Ok(reply)
+}
+
+/// Begins the session of a login. Also returns where the login leads, as the browser says.
+async fn begin(
+    browser: &BrowserEndpoint,
+    call: &Call<'_>,
+    handler: &EndpointHandler<'_>,
+) -> Result<(BrowserLogin, Option<String>), Error> {
+    let mut login = browser.dialect.read_login(call)?;
+    let to = login.to.take();
+    let presented = presented(handler.gate, call.headers)?;
+    let (gate, index) = (Arc::clone(handler.gate), handler.endpoint);
+    let (origin, arrived) = (handler.origin.clone(), handler.arrived);
+    let beginning = async move { begin_session(&gate, index, login, presented, &origin, arrived).await };
+    let begun = to_its_end(beginning).await;
+    handler.tell(&begun);
+    Ok((begun?, to))
+}
+
+async fn begin_session(
+    gate: &Inner,
+    index: usize,
+    login: SentLogin,
+    presented: Option<SessionCookie>,
+    origin: &Origin,
+    arrived: Arrival,
+) -> Result<BrowserLogin, Error> {
+    let endpoint = gate.endpoints.get(index).ok_or(Denial::NoRoute)?;
+    let (account, of_account) = accounts(endpoint, login.account.as_deref());
+    let at = EndpointCommand { gate, endpoint, origin, account: of_account };
+    let client = at.client(None, Some(Grant::Password)).await?;
+    let login = Login {
+        client: &client,
+        account,
+        username: &login.username,
+        password: &login.password,
+        scope: None,
+        access_ttl: None,
+        resource: None,
+        profile: &client.profile.over(&endpoint.profile),
+        dialect: endpoint.dialect.name(),
+        proof: None,
+        certificate: None,
+        arrived,
+        origin,
+    };
+    gate.engine.begin_browser(login, presented.as_ref()).await
+}
+
+async fn log_out(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointHandler<'_>) -> Result<Reply, Error> {
+    if let Some(cookie) = presented(handler.gate, call.headers)? {
+        let (gate, origin) = (Arc::clone(handler.gate), handler.origin.clone());
+        let ended = to_its_end(async move { gate.engine.end_browser(&cookie, &origin).await }).await;
+        handler.tell(&ended);
+        // After a fault the cookie stays: the browser can try again.
+        ended?;
+    }
+    let mut reply = browser.dialect.logged_out(call);
+    reply.headers_mut().append(SET_COOKIE, browser.clear_cookie());
+    Ok(reply)
+}
+
+/// The state of the session. To ask is no activity.
+async fn state(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointHandler<'_>) -> Result<Reply, Error> {
+    let gate = handler.gate;
+    let Some(cookie) = presented(gate, call.headers)? else { return Ok(browser.dialect.none()) };
+    let found = gate.engine.browser_session(&cookie, &|session| gate.browser_rules(session)).await;
+    handler.tell(&found);
+    match found {
+        Ok(live) => {
+            let session = &live.session;
+            Ok(browser.dialect.live(&session.subject, &session.claims, live.expires, live.idle_expires))
+        }
+        Err(Error::Denied(denial)) if !denial.is_undecided() => Ok(browser.dialect.none()),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,77 @@
+//! Refusals of requests without a live session, on routes that take sessions: a tab is led to the login, and a script
+//! learns where it is.
+
+use http::StatusCode;
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+
+use super::Inner;
+#[cfg(feature = "axum")]
+use super::nested;
+use crate::dialect::Reply;
+use crate::dialect::browser::navigation::SignedOut;
+use crate::dialect::browser::{LOGIN, LoginPage, page, words};
+use rotogate_core::denial::Denial;
+use rotogate_core::reply;
+use rotogate_core::route::{LoginLead, RoutePolicy};
+
+/// What a browser gets instead of the plain refusal.
+pub(super) enum Led {
+    /// The plain refusal, with the path of the login if another login would help.
+    Plain(Reply),
+    /// A redirect or a page.
+    Shown(Reply),
+}
+
+impl Inner {
+    /// What a refused request gets, on a route of this policy.
+    // Requirement B36.
+    pub(super) fn led_to_login(&self, parts: &Parts, denial: Denial, policy: &RoutePolicy, plain: Reply) -> Led {
+        let Some(browser) = self.browser.as_ref().filter(|_| policy.credentials.session) else {
+            return Led::Plain(plain);
+        };
+        if plain.status() != StatusCode::UNAUTHORIZED
+            || parts.headers.contains_key(AUTHORIZATION)
+            || reply::is_grpc(&parts.headers)
+            || !would_help(denial, policy)
+        {
+            return Led::Plain(plain);
+        }
+        let dialect = &browser.dialect;
+        let form = match policy.login {
+            LoginLead::Never => SignedOut::Problem,
+            _ if dialect.page == LoginPage::None => SignedOut::Problem,
+            _ => SignedOut::of_request(&parts.method, &parts.headers),
+        };
+        let asked = asked(parts);
+        match (form, dialect.login_url(&asked)) {
+            (SignedOut::Login, Some(url)) => Led::Shown(words::see_other(&url)),
+            (SignedOut::Page, Some(_)) => Led::Shown(challenged(page::signed_out(&dialect.path_of(LOGIN)), &plain)),
+            (SignedOut::Problem, _) | (_, None) => Led::Plain(words::with_login(plain, &dialect.path_of(LOGIN))),
+        }
+    }
+}
+
+/// Whether another login can mend the refusal. One by password has no `acr`.
+fn would_help(denial: Denial, policy: &RoutePolicy) -> bool {
+    denial != Denial::InsufficientAuthentication || policy.step_up.as_ref().is_none_or(|step_up| step_up.acr.is_empty())
+}
+
+/// The path and query that the client asked for.
+fn asked(parts: &Parts) -> String {
+    #[cfg(feature = "axum")]
+    if let Some(whole) = nested::whole(parts)
+        && let Some(path) = whole.path_and_query()
+    {
+        return path.to_string();
+    }
+    parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default()
+}
+
+/// A page with the challenges of the plain refusal (RFC 9110 §15.5.2).
+fn challenged(mut page: Reply, plain: &Reply) -> Reply {
+    for challenge in plain.headers().get_all(http::header::WWW_AUTHENTICATE) {
+        page.headers_mut().append(http::header::WWW_AUTHENTICATE, challenge.clone());
+    }
+    page
+}
