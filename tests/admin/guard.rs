@@ -237,18 +237,3 @@ fn p53_a_wrong_entry_is_refused_with_its_line() {
     let ran = place.run(&["check"], "");
     assert!(ran.stderr.contains("the token is that of admin.tokens[0].file"), "{}", ran.stderr);
 }
-
-#[tokio::test]
-async fn a_former_path_leads_to_the_new_one_for_a_release() {
-    let place = Place::new(CONFIG);
-    let gate = place.start();
-    for (method, former, status, location) in [
-        ("GET", "/sessions?after=x", 308, Some("/v1/sessions?cursor=x")),
-        ("POST", "/users/reload", 308, Some("/v1/users/reload")),
-        ("POST", "/revocations?all", 410, None),
-    ] {
-        let answer = Ask::without(&gate).send(method, former, "").await;
-        let to = answer.headers.get("location").map(|to| to.to_str().unwrap());
-        assert_eq!((answer.status.as_u16(), to), (status, location), "{former}");
-    }
-}

@@ -162,8 +162,10 @@ impl PostgresInner {
         session: &Session,
         room: &InsertRoom,
     ) -> Result<Option<Inserted>, StoreError> {
+        // If none gives way, it does not matter that another one ends meanwhile.
+        let counted = room.plan.sessions().filter(|_| !room.ended.is_empty());
         let operation = Operation {
-            live: room.plan.sessions().map(|one| one.id).collect(),
+            live: counted.map(|one| one.id).collect(),
             subject: Some(&session.subject),
             only: room.ids.as_deref().map(|ids| (ids, time_in(session))),
             ..Operation::inserting(session)
