@@ -1,5 +1,6 @@
 //! What changes under a gate that runs: another configuration, and another program in its place.
 
+mod browser_reload;
 mod commands;
 mod outputs;
 mod reload;

@@ -21,7 +21,7 @@ mod sessions;
 
 pub use crate::dialect::browser::LoginPage;
 pub use sessions::BrowserSessions;
-pub(super) use sessions::presented;
+pub(super) use sessions::{keep_cookie, presented};
 
 /// The login of browsers: an endpoint whose sessions are one cookie. Scripts never see a token, and none leaves the gate
 /// for the browser.

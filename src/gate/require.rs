@@ -26,6 +26,7 @@ use serde_json::Value;
 use tower::{Layer, Service};
 
 use super::body::GateBody;
+use super::browser::keep_cookie;
 use super::identity::Identity;
 use super::layer::{ResponseFuture, Settled};
 use super::signed_out::Led;
@@ -408,6 +409,7 @@ impl RequireLayer {
         {
             let permitted = undecided.decide(&self.route)?;
             self.judge_conditions(parts, &permitted)?;
+            keep_cookie(gate, parts);
             layer::prepare(gate, parts, &permitted)?;
             parts.extensions.remove::<Undecided>();
             parts.extensions.insert(permitted);
@@ -433,6 +435,7 @@ impl RequireLayer {
             upgrade::settle(gate, parts, &permitted, None);
         }
         if !has_caller {
+            keep_cookie(gate, parts);
             layer::prepare(gate, parts, &permitted)?;
             parts.extensions.insert(permitted);
         }

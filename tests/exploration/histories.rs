@@ -106,6 +106,7 @@ impl Run {
         let s = Session {
             bound_to: None,
             certificate: None,
+            browser: None,
             seal: Seal::default(),
             resource: None,
             vouched_by: None,

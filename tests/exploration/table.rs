@@ -103,6 +103,7 @@ impl Table {
         let session = Session {
             bound_to: None,
             certificate: None,
+            browser: None,
             seal: Seal::default(),
             resource: None,
             vouched_by: None,

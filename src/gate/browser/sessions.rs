@@ -1,8 +1,11 @@
 //! Sessions of browsers that the application begins, behind a login page of its own.
 
+use std::sync::Arc;
+
 use http::header::{CACHE_CONTROL, SET_COOKIE, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
+use zeroize::Zeroizing;
 
 use super::BrowserEndpoint;
 use crate::gate::browser_request::session_cookie;
@@ -58,7 +61,7 @@ impl BrowserSessions {
     /// [`Sessions::start`](crate::gate::Sessions::start).
     pub async fn begin(&self, request: &Parts, new: NewSession) -> Result<HeaderMap, Error> {
         let (gate, browser) = self.asked(request)?;
-        let presented = presented(gate, &request.headers)?;
+        let presented = presented_to_handler(gate, request)?;
         let own = gate.endpoints.browser_client().filter(|client| client.id == new.client);
         if own.is_none() && gate.clients.get(&new.client).is_none() {
             tracing::warn!(client = %new.client, "session not begun: call GateBuilder::client to register its client");
@@ -96,7 +99,7 @@ impl BrowserSessions {
         if !gate.origins.admit_session(request, &RoutePolicy::default()) {
             return Err(Denial::CrossOrigin.into());
         }
-        if let Some(cookie) = presented(gate, &request.headers)? {
+        if let Some(cookie) = presented_to_handler(gate, request)? {
             let origin = Origin { address: gate.client_address(request), ..Origin::default() };
             let engine = gate.engine.clone();
             to_its_end(async move { engine.end_browser(&cookie, &origin).await }).await?;
@@ -108,14 +111,42 @@ impl BrowserSessions {
     fn asked(&self, request: &Parts) -> Result<(&Inner, &BrowserEndpoint), Denial> {
         let gate = &*self.0.0;
         let browser = gate.browser.as_deref().ok_or(Denial::NoRoute)?;
-        if gate.origins.asked(&request.headers) { Ok((gate, browser)) } else { Err(Denial::CrossOrigin) }
+        if gate.origins.asked_for_session(&request.headers) { Ok((gate, browser)) } else { Err(Denial::CrossOrigin) }
     }
 }
 
 /// The cookie that a request presents. One that no key of ours made is none.
 pub(in crate::gate) fn presented(gate: &Inner, headers: &HeaderMap) -> Result<Option<SessionCookie>, Denial> {
-    let value = session_cookie(headers)?.and_then(|value| std::str::from_utf8(value).ok());
-    Ok(value.and_then(|value| gate.engine.session_cookie(value)))
+    Ok(session_cookie(headers)?.and_then(|value| authenticated(gate, value)))
+}
+
+fn authenticated(gate: &Inner, value: &[u8]) -> Option<SessionCookie> {
+    gate.engine.session_cookie(std::str::from_utf8(value).ok()?)
+}
+
+/// The value of the cookie that a layer has removed from a request. Does not print.
+#[derive(Clone)]
+struct RemovedCookie(Result<Arc<Zeroizing<Vec<u8>>>, Denial>);
+
+/// Keeps the session cookie of a request for [`BrowserSessions`], before a layer removes it: a handler of the application
+/// ends the session.
+pub(in crate::gate) fn keep_cookie(gate: &Inner, parts: &mut Parts) {
+    if gate.browser.is_none() {
+        return;
+    }
+    let found = session_cookie(&parts.headers).map(|found| found.map(|value| Arc::new(Zeroizing::new(value.to_vec()))));
+    if let Some(found) = found.transpose() {
+        parts.extensions.insert(RemovedCookie(found));
+    }
+}
+
+/// As [`presented`], for a handler that may be behind a layer.
+fn presented_to_handler(gate: &Inner, request: &Parts) -> Result<Option<SessionCookie>, Denial> {
+    match request.extensions.get::<RemovedCookie>() {
+        Some(RemovedCookie(Ok(value))) => Ok(authenticated(gate, value)),
+        Some(RemovedCookie(Err(denial))) => Err(*denial),
+        None => presented(gate, &request.headers),
+    }
 }
 
 fn reply(cookie: HeaderValue) -> HeaderMap {

@@ -33,8 +33,8 @@ pub(super) fn admit(gate: &Inner, browser: &BrowserEndpoint, operation: &str, pa
     }
     let may_use_session = || gate.origins.admit_session(parts, &RoutePolicy::default());
     let is_good = match (operation, &parts.method) {
-        (LOGIN, &Method::POST) => gate.origins.asked(&parts.headers),
-        (LOGOUT, &Method::POST) => gate.origins.asked(&parts.headers) && may_use_session(),
+        (LOGIN, &Method::POST) => gate.origins.asked_for_session(&parts.headers),
+        (LOGOUT, &Method::POST) => gate.origins.asked_for_session(&parts.headers) && may_use_session(),
         (SESSION, _) => may_use_session(),
         // A page with a form or a button: a request for it changes nothing.
         _ => true,

@@ -16,6 +16,7 @@ use super::permit::prepare;
 use super::refuse::{denied, refused, shed};
 use super::{GateLayer, GateService};
 use crate::dialect::{Dialect, Reply};
+use crate::gate::browser::keep_cookie;
 use crate::gate::endpoint::{self, Hit};
 use crate::gate::forward_buffered::ForwardBuffered;
 use crate::gate::in_flight::InFlightSlot;
@@ -147,6 +148,9 @@ impl<M> GateLayer<M> {
             parts.extensions.insert(gate.tunnel_lease(caller, policy.on_expiry).in_place(place));
         }
         let is_kept = self.annotate || caller.is_some();
+        if !self.edge {
+            keep_cookie(gate, parts);
+        }
         if let Err(denial) = prepare(gate, parts, &permitted) {
             return Err(NotEntered::Denied(denial, permitted));
         }
@@ -174,6 +178,7 @@ impl<M> GateLayer<M> {
             Err(refusal) => return Err(NotEntered::Shed(refusal, anonymous)),
         };
         upgrade::refuse(parts);
+        keep_cookie(gate, parts);
         if let Err(denial) = prepare(gate, parts, &anonymous) {
             return Err(NotEntered::Denied(denial, anonymous));
         }

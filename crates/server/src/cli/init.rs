@@ -35,7 +35,7 @@ pub(super) struct InitOptions {
 /// Where browsers log in.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum BrowserLoginKind {
-    /// At the gate, with a password.
+    // At the gate, with a password. A documentation comment would make the help of all options long.
     Own,
 }
 

@@ -8,6 +8,7 @@ use rotogate_core::session::profile::{OnTooMany, Profile};
 use crate::log::{LogFormat, LogOutput};
 
 mod authorizers;
+mod browser;
 mod claims;
 mod introspection;
 mod isolation;

@@ -178,9 +178,9 @@ pub(super) fn check(config: &Config, endpoints: &[Section<'_>], routes: &[Sectio
     if browser.same_site == SameSiteRule::Strict {
         for (_, section) in taking().filter(|(route, _)| route.policy.login == LoginLead::Auto) {
             section.blame(
-                "credentials",
-                "takes sessions of an endpoint with same_site = \"strict\", whose cookie does not come with links from other \
-                 sites: they would be led to the login again and again; write login = \"never\"",
+                "login",
+                "is \"auto\", and the route takes sessions of an endpoint with same_site = \"strict\", whose cookie does not come with links from other \
+                 sites: they would be led to the login again and again; write \"never\"",
             );
         }
     }

@@ -1,0 +1,73 @@
+//! The endpoint of browsers, and the routes that take its sessions.
+
+use super::*;
+use rotogate::gate::LoginPage;
+
+const ENDPOINT: &str = "[[endpoints]]\ndialect = \"browser\"\n";
+const UPSTREAM: &str = "[[upstreams]]\nname = \"app\"\nurls = [\"echo:\"]\n";
+const ROUTE: &str = "[[routes]]\npath = \"/app/{*rest}\"\ncredentials = [\"token\", \"session\"]\nupstream = \"app\"\n";
+
+fn with(keys: &str) -> Vec<String> {
+    said(&format!("{ENDPOINT}{keys}{UPSTREAM}{ROUTE}"))
+}
+
+#[test]
+fn b54_an_endpoint_of_browsers_needs_only_its_dialect() {
+    let config = read(&format!("{MINIMAL}{ENDPOINT}{UPSTREAM}{ROUTE}")).unwrap();
+    let [endpoint] = &config.endpoints[..] else { panic!("one endpoint") };
+    assert_eq!(endpoint.path, "/auth");
+    let browser = endpoint.browser.as_ref().unwrap();
+    assert_eq!((&browser.page, &*browser.after_logout, browser.persistent), (&LoginPage::BuiltIn, "/", true));
+    let profile = endpoint.profile.over(&config.sessions.profile);
+    let hours = |hours: u64| Duration::from_secs(hours * 3600);
+    assert_eq!((profile.access_ttl, profile.idle_ttl, profile.session_ttl), (hours(1) / 6, hours(8), hours(7 * 24)));
+    // What is printed reads the same.
+    let again = read(&config.to_toml()).unwrap();
+    assert_eq!(again.endpoints, config.endpoints);
+}
+
+#[test]
+fn b54_settings_that_no_browser_could_use_are_refused_where_they_stand() {
+    for (keys, expected) in [
+        ("path = \"/{account}/auth\"\n", "endpoints[0].path: expected a path without parameters"),
+        ("page = \"signin\"\n", "endpoints[0].page: expected \"built-in\", \"none\" or a path"),
+        ("page = \"/auth/login\"\n", "endpoints[0].page: expected a path of the gate outside of this endpoint"),
+        ("page = \"//evil\"\n", "endpoints[0].page: expected a path of the gate"),
+        ("page = \"/app/signin\"\n", "endpoints[0].page: leads to /app/{*rest}, which asks for a login"),
+        ("after_logout = \"https://evil.example/\"\n", "endpoints[0].after_logout: expected a path of the gate"),
+        ("same_site = \"none\"\n", "endpoints[0].same_site: "),
+        ("same_site = \"strict\"\n", "routes[0].login: "),
+        ("csrf_header = \"accept\"\n", "endpoints[0].csrf_header: expected the name of a header that begins with x-"),
+        ("csrf_header = \"x csrf\"\n", "endpoints[0].csrf_header: "),
+        ("profile = { idle_ttl = \"15m\" }\n", "endpoints[0].profile.idle_ttl: is less than twice access_ttl"),
+        ("clients = [\"web\"]\n", "endpoints[0].clients: "),
+        ("accepts = [\"oauth2\"]\n", "endpoints[0].accepts: "),
+    ] {
+        let lines = with(keys);
+        assert!(lines.len() == 1 && lines[0].contains(expected), "{keys}: {lines:?}");
+    }
+    let twice = with(&format!("{ENDPOINT}path = \"/other\"\n"));
+    assert!(twice.len() == 1 && twice[0].contains("endpoints[1].dialect: \"browser\" is there twice"), "{twice:?}");
+    let plain =
+        read(&format!("{MINIMAL}{ENDPOINT}").replace("127.0.0.1:8080", "gate.example")).unwrap_err().to_string();
+    assert!(plain.contains("needs a server.public_url that begins with https://"), "{plain}");
+}
+
+#[test]
+fn b54_what_fits_is_accepted() {
+    for keys in [
+        "page = \"none\"\n",
+        "page = \"/signin\"\nafter_logout = \"/bye?x\"\npersistent = false\n",
+        "csrf_header = \"X-CSRF\"\naccount = \"acme\"\n",
+        "profile = { access_ttl = \"1m\", idle_ttl = \"2m\" }\n",
+    ] {
+        assert_eq!(with(keys), Vec::<String>::new(), "{keys}");
+    }
+    let never = ROUTE.replace("upstream", "login = \"never\"\nupstream");
+    assert_eq!(said(&format!("{ENDPOINT}same_site = \"strict\"\n{UPSTREAM}{never}")), Vec::<String>::new());
+    let listed = "[cors]\norigins = [\"https://app.example\"]\nallow_credentials = true\n";
+    let leads = format!("{listed}{ENDPOINT}after_logout = \"https://app.example/bye\"\n");
+    assert_eq!(said(&leads), Vec::<String>::new());
+    let lines = said(&leads.replace("allow_credentials = true\n", ""));
+    assert!(lines[0].contains("endpoints[0].after_logout"), "{lines:?}");
+}

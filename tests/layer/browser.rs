@@ -1,0 +1,103 @@
+//! Sessions of browsers that the application begins.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http::{HeaderMap, StatusCode};
+use rotogate::denial::Denial;
+use rotogate::fault::Error;
+use rotogate::gate::{Browser, LoginPage, NewSession};
+use rotogate::route::{Route, RoutePolicy};
+use rotogate::{Gate, Identity};
+
+use crate::client::{Answer, Server, send};
+use crate::{builder, gate};
+
+const OWN: (&str, &str) = ("origin", "http://127.0.0.1:3000");
+const EVIL: (&str, &str) = ("origin", "https://evil.test");
+
+fn answered(result: Result<HeaderMap, Error>) -> Response {
+    match result {
+        Ok(headers) => headers.into_response(),
+        Err(Error::Denied(Denial::CrossOrigin)) => StatusCode::FORBIDDEN.into_response(),
+        Err(Error::Denied(Denial::TwoCredentials)) => StatusCode::BAD_REQUEST.into_response(),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+async fn login(State(gate): State<Gate>, request: Request) -> Response {
+    answered(gate.browser().begin(&request.into_parts().0, NewSession::new("ada", "browser")).await)
+}
+
+async fn logout(State(gate): State<Gate>, request: Request) -> Response {
+    answered(gate.browser().end(&request.into_parts().0).await)
+}
+
+async fn server() -> Server {
+    let gate = builder()
+        .public_url("http://127.0.0.1:3000")
+        .browser(Browser::own("/auth").page(LoginPage::None))
+        .route(Route::new("/login", RoutePolicy::public()))
+        .route(Route::new("/logout", RoutePolicy::public()))
+        .route(Route::catch_all(RoutePolicy::default().session()));
+    let gate = gate.build().await.unwrap();
+    let me = async |identity: Identity| identity.subject().to_owned();
+    let app = Router::new().route("/login", post(login)).route("/logout", post(logout)).route("/me", get(me));
+    Server::axum(app.with_state(gate.clone()).layer(gate.layer())).await
+}
+
+async fn ask(server: Server, line: (&str, &str), headers: &[(&str, &str)]) -> Answer {
+    let mut request = server.request(line.1).method(line.0);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    send(request.body(String::new()).unwrap()).await
+}
+
+fn cookie(answer: &Answer) -> String {
+    answer.headers["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn b53_begin_and_end_need_proof_of_origin_and_no_session_is_adopted() {
+    let server = server().await;
+    let (login, logout, me) = (("POST", "/login"), ("POST", "/logout"), ("GET", "/me"));
+    for headers in [&[][..], &[EVIL], &[("origin", "null")], &[("sec-fetch-site", "same-site")]] {
+        let refused = ask(server, login, headers).await;
+        assert_eq!((refused.status, refused.headers.contains_key("set-cookie")), (StatusCode::FORBIDDEN, false));
+    }
+    let first = ask(server, login, &[OWN]).await;
+    assert_eq!(first.status, StatusCode::OK);
+    assert_eq!(first.headers["cache-control"], "no-store");
+    let held = cookie(&first);
+    let by_cookie = |value: &str| [("cookie".to_owned(), value.to_owned())];
+    let get = async |value: &str| {
+        let pairs = by_cookie(value);
+        ask(server, me, &[(&pairs[0].0, &pairs[0].1)]).await
+    };
+    assert_eq!(get(&held).await.body, "ada");
+    // Another login ends the session that the browser presents.
+    let second = cookie(&ask(server, login, &[OWN, ("cookie", &held)]).await);
+    assert_eq!((get(&held).await.status, get(&second).await.body), (StatusCode::UNAUTHORIZED, "ada".to_owned()));
+    assert_eq!(
+        ask(server, login, &[OWN, ("cookie", &format!("{second}; {second}"))]).await.status,
+        StatusCode::BAD_REQUEST
+    );
+    assert_eq!(ask(server, logout, &[EVIL, ("cookie", &second)]).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(get(&second).await.body, "ada", "another site ends nothing");
+    let out = ask(server, logout, &[OWN, ("cookie", &second)]).await;
+    assert_eq!(out.headers["set-cookie"], "__Host-Http-rg=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0");
+    assert_eq!(get(&second).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(ask(server, logout, &[OWN]).await.status, StatusCode::OK, "nothing to end");
+}
+
+#[tokio::test]
+async fn b53_without_an_endpoint_of_browsers_nothing_begins() {
+    let gate = Arc::new(gate().await);
+    let (parts, ()) = http::Request::post("/").header("origin", "https://api.test").body(()).unwrap().into_parts();
+    let begun = gate.browser().begin(&parts, NewSession::new("ada", "web")).await;
+    assert!(matches!(begun, Err(Error::Denied(Denial::NoRoute))));
+}
