@@ -13,8 +13,8 @@ use super::remote::RemoteSource;
 use super::{SECOND, dangling, path_in};
 use rotogate::dialect::relay::{PASSWORD, REFRESH_TOKEN, RelayDialect, Wire};
 use rotogate::relay::engine::MAX_GRACE;
-use rotogate::relay::{AfterUnknown, RelayRules, SecretPlace};
-use rotogate_core::http_client::{Allowed, FetchTarget};
+use rotogate::relay::{AfterUnknown, RelayRules};
+use rotogate_core::http_client::{Allowed, FetchTarget, SecretPlace};
 use rotogate_kit::config::{Section, Value as Raw};
 
 section! {

@@ -10,9 +10,9 @@ use crate::server::error::KeyFault;
 use rotogate::dialect::relay::KnoxProvider;
 use rotogate::dialect::relay::{EnvelopeProvider, Wire};
 use rotogate::gate::RelayConfig;
-use rotogate::relay::{HttpCaller, OAuthProvider, Provider, ProviderUrls, RelayClient, UrlSource};
+use rotogate::relay::{HttpCaller, OAuthProvider, Provider, ProviderUrls, UrlSource};
 use rotogate::remote_keys::Metadata;
-use rotogate_core::http_client::{Allowed, FetchTarget, HttpClient, Tls};
+use rotogate_core::http_client::{Allowed, ClientCredentials, FetchTarget, HttpClient, Tls};
 use rotogate_core::private_file::{read_private, trusted};
 use secrecy::SecretString;
 
@@ -95,7 +95,7 @@ fn urls(relay: &RelaySettings, issuers: &RemoteIssuers) -> Result<ProviderUrls, 
     Ok(ProviderUrls { token: discovered(Metadata::token_target), revocation })
 }
 
-fn client(relay: &RelaySettings) -> Result<Option<RelayClient>, KeyFault> {
+fn client(relay: &RelaySettings) -> Result<Option<ClientCredentials>, KeyFault> {
     const KEY: &str = "client.secret_file";
     let Some(client) = &relay.client else { return Ok(None) };
     let mut secret = None;
@@ -108,5 +108,5 @@ fn client(relay: &RelaySettings) -> Result<Option<RelayClient>, KeyFault> {
         }
         secret = Some((SecretString::from(text.to_owned()), client.secret_in));
     }
-    Ok(Some(RelayClient { id: client.id.clone(), secret }))
+    Ok(Some(ClientCredentials { id: client.id.clone(), secret }))
 }
