@@ -128,6 +128,7 @@ impl Rule {
             | Denial::MismatchedPair
             | Denial::WrongPassword
             | Denial::NoAccount
+            | Denial::ProviderLogin(_)
             | Denial::InvalidClient => Self::Credential,
             Denial::SessionOver(_) | Denial::SessionNotRenewed | Denial::SessionUnavailable(_) => Self::Revocation,
             Denial::CrossOrigin => Self::Origin,
