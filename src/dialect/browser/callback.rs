@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn b57_no_query_brings_the_reader_down() {
+    fn b29_no_query_brings_the_reader_down() {
         bolero::check!().with_type::<String>().for_each(|query| {
             if let Ok(read) = Callback::read(Some(query)) {
                 assert!(!read.state.is_empty());
