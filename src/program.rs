@@ -8,6 +8,8 @@ pub use crate::dialect::registry::{NAMES, by_name};
 pub use crate::gate::program::*;
 #[cfg(feature = "introspection")]
 pub use rotogate_issuers::introspection::HttpIntrospector;
+#[cfg(feature = "browser-oidc")]
+pub use rotogate_issuers::login::OWN_PARAMETERS;
 
 /// The messages of the dialect `knox`.
 #[cfg(feature = "grpc")]

@@ -14,6 +14,7 @@ mod audit_schema;
 mod behind;
 mod bodies;
 mod browser;
+mod browser_oidc;
 mod claims;
 mod cookies;
 mod cors;

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, Uri};
 use super::endpoint::{Endpoint, EndpointError};
 use super::origin::{SessionRules, origin_of};
 use crate::dialect::browser::target::{LoginTarget, LoginTargets};
-use crate::dialect::browser::{BrowserDialect, NAME};
+use crate::dialect::browser::{BrowserDialect, CALLBACK, LOGIN, NAME};
 use rotogate_core::denial::Class;
 use rotogate_core::fault::Error;
 use rotogate_core::route::authority;
@@ -16,8 +16,12 @@ use rotogate_core::route::hosts::is_loopback;
 use rotogate_core::route::path::CanonicalPath;
 use rotogate_core::session::profile::ProfileOverride;
 use rotogate_core::token::session_cookie;
+#[cfg(feature = "browser-oidc")]
+use rotogate_issuers::login::LoginProvider;
 
 mod sessions;
+#[cfg(feature = "browser-oidc")]
+pub(super) mod transaction;
 
 pub use crate::dialect::browser::LoginPage;
 pub use sessions::BrowserSessions;
@@ -55,6 +59,8 @@ pub struct Browser {
     client: Option<Box<str>>,
     account: Option<Box<str>>,
     listeners: Vec<Box<str>>,
+    #[cfg(feature = "browser-oidc")]
+    provider: Option<LoginProvider>,
 }
 
 /// The attributes of the session cookie that an operator chooses. All others are fixed.
@@ -92,7 +98,17 @@ impl Browser {
             client: None,
             account: None,
             listeners: Vec::new(),
+            #[cfg(feature = "browser-oidc")]
+            provider: None,
         }
+    }
+
+    /// A login at an OpenID provider, at `path`: `/auth/login` leads there, and the provider leads back to
+    /// `/auth/callback`, whose URL is to be registered there. The issuer must be a
+    /// [trusted issuer](super::GateBuilder::trusted_issuer): its rules map the claims of the user.
+    #[cfg(feature = "browser-oidc")]
+    pub fn provider(path: impl Into<String>, provider: LoginProvider) -> Self {
+        Self { provider: Some(provider), ..Self::own(path) }
     }
 
     /// The page at `GET /auth/login`. The default is the gate's own plain form.
@@ -207,8 +223,21 @@ impl Browser {
         {
             return Err(failed("its page is no path of the gate outside of the endpoint"));
         }
-        let dialect = BrowserDialect { targets, page: self.page, after_logout: self.after_logout };
-        let endpoint = Arc::new(BrowserEndpoint { dialect: dialect.clone(), host, cookie: self.cookie });
+        #[cfg(feature = "browser-oidc")]
+        let has_provider = self.provider.is_some();
+        #[cfg(not(feature = "browser-oidc"))]
+        let has_provider = false;
+        if has_provider && (self.account.is_some() || self.page != LoginPage::BuiltIn) {
+            return Err(failed("page and account are for a login of its own, and it has a provider"));
+        }
+        let dialect = BrowserDialect { targets, page: self.page, after_logout: self.after_logout, has_provider };
+        let endpoint = Arc::new(BrowserEndpoint {
+            dialect: dialect.clone(),
+            host,
+            cookie: self.cookie,
+            #[cfg(feature = "browser-oidc")]
+            provider: self.provider,
+        });
         let mut served = Endpoint::new(dialect).path(self.path).profile(self.profile).listeners(self.listeners);
         served.browser = Some(Arc::clone(&endpoint));
         if let Some(client) = self.client {
@@ -277,12 +306,43 @@ pub(crate) struct BrowserEndpoint {
     /// The host of the public URL, the only one that serves the endpoint.
     pub(super) host: String,
     cookie: CookieAttributes,
+    /// Where browsers log in, if not here.
+    #[cfg(feature = "browser-oidc")]
+    pub(super) provider: Option<LoginProvider>,
 }
 
 impl BrowserEndpoint {
     /// The `Set-Cookie` of a new session that lasts so many seconds.
     pub(super) fn set_cookie(&self, value: &str, seconds: u64) -> HeaderValue {
         self.cookie.cookie(value, self.cookie.is_persistent.then_some(seconds))
+    }
+
+    /// Whether a safe request may set cookies: those of a login at a provider, which the browser's own transaction proves.
+    // Requirement T25.
+    pub(super) fn sets_cookies_at(&self, operation: &str) -> bool {
+        self.dialect.has_provider && [LOGIN, CALLBACK].contains(&operation)
+    }
+
+    /// Where the provider leads a browser back to: a constant, whatever a request says of its host.
+    #[cfg(feature = "browser-oidc")]
+    pub(super) fn redirect_uri(&self) -> String {
+        format!("{}{}", self.dialect.targets.origin, self.dialect.path_of(CALLBACK))
+    }
+
+    /// Whether the session cookie is `SameSite=Strict`.
+    #[cfg(feature = "browser-oidc")]
+    pub(super) const fn is_strict(&self) -> bool {
+        self.cookie.is_strict
+    }
+
+    /// The page of the provider that ends the login there, if there is one.
+    pub(super) fn logout_at_provider(&self) -> Option<String> {
+        #[cfg(feature = "browser-oidc")]
+        if let Some(provider) = &self.provider {
+            let after = self.dialect.target(Some(&self.dialect.after_logout));
+            return provider.logout_url(&self.dialect.targets.url(after));
+        }
+        None
     }
 
     /// The `Set-Cookie` that clears the cookie. A browser clears it only by the same attributes.

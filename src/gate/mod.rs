@@ -112,6 +112,9 @@ pub use rotogate_core::overload::{Bound, Bounds};
 pub use sessions::{NewSession, Sessions, Tally, Whose};
 pub use verdict::{Operation, Recipient, RefusedToken, Verdict, Who};
 
+#[cfg(feature = "browser-oidc")]
+pub use rotogate_issuers::login::LoginProvider;
+
 pub use rotogate_core::random::NoRandomness;
 pub use rotogate_core::reason::Reason;
 pub use rotogate_core::token::verify::Peeked;

@@ -93,6 +93,14 @@ impl Origins {
         self.stated(headers).is_some_and(Stated::is_proof)
     }
 
+    /// The same for a login or a logout of a browser: pages of a listed origin that may send no credentials begin and end no
+    /// session.
+    pub(super) fn asked_for_session(&self, headers: &HeaderMap) -> bool {
+        self.stated(headers).is_some_and(|stated| {
+            stated.is_proof() && (stated.origin != StatedOrigin::Listed || self.sessions.admits_listed)
+        })
+    }
+
     /// May this request use the session of its cookie? Judged before the cookie is looked up. The rules are those of
     /// docs/browser.md, from the last to the first; a request that none of them admits is refused.
     // Requirements B20 and B24.

@@ -47,6 +47,9 @@ pub(crate) struct Running {
     pub(super) clients: ArcSwap<HashSet<Box<str>>>,
     /// The logins of browsers, by their result.
     pub(super) browser_logins: BrowserLogins,
+    /// The logins at a provider whose code was sent there.
+    #[cfg(feature = "browser-oidc")]
+    pub(super) spent_logins: super::browser::transaction::SpentLogins,
     /// The relays of the endpoints. Replacing the rules keeps them.
     #[cfg(feature = "relay")]
     pub(super) relays: Vec<Arc<EndpointRelay>>,

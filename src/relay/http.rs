@@ -5,17 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
-use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use super::oauth;
 use super::provider::{Meaning, Provider, ProviderReply, ProviderRequest, SendError};
-use rotogate_core::http_client::{FetchError, FetchTarget, HttpClient};
+use rotogate_core::http_client::{ClientCredentials, FetchError, FetchTarget, HttpClient};
 
 /// RFC 9449 §8.
 pub const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
@@ -94,31 +91,12 @@ fn reply(response: Response<Bytes>) -> ProviderReply {
     }
 }
 
-/// The gate as a client of the provider.
-#[derive(Clone, Debug)]
-pub struct RelayClient {
-    /// Its id.
-    pub id: String,
-    /// Its secret, and the place of the secret in a request.
-    pub secret: Option<(SecretString, SecretPlace)>,
-}
-
-/// The place of a client's secret in a request (RFC 6749 §2.3.1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SecretPlace {
-    /// In `Authorization`.
-    #[default]
-    Basic,
-    /// In the form.
-    Form,
-}
-
 /// A provider that speaks RFC 6749.
 #[derive(Debug)]
 pub struct OAuthProvider {
     caller: HttpCaller,
     urls: ProviderUrls,
-    client: Option<RelayClient>,
+    client: Option<ClientCredentials>,
 }
 
 impl OAuthProvider {
@@ -129,7 +107,7 @@ impl OAuthProvider {
 
     /// Adds this client to each request.
     #[must_use]
-    pub fn with_client(mut self, client: Option<RelayClient>) -> Self {
+    pub fn with_client(mut self, client: Option<ClientCredentials>) -> Self {
         self.client = client;
         self
     }
@@ -145,43 +123,6 @@ impl OAuthProvider {
         }
         self.caller.send(url, Method::POST, headers, &body).await
     }
-}
-
-impl RelayClient {
-    /// Adds the client to a form. `None` if the client cannot be encoded.
-    fn add_to(&self, headers: &mut HeaderMap, body: &mut Zeroizing<Vec<u8>>) -> Option<()> {
-        let mut pairs = Vec::new();
-        match &self.secret {
-            Some((secret, SecretPlace::Basic)) => {
-                headers.insert(AUTHORIZATION, basic(&self.id, secret)?);
-            }
-            Some((secret, SecretPlace::Form)) => {
-                pairs.extend([("client_id", self.id.as_str()), ("client_secret", secret.expose_secret())]);
-            }
-            None => pairs.push(("client_id", self.id.as_str())),
-        }
-        if !pairs.is_empty() {
-            let added = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
-            let added = Zeroizing::new(added);
-            // Reserve the whole capacity: a reallocation would leave a copy of the secret behind.
-            let mut whole = Zeroizing::new(Vec::with_capacity(body.len() + 1 + added.len()));
-            whole.extend_from_slice(body);
-            whole.push(b'&');
-            whole.extend_from_slice(added.as_bytes());
-            *body = whole;
-        }
-        Some(())
-    }
-}
-
-/// Both parts form-encoded (RFC 6749 §2.3.1).
-fn basic(id: &str, secret: &SecretString) -> Option<HeaderValue> {
-    let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-    let pair = Zeroizing::new(format!("{}:{}", encoded(id), encoded(secret.expose_secret())));
-    let text = Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes())));
-    let mut value = HeaderValue::from_str(&text).ok()?;
-    value.set_sensitive(true);
-    Some(value)
 }
 
 #[async_trait]

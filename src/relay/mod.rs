@@ -17,6 +17,6 @@ pub mod seal;
 pub use engine::{
     AfterUnknown, EndTokens, Presented, Relay, RelayAnswer, RelayParts, RelayRules, RelaySettings, Source,
 };
-pub use http::{HttpCaller, OAuthProvider, ProviderUrls, RelayClient, SecretPlace, UrlSource};
+pub use http::{HttpCaller, OAuthProvider, ProviderUrls, UrlSource};
 pub use provider::{Meaning, Provider, ProviderReply, ProviderRequest, SendError};
 pub use seal::{Params, Presenter, Sealer};

@@ -23,4 +23,5 @@ mod path;
 mod proofs;
 mod refresh;
 mod remote_keys;
+mod session_cookie;
 mod tokens;

@@ -12,21 +12,23 @@ use support::{Answer, CONFIG, Place, keep_secret, send};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-struct Provider {
-    url: String,
+pub(crate) struct Provider {
+    pub(crate) url: String,
     _process: Child,
 }
 
 impl Provider {
-    async fn start() -> Self {
+    /// `of`: the folder of its program.
+    pub(crate) async fn start(of: &str) -> Self {
         let cache = support::target_folder("interop-cache/relay");
         let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/interop/relay");
         let install = Command::new("bash").arg(source.join("install.sh")).arg(&cache).output().await;
         let installed = install.expect("bash is missing: install bash");
         assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr).trim());
-        std::fs::copy(source.join("provider.mjs"), cache.join("provider.mjs")).unwrap();
+        let program = cache.join(format!("{of}.mjs"));
+        std::fs::copy(source.with_file_name(of).join("provider.mjs"), &program).unwrap();
         let mut process = Command::new("node")
-            .arg(cache.join("provider.mjs"))
+            .arg(&program)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .kill_on_drop(true)
@@ -39,7 +41,7 @@ impl Provider {
         Self { url, _process: process }
     }
 
-    async fn ask(&self, path: &str) -> String {
+    pub(crate) async fn ask(&self, path: &str) -> String {
         let request = Request::get(format!("{}{path}", self.url)).body(Full::default()).unwrap();
         String::from_utf8(send(request).await.body.to_vec()).unwrap()
     }
@@ -50,7 +52,7 @@ impl Provider {
         token
     }
 
-    async fn requests(&self) -> usize {
+    pub(crate) async fn requests(&self) -> usize {
         self.ask("/test/requests").await.parse().unwrap()
     }
 }
@@ -74,7 +76,7 @@ fn next(answer: &Answer) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i33_i34_i36_a_real_provider_sees_each_token_once_and_its_detection_works_after_grace() {
-    let provider = Provider::start().await;
+    let provider = Provider::start("relay").await;
     let direct = format!("{}/token", provider.url);
     // The provider is strict: two tabs that ask it themselves lose the login.
     let token = provider.login().await;

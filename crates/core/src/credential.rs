@@ -141,6 +141,11 @@ pub fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &
         .filter(|value| !value.is_empty() && *value != b"null")
 }
 
+/// The names and values of the cookies whose name begins so.
+pub fn cookies_with_prefix<'h>(headers: &'h HeaderMap, prefix: &str) -> impl Iterator<Item = (&'h [u8], &'h [u8])> {
+    pairs(headers).filter_map(split_pair).filter(move |(name, _)| name.starts_with(prefix.as_bytes()))
+}
+
 /// Works on bytes, because other cookies need not be text, and such a cookie must not hide ours.
 fn pairs(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     headers.get_all(COOKIE).iter().flat_map(|header| header.as_bytes().split(|byte| *byte == b';'))
@@ -163,7 +168,12 @@ fn single_parameter(query: &str, name: &str) -> Option<String> {
 
 /// Removes a cookie from a request and leaves the others as they are.
 pub fn remove_cookie(headers: &mut HeaderMap, name: &str) {
-    let is_it = |pair: &[u8]| split_pair(pair).map_or(pair.trim_ascii(), |(known, _)| known) == name.as_bytes();
+    remove_cookies(headers, |known| known == name.as_bytes());
+}
+
+/// Removes the cookies with these names, and leaves the others as they are.
+pub fn remove_cookies(headers: &mut HeaderMap, is_one: impl Fn(&[u8]) -> bool) {
+    let is_it = |pair: &[u8]| is_one(split_pair(pair).map_or(pair.trim_ascii(), |(known, _)| known));
     if !pairs(headers).any(is_it) {
         return;
     }

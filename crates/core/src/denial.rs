@@ -9,6 +9,7 @@ mod class;
 mod event;
 mod path;
 mod proof;
+mod provider;
 mod standing;
 mod table;
 mod words;
@@ -17,6 +18,7 @@ pub use class::{BadHead, Class, TokenFlaw};
 pub use event::EventFlaw;
 pub use path::PathError;
 pub use proof::ProofFlaw;
+pub use provider::ProviderFlaw;
 pub use standing::{NotGood, Standing};
 
 /// A refused credential, request or login: the rule that refused it.
@@ -88,6 +90,9 @@ pub enum Denial {
     /// A logout token or a security event of another issuer is not good.
     // Requirement N49.
     RefusedEvent(EventFlaw),
+    /// A browser comes back from a provider, and is not logged in.
+    // Requirements B29, B32, B33.
+    ProviderLogin(ProviderFlaw),
 
     // The bearer token on a data route.
     /// No credential was sent.

@@ -184,8 +184,8 @@ pub enum Fault {
     /// Other requests changed the session at every attempt.
     #[error("other requests changed the session at every attempt")]
     Contention,
-    /// The provider behind a relay gave no answer, or none that can be passed on.
-    #[error("the provider behind the relay: {reason}")]
+    /// The provider behind a relay, or of a login, gave no answer, or none that can be used.
+    #[error("the provider: {reason}")]
     Provider {
         /// The word for logs and metrics.
         reason: &'static str,

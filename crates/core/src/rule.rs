@@ -128,7 +128,9 @@ impl Rule {
             | Denial::MismatchedPair
             | Denial::WrongPassword
             | Denial::NoAccount
+            | Denial::ProviderLogin(_)
             | Denial::InvalidClient => Self::Credential,
+            Denial::SessionOver(_) | Denial::SessionNotRenewed | Denial::SessionUnavailable(_) => Self::Revocation,
             Denial::CrossOrigin => Self::Origin,
             Denial::RateLimited(..) => Self::Limit,
             Denial::UnknownIssuer
@@ -142,11 +144,7 @@ impl Rule {
             | Denial::TokenExpired
             | Denial::TokenTooOld
             | Denial::TokenNotYetValid => Self::Claims,
-            Denial::TokenRevoked
-            | Denial::RevocationsUnavailable(_)
-            | Denial::SessionOver(_)
-            | Denial::SessionNotRenewed
-            | Denial::SessionUnavailable(_) => Self::Revocation,
+            Denial::TokenRevoked | Denial::RevocationsUnavailable(_) => Self::Revocation,
             Denial::UnprovedBinding
             | Denial::UnboundToken
             | Denial::OtherKey

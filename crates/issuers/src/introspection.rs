@@ -21,15 +21,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_lc_rs::digest::{Context, SHA256};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use http::{Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
-use zeroize::Zeroizing;
 
-use rotogate_core::http_client::{FetchTarget, HttpClient};
+use rotogate_core::http_client::{self, FetchTarget, HttpClient};
 use rotogate_core::introspection::{IntrospectionFault, Introspector, MAX_RESPONSE};
 
 /// The longest accepted `Retry-After`.
@@ -86,15 +83,9 @@ impl HttpIntrospector {
     }
 }
 
-/// Identifier and secret are form-encoded first (RFC 6749 §2.3.1), because either may contain a colon.
 fn basic(client_id: &str, secret: &SecretString) -> HeaderValue {
-    let encode = |text: &str| Zeroizing::new(form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>());
-    let pair = Zeroizing::new(format!("{}:{}", *encode(client_id), *encode(secret.expose_secret())));
-    let text = Zeroizing::new(format!("Basic {}", *Zeroizing::new(STANDARD.encode(&*pair))));
     // Base64 is always a header value.
-    let mut value = HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("Basic"));
-    value.set_sensitive(true);
-    value
+    http_client::basic(client_id, secret).unwrap_or_else(|| HeaderValue::from_static("Basic"))
 }
 
 /// The form of RFC 7662 §2.1.
@@ -159,6 +150,9 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
 
     #[test]

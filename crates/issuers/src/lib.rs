@@ -1,5 +1,5 @@
-//! Requests to other issuers over HTTPS: their keys, which are fetched and kept up to date, and introspection of their
-//! tokens.
+//! Requests to other issuers over HTTPS: their keys, which are fetched and kept up to date, introspection of their
+//! tokens, and logins of browsers there.
 //!
 //! This crate has no promise of compatibility: an application depends on `rotogate`, which re-exports what its users
 //! need.
@@ -8,5 +8,7 @@
 
 #[cfg(feature = "introspection")]
 pub mod introspection;
+#[cfg(feature = "login")]
+pub mod login;
 #[cfg(feature = "remote-keys")]
 pub mod remote_keys;

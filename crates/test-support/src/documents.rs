@@ -12,14 +12,16 @@ pub struct Documents {
     address: SocketAddr,
     answers: Arc<Mutex<HashMap<String, String>>>,
     seen: Arc<Mutex<Vec<String>>>,
+    /// The last request with a body at each path: its head, and the body.
+    sent: Arc<Mutex<HashMap<String, (String, String)>>>,
 }
 
 impl Documents {
     pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let server = Self { address, answers: Arc::default(), seen: Arc::default() };
-        let (answers, seen) = (Arc::clone(&server.answers), Arc::clone(&server.seen));
+        let server = Self { address, answers: Arc::default(), seen: Arc::default(), sent: Arc::default() };
+        let (answers, seen, sent) = (Arc::clone(&server.answers), Arc::clone(&server.seen), Arc::clone(&server.sent));
         std::thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
                 let (mut head, mut byte) = (Vec::new(), [0]);
@@ -28,6 +30,14 @@ impl Documents {
                 }
                 let head = String::from_utf8(head).unwrap();
                 let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+                let length = head
+                    .lines()
+                    .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+                if let Some(length) = length.filter(|length| *length > 0) {
+                    let mut body = vec![0; length];
+                    let _ = stream.read_exact(&mut body);
+                    sent.lock().unwrap().insert(path.clone(), (head.clone(), String::from_utf8(body).unwrap()));
+                }
                 let answer = answers.lock().unwrap().get(&path).cloned();
                 seen.lock().unwrap().push(path);
                 let none = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_owned();
@@ -53,6 +63,14 @@ impl Documents {
     pub fn document(&self, path: &str, document: &Value) {
         let body = document.to_string();
         self.answer(path, format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()));
+    }
+
+    /// The last form that came to a path, and its `Authorization`.
+    pub fn form(&self, path: &str) -> (HashMap<String, String>, Option<String>) {
+        let sent = self.sent.lock().unwrap();
+        let (head, body) = sent.get(path).expect("no form came");
+        let authorization = head.lines().find_map(|line| line.strip_prefix("authorization: ")).map(str::to_owned);
+        (form_urlencoded::parse(body.as_bytes()).into_owned().collect(), authorization)
     }
 
     /// How often a path was asked for.

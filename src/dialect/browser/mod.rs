@@ -7,6 +7,7 @@
 //! | `GET /auth/session` | the state of the session; never an error |
 //! | `POST /auth/logout` | ends the session, and clears the cookie |
 //! | `GET /auth/logout` | a page with a button |
+//! | `GET /auth/callback` | with a provider: the session's cookie, and 303 to `to` |
 //!
 //! The gate carries the requests out (`gate/endpoint/browser.rs`); this module reads them, and has the words.
 
@@ -24,6 +25,8 @@ use rotogate_core::fault::Error;
 use rotogate_core::session::profile::ProfileOverride;
 use rotogate_core::token::verify::strict_json;
 
+#[cfg(feature = "browser-oidc")]
+pub(crate) mod callback;
 pub(crate) mod navigation;
 pub(crate) mod page;
 pub(crate) mod target;
@@ -42,6 +45,7 @@ pub(crate) const DEFAULT_PATH: &str = "/auth";
 pub(crate) const LOGIN: &str = "login";
 pub(crate) const SESSION: &str = "session";
 pub(crate) const LOGOUT: &str = "logout";
+pub(crate) const CALLBACK: &str = "callback";
 
 /// The session rules of browsers. A renewal writes once in `access_ttl`.
 pub const PROFILE: ProfileOverride = ProfileOverride {
@@ -87,6 +91,8 @@ pub(crate) struct BrowserDialect {
     pub(crate) page: LoginPage,
     /// Where a logout by a form leads.
     pub(crate) after_logout: String,
+    /// Whether browsers log in at a provider, and with no password here.
+    pub(crate) has_provider: bool,
 }
 
 /// A login as a browser sends it.
@@ -198,7 +204,7 @@ impl BrowserDialect {
 }
 
 /// A parameter of a query. The first of several counts.
-fn query_parameter(query: Option<&str>, name: &str) -> Option<String> {
+pub(crate) fn query_parameter(query: Option<&str>, name: &str) -> Option<String> {
     let mut pairs = form_urlencoded::parse(query?.as_bytes());
     pairs.find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
 }
@@ -229,14 +235,16 @@ impl Dialect for BrowserDialect {
     fn serves(&self, base: &str) -> Vec<ServedPath> {
         const READ: &[Method] = &[Method::GET, Method::HEAD];
         const BOTH: &[Method] = &[Method::GET, Method::HEAD, Method::POST];
-        [(LOGIN, BOTH), (SESSION, READ), (LOGOUT, BOTH)]
-            .map(|(operation, methods)| ServedPath {
-                operation,
-                template: format!("{base}/{operation}"),
-                methods,
-                spellings: &[],
-            })
-            .into()
+        let login = if self.has_provider { [(LOGIN, READ)] } else { [(LOGIN, BOTH)] };
+        let callback = self.has_provider.then_some((CALLBACK, READ));
+        let all = login.into_iter().chain([(SESSION, READ), (LOGOUT, BOTH)]).chain(callback);
+        all.map(|(operation, methods)| ServedPath {
+            operation,
+            template: format!("{base}/{operation}"),
+            methods,
+            spellings: &[],
+        })
+        .collect()
     }
 
     fn read(&self, _: &Call<'_>) -> Result<Command, Denial> {

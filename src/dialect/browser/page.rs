@@ -81,7 +81,7 @@ pub(super) fn logout(action: &str) -> Reply {
 }
 
 /// The answer to a form that leads elsewhere, also to another origin.
-pub(super) fn onwards(title: &str, url: &str) -> Reply {
+pub(crate) fn onwards(title: &str, url: &str) -> Reply {
     let mut reply = page(StatusCode::OK, title, &format!("<p><a href=\"{}\">Continue</a></p>\n", escaped(url)));
     if let Ok(value) = HeaderValue::try_from(format!("0;url={url}")) {
         reply.headers_mut().insert(REFRESH, value);
@@ -92,6 +92,14 @@ pub(super) fn onwards(title: &str, url: &str) -> Reply {
 /// A message, such as a refusal of a form.
 pub(super) fn message(status: StatusCode, title: &str, text: &str) -> Reply {
     page(status, title, &format!("<p role=\"alert\">{}</p>\n", escaped(text)))
+}
+
+/// The answer to a login that failed at a provider.
+#[cfg(feature = "browser-oidc")]
+pub(super) fn begin_again(status: StatusCode, text: &str, login: &str) -> Reply {
+    let (text, login) = (escaped(text), escaped(login));
+    let body = format!("<p role=\"alert\">{text}</p>\n<p><a href=\"{login}\">Log in again</a></p>\n");
+    page(status, "Not logged in", &body)
 }
 
 /// The answer to a form whose session is over: nothing reached the application.

@@ -22,6 +22,7 @@ fn dialect() -> BrowserDialect {
         },
         page: LoginPage::BuiltIn,
         after_logout: "/".to_owned(),
+        has_provider: false,
     }
 }
 
@@ -248,7 +249,7 @@ fn b36_the_login_leads_back_to_the_page_that_was_asked_for() {
 #[test]
 fn a_logout_by_a_form_leads_on_and_one_by_a_script_says_so() {
     let out = |dialect: &BrowserDialect, media| {
-        called(LOGOUT, &Method::POST, (media, "", ""), |call| dialect.logged_out(call))
+        called(LOGOUT, &Method::POST, (media, "", ""), |call| dialect.logged_out(call, None))
     };
     assert_eq!(value(&out(&dialect(), "")), serde_json::json!({ "logout": null }));
     assert_eq!(value(&out(&dialect(), JSON)), serde_json::json!({ "logout": null }));

@@ -15,6 +15,8 @@ use rotogate_core::clock::Timestamp;
 use rotogate_core::denial::{Class, Denial};
 use rotogate_core::fault::Error;
 use rotogate_core::reply::{retry_after, seconds};
+#[cfg(feature = "browser-oidc")]
+use rotogate_core::{denial::ProviderFlaw, fault::Fault};
 
 /// A body of another media type. Such a request may come from a form of any site (requirement T25).
 pub(crate) const NOT_A_LOGIN: Denial = Denial::MalformedRequest("the body must be application/json or a form");
@@ -47,8 +49,8 @@ struct NoSession<'a> {
 
 /// The answer to a logout: the page of the provider to visit, if there is one.
 #[derive(Serialize)]
-struct LoggedOut {
-    logout: Option<&'static str>,
+struct LoggedOut<'a> {
+    logout: Option<&'a str>,
 }
 
 /// RFC 9457, with an error code for scripts.
@@ -106,14 +108,17 @@ impl BrowserDialect {
         hardened(json(StatusCode::OK, &NoSession { authenticated: false, login: &self.path_of(LOGIN) }))
     }
 
-    /// The answer to a logout. The caller clears the cookie.
-    pub(crate) fn logged_out(&self, call: &Call<'_>) -> Reply {
-        match SentAs::of_call(call) {
-            SentAs::Form => {
+    /// The answer to a logout. The caller clears the cookie. `elsewhere`: the page of the provider that ends the login
+    /// there.
+    pub(crate) fn logged_out(&self, call: &Call<'_>, elsewhere: Option<&str>) -> Reply {
+        match (SentAs::of_call(call), elsewhere) {
+            // The policy of the page forbids a redirect to another origin.
+            (SentAs::Form, Some(url)) => page::onwards("Logged out", url),
+            (SentAs::Form, None) => {
                 let url = self.targets.url(self.target(Some(&self.after_logout)));
                 page::onwards("Logged out", &url)
             }
-            SentAs::Json | SentAs::Other => hardened(json(StatusCode::OK, &LoggedOut { logout: None })),
+            (SentAs::Json | SentAs::Other, logout) => hardened(json(StatusCode::OK, &LoggedOut { logout })),
         }
     }
 
@@ -209,6 +214,31 @@ pub(crate) fn denied(dialect: &BrowserDialect, call: &Call<'_>, error: &Error) -
         reply.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     reply
+}
+
+/// The answer to a browser that could not be logged in at a provider: a page, from which the user may begin again.
+// Requirements B29, B44.
+#[cfg(feature = "browser-oidc")]
+pub(crate) fn not_logged_in(dialect: &BrowserDialect, error: &Error) -> Reply {
+    let words = Words::of_error(error);
+    let (status, detail) = match error {
+        Error::Denied(Denial::ProviderLogin(ProviderFlaw::Denied)) => (StatusCode::FORBIDDEN, words.detail),
+        Error::Failed(Fault::Provider { .. }) => (words.status, "the provider cannot be asked now; try again later"),
+        _ => (words.status, words.detail),
+    };
+    let mut reply = page::begin_again(status, detail, &dialect.path_of(LOGIN));
+    if let Some(wait) = words.wait {
+        retry_after(&mut reply, wait);
+    }
+    reply
+}
+
+/// The answer to a look at the head alone.
+#[cfg(feature = "browser-oidc")]
+pub(crate) fn nothing() -> Reply {
+    let mut reply = Response::new(ReplyBody::default());
+    *reply.status_mut() = StatusCode::NO_CONTENT;
+    hardened(reply)
 }
 
 fn problem(words: &Words) -> Reply {

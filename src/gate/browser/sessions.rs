@@ -111,7 +111,7 @@ impl BrowserSessions {
     fn asked(&self, request: &Parts) -> Result<(&Inner, &BrowserEndpoint), Denial> {
         let gate = &*self.0.0;
         let browser = gate.browser.as_deref().ok_or(Denial::NoRoute)?;
-        if gate.origins.asked(&request.headers) { Ok((gate, browser)) } else { Err(Denial::CrossOrigin) }
+        if gate.origins.asked_for_session(&request.headers) { Ok((gate, browser)) } else { Err(Denial::CrossOrigin) }
     }
 }
 

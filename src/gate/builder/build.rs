@@ -170,6 +170,8 @@ impl GateBuilder {
         let dpop = Dpop::new(self.rules.dpop.clone().unwrap_or_default(), leeway, engine.clock().now());
         Ok(Running {
             browser_logins: BrowserLogins::default(),
+            #[cfg(feature = "browser-oidc")]
+            spent_logins: Default::default(),
             engine: Arc::clone(engine),
             notices: Notices::default(),
             faults: FaultLog::default(),

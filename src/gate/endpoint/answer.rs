@@ -236,7 +236,8 @@ impl<'a> EndpointRequest<'a> {
     ) -> EndpointResponse {
         let recipient = handler.recipient.into_inner();
         // Each dialect checks this before it acts. This is the second line of defence (requirement T25).
-        let may_set_cookie = call.from_own_origin && !call.method.is_safe();
+        let of_login = self.endpoint.browser.as_ref().is_some_and(|browser| browser.sets_cookies_at(call.operation));
+        let may_set_cookie = (call.from_own_origin && !call.method.is_safe()) || of_login;
         if reply.headers().contains_key(SET_COOKIE) && !may_set_cookie {
             let dialect = &self.endpoint.dialect;
             tracing::error!(dialect = dialect.name(), "reply dropped: it sets a cookie without proof of origin");

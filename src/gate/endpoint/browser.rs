@@ -6,8 +6,13 @@ use http::Method;
 use http::header::SET_COOKIE;
 use http::request::Parts;
 
+#[cfg(feature = "browser-oidc")]
+mod provider;
+
 use super::execute::{EndpointCommand, accounts};
 use super::handler::{EndpointHandler, to_its_end};
+#[cfg(feature = "browser-oidc")]
+use crate::dialect::browser::CALLBACK;
 use crate::dialect::browser::{LOGIN, LOGOUT, SESSION, SentLogin, words};
 use crate::dialect::{Call, Reply};
 use crate::gate::browser::{BrowserEndpoint, presented};
@@ -18,6 +23,7 @@ use rotogate_core::engine::{Arrival, BrowserLogin, Login, Origin};
 use rotogate_core::fault::Error;
 use rotogate_core::reason::Reason;
 use rotogate_core::route::{RoutePolicy, authority};
+use rotogate_core::session::Session;
 use rotogate_core::token::session_cookie::SessionCookie;
 
 /// Whether a request may reach the endpoint: by the host of the public URL, and with the origin that its operation
@@ -33,8 +39,8 @@ pub(super) fn admit(gate: &Inner, browser: &BrowserEndpoint, operation: &str, pa
     }
     let may_use_session = || gate.origins.admit_session(parts, &RoutePolicy::default());
     let is_good = match (operation, &parts.method) {
-        (LOGIN, &Method::POST) => gate.origins.asked(&parts.headers),
-        (LOGOUT, &Method::POST) => gate.origins.asked(&parts.headers) && may_use_session(),
+        (LOGIN, &Method::POST) => gate.origins.asked_for_session(&parts.headers),
+        (LOGOUT, &Method::POST) => gate.origins.asked_for_session(&parts.headers) && may_use_session(),
         (SESSION, _) => may_use_session(),
         // A page with a form or a button: a request for it changes nothing.
         _ => true,
@@ -55,6 +61,23 @@ pub(super) async fn answer(
     handler: &EndpointHandler<'_>,
 ) -> (Reply, Reason) {
     let dialect = &browser.dialect;
+    #[cfg(feature = "browser-oidc")]
+    if let Some(provider) = &browser.provider {
+        match (call.operation, call.method) {
+            (LOGIN, &Method::GET) => {
+                let begun = provider::begin(browser, provider, call, handler).await;
+                handler.tell(&begun);
+                return match begun {
+                    Ok(reply) => (reply, Reason::ANSWERED),
+                    Err(error) => (words::not_logged_in(dialect, &error), Reason::from(&error)),
+                };
+            }
+            (CALLBACK, &Method::GET) => return provider::finish(browser, provider, call, handler).await,
+            // A look at the head begins no login, and ends none.
+            (LOGIN | CALLBACK, _) => return (words::nothing(), Reason::ANSWERED),
+            _ => {}
+        }
+    }
     let answered: Result<Reply, Error> = match (call.operation, call.method) {
         (LOGIN, &Method::POST) => log_in(browser, call, handler).await,
         (LOGIN, _) => Ok(dialect.login_page(call)),
@@ -73,12 +96,17 @@ async fn log_in(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointHa
     let began = begin(browser, call, handler).await;
     handler.gate.running.browser_logins.count(began.as_ref().err());
     let (BrowserLogin { cookie, session, .. }, to) = began?;
-    let recipient = Recipient { subject: session.subject.clone(), session: Some(session.id) };
-    let _ = handler.recipient.set(Who::Issued(Box::new(recipient)));
+    told_recipient(handler, &session);
     let mut reply = browser.dialect.logged_in(call, to.as_deref(), &session.subject, session.expires);
     let seconds = session.expires.as_secs().saturating_sub(session.created().as_secs());
     reply.headers_mut().append(SET_COOKIE, browser.set_cookie(&cookie.value(), seconds));
     Ok(reply)
+}
+
+/// Notes whose session begins, for the access log.
+fn told_recipient(handler: &EndpointHandler<'_>, session: &Session) {
+    let recipient = Recipient { subject: session.subject.clone(), session: Some(session.id) };
+    let _ = handler.recipient.set(Who::Issued(Box::new(recipient)));
 }
 
 /// Begins the session of a login. Also returns where the login leads, as the browser says.
@@ -136,7 +164,7 @@ async fn log_out(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointH
         // After a fault the cookie stays: the browser can try again.
         ended?;
     }
-    let mut reply = browser.dialect.logged_out(call);
+    let mut reply = browser.dialect.logged_out(call, browser.logout_at_provider().as_deref());
     reply.headers_mut().append(SET_COOKIE, browser.clear_cookie());
     Ok(reply)
 }

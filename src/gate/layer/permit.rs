@@ -23,7 +23,7 @@ use rotogate_core::route::path::CanonicalPath;
 use rotogate_core::route::{Auth, BadCredential, Match, Route, RoutePolicy, authority};
 use rotogate_core::rule::Rule;
 use rotogate_core::token::observer::Observer;
-use rotogate_core::token::session_cookie::NAME;
+use rotogate_core::token::session_cookie::is_of_browser;
 use rotogate_core::token::verify::IssuerRules;
 use rotogate_core::verify_cache::{Introspected, Verified};
 
@@ -391,12 +391,13 @@ pub(in crate::gate) fn prepare(gate: &Inner, parts: &mut Parts, permitted: &Perm
     Ok(())
 }
 
-/// Removes the tokens in these places, and the session cookie wherever the request goes.
+/// Removes the tokens in these places, and the cookies of the browser's session and logins, wherever the request goes.
 // Requirement B15.
 pub(in crate::gate) fn withhold(parts: &mut Parts, places: Places<'_>) {
-    for cookie in places.cookies.into_iter().flatten().chain([NAME]) {
+    for cookie in places.cookies.into_iter().flatten() {
         credential::remove_cookie(&mut parts.headers, cookie);
     }
+    credential::remove_cookies(&mut parts.headers, is_of_browser);
     withhold_query_token(parts, places.query);
 }
 

@@ -117,6 +117,14 @@ fn t25_a_login_proves_its_origin_as_a_change_does() {
     let asked = |pairs: &Pairs<'_>| origins(SessionRules::default()).asked(&parts("POST", pairs).headers);
     assert!(asked(&[OWN]) && asked(&[NULL, SAME_ORIGIN]) && asked(&[SAME_ORIGIN]));
     assert!(!asked(&[]) && !asked(&[NULL]) && !asked(&[FOREIGN, SAME_ORIGIN]) && !asked(&[OWN, OWN]));
+    // A listed page begins a session only if its requests may have credentials.
+    for admits_listed in [true, false] {
+        let origins = origins(SessionRules { admits_listed, ..SessionRules::default() });
+        let headers = |pairs: &Pairs<'_>| parts("POST", pairs).headers;
+        assert_eq!(origins.asked_for_session(&headers(&[LISTED])), admits_listed);
+        assert!(origins.asked(&headers(&[LISTED])) && origins.asked_for_session(&headers(&[OWN])));
+        assert!(!origins.asked_for_session(&headers(&[FOREIGN])));
+    }
 }
 
 #[test]

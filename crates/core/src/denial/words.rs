@@ -9,6 +9,7 @@ impl Denial {
     pub const fn detail(&self) -> Option<&'static str> {
         match self {
             Self::RefusedEvent(flaw) => Some(flaw.what()),
+            Self::ProviderLogin(flaw) => Some(flaw.what()),
             Self::MalformedRequest(what)
             | Self::MalformedToken(what)
             | Self::BadClaim(what)

@@ -18,14 +18,44 @@ use crate::token::verify::EventProtocol;
 
 const TARGET: &str = "rotogate::audit";
 
+/// An event whose name depends on what holds its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionEvent {
+    /// A client has logged in.
+    Login,
+    /// A client has ended its session.
+    Logout,
+    /// A browser has logged in.
+    BrowserLogin,
+    /// A browser has ended its session.
+    BrowserLogout,
+}
+
+impl SessionEvent {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Login, Self::Logout, Self::BrowserLogin, Self::BrowserLogout];
+
+    /// Its name in the trail.
+    // Requirement B56.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Login => "login",
+            Self::Logout => "logout",
+            Self::BrowserLogin => "browser_login",
+            Self::BrowserLogout => "browser_logout",
+        }
+    }
+}
+
 fn address(origin: &Origin) -> Option<tracing::field::DisplayValue<IpAddr>> {
     origin.address.map(display)
 }
 
 pub(crate) fn login(session: &Session, name: Option<&str>, origin: &Origin) {
+    let event = if session.browser.is_some() { SessionEvent::BrowserLogin } else { SessionEvent::Login };
     info!(
         target: TARGET,
-        event = if session.browser.is_some() { "browser_login" } else { "login" },
+        event = event.name(),
         session.id = %session.id,
         user.id = &*session.subject,
         user.name = name,
@@ -201,9 +231,10 @@ pub(crate) fn other_client(session: &Session, presented_by: &str, origin: &Origi
 }
 
 pub(crate) fn logout(session: &Session, origin: &Origin) {
+    let event = if session.browser.is_some() { SessionEvent::BrowserLogout } else { SessionEvent::Logout };
     info!(
         target: TARGET,
-        event = if session.browser.is_some() { "browser_logout" } else { "logout" },
+        event = event.name(),
         session.id = %session.id,
         user.id = &*session.subject,
         rotogate.client.id = &*session.client,

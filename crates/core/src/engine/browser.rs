@@ -11,10 +11,10 @@ use std::time::Duration;
 use super::exchange::{ReadRecord, bounded, claims_now, successor_token};
 use super::grant::{access_expiry, still_granted};
 use super::turn::Turn;
-use super::{ApplicationLogin, Engine, Event, IssueKind, IssuedTokens, Login, MAX_TRIES, Origin, audit};
+use super::{ApplicationLogin, Engine, Event, GateEvent, IssueKind, IssuedTokens, Login, MAX_TRIES, Origin, audit};
 use crate::client::Client;
 use crate::clock::Timestamp;
-use crate::denial::Denial;
+use crate::denial::{Denial, ProviderFlaw};
 use crate::directory::User;
 use crate::fault::{Error, Fault};
 use crate::revocation::Revocation;
@@ -184,6 +184,15 @@ impl Engine {
             let _ = self.end_browser(presented, origin).await;
         }
         Ok(BrowserLogin { cookie, session, user })
+    }
+
+    /// Notes that a login at a provider was refused, after the browser proved that it began it.
+    // Requirement B56.
+    pub fn tell_provider_login_refused(&self, issuer: &str, client: &str, flaw: ProviderFlaw, origin: &Origin) {
+        self.counts.add(Event::LoginRefused);
+        audit::login_refused(None, None, None, client, origin);
+        tracing::warn!(issuer, flaw = flaw.what(), "a login at this provider was refused");
+        self.events.tell(|| GateEvent::LoginRefused { subject: None, client: client.into(), address: origin.address });
     }
 
     /// The session cookie in a text; `None` if no key of ours made it. Reads no store.

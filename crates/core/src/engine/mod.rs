@@ -47,6 +47,7 @@ mod turn;
 mod types;
 mod written;
 
+pub use audit::SessionEvent;
 pub use browser::{BrowserLogin, BrowserRules, BrowserSession, BrowserToken, RenewWhen, RulesOf, SessionTerms};
 pub use confirm::Confirmations;
 use events::EventFeed;

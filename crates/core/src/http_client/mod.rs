@@ -26,6 +26,7 @@
 mod address;
 mod client;
 mod connect;
+mod credentials;
 mod error;
 mod proxy;
 mod target;
@@ -37,6 +38,7 @@ mod tests;
 pub use address::{Allowed, Reach};
 pub use client::{Document, HttpClient, bearer};
 pub use connect::{Lookup, LookupFuture};
+pub use credentials::{ClientCredentials, SecretPlace, basic};
 pub use error::{FetchError, FetchErrorKind};
 pub use proxy::{BadProxy, Proxy};
 pub use target::{BadTarget, FetchTarget};

@@ -5,6 +5,7 @@ pub mod assertion;
 pub mod claims;
 pub mod keyring;
 pub mod live_keys;
+pub mod login_cookie;
 pub mod mint;
 pub mod observer;
 pub mod refresh;

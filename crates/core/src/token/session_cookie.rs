@@ -17,6 +17,8 @@ use crate::session::{BrowserBinding, SessionId};
 
 /// The name of the cookie. A browser takes it only with `Secure`, `Path=/` and no `Domain`.
 pub const NAME: &str = "__Host-Http-rg";
+/// The names of the cookies of [logins under way](super::login_cookie) begin so.
+pub const LOGIN_NAME: &str = "__Host-Http-rg-tx-";
 /// The prefix of every value, so that secret scanners find leaks.
 pub const PREFIX: &str = "rc1_";
 /// The length of every value.
@@ -28,6 +30,11 @@ const SECRET: usize = 32;
 const FIXED: usize = 1 + 16;
 const SIGNED: usize = FIXED + SECRET;
 const BODY: usize = SIGNED + TAG;
+
+/// Is it the name of a cookie that the gate keeps to itself?
+pub fn is_of_browser(name: &[u8]) -> bool {
+    name == NAME.as_bytes() || name.starts_with(LOGIN_NAME.as_bytes())
+}
 
 /// A session cookie whose tag is good: one of our keys made it. Only [`proves`](Self::proves) says whether it belongs to
 /// its session. Does not print; zeroised when dropped.

@@ -34,6 +34,8 @@ use crate::token::live_keys::KeysWait;
 use crate::token::observer::Observer;
 
 mod event;
+mod genuine;
+mod id_token;
 mod judge;
 mod keys;
 mod mapping;
@@ -46,9 +48,8 @@ mod shape;
 mod signature_times;
 pub mod strict_json;
 
-pub use event::EventProtocol;
-pub(crate) use event::VOUCHED_IDLE;
-pub use event::{Ended, SentNotice};
+pub use event::{Ended, EventProtocol, SentNotice, VOUCHED_IDLE};
+pub use id_token::{ProvedLogin, SentIdToken};
 use judge::{ClaimsSource, Moments, TokenTimes};
 pub use judge::{is_name, is_subject};
 pub use keys::{Ignored, IgnoredCause, IssuerKeys, Keys, MAX_JWKS, MAX_KEYS};
@@ -62,8 +63,7 @@ pub(crate) use response::{introspecting, is_opaque};
 pub use rules::{AllowedScopes, IssuerRules, OWN, RulesError, host_of};
 pub use shape::MAX_TOKEN;
 pub(crate) use signature_times::SignatureTimes;
-pub use strict_json::object as strict_object;
-pub use strict_json::{members_of_depth, object_of_depth};
+pub use strict_json::{members_of_depth, object as strict_object, object_of_depth};
 
 /// Why a token is refused, and how far its verification got: the limits count costly steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

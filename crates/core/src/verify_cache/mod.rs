@@ -50,6 +50,7 @@ mod front;
 mod identity;
 mod introspected;
 mod key_set;
+mod login;
 mod miss;
 mod session;
 mod token_key;

@@ -111,6 +111,16 @@ pub struct Metadata {
     pub introspection_endpoint: Option<String>,
     /// The revocation endpoint (RFC 7009).
     pub revocation_endpoint: Option<String>,
+    /// The authorization endpoint, where browsers log in.
+    pub authorization_endpoint: Option<String>,
+    /// Where a browser logs out (OpenID Connect RP-Initiated Logout 1.0).
+    pub end_session_endpoint: Option<String>,
+    /// Where a client leaves the parameters of an authorization request (RFC 9126).
+    pub pushed_authorization_request_endpoint: Option<String>,
+    /// Whether the issuer takes no other authorization requests.
+    pub requires_pushed_requests: bool,
+    /// Whether each answer of the authorization endpoint has `iss` (RFC 9207).
+    pub names_itself: bool,
     /// The addresses that these URLs may lead to.
     pub(super) allowed: Allowed,
 }
@@ -147,6 +157,11 @@ impl Metadata {
             token_endpoint: url(&document, "token_endpoint"),
             introspection_endpoint: url(&document, "introspection_endpoint"),
             revocation_endpoint: url(&document, "revocation_endpoint"),
+            authorization_endpoint: url(&document, "authorization_endpoint"),
+            end_session_endpoint: url(&document, "end_session_endpoint"),
+            pushed_authorization_request_endpoint: url(&document, "pushed_authorization_request_endpoint"),
+            requires_pushed_requests: is_set(&document, "require_pushed_authorization_requests"),
+            names_itself: is_set(&document, "authorization_response_iss_parameter_supported"),
             allowed: Allowed::by_issuer(host_of(issuer), &[]),
         })
     }
@@ -163,7 +178,8 @@ impl Metadata {
         self.target(self.revocation_endpoint.as_deref()?)
     }
 
-    fn target(&self, url: &str) -> Option<FetchTarget> {
+    /// A URL of this document, if requests may be sent there.
+    pub(crate) fn target(&self, url: &str) -> Option<FetchTarget> {
         FetchTarget::parse(url, self.allowed).ok()
     }
 }
@@ -171,6 +187,10 @@ impl Metadata {
 fn url(document: &Map<String, Value>, member: &str) -> Option<String> {
     let text = document.get(member).and_then(Value::as_str)?;
     (!text.is_empty() && !text.contains(char::is_control)).then(|| text.to_owned())
+}
+
+fn is_set(document: &Map<String, Value>, member: &str) -> bool {
+    document.get(member) == Some(&Value::Bool(true))
 }
 
 /// A text of the issuer, escaped and shortened.

@@ -15,7 +15,7 @@ use rotogate_core::private_file::{read_private, trusted};
 const MAX_CA: u64 = 4 << 20;
 
 /// Makes a client, and a new one when the files have changed.
-pub(super) struct FetchClient {
+pub(crate) struct FetchClient {
     files: FetchFiles,
     settings: FetchSettings,
     proxy: Option<Proxy>,
@@ -24,12 +24,12 @@ pub(super) struct FetchClient {
 }
 
 impl FetchClient {
-    pub(super) fn new(issuer: &RemoteIssuer) -> Self {
+    pub(crate) fn new(issuer: &RemoteIssuer) -> Self {
         Self { files: issuer.files.clone(), settings: issuer.fetch, proxy: issuer.proxy.clone(), made: None }
     }
 
     /// The client and its `Authorization`, from the present files.
-    pub(super) fn current(&mut self) -> Result<(HttpClient, Option<HeaderValue>), FetchFailure> {
+    pub(crate) fn current(&mut self) -> Result<(HttpClient, Option<HeaderValue>), FetchFailure> {
         let mut tls = Tls::default();
         let mut digest = Context::new(&SHA256);
         if let Some(file) = &self.files.ca {

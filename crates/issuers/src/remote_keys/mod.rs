@@ -1,7 +1,7 @@
 //! Keys of other issuers: found by discovery or by URL, fetched in the background, and kept up to date.
 
 mod answer;
-mod client;
+pub(crate) mod client;
 mod fetch;
 mod kept;
 mod schedule;

@@ -27,7 +27,8 @@ pub(super) struct InitOptions {
     /// The id of the first client, the application that users log in with.
     #[arg(long, value_name = "ID", default_value = "web")]
     client: String,
-    /// For web pages: a login form and sessions of one cookie, instead of a token endpoint. "own": the gate's own users.
+    /// For web pages: a login and sessions of one cookie, instead of a token endpoint. "own": the gate's own users. "oidc": the
+    /// users of an OpenID provider, whose URL and client you then write into the file.
     #[arg(long, value_name = "LOGIN", conflicts_with = "client")]
     browser: Option<BrowserLoginKind>,
 }
@@ -35,8 +36,10 @@ pub(super) struct InitOptions {
 /// Where browsers log in.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum BrowserLoginKind {
-    /// At the gate, with a password.
+    // At the gate, with a password. A documentation comment would make the help of all options long.
     Own,
+    /// At an OpenID provider.
+    Oidc,
 }
 
 #[derive(Serialize)]
@@ -108,6 +111,39 @@ credentials = ["session"]              # "token": access tokens, too
 upstream = "app"
 "#,
         ),
+        Some(BrowserLoginKind::Oidc) => (
+            r#"[[issuers]]                            # the provider where browsers log in
+name = "idp"
+url = "https://id.example.com/realms/x"   # its issuer, exactly as its discovery document has it
+audience = ["api"]                     # of its access tokens, on routes that take tokens
+preset = "keycloak"                    # or auth0, entra-v2, google, okta, ..., oidc
+discovery = true
+subject_prefix = "idp|"                # before its users' ids
+backchannel_logout = { path = "/logout/idp", audience = ["web"] }
+
+[[endpoints]]                          # register https://HOST/auth/callback there; `rotogate check --online` prints it
+dialect = "browser"
+path = "/auth"
+provider = "idp"
+client = { id = "web" }                # of a confidential client also secret_file = "idp.secret" (mode 0600)
+scopes = ["profile"]
+"#
+            .to_owned(),
+            r#"[[routes]]                             # all requests need a login. Without one: auth = "none"
+path = "/{*rest}"
+credentials = ["session"]              # "token": access tokens, too
+upstream = "app"
+"#,
+        ),
+    };
+    let directory = match browser {
+        Some(BrowserLoginKind::Oidc) => "",
+        None | Some(BrowserLoginKind::Own) => {
+            r#"[directory]                            # the users; `rotogate user` edits the file
+path = "data/users.toml"               # made at the first start with the user demo
+
+"#
+        }
     };
     format!(
         r#"# The configuration of rotogate. `rotogate check` reports everything that is wrong with it. gateway.toml(5) shows all keys.
@@ -127,14 +163,26 @@ keys = "data/keys"                     # made at the first start. Keep it apart 
 [store]                                # sessions and revocations
 path = "data/rotogate.redb"
 
-[directory]                            # the users; `rotogate user` edits the file
-path = "data/users.toml"               # made at the first start with the user demo
-
-{login}
+{directory}{login}
 [[upstreams]]
 name = "app"
 urls = [{upstream}]
 
 {route}"#
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn b54_each_first_configuration_is_one_that_starts() {
+        for browser in [None, Some(BrowserLoginKind::Own), Some(BrowserLoginKind::Oidc)] {
+            let options = InitOptions { dir: None, upstream: "echo:".into(), client: "web".into(), browser };
+            let text = text(&options);
+            let config = config::parse(&text, Path::new("gateway.toml"), &ProcessEnv);
+            assert!(config.is_ok(), "{browser:?}: {}", config.unwrap_err());
+        }
+    }
 }

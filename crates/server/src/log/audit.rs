@@ -207,6 +207,7 @@ mod tests {
         }
         // Whose name is chosen when it happens.
         found.extend(rotogate_directories::users::audit::UserEvent::ALL.map(|event| event.name().to_owned()));
+        found.extend(rotogate_core::engine::SessionEvent::ALL.map(|event| event.name().to_owned()));
         found.extend(crate::audit::KeyEvent::ALL.map(|event| event.name().to_owned()));
         let known: BTreeSet<_> = KINDS.iter().map(|kind| kind.event.to_owned()).collect();
         assert_eq!(found, known);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use aws_lc_rs::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use base64::Engine;
@@ -22,6 +23,7 @@ const PURPOSE_SEAL: &[u8] = b"seals of session records";
 const PURPOSE_SHARED: &[u8] = b"names in a shared store";
 const PURPOSE_COOKIE: &[u8] = b"rotogate browser cookie";
 const PURPOSE_DIGEST: &[u8] = b"rotogate browser digest";
+const PURPOSE_LOGIN: &[u8] = b"rotogate browser tx";
 /// The message whose HMAC is a secret's print.
 const PRINT: &[u8] = b"print of a refresh secret";
 #[cfg(feature = "relay")]
@@ -69,6 +71,7 @@ struct DerivedKeys {
     nonce: hmac::Key,
     cookie: hmac::Key,
     digest: hmac::Key,
+    login: LessSafeKey,
     #[cfg(feature = "relay")]
     relay: hmac::Key,
 }
@@ -103,6 +106,11 @@ impl RefreshKeys {
                 let okm = root.expand(&[purpose], HMAC_SHA256).map(hmac::Key::from);
                 okm.map_err(|_| KeyError::BadSet("a refresh key could not be derived".to_owned()))
             };
+            let login = Salt::new(HKDF_SHA256, SALT)
+                .extract(&secret.0)
+                .expand(&[PURPOSE_LOGIN], &AES_256_GCM)
+                .map(UnboundKey::from);
+            let login = login.map_err(|_| KeyError::BadSet("a refresh key could not be derived".to_owned()))?;
             keys.push(DerivedKeys {
                 id: *id,
                 tag: derive(PURPOSE_TAG)?,
@@ -112,6 +120,7 @@ impl RefreshKeys {
                 nonce: derive(PURPOSE_NONCE)?,
                 cookie: derive(PURPOSE_COOKIE)?,
                 digest: derive(PURPOSE_DIGEST)?,
+                login: LessSafeKey::new(login),
                 #[cfg(feature = "relay")]
                 relay: derive(PURPOSE_RELAY)?,
             });
@@ -167,6 +176,11 @@ impl RefreshKeys {
     /// The digest of a session cookie over `message`: what the session's record has.
     pub(in crate::token) fn cookie_digest(&self, id: u8, message: &[u8]) -> Option<[u8; 32]> {
         hmac::sign(&self.key(id)?.digest, message).as_ref().try_into().ok()
+    }
+
+    /// The key that seals logins under way.
+    pub(in crate::token) fn login_key(&self, id: u8) -> Option<&LessSafeKey> {
+        Some(&self.key(id)?.login)
     }
 
     /// The tag of a DPoP nonce under each key, the current key's first.

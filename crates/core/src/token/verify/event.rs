@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::genuine::{Genuine, NotGenuine, genuine};
 use super::sessions_seen::Named;
-use super::{IssuerRules, Verifier, shape, strict_json};
+use super::{IssuerRules, Verifier, strict_json};
 use crate::clock::Timestamp;
 use crate::denial::{Denial, EventFlaw};
 use crate::revocation::{Effect, Revocation, Target};
@@ -17,7 +18,7 @@ const MAX_AGE: Duration = Duration::from_secs(300);
 /// How long an entry is kept if the issuer's rules do not give the lifetime of its tokens.
 const MAX_LIFETIME: Duration = Duration::from_secs(86_400);
 /// A session that another issuer vouched for must be refreshed within this time, or it ends.
-pub(crate) const VOUCHED_IDLE: Duration = Duration::from_secs(3 * 86_400);
+pub const VOUCHED_IDLE: Duration = Duration::from_secs(3 * 86_400);
 /// How much longer a notice is kept: until each gate of a store has received it.
 const HEARD_WITHIN: Duration = Duration::from_secs(3600);
 const LOGOUT: &str = "http://schemas.openid.net/event/backchannel-logout";
@@ -113,27 +114,17 @@ impl Verifier {
     /// A notice that the issuer of this name signed.
     fn notice(&self, issuer: &str, token: &str, now: Timestamp) -> Result<Signed<'_>, Denial> {
         let rules = self.named(issuer).ok_or(Denial::RefusedEvent(EventFlaw::Issuer))?;
-        let parts = shape::TokenParts::split(token).map_err(|_| malformed("no JWS"))?;
-        let header = shape::JoseHeader::read(parts.header).map_err(|_| malformed("the header is malformed"))?;
-        let payload = shape::decode(parts.claims).map_err(|_| malformed("the claims are malformed"))?;
-        let claims = strict_json::object(&payload).map_err(malformed)?;
-        if claims.get("iss").and_then(Value::as_str) != Some(&*rules.issuer) {
-            return Err(Denial::RefusedEvent(EventFlaw::Issuer));
-        }
-        let keys = rules.keys.now(now);
-        let Some(key) = keys.find(header.kid.as_deref(), &header.algorithm) else {
-            return Err(match rules.keys.missing(now, None, rules.leeway) {
-                unavailable @ Denial::KeysUnavailable(_) => unavailable,
-                _ => Denial::RefusedEvent(EventFlaw::Key),
-            });
+        let read = |payload: &[u8]| {
+            let claims = strict_json::object(payload).map_err(malformed)?;
+            let is_its = claims.get("iss").and_then(Value::as_str) == Some(&*rules.issuer);
+            if is_its { Ok(claims) } else { Err(Denial::RefusedEvent(EventFlaw::Issuer)) }
         };
-        if &*header.algorithm != key.algorithm().name() || !parts.is_signed_by(key) {
-            return Err(Denial::RefusedEvent(EventFlaw::Key));
-        }
-        let typ = header.typ.map(|typ| {
-            let typ = typ.to_ascii_lowercase();
-            typ.strip_prefix("application/").map(str::to_owned).unwrap_or(typ)
-        });
+        let refuse = |flaw| match flaw {
+            NotGenuine::Form(what) => malformed(what),
+            NotGenuine::Key => Denial::RefusedEvent(EventFlaw::Key),
+            NotGenuine::Unavailable(denial) => denial,
+        };
+        let Genuine { claims, typ, .. } = genuine(rules, token, now, read, refuse)?;
         Ok(Signed { rules, typ, claims })
     }
 }

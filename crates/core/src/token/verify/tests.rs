@@ -13,6 +13,7 @@ use crate::token::mint::mint;
 
 mod form;
 mod hostile;
+mod id_token;
 mod issuers;
 mod mapping;
 mod presets;

@@ -1,5 +1,8 @@
 //! `[[endpoints]]` with `dialect = "browser"`, and the routes that take its sessions.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use http::HeaderName;
 use toml::Value;
 
@@ -7,20 +10,36 @@ use super::super::declare::section;
 use super::super::print::{Print, Words};
 use super::super::value;
 use super::endpoints::Surroundings;
+use super::provider_client::{self, ProviderClientSettings};
+use super::remote::RemoteSource;
 use super::sessions::read_override;
-use super::{Config, CorsConfig, EndpointConfig};
-use rotogate::gate::{Browser, LoginPage};
-use rotogate::program::BROWSER_PROFILE;
+use super::{Config, CorsConfig, EndpointConfig, TrustedIssuer, dangling};
+use rotogate::gate::{Browser, LoginPage, LoginProvider};
+use rotogate::program::{BROWSER_PROFILE, OWN_PARAMETERS};
 use rotogate_core::route::hosts::is_loopback;
 use rotogate_core::route::path::CanonicalPath;
-use rotogate_core::route::{Auth, LoginLead, Match, RouteTable};
+use rotogate_core::route::{Auth, LoginLead, Match, Route, RouteTable};
+use rotogate_core::session::Scope;
 use rotogate_core::session::profile::ProfileOverride;
+use rotogate_core::token::verify::VOUCHED_IDLE;
 use rotogate_kit::config::{Section, Value as Raw};
 
 section! {
     /// The keys of `dialect = "browser"`.
     #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct BrowserConfig, read by read_keys(section) {
+    pub struct BrowserConfig, read by read_keys(section, around: &Surroundings<'_>) {
+        /// The `[[issuers]]` entry of the provider where browsers log in; it has `discovery`. Unset: the users of `[directory]` log
+        /// in here, with a password.
+        reload provider: Option<String> = by { read_provider(section, around.issuers) },
+        /// The gate's client at the provider, such as `{ id = "web", secret_file = "web.secret" }`; `secret_in` is `"basic"` or
+        /// `"form"`. Without `secret_file` it is a public client.
+        reload client: Option<ProviderClientSettings> = by { read_client(section, around.dir) },
+        /// The scopes to ask the provider for, besides `openid`.
+        reload scopes as some: Vec<String> = by { read_scopes(section) },
+        /// Further parameters of the authorization request, such as `{ prompt = "consent" }`.
+        reload parameters as some: BTreeMap<String, String> = by { read_parameters(section) },
+        /// true: the parameters are left with the provider (RFC 9126), also if it does not demand that.
+        reload par: bool = get_or(value::boolean, false),
         /// The page at `GET /auth/login`: `"built-in"` is a plain form; a path is your own page, which sends to `/auth/login`;
         /// `"none"`: 404.
         reload page: LoginPage = get_or(page, LoginPage::BuiltIn),
@@ -105,9 +124,26 @@ pub(super) fn profile(section: &Section<'_>) -> ProfileOverride {
 }
 
 pub(super) fn read(section: &Section<'_>, path: &str, around: &Surroundings<'_>) -> BrowserConfig {
-    let config = read_keys(section);
+    let config = read_keys(section, around);
+    if config.provider.is_none() {
+        for key in ["scopes", "parameters", "par"] {
+            if section.has(key) {
+                section.blame(key, "is for a login at a provider; expected provider beside it");
+            }
+        }
+    } else {
+        for key in ["page", "account"] {
+            if section.has(key) {
+                section.blame(
+                    key,
+                    "is for a login with a password, and this endpoint has a provider; remove one of the two",
+                );
+            }
+        }
+    }
     let host = around.public_url.host().unwrap_or_default();
-    if !around.is_https && !is_loopback(host) {
+    // A URL that could not be read is reported where it stands.
+    if !around.is_https && !host.is_empty() && !is_loopback(host) {
         let message = "needs a server.public_url that begins with https://: a browser keeps the cookie of a session over \
                        https alone, and from loopback";
         section.blame("dialect", message);
@@ -129,6 +165,57 @@ pub(super) fn read(section: &Section<'_>, path: &str, around: &Surroundings<'_>)
     config
 }
 
+fn read_provider(section: &Section<'_>, issuers: &[TrustedIssuer]) -> Option<String> {
+    let name = section.get("provider", value::text)?;
+    let known: Vec<&str> = issuers.iter().map(|issuer| issuer.name.as_str()).collect();
+    match issuers.iter().find(|issuer| issuer.name == name) {
+        None => section.blame("provider", dangling("issuer", &name, &known)),
+        Some(issuer) if !issuer.keys.remote().is_some_and(RemoteSource::is_discovered) => {
+            section.blame("provider", "expected an issuer with discovery, whose document names its endpoints");
+        }
+        Some(_) => {}
+    }
+    Some(name)
+}
+
+fn read_client(section: &Section<'_>, dir: &Path) -> Option<ProviderClientSettings> {
+    if !section.has("provider") {
+        return None;
+    }
+    let client = section.table("client", |section| provider_client::read_keys(section, dir));
+    if client.is_none() && !section.is_bad() {
+        section.blame(
+            "client",
+            "is missing: the gate's client at the provider, such as { id = \"web\", secret_file = \"web.secret\" }",
+        );
+    }
+    client
+}
+
+fn read_scopes(section: &Section<'_>) -> Vec<String> {
+    let scope = |v: &Raw| {
+        let text = value::text(v)?;
+        let is_one = !text.is_empty() && !text.contains(' ') && Scope::parse(&text).is_ok();
+        if is_one { Ok(text) } else { Err(format!("expected a scope such as \"profile\", found {}", v.describe())) }
+    };
+    section.list("scopes", scope).unwrap_or_default()
+}
+
+fn read_parameters(section: &Section<'_>) -> BTreeMap<String, String> {
+    let table = section.section("parameters");
+    let mut parameters = BTreeMap::new();
+    for (name, v) in table.free() {
+        if OWN_PARAMETERS.contains(&name) {
+            table.blame(name, "is a parameter that the gate sets itself; remove it");
+        }
+        match value::text(v) {
+            Ok(text) => drop(parameters.insert(name.to_owned(), text)),
+            Err(message) => table.blame(name, message),
+        }
+    }
+    parameters
+}
+
 /// Whether a login or a logout may lead there.
 fn leads(to: &str, path: &str, cors: &CorsConfig) -> bool {
     let listed = cors.origins.iter().filter(|_| cors.allow_credentials).map(String::as_str);
@@ -137,9 +224,30 @@ fn leads(to: &str, path: &str, cors: &CorsConfig) -> bool {
 
 impl BrowserConfig {
     /// The endpoint with these settings, and those that it shares with other endpoints.
-    pub(crate) fn browser(&self, endpoint: &EndpointConfig, cors: &CorsConfig) -> Browser {
-        let Self { page, after_logout, same_site, csrf_header: CsrfHeader(csrf_header), persistent } = self;
-        let mut browser = Browser::own(endpoint.path.as_str())
+    pub(crate) fn browser(
+        &self,
+        endpoint: &EndpointConfig,
+        cors: &CorsConfig,
+        provider: Option<LoginProvider>,
+    ) -> Browser {
+        let Self {
+            page,
+            after_logout,
+            same_site,
+            csrf_header: CsrfHeader(csrf_header),
+            persistent,
+            // `provider` has them.
+            provider: _,
+            client: _,
+            scopes: _,
+            parameters: _,
+            par: _,
+        } = self;
+        let mut browser = match provider {
+            Some(provider) => Browser::provider(endpoint.path.as_str(), provider),
+            None => Browser::own(endpoint.path.as_str()),
+        };
+        browser = browser
             .page(page.clone())
             .after_logout(after_logout.as_str())
             .profile(endpoint.profile.clone())
@@ -191,6 +299,39 @@ pub(super) fn check(config: &Config, endpoints: &[Section<'_>], routes: &[Sectio
             .blame("idle_ttl", "is less than twice access_ttl, and a session is renewed once in access_ttl");
     }
     check_page(config, browser, section);
+    if let Some(provider) = &browser.provider {
+        check_provider(config, provider, (endpoint, section), taking());
+    }
+}
+
+/// Rules of a login at a provider.
+fn check_provider<'a>(
+    config: &Config,
+    provider: &str,
+    (endpoint, section): (&EndpointConfig, &Section<'_>),
+    taking: impl Iterator<Item = (&'a Route, &'a Section<'a>)>,
+) {
+    for (_, section) in taking.filter(|(route, _)| route.policy.forward_token) {
+        section.blame(
+            "forward_token",
+            "is true on a route that takes sessions of a provider, whose tokens this version does not keep; remove it: the \
+             upstream has the user in the identity headers",
+        );
+    }
+    let profile = endpoint.profile.over(&config.sessions.profile);
+    if profile.idle_ttl > VOUCHED_IDLE && !section.is_bad() {
+        let message = "is more than 3d, for which a logout at the provider is kept";
+        section.section("profile").blame("idle_ttl", message);
+    }
+    // Requirement B39.
+    let has_own_users = config.endpoints.iter().any(|other| other.begins_logins());
+    let is_bare = |issuer: &&TrustedIssuer| issuer.name == provider && issuer.subject_prefix.is_empty();
+    if has_own_users && config.issuers.iter().find(is_bare).is_some() && !section.is_bad() {
+        section.blame(
+            "provider",
+            "has no subject_prefix, and users of [directory] log in at another endpoint: two users could have one subject",
+        );
+    }
 }
 
 /// A login page that needs a login would lead to itself.

@@ -51,7 +51,14 @@ section! {
             if has_clients(dialect) { read_clients(section, around.clients) } else { None }
         },
         /// The public client of the sessions, where the protocol names none. Default: the name of the protocol.
-        reload client: Option<String> = by { endpoint_client(section, dialect, around.clients) },
+        reload client: Option<String> = by {
+            if dialect == BROWSER && section.has("provider") {
+                // The gate's own client there.
+                None
+            } else {
+                endpoint_client(section, dialect, around.clients)
+            }
+        },
         /// Other dialects whose sessions may continue here.
         reload accepts: Option<Vec<&'static str>> = by { has_clients(dialect).then(|| accepts(section, dialect)) },
         /// Only this account, introspection and revocation included; not with `{account}` in `path`.
@@ -146,6 +153,13 @@ pub(super) struct Surroundings<'a> {
     pub(super) is_https: bool,
     pub(super) public_url: &'a Uri,
     pub(super) cors: &'a CorsConfig,
+}
+
+impl EndpointConfig {
+    /// Do users of the directory log in here?
+    pub(super) fn begins_logins(&self) -> bool {
+        has_clients(self.dialect)
+    }
 }
 
 #[cfg(feature = "relay")]

@@ -420,10 +420,12 @@ pub(super) fn check_used(
             matches!(route.policy.auth, Auth::Required | Auth::Optional)
                 && route.policy.takes(&issuer.name, issuer.everywhere)
         };
-        let is_relayed = |issuer: &TrustedIssuer| {
-            endpoints.iter().any(|endpoint| endpoint.relayed_issuer() == Some(issuer.name.as_str()))
+        let is_behind = |endpoint: &EndpointConfig| {
+            let logs_in = endpoint.browser.as_ref().and_then(|browser| browser.provider.as_deref());
+            [endpoint.relayed_issuer(), logs_in].contains(&Some(issuer.name.as_str()))
         };
-        if !section.is_bad() && !routes.is_empty() && !routes.iter().any(is_let_in) && !is_relayed(issuer) {
+        if !section.is_bad() && !routes.is_empty() && !routes.iter().any(is_let_in) && !endpoints.iter().any(is_behind)
+        {
             let name = printable(&issuer.name);
             let message = format!(
                 "no route accepts its tokens; write issuers = [\"{OWN}\", \"{name}\"] at the [[routes]] that should, or \

@@ -42,6 +42,7 @@ mod listeners;
 mod log;
 mod mapping;
 mod overload;
+mod provider_client;
 #[cfg(feature = "relay")]
 mod relay;
 mod remote;
@@ -73,6 +74,7 @@ pub(crate) use issuers::read_event_token;
 pub use issuers::{EventsConfig, KeySource, TrustedIssuer};
 pub use limits::LimitsConfig;
 pub use listeners::{CertificateFiles, ClientAuth, ClientRoots, ListenerConfig, TlsConfig};
+pub use provider_client::ProviderClientSettings;
 #[cfg(feature = "relay")]
 pub use relay::RelaySettings;
 pub use remote::RemoteSource;

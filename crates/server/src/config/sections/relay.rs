@@ -3,17 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use toml::{Table, Value};
-
 use super::super::declare::section;
-use super::super::print::{Print, Put, Words};
+use super::super::print::Words;
 use super::super::value;
 use super::issuers::TrustedIssuer;
+use super::provider_client::{self, ProviderClientSettings};
 use super::remote::RemoteSource;
 use super::{SECOND, dangling, path_in};
 use rotogate::dialect::relay::{PASSWORD, REFRESH_TOKEN, RelayDialect, Wire};
 use rotogate::relay::engine::MAX_GRACE;
-use rotogate::relay::{AfterUnknown, RelayRules, SecretPlace};
+use rotogate::relay::{AfterUnknown, RelayRules};
 use rotogate_core::http_client::{Allowed, FetchTarget};
 use rotogate_kit::config::{Section, Value as Raw};
 
@@ -52,7 +51,7 @@ section! {
         reload rules as "..": RelayRules = by { read_rules(section, &RelayRules::default()) },
         /// The gate's own client at the provider, which it adds to each request; clients then send no secret. `secret_in` is
         /// `"basic"` or `"form"`.
-        reload client: Option<RelayClientSettings> = by { read_client(section, dir, wire, &grants) },
+        reload client: Option<ProviderClientSettings> = by { read_client(section, dir, wire, &grants) },
         /// A PEM file with the only trusted authorities. Default: those of the system.
         reload ca: Option<PathBuf> = get(path_in(dir)),
     }
@@ -67,17 +66,6 @@ section! {
         /// `"try-once"`: after a lost reply the token is sent once more; `"refuse"`: it is not sent again.
         reload after_unknown: AfterUnknown = get_or(value::word_of, default.after_unknown),
     }
-}
-
-/// The client that the gate is towards the provider.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RelayClientSettings {
-    /// Its id.
-    pub id: String,
-    /// The file with its secret.
-    pub secret_file: Option<PathBuf>,
-    /// Where the secret is sent.
-    pub secret_in: SecretPlace,
 }
 
 impl RelaySettings {
@@ -103,10 +91,6 @@ impl Words for Wire {
 
 impl Words for AfterUnknown {
     const WORDS: &'static [(&'static str, Self)] = &[("try-once", Self::TryOnce), ("refuse", Self::Refuse)];
-}
-
-impl Words for SecretPlace {
-    const WORDS: &'static [(&'static str, Self)] = &[("basic", Self::Basic), ("form", Self::Form)];
 }
 
 /// The grants that the gate's own client may pass on: each presents what a user got or knows. Those for the client itself,
@@ -182,11 +166,11 @@ fn read_grants(section: &Section<'_>, wire: Wire) -> Vec<String> {
     grants
 }
 
-fn read_client(section: &Section<'_>, dir: &Path, wire: Wire, grants: &[String]) -> Option<RelayClientSettings> {
+fn read_client(section: &Section<'_>, dir: &Path, wire: Wire, grants: &[String]) -> Option<ProviderClientSettings> {
     if wire != Wire::OAuth {
         return None;
     }
-    let client = section.table("client", |section| read_client_keys(section, dir))?;
+    let client = section.table("client", |section| provider_client::read_keys(section, dir))?;
     if let Some(own) = grants.iter().find(|grant| !OF_USERS.contains(&grant.as_str())) {
         section.blame(
             "grants",
@@ -197,23 +181,6 @@ fn read_client(section: &Section<'_>, dir: &Path, wire: Wire, grants: &[String])
         );
     }
     Some(client)
-}
-
-fn read_client_keys(section: &Section<'_>, dir: &Path) -> RelayClientSettings {
-    section.later(&["private_key_file"]);
-    if section.has("secret") {
-        section.blame("secret", "does not belong into this file; write it to a file, and name that as secret_file");
-        let _: Option<()> = section.get("secret", |_| Ok(()));
-    }
-    let client = RelayClientSettings {
-        id: section.required("id", "the client_id at the provider", value::text),
-        secret_file: section.get("secret_file", path_in(dir)),
-        secret_in: section.get_or("secret_in", value::word_of, SecretPlace::default()),
-    };
-    if section.has("secret_in") && client.secret_file.is_none() && !section.is_bad() {
-        section.blame("secret_in", "needs secret_file");
-    }
-    client
 }
 
 /// A URL that the gate may ask.
@@ -244,15 +211,4 @@ pub(super) fn plain_path(v: &Raw) -> Result<String, String> {
         ));
     }
     Ok(path)
-}
-
-impl Print for RelayClientSettings {
-    fn print(&self) -> Value {
-        let Self { id, secret_file, secret_in } = self;
-        let mut table = Table::new();
-        id.put(&mut table, "id");
-        secret_file.put(&mut table, "secret_file");
-        secret_file.as_ref().map(|_| *secret_in).put(&mut table, "secret_in");
-        table.into()
-    }
 }

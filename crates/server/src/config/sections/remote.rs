@@ -32,7 +32,6 @@ impl RemoteSource {
     }
 
     /// Whether the issuer's metadata are read, and with them the URLs of its endpoints.
-    #[cfg(feature = "relay")]
     pub(super) fn is_discovered(&self) -> bool {
         matches!(self.issuer.location, KeyLocation::Discovery | KeyLocation::DiscoveryAt(_))
     }

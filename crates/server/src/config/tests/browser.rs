@@ -71,3 +71,54 @@ fn b54_what_fits_is_accepted() {
     let lines = said(&leads.replace("allow_credentials = true\n", ""));
     assert!(lines[0].contains("endpoints[0].after_logout"), "{lines:?}");
 }
+
+const ISSUER: &str =
+    "[[issuers]]\nname = \"kc\"\nurl = \"https://id.example\"\naudience = [\"api\"]\ndiscovery = true\n";
+
+/// A login at a provider, with further keys of the endpoint.
+fn at_provider(keys: &str) -> Vec<String> {
+    with_issuer(ISSUER, keys)
+}
+
+fn with_issuer(issuer: &str, keys: &str) -> Vec<String> {
+    let keys = format!("provider = \"kc\"\nclient = {{ id = \"web\" }}\n{keys}");
+    said(&format!("{issuer}{ENDPOINT}{keys}{UPSTREAM}{ROUTE}"))
+}
+
+#[test]
+fn b39_b54_a_provider_that_cannot_log_in_browsers_is_refused() {
+    assert_eq!(at_provider(""), Vec::<String>::new());
+    assert_eq!(
+        at_provider("scopes = [\"a\"]\nparameters = { prompt = \"login\" }\npar = true\n"),
+        Vec::<String>::new()
+    );
+    for (keys, expected) in [
+        ("page = \"/signin\"\n", "endpoints[0].page: is for a login with a password"),
+        ("account = \"acme\"\n", "endpoints[0].account: is for a login with a password"),
+        ("scopes = [\"a b\"]\n", "expected a scope such as \"profile\""),
+        ("parameters = { nonce = \"x\" }\n", "endpoints[0].parameters.nonce: is a parameter that the gate sets itself"),
+        ("parameters = { redirect_uri = \"x\" }\n", "endpoints[0].parameters.redirect_uri: is a parameter"),
+        ("profile = { idle_ttl = \"4d\" }\n", "endpoints[0].profile.idle_ttl: is more than 3d"),
+    ] {
+        let lines = at_provider(keys);
+        assert!(lines.len() == 1 && lines[0].contains(expected), "{keys}: {lines:?}");
+    }
+    let own = with("scopes = [\"profile\"]\npar = true\n");
+    assert!(own.len() == 2 && own[0].contains("is for a login at a provider"), "{own:?}");
+    let unknown = with("provider = \"kc\"\nclient = { id = \"web\" }\n");
+    assert!(unknown[0].contains("endpoints[0].provider"), "{unknown:?}");
+    let nobody = said(&format!("{ISSUER}{ENDPOINT}provider = \"kc\"\n{UPSTREAM}{ROUTE}"));
+    assert!(nobody.iter().any(|line| line.contains("endpoints[0].client: is missing")), "{nobody:?}");
+    let fixed = with_issuer(&ISSUER.replace("discovery = true", "jwks_url = \"https://id.example/keys\""), "");
+    assert!(fixed[0].contains("endpoints[0].provider: expected an issuer with discovery"), "{fixed:?}");
+    // Tokens of the provider are not kept yet.
+    let forwarding = ROUTE.replace("upstream =", "forward_token = true\nupstream =");
+    let keys = "provider = \"kc\"\nclient = { id = \"web\" }\n";
+    let lines = said(&format!("{ISSUER}{ENDPOINT}{keys}{UPSTREAM}{forwarding}"));
+    assert!(lines.len() == 1 && lines[0].contains("routes[0].forward_token: is true on a route"), "{lines:?}");
+    // Two users could have one subject.
+    let tokens = "[[endpoints]]\ndialect = \"oauth2\"\npath = \"/token\"\n[[clients]]\nid = \"web\"\n";
+    let lines = at_provider(tokens);
+    assert!(lines.len() == 1 && lines[0].contains("endpoints[0].provider: has no subject_prefix"), "{lines:?}");
+    assert_eq!(with_issuer(&format!("{ISSUER}subject_prefix = \"kc|\"\n"), tokens), Vec::<String>::new());
+}

@@ -9,6 +9,7 @@ use super::admin_tokens::AdminTokens;
 use super::directories::LiveDirectories;
 use super::issuers::RemoteIssuers;
 use super::prepare::{DirectoryPlan, StartPlan};
+use super::provider_client::login_provider;
 #[cfg(feature = "relay")]
 use super::relays;
 use super::start_wait::StartWait;
@@ -209,7 +210,11 @@ pub(crate) fn builder(
     }
     for configured in &config.endpoints {
         builder = match &configured.browser {
-            Some(settings) => builder.browser(settings.browser(configured, &config.cors)),
+            Some(settings) => {
+                let provider = login_provider(settings, &config.issuers, remote_issuers);
+                let provider = provider.map_err(|fault| ServerError::Unusable(fault.message))?;
+                builder.browser(settings.browser(configured, &config.cors, provider))
+            }
             None => builder.endpoint(endpoint(configured, remote_issuers)?),
         };
     }

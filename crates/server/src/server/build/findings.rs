@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::admin_tokens::AdminToken;
 use super::issuers::RemoteIssuers;
 use super::prepare::DirectoryPlan;
+use super::provider_client::{SECRET_FILE, login_provider};
 use super::stores::Stores;
 use super::{assemble, issuer_rules};
 #[cfg(any(feature = "postgres", feature = "redis"))]
@@ -329,6 +330,25 @@ impl<'a> Findings<'a> {
     /// This build has no relays.
     #[cfg(not(feature = "relay"))]
     pub(super) fn relays(&mut self) -> bool {
+        true
+    }
+
+    /// Whether the client at the provider where browsers log in has its secret.
+    pub(super) fn login_provider(&mut self) -> bool {
+        let config = self.config;
+        for (index, endpoint) in config.endpoints.iter().enumerate() {
+            let Some(browser) = &endpoint.browser else { continue };
+            let secret = browser.client.as_ref().and_then(|client| client.secret_file.as_deref());
+            let named = |key: &str| format!("endpoints[{index}].{key}");
+            if let Some(why) = secret.and_then(|path| private_file::denied_as_another(path)) {
+                self.unchecked(&named(SECRET_FILE), why);
+                return false;
+            }
+            if let Err(wrong) = login_provider(browser, &config.issuers, &RemoteIssuers::default()) {
+                self.blame(&named(&wrong.key), wrong.message);
+                return false;
+            }
+        }
         true
     }
 

@@ -135,7 +135,6 @@ impl RemoteIssuers {
     }
 
     /// What the discovery document of an issuer said last.
-    #[cfg(feature = "relay")]
     pub(crate) fn metadata(&self, name: &str) -> Option<Arc<remote_keys::Metadata>> {
         self.named(name)?.keys.metadata()
     }
@@ -281,6 +280,13 @@ pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors
                 Ok(found) => lines.extend(found.into_iter().map(|line| format!("issuer {}: {line}", issuer.name))),
                 Err(fault) => wrong.push(config.blame(&format!("{key}.{}", fault.key), fault.message)),
             }
+        }
+    }
+    for endpoint in &config.endpoints {
+        if let Some(provider) = endpoint.browser.as_ref().and_then(|browser| browser.provider.as_deref()) {
+            let public_url = config.server.public_url.to_string();
+            let base = public_url.trim_end_matches('/');
+            lines.push(format!("issuer {provider}: register the redirect URI {base}{}/callback there", endpoint.path));
         }
     }
     ConfigErrors::new(wrong).map_or(Ok(lines), Err)

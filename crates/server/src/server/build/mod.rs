@@ -8,6 +8,7 @@ mod findings;
 pub(crate) mod issuer_rules;
 pub(crate) mod issuers;
 pub(crate) mod prepare;
+pub(crate) mod provider_client;
 #[cfg(feature = "relay")]
 pub(crate) mod relays;
 #[cfg(any(feature = "postgres", feature = "redis"))]

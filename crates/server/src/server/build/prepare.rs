@@ -106,10 +106,10 @@ pub async fn prepare(config: &Config) -> Result<StartPlan, ConfigErrors> {
     let passwords = Arc::new(Passwords::new(config.limits.max_password_checks, config.limits.password_queue));
     let metrics = DirectoryMetrics::default();
     let directories = findings.directories(&passwords, &metrics);
-    let relays_are_good = findings.relays();
+    let providers_are_good = findings.relays() & findings.login_provider();
     // Without the rules of an issuer, each route that takes its tokens would be another problem.
     let is_whole = trusted.len() == config.issuers.len();
-    if relays_are_good
+    if providers_are_good
         && is_whole
         && let Some(keyring) = keyring.or_else(|| Keyring::generate(Algorithm::EdDsa).ok())
     {

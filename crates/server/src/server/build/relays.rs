@@ -4,17 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::issuers::RemoteIssuers;
+use super::provider_client::{SECRET_FILE, credentials};
 use crate::config::RelaySettings;
 use crate::server::error::KeyFault;
 #[cfg(feature = "grpc")]
 use rotogate::dialect::relay::KnoxProvider;
 use rotogate::dialect::relay::{EnvelopeProvider, Wire};
 use rotogate::gate::RelayConfig;
-use rotogate::relay::{HttpCaller, OAuthProvider, Provider, ProviderUrls, RelayClient, UrlSource};
+use rotogate::relay::{HttpCaller, OAuthProvider, Provider, ProviderUrls, UrlSource};
 use rotogate::remote_keys::Metadata;
 use rotogate_core::http_client::{Allowed, FetchTarget, HttpClient, Tls};
-use rotogate_core::private_file::{read_private, trusted};
-use secrecy::SecretString;
+use rotogate_core::private_file::trusted;
 
 /// A fault of a key within the endpoint.
 fn bad(key: &'static str) -> impl Fn(String) -> KeyFault {
@@ -24,7 +24,7 @@ fn bad(key: &'static str) -> impl Fn(String) -> KeyFault {
 /// The files that a relay reads, each with its key.
 pub(crate) fn files(relay: &RelaySettings) -> impl Iterator<Item = (&'static str, &Path)> {
     let secret = relay.client.as_ref().and_then(|client| client.secret_file.as_deref());
-    let files = [("client.secret_file", secret), ("ca", relay.ca.as_deref())];
+    let files = [(SECRET_FILE, secret), ("ca", relay.ca.as_deref())];
     files.into_iter().filter_map(|(key, path)| Some((key, path?)))
 }
 
@@ -38,7 +38,10 @@ pub(crate) fn load(relay: &RelaySettings, issuers: &RemoteIssuers) -> Result<Rel
     let provider: Arc<dyn Provider> = match relay.wire {
         Wire::OAuth => {
             let caller = HttpCaller::new(http, relay.rules.timeout);
-            Arc::new(OAuthProvider::new(caller, urls(relay, issuers)?).with_client(client(relay)?))
+            Arc::new(
+                OAuthProvider::new(caller, urls(relay, issuers)?)
+                    .with_client(relay.client.as_ref().map(credentials).transpose()?),
+            )
         }
         Wire::Envelope => {
             Arc::new(EnvelopeProvider::new(HttpCaller::new(http, relay.rules.timeout), urls(relay, issuers)?))
@@ -85,20 +88,4 @@ fn urls(relay: &RelaySettings, issuers: &RemoteIssuers) -> Result<ProviderUrls, 
         None => has_revocations.then(|| discovered(Metadata::revocation_target)),
     };
     Ok(ProviderUrls { token: discovered(Metadata::token_target), revocation })
-}
-
-fn client(relay: &RelaySettings) -> Result<Option<RelayClient>, KeyFault> {
-    const KEY: &str = "client.secret_file";
-    let Some(client) = &relay.client else { return Ok(None) };
-    let mut secret = None;
-    if let Some(path) = &client.secret_file {
-        let text = trusted::check_folders(path).and_then(|()| read_private(path)).map_err(bad(KEY))?;
-        let text = text.trim();
-        if text.is_empty() || text.contains(char::is_control) {
-            let message = format!("{}: expected the client's secret on one line", path.display());
-            return Err(bad(KEY)(message));
-        }
-        secret = Some((SecretString::from(text.to_owned()), client.secret_in));
-    }
-    Ok(Some(RelayClient { id: client.id.clone(), secret }))
 }

@@ -1,0 +1,41 @@
+//! The flaws of a login at a provider.
+
+/// Why a browser that comes back from a provider is not logged in.
+///
+/// ```
+/// use rotogate::denial::{Denial, ProviderFlaw};
+///
+/// let denial = Denial::ProviderLogin(ProviderFlaw::IdToken("nonce is not that of this login"));
+/// assert_eq!((denial.reason(), denial.detail()), ("provider_login", Some("nonce is not that of this login")));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ProviderFlaw {
+    /// The browser began no login with this `state`, or began it too long ago.
+    NotBegun,
+    /// The parameters of the callback violate the protocol.
+    Callback(&'static str),
+    /// The answer is not from the provider that was asked (RFC 9207).
+    Issuer(&'static str),
+    /// The user or the provider refused the login: `access_denied`.
+    Denied,
+    /// The provider answered with another error.
+    Answer,
+    /// The provider refused the code.
+    Code,
+    /// The ID token is not good.
+    IdToken(&'static str),
+}
+
+impl ProviderFlaw {
+    /// The flaw in words.
+    pub const fn what(self) -> &'static str {
+        match self {
+            Self::NotBegun => "this browser began no such login, or began it too long ago",
+            Self::Callback(what) | Self::Issuer(what) | Self::IdToken(what) => what,
+            Self::Denied => "the login was refused at the provider",
+            Self::Answer => "the provider answered with an error",
+            Self::Code => "the provider refused the code",
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! The gate as a client of another server, as its requests say it (RFC 6749 §2.3.1).
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
+
+/// The gate as a client of a provider.
+#[derive(Clone, Debug)]
+pub struct ClientCredentials {
+    /// Its id.
+    pub id: String,
+    /// Its secret, and the place of the secret in a request.
+    pub secret: Option<(SecretString, SecretPlace)>,
+}
+
+/// The place of a client's secret in a request (RFC 6749 §2.3.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SecretPlace {
+    /// In `Authorization`.
+    #[default]
+    Basic,
+    /// In the form.
+    Form,
+}
+
+impl ClientCredentials {
+    /// Adds the client to a form. `None` if the client cannot be encoded.
+    pub fn add_to(&self, headers: &mut HeaderMap, body: &mut Zeroizing<Vec<u8>>) -> Option<()> {
+        let mut pairs = Vec::new();
+        match &self.secret {
+            Some((secret, SecretPlace::Basic)) => {
+                headers.insert(AUTHORIZATION, basic(&self.id, secret)?);
+            }
+            Some((secret, SecretPlace::Form)) => {
+                pairs.extend([("client_id", self.id.as_str()), ("client_secret", secret.expose_secret())]);
+            }
+            None => pairs.push(("client_id", self.id.as_str())),
+        }
+        if !pairs.is_empty() {
+            let added = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
+            let added = Zeroizing::new(added);
+            // Reserve the whole capacity: a reallocation would leave a copy of the secret behind.
+            let mut whole = Zeroizing::new(Vec::with_capacity(body.len() + 1 + added.len()));
+            whole.extend_from_slice(body);
+            whole.push(b'&');
+            whole.extend_from_slice(added.as_bytes());
+            *body = whole;
+        }
+        Some(())
+    }
+}
+
+/// The value of `Authorization`. Both parts are form-encoded first, because either may contain a colon.
+pub fn basic(id: &str, secret: &SecretString) -> Option<HeaderValue> {
+    let encoded = |text: &str| Zeroizing::new(form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>());
+    let pair = Zeroizing::new(format!("{}:{}", *encoded(id), *encoded(secret.expose_secret())));
+    let text = Zeroizing::new(format!("Basic {}", *Zeroizing::new(STANDARD.encode(pair.as_bytes()))));
+    let mut value = HeaderValue::from_str(&text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}

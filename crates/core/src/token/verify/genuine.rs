@@ -1,0 +1,57 @@
+//! The signature of a text that another issuer signed and that is no access token: a notice, or an ID token.
+
+use super::IssuerRules;
+use super::shape::{JoseHeader, TokenParts, decode};
+use crate::clock::Timestamp;
+use crate::denial::Denial;
+use crate::token::algorithm::Algorithm;
+
+/// A text with a good signature.
+pub(super) struct Genuine<T> {
+    /// The claims, as they were read.
+    pub(super) claims: T,
+    /// `typ` in small letters, without a leading `application/`.
+    pub(super) typ: Option<String>,
+    /// The algorithm of the key.
+    pub(super) algorithm: Algorithm,
+}
+
+/// Why a text is not genuine.
+pub(super) enum NotGenuine {
+    /// It is no JWS.
+    Form(&'static str),
+    /// No key of the issuer signed it.
+    Key,
+    /// The keys of the issuer are not known at this moment.
+    Unavailable(Denial),
+}
+
+/// Reads the claims of a text, and then checks that a key of the issuer signed it, by the key's own algorithm.
+pub(super) fn genuine<T>(
+    rules: &IssuerRules,
+    token: &str,
+    now: Timestamp,
+    read: impl FnOnce(&[u8]) -> Result<T, Denial>,
+    refuse: impl Fn(NotGenuine) -> Denial,
+) -> Result<Genuine<T>, Denial> {
+    let form = |what| refuse(NotGenuine::Form(what));
+    let parts = TokenParts::split(token).map_err(|_| form("no JWS"))?;
+    let header = JoseHeader::read(parts.header).map_err(|_| form("the header is malformed"))?;
+    let payload = decode(parts.claims).map_err(|_| form("the claims are malformed"))?;
+    let claims = read(&payload)?;
+    let keys = rules.keys.now(now);
+    let Some(key) = keys.find(header.kid.as_deref(), &header.algorithm) else {
+        return Err(refuse(match rules.keys.missing(now, None, rules.leeway) {
+            unavailable @ Denial::KeysUnavailable(_) => NotGenuine::Unavailable(unavailable),
+            _ => NotGenuine::Key,
+        }));
+    };
+    if &*header.algorithm != key.algorithm().name() || !parts.is_signed_by(key) {
+        return Err(refuse(NotGenuine::Key));
+    }
+    let typ = header.typ.map(|typ| {
+        let typ = typ.to_ascii_lowercase();
+        typ.strip_prefix("application/").map(str::to_owned).unwrap_or(typ)
+    });
+    Ok(Genuine { claims, typ, algorithm: key.algorithm() })
+}

@@ -1,0 +1,196 @@
+//! ID tokens (OpenID Connect Core §3.1.3.7): another issuer's answer to a login that the gate itself asked for. Key and
+//! signature are judged as for an access token, and the claims are mapped as those of one. No ID token is ever an access
+//! token, and no access token an ID token: this one must have the `nonce` of the login.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{self, SHA256, SHA384, SHA512};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::genuine::{Genuine, NotGenuine, genuine};
+use super::judge::{self, ClaimsSource, TokenTimes};
+use super::mapping::{ClaimMapping, RequiredClaim, WantedClaim};
+use super::members::{Member, Members};
+use super::{IssuerRules, Verifier, name_claim};
+use crate::claim::{ClaimPath, OwnClaims, ROLES};
+use crate::clock::Timestamp;
+use crate::denial::{Denial, ProviderFlaw};
+use crate::random::are_equal;
+use crate::session::{Scope, VouchedBy};
+use crate::token::algorithm::Algorithm;
+
+/// The greatest age of an ID token: it is made when the code is exchanged.
+const MAX_AGE: Duration = Duration::from_secs(600);
+/// Claims that tell the kinds of an issuer's tokens apart. What they must be in an access token says nothing here.
+const KINDS: [&str; 2] = ["typ", "token_use"];
+
+/// An ID token to verify, and the login that it must answer.
+#[derive(Clone, Copy)]
+pub struct SentIdToken<'a> {
+    /// The name of the issuer that was asked.
+    pub issuer: &'a str,
+    /// The gate's client there.
+    pub client: &'a str,
+    /// The nonce of the login.
+    pub nonce: &'a str,
+    /// The access token that came with it.
+    pub access_token: &'a str,
+    /// The scope that the provider granted, in its own names.
+    pub scope: &'a str,
+    /// The token.
+    pub token: &'a str,
+}
+
+impl std::fmt::Debug for SentIdToken<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SentIdToken(…)")
+    }
+}
+
+/// The user whom a provider has logged in, in the names of this gate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProvedLogin {
+    /// The subject, with the issuer's prefix.
+    pub subject: Box<str>,
+    /// The account, with the issuer's name before it.
+    pub account: Option<Box<str>>,
+    /// The granted scope that the issuer's rules let in.
+    pub scope: Scope,
+    /// The roles.
+    pub claims: OwnClaims,
+    /// The issuer, the user and the session there.
+    pub vouched_by: VouchedBy,
+}
+
+const fn refused(what: &'static str) -> Denial {
+    Denial::ProviderLogin(ProviderFlaw::IdToken(what))
+}
+
+impl Verifier {
+    /// The user of a login at a provider.
+    ///
+    /// # Errors
+    /// [`Denial::ProviderLogin`]; [`Denial::KeysUnavailable`].
+    // Requirement B33.
+    pub fn proved_login(&self, sent: SentIdToken<'_>, now: Timestamp, wall: Timestamp) -> Result<ProvedLogin, Denial> {
+        let rules =
+            self.named(sent.issuer).filter(|rules| !rules.ours).ok_or(refused("its issuer is not one of ours"))?;
+        let refuse = |flaw| match flaw {
+            NotGenuine::Form(what) => refused(what),
+            NotGenuine::Key => refused("no key of the issuer signed it"),
+            NotGenuine::Unavailable(denial) => denial,
+        };
+        // The claims are borrowed from bytes that do not outlive the check: they are judged from a copy.
+        let read = |payload: &[u8]| {
+            let claims = Members::read(payload).map_err(refused)?;
+            let is_its = claims.get("iss").and_then(Member::as_text) == Some(&*rules.issuer);
+            if is_its { Ok(payload.to_vec()) } else { Err(refused("iss is another issuer")) }
+        };
+        let Genuine { claims: payload, typ, algorithm } = genuine(rules, sent.token, now, read, refuse)?;
+        if !matches!(typ.as_deref(), None | Some("jwt")) {
+            return Err(refused("typ is not that of an ID token"));
+        }
+        let claims = Members::read(&payload).map_err(refused)?;
+        answers(&claims, &sent, algorithm)?;
+        let times = TokenTimes::read(&claims).map_err(|_| refused("exp or iat is missing, or no time"))?;
+        let moments = judge::Moments { expiry: wall, beginning: wall };
+        times.judge(rules, moments, Duration::ZERO).map_err(|_| refused("it is expired, or not valid yet"))?;
+        if times.issued_at.is_none_or(|at| at.plus(MAX_AGE).plus(rules.leeway) < wall) {
+            return Err(refused("iat is missing, or too long ago"));
+        }
+        self.mapped(rules, &sent, &claims, times)
+    }
+
+    /// The user, by the issuer's mapping.
+    fn mapped(
+        &self,
+        rules: &IssuerRules,
+        sent: &SentIdToken<'_>,
+        claims: &Members<'_>,
+        times: TokenTimes,
+    ) -> Result<ProvedLogin, Denial> {
+        let rules = of_id_tokens(rules);
+        let of_tokens = rules.of_tokens();
+        let judged = judge::claims(sent.token, claims, (&rules, &of_tokens), ClaimsSource::Unknown, times);
+        let token = judged.map_err(|refusal| match name_claim(&rules, refusal, None) {
+            Denial::BadClaim(what) => refused(what),
+            _ => refused("a claim is refused by the rules of its issuer"),
+        })?;
+        let mut own = OwnClaims::new();
+        let roles = token.roles().names();
+        if !roles.is_empty() {
+            own.insert(ROLES, roles).map_err(|_| refused("its roles take too much room"))?;
+        }
+        let granted = Scope::parse(sent.scope).map_err(|_| refused("the granted scope is malformed"))?;
+        let granted = rules.granted(granted);
+        let by = VouchedBy::new(&*rules.issuer, token.token_subject());
+        // A logout ends this session. Until now, no token of the issuer named it.
+        rules.sessions_seen.note(token.issuer_session());
+        Ok(ProvedLogin {
+            subject: token.subject.clone(),
+            account: token.account().map(Box::from),
+            scope: Scope::from_tokens(granted.iter().chain(token.scope.iter())),
+            claims: own,
+            vouched_by: match token.issuer_session() {
+                Some(session) => by.session(session),
+                None => by,
+            },
+        })
+    }
+}
+
+/// Is it the answer to this login, for this client?
+fn answers(claims: &Members<'_>, sent: &SentIdToken<'_>, algorithm: Algorithm) -> Result<(), Denial> {
+    let text = |name: &str| claims.get(name).map(Member::as_text);
+    let others = match claims.get("aud") {
+        Some(Member::Text(one)) if **one == *sent.client => false,
+        Some(Member::Array(several)) if several.iter().any(|one| one.as_text() == Some(sent.client)) => {
+            several.len() > 1
+        }
+        _ => return Err(refused("aud is not our client")),
+    };
+    match text("azp") {
+        None if others => return Err(refused("aud has several clients, and azp is missing")),
+        None => {}
+        Some(Some(party)) if party == sent.client => {}
+        Some(_) => return Err(refused("azp is another client")),
+    }
+    let nonce = text("nonce").flatten().unwrap_or_default();
+    if nonce.is_empty() || !are_equal(nonce.as_bytes(), sent.nonce.as_bytes()) {
+        return Err(refused("nonce is not that of this login"));
+    }
+    if claims.get("events").is_some() {
+        return Err(refused("it is a logout token"));
+    }
+    match text("at_hash") {
+        None => Ok(()),
+        Some(Some(hash)) if are_equal(hash.as_bytes(), half_hash(algorithm, sent.access_token).as_bytes()) => Ok(()),
+        Some(_) => Err(refused("at_hash is not that of the access token")),
+    }
+}
+
+/// The left half of a token's hash (OpenID Connect Core §3.1.3.6).
+fn half_hash(algorithm: Algorithm, token: &str) -> String {
+    let by = match algorithm {
+        Algorithm::Es256 | Algorithm::Rs256 | Algorithm::Ps256 | Algorithm::Hs256 => &SHA256,
+        Algorithm::Es384 | Algorithm::Rs384 | Algorithm::Ps384 | Algorithm::Hs384 => &SHA384,
+        // Ed25519 signs by SHA-512.
+        Algorithm::Rs512 | Algorithm::Ps512 | Algorithm::Hs512 | Algorithm::EdDsa => &SHA512,
+    };
+    let hash = digest::digest(by, token.as_bytes());
+    let (left, _) = hash.as_ref().split_at(hash.as_ref().len() / 2);
+    URL_SAFE_NO_PAD.encode(left)
+}
+
+/// The rules of an issuer for its ID tokens. Audience and lifetime are those of access tokens, and so are claims that
+/// must be there, or must not, so that no other token passes as one. What the operator asks of a claim's value holds.
+fn of_id_tokens(rules: &IssuerRules) -> IssuerRules {
+    let is_of_kind = |path: &ClaimPath| path.segments().len() == 1 && path.segments().any(|name| KINDS.contains(&name));
+    let holds =
+        |required: &&RequiredClaim| matches!(required.wanted, WantedClaim::OneOf(_)) && !is_of_kind(&required.path);
+    let require = rules.claims.require.iter().filter(holds).cloned().collect();
+    let claims = ClaimMapping { audience: None, require, ..(*rules.claims).clone() };
+    IssuerRules { claims: Arc::new(claims), max_lifetime: None, ..rules.clone() }
+}

@@ -1,0 +1,375 @@
+//! The gate as a client of an OpenID provider (OpenID Connect Core §3.1): the URL to which a browser is led, and the
+//! exchange of the code that it brings back. PKCE with S256 always, one exchange, no redirect followed.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use parking_lot::Mutex;
+use secrecy::SecretString;
+use serde_json::{Map, Value};
+use zeroize::Zeroizing;
+
+use crate::remote_keys::client::FetchClient;
+use crate::remote_keys::{Metadata, RemoteIssuer, RemoteKeys};
+use rotogate_core::http_client::{ClientCredentials, FetchError, FetchTarget, SecretPlace};
+use rotogate_core::token::verify::object_of_depth;
+
+/// The largest answer of a provider, in bytes.
+const MAX_ANSWER: usize = 64 << 10;
+/// The provider's time for a whole answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// The deepest nesting of an answer.
+const MAX_DEPTH: usize = 16;
+/// The scope that makes an authorization request one of OpenID.
+const OPENID: &str = "openid";
+
+/// The parameters of an authorization request that the gate alone sets.
+pub const OWN_PARAMETERS: [&str; 13] = [
+    "client_id",
+    "client_secret",
+    "code_challenge",
+    "code_challenge_method",
+    "id_token_hint",
+    "nonce",
+    "redirect_uri",
+    "request",
+    "request_uri",
+    "response_mode",
+    "response_type",
+    "scope",
+    "state",
+];
+
+/// The last discovery document of an issuer; `None` before it was read.
+pub type MetadataSource = Arc<dyn Fn() -> Option<Arc<Metadata>> + Send + Sync>;
+
+/// A provider where browsers log in, and the gate's client there.
+///
+/// ```no_run
+/// # async fn example(secret: rotogate::SecretString) -> Result<(), Box<dyn std::error::Error>> {
+/// use rotogate::gate::{Browser, LoginProvider};
+/// use rotogate::remote_keys::{RemoteIssuer, RemoteKeys};
+///
+/// let remote = RemoteKeys::start(RemoteIssuer::new("kc", "https://id.example.com/realms/x"), None)?;
+/// let provider = LoginProvider::new(&remote, "web").secret(secret).scopes(["profile"]);
+/// let builder = rotogate::Gate::builder()
+///     .trusted_issuer(remote.rules(["api"]))
+///     .browser(Browser::provider("/auth", provider));
+/// # let _ = builder;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct LoginProvider {
+    name: Arc<str>,
+    url: Arc<str>,
+    metadata: MetadataSource,
+    /// Its files are read again for each request, as those of the fetching are.
+    http: Arc<Mutex<FetchClient>>,
+    client: ClientCredentials,
+    scopes: Vec<String>,
+    parameters: Vec<(String, String)>,
+    is_pushed: bool,
+}
+
+impl fmt::Debug for LoginProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LoginProvider({}, client {})", self.name, self.client.id)
+    }
+}
+
+/// The secrets of one login. Does not print.
+#[doc(hidden)]
+#[derive(Clone, Copy)]
+pub struct LoginSecrets<'a> {
+    /// `state`.
+    pub state: &'a str,
+    /// `nonce`.
+    pub nonce: &'a str,
+    /// The PKCE verifier (RFC 7636).
+    pub verifier: &'a str,
+}
+
+/// The answer to a code. Does not print.
+#[doc(hidden)]
+pub struct ExchangedTokens {
+    /// The ID token.
+    pub id_token: Zeroizing<String>,
+    /// The access token.
+    pub access_token: Zeroizing<String>,
+    /// The granted scope; what was asked for if the answer does not name it (RFC 6749 §5.1).
+    pub scope: String,
+}
+
+impl fmt::Debug for ExchangedTokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ExchangedTokens(…)")
+    }
+}
+
+/// Why a provider does not take part in a login.
+#[doc(hidden)]
+#[derive(Debug, thiserror::Error)]
+pub enum LoginFailure {
+    /// Its discovery document is not known yet, or does not name the endpoint.
+    #[error("the discovery document of {0} is not known, or names no usable {1}")]
+    Unknown(Arc<str>, &'static str),
+    /// A file of the client cannot be used, or its id or secret cannot be sent.
+    #[error("{0}")]
+    Client(String),
+    /// There is no whole answer.
+    #[error(transparent)]
+    Unreachable(#[from] FetchError),
+    /// The code is not good.
+    #[error("the provider refused the code")]
+    Code,
+    /// The provider refuses the gate's client.
+    #[error("the provider refuses our client: {0}; compare client.id and its secret with the provider's entry")]
+    Refused(&'static str),
+    /// The answer is not that of a token endpoint.
+    #[error("{0}")]
+    Unusable(&'static str),
+}
+
+impl LoginProvider {
+    /// The provider whose keys are fetched here, by its discovery document; a public client with this id.
+    pub fn new(remote: &RemoteKeys, client: impl Into<String>) -> Self {
+        let of_document = remote.clone();
+        Self::with_metadata(remote.issuer(), client, Arc::new(move || of_document.metadata()))
+    }
+
+    /// The same with another source of the document.
+    #[doc(hidden)]
+    pub fn with_metadata(issuer: &RemoteIssuer, client: impl Into<String>, metadata: MetadataSource) -> Self {
+        Self {
+            name: issuer.name.as_str().into(),
+            url: issuer.issuer.as_str().into(),
+            metadata,
+            http: Arc::new(Mutex::new(FetchClient::new(issuer))),
+            client: ClientCredentials { id: client.into(), secret: None },
+            scopes: vec![OPENID.to_owned()],
+            parameters: Vec::new(),
+            is_pushed: false,
+        }
+    }
+
+    /// The secret of the client, which is sent in `Authorization`.
+    #[must_use]
+    pub fn secret(mut self, secret: SecretString) -> Self {
+        self.client.secret = Some((secret, SecretPlace::Basic));
+        self
+    }
+
+    /// The secret of the client, which is sent in the form.
+    #[must_use]
+    pub fn secret_in_form(mut self, secret: SecretString) -> Self {
+        self.client.secret = Some((secret, SecretPlace::Form));
+        self
+    }
+
+    /// The scopes to ask for, besides `openid`.
+    #[must_use]
+    pub fn scopes(mut self, scopes: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.scopes = vec![OPENID.to_owned()];
+        self.scopes.extend(scopes.into_iter().map(Into::into).filter(|scope| scope != OPENID));
+        self
+    }
+
+    /// A further parameter of the authorization request. One that the gate sets itself is ignored.
+    // Requirement B28.
+    #[must_use]
+    pub fn parameter(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        let name = name.into();
+        if !OWN_PARAMETERS.contains(&name.as_str()) {
+            self.parameters.push((name, value.into()));
+        }
+        self
+    }
+
+    /// Leaves the parameters with the provider (RFC 9126), also if it does not demand that.
+    #[must_use]
+    pub const fn pushed(mut self) -> Self {
+        self.is_pushed = true;
+        self
+    }
+
+    /// The name of the issuer.
+    #[doc(hidden)]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The issuer, as `iss` has it.
+    #[doc(hidden)]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The id of the client.
+    #[doc(hidden)]
+    pub fn client_id(&self) -> &str {
+        &self.client.id
+    }
+
+    /// Whether each answer of the provider has `iss`; `None` while its document is not known.
+    #[doc(hidden)]
+    pub fn names_itself(&self) -> Option<bool> {
+        Some((self.metadata)()?.names_itself)
+    }
+
+    /// The URL to which a browser is led for a login.
+    ///
+    /// # Errors
+    /// The provider cannot be asked, or does not take the parameters.
+    // Requirements B28, B37.
+    #[doc(hidden)]
+    pub async fn login_url(&self, redirect_uri: &str, secrets: LoginSecrets<'_>) -> Result<String, LoginFailure> {
+        const WHAT: &str = "authorization_endpoint";
+        let metadata = self.document(WHAT)?;
+        let endpoint = metadata.authorization_endpoint.as_deref().filter(|url| metadata.target(url).is_some());
+        let endpoint = endpoint.ok_or_else(|| self.unknown(WHAT))?;
+        let challenge = URL_SAFE_NO_PAD.encode(digest(&SHA256, secrets.verifier.as_bytes()));
+        let scope = self.scopes.join(" ");
+        let own = [
+            ("response_type", "code"),
+            ("redirect_uri", redirect_uri),
+            ("scope", &scope),
+            ("state", secrets.state),
+            ("nonce", secrets.nonce),
+            ("code_challenge", &challenge),
+            ("code_challenge_method", "S256"),
+        ];
+        let further = self.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let client = ("client_id", self.client.id.as_str());
+        let asked = own.into_iter().chain(further);
+        let query = if self.is_pushed || metadata.requires_pushed_requests {
+            // Each parameter goes there, `client_id` too. In a form it comes with the secret.
+            let in_header = matches!(self.client.secret, Some((_, SecretPlace::Basic)));
+            let request_uri =
+                self.push(&metadata, encoded(in_header.then_some(client).into_iter().chain(asked))).await?;
+            encoded([client, ("request_uri", request_uri.as_str())])
+        } else {
+            encoded([client].into_iter().chain(asked))
+        };
+        Ok(with_query(endpoint, &query))
+    }
+
+    /// Leaves the parameters of an authorization request with the provider.
+    async fn push(&self, metadata: &Metadata, form: String) -> Result<String, LoginFailure> {
+        const WHAT: &str = "pushed_authorization_request_endpoint";
+        let url = metadata.pushed_authorization_request_endpoint.as_deref();
+        let target = url.and_then(|url| metadata.target(url)).ok_or_else(|| self.unknown(WHAT))?;
+        match self.post(&target, form).await? {
+            (StatusCode::CREATED | StatusCode::OK, answer) => match text(&answer, "request_uri") {
+                Some(uri) if !uri.is_empty() => Ok(uri.to_owned()),
+                _ => Err(LoginFailure::Unusable("the answer to a pushed authorization request has no request_uri")),
+            },
+            (_, answer) => Err(refusal(&answer)),
+        }
+    }
+
+    /// Exchanges a code, once.
+    ///
+    /// # Errors
+    /// The code is not good, or there is no usable answer.
+    // Requirement B34.
+    #[doc(hidden)]
+    pub async fn exchange(
+        &self,
+        redirect_uri: &str,
+        code: &str,
+        verifier: &str,
+    ) -> Result<ExchangedTokens, LoginFailure> {
+        const WHAT: &str = "token_endpoint";
+        let metadata = self.document(WHAT)?;
+        let target = metadata.token_target().ok_or_else(|| self.unknown(WHAT))?;
+        let form = encoded([
+            ("grant_type", "authorization_code"),
+            ("code", code),
+            ("redirect_uri", redirect_uri),
+            ("code_verifier", verifier),
+        ]);
+        let (status, answer) = self.post(&target, form).await?;
+        if status != StatusCode::OK {
+            return Err(if text(&answer, "error") == Some("invalid_grant") {
+                LoginFailure::Code
+            } else {
+                refusal(&answer)
+            });
+        }
+        let token = |name, missing| text(&answer, name).map(str::to_owned).ok_or(LoginFailure::Unusable(missing));
+        Ok(ExchangedTokens {
+            id_token: token("id_token", "the answer to the code has no id_token: is openid among its scopes?")?.into(),
+            access_token: token("access_token", "the answer to the code has no access_token")?.into(),
+            scope: text(&answer, "scope").map_or_else(|| self.scopes.join(" "), str::to_owned),
+        })
+    }
+
+    /// The page of the provider that ends the login there, if it has one.
+    // Requirement B43.
+    #[doc(hidden)]
+    pub fn logout_url(&self, back_to: &str) -> Option<String> {
+        let metadata = (self.metadata)()?;
+        let endpoint = metadata.end_session_endpoint.as_deref().filter(|url| metadata.target(url).is_some())?;
+        let query = [("client_id", self.client.id.as_str()), ("post_logout_redirect_uri", back_to)];
+        Some(with_query(endpoint, &encoded(query)))
+    }
+
+    fn document(&self, what: &'static str) -> Result<Arc<Metadata>, LoginFailure> {
+        (self.metadata)().ok_or_else(|| self.unknown(what))
+    }
+
+    fn unknown(&self, what: &'static str) -> LoginFailure {
+        LoginFailure::Unknown(Arc::clone(&self.name), what)
+    }
+
+    /// Sends a form as our client. Returns the status and the JSON object of the answer.
+    async fn post(&self, target: &FetchTarget, form: String) -> Result<(StatusCode, Map<String, Value>), LoginFailure> {
+        let http = self.http.lock().current().map_err(|failure| LoginFailure::Client(failure.message))?.0;
+        let http = http.with_timeout(TIMEOUT).with_max_size(MAX_ANSWER);
+        let mut headers = HeaderMap::from_iter([
+            (CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded")),
+            (ACCEPT, HeaderValue::from_static("application/json")),
+        ]);
+        let mut body = Zeroizing::new(form.into_bytes());
+        let added = self.client.add_to(&mut headers, &mut body);
+        added.ok_or_else(|| LoginFailure::Client("the client's id or secret cannot be sent".to_owned()))?;
+        let answer = http.send(target, Method::POST, headers, Bytes::copy_from_slice(&body)).await?;
+        let (parts, body) = answer.into_parts();
+        let body = Zeroizing::new(body.to_vec());
+        let object = object_of_depth(&body, MAX_DEPTH);
+        Ok((parts.status, object.map_err(|_| LoginFailure::Unusable("the answer is not one JSON object"))?))
+    }
+}
+
+fn encoded<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
+}
+
+fn with_query(url: &str, query: &str) -> String {
+    format!("{url}{}{query}", if url.contains('?') { '&' } else { '?' })
+}
+
+fn text<'a>(answer: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
+    answer.get(name).and_then(Value::as_str)
+}
+
+/// The failure that an error of RFC 6749 §5.2 means. The provider's own text is neither shown nor logged.
+// Requirement B44.
+fn refusal(answer: &Map<String, Value>) -> LoginFailure {
+    match text(answer, "error") {
+        Some("invalid_client") => LoginFailure::Refused("invalid_client"),
+        Some("unauthorized_client") => LoginFailure::Refused("unauthorized_client"),
+        Some(_) => LoginFailure::Unusable("the provider refused the request"),
+        None => LoginFailure::Unusable("the provider failed"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

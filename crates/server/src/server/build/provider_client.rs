@@ -1,0 +1,62 @@
+//! The gate's client at a provider, with the secret from its file; and the login of browsers there.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use secrecy::SecretString;
+
+use super::issuers::RemoteIssuers;
+use crate::config::{BrowserConfig, ProviderClientSettings, TrustedIssuer};
+use crate::server::error::KeyFault;
+use rotogate::gate::LoginProvider;
+use rotogate_core::http_client::{ClientCredentials, SecretPlace};
+use rotogate_core::private_file::{read_private, trusted};
+
+/// The key of the secret, within the endpoint.
+pub(crate) const SECRET_FILE: &str = "client.secret_file";
+
+/// The client. Reads the file.
+///
+/// # Errors
+/// The file cannot be used.
+pub(crate) fn credentials(client: &ProviderClientSettings) -> Result<ClientCredentials, KeyFault> {
+    let bad = |message: String| KeyFault::new(SECRET_FILE, message);
+    let read = |path: &Path| {
+        let text = trusted::check_folders(path).and_then(|()| read_private(path)).map_err(bad)?;
+        let text = text.trim();
+        if text.is_empty() || text.contains(char::is_control) {
+            let message = format!("{}: expected the client's secret on one line", path.display());
+            return Err(bad(message));
+        }
+        Ok((SecretString::from(text.to_owned()), client.secret_in))
+    };
+    let secret = client.secret_file.as_deref().map(read).transpose()?;
+    Ok(ClientCredentials { id: client.id.clone(), secret })
+}
+
+/// The provider where browsers log in, if they do not log in here. What its discovery document says is asked for at each
+/// login.
+///
+/// # Errors
+/// A file cannot be used.
+pub(crate) fn login_provider(
+    browser: &BrowserConfig,
+    trusted: &[TrustedIssuer],
+    issuers: &RemoteIssuers,
+) -> Result<Option<LoginProvider>, KeyFault> {
+    let Some((name, client)) = browser.provider.as_deref().zip(browser.client.as_ref()) else { return Ok(None) };
+    let issuer = trusted.iter().find(|issuer| issuer.name == name).and_then(|issuer| issuer.keys.remote());
+    let issuer = issuer.ok_or_else(|| KeyFault::new("provider", "expected an entry of [[issuers]] with discovery"))?;
+    let (issuers, of): (_, Arc<str>) = (issuers.clone(), name.into());
+    let ClientCredentials { id, secret } = credentials(client)?;
+    let provider = LoginProvider::with_metadata(&issuer.issuer, id, Arc::new(move || issuers.metadata(&of)));
+    let provider = match secret {
+        Some((secret, SecretPlace::Basic)) => provider.secret(secret),
+        Some((secret, SecretPlace::Form)) => provider.secret_in_form(secret),
+        None => provider,
+    };
+    let provider = provider.scopes(browser.scopes.iter().map(String::as_str));
+    let with = |provider: LoginProvider, (name, value): (&String, &String)| provider.parameter(name, value);
+    let provider = browser.parameters.iter().fold(provider, with);
+    Ok(Some(if browser.par { provider.pushed() } else { provider }))
+}

@@ -1,0 +1,289 @@
+//! Logins under way at a provider: one sealed cookie for each, so that tabs do not disturb each other, and nothing in the
+//! store.
+
+use std::collections::VecDeque;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::header::SET_COOKIE;
+use http::{HeaderMap, HeaderValue};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use rotogate_core::clock::Timestamp;
+use rotogate_core::credential;
+use rotogate_core::fault::Fault;
+use rotogate_core::random::{NoRandomness, are_equal, random};
+use rotogate_core::token::session_cookie::LOGIN_NAME as PREFIX;
+use rotogate_core::token::{Keyring, login_cookie};
+
+/// How many characters of a hash of `state` the name of a cookie has.
+const NAMED: usize = 8;
+/// The most logins under way in one browser. The oldest one goes.
+// Requirement B31.
+const MOST: usize = 12;
+/// The most bytes that their cookies take in a request. Beyond it, too, the oldest one goes: an upstream refuses a head
+/// that is too long.
+const MOST_BYTES: usize = 8 << 10;
+/// How long a login may take, in seconds.
+const LIFETIME: u64 = 600;
+/// The most finished logins that are remembered.
+const REMEMBERED: usize = 1 << 14;
+
+/// A login under way.
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+pub(in crate::gate) struct Transaction {
+    #[serde(rename = "s")]
+    pub(in crate::gate) state: String,
+    #[serde(rename = "n")]
+    pub(in crate::gate) nonce: String,
+    #[serde(rename = "v")]
+    pub(in crate::gate) verifier: String,
+    /// Where the login leads.
+    #[serde(rename = "t")]
+    pub(in crate::gate) to: String,
+    /// When it began, in seconds.
+    #[serde(rename = "b")]
+    begun: u64,
+}
+
+impl Transaction {
+    // Requirement B28.
+    pub(in crate::gate) fn begin(to: &str, now: Timestamp) -> Result<Self, NoRandomness> {
+        let secret = || Ok(URL_SAFE_NO_PAD.encode(random::<32>()?.as_slice()));
+        let (state, nonce, verifier) = (secret()?, secret()?, secret()?);
+        Ok(Self { state, nonce, verifier, to: to.to_owned(), begun: now.as_secs() })
+    }
+
+    /// The login under way with this `state`, if this browser began it.
+    // Requirement B29.
+    pub(in crate::gate) fn of_state(
+        headers: &HeaderMap,
+        state: &str,
+        keyring: &Keyring,
+        now: Timestamp,
+    ) -> Option<Self> {
+        let name = name_of(state);
+        let mut found = credential::cookies(headers, &name);
+        let (Some(value), None) = (found.next(), found.next()) else { return None };
+        let transaction = Self::open(&name, value, keyring)?;
+        let is_its = are_equal(transaction.state.as_bytes(), state.as_bytes());
+        (is_its && transaction.is_live(now)).then_some(transaction)
+    }
+
+    fn open(name: &str, value: &[u8], keyring: &Keyring) -> Option<Self> {
+        let text = login_cookie::open(keyring.refresh_keys(), name, value)?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    fn is_live(&self, now: Timestamp) -> bool {
+        match now.as_secs().checked_sub(self.begun) {
+            Some(age) => age < LIFETIME,
+            // Another gate's clock may be a little ahead.
+            None => self.begun.saturating_sub(now.as_secs()) <= 60,
+        }
+    }
+
+    /// Adds the cookie of this login to a reply, and clears those for which there is no room beside it.
+    // Requirement B31.
+    pub(in crate::gate) fn put(
+        &self,
+        reply: &mut HeaderMap,
+        request: &HeaderMap,
+        keyring: &Keyring,
+        now: Timestamp,
+    ) -> Result<(), Fault> {
+        let name = name_of(&self.state);
+        let text = Zeroizing::new(serde_json::to_vec(self).map_err(|_| Fault::Signing("a login could not be sealed"))?);
+        let value = login_cookie::seal(keyring.refresh_keys(), &name, &text)?;
+        let mut others: Vec<(String, usize, u64)> = Vec::new();
+        for (name, value) in credential::cookies_with_prefix(request, PREFIX) {
+            let Ok(name) = std::str::from_utf8(name) else { continue };
+            // What does not open, or is too old, goes first.
+            let known = Self::open(name, value, keyring).filter(|known| known.is_live(now));
+            let begun = known.map_or(0, |known| known.begun);
+            others.push((name.to_owned(), name.len() + value.len(), begun));
+        }
+        others.sort_by_key(|(_, _, begun)| std::cmp::Reverse(*begun));
+        let mut room = MOST_BYTES.saturating_sub(name.len() + value.len());
+        for (place, (other, bytes, begun)) in others.iter().enumerate() {
+            match room.checked_sub(*bytes).filter(|_| *begun > 0 && place + 1 < MOST) {
+                Some(left) => room = left,
+                None => {
+                    room = 0;
+                    clear(reply, other);
+                }
+            }
+        }
+        reply.append(SET_COOKIE, cookie(&name, &value, LIFETIME));
+        Ok(())
+    }
+
+    /// Clears the cookie of this login.
+    pub(in crate::gate) fn clear(&self, reply: &mut HeaderMap) {
+        clear(reply, &name_of(&self.state));
+    }
+}
+
+/// The name of the cookie of a login: no secret of it.
+fn name_of(state: &str) -> String {
+    let hash = URL_SAFE_NO_PAD.encode(digest(&SHA256, state.as_bytes()));
+    format!("{PREFIX}{}", hash.get(..NAMED).unwrap_or_default())
+}
+
+fn clear(reply: &mut HeaderMap, name: &str) {
+    let is_ours = name.strip_prefix(PREFIX).is_some_and(|rest| {
+        rest.len() == NAMED && rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    });
+    if is_ours {
+        reply.append(SET_COOKIE, cookie(name, "", 0));
+    }
+}
+
+/// `SameSite=Lax`, because the browser comes back from another site.
+fn cookie(name: &str, value: &str, seconds: u64) -> HeaderValue {
+    let cookie = format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={seconds}");
+    // The value is base64url, and everything else is fixed.
+    let mut cookie = HeaderValue::try_from(cookie).unwrap_or_else(|_| HeaderValue::from_static(""));
+    cookie.set_sensitive(true);
+    cookie
+}
+
+/// The logins whose code was sent to the provider, for as long as their cookie may come again: no code is sent twice.
+// Requirement B34.
+#[derive(Debug, Default)]
+pub(in crate::gate) struct SpentLogins(Mutex<VecDeque<(u64, [u8; 16])>>);
+
+impl SpentLogins {
+    /// Whether this login is spent by this call alone.
+    pub(in crate::gate) fn spend(&self, transaction: &Transaction, now: Timestamp) -> bool {
+        let hash = digest(&SHA256, transaction.state.as_bytes());
+        let Some(hash) = hash.as_ref().first_chunk::<16>() else { return false };
+        let now = now.as_secs();
+        let mut spent = self.0.lock();
+        while spent.front().is_some_and(|(until, _)| *until <= now) || spent.len() >= REMEMBERED {
+            spent.pop_front();
+        }
+        if spent.iter().any(|(_, known)| known == hash) {
+            return false;
+        }
+        spent.push_back((now + LIFETIME, *hash));
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::header::COOKIE;
+
+    const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+
+    fn after(seconds: u64) -> Timestamp {
+        Timestamp::from_secs(NOW.as_secs() + seconds)
+    }
+
+    /// The cookies of a browser that stored what replies set.
+    #[derive(Default)]
+    struct Jar(Vec<(String, String)>);
+
+    impl Jar {
+        fn headers(&self) -> HeaderMap {
+            let pairs: Vec<_> = self.0.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            HeaderMap::from_iter([(COOKIE, HeaderValue::try_from(pairs.join("; ")).unwrap())])
+        }
+
+        fn store(&mut self, reply: &HeaderMap) {
+            for set in reply.get_all(SET_COOKIE) {
+                assert!(set.is_sensitive());
+                let (pair, attributes) = set.to_str().unwrap().split_once("; ").unwrap();
+                let (name, value) = pair.split_once('=').unwrap();
+                self.0.retain(|(known, _)| known != name);
+                if attributes == "Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=600" {
+                    self.0.push((name.to_owned(), value.to_owned()));
+                } else {
+                    assert_eq!((value, attributes), ("", "Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0"));
+                }
+            }
+        }
+
+        fn begin(&mut self, to: &str, keyring: &Keyring, now: Timestamp) -> String {
+            let (begun, mut reply) = (Transaction::begin(to, now).unwrap(), HeaderMap::new());
+            begun.put(&mut reply, &self.headers(), keyring, now).unwrap();
+            self.store(&reply);
+            begun.state.clone()
+        }
+
+        fn has(&self, state: &str, keyring: &Keyring, now: Timestamp) -> Option<String> {
+            Transaction::of_state(&self.headers(), state, keyring, now).map(|found| found.to.clone())
+        }
+    }
+
+    #[test]
+    fn b30_b31_twelve_logins_are_under_way_side_by_side_and_the_oldest_goes() {
+        let (keyring, mut jar) = (Keyring::ephemeral().unwrap(), Jar::default());
+        let states: Vec<_> = (0..20).map(|n| jar.begin(&format!("/{n}"), &keyring, after(n))).collect();
+        assert_eq!(jar.0.len(), MOST);
+        for (n, state) in states.iter().enumerate() {
+            let expected = (n >= 8).then(|| format!("/{n}"));
+            assert_eq!(jar.has(state, &keyring, after(20)), expected);
+        }
+        // Attack 17.
+        for n in 0..1000 {
+            jar.begin("/", &keyring, after(30 + n / 100));
+        }
+        assert_eq!(jar.0.len(), MOST);
+        // Long targets take the room of several.
+        for n in 0..12 {
+            jar.begin(&format!("/{}", "x".repeat(2047)), &keyring, after(60 + n));
+        }
+        assert!(jar.headers()[COOKIE].len() <= MOST_BYTES + 64, "{}", jar.headers()[COOKIE].len());
+        assert_eq!(jar.0.len(), 2);
+    }
+
+    #[test]
+    fn b29_a_login_is_that_of_its_state_and_browser_for_ten_minutes() {
+        let (keyring, mut jar) = (Keyring::ephemeral().unwrap(), Jar::default());
+        let state = jar.begin("/x", &keyring, NOW);
+        assert_eq!(jar.has(&state, &keyring, after(599)), Some("/x".to_owned()));
+        assert_eq!(jar.has(&state, &keyring, after(600)), None);
+        assert_eq!(jar.has(&state, &Keyring::ephemeral().unwrap(), NOW), None);
+        assert_eq!(Jar::default().has(&state, &keyring, NOW), None);
+        // Attack 9: the cookie of another tab does not do, also under the name of this one.
+        let other = jar.begin("/y", &keyring, NOW);
+        let (name, _) = jar.0[0].clone();
+        let (_, foreign) = jar.0[1].clone();
+        assert_eq!(jar.has(&other, &keyring, NOW), Some("/y".to_owned()));
+        let swapped = Jar(vec![(name.clone(), foreign)]);
+        assert_eq!(swapped.has(&state, &keyring, NOW), None);
+        let twice = Jar(vec![jar.0[0].clone(), (name, jar.0[0].1.clone())]);
+        assert_eq!(twice.has(&state, &keyring, NOW), None);
+    }
+
+    #[test]
+    fn b31_garbage_of_our_names_goes_and_no_other_cookie_is_touched() {
+        let keyring = Keyring::ephemeral().unwrap();
+        let mut jar = Jar(vec![
+            (format!("{PREFIX}AAAAAAAA"), "garbage".to_owned()),
+            (format!("{PREFIX}x; a"), "b".to_owned()),
+            (format!("{PREFIX}too-long-a-name"), "c".to_owned()),
+            ("app".to_owned(), "d".to_owned()),
+        ]);
+        jar.begin("/", &keyring, NOW);
+        assert!(!jar.0.iter().any(|(_, value)| value == "garbage"));
+        assert_eq!(jar.0.len(), 4);
+    }
+
+    #[test]
+    fn b34_a_login_is_spent_once_for_as_long_as_its_cookie_may_come() {
+        let (spent, first) = (SpentLogins::default(), Transaction::begin("/", NOW).unwrap());
+        let second = Transaction::begin("/", NOW).unwrap();
+        assert!(spent.spend(&first, NOW) && spent.spend(&second, after(1)));
+        assert!(!spent.spend(&first, after(599)) && !spent.spend(&second, after(599)));
+        // Older ones are forgotten.
+        assert!(spent.spend(&Transaction::begin("/", after(700)).unwrap(), after(700)));
+        assert_eq!(spent.0.lock().len(), 1);
+    }
+}

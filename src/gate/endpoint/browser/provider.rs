@@ -1,0 +1,215 @@
+//! The login at a provider: leads the browser there, and begins the session when it comes back.
+
+use std::sync::Arc;
+
+use http::header::SET_COOKIE;
+
+use super::super::handler::{EndpointHandler, to_its_end};
+use super::told_recipient;
+use crate::dialect::browser::callback::{Callback, ProviderAnswer, ProviderError};
+use crate::dialect::browser::target::LoginTarget;
+use crate::dialect::browser::{page, query_parameter, words};
+use crate::dialect::{Call, Reply};
+use crate::gate::Inner;
+use crate::gate::browser::transaction::Transaction;
+use crate::gate::browser::{BrowserEndpoint, presented};
+use rotogate_core::denial::{Denial, ProviderFlaw};
+use rotogate_core::engine::{ApplicationLogin, BrowserLogin, Origin};
+use rotogate_core::fault::{Error, Fault};
+use rotogate_core::reason::Reason;
+use rotogate_core::token::session_cookie::SessionCookie;
+use rotogate_core::token::verify::SentIdToken;
+use rotogate_issuers::login::{LoginFailure, LoginProvider, LoginSecrets};
+
+/// The time after which a provider that failed is asked again.
+const RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
+const NOT_BEGUN: Denial = Denial::ProviderLogin(ProviderFlaw::NotBegun);
+/// `iss` is missing. Keycloak's document says that it is always there, whatever the client's entry says.
+const NO_ISSUER: &str = "iss is missing, and the provider's discovery document says that it is always there (Keycloak: \
+                         turn off \"Exclude Issuer From Authentication Response\" of the client)";
+
+/// Leads a browser to the provider. Writes nothing to the store.
+// Requirements B28, B38.
+pub(super) async fn begin(
+    browser: &BrowserEndpoint,
+    provider: &LoginProvider,
+    call: &Call<'_>,
+    handler: &EndpointHandler<'_>,
+) -> Result<Reply, Error> {
+    let engine = &handler.gate.engine;
+    let now = engine.clock().now();
+    let to = query_parameter(call.query, "to");
+    let target = browser.dialect.target(to.as_deref());
+    let transaction = Transaction::begin(target.as_str(), now).map_err(Fault::from)?;
+    let secrets =
+        LoginSecrets { state: &transaction.state, nonce: &transaction.nonce, verifier: &transaction.verifier };
+    let url = provider.login_url(&browser.redirect_uri(), secrets).await.map_err(|why| failed(provider, &why))?;
+    let mut reply = words::see_other(&url);
+    transaction.put(reply.headers_mut(), call.headers, &engine.keyring(), now)?;
+    Ok(reply)
+}
+
+/// Answers a browser that comes back from the provider. It is never led there again by itself: without cookies, that
+/// would not end.
+// Requirement B29.
+pub(super) async fn finish(
+    browser: &BrowserEndpoint,
+    provider: &LoginProvider,
+    call: &Call<'_>,
+    handler: &EndpointHandler<'_>,
+) -> (Reply, Reason) {
+    let engine = &handler.gate.engine;
+    let now = engine.clock().now();
+    let callback = match Callback::read(call.query) {
+        Ok(callback) => callback,
+        Err(denial) => return not_logged_in(browser, &denial.into()),
+    };
+    let Some(begun) = Transaction::of_state(call.headers, &callback.state, &engine.keyring(), now) else {
+        return again(browser, call, handler).await;
+    };
+    let began = log_in(provider, browser, callback, &begun, call, handler).await;
+    if matches!(began, Err(Error::Denied(NOT_BEGUN))) {
+        return again(browser, call, handler).await;
+    }
+    handler.gate.running.browser_logins.count(began.as_ref().err());
+    handler.tell(&began);
+    let (mut reply, reason) = match began {
+        Ok(login) => {
+            told_recipient(handler, &login.session);
+            (logged_in(browser, &begun, &login), Reason::ANSWERED)
+        }
+        Err(error) => {
+            if let Error::Denied(Denial::ProviderLogin(flaw)) = &error {
+                engine.tell_provider_login_refused(provider.name(), provider.client_id(), *flaw, &handler.origin);
+            }
+            not_logged_in(browser, &error)
+        }
+    };
+    begun.clear(reply.headers_mut());
+    (reply, reason)
+}
+
+/// The answer to a callback without a login under way: the back button, or a reload.
+async fn again(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointHandler<'_>) -> (Reply, Reason) {
+    let gate = handler.gate;
+    if let Ok(Some(cookie)) = presented(gate, call.headers)
+        && gate.engine.browser_session(&cookie, &|session| gate.browser_rules(session)).await.is_ok()
+    {
+        return (words::see_other(&browser.dialect.targets.url(LoginTarget::ROOT)), Reason::ANSWERED);
+    }
+    not_logged_in(browser, &NOT_BEGUN.into())
+}
+
+fn not_logged_in(browser: &BrowserEndpoint, error: &Error) -> (Reply, Reason) {
+    (words::not_logged_in(&browser.dialect, error), Reason::from(error))
+}
+
+fn logged_in(browser: &BrowserEndpoint, begun: &Transaction, login: &BrowserLogin) -> Reply {
+    let url = browser.dialect.targets.url(browser.dialect.target(Some(&begun.to)));
+    // After a redirect from another site, a browser sends no `Strict` cookie.
+    let mut reply = if browser.is_strict() { page::onwards("Logged in", &url) } else { words::see_other(&url) };
+    let seconds = login.session.expires.as_secs().saturating_sub(login.session.created().as_secs());
+    reply.headers_mut().append(SET_COOKIE, browser.set_cookie(&login.cookie.value(), seconds));
+    reply
+}
+
+/// Begins the session of a login that the provider has answered.
+async fn log_in(
+    provider: &LoginProvider,
+    browser: &BrowserEndpoint,
+    callback: Callback,
+    begun: &Transaction,
+    call: &Call<'_>,
+    handler: &EndpointHandler<'_>,
+) -> Result<BrowserLogin, Error> {
+    // Before the code leaves.
+    judge_issuer(provider, callback.issuer.as_deref())?;
+    let code = match callback.answer {
+        ProviderAnswer::Code(code) => code,
+        ProviderAnswer::Error(ProviderError::Denied) => return Err(Denial::ProviderLogin(ProviderFlaw::Denied).into()),
+        ProviderAnswer::Error(ProviderError::Other) => return Err(Denial::ProviderLogin(ProviderFlaw::Answer).into()),
+        ProviderAnswer::Error(ProviderError::Unavailable) => {
+            return Err(Fault::Provider { reason: "provider_busy", retry_after: RETRY_AFTER }.into());
+        }
+    };
+    let (gate, origin) = (Arc::clone(handler.gate), handler.origin.clone());
+    if !gate.running.spent_logins.spend(begun, gate.engine.clock().now()) {
+        return Err(NOT_BEGUN.into());
+    }
+    let exchange = Exchange {
+        provider: provider.clone(),
+        redirect_uri: browser.redirect_uri(),
+        code,
+        nonce: begun.nonce.clone(),
+        verifier: begun.verifier.clone(),
+        presented: presented(&gate, call.headers)?,
+    };
+    to_its_end(async move { exchange.begin_session(&gate, &origin).await }).await
+}
+
+/// The provider that the answer is from is the one that was asked (RFC 9207 §2.4).
+// Requirement B32.
+fn judge_issuer(provider: &LoginProvider, said: Option<&str>) -> Result<(), Denial> {
+    let refused = |what| Err(Denial::ProviderLogin(ProviderFlaw::Issuer(what)));
+    match said {
+        Some(issuer) if issuer == provider.url() => Ok(()),
+        Some(_) => refused("iss is another provider"),
+        None if provider.names_itself() == Some(true) => refused(NO_ISSUER),
+        None => Ok(()),
+    }
+}
+
+/// A code, and what it is exchanged with.
+struct Exchange {
+    provider: LoginProvider,
+    redirect_uri: String,
+    code: String,
+    nonce: String,
+    verifier: String,
+    presented: Option<SessionCookie>,
+}
+
+impl Exchange {
+    async fn begin_session(self, gate: &Inner, origin: &Origin) -> Result<BrowserLogin, Error> {
+        let Self { provider, redirect_uri, code, nonce, verifier, presented } = self;
+        let exchanged = provider.exchange(&redirect_uri, &code, &verifier).await;
+        let tokens = exchanged.map_err(|why| failed(&provider, &why))?;
+        let proved = gate.checker.proved_login(SentIdToken {
+            issuer: provider.name(),
+            client: provider.client_id(),
+            nonce: &nonce,
+            access_token: &tokens.access_token,
+            scope: &tokens.scope,
+            token: &tokens.id_token,
+        });
+        let proved = proved.await?;
+        let endpoints = &gate.endpoints;
+        let (client, profile) = endpoints.browser_client().zip(endpoints.browser_profile()).ok_or(Denial::NoRoute)?;
+        let start = ApplicationLogin {
+            subject: &proved.subject,
+            account: proved.account.as_deref(),
+            client: &client.id,
+            scope: proved.scope,
+            claims: proved.claims,
+            vouched_by: Some(proved.vouched_by),
+            profile: &client.profile.over(profile),
+            origin,
+        };
+        gate.engine.start_browser(start, presented.as_ref()).await
+    }
+}
+
+/// The error of a request for which the provider was asked in vain. The log has the cause, without the provider's words.
+fn failed(provider: &LoginProvider, why: &LoginFailure) -> Error {
+    let reason = match why {
+        LoginFailure::Code => return Denial::ProviderLogin(ProviderFlaw::Code).into(),
+        LoginFailure::Unreachable(_) | LoginFailure::Unknown(..) => "provider_unreachable",
+        LoginFailure::Client(_) | LoginFailure::Refused(_) | LoginFailure::Unusable(_) => "provider_failed",
+    };
+    if matches!(why, LoginFailure::Client(_) | LoginFailure::Refused(_)) {
+        tracing::error!(issuer = provider.name(), %why, "no login at this provider");
+    } else {
+        tracing::warn!(issuer = provider.name(), %why, "no login at this provider");
+    }
+    Fault::Provider { reason, retry_after: RETRY_AFTER }.into()
+}
