@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use rotogate::token::Algorithm;
 use rotogate_core::token::keyring::KeyMaterial;
 use serde_json::Value;
@@ -503,4 +503,30 @@ async fn p20_csv_names_its_line_and_scopes_are_added_and_removed() {
     );
     let ran = place.run(&["user", "add-scope", "bea", "a\"b"], "");
     assert_eq!(ran.code, Some(1), "{ran:?}");
+}
+
+#[tokio::test]
+async fn b54_init_writes_a_configuration_with_a_login_of_browsers() {
+    let place = Place::new("");
+    fs::remove_file(place.path("gateway.toml")).unwrap();
+    place.done(&["init", "--browser", "own"], "");
+    let secure = |command: &mut Command| {
+        anywhere(command);
+        command.env("ROTOGATE_SERVER__PUBLIC_URL", "https://gate.test");
+    };
+    let mut check = place.command();
+    secure(&mut check);
+    let checked = check.args(["check", "--strict"]).output().unwrap();
+    assert!(checked.status.success(), "{checked:?}");
+    let gate = place.start_with(secure);
+    let body = serde_json::json!({ "username": "demo", "password": gate.password }).to_string();
+    let headers = [("host", "gate.test"), ("origin", "https://gate.test"), ("content-type", "application/json")];
+    let login = gate.call(Method::POST, "/auth/login", &headers, &body).await;
+    assert_eq!(login.status, StatusCode::OK);
+    let cookie = login.headers["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+    let by_cookie = [("host", "gate.test"), ("cookie", cookie.as_str())];
+    assert_eq!(gate.call(Method::GET, "/hello", &by_cookie, "").await.status, StatusCode::OK);
+    assert_eq!(gate.call(Method::GET, "/hello", &by_cookie[..1], "").await.status, StatusCode::UNAUTHORIZED);
+    // One that has an application's client has no use for it.
+    assert_eq!(place.run(&["init", "--dir", "x", "--browser", "own", "--client", "web"], "").code, Some(2));
 }

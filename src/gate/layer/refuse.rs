@@ -53,18 +53,15 @@ pub(super) fn rendered(
     let lost = dialect.is_none() && route.is_none();
     let dialect = dialect.or_else(|| lost.then(|| gate.endpoints.dialect_of_client(&parts.headers)).flatten());
     let plain = respond::plain(parts, denial, &asked);
-    let plain = match route.map(|route| &route.policy) {
-        Some(policy) => match gate.led_to_login(parts, denial, policy, plain) {
-            Led::Shown(mut reply) => {
-                gate.clear_session(denial, &mut reply);
-                return reply;
-            }
-            Led::Plain(plain) => plain,
-        },
-        None => plain,
+    let led = match route {
+        Some(route) => gate.led_to_login(parts, denial, &route.policy, plain),
+        None => Led::Plain(plain),
     };
-    let mut reply = respond::worded(dialect, &parts.headers, denial, &plain)
-        .unwrap_or_else(|| respond::hooked(gate.refusals.as_ref(), parts, denial, plain));
+    let mut reply = match led {
+        Led::Shown(reply) => reply,
+        Led::Plain(plain) => respond::worded(dialect, &parts.headers, denial, &plain)
+            .unwrap_or_else(|| respond::hooked(gate.refusals.as_ref(), parts, denial, plain)),
+    };
     gate.give_nonce(denial, &mut reply);
     gate.clear_session(denial, &mut reply);
     reply

@@ -107,7 +107,8 @@ pub(super) fn profile(section: &Section<'_>) -> ProfileOverride {
 pub(super) fn read(section: &Section<'_>, path: &str, around: &Surroundings<'_>) -> BrowserConfig {
     let config = read_keys(section);
     let host = around.public_url.host().unwrap_or_default();
-    if !around.is_https && !is_loopback(host) {
+    // A URL that could not be read is reported where it stands.
+    if !around.is_https && !host.is_empty() && !is_loopback(host) {
         let message = "needs a server.public_url that begins with https://: a browser keeps the cookie of a session over \
                        https alone, and from loopback";
         section.blame("dialect", message);
