@@ -14,7 +14,6 @@ use rotogate::gate::RelayConfig;
 use rotogate::relay::{HttpCaller, OAuthProvider, Provider, ProviderUrls, UrlSource};
 use rotogate::remote_keys::Metadata;
 use rotogate_core::http_client::{Allowed, FetchTarget, HttpClient, Tls};
-use rotogate_core::private_file::trusted;
 
 /// A fault of a key within the endpoint.
 fn bad(key: &'static str) -> impl Fn(String) -> KeyFault {
