@@ -46,6 +46,7 @@ pub(super) async fn begin(gate: &Arc<Running>, feed: Option<Box<dyn Feed>>) -> R
     tokio::spawn(pay(Arc::downgrade(gate)));
     tokio::spawn(tick(Arc::downgrade(gate)));
     tokio::spawn(advance(Arc::downgrade(gate)));
+    tokio::spawn(ask_about_browsers(Arc::downgrade(gate)));
     tokio::spawn(flush(Arc::downgrade(gate)));
     tokio::spawn(sweep(Arc::downgrade(gate)));
     Ok(())
@@ -246,6 +247,15 @@ async fn advance(gate: Weak<Running>) {
         ticks.tick().await;
         let Some(gate) = gate.upgrade() else { return };
         gate.engine.advance_expiring_lines().await;
+    }
+}
+
+/// Ends the streams of browsers whose user was disabled.
+async fn ask_about_browsers(gate: Weak<Running>) {
+    let mut ticks = every(TICK_EVERY);
+    loop {
+        ticks.tick().await;
+        let Some(gate) = gate.upgrade() else { return };
         gate.engine.ask_about_browsers().await;
     }
 }

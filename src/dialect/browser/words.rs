@@ -55,7 +55,7 @@ struct LoggedOut<'a> {
 
 /// RFC 9457, with an error code for scripts.
 #[derive(Serialize)]
-struct Problem<'a> {
+struct BrowserProblem<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     title: &'a str,
@@ -244,7 +244,8 @@ pub(crate) fn nothing() -> Reply {
 fn problem(words: &Words) -> Reply {
     let Words { status, error, detail, .. } = *words;
     let title = status.canonical_reason().unwrap_or("Error");
-    let mut reply = json(status, &Problem { kind: "about:blank", title, status: status.as_u16(), error, detail });
+    let mut reply =
+        json(status, &BrowserProblem { kind: "about:blank", title, status: status.as_u16(), error, detail });
     let headers = reply.headers_mut();
     page::harden(headers);
     headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
