@@ -126,8 +126,8 @@ pub(super) fn profile(section: &Section<'_>) -> ProfileOverride {
 pub(super) fn read(section: &Section<'_>, path: &str, around: &Surroundings<'_>) -> BrowserConfig {
     let config = read_keys(section, around);
     if config.provider.is_none() {
-        for key in ["scopes", "parameters", "par"] {
-            if section.has(key) {
+        for (key, says) in [("scopes", true), ("parameters", true), ("par", config.par)] {
+            if section.has(key) && says {
                 section.blame(key, "is for a login at a provider; expected provider beside it");
             }
         }
