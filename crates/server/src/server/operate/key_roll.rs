@@ -185,7 +185,7 @@ impl Longest {
         #[cfg(not(feature = "relay"))]
         let relays = [].into_iter().max();
         let leeway = config.issuer.leeway;
-        let browsers = config.endpoints.iter().filter(|endpoint| &*endpoint.dialect == "browser");
+        let browsers = config.endpoints.iter().filter(|endpoint| endpoint.dialect == "browser");
         Self {
             access: most(|profile| profile.max_access_ttl).saturating_add(leeway),
             idle: most(|profile| profile.idle_ttl),

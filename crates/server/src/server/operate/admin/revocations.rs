@@ -303,7 +303,7 @@ async fn of_account(state: &AdminState, account: &str, dry_run: bool) -> Result<
         let page = sessions.list(Filter::All, after, MAX_PAGE).await.map_err(|error| Refusal::of_store(&error))?;
         for session in page.sessions.iter().filter(|session| session.account.as_deref() == Some(account)) {
             report.matched += 1;
-            let lives = is_live(&sessions, &session);
+            let lives = is_live(&sessions, session);
             report.ended += u64::from(match dry_run {
                 true => lives,
                 false => lives && end(state, session).await?,
