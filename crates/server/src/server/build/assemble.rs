@@ -208,10 +208,7 @@ pub(crate) fn builder(
         builder = builder.client(client);
     }
     for configured in &config.endpoints {
-        builder = match &configured.browser {
-            Some(settings) => builder.browser(settings.browser(configured, &config.cors)),
-            None => builder.endpoint(endpoint(configured, remote_issuers)?),
-        };
+        builder = with_endpoint(builder, configured, config, remote_issuers)?;
     }
     for issuer in &config.issuers {
         let of = |audience: &[String]| audience.iter().map(|one| one.as_str().into()).collect::<Vec<Box<str>>>();
@@ -234,6 +231,18 @@ pub(crate) fn builder(
         builder = builder.route(route);
     }
     Ok(builder)
+}
+
+fn with_endpoint(
+    builder: GateBuilder,
+    configured: &EndpointConfig,
+    config: &Config,
+    remote_issuers: &RemoteIssuers,
+) -> Result<GateBuilder, ServerError> {
+    match &configured.browser {
+        Some(settings) => Ok(builder.browser(settings.browser(configured, &config.cors))),
+        None => Ok(builder.endpoint(endpoint(configured, remote_issuers)?)),
+    }
 }
 
 #[cfg_attr(not(feature = "relay"), expect(unused_variables, reason = "relays alone ask other issuers"))]
