@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use http::StatusCode;
-use support::{CONFIG, Place, until};
+use support::{Place, until};
 
 use super::{Ask, admin_token, code, events, with_tokens, write_token};
 

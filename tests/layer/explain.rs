@@ -227,7 +227,7 @@ async fn table(world: &World) -> Vec<(&'static str, Head)> {
     let ended = world.access("bob", "read").await;
     let (session, over) = (world.session("ada").await, world.session("bob").await);
     let unknown = format!("{}AAAA", &session[..session.len() - 4]);
-    world.gate.sessions().revoke_subject("bob").await.unwrap();
+    world.gate.sessions().revoke_all(Whose::Subject("bob")).await.unwrap();
     let forged = format!("{}.{}", own.rsplit_once('.').unwrap().0, "A".repeat(86));
     let bare = |path: &str| get(path, &[]);
     let hostless = {
@@ -420,7 +420,7 @@ async fn b54_an_explanation_says_why_a_request_by_session_is_refused() {
     let explained = world.gate.layer().explain(request.clone().into_parts().0).await;
     assert_eq!((explained.outcome, explained.decision), ("passed", Conclusion::Passed));
     assert_eq!(world.gate.counts().0, 0, "it caches nothing");
-    world.gate.sessions().revoke_subject("bob").await.unwrap();
+    world.gate.sessions().revoke_all(Whose::Subject("bob")).await.unwrap();
     let explained = world.gate.layer().explain(request.into_parts().0).await;
     assert_eq!((explained.outcome, explained.status), ("session_over", Some(401)));
     assert_eq!(explained.detail, Some("all sessions of its user, its client or the gate were ended"));
