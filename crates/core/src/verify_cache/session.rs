@@ -159,7 +159,7 @@ impl TokenChecker {
         let now = self.clock.now();
         let at_hand = if O::HAS_EFFECTS { front::find(keys.id, value) } else { None };
         if let Some(known) = at_hand.filter(|known| !known.is_due(now))
-            && let Some(known) = self.if_good(known)?
+            && let Some(known) = self.if_good(&known)?
         {
             return Ok(Some(known));
         }
@@ -168,7 +168,7 @@ impl TokenChecker {
             return Ok(None);
         }
         // Another thread may have renewed it.
-        let shared = keys.cached::<O>(keys.key(text)).map(|known| self.if_good(known)).transpose()?.flatten();
+        let shared = keys.cached::<O>(keys.key(text)).map(|known| self.if_good(&known)).transpose()?.flatten();
         if let Some(known) = &shared
             && O::HAS_EFFECTS
             && self.capacity > 0
@@ -182,14 +182,14 @@ impl TokenChecker {
     ///
     /// # Errors
     /// [`Denial::SessionOver`]; an undecided denial.
-    fn if_good(&self, known: Arc<Verified>) -> Result<Option<Arc<Verified>>, Denial> {
+    fn if_good(&self, known: &Arc<Verified>) -> Result<Option<Arc<Verified>>, Denial> {
         if known.session().is_none() {
             return Ok(None);
         }
-        match self.check_now(Arc::clone(&known), &mut ()) {
+        match self.check_now(Arc::clone(known), &mut ()) {
             Ok(known) => Ok(Some(known)),
             Err(denial) if denial.is_undecided() => Err(denial),
-            Err(Denial::TokenRevoked) if self.is_ended(&known) => Err(Denial::SessionOver("it was ended")),
+            Err(Denial::TokenRevoked) if self.is_ended(known) => Err(Denial::SessionOver("it was ended")),
             Err(_) => Ok(None),
         }
     }
@@ -207,7 +207,7 @@ impl TokenChecker {
             Ok(verified) => {
                 self.counted::<O>(CheckResult::Valid);
                 // A later generation may have ended this one meanwhile.
-                let good = self.if_good(Arc::clone(verified));
+                let good = self.if_good(verified);
                 good.and_then(|good| good.ok_or(Denial::SessionUnavailable(TRY_AGAIN)))
             }
             Err(denial) => Err(*denial),
