@@ -283,7 +283,7 @@ impl Engine {
             let change = self.renewal(&read, decision, user.as_ref(), (&rules, &keyring), now)?;
             match self.write_renewal(&read, change, &keyring, decision).await? {
                 Renewed::Done(record) => return self.token_of(&keyring, &record, &profile, now),
-                Renewed::Changed(read) => known = read,
+                Renewed::Changed(read) => known = read.map(|read| *read),
             }
         }
         Err(Fault::Contention.into())
@@ -417,7 +417,7 @@ impl Engine {
             }
             Swap::Changed(now) => {
                 let read = now.map(|session| ReadRecord { session: *session, minimum_known, is_recalled: false });
-                Ok(Renewed::Changed(read))
+                Ok(Renewed::Changed(read.map(Box::new)))
             }
             Swap::NoLongerValid => Ok(Renewed::Changed(None)),
         }
@@ -429,7 +429,7 @@ enum Renewed {
     /// The record that was written.
     Done(Session),
     /// Another request changed the session: its record now, if the store told it.
-    Changed(Option<ReadRecord>),
+    Changed(Option<Box<ReadRecord>>),
 }
 
 /// The refusal of an ended session.
