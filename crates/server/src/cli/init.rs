@@ -38,7 +38,7 @@ pub(super) struct InitOptions {
 enum BrowserLoginKind {
     // At the gate, with a password. A documentation comment would make the help of all options long.
     Own,
-    /// At an OpenID provider.
+    // At an OpenID provider.
     Oidc,
 }
 
