@@ -413,7 +413,7 @@ impl Engine {
                 self.counts.add(Event::Rotated);
                 let how = if decision == Decision::Rotate { IssueKind::Rotated } else { IssueKind::FastForwarded };
                 audit::refreshed(&record, how, &Origin::default());
-                Ok(Renewed::Done(record))
+                Ok(Renewed::Done(Box::new(record)))
             }
             Swap::Changed(now) => {
                 let read = now.map(|session| ReadRecord { session: *session, minimum_known, is_recalled: false });
@@ -427,7 +427,7 @@ impl Engine {
 /// The result of an attempt to renew.
 enum Renewed {
     /// The record that was written.
-    Done(Session),
+    Done(Box<Session>),
     /// Another request changed the session: its record now, if the store told it.
     Changed(Option<Box<ReadRecord>>),
 }

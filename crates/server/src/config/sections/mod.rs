@@ -150,7 +150,7 @@ section! {
                 identity: &identity,
                 resources: &resources,
                 listeners: &listener_names(&server, &authorizers),
-                has_browser: endpoints.iter().any(|endpoint| endpoint.dialect == "browser"),
+                has_browser: endpoints.iter().any(|endpoint| endpoint.dialect == rotogate::program::BROWSER),
                 are_asked_about: !authorizers.is_empty(),
             };
             routes::read(&sections.routes, &names, logs)

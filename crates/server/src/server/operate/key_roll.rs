@@ -7,6 +7,7 @@ use crate::audit::{self, KeyEvent};
 use crate::config::Config;
 use crate::server::build::stores::shared_store;
 use rotogate::gate::JWKS_MAX_AGE;
+use rotogate::program::BROWSER;
 use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate_core::session::{Session, Status};
 use rotogate_core::store::{Filter, NODE_HEARD_WITHIN, NODE_KEPT, NodeRow, NodeSeen, Store};
@@ -185,7 +186,7 @@ impl Longest {
         #[cfg(not(feature = "relay"))]
         let relays = [].into_iter().max();
         let leeway = config.issuer.leeway;
-        let browsers = config.endpoints.iter().filter(|endpoint| endpoint.dialect == "browser");
+        let browsers = config.endpoints.iter().filter(|endpoint| endpoint.dialect == BROWSER);
         Self {
             access: most(|profile| profile.max_access_ttl).saturating_add(leeway),
             idle: most(|profile| profile.idle_ttl),
