@@ -345,7 +345,7 @@ impl<'a> Findings<'a> {
             let Some(browser) = &endpoint.browser else { continue };
             let secret = browser.client.as_ref().and_then(|client| client.secret_file.as_deref());
             let named = |key: &str| format!("endpoints[{index}].{key}");
-            if let Some(why) = secret.and_then(|path| private_file::denied_as_another(path)) {
+            if let Some(why) = secret.and_then(private_file::denied_as_another) {
                 self.unchecked(&named(SECRET_FILE), why);
                 return false;
             }
