@@ -80,6 +80,29 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     part.publish_new(path)
 }
 
+/// A login at a provider.
+const AT_PROVIDER: &str = r#"[[issuers]]                            # the provider where browsers log in
+name = "idp"
+url = "https://id.example.com/realms/x"   # its issuer, exactly as its discovery document has it
+audience = ["api"]                     # of its access tokens, on routes that take tokens
+preset = "keycloak"                    # or auth0, entra-v2, google, okta, ..., oidc
+discovery = true
+subject_prefix = "idp|"                # before its users' ids
+backchannel_logout = { path = "/logout/idp", audience = ["web"] }
+
+[[endpoints]]                          # register https://HOST/auth/callback there; `rotogate check --online` prints it
+dialect = "browser"
+path = "/auth"
+provider = "idp"
+client = { id = "web" }                # of a confidential client also secret_file = "idp.secret" (mode 0600)
+scopes = ["profile"]
+"#;
+/// The users of a gate that logs them in by itself.
+const DIRECTORY: &str = r#"[directory]                            # the users; `rotogate user` edits the file
+path = "data/users.toml"               # made at the first start with the user demo
+
+"#;
+
 fn text(options: &InitOptions) -> String {
     let InitOptions { dir: _, upstream, client, browser } = options;
     let [upstream, client] = [upstream, client].map(|text| Value::from(text.as_str()).to_string());
@@ -112,23 +135,7 @@ upstream = "app"
 "#,
         ),
         Some(BrowserLoginKind::Oidc) => (
-            r#"[[issuers]]                            # the provider where browsers log in
-name = "idp"
-url = "https://id.example.com/realms/x"   # its issuer, exactly as its discovery document has it
-audience = ["api"]                     # of its access tokens, on routes that take tokens
-preset = "keycloak"                    # or auth0, entra-v2, google, okta, ..., oidc
-discovery = true
-subject_prefix = "idp|"                # before its users' ids
-backchannel_logout = { path = "/logout/idp", audience = ["web"] }
-
-[[endpoints]]                          # register https://HOST/auth/callback there; `rotogate check --online` prints it
-dialect = "browser"
-path = "/auth"
-provider = "idp"
-client = { id = "web" }                # of a confidential client also secret_file = "idp.secret" (mode 0600)
-scopes = ["profile"]
-"#
-            .to_owned(),
+            AT_PROVIDER.to_owned(),
             r#"[[routes]]                             # all requests need a login. Without one: auth = "none"
 path = "/{*rest}"
 credentials = ["session"]              # "token": access tokens, too
@@ -138,12 +145,7 @@ upstream = "app"
     };
     let directory = match browser {
         Some(BrowserLoginKind::Oidc) => "",
-        None | Some(BrowserLoginKind::Own) => {
-            r#"[directory]                            # the users; `rotogate user` edits the file
-path = "data/users.toml"               # made at the first start with the user demo
-
-"#
-        }
+        None | Some(BrowserLoginKind::Own) => DIRECTORY,
     };
     format!(
         r#"# The configuration of rotogate. `rotogate check` reports everything that is wrong with it. gateway.toml(5) shows all keys.
