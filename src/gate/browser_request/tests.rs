@@ -294,7 +294,8 @@ async fn b18_a_fault_is_503_and_clears_nothing() {
 async fn b3_a_cookie_that_is_none_of_ours_is_none() {
     let world = World::new().await;
     let (cookie, _) = world.cookie().await;
-    let forged = format!("{}A", &cookie[..cookie.len() - 1]);
+    let other = if cookie.ends_with('A') { 'Q' } else { 'A' };
+    let forged = format!("{}{other}", &cookie[..cookie.len() - 1]);
     let jwt = format!("{NAME}={}", world.bearer("bob").await.replace("Bearer ", ""));
     for cookie in [&*forged, &*jwt, "__Host-Http-rg=x"] {
         let reply = world.get("/both", &[("cookie", cookie)]).await;

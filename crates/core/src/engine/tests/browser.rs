@@ -247,7 +247,8 @@ async fn b11_no_renewal_moves_the_absolute_end() {
 
 #[tokio::test]
 async fn b14_a_disabled_user_or_a_new_password_ends_the_session_at_its_renewal() {
-    let changes: [(fn(&mut crate::directory::User, Timestamp), &str); 2] = [
+    type Change = fn(&mut crate::directory::User, Timestamp);
+    let changes: [(Change, &str); 2] = [
         (|user, _| user.active = false, "its user is gone, inactive, or in another account"),
         (|user, now| user.sessions_valid_from = now, "its user's sessions are valid from a later time"),
     ];

@@ -34,7 +34,7 @@ fn generation(verified: &Verified) -> u64 {
     verified.token().session.unwrap().1.get()
 }
 
-fn is_miss(checked: Result<Arc<Verified>, Denial>) -> bool {
+fn is_miss(checked: &Result<Arc<Verified>, Denial>) -> bool {
     matches!(checked, Err(Denial::SessionUnavailable(_)))
 }
 
@@ -46,7 +46,7 @@ async fn cookie(world: &World) -> Arc<str> {
 async fn b9_a_cookie_is_loaded_once_and_found_by_its_bytes_from_then_on() {
     let world = World::new().await;
     let cookie = cookie(&world).await;
-    assert!(is_miss(check(&world, &cookie)));
+    assert!(is_miss(&check(&world, &cookie)));
     let loads = world.store.loads.load(Ordering::SeqCst);
     let loaded = join_all((0..40).map(|_| load(&world, &cookie, RenewWhen::Over))).await;
     assert!(loaded.iter().all(|loaded| generation(loaded.as_ref().unwrap()) == 1));
@@ -66,7 +66,7 @@ async fn b9_a_token_that_is_over_is_a_miss_and_forty_requests_renew_once() {
     let cookie = cookie(&world).await;
     load(&world, &cookie, RenewWhen::Over).await.unwrap();
     world.advance(ACCESS + secs(1));
-    assert!(is_miss(check(&world, &cookie)));
+    assert!(is_miss(&check(&world, &cookie)));
     let loaded = join_all((0..40).map(|_| load(&world, &cookie, RenewWhen::Over))).await;
     assert!(loaded.iter().all(|loaded| generation(loaded.as_ref().unwrap()) == 2));
     assert_eq!(generation(&check(&world, &cookie).unwrap()), 2);
@@ -165,10 +165,10 @@ async fn b9_a_generation_that_another_gate_ended_is_a_reload_and_no_refusal() {
     let until = begun.session.last.access_expires;
     let raised = RaisedMinimum { minimum, effective_from: now, before: Generation::NONE, until };
     world.engine.revocations().apply(&crate::revocation::Revocation::raised(begun.session.id, raised, secs(0)));
-    assert!(is_miss(check(&world, &cookie)));
+    assert!(is_miss(&check(&world, &cookie)));
     // Nor is it one for the request that waited for what is old by now.
     let answer = SessionAnswer { cookie: Arc::clone(&cookie), outcome: Ok(first) };
-    assert!(is_miss(check_after(&world, &cookie, Some(&answer))));
+    assert!(is_miss(&check_after(&world, &cookie, Some(&answer))));
 }
 
 #[tokio::test]
