@@ -408,7 +408,7 @@ fn b30_b31_b38_ten_tabs_begin_and_ten_finish_and_nothing_is_stored_before() {
     assert_eq!((jar.len(), world.exchanges()), (1, 10));
     // Attack 17.
     let started = world.edge.series("rotogate_sessions_started_total{dialect=\"application\"}");
-    for _ in 0..300 {
+    for _ in 0..100 {
         begin(&mut jar, "/");
     }
     assert_eq!(jar.len(), 13);
@@ -421,6 +421,11 @@ fn b30_b31_b38_ten_tabs_begin_and_ten_finish_and_nothing_is_stored_before() {
     let reply = world.come_back(&next, &format!("&code=c{}", world.iss()), &[&held]);
     assert_ne!(session(&reply), held);
     assert_eq!(world.state(&held)["authenticated"], false);
+    // Each start may ask the provider: an address has as many as it has refreshes.
+    let other = (0..500).map(|_| world.edge.ask("GET /auth/login", &[])).find(|reply| reply.status != 303);
+    let other = other.expect("a limit");
+    assert_eq!(other.status, 429);
+    assert!(other.header("retry-after").parse::<u32>().is_ok_and(|seconds| seconds > 0));
 }
 
 #[test]

@@ -28,7 +28,8 @@ const NOT_BEGUN: Denial = Denial::ProviderLogin(ProviderFlaw::NotBegun);
 const NO_ISSUER: &str = "iss is missing, and the provider's discovery document says that it is always there (Keycloak: \
                          turn off \"Exclude Issuer From Authentication Response\" of the client)";
 
-/// Leads a browser to the provider. Writes nothing to the store.
+/// Leads a browser to the provider. Writes nothing to the store. A start counts as a refresh of its address, because it
+/// may ask the provider (RFC 9126).
 // Requirements B28, B38.
 pub(super) async fn begin(
     browser: &BrowserEndpoint,
@@ -37,6 +38,7 @@ pub(super) async fn begin(
     handler: &EndpointHandler<'_>,
 ) -> Result<Reply, Error> {
     let engine = &handler.gate.engine;
+    engine.limits().refresh(handler.origin.address)?;
     let now = engine.clock().now();
     let to = query_parameter(call.query, "to");
     let target = browser.dialect.target(to.as_deref());
