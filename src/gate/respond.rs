@@ -58,6 +58,7 @@ impl RefusalHook {
 }
 
 /// The reply to a refused request: a gRPC status, the hook's reply, or the plain one.
+#[cfg(any(feature = "axum", test))]
 pub(super) fn refused(hook: Option<&RefusalHook>, parts: &Parts, denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
     hooked(hook, parts, denial, plain(parts, denial, asked))
 }

@@ -173,6 +173,9 @@ pub fn remove_cookie(headers: &mut HeaderMap, name: &str) {
 
 /// Removes the cookies with these names, and leaves the others as they are.
 pub fn remove_cookies(headers: &mut HeaderMap, is_one: impl Fn(&[u8]) -> bool) {
+    if !headers.contains_key(COOKIE) {
+        return;
+    }
     let is_it = |pair: &[u8]| is_one(split_pair(pair).map_or(pair.trim_ascii(), |(known, _)| known));
     if !pairs(headers).any(is_it) {
         return;

@@ -163,10 +163,13 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
     fn extract(&self) -> Result<Option<Found<PresentedToken<'a>>>, Denial> {
         let Self { gate, parts, places_of, .. } = *self;
         let taken = places_of.credentials;
-        let cookie = if taken.session { session_cookie(&parts.headers)? } else { None };
         let at_hand = |token: &[u8]| gate.checker.at_hand::<O>(token).map(PresentedToken::Known);
-        let token = credential::extract_known(&parts.headers, parts.uri.query(), gate.places(places_of), at_hand)?;
-        match (token, cookie) {
+        let token = || credential::extract_known(&parts.headers, parts.uri.query(), gate.places(places_of), at_hand);
+        if taken.token && !taken.session {
+            return token();
+        }
+        let cookie = if taken.session { session_cookie(&parts.headers)? } else { None };
+        match (token()?, cookie) {
             (Some(token), _) if taken.token => Ok(Some(token)),
             (Some(_), _) => Err(Denial::UnusableCredential),
             (None, cookie) => Ok(cookie.map(|value| Found {
