@@ -327,6 +327,7 @@ const ELSEWHERE: &[&str] = &[
     "reuse",
     "mismatched_pair",
     "relay_refused",
+    "provider_login",
     // Replies to other issuers and other proxies, whose requests are for no route of the layer.
     "refused_event",
     "bad_fact",

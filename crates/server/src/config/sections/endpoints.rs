@@ -143,7 +143,6 @@ impl EndpointConfig {
 }
 
 /// The other sections that an endpoint refers to.
-#[cfg_attr(not(feature = "relay"), expect(dead_code, reason = "relays alone need all"))]
 pub(super) struct Surroundings<'a> {
     pub(super) dir: &'a Path,
     pub(super) clients: &'a [ClientConfig],
