@@ -169,14 +169,12 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
             return token();
         }
         let cookie = if taken.session { session_cookie(&parts.headers)? } else { None };
+        let by_session =
+            |value| Found { token: PresentedToken::Session(value), scheme: Scheme::Bearer, by_cookie: true };
         match (token()?, cookie) {
             (Some(token), _) if taken.token => Ok(Some(token)),
             (Some(_), _) => Err(Denial::UnusableCredential),
-            (None, cookie) => Ok(cookie.map(|value| Found {
-                token: PresentedToken::Session(value),
-                scheme: Scheme::Bearer,
-                by_cookie: true,
-            })),
+            (None, cookie) => Ok(cookie.map(by_session)),
         }
     }
 
