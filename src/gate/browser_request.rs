@@ -40,7 +40,8 @@ pub(super) fn session_cookie(headers: &HeaderMap) -> Result<Option<&[u8]>, Denia
     }
 }
 
-/// When a request renews its session. A browser also sends requests ahead, for pages that nobody may ever look at.
+/// When a request renews its session. A prefetch of a browser does not: the user may never
+/// open the page.
 // Requirement B11.
 pub(super) fn renewal_of(parts: &Parts) -> RenewWhen {
     if is_prefetch(&parts.headers) { RenewWhen::Never } else { RenewWhen::Over }

@@ -180,7 +180,7 @@ pub enum Denial {
     ClaimsShape,
 
     // The cookie of a browser session.
-    /// The session cookie is none of ours, or of another session than it names.
+    /// No key of this gate made the session cookie, or its secret is not that of the session that it names.
     // Requirement B3.
     UnknownSessionCookie,
     /// The session of the cookie is over, and why. Log in again.

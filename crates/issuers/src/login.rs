@@ -85,7 +85,6 @@ impl fmt::Debug for LoginProvider {
 }
 
 /// The secrets of one login. Does not print.
-#[doc(hidden)]
 #[derive(Clone, Copy)]
 pub struct LoginSecrets<'a> {
     /// `state`.
@@ -97,7 +96,6 @@ pub struct LoginSecrets<'a> {
 }
 
 /// The answer to a code. Does not print.
-#[doc(hidden)]
 pub struct ExchangedTokens {
     /// The ID token.
     pub id_token: Zeroizing<String>,
@@ -114,7 +112,6 @@ impl fmt::Debug for ExchangedTokens {
 }
 
 /// Why a provider does not take part in a login.
-#[doc(hidden)]
 #[derive(Debug, thiserror::Error)]
 pub enum LoginFailure {
     /// Its discovery document is not known yet, or does not name the endpoint.
@@ -198,27 +195,27 @@ impl LoginProvider {
         self.is_pushed = true;
         self
     }
+}
 
+/// What only our own crates call: docs.rs does not show it.
+#[doc(hidden)]
+impl LoginProvider {
     /// The name of the issuer.
-    #[doc(hidden)]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// The issuer, as `iss` has it.
-    #[doc(hidden)]
     pub fn url(&self) -> &str {
         &self.url
     }
 
     /// The id of the client.
-    #[doc(hidden)]
     pub fn client_id(&self) -> &str {
         &self.client.id
     }
 
     /// Whether each answer of the provider has `iss`; `None` while its document is not known.
-    #[doc(hidden)]
     pub fn names_itself(&self) -> Option<bool> {
         Some((self.metadata)()?.names_itself)
     }
@@ -228,7 +225,6 @@ impl LoginProvider {
     /// # Errors
     /// The provider cannot be asked, or does not take the parameters.
     // Requirements B28, B37.
-    #[doc(hidden)]
     pub async fn login_url(&self, redirect_uri: &str, secrets: LoginSecrets<'_>) -> Result<String, LoginFailure> {
         const WHAT: &str = "authorization_endpoint";
         let metadata = self.document(WHAT)?;
@@ -279,7 +275,6 @@ impl LoginProvider {
     /// # Errors
     /// The code is not good, or there is no usable answer.
     // Requirement B34.
-    #[doc(hidden)]
     pub async fn exchange(
         &self,
         redirect_uri: &str,
@@ -313,7 +308,6 @@ impl LoginProvider {
 
     /// The page of the provider that ends the login there, if it has one.
     // Requirement B43.
-    #[doc(hidden)]
     pub fn logout_url(&self, back_to: &str) -> Option<String> {
         let metadata = (self.metadata)()?;
         let endpoint = metadata.end_session_endpoint.as_deref().filter(|url| metadata.target(url).is_some())?;

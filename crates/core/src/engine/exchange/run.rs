@@ -120,7 +120,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
             None => self.engine.read_for_refresh(self.presented.session).await?,
         };
         let record = record.ok_or(Denial::UnknownRefreshToken)?;
-        // The gate refreshes a browser's session itself, and nobody else does.
+        // A browser's session has no refresh token: only the gate itself renews it.
         let is_refreshed = record.session.browser.is_none();
         let is_good = is_refreshed && self.presented.proves(&record.session);
         if is_good { Ok(record) } else { Err(Denial::UnknownRefreshToken.into()) }
