@@ -11,7 +11,8 @@
   run), the manifests as those of Kubernetes, and the rendered configuration by `rotogate check`.
 - Compose: the services, and every file that they mount; nginx, Prometheus and rotogate judge their own configurations.
 - systemd: `systemd-analyze verify`, and a gate that takes its socket from systemd-socket-activate.
-- Debian: every asset exists; the package is built, installed, upgraded, removed and purged in a folder of its own by dpkg.
+- Debian: every asset exists; the package is built, installed, upgraded below a gate that serves, removed and purged in a root of its
+  own by dpkg. systemctl is a stand-in there.
 - The image: its last stage is built by buildah on a base made of this machine's C library, and run as its user with a
   read-only root, where buildah is there and may.
 """
@@ -26,6 +27,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import tomllib
 import urllib.request
@@ -37,6 +39,7 @@ import external_auth  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGING = ROOT / "packaging"
+PASSWORD = "correct horse battery staple"
 PINNED = ["helm-python-sdk==0.2.2", "kubernetes-validate==1.37.0", "PyYAML==6.0.3"]
 problems = []
 
@@ -556,53 +559,144 @@ def debian(gate):
 
 
 def installed(tree, control, metadata, scratch):
-    """dpkg installs, upgrades, removes and purges the package in a folder of its own."""
+    """dpkg installs the package in a folder of its own, upgrades it below a gate that serves, removes and purges it."""
     (control / "conffiles").write_text("".join(f"{file}\n" for file in metadata["conf-files"]))
     for script in ("postinst", "prerm", "postrm"):
         shutil.copy(PACKAGING / "debian" / script, control / script)
         (control / script).chmod(0o755)
+    program = tree / "usr/bin/rotogate"
+    run("strip", program, check=True)
     root = scratch / "root"
-    for folder in ("var/lib/dpkg/updates", "var/lib/dpkg/info", "etc"):
-        (root / folder).mkdir(parents=True)
-    (root / "var/lib/dpkg/status").touch()
-    # The scripts of the package run on this machine's programs, and see the folder as their root by these stand-ins.
-    tools = scratch / "tools"
-    tools.mkdir()
-    for tool in ("systemd-sysusers", "chown", "systemctl", "chmod"):
-        (tools / tool).write_text(f'#!/bin/sh\necho "{tool} $*" >>{scratch}/called\n')
-        (tools / tool).chmod(0o755)
-    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}:/usr/sbin:/sbin"}
+    system_root(root, program)
 
     def dpkg(*arguments):
-        base = ["dpkg", f"--root={root}", "--force-script-chrootless", "--force-depends", "--log=/dev/null"]
-        ran = run(*base, *arguments, env=environment)
+        base = ["dpkg", f"--root={root}", "--force-depends", "--force-bad-path", "--log=/dev/null", "--force-confold"]
+        ran = run(*base, *arguments, env={**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"})
         expect(ran.returncode == 0, f"dpkg {arguments}: {said(ran)}")
         return said(ran)
 
-    packages = []
-    for version in ("0.1.0-1", "0.1.1-1"):
+    def package(version):
         (control / "control").write_text(
-            f"Package: rotogate\nVersion: {version}\nArchitecture: all\nMaintainer: {metadata['maintainer']}\n"
+            f"Package: rotogate\nVersion: {version}-1\nArchitecture: all\nMaintainer: {metadata['maintainer']}\n"
             "Description: auth gateway\n"
         )
-        packages.append(scratch / f"rotogate_{version}.deb")
-        built = run("dpkg-deb", "-Znone", "--root-owner-group", "--build", tree, packages[-1])
+        file = scratch / f"rotogate_{version}.deb"
+        built = run("dpkg-deb", "-Znone", "--root-owner-group", "--build", tree, file)
         expect(built.returncode == 0, f"dpkg-deb: {said(built)}")
-    hints = dpkg("--install", packages[0])
+        return file
+
+    hints = dpkg("--install", package("0.1.0"))
     expect("rotogate is installed. Next:" in hints, f"postinst gives no advice: {hints}")
-    expect("systemd-sysusers rotogate.conf" in (scratch / "called").read_text(), "postinst makes no user")
-    program = root / "usr/bin/rotogate"
-    version = run(program, "--version")
+    called = root / "called"
+    expect("systemd-sysusers rotogate.conf" in called.read_text(), "postinst makes no user")
+    version = run("chroot", root, "rotogate", "--version")
     expect(version.returncode == 0 and version.stdout.startswith("rotogate "), f"the installed program: {said(version)}")
     config = root / "etc/rotogate/gateway.toml"
     config.write_text(config.read_text() + "\n# ours\n")
-    again = dpkg("--force-confold", "--install", packages[1])
-    expect("Next:" not in again, "an upgrade gives the advice of a first installation")
-    expect(config.read_text().endswith("# ours\n"), "an upgrade replaces the configuration")
+    # The same program under another version, which it reports.
+    (old,) = re.findall(r"^rotogate (\S+)", version.stdout)
+    new = old[:-1] + str((int(old[-1]) + 1) % 10)
+    program.write_bytes(program.read_bytes().replace(old.encode(), new.encode()))
+    if may_mount():
+        upgraded_in_place(root, old, new, lambda: dpkg("--install", package("0.1.1")))
+    else:
+        print("packages: no mounts, so no gate runs while its package is upgraded")
+        dpkg("--install", package("0.1.1"))
+    expect("restart" not in called.read_text(), "an upgrade restarts the gate")
+    stopped = dpkg("--install", package("0.1.2"))
+    expect("Next:" not in stopped, f"an upgrade without a running gate: {stopped}")
+    expect(config.read_text().rstrip().endswith("# ours"), "an upgrade replaces the configuration")
     dpkg("--remove", "rotogate")
-    expect(config.exists() and not program.exists(), "a removal takes the configuration, or leaves the program")
+    expect(config.exists() and not (root / "usr/bin/rotogate").exists(), "a removal takes the configuration, or leaves the program")
     dpkg("--purge", "rotogate")
     expect(not config.exists(), "a purge leaves the configuration")
+
+
+def system_root(root, program):
+    """A root for the scripts of the package: a shell, the libraries of the program, and stand-ins for what systemd would do."""
+    for folder in ("var/lib/dpkg/updates", "var/lib/dpkg/info", "usr/bin", "usr/lib", "usr/lib64", "etc", "proc", "dev", "run/systemd/system"):
+        (root / folder).mkdir(parents=True)
+    for name in ("bin", "lib", "lib64"):
+        (root / name).symlink_to(f"usr/{name}")
+    (root / "var/lib/dpkg/status").touch()
+    shutil.copy("/bin/sh", root / "bin/sh")
+    for library in {word for of in (program, "/bin/sh") for word in run("ldd", of).stdout.split() if word.startswith("/")}:
+        to = root / library.lstrip("/")
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(library, to)
+    for tool in ("systemd-sysusers", "chown", "systemctl", "chmod"):
+        (root / "bin" / tool).write_text(
+            f'#!/bin/sh\necho "{tool} $*" >>/called\ncase "$*" in *is-active*) [ -e /running ] ;; esac\n'
+        )
+        (root / "bin" / tool).chmod(0o755)
+
+
+def upgraded_in_place(root, old, new, upgrade):
+    """The package is upgraded while callers with tokens open connections: none is refused, and no session ends."""
+    public, admin = free_port(), free_port()
+    config = root / "etc/rotogate/gateway.toml"
+    text = config.read_text().replace("127.0.0.1:8080", f"127.0.0.1:{public}").replace("127.0.0.1:8081", f"127.0.0.1:{admin}")
+    text = text.replace("http://127.0.0.1:3000", "echo:")
+    config.write_text(text)
+    (root / "var/lib/rotogate").mkdir(mode=0o700)
+    enter = ["unshare", "--mount", "sh", "-c", f'mount --rbind /proc {root}/proc && mount --rbind /dev {root}/dev && exec "$@"', "sh"]
+    rotogate = [*enter, "chroot", root, "/usr/bin/rotogate", "--config", "/etc/rotogate/gateway.toml"]
+    added = run(*rotogate, "user", "add", "ada", "--stdin", input=PASSWORD)
+    if not expect(added.returncode == 0, f"user add: {said(added)}"):
+        return
+    log = open(root / "log", "w+")
+    serving = subprocess.Popen([str(word) for word in (*rotogate, "serve")], stdout=log, stderr=log)
+    (root / "running").touch()
+    said_so_far = lambda: Path(log.name).read_text()
+    replies, done = [], threading.Event()
+
+    def call():
+        headers = {"Authorization": f"Bearer {token}", "Connection": "close"}
+        while not done.is_set():
+            try:
+                asked = urllib.request.Request(f"http://127.0.0.1:{public}/orders", headers=headers)
+                with urllib.request.urlopen(asked, timeout=60) as reply:
+                    replies.append(reply.status)
+            except OSError as error:
+                replies.append(error)
+
+    callers = [threading.Thread(target=call) for _ in range(4)]
+    try:
+        until("the packaged gate serves", lambda: "process started" in said_so_far() or serving.poll() is not None)
+        login = f"grant_type=password&client_id=web&username=ada&password={PASSWORD.replace(' ', '+')}".encode()
+        with urllib.request.urlopen(f"http://127.0.0.1:{public}/connect/token", login) as reply:
+            token = json.load(reply)["access_token"]
+        for caller in callers:
+            caller.start()
+        until("callers get replies", lambda: len(replies) > 50)
+        output = upgrade()
+        expect(f"upgraded from {old} to {new}, process {serving.pid}" in output, f"postinst does not upgrade the gate: {output}")
+        after = len(replies)
+        until("callers get replies from the successor", lambda: len(replies) > after + 50)
+        config.write_text(text + "[nonsense]\n")
+        refused = upgrade()
+        expect("serves on as the former version" in refused, f"postinst, and a configuration that is wrong: {refused}")
+        at = len(replies)
+        until("callers get replies after a refused upgrade", lambda: len(replies) > at + 50)
+    except OSError as error:
+        problems.append(f"in-place upgrade: {error}: {said_so_far()}")
+    finally:
+        done.set()
+        for caller in callers:
+            if caller.is_alive():
+                caller.join()
+        (root / "running").unlink()
+        serving.terminate()
+        serving.wait()
+        config.write_text(text)
+    lost = [reply for reply in replies if reply != 200]
+    expect(not lost, f"in-place upgrade: {len(lost)} of {len(replies)} requests failed, as {lost[:1]}")
+    print(f"packages: {len(replies)} requests around two upgrades of the package, {len(lost)} lost")
+
+
+def may_mount():
+    """In a container root may not."""
+    return os.geteuid() == 0 and run("unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt").returncode == 0
 
 
 def logrotate(file):
@@ -656,9 +750,7 @@ def release(gate):
 
 def image(gate, is_required):
     """Builds the last stage and runs it as Kubernetes does."""
-    # In a container root may not mount.
-    may_mount = os.geteuid() == 0 and run("unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt").returncode == 0
-    if not shutil.which("buildah") or not may_mount:
+    if not shutil.which("buildah") or not may_mount():
         problems.extend(["the image needs buildah, and a root that may mount"] * is_required)
         print("packages: no image is built: buildah is missing, or a root that may mount")
         return
