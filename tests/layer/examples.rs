@@ -241,26 +241,46 @@ async fn the_chat_example_closes_the_socket_with_the_session() {
 
 #[cfg(feature = "grpc")]
 #[tokio::test]
-async fn the_tonic_example_greets_its_caller_and_refuses_in_statuses() {
+async fn the_tonic_example_asks_each_method_for_its_scope_and_none_for_health_and_reflection() {
     use http_body_util::{BodyExt, Full};
     use tower::{Layer, ServiceExt};
     let gate = tonic_example::gate().await.unwrap();
-    let service = gate.layer().layer(tonic_example::service());
-    let issued = gate.sessions().start(rotogate::gate::NewSession::new("ada", "cli")).await.unwrap();
-    let call = async |token: &str| {
-        let request = http::Request::post("http://localhost:3000/example.Greeter/Greet").version(http::Version::HTTP_2);
-        let request = request.header("content-type", "application/grpc").header("te", "trailers");
-        let request = request.header("authorization", format!("Bearer {token}"));
-        // A frame of gRPC: not compressed, its length, and field 1 with a text.
-        let body = tonic::body::Body::new(Full::from(bytes::Bytes::from_static(b"\0\0\0\0\x07\x0a\x05Hello")));
-        service.clone().oneshot(request.body(body).unwrap()).await.unwrap()
+    let service = gate.layer().layer(tonic_example::services().await.unwrap());
+    let session = rotogate::gate::NewSession::new("ada", "cli").scope("greet").unwrap();
+    let issued = gate.sessions().start(session).await.unwrap();
+    let token = Some(issued.access_token.expose());
+    // The message of one frame, and `grpc-status`; a refusal has it in the head.
+    let call = async |path: &str, token: Option<&str>, message: &[u8]| {
+        let mut request = http::Request::post(format!("http://localhost:3000{path}")).version(http::Version::HTTP_2);
+        request = request.header("content-type", "application/grpc").header("te", "trailers");
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let frame = [&[0, 0, 0, 0, u8::try_from(message.len()).unwrap()], message].concat();
+        let body = tonic::body::Body::new(Full::from(bytes::Bytes::from(frame)));
+        let answer = service.clone().oneshot(request.body(body).unwrap()).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+        let (head, body) = answer.into_parts();
+        let body = body.collect().await.unwrap();
+        let status = head.headers.get("grpc-status").or_else(|| body.trailers()?.get("grpc-status")).cloned();
+        (status.unwrap().to_str().unwrap().to_owned(), String::from_utf8_lossy(&body.to_bytes()).into_owned())
     };
-    let answer = call(issued.access_token.expose()).await.into_body().collect().await.unwrap();
-    assert_eq!(answer.trailers().unwrap()["grpc-status"], "0");
-    assert!(answer.to_bytes().ends_with(b"Hello, ada!"));
-    let refused = call("x").await;
-    assert_eq!(
-        (refused.status(), &refused.headers()["grpc-status"]),
-        (StatusCode::OK, &http::HeaderValue::from_static("16"))
-    );
+    // Field 1 with a text.
+    let hello = b"\x0a\x05Hello";
+    let (status, said) = call("/example.Greeter/Greet", token, hello).await;
+    assert!(status == "0" && said.ends_with("Hello, ada!"), "{status}: {said}");
+    for (path, token, refused) in [
+        ("/example.Greeter/Dismiss", token, "7"),
+        ("/example.Greeter/Greet", None, "16"),
+        ("/example.Greeter/Greet", Some("x"), "16"),
+        ("/example.Greeter/Unknown", token, "12"),
+    ] {
+        assert_eq!(call(path, token, hello).await, (refused.to_owned(), String::new()), "{path}");
+    }
+    let (status, said) = call("/grpc.health.v1.Health/Check", None, b"\x0a\x0fexample.Greeter").await;
+    // Field 1 is 1: SERVING.
+    assert!(status == "0" && said.ends_with("\x08\x01"), "{status}: {said:?}");
+    // `list_services`.
+    let (status, said) = call("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", None, b"\x3a\x01*").await;
+    assert!(status == "0" && said.contains("example.Greeter"), "{status}: {said}");
 }
