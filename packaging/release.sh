@@ -3,8 +3,12 @@
 # Two runs on one commit with one toolchain make the same bytes, wherever the clone is.
 #
 #   bash packaging/release.sh                        needs cargo-cyclonedx (cargo install cargo-cyclonedx)
+#   bash packaging/release.sh --static               the same of a static program (musl); needs zig, too
 #   bash packaging/release.sh --verify               builds twice, the second time elsewhere, and compares the archives
 #   bash packaging/release.sh --archive PROGRAM DIR  packs a program that is built already, without an SBOM
+#
+# zig (pip install ziglang) compiles the C of a static program: it has musl, and the headers of Linux that aws-lc asks for and
+# musl-gcc lacks (aws-lc-rs #894). Rust links, with the musl that `rustup target add` brings.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -17,13 +21,40 @@ export SOURCE_DATE_EPOCH
 ROTOGATE_REVISION=${ROTOGATE_REVISION:-$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)}
 export ROTOGATE_REVISION
 
+# A compiler for the C of $target, in this folder.
+with_zig() {
+    local folder=$1 name=${target//-/_} zig
+    if command -v zig >/dev/null; then
+        zig=zig
+    elif python3 -c 'import ziglang' 2>/dev/null; then
+        zig="python3 -m ziglang"
+    else
+        echo "packaging/release.sh: zig is missing: pip install ziglang, or https://ziglang.org/download" >&2
+        exit 1
+    fi
+    mkdir -p "$folder"
+    # cc-rs adds Rust's name of the target, which zig does not know.
+    cat >"$folder/cc" <<EOF
+#!/usr/bin/env bash
+for word; do
+    shift
+    [[ \$word == --target=* ]] || set -- "\$@" "\$word"
+done
+exec $zig cc -target ${target%%-*}-linux-musl -fno-sanitize=all "\$@"
+EOF
+    printf '#!/bin/sh\nexec %s ar "$@"\n' "$zig" >"$folder/ar"
+    chmod +x "$folder/cc" "$folder/ar"
+    export "CC_$name=$folder/cc" "AR_$name=$folder/ar" "CARGO_TARGET_${name^^}_LINKER=rust-lld"
+}
+
+# The program is then $folder/$target/dist/rotogate.
 build() {
     local folder=$1
     # Panics name source files: without this, by the path of the clone and of the builder's home.
     local maps="--remap-path-prefix=$PWD=/rotogate --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
     CFLAGS="-ffile-prefix-map=${CARGO_HOME:-$HOME/.cargo}=/cargo -ffile-prefix-map=$folder=/target" \
         RUSTFLAGS="$maps --remap-path-prefix=$folder=/target" CARGO_INCREMENTAL=0 CARGO_TARGET_DIR="$folder" \
-        cargo build --profile dist --locked --package rotogate-server --features full
+        cargo build --profile dist --locked --target "$target" --package rotogate-server --features full
 }
 
 archive() {
@@ -56,9 +87,9 @@ case ${1-} in
         here=$root/target/release-verify elsewhere=$(mktemp -d)
         trap 'rm -rf "$elsewhere"' EXIT
         build "$here/build"
-        archive "$here/build/dist/rotogate" "$here" >/dev/null
+        archive "$here/build/$target/dist/rotogate" "$here" >/dev/null
         git archive HEAD | tar -x -C "$elsewhere"
-        (cd "$elsewhere" && build "$elsewhere/build" && archive "$elsewhere/build/dist/rotogate" "$elsewhere/out") >/dev/null
+        (cd "$elsewhere" && build "$elsewhere/build" && archive "$elsewhere/build/$target/dist/rotogate" "$elsewhere/out") >/dev/null
         if cmp "$here/rotogate-$version-$target.tar.gz" "$elsewhere/out/rotogate-$version-$target.tar.gz"; then
             echo "met: two builds in two places made the same archive: $(cut -c1-64 "$here/SHA256SUMS")"
         else
@@ -66,23 +97,31 @@ case ${1-} in
             exit 1
         fi
         ;;
-    "")
+    "" | --static)
+        if [ "${1-}" = --static ]; then
+            target=${target%%-*}-unknown-linux-musl
+            with_zig "$(realpath -m "${CARGO_TARGET_DIR:-target}")/zig"
+        fi
         command -v cargo-cyclonedx >/dev/null || {
             echo "packaging/release.sh: cargo-cyclonedx is missing: cargo install cargo-cyclonedx" >&2
             exit 1
         }
         out=$root/target/release-files
-        rm -rf "$out" && mkdir -p "$out"
+        mkdir -p "$out"
+        # Other targets of this version stay.
+        find "$out" -name 'rotogate-*' ! -name "rotogate-$version*" -delete
         build "${CARGO_TARGET_DIR:-$root/target}"
         # It writes beside the manifest.
-        cargo cyclonedx --manifest-path crates/server/Cargo.toml --format json --override-filename "rotogate-$version" >/dev/null
-        mv "crates/server/rotogate-$version.json" "$out/rotogate-$version.cdx.json"
+        sbom=rotogate-$version-$target.cdx
+        cargo cyclonedx --manifest-path crates/server/Cargo.toml --features full --target "$target" --format json \
+            --override-filename "$sbom" >/dev/null
+        mv "crates/server/$sbom.json" "$out/$sbom.json"
         # One for each other package of the workspace, which are not what is released.
-        rm -f "rotogate-$version.json" crates/*/"rotogate-$version.json" examples/*/"rotogate-$version.json"
-        archive "${CARGO_TARGET_DIR:-$root/target}/dist/rotogate" "$out"
+        rm -f "$sbom.json" crates/*/"$sbom.json" examples/*/"$sbom.json"
+        archive "${CARGO_TARGET_DIR:-$root/target}/$target/dist/rotogate" "$out"
         ;;
     *)
-        sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+        sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
         exit 2
         ;;
 esac

@@ -2,6 +2,7 @@
 """The packages: what of them can be proved without a cluster, a registry and systemd as process 1.
 
     tests/packages.py --gate target/debug/rotogate           part of tests/all.sh
+    tests/packages.py --gate target/x86_64-unknown-linux-musl/dist/rotogate --only static    after release.sh --static
     tests/packages.py --gate … --require-image               fails, instead of saying so, where no image can be built
 
 - Kubernetes: each manifest by the schemas of Kubernetes (kubernetes-validate from PyPI, in an environment of its own), the
@@ -577,7 +578,7 @@ def installed(tree, control, metadata, scratch):
 
     def package(version):
         (control / "control").write_text(
-            f"Package: rotogate\nVersion: {version}-1\nArchitecture: all\nMaintainer: {metadata['maintainer']}\n"
+            f"Package: {metadata['name']}\nVersion: {version}-1\nArchitecture: all\nMaintainer: {metadata['maintainer']}\n"
             "Description: auth gateway\n"
         )
         file = scratch / f"rotogate_{version}.deb"
@@ -745,6 +746,41 @@ def release(gate):
         expect(f"Uploading {name} v" in published.stderr, f"cargo publish --dry-run: not {name}")
 
 
+def static(gate):
+    """The program of `release.sh --static`, which built it: it asks for no library, and serves where there is nothing but it."""
+    headers = run("readelf", "--program-headers", "--dynamic", "--wide", gate)
+    if not expect(headers.returncode == 0, f"static: readelf: {said(headers)}"):
+        return
+    for word in ("INTERP", "(NEEDED)"):
+        expect(word not in headers.stdout, f"static: {gate} is not static, it has {word}")
+    files = ROOT / "target/release-files"
+    sums = run("sha256sum", "--check", "--strict", "SHA256SUMS", cwd=files)
+    # Of the target, which the folder of the build names.
+    target = gate.parent.parent.name
+    for name in (f"-{target}.tar.gz", f"-{target}.cdx.json"):
+        expect(sums.returncode == 0 and f"{name}: OK" in sums.stdout, f"static: {name}: {said(sums)}")
+    (sbom,) = [json.loads(file.read_text()) for file in files.glob(f"*-{target}.cdx.json")]
+    listed = {component["name"] for component in sbom["components"]}
+    # Of optional features, and of another system.
+    expect({"rotogate-store-redis", "aws-lc-sys", "tonic"} <= listed and "windows-sys" not in listed, f"static: SBOM: {sorted(listed)}")
+    with tempfile.TemporaryDirectory() as root:
+        shutil.copy(gate, f"{root}/rotogate")
+        public, admin = free_port(), free_port()
+        text = (PACKAGING / "gateway.toml").read_text().replace("/var/lib/rotogate", "state")
+        text = text.replace("127.0.0.1:8080", f"127.0.0.1:{public}").replace("127.0.0.1:8081", f"127.0.0.1:{admin}")
+        Path(root, "gateway.toml").write_text(text)
+        empty = ["chroot", root, "/rotogate"] if os.geteuid() == 0 else ["./rotogate"]
+        serving = subprocess.Popen([*empty, "serve"], cwd=root, env={}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        line = next((line for line in serving.stdout if "process started" in line), None)
+        try:
+            if expect(line, "static: it does not start"):
+                with urllib.request.urlopen(f"http://127.0.0.1:{public}/.well-known/jwks.json") as reply:
+                    expect(json.load(reply)["keys"], "static: no keys")
+        finally:
+            serving.terminate()
+            expect(serving.wait() == 0, "static: it does not stop at SIGTERM")
+
+
 # The image
 
 
@@ -839,22 +875,23 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--gate", type=Path, required=True)
     parser.add_argument("--require-image", action="store_true")
-    parser.add_argument("--only", help="one part: kubernetes, helm, external auth, compose, systemd, socket activation, debian, release, image")
+    parser.add_argument("--only", help="one part: kubernetes, helm, external auth, compose, systemd, socket activation, debian, release, image; static, which is none of them")
     options = parser.parse_args()
     gate = options.gate.resolve()
-    python = environment(gate.parent.parent)
+    python = lambda: environment(gate.parent.parent)
     for name, step in (
-        ("kubernetes", lambda: kubernetes(python, gate)),
-        ("helm", lambda: helm(python, gate)),
-        ("external auth", lambda: external_authorization(python, gate)),
-        ("compose", lambda: compose(python, gate)),
+        ("kubernetes", lambda: kubernetes(python(), gate)),
+        ("helm", lambda: helm(python(), gate)),
+        ("external auth", lambda: external_authorization(python(), gate)),
+        ("compose", lambda: compose(python(), gate)),
         ("systemd", lambda: systemd(gate)),
         ("socket activation", lambda: socket_activation(gate)),
         ("debian", lambda: debian(gate)),
         ("release", lambda: release(gate)),
         ("image", lambda: image(gate, options.require_image)),
+        ("static", lambda: static(gate)),
     ):
-        if options.only not in (None, name):
+        if options.only != name and (options.only or name == "static"):
             continue
         began, before = time.monotonic(), len(problems)
         step()
