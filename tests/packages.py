@@ -535,6 +535,8 @@ def debian(gate):
     with tempfile.TemporaryDirectory() as scratch:
         scratch = Path(scratch)
         tree = scratch / "package"
+        build = (PACKAGING / "debian/build.sh").read_text()
+        expect(re.search(r"(?m)^cargo deb .*--profile dist ", build), "debian/build.sh: cargo-deb finds no program without its profile")
         for source, target, mode in metadata["assets"]:
             found = [str(gate)] if source == "target/dist/rotogate" else glob.glob(str(ROOT / "crates/server" / source))
             expect(found, f"debian: no file is {source}")

@@ -27,4 +27,5 @@ command -v cargo-deb >/dev/null || {
 }
 cargo build --profile dist --locked --package rotogate-server --features full
 pages "${CARGO_TARGET_DIR:-target}/dist/rotogate"
-cargo deb --package rotogate-server --no-build "$@"
+# Without the profile, cargo-deb takes target/dist for a folder of the sources.
+cargo deb --package rotogate-server --profile dist --no-build "$@"
