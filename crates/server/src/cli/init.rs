@@ -63,9 +63,15 @@ pub(super) fn run(configured: &Path, options: &InitOptions, output: Output) -> C
     })?;
     output.write(&InitReport { file: &path }, || {
         let path = path.display();
+        let makes = match options.browser {
+            Some(BrowserLoginKind::Oidc) => "keys and a store in the folder data",
+            None | Some(BrowserLoginKind::Own) => {
+                "keys, a store and a user in the folder data, and prints the password and lines to paste"
+            }
+        };
         format!(
             "{path} is written. Next:\n\n    rotogate --config {path} check\n    rotogate --config {path}\n\nThe first start \
-             makes keys, a store and a user in the folder data, and prints the password and lines to paste"
+             makes {makes}"
         )
     })
 }
@@ -102,6 +108,8 @@ const DIRECTORY: &str = r#"[directory]                            # the users; `
 path = "data/users.toml"               # made at the first start with the user demo
 
 "#;
+/// Those of a provider.
+const NO_DIRECTORY: &str = "[directory]\nkind = \"none\"                          # the users are the provider's\n\n";
 
 fn text(options: &InitOptions) -> String {
     let InitOptions { dir: _, upstream, client, browser } = options;
@@ -144,7 +152,7 @@ upstream = "app"
         ),
     };
     let directory = match browser {
-        Some(BrowserLoginKind::Oidc) => "",
+        Some(BrowserLoginKind::Oidc) => NO_DIRECTORY,
         None | Some(BrowserLoginKind::Own) => DIRECTORY,
     };
     format!(
@@ -184,7 +192,8 @@ mod tests {
             let options = InitOptions { dir: None, upstream: "echo:".into(), client: "web".into(), browser };
             let text = text(&options);
             let config = config::parse(&text, Path::new("gateway.toml"), &ProcessEnv);
-            assert!(config.is_ok(), "{browser:?}: {}", config.unwrap_err());
+            let config = config.unwrap_or_else(|errors| panic!("{browser:?}: {errors}"));
+            assert_eq!(config.directories.is_empty(), matches!(browser, Some(BrowserLoginKind::Oidc)));
         }
     }
 }

@@ -38,6 +38,21 @@ fn with_env(text: &str, vars: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
 }
 
 #[test]
+fn a_gate_without_users_needs_no_audience_and_reads_again_what_it_prints() {
+    let none = "[server]\npublic_url = \"https://api.example.com/\"\n[directory]\nkind = \"none\"\n";
+    let config = read(none).unwrap();
+    assert!(config.directories.is_empty());
+    assert_eq!(config.issuer.audience, ["https://api.example.com"]);
+    let printed = config.to_toml();
+    assert_eq!(read(&printed).unwrap().to_toml(), printed);
+    assert_eq!(said("[directory]\nkind = \"none\"\npath = \"u\""), ["3: directory.path: unknown key; expected one of kind"]);
+    assert_eq!(
+        said("[[directories]]\nkind = \"none\""),
+        ["2: directories[0].kind: is \"none\" in a list of directories; remove this entry"]
+    );
+}
+
+#[test]
 fn the_first_configuration_claims_the_defaults_that_are_meant() {
     let shipped = read(include_str!("../../../../gateway.toml")).unwrap();
     let minimal = read(MINIMAL).unwrap();

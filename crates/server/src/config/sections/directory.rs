@@ -69,14 +69,15 @@ enum DirectoryKind {
     Sql,
 }
 
-const KINDS: &[(&str, DirectoryKind)] = &[
-    ("file", DirectoryKind::File),
+const KINDS: &[(&str, Option<DirectoryKind>)] = &[
+    ("file", Some(DirectoryKind::File)),
+    ("none", None),
     #[cfg(feature = "hook")]
-    ("http", DirectoryKind::Http),
+    ("http", Some(DirectoryKind::Http)),
     #[cfg(feature = "ldap")]
-    ("ldap", DirectoryKind::Ldap),
+    ("ldap", Some(DirectoryKind::Ldap)),
     #[cfg(feature = "sql")]
-    ("sql", DirectoryKind::Sql),
+    ("sql", Some(DirectoryKind::Sql)),
 ];
 
 /// The features of the kinds that not every build has.
@@ -85,18 +86,24 @@ const FEATURES: &[(&str, &str)] = &[("http", "hook"), ("ldap", "ldap"), ("sql", 
 /// The default of `path`.
 const PATH: &str = "data/users.toml";
 
-/// Reads `[directory]`, or `[[directories]]` in its place.
+/// Whether the gate has no users: it accepts tokens of other issuers, or logs browsers in at a provider.
+pub(super) fn is_none(root: &Section<'_>) -> bool {
+    let is_none = |kind: &Value| Ok(matches!(kind, Value::String(word) if word == "none"));
+    !root.has("directories") && root.section("directory").get("kind", is_none).unwrap_or(false)
+}
+
+/// Reads `[directory]`, or `[[directories]]` in its place. None with `kind = "none"`.
 pub(super) fn read(root: &Section<'_>, dir: &Path) -> Vec<DirectoryConfig> {
     if !root.has("directories") {
-        return vec![read_one(&root.section("directory"), dir, false)];
+        return read_one(&root.section("directory"), dir, false).into_iter().collect();
     }
     if root.has("directory") {
         root.section("directory");
         root.blame("directory", "stands beside [[directories]]; make it an entry of that list");
     }
     let sections = root.sections("directories");
-    let all: Vec<_> = sections.iter().map(|section| read_one(section, dir, true)).collect();
-    if all.is_empty() {
+    let all: Vec<_> = sections.iter().filter_map(|section| read_one(section, dir, true)).collect();
+    if sections.is_empty() {
         root.blame("directories", "is empty; expected an entry for each directory");
     }
     check_distinct(&sections, &all);
@@ -153,17 +160,24 @@ fn account(value: &Value) -> Result<String, String> {
     Err(format!("expected 1 to 256 visible ASCII characters, none of them /, found {}", value.describe()))
 }
 
-fn read_one(section: &Section<'_>, dir: &Path, is_one_of_several: bool) -> DirectoryConfig {
+fn read_one(section: &Section<'_>, dir: &Path, is_one_of_several: bool) -> Option<DirectoryConfig> {
     let accounts = if is_one_of_several { section.list("accounts", account) } else { None };
     if accounts.as_ref().is_some_and(Vec::is_empty) && !section.is_bad() {
         section.blame("accounts", "is empty; without this key, a directory has all accounts that no other has");
     }
-    let kind = section.kind("kind", value::word_of_build(KINDS, FEATURES)).unwrap_or(DirectoryKind::File);
-    let word = || KINDS.iter().find(|(_, known)| *known == kind).map_or("file", |(word, _)| word).to_owned();
+    let kind = section.kind("kind", value::word_of_build(KINDS, FEATURES)).unwrap_or(Some(DirectoryKind::File));
+    let Some(kind) = kind else {
+        if is_one_of_several {
+            section.blame("kind", "is \"none\" in a list of directories; remove this entry");
+        }
+        section.finish();
+        return None;
+    };
+    let word = || KINDS.iter().find(|(_, known)| *known == Some(kind)).map_or("file", |(word, _)| word).to_owned();
     let name = section.get("name", name).unwrap_or_else(word);
     let users = read_users(section, dir, kind);
     section.finish();
-    DirectoryConfig { key: section.path().to_owned(), name, accounts, users }
+    Some(DirectoryConfig { key: section.path().to_owned(), name, accounts, users })
 }
 
 fn read_users(section: &Section<'_>, dir: &Path, kind: DirectoryKind) -> UsersConfig {
@@ -221,6 +235,7 @@ pub(super) fn is_another_file(old: &[DirectoryConfig], new: &[DirectoryConfig]) 
 /// The only directory as `[directory]`, several as `[[directories]]`.
 pub(super) fn print(directories: &[DirectoryConfig], root: &mut Table) {
     match directories {
+        [] => put(root, "directory", Table::from_iter([("kind".to_owned(), Toml::from("none"))])),
         [only] if only.accounts.is_none() => put(root, "directory", print_one(only)),
         several => put(root, "directories", several.iter().map(print_one).collect::<Vec<_>>()),
     }

@@ -17,11 +17,13 @@ use rotogate_kit::config::{Section, Value as Raw};
 section! {
     /// `[issuer]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct IssuerConfig, read by read_keys(section, dir: &Path, server: &ServerConfig) {
+    pub struct IssuerConfig, read by read_keys(section, dir: &Path, server: &ServerConfig, has_no_users: bool) {
         /// The `iss` of its tokens. Changing it invalidates all tokens. Default: `public_url`.
         restart url: String = get_or(value::issuer_url, without_slash(&server.public_url)),
-        /// Required: The `aud` of its tokens, one or several.
-        restart audience: Vec<String> = by { self::audience(section) },
+        /// Required: The `aud` of its tokens, one or several. With `directory.kind = "none"` the default is `url`.
+        restart audience: Vec<String> = by {
+            if has_no_users && !section.has("audience") { vec![url.clone()] } else { self::audience(section) }
+        },
         /// The algorithm of new keys. EdDSA is small and fast; ES256 or RS256 if a verifier lacks it.
         restart algorithm: Algorithm = get_or(self::algorithm, Algorithm::EdDsa),
         /// The folder of the keys, created at the first start, with private permissions. Keep it apart from the store's back-ups.
@@ -38,8 +40,8 @@ impl Print for Algorithm {
     }
 }
 
-pub(super) fn read(section: &Section<'_>, dir: &Path, server: &ServerConfig) -> IssuerConfig {
-    let issuer = read_keys(section, dir, server);
+pub(super) fn read(section: &Section<'_>, dir: &Path, server: &ServerConfig, has_no_users: bool) -> IssuerConfig {
+    let issuer = read_keys(section, dir, server, has_no_users);
     section.finish();
     issuer
 }

@@ -98,7 +98,7 @@ section! {
         /// Health, metrics, API (docs/admin.md): never on the public listener.
         each admin: AdminConfig = by { admin::read(&root.section("admin"), dir, &server) },
         /// The tokens that the gate issues.
-        each issuer: IssuerConfig = by { issuer::read(&root.section("issuer"), dir, &server) },
+        each issuer: IssuerConfig = by { issuer::read(&root.section("issuer"), dir, &server, directory::is_none(root)) },
         /// Other trusted issuers; each has its own keys, audience and rules.
         each issuers: Vec<TrustedIssuer> = by { issuers::read(&sections.issuers, dir, &issuer) },
         /// One login of one client, and all tokens issued since.

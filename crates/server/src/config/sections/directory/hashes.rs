@@ -32,7 +32,7 @@ section! {
         restart spring_secret_file as "spring_pbkdf2_secret_file": Option<PathBuf> = get(path_in(dir)),
     }
     with {
-        /// Where the users are: `"file"`, or another system: `"http"`, `"ldap"`, `"sql"`.
+        /// Where the users are: `"file"`, or another system: `"http"`, `"ldap"`, `"sql"`. `"none"`: the gate has none.
         reload kind: text,
         /// The users file; created at the first start with one user, whose password is printed once.
         restart path: text,
