@@ -24,6 +24,9 @@ use crate::{check, serve, tls};
 /// How long a gateway is driven before it is measured, at least.
 const WARM_UP: Duration = Duration::from_millis(300);
 
+/// How many idle connections are opened together.
+const AT_A_TIME: usize = 1000;
+
 /// Starts an upstream on each of its threads.
 fn upstreams(crew: &Crew, speech: Speech) -> Result<Vec<SocketAddr>> {
     let start = |thread: &Handle| {
@@ -34,6 +37,17 @@ fn upstreams(crew: &Crew, speech: Speech) -> Result<Vec<SocketAddr>> {
         Ok(address)
     };
     crew.upstream.iter().map(start).collect()
+}
+
+/// Opens connections that are used once and stay open, some at a time: each handshake has a limit.
+async fn hold<'a>(crew: &'a Crew, target: &Arc<Target>, number: usize, picker: &Picker) -> Result<Vec<Load<'a>>> {
+    let mut held = Vec::new();
+    while held.len() * AT_A_TIME < number {
+        let mut opened = Load::open(crew, target, AT_A_TIME).await?;
+        opened.each_once(picker.known()).await?;
+        held.push(opened);
+    }
+    Ok(held)
 }
 
 /// One cell in one round, on a gateway started for it.
@@ -65,7 +79,9 @@ pub async fn measure(cell: &Cell, ready: &Ready, crew: &Crew, options: &Options)
     let picker = Picker::new(Arc::clone(&tokens.good), cell.mix, cell.known);
     let mut load = Load::open(crew, &target, cell.connections).await?;
     match cell.work {
-        Work::Requests | Work::HalfOfMost | Work::Rate(_) | Work::Flooded(_) => load.warm_up(&picker, WARM_UP).await?,
+        Work::Requests | Work::ShareOfMost(_) | Work::Rate(_) | Work::Idle(_) | Work::Flooded(_) => {
+            load.warm_up(&picker, WARM_UP).await?;
+        }
         Work::Beside(_, every) => {
             load.warm_up(&picker, WARM_UP).await?;
             refresh_all(&mut chains, Some(every), WARM_UP).await?;
@@ -73,15 +89,23 @@ pub async fn measure(cell: &Cell, ready: &Ready, crew: &Crew, options: &Options)
         Work::Rotations(_) => drop(refresh_all(&mut chains, None, WARM_UP).await?),
     }
 
-    let half = match cell.work {
-        Work::HalfOfMost => load.measure(picker.known(), options.time() / 2).await?.rate() / 2.0,
+    let share = match cell.work {
+        Work::ShareOfMost(percent) => {
+            load.measure(picker.known(), options.time() / 2).await?.rate() * f64::from(percent) / 100.0
+        }
         _ => 0.0,
     };
+    let mut held = match cell.work {
+        Work::Idle(number) => hold(crew, &target, number, &picker).await?,
+        _ => Vec::new(),
+    };
+    let again = picker.known();
     let (before, time) = (usage(&running.processes())?, options.time());
     let (mut rotations, mut forged) = (0.0, 0.0);
     let driven = match cell.work {
         Work::Requests => load.measure(picker, time).await?,
-        Work::HalfOfMost => load.measure_at(half, picker, time).await?,
+        Work::ShareOfMost(_) => load.measure_at(share, picker, time).await?,
+        Work::Idle(_) => load.measure_at(100.0, picker, time).await?,
         Work::Rate(rate) => load.measure_at(rate.into(), picker, time).await?,
         Work::Rotations(_) => refresh_all(&mut chains, None, time).await?,
         Work::Flooded(flood) => {
@@ -100,6 +124,9 @@ pub async fn measure(cell: &Cell, ready: &Ready, crew: &Crew, options: &Options)
         }
     };
     let after = usage(&running.processes())?;
+    for idle in &mut held {
+        idle.each_once(again.known()).await?;
+    }
     running.check()?;
     let cpu = after.cpu.saturating_sub(before.cpu).as_secs_f64();
     Ok(Sample {

@@ -138,6 +138,14 @@ impl<'a> Load<'a> {
         self.drive(picker, Some(time), Pace::Rate(rate)).await
     }
 
+    /// One request on each connection, within a second.
+    pub async fn each_once(&mut self, picker: Picker) -> Result<()> {
+        let number = self.clients.len() as f64;
+        let asked = self.measure_at(number, picker, Duration::from_secs(1)).await?.latency.len();
+        ensure!(asked >= self.clients.len() as u64, "{asked} answers on {number} connections");
+        Ok(())
+    }
+
     async fn drive(&mut self, picker: Picker, time: Option<Duration>, pace: Pace) -> Result<Driven> {
         let (began, picker, number) = (Instant::now(), Arc::new(picker), self.clients.len());
         let each = std::mem::take(&mut self.clients).into_iter().enumerate().map(|(turn, (thread, client))| {

@@ -148,6 +148,9 @@ drain_timeout = "1s"
 workers = {workers}
 max_requests_per_address = "100%"
 max_requests_per_caller = "100%"
+# One address opens them all.
+max_connections = 12000
+max_connections_per_address = 12000
 {secured}[admin]
 listen = "{admin}"
 token_file = "admin.token"

@@ -43,7 +43,7 @@ pub fn haproxy(common: Common<'_>, jwt: Option<Algorithm>) -> Result<String> {
     Ok(format!(
         r"global
     nbthread 1
-    maxconn 4000
+    maxconn 12000
 defaults
     mode http
     timeout connect 5s

@@ -126,7 +126,7 @@ daemon off;
 worker_processes 1;
 pid {folder}/nginx.pid;
 error_log stderr error;
-events {{ worker_connections 8192; }}
+events {{ worker_connections 32768; }}
 http {{
     {LOG_FORMAT}
     access_log {log};

@@ -18,6 +18,9 @@ const ALL: [Contender; 7] = [NGINX, HAPROXY, ENVOY, UNGUARDED, ROTOGATE, JWT_VER
 /// One row of each, rotogate's with its check.
 const EACH: [Contender; 4] = [NGINX, HAPROXY, ENVOY, ROTOGATE];
 
+/// Connections without a request under way.
+const IDLE: usize = 10_000;
+
 const BASE: &str = "nginx, no auth";
 
 pub fn sets() -> Vec<Set> {
@@ -49,16 +52,50 @@ pub fn sets() -> Vec<Set> {
         ),
         bodies(),
         logs(),
-        of(
-            "half",
-            "At half load",
-            "Each gateway is driven at half of the rate that it reached just before. Requests come at fixed times, on 32 \
+        rates(),
+        idle(),
+    ]
+}
+
+fn rates() -> Set {
+    let cells = [10, 50, 80].into_iter().flat_map(|percent| {
+        [NGINX, HAPROXY, JWT_VERIFY, ENVOY, ENVOY_CACHED, ROTOGATE].map(|contender| {
+            let name = format!("{}, {percent} %", contender.name());
+            Cell { work: Work::ShareOfMost(percent), ..Cell::of(contender) }.named(name)
+        })
+    });
+    Set {
+        base: "nginx, no auth, 50 %",
+        ..of(
+            "rates",
+            "At a tenth, a half and four fifths of the load that each can carry",
+            "Each gateway is driven at a share of the rate that it reached just before. Requests come at fixed times, on 32 \
              connections, whether the last was answered or not; latencies count from when a request was due. The CPU time of \
              a request is higher than at full load: the gateway sleeps in between.",
-            [NGINX, HAPROXY, JWT_VERIFY, ENVOY, ENVOY_CACHED, ROTOGATE]
-                .map(|contender| Cell { work: Work::HalfOfMost, ..Cell::of(contender) }),
-        ),
-    ]
+            cells.collect::<Vec<_>>(),
+        )
+    }
+}
+
+fn idle() -> Set {
+    let cells = [0, IDLE].into_iter().flat_map(|number| {
+        EACH.map(|contender| {
+            let name = format!("{}, {number} idle", contender.name());
+            Cell { work: Work::Idle(number), tls: true, ..Cell::of(contender) }.named(name)
+        })
+    });
+    Set {
+        base: "nginx, no auth, 0 idle",
+        ..of(
+            "idle",
+            "Memory of idle connections: TLS 1.3, HTTP/1.1",
+            "So many connections had one request each and stay open; 32 others have 100 requests a second together. The memory \
+             of an idle connection is the difference of a gateway's two rows, divided by their number. Afterwards each idle \
+             connection is used again: one that the gateway closed ends the run.",
+            cells.collect::<Vec<_>>(),
+        )
+        .heavy()
+    }
 }
 
 fn of(key: &'static str, title: &'static str, note: &'static str, cells: impl Into<Vec<Cell>>) -> Set {

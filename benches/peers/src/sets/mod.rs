@@ -30,10 +30,12 @@ const KNOWN: usize = 1000;
 pub enum Work {
     /// Requests.
     Requests,
-    /// Requests at half of the rate that the gateway reaches at most.
-    HalfOfMost,
+    /// Requests at so many percent of the rate that the gateway reaches at most.
+    ShareOfMost(u8),
     /// So many requests a second.
     Rate(u32),
+    /// A few requests, beside so many connections that were used once and stay open.
+    Idle(usize),
     /// Requests, and beside them this many clients, each refreshing at this interval.
     Beside(usize, Duration),
     /// Refreshes only, by this many clients without a pause.
@@ -99,7 +101,7 @@ impl Cell {
     /// What rotogate's store holds.
     pub fn contents(&self, scale: &Scale) -> Contents {
         let chains = match self.work {
-            Work::Requests | Work::HalfOfMost | Work::Rate(_) | Work::Flooded(_) => 0,
+            Work::Requests | Work::ShareOfMost(_) | Work::Rate(_) | Work::Idle(_) | Work::Flooded(_) => 0,
             Work::Beside(chains, _) | Work::Rotations(chains) => chains,
         };
         Contents { sessions: self.tokens(scale), revoked: self.revoked, chains }
