@@ -756,11 +756,14 @@ def static(gate):
     for word in ("INTERP", "(NEEDED)"):
         expect(word not in headers.stdout, f"static: {gate} is not static, it has {word}")
     files = ROOT / "target/release-files"
+    if not expect((files / "SHA256SUMS").exists(), "static: release.sh --static has not run"):
+        return
     sums = run("sha256sum", "--check", "--strict", "SHA256SUMS", cwd=files)
     # Of the target, which the folder of the build names.
     target = gate.parent.parent.name
-    for name in (f"-{target}.tar.gz", f"-{target}.cdx.json"):
-        expect(sums.returncode == 0 and f"{name}: OK" in sums.stdout, f"static: {name}: {said(sums)}")
+    listed = sums.returncode == 0 and all(f"-{target}.{end}: OK" in sums.stdout for end in ("tar.gz", "cdx.json"))
+    if not expect(listed, f"static: archive and SBOM of {target}: {said(sums)}"):
+        return
     (sbom,) = [json.loads(file.read_text()) for file in files.glob(f"*-{target}.cdx.json")]
     listed = {component["name"] for component in sbom["components"]}
     # Of optional features, and of another system.
@@ -772,7 +775,7 @@ def static(gate):
         text = text.replace("127.0.0.1:8080", f"127.0.0.1:{public}").replace("127.0.0.1:8081", f"127.0.0.1:{admin}")
         Path(root, "gateway.toml").write_text(text)
         empty = ["chroot", root, "/rotogate"] if os.geteuid() == 0 else ["./rotogate"]
-        serving = subprocess.Popen([*empty, "serve"], cwd=root, env={}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        serving = subprocess.Popen([*empty, "serve"], cwd=root, env={"PATH": os.environ["PATH"] + ":/usr/sbin"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         line = next((line for line in serving.stdout if "process started" in line), None)
         try:
             if expect(line, "static: it does not start"):

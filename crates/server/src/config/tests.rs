@@ -45,7 +45,10 @@ fn a_gate_without_users_needs_no_audience_and_reads_again_what_it_prints() {
     assert_eq!(config.issuer.audience, ["https://api.example.com"]);
     let printed = config.to_toml();
     assert_eq!(read(&printed).unwrap().to_toml(), printed);
-    assert_eq!(said("[directory]\nkind = \"none\"\npath = \"u\""), ["3: directory.path: unknown key; expected one of kind"]);
+    assert_eq!(
+        said("[directory]\nkind = \"none\"\npath = \"u\""),
+        ["3: directory.path: unknown key; expected one of kind"]
+    );
     assert_eq!(
         said("[[directories]]\nkind = \"none\""),
         ["2: directories[0].kind: is \"none\" in a list of directories; remove this entry"]
