@@ -60,6 +60,7 @@ pub(crate) mod health;
 mod issuers;
 pub(crate) mod keys;
 mod openapi;
+mod newest;
 mod operations;
 #[cfg(feature = "page")]
 mod page;
