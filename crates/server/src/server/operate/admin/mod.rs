@@ -59,8 +59,8 @@ mod guard;
 pub(crate) mod health;
 mod issuers;
 pub(crate) mod keys;
-mod openapi;
 mod newest;
+mod openapi;
 mod operations;
 #[cfg(feature = "page")]
 mod page;

@@ -30,6 +30,7 @@ pub(super) struct RouteInfo {
     /// The methods that it serves.
     pub(super) methods: Vec<String>,
     /// Does it serve every method that a route may?
+    #[cfg(feature = "page")]
     #[serde(skip)]
     pub(super) any_method: bool,
     /// `required`, `optional` or `none`.
@@ -81,6 +82,7 @@ fn info(state: &AdminState, route: &Route) -> RouteInfo {
         hosts: texts(&route.hosts),
         path: route.path.clone(),
         methods,
+        #[cfg(feature = "page")]
         any_method: route.methods.is_empty(),
         auth: policy.auth.word(),
         scopes: policy.scopes.iter().map(str::to_owned).collect(),
