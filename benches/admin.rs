@@ -206,6 +206,10 @@ fn measure(number: usize) {
         let size = (first + files.iter().sum::<usize>()) as f64 / 1024.0;
         goal("the page's first view with style and script", size, 100.0, "KiB");
         goal("the page's view of sessions", timed(port, &view("sessions"), &cookie, "<tbody><tr>").0, 200.0, "ms");
+        for name in ["sessions?order=oldest", "sessions?status=any&client=web", "events", "routes", "keys", "config"] {
+            let took = timed(port, &view(name), &cookie, "<h1>").0;
+            goal(&format!("the page's view {name}"), took, 200.0, "ms");
+        }
         let path = &view("sessions?user=ada");
         goal("the page's search by a user's name", timed(port, path, &cookie, "Revoke all").0, 50.0, "ms");
     }

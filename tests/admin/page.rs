@@ -334,6 +334,111 @@ async fn o30_o31_a_dead_upstream_of_one_address_is_failing_everywhere_and_writes
     assert_eq!(lines, 1, "{log}");
 }
 
+/// The page's view of a gate whose upstream is dead. The counters are read once in five seconds.
+#[tokio::test]
+async fn p70_p71_the_overview_of_a_gate_whose_requests_fail_says_so_and_leads_to_the_reason() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let place = place();
+    let config = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
+    place.write_config(&format!(
+        "{config}[[upstreams]]\nname = \"dead\"\nurls = [\"http://{address}\"]\n\
+         [[routes]]\npath = \"/dead/{{*rest}}\"\nauth = \"none\"\nupstream = \"dead\"\n"
+    ));
+    drop(listener);
+    let gate = place.start();
+    let mut browser = Browser::signed_in(&gate, VIEWER).await;
+    let state = |shown: &str| shown.split("class=\"state ").nth(1).unwrap().split('<').next().unwrap().to_owned();
+    assert_eq!(state(&text(&browser.get("/ui/").await)), "good\">ready");
+    // The first reading has nothing to compare with.
+    until("the overview says that requests fail", async || {
+        assert_eq!(gate.call(Method::GET, "/dead/x", &[], "").await.status, StatusCode::BAD_GATEWAY);
+        text(&browser.get("/ui/").await).contains("upstream_unreachable")
+    })
+    .await;
+    until("there are enough of them", async || {
+        gate.call(Method::GET, "/dead/x", &[], "").await;
+        state(&text(&browser.get("/ui/").await)) == "bad\">failing"
+    })
+    .await;
+    let shown = text(&browser.get("/ui/").await);
+    for part in [
+        "of the requests of the last minute failed (5xx)",
+        "upstream dead: no address is up",
+        "Latency of the upstream dead",
+        "<dt>Memory</dt>",
+        "lines written, 0 dropped",
+        "minutes old",
+    ] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    let link = "/ui/outcome?word=upstream_unreachable";
+    assert!(shown.contains(&format!("href=\"{link}\"")), "{shown}");
+    let explained = text(&browser.get(link).await);
+    assert!(explained.contains("<dt>What to do</dt>") && explained.contains("502"), "{explained}");
+    assert_eq!(browser.get("/ui/outcome?word=nothing").await.status, StatusCode::NOT_FOUND);
+    for view in VIEWS {
+        assert_eq!(state(&text(&browser.get(view).await)), "bad\">failing", "{view}");
+    }
+}
+
+#[tokio::test]
+async fn p56_several_sessions_end_at_once_and_the_search_stays() {
+    let place = place();
+    let gate = place.start();
+    let mut all = Vec::new();
+    for _ in 0..3 {
+        all.push(gate.login().await);
+    }
+    let ids: Vec<_> = all.iter().map(|tokens| id_of(&place, tokens)).collect();
+    let mut browser = Browser::signed_in(&gate, OPERATOR).await;
+    let search = "/ui/sessions?user=demo&status=live&client=web";
+    let shown = text(&browser.get(search).await);
+    let places: Vec<_> = ids.iter().map(|id| shown.find(&format!("/ui/sessions/{id}\"")).unwrap()).collect();
+    assert!(places[2] < places[1] && places[1] < places[0], "the newest first");
+    let back = form_urlencoded::byte_serialize(search.as_bytes()).collect::<String>();
+    let confirm = browser.get(&format!("/ui/sessions/revoke?id={}&id={}&back={back}", ids[0], ids[2])).await;
+    assert!(text(&confirm).contains("Revoke 2 selected sessions?"), "{}", text(&confirm));
+    let form = [("csrf", &*csrf(&confirm)), ("id", &ids[0]), ("id", &ids[2]), ("back", search)];
+    let answer = browser.post("/ui/sessions/revoke", &form).await;
+    assert_eq!((answer.status, &answer.headers["location"]), (StatusCode::SEE_OTHER, &search.parse().unwrap()));
+    assert!(text(&browser.get(search).await).contains("2 selected sessions revoked"));
+    for (tokens, status) in all.iter().zip([StatusCode::UNAUTHORIZED, StatusCode::OK, StatusCode::UNAUTHORIZED]) {
+        assert_eq!(gate.get("/x", &tokens.access).await.status, status);
+    }
+    assert_eq!(browser.get("/ui/sessions/revoke").await.status, StatusCode::SEE_OTHER);
+    assert!(text(&browser.get("/ui/sessions").await).contains("No session was selected"));
+    // A viewer may not.
+    let mut viewer = Browser::signed_in(&gate, VIEWER).await;
+    let own = csrf(&viewer.get("/ui/").await);
+    let answer = viewer.post("/ui/sessions/revoke", &[("csrf", &own), ("id", &ids[1])]).await;
+    assert_eq!(answer.status, StatusCode::FORBIDDEN);
+    assert_eq!(gate.get("/x", &all[1].access).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn p56_events_have_links_and_pages() {
+    let place = place();
+    let gate = place.start();
+    let user = gate.login().await;
+    let id = id_of(&place, &user);
+    let mut browser = Browser::signed_in(&gate, VIEWER).await;
+    // Each sign-in is a line.
+    for _ in 0..110 {
+        Browser::signed_in(&gate, VIEWER).await;
+    }
+    let first = text(&browser.get("/ui/events").await);
+    let lines = |shown: &str| shown.matches("<tr id=\"line-").count();
+    assert_eq!(lines(&first), 100);
+    let older = first.split("<a href=\"/ui/events?before=").nth(1).unwrap().split('"').next().unwrap();
+    let second = text(&browser.get(&format!("/ui/events?before={older}")).await);
+    assert!(lines(&second) > 10 && !second.contains("data-stream") && !second.contains("rel=\"next\""), "{second}");
+    for link in [format!("/ui/sessions/{id}"), "/ui/events?action=session.start".to_owned()] {
+        assert!(second.contains(&format!("<a href=\"{link}\"")), "{link}: {second}");
+    }
+    assert!(!first.lines().any(|line| second.contains(line) && line.starts_with("<tr id")), "each line once");
+}
+
 #[tokio::test]
 async fn o49_the_page_says_who_ended_all_sessions_finds_by_account_and_has_the_age_of_keys() {
     let place = place();

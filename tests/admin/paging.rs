@@ -63,7 +63,9 @@ async fn with_sessions(number: u64) -> (Place, Vec<String>) {
     let store =
         RedbStore::open(store, Options::new("http://gate.test", keyring.id(), Duration::from_secs(30))).unwrap();
     let first = Duration::from_micros(wall_micros()) - Duration::from_secs(3600);
-    let all: Vec<_> = (0..number).map(|n| session(n, first + Duration::from_millis(n * 100))).collect();
+    // More of them in one millisecond than a store lists at once.
+    let at = |n: u64| first + Duration::from_millis(if (4000..5200).contains(&n) { 400_000 } else { n * 100 });
+    let all: Vec<_> = (0..number).map(|n| session(n, at(n))).collect();
     let ids = all.iter().map(|session| session.id.to_string()).collect();
     let insert = async |session: Session| {
         let sealed = sealed(keyring.refresh_keys(), session).unwrap();
@@ -138,6 +140,9 @@ async fn p51_p52_pages_have_each_of_10_000_sessions_once_while_others_begin_and_
         let found = count(filter).await;
         assert_eq!(found.len(), expected, "{filter}");
         assert!(of(&found, field, value) || expected == 0, "{filter}");
+        let mut newest = count(&format!("{filter}&order=newest")).await;
+        newest.reverse();
+        assert_eq!(newest, found, "the newest first: {filter}");
     }
     // From the moment of one session up to that of another.
     let created = async |id: &str| {
@@ -149,6 +154,8 @@ async fn p51_p52_pages_have_each_of_10_000_sessions_once_while_others_begin_and_
     assert_eq!(found.len(), 1000, "the moments are whole seconds, of ten sessions each");
     let within = |session: &Value| (since.as_str()..until.as_str()).contains(&session["created"].as_str().unwrap());
     assert!(found.iter().all(within));
+    let newest = count(&format!("since={since}&until={until}&order=newest")).await;
+    assert!(newest.iter().rev().eq(&found));
     for (wrong, said) in [
         ("limit=0", "limit"),
         ("limit=1001", "limit"),
@@ -156,6 +163,7 @@ async fn p51_p52_pages_have_each_of_10_000_sessions_once_while_others_begin_and_
         ("cursor=x", "cursor"),
         ("status=dead", "status"),
         ("since=yesterday", "since"),
+        ("order=name", "order"),
         ("usr=demo", "unknown field `usr`"),
         ("client=a&client=b", "duplicate field `client`"),
         ("user=demo&subject=x", "at most one"),

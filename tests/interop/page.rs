@@ -1,5 +1,5 @@
-//! The admin page in Chromium, driven by playwright-core, with axe-core (requirement P56): by the mouse, by the keyboard
-//! alone, without script, in light and in dark. `WRITE_DOCS=1` writes the images of docs/images.
+//! The admin page in Chromium, driven by playwright-core, with axe-core (requirements P56, P72): by the mouse, by the keyboard
+//! alone, without script, in light and in dark, on small and wide screens. `WRITE_DOCS=1` writes the images of docs/images.
 
 use std::fs;
 use std::io::Write;
@@ -13,6 +13,9 @@ use support::{CONFIG, Place, keep_secret, until};
 /// Markup as the name of a user, and as the id of a route.
 const USER: &str = "<img src=x onerror=alert(1)>";
 const ROUTE: &str = "[[routes]]\nid = \"<img src=x>\"\npath = \"/public/{*rest}\"";
+/// An upstream where nobody is.
+const DEAD: &str = "[[upstreams]]\nname = \"orders\"\nurls = [\"http://ADDRESS\"]\n\
+                    [[routes]]\npath = \"/orders/{*rest}\"\nauth = \"none\"\nupstream = \"orders\"\n";
 
 /// playwright-core and axe-core in a folder that git ignores, as the lock file says.
 fn installed() -> PathBuf {
@@ -43,8 +46,10 @@ fn chromium() -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn p56_the_page_does_its_job_in_chromium_for_everybody() {
+async fn p56_p70_p72_the_page_does_its_job_in_chromium_for_everybody() {
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let config = CONFIG.replace("[[routes]]\npath = \"/public/{*rest}\"", ROUTE);
+    let config = config + &DEAD.replace("ADDRESS", &address.to_string());
     assert!(config.contains(ROUTE));
     let place = Place::new(&config);
     let gate = place.start();

@@ -117,6 +117,8 @@ impl RunningGate {
             failures: admin::failures(),
             #[cfg(feature = "page")]
             sign_ins: admin::SignIns::new(Arc::new(SystemTime::new())),
+            #[cfg(feature = "page")]
+            history: admin::History::default(),
             config: Arc::clone(&in_force.config),
             serving: Arc::clone(&in_force.serving),
             reloader: reload.reloader(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
-use futures_util::stream::{self, StreamExt};
+use futures_util::stream::{self, Stream, StreamExt};
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response};
 use http_body::Frame;
@@ -220,7 +220,10 @@ pub(super) struct Coming {
 }
 
 /// The last lines that are asked for, and each further one when it is written.
-pub(super) async fn follow(state: &AdminState, query: EventsQuery) -> AdminResult {
+pub(super) async fn lines(
+    state: &AdminState,
+    query: EventsQuery,
+) -> Result<impl Stream<Item = Value> + use<>, Refusal> {
     let (picked, Coming { lines, filter }) = kept(state, query).await?;
     let following = stream::unfold((lines, filter), |(mut coming, filter)| async move {
         loop {
@@ -236,12 +239,23 @@ pub(super) async fn follow(state: &AdminState, query: EventsQuery) -> AdminResul
             }
         }
     });
-    let lines = stream::iter(picked).chain(following);
-    let frames = lines.map(|line| Ok::<_, Infallible>(Frame::data(Bytes::from(format!("data: {line}\n\n")))));
-    let body = StreamBody::new(frames).map_err(|never| match never {}).boxed_unsync();
-    let mut response = Response::new(body);
+    Ok(stream::iter(picked).chain(following))
+}
+
+async fn follow(state: &AdminState, query: EventsQuery) -> AdminResult {
+    Ok(event_stream(lines(state, query).await?.map(|line| line.to_string())))
+}
+
+/// An event stream of these texts.
+pub(super) fn event_stream(texts: impl Stream<Item = String> + Send + 'static) -> Response<Body> {
+    let message = |text: String| {
+        let lines = text.lines().map(|line| format!("data: {line}\n"));
+        Bytes::from(lines.chain(["\n".to_owned()]).collect::<String>())
+    };
+    let frames = texts.map(move |text| Ok::<_, Infallible>(Frame::data(message(text))));
+    let mut response = Response::new(StreamBody::new(frames).map_err(|never| match never {}).boxed_unsync());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM));
-    Ok(response)
+    response
 }
 
 #[cfg(test)]

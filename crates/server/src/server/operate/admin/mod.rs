@@ -59,6 +59,7 @@ mod guard;
 pub(crate) mod health;
 mod issuers;
 pub(crate) mod keys;
+mod newest;
 mod openapi;
 mod operations;
 #[cfg(feature = "page")]
@@ -77,7 +78,7 @@ pub(crate) use configuration::{ConfigInfo, ConfigValue, ReloadResult, ValueSourc
 pub(crate) use explain::{ExplainReport, ExplainedRule, Place};
 pub(crate) use guard::failures;
 #[cfg(feature = "page")]
-pub(crate) use page::SignIns;
+pub(crate) use page::{History, SignIns};
 pub(crate) use revocations::{RevocationReport, RevocationRequest};
 pub(crate) use sessions::SessionInfo;
 pub(crate) use status::Status;
@@ -106,6 +107,8 @@ pub(crate) struct AdminState {
     pub(crate) failures: Failures,
     #[cfg(feature = "page")]
     pub(crate) sign_ins: SignIns,
+    #[cfg(feature = "page")]
+    pub(crate) history: History,
     pub(crate) store: Option<RedbStore>,
     /// `None`: another system has the users.
     pub(crate) users: Option<Arc<LiveUsers>>,

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
+use super::newest::newest_before;
 use super::problem::{Code, Problem, Refusal};
 use super::revocations::{RevocationReport, subject_of};
 use super::{AdminResult, AdminState, events, ok, rfc3339, shown};
@@ -17,6 +18,8 @@ const DEFAULT_PAGE_SESSIONS: usize = 100;
 const MAX_PAGE_SESSIONS: usize = 1000;
 /// How many sessions are read for one page. With a filter that few sessions pass, a page may have fewer than asked for.
 const MAX_READ_SESSIONS: usize = 20_000;
+/// With the newest first, as many are enough to look at.
+const NEWEST_AT_ONCE: usize = 250;
 
 /// A session as an operator sees it, without its secret. Times are in RFC 3339.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -88,7 +91,9 @@ pub(super) struct SessionsQuery {
     /// That began before this moment (RFC 3339).
     #[param(value_type = Option<String>, format = DateTime)]
     pub(super) until: Option<String>,
-    /// The `next` of the page before.
+    /// `oldest` or `newest` first; by default `oldest`.
+    pub(super) order: Option<String>,
+    /// The `next` of the page before, with the same order.
     pub(super) cursor: Option<String>,
     /// The most sessions on the page.
     #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
@@ -98,7 +103,7 @@ pub(super) struct SessionsQuery {
 /// A page of sessions.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Page {
-    /// The sessions, the oldest first.
+    /// The sessions, the oldest first unless `order` says otherwise.
     pub(super) sessions: Vec<SessionInfo>,
     /// The `cursor` of the next page; `null` at the end. A page may have fewer sessions than asked for, or none, and
     /// still have a next one.
@@ -180,7 +185,7 @@ pub(super) async fn list(state: &AdminState, query: SessionsQuery) -> AdminResul
 
 /// A page of the sessions that are asked for.
 pub(super) async fn find(state: &AdminState, query: SessionsQuery) -> Result<Page, Refusal> {
-    let SessionsQuery { user, account, subject, client, dialect, status, since, until, cursor, limit } = query;
+    let SessionsQuery { user, account, subject, client, dialect, status, since, until, order, cursor, limit } = query;
     let gate = &state.gate;
     let (filter, account) = match (user, subject) {
         (Some(_), Some(_)) => return Err(wrong("at most one of user and subject is expected")),
@@ -189,22 +194,18 @@ pub(super) async fn find(state: &AdminState, query: SessionsQuery) -> Result<Pag
         (None, Some(subject)) => (Filter::Subject(subject.into()), account),
         (None, None) => (Filter::All, account),
     };
-    let status = match status.as_deref().map(|text| (text, AskedStatus::parse(text))) {
-        Some((text, None)) => {
-            let known = RevokedBecause::ALL.map(RevokedBecause::word).join(", ");
-            let what = format!("status: expected live, ended, expired, not-before, {known}, found {}", shown(text));
-            return Err(wrong(what));
-        }
-        status => status.and_then(|(_, status)| status),
-    };
+    let status = asked_status(status.as_deref())?;
     let (since, until) = (moment("since", since.as_deref())?, moment("until", until.as_deref())?);
     let mut after = match cursor.map(|cursor| SessionId::parse(&cursor)) {
         Some(None) => return Err(wrong("cursor: the next of the page before is expected")),
         cursor => cursor.flatten(),
     };
+    let is_newest_first = asked_order(order.as_deref())?;
     // Ids are in the order of time.
     let before_since = since.map(|since| SessionId::new(since, [0; 10]));
-    after = after.max(before_since);
+    if !is_newest_first {
+        after = after.max(before_since);
+    }
     let limit = match limit.map(|limit| limit.parse()) {
         None => DEFAULT_PAGE_SESSIONS,
         Some(Ok(limit @ 1..=MAX_PAGE_SESSIONS)) => limit,
@@ -215,17 +216,27 @@ pub(super) async fn find(state: &AdminState, query: SessionsQuery) -> Result<Pag
             && client.as_deref().is_none_or(|client| *session.client == *client)
             && dialect.as_deref().is_none_or(|dialect| *session.dialect == *dialect)
             && since.is_none_or(|since| session.created() >= since)
+            && until.is_none_or(|until| session.created() < until)
             && status.is_none_or(|status| status.is(status_of(gate, session)))
     };
     let is_filtered = account.is_some() || client.is_some() || dialect.is_some() || status.is_some();
     let at_once = if is_filtered { MAX_PAGE_SESSIONS } else { limit };
+    let sessions = gate.sessions();
     let (mut found, mut read) = (Vec::new(), 0);
     loop {
-        let page =
-            gate.sessions().list(filter.clone(), after, at_once).await.map_err(|error| Refusal::of_store(&error))?;
+        let page = match is_newest_first {
+            true => newest_before(&sessions, &filter, after, at_once.min(NEWEST_AT_ONCE)).await,
+            false => sessions.list(filter.clone(), after, at_once).await,
+        };
+        let page = page.map_err(|error| Refusal::of_store(&error))?;
         let last = page.sessions.last().map(|session| session.id);
         for session in &page.sessions {
-            if until.is_some_and(|until| session.created() >= until) {
+            // Beyond what is asked for.
+            let is_end = match is_newest_first {
+                true => since.is_some_and(|since| session.created() < since),
+                false => until.is_some_and(|until| session.created() >= until),
+            };
+            if is_end {
                 return Ok(Page { sessions: found, next: None });
             }
             if !is_asked_for(session) {
@@ -243,6 +254,23 @@ pub(super) async fn find(state: &AdminState, query: SessionsQuery) -> Result<Pag
             Some(next) if read < MAX_READ_SESSIONS => after = Some(next),
             next => return Ok(Page { sessions: found, next: next.map(|id| id.to_string()) }),
         }
+    }
+}
+
+fn asked_status(text: Option<&str>) -> Result<Option<AskedStatus>, Refusal> {
+    let Some(text) = text else { return Ok(None) };
+    AskedStatus::parse(text).map(Some).ok_or_else(|| {
+        let known = RevokedBecause::ALL.map(RevokedBecause::word).join(", ");
+        wrong(format!("status: expected live, ended, expired, not-before, {known}, found {}", shown(text)))
+    })
+}
+
+/// Are the newest asked for first?
+fn asked_order(text: Option<&str>) -> Result<bool, Refusal> {
+    match text {
+        None | Some("oldest") => Ok(false),
+        Some("newest") => Ok(true),
+        Some(text) => Err(wrong(format!("order: expected oldest or newest, found {}", shown(text)))),
     }
 }
 

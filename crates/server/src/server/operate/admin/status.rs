@@ -38,15 +38,6 @@ pub(crate) struct Status {
     pub(super) warnings: Vec<Finding>,
 }
 
-#[cfg(feature = "page")]
-impl Status {
-    /// The state and the numbers, in a line.
-    pub(super) fn in_words(&self) -> String {
-        let Self { readiness, connections, requests_in_flight, .. } = self;
-        format!("{readiness}. {connections} client connections, {requests_in_flight} requests in flight to upstreams.")
-    }
-}
-
 /// The store.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub(crate) struct StoreStatus {

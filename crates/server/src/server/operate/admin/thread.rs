@@ -25,6 +25,8 @@ impl AdminThread {
             .build()
             .map_err(failed)?;
         runtime.spawn(Arc::clone(&state.tokens).watch());
+        #[cfg(feature = "page")]
+        runtime.spawn(super::page::watch(Arc::clone(state)));
         let all = [(Some(listener), Side::Operators), (probes, Side::Probes)];
         for (listener, side) in all.into_iter().filter_map(|(listener, side)| Some((listener?, side))) {
             let (listener, state) = (listener.into_std().map_err(failed)?, Arc::clone(state));

@@ -29,6 +29,10 @@ pub(super) struct RouteInfo {
     pub(super) path: String,
     /// The methods that it serves.
     pub(super) methods: Vec<String>,
+    /// Does it serve every method that a route may?
+    #[cfg(feature = "page")]
+    #[serde(skip)]
+    pub(super) any_method: bool,
     /// `required`, `optional` or `none`.
     pub(super) auth: &'static str,
     /// The scopes that a token must have, all of them.
@@ -78,6 +82,8 @@ fn info(state: &AdminState, route: &Route) -> RouteInfo {
         hosts: texts(&route.hosts),
         path: route.path.clone(),
         methods,
+        #[cfg(feature = "page")]
+        any_method: route.methods.is_empty(),
         auth: policy.auth.word(),
         scopes: policy.scopes.iter().map(str::to_owned).collect(),
         any_scope: policy.any_scope.iter().map(str::to_owned).collect(),

@@ -3,7 +3,7 @@
 
 mod issuers;
 mod output;
-mod process;
+pub(crate) mod process;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -45,7 +45,7 @@ use rotogate_proxy::{AttemptResult, CODE_CLASSES, Proxy, UpstreamReport};
 pub(crate) struct Metrics {
     of_gate: Registry,
     of_process: Registry,
-    state: Arc<ScrapeState>,
+    collector: GateCollector,
 }
 
 /// What is found out when the metrics are asked for.
@@ -75,19 +75,26 @@ pub(crate) struct Sources {
 
 impl Metrics {
     pub(crate) fn new(sources: Sources) -> Self {
-        let state = Arc::<ScrapeState>::default();
         let mut of_gate = Registry::with_prefix("rotogate");
-        of_gate.register_collector(Box::new(GateCollector { sources, state: Arc::clone(&state) }));
+        let collector = GateCollector { sources: Arc::new(sources), state: Arc::default() };
+        of_gate.register_collector(Box::new(collector.clone()));
         let mut of_process = Registry::default();
         of_process.register_collector(Box::new(ProcessCollector));
-        Self { of_gate, of_process, state }
+        Self { of_gate, of_process, collector }
+    }
+
+    /// What the metrics are read from, for the admin page.
+    #[cfg(feature = "page")]
+    pub(crate) fn sources(&self) -> &Sources {
+        &self.collector.sources
     }
 
     /// All metrics as text: in OpenMetrics, or in the older text format of Prometheus.
     pub(crate) fn text(&self, is_ready: bool, is_store_up: bool, is_open: bool) -> String {
         let mut text = String::new();
-        self.state.is_ready.store(is_ready, Ordering::Relaxed);
-        self.state.is_store_up.store(is_store_up, Ordering::Relaxed);
+        let state = &self.collector.state;
+        state.is_ready.store(is_ready, Ordering::Relaxed);
+        state.is_store_up.store(is_store_up, Ordering::Relaxed);
         // Writing into a `String` does not fail.
         let _ = text::encode_registry(&mut text, &self.of_gate);
         let _ = text::encode_registry(&mut text, &self.of_process);
@@ -126,8 +133,9 @@ fn plain(open: &str) -> String {
 }
 
 /// Reads the figures that other modules keep.
+#[derive(Clone)]
 struct GateCollector {
-    sources: Sources,
+    sources: Arc<Sources>,
     state: Arc<ScrapeState>,
 }
 
@@ -285,7 +293,7 @@ impl GateCollector {
     }
 
     fn sessions(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
-        let Sources { gate, passwords, .. } = &self.sources;
+        let Sources { gate, passwords, .. } = &*self.sources;
         let mut events = output.family(&names::SESSION_EVENTS)?;
         for event in Event::ALL {
             events.add([event.name()], gate.session_counts().get(event))?;
@@ -350,7 +358,7 @@ impl GateCollector {
     }
 
     fn store(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
-        let Sources { gate, store, .. } = &self.sources;
+        let Sources { gate, store, .. } = &*self.sources;
         output.one(&names::STORE_UP, u64::from(self.state.is_store_up.load(Ordering::Relaxed)))?;
         let mut size = output.family(&names::STORE_SIZE_BYTES)?;
         if let Some(file) = store.as_ref().and_then(|store| std::fs::metadata(store.path()).ok()) {
@@ -379,7 +387,7 @@ impl GateCollector {
     }
 
     fn reloads(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
-        let Sources { reloads, users, .. } = &self.sources;
+        let Sources { reloads, users, .. } = &*self.sources;
         let mut successful = output.family(&names::CONFIG_RELOAD_SUCCESSFUL)?;
         for source in ReloadSource::ALL {
             successful.add([source.name()], u64::from(!reloads.get(source).0))?;

@@ -35,6 +35,18 @@ pub(super) fn build_info(output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
     output.family(&names::BUILD_INFO)?.add(labels, 1_u64)
 }
 
+/// The memory of the process that is in RAM, in bytes.
+#[cfg(all(feature = "page", target_os = "linux"))]
+pub(crate) fn resident_memory() -> Option<u64> {
+    let stat = procfs::process::Process::myself().and_then(|process| process.stat()).ok()?;
+    Some(stat.rss.saturating_mul(procfs::page_size()))
+}
+
+#[cfg(all(feature = "page", not(target_os = "linux")))]
+pub(crate) fn resident_memory() -> Option<u64> {
+    None
+}
+
 /// Reads the figures of the process from the system. Where the system has none, there is no family.
 #[derive(Debug)]
 pub(super) struct ProcessCollector;

@@ -32,10 +32,14 @@ use rotogate_core::random::{NoRandomness, are_equal};
 use sign_ins::SignedIn;
 use view::fields;
 
+mod history;
+mod overview;
 mod request;
 mod sign_ins;
 pub(super) mod view;
 
+pub(crate) use history::History;
+pub(super) use history::watch;
 pub(crate) use sign_ins::SignIns;
 
 /// Without `unsafe-*`: a value that is markup all the same could run nothing.
@@ -80,13 +84,16 @@ async fn below(place: &str, mut response: Response<Body>) -> Response<Body> {
         return response;
     }
     let (parts, body) = response.into_parts();
-    // What is text of somebody has its quotes escaped, so only markup matches.
     let text = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text).into_owned();
-    let text = ["href", "action", "src", "data-post", "data-stream"].into_iter().fold(text, |text, attribute| {
-        text.replace(&format!(" {attribute}=\"/ui/"), &format!(" {attribute}=\"{folder}"))
-    });
+    let text = in_folder(String::from_utf8_lossy(&text).into_owned(), &folder);
     Response::from_parts(parts, full(text.into()))
+}
+
+/// The same markup with its paths in this folder. What is text of somebody has its quotes escaped, so only markup matches.
+fn in_folder(text: String, folder: &str) -> String {
+    ["href", "action", "src", "data-post", "data-stream"].into_iter().fold(text, |text, attribute| {
+        text.replace(&format!(" {attribute}=\"/ui/"), &format!(" {attribute}=\"{folder}"))
+    })
 }
 
 /// Answers a request for the page.

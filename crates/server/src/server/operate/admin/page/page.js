@@ -1,73 +1,58 @@
-// The page works without this script. It asks before it revokes in a dialog, and shows new numbers and new lines of
-// the audit log.
+// The page works without this script. It asks before it revokes in a dialog, and shows new figures and new lines of the audit
+// log, which come as markup of the gate.
 "use strict";
 
 const dialog = document.getElementById("confirm");
 for (const form of document.querySelectorAll("form[data-confirm]")) {
   form.addEventListener("submit", (event) => {
-    if (!dialog) return;
+    const selected = [...form.elements].filter((field) => field.type === "checkbox" && field.checked);
+    // The gate says that nothing is selected.
+    if (!dialog || (form.id === "several" && selected.length === 0)) return;
     event.preventDefault();
     const post = dialog.querySelector("form");
     post.action = form.dataset.post;
     for (const old of post.querySelectorAll("[data-copied]")) old.remove();
-    for (const field of form.querySelectorAll("input[type=hidden]")) {
-      const copy = field.cloneNode();
-      copy.dataset.copied = "";
+    for (const field of [...form.querySelectorAll("input[type=hidden]"), ...selected]) {
+      const copy = document.createElement("input");
+      [copy.type, copy.name, copy.value, copy.dataset.copied] = ["hidden", field.name, field.value, ""];
       post.append(copy);
     }
-    document.getElementById("question").textContent = form.dataset.confirm;
+    const number = selected.length > 0 ? `${selected.length} selected: ` : "";
+    document.getElementById("question").textContent = number + form.dataset.confirm;
     dialog.querySelector("button.danger").textContent = form.dataset.do;
     dialog.showModal();
   });
 }
 
-const numbers = document.getElementById("numbers");
-if (numbers) {
-  new EventSource(numbers.dataset.stream).onmessage = (message) => {
-    numbers.textContent = message.data;
+const parsed = (markup) => new DOMParser().parseFromString(markup, "text/html");
+
+const live = document.getElementById("live");
+if (live) {
+  new EventSource(live.dataset.stream).onmessage = (message) => {
+    for (const part of parsed(message.data).querySelectorAll("section[id]")) {
+      const old = document.getElementById(part.id);
+      // Where somebody is with the keyboard stays as it is.
+      if (old && !old.contains(document.activeElement) && old.innerHTML !== part.innerHTML) old.replaceWith(part);
+    }
   };
 }
 
-const live = document.getElementById("live");
+const follower = document.getElementById("follow");
 const lines = document.getElementById("lines");
-if (live && lines) {
-  const known = "event.id";
-  const shown = new Set(["timestamp", "event.action", "event.outcome", "rotogate.actor", "client.address", "event.id"]);
-  const hidden = new Set(["level", "target", "message", "event.dataset", "event.code", "rotogate.audit.boot", "rotogate.audit.seq", "rotogate.actor.role", "rotogate.actor.via", "http.request.id"]);
+if (follower && lines) {
   let added = 0;
   let source;
-  const cell = (row, kind, text) => {
-    const made = document.createElement(kind);
-    made.textContent = text ?? "";
-    row.append(made);
-    return made;
-  };
-  const add = (line) => {
-    const id = "line-" + line[known];
-    if (document.getElementById(id)) return;
-    const row = document.createElement("tr");
-    row.id = id;
-    const head = document.createElement("th");
-    head.scope = "row";
-    const time = document.createElement("time");
-    time.dateTime = time.title = line.timestamp;
-    time.textContent = "just now";
-    head.append(time);
-    row.append(head);
-    cell(row, "td", line["event.action"]);
-    cell(row, "td", line["event.outcome"]);
-    cell(row, "td", line["rotogate.actor"]);
-    cell(row, "td", line["client.address"]);
-    const rest = Object.entries(line).filter(([name]) => !shown.has(name) && !hidden.has(name));
-    cell(row, "td", rest.map(([name, value]) => name + "=" + value).join(" ")).className = "agent";
+  const add = (markup) => {
+    const row = parsed(`<table>${markup}</table>`).querySelector("tr");
+    if (!row || document.getElementById(row.id)) return;
     lines.prepend(row);
     while (lines.rows.length > 1000) lines.lastElementChild.remove();
     added += 1;
-    live.textContent = added + (added === 1 ? " new line" : " new lines");
+    follower.textContent = added + (added === 1 ? " new line" : " new lines");
   };
   const follow = () => {
-    source = new EventSource(live.dataset.stream);
-    source.onmessage = (message) => add(JSON.parse(message.data));
+    source = new EventSource(follower.dataset.stream);
+    source.onmessage = (message) => add(message.data);
   };
   const pause = document.createElement("button");
   pause.type = "button";
@@ -81,6 +66,6 @@ if (live && lines) {
       pause.textContent = "Follow";
     }
   });
-  live.after(pause);
+  follower.after(pause);
   follow();
 }

@@ -4,33 +4,34 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use askama::Template;
 use futures_util::{StreamExt, stream};
-use http::header::{CONTENT_TYPE, SET_COOKIE};
+use http::Response;
+use http::header::SET_COOKIE;
 use http::request::Parts;
-use http::{HeaderValue, Response};
-use http_body::Frame as BodyFrame;
 use http_body_util::{BodyExt, BodyStream, StreamBody};
+use serde_json::Value;
 
+use super::history::{self, SAMPLE_EVERY};
+use super::overview::{self, GateState, Overview};
 use super::sign_ins::SignedIn;
 use super::view::{self, AskedEvents, AskedExplanation, AskedSessions, AuditLine, Frame, RevokeAll, fields, link};
-use super::{SIGN_IN, Shown, cookie_header, html, lead_to};
+use super::{SIGN_IN, Shown, cookie_header, html, in_folder, lead_to};
 use crate::config::AdminRole;
+use crate::log::recent::KEPT_LINES;
 use crate::server::operate::admin::events::{self, EventsQuery};
 use crate::server::operate::admin::explain::{Question, explain_question};
 use crate::server::operate::admin::problem::{Code, Refusal};
 use crate::server::operate::admin::revocations::{RevocationRequest, end_all};
 use crate::server::operate::admin::sessions::{self, SessionsQuery};
-use crate::server::operate::admin::{
-    AdminState, Body, ExplainReport, configuration, guard, health, keys, shown, status, traffic,
-};
+use crate::server::operate::admin::{AdminState, Body, ExplainReport, configuration, guard, keys, shown, traffic};
 
 /// The number of sessions of a view.
 const PAGE_SESSIONS: &str = "50";
+/// The number of lines of the audit log of a view.
+const PAGE_LINES: usize = 100;
 /// How long a stream of events goes on. The browser opens it again, and is asked who it is.
 const STREAM: Duration = Duration::from_secs(60);
-/// How often the numbers of the overview are sent.
-const NUMBERS_EVERY: Duration = Duration::from_secs(2);
 
 /// A request of somebody who is signed in.
 pub(super) struct Request<'a> {
@@ -44,11 +45,20 @@ impl Request<'_> {
         let state = self.state;
         match segments {
             [""] => {
-                let status = status::describe(state).await;
-                html(&view::OverviewView { frame: self.frame("/ui/").await, status })
+                let (frame, now) = (self.frame("/ui/").await, Overview::now(state).await);
+                html(&view::OverviewView { frame, now })
+            }
+            ["outcome"] => {
+                let word = self.parameters().remove("word").unwrap_or_default();
+                let (status, meaning, remedy) = overview::explained(&word).ok_or_else(nothing)?;
+                let quarter = history::sum(state.history.samples().iter());
+                let number = quarter.refusals.iter().find(|(known, _)| *known == word).map_or(0, |(_, number)| *number);
+                let frame = self.frame("/ui/").await;
+                html(&view::OutcomeView { frame, word, status, meaning, remedy, number })
             }
             ["overview", "stream"] => Ok(self.numbers()),
             ["sessions"] => self.sessions().await,
+            ["sessions", "revoke"] => self.confirm_several().await,
             ["sessions", id] => self.session(id).await,
             ["sessions", id, "revoke"] => {
                 self.may(AdminRole::Operator)?;
@@ -81,7 +91,7 @@ impl Request<'_> {
                 config: configuration::describe(state),
             }),
             ["events"] => self.events().await,
-            ["events", "stream"] => Ok(events::follow(self.state, self.asked_events().1).await?.map(limited)),
+            ["events", "stream"] => self.rows().await,
             _ => Err(nothing()),
         }
     }
@@ -92,10 +102,17 @@ impl Request<'_> {
             ["sign-out"] => {
                 state.sign_ins.end(&self.caller);
                 let mut response = lead_to("/ui/sign-in");
-                let folder = format!("/ui/{}/", self.caller.place);
-                let gone = cookie_header(self.parts, (SIGN_IN, &folder), "", "; Max-Age=0");
+                let gone = cookie_header(self.parts, (SIGN_IN, &self.caller.folder()), "", "; Max-Age=0");
                 response.headers_mut().insert(SET_COOKIE, gone);
                 Ok(response)
+            }
+            ["sessions", "revoke"] => {
+                self.may(AdminRole::Operator)?;
+                let mut ended = 0;
+                for id in selected(&form) {
+                    ended += sessions::end(&state.gate, id).await?.ended;
+                }
+                self.done(&form, format!("{ended} selected {} revoked.", sessions_in_words(ended)))
             }
             ["sessions", id, "revoke"] => {
                 self.may(AdminRole::Operator)?;
@@ -136,24 +153,33 @@ impl Request<'_> {
         }
     }
 
-    /// The line with the numbers of the overview, again and again.
+    /// What changes of the overview, again and again.
     fn numbers(&self) -> Response<Body> {
-        let ticks = tokio::time::interval(NUMBERS_EVERY);
-        let lines = stream::unfold((ticks, Arc::clone(self.state)), |(mut ticks, state)| async move {
+        let (ticks, state) = (tokio::time::interval(SAMPLE_EVERY), Arc::clone(self.state));
+        let folder = self.caller.folder();
+        let parts = stream::unfold((ticks, state), |(mut ticks, state)| async move {
             ticks.tick().await;
-            let line = status::describe(&state).await.in_words();
-            Some((Ok(BodyFrame::data(Bytes::from(format!("data: {line}\n\n")))), (ticks, state)))
+            let part = view::LiveView { now: Overview::now(&state).await }.render().ok()?;
+            Some((part, (ticks, state)))
         });
-        let mut response = Response::new(limited(StreamBody::new(lines).boxed_unsync()));
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-        response
+        limited(events::event_stream(parts.map(move |part| in_folder(part, &folder))))
+    }
+
+    /// The rows of the events, and each further one when its line is written.
+    async fn rows(&self) -> Shown {
+        let (lines, folder) = (events::lines(self.state, self.asked_events().1).await?, self.caller.folder());
+        let row = move |line: Value| {
+            let row = view::LineView { line: AuditLine::from_json(&line) }.render();
+            in_folder(row.unwrap_or_default(), &folder)
+        };
+        Ok(limited(events::event_stream(lines.map(row))))
     }
 
     async fn frame(&self, at: &'static str) -> Frame {
         let holder = &self.caller.holder;
         Frame {
             version: env!("CARGO_PKG_VERSION"),
-            is_ready: health::readiness(self.state).await.0,
+            state: GateState::now(self.state).await,
             at,
             name: holder.actor.name.to_string(),
             role: holder.actor.role,
@@ -192,7 +218,8 @@ impl Request<'_> {
         let text = |name: &str| parameters.get(name).map(|text| text.trim().to_owned()).unwrap_or_default();
         let status = Some(text("status")).filter(|status| !status.is_empty()).unwrap_or_else(|| "live".to_owned());
         let (user, account, subject, client) = (text("user"), text("account"), text("subject"), text("client"));
-        let asked = AskedSessions { user, account, subject, client, status };
+        let order = if text("order") == "oldest" { "oldest" } else { "newest" };
+        let asked = AskedSessions { user, account, subject, client, status, order };
         let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         let query = SessionsQuery {
             user: some(&asked.user),
@@ -200,6 +227,7 @@ impl Request<'_> {
             subject: some(&asked.subject),
             client: some(&asked.client),
             status: some(&asked.status).filter(|status| status != "any"),
+            order: some(order),
             cursor: some(&text("cursor")),
             limit: Some(PAGE_SESSIONS.to_owned()),
             ..SessionsQuery::default()
@@ -217,18 +245,20 @@ impl Request<'_> {
             ("subject", &asked.subject),
             ("status", &asked.status),
             ("client", &asked.client),
+            ("order", if order == "newest" { "" } else { order }),
         ];
         let next = page.as_ref().and_then(|page| page.next.as_deref());
         let next = next.map(|next| link("/ui/sessions", &[&own[..], &[("cursor", next)]].concat()));
         let count = page.as_ref().map_or(0, |page| page.sessions.len() as u64);
-        let more = if next.is_some() { ", and there may be more on the next page" } else { "" };
+        let more = if next.is_some() { " on this page" } else { "" };
+        let live = state.history.live_sessions().map_or_else(String::new, |live| live.in_words());
         let config = state.config.load();
         html(&view::SessionsView {
             frame: self.frame("/ui/sessions").await,
             statuses: ["live", "ended", "any"].into_iter().chain(sessions::reasons()).collect(),
             clients: config.clients.iter().map(|client| client.id.to_string()).collect(),
-            back: link("/ui/sessions", &own),
-            count: format!("{count} {}{more}", sessions_in_words(count)),
+            back: link("/ui/sessions", &[&own[..], &[("cursor", &text("cursor"))]].concat()),
+            count: format!("{count} {}{more}, the {order} first. {live}", sessions_in_words(count)),
             asked,
             problem,
             page,
@@ -268,6 +298,25 @@ impl Request<'_> {
         }))
     }
 
+    async fn confirm_several(&self) -> Shown {
+        self.may(AdminRole::Operator)?;
+        let parameters = self.parameters();
+        let (back, ids) = (self.back(&parameters), Vec::from_iter(selected(&parameters)));
+        if ids.is_empty() {
+            return self.done(&parameters, "No session was selected.".to_owned());
+        }
+        let (number, words) = (ids.len(), sessions_in_words(ids.len() as u64));
+        let own = [("back", back.clone())];
+        html(&view::ConfirmView {
+            frame: self.frame("/ui/sessions").await,
+            question: format!("Revoke {number} selected {words}? Their tokens are refused from the next request on."),
+            action: "/ui/sessions/revoke".to_owned(),
+            fields: own.into_iter().chain(ids.iter().map(|id| ("id", (*id).to_owned()))).collect(),
+            back,
+            button: format!("Revoke {number} {words}"),
+        })
+    }
+
     async fn confirm_all(&self) -> Shown {
         self.may(AdminRole::Operator)?;
         let parameters = self.parameters();
@@ -277,7 +326,10 @@ impl Request<'_> {
             _ => return Err(Refusal::new(Code::InvalidParameter, "one of user and subject is expected")),
         };
         let account = parameters.get("account").map_or("", String::as_str);
-        let back = link("/ui/sessions", &[(field, value), ("account", account)]);
+        let back = match parameters.contains_key("back") {
+            true => self.back(&parameters),
+            false => link("/ui/sessions", &[(field, value), ("account", account)]),
+        };
         let Some(RevokeAll { question, button, account, .. }) = self.offer(field, value, account).await? else {
             return Ok(lead_to(&back));
         };
@@ -328,12 +380,28 @@ impl Request<'_> {
 
     async fn events(&self) -> Shown {
         let (asked, query) = self.asked_events();
+        let query = EventsQuery { limit: Some(KEPT_LINES.to_string()), ..query };
         let (lines, _) = events::kept(self.state, query).await?;
+        let all = AuditLine::all(&lines);
+        let before = self.parameters().remove("before").unwrap_or_default();
+        let first = all.iter().position(|line| line.id == before).map_or(0, |place| place + 1);
         let own = [("action", asked.action.as_str()), ("subject", &asked.subject), ("actor", &asked.actor)];
-        let stream = link("/ui/events/stream", &own);
-        let frame = self.frame("/ui/events").await;
-        html(&view::EventsView { frame, asked, stream, history: AuditLine::all(&lines) })
+        let page: Vec<_> = all.into_iter().skip(first).take(PAGE_LINES).collect();
+        let older = page.last().filter(|_| first + page.len() < lines.len());
+        html(&view::EventsView {
+            frame: self.frame("/ui/events").await,
+            stream: if first == 0 { link("/ui/events/stream", &own) } else { String::new() },
+            older: older.map(|last| link("/ui/events", &[&own[..], &[("before", &last.id)]].concat())),
+            asked,
+            count: lines.len(),
+            history: page,
+        })
     }
+}
+
+/// The sessions that were selected, for [`fields`] joins them.
+fn selected(form: &BTreeMap<String, String>) -> impl Iterator<Item = &str> {
+    form.get("id").into_iter().flat_map(|ids| ids.split_whitespace())
 }
 
 /// The revocation that a form asks for.
@@ -365,7 +433,7 @@ fn nothing() -> Refusal {
 }
 
 /// A stream that ends in time: the sign-in may have ended, so the browser has to ask again.
-fn limited(body: Body) -> Body {
+fn limited(stream: Response<Body>) -> Response<Body> {
     let limit = Box::pin(tokio::time::sleep(STREAM));
-    StreamBody::new(BodyStream::new(body).take_until(limit)).boxed_unsync()
+    stream.map(|body| StreamBody::new(BodyStream::new(body).take_until(limit)).boxed_unsync())
 }

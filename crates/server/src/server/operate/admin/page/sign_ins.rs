@@ -57,6 +57,12 @@ pub(super) struct SignedIn {
     key: CookieDigest,
 }
 
+impl SignedIn {
+    pub(super) fn folder(&self) -> String {
+        format!("/ui/{}/", self.place)
+    }
+}
+
 /// 256 random bits, as text.
 pub(super) fn secret() -> Result<String, NoRandomness> {
     random::<32>().map(|bytes| URL_SAFE_NO_PAD.encode(bytes.as_slice()))

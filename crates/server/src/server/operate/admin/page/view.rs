@@ -7,19 +7,19 @@ use askama::Template;
 use rotogate_core::clock::{SystemTime, TimeSource};
 use serde_json::Value;
 
+use super::overview::{GateState, Overview};
 use crate::config::AdminRole;
 use crate::server::build::issuers::IssuerReport;
 use crate::server::operate::admin::configuration::ConfigInfo;
 use crate::server::operate::admin::keys::Keys;
 use crate::server::operate::admin::sessions::{Page, SessionInfo};
-use crate::server::operate::admin::status::Status;
 use crate::server::operate::admin::traffic::{RouteInfo, UpstreamInfo};
 use crate::server::operate::admin::{ExplainReport, explain::TokenClaims};
 
 /// What every view has.
 pub(super) struct Frame {
     pub(super) version: &'static str,
-    pub(super) is_ready: bool,
+    pub(super) state: GateState,
     /// The path of the view.
     pub(super) at: &'static str,
     pub(super) name: String,
@@ -69,7 +69,25 @@ pub(super) struct ProblemView<'a> {
 #[template(path = "page/overview.html")]
 pub(super) struct OverviewView {
     pub(super) frame: Frame,
-    pub(super) status: Status,
+    pub(super) now: Overview,
+}
+
+/// The part of the overview that changes, for the script.
+#[derive(Template)]
+#[template(path = "page/live.html")]
+pub(super) struct LiveView {
+    pub(super) now: Overview,
+}
+
+#[derive(Template)]
+#[template(path = "page/outcome.html")]
+pub(super) struct OutcomeView {
+    pub(super) frame: Frame,
+    pub(super) word: String,
+    pub(super) status: &'static str,
+    pub(super) meaning: String,
+    pub(super) remedy: String,
+    pub(super) number: u64,
 }
 
 /// What the search form has.
@@ -80,6 +98,8 @@ pub(super) struct AskedSessions {
     pub(super) subject: String,
     pub(super) status: String,
     pub(super) client: String,
+    /// `newest` or `oldest` first.
+    pub(super) order: &'static str,
 }
 
 /// The offer to revoke all sessions of a user.
@@ -182,9 +202,19 @@ pub(super) struct AskedEvents {
 pub(super) struct EventsView {
     pub(super) frame: Frame,
     pub(super) asked: AskedEvents,
-    /// Where the script finds further lines.
+    /// Where the script finds further lines; empty on a page of older ones.
     pub(super) stream: String,
+    pub(super) older: Option<String>,
+    /// Of how many lines this is a page.
+    pub(super) count: usize,
     pub(super) history: Vec<AuditLine>,
+}
+
+/// A row for the script.
+#[derive(Template)]
+#[template(path = "page/line.html")]
+pub(super) struct LineView {
+    pub(super) line: AuditLine,
 }
 
 /// A line of the audit log.
@@ -195,11 +225,13 @@ pub(super) struct AuditLine {
     pub(super) outcome: String,
     pub(super) actor: String,
     pub(super) from: String,
+    pub(super) session: String,
+    pub(super) subject: String,
     pub(super) rest: String,
 }
 
-/// Fields that have a column, or that no reader of the page needs. The script has the same list.
-const NOT_REST: [&str; 16] = [
+/// Fields that have a column, or that no reader of the page needs.
+const NOT_REST: [&str; 18] = [
     "timestamp",
     "event.action",
     "event.outcome",
@@ -216,11 +248,15 @@ const NOT_REST: [&str; 16] = [
     "level",
     "target",
     "message",
+    "session.id",
+    "user.id",
 ];
 
 impl AuditLine {
-    fn from_json(line: &Value) -> Self {
+    pub(super) fn from_json(line: &Value) -> Self {
         let text = |name: &str| line.get(name).map(plain).unwrap_or_default();
+        // A revocation names its target by kind.
+        let about = |name: &str, kind: &str| if text("kind") == kind { text("of") } else { text(name) };
         let rest = line.as_object().into_iter().flatten().filter(|(name, _)| !NOT_REST.contains(&name.as_str()));
         Self {
             id: text("event.id"),
@@ -229,8 +265,23 @@ impl AuditLine {
             outcome: text("event.outcome"),
             actor: text("rotogate.actor"),
             from: text("client.address"),
+            session: about("session.id", "session"),
+            subject: about("user.id", "subject"),
             rest: rest.map(|(name, value)| format!("{name}={}", plain(value))).collect::<Vec<_>>().join(" "),
         }
+    }
+
+    /// Where the lines of its action are, the sessions of its subject, and what its actor did.
+    fn like_this(&self) -> String {
+        link("/ui/events", &[("action", &self.action)])
+    }
+
+    fn of_subject(&self) -> String {
+        link("/ui/sessions", &[("subject", &self.subject), ("status", "any")])
+    }
+
+    fn of_actor(&self) -> String {
+        link("/ui/events", &[("actor", &self.actor)])
     }
 
     /// The newest first.
@@ -265,6 +316,11 @@ fn relative(then: Duration, now: Duration) -> String {
         Some(past) => format!("{} ago", words(past)),
         None => format!("in {}", words(then.saturating_sub(now))),
     }
+}
+
+/// The methods of a route, in words.
+pub(super) fn methods_of(route: &RouteInfo) -> String {
+    if route.any_method { "any".to_owned() } else { route.methods.join(", ") }
 }
 
 /// What a route asks of a token.
@@ -309,9 +365,13 @@ pub(super) fn link(path: &str, parameters: &[(&str, &str)]) -> String {
     if is_any { format!("{path}?{}", query.finish()) } else { path.to_owned() }
 }
 
-/// The fields of a form, or of a query. Of a repeated one the last counts.
+/// The fields of a form, or of a query. The values of a repeated one are joined by spaces.
 pub(super) fn fields(text: &[u8]) -> BTreeMap<String, String> {
-    form_urlencoded::parse(text).map(|(name, value)| (name.into_owned(), value.into_owned())).collect()
+    let mut all: BTreeMap<String, String> = BTreeMap::new();
+    for (name, value) in form_urlencoded::parse(text) {
+        all.entry(name.into_owned()).and_modify(|known| *known = format!("{known} {value}")).or_insert(value.into());
+    }
+    all
 }
 
 #[cfg(test)]

@@ -1,0 +1,64 @@
+//! Sessions with the newest first. Stores list in the order of time alone, so a window before the end is read, and made longer
+//! or shorter until it has enough sessions and not too many.
+
+use std::time::Duration;
+
+use rotogate::gate::Sessions;
+use rotogate_core::clock::Timestamp;
+use rotogate_core::fault::Error;
+use rotogate_core::session::{Session, SessionId};
+use rotogate_core::store::{Filter, Page};
+
+use crate::server::build::files;
+
+/// The most sessions that a store lists at once.
+const AT_ONCE: usize = 1000;
+/// The first window, in milliseconds, and by what a window grows that has too few sessions.
+const FIRST_WINDOW: u64 = 3_600_000;
+const GROWTH: u64 = 8;
+
+/// At least `limit` sessions before `end`, if there are as many, the newest first.
+pub(super) async fn newest_before(
+    sessions: &Sessions,
+    filter: &Filter,
+    end: Option<SessionId>,
+    limit: usize,
+) -> Result<Page, Error> {
+    let is_before_end = |id: SessionId| end.is_none_or(|end| id < end);
+    let at = end.map_or_else(files::now, |id| id.created());
+    // The longest window that was too short, and the shortest that was too long.
+    let (mut short, mut long, mut window) = (0, None, FIRST_WINDOW);
+    loop {
+        let start = at.minus(Duration::from_millis(window));
+        let is_all = start == Timestamp::ZERO;
+        let after = (!is_all).then(|| SessionId::new(start, [0; 10]));
+        let Page { sessions: mut found, mut next } = sessions.list(filter.clone(), after, AT_ONCE).await?;
+        // Not to be narrowed further: so many began within a millisecond.
+        let is_narrowest = long.is_some_and(|long| long <= window);
+        while let Some(after) = next.filter(|next| is_narrowest && is_before_end(*next)) {
+            let page = sessions.list(filter.clone(), Some(after), AT_ONCE).await?;
+            found.extend(page.sessions);
+            next = page.next;
+        }
+        let is_too_long = next.is_some_and(is_before_end);
+        found.retain(|session: &Session| is_before_end(session.id));
+        if !is_too_long && (found.len() >= limit || is_all || is_narrowest) {
+            found.reverse();
+            let next = found.last().map(|session| session.id).filter(|_| !is_all);
+            return Ok(Page { sessions: found, next });
+        }
+        match is_too_long {
+            true => long = Some(window),
+            false => short = window,
+        }
+        window = match long {
+            None => window.saturating_mul(GROWTH),
+            Some(long) if long - short <= 1 => long,
+            // Between the two, by their order of magnitude.
+            Some(long) => {
+                let between = (u128::from(short.max(1)) * u128::from(long)).isqrt();
+                u64::try_from(between).unwrap_or(long).clamp(short + 1, long - 1)
+            }
+        };
+    }
+}

@@ -1,0 +1,267 @@
+//! What the gate did in the last 15 minutes, for the overview (requirement P71). Nothing of it is on the path of a request: a
+//! task reads the counters of the metrics once in five seconds, and keeps the differences in a ring of fixed size.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rotogate::gate::Reason;
+use rotogate_core::clock::Timestamp;
+use rotogate_core::counters::FINE_SECONDS;
+use rotogate_core::engine::Event;
+use rotogate_core::store::Filter;
+use rotogate_kit::durations::BUCKET_SECONDS;
+
+use crate::server::build::files;
+use crate::server::operate::admin::{AdminState, sessions};
+use crate::server::operate::metrics::Sources;
+
+/// How often the counters are read, and how many differences are kept: those of 15 minutes.
+pub(super) const SAMPLE_EVERY: Duration = Duration::from_secs(5);
+pub(super) const SAMPLES: usize = 180;
+/// The differences of a minute.
+const MINUTE: usize = 12;
+/// Further upstreams have no chart.
+pub(super) const MAX_UPSTREAMS: usize = 16;
+/// How many records of sessions are read for their number.
+const MAX_COUNTED: usize = 100_000;
+/// A number of sessions is as old as this, while somebody looks at the overview.
+const COUNT_EVERY: Duration = Duration::from_secs(60);
+
+/// What happened to sessions.
+pub(super) const SESSION_EVENTS: [(Event, &str); 4] = [
+    (Event::Login, "Logins"),
+    (Event::LoginRefused, "Refused logins"),
+    (Event::Rotated, "Refreshes"),
+    (Event::Revoked, "Revocations"),
+];
+
+/// The counters at a moment, or what was added to them within a time.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Totals {
+    pub(super) requests: u64,
+    /// Answered with 5xx, by the gate or by an upstream.
+    pub(super) failed: u64,
+    /// Refused by the gate: 4xx.
+    pub(super) refused: u64,
+    /// What took the gate itself to decide and to forward, in [`FINE_SECONDS`].
+    pub(super) own: [u64; FINE_SECONDS.len()],
+    /// By the name of the upstream, in [`BUCKET_SECONDS`].
+    pub(super) upstreams: Vec<(Arc<str>, [u64; BUCKET_SECONDS.len()])>,
+    /// By their outcome, which comes from a closed set.
+    pub(super) refusals: Vec<(&'static str, u64)>,
+    pub(super) sessions: [u64; SESSION_EVENTS.len()],
+}
+
+impl Totals {
+    fn read(sources: &Sources) -> Self {
+        let mut now = Self { own: sources.tally.steps().map(|step| step.buckets)[0], ..Self::default() };
+        for (end, number) in sources.tally.total().into_values().flat_map(|route| route.outcomes) {
+            let is_served =
+                [Reason::PASSED, Reason::ANSWERED, Reason::PREFLIGHT].iter().any(|it| it.word() == end.outcome);
+            let has_failed = end.code.is_some_and(|code| code.is_server_error());
+            now.requests += number;
+            now.failed += if has_failed { number } else { 0 };
+            now.refused += if !is_served && !has_failed && end.code.is_some() { number } else { 0 };
+            if !is_served || has_failed {
+                add(&mut now.refusals, end.outcome, number);
+            }
+        }
+        let upstreams = sources.proxy.load().report().into_iter().take(MAX_UPSTREAMS);
+        now.upstreams = upstreams.map(|it| (it.name.into(), it.counted.durations.buckets)).collect();
+        now.sessions = SESSION_EVENTS.map(|(event, _)| sources.gate.session_counts().get(event));
+        now
+    }
+
+    /// What was added since `before`. After a reload an upstream may count from zero again.
+    fn since(mut self, before: &Self) -> Self {
+        let subtract = |now: &mut u64, before: u64| *now = now.saturating_sub(before);
+        subtract(&mut self.requests, before.requests);
+        subtract(&mut self.failed, before.failed);
+        subtract(&mut self.refused, before.refused);
+        self.own.iter_mut().zip(before.own).for_each(|(now, before)| subtract(now, before));
+        self.sessions.iter_mut().zip(before.sessions).for_each(|(now, before)| subtract(now, before));
+        for (name, now) in &mut self.upstreams {
+            let known = before.upstreams.iter().find(|(known, _)| known == name);
+            known.into_iter().for_each(|(_, old)| now.iter_mut().zip(*old).for_each(|(now, old)| subtract(now, old)));
+        }
+        for (word, now) in &mut self.refusals {
+            let known = before.refusals.iter().find(|(known, _)| known == word);
+            subtract(now, known.map_or(0, |(_, number)| *number));
+        }
+        self.refusals.retain(|(_, number)| *number > 0);
+        self
+    }
+
+    /// Without the durations, which charts show one by one.
+    fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.failed += other.failed;
+        self.refused += other.refused;
+        self.sessions.iter_mut().zip(other.sessions).for_each(|(sum, number)| *sum += number);
+        other.refusals.iter().for_each(|(word, number)| add(&mut self.refusals, word, *number));
+    }
+}
+
+fn add(counts: &mut Vec<(&'static str, u64)>, word: &'static str, number: u64) {
+    match counts.iter_mut().find(|(known, _)| *known == word) {
+        Some((_, count)) => *count += number,
+        None => counts.push((word, number)),
+    }
+}
+
+/// The live sessions, when they were counted last.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LiveSessions {
+    pub(super) number: usize,
+    /// Not all records were read.
+    pub(super) is_least: bool,
+    pub(super) at: Timestamp,
+}
+
+impl LiveSessions {
+    pub(super) fn in_words(self) -> String {
+        let (number, more) = (self.number, if self.is_least { " or more" } else { "" });
+        format!("Live in all: {number}{more}, counted {} s ago.", files::now().since(self.at).as_secs())
+    }
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    ring: VecDeque<Totals>,
+    last: Option<Totals>,
+    live: Option<LiveSessions>,
+    looked_at: Option<Timestamp>,
+}
+
+/// The ring.
+#[derive(Debug, Default)]
+pub(crate) struct History(Mutex<Kept>);
+
+impl History {
+    fn take(&self, now: Totals) {
+        let mut kept = self.0.lock();
+        if let Some(before) = kept.last.replace(now.clone()) {
+            kept.ring.truncate(SAMPLES - 1);
+            kept.ring.push_front(now.since(&before));
+        }
+    }
+
+    /// What was counted every five seconds, the newest first.
+    pub(super) fn samples(&self) -> Vec<Totals> {
+        self.0.lock().ring.iter().cloned().collect()
+    }
+
+    /// What was counted in the last minute.
+    pub(super) fn minute(&self) -> Totals {
+        sum(self.0.lock().ring.iter().take(MINUTE))
+    }
+
+    /// The number of live sessions. It is counted while it is asked for.
+    pub(super) fn live_sessions(&self) -> Option<LiveSessions> {
+        let mut kept = self.0.lock();
+        kept.looked_at = Some(files::now());
+        kept.live
+    }
+
+    fn count_is_due(&self) -> bool {
+        let (now, kept) = (files::now(), self.0.lock());
+        kept.looked_at.is_some_and(|at| now.since(at) < COUNT_EVERY)
+            && kept.live.is_none_or(|live| now.since(live.at) >= COUNT_EVERY)
+    }
+}
+
+/// What these add up to.
+pub(super) fn sum<'a>(samples: impl Iterator<Item = &'a Totals>) -> Totals {
+    samples.fold(Totals::default(), |mut sum, sample| {
+        sum.add(sample);
+        sum
+    })
+}
+
+/// Reads the counters until the gate ends.
+pub(crate) async fn watch(state: Arc<AdminState>) {
+    let mut ticks = tokio::time::interval(SAMPLE_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        state.history.take(Totals::read(state.metrics.sources()));
+        if state.history.count_is_due() {
+            let live = count_live(&state).await;
+            state.history.0.lock().live = live;
+        }
+    }
+}
+
+/// `None`: the store fails.
+async fn count_live(state: &AdminState) -> Option<LiveSessions> {
+    let (sessions, at) = (state.gate.sessions(), files::now());
+    let (mut number, mut read, mut after) = (0, 0, None);
+    loop {
+        let page = sessions.list(Filter::All, after, 1000).await.ok()?;
+        number += page.sessions.iter().filter(|session| sessions::is_live(&sessions, session)).count();
+        read += page.sessions.len();
+        after = page.next;
+        if after.is_none() || read >= MAX_COUNTED {
+            return Some(LiveSessions { number, is_least: after.is_some(), at });
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The duration that this share of durations does not exceed, in seconds; `None` without durations. Within a bucket it is
+/// interpolated, as Prometheus does.
+pub(super) fn quantile(buckets: &[u64], bounds: &[f64], share: f64) -> Option<f64> {
+    let total: u64 = buckets.iter().sum();
+    let (mut below, rank) = (0.0, share * total as f64);
+    let mut lower = 0.0;
+    for (number, bound) in buckets.iter().zip(bounds) {
+        let number = *number as f64;
+        if number > 0.0 && below + number >= rank {
+            let upper = if bound.is_finite() { *bound } else { lower };
+            return Some(lower + (upper - lower) * (rank - below) / number);
+        }
+        below += number;
+        lower = *bound;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p71_the_ring_has_a_fixed_size_and_keeps_differences() {
+        let history = History::default();
+        for second in 0..SAMPLES as u64 + 10 {
+            let buckets = [second; BUCKET_SECONDS.len()];
+            // Since a reload, the upstream counts from zero.
+            let buckets = if second == 150 { [0; BUCKET_SECONDS.len()] } else { buckets };
+            history.take(Totals {
+                requests: second * 7,
+                failed: second * 2,
+                upstreams: vec![("app".into(), buckets)],
+                refusals: vec![("no_route", second * second), ("bad_path", 3)],
+                ..Totals::default()
+            });
+        }
+        let samples = history.samples();
+        assert_eq!(samples.len(), SAMPLES);
+        assert!(samples.iter().all(|sample| (sample.requests, sample.failed) == (7, 2)), "{samples:?}");
+        let newest = 2 * (SAMPLES as u64 + 9) - 1;
+        assert_eq!(samples[0].refusals, [("no_route", newest)], "what did not happen again is left out");
+        assert_eq!(samples[SAMPLES + 9 - 150].upstreams[0].1, [0; BUCKET_SECONDS.len()], "not below zero");
+        assert_eq!(history.minute().requests, 7 * MINUTE as u64);
+    }
+
+    #[test]
+    fn a_quantile_is_interpolated_within_its_bucket() {
+        let bounds = [0.1, 0.2, 0.4, f64::INFINITY];
+        assert_eq!(quantile(&[0; 4], &bounds, 0.5), None);
+        assert_eq!(quantile(&[10, 0, 0, 0], &bounds, 0.5), Some(0.05));
+        assert_eq!(quantile(&[5, 0, 5, 0], &bounds, 0.9).map(|it| (it * 1000.0).round()), Some(360.0));
+        assert_eq!(quantile(&[0, 0, 0, 3], &bounds, 0.99), Some(0.4), "longer than the last bound");
+    }
+}
