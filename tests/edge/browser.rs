@@ -661,7 +661,8 @@ fn b13_browser_sessions_are_listed_and_ended_like_others() {
     let listed = || -> Vec<String> {
         let said = edge.place.run(&["session", "list", "--user", "demo", "--json"], "").stdout;
         let sessions: Vec<serde_json::Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let of_browser = sessions.iter().filter(|session| session["dialect"] == "browser");
+        let of_browser =
+            sessions.iter().filter(|session| session["dialect"] == "browser" && session["status"] == "live");
         of_browser.map(|session| session["id"].as_str().unwrap().to_owned()).collect()
     };
     // By the command line, which asks the API of the admin listener, as its page does.

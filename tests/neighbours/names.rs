@@ -296,7 +296,7 @@ fn n70_connection_takes_no_identity_off_behind_any_example_whatever_its_header_i
 }
 
 /// The routes of the examples take the credential from a cookie, too.
-fn with_cookie(config: String) -> String {
+fn with_cookie(config: &str) -> String {
     let config = config.replace("credentials = [\"token\", \"session\"]\n", "");
     let config = ["/{*rest}", "/public/{*rest}"].iter().fold(config, |config, path| {
         config.replace(&format!("path = \"{path}\"\n"), &format!("path = \"{path}\"\ncookie = \"token\"\n"))
@@ -306,7 +306,7 @@ fn with_cookie(config: String) -> String {
 
 #[test]
 fn n76_the_cookie_of_the_credential_stays_before_the_upstream_behind_each_example() {
-    let change = in_config(with_cookie);
+    let change = in_config(|config| with_cookie(&config));
     for program in ALL {
         let before = Before::start_changed("kind = \"memory\"", program, &change, &|_| {});
         let token = before.login().access;
@@ -334,7 +334,7 @@ fn n76_the_cookie_of_the_credential_stays_before_the_upstream_behind_each_exampl
 
 #[test]
 fn n69_the_cookie_of_the_credential_stays_with_the_gate_behind_envoy_in_whatever_header_it_came() {
-    let change = in_config(with_cookie);
+    let change = in_config(|config| with_cookie(&config));
     for program in [&super::before::ENVOY, &super::before::ENVOY_HTTP] {
         let before = Before::start_changed("kind = \"memory\"", program, &change, &|_| {});
         let token = before.login().access;

@@ -119,21 +119,17 @@ fn has_joined(headers: &HeaderMap, is_one: impl Fn(&[u8]) -> bool) -> bool {
     headers.get_all(COOKIE).iter().any(|cookies| cookies.as_bytes().split(|byte| b",;".contains(byte)).any(is_it))
 }
 
-/// The cookies that a neighbour copies from the answer, because it removes none by itself. A question without cookies has no
-/// such header.
+/// The cookies that a neighbour copies from the answer, because it removes none by itself.
 fn state_cookies(neighbour: Neighbour, sent: &HeaderMap, left: CookiesLeft, headers: &mut HeaderMap) {
     let rest = match left {
         CookiesLeft::These(rest) => Some(rest),
         CookiesLeft::None => None,
         CookiesLeft::All => {
             let all: Vec<&[u8]> = sent.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-            if all.is_empty() {
-                return;
-            }
-            HeaderValue::from_bytes(&all.join(&b"; "[..])).ok()
+            HeaderValue::from_bytes(&all.join(&b"; "[..])).ok().filter(|all| !all.is_empty())
         }
     };
-    // Traefik would forward an empty header.
+    // Without the header, Caddy would forward the name of its variable, and Traefik would forward an empty one.
     if let Some(rest) = rest.or_else(|| (neighbour != Neighbour::Traefik).then(|| HeaderValue::from_static(""))) {
         headers.insert(COOKIE, rest);
     }
