@@ -125,10 +125,9 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
                     .attempt(|observer| RoutedRequest { gate, parts, route, places_of, by, observer }.caller());
                 match caller {
                     Ok(Some(caller)) => Ok(caller),
-                    // Two credentials are refused even on an optional route.
                     Err(Denial::TwoCredentials) => Err(Denial::TwoCredentials),
                     Err(Denial::SessionOver(_)) => Ok(policy::permit_anonymous(route, by).after_session()),
-                    // A credential that was not examined is not a bad one (requirement R15).
+                    // One that was not examined is not a bad one (requirement R15).
                     Err(denial) => NotGood::from_denial(denial).map(|_| policy::permit_anonymous(route, by)),
                     Ok(None) => Ok(policy::permit_anonymous(route, by)),
                 }
