@@ -2,11 +2,11 @@
 //! Chromium; nginx, tonic's server, and WebSockets. What is missing on the machine fails the tests, with the name of its
 //! package.
 
+pub(crate) mod chromium;
 pub(crate) mod nginx;
 pub(crate) mod scene;
 pub(crate) mod tonic;
 
-mod chromium;
 mod curl;
 mod grpcio;
 mod nghttp;

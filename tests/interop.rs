@@ -9,3 +9,4 @@ mod oauth2;
 mod page;
 mod relay;
 mod standards;
+mod vite;

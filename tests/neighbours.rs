@@ -1,4 +1,4 @@
-//! Other proxies ask the real binary for verdicts (N1 to N28, N61 to N64): by questions as each of them asks, and by the proxies
+//! Other proxies ask the real binary for verdicts (N1 to N28, N61 to N64, B45, B46): by questions as each of them asks, and by the proxies
 //! themselves with the files of `examples/`, in front of an upstream that writes down what it receives.
 
 mod asked;
@@ -10,3 +10,4 @@ mod names;
 mod proofs;
 mod proxies;
 mod scene;
+mod sessions;

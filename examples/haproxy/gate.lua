@@ -7,8 +7,9 @@ local of_the_connection = {
 -- Add your own headers of [identity].
 local identity = {
   "x-auth-subject", "x-auth-account", "x-auth-client", "x-auth-scope", "x-auth-session", "x-auth-issuer", "x-auth-roles",
+  "cookie", -- the client's cookies without those of the gate
 }
-local of_a_refusal = { "www-authenticate", "retry-after", "x-auth-detail" }
+local of_a_refusal = { "www-authenticate", "retry-after", "x-auth-detail", "x-auth-login" }
 
 core.register_action("rotogate", { "http-req" }, function(txn)
   local headers = {}

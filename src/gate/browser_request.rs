@@ -19,7 +19,7 @@ use rotogate_core::fault::Error;
 use rotogate_core::lease::Lease;
 use rotogate_core::route::OnExpiry;
 use rotogate_core::session::Session;
-use rotogate_core::token::session_cookie::NAME;
+use rotogate_core::token::session_cookie::{NAME, is_of_browser};
 use rotogate_core::verify_cache::{SessionAnswer, SessionMiss, Verified};
 
 /// The longest wait of a request for its session. The load itself goes on.
@@ -149,8 +149,15 @@ impl Inner {
     /// Clears the cookie of a session that is over, and of no other.
     // Requirement B18.
     pub(in crate::gate) fn clear_session(&self, denial: Denial, reply: &mut Reply) {
-        if let (Denial::SessionOver(_), Some(browser)) = (denial, &self.browser) {
-            reply.headers_mut().append(SET_COOKIE, browser.clear_cookie());
+        if let Denial::SessionOver(_) = denial {
+            self.append_clearing(reply.headers_mut());
+        }
+    }
+
+    /// Adds the header that clears the session cookie.
+    pub(in crate::gate) fn append_clearing(&self, headers: &mut HeaderMap) {
+        if let Some(browser) = &self.browser {
+            headers.append(SET_COOKIE, browser.clear_cookie());
         }
     }
 }
@@ -188,11 +195,11 @@ fn has_no_store(headers: &HeaderMap) -> bool {
     directives.map(<[u8]>::trim_ascii).any(|directive| directive.eq_ignore_ascii_case(b"no-store"))
 }
 
-/// Removes what would set a session cookie, and leaves the other cookies as they are.
+/// Removes what would set a cookie of a session or of a login, and leaves the other cookies as they are.
 pub(super) fn strip_set_cookie(headers: &mut HeaderMap) {
     let is_ours = |value: &HeaderValue| {
         let name = value.as_bytes().split(|byte| matches!(byte, b'=' | b';')).next().unwrap_or_default();
-        name.trim_ascii().eq_ignore_ascii_case(NAME.as_bytes())
+        is_of_browser(name.trim_ascii())
     };
     if headers.get_all(SET_COOKIE).iter().any(is_ours) {
         let kept: Vec<_> = headers.get_all(SET_COOKIE).iter().filter(|value| !is_ours(value)).cloned().collect();

@@ -14,13 +14,18 @@ use support::stub::{Received, Stub};
 use support::until;
 
 /// A browser without a window, and all that belongs to it.
-struct Chromium {
+pub(crate) struct Chromium {
     child: Child,
     _profile: TempDir,
 }
 
 impl Chromium {
     fn start(scene: &Scene, url: &str) -> Self {
+        Self::open(&format!("MAP gate.test:443 {}", scene.address()), url)
+    }
+
+    /// A window at this URL, with these rules for names of hosts. No other name leads anywhere.
+    pub(crate) fn open(hosts: &str, url: &str) -> Self {
         let profile = tempfile::tempdir().unwrap();
         let mut command = program("chromium");
         // No system trusts the authority of the tests, and Chromium has no sandbox for root.
@@ -29,8 +34,7 @@ impl Chromium {
         command.args(["--disable-dev-shm-usage", "--no-proxy-server", "--ignore-certificate-errors"]);
         // Pages open tabs without a click.
         command.arg("--disable-popup-blocking");
-        let rules = format!("MAP gate.test:443 {}, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", scene.address());
-        command.arg(format!("--host-resolver-rules={rules}"));
+        command.arg(format!("--host-resolver-rules={hosts}, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"));
         command.arg(format!("--user-data-dir={}", profile.path().display())).arg(url);
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
@@ -49,13 +53,24 @@ impl Drop for Chromium {
 }
 
 /// What the page tells, in its order.
-struct Told {
+pub(crate) struct Told {
     stub: Stub,
     waiting: VecDeque<Received>,
 }
 
 impl Told {
-    async fn next(&mut self) -> Value {
+    pub(crate) fn start() -> Self {
+        Self { stub: Stub::start(), waiting: VecDeque::new() }
+    }
+
+    /// The URL of a page, with what its script gets: where it tells, and the password of the user.
+    pub(crate) fn url(&self, page: &str, password: &str) -> String {
+        let handed = json!({ "tell": format!("http://{}/", self.stub.address), "password": password });
+        let handed: String = form_urlencoded::byte_serialize(handed.to_string().as_bytes()).collect();
+        format!("{page}#{handed}")
+    }
+
+    pub(crate) async fn next(&mut self) -> Value {
         let Self { stub, waiting } = self;
         until("the page tells something", async || {
             waiting.extend(stub.take());
@@ -74,9 +89,7 @@ async fn t9_chromium_opens_websockets_by_cookie_and_is_told_why_they_end() {
     nginx.put("text.txt", "words and words\n".repeat(20_000).as_bytes());
     let (clear, secure) =
         (Server::plain().await, Server::secure(&pki.issue(&["127.0.0.1"]), &["h2", "http/1.1"]).await);
-    let stub = Stub::start();
-    let tell = format!("http://{}/", stub.address);
-    let mut told = Told { stub, waiting: VecDeque::new() };
+    let mut told = Told::start();
     let mut more = nginx.routes();
     for (name, url, lines) in [
         ("ws", format!("http://{}", clear.address), ""),
@@ -88,9 +101,7 @@ async fn t9_chromium_opens_websockets_by_cookie_and_is_told_why_they_end() {
         );
     }
     let mut scene = Scene::new(&pki, &more);
-    let handed = json!({ "tell": tell, "password": scene.gate.password });
-    let handed: String = form_urlencoded::byte_serialize(handed.to_string().as_bytes()).collect();
-    let chromium = Chromium::start(&scene, &format!("https://gate.test/http2/page.html#{handed}"));
+    let chromium = Chromium::start(&scene, &told.url("https://gate.test/http2/page.html", &scene.gate.password));
 
     assert_eq!(told.next().await, json!({ "text": 320_000, "protocol": "h2" }));
     assert_eq!(told.next().await, json!({ "without a token": 1006, "opened": false }));
@@ -120,15 +131,11 @@ async fn b20_b26_b36_chromium_logs_in_by_the_form_and_no_script_sees_the_cookie(
         "quiet.html",
         b"<meta name=referrer content=no-referrer><form method=post action=/clear/private.html><button></form>",
     );
-    let stub = Stub::start();
-    let tell = format!("http://{}/", stub.address);
-    let mut told = Told { stub, waiting: VecDeque::new() };
+    let mut told = Told::start();
     let more = "[[endpoints]]\ndialect = \"browser\"\npath = \"/auth\"\nafter_logout = \"/clear/bye.html\"\n\
                 [[routes]]\npath = \"/clear/private.html\"\ncredentials = [\"session\"]\nupstream = \"clear\"\n";
     let scene = Scene::new(&pki, &format!("{}{more}", nginx.routes()));
-    let handed = json!({ "tell": tell, "password": scene.gate.password });
-    let handed: String = form_urlencoded::byte_serialize(handed.to_string().as_bytes()).collect();
-    let chromium = Chromium::start(&scene, &format!("https://gate.test/clear/page.html#{handed}"));
+    let chromium = Chromium::start(&scene, &told.url("https://gate.test/clear/page.html", &scene.gate.password));
 
     assert_eq!(told.next().await, json!({ "script": 401, "login": "/auth/login" }));
     assert_eq!(told.next().await, json!({ "wrong": 401, "styled": "block" }));

@@ -244,14 +244,18 @@ fn b25_each_failed_login_has_its_code_and_one_answer_for_unknown_and_wrong() {
 
 #[test]
 fn b8_b17_each_login_makes_a_new_session_and_ends_the_one_that_the_browser_presents() {
-    let edge = edge("");
+    let edge = edge("profile = { grace = \"1s\" }\n");
     let planted = log_in(&edge);
-    // Attacks 18 and 19.
+    // Attacks 18 and 19. Of the same user it ends after `grace`, so that requests under way pass.
     let reply = post_json(&edge, &[OWN, &planted], &credentials(&edge));
     let fresh = cookie(&reply);
     assert_ne!(fresh, planted);
-    assert_eq!(state(&edge, &planted)["authenticated"], false);
     assert_eq!(state(&edge, &fresh)["authenticated"], true);
+    let ended = (0..200).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        state(&edge, &planted)["authenticated"] == false
+    });
+    assert!(ended && state(&edge, &fresh)["authenticated"] == true);
     // A cookie that no key of ours made is none.
     let garbage = post_json(&edge, &[OWN, "Cookie: __Host-Http-rg=rc1_AAAA"], &credentials(&edge));
     assert_eq!(garbage.status, 200);
@@ -588,4 +592,91 @@ fn b56_logins_and_logouts_are_in_the_audit_trail_and_counted() {
     assert_eq!(login[0]["session.id"], logout[0]["session.id"]);
     assert_eq!(of("session.start_refused").len(), 1);
     assert!(lines.iter().all(|line| !line.to_string().contains("rc1_")));
+}
+
+#[test]
+fn b3_garbage_cookies_reach_no_store_and_count_as_forged_at_the_endpoint_too() {
+    // Attack 22.
+    let edge = edge_with("", "[limits]\nforged_per_address = \"100000/1s\"\n");
+    let held = log_in(&edge);
+    let forged = |n: u32| {
+        let text = format!("{n:0>87}");
+        format!("Cookie: __Host-Http-rg=rc1_{text}")
+    };
+    let reads = "rotogate_verifications_total{result=\"forged\"}";
+    for n in 0..200 {
+        assert_eq!(edge.ask("GET /app/x", &[&forged(n)]).status, 401);
+    }
+    assert_eq!(edge.series(reads), 200);
+    assert_eq!(edge.ask("GET /app/x", &[&held]).status, 200);
+
+    // At most so many of an address, wherever they come in.
+    let edge = edge_with("", "[limits]\nforged_per_address = \"20/1h\"\n");
+    for n in 0..25 {
+        assert_eq!(edge.ask("GET /auth/session", &[&forged(n), SAME_ORIGIN]).json()["authenticated"], false);
+    }
+    assert_eq!(edge.ask("GET /app/x", &[&forged(99)]).status, 429);
+}
+
+#[test]
+fn b15_b27_nothing_of_the_session_comes_from_behind_the_gate_and_no_shared_cache_keeps_a_reply() {
+    let edge = edge("");
+    let held = log_in(&edge);
+    // Attack 30: an upstream that sends back what it got, and one that sets our cookies.
+    let lines = "Set-Cookie: __Host-Http-rg=rc1_x; Path=/; Secure\r\nSet-Cookie: __Host-Http-rg-tx-abcdefgh=x\r\n\
+                 Set-Cookie: theme=dark\r\n";
+    edge.stub.put("/app/sets", lines, b"ok");
+    let reply = edge.ask("GET /app/sets", &[&held, "X-Echo: 1"]);
+    assert_eq!((reply.status, reply.all("set-cookie")), (200, vec!["theme=dark"]));
+    let seen = format!("{:?}", edge.stub.one());
+    assert!(!seen.contains("rc1_") && !seen.contains("eyJ"), "there is nothing to echo: {seen}");
+    // Attack 31.
+    assert_eq!((reply.header("cache-control"), reply.header("vary")), ("private", "Cookie"));
+    edge.stub.put("/app/kept", "Cache-Control: public, max-age=60\r\nVary: Accept\r\n", b"ok");
+    let kept = edge.ask("GET /app/kept", &[&held]);
+    assert_eq!((kept.header("cache-control"), kept.all("vary")), ("public, max-age=60", vec!["Accept", "Cookie"]));
+}
+
+#[test]
+fn b18_an_optional_route_clears_the_cookie_of_a_session_that_is_over() {
+    let edge = edge("");
+    let held = log_in(&edge);
+    assert!(edge.ask("GET /open/x", &[&held]).all("set-cookie").is_empty());
+    assert_eq!(post(&edge, "/auth/logout", &[OWN, &held], "").status, 200);
+    edge.stub.take();
+    let over = edge.ask("GET /open/x", &[&held]);
+    let cleared = "__Host-Http-rg=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0";
+    assert_eq!((over.status, over.header("set-cookie"), over.header("cache-control")), (200, cleared, "private"));
+    assert!(edge.stub.one().all("x-auth-subject").is_empty());
+    // One that no key of ours made is left alone.
+    assert!(edge.ask("GET /open/x", &["Cookie: __Host-Http-rg=rc1_AAAA"]).all("set-cookie").is_empty());
+}
+
+#[test]
+fn b13_browser_sessions_are_listed_and_ended_like_others() {
+    let more = "[[endpoints]]\ndialect = \"my-sessions\"\npath = \"/account/sessions\"\n";
+    let edge = edge_with("", more);
+    edge.place.point_commands_at(&edge.gate);
+    let token = edge.login().access;
+    let listed = || -> Vec<String> {
+        let said = edge.place.run(&["session", "list", "--user", "demo", "--json"], "").stdout;
+        let sessions: Vec<serde_json::Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let of_browser =
+            sessions.iter().filter(|session| session["dialect"] == "browser" && session["status"] == "live");
+        of_browser.map(|session| session["id"].as_str().unwrap().to_owned()).collect()
+    };
+    // By the command line, which asks the API of the admin listener, as its page does.
+    let held = log_in(&edge);
+    let [id] = &listed()[..] else { panic!("one session of a browser") };
+    edge.place.done(&["session", "revoke", id], "");
+    assert_eq!(edge.ask("GET /app/x", &[&held]).status, 401);
+    assert!(listed().is_empty());
+    // By the user, at the endpoint of their own sessions.
+    let held = log_in(&edge);
+    let [id] = &listed()[..] else { panic!("one session of a browser") };
+    let mine = edge.ask_as(&token, "GET /account/sessions", &[]);
+    assert!(mine.text().contains(id.as_str()), "{mine:?}");
+    let ended = edge.ask_as(&token, &format!("DELETE /account/sessions/{id}"), &[]);
+    assert!((200..300).contains(&ended.status), "{ended:?}");
+    assert_eq!(edge.ask("GET /app/x", &[&held]).status, 401);
 }

@@ -38,7 +38,7 @@ fn installed() -> PathBuf {
 }
 
 /// Where Chromium is.
-fn chromium() -> String {
+pub(super) fn chromium() -> String {
     let found = Command::new("sh").args(["-c", "command -v chromium || command -v chromium-browser"]).output().unwrap();
     let path = String::from_utf8(found.stdout).unwrap().trim().to_owned();
     assert!(!path.is_empty(), "chromium is missing. Is it installed? (apt install chromium)");

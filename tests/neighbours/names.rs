@@ -296,7 +296,8 @@ fn n70_connection_takes_no_identity_off_behind_any_example_whatever_its_header_i
 }
 
 /// The routes of the examples take the credential from a cookie, too.
-fn with_cookie(config: String) -> String {
+fn with_cookie(config: &str) -> String {
+    let config = config.replace("credentials = [\"token\", \"session\"]\n", "");
     let config = ["/{*rest}", "/public/{*rest}"].iter().fold(config, |config, path| {
         config.replace(&format!("path = \"{path}\"\n"), &format!("path = \"{path}\"\ncookie = \"token\"\n"))
     });
@@ -304,25 +305,9 @@ fn with_cookie(config: String) -> String {
 }
 
 #[test]
-fn n76_with_the_lines_of_the_page_the_cookie_of_the_credential_stays_before_the_upstream() {
-    let page = include_str!("../../docs/forward-auth.md");
-    let section = page.split("## The cookie of the credential").nth(1).unwrap();
-    let lines = |language: &str| {
-        let block = section.split(&format!("```{language}\n")).nth(1).unwrap_or_else(|| panic!("{language}"));
-        block.split("```").next().unwrap().to_owned()
-    };
-    let after =
-        |place: &'static str, lines: String| move |text: String| text.replace(place, &format!("{place}{lines}"));
-    let nginx = {
-        let insert = after("access_log off;\n", lines("nginx"));
-        move |text: String| insert(text.replace("Cookie $http_cookie;", "Cookie $app_cookie;"))
-    };
-    let haproxy = after("http-request del-header proxy-authorization\n", lines("haproxy"));
-    let caddy = after("request_header -Proxy-Authorization\n", lines("caddyfile"));
-    let all: [(&Program, &dyn Fn(String) -> String); 3] =
-        [(&super::before::NGINX, &nginx), (&HAPROXY, &haproxy), (&super::before::CADDY, &caddy)];
-    for (program, add) in all {
-        let change = |text: String| if text.contains("[[authorizers]]") { with_cookie(text) } else { add(text) };
+fn n76_the_cookie_of_the_credential_stays_before_the_upstream_behind_each_example() {
+    let change = in_config(|config| with_cookie(&config));
+    for program in ALL {
         let before = Before::start_changed("kind = \"memory\"", program, &change, &|_| {});
         let token = before.login().access;
         before.stub.take();
@@ -349,7 +334,7 @@ fn n76_with_the_lines_of_the_page_the_cookie_of_the_credential_stays_before_the_
 
 #[test]
 fn n69_the_cookie_of_the_credential_stays_with_the_gate_behind_envoy_in_whatever_header_it_came() {
-    let change = in_config(with_cookie);
+    let change = in_config(|config| with_cookie(&config));
     for program in [&super::before::ENVOY, &super::before::ENVOY_HTTP] {
         let before = Before::start_changed("kind = \"memory\"", program, &change, &|_| {});
         let token = before.login().access;

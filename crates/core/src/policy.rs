@@ -23,6 +23,8 @@ pub struct Permitted {
     by: By,
     /// The remaining steps for the caller's proof.
     proof: Option<Box<UsedProof>>,
+    /// Whether the request came with the cookie of a session that is over.
+    after_session: bool,
 }
 
 /// The issuer of a permit.
@@ -64,6 +66,16 @@ impl Permitted {
         self.caller.as_ref()
     }
 
+    /// For a request whose session cookie counts for nothing, because its session is over.
+    pub fn after_session(self) -> Self {
+        Self { after_session: true, ..self }
+    }
+
+    /// Must the reply clear the session cookie?
+    pub fn clears_session(&self) -> bool {
+        self.after_session
+    }
+
     /// Adds the proof of a caller who proved the key of the token.
     pub fn proved_by(self, proof: Option<Box<UsedProof>>) -> Self {
         Self { proof, ..self }
@@ -99,7 +111,7 @@ impl Permitted {
 
 /// Permits a request without a caller, on a public or optional route.
 pub fn permit_anonymous(route: &Arc<Route>, by: By) -> Permitted {
-    Permitted { route: Arc::clone(route), caller: None, by, proof: None }
+    Permitted { route: Arc::clone(route), caller: None, by, proof: None, after_session: false }
 }
 
 /// Judges a caller by a second policy of the same gate, after a first policy has admitted it. Only the first asks for
@@ -124,7 +136,7 @@ pub fn authorise_again<O: Observer>(
         observer.judged(Rule::Scope, judge_scopes(policy, token))?;
         observer.judged(Rule::Role, judge_route_roles(policy, token))?;
     }
-    Ok(Permitted { route: Arc::clone(route), caller: Some(verified), by, proof: None })
+    Ok(Permitted { route: Arc::clone(route), caller: Some(verified), by, proof: None, after_session: false })
 }
 
 /// A request with a valid token for another audience than the gate's own. Only a `require()` for that audience can
@@ -182,7 +194,7 @@ pub fn authorise<O: Observer>(
     observer: &mut O,
 ) -> Result<Permitted, Denial> {
     judge_observed(&route.policy, verified.token(), observer)?;
-    Ok(Permitted { route: Arc::clone(route), caller: Some(verified), by, proof: None })
+    Ok(Permitted { route: Arc::clone(route), caller: Some(verified), by, proof: None, after_session: false })
 }
 
 /// Judges a token by a policy, whether or not the route requires a token.

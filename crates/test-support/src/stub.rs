@@ -1,5 +1,6 @@
 //! An upstream that writes down what it receives, and a gate in front of it.
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
@@ -61,9 +62,11 @@ pub struct Stub {
     /// The body of a request as it comes in.
     arriving: Mutex<Receiver<Vec<u8>>>,
     parts: Sender<Vec<u8>>,
+    pages: Arc<Mutex<HashMap<String, Vec<u8>>>>,
 }
 
 struct Shared {
+    pages: Arc<Mutex<HashMap<String, Vec<u8>>>>,
     received: Arc<Mutex<Vec<Received>>>,
     arriving: Sender<Vec<u8>>,
     parts: Mutex<Receiver<Vec<u8>>>,
@@ -75,14 +78,24 @@ impl Stub {
         let address = listener.local_addr().unwrap();
         let received = Arc::new(Mutex::new(Vec::new()));
         let ((arriving, arrived), (parts, to_send)) = (channel(), channel());
-        let shared = Arc::new(Shared { received: Arc::clone(&received), arriving, parts: Mutex::new(to_send) });
+        let pages = Arc::default();
+        let shared =
+            Shared { pages: Arc::clone(&pages), received: Arc::clone(&received), arriving, parts: Mutex::new(to_send) };
+        let shared = Arc::new(shared);
         std::thread::spawn(move || {
             for (connection, stream) in listener.incoming().enumerate() {
                 let shared = Arc::clone(&shared);
                 std::thread::spawn(move || drop(serve(&shared, &stream.unwrap(), connection)));
             }
         });
-        Self { address, received, arriving: Mutex::new(arrived), parts }
+        Self { address, received, arriving: Mutex::new(arrived), parts, pages }
+    }
+
+    /// Answers requests for this path with a page from now on, and with these lines in its head.
+    pub fn put(&self, path: &str, lines: &str, page: &[u8]) {
+        let head =
+            format!("HTTP/1.1 200 OK\r\n{lines}Content-Type: text/html\r\nContent-Length: {}\r\n\r\n", page.len());
+        self.pages.lock().unwrap().insert(path.to_owned(), [head.as_bytes(), page].concat());
     }
 
     /// What arrived since the last time, oldest first.
@@ -145,6 +158,10 @@ fn serve(shared: &Shared, stream: &TcpStream, connection: usize) -> std::io::Res
         shared.received.lock().unwrap().push(request);
         let path = target.split('?').next().unwrap();
         let mut out = stream;
+        if let Some(page) = shared.pages.lock().unwrap().get(path) {
+            out.write_all(page)?;
+            continue;
+        }
         match path.rsplit('/').next().unwrap() {
             "reset" => return Ok(()),
             "garbage" => return out.write_all(b"SSH-2.0-stub secret-internal-detail\r\n\r\n"),

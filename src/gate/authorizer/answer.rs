@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::{ALLOW, CACHE_CONTROL, COOKIE, SET_COOKIE};
+use http::header::{ALLOW, CACHE_CONTROL, COOKIE, LOCATION, SET_COOKIE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
@@ -12,8 +12,10 @@ use super::grpc::Allowed;
 use super::kept;
 use super::{Disguises, Neighbour, QuestionForm};
 use crate::gate::Inner;
+use crate::gate::browser_request::forward_token;
 use crate::gate::layer::withhold;
 use crate::gate::overloaded::overloaded as in_words_of;
+use crate::gate::signed_out::Led;
 use crate::gate::verdict::Verdict;
 use rotogate_core::denial::Denial;
 use rotogate_core::headers::withheld;
@@ -23,6 +25,7 @@ use rotogate_core::reason::Reason;
 use rotogate_core::refusal;
 use rotogate_core::reply::{self, Reply};
 use rotogate_core::route::Route;
+use rotogate_core::token::session_cookie::is_of_browser;
 
 /// The expiry of the token, in Unix seconds.
 pub(super) const EXPIRES: HeaderName = HeaderName::from_static("x-auth-expires");
@@ -30,6 +33,8 @@ pub(super) const EXPIRES: HeaderName = HeaderName::from_static("x-auth-expires")
 pub(super) const STATUS: HeaderName = HeaderName::from_static("x-auth-status");
 /// What is wrong with the head of a refused request. The body says it too, but some neighbours do not pass it on.
 pub(super) const DETAIL: HeaderName = HeaderName::from_static("x-auth-detail");
+/// Where a tab logs in that opened a page without a session: the URL to redirect it to.
+const LOGIN: HeaderName = HeaderName::from_static("x-auth-login");
 /// The names of headers that Envoy removes from the request.
 const TO_REMOVE: HeaderName = HeaderName::from_static("x-envoy-auth-headers-to-remove");
 
@@ -66,32 +71,68 @@ fn of_the_request(gate: &Inner, parts: &mut Parts, permitted: &Permitted) -> (Mu
         let goes = |name: &&HeaderName| !names.passes(name, policy) && !name.as_str().starts_with("x-envoy-");
         remove.extend(parts.headers.keys().filter(goes).cloned());
     });
-    // All `Cookie` headers: a client may send several.
-    let sent: Vec<HeaderValue> = parts.headers.get_all(COOKIE).iter().cloned().collect();
-    if !sent.is_empty() {
-        let places = gate.places(policy);
-        withhold(parts, places);
-        let mut names = places.cookies.into_iter().flatten();
-        match parts.headers.get(COOKIE) {
-            // Joined cookies cannot be told apart, so no cookie passes.
-            Some(_) if names.any(|name| is_joined(&parts.headers, name)) => remove.push(COOKIE),
-            Some(_) if parts.headers.get_all(COOKIE).iter().eq(&sent) => {}
-            // One header holds the remaining cookies.
-            Some(rest) => drop(set.insert(COOKIE, rest.clone())),
-            None => remove.push(COOKIE),
-        }
+    match cookies_left(gate, parts, permitted) {
+        CookiesLeft::All => {}
+        CookiesLeft::These(rest) => drop(set.insert(COOKIE, rest)),
+        CookiesLeft::None => remove.push(COOKIE),
     }
     (Mutations { set, remove }, form)
 }
 
-/// Is there a cookie of this name behind a comma? Envoy over HTTP joins several `Cookie` headers with commas in the
-/// question, and forwards them unjoined.
-fn is_joined(headers: &HeaderMap, name: &str) -> bool {
+/// The cookies of a permitted request that the upstream may see.
+enum CookiesLeft {
+    All,
+    These(HeaderValue),
+    None,
+}
+
+/// Takes the credential's cookies, those of sessions and those of logins out of the head.
+// Requirements N69 and B15.
+fn cookies_left(gate: &Inner, parts: &mut Parts, permitted: &Permitted) -> CookiesLeft {
+    // All `Cookie` headers: a client may send several.
+    let sent: Vec<HeaderValue> = parts.headers.get_all(COOKIE).iter().cloned().collect();
+    if sent.is_empty() {
+        return CookiesLeft::All;
+    }
+    let places = gate.places(&permitted.route().policy);
+    withhold(parts, places);
+    let stays_here = |name: &[u8]| {
+        is_of_browser(name) || places.cookies.into_iter().flatten().any(|cookie| cookie.as_bytes() == name)
+    };
+    match parts.headers.get(COOKIE) {
+        // Joined cookies cannot be told apart, so no cookie passes.
+        Some(_) if has_joined(&parts.headers, stays_here) => CookiesLeft::None,
+        Some(_) if parts.headers.get_all(COOKIE).iter().eq(&sent) => CookiesLeft::All,
+        // One header holds the remaining cookies.
+        Some(rest) => CookiesLeft::These(rest.clone()),
+        None => CookiesLeft::None,
+    }
+}
+
+/// Is there such a cookie behind a comma? Envoy over HTTP joins several `Cookie` headers with commas in the question, and
+/// forwards them unjoined.
+fn has_joined(headers: &HeaderMap, is_one: impl Fn(&[u8]) -> bool) -> bool {
     let is_it = |pair: &[u8]| {
-        let value = pair.trim_ascii_start().strip_prefix(name.as_bytes());
-        value.is_some_and(|value| value.trim_ascii_start().first() == Some(&b'='))
+        let name = pair.split(|byte| *byte == b'=').next().filter(|name| name.len() < pair.len());
+        name.is_some_and(|name| is_one(name.trim_ascii()))
     };
     headers.get_all(COOKIE).iter().any(|cookies| cookies.as_bytes().split(|byte| b",;".contains(byte)).any(is_it))
+}
+
+/// The cookies that a neighbour copies from the answer, because it removes none by itself.
+fn state_cookies(neighbour: Neighbour, sent: &HeaderMap, left: CookiesLeft, headers: &mut HeaderMap) {
+    let rest = match left {
+        CookiesLeft::These(rest) => Some(rest),
+        CookiesLeft::None => None,
+        CookiesLeft::All => {
+            let all: Vec<&[u8]> = sent.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+            HeaderValue::from_bytes(&all.join(&b"; "[..])).ok().filter(|all| !all.is_empty())
+        }
+    };
+    // Without the header, Caddy would forward the name of its variable, and Traefik would forward an empty one.
+    if let Some(rest) = rest.or_else(|| (neighbour != Neighbour::Traefik).then(|| HeaderValue::from_static(""))) {
+        headers.insert(COOKIE, rest);
+    }
 }
 
 /// The changes that the neighbour makes in a permitted request: it adds our identity headers, and removes the client's.
@@ -129,6 +170,9 @@ fn add_identity(
     headers: &mut HeaderMap,
 ) -> Result<(), Denial> {
     let Some(caller) = permitted.caller() else { return Ok(()) };
+    if permitted.route().policy.forward_token {
+        forward_token(headers, caller);
+    }
     headers.extend(caller.headers().map(|(name, value)| (name.clone(), value.clone())));
     headers.insert(EXPIRES, caller.token().expires.as_secs().into());
     if let Some(audience) = audience
@@ -180,6 +224,8 @@ pub(super) fn allowed(
             let headers = reply.headers_mut();
             headers.reserve(FEW_HEADERS);
             add_identity(gate, permitted, audience, headers)?;
+            let left = cookies_left(gate, parts, permitted);
+            state_cookies(neighbour, &parts.headers, left, headers);
             // These neighbours copy a header only if the answer has it, and might otherwise keep the client's. Traefik
             // removes the client's itself, and would forward an empty header.
             if neighbour != Neighbour::Traefik {
@@ -216,7 +262,16 @@ pub(super) fn refused(
     let reason = Reason::denied(&denial);
     reason.tell();
     let who = parts.zip(route).and_then(|(parts, route)| gate.refused_token(parts, &denial, &route.policy));
-    let mut reply = stated(neighbour, refusal::denied(denial, &asked));
+    let plain = refusal::denied(denial, &asked);
+    let mut reply = match parts.zip(route) {
+        Some((parts, route)) => match gate.led_to_login(parts, denial, &route.policy, plain) {
+            Led::Shown(reply) if reply.status() == StatusCode::SEE_OTHER => {
+                led(neighbour, &reply, refusal::denied(denial, &asked))
+            }
+            Led::Shown(reply) | Led::Plain(reply) => stated(neighbour, reply),
+        },
+        None => stated(neighbour, plain),
+    };
     gate.give_nonce(denial, &mut reply);
     let detail = refusal::fault_of_head(&denial).map(|detail| (DETAIL, HeaderValue::from_static(detail)));
     reply.headers_mut().extend(detail);
@@ -239,6 +294,19 @@ pub(super) fn overloaded(neighbour: Neighbour, refusal: Refusal, permitted: Opti
     reply
         .extensions_mut()
         .insert(Verdict { route: permitted.map(|it| Arc::clone(it.route())), ..Verdict::new(reason) });
+    reply
+}
+
+/// The refusal of a tab without a session. It names the login; a neighbour that passes on redirects gets one.
+// Requirement B45.
+fn led(neighbour: Neighbour, redirect: &Reply, plain: Reply) -> Reply {
+    let mut reply = stated(neighbour, plain);
+    let url = redirect.headers().get(LOCATION).cloned();
+    if let (Some(url), true) = (&url, neighbour.passes_redirects()) {
+        *reply.status_mut() = StatusCode::SEE_OTHER;
+        reply.headers_mut().insert(LOCATION, url.clone());
+    }
+    reply.headers_mut().extend(url.map(|url| (LOGIN, url)));
     reply
 }
 

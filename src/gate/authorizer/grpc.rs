@@ -324,11 +324,14 @@ fn permit(Mutations { set, remove }: Mutations, caller: Option<&Verified>) -> Ch
 fn denied(reply: &Response<reply::ReplyBody>) -> CheckResponse {
     let mut texts = Texts::new();
     let status = match reply.status() {
-        status if status.is_client_error() || status.is_server_error() => status,
+        // A redirect leads a tab to the login.
+        status if status.is_client_error() || status.is_server_error() || status == StatusCode::SEE_OTHER => status,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let code =
-        if status == StatusCode::UNAUTHORIZED { tonic::Code::Unauthenticated } else { tonic::Code::PermissionDenied };
+    let code = match status {
+        StatusCode::UNAUTHORIZED | StatusCode::SEE_OTHER => tonic::Code::Unauthenticated,
+        _ => tonic::Code::PermissionDenied,
+    };
     let mut headers = reply.headers().clone();
     for name in [CONTENT_LENGTH, STATUS, DETAIL] {
         headers.remove(name);

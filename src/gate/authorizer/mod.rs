@@ -91,6 +91,14 @@ impl Neighbour {
             Self::Nginx | Self::IngressNginx | Self::Traefik | Self::Caddy | Self::Haproxy => false,
         }
     }
+
+    /// Does this neighbour hand a redirect of the answer to its client? The others have a rule for it in their configuration.
+    const fn passes_redirects(self) -> bool {
+        match self {
+            Self::Traefik | Self::Caddy | Self::Envoy => true,
+            Self::Nginx | Self::IngressNginx | Self::Haproxy => false,
+        }
+    }
 }
 
 /// Answers another proxy with the verdict on the request that the proxy is about to forward. See [`Gate::authorizer`].

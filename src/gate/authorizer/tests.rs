@@ -358,7 +358,7 @@ async fn gate_with_a_cookie() -> Gate {
 }
 
 #[tokio::test]
-async fn n69_all_cookies_of_the_credential_and_the_proof_stay_with_the_gate_behind_envoy() {
+async fn n69_b46_all_cookies_of_the_credential_and_the_proof_stay_with_the_gate_behind_envoy() {
     let authorizer = gate_with_a_cookie().await.authorizer(Neighbour::Envoy);
     for (sent, left) in [
         (&["theme=dark", "+token=a.b.c"][..], Some("theme=dark")),
@@ -368,6 +368,9 @@ async fn n69_all_cookies_of_the_credential_and_the_proof_stay_with_the_gate_behi
         (&["theme=dark", "+x=1"], Some("")),
         // Envoy over HTTP joins cookie headers with a comma.
         (&["theme=dark,token=a.b.c"], None),
+        // Nor does the cookie of a session or of a login, joined or not.
+        (&["theme=dark; __Host-Http-rg=rc1_x", "+__host-http-rg-tx-a=b"], Some("theme=dark")),
+        (&["theme=dark,__Host-Http-rg=rc1_x"], None),
         (&["theme=dark,x=1; y=a,tokens=2"], Some("")),
     ] {
         let mut changes: Vec<_> = sent.iter().map(|cookie| ("cookie", *cookie)).collect();

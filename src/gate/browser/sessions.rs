@@ -1,5 +1,6 @@
 //! Sessions of browsers that the application begins, behind a login page of its own.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::{CACHE_CONTROL, SET_COOKIE, USER_AGENT};
@@ -12,8 +13,9 @@ use crate::gate::browser_request::session_cookie;
 use crate::gate::endpoint::to_its_end;
 use crate::gate::{Gate, Inner, NewSession};
 use rotogate_core::denial::Denial;
-use rotogate_core::engine::{ApplicationLogin, Origin};
+use rotogate_core::engine::{ApplicationLogin, BrowserLogin, Origin};
 use rotogate_core::fault::Error;
+use rotogate_core::limit::Source;
 use rotogate_core::route::RoutePolicy;
 use rotogate_core::token::session_cookie::SessionCookie;
 
@@ -84,6 +86,7 @@ impl BrowserSessions {
             origin: &origin,
         };
         let begun = gate.engine.start_browser(start, presented.as_ref()).await?;
+        gate.end_presented_later(&begun, presented, origin);
         let seconds = begun.session.expires.as_secs().saturating_sub(begun.session.created().as_secs());
         Ok(reply(browser.set_cookie(&begun.cookie.value(), seconds)))
     }
@@ -108,20 +111,50 @@ impl BrowserSessions {
     }
 
     /// The gate and its browser endpoint, for a request that proves its origin.
-    fn asked(&self, request: &Parts) -> Result<(&Inner, &BrowserEndpoint), Denial> {
-        let gate = &*self.0.0;
+    fn asked(&self, request: &Parts) -> Result<(&Arc<Inner>, &BrowserEndpoint), Denial> {
+        let gate = &self.0.0;
         let browser = gate.browser.as_deref().ok_or(Denial::NoRoute)?;
         if gate.origins.asked_for_session(&request.headers) { Ok((gate, browser)) } else { Err(Denial::CrossOrigin) }
     }
 }
 
-/// The cookie that a request presents. One that no key of ours made is none.
-pub(in crate::gate) fn presented(gate: &Inner, headers: &HeaderMap) -> Result<Option<SessionCookie>, Denial> {
-    Ok(session_cookie(headers)?.and_then(|value| authenticated(gate, value)))
+/// The cookie that a request from this address presents. One that no key of ours made is none, and counts as forged.
+// Requirement B3.
+pub(in crate::gate) fn presented(
+    gate: &Inner,
+    headers: &HeaderMap,
+    address: Option<IpAddr>,
+) -> Result<Option<SessionCookie>, Denial> {
+    Ok(session_cookie(headers)?.and_then(|value| authenticated(gate, value, address)))
 }
 
-fn authenticated(gate: &Inner, value: &[u8]) -> Option<SessionCookie> {
-    gate.engine.session_cookie(std::str::from_utf8(value).ok()?)
+fn authenticated(gate: &Inner, value: &[u8], address: Option<IpAddr>) -> Option<SessionCookie> {
+    let cookie = std::str::from_utf8(value).ok().and_then(|value| gate.engine.session_cookie(value));
+    if cookie.is_none() {
+        gate.engine.limits().record_forged(Source::from(address));
+    }
+    cookie
+}
+
+impl Inner {
+    /// Ends the session that a browser presented at a login of the same user, once its parallel requests have passed. Its
+    /// record ends by itself at that time, should this gate stop before.
+    // Requirement B8.
+    pub(in crate::gate) fn end_presented_later(
+        self: &Arc<Self>,
+        begun: &BrowserLogin,
+        presented: Option<SessionCookie>,
+        origin: Origin,
+    ) {
+        let (Some(wait), Some(cookie)) = (begun.presented_ends_in, presented) else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let gate = Arc::clone(self);
+        runtime.spawn(async move {
+            tokio::time::sleep(wait).await;
+            // A fault is owed and logged.
+            let _ = gate.engine.end_browser(&cookie, &origin).await;
+        });
+    }
 }
 
 /// The value of the cookie that a layer has removed from a request. Does not print.
@@ -142,10 +175,11 @@ pub(in crate::gate) fn keep_cookie(gate: &Inner, parts: &mut Parts) {
 
 /// As [`presented`], for a handler that may be behind a layer.
 fn presented_to_handler(gate: &Inner, request: &Parts) -> Result<Option<SessionCookie>, Denial> {
+    let address = gate.client_address(request);
     match request.extensions.get::<RemovedCookie>() {
-        Some(RemovedCookie(Ok(value))) => Ok(authenticated(gate, value)),
+        Some(RemovedCookie(Ok(value))) => Ok(authenticated(gate, value, address)),
         Some(RemovedCookie(Err(denial))) => Err(*denial),
-        None => presented(gate, &request.headers),
+        None => presented(gate, &request.headers, address),
     }
 }
 

@@ -506,7 +506,12 @@ fn b27_no_session_cookie_comes_from_behind_the_gate() {
         ("set-cookie", "a=1; Path=/"),
         ("set-cookie", "__Host-Http-rg=rc1_x; Path=/; Secure"),
         ("set-cookie", " __host-http-RG =; Max-Age=0"),
+        ("set-cookie", "__Host-Http-rg-tx-AbCd1234=x; Path=/; Secure"),
+        ("set-cookie", "__Host-Http-rgx=1"),
         ("set-cookie", "b=__Host-Http-rg"),
     ]);
-    assert_eq!(headers.get_all(SET_COOKIE).iter().collect::<Vec<_>>(), ["a=1; Path=/", "b=__Host-Http-rg"]);
+    assert_eq!(
+        headers.get_all(SET_COOKIE).iter().collect::<Vec<_>>(),
+        ["a=1; Path=/", "__Host-Http-rgx=1", "b=__Host-Http-rg"]
+    );
 }

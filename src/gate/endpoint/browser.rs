@@ -117,7 +117,7 @@ async fn begin(
 ) -> Result<(BrowserLogin, Option<String>), Error> {
     let mut login = browser.dialect.read_login(call)?;
     let to = login.to.take();
-    let presented = presented(handler.gate, call.headers)?;
+    let presented = presented(handler.gate, call.headers, handler.origin.address)?;
     let (gate, index) = (Arc::clone(handler.gate), handler.endpoint);
     let (origin, arrived) = (handler.origin.clone(), handler.arrived);
     let beginning = async move { begin_session(&gate, index, login, presented, &origin, arrived).await };
@@ -127,7 +127,7 @@ async fn begin(
 }
 
 async fn begin_session(
-    gate: &Inner,
+    gate: &Arc<Inner>,
     index: usize,
     login: SentLogin,
     presented: Option<SessionCookie>,
@@ -153,11 +153,13 @@ async fn begin_session(
         arrived,
         origin,
     };
-    gate.engine.begin_browser(login, presented.as_ref()).await
+    let begun = gate.engine.begin_browser(login, presented.as_ref()).await?;
+    gate.end_presented_later(&begun, presented, origin.clone());
+    Ok(begun)
 }
 
 async fn log_out(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointHandler<'_>) -> Result<Reply, Error> {
-    if let Some(cookie) = presented(handler.gate, call.headers)? {
+    if let Some(cookie) = presented(handler.gate, call.headers, handler.origin.address)? {
         let (gate, origin) = (Arc::clone(handler.gate), handler.origin.clone());
         let ended = to_its_end(async move { gate.engine.end_browser(&cookie, &origin).await }).await;
         handler.tell(&ended);
@@ -172,7 +174,9 @@ async fn log_out(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointH
 /// The state of the session. To ask is no activity.
 async fn state(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointHandler<'_>) -> Result<Reply, Error> {
     let gate = handler.gate;
-    let Some(cookie) = presented(gate, call.headers)? else { return Ok(browser.dialect.none()) };
+    let Some(cookie) = presented(gate, call.headers, handler.origin.address)? else {
+        return Ok(browser.dialect.none());
+    };
     let found = gate.engine.browser_session(&cookie, &|session| gate.browser_rules(session)).await;
     handler.tell(&found);
     match found {

@@ -217,6 +217,10 @@ fn answered<R: Body>(
     if passed.as_ref().is_some_and(PassedRequest::is_by_session) {
         adapt_reply(response.headers_mut());
     }
+    if let Some(passed) = passed.as_ref().filter(|passed| passed.permitted.clears_session()) {
+        adapt_reply(response.headers_mut());
+        passed.gate.append_clearing(response.headers_mut());
+    }
     let guard = passed.as_ref().and_then(|passed| passed.guard(&response));
     let verdict = passed.filter(|_| annotate).map(|passed| {
         let verdict = Verdict::passed(passed.permitted);

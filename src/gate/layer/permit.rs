@@ -111,7 +111,8 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
                 let caller = self.observer.attempt(|observer| {
                     match (RoutedRequest { gate, parts, route, places_of, by, observer }).caller() {
                         // A cookie that is over, or none of ours, is none: the browser sends it all the same.
-                        Err(Denial::SessionOver(_) | Denial::UnknownSessionCookie) => Ok(None),
+                        Err(Denial::SessionOver(_)) => Ok(Some(policy::permit_anonymous(route, by).after_session())),
+                        Err(Denial::UnknownSessionCookie) => Ok(None),
                         caller => caller,
                     }
                 })?;
@@ -124,9 +125,9 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
                     .attempt(|observer| RoutedRequest { gate, parts, route, places_of, by, observer }.caller());
                 match caller {
                     Ok(Some(caller)) => Ok(caller),
-                    // Two credentials are refused even on an optional route.
                     Err(Denial::TwoCredentials) => Err(Denial::TwoCredentials),
-                    // A credential that was not examined is not a bad one (requirement R15).
+                    Err(Denial::SessionOver(_)) => Ok(policy::permit_anonymous(route, by).after_session()),
+                    // One that was not examined is not a bad one (requirement R15).
                     Err(denial) => NotGood::from_denial(denial).map(|_| policy::permit_anonymous(route, by)),
                     Ok(None) => Ok(policy::permit_anonymous(route, by)),
                 }

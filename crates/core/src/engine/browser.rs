@@ -72,6 +72,8 @@ pub struct BrowserLogin {
     pub session: Session,
     /// The user, if the directory logged them in.
     pub user: Option<User>,
+    /// How long the presented session of the same user goes on, for its parallel requests. The caller ends it then.
+    pub presented_ends_in: Option<Duration>,
 }
 
 /// A live session, for a page that asks who is logged in.
@@ -140,7 +142,8 @@ pub struct BrowserToken {
 
 impl Engine {
     /// Logs a user in, and begins a session whose credential is a cookie. The session of the cookie that the browser
-    /// presented ends: no session is adopted. The login must name no proof and no certificate.
+    /// presented ends: no session is adopted. One of the same user ends after `grace`, so that parallel requests pass. The
+    /// login must name no proof and no certificate.
     ///
     /// # Errors
     /// As [`login`](Self::login).
@@ -150,9 +153,9 @@ impl Engine {
         login: Login<'_>,
         presented: Option<&SessionCookie>,
     ) -> Result<BrowserLogin, Error> {
-        let origin = login.origin;
+        let (origin, grace) = (login.origin, login.profile.grace);
         let (begun, user) = self.log_in(login, HeldBy::Browser).await?;
-        self.browser_begun(begun, Some(user), presented, origin).await
+        self.browser_begun(begun, Some(user), (presented, grace), origin).await
     }
 
     /// Begins a session of a browser on the application's authority, as [`begin_browser`](Self::begin_browser) does.
@@ -164,26 +167,47 @@ impl Engine {
         start: ApplicationLogin<'_>,
         presented: Option<&SessionCookie>,
     ) -> Result<BrowserLogin, Error> {
-        let origin = start.origin;
+        let (origin, grace) = (start.origin, start.profile.grace);
         let begun = self.start_for(start, HeldBy::Browser).await?;
-        self.browser_begun(begun, None, presented, origin).await
+        self.browser_begun(begun, None, (presented, grace), origin).await
     }
 
     async fn browser_begun(
         &self,
         begun: BegunSession,
         user: Option<User>,
-        presented: Option<&SessionCookie>,
+        (presented, grace): (Option<&SessionCookie>, Duration),
         origin: &Origin,
     ) -> Result<BrowserLogin, Error> {
         let BegunSession { session, cookie, .. } = begun;
         let cookie = cookie.ok_or(Fault::Signing("the current refresh key is missing"))?;
         if let Some(presented) = presented {
+            if self.goes_on_for(presented, &session, grace).await {
+                return Ok(BrowserLogin { cookie, session, user, presented_ends_in: Some(grace) });
+            }
             // From now on this gate refuses the old session, whatever the store does. What the store did not take is
             // owed and logged; the new session is durable, and is not lost for it.
             let _ = self.end_browser(presented, origin).await;
         }
-        Ok(BrowserLogin { cookie, session, user })
+        Ok(BrowserLogin { cookie, session, user, presented_ends_in: None })
+    }
+
+    /// Lets the session of a cookie end after `grace`, if the new session is of the same user. Durably: on any error the
+    /// session does not go on.
+    pub(super) async fn goes_on_for(&self, presented: &SessionCookie, new: &Session, grace: Duration) -> bool {
+        let Ok(read) = self.read_browser(presented.session(), Some(presented)).await else { return false };
+        let old = &read.session;
+        let who = |session: &Session| session.vouched_by.as_ref().map(|by| by.issuer.clone());
+        if grace.is_zero() || (&old.subject, &old.account) != (&new.subject, &new.account) || who(old) != who(new) {
+            return false;
+        }
+        let expires = old.expires.min(self.clock.now().plus(grace));
+        let record = Session { expires, revision: old.revision.saturating_add(1), ..old.clone() };
+        let is_written = matches!(self.swap(old.revision, record.clone(), None).await, Ok(Swap::Swapped));
+        if is_written {
+            self.keep_written(&record);
+        }
+        is_written
     }
 
     /// Notes that a login at a provider was refused, after the browser proved that it began it.
@@ -253,9 +277,25 @@ impl Engine {
     pub(crate) async fn browser_token(
         &self,
         _: &Turn<'_>,
+        presented: (SessionId, Option<&SessionCookie>),
+        rules_of: RulesOf<'_>,
+        when: RenewWhen,
+    ) -> Result<BrowserToken, Error> {
+        let mut renews = false;
+        let token = self.token_after_renewal(presented, rules_of, when, &mut renews).await;
+        if renews {
+            self.counts.renewed(token.as_ref().err());
+        }
+        token
+    }
+
+    /// `renews` becomes true once it is time for a renewal.
+    async fn token_after_renewal(
+        &self,
         (id, cookie): (SessionId, Option<&SessionCookie>),
         rules_of: RulesOf<'_>,
         when: RenewWhen,
+        renews: &mut bool,
     ) -> Result<BrowserToken, Error> {
         let (mut known, mut user, mut is_asked) = (None, None, false);
         for _ in 0..MAX_TRIES {
@@ -274,6 +314,7 @@ impl Engine {
             if when == RenewWhen::Never {
                 return Err(Denial::SessionNotRenewed.into());
             }
+            *renews = true;
             self.may_mint()?;
             if !is_asked {
                 user = self.user_of(&read.session).await?;

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use super::notices::NoticeCounts;
 use crate::counters::Commits;
+use crate::fault::Error;
 use crate::session::RevokedBecause;
 
 /// A counted event.
@@ -70,6 +71,9 @@ impl Event {
     }
 }
 
+/// How renewals of browser sessions end, in the order of the counters.
+const RENEWALS: [&str; 3] = ["ok", "over", "unavailable"];
+
 /// A counter for each event, and more about some of them.
 #[derive(Debug, Default)]
 pub struct Counts {
@@ -77,6 +81,7 @@ pub struct Counts {
     /// By dialect. The number of dialects is small.
     started: Mutex<BTreeMap<Box<str>, u64>>,
     ended: [AtomicU64; RevokedBecause::ALL.len()],
+    renewals: [AtomicU64; RENEWALS.len()],
     /// Counters of the notices of other issuers.
     pub(super) notices: NoticeCounts,
     /// Writes to a store that gates share. An embedded store counts its commits itself.
@@ -117,6 +122,24 @@ impl Counts {
         if let Some(count) = self.ended.get(because as usize) {
             count.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// A browser session was to be renewed.
+    // Requirement B56.
+    pub(super) fn renewed(&self, error: Option<&Error>) {
+        let at = match error {
+            None => 0,
+            Some(Error::Denied(denial)) if !denial.is_undecided() => 1,
+            Some(_) => 2,
+        };
+        if let Some(count) = self.renewals.get(at) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many renewals of browser sessions ended in each way.
+    pub fn renewals(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        RENEWALS.into_iter().zip(self.renewals.iter().map(|count| count.load(Ordering::Relaxed)))
     }
 
     /// How many sessions began, by dialect.

@@ -31,9 +31,11 @@ const FIXED: usize = 1 + 16;
 const SIGNED: usize = FIXED + SECRET;
 const BODY: usize = SIGNED + TAG;
 
-/// Is it the name of a cookie that the gate keeps to itself?
+/// Is it the name of a cookie that the gate keeps to itself? In any letter case, as upstreams may read it.
 pub fn is_of_browser(name: &[u8]) -> bool {
-    name == NAME.as_bytes() || name.starts_with(LOGIN_NAME.as_bytes())
+    let begin = name.get(..LOGIN_NAME.len());
+    name.eq_ignore_ascii_case(NAME.as_bytes())
+        || begin.is_some_and(|begin| begin.eq_ignore_ascii_case(LOGIN_NAME.as_bytes()))
 }
 
 /// A session cookie whose tag is good: one of our keys made it. Only [`proves`](Self::proves) says whether it belongs to

@@ -94,7 +94,7 @@ pub(super) async fn finish(
 /// The answer to a callback without a login under way: the back button, or a reload.
 async fn again(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointHandler<'_>) -> (Reply, Reason) {
     let gate = handler.gate;
-    if let Ok(Some(cookie)) = presented(gate, call.headers)
+    if let Ok(Some(cookie)) = presented(gate, call.headers, handler.origin.address)
         && gate.engine.browser_session(&cookie, &|session| gate.browser_rules(session)).await.is_ok()
     {
         return (words::see_other(&browser.dialect.targets.url(LoginTarget::ROOT)), Reason::ANSWERED);
@@ -144,7 +144,7 @@ async fn log_in(
         code,
         nonce: begun.nonce.clone(),
         verifier: begun.verifier.clone(),
-        presented: presented(&gate, call.headers)?,
+        presented: presented(&gate, call.headers, handler.origin.address)?,
     };
     to_its_end(async move { exchange.begin_session(&gate, &origin).await }).await
 }
@@ -172,7 +172,7 @@ struct Exchange {
 }
 
 impl Exchange {
-    async fn begin_session(self, gate: &Inner, origin: &Origin) -> Result<BrowserLogin, Error> {
+    async fn begin_session(self, gate: &Arc<Inner>, origin: &Origin) -> Result<BrowserLogin, Error> {
         let Self { provider, redirect_uri, code, nonce, verifier, presented } = self;
         let exchanged = provider.exchange(&redirect_uri, &code, &verifier).await;
         let tokens = exchanged.map_err(|why| failed(&provider, &why))?;
@@ -197,7 +197,9 @@ impl Exchange {
             profile: &client.profile.over(profile),
             origin,
         };
-        gate.engine.start_browser(start, presented.as_ref()).await
+        let begun = gate.engine.start_browser(start, presented.as_ref()).await?;
+        gate.end_presented_later(&begun, presented, origin.clone());
+        Ok(begun)
     }
 }
 

@@ -39,12 +39,21 @@ pub(super) fn rules(_: &Session) -> Result<BrowserRules, Denial> {
 }
 
 async fn begin_with(engine: &Engine, password: &str, presented: Option<&SessionCookie>) -> Result<BrowserLogin, Error> {
+    begin_as("ada", engine, password, presented).await
+}
+
+async fn begin_as(
+    username: &str,
+    engine: &Engine,
+    password: &str,
+    presented: Option<&SessionCookie>,
+) -> Result<BrowserLogin, Error> {
     let login = Login {
         proof: None,
         certificate: None,
         client: &Client::public("web"),
         account: None,
-        username: "ada",
+        username,
         password: &SecretString::from(password),
         scope: None,
         access_ttl: None,
@@ -142,12 +151,49 @@ async fn b8_every_login_makes_another_session_and_ends_the_presented_one() {
     // A wrong password ends nothing.
     assert_eq!(denied(begin_with(&world.engine, "wrong", Some(&first.cookie)).await), Denial::WrongPassword);
     assert!(token(&world, &first.cookie).await.is_ok());
-    let second = begin_with(&world.engine, PASSWORD, Some(&first.cookie)).await.unwrap();
+    let second = begin_as("bob", &world.engine, PASSWORD, Some(&first.cookie)).await.unwrap();
     assert_ne!(first.session.id, second.session.id);
     assert_ne!(*first.cookie.value(), *second.cookie.value());
     assert!(matches!(denied(token(&world, &first.cookie).await), Denial::SessionOver(_)));
     assert_eq!(world.record(first.session.id).await.status, Status::Revoked(RevokedBecause::Logout));
     assert!(token(&world, &second.cookie).await.is_ok());
+    assert_eq!(second.presented_ends_in, None);
+}
+
+#[tokio::test]
+async fn b8_the_presented_session_of_the_same_user_ends_after_grace_for_its_parallel_requests() {
+    let world = World::new().await;
+    let grace = profile().grace;
+    let first = begin(&world).await;
+    let second = begin_with(&world.engine, PASSWORD, Some(&first.cookie)).await.unwrap();
+    assert_eq!(second.presented_ends_in, Some(grace));
+    assert!(token(&world, &first.cookie).await.is_ok());
+    // Durably: also at a gate that knows nothing of the login.
+    assert_eq!(world.record(first.session.id).await.expires, world.engine.clock.now().plus(grace));
+    world.advance(grace);
+    assert!(matches!(denied(token(&world, &first.cookie).await), Denial::SessionOver(_)));
+    assert!(token(&world, &second.cookie).await.is_ok());
+    // What the store does not take ends at once.
+    world.store.set(Mode::WritesFail);
+    assert!(!world.engine.goes_on_for(&second.cookie, &second.session, grace).await);
+}
+
+#[tokio::test]
+async fn b56_renewals_are_counted_by_their_end() {
+    let world = World::new().await;
+    let begun = begin(&world).await;
+    let counts = || world.engine.counts().renewals().collect::<Vec<_>>();
+    assert!(token(&world, &begun.cookie).await.is_ok());
+    assert_eq!(counts(), [("ok", 0), ("over", 0), ("unavailable", 0)], "nothing is due");
+    world.advance(ACCESS + secs(1));
+    assert!(token(&world, &begun.cookie).await.is_ok());
+    world.advance(ACCESS + secs(1));
+    world.users.down.store(true, Ordering::SeqCst);
+    assert!(token(&world, &begun.cookie).await.is_err());
+    world.users.down.store(false, Ordering::SeqCst);
+    world.users.change("ada", |user| user.active = false);
+    assert!(token(&world, &begun.cookie).await.is_err());
+    assert_eq!(counts(), [("ok", 1), ("over", 1), ("unavailable", 1)]);
 }
 
 #[tokio::test]
@@ -155,7 +201,7 @@ async fn b8_the_old_session_is_refused_here_although_the_store_does_not_take_its
     let world = World::new().await;
     let first = begin(&world).await;
     world.store.set(Mode::NoSessionEnds);
-    let second = begin_with(&world.engine, PASSWORD, Some(&first.cookie)).await.unwrap();
+    let second = begin_as("bob", &world.engine, PASSWORD, Some(&first.cookie)).await.unwrap();
     assert!(matches!(denied(token(&world, &first.cookie).await), Denial::SessionOver(_)));
     assert!(token(&world, &second.cookie).await.is_ok());
 }

@@ -302,6 +302,10 @@ impl GateCollector {
         for (result, number) in gate.browser_logins() {
             logins.add([result], number)?;
         }
+        let mut renewals = output.family(&names::BROWSER_RENEWALS)?;
+        for (result, number) in gate.session_counts().renewals() {
+            renewals.add([result], number)?;
+        }
         let (tokens, revocations) = gate.counts();
         output.one(&names::VERIFIED_TOKENS, tokens)?;
         output.one(&names::REVOCATIONS, revocations)?;

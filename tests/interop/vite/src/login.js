@@ -1,0 +1,14 @@
+/** Leads to the login, and back to this page. */
+export const logIn = (login = "/auth/login") => {
+  location.assign(`${login}?to=${encodeURIComponent(location.pathname + location.search + location.hash)}`);
+};
+
+/** `fetch`, which leads to the login when the session is over. 503: nothing was decided; try again later. */
+export async function api(path, options = {}) {
+  const answer = await fetch(path, options);
+  if (answer.status === 401) logIn((await answer.clone().json()).login);
+  return answer;
+}
+
+export const session = () => api("/auth/session").then((answer) => answer.json());
+export const logOut = () => api("/auth/logout", { method: "POST" });
