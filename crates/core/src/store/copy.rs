@@ -11,6 +11,8 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 use super::kit::encoding::{encode, encode_target};
 use super::owed::OwedFile;
+#[cfg(feature = "relay")]
+use super::relay::{RelayStore, VAULT_OWNER};
 use super::rules::{Failure, State, end_of, is_revoked};
 use super::{Cursor, Filter, Revocation, Store, StoreError, WriteOutcome};
 use crate::clock::Timestamp;
@@ -121,6 +123,29 @@ pub async fn content<S: Store + ?Sized>(store: &S, cut: Timestamp) -> Result<Con
     each_page(store, cut, async |page| page.iter().try_for_each(|session| counting.session(session))).await?;
     revocations(store, cut).await?.iter().for_each(|(target, entry)| counting.revocation(target, entry));
     Ok(counting.finish())
+}
+
+/// Copies the vaults of browser sessions, as they are, and compares them. The other records of the relay stay behind: they
+/// are of exchanges, which no gate makes meanwhile. Returns how many there are.
+///
+/// # Errors
+/// Those of the stores; another vault of the same session in the copy.
+#[cfg(feature = "relay")]
+pub async fn copy_vaults(from: &dyn RelayStore, to: &dyn RelayStore, cut: Timestamp) -> Result<u64, StoreError> {
+    let mut copied = 0;
+    for id in from.relay_ids().await? {
+        let Some(vault) = from.load_relay(id).await? else { continue };
+        if vault.owner != VAULT_OWNER || vault.until <= cut {
+            continue;
+        }
+        // Repeated, it is there already.
+        to.insert_relay(id, vault.clone(), cut).await?;
+        if to.load_relay(id).await?.as_ref() != Some(&vault) {
+            return Err(StoreError::new("the copy has another vault of a session than the store that is copied"));
+        }
+        copied += 1;
+    }
+    Ok(copied)
 }
 
 /// Counts and digests what a store holds.
