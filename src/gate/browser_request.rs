@@ -88,7 +88,7 @@ impl Inner {
         let gate = Arc::clone(self);
         to_its_end(async move {
             let rules = |session: &Session| gate.browser_rules(session);
-            let loaded = gate.checker.load_session(&gate.engine, &cookie, &rules, when).await;
+            let loaded = gate.checker.load_session(&gate.engine, &cookie, (&rules, None), when).await;
             gate.running.faults.tell(&loaded, || gate.engine.clock().source().monotonic());
             loaded
         })

@@ -130,7 +130,10 @@ impl Rule {
             | Denial::NoAccount
             | Denial::ProviderLogin(_)
             | Denial::InvalidClient => Self::Credential,
-            Denial::SessionOver(_) | Denial::SessionNotRenewed | Denial::SessionUnavailable(_) => Self::Revocation,
+            Denial::SessionOver(_)
+            | Denial::SessionNotRenewed
+            | Denial::SessionUnavailable(_)
+            | Denial::ProviderTokenOver => Self::Revocation,
             Denial::CrossOrigin => Self::Origin,
             Denial::RateLimited(..) => Self::Limit,
             Denial::UnknownIssuer

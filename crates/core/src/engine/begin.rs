@@ -20,7 +20,8 @@ use crate::random::random;
 use crate::revocation::Revocation;
 use crate::session::profile::Profile;
 use crate::session::{
-    Generation, LastPair, RevokedBecause, Scope, Seal, Session, SessionId, SessionSecret, Status, VouchedBy,
+    BrowserBinding, Generation, LastPair, RevokedBecause, Scope, Seal, Session, SessionId, SessionSecret, Status,
+    VouchedBy,
 };
 use crate::store::{Inserted, SubjectBound};
 use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
@@ -214,7 +215,10 @@ impl Engine {
             client: start.client,
             scope: start.scope,
             claims: start.claims,
-            dialect: APPLICATION,
+            dialect: match held_by {
+                HeldBy::BrowserAtProvider(dialect) => dialect,
+                HeldBy::Client | HeldBy::Browser => APPLICATION,
+            },
             valid_from: not_before,
             access_ttl: None,
             profile: start.profile,
@@ -288,8 +292,10 @@ impl Engine {
         let id = SessionId::new(created, *random().map_err(Fault::from)?);
         let (cookie, browser) = match new.held_by {
             HeldBy::Client => (None, None),
-            HeldBy::Browser => {
-                bound_cookie(keyring, id).map(|(cookie, bound)| (Some(cookie), Some(Box::new(bound))))?
+            HeldBy::Browser | HeldBy::BrowserAtProvider(_) => {
+                let (cookie, bound) = bound_cookie(keyring, id)?;
+                let at_provider = new.held_by != HeldBy::Browser;
+                (Some(cookie), Some(Box::new(BrowserBinding { at_provider, ..bound })))
             }
         };
         let expires = created.plus(new.profile.session_ttl);

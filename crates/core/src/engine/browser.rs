@@ -20,7 +20,7 @@ use crate::fault::{Error, Fault};
 use crate::revocation::Revocation;
 use crate::session::profile::Profile;
 use crate::session::rotation::{self, Decision, Lifetime, REVOKED, RecordChange, SessionEnd, decide};
-use crate::session::{BrowserBinding, LastPair, RevokedBecause, Session, SessionId};
+use crate::session::{BrowserBinding, LastPair, RevokedBecause, Session, SessionId, VouchedBy};
 use crate::store::Swap;
 use crate::token::keyring::Keyring;
 use crate::token::mint::AccessTokenText;
@@ -33,6 +33,8 @@ pub(super) enum HeldBy {
     Client,
     /// The cookie of a browser.
     Browser,
+    /// The cookie of a browser whose user logged in at a provider, in the words of this dialect.
+    BrowserAtProvider(&'static str),
 }
 
 /// A session that has begun.
@@ -136,6 +138,8 @@ pub struct BrowserToken {
     pub access_token: AccessTokenText,
     /// The times of the session.
     pub terms: SessionTerms,
+    /// The user at the provider where they logged in, if they did.
+    pub at_provider: Option<Box<VouchedBy>>,
 }
 
 impl Engine {
@@ -167,6 +171,36 @@ impl Engine {
         let origin = start.origin;
         let begun = self.start_for(start, HeldBy::Browser).await?;
         self.browser_begun(begun, None, presented, origin).await
+    }
+
+    /// Begins a session of a browser whose user a provider has vouched for. The caller writes the vault, and then ends the
+    /// session that the browser presented.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_at_provider(
+        &self,
+        start: ApplicationLogin<'_>,
+        dialect: &'static str,
+    ) -> Result<BrowserLogin, Error> {
+        let origin = start.origin;
+        let begun = self.start_for(start, HeldBy::BrowserAtProvider(dialect)).await?;
+        self.browser_begun(begun, None, None, origin).await
+    }
+
+    /// Ends the session of a cookie because its provider does not continue it.
+    ///
+    /// # Errors
+    /// As [`revoke_session`](Self::revoke_session).
+    // Requirement B40.
+    pub async fn end_refused_by_provider(&self, cookie: &SessionCookie) -> Result<(), Error> {
+        const BECAUSE: RevokedBecause = RevokedBecause::ProviderRefused;
+        match self.record_to_end(cookie.session(), Timestamp::ZERO, BECAUSE).await? {
+            Some(session) if self.is_cookie_of(cookie, &session) => {
+                self.revoke_session(&session, BECAUSE).await.map(drop)
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     async fn browser_begun(
@@ -363,7 +397,9 @@ impl Engine {
         now: Timestamp,
     ) -> Result<BrowserToken, Error> {
         let issued = self.pair(keyring, session, now, IssueKind::Replayed)?;
-        Ok(BrowserToken { access_token: issued.access_token, terms: SessionTerms::new(session, profile) })
+        let at_provider = session.browser.as_deref().filter(|binding| binding.at_provider);
+        let at_provider = at_provider.and_then(|_| session.vouched_by.clone());
+        Ok(BrowserToken { access_token: issued.access_token, terms: SessionTerms::new(session, profile), at_provider })
     }
 
     /// The record with the next generation.

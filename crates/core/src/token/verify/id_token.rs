@@ -62,7 +62,15 @@ pub struct ProvedLogin {
     pub claims: OwnClaims,
     /// The issuer, the user and the session there.
     pub vouched_by: VouchedBy,
+    /// `acr` of the login, which the claims have, too.
+    pub acr: Option<Box<str>>,
+    /// `auth_time` of the login, which the claims have, too.
+    pub auth_time: Option<Timestamp>,
 }
+
+/// The claims of a login (RFC 9470 §6.2).
+const ACR: &str = "acr";
+const AUTH_TIME: &str = "auth_time";
 
 const fn refused(what: &'static str) -> Denial {
     Denial::ProviderLogin(ProviderFlaw::IdToken(what))
@@ -123,6 +131,12 @@ impl Verifier {
         if !roles.is_empty() {
             own.insert(ROLES, roles).map_err(|_| refused("its roles take too much room"))?;
         }
+        // The session counts as this login on routes that ask for one (RFC 9470).
+        let (acr, auth_time) = token.login();
+        let seconds = auth_time.map(|at| at.as_secs());
+        let inserted = acr.map_or(Ok(()), |acr| own.insert(ACR, acr));
+        let inserted = inserted.and(seconds.map_or(Ok(()), |seconds| own.insert(AUTH_TIME, seconds)));
+        inserted.map_err(|_| refused("its claims take too much room"))?;
         let granted = Scope::parse(sent.scope).map_err(|_| refused("the granted scope is malformed"))?;
         let granted = rules.granted(granted);
         let by = VouchedBy::new(&*rules.issuer, token.token_subject());
@@ -133,6 +147,8 @@ impl Verifier {
             account: token.account().map(Box::from),
             scope: Scope::from_tokens(granted.iter().chain(token.scope.iter())),
             claims: own,
+            acr: acr.map(Box::from),
+            auth_time,
             vouched_by: match token.issuer_session() {
                 Some(session) => by.session(session),
                 None => by,
