@@ -340,7 +340,7 @@ impl BrowserEndpoint {
         #[cfg(feature = "browser-oidc")]
         if let Some(provider) = &self.provider {
             let after = self.dialect.target(Some(&self.dialect.after_logout));
-            return provider.logout_url(&self.dialect.targets.url(after));
+            return provider.logout_url(&self.dialect.targets.url(after), None);
         }
         None
     }

@@ -45,7 +45,7 @@ pub(super) async fn begin(
     let transaction = Transaction::begin(target.as_str(), now).map_err(Fault::from)?;
     let secrets =
         LoginSecrets { state: &transaction.state, nonce: &transaction.nonce, verifier: &transaction.verifier };
-    let url = provider.login_url(&browser.redirect_uri(), secrets).await.map_err(|why| failed(provider, &why))?;
+    let url = provider.login_url(&browser.redirect_uri(), secrets, &[]).await.map_err(|why| failed(provider, &why))?;
     let mut reply = words::see_other(&url);
     transaction.put(reply.headers_mut(), call.headers, &engine.keyring(), now)?;
     Ok(reply)
