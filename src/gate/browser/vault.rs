@@ -440,3 +440,6 @@ impl BrowserEndpoint {
         self.provider.as_ref().map(relay_config)
     }
 }
+
+#[cfg(test)]
+mod tests;
