@@ -130,10 +130,7 @@ impl Rule {
             | Denial::NoAccount
             | Denial::ProviderLogin(_)
             | Denial::InvalidClient => Self::Credential,
-            Denial::SessionOver(_)
-            | Denial::SessionNotRenewed
-            | Denial::SessionUnavailable(_)
-            | Denial::ProviderTokenOver => Self::Revocation,
+            Denial::SessionOver(_) | Denial::SessionNotRenewed | Denial::SessionUnavailable(_) => Self::Revocation,
             Denial::CrossOrigin => Self::Origin,
             Denial::RateLimited(..) => Self::Limit,
             Denial::UnknownIssuer
@@ -147,7 +144,7 @@ impl Rule {
             | Denial::TokenExpired
             | Denial::TokenTooOld
             | Denial::TokenNotYetValid => Self::Claims,
-            Denial::TokenRevoked | Denial::RevocationsUnavailable(_) => Self::Revocation,
+            Denial::TokenRevoked | Denial::ProviderTokenOver | Denial::RevocationsUnavailable(_) => Self::Revocation,
             Denial::UnprovedBinding
             | Denial::UnboundToken
             | Denial::OtherKey
