@@ -218,3 +218,41 @@ where
     }
     Ok(is)
 }
+
+#[cfg(all(test, feature = "relay"))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::MemoryStore;
+    use crate::store::conformance::relay::{done, id, pending};
+    use crate::store::relay::{RelayInserted, RelayRecord};
+
+    const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+
+    fn vault(until: Timestamp) -> RelayRecord {
+        RelayRecord { owner: VAULT_OWNER, until, ..done(&pending(NOW), NOW) }
+    }
+
+    #[tokio::test]
+    async fn vaults_are_copied_and_compared_and_exchanges_stay_behind() {
+        let store = || MemoryStore::new("https://gate.test", Duration::ZERO);
+        let (from, to) = (store(), store());
+        let later = NOW.plus(Duration::from_secs(3600));
+        for (n, record) in [vault(later), pending(NOW), vault(NOW), vault(later)].into_iter().enumerate() {
+            let inserted = from.insert_relay(id(u8::try_from(n).unwrap()), record, Timestamp::ZERO).await.unwrap();
+            assert_eq!(inserted, RelayInserted::Inserted);
+        }
+        // Twice: the command can be repeated.
+        for _ in 0..2 {
+            assert_eq!(copy_vaults(&from, &to, NOW).await.unwrap(), 2);
+        }
+        let mut copied = to.relay_ids().await.unwrap();
+        copied.sort_unstable();
+        assert_eq!(copied, [id(0), id(3)]);
+        assert_eq!(to.load_relay(id(3)).await.unwrap(), Some(vault(later)));
+        to.remove_relay(id(3), None).await.unwrap();
+        to.insert_relay(id(3), RelayRecord { attempt: 9, ..vault(later) }, Timestamp::ZERO).await.unwrap();
+        assert!(copy_vaults(&from, &to, NOW).await.is_err(), "another vault of the session");
+    }
+}
