@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::audit;
 use super::bad_entries::LookupKey;
-use super::browser::{BegunSession, HeldBy, bound_cookie};
+use super::browser::{BegunSession, HeldBy};
 use super::events::GateEvent;
 use super::grant::{access_expiry, allowed_ttl, granted_at_login};
-use super::{APPLICATION, ApplicationLogin, Engine, Event, HeldUp, IssueKind, IssuedTokens, Login, Origin};
+use super::{ApplicationLogin, Engine, Event, HeldUp, IssueKind, IssuedTokens, Login, Origin};
 use crate::claim::OwnClaims;
 use crate::client::Client;
 use crate::clock::Timestamp;
@@ -20,8 +20,7 @@ use crate::random::random;
 use crate::revocation::Revocation;
 use crate::session::profile::Profile;
 use crate::session::{
-    BrowserBinding, Generation, LastPair, RevokedBecause, Scope, Seal, Session, SessionId, SessionSecret, Status,
-    VouchedBy,
+    Generation, LastPair, RevokedBecause, Scope, Seal, Session, SessionId, SessionSecret, Status, VouchedBy,
 };
 use crate::store::{Inserted, SubjectBound};
 use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
@@ -215,10 +214,7 @@ impl Engine {
             client: start.client,
             scope: start.scope,
             claims: start.claims,
-            dialect: match held_by {
-                HeldBy::BrowserAtProvider(dialect) => dialect,
-                HeldBy::Client | HeldBy::Browser => APPLICATION,
-            },
+            dialect: held_by.dialect(),
             valid_from: not_before,
             access_ttl: None,
             profile: start.profile,
@@ -290,14 +286,7 @@ impl Engine {
         keyring: &Keyring,
     ) -> Result<(Session, Option<SessionCookie>), Error> {
         let id = SessionId::new(created, *random().map_err(Fault::from)?);
-        let (cookie, browser) = match new.held_by {
-            HeldBy::Client => (None, None),
-            HeldBy::Browser | HeldBy::BrowserAtProvider(_) => {
-                let (cookie, bound) = bound_cookie(keyring, id)?;
-                let at_provider = new.held_by != HeldBy::Browser;
-                (Some(cookie), Some(Box::new(BrowserBinding { at_provider, ..bound })))
-            }
-        };
+        let (cookie, browser) = new.held_by.cookie(keyring, id)?.unzip();
         let expires = created.plus(new.profile.session_ttl);
         let last = LastPair {
             scope: new.scope.clone(),

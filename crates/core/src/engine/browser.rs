@@ -11,7 +11,9 @@ use std::time::Duration;
 use super::exchange::{ReadRecord, bounded, claims_now, successor_token};
 use super::grant::{access_expiry, still_granted};
 use super::turn::Turn;
-use super::{ApplicationLogin, Engine, Event, GateEvent, IssueKind, IssuedTokens, Login, MAX_TRIES, Origin, audit};
+use super::{
+    APPLICATION, ApplicationLogin, Engine, Event, GateEvent, IssueKind, IssuedTokens, Login, MAX_TRIES, Origin, audit,
+};
 use crate::client::Client;
 use crate::clock::Timestamp;
 use crate::denial::{Denial, ProviderFlaw};
@@ -45,12 +47,30 @@ pub(super) struct BegunSession {
     pub(super) cookie: Option<SessionCookie>,
 }
 
-/// A new cookie for a session, and what its record has of the cookie.
-pub(super) fn bound_cookie(keyring: &Keyring, id: SessionId) -> Result<(SessionCookie, BrowserBinding), Fault> {
-    let keys = keyring.refresh_keys();
-    let cookie = SessionCookie::new(keys, id)?;
-    let bound = cookie.and_then(|cookie| cookie.binding(keys).map(|binding| (cookie, binding)));
-    bound.ok_or(Fault::Signing("the current refresh key is missing"))
+impl HeldBy {
+    /// The dialect of a session that no dialect begins itself.
+    pub(super) const fn dialect(self) -> &'static str {
+        match self {
+            Self::BrowserAtProvider(dialect) => dialect,
+            Self::Client | Self::Browser => APPLICATION,
+        }
+    }
+
+    /// A new cookie for a session of a browser, and what its record has of the cookie.
+    pub(super) fn cookie(
+        self,
+        keyring: &Keyring,
+        id: SessionId,
+    ) -> Result<Option<(SessionCookie, Box<BrowserBinding>)>, Fault> {
+        if self == Self::Client {
+            return Ok(None);
+        }
+        let keys = keyring.refresh_keys();
+        let cookie = SessionCookie::new(keys, id)?;
+        let bound = cookie.and_then(|cookie| cookie.binding(keys).map(|binding| (cookie, binding)));
+        let (cookie, binding) = bound.ok_or(Fault::Signing("the current refresh key is missing"))?;
+        Ok(Some((cookie, Box::new(BrowserBinding { at_provider: self != Self::Browser, ..binding }))))
+    }
 }
 
 /// The rules of a browser session: its client, as registered now, and the profile of its endpoint under that client.

@@ -177,7 +177,7 @@ mod tests {
             ("resource", |record| record.resource = Some("https://api.test".into())),
             ("issuer", |record| record.vouched_by = Some(Box::new(VouchedBy::new("https://idp.test", "u-1")))),
             ("cookie", |record| {
-                record.browser = Some(Box::new(BrowserBinding { key: 1, digest: [7; 32], at_provider: false }))
+                record.browser = Some(Box::new(BrowserBinding { key: 1, digest: [7; 32], at_provider: false }));
             }),
             ("subject and client", |record| {
                 record.subject = "alicew".into();

@@ -207,11 +207,6 @@ impl Verifier {
         self.found(issuer).map(|(rules, _)| rules)
     }
 
-    /// The data that all tokens of `issuer` share.
-    pub(crate) fn token_issuer(&self, issuer: &str) -> Option<&Arc<TokenIssuer>> {
-        self.found(issuer).map(|(_, shared)| shared)
-    }
-
     /// The rules for the tokens of `issuer`, with the data that its tokens share.
     fn found(&self, issuer: &str) -> Option<(&IssuerRules, &Arc<TokenIssuer>)> {
         let place = *self.by_issuer.get(issuer)?;

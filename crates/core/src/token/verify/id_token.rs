@@ -20,6 +20,7 @@ use crate::denial::{Denial, ProviderFlaw};
 use crate::random::are_equal;
 use crate::session::{Scope, VouchedBy};
 use crate::token::algorithm::Algorithm;
+use crate::token::claims::TokenIssuer;
 
 /// The greatest age of an ID token: it is made when the code is exchanged.
 const MAX_AGE: Duration = Duration::from_secs(600);
@@ -77,6 +78,11 @@ const fn refused(what: &'static str) -> Denial {
 }
 
 impl Verifier {
+    /// The data that all tokens of `issuer` share.
+    pub(crate) fn token_issuer(&self, issuer: &str) -> Option<&Arc<TokenIssuer>> {
+        self.found(issuer).map(|(_, shared)| shared)
+    }
+
     /// The user of a login at a provider.
     ///
     /// # Errors
