@@ -62,7 +62,7 @@
 //! | `redb` | yes | the embedded store |
 //! | `redis` | no | the store of several gates in Redis or Valkey |
 //! | `postgres` | no | the store of several gates in PostgreSQL |
-//! | `browser-oidc` | no | browsers log in at an OpenID provider: `Browser::provider`, `LoginProvider` |
+//! | `browser-oidc` | no | browsers log in at an OpenID provider: `Browser::provider`, `LoginProvider`, `ProviderToken` |
 //! | `remote-keys` | no | keys of other issuers by discovery or by URL, fetched and kept up to date |
 //! | `imported-hashes` | no | password hashes of other systems: bcrypt, PBKDF2, scrypt, Firebase's and more |
 //! | `key-folder` | no | keys in a folder: `Keyring::load`, `create` and `load_or_create` |
@@ -96,8 +96,10 @@ pub mod dpop;
 pub mod fault;
 pub mod gate;
 #[cfg(feature = "program")]
+#[cfg_attr(docsrs, doc(hidden))]
 pub mod program;
 #[cfg(feature = "relay")]
+#[cfg_attr(docsrs, doc(hidden))]
 pub mod relay;
 #[cfg(feature = "remote-keys")]
 pub mod remote_keys;

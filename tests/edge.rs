@@ -15,6 +15,7 @@ mod behind;
 mod bodies;
 mod browser;
 mod browser_oidc;
+mod browser_vault;
 mod claims;
 mod cookies;
 mod cors;

@@ -19,8 +19,8 @@ BEGIN, END = "<!-- tests: begin -->\n", "<!-- tests: end -->\n"
 LATER = {
     # check and change
     *("P8",),
-    # browser sessions: what no test of this revision proves yet, and tokens of a provider, devices, figures
-    *(f"B{n}" for n in [5, 40, 41, *range(47, 52), *range(57, 61)]),
+    # browser sessions: what no test of this revision proves yet, devices, figures
+    *(f"B{n}" for n in [*range(47, 52), *range(57, 61)]),
 }
 # No promise any more, or not yet. The document says so, and no test names them.
 WITHDRAWN = {"C30"}

@@ -22,6 +22,8 @@ use rotogate_issuers::login::LoginProvider;
 mod sessions;
 #[cfg(feature = "browser-oidc")]
 pub(super) mod transaction;
+#[cfg(feature = "browser-oidc")]
+pub(super) mod vault;
 
 pub use crate::dialect::browser::LoginPage;
 pub use sessions::BrowserSessions;
@@ -105,7 +107,9 @@ impl Browser {
 
     /// A login at an OpenID provider, at `path`: `/auth/login` leads there, and the provider leads back to
     /// `/auth/callback`, whose URL is to be registered there. The issuer must be a
-    /// [trusted issuer](super::GateBuilder::trusted_issuer): its rules map the claims of the user.
+    /// [trusted issuer](super::GateBuilder::trusted_issuer): its rules map the claims of the user. The gate keeps the
+    /// provider's tokens in its [relay store](super::GateBuilder::relay_store), sealed under the browser's cookie: see
+    /// [`ProviderToken`](super::ProviderToken).
     #[cfg(feature = "browser-oidc")]
     pub fn provider(path: impl Into<String>, provider: LoginProvider) -> Self {
         Self { provider: Some(provider), ..Self::own(path) }
@@ -187,6 +191,12 @@ impl Browser {
     pub const fn refuse_allowed_origins(mut self) -> Self {
         self.sessions.admits_listed = false;
         self
+    }
+
+    /// The path of the endpoint, and the relay of its provider, if it has one.
+    #[cfg(feature = "browser-oidc")]
+    pub(super) fn relay(&self) -> Option<(&str, super::RelayConfig)> {
+        self.provider.as_ref().map(|provider| (self.path.as_str(), vault::relay_config(provider)))
     }
 
     /// The rules for requests by session.
@@ -336,11 +346,12 @@ impl BrowserEndpoint {
     }
 
     /// The page of the provider that ends the login there, if there is one.
-    pub(super) fn logout_at_provider(&self) -> Option<String> {
+    #[cfg_attr(not(feature = "browser-oidc"), expect(unused_variables, reason = "for a provider"))]
+    pub(super) fn logout_at_provider(&self, hint: Option<&str>) -> Option<String> {
         #[cfg(feature = "browser-oidc")]
         if let Some(provider) = &self.provider {
             let after = self.dialect.target(Some(&self.dialect.after_logout));
-            return provider.logout_url(&self.dialect.targets.url(after));
+            return provider.logout_url(&self.dialect.targets.url(after), hint);
         }
         None
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, CACHE_CONTROL, SET_COOKIE, VARY};
+use http::header::{CACHE_CONTROL, SET_COOKIE, VARY};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 
@@ -17,10 +17,10 @@ use rotogate_core::denial::Denial;
 use rotogate_core::engine::{APPLICATION, BrowserRules, RenewWhen};
 use rotogate_core::fault::Error;
 use rotogate_core::lease::Lease;
-use rotogate_core::route::OnExpiry;
+use rotogate_core::route::{OnExpiry, RoutePolicy};
 use rotogate_core::session::Session;
 use rotogate_core::token::session_cookie::{NAME, is_of_browser};
-use rotogate_core::verify_cache::{SessionAnswer, SessionMiss, Verified};
+use rotogate_core::verify_cache::{SessionAnswer, SessionMiss, SessionProvider, Verified};
 
 /// The longest wait of a request for its session. The load itself goes on.
 const MAX_WAIT: Duration = Duration::from_secs(10);
@@ -88,7 +88,13 @@ impl Inner {
         let gate = Arc::clone(self);
         to_its_end(async move {
             let rules = |session: &Session| gate.browser_rules(session);
-            let loaded = gate.checker.load_session(&gate.engine, &cookie, &rules, when).await;
+            #[cfg(feature = "browser-oidc")]
+            let vaults = gate.vaults();
+            #[cfg(feature = "browser-oidc")]
+            let provider = vaults.as_ref().map(|vaults| vaults as &dyn SessionProvider);
+            #[cfg(not(feature = "browser-oidc"))]
+            let provider: Option<&dyn SessionProvider> = None;
+            let loaded = gate.checker.load_session(&gate.engine, &cookie, (&rules, provider), when).await;
             gate.running.faults.tell(&loaded, || gate.engine.clock().source().monotonic());
             loaded
         })
@@ -162,14 +168,37 @@ impl Inner {
     }
 }
 
-/// The access token of a session for the upstream.
-pub(super) fn forward_token(headers: &mut HeaderMap, caller: &Verified) {
-    if let Some(token) = caller.session_token()
-        && let Ok(mut value) = HeaderValue::try_from(format!("Bearer {token}"))
-    {
-        value.set_sensitive(true);
-        headers.insert(AUTHORIZATION, value);
+/// The access token of a session for the service: the provider's, if the user logged in at one. A handler gets it from the
+/// extensions, an upstream as the returned header, if the route forwards it.
+///
+/// # Errors
+/// [`Denial::ProviderTokenOver`], [`Denial::SessionUnavailable`]: without its token, the request is not sent.
+// Requirement B40.
+pub(super) fn token_for_service(
+    gate: &Inner,
+    parts: &mut Parts,
+    policy: &RoutePolicy,
+    caller: &Verified,
+) -> Result<Option<HeaderValue>, Denial> {
+    let is_at_provider = caller.token().is_at_provider();
+    let at_provider = if is_at_provider { caller.provider_token(gate.engine.clock().now()) } else { Ok(None) };
+    let token = match &at_provider {
+        _ if !policy.forward_token => None,
+        Ok(Some(token)) => Some(token.as_str()),
+        Ok(None) if is_at_provider => return Err(Denial::ProviderTokenOver),
+        Ok(None) => caller.session_token(),
+        Err(denial) => return Err(*denial),
+    };
+    let header = token.map(|token| HeaderValue::try_from(format!("Bearer {token}")));
+    let mut header = header.transpose().map_err(|_| Denial::ProviderTokenOver)?;
+    header.iter_mut().for_each(|header| header.set_sensitive(true));
+    #[cfg(feature = "browser-oidc")]
+    if is_at_provider {
+        super::ProviderToken::give(&mut parts.extensions, at_provider);
     }
+    #[cfg(not(feature = "browser-oidc"))]
+    let _ = parts;
+    Ok(header)
 }
 
 /// Adapts the reply of the service to a request by session: no shared cache keeps it, and no session cookie comes from

@@ -270,8 +270,8 @@ impl GateBuilder {
         self
     }
 
-    /// The store of the records of relays.
-    #[cfg(feature = "relay")]
+    /// The store of the records of relays, and of the provider's tokens behind browser sessions: the gate's own store, too.
+    #[cfg(any(feature = "relay", feature = "browser-oidc"))]
     #[must_use]
     pub fn relay_store(mut self, store: Arc<dyn rotogate_core::store::relay::RelayStore>) -> Self {
         self.relay_store = Some(store);

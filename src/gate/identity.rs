@@ -138,15 +138,15 @@ impl Identity {
         &self.verified.token().scope
     }
 
-    /// `iss`.
+    /// `iss`; for the session of a browser whose user logged in at a provider, that provider.
     pub fn issuer(&self) -> &str {
-        self.verified.token().issuer()
+        self.verified.token().vouching_issuer().url()
     }
 
     /// The short name of the issuer: `self` for this gate, else
     /// [`IssuerRules::name`](rotogate_core::token::IssuerRules::name).
     pub fn issuer_name(&self) -> &str {
-        self.verified.token().issuer_name()
+        self.verified.token().vouching_issuer().name()
     }
 
     /// The session, for tokens of this gate that have one.
@@ -303,6 +303,9 @@ mod extract {
         Undecided,
         #[error("the claims do not have the expected shape")]
         Shape,
+        #[cfg(feature = "browser-oidc")]
+        #[error("the caller has no access token of a provider")]
+        NoToken,
         /// A mistake in the application: without a gate every caller would silently be anonymous.
         #[error(
             "no gate has named the caller of this request: put `gate.layer()` around the router, or `gate.require()` on \
@@ -327,6 +330,8 @@ mod extract {
         fn new(why: Why, parts: &Parts) -> Self {
             let denial = match why {
                 Why::Anonymous => Denial::NoCredential,
+                #[cfg(feature = "browser-oidc")]
+                Why::NoToken => Denial::NoCredential,
                 Why::Undecided => Denial::WrongAudience,
                 Why::Shape => Denial::ClaimsShape,
                 Why::NoGate => {
@@ -335,6 +340,19 @@ mod extract {
                     return Self { why, reply: Box::new(reply.map(|body| body.data)) };
                 }
             };
+            Self::with(why, denial, parts)
+        }
+
+        /// Of a request whose caller has no token of a provider.
+        #[cfg(feature = "browser-oidc")]
+        pub(in crate::gate) fn without_token(denial: Denial, parts: &Parts) -> Self {
+            match Why::from_parts(parts) {
+                why @ (Why::Undecided | Why::NoGate) => Self::new(why, parts),
+                Why::Anonymous | Why::Shape | Why::NoToken => Self::with(Why::NoToken, denial, parts),
+            }
+        }
+
+        fn with(why: Why, denial: Denial, parts: &Parts) -> Self {
             let reason = Reason::from(denial);
             reason.tell();
             let mut reply = respond::refused(

@@ -69,6 +69,8 @@ mod possession;
 mod preflight;
 #[cfg(feature = "program")]
 pub(crate) mod program;
+#[cfg(feature = "browser-oidc")]
+mod provider_token;
 mod readiness;
 #[cfg(feature = "relay")]
 mod relay;
@@ -99,6 +101,8 @@ pub use forward_buffered::{BufferedForward, ForwardBuffered, NoForward};
 pub use identity::{Claims, NoIdentity};
 pub use identity::{ClaimsError, CredentialKind, Identity};
 pub use layer::{GateLayer, GateService, Judgement, PermittedRequest, ResponseFuture};
+#[cfg(feature = "browser-oidc")]
+pub use provider_token::ProviderToken;
 pub use readiness::Readiness;
 #[cfg(feature = "relay")]
 pub use relay::RelayConfig;

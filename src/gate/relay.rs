@@ -143,6 +143,32 @@ impl EndpointRelay {
         &self.path
     }
 
+    /// The records, and the vaults of browser sessions.
+    #[cfg(feature = "browser-oidc")]
+    pub(super) fn store(&self) -> &dyn RelayStore {
+        &*self.store
+    }
+
+    /// Whether a message of this kind is due, and how many were skipped since the last one.
+    #[cfg(feature = "browser-oidc")]
+    pub(super) fn is_due(&self, kind: &'static str) -> Option<u64> {
+        self.relay.is_due(kind)
+    }
+
+    /// Exchanges the refresh token of a vault.
+    #[cfg(feature = "browser-oidc")]
+    pub(super) async fn exchange(&self, presented: Presented) -> RelayAnswer {
+        let answer = self.relay.exchange(presented).await;
+        self.exchanges.add(result(&answer), 1);
+        answer
+    }
+
+    /// Notes that the answer to the refresh token of a vault is in the vault.
+    #[cfg(feature = "browser-oidc")]
+    pub(super) async fn settle(&self, presented: Presented) -> Result<(), StoreError> {
+        self.relay.settle(presented).await
+    }
+
     /// Resolves once no exchange is running.
     pub(super) async fn idle(&self) {
         self.relay.idle().await;

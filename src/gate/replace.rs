@@ -139,6 +139,12 @@ impl Gate {
         let PreparedRules { gate, styles, identity, rates, keep_login_origin, max_stream } = prepared;
         // First: from here on, both gates strip the identity headers of both.
         self.0.running.put_in_force(&gate.0);
+        #[cfg(feature = "browser-oidc")]
+        if let Some(browser) = &gate.0.browser
+            && let Some(config) = browser.relay_config()
+        {
+            self.set_relay(&browser.dialect.targets.path, config);
+        }
         self.0.is_replaced.store(true, Ordering::Release);
         self.0.engine.set_styles(styles);
         self.0.engine.set_keep_login_origin(keep_login_origin);

@@ -10,6 +10,7 @@ use super::Inner;
 use super::nested;
 use crate::dialect::Reply;
 use crate::dialect::browser::navigation::SignedOut;
+use crate::dialect::browser::step_up::AskedLogin;
 use crate::dialect::browser::{LOGIN, LoginPage, page, words};
 use rotogate_core::denial::Denial;
 use rotogate_core::reply;
@@ -33,7 +34,7 @@ impl Inner {
         if plain.status() != StatusCode::UNAUTHORIZED
             || parts.headers.contains_key(AUTHORIZATION)
             || reply::is_grpc(&parts.headers)
-            || !would_help(denial, policy)
+            || !would_help(denial, policy, browser.dialect.has_provider)
         {
             return Led::Plain(plain);
         }
@@ -43,18 +44,19 @@ impl Inner {
             _ if dialect.page == LoginPage::None => SignedOut::Problem,
             _ => SignedOut::of_request(&parts.method, &parts.headers),
         };
-        let asked = asked(parts);
-        match (form, dialect.login_url(&asked)) {
+        let step_up = AskedLogin::of_route(policy.step_up.as_ref().filter(|_| dialect.has_provider));
+        match (form, dialect.login_url(&asked(parts), &step_up)) {
             (SignedOut::Login, Some(url)) => Led::Shown(words::see_other(&url)),
             (SignedOut::Page, Some(_)) => Led::Shown(challenged(page::signed_out(&dialect.path_of(LOGIN)), &plain)),
-            (SignedOut::Problem, _) | (_, None) => Led::Plain(words::with_login(plain, &dialect.path_of(LOGIN))),
+            (SignedOut::Problem, _) | (_, None) => Led::Plain(words::with_login(plain, &dialect.login_path(&step_up))),
         }
     }
 }
 
-/// Whether another login can mend the refusal. One by password has no `acr`.
-fn would_help(denial: Denial, policy: &RoutePolicy) -> bool {
-    denial != Denial::InsufficientAuthentication || policy.step_up.as_ref().is_none_or(|step_up| step_up.acr.is_empty())
+/// Whether another login can mend the refusal. One by password has no `acr`; a provider is asked for it.
+fn would_help(denial: Denial, policy: &RoutePolicy, at_provider: bool) -> bool {
+    let is_step_up = denial == Denial::InsufficientAuthentication && !at_provider;
+    !is_step_up || policy.step_up.as_ref().is_none_or(|step_up| step_up.acr.is_empty())
 }
 
 /// The path and query that the client asked for.

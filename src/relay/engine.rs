@@ -252,6 +252,17 @@ impl Relay {
         revoked.unwrap_or_else(|_| RelayAnswer::unavailable(RETRY_AFTER, "relay_aborted"))
     }
 
+    /// Notes that the presenter has stored the answer to this token, which was [kept](Presented::keep_until) for that.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn settle(&self, presented: Presented) -> Result<(), StoreError> {
+        match self.core.presentation(presented) {
+            Ok(Some(presentation)) => self.core.settle(&presentation).await,
+            Ok(None) | Err(NotSealed) => Ok(()),
+        }
+    }
+
     /// Removes ended records.
     ///
     /// # Errors

@@ -74,11 +74,11 @@ impl HttpCaller {
     }
 }
 
-fn send_error(error: &FetchError) -> SendError {
+pub(crate) fn send_error(error: &FetchError) -> SendError {
     if error.not_sent() { SendError::NotSent(error.to_string()) } else { SendError::Lost(error.to_string()) }
 }
 
-fn reply(response: Response<Bytes>) -> ProviderReply {
+pub(crate) fn reply(response: Response<Bytes>) -> ProviderReply {
     let (parts, body) = response.into_parts();
     let text = |name: HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     ProviderReply {

@@ -57,6 +57,11 @@ pub fn access_token(reply: &ProviderReply) -> Option<Zeroizing<String>> {
     member(reply, "access_token").map(Zeroizing::new)
 }
 
+/// The error of a refusal.
+pub fn error(reply: &ProviderReply) -> Option<String> {
+    matches!(reply.status, 400 | 401).then(|| member(reply, "error")).flatten()
+}
+
 fn granted(token: &str, reply: &ProviderReply) -> Meaning {
     let Some(object) = object(reply) else { return Meaning::Unclear };
     if text(&object, "access_token").is_none_or(str::is_empty) {

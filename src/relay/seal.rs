@@ -25,9 +25,13 @@ use zeroize::Zeroizing;
 use rotogate_core::random::are_equal;
 use rotogate_core::store::relay::{RelayId, RelayRecord, RelayState};
 use rotogate_core::token::Keyring;
+#[cfg(feature = "browser-oidc")]
+use rotogate_core::token::session_cookie::VaultSecret;
 
 const LABEL_ID: &[u8] = b"rotogate relay id";
 const LABEL_SEAL: &[u8] = b"rotogate relay seal";
+#[cfg(feature = "browser-oidc")]
+const LABEL_VAULT: &[u8] = b"rotogate vault seal";
 const LABEL_PARAMS: &[u8] = b"rotogate relay params";
 /// The version of this scheme.
 const VERSION: u8 = 1;
@@ -117,6 +121,18 @@ impl RelayKeys {
             seal: expand(prk, &info)?,
             params: hmac::Key::from(params),
         })
+    }
+
+    /// The keys of the vault of a browser's session: of a row that belongs to no token.
+    ///
+    /// # Errors
+    /// The library fails.
+    // Requirement B5.
+    #[cfg(feature = "browser-oidc")]
+    pub fn vault(secret: &VaultSecret) -> Result<Self, NotSealed> {
+        let prk = Prk::new_less_safe(HKDF_SHA256, secret.secret.as_slice());
+        let params = prk.expand(&[LABEL_PARAMS], HMAC_SHA256).map_err(|_| NotSealed)?;
+        Ok(Self { id: RelayId(secret.id), seal: expand(&prk, LABEL_VAULT)?, params: hmac::Key::from(params) })
     }
 
     /// The key of the token's record in the store: the same for every presenter.

@@ -127,6 +127,7 @@ async fn b28_b33_b37_b42_b43_a_real_provider_logs_a_browser_in_and_out() {
         assert_eq!((&state["authenticated"], &state["subject"]), (&json!(true), &json!("op|ada")), "{state}");
         let app = browser.send(&base, Method::GET, "https://gate.test/app", &[]).await;
         assert_eq!((app.status.as_u16(), app.echoed("x-auth-subject")), (200, vec!["op|ada".to_owned()]));
+        assert_eq!(app.echoed("x-auth-issuer").join(","), provider.url);
         // A second login asks for no password, and the session of the first one is over.
         let first = Browser(browser.0.clone());
         let (end, _) = browser.log_in(&base, "https://gate.test/auth/login?to=/again", "https://gate.test/again").await;
@@ -143,4 +144,43 @@ async fn b28_b33_b37_b42_b43_a_real_provider_logs_a_browser_in_and_out() {
         until("the session is over", async || browser.state(&base).await["authenticated"] == false).await;
         drop(gate);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b40_b41_b43_a_provider_that_takes_each_refresh_token_once_goes_on_and_its_token_is_forwarded() {
+    let provider = Provider::start("browser").await;
+    keep_secret(SECRET);
+    let keys = "parameters = { prompt = \"consent\" }";
+    let config = config(&provider.url, keys).replace("[\"profile\"]", "[\"profile\", \"offline_access\"]");
+    let place = Place::new(&config.replace("\"session\"]\n", "\"session\"]\nforward_token = true\n"));
+    std::fs::write(place.path("op.secret"), SECRET).unwrap();
+    std::fs::set_permissions(place.path("op.secret"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let gate = place.start();
+    let base = gate.url("").trim_end_matches('/').to_owned();
+    let client = json!({
+        "client_id": "web", "client_secret": SECRET, "redirect_uris": ["https://gate.test/auth/callback"],
+        "post_logout_redirect_uris": ["https://gate.test/"], "grant_types": ["authorization_code", "refresh_token"],
+    });
+    let client: String =
+        percent_encoding::utf8_percent_encode(&client.to_string(), percent_encoding::NON_ALPHANUMERIC).to_string();
+    provider.ask(&format!("/test/client?{client}")).await;
+    let mut browser = Browser::default();
+    let (end, answer) = browser.log_in(&base, "https://gate.test/auth/login?to=/app", "https://gate.test/app").await;
+    assert_eq!(end, "https://gate.test/app", "{}", String::from_utf8_lossy(&answer.body));
+    // Each access token is good for three seconds.
+    let (mut tokens, mut refreshes) = (std::collections::HashSet::new(), 0);
+    until("three refreshes", async || {
+        let app = browser.send(&base, Method::GET, "https://gate.test/app", &[]).await;
+        assert_eq!(app.status.as_u16(), 200, "{}", String::from_utf8_lossy(&app.body));
+        tokens.insert(app.echoed("authorization"));
+        refreshes = provider.requests().await - 1;
+        refreshes >= 3
+    })
+    .await;
+    assert!(tokens.len() >= 3 && tokens.iter().all(|token| token.len() == 1), "{}", tokens.len());
+    assert_eq!(browser.state(&base).await["authenticated"], true);
+    // The provider ends its login without a question, because of the hint.
+    let out = browser.send(&base, Method::POST, "https://gate.test/auth/logout", &[]).await;
+    assert!(String::from_utf8_lossy(&out.body).contains("id_token_hint=ey"));
+    assert_eq!(browser.state(&base).await["authenticated"], false);
 }

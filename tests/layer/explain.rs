@@ -377,6 +377,8 @@ const ELSEWHERE: &[&str] = &[
     // Of a session that must be renewed first: src/gate/browser_request.
     "session_not_renewed",
     "session_unavailable",
+    // Of a session whose provider's token is forwarded: an explanation opens no vault. tests/edge/browser_vault.rs.
+    "provider_token_over",
     // Tests of their own, below.
     "too_many_requests",
     "revocations_unavailable",

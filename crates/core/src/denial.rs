@@ -191,6 +191,9 @@ pub enum Denial {
     /// The session is not at hand, and could not be read or renewed. Another attempt may succeed after this time.
     // Requirement B18.
     SessionUnavailable(Duration),
+    /// The route forwards the provider's access token, and that of the session is over and cannot be refreshed.
+    // Requirement B40.
+    ProviderTokenOver,
 
     // A refresh credential.
     /// The text is no refresh token of ours, or its session no longer exists.

@@ -223,7 +223,10 @@ fn judge_audience(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denia
 }
 
 fn judge_issuer(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
-    if policy.takes(token.issuer_name(), token.is_accepted_everywhere()) { Ok(()) } else { Err(Denial::WrongIssuer) }
+    let issuer = token.vouching_issuer();
+    // The route takes sessions. Without `issuers`, it takes those of each provider.
+    let everywhere = issuer.is_accepted_everywhere || token.is_at_provider();
+    if policy.takes(&issuer.name, everywhere) { Ok(()) } else { Err(Denial::WrongIssuer) }
 }
 
 /// Judges how a token is bound. Its caller has already proved its key or certificate.
@@ -271,8 +274,8 @@ pub fn judge_step_up(policy: &RoutePolicy, token: &AccessToken, now: Timestamp) 
 /// May this token name the role? A bare role belongs to the one issuer that the route names, else to our own tokens.
 fn may_name(policy: &RoutePolicy, role: &Role, token: &AccessToken) -> bool {
     match (&role.issuer, policy.issuers.as_slice()) {
-        (Some(issuer), _) => **token.issuer_name() == **issuer,
-        (None, [only]) => **token.issuer_name() == **only,
-        (None, _) => token.is_ours(),
+        (Some(issuer), _) => *token.vouching_issuer().name == **issuer,
+        (None, [only]) => *token.vouching_issuer().name == **only,
+        (None, _) => token.vouching_issuer().is_ours,
     }
 }

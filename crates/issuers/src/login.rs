@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use parking_lot::Mutex;
 use secrecy::SecretString;
 use serde_json::{Map, Value};
@@ -27,6 +27,8 @@ const MAX_ANSWER: usize = 64 << 10;
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// The deepest nesting of an answer.
 const MAX_DEPTH: usize = 16;
+/// The longest URL of a logout, in bytes: servers refuse longer ones.
+const MAX_LOGOUT_URL: usize = 4 << 10;
 /// The scope that makes an authorization request one of OpenID.
 const OPENID: &str = "openid";
 
@@ -61,6 +63,7 @@ pub type MetadataSource = Arc<dyn Fn() -> Option<Arc<Metadata>> + Send + Sync>;
 /// let provider = LoginProvider::new(&remote, "web").secret(secret).scopes(["profile"]);
 /// let builder = rotogate::Gate::builder()
 ///     .trusted_issuer(remote.rules(["api"]))
+///     // With the gate's own store: `.relay_store(store)`.
 ///     .browser(Browser::provider("/auth", provider));
 /// # let _ = builder;
 /// # Ok(()) }
@@ -76,6 +79,7 @@ pub struct LoginProvider {
     scopes: Vec<String>,
     parameters: Vec<(String, String)>,
     is_pushed: bool,
+    keeps_access_token: bool,
 }
 
 impl fmt::Debug for LoginProvider {
@@ -103,6 +107,59 @@ pub struct ExchangedTokens {
     pub access_token: Zeroizing<String>,
     /// The granted scope; what was asked for if the answer does not name it (RFC 6749 §5.1).
     pub scope: String,
+    /// The refresh token, and the life of the access token.
+    pub further: FurtherTokens,
+}
+
+/// What the answer to a code or to a refresh token has besides. Does not print.
+#[derive(Default)]
+pub struct FurtherTokens {
+    /// The refresh token.
+    pub refresh_token: Option<Zeroizing<String>>,
+    /// The life of the access token.
+    pub lifetime: Option<Duration>,
+}
+
+/// The answer to a refresh token. Does not print.
+pub struct RefreshedTokens {
+    /// The access token.
+    pub access_token: Zeroizing<String>,
+    /// The new ID token, if there is one.
+    pub id_token: Option<Zeroizing<String>>,
+    /// The new refresh token, and the life of the access token.
+    pub further: FurtherTokens,
+}
+
+impl fmt::Debug for RefreshedTokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RefreshedTokens(…)")
+    }
+}
+
+impl FurtherTokens {
+    fn read(answer: &Map<String, Value>) -> Self {
+        let seconds = |value: &Value| value.as_u64().or_else(|| value.as_str()?.parse().ok());
+        Self {
+            refresh_token: kept_text(answer, "refresh_token"),
+            lifetime: answer.get("expires_in").and_then(seconds).map(Duration::from_secs),
+        }
+    }
+}
+
+impl RefreshedTokens {
+    /// Reads the body of a good answer.
+    pub fn read(body: &[u8]) -> Option<Self> {
+        let answer = object_of_depth(body, MAX_DEPTH).ok()?;
+        Some(Self {
+            access_token: kept_text(&answer, "access_token")?,
+            id_token: kept_text(&answer, "id_token"),
+            further: FurtherTokens::read(&answer),
+        })
+    }
+}
+
+fn kept_text(answer: &Map<String, Value>, name: &str) -> Option<Zeroizing<String>> {
+    text(answer, name).filter(|text| !text.is_empty()).map(|text| text.to_owned().into())
 }
 
 impl fmt::Debug for ExchangedTokens {
@@ -153,6 +210,7 @@ impl LoginProvider {
             scopes: vec![OPENID.to_owned()],
             parameters: Vec::new(),
             is_pushed: false,
+            keeps_access_token: true,
         }
     }
 
@@ -189,6 +247,13 @@ impl LoginProvider {
         self
     }
 
+    /// Does not keep the access token: no route forwards it, and no handler asks for it.
+    #[must_use]
+    pub const fn identity_only(mut self) -> Self {
+        self.keeps_access_token = false;
+        self
+    }
+
     /// Leaves the parameters with the provider (RFC 9126), also if it does not demand that.
     #[must_use]
     pub const fn pushed(mut self) -> Self {
@@ -220,12 +285,17 @@ impl LoginProvider {
         Some((self.metadata)()?.names_itself)
     }
 
-    /// The URL to which a browser is led for a login.
+    /// The URL to which a browser is led for a login. `step_up`: what a route asks of it, before the operator's parameters.
     ///
     /// # Errors
     /// The provider cannot be asked, or does not take the parameters.
     // Requirements B28, B37.
-    pub async fn login_url(&self, redirect_uri: &str, secrets: LoginSecrets<'_>) -> Result<String, LoginFailure> {
+    pub async fn login_url(
+        &self,
+        redirect_uri: &str,
+        secrets: LoginSecrets<'_>,
+        step_up: &[(&str, &str)],
+    ) -> Result<String, LoginFailure> {
         const WHAT: &str = "authorization_endpoint";
         let metadata = self.document(WHAT)?;
         let endpoint = metadata.authorization_endpoint.as_deref().filter(|url| metadata.target(url).is_some());
@@ -241,7 +311,9 @@ impl LoginProvider {
             ("code_challenge", &challenge),
             ("code_challenge_method", "S256"),
         ];
+        let is_asked = |name: &str| step_up.iter().any(|(asked, _)| *asked == name);
         let further = self.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let further = step_up.iter().copied().chain(further.filter(|(name, _)| !is_asked(name)));
         let client = ("client_id", self.client.id.as_str());
         let asked = own.into_iter().chain(further);
         let query = if self.is_pushed || metadata.requires_pushed_requests {
@@ -303,16 +375,48 @@ impl LoginProvider {
             id_token: token("id_token", "the answer to the code has no id_token: is openid among its scopes?")?.into(),
             access_token: token("access_token", "the answer to the code has no access_token")?.into(),
             scope: text(&answer, "scope").map_or_else(|| self.scopes.join(" "), str::to_owned),
+            further: FurtherTokens::read(&answer),
         })
     }
 
-    /// The page of the provider that ends the login there, if it has one.
+    /// Whether the access token is kept.
+    pub const fn keeps_access_token(&self) -> bool {
+        self.keeps_access_token
+    }
+
+    /// Sends a form to the token endpoint once, within this time.
+    ///
+    /// # Errors
+    /// There is no whole answer.
+    pub async fn ask_for_tokens(&self, form: &[u8], within: Duration) -> Result<Response<Bytes>, LoginFailure> {
+        const WHAT: &str = "token_endpoint";
+        let target = self.document(WHAT)?.token_target().ok_or_else(|| self.unknown(WHAT))?;
+        self.send(&target, form, within).await
+    }
+
+    /// Revokes a refresh token (RFC 7009), if the provider can.
+    ///
+    /// # Errors
+    /// There is no whole answer.
     // Requirement B43.
-    pub fn logout_url(&self, back_to: &str) -> Option<String> {
+    pub async fn revoke(&self, refresh_token: &str, within: Duration) -> Result<StatusCode, LoginFailure> {
+        const WHAT: &str = "revocation_endpoint";
+        let target = self.document(WHAT)?.revocation_target().ok_or_else(|| self.unknown(WHAT))?;
+        let form = Zeroizing::new(encoded([("token", refresh_token), ("token_type_hint", "refresh_token")]));
+        Ok(self.send(&target, form.as_bytes(), within).await?.status())
+    }
+
+    /// The page of the provider that ends the login there, if it has one. A URL that is too long is made without the hint.
+    // Requirement B43.
+    pub fn logout_url(&self, back_to: &str, hint: Option<&str>) -> Option<String> {
         let metadata = (self.metadata)()?;
         let endpoint = metadata.end_session_endpoint.as_deref().filter(|url| metadata.target(url).is_some())?;
-        let query = [("client_id", self.client.id.as_str()), ("post_logout_redirect_uri", back_to)];
-        Some(with_query(endpoint, &encoded(query)))
+        let own = [("client_id", self.client.id.as_str()), ("post_logout_redirect_uri", back_to)];
+        let url = |hint: Option<&str>| {
+            let hint = hint.map(|hint| ("id_token_hint", hint));
+            with_query(endpoint, &encoded(own.into_iter().chain(hint)))
+        };
+        Some(url(hint)).filter(|url| url.len() <= MAX_LOGOUT_URL).or_else(|| Some(url(None)))
     }
 
     fn document(&self, what: &'static str) -> Result<Arc<Metadata>, LoginFailure> {
@@ -325,20 +429,25 @@ impl LoginProvider {
 
     /// Sends a form as our client. Returns the status and the JSON object of the answer.
     async fn post(&self, target: &FetchTarget, form: String) -> Result<(StatusCode, Map<String, Value>), LoginFailure> {
-        let http = self.http.lock().current().map_err(|failure| LoginFailure::Client(failure.message))?.0;
-        let http = http.with_timeout(TIMEOUT).with_max_size(MAX_ANSWER);
-        let mut headers = HeaderMap::from_iter([
-            (CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded")),
-            (ACCEPT, HeaderValue::from_static("application/json")),
-        ]);
-        let mut body = Zeroizing::new(form.into_bytes());
-        let added = self.client.add_to(&mut headers, &mut body);
-        added.ok_or_else(|| LoginFailure::Client("the client's id or secret cannot be sent".to_owned()))?;
-        let answer = http.send(target, Method::POST, headers, Bytes::copy_from_slice(&body)).await?;
+        let answer = self.send(target, form.as_bytes(), TIMEOUT).await?;
         let (parts, body) = answer.into_parts();
         let body = Zeroizing::new(body.to_vec());
         let object = object_of_depth(&body, MAX_DEPTH);
         Ok((parts.status, object.map_err(|_| LoginFailure::Unusable("the answer is not one JSON object"))?))
+    }
+
+    /// Sends a form as our client, once.
+    async fn send(&self, target: &FetchTarget, form: &[u8], within: Duration) -> Result<Response<Bytes>, LoginFailure> {
+        let http = self.http.lock().current().map_err(|failure| LoginFailure::Client(failure.message))?.0;
+        let http = http.with_timeout(within).with_max_size(MAX_ANSWER);
+        let mut headers = HeaderMap::from_iter([
+            (CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded")),
+            (ACCEPT, HeaderValue::from_static("application/json")),
+        ]);
+        let mut body = Zeroizing::new(form.to_vec());
+        let added = self.client.add_to(&mut headers, &mut body);
+        added.ok_or_else(|| LoginFailure::Client("the client's id or secret cannot be sent".to_owned()))?;
+        Ok(http.send(target, Method::POST, headers, Bytes::copy_from_slice(&body)).await?)
     }
 }
 

@@ -139,6 +139,15 @@ impl RelayStore for PostgresStore {
         }
     }
 
+    async fn relay_ids(&self) -> Result<Vec<RelayId>, StoreError> {
+        let rows = self.0.all_by(&self.0.commands, "rg_relay_ids", self.0.known.history(), Vec::new()).await?;
+        let id = |row: &ResultRow| {
+            let id: Vec<u8> = row.get("o_id")?;
+            id.try_into().map(RelayId).map_err(|_| refusal("an id of a record of the relay is malformed"))
+        };
+        rows.iter().map(id).collect()
+    }
+
     async fn sweep_relay(&self, now: Timestamp) -> Result<u64, StoreError> {
         let mut swept = 0;
         loop {

@@ -45,7 +45,8 @@ fn copy_tables(read: &ReadTransaction, into: &Database) -> Result<(), redb::Erro
     copy_table(read, into, REVOCATIONS)?;
     copy_table(read, into, BY_UNTIL)?;
     copy_table(read, into, LOG)?;
-    // Records of the relay end within a minute, and a copy has no use for them.
+    // Records of the relay end within a minute. A vault of a browser session has a refresh token that may be spent by the
+    // time that the copy is used: to a strict provider it would be a reuse. Without it, the session is over.
     copy_table(read, into, META)?;
     // All earlier commits were left in memory; this one makes them durable.
     let mut last = into.begin_write()?;

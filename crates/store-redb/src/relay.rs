@@ -1,7 +1,7 @@
 //! Records of the relay.
 
 use async_trait::async_trait;
-use redb::ReadableDatabase;
+use redb::{ReadableDatabase, ReadableTable};
 
 use super::writer::failed;
 use super::{RedbStore, schema};
@@ -42,6 +42,17 @@ impl RelayStore for RedbStore {
 
     async fn remove_relay(&self, id: RelayId, expected: Option<RelayVersion>) -> Result<bool, StoreError> {
         self.write(move |_, state| relay::remove(state, id, expected)).await
+    }
+
+    async fn relay_ids(&self) -> Result<Vec<RelayId>, StoreError> {
+        let read = self.database()?.begin_read().map_err(failed)?;
+        let records = match read.open_table(schema::RELAYS) {
+            Ok(records) => records,
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            Err(error) => return Err(failed(error)),
+        };
+        let rows = records.iter().map_err(failed)?;
+        rows.map(|row| row.map(|(id, _)| RelayId(*id.value())).map_err(failed)).collect()
     }
 
     async fn sweep_relay(&self, now: Timestamp) -> Result<u64, StoreError> {

@@ -166,6 +166,22 @@ impl RelayStore for RedisStore {
         }
     }
 
+    async fn relay_ids(&self) -> Result<Vec<RelayId>, StoreError> {
+        let mut ids = Vec::new();
+        for partition in self.0.partitions.iter() {
+            let key = partition.keys.named("xu");
+            let all = |pipeline: &mut Pipeline| drop_mut(pipeline.cmd("ZRANGE").arg(key).arg(0).arg(-1));
+            let mut replies = self.0.read(&self.0.commands, partition, all).await?;
+            let Some(Value::Array(members)) = replies.next() else { return Err(unexpected("no index")) };
+            let of_partition = members.into_iter().map(|member| match member {
+                Value::BulkString(id) => id.try_into().map(RelayId).map_err(|_| unexpected("no id of a record")),
+                _ => Err(unexpected("no id of a record")),
+            });
+            ids.extend(of_partition.collect::<Result<Vec<_>, _>>()?);
+        }
+        Ok(ids)
+    }
+
     async fn sweep_relay(&self, now: Timestamp) -> Result<u64, StoreError> {
         let swept = self.0.partitions.iter().map(|partition| self.0.sweep_relay_in(partition, now));
         Ok(in_each(swept).await?.into_iter().sum())

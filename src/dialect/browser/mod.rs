@@ -29,12 +29,14 @@ use rotogate_core::token::verify::strict_json;
 pub(crate) mod callback;
 pub(crate) mod navigation;
 pub(crate) mod page;
+pub(crate) mod step_up;
 pub(crate) mod target;
 pub(crate) mod words;
 
 #[cfg(test)]
 mod tests;
 
+use step_up::AskedLogin;
 use target::{LoginTarget, LoginTargets};
 
 /// The dialect's name in `gateway.toml`.
@@ -132,15 +134,24 @@ impl BrowserDialect {
     }
 
     /// The login that leads back to `to`, an absolute URL; `None` without a page to lead to.
-    pub(crate) fn login_url(&self, to: &str) -> Option<String> {
+    pub(crate) fn login_url(&self, to: &str, asked: &AskedLogin) -> Option<String> {
         if self.page == LoginPage::None {
             return None;
         }
-        let login = format!("{}{}", self.targets.origin, self.path_of(LOGIN));
+        let login = format!("{}{}", self.targets.origin, self.login_path(asked));
         Some(match self.targets.admit(to) {
             LoginTarget::ROOT => login,
             target => with_query(&login, &[("to", target.as_str())]),
         })
+    }
+
+    /// The path of the login that a route asks for.
+    pub(crate) fn login_path(&self, asked: &AskedLogin) -> String {
+        let login = self.path_of(LOGIN);
+        match asked.pairs().as_slice() {
+            [] => login,
+            pairs => with_query(&login, pairs),
+        }
     }
 
     /// The target that a parameter names; the beginning without one.

@@ -235,15 +235,18 @@ fn a_page_of_the_application_replaces_the_form() {
     assert_eq!((failed.status().as_u16(), failed.headers()["location"].to_str().unwrap()), (303, location));
     let none = BrowserDialect { page: LoginPage::None, ..dialect() };
     assert_eq!(called(LOGIN, &Method::GET, ("", "", ""), |call| none.login_page(call)).status(), 404);
-    assert_eq!(none.login_url("/x"), None);
+    assert_eq!(none.login_url("/x", &AskedLogin::default()), None);
 }
 
 #[test]
 fn b36_the_login_leads_back_to_the_page_that_was_asked_for() {
-    assert_eq!(dialect().login_url("/x?y=z").as_deref(), Some("https://gate.example/auth/login?to=%2Fx%3Fy%3Dz"));
-    assert_eq!(dialect().login_url("/").as_deref(), Some("https://gate.example/auth/login"));
+    assert_eq!(
+        dialect().login_url("/x?y=z", &AskedLogin::default()).as_deref(),
+        Some("https://gate.example/auth/login?to=%2Fx%3Fy%3Dz")
+    );
+    assert_eq!(dialect().login_url("/", &AskedLogin::default()).as_deref(), Some("https://gate.example/auth/login"));
     let long = format!("/{}", "x".repeat(3000));
-    assert_eq!(dialect().login_url(&long).as_deref(), Some("https://gate.example/auth/login"));
+    assert_eq!(dialect().login_url(&long, &AskedLogin::default()).as_deref(), Some("https://gate.example/auth/login"));
 }
 
 #[test]

@@ -59,7 +59,15 @@ pub(super) fn read(dialect: &RelayDialect, call: &Call<'_>) -> Result<RelayReque
     // The answer is for a presenter of both tokens; one token alone does not decrypt it.
     let presenter = Presenter { credential: Some(SecretString::from(access)), ..Presenter::default() };
     let (token, params) = (SecretString::from(refresh), Params::default());
-    Ok(RelayRequest::Exchange(Presented { token, presenter, proof: None, params, request, address: None }))
+    Ok(RelayRequest::Exchange(Presented {
+        token,
+        presenter,
+        proof: None,
+        params,
+        request,
+        address: None,
+        keep_until: None,
+    }))
 }
 
 /// The provider's reply: JSON of the protocol.

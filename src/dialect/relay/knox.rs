@@ -72,6 +72,7 @@ pub(super) async fn answer(call: &Call<'_>, gate: &dyn CommandHandler) -> (Reply
                 params: Params::default(),
                 request: sent,
                 address: None,
+                keep_until: None,
             };
             relayed::<RefreshAccessTokenResponse>(gate, RelayRequest::Exchange(presented), told).await
         };

@@ -42,7 +42,8 @@ pub(super) fn read(dialect: &RelayDialect, call: &Call<'_>) -> Result<RelayReque
         resource: list("resource"),
         audience: list("audience"),
     };
-    let presented = |token, proof| Presented { token, presenter, proof, params, request, address: None };
+    let presented =
+        |token, proof| Presented { token, presenter, proof, params, request, address: None, keep_until: None };
     match grant {
         None => Ok(RelayRequest::Revoke(presented(token, None))),
         Some(REFRESH_TOKEN) => {

@@ -104,8 +104,8 @@ impl BrowserSessions {
         }
         if let Some(cookie) = presented_to_handler(gate, request)? {
             let origin = Origin { address: gate.client_address(request), ..Origin::default() };
-            let engine = gate.engine.clone();
-            to_its_end(async move { engine.end_browser(&cookie, &origin).await }).await?;
+            let gate = Arc::clone(&self.0.0);
+            to_its_end(async move { gate.log_browser_out(&cookie, &origin).await }).await?;
         }
         Ok(reply(browser.clear_cookie()))
     }
@@ -115,6 +115,30 @@ impl BrowserSessions {
         let gate = &self.0.0;
         let browser = gate.browser.as_deref().ok_or(Denial::NoRoute)?;
         if gate.origins.asked_for_session(&request.headers) { Ok((gate, browser)) } else { Err(Denial::CrossOrigin) }
+    }
+}
+
+impl Inner {
+    /// Ends the session of a cookie, here and then at its provider. Returns the hint for the page there.
+    ///
+    /// # Errors
+    /// As [`Engine::end_browser`](rotogate_core::engine::Engine::end_browser).
+    // Requirement B43.
+    pub(in crate::gate) async fn log_browser_out(
+        &self,
+        cookie: &SessionCookie,
+        origin: &Origin,
+    ) -> Result<Option<Zeroizing<String>>, Error> {
+        #[cfg(feature = "browser-oidc")]
+        if let Some(vaults) = self.vaults() {
+            let tokens = vaults.tokens(cookie).await;
+            self.engine.end_browser(cookie, origin).await?;
+            let Some(mut tokens) = tokens else { return Ok(None) };
+            vaults.revoke(&tokens).await;
+            vaults.remove(cookie).await;
+            return Ok(tokens.id_token.take().map(Zeroizing::new));
+        }
+        self.engine.end_browser(cookie, origin).await.map(|()| None)
     }
 }
 
@@ -153,6 +177,10 @@ impl Inner {
             tokio::time::sleep(wait).await;
             // A fault is owed and logged.
             let _ = gate.engine.end_browser(&cookie, &origin).await;
+            #[cfg(feature = "browser-oidc")]
+            if let Some(vaults) = gate.vaults() {
+                vaults.remove(&cookie).await;
+            }
         });
     }
 }

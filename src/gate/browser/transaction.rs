@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::dialect::browser::step_up::AskedLogin;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::credential;
 use rotogate_core::fault::Fault;
@@ -44,6 +45,9 @@ pub(in crate::gate) struct Transaction {
     /// Where the login leads.
     #[serde(rename = "t")]
     pub(in crate::gate) to: String,
+    /// The login that a route asks for.
+    #[serde(flatten)]
+    pub(in crate::gate) asked: AskedLogin,
     /// When it began, in seconds.
     #[serde(rename = "b")]
     begun: u64,
@@ -51,10 +55,10 @@ pub(in crate::gate) struct Transaction {
 
 impl Transaction {
     // Requirement B28.
-    pub(in crate::gate) fn begin(to: &str, now: Timestamp) -> Result<Self, NoRandomness> {
+    pub(in crate::gate) fn begin(to: &str, asked: AskedLogin, now: Timestamp) -> Result<Self, NoRandomness> {
         let secret = || Ok(URL_SAFE_NO_PAD.encode(random::<32>()?.as_slice()));
         let (state, nonce, verifier) = (secret()?, secret()?, secret()?);
-        Ok(Self { state, nonce, verifier, to: to.to_owned(), begun: now.as_secs() })
+        Ok(Self { state, nonce, verifier, to: to.to_owned(), asked, begun: now.as_secs() })
     }
 
     /// The login under way with this `state`, if this browser began it.
@@ -210,7 +214,7 @@ mod tests {
         }
 
         fn begin(&mut self, to: &str, keyring: &Keyring, now: Timestamp) -> String {
-            let (begun, mut reply) = (Transaction::begin(to, now).unwrap(), HeaderMap::new());
+            let (begun, mut reply) = (Transaction::begin(to, AskedLogin::default(), now).unwrap(), HeaderMap::new());
             begun.put(&mut reply, &self.headers(), keyring, now).unwrap();
             self.store(&reply);
             begun.state.clone()
@@ -278,12 +282,12 @@ mod tests {
 
     #[test]
     fn b34_a_login_is_spent_once_for_as_long_as_its_cookie_may_come() {
-        let (spent, first) = (SpentLogins::default(), Transaction::begin("/", NOW).unwrap());
-        let second = Transaction::begin("/", NOW).unwrap();
+        let (spent, first) = (SpentLogins::default(), Transaction::begin("/", AskedLogin::default(), NOW).unwrap());
+        let second = Transaction::begin("/", AskedLogin::default(), NOW).unwrap();
         assert!(spent.spend(&first, NOW) && spent.spend(&second, after(1)));
         assert!(!spent.spend(&first, after(599)) && !spent.spend(&second, after(599)));
         // Older ones are forgotten.
-        assert!(spent.spend(&Transaction::begin("/", after(700)).unwrap(), after(700)));
+        assert!(spent.spend(&Transaction::begin("/", AskedLogin::default(), after(700)).unwrap(), after(700)));
         assert_eq!(spent.0.lock().len(), 1);
     }
 }

@@ -153,7 +153,12 @@ impl GateBuilder {
             proofs: self.rules.dpop.as_ref().map(|dpop| dpop.counted_in).unwrap_or_default(),
         };
         let begun = self.rules.endpoints.iter_mut().map(|endpoint| endpoint.begin_relay(&shared));
-        begun.filter_map(Result::transpose).collect()
+        let begun = begun.filter_map(Result::transpose);
+        #[cfg(feature = "browser-oidc")]
+        let of_browsers = self.rules.browser.as_ref().and_then(|browser| browser.relay());
+        #[cfg(feature = "browser-oidc")]
+        let begun = begun.chain(of_browsers.map(|(path, config)| shared.relay(path, config).map(Arc::new)));
+        begun.collect()
     }
 
     /// The running parts, without the clients.
@@ -202,6 +207,12 @@ impl GateBuilder {
         #[cfg(feature = "relay")]
         for endpoint in &mut self.rules.endpoints {
             endpoint.go_on_with(&old.running.relays)?;
+        }
+        #[cfg(feature = "browser-oidc")]
+        if let Some((path, _)) = self.rules.browser.as_ref().and_then(|browser| browser.relay())
+            && !old.running.relays.iter().any(|relay| relay.path() == path)
+        {
+            return Err(BuildError::NewRelay(path.to_owned()));
         }
         let kept = RunningParts {
             id: old.id,

@@ -159,14 +159,16 @@ async fn begin_session(
 }
 
 async fn log_out(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointHandler<'_>) -> Result<Reply, Error> {
+    let mut hint = None;
     if let Some(cookie) = presented(handler.gate, call.headers, handler.origin.address)? {
         let (gate, origin) = (Arc::clone(handler.gate), handler.origin.clone());
-        let ended = to_its_end(async move { gate.engine.end_browser(&cookie, &origin).await }).await;
+        let ended = to_its_end(async move { gate.log_browser_out(&cookie, &origin).await }).await;
         handler.tell(&ended);
         // After a fault the cookie stays: the browser can try again.
-        ended?;
+        hint = ended?;
     }
-    let mut reply = browser.dialect.logged_out(call, browser.logout_at_provider().as_deref());
+    let at_provider = browser.logout_at_provider(hint.as_ref().map(|hint| hint.as_str()));
+    let mut reply = browser.dialect.logged_out(call, at_provider.as_deref());
     reply.headers_mut().append(SET_COOKIE, browser.clear_cookie());
     Ok(reply)
 }

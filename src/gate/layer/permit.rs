@@ -12,7 +12,7 @@ use http::uri::PathAndQuery;
 
 use crate::dialect::EnclosedCall;
 use crate::gate::Inner;
-use crate::gate::browser_request::{forward_token, session_cookie};
+use crate::gate::browser_request::{session_cookie, token_for_service};
 use crate::gate::notice::SetupNotice;
 use rotogate_core::credential::{self, Credential, Found, Places, Scheme};
 use rotogate_core::denial::{Denial, NotGood};
@@ -361,7 +361,7 @@ fn judge_also(gate: &Inner, parts: &Parts, permitted: Permitted, rule: &Arc<Rout
 /// Step 8: removes credentials and the client's copies of identity headers, then sets the gate's own.
 ///
 /// # Errors
-/// [`Denial::AssertionUnavailable`]; [`Denial::ProofsUnavailable`] for a permit whose proof was not
+/// [`Denial::AssertionUnavailable`]; the errors of [`token_for_service`]; [`Denial::ProofsUnavailable`] for a permit whose proof was not
 /// [counted](Inner::count_proof). The request is then unchanged.
 pub(in crate::gate) fn prepare(gate: &Inner, parts: &mut Parts, permitted: &Permitted) -> Result<(), Denial> {
     let route = permitted.route();
@@ -373,11 +373,12 @@ pub(in crate::gate) fn prepare(gate: &Inner, parts: &mut Parts, permitted: &Perm
         (Some(caller), Some(audience)) => caller.assertion(&gate.engine, audience)?,
         (None, _) | (_, None) => None,
     };
+    let token = permitted.caller().map(|caller| token_for_service(gate, parts, policy, caller)).transpose()?.flatten();
     gate.strip(|names| names.strip_untrusted(&mut parts.headers, policy));
     headers::strip_credentials(&mut parts.headers, policy);
     withhold(parts, gate.places(policy));
-    if let Some(caller) = permitted.caller().filter(|_| policy.forward_token) {
-        forward_token(&mut parts.headers, caller);
+    if let Some(token) = token {
+        parts.headers.insert(AUTHORIZATION, token);
     }
     if let Some(hook) = &gate.refusals {
         parts.extensions.insert(hook.clone());

@@ -9,6 +9,7 @@ use secrecy::SecretString;
 use super::RETRY_AFTER;
 use crate::relay::provider::{ProviderReply, ProviderRequest};
 use crate::relay::seal::{Params, Presenter};
+use rotogate_core::clock::Timestamp;
 use rotogate_core::denial::ProofFlaw;
 use rotogate_core::fault::Fault;
 
@@ -26,6 +27,11 @@ pub struct Presented {
     pub request: ProviderRequest,
     /// The client's address, for the audit trail.
     pub address: Option<IpAddr>,
+    /// An answer with another refresh token is kept until this time, not for the grace: until [`Relay::settle`] tells that
+    /// the presenter has stored it.
+    ///
+    /// [`Relay::settle`]: crate::relay::Relay::settle
+    pub keep_until: Option<Timestamp>,
 }
 
 impl fmt::Debug for Presented {

@@ -119,6 +119,8 @@ impl Core {
                 let mut grace = lifetime.map_or(rules.grace, |lifetime| rules.grace.min(lifetime / 2));
                 if !rotates {
                     grace = grace.min(GRACE_WITHOUT_ROTATION);
+                } else if let Some(until) = presentation.presented.keep_until {
+                    grace = until.since(self.clock.now());
                 }
                 self.keep(keys, intent, RelayState::Done, &reply, grace).await;
                 End::Reply(reply)

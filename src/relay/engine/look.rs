@@ -88,6 +88,26 @@ impl Core {
         }
     }
 
+    /// Shortens the life of a kept answer to the grace: a gate that read the token before may still present it.
+    pub(super) async fn settle(&self, presentation: &Presentation) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let until = now.plus(presentation.settings.rules.grace);
+        for keys in &presentation.keys {
+            let Some(record) = self.store.load_relay(keys.id()).await? else { continue };
+            let Some(reply) = keys.open(&record).filter(|_| record.state == RelayState::Done && record.until > until)
+            else {
+                continue;
+            };
+            let before = record.version();
+            let attempt = record.attempt.saturating_add(1);
+            let record = RelayRecord { attempt, until, sealed: Vec::new(), ..record };
+            let record = keys.seal(record, &reply).map_err(|error| StoreError::caused_by("not sealed", error))?;
+            // Another gate may have shortened it meanwhile.
+            self.store.swap_relay(keys.id(), before, record).await?;
+        }
+        Ok(())
+    }
+
     /// Is it certain before the end of the lease that no outcome will be stored? It is if only this process writes to
     /// the store, and the record belongs to a killed run of the program (requirement I56).
     fn is_over(&self, record: &RelayRecord) -> bool {

@@ -229,6 +229,10 @@ impl RelayStore for Watched {
         removed
     }
 
+    async fn relay_ids(&self) -> Result<Vec<RelayId>, StoreError> {
+        self.inner.relay_ids().await
+    }
+
     async fn sweep_relay(&self, now: Timestamp) -> Result<u64, StoreError> {
         self.inner.sweep_relay(now).await
     }
@@ -319,6 +323,7 @@ fn presented(token: &str) -> Presented {
         request: ProviderRequest::default(),
         proof: None,
         address: None,
+        keep_until: None,
     }
 }
 

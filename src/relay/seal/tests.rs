@@ -187,3 +187,28 @@ proptest! {
 fn lists() -> impl Strategy<Value = Vec<Vec<u8>>> {
     prop::collection::vec(prop::collection::vec(0_u8..3, 0..4), 0..4)
 }
+
+#[cfg(feature = "browser-oidc")]
+#[test]
+fn b5_a_vault_opens_for_its_cookie_and_as_it_was_written_alone() {
+    let keyring = keyring(&[counted()]);
+    let session = |n: u8| rotogate_core::session::SessionId::from_bytes([n; 16]);
+    let of_cookie = |n| {
+        let cookie = rotogate_core::token::session_cookie::SessionCookie::new(keyring.refresh_keys(), session(n));
+        RelayKeys::vault(&cookie.unwrap().unwrap().vault(keyring.refresh_keys()).unwrap()).unwrap()
+    };
+    let (mine, again, other) = (of_cookie(1), of_cookie(1), of_cookie(2));
+    let vault = mine.seal(record(), b"tokens").unwrap();
+    assert_eq!(mine.open(&vault).unwrap().as_slice(), b"tokens");
+    assert!(!vault.sealed.windows(6).any(|window| window == b"tokens"));
+    // Attacks 26 and 27: another cookie of this session, the row of another session, an older version under a new number.
+    assert!(again.open(&vault).is_none() && other.open(&vault).is_none());
+    for changed in [
+        RelayRecord { attempt: 2, ..vault.clone() },
+        RelayRecord { until: Timestamp::from_millis(1), ..vault.clone() },
+        RelayRecord { owner: [8; 16], ..vault.clone() },
+        RelayRecord { sealed: vault.sealed[..20].to_vec(), ..vault.clone() },
+    ] {
+        assert!(mine.open(&changed).is_none());
+    }
+}

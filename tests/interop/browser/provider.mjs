@@ -10,8 +10,13 @@ const provider = new Provider(url, {
   features: {
     backchannelLogout: { enabled: true },
     pushedAuthorizationRequests: { enabled: true },
+    revocation: { enabled: true },
     rpInitiatedLogout: { enabled: true },
   },
+  // Each refresh token is good once, and each access token for three seconds.
+  rotateRefreshToken: true,
+  issueRefreshToken: (_, client, code) => client.grantTypeAllowed('refresh_token') && code.scopes.has('offline_access'),
+  ttl: { AccessToken: 3 },
   claims: { openid: ['sub', 'sid'], profile: ['groups'] },
   conformIdTokenClaims: false,
   // Its own refuses addresses of this machine.

@@ -25,6 +25,8 @@ pub enum ProviderFlaw {
     Code,
     /// The ID token is not good.
     IdToken(&'static str),
+    /// The route asked for another `acr`, or a later `auth_time`, than the provider answered with (RFC 9470).
+    StepUp,
 }
 
 impl ProviderFlaw {
@@ -36,6 +38,7 @@ impl ProviderFlaw {
             Self::Denied => "the login was refused at the provider",
             Self::Answer => "the provider answered with an error",
             Self::Code => "the provider refused the code",
+            Self::StepUp => "the provider did not ask for the login that this page needs",
         }
     }
 }

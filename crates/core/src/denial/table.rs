@@ -122,6 +122,7 @@ table! {
     Self::SessionOver(_) => "session_over", Dead, Class::NoCredential;
     Self::SessionNotRenewed => "session_not_renewed", Undecided, Class::NoCredential;
     Self::SessionUnavailable(wait) => "session_unavailable", Undecided, Class::Unavailable(*wait);
+    Self::ProviderTokenOver => "provider_token_over", Refused, Class::NoCredential;
     // A refresh credential.
     Self::UnknownRefreshToken => "unknown_refresh_token", Dead, BAD_GRANT;
     Self::OtherClient => "other_client", Refused, BAD_GRANT;

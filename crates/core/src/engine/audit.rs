@@ -290,6 +290,7 @@ pub(super) fn revoked(entry: &Revocation, because: RevokedBecause, owed: Option<
         RevokedBecause::UserChanged => ("user-changed", false),
         RevokedBecause::Restored => ("restored", false),
         RevokedBecause::IssuerLogout => ("issuer-logout", true),
+        RevokedBecause::ProviderRefused => ("provider-refused", false),
     };
     let of = of.map(display);
     let (owed, outcome) = match owed {

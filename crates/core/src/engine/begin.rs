@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::audit;
 use super::bad_entries::LookupKey;
-use super::browser::{BegunSession, HeldBy, bound_cookie};
+use super::browser::{BegunSession, HeldBy};
 use super::events::GateEvent;
 use super::grant::{access_expiry, allowed_ttl, granted_at_login};
-use super::{APPLICATION, ApplicationLogin, Engine, Event, HeldUp, IssueKind, IssuedTokens, Login, Origin};
+use super::{ApplicationLogin, Engine, Event, HeldUp, IssueKind, IssuedTokens, Login, Origin};
 use crate::claim::OwnClaims;
 use crate::client::Client;
 use crate::clock::Timestamp;
@@ -214,7 +214,7 @@ impl Engine {
             client: start.client,
             scope: start.scope,
             claims: start.claims,
-            dialect: APPLICATION,
+            dialect: held_by.dialect(),
             valid_from: not_before,
             access_ttl: None,
             profile: start.profile,
@@ -286,12 +286,7 @@ impl Engine {
         keyring: &Keyring,
     ) -> Result<(Session, Option<SessionCookie>), Error> {
         let id = SessionId::new(created, *random().map_err(Fault::from)?);
-        let (cookie, browser) = match new.held_by {
-            HeldBy::Client => (None, None),
-            HeldBy::Browser => {
-                bound_cookie(keyring, id).map(|(cookie, bound)| (Some(cookie), Some(Box::new(bound))))?
-            }
-        };
+        let (cookie, browser) = new.held_by.cookie(keyring, id)?.unzip();
         let expires = created.plus(new.profile.session_ttl);
         let last = LastPair {
             scope: new.scope.clone(),

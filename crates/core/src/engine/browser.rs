@@ -11,7 +11,9 @@ use std::time::Duration;
 use super::exchange::{ReadRecord, bounded, claims_now, successor_token};
 use super::grant::{access_expiry, still_granted};
 use super::turn::Turn;
-use super::{ApplicationLogin, Engine, Event, GateEvent, IssueKind, IssuedTokens, Login, MAX_TRIES, Origin, audit};
+use super::{
+    APPLICATION, ApplicationLogin, Engine, Event, GateEvent, IssueKind, IssuedTokens, Login, MAX_TRIES, Origin, audit,
+};
 use crate::client::Client;
 use crate::clock::Timestamp;
 use crate::denial::{Denial, ProviderFlaw};
@@ -20,7 +22,7 @@ use crate::fault::{Error, Fault};
 use crate::revocation::Revocation;
 use crate::session::profile::Profile;
 use crate::session::rotation::{self, Decision, Lifetime, REVOKED, RecordChange, SessionEnd, decide};
-use crate::session::{BrowserBinding, LastPair, RevokedBecause, Session, SessionId};
+use crate::session::{BrowserBinding, LastPair, RevokedBecause, Session, SessionId, VouchedBy};
 use crate::store::Swap;
 use crate::token::keyring::Keyring;
 use crate::token::mint::AccessTokenText;
@@ -33,6 +35,8 @@ pub(super) enum HeldBy {
     Client,
     /// The cookie of a browser.
     Browser,
+    /// The cookie of a browser whose user logged in at a provider, in the words of this dialect.
+    BrowserAtProvider(&'static str),
 }
 
 /// A session that has begun.
@@ -43,12 +47,30 @@ pub(super) struct BegunSession {
     pub(super) cookie: Option<SessionCookie>,
 }
 
-/// A new cookie for a session, and what its record has of the cookie.
-pub(super) fn bound_cookie(keyring: &Keyring, id: SessionId) -> Result<(SessionCookie, BrowserBinding), Fault> {
-    let keys = keyring.refresh_keys();
-    let cookie = SessionCookie::new(keys, id)?;
-    let bound = cookie.and_then(|cookie| cookie.binding(keys).map(|binding| (cookie, binding)));
-    bound.ok_or(Fault::Signing("the current refresh key is missing"))
+impl HeldBy {
+    /// The dialect of a session that no dialect begins itself.
+    pub(super) const fn dialect(self) -> &'static str {
+        match self {
+            Self::BrowserAtProvider(dialect) => dialect,
+            Self::Client | Self::Browser => APPLICATION,
+        }
+    }
+
+    /// A new cookie for a session of a browser, and what its record has of the cookie.
+    pub(super) fn cookie(
+        self,
+        keyring: &Keyring,
+        id: SessionId,
+    ) -> Result<Option<(SessionCookie, Box<BrowserBinding>)>, Fault> {
+        if self == Self::Client {
+            return Ok(None);
+        }
+        let keys = keyring.refresh_keys();
+        let cookie = SessionCookie::new(keys, id)?;
+        let bound = cookie.and_then(|cookie| cookie.binding(keys).map(|binding| (cookie, binding)));
+        let (cookie, binding) = bound.ok_or(Fault::Signing("the current refresh key is missing"))?;
+        Ok(Some((cookie, Box::new(BrowserBinding { at_provider: self != Self::Browser, ..binding }))))
+    }
 }
 
 /// The rules of a browser session: its client, as registered now, and the profile of its endpoint under that client.
@@ -138,6 +160,8 @@ pub struct BrowserToken {
     pub access_token: AccessTokenText,
     /// The times of the session.
     pub terms: SessionTerms,
+    /// The user at the provider where they logged in, if they did.
+    pub at_provider: Option<Box<VouchedBy>>,
 }
 
 impl Engine {
@@ -172,6 +196,36 @@ impl Engine {
         self.browser_begun(begun, None, (presented, grace), origin).await
     }
 
+    /// Begins a session of a browser whose user a provider has vouched for. The caller writes the vault, and then ends the
+    /// session that the browser presented.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_at_provider(
+        &self,
+        start: ApplicationLogin<'_>,
+        dialect: &'static str,
+    ) -> Result<BrowserLogin, Error> {
+        let origin = start.origin;
+        let begun = self.start_for(start, HeldBy::BrowserAtProvider(dialect)).await?;
+        self.browser_begun(begun, None, (None, Duration::ZERO), origin).await
+    }
+
+    /// Ends the session of a cookie because its provider does not continue it.
+    ///
+    /// # Errors
+    /// As [`revoke_session`](Self::revoke_session).
+    // Requirement B40.
+    pub async fn end_refused_by_provider(&self, cookie: &SessionCookie) -> Result<(), Error> {
+        const BECAUSE: RevokedBecause = RevokedBecause::ProviderRefused;
+        match self.record_to_end(cookie.session(), Timestamp::ZERO, BECAUSE).await? {
+            Some(session) if self.is_cookie_of(cookie, &session) => {
+                self.revoke_session(&session, BECAUSE).await.map(drop)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     async fn browser_begun(
         &self,
         begun: BegunSession,
@@ -181,15 +235,29 @@ impl Engine {
     ) -> Result<BrowserLogin, Error> {
         let BegunSession { session, cookie, .. } = begun;
         let cookie = cookie.ok_or(Fault::Signing("the current refresh key is missing"))?;
-        if let Some(presented) = presented {
-            if self.goes_on_for(presented, &session, grace).await {
-                return Ok(BrowserLogin { cookie, session, user, presented_ends_in: Some(grace) });
-            }
-            // From now on this gate refuses the old session, whatever the store does. What the store did not take is
-            // owed and logged; the new session is durable, and is not lost for it.
-            let _ = self.end_browser(presented, origin).await;
+        let presented_ends_in = match presented {
+            Some(presented) => self.end_presented(presented, &session, grace, origin).await,
+            None => None,
+        };
+        Ok(BrowserLogin { cookie, session, user, presented_ends_in })
+    }
+
+    /// Ends the session that a browser presented at a login: one of the same user after `grace`, which is then returned, and
+    /// any other at once.
+    pub async fn end_presented(
+        &self,
+        presented: &SessionCookie,
+        new: &Session,
+        grace: Duration,
+        origin: &Origin,
+    ) -> Option<Duration> {
+        if self.goes_on_for(presented, new, grace).await {
+            return Some(grace);
         }
-        Ok(BrowserLogin { cookie, session, user, presented_ends_in: None })
+        // From now on this gate refuses the old session, whatever the store does. What the store did not take is owed and
+        // logged; the new session is durable, and is not lost for it.
+        let _ = self.end_browser(presented, origin).await;
+        None
     }
 
     /// Lets the session of a cookie end after `grace`, if the new session is of the same user. Durably: on any error the
@@ -404,7 +472,9 @@ impl Engine {
         now: Timestamp,
     ) -> Result<BrowserToken, Error> {
         let issued = self.pair(keyring, session, now, IssueKind::Replayed)?;
-        Ok(BrowserToken { access_token: issued.access_token, terms: SessionTerms::new(session, profile) })
+        let at_provider = session.browser.as_deref().filter(|binding| binding.at_provider);
+        let at_provider = at_provider.and_then(|_| session.vouched_by.clone());
+        Ok(BrowserToken { access_token: issued.access_token, terms: SessionTerms::new(session, profile), at_provider })
     }
 
     /// The record with the next generation.

@@ -216,12 +216,14 @@ pub enum RevokedBecause {
     Restored,
     /// The issuer that vouched for the user reported that the login there ended.
     IssuerLogout,
+    /// The provider where the user logged in refused to refresh, or answered for another user.
+    ProviderRefused,
 }
 
 impl RevokedBecause {
     /// All reasons.
     #[doc(hidden)]
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Logout,
         Self::Reuse,
         Self::OtherClient,
@@ -230,6 +232,7 @@ impl RevokedBecause {
         Self::UserChanged,
         Self::Restored,
         Self::IssuerLogout,
+        Self::ProviderRefused,
     ];
 
     /// Its word in lists of sessions.
@@ -243,6 +246,7 @@ impl RevokedBecause {
             Self::UserChanged => "user-changed",
             Self::Restored => "restored",
             Self::IssuerLogout => "issuer-logout",
+            Self::ProviderRefused => "provider-refused",
         }
     }
 }
@@ -372,6 +376,9 @@ pub struct BrowserBinding {
     pub key: u8,
     /// A keyed digest of the cookie.
     pub digest: [u8; 32],
+    /// Whether the user logged in at a provider: the issuer that vouched for them. The session then has a vault with the
+    /// provider's tokens.
+    pub at_provider: bool,
 }
 
 /// Proves that a gate wrote a record: a tag under a key of the gates over every field but [`Session::status`],

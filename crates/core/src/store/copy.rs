@@ -11,6 +11,8 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 use super::kit::encoding::{encode, encode_target};
 use super::owed::OwedFile;
+#[cfg(feature = "relay")]
+use super::relay::{RelayStore, VAULT_OWNER};
 use super::rules::{Failure, State, end_of, is_revoked};
 use super::{Cursor, Filter, Revocation, Store, StoreError, WriteOutcome};
 use crate::clock::Timestamp;
@@ -123,6 +125,29 @@ pub async fn content<S: Store + ?Sized>(store: &S, cut: Timestamp) -> Result<Con
     Ok(counting.finish())
 }
 
+/// Copies the vaults of browser sessions, as they are, and compares them. The other records of the relay stay behind: they
+/// are of exchanges, which no gate makes meanwhile. Returns how many there are.
+///
+/// # Errors
+/// Those of the stores; another vault of the same session in the copy.
+#[cfg(feature = "relay")]
+pub async fn copy_vaults(from: &dyn RelayStore, to: &dyn RelayStore, cut: Timestamp) -> Result<u64, StoreError> {
+    let mut copied = 0;
+    for id in from.relay_ids().await? {
+        let Some(vault) = from.load_relay(id).await? else { continue };
+        if vault.owner != VAULT_OWNER || vault.until <= cut {
+            continue;
+        }
+        // Repeated, it is there already.
+        to.insert_relay(id, vault.clone(), cut).await?;
+        if to.load_relay(id).await?.as_ref() != Some(&vault) {
+            return Err(StoreError::new("the copy has another vault of a session than the store that is copied"));
+        }
+        copied += 1;
+    }
+    Ok(copied)
+}
+
 /// Counts and digests what a store holds.
 struct Counting {
     context: Context,
@@ -192,4 +217,42 @@ where
         return Err(StoreError::new(format!("the copy differs: {was} were to be copied, and {is} are there")));
     }
     Ok(is)
+}
+
+#[cfg(all(test, feature = "relay"))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::MemoryStore;
+    use crate::store::conformance::relay::{done, id, pending};
+    use crate::store::relay::{RelayInserted, RelayRecord};
+
+    const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+
+    fn vault(until: Timestamp) -> RelayRecord {
+        RelayRecord { owner: VAULT_OWNER, until, ..done(&pending(NOW), NOW) }
+    }
+
+    #[tokio::test]
+    async fn vaults_are_copied_and_compared_and_exchanges_stay_behind() {
+        let store = || MemoryStore::new("https://gate.test", Duration::ZERO);
+        let (from, to) = (store(), store());
+        let later = NOW.plus(Duration::from_secs(3600));
+        for (n, record) in [vault(later), pending(NOW), vault(NOW), vault(later)].into_iter().enumerate() {
+            let inserted = from.insert_relay(id(u8::try_from(n).unwrap()), record, Timestamp::ZERO).await.unwrap();
+            assert_eq!(inserted, RelayInserted::Inserted);
+        }
+        // Twice: the command can be repeated.
+        for _ in 0..2 {
+            assert_eq!(copy_vaults(&from, &to, NOW).await.unwrap(), 2);
+        }
+        let mut copied = to.relay_ids().await.unwrap();
+        copied.sort_unstable();
+        assert_eq!(copied, [id(0), id(3)]);
+        assert_eq!(to.load_relay(id(3)).await.unwrap(), Some(vault(later)));
+        to.remove_relay(id(3), None).await.unwrap();
+        to.insert_relay(id(3), RelayRecord { attempt: 9, ..vault(later) }, Timestamp::ZERO).await.unwrap();
+        assert!(copy_vaults(&from, &to, NOW).await.is_err(), "another vault of the session");
+    }
 }

@@ -261,6 +261,10 @@ impl RelayStore for MemoryStore {
         self.run(|_, tables| relay::remove(tables, id, expected))
     }
 
+    async fn relay_ids(&self) -> Result<Vec<RelayId>, StoreError> {
+        Ok(self.tables()?.relays.keys().copied().collect())
+    }
+
     async fn sweep_relay(&self, now: Timestamp) -> Result<u64, StoreError> {
         let mut total = 0;
         loop {

@@ -15,6 +15,10 @@ use crate::clock::Timestamp;
 /// The largest sealed part of a record: an answer of at most 64 KiB, and what surrounds it.
 pub const MAX_SEALED: usize = (64 << 10) + 1024;
 
+/// The owner of rows that are no records of the relay: the vaults of browser sessions, with the tokens of their provider.
+/// Such a row lives as long as its session, and no run of a program is named so.
+pub const VAULT_OWNER: [u8; 16] = *b"rotogate vault 1";
+
 /// The key of a record. It is derived from the refresh token, and says nothing without the keyring.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RelayId(pub [u8; 32]);
@@ -127,6 +131,9 @@ pub trait RelayStore: fmt::Debug + Send + Sync + 'static {
 
     /// Removes the record: of the version `expected` only, or of any. Was there such a record?
     async fn remove_relay(&self, id: RelayId, expected: Option<RelayVersion>) -> Result<bool, StoreError>;
+
+    /// The ids of all records, ended or not, in any order: for a copy of the store.
+    async fn relay_ids(&self) -> Result<Vec<RelayId>, StoreError>;
 
     /// Removes the records whose end is not after `now`, and returns how many.
     async fn sweep_relay(&self, now: Timestamp) -> Result<u64, StoreError>;

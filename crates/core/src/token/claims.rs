@@ -196,6 +196,18 @@ pub struct TokenIssuer {
     pub(crate) leeway: Duration,
 }
 
+impl TokenIssuer {
+    /// `iss`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Its short name, which routes use.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 /// The SHA-256 of a token in base64url: `ath` of the proofs for it (RFC 9449 §4.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TokenHash(Box<str>);
@@ -222,6 +234,8 @@ pub(crate) struct RareClaims {
     pub(crate) not_before: Option<Timestamp>,
     /// The response with the claims of an introspected token, which no key verified.
     pub(crate) response: Option<Arc<str>>,
+    /// The provider where the user of a browser's session logged in: the session counts as one of that issuer.
+    pub(crate) provider: Option<Arc<TokenIssuer>>,
 }
 
 impl RareClaims {
@@ -258,6 +272,18 @@ impl AccessToken {
     /// The short name of its issuer, for routes.
     pub fn issuer_name(&self) -> &Arc<str> {
         &self.issued_by.name
+    }
+
+    /// The issuer that vouches for the caller before routes and upstreams: that of the token, or the provider where the
+    /// user of a browser's session logged in.
+    pub fn vouching_issuer(&self) -> &TokenIssuer {
+        let provider = self.rare.as_deref().and_then(|rare| rare.provider.as_deref());
+        provider.unwrap_or(&self.issued_by)
+    }
+
+    /// Did the user of this session log in at a provider?
+    pub fn is_at_provider(&self) -> bool {
+        self.rare.as_deref().is_some_and(|rare| rare.provider.is_some())
     }
 
     /// Did we mint it?

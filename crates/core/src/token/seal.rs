@@ -106,8 +106,8 @@ fn other_fields(record: &Session) -> Vec<u8> {
     fields.maybe(by.map(|(_, subject, _)| subject.as_bytes()));
     fields.maybe(by.and_then(|(.., session)| session.as_deref()).map(str::as_bytes));
     // The last field. Without it the bytes are those of a session with tokens, which end before it.
-    if let Some(BrowserBinding { key, digest }) = browser.as_deref() {
-        fields.0.push(*key);
+    if let Some(BrowserBinding { key, digest, at_provider }) = browser.as_deref() {
+        fields.0.extend([*key, u8::from(*at_provider)]);
         fields.some(digest);
     }
     fields.0
@@ -176,7 +176,9 @@ mod tests {
             ("key as certificate", |record| record.certificate = Some(CertificateThumbprint::from_bytes([7; 32]))),
             ("resource", |record| record.resource = Some("https://api.test".into())),
             ("issuer", |record| record.vouched_by = Some(Box::new(VouchedBy::new("https://idp.test", "u-1")))),
-            ("cookie", |record| record.browser = Some(Box::new(BrowserBinding { key: 1, digest: [7; 32] }))),
+            ("cookie", |record| {
+                record.browser = Some(Box::new(BrowserBinding { key: 1, digest: [7; 32], at_provider: false }));
+            }),
             ("subject and client", |record| {
                 record.subject = "alicew".into();
                 record.client = "eb".into();
@@ -219,7 +221,7 @@ mod tests {
     fn b4_a_writer_to_the_store_can_neither_swap_a_cookie_nor_take_it_away() {
         let keyring = Keyring::ephemeral().unwrap();
         let keys = keyring.refresh_keys();
-        let binding = BrowserBinding { key: 1, digest: [7; 32] };
+        let binding = BrowserBinding { key: 1, digest: [7; 32], at_provider: false };
         let mut session = conformance::session("alice", 1, AT);
         session.browser = Some(Box::new(binding));
         let record = sealed(keys, session).unwrap();

@@ -108,7 +108,7 @@ impl SessionCookie {
 
     /// What the session's record has of the cookie; `None` if the key ring lost its key.
     pub fn binding(&self, keys: &RefreshKeys) -> Option<BrowserBinding> {
-        Some(BrowserBinding { key: self.key(), digest: self.digest(keys)? })
+        Some(BrowserBinding { key: self.key(), digest: self.digest(keys)?, at_provider: false })
     }
 
     /// Was it made for the session with this record? The comparison takes constant time.
@@ -117,8 +117,39 @@ impl SessionCookie {
         self.key() == binding.key && self.digest(keys).is_some_and(|digest| are_equal(&digest, &binding.digest))
     }
 
+    /// What seals the provider's tokens of the session; `None` if the key ring lost its key.
+    // Requirement B5.
+    #[cfg(feature = "relay")]
+    pub fn vault(&self, keys: &RefreshKeys) -> Option<VaultSecret> {
+        let session = self.body.get(1..FIXED)?;
+        let id = keys.vault_tag(self.key(), &[b"id", session])?.as_ref().try_into().ok()?;
+        let tag = keys.vault_tag(self.key(), &[b"key", self.body.get(1..SIGNED)?])?;
+        Some(VaultSecret { id, secret: Zeroizing::new(tag.as_ref().try_into().ok()?) })
+    }
+
     fn digest(&self, keys: &RefreshKeys) -> Option<[u8; 32]> {
         keys.cookie_digest(self.key(), self.body.get(1..SIGNED)?)
+    }
+}
+
+/// What seals the provider's tokens of a session. It needs the cookie: store and keys do not make it. Does not print.
+///
+/// ```text
+/// id     = HMAC(K_vault[kid], "id" ‖ sid)
+/// secret = HMAC(K_vault[kid], "key" ‖ sid ‖ secret of the cookie)
+/// ```
+#[cfg(feature = "relay")]
+pub struct VaultSecret {
+    /// The key of the row in the store.
+    pub id: [u8; 32],
+    /// From which the key of the seal is derived.
+    pub secret: Zeroizing<[u8; 32]>,
+}
+
+#[cfg(feature = "relay")]
+impl fmt::Debug for VaultSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("VaultSecret(…)")
     }
 }
 
@@ -209,6 +240,27 @@ mod tests {
         let made = SessionCookie { body: Zeroizing::new(body) };
         let read = SessionCookie::authenticate(&keys, &made.value()).unwrap();
         assert!(!read.proves(&keys, &binding));
+    }
+
+    #[cfg(feature = "relay")]
+    #[test]
+    fn b5_store_and_keys_make_no_key_of_a_vault() {
+        let keys = keys(1, &[1, 2]);
+        let make = |n| SessionCookie::new(&keys, session(n)).unwrap().unwrap();
+        let cookie = make(1);
+        let vault = cookie.vault(&keys).unwrap();
+        let again = SessionCookie::authenticate(&keys, &cookie.value()).unwrap().vault(&keys).unwrap();
+        assert_eq!((vault.id, &vault.secret), (again.id, &again.secret));
+        assert_eq!(format!("{vault:?}"), "VaultSecret(…)");
+        // Another cookie of the session finds the row, and does not open it.
+        let other = make(1).vault(&keys).unwrap();
+        assert!(other.id == vault.id && other.secret != vault.secret);
+        assert_ne!(make(2).vault(&keys).unwrap().id, vault.id);
+        // What the record has of the cookie is none of it.
+        let binding = cookie.binding(&keys).unwrap();
+        assert!(binding.digest != *vault.secret && binding.digest != vault.id);
+        let foreign = RefreshKeys::new(2, &[(2, RefreshSecret::generate().unwrap())]).unwrap();
+        assert!(cookie.vault(&foreign).is_none());
     }
 
     #[test]

@@ -68,7 +68,7 @@ impl IdentityHeaders {
                 IdentityField::Client => token.client.as_deref()?.into(),
                 IdentityField::Scope => token.scope.as_str().into(),
                 IdentityField::Session => token.session?.0.to_string().into(),
-                IdentityField::Issuer => (&**token.issuer()).into(),
+                IdentityField::Issuer => (&*token.vouching_issuer().url).into(),
                 IdentityField::Roles if token.roles().are_left_out() || token.roles().names().is_empty() => {
                     return None;
                 }

@@ -10,6 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use zeroize::Zeroizing;
+
 use super::key_set::{KeySet, RefusedToken};
 use super::{CheckResult, MissContext, TRY_AGAIN, TokenChecker, Verified, front};
 use crate::clock::Timestamp;
@@ -19,7 +22,7 @@ use crate::fault::{Error, Fault};
 use crate::limit::{Limits, Source};
 use crate::revocation::list::TokenFacts;
 use crate::rule::Rule;
-use crate::session::Generation;
+use crate::session::{Generation, VouchedBy};
 use crate::token::keyring::Keyring;
 use crate::token::observer::Observer;
 use crate::token::session_cookie::{PREFIX, SessionCookie};
@@ -39,8 +42,55 @@ pub(super) struct CachedSession {
     /// The value of the cookie: the key of the cache.
     pub(super) cookie: Arc<str>,
     terms: SessionTerms,
+    /// Of a session whose user logged in at a provider.
+    provider: Option<Box<ProviderTerms>>,
     /// No renewal in the background before this time, in milliseconds.
     asked_next: AtomicU64,
+}
+
+impl CachedSession {
+    /// The memory of its texts.
+    pub(super) fn bytes(&self) -> usize {
+        let token =
+            self.provider.as_deref().map(|provider| provider.access_token.as_ref().map_or(0, |token| token.len()));
+        self.cookie.len() + token.map_or(0, |token| token + size_of::<ProviderTerms>())
+    }
+}
+
+/// What requests need of the provider where the user of a session logged in.
+pub struct ProviderTerms {
+    /// Its access token, if it is kept. Does not print.
+    pub access_token: Option<Arc<Zeroizing<String>>>,
+    /// The end of that token.
+    pub token_until: Timestamp,
+    /// Whether the provider gave a refresh token.
+    pub is_refreshable: bool,
+    /// From this time on a request has the token refreshed.
+    pub refresh_from: Timestamp,
+    /// The session is good until this time without another look at the vault.
+    pub good_until: Timestamp,
+}
+
+impl std::fmt::Debug for ProviderTerms {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ProviderTerms").field("token_until", &self.token_until).finish_non_exhaustive()
+    }
+}
+
+/// The provider where users of browsers log in.
+#[async_trait]
+pub trait SessionProvider: Send + Sync {
+    /// The terms of a live session, after a refresh of the provider's tokens if it is time for that.
+    ///
+    /// # Errors
+    /// [`Denial::SessionOver`] if the provider does not continue it; a fault, after which nothing is known.
+    async fn terms(
+        &self,
+        cookie: &SessionCookie,
+        user: &VouchedBy,
+        session: &SessionTerms,
+        when: RenewWhen,
+    ) -> Result<ProviderTerms, Error>;
 }
 
 /// The context of a miss.
@@ -97,6 +147,20 @@ impl Verified {
     /// The access token of the session, if the caller presented a session cookie: for an upstream.
     pub fn session_token(&self) -> Option<&str> {
         self.session().map(|_| &*self.token.text)
+    }
+
+    /// The provider's access token, if the user of the session logged in at a provider: what a route forwards.
+    ///
+    /// # Errors
+    /// [`Denial::ProviderTokenOver`]; [`Denial::SessionUnavailable`] if the provider did not refresh it.
+    // Requirement B40.
+    pub fn provider_token(&self, now: Timestamp) -> Result<Option<&Arc<Zeroizing<String>>>, Denial> {
+        let Some(provider) = self.session().and_then(|session| session.provider.as_deref()) else { return Ok(None) };
+        match &provider.access_token {
+            Some(token) if now < provider.token_until => Ok(Some(token)),
+            Some(_) | None if provider.is_refreshable => Err(Denial::SessionUnavailable(TRY_AGAIN)),
+            Some(_) | None => Err(Denial::ProviderTokenOver),
+        }
     }
 
     fn is_due(&self, now: Timestamp) -> bool {
@@ -183,7 +247,9 @@ impl TokenChecker {
     /// # Errors
     /// [`Denial::SessionOver`]; an undecided denial.
     fn if_good(&self, known: &Arc<Verified>) -> Result<Option<Arc<Verified>>, Denial> {
-        if known.session().is_none() {
+        let Some(session) = known.session() else { return Ok(None) };
+        // The provider is to be asked first.
+        if session.provider.as_deref().is_some_and(|provider| provider.good_until <= self.clock.now()) {
             return Ok(None);
         }
         match self.check_now(Arc::clone(known), &mut ()) {
@@ -231,7 +297,7 @@ impl TokenChecker {
         &self,
         engine: &Engine,
         value: &Arc<str>,
-        rules_of: RulesOf<'_>,
+        (rules_of, provider): (RulesOf<'_>, Option<&dyn SessionProvider>),
         when: RenewWhen,
     ) -> Result<Arc<Verified>, Error> {
         let cookie = engine.session_cookie(value).ok_or(Denial::UnknownSessionCookie)?;
@@ -240,8 +306,19 @@ impl TokenChecker {
         if let Some(known) = known.filter(|known| when != RenewWhen::Due || !known.is_due(self.clock.now())) {
             return Ok(known);
         }
-        match engine.browser_token(&turn, (cookie.session(), Some(&cookie)), rules_of, when).await {
-            Ok(token) => self.keep_session(value, &token),
+        let loading = async {
+            let token = engine.browser_token(&turn, (cookie.session(), Some(&cookie)), rules_of, when).await?;
+            let terms = match (&token.at_provider, provider) {
+                (None, _) => None,
+                (Some(user), Some(provider)) => Some(provider.terms(&cookie, user, &token.terms, when).await?),
+                (Some(_), None) => {
+                    return Err(Denial::SessionOver("its provider is not that of the gate any more").into());
+                }
+            };
+            Ok((token, terms))
+        };
+        match loading.await {
+            Ok((token, terms)) => self.keep_session(value, &token, terms),
             Err(Error::Denied(denial)) if denial.standing() == Standing::Dead => {
                 // An end is for good: it needs no second look at the record.
                 let keys = self.keys.load();
@@ -267,27 +344,48 @@ impl TokenChecker {
         let turn = engine.take_turn(cookie.session()).await;
         let presented = (cookie.session(), Some(&cookie));
         match engine.browser_token(&turn, presented, rules_of, RenewWhen::Never).await {
-            Ok(token) => self.verify_session(&self.keys.load(), value, &token).map(Some),
+            Ok(token) => self.verify_session(&self.keys.load(), value, &token, None).map(Some),
             Err(Error::Denied(Denial::SessionNotRenewed)) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    fn keep_session(&self, value: &Arc<str>, token: &BrowserToken) -> Result<Arc<Verified>, Error> {
+    fn keep_session(
+        &self,
+        value: &Arc<str>,
+        token: &BrowserToken,
+        provider: Option<ProviderTerms>,
+    ) -> Result<Arc<Verified>, Error> {
         let keys = self.keys.load();
-        let verified = self.verify_session(&keys, value, token)?;
+        let verified = self.verify_session(&keys, value, token, provider)?;
         keys.cache.insert(keys.key(value).owned(), Arc::clone(&verified));
         Ok(verified)
     }
 
     /// Verifies the token of a session, as every other.
-    fn verify_session(&self, keys: &KeySet, value: &Arc<str>, token: &BrowserToken) -> Result<Arc<Verified>, Error> {
+    fn verify_session(
+        &self,
+        keys: &KeySet,
+        value: &Arc<str>,
+        token: &BrowserToken,
+        provider: Option<ProviderTerms>,
+    ) -> Result<Arc<Verified>, Error> {
         let (now, text) = (self.clock.now(), token.access_token.expose());
         let unverified = |_| Error::from(Fault::Signing("the access token of a session is not good here"));
-        let access = keys.verifier.verify(text, now, self.clock.wall()).map_err(unverified)?;
+        let mut access = keys.verifier.verify(text, now, self.clock.wall()).map_err(unverified)?;
+        if let Some(user) = &token.at_provider {
+            let issuer = keys.verifier.token_issuer(&user.issuer);
+            let issuer = issuer.ok_or(Denial::SessionOver("its provider is no issuer of this gate any more"))?;
+            access.rare.get_or_insert_default().provider = Some(Arc::clone(issuer));
+        }
         let rules = keys.verifier.id_of(access.issuer()).ok_or(Denial::UnknownIssuer).map_err(unverified)?;
         let judged = keys.shared.judge(&access, now);
-        let session = CachedSession { cookie: Arc::clone(value), terms: token.terms, asked_next: AtomicU64::new(0) };
+        let mut terms = token.terms;
+        if let Some(provider) = &provider {
+            terms.renew_from = terms.renew_from.min(provider.refresh_from);
+        }
+        let (provider, asked_next) = (provider.map(Box::new), AtomicU64::new(0));
+        let session = CachedSession { cookie: Arc::clone(value), terms, provider, asked_next };
         Ok(keys.shared.accept(access, None, rules, judged, Some(session)))
     }
 }

@@ -171,7 +171,7 @@ impl Verified {
     pub(super) fn weight(&self) -> u32 {
         let token = &self.token;
         let audience: usize = token.audience.iter().map(|audience| audience.len()).sum();
-        let texts = [token.client.as_deref(), token.jti.as_deref(), self.session().map(|session| &*session.cookie)];
+        let texts = [token.client.as_deref(), token.jti.as_deref()];
         let texts: usize = texts.into_iter().flatten().map(str::len).sum();
         let assertions = if self.shared.identity.assertion.is_some() { ASSERTION_BYTES } else { 0 };
         as_weight(
@@ -181,6 +181,7 @@ impl Verified {
                 + self.headers.bytes()
                 + audience
                 + texts
+                + self.session().map_or(0, CachedSession::bytes)
                 + token.rare.as_deref().map_or(0, RareClaims::bytes)
                 + token.text.len()
                 + token.subject.len()

@@ -81,7 +81,7 @@ async fn b28_an_authorization_request_has_state_nonce_and_pkce_and_no_parameter_
     for name in OWN_PARAMETERS {
         provider = provider.parameter(name, "evil");
     }
-    let url = provider.login_url(BACK, SECRETS).await.unwrap();
+    let url = provider.login_url(BACK, SECRETS, &[]).await.unwrap();
     assert!(url.starts_with(&format!("{}/authorize?tenant=1&client_id=web&", stub.url)), "{url}");
     // RFC 7636: the base64url of SHA-256 of "V".
     let challenge = URL_SAFE_NO_PAD.encode(digest(&SHA256, b"V"));
@@ -109,7 +109,7 @@ async fn b37_parameters_are_pushed_where_the_provider_or_the_operator_asks() {
         let stub = Stub::start(vec![pushed()]).await;
         let provider = stub.provider(further).secret("p:w".to_owned().into());
         let provider = if by_operator { provider.pushed() } else { provider };
-        let url = provider.login_url(BACK, SECRETS).await.unwrap();
+        let url = provider.login_url(BACK, SECRETS, &[]).await.unwrap();
         let (form, authorization) = stub.form();
         assert_eq!((form["state"].as_str(), form["code_challenge_method"].as_str()), ("S", "S256"));
         assert_eq!((form["client_id"].as_str(), authorization.as_deref()), ("web", Some("Basic d2ViOnAlM0F3")));
@@ -117,10 +117,10 @@ async fn b37_parameters_are_pushed_where_the_provider_or_the_operator_asks() {
     }
     let stub = Stub::start(vec![pushed()]).await;
     let in_form = stub.provider("").secret_in_form("p:w".to_owned().into()).pushed();
-    in_form.login_url(BACK, SECRETS).await.unwrap();
+    in_form.login_url(BACK, SECRETS, &[]).await.unwrap();
     assert_eq!(stub.received.lock()[0].matches("client_id=").count(), 1, "once");
     let refusing = Stub::start(vec![answer("400 Bad Request", r#"{"error":"invalid_request"}"#)]).await;
-    assert!(refusing.provider("").pushed().login_url(BACK, SECRETS).await.is_err());
+    assert!(refusing.provider("").pushed().login_url(BACK, SECRETS, &[]).await.is_err());
 }
 
 #[tokio::test]
@@ -169,12 +169,17 @@ async fn b34_no_other_answer_is_one_and_none_is_asked_for_again() {
 #[tokio::test]
 async fn b43_a_logout_leads_to_the_provider_if_it_has_a_page_for_it() {
     let stub = Stub::start(Vec::new()).await;
-    let url = stub.provider("").logout_url("https://gate.example/").unwrap();
+    let provider = stub.provider("");
+    let logout_url = |hint| provider.logout_url("https://gate.example/", hint).unwrap();
+    let url = logout_url(None);
     let expected = "/end?client_id=web&post_logout_redirect_uri=https%3A%2F%2Fgate.example%2F";
     assert_eq!(url, format!("{}{expected}", stub.url));
+    assert_eq!(logout_url(Some("e.y.J")), format!("{}{expected}&id_token_hint=e.y.J", stub.url));
+    // Servers refuse longer ones.
+    assert_eq!(logout_url(Some(&"e".repeat(MAX_LOGOUT_URL))), url);
     let issuer = RemoteIssuer::new("kc", stub.url.as_str());
     let silent = LoginProvider::with_metadata(&issuer, "web", Arc::new(|| None));
-    assert_eq!(silent.logout_url("https://gate.example/"), None);
-    let unknown = silent.login_url(BACK, SECRETS).await.unwrap_err();
+    assert_eq!(silent.logout_url("https://gate.example/", None), None);
+    let unknown = silent.login_url(BACK, SECRETS, &[]).await.unwrap_err();
     assert!(matches!(unknown, LoginFailure::Unknown(..)), "{unknown}");
 }

@@ -7,11 +7,13 @@ use http::header::SET_COOKIE;
 use super::super::handler::{EndpointHandler, to_its_end};
 use super::told_recipient;
 use crate::dialect::browser::callback::{Callback, ProviderAnswer, ProviderError};
+use crate::dialect::browser::step_up::AskedLogin;
 use crate::dialect::browser::target::LoginTarget;
-use crate::dialect::browser::{page, query_parameter, words};
+use crate::dialect::browser::{NAME, page, query_parameter, words};
 use crate::dialect::{Call, Reply};
 use crate::gate::Inner;
 use crate::gate::browser::transaction::Transaction;
+use crate::gate::browser::vault::KeptTokens;
 use crate::gate::browser::{BrowserEndpoint, presented};
 use rotogate_core::denial::{Denial, ProviderFlaw};
 use rotogate_core::engine::{ApplicationLogin, BrowserLogin, Origin};
@@ -42,10 +44,12 @@ pub(super) async fn begin(
     let now = engine.clock().now();
     let to = query_parameter(call.query, "to");
     let target = browser.dialect.target(to.as_deref());
-    let transaction = Transaction::begin(target.as_str(), now).map_err(Fault::from)?;
+    let asked = AskedLogin::read(call.query);
+    let transaction = Transaction::begin(target.as_str(), asked, now).map_err(Fault::from)?;
     let secrets =
         LoginSecrets { state: &transaction.state, nonce: &transaction.nonce, verifier: &transaction.verifier };
-    let url = provider.login_url(&browser.redirect_uri(), secrets).await.map_err(|why| failed(provider, &why))?;
+    let url = provider.login_url(&browser.redirect_uri(), secrets, &transaction.asked.pairs()).await;
+    let url = url.map_err(|why| failed(provider, &why))?;
     let mut reply = words::see_other(&url);
     transaction.put(reply.headers_mut(), call.headers, &engine.keyring(), now)?;
     Ok(reply)
@@ -143,6 +147,7 @@ async fn log_in(
         redirect_uri: browser.redirect_uri(),
         code,
         nonce: begun.nonce.clone(),
+        asked: begun.asked.clone(),
         verifier: begun.verifier.clone(),
         presented: presented(&gate, call.headers, handler.origin.address)?,
     };
@@ -167,15 +172,18 @@ struct Exchange {
     redirect_uri: String,
     code: String,
     nonce: String,
+    asked: AskedLogin,
     verifier: String,
     presented: Option<SessionCookie>,
 }
 
 impl Exchange {
     async fn begin_session(self, gate: &Arc<Inner>, origin: &Origin) -> Result<BrowserLogin, Error> {
-        let Self { provider, redirect_uri, code, nonce, verifier, presented } = self;
+        let Self { provider, redirect_uri, code, nonce, asked, verifier, presented } = self;
         let exchanged = provider.exchange(&redirect_uri, &code, &verifier).await;
         let tokens = exchanged.map_err(|why| failed(&provider, &why))?;
+        let kept = (Some(&**tokens.id_token), &**tokens.access_token);
+        let kept = KeptTokens::new(&provider, kept, &tokens.further, gate.engine.clock().now());
         let proved = gate.checker.proved_login(SentIdToken {
             issuer: provider.name(),
             client: provider.client_id(),
@@ -185,6 +193,10 @@ impl Exchange {
             token: &tokens.id_token,
         });
         let proved = proved.await?;
+        // A browser that were led on would be led back here at once.
+        if !asked.is_met(proved.acr.as_deref(), proved.auth_time, gate.engine.clock().wall()) {
+            return Err(Denial::ProviderLogin(ProviderFlaw::StepUp).into());
+        }
         let endpoints = &gate.endpoints;
         let (client, profile) = endpoints.browser_client().zip(endpoints.browser_profile()).ok_or(Denial::NoRoute)?;
         let start = ApplicationLogin {
@@ -197,8 +209,22 @@ impl Exchange {
             profile: &client.profile.over(profile),
             origin,
         };
-        let begun = gate.engine.start_browser(start, presented.as_ref()).await?;
-        gate.end_presented_later(&begun, presented, origin.clone());
+        let grace = start.profile.grace;
+        let vaults = gate.vaults().ok_or(Denial::NoRoute)?;
+        let mut begun = gate.engine.start_at_provider(start, NAME).await?;
+        // No browser has the cookie yet: a kill before this leaves a session that nobody can use.
+        if let Err(fault) = vaults.begin(&begun.cookie, &kept, begun.session.expires).await {
+            let _ = gate.engine.end_browser(&begun.cookie, origin).await;
+            return Err(fault.into());
+        }
+        if let Some(presented) = presented {
+            // Its refresh token is not revoked: to some providers that would end this login, too.
+            begun.presented_ends_in = gate.engine.end_presented(&presented, &begun.session, grace, origin).await;
+            match begun.presented_ends_in {
+                Some(_) => gate.end_presented_later(&begun, Some(presented), origin.clone()),
+                None => vaults.remove(&presented).await,
+            }
+        }
         Ok(begun)
     }
 }

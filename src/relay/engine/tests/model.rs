@@ -91,6 +91,10 @@ impl RelayStore for InTurn {
         self.store.remove_relay(id, expected).await
     }
 
+    async fn relay_ids(&self) -> Result<Vec<RelayId>, StoreError> {
+        self.store.relay_ids().await
+    }
+
     async fn sweep_relay(&self, now: Timestamp) -> Result<u64, StoreError> {
         self.store.sweep_relay(now).await
     }

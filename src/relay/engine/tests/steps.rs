@@ -217,3 +217,30 @@ async fn a_text_that_is_no_token_is_refused_before_anything_is_derived() {
     assert_eq!(world.provider.sent(), 0);
     body(relay.exchange(presented(&"x".repeat(MAX_TOKEN))).await);
 }
+
+#[tokio::test]
+async fn b41_the_answer_for_a_vault_is_kept_until_the_vault_was_written_and_then_for_the_grace() {
+    let world = World::new();
+    let relay = world.relay();
+    let grace = RelayRules::default().grace.as_secs();
+    let until = world.clock.now().plus(Duration::from_secs(7 * 86_400));
+    let kept = || Presented { keep_until: Some(until), ..presented("T") };
+    body(relay.exchange(kept()).await);
+    // A day later, after a kill: the provider is not asked again.
+    world.pass(86_400);
+    let (again, source) = body(relay.exchange(kept()).await);
+    assert_eq!((again, source), (text(&granted(1)).replace("300", "0"), Source::Replayed));
+    // Another gate may have read the vault before it was written.
+    relay.settle(kept()).await.unwrap();
+    relay.settle(kept()).await.unwrap();
+    world.pass(grace - 1);
+    assert_eq!(body(relay.exchange(kept()).await).1, Source::Replayed);
+    world.pass(1);
+    assert_eq!(relay.sweep().await.unwrap(), 1);
+    // What is not rotated, and what is refused, is kept as always.
+    world.provider.next(Step::Reply(reply(200, r#"{"access_token":"a","expires_in":300}"#)));
+    body(relay.exchange(kept()).await);
+    world.pass(10);
+    assert_eq!(relay.sweep().await.unwrap(), 1);
+    assert_eq!(world.provider.sent(), 2);
+}

@@ -27,7 +27,7 @@ fn check(world: &World, cookie: &str) -> Result<Arc<Verified>, Denial> {
 }
 
 async fn load(world: &World, cookie: &Arc<str>, when: RenewWhen) -> Result<Arc<Verified>, Error> {
-    world.checker.load_session(&world.engine, cookie, &rules, when).await
+    world.checker.load_session(&world.engine, cookie, (&rules, None), when).await
 }
 
 fn generation(verified: &Verified) -> u64 {

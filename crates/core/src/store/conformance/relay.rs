@@ -110,8 +110,12 @@ pub async fn a_sweep_removes_what_ended_to_the_millisecond(store: Arc<dyn RelayS
     for n in 0..300 {
         store.insert_relay(of(n), pending(later(start(), n.into())), start()).await.unwrap();
     }
+    let mut ids = store.relay_ids().await.unwrap();
+    ids.sort_unstable();
+    assert_eq!(ids, (0..300).map(of).collect::<Vec<_>>());
     assert_eq!(store.sweep_relay(later(start(), 59_999)).await.unwrap(), 0);
     assert_eq!(store.sweep_relay(later(start(), 60_199)).await.unwrap(), 200);
+    assert_eq!(store.relay_ids().await.unwrap().len(), 100);
     assert_eq!(store.load_relay(of(199)).await.unwrap(), None);
     assert!(store.load_relay(of(200)).await.unwrap().is_some());
     // A swap moves the end.

@@ -107,7 +107,7 @@ mod tests {
         d7d012b427763484277634842776348427763484277634842776348427763484277634842776348427763484277630114687\
         47470733a2f2f6170692e746573742f6d6370011068747470733a2f2f6964702e7465737403752d310103732d39012b43416\
         7494341674943416749434167494341674943416749434167494341674943416749434167494341670101090909090909090\
-        909090909090909090909090909090909090909090909090901015a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a";
+        90909090909090909090909090909090909090909090909090001015a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a";
 
     /// A session that has everything.
     fn whole() -> Session {
@@ -117,7 +117,7 @@ mod tests {
         session.resource = Some("https://api.test/mcp".into());
         session.vouched_by = Some(Box::new(VouchedBy::new("https://idp.test", "u-1").session("s-9")));
         session.certificate = Some(CertificateThumbprint::from_bytes([8; 32]));
-        session.browser = Some(Box::new(BrowserBinding { key: 1, digest: [9; 32] }));
+        session.browser = Some(Box::new(BrowserBinding { key: 1, digest: [9; 32], at_provider: false }));
         session.seal = Seal::new(1, [0x5a; 16]);
         session
     }
@@ -152,11 +152,11 @@ mod tests {
     }
 
     #[test]
-    fn b59_a_cookie_takes_33_bytes_of_a_record() {
+    fn b59_a_cookie_takes_34_bytes_of_a_record() {
         let plain = conformance::session("alice", 1, Timestamp::from_millis(1_700_000_000_000));
         let browser = Session { browser: whole().browser, ..plain.clone() };
         let (plain, browser) = (encode(&plain).unwrap(), encode(&browser).unwrap());
-        assert_eq!(browser.len() - plain.len(), 33);
+        assert_eq!(browser.len() - plain.len(), 34);
     }
 
     #[test]

@@ -45,6 +45,7 @@ pub fn reason_number(because: RevokedBecause) -> u8 {
         RevokedBecause::UserChanged => 5,
         RevokedBecause::Restored => 6,
         RevokedBecause::IssuerLogout => 7,
+        RevokedBecause::ProviderRefused => 8,
     }
 }
 
@@ -59,6 +60,7 @@ pub fn reason(number: u8) -> Option<RevokedBecause> {
         5 => RevokedBecause::UserChanged,
         6 => RevokedBecause::Restored,
         7 => RevokedBecause::IssuerLogout,
+        8 => RevokedBecause::ProviderRefused,
         _ => return None,
     })
 }

@@ -24,6 +24,8 @@ const PURPOSE_SHARED: &[u8] = b"names in a shared store";
 const PURPOSE_COOKIE: &[u8] = b"rotogate browser cookie";
 const PURPOSE_DIGEST: &[u8] = b"rotogate browser digest";
 const PURPOSE_LOGIN: &[u8] = b"rotogate browser tx";
+#[cfg(feature = "relay")]
+const PURPOSE_VAULT: &[u8] = b"rotogate browser vault";
 /// The message whose HMAC is a secret's print.
 const PRINT: &[u8] = b"print of a refresh secret";
 #[cfg(feature = "relay")]
@@ -74,6 +76,8 @@ struct DerivedKeys {
     login: LessSafeKey,
     #[cfg(feature = "relay")]
     relay: hmac::Key,
+    #[cfg(feature = "relay")]
+    vault: hmac::Key,
 }
 
 /// The server's keys for refresh tokens: one makes new tokens, the others still verify older ones. Does not print; the
@@ -123,6 +127,8 @@ impl RefreshKeys {
                 login: LessSafeKey::new(login),
                 #[cfg(feature = "relay")]
                 relay: derive(PURPOSE_RELAY)?,
+                #[cfg(feature = "relay")]
+                vault: derive(PURPOSE_VAULT)?,
             });
         }
         if !keys.iter().any(|k| k.id == current) {
@@ -181,6 +187,14 @@ impl RefreshKeys {
     /// The key that seals logins under way.
     pub(in crate::token) fn login_key(&self, id: u8) -> Option<&LessSafeKey> {
         Some(&self.key(id)?.login)
+    }
+
+    /// A secret of the vault of a session, for these parts in sequence.
+    #[cfg(feature = "relay")]
+    pub(in crate::token) fn vault_tag(&self, id: u8, parts: &[&[u8]]) -> Option<hmac::Tag> {
+        let mut message = hmac::Context::with_key(&self.key(id)?.vault);
+        parts.iter().for_each(|part| message.update(part));
+        Some(message.sign())
     }
 
     /// The tag of a DPoP nonce under each key, the current key's first.

@@ -20,6 +20,7 @@ use crate::denial::{Denial, ProviderFlaw};
 use crate::random::are_equal;
 use crate::session::{Scope, VouchedBy};
 use crate::token::algorithm::Algorithm;
+use crate::token::claims::TokenIssuer;
 
 /// The greatest age of an ID token: it is made when the code is exchanged.
 const MAX_AGE: Duration = Duration::from_secs(600);
@@ -62,13 +63,26 @@ pub struct ProvedLogin {
     pub claims: OwnClaims,
     /// The issuer, the user and the session there.
     pub vouched_by: VouchedBy,
+    /// `acr` of the login, which the claims have, too.
+    pub acr: Option<Box<str>>,
+    /// `auth_time` of the login, which the claims have, too.
+    pub auth_time: Option<Timestamp>,
 }
+
+/// The claims of a login (RFC 9470 §6.2).
+const ACR: &str = "acr";
+const AUTH_TIME: &str = "auth_time";
 
 const fn refused(what: &'static str) -> Denial {
     Denial::ProviderLogin(ProviderFlaw::IdToken(what))
 }
 
 impl Verifier {
+    /// The data that all tokens of `issuer` share.
+    pub(crate) fn token_issuer(&self, issuer: &str) -> Option<&Arc<TokenIssuer>> {
+        self.found(issuer).map(|(_, shared)| shared)
+    }
+
     /// The user of a login at a provider.
     ///
     /// # Errors
@@ -123,6 +137,12 @@ impl Verifier {
         if !roles.is_empty() {
             own.insert(ROLES, roles).map_err(|_| refused("its roles take too much room"))?;
         }
+        // The session counts as this login on routes that ask for one (RFC 9470).
+        let (acr, auth_time) = token.login();
+        let seconds = auth_time.map(|at| at.as_secs());
+        let inserted = acr.map_or(Ok(()), |acr| own.insert(ACR, acr));
+        let inserted = inserted.and(seconds.map_or(Ok(()), |seconds| own.insert(AUTH_TIME, seconds)));
+        inserted.map_err(|_| refused("its claims take too much room"))?;
         let granted = Scope::parse(sent.scope).map_err(|_| refused("the granted scope is malformed"))?;
         let granted = rules.granted(granted);
         let by = VouchedBy::new(&*rules.issuer, token.token_subject());
@@ -133,6 +153,8 @@ impl Verifier {
             account: token.account().map(Box::from),
             scope: Scope::from_tokens(granted.iter().chain(token.scope.iter())),
             claims: own,
+            acr: acr.map(Box::from),
+            auth_time,
             vouched_by: match token.issuer_session() {
                 Some(session) => by.session(session),
                 None => by,

@@ -102,6 +102,7 @@ pub(super) fn claims<'r>(
         login: login(claims),
         not_before,
         response,
+        provider: None,
     };
     Ok(AccessToken {
         text: text.into(),

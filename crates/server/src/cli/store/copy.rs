@@ -2,7 +2,6 @@
 //! either meanwhile.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -12,7 +11,7 @@ use super::super::{CommandResult, Failure, audit_trail, load, runtime};
 use crate::config::{Config, RedbSettings, StoreConfig};
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use crate::server::build::shared;
-use crate::server::build::stores::{open_store, redb_options};
+use crate::server::build::stores::{Stores, open_stores, redb_options};
 #[cfg(feature = "postgres")]
 use rotogate::store::PostgresStore;
 #[cfg(feature = "redis")]
@@ -20,6 +19,8 @@ use rotogate::store::RedisStore;
 use rotogate::store::redb::RedbStore;
 use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate_core::store::Store;
+#[cfg(feature = "relay")]
+use rotogate_core::store::copy::copy_vaults;
 use rotogate_core::store::copy::{Content, CopyTarget, copy};
 use rotogate_core::token::keyring::Keyring;
 
@@ -90,8 +91,8 @@ async fn copied(config: &Config, to: &Config, keyring: &Keyring) -> Result<Conte
         #[cfg(feature = "redis")]
         StoreConfig::Redis(_) => {}
     }
-    let from = open_store(config, keyring).await.map_err(Failure::failed)?;
-    no_gate_runs(&*from).await?;
+    let from = open_stores(config, keyring).await.map_err(Failure::failed)?;
+    no_gate_runs(&*from.sessions).await?;
     let cut = SystemTime::new().wall();
     match &to.store {
         StoreConfig::Memory => Err(failed("the other store.kind is \"memory\": it would end with this command")),
@@ -104,7 +105,9 @@ async fn copied(config: &Config, to: &Config, keyring: &Keyring) -> Result<Conte
             // Its mark is of the store that was there before.
             let copying = options.clone().without_mark().copying(name(&config.store));
             let target = PostgresStore::connect(copying).await.map_err(Failure::failed)?;
-            let content = copy(&*from, &target, cut).await.map_err(Failure::failed)?;
+            let content = copy(&*from.sessions, &target, cut).await.map_err(Failure::failed)?;
+            #[cfg(feature = "relay")]
+            copy_vaults(&*from.relay, &target, cut).await.map_err(Failure::failed)?;
             target.end_copy().await.map_err(Failure::failed)?;
             PostgresStore::connect(options.accept_restored()).await.map_err(Failure::failed)?;
             Ok(content)
@@ -115,7 +118,9 @@ async fn copied(config: &Config, to: &Config, keyring: &Keyring) -> Result<Conte
             // Its mark is of the store that was there before.
             let copying = options.clone().without_mark().copying(name(&config.store));
             let target = RedisStore::connect(copying).await.map_err(Failure::failed)?;
-            let content = copy(&*from, &target, cut).await.map_err(Failure::failed)?;
+            let content = copy(&*from.sessions, &target, cut).await.map_err(Failure::failed)?;
+            #[cfg(feature = "relay")]
+            copy_vaults(&*from.relay, &target, cut).await.map_err(Failure::failed)?;
             target.end_copy().await.map_err(Failure::failed)?;
             RedisStore::connect(options.accept_restored()).await.map_err(Failure::failed)?;
             Ok(content)
@@ -125,7 +130,7 @@ async fn copied(config: &Config, to: &Config, keyring: &Keyring) -> Result<Conte
 
 /// The copy has another name until it is whole.
 async fn into_redb(
-    (from, of): (&Arc<dyn Store>, String),
+    (from, of): (&Stores, String),
     cut: Timestamp,
     (to, path): (&Config, &Path),
     keyring: &Keyring,
@@ -138,10 +143,13 @@ async fn into_redb(
     let mark = options.high_water.take();
     (options.accept_restored, options.copying) = (true, Some(of));
     let target = RedbStore::open(&part, options.clone()).map_err(Failure::failed)?;
-    let content = match copy(&**from, &target, cut).await {
-        Ok(content) => target.end_copy().await.map(|()| content),
-        Err(error) => Err(error),
+    let copying = async {
+        let content = copy(&*from.sessions, &target, cut).await?;
+        #[cfg(feature = "relay")]
+        copy_vaults(&*from.relay, &target, cut).await?;
+        target.end_copy().await.map(|()| content)
     };
+    let content = copying.await;
     target.close().await.map_err(Failure::failed)?;
     let content = content.map_err(|error| {
         failed(format!("{error}. Run the command again; if {} is of another store, remove it first", part.display()))

@@ -18,7 +18,7 @@ use rotogate::gate::{Browser, LoginPage, LoginProvider};
 use rotogate::program::{BROWSER_PROFILE, OWN_PARAMETERS};
 use rotogate_core::route::hosts::is_loopback;
 use rotogate_core::route::path::CanonicalPath;
-use rotogate_core::route::{Auth, LoginLead, Match, Route, RouteTable};
+use rotogate_core::route::{Auth, LoginLead, Match, RouteTable};
 use rotogate_core::session::Scope;
 use rotogate_core::session::profile::ProfileOverride;
 use rotogate_core::token::verify::VOUCHED_IDLE;
@@ -300,24 +300,12 @@ pub(super) fn check(config: &Config, endpoints: &[Section<'_>], routes: &[Sectio
     }
     check_page(config, browser, section);
     if let Some(provider) = &browser.provider {
-        check_provider(config, provider, (endpoint, section), taking());
+        check_provider(config, provider, (endpoint, section));
     }
 }
 
 /// Rules of a login at a provider.
-fn check_provider<'a>(
-    config: &Config,
-    provider: &str,
-    (endpoint, section): (&EndpointConfig, &Section<'_>),
-    taking: impl Iterator<Item = (&'a Route, &'a Section<'a>)>,
-) {
-    for (_, section) in taking.filter(|(route, _)| route.policy.forward_token) {
-        section.blame(
-            "forward_token",
-            "is true on a route that takes sessions of a provider, whose tokens this version does not keep; remove it: the \
-             upstream has the user in the identity headers",
-        );
-    }
+fn check_provider(config: &Config, provider: &str, (endpoint, section): (&EndpointConfig, &Section<'_>)) {
     let profile = endpoint.profile.over(&config.sessions.profile);
     if profile.idle_ttl > VOUCHED_IDLE && !section.is_bad() {
         let message = "is more than 3d, for which a logout at the provider is kept";

@@ -244,6 +244,8 @@ fn with_endpoint(
         Some(settings) => {
             let provider = login_provider(settings, &config.issuers, remote_issuers);
             let provider = provider.map_err(|fault| ServerError::Unusable(fault.message))?;
+            let is_forwarded = config.routes.iter().any(|route| route.policy.forward_token);
+            let provider = provider.map(|provider| if is_forwarded { provider } else { provider.identity_only() });
             Ok(builder.browser(settings.browser(configured, &config.cors, provider)))
         }
         None => Ok(builder.endpoint(endpoint(configured, remote_issuers)?)),

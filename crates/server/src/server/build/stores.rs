@@ -24,9 +24,9 @@ use rotogate_core::token::keyring::{Keyring, OpenedKeyring};
 /// The store of sessions, and the same store for the records of relays.
 #[derive(Debug)]
 pub(crate) struct Stores {
-    sessions: Arc<dyn Store>,
+    pub(crate) sessions: Arc<dyn Store>,
     #[cfg(feature = "relay")]
-    relay: Arc<dyn RelayStore>,
+    pub(crate) relay: Arc<dyn RelayStore>,
 }
 
 impl Stores {
@@ -74,9 +74,9 @@ pub(super) async fn keys_and_stores(config: &Config) -> Result<(Keyring, OpenedS
     }
 }
 
-/// The store of a configuration.
-pub(crate) async fn open_store(config: &Config, keyring: &Keyring) -> Result<Arc<dyn Store>, ServerError> {
-    Ok(stores(config, keyring).await?.1.sessions)
+/// The stores of a configuration, with the records of relays and the vaults of browser sessions.
+pub(crate) async fn open_stores(config: &Config, keyring: &Keyring) -> Result<Stores, ServerError> {
+    Ok(stores(config, keyring).await?.1)
 }
 
 /// The store that other gates use, too, as the configuration names it; `None` if it names no such store.

@@ -102,3 +102,11 @@ begin
     get diagnostics o_removed = row_count;
 end
 $$;
+
+-- The ids of all records: for a copy of the store, while no gate runs.
+create function {s}.rg_relay_ids(p_known bytea) returns table (o_status text, o_id bytea) language plpgsql as $$
+begin
+    perform {s}.rg_begin(p_known, false);
+    return query select 'id', id from {s}.relay;
+end
+$$;

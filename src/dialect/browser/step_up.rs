@@ -1,0 +1,106 @@
+//! The login that a route asks for beyond being logged in (RFC 9470): `acr_values` and `max_age` of OpenID Connect. They go
+//! from the refusal to the login, on to the provider, and are compared with its answer: one that is less leads nowhere, or
+//! a browser would be led in a circle.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
+
+#[cfg(any(feature = "browser-oidc", test))]
+use super::query_parameter;
+#[cfg(any(feature = "browser-oidc", test))]
+use rotogate_core::clock::Timestamp;
+use rotogate_core::route::StepUp;
+
+const ACR_VALUES: &str = "acr_values";
+const MAX_AGE: &str = "max_age";
+/// The longest `acr_values`, in bytes.
+#[cfg(any(feature = "browser-oidc", test))]
+const LONGEST: usize = 512;
+/// How much the provider's clock may differ from ours.
+#[cfg(any(feature = "browser-oidc", test))]
+const LEEWAY: Duration = Duration::from_secs(60);
+
+/// A login that a route asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Zeroize)]
+pub(crate) struct AskedLogin {
+    /// The accepted values of `acr`, separated by spaces. Empty: any.
+    #[serde(rename = "a", default)]
+    acr_values: String,
+    /// The longest time since the login, in seconds.
+    #[serde(rename = "m", default)]
+    max_age: Option<String>,
+}
+
+impl AskedLogin {
+    /// What the policy of a route asks for.
+    pub(crate) fn of_route(step_up: Option<&StepUp>) -> Self {
+        step_up.map_or_else(Self::default, |step_up| Self {
+            acr_values: step_up.acr.join(" "),
+            max_age: step_up.max_age.map(|age| age.as_secs().to_string()),
+        })
+    }
+
+    /// What a link to the login asks for. Anybody may write one: it can only ask for more.
+    #[cfg(any(feature = "browser-oidc", test))]
+    pub(crate) fn read(query: Option<&str>) -> Self {
+        let is_good =
+            |values: &String| values.len() <= LONGEST && values.bytes().all(|byte| matches!(byte, 0x20..0x7f));
+        let max_age = query_parameter(query, MAX_AGE).and_then(|age| age.parse::<u32>().ok());
+        Self {
+            acr_values: query_parameter(query, ACR_VALUES).filter(is_good).unwrap_or_default(),
+            max_age: max_age.map(|age| age.to_string()),
+        }
+    }
+
+    /// The parameters of an authorization request.
+    pub(crate) fn pairs(&self) -> Vec<(&str, &str)> {
+        let acr = Some(self.acr_values.as_str()).filter(|values| !values.is_empty()).map(|values| (ACR_VALUES, values));
+        acr.into_iter().chain(self.max_age.as_deref().map(|age| (MAX_AGE, age))).collect()
+    }
+
+    /// Is it this login, or one that is more?
+    #[cfg(any(feature = "browser-oidc", test))]
+    pub(crate) fn is_met(&self, acr: Option<&str>, auth_time: Option<Timestamp>, now: Timestamp) -> bool {
+        let mut values = self.acr_values.split(' ').filter(|value| !value.is_empty()).peekable();
+        let has_acr = values.peek().is_none() || acr.is_some_and(|acr| values.any(|value| value == acr));
+        let is_fresh = self.max_age.as_deref().is_none_or(|age| {
+            let age = age.parse().map(Duration::from_secs).unwrap_or_default();
+            auth_time.is_some_and(|at| now.since(at) <= age + LEEWAY)
+        });
+        has_acr && is_fresh
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+
+    fn ago(seconds: u64) -> Option<Timestamp> {
+        Some(Timestamp::from_secs(NOW.as_secs() - seconds))
+    }
+
+    #[test]
+    fn a_login_is_what_was_asked_for_or_none() {
+        let asked = AskedLogin::of_route(Some(&StepUp {
+            acr: vec!["gold".into(), "silver".into()],
+            max_age: Some(Duration::from_secs(300)),
+        }));
+        assert_eq!(asked.pairs(), [("acr_values", "gold silver"), ("max_age", "300")]);
+        assert_eq!(AskedLogin::read(Some("to=%2Fx&acr_values=gold+silver&max_age=300")), asked);
+        assert!(asked.is_met(Some("silver"), ago(300), NOW) && asked.is_met(Some("gold"), ago(0), NOW));
+        for (acr, at) in [(None, ago(0)), (Some("gold silver"), ago(0)), (Some(""), ago(0)), (Some("gold"), None)] {
+            assert!(!asked.is_met(acr, at, NOW), "{acr:?} {at:?}");
+        }
+        assert!(!asked.is_met(Some("gold"), ago(361), NOW), "longer ago than asked, and than clocks differ");
+        for query in ["", "max_age=-1&acr_values=%00", "max_age=x", "max_age=99999999999"] {
+            assert_eq!(AskedLogin::read(Some(query)), AskedLogin::default(), "{query}");
+        }
+        let long = format!("acr_values={}", "x".repeat(LONGEST + 1));
+        assert!(AskedLogin::read(Some(&long)).pairs().is_empty());
+        assert!(AskedLogin::default().is_met(None, None, NOW) && AskedLogin::of_route(None).pairs().is_empty());
+    }
+}

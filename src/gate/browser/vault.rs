@@ -1,0 +1,445 @@
+//! The vault of a session whose user logged in at a provider: the provider's tokens, in a row of the relay's table, sealed
+//! under the cookie itself. Store and keys together open none (requirement B5).
+//!
+//! A refresh goes through the relay: the vault is read, its refresh token exchanged, the vault written, and then the
+//! relay is told that it need not keep the answer any more. A gate that is killed in between finds the answer at the
+//! browser's next request.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use super::BrowserEndpoint;
+use crate::gate::Inner;
+use crate::gate::relay::{EndpointRelay, RelayConfig};
+use crate::relay::http::{reply, send_error};
+use crate::relay::seal::RelayKeys;
+use crate::relay::{
+    AfterUnknown, Meaning, Params, Presented, Presenter, Provider, ProviderReply, ProviderRequest, RelayAnswer,
+    RelayRules, SendError, Source, oauth,
+};
+use rotogate_core::clock::Timestamp;
+use rotogate_core::denial::Denial;
+use rotogate_core::engine::{RenewWhen, SessionTerms};
+use rotogate_core::fault::{Chain, Error, Fault};
+use rotogate_core::session::{SessionId, VouchedBy};
+use rotogate_core::store::relay::{RelayInserted, RelayRecord, RelayState, RelaySwapped, VAULT_OWNER};
+use rotogate_core::token::session_cookie::SessionCookie;
+use rotogate_core::token::verify::object_of_depth;
+use rotogate_core::verify_cache::{ProviderTerms, SessionProvider};
+use rotogate_issuers::login::{FurtherTokens, LoginFailure, LoginProvider, RefreshedTokens};
+
+/// The provider's time for a refresh: less than a request waits for its session.
+const TIMEOUT: Duration = Duration::from_secs(8);
+/// The provider's time for a revocation at a logout.
+const REVOKED_WITHIN: Duration = Duration::from_secs(2);
+/// How long the relay repeats an answer that is in the vault: another gate may have read the vault before.
+const GRACE: Duration = Duration::from_secs(60);
+/// The life of an access token whose answer names none.
+const UNKNOWN_LIFE: Duration = Duration::from_secs(300);
+/// How long a session goes on after its last refresh while the provider does not answer, if no token of it is forwarded.
+const WITHOUT_PROVIDER: Duration = Duration::from_secs(600);
+/// After a refresh that failed, none begins for this long.
+const PAUSE: Duration = Duration::from_secs(5);
+/// The tokens of an answer are used for this long at least, if only to name the user.
+const AT_LEAST: Duration = Duration::from_secs(1);
+/// How often a gate looks whether another one has finished its refresh.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// The longest ID token that is kept, in bytes.
+const MAX_HINT: usize = 4 << 10;
+/// The deepest nesting of an ID token's claims.
+const MAX_DEPTH: usize = 16;
+
+const OVER: Denial = Denial::SessionOver("its provider does not continue it");
+
+/// The provider's tokens of one session. Does not print.
+#[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+pub(in crate::gate) struct KeptTokens {
+    pub(in crate::gate) refresh_token: Option<String>,
+    /// The hint for a logout at the provider.
+    pub(in crate::gate) id_token: Option<String>,
+    access_token: Option<String>,
+    #[zeroize(skip)]
+    granted_at: Timestamp,
+    /// The end of the access token.
+    #[zeroize(skip)]
+    expires: Timestamp,
+}
+
+impl KeptTokens {
+    /// The tokens of an answer at this time.
+    pub(in crate::gate) fn new(
+        provider: &LoginProvider,
+        (id_token, access_token): (Option<&str>, &str),
+        further: &FurtherTokens,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            refresh_token: further.refresh_token.as_deref().cloned(),
+            id_token: id_token.filter(|token| token.len() <= MAX_HINT).map(str::to_owned),
+            access_token: provider.keeps_access_token().then(|| access_token.to_owned()),
+            granted_at: now,
+            expires: now.plus(further.lifetime.unwrap_or(UNKNOWN_LIFE)),
+        }
+    }
+
+    /// The tokens after a refresh. What the answer does not replace stays.
+    fn refreshed(&self, provider: &LoginProvider, answer: &RefreshedTokens, now: Timestamp) -> Self {
+        let id_token = answer.id_token.as_ref().map(|token| token.as_str());
+        let mut new = Self::new(provider, (id_token, &answer.access_token), &answer.further, now);
+        new.refresh_token = new.refresh_token.take().or_else(|| self.refresh_token.clone());
+        new.id_token = new.id_token.take().or_else(|| self.id_token.clone());
+        new
+    }
+
+    /// Four fifths of the access token's life, a tenth more or less for each session.
+    fn refresh_from(&self, session: SessionId) -> Timestamp {
+        let spread = u32::from(session.as_bytes().last().copied().unwrap_or_default()) * 200 / 255;
+        self.granted_at.plus(self.expires.since(self.granted_at) / 1000 * (700 + spread))
+    }
+
+    /// Whether a request must wait for a refresh, or one is to begin in the background.
+    fn is_due(&self, session: SessionId, when: RenewWhen, keeps_access_token: bool, now: Timestamp) -> bool {
+        let is_over = self.expires <= now || keeps_access_token && self.access_token.is_none();
+        let is_ahead = when == RenewWhen::Due && self.refresh_from(session) <= now;
+        self.refresh_token.is_some() && (is_over || is_ahead)
+    }
+
+    fn terms(&self, session: SessionId, now: Timestamp) -> ProviderTerms {
+        let is_refreshable = self.refresh_token.is_some();
+        ProviderTerms {
+            access_token: self.access_token.clone().map(|token| Arc::new(Zeroizing::new(token))),
+            token_until: self.expires,
+            is_refreshable,
+            refresh_from: if is_refreshable { self.refresh_from(session) } else { Timestamp::MAX },
+            // Without a refresh token the session lives to its own limits. No answer is refreshed before it is used.
+            good_until: if is_refreshable { self.expires.max(now.plus(AT_LEAST)) } else { Timestamp::MAX },
+        }
+    }
+
+    /// The terms after a refresh that failed; `None` once the provider has been silent for too long.
+    // Requirement B40.
+    fn terms_without_provider(&self, session: SessionId, now: Timestamp) -> Option<ProviderTerms> {
+        let (terms, again) = (self.terms(session, now), now.plus(PAUSE));
+        let until = self.expires.max(self.granted_at.plus(WITHOUT_PROVIDER));
+        let good_until = if now < self.expires { self.expires } else { again.min(until) };
+        (now < until).then_some(ProviderTerms { refresh_from: again, good_until, ..terms })
+    }
+}
+
+/// A vault that was opened.
+struct Vault {
+    keys: RelayKeys,
+    record: RelayRecord,
+    tokens: KeptTokens,
+}
+
+/// The vaults of a gate whose browsers log in at a provider.
+pub(in crate::gate) struct Vaults<'a> {
+    gate: &'a Inner,
+    relay: &'a EndpointRelay,
+    provider: &'a LoginProvider,
+}
+
+impl Inner {
+    /// The vaults, if browsers log in at a provider.
+    pub(in crate::gate) fn vaults(&self) -> Option<Vaults<'_>> {
+        let browser = self.browser.as_deref()?;
+        let provider = browser.provider.as_ref()?;
+        let relay = self.running.relays.iter().find(|relay| relay.path() == browser.dialect.targets.path)?;
+        Some(Vaults { gate: self, relay, provider })
+    }
+}
+
+/// What became of an attempt to refresh.
+enum Attempt {
+    Refreshed(KeptTokens),
+    /// There is another vault: another gate wrote it, or the answer was an old one, whose access token is over.
+    Changed,
+    /// Another gate waits for the provider.
+    UnderWay,
+    Failed,
+}
+
+impl Vaults<'_> {
+    fn keys(&self, cookie: &SessionCookie) -> Result<RelayKeys, Fault> {
+        const NOT_SEALED: Fault = Fault::Signing("a vault could not be sealed");
+        let secret = cookie.vault(self.gate.engine.keyring().refresh_keys()).ok_or(NOT_SEALED)?;
+        RelayKeys::vault(&secret).map_err(|_| NOT_SEALED)
+    }
+
+    /// Writes the vault of a new session.
+    pub(in crate::gate) async fn begin(
+        &self,
+        cookie: &SessionCookie,
+        tokens: &KeptTokens,
+        until: Timestamp,
+    ) -> Result<(), Fault> {
+        let (keys, now) = (self.keys(cookie)?, self.gate.engine.clock().now());
+        let record = RelayRecord {
+            state: RelayState::Done,
+            attempt: 1,
+            owner: VAULT_OWNER,
+            since: now,
+            lease: now,
+            until,
+            params: [0; 32],
+            sealed: Vec::new(),
+        };
+        let record = sealed(&keys, record, tokens)?;
+        match self.relay.store().insert_relay(keys.id(), record, now).await? {
+            RelayInserted::Inserted => Ok(()),
+            // A session id is random: this does not happen.
+            RelayInserted::Present(_) => Err(Fault::Contention),
+        }
+    }
+
+    /// The vault of a session; `None` if the store has none. One that the cookie does not open is a fault.
+    // Attack 27.
+    async fn load(&self, cookie: &SessionCookie) -> Result<Option<Vault>, Fault> {
+        let keys = self.keys(cookie)?;
+        let Some(record) = self.relay.store().load_relay(keys.id()).await? else { return Ok(None) };
+        let opened = (record.owner == VAULT_OWNER && record.state == RelayState::Done).then(|| keys.open(&record));
+        let tokens = opened.flatten().and_then(|text| postcard::from_bytes(&text).ok());
+        let Some(tokens) = tokens else {
+            if let Some(others) = self.relay.is_due("vault_not_opened") {
+                let session = cookie.session();
+                tracing::error!(%session, others, "the vault of a session was not written by its gate: 503");
+            }
+            return Err(Fault::Provider { reason: "vault_unusable", retry_after: PAUSE });
+        };
+        Ok(Some(Vault { keys, record, tokens }))
+    }
+
+    /// The tokens of a session that ends.
+    pub(in crate::gate) async fn tokens(&self, cookie: &SessionCookie) -> Option<KeptTokens> {
+        self.load(cookie).await.ok().flatten().map(|vault| vault.tokens)
+    }
+
+    /// Removes the vault of a session that has ended. One that stays is swept at the end that the session would have had.
+    pub(in crate::gate) async fn remove(&self, cookie: &SessionCookie) {
+        let Ok(keys) = self.keys(cookie) else { return };
+        if let Err(error) = self.relay.store().remove_relay(keys.id(), None).await {
+            tracing::warn!(error = ?Chain(&error), "the vault of an ended session was not removed; it is swept later");
+        }
+    }
+
+    /// Revokes the refresh token of a session that has ended at the provider, which has two seconds for it.
+    // Requirement B43.
+    pub(in crate::gate) async fn revoke(&self, tokens: &KeptTokens) {
+        let Some(token) = &tokens.refresh_token else { return };
+        let answered = tokio::time::timeout(REVOKED_WITHIN, self.provider.revoke(token, REVOKED_WITHIN)).await;
+        let why = match answered {
+            Ok(Ok(status)) if status.is_success() => return,
+            Ok(Ok(status)) => format!("status {status}"),
+            // It has no such endpoint: the hint of the logout ends the login there.
+            Ok(Err(LoginFailure::Unknown(..))) => return,
+            Ok(Err(why)) => why.to_string(),
+            Err(_) => "no answer in time".to_owned(),
+        };
+        if let Some(others) = self.relay.is_due("not_revoked") {
+            let issuer = self.provider.name();
+            tracing::warn!(
+                issuer,
+                why,
+                others,
+                "a refresh token was not revoked at this provider; the session is over"
+            );
+        }
+    }
+
+    /// Refreshes the tokens of a vault.
+    // Requirements B40 and B41.
+    async fn refresh(
+        &self,
+        cookie: &SessionCookie,
+        vault: &Vault,
+        user: &VouchedBy,
+        ends: Timestamp,
+    ) -> Result<Attempt, Error> {
+        let Some(token) = &vault.tokens.refresh_token else { return Ok(Attempt::Failed) };
+        match self.relay.exchange(self.presented(token, ends)).await {
+            RelayAnswer::Reply(reply, source) if reply.status == 200 => {
+                let Some(answer) = RefreshedTokens::read(&reply.body) else { return Ok(Attempt::Failed) };
+                if answer.id_token.as_ref().is_some_and(|token| !is_of_user(token, user)) {
+                    tracing::error!(issuer = self.provider.name(), "the provider refreshed for another user");
+                    return self.end(cookie).await;
+                }
+                let tokens = vault.tokens.refreshed(self.provider, &answer, self.gate.engine.clock().now());
+                if !self.write(vault, &tokens).await? {
+                    return Ok(Attempt::Changed);
+                }
+                if let Err(error) = self.relay.settle(self.presented(token, ends)).await {
+                    // The record ends with the session.
+                    tracing::warn!(error = ?Chain(&error), "the relay keeps an answer that is in a vault");
+                }
+                let is_old = source == Source::Replayed && tokens.expires <= self.gate.engine.clock().now();
+                Ok(if is_old { Attempt::Changed } else { Attempt::Refreshed(tokens) })
+            }
+            RelayAnswer::Reply(reply, _) if is_end(&reply) => self.end(cookie).await,
+            RelayAnswer::Reply(..) | RelayAnswer::InvalidProof(_) | RelayAnswer::InvalidScope => {
+                if let Some(others) = self.relay.is_due("client_refused") {
+                    let issuer = self.provider.name();
+                    tracing::error!(
+                        issuer,
+                        others,
+                        "the provider refuses to refresh: compare client.id and its secret with the provider's entry"
+                    );
+                }
+                Err(Fault::Provider { reason: "provider_refused", retry_after: PAUSE }.into())
+            }
+            // The vault is of another client, or of a token that is none.
+            RelayAnswer::InvalidGrant(_) => self.end(cookie).await,
+            RelayAnswer::Unavailable { reason: "relay_pending", .. } => Ok(Attempt::UnderWay),
+            RelayAnswer::Unavailable { .. } | RelayAnswer::TooMany { .. } => Ok(Attempt::Failed),
+        }
+    }
+
+    fn presented(&self, token: &str, ends: Timestamp) -> Presented {
+        let form = [("grant_type", "refresh_token"), ("refresh_token", token)];
+        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+        Presented {
+            token: SecretString::from(token),
+            presenter: Presenter { client: self.provider.client_id().to_owned(), ..Presenter::default() },
+            proof: None,
+            params: Params::default(),
+            request: ProviderRequest { body: body.into_bytes().into(), ..ProviderRequest::default() },
+            address: None,
+            keep_until: Some(ends),
+        }
+    }
+
+    /// Replaces the tokens. Returns false if another gate was first.
+    async fn write(&self, vault: &Vault, tokens: &KeptTokens) -> Result<bool, Fault> {
+        let attempt = vault.record.attempt.saturating_add(1);
+        let record = RelayRecord { attempt, since: self.gate.engine.clock().now(), ..vault.record.clone() };
+        let record = sealed(&vault.keys, record, tokens)?;
+        let swapped = self.relay.store().swap_relay(vault.keys.id(), vault.record.version(), record).await?;
+        Ok(swapped == RelaySwapped::Swapped)
+    }
+
+    async fn end<T>(&self, cookie: &SessionCookie) -> Result<T, Error> {
+        self.gate.engine.end_refused_by_provider(cookie).await?;
+        self.remove(cookie).await;
+        Err(OVER.into())
+    }
+}
+
+#[async_trait]
+impl SessionProvider for Vaults<'_> {
+    async fn terms(
+        &self,
+        cookie: &SessionCookie,
+        user: &VouchedBy,
+        session: &SessionTerms,
+        when: RenewWhen,
+    ) -> Result<ProviderTerms, Error> {
+        if *user.issuer != *self.provider.url() {
+            return Err(Denial::SessionOver("its provider is not that of the endpoint any more").into());
+        }
+        let (id, begun) = (cookie.session(), tokio::time::Instant::now());
+        loop {
+            let Some(vault) = self.load(cookie).await? else {
+                // A restored store has no vaults: an older refresh token would be a reuse to the provider.
+                return Err(Denial::SessionOver("the provider's tokens of it are gone").into());
+            };
+            let (tokens, now) = (&vault.tokens, self.gate.engine.clock().now());
+            if !tokens.is_due(id, when, self.provider.keeps_access_token(), now) {
+                return Ok(tokens.terms(id, now));
+            }
+            if when == RenewWhen::Never {
+                return Err(Denial::SessionNotRenewed.into());
+            }
+            match self.refresh(cookie, &vault, user, session.ends).await? {
+                Attempt::Refreshed(tokens) => return Ok(tokens.terms(id, now)),
+                Attempt::Changed => {}
+                Attempt::UnderWay if begun.elapsed() < TIMEOUT => tokio::time::sleep(LOOK_EVERY).await,
+                Attempt::UnderWay | Attempt::Failed => {
+                    let terms = tokens.terms_without_provider(id, self.gate.engine.clock().now());
+                    let silent = Fault::Provider { reason: "provider_unreachable", retry_after: PAUSE };
+                    return terms.ok_or_else(|| silent.into());
+                }
+            }
+        }
+    }
+}
+
+fn sealed(keys: &RelayKeys, record: RelayRecord, tokens: &KeptTokens) -> Result<RelayRecord, Fault> {
+    const NOT_SEALED: Fault = Fault::Signing("a vault could not be sealed");
+    let text = postcard::to_stdvec(tokens).map(Zeroizing::new).map_err(|_| NOT_SEALED)?;
+    keys.seal(record, &text).map_err(|_| NOT_SEALED)
+}
+
+/// Does this ID token, which came from the token endpoint itself, name the user of the session? (OpenID Connect Core §12.2)
+// Attack 39.
+fn is_of_user(token: &str, user: &VouchedBy) -> bool {
+    let payload = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok()).map(Zeroizing::new);
+    let claims = payload.and_then(|payload| object_of_depth(&payload, MAX_DEPTH).ok());
+    let Some(claims) = claims else { return false };
+    let is = |name, expected: &str| claims.get(name).and_then(Value::as_str) == Some(expected);
+    is("iss", &user.issuer) && is("sub", &user.subject)
+}
+
+/// Does this refusal end the session?
+fn is_end(reply: &ProviderReply) -> bool {
+    oauth::read("", reply) == Meaning::Dead || oauth::error(reply).as_deref() == Some("unauthorized_client")
+}
+
+/// A provider of logins, for the relay.
+#[derive(Debug)]
+struct RefreshingProvider(LoginProvider);
+
+#[async_trait]
+impl Provider for RefreshingProvider {
+    async fn send(&self, request: &ProviderRequest) -> Result<ProviderReply, SendError> {
+        // A little less than the relay's own bound: this timeout can tell whether anything was sent.
+        match self.0.ask_for_tokens(&request.body, TIMEOUT - TIMEOUT / 20).await {
+            Ok(answer) => Ok(reply(answer)),
+            Err(LoginFailure::Unreachable(error)) => Err(send_error(&error)),
+            Err(other) => Err(SendError::NotSent(other.to_string())),
+        }
+    }
+
+    fn read(&self, token: &str, reply: &ProviderReply) -> Meaning {
+        if is_end(reply) { Meaning::Dead } else { oauth::read(token, reply) }
+    }
+
+    fn aged(&self, reply: ProviderReply, passed: Duration) -> ProviderReply {
+        oauth::aged(reply, passed)
+    }
+
+    fn access_token(&self, reply: &ProviderReply) -> Option<Zeroizing<String>> {
+        oauth::access_token(reply)
+    }
+
+    async fn revoke(&self, _: &ProviderRequest) -> Result<(bool, ProviderReply), SendError> {
+        Err(SendError::NotSent("a logout revokes by itself".to_owned()))
+    }
+}
+
+/// The relay of a provider where browsers log in.
+pub(super) fn relay_config(provider: &LoginProvider) -> RelayConfig {
+    RelayConfig {
+        rules: RelayRules { grace: GRACE, timeout: TIMEOUT, after_unknown: AfterUnknown::TryOnce },
+        provider: Arc::new(RefreshingProvider(provider.clone())),
+        place: format!("issuer {}", provider.url()),
+        known_issuer: false,
+    }
+}
+
+impl BrowserEndpoint {
+    /// The relay of the provider, if browsers log in at one.
+    pub(in crate::gate) fn relay_config(&self) -> Option<RelayConfig> {
+        self.provider.as_ref().map(relay_config)
+    }
+}
+
+#[cfg(test)]
+mod tests;

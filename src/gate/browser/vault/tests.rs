@@ -1,0 +1,162 @@
+//! Vaults in a store whose rows a test changes, and a provider that is never reached.
+
+use super::*;
+use crate::Gate;
+use crate::gate::Browser;
+use rotogate_core::claim::OwnClaims;
+use rotogate_core::clock::ManualTime;
+use rotogate_core::engine::{ApplicationLogin, BrowserLogin, Origin};
+use rotogate_core::session::Scope;
+use rotogate_core::store::MemoryStore;
+use rotogate_core::store::relay::RelayStore;
+use rotogate_core::token::keyring::Keyring;
+use rotogate_core::token::{IssuerKeys, IssuerRules};
+use rotogate_issuers::remote_keys::RemoteIssuer;
+
+const PROVIDER: &str = "https://id.example";
+
+struct World {
+    gate: Gate,
+    time: Arc<ManualTime>,
+    store: Arc<MemoryStore>,
+}
+
+impl World {
+    async fn new() -> Self {
+        let time = ManualTime::at(Timestamp::from_secs(1_800_000_000));
+        let store = Arc::new(MemoryStore::new("https://gate.test", Duration::ZERO));
+        let provider = LoginProvider::with_metadata(&RemoteIssuer::new("kc", PROVIDER), "web", Arc::new(|| None));
+        let mut rules = IssuerRules::external(PROVIDER, vec!["api".into()], IssuerKeys::unknown());
+        rules.name = "kc".into();
+        let gate = Gate::builder()
+            .issuer("https://gate.test")
+            .keys(Keyring::ephemeral().unwrap())
+            .trusted_issuer(rules)
+            .relay_store(Arc::<MemoryStore>::clone(&store))
+            .browser(Browser::provider("/auth", provider))
+            .time(Arc::<ManualTime>::clone(&time));
+        Self { gate: gate.build().await.unwrap(), time, store }
+    }
+
+    /// A session whose access token is good for five minutes.
+    async fn begin(&self, refresh_token: Option<&str>) -> BrowserLogin {
+        let inner = &self.gate.0;
+        let start = ApplicationLogin {
+            subject: "kc|ada",
+            account: None,
+            client: "browser",
+            scope: Scope::default(),
+            claims: OwnClaims::default(),
+            vouched_by: Some(VouchedBy::new(PROVIDER, "ada")),
+            profile: inner.endpoints.browser_profile().unwrap(),
+            origin: &Origin::default(),
+        };
+        let login = inner.engine.start_at_provider(start, "browser").await.unwrap();
+        let vaults = inner.vaults().unwrap();
+        let further = FurtherTokens {
+            refresh_token: refresh_token.map(|token| token.to_owned().into()),
+            lifetime: Some(Duration::from_secs(300)),
+        };
+        let now = inner.engine.clock().now();
+        let tokens = KeptTokens::new(vaults.provider, (Some("an.id.token"), "access"), &further, now);
+        vaults.begin(&login.cookie, &tokens, login.session.expires).await.unwrap();
+        login
+    }
+
+    /// What a request by this cookie finds: the provider's token, if it is good.
+    async fn ask(&self, login: &BrowserLogin, when: RenewWhen) -> Result<Result<String, Denial>, Denial> {
+        let value: Arc<str> = login.cookie.value().as_str().into();
+        let verified = self.gate.0.loaded_session(value, when).await.outcome?;
+        let token = verified.provider_token(self.gate.0.engine.clock().now());
+        Ok(token.map(|token| token.unwrap().to_string()))
+    }
+
+    async fn request(&self, login: &BrowserLogin) -> Result<Result<String, Denial>, Denial> {
+        self.ask(login, RenewWhen::Over).await
+    }
+
+    fn pass(&self, seconds: u64) {
+        self.time.advance(Duration::from_secs(seconds));
+    }
+}
+
+#[tokio::test]
+async fn b5_a_vault_of_another_session_or_writer_is_no_vault() {
+    let world = World::new().await;
+    let (mine, other) = (world.begin(Some("refresh")).await, world.begin(Some("refresh")).await);
+    let vaults = world.gate.0.vaults().unwrap();
+    let [my_id, other_id] = [&mine, &other].map(|login| vaults.keys(&login.cookie).unwrap().id());
+    let good = world.store.load_relay(my_id).await.unwrap().unwrap();
+    let put = async |record: RelayRecord| {
+        world.store.remove_relay(my_id, None).await.unwrap();
+        world.store.insert_relay(my_id, record, Timestamp::ZERO).await.unwrap();
+        world.request(&mine).await
+    };
+    // Attack 27.
+    let of_other = world.store.load_relay(other_id).await.unwrap().unwrap();
+    let plain = postcard::to_stdvec(&vaults.tokens(&other.cookie).await.unwrap()).unwrap();
+    for forged in [
+        of_other.clone(),
+        RelayRecord { attempt: 2, ..good.clone() },
+        RelayRecord { until: Timestamp::MAX, ..good.clone() },
+        RelayRecord { owner: [7; 16], ..good.clone() },
+        RelayRecord { state: RelayState::Dead, ..good.clone() },
+        RelayRecord { sealed: plain, ..good.clone() },
+    ] {
+        assert!(matches!(put(forged).await, Err(Denial::SessionUnavailable(_))), "no decision");
+    }
+    assert_eq!(put(good).await, Ok(Ok("access".to_owned())), "the session lives");
+    assert_eq!(world.request(&other).await, Ok(Ok("access".to_owned())));
+    // A restored store has none.
+    let third = world.begin(Some("refresh")).await;
+    vaults.remove(&third.cookie).await;
+    assert!(matches!(world.request(&third).await, Err(Denial::SessionOver(_))));
+}
+
+#[tokio::test]
+async fn b40_while_the_provider_is_away_the_user_is_forwarded_for_ten_minutes_and_a_token_while_it_is_good() {
+    let world = World::new().await;
+    let login = world.begin(Some("refresh")).await;
+    world.pass(299);
+    // Asked ahead, in vain.
+    assert_eq!(world.ask(&login, RenewWhen::Due).await, Ok(Ok("access".to_owned())));
+    for seconds in [1, 100, 199] {
+        world.pass(seconds);
+        assert!(matches!(world.request(&login).await, Ok(Err(Denial::SessionUnavailable(_)))), "{seconds}");
+    }
+    world.pass(1);
+    assert!(matches!(world.request(&login).await, Err(Denial::SessionUnavailable(_))));
+    // A prefetch asks no provider.
+    assert_eq!(world.ask(&login, RenewWhen::Never).await, Err(Denial::SessionNotRenewed));
+    // It lives: nothing has ended it.
+    let session = world.gate.sessions().get(login.session.id).await.unwrap().unwrap();
+    assert_eq!((session.status, &*session.dialect), (rotogate_core::session::Status::Live, "browser"));
+}
+
+#[tokio::test]
+async fn b40_without_a_refresh_token_the_session_goes_on_and_its_token_ends() {
+    let world = World::new().await;
+    let login = world.begin(None).await;
+    assert_eq!(world.request(&login).await, Ok(Ok("access".to_owned())));
+    world.pass(300);
+    assert_eq!(world.request(&login).await, Ok(Err(Denial::ProviderTokenOver)));
+    world.pass(3600);
+    assert_eq!(world.request(&login).await, Ok(Err(Denial::ProviderTokenOver)));
+}
+
+#[test]
+fn b40_a_refresh_is_due_between_seven_and_nine_tenths_of_a_tokens_life() {
+    let provider = LoginProvider::with_metadata(&RemoteIssuer::new("kc", PROVIDER), "web", Arc::new(|| None));
+    let now = Timestamp::from_secs(1_800_000_000);
+    let further = FurtherTokens { refresh_token: None, lifetime: Some(Duration::from_secs(1000)) };
+    let tokens = KeptTokens::new(&provider, (None, "access"), &further, now);
+    let after = |last: u8| tokens.refresh_from(SessionId::from_bytes([last; 16])).since(now).as_secs();
+    assert_eq!((after(0), after(128), after(255)), (700, 800, 900));
+    let unknown = KeptTokens::new(&provider, (None, "access"), &FurtherTokens::default(), now);
+    assert_eq!(unknown.expires.since(now), Duration::from_secs(300));
+    // A long hint is not kept.
+    let long = "x".repeat(MAX_HINT + 1);
+    assert!(KeptTokens::new(&provider, (Some(&long), "access"), &further, now).id_token.is_none());
+    let none = KeptTokens::new(&provider.identity_only(), (None, "access"), &further, now);
+    assert!(none.access_token.is_none());
+}

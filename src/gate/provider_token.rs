@@ -1,0 +1,68 @@
+//! The access token of the provider where the user of a browser's session logged in, for calls of a handler's own.
+
+use std::sync::Arc;
+
+use http::Extensions;
+use zeroize::Zeroizing;
+
+use rotogate_core::denial::Denial;
+
+/// The provider's access token of the caller, whose session began with a login at a provider: for requests of the handler
+/// to the provider's APIs. The gate has refreshed it, if that was due. With the feature `axum` it is an extractor: without
+/// a token that is good, it answers 401 or 503, and never goes on without one. Does not print.
+///
+/// ```
+/// use rotogate::gate::ProviderToken;
+///
+/// async fn mail(token: ProviderToken) -> String {
+///     let authorization = format!("Bearer {}", token.expose());
+///     # let _ = authorization;
+///     "sent".to_owned()
+/// }
+/// ```
+// Requirement B40.
+#[derive(Clone)]
+pub struct ProviderToken(Arc<Zeroizing<String>>);
+
+/// What the layer found, for the handler behind it.
+#[derive(Clone)]
+struct Found(Result<ProviderToken, Denial>);
+
+impl std::fmt::Debug for ProviderToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ProviderToken(…)")
+    }
+}
+
+impl ProviderToken {
+    /// The token of the request with these extensions.
+    ///
+    /// # Errors
+    /// [`Denial::NoCredential`] if no caller logged in at a provider; [`Denial::ProviderTokenOver`];
+    /// [`Denial::SessionUnavailable`] if the provider did not refresh it.
+    pub fn from_extensions(extensions: &Extensions) -> Result<Self, Denial> {
+        extensions.get::<Found>().ok_or(Denial::NoCredential)?.0.clone()
+    }
+
+    /// The token. Use it only for requests to the provider's APIs.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Gives the token of a caller to the handler.
+    pub(super) fn give(extensions: &mut Extensions, found: Result<Option<&Arc<Zeroizing<String>>>, Denial>) {
+        extensions.remove::<Found>();
+        if let Some(found) = found.transpose() {
+            extensions.insert(Found(found.map(|token| Self(Arc::clone(token)))));
+        }
+    }
+}
+
+#[cfg(feature = "axum")]
+impl<S: Sync> axum_core::extract::FromRequestParts<S> for ProviderToken {
+    type Rejection = super::NoIdentity;
+
+    async fn from_request_parts(parts: &mut http::request::Parts, _: &S) -> Result<Self, super::NoIdentity> {
+        Self::from_extensions(&parts.extensions).map_err(|denial| super::NoIdentity::without_token(denial, parts))
+    }
+}

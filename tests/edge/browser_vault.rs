@@ -1,0 +1,248 @@
+//! The provider's tokens behind the session of a browser, at the real binary: refreshed once, forwarded, revoked. The
+//! provider says what the test puts there. An access token that is over at once is due at the next request.
+
+use serde_json::{Value, json};
+
+use super::browser_oidc::{OWN, SAME_ORIGIN, World, session, set_cookies, world_on, world_with};
+use support::wire::Reply;
+use support::{keep_secret, until};
+
+/// A route that forwards the provider's access token, beside the one of all tests, which forwards the user alone.
+const FORWARDING: &str = "[[routes]]\npath = \"/api/{*rest}\"\ncredentials = [\"token\", \"session\"]\n\
+                          login = \"auto\"\nforward_token = true\nupstream = \"app\"\n";
+
+fn world() -> World {
+    world_with(FORWARDING, &json!({}))
+}
+
+impl World {
+    /// The answer of the token endpoint: these tokens.
+    fn grant(&self, tokens: &Value) {
+        for token in tokens.as_object().unwrap().values().filter_map(Value::as_str).filter(|text| text.len() > 8) {
+            keep_secret(token);
+        }
+        let mut reply = json!({ "token_type": "Bearer" });
+        reply.as_object_mut().unwrap().extend(tokens.as_object().unwrap().clone());
+        self.provider.document("/token", &reply);
+    }
+
+    fn refuse(&self, line: &str, error: &str) {
+        let body = json!({ "error": error }).to_string();
+        let answer = format!("HTTP/1.1 {line}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        self.provider.answer("/token", answer);
+    }
+
+    /// A session, with these tokens besides the ID token.
+    fn log_in_with(&self, tokens: &Value) -> String {
+        let begun = self.begin("/");
+        let mut all =
+            json!({ "access_token": "first-access-token", "id_token": self.id_token(&begun, &json!({}), &json!({})) });
+        all.as_object_mut().unwrap().extend(tokens.as_object().unwrap().clone());
+        self.grant(&all);
+        session(&self.come_back_with_code(&begun))
+    }
+
+    /// A session whose access token is over at once.
+    fn log_in_due(&self) -> String {
+        self.log_in_with(&json!({ "refresh_token": "first-refresh-token", "expires_in": 0 }))
+    }
+
+    fn get(&self, path: &str, cookie: &str) -> Reply {
+        self.edge.ask(&format!("GET {path}"), &[cookie, SAME_ORIGIN])
+    }
+
+    /// The token that the upstream gets.
+    fn forwarded(&self, cookie: &str) -> String {
+        let reply = self.get("/api/x", cookie);
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        self.edge.stub.one().all("authorization").join(",")
+    }
+}
+
+fn is_cleared(reply: &Reply) -> bool {
+    set_cookies(reply).iter().any(|(name, value, _)| name == "__Host-Http-rg" && value.is_empty())
+}
+
+#[tokio::test]
+async fn b40_b41_the_providers_token_is_forwarded_and_refreshed_once_it_is_due() {
+    let world = world();
+    let held = world.log_in_with(&json!({ "refresh_token": "first-refresh-token", "expires_in": 3600 }));
+    assert_eq!(world.forwarded(&held), "Bearer first-access-token");
+    // A route that does not forward it gets the user alone.
+    assert_eq!(world.get("/x", &held).status, 200);
+    let user = world.edge.stub.one();
+    assert_eq!((user.all("authorization").len(), user.all("x-auth-subject")), (0, vec!["kc|ada"]));
+    assert_eq!(user.all("x-auth-issuer"), [world.provider.url()]);
+    assert_eq!(world.exchanges(), 1);
+    let due = world.log_in_due();
+    world.grant(
+        &json!({ "access_token": "second-access-token", "refresh_token": "second-refresh-token", "expires_in": 0 }),
+    );
+    assert_eq!(world.exchanges(), 2);
+    // Over again at once: no token that is over is forwarded.
+    let again = world.get("/api/x", &due);
+    assert_eq!((again.status, world.edge.stub.take().len()), (503, 0), "{}", again.text());
+    let (form, authorization) = world.provider.form("/token");
+    assert_eq!((&*form["grant_type"], &*form["refresh_token"]), ("refresh_token", "first-refresh-token"));
+    assert!(authorization.is_some_and(|basic| basic.starts_with("Basic ")));
+    world.grant(&json!({ "access_token": "third-access-token", "expires_in": "3600" }));
+    until("the next refresh", async || world.get("/api/x", &due).status == 200).await;
+    assert_eq!(world.edge.stub.one().all("authorization"), ["Bearer third-access-token"]);
+    assert_eq!(world.provider.form("/token").0["refresh_token"], "second-refresh-token");
+    let exchanges = world.exchanges();
+    assert_eq!(world.forwarded(&due), "Bearer third-access-token");
+    assert_eq!(world.exchanges(), exchanges);
+}
+
+#[test]
+fn b40_a_provider_that_does_not_continue_a_login_ends_its_session() {
+    for error in ["invalid_grant", "unauthorized_client"] {
+        let world = world();
+        let held = world.log_in_due();
+        world.refuse("400 Bad Request", error);
+        let over = world.get("/x", &held);
+        assert_eq!((over.status, is_cleared(&over)), (401, true), "{}", over.text());
+        assert!(over.json()["login"].as_str().is_some_and(|login| login.ends_with("/auth/login")), "{}", over.text());
+        assert_eq!(world.state(&held)["authenticated"], false);
+        assert_eq!(world.exchanges(), 2);
+        assert!(world.edge.gate.log().contains("provider-refused"));
+    }
+    // Attack 39.
+    let world = world();
+    let held = world.log_in_due();
+    let begun = world.begin("/");
+    let other = world.id_token(&begun, &json!({}), &json!({ "sub": "eve" }));
+    world.grant(&json!({ "access_token": "access-token-of-eve", "id_token": other, "expires_in": 3600 }));
+    assert_eq!(world.get("/api/x", &held).status, 401);
+    assert_eq!((world.state(&held)["authenticated"].clone(), world.edge.stub.take().len()), (json!(false), 0));
+}
+
+#[test]
+fn b40_a_fault_of_the_provider_ends_no_session_and_sends_nothing_without_its_token() {
+    let world = world();
+    // Our secret is wrong.
+    let held = world.log_in_due();
+    world.refuse("401 Unauthorized", "invalid_client");
+    for path in ["/x", "/api/x"] {
+        let reply = world.get(path, &held);
+        assert_eq!((reply.status, is_cleared(&reply), reply.all("retry-after").len()), (503, false, 1));
+    }
+    assert!(world.edge.gate.log().contains("the provider refuses to refresh"));
+    assert_eq!(world.state(&held)["authenticated"], true);
+    // The user is forwarded for ten minutes while it is away, its token is not.
+    world.provider.answer("/token", "HTTP/1.1 503 Away\r\ncontent-length: 0\r\n\r\n".to_owned());
+    assert_eq!(world.get("/x", &held).status, 200);
+    assert_eq!(world.edge.stub.take().len(), 1);
+    let reply = world.get("/api/x", &held);
+    assert_eq!((reply.status, is_cleared(&reply), world.edge.stub.take().len()), (503, false, 0), "{}", reply.text());
+    // One that gave no refresh token.
+    let held = world.log_in_with(&json!({ "expires_in": 0 }));
+    assert_eq!(world.get("/x", &held).status, 200);
+    world.edge.stub.take();
+    let over = world.get("/api/x", &held);
+    assert_eq!((over.status, is_cleared(&over), world.edge.stub.take().len()), (401, false, 0), "{}", over.text());
+    let led =
+        world.edge.ask("GET /api/x", &[&held, SAME_ORIGIN, "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"]);
+    assert_eq!((led.status, led.header("location")), (303, "https://gate.test/auth/login?to=%2Fapi%2Fx"));
+}
+
+#[tokio::test]
+async fn b41_a_lost_reply_ends_this_session_alone_at_a_strict_provider() {
+    let world = world();
+    let (held, other) = (world.log_in_due(), world.log_in_with(&json!({ "expires_in": 3600 })));
+    // The connection ends without an answer: the token may be spent.
+    world.provider.answer("/token", String::new());
+    assert_eq!(world.get("/x", &held).status, 200);
+    let sent = world.exchanges();
+    world.refuse("400 Bad Request", "invalid_grant");
+    until("the token is sent once more", async || world.get("/x", &held).status == 401).await;
+    assert_eq!(world.exchanges(), sent + 1);
+    assert_eq!(world.get("/x", &other).status, 200);
+}
+
+#[test]
+fn b43_a_logout_revokes_the_refresh_token_and_gives_the_provider_its_hint() {
+    let provider = world_with("", &json!({}));
+    let world = world_with("", &json!({ "revocation_endpoint": provider.provider.at("/revoke") }));
+    provider.provider.answer("/revoke", "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned());
+    let held = world.log_in_with(&json!({ "refresh_token": "first-refresh-token", "expires_in": 3600 }));
+    let mut wire = world.edge.wire();
+    wire.head("POST /auth/logout", &["Host: gate.test", "Content-Length: 0", OWN, &held]);
+    let out = wire.reply().json();
+    assert!(out["logout"].as_str().is_some_and(|url| url.contains("&id_token_hint=ey")), "{out}");
+    let (form, _) = provider.provider.form("/revoke");
+    assert_eq!((&*form["token"], &*form["token_type_hint"]), ("first-refresh-token", "refresh_token"));
+    assert_eq!(world.state(&held)["authenticated"], false);
+}
+
+#[test]
+fn b41_a_gate_that_is_killed_at_any_commit_of_a_refresh_goes_on() {
+    let store = "kind = \"redb\"\npath = \"data/rotogate.redb\"";
+    let mut killed = 0;
+    for commit in 1.. {
+        let mut world = world_on(store, FORWARDING, &json!({}));
+        let held = world.log_in_due();
+        world.grant(&json!({ "access_token": "second-access-token", "refresh_token": "second-refresh-token", "expires_in": 3600 }));
+        world.edge.gate.kill();
+        world.edge.gate = world.edge.place.start_with(|command| {
+            command.env("ROTOGATE_FAILPOINT", format!("after-commit:{commit}"));
+        });
+        let mut wire = world.edge.wire();
+        wire.head("GET /api/x", &["Host: gate.test", &held, SAME_ORIGIN]);
+        let ended = wire.try_reply(false).is_none();
+        world.edge.stub.take();
+        if ended {
+            killed += 1;
+            world.edge.gate.kill();
+            world.edge.gate = world.edge.place.start();
+        }
+        assert_eq!(world.forwarded(&held), "Bearer second-access-token", "after commit {commit}");
+        // The first refresh token was presented once.
+        assert_eq!(world.exchanges(), 2, "after commit {commit}");
+        if !ended {
+            break;
+        }
+    }
+    assert!(killed >= 3, "before the provider was asked, after it answered, and after the vault was written: {killed}");
+}
+
+#[test]
+fn b36_a_route_that_asks_for_another_login_leads_to_the_provider_with_it_and_not_in_a_circle() {
+    let asking = FORWARDING
+        .replace("/api/", "/gold/")
+        .replace("forward_token = true", "step_up = { acr = [\"gold\"], max_age = \"5m\" }");
+    let world = world_with(&asking, &json!({}));
+    let plain = world.log_in_with(&json!({}));
+    assert_eq!(world.get("/x", &plain).status, 200);
+    // A script learns what the login must be.
+    let refused = world.get("/gold/x", &plain);
+    assert_eq!((refused.status, is_cleared(&refused)), (401, false), "{}", refused.text());
+    assert!(refused.header("www-authenticate").contains("insufficient_user_authentication"));
+    assert_eq!(refused.json()["login"], "/auth/login?acr_values=gold&max_age=300");
+    // A tab is led there.
+    let navigation = ["Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", SAME_ORIGIN, plain.as_str()];
+    let led = world.edge.ask("GET /gold/x", &navigation);
+    assert_eq!(led.header("location"), "https://gate.test/auth/login?acr_values=gold&max_age=300&to=%2Fgold%2Fx");
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let again = "%2Fgold%2Fx&acr_values=gold&max_age=300";
+    for (claims, status) in [
+        (json!({}), 400),
+        (json!({ "acr": "silver", "auth_time": now }), 400),
+        (json!({ "acr": "gold", "auth_time": now - 3600 }), 400),
+        (json!({ "acr": "gold", "auth_time": now }), 303),
+    ] {
+        let begun = world.begin(again);
+        assert_eq!((&*begun.asked["acr_values"], &*begun.asked["max_age"]), ("gold", "300"));
+        world.grant(
+            &json!({ "access_token": "first-access-token", "id_token": world.id_token(&begun, &json!({}), &claims) }),
+        );
+        let reply = world.come_back_with_code(&begun);
+        assert_eq!(reply.status, status, "{claims}: {}", reply.text());
+        if status == 303 {
+            assert_eq!(reply.header("location"), "https://gate.test/gold/x");
+            assert_eq!(world.get("/gold/x", &session(&reply)).status, 200);
+        } else {
+            assert!(reply.all("location").is_empty() && reply.text().contains("did not ask for the login"));
+        }
+    }
+}
