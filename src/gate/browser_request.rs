@@ -168,6 +168,29 @@ impl Inner {
     }
 }
 
+/// The header with the access token of a session, if the route forwards it.
+///
+/// # Errors
+/// As [`token_for_service`].
+pub(super) fn forwarded_token(
+    gate: &Inner,
+    policy: &RoutePolicy,
+    caller: &Verified,
+) -> Result<Option<HeaderValue>, Denial> {
+    if !policy.forward_token {
+        return Ok(None);
+    }
+    let token = match caller.token().is_at_provider() {
+        true => Some(caller.provider_token(gate.engine.clock().now())?.ok_or(Denial::ProviderTokenOver)?),
+        false => None,
+    };
+    let token = token.as_ref().map(|token| token.as_str()).or_else(|| caller.session_token());
+    let header = token.map(|token| HeaderValue::try_from(format!("Bearer {token}")));
+    let mut header = header.transpose().map_err(|_| Denial::ProviderTokenOver)?;
+    header.iter_mut().for_each(|header| header.set_sensitive(true));
+    Ok(header)
+}
+
 /// The access token of a session for the service: the provider's, if the user logged in at one. A handler gets it from the
 /// extensions, an upstream as the returned header, if the route forwards it.
 ///
@@ -180,20 +203,10 @@ pub(super) fn token_for_service(
     policy: &RoutePolicy,
     caller: &Verified,
 ) -> Result<Option<HeaderValue>, Denial> {
-    let is_at_provider = caller.token().is_at_provider();
-    let at_provider = if is_at_provider { caller.provider_token(gate.engine.clock().now()) } else { Ok(None) };
-    let token = match &at_provider {
-        _ if !policy.forward_token => None,
-        Ok(Some(token)) => Some(token.as_str()),
-        Ok(None) if is_at_provider => return Err(Denial::ProviderTokenOver),
-        Ok(None) => caller.session_token(),
-        Err(denial) => return Err(*denial),
-    };
-    let header = token.map(|token| HeaderValue::try_from(format!("Bearer {token}")));
-    let mut header = header.transpose().map_err(|_| Denial::ProviderTokenOver)?;
-    header.iter_mut().for_each(|header| header.set_sensitive(true));
+    let header = forwarded_token(gate, policy, caller)?;
     #[cfg(feature = "browser-oidc")]
-    if is_at_provider {
+    if caller.token().is_at_provider() {
+        let at_provider = caller.provider_token(gate.engine.clock().now());
         super::ProviderToken::give(&mut parts.extensions, at_provider);
     }
     #[cfg(not(feature = "browser-oidc"))]

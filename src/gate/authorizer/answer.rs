@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::{ALLOW, CACHE_CONTROL, COOKIE, LOCATION, SET_COOKIE};
+use http::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, COOKIE, LOCATION, SET_COOKIE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
@@ -12,7 +12,7 @@ use super::grpc::Allowed;
 use super::kept;
 use super::{Disguises, Neighbour, QuestionForm};
 use crate::gate::Inner;
-use crate::gate::browser_request::forward_token;
+use crate::gate::browser_request::forwarded_token;
 use crate::gate::layer::withhold;
 use crate::gate::overloaded::overloaded as in_words_of;
 use crate::gate::signed_out::Led;
@@ -162,7 +162,7 @@ fn mutations(
 /// Adds the headers that name the caller to the upstream. A request without a caller gets none.
 ///
 /// # Errors
-/// [`Denial::AssertionUnavailable`].
+/// [`Denial::AssertionUnavailable`]; those of [`forwarded_token`].
 fn add_identity(
     gate: &Inner,
     permitted: &Permitted,
@@ -170,8 +170,8 @@ fn add_identity(
     headers: &mut HeaderMap,
 ) -> Result<(), Denial> {
     let Some(caller) = permitted.caller() else { return Ok(()) };
-    if permitted.route().policy.forward_token {
-        forward_token(headers, caller);
+    if let Some(token) = forwarded_token(gate, &permitted.route().policy, caller)? {
+        headers.insert(AUTHORIZATION, token);
     }
     headers.extend(caller.headers().map(|(name, value)| (name.clone(), value.clone())));
     headers.insert(EXPIRES, caller.token().expires.as_secs().into());
