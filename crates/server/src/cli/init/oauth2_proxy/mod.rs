@@ -16,6 +16,9 @@ mod fates;
 mod routes;
 mod settings;
 
+#[cfg(test)]
+mod tests;
+
 use fates::Fate;
 use rotogate_core::route::hosts::is_loopback;
 use settings::{SentTo, Settings};
