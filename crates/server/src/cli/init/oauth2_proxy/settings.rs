@@ -12,6 +12,8 @@ pub(super) struct Setting {
     pub(super) values: Vec<String>,
     /// How its place calls it, and which place that is; never with its value.
     pub(super) place: String,
+    /// Whether its values stood in a list: a comma is then a part of a value.
+    is_array: bool,
 }
 
 /// A server behind oauth2-proxy, as alpha configuration describes it.
@@ -35,12 +37,16 @@ pub(super) type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 impl Settings {
     pub(super) fn put(&mut self, name: &str, values: Vec<String>, place: String) {
+        self.add(name, Setting { values, place, is_array: false });
+    }
+
+    fn add(&mut self, name: &str, setting: Setting) {
         // Flags of a list have the singular.
         let mut name = name.to_ascii_lowercase().replace('-', "_");
         if fates::of_setting(&name) == Fate::Unknown && fates::of_setting(&format!("{name}s")) != Fate::Unknown {
             name.push('s');
         }
-        self.all.entry(name).or_insert(Setting { values, place });
+        self.all.entry(name).or_insert(setting);
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = (&str, &Setting)> {
@@ -52,8 +58,12 @@ impl Settings {
     }
 
     pub(super) fn list(&self, name: &str) -> Vec<&str> {
-        let values = self.all.get(name).into_iter().flat_map(|setting| &setting.values);
-        values.flat_map(|value| value.split(',')).map(str::trim).filter(|value| !value.is_empty()).collect()
+        let Some(setting) = self.all.get(name) else { return Vec::new() };
+        let values = setting.values.iter().flat_map(|value| match setting.is_array {
+            true => vec![value.as_str()],
+            false => value.split(',').collect(),
+        });
+        values.map(str::trim).filter(|value| !value.is_empty()).collect()
     }
 
     /// A switch; `default` if it is not set.
@@ -83,11 +93,12 @@ impl Settings {
             format!("{name} is neither TOML nor a file of flags or variables: {}", error.message())
         })?;
         for (key, value) in table {
-            let values = match value {
+            let values = match &value {
                 toml::Value::Array(values) => values.iter().map(scalar).collect(),
-                value => vec![scalar(&value)],
+                value => vec![scalar(value)],
             };
-            self.put(&key, values, format!("{key} in {name}"));
+            let place = format!("{key} in {name}");
+            self.add(&key, Setting { values, place, is_array: value.is_array() });
         }
         Ok(())
     }
@@ -166,7 +177,9 @@ impl Settings {
                 Some(values) => values.iter().map(|value| plain(value, variables)).collect(),
                 None => vec![plain(value, variables)],
             };
-            self.put(fates::alpha(&name), values, format!("{key} of {place}"));
+            let place = format!("{key} of {place}");
+            let is_array = value.as_sequence().is_some();
+            self.add(fates::alpha(&name), Setting { values, place, is_array });
         }
     }
 

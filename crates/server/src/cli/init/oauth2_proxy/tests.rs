@@ -218,6 +218,14 @@ fn b54_other_stores_and_proxies_that_ask_are_written() {
 }
 
 #[test]
+fn b54_a_comma_in_a_list_is_part_of_a_pattern() {
+    let text = format!("{DEX}skip_auth_routes=[\"^/x,y$\", \"^/z$\"]\n").replace("http://dex", "https://dex");
+    let (imported, config) = Case::new(&[("old.cfg", &text)]).good();
+    assert_eq!(paths(&config), [("/z", Auth::None, LoginLead::Auto), ("/{*rest}", Auth::Required, LoginLead::Auto)]);
+    assert!(why(&imported, "skip_auth_routes").contains("stays behind the login"));
+}
+
+#[test]
 fn b54_what_would_open_more_than_before_is_refused_or_stays_closed() {
     let with = |text: &str| Case::new(&[("old.cfg", &format!("{DEX}{text}"))]).import();
     // A provider without OpenID Connect; two rules that both must hold.
