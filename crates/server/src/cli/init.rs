@@ -6,8 +6,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use secrecy::ExposeSecret;
 use serde::Serialize;
 use toml_edit::Value;
+
+mod oauth2_proxy;
 
 use super::output::Output;
 use super::{CommandResult, Failure};
@@ -31,6 +34,13 @@ pub(super) struct InitOptions {
     /// users of an OpenID provider, whose URL and client you then write into the file.
     #[arg(long, value_name = "LOGIN", conflicts_with = "client")]
     browser: Option<BrowserLoginKind>,
+    /// Does what this configuration of oauth2-proxy does: its cfg, its alpha configuration (.yaml), a file with its flags or its
+    /// environment; several files, if it has them. Variables `OAUTH2_PROXY_*` count, too. Names what has no counterpart.
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["client", "browser", "upstream"])]
+    from_oauth2_proxy: Option<Vec<PathBuf>>,
+    /// With --from-oauth2-proxy: its flags, behind "--".
+    #[arg(last = true, value_name = "FLAGS", requires = "from_oauth2_proxy")]
+    flags: Vec<String>,
 }
 
 /// Where browsers log in.
@@ -45,23 +55,49 @@ enum BrowserLoginKind {
 #[derive(Serialize)]
 struct InitReport<'a> {
     file: &'a Path,
+    /// Files with secrets that were written beside it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    secrets: Vec<PathBuf>,
+    /// Of an import: settings without a counterpart, or with a condition.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    remarks: &'a [oauth2_proxy::Remark],
 }
 
 pub(super) fn run(configured: &Path, options: &InitOptions, output: Output) -> CommandResult {
     let path = options.dir.as_ref().map_or_else(|| configured.to_owned(), |folder| folder.join(FILE));
-    let text = text(options);
+    let imported = match &options.from_oauth2_proxy {
+        Some(files) => {
+            // One that is not UTF-8 is none of oauth2-proxy.
+            let text = |text: std::ffi::OsString| text.into_string().ok();
+            let variables: Vec<_> =
+                std::env::vars_os().filter_map(|(name, value)| text(name).zip(text(value))).collect();
+            let sources = oauth2_proxy::Sources { flags: &options.flags, variables: &variables, files };
+            oauth2_proxy::import(&sources).map_err(Failure::Usage)?
+        }
+        None => oauth2_proxy::Imported { text: text(options), ..Default::default() },
+    };
+    let text = imported.text;
     // What a start would refuse is not written.
     config::parse(&text, &path, &ProcessEnv).map_err(|errors| {
         Failure::Usage(format!("nothing was written, for the configuration would be wrong:\n{errors}"))
     })?;
-    write(&path, &text).map_err(|error| match error.kind() {
+    let failed = |path: &Path, error: &io::Error| match error.kind() {
         io::ErrorKind::AlreadyExists => Failure::Failed(format!(
             "{} is there already and stays as it is; choose another folder with --dir",
             path.display()
         )),
         _ => Failure::Failed(format!("{} cannot be written: {error}", path.display())),
-    })?;
-    output.write(&InitReport { file: &path }, || {
+    };
+    write(&path, &text).map_err(|error| failed(&path, &error))?;
+    let mut secrets = Vec::new();
+    for (name, secret) in &imported.secrets {
+        let file = private_file::parent(&path).join(name);
+        private_file::create_private_new(&file, secret.expose_secret().as_bytes())
+            .map_err(|error| failed(&file, &error))?;
+        secrets.push(file);
+    }
+    let remarks = &imported.remarks[..];
+    output.write(&InitReport { file: &path, secrets, remarks }, || {
         let path = path.display();
         let makes = match options.browser {
             Some(BrowserLoginKind::Oidc) => "keys and a store in the folder data",
@@ -69,8 +105,11 @@ pub(super) fn run(configured: &Path, options: &InitOptions, output: Output) -> C
                 "keys, a store and a user in the folder data, and prints the password and lines to paste"
             }
         };
+        let remarks: String =
+            remarks.iter().map(|remark| format!("- {}: {}\n", remark.setting, remark.why)).collect();
+        let remarks = if remarks.is_empty() { remarks } else { format!("Not as in oauth2-proxy:\n{remarks}\n") };
         format!(
-            "{path} is written. Next:\n\n    rotogate --config {path} check\n    rotogate --config {path}\n\nThe first start \
+            "{remarks}{path} is written. Next:\n\n    rotogate --config {path} check\n    rotogate --config {path}\n\nThe first start \
              makes {makes}"
         )
     })
@@ -112,7 +151,7 @@ path = "data/users.toml"               # made at the first start with the user d
 const NO_DIRECTORY: &str = "[directory]\nkind = \"none\"                          # the users are the provider's\n\n";
 
 fn text(options: &InitOptions) -> String {
-    let InitOptions { dir: _, upstream, client, browser } = options;
+    let InitOptions { dir: _, upstream, client, browser, from_oauth2_proxy: _, flags: _ } = options;
     let [upstream, client] = [upstream, client].map(|text| Value::from(text.as_str()).to_string());
     let (login, route) = match browser {
         None => (
@@ -189,7 +228,9 @@ mod tests {
     #[test]
     fn b54_each_first_configuration_is_one_that_starts() {
         for browser in [None, Some(BrowserLoginKind::Own), Some(BrowserLoginKind::Oidc)] {
-            let options = InitOptions { dir: None, upstream: "echo:".into(), client: "web".into(), browser };
+            let (upstream, client) = ("echo:".into(), "web".into());
+            let options =
+                InitOptions { dir: None, upstream, client, browser, from_oauth2_proxy: None, flags: Vec::new() };
             let text = text(&options);
             let config = config::parse(&text, Path::new("gateway.toml"), &ProcessEnv);
             let config = config.unwrap_or_else(|errors| panic!("{browser:?}: {errors}"));

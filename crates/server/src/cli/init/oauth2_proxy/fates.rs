@@ -1,0 +1,268 @@
+//! What becomes of each setting of oauth2-proxy.
+
+/// What becomes of a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It is written.
+    Written,
+    /// It has no counterpart, for this reason.
+    None(&'static str),
+    /// No version that this table knows has it.
+    Unknown,
+}
+
+use Fate::{None as Gone, Written};
+
+const ALWAYS: Fate = Gone("always on, without a switch");
+const KEYRING: Fate = Gone("the keyring seals cookies; its files are made at the first start");
+const FIXED: Fate = Gone("the cookie has a fixed name, the path / and one host");
+const NO_PAGE: Fate = Gone("no page stands before the provider's");
+const DISCOVERY: Fate = Gone("the provider's discovery document names it");
+const LOGS: Fate = Gone("[log] has lines of its own format");
+const TOKENS: Fate = Gone("the service gets identity headers, or an [identity] assertion");
+const BASIC: Fate = Gone("no password is sent to a service; it gets identity headers");
+const NO_SKIP: Fate = Gone("certificates are always verified; name the authority as ca");
+const PROVIDERS_API: Fate = Gone("the gate asks no API of a provider; claims of the ID token count");
+const PROBES: Fate = Gone("/livez and /readyz of [admin] answer probes");
+const METRICS: Fate = Gone("[admin] has /metrics");
+const HEADERS: Fate = Gone("[identity] names the headers for services; answers to browsers get none");
+const REDIS: Fate = Gone("[store] asks for it in keys of its own: docs/redis.md");
+
+/// Names of the file of TOML.
+const SETTINGS: &[(&[&str], Fate)] = &[
+    (
+        &[
+            "provider",
+            "oidc_issuer_url",
+            "client_id",
+            "client_secret",
+            "client_secret_file",
+            "scope",
+            "redirect_url",
+            "upstreams",
+            "http_address",
+            "https_address",
+            "tls_cert_file",
+            "tls_key_file",
+            "email_domains",
+            "authenticated_emails_file",
+            "allowed_groups",
+            "allowed_roles",
+            "oidc_groups_claim",
+            "oidc_extra_audiences",
+            "azure_tenant",
+            "prompt",
+            "acr_values",
+            "approval_prompt",
+            "cookie_expire",
+            "skip_auth_routes",
+            "skip_auth_regex",
+            "api_routes",
+            "skip_jwt_bearer_tokens",
+            "extra_jwt_issuers",
+            "pass_user_headers",
+            "set_xauthrequest",
+            "pass_host_header",
+            "proxy_websockets",
+            "upstream_timeout",
+            "reverse_proxy",
+            "trusted_proxy_ips",
+            "proxy_prefix",
+            "session_store_type",
+            "redis_connection_url",
+            "redis_password",
+            "redis_ca_path",
+            "request_id_header",
+            "provider_ca_files",
+            "google_hosted_domains",
+            "config",
+            "alpha_config",
+        ],
+        Written,
+    ),
+    (
+        &[
+            "code_challenge_method",
+            "insecure_oidc_skip_nonce",
+            "insecure_oidc_skip_issuer_verification",
+            "cookie_httponly",
+            "cookie_secure",
+            "cookie_csrf_per_request",
+            "cookie_csrf_expire",
+            "cookie_csrf_samesite",
+            "encode_state",
+            "cookie_csrf_per_request_limit",
+            "force_https",
+            "flush_interval",
+            "auth_request_response_mode",
+        ],
+        ALWAYS,
+    ),
+    (&["cookie_secret", "cookie_secret_file"], KEYRING),
+    (&["cookie_name", "cookie_path", "cookie_domains"], FIXED),
+    (&["cookie_refresh"], Gone("the gate renews a session by itself, once in access_ttl")),
+    (&["cookie_samesite"], Gone("\"lax\"; same_site = \"strict\" needs login = \"never\" on the routes")),
+    (&["session_cookie_minimal"], Gone("the cookie is a handle of 106 bytes")),
+    (
+        &[
+            "skip_provider_button",
+            "provider_display_name",
+            "banner",
+            "footer",
+            "custom_sign_in_logo",
+            "custom_templates_dir",
+            "show_debug_on_error",
+            "display_htpasswd_form",
+        ],
+        NO_PAGE,
+    ),
+    (
+        &[
+            "login_url",
+            "redeem_url",
+            "oidc_jwks_url",
+            "skip_oidc_discovery",
+            "oidc_public_key_files",
+            "oidc_enabled_signing_algs",
+        ],
+        DISCOVERY,
+    ),
+    (
+        &[
+            "profile_url",
+            "validate_url",
+            "skip_claims_from_profile_url",
+            "google_admin_email",
+            "google_groups",
+            "google_service_account_json",
+            "google_use_application_default_credentials",
+            "google_target_principal",
+            "google_use_organization_id",
+            "google_admin_api_user_scope",
+            "github_org",
+            "github_team",
+            "github_repo",
+            "github_token",
+            "github_users",
+            "gitlab_groups",
+            "gitlab_projects",
+            "bitbucket_team",
+            "bitbucket_repository",
+            "azure_graph_group_field",
+            "keycloak_groups",
+            "resource",
+            "pubjwk_url",
+            "jwt_key",
+            "jwt_key_file",
+            "entra_id_allowed_tenants",
+            "entra_id_federated_token_auth",
+            "additional_claims",
+        ],
+        PROVIDERS_API,
+    ),
+    (
+        &["oidc_email_claim", "user_id_claim", "oidc_audience_claims", "insecure_oidc_allow_unverified_email"],
+        Gone("claims of the [[issuers]] entry name what is read; a user is known by sub, not by an address"),
+    ),
+    (&["pass_access_token", "pass_authorization_header", "set_authorization_header"], TOKENS),
+    (&["pass_basic_auth", "set_basic_auth", "basic_auth_password", "prefer_email_to_user", "signature_key"], BASIC),
+    (&["skip_auth_strip_headers"], Gone("the gate always removes a client's copies of identity headers")),
+    (&["inject_request_headers", "inject_response_headers"], HEADERS),
+    (&["ssl_insecure_skip_verify", "ssl_upstream_insecure_skip_verify", "insecure_skip_tlsverify"], NO_SKIP),
+    (&["redis_insecure_skip_tls_verify"], NO_SKIP),
+    (
+        &[
+            "redis_cluster_connection_urls",
+            "redis_use_cluster",
+            "redis_use_sentinel",
+            "redis_sentinel_password",
+            "redis_sentinel_master_name",
+            "redis_sentinel_connection_urls",
+            "redis_connection_idle_timeout",
+        ],
+        REDIS,
+    ),
+    (
+        &[
+            "auth_logging",
+            "auth_logging_format",
+            "errors_to_info_log",
+            "exclude_logging_paths",
+            "logging_compress",
+            "logging_filename",
+            "logging_local_time",
+            "logging_max_age",
+            "logging_max_backups",
+            "logging_max_size",
+            "request_logging",
+            "request_logging_format",
+            "silence_ping_logging",
+            "standard_logging",
+            "standard_logging_format",
+        ],
+        LOGS,
+    ),
+    (&["ping_path", "ping_user_agent", "ready_path", "gcp_healthchecks"], PROBES),
+    (
+        &[
+            "metrics_address",
+            "metrics_secure_address",
+            "metrics_tls_cert_file",
+            "metrics_tls_key_file",
+            "metrics_server",
+        ],
+        METRICS,
+    ),
+    (&["use_system_trust_store"], Gone("ca of the issuer is the only authority, or those of the system are")),
+    (&["tls_cipher_suites", "tls_min_version", "server_tls_min_version"], Gone("TLS 1.2 and 1.3 with sound suites")),
+    (
+        &["whitelist_domains"],
+        Gone("a login leads to pages of public_url; origins of [cors] with allow_credentials would admit further ones"),
+    ),
+    (&["backend_logout_url"], Gone("a logout leads to the provider's end-session page by itself")),
+    (&["bearer_token_login_fallback"], Gone("a bad token is 401; it never falls back to the cookie")),
+    (&["force_json_errors"], Gone("login = \"never\" on a route answers 401 always")),
+    (
+        &["htpasswd_file", "htpasswd_user_groups"],
+        Gone("an endpoint has one login: without provider it is the gate's own users"),
+    ),
+    (&["real_client_ip_header"], Gone("X-Forwarded-For of trusted_proxies counts")),
+    (&["relative_redirect_url"], Gone("the redirect URI is a constant, whatever host a request names")),
+    (&["skip_auth_preflight"], Gone("the gate answers preflights by [cors]; preflight = \"upstream\" on a route")),
+    (&["trusted_ips"], Gone("no address replaces a login; give such clients tokens, or the path auth = \"none\"")),
+    (&["allow_query_semicolons"], Gone("a query passes byte for byte")),
+    (&["disable_keep_alives"], Gone("reuse = \"never\" of the upstream")),
+    (&["proxy_raw_path"], Gone("encoded_slash of the route")),
+    (&["login_urlparameters"], Gone("parameters of the endpoint has fixed ones; a link cannot change them")),
+    (&["version", "config_test", "convert_config_to_alpha"], Gone("rotogate check")),
+];
+
+/// What becomes of a setting.
+pub(super) fn of_setting(name: &str) -> Fate {
+    SETTINGS.iter().find(|(names, _)| names.contains(&name)).map_or(Fate::Unknown, |(_, fate)| *fate)
+}
+
+/// Names of alpha configuration that differ from those of the file of TOML.
+const ALPHA: &[(&str, &str)] = &[
+    ("id", "config"),
+    ("name", "provider_display_name"),
+    ("ca_files", "provider_ca_files"),
+    ("oidc_insecure_skip_nonce", "insecure_oidc_skip_nonce"),
+    ("oidc_insecure_skip_issuer_verification", "insecure_oidc_skip_issuer_verification"),
+    ("oidc_insecure_allow_unverified_email", "insecure_oidc_allow_unverified_email"),
+    ("oidc_skip_discovery", "skip_oidc_discovery"),
+    ("oidc_user_idclaim", "user_id_claim"),
+    ("keycloak_roles", "allowed_roles"),
+    ("microsoft_entra_id_allowed_tenants", "entra_id_allowed_tenants"),
+    ("microsoft_entra_id_federated_token_auth", "entra_id_federated_token_auth"),
+    ("server_bind_address", "http_address"),
+    ("server_secure_bind_address", "https_address"),
+    ("server_tls_key_from_file", "tls_key_file"),
+    ("server_tls_cert_from_file", "tls_cert_file"),
+    ("server_tls_cipher_suites", "tls_cipher_suites"),
+];
+
+/// The name in the file of TOML of a setting of alpha configuration.
+pub(super) fn alpha(name: &str) -> &str {
+    ALPHA.iter().find(|(alpha, _)| *alpha == name).map_or(name, |(_, known)| known)
+}

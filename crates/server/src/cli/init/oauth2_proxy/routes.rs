@@ -1,0 +1,197 @@
+//! Upstreams and routes of a configuration of oauth2-proxy.
+
+use http::Uri;
+use toml::{Table, Value};
+
+use super::{Import, Remark, SentTo, table, texts};
+
+/// An upstream of the gate, and the paths that lead there.
+struct Destination {
+    name: String,
+    /// As oauth2-proxy compares it: with a slash at its end, it is a beginning.
+    path: String,
+}
+
+/// Writes `upstreams`, `routes`, and `authorizers` if there is nothing to forward to.
+pub(super) fn write(import: &mut Import, config: &mut Table, roles: &[String]) -> Result<(), String> {
+    let mut sent = std::mem::take(&mut import.settings.upstreams);
+    let named =
+        import.settings.list("upstreams").into_iter().map(|uri| SentTo { uri: uri.to_owned(), ..SentTo::default() });
+    sent.extend(named.collect::<Vec<_>>());
+    let (mut upstreams, mut destinations) = (Vec::new(), Vec::new());
+    for SentTo { path, uri, odd } in sent {
+        if let Some(place) = odd {
+            let why = "no path is rewritten: serve it under its path, and write its upstream and route";
+            import.imported.remarks.push(Remark { setting: place, why: why.to_owned() });
+            continue;
+        }
+        let url = uri.parse::<Uri>().ok().filter(|url| matches!(url.scheme_str(), Some("http" | "https")));
+        let Some(url) = url else {
+            // An answer of its own is for proxies that ask.
+            if !uri.starts_with("static://") {
+                import
+                    .remark("upstreams", "a server of files, a socket or a bad URL: put a server with http before it");
+            }
+            continue;
+        };
+        let name = if upstreams.is_empty() { "app".to_owned() } else { format!("app{}", upstreams.len() + 1) };
+        let origin =
+            format!("{}://{}", url.scheme_str().unwrap_or("http"), url.authority().map_or("", |host| host.as_str()));
+        let mut upstream = table([
+            ("name", name.as_str().into()),
+            ("urls", texts([&*origin])),
+            ("preserve_host", import.settings.is_on("pass_host_header", true).into()),
+        ]);
+        if let Some(timeout) =
+            import.settings.get("upstream_timeout").and_then(|time| humantime::parse_duration(time).ok())
+        {
+            upstream.insert("head_timeout".to_owned(), format!("{}ms", timeout.as_millis()).into());
+        }
+        upstreams.push(Value::Table(upstream));
+        let path = path.unwrap_or_else(|| url.path().to_owned());
+        destinations.push(Destination { name, path });
+    }
+    if destinations.is_empty() {
+        config.insert("authorizers".to_owned(), Value::Array(vec![authorizer(import).into()]));
+        destinations.push(Destination { name: String::new(), path: "/".to_owned() });
+    } else {
+        config.insert("upstreams".to_owned(), upstreams.into());
+    }
+    let mut routes = Vec::new();
+    for name in ["skip_auth_routes", "skip_auth_regex"] {
+        open(import, name, &destinations, &mut routes);
+    }
+    let login = login_keys(import, roles);
+    api(import, &destinations, &login, &mut routes);
+    for destination in &destinations {
+        let keys = login.iter().map(|(key, value)| (key.clone(), value.clone()));
+        routes.push((route_path(&destination.path), None, &*destination.name, keys.collect()));
+    }
+    let mut written: Vec<Value> = Vec::new();
+    for (path, method, upstream, mut keys) in routes {
+        keys.insert("path".to_owned(), path.into());
+        if !upstream.is_empty() {
+            keys.insert("upstream".to_owned(), upstream.into());
+        }
+        if let Some(method) = method {
+            keys.insert("methods".to_owned(), texts([&*method]));
+        }
+        let is_there =
+            |other: &Value| other.get("path") == keys.get("path") && other.get("methods") == keys.get("methods");
+        if !written.iter().any(is_there) {
+            written.push(keys.into());
+        }
+    }
+    config.insert("routes".to_owned(), written.into());
+    Ok(())
+}
+
+type NewRoute<'a> = (String, Option<String>, &'a str, Table);
+
+/// The proxy that asks about its requests.
+fn authorizer(import: &mut Import) -> Table {
+    import.remark(
+        "upstreams",
+        "nothing to forward to: another proxy asks about its requests. Write which one it is as neighbour, and its address as \
+         trusted_proxies: docs/forward-auth.md",
+    );
+    let proxies = import.settings.list("trusted_proxy_ips");
+    let proxies = if proxies.is_empty() { texts(["127.0.0.1/32"]) } else { texts(proxies) };
+    table([
+        ("kind", "forward-auth".into()),
+        ("neighbour", "nginx".into()),
+        ("listen", "127.0.0.1:8082".into()),
+        ("trusted_proxies", proxies),
+    ])
+}
+
+fn login_keys(import: &Import, roles: &[String]) -> Table {
+    let tokens = import.settings.is_on("skip_jwt_bearer_tokens", false).then_some("token");
+    let mut keys = table([("credentials", texts(tokens.into_iter().chain(["session"])))]);
+    if !roles.is_empty() {
+        keys.insert("roles".to_owned(), texts(roles.iter().map(String::as_str)));
+    }
+    if import.settings.is_on("proxy_websockets", true) {
+        keys.insert("upgrade".to_owned(), true.into());
+    }
+    keys
+}
+
+/// Routes without a login.
+fn open<'a>(import: &mut Import, name: &str, all: &'a [Destination], routes: &mut Vec<NewRoute<'a>>) {
+    let patterns: Vec<String> = import.settings.list(name).into_iter().map(str::to_owned).collect();
+    for pattern in patterns {
+        let (method, path) = match pattern.split_once('=') {
+            Some((method, path)) => (Some(method), path),
+            None => (None, &*pattern),
+        };
+        let is_method = method.is_none_or(|method| method.bytes().all(|byte| byte.is_ascii_uppercase()));
+        match paths(path).filter(|_| is_method) {
+            Some(paths) => routes.extend(paths.into_iter().map(|path| {
+                let keys = table([("auth", "none".into())]);
+                (path.clone(), method.map(str::to_owned), destination(all, &path), keys)
+            })),
+            None => import.remark(name, "a pattern that no route expresses stays behind the login; write its routes"),
+        }
+    }
+}
+
+/// Routes that answer 401 instead of leading to the login.
+fn api<'a>(import: &mut Import, all: &'a [Destination], login: &Table, routes: &mut Vec<NewRoute<'a>>) {
+    let patterns: Vec<String> = import.settings.list("api_routes").into_iter().map(str::to_owned).collect();
+    for pattern in patterns {
+        let Some(paths) = paths(&pattern) else {
+            import.remark("api_routes", "a pattern that no route expresses leads to the login; write its routes");
+            continue;
+        };
+        for path in paths {
+            let mut keys = login.clone();
+            keys.insert("login".to_owned(), "never".into());
+            routes.push((path.clone(), None, destination(all, &path), keys));
+        }
+    }
+}
+
+/// The upstream of a path: that of the longest beginning.
+fn destination<'a>(all: &'a [Destination], path: &str) -> &'a str {
+    let is_for = |one: &&Destination| match one.path.as_str() {
+        "" | "/" => true,
+        beginning if beginning.ends_with('/') => path.starts_with(beginning),
+        exact => path == exact,
+    };
+    let longest = all.iter().filter(is_for).max_by_key(|one| one.path.len());
+    longest.or(all.first()).map_or("", |one| &one.name)
+}
+
+fn route_path(path: &str) -> String {
+    match path {
+        "" | "/" => "/{*rest}".to_owned(),
+        beginning if beginning.ends_with('/') => format!("{beginning}{{*rest}}"),
+        exact => exact.to_owned(),
+    }
+}
+
+/// The routes for a regular expression, if they match no more than it does; `None` for one that is more than a path with
+/// an anchor before it.
+pub(super) fn paths(pattern: &str) -> Option<Vec<String>> {
+    let path = pattern.strip_prefix('^')?;
+    let (path, is_whole) = path.strip_suffix('$').map_or((path, false), |path| (path, true));
+    let (path, is_rest) = match path.strip_suffix("(.*)").or_else(|| path.strip_suffix(".*")) {
+        Some(path) => (path, true),
+        None => (path, !is_whole),
+    };
+    let path = path.replace("\\.", "%2e").replace("\\/", "/");
+    let is_literal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'_' | b'-' | b'~' | b'%');
+    if !path.starts_with('/') || !path.bytes().all(is_literal) || path.contains("//") {
+        return None;
+    }
+    let path = path.replace("%2e", ".");
+    if path.contains('%') {
+        return None;
+    }
+    Some(match (is_rest, path.ends_with('/')) {
+        (false, _) => vec![path],
+        (true, true) => vec![format!("{path}{{*rest}}")],
+        (true, false) => vec![path.clone(), format!("{path}/{{*rest}}")],
+    })
+}

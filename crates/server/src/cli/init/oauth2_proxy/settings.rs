@@ -1,0 +1,276 @@
+//! Reads settings of oauth2-proxy, wherever they stand: a file of TOML, flags, environment variables, alpha configuration.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use saphyr::{LoadableYamlNode, YamlOwned};
+
+use super::fates::{self, Fate};
+
+/// A setting, under its name in the file of TOML.
+pub(super) struct Setting {
+    pub(super) values: Vec<String>,
+    /// How its place calls it, and which place that is; never with its value.
+    pub(super) place: String,
+    /// Whether its values stood in a list: a comma is then a part of a value.
+    is_array: bool,
+}
+
+/// A server behind oauth2-proxy, as alpha configuration describes it.
+#[derive(Default)]
+pub(super) struct SentTo {
+    pub(super) path: Option<String>,
+    pub(super) uri: String,
+    /// The place of a key of it that no upstream here has.
+    pub(super) odd: Option<String>,
+}
+
+/// All settings. Of several places the first that is read counts.
+#[derive(Default)]
+pub(super) struct Settings {
+    all: BTreeMap<String, Setting>,
+    pub(super) upstreams: Vec<SentTo>,
+}
+
+/// Looks environment variables up.
+pub(super) type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+impl Settings {
+    pub(super) fn put(&mut self, name: &str, values: Vec<String>, place: String) {
+        self.add(name, Setting { values, place, is_array: false });
+    }
+
+    fn add(&mut self, name: &str, setting: Setting) {
+        // Flags of a list have the singular.
+        let mut name = name.to_ascii_lowercase().replace('-', "_");
+        if fates::of_setting(&name) == Fate::Unknown && fates::of_setting(&format!("{name}s")) != Fate::Unknown {
+            name.push('s');
+        }
+        self.all.entry(name).or_insert(setting);
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = (&str, &Setting)> {
+        self.all.iter().map(|(name, setting)| (name.as_str(), setting))
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.all.get(name)?.values.first().map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    pub(super) fn list(&self, name: &str) -> Vec<&str> {
+        let Some(setting) = self.all.get(name) else { return Vec::new() };
+        let values = setting.values.iter().flat_map(|value| match setting.is_array {
+            true => vec![value.as_str()],
+            false => value.split(',').collect(),
+        });
+        values.map(str::trim).filter(|value| !value.is_empty()).collect()
+    }
+
+    /// A switch; `default` if it is not set.
+    pub(super) fn is_on(&self, name: &str, default: bool) -> bool {
+        self.get(name).map_or(default, |value| matches!(value, "true" | "1" | "t" | "T" | "TRUE" | "True"))
+    }
+
+    /// Reads a file of any kind.
+    pub(super) fn read_file(&mut self, path: &Path, text: &str, variables: Variables<'_>) -> Result<(), String> {
+        let name = path.display().to_string();
+        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let first = lines.next().unwrap_or_default();
+        let is_yaml = path.extension().is_some_and(|kind| kind == "yaml" || kind == "yml");
+        if is_yaml && !first.starts_with('-') {
+            return self.read_alpha(text, &name, variables);
+        }
+        if first.starts_with('-') {
+            return self.read_flags(words(text), &name);
+        }
+        if first.trim_start_matches("export ").starts_with(PREFIX) {
+            let pairs = text.lines().filter_map(|line| line.trim().trim_start_matches("export ").split_once('='));
+            self.read_variables(pairs.map(|(name, value)| (name, unquoted(value))), &name);
+            return Ok(());
+        }
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+            // The message of the parser alone: an excerpt would show the line.
+            format!("{name} is neither TOML nor a file of flags or variables: {}", error.message())
+        })?;
+        for (key, value) in table {
+            let values = match &value {
+                toml::Value::Array(values) => values.iter().map(scalar).collect(),
+                value => vec![scalar(value)],
+            };
+            let place = format!("{key} in {name}");
+            self.add(&key, Setting { values, place, is_array: value.is_array() });
+        }
+        Ok(())
+    }
+
+    /// Reads flags, each with `=` or with its value behind it.
+    pub(super) fn read_flags(&mut self, flags: impl IntoIterator<Item = String>, place: &str) -> Result<(), String> {
+        let mut found: Vec<(String, Vec<String>)> = Vec::new();
+        let mut waiting: Option<String> = None;
+        let mut add = |name: String, value: String| match found.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, values)) => values.push(value),
+            None => found.push((name, vec![value])),
+        };
+        for word in flags {
+            match (word.strip_prefix("--"), waiting.take()) {
+                (Some(flag), before) => {
+                    // A switch has no value.
+                    before.into_iter().for_each(|switch| add(switch, "true".to_owned()));
+                    match flag.split_once('=') {
+                        Some((name, value)) => add(name.to_owned(), value.to_owned()),
+                        None => waiting = Some(flag.to_owned()),
+                    }
+                }
+                (None, Some(name)) => add(name, word),
+                (None, None) if matches!(&*word, "-" | "oauth2-proxy" | "/bin/oauth2-proxy") => {}
+                (None, None) => return Err(format!("{place} has a word that is no flag; expected --name=value")),
+            }
+        }
+        waiting.into_iter().for_each(|switch| add(switch, "true".to_owned()));
+        for (name, values) in found {
+            self.put(&name, values, format!("--{name} in {place}"));
+        }
+        Ok(())
+    }
+
+    /// Reads environment variables; those of other programs are none of ours.
+    pub(super) fn read_variables<'a>(&mut self, variables: impl Iterator<Item = (&'a str, String)>, place: &str) {
+        for (name, value) in variables {
+            if let Some(setting) = name.trim().strip_prefix(PREFIX) {
+                self.put(setting, vec![value], format!("{} in {place}", name.trim()));
+            }
+        }
+    }
+
+    /// Reads alpha configuration.
+    fn read_alpha(&mut self, text: &str, place: &str, variables: Variables<'_>) -> Result<(), String> {
+        // What the parser says could show the text.
+        let wrong = |line: usize| format!("{place} is not YAML: see line {line}");
+        let documents = YamlOwned::load_from_str(text).map_err(|error| wrong(error.marker().line()))?;
+        let root = documents.first().and_then(YamlOwned::as_mapping);
+        let root = root.ok_or_else(|| format!("{place} is no alpha configuration; expected a mapping"))?;
+        for (key, value) in root {
+            match key.as_str().unwrap_or_default() {
+                "providers" => match value.as_sequence().map(Vec::as_slice) {
+                    Some([provider]) => self.put_all(provider, "", &format!("providers[0] in {place}"), variables),
+                    _ => return Err(format!("providers in {place}: expected one; an endpoint has one provider")),
+                },
+                "upstreamConfig" => self.read_upstreams(value, place, variables),
+                "server" => self.put_all(value, "server_", &format!("server in {place}"), variables),
+                other => self.put(&snake(other), Vec::new(), format!("{other} in {place}")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the members of a mapping, `issuerURL` of `oidcConfig` as `oidc_issuer_url`.
+    fn put_all(&mut self, value: &YamlOwned, before: &str, place: &str, variables: Variables<'_>) {
+        for (key, value) in value.as_mapping().into_iter().flatten() {
+            let key = key.as_str().unwrap_or_default();
+            let name = format!("{before}{}", snake(key));
+            if value.as_mapping().is_some() {
+                let inner = name.trim_end_matches("config").trim_end_matches('_');
+                self.put_all(value, &format!("{inner}_"), &format!("{key} of {place}"), variables);
+                continue;
+            }
+            let values: Vec<String> = match value.as_sequence() {
+                Some(values) => values.iter().map(|value| plain(value, variables)).collect(),
+                None => vec![plain(value, variables)],
+            };
+            let place = format!("{key} of {place}");
+            let is_array = value.as_sequence().is_some();
+            self.add(fates::alpha(&name), Setting { values, place, is_array });
+        }
+    }
+
+    fn read_upstreams(&mut self, value: &YamlOwned, place: &str, variables: Variables<'_>) {
+        for (key, value) in value.as_mapping().into_iter().flatten() {
+            let key = key.as_str().unwrap_or_default();
+            let (true, Some(upstreams)) = (key == "upstreams", value.as_sequence()) else {
+                self.put(&snake(key), Vec::new(), format!("{key} of upstreamConfig in {place}"));
+                continue;
+            };
+            for (index, upstream) in upstreams.iter().enumerate() {
+                let mut sent = SentTo::default();
+                let place = |key: &str| format!("{key} of upstreams[{index}] in {place}");
+                for (key, value) in upstream.as_mapping().into_iter().flatten() {
+                    let text = plain(value, variables);
+                    match key.as_str().unwrap_or_default() {
+                        "id" | "staticCode" => {}
+                        "path" => sent.path = Some(text),
+                        "uri" => sent.uri = text,
+                        "static" if text == "true" => sent.uri = "static://200".to_owned(),
+                        "rewriteTarget" => sent.odd = Some(place("rewriteTarget")),
+                        "passHostHeader" => self.put("pass_host_header", vec![text], place("passHostHeader")),
+                        "proxyWebSockets" => self.put("proxy_websockets", vec![text], place("proxyWebSockets")),
+                        "timeout" => self.put("upstream_timeout", vec![text], place("timeout")),
+                        other => self.put(&snake(other), vec![text], place(other)),
+                    }
+                }
+                self.upstreams.push(sent);
+            }
+        }
+    }
+}
+
+const PREFIX: &str = "OAUTH2_PROXY_";
+
+fn scalar(value: &toml::Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// A scalar of YAML, with `${NAME}` replaced.
+fn plain(value: &YamlOwned, variables: Variables<'_>) -> String {
+    let text = match (value.as_str(), value.as_integer(), value.as_bool()) {
+        (Some(text), _, _) => text.to_owned(),
+        (_, Some(number), _) => number.to_string(),
+        (_, _, Some(switch)) => switch.to_string(),
+        _ => String::new(),
+    };
+    let name = text.strip_prefix("${").and_then(|name| name.strip_suffix('}'));
+    name.and_then(variables).unwrap_or(text)
+}
+
+/// `issuerURL` is `issuer_url`.
+fn snake(name: &str) -> String {
+    let mut snake = String::new();
+    let mut was_upper = true;
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() && !was_upper {
+            snake.push('_');
+        }
+        was_upper = letter.is_ascii_uppercase();
+        snake.push(letter.to_ascii_lowercase());
+    }
+    snake
+}
+
+fn unquoted(text: &str) -> String {
+    let text = text.trim();
+    let inner = ['"', '\''].iter().find_map(|quote| text.strip_prefix(*quote)?.strip_suffix(*quote));
+    inner.unwrap_or(text).to_owned()
+}
+
+/// The flags of a file: one a line, as a list of YAML, or as a shell has them.
+fn words(text: &str) -> Vec<String> {
+    let lines = text.lines().map(|line| line.trim().trim_end_matches('\\').trim());
+    let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines
+        .flat_map(|line| line.strip_prefix("- ").map_or_else(|| shell_words(line), |item| vec![unquoted(item)]))
+        .collect()
+}
+
+/// Words between spaces; quotes hold one together.
+fn shell_words(line: &str) -> Vec<String> {
+    let (mut words, mut quote) = (vec![String::new()], None);
+    for letter in line.chars() {
+        match (letter, quote) {
+            ('"' | '\'', None) => quote = Some(letter),
+            (_, Some(open)) if letter == open => quote = None,
+            (_, None) if letter.is_whitespace() => words.push(String::new()),
+            _ => words.last_mut().into_iter().for_each(|word| word.push(letter)),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}

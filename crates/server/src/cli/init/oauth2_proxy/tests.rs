@@ -1,0 +1,257 @@
+use std::fs;
+
+use secrecy::ExposeSecret;
+
+use super::*;
+use crate::config::{self, Config, ProcessEnv};
+use rotogate_core::route::{Auth, LoginLead};
+
+/// What is a secret in the tests below.
+const SECRET: &str = "b2F1dGgyLXByb3h5LWNsaWVudC1zZWNyZXQK";
+
+struct Case {
+    folder: tempfile::TempDir,
+    files: Vec<PathBuf>,
+    flags: Vec<String>,
+    variables: Vec<(String, String)>,
+}
+
+impl Case {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let files = files.iter().map(|(name, text)| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            path
+        });
+        let files = files.collect();
+        Self { folder, files, flags: Vec::new(), variables: Vec::new() }
+    }
+
+    fn flags(mut self, flags: &[&str]) -> Self {
+        self.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        self
+    }
+
+    fn variables(mut self, variables: &[(&str, &str)]) -> Self {
+        self.variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        self
+    }
+
+    fn import(&self) -> Result<Imported, String> {
+        import(&Sources { flags: &self.flags, variables: &self.variables, files: &self.files })
+    }
+
+    /// The import, and what a start would read of it.
+    fn good(&self) -> (Imported, Config) {
+        let imported = self.import().unwrap();
+        let path = self.folder.path().join("gateway.toml");
+        let config = config::parse(&imported.text, &path, &ProcessEnv);
+        let config = config.unwrap_or_else(|errors| panic!("{errors}\n{}", imported.text));
+        assert!(!imported.text.contains(SECRET), "{}", imported.text);
+        assert!(imported.remarks.iter().all(|remark| !remark.setting.contains(SECRET) && !remark.why.contains(SECRET)));
+        (imported, config)
+    }
+}
+
+fn why<'a>(imported: &'a Imported, setting: &str) -> &'a str {
+    let found = imported.remarks.iter().find(|remark| remark.setting.starts_with(setting));
+    found.map_or_else(|| panic!("{setting}: {:?}", imported.remarks), |remark| &remark.why)
+}
+
+fn paths(config: &Config) -> Vec<(&str, Auth, LoginLead)> {
+    config.routes.iter().map(|route| (route.path.as_str(), route.policy.auth, route.policy.login)).collect()
+}
+
+/// As in oauth2-proxy's local environment with Dex.
+const DEX: &str = r#"
+http_address="0.0.0.0:4180"
+cookie_secret="b2F1dGgyLXByb3h5LWNsaWVudC1zZWNyZXQK"
+email_domains="example.com"
+cookie_secure="false"
+upstreams="http://httpbin"
+cookie_domains=[".localtest.me"] # for all subdomains
+whitelist_domains=[".localtest.me"]
+client_secret="b2F1dGgyLXByb3h5LWNsaWVudC1zZWNyZXQK"
+client_id="oauth2-proxy"
+redirect_url="http://oauth2-proxy.localtest.me:4180/oauth2/callback"
+oidc_issuer_url="http://dex.localtest.me:5556/dex"
+provider="oidc"
+provider_display_name="Dex"
+"#;
+
+#[test]
+fn b54_a_file_of_settings_becomes_a_configuration_that_starts() {
+    let (imported, config) = Case::new(&[("old.cfg", &DEX.replace("http://dex", "https://dex"))]).good();
+    assert_eq!(config.server.public_url.to_string(), "https://oauth2-proxy.localtest.me:4180/");
+    assert_eq!(config.endpoints[0].path, "/oauth2", "the redirect URI stays");
+    let provider = &config.issuers[0];
+    assert_eq!(provider.url, "https://dex.localtest.me:5556/dex");
+    assert_eq!(paths(&config), [("/{*rest}", Auth::Required, LoginLead::Auto)]);
+    let secrets: Vec<_> = imported.secrets.iter().map(|(name, secret)| (*name, secret.expose_secret())).collect();
+    assert_eq!(secrets, [("idp.secret", SECRET)]);
+    // A rule that no key expresses admits nobody, and not everybody.
+    assert!(imported.text.contains("email_domain = [\"example.com\"]"), "{}", imported.text);
+    assert!(why(&imported, "email_domains").contains("NOBODY"));
+    for setting in ["cookie_secret", "cookie_secure", "cookie_domains", "whitelist_domains", "provider_display_name"] {
+        assert!(!why(&imported, setting).is_empty());
+        assert!(imported.text.contains(&format!("# - {setting} in ")), "{}", imported.text);
+    }
+    assert!(why(&imported, "redirect_url").contains("https"));
+}
+
+#[test]
+fn b54_alpha_configuration_is_read() {
+    let core = "cookie_secret=\"x\"\nemail_domains=\"*\"\nredirect_url=\"https://app.example/oauth2/callback\"\n";
+    let alpha = r#"
+server:
+  bindAddress: "0.0.0.0:4180"
+upstreamConfig:
+  proxyRawPath: true
+  upstreams:
+    - id: httpbin
+      path: /
+      uri: http://httpbin
+    - id: api
+      path: /api/
+      uri: http://api:8080/ignored
+      passHostHeader: true
+      timeout: 45s
+    - id: old
+      path: ^/old/(.*)$
+      rewriteTarget: /$1
+      uri: http://old
+injectRequestHeaders:
+  - name: X-Forwarded-User
+    values:
+      - claimSource:
+          claim: user
+providers:
+  - id: oidc
+    provider: oidc
+    clientSecret: ${CLIENT_SECRET}
+    clientID: oauth2-proxy
+    allowedGroups: [staff, admins]
+    loginURLParameters:
+      - name: prompt
+    oidcConfig:
+      issuerURL: https://dex.localtest.me:5556/dex
+      groupsClaim: teams
+      insecureSkipNonce: false
+"#;
+    let case = Case::new(&[("core.cfg", core), ("alpha.yaml", alpha)]).variables(&[("CLIENT_SECRET", SECRET)]);
+    let (imported, config) = case.good();
+    let (required, auto) = (Auth::Required, LoginLead::Auto);
+    assert_eq!(paths(&config), [("/{*rest}", required, auto), ("/api/{*rest}", required, auto)]);
+    assert_eq!(config.upstreams.len(), 2);
+    let roles: Vec<_> = config.routes[0].policy.roles.iter().map(ToString::to_string).collect();
+    assert_eq!(roles, ["staff", "admins"]);
+    assert!(imported.text.contains("roles = [\"teams\"]"), "{}", imported.text);
+    assert_eq!(imported.secrets[0].1.expose_secret(), SECRET);
+    assert_eq!(
+        why(&imported, "rewriteTarget of upstreams[2]"),
+        "no path is rewritten: serve it under its path, and write its upstream and route"
+    );
+    assert!(why(&imported, "injectRequestHeaders").contains("[identity]"));
+    assert!(why(&imported, "insecureSkipNonce of oidcConfig of providers[0]").contains("always"));
+    assert!(why(&imported, "proxyRawPath").contains("encoded_slash"));
+}
+
+#[test]
+fn b54_flags_and_variables_are_read_and_flags_count_first() {
+    let flags = "\
+--http-address=:4180
+--provider=keycloak-oidc
+- \"--oidc-issuer-url=https://id.example/realms/x\"
+--email-domain=*
+--scope=\"openid email\" \\
+--reverse-proxy --trusted-proxy-ip 10.0.0.0/8
+--upstream=http://one:3000/ --upstream=http://two:3000/two/
+--allowed-role=editor
+";
+    let case = Case::new(&[("args", flags), ("proxy.env", "export OAUTH2_PROXY_CLIENT_ID='from-file'\n")])
+        .flags(&["--redirect-url=https://app.example/oauth2/callback", "--cookie-expire", "12h0m0s"])
+        .variables(&[
+            ("OAUTH2_PROXY_CLIENT_ID", "web"),
+            ("OAUTH2_PROXY_CLIENT_SECRET", SECRET),
+            ("OAUTH2_PROXY_REDIRECT_URL", "https://other.example/oauth2/callback"),
+            ("OAUTH2_PROXY_SKIP_AUTH_ROUTES", "GET=^/probe$,^/static/,^/metrics,\\.png$,POST!=^/x"),
+            ("OAUTH2_PROXY_API_ROUTES", "^/two/api"),
+            ("OAUTH2_PROXY_NEW_THING", "x"),
+            ("PATH", "/bin"),
+        ]);
+    let (imported, config) = case.good();
+    assert_eq!(config.server.public_url.to_string(), "https://app.example/");
+    assert_eq!(config.server.trusted_proxies.len(), 1);
+    let (none, required) = (Auth::None, Auth::Required);
+    let (auto, never) = (LoginLead::Auto, LoginLead::Never);
+    let routes = [
+        ("/probe", none, auto),
+        ("/static/{*rest}", none, auto),
+        ("/metrics", none, auto),
+        ("/metrics/{*rest}", none, auto),
+        ("/two/api", required, never),
+        ("/two/api/{*rest}", required, never),
+        ("/{*rest}", required, auto),
+        ("/two/{*rest}", required, auto),
+    ];
+    assert_eq!(paths(&config), routes);
+    assert!(why(&imported, "OAUTH2_PROXY_SKIP_AUTH_ROUTES").contains("stays behind the login"));
+    assert!(why(&imported, "OAUTH2_PROXY_NEW_THING").contains("not known"));
+    assert!(imported.text.contains("realm_access.roles") && imported.text.contains("\"43200s\""), "{}", imported.text);
+    assert!(imported.text.contains("id = \"web\""), "{}", imported.text);
+}
+
+#[test]
+fn b54_other_stores_and_proxies_that_ask_are_written() {
+    let text = DEX.replace("\"http://httpbin\"", "\"static://202\"").replace("http://dex", "https://dex")
+        + "session_store_type=\"redis\"\nredis_connection_url=\"redis://:b2F1dGgyLXByb3h5LWNsaWVudC1zZWNyZXQK@redis:6379/1\"\n\
+           reverse_proxy=true\nset_xauthrequest=true\nemail_domain=\"*\"\n";
+    let (imported, config) = Case::new(&[("nginx.cfg", &text)]).good();
+    assert_eq!(config.authorizers.len(), 1);
+    assert!(config.upstreams.is_empty());
+    assert!(imported.text.contains("urls = [\"redis://redis:6379/1\"]"), "{}", imported.text);
+    assert!(imported.text.contains("\"x-auth-request-user\""));
+    let names: Vec<_> = imported.secrets.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["redis.secret", "idp.secret"]);
+    assert!(why(&imported, "reverse_proxy").contains("trusted_proxies"));
+}
+
+#[test]
+fn b54_a_comma_in_a_list_is_part_of_a_pattern() {
+    let text = format!("{DEX}skip_auth_routes=[\"^/x,y$\", \"^/z$\"]\n").replace("http://dex", "https://dex");
+    let (imported, config) = Case::new(&[("old.cfg", &text)]).good();
+    assert_eq!(paths(&config), [("/z", Auth::None, LoginLead::Auto), ("/{*rest}", Auth::Required, LoginLead::Auto)]);
+    assert!(why(&imported, "skip_auth_routes").contains("stays behind the login"));
+}
+
+#[test]
+fn b54_what_would_open_more_than_before_is_refused_or_stays_closed() {
+    let with = |text: &str| Case::new(&[("old.cfg", &format!("{DEX}{text}"))]).import();
+    // A provider without OpenID Connect; two rules that both must hold.
+    let gitea =
+        DEX.replace("oidc_issuer_url=\"http://dex.localtest.me:5556/dex\"\nprovider=\"oidc\"", "provider=\"github\"");
+    let error = Case::new(&[("gitea.cfg", &gitea)]).import().map(drop).unwrap_err();
+    assert!(error.contains("github") && error.contains("Dex"), "{error}");
+    assert!(with("allowed_groups=[\"a\"]\nallowed_roles=[\"b\"]\n").is_err());
+    assert!(with("cookie_expire=\"soon\"\n").is_err());
+    // An error shows no line of the file.
+    let error = Case::new(&[("old.cfg", &format!("{DEX}\nclient_secret={SECRET}"))]).import().map(drop).unwrap_err();
+    assert!(error.contains("old.cfg") && !error.contains(SECRET), "{error}");
+    let error = Case::new(&[("a.yaml", &format!("providers: [\n  {SECRET}: : ["))]).import().map(drop).unwrap_err();
+    assert!(error.contains("a.yaml") && !error.contains(SECRET), "{error}");
+}
+
+#[test]
+fn b54_a_pattern_becomes_a_route_only_if_the_route_matches_no_more() {
+    let paths = |pattern| routes::paths(pattern).unwrap_or_default();
+    assert_eq!(paths("^/a$"), ["/a"]);
+    assert_eq!(paths("^/a\\.txt$"), ["/a.txt"]);
+    assert_eq!(paths("^/a/.*$"), ["/a/{*rest}"]);
+    assert_eq!(paths("^/a"), ["/a", "/a/{*rest}"]);
+    for pattern in
+        ["/a", "^/a|/b", "^/a.b$", "^/(a|b)$", "^/[a]", "^/a?", "^", "^/a//b", "^/%41$", "a$", "^/{x}$", "^/a+$"]
+    {
+        assert!(paths(pattern).is_empty(), "{pattern}");
+    }
+}
