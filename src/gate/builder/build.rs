@@ -119,7 +119,7 @@ impl GateBuilder {
         }
         let issuer = self.issuer.take().ok_or(BuildError::NoIssuer)?;
         sound::issuer(&issuer, self.plain_issuer)?;
-        Ok((issuer, Arc::new(self.keyring.take().ok_or(BuildError::NoKeys)?)))
+        Ok((issuer, self.keyring.take().ok_or(BuildError::NoKeys)?))
     }
 
     /// The limits, and the counters that gates of one store share.
@@ -200,9 +200,11 @@ impl GateBuilder {
         }
         self.rules.check(old.running.is_issuer, &self.trusted, old.engine.audience(), &old.engine.keyring())?;
         #[cfg(feature = "relay")]
-        for endpoint in &mut self.rules.endpoints {
-            endpoint.go_on_with(&old.running.relays)?;
-        }
+        let relays = {
+            let endpoints = self.rules.endpoints.iter_mut();
+            let next = endpoints.map(|endpoint| endpoint.go_on_with(&old.running.relays));
+            next.filter_map(Result::transpose).collect::<Result<_, _>>()?
+        };
         let kept = RunningParts {
             id: old.id,
             running: Arc::clone(&old.running),
@@ -216,6 +218,8 @@ impl GateBuilder {
             gate: Gate(Arc::new(self.rules.into_inner(kept, &identity, Some(old))?)),
             styles,
             identity,
+            #[cfg(feature = "relay")]
+            relays,
             rates: self.rates,
             keep_login_origin: !self.forget_login_origin,
             max_stream: self.max_stream.unwrap_or(DEFAULT_MAX_STREAM),
