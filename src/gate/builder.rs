@@ -65,12 +65,12 @@ pub const DEFAULT_LEEWAY: Duration = Duration::from_secs(30);
 /// # let _ = gate;
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct GateBuilder {
     issuer: Option<Arc<str>>,
     plain_issuer: bool,
     audience: Vec<Box<str>>,
-    keyring: Option<Keyring>,
+    keyring: Option<Arc<Keyring>>,
     trusted: Vec<IssuerRules>,
     store: Option<Arc<dyn Store>>,
     staleness: Staleness,
@@ -91,6 +91,7 @@ pub struct GateBuilder {
     rules: Rules,
 }
 
+#[derive(Clone)]
 struct TimeArc(Arc<dyn TimeSource>);
 
 impl std::fmt::Debug for TimeArc {
@@ -126,7 +127,7 @@ impl GateBuilder {
     /// The keys that sign and verify the gate's own tokens.
     #[must_use]
     pub fn keys(mut self, keyring: Keyring) -> Self {
-        self.keyring = Some(keyring);
+        self.keyring = Some(Arc::new(keyring));
         self
     }
 

@@ -53,9 +53,9 @@ pub const JWKS_MAX_AGE: std::time::Duration = std::time::Duration::from_secs(300
 /// let builder = rotogate::Gate::builder().endpoint(endpoint);
 /// # let _ = builder;
 /// ```
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Endpoint {
-    dialect: Box<dyn Dialect>,
+    dialect: Arc<dyn Dialect>,
     path: Option<String>,
     profile: ProfileOverride,
     clients: Option<Vec<Box<str>>>,
@@ -80,7 +80,7 @@ impl Endpoint {
     /// An endpoint of a dialect found by its name.
     pub fn boxed(dialect: Box<dyn Dialect>) -> Self {
         Self {
-            dialect,
+            dialect: dialect.into(),
             path: None,
             profile: ProfileOverride::default(),
             clients: None,
@@ -163,15 +163,17 @@ impl Endpoint {
         Ok(self.relay.clone())
     }
 
-    /// Keeps the running relay of the same path, if the endpoint has a relay.
+    /// Keeps the running relay of the same path, if the endpoint has a relay. Returns the relay with its new settings.
     #[cfg(feature = "relay")]
-    pub(super) fn go_on_with(&mut self, running: &[Arc<super::relay::EndpointRelay>]) -> Result<(), super::BuildError> {
-        if self.relay_config.take().is_none() {
-            return Ok(());
-        }
+    pub(super) fn go_on_with(
+        &mut self,
+        running: &[Arc<super::relay::EndpointRelay>],
+    ) -> Result<Option<super::relay::NextRelay>, super::BuildError> {
+        let Some(config) = self.relay_config.take() else { return Ok(None) };
         let found = running.iter().find(|relay| relay.path() == self.base());
-        self.relay = Some(Arc::clone(found.ok_or_else(|| super::BuildError::NewRelay(self.base().to_owned()))?));
-        Ok(())
+        let relay = found.ok_or_else(|| super::BuildError::NewRelay(self.base().to_owned()))?;
+        self.relay = Some(Arc::clone(relay));
+        Ok(Some((Arc::clone(relay), config)))
     }
 
     /// The path that the endpoint's operations share.

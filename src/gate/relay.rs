@@ -122,6 +122,9 @@ impl Shared {
     }
 }
 
+/// A running relay, and its next provider and rules.
+pub(super) type NextRelay = (Arc<EndpointRelay>, RelayConfig);
+
 impl EndpointRelay {
     /// Replaces the provider and the rules.
     pub(super) fn replace(&self, config: RelayConfig, keyring: &Keyring) {

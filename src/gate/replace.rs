@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 #[cfg(feature = "relay")]
-use super::RelayConfig;
+use super::relay::NextRelay;
 use super::{Bounds, BuildError, Gate, GateBuilder, Rates, builder, nodes};
 use rotogate_core::token::claims::TokenStyle;
 use rotogate_core::token::keyring::Keyring;
@@ -53,6 +53,8 @@ pub struct PreparedRules {
     pub(super) gate: Gate,
     pub(super) styles: Vec<(Box<str>, TokenStyle)>,
     pub(super) identity: IdentityHeaders,
+    #[cfg(feature = "relay")]
+    pub(super) relays: Vec<NextRelay>,
     pub(super) rates: Rates,
     pub(super) keep_login_origin: bool,
     pub(super) max_stream: Duration,
@@ -122,8 +124,8 @@ impl Gate {
         other
     }
 
-    /// This gate with the rules of a builder: its routes, clients, endpoints, profile, hosts, trusted proxies, CORS
-    /// origins, identity headers, rates and bound of bodies. All other state stays this gate's and is shared with it;
+    /// This gate with the rules of a builder: its routes, clients, endpoints with the settings of their relays, profile,
+    /// hosts, trusted proxies, CORS origins, identity headers, rates and bound of bodies. All other state stays this gate's and is shared with it;
     /// other values of the builder are ignored. Changes nothing.
     ///
     /// # Errors
@@ -136,21 +138,26 @@ impl Gate {
     /// that a service of this gate has admitted continue under its rules. Call it once for a gate: later rules are for
     /// the gate that this returns.
     pub fn use_rules(&self, prepared: PreparedRules) -> Self {
-        let PreparedRules { gate, styles, identity, rates, keep_login_origin, max_stream } = prepared;
+        let PreparedRules {
+            gate,
+            styles,
+            identity,
+            #[cfg(feature = "relay")]
+            relays,
+            rates,
+            keep_login_origin,
+            max_stream,
+        } = prepared;
         // First: from here on, both gates strip the identity headers of both.
         self.0.running.put_in_force(&gate.0);
-        #[cfg(feature = "browser-oidc")]
-        if let Some(browser) = &gate.0.browser
-            && let Some(config) = browser.relay_config()
-        {
-            self.set_relay(&browser.dialect.targets.path, config);
-        }
         self.0.is_replaced.store(true, Ordering::Release);
         self.0.engine.set_styles(styles);
         self.0.engine.set_keep_login_origin(keep_login_origin);
         self.0.engine.limits().set_rates(rates);
         self.0.leases.set_max_stream(max_stream);
         self.0.checker.set_identity(identity);
+        #[cfg(feature = "relay")]
+        relays.into_iter().for_each(|(relay, config)| relay.replace(config, &self.keyring()));
         self.0.running.clients.store(Arc::new(gate.0.clients.ids()));
         gate
     }
@@ -179,12 +186,5 @@ impl Gate {
         let live = self.0.checker.keys_of(name).ok_or_else(|| BuildError::UnknownIssuer(name.to_owned()))?;
         live.set(keys, Validity::ENDLESS);
         Ok(())
-    }
-
-    /// Replaces the provider and the rules at the endpoint of this path. Returns false if it has no relay.
-    #[cfg(feature = "relay")]
-    pub fn set_relay(&self, path: &str, config: RelayConfig) -> bool {
-        let found = self.0.running.relays.iter().find(|relay| relay.path() == path);
-        found.map(|relay| relay.replace(config, &self.keyring())).is_some()
     }
 }

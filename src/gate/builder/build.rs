@@ -14,7 +14,7 @@ use crate::gate::endpoint::Endpoints;
 use crate::gate::fault_log::FaultLog;
 use crate::gate::notice::Notices;
 #[cfg(feature = "relay")]
-use crate::gate::relay::{EndpointRelay, Shared};
+use crate::gate::relay::{EndpointRelay, NextRelay, Shared};
 use crate::gate::running::Running;
 use crate::gate::{Gate, PreparedRules, maintain, nodes, system_time};
 use rotogate_core::clock::{EngineClock, TimeSource, Timestamp};
@@ -119,7 +119,7 @@ impl GateBuilder {
         }
         let issuer = self.issuer.take().ok_or(BuildError::NoIssuer)?;
         sound::issuer(&issuer, self.plain_issuer)?;
-        Ok((issuer, Arc::new(self.keyring.take().ok_or(BuildError::NoKeys)?)))
+        Ok((issuer, self.keyring.take().ok_or(BuildError::NoKeys)?))
     }
 
     /// The limits, and the counters that gates of one store share.
@@ -197,6 +197,23 @@ impl GateBuilder {
         })
     }
 
+    /// The running relays with their next settings: those of endpoints, and that of the logins of browsers.
+    #[cfg(feature = "relay")]
+    fn next_relays(&mut self, running: &[Arc<EndpointRelay>]) -> Result<Vec<NextRelay>, BuildError> {
+        let endpoints = self.rules.endpoints.iter_mut().map(|endpoint| endpoint.go_on_with(running));
+        let relays = endpoints.filter_map(Result::transpose).collect::<Result<Vec<_>, _>>()?;
+        #[cfg(feature = "browser-oidc")]
+        let relays = match self.rules.browser.as_ref().and_then(|browser| browser.relay()) {
+            Some((path, config)) => {
+                let found = running.iter().find(|relay| relay.path() == path);
+                let relay = found.ok_or_else(|| BuildError::NewRelay(path.to_owned()))?;
+                relays.into_iter().chain([(Arc::clone(relay), config)]).collect()
+            }
+            None => relays,
+        };
+        Ok(relays)
+    }
+
     /// Implements [`Gate::prepare_rules`].
     pub(in crate::gate) fn prepare_rules(mut self, running: &Gate) -> Result<PreparedRules, BuildError> {
         let old = &running.0;
@@ -205,15 +222,7 @@ impl GateBuilder {
         }
         self.rules.check(old.running.is_issuer, &self.trusted, old.engine.audience(), &old.engine.keyring())?;
         #[cfg(feature = "relay")]
-        for endpoint in &mut self.rules.endpoints {
-            endpoint.go_on_with(&old.running.relays)?;
-        }
-        #[cfg(feature = "browser-oidc")]
-        if let Some((path, _)) = self.rules.browser.as_ref().and_then(|browser| browser.relay())
-            && !old.running.relays.iter().any(|relay| relay.path() == path)
-        {
-            return Err(BuildError::NewRelay(path.to_owned()));
-        }
+        let relays = self.next_relays(&old.running.relays)?;
         let kept = RunningParts {
             id: old.id,
             running: Arc::clone(&old.running),
@@ -227,6 +236,8 @@ impl GateBuilder {
             gate: Gate(Arc::new(self.rules.into_inner(kept, &identity, Some(old))?)),
             styles,
             identity,
+            #[cfg(feature = "relay")]
+            relays,
             rates: self.rates,
             keep_login_origin: !self.forget_login_origin,
             max_stream: self.max_stream.unwrap_or(DEFAULT_MAX_STREAM),

@@ -33,7 +33,7 @@ use rotogate_core::verify_cache::{
 };
 
 /// The rules of a builder.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Rules {
     pub(super) clients: Vec<Client>,
     pub(super) endpoints: Vec<Endpoint>,

@@ -22,7 +22,7 @@ use rotogate_core::token::claims::TokenStyle;
 /// An endpoint, ready to serve.
 #[derive(Debug)]
 pub(super) struct Ready {
-    pub(super) dialect: Box<dyn Dialect>,
+    pub(super) dialect: Arc<dyn Dialect>,
     pub(super) profile: Profile,
     pub(super) clients: Option<Vec<Box<str>>>,
     /// The client of the endpoint's sessions, if the protocol names none. It is public.

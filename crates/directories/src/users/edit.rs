@@ -363,6 +363,8 @@ fn rewrite<T>(
     edit: impl FnOnce(&Users, &mut ArrayOfTables) -> Result<T, EditError>,
 ) -> Result<T, EditError> {
     let shown = file.path().display();
+    // The TOML editor writes these line ends, too.
+    let text: &str = &Zeroizing::new(text.replace("\r\n", "\n"));
     let users = parse::parse(text, file).map_err(EditError::File)?;
     // Without the error's own `Display`: it repeats the line, which may hold a hash.
     let broken = |error: toml_edit::TomlError| EditError::File(format!("{shown}: not TOML: {}", error.message()));

@@ -513,6 +513,16 @@ fn no_user_is_added_to_a_broken_file_and_every_mistake_has_its_place() {
     }
 }
 
+#[test]
+fn an_edit_of_a_file_with_windows_line_ends_keeps_its_header() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(&dir, "");
+    let ada = std::fs::read_to_string(&path).unwrap().replace("# kept\n", "# a header\n\n");
+    private_file::write_private_atomic(&path, ada.replace('\n', "\r\n").as_bytes()).unwrap();
+    edit::remove_user(&path, ADA).unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap().trim_end(), "# a header");
+}
+
 /// A bcrypt hash of "correct horse", of passlib.
 const BCRYPT: &str = "$2b$04$mVcgOk.KkzulJ1pCQt2NpOtZcqrvDYLqb2GUts5zMYGWcpE/nsn.6";
 

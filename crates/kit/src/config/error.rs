@@ -36,11 +36,15 @@ pub struct ConfigErrors(Vec<ConfigError>);
 
 impl ConfigErrors {
     /// `None` if there is no problem.
-    pub fn new(mut found: Vec<ConfigError>) -> Option<Self> {
+    pub fn new(found: Vec<ConfigError>) -> Option<Self> {
+        (!found.is_empty()).then(|| Self(found).sorted())
+    }
+
+    fn sorted(mut self) -> Self {
         // Problems without a line (the whole file, the environment) come last.
-        found.sort_by_key(|e| (e.position.is_none(), e.position));
-        found.dedup();
-        (!found.is_empty()).then_some(Self(found))
+        self.0.sort_by_key(|e| (e.position.is_none(), e.position));
+        self.0.dedup();
+        self
     }
 
     /// One problem about a file as a whole.
@@ -63,7 +67,7 @@ impl ConfigErrors {
     /// Both lists.
     pub fn and(mut self, mut others: Self) -> Self {
         self.0.append(&mut others.0);
-        self
+        self.sorted()
     }
 
     /// Iterates over the problems.

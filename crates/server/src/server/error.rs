@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigErrors};
 use rotogate_core::clock::written;
 use rotogate_core::fault::Chain;
 use rotogate_core::store::StoreError;
@@ -12,9 +12,9 @@ use rotogate_core::store::StoreError;
 /// Why the gate could not start, or had to stop. The text says what failed, where, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// A key of the configuration, at its place: its value, or a file that it names, cannot be used.
+    /// Keys of the configuration, at their places: the value, or a file that it names, cannot be used.
     #[error("{0}")]
-    Configured(ConfigError),
+    Configured(#[from] ConfigErrors),
     /// The same, without the place.
     #[error("{0}")]
     Key(#[from] KeyFault),
@@ -73,7 +73,7 @@ impl ServerError {
 
     /// A fault of a key, with the place of the key.
     pub(crate) fn at(config: &Config, KeyFault { key, message }: KeyFault) -> Self {
-        Self::Configured(config.blame(&key, message))
+        Self::Configured(ConfigErrors::single(config.blame(&key, message)))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Builds the gate and its proxy from a configuration.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,17 +10,17 @@ use super::admin_tokens::AdminTokens;
 use super::directories::LiveDirectories;
 use super::issuers::RemoteIssuers;
 use super::prepare::{DirectoryPlan, StartPlan};
-use super::provider_client::login_provider;
+use super::provider_client::{SECRET_FILE, login_provider};
 #[cfg(feature = "relay")]
 use super::relays;
 use super::start_wait::StartWait;
 use super::stores::keys_and_stores;
 use super::users::LiveUsers;
 use crate::config::{
-    AssertionHeader, Config, EndpointConfig, IdentityConfig, IdentityNames, IssuerConfig, LimitsConfig, SessionsConfig,
-    StoreConfig, read_event_token,
+    AssertionHeader, Config, ConfigError, ConfigErrors, EndpointConfig, IdentityConfig, IdentityNames, IssuerConfig,
+    LimitsConfig, SessionsConfig, StoreConfig, read_event_token,
 };
-use crate::server::error::ServerError;
+use crate::server::error::{KeyFault, ServerError};
 use rotogate::dialect::events::Events;
 use rotogate::gate::{BuildError, Endpoint, Gate, GateBuilder};
 use rotogate::store::redb::RedbStore;
@@ -74,7 +75,7 @@ impl GateParts {
 /// # Errors
 /// Keys, store, users or another part cannot be opened. The text says which, where, and what to do.
 pub(crate) async fn assemble(config: &Config, plan: StartPlan) -> Result<GateParts, ServerError> {
-    let StartPlan { mut trusted, directories: planned, metrics, passwords, warnings: _, last_read: _ } = plan;
+    let StartPlan { builder, remote_issuers, mut trusted, directories: planned, metrics, passwords, .. } = plan;
     let new_keys = !config.issuer.keys.join("keyring.toml").exists();
     let mut opened = keys_and_stores(config).await?;
     let keyring = &opened.0;
@@ -110,12 +111,13 @@ pub(crate) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
     let watching =
         file.map(|file| file.watch().map(|watcher| (file, watcher))).transpose().map_err(ServerError::part)?;
     let proxy = Proxy::new(upstreams(config), proxy_settings(config)).map_err(ServerError::part)?;
-    let remote_issuers = RemoteIssuers::start(config, &mut trusted).await?;
+    remote_issuers.start(config, &mut trusted).await?;
+    let builder = trusted.iter().cloned().fold(builder, GateBuilder::trusted_issuer);
+    let builder = builder.passwords(Arc::clone(&passwords)).directory(directories.shared());
     let mut wait = StartWait::begin();
     let (gate, redb) = loop {
         let (keyring, (redb, stores)) = opened;
-        let builder = builder(config, &remote_issuers, &trusted)?.passwords(Arc::clone(&passwords));
-        match stores.given_to(builder.keys(keyring).directory(directories.shared())).build().await {
+        match stores.given_to(builder.clone().keys(keyring)).build().await {
             Ok(gate) => break (gate, redb),
             // In the middle of a failover: another gate has given the data a new history, or another server is the primary.
             Err(BuildError::Store(error)) if config.store.is_shared() => match wait.pause(&error).await {
@@ -150,14 +152,13 @@ pub(crate) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
     })
 }
 
-/// A builder with everything that the configuration says about the gate; keys, store, users and the checker of passwords
-/// are not in it. The sections are destructured without `..`: a new key does not compile until it is given to the builder,
-/// or listed here as read elsewhere.
-pub(crate) fn builder(
-    config: &Config,
-    remote_issuers: &RemoteIssuers,
-    trusted: &[IssuerRules],
-) -> Result<GateBuilder, ServerError> {
+/// A builder with everything that the configuration says about the gate; keys, store, users, the checker of passwords and
+/// the rules of other issuers are not in it. The sections are destructured without `..`: a new key does not compile until
+/// it is given to the builder, or listed here as read elsewhere.
+///
+/// # Errors
+/// The files of endpoints that cannot be used, each at its key.
+pub(crate) fn builder(config: &Config, remote_issuers: &RemoteIssuers) -> Result<GateBuilder, ConfigErrors> {
     // `keys` and `algorithm` made the keyring; the two limits of password checks made `passwords`.
     let IssuerConfig { url, audience, algorithm: _, keys: _, leeway } = &config.issuer;
     let LimitsConfig { rates, shared, verified_cache, max_password_checks: _, password_queue: _, max_token_body } =
@@ -202,16 +203,48 @@ pub(crate) fn builder(
     if !keep_login_client {
         builder = builder.forget_login_origin();
     }
-    for rules in trusted.iter().cloned() {
-        builder = builder.trusted_issuer(rules);
-    }
     for client in config.clients.iter().cloned() {
         builder = builder.client(client);
     }
-    for configured in &config.endpoints {
-        builder = with_endpoint(builder, configured, config, remote_issuers)?;
+    let mut wrong = Vec::new();
+    builder = with_endpoints(builder, config, remote_issuers, &mut wrong);
+    for resource in config.resources.iter().cloned() {
+        builder = builder.resource(resource);
     }
-    for issuer in &config.issuers {
+    for route in config.routes.iter().cloned() {
+        builder = builder.route(route);
+    }
+    ConfigErrors::new(wrong).map_or(Ok(builder), Err)
+}
+
+/// Adds the endpoints. Those whose files cannot be used are left out, and reported.
+fn with_endpoints(
+    mut builder: GateBuilder,
+    config: &Config,
+    remote_issuers: &RemoteIssuers,
+    wrong: &mut Vec<ConfigError>,
+) -> GateBuilder {
+    let mut blame = |index: usize, KeyFault { key, message }| {
+        wrong.push(config.blame(&format!("endpoints[{index}].{key}"), message));
+    };
+    for (index, configured) in config.endpoints.iter().enumerate() {
+        match &configured.browser {
+            Some(settings) => match login_provider(settings, &config.issuers, remote_issuers) {
+                Ok(provider) => {
+                    let is_forwarded = config.routes.iter().any(|route| route.policy.forward_token);
+                    let provider =
+                        provider.map(|provider| if is_forwarded { provider } else { provider.identity_only() });
+                    builder = builder.browser(settings.browser(configured, &config.cors, provider));
+                }
+                Err(fault) => blame(index, fault),
+            },
+            None => match endpoint(configured, remote_issuers) {
+                Ok(endpoint) => builder = builder.endpoint(endpoint),
+                Err(fault) => blame(index, fault),
+            },
+        }
+    }
+    for (index, issuer) in config.issuers.iter().enumerate() {
         let of = |audience: &[String]| audience.iter().map(|one| one.as_str().into()).collect::<Vec<Box<str>>>();
         if let Some(logout) = &issuer.backchannel_logout {
             let dialect = Events::back_channel_logout(&issuer.name, of(&logout.audience));
@@ -220,40 +253,20 @@ pub(crate) fn builder(
         if let Some(events) = &issuer.events
             && let Some(file) = &events.token_file
         {
-            let token = read_event_token(file).map_err(ServerError::Unusable)?;
-            let dialect = Events::security_events(&issuer.name, of(&events.audience), token);
-            builder = builder.endpoint(Endpoint::new(dialect).path(events.path.as_str()));
+            match read_event_token(file) {
+                Ok(token) => {
+                    let dialect = Events::security_events(&issuer.name, of(&events.audience), token);
+                    builder = builder.endpoint(Endpoint::new(dialect).path(events.path.as_str()));
+                }
+                Err(message) => wrong.push(config.blame(&format!("issuers[{index}].events.token_file"), message)),
+            }
         }
     }
-    for resource in config.resources.iter().cloned() {
-        builder = builder.resource(resource);
-    }
-    for route in config.routes.iter().cloned() {
-        builder = builder.route(route);
-    }
-    Ok(builder)
-}
-
-fn with_endpoint(
-    builder: GateBuilder,
-    configured: &EndpointConfig,
-    config: &Config,
-    remote_issuers: &RemoteIssuers,
-) -> Result<GateBuilder, ServerError> {
-    match &configured.browser {
-        Some(settings) => {
-            let provider = login_provider(settings, &config.issuers, remote_issuers);
-            let provider = provider.map_err(|fault| ServerError::Unusable(fault.message))?;
-            let is_forwarded = config.routes.iter().any(|route| route.policy.forward_token);
-            let provider = provider.map(|provider| if is_forwarded { provider } else { provider.identity_only() });
-            Ok(builder.browser(settings.browser(configured, &config.cors, provider)))
-        }
-        None => Ok(builder.endpoint(endpoint(configured, remote_issuers)?)),
-    }
+    builder
 }
 
 #[cfg_attr(not(feature = "relay"), expect(unused_variables, reason = "relays alone ask other issuers"))]
-fn endpoint(config: &EndpointConfig, remote_issuers: &RemoteIssuers) -> Result<Endpoint, ServerError> {
+fn endpoint(config: &EndpointConfig, remote_issuers: &RemoteIssuers) -> Result<Endpoint, KeyFault> {
     let EndpointConfig {
         dialect,
         path,
@@ -275,11 +288,11 @@ fn endpoint(config: &EndpointConfig, remote_issuers: &RemoteIssuers) -> Result<E
     let listeners = || listeners.iter().cloned();
     #[cfg(feature = "relay")]
     if let Some(settings) = relay {
-        let relay = relays::load(settings, remote_issuers).map_err(|fault| ServerError::Unusable(fault.message))?;
+        let relay = relays::load(settings, remote_issuers)?;
         return Ok(Endpoint::new(settings.dialect()).path(path.as_str()).listeners(listeners()).relay(relay));
     }
     let dialect = rotogate::program::by_name(dialect, &config.options())
-        .ok_or_else(|| ServerError::Unusable(format!("there is no dialect {dialect:?}")))?;
+        .ok_or_else(|| KeyFault::new("dialect", format!("there is no dialect {dialect:?}")))?;
     let mut endpoint = Endpoint::boxed(dialect).path(path.as_str()).listeners(listeners()).profile(profile.clone());
     if let Some(clients) = clients {
         endpoint = endpoint.clients(clients.iter().map(String::as_str));
@@ -291,6 +304,16 @@ fn endpoint(config: &EndpointConfig, remote_issuers: &RemoteIssuers) -> Result<E
         endpoint = endpoint.account(account.as_str());
     }
     Ok(accepts.iter().flatten().fold(endpoint, |endpoint, accepted| endpoint.accepts(*accepted)))
+}
+
+/// The files that an endpoint reads, each with its key.
+pub(super) fn files_of(endpoint: &EndpointConfig) -> impl Iterator<Item = (&'static str, &Path)> {
+    let client = endpoint.browser.as_ref().and_then(|browser| browser.client.as_ref());
+    let secret = client.and_then(|client| client.secret_file.as_deref());
+    let files = secret.map(|file| (SECRET_FILE, file)).into_iter();
+    #[cfg(feature = "relay")]
+    let files = files.chain(endpoint.relay.iter().flat_map(relays::files));
+    files
 }
 
 /// The name of this process among the gates of a store: its machine, and its process id.

@@ -6,21 +6,19 @@ use std::sync::Arc;
 use super::admin_tokens::AdminToken;
 use super::issuers::RemoteIssuers;
 use super::prepare::DirectoryPlan;
-use super::provider_client::{SECRET_FILE, login_provider};
 use super::stores::Stores;
 use super::{assemble, issuer_rules};
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use crate::config::SharedSettings;
 use crate::config::{
-    Config, ConfigError, DirectoryConfig, HashesConfig, RedbSettings, RemoteSource, StoreConfig, TlsConfig,
-    TrustedIssuer, UsersConfig,
+    Config, ConfigError, ConfigErrors, DirectoryConfig, HashesConfig, RedbSettings, RemoteSource, StoreConfig,
+    TlsConfig, TrustedIssuer, UsersConfig,
 };
 use crate::server::listen::tls;
 #[cfg(feature = "otel")]
 use crate::trace::Credentials;
 use rotogate::gate::{BuildError, GateBuilder};
 use rotogate::store::redb::check_mark;
-use rotogate_core::directory::Directory;
 use rotogate_core::fault::Chain;
 use rotogate_core::http_client::HttpClient;
 use rotogate_core::password::Passwords;
@@ -306,50 +304,20 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// Whether every relay can begin.
-    #[cfg(feature = "relay")]
-    pub(super) fn relays(&mut self) -> bool {
-        let config = self.config;
-        let mut are_good = true;
-        for (index, endpoint) in config.endpoints.iter().enumerate() {
-            let Some(relay) = &endpoint.relay else { continue };
-            let named = |key: &str| format!("endpoints[{index}].{key}");
-            let denied =
-                super::relays::files(relay).find_map(|(key, path)| Some((key, private_file::denied_as_another(path)?)));
-            if let Some((key, why)) = denied {
-                self.unchecked(&named(key), why);
-                are_good = false;
-            } else if let Err(wrong) = super::relays::load(relay, &RemoteIssuers::default()) {
-                self.blame(&named(&wrong.key), wrong.message);
-                are_good = false;
-            }
+    /// The builder of the gate. It reads the files that endpoints need.
+    pub(super) fn builder(&self, remote_issuers: &RemoteIssuers) -> Result<GateBuilder, ConfigErrors> {
+        let all = self.config.endpoints.iter().enumerate();
+        let denied = all.flat_map(|(index, endpoint)| {
+            let denied = |(key, path): (_, &Path)| {
+                let why = private_file::denied_as_another(path)?;
+                Some(ConfigError { unchecked: true, ..self.config.blame(&format!("endpoints[{index}].{key}"), why) })
+            };
+            assemble::files_of(endpoint).filter_map(denied).collect::<Vec<_>>()
+        });
+        match ConfigErrors::new(denied.collect()) {
+            Some(unchecked) => Err(unchecked),
+            None => assemble::builder(self.config, remote_issuers),
         }
-        are_good
-    }
-
-    /// This build has no relays.
-    #[cfg(not(feature = "relay"))]
-    pub(super) fn relays(&mut self) -> bool {
-        true
-    }
-
-    /// Whether the client at the provider where browsers log in has its secret.
-    pub(super) fn login_provider(&mut self) -> bool {
-        let config = self.config;
-        for (index, endpoint) in config.endpoints.iter().enumerate() {
-            let Some(browser) = &endpoint.browser else { continue };
-            let secret = browser.client.as_ref().and_then(|client| client.secret_file.as_deref());
-            let named = |key: &str| format!("endpoints[{index}].{key}");
-            if let Some(why) = secret.and_then(private_file::denied_as_another) {
-                self.unchecked(&named(SECRET_FILE), why);
-                return false;
-            }
-            if let Err(wrong) = login_provider(browser, &config.issuers, &RemoteIssuers::default()) {
-                self.blame(&named(&wrong.key), wrong.message);
-                return false;
-            }
-        }
-        true
     }
 
     pub(super) fn directories(&mut self, passwords: &Arc<Passwords>, metrics: &DirectoryMetrics) -> Vec<DirectoryPlan> {
@@ -415,29 +383,13 @@ impl<'a> Findings<'a> {
     }
 
     /// Builds a gate on a memory store: what the builder refuses, a start refuses.
-    pub(super) async fn gate(
-        &mut self,
-        keyring: Keyring,
-        directory: Option<Arc<dyn Directory>>,
-        passwords: &Arc<Passwords>,
-        trusted: &[IssuerRules],
-    ) {
-        let config = self.config;
-        let store = MemoryStore::for_a_trial(config.issuer.url.as_str(), config.issuer.leeway);
-        let given = |builder: GateBuilder| {
-            let builder = Stores::from(store).given_to(builder.keys(keyring).passwords(Arc::clone(passwords)));
-            match directory {
-                Some(directory) => builder.directory(directory),
-                None => builder,
-            }
-        };
-        match assemble::builder(config, &RemoteIssuers::default(), trusted) {
-            Ok(builder) => match given(builder).build().await {
-                Ok(_) => {}
-                Err(BuildError::Endpoint(error)) => self.blame("endpoints", error.to_string()),
-                Err(error) => self.blame("", format!("{:?}", Chain(&error))),
-            },
-            Err(error) => self.blame("", error.to_string()),
+    pub(super) async fn gate(&mut self, builder: GateBuilder) {
+        let issuer = &self.config.issuer;
+        let store = MemoryStore::for_a_trial(issuer.url.as_str(), issuer.leeway);
+        match Stores::from(store).given_to(builder).build().await {
+            Ok(_) => {}
+            Err(BuildError::Endpoint(error)) => self.blame("endpoints", error.to_string()),
+            Err(error) => self.blame("", format!("{:?}", Chain(&error))),
         }
     }
 }

@@ -81,11 +81,9 @@ pub(crate) struct IssuerReports {
 
 impl RemoteIssuers {
     /// Starts to fetch, all issuers side by side, and gives the rules their keys.
-    pub(crate) async fn start(config: &Config, trusted: &mut [IssuerRules]) -> Result<Self, ServerError> {
-        let issuers = Self::default();
-        let next = issuers.prepare(config, trusted).await?;
-        issuers.replace(next);
-        Ok(issuers)
+    pub(crate) async fn start(&self, config: &Config, trusted: &mut [IssuerRules]) -> Result<(), ServerError> {
+        self.replace(self.prepare(config, trusted).await?);
+        Ok(())
     }
 
     /// Starts to fetch the keys of each issuer of `config` whose source is not the same as before, and gives all rules

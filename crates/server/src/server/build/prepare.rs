@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use super::files::LastRead;
 use super::findings::Findings;
-use super::issuers;
+use super::issuers::{self, RemoteIssuers};
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use super::shared;
 use crate::config::{Config, ConfigError, ConfigErrors, DirectoryConfig};
+use rotogate::gate::GateBuilder;
 use rotogate_core::directory::Directory;
 use rotogate_core::password::Passwords;
 use rotogate_core::token::Algorithm;
@@ -35,6 +36,10 @@ pub struct StartPlan {
     pub(crate) warnings: Vec<ConfigError>,
     /// The state of the files before they were read.
     pub(crate) last_read: Option<LastRead>,
+    /// The builder of the gate, with the files that its endpoints need.
+    pub(crate) builder: GateBuilder,
+    /// Those whose keys will be fetched. The builder's endpoints know them.
+    pub(crate) remote_issuers: RemoteIssuers,
     pub(crate) trusted: Vec<IssuerRules>,
     /// In the order of the configuration.
     pub(crate) directories: Vec<DirectoryPlan>,
@@ -106,21 +111,30 @@ pub async fn prepare(config: &Config) -> Result<StartPlan, ConfigErrors> {
     let passwords = Arc::new(Passwords::new(config.limits.max_password_checks, config.limits.password_queue));
     let metrics = DirectoryMetrics::default();
     let directories = findings.directories(&passwords, &metrics);
-    let providers_are_good = findings.relays() & findings.login_provider();
+    let remote_issuers = RemoteIssuers::default();
+    let builder = findings.builder(&remote_issuers);
     // Without the rules of an issuer, each route that takes its tokens would be another problem.
     let is_whole = trusted.len() == config.issuers.len();
-    if providers_are_good
-        && is_whole
+    if is_whole
+        && let Ok(builder) = builder.clone()
         && let Some(keyring) = keyring.or_else(|| Keyring::generate(Algorithm::EdDsa).ok())
     {
-        findings.gate(keyring, shared(config, &directories, &passwords), &passwords, &trusted).await;
+        let builder = trusted.iter().cloned().fold(builder, GateBuilder::trusted_issuer);
+        let builder = builder.keys(keyring).passwords(Arc::clone(&passwords));
+        let trial = match shared(config, &directories, &passwords) {
+            Some(directory) => builder.directory(directory),
+            None => builder,
+        };
+        findings.gate(trial).await;
     }
-    match ConfigErrors::new(findings.wrong) {
-        None => {
-            let (warnings, last_read) = (findings.warnings, Some(last_read));
-            Ok(StartPlan { warnings, last_read, trusted, directories, metrics, passwords })
+    let Findings { warnings, wrong, .. } = findings;
+    let last_read = Some(last_read);
+    match (ConfigErrors::new(wrong), builder) {
+        (None, Ok(builder)) => {
+            Ok(StartPlan { warnings, last_read, builder, remote_issuers, trusted, directories, metrics, passwords })
         }
-        Some(wrong) => Err(wrong),
+        (Some(wrong), Ok(_)) | (None, Err(wrong)) => Err(wrong),
+        (Some(wrong), Err(more)) => Err(wrong.and(more)),
     }
 }
 

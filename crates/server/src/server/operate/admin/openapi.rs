@@ -5,9 +5,12 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response};
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::path::PathItem;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{Content, Ref, Response as Described};
 use utoipa::{Modify, OpenApi};
 
+use super::operations::{Access, TABLE};
 use super::problem::Problem;
 use super::{
     Body, configuration, events, explain, full, health, issuers, keys, revocations, sessions, status, store, traffic,
@@ -51,19 +54,33 @@ use super::{
         events::list,
         explain::answer,
     ),
-    modifiers(&Tokens)
+    modifiers(&OfTable)
 )]
 struct Document;
 
-/// Adds how a caller authenticates.
-struct Tokens;
+/// Adds what the table of operations says: how a caller authenticates, with which role, and the problems of all of them.
+struct OfTable;
 
-impl Modify for Tokens {
+impl Modify for OfTable {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let described = "the token of `admin.token_file`, or one of `admin.tokens`. Its role is `viewer`, `operator` or \
                          `admin`; each may do what the ones before it may";
         let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(described)).build();
         document.components.get_or_insert_default().add_security_scheme("token", SecurityScheme::Http(bearer));
+        for row in TABLE {
+            let Access::Role(role) = row.access else { continue };
+            let operation = document.paths.paths.get_mut(row.path).and_then(|PathItem { get, post, .. }| {
+                if row.method == http::Method::GET { get.as_mut() } else { post.as_mut() }
+            });
+            let Some(operation) = operation else { continue };
+            operation.security = Some(vec![SecurityRequirement::new("token", [role.word()])]);
+            for (statuses, what) in [("4XX", "refused"), ("5XX", "failed")] {
+                let problem = Content::new(Some(Ref::from_schema_name("Problem")));
+                let problem =
+                    Described::builder().description(what).content("application/problem+json", problem).build();
+                operation.responses.responses.insert(statuses.to_owned(), problem.into());
+            }
+        }
     }
 }
 
@@ -96,7 +113,6 @@ mod tests {
 
     use super::*;
     use crate::generated;
-    use crate::server::operate::admin::operations::{Access, TABLE};
 
     #[test]
     fn p49_the_document_is_generated() {

@@ -11,10 +11,6 @@ use crate::server::build::assemble;
 use crate::server::build::files::{FileGroup, LastRead};
 use crate::server::build::issuer_rules::load_issuer_and_log;
 use crate::server::build::issuers::NextIssuers;
-#[cfg(feature = "relay")]
-use crate::server::build::issuers::RemoteIssuers;
-#[cfg(feature = "relay")]
-use crate::server::build::relays;
 use crate::server::error::{KeyFault, ServerError};
 use crate::server::listen::tls::Tls;
 use crate::trace::Tracer;
@@ -77,15 +73,13 @@ impl Reloadable {
                 loaded.push((tls, Tls::load(config)?));
             }
         }
-        #[cfg(feature = "relay")]
-        let relays = relays(now, &self.remote_issuers)?;
         let directories = self.directories.prepare(&now.directories)?;
         let issuers = if now.issuers == old.issuers { None } else { Some(self.issuers(old, now).await?) };
         let upstreams = (assemble::upstreams(now), now.server.trusted_proxies.clone());
         let proxy = self.proxy.load().with_upstreams(upstreams.0, upstreams.1).map_err(ServerError::part)?;
         let states = issuers.as_ref().map_or(&self.trusted, |issuers| &issuers.states);
-        let trusted: Vec<_> = states.iter().map(|state| state.rules.clone()).collect();
-        let builder = assemble::builder(now, &self.remote_issuers, &trusted)?;
+        let builder = assemble::builder(now, &self.remote_issuers)?;
+        let builder = states.iter().fold(builder, |builder, state| builder.trusted_issuer(state.rules.clone()));
         let rules = self.gate.prepare_rules(builder).map_err(ServerError::part)?;
         let state = self.serving.load().replaced_by(now, rules.gate().clone(), proxy.clone())?;
         let tracer = Tracer::start(now, self.serving.load().tracer.as_ref());
@@ -105,10 +99,6 @@ impl Reloadable {
             self.remote_issuers.replace(remote);
             self.trusted = states;
             log_issuers(old, now);
-        }
-        #[cfg(feature = "relay")]
-        for (path, relay) in relays {
-            self.gate.set_relay(path, relay);
         }
         self.gate = self.gate.use_rules(rules);
         self.serve(proxy, state);
@@ -190,19 +180,4 @@ fn follow_issuers(old: &Config, now: &Config, last_read: &mut Vec<FileGroup>, mu
         }
     }
     *last_read = read;
-}
-
-/// The relays with the content that their files have now, each with the path of its endpoint.
-#[cfg(feature = "relay")]
-fn relays<'a>(
-    config: &'a Config,
-    issuers: &RemoteIssuers,
-) -> Result<Vec<(&'a str, rotogate::gate::RelayConfig)>, ServerError> {
-    let relays =
-        config.endpoints.iter().filter_map(|endpoint| Some((endpoint.path.as_str(), endpoint.relay.as_ref()?)));
-    relays
-        .map(|(path, relay)| {
-            Ok((path, relays::load(relay, issuers).map_err(|fault| ServerError::Unusable(fault.message))?))
-        })
-        .collect()
 }
