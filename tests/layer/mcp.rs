@@ -5,6 +5,8 @@ use axum::http::HeaderMap;
 use axum::routing::any;
 use bytes::Bytes;
 use http::{Method, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioExecutor;
 use rotogate::Gate;
 use rotogate::route::{Implied, Mcp, McpCalls, McpCheck, Resource, Role, Route, RoutePolicy, StepUp};
 use rotogate::session::Scope;
@@ -232,6 +234,61 @@ async fn m8_rules_without_one_for_all_other_calls_do_not_start() {
     assert!(build(Some(Mcp::default()), "*").await.is_ok());
     assert!(build(Some(Mcp::default()), "tools/call").await.unwrap_err().contains("calls = [\"*\"]"));
     assert!(build(None, "*").await.unwrap_err().contains("Resource::mcp"));
+}
+
+#[tokio::test]
+async fn m20_an_explanation_names_the_rule_that_refuses_a_call() {
+    let gate = gate(Mcp::default()).await;
+    let (token, _) = tokens(&gate, "mcp").await;
+    let explained = async |headers: &[(&str, &str)]| {
+        let request = http::Request::post("/mcp").header("host", "api.test").header("content-type", "application/json");
+        let request = request.header("authorization", format!("Bearer {token}"));
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let said = gate.layer().explain(request.body(()).unwrap().into_parts().0).await;
+        (said.outcome.to_owned(), said.status, said.detail)
+    };
+    let version = ("mcp-protocol-version", "2026-07-28");
+    assert_eq!(explained(&[version, ("mcp-method", "tools/list")]).await.0, "passed");
+    let delete = [version, ("mcp-method", "tools/call"), ("mcp-name", "delete_all")];
+    assert_eq!(explained(&delete).await, ("insufficient_scope".to_owned(), Some(403), None));
+    let unnamed = explained(&delete[..2]).await;
+    assert_eq!(unnamed, ("bad_call".to_owned(), Some(400), Some("Mcp-Name is missing")));
+    assert_eq!(
+        gate.mcp_calls().iter().map(|(_, counts)| counts.iter().sum::<u64>()).sum::<u64>(),
+        0,
+        "nothing is counted"
+    );
+}
+
+#[tokio::test]
+async fn m16_the_stream_of_a_call_ends_with_its_session_and_the_server_sees_its_client_leave() {
+    let gate = gate(Mcp::default()).await;
+    let (token, _) = tokens(&gate, "mcp").await;
+    let (sender, mut gone) = tokio::sync::mpsc::channel::<()>(1);
+    let stream = move || {
+        let sender = sender.clone();
+        async move {
+            let events = futures_util::stream::unfold(sender, |sender| async {
+                std::future::pending::<()>().await;
+                Some((Ok::<_, std::io::Error>(Bytes::new()), sender))
+            });
+            let first = futures_util::stream::once(async { Ok(Bytes::from_static(b"data: 1\n\n")) });
+            axum::body::Body::from_stream(futures_util::StreamExt::chain(first, events))
+        }
+    };
+    let app = Router::new().route("/mcp", any(stream)).layer(gate.layer().forward_buffered());
+    let request =
+        Server::axum(app).await.request("/mcp").method(Method::POST).header("content-type", "application/json");
+    let request = request.header("authorization", format!("Bearer {token}"));
+    let request = request.header("mcp-protocol-version", "2026-07-28").header("mcp-method", "subscriptions/listen");
+    let body = Full::from(message("subscriptions/listen", None));
+    let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    let mut listening = client.request(request.body(body).unwrap()).await.unwrap();
+    let first = listening.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert_eq!(first, "data: 1\n\n");
+    gate.sessions().revoke_all(rotogate::gate::Whose::Subject("ada")).await.unwrap();
+    assert!(listening.frame().await.unwrap().is_err(), "the reply is cut off, with nothing added");
+    assert_eq!(gone.recv().await, None, "the server's stream is dropped");
 }
 
 #[tokio::test]

@@ -211,12 +211,19 @@ pub(super) fn refused(
     denial: Denial,
     route: Option<&Arc<Route>>,
 ) -> Reply {
-    let headers = parts.map(|parts| &parts.headers);
-    let asked = route.zip(headers).map(|(route, headers)| gate.asked_by(&route.policy, headers)).unwrap_or_default();
+    let at = parts.zip(route);
+    let mut asked = at.map(|(parts, route)| gate.asked_by(&route.policy, &parts.headers)).unwrap_or_default();
+    if let Some((parts, route)) = at {
+        gate.ask_of_call(&mut asked, &route.policy, parts);
+    }
     let reason = Reason::denied(&denial);
     reason.tell();
     let who = parts.zip(route).and_then(|(parts, route)| gate.refused_token(parts, &denial, &route.policy));
-    let mut reply = stated(neighbour, refusal::denied(denial, &asked));
+    let plain = match (denial, at) {
+        (Denial::BadCall(flaw), Some((parts, route))) => gate.bad_call(flaw, &route.policy, parts),
+        _ => refusal::denied(denial, &asked),
+    };
+    let mut reply = stated(neighbour, plain);
     gate.give_nonce(denial, &mut reply);
     let detail = refusal::fault_of_head(&denial).map(|detail| (DETAIL, HeaderValue::from_static(detail)));
     reply.headers_mut().extend(detail);

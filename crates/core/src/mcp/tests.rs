@@ -177,3 +177,59 @@ fn m1_the_reply_is_a_json_rpc_error_with_the_id_of_its_request() {
     let (_, id) = read(br#"{"jsonrpc":"2.0","id":7}"#).unwrap_err();
     assert_eq!(serde_json::to_value(id).unwrap(), json!(7));
 }
+
+/// A reader that does not distinguish letter case, and takes the last of several members: the call that it finds.
+fn blind(body: &str) -> Option<(Option<String>, Option<String>)> {
+    let member = |value: &Value, name: &str| {
+        let members = value.as_object()?.iter();
+        members.filter(|(key, _)| key.to_uppercase().to_lowercase() == name).map(|(_, value)| value.clone()).last()
+    };
+    let message = serde_json::from_str::<Value>(body).ok()?;
+    let method = member(&message, "method").and_then(|method| method.as_str().map(str::to_owned));
+    let named = method.as_deref().and_then(named_by);
+    let name = named.and_then(|named| member(&member(&message, "params")?, named)?.as_str().map(str::to_owned));
+    Some((method, name))
+}
+
+/// Puts pieces of messages together in many ways. What our reader takes, one with and one without regard to letter case read
+/// as the same call.
+#[test]
+fn m22_readers_do_not_differ_on_what_is_taken() {
+    let keys = ["method", "Method", "m\\u0065thod", "params", "PARAMS", "param\\u017f", "jsonrpc", "id", "x"];
+    let values = [
+        r#""tools/call""#,
+        r#""resources/read""#,
+        r#""2.0""#,
+        "1",
+        "null",
+        r#"{"name":"a"}"#,
+        r#"{"name":"a","Name":"b"}"#,
+        r#"{"name":"a","uri":"b"}"#,
+        r#"{"n\u0061me":"a"}"#,
+        r#"[{"name":"a"}]"#,
+    ];
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut pick = |most: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap() % most
+    };
+    let mut taken = 0;
+    for _ in 0..200_000 {
+        let mut members = vec![r#""jsonrpc":"2.0""#.to_owned(), format!(r#""method":{}"#, values[pick(2)])];
+        for _ in 0..pick(4) {
+            members.insert(
+                pick(members.len() + 1),
+                format!(r#""{}":{}"#, keys[pick(keys.len())], values[pick(values.len())]),
+            );
+        }
+        let body = format!("{{{}}}", members.join(","));
+        let Ok(message) = read(body.as_bytes()) else { continue };
+        taken += 1;
+        let call = message.call();
+        let ours = (call.method.map(Cow::into_owned), call.name.map(Cow::into_owned));
+        let plain: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(plain["method"].as_str(), ours.0.as_deref(), "{body}");
+        assert_eq!(blind(&body), Some(ours), "{body}");
+    }
+    assert!(taken > 1000, "{taken}");
+}
