@@ -16,5 +16,5 @@
 
 #[doc(inline)]
 pub use rotogate_core::denial::{
-    BadHead, Class, Denial, EventFlaw, NotGood, PathError, ProofFlaw, ProviderFlaw, Standing, TokenFlaw,
+    BadHead, CallFlaw, Class, Denial, EventFlaw, NotGood, PathError, ProofFlaw, ProviderFlaw, Standing, TokenFlaw,
 };

@@ -15,6 +15,7 @@
 
 #[doc(inline)]
 pub use rotogate_core::route::{
-    Auth, BadCredential, CallPattern, Credentials, EncodedSlash, HostError, LoginLead, LooseMatch, OnExpiry, Resource,
-    Role, Route, RouteError, RouteId, RoutePolicy, RouteProblem, StepUp, UpstreamId,
+    Auth, BadCredential, CallPattern, Credentials, EncodedSlash, HostError, Implied, LoginLead, LooseMatch, Mcp,
+    McpCalls, McpCheck, OnExpiry, Resource, Role, Route, RouteError, RouteId, RoutePolicy, RouteProblem, StepUp,
+    UpstreamId,
 };

@@ -32,6 +32,7 @@ use super::notice::SetupNotice;
 mod admit;
 mod answer;
 mod awaited;
+mod call;
 mod endpoint_run;
 mod explain;
 mod forward;

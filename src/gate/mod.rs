@@ -58,6 +58,7 @@ mod identity;
 mod in_flight;
 mod layer;
 mod maintain;
+mod mcp;
 mod metadata;
 #[cfg(feature = "axum")]
 mod nested;

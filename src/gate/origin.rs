@@ -93,6 +93,16 @@ impl Origins {
         self.stated(headers).is_some_and(Stated::is_proof)
     }
 
+    /// May this page call a resource? A request without an origin is no page's; `null` is a page's that hides it.
+    // Requirement M13.
+    pub(super) fn admit_page(&self, headers: &HeaderMap, further: &[Box<str>]) -> bool {
+        match (self.stated(headers).map(|stated| stated.origin), only(headers, &ORIGIN)) {
+            (Some(StatedOrigin::None | StatedOrigin::Own | StatedOrigin::Listed), _) => true,
+            (Some(StatedOrigin::Foreign), Ok(Some(origin))) => further.iter().any(|known| known.as_bytes() == origin),
+            _ => false,
+        }
+    }
+
     /// The same for a login or a logout of a browser: pages of a listed origin that may send no credentials begin and end no
     /// session.
     pub(super) fn asked_for_session(&self, headers: &HeaderMap) -> bool {

@@ -83,6 +83,11 @@ impl Gate {
         self.0.running.browser_logins.counts().collect()
     }
 
+    /// How many calls (MCP) were permitted and refused, by the pattern of the rule that governs them, with its resource.
+    pub fn mcp_calls(&self) -> Vec<(String, [u64; 2])> {
+        self.0.call_counts().map(|(path, rule)| (format!("{path} {}", rule.calls), rule.counted())).collect()
+    }
+
     /// How many attempts each limit refused, by its key in `[limits]`.
     pub fn rate_limited(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
         LimitName::ALL.map(LimitName::name).into_iter().zip(self.0.engine.limits().refused_attempts())

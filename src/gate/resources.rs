@@ -1,17 +1,20 @@
 //! The documents of protected resources (RFC 9728), and the challenges that name them. All URLs come from the
 //! configuration: a request's `Host` has no influence on them.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL};
 use http::{HeaderValue, Method, Response, StatusCode};
 use serde::Serialize;
 
 use super::builder::BuildError;
+use super::mcp::ReadyMcp;
 use rotogate_core::denial::Denial;
 use rotogate_core::dpop::ALGORITHM_NAMES;
 use rotogate_core::reason::Reason;
 use rotogate_core::reply::{self, Reply};
-use rotogate_core::route::{Resource, Route};
+use rotogate_core::route::{Implied, Resource, Route};
 use rotogate_core::session::Scope;
 
 /// How long a client may keep a document.
@@ -20,7 +23,7 @@ const MAX_AGE: HeaderValue = HeaderValue::from_static("max-age=300");
 /// A resource, ready to serve.
 #[derive(Debug)]
 pub(super) struct ReadyResource {
-    path: String,
+    pub(super) path: String,
     /// Its identifier, which is the audience of its tokens.
     pub(super) url: String,
     /// Whether this gate issues its tokens.
@@ -29,6 +32,8 @@ pub(super) struct ReadyResource {
     pub(super) document_path: String,
     pub(super) document_url: String,
     pub(super) scopes: Scope,
+    /// How its calls are judged.
+    pub(super) mcp: Option<ReadyMcp>,
     document: Bytes,
 }
 
@@ -58,19 +63,30 @@ pub(super) fn ready(
     uses_dpop: bool,
 ) -> Result<Vec<ReadyResource>, BuildError> {
     let mut all: Vec<ReadyResource> = Vec::new();
-    for resource in resources {
+    for mut resource in resources {
         if let Some(why) = resource.problem() {
-            return Err(BuildError::Resource { path: resource.path, why });
+            return Err(BuildError::Resource { path: resource.path, why: why.into() });
         }
         if all.iter().any(|other| other.path == resource.path) {
-            return Err(BuildError::Resource { path: resource.path, why: "it is described twice" });
+            return Err(BuildError::Resource { path: resource.path, why: "it is described twice".into() });
+        }
+        let of_it = |route: &Route| route.policy.resource.as_ref() == Some(&resource.path);
+        if resource.mcp.is_none() && routes.iter().any(|route| of_it(route) && !route.calls.is_empty()) {
+            let why = "a route governs its calls, and `Resource::mcp` does not say how calls are judged";
+            return Err(BuildError::Resource { path: resource.path, why: why.into() });
+        }
+        if resource.implies != Implied::default() {
+            let implied = Arc::new(std::mem::take(&mut resource.implies));
+            routes
+                .iter_mut()
+                .filter(|route| of_it(route))
+                .for_each(|it| it.policy.implied = Some(Arc::clone(&implied)));
         }
         let url = resource.url(public_url);
         let own = [issuer.to_owned()];
         let servers =
             if resource.authorization_servers.is_empty() { &own[..] } else { &resource.authorization_servers };
-        let policies = || routes.iter().map(|route| &route.policy);
-        let of_it = || policies().filter(|policy| policy.resource.as_ref() == Some(&resource.path));
+        let of_it = || routes.iter().filter(|route| of_it(route)).map(|route| &route.policy);
         let document = Document {
             resource: &url,
             authorization_servers: servers,
@@ -87,21 +103,33 @@ pub(super) fn ready(
             document_url: format!("{}{document_path}", public_url.trim_end_matches('/')),
             document_path,
             is_ours: servers.iter().any(|server| server == issuer),
-            path: resource.path,
             scopes: resource.scopes,
+            mcp: resource.mcp.map(|mcp| ReadyMcp::new(&resource.path, mcp, routes)).transpose()?,
+            path: resource.path,
             url,
         });
     }
     for route in routes {
         let Some(path) = &route.policy.resource else { continue };
         let Some(resource) = all.iter().find(|resource| resource.path == *path) else {
-            return Err(BuildError::Resource { path: path.clone(), why: "a route names it, but it is not described" });
+            let why = "a route names it, but it is not described";
+            return Err(BuildError::Resource { path: path.clone(), why: why.into() });
         };
         if !route.policy.audiences.contains(&resource.url) {
             route.policy.audiences.push(resource.url.clone());
         }
     }
     Ok(all)
+}
+
+/// Goes on with the counts of the calls of the resources that these replace.
+pub(super) fn count_on(all: &mut [ReadyResource], old: &[ReadyResource]) {
+    for resource in all {
+        let known = named(old, Some(&resource.path)).and_then(|old| old.mcp.as_ref());
+        if let (Some(mcp), Some(known)) = (&mut resource.mcp, known) {
+            mcp.rules.count_on(&known.rules);
+        }
+    }
 }
 
 /// The resource of this path.

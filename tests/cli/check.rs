@@ -87,6 +87,42 @@ fn p7_t21_what_a_route_does_not_cover_and_what_goes_around_it_is_warned_of() {
 }
 
 #[test]
+fn m8_m14_calls_of_a_resource_are_checked_before_a_start() {
+    let with = |resource: &str, rules: &str| {
+        Place::new(&format!(
+            "{CONFIG}[[resources]]\npath = \"/mcp\"\nauthorization_servers = [\"https://idp.test\"]\n{resource}\n\
+             [[routes]]\npath = \"/mcp\"\nresource = \"/mcp\"\nupstream = \"app\"\n{rules}"
+        ))
+    };
+    let rule = |calls: &str, more: &str| format!("[[routes]]\nresource = \"/mcp\"\ncalls = [{calls}]\n{more}\n");
+    let all = rule("\"*\"", "");
+    with("mcp = {}", &all).done(&["check"], "");
+    let printed = with("mcp = {}", &(rule("\"tools/call:a*\"", "scopes = [\"x\"]") + &all));
+    let printed = printed.done(&["check", "--print"], "").stdout;
+    assert!(printed.contains("calls = [\"tools/call:a*\"]"), "{printed}");
+    Place::new(&printed).done(&["check"], "");
+    for (resource, rules, says) in [
+        (
+            "mcp = {}",
+            rule("\"tools/call\"", ""),
+            "resources[0].mcp: no rule governs the calls that the others do not name",
+        ),
+        ("mcp = {}", format!("{all}{all}"), "resources[0].mcp: two rules govern the calls \"*\""),
+        ("mcp = {}", rule("\"a:*b\"", ""), "routes[3].calls[0]: expected \"method:name\""),
+        ("mcp = {}", rule("\"*\"", "upstream = \"app\""), "routes[3].upstream: does not apply beside calls"),
+        ("", all.clone(), "routes[3].calls: needs resource"),
+        ("mcp = { versions = [\"2024-11-05\"] }", all.clone(), "no known version"),
+        ("mcp = { check = \"headers\", versions = [\"2025-11-25\"] }", all.clone(), "use check = \"body\""),
+        ("implies = { a = [\"b\"], b = [\"a\"] }", String::new(), "resources[0].implies: \"a\" implies itself"),
+        ("scopes = [\"offline_access\"]", String::new(), "resources[0].scopes: names offline_access"),
+        ("mcp = {}", rule("\"*\"", "scopes = [\"offline_access\"]"), "resources[0].scopes: names offline_access"),
+    ] {
+        let ran = with(resource, &rules).run(&["check"], "");
+        assert!(ran.code == Some(2) && ran.stderr.contains(says), "{says}: {ran:?}");
+    }
+}
+
+#[test]
 fn t22_a_scoped_route_beside_unscoped_envelopes_needs_a_rule() {
     let kuzzle = "[[endpoints]]\ndialect = \"kuzzle\"\n[[routes]]\npath = \"/users/{*rest}\"\nscopes = [\"admin\"]\n\
                   upstream = \"app\"\n";

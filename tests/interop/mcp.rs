@@ -18,7 +18,7 @@ fn cache() -> &'static Path {
         let install = std::process::Command::new("bash").arg(source.join("install.sh")).arg(&cache).output();
         let installed = install.expect("bash is missing: install bash");
         assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr).trim());
-        for file in ["world.mjs", "client.mjs"] {
+        for file in ["world.mjs", "user.mjs", "client.mjs", "calls.mjs"] {
             std::fs::copy(source.join(file), cache.join(file)).unwrap();
         }
         cache
@@ -96,4 +96,66 @@ upstream = "tools"
     // The token is the provider's, for the resource alone.
     assert_eq!(gate.get("/mcp/admin", &token).await.status, 406, "the server of the SDK answers");
     assert_eq!(gate.get("/mcp/admin", &format!("{token}x")).await.status, 401);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn m21_the_second_sdk_calls_by_rules_and_steps_up_to_the_scope_of_one_call() {
+    let address = free_address();
+    let resource = format!("http://{address}/mcp");
+    let (urls, _process) = world(&resource).await;
+    let [issuer, upstream] = ["issuer", "newest"].map(|name| urls[name].as_str().unwrap());
+    let config = format!(
+        r#"
+[server]
+listen = "{address}"
+public_url = "http://{address}"
+drain_timeout = "0s"
+[admin]
+listen = "127.0.0.1:0"
+[issuer]
+audience = ["api"]
+[store]
+kind = "memory"
+[[issuers]]
+name = "idp"
+url = "{issuer}"
+discovery = true
+audience = ["{resource}"]
+scopes = ["read", "write"]
+[[upstreams]]
+name = "files"
+urls = ["{upstream}"]
+[[resources]]
+path = "/mcp"
+authorization_servers = ["{issuer}"]
+scopes = ["read", "write"]
+implies = {{ write = ["read"] }}
+mcp = {{}}
+[[routes]]
+path = "/mcp"
+resource = "/mcp"
+issuers = ["idp"]
+scopes = ["read"]
+upstream = "files"
+[[routes]]
+resource = "/mcp"
+calls = ["tools/call:delete_*"]
+scopes = ["write"]
+[[routes]]
+resource = "/mcp"
+calls = ["*"]
+"#
+    );
+    let place = Place::new(&config);
+    let gate = place.start();
+    let ran = Command::new("node").arg(cache().join("calls.mjs")).arg(gate.url("")).output().await.unwrap();
+    let token = String::from_utf8_lossy(&ran.stdout).trim().to_owned();
+    assert!(ran.status.success(), "{}\n{}", String::from_utf8_lossy(&ran.stderr), gate.log());
+    keep_secret(&token);
+    let metrics = gate.admin_get("/metrics").await;
+    let metrics = String::from_utf8_lossy(&metrics.body).into_owned();
+    assert!(
+        metrics.contains("rotogate_mcp_calls_total{calls=\"/mcp tools/call:delete_*\",result=\"permitted\"} 1"),
+        "{metrics}"
+    );
 }

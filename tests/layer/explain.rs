@@ -328,6 +328,8 @@ const ELSEWHERE: &[&str] = &[
     "mismatched_pair",
     "relay_refused",
     "provider_login",
+    // Calls of a resource: see the test in tests/layer/mcp.rs.
+    "bad_call",
     // Replies to other issuers and other proxies, whose requests are for no route of the layer.
     "refused_event",
     "bad_fact",

@@ -19,6 +19,7 @@ mod judge;
 mod kuzzle;
 mod live_keys;
 mod log;
+mod mcp;
 mod my_sessions;
 mod node_limits;
 mod nodes;

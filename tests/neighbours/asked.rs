@@ -308,3 +308,45 @@ fn n15_a_route_without_an_upstream_is_served_to_neighbours_alone() {
     wire.head("GET /alone/a", &["Host: gate.test", &good]);
     assert_eq!(wire.reply().status, 404);
 }
+
+/// Calls of a resource, as `check` judges them.
+fn calls(check: &str) -> String {
+    format!(
+        r#"{ROUTES}
+[[resources]]
+path = "/mcp"
+authorization_servers = ["https://idp.test"]
+mcp = {{ check = "{check}" }}
+[[routes]]
+path = "/mcp"
+resource = "/mcp"
+audiences = ["api"]
+upstream = "app"
+[[routes]]
+resource = "/mcp"
+calls = ["tools/call:delete_*"]
+scopes = ["admin"]
+[[routes]]
+resource = "/mcp"
+calls = ["*"]
+"#
+    )
+}
+
+#[test]
+fn m18_a_verdict_on_a_call_comes_from_its_headers_and_where_the_body_decides_there_is_none() {
+    for (check, list, delete) in [("headers", 200, 403), ("body", 403, 403)] {
+        let scene = Scene::new(CADDY, &calls(check));
+        let good = bearer(&scene.login());
+        let version = "MCP-Protocol-Version: 2026-07-28";
+        let json = "Content-Type: application/json";
+        let about =
+            |headers: &[&str]| scene.about("POST", "/mcp", &[&[good.as_str(), version, json], headers].concat());
+        assert_eq!(about(&["Mcp-Method: tools/list"]).status, list, "{check}");
+        let refused = about(&["Mcp-Method: tools/call", "Mcp-Name: delete_all"]);
+        assert_eq!(refused.status, delete, "{check}");
+        let named = refused.header("www-authenticate").contains("scope=\"admin\"");
+        assert!(named, "{refused:?}");
+        assert_eq!(about(&[]).status, 400, "a call without its headers");
+    }
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::session::rotation::{Lifetime, Reuse, SessionEnd};
 
+mod call;
 mod class;
 mod event;
 mod path;
@@ -14,6 +15,7 @@ mod standing;
 mod table;
 mod words;
 
+pub use call::CallFlaw;
 pub use class::{BadHead, Class, TokenFlaw};
 pub use event::EventFlaw;
 pub use path::PathError;
@@ -93,6 +95,9 @@ pub enum Denial {
     /// A browser comes back from a provider, and is not logged in.
     // Requirements B29, B32, B33.
     ProviderLogin(ProviderFlaw),
+    /// A call of the Model Context Protocol whose headers or body are not one call, or not the same.
+    // Requirements M1 to M4.
+    BadCall(CallFlaw),
 
     // The bearer token on a data route.
     /// No credential was sent.

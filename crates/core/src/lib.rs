@@ -26,6 +26,7 @@ pub mod introspection;
 pub mod lease;
 pub mod limit;
 pub mod linger;
+pub mod mcp;
 pub mod network;
 pub mod overload;
 pub mod password;

@@ -213,6 +213,26 @@ fn judge_observed<O: Observer>(policy: &RoutePolicy, token: &AccessToken, observ
     observer.judged(Rule::Role, judge_route_roles(policy, token))
 }
 
+/// Judges the caller of a call (MCP) by its rule, after the route of its path has permitted the request. A rule that names
+/// no issuers asks for none.
+///
+/// # Errors
+/// The errors of [`authorise`], and [`Denial::InsufficientAuthentication`].
+pub fn judge_call<O: Observer>(
+    policy: &RoutePolicy,
+    token: &AccessToken,
+    now: Timestamp,
+    observer: &mut O,
+) -> Result<(), Denial> {
+    if !policy.issuers.is_empty() {
+        observer.judged(Rule::Issuer, judge_issuer(policy, token))?;
+    }
+    observer.judged(Rule::Proof, judge_binding(policy, token))?;
+    observer.judged(Rule::Scope, judge_scopes(policy, token))?;
+    observer.judged(Rule::Role, judge_route_roles(policy, token))?;
+    observer.judged(Rule::StepUp, judge_step_up(policy, token, now))
+}
+
 fn judge_audience(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
     let in_audience = if policy.audiences.is_empty() {
         token.is_for(&token.issued_by.audience)
@@ -237,9 +257,7 @@ fn judge_binding(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial
 }
 
 fn judge_scopes(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
-    let granted = &token.scope;
-    let has_one = policy.any_scope.is_empty() || policy.any_scope.iter().any(|one| granted.contains(one));
-    if has_one && policy.scopes.is_within(granted) { Ok(()) } else { Err(Denial::InsufficientScope) }
+    if policy.grants(&token.scope) { Ok(()) } else { Err(Denial::InsufficientScope) }
 }
 
 fn judge_route_roles(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {

@@ -118,6 +118,7 @@ impl Rule {
             | Denial::EndpointElsewhere
             | Denial::BodyTooLarge
             | Denial::RefusedEvent(_)
+            | Denial::BadCall(_)
             | Denial::MalformedRequest(_) => Self::Route,
             Denial::TwoCredentials
             | Denial::NoCredential

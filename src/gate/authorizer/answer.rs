@@ -257,13 +257,19 @@ pub(super) fn refused(
     denial: Denial,
     route: Option<&Arc<Route>>,
 ) -> Reply {
-    let headers = parts.map(|parts| &parts.headers);
-    let asked = route.zip(headers).map(|(route, headers)| gate.asked_by(&route.policy, headers)).unwrap_or_default();
+    let at = parts.zip(route);
+    let mut asked = at.map(|(parts, route)| gate.asked_by(&route.policy, &parts.headers)).unwrap_or_default();
+    if let Some((parts, route)) = at {
+        gate.ask_of_call(&mut asked, &route.policy, parts);
+    }
     let reason = Reason::denied(&denial);
     reason.tell();
     let who = parts.zip(route).and_then(|(parts, route)| gate.refused_token(parts, &denial, &route.policy));
-    let plain = refusal::denied(denial, &asked);
-    let mut reply = match parts.zip(route) {
+    let plain = match (denial, at) {
+        (Denial::BadCall(flaw), Some((parts, route))) => gate.bad_call(flaw, &route.policy, parts),
+        _ => refusal::denied(denial, &asked),
+    };
+    let mut reply = match at {
         Some((parts, route)) => match gate.led_to_login(parts, denial, &route.policy, plain) {
             Led::Shown(reply) if reply.status() == StatusCode::SEE_OTHER => {
                 led(neighbour, &reply, refusal::denied(denial, &asked))

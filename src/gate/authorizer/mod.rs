@@ -23,7 +23,7 @@ use tower::Service;
 use super::in_flight::InFlightSlot;
 use super::layer::{Admission, EndpointMatch, GateLayer, has_token_in_query};
 use super::{Gate, preflight};
-use rotogate_core::denial::Denial;
+use rotogate_core::denial::{CallFlaw, Denial};
 use rotogate_core::headers::{self, Peer};
 use rotogate_core::policy::Permitted;
 use rotogate_core::reply::Reply;
@@ -316,6 +316,11 @@ impl Authorizer {
             Admission::In(permitted) => self.permitted(&mut parts, permitted),
             Admission::Refused(denial, route) => {
                 answer::refused(self.neighbour, gate, Some(&parts), denial, route.as_ref())
+            }
+            // The question has no body.
+            Admission::Call(permitted) => {
+                let denial = Denial::BadCall(CallFlaw::NoBody);
+                answer::refused(self.neighbour, gate, Some(&parts), denial, Some(permitted.route()))
             }
             Admission::WrongMethod(reply) => answer::wrong_method(self.neighbour, gate, &reply),
             // A layer with `Refuse` serves no endpoint, and this one defers no audience.

@@ -110,13 +110,13 @@ pub enum BuildError {
     /// A route names an unknown issuer.
     #[error("there is no issuer {0:?}: a route takes the tokens of \"self\", or of a trusted one by its name")]
     UnknownIssuer(String),
-    /// A protected resource cannot be described.
+    /// A protected resource cannot be described, or its calls cannot be judged.
     #[error("the resource {path:?}: {why}")]
     Resource {
         /// Its path.
         path: String,
-        /// Why it cannot be described.
-        why: &'static str,
+        /// Why it cannot be described, or its calls cannot be judged.
+        why: std::borrow::Cow<'static, str>,
     },
     /// The configured assertions cannot be made.
     #[error("assertions: {0}")]

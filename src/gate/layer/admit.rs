@@ -13,6 +13,7 @@ use super::permit::{RoutedRequest, set_path};
 use crate::dialect::Reply;
 use crate::gate::Inner;
 use crate::gate::endpoint::Hit;
+use crate::gate::mcp::{HeadVerdict, ReadyMcp};
 #[cfg(feature = "axum")]
 use crate::gate::nested;
 use crate::gate::notice::SetupNotice;
@@ -31,6 +32,8 @@ use rotogate_core::token::observer::Observer;
 pub(in crate::gate) enum Admission {
     /// To the service, with the permit of its route's policy.
     In(Permitted),
+    /// To the service, once the body of its call (MCP) is judged.
+    Call(Permitted),
     /// To one of our endpoints.
     Endpoint(Hit),
     /// To the service, without a caller: a `require()` there decides.
@@ -56,7 +59,7 @@ impl Admission {
     /// Must the proof of an admitted request still be counted in the store that gates share?
     pub(super) fn owes_proof(&self) -> bool {
         match self {
-            Self::In(permitted) | Self::Undecided(_, permitted) => permitted.owes_proof(),
+            Self::In(permitted) | Self::Call(permitted) | Self::Undecided(_, permitted) => permitted.owes_proof(),
             Self::Endpoint(_) | Self::Refused(..) | Self::WrongMethod(_) => false,
         }
     }
@@ -137,7 +140,10 @@ impl<M> GateLayer<M> {
                 if let Some(caller) = permitted.caller().filter(|_| O::HAS_EFFECTS) {
                     gate.renew_ahead(caller, parts);
                 }
-                Admission::In(permitted)
+                match gate.mcp(&route.policy) {
+                    None => Admission::In(permitted),
+                    Some(mcp) => self.at_call(mcp, parts, permitted, observer),
+                }
             }
             Err(Denial::WrongAudience) if self.defer_audience && route.policy.audiences.is_empty() => {
                 match RoutedRequest::new(gate, parts, route, by, observer).undecided() {
@@ -151,6 +157,16 @@ impl<M> GateLayer<M> {
                 }
                 Admission::Refused(denial, Some(Arc::clone(route)))
             }
+        }
+    }
+
+    /// The last part of step 7, on the routes of a resource whose calls (MCP) are judged.
+    fn at_call<O: Observer>(&self, mcp: &ReadyMcp, parts: &Parts, permitted: Permitted, observer: &mut O) -> Admission {
+        match self.gate.0.judge_head(mcp, parts, &permitted, observer) {
+            Ok(HeadVerdict::Decided) => Admission::In(permitted),
+            Ok(HeadVerdict::NeedsBody) => Admission::Call(permitted),
+            Ok(HeadVerdict::WrongMethod) => Admission::WrongMethod(reply::method_not_allowed(&[Method::POST])),
+            Err(denial) => Admission::Refused(denial, Some(Arc::clone(permitted.route()))),
         }
     }
 
@@ -304,13 +320,15 @@ impl<M> GateLayer<M> {
         if !admission.owes_proof() {
             return admission;
         }
+        let is_call = matches!(admission, Admission::Call(_));
         let (undecided, permitted) = match admission {
-            Admission::In(permitted) => (None, permitted),
+            Admission::In(permitted) | Admission::Call(permitted) => (None, permitted),
             Admission::Undecided(undecided, anonymous) => (Some(undecided), anonymous),
             admission => return admission,
         };
         let (route, by) = (Arc::clone(permitted.route()), permitted.by());
         match (self.gate.0.count_proof(permitted).await, undecided) {
+            (Ok(permitted), None) if is_call => Admission::Call(permitted),
             (Ok(permitted), None) => Admission::In(permitted),
             (Ok(anonymous), Some(undecided)) => Admission::Undecided(undecided, anonymous),
             // The same answer as for a proof that was used at this gate.

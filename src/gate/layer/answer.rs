@@ -29,7 +29,7 @@ use rotogate_core::reason::Reason;
 use rotogate_core::route::Route;
 
 /// Why a request that its route permits does not reach the service.
-enum NotEntered {
+pub(super) enum NotEntered {
     /// A concurrency bound is reached.
     Shed(Refusal, Permitted),
     /// Step 8 refuses the request.
@@ -52,6 +52,10 @@ impl<S, M> GateService<S, M> {
         let gate = &layer.gate.0;
         match admission {
             Admission::In(permitted) => self.enter(permitted, parts, body),
+            Admission::Call(permitted) => {
+                let answer = Box::pin(layer.clone().call_outcome(permitted, parts, body, M::keep(&self.inner)));
+                ResponseFuture { kind: FutureKind::Endpoint { answer } }
+            }
             Admission::Undecided(undecided, anonymous) => self.enter_undecided(undecided, anonymous, parts, body),
             Admission::Endpoint(Hit::Operation(operation)) => {
                 let run = EndpointRun::new(layer.clone(), &operation);
@@ -124,7 +128,11 @@ impl<S, M> GateService<S, M> {
 impl<M> GateLayer<M> {
     /// Step 8, prepare. Concurrency bounds first: a request beyond one is not changed. The state of the request is kept
     /// only for a caller or a verdict; other requests cost nothing here.
-    fn prepared(&self, parts: &mut Parts, permitted: Permitted) -> Result<Option<PassedRequest>, NotEntered> {
+    pub(super) fn prepared(
+        &self,
+        parts: &mut Parts,
+        permitted: Permitted,
+    ) -> Result<Option<PassedRequest>, NotEntered> {
         let gate = &self.gate.0;
         let policy = &permitted.route().policy;
         let caller = permitted.caller();
@@ -192,7 +200,7 @@ impl<M> GateLayer<M> {
         })
     }
 
-    fn not_entered<F>(&self, why: NotEntered, parts: &Parts) -> ResponseFuture<F> {
+    pub(super) fn not_entered<F>(&self, why: NotEntered, parts: &Parts) -> ResponseFuture<F> {
         let gate = &self.gate.0;
         match why {
             NotEntered::Shed(refusal, permitted) => shed(gate, parts, refusal, permitted, self.annotate),
@@ -205,7 +213,7 @@ impl<M> GateLayer<M> {
         ResponseFuture::own(reply, self.annotate.then(|| Verdict::at(Operation::PUBLIC, reason)))
     }
 
-    fn refuse<F>(
+    pub(super) fn refuse<F>(
         &self,
         parts: &Parts,
         denial: Denial,

@@ -138,7 +138,7 @@ impl<M> GateLayer<M> {
         let gate = &*self.gate.0;
         let mut decision = Decision::default();
         match admission {
-            Admission::In(permitted) | Admission::Undecided(_, permitted) => {
+            Admission::In(permitted) | Admission::Call(permitted) | Admission::Undecided(_, permitted) => {
                 let (route, caller) = permitted.into_parts();
                 if let Some(denial) = recorder.refusal {
                     decision.refusal = Some(gate.refusal(parts, denial, None, Some(&route)));

@@ -19,7 +19,7 @@ use crate::gate::in_flight::InFlightSlot;
 use crate::gate::overloaded::overloaded;
 use crate::gate::upgrade;
 use rotogate_core::credential::Places;
-use rotogate_core::denial::Denial;
+use rotogate_core::denial::{CallFlaw, Denial};
 use rotogate_core::overload::PoolPermit;
 use rotogate_core::policy::Permitted;
 use rotogate_core::reason::Reason;
@@ -48,6 +48,7 @@ impl<M> GateLayer<M> {
         let permitted = match self.admit_waiting(&mut parts, EndpointMatch::Skip).await {
             Admission::In(permitted) => permitted,
             Admission::Refused(denial, route) => return refuse(denial, route),
+            Admission::Call(_) => return refuse(Denial::BadCall(CallFlaw::NoBody), None),
             Admission::Undecided(..) => return refuse(Denial::WrongAudience, None),
             Admission::WrongMethod(_) => return refuse(Denial::MethodNotAllowed, None),
             Admission::Endpoint(_) => return refuse(Denial::NoRoute, None),
@@ -104,6 +105,7 @@ impl<M> GateLayer<M> {
         match admission {
             Admission::In(permitted) => Ok(permitted),
             Admission::Refused(denial, _) => Err(denial),
+            Admission::Call(_) => Err(Denial::BadCall(CallFlaw::NoBody)),
             Admission::Undecided(..) => Err(Denial::WrongAudience),
             Admission::WrongMethod(_) => Err(Denial::MethodNotAllowed),
             Admission::Endpoint(_) => Err(Denial::NoRoute),

@@ -49,7 +49,13 @@ pub(super) fn rendered(
     dialect: Option<&dyn Dialect>,
     route: Option<&Arc<Route>>,
 ) -> Reply {
-    let asked = route.map(|route| gate.asked_by(&route.policy, &parts.headers)).unwrap_or_default();
+    let mut asked = route.map(|route| gate.asked_by(&route.policy, &parts.headers)).unwrap_or_default();
+    if let Some(route) = route {
+        if let Denial::BadCall(flaw) = denial {
+            return gate.bad_call(flaw, &route.policy, parts);
+        }
+        gate.ask_of_call(&mut asked, &route.policy, parts);
+    }
     let lost = dialect.is_none() && route.is_none();
     let dialect = dialect.or_else(|| lost.then(|| gate.endpoints.dialect_of_client(&parts.headers)).flatten());
     let plain = respond::plain(parts, denial, &asked);

@@ -1,7 +1,9 @@
-// An outside provider (oidc-provider, with dynamic registration, PKCE and resource indicators) and an MCP server of the SDK.
+// An outside provider (oidc-provider, with dynamic registration, PKCE and resource indicators), an MCP server of the SDK, and one
+// of version 2026-07-28 of the protocol.
 // Prints their URLs as JSON. The one argument is the resource that the provider issues tokens for.
 import { randomUUID } from 'node:crypto';
 import { createServer } from 'node:http';
+import { createMcpHandler, McpServer as ServerOf2026 } from '@modelcontextprotocol/server';
 import { McpServer } from '@modelcontextprotocol/sdk/server/mcp.js';
 import { StreamableHTTPServerTransport } from '@modelcontextprotocol/sdk/server/streamableHttp.js';
 import Provider, { errors } from 'oidc-provider';
@@ -66,4 +68,22 @@ const upstream = createServer(async (request, response) => {
   await server.connect(transport);
   return transport.handleRequest(request, response);
 });
-console.log(JSON.stringify({ issuer, upstream: await listening(upstream) }));
+
+// The newest version has no sessions: each request is a call.
+const calls = createMcpHandler((context) => {
+  const server = new ServerOf2026({ name: 'files', version: '1.0.0' });
+  const tool = (name, text) => server.registerTool(name, { description: name }, async () => ({ content: [{ type: 'text', text }] }));
+  tool('read_file', 'read');
+  tool('delete_file', 'deleted');
+  return server;
+});
+const newest = createServer(async (request, response) => {
+  const chunks = [];
+  for await (const chunk of request) chunks.push(chunk);
+  const headers = Object.fromEntries(Object.entries(request.headers).map(([name, value]) => [name, String(value)]));
+  const body = chunks.length ? Buffer.concat(chunks) : undefined;
+  const reply = await calls.fetch(new Request(`http://server${request.url}`, { method: request.method, headers, body }));
+  response.writeHead(reply.status, Object.fromEntries(reply.headers));
+  response.end(Buffer.from(await reply.arrayBuffer()));
+});
+console.log(JSON.stringify({ issuer, upstream: await listening(upstream), newest: await listening(newest) }));

@@ -82,6 +82,7 @@ table! {
     Self::MalformedRequest(what) => "malformed_request", Refused, Class::Request(what);
     Self::RefusedEvent(flaw) => "refused_event", Refused, Class::Request(flaw.what());
     Self::ProviderLogin(flaw) => "provider_login", Refused, Class::Request(flaw.what());
+    Self::BadCall(flaw) => "bad_call", Refused, Class::Request(flaw.what());
     // The bearer token on a data route.
     Self::NoCredential => "no_credential", Refused, Class::NoCredential;
     Self::UnusableCredential => "unusable_credential", Refused, Class::UnusableCredential;

@@ -10,6 +10,7 @@ impl Denial {
         match self {
             Self::RefusedEvent(flaw) => Some(flaw.what()),
             Self::ProviderLogin(flaw) => Some(flaw.what()),
+            Self::BadCall(flaw) => Some(flaw.what()),
             Self::MalformedRequest(what)
             | Self::MalformedToken(what)
             | Self::BadClaim(what)

@@ -10,6 +10,7 @@ pub mod authority;
 mod calls;
 pub mod hosts;
 mod loose;
+mod mcp;
 mod methods;
 pub mod path;
 mod pattern;
@@ -21,6 +22,7 @@ mod warnings;
 pub use calls::CallPattern;
 pub use calls::ungoverned;
 pub use hosts::{HostError, Hosts};
+pub use mcp::{CallRule, CallRules, Implied, Mcp, McpCalls, McpCheck};
 pub use methods::{DEFAULT_METHODS, REGISTERED_METHODS};
 pub use policy::{Auth, BadCredential, Credentials, EncodedSlash, LoginLead, LooseMatch, OnExpiry, Role, RoutePolicy};
 pub use resource::{RESOURCE_METADATA_PATH, Resource, StepUp};
@@ -59,6 +61,9 @@ pub struct Route {
     /// The enclosed calls that it is a rule for, on any path. A route for calls alone has an empty path.
     // Requirement T22.
     pub kuzzle: Vec<CallPattern>,
+    /// The calls of its resource (MCP) that it is a rule for. Such a route has an empty path.
+    // Requirement M8.
+    pub calls: Vec<McpCalls>,
     /// The listeners that serve it, by the names in `Peer::on_listener`. On other listeners it is 404, and no less
     /// specific route takes its place. Empty: all.
     pub listeners: Vec<Box<str>>,
@@ -148,6 +153,7 @@ impl Route {
             methods: Vec::new(),
             path,
             kuzzle: Vec::new(),
+            calls: Vec::new(),
             listeners: Vec::new(),
             policy,
             upstream: None,

@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
+use super::mcp::Implied;
 use super::path::{CanonicalPath, PathError};
 use super::resource::StepUp;
 use crate::denial::Denial;
@@ -76,6 +78,8 @@ pub struct RoutePolicy {
     /// The path of the protected resource that the route belongs to: its challenges name the document, and the
     /// resource's identifier is one of `audiences`.
     pub resource: Option<String>,
+    /// The scopes of the resource that contain others.
+    pub implied: Option<Arc<Implied>>,
     /// The required login of the caller.
     pub step_up: Option<StepUp>,
     /// Whether a browser without a live session is led to the login, on a route that takes sessions.
@@ -105,6 +109,13 @@ impl RoutePolicy {
     /// issuers.
     pub fn takes(&self, issuer: &str, everywhere: bool) -> bool {
         if self.issuers.is_empty() { everywhere } else { self.issuers.iter().any(|name| name == issuer) }
+    }
+
+    /// Has a token with these scopes what the route asks for?
+    pub(crate) fn grants(&self, granted: &Scope) -> bool {
+        let has =
+            |one: &str| self.implied.as_deref().map_or_else(|| granted.contains(one), |all| all.has(granted, one));
+        (self.any_scope.is_empty() || self.any_scope.iter().any(has)) && self.scopes.iter().all(has)
     }
 
     /// The scopes that a refusal names.
@@ -137,6 +148,7 @@ impl RoutePolicy {
             certificate_required,
             // Its audience is one of `audiences`.
             resource: _,
+            implied,
             // These decide how a request is forwarded, how a refusal is worded and where a token may be. They neither
             // admit nor refuse.
             forward_token: _,
@@ -170,6 +182,7 @@ impl RoutePolicy {
         let a_role_is_there = !other.roles.is_empty() && other.roles.iter().all(|role| roles.contains(role));
         by_auth(*auth, *bad_credential) > by_auth(other.auth, other.bad_credential_on_optional)
             || (asks && !scopes.is_within(&other.scopes))
+            || (asks && other.auth != Auth::None && other.implied.is_some() && *implied != other.implied)
             || (asks && !any_scope.is_empty() && !(other.auth != Auth::None && one_is_there))
             || (asks && !roles.is_empty() && !(other.auth != Auth::None && a_role_is_there))
             || (asks && other.auth != Auth::None && unlike(issuers, &other.issuers))

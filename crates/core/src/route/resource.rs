@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::mcp::{Implied, Mcp};
 use crate::clock::Timestamp;
 use crate::session::Scope;
 
@@ -25,12 +26,23 @@ pub struct Resource {
     pub authorization_servers: Vec<String>,
     /// The scopes that a client may ask for.
     pub scopes: Scope,
+    /// The scopes that contain others: a token with the wide one needs no narrow one on the routes of the resource.
+    pub implies: Implied,
+    /// How calls of the Model Context Protocol are judged. `None`: its requests are no calls.
+    pub mcp: Option<Mcp>,
 }
 
 impl Resource {
     /// A resource whose tokens this gate issues.
     pub fn new(path: impl Into<String>) -> Self {
-        Self { path: path.into(), name: None, authorization_servers: Vec::new(), scopes: Scope::default() }
+        Self {
+            path: path.into(),
+            name: None,
+            authorization_servers: Vec::new(),
+            scopes: Scope::default(),
+            implies: Implied::default(),
+            mcp: None,
+        }
     }
 
     /// Its identifier at the gate with this public URL.

@@ -172,7 +172,7 @@ impl RouteTable {
         let routes: Vec<Arc<Route>> = routes.into_iter().map(Arc::new).collect();
         for (index, route) in routes.iter().enumerate() {
             // A rule for calls alone.
-            let is_path = !route.path.is_empty() || route.kuzzle.is_empty();
+            let is_path = !route.path.is_empty() || (route.kuzzle.is_empty() && route.calls.is_empty());
             let pattern = match is_path.then(|| pattern::parse(&route.path)).transpose() {
                 Ok(pattern) => pattern,
                 Err(reason) => {

@@ -94,6 +94,12 @@ impl Scope {
         self.iter().all(|t| other.contains(t))
     }
 
+    /// The tokens of both, those of this one first.
+    #[must_use]
+    pub fn union(&self, other: &Self) -> Self {
+        Self::collect(self.iter().chain(other.iter()))
+    }
+
     /// The tokens in both, in this one's order.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {

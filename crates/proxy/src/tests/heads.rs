@@ -163,6 +163,7 @@ async fn the_service_forwards_to_the_target_of_the_request() {
     let route = rotogate_core::route::Route {
         listeners: Vec::new(),
         kuzzle: Vec::new(),
+        calls: Vec::new(),
         id: "r".into(),
         hosts: vec![],
         methods: vec![],

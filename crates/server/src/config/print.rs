@@ -18,7 +18,7 @@ use super::declare::Key;
 use rotogate_core::claim::ClaimPath;
 use rotogate_core::headers::HeaderPattern;
 use rotogate_core::limit::Rate;
-use rotogate_core::route::{CallPattern, Role, RouteId};
+use rotogate_core::route::{CallPattern, McpCalls, Role, RouteId};
 use rotogate_core::session::Scope;
 use rotogate_kit::config::CertificateAndKey;
 use rotogate_proxy::UpstreamUrl;
@@ -185,6 +185,7 @@ printed_as_text!(
     Box<str>,
     Arc<str>,
     CallPattern,
+    McpCalls,
     ClaimPath,
     HeaderName,
     HeaderPattern,

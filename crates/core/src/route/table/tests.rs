@@ -9,6 +9,7 @@ fn route(id: &str, hosts: &[&str], methods: &[Method], path: &str) -> Route {
         methods: methods.to_vec(),
         path: path.to_owned(),
         kuzzle: Vec::new(),
+        calls: Vec::new(),
         policy: RoutePolicy::default(),
         assertion_audience: None,
         upstream: None,

@@ -26,7 +26,7 @@ pub(super) fn read(section: &Section<'_>, base: ClaimMapping) -> ClaimMapping {
         subject: texts("subject", base.subject),
         subject_encoding: subject_encoding(section).unwrap_or(base.subject_encoding),
         audience: section.get("audience_claim", text_path).or(base.audience),
-        scope_map: scope_map(section).unwrap_or(base.scope_map),
+        scope_map: scope_map(section, "scope_map").unwrap_or(base.scope_map),
         require: base.require,
     };
     let mapping = require(section, mapping);
@@ -63,9 +63,9 @@ fn subject_encoding(section: &Section<'_>) -> Option<SubjectEncoding> {
     section.get("subject_encoding", value::word(&words, &[]))
 }
 
-/// The issuer's scopes, each with its meaning here: a scope, or a list of scopes.
-fn scope_map(section: &Section<'_>) -> Option<Vec<(Box<str>, Scope)>> {
-    let table = section.section("scope_map");
+/// Scopes, each with a scope or a list of scopes: in `scope_map` the issuer's scopes with their meaning here.
+pub(super) fn scope_map(section: &Section<'_>, key: &'static str) -> Option<Vec<(Box<str>, Scope)>> {
+    let table = section.section(key);
     let of = |v: &Raw| match v {
         Raw::List(several) => several.iter().map(|one| value::scope(&one.value)).collect::<Result<Vec<_>, _>>(),
         one => value::scope(one).map(|one| vec![one]),
@@ -73,7 +73,7 @@ fn scope_map(section: &Section<'_>) -> Option<Vec<(Box<str>, Scope)>> {
     let mut map = Vec::new();
     for (theirs, ours) in table.free() {
         if theirs.contains(' ') || value::scope(&Raw::String(theirs.to_owned())).is_err() {
-            table.blame(theirs, "is not a scope of the issuer: expected one scope without blanks");
+            table.blame(theirs, "is not a scope: expected one scope without blanks");
         }
         match of(ours) {
             Ok(scopes) => {
@@ -83,7 +83,7 @@ fn scope_map(section: &Section<'_>) -> Option<Vec<(Box<str>, Scope)>> {
             Err(message) => table.blame(theirs, message),
         }
     }
-    section.has("scope_map").then_some(map)
+    section.has(key).then_some(map)
 }
 
 /// Required claims, each with its value or the list of its values; those of the preset besides.

@@ -301,7 +301,8 @@ impl<'a> CheckedSections<'a> {
         introspection::check(&self.routes, &config.routes, &config.issuers);
         routing::check(config, &self.routes);
         identity::check(&self.identity, config);
-        resources::check(&self.resources, &config.resources, &config.routes, &config.issuer.url);
+        let are_asked_about = !config.authorizers.is_empty();
+        resources::check(&self.resources, &config.resources, &config.routes, &config.issuer.url, are_asked_about);
         resources::check_audiences(config, &self.routes);
         clients::check_certificates(config, &self.clients, &self.routes);
         upstreams::check_assertions(config, &self.identity, (&self.upstreams, &self.authorizers));

@@ -3,10 +3,12 @@
 use http::Uri;
 
 use super::super::declare::section;
+use super::super::print::{Print, Words};
 use super::super::value;
 use super::clients::scopes;
+use super::mapping::scope_map;
 use crate::config::Config;
-use rotogate_core::route::{Auth, Resource, Route, WarningKind};
+use rotogate_core::route::{Auth, CallRules, Implied, Mcp, McpCheck, Resource, Route, WarningKind};
 use rotogate_core::session::Scope;
 use rotogate_kit::config::{Section, Value as Raw};
 
@@ -21,7 +23,56 @@ section! {
         reload name: Option<String> = get(value::text),
         /// The scopes that clients may ask for.
         reload scopes: Scope = by { self::scopes(section, "scopes").unwrap_or_default() },
+        /// Scopes that contain others: `{ "files.write" = ["files.read"] }`. A token with the first needs none of the others on
+        /// the routes of the resource.
+        reload implies: Implied = by { implies(section) },
+        /// How calls of the Model Context Protocol are judged. Unset: its requests are no calls.
+        reload mcp: Option<Mcp> = by { section.has("mcp").then(|| mcp(section)) },
     }
+}
+
+section! {
+    impl Mcp, read by read_mcp(section) {
+        /// What names a call: `"body"`, which the gate buffers and compares with the headers; `"headers"`, for servers that compare
+        /// them, and behind `[[authorizers]]`, which see no bodies.
+        reload check: McpCheck = get_or(value::word_of, McpCheck::default()),
+        /// The accepted versions: 2026-07-28, 2025-11-25, 2025-06-18. The older two need `check = "body"`.
+        reload versions: Vec<String> = by { section.list("versions", value::text).unwrap_or(Mcp::default().versions) },
+        /// The longest body of a call that is judged by its body.
+        reload max_message: u64 = get_or(value::size(1024, 64 * 1024 * 1024), Mcp::default().max_message),
+        /// The origins of pages that may call, besides `public_url` and the origins of `[cors]`. Other pages get 403.
+        reload origins: Vec<Box<str>> = by { section.list_or_empty("origins", value::cors_origin).into_iter().map(Into::into).collect() },
+    }
+}
+
+impl Words for McpCheck {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[(Self::Body.word(), Self::Body), (Self::Headers.word(), Self::Headers)];
+}
+
+impl Print for Implied {
+    fn print(&self) -> toml::Value {
+        let each = self.given().iter().map(|(wide, narrow)| (wide.clone(), narrow.print()));
+        toml::Value::Table(each.collect())
+    }
+}
+
+fn implies(section: &Section<'_>) -> Implied {
+    let given = scope_map(section, "implies").unwrap_or_default();
+    Implied::new(given.into_iter().map(|(wide, narrow)| (wide.into(), narrow))).unwrap_or_else(|why| {
+        section.blame("implies", why);
+        Implied::default()
+    })
+}
+
+fn mcp(section: &Section<'_>) -> Mcp {
+    let table = section.section("mcp");
+    let mcp = read_mcp(&table);
+    table.finish();
+    if let Some(why) = mcp.problem().filter(|_| !table.is_bad()) {
+        table.blame("versions", why);
+    }
+    mcp
 }
 
 pub(super) fn read(sections: &[Section<'_>]) -> Vec<Resource> {
@@ -70,13 +121,32 @@ fn authorization_server(v: &Raw) -> Result<String, String> {
     }
 }
 
+/// A client that is asked for this scope asks its provider for a refresh token, which no resource needs.
+// Requirement M14.
+const OFFLINE: &str = "offline_access";
+
 /// A client of the Model Context Protocol looks for an authorization endpoint, and the gate has none.
-pub(super) fn check(sections: &[Section<'_>], all: &[Resource], routes: &[Route], issuer: &str) {
+pub(super) fn check(sections: &[Section<'_>], all: &[Resource], routes: &[Route], issuer: &str, are_asked_about: bool) {
     let kind = WarningKind::NoAccess;
     for (section, resource) in sections.iter().zip(all) {
         let is_used = |route: &Route| route.policy.resource.as_ref() == Some(&resource.path);
         if !section.is_bad() && !routes.iter().any(is_used) {
             section.warn(kind, "path", "no route belongs to it: add resource to the routes of its path");
+        }
+        let asks_offline = |route: &&Route| is_used(route) && route.policy.asked_scopes().contains(OFFLINE);
+        if resource.scopes.contains(OFFLINE) || routes.iter().any(|route| asks_offline(&route)) {
+            section.blame(
+                "scopes",
+                "names offline_access, here or on a route: it is asked of the provider, not by a resource",
+            );
+        }
+        if let Err(why) = CallRules::new(routes.iter().filter(|route| is_used(route))) {
+            section.blame("mcp", why);
+        }
+        if resource.mcp.as_ref().is_some_and(|mcp| mcp.check == McpCheck::Body) && are_asked_about {
+            let message = "judges calls by their bodies, and the questions of [[authorizers]] have none: those are refused; use \
+                           mcp.check = \"headers\" if servers behind other proxies have this resource";
+            section.warn(kind, "mcp", message);
         }
         let servers = &resource.authorization_servers;
         let only_ours = servers.is_empty() || servers.iter().all(|server| server == issuer);

@@ -1,6 +1,7 @@
 //! `[[routes]]`. An entry is the library's [`Route`].
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use toml::{Table, Value};
@@ -13,8 +14,8 @@ use super::endpoints::dialect_name;
 use super::{DAY, IdentityConfig, SECOND, TrustedIssuer, dangling, listeners, log, resources};
 use crate::log::{AccessLogConfig, RouteLog};
 use rotogate_core::route::{
-    Auth, BadCredential, CallPattern, Credentials, EncodedSlash, LoginLead, LooseMatch, OnExpiry, Resource, Role,
-    Route, RouteId, RoutePolicy, StepUp, UpstreamId,
+    Auth, BadCredential, CallPattern, Credentials, EncodedSlash, Implied, LoginLead, LooseMatch, McpCalls, OnExpiry,
+    Resource, Role, Route, RouteId, RoutePolicy, StepUp, UpstreamId,
 };
 use rotogate_core::session::Scope;
 use rotogate_core::token::verify::OWN;
@@ -166,6 +167,26 @@ pub(super) fn read(sections: &[Section<'_>], names: &Names<'_>, logs: &mut BTree
     routes
 }
 
+fn mcp_calls(v: &Raw) -> Result<McpCalls, String> {
+    McpCalls::parse(&value::text(v)?).map_err(|why| format!("{why}, found {}", v.describe()))
+}
+
+/// The keys of a rule for calls of a resource.
+const OF_CALLS: [&str; 10] =
+    ["id", "resource", "calls", "scopes", "any_scope", "roles", "issuers", "step_up", "dpop", "certificate_bound"];
+
+/// A rule for calls has no path, and only what a call must have besides what the route of its path asks for.
+fn blame_beside_calls(section: &Section<'_>, names: &Names<'_>) {
+    for (key, _) in section.free().iter().filter(|(key, _)| !OF_CALLS.contains(key)) {
+        section.blame(key, "does not apply beside calls: the route of the resource's path decides it");
+    }
+    let resource = section.get("resource", value::text).unwrap_or_default();
+    let known = names.resources.iter().find(|known| known.path == resource);
+    if known.is_none_or(|known| known.mcp.is_none()) && !section.is_bad() {
+        section.blame("calls", "needs resource, one of [[resources]] that has mcp = {}");
+    }
+}
+
 fn call_pattern(v: &Raw) -> Result<CallPattern, String> {
     CallPattern::parse(&value::text(v)?).map_err(|why| format!("{why}, found {}", v.describe()))
 }
@@ -174,14 +195,20 @@ fn call_pattern(v: &Raw) -> Result<CallPattern, String> {
 struct Destination {
     path: String,
     kuzzle: Vec<CallPattern>,
+    calls: Vec<McpCalls>,
     upstream: String,
     is_path: bool,
 }
 
 fn read_destination(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>) -> Destination {
     let kuzzle = section.list("kuzzle", call_pattern).unwrap_or_default();
-    // A rule for calls in envelopes needs no path, and then has no upstream.
-    let is_path = section.has("path") || !section.has("kuzzle");
+    let calls = section.list("calls", mcp_calls).unwrap_or_default();
+    if section.has("calls") {
+        blame_empty(section, "calls", calls.is_empty());
+        blame_beside_calls(section, names);
+    }
+    // A rule for calls needs no path, and then has no upstream.
+    let is_path = !section.has("calls") && (section.has("path") || !section.has("kuzzle"));
     let require = |key, expected, read: fn(&Raw) -> Result<String, String>| match is_path {
         true => section.require(key, expected, read).unwrap_or_default(),
         false => section.get(key, read).unwrap_or_default(),
@@ -197,7 +224,7 @@ fn read_destination(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>
     if !upstream.is_empty() && !upstreams.contains(&upstream.as_str()) {
         section.blame("upstream", dangling("upstream", &upstream, upstreams));
     }
-    Destination { path, kuzzle, upstream, is_path }
+    Destination { path, kuzzle, calls, upstream, is_path }
 }
 
 /// Reports what a public route never asks for: with both, the route looks protected but is not.
@@ -247,6 +274,7 @@ section! {
         reload forward_token: bool = get_or(value::boolean, false),
         /// The one of `[[resources]]` that it belongs to: its URL is an audience, challenges name it.
         reload resource: Option<String> = by { resources::of_route(section, names.resources, auth, forward_token) },
+        no_key implied: Option<Arc<Implied>> = by { None },
         reload bad_credential_on_optional as "-": BadCredential = by {
             section.get_or("bad_credential", value::word_of, BadCredential::default())
         },
@@ -282,9 +310,10 @@ section! {
     }
     with {
         /// Required: The pattern. One segment: `{id}`; the rest: `{*rest}`, which may be empty. /public, without the slash, is
-        /// another path. Not required beside `kuzzle`.
+        /// another path. Not required beside `kuzzle` and `calls`.
         reload path: text,
-        /// Required: The name of the upstream. Not required if other proxies ask (`[[authorizers]]`), or beside `kuzzle`.
+        /// Required: The name of the upstream. Not required if other proxies ask (`[[authorizers]]`), or beside `kuzzle` and
+        /// `calls`.
         reload upstream: text,
         /// Its name in logs and metrics. Default: the path.
         reload id: text,
@@ -298,6 +327,10 @@ section! {
         reload access_log: text,
         /// Kuzzle calls in /_query and WebSockets that this route governs, at any path. `"*"`: those that no path decides about.
         reload kuzzle: list,
+        /// The calls (MCP) of its `resource` that this route governs, instead of a path: `"method:name"`, `"method:prefix*"`,
+        /// `"method"`, and `"*"` for those that no other rule names, which must be there. The most specific one counts. The call
+        /// needs the scopes, roles and login of this route besides those of its path's route.
+        reload calls: list,
         /// true: beside `resource`, `forward_token` is accepted. Default: `false`.
         reload dangerous_forward_token: boolean,
         /// With `auth = "optional"`, a token that is not valid: `"refuse"`: 401; `"anonymous"`: as without one.
@@ -363,9 +396,13 @@ fn blame_empty(section: &Section<'_>, key: &str, is_empty: bool) {
     }
 }
 
+fn words(patterns: &[impl ToString]) -> String {
+    patterns.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
 fn read_route(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>) -> Route {
     section.later(&["max_stream", "websocket"]);
-    let Destination { path, kuzzle, upstream, is_path } = read_destination(section, upstreams, names);
+    let Destination { path, kuzzle, calls, upstream, is_path } = read_destination(section, upstreams, names);
     let policy = read_policy(section, names);
     let auth = policy.auth;
     if auth == Auth::None {
@@ -379,11 +416,13 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>) -> R
             .get("id", value::text)
             .unwrap_or_else(|| match is_path {
                 true => path.clone(),
-                false => format!("kuzzle {}", kuzzle.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
+                false if kuzzle.is_empty() => format!("calls {}", words(&calls)),
+                false => format!("kuzzle {}", words(&kuzzle)),
             })
             .into(),
         path,
         kuzzle,
+        calls,
         hosts: section.list("hosts", value::host).unwrap_or_default(),
         methods: section.list("methods", value::method).unwrap_or_default(),
         listeners: listeners::bound_to(section, names.listeners),
@@ -421,7 +460,7 @@ fn acr(v: &Raw) -> Result<String, String> {
 
 pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLogConfig) -> Value {
     // `assertion_audience` comes from the upstream.
-    let Route { id, hosts, methods, path, kuzzle, listeners, policy, upstream, assertion_audience: _ } = route;
+    let Route { id, hosts, methods, path, kuzzle, calls, listeners, policy, upstream, assertion_audience: _ } = route;
     let RoutePolicy { auth, bad_credential_on_optional, preflight_to_upstream, resource, forward_token, .. } = policy;
     let mut table = Table::new();
     id.put(&mut table, "id");
@@ -441,6 +480,10 @@ pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLo
     Some(true).filter(|_| resource.is_some() && *forward_token).put(&mut table, "dangerous_forward_token");
     if let Some(log) = access_log.routes.get(id.as_str()) {
         table.insert("access_log".to_owned(), log::print_route(*log));
+    }
+    if !calls.is_empty() {
+        calls.put(&mut table, "calls");
+        table.retain(|key, _| OF_CALLS.contains(&key));
     }
     table.into()
 }

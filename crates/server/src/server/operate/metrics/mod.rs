@@ -306,6 +306,11 @@ impl GateCollector {
         for (result, number) in gate.session_counts().renewals() {
             renewals.add([result], number)?;
         }
+        let mut calls = output.family(&names::MCP_CALLS)?;
+        for (pattern, [refused, permitted]) in gate.mcp_calls() {
+            calls.add([&*pattern, "refused"], refused)?;
+            calls.add([&*pattern, "permitted"], permitted)?;
+        }
         let (tokens, revocations) = gate.counts();
         output.one(&names::VERIFIED_TOKENS, tokens)?;
         output.one(&names::REVOCATIONS, revocations)?;

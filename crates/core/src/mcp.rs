@@ -1,0 +1,41 @@
+//! Calls of the Model Context Protocol (MCP 2026-07-28, «Streamable HTTP»): what a request's head and body say about
+//! the call. This module reads no token and forwards nothing.
+
+mod flaw;
+mod head;
+mod message;
+
+pub use flaw::reply;
+pub use head::CallHead;
+pub use message::{Message, MessageId, read};
+
+use std::borrow::Cow;
+
+/// The versions that a resource may list, the newest first. The first requires servers to compare headers and body.
+pub const VERSIONS: [&str; 3] = ["2026-07-28", "2025-11-25", "2025-06-18"];
+
+/// Whether servers of this version must compare the headers with the body. Versions are dates.
+pub fn has_call_headers(version: &str) -> bool {
+    version >= VERSIONS[0]
+}
+
+/// A call: its method, and the name of the tool, the prompt or the resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call<'a> {
+    /// The JSON-RPC method; `None` for the answer of a client, which versions before 2026-07-28 have.
+    pub method: Option<Cow<'a, str>>,
+    /// `params.name` or `params.uri`, for a method that has one.
+    pub name: Option<Cow<'a, str>>,
+}
+
+/// The member of `params` that `Mcp-Name` repeats, for the methods that require the header.
+fn named_by(method: &str) -> Option<&'static str> {
+    match method {
+        "tools/call" | "prompts/get" => Some("name"),
+        "resources/read" => Some("uri"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,101 @@
+//! The headers that repeat parts of the body (MCP 2026-07-28, «Request Metadata»).
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, HeaderName};
+
+use super::{Call, Message, has_call_headers, named_by};
+use crate::denial::CallFlaw;
+
+const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+const METHOD: HeaderName = HeaderName::from_static("mcp-method");
+const NAME: HeaderName = HeaderName::from_static("mcp-name");
+
+/// What the headers say about a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallHead<'a> {
+    /// `MCP-Protocol-Version`. Clients of versions before 2025-06-18 send none, and others send none with their first message.
+    pub version: Option<&'a str>,
+    /// `Mcp-Method`.
+    pub method: Option<&'a str>,
+    /// `Mcp-Name`, decoded.
+    pub name: Option<Cow<'a, str>>,
+}
+
+impl<'a> CallHead<'a> {
+    /// Reads the headers.
+    ///
+    /// # Errors
+    /// [`CallFlaw::HeaderMismatch`] for a header that is repeated or cannot be decoded, and for one that the stated version
+    /// requires and that is missing.
+    // Requirements M2 and M3.
+    pub fn read(headers: &'a HeaderMap) -> Result<Self, CallFlaw> {
+        let version = once(headers, &VERSION, "MCP-Protocol-Version is repeated or has other characters than ASCII")?;
+        let method = once(headers, &METHOD, "Mcp-Method is repeated or has other characters than ASCII")?;
+        let name = once(headers, &NAME, "Mcp-Name is repeated or has other characters than ASCII")?;
+        let name = name.map(decode).transpose()?;
+        if version.is_some_and(has_call_headers) {
+            let method = method.ok_or(CallFlaw::HeaderMismatch("Mcp-Method is missing"))?;
+            if named_by(method).is_some() && name.is_none() {
+                return Err(CallFlaw::HeaderMismatch("Mcp-Name is missing"));
+            }
+        }
+        Ok(Self { version, method, name })
+    }
+
+    /// The call, if the headers name one.
+    pub fn call(&self) -> Option<Call<'_>> {
+        let method = self.method?;
+        let name = self.name.as_deref().filter(|_| named_by(method).is_some());
+        Some(Call { method: Some(method.into()), name: name.map(Into::into) })
+    }
+
+    /// Compares the headers with the body. A header that an older version does not require must be right, too.
+    ///
+    /// # Errors
+    /// [`CallFlaw::HeaderMismatch`].
+    // Requirement M1.
+    pub fn agree(&self, message: &Message<'_>) -> Result<(), CallFlaw> {
+        let told = message.call();
+        let is_told = |header: Option<&str>, body: Option<&str>| header.is_none_or(|header| body == Some(header));
+        if !is_told(self.method, told.method.as_deref()) {
+            return Err(CallFlaw::HeaderMismatch("Mcp-Method is not the method in the body"));
+        }
+        if told.name.is_some() && !is_told(self.name.as_deref(), told.name.as_deref()) {
+            return Err(CallFlaw::HeaderMismatch("Mcp-Name is not the name in the body"));
+        }
+        // A body of this version without the header would be judged by the rules of an older one.
+        match (self.version, message.version()) {
+            (Some(header), Some(body)) if header != body => {
+                Err(CallFlaw::HeaderMismatch("MCP-Protocol-Version is not the version in the body"))
+            }
+            (None, Some(body)) if has_call_headers(body) => {
+                Err(CallFlaw::HeaderMismatch("MCP-Protocol-Version is missing"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The one value of a header.
+fn once<'a>(headers: &'a HeaderMap, name: &HeaderName, flaw: &'static str) -> Result<Option<&'a str>, CallFlaw> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next().map(http::HeaderValue::to_str), values.next()) {
+        (None, _) => Ok(None),
+        (Some(Ok(value)), None) if !value.is_empty() => Ok(Some(value)),
+        _ => Err(CallFlaw::HeaderMismatch(flaw)),
+    }
+}
+
+/// The value that a header stands for: the text itself, or text in base64 between `=?base64?` and `?=`.
+fn decode(value: &str) -> Result<Cow<'_, str>, CallFlaw> {
+    const FLAW: CallFlaw = CallFlaw::HeaderMismatch("Mcp-Name is not base64 of UTF-8");
+    let Some(encoded) = value.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) else {
+        return Ok(value.into());
+    };
+    // This alphabet takes one spelling of each value: padded, and without surplus bits.
+    let bytes = STANDARD.decode(encoded).map_err(|_| FLAW)?;
+    String::from_utf8(bytes).map(Cow::Owned).map_err(|_| FLAW)
+}

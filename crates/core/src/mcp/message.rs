@@ -1,0 +1,357 @@
+//! Reads one JSON-RPC message so that no other reader can find another call in the same bytes: a member occurs once, and
+//! no member differs from another, or from a known one, by letter case alone. Readers of Go take such twins for one.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+
+use super::{Call, named_by};
+use crate::denial::CallFlaw;
+
+/// How deep arrays and objects may lie in each other.
+const MAX_DEPTH: usize = 64;
+/// The longest id that a reply repeats, in bytes.
+const MAX_ID: usize = 256;
+/// The member of `_meta` with the version of the protocol.
+const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+
+const MESSAGE: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "error"];
+const PARAMS: [&str; 3] = ["name", "uri", "_meta"];
+const META: [&str; 1] = [META_VERSION];
+
+/// The id of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum MessageId {
+    /// A text.
+    Text(Box<str>),
+    /// A number.
+    Number(serde_json::Number),
+}
+
+/// A JSON-RPC message.
+#[derive(Debug)]
+pub struct Message<'a> {
+    id: Option<MessageId>,
+    method: Option<Cow<'a, str>>,
+    name: Option<Cow<'a, str>>,
+    version: Option<Cow<'a, str>>,
+}
+
+impl Message<'_> {
+    /// Its id; `None` for a notification.
+    pub const fn id(&self) -> Option<&MessageId> {
+        self.id.as_ref()
+    }
+
+    /// The call.
+    pub fn call(&self) -> Call<'_> {
+        let text = |text: &'_ Option<Cow<'_, str>>| text.as_deref().map(|text| Cow::Owned(text.to_owned()));
+        Call { method: text(&self.method), name: text(&self.name) }
+    }
+
+    /// The version of the protocol, if the message states it.
+    pub fn version(&self) -> Option<&str> {
+        self.version.as_deref()
+    }
+}
+
+/// Reads a message, and its id as far as it can be read.
+///
+/// # Errors
+/// [`CallFlaw::NotJson`], [`CallFlaw::NotOneMessage`].
+// Requirements M4 and M22.
+pub fn read(body: &[u8]) -> Result<Message<'_>, (CallFlaw, Option<MessageId>)> {
+    let mut found = Found::default();
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let read = found.deserialize_message(&mut json).and_then(|()| json.end());
+    let id = found.id.take();
+    match read {
+        Err(_) => match found.flaw {
+            Some(what) => Err((CallFlaw::NotOneMessage(what), id)),
+            None => Err((CallFlaw::NotJson, id)),
+        },
+        Ok(()) => found.into_message(id),
+    }
+}
+
+/// What was found so far.
+#[derive(Default)]
+struct Found<'a> {
+    /// Why the message has no single meaning.
+    flaw: Option<&'static str>,
+    is_jsonrpc: bool,
+    has_answer: bool,
+    id: Option<MessageId>,
+    method: Option<Cow<'a, str>>,
+    name: Named<'a>,
+    uri: Named<'a>,
+    version: Option<Cow<'a, str>>,
+}
+
+/// A member that names what is called.
+#[derive(Default)]
+enum Named<'a> {
+    #[default]
+    Absent,
+    Text(Cow<'a, str>),
+    /// It is no text.
+    Other,
+}
+
+impl<'a> Found<'a> {
+    fn deserialize_message<D: Deserializer<'a>>(&mut self, json: D) -> Result<(), D::Error> {
+        json.deserialize_any(MapVisitor { found: self, place: Place::Message })
+    }
+
+    fn into_message(self, id: Option<MessageId>) -> Result<Message<'a>, (CallFlaw, Option<MessageId>)> {
+        let refuse = |what| Err((CallFlaw::NotOneMessage(what), id.clone()));
+        if !self.is_jsonrpc {
+            return refuse("jsonrpc must be \"2.0\"");
+        }
+        let Some(method) = self.method else {
+            return match self.has_answer {
+                true => Ok(Message { id, method: None, name: None, version: None }),
+                false => refuse("there is no method"),
+            };
+        };
+        if self.has_answer {
+            return refuse("it is a request and an answer");
+        }
+        let name = match named_by(&method) {
+            None => None,
+            Some(member) => match if member == "uri" { self.uri } else { self.name } {
+                Named::Text(name) => Some(name),
+                Named::Absent | Named::Other => return refuse("the method needs a name in params"),
+            },
+        };
+        Ok(Message { id, method: Some(method), name, version: self.version })
+    }
+
+    /// Refuses, with the reason. The error of the reader is not shown.
+    fn refuse<T, E: serde::de::Error>(&mut self, what: &'static str) -> Result<T, E> {
+        self.flaw.get_or_insert(what);
+        Err(E::custom(what))
+    }
+}
+
+/// The objects whose members are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Message,
+    Params,
+    Meta,
+}
+
+impl Place {
+    const fn known(self) -> &'static [&'static str] {
+        match self {
+            Self::Message => &MESSAGE,
+            Self::Params => &PARAMS,
+            Self::Meta => &META,
+        }
+    }
+
+    const fn depth(self) -> usize {
+        match self {
+            Self::Message => 1,
+            Self::Params => 2,
+            Self::Meta => 3,
+        }
+    }
+}
+
+struct MapVisitor<'f, 'a> {
+    found: &'f mut Found<'a>,
+    place: Place,
+}
+
+impl<'a> Visitor<'a> for MapVisitor<'_, 'a> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(self, _: A) -> Result<(), A::Error> {
+        self.found.refuse(match self.place {
+            Place::Message => "it is a batch",
+            Place::Params | Place::Meta => "params and _meta must be objects",
+        })
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
+        match self.place {
+            Place::Message => self.found.refuse("it is no object"),
+            Place::Params | Place::Meta => Ok(()),
+        }
+    }
+
+    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
+        let Self { found, place } = self;
+        let mut seen = HashSet::new();
+        while let Some(Text(key)) = map.next_key()? {
+            let folded = fold(&key);
+            let is_twin = place.known().iter().any(|known| *known != key && fold(known) == folded);
+            if is_twin || !seen.insert(folded) {
+                return found.refuse("a member occurs twice, or in two spellings");
+            }
+            match (place, &*key) {
+                (Place::Message, "jsonrpc") => found.is_jsonrpc = map.next_value::<Text<'a>>()?.0 == "2.0",
+                (Place::Message, "method") => found.method = Some(map.next_value::<Text<'a>>()?.0),
+                (Place::Message, "id") => {
+                    let id = map.next_value_seed(IdSeed)?;
+                    if let Some(id) = id {
+                        found.id = Some(id).filter(|id| !matches!(id, MessageId::Text(text) if text.len() > MAX_ID));
+                    }
+                }
+                (Place::Message, "params") => map.next_value_seed(MapVisitor { found, place: Place::Params })?,
+                (Place::Params, "_meta") => map.next_value_seed(MapVisitor { found, place: Place::Meta })?,
+                (Place::Params, "name") => found.name = map.next_value_seed(Skip::naming(place))?,
+                (Place::Params, "uri") => found.uri = map.next_value_seed(Skip::naming(place))?,
+                (Place::Meta, META_VERSION) => found.version = Some(map.next_value::<Text<'a>>()?.0),
+                _ => {
+                    found.has_answer |= place == Place::Message && matches!(&*key, "result" | "error");
+                    map.next_value_seed(Skip::naming(place))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'a> DeserializeSeed<'a> for MapVisitor<'_, 'a> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'a>>(self, json: D) -> Result<(), D::Error> {
+        json.deserialize_any(self)
+    }
+}
+
+/// A text, borrowed from the body where it has no escapes.
+struct Text<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Text<'de> {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        struct TextVisitor;
+        impl<'de> Visitor<'de> for TextVisitor {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(text.into()))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(text.to_owned().into()))
+            }
+        }
+        json.deserialize_str(TextVisitor)
+    }
+}
+
+/// Reads an id; `None` for `null`.
+struct IdSeed;
+
+impl<'a> DeserializeSeed<'a> for IdSeed {
+    type Value = Option<MessageId>;
+
+    fn deserialize<D: Deserializer<'a>>(self, json: D) -> Result<Option<MessageId>, D::Error> {
+        match serde_json::Value::deserialize(json)? {
+            serde_json::Value::Null => Ok(None),
+            serde_json::Value::String(text) => Ok(Some(MessageId::Text(text.into()))),
+            serde_json::Value::Number(number) => Ok(Some(MessageId::Number(number))),
+            _ => Err(D::Error::custom("the id must be a text or a number")),
+        }
+    }
+}
+
+/// Reads over a value, and keeps it if it is a text.
+#[derive(Clone, Copy)]
+struct Skip {
+    left: usize,
+}
+
+impl Skip {
+    /// For a member of this object.
+    const fn naming(place: Place) -> Self {
+        Self { left: MAX_DEPTH - place.depth() }
+    }
+
+    fn inside<E: serde::de::Error>(self) -> Result<Self, E> {
+        let left = self.left.checked_sub(1).ok_or_else(|| E::custom("it is too deep"))?;
+        Ok(Self { left })
+    }
+}
+
+impl<'a> DeserializeSeed<'a> for Skip {
+    type Value = Named<'a>;
+
+    fn deserialize<D: Deserializer<'a>>(self, json: D) -> Result<Named<'a>, D::Error> {
+        json.deserialize_any(self)
+    }
+}
+
+impl<'a> Visitor<'a> for Skip {
+    type Value = Named<'a>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Named<'a>, E> {
+        Ok(Named::Other)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Named<'a>, E> {
+        Ok(Named::Other)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Named<'a>, E> {
+        Ok(Named::Other)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Named<'a>, E> {
+        Ok(Named::Other)
+    }
+
+    fn visit_unit<E>(self) -> Result<Named<'a>, E> {
+        Ok(Named::Other)
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'a str) -> Result<Named<'a>, E> {
+        Ok(Named::Text(text.into()))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Named<'a>, E> {
+        Ok(Named::Text(text.to_owned().into()))
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(self, mut items: A) -> Result<Named<'a>, A::Error> {
+        let inside = self.inside()?;
+        while items.next_element_seed(inside)?.is_some() {}
+        Ok(Named::Other)
+    }
+
+    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Named<'a>, A::Error> {
+        let inside = self.inside()?;
+        while map.next_key::<IgnoredAny>()?.is_some() {
+            map.next_value_seed(inside)?;
+        }
+        Ok(Named::Other)
+    }
+}
+
+/// A member as a reader sees it that does not distinguish letter case.
+fn fold(key: &str) -> String {
+    if key.is_ascii() {
+        return key.to_ascii_lowercase();
+    }
+    key.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
+}

@@ -1,0 +1,102 @@
+//! How a resource's calls of the Model Context Protocol (MCP) are judged: `mcp` and `implies` of a resource, `calls` of a
+//! route.
+
+mod implied;
+mod pattern;
+mod rules;
+
+pub use implied::Implied;
+pub use pattern::McpCalls;
+pub use rules::{CallRule, CallRules};
+
+use crate::mcp::VERSIONS;
+
+/// How the calls of a resource are judged. The default judges the body, takes the newest version, and bodies of 1 MiB.
+///
+/// ```
+/// use rotogate::route::{Mcp, Resource};
+///
+/// // Clients of the version before may call, too.
+/// let mcp = Mcp { versions: vec!["2026-07-28".into(), "2025-11-25".into()], ..Mcp::default() };
+/// let builder = rotogate::Gate::builder().resource(Resource { mcp: Some(mcp), ..Resource::new("/mcp") });
+/// # let _ = builder;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mcp {
+    /// What names the call.
+    pub check: McpCheck,
+    /// The accepted versions of the protocol.
+    pub versions: Vec<String>,
+    /// The longest body, in bytes, of a call that is judged by its body.
+    pub max_message: u64,
+    /// The origins of pages that may call, besides the gate's own and those of CORS. A request of another page is refused.
+    pub origins: Vec<Box<str>>,
+}
+
+/// What names the call of a request.
+///
+/// ```
+/// use rotogate::route::{Mcp, McpCheck};
+///
+/// // The server behind the gate compares headers and body, as the version of 2026-07-28 requires.
+/// let mcp = Mcp { check: McpCheck::Headers, ..Mcp::default() };
+/// # let _ = mcp;
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum McpCheck {
+    /// The body, with which the headers must agree. The gate buffers it.
+    #[default]
+    Body,
+    /// The headers alone, for servers that compare them with the body.
+    Headers,
+}
+
+impl McpCheck {
+    /// Its word in `gateway.toml`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Body => "body",
+            Self::Headers => "headers",
+        }
+    }
+}
+
+impl Default for Mcp {
+    fn default() -> Self {
+        Self {
+            check: McpCheck::Body,
+            versions: vec![VERSIONS[0].to_owned()],
+            max_message: 1024 * 1024,
+            origins: Vec::new(),
+        }
+    }
+}
+
+/// What only our own crates call: docs.rs does not show it.
+#[doc(hidden)]
+impl Mcp {
+    /// What is wrong with the versions.
+    pub fn problem(&self) -> Option<String> {
+        let known = || VERSIONS.join("\", \"");
+        if self.versions.is_empty() {
+            return Some(format!("no version is listed; expected some of \"{}\"", known()));
+        }
+        if let Some(other) = self.versions.iter().find(|version| !VERSIONS.contains(&version.as_str())) {
+            return Some(format!("\"{other}\" is no known version; expected some of \"{}\"", known()));
+        }
+        (self.check == McpCheck::Headers && self.takes_older()).then(|| {
+            format!(
+                "servers of versions before {} do not compare the headers with the body; use check = \"body\"",
+                VERSIONS[0]
+            )
+        })
+    }
+
+    /// Whether an older version is listed, whose clients send no headers about the call, and GET and DELETE requests.
+    pub fn takes_older(&self) -> bool {
+        self.versions.iter().any(|version| version != VERSIONS[0])
+    }
+}
+
+#[cfg(test)]
+mod tests;

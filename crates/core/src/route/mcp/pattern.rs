@@ -1,0 +1,102 @@
+//! `calls = ["tools/call:delete_*"]`: the calls of a rule.
+
+use std::fmt;
+
+use crate::mcp::Call;
+
+/// The calls of a rule: `method:name`, `method:prefix*`, `method` for all of its names, or `*` for all calls.
+///
+/// ```
+/// use rotogate::route::{McpCalls, Route, RoutePolicy};
+/// use rotogate::session::Scope;
+///
+/// let write = RoutePolicy {
+///     resource: Some("/mcp".into()),
+///     scopes: Scope::parse("files.write")?,
+///     ..RoutePolicy::default()
+/// };
+/// let rule = Route { calls: vec![McpCalls::parse("tools/call:delete_*")?], ..Route::new("", write) };
+/// assert!(McpCalls::parse("tools/call:*_all").is_err(), "a * is the last character");
+/// # let _ = rule;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct McpCalls {
+    /// `None`: all calls.
+    method: Option<Box<str>>,
+    name: NamePattern,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum NamePattern {
+    Any,
+    Exactly(Box<str>),
+    Prefix(Box<str>),
+}
+
+impl McpCalls {
+    /// Parses a pattern.
+    ///
+    /// # Errors
+    /// The expected form.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        const EXPECTED: &str = "expected \"method:name\", \"method:prefix*\", \"method\" or \"*\"";
+        if text == "*" {
+            return Ok(Self { method: None, name: NamePattern::Any });
+        }
+        let (method, name) = match text.split_once(':') {
+            Some((method, name)) => (method, Some(name)),
+            None => (text, None),
+        };
+        let is_plain = |text: &str| !text.contains('*') && !text.chars().any(char::is_control);
+        let name = match name {
+            None => NamePattern::Any,
+            Some(name) => match name.strip_suffix('*') {
+                Some(prefix) if is_plain(prefix) => NamePattern::Prefix(prefix.into()),
+                None if is_plain(name) && !name.is_empty() => NamePattern::Exactly(name.into()),
+                Some(_) | None => return Err(EXPECTED.to_owned()),
+            },
+        };
+        if method.is_empty() || !is_plain(method) || method.contains(char::is_whitespace) {
+            return Err(EXPECTED.to_owned());
+        }
+        Ok(Self { method: Some(method.into()), name })
+    }
+
+    /// Is it `*`?
+    pub const fn is_general(&self) -> bool {
+        self.method.is_none()
+    }
+
+    /// Does it name some of the names of this method, by their beginning?
+    pub(super) fn has_prefix_of(&self, method: &str) -> bool {
+        self.method.as_deref() == Some(method) && matches!(self.name, NamePattern::Prefix(_))
+    }
+
+    /// How specifically the pattern names a call: exactly, by the longest prefix, by its method, as any call. `None` if it
+    /// does not match.
+    // Requirement M8.
+    pub(super) fn closeness(&self, call: &Call<'_>) -> Option<usize> {
+        let Some(method) = self.method.as_deref() else { return Some(0) };
+        if call.method.as_deref() != Some(method) {
+            return None;
+        }
+        match (&self.name, call.name.as_deref()) {
+            (NamePattern::Any, _) => Some(1),
+            (NamePattern::Exactly(own), Some(name)) if **own == *name => Some(usize::MAX),
+            (NamePattern::Prefix(own), Some(name)) if name.starts_with(&**own) => Some(2 + own.len()),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for McpCalls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.method, &self.name) {
+            (None, _) => f.write_str("*"),
+            (Some(method), NamePattern::Any) => f.write_str(method),
+            (Some(method), NamePattern::Exactly(name)) => write!(f, "{method}:{name}"),
+            (Some(method), NamePattern::Prefix(prefix)) => write!(f, "{method}:{prefix}*"),
+        }
+    }
+}

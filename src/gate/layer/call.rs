@@ -1,0 +1,126 @@
+//! A call (MCP) that is judged by its body: the body is read, judged, and forwarded byte for byte.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::{HeaderValue, Request};
+use http_body::Body;
+use tower::Service;
+
+use super::GateLayer;
+use super::future::{EndpointOutcome, PassedRequest, ResponseFuture};
+use super::refuse::shed;
+use crate::gate::Inner;
+use crate::gate::forward_buffered::ForwardBuffered;
+use crate::gate::verdict::Verdict;
+use rotogate_core::denial::Denial;
+use rotogate_core::overload::{Holder, PoolPermit, Refusal};
+use rotogate_core::policy::{self, Permitted};
+use rotogate_core::reason::Reason;
+
+/// The time limit for the body of a call, whose caller has a good token.
+const BODY_WITHIN: Duration = Duration::from_secs(10);
+
+/// Why a body was not read.
+enum Unread {
+    Denied(Denial),
+    Shed(Refusal),
+}
+
+impl<M> GateLayer<M> {
+    /// Reads and judges the body, and forwards it.
+    pub(super) async fn call_outcome<S, B>(
+        self,
+        permitted: Permitted,
+        mut parts: Parts,
+        body: B,
+        kept: M::Kept,
+    ) -> EndpointOutcome<S::Future>
+    where
+        S: Service<Request<B>>,
+        M: ForwardBuffered<S, B>,
+        B: Body + Send + 'static,
+        B::Data: Send,
+    {
+        let gate = &self.gate.0;
+        let (route, by) = (Arc::clone(permitted.route()), permitted.by());
+        let own = |future: ResponseFuture<S::Future>| EndpointOutcome::Admitted(Box::new(future));
+        let refuse = |parts: &Parts, denial| own(self.refuse(parts, denial, None, Some(Arc::clone(&route))));
+        let Some(mcp) = gate.mcp(&route.policy) else { return refuse(&parts, Denial::NoRoute) };
+        let longest = route.policy.max_body.map_or(mcp.settings.max_message, |most| most.min(mcp.settings.max_message));
+        let holder = permitted.caller().map(|caller| caller.holder()).or_else(|| gate.holder(&parts));
+        let (body, room) = match read(gate, holder, longest, body).await {
+            Ok(read) => read,
+            Err(Unread::Denied(denial)) => return refuse(&parts, denial),
+            Err(Unread::Shed(why)) => return own(shed(gate, &parts, why, permitted, self.annotate)),
+        };
+        if let Err(denial) = gate.judge_body(mcp, &mut parts, &permitted, &body) {
+            return refuse(&parts, denial);
+        }
+        let passed = match self.prepared(&mut parts, permitted) {
+            Ok(passed) => passed,
+            Err(why) => return own(self.not_entered(why, &parts)),
+        };
+        parts.headers.remove(TRANSFER_ENCODING);
+        parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        let mut passed = passed.unwrap_or_else(|| PassedRequest {
+            gate: Arc::clone(gate),
+            permitted: policy::permit_anonymous(&route, by),
+            counted: None,
+            is_guarded: true,
+            undecided: None,
+        });
+        passed.counted = passed.counted.map(|counted| counted.keeping(Some(room)));
+        match M::forward(kept, parts, body).await {
+            Ok(future) => EndpointOutcome::In { future, passed, annotate: self.annotate },
+            Err(why) => {
+                Reason::NOT_FORWARDED.tell();
+                let verdict =
+                    self.annotate.then(|| Verdict { route: Some(route), ..Verdict::new(Reason::NOT_FORWARDED) });
+                EndpointOutcome::reply(why.reply(None), verdict)
+            }
+        }
+    }
+}
+
+/// Reads a whole body of at most `longest` bytes, each of which counts as buffered.
+// Requirement M17.
+async fn read<B: Body>(
+    gate: &Inner,
+    holder: Option<Holder>,
+    longest: u64,
+    body: B,
+) -> Result<(Bytes, PoolPermit), Unread> {
+    let full = |_| Unread::Shed(Refusal::Buffered);
+    let mut room = gate.running.overload.buffered.take(holder, 0).map_err(full)?;
+    let mut body = pin!(body);
+    let whole = async {
+        // Most bodies arrive in one piece, which is not copied.
+        let (mut first, mut all) = (Bytes::new(), BytesMut::new());
+        while let Some(frame) = poll_fn(|cx| Pin::as_mut(&mut body).poll_frame(cx)).await {
+            let broken = |_| Unread::Denied(Denial::MalformedRequest("the body broke off"));
+            let Ok(mut data) = frame.map_err(broken)?.into_data() else { continue };
+            if (first.len() + all.len() + data.remaining()) as u64 > longest {
+                return Err(Unread::Denied(Denial::BodyTooLarge));
+            }
+            room.grow(data.remaining()).map_err(full)?;
+            if first.is_empty() && all.is_empty() {
+                first = data.copy_to_bytes(data.remaining());
+            } else {
+                if all.is_empty() {
+                    all.put(std::mem::take(&mut first));
+                }
+                all.put(data);
+            }
+        }
+        Ok(if all.is_empty() { first } else { all.freeze() })
+    };
+    let late = Unread::Denied(Denial::MalformedRequest("the body did not arrive in time"));
+    let whole = tokio::time::timeout(BODY_WITHIN, whole).await.unwrap_or(Err(late))?;
+    Ok((whole, room))
+}

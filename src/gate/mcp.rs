@@ -1,0 +1,239 @@
+//! Calls of the Model Context Protocol on the routes of a resource: the rules of a request's head, and of its body.
+
+use std::sync::Arc;
+
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::request::Parts;
+use http::{HeaderMap, Method};
+
+use super::Inner;
+use super::builder::BuildError;
+use super::resources;
+use rotogate_core::denial::{CallFlaw, Denial};
+use rotogate_core::mcp::{self, Call, CallHead, Message, MessageId, has_call_headers};
+use rotogate_core::policy::{self, Permitted};
+use rotogate_core::refusal::ChallengeParams;
+use rotogate_core::reply::Reply;
+use rotogate_core::route::{CallRule, CallRules, Mcp, McpCheck, Route, RoutePolicy};
+use rotogate_core::rule::Rule;
+use rotogate_core::session::Scope;
+use rotogate_core::token::observer::Observer;
+
+/// How the calls of a resource are judged, with its rules.
+#[derive(Debug)]
+pub(super) struct ReadyMcp {
+    pub(super) settings: Mcp,
+    pub(super) rules: CallRules,
+}
+
+/// What the head of a request to a resource says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum HeadVerdict {
+    /// The request is no call, or its call is judged.
+    Decided,
+    /// The body must be read.
+    NeedsBody,
+    /// The method is not served.
+    WrongMethod,
+}
+
+/// What the gate has learned of a call from its body, in the extensions of the request.
+#[derive(Clone, Debug, Default)]
+pub(super) struct CallContext {
+    pub(super) id: Option<MessageId>,
+    /// The rules that govern a call of an older version, and the scopes of its token: clients of these versions forget
+    /// the scopes that they had.
+    older: Option<(Vec<Arc<Route>>, Scope)>,
+}
+
+impl ReadyMcp {
+    /// Checks the settings and the rules of a resource.
+    pub(super) fn new(path: &str, settings: Mcp, routes: &[Route]) -> Result<Self, BuildError> {
+        let refuse = |why| BuildError::Resource { path: path.to_owned(), why: String::into(why) };
+        if let Some(why) = settings.problem() {
+            return Err(refuse(why));
+        }
+        let of_it = routes.iter().filter(|route| route.policy.resource.as_deref() == Some(path));
+        Ok(Self { settings, rules: CallRules::new(of_it).map_err(refuse)? })
+    }
+
+    /// Whether a request of this version is judged.
+    fn lists(&self, version: Option<&str>) -> bool {
+        match version {
+            Some(version) => self.settings.versions.iter().any(|listed| listed == version),
+            None => self.settings.takes_older(),
+        }
+    }
+
+    /// Judges the caller by the rules of a call.
+    fn judge<O: Observer>(
+        &self,
+        gate: &Inner,
+        permitted: &Permitted,
+        call: &Call<'_>,
+        observer: &mut O,
+    ) -> Result<(), Denial> {
+        for rule in self.rules.of_call(call) {
+            let judged = match permitted.caller() {
+                Some(caller) => {
+                    policy::judge_call(&rule.route.policy, caller.token(), gate.engine.clock().wall(), observer)
+                }
+                None => observer.judged(Rule::Credential, Err(Denial::NoCredential)),
+            };
+            if O::HAS_EFFECTS {
+                rule.count(judged.is_ok());
+            }
+            judged?;
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// How calls are judged on a route.
+    pub(super) fn mcp(&self, policy: &RoutePolicy) -> Option<&ReadyMcp> {
+        policy.resource.as_deref()?;
+        resources::named(&self.resources, policy.resource.as_deref())?.mcp.as_ref()
+    }
+
+    /// Judges the head of a permitted request to a resource. A call whose headers name it is judged here, before its body is
+    /// read.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub(super) fn judge_head<O: Observer>(
+        &self,
+        mcp: &ReadyMcp,
+        parts: &Parts,
+        permitted: &Permitted,
+        observer: &mut O,
+    ) -> Result<HeadVerdict, Denial> {
+        // A page that rebinds its own name to this address states its own origin.
+        let is_ours = self.origins.admit_page(&parts.headers, &mcp.settings.origins);
+        observer.judged(Rule::Origin, if is_ours { Ok(()) } else { Err(Denial::CrossOrigin) })?;
+        match parts.method {
+            Method::POST => {}
+            // The stream and the end of a session, in older versions.
+            Method::GET | Method::DELETE if mcp.settings.takes_older() => return Ok(HeadVerdict::Decided),
+            _ => return Ok(HeadVerdict::WrongMethod),
+        }
+        let head = observer.read(Rule::Route, CallHead::read(&parts.headers).map_err(Denial::BadCall))?;
+        let listed = match head.version {
+            version if mcp.lists(version) => Ok(()),
+            Some(_) => Err(Denial::BadCall(CallFlaw::UnsupportedVersion)),
+            None => Err(Denial::BadCall(CallFlaw::HeaderMismatch("MCP-Protocol-Version is missing"))),
+        };
+        observer.judged(Rule::Route, listed)?;
+        if let Some(call) = head.call() {
+            mcp.judge(self, permitted, &call, observer)?;
+        }
+        match mcp.settings.check {
+            McpCheck::Headers => Ok(HeadVerdict::Decided),
+            McpCheck::Body => {
+                observer.judged(Rule::Route, is_plain_json(&parts.headers).map_err(Denial::BadCall))?;
+                Ok(HeadVerdict::NeedsBody)
+            }
+        }
+    }
+
+    /// Judges the body of a call whose head is judged. What the gate learns of the call is then in the extensions.
+    ///
+    /// # Errors
+    /// The refusal.
+    // Requirements M5 and M7.
+    pub(super) fn judge_body(
+        &self,
+        mcp: &ReadyMcp,
+        parts: &mut Parts,
+        permitted: &Permitted,
+        body: &[u8],
+    ) -> Result<(), Denial> {
+        let mut context = CallContext::default();
+        let judged = self.judge_message(mcp, &parts.headers, permitted, body, &mut context);
+        parts.extensions.insert(context);
+        judged
+    }
+
+    fn judge_message(
+        &self,
+        mcp: &ReadyMcp,
+        headers: &HeaderMap,
+        permitted: &Permitted,
+        body: &[u8],
+        context: &mut CallContext,
+    ) -> Result<(), Denial> {
+        let message: Message<'_> = mcp::read(body).map_err(|(flaw, id)| {
+            context.id = id;
+            Denial::BadCall(flaw)
+        })?;
+        context.id = message.id().cloned();
+        let head = CallHead::read(headers).map_err(Denial::BadCall)?;
+        head.agree(&message).map_err(Denial::BadCall)?;
+        let call = message.call();
+        let is_older = !head.version.is_some_and(has_call_headers);
+        if call.method.is_none() && !is_older {
+            return Err(Denial::BadCall(CallFlaw::NotOneMessage("this version has no answers of clients")));
+        }
+        if head.call().is_some_and(|known| known == call) {
+            return Ok(());
+        }
+        if is_older {
+            let granted = permitted.caller().map(|caller| caller.token().scope.clone()).unwrap_or_default();
+            let rules = mcp.rules.of_call(&call).map(|rule| Arc::clone(&rule.route)).collect();
+            context.older = Some((rules, granted));
+        }
+        mcp.judge(self, permitted, &call, &mut ())
+    }
+
+    /// Adds what the rules of the call ask for to a challenge, so that one answer names all scopes.
+    // Requirement M9.
+    pub(super) fn ask_of_call<'a>(
+        &'a self,
+        asked: &mut ChallengeParams<'a>,
+        policy: &'a RoutePolicy,
+        parts: &'a Parts,
+    ) {
+        let Some(mcp) = self.mcp(policy) else { return };
+        let context = parts.extensions.get::<CallContext>();
+        let by_body = context.and_then(|context| context.older.as_ref());
+        let head = CallHead::read(&parts.headers).ok();
+        let by_head = head.as_ref().and_then(CallHead::call);
+        let rules: Vec<&Route> = match (by_body, &by_head) {
+            (Some((rules, _)), _) => rules.iter().map(AsRef::as_ref).collect(),
+            (None, Some(call)) => mcp.rules.of_call(call).map(|rule| &*rule.route).collect(),
+            (None, None) => return,
+        };
+        let mut scopes = asked.scopes.clone().into_owned();
+        for rule in rules {
+            scopes = scopes.union(&rule.policy.asked_scopes());
+            asked.step_up = rule.policy.step_up.as_ref().or(asked.step_up);
+        }
+        if let Some((_, granted)) = by_body {
+            scopes = scopes.union(granted);
+        }
+        asked.scopes = std::borrow::Cow::Owned(scopes);
+    }
+
+    /// The reply to a call with a flaw.
+    pub(super) fn bad_call(&self, flaw: CallFlaw, policy: &RoutePolicy, parts: &Parts) -> Reply {
+        let id = parts.extensions.get::<CallContext>().and_then(|context| context.id.as_ref());
+        let supported = self.mcp(policy).map(|mcp| mcp.settings.versions.as_slice()).unwrap_or_default();
+        let requested = CallHead::read(&parts.headers).ok().and_then(|head| head.version);
+        mcp::reply(flaw, id, supported, requested)
+    }
+
+    /// Each pattern of calls with its resource, and how many calls it refused and permitted.
+    pub(crate) fn call_counts(&self) -> impl Iterator<Item = (&str, &CallRule)> {
+        let all = self.resources.iter().filter_map(|resource| Some((&*resource.path, resource.mcp.as_ref()?)));
+        all.flat_map(|(path, mcp)| mcp.rules.iter().map(move |rule| (path, rule)))
+    }
+}
+
+/// Whether the body is JSON in its own bytes.
+fn is_plain_json(headers: &HeaderMap) -> Result<(), CallFlaw> {
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let named = types.next().and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = named.split(';').next().unwrap_or_default().trim();
+    let is_json = essence.eq_ignore_ascii_case("application/json") && types.next().is_none();
+    if is_json && !headers.contains_key(CONTENT_ENCODING) { Ok(()) } else { Err(CallFlaw::MediaType) }
+}
