@@ -16,7 +16,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::BrowserEndpoint;
 use crate::gate::Inner;
 use crate::gate::relay::{EndpointRelay, RelayConfig};
 use crate::relay::http::{reply, send_error};
@@ -431,13 +430,6 @@ pub(super) fn relay_config(provider: &LoginProvider) -> RelayConfig {
         provider: Arc::new(RefreshingProvider(provider.clone())),
         place: format!("issuer {}", provider.url()),
         known_issuer: false,
-    }
-}
-
-impl BrowserEndpoint {
-    /// The relay of the provider, if browsers log in at one.
-    pub(in crate::gate) fn relay_config(&self) -> Option<RelayConfig> {
-        self.provider.as_ref().map(relay_config)
     }
 }
 

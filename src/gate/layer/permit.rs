@@ -110,7 +110,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
             (Auth::Optional, BadCredential::Refuse) => {
                 let caller = self.observer.attempt(|observer| {
                     match (RoutedRequest { gate, parts, route, places_of, by, observer }).caller() {
-                        // A cookie that is over, or none of ours, is none: the browser sends it all the same.
+                        // A cookie that is over, or none of ours, is none.
                         Err(Denial::SessionOver(_)) => Ok(Some(policy::permit_anonymous(route, by).after_session())),
                         Err(Denial::UnknownSessionCookie) => Ok(None),
                         caller => caller,
@@ -146,8 +146,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
     fn credential(&mut self) -> Result<Option<Found<PresentedToken<'a>>>, Denial> {
         let Self { gate, parts, places_of, .. } = *self;
         let found = self.observer.read(Rule::Credential, self.extract())?;
-        // Before the token is examined: a page that may not send the request learns nothing, and confirms no
-        // generation.
+        // First: a page that may not send the request learns nothing, and confirms no generation.
         if let Some(found @ Found { by_cookie: true, .. }) = &found {
             let may_send = match &found.token {
                 PresentedToken::Session(_) => gate.origins.admit_session(parts, places_of),
@@ -215,8 +214,8 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
     /// 7. Authorise.
     fn authorise(&mut self, checked: CheckedCaller) -> Result<Permitted, Denial> {
         let CheckedCaller { verified, first_sight, proof } = checked;
-        let authorised = policy::authorise(self.route, verified, self.by, self.observer);
-        let authorised = authorised.and_then(|permitted| self.stepped_up(permitted));
+        let authorised = policy::authorise(self.route, verified, self.by, self.observer)
+            .and_then(|permitted| self.stepped_up(permitted));
         // The verification was wasted, unless a `require()` inside asks for this audience. The limit counts it once:
         // later requests with this token hit the cache.
         if let (Some(address), Err(Denial::WrongAudience), false) = (first_sight, &authorised, self.by.defers)
@@ -361,7 +360,7 @@ fn judge_also(gate: &Inner, parts: &Parts, permitted: Permitted, rule: &Arc<Rout
 /// Step 8: removes credentials and the client's copies of identity headers, then sets the gate's own.
 ///
 /// # Errors
-/// [`Denial::AssertionUnavailable`]; the errors of [`token_for_service`]; [`Denial::ProofsUnavailable`] for a permit whose proof was not
+/// [`Denial::AssertionUnavailable`]; those of [`token_for_service`]; [`Denial::ProofsUnavailable`] before the proof was
 /// [counted](Inner::count_proof). The request is then unchanged.
 pub(in crate::gate) fn prepare(gate: &Inner, parts: &mut Parts, permitted: &Permitted) -> Result<(), Denial> {
     let route = permitted.route();

@@ -5,6 +5,8 @@
 //! the rules of [`rotation`](crate::session::rotation) about superseded tokens applies: a renewal is a rotation of the
 //! current generation.
 
+mod ending;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +24,7 @@ use crate::fault::{Error, Fault};
 use crate::revocation::Revocation;
 use crate::session::profile::Profile;
 use crate::session::rotation::{self, Decision, Lifetime, REVOKED, RecordChange, SessionEnd, decide};
-use crate::session::{BrowserBinding, LastPair, RevokedBecause, Session, SessionId, VouchedBy};
+use crate::session::{BrowserBinding, LastPair, Session, SessionId, VouchedBy};
 use crate::store::Swap;
 use crate::token::keyring::Keyring;
 use crate::token::mint::AccessTokenText;
@@ -211,21 +213,6 @@ impl Engine {
         self.browser_begun(begun, None, (None, Duration::ZERO), origin).await
     }
 
-    /// Ends the session of a cookie because its provider does not continue it.
-    ///
-    /// # Errors
-    /// As [`revoke_session`](Self::revoke_session).
-    // Requirement B40.
-    pub async fn end_refused_by_provider(&self, cookie: &SessionCookie) -> Result<(), Error> {
-        const BECAUSE: RevokedBecause = RevokedBecause::ProviderRefused;
-        match self.record_to_end(cookie.session(), Timestamp::ZERO, BECAUSE).await? {
-            Some(session) if self.is_cookie_of(cookie, &session) => {
-                self.revoke_session(&session, BECAUSE).await.map(drop)
-            }
-            Some(_) | None => Ok(()),
-        }
-    }
-
     async fn browser_begun(
         &self,
         begun: BegunSession,
@@ -240,42 +227,6 @@ impl Engine {
             None => None,
         };
         Ok(BrowserLogin { cookie, session, user, presented_ends_in })
-    }
-
-    /// Ends the session that a browser presented at a login: one of the same user after `grace`, which is then returned, and
-    /// any other at once.
-    pub async fn end_presented(
-        &self,
-        presented: &SessionCookie,
-        new: &Session,
-        grace: Duration,
-        origin: &Origin,
-    ) -> Option<Duration> {
-        if self.goes_on_for(presented, new, grace).await {
-            return Some(grace);
-        }
-        // From now on this gate refuses the old session, whatever the store does. What the store did not take is owed and
-        // logged; the new session is durable, and is not lost for it.
-        let _ = self.end_browser(presented, origin).await;
-        None
-    }
-
-    /// Lets the session of a cookie end after `grace`, if the new session is of the same user. Durably: on any error the
-    /// session does not go on.
-    pub(super) async fn goes_on_for(&self, presented: &SessionCookie, new: &Session, grace: Duration) -> bool {
-        let Ok(read) = self.read_browser(presented.session(), Some(presented)).await else { return false };
-        let old = &read.session;
-        let who = |session: &Session| session.vouched_by.as_ref().map(|by| by.issuer.clone());
-        if grace.is_zero() || (&old.subject, &old.account) != (&new.subject, &new.account) || who(old) != who(new) {
-            return false;
-        }
-        let expires = old.expires.min(self.clock.now().plus(grace));
-        let record = Session { expires, revision: old.revision.saturating_add(1), ..old.clone() };
-        let is_written = matches!(self.swap(old.revision, record.clone(), None).await, Ok(Swap::Swapped));
-        if is_written {
-            self.keep_written(&record);
-        }
-        is_written
     }
 
     /// Notes that a login at a provider was refused, after the browser proved that it began it.
@@ -311,20 +262,6 @@ impl Engine {
         self.judge_browser(&read, None, &profile, now).await?;
         let terms = SessionTerms::new(&read.session, &profile);
         Ok(BrowserSession { expires: terms.ends, idle_expires: terms.idle_expires(), session: read.session })
-    }
-
-    /// Ends the session of a cookie: on return durably. A cookie without a session changes nothing.
-    ///
-    /// # Errors
-    /// A fault of the store. The session is then refused at this gate, its end is owed, and the cookie must stay, so that
-    /// the browser can try again.
-    pub async fn end_browser(&self, cookie: &SessionCookie, origin: &Origin) -> Result<(), Error> {
-        let id = cookie.session();
-        let record = self.record_to_end(id, Timestamp::ZERO, RevokedBecause::Logout).await?;
-        match record.filter(|session| self.is_cookie_of(cookie, session)) {
-            Some(session) => self.log_out(&session, &session.client, origin).await,
-            None => Ok(()),
-        }
     }
 
     /// A turn on a session, for [`browser_token`](Self::browser_token).
@@ -441,17 +378,6 @@ impl Engine {
             Decision::Ahead { .. } if self.may_continue(session).await? => Ok(Decision::Ahead { fast_forward: true }),
             Decision::Ahead { .. } => Err(Denial::SessionOver("the store lost writes of it").into()),
             Decision::Rotate | Decision::Replay | Decision::Reissue | Decision::Reuse(_) => Ok(Decision::Rotate),
-        }
-    }
-
-    /// Ends a session as its renewal would: because of its user, or of the issuer that vouched for the user.
-    pub(super) async fn end_for_user(&self, read: &ReadRecord, user: Option<&Option<User>>) -> Result<(), Error> {
-        let facts = self.facts(&read.session, user, read.minimum_known);
-        // Its idle end is judged by its connections.
-        let profile = Profile { idle_ttl: Duration::MAX, session_ttl: Duration::MAX, ..Profile::default() };
-        match decide(&read.session, read.session.current, facts, self.clock.now(), &profile) {
-            Decision::Revoked(why) => self.end_revoked(&read.session, user, why).await.map(drop),
-            _ => Ok(()),
         }
     }
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::newest::newest_before;
-use super::problem::{Code, Problem, Refusal};
+use super::problem::{Code, Refusal};
 use super::revocations::{RevocationReport, subject_of};
 use super::{AdminResult, AdminState, events, ok, rfc3339, shown};
 use rotogate::gate::{Gate, Sessions};

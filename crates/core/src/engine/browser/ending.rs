@@ -1,0 +1,101 @@
+//! How sessions of browsers end.
+
+use std::time::Duration;
+
+use super::super::exchange::ReadRecord;
+use super::super::{Engine, Origin};
+use crate::clock::Timestamp;
+use crate::directory::User;
+use crate::fault::Error;
+use crate::session::profile::Profile;
+use crate::session::rotation::{Decision, decide};
+use crate::session::{RevokedBecause, Session};
+use crate::store::Swap;
+use crate::token::session_cookie::SessionCookie;
+
+impl Engine {
+    /// Ends the session of a cookie because its provider does not continue it.
+    ///
+    /// # Errors
+    /// As [`revoke_session`](Self::revoke_session).
+    // Requirement B40.
+    pub async fn end_refused_by_provider(&self, cookie: &SessionCookie) -> Result<(), Error> {
+        const BECAUSE: RevokedBecause = RevokedBecause::ProviderRefused;
+        match self.record_to_end(cookie.session(), Timestamp::ZERO, BECAUSE).await? {
+            Some(session) if self.is_cookie_of(cookie, &session) => {
+                self.revoke_session(&session, BECAUSE).await.map(drop)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Ends the session that a browser presented at a login: one of the same user after `grace`, which is then returned, and
+    /// any other at once.
+    pub async fn end_presented(
+        &self,
+        presented: &SessionCookie,
+        new: &Session,
+        grace: Duration,
+        origin: &Origin,
+    ) -> Option<Duration> {
+        if self.goes_on_for(presented, new, grace).await {
+            return Some(grace);
+        }
+        // From now on this gate refuses the old session, whatever the store does. What the store did not take is owed and
+        // logged; the new session is durable, and is not lost for it.
+        let _ = self.end_browser(presented, origin).await;
+        None
+    }
+
+    /// Lets the session of a cookie end after `grace`, if the new session is of the same user. Durably: on any error the
+    /// session does not go on.
+    pub(in crate::engine) async fn goes_on_for(
+        &self,
+        presented: &SessionCookie,
+        new: &Session,
+        grace: Duration,
+    ) -> bool {
+        let Ok(read) = self.read_browser(presented.session(), Some(presented)).await else { return false };
+        let old = &read.session;
+        let who = |session: &Session| session.vouched_by.as_ref().map(|by| by.issuer.clone());
+        if grace.is_zero() || (&old.subject, &old.account) != (&new.subject, &new.account) || who(old) != who(new) {
+            return false;
+        }
+        let expires = old.expires.min(self.clock.now().plus(grace));
+        let record = Session { expires, revision: old.revision.saturating_add(1), ..old.clone() };
+        let is_written = matches!(self.swap(old.revision, record.clone(), None).await, Ok(Swap::Swapped));
+        if is_written {
+            self.keep_written(&record);
+        }
+        is_written
+    }
+
+    /// Ends the session of a cookie: on return durably. A cookie without a session changes nothing.
+    ///
+    /// # Errors
+    /// A fault of the store. The session is then refused at this gate, its end is owed, and the cookie must stay, so that
+    /// the browser can try again.
+    pub async fn end_browser(&self, cookie: &SessionCookie, origin: &Origin) -> Result<(), Error> {
+        let id = cookie.session();
+        let record = self.record_to_end(id, Timestamp::ZERO, RevokedBecause::Logout).await?;
+        match record.filter(|session| self.is_cookie_of(cookie, session)) {
+            Some(session) => self.log_out(&session, &session.client, origin).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Ends a session as its renewal would: because of its user, or of the issuer that vouched for the user.
+    pub(in crate::engine) async fn end_for_user(
+        &self,
+        read: &ReadRecord,
+        user: Option<&Option<User>>,
+    ) -> Result<(), Error> {
+        let facts = self.facts(&read.session, user, read.minimum_known);
+        // Its idle end is judged by its connections.
+        let profile = Profile { idle_ttl: Duration::MAX, session_ttl: Duration::MAX, ..Profile::default() };
+        match decide(&read.session, read.session.current, facts, self.clock.now(), &profile) {
+            Decision::Revoked(why) => self.end_revoked(&read.session, user, why).await.map(drop),
+            _ => Ok(()),
+        }
+    }
+}
