@@ -1,6 +1,6 @@
 //! The check of an ID token, which is never cached: a login is answered once.
 
-use super::TokenChecker;
+use super::{IdentityField, TokenChecker};
 use crate::denial::Denial;
 use crate::token::verify::{ProvedLogin, SentIdToken};
 
@@ -10,7 +10,14 @@ impl TokenChecker {
     /// # Errors
     /// [`Denial::ProviderLogin`]; [`Denial::KeysUnavailable`].
     pub async fn proved_login(&self, sent: SentIdToken<'_>) -> Result<ProvedLogin, Denial> {
-        let judge = || self.keys.load().verifier.proved_login(sent, self.clock.now(), self.clock.wall());
+        let judge = || {
+            let keys = self.keys.load();
+            let claims = keys.shared.identity.headers.iter().filter_map(|(_, field)| match field {
+                IdentityField::Claim(name) => Some(name.clone()),
+                _ => None,
+            });
+            keys.verifier.proved_login(sent, &claims.collect::<Vec<_>>(), self.clock.now(), self.clock.wall())
+        };
         match judge() {
             Err(Denial::KeysUnavailable(_)) => {}
             judged => return judged,

@@ -99,9 +99,9 @@ pub(super) fn run(configured: &Path, options: &InitOptions, output: Output) -> C
     let remarks = &imported.remarks[..];
     output.write(&InitReport { file: &path, secrets, remarks }, || {
         let path = path.display();
-        let makes = match options.browser {
-            Some(BrowserLoginKind::Oidc) => "keys and a store in the folder data",
-            None | Some(BrowserLoginKind::Own) => {
+        let makes = match (options.browser, &options.from_oauth2_proxy) {
+            (Some(BrowserLoginKind::Oidc), _) | (_, Some(_)) => "keys and a store in the folder data",
+            (None | Some(BrowserLoginKind::Own), None) => {
                 "keys, a store and a user in the folder data, and prints the password and lines to paste"
             }
         };

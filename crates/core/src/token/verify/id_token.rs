@@ -14,7 +14,7 @@ use super::judge::{self, ClaimsSource, TokenTimes};
 use super::mapping::{ClaimMapping, RequiredClaim, WantedClaim};
 use super::members::{Member, Members};
 use super::{IssuerRules, Verifier, name_claim};
-use crate::claim::{ClaimPath, OwnClaims, ROLES};
+use crate::claim::{ClaimError, ClaimPath, OwnClaims, ROLES};
 use crate::clock::Timestamp;
 use crate::denial::{Denial, ProviderFlaw};
 use crate::random::are_equal;
@@ -83,12 +83,19 @@ impl Verifier {
         self.found(issuer).map(|(_, shared)| shared)
     }
 
-    /// The user of a login at a provider.
+    /// The user of a login at a provider. Of the claims that have no meaning to the gate, the session gets those that are
+    /// `shown` in identity headers, if they are texts, numbers or booleans.
     ///
     /// # Errors
     /// [`Denial::ProviderLogin`]; [`Denial::KeysUnavailable`].
     // Requirement B33.
-    pub fn proved_login(&self, sent: SentIdToken<'_>, now: Timestamp, wall: Timestamp) -> Result<ProvedLogin, Denial> {
+    pub fn proved_login(
+        &self,
+        sent: SentIdToken<'_>,
+        shown: &[Box<str>],
+        now: Timestamp,
+        wall: Timestamp,
+    ) -> Result<ProvedLogin, Denial> {
         let rules =
             self.named(sent.issuer).filter(|rules| !rules.ours).ok_or(refused("its issuer is not one of ours"))?;
         let refuse = |flaw| match flaw {
@@ -114,7 +121,7 @@ impl Verifier {
         if times.issued_at.is_none_or(|at| at.plus(MAX_AGE).plus(rules.leeway) < wall) {
             return Err(refused("iat is missing, or too long ago"));
         }
-        self.mapped(rules, &sent, &claims, times)
+        self.mapped(rules, &sent, &claims, (times, shown))
     }
 
     /// The user, by the issuer's mapping.
@@ -123,7 +130,7 @@ impl Verifier {
         rules: &IssuerRules,
         sent: &SentIdToken<'_>,
         claims: &Members<'_>,
-        times: TokenTimes,
+        (times, shown): (TokenTimes, &[Box<str>]),
     ) -> Result<ProvedLogin, Denial> {
         let rules = of_id_tokens(rules);
         let of_tokens = rules.of_tokens();
@@ -143,6 +150,18 @@ impl Verifier {
         let inserted = acr.map_or(Ok(()), |acr| own.insert(ACR, acr));
         let inserted = inserted.and(seconds.map_or(Ok(()), |seconds| own.insert(AUTH_TIME, seconds)));
         inserted.map_err(|_| refused("its claims take too much room"))?;
+        for name in shown.iter().filter(|name| ![ROLES, ACR, AUTH_TIME].contains(&&***name)) {
+            let inserted = match claims.get(name) {
+                Some(Member::Text(text)) => own.insert(&**name, text),
+                Some(Member::Number(number)) => own.insert(&**name, number),
+                Some(Member::Bool(value)) => own.insert(&**name, value),
+                _ => continue,
+            };
+            // A claim with a meaning of its own is in the session already.
+            if let Err(ClaimError::TooLong) = inserted {
+                return Err(refused("its claims take too much room"));
+            }
+        }
         let granted = Scope::parse(sent.scope).map_err(|_| refused("the granted scope is malformed"))?;
         let granted = rules.granted(granted);
         let by = VouchedBy::new(&*rules.issuer, token.token_subject());

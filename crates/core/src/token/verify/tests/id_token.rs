@@ -36,7 +36,7 @@ impl Provider {
 
     fn judge(&self, token: &str) -> Result<ProvedLogin, Denial> {
         let sent = SentIdToken { issuer: "kc", client: "web", nonce: "n-1", access_token: "A", scope: "openid", token };
-        self.verifier.proved_login(sent, NOW, NOW)
+        self.verifier.proved_login(sent, &["email".into()], NOW, NOW)
     }
 
     fn flaw(&self, header: Value, changes: Value) -> &'static str {
@@ -59,7 +59,8 @@ fn b33_a_good_id_token_names_the_user_in_our_names() {
         rules.subject_prefix = "kc|".into();
         rules
     });
-    let further = json!({ "realm_access": { "roles": ["boss"] }, "tenant": "acme", "scope": "write admin" });
+    let further = json!({ "realm_access": { "roles": ["boss"] }, "tenant": "acme", "scope": "write admin",
+        "email": "ada@example.com", "other": 1 });
     let token = forge(
         &provider.key,
         json!({ "alg": "EdDSA", "kid": provider.key.kid() }).to_string(),
@@ -73,10 +74,13 @@ fn b33_a_good_id_token_names_the_user_in_our_names() {
         scope: "openid read",
         token: &token,
     };
-    let proved = provider.verifier.proved_login(sent, NOW, NOW).unwrap();
+    let proved = provider.verifier.proved_login(sent, &["email".into(), "sub".into()], NOW, NOW).unwrap();
     assert_eq!((&*proved.subject, proved.account.as_deref()), ("kc|ada", Some("kc:acme")));
     assert_eq!(proved.scope.as_str(), "read write");
     assert_eq!(proved.claims.get("roles"), Some(&json!(["boss"])));
+    // Those of identity headers alone, and none that the gate sets itself.
+    assert_eq!(proved.claims.get("email"), Some(&json!("ada@example.com")));
+    assert!(proved.claims.get("other").is_none() && proved.claims.get("sub").is_none());
     let by = proved.vouched_by;
     assert_eq!((&*by.issuer, &*by.subject, by.session.as_deref()), (IDP, "ada", Some("s-1")));
     assert_eq!(format!("{sent:?}"), "SentIdToken(…)");

@@ -101,6 +101,8 @@ impl Import {
         let (public_url, path) = self.public_url();
         config.insert("server".to_owned(), self.server(&public_url).into());
         config.insert("admin".to_owned(), table([("listen", "127.0.0.1:8081".into())]).into());
+        // The users are the provider's.
+        config.insert("directory".to_owned(), table([("kind", "none".into())]).into());
         let issuer = table([("audience", texts(["api"])), ("keys", "data/keys".into())]);
         config.insert("issuer".to_owned(), issuer.into());
         let store = self.store()?;
