@@ -99,7 +99,7 @@ upstream = "tools"
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn m21_the_second_sdk_calls_by_rules_and_steps_up_to_the_scope_of_one_call() {
+async fn m19_m21_the_second_sdk_calls_by_rules_and_steps_up_to_the_scope_of_one_call() {
     let address = free_address();
     let resource = format!("http://{address}/mcp");
     let (urls, _process) = world(&resource).await;

@@ -108,7 +108,7 @@ async fn m5_a_call_is_forwarded_byte_for_byte_in_both_ways_to_judge_it() {
 }
 
 #[tokio::test]
-async fn m8_m9_a_call_needs_what_its_path_and_its_rule_ask_for_and_one_challenge_names_both() {
+async fn m8_m9_m10_m11_a_call_needs_what_its_path_and_its_rule_ask_for_and_one_challenge_names_both() {
     let client = Client::new(Mcp::default(), "mcp files.read").await;
     assert_eq!(client.call("tools/list", None).await.status, StatusCode::OK);
     assert_eq!(client.call("tools/call", Some("read_file")).await.status, StatusCode::OK);
