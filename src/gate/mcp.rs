@@ -47,14 +47,19 @@ pub(super) struct CallContext {
 }
 
 impl ReadyMcp {
-    /// Checks the settings and the rules of a resource.
-    pub(super) fn new(path: &str, settings: Mcp, routes: &[Route]) -> Result<Self, BuildError> {
+    /// Checks the settings and the rules of a resource. The rules go on with the counts of those that they replace.
+    pub(super) fn new(path: &str, settings: Mcp, routes: &[Route], old: Option<&Inner>) -> Result<Self, BuildError> {
         let refuse = |why| BuildError::Resource { path: path.to_owned(), why: String::into(why) };
         if let Some(why) = settings.problem() {
             return Err(refuse(why));
         }
         let of_it = routes.iter().filter(|route| route.policy.resource.as_deref() == Some(path));
-        Ok(Self { settings, rules: CallRules::new(of_it).map_err(refuse)? })
+        let mut rules = CallRules::new(of_it).map_err(refuse)?;
+        let known = old.and_then(|old| resources::named(&old.resources, Some(path)));
+        if let Some(known) = known.and_then(|known| known.mcp.as_ref()) {
+            rules.count_on(&known.rules);
+        }
+        Ok(Self { settings, rules })
     }
 
     /// Whether a request of this version is judged.

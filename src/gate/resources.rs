@@ -8,6 +8,7 @@ use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL};
 use http::{HeaderValue, Method, Response, StatusCode};
 use serde::Serialize;
 
+use super::Inner;
 use super::builder::BuildError;
 use super::mcp::ReadyMcp;
 use rotogate_core::denial::Denial;
@@ -59,8 +60,8 @@ pub(super) fn ready(
     resources: Vec<Resource>,
     routes: &mut [Route],
     issuer: &str,
-    public_url: &str,
-    uses_dpop: bool,
+    (public_url, uses_dpop): (&str, bool),
+    old: Option<&Inner>,
 ) -> Result<Vec<ReadyResource>, BuildError> {
     let mut all: Vec<ReadyResource> = Vec::new();
     for mut resource in resources {
@@ -104,7 +105,7 @@ pub(super) fn ready(
             document_path,
             is_ours: servers.iter().any(|server| server == issuer),
             scopes: resource.scopes,
-            mcp: resource.mcp.map(|mcp| ReadyMcp::new(&resource.path, mcp, routes)).transpose()?,
+            mcp: resource.mcp.map(|mcp| ReadyMcp::new(&resource.path, mcp, routes, old)).transpose()?,
             path: resource.path,
             url,
         });
@@ -120,16 +121,6 @@ pub(super) fn ready(
         }
     }
     Ok(all)
-}
-
-/// Goes on with the counts of the calls of the resources that these replace.
-pub(super) fn count_on(all: &mut [ReadyResource], old: &[ReadyResource]) {
-    for resource in all {
-        let known = named(old, Some(&resource.path)).and_then(|old| old.mcp.as_ref());
-        if let (Some(mcp), Some(known)) = (&mut resource.mcp, known) {
-            mcp.rules.count_on(&known.rules);
-        }
-    }
 }
 
 /// The resource of this path.

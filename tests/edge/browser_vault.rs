@@ -83,7 +83,9 @@ async fn b40_b41_the_providers_token_is_forwarded_and_refreshed_once_it_is_due()
     let again = world.get("/api/x", &due);
     assert_eq!((again.status, world.edge.stub.take().len()), (503, 0), "{}", again.text());
     let (form, authorization) = world.provider.form("/token");
-    assert_eq!((&*form["grant_type"], &*form["refresh_token"]), ("refresh_token", "first-refresh-token"));
+    // A request that had to wait may have tried again by now, with the token that it got.
+    assert_eq!(form["grant_type"], "refresh_token");
+    assert!(["first-refresh-token", "second-refresh-token"].contains(&&*form["refresh_token"]), "{form:?}");
     assert!(authorization.is_some_and(|basic| basic.starts_with("Basic ")));
     world.grant(&json!({ "access_token": "third-access-token", "expires_in": "3600" }));
     until("the next refresh", async || world.get("/api/x", &due).status == 200).await;

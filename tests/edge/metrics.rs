@@ -164,7 +164,7 @@ async fn p23_every_family_exists_after_a_start_and_small_sets_are_at_0() {
         ("rotogate_upstream_requests_total{", 8),
         ("rotogate_session_events_total{", 11),
         ("rotogate_sessions_started_total{", 4),
-        ("rotogate_sessions_ended_total{", 8),
+        ("rotogate_sessions_ended_total{", 9),
         ("rotogate_verifications_total{", 6),
         ("rotogate_rate_limited_total{", 8),
         ("rotogate_relay_exchanges_total{", 6),

@@ -265,8 +265,10 @@ async fn m16_the_stream_of_a_call_ends_with_its_session_and_the_server_sees_its_
     let gate = gate(Mcp::default()).await;
     let (token, _) = tokens(&gate, "mcp").await;
     let (sender, mut gone) = tokio::sync::mpsc::channel::<()>(1);
+    let sender = std::sync::Arc::new(std::sync::Mutex::new(Some(sender)));
     let stream = move || {
-        let sender = sender.clone();
+        // The stream alone holds it.
+        let sender = sender.lock().unwrap().take();
         async move {
             let events = futures_util::stream::unfold(sender, |sender| async {
                 std::future::pending::<()>().await;

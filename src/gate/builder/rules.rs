@@ -137,10 +137,7 @@ impl Rules {
                 return Err(BuildError::NoPublicUrl(what));
             }
         }
-        let mut resources = resources::ready(self.resources, &mut routes, engine.issuer(), &public_url, uses_dpop)?;
-        if let Some(old) = old {
-            resources::count_on(&mut resources, &old.resources);
-        }
+        let resources = resources::ready(self.resources, &mut routes, engine.issuer(), (&public_url, uses_dpop), old)?;
         let asking = routes.iter().map(|route| &route.policy).filter(|policy| !policy.audiences.is_empty());
         let asking = asking.cloned().collect();
         let external = External::new(&public_url, self.hosts.as_deref().unwrap_or_default(), &routes);

@@ -27,7 +27,7 @@ use rotogate_core::reason::Reason;
 const BODY_WITHIN: Duration = Duration::from_secs(10);
 
 /// Why a body was not read.
-enum Unread {
+enum UnreadCall {
     Denied(Denial),
     Shed(Refusal),
 }
@@ -56,8 +56,8 @@ impl<M> GateLayer<M> {
         let holder = permitted.caller().map(|caller| caller.holder()).or_else(|| gate.holder(&parts));
         let (body, room) = match read(gate, holder, longest, body).await {
             Ok(read) => read,
-            Err(Unread::Denied(denial)) => return refuse(&parts, denial),
-            Err(Unread::Shed(why)) => return own(shed(gate, &parts, why, permitted, self.annotate)),
+            Err(UnreadCall::Denied(denial)) => return refuse(&parts, denial),
+            Err(UnreadCall::Shed(why)) => return own(shed(gate, &parts, why, permitted, self.annotate)),
         };
         if let Err(denial) = gate.judge_body(mcp, &mut parts, &permitted, &body) {
             return refuse(&parts, denial);
@@ -95,18 +95,18 @@ async fn read<B: Body>(
     holder: Option<Holder>,
     longest: u64,
     body: B,
-) -> Result<(Bytes, PoolPermit), Unread> {
-    let full = |_| Unread::Shed(Refusal::Buffered);
+) -> Result<(Bytes, PoolPermit), UnreadCall> {
+    let full = |_| UnreadCall::Shed(Refusal::Buffered);
     let mut room = gate.running.overload.buffered.take(holder, 0).map_err(full)?;
     let mut body = pin!(body);
     let whole = async {
         // Most bodies arrive in one piece, which is not copied.
         let (mut first, mut all) = (Bytes::new(), BytesMut::new());
         while let Some(frame) = poll_fn(|cx| Pin::as_mut(&mut body).poll_frame(cx)).await {
-            let broken = |_| Unread::Denied(Denial::MalformedRequest("the body broke off"));
+            let broken = |_| UnreadCall::Denied(Denial::MalformedRequest("the body broke off"));
             let Ok(mut data) = frame.map_err(broken)?.into_data() else { continue };
             if (first.len() + all.len() + data.remaining()) as u64 > longest {
-                return Err(Unread::Denied(Denial::BodyTooLarge));
+                return Err(UnreadCall::Denied(Denial::BodyTooLarge));
             }
             room.grow(data.remaining()).map_err(full)?;
             if first.is_empty() && all.is_empty() {
@@ -120,7 +120,7 @@ async fn read<B: Body>(
         }
         Ok(if all.is_empty() { first } else { all.freeze() })
     };
-    let late = Unread::Denied(Denial::MalformedRequest("the body did not arrive in time"));
+    let late = UnreadCall::Denied(Denial::MalformedRequest("the body did not arrive in time"));
     let whole = tokio::time::timeout(BODY_WITHIN, whole).await.unwrap_or(Err(late))?;
     Ok((whole, room))
 }

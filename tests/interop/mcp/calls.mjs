@@ -27,6 +27,8 @@ const text = async ({ client }, name) => (await client.callTool({ name })).conte
 assert.equal(await text(first, 'read_file'), 'read');
 
 // M21: the call that needs another scope asks for it, and passes at the first attempt after it.
+// It registered for the scopes of the first challenge alone, and this provider then refuses others: so it registers again.
+state.kept.client = undefined;
 let deleted;
 try {
   deleted = await text(first, 'delete_file');
