@@ -159,11 +159,8 @@ impl Rule {
             Denial::WrongIssuer => Self::Issuer,
             Denial::WrongAudience => Self::Audience,
             Denial::InsufficientScope | Denial::InvalidScope | Denial::InvalidTarget => Self::Scope,
-            Denial::MissingRole
-            | Denial::RolesOverage
-            | Denial::MissingClaim
-            | Denial::Predicate
-            | Denial::ClaimsShape => Self::Role,
+            Denial::MissingRole | Denial::RolesOverage => Self::Role,
+            Denial::MissingClaim | Denial::Predicate | Denial::ClaimsShape => Self::Role,
             Denial::InsufficientAuthentication => Self::StepUp,
             Denial::OtherClient
             | Denial::OtherAccount

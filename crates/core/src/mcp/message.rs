@@ -65,7 +65,7 @@ impl Message<'_> {
 /// [`CallFlaw::NotJson`], [`CallFlaw::NotOneMessage`].
 // Requirements M4 and M22.
 pub fn read(body: &[u8]) -> Result<Message<'_>, (CallFlaw, Option<MessageId>)> {
-    let mut found = Found::default();
+    let mut found = CallMembers::default();
     let mut json = serde_json::Deserializer::from_slice(body);
     let read = found.deserialize_message(&mut json).and_then(|()| json.end());
     let id = found.id.take();
@@ -80,21 +80,21 @@ pub fn read(body: &[u8]) -> Result<Message<'_>, (CallFlaw, Option<MessageId>)> {
 
 /// What was found so far.
 #[derive(Default)]
-struct Found<'a> {
+struct CallMembers<'a> {
     /// Why the message has no single meaning.
     flaw: Option<&'static str>,
     is_jsonrpc: bool,
     has_answer: bool,
     id: Option<MessageId>,
     method: Option<Cow<'a, str>>,
-    name: Named<'a>,
-    uri: Named<'a>,
+    name: NameMember<'a>,
+    uri: NameMember<'a>,
     version: Option<Cow<'a, str>>,
 }
 
 /// A member that names what is called.
 #[derive(Default)]
-enum Named<'a> {
+enum NameMember<'a> {
     #[default]
     Absent,
     Text(Cow<'a, str>),
@@ -102,7 +102,7 @@ enum Named<'a> {
     Other,
 }
 
-impl<'a> Found<'a> {
+impl<'a> CallMembers<'a> {
     fn deserialize_message<D: Deserializer<'a>>(&mut self, json: D) -> Result<(), D::Error> {
         json.deserialize_any(MapVisitor { found: self, place: Place::Message })
     }
@@ -124,8 +124,8 @@ impl<'a> Found<'a> {
         let name = match named_by(&method) {
             None => None,
             Some(member) => match if member == "uri" { self.uri } else { self.name } {
-                Named::Text(name) => Some(name),
-                Named::Absent | Named::Other => return refuse("the method needs a name in params"),
+                NameMember::Text(name) => Some(name),
+                NameMember::Absent | NameMember::Other => return refuse("the method needs a name in params"),
             },
         };
         Ok(Message { id, method: Some(method), name, version: self.version })
@@ -165,7 +165,7 @@ impl Place {
 }
 
 struct MapVisitor<'f, 'a> {
-    found: &'f mut Found<'a>,
+    found: &'f mut CallMembers<'a>,
     place: Place,
 }
 
@@ -291,60 +291,60 @@ impl Skip {
 }
 
 impl<'a> DeserializeSeed<'a> for Skip {
-    type Value = Named<'a>;
+    type Value = NameMember<'a>;
 
-    fn deserialize<D: Deserializer<'a>>(self, json: D) -> Result<Named<'a>, D::Error> {
+    fn deserialize<D: Deserializer<'a>>(self, json: D) -> Result<NameMember<'a>, D::Error> {
         json.deserialize_any(self)
     }
 }
 
 impl<'a> Visitor<'a> for Skip {
-    type Value = Named<'a>;
+    type Value = NameMember<'a>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a value")
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Named<'a>, E> {
-        Ok(Named::Other)
+    fn visit_bool<E>(self, _: bool) -> Result<NameMember<'a>, E> {
+        Ok(NameMember::Other)
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Named<'a>, E> {
-        Ok(Named::Other)
+    fn visit_i64<E>(self, _: i64) -> Result<NameMember<'a>, E> {
+        Ok(NameMember::Other)
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<Named<'a>, E> {
-        Ok(Named::Other)
+    fn visit_u64<E>(self, _: u64) -> Result<NameMember<'a>, E> {
+        Ok(NameMember::Other)
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Named<'a>, E> {
-        Ok(Named::Other)
+    fn visit_f64<E>(self, _: f64) -> Result<NameMember<'a>, E> {
+        Ok(NameMember::Other)
     }
 
-    fn visit_unit<E>(self) -> Result<Named<'a>, E> {
-        Ok(Named::Other)
+    fn visit_unit<E>(self) -> Result<NameMember<'a>, E> {
+        Ok(NameMember::Other)
     }
 
-    fn visit_borrowed_str<E>(self, text: &'a str) -> Result<Named<'a>, E> {
-        Ok(Named::Text(text.into()))
+    fn visit_borrowed_str<E>(self, text: &'a str) -> Result<NameMember<'a>, E> {
+        Ok(NameMember::Text(text.into()))
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Named<'a>, E> {
-        Ok(Named::Text(text.to_owned().into()))
+    fn visit_str<E>(self, text: &str) -> Result<NameMember<'a>, E> {
+        Ok(NameMember::Text(text.to_owned().into()))
     }
 
-    fn visit_seq<A: SeqAccess<'a>>(self, mut items: A) -> Result<Named<'a>, A::Error> {
+    fn visit_seq<A: SeqAccess<'a>>(self, mut items: A) -> Result<NameMember<'a>, A::Error> {
         let inside = self.inside()?;
         while items.next_element_seed(inside)?.is_some() {}
-        Ok(Named::Other)
+        Ok(NameMember::Other)
     }
 
-    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Named<'a>, A::Error> {
+    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<NameMember<'a>, A::Error> {
         let inside = self.inside()?;
         while map.next_key::<IgnoredAny>()?.is_some() {
             map.next_value_seed(inside)?;
         }
-        Ok(Named::Other)
+        Ok(NameMember::Other)
     }
 }
 
