@@ -80,9 +80,12 @@ fn m1_headers_and_body_that_differ_are_refused() {
     assert_eq!(agree(&[], &call("read_file", "2025-11-25")), Ok(()));
 }
 
+/// An object, and how a message is written with further members in it.
+type Written = (&'static str, fn(&str) -> String);
+
 #[test]
 fn m4_a_member_occurs_once_and_in_one_spelling_in_three_places() {
-    let places: [(&str, fn(&str) -> String); 3] = [
+    let places: [Written; 3] = [
         ("message", |more| format!(r#"{{"jsonrpc":"2.0","method":"tools/call",{more}"params":{{"name":"a"}}}}"#)),
         ("params", |more| format!(r#"{{"jsonrpc":"2.0","method":"tools/call","params":{{{more}"name":"a"}}}}"#)),
         ("_meta", |more| {
@@ -182,7 +185,7 @@ fn m1_the_reply_is_a_json_rpc_error_with_the_id_of_its_request() {
 fn blind(body: &str) -> Option<(Option<String>, Option<String>)> {
     let member = |value: &Value, name: &str| {
         let members = value.as_object()?.iter();
-        members.filter(|(key, _)| key.to_uppercase().to_lowercase() == name).map(|(_, value)| value.clone()).last()
+        members.filter(|(key, _)| key.to_uppercase().to_lowercase() == name).map(|(_, value)| value.clone()).next_back()
     };
     let message = serde_json::from_str::<Value>(body).ok()?;
     let method = member(&message, "method").and_then(|method| method.as_str().map(str::to_owned));
