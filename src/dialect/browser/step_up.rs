@@ -2,6 +2,7 @@
 //! from the refusal to the login, on to the provider, and are compared with its answer: one that is less leads nowhere, or
 //! a browser would be led in a circle.
 
+#[cfg(any(feature = "browser-oidc", test))]
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
