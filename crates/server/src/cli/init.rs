@@ -71,7 +71,7 @@ pub(super) fn run(configured: &Path, options: &InitOptions, output: Output) -> C
             let text = |text: std::ffi::OsString| text.into_string().ok();
             let variables: Vec<_> =
                 std::env::vars_os().filter_map(|(name, value)| text(name).zip(text(value))).collect();
-            let sources = oauth2_proxy::Sources { flags: &options.flags, variables: &variables, files };
+            let sources = oauth2_proxy::SettingSources { flags: &options.flags, variables: &variables, files };
             oauth2_proxy::import(&sources).map_err(Failure::Usage)?
         }
         None => oauth2_proxy::Imported { text: text(options), ..Default::default() },

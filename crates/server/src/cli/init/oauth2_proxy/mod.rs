@@ -41,14 +41,14 @@ pub(super) struct Imported {
 }
 
 /// Where settings come from. Flags count before variables, and variables before files.
-pub(super) struct Sources<'a> {
+pub(super) struct SettingSources<'a> {
     pub(super) flags: &'a [String],
     pub(super) variables: &'a [(String, String)],
     pub(super) files: &'a [PathBuf],
 }
 
 /// Reads all sources, and writes the configuration.
-pub(super) fn import(sources: &Sources<'_>) -> Result<Imported, String> {
+pub(super) fn import(sources: &SettingSources<'_>) -> Result<Imported, String> {
     let mut settings = Settings::default();
     settings.read_flags(sources.flags.iter().cloned(), "the command line")?;
     let variables = sources.variables.iter().map(|(name, value)| (name.as_str(), value.clone()));

@@ -6,7 +6,7 @@ use toml::{Table, Value};
 use super::{Import, Remark, SentTo, table, texts};
 
 /// An upstream of the gate, and the paths that lead there.
-struct Destination {
+struct ServedTarget {
     name: String,
     /// As oauth2-proxy compares it: with a slash at its end, it is a beginning.
     path: String,
@@ -49,11 +49,11 @@ pub(super) fn write(import: &mut Import, config: &mut Table, roles: &[String]) -
         }
         upstreams.push(Value::Table(upstream));
         let path = path.unwrap_or_else(|| url.path().to_owned());
-        destinations.push(Destination { name, path });
+        destinations.push(ServedTarget { name, path });
     }
     if destinations.is_empty() {
         config.insert("authorizers".to_owned(), Value::Array(vec![authorizer(import).into()]));
-        destinations.push(Destination { name: String::new(), path: "/".to_owned() });
+        destinations.push(ServedTarget { name: String::new(), path: "/".to_owned() });
     } else {
         config.insert("upstreams".to_owned(), upstreams.into());
     }
@@ -118,7 +118,7 @@ fn login_keys(import: &Import, roles: &[String]) -> Table {
 }
 
 /// Routes without a login.
-fn open<'a>(import: &mut Import, name: &str, all: &'a [Destination], routes: &mut Vec<NewRoute<'a>>) {
+fn open<'a>(import: &mut Import, name: &str, all: &'a [ServedTarget], routes: &mut Vec<NewRoute<'a>>) {
     let patterns: Vec<String> = import.settings.list(name).into_iter().map(str::to_owned).collect();
     for pattern in patterns {
         let (method, path) = match pattern.split_once('=') {
@@ -137,7 +137,7 @@ fn open<'a>(import: &mut Import, name: &str, all: &'a [Destination], routes: &mu
 }
 
 /// Routes that answer 401 instead of leading to the login.
-fn api<'a>(import: &mut Import, all: &'a [Destination], login: &Table, routes: &mut Vec<NewRoute<'a>>) {
+fn api<'a>(import: &mut Import, all: &'a [ServedTarget], login: &Table, routes: &mut Vec<NewRoute<'a>>) {
     let patterns: Vec<String> = import.settings.list("api_routes").into_iter().map(str::to_owned).collect();
     for pattern in patterns {
         let Some(paths) = paths(&pattern) else {
@@ -153,8 +153,8 @@ fn api<'a>(import: &mut Import, all: &'a [Destination], login: &Table, routes: &
 }
 
 /// The upstream of a path: that of the longest beginning.
-fn destination<'a>(all: &'a [Destination], path: &str) -> &'a str {
-    let is_for = |one: &&Destination| match one.path.as_str() {
+fn destination<'a>(all: &'a [ServedTarget], path: &str) -> &'a str {
+    let is_for = |one: &&ServedTarget| match one.path.as_str() {
         "" | "/" => true,
         beginning if beginning.ends_with('/') => path.starts_with(beginning),
         exact => path == exact,

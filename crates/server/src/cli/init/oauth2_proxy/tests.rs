@@ -39,7 +39,7 @@ impl Case {
     }
 
     fn import(&self) -> Result<Imported, String> {
-        import(&Sources { flags: &self.flags, variables: &self.variables, files: &self.files })
+        import(&SettingSources { flags: &self.flags, variables: &self.variables, files: &self.files })
     }
 
     /// The import, and what a start would read of it.
