@@ -42,13 +42,9 @@ fn free_address() -> String {
     format!("127.0.0.1:{}", support::server::free_port())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn n47_the_mcp_sdk_goes_from_a_401_to_an_outside_provider_and_through_and_steps_up() {
-    let address = free_address();
-    let resource = format!("http://{address}/mcp");
-    let (urls, _process) = world(&resource).await;
-    let [issuer, upstream] = ["issuer", "upstream"].map(|name| urls[name].as_str().unwrap());
-    let config = format!(
+/// A gate at this address, with the resource `/mcp` of a provider, and this upstream.
+fn config(address: &str, issuer: &str, upstream: &str) -> String {
+    format!(
         r#"
 [server]
 listen = "{address}"
@@ -64,30 +60,40 @@ kind = "memory"
 name = "idp"
 url = "{issuer}"
 discovery = true
-audience = ["{resource}"]
+audience = ["http://{address}/mcp"]
 scopes = ["read", "write"]
 [[upstreams]]
 name = "tools"
 urls = ["{upstream}"]
-[[resources]]
-path = "/mcp"
-authorization_servers = ["{issuer}"]
-scopes = ["read", "write"]
-[[routes]]
-path = "/mcp/admin"
-resource = "/mcp"
-issuers = ["idp"]
-scopes = ["write"]
-upstream = "tools"
 [[routes]]
 path = "/mcp"
 resource = "/mcp"
 issuers = ["idp"]
 scopes = ["read"]
 upstream = "tools"
+[[resources]]
+path = "/mcp"
+authorization_servers = ["{issuer}"]
+scopes = ["read", "write"]
 "#
-    );
-    let place = Place::new(&config);
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn n47_the_mcp_sdk_goes_from_a_401_to_an_outside_provider_and_through_and_steps_up() {
+    let address = free_address();
+    let resource = format!("http://{address}/mcp");
+    let (urls, _process) = world(&resource).await;
+    let [issuer, upstream] = ["issuer", "upstream"].map(|name| urls[name].as_str().unwrap());
+    let admin = r#"
+[[routes]]
+path = "/mcp/admin"
+resource = "/mcp"
+issuers = ["idp"]
+scopes = ["write"]
+upstream = "tools"
+"#;
+    let place = Place::new(&(config(&address, issuer, upstream) + admin));
     let gate = place.start();
     let ran = Command::new("node").arg(cache().join("client.mjs")).arg(gate.url("")).output().await.unwrap();
     let token = String::from_utf8_lossy(&ran.stdout).trim().to_owned();
@@ -104,39 +110,9 @@ async fn m19_m21_the_second_sdk_calls_by_rules_and_steps_up_to_the_scope_of_one_
     let resource = format!("http://{address}/mcp");
     let (urls, _process) = world(&resource).await;
     let [issuer, upstream] = ["issuer", "newest"].map(|name| urls[name].as_str().unwrap());
-    let config = format!(
-        r#"
-[server]
-listen = "{address}"
-public_url = "http://{address}"
-drain_timeout = "0s"
-[admin]
-listen = "127.0.0.1:0"
-[issuer]
-audience = ["api"]
-[store]
-kind = "memory"
-[[issuers]]
-name = "idp"
-url = "{issuer}"
-discovery = true
-audience = ["{resource}"]
-scopes = ["read", "write"]
-[[upstreams]]
-name = "files"
-urls = ["{upstream}"]
-[[resources]]
-path = "/mcp"
-authorization_servers = ["{issuer}"]
-scopes = ["read", "write"]
-implies = {{ write = ["read"] }}
-mcp = {{}}
-[[routes]]
-path = "/mcp"
-resource = "/mcp"
-issuers = ["idp"]
-scopes = ["read"]
-upstream = "files"
+    let calls = r#"
+implies = { write = ["read"] }
+mcp = {}
 [[routes]]
 resource = "/mcp"
 calls = ["tools/call:delete_*"]
@@ -144,9 +120,8 @@ scopes = ["write"]
 [[routes]]
 resource = "/mcp"
 calls = ["*"]
-"#
-    );
-    let place = Place::new(&config);
+"#;
+    let place = Place::new(&(config(&address, issuer, upstream) + calls));
     let gate = place.start();
     let ran = Command::new("node").arg(cache().join("calls.mjs")).arg(gate.url("")).output().await.unwrap();
     let token = String::from_utf8_lossy(&ran.stdout).trim().to_owned();

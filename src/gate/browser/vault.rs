@@ -1,9 +1,8 @@
 //! The vault of a session whose user logged in at a provider: the provider's tokens, in a row of the relay's table, sealed
 //! under the cookie itself. Store and keys together open none (requirement B5).
 //!
-//! A refresh goes through the relay: the vault is read, its refresh token exchanged, the vault written, and then the
-//! relay is told that it need not keep the answer any more. A gate that is killed in between finds the answer at the
-//! browser's next request.
+//! A refresh goes through the relay: the vault is read, its refresh token exchanged, and the vault written. Only then does the
+//! relay drop the answer. After a kill in between, the next request of the browser finds the answer there.
 
 use std::sync::Arc;
 use std::time::Duration;

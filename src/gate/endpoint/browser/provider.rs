@@ -212,7 +212,7 @@ impl Exchange {
         let grace = start.profile.grace;
         let vaults = gate.vaults().ok_or(Denial::NoRoute)?;
         let mut begun = gate.engine.start_at_provider(start, NAME).await?;
-        // No browser has the cookie yet: a kill before this leaves a session that nobody can use.
+        // No browser has the cookie yet: a kill before this leaves a session without a cookie.
         if let Err(fault) = vaults.begin(&begun.cookie, &kept, begun.session.expires).await {
             let _ = gate.engine.end_browser(&begun.cookie, origin).await;
             return Err(fault.into());

@@ -299,8 +299,13 @@ pub(super) fn check(config: &Config, endpoints: &[Section<'_>], routes: &[Sectio
             .blame("idle_ttl", "is less than twice access_ttl, and a session is renewed once in access_ttl");
     }
     check_page(config, browser, section);
-    if let Some(provider) = &browser.provider {
-        check_provider(config, provider, (endpoint, section));
+    match &browser.provider {
+        Some(provider) => check_provider(config, provider, (endpoint, section)),
+        None if config.directories.is_empty() && !section.is_bad() => section.blame(
+            "dialect",
+            "\"browser\" logs users of the directory in, and directory.kind is \"none\": no login would pass; name a provider, or write a [directory]",
+        ),
+        None => {}
     }
 }
 

@@ -48,6 +48,8 @@ fn b54_settings_that_no_browser_could_use_are_refused_where_they_stand() {
     }
     let twice = with(&format!("{ENDPOINT}path = \"/other\"\n"));
     assert!(twice.len() == 1 && twice[0].contains("endpoints[1].dialect: \"browser\" is there twice"), "{twice:?}");
+    let users = said(&format!("{ENDPOINT}{UPSTREAM}{ROUTE}[directory]\nkind = \"none\"\n"));
+    assert!(users.len() == 1 && users[0].contains("endpoints[0].dialect: \"browser\" logs users"), "{users:?}");
     let plain =
         read(&format!("{MINIMAL}{ENDPOINT}").replace("127.0.0.1:8080", "gate.example")).unwrap_err().to_string();
     assert!(plain.contains("needs a server.public_url that begins with https://"), "{plain}");

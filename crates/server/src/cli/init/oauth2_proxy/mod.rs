@@ -1,7 +1,7 @@
 //! `rotogate init --from-oauth2-proxy`: a gateway.toml that does what a configuration of oauth2-proxy does.
 //!
 //! Nothing becomes more open than it was: a route without login is written only if its pattern has the same meaning
-//! here, and a restriction of users that no key expresses becomes one that nobody meets, with a comment.
+//! here, and a restriction of users that no key expresses becomes a rule that refuses every user, with a comment.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
