@@ -94,7 +94,9 @@ async fn b3_a_cookie_that_is_not_ours_touches_no_store() {
     let begun = begin(&world).await;
     let loads = world.store.loads.load(Ordering::SeqCst);
     let value = begun.cookie.value();
-    let forged = format!("{}A", &value[..value.len() - 1]);
+    // Four values of the last character decode.
+    let other = if value.ends_with('A') { 'Q' } else { 'A' };
+    let forged = format!("{}{other}", &value[..value.len() - 1]);
     for other in [&*forged, "", "rc1_", "x.y.z"] {
         assert!(world.engine.session_cookie(other).is_none(), "{other}");
     }
