@@ -79,7 +79,7 @@ def cited(text):
     findings, _, tail = rest.partition("<!-- findings: end -->\n")
     findings = re.sub(r"^\|[^|]*\|", "|", findings, flags=re.M)
     prose = re.sub(r"`[^`\n]*`", "", head + findings + tail)
-    return set(re.findall(r"\b[JTRAOICPNB]\d+\b", prose)), defined
+    return set(re.findall(r"\b[JTRAOICPNBMD]\d+\b", prose)), defined
 
 
 def table(found):
