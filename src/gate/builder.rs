@@ -332,6 +332,14 @@ impl GateBuilder {
         self
     }
 
+    /// The authorization endpoint that the metadata of the issuer name (RFC 8414 §2): that of the server where users log
+    /// in. The gate itself has none, and some clients take no metadata without it.
+    #[must_use]
+    pub fn authorization_endpoint(mut self, url: impl Into<String>) -> Self {
+        self.rules.authorization_endpoint = Some(url.into());
+        self
+    }
+
     /// The hosts to serve besides the host of [`GateBuilder::public_url`] and those that routes name: `example.com`,
     /// `*.example.com`, or `*` for any. Requests for others get 421. By default every host is served: a layer leaves
     /// this check to the server in front of it.

@@ -19,6 +19,9 @@ const OPENID_METADATA_PATH: &str = "/.well-known/openid-configuration";
 #[derive(Debug, Serialize)]
 pub(super) struct Metadata<'a> {
     issuer: &'a str,
+    /// Another server's: the gate has no such endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) authorization_endpoint: Option<&'a str>,
     token_endpoint: String,
     revocation_endpoint: String,
     introspection_endpoint: String,
@@ -66,6 +69,7 @@ impl<'a> Metadata<'a> {
         let all = [Grant::Password, Grant::RefreshToken, Grant::ClientCredentials];
         Self {
             issuer,
+            authorization_endpoint: None,
             token_endpoint: url(&paths.token),
             revocation_endpoint: url(&paths.revocation),
             introspection_endpoint: url(&paths.introspection),

@@ -482,7 +482,8 @@ path = "/{*rest}"
 upstream = "app"
 "#;
     let secret = |place: &Place| hash_secret(place, "partner.hash", "s3cret-of-the-partner");
-    let edge = Edge::with(&format!("{HEAD}{more}"), secret, |_| {});
+    let head = HEAD.replace("[issuer]\n", "[issuer]\nauthorization_endpoint = \"https://idp.test/authorize?p=x\"\n");
+    let edge = Edge::with(&format!("{head}{more}"), secret, |_| {});
     let read = |path: &str| {
         let reply = edge.ask(&format!("GET {path}"), &["X-Forwarded-Host: evil.test"]);
         assert_eq!((reply.status, reply.header("content-type")), (200, "application/json"), "{path}");
@@ -493,7 +494,9 @@ upstream = "app"
         (&first["issuer"], &first["token_endpoint"]),
         (&json!("http://gate.test"), &json!("http://gate.test/connect/token"))
     );
+    assert_eq!(first["authorization_endpoint"], "https://idp.test/authorize?p=x", "as it is written");
     let second = read("/.well-known/oauth-authorization-server/partners/oauth");
+    assert_eq!(second.get("authorization_endpoint"), None, "which is another issuer");
     assert_eq!(second, read("/partners/oauth/.well-known/openid-configuration"));
     assert_eq!(second["issuer"], "http://gate.test/partners/oauth");
     assert_eq!(second["token_endpoint"], "http://gate.test/partners/oauth/token");
@@ -506,4 +509,45 @@ upstream = "app"
         let reply = edge.ask(&format!("GET /.well-known/oauth-authorization-server{path}"), &[]);
         assert!(!reply.text().contains("issuer\""), "{path}: {reply:?}");
     }
+}
+
+#[test]
+fn m6_check_online_finds_a_server_that_does_not_compare_what_headers_and_body_say() {
+    let more = r#"
+[[upstreams]]
+name = "away"
+urls = ["http://127.0.0.1:@port@"]
+[[resources]]
+path = "/mcp"
+mcp = { check = "headers" }
+[[resources]]
+path = "/body"
+mcp = {}
+[[routes]]
+path = "/mcp"
+resource = "/mcp"
+upstream = "app"
+[[routes]]
+path = "/body"
+resource = "/body"
+upstream = "away"
+"#;
+    let config = format!("{HEAD}{more}").replace("@port@", &support::server::free_port().to_string());
+    let edge = Edge::with(&config, |_| {}, |_| {});
+    edge.place.done(&["check"], "");
+    let ran = edge.place.run(&["check", "--online"], "");
+    assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+    let expected = "resources[0].mcp.check: the upstream app took a call whose header Mcp-Method differs from its body";
+    assert!(ran.stderr.contains(expected) && ran.stderr.contains("Use check = \"body\""), "{}", ran.stderr);
+    let [agreed, differing] = <[_; 2]>::try_from(edge.stub.take()).unwrap();
+    assert!(agreed.body == differing.body && agreed.target == "/mcp", "{agreed:?}");
+    assert_eq!([agreed.all("mcp-method"), differing.all("mcp-method")], [["server/discover"], ["tools/list"]]);
+    // One that does not answer is neither good nor bad, and what the remedy advises is good.
+    let text = config.replace("@upstream@", &edge.stub.address.to_string());
+    edge.place.write_config(&text.replacen("upstream = \"app\"", "upstream = \"away\"", 1));
+    let ran = edge.place.run(&["check", "--online"], "");
+    let expected = "resources[0].mcp.check: not checked: the upstream away does not answer: ";
+    assert!(ran.stderr.contains(expected), "{}", ran.stderr);
+    edge.place.write_config(&text.replace("\"headers\"", "\"body\""));
+    edge.place.done(&["check", "--online"], "");
 }

@@ -105,7 +105,7 @@ upstream = "tools"
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn m19_m21_the_second_sdk_calls_by_rules_and_steps_up_to_the_scope_of_one_call() {
+async fn m6_m19_m21_the_second_sdk_calls_by_rules_and_steps_up_to_the_scope_of_one_call() {
     let address = free_address();
     let resource = format!("http://{address}/mcp");
     let (urls, _process) = world(&resource).await;
@@ -133,4 +133,10 @@ calls = ["*"]
         metrics.contains("rotogate_mcp_calls_total{calls=\"/mcp tools/call:delete_*\",result=\"permitted\"} 1"),
         "{metrics}"
     );
+    drop(gate);
+    // The server of the SDK compares headers and body.
+    let calls = calls.replace("mcp = {}", "mcp = { check = \"headers\" }");
+    place.write_config(&(config(&address, issuer, upstream) + &calls));
+    let said = place.done(&["check", "--online"], "").stdout;
+    assert!(said.contains("resource /mcp: the upstream tools compares the headers of a call with its body"), "{said}");
 }

@@ -37,6 +37,9 @@ pub enum BuildError {
     /// The public URL has a path, or is no URL.
     #[error("the public URL {0:?} is not `scheme://host[:port]`, of http or https")]
     PublicUrl(String),
+    /// The authorization endpoint is no URL, or has a fragment.
+    #[error("the authorization endpoint {0:?} is no http or https URL without a fragment")]
+    AuthorizationEndpoint(String),
     /// A resource server has no issuer to take its public URL from, and configures this feature, which needs one.
     #[error("{0} needs the URL of this resource server: call `.public_url(\"https://…\")`")]
     NoPublicUrl(&'static str),

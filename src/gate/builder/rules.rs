@@ -45,6 +45,7 @@ pub(super) struct Rules {
     pub(super) trusted_proxies: Vec<IpNet>,
     pub(super) max_endpoint_body: Option<usize>,
     pub(super) public_url: Option<String>,
+    pub(super) authorization_endpoint: Option<String>,
     pub(super) hosts: Option<Vec<String>>,
     pub(super) strip: Vec<HeaderPattern>,
     pub(super) keep: Vec<HeaderPattern>,
@@ -86,6 +87,7 @@ impl Rules {
         }
         sound::assertion_audiences(&self.routes, trusted, own)?;
         self.public_url.as_deref().map_or(Ok(()), sound::public_url)?;
+        self.authorization_endpoint.as_deref().map_or(Ok(()), sound::authorization_endpoint)?;
         sound::origins(&self.allowed_origins)?;
         sound::clients(&self.clients, &self.endpoints)?;
         if let Some(problem) = self.profile.problems().into_iter().next() {
@@ -147,6 +149,7 @@ impl Rules {
             clients: &self.clients,
             issuer: engine.issuer(),
             public_url: &public_url,
+            authorization_endpoint: self.authorization_endpoint.as_deref(),
             has_directory: running.has_directory,
             is_issuer: running.is_issuer,
             uses_dpop,

@@ -35,6 +35,14 @@ pub(super) fn public_url(public: &str) -> Result<(), BuildError> {
     if is_origin { Ok(()) } else { Err(BuildError::PublicUrl(public.to_owned())) }
 }
 
+/// The endpoint is a URL without a fragment (RFC 6749 §3.1).
+pub(super) fn authorization_endpoint(given: &str) -> Result<(), BuildError> {
+    let before = given.split_once('?').map_or(given, |(before, _)| before);
+    let is_url =
+        !given.contains('#') && url(before).is_some_and(|(uri, _)| matches!(uri.scheme_str(), Some("http" | "https")));
+    if is_url { Ok(()) } else { Err(BuildError::AuthorizationEndpoint(given.to_owned())) }
+}
+
 /// Each origin must be spelt as a browser spells it, or no request would ever match it.
 pub(super) fn origins(allowed: &[Box<str>]) -> Result<(), BuildError> {
     match allowed.iter().find(|origin| origin_of(origin).as_deref() != Some(origin)) {
@@ -183,6 +191,12 @@ mod tests {
         assert!(public_url("https://a.example/").is_ok());
         for bad in ["https://a.example/x", "a.example", "wss://a.example", "https://a.example?x"] {
             assert!(public_url(bad).is_err(), "{bad}");
+        }
+        for good in ["https://idp.example/authorize", "http://127.0.0.1/a?p=x"] {
+            assert!(authorization_endpoint(good).is_ok(), "{good}");
+        }
+        for bad in ["/authorize", "https://idp.example/a#b", "https://idp.example/a?b#c", "urn:x", "https://u@x/"] {
+            assert!(authorization_endpoint(bad).is_err(), "{bad}");
         }
         let web = Client::public("web");
         assert!(clients(std::slice::from_ref(&web), &[]).is_ok());

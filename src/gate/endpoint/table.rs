@@ -49,6 +49,8 @@ pub(in crate::gate) struct CommonRules<'a> {
     pub(in crate::gate) clients: &'a [Client],
     pub(in crate::gate) issuer: &'a str,
     pub(in crate::gate) public_url: &'a str,
+    /// For the metadata of `issuer`.
+    pub(in crate::gate) authorization_endpoint: Option<&'a str>,
     pub(in crate::gate) has_directory: bool,
     pub(in crate::gate) is_issuer: bool,
     pub(in crate::gate) uses_dpop: bool,
@@ -305,6 +307,7 @@ impl Endpoints {
         let served = |client: &&Client| endpoint.clients.as_ref().is_none_or(|ids| ids.contains(&client.id));
         let (clients, has_directory) = (common.clients.iter().filter(served), common.has_directory);
         let mut metadata = Metadata::new(&own, public_url, &paths, clients, has_directory, common.uses_dpop);
+        metadata.authorization_endpoint = common.authorization_endpoint.filter(|_| self.metadata.is_empty());
         let protected = common.resources.iter().filter(|resource| resource.is_ours);
         metadata.protected_resources = protected.map(|resource| &*resource.url).collect();
         self.metadata.push(metadata.to_bytes());

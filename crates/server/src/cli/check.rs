@@ -36,6 +36,9 @@ struct CheckReport<'a> {
     /// With `--online`: what the server answered whose store several gates share.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     store: Vec<String>,
+    /// With `--online`: what the servers answered whose calls (MCP) are judged by headers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    resources: Vec<String>,
     /// With `--print`.
     #[serde(skip_serializing_if = "Option::is_none")]
     configuration: Option<String>,
@@ -62,6 +65,7 @@ pub(super) fn run(path: &Path, options: CheckOptions, output: Output) -> Command
         directory: found.directory.clone(),
         issuers: found.issuers.clone(),
         store: found.store.clone(),
+        resources: found.resources.clone(),
         configuration: printed.clone(),
     };
     output.write(&checked, || {
@@ -71,6 +75,7 @@ pub(super) fn run(path: &Path, options: CheckOptions, output: Output) -> Command
         text.extend(found.directory.iter().map(|line| format!("{begin}directory: {line}\n")));
         text.extend(found.issuers.iter().map(|line| format!("{begin}{line}\n")));
         text.extend(found.store.iter().map(|line| format!("{begin}store: {line}\n")));
+        text.extend(found.resources.iter().map(|line| format!("{begin}resource {line}\n")));
         text.push_str(&format!("{begin}{}: good", path.display()));
         if let Some(printed) = printed {
             text.push('\n');

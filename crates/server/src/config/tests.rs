@@ -740,6 +740,19 @@ fn j7_more_than_30_seconds_of_leeway_is_refused() {
 }
 
 #[test]
+fn the_authorization_endpoint_is_a_url_that_a_browser_can_open() {
+    let of = |url: &str| said(&format!("authorization_endpoint = \"{url}\"\n"));
+    assert_eq!(of("https://idp.example.com/authorize?p=sign-in"), Vec::<String>::new());
+    for bad in ["/authorize", "idp.example.com", "https://idp.example.com/#x", "https://idp.example.com/?a#x", "urn:x"]
+    {
+        let expected = format!(
+            "1: issuer.authorization_endpoint: expected an http or https URL without user and fragment, found \"{bad}\""
+        );
+        assert_eq!(of(bad), [expected]);
+    }
+}
+
+#[test]
 fn t24_what_is_stripped_and_kept_is_a_header_or_its_beginning() {
     let of = |line: &str| said(&format!("[identity]\n{line}"));
     assert_eq!(

@@ -64,6 +64,18 @@ pub(crate) fn issuer_url(value: &Value) -> Result<String, String> {
     }
 }
 
+/// The URL of an endpoint for browsers. It may have a query, and no fragment (RFC 6749 §3.1).
+pub(crate) fn endpoint_url(value: &Value) -> Result<String, String> {
+    match value {
+        Value::String(s) | Value::Env(s)
+            if !s.contains('#') && http_url(s.split_once('?').map_or(s, |(before, _)| before)).is_some() =>
+        {
+            Ok(s.clone())
+        }
+        other => unexpected("an http or https URL without user and fragment", other),
+    }
+}
+
 /// An origin as a browser sends it: lower case, no path, no default port.
 pub(crate) fn cors_origin(value: &Value) -> Result<String, String> {
     let (Value::String(found) | Value::Env(found)) = value else {

@@ -26,6 +26,9 @@ section! {
         },
         /// The algorithm of new keys. EdDSA is small and fast; ES256 or RS256 if a verifier lacks it.
         restart algorithm: Algorithm = get_or(self::algorithm, Algorithm::EdDsa),
+        /// The authorization endpoint in the metadata of the issuer: that of the server where users log in. Some clients (MCP)
+        /// need one; the gate has none.
+        restart authorization_endpoint: Option<String> = get(value::endpoint_url),
         /// The folder of the keys, created at the first start, with private permissions. Keep it apart from the store's back-ups.
         restart keys: PathBuf = get_or(path_in(dir), dir.join("data/keys")),
         /// The tolerated clock difference; 30s at most.

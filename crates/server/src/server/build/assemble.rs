@@ -160,7 +160,7 @@ pub(crate) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
 /// The files of endpoints that cannot be used, each at its key.
 pub(crate) fn builder(config: &Config, remote_issuers: &RemoteIssuers) -> Result<GateBuilder, ConfigErrors> {
     // `keys` and `algorithm` made the keyring; the two limits of password checks made `passwords`.
-    let IssuerConfig { url, audience, algorithm: _, keys: _, leeway } = &config.issuer;
+    let IssuerConfig { url, audience, algorithm: _, authorization_endpoint, keys: _, leeway } = &config.issuer;
     let LimitsConfig { rates, shared, verified_cache, max_password_checks: _, password_queue: _, max_token_body } =
         &config.limits;
     let SessionsConfig { profile, keep_login_client, max_stream } = &config.sessions;
@@ -184,6 +184,9 @@ pub(crate) fn builder(config: &Config, remote_issuers: &RemoteIssuers) -> Result
         .allowed_origins(config.cors.origins.iter().map(String::as_str))
         .trusted_proxies(server.trusted_proxies.clone())
         .identity_headers(identity(&config.identity));
+    if let Some(endpoint) = authorization_endpoint {
+        builder = builder.authorization_endpoint(endpoint);
+    }
     if let Some(AssertionHeader { header, ttl }) = &config.identity.assertion {
         builder = builder.assertion(header.clone(), *ttl);
     }
@@ -330,7 +333,7 @@ pub(crate) fn upstreams(config: &Config) -> Vec<Upstream> {
     config.upstreams.iter().map(complete).collect()
 }
 
-fn proxy_settings(config: &Config) -> Settings {
+pub(super) fn proxy_settings(config: &Config) -> Settings {
     let server = &config.server;
     let trusted_proxies = server.trusted_proxies.clone();
     Settings { trusted_proxies, workers: server.workers.get(), ..Settings::default() }

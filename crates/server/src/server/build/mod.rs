@@ -7,6 +7,7 @@ pub(crate) mod files;
 mod findings;
 pub(crate) mod issuer_rules;
 pub(crate) mod issuers;
+mod mcp_probe;
 pub(crate) mod prepare;
 pub(crate) mod provider_client;
 #[cfg(feature = "relay")]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::files::LastRead;
 use super::findings::Findings;
 use super::issuers::{self, RemoteIssuers};
+use super::mcp_probe;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use super::shared;
 use crate::config::{Config, ConfigError, ConfigErrors, DirectoryConfig};
@@ -25,6 +26,7 @@ pub(crate) struct Inspected {
     pub(crate) issuers: Vec<String>,
     pub(crate) directory: Vec<String>,
     pub(crate) store: Vec<String>,
+    pub(crate) resources: Vec<String>,
     /// What is allowed and probably not intended.
     pub(crate) warnings: Vec<ConfigError>,
 }
@@ -82,14 +84,17 @@ impl StartPlan {
         let store = shared::inspect(config).await;
         #[cfg(not(any(feature = "postgres", feature = "redis")))]
         let store: Result<_, ConfigErrors> = Ok(Vec::new());
-        let (issuers, store, wrong) = match (issuers::inspect(config).await, store) {
-            (Ok(issuers), Ok(store)) => (issuers, store, ConfigErrors::new(wrong)),
-            (issuers, store) => {
-                let more = [ConfigErrors::new(wrong), issuers.err(), store.err()].into_iter().flatten();
-                (Vec::new(), Vec::new(), more.reduce(ConfigErrors::and))
-            }
+        let mut wrong = ConfigErrors::new(wrong);
+        let mut good = |found: Result<Vec<String>, ConfigErrors>| {
+            found.unwrap_or_else(|errors| {
+                wrong = wrong.take().into_iter().chain([errors]).reduce(ConfigErrors::and);
+                Vec::new()
+            })
         };
-        wrong.map_or(Ok(Inspected { issuers, directory: lines, store, warnings }), Err)
+        let issuers = good(issuers::inspect(config).await);
+        let store = good(store);
+        let resources = good(mcp_probe::inspect(config).await);
+        wrong.map_or(Ok(Inspected { issuers, directory: lines, store, resources, warnings }), Err)
     }
 }
 

@@ -1,0 +1,114 @@
+//! `check --online`: does the server behind `check = "headers"` compare the headers of a call (MCP) with its body?
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE, HOST};
+use http::{HeaderName, HeaderValue, Request, StatusCode};
+use http_body_util::Full;
+use serde_json::json;
+use tower::ServiceExt;
+
+use super::assemble::{proxy_settings, upstreams};
+use crate::config::{Config, ConfigError, ConfigErrors};
+use rotogate_core::headers::Peer;
+use rotogate_core::mcp::VERSIONS;
+use rotogate_core::policy::{By, GateId, permit_anonymous};
+use rotogate_core::route::{McpCheck, Route};
+use rotogate_proxy::Proxy;
+
+/// The method of the body, which lists what a server can do and changes nothing.
+const METHOD: &str = "server/discover";
+/// What the header says instead.
+const OTHER: &str = "tools/list";
+const WITHIN: Duration = Duration::from_secs(10);
+
+/// Sends two calls to each server that is expected to compare: one whose header agrees with the body, and one whose header
+/// does not. What they answered, a line each.
+///
+/// # Errors
+/// A server that does not compare; and, as unchecked, one that does not answer.
+// Requirement M6.
+pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors> {
+    let (mut lines, mut wrong) = (Vec::new(), Vec::new());
+    for (index, resource) in config.resources.iter().enumerate() {
+        if resource.mcp.as_ref().is_none_or(|mcp| mcp.check != McpCheck::Headers) {
+            continue;
+        }
+        let of_it = config.routes.iter().filter(|route| {
+            route.policy.resource.as_ref() == Some(&resource.path) && route.calls.is_empty() && route.upstream.is_some()
+        });
+        let mut asked = Vec::new();
+        for route in of_it {
+            if asked.contains(&route.upstream) {
+                continue;
+            }
+            asked.push(route.upstream);
+            let name = route.upstream.and_then(|upstream| config.upstreams.get(upstream.position()));
+            let name = name.map(|upstream| upstream.name.as_str()).unwrap_or_default();
+            match compares(config, route, &resource.path).await {
+                Ok(true) => lines.push(format!(
+                    "{}: the upstream {name} compares the headers of a call with its body",
+                    resource.path
+                )),
+                Ok(false) => wrong.push(config.blame(
+                    &format!("resources[{index}].mcp.check"),
+                    format!(
+                        "the upstream {name} took a call whose header Mcp-Method differs from its body: a caller could do \
+                         what the rules for its header allow, and its body do another thing. Use check = \"body\""
+                    ),
+                )),
+                Err(why) => wrong.push(ConfigError {
+                    unchecked: true,
+                    ..config.blame(&format!("resources[{index}].mcp.check"), format!("the upstream {name} {why}"))
+                }),
+            }
+        }
+    }
+    ConfigErrors::new(wrong).map_or(Ok(lines), Err)
+}
+
+/// Whether the server of this route refuses the call whose header lies, and takes the other; or what it did instead.
+async fn compares(config: &Config, route: &Route, path: &str) -> Result<bool, String> {
+    let proxy = Proxy::new(upstreams(config), proxy_settings(config)).map_err(|why| why.to_string())?;
+    let agreed = send(&proxy, config, route, path, METHOD).await?;
+    if !agreed.is_success() {
+        return Err(format!("answered {METHOD} with {agreed}; expected 2xx"));
+    }
+    let differing = send(&proxy, config, route, path, OTHER).await?;
+    match differing {
+        StatusCode::BAD_REQUEST => Ok(true),
+        status if status.is_success() => Ok(false),
+        status => Err(format!("answered a call whose header and body differ with {status}; expected 400")),
+    }
+}
+
+async fn send(proxy: &Proxy, config: &Config, route: &Route, path: &str, method: &str) -> Result<StatusCode, String> {
+    let meta = json!({
+        "io.modelcontextprotocol/protocolVersion": VERSIONS[0],
+        "io.modelcontextprotocol/clientInfo": { "name": "rotogate-check", "version": env!("CARGO_PKG_VERSION") },
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    let body = json!({ "jsonrpc": "2.0", "id": 1, "method": METHOD, "params": { "_meta": meta } }).to_string();
+    let host = config.server.public_url.authority().map_or("localhost", |authority| authority.as_str());
+    let request = Request::post(path)
+        .header(HOST, host)
+        .header(CONTENT_TYPE, "application/json")
+        .header(ACCEPT, "application/json, text/event-stream")
+        .header(HeaderName::from_static("mcp-protocol-version"), VERSIONS[0])
+        .header(HeaderName::from_static("mcp-method"), HeaderValue::from_str(method).map_err(|why| why.to_string())?)
+        .body(Full::new(Bytes::from(body)));
+    let mut request = request.map_err(|why| format!("cannot be asked at {path}: {why}"))?;
+    let by = By { gate: GateId::next(), layer: true, defers: false };
+    request.extensions_mut().insert(permit_anonymous(&Arc::new(route.clone()), by));
+    request.extensions_mut().insert(Peer::new(IpAddr::V4(Ipv4Addr::LOCALHOST), false));
+    let answered = tokio::time::timeout(WITHIN, proxy.clone().oneshot(request)).await;
+    let Ok(answered) = answered else { return Err(format!("does not answer within {WITHIN:?}")) };
+    let Ok(response) = answered;
+    match response.extensions().get::<rotogate_proxy::ProxyError>() {
+        Some(why) => Err(format!("does not answer: {}", why.reason())),
+        None => Ok(response.status()),
+    }
+}
