@@ -1,5 +1,5 @@
-//! The official MCP SDK (TypeScript) against the real binary: its client goes from the 401 of a resource to a token of an
-//! outside provider (`oidc-provider`), and through to a server of the SDK. `tests/interop/mcp/install.sh` installs both, pinned.
+//! The official MCP SDKs (TypeScript and Python) against the real binary: their clients go from the 401 of a resource to a token
+//! of an outside provider (`oidc-provider`), and through to a server of the SDK. `tests/interop/mcp/install.sh` installs them, pinned.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -18,7 +18,7 @@ fn cache() -> &'static Path {
         let install = std::process::Command::new("bash").arg(source.join("install.sh")).arg(&cache).output();
         let installed = install.expect("bash is missing: install bash");
         assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr).trim());
-        for file in ["world.mjs", "user.mjs", "client.mjs", "calls.mjs"] {
+        for file in ["world.mjs", "user.mjs", "client.mjs", "calls.mjs", "calls.py"] {
             std::fs::copy(source.join(file), cache.join(file)).unwrap();
         }
         cache
@@ -105,7 +105,7 @@ upstream = "tools"
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn m6_m19_m21_the_second_sdk_calls_by_rules_and_steps_up_to_the_scope_of_one_call() {
+async fn m6_m19_m21_the_sdks_call_by_rules_and_steps_up_to_the_scope_of_one_call() {
     let address = free_address();
     let resource = format!("http://{address}/mcp");
     let (urls, _process) = world(&resource).await;
@@ -123,14 +123,16 @@ calls = ["*"]
 "#;
     let place = Place::new(&(config(&address, issuer, upstream) + calls));
     let gate = place.start();
-    let ran = Command::new("node").arg(cache().join("calls.mjs")).arg(gate.url("")).output().await.unwrap();
-    let token = String::from_utf8_lossy(&ran.stdout).trim().to_owned();
-    assert!(ran.status.success(), "{}\n{}", String::from_utf8_lossy(&ran.stderr), gate.log());
-    keep_secret(&token);
+    for (program, script) in [(Path::new("node"), "calls.mjs"), (&cache().join("python/bin/python"), "calls.py")] {
+        let ran = Command::new(program).arg(cache().join(script)).arg(gate.url("")).output().await.unwrap();
+        let token = String::from_utf8_lossy(&ran.stdout).trim().to_owned();
+        assert!(ran.status.success(), "{}\n{}", String::from_utf8_lossy(&ran.stderr), gate.log());
+        keep_secret(&token);
+    }
     let metrics = gate.admin_get("/metrics").await;
     let metrics = String::from_utf8_lossy(&metrics.body).into_owned();
     assert!(
-        metrics.contains("rotogate_mcp_calls_total{calls=\"/mcp tools/call:delete_*\",result=\"permitted\"} 1"),
+        metrics.contains("rotogate_mcp_calls_total{calls=\"/mcp tools/call:delete_*\",result=\"permitted\"} 2"),
         "{metrics}"
     );
     drop(gate);

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Installs the MCP SDK and the provider.
+# Installs the MCP SDKs for TypeScript and Python, and the provider.
 set -euo pipefail
 source "$(dirname "$0")/../../installed.sh"
 needs_node
-begin_install package-lock.json
+needs_python
+begin_install package-lock.json requirements.txt
 install_node
+install_python "$cache/python"
 end_install
