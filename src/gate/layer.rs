@@ -31,6 +31,7 @@ use super::notice::SetupNotice;
 
 mod admit;
 mod answer;
+mod assertion;
 mod awaited;
 mod call;
 mod endpoint_run;

@@ -213,3 +213,92 @@ fn n57_n58_assertions_that_could_not_be_told_from_tokens_are_errors_at_the_start
         assert!(text.contains(said), "{to}: {text}");
     }
 }
+
+/// The configuration of the other tests, whose upstream `billing` gets transaction tokens.
+fn config_of_transactions() -> String {
+    format!("{HEAD}{CONFIG_OF_ASSERTIONS}")
+        .replace("@hash@", &secret().1)
+        .replace("assertion_audience = \"https://billing.internal\"", "assertion_form = \"txn\"")
+        .replace("[identity]\n", "[identity]\ntrust_domain = \"example.test\"\n")
+        .replace("path = \"/billing/{*rest}\"\n", "path = \"/billing/{account}/{*rest}\"\nscopes = [\"read\"]\n")
+}
+
+#[test]
+fn d28_an_upstream_gets_a_transaction_token_for_each_request_that_says_what_was_asked() {
+    let kc = Issuer::new(7);
+    let set = json!({ "keys": [kc.jwk("k1")] }).to_string();
+    let edge =
+        Edge::with(&config_of_transactions(), |place| std::fs::write(place.path("kc.json"), set).unwrap(), |_| {});
+    let until = claims(&json!({}))["iat"].as_u64().unwrap() + 40;
+    let long = kc.token(&json!({ "aud": "kc-api", "scope": "read write" }));
+    let short = kc.token(&json!({ "aud": "kc-api", "scope": "read write", "exp": until }));
+    let forged = ["Txn-Token: forged", "txn_token: forged", "TXN-TOKEN: forged"];
+    let called = |token: &str, line: &str| {
+        let reply = edge.ask_as(token, line, &forged);
+        assert_eq!(reply.status, 200, "{line}");
+        let received = edge.stub.one();
+        assert_eq!(asserted(&received), [""; 0], "no other assertion");
+        let [one] = <[&str; 1]>::try_from(received.confusable("txn-token")).expect("exactly one");
+        one.to_owned()
+    };
+    let first = called(&long, "DELETE /billing/acme/orders/4%2e5;v=1");
+    let (header, said) = verified(&edge, &first);
+    assert_eq!((&header["typ"], &header["alg"]), (&json!("txntoken+jwt"), &json!("EdDSA")));
+    for (claim, expected) in [
+        ("iss", json!("http://gate.test")),
+        ("aud", json!("example.test")),
+        ("sub", json!("kc|user-1")),
+        ("scope", json!("read")),
+        ("rctx", json!({ "req_ip": "127.0.0.1", "authn": "urn:ietf:rfc:6749", "origin_iss": "https://idp.test/" })),
+        (
+            "tctx",
+            json!({
+                "method": "DELETE",
+                "route": "/billing/{account}/{*rest}",
+                "params": { "account": "acme", "rest": "orders/4.5;v=1" },
+            }),
+        ),
+    ] {
+        assert_eq!(said[claim], expected, "{claim}");
+    }
+    assert_eq!(said["exp"].as_u64().unwrap() - said["iat"].as_u64().unwrap(), 60);
+    // Each request is a transaction of its own, and none outlives the caller's token.
+    let second = verified(&edge, &called(&long, "GET /billing/acme/x")).1;
+    assert_ne!(said["txn"], second["txn"]);
+    assert_eq!(verified(&edge, &called(&short, "GET /billing/acme/x")).1["exp"].as_u64().unwrap(), until);
+    // It opens nothing, and no client brings one.
+    for path in ["/x", "/open/x", "/billing/acme/x"] {
+        assert_eq!(edge.ask_as(&first, &format!("GET {path}"), &[]).status, 401, "{path}");
+    }
+    for path in ["/public/x", "/open/x"] {
+        assert_eq!(edge.ask(&format!("GET {path}"), &forged).status, 200);
+        assert!(edge.stub.one().confusable("txn-token").is_empty(), "{path}");
+    }
+    assert_eq!(edge.ask_as(&long, "GET /x", &[]).status, 200);
+    let received = edge.stub.one();
+    assert!(received.confusable("txn-token").is_empty() && asserted(&received).len() == 1, "{received:?}");
+}
+
+#[test]
+fn d28_a_transaction_token_that_could_not_be_told_from_a_token_is_an_error_at_the_start() {
+    let config = config_of_transactions().replace("@upstream@", "127.0.0.1:9");
+    for (from, to, said) in [
+        ("trust_domain = \"example.test\"\n", "", "upstreams[1].assertion_form: needs `trust_domain` in [identity]"),
+        ("\"example.test\"", "\"kc-api\"", "identity.trust_domain: \"kc-api\" is an audience of access tokens, too"),
+        ("\"example.test\"", "\"api\"", "identity.trust_domain: \"api\" is an audience of access tokens, too"),
+        (
+            "assertion_form = \"txn\"",
+            "assertion_form = \"txn\"\nassertion_audience = \"b\"",
+            "upstreams[1].assertion_audience: has no effect",
+        ),
+        ("[issuer]\n", "[issuer]\nalgorithm = \"HS256\"\n", "upstreams[1].assertion_form: needs a key that others can"),
+        ("\"JWT\", \"\"]", "\"txntoken+jwt\"]", "issuers[0].typ"),
+    ] {
+        assert!(config.contains(from), "{from}");
+        let place = Place::new(&config.replace(from, to));
+        std::fs::write(place.path("kc.json"), json!({ "keys": [Issuer::new(7).jwk("k1")] }).to_string()).unwrap();
+        let ran = place.run(&["check"], "");
+        assert_eq!(ran.code, Some(2), "{ran:?}");
+        assert!(ran.stderr.contains(said), "{}", ran.stderr);
+    }
+}

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 
 use super::url::UpstreamUrl;
+use rotogate_core::route::AssertionForm;
 use rotogate_kit::upstream_tls::UpstreamTls;
 
 /// One `[[upstreams]]` entry.
@@ -31,6 +32,8 @@ pub struct Upstream {
     pub authorization_file: Option<PathBuf>,
     /// The `aud` of the signed assertions that it receives. `None`: its name.
     pub assertion_audience: Option<String>,
+    /// The form of these assertions.
+    pub assertion_form: AssertionForm,
     /// The most requests in flight at one address, streams and upgraded connections included. In HTTP/1.1 each has a
     /// connection of its own. Default 1024.
     pub max_requests: usize,
@@ -91,6 +94,7 @@ impl Upstream {
             tls: UpstreamTls::default(),
             authorization_file: None,
             assertion_audience: None,
+            assertion_form: AssertionForm::Identity,
             max_requests: 1024,
             max_requests_per_caller: 103,
             max_requests_per_address: 256,

@@ -24,7 +24,9 @@ use rotogate_core::engine::Engine;
 use rotogate_core::headers::{HeaderPattern, ProtectedNames};
 use rotogate_core::lease::LeaseContext;
 use rotogate_core::policy::GateId;
-use rotogate_core::route::{HostError, Hosts, Resource, Route, RoutePolicy, RouteTable, authority, ungoverned};
+use rotogate_core::route::{
+    AssertionForm, HostError, Hosts, Resource, Route, RoutePolicy, RouteTable, authority, ungoverned,
+};
 use rotogate_core::session::profile::Profile;
 use rotogate_core::token::keyring::Keyring;
 use rotogate_core::token::verify::{IssuerRules, OWN};
@@ -67,8 +69,13 @@ pub(super) struct RunningParts {
 
 impl Rules {
     /// Whether the rules issue tokens or sign assertions.
-    pub(super) const fn need_an_issuer(&self) -> bool {
-        !self.clients.is_empty() || !self.endpoints.is_empty() || self.assertion.is_some() || self.browser.is_some()
+    pub(super) fn need_an_issuer(&self) -> bool {
+        !self.clients.is_empty() || !self.endpoints.is_empty() || self.sign() || self.browser.is_some()
+    }
+
+    /// Whether the rules sign what services verify.
+    fn sign(&self) -> bool {
+        self.assertion.is_some() || self.routes.iter().any(|route| route.assertion_form == AssertionForm::Transaction)
     }
 
     /// Checks the rules against the gate's issuers, its own audience and its keys.
@@ -79,7 +86,7 @@ impl Rules {
         own: &[Box<str>],
         keyring: &Keyring,
     ) -> Result<(), BuildError> {
-        if self.assertion.is_some() {
+        if self.sign() {
             sound::assertion(keyring)?;
         }
         if let Some(headers) = self.identity.as_ref().filter(|headers| headers.len() > MAX_IDENTITY_HEADERS) {

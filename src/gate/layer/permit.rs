@@ -10,6 +10,7 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 
+use super::assertion::assertion_for_service;
 use crate::dialect::EnclosedCall;
 use crate::gate::Inner;
 use crate::gate::browser_request::{session_cookie, token_for_service};
@@ -368,10 +369,7 @@ pub(in crate::gate) fn prepare(gate: &Inner, parts: &mut Parts, permitted: &Perm
     if permitted.owes_proof() {
         return Err(Denial::ProofsUnavailable(Duration::from_secs(1)));
     }
-    let assertion = match (permitted.caller(), &route.assertion_audience) {
-        (Some(caller), Some(audience)) => caller.assertion(&gate.engine, audience)?,
-        (None, _) | (_, None) => None,
-    };
+    let assertion = assertion_for_service(gate, parts, permitted)?;
     let token = permitted.caller().map(|caller| token_for_service(gate, parts, policy, caller)).transpose()?.flatten();
     gate.strip(|names| names.strip_untrusted(&mut parts.headers, policy));
     headers::strip_credentials(&mut parts.headers, policy);
@@ -388,7 +386,7 @@ pub(in crate::gate) fn prepare(gate: &Inner, parts: &mut Parts, permitted: &Perm
         }
     }
     if let Some((name, value)) = assertion {
-        parts.headers.insert(name.clone(), value);
+        parts.headers.insert(name, value);
     }
     Ok(())
 }

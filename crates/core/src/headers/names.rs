@@ -91,7 +91,7 @@ fn is_of_no_list(name: &str) -> bool {
         Some(b'x' | b'r') => false,
         Some(b'c') => !matches!(second(), Some(b'l' | b'f')),
         Some(b's') => !matches!(second(), Some(b's' | b'h' | b'm')),
-        Some(b't') => !matches!(second(), Some(b'a' | b'e')),
+        Some(b't') => !matches!(second(), Some(b'a' | b'e' | b'x')),
         Some(b'i') => !matches!(second(), Some(b'v' | b'm')),
         Some(b'o') => !matches!(second(), Some(b'i' | b'a')),
         Some(b'l') => second() != Some(b'5'),

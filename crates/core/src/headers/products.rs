@@ -69,7 +69,8 @@ const O: &[&str] = &["oidc-*", "oam-remote-user*"];
 const R: &[&str] = &["remote-*"];
 /// nginx; Shibboleth; SiteMinder.
 const S: &[&str] = &["ssl-client*", "shib-*", "sm-user*", "sm-universalid"];
-const T: &[&str] = &["tailscale-*", "teleport-jwt-assertion"];
+/// The last is that of transaction tokens.
+const T: &[&str] = &["tailscale-*", "teleport-jwt-assertion", "txn-token"];
 
 const ALL: [&[&str]; 21] = [X_A, X_C, X_E, X_F, X_G, X_I, X_M, X_P, X_R, X_S, X_T, X_U, X_V, X_W, C, I, L, O, R, S, T];
 
@@ -101,7 +102,7 @@ fn list_of(name: &str) -> &'static [&'static str] {
         (b'o', b'i' | b'a') => O,
         (b'r', b'e') => R,
         (b's', b's' | b'h' | b'm') => S,
-        (b't', b'a' | b'e') => T,
+        (b't', b'a' | b'e' | b'x') => T,
         _ => &[],
     }
 }
@@ -129,6 +130,7 @@ pub(super) fn overlaps(name: &str, is_begin: bool) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::names;
     use super::*;
 
     #[test]
@@ -136,9 +138,9 @@ mod tests {
         for list in ALL {
             for pattern in list {
                 let name = pattern.replace('*', "x");
-                assert!(is_identity(&name), "{name}");
-                assert!(is_identity(&name.replace('-', "_").to_ascii_uppercase()), "{name}");
-                assert_eq!(pattern.trim_end_matches('*'), super::super::names::fold(pattern.trim_end_matches('*')));
+                assert!(names::is_identity(&name), "{name}");
+                assert!(names::is_identity(&name.replace('-', "_").to_ascii_uppercase()), "{name}");
+                assert_eq!(pattern.trim_end_matches('*'), names::fold(pattern.trim_end_matches('*')));
             }
         }
         for name in

@@ -73,6 +73,31 @@ pub struct Route {
     pub upstream: Option<UpstreamId>,
     /// The `aud` of the signed assertions about its callers. `None`: the gate sends no assertion on this route.
     pub assertion_audience: Option<Arc<str>>,
+    /// The form of these assertions.
+    pub assertion_form: AssertionForm,
+}
+
+/// What proves the caller to the service behind the gate.
+///
+/// ```
+/// use rotogate::route::{AssertionForm, Route, RoutePolicy};
+///
+/// let orders = Route {
+///     assertion_audience: Some("example.com".into()),
+///     assertion_form: AssertionForm::Transaction,
+///     ..Route::new("/orders/{id}", RoutePolicy::default())
+/// };
+/// # let _ = orders;
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AssertionForm {
+    /// The identity of the caller, for the service of this audience, in the header of
+    /// [`GateBuilder::assertion`](https://docs.rs/rotogate/latest/rotogate/gate/struct.GateBuilder.html#method.assertion).
+    #[default]
+    Identity,
+    /// A transaction token (draft-ietf-oauth-transaction-tokens) for each request, for the services of the trust domain that
+    /// the audience names, in the header `Txn-Token`. Experimental: it follows a draft.
+    Transaction,
 }
 
 /// The name of a route in logs and metrics.
@@ -158,7 +183,27 @@ impl Route {
             policy,
             upstream: None,
             assertion_audience: None,
+            assertion_form: AssertionForm::Identity,
         }
+    }
+
+    /// The parts of a path that the pattern of this route names, each with its name. The path must match the pattern.
+    pub fn params<'a>(&'a self, path: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let mut left = path.strip_prefix('/');
+        self.path.split('/').skip(1).filter_map(move |segment| {
+            let (here, rest) = match left?.split_once('/') {
+                Some((here, rest)) => (here, Some(rest)),
+                None => (left?, None),
+            };
+            let name = segment.strip_prefix('{').and_then(|name| name.strip_suffix('}'));
+            let found = match name.map(|name| (name, name.strip_prefix('*'))) {
+                Some((_, Some(name))) => Some((name, left?)),
+                Some((name, None)) => Some((name, here)),
+                None => None,
+            };
+            left = rest;
+            found
+        })
     }
 
     /// A route for every path that no other route serves.

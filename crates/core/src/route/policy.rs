@@ -113,9 +113,21 @@ impl RoutePolicy {
 
     /// Has a token with these scopes what the route asks for?
     pub(crate) fn grants(&self, granted: &Scope) -> bool {
-        let has =
-            |one: &str| self.implied.as_deref().map_or_else(|| granted.contains(one), |all| all.has(granted, one));
+        let has = |one: &str| self.has(granted, one);
         (self.any_scope.is_empty() || self.any_scope.iter().any(has)) && self.scopes.iter().all(has)
+    }
+
+    fn has(&self, granted: &Scope, one: &str) -> bool {
+        self.implied.as_deref().map_or_else(|| granted.contains(one), |all| all.has(granted, one))
+    }
+
+    /// The scopes of a token that its request here needs: of those that the route asks for, what the token has; all if the
+    /// route asks for none.
+    pub fn needed_of(&self, granted: &Scope) -> Scope {
+        match self.asked_scopes() {
+            asked if asked.is_empty() => granted.clone(),
+            asked => Scope::from_tokens(asked.iter().filter(|one| self.has(granted, one))),
+        }
     }
 
     /// The scopes that a refusal names.

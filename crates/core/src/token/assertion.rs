@@ -1,10 +1,14 @@
 //! Signed assertions about a caller, which an upstream can verify whatever way the request took. They are no access
 //! tokens, and the gate never accepts one as such.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use http::HeaderValue;
-use serde::ser::{Serialize, SerializeMap, Serializer};
+use http::{HeaderName, HeaderValue};
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
 
 use super::algorithm::Algorithm;
 use super::claims::AccessToken;
@@ -12,10 +16,19 @@ use super::keyring::{Keyring, SigningKey};
 use super::mint::{MintError, signed};
 use crate::clock::Timestamp;
 use crate::random::random;
+use crate::session::Scope;
 
 /// The `typ` of an assertion.
 // Requirement N58.
 pub const ASSERTION_TYP: &str = "identity+jwt";
+/// The `typ` of a transaction token.
+pub const TRANSACTION_TYP: &str = "txntoken+jwt";
+
+/// Is this the `typ`, without `application/`, of what the gate signs for services? Such a text is no token.
+pub fn is_assertion_typ(typ: &str) -> bool {
+    [ASSERTION_TYP, TRANSACTION_TYP].iter().any(|known| typ.eq_ignore_ascii_case(known))
+}
+
 /// The longest assertion, in bytes.
 const MAX_ASSERTION: usize = 2048;
 /// The shortest and the longest time that an assertion may be good for.
@@ -91,13 +104,107 @@ pub(crate) fn assertion(
     };
     let payload = serde_json::to_string(&claims).map_err(|_| MintError::Signing)?;
     let key: &SigningKey = keyring.signer();
-    let text = signed(key, key.assertion_header(), &payload)?;
-    if text.len() > MAX_ASSERTION {
+    Ok((sent(&signed(key, key.assertion_header(), &payload)?, MAX_ASSERTION)?, expires))
+}
+
+/// The header of a transaction token (draft-ietf-oauth-transaction-tokens §8.1).
+pub const TRANSACTION_HEADER: HeaderName = HeaderName::from_static("txn-token");
+/// The longest transaction token, in bytes.
+const MAX_TRANSACTION: usize = 4096;
+/// The lifetime of a transaction token.
+const TRANSACTION_TTL: Duration = Duration::from_secs(60);
+
+/// The request that a transaction token is about.
+#[derive(Debug)]
+pub struct Transaction<'a> {
+    /// The trust domain, which is the audience.
+    pub domain: &'a str,
+    /// The method of the request.
+    pub method: &'a str,
+    /// The name of its route.
+    pub route: &'a str,
+    /// The parts of its path that the pattern of the route names.
+    pub params: BTreeMap<&'a str, &'a str>,
+    /// The scopes of the token that the request needs.
+    pub scope: Scope,
+    /// The address of the client.
+    pub client: Option<IpAddr>,
+}
+
+#[derive(Serialize)]
+struct TransactionClaims<'a> {
+    iss: &'a str,
+    aud: &'a str,
+    sub: Cow<'a, str>,
+    iat: u64,
+    exp: u64,
+    txn: uuid::Uuid,
+    scope: &'a Scope,
+    req_wl: &'a str,
+    rctx: RequesterContext<'a>,
+    tctx: TransactionContext<'a>,
+}
+
+#[derive(Serialize)]
+struct RequesterContext<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    req_ip: Option<IpAddr>,
+    /// A caller with a token of OAuth 2.0.
+    authn: &'static str,
+    origin_iss: &'a str,
+}
+
+#[derive(Serialize)]
+struct TransactionContext<'a> {
+    method: &'a str,
+    route: &'a str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    params: &'a BTreeMap<&'a str, &'a str>,
+}
+
+/// A transaction token about one request of the caller with this token, ready to send.
+///
+/// # Errors
+/// It would be longer than 4 KiB, or the signature failed.
+// Requirement D28.
+pub(crate) fn transaction(
+    keyring: &Keyring,
+    issuer: &str,
+    token: &AccessToken,
+    about: &Transaction<'_>,
+    now: Timestamp,
+) -> Result<HeaderValue, MintError> {
+    let id = random::<16>().map_err(|_| MintError::Signing)?;
+    let end = if token.expires > now { token.expires } else { token.refused_from() };
+    let claims = TransactionClaims {
+        iss: issuer,
+        aud: about.domain,
+        sub: token.header_subject(),
+        iat: now.as_secs(),
+        exp: now.plus(TRANSACTION_TTL).min(end).as_secs(),
+        txn: uuid::Builder::from_random_bytes(*id).into_uuid(),
+        scope: &about.scope,
+        req_wl: token.client.as_deref().unwrap_or(issuer),
+        rctx: RequesterContext {
+            req_ip: about.client,
+            authn: "urn:ietf:rfc:6749",
+            origin_iss: token.vouched_by().map_or(&**token.issuer(), |by| &by.issuer),
+        },
+        tctx: TransactionContext { method: about.method, route: about.route, params: &about.params },
+    };
+    let payload = serde_json::to_string(&claims).map_err(|_| MintError::Signing)?;
+    let key = keyring.signer();
+    sent(&signed(key, key.transaction_header(), &payload)?, MAX_TRANSACTION)
+}
+
+/// The value of a header, which no log shows.
+fn sent(text: &str, longest: usize) -> Result<HeaderValue, MintError> {
+    if text.len() > longest {
         return Err(MintError::TooLong);
     }
-    let mut value = HeaderValue::try_from(text.as_str()).map_err(|_| MintError::Signing)?;
+    let mut value = HeaderValue::try_from(text).map_err(|_| MintError::Signing)?;
     value.set_sensitive(true);
-    Ok((value, expires))
+    Ok(value)
 }
 
 /// Can the holders of the published keys verify signatures of this algorithm?

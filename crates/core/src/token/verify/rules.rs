@@ -12,7 +12,7 @@ use super::sessions_seen::SessionsSeen;
 use crate::claim::{ClaimError, ClaimPath};
 use crate::introspection::Introspection;
 use crate::session::Scope;
-use crate::token::assertion::ASSERTION_TYP;
+use crate::token::assertion::is_assertion_typ;
 use crate::token::claims::{TYP, TokenIssuer};
 use crate::token::keyring::{KeyError, Keyring};
 
@@ -355,7 +355,7 @@ impl IssuerRules {
         match typ {
             // An assertion names a caller to one upstream. It must never pass as an access token, whatever the rules of
             // its issuer say.
-            Some(typ) if media_subtype(typ).eq_ignore_ascii_case(ASSERTION_TYP) => false,
+            Some(typ) if is_assertion_typ(media_subtype(typ)) => false,
             None => self.typ.iter().any(|t| t.is_empty()),
             Some("") => false,
             Some(typ) => self.typ.iter().any(|t| media_subtype(t).eq_ignore_ascii_case(media_subtype(typ))),
@@ -426,9 +426,9 @@ pub(super) fn check(issuers: &[IssuerRules]) -> Result<(), RulesError> {
         if rules.typ.is_empty() {
             return refuse("typ must list at least one type");
         }
-        if rules.typ.iter().any(|typ| media_subtype(typ).eq_ignore_ascii_case(ASSERTION_TYP)) {
+        if rules.typ.iter().any(|typ| is_assertion_typ(media_subtype(typ))) {
             return refuse(
-                "typ must not list identity+jwt: an assertion tells one upstream who called, and is no token",
+                "typ must list neither identity+jwt nor txntoken+jwt: these prove a caller to services, and are no tokens",
             );
         }
         if rules.leeway > MAX_LEEWAY {

@@ -26,6 +26,9 @@ section! {
         reload claims: ClaimHeaders = by { read_claims(&section.section("claims"), used) },
         /// The caller in a JWT that the gate signs, for upstreams that trust no network (docs/assertion.md). Default: none.
         reload assertion: Option<AssertionHeader> = table(|keys| read_assertion(keys, used)),
+        /// The audience of transaction tokens: the name of the domain whose services trust each other. For upstreams with
+        /// `assertion_form = "txn"`.
+        reload trust_domain: Option<String> = get(value::text),
         /// Further headers of clients that are removed, such as `["x-tenant", "x-acme-*"]`. Headers of known products always are:
         /// docs/edge.md lists them.
         // Requirement T24.

@@ -22,7 +22,7 @@ use rotogate_core::route::{Auth, Route, WarningKind};
 use rotogate_core::session::Scope;
 use rotogate_core::token::Algorithm;
 use rotogate_core::token::algorithm::Family;
-use rotogate_core::token::assertion::ASSERTION_TYP;
+use rotogate_core::token::assertion::is_assertion_typ;
 use rotogate_core::token::verify::{AllowedScopes, ClaimMapping, OWN, Preset, RequiredClaim, WantedClaim, host_of};
 use rotogate_kit::config::{Section, Value as Raw, printable};
 
@@ -335,8 +335,8 @@ fn issuer_name(v: &Raw) -> Result<String, String> {
 fn token_type(v: &Raw) -> Result<String, String> {
     match v {
         Raw::String(none) if none.is_empty() => Ok(String::new()),
-        Raw::String(typ) if typ.to_ascii_lowercase().trim_start_matches("application/") == ASSERTION_TYP => {
-            Err("identity+jwt is for assertions, which tell one upstream who called: they are no tokens".to_owned())
+        Raw::String(typ) if is_assertion_typ(typ.to_ascii_lowercase().trim_start_matches("application/")) => {
+            Err(format!("{typ} is for assertions, which prove the caller to services: they are no tokens"))
         }
         other => value::text(other),
     }

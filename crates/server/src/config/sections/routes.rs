@@ -14,8 +14,8 @@ use super::endpoints::dialect_name;
 use super::{DAY, IdentityConfig, SECOND, TrustedIssuer, dangling, listeners, log, resources};
 use crate::log::{AccessLogConfig, RouteLog};
 use rotogate_core::route::{
-    Auth, BadCredential, CallPattern, Credentials, EncodedSlash, Implied, LoginLead, LooseMatch, McpCalls, OnExpiry,
-    Resource, Role, Route, RouteId, RoutePolicy, StepUp, UpstreamId,
+    AssertionForm, Auth, BadCredential, CallPattern, Credentials, EncodedSlash, Implied, LoginLead, LooseMatch,
+    McpCalls, OnExpiry, Resource, Role, Route, RouteId, RoutePolicy, StepUp, UpstreamId,
 };
 use rotogate_core::session::Scope;
 use rotogate_core::token::verify::OWN;
@@ -159,10 +159,14 @@ pub(super) fn read(sections: &[Section<'_>], names: &Names<'_>, logs: &mut BTree
         }
         section.finish();
         let upstream = route.upstream.and_then(|upstream| names.upstreams.get(upstream.position()));
-        let assertion_audience = upstream
-            .filter(|_| names.identity.assertion.is_some())
-            .map(|upstream| upstream.assertion_audience.as_deref().unwrap_or(&upstream.name).into());
-        routes.push(Route { id, assertion_audience, ..route });
+        let assertion_form = upstream.map(|upstream| upstream.assertion_form).unwrap_or_default();
+        let assertion_audience = match assertion_form {
+            AssertionForm::Transaction => names.identity.trust_domain.as_deref().map(Into::into),
+            AssertionForm::Identity => upstream
+                .filter(|_| names.identity.assertion.is_some())
+                .map(|upstream| upstream.assertion_audience.as_deref().unwrap_or(&upstream.name).into()),
+        };
+        routes.push(Route { id, assertion_audience, assertion_form, ..route });
     }
     routes
 }
@@ -429,6 +433,7 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>) -> R
         policy,
         upstream: upstreams.iter().position(|known| *known == upstream).map(UpstreamId::new),
         assertion_audience: None,
+        assertion_form: AssertionForm::Identity,
     }
 }
 
@@ -459,8 +464,8 @@ fn acr(v: &Raw) -> Result<String, String> {
 }
 
 pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLogConfig) -> Value {
-    // `assertion_audience` comes from the upstream.
-    let Route { id, hosts, methods, path, kuzzle, calls, listeners, policy, upstream, assertion_audience: _ } = route;
+    // The assertions are those of the upstream.
+    let Route { id, hosts, methods, path, kuzzle, calls, listeners, policy, upstream, .. } = route;
     let RoutePolicy { auth, bad_credential_on_optional, preflight_to_upstream, resource, forward_token, .. } = policy;
     let mut table = Table::new();
     id.put(&mut table, "id");

@@ -13,6 +13,7 @@ use super::super::print::Words;
 use super::super::value::{self, Share};
 use super::{AdminConfig, Config, DAY, ServerConfig, path_in};
 use rotogate_core::private_file;
+use rotogate_core::route::AssertionForm;
 use rotogate_core::token::assertion::can_sign_assertions;
 use rotogate_kit::config::{CertificateAndKey, Section, Value as Raw};
 use rotogate_kit::upstream_tls::UpstreamTls;
@@ -57,6 +58,9 @@ section! {
         reload authorization_file: Option<PathBuf> = by { read_authorization_file(section, dir) },
         /// The `aud` of the assertions that it gets. No audience of tokens. Default: its name.
         reload assertion_audience: Option<String> = get(value::text),
+        /// `"identity"`: the header of `assertion` of `[identity]`, which names the caller. `"txn"`: a transaction token for each
+        /// request, in `Txn-Token`, for the `trust_domain` of `[identity]`. Experimental: it follows a draft of the IETF.
+        reload assertion_form: AssertionForm = get_or(value::word_of, AssertionForm::Identity),
         /// A part of `max_requests`, for each address: what one subject has of a busy upstream; alone it has 7/8
         /// (docs/upstreams.md).
         reload max_requests_per_caller: usize = share_of(("max_requests", max_requests), Share::Percent(10)),
@@ -111,6 +115,10 @@ section! {
         /// The name in its certificate. Default: the host of the address.
         reload server_name: Option<String> = get(value::text),
     }
+}
+
+impl Words for AssertionForm {
+    const WORDS: &'static [(&'static str, Self)] = &[("identity", Self::Identity), ("txn", Self::Transaction)];
 }
 
 impl Words for Reuse {
@@ -172,7 +180,9 @@ pub(super) fn check_assertions(
     let of_routes = config.routes.iter().flat_map(|route| &route.policy.audiences);
     let of_issuers = config.issuers.iter().flat_map(|issuer| &issuer.audience);
     let taken: Vec<&String> = config.issuer.audience.iter().chain(of_routes).chain(of_issuers).collect();
+    check_transactions(config, identity, upstreams, &taken);
     let of_upstreams = upstreams.iter().zip(&config.upstreams);
+    let of_upstreams = of_upstreams.filter(|(_, one)| one.assertion_form == AssertionForm::Identity);
     let of_upstreams = of_upstreams.map(|(section, one)| (section, one.assertion_audience.as_ref(), Some(&one.name)));
     let of_authorizers = authorizers.iter().zip(&config.authorizers);
     let of_authorizers = of_authorizers.map(|(section, one)| (section, one.assertion_audience.as_ref(), None));
@@ -190,6 +200,38 @@ pub(super) fn check_assertions(
                 format!("\"{audience}\" is an audience of access tokens, too; an assertion needs another one");
             section.blame(key, message);
         }
+    }
+}
+
+/// The same for the trust domain of transaction tokens.
+fn check_transactions(config: &Config, identity: &Section<'_>, upstreams: &[Section<'_>], taken: &[&String]) {
+    let domain = config.identity.trust_domain.as_ref();
+    for (section, upstream) in upstreams.iter().zip(&config.upstreams) {
+        if upstream.assertion_form != AssertionForm::Transaction {
+            continue;
+        }
+        if domain.is_none() {
+            section.blame("assertion_form", "needs `trust_domain` in [identity], the audience of transaction tokens");
+        }
+        if !can_sign_assertions(config.issuer.algorithm) {
+            let message = format!(
+                "needs a key that others can verify with, and algorithm of [issuer] is {}; expected one such as \"EdDSA\"",
+                config.issuer.algorithm
+            );
+            section.blame("assertion_form", message);
+        }
+        if upstream.assertion_audience.is_some() {
+            section.blame(
+                "assertion_audience",
+                "has no effect: transaction tokens are for the `trust_domain` of [identity]; remove one of the two",
+            );
+        }
+    }
+    if let Some(domain) = domain.filter(|domain| taken.contains(domain)) {
+        identity.blame(
+            "trust_domain",
+            format!("\"{domain}\" is an audience of access tokens, too; transaction tokens need another one"),
+        );
     }
 }
 

@@ -341,7 +341,7 @@ pub(super) fn proxy_settings(config: &Config) -> Settings {
 
 fn identity(config: &IdentityConfig) -> Vec<(HeaderName, IdentityField)> {
     // The builder takes `assertion`, `strip` and `keep` on its own.
-    let IdentityConfig { headers, claims, assertion: _, strip: _, keep: _ } = config;
+    let IdentityConfig { headers, claims, assertion: _, trust_domain: _, strip: _, keep: _ } = config;
     let IdentityNames { subject, account, client, scope, session, issuer, roles } = headers;
     let fixed = [
         (subject, IdentityField::Subject),

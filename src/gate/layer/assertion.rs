@@ -1,0 +1,39 @@
+//! What proves the caller to the service behind: an assertion, or a transaction token.
+
+use http::request::Parts;
+use http::{HeaderName, HeaderValue};
+
+use crate::gate::Inner;
+use rotogate_core::denial::Denial;
+use rotogate_core::policy::Permitted;
+use rotogate_core::route::AssertionForm;
+use rotogate_core::token::assertion::{TRANSACTION_HEADER, Transaction};
+
+/// The header for the service of this route; `None` without a caller, and where the route sends none.
+///
+/// # Errors
+/// [`Denial::AssertionUnavailable`].
+pub(super) fn assertion_for_service(
+    gate: &Inner,
+    parts: &Parts,
+    permitted: &Permitted,
+) -> Result<Option<(HeaderName, HeaderValue)>, Denial> {
+    let route = permitted.route();
+    let (Some(caller), Some(audience)) = (permitted.caller(), &route.assertion_audience) else { return Ok(None) };
+    match route.assertion_form {
+        AssertionForm::Identity => {
+            Ok(caller.assertion(&gate.engine, audience)?.map(|(name, value)| (name.clone(), value)))
+        }
+        AssertionForm::Transaction => {
+            let about = Transaction {
+                domain: audience,
+                method: parts.method.as_str(),
+                route: route.id.as_str(),
+                params: route.params(parts.uri.path()).collect(),
+                scope: route.policy.needed_of(&caller.token().scope),
+                client: gate.client_address(parts),
+            };
+            Ok(Some((TRANSACTION_HEADER, caller.transaction(&gate.engine, &about)?)))
+        }
+    }
+}
