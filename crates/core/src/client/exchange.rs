@@ -101,3 +101,50 @@ impl ExchangeRules {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn scope() -> impl Strategy<Value = Scope> {
+        proptest::sample::subsequence(vec!["a", "b", "c", "d"], 0..=4)
+            .prop_map(|it| Scope::parse(&it.join(" ")).unwrap())
+    }
+
+    fn link() -> impl Strategy<Value = (Option<Scope>, Option<Scope>, Option<Scope>)> {
+        let maybe = || proptest::option::of(scope());
+        (maybe(), maybe(), maybe())
+    }
+
+    proptest! {
+        #[test]
+        fn d6_no_chain_of_exchanges_has_a_wider_scope(first in scope(), chain in proptest::collection::vec(link(), 1..6)) {
+            let mut held = first;
+            for (rules, client, asked) in chain {
+                let of = ExchangeRules { scopes: rules.clone(), ..ExchangeRules::default() };
+                let Ok(granted) = of.granted(asked.as_ref(), client.as_ref(), &held) else { break };
+                let limits = [Some(&held), rules.as_ref(), client.as_ref(), asked.as_ref()];
+                for limit in limits.into_iter().flatten() {
+                    prop_assert!(granted.is_within(limit), "{granted:?} {limit:?}");
+                }
+                prop_assert!(!granted.is_empty());
+                held = granted;
+            }
+        }
+    }
+
+    #[test]
+    fn d1_a_target_is_named_byte_for_byte_or_the_only_one() {
+        let rules = |to: &[&str]| ExchangeRules {
+            to: to.iter().map(|one| (*one).into()).collect(),
+            ..ExchangeRules::default()
+        };
+        assert_eq!(rules(&["a"]).target(None).map(|it| &**it), Ok("a"));
+        assert_eq!(rules(&["a", "b"]).target(Some("b")).map(|it| &**it), Ok("b"));
+        for (to, asked) in [(&["a", "b"][..], None), (&[], None), (&["a"], Some("A")), (&["a"], Some(""))] {
+            assert_eq!(rules(to).target(asked), Err(Denial::InvalidTarget));
+        }
+    }
+}
