@@ -72,12 +72,13 @@ impl ExchangeRules {
     ///
     /// # Errors
     /// [`Denial::InvalidTarget`].
-    pub(crate) fn target(&self, asked: Option<&str>) -> Result<&Box<str>, Denial> {
-        match (asked, &*self.to) {
-            (Some(asked), to) => to.iter().find(|one| ***one == *asked).ok_or(Denial::InvalidTarget),
-            (None, [only]) => Ok(only),
-            (None, _) => Err(Denial::InvalidTarget),
-        }
+    pub(crate) fn target(&self, asked: Option<&str>) -> Result<Box<str>, Denial> {
+        let found = match (asked, &*self.to) {
+            (Some(asked), to) => to.iter().find(|one| ***one == *asked),
+            (None, [only]) => Some(only),
+            (None, _) => None,
+        };
+        found.cloned().ok_or(Denial::InvalidTarget)
     }
 
     /// The scope of the new token. It never is wider than that of the exchanged one.
@@ -141,8 +142,8 @@ mod tests {
             to: to.iter().map(|one| (*one).into()).collect(),
             ..ExchangeRules::default()
         };
-        assert_eq!(rules(&["a"]).target(None).map(|it| &**it), Ok("a"));
-        assert_eq!(rules(&["a", "b"]).target(Some("b")).map(|it| &**it), Ok("b"));
+        assert_eq!(rules(&["a"]).target(None).as_deref(), Ok("a"));
+        assert_eq!(rules(&["a", "b"]).target(Some("b")).as_deref(), Ok("b"));
         for (to, asked) in [(&["a", "b"][..], None), (&[], None), (&["a"], Some("A")), (&["a"], Some(""))] {
             assert_eq!(rules(to).target(asked), Err(Denial::InvalidTarget));
         }

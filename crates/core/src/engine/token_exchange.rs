@@ -114,7 +114,7 @@ impl Engine {
         let minted = MintedClaims {
             issuer: &self.issuer,
             subject: &subject.subject,
-            audience: std::slice::from_ref(audience),
+            audience: std::slice::from_ref(&audience),
             expires,
             issued_at: now,
             jti: &jti,
