@@ -129,6 +129,7 @@ fn token(keys: &Keyring, issuer: &str, jti: &str) -> String {
     let claims = MintedClaims {
         bound_to: None,
         certificate: None,
+        delegation: None,
         vouched_by: None,
         issuer,
         subject: "ada",

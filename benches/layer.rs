@@ -270,6 +270,7 @@ async fn dpop(rounds: usize) {
         bound_to: KeyThumbprint::parse(&jkt),
         certificate: None,
         vouched_by: None,
+        delegation: None,
         own: None,
         style: TokenStyle::default(),
     };

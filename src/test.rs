@@ -217,6 +217,7 @@ impl TestIdentity {
             session: self.session.then(|| (SessionId::new(now, [7; 10]), Generation::FIRST)),
             bound_to: None,
             certificate: None,
+            delegation: None,
             vouched_by: None,
             account: self.account.as_deref(),
             own: Some(&self.claims),

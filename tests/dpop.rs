@@ -2,6 +2,7 @@
 //! with it gets.
 
 mod dialects;
+mod exchange;
 mod routes;
 mod session;
 #[cfg(feature = "redis")]

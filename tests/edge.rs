@@ -22,6 +22,7 @@ mod cors;
 mod credentials;
 mod downgrade;
 mod endpoints;
+pub(crate) mod exchange;
 mod failures;
 mod fairness;
 mod headers;

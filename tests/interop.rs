@@ -2,6 +2,7 @@
 
 mod apps;
 mod browser;
+mod exchange;
 mod grpc;
 mod kuzzle;
 mod mcp;

@@ -25,8 +25,6 @@ LATER = {
     "M15",
     # delegation: clients without secrets, assertions as grants
     *("D18", "D19", "D20", "D21", "D22", "D23", "D24", "D25", "D26", "D27"),
-    # delegation: token exchange at the gate
-    *("D1", "D2", "D3", "D4", "D5", "D6", "D7", "D8", "D9", "D10"),
     # delegation: exchange towards upstreams
     *("D11", "D12", "D13", "D14", "D15", "D16", "D17"),
     # delegation: reload and fuzz of all parts

@@ -44,6 +44,7 @@ pub(super) fn check(number: usize, folder: &Path) -> Vec<f64> {
         let took = busy(|| {
             for id in ids {
                 let facts = TokenFacts {
+                    delegation: None,
                     issuer_session: None,
                     vouched_by: None,
                     issuer: ISSUER,

@@ -50,6 +50,37 @@ pub enum RefreshCredential {
     },
 }
 
+/// A token that a client exchanges (RFC 8693 §2.1).
+///
+/// ```
+/// use rotogate::client::PresentedClient;
+/// use rotogate::dialect::{Command, ExchangeRequest};
+///
+/// // What `Dialect::read` makes of `audience=billing` and a `subject_token`.
+/// let client = PresentedClient { id: "orders".to_owned(), secret: Some("of this client".into()) };
+/// let command = Command::Exchange(Box::new(ExchangeRequest {
+///     client,
+///     subject: "eyJ…".into(),
+///     actor: None,
+///     audience: Some("billing".into()),
+///     scope: None,
+/// }));
+/// # let _ = command;
+/// ```
+#[derive(Debug)]
+pub struct ExchangeRequest {
+    /// The client.
+    pub client: PresentedClient,
+    /// `subject_token`.
+    pub subject: SecretString,
+    /// `actor_token`.
+    pub actor: Option<SecretString>,
+    /// `audience` or `resource`.
+    pub audience: Option<Box<str>>,
+    /// The requested scope.
+    pub scope: Option<Scope>,
+}
+
 /// A client's request to the engine. A `client` of `None` stands for the endpoint's own client, if the protocol names
 /// none.
 ///
@@ -87,6 +118,8 @@ pub enum Command {
         /// The resource that the token is for (RFC 8707).
         resource: Option<Box<str>>,
     },
+    /// A token with which the client acts for the subject of another one (RFC 8693).
+    Exchange(Box<ExchangeRequest>),
     /// A rotation.
     Refresh {
         /// The client.
@@ -204,6 +237,8 @@ pub struct CheckedToken {
     pub bound_to: Option<KeyThumbprint>,
     /// The client certificate that the token is bound to, if any.
     pub certificate: Option<CertificateThumbprint>,
+    /// `act`: who acts for the subject (RFC 8693 §4.1).
+    pub act: Option<serde_json::Value>,
     /// The directory's entry of the subject, if the directory was asked.
     pub user: Option<User>,
 }

@@ -37,7 +37,7 @@ pub use answer::{Answer, Consult, ConsultResult, Forward};
 pub use call::{Call, EnclosedCall, OAuthPaths, ServedPath, Sources};
 #[cfg(feature = "relay")]
 pub use command::RelayRequest;
-pub use command::{CheckedToken, Command, CommandHandler, Outcome, RefreshCredential};
+pub use command::{CheckedToken, Command, CommandHandler, ExchangeRequest, Outcome, RefreshCredential};
 pub use protocol::Dialect;
 pub use registry::Options;
 #[doc(inline)]

@@ -19,6 +19,7 @@ use rotogate_core::session::profile::ProfileOverride;
 
 mod answer;
 mod browser;
+mod exchange;
 mod execute;
 mod handler;
 mod read;

@@ -66,7 +66,7 @@ impl<'a> Metadata<'a> {
             by_certificate |= client.certificate_bound != CertificateUse::Off;
             grants.extend(client.grants.iter().copied().filter(|grant| !grants.contains(grant)).collect::<Vec<_>>());
         }
-        let all = [Grant::Password, Grant::RefreshToken, Grant::ClientCredentials];
+        let all = [Grant::Password, Grant::RefreshToken, Grant::ClientCredentials, Grant::TokenExchange];
         Self {
             issuer,
             authorization_endpoint: None,

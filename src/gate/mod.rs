@@ -218,7 +218,9 @@ impl Inner {
         let is_asked = |policy: &RoutePolicy| {
             policy.takes(token.issuer_name(), token.is_accepted_everywhere()) && token.is_for(&policy.audiences)
         };
-        token.is_for(&token.issued_by.audience) || self.asking.iter().any(is_asked)
+        // A token that a client exchanged may be for a service that this gate does not forward to.
+        let is_exchanged = || token.delegation().is_some() && self.clients.exchange_for(|to| token.is_for(&[to]));
+        token.is_for(&token.issued_by.audience) || self.asking.iter().any(is_asked) || is_exchanged()
     }
 
     /// The holder of a request in pools that count by address.

@@ -75,7 +75,7 @@ pub(crate) fn status(edge: &Edge, token: &str) -> u16 {
     edge.ask_as(token, "GET /x", &[]).status
 }
 
-fn admin_token(edge: &Edge) -> String {
+pub(crate) fn admin_token(edge: &Edge) -> String {
     std::fs::read_to_string(edge.place.path("data/admin.token")).unwrap().trim().to_owned()
 }
 

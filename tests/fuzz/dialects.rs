@@ -8,7 +8,7 @@ use rotogate::client::PresentedClient;
 use rotogate::denial::Denial;
 use rotogate::dialect::envelope::Envelope;
 use rotogate::dialect::oauth2::OAuth2;
-use rotogate::dialect::{Call, Command, Dialect, RefreshCredential, ServedPath};
+use rotogate::dialect::{Call, Command, Dialect, ExchangeRequest, RefreshCredential, ServedPath};
 use secrecy::ExposeSecret;
 use serde_json::{Map, Value};
 
@@ -66,6 +66,11 @@ pub(crate) fn plain(command: &Command) -> String {
         Command::Introspect { client: by, token } => {
             format!("introspect {} {:?}", client(Some(by)), token.expose_secret())
         }
+        Command::Exchange(request) => {
+            let ExchangeRequest { client: by, subject, actor, audience, scope } = &**request;
+            let actor = actor.as_ref().map(|actor| actor.expose_secret().to_owned());
+            format!("exchange {} {:?} {actor:?} {audience:?} {scope:?}", client(Some(by)), subject.expose_secret())
+        }
         Command::Check { access, superseded_in_grace } => {
             format!("check {:?} {superseded_in_grace}", access.expose_secret())
         }
@@ -74,12 +79,15 @@ pub(crate) fn plain(command: &Command) -> String {
 }
 
 target!(
-    /// R11: a form that is taken has no name twice, and its fields, encoded another way, are the same command.
+    /// R11, D30: a form that is taken has no name twice, and its fields, encoded another way, are the same command.
     oauth2_form,
     &[
         "&", "=", "grant_type=refresh_token", "grant_type=password", "grant_type=client_credentials", "&refresh_token=r",
         "&client_id=web", "&client_secret=s", "&scope=a+b", "&username=u", "&password=p", "&token=t", "%", "%00", "%ff", "+",
         "&&", "&refresh%5ftoken=", ";", "&token_type_hint=x",
+        "grant_type=urn:ietf:params:oauth:grant-type:token-exchange", "&subject_token=s", "&actor_token=a",
+        "&subject_token_type=urn:ietf:params:oauth:token-type:access_token", "&audience=b", "&resource=r", "&audience=",
+        "&actor_token_type=urn:ietf:params:oauth:token-type:jwt", "&requested_token_type=",
     ],
     |input| {
         const FORM: &str = "application/x-www-form-urlencoded";

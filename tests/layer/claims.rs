@@ -229,6 +229,7 @@ pub(crate) fn foreign(keys: &Keyring, issuer: &str, claims: &[(&str, Value)]) ->
     claims.iter().for_each(|(name, value)| own.insert(*name, value).unwrap());
     let now = SystemTime::new().wall();
     let claims = MintedClaims {
+        delegation: None,
         bound_to: None,
         certificate: None,
         vouched_by: None,

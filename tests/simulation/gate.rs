@@ -180,6 +180,7 @@ impl Gate {
     /// Does an access token of this generation pass?
     pub(crate) fn passes(&self, session: SessionId, subject: &str, generation: Generation) -> bool {
         let facts = TokenFacts {
+            delegation: None,
             vouched_by: None,
             issuer_session: None,
             issuer: ISSUER,

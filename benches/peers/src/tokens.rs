@@ -64,6 +64,7 @@ impl<'a> Mint<'a> {
             bound_to: None,
             certificate: None,
             vouched_by: None,
+            delegation: None,
             own: None,
             style: Default::default(),
         };

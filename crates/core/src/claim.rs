@@ -18,9 +18,9 @@ pub const MAX_CLAIMS: usize = 2048;
 const MAX_NAME: usize = 128;
 /// The deepest nesting of a value: a token may have 16 levels, and its payload is the first.
 const MAX_DEPTH: usize = 15;
-/// The claims that the gate itself writes (RFC 7519 §4.1, RFC 7800 §3.1, RFC 9068 §2.2). `_id` repeats `sub` for
+/// The claims that the gate itself writes (RFC 7519 §4.1, RFC 7800 §3.1, RFC 8693 §4.1, RFC 9068 §2.2). `_id` repeats `sub` for
 /// clients of `kuzzle`.
-const RESERVED: [&str; 18] = [
+const RESERVED: [&str; 21] = [
     "iss",
     "sub",
     "aud",
@@ -39,6 +39,9 @@ const RESERVED: [&str; 18] = [
     "origin_iss",
     "origin_sub",
     "origin_sid",
+    "origin_jti",
+    "origin_iat",
+    "act",
 ];
 
 /// Why a claim is not allowed in our own tokens.

@@ -19,6 +19,10 @@ use crate::random::{are_equal, random};
 use crate::session::Scope;
 use crate::session::profile::ProfileOverride;
 
+mod exchange;
+
+pub use exchange::ExchangeRules;
+
 /// A grant of RFC 6749.
 ///
 /// ```
@@ -37,6 +41,8 @@ pub enum Grant {
     RefreshToken,
     /// §4.4; confidential clients only.
     ClientCredentials,
+    /// RFC 8693; confidential clients with [`ExchangeRules`] only.
+    TokenExchange,
 }
 
 impl Grant {
@@ -46,6 +52,7 @@ impl Grant {
             Self::Password => "password",
             Self::RefreshToken => "refresh_token",
             Self::ClientCredentials => "client_credentials",
+            Self::TokenExchange => "urn:ietf:params:oauth:grant-type:token-exchange",
         }
     }
 }
@@ -117,6 +124,8 @@ pub struct Client {
     pub dpop: DpopUse,
     /// Whether its tokens are bound to its client certificate.
     pub certificate_bound: CertificateUse,
+    /// For whom it may act, and where; `None` without [`Grant::TokenExchange`].
+    pub exchange: Option<ExchangeRules>,
 }
 
 impl Client {
@@ -130,6 +139,7 @@ impl Client {
             profile: ProfileOverride::default(),
             dpop: DpopUse::Off,
             certificate_bound: CertificateUse::Off,
+            exchange: None,
         }
     }
 
@@ -203,6 +213,12 @@ impl Clients {
             }
         }
         self
+    }
+
+    /// Does some client exchange tokens for this audience?
+    pub fn exchange_for(&self, is_it: impl Fn(&str) -> bool) -> bool {
+        let rules = self.by_id.values().filter_map(|known| known.client.exchange.as_ref());
+        rules.flat_map(|rules| &rules.to).any(|audience| is_it(audience))
     }
 
     /// Their ids.

@@ -135,6 +135,12 @@ pub enum Denial {
     NoCertificate,
     /// The connection's client certificate is not the one that the access token is bound to (RFC 8705 §3).
     OtherCertificate,
+    /// A client acts with the token for its subject, which our endpoints do not accept (RFC 8693).
+    // Requirement D10.
+    DelegatedToken,
+    /// The token may not be exchanged by this client (RFC 8693 §2.2.2): a fixed text.
+    // Requirement D1.
+    NotExchangeable(&'static str),
     /// `exp` is past.
     TokenExpired,
     /// The token is good, but was issued too long ago for this request.

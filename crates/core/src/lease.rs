@@ -207,7 +207,9 @@ impl Lease {
 
     /// A lease for a caller whose token was just checked.
     pub fn for_caller(context: &Arc<LeaseContext>, caller: Option<&Arc<Verified>>, on_expiry: OnExpiry) -> Self {
-        let session = caller.and_then(|caller| Some((caller.token().session?, caller.token().expires)));
+        // A token that a client exchanged has no successor: a rotation of the user's session prolongs it nowhere (D6).
+        let advancing = caller.filter(|caller| caller.token().delegation().is_none());
+        let session = advancing.and_then(|caller| Some((caller.token().session?, caller.token().expires)));
         let line = session.map(|((id, generation), expires)| {
             let terms = caller.and_then(|caller| caller.session_terms());
             context.engine.live_sessions().begin(id, generation, expires, terms)

@@ -142,6 +142,8 @@ impl Rule {
             Denial::BadSignature | Denial::TokenInactive | Denial::IntrospectionUnavailable(_) => Self::Signature,
             Denial::WrongType
             | Denial::BadClaim(_)
+            | Denial::DelegatedToken
+            | Denial::NotExchangeable(_)
             | Denial::TokenExpired
             | Denial::TokenTooOld
             | Denial::TokenNotYetValid => Self::Claims,

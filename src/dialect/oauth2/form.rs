@@ -26,6 +26,9 @@ pub(in crate::dialect) const MAX_PARAMETERS: usize = 64;
 /// The parameter of RFC 8707, which a request may repeat.
 pub(super) const RESOURCE: &str = "resource";
 
+/// The parameter of RFC 8693, which a request may repeat.
+pub(super) const AUDIENCE: &str = "audience";
+
 /// Parses the body of a request. Unknown parameters are ignored (RFC 6749 §3.2), unless repeated; `lists` may be
 /// repeated.
 pub(in crate::dialect) fn read_with(call: &Call<'_>, lists: &[&str]) -> Result<Form, Denial> {
@@ -76,15 +79,27 @@ impl Form {
         self.get("scope").map(Scope::parse).transpose().map_err(|_| Denial::InvalidScope)
     }
 
+    /// The values of the parameters with these names.
+    fn values<'a>(&'a self, names: &'a [&str]) -> impl Iterator<Item = &'a str> {
+        self.fields.iter().filter(|(name, _)| names.contains(&&**name)).map(|(_, value)| value.as_str())
+    }
+
+    /// The one service that an exchanged token is to be for (RFC 8693 §2.1).
+    // Requirement D1.
+    pub(super) fn target(&self) -> Result<Option<Box<str>>, Denial> {
+        Ok(one(self.values(&[RESOURCE, AUDIENCE]))?.filter(|one| !one.is_empty()))
+    }
+
+    /// Refuses a second value of a parameter.
+    pub(super) fn once(&self, name: &str) -> Result<(), Denial> {
+        let twice = self.fields.iter().filter(|(known, _)| known == name).nth(1).is_some();
+        if twice { Err(Denial::MalformedRequest("a parameter was sent twice")) } else { Ok(()) }
+    }
+
     /// The one resource that the tokens are to be for (RFC 8707 §2). The gate grants a token for one resource alone.
     // Requirement N45.
     pub(super) fn resource(&self) -> Result<Option<Box<str>>, Denial> {
-        let mut named = self.fields.iter().filter(|(name, value)| name == RESOURCE && !value.is_empty());
-        match (named.next(), named.next()) {
-            (None, _) => Ok(None),
-            (Some((_, one)), None) => Ok(Some(one.as_str().into())),
-            (Some(_), Some(_)) => Err(Denial::InvalidTarget),
-        }
+        one(self.values(&[RESOURCE]).filter(|value| !value.is_empty()))
     }
 
     /// The client, by Basic or by the body, not by both (RFC 6749 §2.3). Both may have the same `client_id`.
@@ -102,6 +117,13 @@ impl Form {
             return Err(Denial::MalformedRequest("client_id differs from the client of the Authorization header"));
         }
         Ok(basic)
+    }
+}
+
+fn one<'a>(mut values: impl Iterator<Item = &'a str>) -> Result<Option<Box<str>>, Denial> {
+    match (values.next(), values.next()) {
+        (only, None) => Ok(only.map(Into::into)),
+        (_, Some(_)) => Err(Denial::InvalidTarget),
     }
 }
 

@@ -26,9 +26,11 @@ use http::Method;
 use secrecy::SecretString;
 
 use super::{Call, Command, Dialect, OAuthPaths, Outcome, RefreshCredential, Reply, ServedPath};
+use rotogate_core::client::Grant;
 use rotogate_core::denial::{Denial, NotGood};
 use rotogate_core::fault::Error;
 
+mod exchange;
 pub(super) mod form;
 pub(super) mod words;
 
@@ -98,8 +100,12 @@ impl Dialect for OAuth2 {
     }
 
     fn read(&self, call: &Call<'_>) -> Result<Command, Denial> {
-        let form = form::read_with(call, &[form::RESOURCE])?;
+        let form = form::read_with(call, &[form::RESOURCE, form::AUDIENCE])?;
         let client = form.client(call.headers)?;
+        if call.operation == TOKEN && form.get("grant_type") == Some(Grant::TokenExchange.word()) {
+            return exchange::read(&form, client);
+        }
+        form.once(form::AUDIENCE)?;
         if call.operation != TOKEN {
             let token = match (form.secret("token"), form.secret("Token")) {
                 (Some(token), None) => token,

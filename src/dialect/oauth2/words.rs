@@ -7,8 +7,9 @@ use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
 use super::super::{CheckedToken, Reply, ReplyBody};
+use super::exchange::ACCESS_TOKEN;
 use rotogate_core::denial::{Class, Denial};
-use rotogate_core::engine::IssuedTokens;
+use rotogate_core::engine::{IssueKind, IssuedTokens};
 use rotogate_core::fault::Fault;
 use rotogate_core::reply::retry_after;
 use rotogate_core::thumbprint::KeyThumbprint;
@@ -25,6 +26,9 @@ struct TokenResponse<'a> {
     refresh_token: Option<&'a str>,
     #[serde(skip_serializing_if = "str::is_empty")]
     scope: &'a str,
+    /// RFC 8693 §2.2.1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issued_token_type: Option<&'static str>,
 }
 
 pub(super) fn issued(issued: &IssuedTokens) -> Reply {
@@ -36,6 +40,7 @@ pub(super) fn issued(issued: &IssuedTokens) -> Reply {
             expires_in: issued.expires_in,
             refresh_token: issued.refresh_token.as_ref().map(|token| token.expose()),
             scope: issued.scope.as_str(),
+            issued_token_type: (issued.how == IssueKind::Exchanged).then_some(ACCESS_TOKEN),
         },
     )
 }
@@ -82,6 +87,8 @@ struct Introspection<'a> {
     account: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cnf: Option<Confirmation<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    act: Option<&'a serde_json::Value>,
 }
 
 /// `aud` as in a token: one string, or a list.
@@ -114,6 +121,7 @@ pub(super) fn active(checked: &CheckedToken) -> Reply {
             cnf: Confirmation::new(checked.bound_to.as_ref(), checked.certificate.as_ref()),
             sid: checked.session.map(|sid| sid.to_string()),
             account: checked.account.as_deref(),
+            act: checked.act.as_ref(),
         },
     )
 }

@@ -7,7 +7,7 @@ use http::Uri;
 use super::BuildError;
 use crate::gate::Endpoint;
 use crate::gate::origin::origin_of;
-use rotogate_core::client::{Client, Grant};
+use rotogate_core::client::{Client, ExchangeRules, Grant};
 use rotogate_core::route::Route;
 use rotogate_core::token::assertion::can_sign_assertions;
 use rotogate_core::token::keyring::Keyring;
@@ -65,6 +65,9 @@ pub(super) fn clients(clients: &[Client], endpoints: &[Endpoint]) -> Result<(), 
         if client.secret_hash.is_some() && !cfg!(feature = "passwords") {
             return refuse(&client.id, "its secret cannot be checked: this build lacks the feature `passwords`");
         }
+        if let Some(why) = exchange(client) {
+            return refuse(&client.id, why);
+        }
         if client.secret_hash.is_none() && client.may(Grant::ClientCredentials) {
             return refuse(&client.id, "client_credentials are for clients with a secret (RFC 6749 §4.4)");
         }
@@ -73,6 +76,22 @@ pub(super) fn clients(clients: &[Client], endpoints: &[Endpoint]) -> Result<(), 
     match named.into_iter().find(|client| !known.contains(client)) {
         Some(client) => refuse(client, "an endpoint names it, but it is not registered: call `.client(…)`"),
         None => Ok(()),
+    }
+}
+
+/// What is wrong with the rules for exchanges of a client.
+// Requirement D1.
+fn exchange(client: &Client) -> Option<&'static str> {
+    match &client.exchange {
+        None if client.may(Grant::TokenExchange) => Some("token exchange needs rules: set `exchange`"),
+        None => None,
+        Some(_) if !client.may(Grant::TokenExchange) => Some("`exchange` has no effect without `Grant::TokenExchange`"),
+        Some(_) if client.secret_hash.is_none() => Some("token exchange is for clients with a secret (RFC 8693 §5)"),
+        Some(rules) if rules.to.is_empty() || rules.to.iter().any(|to| to.is_empty()) => {
+            Some("`exchange.to` names no audience")
+        }
+        Some(rules) if !(1..=ExchangeRules::MAX_DEPTH).contains(&rules.depth) => Some("`exchange.depth` is 1 to 8"),
+        Some(_) => None,
     }
 }
 
@@ -108,13 +127,15 @@ pub(in crate::gate) fn assertion(keyring: &Keyring) -> Result<(), BuildError> {
 /// No assertion may have an audience that an access token can have: an upstream could replay the assertion as a token.
 pub(super) fn assertion_audiences(
     routes: &[Route],
+    clients: &[Client],
     trusted: &[IssuerRules],
     own: &[Box<str>],
 ) -> Result<(), BuildError> {
     let audiences = || {
         let of_routes = routes.iter().flat_map(|route| &route.policy.audiences).map(String::as_str);
         let of_issuers = trusted.iter().flat_map(|rules| rules.audience.iter()).map(|one| &**one);
-        own.iter().map(|one| &**one).chain(of_routes).chain(of_issuers)
+        let exchanged = clients.iter().filter_map(|client| client.exchange.as_ref()).flat_map(|rules| &rules.to);
+        own.iter().chain(exchanged).map(|one| &**one).chain(of_routes).chain(of_issuers)
     };
     let asserted = routes.iter().filter_map(|route| route.assertion_audience.as_deref());
     match asserted.into_iter().find(|audience| audience.is_empty() || audiences().any(|one| one == *audience)) {

@@ -36,7 +36,7 @@ pub(super) struct ProofOfPossession<'a> {
 
 impl<'a> ProofOfPossession<'a> {
     /// The binding of the tokens of a new grant.
-    fn of_client(self, gate: &'a Inner, client: &Client) -> Result<Binding<'a>, Denial> {
+    pub(super) fn of_client(self, gate: &'a Inner, client: &Client) -> Result<Binding<'a>, Denial> {
         let proof = gate.proof_of_client(self.proof, client.dpop)?;
         Ok((proof, Inner::certificate_of_client(self.certificate, client.certificate_bound)?))
     }
@@ -96,6 +96,7 @@ pub(super) async fn execute(
             let (scope, resource) = (scope.as_ref(), resource.as_ref().map(std::slice::from_ref));
             issued(gate.engine.client_token(&client, scope, resource, &profile, bound_to, origin).await?)
         }
+        Command::Exchange(request) => at.exchange(*request, presented).await,
         Command::Refresh { client, credential, scope, access_ttl, resource } => {
             let client = at.client(client, Some(Grant::RefreshToken)).await?;
             at.count_refresh(&client)?;
@@ -299,40 +300,36 @@ impl EndpointCommand<'_> {
         Ok(Outcome::Checked(decided(checked)?))
     }
 
-    /// Checks a token completely: it must be valid now, and for this endpoint.
-    fn check(&self, token: &SecretString, source: Source<'_>) -> Result<Arc<Verified>, Denial> {
-        self.check_after(Credential::new(token.expose_secret()), source, None)
-    }
-
     /// Checks a token of a presenter who need not have the key that the token is bound to: introspection and revocation
-    /// take no proof (requirement N38).
+    /// take no proof (requirement N38). It must be valid now, and for this endpoint.
     fn check_unproved(&self, token: &SecretString, source: Source<'_>) -> Result<Arc<Verified>, Denial> {
-        self.check_after(Credential::maybe_bound(token.expose_secret()), source, None)
-    }
-
-    /// Checks a token after its issuer has answered about it.
-    fn check_after(
-        &self,
-        credential: Credential<'_>,
-        source: Source<'_>,
-        introspected: Option<&Introspected>,
-    ) -> Result<Arc<Verified>, Denial> {
-        let verified = self.gate.checker.check(credential, || self.gate.shown(source).after(introspected))?;
+        let credential = Credential::maybe_bound(token.expose_secret());
+        let verified = self.gate.checker.check(credential, || self.gate.shown(source))?;
         self.concerns(verified.token())?;
         Ok(verified)
     }
 
     /// Checks a token, and waits for its issuer if that decides.
     async fn check_waiting(&self, token: &SecretString, source: Source<'_>) -> Result<Arc<Verified>, Denial> {
-        let first = self.check(token, source);
-        let wait = first
-            .as_ref()
-            .err()
-            .and_then(|denial| layer::awaited_token(self.gate, token.expose_secret(), *denial, self.origin.address));
-        let Some(wait) = wait else { return first };
+        let verified = self.wait_for(Credential::new(token.expose_secret()), source).await?;
+        self.concerns(verified.token())?;
+        Ok(verified)
+    }
+
+    /// Checks a token, for any audience and account, and waits for its issuer if that decides.
+    pub(super) async fn wait_for(
+        &self,
+        credential: Credential<'_>,
+        source: Source<'_>,
+    ) -> Result<Arc<Verified>, Denial> {
+        let check = |introspected: Option<&Introspected>| {
+            self.gate.checker.check(credential, || self.gate.shown(source).after(introspected))
+        };
+        let first = check(None);
+        let asked = |denial: &Denial| layer::awaited_token(self.gate, credential.token(), *denial, self.origin.address);
+        let Some(wait) = first.as_ref().err().and_then(asked) else { return first };
         let settled = wait.settled().await;
-        let credential = Credential::new(token.expose_secret());
-        self.check_after(credential, source, settled.introspected()).map_err(|denial| settled.refusal(denial))
+        check(settled.introspected()).map_err(|denial| settled.refusal(denial))
     }
 
     /// Verifies a token, accepting one that is revoked, or that expired at most `expired_for_at_most` ago.
@@ -365,7 +362,7 @@ impl EndpointCommand<'_> {
         superseded_in_grace: bool,
     ) -> Result<Box<CheckedToken>, Error> {
         let found = match self.check_waiting(token, self.origin.address.into()).await {
-            Ok(verified) => Ok(checked_of(verified.token())),
+            Ok(verified) => verified.token().of_bearer().map(|()| checked_of(verified.token())).map_err(Into::into),
             Err(Denial::TokenRevoked) if superseded_in_grace => self.check_superseded(token).await,
             Err(denial) => Err(denial.into()),
         };
@@ -456,10 +453,11 @@ fn checked_of(token: &AccessToken) -> CheckedToken {
         account: token.account().map(Box::from),
         bound_to: token.bound_to(),
         certificate: token.certificate().copied(),
+        act: token.delegation().map(|delegation| delegation.act().clone()),
         user: None,
     }
 }
 
-fn issued(issued: rotogate_core::engine::IssuedTokens) -> Result<Outcome, Error> {
+pub(super) fn issued(issued: rotogate_core::engine::IssuedTokens) -> Result<Outcome, Error> {
     Ok(Outcome::Issued(Box::new(issued)))
 }

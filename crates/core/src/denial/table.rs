@@ -99,6 +99,8 @@ table! {
     Self::OtherKey => "other_key", Refused, PROVED;
     Self::NoCertificate => "no_certificate", Refused, PROVED;
     Self::OtherCertificate => "other_certificate", Refused, PROVED;
+    Self::DelegatedToken => "delegated_token", Refused, PROVED;
+    Self::NotExchangeable(_) => "not_exchangeable", Refused, PROVED;
     Self::TokenExpired => "token_expired", Dead, EXPIRED;
     Self::TokenTooOld => "token_too_old", Refused, EXPIRED;
     Self::TokenNotYetValid => "token_not_yet_valid", Refused, PROVED;

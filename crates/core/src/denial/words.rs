@@ -14,6 +14,7 @@ impl Denial {
             Self::MalformedRequest(what)
             | Self::MalformedToken(what)
             | Self::BadClaim(what)
+            | Self::NotExchangeable(what)
             | Self::BadFact(what)
             | Self::SessionOver(what)
             | Self::RelayRefused(what)

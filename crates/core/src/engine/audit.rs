@@ -14,6 +14,8 @@ use crate::revocation::{Effect, Revocation, Target};
 use crate::session::profile::OnReuse;
 use crate::session::rotation::Reuse;
 use crate::session::{Generation, RevokedBecause, Session};
+use crate::token::claims::MintedClaims;
+use crate::token::delegation::Delegation;
 use crate::token::verify::EventProtocol;
 
 const TARGET: &str = "rotogate::audit";
@@ -142,6 +144,24 @@ pub(crate) fn client_token(client: &str, jti: &str, origin: &Origin) {
     );
 }
 
+/// A client exchanged a token.
+pub(crate) fn token_exchanged(minted: &MintedClaims<'_>, delegation: &Delegation, origin: &Origin) {
+    info!(
+        target: TARGET,
+        event = "token_exchange",
+        session.id = minted.session.map(|(session, _)| display(session)),
+        user.id = minted.subject,
+        rotogate.client.id = minted.client,
+        rotogate.token.id = minted.jti,
+        rotogate.issuer = minted.vouched_by.map(|by| &*by.issuer),
+        audience = minted.audience.first().map(|audience| &**audience),
+        scope = minted.scope.as_str(),
+        act = %delegation.act(),
+        client.address = address(origin),
+        "token exchanged",
+    );
+}
+
 /// A rotation or a replay is routine. A reissue or a fast-forward is worth a warning.
 pub(crate) fn refreshed(session: &Session, how: IssueKind, origin: &Origin) {
     match how {
@@ -155,7 +175,11 @@ pub(crate) fn refreshed(session: &Session, how: IssueKind, origin: &Origin) {
             client.address = address(origin),
             "reissue",
         ),
-        IssueKind::Login | IssueKind::ClientCredentials | IssueKind::Rotated | IssueKind::Replayed => {
+        IssueKind::Login
+        | IssueKind::ClientCredentials
+        | IssueKind::Exchanged
+        | IssueKind::Rotated
+        | IssueKind::Replayed => {
             tracing::debug!(
                 target: "rotogate::session",
                 event = "rotation",

@@ -369,11 +369,7 @@ impl Engine {
         (proof, certificate): (Option<OnceProof<'_>>, Option<CertificateThumbprint>),
         origin: &Origin,
     ) -> Result<IssuedTokens, Error> {
-        self.may_mint()?;
-        self.limits.client_token(&client.id).inspect_err(|denial| {
-            let of = || HeldUp { client: Some((*client.id).into()), ..HeldUp::default() };
-            self.tell_held_up(&(*denial).into(), origin, of);
-        })?;
+        self.admit_grant(client, origin)?;
         let allowed = client.scopes.clone().unwrap_or_default();
         let scope = granted_at_login(scope, Some(&allowed), &allowed)?;
         let subject = format!("{CLIENT_PREFIX}{}", client.id);
@@ -404,6 +400,7 @@ impl Engine {
             bound_to,
             certificate,
             vouched_by: None,
+            delegation: None,
             own: None,
             style: TokenStyle::default(),
         };

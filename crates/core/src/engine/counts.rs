@@ -19,6 +19,8 @@ pub enum Event {
     LoginRefused,
     /// A client got a token for itself.
     ClientToken,
+    /// A client exchanged a token, to act for its user.
+    TokenExchanged,
     /// A session continued with a new pair.
     Rotated,
     /// The current pair was returned again.
@@ -39,10 +41,11 @@ pub enum Event {
 
 impl Event {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Login,
         Self::LoginRefused,
         Self::ClientToken,
+        Self::TokenExchanged,
         Self::Rotated,
         Self::Replayed,
         Self::Reissued,
@@ -59,6 +62,7 @@ impl Event {
             Self::Login => "login",
             Self::LoginRefused => "login_refused",
             Self::ClientToken => "client_token",
+            Self::TokenExchanged => "token_exchange",
             Self::Rotated => "rotated",
             Self::Replayed => "replayed",
             Self::Reissued => "reissued",

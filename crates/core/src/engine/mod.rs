@@ -43,6 +43,7 @@ mod restoring;
 mod revoke;
 mod sealed;
 mod standstill;
+mod token_exchange;
 mod turn;
 mod types;
 mod written;
@@ -69,6 +70,7 @@ pub use notices::NoticeResult;
 pub use owed::Unpaid;
 pub use own_sessions::{OwnSession, OwnSessions, OwnSessionsAction, OwnSessionsRequest};
 pub use standstill::Arrival;
+pub use token_exchange::TokenExchange;
 pub use types::{
     AccountRule, ApplicationLogin, Exchange, HeldUp, HeldUpNote, IssueKind, IssuedTokens, Login, Origin, Refresh,
 };
@@ -411,6 +413,7 @@ impl Engine {
             bound_to: session.bound_to,
             certificate: session.certificate,
             vouched_by: session.vouched_by.as_deref(),
+            delegation: None,
             own: Some(&session.claims),
             style: self.style(&session.dialect),
         };

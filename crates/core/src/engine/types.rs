@@ -211,6 +211,8 @@ pub enum IssueKind {
     Login,
     /// A client's own credentials.
     ClientCredentials,
+    /// An exchange of a token, to act for its user.
+    Exchanged,
     /// A rotation.
     Rotated,
     /// The current pair, issued again.

@@ -10,7 +10,7 @@
 
 use std::borrow::Borrow;
 use std::fmt;
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{Hash, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -25,7 +25,9 @@ use super::{ANY_SESSION, Effect, Revocation, SESSIONS_OF, Target, WITHOUT_SESSIO
 use crate::clock::Timestamp;
 use crate::session::rotation::REVOKED;
 use crate::session::{Generation, SessionId, VouchedBy};
+use crate::token::delegation::Delegation;
 
+mod delegated;
 mod entry;
 mod filling;
 mod missing;
@@ -57,6 +59,8 @@ pub struct TokenFacts<'a> {
     pub jti: Option<&'a str>,
     /// `iat`.
     pub issued_at: Option<Timestamp>,
+    /// Who acts for the subject, in our own tokens.
+    pub delegation: Option<&'a Delegation>,
 }
 
 /// The result of a check.
@@ -181,8 +185,6 @@ pub struct RevocationList {
     /// The moment in `global`; 0 for none. Written under its lock.
     global_not_before: AtomicU64,
     epochs: Epochs,
-    /// Selects the shard of a `jti`, which clients of other issuers may choose.
-    jti_hasher: RandomState,
     /// Engine time, in ms, until which the list may be used without news from a shared store.
     usable_until: AtomicU64,
 }
@@ -213,7 +215,6 @@ impl RevocationList {
             global: Mutex::new(None),
             global_not_before: AtomicU64::new(0),
             epochs: Epochs::new(),
-            jti_hasher: RandomState::new(),
             usable_until: AtomicU64::new(u64::MAX),
         }
     }
@@ -287,8 +288,8 @@ impl RevocationList {
     fn concerned(&self, target: &Target) -> Concerned {
         match target {
             Target::Session(id) => Concerned::Shard(session_shard(*id)),
-            Target::Token { issuer, jti } => Concerned::Shard(self.jti_shard(issuer, jti)),
-            Target::Subject { .. } | Target::Client { .. } | Target::Global => Concerned::All,
+            // The id of an exchanged token of another issuer is a claim of ours, too.
+            Target::Token { .. } | Target::Subject { .. } | Target::Client { .. } | Target::Global => Concerned::All,
         }
     }
 
@@ -301,11 +302,15 @@ impl RevocationList {
 
     fn refuse_from(&self, facts: TokenFacts<'_>) -> Timestamp {
         let issuer = self.issuer(facts.issuer);
-        let not_before = self.latest_not_before(issuer.as_deref(), facts.subject, facts.client);
+        // The client of an exchanged token got it later than the subject logged in: see `has_delegate_ended`.
+        let client = facts.client.filter(|_| facts.delegation.is_none());
+        let not_before = self.latest_not_before(issuer.as_deref(), facts.subject, client);
         let not_before = not_before.max(self.session_not_before(facts.issuer, facts.issuer_session, facts.subject));
         let of_any = facts.issuer_session.and_then(|_| self.not_before_of(facts.issuer, ANY_SESSION, facts.subject));
         let not_before = not_before.max(of_any);
-        let begun = facts.session.map_or(facts.issued_at, |(id, _)| Some(id.created()));
+        let origin = facts.delegation.and_then(|delegation| delegation.origin.as_ref());
+        let issued_at = origin.map_or(facts.issued_at, |origin| Some(origin.issued_at));
+        let begun = facts.session.map_or(issued_at, |(id, _)| Some(id.created()));
         // A token without `iat` may be older than any moment.
         if not_before.is_some_and(|at| begun.is_none_or(|begun| begun <= at)) {
             return Timestamp::ZERO;
@@ -313,6 +318,9 @@ impl RevocationList {
         if let (Some(by), Some(begun)) = (facts.vouched_by, begun)
             && self.ended_elsewhere(by, begun)
         {
+            return Timestamp::ZERO;
+        }
+        if facts.delegation.is_some_and(|delegation| self.has_delegate_ended(facts, delegation)) {
             return Timestamp::ZERO;
         }
         match facts.session {
@@ -354,12 +362,8 @@ impl RevocationList {
 
     /// The shard whose counter rises with every entry that such a token can match.
     pub fn shard_of(&self, facts: TokenFacts<'_>) -> usize {
-        match (facts.session, facts.jti) {
-            (Some((id, _)), _) => session_shard(id),
-            (None, Some(jti)) => self.jti_shard(facts.issuer, jti),
-            // Only entries that raise all counters can match it.
-            (None, None) => 0,
-        }
+        // Other entries raise all counters.
+        facts.session.map_or(0, |(id, _)| session_shard(id))
     }
 
     /// The counter of a shard: see [`super::epoch`].
@@ -474,11 +478,6 @@ impl RevocationList {
                 more
             });
         }
-    }
-
-    fn jti_shard(&self, issuer: &str, jti: &str) -> usize {
-        // The remainder is less than SHARDS: no digit is lost.
-        (self.jti_hasher.hash_one((issuer, jti)) % SHARDS as u64) as usize
     }
 }
 

@@ -70,6 +70,9 @@ impl Serialize for AssertionClaims<'_> {
         if let Some(account) = token.account() {
             map.serialize_entry("account", account)?;
         }
+        if let Some(delegation) = token.delegation() {
+            map.serialize_entry("act", delegation)?;
+        }
         if self.with_roles {
             map.serialize_entry("roles", token.roles().names())?;
         }

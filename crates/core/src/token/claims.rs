@@ -16,6 +16,7 @@ use crate::denial::Denial;
 use crate::revocation::Target;
 use crate::session::{Generation, Scope, SessionId, VouchedBy};
 use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
+use crate::token::delegation::Delegation;
 use crate::token::keyring::{KeyIdentity, KeyPrint};
 use crate::token::verify::{self, ClaimMapping, Roles};
 
@@ -70,6 +71,8 @@ pub struct MintedClaims<'a> {
     pub certificate: Option<CertificateThumbprint>,
     /// `origin_iss`, `origin_sub` and `origin_sid`: the issuer that vouched for the subject, if any.
     pub vouched_by: Option<&'a VouchedBy>,
+    /// `act`, and the rest of a token that a client exchanged, if any.
+    pub delegation: Option<&'a Delegation>,
     /// Further claims, which none of the other fields sets.
     pub own: Option<&'a OwnClaims>,
     /// The form that the clients of the session's dialect need.
@@ -108,6 +111,9 @@ impl Serialize for MintedClaims<'_> {
             if let Some(session) = &by.session {
                 map.serialize_entry("origin_sid", session)?;
             }
+        }
+        if let Some(delegation) = self.delegation {
+            delegation.put(&mut map)?;
         }
         if let Some(name) = self.style.subject_claim {
             map.serialize_entry(name, self.subject)?;
@@ -227,6 +233,8 @@ pub(crate) struct RareClaims {
     pub(crate) account: Option<Box<str>>,
     pub(crate) issuer_session: Option<Box<str>>,
     pub(crate) vouched_by: Option<VouchedBy>,
+    /// Who acts for the subject, in our own tokens.
+    pub(crate) delegation: Option<Delegation>,
     /// The key that the token is bound to, and the hash of the token, which each proof contains.
     pub(crate) bound_to: Option<(KeyThumbprint, TokenHash)>,
     pub(crate) certificate: Option<CertificateThumbprint>,
@@ -247,7 +255,8 @@ impl RareClaims {
         let hash = bound_to.as_ref().map(|(_, hash)| &*hash.0);
         let texts = texts.into_iter().chain([response.as_deref(), hash]).chain(by.into_iter().flatten());
         let roles: usize = roles.names().iter().map(|role| role.len() + size_of_val(role)).sum();
-        size_of_val(self) + roles + texts.flatten().map(str::len).sum::<usize>()
+        let delegation = self.delegation.as_ref().map_or(0, Delegation::bytes);
+        size_of_val(self) + delegation + roles + texts.flatten().map(str::len).sum::<usize>()
     }
 }
 
@@ -323,6 +332,11 @@ impl AccessToken {
         self.rare.as_deref()?.vouched_by.as_ref()
     }
 
+    /// Who acts for the subject (RFC 8693 §4.1): in our own tokens only.
+    pub fn delegation(&self) -> Option<&Delegation> {
+        self.rare.as_deref()?.delegation.as_ref()
+    }
+
     /// `cnf.jkt`: the key that the token is bound to (RFC 9449 §6.1).
     pub fn bound_to(&self) -> Option<KeyThumbprint> {
         self.rare.as_deref()?.bound_to.as_ref().map(|(key, _)| *key)
@@ -379,6 +393,11 @@ impl AccessToken {
         self.rare.as_deref().is_some_and(|rare| rare.bound_to.is_some() || rare.certificate.is_some())
     }
 
+    /// Does its subject begin with a prefix of its issuer?
+    pub(crate) fn has_prefixed_subject(&self) -> bool {
+        self.issued_by.subject_prefix > 0
+    }
+
     fn raw_subject(&self) -> Option<&str> {
         self.rare.as_deref()?.raw_subject.as_deref()
     }
@@ -412,18 +431,28 @@ impl AccessToken {
     }
 }
 
-/// An access token that this gate minted: the only kind that a command may act on. Only [`AccessToken::own`] makes one,
-/// so that another issuer's token can never act on our sessions (requirement R19).
+/// An access token that this gate minted for its own bearer: the only kind that a command may act on. Only
+/// [`AccessToken::own`] makes one, so that neither another issuer's token (requirement R19) nor a client that acts for a user
+/// (D10) can act on our sessions.
 #[derive(Clone, Copy, Debug)]
 pub struct OwnChecked<'a>(&'a AccessToken);
 
 impl AccessToken {
-    /// The token, if it is ours.
+    /// The token, if it is ours and nobody acts with it for its subject.
     ///
     /// # Errors
-    /// [`Denial::WrongIssuer`].
+    /// [`Denial::WrongIssuer`], [`Denial::DelegatedToken`].
     pub fn own(&self) -> Result<OwnChecked<'_>, Denial> {
+        self.of_bearer()?;
         if self.is_ours() { Ok(OwnChecked(self)) } else { Err(Denial::WrongIssuer) }
+    }
+
+    /// Refuses a token with which a client acts for its subject.
+    ///
+    /// # Errors
+    /// [`Denial::DelegatedToken`].
+    pub fn of_bearer(&self) -> Result<(), Denial> {
+        if self.delegation().is_some() { Err(Denial::DelegatedToken) } else { Ok(()) }
     }
 }
 

@@ -39,6 +39,8 @@ pub enum IdentityField {
     Account,
     /// `client_id`.
     Client,
+    /// The client that acts for the subject: `sub` of the outermost `act` of our own tokens (RFC 8693 §4.1).
+    Actor,
     /// `scope`.
     Scope,
     /// `sid`.
@@ -66,6 +68,7 @@ impl IdentityHeaders {
                 IdentityField::Subject => token.header_subject(),
                 IdentityField::Account => token.account()?.into(),
                 IdentityField::Client => token.client.as_deref()?.into(),
+                IdentityField::Actor => token.delegation()?.actor().into(),
                 IdentityField::Scope => token.scope.as_str().into(),
                 IdentityField::Session => token.session?.0.to_string().into(),
                 IdentityField::Issuer => (&*token.vouching_issuer().url).into(),

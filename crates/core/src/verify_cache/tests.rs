@@ -45,6 +45,7 @@ impl World {
 
     fn token(&self, at: usize) -> String {
         let claims = MintedClaims {
+            delegation: None,
             issuer: ISSUERS[at],
             subject: "ada",
             audience: &["api".into()],

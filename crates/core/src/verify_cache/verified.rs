@@ -223,6 +223,7 @@ pub(super) fn facts(token: &AccessToken) -> TokenFacts<'_> {
         vouched_by: token.vouched_by(),
         jti: token.jti.as_deref(),
         issued_at: token.issued_at,
+        delegation: token.delegation(),
     }
 }
 

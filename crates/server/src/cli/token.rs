@@ -107,6 +107,7 @@ fn make(
         bound_to: None,
         certificate: None,
         vouched_by: None,
+        delegation: None,
         own: None,
         style: rotogate_core::token::claims::TokenStyle::default(),
     };

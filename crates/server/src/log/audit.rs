@@ -57,6 +57,7 @@ const KINDS: &[EventKind] = &[
     good("browser_login", "browser.login", "RG1011I"),
     good("browser_logout", "browser.logout", "RG1012I"),
     good("client_token", "token.issued_to_client", "RG1101I"),
+    good("token_exchange", "token.exchange", "RG1103I"),
     good("token_minted", "token.minted", "RG1102I"),
     good("revocation", "revocation", "RG1201W"),
     bad("notice_refused", "issuer.notice_refused", "RG1202W"),

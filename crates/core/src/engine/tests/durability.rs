@@ -177,6 +177,7 @@ impl Case {
                 subject: "eve",
                 client: None,
                 session: None,
+                delegation: None,
                 issuer_session: None,
                 vouched_by: None,
                 jti,

@@ -13,6 +13,7 @@ fn claims<'a>(scope: &'a Scope, audience: &'a [Box<str>]) -> MintedClaims<'a> {
     MintedClaims {
         bound_to: None,
         certificate: None,
+        delegation: None,
         vouched_by: None,
         issuer: "https://gate.example",
         subject: "ada",

@@ -14,6 +14,7 @@ use crate::denial::Denial;
 use crate::session::{Generation, SessionId, VouchedBy};
 use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
 use crate::token::claims::{AccessToken, LoginClaims, RareClaims, TokenHash, TokenIssuer};
+use crate::token::delegation::{Delegation, TokenOrigin};
 use crate::token::keyring::VerifyingKey;
 
 /// The longest name (subject, session, token, client), in bytes (J9).
@@ -97,6 +98,7 @@ pub(super) fn claims<'r>(
         account,
         issuer_session,
         vouched_by: if rules.ours { vouched_by(claims)? } else { None },
+        delegation: if rules.ours { delegation(text, claims, session.is_some())? } else { None },
         bound_to: bound_to.map(|key| (key, TokenHash::new(text))),
         certificate,
         login: login(claims),
@@ -146,6 +148,26 @@ fn vouched_by(claims: &Members<'_>) -> Result<Option<VouchedBy>, Denial> {
         }
         _ => Err(Denial::BadClaim("origin_iss and origin_sub go together")),
     }
+}
+
+/// Who acts for the subject of one of our tokens (RFC 8693 §4.1). A token without a session came of one of another issuer.
+// Requirements D4 and D8.
+fn delegation(text: &str, claims: &Members<'_>, has_session: bool) -> Result<Option<Delegation>, Denial> {
+    if claims.get("act").is_none() {
+        return Ok(None);
+    }
+    let act = super::claims_of(text).and_then(|mut all| all.remove("act"));
+    let origin = match time(claims, "origin_iat", "origin_iat must be a time")? {
+        Some(issued_at) if claims.get("origin_iss").is_some() => {
+            let jti = name(claims, "origin_jti", "origin_jti must be a string of 1 to 256 bytes")?;
+            Some(TokenOrigin { issued_at, jti: jti.map(Box::from) })
+        }
+        _ => None,
+    };
+    if !has_session && origin.is_none() {
+        return Err(Denial::BadClaim("act goes with sid, or with origin_iss and origin_iat"));
+    }
+    act.and_then(|act| Delegation::new(act, origin)).map(Some).ok_or(Denial::BadClaim("act must name an actor"))
 }
 
 /// The key and the client certificate that a token is bound to.

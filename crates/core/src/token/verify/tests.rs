@@ -148,6 +148,7 @@ fn what_we_mint_is_accepted_and_says_what_was_minted() {
         let claims = MintedClaims {
             bound_to: None,
             certificate: None,
+            delegation: None,
             vouched_by: None,
             issuer: OWN,
             subject: "ada",

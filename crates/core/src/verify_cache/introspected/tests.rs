@@ -567,6 +567,7 @@ fn jwt(keyring: &Keyring) -> String {
         scope: &Scope::parse("read").unwrap(),
         session: None,
         account: None,
+        delegation: None,
         own: None,
         style: TokenStyle::default(),
     };

@@ -180,6 +180,7 @@ impl World {
         let claims = MintedClaims {
             bound_to: None,
             certificate: None,
+            delegation: None,
             vouched_by: None,
             issuer: &self.url,
             subject: "ada",

@@ -10,7 +10,7 @@ use super::super::value;
 use super::path_in;
 use super::sessions::read_override;
 use crate::config::Config;
-use rotogate_core::client::{CertificateUse, Client, DpopUse, Grant};
+use rotogate_core::client::{CertificateUse, Client, DpopUse, ExchangeRules, Grant};
 use rotogate_core::password::{SecretHash, cost_of};
 use rotogate_core::private_file::read_private;
 use rotogate_core::route::WarningKind;
@@ -29,7 +29,8 @@ section! {
         reload id: Box<str> = by { read_id(section, others).into() },
         /// The hash of the secret of a confidential client: `rotogate client secret` prints it.
         reload secret_hash: Option<SecretHash> = by { read_secret_hash(section, dir) },
-        /// The grants of the client: `"password"`, `"refresh_token"`, and a confidential client `"client_credentials"`.
+        /// The grants of the client: `"password"`, `"refresh_token"`, and a confidential client `"client_credentials"` and
+        /// `"token-exchange"`.
         reload grants: Vec<Grant> = by { read_grants(section) },
         /// The only scopes that its tokens may carry. Unset: whatever the user has.
         reload scopes: Option<Scope> = by { self::scopes(section, "scopes") },
@@ -39,6 +40,8 @@ section! {
         reload dpop: DpopUse = get_or(value::word_of, DpopUse::default()),
         /// The same for the client certificate of its connection (docs/certificates.md).
         reload certificate_bound: CertificateUse = get_or(value::word_of, CertificateUse::default()),
+        /// For whom it may act with `"token-exchange"`, and where (docs/act-for-a-user.md).
+        reload exchange: Option<ExchangeRules> = table(super::exchange::read),
     }
     with {
         /// Instead of `secret_hash`: a file with it.
@@ -57,6 +60,7 @@ impl Words for Grant {
         (Self::Password.word(), Self::Password),
         (Self::RefreshToken.word(), Self::RefreshToken),
         (Self::ClientCredentials.word(), Self::ClientCredentials),
+        ("token-exchange", Self::TokenExchange),
     ];
 }
 
@@ -80,12 +84,13 @@ pub(super) fn read(sections: &[Section<'_>], dir: &Path) -> Vec<Client> {
                            secret_hash_file, or remove the grant";
             section.blame("grants", message);
         }
-        if client.may(Grant::ClientCredentials)
+        super::exchange::check_client(section, &client, is_public);
+        if (client.may(Grant::ClientCredentials) || client.may(Grant::TokenExchange))
             && !is_subject(&format!("{CLIENT_PREFIX}{}", client.id))
             && !client.id.is_empty()
         {
             let message = format!(
-                "is too long for client_credentials: with \"{CLIENT_PREFIX}\" in front it is the sub of its tokens"
+                "is too long for client_credentials and token-exchange: with \"{CLIENT_PREFIX}\" in front it is a sub"
             );
             section.blame("id", message);
         }

@@ -49,6 +49,8 @@ section! {
         reload account: IdentityHeader = by { used.header(section, "account", "x-auth-account") },
         /// The `client_id`.
         reload client: IdentityHeader = by { used.header(section, "client", "x-auth-client") },
+        /// The client that acts for the subject, such as `client:orders` (docs/act-for-a-user.md).
+        reload actor: IdentityHeader = by { used.header(section, "actor", "") },
         /// The scopes.
         reload scope: IdentityHeader = by { used.header(section, "scope", "x-auth-scope") },
         /// The session.

@@ -17,6 +17,8 @@ use super::introspection::{self, IntrospectionConfig};
 use super::issuer::{IssuerConfig, algorithm, audience, leeway};
 use super::remote::RemoteSource;
 use super::{DAY, SECOND, mapping, path_in, remote};
+use crate::config::Config;
+use rotogate_core::client::ExchangeRules;
 use rotogate_core::private_file::{read_private, trusted};
 use rotogate_core::route::{Auth, Route, WarningKind};
 use rotogate_core::session::Scope;
@@ -409,13 +411,13 @@ fn issuer_keys(section: &Section<'_>, dir: &Path, preset: Option<Preset>, name: 
 }
 
 /// Blames an issuer whose tokens no route accepts: probably a route should.
-pub(super) fn check_used(
-    sections: &[Section<'_>],
-    issuers: &[TrustedIssuer],
-    routes: &[Route],
-    endpoints: &[EndpointConfig],
-) {
+pub(super) fn check_used(sections: &[Section<'_>], config: &Config) {
+    let Config { issuers, routes, endpoints, clients, .. } = config;
     for (section, issuer) in sections.iter().zip(issuers) {
+        let is_exchanged = |rules: &ExchangeRules| rules.issuers.iter().any(|name| **name == *issuer.name);
+        if clients.iter().filter_map(|client| client.exchange.as_ref()).any(is_exchanged) {
+            continue;
+        }
         let is_let_in = |route: &Route| {
             matches!(route.policy.auth, Auth::Required | Auth::Optional)
                 && route.policy.takes(&issuer.name, issuer.everywhere)

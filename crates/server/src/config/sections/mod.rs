@@ -33,6 +33,7 @@ mod cors;
 mod directory;
 mod dpop;
 mod endpoints;
+mod exchange;
 mod identity;
 mod introspection;
 mod issuer;
@@ -297,13 +298,14 @@ impl<'a> CheckedSections<'a> {
     }
 
     fn check(&self, config: &Config) {
-        issuers::check_used(&self.issuers, &config.issuers, &config.routes, &config.endpoints);
+        issuers::check_used(&self.issuers, config);
         introspection::check(&self.routes, &config.routes, &config.issuers);
         routing::check(config, &self.routes);
         identity::check(&self.identity, config);
         let are_asked_about = !config.authorizers.is_empty();
         resources::check(&self.resources, &config.resources, &config.routes, &config.issuer.url, are_asked_about);
         resources::check_audiences(config, &self.routes);
+        exchange::check(&self.clients, config);
         clients::check_certificates(config, &self.clients, &self.routes);
         upstreams::check_assertions(config, &self.identity, (&self.upstreams, &self.authorizers));
         browser::check(config, &self.endpoints, &self.routes);

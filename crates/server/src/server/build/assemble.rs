@@ -342,11 +342,12 @@ pub(super) fn proxy_settings(config: &Config) -> Settings {
 fn identity(config: &IdentityConfig) -> Vec<(HeaderName, IdentityField)> {
     // The builder takes `assertion`, `strip` and `keep` on its own.
     let IdentityConfig { headers, claims, assertion: _, trust_domain: _, strip: _, keep: _ } = config;
-    let IdentityNames { subject, account, client, scope, session, issuer, roles } = headers;
+    let IdentityNames { subject, account, client, actor, scope, session, issuer, roles } = headers;
     let fixed = [
         (subject, IdentityField::Subject),
         (account, IdentityField::Account),
         (client, IdentityField::Client),
+        (actor, IdentityField::Actor),
         (scope, IdentityField::Scope),
         (session, IdentityField::Session),
         (issuer, IdentityField::Issuer),

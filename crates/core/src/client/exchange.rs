@@ -1,0 +1,151 @@
+//! Which tokens a client may exchange (RFC 8693), and for what.
+
+use crate::denial::Denial;
+use crate::session::Scope;
+use crate::token::claims::AccessToken;
+use crate::token::verify::OWN;
+
+/// For whom a client may act, and where: it exchanges the token of a user for one with which it calls another service.
+///
+/// ```
+/// use rotogate::client::{Client, ExchangeRules, Grant, SecretHash};
+///
+/// // `orders` was called with a token for `orders-api`, and calls `billing` for the same user.
+/// let rules = ExchangeRules { audiences: vec!["orders-api".into()], to: vec!["billing".into()], ..ExchangeRules::default() };
+/// let orders = Client {
+///     secret_hash: Some(SecretHash::new("$argon2id$…")),
+///     grants: vec![Grant::TokenExchange],
+///     exchange: Some(rules),
+///     ..Client::public("orders")
+/// };
+/// let builder = rotogate::Gate::builder().client(orders);
+/// # let _ = builder;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExchangeRules {
+    /// The audiences that are this client: a token for one of them was meant for it.
+    pub audiences: Vec<Box<str>>,
+    /// The audiences that it may get tokens for.
+    pub to: Vec<Box<str>>,
+    /// The names of the issuers whose tokens it may exchange; ours is `self`.
+    pub issuers: Vec<Box<str>>,
+    /// The only scopes of the tokens that it gets; `None` for those of the token that it exchanges.
+    pub scopes: Option<Scope>,
+    /// The most actors in a token that it gets, itself included.
+    pub depth: usize,
+}
+
+impl Default for ExchangeRules {
+    /// Tokens of the gate itself, and no other actor before.
+    fn default() -> Self {
+        Self { audiences: Vec::new(), to: Vec::new(), issuers: vec![OWN.into()], scopes: None, depth: 1 }
+    }
+}
+
+impl ExchangeRules {
+    /// The most actors that a token may name.
+    pub const MAX_DEPTH: usize = 8;
+
+    /// May the client with this id exchange this token?
+    ///
+    /// # Errors
+    /// [`Denial::NotExchangeable`].
+    // Requirement D1.
+    pub(crate) fn admit(&self, client: &str, subject: &AccessToken) -> Result<(), Denial> {
+        let is_of_client = subject.is_ours() && subject.client.as_deref() == Some(client);
+        let refused = if !self.issuers.iter().any(|name| **name == **subject.issuer_name()) {
+            "the client does not exchange tokens of this issuer"
+        } else if !is_of_client && !subject.is_for(&self.audiences) {
+            "the token was not meant for this client"
+        } else if subject.response().is_some() {
+            // Its issuer says when it ends, and nobody would ask about the token that came of it.
+            "the token is known by its issuer's answer alone"
+        } else if subject.token_subject().is_empty() || subject.is_clients_own() {
+            "a client's own token has no user"
+        } else {
+            return Ok(());
+        };
+        Err(Denial::NotExchangeable(refused))
+    }
+
+    /// The audience of the new token: the one that is asked for, byte for byte, or the only one.
+    ///
+    /// # Errors
+    /// [`Denial::InvalidTarget`].
+    pub(crate) fn target(&self, asked: Option<&str>) -> Result<Box<str>, Denial> {
+        let found = match (asked, &*self.to) {
+            (Some(asked), to) => to.iter().find(|one| ***one == *asked),
+            (None, [only]) => Some(only),
+            (None, _) => None,
+        };
+        found.cloned().ok_or(Denial::InvalidTarget)
+    }
+
+    /// The scope of the new token. It never is wider than that of the exchanged one.
+    ///
+    /// # Errors
+    /// [`Denial::InvalidScope`].
+    // Requirement D6.
+    pub(crate) fn granted(
+        &self,
+        asked: Option<&Scope>,
+        client: Option<&Scope>,
+        subject: &Scope,
+    ) -> Result<Scope, Denial> {
+        let limits = [self.scopes.as_ref(), client];
+        let most = limits.into_iter().flatten().fold(subject.clone(), |scope, limit| scope.intersection(limit));
+        match asked {
+            _ if most.is_empty() => Err(Denial::InvalidScope),
+            None => Ok(most),
+            Some(asked) if !asked.is_empty() && asked.is_within(&most) => Ok(asked.clone()),
+            Some(_) => Err(Denial::InvalidScope),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn scope() -> impl Strategy<Value = Scope> {
+        proptest::sample::subsequence(vec!["a", "b", "c", "d"], 0..=4)
+            .prop_map(|it| Scope::parse(&it.join(" ")).unwrap())
+    }
+
+    fn link() -> impl Strategy<Value = (Option<Scope>, Option<Scope>, Option<Scope>)> {
+        let maybe = || proptest::option::of(scope());
+        (maybe(), maybe(), maybe())
+    }
+
+    proptest! {
+        #[test]
+        fn d6_no_chain_of_exchanges_has_a_wider_scope(first in scope(), chain in proptest::collection::vec(link(), 1..6)) {
+            let mut held = first;
+            for (rules, client, asked) in chain {
+                let of = ExchangeRules { scopes: rules.clone(), ..ExchangeRules::default() };
+                let Ok(granted) = of.granted(asked.as_ref(), client.as_ref(), &held) else { break };
+                let limits = [Some(&held), rules.as_ref(), client.as_ref(), asked.as_ref()];
+                for limit in limits.into_iter().flatten() {
+                    prop_assert!(granted.is_within(limit), "{granted:?} {limit:?}");
+                }
+                prop_assert!(!granted.is_empty());
+                held = granted;
+            }
+        }
+    }
+
+    #[test]
+    fn d1_a_target_is_named_byte_for_byte_or_the_only_one() {
+        let rules = |to: &[&str]| ExchangeRules {
+            to: to.iter().map(|one| (*one).into()).collect(),
+            ..ExchangeRules::default()
+        };
+        assert_eq!(rules(&["a"]).target(None).as_deref(), Ok("a"));
+        assert_eq!(rules(&["a", "b"]).target(Some("b")).as_deref(), Ok("b"));
+        for (to, asked) in [(&["a", "b"][..], None), (&[], None), (&["a"], Some("A")), (&["a"], Some(""))] {
+            assert_eq!(rules(to).target(asked), Err(Denial::InvalidTarget));
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Token exchange (RFC 8693): a client gets a token with which it acts for the subject of another token. The new token
+//! ends with that one's session, and the store knows nothing of it.
+
+use serde_json::{Map, Value};
+
+use super::audit;
+use super::grant::access_expiry;
+use super::{Engine, Event, HeldUp, IssueKind, IssuedTokens, Origin};
+use crate::claim::OwnClaims;
+use crate::client::{Client, ExchangeRules};
+use crate::clock::Timestamp;
+use crate::denial::Denial;
+use crate::dpop::OnceProof;
+use crate::fault::{Error, Fault};
+use crate::random::random;
+use crate::revocation::list::TokenFacts;
+use crate::session::profile::Profile;
+use crate::session::{Scope, VouchedBy};
+use crate::thumbprint::CertificateThumbprint;
+use crate::token::MAX_SESSIONLESS_LIFETIME;
+use crate::token::claims::{AccessToken, CLIENT_PREFIX, MintedClaims, TokenStyle};
+use crate::token::delegation::{Delegation, TokenOrigin};
+use crate::token::mint;
+
+/// A token that a client exchanges.
+#[derive(Debug)]
+pub struct TokenExchange<'a> {
+    /// The client, authenticated: the actor.
+    pub client: &'a Client,
+    /// What it may exchange.
+    pub rules: &'a ExchangeRules,
+    /// The token, verified now.
+    pub subject: &'a AccessToken,
+    /// The audience that it asks for.
+    pub audience: Option<&'a str>,
+    /// The scope that it asks for.
+    pub scope: Option<&'a Scope>,
+    /// The endpoint's rules.
+    pub profile: &'a Profile,
+    /// The proof of the key that the new token is to be bound to.
+    pub proof: Option<OnceProof<'a>>,
+    /// The client certificate that the new token is to be bound to.
+    pub certificate: Option<CertificateThumbprint>,
+    /// The origin of the request.
+    pub origin: &'a Origin,
+}
+
+const NO_ACTOR: Denial = Denial::NotExchangeable("the token does not let this client act");
+
+impl Engine {
+    /// Counts a token without a record, for a client itself or with which it acts for a user.
+    ///
+    /// # Errors
+    /// [`Denial::RateLimited`]; a fault.
+    pub fn admit_grant(&self, client: &Client, origin: &Origin) -> Result<(), Error> {
+        self.may_mint()?;
+        self.limits.client_token(&client.id).inspect_err(|denial| {
+            let of = || HeldUp { client: Some((*client.id).into()), ..HeldUp::default() };
+            self.tell_held_up(&(*denial).into(), origin, of);
+        })?;
+        Ok(())
+    }
+
+    /// Exchanges a token. Nothing is written.
+    ///
+    /// # Errors
+    /// [`Denial::NotExchangeable`], [`Denial::InvalidTarget`], [`Denial::InvalidScope`], [`Denial::TokenRevoked`]; a fault.
+    // Requirements D1 to D9.
+    pub async fn exchange_token(&self, asked: TokenExchange<'_>) -> Result<IssuedTokens, Error> {
+        let TokenExchange { client, rules, subject, .. } = &asked;
+        rules.admit(&client.id, subject)?;
+        let mut claims = subject.claims();
+        let actor = format!("{CLIENT_PREFIX}{}", client.id);
+        self.may_act(claims.get("may_act"), &actor, &client.id)?;
+        let issuer_of_earlier = (!subject.is_ours()).then(|| &**subject.issuer());
+        let act = Delegation::around(&actor, claims.remove("act"), issuer_of_earlier);
+        let (vouched_by, origin) = origin_of(subject)?;
+        let delegation = Delegation::new(act, origin).filter(|it| it.depth() <= rules.depth);
+        let delegation = delegation.ok_or(Denial::NotExchangeable("too many clients act for the user already"))?;
+        let audience = rules.target(asked.audience)?;
+        let scope = rules.granted(asked.scope, client.scopes.as_ref(), &subject.scope)?;
+        if subject.is_bound() && asked.proof.is_none() && asked.certificate.is_none() {
+            return Err(Denial::NotExchangeable("the token is bound to a key, and the client proved none").into());
+        }
+        let now = self.clock.now();
+        let facts = TokenFacts {
+            issuer: &self.issuer,
+            subject: &subject.subject,
+            client: Some(&client.id),
+            session: subject.session,
+            issuer_session: None,
+            vouched_by: vouched_by.as_ref(),
+            jti: None,
+            issued_at: Some(Timestamp::from_secs(now.as_secs())),
+            delegation: Some(&delegation),
+        };
+        if self.revocations.judge(facts, now).refuses(now) {
+            return Err(Denial::TokenRevoked.into());
+        }
+        let end = subject.expires.min(now.plus(MAX_SESSIONLESS_LIFETIME));
+        let expires = access_expiry(now, end, None, asked.profile);
+        if expires <= now {
+            return Err(Denial::TokenExpired.into());
+        }
+        let bound_to = match &asked.proof {
+            Some(proof) => {
+                proof.use_once(now, &*self.store).await?;
+                Some(proof.key())
+            }
+            None => None,
+        };
+        let own = carried(subject, claims);
+        let jti = uuid::Builder::from_random_bytes(*random().map_err(Fault::from)?).into_uuid().to_string();
+        let minted = MintedClaims {
+            issuer: &self.issuer,
+            subject: &subject.subject,
+            audience: std::slice::from_ref(&audience),
+            expires,
+            issued_at: now,
+            jti: &jti,
+            client: &client.id,
+            scope: &scope,
+            session: subject.session,
+            account: subject.account().filter(|_| subject.is_ours()),
+            bound_to,
+            certificate: asked.certificate,
+            vouched_by: vouched_by.as_ref(),
+            delegation: Some(&delegation),
+            own: Some(&own),
+            style: TokenStyle::default(),
+        };
+        let access_token = mint::mint(self.keyring().signer(), &minted).map_err(Fault::from)?;
+        self.counts.add(Event::TokenExchanged);
+        audit::token_exchanged(&minted, &delegation, asked.origin);
+        Ok(IssuedTokens {
+            access_token,
+            refresh_token: None,
+            expires,
+            expires_in: expires.since(now).as_secs(),
+            subject: subject.subject.clone(),
+            scope,
+            session: subject.session.map(|(session, _)| session),
+            session_expires_in: None,
+            bound_to,
+            certificate: asked.certificate,
+            user: None,
+            how: IssueKind::Exchanged,
+        })
+    }
+
+    /// Does the token's `may_act` (RFC 8693 §4.4) let this actor act? It must match the actor in every member.
+    // Requirement D4.
+    fn may_act(&self, may_act: Option<&Value>, actor: &str, client: &str) -> Result<(), Denial> {
+        let is_actor = |(name, value): (&String, &Value)| match name.as_str() {
+            "sub" => value == actor,
+            "iss" => value == &**self.issuer(),
+            "client_id" => value == client,
+            _ => false,
+        };
+        match may_act {
+            None => Ok(()),
+            Some(Value::Object(members)) if !members.is_empty() && members.iter().all(is_actor) => Ok(()),
+            Some(_) => Err(NO_ACTOR),
+        }
+    }
+}
+
+/// The issuer that vouched for the subject, and the token of it that was exchanged first.
+fn origin_of(subject: &AccessToken) -> Result<(Option<VouchedBy>, Option<TokenOrigin>), Denial> {
+    if subject.is_ours() {
+        let earlier = subject.delegation().and_then(|earlier| earlier.origin.clone());
+        return Ok((subject.vouched_by().cloned(), earlier));
+    }
+    // Its subject becomes one of ours, and must not be that of a user or a client of ours.
+    if !subject.has_prefixed_subject() || subject.subject.starts_with(CLIENT_PREFIX) {
+        return Err(Denial::NotExchangeable("the issuer has no subject_prefix"));
+    }
+    let by = VouchedBy::new(&**subject.issuer(), subject.token_subject());
+    let by = subject.issuer_session().map_or_else(|| by.clone(), |session| by.clone().session(session));
+    // Without it, a notice of the issuer could not tell whether it ends the token.
+    let issued_at = subject.issued_at.ok_or(Denial::BadClaim("no iat"))?;
+    if !by.is_valid() {
+        return Err(Denial::NotExchangeable("its subject or session is too long"));
+    }
+    Ok((Some(by), Some(TokenOrigin { issued_at, jti: subject.jti.clone() })))
+}
+
+/// The claims that the new token takes along: those of our own user, and who may act. The claims of another issuer are
+/// none of ours.
+fn carried(subject: &AccessToken, claims: Map<String, Value>) -> OwnClaims {
+    let mut own = OwnClaims::new();
+    let taken = claims.into_iter().filter(|(name, _)| subject.is_ours() || name == "may_act");
+    for (name, value) in taken {
+        // Those that the gate sets are refused here.
+        let _ = own.insert(name, value);
+    }
+    own
+}

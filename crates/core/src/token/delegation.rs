@@ -1,0 +1,87 @@
+//! Who acts for the subject of a token (RFC 8693 §4.1), and the token of another issuer that it came of.
+
+use serde::Serialize;
+use serde::ser::SerializeMap;
+use serde_json::{Map, Value};
+
+use super::verify::is_subject;
+use crate::clock::Timestamp;
+
+/// The longest `act`, in bytes of JSON.
+pub const MAX_ACT: usize = 1024;
+
+/// The claims of a token that a client exchanged.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delegation {
+    /// `act`. Only the outermost actor decides anything.
+    act: Value,
+    /// The token of another issuer that was exchanged; `None` for one of our sessions.
+    pub origin: Option<TokenOrigin>,
+}
+
+/// The token of another issuer that was exchanged first: a revocation of it ends what came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenOrigin {
+    /// `origin_iat`: when its issuer issued it.
+    pub issued_at: Timestamp,
+    /// `origin_jti`.
+    pub jti: Option<Box<str>>,
+}
+
+impl Delegation {
+    /// The delegation with this `act`; `None` if that names no actor, or is too long.
+    // Requirement D4.
+    pub fn new(act: Value, origin: Option<TokenOrigin>) -> Option<Self> {
+        let names_one = act.get("sub").and_then(Value::as_str).is_some_and(is_subject);
+        (names_one && act.to_string().len() <= MAX_ACT).then_some(Self { act, origin })
+    }
+
+    /// `act`.
+    pub fn act(&self) -> &Value {
+        &self.act
+    }
+
+    /// `sub` of the outermost actor.
+    pub fn actor(&self) -> &str {
+        self.act.get("sub").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// The number of actors.
+    pub fn depth(&self) -> usize {
+        std::iter::successors(Some(&self.act), |act| act.get("act")).count()
+    }
+
+    /// `act` with this actor as the outermost one. The actors of another issuer have its name.
+    pub(crate) fn around(actor: &str, earlier: Option<Value>, issuer_of_earlier: Option<&str>) -> Value {
+        let mut act = Map::new();
+        act.insert("sub".into(), actor.into());
+        if let Some(mut earlier) = earlier {
+            if let (Some(issuer), Value::Object(members)) = (issuer_of_earlier, &mut earlier) {
+                members.entry("iss").or_insert_with(|| issuer.into());
+            }
+            act.insert("act".into(), earlier);
+        }
+        Value::Object(act)
+    }
+
+    pub(crate) fn put<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+        map.serialize_entry("act", &self.act)?;
+        if let Some(TokenOrigin { issued_at, jti }) = &self.origin {
+            map.serialize_entry("origin_iat", &issued_at.as_secs())?;
+            jti.as_ref().map_or(Ok(()), |jti| map.serialize_entry("origin_jti", jti))?;
+        }
+        Ok(())
+    }
+
+    /// The memory that it takes: a tree of JSON takes several times its text.
+    pub(crate) fn bytes(&self) -> usize {
+        let jti = self.origin.as_ref().and_then(|origin| origin.jti.as_deref()).map_or(0, str::len);
+        4 * self.act.to_string().len() + jti
+    }
+}
+
+impl Serialize for Delegation {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.act.serialize(serializer)
+    }
+}

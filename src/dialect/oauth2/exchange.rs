@@ -1,0 +1,33 @@
+//! The parameters of a token exchange (RFC 8693 §2.1).
+
+use rotogate_core::client::PresentedClient;
+use rotogate_core::denial::Denial;
+
+use super::form::Form;
+use crate::dialect::{Command, ExchangeRequest};
+
+/// The type of what the gate issues, and takes.
+pub(super) const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+/// The other name of it: an access token of ours is a JWT.
+const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+
+// Requirement D1.
+pub(super) fn read(form: &Form, client: PresentedClient) -> Result<Command, Denial> {
+    let subject = form.secret("subject_token").ok_or(Denial::MalformedRequest("subject_token is missing"))?;
+    if !form.get("subject_token_type").is_some_and(is_taken) {
+        return Err(Denial::MalformedRequest("subject_token_type must be that of an access token"));
+    }
+    let actor = form.secret("actor_token");
+    if form.get("actor_token_type").map(is_taken) != actor.as_ref().map(|_| true) {
+        return Err(Denial::MalformedRequest("actor_token goes with the actor_token_type of an access token"));
+    }
+    if form.get("requested_token_type").is_some_and(|wanted| wanted != ACCESS_TOKEN) {
+        return Err(Denial::MalformedRequest("requested_token_type must be that of an access token"));
+    }
+    let (audience, scope) = (form.target()?, form.scope()?);
+    Ok(Command::Exchange(Box::new(ExchangeRequest { client, subject, actor, audience, scope })))
+}
+
+fn is_taken(token_type: &str) -> bool {
+    [ACCESS_TOKEN, JWT].contains(&token_type)
+}

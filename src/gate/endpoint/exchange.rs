@@ -1,0 +1,55 @@
+//! Token exchange (RFC 8693) at the token endpoint.
+
+use secrecy::ExposeSecret;
+
+use super::execute::{EndpointCommand, ProofOfPossession, issued};
+use crate::dialect::{ExchangeRequest, Outcome};
+use rotogate_core::client::{Client, Grant};
+use rotogate_core::credential::Credential;
+use rotogate_core::denial::Denial;
+use rotogate_core::engine::TokenExchange;
+use rotogate_core::fault::Error;
+use rotogate_core::limit::Source;
+use rotogate_core::token::claims::AccessToken;
+
+impl EndpointCommand<'_> {
+    /// Exchanges the token of a user. The verifier of requests judges it, at this moment; the limits count the client.
+    // Requirement D1.
+    pub(super) async fn exchange(
+        &self,
+        request: ExchangeRequest,
+        presented: ProofOfPossession<'_>,
+    ) -> Result<Outcome, Error> {
+        let engine = &self.gate.engine;
+        let client = self.client(Some(request.client), Some(Grant::TokenExchange)).await?;
+        let rules = client.exchange.as_ref().filter(|_| client.secret_hash.is_some());
+        let rules = rules.ok_or(Denial::UnauthorizedClient)?;
+        engine.admit_grant(&client, self.origin)?;
+        let source = Source::Client(&client.id);
+        let subject = self.wait_for(Credential::maybe_bound(request.subject.expose_secret()), source).await?;
+        if let Some(actor) = &request.actor {
+            let actor = self.wait_for(Credential::maybe_bound(actor.expose_secret()), source).await?;
+            is_actor(&client, actor.token())?;
+        }
+        let (proof, certificate) = presented.of_client(self.gate, &client)?;
+        let asked = TokenExchange {
+            client: &client,
+            rules,
+            subject: subject.token(),
+            audience: request.audience.as_deref(),
+            scope: request.scope.as_ref(),
+            profile: &client.profile.over(&self.endpoint.profile),
+            proof,
+            certificate,
+            origin: self.origin,
+        };
+        issued(engine.exchange_token(asked).await?)
+    }
+}
+
+/// The actor is the client itself.
+// Requirement D1.
+fn is_actor(client: &Client, actor: &AccessToken) -> Result<(), Denial> {
+    let is_it = actor.is_clients_own() && actor.client.as_deref() == Some(&*client.id);
+    if is_it { Ok(()) } else { Err(Denial::NotExchangeable("the actor is another one than the client")) }
+}

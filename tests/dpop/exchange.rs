@@ -1,0 +1,38 @@
+//! Token exchange: a token that is bound to a key does not become one that is not.
+
+use super::*;
+use crate::edge::exchange::{ACCESS, GRANT};
+
+#[test]
+fn d7_a_bound_token_is_exchanged_with_a_proof_alone_and_what_comes_of_it_is_bound_to_that_key() {
+    let rules = "\"client_credentials\", \"token-exchange\"]\nexchange = { as = [\"api\"], to = [\"ledger\"] }";
+    let route = "[[routes]]\npath = \"/ledger/{*rest}\"\naudiences = [\"ledger\"]\nupstream = \"app\"\n";
+    let clients =
+        CLIENTS.replace("\"client_credentials\"]", rules).replacen("[[routes]]", &format!("{route}[[routes]]"), 1);
+    let edge = edge_on(&format!("{HEAD}{clients}\n[dpop]\n"));
+    let (user, service, thief) = (Holder::new(1), Holder::new(2), Holder::new(3));
+    let exchange = |subject: &str, headers: &[&str]| {
+        let fields = [
+            ("grant_type", GRANT),
+            ("client_id", "service"),
+            ("client_secret", SECRET),
+            ("subject_token", subject),
+            ("subject_token_type", ACCESS),
+        ];
+        edge.form("/connect/token", headers, &fields)
+    };
+    let bound = field(&log_in(&edge, "bound", &[&user.for_tokens()]), "access_token");
+    let refused = exchange(&bound, &[]);
+    assert_eq!((refused.status, &*refused.error()), (400, "invalid_request"), "a bearer token would be a downgrade");
+    let reply = exchange(&bound, &[&service.for_tokens()]);
+    assert_eq!(field(&reply, "token_type"), "DPoP");
+    let token = field(&reply, "access_token");
+    assert_eq!(claims(&token)["cnf"], json!({ "jkt": service.thumbprint() }));
+    assert_eq!(ask(&edge, "/ledger/x", &token, &service.for_path("/ledger/x", &token)).status, 200);
+    assert_eq!(ask(&edge, "/ledger/x", &token, &thief.for_path("/ledger/x", &token)).status, 401);
+    assert_eq!(edge.ask_as(&token, "GET /ledger/x", &[]).status, 401);
+    // A bearer token stays one, or is bound: both are no less.
+    let plain = field(&log_in(&edge, "web", &[]), "access_token");
+    assert_eq!(field(&exchange(&plain, &[]), "token_type"), "Bearer");
+    assert_eq!(field(&exchange(&plain, &[&service.for_tokens()]), "token_type"), "DPoP");
+}
