@@ -10,4 +10,4 @@
 //! ```
 
 #[doc(inline)]
-pub use rotogate_core::client::{CertificateUse, Client, DpopUse, Grant, PresentedClient, SecretHash};
+pub use rotogate_core::client::{CertificateUse, Client, ClientKeys, DpopUse, Grant, PresentedClient, SecretHash};

@@ -257,6 +257,9 @@ pub enum Denial {
     NoAccount,
     /// The client is unknown, or failed to authenticate.
     InvalidClient,
+    /// The assertion by which a client authenticates is not good, or was used.
+    // Requirements D22, D24.
+    ClientAssertion(&'static str),
     /// The client may not use this grant.
     UnauthorizedClient,
     /// A grant type that the endpoint does not serve.

@@ -19,6 +19,7 @@ use crate::gate::resources;
 use crate::gate::respond::RefusalHook;
 use crate::gate::running::Running;
 use rotogate_core::client::{Client, Clients, DpopUse};
+use rotogate_core::clock::EngineClock;
 use rotogate_core::dpop::DpopSettings;
 use rotogate_core::engine::Engine;
 use rotogate_core::headers::{HeaderPattern, ProtectedNames};
@@ -70,13 +71,19 @@ impl Rules {
         !self.clients.is_empty() || !self.endpoints.is_empty() || self.assertion.is_some() || self.browser.is_some()
     }
 
+    /// The clock by which the fetched keys of clients count.
+    pub(super) fn set_clock(&self, clock: &Arc<EngineClock>) {
+        let fetched = self.clients.iter().filter_map(|client| client.keys.as_ref()?.keys().live());
+        fetched.for_each(|keys| keys.set_clock(clock));
+    }
+
     /// Checks the rules against the gate's issuers, its own audience and its keys.
     pub(super) fn check(
         &mut self,
         is_issuer: bool,
         trusted: &[IssuerRules],
         own: &[Box<str>],
-        keyring: &Keyring,
+        (keyring, has_records): (&Keyring, bool),
     ) -> Result<(), BuildError> {
         if self.assertion.is_some() {
             sound::assertion(keyring)?;
@@ -87,7 +94,7 @@ impl Rules {
         sound::assertion_audiences(&self.routes, trusted, own)?;
         self.public_url.as_deref().map_or(Ok(()), sound::public_url)?;
         sound::origins(&self.allowed_origins)?;
-        sound::clients(&self.clients, &self.endpoints)?;
+        sound::clients(&self.clients, &self.endpoints, has_records)?;
         if let Some(problem) = self.profile.problems().into_iter().next() {
             return Err(problem.into());
         }

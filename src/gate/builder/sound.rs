@@ -44,7 +44,7 @@ pub(super) fn origins(allowed: &[Box<str>]) -> Result<(), BuildError> {
 }
 
 /// Each client is registered once, its id fits into a token, and it may use its grants.
-pub(super) fn clients(clients: &[Client], endpoints: &[Endpoint]) -> Result<(), BuildError> {
+pub(super) fn clients(clients: &[Client], endpoints: &[Endpoint], has_records: bool) -> Result<(), BuildError> {
     let refuse = |client: &str, why| Err(BuildError::Client { client: client.to_owned(), why });
     let mut known = HashSet::new();
     for client in clients {
@@ -57,8 +57,17 @@ pub(super) fn clients(clients: &[Client], endpoints: &[Endpoint]) -> Result<(), 
         if client.secret_hash.is_some() && !cfg!(feature = "passwords") {
             return refuse(&client.id, "its secret cannot be checked: this build lacks the feature `passwords`");
         }
-        if client.secret_hash.is_none() && client.may(Grant::ClientCredentials) {
-            return refuse(&client.id, "client_credentials are for clients with a secret (RFC 6749 §4.4)");
+        if client.secret_hash.is_some() && client.keys.is_some() {
+            return refuse(&client.id, "it has a secret and keys: a client authenticates in one way");
+        }
+        if client.keys.is_some() && !has_records {
+            return refuse(
+                &client.id,
+                "its assertions count once, and need a store for those that are used: call `.relay_store(…)` (feature `relay`)",
+            );
+        }
+        if !client.is_confidential() && client.may(Grant::ClientCredentials) {
+            return refuse(&client.id, "client_credentials are for clients with a secret or keys (RFC 6749 §4.4)");
         }
     }
     let named = endpoints.iter().flat_map(Endpoint::named_clients);
@@ -185,13 +194,13 @@ mod tests {
             assert!(public_url(bad).is_err(), "{bad}");
         }
         let web = Client::public("web");
-        assert!(clients(std::slice::from_ref(&web), &[]).is_ok());
+        assert!(clients(std::slice::from_ref(&web), &[], false).is_ok());
         for bad in [
             vec![web.clone(), web.clone()],
             vec![Client::public("")],
             vec![Client { grants: vec![Grant::ClientCredentials], ..web }],
         ] {
-            assert!(clients(&bad, &[]).is_err(), "{bad:?}");
+            assert!(clients(&bad, &[], false).is_err(), "{bad:?}");
         }
     }
 }

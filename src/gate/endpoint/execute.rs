@@ -87,7 +87,7 @@ pub(super) async fn execute(
         }
         Command::ClientToken { client, scope, resource } => {
             let client = at.client(Some(client), Some(Grant::ClientCredentials)).await?;
-            if client.secret_hash.is_none() {
+            if !client.is_confidential() {
                 return Err(Denial::UnauthorizedClient.into());
             }
             let resource = resources::granted(&gate.resources, resource)?;
@@ -248,28 +248,6 @@ impl EndpointCommand<'_> {
         read
     }
 
-    /// The authenticated client, if it may use this endpoint and grant.
-    pub(super) async fn client(
-        &self,
-        presented: Option<PresentedClient>,
-        grant: Option<Grant>,
-    ) -> Result<Arc<Client>, Error> {
-        let client = match presented {
-            Some(presented) => {
-                self.gate.clients.authenticate(&presented, self.gate.engine.limits(), self.origin.address).await?
-            }
-            // The protocol names no client: use the endpoint's, which is public (requirement R20).
-            None => Arc::clone(self.endpoint.client.as_ref().ok_or(Denial::InvalidClient)?),
-        };
-        if self.endpoint.clients.as_ref().is_some_and(|allowed| !allowed.contains(&client.id)) {
-            return Err(Denial::UnauthorizedClient.into());
-        }
-        if grant.is_some_and(|grant| !client.may(grant)) {
-            return Err(Denial::UnauthorizedClient.into());
-        }
-        Ok(client)
-    }
-
     /// Counts a refresh against the limit of its address.
     fn count_refresh(&self, client: &Client) -> Result<(), Denial> {
         let engine = &self.gate.engine;
@@ -285,7 +263,7 @@ impl EndpointCommand<'_> {
     async fn introspect(&self, client: PresentedClient, token: &SecretString) -> Result<Outcome, Error> {
         let client = self.client(Some(client), None).await?;
         // RFC 7662 §2.1: the client must be authenticated, or anyone could scan for valid tokens.
-        if client.secret_hash.is_none() {
+        if !client.is_confidential() {
             return Err(Denial::InvalidClient.into());
         }
         // The limits count the resource server, not an address: forged tokens that one of its clients sends must not

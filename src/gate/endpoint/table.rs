@@ -25,6 +25,8 @@ pub(super) struct Ready {
     pub(super) dialect: Arc<dyn Dialect>,
     pub(super) profile: Profile,
     pub(super) clients: Option<Vec<Box<str>>>,
+    /// The issuer of its metadata, if it has some.
+    pub(super) published: Option<Box<str>>,
     /// The client of the endpoint's sessions, if the protocol names none. It is public.
     pub(super) client: Option<Arc<Client>>,
     pub(super) accepts: Vec<Box<str>>,
@@ -75,7 +77,7 @@ impl KnownDialects {
 impl Ready {
     fn new(
         endpoint: Endpoint,
-        names_accounts: bool,
+        (names_accounts, published): (bool, Option<String>),
         common: &CommonRules<'_>,
         dialects: &KnownDialects,
     ) -> Result<Self, EndpointError> {
@@ -118,6 +120,7 @@ impl Ready {
             dialect: endpoint.dialect,
             profile,
             clients: endpoint.clients,
+            published: published.map(Into::into),
             accepts,
             names_accounts,
         })
@@ -132,7 +135,7 @@ fn own_client(endpoint: &Endpoint, clients: &[Client]) -> Result<Option<Arc<Clie
     let Some(id) = endpoint.client.as_deref().or(default) else { return Ok(None) };
     // The last of several clients with one id counts.
     match clients.iter().rev().find(|client| *client.id == *id) {
-        Some(client) if client.secret_hash.is_some() => Err(format!(
+        Some(client) if client.is_confidential() => Err(format!(
             "the client {id:?} is confidential, and this protocol has no place for its secret; name a public client"
         )),
         Some(client) => Ok(Some(Arc::new(client.clone()))),
@@ -270,8 +273,8 @@ impl Endpoints {
         let dialects = KnownDialects::new(&endpoints);
         for endpoint in endpoints {
             let names_accounts = all.insert_paths(&endpoint)?;
-            all.insert_metadata(&endpoint, common)?;
-            all.ready.push(Ready::new(endpoint, names_accounts, common, &dialects)?);
+            let published = all.insert_metadata(&endpoint, common)?;
+            all.ready.push(Ready::new(endpoint, (names_accounts, published), common, &dialects)?);
         }
         Ok(all)
     }
@@ -290,15 +293,19 @@ impl Endpoints {
     }
 
     /// Inserts the metadata of an OAuth endpoint. The first endpoint's metadata is that of the gate's issuer; each
-    /// later endpoint has an issuer of its own path.
-    fn insert_metadata(&mut self, endpoint: &Endpoint, common: &CommonRules<'_>) -> Result<(), EndpointError> {
+    /// later endpoint has an issuer of its own path. Returns the issuer.
+    fn insert_metadata(
+        &mut self,
+        endpoint: &Endpoint,
+        common: &CommonRules<'_>,
+    ) -> Result<Option<String>, EndpointError> {
         let (base, public_url) = (endpoint.base(), common.public_url);
-        let Some(paths) = endpoint.dialect.oauth(base) else { return Ok(()) };
+        let Some(paths) = endpoint.dialect.oauth(base) else { return Ok(None) };
         let own = match self.metadata.is_empty() {
             true => Some(common.issuer.to_owned()),
             false => metadata::issuer_of_endpoint(public_url, base),
         };
-        let Some(own) = own.filter(|own| self.is_issuer_free(own)) else { return Ok(()) };
+        let Some(own) = own.filter(|own| self.is_issuer_free(own)) else { return Ok(None) };
         for path in metadata::paths(&own) {
             self.insert("the gate", &path, PathEntry::Metadata(self.metadata.len()))?;
         }
@@ -308,7 +315,7 @@ impl Endpoints {
         let protected = common.resources.iter().filter(|resource| resource.is_ours);
         metadata.protected_resources = protected.map(|resource| &*resource.url).collect();
         self.metadata.push(metadata.to_bytes());
-        Ok(())
+        Ok(Some(own))
     }
 
     /// Are the paths of this issuer's metadata free?

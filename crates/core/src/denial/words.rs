@@ -17,6 +17,7 @@ impl Denial {
             | Self::BadFact(what)
             | Self::SessionOver(what)
             | Self::RelayRefused(what)
+            | Self::ClientAssertion(what)
             | Self::RateLimited(what, _)
             | Self::BadProof(ProofFlaw::Malformed(what)) => Some(what),
             Self::BadPath(error) => Some(error.what()),

@@ -45,6 +45,8 @@ mod sealed;
 mod standstill;
 mod turn;
 mod types;
+#[cfg(feature = "relay")]
+mod used;
 mod written;
 
 pub use audit::SessionEvent;

@@ -33,6 +33,7 @@ use crate::token::keyring::{KeyPrint, VerifyingKey};
 use crate::token::live_keys::KeysWait;
 use crate::token::observer::Observer;
 
+mod client_assertion;
 mod event;
 mod genuine;
 mod id_token;
@@ -48,6 +49,7 @@ mod shape;
 mod signature_times;
 pub mod strict_json;
 
+pub use client_assertion::{CLIENT_ASSERTION_TYPE, SentClientAssertion, UsableOnce};
 pub use event::{Ended, EventProtocol, SentNotice, VOUCHED_IDLE};
 pub use id_token::{ProvedLogin, SentIdToken};
 use judge::{ClaimsSource, Moments, TokenTimes};

@@ -109,7 +109,8 @@ impl Verifier {
             let is_its = claims.get("iss").and_then(Member::as_text) == Some(&*rules.issuer);
             if is_its { Ok(payload.to_vec()) } else { Err(refused("iss is another issuer")) }
         };
-        let Genuine { claims: payload, typ, algorithm } = genuine(rules, sent.token, now, read, refuse)?;
+        let Genuine { claims: payload, typ, algorithm } =
+            genuine((&rules.keys, rules.leeway), sent.token, now, read, refuse)?;
         if !matches!(typ.as_deref(), None | Some("jwt")) {
             return Err(refused("typ is not that of an ID token"));
         }
