@@ -23,6 +23,7 @@ use rotogate_core::session::Scope;
 use rotogate_core::token::Algorithm;
 use rotogate_core::token::algorithm::Family;
 use rotogate_core::token::assertion::ASSERTION_TYP;
+use rotogate_core::token::claims::CLIENT_PREFIX;
 use rotogate_core::token::verify::{AllowedScopes, ClaimMapping, OWN, Preset, RequiredClaim, WantedClaim, host_of};
 use rotogate_kit::config::{Section, Value as Raw, printable};
 
@@ -42,7 +43,7 @@ section! {
         // Requirement J6.
         reload typ: Vec<String> = by { read_typ(section, preset) },
         /// Its keys.
-        reload keys as "..": KeySource = by { issuer_keys(section, dir, preset, &name, &url) },
+        reload keys as "..": KeySource = by { issuer_keys(section, dir, preset, (&name, &url)) },
         /// Which of its claims are read, and what they mean here.
         reload claims as "..": ClaimMapping = by {
             mapping::read(section, preset.map(Preset::claims).unwrap_or_default())
@@ -322,6 +323,9 @@ fn issuer_name(v: &Raw) -> Result<String, String> {
         Raw::String(name) | Raw::Env(name) if name == OWN => {
             Err(format!("\"{OWN}\" is our own issuer; expected another name"))
         }
+        Raw::String(name) | Raw::Env(name) if name.starts_with(CLIENT_PREFIX) => {
+            Err(format!("\"{CLIENT_PREFIX}…\" names the keys of a client; expected another name"))
+        }
         Raw::String(name) | Raw::Env(name)
             if (1..=256).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic()) =>
         {
@@ -368,7 +372,25 @@ fn allowed_scopes(section: &Section<'_>) -> AllowedScopes {
 /// The keys of `[[issuers]]` that name a source of keys. Exactly one of them is there.
 const SOURCES: [&str; 4] = ["discovery", "jwks_url", "jwks_file", "public_key"];
 
-fn issuer_keys(section: &Section<'_>, dir: &Path, preset: Option<Preset>, name: &str, url: &str) -> KeySource {
+fn issuer_keys(section: &Section<'_>, dir: &Path, preset: Option<Preset>, named: (&str, &str)) -> KeySource {
+    if !SOURCES.iter().any(|key| section.has(key)) && section.has("introspection") {
+        if section.has("algorithm") {
+            section.blame("algorithm", "is of no use without keys; remove it, or add discovery = true");
+        }
+        let _ = remote::read(section, dir, named.0, named.1, None);
+        return KeySource::None;
+    }
+    key_source(section, dir, preset, named)
+}
+
+/// The keys of an issuer, or of a client, which has no discovery document.
+pub(super) fn key_source(
+    section: &Section<'_>,
+    dir: &Path,
+    preset: Option<Preset>,
+    (name, url): (&str, &str),
+) -> KeySource {
+    let is_client = name.starts_with(CLIENT_PREFIX);
     let file = |v: &Raw| match value::text(v)? {
         url if url.contains("://") => Err(format!("expected a file, found the URL {}; write jwks_url", v.describe())),
         _ => path_in(dir)(v),
@@ -381,12 +403,11 @@ fn issuer_keys(section: &Section<'_>, dir: &Path, preset: Option<Preset>, name: 
     let remote = remote::read(section, dir, name, url, algorithm);
     let named: Vec<_> = SOURCES.into_iter().filter(|key| section.has(key)).collect();
     match *named.as_slice() {
-        [] if section.has("introspection") => {
-            if section.has("algorithm") {
-                section.blame("algorithm", "is of no use without keys; remove it, or add discovery = true");
-            }
-            return KeySource::None;
+        [] if is_client => {
+            let expected = "jwks_file, jwks_url, or public_key with algorithm";
+            section.blame("jwks_file", format!("missing; the keys have no source: expected {expected}"));
         }
+        ["discovery"] if is_client => section.blame("discovery", "a client has no discovery document; write jwks_url"),
         [] => {
             let expected =
                 "discovery = true, jwks_url, jwks_file, or public_key with algorithm; for opaque tokens, introspection";

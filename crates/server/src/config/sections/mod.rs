@@ -17,7 +17,7 @@ use super::print::Print;
 use super::source::Source;
 use super::value::path_in;
 use crate::log::{AccessLogConfig, AuditLogConfig, LogConfig, RouteLog};
-use rotogate_core::client::{Client, DpopUse};
+use rotogate_core::client::DpopUse;
 use rotogate_core::dpop::DpopSettings;
 use rotogate_core::route::{Resource, Route};
 use rotogate_core::session::profile::Profile;
@@ -59,7 +59,7 @@ pub(super) use admin::read_access;
 pub use admin::{AdminAccess, AdminConfig, AdminRole, AdminTokenConfig};
 pub use authorizers::{AuthorizerConfig, AuthorizerKind};
 pub use browser::BrowserConfig;
-pub use clients::ClientConfig;
+pub use clients::{ClientConfig, ClientKeySource};
 pub use cors::CorsConfig;
 pub use directory::{DirectoryConfig, ExpectedHash, HashesConfig, UsersConfig};
 pub use endpoints::EndpointConfig;
@@ -121,7 +121,7 @@ section! {
             authorizers::read(&sections.authorizers, dir, &server, &admin)
         },
         /// The OAuth clients that begin sessions.
-        each clients: Vec<Client> = by { clients::read(&sections.clients, dir) },
+        each clients: Vec<ClientConfig> = by { clients::read(&sections.clients, dir) },
         /// Where clients log in, refresh and log out, each in a protocol (docs/protocols.md).
         // A relay lasts as long as the process. All or nothing: with other relays, no endpoint changes.
         restart("endpoints" if endpoints::are_other_relays) endpoints: Vec<EndpointConfig> = by {

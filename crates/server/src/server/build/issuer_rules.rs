@@ -26,20 +26,21 @@ pub(crate) fn load_issuer_and_log(issuer: &TrustedIssuer) -> Result<IssuerRules,
     Ok(rules)
 }
 
-/// The keys of an issuer: those that its file holds now, or unknown ones that are fetched later. `None`: it has no keys.
-fn load_keys(issuer: &TrustedIssuer) -> Result<Option<IssuerKeys>, String> {
+/// The keys of an issuer or a client: those that its file holds now, or unknown ones that are fetched later. `None`: it has no
+/// keys.
+pub(super) fn load_keys(source: &KeySource, whose: &str) -> Result<Option<IssuerKeys>, String> {
     let read = |path| trusted::read(path, MAX_KEY_FILE_BYTES);
-    let (path, keys) = match &issuer.keys {
+    let (path, keys) = match source {
         KeySource::Jwks(path, algorithm) => (path, IssuerKeys::from_jwks(&read(path)?, *algorithm)),
         KeySource::PublicKey(path, algorithm) => (path, IssuerKeys::from_public_pem(&read(path)?, *algorithm)),
         KeySource::Remote(_) => return Ok(Some(IssuerKeys::unknown())),
         KeySource::None => return Ok(None),
     };
-    let remedy = match &issuer.keys {
-        KeySource::Jwks(..) => "; save the set that the issuer publishes",
+    let remedy = match source {
+        KeySource::Jwks(..) => "; save the set that it publishes",
         _ => "",
     };
-    keys.map(Some).map_err(|error| format!("{}: the keys of issuer {}: {error}{remedy}", path.display(), issuer.url))
+    keys.map(Some).map_err(|error| format!("{}: the keys of {whose}: {error}{remedy}", path.display()))
 }
 
 /// How an issuer is asked about opaque tokens, with the secret that its file holds now.
@@ -97,7 +98,7 @@ pub(crate) fn load_introspection(config: &IntrospectionConfig) -> Result<Introsp
 
 /// The rules for an issuer, with the keys and the secret that its files hold now.
 pub(crate) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String> {
-    let keys = load_keys(issuer)?;
+    let keys = load_keys(&issuer.keys, &format!("issuer {}", issuer.url))?;
     let introspection = issuer.introspection.as_ref().map(load_introspection).transpose();
     let introspection = introspection.map_err(|fault| format!("introspection.{fault}"))?;
     let TrustedIssuer {
