@@ -39,6 +39,8 @@ pub enum Grant {
     RefreshToken,
     /// §4.4; confidential clients only.
     ClientCredentials,
+    /// An assertion of another issuer (RFC 7523 §2.1).
+    JwtBearer,
 }
 
 impl Grant {
@@ -48,6 +50,7 @@ impl Grant {
             Self::Password => "password",
             Self::RefreshToken => "refresh_token",
             Self::ClientCredentials => "client_credentials",
+            Self::JwtBearer => "urn:ietf:params:oauth:grant-type:jwt-bearer",
         }
     }
 }

@@ -131,7 +131,8 @@ impl Rule {
             | Denial::NoAccount
             | Denial::ProviderLogin(_)
             | Denial::InvalidClient
-            | Denial::ClientAssertion(_) => Self::Credential,
+            | Denial::ClientAssertion(_)
+            | Denial::GrantAssertion(_) => Self::Credential,
             Denial::SessionOver(_) | Denial::SessionNotRenewed | Denial::SessionUnavailable(_) => Self::Revocation,
             Denial::CrossOrigin => Self::Origin,
             Denial::RateLimited(..) => Self::Limit,

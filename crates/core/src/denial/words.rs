@@ -18,6 +18,7 @@ impl Denial {
             | Self::SessionOver(what)
             | Self::RelayRefused(what)
             | Self::ClientAssertion(what)
+            | Self::GrantAssertion(what)
             | Self::RateLimited(what, _)
             | Self::BadProof(ProofFlaw::Malformed(what)) => Some(what),
             Self::BadPath(error) => Some(error.what()),

@@ -22,6 +22,7 @@ use crate::token::claims::{MintedClaims, TokenStyle};
 use crate::token::keyring::Keyring;
 use crate::token::{mint, refresh};
 
+mod asserted;
 mod audit;
 mod bad_entries;
 mod begin;
@@ -49,6 +50,7 @@ mod types;
 mod used;
 mod written;
 
+pub use asserted::AssertedLogin;
 pub use audit::SessionEvent;
 pub use browser::{BrowserLogin, BrowserRules, BrowserSession, BrowserToken, RenewWhen, RulesOf, SessionTerms};
 pub use confirm::Confirmations;

@@ -36,6 +36,7 @@ use crate::token::observer::Observer;
 mod client_assertion;
 mod event;
 mod genuine;
+mod grant_assertion;
 mod id_token;
 mod judge;
 mod keys;
@@ -51,6 +52,9 @@ pub mod strict_json;
 
 pub use client_assertion::{CLIENT_ASSERTION_TYPE, SentClientAssertion, UsableOnce};
 pub use event::{Ended, EventProtocol, SentNotice, VOUCHED_IDLE};
+pub use grant_assertion::{
+    AssertionGrants, IdJagRules, JagSubject, JwtBearerRules, ProvedGrant, ProvedUser, SentGrant,
+};
 pub use id_token::{ProvedLogin, SentIdToken};
 use judge::{ClaimsSource, Moments, TokenTimes};
 pub use judge::{is_name, is_subject};
