@@ -87,6 +87,17 @@ pub enum Command {
         /// The resource that the token is for (RFC 8707).
         resource: Option<Box<str>>,
     },
+    /// A token for an assertion of another issuer (RFC 7523 §2.1).
+    Assertion {
+        /// The client. `None`: the assertion alone says who calls.
+        client: Option<PresentedClient>,
+        /// The assertion.
+        assertion: SecretString,
+        /// The requested scope.
+        scope: Option<Scope>,
+        /// The resource that the token is for (RFC 8707).
+        resource: Option<Box<str>>,
+    },
     /// A rotation.
     Refresh {
         /// The client.

@@ -20,7 +20,7 @@ const OPENID_METADATA_PATH: &str = "/.well-known/openid-configuration";
 #[derive(Debug, Serialize)]
 pub(super) struct Metadata<'a> {
     issuer: &'a str,
-    token_endpoint: String,
+    pub(super) token_endpoint: String,
     revocation_endpoint: String,
     introspection_endpoint: String,
     jwks_uri: String,
@@ -35,6 +35,9 @@ pub(super) struct Metadata<'a> {
     revocation_endpoint_auth_signing_alg_values_supported: Vec<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     introspection_endpoint_auth_signing_alg_values_supported: Vec<&'static str>,
+    /// draft-ietf-oauth-identity-assertion-authz-grant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    authorization_grant_profiles_supported: Option<[&'static str; 1]>,
     /// RFC 9728 §4.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) protected_resources: Vec<&'a str>,
@@ -46,6 +49,8 @@ pub(super) struct Metadata<'a> {
     tls_client_certificate_bound_access_tokens: bool,
 }
 
+/// The profile of identity assertions.
+const ID_JAG: &str = "urn:ietf:params:oauth:grant-profile:id-jag";
 /// The methods by which a client can authenticate.
 const METHODS: [&str; 2] = ["client_secret_basic", "client_secret_post"];
 /// The method of RFC 7523 §2.2, if some client has keys.
@@ -77,7 +82,7 @@ impl<'a> Metadata<'a> {
         // `none` is for public clients.
         let or_none = || ["none"].into_iter().chain(methods.iter().copied()).collect();
         let signing = if by_assertion { signing_algorithms() } else { Vec::new() };
-        let all = [Grant::Password, Grant::RefreshToken, Grant::ClientCredentials];
+        let all = [Grant::Password, Grant::RefreshToken, Grant::ClientCredentials, Grant::JwtBearer];
         Self {
             issuer,
             token_endpoint: url(&paths.token),
@@ -96,10 +101,19 @@ impl<'a> Metadata<'a> {
             token_endpoint_auth_signing_alg_values_supported: signing.clone(),
             revocation_endpoint_auth_signing_alg_values_supported: signing.clone(),
             introspection_endpoint_auth_signing_alg_values_supported: signing,
+            authorization_grant_profiles_supported: None,
             protected_resources: Vec::new(),
             dpop_signing_alg_values_supported: uses_dpop.then_some(ALGORITHM_NAMES),
             tls_client_certificate_bound_access_tokens: by_certificate,
         }
+    }
+
+    /// Names the profile of identity assertions, if some issuer's are grants here and some client may present one. No issuer
+    /// is named.
+    // Requirement D27.
+    pub(super) fn announce_id_jag(&mut self, takes_id_jag: bool) {
+        let is_presented = self.grant_types_supported.contains(&Grant::JwtBearer.word());
+        self.authorization_grant_profiles_supported = (takes_id_jag && is_presented).then_some([ID_JAG]);
     }
 
     pub(super) fn to_bytes(&self) -> Bytes {

@@ -88,6 +88,12 @@ impl Form {
         }
     }
 
+    /// Does the request say anything of a client?
+    pub(super) fn names_client(&self, headers: &HeaderMap) -> bool {
+        let fields = ["client_id", "client_secret", "client_assertion", "client_assertion_type"];
+        headers.contains_key(AUTHORIZATION) || fields.iter().any(|name| self.get(name).is_some())
+    }
+
     /// The client, by Basic, by the body or by an assertion, in one of the ways alone (RFC 6749 §2.3). All may have the same
     /// `client_id`.
     // Requirement D24.

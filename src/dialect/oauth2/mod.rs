@@ -3,7 +3,7 @@
 //!
 //! | path | operation |
 //! |---|---|
-//! | `/{account}/connect/token`, `/connect/token` | `password`, `refresh_token` and `client_credentials` grants |
+//! | `/{account}/connect/token`, `/connect/token` | `password`, `refresh_token`, `client_credentials` and `jwt-bearer` grants |
 //! | `/{account}/connect/revocation`, `/connect/revocation` | revocation |
 //! | `/{account}/connect/introspect`, `/connect/introspect` | introspection, for confidential clients |
 //!
@@ -26,6 +26,7 @@ use http::Method;
 use secrecy::SecretString;
 
 use super::{Call, Command, Dialect, OAuthPaths, Outcome, RefreshCredential, Reply, ServedPath};
+use rotogate_core::client::Grant;
 use rotogate_core::denial::{Denial, NotGood};
 use rotogate_core::fault::Error;
 
@@ -99,6 +100,15 @@ impl Dialect for OAuth2 {
 
     fn read(&self, call: &Call<'_>) -> Result<Command, Denial> {
         let form = form::read_with(call, &[form::RESOURCE])?;
+        if call.operation == TOKEN && form.get("grant_type") == Some(Grant::JwtBearer.word()) {
+            return Ok(Command::Assertion {
+                // Who presents an assertion about a workload needs no client of its own.
+                client: if form.names_client(call.headers) { Some(form.client(call.headers)?) } else { None },
+                assertion: form.secret("assertion").ok_or(Denial::MalformedRequest("assertion is missing"))?,
+                scope: form.scope()?,
+                resource: form.resource()?,
+            });
+        }
         let client = form.client(call.headers)?;
         if call.operation != TOKEN {
             let token = match (form.secret("token"), form.secret("Token")) {

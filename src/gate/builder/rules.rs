@@ -53,6 +53,8 @@ pub(super) struct Rules {
     pub(super) refusals: Option<RefusalHook>,
     pub(super) dpop: Option<DpopSettings>,
     pub(super) browser: Option<Browser>,
+    /// Whether some issuer's identity assertions are grants.
+    pub(super) takes_id_jag: bool,
 }
 
 /// The parts of a gate besides its rules.
@@ -95,6 +97,7 @@ impl Rules {
         self.public_url.as_deref().map_or(Ok(()), sound::public_url)?;
         sound::origins(&self.allowed_origins)?;
         sound::clients(&self.clients, &self.endpoints, has_records)?;
+        self.takes_id_jag = trusted.iter().any(|rules| rules.grants.id_jag.is_some());
         if let Some(problem) = self.profile.problems().into_iter().next() {
             return Err(problem.into());
         }
@@ -157,6 +160,7 @@ impl Rules {
             has_directory: running.has_directory,
             is_issuer: running.is_issuer,
             uses_dpop,
+            takes_id_jag: self.takes_id_jag,
             resources: &resources,
         };
         let sessions = self.browser.as_ref().map(Browser::session_rules).unwrap_or_default();

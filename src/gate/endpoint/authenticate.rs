@@ -46,8 +46,7 @@ impl EndpointCommand<'_> {
         let client = self.gate.clients.get(id).ok_or(Denial::InvalidClient)?;
         let keys = client.keys.as_ref().ok_or(Denial::InvalidClient)?.keys();
         engine.limits().admit_unverified(address)?;
-        let audience: Vec<&str> =
-            [Some(&**engine.issuer()), self.endpoint.published.as_deref()].into_iter().flatten().collect();
+        let audience = self.issuers();
         let verify = || {
             let (audience, token) = (audience.as_slice(), assertion.expose_secret());
             let sent = SentClientAssertion { client: &client.id, keys, audience, token, leeway: self.gate.leeway };
@@ -70,6 +69,12 @@ impl EndpointCommand<'_> {
             Err(_) => {}
         }
         Ok((Arc::clone(&client), read?))
+    }
+
+    /// The names by which an assertion may mean this endpoint: our issuer, and that of its own metadata.
+    pub(super) fn issuers(&self) -> Vec<&str> {
+        let published = self.endpoint.published.as_ref().map(|published| &*published.issuer);
+        [Some(&**self.gate.engine.issuer()), published].into_iter().flatten().collect()
     }
 
     /// Records that an assertion is used, at all gates.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
+use super::assertion::AssertionRequest;
 use super::table::Ready;
 use crate::dialect::events::Notice;
 use crate::dialect::{CheckedToken, Command, Outcome, OwnSessionsRequest, RefreshCredential};
@@ -36,7 +37,7 @@ pub(super) struct ProofOfPossession<'a> {
 
 impl<'a> ProofOfPossession<'a> {
     /// The binding of the tokens of a new grant.
-    fn of_client(self, gate: &'a Inner, client: &Client) -> Result<Binding<'a>, Denial> {
+    pub(super) fn of_client(self, gate: &'a Inner, client: &Client) -> Result<Binding<'a>, Denial> {
         let proof = gate.proof_of_client(self.proof, client.dpop)?;
         Ok((proof, Inner::certificate_of_client(self.certificate, client.certificate_bound)?))
     }
@@ -49,7 +50,7 @@ impl<'a> ProofOfPossession<'a> {
 }
 
 /// The key and the client certificate that tokens are bound to.
-type Binding<'a> = (Option<OnceProof<'a>>, Option<CertificateThumbprint>);
+pub(super) type Binding<'a> = (Option<OnceProof<'a>>, Option<CertificateThumbprint>);
 
 /// Executes a command.
 pub(super) async fn execute(
@@ -95,6 +96,10 @@ pub(super) async fn execute(
             let profile = client.profile.over(&endpoint.profile);
             let (scope, resource) = (scope.as_ref(), resource.as_ref().map(std::slice::from_ref));
             issued(gate.engine.client_token(&client, scope, resource, &profile, bound_to, origin).await?)
+        }
+        Command::Assertion { client, assertion, scope, resource } => {
+            let request = AssertionRequest { client, assertion, scope, resource };
+            at.assertion_grant(request, presented, arrived).await
         }
         Command::Refresh { client, credential, scope, access_ttl, resource } => {
             let client = at.client(client, Some(Grant::RefreshToken)).await?;

@@ -25,8 +25,8 @@ pub(super) struct Ready {
     pub(super) dialect: Arc<dyn Dialect>,
     pub(super) profile: Profile,
     pub(super) clients: Option<Vec<Box<str>>>,
-    /// The issuer of its metadata, if it has some.
-    pub(super) published: Option<Box<str>>,
+    /// The names in its metadata, if it has some.
+    pub(super) published: Option<Published>,
     /// The client of the endpoint's sessions, if the protocol names none. It is public.
     pub(super) client: Option<Arc<Client>>,
     pub(super) accepts: Vec<Box<str>>,
@@ -45,6 +45,13 @@ pub(super) struct Ready {
     pub(super) names_accounts: bool,
 }
 
+/// The names of an endpoint in its metadata.
+#[derive(Debug)]
+pub(super) struct Published {
+    pub(super) issuer: String,
+    pub(super) token_endpoint: String,
+}
+
 /// The rules that all endpoints of a gate share.
 pub(in crate::gate) struct CommonRules<'a> {
     pub(in crate::gate) profile: &'a Profile,
@@ -54,6 +61,8 @@ pub(in crate::gate) struct CommonRules<'a> {
     pub(in crate::gate) has_directory: bool,
     pub(in crate::gate) is_issuer: bool,
     pub(in crate::gate) uses_dpop: bool,
+    /// Whether some issuer's identity assertions are grants.
+    pub(in crate::gate) takes_id_jag: bool,
     pub(in crate::gate) resources: &'a [ReadyResource],
 }
 
@@ -77,7 +86,7 @@ impl KnownDialects {
 impl Ready {
     fn new(
         endpoint: Endpoint,
-        (names_accounts, published): (bool, Option<String>),
+        (names_accounts, published): (bool, Option<Published>),
         common: &CommonRules<'_>,
         dialects: &KnownDialects,
     ) -> Result<Self, EndpointError> {
@@ -120,7 +129,7 @@ impl Ready {
             dialect: endpoint.dialect,
             profile,
             clients: endpoint.clients,
-            published: published.map(Into::into),
+            published,
             accepts,
             names_accounts,
         })
@@ -293,12 +302,12 @@ impl Endpoints {
     }
 
     /// Inserts the metadata of an OAuth endpoint. The first endpoint's metadata is that of the gate's issuer; each
-    /// later endpoint has an issuer of its own path. Returns the issuer.
+    /// later endpoint has an issuer of its own path. Returns its names.
     fn insert_metadata(
         &mut self,
         endpoint: &Endpoint,
         common: &CommonRules<'_>,
-    ) -> Result<Option<String>, EndpointError> {
+    ) -> Result<Option<Published>, EndpointError> {
         let (base, public_url) = (endpoint.base(), common.public_url);
         let Some(paths) = endpoint.dialect.oauth(base) else { return Ok(None) };
         let own = match self.metadata.is_empty() {
@@ -314,8 +323,10 @@ impl Endpoints {
         let mut metadata = Metadata::new(&own, public_url, &paths, clients, has_directory, common.uses_dpop);
         let protected = common.resources.iter().filter(|resource| resource.is_ours);
         metadata.protected_resources = protected.map(|resource| &*resource.url).collect();
+        metadata.announce_id_jag(common.takes_id_jag);
         self.metadata.push(metadata.to_bytes());
-        Ok(Some(own))
+        let token_endpoint = metadata.token_endpoint.clone();
+        Ok(Some(Published { issuer: own, token_endpoint }))
     }
 
     /// Are the paths of this issuer's metadata free?
