@@ -91,7 +91,8 @@ section! {
         reload secret_hash: Option<SecretHash> = by { read_secret_hash(section, dir) },
         /// They are read later, with the other files of a start.
         no_key keys: Option<ClientKeys> = by { None },
-        /// The grants of the client: `"password"`, `"refresh_token"`, and a confidential client `"client_credentials"`.
+        /// The grants of the client: `"password"`, `"refresh_token"`, `"jwt-bearer"`, and a confidential client
+        /// `"client_credentials"`.
         reload grants: Vec<Grant> = by { read_grants(section) },
         /// The only scopes that its tokens may carry. Unset: whatever the user has.
         reload scopes: Option<Scope> = by { self::scopes(section, "scopes") },
@@ -119,6 +120,7 @@ impl Words for Grant {
         (Self::Password.word(), Self::Password),
         (Self::RefreshToken.word(), Self::RefreshToken),
         (Self::ClientCredentials.word(), Self::ClientCredentials),
+        ("jwt-bearer", Self::JwtBearer),
     ];
 }
 

@@ -10,6 +10,7 @@ use rotogate::program::HttpIntrospector;
 use rotogate_core::http_client::{Allowed, FetchTarget, HttpClient, Tls};
 use rotogate_core::introspection::Introspection;
 use rotogate_core::private_file::{self, trusted};
+use rotogate_core::token::AssertionGrants;
 use rotogate_core::token::verify::{IssuerKeys, IssuerRules};
 
 /// The longest key file of another issuer, in bytes.
@@ -117,6 +118,8 @@ pub(crate) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String>
         max_lifetime,
         leeway,
         session_claim,
+        id_jag,
+        jwt_bearer,
         // Their endpoints are the gate's.
         backchannel_logout: _,
         events: _,
@@ -135,5 +138,6 @@ pub(crate) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String>
     rules.leeway = *leeway;
     rules.session_claim = session_claim.as_str().into();
     rules.max_lifetime = Some(*max_lifetime);
+    rules.grants = AssertionGrants { id_jag: id_jag.clone(), jwt_bearer: jwt_bearer.clone() };
     Ok(rules)
 }
