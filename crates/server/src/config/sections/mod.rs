@@ -74,7 +74,7 @@ pub(crate) use issuers::read_event_token;
 pub use issuers::{EventsConfig, KeySource, TrustedIssuer};
 pub use limits::LimitsConfig;
 pub use listeners::{CertificateFiles, ClientAuth, ClientRoots, ListenerConfig, TlsConfig};
-pub use provider_client::ProviderClientSettings;
+pub use provider_client::{ClientKeySettings, ProviderClientSettings};
 #[cfg(feature = "relay")]
 pub use relay::RelaySettings;
 pub use remote::RemoteSource;

@@ -11,7 +11,7 @@ use super::directories::LiveDirectories;
 use super::issuer_rules::load_keys;
 use super::issuers::RemoteIssuers;
 use super::prepare::{DirectoryPlan, StartPlan};
-use super::provider_client::{SECRET_FILE, login_provider};
+use super::provider_client::{self, login_provider};
 #[cfg(feature = "relay")]
 use super::relays;
 use super::start_wait::StartWait;
@@ -330,8 +330,7 @@ fn endpoint(config: &EndpointConfig, remote_issuers: &RemoteIssuers) -> Result<E
 /// The files that an endpoint reads, each with its key.
 pub(super) fn files_of(endpoint: &EndpointConfig) -> impl Iterator<Item = (&'static str, &Path)> {
     let client = endpoint.browser.as_ref().and_then(|browser| browser.client.as_ref());
-    let secret = client.and_then(|client| client.secret_file.as_deref());
-    let files = secret.map(|file| (SECRET_FILE, file)).into_iter();
+    let files = client.into_iter().flat_map(provider_client::files);
     #[cfg(feature = "relay")]
     let files = files.chain(endpoint.relay.iter().flat_map(relays::files));
     files

@@ -4,10 +4,11 @@ use std::path::Path;
 
 use secrecy::SecretString;
 
+use super::provider_client::client_key;
 use crate::config::{IntrospectionConfig, KeySource, SecretIn, TrustedIssuer};
 use crate::server::error::{KeyFault, ServerError};
 use rotogate::program::HttpIntrospector;
-use rotogate_core::http_client::{Allowed, FetchTarget, HttpClient, Tls};
+use rotogate_core::http_client::{Allowed, ClientCredentials, FetchTarget, HttpClient, SecretPlace, Tls};
 use rotogate_core::introspection::Introspection;
 use rotogate_core::private_file::{self, trusted};
 use rotogate_core::token::AssertionGrants;
@@ -52,6 +53,7 @@ pub(crate) fn load_introspection(config: &IntrospectionConfig) -> Result<Introsp
     let IntrospectionConfig {
         url,
         client_id,
+        key,
         secret_file,
         secret_in,
         cache,
@@ -65,10 +67,22 @@ pub(crate) fn load_introspection(config: &IntrospectionConfig) -> Result<Introsp
         audience_optional,
     } = config;
     let in_file = |key, file: &Path, what: &str| KeyFault::new(key, format!("{}: {what}", file.display()));
-    let text = private_file::read_private(secret_file).map_err(|message| KeyFault::new("secret_file", message))?;
-    let secret = text.trim_end_matches(['\n', '\r']);
-    if secret.is_empty() {
-        return Err(in_file("secret_file", secret_file, "is empty; expected the secret of client_id"));
+    let mut credentials = ClientCredentials::public(client_id);
+    if let Some(secret_file) = secret_file {
+        let text = private_file::read_private(secret_file).map_err(|message| KeyFault::new("secret_file", message))?;
+        let secret = text.trim_end_matches(['\n', '\r']);
+        if secret.is_empty() {
+            return Err(in_file("secret_file", secret_file, "is empty; expected the secret of client_id"));
+        }
+        let place = match secret_in {
+            SecretIn::Basic => SecretPlace::Basic,
+            SecretIn::Form => SecretPlace::Form,
+        };
+        credentials.secret = Some((SecretString::from(secret.to_owned()), place));
+    }
+    if let Some(key) = key {
+        let key = client_key(client_id, key).map_err(|message| KeyFault::new("key_file", message))?;
+        credentials.assertions = Some(key);
     }
     let mut tls = Tls::read(ca.as_deref(), None).map_err(|error| KeyFault::new("ca", error.message))?;
     if let Some(file) = client_cert {
@@ -82,12 +96,7 @@ pub(crate) fn load_introspection(config: &IntrospectionConfig) -> Result<Introsp
     })?;
     let endpoint =
         FetchTarget::parse(url, Allowed::by_operator()).map_err(|error| KeyFault::new("url", error.to_string()))?;
-    let secret = SecretString::from(secret.to_owned());
-    let client = client.with_timeout(*timeout);
-    let introspector = match secret_in {
-        SecretIn::Basic => HttpIntrospector::new(client, endpoint, client_id, &secret),
-        SecretIn::Form => HttpIntrospector::with_secret_in_form(client, endpoint, client_id, &secret),
-    };
+    let introspector = HttpIntrospector::by(client.with_timeout(*timeout), endpoint, credentials);
     let mut introspection = Introspection::by(introspector)
         .cache(*cache)
         .negative(*negative)
