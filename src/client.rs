@@ -10,4 +10,6 @@
 //! ```
 
 #[doc(inline)]
-pub use rotogate_core::client::{CertificateUse, Client, DpopUse, ExchangeRules, Grant, PresentedClient, SecretHash};
+pub use rotogate_core::client::{
+    CertificateUse, Client, ClientKeys, DpopUse, ExchangeRules, Grant, PresentedClient, SecretHash,
+};

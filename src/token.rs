@@ -19,7 +19,7 @@
 
 #[doc(inline)]
 pub use rotogate_core::token::{
-    AccessTokenText, Algorithm, AllowedScopes, CertificateThumbprint, ClaimMapping, Ignored, IgnoredCause, IssuerKeys,
-    IssuerRules, KeyError, KeyThumbprint, Keyring, Preset, RefreshToken, RequiredClaim, Roles, RulesError,
-    SubjectEncoding, UnknownAlgorithm, WantedClaim,
+    AccessTokenText, Algorithm, AllowedScopes, AssertionGrants, CertificateThumbprint, ClaimMapping, IdJagRules,
+    Ignored, IgnoredCause, IssuerKeys, IssuerRules, JagSubject, JwtBearerRules, KeyError, KeyThumbprint, Keyring,
+    Preset, RefreshToken, RequiredClaim, Roles, RulesError, SubjectEncoding, UnknownAlgorithm, WantedClaim,
 };

@@ -7,3 +7,4 @@ mod fleet;
 mod servers;
 mod stopped;
 mod together;
+mod used_elsewhere;

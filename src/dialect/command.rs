@@ -120,6 +120,17 @@ pub enum Command {
     },
     /// A token with which the client acts for the subject of another one (RFC 8693).
     Exchange(Box<ExchangeRequest>),
+    /// A token for an assertion of another issuer (RFC 7523 §2.1).
+    Assertion {
+        /// The client. `None`: the assertion alone says who calls.
+        client: Option<PresentedClient>,
+        /// The assertion.
+        assertion: SecretString,
+        /// The requested scope.
+        scope: Option<Scope>,
+        /// The resource that the token is for (RFC 8707).
+        resource: Option<Box<str>>,
+    },
     /// A rotation.
     Refresh {
         /// The client.

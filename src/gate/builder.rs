@@ -175,6 +175,17 @@ impl GateBuilder {
         self
     }
 
+    /// Replaces the keys of a registered client.
+    #[cfg(feature = "program")]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn client_keys(mut self, client: &str, keys: rotogate_core::client::ClientKeys) -> Self {
+        for known in self.rules.clients.iter_mut().filter(|known| *known.id == *client) {
+            known.keys = Some(keys.clone());
+        }
+        self
+    }
+
     /// Adds an endpoint.
     #[must_use]
     pub fn endpoint(mut self, endpoint: Endpoint) -> Self {

@@ -18,6 +18,8 @@ use rotogate_core::reply;
 use rotogate_core::session::profile::ProfileOverride;
 
 mod answer;
+mod assertion;
+mod authenticate;
 mod browser;
 mod exchange;
 mod execute;

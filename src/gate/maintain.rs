@@ -324,9 +324,8 @@ async fn sweep(gate: Weak<Running>) {
 
 #[cfg(feature = "relay")]
 async fn sweep_relays(gate: &Running, unswept: &mut StoreFaults) {
-    // All relays of a gate have one store.
-    let Some(relay) = gate.relays.first() else { return };
-    let Err(error) = relay.sweep(&gate.engine).await else {
+    let Some(store) = &gate.records else { return };
+    let Err(error) = store.sweep_relay(gate.engine.clock().now()).await else {
         *unswept = StoreFaults::default();
         return;
     };

@@ -9,6 +9,7 @@ use crate::dialect::OAuthPaths;
 use crate::gate::JWKS_PATH;
 use rotogate_core::client::{CertificateUse, Client, Grant};
 use rotogate_core::dpop::ALGORITHM_NAMES;
+use rotogate_core::token::algorithm::{Algorithm, Family};
 
 /// RFC 8414 §3. An issuer's path is appended to it.
 const OAUTH_METADATA_PATH: &str = "/.well-known/oauth-authorization-server";
@@ -22,15 +23,24 @@ pub(super) struct Metadata<'a> {
     /// Another server's: the gate has no such endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) authorization_endpoint: Option<&'a str>,
-    token_endpoint: String,
+    pub(super) token_endpoint: String,
     revocation_endpoint: String,
     introspection_endpoint: String,
     jwks_uri: String,
     grant_types_supported: Vec<&'static str>,
     response_types_supported: [&'static str; 0],
-    token_endpoint_auth_methods_supported: &'static [&'static str],
-    revocation_endpoint_auth_methods_supported: &'static [&'static str],
-    introspection_endpoint_auth_methods_supported: &'static [&'static str],
+    token_endpoint_auth_methods_supported: Vec<&'static str>,
+    revocation_endpoint_auth_methods_supported: Vec<&'static str>,
+    introspection_endpoint_auth_methods_supported: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    token_endpoint_auth_signing_alg_values_supported: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    revocation_endpoint_auth_signing_alg_values_supported: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    introspection_endpoint_auth_signing_alg_values_supported: Vec<&'static str>,
+    /// draft-ietf-oauth-identity-assertion-authz-grant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    authorization_grant_profiles_supported: Option<[&'static str; 1]>,
     /// RFC 9728 §4.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) protected_resources: Vec<&'a str>,
@@ -42,8 +52,12 @@ pub(super) struct Metadata<'a> {
     tls_client_certificate_bound_access_tokens: bool,
 }
 
-/// The supported methods; `none` is for public clients.
-const METHODS: &[&str] = &["none", "client_secret_basic", "client_secret_post"];
+/// The profile of identity assertions.
+const ID_JAG: &str = "urn:ietf:params:oauth:grant-profile:id-jag";
+/// The methods by which a client can authenticate.
+const METHODS: [&str; 2] = ["client_secret_basic", "client_secret_post"];
+/// The method of RFC 7523 §2.2, if some client has keys.
+const BY_ASSERTION: &str = "private_key_jwt";
 
 impl<'a> Metadata<'a> {
     /// `public_url` has no path. `clients` are the clients of the endpoint. Without a directory there is no password
@@ -61,12 +75,23 @@ impl<'a> Metadata<'a> {
         // An issuer's path with one segment names the account. Any other path stands for the default account.
         let account = if account.matches('/').count() == 1 { account } else { String::new() };
         let url = |template: &str| format!("{base}{}", template.replace("/{account}", &account));
-        let (mut grants, mut by_certificate) = (Vec::new(), false);
+        let (mut grants, mut by_certificate, mut by_assertion) = (Vec::new(), false, false);
         for client in clients {
+            by_assertion |= client.keys.is_some();
             by_certificate |= client.certificate_bound != CertificateUse::Off;
             grants.extend(client.grants.iter().copied().filter(|grant| !grants.contains(grant)).collect::<Vec<_>>());
         }
-        let all = [Grant::Password, Grant::RefreshToken, Grant::ClientCredentials, Grant::TokenExchange];
+        let methods: Vec<_> = METHODS.into_iter().chain(by_assertion.then_some(BY_ASSERTION)).collect();
+        // `none` is for public clients.
+        let or_none = || ["none"].into_iter().chain(methods.iter().copied()).collect();
+        let signing = if by_assertion { signing_algorithms() } else { Vec::new() };
+        let all = [
+            Grant::Password,
+            Grant::RefreshToken,
+            Grant::ClientCredentials,
+            Grant::JwtBearer,
+            Grant::TokenExchange,
+        ];
         Self {
             issuer,
             authorization_endpoint: None,
@@ -80,18 +105,35 @@ impl<'a> Metadata<'a> {
                 .map(|grant| grant.word())
                 .collect(),
             response_types_supported: [],
-            token_endpoint_auth_methods_supported: METHODS,
-            revocation_endpoint_auth_methods_supported: METHODS,
-            introspection_endpoint_auth_methods_supported: &["client_secret_basic", "client_secret_post"],
+            token_endpoint_auth_methods_supported: or_none(),
+            revocation_endpoint_auth_methods_supported: or_none(),
+            introspection_endpoint_auth_methods_supported: methods,
+            token_endpoint_auth_signing_alg_values_supported: signing.clone(),
+            revocation_endpoint_auth_signing_alg_values_supported: signing.clone(),
+            introspection_endpoint_auth_signing_alg_values_supported: signing,
+            authorization_grant_profiles_supported: None,
             protected_resources: Vec::new(),
             dpop_signing_alg_values_supported: uses_dpop.then_some(ALGORITHM_NAMES),
             tls_client_certificate_bound_access_tokens: by_certificate,
         }
     }
 
+    /// Names the profile of identity assertions, if some issuer's are grants here and some client may present one. No issuer
+    /// is named.
+    // Requirement D27.
+    pub(super) fn announce_id_jag(&mut self, takes_id_jag: bool) {
+        let is_presented = self.grant_types_supported.contains(&Grant::JwtBearer.word());
+        self.authorization_grant_profiles_supported = (takes_id_jag && is_presented).then_some([ID_JAG]);
+    }
+
     pub(super) fn to_bytes(&self) -> Bytes {
         serde_json::to_vec(self).unwrap_or_default().into()
     }
+}
+
+/// The algorithms of public keys (RFC 8414 §2).
+fn signing_algorithms() -> Vec<&'static str> {
+    Algorithm::ALL.into_iter().filter(|algorithm| algorithm.family() != Family::Hmac).map(Algorithm::name).collect()
 }
 
 /// The paths at which clients look for the metadata of this issuer (RFC 8414 §3.1, OpenID Connect Discovery §4.1).

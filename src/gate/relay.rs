@@ -177,11 +177,6 @@ impl EndpointRelay {
         self.relay.idle().await;
     }
 
-    /// Removes ended records of all endpoints on the same store.
-    pub(super) async fn sweep(&self, engine: &Engine) -> Result<u64, StoreError> {
-        self.store.sweep_relay(engine.clock().now()).await
-    }
-
     /// Carries out a request.
     pub(super) async fn answer(
         &self,

@@ -50,6 +50,9 @@ pub(crate) struct Running {
     /// The logins at a provider whose code was sent there.
     #[cfg(feature = "browser-oidc")]
     pub(super) spent_logins: super::browser::transaction::SpentLogins,
+    /// The store of their records, and of used assertions.
+    #[cfg(feature = "relay")]
+    pub(super) records: Option<Arc<dyn rotogate_core::store::relay::RelayStore>>,
     /// The relays of the endpoints. Replacing the rules keeps them.
     #[cfg(feature = "relay")]
     pub(super) relays: Vec<Arc<EndpointRelay>>,

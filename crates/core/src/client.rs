@@ -18,6 +18,8 @@ pub use crate::random::NoRandomness;
 use crate::random::{are_equal, random};
 use crate::session::Scope;
 use crate::session::profile::ProfileOverride;
+use crate::token::live_keys::LiveKeys;
+use crate::token::verify::{IssuerKeys, Keys};
 
 mod exchange;
 
@@ -43,6 +45,8 @@ pub enum Grant {
     ClientCredentials,
     /// RFC 8693; confidential clients with [`ExchangeRules`] only.
     TokenExchange,
+    /// An assertion of another issuer (RFC 7523 §2.1).
+    JwtBearer,
 }
 
 impl Grant {
@@ -53,6 +57,7 @@ impl Grant {
             Self::RefreshToken => "refresh_token",
             Self::ClientCredentials => "client_credentials",
             Self::TokenExchange => "urn:ietf:params:oauth:grant-type:token-exchange",
+            Self::JwtBearer => "urn:ietf:params:oauth:grant-type:jwt-bearer",
         }
     }
 }
@@ -97,6 +102,49 @@ pub enum CertificateUse {
     Required,
 }
 
+/// The public keys of a client that authenticates by assertions (RFC 7523 §2.2, `private_key_jwt`).
+///
+/// ```
+/// use rotogate::client::{Client, ClientKeys};
+/// use rotogate::token::IssuerKeys;
+///
+/// # let jwks = rotogate::token::Keyring::ephemeral()?.jwks().to_string();
+/// let keys = ClientKeys::from(IssuerKeys::from_jwks(jwks.as_bytes(), None)?);
+/// let orders = Client { keys: Some(keys), ..Client::public("orders") };
+/// assert!(orders.is_confidential());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct ClientKeys(Keys);
+
+impl From<IssuerKeys> for ClientKeys {
+    fn from(keys: IssuerKeys) -> Self {
+        Self(Keys::Live(keys.into()))
+    }
+}
+
+impl PartialEq for ClientKeys {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.equal(&other.0)
+    }
+}
+
+impl Eq for ClientKeys {}
+
+/// What only our own crates call: docs.rs does not show it.
+#[doc(hidden)]
+impl ClientKeys {
+    /// Keys that are fetched.
+    pub fn live(keys: Arc<LiveKeys>) -> Self {
+        Self(Keys::Live(keys))
+    }
+
+    /// The keys.
+    pub fn keys(&self) -> &Keys {
+        &self.0
+    }
+}
+
 /// A registered client.
 ///
 /// ```
@@ -114,6 +162,8 @@ pub struct Client {
     pub id: Box<str>,
     /// The argon2id hash of its secret, if it is confidential (RFC 6749 §2.1).
     pub secret_hash: Option<SecretHash>,
+    /// Its public keys, if it authenticates by assertions instead of a secret.
+    pub keys: Option<ClientKeys>,
     /// The grants that it may use.
     pub grants: Vec<Grant>,
     /// The scopes that it may ask for; `None` for no restriction.
@@ -134,6 +184,7 @@ impl Client {
         Self {
             id: id.into(),
             secret_hash: None,
+            keys: None,
             grants: vec![Grant::Password, Grant::RefreshToken],
             scopes: None,
             profile: ProfileOverride::default(),
@@ -141,6 +192,11 @@ impl Client {
             certificate_bound: CertificateUse::Off,
             exchange: None,
         }
+    }
+
+    /// Can it authenticate (RFC 6749 §2.1)?
+    pub const fn is_confidential(&self) -> bool {
+        self.secret_hash.is_some() || self.keys.is_some()
     }
 
     /// May it use this grant?
@@ -156,7 +212,8 @@ impl Client {
 /// use rotogate::client::PresentedClient;
 ///
 /// // `client_id` and `client_secret` of a request, as a dialect reads them.
-/// let client = PresentedClient { id: "billing".to_owned(), secret: Some(SecretString::from("of this client")) };
+/// let secret = Some(SecretString::from("of this client"));
+/// let client = PresentedClient { id: "billing".to_owned(), secret, assertion: None };
 /// assert!(!format!("{client:?}").contains("of this client"), "a secret does not print");
 /// ```
 #[derive(Clone, Debug)]
@@ -165,6 +222,8 @@ pub struct PresentedClient {
     pub id: String,
     /// The secret, if a non-empty one was sent.
     pub secret: Option<SecretString>,
+    /// The assertion (RFC 7523 §2.2), if one was sent instead of a secret.
+    pub assertion: Option<SecretString>,
 }
 
 /// The registered clients.
@@ -231,7 +290,7 @@ impl Clients {
         self.by_id.get(id).map(|known| Arc::clone(&known.client))
     }
 
-    /// The presented client, if it authenticates: a confidential client with its secret, a public one by sending no
+    /// The presented client, if it authenticates without an assertion: a confidential client with its secret, a public one by sending no
     /// secret (RFC 6749 §3.2.1). `limits` must admit a secret before it is hashed; the last good secret needs no
     /// admission.
     ///
@@ -245,6 +304,8 @@ impl Clients {
     ) -> Result<Arc<Client>, Error> {
         let known = self.by_id.get(presented.id.as_str()).ok_or(Denial::InvalidClient)?;
         match (&known.client.secret_hash, &presented.secret) {
+            // An assertion is verified elsewhere: one that is missing, or that nobody expects, is none.
+            _ if known.client.keys.is_some() || presented.assertion.is_some() => Err(Denial::InvalidClient.into()),
             (None, None) => Ok(Arc::clone(&known.client)),
             (None, Some(_)) | (Some(_), None) => Err(Denial::InvalidClient.into()),
             (Some(hash), Some(secret)) => {

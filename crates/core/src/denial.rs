@@ -263,6 +263,12 @@ pub enum Denial {
     NoAccount,
     /// The client is unknown, or failed to authenticate.
     InvalidClient,
+    /// The assertion by which a client authenticates is not good, or was used.
+    // Requirements D22, D24.
+    ClientAssertion(&'static str),
+    /// An assertion that is presented as a grant is not good, was used, or its session is over.
+    // Requirements D18, D21 to D24.
+    GrantAssertion(&'static str),
     /// The client may not use this grant.
     UnauthorizedClient,
     /// A grant type that the endpoint does not serve.

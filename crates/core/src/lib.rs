@@ -8,6 +8,8 @@
 
 pub mod claim;
 pub mod client;
+#[cfg(feature = "http-client")]
+pub mod client_auth;
 pub mod clock;
 pub mod context;
 pub mod counters;

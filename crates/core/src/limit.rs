@@ -80,6 +80,9 @@ const OWN_FAILURES: Rate = Rate::new(3, Duration::from_secs(300));
 /// The rate of one user's requests about their own sessions.
 const OWN_SESSIONS: Rate = Rate::new(20, Duration::from_secs(3));
 
+/// The rate of one client's assertions, each of which is a row in the store until it expires.
+const ASSERTIONS: Rate = Rate::new(1000, Duration::from_millis(50));
+
 /// The rates of audit trail lines about one refused client, and about all.
 const TOLD: Rate = Rate::new(1, Duration::from_secs(60));
 const TOLD_OVERALL: Rate = Rate::new(100, Duration::from_secs(1));
@@ -107,6 +110,7 @@ pub struct Limits {
     refresh_address: ByNetwork,
     refresh_session: Buckets,
     own_sessions: Buckets,
+    assertions: Buckets,
     /// The audit trail's lines about refused attempts.
     told: Buckets,
     told_overall: Buckets,
@@ -183,6 +187,7 @@ impl Limits {
             refresh_address: by_network(rates.refresh_per_address),
             refresh_session: keyed(rates.refresh_per_session),
             own_sessions: keyed(OWN_SESSIONS),
+            assertions: by_client(ASSERTIONS),
             told: by_client(TOLD),
             told_overall: Buckets::new(0, TOLD_OVERALL, Arc::clone(&time)),
             forged: by_network(rates.forged_per_address),
@@ -342,6 +347,14 @@ impl Limits {
     /// [`Denial::RateLimited`].
     pub fn own_sessions(&self, subject: &str) -> Result<(), Denial> {
         self.own_sessions.take(subject).map_err(|wait| refusal("own_sessions", wait))
+    }
+
+    /// Counts an assertion of a client, or for it, before it is recorded as used.
+    ///
+    /// # Errors
+    /// [`Denial::RateLimited`].
+    pub fn assertion(&self, client: &str) -> Result<(), Denial> {
+        self.assertions.take(client).map_err(|wait| refusal("assertions_per_client", wait))
     }
 
     /// Admits the verification of an unseen token. Verification costs a signature check.

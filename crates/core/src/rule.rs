@@ -130,7 +130,9 @@ impl Rule {
             | Denial::WrongPassword
             | Denial::NoAccount
             | Denial::ProviderLogin(_)
-            | Denial::InvalidClient => Self::Credential,
+            | Denial::InvalidClient
+            | Denial::ClientAssertion(_)
+            | Denial::GrantAssertion(_) => Self::Credential,
             Denial::SessionOver(_) | Denial::SessionNotRenewed | Denial::SessionUnavailable(_) => Self::Revocation,
             Denial::CrossOrigin => Self::Origin,
             Denial::RateLimited(..) => Self::Limit,

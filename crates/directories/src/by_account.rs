@@ -83,6 +83,14 @@ impl Directory for Directories {
         }
     }
 
+    /// Whichever directory has users without an account: an issuer's names have none of ours.
+    async fn lookup_of_issuer(&self, issuer: &str, subject: &str) -> Result<Option<User>, DirectoryError> {
+        match self.find(None) {
+            Some(directory) => directory.lookup_of_issuer(issuer, subject).await,
+            None => Ok(None),
+        }
+    }
+
     fn limit_key<'a>(&self, account: Option<&str>, username: &'a str) -> Cow<'a, str> {
         match self.find(account) {
             Some(directory) => directory.limit_key(account, username),

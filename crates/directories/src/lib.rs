@@ -143,6 +143,18 @@ impl SourceSettings {
         }
     }
 
+    /// Can it name a user for the subject of another issuer?
+    pub fn names_users_of_issuers(&self) -> bool {
+        match *self {
+            #[cfg(feature = "hook")]
+            Self::Http(_) => true,
+            #[cfg(feature = "ldap")]
+            Self::Ldap(_) => false,
+            #[cfg(feature = "sql")]
+            Self::Sql(_) => false,
+        }
+    }
+
     /// The claims that users have; `None` if the system itself names them.
     pub fn claims(&self) -> Option<Vec<&str>> {
         match *self {
@@ -245,6 +257,11 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
 
     /// The current entry of a subject, whose session has this account.
     async fn lookup(&self, account: Option<&str>, subject: &str) -> Result<Option<User>, SourceError>;
+
+    /// The user whom another issuer names.
+    async fn lookup_of_issuer(&self, _issuer: &str, _subject: &str) -> Result<Option<User>, SourceError> {
+        Ok(None)
+    }
 
     /// The significant part of a submitted name: names with the same part belong to one user.
     fn significant<'a>(&self, username: &'a str) -> &'a str {

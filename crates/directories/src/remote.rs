@@ -402,6 +402,13 @@ impl Directory for RemoteDirectory {
         found.map_err(|fault| DirectoryError::from(Arc::unwrap_or_clone(fault)))
     }
 
+    async fn lookup_of_issuer(&self, issuer: &str, subject: &str) -> Result<Option<User>, DirectoryError> {
+        let (issuer, subject) = (issuer.to_owned(), subject.to_owned());
+        let what = async move |source: Arc<dyn Source>| source.lookup_of_issuer(&issuer, &subject).await;
+        let found = self.ask("lookup", what, |found| if found.is_some() { "found" } else { "none" }).await;
+        Ok(found?)
+    }
+
     /// All spellings of a name share one limit. Two names of one user do not: an early 429 for one name would reveal
     /// the wrong passwords for the other (requirement I62).
     fn limit_key<'a>(&self, _: Option<&str>, username: &'a str) -> Cow<'a, str> {

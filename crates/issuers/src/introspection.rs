@@ -22,11 +22,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use http::{Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 
-use rotogate_core::http_client::{self, FetchTarget, HttpClient};
+use zeroize::Zeroizing;
+
+use rotogate_core::http_client::{ClientCredentials, FetchTarget, HttpClient, SecretPlace};
 use rotogate_core::introspection::{IntrospectionFault, Introspector, MAX_RESPONSE};
 
 /// The longest accepted `Retry-After`.
@@ -37,14 +39,8 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 pub struct HttpIntrospector {
     client: HttpClient,
     endpoint: FetchTarget,
-    credentials: Credentials,
+    credentials: ClientCredentials,
     identity: Box<[u8]>,
-}
-
-/// The gate as a client of the issuer, as it is sent.
-enum Credentials {
-    Basic(HeaderValue),
-    Form { id: Box<str>, secret: SecretString },
 }
 
 impl fmt::Debug for HttpIntrospector {
@@ -56,9 +52,7 @@ impl fmt::Debug for HttpIntrospector {
 impl HttpIntrospector {
     /// An introspector of this endpoint.
     pub fn new(client: HttpClient, endpoint: FetchTarget, client_id: &str, secret: &SecretString) -> Self {
-        let credentials = Credentials::Basic(basic(client_id, secret));
-        let identity = Self::identity_of(&endpoint, client_id, secret, b"basic");
-        Self { client: client.with_max_size(MAX_RESPONSE), endpoint, credentials, identity }
+        Self::with_secret(client, endpoint, client_id, (secret, SecretPlace::Basic))
     }
 
     /// As [`new`](Self::new), for a server that expects id and secret in the form (`client_secret_post`).
@@ -68,34 +62,48 @@ impl HttpIntrospector {
         client_id: &str,
         secret: &SecretString,
     ) -> Self {
-        let credentials = Credentials::Form { id: client_id.into(), secret: secret.clone() };
-        let identity = Self::identity_of(&endpoint, client_id, secret, b"form");
+        Self::with_secret(client, endpoint, client_id, (secret, SecretPlace::Form))
+    }
+
+    fn with_secret(
+        client: HttpClient,
+        endpoint: FetchTarget,
+        client_id: &str,
+        (secret, place): (&SecretString, SecretPlace),
+    ) -> Self {
+        let credentials =
+            ClientCredentials { secret: Some((secret.clone(), place)), ..ClientCredentials::public(client_id) };
+        Self::by(client, endpoint, credentials)
+    }
+
+    /// An introspector of this endpoint, as this client.
+    pub fn by(client: HttpClient, endpoint: FetchTarget, credentials: ClientCredentials) -> Self {
+        let identity = Self::identity_of(&endpoint, &credentials);
         Self { client: client.with_max_size(MAX_RESPONSE), endpoint, credentials, identity }
     }
 
-    fn identity_of(endpoint: &FetchTarget, client_id: &str, secret: &SecretString, place: &[u8]) -> Box<[u8]> {
+    /// Whom it asks, and as whom.
+    fn identity_of(endpoint: &FetchTarget, credentials: &ClientCredentials) -> Box<[u8]> {
+        let ClientCredentials { id, secret, assertions } = credentials;
+        let (secret, place) = match secret {
+            Some((secret, SecretPlace::Basic)) => (secret.expose_secret(), "basic".to_owned()),
+            Some((secret, SecretPlace::Form)) => (secret.expose_secret(), "form".to_owned()),
+            None => ("", format!("{assertions:?}")),
+        };
         let mut identity = Context::new(&SHA256);
-        for part in [endpoint.to_string().as_bytes(), basic(client_id, secret).as_bytes(), place] {
-            identity.update(part);
-            identity.update(&[0]);
+        for part in [endpoint.to_string().as_str(), id.as_str(), secret, place.as_str()] {
+            identity.update(&(part.len() as u64).to_be_bytes());
+            identity.update(part.as_bytes());
         }
         identity.finish().as_ref().into()
     }
 }
 
-fn basic(client_id: &str, secret: &SecretString) -> HeaderValue {
-    // Base64 is always a header value.
-    http_client::basic(client_id, secret).unwrap_or_else(|| HeaderValue::from_static("Basic"))
-}
-
 /// The form of RFC 7662 §2.1.
-fn form(token: &str, credentials: &Credentials) -> Bytes {
+fn form(token: &str) -> Zeroizing<Vec<u8>> {
     let mut form = form_urlencoded::Serializer::new(String::new());
     form.append_pair("token", token).append_pair("token_type_hint", "access_token");
-    if let Credentials::Form { id, secret } = credentials {
-        form.append_pair("client_id", id).append_pair("client_secret", secret.expose_secret());
-    }
-    form.finish().into()
+    Zeroizing::new(form.finish().into_bytes())
 }
 
 /// Does an error of RFC 6749 §5.2 refuse the gate itself?
@@ -112,10 +120,13 @@ impl Introspector for HttpIntrospector {
             (CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded")),
             (ACCEPT, HeaderValue::from_static("application/json")),
         ]);
-        if let Credentials::Basic(authorization) = &self.credentials {
-            headers.insert(AUTHORIZATION, authorization.clone());
+        let mut body = form(token);
+        if self.credentials.add_to(&mut headers, &mut body).is_none() {
+            let what = "client_id, secret or assertion cannot be sent";
+            return Err(IntrospectionFault::new(IntrospectionFault::CLIENT_REFUSED, what));
         }
-        let sent = self.client.send(&self.endpoint, Method::POST, headers, form(token, &self.credentials)).await;
+        let body = Bytes::copy_from_slice(&body);
+        let sent = self.client.send(&self.endpoint, Method::POST, headers, body).await;
         let (head, body) = sent.map_err(|error| IntrospectionFault::new(error.word(), error))?.into_parts();
         let host = self.endpoint.host();
         let is_refused = match head.status {
@@ -128,7 +139,7 @@ impl Introspector for HttpIntrospector {
             status if is_refused => Err(IntrospectionFault::new(
                 IntrospectionFault::CLIENT_REFUSED,
                 format!(
-                    "{host}: answered {status} to the gate: client_id or secret is wrong, or it may not introspect"
+                    "{host}: answered {status} to the gate: client_id, secret or key is wrong, or it may not introspect"
                 ),
             )),
             status => Err(IntrospectionFault {
@@ -158,7 +169,7 @@ mod tests {
     #[test]
     fn i20_the_client_is_form_encoded_before_it_is_basic() {
         let secret = SecretString::from("p:q &ü%+");
-        let value = basic("the gate:1", &secret);
+        let value = rotogate_core::http_client::basic("the gate:1", &secret).unwrap();
         let pair = STANDARD.decode(value.to_str().unwrap().strip_prefix("Basic ").unwrap()).unwrap();
         assert_eq!(String::from_utf8(pair).unwrap(), "the+gate%3A1:p%3Aq+%26%C3%BC%25%2B");
         assert!(value.is_sensitive() && !format!("{value:?}").contains("Basic"), "it does not print");
@@ -166,12 +177,14 @@ mod tests {
 
     #[test]
     fn i20_a_token_cannot_add_a_parameter() {
-        let body = form("a&token_type_hint=x=%26+~", &Credentials::Basic(HeaderValue::from_static("Basic")));
-        assert_eq!(&*body, b"token=a%26token_type_hint%3Dx%3D%2526%2B%7E&token_type_hint=access_token");
-        let credentials = Credentials::Form { id: "the gate".into(), secret: SecretString::from("p&q=ü") };
-        let body = form("t", &credentials);
+        let body = form("a&token_type_hint=x=%26+~");
+        assert_eq!(**body, b"token=a%26token_type_hint%3Dx%3D%2526%2B%7E&token_type_hint=access_token");
+        let secret = Some((SecretString::from("p&q=ü"), SecretPlace::Form));
+        let credentials = ClientCredentials { secret, ..ClientCredentials::public("the gate") };
+        let (mut headers, mut body) = (HeaderMap::new(), form("t"));
+        credentials.add_to(&mut headers, &mut body).unwrap();
         let expected = b"token=t&token_type_hint=access_token&client_id=the+gate&client_secret=p%26q%3D%C3%BC";
-        assert_eq!(&*body, expected);
+        assert_eq!(**body, *expected);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use crate::remote_keys::client::FetchClient;
 use crate::remote_keys::{Metadata, RemoteIssuer, RemoteKeys};
-use rotogate_core::http_client::{ClientCredentials, FetchError, FetchTarget, SecretPlace};
+use rotogate_core::http_client::{ClientAssertions, ClientCredentials, FetchError, FetchTarget, SecretPlace};
 use rotogate_core::token::verify::object_of_depth;
 
 /// The largest answer of a provider, in bytes.
@@ -206,7 +206,7 @@ impl LoginProvider {
             url: issuer.issuer.as_str().into(),
             metadata,
             http: Arc::new(Mutex::new(FetchClient::new(issuer))),
-            client: ClientCredentials { id: client.into(), secret: None },
+            client: ClientCredentials::public(client),
             scopes: vec![OPENID.to_owned()],
             parameters: Vec::new(),
             is_pushed: false,
@@ -225,6 +225,14 @@ impl LoginProvider {
     #[must_use]
     pub fn secret_in_form(mut self, secret: SecretString) -> Self {
         self.client.secret = Some((secret, SecretPlace::Form));
+        self
+    }
+
+    /// The key of the client, which signs an assertion for each request.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn key(mut self, key: Arc<dyn ClientAssertions>) -> Self {
+        self.client.assertions = Some(key);
         self
     }
 
@@ -317,8 +325,8 @@ impl LoginProvider {
         let client = ("client_id", self.client.id.as_str());
         let asked = own.into_iter().chain(further);
         let query = if self.is_pushed || metadata.requires_pushed_requests {
-            // Each parameter goes there, `client_id` too. In a form it comes with the secret.
-            let in_header = matches!(self.client.secret, Some((_, SecretPlace::Basic)));
+            // Each parameter goes there, `client_id` too. In a form it comes with the secret or the assertion.
+            let in_header = !self.client.is_in_form();
             let request_uri =
                 self.push(&metadata, encoded(in_header.then_some(client).into_iter().chain(asked))).await?;
             encoded([client, ("request_uri", request_uri.as_str())])
@@ -446,7 +454,7 @@ impl LoginProvider {
         ]);
         let mut body = Zeroizing::new(form.to_vec());
         let added = self.client.add_to(&mut headers, &mut body);
-        added.ok_or_else(|| LoginFailure::Client("the client's id or secret cannot be sent".to_owned()))?;
+        added.ok_or_else(|| LoginFailure::Client("the client's id, secret or assertion cannot be sent".to_owned()))?;
         Ok(http.send(target, Method::POST, headers, Bytes::copy_from_slice(&body)).await?)
     }
 }

@@ -12,6 +12,7 @@ use super::secret;
 use rotogate_core::client::PresentedClient;
 use rotogate_core::denial::Denial;
 use rotogate_core::session::Scope;
+use rotogate_core::token::verify::{CLIENT_ASSERTION_TYPE, peek};
 
 /// The parameters of a request (RFC 6749 §3.2). No parameter is repeated, and an empty one counts as absent.
 pub(in crate::dialect) struct Form {
@@ -102,13 +103,37 @@ impl Form {
         one(self.values(&[RESOURCE]).filter(|value| !value.is_empty()))
     }
 
-    /// The client, by Basic or by the body, not by both (RFC 6749 §2.3). Both may have the same `client_id`.
+    /// Does the request say anything of a client?
+    pub(super) fn names_client(&self, headers: &HeaderMap) -> bool {
+        let fields = ["client_id", "client_secret", "client_assertion", "client_assertion_type"];
+        headers.contains_key(AUTHORIZATION) || fields.iter().any(|name| self.get(name).is_some())
+    }
+
+    /// The client, by Basic, by the body or by an assertion, in one of the ways alone (RFC 6749 §2.3). All may have the same
+    /// `client_id`.
+    // Requirement D24.
     pub(super) fn client(&self, headers: &HeaderMap) -> Result<PresentedClient, Denial> {
         let id = self.get("client_id");
         let body_secret = self.secret("client_secret");
+        let (kind, assertion) = (self.get("client_assertion_type"), self.secret("client_assertion"));
+        if let Some(assertion) = assertion {
+            if body_secret.is_some() || headers.contains_key(AUTHORIZATION) {
+                return Err(Denial::MalformedRequest("the client authenticates in two ways"));
+            }
+            if kind != Some(CLIENT_ASSERTION_TYPE) {
+                return Err(Denial::ClientAssertion("client_assertion_type is missing, or of another kind"));
+            }
+            // RFC 7521 §4.2: `client_id` is optional, because the assertion names the client.
+            let named = || peek(assertion.expose_secret()).and_then(|says| says.subject).map(String::from);
+            let id = id.map(str::to_owned).or_else(named).ok_or(Denial::InvalidClient)?;
+            return Ok(PresentedClient { id, secret: None, assertion: Some(assertion) });
+        }
+        if kind.is_some() {
+            return Err(Denial::MalformedRequest("client_assertion is missing"));
+        }
         let Some(basic) = basic(headers)? else {
             let id = id.ok_or(Denial::InvalidClient)?;
-            return Ok(PresentedClient { id: id.to_owned(), secret: body_secret });
+            return Ok(PresentedClient { id: id.to_owned(), secret: body_secret, assertion: None });
         };
         if body_secret.is_some() {
             return Err(Denial::MalformedRequest("the client's secret was sent in two places"));
@@ -153,6 +178,7 @@ pub(in crate::dialect) fn basic(headers: &HeaderMap) -> Result<Option<PresentedC
     Ok(Some(PresentedClient {
         id: decode(id).ok_or_else(malformed)?.expose_secret().to_owned(),
         secret: secret(password.expose_secret()),
+        assertion: None,
     }))
 }
 

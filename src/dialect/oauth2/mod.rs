@@ -3,7 +3,7 @@
 //!
 //! | path | operation |
 //! |---|---|
-//! | `/{account}/connect/token`, `/connect/token` | `password`, `refresh_token` and `client_credentials` grants |
+//! | `/{account}/connect/token`, `/connect/token` | `password`, `refresh_token`, `client_credentials` and `jwt-bearer` grants |
 //! | `/{account}/connect/revocation`, `/connect/revocation` | revocation |
 //! | `/{account}/connect/introspect`, `/connect/introspect` | introspection, for confidential clients |
 //!
@@ -101,6 +101,16 @@ impl Dialect for OAuth2 {
 
     fn read(&self, call: &Call<'_>) -> Result<Command, Denial> {
         let form = form::read_with(call, &[form::RESOURCE, form::AUDIENCE])?;
+        if call.operation == TOKEN && form.get("grant_type") == Some(Grant::JwtBearer.word()) {
+            form.once(form::AUDIENCE)?;
+            return Ok(Command::Assertion {
+                // Who presents an assertion about a workload needs no client of its own.
+                client: if form.names_client(call.headers) { Some(form.client(call.headers)?) } else { None },
+                assertion: form.secret("assertion").ok_or(Denial::MalformedRequest("assertion is missing"))?,
+                scope: form.scope()?,
+                resource: form.resource()?,
+            });
+        }
         let client = form.client(call.headers)?;
         if call.operation == TOKEN && form.get("grant_type") == Some(Grant::TokenExchange.word()) {
             return exchange::read(&form, client);

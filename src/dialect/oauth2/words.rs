@@ -186,9 +186,11 @@ pub(in crate::dialect) fn denied(denial: Denial, asks_for_basic: bool) -> Reply 
         Class::BadProof { needs_nonce: false } => {
             (StatusCode::BAD_REQUEST, "invalid_dpop_proof", "the DPoP proof is missing, used, or not for this request")
         }
-        Class::BadGrant { .. } => {
-            (StatusCode::BAD_REQUEST, "invalid_grant", "the refresh token is invalid, expired or revoked")
-        }
+        Class::BadGrant { .. } => (
+            StatusCode::BAD_REQUEST,
+            "invalid_grant",
+            "the refresh token or the assertion is invalid, expired or revoked",
+        ),
         // These classes concern requests and bearer tokens on data routes; a token endpoint never refuses for them.
         Class::Head(_)
         | Class::Tunnel

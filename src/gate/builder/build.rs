@@ -47,7 +47,11 @@ impl GateBuilder {
         if self.audience.is_empty() {
             self.audience.push((*issuer).into());
         }
-        self.rules.check(is_issuer, &self.trusted, &self.audience, &keyring)?;
+        #[cfg(feature = "relay")]
+        let has_records = self.relay_store.is_some();
+        #[cfg(not(feature = "relay"))]
+        let has_records = false;
+        self.rules.check(is_issuer, &self.trusted, &self.audience, (&keyring, has_records))?;
         if !is_issuer && self.store.as_ref().is_some_and(|store| store.shared().is_some()) {
             return Err(BuildError::NoKeys);
         }
@@ -86,6 +90,7 @@ impl GateBuilder {
         });
         // Fetched keys count by the time that requests see.
         self.trusted.iter().filter_map(|rules| rules.keys.live()).for_each(|keys| keys.set_clock(&clock));
+        self.rules.set_clock(&clock);
         let identity = self.rules.identity(&self.trusted);
         let own = is_issuer.then(|| own_rules(&engine, &keyring, leeway));
         let verifier = verifier(own, std::mem::take(&mut self.trusted))?;
@@ -146,7 +151,7 @@ impl GateBuilder {
         checker: &Arc<TokenChecker>,
     ) -> Result<Vec<Arc<EndpointRelay>>, BuildError> {
         let shared = Shared {
-            store: self.relay_store.take(),
+            store: self.relay_store.clone(),
             engine: Arc::clone(engine),
             checker: Arc::clone(checker),
             time: engine.clock().source(),
@@ -193,6 +198,8 @@ impl GateBuilder {
             clients: ArcSwap::default(),
             #[cfg(feature = "relay")]
             relays: self.begin_relays(engine, checker)?,
+            #[cfg(feature = "relay")]
+            records: self.relay_store.take(),
             in_force: Mutex::default(),
         })
     }
@@ -220,7 +227,13 @@ impl GateBuilder {
         if !old.running.is_issuer && self.rules.need_an_issuer() {
             return Err(BuildError::NoIssuer);
         }
-        self.rules.check(old.running.is_issuer, &self.trusted, old.engine.audience(), &old.engine.keyring())?;
+        #[cfg(feature = "relay")]
+        let has_records = old.running.records.is_some();
+        #[cfg(not(feature = "relay"))]
+        let has_records = false;
+        self.rules.set_clock(old.engine.clock());
+        let keyring = (&*old.engine.keyring(), has_records);
+        self.rules.check(old.running.is_issuer, &self.trusted, old.engine.audience(), keyring)?;
         #[cfg(feature = "relay")]
         let relays = self.next_relays(&old.running.relays)?;
         let kept = RunningParts {

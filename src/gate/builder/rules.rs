@@ -19,6 +19,7 @@ use crate::gate::resources;
 use crate::gate::respond::RefusalHook;
 use crate::gate::running::Running;
 use rotogate_core::client::{Client, Clients, DpopUse};
+use rotogate_core::clock::EngineClock;
 use rotogate_core::dpop::DpopSettings;
 use rotogate_core::engine::Engine;
 use rotogate_core::headers::{HeaderPattern, ProtectedNames};
@@ -55,6 +56,8 @@ pub(super) struct Rules {
     pub(super) refusals: Option<RefusalHook>,
     pub(super) dpop: Option<DpopSettings>,
     pub(super) browser: Option<Browser>,
+    /// Whether some issuer's identity assertions are grants.
+    pub(super) takes_id_jag: bool,
 }
 
 /// The parts of a gate besides its rules.
@@ -78,13 +81,19 @@ impl Rules {
         self.assertion.is_some() || self.routes.iter().any(|route| route.assertion_form == AssertionForm::Transaction)
     }
 
+    /// The clock by which the fetched keys of clients count.
+    pub(super) fn set_clock(&self, clock: &Arc<EngineClock>) {
+        let fetched = self.clients.iter().filter_map(|client| client.keys.as_ref()?.keys().live());
+        fetched.for_each(|keys| keys.set_clock(clock));
+    }
+
     /// Checks the rules against the gate's issuers, its own audience and its keys.
     pub(super) fn check(
         &mut self,
         is_issuer: bool,
         trusted: &[IssuerRules],
         own: &[Box<str>],
-        keyring: &Keyring,
+        (keyring, has_records): (&Keyring, bool),
     ) -> Result<(), BuildError> {
         if self.sign() {
             sound::assertion(keyring)?;
@@ -96,7 +105,8 @@ impl Rules {
         self.public_url.as_deref().map_or(Ok(()), sound::public_url)?;
         self.authorization_endpoint.as_deref().map_or(Ok(()), sound::authorization_endpoint)?;
         sound::origins(&self.allowed_origins)?;
-        sound::clients(&self.clients, &self.endpoints)?;
+        sound::clients(&self.clients, &self.endpoints, has_records)?;
+        self.takes_id_jag = trusted.iter().any(|rules| rules.grants.id_jag.is_some());
         if let Some(problem) = self.profile.problems().into_iter().next() {
             return Err(problem.into());
         }
@@ -160,6 +170,7 @@ impl Rules {
             has_directory: running.has_directory,
             is_issuer: running.is_issuer,
             uses_dpop,
+            takes_id_jag: self.takes_id_jag,
             resources: &resources,
         };
         let sessions = self.browser.as_ref().map(Browser::session_rules).unwrap_or_default();

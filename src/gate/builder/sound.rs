@@ -52,7 +52,7 @@ pub(super) fn origins(allowed: &[Box<str>]) -> Result<(), BuildError> {
 }
 
 /// Each client is registered once, its id fits into a token, and it may use its grants.
-pub(super) fn clients(clients: &[Client], endpoints: &[Endpoint]) -> Result<(), BuildError> {
+pub(super) fn clients(clients: &[Client], endpoints: &[Endpoint], has_records: bool) -> Result<(), BuildError> {
     let refuse = |client: &str, why| Err(BuildError::Client { client: client.to_owned(), why });
     let mut known = HashSet::new();
     for client in clients {
@@ -68,8 +68,17 @@ pub(super) fn clients(clients: &[Client], endpoints: &[Endpoint]) -> Result<(), 
         if let Some(why) = exchange(client) {
             return refuse(&client.id, why);
         }
-        if client.secret_hash.is_none() && client.may(Grant::ClientCredentials) {
-            return refuse(&client.id, "client_credentials are for clients with a secret (RFC 6749 §4.4)");
+        if client.secret_hash.is_some() && client.keys.is_some() {
+            return refuse(&client.id, "it has a secret and keys: a client authenticates in one way");
+        }
+        if client.keys.is_some() && !has_records {
+            return refuse(
+                &client.id,
+                "its assertions count once, and need a store for those that are used: call `.relay_store(…)` (feature `relay`)",
+            );
+        }
+        if !client.is_confidential() && client.may(Grant::ClientCredentials) {
+            return refuse(&client.id, "client_credentials are for clients with a secret or keys (RFC 6749 §4.4)");
         }
     }
     let named = endpoints.iter().flat_map(Endpoint::named_clients);
@@ -86,7 +95,9 @@ fn exchange(client: &Client) -> Option<&'static str> {
         None if client.may(Grant::TokenExchange) => Some("token exchange needs rules: set `exchange`"),
         None => None,
         Some(_) if !client.may(Grant::TokenExchange) => Some("`exchange` has no effect without `Grant::TokenExchange`"),
-        Some(_) if client.secret_hash.is_none() => Some("token exchange is for clients with a secret (RFC 8693 §5)"),
+        Some(_) if !client.is_confidential() => {
+            Some("token exchange is for clients with a secret or keys (RFC 8693 §5)")
+        }
         Some(rules) if rules.to.is_empty() || rules.to.iter().any(|to| to.is_empty()) => {
             Some("`exchange.to` names no audience")
         }
@@ -220,13 +231,13 @@ mod tests {
             assert!(authorization_endpoint(bad).is_err(), "{bad}");
         }
         let web = Client::public("web");
-        assert!(clients(std::slice::from_ref(&web), &[]).is_ok());
+        assert!(clients(std::slice::from_ref(&web), &[], false).is_ok());
         for bad in [
             vec![web.clone(), web.clone()],
             vec![Client::public("")],
             vec![Client { grants: vec![Grant::ClientCredentials], ..web }],
         ] {
-            assert!(clients(&bad, &[]).is_err(), "{bad:?}");
+            assert!(clients(&bad, &[], false).is_err(), "{bad:?}");
         }
     }
 }

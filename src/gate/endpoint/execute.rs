@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
+use super::assertion::AssertionRequest;
 use super::table::Ready;
 use crate::dialect::events::Notice;
 use crate::dialect::{CheckedToken, Command, Outcome, OwnSessionsRequest, RefreshCredential};
@@ -49,7 +50,7 @@ impl<'a> ProofOfPossession<'a> {
 }
 
 /// The key and the client certificate that tokens are bound to.
-type Binding<'a> = (Option<OnceProof<'a>>, Option<CertificateThumbprint>);
+pub(super) type Binding<'a> = (Option<OnceProof<'a>>, Option<CertificateThumbprint>);
 
 /// Executes a command.
 pub(super) async fn execute(
@@ -87,7 +88,7 @@ pub(super) async fn execute(
         }
         Command::ClientToken { client, scope, resource } => {
             let client = at.client(Some(client), Some(Grant::ClientCredentials)).await?;
-            if client.secret_hash.is_none() {
+            if !client.is_confidential() {
                 return Err(Denial::UnauthorizedClient.into());
             }
             let resource = resources::granted(&gate.resources, resource)?;
@@ -97,6 +98,10 @@ pub(super) async fn execute(
             issued(gate.engine.client_token(&client, scope, resource, &profile, bound_to, origin).await?)
         }
         Command::Exchange(request) => at.exchange(*request, presented).await,
+        Command::Assertion { client, assertion, scope, resource } => {
+            let request = AssertionRequest { client, assertion, scope, resource };
+            at.assertion_grant(request, presented, arrived).await
+        }
         Command::Refresh { client, credential, scope, access_ttl, resource } => {
             let client = at.client(client, Some(Grant::RefreshToken)).await?;
             at.count_refresh(&client)?;
@@ -249,28 +254,6 @@ impl EndpointCommand<'_> {
         read
     }
 
-    /// The authenticated client, if it may use this endpoint and grant.
-    pub(super) async fn client(
-        &self,
-        presented: Option<PresentedClient>,
-        grant: Option<Grant>,
-    ) -> Result<Arc<Client>, Error> {
-        let client = match presented {
-            Some(presented) => {
-                self.gate.clients.authenticate(&presented, self.gate.engine.limits(), self.origin.address).await?
-            }
-            // The protocol names no client: use the endpoint's, which is public (requirement R20).
-            None => Arc::clone(self.endpoint.client.as_ref().ok_or(Denial::InvalidClient)?),
-        };
-        if self.endpoint.clients.as_ref().is_some_and(|allowed| !allowed.contains(&client.id)) {
-            return Err(Denial::UnauthorizedClient.into());
-        }
-        if grant.is_some_and(|grant| !client.may(grant)) {
-            return Err(Denial::UnauthorizedClient.into());
-        }
-        Ok(client)
-    }
-
     /// Counts a refresh against the limit of its address.
     fn count_refresh(&self, client: &Client) -> Result<(), Denial> {
         let engine = &self.gate.engine;
@@ -286,7 +269,7 @@ impl EndpointCommand<'_> {
     async fn introspect(&self, client: PresentedClient, token: &SecretString) -> Result<Outcome, Error> {
         let client = self.client(Some(client), None).await?;
         // RFC 7662 §2.1: the client must be authenticated, or anyone could scan for valid tokens.
-        if client.secret_hash.is_none() {
+        if !client.is_confidential() {
             return Err(Denial::InvalidClient.into());
         }
         // The limits count the resource server, not an address: forged tokens that one of its clients sends must not

@@ -25,6 +25,8 @@ pub(super) struct Ready {
     pub(super) dialect: Arc<dyn Dialect>,
     pub(super) profile: Profile,
     pub(super) clients: Option<Vec<Box<str>>>,
+    /// The names in its metadata, if it has some.
+    pub(super) published: Option<Published>,
     /// The client of the endpoint's sessions, if the protocol names none. It is public.
     pub(super) client: Option<Arc<Client>>,
     pub(super) accepts: Vec<Box<str>>,
@@ -43,6 +45,13 @@ pub(super) struct Ready {
     pub(super) names_accounts: bool,
 }
 
+/// The names of an endpoint in its metadata.
+#[derive(Debug)]
+pub(super) struct Published {
+    pub(super) issuer: String,
+    pub(super) token_endpoint: String,
+}
+
 /// The rules that all endpoints of a gate share.
 pub(in crate::gate) struct CommonRules<'a> {
     pub(in crate::gate) profile: &'a Profile,
@@ -54,6 +63,8 @@ pub(in crate::gate) struct CommonRules<'a> {
     pub(in crate::gate) has_directory: bool,
     pub(in crate::gate) is_issuer: bool,
     pub(in crate::gate) uses_dpop: bool,
+    /// Whether some issuer's identity assertions are grants.
+    pub(in crate::gate) takes_id_jag: bool,
     pub(in crate::gate) resources: &'a [ReadyResource],
 }
 
@@ -77,7 +88,7 @@ impl KnownDialects {
 impl Ready {
     fn new(
         endpoint: Endpoint,
-        names_accounts: bool,
+        (names_accounts, published): (bool, Option<Published>),
         common: &CommonRules<'_>,
         dialects: &KnownDialects,
     ) -> Result<Self, EndpointError> {
@@ -120,6 +131,7 @@ impl Ready {
             dialect: endpoint.dialect,
             profile,
             clients: endpoint.clients,
+            published,
             accepts,
             names_accounts,
         })
@@ -134,7 +146,7 @@ fn own_client(endpoint: &Endpoint, clients: &[Client]) -> Result<Option<Arc<Clie
     let Some(id) = endpoint.client.as_deref().or(default) else { return Ok(None) };
     // The last of several clients with one id counts.
     match clients.iter().rev().find(|client| *client.id == *id) {
-        Some(client) if client.secret_hash.is_some() => Err(format!(
+        Some(client) if client.is_confidential() => Err(format!(
             "the client {id:?} is confidential, and this protocol has no place for its secret; name a public client"
         )),
         Some(client) => Ok(Some(Arc::new(client.clone()))),
@@ -272,8 +284,8 @@ impl Endpoints {
         let dialects = KnownDialects::new(&endpoints);
         for endpoint in endpoints {
             let names_accounts = all.insert_paths(&endpoint)?;
-            all.insert_metadata(&endpoint, common)?;
-            all.ready.push(Ready::new(endpoint, names_accounts, common, &dialects)?);
+            let published = all.insert_metadata(&endpoint, common)?;
+            all.ready.push(Ready::new(endpoint, (names_accounts, published), common, &dialects)?);
         }
         Ok(all)
     }
@@ -292,15 +304,19 @@ impl Endpoints {
     }
 
     /// Inserts the metadata of an OAuth endpoint. The first endpoint's metadata is that of the gate's issuer; each
-    /// later endpoint has an issuer of its own path.
-    fn insert_metadata(&mut self, endpoint: &Endpoint, common: &CommonRules<'_>) -> Result<(), EndpointError> {
+    /// later endpoint has an issuer of its own path. Returns its names.
+    fn insert_metadata(
+        &mut self,
+        endpoint: &Endpoint,
+        common: &CommonRules<'_>,
+    ) -> Result<Option<Published>, EndpointError> {
         let (base, public_url) = (endpoint.base(), common.public_url);
-        let Some(paths) = endpoint.dialect.oauth(base) else { return Ok(()) };
+        let Some(paths) = endpoint.dialect.oauth(base) else { return Ok(None) };
         let own = match self.metadata.is_empty() {
             true => Some(common.issuer.to_owned()),
             false => metadata::issuer_of_endpoint(public_url, base),
         };
-        let Some(own) = own.filter(|own| self.is_issuer_free(own)) else { return Ok(()) };
+        let Some(own) = own.filter(|own| self.is_issuer_free(own)) else { return Ok(None) };
         for path in metadata::paths(&own) {
             self.insert("the gate", &path, PathEntry::Metadata(self.metadata.len()))?;
         }
@@ -310,8 +326,10 @@ impl Endpoints {
         metadata.authorization_endpoint = common.authorization_endpoint.filter(|_| self.metadata.is_empty());
         let protected = common.resources.iter().filter(|resource| resource.is_ours);
         metadata.protected_resources = protected.map(|resource| &*resource.url).collect();
+        metadata.announce_id_jag(common.takes_id_jag);
         self.metadata.push(metadata.to_bytes());
-        Ok(())
+        let token_endpoint = metadata.token_endpoint.clone();
+        Ok(Some(Published { issuer: own, token_endpoint }))
     }
 
     /// Are the paths of this issuer's metadata free?

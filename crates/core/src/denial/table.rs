@@ -155,6 +155,8 @@ table! {
     Self::WrongPassword => "wrong_password", Refused, Class::Login;
     Self::NoAccount => "no_account", Refused, Class::Login;
     Self::InvalidClient => "invalid_client", Refused, Class::Client;
+    Self::ClientAssertion(_) => "client_assertion", Refused, Class::Client;
+    Self::GrantAssertion(_) => "grant_assertion", Refused, BAD_GRANT;
     Self::UnauthorizedClient => "unauthorized_client", Refused, Class::ClientNotAllowed;
     Self::UnsupportedGrantType => "unsupported_grant_type", Refused, Class::GrantType;
     Self::TooManySessions => "too_many_sessions", Refused, Class::TooManySessions;

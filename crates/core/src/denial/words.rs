@@ -18,6 +18,8 @@ impl Denial {
             | Self::BadFact(what)
             | Self::SessionOver(what)
             | Self::RelayRefused(what)
+            | Self::ClientAssertion(what)
+            | Self::GrantAssertion(what)
             | Self::RateLimited(what, _)
             | Self::BadProof(ProofFlaw::Malformed(what)) => Some(what),
             Self::BadPath(error) => Some(error.what()),

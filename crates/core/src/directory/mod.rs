@@ -281,6 +281,12 @@ pub trait Directory: fmt::Debug + Send + Sync + 'static {
         self.lookup(subject).await
     }
 
+    /// The user whom another issuer names, by its `iss` and the `sub` there: for an identity assertion whose issuer says
+    /// `subject = "directory"`. By default there is none. An e-mail address must link no accounts.
+    async fn lookup_of_issuer(&self, _issuer: &str, _subject: &str) -> Result<Option<User>, DirectoryError> {
+        Ok(None)
+    }
+
     /// The name under which limits count logins within the account: the same for all spellings that the directory takes
     /// for one name. The default is the name as submitted. It must not depend on the users: if two names of one user
     /// shared a limit, wrong passwords for one name would reveal the other.

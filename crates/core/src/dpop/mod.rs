@@ -195,7 +195,7 @@ pub struct OnceProof<'a> {
 
 impl OnceProof<'_> {
     /// The key that signed it.
-    pub(crate) fn key(&self) -> KeyThumbprint {
+    pub fn key(&self) -> KeyThumbprint {
         self.proof.key
     }
 

@@ -22,6 +22,7 @@ use crate::token::claims::{MintedClaims, TokenStyle};
 use crate::token::keyring::Keyring;
 use crate::token::{mint, refresh};
 
+mod asserted;
 mod audit;
 mod bad_entries;
 mod begin;
@@ -46,8 +47,11 @@ mod standstill;
 mod token_exchange;
 mod turn;
 mod types;
+#[cfg(feature = "relay")]
+mod used;
 mod written;
 
+pub use asserted::AssertedLogin;
 pub use audit::SessionEvent;
 pub use browser::{BrowserLogin, BrowserRules, BrowserSession, BrowserToken, RenewWhen, RulesOf, SessionTerms};
 pub use confirm::Confirmations;

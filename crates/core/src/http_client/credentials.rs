@@ -1,5 +1,8 @@
 //! The gate as a client of another server, as its requests say it (RFC 6749 §2.3.1).
 
+use std::fmt;
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
@@ -13,7 +16,18 @@ pub struct ClientCredentials {
     pub id: String,
     /// Its secret, and the place of the secret in a request.
     pub secret: Option<(SecretString, SecretPlace)>,
+    /// What signs an assertion for each request, instead of a secret (RFC 7523 §2.2).
+    pub assertions: Option<Arc<dyn ClientAssertions>>,
 }
+
+/// Makes the assertions of the gate as a client.
+pub trait ClientAssertions: fmt::Debug + Send + Sync {
+    /// A new assertion. `None` if the key cannot sign.
+    fn assertion(&self) -> Option<SecretString>;
+}
+
+/// `client_assertion_type` (RFC 7523 §2.2).
+const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// The place of a client's secret in a request (RFC 6749 §2.3.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,17 +40,37 @@ pub enum SecretPlace {
 }
 
 impl ClientCredentials {
-    /// Adds the client to a form. `None` if the client cannot be encoded.
+    /// A client without a secret.
+    pub fn public(id: impl Into<String>) -> Self {
+        Self { id: id.into(), secret: None, assertions: None }
+    }
+
+    /// Is the client named in the form, and not in a header?
+    pub fn is_in_form(&self) -> bool {
+        self.assertions.is_some() || !matches!(self.secret, Some((_, SecretPlace::Basic)))
+    }
+
+    /// Adds the client to a form: what each request of the gate as a client calls. `None` if the client cannot be encoded, or its
+    /// key cannot sign.
     pub fn add_to(&self, headers: &mut HeaderMap, body: &mut Zeroizing<Vec<u8>>) -> Option<()> {
         let mut pairs = Vec::new();
-        match &self.secret {
-            Some((secret, SecretPlace::Basic)) => {
+        let assertion = match &self.assertions {
+            Some(assertions) => Some(assertions.assertion()?),
+            None => None,
+        };
+        match (&assertion, &self.secret) {
+            (Some(assertion), _) => pairs.extend([
+                ("client_id", self.id.as_str()),
+                ("client_assertion_type", ASSERTION_TYPE),
+                ("client_assertion", assertion.expose_secret()),
+            ]),
+            (None, Some((secret, SecretPlace::Basic))) => {
                 headers.insert(AUTHORIZATION, basic(&self.id, secret)?);
             }
-            Some((secret, SecretPlace::Form)) => {
+            (None, Some((secret, SecretPlace::Form))) => {
                 pairs.extend([("client_id", self.id.as_str()), ("client_secret", secret.expose_secret())]);
             }
-            None => pairs.push(("client_id", self.id.as_str())),
+            (None, None) => pairs.push(("client_id", self.id.as_str())),
         }
         if !pairs.is_empty() {
             let added = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();

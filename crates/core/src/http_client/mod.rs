@@ -38,7 +38,7 @@ mod tests;
 pub use address::{Allowed, Reach};
 pub use client::{Document, HttpClient, bearer};
 pub use connect::{Lookup, LookupFuture};
-pub use credentials::{ClientCredentials, SecretPlace, basic};
+pub use credentials::{ClientAssertions, ClientCredentials, SecretPlace, basic};
 pub use error::{FetchError, FetchErrorKind};
 pub use proxy::{BadProxy, Proxy};
 pub use target::{BadTarget, FetchTarget};

@@ -318,7 +318,7 @@ impl LiveKeys {
     }
 
     /// A permit to wait for the attempt that is wanted or running; `None` if there is no such attempt, or no permit.
-    pub(crate) fn join(self: &Arc<Self>) -> Option<KeysWait> {
+    pub fn join(self: &Arc<Self>) -> Option<KeysWait> {
         let rules = self.fetch?;
         let (attempt, begins_later) = {
             let fetching = self.fetching();

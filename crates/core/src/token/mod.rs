@@ -25,6 +25,6 @@ pub use mint::{AccessTokenText, fingerprint, mint};
 pub use refresh::RefreshToken;
 pub use session_cookie::SessionCookie;
 pub use verify::{
-    AllowedScopes, ClaimMapping, Ignored, IgnoredCause, IssuerKeys, IssuerRules, Preset, RequiredClaim, Roles,
-    RulesError, SubjectEncoding, Verifier, WantedClaim,
+    AllowedScopes, AssertionGrants, ClaimMapping, IdJagRules, Ignored, IgnoredCause, IssuerKeys, IssuerRules,
+    JagSubject, JwtBearerRules, Preset, RequiredClaim, Roles, RulesError, SubjectEncoding, Verifier, WantedClaim,
 };

@@ -33,8 +33,10 @@ use crate::token::keyring::{KeyPrint, VerifyingKey};
 use crate::token::live_keys::KeysWait;
 use crate::token::observer::Observer;
 
+mod client_assertion;
 mod event;
 mod genuine;
+mod grant_assertion;
 mod id_token;
 mod judge;
 mod keys;
@@ -48,7 +50,11 @@ mod shape;
 mod signature_times;
 pub mod strict_json;
 
+pub use client_assertion::{CLIENT_ASSERTION_TYPE, SentClientAssertion, UsableOnce};
 pub use event::{Ended, EventProtocol, SentNotice, VOUCHED_IDLE};
+pub use grant_assertion::{
+    AssertionGrants, IdJagRules, JagSubject, JwtBearerRules, ProvedGrant, ProvedUser, SentGrant,
+};
 pub use id_token::{ProvedLogin, SentIdToken};
 use judge::{ClaimsSource, Moments, TokenTimes};
 pub use judge::{is_name, is_subject};

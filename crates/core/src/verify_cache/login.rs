@@ -1,8 +1,8 @@
-//! The check of an ID token, which is never cached: a login is answered once.
+//! The checks of ID tokens and of assertions, which are never cached: a login is answered once.
 
 use super::{IdentityField, TokenChecker};
 use crate::denial::Denial;
-use crate::token::verify::{ProvedLogin, SentIdToken};
+use crate::token::verify::{ProvedGrant, ProvedLogin, SentGrant, SentIdToken};
 
 impl TokenChecker {
     /// The user of a login at a provider. An ID token whose key is not known waits for one fetch of the keys.
@@ -26,5 +26,13 @@ impl TokenChecker {
             wait.ended().await;
         }
         judge()
+    }
+
+    /// Verifies an assertion that is presented as a grant.
+    ///
+    /// # Errors
+    /// [`Denial::GrantAssertion`]; [`Denial::KeysUnavailable`].
+    pub fn proved_grant(&self, sent: SentGrant<'_>) -> Result<ProvedGrant, Denial> {
+        self.keys.load().verifier.proved_grant(sent, self.clock.now(), self.clock.wall())
     }
 }

@@ -108,6 +108,9 @@ struct Lookup<'a> {
     subject: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     account: Option<&'a str>,
+    /// The issuer whose `sub` the subject is. None: it is ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issuer: Option<&'a str>,
 }
 
 impl HttpSource {
@@ -123,6 +126,18 @@ impl HttpSource {
             files: Files::open(&Arc::new(settings.clone()))?,
             pads_refusals: settings.pad_refusals,
         })
+    }
+
+    async fn look_up(&self, asked: &Lookup<'_>) -> Result<Option<User>, SourceError> {
+        let body = body(asked)?;
+        match self.ask(&self.lookup, body.clone()).await {
+            // A hook that restarts, or a load balancer in front of it, may close the connection. A lookup changes
+            // nothing, so it may be repeated.
+            Err(Asked::Unanswered(error)) if error.kind() == FetchErrorKind::Http => {
+                Ok(self.ask(&self.lookup, body).await?)
+            }
+            answered => Ok(answered?),
+        }
     }
 
     /// Sends a request once.
@@ -231,15 +246,11 @@ impl Source for HttpSource {
     }
 
     async fn lookup(&self, account: Option<&str>, subject: &str) -> Result<Option<User>, SourceError> {
-        let body = body(&Lookup { v: VERSION, subject, account })?;
-        match self.ask(&self.lookup, body.clone()).await {
-            // A hook that restarts, or a load balancer in front of it, may close the connection. A lookup changes
-            // nothing, so it may be repeated.
-            Err(Asked::Unanswered(error)) if error.kind() == FetchErrorKind::Http => {
-                Ok(self.ask(&self.lookup, body).await?)
-            }
-            answered => Ok(answered?),
-        }
+        self.look_up(&Lookup { v: VERSION, subject, account, issuer: None }).await
+    }
+
+    async fn lookup_of_issuer(&self, issuer: &str, subject: &str) -> Result<Option<User>, SourceError> {
+        self.look_up(&Lookup { v: VERSION, subject, account: None, issuer: Some(issuer) }).await
     }
 
     fn pads_refusals(&self) -> bool {

@@ -49,7 +49,7 @@ impl Greeting {
             client: config
                 .clients
                 .iter()
-                .find(|client| client.secret_hash.is_none() && client.may(Grant::Password))
+                .find(|client| !client.is_confidential() && client.may(Grant::Password))
                 .map(|client| client.id.to_string()),
             login_page: config.endpoints.iter().find(|endpoint| endpoint.browser.is_some()).map(|endpoint| {
                 format!("{}{}/login", config.server.public_url.to_string().trim_end_matches('/'), endpoint.path)

@@ -67,7 +67,7 @@ pub(super) fn presents_certificate(session: &Session, refresh: &Refresh<'_>) -> 
 
 /// Does the client prove by its secret that the session is its own?
 fn may_change_binding(session: &Session, refresh: &Refresh<'_>) -> bool {
-    refresh.client.secret_hash.is_some() && session.client == refresh.client.id
+    refresh.client.is_confidential() && session.client == refresh.client.id
 }
 
 /// A refresh may name the resource of its session, and no other (RFC 8707 §2.2). This is judged only for good tokens,

@@ -186,7 +186,7 @@ impl VerifyingKey {
     }
 
     /// The JWK for publication; `None` for a secret.
-    pub(in crate::token) fn published(&self) -> Option<Jwk> {
+    pub(crate) fn published(&self) -> Option<Jwk> {
         let public = self.public.as_ref()?;
         let common = CommonParameters {
             public_key_use: Some(PublicKeyUse::Signature),

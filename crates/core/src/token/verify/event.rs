@@ -124,7 +124,7 @@ impl Verifier {
             NotGenuine::Key => Denial::RefusedEvent(EventFlaw::Key),
             NotGenuine::Unavailable(denial) => denial,
         };
-        let Genuine { claims, typ, .. } = genuine(rules, token, now, read, refuse)?;
+        let Genuine { claims, typ, .. } = genuine((&rules.keys, rules.leeway), token, now, read, refuse)?;
         Ok(Signed { rules, typ, claims })
     }
 }

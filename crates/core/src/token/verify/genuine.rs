@@ -1,6 +1,8 @@
-//! The signature of a text that another issuer signed and that is no access token: a notice, or an ID token.
+//! The signature of a text that another party signed and that is no access token: a notice, an ID token, an assertion.
 
-use super::IssuerRules;
+use std::time::Duration;
+
+use super::Keys;
 use super::shape::{JoseHeader, TokenParts, decode};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
@@ -26,9 +28,9 @@ pub(super) enum NotGenuine {
     Unavailable(Denial),
 }
 
-/// Reads the claims of a text, and then checks that a key of the issuer signed it, by the key's own algorithm.
+/// Reads the claims of a text, and then checks that one of the keys signed it, by the key's own algorithm.
 pub(super) fn genuine<T>(
-    rules: &IssuerRules,
+    (keys, leeway): (&Keys, Duration),
     token: &str,
     now: Timestamp,
     read: impl FnOnce(&[u8]) -> Result<T, Denial>,
@@ -39,9 +41,9 @@ pub(super) fn genuine<T>(
     let header = JoseHeader::read(parts.header).map_err(|_| form("the header is malformed"))?;
     let payload = decode(parts.claims).map_err(|_| form("the claims are malformed"))?;
     let claims = read(&payload)?;
-    let keys = rules.keys.now(now);
-    let Some(key) = keys.find(header.kid.as_deref(), &header.algorithm) else {
-        return Err(refuse(match rules.keys.missing(now, None, rules.leeway) {
+    let present = keys.now(now);
+    let Some(key) = present.find(header.kid.as_deref(), &header.algorithm) else {
+        return Err(refuse(match keys.missing(now, None, leeway) {
             unavailable @ Denial::KeysUnavailable(_) => NotGenuine::Unavailable(unavailable),
             _ => NotGenuine::Key,
         }));

@@ -109,7 +109,8 @@ impl Verifier {
             let is_its = claims.get("iss").and_then(Member::as_text) == Some(&*rules.issuer);
             if is_its { Ok(payload.to_vec()) } else { Err(refused("iss is another issuer")) }
         };
-        let Genuine { claims: payload, typ, algorithm } = genuine(rules, sent.token, now, read, refuse)?;
+        let Genuine { claims: payload, typ, algorithm } =
+            genuine((&rules.keys, rules.leeway), sent.token, now, read, refuse)?;
         if !matches!(typ.as_deref(), None | Some("jwt")) {
             return Err(refused("typ is not that of an ID token"));
         }
@@ -132,7 +133,7 @@ impl Verifier {
         claims: &Members<'_>,
         (times, shown): (TokenTimes, &[Box<str>]),
     ) -> Result<ProvedLogin, Denial> {
-        let rules = of_id_tokens(rules);
+        let rules = of_other_kind(rules);
         let of_tokens = rules.of_tokens();
         let judged = judge::claims(sent.token, claims, (&rules, &of_tokens), ClaimsSource::Unknown, times);
         let token = judged.map_err(|refusal| match name_claim(&rules, refusal, None) {
@@ -225,9 +226,9 @@ fn half_hash(algorithm: Algorithm, token: &str) -> String {
     URL_SAFE_NO_PAD.encode(left)
 }
 
-/// The rules of an issuer for its ID tokens. Audience and lifetime are those of access tokens, and so are claims that
+/// The rules of an issuer for its ID tokens and assertions. Audience and lifetime are those of access tokens, and so are claims that
 /// must be there, or must not, so that no other token passes as one. What the operator asks of a claim's value holds.
-fn of_id_tokens(rules: &IssuerRules) -> IssuerRules {
+pub(super) fn of_other_kind(rules: &IssuerRules) -> IssuerRules {
     let is_of_kind = |path: &ClaimPath| path.segments().len() == 1 && path.segments().any(|name| KINDS.contains(&name));
     let holds =
         |required: &&RequiredClaim| matches!(required.wanted, WantedClaim::OneOf(_)) && !is_of_kind(&required.path);

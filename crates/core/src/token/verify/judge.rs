@@ -220,8 +220,8 @@ fn percent_encoded(subject: &str) -> Cow<'_, str> {
 /// The times of a token.
 #[derive(Clone, Copy)]
 pub(super) struct TokenTimes {
-    expires: Timestamp,
-    not_before: Option<Timestamp>,
+    pub(super) expires: Timestamp,
+    pub(super) not_before: Option<Timestamp>,
     pub(super) issued_at: Option<Timestamp>,
 }
 

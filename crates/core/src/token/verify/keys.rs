@@ -362,7 +362,7 @@ impl Keys {
         }
     }
 
-    pub(super) fn equal(&self, other: &Self) -> bool {
+    pub(crate) fn equal(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Own(own), Self::Own(other)) => own.equals(other),
             (Self::Live(own), Self::Live(other)) => own.equals(other),

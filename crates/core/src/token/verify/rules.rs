@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::grant_assertion::AssertionGrants;
 use super::keys::{Ignored, IssuerKeys, Keys, MAX_KEYS};
 use super::mapping::ClaimMapping;
 use super::preset::Preset;
@@ -153,6 +154,8 @@ pub struct IssuerRules {
     pub max_lifetime: Option<Duration>,
     /// The claim with the session at the issuer, which its logouts and events name. Empty: its tokens have no session.
     pub session_claim: Box<str>,
+    /// Which of its assertions are grants.
+    pub grants: AssertionGrants,
     /// How its tokens are introspected, if they are.
     pub(crate) introspection: Option<Arc<Introspection>>,
     /// The sessions that its tokens have named.
@@ -190,6 +193,7 @@ impl IssuerRules {
             leeway,
             max_lifetime: None,
             session_claim: "sid".into(),
+            grants: AssertionGrants::default(),
             introspection: None,
             sessions_seen: Arc::default(),
         }
@@ -213,6 +217,7 @@ impl IssuerRules {
             leeway: MAX_LEEWAY,
             max_lifetime: None,
             session_claim: "sid".into(),
+            grants: AssertionGrants::default(),
             introspection: None,
             sessions_seen: Arc::default(),
         }
@@ -312,6 +317,7 @@ impl IssuerRules {
             leeway,
             max_lifetime,
             session_claim,
+            grants,
             introspection,
             sessions_seen: _,
         } = self;
@@ -325,6 +331,7 @@ impl IssuerRules {
             && (name, scopes, everywhere, claims, subject_prefix)
                 == (&other.name, &other.scopes, &other.everywhere, &other.claims, &other.subject_prefix)
             && *session_claim == other.session_claim
+            && *grants == other.grants
             && keys.equal(&other.keys)
             && is_asked_alike
     }

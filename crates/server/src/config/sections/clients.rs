@@ -1,5 +1,6 @@
 //! `[[clients]]`. An entry is the library's [`Client`].
 
+use std::ops::Deref;
 use std::path::Path;
 
 use toml::Value;
@@ -7,10 +8,11 @@ use toml::Value;
 use super::super::declare::section;
 use super::super::print::{MASK, Print, Words};
 use super::super::value;
+use super::issuers::{KeySource, key_source};
 use super::path_in;
 use super::sessions::read_override;
 use crate::config::Config;
-use rotogate_core::client::{CertificateUse, Client, DpopUse, ExchangeRules, Grant};
+use rotogate_core::client::{CertificateUse, Client, ClientKeys, DpopUse, ExchangeRules, Grant};
 use rotogate_core::password::{SecretHash, cost_of};
 use rotogate_core::private_file::read_private;
 use rotogate_core::route::WarningKind;
@@ -20,17 +22,77 @@ use rotogate_core::token::claims::CLIENT_PREFIX;
 use rotogate_core::token::verify::is_subject;
 use rotogate_kit::config::{Section, Value as Raw};
 
-/// `[[clients]]`.
-pub type ClientConfig = Client;
+section! {
+    /// An entry of `[[clients]]`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct ClientConfig, read by read_entry(section, others: &[ClientConfig], dir: &Path) {
+        /// Its rules.
+        reload client as "..": Client = by { read_keys(section, others, dir) },
+        /// How a confidential client authenticates. `"private_key_jwt"`: by assertions that it signs (docs/clients-without-secrets.md),
+        /// so that nobody keeps a secret.
+        reload auth: ClientAuth = get_or(value::word_of, ClientAuth::default()),
+        /// The public keys of a client with `auth = "private_key_jwt"`, such as `{ jwks_url = "https://orders.example.com/jwks.json" }`.
+        reload keys: Option<ClientKeySource> = table(|section| read_source(section, dir, &client.id)),
+    }
+}
 
 section! {
-    impl Client, read by read_keys(section, others: &[Client], dir: &Path) {
-        /// Required: The `client_id`. Without `secret_hash`, it is a public client: an app or a page that can keep no secret.
+    /// `keys` of an entry of `[[clients]]`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct ClientKeySource, read by read_source(section, dir: &Path, client: &str) {
+        /// Where they are.
+        reload source as "..": KeySource = by { read_key_source(section, dir, client) },
+    }
+    with {
+        /// A file with the client's JWK set, read at a start and at a reload.
+        reload jwks_file: text,
+        /// The address of the client's JWK set, which is fetched as that of an issuer is. `rotogate issuer refresh client:ID` fetches
+        /// it now.
+        reload jwks_url: text,
+        /// A file with one public key, in PEM; needs `algorithm`.
+        reload public_key: text,
+        /// The only accepted algorithm, such as `"ES256"`.
+        reload algorithm: text,
+        /// How keys are fetched: docs/issuers.md.
+        reload fetch: table of super::remote::FetchKeys,
+        /// true: the gate is not ready before the keys were fetched for the first time.
+        reload required: boolean,
+    }
+}
+
+/// How a confidential client authenticates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// With a secret.
+    #[default]
+    SecretHash,
+    /// With assertions that it signs (RFC 7523 §2.2).
+    PrivateKeyJwt,
+}
+
+impl Words for ClientAuth {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("secret_hash", Self::SecretHash), ("private_key_jwt", Self::PrivateKeyJwt)];
+}
+
+impl Deref for ClientConfig {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+section! {
+    impl Client, read by read_keys(section, others: &[ClientConfig], dir: &Path) {
+        /// Required: The `client_id`. Without `secret_hash` and `keys`, it is a public client: an app or a page that can keep no secret.
         reload id: Box<str> = by { read_id(section, others).into() },
         /// The hash of the secret of a confidential client: `rotogate client secret` prints it.
         reload secret_hash: Option<SecretHash> = by { read_secret_hash(section, dir) },
-        /// The grants of the client: `"password"`, `"refresh_token"`, and a confidential client `"client_credentials"` and
-        /// `"token-exchange"`.
+        /// They are read later, with the other files of a start.
+        no_key keys: Option<ClientKeys> = by { None },
+        /// The grants of the client: `"password"`, `"refresh_token"`, `"jwt-bearer"`, and a confidential client
+        /// `"client_credentials"` and `"token-exchange"`.
         reload grants: Vec<Grant> = by { read_grants(section) },
         /// The only scopes that its tokens may carry. Unset: whatever the user has.
         reload scopes: Option<Scope> = by { self::scopes(section, "scopes") },
@@ -61,6 +123,7 @@ impl Words for Grant {
         (Self::RefreshToken.word(), Self::RefreshToken),
         (Self::ClientCredentials.word(), Self::ClientCredentials),
         ("token-exchange", Self::TokenExchange),
+        ("jwt-bearer", Self::JwtBearer),
     ];
 }
 
@@ -74,14 +137,15 @@ impl Words for CertificateUse {
         &[("off", Self::Off), ("optional", Self::Optional), ("required", Self::Required)];
 }
 
-pub(super) fn read(sections: &[Section<'_>], dir: &Path) -> Vec<Client> {
-    let mut clients: Vec<Client> = Vec::new();
+pub(super) fn read(sections: &[Section<'_>], dir: &Path) -> Vec<ClientConfig> {
+    let mut clients: Vec<ClientConfig> = Vec::new();
     for section in sections {
-        let client = read_keys(section, &clients, dir);
-        let is_public = !section.has("secret_hash") && !section.has("secret_hash_file");
+        let client = read_entry(section, &clients, dir);
+        check_auth(section, &client);
+        let is_public = !section.has("secret_hash") && !section.has("secret_hash_file") && client.keys.is_none();
         if client.may(Grant::ClientCredentials) && is_public {
-            let message = "client_credentials is for confidential clients (RFC 6749 §4.4); give it a secret_hash or \
-                           secret_hash_file, or remove the grant";
+            let message = "client_credentials is for confidential clients (RFC 6749 §4.4); give it a secret_hash, \
+                           secret_hash_file or keys, or remove the grant";
             section.blame("grants", message);
         }
         super::exchange::check_client(section, &client, is_public);
@@ -100,7 +164,32 @@ pub(super) fn read(sections: &[Section<'_>], dir: &Path) -> Vec<Client> {
     clients
 }
 
-fn read_id(section: &Section<'_>, others: &[Client]) -> String {
+/// A client authenticates in one way, and has what that way needs.
+fn check_auth(section: &Section<'_>, client: &ClientConfig) {
+    match (client.auth, &client.keys) {
+        (ClientAuth::PrivateKeyJwt, None) if !section.is_bad() => {
+            let message = "missing; private_key_jwt needs the client's public keys: expected { jwks_file = \"…\" }, \
+                           { jwks_url = \"https://…\" }, or { public_key = \"…\", algorithm = \"…\" }";
+            section.blame("keys", message);
+        }
+        (ClientAuth::SecretHash, Some(_)) => {
+            section.blame("keys", "needs auth = \"private_key_jwt\" beside it");
+        }
+        _ => {}
+    }
+    for key in ["secret_hash", "secret_hash_file"] {
+        if client.auth == ClientAuth::PrivateKeyJwt && section.has(key) {
+            section.blame(key, "conflicts with auth = \"private_key_jwt\"; remove one of the two");
+        }
+    }
+}
+
+/// The keys of one client, by the rules for those of an issuer.
+fn read_key_source(section: &Section<'_>, dir: &Path, client: &str) -> KeySource {
+    key_source(section, dir, None, (&format!("{CLIENT_PREFIX}{client}"), client))
+}
+
+fn read_id(section: &Section<'_>, others: &[ClientConfig]) -> String {
     let id = section.required("id", "the client_id", client_id);
     if !id.is_empty() && others.iter().any(|other| *other.id == *id) {
         section.blame("id", format!("\"{id}\" is listed twice; remove or rename one of the two"));

@@ -39,6 +39,16 @@ pub struct DirectoryConfig {
     pub users: UsersConfig,
 }
 
+impl DirectoryConfig {
+    /// Can it name a user for the subject of another issuer?
+    pub(super) fn names_users_of_issuers(&self) -> bool {
+        match &self.users {
+            UsersConfig::File { .. } => false,
+            UsersConfig::Remote { source, .. } => source.names_users_of_issuers(),
+        }
+    }
+}
+
 /// Where users are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UsersConfig {

@@ -314,10 +314,10 @@ fn endpoint_client(section: &Section<'_>, dialect: &str, clients: &[ClientConfig
             let known: Vec<&str> = clients.iter().map(|client| &*client.id).collect();
             section.blame("client", dangling("client", id, &known));
         }
-        (Some(client), Some(_)) if client.secret_hash.is_some() => {
+        (Some(client), Some(_)) if client.is_confidential() => {
             section.blame("client", "is confidential, and this protocol cannot carry its secret; name a public one");
         }
-        (Some(client), None) if client.secret_hash.is_some() => {
+        (Some(client), None) if client.is_confidential() => {
             let message = format!(
                 "missing, so its sessions are those of the client \"{default}\", which [[clients]] makes confidential, and \
                  this protocol cannot carry its secret; name a public one"

@@ -7,6 +7,7 @@ use super::super::declare::section;
 use super::super::print::Words;
 use super::super::value;
 use super::issuers::TrustedIssuer;
+use super::provider_client::{ClientKeySettings, read_key};
 use super::{SECOND, path_in};
 use rotogate_core::http_client::{Allowed, FetchTarget};
 use rotogate_core::introspection::Introspection;
@@ -21,8 +22,12 @@ section! {
         reload url: String = required("the introspection endpoint", endpoint),
         /// The id of the gate as a client of the issuer.
         reload client_id: String = required("the gate's client id at the issuer", value::text),
-        /// The file with its secret, for the gate's user only (0600), and read again when it changes.
-        reload secret_file: PathBuf = required("a file with the gate's secret at the issuer", path_in(dir)),
+        /// Its key, instead of a secret.
+        reload key as "..": Option<ClientKeySettings> = by {
+            read_key(section, dir, &["secret_file", "secret_in"])
+        },
+        /// Required, unless there is a `key_file`: The file with its secret, for the gate's user only (0600), and read again when it changes.
+        reload secret_file: Option<PathBuf> = by { read_secret_file(section, dir) },
         /// `"form"` for a server that expects id and secret in the form (`client_secret_post`).
         reload secret_in: SecretIn = get_or(value::word_of, SecretIn::Basic),
         /// How long a response counts, at most 5m and never beyond the token's `exp`. `"0s"`: each request asks.
@@ -44,6 +49,16 @@ section! {
         /// true: a response without `aud` counts for the `audience` of the entry. One that is there is always judged.
         reload audience_optional: bool = get_or(value::boolean, false),
     }
+}
+
+/// Required, unless there is a key.
+fn read_secret_file(section: &Section<'_>, dir: &Path) -> Option<PathBuf> {
+    if section.has("key_file") {
+        return section.get("secret_file", path_in(dir));
+    }
+    let file =
+        section.required("secret_file", "a file with the gate's secret at the issuer, or key_file", path_in(dir));
+    Some(file)
 }
 
 fn within(longest: Duration) -> impl Fn(&Raw) -> Result<Duration, String> {
@@ -68,7 +83,9 @@ impl IntrospectionConfig {
     pub(crate) fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         let ca = self.ca.as_deref().map(|ca| ("ca", ca));
         let client_cert = self.client_cert.as_deref().map(|cert| ("client_cert", cert));
-        [("secret_file", self.secret_file.as_path())].into_iter().chain(ca).chain(client_cert)
+        let key = self.key.as_ref().map(|key| ("key_file", key.file.as_path()));
+        let secret = self.secret_file.as_deref().map(|secret| ("secret_file", secret));
+        secret.into_iter().chain(key).chain(ca).chain(client_cert)
     }
 }
 

@@ -10,22 +10,23 @@ use secrecy::SecretString;
 use toml::{Table, Value};
 
 use super::super::declare::section;
-use super::super::print::{Print, Put};
+use super::super::print::{Print, Put, Words};
 use super::super::value;
-use super::EndpointConfig;
 use super::introspection::{self, IntrospectionConfig};
 use super::issuer::{IssuerConfig, algorithm, audience, leeway};
 use super::remote::RemoteSource;
+use super::{ClientConfig, DirectoryConfig, EndpointConfig};
 use super::{DAY, SECOND, mapping, path_in, remote};
 use crate::config::Config;
-use rotogate_core::client::ExchangeRules;
+use rotogate_core::client::{ExchangeRules, Grant};
 use rotogate_core::private_file::{read_private, trusted};
 use rotogate_core::route::{Auth, Route, WarningKind};
 use rotogate_core::session::Scope;
-use rotogate_core::token::Algorithm;
 use rotogate_core::token::algorithm::Family;
 use rotogate_core::token::assertion::is_assertion_typ;
+use rotogate_core::token::claims::CLIENT_PREFIX;
 use rotogate_core::token::verify::{AllowedScopes, ClaimMapping, OWN, Preset, RequiredClaim, WantedClaim, host_of};
+use rotogate_core::token::{Algorithm, IdJagRules, JagSubject, JwtBearerRules};
 use rotogate_kit::config::{Section, Value as Raw, printable};
 
 section! {
@@ -44,7 +45,7 @@ section! {
         // Requirement J6.
         reload typ: Vec<String> = by { read_typ(section, preset) },
         /// Its keys.
-        reload keys as "..": KeySource = by { issuer_keys(section, dir, preset, &name, &url) },
+        reload keys as "..": KeySource = by { issuer_keys(section, dir, preset, (&name, &url)) },
         /// Which of its claims are read, and what they mean here.
         reload claims as "..": ClaimMapping = by {
             mapping::read(section, preset.map(Preset::claims).unwrap_or_default())
@@ -70,6 +71,10 @@ section! {
         reload backchannel_logout: Option<EventsConfig> = table(|section| read_events(section, dir, false)),
         /// Where its security events come (RFC 8935): docs/logout-events.md.
         reload events: Option<EventsConfig> = table(|section| read_events(section, dir, true)),
+        /// Its identity assertions about users (ID-JAG) are grants: docs/clients-without-secrets.md.
+        reload id_jag: Option<IdJagRules> = table(read_id_jag),
+        /// Its tokens for workloads are grants (RFC 7523), such as those of GitHub Actions and Kubernetes.
+        reload jwt_bearer: Option<JwtBearerRules> = table(read_jwt_bearer),
         /// The claim with its session, which its logouts name. `""`: its tokens have none.
         reload session_claim: String = get_or(self::session_claim, "sid".to_owned()),
     }
@@ -127,6 +132,44 @@ section! {
     }
 }
 
+section! {
+    impl IdJagRules, read by read_id_jag(section) {
+        /// Required: The clients that may present them, each confidential, and with the grant `"jwt-bearer"`.
+        reload clients: Vec<Box<str>> = by { texts(section, "clients", "the id of a client") },
+        /// The greatest age of one, by its `iat`.
+        reload max_age: Duration = get_or(value::duration_within(SECOND, 3600 * SECOND), 600 * SECOND),
+        /// Who the user is here: `"issuer"`, the issuer's subject with `subject_prefix`; or `"directory"`, whom the lookup of an HTTP
+        /// directory names for `issuer` and `subject`.
+        reload subject: JagSubject = get_or(value::word_of, JagSubject::default()),
+    }
+}
+
+section! {
+    impl JwtBearerRules, read by read_jwt_bearer(section) {
+        /// Required: The subjects that count, to the byte, such as `["repo:acme/app:ref:refs/heads/main"]`.
+        reload subjects: Vec<Box<str>> = by { texts(section, "subjects", "a sub of its tokens") },
+        /// A token with a longer lifetime is no grant.
+        reload max_lifetime: Duration = get_or(value::duration_within(SECOND, 3600 * SECOND), 600 * SECOND),
+        /// The entry of `[[clients]]` whose token the workload gets, with its scopes; it has the grant `"jwt-bearer"`.
+        reload as_client: Box<str> = by {
+            section.required("as_client", "the id of a client", value::text).into()
+        },
+    }
+}
+
+impl Words for JagSubject {
+    const WORDS: &'static [(&'static str, Self)] = &[("issuer", Self::Issuer), ("directory", Self::Directory)];
+}
+
+/// A list that is not empty.
+fn texts(section: &Section<'_>, key: &'static str, expected: &str) -> Vec<Box<str>> {
+    let listed = section.list_or_empty(key, value::text);
+    if listed.is_empty() && !section.is_bad() {
+        section.blame(key, format!("is missing or empty, and then nothing counts; expected {expected}"));
+    }
+    listed.into_iter().map(Into::into).collect()
+}
+
 /// The source of an issuer's keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeySource {
@@ -148,6 +191,11 @@ impl KeySource {
             Self::PublicKey(path, _) => Some(("public_key", path)),
             Self::Remote(_) | Self::None => None,
         }
+    }
+
+    /// Are all tokens introspected?
+    pub(super) const fn is_none(&self) -> bool {
+        matches!(self, Self::None)
     }
 
     /// The keys that are fetched.
@@ -324,6 +372,9 @@ fn issuer_name(v: &Raw) -> Result<String, String> {
         Raw::String(name) | Raw::Env(name) if name == OWN => {
             Err(format!("\"{OWN}\" is our own issuer; expected another name"))
         }
+        Raw::String(name) | Raw::Env(name) if name.starts_with(CLIENT_PREFIX) => {
+            Err(format!("\"{CLIENT_PREFIX}…\" names the keys of a client; expected another name"))
+        }
         Raw::String(name) | Raw::Env(name)
             if (1..=256).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic()) =>
         {
@@ -370,7 +421,25 @@ fn allowed_scopes(section: &Section<'_>) -> AllowedScopes {
 /// The keys of `[[issuers]]` that name a source of keys. Exactly one of them is there.
 const SOURCES: [&str; 4] = ["discovery", "jwks_url", "jwks_file", "public_key"];
 
-fn issuer_keys(section: &Section<'_>, dir: &Path, preset: Option<Preset>, name: &str, url: &str) -> KeySource {
+fn issuer_keys(section: &Section<'_>, dir: &Path, preset: Option<Preset>, named: (&str, &str)) -> KeySource {
+    if !SOURCES.iter().any(|key| section.has(key)) && section.has("introspection") {
+        if section.has("algorithm") {
+            section.blame("algorithm", "is of no use without keys; remove it, or add discovery = true");
+        }
+        let _ = remote::read(section, dir, named.0, named.1, None);
+        return KeySource::None;
+    }
+    key_source(section, dir, preset, named)
+}
+
+/// The keys of an issuer, or of a client, which has no discovery document.
+pub(super) fn key_source(
+    section: &Section<'_>,
+    dir: &Path,
+    preset: Option<Preset>,
+    (name, url): (&str, &str),
+) -> KeySource {
+    let is_client = name.starts_with(CLIENT_PREFIX);
     let file = |v: &Raw| match value::text(v)? {
         url if url.contains("://") => Err(format!("expected a file, found the URL {}; write jwks_url", v.describe())),
         _ => path_in(dir)(v),
@@ -383,12 +452,11 @@ fn issuer_keys(section: &Section<'_>, dir: &Path, preset: Option<Preset>, name: 
     let remote = remote::read(section, dir, name, url, algorithm);
     let named: Vec<_> = SOURCES.into_iter().filter(|key| section.has(key)).collect();
     match *named.as_slice() {
-        [] if section.has("introspection") => {
-            if section.has("algorithm") {
-                section.blame("algorithm", "is of no use without keys; remove it, or add discovery = true");
-            }
-            return KeySource::None;
+        [] if is_client => {
+            let expected = "jwks_file, jwks_url, or public_key with algorithm";
+            section.blame("jwks_file", format!("missing; the keys have no source: expected {expected}"));
         }
+        ["discovery"] if is_client => section.blame("discovery", "a client has no discovery document; write jwks_url"),
         [] => {
             let expected =
                 "discovery = true, jwks_url, jwks_file, or public_key with algorithm; for opaque tokens, introspection";
@@ -410,6 +478,42 @@ fn issuer_keys(section: &Section<'_>, dir: &Path, preset: Option<Preset>, name: 
     }
 }
 
+/// The clients and the directory that the grants of issuers need.
+pub(super) fn check_grants(
+    sections: &[Section<'_>],
+    issuers: &[TrustedIssuer],
+    clients: &[ClientConfig],
+    directories: &[DirectoryConfig],
+) {
+    let problem = |id: &str, needs_proof: bool| match clients.iter().find(|client| *client.id == *id) {
+        None => Some(format!("there is no client \"{}\" in [[clients]]", printable(id))),
+        Some(client) if !client.may(Grant::JwtBearer) => {
+            Some(format!("the client \"{id}\" lacks the grant \"jwt-bearer\"; add it to its grants"))
+        }
+        Some(client) if needs_proof && client.keys.is_none() && client.secret_hash.is_none() => {
+            Some(format!("the client \"{id}\" is public; give it keys or a secret_hash"))
+        }
+        Some(_) => None,
+    };
+    for (section, issuer) in sections.iter().zip(issuers).filter(|(section, _)| !section.is_bad()) {
+        for id in issuer.id_jag.iter().flat_map(|jag| &jag.clients) {
+            problem(id, true).into_iter().for_each(|message| section.blame("id_jag.clients", message));
+        }
+        if let Some(message) = issuer.jwt_bearer.as_ref().and_then(|bearer| problem(&bearer.as_client, false)) {
+            section.blame("jwt_bearer.as_client", message);
+        }
+        let by_directory = issuer.id_jag.as_ref().is_some_and(|jag| jag.subject == JagSubject::Directory);
+        if by_directory && !directories.iter().any(DirectoryConfig::names_users_of_issuers) {
+            let message = "needs a directory of kind \"http\", whose lookup names our user for an issuer's subject; or write \
+                           \"issuer\"";
+            section.blame("id_jag.subject", message);
+        }
+        if issuer.keys.is_none() && (issuer.id_jag.is_some() || issuer.jwt_bearer.is_some()) {
+            section.blame("introspection", "has no keys, which verify assertions; add discovery = true, or jwks_url");
+        }
+    }
+}
+
 /// Blames an issuer whose tokens no route accepts: probably a route should.
 pub(super) fn check_used(sections: &[Section<'_>], config: &Config) {
     let Config { issuers, routes, endpoints, clients, .. } = config;
@@ -426,8 +530,9 @@ pub(super) fn check_used(sections: &[Section<'_>], config: &Config) {
             let logs_in = endpoint.browser.as_ref().and_then(|browser| browser.provider.as_deref());
             [endpoint.relayed_issuer(), logs_in].contains(&Some(issuer.name.as_str()))
         };
-        if !section.is_bad() && !routes.is_empty() && !routes.iter().any(is_let_in) && !endpoints.iter().any(is_behind)
-        {
+        let grants = issuer.id_jag.is_some() || issuer.jwt_bearer.is_some();
+        let is_used = routes.iter().any(is_let_in) || endpoints.iter().any(is_behind) || grants;
+        if !section.is_bad() && !routes.is_empty() && !is_used {
             let name = printable(&issuer.name);
             let message = format!(
                 "no route accepts its tokens; write issuers = [\"{OWN}\", \"{name}\"] at the [[routes]] that should, or \

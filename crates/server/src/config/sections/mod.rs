@@ -17,7 +17,7 @@ use super::print::Print;
 use super::source::Source;
 use super::value::path_in;
 use crate::log::{AccessLogConfig, AuditLogConfig, LogConfig, RouteLog};
-use rotogate_core::client::{Client, DpopUse};
+use rotogate_core::client::DpopUse;
 use rotogate_core::dpop::DpopSettings;
 use rotogate_core::route::{Resource, Route};
 use rotogate_core::session::profile::Profile;
@@ -60,7 +60,7 @@ pub(super) use admin::read_access;
 pub use admin::{AdminAccess, AdminConfig, AdminRole, AdminTokenConfig};
 pub use authorizers::{AuthorizerConfig, AuthorizerKind};
 pub use browser::BrowserConfig;
-pub use clients::ClientConfig;
+pub use clients::{ClientConfig, ClientKeySource};
 pub use cors::CorsConfig;
 pub use directory::{DirectoryConfig, ExpectedHash, HashesConfig, UsersConfig};
 pub use endpoints::EndpointConfig;
@@ -75,7 +75,7 @@ pub(crate) use issuers::read_event_token;
 pub use issuers::{EventsConfig, KeySource, TrustedIssuer};
 pub use limits::LimitsConfig;
 pub use listeners::{CertificateFiles, ClientAuth, ClientRoots, ListenerConfig, TlsConfig};
-pub use provider_client::ProviderClientSettings;
+pub use provider_client::{ClientKeySettings, ProviderClientSettings};
 #[cfg(feature = "relay")]
 pub use relay::RelaySettings;
 pub use remote::RemoteSource;
@@ -122,7 +122,7 @@ section! {
             authorizers::read(&sections.authorizers, dir, &server, &admin)
         },
         /// The OAuth clients that begin sessions.
-        each clients: Vec<Client> = by { clients::read(&sections.clients, dir) },
+        each clients: Vec<ClientConfig> = by { clients::read(&sections.clients, dir) },
         /// Where clients log in, refresh and log out, each in a protocol (docs/protocols.md).
         // A relay lasts as long as the process. All or nothing: with other relays, no endpoint changes.
         restart("endpoints" if endpoints::are_other_relays) endpoints: Vec<EndpointConfig> = by {
@@ -299,6 +299,7 @@ impl<'a> CheckedSections<'a> {
 
     fn check(&self, config: &Config) {
         issuers::check_used(&self.issuers, config);
+        issuers::check_grants(&self.issuers, &config.issuers, &config.clients, &config.directories);
         introspection::check(&self.routes, &config.routes, &config.issuers);
         routing::check(config, &self.routes);
         identity::check(&self.identity, config);

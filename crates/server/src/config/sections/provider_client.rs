@@ -4,10 +4,14 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
+use super::super::declare::section;
 use super::super::print::{Print, Put, Words};
 use super::super::value;
+use super::issuer::algorithm;
 use super::path_in;
 use rotogate_core::http_client::SecretPlace;
+use rotogate_core::token::Algorithm;
+use rotogate_core::token::algorithm::Family;
 use rotogate_kit::config::Section;
 
 /// The client that the gate is towards a provider.
@@ -19,6 +23,52 @@ pub struct ProviderClientSettings {
     pub secret_file: Option<PathBuf>,
     /// Where the secret is sent.
     pub secret_in: SecretPlace,
+    /// Its key, instead of a secret.
+    pub key: Option<ClientKeySettings>,
+}
+
+section! {
+    /// The key by which the gate authenticates at another server (RFC 7523 §2.2).
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct ClientKeySettings, read by read_key_settings(section, dir: &Path) {
+        /// The file with the gate's private key (PKCS #8 in PEM, 0600), instead of `secret_file`: the gate signs an assertion for each
+        /// request (docs/clients-without-secrets.md).
+        reload file as "key_file": PathBuf = by { section.get("key_file", path_in(dir)).unwrap_or_default() },
+        /// Required beside `key_file`: The `aud` of the assertions, the issuer of the other server, exactly as it writes it.
+        reload audience as "assertion_audience": String = by {
+            section.get("assertion_audience", value::text).unwrap_or_default()
+        },
+        /// The algorithm of the key. Default: `"EdDSA"`, `"ES256"`, `"ES384"` or `"RS256"`, by its kind.
+        reload algorithm as "key_algorithm": Option<Algorithm> = get(self::algorithm),
+        /// The `kid` of the assertions. Default: the thumbprint of the key (RFC 7638).
+        reload kid as "key_id": Option<String> = get(value::text),
+    }
+}
+
+/// The keys that say by which key the gate authenticates.
+const FURTHER: [&str; 3] = ["assertion_audience", "key_algorithm", "key_id"];
+
+/// Reads `key_file` and what belongs to it. `others` are the keys that would be another way.
+pub(super) fn read_key(section: &Section<'_>, dir: &Path, others: &[&'static str]) -> Option<ClientKeySettings> {
+    let settings = read_key_settings(section, dir);
+    if !section.has("key_file") {
+        for key in FURTHER.into_iter().filter(|key| section.has(key)) {
+            section.blame(key, "is for assertions that the gate signs; expected key_file beside it");
+        }
+        return None;
+    }
+    for key in others.iter().filter(|key| section.has(key)) {
+        section.blame(key, "conflicts with key_file; the gate authenticates in one way");
+    }
+    if settings.algorithm.is_some_and(|algorithm| algorithm.family() == Family::Hmac) {
+        section.blame("key_algorithm", "is a shared secret; expected that of a private key, such as \"ES256\"");
+    }
+    if !section.has("assertion_audience") {
+        let message = "missing; expected the issuer of the other server, exactly as it writes it: no server says to the gate \
+                       for whom an assertion is";
+        section.blame("assertion_audience", message);
+    }
+    Some(settings)
 }
 
 impl Words for SecretPlace {
@@ -27,7 +77,8 @@ impl Words for SecretPlace {
 
 /// Reads the table `client`.
 pub(super) fn read_keys(section: &Section<'_>, dir: &Path) -> ProviderClientSettings {
-    section.later(&["private_key_file"]);
+    section.misplaced(&["private_key_file"], "is named key_file");
+    let key = read_key(section, dir, &["secret_file", "secret_in"]);
     if section.has("secret") {
         section.blame("secret", "does not belong into this file; write it to a file, and name that as secret_file");
         let _: Option<()> = section.get("secret", |_| Ok(()));
@@ -36,6 +87,7 @@ pub(super) fn read_keys(section: &Section<'_>, dir: &Path) -> ProviderClientSett
         id: section.required("id", "the client_id at the provider", value::text),
         secret_file: section.get("secret_file", path_in(dir)),
         secret_in: section.get_or("secret_in", value::word_of, SecretPlace::default()),
+        key,
     };
     if section.has("secret_in") && client.secret_file.is_none() && !section.is_bad() {
         section.blame("secret_in", "needs secret_file");
@@ -45,11 +97,12 @@ pub(super) fn read_keys(section: &Section<'_>, dir: &Path) -> ProviderClientSett
 
 impl Print for ProviderClientSettings {
     fn print(&self) -> Value {
-        let Self { id, secret_file, secret_in } = self;
+        let Self { id, secret_file, secret_in, key } = self;
         let mut table = Table::new();
         id.put(&mut table, "id");
         secret_file.put(&mut table, "secret_file");
         secret_file.as_ref().map(|_| *secret_in).put(&mut table, "secret_in");
+        key.put(&mut table, "..");
         table.into()
     }
 }

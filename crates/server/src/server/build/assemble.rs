@@ -8,22 +8,24 @@ use http::HeaderName;
 
 use super::admin_tokens::AdminTokens;
 use super::directories::LiveDirectories;
+use super::issuer_rules::load_keys;
 use super::issuers::RemoteIssuers;
 use super::prepare::{DirectoryPlan, StartPlan};
-use super::provider_client::{SECRET_FILE, login_provider};
+use super::provider_client::{self, login_provider};
 #[cfg(feature = "relay")]
 use super::relays;
 use super::start_wait::StartWait;
 use super::stores::keys_and_stores;
 use super::users::LiveUsers;
 use crate::config::{
-    AssertionHeader, Config, ConfigError, ConfigErrors, EndpointConfig, IdentityConfig, IdentityNames, IssuerConfig,
-    LimitsConfig, SessionsConfig, StoreConfig, read_event_token,
+    AssertionHeader, ClientConfig, ClientKeySource, Config, ConfigError, ConfigErrors, EndpointConfig, IdentityConfig,
+    IdentityNames, IssuerConfig, LimitsConfig, SessionsConfig, StoreConfig, read_event_token,
 };
 use crate::server::error::{KeyFault, ServerError};
 use rotogate::dialect::events::Events;
 use rotogate::gate::{BuildError, Endpoint, Gate, GateBuilder};
 use rotogate::store::redb::RedbStore;
+use rotogate_core::client::{Client, ClientKeys};
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::password::Passwords;
 use rotogate_core::token::verify::IssuerRules;
@@ -112,6 +114,7 @@ pub(crate) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
         file.map(|file| file.watch().map(|watcher| (file, watcher))).transpose().map_err(ServerError::part)?;
     let proxy = Proxy::new(upstreams(config), proxy_settings(config)).map_err(ServerError::part)?;
     remote_issuers.start(config, &mut trusted).await?;
+    let builder = remote_issuers.given_to(builder, config);
     let builder = trusted.iter().cloned().fold(builder, GateBuilder::trusted_issuer);
     let builder = builder.passwords(Arc::clone(&passwords)).directory(directories.shared());
     let mut wait = StartWait::begin();
@@ -206,10 +209,13 @@ pub(crate) fn builder(config: &Config, remote_issuers: &RemoteIssuers) -> Result
     if !keep_login_client {
         builder = builder.forget_login_origin();
     }
-    for client in config.clients.iter().cloned() {
-        builder = builder.client(client);
-    }
     let mut wrong = Vec::new();
+    for (index, client) in config.clients.iter().enumerate() {
+        match client_with_keys(client) {
+            Ok(client) => builder = builder.client(client),
+            Err(KeyFault { key, message }) => wrong.push(config.blame(&format!("clients[{index}].{key}"), message)),
+        }
+    }
     builder = with_endpoints(builder, config, remote_issuers, &mut wrong);
     for resource in config.resources.iter().cloned() {
         builder = builder.resource(resource);
@@ -218,6 +224,21 @@ pub(crate) fn builder(config: &Config, remote_issuers: &RemoteIssuers) -> Result
         builder = builder.route(route);
     }
     ConfigErrors::new(wrong).map_or(Ok(builder), Err)
+}
+
+/// The client, with the keys that its file holds now. Those that are fetched come later.
+fn client_with_keys(config: &ClientConfig) -> Result<Client, KeyFault> {
+    let mut client = config.client.clone();
+    if let Some(ClientKeySource { source }) = &config.keys {
+        let key = match source.file() {
+            Some(("jwks_file", _)) => "keys.jwks_file",
+            _ => "keys.public_key",
+        };
+        let keys =
+            load_keys(source, &format!("client {}", client.id)).map_err(|message| KeyFault::new(key, message))?;
+        client.keys = keys.map(ClientKeys::from);
+    }
+    Ok(client)
 }
 
 /// Adds the endpoints. Those whose files cannot be used are left out, and reported.
@@ -312,8 +333,7 @@ fn endpoint(config: &EndpointConfig, remote_issuers: &RemoteIssuers) -> Result<E
 /// The files that an endpoint reads, each with its key.
 pub(super) fn files_of(endpoint: &EndpointConfig) -> impl Iterator<Item = (&'static str, &Path)> {
     let client = endpoint.browser.as_ref().and_then(|browser| browser.client.as_ref());
-    let secret = client.and_then(|client| client.secret_file.as_deref());
-    let files = secret.map(|file| (SECRET_FILE, file)).into_iter();
+    let files = client.into_iter().flat_map(provider_client::files);
     #[cfg(feature = "relay")]
     let files = files.chain(endpoint.relay.iter().flat_map(relays::files));
     files

@@ -4,12 +4,14 @@ use std::path::Path;
 
 use secrecy::SecretString;
 
+use super::provider_client::client_key;
 use crate::config::{IntrospectionConfig, KeySource, SecretIn, TrustedIssuer};
 use crate::server::error::{KeyFault, ServerError};
 use rotogate::program::HttpIntrospector;
-use rotogate_core::http_client::{Allowed, FetchTarget, HttpClient, Tls};
+use rotogate_core::http_client::{Allowed, ClientCredentials, FetchTarget, HttpClient, SecretPlace, Tls};
 use rotogate_core::introspection::Introspection;
 use rotogate_core::private_file::{self, trusted};
+use rotogate_core::token::AssertionGrants;
 use rotogate_core::token::verify::{IssuerKeys, IssuerRules};
 
 /// The longest key file of another issuer, in bytes.
@@ -26,20 +28,21 @@ pub(crate) fn load_issuer_and_log(issuer: &TrustedIssuer) -> Result<IssuerRules,
     Ok(rules)
 }
 
-/// The keys of an issuer: those that its file holds now, or unknown ones that are fetched later. `None`: it has no keys.
-fn load_keys(issuer: &TrustedIssuer) -> Result<Option<IssuerKeys>, String> {
+/// The keys of an issuer or a client: those that its file holds now, or unknown ones that are fetched later. `None`: it has no
+/// keys.
+pub(super) fn load_keys(source: &KeySource, whose: &str) -> Result<Option<IssuerKeys>, String> {
     let read = |path| trusted::read(path, MAX_KEY_FILE_BYTES);
-    let (path, keys) = match &issuer.keys {
+    let (path, keys) = match source {
         KeySource::Jwks(path, algorithm) => (path, IssuerKeys::from_jwks(&read(path)?, *algorithm)),
         KeySource::PublicKey(path, algorithm) => (path, IssuerKeys::from_public_pem(&read(path)?, *algorithm)),
         KeySource::Remote(_) => return Ok(Some(IssuerKeys::unknown())),
         KeySource::None => return Ok(None),
     };
-    let remedy = match &issuer.keys {
-        KeySource::Jwks(..) => "; save the set that the issuer publishes",
+    let remedy = match source {
+        KeySource::Jwks(..) => "; save the set that it publishes",
         _ => "",
     };
-    keys.map(Some).map_err(|error| format!("{}: the keys of issuer {}: {error}{remedy}", path.display(), issuer.url))
+    keys.map(Some).map_err(|error| format!("{}: the keys of {whose}: {error}{remedy}", path.display()))
 }
 
 /// How an issuer is asked about opaque tokens, with the secret that its file holds now.
@@ -50,6 +53,7 @@ pub(crate) fn load_introspection(config: &IntrospectionConfig) -> Result<Introsp
     let IntrospectionConfig {
         url,
         client_id,
+        key,
         secret_file,
         secret_in,
         cache,
@@ -63,10 +67,22 @@ pub(crate) fn load_introspection(config: &IntrospectionConfig) -> Result<Introsp
         audience_optional,
     } = config;
     let in_file = |key, file: &Path, what: &str| KeyFault::new(key, format!("{}: {what}", file.display()));
-    let text = private_file::read_private(secret_file).map_err(|message| KeyFault::new("secret_file", message))?;
-    let secret = text.trim_end_matches(['\n', '\r']);
-    if secret.is_empty() {
-        return Err(in_file("secret_file", secret_file, "is empty; expected the secret of client_id"));
+    let mut credentials = ClientCredentials::public(client_id);
+    if let Some(secret_file) = secret_file {
+        let text = private_file::read_private(secret_file).map_err(|message| KeyFault::new("secret_file", message))?;
+        let secret = text.trim_end_matches(['\n', '\r']);
+        if secret.is_empty() {
+            return Err(in_file("secret_file", secret_file, "is empty; expected the secret of client_id"));
+        }
+        let place = match secret_in {
+            SecretIn::Basic => SecretPlace::Basic,
+            SecretIn::Form => SecretPlace::Form,
+        };
+        credentials.secret = Some((SecretString::from(secret.to_owned()), place));
+    }
+    if let Some(key) = key {
+        let key = client_key(client_id, key).map_err(|message| KeyFault::new("key_file", message))?;
+        credentials.assertions = Some(key);
     }
     let mut tls = Tls::read(ca.as_deref(), None).map_err(|error| KeyFault::new("ca", error.message))?;
     if let Some(file) = client_cert {
@@ -80,12 +96,7 @@ pub(crate) fn load_introspection(config: &IntrospectionConfig) -> Result<Introsp
     })?;
     let endpoint =
         FetchTarget::parse(url, Allowed::by_operator()).map_err(|error| KeyFault::new("url", error.to_string()))?;
-    let secret = SecretString::from(secret.to_owned());
-    let client = client.with_timeout(*timeout);
-    let introspector = match secret_in {
-        SecretIn::Basic => HttpIntrospector::new(client, endpoint, client_id, &secret),
-        SecretIn::Form => HttpIntrospector::with_secret_in_form(client, endpoint, client_id, &secret),
-    };
+    let introspector = HttpIntrospector::by(client.with_timeout(*timeout), endpoint, credentials);
     let mut introspection = Introspection::by(introspector)
         .cache(*cache)
         .negative(*negative)
@@ -97,7 +108,7 @@ pub(crate) fn load_introspection(config: &IntrospectionConfig) -> Result<Introsp
 
 /// The rules for an issuer, with the keys and the secret that its files hold now.
 pub(crate) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String> {
-    let keys = load_keys(issuer)?;
+    let keys = load_keys(&issuer.keys, &format!("issuer {}", issuer.url))?;
     let introspection = issuer.introspection.as_ref().map(load_introspection).transpose();
     let introspection = introspection.map_err(|fault| format!("introspection.{fault}"))?;
     let TrustedIssuer {
@@ -116,6 +127,8 @@ pub(crate) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String>
         max_lifetime,
         leeway,
         session_claim,
+        id_jag,
+        jwt_bearer,
         // Their endpoints are the gate's.
         backchannel_logout: _,
         events: _,
@@ -134,5 +147,6 @@ pub(crate) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String>
     rules.leeway = *leeway;
     rules.session_claim = session_claim.as_str().into();
     rules.max_lifetime = Some(*max_lifetime);
+    rules.grants = AssertionGrants { id_jag: id_jag.clone(), jwt_bearer: jwt_bearer.clone() };
     Ok(rules)
 }

@@ -8,9 +8,12 @@ use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
 use super::issuer_rules::load_introspection;
-use crate::config::{Config, ConfigErrors, IntrospectionConfig, RemoteSource, TrustedIssuer};
+use crate::config::{ClientConfig, Config, ConfigErrors, IntrospectionConfig, RemoteSource, TrustedIssuer};
 use crate::server::error::{KeyFault, ServerError};
+use rotogate::gate::GateBuilder;
 use rotogate::remote_keys::{self, FetchFailure, KeySetFolder, KeySetStore, RemoteKeys, RemoteStatus};
+use rotogate_core::client::ClientKeys;
+use rotogate_core::token::live_keys::LiveKeys;
 use rotogate_core::token::verify::{IssuerRules, Keys, strict_object};
 
 /// How long a start waits for the first answers of all issuers together.
@@ -34,6 +37,49 @@ struct Remote {
 pub(crate) struct NextIssuers {
     all: Vec<Remote>,
     started: Vec<RemoteKeys>,
+}
+
+impl NextIssuers {
+    /// Goes on with the keys of this source, or starts to fetch them.
+    fn add(
+        &mut self,
+        config: &Config,
+        present: &[Remote],
+        source: &RemoteSource,
+    ) -> Result<Arc<LiveKeys>, ServerError> {
+        let keys = match present.iter().find(|known| known.source.is_fetched_as(source)) {
+            Some(known) => known.keys.clone(),
+            None => {
+                let kept = source.keep.then(|| Arc::new(KeySetFolder::new(folder(config))) as Arc<dyn KeySetStore>);
+                let keys = RemoteKeys::start(source.issuer.clone(), kept)
+                    .map_err(|error| ServerError::Unusable(format!("issuer {}: {error}", source.issuer.name)))?;
+                self.started.push(keys.clone());
+                keys
+            }
+        };
+        let live = keys.keys();
+        self.all.push(Remote { keys, source: source.clone() });
+        Ok(live)
+    }
+
+    /// Gives the clients of `config` whose keys are fetched their keys.
+    pub(crate) fn given_to(&self, builder: GateBuilder, config: &Config) -> GateBuilder {
+        given_to(&self.all, builder, config)
+    }
+}
+
+/// The clients whose keys are fetched.
+fn of_clients(config: &Config) -> impl Iterator<Item = (&ClientConfig, &RemoteSource)> {
+    config.clients.iter().filter_map(|client| Some((client, client.keys.as_ref()?.source.remote()?)))
+}
+
+fn given_to(all: &[Remote], builder: GateBuilder, config: &Config) -> GateBuilder {
+    of_clients(config).fold(builder, |builder, (client, source)| {
+        match all.iter().find(|remote| remote.source.is_fetched_as(source)) {
+            Some(remote) => builder.client_keys(&client.id, ClientKeys::live(remote.keys.keys())),
+            None => builder,
+        }
+    })
 }
 
 /// An issuer as an operator sees it.
@@ -98,19 +144,10 @@ impl RemoteIssuers {
         let mut next = NextIssuers { all: Vec::new(), started: Vec::new() };
         for (issuer, rules) in config.issuers.iter().zip(trusted) {
             let Some(source) = issuer.keys.remote() else { continue };
-            let known = present.iter().find(|known| known.source.is_fetched_as(source));
-            let keys = match known {
-                Some(known) => known.keys.clone(),
-                None => {
-                    let kept = source.keep.then(|| Arc::new(KeySetFolder::new(folder(config))) as Arc<dyn KeySetStore>);
-                    let keys = RemoteKeys::start(source.issuer.clone(), kept)
-                        .map_err(|error| ServerError::Unusable(format!("issuer {}: {error}", issuer.name)))?;
-                    next.started.push(keys.clone());
-                    keys
-                }
-            };
-            rules.keys = Keys::Live(keys.keys());
-            next.all.push(Remote { keys, source: source.clone() });
+            rules.keys = Keys::Live(next.add(config, &present, source)?);
+        }
+        for (_, source) in of_clients(config) {
+            next.add(config, &present, source)?;
         }
         let first = futures_util::future::join_all(next.started.iter().map(RemoteKeys::first_attempt));
         // What is late goes on in the background.
@@ -125,6 +162,11 @@ impl RemoteIssuers {
         let now = self.0.load();
         let is_over = |old: &&Remote| !now.iter().any(|now| now.source.is_fetched_as(&old.source));
         old.iter().filter(is_over).for_each(|old| old.keys.stop());
+    }
+
+    /// Gives the clients of `config` whose keys are fetched their keys.
+    pub(crate) fn given_to(&self, builder: GateBuilder, config: &Config) -> GateBuilder {
+        given_to(&self.0.load(), builder, config)
     }
 
     /// The keys of the issuer with this name.

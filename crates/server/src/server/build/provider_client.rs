@@ -6,14 +6,18 @@ use std::sync::Arc;
 use secrecy::SecretString;
 
 use super::issuers::RemoteIssuers;
-use crate::config::{BrowserConfig, ProviderClientSettings, TrustedIssuer};
+use crate::config::{BrowserConfig, ClientKeySettings, ProviderClientSettings, TrustedIssuer};
 use crate::server::error::KeyFault;
 use rotogate::gate::LoginProvider;
+use rotogate_core::client_auth::ClientKey;
 use rotogate_core::http_client::{ClientCredentials, SecretPlace};
 use rotogate_core::private_file::{read_private, trusted};
+use rotogate_core::token::keyring::KeyMaterial;
 
 /// The key of the secret, within the endpoint.
-pub(crate) const SECRET_FILE: &str = "client.secret_file";
+const SECRET_FILE: &str = "client.secret_file";
+/// The key of the private key, within the endpoint.
+const KEY_FILE: &str = "client.key_file";
 
 /// The client. Reads the file.
 ///
@@ -31,7 +35,27 @@ pub(crate) fn credentials(client: &ProviderClientSettings) -> Result<ClientCrede
         Ok((SecretString::from(text.to_owned()), client.secret_in))
     };
     let secret = client.secret_file.as_deref().map(read).transpose()?;
-    Ok(ClientCredentials { id: client.id.clone(), secret })
+    let key = client.key.as_ref().map(|key| client_key(&client.id, key)).transpose();
+    let key = key.map_err(|message| KeyFault::new(KEY_FILE, message))?;
+    Ok(ClientCredentials { id: client.id.clone(), secret, assertions: key.map(|key| key as _) })
+}
+
+/// The key of the client with this id.
+///
+/// # Errors
+/// The file cannot be used.
+pub(crate) fn client_key(id: &str, settings: &ClientKeySettings) -> Result<Arc<ClientKey>, String> {
+    let ClientKeySettings { file, audience, algorithm, kid } = settings;
+    let text = trusted::check_folders(file).and_then(|()| read_private(file))?;
+    let pem = KeyMaterial::new(text.as_bytes().to_vec());
+    let key = ClientKey::new(id, audience, &pem, (*algorithm, kid.as_deref()));
+    key.map(Arc::new).map_err(|error| format!("{}: {error}", file.display()))
+}
+
+/// The files of the client at a provider, each with its key within the endpoint.
+pub(crate) fn files(client: &ProviderClientSettings) -> impl Iterator<Item = (&'static str, &Path)> {
+    let secret = client.secret_file.as_deref().map(|file| (SECRET_FILE, file));
+    secret.into_iter().chain(client.key.as_ref().map(|key| (KEY_FILE, key.file.as_path())))
 }
 
 /// The provider where browsers log in, if they do not log in here. What its discovery document says is asked for at each
@@ -48,11 +72,15 @@ pub(crate) fn login_provider(
     let issuer = trusted.iter().find(|issuer| issuer.name == name).and_then(|issuer| issuer.keys.remote());
     let issuer = issuer.ok_or_else(|| KeyFault::new("provider", "expected an entry of [[issuers]] with discovery"))?;
     let (issuers, of): (_, Arc<str>) = (issuers.clone(), name.into());
-    let ClientCredentials { id, secret } = credentials(client)?;
+    let ClientCredentials { id, secret, assertions } = credentials(client)?;
     let provider = LoginProvider::with_metadata(&issuer.issuer, id, Arc::new(move || issuers.metadata(&of)));
     let provider = match secret {
         Some((secret, SecretPlace::Basic)) => provider.secret(secret),
         Some((secret, SecretPlace::Form)) => provider.secret_in_form(secret),
+        None => provider,
+    };
+    let provider = match assertions {
+        Some(key) => provider.key(key),
         None => provider,
     };
     let provider = provider.scopes(browser.scopes.iter().map(String::as_str));

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::issuers::RemoteIssuers;
-use super::provider_client::{SECRET_FILE, credentials};
+use super::provider_client::{self, credentials};
 use crate::config::RelaySettings;
 use crate::server::error::KeyFault;
 #[cfg(feature = "grpc")]
@@ -22,9 +22,8 @@ fn bad(key: &'static str) -> impl Fn(String) -> KeyFault {
 
 /// The files that a relay reads, each with its key.
 pub(crate) fn files(relay: &RelaySettings) -> impl Iterator<Item = (&'static str, &Path)> {
-    let secret = relay.client.as_ref().and_then(|client| client.secret_file.as_deref());
-    let files = [(SECRET_FILE, secret), ("ca", relay.ca.as_deref())];
-    files.into_iter().filter_map(|(key, path)| Some((key, path?)))
+    let ca = relay.ca.as_deref().map(|ca| ("ca", ca));
+    relay.client.iter().flat_map(provider_client::files).chain(ca)
 }
 
 /// The provider, and the rules. Reads the files.

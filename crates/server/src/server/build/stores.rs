@@ -16,37 +16,28 @@ use rotogate::store::PostgresStore;
 #[cfg(feature = "redis")]
 use rotogate::store::RedisStore;
 use rotogate::store::redb::{Options, RedbStore};
-#[cfg(feature = "relay")]
 use rotogate_core::store::relay::RelayStore;
 use rotogate_core::store::{MemoryStore, Store};
 use rotogate_core::token::keyring::{Keyring, OpenedKeyring};
 
-/// The store of sessions, and the same store for the records of relays.
+/// The store of sessions, and the same store for the records of relays and for used assertions.
 #[derive(Debug)]
 pub(crate) struct Stores {
     pub(crate) sessions: Arc<dyn Store>,
-    #[cfg(feature = "relay")]
     pub(crate) relay: Arc<dyn RelayStore>,
 }
 
 impl Stores {
     /// A builder of a gate on these stores.
     pub(super) fn given_to(self, builder: GateBuilder) -> GateBuilder {
-        let builder = builder.shared_store(self.sessions);
-        #[cfg(feature = "relay")]
-        let builder = builder.relay_store(self.relay);
-        builder
+        builder.shared_store(self.sessions).relay_store(self.relay)
     }
 }
 
 impl From<MemoryStore> for Stores {
     fn from(store: MemoryStore) -> Self {
         let store = Arc::new(store);
-        Self {
-            #[cfg(feature = "relay")]
-            relay: Arc::clone(&store) as _,
-            sessions: store,
-        }
+        Self { relay: Arc::clone(&store) as _, sessions: store }
     }
 }
 
@@ -95,11 +86,7 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<OpenedStores, Serv
         }
         StoreConfig::Redb(RedbSettings { path, .. }) => {
             let store = RedbStore::open(path, redb_options(config, keyring.id())).map_err(ServerError::part)?;
-            let stores = Stores {
-                sessions: Arc::new(store.clone()),
-                #[cfg(feature = "relay")]
-                relay: Arc::new(store.clone()),
-            };
+            let stores = Stores { sessions: Arc::new(store.clone()), relay: Arc::new(store.clone()) };
             Ok((Some(store), stores))
         }
         #[cfg(feature = "postgres")]
@@ -107,11 +94,7 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<OpenedStores, Serv
             let options = shared::of_postgres(config, settings, keyring.id())?;
             let connect = || PostgresStore::connect(options.clone());
             let store = Arc::new(once_it_is_there(connect).await.map_err(ServerError::part)?);
-            let stores = Stores {
-                #[cfg(feature = "relay")]
-                relay: Arc::clone(&store) as _,
-                sessions: store,
-            };
+            let stores = Stores { relay: Arc::clone(&store) as _, sessions: store };
             Ok((None, stores))
         }
         #[cfg(feature = "redis")]
@@ -119,11 +102,7 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<OpenedStores, Serv
             let options = shared::of_redis(config, settings, keyring.id())?;
             let connect = || RedisStore::connect(options.clone());
             let store = Arc::new(once_it_is_there(connect).await.map_err(ServerError::part)?);
-            let stores = Stores {
-                #[cfg(feature = "relay")]
-                relay: Arc::clone(&store) as _,
-                sessions: store,
-            };
+            let stores = Stores { relay: Arc::clone(&store) as _, sessions: store };
             Ok((None, stores))
         }
     }

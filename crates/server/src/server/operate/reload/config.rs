@@ -74,11 +74,16 @@ impl Reloadable {
             }
         }
         let directories = self.directories.prepare(&now.directories)?;
-        let issuers = if now.issuers == old.issuers { None } else { Some(self.issuers(old, now).await?) };
+        let is_same = now.issuers == old.issuers && now.clients == old.clients;
+        let issuers = if is_same { None } else { Some(self.issuers(old, now).await?) };
         let upstreams = (assemble::upstreams(now), now.server.trusted_proxies.clone());
         let proxy = self.proxy.load().with_upstreams(upstreams.0, upstreams.1).map_err(ServerError::part)?;
         let states = issuers.as_ref().map_or(&self.trusted, |issuers| &issuers.states);
         let builder = assemble::builder(now, &self.remote_issuers)?;
+        let builder = match &issuers {
+            Some(issuers) => issuers.remote.given_to(builder, now),
+            None => self.remote_issuers.given_to(builder, now),
+        };
         let builder = states.iter().fold(builder, |builder, state| builder.trusted_issuer(state.rules.clone()));
         let rules = self.gate.prepare_rules(builder).map_err(ServerError::part)?;
         let state = self.serving.load().replaced_by(now, rules.gate().clone(), proxy.clone())?;
@@ -98,7 +103,9 @@ impl Reloadable {
             self.gate.use_keys(keys);
             self.remote_issuers.replace(remote);
             self.trusted = states;
-            log_issuers(old, now);
+            if now.issuers != old.issuers {
+                log_issuers(old, now);
+            }
         }
         self.gate = self.gate.use_rules(rules);
         self.serve(proxy, state);

@@ -1,0 +1,289 @@
+//! Tokens for the assertions of other issuers. Each assertion has one session, whose id follows from the assertion alone: the
+//! same at all gates and over all keys. So a repeated identity assertion finds its session, and an ended one is never revived.
+//! There is no refresh token: the issuer's next assertion is one.
+
+use std::time::Duration;
+
+use aws_lc_rs::digest::{Context, SHA256};
+
+use super::audit;
+use super::bad_entries::LookupKey;
+use super::events::GateEvent;
+use super::grant::{access_expiry, granted_at_login};
+use super::{Arrival, Engine, IssueKind, IssuedTokens, Origin};
+use crate::claim::OwnClaims;
+use crate::client::Client;
+use crate::clock::Timestamp;
+use crate::denial::Denial;
+use crate::directory::{User, is_valid_subject};
+use crate::dpop::OnceProof;
+use crate::fault::{Error, Fault};
+use crate::random::random;
+use crate::session::profile::Profile;
+use crate::session::rotation::REVOKED;
+use crate::session::{Generation, LastPair, Scope, Seal, Session, SessionId, SessionSecret, Status};
+use crate::store::{Inserted, SubjectBound, WriteOutcome};
+use crate::thumbprint::CertificateThumbprint;
+use crate::token::claims::{CLIENT_PREFIX, MintedClaims};
+use crate::token::mint;
+use crate::token::verify::{JagSubject, ProvedGrant, ProvedUser, is_subject};
+
+/// A grant by an assertion of another issuer.
+#[derive(Debug)]
+pub struct AssertedLogin<'a> {
+    /// The client that gets the token.
+    pub client: &'a Client,
+    /// The assertion.
+    pub grant: &'a ProvedGrant,
+    /// The requested scope; `None` for all that is allowed.
+    pub scope: Option<Scope>,
+    /// The audience of its tokens, if not that of the gate.
+    pub resource: Option<Box<str>>,
+    /// The endpoint's rules.
+    pub profile: &'a Profile,
+    /// The endpoint's dialect.
+    pub dialect: &'a str,
+    /// The proof of the key that the tokens are to be bound to.
+    pub proof: Option<OnceProof<'a>>,
+    /// The client certificate that the tokens are to be bound to.
+    pub certificate: Option<CertificateThumbprint>,
+    /// When the request arrived.
+    pub arrived: Arrival,
+    /// The origin of the request.
+    pub origin: &'a Origin,
+}
+
+/// Whose session it is, and all that its tokens may carry.
+struct Holder {
+    subject: Box<str>,
+    account: Option<Box<str>>,
+    scope: Scope,
+    claims: OwnClaims,
+    /// The directory's entry of the user.
+    user: Option<User>,
+}
+
+const OVER: Denial = Denial::GrantAssertion("its session is over, or its user's sessions were ended since iat");
+const OTHER: Denial = Denial::GrantAssertion("its session was begun for another user, key or resource");
+const UNKNOWN_USER: Denial = Denial::GrantAssertion("the directory has no such active user");
+
+impl Engine {
+    /// A token for an assertion.
+    ///
+    /// # Errors
+    /// [`Denial::GrantAssertion`], [`Denial::InvalidScope`], [`Denial::RateLimited`]; a fault, which consumed nothing.
+    // Requirements D19 to D22.
+    pub async fn asserted(&self, login: AssertedLogin<'_>) -> Result<IssuedTokens, Error> {
+        self.may_mint()?;
+        self.is_recent(login.arrived)?;
+        self.limits.assertion(&login.client.id)?;
+        let holder = self.holder(&login).await?;
+        let granted = granted_at_login(login.scope.as_ref(), login.client.scopes.as_ref(), &holder.scope)?;
+        // Every later not-before is at or after the moment of the assertion, which may be ahead of this gate's time.
+        let now = self.stamp_creation(login.grant.issued_at.minus(Duration::from_millis(1))).await?;
+        let session = self.session_of(&login, &holder, &granted, now)?;
+        self.goes_on(&session, &holder)?;
+        if let Some(proof) = &login.proof {
+            proof.use_once(self.clock.now(), &*self.store).await?;
+        }
+        // Another gate may insert the session after it was not found.
+        for _ in 0..2 {
+            match self.store.load(session.id).await? {
+                Some(known) => {
+                    self.goes_on_as(&known, &session, login.grant.user.is_some())?;
+                    return self.asserted_token(&known, granted, now, &login);
+                }
+                None => match self.measured(self.store.insert(session.clone(), SubjectBound::NONE)).await {
+                    Ok(Inserted::Inserted(_)) => {
+                        self.began(&session, &holder, login.origin);
+                        return self.asserted_token(&session, granted, now, &login);
+                    }
+                    Ok(Inserted::NoLongerValid(_)) => return Err(OVER.into()),
+                    Ok(Inserted::TooMany) => return Err(Denial::TooManySessions.into()),
+                    // There is a session with this id by now.
+                    Err(error) if error.outcome() == WriteOutcome::Refused => {}
+                    Err(error) => return Err(error.into()),
+                },
+            }
+        }
+        Err(Fault::Contention.into())
+    }
+
+    /// Whom the assertion is about, here.
+    async fn holder(&self, login: &AssertedLogin<'_>) -> Result<Holder, Error> {
+        let Some(proved) = &login.grant.user else {
+            let subject = format!("{CLIENT_PREFIX}{}", login.client.id);
+            if !is_subject(&subject) {
+                return Err(Denial::UnauthorizedClient.into());
+            }
+            let scope = login.client.scopes.clone().unwrap_or_default();
+            return Ok(Holder { subject: subject.into(), account: None, scope, claims: OwnClaims::new(), user: None });
+        };
+        let ProvedUser { by, subject, account, scope, claims, .. } = proved;
+        let holder = match by {
+            JagSubject::Issuer => {
+                let (account, claims) = (account.clone(), claims.clone());
+                Holder { subject: subject.clone(), account, scope: scope.clone(), claims, user: None }
+            }
+            JagSubject::Directory => {
+                let user = self.named_by(&login.grant.vouched_by.issuer, &login.grant.vouched_by.subject).await?;
+                let scope = scope.intersection(&user.scopes);
+                let (account, claims) = (user.account.clone(), user.claims.clone());
+                Holder { subject: user.subject.clone(), account, scope, claims, user: Some(user) }
+            }
+        };
+        if !is_valid_subject(&holder.subject) {
+            return Err(Denial::GrantAssertion("its subject is not allowed in a token").into());
+        }
+        Ok(holder)
+    }
+
+    /// The user of the directory for another issuer's subject.
+    async fn named_by(&self, issuer: &str, subject: &str) -> Result<User, Error> {
+        let directory = self.directory.as_ref().ok_or(UNKNOWN_USER)?;
+        let found = directory.lookup_of_issuer(issuer, subject).await;
+        let found = found.map_err(|error| self.noted(error, &LookupKey::Subject(subject), None))?;
+        found.filter(|user| user.active).ok_or_else(|| UNKNOWN_USER.into())
+    }
+
+    /// The record of a session that begins with the assertion.
+    fn session_of(
+        &self,
+        login: &AssertedLogin<'_>,
+        holder: &Holder,
+        granted: &Scope,
+        now: Timestamp,
+    ) -> Result<Session, Error> {
+        let (grant, keyring) = (login.grant, self.keyring());
+        // The record outlives the assertion, so that it finds its session, ended or not. A token that it gets in its last
+        // moment ends with the session.
+        let access_ttl = login.profile.access_ttl.min(login.profile.max_access_ttl);
+        let end = Timestamp::from_secs(grant.once.until.plus(access_ttl).as_secs_rounded_up());
+        let origin = self.kept_origin(login.origin);
+        Ok(Session {
+            id: id_of(grant, &login.client.id),
+            secret: SessionSecret::new(*random().map_err(Fault::from)?),
+            subject: holder.subject.clone(),
+            account: holder.account.clone(),
+            client: login.client.id.clone(),
+            scope: holder.scope.clone(),
+            dialect: login.dialect.into(),
+            expires: end,
+            latest_access_expires: end,
+            current: Generation::FIRST,
+            previous: Generation::NONE,
+            rotated_at: now,
+            issued_at: now,
+            confirmed: false,
+            last: LastPair {
+                scope: granted.clone(),
+                access_expires: access_expiry(now, end, None, login.profile),
+                kid: keyring.signer().kid().into(),
+                refresh_key: keyring.refresh_keys().current(),
+            },
+            status: Status::Live,
+            revision: 1,
+            user_agent: origin.user_agent,
+            address: origin.address,
+            claims: holder.claims.clone(),
+            bound_to: login.proof.as_ref().map(OnceProof::key),
+            resource: login.resource.clone(),
+            vouched_by: Some(Box::new(grant.vouched_by.clone())),
+            certificate: login.certificate,
+            browser: None,
+            seal: Seal::default(),
+        })
+    }
+
+    /// Has nothing ended the session, or all of its user or client, since the moment of the assertion?
+    fn goes_on(&self, session: &Session, holder: &Holder) -> Result<(), Denial> {
+        let not_before = self.revocations.not_before(&self.issuer, &session.subject, Some(&session.client));
+        let valid_from = holder.user.as_ref().map_or(Timestamp::ZERO, |user| user.sessions_valid_from);
+        let is_over = session.created() <= not_before.max(valid_from)
+            || self.ended_elsewhere(session)
+            || self.revocations.minimum(session.id) == REVOKED;
+        if is_over { Err(OVER) } else { Ok(()) }
+    }
+
+    /// Goes the known session on, for one that is like it but for its times?
+    fn goes_on_as(&self, known: &Session, like: &Session, is_repeatable: bool) -> Result<(), Denial> {
+        if !is_repeatable {
+            return Err(Denial::GrantAssertion("it was used before"));
+        }
+        if known.status != Status::Live || known.expires <= self.clock.now() {
+            return Err(OVER);
+        }
+        let same = (&known.subject, &known.account, &known.client, &known.resource, &known.vouched_by)
+            == (&like.subject, &like.account, &like.client, &like.resource, &like.vouched_by)
+            && (known.bound_to, known.certificate) == (like.bound_to, like.certificate);
+        if same { Ok(()) } else { Err(OTHER) }
+    }
+
+    fn began(&self, session: &Session, holder: &Holder, origin: &Origin) {
+        self.keep_written(session);
+        if let (Some(own), Some(user)) = (&self.own_logins, &holder.user) {
+            own.add(session, user.login_state());
+        }
+        self.counts.session_started(&session.dialect);
+        audit::login(session, None, origin);
+        self.events.tell(|| GateEvent::begun(session, origin.address));
+    }
+
+    /// One more access token of the session.
+    fn asserted_token(
+        &self,
+        session: &Session,
+        scope: Scope,
+        now: Timestamp,
+        login: &AssertedLogin<'_>,
+    ) -> Result<IssuedTokens, Error> {
+        // What the session was begun with bounds each of its tokens.
+        let scope = scope.intersection(&session.scope);
+        let expires = access_expiry(now, session.expires, None, login.profile);
+        let jti = uuid::Builder::from_random_bytes(*random().map_err(Fault::from)?).into_uuid().to_string();
+        let claims = MintedClaims {
+            issuer: &self.issuer,
+            subject: &session.subject,
+            audience: self.audience_for(session.resource.as_ref().map(std::slice::from_ref)),
+            expires,
+            issued_at: now,
+            jti: &jti,
+            client: &session.client,
+            scope: &scope,
+            session: Some((session.id, session.current)),
+            account: session.account.as_deref(),
+            bound_to: session.bound_to,
+            certificate: session.certificate,
+            vouched_by: session.vouched_by.as_deref(),
+            own: Some(&session.claims),
+            style: self.style(&session.dialect),
+        };
+        let access_token = mint::mint(self.keyring().signer(), &claims).map_err(Fault::from)?;
+        Ok(IssuedTokens {
+            access_token,
+            refresh_token: None,
+            expires,
+            expires_in: expires.since(now).as_secs(),
+            subject: session.subject.clone(),
+            scope,
+            session: Some(session.id),
+            session_expires_in: None,
+            bound_to: session.bound_to,
+            certificate: session.certificate,
+            user: None,
+            how: IssueKind::Login,
+        })
+    }
+}
+
+/// The session of an assertion: its moment, and a digest of issuer, id and client, each behind its length.
+fn id_of(grant: &ProvedGrant, client: &str) -> SessionId {
+    let mut context = Context::new(&SHA256);
+    for part in [&*grant.once.issuer, &*grant.once.id, client] {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part.as_bytes());
+    }
+    let mut random = [0; 10];
+    random.iter_mut().zip(context.finish().as_ref()).for_each(|(to, from)| *to = *from);
+    SessionId::new(grant.issued_at, random)
+}

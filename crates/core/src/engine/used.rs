@@ -1,0 +1,70 @@
+//! Assertions that count once, at all gates of a store and over restarts: each used one is a row in the table of the relay,
+//! which ends when the assertion could not pass any more.
+
+use aws_lc_rs::digest::{Context, SHA256};
+
+use super::Engine;
+use crate::denial::Denial;
+use crate::fault::Error;
+use crate::random::are_equal;
+use crate::store::StoreError;
+use crate::store::relay::{RelayId, RelayInserted, RelayRecord, RelayState, RelayStore, USED_OWNER};
+use crate::token::verify::UsableOnce;
+
+impl Engine {
+    /// Records that an assertion is used. `client` is the one that it is for.
+    ///
+    /// # Errors
+    /// `replayed`, if it was used before; [`Denial::RateLimited`]. After a fault, its use is unknown.
+    // Requirements D22, D26.
+    pub async fn use_once(
+        &self,
+        store: &dyn RelayStore,
+        (used, client): (&UsableOnce, &str),
+        replayed: Denial,
+    ) -> Result<(), Error> {
+        self.limits.assertion(client)?;
+        let now = self.clock.now();
+        let id = name(used);
+        let tags = self.used_tags(id);
+        let tag = tags.first().ok_or_else(|| StoreError::new("a used assertion cannot be sealed"))?;
+        let record = RelayRecord {
+            state: RelayState::Dead,
+            attempt: 1,
+            owner: USED_OWNER,
+            since: now,
+            lease: now,
+            until: used.until.max(now),
+            params: id.0,
+            sealed: tag.clone(),
+        };
+        match self.measured(store.insert_relay(id, record, now)).await? {
+            RelayInserted::Inserted => Ok(()),
+            RelayInserted::Present(known) if tags.iter().any(|tag| are_equal(tag, &known.sealed)) => {
+                Err(replayed.into())
+            }
+            RelayInserted::Present(_) => {
+                tracing::error!("the record of a used assertion has no good seal: no gate of this keyring wrote it");
+                Err(StoreError::new("the record of a used assertion has no good seal").of_one_record().into())
+            }
+        }
+    }
+
+    /// The seal of such a row under each key, the current key's first.
+    fn used_tags(&self, id: RelayId) -> Vec<Vec<u8>> {
+        let message = [&b"used assertion"[..], &id.0].concat();
+        self.keyring().refresh_keys().relay_secrets(&message).iter().map(|tag| tag.as_ref().to_vec()).collect()
+    }
+}
+
+/// The same at all gates and over all keys: each part is behind its length, so no two assertions have one name.
+fn name(used: &UsableOnce) -> RelayId {
+    let mut context = Context::new(&SHA256);
+    for part in [used.kind, &used.issuer, &used.id] {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part.as_bytes());
+    }
+    let mut name = [0; 32];
+    name.copy_from_slice(context.finish().as_ref());
+    RelayId(name)
+}

@@ -1,0 +1,117 @@
+//! Assertions by which a client authenticates with a key of its own (RFC 7523 §2.2, with the rules of its revision):
+//! `private_key_jwt`.
+//!
+//! `aud` is one value, and an issuer of this gate. The token endpoint is none: an authorization server that plays another
+//! one's endpoint would get an assertion that is good there (CVE-2025-27370).
+
+use std::fmt;
+use std::time::Duration;
+
+use super::Keys;
+use super::genuine::{Genuine, NotGenuine, genuine};
+use super::judge::{TokenTimes, is_name};
+use super::members::{Member, Members};
+use crate::clock::Timestamp;
+use crate::denial::Denial;
+
+/// `client_assertion_type`.
+pub const CLIENT_ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+/// The type of an assertion, if it names one of its own.
+const TYP: &str = "client-authentication+jwt";
+/// The longest time until an assertion expires.
+const MAX_LIFETIME: Duration = Duration::from_secs(3600);
+
+/// An assertion to verify.
+#[derive(Clone, Copy)]
+pub struct SentClientAssertion<'a> {
+    /// The client that the request names.
+    pub client: &'a str,
+    /// The keys of the client.
+    pub keys: &'a Keys,
+    /// `aud` is one of these.
+    pub audience: &'a [&'a str],
+    /// The assertion.
+    pub token: &'a str,
+    /// How much the client's clock may differ from ours.
+    pub leeway: Duration,
+}
+
+impl fmt::Debug for SentClientAssertion<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SentClientAssertion(…)")
+    }
+}
+
+/// A good assertion, which counts once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsableOnce {
+    /// The purpose: an assertion for one is unknown for the others.
+    pub kind: &'static str,
+    /// `iss`.
+    pub issuer: Box<str>,
+    /// `jti`, or what stands for it.
+    pub id: Box<str>,
+    /// From here on it is refused in any case, by the clock of each gate.
+    pub until: Timestamp,
+}
+
+const fn refused(what: &'static str) -> Denial {
+    Denial::ClientAssertion(what)
+}
+
+impl SentClientAssertion<'_> {
+    /// Verifies the assertion, but not that it is used once.
+    ///
+    /// # Errors
+    /// [`Denial::ClientAssertion`]; [`Denial::KeysUnavailable`].
+    // Requirement D24.
+    pub fn verify(self, engine_now: Timestamp, wall: Timestamp) -> Result<UsableOnce, Denial> {
+        let Self { client, keys, audience, token, leeway } = self;
+        let refuse = |flaw| match flaw {
+            NotGenuine::Form(what) => refused(what),
+            NotGenuine::Key => refused("no key of the client signed it"),
+            NotGenuine::Unavailable(denial) => denial,
+        };
+        let read = |payload: &[u8]| {
+            let claims = Members::read(payload).map_err(refused)?;
+            let text = |name: &str| claims.get(name).and_then(Member::as_text);
+            if text("iss") != Some(client) || text("sub") != Some(client) {
+                return Err(refused("iss and sub must be the client"));
+            }
+            if !sole_audience(&claims).is_some_and(|sole| audience.contains(&sole)) {
+                return Err(refused("aud must be the issuer of this gate, as its only value"));
+            }
+            let times = TokenTimes::read(&claims).map_err(|_| refused("exp is missing, or a time is malformed"))?;
+            // Used ones are kept by the engine's time.
+            if times.expires.plus(leeway) <= wall.max(engine_now) {
+                return Err(refused("it is expired"));
+            }
+            if times.expires > wall.plus(MAX_LIFETIME).plus(leeway) {
+                return Err(refused("exp is more than an hour ahead"));
+            }
+            if [times.not_before, times.issued_at].into_iter().flatten().any(|time| time > wall.plus(leeway)) {
+                return Err(refused("it is not valid yet"));
+            }
+            let id = text("jti").filter(|id| is_name(id)).ok_or(refused("jti must be 1 to 256 bytes"))?;
+            let until = times.expires.plus(leeway * 2);
+            Ok(UsableOnce { kind: "client assertion", issuer: client.into(), id: id.into(), until })
+        };
+        let Genuine { claims, typ, .. } = genuine((keys, leeway), token, engine_now, read, refuse)?;
+        match typ.as_deref() {
+            None | Some("jwt" | TYP) => Ok(claims),
+            Some(_) => Err(refused("typ is not that of a client's assertion")),
+        }
+    }
+}
+
+/// The audience, if it is one text, alone or in a list.
+pub(super) fn sole_audience<'a>(claims: &'a Members<'_>) -> Option<&'a str> {
+    match claims.get("aud")? {
+        Member::Text(one) => Some(one),
+        Member::Array(several) => match &**several {
+            [one] => one.as_text(),
+            _ => None,
+        },
+        Member::Null | Member::Bool(_) | Member::Number(_) | Member::Object(_) => None,
+    }
+}

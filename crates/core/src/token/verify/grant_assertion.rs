@@ -1,0 +1,342 @@
+//! Assertions as grants (RFC 7523 §2.1): another issuer says who calls, and the gate issues a token for it. There are two
+//! kinds, told apart by `typ`: an identity assertion about a user (ID-JAG), and one about a workload.
+
+use std::fmt;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::client_assertion::{UsableOnce, sole_audience};
+use super::genuine::{Genuine, NotGenuine, genuine};
+use super::id_token::of_other_kind;
+use super::judge::{self, ClaimsSource, TokenTimes, is_name};
+use super::members::{Member, Members};
+use super::{IssuerRules, Verifier, name_claim};
+use crate::claim::{OwnClaims, ROLES};
+use crate::clock::Timestamp;
+use crate::denial::Denial;
+use crate::session::{Scope, VouchedBy};
+use crate::thumbprint::KeyThumbprint;
+use crate::token::claims::AccessToken;
+
+/// The type of an identity assertion (draft-ietf-oauth-identity-assertion-authz-grant).
+const ID_JAG: &str = "oauth-id-jag+jwt";
+/// The type of any other assertion, if it names one of its own.
+const GRANT: &str = "authorization-grant+jwt";
+
+/// Which of an issuer's assertions are grants here. Without an entry, none is.
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::token::{AssertionGrants, IdJagRules, IssuerKeys, IssuerRules, JagSubject};
+///
+/// # fn example(keys: IssuerKeys) -> Result<(), Box<dyn std::error::Error>> {
+/// let jag = IdJagRules { clients: vec!["wiki".into()], max_age: Duration::from_secs(600), subject: JagSubject::Issuer };
+/// let mut rules = IssuerRules::external("https://acme.okta.example", vec!["api".into()], keys);
+/// rules.grants = AssertionGrants { id_jag: Some(jag), jwt_bearer: None };
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AssertionGrants {
+    /// Its identity assertions about users.
+    pub id_jag: Option<IdJagRules>,
+    /// Its assertions about workloads.
+    pub jwt_bearer: Option<JwtBearerRules>,
+}
+
+/// The rules for the identity assertions of an issuer: see [`AssertionGrants`].
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::token::{IdJagRules, JagSubject};
+///
+/// let max_age = Duration::from_secs(300);
+/// let rules = IdJagRules { clients: vec!["wiki".into()], max_age, subject: JagSubject::Directory };
+/// assert_eq!(rules.clients.len(), 1);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdJagRules {
+    /// The clients that may present them.
+    pub clients: Vec<Box<str>>,
+    /// The greatest age of one, by its `iat`.
+    pub max_age: Duration,
+    /// Who the user is here.
+    pub subject: JagSubject,
+}
+
+/// Who the user of an identity assertion is here.
+///
+/// ```
+/// use rotogate::token::JagSubject;
+///
+/// assert_eq!(JagSubject::default(), JagSubject::Issuer);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum JagSubject {
+    /// The issuer's user, with its prefix.
+    #[default]
+    Issuer,
+    /// The user whom the directory names for the issuer's `iss` and `sub`.
+    Directory,
+}
+
+/// The rules for the assertions of an issuer about workloads: see [`AssertionGrants`].
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::token::JwtBearerRules;
+///
+/// let main = "repo:acme/app:ref:refs/heads/main".into();
+/// let rules = JwtBearerRules { subjects: vec![main], max_lifetime: Duration::from_secs(600), as_client: "ci".into() };
+/// assert_eq!(&*rules.as_client, "ci");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JwtBearerRules {
+    /// The subjects that count, each compared byte for byte. Empty: none.
+    pub subjects: Vec<Box<str>>,
+    /// The longest time from `iat` to `exp`.
+    pub max_lifetime: Duration,
+    /// The client whose token the workload gets.
+    pub as_client: Box<str>,
+}
+
+/// An assertion to verify.
+#[derive(Clone, Copy)]
+pub struct SentGrant<'a> {
+    /// The issuers of this gate, and its token endpoint, by which an assertion about a workload may name it, too.
+    pub audience: (&'a [&'a str], Option<&'a str>),
+    /// The authenticated client.
+    pub client: Option<&'a str>,
+    /// The assertion.
+    pub token: &'a str,
+}
+
+impl fmt::Debug for SentGrant<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SentGrant(…)")
+    }
+}
+
+/// A good assertion.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProvedGrant {
+    /// The client that gets the token.
+    pub client: Box<str>,
+    /// `None`: the token is the client's own.
+    pub user: Option<ProvedUser>,
+    /// What names the assertion.
+    pub once: UsableOnce,
+    /// `iat`.
+    pub issued_at: Timestamp,
+    /// The key to which the token must be bound.
+    pub bound_to: Option<KeyThumbprint>,
+    /// The issuer, the subject and the session there.
+    pub vouched_by: VouchedBy,
+}
+
+/// The user of an identity assertion.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProvedUser {
+    /// Who the user is here.
+    pub by: JagSubject,
+    /// The subject, with the issuer's prefix.
+    pub subject: Box<str>,
+    /// The account, with the issuer's name before it.
+    pub account: Option<Box<str>>,
+    /// The scope that the issuer's rules let in.
+    pub scope: Scope,
+    /// The roles.
+    pub claims: OwnClaims,
+    /// The resources that it is for. Empty: it names none.
+    pub resources: Vec<Box<str>>,
+}
+
+const fn refused(what: &'static str) -> Denial {
+    Denial::GrantAssertion(what)
+}
+
+impl Verifier {
+    /// Verifies an assertion, but not that it is used once, nor that its session goes on.
+    ///
+    /// # Errors
+    /// [`Denial::GrantAssertion`]; [`Denial::KeysUnavailable`].
+    // Requirements D18, D23, D24.
+    pub fn proved_grant(&self, sent: SentGrant<'_>, now: Timestamp, wall: Timestamp) -> Result<ProvedGrant, Denial> {
+        let rules = self.claimed(sent.token).map_err(|denial| match denial {
+            Denial::UnknownIssuer => refused("its issuer is not one of ours"),
+            _ => refused("no JWS with claims"),
+        })?;
+        if rules.ours {
+            return Err(refused("its issuer is this gate"));
+        }
+        let refuse = |flaw| match flaw {
+            NotGenuine::Form(what) => refused(what),
+            NotGenuine::Key => refused("no key of the issuer signed it"),
+            NotGenuine::Unavailable(denial) => denial,
+        };
+        // The claims are borrowed from bytes that do not outlive the check: they are judged from a copy.
+        let read = |payload: &[u8]| Ok(payload.to_vec());
+        let Genuine { claims: payload, typ, .. } = genuine((&rules.keys, rules.leeway), sent.token, now, read, refuse)?;
+        let claims = Members::read(&payload).map_err(refused)?;
+        let times = TokenTimes::read(&claims).map_err(|_| refused("exp or iat is missing, or no time"))?;
+        let issued_at = times.issued_at.ok_or(refused("iat is missing"))?;
+        // Used ones are kept by the engine's time.
+        let moments = judge::Moments { expiry: wall.max(now), beginning: wall };
+        times.judge(rules, moments, Duration::ZERO).map_err(|_| refused("it is expired, or not valid yet"))?;
+        if claims.get("authorization_details").is_some() {
+            return Err(refused("authorization_details restrict it, and the gate cannot keep to them"));
+        }
+        if claims.get("events").is_some() {
+            return Err(refused("it is a notice"));
+        }
+        let times = (times, issued_at);
+        match typ.as_deref() {
+            Some(ID_JAG) => self.id_jag(rules, &sent, &claims, times, wall),
+            None | Some("jwt" | GRANT) => self.workload(rules, &sent, &claims, times),
+            Some(_) => Err(refused("typ is not that of an assertion")),
+        }
+    }
+
+    /// An identity assertion.
+    fn id_jag(
+        &self,
+        rules: &IssuerRules,
+        sent: &SentGrant<'_>,
+        claims: &Members<'_>,
+        (times, issued_at): (TokenTimes, Timestamp),
+        wall: Timestamp,
+    ) -> Result<ProvedGrant, Denial> {
+        let jag = rules.grants.id_jag.as_ref().ok_or(refused("id_jag is not set for its issuer"))?;
+        if !sole_audience(claims).is_some_and(|sole| sent.audience.0.contains(&sole)) {
+            return Err(refused("aud must be the issuer of this gate, as its only value"));
+        }
+        let client = text(claims, "client_id").ok_or(refused("client_id is missing"))?;
+        if sent.client != Some(client) {
+            return Err(refused("client_id is not the client that presents it"));
+        }
+        if !jag.clients.iter().any(|listed| **listed == *client) {
+            return Err(refused("its client is not in id_jag.clients"));
+        }
+        if issued_at.plus(jag.max_age).plus(rules.leeway) < wall {
+            return Err(refused("iat is too long ago"));
+        }
+        let id = text(claims, "jti").filter(|id| is_name(id)).ok_or(refused("jti must be 1 to 256 bytes"))?;
+        let resources = resources(claims)?;
+        let token = self.judged(rules, sent.token, claims, times)?;
+        let mut own = OwnClaims::new();
+        let roles = token.roles().names();
+        if !roles.is_empty() {
+            own.insert(ROLES, roles).map_err(|_| refused("its roles take too much room"))?;
+        }
+        let user = ProvedUser {
+            by: jag.subject,
+            subject: token.subject.clone(),
+            account: token.account().map(Box::from),
+            scope: token.scope.clone(),
+            claims: own,
+            resources,
+        };
+        self.proved(rules, &token, (client, Some(user)), id.into(), (times, issued_at))
+    }
+
+    /// An assertion about a workload, which is the client of the issuer's rules.
+    fn workload(
+        &self,
+        rules: &IssuerRules,
+        sent: &SentGrant<'_>,
+        claims: &Members<'_>,
+        (times, issued_at): (TokenTimes, Timestamp),
+    ) -> Result<ProvedGrant, Denial> {
+        let bearer = rules.grants.jwt_bearer.as_ref().ok_or(refused("jwt_bearer is not set for its issuer"))?;
+        let (issuers, endpoint) = sent.audience;
+        if !sole_audience(claims).is_some_and(|sole| issuers.contains(&sole) || endpoint == Some(sole)) {
+            return Err(refused("aud must be the issuer or the token endpoint of this gate, as its only value"));
+        }
+        let subject = text(claims, "sub").ok_or(refused("sub is missing"))?;
+        if !bearer.subjects.iter().any(|listed| **listed == *subject) {
+            return Err(refused("its subject is not in jwt_bearer.subjects"));
+        }
+        if sent.client.is_some_and(|client| *client != *bearer.as_client) {
+            return Err(refused("another client than jwt_bearer.as_client presents it"));
+        }
+        if times.expires > issued_at.plus(bearer.max_lifetime) {
+            return Err(refused("exp is too long after iat"));
+        }
+        let id = match claims.get("jti") {
+            Some(id) => id.as_text().filter(|id| is_name(id)).ok_or(refused("jti must be 1 to 256 bytes"))?.into(),
+            // Some issuers write none.
+            None => named_by_claims(rules, subject, (times, issued_at)),
+        };
+        let token = self.judged(rules, sent.token, claims, times)?;
+        self.proved(rules, &token, (&bearer.as_client, None), id, (times, issued_at))
+    }
+
+    /// The claims, by the issuer's mapping and requirements.
+    fn judged(
+        &self,
+        rules: &IssuerRules,
+        token: &str,
+        claims: &Members<'_>,
+        times: TokenTimes,
+    ) -> Result<AccessToken, Denial> {
+        let rules = of_other_kind(rules);
+        let of_tokens = rules.of_tokens();
+        let judged = judge::claims(token, claims, (&rules, &of_tokens), ClaimsSource::Unknown, times);
+        judged.map_err(|refusal| match name_claim(&rules, refusal, None) {
+            Denial::BadClaim(what) => refused(what),
+            Denial::UnprovedBinding => refused("cnf binds it to what the gate cannot check"),
+            _ => refused("a claim is refused by the rules of its issuer"),
+        })
+    }
+
+    fn proved(
+        &self,
+        rules: &IssuerRules,
+        token: &AccessToken,
+        (client, user): (&str, Option<ProvedUser>),
+        id: Box<str>,
+        (times, issued_at): (TokenTimes, Timestamp),
+    ) -> Result<ProvedGrant, Denial> {
+        if token.certificate().is_some() {
+            return Err(refused("cnf binds it to a certificate"));
+        }
+        let by = VouchedBy::new(&*rules.issuer, token.token_subject());
+        let by = match token.issuer_session() {
+            Some(session) => by.session(session),
+            None => by,
+        };
+        if !by.is_valid() {
+            return Err(refused("its subject or session cannot be named"));
+        }
+        // A logout ends this session. Until now, no token of the issuer named it.
+        rules.sessions_seen.note(token.issuer_session());
+        let until = times.expires.plus(rules.leeway * 2);
+        let once = UsableOnce { kind: "grant", issuer: (*rules.issuer).into(), id, until };
+        let bound_to = token.bound_to();
+        Ok(ProvedGrant { client: client.into(), user, once, issued_at, bound_to, vouched_by: by })
+    }
+}
+
+fn text<'a>(claims: &'a Members<'_>, name: &str) -> Option<&'a str> {
+    claims.get(name).and_then(Member::as_text)
+}
+
+/// `resource` (RFC 8707): one, or a list.
+fn resources(claims: &Members<'_>) -> Result<Vec<Box<str>>, Denial> {
+    const WHY: Denial = refused("resource must be a text, or a list of texts");
+    let one = |member: &Member<'_>| member.as_text().filter(|text| !text.is_empty()).map(Box::from).ok_or(WHY);
+    match claims.get("resource") {
+        None => Ok(Vec::new()),
+        Some(Member::Array(several)) if !several.is_empty() => several.iter().map(one).collect(),
+        Some(member) => Ok(vec![one(member)?]),
+    }
+}
+
+/// A name for an assertion without one.
+fn named_by_claims(rules: &IssuerRules, subject: &str, (times, issued_at): (TokenTimes, Timestamp)) -> Box<str> {
+    let (issued, expires) = (issued_at.as_millis(), times.expires.as_millis());
+    let said = format!("{} {} {subject} {issued} {expires}", rules.issuer.len(), rules.issuer);
+    URL_SAFE_NO_PAD.encode(digest(&SHA256, said.as_bytes())).into()
+}

@@ -1,0 +1,95 @@
+//! Authenticates the client of a request, wherever clients do: at the token endpoint, for a revocation, for an introspection.
+
+use std::sync::Arc;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::execute::EndpointCommand;
+use rotogate_core::client::{Client, Grant, PresentedClient};
+use rotogate_core::denial::Denial;
+use rotogate_core::fault::{Error, StoreError};
+use rotogate_core::token::verify::{SentClientAssertion, UsableOnce};
+
+impl EndpointCommand<'_> {
+    /// The authenticated client, if it may use this endpoint and grant.
+    pub(super) async fn client(
+        &self,
+        presented: Option<PresentedClient>,
+        grant: Option<Grant>,
+    ) -> Result<Arc<Client>, Error> {
+        let (clients, address) = (&self.gate.clients, self.origin.address);
+        let (client, used) = match &presented {
+            Some(PresentedClient { id, assertion: Some(assertion), .. }) => {
+                let (client, used) = self.by_assertion(id, assertion).await?;
+                (client, Some(used))
+            }
+            Some(presented) => (clients.authenticate(presented, self.gate.engine.limits(), address).await?, None),
+            // The protocol names no client: use the endpoint's, which is public (requirement R20).
+            None => (Arc::clone(self.endpoint.client.as_ref().ok_or(Denial::InvalidClient)?), None),
+        };
+        if self.endpoint.clients.as_ref().is_some_and(|allowed| !allowed.contains(&client.id)) {
+            return Err(Denial::UnauthorizedClient.into());
+        }
+        if grant.is_some_and(|grant| !client.may(grant)) {
+            return Err(Denial::UnauthorizedClient.into());
+        }
+        if let Some(used) = used {
+            // Last: what is refused for another reason is not used.
+            self.use_once(&used, &client.id, Denial::ClientAssertion("it was used before")).await?;
+        }
+        Ok(client)
+    }
+
+    /// The client that an assertion authenticates (RFC 7523 §2.2). The assertion is not used yet.
+    async fn by_assertion(&self, id: &str, assertion: &SecretString) -> Result<(Arc<Client>, UsableOnce), Error> {
+        let (engine, address) = (&self.gate.engine, self.origin.address);
+        let client = self.gate.clients.get(id).ok_or(Denial::InvalidClient)?;
+        let keys = client.keys.as_ref().ok_or(Denial::InvalidClient)?.keys();
+        engine.limits().admit_unverified(address)?;
+        let audience = self.issuers();
+        let verify = || {
+            let (audience, token) = (audience.as_slice(), assertion.expose_secret());
+            let sent = SentClientAssertion { client: &client.id, keys, audience, token, leeway: self.gate.leeway };
+            sent.verify(engine.clock().now(), engine.clock().wall())
+        };
+        let mut read = verify();
+        if let Err(Denial::KeysUnavailable(_)) = read
+            && let Some(wait) = keys.live().and_then(|keys| keys.join())
+        {
+            let is_final = wait.ended().await;
+            read = verify();
+            if is_final && matches!(read, Err(Denial::KeysUnavailable(_))) {
+                read = Err(Denial::ClientAssertion("no key of the client signed it"));
+            }
+        }
+        match &read {
+            Ok(_) => engine.limits().record_valid(address),
+            Err(Denial::ClientAssertion(_)) => engine.limits().record_forged(address),
+            // Nothing was decided, so nothing counts against the sender.
+            Err(_) => {}
+        }
+        Ok((Arc::clone(&client), read?))
+    }
+
+    /// The names by which an assertion may mean this endpoint: our issuer, and that of its own metadata.
+    pub(super) fn issuers(&self) -> Vec<&str> {
+        let published = self.endpoint.published.as_ref().map(|published| &*published.issuer);
+        [Some(&**self.gate.engine.issuer()), published].into_iter().flatten().collect()
+    }
+
+    /// Records that an assertion is used, at all gates.
+    #[cfg(feature = "relay")]
+    pub(super) async fn use_once(&self, used: &UsableOnce, client: &str, replayed: Denial) -> Result<(), Error> {
+        match &self.gate.running.records {
+            Some(store) => self.gate.engine.use_once(&**store, (used, client), replayed).await,
+            // No gate is built so.
+            None => Err(StoreError::new("there is no store for used assertions").into()),
+        }
+    }
+
+    /// No gate of this build takes assertions.
+    #[cfg(not(feature = "relay"))]
+    pub(super) async fn use_once(&self, _: &UsableOnce, _: &str, _: Denial) -> Result<(), Error> {
+        Err(StoreError::new("this build has no store for used assertions").into())
+    }
+}

@@ -1,0 +1,412 @@
+//! Assertions of other issuers as grants: about users (ID-JAG), and about workloads (RFC 7523).
+
+use serde_json::{Value, json};
+
+use super::issuer::{Issuer, URL, claims};
+use super::long_replies::{begun, is_cut};
+use support::stub::{Edge, HEAD};
+use support::wire::Reply;
+use support::{Place, until, with};
+
+const GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+const KIND: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+const GATE: &str = "http://gate.test";
+const CONFIG: &str = r#"
+[[issuers]]
+name = "okta"
+url = "https://idp.test/"
+audience = ["api"]
+jwks_file = "idp.json"
+scopes = ["read", "write"]
+scope_map = { "wiki.read" = "read" }
+subject_prefix = "okta|"
+require = { tenant = "acme" }
+id_jag = { clients = ["wiki", "bound"], max_age = "5m" }
+backchannel_logout = { path = "/logout/idp", audience = ["our-client"] }
+[[issuers]]
+name = "off"
+url = "https://off.test/"
+audience = ["api"]
+jwks_file = "idp.json"
+everywhere = true
+[[issuers]]
+name = "ci"
+url = "https://ci.test/"
+audience = ["unused"]
+jwks_file = "ci.json"
+jwt_bearer = { subjects = ["repo:acme/app:ref:refs/heads/main"], max_lifetime = "10m", as_client = "deploy" }
+[[clients]]
+id = "wiki"
+auth = "private_key_jwt"
+keys = { jwks_file = "wiki.json" }
+grants = ["jwt-bearer"]
+scopes = ["read"]
+[[clients]]
+id = "unlisted"
+auth = "private_key_jwt"
+keys = { jwks_file = "wiki.json" }
+grants = ["jwt-bearer"]
+[[clients]]
+id = "bound"
+auth = "private_key_jwt"
+keys = { jwks_file = "wiki.json" }
+grants = ["jwt-bearer"]
+dpop = "optional"
+[[clients]]
+id = "deploy"
+grants = ["jwt-bearer"]
+scopes = ["deploy"]
+[[resources]]
+path = "/wiki"
+[[resources]]
+path = "/files"
+[[routes]]
+path = "/wiki/{*rest}"
+resource = "/wiki"
+upstream = "app"
+[[routes]]
+path = "/write/{*rest}"
+scopes = ["write"]
+upstream = "app"
+[[routes]]
+path = "/{*rest}"
+upstream = "app"
+"#;
+
+struct Scene {
+    edge: Edge,
+    idp: Issuer,
+    ci: Issuer,
+    wiki: Issuer,
+}
+
+fn scene_with(change: impl FnOnce(String) -> String) -> Scene {
+    let (idp, ci, wiki) = (Issuer::new(51), Issuer::new(52), Issuer::new(53));
+    let files = |place: &Place| {
+        for (file, key) in [("idp.json", &idp), ("ci.json", &ci), ("wiki.json", &wiki)] {
+            std::fs::write(place.path(file), json!({ "keys": [key.jwk("k1")] }).to_string()).unwrap();
+        }
+    };
+    let edge = Edge::with(&change(format!("{HEAD}{CONFIG}")), files, |_| {});
+    Scene { edge, idp, ci, wiki }
+}
+
+fn scene() -> Scene {
+    scene_with(|config| config)
+}
+
+fn now() -> u64 {
+    claims(&json!({}))["iat"].as_u64().unwrap()
+}
+
+/// A good identity assertion, with changes.
+fn jag(changes: &Value) -> Value {
+    let mut said = json!({
+        "aud": GATE, "sub": "u-1", "client_id": "wiki", "jti": uuid::Uuid::new_v4(), "tenant": "acme", "sid": "s-1",
+        "scope": "wiki.read write admin", "exp": now() + 300,
+    });
+    for (name, value) in changes.as_object().unwrap() {
+        said[name] = value.clone();
+    }
+    claims(&said)
+}
+
+fn head(typ: &str) -> Value {
+    json!({ "alg": "EdDSA", "kid": "k1", "typ": typ })
+}
+
+const TYP: &str = "oauth-id-jag+jwt";
+
+impl Scene {
+    fn signed(&self, changes: &Value) -> String {
+        self.idp.sign(&head(TYP), &jag(changes))
+    }
+
+    fn present_as(&self, client: &str, assertion: &str, further: &[(&str, &str)]) -> Reply {
+        let said = json!({
+            "iss": client, "sub": client, "aud": GATE, "jti": uuid::Uuid::new_v4(), "client_id": null, "scope": null,
+        });
+        let own = self.wiki.sign(&json!({ "alg": "EdDSA", "kid": "k1" }), &claims(&said));
+        let fields = [
+            ("grant_type", GRANT),
+            ("assertion", assertion),
+            ("client_assertion_type", KIND),
+            ("client_assertion", own.as_str()),
+        ];
+        self.edge.form("/connect/token", &[], &[&fields[..], further].concat())
+    }
+
+    fn present(&self, assertion: &str) -> Reply {
+        self.present_as("wiki", assertion, &[])
+    }
+
+    fn status(&self, token: &str, path: &str) -> u16 {
+        self.edge.ask_as(token, &format!("GET {path}"), &[]).status
+    }
+
+    fn workload(&self, changes: &Value) -> String {
+        let mut said = json!({
+            "iss": "https://ci.test/", "aud": GATE, "sub": "repo:acme/app:ref:refs/heads/main",
+            "jti": uuid::Uuid::new_v4(), "scope": null, "client_id": null,
+        });
+        for (name, value) in changes.as_object().unwrap() {
+            said[name] = value.clone();
+        }
+        self.ci.sign(&head("JWT"), &claims(&said))
+    }
+
+    fn bare(&self, assertion: &str) -> Reply {
+        self.edge.form("/connect/token", &[], &[("grant_type", GRANT), ("assertion", assertion)])
+    }
+
+    fn log_out(&self, sid: &str, at: u64) {
+        let said = json!({
+            "iss": URL, "aud": "our-client", "iat": at, "exp": at + 120, "jti": uuid::Uuid::new_v4(), "sid": sid,
+            "events": { "http://schemas.openid.net/event/backchannel-logout": {} },
+        });
+        let told = self.idp.sign(&head("logout+jwt"), &said);
+        let reply = self.edge.form("/logout/idp", &[], &[("logout_token", &told)]);
+        assert_eq!(reply.status, 200, "{reply:?}");
+    }
+}
+
+fn error(reply: &Reply) -> String {
+    assert_eq!(reply.status, 400, "{reply:?}");
+    reply.json()["error"].as_str().unwrap_or_default().to_owned()
+}
+
+fn access(reply: &Reply) -> String {
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let said = reply.json();
+    assert_eq!(said.get("refresh_token"), None);
+    said["access_token"].as_str().unwrap().to_owned()
+}
+
+fn payload(token: &str) -> Value {
+    use base64::Engine as _;
+    let part = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+    serde_json::from_slice(&part).unwrap()
+}
+
+#[test]
+fn d18_an_identity_assertion_is_good_and_each_rule_alone_refuses_one() {
+    let scene = scene();
+    let granted = scene.present(&scene.signed(&json!({})));
+    let token = access(&granted);
+    // The issuer's scopes in our names, of which the client may have one.
+    assert_eq!(granted.json()["scope"], "read");
+    assert_eq!(scene.status(&token, "/x"), 200);
+    let received = scene.edge.stub.one();
+    assert_eq!((received.all("x-auth-subject"), received.all("x-auth-client")), (vec!["okta|u-1"], vec!["wiki"]));
+    let said = payload(&token);
+    assert_eq!(
+        (&said["origin_iss"], &said["origin_sub"], &said["origin_sid"]),
+        (&json!(URL), &json!("u-1"), &json!("s-1"))
+    );
+    assert_eq!(scene.status(&token, "/write/x"), 403);
+    access(&scene.present(&scene.signed(&json!({ "aud": [GATE] }))));
+    let refused = |changes: Value| {
+        assert_eq!(error(&scene.present(&scene.signed(&changes))), "invalid_grant", "{changes}");
+    };
+    // 1: type, issuer, and what must be there.
+    for typ in ["JWT", "at+jwt", "logout+jwt"] {
+        assert_eq!(error(&scene.present(&scene.idp.sign(&head(typ), &jag(&json!({}))))), "invalid_grant", "{typ}");
+    }
+    refused(json!({ "iss": "https://off.test/" }));
+    refused(json!({ "iss": "https://unknown.test/" }));
+    for name in ["iss", "aud", "sub", "client_id", "jti", "exp", "iat"] {
+        refused(json!({ name: null }));
+    }
+    assert_eq!(error(&scene.present(&scene.ci.sign(&head(TYP), &jag(&json!({}))))), "invalid_grant", "another key");
+    // 2: our issuer, alone.
+    for aud in
+        [json!("https://other.test"), json!([GATE, "https://other.test"]), json!("http://gate.test/connect/token")]
+    {
+        refused(json!({ "aud": aud }));
+    }
+    // 3: the client that presents it, and listed.
+    refused(json!({ "client_id": "unlisted" }));
+    let unlisted = scene.signed(&json!({ "client_id": "unlisted" }));
+    assert_eq!(error(&scene.present_as("unlisted", &unlisted, &[])), "invalid_grant");
+    let bare = [("grant_type", GRANT), ("assertion", &*scene.signed(&json!({ "client_id": "deploy" })))];
+    let public = scene.edge.form("/connect/token", &[], &[&bare[..], &[("client_id", "deploy")]].concat());
+    assert_eq!(public.status, 400, "a public client");
+    // 4: its age, and its time.
+    refused(json!({ "iat": now() - 400 }));
+    refused(json!({ "iat": now() + 120 }));
+    refused(json!({ "nbf": now() + 120 }));
+    refused(json!({ "exp": now() - 60 }));
+    // 5: a restriction that would be dropped.
+    refused(json!({ "authorization_details": [] }));
+    // 6: bound to a key without a proof; to what nobody can check.
+    refused(json!({ "cnf": { "jkt": "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs" } }));
+    refused(json!({ "cnf": { "x5t#S256": "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs" } }));
+    refused(json!({ "cnf": {} }));
+    // 9: the tenant.
+    refused(json!({ "tenant": "other" }));
+    refused(json!({ "tenant": null }));
+    let ours = scene.edge.login();
+    assert_eq!(error(&scene.present(&ours.access)), "invalid_grant", "a token of this gate");
+}
+
+#[test]
+fn d18_the_resource_becomes_the_audience_and_scopes_only_narrow() {
+    let scene = scene();
+    let ask = |changes: Value, further: &[(&str, &str)]| scene.present_as("wiki", &scene.signed(&changes), further);
+    let (wiki, files) = ("http://gate.test/wiki", "http://gate.test/files");
+    let one = access(&ask(json!({ "resource": wiki }), &[]));
+    assert_eq!(payload(&one)["aud"], wiki);
+    assert_eq!([scene.status(&one, "/wiki/x"), scene.status(&one, "/x")], [200, 401]);
+    assert_eq!(error(&ask(json!({ "resource": [wiki, files] }), &[])), "invalid_target", "the request picks one");
+    let picked = access(&ask(json!({ "resource": [wiki, files] }), &[("resource", files)]));
+    assert_eq!(payload(&picked)["aud"], files);
+    assert_eq!(error(&ask(json!({ "resource": wiki }), &[("resource", files)])), "invalid_target");
+    assert_eq!(
+        error(&ask(json!({ "resource": [wiki, "https://other.test"] }), &[("resource", wiki)])),
+        "invalid_target"
+    );
+    assert_eq!(error(&ask(json!({ "resource": 7 }), &[])), "invalid_grant");
+    // 8: no claim, no scope.
+    assert_eq!(ask(json!({ "scope": null }), &[]).json().get("scope"), None);
+    assert_eq!(error(&ask(json!({ "scope": null }), &[("scope", "read")])), "invalid_scope");
+    assert_eq!(error(&ask(json!({}), &[("scope", "read write")])), "invalid_scope", "beyond the client's");
+}
+
+#[test]
+fn d19_d21_an_assertion_has_one_session_and_an_ended_one_is_never_revived() {
+    let mut scene = scene_with(|config| {
+        with(&config, "store", "kind = \"redb\"\npath = \"data/sessions.db\"").replace("kind = \"memory\"\n", "")
+    });
+    let assertion = scene.signed(&json!({}));
+    let (first, second) = (access(&scene.present(&assertion)), access(&scene.present(&assertion)));
+    assert_ne!(payload(&first)["jti"], payload(&second)["jti"]);
+    assert_eq!(payload(&first)["sid"], payload(&second)["sid"]);
+    // Another assertion, and the same of another client, has a session of its own.
+    let other = access(&scene.present(&scene.signed(&json!({}))));
+    assert_ne!(payload(&other)["sid"], payload(&first)["sid"]);
+    // The client ends it, by one of its tokens.
+    let said = json!({ "iss": "wiki", "sub": "wiki", "aud": GATE, "jti": "revoke", "client_id": null, "scope": null });
+    let own = scene.wiki.sign(&json!({ "alg": "EdDSA", "kid": "k1" }), &claims(&said));
+    let fields = [("token", first.as_str()), ("client_assertion_type", KIND), ("client_assertion", own.as_str())];
+    assert_eq!(scene.edge.form("/connect/revocation", &[], &fields).status, 200);
+    assert_eq!([&first, &second, &other].map(|token| scene.status(token, "/x")), [401, 401, 200]);
+    assert_eq!(error(&scene.present(&assertion)), "invalid_grant");
+    // Over a roll of all keys, and over kill -9.
+    let next = scene.edge.place.json(&["keys", "add"], "")["kid"].as_str().unwrap().to_owned();
+    scene.edge.place.done(&["keys", "promote", &next, "--force"], "");
+    scene.edge.gate.kill();
+    scene.edge.gate = scene.edge.place.start();
+    assert_eq!(error(&scene.present(&assertion)), "invalid_grant");
+    let _ = access(&scene.present(&scene.signed(&json!({}))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d20_a_logout_at_the_issuer_a_revocation_and_an_operator_end_it_at_the_next_request() {
+    let scene = scene();
+    let at = now() - 20;
+    let session = |sid: &str| scene.signed(&json!({ "sid": sid, "sub": format!("u-{sid}"), "iat": at }));
+    let (ended, goes_on) = (session("s-7"), session("s-8"));
+    let (token, other) = (access(&scene.present(&ended)), access(&scene.present(&goes_on)));
+    let stream = begun(&scene.edge, "/events/parts", &token);
+    assert_eq!(scene.status(&token, "/x"), 200);
+    scene.log_out("s-7", at + 10);
+    assert_eq!([scene.status(&token, "/x"), scene.status(&other, "/x")], [401, 200]);
+    is_cut(stream);
+    scene.edge.stub.push(b"");
+    // An assertion from before the logout that comes after it, used or not; and one from after it.
+    assert_eq!(error(&scene.present(&ended)), "invalid_grant");
+    assert_eq!(error(&scene.present(&session("s-7"))), "invalid_grant");
+    let anew = scene.signed(&json!({ "sid": "s-7", "sub": "u-s-7", "iat": at + 12 }));
+    let anew = access(&scene.present(&anew));
+    assert_eq!(scene.status(&anew, "/x"), 200);
+    // Of all, by an operator.
+    let place = &scene.edge.place;
+    place.point_commands_at(&scene.edge.gate);
+    place.done(&["session", "revoke", "--all"], "");
+    assert_eq!([scene.status(&anew, "/x"), scene.status(&other, "/x")], [401, 401]);
+    assert_eq!(error(&scene.present(&goes_on)), "invalid_grant");
+}
+
+#[test]
+fn d22_a_token_for_a_workload_is_used_once_with_an_id_or_without_and_over_a_restart() {
+    let mut scene = scene_with(|config| {
+        with(&config, "store", "kind = \"redb\"\npath = \"data/sessions.db\"").replace("kind = \"memory\"\n", "")
+    });
+    let (named, unnamed) = (scene.workload(&json!({})), scene.workload(&json!({ "jti": null })));
+    let token = access(&scene.bare(&named));
+    assert_eq!(scene.status(&token, "/x"), 200);
+    let received = scene.edge.stub.one();
+    assert_eq!(
+        (received.all("x-auth-subject"), received.all("x-auth-client")),
+        (vec!["client:deploy"], vec!["deploy"])
+    );
+    assert_eq!(payload(&token)["scope"], "deploy");
+    let _ = access(&scene.bare(&unnamed));
+    for used in [&named, &unnamed] {
+        assert_eq!(error(&scene.bare(used)), "invalid_grant");
+    }
+    scene.edge.gate.kill();
+    scene.edge.gate = scene.edge.place.start();
+    for used in [&named, &unnamed] {
+        assert_eq!(error(&scene.bare(used)), "invalid_grant", "after kill -9");
+    }
+    assert_eq!(scene.status(&token, "/x"), 200);
+}
+
+#[test]
+fn d23_d24_subjects_are_compared_to_the_byte_and_each_rule_alone_refuses_a_workload() {
+    let scene = scene();
+    for aud in [json!(GATE), json!([GATE]), json!("http://gate.test/connect/token")] {
+        let _ = access(&scene.bare(&scene.workload(&json!({ "aud": aud }))));
+    }
+    let refused = |changes: Value| {
+        assert_eq!(error(&scene.bare(&scene.workload(&changes))), "invalid_grant", "{changes}");
+    };
+    let main = "repo:acme/app:ref:refs/heads/main";
+    for sub in
+        [format!("{main} "), main.to_uppercase(), "repo:acme/app:ref:refs/heads/mai".to_owned(), format!("{main}2")]
+    {
+        refused(json!({ "sub": sub }));
+    }
+    refused(json!({ "sub": null }));
+    refused(json!({ "aud": "https://other.test" }));
+    refused(json!({ "aud": [GATE, "https://other.test"] }));
+    refused(json!({ "aud": "http://gate.test/connect/token/" }));
+    refused(json!({ "exp": now() + 700 }));
+    refused(json!({ "iat": null }));
+    refused(json!({ "exp": now() - 60, "iat": now() - 100 }));
+    refused(json!({ "jti": 7 }));
+    refused(json!({ "iss": "https://off.test/" }));
+    let typ = scene.ci.sign(&head("at+jwt"), &claims(&json!({ "iss": "https://ci.test/", "aud": GATE, "sub": main })));
+    assert_eq!(error(&scene.bare(&typ)), "invalid_grant", "an access token");
+    // Another client cannot present it for itself.
+    assert_eq!(error(&scene.present_as("wiki", &scene.workload(&json!({})), &[])), "invalid_grant");
+    let nothing = scene.edge.form("/connect/token", &[], &[("grant_type", GRANT)]);
+    assert_eq!(error(&nothing), "invalid_request");
+}
+
+#[test]
+fn d27_the_metadata_name_the_grant_and_the_profile_and_no_issuer() {
+    let scene = scene();
+    let said = scene.edge.ask("GET /.well-known/oauth-authorization-server", &[]).json();
+    assert_eq!(said["authorization_grant_profiles_supported"], json!(["urn:ietf:params:oauth:grant-profile:id-jag"]));
+    assert!(said["grant_types_supported"].as_array().unwrap().contains(&json!(GRANT)));
+    assert!(!said.to_string().contains("idp.test"), "{said}");
+    let without = Edge::new("[[routes]]\npath = \"/{*rest}\"\nupstream = \"app\"\n");
+    let said = without.ask("GET /.well-known/oauth-authorization-server", &[]).json();
+    assert_eq!(said.get("authorization_grant_profiles_supported"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d29_a_reload_takes_grants_away_and_sessions_go_on() {
+    let scene = scene();
+    let assertion = scene.signed(&json!({}));
+    let token = access(&scene.present(&assertion));
+    let config = std::fs::read_to_string(scene.edge.place.path("gateway.toml")).unwrap();
+    let jag = "id_jag = { clients = [\"wiki\", \"bound\"], max_age = \"5m\" }\n";
+    scene.edge.place.write_config(&config.replace(jag, "everywhere = true\n"));
+    scene.edge.gate.signal("HUP");
+    until("the gate reloads", async || scene.edge.gate.log().contains("configuration reloaded")).await;
+    assert_eq!(error(&scene.present(&assertion)), "invalid_grant");
+    assert_eq!(scene.status(&token, "/x"), 200);
+}
