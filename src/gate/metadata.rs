@@ -85,13 +85,8 @@ impl<'a> Metadata<'a> {
         // `none` is for public clients.
         let or_none = || ["none"].into_iter().chain(methods.iter().copied()).collect();
         let signing = if by_assertion { signing_algorithms() } else { Vec::new() };
-        let all = [
-            Grant::Password,
-            Grant::RefreshToken,
-            Grant::ClientCredentials,
-            Grant::JwtBearer,
-            Grant::TokenExchange,
-        ];
+        let all =
+            [Grant::Password, Grant::RefreshToken, Grant::ClientCredentials, Grant::JwtBearer, Grant::TokenExchange];
         Self {
             issuer,
             authorization_endpoint: None,

@@ -22,7 +22,7 @@ impl EndpointCommand<'_> {
     ) -> Result<Outcome, Error> {
         let engine = &self.gate.engine;
         let client = self.client(Some(request.client), Some(Grant::TokenExchange)).await?;
-        let rules = client.exchange.as_ref().filter(|_| client.secret_hash.is_some());
+        let rules = client.exchange.as_ref().filter(|_| client.is_confidential());
         let rules = rules.ok_or(Denial::UnauthorizedClient)?;
         engine.admit_grant(&client, self.origin)?;
         let source = Source::Client(&client.id);

@@ -256,6 +256,7 @@ impl Engine {
             certificate: session.certificate,
             vouched_by: session.vouched_by.as_deref(),
             own: Some(&session.claims),
+            delegation: None,
             style: self.style(&session.dialect),
         };
         let access_token = mint::mint(self.keyring().signer(), &claims).map_err(Fault::from)?;
