@@ -149,6 +149,8 @@ impl Rule {
             Denial::UnprovedBinding
             | Denial::UnboundToken
             | Denial::OtherKey
+            | Denial::DeviceProofMissing
+            | Denial::DeviceRefused(_)
             | Denial::BadProof(_)
             | Denial::ProofsFull(_)
             | Denial::ProofsUnavailable(_)

@@ -16,6 +16,7 @@ impl Denial {
             | Self::BadClaim(what)
             | Self::BadFact(what)
             | Self::SessionOver(what)
+            | Self::DeviceRefused(what)
             | Self::RelayRefused(what)
             | Self::RateLimited(what, _)
             | Self::BadProof(ProofFlaw::Malformed(what)) => Some(what),

@@ -14,6 +14,7 @@ use crate::revocation::{Effect, Revocation, Target};
 use crate::session::profile::OnReuse;
 use crate::session::rotation::Reuse;
 use crate::session::{Generation, RevokedBecause, Session};
+use crate::thumbprint::KeyThumbprint;
 use crate::token::verify::EventProtocol;
 
 const TARGET: &str = "rotogate::audit";
@@ -29,11 +30,13 @@ pub enum SessionEvent {
     BrowserLogin,
     /// A browser has ended its session.
     BrowserLogout,
+    /// A browser has bound its session to its device.
+    BrowserBound,
 }
 
 impl SessionEvent {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Login, Self::Logout, Self::BrowserLogin, Self::BrowserLogout];
+    pub const ALL: [Self; 5] = [Self::Login, Self::Logout, Self::BrowserLogin, Self::BrowserLogout, Self::BrowserBound];
 
     /// Its name in the trail.
     // Requirement B56.
@@ -43,6 +46,7 @@ impl SessionEvent {
             Self::Logout => "logout",
             Self::BrowserLogin => "browser_login",
             Self::BrowserLogout => "browser_logout",
+            Self::BrowserBound => "browser_bound",
         }
     }
 }
@@ -240,6 +244,18 @@ pub(crate) fn logout(session: &Session, origin: &Origin) {
         rotogate.client.id = &*session.client,
         client.address = address(origin),
         "logout",
+    );
+}
+
+pub(super) fn bound(session: &Session, device: &KeyThumbprint, origin: &Origin) {
+    info!(
+        target: TARGET,
+        event = SessionEvent::BrowserBound.name(),
+        session.id = %session.id,
+        user.id = &*session.subject,
+        rotogate.device = %device,
+        client.address = address(origin),
+        "session bound to a device",
     );
 }
 
