@@ -67,6 +67,6 @@ pub mod rotation {
 
 #[doc(inline)]
 pub use rotogate_core::session::{
-    BrowserBinding, Generation, InvalidScope, LastPair, RevokedBecause, Scope, Seal, Session, SessionId, SessionSecret,
-    Status, VouchedBy,
+    BrowserBinding, DeviceBinding, DeviceKey, Generation, InvalidScope, LastPair, RevokedBecause, Scope, Seal, Session,
+    SessionId, SessionSecret, Status, VouchedBy,
 };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::denial::ProofFlaw;
 use rotogate_core::dpop::memory::{NotRecorded, ProofId, ProofMemory, once_in_store};
-use rotogate_core::dpop::proof::{Form, SignedProof};
+use rotogate_core::dpop::proof::{DPOP, Form, SignedProof};
 use rotogate_core::fault::Error;
 use rotogate_core::store::SharedStore;
 use rotogate_core::token::Algorithm;
@@ -15,6 +15,7 @@ use rotogate_core::token::Algorithm;
 const MAX_PROOF: usize = 8 << 10;
 /// The accepted form: the provider decides what it accepts beyond this.
 const FORM: Form = Form {
+    typ: DPOP,
     max_length: MAX_PROOF,
     algorithms: &[
         Algorithm::EdDsa,

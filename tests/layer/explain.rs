@@ -328,6 +328,9 @@ const ELSEWHERE: &[&str] = &[
     "mismatched_pair",
     "relay_refused",
     "provider_login",
+    "device_refused",
+    // Of a gate whose sessions are bound to devices: src/gate/browser/device/tests.rs.
+    "device_proof_missing",
     // Calls of a resource: see the test in tests/layer/mcp.rs.
     "bad_call",
     // Replies to other issuers and other proxies, whose requests are for no route of the layer.

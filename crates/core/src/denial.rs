@@ -205,6 +205,12 @@ pub enum Denial {
     /// The route forwards the provider's access token, and that of the session is over and cannot be refreshed.
     // Requirement B40.
     ProviderTokenOver,
+    /// The session is bound to a device, and the request has no cookie of that device; or it should be bound, and is not.
+    // Requirement B48.
+    DeviceProofMissing,
+    /// The gate does not bind the session to the device, or does not believe it: why.
+    // Requirements B47, B49.
+    DeviceRefused(&'static str),
 
     // A refresh credential.
     /// The text is no refresh token of ours, or its session no longer exists.

@@ -153,6 +153,8 @@ impl Rule {
             Denial::UnprovedBinding
             | Denial::UnboundToken
             | Denial::OtherKey
+            | Denial::DeviceProofMissing
+            | Denial::DeviceRefused(_)
             | Denial::BadProof(_)
             | Denial::ProofsFull(_)
             | Denial::ProofsUnavailable(_)

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub mod chain;
 mod client;
 mod config;
+pub mod device;
 pub mod documents;
 pub mod events;
 pub mod figure;

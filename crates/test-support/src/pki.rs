@@ -21,6 +21,17 @@ pub struct Pki {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
+impl Pair {
+    /// The hash of the public key, as Chromium takes it (`--ignore-certificate-errors-spki-list`).
+    pub fn key_hash(&self) -> String {
+        use base64::Engine;
+        use rcgen::PublicKeyData;
+        let key = KeyPair::from_pem(&self.key).unwrap().subject_public_key_info();
+        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &key);
+        base64::engine::general_purpose::STANDARD.encode(hash.as_ref())
+    }
+}
+
 /// A certificate with its key, in PEM.
 pub struct Pair {
     pub cert: String,

@@ -126,6 +126,8 @@ table! {
     Self::SessionNotRenewed => "session_not_renewed", Undecided, Class::NoCredential;
     Self::SessionUnavailable(wait) => "session_unavailable", Undecided, Class::Unavailable(*wait);
     Self::ProviderTokenOver => "provider_token_over", Refused, Class::NoCredential;
+    Self::DeviceProofMissing => "device_proof_missing", Refused, Class::NoCredential;
+    Self::DeviceRefused(_) => "device_refused", Refused, Class::Forbidden;
     // A refresh credential.
     Self::UnknownRefreshToken => "unknown_refresh_token", Dead, BAD_GRANT;
     Self::OtherClient => "other_client", Refused, BAD_GRANT;

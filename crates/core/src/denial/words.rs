@@ -17,6 +17,7 @@ impl Denial {
             | Self::NotExchangeable(what)
             | Self::BadFact(what)
             | Self::SessionOver(what)
+            | Self::DeviceRefused(what)
             | Self::RelayRefused(what)
             | Self::ClientAssertion(what)
             | Self::GrantAssertion(what)

@@ -34,6 +34,7 @@ use crate::store::{SharedStore, Store};
 use crate::thumbprint::KeyThumbprint;
 use crate::token::keyring::RefreshKeys;
 
+pub mod device;
 mod known;
 pub mod memory;
 mod nonce;

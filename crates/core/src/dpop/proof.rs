@@ -32,24 +32,29 @@ const PUBLIC: [&str; 6] = ["kty", "crv", "x", "y", "n", "e"];
 /// The members of a private or a symmetric key.
 const PRIVATE: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 /// Header members that would change what the signature covers, or encrypt the payload.
-const REFUSED: [&str; 4] = ["crit", "b64", "zip", "enc"];
+pub(super) const REFUSED: [&str; 4] = ["crit", "b64", "zip", "enc"];
 
 /// The form of accepted proofs.
 #[derive(Clone, Copy)]
 pub struct Form {
+    /// `typ` of the header.
+    pub typ: &'static str,
     /// The greatest length, in bytes.
     pub max_length: usize,
     /// The accepted algorithms, never HMAC.
     pub algorithms: &'static [Algorithm],
 }
 
+/// `typ` of a DPoP proof.
+pub const DPOP: &str = "dpop+jwt";
+
 /// The form of a proof for this gate.
-pub(crate) const OURS: Form = Form { max_length: MAX_PROOF, algorithms: &ALGORITHMS };
+pub(crate) const OURS: Form = Form { typ: DPOP, max_length: MAX_PROOF, algorithms: &ALGORITHMS };
 
 /// The key of a proof, from its header.
 pub(super) struct ProofKey {
-    verifying: VerifyingKey,
-    thumbprint: KeyThumbprint,
+    pub(super) verifying: VerifyingKey,
+    pub(super) thumbprint: KeyThumbprint,
 }
 
 enum ProofHeader {
@@ -61,7 +66,7 @@ impl ProofKey {
     /// The key in the header of a proof: checks 2 to 4.
     fn from_header(mut header: Map<String, Value>, form: Form) -> Result<Self, ProofFlaw> {
         // 2. `typ`.
-        if header.get("typ").and_then(Value::as_str) != Some("dpop+jwt") {
+        if header.get("typ").and_then(Value::as_str) != Some(form.typ) {
             return Err(ProofFlaw::Type);
         }
         // 3. `alg`, and no member that changes the signature.
@@ -193,6 +198,6 @@ fn decode(part: &str) -> Result<Vec<u8>, ProofFlaw> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_| ProofFlaw::Malformed("a part of the proof is not base64url"))
 }
 
-fn object(part: &str) -> Result<Map<String, Value>, ProofFlaw> {
+pub(super) fn object(part: &str) -> Result<Map<String, Value>, ProofFlaw> {
     strict_object(&decode(part)?).map_err(|_| ProofFlaw::Malformed("a part of the proof is not a strict JSON object"))
 }

@@ -16,6 +16,7 @@ use crate::session::rotation::Reuse;
 use crate::session::{Generation, RevokedBecause, Session};
 use crate::token::claims::MintedClaims;
 use crate::token::delegation::Delegation;
+use crate::thumbprint::KeyThumbprint;
 use crate::token::verify::EventProtocol;
 
 const TARGET: &str = "rotogate::audit";
@@ -31,11 +32,13 @@ pub enum SessionEvent {
     BrowserLogin,
     /// A browser has ended its session.
     BrowserLogout,
+    /// A browser has bound its session to its device.
+    BrowserBound,
 }
 
 impl SessionEvent {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Login, Self::Logout, Self::BrowserLogin, Self::BrowserLogout];
+    pub const ALL: [Self; 5] = [Self::Login, Self::Logout, Self::BrowserLogin, Self::BrowserLogout, Self::BrowserBound];
 
     /// Its name in the trail.
     // Requirement B56.
@@ -45,6 +48,7 @@ impl SessionEvent {
             Self::Logout => "logout",
             Self::BrowserLogin => "browser_login",
             Self::BrowserLogout => "browser_logout",
+            Self::BrowserBound => "browser_bound",
         }
     }
 }
@@ -264,6 +268,18 @@ pub(crate) fn logout(session: &Session, origin: &Origin) {
         rotogate.client.id = &*session.client,
         client.address = address(origin),
         "logout",
+    );
+}
+
+pub(super) fn bound(session: &Session, device: &KeyThumbprint, origin: &Origin) {
+    info!(
+        target: TARGET,
+        event = SessionEvent::BrowserBound.name(),
+        session.id = %session.id,
+        user.id = &*session.subject,
+        rotogate.device = %device,
+        client.address = address(origin),
+        "session bound to a device",
     );
 }
 

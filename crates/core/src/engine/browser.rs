@@ -5,6 +5,7 @@
 //! the rules of [`rotation`](crate::session::rotation) about superseded tokens applies: a renewal is a rotation of the
 //! current generation.
 
+mod device;
 mod ending;
 
 use std::sync::Arc;
@@ -16,6 +17,9 @@ use super::turn::Turn;
 use super::{
     APPLICATION, ApplicationLogin, Engine, Event, GateEvent, IssueKind, IssuedTokens, Login, MAX_TRIES, Origin, audit,
 };
+pub use device::DeviceAnswer;
+pub(super) use device::DeviceProofs;
+
 use crate::client::Client;
 use crate::clock::Timestamp;
 use crate::denial::{Denial, ProviderFlaw};
@@ -24,7 +28,7 @@ use crate::fault::{Error, Fault};
 use crate::revocation::Revocation;
 use crate::session::profile::Profile;
 use crate::session::rotation::{self, Decision, Lifetime, REVOKED, RecordChange, SessionEnd, decide};
-use crate::session::{BrowserBinding, LastPair, Session, SessionId, VouchedBy};
+use crate::session::{BrowserBinding, DeviceBinding, LastPair, Session, SessionId, VouchedBy};
 use crate::store::Swap;
 use crate::token::keyring::Keyring;
 use crate::token::mint::AccessTokenText;
@@ -164,6 +168,8 @@ pub struct BrowserToken {
     pub terms: SessionTerms,
     /// The user at the provider where they logged in, if they did.
     pub at_provider: Option<Box<VouchedBy>>,
+    /// The key that makes its cookies, and when the session was bound to a device, if it was.
+    pub device: Option<(u8, Timestamp)>,
 }
 
 impl Engine {
@@ -287,20 +293,21 @@ impl Engine {
         when: RenewWhen,
     ) -> Result<BrowserToken, Error> {
         let mut renews = false;
-        let token = self.token_after_renewal(presented, rules_of, when, &mut renews).await;
+        let token = self.token_after_renewal(presented, rules_of, when, (None, &mut renews)).await;
         if renews {
             self.counts.renewed(token.as_ref().err());
         }
         token
     }
 
-    /// `renews` becomes true once it is time for a renewal.
+    /// `renews` becomes true once it is time for a renewal. `binds`: to this device, unless the session is bound to it
+    /// already.
     async fn token_after_renewal(
         &self,
         (id, cookie): (SessionId, Option<&SessionCookie>),
         rules_of: RulesOf<'_>,
         when: RenewWhen,
-        renews: &mut bool,
+        (binds, renews): (Option<(&DeviceBinding, &Origin)>, &mut bool),
     ) -> Result<BrowserToken, Error> {
         let (mut known, mut user, mut is_asked) = (None, None, false);
         for _ in 0..MAX_TRIES {
@@ -313,7 +320,9 @@ impl Engine {
             let keyring = self.keyring();
             let now = self.clock.now();
             let decision = self.judge_browser(&read, None, &profile, now).await?;
-            if decision == Decision::Rotate && !self.is_due(&read.session, &profile, &keyring, when) {
+            let is_to_be_bound = binds.map(|(device, _)| device::is_to_be_bound(&read.session, device)).transpose()?;
+            let is_due = is_to_be_bound.unwrap_or_else(|| self.is_due(&read.session, &profile, &keyring, when));
+            if decision == Decision::Rotate && !is_due {
                 return self.token_of(&keyring, &read.session, &profile, now);
             }
             if when == RenewWhen::Never {
@@ -326,9 +335,16 @@ impl Engine {
                 is_asked = true;
             }
             self.judge_browser(&read, user.as_ref(), &profile, now).await?;
-            let change = self.renewal(&read, decision, user.as_ref(), (&rules, &keyring), now)?;
+            let mut change = self.renewal(&read, decision, user.as_ref(), (&rules, &keyring), now)?;
+            let binds = binds.filter(|_| is_to_be_bound == Some(true));
+            if let Some((device, _)) = binds {
+                device::bind(&mut change, device, now);
+            }
             match self.write_renewal(&read, change, &keyring, decision).await? {
-                Renewed::Done(record) => return self.token_of(&keyring, &record, &profile, now),
+                Renewed::Done(record) => {
+                    binds.inspect(|(device, origin)| audit::bound(&record, &device.thumbprint, origin));
+                    return self.token_of(&keyring, &record, &profile, now);
+                }
                 Renewed::Changed(read) => known = read.map(|read| *read),
             }
         }
@@ -398,9 +414,10 @@ impl Engine {
         now: Timestamp,
     ) -> Result<BrowserToken, Error> {
         let issued = self.pair(keyring, session, now, IssueKind::Replayed)?;
-        let at_provider = session.browser.as_deref().filter(|binding| binding.at_provider);
-        let at_provider = at_provider.and_then(|_| session.vouched_by.clone());
-        Ok(BrowserToken { access_token: issued.access_token, terms: SessionTerms::new(session, profile), at_provider })
+        let browser = session.browser.as_deref();
+        let at_provider = browser.filter(|binding| binding.at_provider).and_then(|_| session.vouched_by.clone());
+        let (terms, device) = (SessionTerms::new(session, profile), browser.and_then(BrowserBinding::bound_device));
+        Ok(BrowserToken { access_token: issued.access_token, terms, at_provider, device })
     }
 
     /// The record with the next generation.

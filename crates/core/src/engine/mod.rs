@@ -53,7 +53,10 @@ mod written;
 
 pub use asserted::AssertedLogin;
 pub use audit::SessionEvent;
-pub use browser::{BrowserLogin, BrowserRules, BrowserSession, BrowserToken, RenewWhen, RulesOf, SessionTerms};
+use browser::DeviceProofs;
+pub use browser::{
+    BrowserLogin, BrowserRules, BrowserSession, BrowserToken, DeviceAnswer, RenewWhen, RulesOf, SessionTerms,
+};
 pub use confirm::Confirmations;
 use events::EventFeed;
 pub use events::{GateEvent, GateEvents};
@@ -156,6 +159,7 @@ pub struct Engine {
     events: EventFeed,
     /// While it is set, no token is issued.
     suspended: OnceLock<Arc<AtomicBool>>,
+    devices: DeviceProofs,
 }
 
 impl Engine {
@@ -165,7 +169,9 @@ impl Engine {
         let sealed = SealedStore::new(parts.store, Arc::clone(&keyring), Arc::clone(&counts));
         let written = Written::new(sealed.shared().is_some());
         let own_logins = sealed.shared().map(|_| OwnLogins::since(parts.clock.now()));
+        let devices = DeviceProofs::since(parts.clock.now());
         let engine = Self {
+            devices,
             issuer: parts.issuer,
             audience: parts.audience,
             leeway: parts.leeway,

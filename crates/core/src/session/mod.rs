@@ -1,6 +1,7 @@
 //! A **session** is one login of one client: what RFC 9700 calls a token family. Every token issued since that login
 //! carries its id, and a **generation** that rises by one with each pair of tokens.
 
+mod browser;
 pub mod profile;
 pub mod rotation;
 pub mod scope;
@@ -15,6 +16,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use crate::claim::OwnClaims;
 use crate::clock::Timestamp;
 use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
+pub use browser::{BrowserBinding, DeviceBinding, DeviceBound, DeviceKey};
 pub use scope::{InvalidScope, Scope};
 
 /// The generation of a pair of tokens of one session. It rises by one with each pair.
@@ -356,29 +358,6 @@ pub struct Session {
     /// Proves that a gate wrote the record. A store keeps it unchanged.
     #[serde(default)]
     pub seal: Seal,
-}
-
-/// The cookie of a browser session, as far as a store knows it. Nobody can make the cookie from it.
-///
-/// ```
-/// use rotogate::session::Session;
-///
-/// /// A column of a list of sessions.
-/// fn holder(session: &Session) -> &'static str {
-///     if session.browser.is_some() { "a browser" } else { "a client with tokens" }
-/// }
-/// # let _ = holder;
-/// ```
-// Requirement B4.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BrowserBinding {
-    /// The id of the refresh secret that made the cookie. It stays for as long as the session.
-    pub key: u8,
-    /// A keyed digest of the cookie.
-    pub digest: [u8; 32],
-    /// Whether the user logged in at a provider: the issuer that vouched for them. The session then has a vault with the
-    /// provider's tokens.
-    pub at_provider: bool,
 }
 
 /// Proves that a gate wrote a record: a tag under a key of the gates over every field but [`Session::status`],

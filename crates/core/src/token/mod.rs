@@ -4,6 +4,7 @@ pub mod algorithm;
 pub mod assertion;
 pub mod claims;
 pub mod delegation;
+pub mod device_cookie;
 pub mod keyring;
 pub mod live_keys;
 pub mod login_cookie;

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use super::keyring::RefreshKeys;
 use crate::random::are_equal;
-use crate::session::{BrowserBinding, LastPair, Seal, Session, VouchedBy};
+use crate::session::{BrowserBinding, DeviceBinding, LastPair, Seal, Session, VouchedBy};
 
 /// Room for the fields of most records.
 const ROOM: usize = 512;
@@ -106,9 +106,16 @@ fn other_fields(record: &Session) -> Vec<u8> {
     fields.maybe(by.map(|(_, subject, _)| subject.as_bytes()));
     fields.maybe(by.and_then(|(.., session)| session.as_deref()).map(str::as_bytes));
     // The last field. Without it the bytes are those of a session with tokens, which end before it.
-    if let Some(BrowserBinding { key, digest, at_provider }) = browser.as_deref() {
+    if let Some(BrowserBinding { key, digest, at_provider, device }) = browser.as_deref() {
         fields.0.extend([*key, u8::from(*at_provider)]);
         fields.some(digest);
+        if let Some(DeviceBinding { thumbprint, key, bound_at }) = device.as_deref() {
+            let (kind, parts) = key.parts();
+            fields.0.push(kind);
+            parts.into_iter().for_each(|part| fields.some(part));
+            fields.some(thumbprint.as_bytes());
+            fields.0.extend_from_slice(&bound_at.as_millis().to_be_bytes());
+        }
     }
     fields.0
 }
@@ -135,7 +142,7 @@ impl Fields {
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
-    use crate::session::{Generation, RevokedBecause, Scope, SessionId, SessionSecret, Status};
+    use crate::session::{DeviceKey, Generation, RevokedBecause, Scope, SessionId, SessionSecret, Status};
     use crate::store::conformance;
     use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
     use crate::token::Keyring;
@@ -177,7 +184,8 @@ mod tests {
             ("resource", |record| record.resource = Some("https://api.test".into())),
             ("issuer", |record| record.vouched_by = Some(Box::new(VouchedBy::new("https://idp.test", "u-1")))),
             ("cookie", |record| {
-                record.browser = Some(Box::new(BrowserBinding { key: 1, digest: [7; 32], at_provider: false }));
+                record.browser =
+                    Some(Box::new(BrowserBinding { key: 1, digest: [7; 32], at_provider: false, device: None }));
             }),
             ("subject and client", |record| {
                 record.subject = "alicew".into();
@@ -221,15 +229,42 @@ mod tests {
     fn b4_a_writer_to_the_store_can_neither_swap_a_cookie_nor_take_it_away() {
         let keyring = Keyring::ephemeral().unwrap();
         let keys = keyring.refresh_keys();
-        let binding = BrowserBinding { key: 1, digest: [7; 32], at_provider: false };
+        let binding = BrowserBinding { key: 1, digest: [7; 32], at_provider: false, device: None };
         let mut session = conformance::session("alice", 1, AT);
-        session.browser = Some(Box::new(binding));
+        session.browser = Some(Box::new(binding.clone()));
         let record = sealed(keys, session).unwrap();
         assert_eq!(check(keys, &record), Ok(()));
-        for forged in
-            [None, Some(BrowserBinding { key: 2, ..binding }), Some(BrowserBinding { digest: [8; 32], ..binding })]
-        {
+        for forged in [
+            None,
+            Some(BrowserBinding { key: 2, ..binding.clone() }),
+            Some(BrowserBinding { digest: [8; 32], ..binding }),
+        ] {
             let forged = Session { browser: forged.map(Box::new), ..record.clone() };
+            assert_eq!(check(keys, &forged), Err(BrokenSeal::Wrong));
+        }
+    }
+
+    #[test]
+    fn b47_a_writer_to_the_store_can_neither_swap_the_key_of_a_device_nor_take_it_away() {
+        let keyring = Keyring::ephemeral().unwrap();
+        let keys = keyring.refresh_keys();
+        let thumbprint = KeyThumbprint::from_bytes([4; 32]);
+        let device = DeviceBinding { thumbprint, key: DeviceKey::Es256 { x: [1; 32], y: [2; 32] }, bound_at: AT };
+        let binding = |device: Option<&DeviceBinding>| {
+            let device = device.cloned().map(Box::new);
+            Some(Box::new(BrowserBinding { key: 1, digest: [7; 32], at_provider: false, device }))
+        };
+        let session = Session { browser: binding(Some(&device)), ..conformance::session("alice", 1, AT) };
+        let record = sealed(keys, session).unwrap();
+        assert_eq!(check(keys, &record), Ok(()));
+        for forged in [
+            None,
+            Some(DeviceBinding { key: DeviceKey::Es256 { x: [1; 32], y: [3; 32] }, ..device.clone() }),
+            Some(DeviceBinding { key: DeviceKey::Rs256 { n: [1; 32].into(), e: [2; 32].into() }, ..device.clone() }),
+            Some(DeviceBinding { thumbprint: KeyThumbprint::from_bytes([5; 32]), ..device.clone() }),
+            Some(DeviceBinding { bound_at: Timestamp::MAX, ..device.clone() }),
+        ] {
+            let forged = Session { browser: binding(forged.as_ref()), ..record.clone() };
             assert_eq!(check(keys, &forged), Err(BrokenSeal::Wrong));
         }
     }

@@ -11,6 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::{Zeroize, Zeroizing};
 
+use super::device_cookie;
 use super::keyring::RefreshKeys;
 use crate::random::{NoRandomness, are_equal, random};
 use crate::session::{BrowserBinding, SessionId};
@@ -35,6 +36,7 @@ const BODY: usize = SIGNED + TAG;
 pub fn is_of_browser(name: &[u8]) -> bool {
     let begin = name.get(..LOGIN_NAME.len());
     name.eq_ignore_ascii_case(NAME.as_bytes())
+        || name.eq_ignore_ascii_case(device_cookie::NAME.as_bytes())
         || begin.is_some_and(|begin| begin.eq_ignore_ascii_case(LOGIN_NAME.as_bytes()))
 }
 
@@ -108,7 +110,7 @@ impl SessionCookie {
 
     /// What the session's record has of the cookie; `None` if the key ring lost its key.
     pub fn binding(&self, keys: &RefreshKeys) -> Option<BrowserBinding> {
-        Some(BrowserBinding { key: self.key(), digest: self.digest(keys)?, at_provider: false })
+        Some(BrowserBinding { key: self.key(), digest: self.digest(keys)?, at_provider: false, device: None })
     }
 
     /// Was it made for the session with this record? The comparison takes constant time.
@@ -231,7 +233,7 @@ mod tests {
         let (one, other) = (make(), make());
         let binding = one.binding(&keys).unwrap();
         assert!(one.proves(&keys, &binding) && !other.proves(&keys, &binding));
-        assert!(!one.proves(&keys, &BrowserBinding { key: 2, ..binding }));
+        assert!(!one.proves(&keys, &BrowserBinding { key: 2, ..binding.clone() }));
         // Key and record, without the cookie's secret: what they can make is another cookie.
         let mut body = *other.body;
         body[FIXED..SIGNED].copy_from_slice(&binding.digest);

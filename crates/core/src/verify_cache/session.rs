@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 use super::key_set::{KeySet, RefusedToken};
@@ -20,10 +21,12 @@ use crate::denial::{Denial, Standing};
 use crate::engine::{BrowserToken, Engine, RenewWhen, RulesOf, SessionTerms};
 use crate::fault::{Error, Fault};
 use crate::limit::{Limits, Source};
+use crate::random::are_equal;
 use crate::revocation::list::TokenFacts;
 use crate::rule::Rule;
-use crate::session::{Generation, VouchedBy};
-use crate::token::keyring::Keyring;
+use crate::session::{DeviceBound, Generation, SessionId, VouchedBy};
+use crate::token::device_cookie;
+use crate::token::keyring::{Keyring, RefreshKeys};
 use crate::token::observer::Observer;
 use crate::token::session_cookie::{PREFIX, SessionCookie};
 
@@ -44,8 +47,32 @@ pub(super) struct CachedSession {
     terms: SessionTerms,
     /// Of a session whose user logged in at a provider.
     provider: Option<Box<ProviderTerms>>,
+    /// Of a session that is bound to a device.
+    device: Option<Box<CachedDevice>>,
     /// No renewal in the background before this time, in milliseconds.
     asked_next: AtomicU64,
+}
+
+/// The device of a cached session.
+struct CachedDevice {
+    /// The key that makes its cookies, and when the session was bound.
+    bound: (u8, Timestamp),
+    /// The last good cookie of the device, and its expiry.
+    last: Mutex<Option<([u8; device_cookie::LENGTH], Timestamp)>>,
+}
+
+impl CachedDevice {
+    fn is_proved(&self, shown: &[u8], session: SessionId, keys: &RefreshKeys, now: Timestamp) -> bool {
+        let last = *self.last.lock();
+        if let Some((_, expires)) = last.filter(|(cookie, _)| are_equal(cookie, shown)) {
+            return now < expires;
+        }
+        let expires = device_cookie::expiry(keys, self.bound.0, session, shown).filter(|expires| now < *expires);
+        if let (Some(expires), Ok(cookie)) = (expires, shown.try_into()) {
+            *self.last.lock() = Some((cookie, expires));
+        }
+        expires.is_some()
+    }
 }
 
 impl CachedSession {
@@ -53,7 +80,8 @@ impl CachedSession {
     pub(super) fn bytes(&self) -> usize {
         let token =
             self.provider.as_deref().map(|provider| provider.access_token.as_ref().map_or(0, |token| token.len()));
-        self.cookie.len() + token.map_or(0, |token| token + size_of::<ProviderTerms>())
+        let device = self.device.as_ref().map_or(0, |_| size_of::<CachedDevice>());
+        self.cookie.len() + token.map_or(0, |token| token + size_of::<ProviderTerms>()) + device
     }
 }
 
@@ -137,6 +165,24 @@ impl Verified {
         session.terms.renew_from <= now
             && now.as_millis() >= next
             && session.asked_next.compare_exchange(next, later, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Whether a request by session passes with what it shows of a device: a bound session needs the device's cookie. Other
+    /// callers need none.
+    // Requirement B48.
+    pub fn admits_device<'a>(
+        &self,
+        mode: DeviceBound,
+        shown: impl FnOnce() -> Option<&'a [u8]>,
+        keyring: impl FnOnce() -> Arc<Keyring>,
+        now: Timestamp,
+    ) -> bool {
+        let (Some(session), Some((id, _))) = (self.session(), self.token.session) else { return true };
+        let device = session.device.as_deref();
+        mode.admits(id.created(), device.map(|device| device.bound), now, |_| {
+            let shown = device.zip(shown());
+            shown.is_some_and(|(device, shown)| device.is_proved(shown, id, keyring().refresh_keys(), now))
+        })
     }
 
     /// The value of the session cookie, if the caller presented one.
@@ -385,7 +431,8 @@ impl TokenChecker {
             terms.renew_from = terms.renew_from.min(provider.refresh_from);
         }
         let (provider, asked_next) = (provider.map(Box::new), AtomicU64::new(0));
-        let session = CachedSession { cookie: Arc::clone(value), terms, provider, asked_next };
+        let device = token.device.map(|bound| Box::new(CachedDevice { bound, last: Mutex::default() }));
+        let session = CachedSession { cookie: Arc::clone(value), terms, provider, device, asked_next };
         Ok(keys.shared.accept(access, None, rules, judged, Some(session)))
     }
 }

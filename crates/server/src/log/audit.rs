@@ -56,6 +56,7 @@ const KINDS: &[EventKind] = &[
     bad("rate_limited", "rate.limited", "RG1010W"),
     good("browser_login", "browser.login", "RG1011I"),
     good("browser_logout", "browser.logout", "RG1012I"),
+    good("browser_bound", "browser.bound", "RG1013I"),
     good("client_token", "token.issued_to_client", "RG1101I"),
     good("token_exchange", "token.exchange", "RG1103I"),
     good("token_minted", "token.minted", "RG1102I"),

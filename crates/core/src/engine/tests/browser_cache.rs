@@ -22,11 +22,11 @@ fn check_after(world: &World, cookie: &str, answer: Option<&SessionAnswer>) -> R
     world.checker.check_session(cookie.as_bytes(), shown, &mut ())
 }
 
-fn check(world: &World, cookie: &str) -> Result<Arc<Verified>, Denial> {
+pub(super) fn check(world: &World, cookie: &str) -> Result<Arc<Verified>, Denial> {
     check_after(world, cookie, None)
 }
 
-async fn load(world: &World, cookie: &Arc<str>, when: RenewWhen) -> Result<Arc<Verified>, Error> {
+pub(super) async fn load(world: &World, cookie: &Arc<str>, when: RenewWhen) -> Result<Arc<Verified>, Error> {
     world.checker.load_session(&world.engine, cookie, (&rules, None), when).await
 }
 
@@ -34,7 +34,7 @@ fn generation(verified: &Verified) -> u64 {
     verified.token().session.unwrap().1.get()
 }
 
-fn is_miss(checked: &Result<Arc<Verified>, Denial>) -> bool {
+pub(super) fn is_miss(checked: &Result<Arc<Verified>, Denial>) -> bool {
     matches!(checked, Err(Denial::SessionUnavailable(_)))
 }
 

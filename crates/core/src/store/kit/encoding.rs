@@ -82,7 +82,7 @@ pub fn decode_target(key: &[u8]) -> Result<Target, StoreError> {
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
-    use crate::session::{BrowserBinding, Seal, VouchedBy};
+    use crate::session::{BrowserBinding, DeviceBinding, DeviceKey, Seal, VouchedBy};
     use crate::store::conformance;
     use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
 
@@ -107,7 +107,7 @@ mod tests {
         d7d012b427763484277634842776348427763484277634842776348427763484277634842776348427763484277630114687\
         47470733a2f2f6170692e746573742f6d6370011068747470733a2f2f6964702e7465737403752d310103732d39012b43416\
         7494341674943416749434167494341674943416749434167494341674943416749434167494341670101090909090909090\
-        90909090909090909090909090909090909090909090909090001015a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a";
+        9090909090909090909090909090909090909090909090909000001015a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a";
 
     /// A session that has everything.
     fn whole() -> Session {
@@ -117,7 +117,7 @@ mod tests {
         session.resource = Some("https://api.test/mcp".into());
         session.vouched_by = Some(Box::new(VouchedBy::new("https://idp.test", "u-1").session("s-9")));
         session.certificate = Some(CertificateThumbprint::from_bytes([8; 32]));
-        session.browser = Some(Box::new(BrowserBinding { key: 1, digest: [9; 32], at_provider: false }));
+        session.browser = Some(Box::new(BrowserBinding { key: 1, digest: [9; 32], at_provider: false, device: None }));
         session.seal = Seal::new(1, [0x5a; 16]);
         session
     }
@@ -152,11 +152,19 @@ mod tests {
     }
 
     #[test]
-    fn b59_a_cookie_takes_34_bytes_of_a_record() {
+    fn b47_b59_a_cookie_takes_35_bytes_of_a_record_and_a_device_at_most_400() {
         let plain = conformance::session("alice", 1, Timestamp::from_millis(1_700_000_000_000));
         let browser = Session { browser: whole().browser, ..plain.clone() };
+        let mut bound = browser.clone();
+        let key = DeviceKey::Rs256 { n: [0xff; 256].into(), e: [1, 0, 1].into() };
+        let thumbprint = KeyThumbprint::from_bytes([7; 32]);
+        let device = Some(Box::new(DeviceBinding { thumbprint, key, bound_at: Timestamp::from_secs(1_800_000_000) }));
+        bound.browser.as_mut().unwrap().device = device;
+        let bytes = encode(&bound).unwrap();
+        assert_eq!(decode_session(bound.id.as_bytes(), &bytes).unwrap(), bound);
         let (plain, browser) = (encode(&plain).unwrap(), encode(&browser).unwrap());
-        assert_eq!(browser.len() - plain.len(), 34);
+        assert_eq!(browser.len() - plain.len(), 35);
+        assert!(bytes.len() - plain.len() <= 400, "{}", bytes.len() - plain.len());
     }
 
     #[test]

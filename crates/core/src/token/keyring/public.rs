@@ -185,6 +185,11 @@ impl VerifyingKey {
         self.public.as_ref()?.thumbprint(ThumbprintHash::SHA256).ok()
     }
 
+    /// The JWK, without a name; `None` for a secret.
+    pub(crate) fn jwk(&self) -> Option<&Jwk> {
+        self.public.as_ref()
+    }
+
     /// The JWK for publication; `None` for a secret.
     pub(crate) fn published(&self) -> Option<Jwk> {
         let public = self.public.as_ref()?;

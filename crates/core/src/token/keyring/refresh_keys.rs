@@ -23,6 +23,7 @@ const PURPOSE_SEAL: &[u8] = b"seals of session records";
 const PURPOSE_SHARED: &[u8] = b"names in a shared store";
 const PURPOSE_COOKIE: &[u8] = b"rotogate browser cookie";
 const PURPOSE_DIGEST: &[u8] = b"rotogate browser digest";
+const PURPOSE_DEVICE: &[u8] = b"rotogate browser device";
 const PURPOSE_LOGIN: &[u8] = b"rotogate browser tx";
 #[cfg(feature = "relay")]
 const PURPOSE_VAULT: &[u8] = b"rotogate browser vault";
@@ -73,6 +74,7 @@ struct DerivedKeys {
     nonce: hmac::Key,
     cookie: hmac::Key,
     digest: hmac::Key,
+    device: hmac::Key,
     login: LessSafeKey,
     #[cfg(feature = "relay")]
     relay: hmac::Key,
@@ -124,6 +126,7 @@ impl RefreshKeys {
                 nonce: derive(PURPOSE_NONCE)?,
                 cookie: derive(PURPOSE_COOKIE)?,
                 digest: derive(PURPOSE_DIGEST)?,
+                device: derive(PURPOSE_DEVICE)?,
                 login: LessSafeKey::new(login),
                 #[cfg(feature = "relay")]
                 relay: derive(PURPOSE_RELAY)?,
@@ -182,6 +185,13 @@ impl RefreshKeys {
     /// The digest of a session cookie over `message`: what the session's record has.
     pub(in crate::token) fn cookie_digest(&self, id: u8, message: &[u8]) -> Option<[u8; 32]> {
         hmac::sign(&self.key(id)?.digest, message).as_ref().try_into().ok()
+    }
+
+    /// The tag of a device cookie or of a challenge, over these parts in sequence. Each has a fixed length.
+    pub(in crate::token) fn device_tag(&self, id: u8, parts: &[&[u8]]) -> Option<[u8; 16]> {
+        let mut message = hmac::Context::with_key(&self.key(id)?.device);
+        parts.iter().for_each(|part| message.update(part));
+        Some(truncated(&message.sign()))
     }
 
     /// The key that seals logins under way.

@@ -449,9 +449,10 @@ mod tests {
         assert!(!needs(&sealed, key, now.plus(idle), idle) && !needs(&sealed, key, record.expires, Duration::MAX));
         // The cookie of a browser session does not change when the session is renewed.
         let mut renewed = with(other, other);
-        renewed.browser = Some(Box::new(BrowserBinding { key, digest: [7; 32], at_provider: false }));
+        renewed.browser = Some(Box::new(BrowserBinding { key, digest: [7; 32], at_provider: false, device: None }));
         assert!(is_needed(&renewed));
-        renewed.browser = Some(Box::new(BrowserBinding { key: other, digest: [7; 32], at_provider: false }));
+        renewed.browser =
+            Some(Box::new(BrowserBinding { key: other, digest: [7; 32], at_provider: false, device: None }));
         assert!(!is_needed(&renewed));
     }
 

@@ -1,0 +1,174 @@
+//! Sessions of browsers that are bound to the key of a device: a copied cookie is worth nothing without it.
+
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::super::{Engine, Origin};
+use super::{RenewWhen, RulesOf};
+use crate::clock::Timestamp;
+use crate::denial::{Denial, ProofFlaw};
+use crate::dpop::device::{Registration, read_refresh, read_registration};
+use crate::dpop::memory::{NotRecorded, ProofMemory, once_in_store};
+use crate::fault::Error;
+use crate::session::rotation::{RaisedMinimum, RecordChange};
+use crate::session::{BrowserBinding, DeviceBinding, DeviceBound, Generation, Session};
+use crate::token::device_cookie;
+use crate::token::session_cookie::SessionCookie;
+
+/// A session is bound within this time of its login, or never.
+const REGISTERED_WITHIN: Duration = Duration::from_secs(300);
+/// How long a challenge may be answered.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(300);
+/// How long a browser keeps the cookie of a device.
+const COOKIE_AGE: Duration = Duration::from_secs(600);
+/// A cookie is good for this much longer: for requests that were under way at its end.
+const COOKIE_LEEWAY: Duration = Duration::from_secs(60);
+/// How many proofs are remembered. Beyond this number, proofs are answered with 503.
+const MAX_PROOFS: u64 = 200_000;
+const TRY_AGAIN: Duration = Duration::from_secs(30);
+
+/// The proofs that were used, so that each counts once.
+pub(in crate::engine) struct DeviceProofs {
+    memory: ProofMemory,
+    /// Challenges of before are not answered any more: what answered them is not known.
+    started: Timestamp,
+}
+
+/// What a browser gets whose device is proved. Does not print.
+pub struct DeviceAnswer {
+    /// The cookie of the device.
+    pub cookie: Zeroizing<String>,
+    /// How long the browser keeps it.
+    pub age: Duration,
+}
+
+impl std::fmt::Debug for DeviceProofs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DeviceProofs").field("started", &self.started).finish_non_exhaustive()
+    }
+}
+
+impl DeviceProofs {
+    pub(in crate::engine) fn since(started: Timestamp) -> Self {
+        Self { memory: ProofMemory::new("proof of a device", MAX_PROOFS, ANSWERED_WITHIN), started }
+    }
+}
+
+/// Whether a session is still to be bound to this device; no, if it is bound to it already.
+///
+/// # Errors
+/// [`Denial::DeviceRefused`] if it is bound to another one.
+// Requirement B47.
+pub(super) fn is_to_be_bound(session: &Session, device: &DeviceBinding) -> Result<bool, Denial> {
+    match session.browser.as_deref().and_then(|browser| browser.device.as_ref()) {
+        Some(bound) if bound.thumbprint == device.thumbprint => Ok(false),
+        Some(_) => Err(Denial::DeviceRefused("the session is bound to another key")),
+        None if device.bound_at.since(session.created()) >= REGISTERED_WITHIN => {
+            Err(Denial::DeviceRefused("the login was too long ago"))
+        }
+        None => Ok(true),
+    }
+}
+
+/// Binds a session with its renewal. All gates read the record then, because no earlier generation passes.
+// Requirement B48.
+pub(super) fn bind(change: &mut RecordChange, device: &DeviceBinding, now: Timestamp) {
+    let record = &mut change.record;
+    if let Some(browser) = record.browser.as_mut() {
+        browser.device = Some(Box::new(device.clone()));
+    }
+    let (minimum, until) = (record.current, record.latest_access_expires);
+    change.raised = Some(RaisedMinimum { minimum, effective_from: now, before: Generation::NONE, until });
+}
+
+impl Engine {
+    /// A challenge for the browser of this cookie.
+    pub fn device_challenge(&self, cookie: &SessionCookie) -> Option<String> {
+        let keyring = self.keyring();
+        device_cookie::challenge(keyring.refresh_keys(), cookie.key(), cookie.session(), self.clock.now())
+    }
+
+    /// Binds the session of a cookie to the key of a proof.
+    ///
+    /// The future must run to its end, as that of [`refresh`](Self::refresh).
+    ///
+    /// # Errors
+    /// [`Denial::BadProof`], [`Denial::DeviceRefused`]; those of [`browser_session`](Self::browser_session).
+    // Requirement B47.
+    pub async fn bind_device(
+        &self,
+        cookie: &SessionCookie,
+        proof: &str,
+        rules_of: RulesOf<'_>,
+        origin: &Origin,
+    ) -> Result<DeviceAnswer, Error> {
+        let Registration { key, thumbprint, challenge } = read_registration(proof).map_err(Denial::from)?;
+        let now = self.clock.now();
+        self.challenged_at(cookie, &challenge, now)?;
+        let device = DeviceBinding { thumbprint, key, bound_at: now };
+        let _turn = self.take_turn(cookie.session()).await;
+        let (presented, mut renews) = ((cookie.session(), Some(cookie)), false);
+        let binds = (Some((&device, origin)), &mut renews);
+        self.token_after_renewal(presented, rules_of, RenewWhen::Over, binds).await?;
+        self.device_answer(cookie, now)
+    }
+
+    /// A new cookie for the device of a session, whose key signed this proof. `None`: the session is bound to none.
+    ///
+    /// # Errors
+    /// [`Denial::BadProof`], also without a proof; [`Denial::ProofsFull`]; those of
+    /// [`browser_session`](Self::browser_session).
+    // Requirement B49.
+    pub async fn refresh_device(
+        &self,
+        cookie: &SessionCookie,
+        proof: Option<&str>,
+        rules_of: RulesOf<'_>,
+    ) -> Result<Option<DeviceAnswer>, Error> {
+        let live = self.browser_session(cookie, rules_of).await?;
+        let Some(device) = live.session.browser.and_then(|browser| browser.device) else { return Ok(None) };
+        let challenge = proof.ok_or(ProofFlaw::Missing).and_then(|proof| read_refresh(proof, &device));
+        let challenge = challenge.map_err(Denial::from)?;
+        let now = self.clock.now();
+        let issued_at = self.challenged_at(cookie, &challenge, now)?;
+        if issued_at < self.devices.started {
+            return Err(Denial::from(ProofFlaw::BeforeStart).into());
+        }
+        let id = self.devices.memory.name(&device.thumbprint, &challenge, issued_at);
+        self.devices.memory.record(&id, now).map_err(|why| match why {
+            NotRecorded::Seen => ProofFlaw::Replayed.into(),
+            NotRecorded::KeyIsFull | NotRecorded::Full => Denial::ProofsFull(TRY_AGAIN),
+        })?;
+        if let Some(shared) = self.store.shared() {
+            once_in_store(shared, id.name(), (ANSWERED_WITHIN + self.leeway) * 2).await?;
+        }
+        self.device_answer(cookie, now).map(Some)
+    }
+
+    /// Whether a request by a live session passes with this cookie of a device.
+    // Requirement B48.
+    pub fn admits_device(&self, mode: DeviceBound, live: &Session, shown: Option<&[u8]>) -> bool {
+        let (keyring, now) = (self.keyring(), self.clock.now());
+        let device = live.browser.as_deref().and_then(BrowserBinding::bound_device);
+        mode.admits(live.created(), device, now, |key| {
+            let expires = shown.and_then(|shown| device_cookie::expiry(keyring.refresh_keys(), key, live.id, shown));
+            expires.is_some_and(|expires| now < expires)
+        })
+    }
+
+    /// When a challenge was issued for this cookie's session, lately.
+    fn challenged_at(&self, cookie: &SessionCookie, challenge: &str, now: Timestamp) -> Result<Timestamp, Denial> {
+        let keyring = self.keyring();
+        let at = device_cookie::challenged_at(keyring.refresh_keys(), cookie.key(), cookie.session(), challenge);
+        let is_live = |at: &Timestamp| now.since(*at) < ANSWERED_WITHIN && at.since(now) <= self.leeway;
+        at.filter(is_live).ok_or_else(|| ProofFlaw::Nonce.into())
+    }
+
+    fn device_answer(&self, cookie: &SessionCookie, now: Timestamp) -> Result<DeviceAnswer, Error> {
+        let keyring = self.keyring();
+        let expires = now.plus(COOKIE_AGE + COOKIE_LEEWAY);
+        let made = device_cookie::make(keyring.refresh_keys(), cookie.key(), cookie.session(), expires);
+        Ok(DeviceAnswer { cookie: made.ok_or(Denial::UnknownSessionCookie)?, age: COOKIE_AGE })
+    }
+}

@@ -1,0 +1,172 @@
+//! What the record of a browser session has besides that of a client: its cookie, and the key of its device.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::thumbprint::KeyThumbprint;
+
+/// Requests that were under way at a login or a registration have no device cookie. They pass for this long.
+const UNDER_WAY: Duration = Duration::from_secs(60);
+
+/// The cookie of a browser session, as far as a store knows it. Nobody can make the cookie from it.
+///
+/// ```
+/// use rotogate::session::Session;
+///
+/// /// A column of a list of sessions.
+/// fn holder(session: &Session) -> &'static str {
+///     if session.browser.is_some() { "a browser" } else { "a client with tokens" }
+/// }
+/// # let _ = holder;
+/// ```
+// Requirement B4.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrowserBinding {
+    /// The id of the refresh secret that made the cookie. It stays for as long as the session.
+    pub key: u8,
+    /// A keyed digest of the cookie.
+    pub digest: [u8; 32],
+    /// Whether the user logged in at a provider: the issuer that vouched for them. The session then has a vault with the
+    /// provider's tokens.
+    pub at_provider: bool,
+    /// The key of the browser's device, once the session is bound to one.
+    #[serde(default)]
+    pub device: Option<Box<DeviceBinding>>,
+}
+
+impl BrowserBinding {
+    /// The key of its cookies, and when the session was bound to a device; `None` if it was not.
+    pub(crate) fn bound_device(&self) -> Option<(u8, Timestamp)> {
+        self.device.as_ref().map(|device| (self.key, device.bound_at))
+    }
+}
+
+/// The key of a browser's device (Device Bound Session Credentials). The first key of a session stays.
+///
+/// ```
+/// use rotogate::session::Session;
+///
+/// /// A column of a list of sessions.
+/// fn device(session: &Session) -> Option<String> {
+///     session.browser.as_ref()?.device.as_ref().map(|device| device.thumbprint.to_string())
+/// }
+/// # let _ = device;
+/// ```
+// Requirement B47.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceBinding {
+    /// The thumbprint of the key.
+    pub thumbprint: KeyThumbprint,
+    /// The public key.
+    pub key: DeviceKey,
+    /// When the session was bound to it.
+    pub bound_at: Timestamp,
+}
+
+/// A public key of a device: at most 300 bytes of a record.
+///
+/// ```
+/// use rotogate::session::DeviceKey;
+///
+/// /// Is it a key of the kind that most security chips make?
+/// fn is_usual(key: &DeviceKey) -> bool {
+///     matches!(key, DeviceKey::Es256 { .. })
+/// }
+/// # let _ = is_usual;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum DeviceKey {
+    /// A point of P-256.
+    Es256 {
+        /// The first coordinate.
+        x: [u8; 32],
+        /// The second coordinate.
+        y: [u8; 32],
+    },
+    /// An RSA key.
+    Rs256 {
+        /// The modulus.
+        n: Box<[u8]>,
+        /// The public exponent.
+        e: Box<[u8]>,
+    },
+}
+
+impl DeviceKey {
+    /// The bytes of the key, and a number of its kind: what a record's seal covers.
+    pub(crate) fn parts(&self) -> (u8, [&[u8]; 2]) {
+        match self {
+            Self::Es256 { x, y } => (1, [x, y]),
+            Self::Rs256 { n, e } => (2, [n, e]),
+        }
+    }
+}
+
+/// Whether sessions of browsers are bound to devices.
+///
+/// ```
+/// use rotogate::gate::{Browser, DeviceBound};
+///
+/// // A stolen cookie is worth nothing without the key of the browser's device, where the browser has one.
+/// let browser = Browser::own("/auth").device_bound(DeviceBound::Optional);
+/// # let _ = browser;
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceBound {
+    /// No session is.
+    #[default]
+    Off,
+    /// A session is bound if its browser can do it.
+    Optional,
+    /// A session that its browser does not bind ends a minute after its login.
+    Required,
+}
+
+impl DeviceBound {
+    /// Whether a request passes whose session began at `created`. `device`: the key that makes the cookies of the session, and
+    /// when it was bound to a device, if it was. `is_proved`: whether the request has a good cookie of the device.
+    // Requirement B48.
+    pub(crate) fn admits(
+        self,
+        created: Timestamp,
+        device: Option<(u8, Timestamp)>,
+        now: Timestamp,
+        is_proved: impl FnOnce(u8) -> bool,
+    ) -> bool {
+        match (self, device) {
+            (Self::Off, _) | (Self::Optional, None) => true,
+            (Self::Required, None) => now < created.plus(UNDER_WAY),
+            (Self::Optional | Self::Required, Some((key, bound_at))) => {
+                now < bound_at.plus(UNDER_WAY) || is_proved(key)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn b48_b51_a_bound_session_needs_its_device_and_an_unbound_one_only_where_that_is_required() {
+        let at = |seconds: u64| Timestamp::from_secs(1_800_000_000 + seconds);
+        for (mode, bound_at, now, alone, proved) in [
+            (DeviceBound::Off, Some(0), 9_999, true, true),
+            (DeviceBound::Optional, None, 9_999, true, true),
+            (DeviceBound::Optional, Some(100), 159, true, true),
+            (DeviceBound::Optional, Some(100), 160, false, true),
+            (DeviceBound::Required, Some(100), 159, true, true),
+            (DeviceBound::Required, Some(100), 160, false, true),
+            (DeviceBound::Required, None, 59, true, true),
+            (DeviceBound::Required, None, 60, false, false),
+        ] {
+            let admits = |is_proved| {
+                mode.admits(at(0), bound_at.map(|bound_at| (7, at(bound_at))), at(now), |key| key == 7 && is_proved)
+            };
+            assert_eq!((admits(false), admits(true)), (alone, proved), "{mode:?} {bound_at:?} {now}");
+        }
+    }
+}
