@@ -209,8 +209,8 @@ impl Lease {
     pub fn for_caller(context: &Arc<LeaseContext>, caller: Option<&Arc<Verified>>, on_expiry: OnExpiry) -> Self {
         let session = caller.and_then(|caller| Some((caller.token().session?, caller.token().expires)));
         let line = session.map(|((id, generation), expires)| {
-            let terms = caller.and_then(|caller| caller.session_terms());
-            context.engine.live_sessions().begin(id, generation, expires, terms)
+            let opened_by = caller.and_then(|caller| Some((caller.session_cookie()?, caller.session_terms()?)));
+            context.engine.live_sessions().begin(id, generation, expires, opened_by)
         });
         let opened = context.engine.clock().now();
         let verified = caller.map(Arc::clone);

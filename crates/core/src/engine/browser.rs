@@ -6,6 +6,7 @@
 //! current generation.
 
 mod ending;
+mod provider;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +30,8 @@ use crate::store::Swap;
 use crate::token::keyring::Keyring;
 use crate::token::mint::AccessTokenText;
 use crate::token::session_cookie::SessionCookie;
+pub use provider::{ProviderTerms, SessionProvider};
+use provider::{provider_terms, user_at_provider};
 
 /// What stands for a session outside of the gate.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -164,6 +167,8 @@ pub struct BrowserToken {
     pub terms: SessionTerms,
     /// The user at the provider where they logged in, if they did.
     pub at_provider: Option<Box<VouchedBy>>,
+    /// What that provider says.
+    pub provider: Option<ProviderTerms>,
 }
 
 impl Engine {
@@ -252,7 +257,7 @@ impl Engine {
         cookie: &SessionCookie,
         rules_of: RulesOf<'_>,
     ) -> Result<BrowserSession, Error> {
-        let read = self.read_browser(cookie.session(), Some(cookie)).await?;
+        let read = self.read_browser(cookie).await?;
         let rules = rules_of(&read.session)?;
         let profile = bounded(&read.session, &rules.profile);
         let now = self.clock.now();
@@ -270,8 +275,9 @@ impl Engine {
     }
 
     /// The current access token of a session, after a renewal if it is time for one. All requests of this gate that need
-    /// a renewal wait for one turn; of several gates one writes, and the others read what it wrote. `cookie`: what was
-    /// presented; `None` for a connection that the cookie opened.
+    /// a renewal wait for one turn; of several gates one writes, and the others read what it wrote.
+    ///
+    /// Directory and provider are asked first: a renewal that one of them did not permit is none, and no activity.
     ///
     /// The future must run to its end, as that of [`refresh`](Self::refresh).
     ///
@@ -282,12 +288,12 @@ impl Engine {
     pub(crate) async fn browser_token(
         &self,
         _: &Turn<'_>,
-        presented: (SessionId, Option<&SessionCookie>),
-        rules_of: RulesOf<'_>,
+        cookie: &SessionCookie,
+        by: (RulesOf<'_>, Option<&dyn SessionProvider>),
         when: RenewWhen,
     ) -> Result<BrowserToken, Error> {
         let mut renews = false;
-        let token = self.token_after_renewal(presented, rules_of, when, &mut renews).await;
+        let token = self.token_after_renewal(cookie, by, when, &mut renews).await;
         if renews {
             self.counts.renewed(token.as_ref().err());
         }
@@ -297,38 +303,44 @@ impl Engine {
     /// `renews` becomes true once it is time for a renewal.
     async fn token_after_renewal(
         &self,
-        (id, cookie): (SessionId, Option<&SessionCookie>),
-        rules_of: RulesOf<'_>,
+        cookie: &SessionCookie,
+        (rules_of, provider): (RulesOf<'_>, Option<&dyn SessionProvider>),
         when: RenewWhen,
         renews: &mut bool,
     ) -> Result<BrowserToken, Error> {
-        let (mut known, mut user, mut is_asked) = (None, None, false);
+        let (mut known, mut user, mut terms, mut is_asked) = (None, None, None, false);
         for _ in 0..MAX_TRIES {
             let read = match known.take() {
                 Some(read) => self.presented(read, cookie)?,
-                None => self.read_browser(id, cookie).await?,
+                None => self.read_browser(cookie).await?,
             };
             let rules = rules_of(&read.session)?;
             let profile = bounded(&read.session, &rules.profile);
             let keyring = self.keyring();
             let now = self.clock.now();
             let decision = self.judge_browser(&read, None, &profile, now).await?;
-            if decision == Decision::Rotate && !self.is_due(&read.session, &profile, &keyring, when) {
-                return self.token_of(&keyring, &read.session, &profile, now);
+            let is_due = decision != Decision::Rotate || self.is_due(&read.session, &profile, &keyring, when);
+            if is_due {
+                if when == RenewWhen::Never {
+                    return Err(Denial::SessionNotRenewed.into());
+                }
+                *renews = true;
+                self.may_mint()?;
+                if !is_asked {
+                    user = self.user_of(&read.session).await?;
+                    is_asked = true;
+                }
+                self.judge_browser(&read, user.as_ref(), &profile, now).await?;
             }
-            if when == RenewWhen::Never {
-                return Err(Denial::SessionNotRenewed.into());
+            if terms.is_none() {
+                terms = provider_terms(&read.session, cookie, provider, when).await?;
             }
-            *renews = true;
-            self.may_mint()?;
-            if !is_asked {
-                user = self.user_of(&read.session).await?;
-                is_asked = true;
+            if !is_due {
+                return self.token_of((&keyring, &read.session), &profile, terms, now);
             }
-            self.judge_browser(&read, user.as_ref(), &profile, now).await?;
             let change = self.renewal(&read, decision, user.as_ref(), (&rules, &keyring), now)?;
             match self.write_renewal(&read, change, &keyring, decision).await? {
-                Renewed::Done(record) => return self.token_of(&keyring, &record, &profile, now),
+                Renewed::Done(record) => return self.token_of((&keyring, &record), &profile, terms, now),
                 Renewed::Changed(read) => known = read.map(|read| *read),
             }
         }
@@ -336,7 +348,8 @@ impl Engine {
     }
 
     /// The record of a session that a cookie proves.
-    async fn read_browser(&self, id: SessionId, cookie: Option<&SessionCookie>) -> Result<ReadRecord, Error> {
+    async fn read_browser(&self, cookie: &SessionCookie) -> Result<ReadRecord, Error> {
+        let id = cookie.session();
         // A session that this gate knows to have ended is over, whatever the store does.
         if self.revocations.minimum(id) == REVOKED {
             return Err(over(SessionEnd::List).into());
@@ -350,9 +363,8 @@ impl Engine {
         self.presented(read, cookie).map_err(Error::from)
     }
 
-    fn presented(&self, read: ReadRecord, cookie: Option<&SessionCookie>) -> Result<ReadRecord, Denial> {
-        let is_its = read.session.browser.is_some() && cookie.is_none_or(|it| self.is_cookie_of(it, &read.session));
-        if is_its { Ok(read) } else { Err(Denial::UnknownSessionCookie) }
+    fn presented(&self, read: ReadRecord, cookie: &SessionCookie) -> Result<ReadRecord, Denial> {
+        if self.is_cookie_of(cookie, &read.session) { Ok(read) } else { Err(Denial::UnknownSessionCookie) }
     }
 
     fn is_cookie_of(&self, cookie: &SessionCookie, session: &Session) -> bool {
@@ -392,15 +404,15 @@ impl Engine {
 
     fn token_of(
         &self,
-        keyring: &Keyring,
-        session: &Session,
+        (keyring, session): (&Keyring, &Session),
         profile: &Profile,
+        provider: Option<ProviderTerms>,
         now: Timestamp,
     ) -> Result<BrowserToken, Error> {
         let issued = self.pair(keyring, session, now, IssueKind::Replayed)?;
-        let at_provider = session.browser.as_deref().filter(|binding| binding.at_provider);
-        let at_provider = at_provider.and_then(|_| session.vouched_by.clone());
-        Ok(BrowserToken { access_token: issued.access_token, terms: SessionTerms::new(session, profile), at_provider })
+        let (access_token, terms) = (issued.access_token, SessionTerms::new(session, profile));
+        let at_provider = user_at_provider(session).map(|user| Box::new(user.clone()));
+        Ok(BrowserToken { access_token, terms, at_provider, provider })
     }
 
     /// The record with the next generation.

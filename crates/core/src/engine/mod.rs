@@ -48,7 +48,10 @@ mod types;
 mod written;
 
 pub use audit::SessionEvent;
-pub use browser::{BrowserLogin, BrowserRules, BrowserSession, BrowserToken, RenewWhen, RulesOf, SessionTerms};
+pub use browser::{
+    BrowserLogin, BrowserRules, BrowserSession, BrowserToken, ProviderTerms, RenewWhen, RulesOf, SessionProvider,
+    SessionTerms,
+};
 pub use confirm::Confirmations;
 use events::EventFeed;
 pub use events::{GateEvent, GateEvents};

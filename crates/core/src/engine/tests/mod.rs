@@ -2,6 +2,7 @@
 
 mod browser;
 mod browser_cache;
+mod browser_provider;
 mod cache;
 mod changes;
 mod clock;
