@@ -17,6 +17,7 @@ use rotogate_core::denial::Denial;
 use rotogate_core::engine::{APPLICATION, BrowserRules, RenewWhen, SessionProvider};
 use rotogate_core::fault::Error;
 use rotogate_core::lease::Lease;
+use rotogate_core::overload::Holder;
 use rotogate_core::route::{OnExpiry, RoutePolicy};
 use rotogate_core::session::Session;
 use rotogate_core::token::session_cookie::is_of_browser;
@@ -56,6 +57,27 @@ impl Inner {
         answer: Option<&'a SessionAnswer>,
     ) -> SessionMiss<'a> {
         SessionMiss { miss: self.shown(address), keyring: self.engine.keyring(), answer }
+    }
+
+    /// The session of a cookie that came to an endpoint of ours.
+    ///
+    /// # Errors
+    /// As [`TokenChecker::check_session`](rotogate_core::verify_cache::TokenChecker::check_session).
+    pub(in crate::gate) async fn checked_session(
+        self: &Arc<Self>,
+        value: &str,
+        address: Option<IpAddr>,
+    ) -> Result<Arc<Verified>, Denial> {
+        let check = |answer| {
+            let miss = || self.session_miss(address, answer);
+            self.checker.check_session(value.as_bytes(), miss, &mut ())
+        };
+        let first = check(None);
+        let Err(Denial::SessionUnavailable(_)) = first else { return first };
+        let Ok(_place) = self.running.overload.unverified.enter(address.map(Holder::address)) else { return first };
+        let answer = self.loaded_session(value.into(), RenewWhen::Over).await;
+        answer.record(self.engine.limits(), address.into());
+        check(Some(&answer))
     }
 
     /// The provider where browsers log in, if there is one.
