@@ -8,7 +8,7 @@ use support::wire::Reply;
 use support::{keep_secret, until};
 
 /// A route that forwards the provider's access token, beside the one of all tests, which forwards the user alone.
-const FORWARDING: &str = "[[routes]]\npath = \"/api/{*rest}\"\ncredentials = [\"token\", \"session\"]\n\
+pub(crate) const FORWARDING: &str = "[[routes]]\npath = \"/api/{*rest}\"\ncredentials = [\"token\", \"session\"]\n\
                           login = \"auto\"\nforward_token = true\nupstream = \"app\"\n";
 
 /// A renewal is due after two seconds.
@@ -20,7 +20,7 @@ fn world() -> World {
 
 impl World {
     /// The answer of the token endpoint: these tokens.
-    fn grant(&self, tokens: &Value) {
+    pub(crate) fn grant(&self, tokens: &Value) {
         for token in tokens.as_object().unwrap().values().filter_map(Value::as_str).filter(|text| text.len() > 8) {
             keep_secret(token);
         }
@@ -46,7 +46,7 @@ impl World {
     }
 
     /// A session whose access token is over at once.
-    fn log_in_due(&self) -> String {
+    pub(crate) fn log_in_due(&self) -> String {
         self.log_in_with(&json!({ "refresh_token": "first-refresh-token", "expires_in": 0 }))
     }
 
@@ -55,7 +55,7 @@ impl World {
     }
 
     /// The token that the upstream gets.
-    fn forwarded(&self, cookie: &str) -> String {
+    pub(crate) fn forwarded(&self, cookie: &str) -> String {
         let reply = self.get("/api/x", cookie);
         assert_eq!(reply.status, 200, "{}", reply.text());
         self.edge.stub.one().all("authorization").join(",")
