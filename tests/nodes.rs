@@ -1,5 +1,6 @@
 //! What several gates on one store do, whichever kind the store is.
 
+mod browsers;
 mod chaos;
 mod doubt;
 mod ended_elsewhere;

@@ -120,7 +120,7 @@ pub struct EnclosedCall {
     pub requests: Vec<(Method, String)>,
 }
 
-/// Where a dialect's clients put their access token on a data route, besides `Authorization`.
+/// Where a dialect's clients put their access token, besides `Authorization`: on a data route, and at its endpoint.
 ///
 /// ```
 /// use rotogate::dialect::Sources;
@@ -134,6 +134,8 @@ pub struct Sources {
     pub query: Option<&'static str>,
     /// A cookie. A request with a token and a cookie is refused. The cookie is never forwarded.
     pub cookie: Option<&'static str>,
+    /// Whether its own operations take the session cookie of a browser. A token in `Authorization` takes precedence over it.
+    pub session: bool,
 }
 
 /// The templates of an OAuth 2 server's endpoints.

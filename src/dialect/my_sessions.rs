@@ -7,8 +7,8 @@
 //! | `DELETE /sessions/{id}` | ends one session |
 //! | `DELETE /sessions?others` | ends all sessions but the caller's current one |
 //!
-//! The caller is the user of a good access token of this gate, in `Authorization` or in a cookie. Errors are problem
-//! documents (RFC 9457). The session of another user gets the same answer as a session that never existed.
+//! The caller is the user of a good access token of this gate, in `Authorization` or in a cookie, or the user of a browser
+//! session. Errors are problem documents (RFC 9457). The session of another user gets the same answer as a session that never existed.
 //!
 //! ```
 //! use rotogate::dialect::my_sessions::MySessions;
@@ -40,6 +40,7 @@ use rotogate_core::reason::Reason;
 use rotogate_core::refusal::{ChallengeParams, denied};
 use rotogate_core::reply::{self, problem};
 use rotogate_core::session::{Scope, SessionId};
+use rotogate_core::token::session_cookie::session_cookie;
 
 /// The dialect's name in `gateway.toml`.
 pub const NAME: &str = "my-sessions";
@@ -116,8 +117,11 @@ impl MySessions {
 
     fn token(&self, call: &Call<'_>) -> Result<SecretString, Denial> {
         let places = Places { query: None, cookies: [Some(self.cookie), None], dpop: false };
-        let found = credential::extract_from(call.headers, call.query, places)?.ok_or(Denial::NoCredential)?;
-        Ok(SecretString::from(found.token.into_owned()))
+        if let Some(found) = credential::extract_from(call.headers, call.query, places)? {
+            return Ok(SecretString::from(found.token.into_owned()));
+        }
+        let session = session_cookie(call.headers)?.and_then(|value| std::str::from_utf8(value).ok());
+        session.map(SecretString::from).ok_or(Denial::NoCredential)
     }
 }
 
@@ -140,7 +144,7 @@ impl Dialect for MySessions {
     }
 
     fn sources(&self) -> Sources {
-        Sources { query: None, cookie: Some(self.cookie) }
+        Sources { query: None, cookie: Some(self.cookie), session: true }
     }
 
     fn read(&self, _: &Call<'_>) -> Result<Command, Denial> {

@@ -1,6 +1,7 @@
 //! Requests by session cookie: the cookie in the request, the load and the renewal of its session, and what the reply
 //! must have.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,33 +13,21 @@ use super::Inner;
 use super::endpoint::to_its_end;
 use crate::dialect::Reply;
 use crate::dialect::browser::navigation::is_prefetch;
-use rotogate_core::credential;
 use rotogate_core::denial::Denial;
-use rotogate_core::engine::{APPLICATION, BrowserRules, RenewWhen};
+use rotogate_core::engine::{APPLICATION, BrowserRules, RenewWhen, SessionProvider};
 use rotogate_core::fault::Error;
 use rotogate_core::lease::Lease;
+use rotogate_core::overload::Holder;
 use rotogate_core::route::{OnExpiry, RoutePolicy};
 use rotogate_core::session::Session;
-use rotogate_core::token::session_cookie::{NAME, is_of_browser};
-use rotogate_core::verify_cache::{SessionAnswer, SessionMiss, SessionProvider, Verified};
+use rotogate_core::token::session_cookie::is_of_browser;
+pub(super) use rotogate_core::token::session_cookie::session_cookie;
+use rotogate_core::verify_cache::{SessionAnswer, SessionMiss, Verified};
 
 /// The longest wait of a request for its session. The load itself goes on.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 /// When a request may try again whose session could not be loaded in time.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
-
-/// The one session cookie of a request.
-///
-/// # Errors
-/// [`Denial::TwoCredentials`] for two of them.
-// Requirement B17.
-pub(super) fn session_cookie(headers: &HeaderMap) -> Result<Option<&[u8]>, Denial> {
-    let mut found = credential::cookies(headers, NAME);
-    match (found.next(), found.next()) {
-        (found, None) => Ok(found),
-        (_, Some(_)) => Err(Denial::TwoCredentials),
-    }
-}
 
 /// When a request renews its session. A prefetch of a browser does not: the user may never
 /// open the page.
@@ -64,11 +53,44 @@ impl Inner {
     /// The context of a cookie that is not in the cache.
     pub(in crate::gate) fn session_miss<'a>(
         &'a self,
-        address: Option<std::net::IpAddr>,
-        parts: &'a Parts,
+        address: Option<IpAddr>,
+        answer: Option<&'a SessionAnswer>,
     ) -> SessionMiss<'a> {
-        let answer = parts.extensions.get::<SessionAnswer>();
         SessionMiss { miss: self.shown(address), keyring: self.engine.keyring(), answer }
+    }
+
+    /// The session of a cookie that came to an endpoint of ours.
+    ///
+    /// # Errors
+    /// As [`TokenChecker::check_session`](rotogate_core::verify_cache::TokenChecker::check_session).
+    pub(in crate::gate) async fn checked_session(
+        self: &Arc<Self>,
+        value: &str,
+        address: Option<IpAddr>,
+    ) -> Result<Arc<Verified>, Denial> {
+        let check = |answer| {
+            let miss = || self.session_miss(address, answer);
+            self.checker.check_session(value.as_bytes(), miss, &mut ())
+        };
+        let first = check(None);
+        let Err(Denial::SessionUnavailable(_)) = first else { return first };
+        let Ok(_place) = self.running.overload.unverified.enter(address.map(Holder::address)) else { return first };
+        let answer = self.loaded_session(value.into(), RenewWhen::Over).await;
+        answer.record(self.engine.limits(), address.into());
+        check(Some(&answer))
+    }
+
+    /// The provider where browsers log in, if there is one.
+    fn session_provider(&self) -> Option<Box<dyn SessionProvider + '_>> {
+        #[cfg(feature = "browser-oidc")]
+        return self.vaults().map(|vaults| Box::new(vaults) as _);
+        #[cfg(not(feature = "browser-oidc"))]
+        None
+    }
+
+    /// Ends the streams of browsers whose user was disabled, in the directory or at the provider.
+    pub(in crate::gate) async fn ask_about_browsers(&self) {
+        self.engine.ask_about_browsers(self.session_provider().as_deref()).await;
     }
 
     /// What became of a session cookie of ours, for the request that waits for it.
@@ -88,13 +110,8 @@ impl Inner {
         let gate = Arc::clone(self);
         to_its_end(async move {
             let rules = |session: &Session| gate.browser_rules(session);
-            #[cfg(feature = "browser-oidc")]
-            let vaults = gate.vaults();
-            #[cfg(feature = "browser-oidc")]
-            let provider = vaults.as_ref().map(|vaults| vaults as &dyn SessionProvider);
-            #[cfg(not(feature = "browser-oidc"))]
-            let provider: Option<&dyn SessionProvider> = None;
-            let loaded = gate.checker.load_session(&gate.engine, &cookie, (&rules, provider), when).await;
+            let provider = gate.session_provider();
+            let loaded = gate.checker.load_session(&gate.engine, &cookie, (&rules, provider.as_deref()), when).await;
             gate.running.faults.tell(&loaded, || gate.engine.clock().source().monotonic());
             loaded
         })
@@ -109,7 +126,8 @@ impl Inner {
         self.engine.session_cookie(value)?;
         let cookie: Arc<str> = value.into();
         let rules = |session: &Session| self.browser_rules(session);
-        let outcome = match self.checker.foresee_session(&self.engine, &cookie, &rules).await {
+        let provider = self.session_provider();
+        let outcome = match self.checker.foresee_session(&self.engine, &cookie, (&rules, provider.as_deref())).await {
             Ok(verified) => Ok(verified?),
             Err(Error::Denied(denial)) => Err(denial),
             Err(Error::Failed(fault)) => Err(Denial::SessionUnavailable(fault.retry_after())),

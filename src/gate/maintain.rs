@@ -256,7 +256,10 @@ async fn ask_about_browsers(gate: Weak<Running>) {
     loop {
         ticks.tick().await;
         let Some(gate) = gate.upgrade() else { return };
-        gate.engine.ask_about_browsers().await;
+        // Without a gate in force nobody holds one: the task ends with the running state.
+        if let Some(gate) = gate.in_force() {
+            gate.ask_about_browsers().await;
+        }
     }
 }
 

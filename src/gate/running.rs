@@ -56,7 +56,7 @@ pub(crate) struct Running {
     /// The relays of the endpoints. Replacing the rules keeps them.
     #[cfg(feature = "relay")]
     pub(super) relays: Vec<Arc<EndpointRelay>>,
-    /// The gate with the rules in force, once the first rules were replaced.
+    /// The gate with the rules in force.
     pub(super) in_force: Mutex<Weak<Inner>>,
 }
 

@@ -680,3 +680,47 @@ fn b13_browser_sessions_are_listed_and_ended_like_others() {
     assert!((200..300).contains(&ended.status), "{ended:?}");
     assert_eq!(edge.ask("GET /app/x", &[&held]).status, 401);
 }
+
+#[test]
+fn b13_a_user_lists_and_ends_own_sessions_by_the_cookie_alone() {
+    let more = "[[endpoints]]\ndialect = \"my-sessions\"\npath = \"/account/sessions\"\nmax_age = \"10s\"\n\
+                [cors]\norigins = [\"https://app.example\"]\nallow_credentials = true\n";
+    let edge = edge_with("", more);
+    let (held, other) = (log_in(&edge), log_in(&edge));
+    let length = "Content-Length: 0";
+    let listed = |headers: &[&str]| edge.ask("GET /account/sessions", headers);
+    let mine = listed(&[&held, SAME_ORIGIN]);
+    let sessions = mine.json()["sessions"].as_array().unwrap().clone();
+    assert_eq!((mine.status, sessions.len(), mine.all("set-cookie").len()), (200, 2, 0), "{}", mine.text());
+    let [current, another] = [true, false].map(|is_current| {
+        let one = sessions.iter().find(|session| session["current"] == is_current).unwrap();
+        format!("/account/sessions/{}", one["id"].as_str().unwrap())
+    });
+    assert_eq!(listed(&[&held, "Origin: https://app.example"]).status, 200);
+    // The table of requests of other pages, for a list too.
+    for bad in [&[EVIL][..], &["Sec-Fetch-Site: same-site"], &["Sec-Fetch-Site: cross-site"], &["Origin: null"]] {
+        let headers = [&[held.as_str(), length], bad].concat();
+        for line in ["GET /account/sessions", &format!("DELETE {another}"), "DELETE /account/sessions?others"] {
+            let reply = edge.ask(line, &headers);
+            assert_eq!(reply.status, 403, "{line} {bad:?}");
+        }
+    }
+    // A bearer token decides alone, and a bad one never falls back.
+    assert_eq!(edge.ask_as("a.b.c", "GET /account/sessions", &[&held, SAME_ORIGIN]).status, 401);
+    let by_token = edge.ask_as(&edge.login().access, "GET /account/sessions", &[&held, EVIL]);
+    assert_eq!((by_token.status, by_token.json()["sessions"].as_array().unwrap().len()), (200, 3));
+    for (bad, status) in [(format!("{held}; {}", other.trim_start_matches("Cookie: ")), 400), (format!("{held}x"), 401)]
+    {
+        assert_eq!(listed(&[&bad, SAME_ORIGIN]).status, status, "{bad}");
+    }
+    // Another session of the user, then this one.
+    let end = |line: &str| edge.ask(&format!("DELETE {line}"), &[&held, OWN, length]);
+    assert_eq!(end(&another).json()["ended"], 1);
+    assert_eq!(state(&edge, &other)["authenticated"], false);
+    assert_eq!(end("/account/sessions?others").json()["ended"], 1, "the one of the token");
+    assert_eq!(end(&current).json()["ended"], 1);
+    assert_eq!(
+        (listed(&[&held, SAME_ORIGIN]).status, state(&edge, &held)["authenticated"].clone()),
+        (401, json!(false))
+    );
+}

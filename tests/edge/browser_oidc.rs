@@ -15,8 +15,8 @@ use support::wire::Reply;
 use support::{Place, keep_secret};
 
 const SECRET: &str = "secret-of-our-client";
-pub(super) const SAME_ORIGIN: &str = "Sec-Fetch-Site: same-origin";
-pub(super) const OWN: &str = "Origin: https://gate.test";
+pub(crate) const SAME_ORIGIN: &str = "Sec-Fetch-Site: same-origin";
+pub(crate) const OWN: &str = "Origin: https://gate.test";
 const LOGOUT: &str = "http://schemas.openid.net/event/backchannel-logout";
 
 const CONFIG: &str = r#"
@@ -45,16 +45,16 @@ upstream = "app"
 "#;
 
 /// A gate, and the provider where its browsers log in.
-pub(super) struct World {
-    pub(super) provider: Documents,
-    pub(super) key: Issuer,
-    pub(super) edge: Edge,
+pub(crate) struct World {
+    pub(crate) provider: Documents,
+    pub(crate) key: Issuer,
+    pub(crate) edge: Edge,
 }
 
 /// A login under way in a browser.
-pub(super) struct Begun {
+pub(crate) struct Begun {
     /// The parameters of the authorization request.
-    pub(super) asked: HashMap<String, String>,
+    pub(crate) asked: HashMap<String, String>,
     /// The cookie of the login, as the browser sends it.
     cookie: String,
 }
@@ -70,19 +70,25 @@ fn document(provider: &Documents, further: &Value) -> Value {
     document
 }
 
-pub(super) fn world_with(keys: &str, further: &Value) -> World {
+pub(crate) fn world_with(keys: &str, further: &Value) -> World {
     world_on(MEMORY, keys, further)
 }
 
 /// The store of most tests.
 const MEMORY: &str = "kind = \"memory\"";
 
-pub(super) fn world_on(store: &str, keys: &str, further: &Value) -> World {
+pub(crate) fn world_on(store: &str, keys: &str, further: &Value) -> World {
+    world_beside(store, keys, further, |_| {})
+}
+
+/// The same, after `files` has put files beside the configuration.
+pub(crate) fn world_beside(store: &str, keys: &str, further: &Value, files: impl FnOnce(&Place)) -> World {
     let (provider, key) = (Documents::start(), Issuer::new(21));
     provider.document("/.well-known/openid-configuration", &document(&provider, further));
     provider.document("/keys", &json!({ "keys": [key.jwk("k1")] }));
     keep_secret(SECRET);
     let secret = |place: &Place| {
+        files(place);
         std::fs::write(place.path("kc.secret"), SECRET).unwrap();
         std::fs::set_permissions(place.path("kc.secret"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     };
@@ -107,7 +113,7 @@ fn query(url: &str) -> HashMap<String, String> {
 }
 
 /// The cookies that a reply sets: name, value, attributes.
-pub(super) fn set_cookies(reply: &Reply) -> Vec<(String, String, String)> {
+pub(crate) fn set_cookies(reply: &Reply) -> Vec<(String, String, String)> {
     let parts = |set: &&str| {
         let (pair, attributes) = set.split_once("; ").unwrap();
         let (name, value) = pair.split_once('=').unwrap();
@@ -117,14 +123,14 @@ pub(super) fn set_cookies(reply: &Reply) -> Vec<(String, String, String)> {
 }
 
 /// The session cookie that a reply sets.
-pub(super) fn session(reply: &Reply) -> String {
+pub(crate) fn session(reply: &Reply) -> String {
     let (name, value, _) = set_cookies(reply).into_iter().find(|(name, ..)| name == "__Host-Http-rg").unwrap();
     assert!(value.starts_with("rc1_"), "cleared");
     format!("Cookie: {name}={value}")
 }
 
 impl World {
-    pub(super) fn begin(&self, to: &str) -> Begun {
+    pub(crate) fn begin(&self, to: &str) -> Begun {
         let reply = self.edge.ask(&format!("GET /auth/login?to={to}"), &[]);
         assert_eq!(reply.status, 303, "{reply:?}");
         let asked = query(reply.header("location"));
@@ -150,7 +156,7 @@ impl World {
     }
 
     /// A good ID token for a login, changed.
-    pub(super) fn id_token(&self, begun: &Begun, header: &Value, changes: &Value) -> String {
+    pub(crate) fn id_token(&self, begun: &Begun, header: &Value, changes: &Value) -> String {
         let mut all = json!({ "iss": self.provider.url(), "aud": "web", "sub": "ada", "nonce": begun.asked["nonce"],
             "sid": "s-1", "typ": "ID", "client_id": null, "scope": null, "realm_access": { "roles": ["boss"] } });
         all.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
@@ -174,7 +180,7 @@ impl World {
         format!("&iss={url}")
     }
 
-    pub(super) fn come_back_with_code(&self, begun: &Begun) -> Reply {
+    pub(crate) fn come_back_with_code(&self, begun: &Begun) -> Reply {
         self.come_back(begun, &format!("&code=the-code{}", self.iss()), &[])
     }
 
@@ -185,11 +191,11 @@ impl World {
         session(&self.come_back_with_code(&begun))
     }
 
-    pub(super) fn state(&self, cookie: &str) -> Value {
+    pub(crate) fn state(&self, cookie: &str) -> Value {
         self.edge.ask("GET /auth/session", &[cookie, SAME_ORIGIN]).json()
     }
 
-    pub(super) fn exchanges(&self) -> usize {
+    pub(crate) fn exchanges(&self) -> usize {
         self.provider.times("/token")
     }
 }

@@ -8,8 +8,11 @@ use support::wire::Reply;
 use support::{keep_secret, until};
 
 /// A route that forwards the provider's access token, beside the one of all tests, which forwards the user alone.
-const FORWARDING: &str = "[[routes]]\npath = \"/api/{*rest}\"\ncredentials = [\"token\", \"session\"]\n\
+pub(crate) const FORWARDING: &str = "[[routes]]\npath = \"/api/{*rest}\"\ncredentials = [\"token\", \"session\"]\n\
                           login = \"auto\"\nforward_token = true\nupstream = \"app\"\n";
+
+/// A renewal is due after two seconds.
+const STREAMS: &str = "profile = { access_ttl = \"2s\", grace = \"1s\", lost_response_window = \"1s\" }\n";
 
 fn world() -> World {
     world_with(FORWARDING, &json!({}))
@@ -17,7 +20,7 @@ fn world() -> World {
 
 impl World {
     /// The answer of the token endpoint: these tokens.
-    fn grant(&self, tokens: &Value) {
+    pub(crate) fn grant(&self, tokens: &Value) {
         for token in tokens.as_object().unwrap().values().filter_map(Value::as_str).filter(|text| text.len() > 8) {
             keep_secret(token);
         }
@@ -43,7 +46,7 @@ impl World {
     }
 
     /// A session whose access token is over at once.
-    fn log_in_due(&self) -> String {
+    pub(crate) fn log_in_due(&self) -> String {
         self.log_in_with(&json!({ "refresh_token": "first-refresh-token", "expires_in": 0 }))
     }
 
@@ -52,7 +55,7 @@ impl World {
     }
 
     /// The token that the upstream gets.
-    fn forwarded(&self, cookie: &str) -> String {
+    pub(crate) fn forwarded(&self, cookie: &str) -> String {
         let reply = self.get("/api/x", cookie);
         assert_eq!(reply.status, 200, "{}", reply.text());
         self.edge.stub.one().all("authorization").join(",")
@@ -247,4 +250,73 @@ fn b36_a_route_that_asks_for_another_login_leads_to_the_provider_with_it_and_not
             assert!(reply.all("location").is_empty() && reply.text().contains("did not ask for the login"));
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b14_b40_an_open_stream_has_the_provider_asked_and_ends_when_it_refuses() {
+    let world = world_with(STREAMS, &json!({}));
+    let held = world.log_in_with(&json!({ "refresh_token": "first-refresh-token", "expires_in": 4 }));
+    let idle_expires = world.state(&held)["idle_expires"].clone();
+    let mut stream = world.edge.wire();
+    stream.head("GET /events/parts", &["Host: gate.test", &held, SAME_ORIGIN, "Accept: text/event-stream"]);
+    assert_eq!(stream.reply_head().status, 200);
+    world.grant(
+        &json!({ "access_token": "second-access-token", "refresh_token": "second-refresh-token", "expires_in": 4 }),
+    );
+    // No request comes: the stream itself asks, without being activity.
+    until("the provider is asked", async || world.exchanges() == 2).await;
+    assert_eq!(world.provider.form("/token").0["refresh_token"], "first-refresh-token");
+    world.edge.stub.push(b"still open");
+    assert_eq!(stream.chunk(), b"still open");
+    assert_eq!(world.state(&held)["idle_expires"], idle_expires);
+    // A fault ends nothing.
+    world.provider.answer("/token", "HTTP/1.1 503 Away\r\ncontent-length: 0\r\n\r\n".to_owned());
+    until("the provider is asked again", async || world.exchanges() >= 3).await;
+    assert_eq!(world.provider.form("/token").0["refresh_token"], "second-refresh-token", "what it answered is kept");
+    world.edge.stub.push(b"and still");
+    assert_eq!(stream.chunk(), b"and still");
+    // The user is disabled there.
+    world.refuse("400 Bad Request", "invalid_grant");
+    assert!(stream.is_closed());
+    assert_eq!(world.state(&held)["authenticated"], false);
+    assert!(world.edge.gate.log().contains("provider-refused"));
+    world.edge.stub.push(b"");
+}
+
+#[tokio::test]
+async fn b39_b40_a_session_outlives_access_ttl_beside_a_directory_that_does_not_have_its_user() {
+    let world = world_with(STREAMS, &json!({}));
+    let held = world.log_in_with(&json!({ "expires_in": 3600 }));
+    let renewed = "rotogate_session_events_total{event=\"rotated\"}";
+    until("three renewals", async || {
+        assert_eq!(world.get("/x", &held).status, 200);
+        world.edge.gate.metric(renewed).await >= 3
+    })
+    .await;
+}
+
+/// Attack 38.
+#[test]
+fn b40_a_provider_that_hangs_holds_up_the_requests_of_no_other_session() {
+    let world = world();
+    let (due, good) = (world.log_in_due(), world.log_in_with(&json!({ "expires_in": 3600 })));
+    world.provider.be_silent("/token");
+    let asked = world.exchanges();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| world.edge.ask("GET /api/x", &[&due, SAME_ORIGIN]));
+        while world.exchanges() == asked {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        // The provider has the question, and answers never.
+        let bearerless = ["GET /api/x", "GET /x", "GET /auth/session", "GET /auth/login"];
+        for line in bearerless.into_iter().cycle().take(100) {
+            let status = world.edge.ask(line, &[&good, SAME_ORIGIN]).status;
+            assert_eq!(status, if line.ends_with("login") { 303 } else { 200 }, "{line}");
+        }
+        assert!(!waiting.is_finished(), "the others were answered while it waited");
+        let refused = waiting.join().unwrap();
+        assert_eq!((refused.status, is_cleared(&refused), refused.all("retry-after").len()), (503, false, 1));
+    });
+    assert_eq!(world.exchanges(), asked + 1, "one question");
+    assert_eq!(world.state(&due)["authenticated"], true);
 }

@@ -23,6 +23,8 @@ const SECONDS_OF_POSTGRES: u64 = 8;
 /// No history with fewer refreshes says anything.
 const REFRESHES: usize = 100;
 const CLIENTS: usize = 8;
+/// Of them are browsers. A store that loses writes loses their sessions, which the checker does not judge.
+const BROWSERS: usize = 3;
 /// How many pairs of sessions that have ended a client keeps, to ask with them again.
 const OLD: usize = 6;
 
@@ -35,15 +37,51 @@ struct Client {
     pairs: Vec<Held>,
     /// Of sessions that have ended.
     old: Vec<Held>,
+    is_browser: bool,
 }
 
 impl Client {
     async fn run(mut self, stop: Arc<AtomicBool>) -> Option<Held> {
         while !stop.load(Ordering::SeqCst) {
-            self.act().await;
+            if self.is_browser {
+                self.browse().await;
+            } else {
+                self.act().await;
+            }
             sleep(Duration::from_millis(self.random.below(20))).await;
         }
         self.pairs.pop()
+    }
+
+    /// A browser has one cookie, whatever the gates make of its session.
+    async fn browse(&mut self) {
+        let at = self.entry.any(&mut self.random);
+        let Some(last) = self.pairs.last().cloned() else {
+            self.pairs.extend(self.recorder.log_in_browser(at).await);
+            return;
+        };
+        match self.random.below(100) {
+            0..60 => {
+                if self.recorder.access(at, &last).await == Reply::Refused {
+                    self.end();
+                }
+            }
+            60..90 => {
+                // Two tabs.
+                let other = self.entry.any(&mut self.random);
+                tokio::join!(self.recorder.access(at, &last), self.recorder.access(other, &last));
+            }
+            90..93 => {
+                if self.recorder.log_out(at, &last).await == Reply::Accepted {
+                    self.end();
+                }
+            }
+            _ => {
+                let any = self.random.below(self.old.len().max(1) as u64);
+                let Some(old) = self.old.get(usize::try_from(any).unwrap()) else { return };
+                self.recorder.access(at, old).await;
+            }
+        }
     }
 
     async fn act(&mut self) {
@@ -219,12 +257,13 @@ async fn chaos(test: &str, servers: Servers, server: Server) {
     };
     println!("grace {grace} s");
     let sessions = format!("grace = \"{grace}s\"\nlost_response_window = \"0s\"\naccess_ttl = \"12h\"");
-    let mut fleet = Fleet::start(servers, &sessions, "staleness = \"1s\"\n").await;
+    let mut fleet = Fleet::start_with_browsers(servers, &sessions, "staleness = \"1s\"\n").await;
     let recorder = Arc::new(Recorder::new(&fleet.password));
     let stop = Arc::new(AtomicBool::new(false));
     let mut clients = JoinSet::new();
-    for _ in 0..CLIENTS {
+    for number in 0..CLIENTS {
         let client = Client {
+            is_browser: server == Server::Keeps && number < BROWSERS,
             recorder: Arc::clone(&recorder),
             entry: fleet.entry(),
             random: random.fork(),
@@ -241,7 +280,12 @@ async fn chaos(test: &str, servers: Servers, server: Server) {
     stop.store(true, Ordering::SeqCst);
     // What the last answers promise.
     for held in clients.join_all().await.into_iter().flatten() {
-        recorder.refresh(fleet.entry().any(&mut random), &held).await;
+        let at = fleet.entry().any(&mut random);
+        if held.is_of_browser() {
+            recorder.access(at, &held).await;
+        } else {
+            recorder.refresh(at, &held).await;
+        }
     }
     let history = recorder.history();
     let number = |is: fn(Request, Reply) -> bool| history.iter().filter(|one| is(one.request, one.reply)).count();

@@ -54,7 +54,21 @@ impl Fleet {
 
     /// The same, after `files` has put files beside the configuration.
     pub(super) async fn start_with(servers: Servers, sessions: &str, store: &str, files: impl FnOnce(&Place)) -> Self {
-        let config = format!("{CONFIG}{}{store}", servers.section());
+        Self::start_on(CONFIG, servers, sessions, store, files).await
+    }
+
+    /// The same, for browsers, too: their sessions are renewed after two seconds.
+    pub(super) async fn start_with_browsers(servers: Servers, sessions: &str, store: &str) -> Self {
+        let route = "[[routes]]\npath = \"/{*rest}\"\n";
+        let config = CONFIG.replace("http://gate.test", "https://gate.test");
+        let config = config.replace(route, &format!("{route}credentials = [\"token\", \"session\"]\n"));
+        let endpoint = "[[endpoints]]\ndialect = \"browser\"\npath = \"/auth\"\n\
+                        profile = { access_ttl = \"2s\", grace = \"1s\", lost_response_window = \"1s\" }\n";
+        Self::start_on(&config, servers, sessions, &format!("{store}{endpoint}"), |_| {}).await
+    }
+
+    async fn start_on(config: &str, servers: Servers, sessions: &str, store: &str, files: impl FnOnce(&Place)) -> Self {
+        let config = format!("{config}{}{store}", servers.section());
         let place = servers.place(&with(&config, "sessions", sessions));
         files(&place);
         let ways_in = Arc::new(Mutex::new(Vec::new()));

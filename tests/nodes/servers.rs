@@ -97,10 +97,15 @@ impl Servers {
     /// The folder of gates with this configuration.
     pub(super) fn place(&self, config: &str) -> Place {
         let place = Place::new(config);
+        self.put_files(&place);
+        place
+    }
+
+    /// The files that the section needs.
+    pub(super) fn put_files(&self, place: &Place) {
         if self.is_postgres() {
             write_private(&place.path("store.pw"), PASSWORD);
         }
-        place
     }
 
     /// A way to the store for one gate alone. Where a gate looks for the primary among several servers, no such way leads

@@ -211,8 +211,8 @@ impl Lease {
         let advancing = caller.filter(|caller| caller.token().delegation().is_none());
         let session = advancing.and_then(|caller| Some((caller.token().session?, caller.token().expires)));
         let line = session.map(|((id, generation), expires)| {
-            let terms = caller.and_then(|caller| caller.session_terms());
-            context.engine.live_sessions().begin(id, generation, expires, terms)
+            let opened_by = caller.and_then(|caller| Some((caller.session_cookie()?, caller.session_terms()?)));
+            context.engine.live_sessions().begin(id, generation, expires, opened_by)
         });
         let opened = context.engine.clock().now();
         let verified = caller.map(Arc::clone);

@@ -7,6 +7,9 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
+/// The answer that never comes: the connection stays open.
+const SILENCE: &str = "silence";
+
 /// It says what the test puts at a path, and 404 otherwise.
 pub struct Documents {
     address: SocketAddr,
@@ -23,6 +26,7 @@ impl Documents {
         let server = Self { address, answers: Arc::default(), seen: Arc::default(), sent: Arc::default() };
         let (answers, seen, sent) = (Arc::clone(&server.answers), Arc::clone(&server.seen), Arc::clone(&server.sent));
         std::thread::spawn(move || {
+            let mut silent = Vec::new();
             for mut stream in listener.incoming().flatten() {
                 let (mut head, mut byte) = (Vec::new(), [0]);
                 while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) > 0 {
@@ -40,6 +44,10 @@ impl Documents {
                 }
                 let answer = answers.lock().unwrap().get(&path).cloned();
                 seen.lock().unwrap().push(path);
+                if answer.as_deref() == Some(SILENCE) {
+                    silent.push(stream);
+                    continue;
+                }
                 let none = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_owned();
                 let _ = stream.write_all(answer.unwrap_or(none).as_bytes());
             }
@@ -58,6 +66,11 @@ impl Documents {
     /// A whole answer, head included.
     pub fn answer(&self, path: &str, answer: String) {
         self.answers.lock().unwrap().insert(path.to_owned(), answer);
+    }
+
+    /// Requests for a path get no answer, and wait.
+    pub fn be_silent(&self, path: &str) {
+        self.answer(path, SILENCE.to_owned());
     }
 
     pub fn document(&self, path: &str, document: &Value) {

@@ -127,7 +127,7 @@ impl Dialect for Kuzzle {
     }
 
     fn sources(&self) -> Sources {
-        Sources { query: Some(self::http::PARAMETER), cookie: Some(self.cookie()) }
+        Sources { query: Some(self::http::PARAMETER), cookie: Some(self.cookie()), session: false }
     }
 
     fn max_body(&self, operation: &str) -> Option<usize> {

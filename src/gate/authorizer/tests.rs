@@ -10,6 +10,7 @@ use rotogate_core::token::keyring::Keyring;
 
 #[cfg(feature = "grpc")]
 mod grpc;
+mod sessions;
 
 const FAMILIES: [Neighbour; 4] = [Neighbour::Nginx, Neighbour::Traefik, Neighbour::Caddy, Neighbour::Haproxy];
 

@@ -25,13 +25,12 @@ use crate::relay::{
 };
 use rotogate_core::clock::Timestamp;
 use rotogate_core::denial::Denial;
-use rotogate_core::engine::{RenewWhen, SessionTerms};
+use rotogate_core::engine::{ProviderTerms, RenewWhen, SessionProvider};
 use rotogate_core::fault::{Chain, Error, Fault};
 use rotogate_core::session::{SessionId, VouchedBy};
 use rotogate_core::store::relay::{RelayInserted, RelayRecord, RelayState, RelaySwapped, VAULT_OWNER};
 use rotogate_core::token::session_cookie::SessionCookie;
 use rotogate_core::token::verify::object_of_depth;
-use rotogate_core::verify_cache::{ProviderTerms, SessionProvider};
 use rotogate_issuers::login::{FurtherTokens, LoginFailure, LoginProvider, RefreshedTokens};
 
 /// The provider's time for a refresh: less than a request waits for its session.
@@ -336,7 +335,7 @@ impl SessionProvider for Vaults<'_> {
         &self,
         cookie: &SessionCookie,
         user: &VouchedBy,
-        session: &SessionTerms,
+        ends: Timestamp,
         when: RenewWhen,
     ) -> Result<ProviderTerms, Error> {
         if *user.issuer != *self.provider.url() {
@@ -355,7 +354,7 @@ impl SessionProvider for Vaults<'_> {
             if when == RenewWhen::Never {
                 return Err(Denial::SessionNotRenewed.into());
             }
-            match self.refresh(cookie, &vault, user, session.ends).await? {
+            match self.refresh(cookie, &vault, user, ends).await? {
                 Attempt::Refreshed(tokens) => return Ok(tokens.terms(id, now)),
                 Attempt::Changed => {}
                 Attempt::UnderWay if begun.elapsed() < TIMEOUT => tokio::time::sleep(LOOK_EVERY).await,

@@ -20,6 +20,9 @@ use rotogate_core::route::{BadCredential, Credentials, Route, RoutePolicy};
 use rotogate_core::session::profile::Profile;
 use rotogate_core::session::{RevokedBecause, Scope, Session};
 use rotogate_core::token::keyring::Keyring;
+use rotogate_core::token::session_cookie::NAME;
+
+mod idle;
 
 const ACCESS: Duration = Duration::from_secs(600);
 const IDLE: Duration = Duration::from_secs(8 * 3600);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http::StatusCode;
-use http::header::{SET_COOKIE, USER_AGENT};
+use http::header::{AUTHORIZATION, SET_COOKIE, USER_AGENT};
 use http::request::Parts;
 use http_body::Body;
 use http_body_util::BodyExt;
@@ -29,6 +29,7 @@ use rotogate_core::overload::{PoolPermit, Refusal};
 use rotogate_core::reason::Reason;
 use rotogate_core::reply;
 use rotogate_core::route::RoutePolicy;
+use rotogate_core::token::session_cookie;
 
 /// The time limit for the whole body of a streamed request.
 const STREAMED_BODY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -104,7 +105,7 @@ where
         Err(unread) => return request.answer_unread(&unread),
     };
     let call = request.call(&body, gate.origins.asked(&parts.headers));
-    if request.changes_by_foreign_cookie() {
+    if request.is_by_foreign_cookie() {
         return request.refuse(&call, Denial::CrossOrigin);
     }
     let handler = request.handler(call.account());
@@ -202,12 +203,14 @@ impl<'a> EndpointRequest<'a> {
         EndpointResponse::reply(self.endpoint.dialect.write(call, Err(denial.into())), denial)
     }
 
-    /// Is this a change by cookie that no allowed page made? A browser adds cookies to any site's requests (requirement
-    /// T18).
-    fn changes_by_foreign_cookie(&self) -> bool {
-        let cookie = self.endpoint.dialect.sources().cookie;
-        let by_cookie = cookie.is_some_and(|name| credential::cookies(&self.parts.headers, name).next().is_some());
-        by_cookie && !self.gate.origins.admit(self.parts, &RoutePolicy::default())
+    /// Is this a change by cookie, or any request by session, that no allowed page made? A browser adds cookies to any
+    /// site's requests (requirements T18 and B20).
+    fn is_by_foreign_cookie(&self) -> bool {
+        let (sources, headers, policy) = (self.endpoint.dialect.sources(), &self.parts.headers, RoutePolicy::default());
+        let has = |name| credential::cookies(headers, name).next().is_some();
+        let by_session = sources.session && has(session_cookie::NAME) && !headers.contains_key(AUTHORIZATION);
+        sources.cookie.is_some_and(has) && !self.gate.origins.admit(self.parts, &policy)
+            || by_session && !self.gate.origins.admit_session(self.parts, &policy)
     }
 
     fn handler(&self, account: Option<&'a str>) -> EndpointHandler<'a> {

@@ -23,6 +23,7 @@ use rotogate_core::limit::Source;
 use rotogate_core::session::{RevokedBecause, Status};
 use rotogate_core::thumbprint::CertificateThumbprint;
 use rotogate_core::token::claims::AccessToken;
+use rotogate_core::token::session_cookie;
 use rotogate_core::token::verify::{Ended, SentNotice};
 use rotogate_core::verify_cache::{Introspected, Verified};
 
@@ -139,16 +140,23 @@ pub(super) async fn execute(
 
 /// Lists or ends a user's own sessions.
 pub(super) async fn own_sessions(
-    gate: &Inner,
+    gate: &Arc<Inner>,
     endpoint: &Ready,
-    request: &OwnSessionsRequest,
+    mut request: OwnSessionsRequest,
     account: Option<&str>,
     origin: &Origin,
 ) -> Result<OwnSessions, Error> {
     let (_, account) = accounts(endpoint, account);
     let at = EndpointCommand { gate, endpoint, origin, account };
-    let verified = at.check_waiting(&request.access, origin.address.into()).await?;
-    gate.engine.own_sessions(verified.token().own()?, request, origin).await
+    let verified = if gate.browser.is_some() && request.access.expose_secret().starts_with(session_cookie::PREFIX) {
+        request.max_age = Duration::MAX;
+        let verified = gate.checked_session(request.access.expose_secret(), origin.address).await?;
+        at.concerns(verified.token())?;
+        verified
+    } else {
+        at.check_waiting(&request.access, origin.address.into()).await?
+    };
+    gate.engine.own_sessions(verified.token().own()?, &request, origin).await
 }
 
 /// The account of a request, and the accounts that the endpoint serves to it.

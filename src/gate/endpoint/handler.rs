@@ -61,7 +61,7 @@ impl CommandHandler for EndpointHandler<'_> {
         let (account, origin) = (self.account.map(str::to_owned), self.origin.clone());
         let executing = async move {
             match gate.endpoints.get(index) {
-                Some(endpoint) => execute::own_sessions(&gate, endpoint, &request, account.as_deref(), &origin).await,
+                Some(endpoint) => execute::own_sessions(&gate, endpoint, request, account.as_deref(), &origin).await,
                 None => Err(Denial::NoRoute.into()),
             }
         };

@@ -192,9 +192,11 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         let taken = |rules: &IssuerRules| route.policy.takes(&rules.name, rules.everywhere);
         let verified = match found.token {
             PresentedToken::Known(verified) => gate.checker.check_known(verified, observer)?,
-            PresentedToken::Session(value) => {
-                gate.checker.check_session(value, || gate.session_miss(seen_first(), parts), observer)?
-            }
+            PresentedToken::Session(value) => gate.checker.check_session(
+                value,
+                || gate.session_miss(seen_first(), parts.extensions.get()),
+                observer,
+            )?,
             PresentedToken::Text(token) => {
                 let presented = Credential::maybe_bound(&token);
                 // The lookup by bytes has already missed for the token of an `Authorization` header.

@@ -14,9 +14,9 @@ use crate::revocation::{Effect, Revocation, Target};
 use crate::session::profile::OnReuse;
 use crate::session::rotation::Reuse;
 use crate::session::{Generation, RevokedBecause, Session};
+use crate::thumbprint::KeyThumbprint;
 use crate::token::claims::MintedClaims;
 use crate::token::delegation::Delegation;
-use crate::thumbprint::KeyThumbprint;
 use crate::token::verify::EventProtocol;
 
 const TARGET: &str = "rotogate::audit";

@@ -7,6 +7,7 @@
 
 mod device;
 mod ending;
+mod provider;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +34,8 @@ use crate::store::Swap;
 use crate::token::keyring::Keyring;
 use crate::token::mint::AccessTokenText;
 use crate::token::session_cookie::SessionCookie;
+pub use provider::{ProviderTerms, SessionProvider};
+use provider::{provider_terms, user_at_provider};
 
 /// What stands for a session outside of the gate.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -170,6 +173,8 @@ pub struct BrowserToken {
     pub at_provider: Option<Box<VouchedBy>>,
     /// The key that makes its cookies, and when the session was bound to a device, if it was.
     pub device: Option<(u8, Timestamp)>,
+    /// What that provider says.
+    pub provider: Option<ProviderTerms>,
 }
 
 impl Engine {
@@ -258,7 +263,7 @@ impl Engine {
         cookie: &SessionCookie,
         rules_of: RulesOf<'_>,
     ) -> Result<BrowserSession, Error> {
-        let read = self.read_browser(cookie.session(), Some(cookie)).await?;
+        let read = self.read_browser(cookie).await?;
         let rules = rules_of(&read.session)?;
         let profile = bounded(&read.session, &rules.profile);
         let now = self.clock.now();
@@ -276,8 +281,9 @@ impl Engine {
     }
 
     /// The current access token of a session, after a renewal if it is time for one. All requests of this gate that need
-    /// a renewal wait for one turn; of several gates one writes, and the others read what it wrote. `cookie`: what was
-    /// presented; `None` for a connection that the cookie opened.
+    /// a renewal wait for one turn; of several gates one writes, and the others read what it wrote.
+    ///
+    /// Directory and provider are asked first: a renewal that one of them did not permit is none, and no activity.
     ///
     /// The future must run to its end, as that of [`refresh`](Self::refresh).
     ///
@@ -288,12 +294,12 @@ impl Engine {
     pub(crate) async fn browser_token(
         &self,
         _: &Turn<'_>,
-        presented: (SessionId, Option<&SessionCookie>),
-        rules_of: RulesOf<'_>,
+        cookie: &SessionCookie,
+        by: (RulesOf<'_>, Option<&dyn SessionProvider>),
         when: RenewWhen,
     ) -> Result<BrowserToken, Error> {
         let mut renews = false;
-        let token = self.token_after_renewal(presented, rules_of, when, (None, &mut renews)).await;
+        let token = self.token_after_renewal(cookie, by, when, (None, &mut renews)).await;
         if renews {
             self.counts.renewed(token.as_ref().err());
         }
@@ -304,16 +310,16 @@ impl Engine {
     /// already.
     async fn token_after_renewal(
         &self,
-        (id, cookie): (SessionId, Option<&SessionCookie>),
-        rules_of: RulesOf<'_>,
+        cookie: &SessionCookie,
+        (rules_of, provider): (RulesOf<'_>, Option<&dyn SessionProvider>),
         when: RenewWhen,
         (binds, renews): (Option<(&DeviceBinding, &Origin)>, &mut bool),
     ) -> Result<BrowserToken, Error> {
-        let (mut known, mut user, mut is_asked) = (None, None, false);
+        let (mut known, mut user, mut terms, mut is_asked) = (None, None, None, false);
         for _ in 0..MAX_TRIES {
             let read = match known.take() {
                 Some(read) => self.presented(read, cookie)?,
-                None => self.read_browser(id, cookie).await?,
+                None => self.read_browser(cookie).await?,
             };
             let rules = rules_of(&read.session)?;
             let profile = bounded(&read.session, &rules.profile);
@@ -321,20 +327,26 @@ impl Engine {
             let now = self.clock.now();
             let decision = self.judge_browser(&read, None, &profile, now).await?;
             let is_to_be_bound = binds.map(|(device, _)| device::is_to_be_bound(&read.session, device)).transpose()?;
-            let is_due = is_to_be_bound.unwrap_or_else(|| self.is_due(&read.session, &profile, &keyring, when));
-            if decision == Decision::Rotate && !is_due {
-                return self.token_of(&keyring, &read.session, &profile, now);
+            let is_due = decision != Decision::Rotate
+                || is_to_be_bound.unwrap_or_else(|| self.is_due(&read.session, &profile, &keyring, when));
+            if is_due {
+                if when == RenewWhen::Never {
+                    return Err(Denial::SessionNotRenewed.into());
+                }
+                *renews = true;
+                self.may_mint()?;
+                if !is_asked {
+                    user = self.user_of(&read.session).await?;
+                    is_asked = true;
+                }
+                self.judge_browser(&read, user.as_ref(), &profile, now).await?;
             }
-            if when == RenewWhen::Never {
-                return Err(Denial::SessionNotRenewed.into());
+            if terms.is_none() {
+                terms = provider_terms(&read.session, cookie, provider, when).await?;
             }
-            *renews = true;
-            self.may_mint()?;
-            if !is_asked {
-                user = self.user_of(&read.session).await?;
-                is_asked = true;
+            if !is_due {
+                return self.token_of((&keyring, &read.session), &profile, terms, now);
             }
-            self.judge_browser(&read, user.as_ref(), &profile, now).await?;
             let mut change = self.renewal(&read, decision, user.as_ref(), (&rules, &keyring), now)?;
             let binds = binds.filter(|_| is_to_be_bound == Some(true));
             if let Some((device, _)) = binds {
@@ -343,7 +355,7 @@ impl Engine {
             match self.write_renewal(&read, change, &keyring, decision).await? {
                 Renewed::Done(record) => {
                     binds.inspect(|(device, origin)| audit::bound(&record, &device.thumbprint, origin));
-                    return self.token_of(&keyring, &record, &profile, now);
+                    return self.token_of((&keyring, &record), &profile, terms, now);
                 }
                 Renewed::Changed(read) => known = read.map(|read| *read),
             }
@@ -352,7 +364,8 @@ impl Engine {
     }
 
     /// The record of a session that a cookie proves.
-    async fn read_browser(&self, id: SessionId, cookie: Option<&SessionCookie>) -> Result<ReadRecord, Error> {
+    async fn read_browser(&self, cookie: &SessionCookie) -> Result<ReadRecord, Error> {
+        let id = cookie.session();
         // A session that this gate knows to have ended is over, whatever the store does.
         if self.revocations.minimum(id) == REVOKED {
             return Err(over(SessionEnd::List).into());
@@ -366,9 +379,8 @@ impl Engine {
         self.presented(read, cookie).map_err(Error::from)
     }
 
-    fn presented(&self, read: ReadRecord, cookie: Option<&SessionCookie>) -> Result<ReadRecord, Denial> {
-        let is_its = read.session.browser.is_some() && cookie.is_none_or(|it| self.is_cookie_of(it, &read.session));
-        if is_its { Ok(read) } else { Err(Denial::UnknownSessionCookie) }
+    fn presented(&self, read: ReadRecord, cookie: &SessionCookie) -> Result<ReadRecord, Denial> {
+        if self.is_cookie_of(cookie, &read.session) { Ok(read) } else { Err(Denial::UnknownSessionCookie) }
     }
 
     fn is_cookie_of(&self, cookie: &SessionCookie, session: &Session) -> bool {
@@ -408,16 +420,16 @@ impl Engine {
 
     fn token_of(
         &self,
-        keyring: &Keyring,
-        session: &Session,
+        (keyring, session): (&Keyring, &Session),
         profile: &Profile,
+        provider: Option<ProviderTerms>,
         now: Timestamp,
     ) -> Result<BrowserToken, Error> {
         let issued = self.pair(keyring, session, now, IssueKind::Replayed)?;
-        let browser = session.browser.as_deref();
-        let at_provider = browser.filter(|binding| binding.at_provider).and_then(|_| session.vouched_by.clone());
-        let (terms, device) = (SessionTerms::new(session, profile), browser.and_then(BrowserBinding::bound_device));
-        Ok(BrowserToken { access_token: issued.access_token, terms, at_provider, device })
+        let device = session.browser.as_deref().and_then(BrowserBinding::bound_device);
+        let (access_token, terms) = (issued.access_token, SessionTerms::new(session, profile));
+        let at_provider = user_at_provider(session).map(|user| Box::new(user.clone()));
+        Ok(BrowserToken { access_token, terms, at_provider, device, provider })
     }
 
     /// The record with the next generation.

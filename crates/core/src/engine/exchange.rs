@@ -186,10 +186,11 @@ impl Engine {
         Ok(())
     }
 
-    /// The user of a session. `None` if no directory answers for the session.
+    /// The user of a session. `None` if no directory answers for the session: the application or a provider does.
     pub(super) async fn user_of(&self, session: &Session) -> Result<Option<Option<User>>, Error> {
+        let is_at_provider = session.browser.as_deref().is_some_and(|binding| binding.at_provider);
         match &self.directory {
-            Some(directory) if session.dialect.as_ref() != APPLICATION => {
+            Some(directory) if !is_at_provider && session.dialect.as_ref() != APPLICATION => {
                 Ok(Some(self.look_up(directory.as_ref(), session.account.as_deref(), &session.subject).await?))
             }
             Some(_) | None => Ok(None),

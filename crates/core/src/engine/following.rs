@@ -151,20 +151,6 @@ impl Engine {
         }
     }
 
-    /// Asks directory and issuers about the browser sessions of long connections, once for the life of an access token each,
-    /// as a renewal would. It writes nothing but an end, and is no activity.
-    pub async fn ask_about_browsers(&self) {
-        for id in self.live_sessions.unasked(self.clock.now()) {
-            // After a fault nothing is known. The connections go on, and the next question comes in time.
-            let Ok(Some(read)) = self.read_for_refresh(id).await else { continue };
-            let Ok(user) = self.user_of(&read.session).await else { continue };
-            let ended = self.end_for_user(&read, user.as_ref()).await;
-            if let Err(error) = ended {
-                tracing::debug!(session.id = %id, ?error, "session not ended in the store; it is refused here");
-            }
-        }
-    }
-
     /// How recent the engine's knowledge of other gates' revocations is.
     pub fn freshness(&self) -> Freshness {
         let now = self.clock.now();

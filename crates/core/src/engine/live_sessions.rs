@@ -44,8 +44,9 @@ pub struct LiveConnection {
 }
 
 /// The part of a connection that a session cookie opened.
-#[derive(Debug)]
 struct BrowserConnection {
+    /// The value of the cookie: what asks the provider.
+    cookie: Arc<str>,
     idle_ttl: Duration,
     ends: Timestamp,
     /// The life of an access token of the session.
@@ -54,6 +55,12 @@ struct BrowserConnection {
     asked_next: AtomicU64,
     /// Before this time, in milliseconds, what the client sends begins no renewal.
     renewed_next: AtomicU64,
+}
+
+impl fmt::Debug for BrowserConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BrowserConnection").field("ends", &self.ends).finish_non_exhaustive()
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -81,18 +88,19 @@ pub struct SuccessorToken {
 }
 
 impl LiveSessions {
-    /// Adds a connection that was opened with a token of this generation and expiry. `terms`: those of the session, if a
-    /// session cookie opened it.
+    /// Adds a connection that was opened with a token of this generation and expiry. `opened_by`: the session cookie that
+    /// opened it, if one did, and the terms of its session.
     pub fn begin(
         &self,
         session: SessionId,
         generation: Generation,
         expires: Timestamp,
-        terms: Option<&SessionTerms>,
+        opened_by: Option<(&Arc<str>, &SessionTerms)>,
     ) -> Arc<LiveConnection> {
-        let browser = terms.map(|terms| {
+        let browser = opened_by.map(|(cookie, terms)| {
             let access_ttl = expires.since(terms.renewed_at);
             BrowserConnection {
+                cookie: Arc::clone(cookie),
                 idle_ttl: terms.idle_ttl,
                 ends: terms.ends,
                 access_ttl,
@@ -100,7 +108,7 @@ impl LiveSessions {
                 renewed_next: AtomicU64::new(terms.renew_from.as_millis()),
             }
         });
-        let expires = terms.map_or(expires, SessionTerms::idle_expires);
+        let expires = opened_by.map_or(expires, |(_, terms)| terms.idle_expires());
         let state = Mutex::new(SessionState { generation, before: None, advanced_to: None, expires });
         let line = Arc::new(LiveConnection { all: self.clone(), session, state, browser });
         self.0.entry(session).or_default().push(Arc::downgrade(&line));
@@ -138,29 +146,28 @@ impl LiveSessions {
         self.0.contains_key(&session)
     }
 
-    /// The browser sessions with a connection about which directory and issuer were not asked for the life of an access
-    /// token. Each is returned once.
-    pub(crate) fn unasked(&self, now: Timestamp) -> Vec<SessionId> {
-        let is_due =
-            |line: &Arc<LiveConnection>| line.browser.as_ref().is_some_and(|browser| browser.takes_question(now));
-        self.sessions_with(is_due)
+    /// The browser sessions with a connection about which nobody was asked for the life of an access token, and their
+    /// cookies. Each is returned once.
+    pub(crate) fn unasked(&self, now: Timestamp) -> Vec<(SessionId, Arc<str>)> {
+        self.sessions_with(|line| {
+            let browser = line.browser.as_ref().filter(|browser| browser.takes_question(now))?;
+            Some((line.session, Arc::clone(&browser.cookie)))
+        })
     }
 
     /// The sessions with a connection whose token expires within this time.
     pub(crate) fn expiring(&self, within: Range<Timestamp>) -> Vec<SessionId> {
-        self.sessions_with(|line| within.contains(&line.state.lock().expires))
+        self.sessions_with(|line| within.contains(&line.state.lock().expires).then_some(line.session))
     }
 
-    fn sessions_with(&self, is_due: impl Fn(&Arc<LiveConnection>) -> bool) -> Vec<SessionId> {
+    fn sessions_with<T>(&self, due_of: impl Fn(&Arc<LiveConnection>) -> Option<T>) -> Vec<T> {
         let mut due = Vec::new();
         // Kept until the map is unlocked: dropping the last reference to a connection removes it from the map.
         let mut seen = Vec::new();
         for lines in self.0.iter() {
             let lines_of: Vec<_> = lines.value().iter().filter_map(Weak::upgrade).collect();
             // All of them: each takes its own question.
-            if lines_of.iter().filter(|line| is_due(line)).count() > 0 {
-                due.push(*lines.key());
-            }
+            due.extend(lines_of.iter().filter_map(&due_of).last());
             seen.extend(lines_of);
         }
         due

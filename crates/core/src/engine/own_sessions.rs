@@ -37,11 +37,12 @@ const ROLE: &str = "user";
 /// ```
 #[derive(Debug)]
 pub struct OwnSessionsRequest {
-    /// The user's access token.
+    /// The user's access token, or the value of the session cookie of their browser.
     pub access: SecretString,
     /// The scope that the token must have.
     pub scope: Scope,
-    /// How long ago the token may have been issued, if the request ends a session.
+    /// How long ago the token may have been issued, if the request ends a session. It does not matter for a session cookie,
+    /// which is the whole credential.
     pub max_age: Duration,
     /// What to do.
     pub action: OwnSessionsAction,

@@ -9,10 +9,13 @@ use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::HeaderMap;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::device_cookie;
 use super::keyring::RefreshKeys;
+use crate::credential;
+use crate::denial::Denial;
 use crate::random::{NoRandomness, are_equal, random};
 use crate::session::{BrowserBinding, SessionId};
 
@@ -38,6 +41,19 @@ pub fn is_of_browser(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(NAME.as_bytes())
         || name.eq_ignore_ascii_case(device_cookie::NAME.as_bytes())
         || begin.is_some_and(|begin| begin.eq_ignore_ascii_case(LOGIN_NAME.as_bytes()))
+}
+
+/// The one session cookie of a request.
+///
+/// # Errors
+/// [`Denial::TwoCredentials`] for two of them.
+// Requirement B17.
+pub fn session_cookie(headers: &HeaderMap) -> Result<Option<&[u8]>, Denial> {
+    let mut found = credential::cookies(headers, NAME);
+    match (found.next(), found.next()) {
+        (found, None) => Ok(found),
+        (_, Some(_)) => Err(Denial::TwoCredentials),
+    }
 }
 
 /// A session cookie whose tag is good: one of our keys made it. Only [`proves`](Self::proves) says whether it belongs to

@@ -65,7 +65,7 @@ pub use introspected::{Introspected, IntrospectionWait};
 use key_set::{AskedAbout, KeySet};
 pub use miss::CheckResult;
 pub use miss::MissContext;
-pub use session::{ProviderTerms, SessionAnswer, SessionMiss, SessionProvider};
+pub use session::{SessionAnswer, SessionMiss};
 pub use verified::Verified;
 use verified::{CacheShared, facts};
 

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
@@ -18,13 +17,13 @@ use super::key_set::{KeySet, RefusedToken};
 use super::{CheckResult, MissContext, TRY_AGAIN, TokenChecker, Verified, front};
 use crate::clock::Timestamp;
 use crate::denial::{Denial, Standing};
-use crate::engine::{BrowserToken, Engine, RenewWhen, RulesOf, SessionTerms};
+use crate::engine::{BrowserToken, Engine, ProviderTerms, RenewWhen, RulesOf, SessionProvider, SessionTerms};
 use crate::fault::{Error, Fault};
 use crate::limit::{Limits, Source};
 use crate::random::are_equal;
 use crate::revocation::list::TokenFacts;
 use crate::rule::Rule;
-use crate::session::{DeviceBound, Generation, SessionId, VouchedBy};
+use crate::session::{DeviceBound, Generation, SessionId};
 use crate::token::device_cookie;
 use crate::token::keyring::{Keyring, RefreshKeys};
 use crate::token::observer::Observer;
@@ -83,42 +82,6 @@ impl CachedSession {
         let device = self.device.as_ref().map_or(0, |_| size_of::<CachedDevice>());
         self.cookie.len() + token.map_or(0, |token| token + size_of::<ProviderTerms>()) + device
     }
-}
-
-/// What requests need of the provider where the user of a session logged in.
-pub struct ProviderTerms {
-    /// Its access token, if it is kept. Does not print.
-    pub access_token: Option<Arc<Zeroizing<String>>>,
-    /// The end of that token.
-    pub token_until: Timestamp,
-    /// Whether the provider gave a refresh token.
-    pub is_refreshable: bool,
-    /// From this time on a request has the token refreshed.
-    pub refresh_from: Timestamp,
-    /// The session is good until this time without another look at the vault.
-    pub good_until: Timestamp,
-}
-
-impl std::fmt::Debug for ProviderTerms {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ProviderTerms").field("token_until", &self.token_until).finish_non_exhaustive()
-    }
-}
-
-/// The provider where users of browsers log in.
-#[async_trait]
-pub trait SessionProvider: Send + Sync {
-    /// The terms of a live session, after a refresh of the provider's tokens if it is time for that.
-    ///
-    /// # Errors
-    /// [`Denial::SessionOver`] if the provider does not continue it; a fault, after which nothing is known.
-    async fn terms(
-        &self,
-        cookie: &SessionCookie,
-        user: &VouchedBy,
-        session: &SessionTerms,
-        when: RenewWhen,
-    ) -> Result<ProviderTerms, Error>;
 }
 
 /// The context of a miss.
@@ -343,7 +306,7 @@ impl TokenChecker {
         &self,
         engine: &Engine,
         value: &Arc<str>,
-        (rules_of, provider): (RulesOf<'_>, Option<&dyn SessionProvider>),
+        by: (RulesOf<'_>, Option<&dyn SessionProvider>),
         when: RenewWhen,
     ) -> Result<Arc<Verified>, Error> {
         let cookie = engine.session_cookie(value).ok_or(Denial::UnknownSessionCookie)?;
@@ -352,19 +315,8 @@ impl TokenChecker {
         if let Some(known) = known.filter(|known| when != RenewWhen::Due || !known.is_due(self.clock.now())) {
             return Ok(known);
         }
-        let loading = async {
-            let token = engine.browser_token(&turn, (cookie.session(), Some(&cookie)), rules_of, when).await?;
-            let terms = match (&token.at_provider, provider) {
-                (None, _) => None,
-                (Some(user), Some(provider)) => Some(provider.terms(&cookie, user, &token.terms, when).await?),
-                (Some(_), None) => {
-                    return Err(Denial::SessionOver("its provider is not that of the gate any more").into());
-                }
-            };
-            Ok((token, terms))
-        };
-        match loading.await {
-            Ok((token, terms)) => self.keep_session(value, &token, terms),
+        match engine.browser_token(&turn, &cookie, by, when).await {
+            Ok(token) => self.keep_session(value, token),
             Err(Error::Denied(denial)) if denial.standing() == Standing::Dead => {
                 // An end is for good: it needs no second look at the record.
                 let keys = self.keys.load();
@@ -384,54 +336,42 @@ impl TokenChecker {
         &self,
         engine: &Engine,
         value: &Arc<str>,
-        rules_of: RulesOf<'_>,
+        by: (RulesOf<'_>, Option<&dyn SessionProvider>),
     ) -> Result<Option<Arc<Verified>>, Error> {
         let cookie = engine.session_cookie(value).ok_or(Denial::UnknownSessionCookie)?;
         let turn = engine.take_turn(cookie.session()).await;
-        let presented = (cookie.session(), Some(&cookie));
-        match engine.browser_token(&turn, presented, rules_of, RenewWhen::Never).await {
-            Ok(token) => self.verify_session(&self.keys.load(), value, &token, None).map(Some),
+        match engine.browser_token(&turn, &cookie, by, RenewWhen::Never).await {
+            Ok(token) => self.verify_session(&self.keys.load(), value, token).map(Some),
             Err(Error::Denied(Denial::SessionNotRenewed)) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    fn keep_session(
-        &self,
-        value: &Arc<str>,
-        token: &BrowserToken,
-        provider: Option<ProviderTerms>,
-    ) -> Result<Arc<Verified>, Error> {
+    fn keep_session(&self, value: &Arc<str>, token: BrowserToken) -> Result<Arc<Verified>, Error> {
         let keys = self.keys.load();
-        let verified = self.verify_session(&keys, value, token, provider)?;
+        let verified = self.verify_session(&keys, value, token)?;
         keys.cache.insert(keys.key(value).owned(), Arc::clone(&verified));
         Ok(verified)
     }
 
     /// Verifies the token of a session, as every other.
-    fn verify_session(
-        &self,
-        keys: &KeySet,
-        value: &Arc<str>,
-        token: &BrowserToken,
-        provider: Option<ProviderTerms>,
-    ) -> Result<Arc<Verified>, Error> {
-        let (now, text) = (self.clock.now(), token.access_token.expose());
+    fn verify_session(&self, keys: &KeySet, value: &Arc<str>, token: BrowserToken) -> Result<Arc<Verified>, Error> {
+        let BrowserToken { access_token, mut terms, at_provider, device, provider } = token;
+        let (now, text) = (self.clock.now(), access_token.expose());
         let unverified = |_| Error::from(Fault::Signing("the access token of a session is not good here"));
         let mut access = keys.verifier.verify(text, now, self.clock.wall()).map_err(unverified)?;
-        if let Some(user) = &token.at_provider {
+        if let Some(user) = &at_provider {
             let issuer = keys.verifier.token_issuer(&user.issuer);
             let issuer = issuer.ok_or(Denial::SessionOver("its provider is no issuer of this gate any more"))?;
             access.rare.get_or_insert_default().provider = Some(Arc::clone(issuer));
         }
         let rules = keys.verifier.id_of(access.issuer()).ok_or(Denial::UnknownIssuer).map_err(unverified)?;
         let judged = keys.shared.judge(&access, now);
-        let mut terms = token.terms;
         if let Some(provider) = &provider {
             terms.renew_from = terms.renew_from.min(provider.refresh_from);
         }
         let (provider, asked_next) = (provider.map(Box::new), AtomicU64::new(0));
-        let device = token.device.map(|bound| Box::new(CachedDevice { bound, last: Mutex::default() }));
+        let device = device.map(|bound| Box::new(CachedDevice { bound, last: Mutex::default() }));
         let session = CachedSession { cookie: Arc::clone(value), terms, provider, device, asked_next };
         Ok(keys.shared.accept(access, None, rules, judged, Some(session)))
     }

@@ -13,6 +13,8 @@ use tokio::time::{Instant, timeout};
 use super::{Moment, Operation, Pair, Reply, Request};
 use crate::{Answer, Tokens, try_send};
 
+/// The origin of the gates, which a browser states.
+const ORIGIN: &str = "https://gate.test";
 /// A client gives up then, and asks again or elsewhere.
 const PATIENCE: Duration = Duration::from_secs(8);
 
@@ -30,12 +32,19 @@ struct Notes {
     sessions: usize,
 }
 
-/// A pair that a client has.
+/// A pair that a client has. That of a browser is its cookie, in the place of the access token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
     pub session: usize,
     pub pair: Pair,
     pub tokens: Tokens,
+}
+
+impl Held {
+    /// Is it the session of a browser? It is never refreshed: the gates renew it.
+    pub fn is_of_browser(&self) -> bool {
+        self.tokens.refresh.is_empty()
+    }
 }
 
 /// A gate, and where it listens now.
@@ -68,14 +77,31 @@ impl Recorder {
         if answer.status != StatusCode::OK {
             return None;
         }
+        Some(self.begun(at, begin, answer.tokens()))
+    }
+
+    /// A login of a browser; `None` if it was not answered with a cookie.
+    pub async fn log_in_browser(&self, at: At) -> Option<Held> {
+        let begin = self.now();
+        let body = serde_json::json!({ "username": "demo", "password": self.password }).to_string();
+        let request = browser(at, "POST", "/auth/login").header("content-type", "application/json");
+        let answer = send(request.body(Full::from(body)).unwrap()).await?;
+        if answer.status != StatusCode::OK {
+            return None;
+        }
+        let cookie = answer.headers["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+        Some(self.begun(at, begin, Tokens { access: cookie, refresh: String::new() }))
+    }
+
+    fn begun(&self, at: At, begin: Moment, tokens: Tokens) -> Held {
         let session = {
             let mut notes = self.notes.lock().unwrap();
             notes.sessions += 1;
             notes.sessions - 1
         };
-        let held = self.held(session, answer.tokens());
+        let held = self.held(session, tokens);
         self.note(session, at, begin, Request::LogIn, Reply::Issued(held.pair));
-        Some(held)
+        held
     }
 
     /// Presents the refresh token. What was issued, and what the client was told.
@@ -98,10 +124,16 @@ impl Recorder {
         (issued, reply)
     }
 
-    /// Revokes the refresh token.
+    /// Revokes the refresh token; a browser logs out.
     pub async fn log_out(&self, at: At, held: &Held) -> Reply {
         let begin = self.now();
-        let reply = match form(at, "revocation", &[("token", held.tokens.refresh.as_str())]).await {
+        let answer = if held.is_of_browser() {
+            let request = browser(at, "POST", "/auth/logout").header("cookie", &held.tokens.access);
+            send(request.body(Full::default()).unwrap()).await
+        } else {
+            form(at, "revocation", &[("token", held.tokens.refresh.as_str())]).await
+        };
+        let reply = match answer {
             Some(answer) if answer.status == StatusCode::OK => Reply::Accepted,
             other => in_doubt(other.as_ref()),
         };
@@ -109,11 +141,15 @@ impl Recorder {
         reply
     }
 
-    /// Sends a request with the access token.
+    /// Sends a request with the access token, or with the cookie.
     pub async fn access(&self, at: At, held: &Held) -> Reply {
         let begin = self.now();
-        let request = HttpRequest::get(format!("http://{}/hello", at.address))
-            .header("authorization", format!("Bearer {}", held.tokens.access));
+        let request = if held.is_of_browser() {
+            browser(at, "GET", "/hello").header("cookie", &held.tokens.access)
+        } else {
+            HttpRequest::get(format!("http://{}/hello", at.address))
+                .header("authorization", format!("Bearer {}", held.tokens.access))
+        };
         let reply = match send(request.body(Full::default()).unwrap()).await {
             Some(answer) if answer.status == StatusCode::OK => Reply::Accepted,
             Some(answer) if answer.status == StatusCode::UNAUTHORIZED => Reply::Refused,
@@ -144,6 +180,12 @@ fn in_doubt(answer: Option<&Answer>) -> Reply {
         assert!(answer.headers.contains_key("retry-after"), "{answer:?}");
     }
     Reply::InDoubt
+}
+
+/// A request of a page of the gates themselves.
+fn browser(at: At, method: &str, path: &str) -> http::request::Builder {
+    let request = HttpRequest::builder().method(method).uri(format!("http://{}{path}", at.address));
+    request.header("host", "gate.test").header("origin", ORIGIN)
 }
 
 async fn form(at: At, operation: &str, fields: &[(&str, &str)]) -> Option<Answer> {

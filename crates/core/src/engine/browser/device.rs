@@ -5,7 +5,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::super::{Engine, Origin};
-use super::{RenewWhen, RulesOf};
+use super::{RenewWhen, RulesOf, SessionProvider};
 use crate::clock::Timestamp;
 use crate::denial::{Denial, ProofFlaw};
 use crate::dpop::device::{Registration, read_refresh, read_registration};
@@ -100,7 +100,7 @@ impl Engine {
         &self,
         cookie: &SessionCookie,
         proof: &str,
-        rules_of: RulesOf<'_>,
+        by: (RulesOf<'_>, Option<&dyn SessionProvider>),
         origin: &Origin,
     ) -> Result<DeviceAnswer, Error> {
         let Registration { key, thumbprint, challenge } = read_registration(proof).map_err(Denial::from)?;
@@ -108,9 +108,9 @@ impl Engine {
         self.challenged_at(cookie, &challenge, now)?;
         let device = DeviceBinding { thumbprint, key, bound_at: now };
         let _turn = self.take_turn(cookie.session()).await;
-        let (presented, mut renews) = ((cookie.session(), Some(cookie)), false);
+        let mut renews = false;
         let binds = (Some((&device, origin)), &mut renews);
-        self.token_after_renewal(presented, rules_of, RenewWhen::Over, binds).await?;
+        self.token_after_renewal(cookie, by, RenewWhen::Over, binds).await?;
         self.device_answer(cookie, now)
     }
 

@@ -55,7 +55,7 @@ impl Engine {
         new: &Session,
         grace: Duration,
     ) -> bool {
-        let Ok(read) = self.read_browser(presented.session(), Some(presented)).await else { return false };
+        let Ok(read) = self.read_browser(presented).await else { return false };
         let old = &read.session;
         let who = |session: &Session| session.vouched_by.as_ref().map(|by| by.issuer.clone());
         if grace.is_zero() || (&old.subject, &old.account) != (&new.subject, &new.account) || who(old) != who(new) {
@@ -84,18 +84,19 @@ impl Engine {
         }
     }
 
-    /// Ends a session as its renewal would: because of its user, or of the issuer that vouched for the user.
+    /// Ends a session as its renewal would: because of its user, or of the issuer that vouched for the user. Returns whether
+    /// it has ended.
     pub(in crate::engine) async fn end_for_user(
         &self,
         read: &ReadRecord,
         user: Option<&Option<User>>,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let facts = self.facts(&read.session, user, read.minimum_known);
         // Its idle end is judged by its connections.
         let profile = Profile { idle_ttl: Duration::MAX, session_ttl: Duration::MAX, ..Profile::default() };
         match decide(&read.session, read.session.current, facts, self.clock.now(), &profile) {
-            Decision::Revoked(why) => self.end_revoked(&read.session, user, why).await.map(drop),
-            _ => Ok(()),
+            Decision::Revoked(why) => self.end_revoked(&read.session, user, why).await.map(|_| true),
+            _ => Ok(false),
         }
     }
 }

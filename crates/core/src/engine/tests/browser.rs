@@ -26,10 +26,10 @@ use crate::token::session_cookie::SessionCookie;
 use crate::token::verify::peek;
 
 pub(super) const ACCESS: Duration = secs(600);
-const IDLE: Duration = secs(8 * 3600);
+pub(super) const IDLE: Duration = secs(8 * 3600);
 const LONGEST: Duration = secs(7 * 86_400);
 
-fn profile() -> Profile {
+pub(super) fn profile() -> Profile {
     let lost_response_window = secs(3600);
     Profile { access_ttl: ACCESS, idle_ttl: IDLE, session_ttl: LONGEST, lost_response_window, ..Profile::default() }
 }
@@ -72,7 +72,7 @@ pub(super) async fn begin(world: &World) -> BrowserLogin {
 
 async fn token_on(engine: &Engine, cookie: &SessionCookie, when: RenewWhen) -> Result<BrowserToken, Error> {
     let turn = engine.take_turn(cookie.session()).await;
-    engine.browser_token(&turn, (cookie.session(), Some(cookie)), &rules, when).await
+    engine.browser_token(&turn, cookie, (&rules, None), when).await
 }
 
 async fn token(world: &World, cookie: &SessionCookie) -> Result<BrowserToken, Error> {
@@ -459,21 +459,22 @@ async fn b14_a_stream_of_a_disabled_user_ends_within_access_ttl_and_an_open_stre
     let id = begun.session.id;
     let terms = token(&world, &begun.cookie).await.unwrap().terms;
     let expires = begun.session.last.access_expires;
-    let _stream = world.engine.live_sessions().begin(id, Generation::FIRST, expires, Some(&terms));
+    let cookie = begun.cookie.value().as_str().into();
+    let _stream = world.engine.live_sessions().begin(id, Generation::FIRST, expires, Some((&cookie, &terms)));
     let before = world.users.lookups.load(Ordering::SeqCst);
     let asked = || world.users.lookups.load(Ordering::SeqCst) - before;
     for round in 1..4 {
-        world.engine.ask_about_browsers().await;
+        world.engine.ask_about_browsers(None).await;
         assert_eq!(asked(), round - 1, "not before the life of an access token");
         world.advance(ACCESS + secs(1));
-        world.engine.ask_about_browsers().await;
-        world.engine.ask_about_browsers().await;
+        world.engine.ask_about_browsers(None).await;
+        world.engine.ask_about_browsers(None).await;
         assert_eq!(asked(), round);
     }
     assert_eq!(world.record(id).await.revision, 1);
     world.advance(ACCESS + secs(1));
     world.users.change("ada", |user| user.active = false);
-    world.engine.ask_about_browsers().await;
+    world.engine.ask_about_browsers(None).await;
     assert_eq!(world.record(id).await.status, Status::Revoked(RevokedBecause::UserChanged));
     assert_eq!(world.engine.revocations().minimum(id), crate::session::rotation::REVOKED);
 }
@@ -485,7 +486,9 @@ async fn b11_a_renewal_at_another_gate_prolongs_the_streams_here() {
     let begun = begin(&world).await;
     let terms = token(&world, &begun.cookie).await.unwrap().terms;
     let expires = begun.session.last.access_expires;
-    let stream = world.engine.live_sessions().begin(begun.session.id, Generation::FIRST, expires, Some(&terms));
+    let cookie = begun.cookie.value().as_str().into();
+    let opened_by = Some((&cookie, &terms));
+    let stream = world.engine.live_sessions().begin(begun.session.id, Generation::FIRST, expires, opened_by);
     assert_eq!(stream.idle_expires(), Some(begun.session.issued_at.plus(IDLE)));
     // Several generations later.
     for _ in 0..3 {

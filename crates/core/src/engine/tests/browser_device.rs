@@ -25,7 +25,7 @@ fn challenge(engine: &Engine, login: &BrowserLogin) -> String {
 }
 
 async fn bind_by(engine: &Engine, login: &BrowserLogin, proof: &str) -> Result<(), Error> {
-    engine.bind_device(&login.cookie, proof, &rules, &Origin::default()).await.map(drop)
+    engine.bind_device(&login.cookie, proof, (&rules, None), &Origin::default()).await.map(drop)
 }
 
 async fn bind(engine: &Engine, login: &BrowserLogin, device: &Device) -> Result<(), Error> {

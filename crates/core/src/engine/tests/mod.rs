@@ -3,6 +3,7 @@
 mod browser;
 mod browser_cache;
 mod browser_device;
+mod browser_provider;
 mod cache;
 mod changes;
 mod clock;

@@ -19,7 +19,7 @@ const FIXED: Fate = Gone("the cookie has a fixed name, the path / and one host")
 const NO_PAGE: Fate = Gone("no page stands before the provider's");
 const DISCOVERY: Fate = Gone("the provider's discovery document names it");
 const LOGS: Fate = Gone("[log] has lines of its own format");
-const TOKENS: Fate = Gone("the service gets identity headers, or an [identity] assertion");
+const TOKENS: Fate = Gone("no ID token is passed; the service gets identity headers, or an [identity] assertion");
 const BASIC: Fate = Gone("no password is sent to a service; it gets identity headers");
 const NO_SKIP: Fate = Gone("certificates are always verified; name the authority as ca");
 const PROVIDERS_API: Fate = Gone("the gate asks no API of a provider; claims of the ID token count");
@@ -60,6 +60,8 @@ const SETTINGS: &[(&[&str], Fate)] = &[
             "api_routes",
             "skip_jwt_bearer_tokens",
             "extra_jwt_issuers",
+            "insecure_oidc_allow_unverified_email",
+            "pass_access_token",
             "pass_user_headers",
             "set_xauthrequest",
             "pass_host_header",
@@ -161,10 +163,10 @@ const SETTINGS: &[(&[&str], Fate)] = &[
         PROVIDERS_API,
     ),
     (
-        &["oidc_email_claim", "user_id_claim", "oidc_audience_claims", "insecure_oidc_allow_unverified_email"],
+        &["oidc_email_claim", "user_id_claim", "oidc_audience_claims"],
         Gone("claims of the [[issuers]] entry name what is read; a user is known by sub, not by an address"),
     ),
-    (&["pass_access_token", "pass_authorization_header", "set_authorization_header"], TOKENS),
+    (&["pass_authorization_header", "set_authorization_header"], TOKENS),
     (&["pass_basic_auth", "set_basic_auth", "basic_auth_password", "prefer_email_to_user", "signature_key"], BASIC),
     (&["skip_auth_strip_headers"], Gone("the gate always removes a client's copies of identity headers")),
     (&["inject_request_headers", "inject_response_headers"], HEADERS),

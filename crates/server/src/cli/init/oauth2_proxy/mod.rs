@@ -290,9 +290,25 @@ impl Import {
         Ok((issuers, roles))
     }
 
+    /// The rule that services may rely on the address of a user. Entra ID has no such claim, and oauth2-proxy asks for none
+    /// there.
+    fn verified_address(&mut self, provider: &str) -> Table {
+        let is_asked = self.settings.get("scope").is_none_or(|scope| scope.split(' ').any(|scope| scope == "email"));
+        let is_needless = self.settings.is_on("insecure_oidc_allow_unverified_email", false);
+        if is_needless || !is_asked || ["azure", "entra-id"].contains(&provider) {
+            return Table::new();
+        }
+        if !["google", "keycloak-oidc"].contains(&provider) {
+            let why = "refuses a user whose ID token has no email_verified, too: remove it from require if the provider has no \
+                       such claim";
+            self.remark("email_verified", why);
+        }
+        table([("email_verified", true.into())])
+    }
+
     /// Which users may log in.
     fn required(&mut self, provider: &str) -> Result<Table, String> {
-        let mut require = Table::new();
+        let mut require = self.verified_address(provider);
         if let Some(file) = self.settings.get("authenticated_emails_file") {
             let text = std::fs::read_to_string(file).map_err(|error| format!("authenticated_emails_file: {error}"))?;
             let emails = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -303,7 +319,7 @@ impl Import {
         if domains.is_empty() || domains.contains(&"*") {
             return Ok(require);
         }
-        if !require.is_empty() {
+        if require.contains_key("email") {
             self.remark("email_domains", "admits more than the addresses in require; add theirs");
             return Ok(require);
         }

@@ -105,7 +105,7 @@ fn authorizer(import: &mut Import) -> Table {
     ])
 }
 
-fn login_keys(import: &Import, roles: &[String]) -> Table {
+fn login_keys(import: &mut Import, roles: &[String]) -> Table {
     let tokens = import.settings.is_on("skip_jwt_bearer_tokens", false).then_some("token");
     let mut keys = table([("credentials", texts(tokens.into_iter().chain(["session"])))]);
     if !roles.is_empty() {
@@ -113,6 +113,10 @@ fn login_keys(import: &Import, roles: &[String]) -> Table {
     }
     if import.settings.is_on("proxy_websockets", true) {
         keys.insert("upgrade".to_owned(), true.into());
+    }
+    if import.settings.is_on("pass_access_token", false) {
+        keys.insert("forward_token".to_owned(), true.into());
+        import.remark("pass_access_token", "services get the token in Authorization, not in X-Forwarded-Access-Token");
     }
     keys
 }

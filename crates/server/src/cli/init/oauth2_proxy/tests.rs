@@ -226,6 +226,26 @@ fn b54_a_comma_in_a_list_is_part_of_a_pattern() {
 }
 
 #[test]
+fn b54_an_address_that_nobody_verified_is_refused_as_before_and_the_access_token_is_forwarded() {
+    let text = DEX.replace("http://dex", "https://dex").replace("email_domains=\"example.com\"", "email_domains=\"*\"");
+    let with = |text: &str, more: &str| Case::new(&[("old.cfg", &format!("{text}{more}"))]).good();
+    let (imported, config) = with(&text, "");
+    assert!(imported.text.contains("email_verified = true"), "{}", imported.text);
+    assert!(why(&imported, "email_verified").contains("remove it from require"));
+    assert!(!config.routes[0].policy.forward_token);
+    for more in ["insecure_oidc_allow_unverified_email=true\n", "scope=\"openid groups\"\n"] {
+        assert!(!with(&text, more).0.text.contains("email_verified"), "{more}");
+    }
+    let entra = text.replace("provider=\"oidc\"", "provider=\"entra-id\"");
+    assert!(!with(&entra, "").0.text.contains("email_verified"));
+    let (imported, config) =
+        with(&text, "pass_access_token=true\napi_routes=\"^/api/\"\nskip_auth_routes=\"^/open$\"\n");
+    assert!(why(&imported, "pass_access_token").contains("Authorization"));
+    let forwards: Vec<_> = config.routes.iter().map(|route| (&*route.path, route.policy.forward_token)).collect();
+    assert_eq!(forwards, [("/open", false), ("/api/{*rest}", true), ("/{*rest}", true)]);
+}
+
+#[test]
 fn b54_what_would_open_more_than_before_is_refused_or_stays_closed() {
     let with = |text: &str| Case::new(&[("old.cfg", &format!("{DEX}{text}"))]).import();
     // A provider without OpenID Connect; two rules that both must hold.
