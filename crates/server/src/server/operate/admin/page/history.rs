@@ -186,7 +186,7 @@ pub(crate) async fn watch(state: Arc<AdminState>) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        state.history.take(Totals::read(state.metrics.sources()));
+        state.history.take(Totals::read(&state));
         if state.history.count_is_due() {
             let live = count_live(&state).await;
             state.history.0.lock().live = live;

@@ -355,7 +355,7 @@ fn keys_and_sets(state: &AdminState) -> Vec<Aging> {
 }
 
 fn certificates(state: &AdminState) -> Vec<Aging> {
-    let listeners = state.metrics.sources().listeners.iter();
+    let listeners = state.listeners.iter();
     let ends = listeners.filter_map(|(_, tls)| tls.as_ref()).flat_map(|tls| tls.ends());
     let mut all: Vec<_> = ends.map(|(file, end)| certificate(file, Timestamp::from_secs(end), files::now())).collect();
     all.sort_by(|a, b| a.name.cmp(&b.name));
