@@ -147,7 +147,7 @@ fn seen(answer: &ResultRow, compared: &[Compared<'_>]) -> Result<Vec<Snapshot>, 
 
 impl Commit for CommitCall<'_> {
     fn patience(&self) -> Duration {
-        self.inner.options.timeouts.operation
+        self.inner.options.network.operation_timeout
     }
 
     /// Several operations are of one record each, and depend on nothing else.

@@ -75,7 +75,7 @@ impl Link {
         let Ok(_permit) = self.in_flight.try_acquire() else {
             return Err(not_done(format!("{MAX_IN_FLIGHT} requests to Redis wait for their replies")));
         };
-        let deadline = Instant::now() + self.servers.options.timeouts.operation;
+        let deadline = Instant::now() + self.servers.options.network.operation_timeout;
         let (sent, mut pause, mut last) = (AtomicBool::new(false), FIRST_PAUSE, None);
         loop {
             let Ok(done) = timeout_at(deadline, self.attempt(request, &sent)).await else {
