@@ -68,7 +68,7 @@ pub(super) async fn migrate(pool: &ConnectionPool) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Was it made by this version, or by an earlier one?
+/// Whether this version made the schema, or an earlier one.
 pub(super) fn check_version(options: &PostgresOptions, known: usize) -> Result<(), StoreError> {
     if known <= MIGRATIONS.len() {
         return Ok(());

@@ -124,13 +124,13 @@ impl PostgresOptions {
         self.tls().map(drop)
     }
 
-    /// Is it the URL of a database, without a password? The error does not repeat it.
+    /// Checks that a text is the URL of a database, without a password. The error does not repeat it.
     #[doc(hidden)]
     pub fn check_url(url: &str) -> Result<(), StoreError> {
         parse(url).map(drop)
     }
 
-    /// May a schema have this name?
+    /// Checks that a schema may have this name.
     #[doc(hidden)]
     pub fn check_schema(schema: &str) -> Result<(), StoreError> {
         let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';

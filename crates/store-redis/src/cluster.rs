@@ -430,7 +430,7 @@ impl Cluster {
                 return Err(after_all(failed, sent.load(Ordering::Relaxed)));
             }
             last = Some(failed);
-            // Whatever failed, the partition may be elsewhere by now.
+            // After any failure, the partition may be elsewhere.
             let _ = timeout_at(deadline, self.topology.renew(Some(&address))).await;
             self.forget_others();
             tokio::time::sleep(wait).await;

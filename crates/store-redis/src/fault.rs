@@ -31,7 +31,7 @@ impl RedisFailure {
         Self { text: text.into(), outcome: WriteOutcome::NotDone, again: true, closes: false, elsewhere: None }
     }
 
-    /// Whatever was sent may have been done, and may be sent again.
+    /// The server may have done what was sent, and the gate may send it again.
     pub(super) fn in_doubt(text: impl Into<String>) -> Self {
         Self { text: text.into(), outcome: WriteOutcome::InDoubt, again: true, closes: false, elsewhere: None }
     }

@@ -368,7 +368,7 @@ impl Reader {
         Ok(entries.into_iter().map(|(_, entry)| entry).collect())
     }
 
-    /// Asks for the end of the log, from a place on.
+    /// Sends a beat: asks for all entries from `place` to the end of the log.
     fn ask(&mut self, from: LogPosition) -> Result<Asking<BeatReply>, StoreError> {
         let asked = self.follow.time.monotonic();
         // At the same times as the other partitions, which began at the same moment.

@@ -237,7 +237,7 @@ impl RedisOptions {
         Ok(())
     }
 
-    /// Do the URLs belong together?
+    /// Checks that the URLs belong together.
     #[doc(hidden)]
     pub fn check_urls(urls: &[String], sentinel: bool, cluster: bool) -> Result<(), StoreError> {
         let infos = urls.iter().map(|url| parse(url)).collect::<Result<Vec<_>, _>>()?;
@@ -263,13 +263,13 @@ impl RedisOptions {
         Ok(())
     }
 
-    /// Is it the URL of a server, without credentials? The error does not repeat it.
+    /// Checks that a text is the URL of a server, without credentials. The error does not repeat it.
     #[doc(hidden)]
     pub fn check_url(url: &str) -> Result<(), StoreError> {
         parse(url).map(drop)
     }
 
-    /// May keys begin with it?
+    /// Checks that keys may begin with this prefix.
     #[doc(hidden)]
     pub fn check_prefix(prefix: &str) -> Result<(), StoreError> {
         let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';

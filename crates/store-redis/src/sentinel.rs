@@ -22,7 +22,7 @@ use rotogate_core::random::jittered;
 use rotogate_core::store::{StoreError, WriteOutcome};
 
 const EVERY: Duration = Duration::from_secs(1);
-/// Whatever happens, no Sentinel is asked more than ten times a second.
+/// The gate asks a Sentinel at most ten times a second.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 

@@ -19,7 +19,7 @@ use rotogate_core::revocation::{Revocation, Target};
 use rotogate_core::session::{Generation, RevokedBecause, Session, SessionId};
 use rotogate_core::store::kit::begin::begin_at;
 use rotogate_core::store::kit::commit::{
-    Commit, Committed, Decided, MAX_DECISIONS, Operation, decide, decide_each, held_against, too_late,
+    Commit, Decided, MAX_DECISIONS, Operation, decide, decide_each, held_against, inserted, too_late,
 };
 use rotogate_core::store::kit::fields::encode_effect;
 use rotogate_core::store::kit::snapshot::Snapshot;
@@ -205,15 +205,8 @@ impl RedisInner {
             inserts: room.inserts.get(call.partition.number).map(String::as_str),
             ..Operation::inserting(session)
         };
-        match call.commit(&[Decided { operation: &operation, snapshot: &room.plan, is_answer: true }]).await?.pop() {
-            Some(Committed::Done) => Ok(Some(Inserted::Inserted(room.ended.clone()))),
-            Some(Committed::Late) => Err(too_late(session)),
-            Some(Committed::Changed(mut now)) => match self.rules().insert(&mut now, session, SubjectBound::NONE)? {
-                Inserted::Inserted(_) => Ok(None),
-                refused @ (Inserted::NoLongerValid(_) | Inserted::TooMany) => Ok(Some(refused)),
-            },
-            None => Err(unexpected("no answer")),
-        }
+        let decided = Decided { operation: &operation, snapshot: &room.plan, is_answer: true };
+        inserted(call.commit(&[decided]).await?.pop(), &self.rules(), session, &room.ended)
     }
 
     /// The subject's sessions, what is held against them, and how many were inserted: in one round trip, if they are in one
