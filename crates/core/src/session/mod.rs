@@ -358,7 +358,7 @@ pub struct Session {
     pub seal: Seal,
 }
 
-/// The cookie of a browser session, as far as a store knows it. Nobody can make the cookie from it.
+/// The cookie of a browser session, as far as a store knows it: the cookie cannot be made from it.
 ///
 /// ```
 /// use rotogate::session::Session;

@@ -1,5 +1,5 @@
 //! Changes of users, as events of the audit trail. A command writes who made a change; a running gate writes what it finds
-//! in its file, whoever changed it.
+//! in its file, even if another program changed it.
 
 const TARGET: &str = "rotogate::audit";
 /// The actor of what a gate finds in a file.

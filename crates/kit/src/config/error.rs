@@ -52,7 +52,7 @@ impl ConfigErrors {
         Self::single(ConfigError { source, position: None, key: String::new(), message, unchecked: false })
     }
 
-    /// A problem of a file, from a message that begins with the file's name.
+    /// A problem of a file; the message begins with the file's name.
     pub fn said(path: &std::path::Path, what: &str) -> Self {
         let source = path.display().to_string();
         let message = what.strip_prefix(&format!("{source}: ")).unwrap_or(what).to_owned();

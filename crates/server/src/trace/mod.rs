@@ -76,7 +76,7 @@ pub struct RequestFacts<'a> {
     pub id: &'a HeaderValue,
     /// The client, behind trusted proxies.
     pub client: std::net::IpAddr,
-    /// Who is connected.
+    /// The peer of the connection.
     pub peer: std::net::IpAddr,
     /// `http` or `https`.
     pub scheme: &'static str,
@@ -123,7 +123,7 @@ impl RequestTrace {
         let link = given.filter(|_| parent.is_none());
         let span = tracer.server_span(name, position, (parent, link), request.headers(), facts.micros);
         describe(&*span, request, facts);
-        // Whatever is forwarded outside of an attempt of the proxy has this one as its parent.
+        // A span that is forwarded outside of an attempt of the proxy has this one as its parent.
         request.headers_mut().insert(TRACEPARENT, position.header());
         Self { trace: Trace::Recorded(span), names_user: tracer.names_user() }
     }

@@ -45,7 +45,7 @@ pub(crate) struct TlsState {
 }
 
 impl TlsState {
-    /// Does it accept this chain of a client at this time?
+    /// Whether the listener accepts this chain of a client at this time.
     pub(super) fn accepts(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> bool {
         let (Some(verifier), Some((leaf, rest))) = (&self.verifier, chain.split_first()) else { return false };
         verifier.verify_client_cert(leaf, rest, now).is_ok()

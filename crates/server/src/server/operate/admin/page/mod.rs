@@ -1,7 +1,7 @@
 //! The admin page, at `/ui/` (requirement P56): HTML made here, one style sheet, one script, nothing from elsewhere. Each view
 //! and each form calls what `/v1` calls. Everything works without the script; it adds a dialog and live lines.
 //!
-//! Who signs in with an admin token gets a random cookie ([`sign_ins`]). Each form has a value that only the page knows
+//! An operator who signs in with an admin token gets a random cookie ([`sign_ins`]). Each form has a value that only the page knows
 //! (CSRF). After a change the browser is sent to a view, which says what came of it.
 //!
 //! A browser sends a cookie to every port of a host (RFC 6265 §8.5), so to the web servers of other users of this machine,
