@@ -81,7 +81,7 @@ pub(super) async fn open(options: PostgresOptions) -> Result<PostgresInner, Stor
     Ok(inner)
 }
 
-/// What a start would find, without a change: what the server is, or why the gate would not start.
+/// Inspects the server as a start would, without a change; the error says why the gate would not start.
 pub(super) async fn inspect(options: PostgresOptions) -> Result<InspectedServer, StoreError> {
     options.check()?;
     let options = Arc::new(options);
@@ -282,7 +282,7 @@ async fn check_may_make(options: &PostgresOptions, connection: &Connection) -> R
     }
 }
 
-/// What the gate's user lacks.
+/// Checks the rights of the gate's user.
 async fn check_rights(options: &PostgresOptions, connection: &Connection) -> Result<(), StoreError> {
     let schema = &options.schema;
     let tables = format!(

@@ -10,7 +10,7 @@ use super::connect::PostgresFailure;
 use super::options::PostgresOptions;
 use rotogate_core::store::{StoreError, WriteOutcome};
 
-/// What `rg_begin` fails with.
+/// The error code of `rg_begin`.
 const OTHER_HISTORY: &str = "RG001";
 
 pub(super) fn judge(options: &PostgresOptions, error: &Error) -> PostgresFailure {

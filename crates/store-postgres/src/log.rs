@@ -47,7 +47,7 @@ pub(super) struct Beat<'a> {
     pub(super) said: &'a [u8],
 }
 
-/// What one reading brought.
+/// The result of one reading.
 #[derive(Debug)]
 pub(super) struct LogBatch {
     pub(super) entries: Vec<(i64, Revocation)>,
@@ -146,7 +146,7 @@ impl PostgresInner {
         }
     }
 
-    /// What was written after a place, which moves to the end; `None` if the place is lost.
+    /// The entries after a place, which moves to the end; `None` if the place is lost.
     async fn logged_after(
         &self,
         pool: &ConnectionPool,

@@ -15,9 +15,9 @@ use rotogate_core::store::kit::fields::{History, new_op};
 use rotogate_core::store::kit::snapshot::Snapshot;
 use rotogate_core::store::{Restoration, StoreError, WriteOutcome};
 
-/// What a node knows of the data that it works with.
+/// The history of the data, and the server's position, as a node knows them.
 pub(super) struct KnownHistory {
-    /// What every call expects the data to be of.
+    /// The history that every call expects.
     history: AtomicU64,
     /// The server went back behind what it had acknowledged, or may have.
     lost: AtomicBool,
@@ -71,7 +71,7 @@ impl KnownHistory {
         }
     }
 
-    /// What a call says of the data.
+    /// The first argument of every call: history, position and timeline.
     pub(super) fn to_send(&self, history: History) -> Vec<u8> {
         let server = self.server();
         let timeline = server.name.rsplit(' ').next().unwrap_or_default();

@@ -115,7 +115,7 @@ impl PostgresOptions {
         parse(&self.url).map(|config| address(&config)).unwrap_or_default()
     }
 
-    /// What can be said without the server.
+    /// Checks the options as far as that is possible without the server.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         for url in [Some(&self.url), self.listen_url.as_ref()].into_iter().flatten() {
             parse(url)?;

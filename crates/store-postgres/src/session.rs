@@ -23,7 +23,7 @@ use rotogate_core::store::{Filter, Inserted, Page, StoreError, SubjectBound, Swa
 /// How many records one call confirms.
 const CONFIRMED_AT_ONCE: usize = 256;
 
-/// What makes room for one more session.
+/// The sessions that give way to one more, and those that this was decided by.
 #[derive(Debug, Default)]
 pub(super) struct InsertRoom {
     /// The subject's sessions; `None` if there are more.
@@ -104,7 +104,7 @@ impl PostgresInner {
         Err(not_done("other gates began sessions of one subject at every attempt to begin another"))
     }
 
-    /// What gives way to a session, by the rules; or why it does not begin.
+    /// The sessions that give way to another one, by the rules; or the reason why it does not begin.
     pub(super) async fn room_for(
         &self,
         session: &Session,

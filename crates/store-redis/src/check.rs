@@ -80,7 +80,7 @@ async fn check_all(options: &Arc<RedisOptions>) -> Result<Fit, StoreError> {
     Ok(Fit { ways, evicted, version })
 }
 
-/// What a start would find, without a change: what the server is, or why the gate would not start.
+/// Inspects the server as a start would, without a change; the error says why the gate would not start.
 pub(super) async fn inspect(options: RedisOptions) -> Result<InspectedServer, StoreError> {
     let options = Arc::new(options);
     let Fit { ways, version, .. } = check_all(&options).await?;
@@ -269,7 +269,7 @@ async fn check_permissions(options: &RedisOptions, link: &Link, keys: &Partition
     Ok(())
 }
 
-/// What the gate's user may not do. A subcommand has its command before it: `CLUSTER|SLOTS`.
+/// Names a right that the gate's user lacks. A subcommand has its command before it: `CLUSTER|SLOTS`.
 pub(super) fn not_allowed(options: &RedisOptions, keys: &PartitionKeys, name: &str, error: &RedisError) -> StoreError {
     let (address, tag) = (options.address(), &keys.tag);
     let what = if error.detail().is_some_and(|text| text.contains("command")) {

@@ -134,7 +134,7 @@ impl ClusterTable {
     }
 }
 
-/// What the servers say of themselves.
+/// The topology of the cluster, as its servers report it.
 pub(super) struct Topology {
     options: Arc<RedisOptions>,
     /// The servers of the URLs.

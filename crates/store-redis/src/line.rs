@@ -96,7 +96,7 @@ impl Line {
         Ok(command.query_async(&mut open.connection).await)
     }
 
-    /// What a failed [`once`](Self::once) means.
+    /// The error of a failed [`once`](Self::once).
     pub(super) fn error(&self, error: &RedisError) -> StoreError {
         self.failed(None, error).error()
     }

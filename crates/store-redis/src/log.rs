@@ -85,7 +85,7 @@ impl RedisInner {
         Ok((in_order(live), self.cursor(&ends)))
     }
 
-    /// What was written in a partition after a place; everything, if the place is lost.
+    /// The entries of a partition after a place; all, if the place is lost.
     async fn since(
         &self,
         partition: &Partition,
@@ -221,7 +221,7 @@ impl RedisInner {
         Ok(entries.first().map_or(empty, |(place, _)| *place))
     }
 
-    /// What was written after a place; `None` if the place is lost.
+    /// The entries after a place; `None` if the place is lost.
     async fn logged_after(
         &self,
         primaries: &Primaries,

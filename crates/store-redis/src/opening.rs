@@ -49,7 +49,7 @@ impl Ways {
     }
 }
 
-/// What the head of a partition has, besides the name of the store.
+/// The fields of a partition's head, besides the name of the store.
 fn expected_head(options: &RedisOptions, count: usize) -> [(&'static str, String); 4] {
     [
         ("schema", SCHEMA.to_owned()),

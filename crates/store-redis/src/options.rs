@@ -196,7 +196,7 @@ impl RedisOptions {
         self.network.reply_timeout.unwrap_or(REPLY_TIMEOUT)
     }
 
-    /// What is waited for. `None`: nothing.
+    /// The durability that the gate waits for, if any.
     pub(super) fn durable(&self) -> Option<Durable> {
         let (replicas, fsync) = (self.wait_replicas, self.wait_fsync);
         (replicas > 0 || fsync).then_some(Durable { replicas, fsync })
@@ -215,7 +215,7 @@ impl RedisOptions {
         self.urls.first().map_or("", String::as_str)
     }
 
-    /// What can be said without the server.
+    /// Checks the options as far as that is possible without the server.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         Self::check_urls(&self.urls, self.sentinel.is_some(), self.cluster)?;
         let info = parse(self.first_url())?;

@@ -31,7 +31,7 @@ const CONFIRMED_AT_ONCE: usize = 64;
 /// How many clients are asked about besides a login's own.
 const CLIENTS_KNOWN: usize = 32;
 
-/// What makes room for one more session.
+/// The sessions that give way to one more, and those that this was decided by.
 #[derive(Debug, Default)]
 pub(super) struct InsertRoom {
     /// How often a session of the subject was inserted, in each partition.
@@ -135,7 +135,7 @@ impl RedisInner {
         Err(not_done("other gates began sessions of one subject at every attempt to begin another"))
     }
 
-    /// What gives way to a session, by the rules; or why it does not begin.
+    /// The sessions that give way to another one, by the rules; or the reason why it does not begin.
     pub(super) async fn room_for(
         &self,
         session: &Session,

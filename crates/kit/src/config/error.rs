@@ -11,7 +11,7 @@ pub struct ConfigError {
     pub position: Option<(usize, usize)>,
     /// The key, as in `sessions.access_ttl` or `routes[1].path`; empty if the problem is the file as a whole.
     pub key: String,
-    /// What was found, what was expected, and what to do.
+    /// The value that was found, what was expected, and the remedy.
     pub message: String,
     /// Whether the key could not be judged because this process may not read a file that the gate's user may read.
     pub unchecked: bool,

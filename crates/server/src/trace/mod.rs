@@ -42,7 +42,7 @@ const MAX_FOREIGN_BYTES: usize = 256;
 /// The flags that have a meaning: sampled, and a random trace id. Others are zero in what this process sends.
 const KNOWN_FLAGS: u8 = 3;
 
-/// What became of ended spans, in this process.
+/// The counts of ended spans of this process, by outcome.
 pub(crate) static COUNTS: SpanCounts =
     SpanCounts { sent: AtomicU64::new(0), queue_full: AtomicU64::new(0), not_sent: AtomicU64::new(0) };
 
@@ -65,7 +65,7 @@ impl SpanCounts {
     }
 }
 
-/// What the span of a request says of it, besides its head.
+/// The facts about a request that its span has, besides its head.
 #[derive(Debug)]
 pub struct RequestFacts<'a> {
     /// Whether the peer is a trusted proxy.

@@ -40,7 +40,7 @@ pub(crate) struct Listener {
     asking: Option<Arc<AskingNetworks>>,
     /// Whether the socket listens on a loopback address.
     at_loopback: bool,
-    /// What routes and endpoints call it.
+    /// The name of the listener for routes and endpoints.
     name: Option<Arc<str>>,
 }
 

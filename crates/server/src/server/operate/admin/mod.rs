@@ -93,7 +93,7 @@ const AUDIT_RETRY: Duration = Duration::from_secs(5);
 /// The response header with the id of the request.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What the admin listener needs.
+/// The state of the admin listener.
 #[derive(Debug)]
 pub(crate) struct AdminState {
     pub(crate) tokens: Arc<AdminTokens>,
@@ -102,7 +102,7 @@ pub(crate) struct AdminState {
     pub(crate) sign_ins: SignIns,
     #[cfg(feature = "page")]
     pub(crate) history: History,
-    /// What serves requests by the configuration in force.
+    /// The services that requests get under the configuration in force.
     pub(crate) serving: Serving,
     pub(crate) reloader: Reloader,
     pub(crate) began: Timestamp,

@@ -49,7 +49,7 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; i
 const SIGN_IN: &str = "rotogate-admin";
 const FORM: &str = "rotogate-admin-form";
 const FORM_MEDIA: &str = "application/x-www-form-urlencoded";
-/// What a proxy with TLS says of the connection to it.
+/// The headers by which a proxy with TLS describes the connection to it.
 const FORWARDED_PROTO: &str = "x-forwarded-proto";
 /// The files beside the views.
 const FILES: [(&str, &str, &str); 3] = [
@@ -58,7 +58,7 @@ const FILES: [(&str, &str, &str); 3] = [
     ("icon.svg", "image/svg+xml", include_str!("icon.svg")),
 ];
 
-/// What a request comes to, or where it leads.
+/// The view that answers a request, or the address that it leads to.
 type Shown = Result<Response<Body>, Refusal>;
 
 /// Whether a path is the page's.
