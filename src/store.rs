@@ -73,6 +73,9 @@ pub mod rules {
     pub use rotogate_core::store::rules::{Failure, Rules, State, end_of, is_revoked, page_size};
 }
 
+#[cfg(any(feature = "postgres", feature = "redis"))]
+#[doc(inline)]
+pub use rotogate_core::store::kit::network::NetworkOptions;
 #[doc(inline)]
 pub use rotogate_core::store::{
     Admitted, CounterUse, Cursor, Effect, Feed, FeedStep, Filter, Follow, Heard, Inserted, LiveRow, MemoryStore,
@@ -81,7 +84,7 @@ pub use rotogate_core::store::{
 };
 #[cfg(feature = "postgres")]
 #[doc(inline)]
-pub use rotogate_store_postgres::{PostgresOptions, PostgresStore, PostgresTimeouts};
+pub use rotogate_store_postgres::{PostgresOptions, PostgresStore};
 #[cfg(feature = "redb")]
 #[doc(inline)]
 pub use rotogate_store_redb as redb;
@@ -90,4 +93,4 @@ pub use rotogate_store_redb as redb;
 pub use rotogate_store_redb::RedbStore;
 #[cfg(feature = "redis")]
 #[doc(inline)]
-pub use rotogate_store_redis::{RedisOptions, RedisStore, RedisTimeouts};
+pub use rotogate_store_redis::{RedisOptions, RedisStore};

@@ -26,7 +26,7 @@ use http_body::Body;
 use http_body_util::Full;
 use rotogate::Gate;
 use rotogate::gate::{GateService, NewSession};
-use rotogate::store::{MemoryStore, RedbStore, RedisOptions, RedisStore, RedisTimeouts, Staleness, Store};
+use rotogate::store::{MemoryStore, NetworkOptions, RedbStore, RedisOptions, RedisStore, Staleness, Store};
 use rotogate_core::token::algorithm::Algorithm;
 use rotogate_core::token::keyring::Keyring;
 use support::redis::Redis;
@@ -104,9 +104,14 @@ async fn store(name: &str, keyring: Uuid) -> Arc<dyn Store> {
         return Arc::new(RedbStore::open(folder.path().join("rotogate.redb"), options).unwrap());
     }
     // A store of its own for each run.
-    let options = RedisOptions::new(format!("redis://127.0.0.1:{name}"), ISSUER, keyring, LEEWAY)
-        .prefix(format!("t{}", std::process::id()))
-        .timeouts(RedisTimeouts { connect: PATIENCE, reply: PATIENCE, operation: PATIENCE });
+    let network = NetworkOptions {
+        connect_timeout: PATIENCE,
+        reply_timeout: Some(PATIENCE),
+        operation_timeout: PATIENCE,
+        ..NetworkOptions::new(ISSUER, keyring, LEEWAY)
+    };
+    let options =
+        RedisOptions::new(format!("redis://127.0.0.1:{name}"), network).prefix(format!("t{}", std::process::id()));
     Arc::new(RedisStore::connect(options).await.unwrap())
 }
 

@@ -248,6 +248,39 @@ fn every_path_that_a_document_names_exists() {
     assert!(missing.is_empty(), "{}", missing.join("\n"));
 }
 
+/// Time comes from clock.rs. Timeouts and pauses use tokio's clock, which a test stops; clock.rs says why.
+#[test]
+fn one_module_reads_the_clocks_of_the_machine() {
+    let clock = Path::new("crates/core/src/clock.rs");
+    let mut readers = Vec::new();
+    for folder in ["src", "crates"] {
+        for path in sources(&Path::new(ROOT).join(folder)) {
+            let short = path.strip_prefix(ROOT).unwrap();
+            let is_of_tests =
+                path.components().any(|part| part.as_os_str() == "tests" || part.as_os_str() == "test-support")
+                    || path.file_stem().is_some_and(|stem| stem == "tests");
+            if is_of_tests || short == clock || path.extension().is_none_or(|extension| extension != "rs") {
+                continue;
+            }
+            let code = code(&fs::read_to_string(&path).unwrap());
+            let of_tokio =
+                code.contains("use tokio::time::Instant") || named_in_group(&code, "use tokio::time::{", "Instant");
+            let (all, written_out) =
+                (code.matches("Instant::now").count(), code.matches("tokio::time::Instant::now").count());
+            if code.contains("SystemTime::now") || (all > written_out && !of_tokio) {
+                readers.push(short.display().to_string());
+            }
+        }
+    }
+    assert!(readers.is_empty(), "these read a clock of the machine:\n{}", readers.join("\n"));
+}
+
+/// Does a `use` with braces bring in this name?
+fn named_in_group(code: &str, begin: &str, name: &str) -> bool {
+    let group = code.split_once(begin).and_then(|(_, rest)| rest.split_once('}'));
+    group.is_some_and(|(names, _)| names.split(',').any(|one| one.trim() == name))
+}
+
 #[test]
 fn an_arrow_is_found_in_every_form() {
     let text = "use crate::{gate::{Gate, x}, route};\nlet a = crate::token::mint();\nuse rotogate_crate::no;";

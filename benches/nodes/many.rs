@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use rotogate::store::{RedisOptions, RedisStore};
+use rotogate::store::{NetworkOptions, RedisOptions, RedisStore};
 use uuid::Uuid;
 
 use crate::contents::{begin_sessions, revoke};
@@ -74,7 +74,8 @@ impl Million {
     fn new(number: usize) -> Self {
         let server = Redis::start(&[]);
         let url = format!("redis://127.0.0.1:{}", server.port);
-        let options = RedisOptions::new(url.as_str(), ISSUER, Uuid::from_u128(7), LEEWAY).prefix("fill");
+        let options =
+            RedisOptions::new(url.as_str(), NetworkOptions::new(ISSUER, Uuid::from_u128(7), LEEWAY)).prefix("fill");
         let runtime = runtime();
         runtime.block_on(async {
             let store = RedisStore::connect(options).await.unwrap();

@@ -9,7 +9,7 @@ use ::support::pki::write_private;
 use ::support::postgres::{ADMIN_PASSWORD, Postgres};
 use ::support::{Gate, Place, until};
 use http::StatusCode;
-use rotogate::store::{PostgresOptions, PostgresStore, PostgresTimeouts, Store};
+use rotogate::store::{NetworkOptions, PostgresOptions, PostgresStore, Store};
 use secrecy::SecretString;
 
 use crate::contents::{begin_sessions, revoke};
@@ -43,7 +43,8 @@ fn url(server: &Postgres) -> String {
 }
 
 fn options(server: &Postgres, keys: &Keys) -> PostgresOptions {
-    PostgresOptions::new(url(server), ISSUER, keys.load().id(), LEEWAY).password(SecretString::from(PASSWORD))
+    let network = NetworkOptions::new(ISSUER, keys.load().id(), LEEWAY).password(SecretString::from(PASSWORD));
+    PostgresOptions::new(url(server), network)
 }
 
 async fn connect(server: &Postgres, keys: &Keys) -> PostgresStore {
@@ -151,8 +152,9 @@ pub(crate) fn memory() {
     let (server, keys, runtime) = (start(), Keys::new(), runtime());
     // Five connections take all revocations of a gate, and hundreds wait for them here.
     let patient = Duration::from_secs(60);
-    let timeouts = PostgresTimeouts { statement: patient, operation: patient, ..PostgresTimeouts::default() };
-    let connecting = PostgresStore::connect(options(&server, &keys).timeouts(timeouts));
+    let mut options = options(&server, &keys);
+    (options.network.reply_timeout, options.network.operation_timeout) = (Some(patient), patient);
+    let connecting = PostgresStore::connect(options);
     let store = runtime.block_on(connecting).unwrap();
     runtime.block_on(begin_sessions(&store, number));
     runtime.block_on(revoke(&store, number..2 * number));

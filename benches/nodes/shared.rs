@@ -8,7 +8,7 @@ use std::time::Duration;
 use ::support::redis::Redis;
 use rotogate::Gate;
 use rotogate::client::Client;
-use rotogate::store::{RedisOptions, RedisStore, Store};
+use rotogate::store::{NetworkOptions, RedisOptions, RedisStore, Store};
 use rotogate::token::Keyring;
 use rotogate_core::token::algorithm::Algorithm;
 use tempfile::TempDir;
@@ -49,7 +49,7 @@ impl Server for Redis {
 
 pub(crate) async fn redis_store(server: &Redis, keys: &Keys) -> RedisStore {
     let url = format!("redis://127.0.0.1:{}", server.port);
-    RedisStore::connect(RedisOptions::new(url, ISSUER, keys.load().id(), LEEWAY)).await.unwrap()
+    RedisStore::connect(RedisOptions::new(url, NetworkOptions::new(ISSUER, keys.load().id(), LEEWAY))).await.unwrap()
 }
 
 /// One keyring of several gates.

@@ -45,6 +45,7 @@ use rotogate_core::verify_cache::{MissContext, TokenChecker};
 
 mod authorizer;
 mod body;
+mod body_pieces;
 mod browser;
 mod browser_request;
 mod builder;

@@ -94,7 +94,7 @@ impl StoreError {
         Self { retry_after: Some(wait), ..self }
     }
 
-    /// Does it concern the record of one session alone?
+    /// Whether the fault concerns the record of one session alone.
     pub const fn is_of_one_record(&self) -> bool {
         self.is_of_one_record
     }

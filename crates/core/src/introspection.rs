@@ -154,7 +154,7 @@ impl Introspection {
         None
     }
 
-    /// Does it ask the same server, and interpret each response in the same way?
+    /// Whether both ask the same server, and interpret each response in the same way.
     pub(crate) fn equals(&self, other: &Self) -> bool {
         let Self { introspector, cache, negative, stale_if_error, prefix, always, audience_optional } = self;
         (cache, negative, stale_if_error, prefix, always, audience_optional)

@@ -149,7 +149,7 @@ impl fmt::Debug for Lease {
 }
 
 impl Lease {
-    /// Is it valid now?
+    /// Whether the lease is valid now.
     ///
     /// # Errors
     /// The denial: the token expired or was revoked.
@@ -249,7 +249,7 @@ impl Lease {
         self.verified.as_ref()?.token().session.map(|(session, _)| session)
     }
 
-    /// Does it replace `other`? It does if it belongs to another session, or to the same session and no earlier
+    /// Whether this lease replaces `other`. It does if it belongs to another session, or to the same session and no earlier
     /// generation.
     #[cfg(feature = "kuzzle")]
     pub fn supersedes(&self, other: &Self) -> bool {

@@ -186,7 +186,7 @@ pub fn denied(denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
             reply
         }
         Class::Unavailable(wait) => {
-            let mut reply = problem(StatusCode::SERVICE_UNAVAILABLE, Some("nothing was decided; try the same again"));
+            let mut reply = problem(StatusCode::SERVICE_UNAVAILABLE, Some("the request was not decided; repeat it"));
             retry_after(&mut reply, wait);
             reply
         }
@@ -215,7 +215,7 @@ pub fn denied_grpc(denial: Denial) -> Reply {
             (GrpcCode::Unimplemented, "no such method")
         }
         Class::Limited(_) | Class::TooLarge => (GrpcCode::ResourceExhausted, "a limit was exceeded"),
-        Class::Unavailable(_) => (GrpcCode::Unavailable, "nothing was decided; try the same again"),
+        Class::Unavailable(_) => (GrpcCode::Unavailable, "the request was not decided; repeat it"),
         Class::Head(_)
         | Class::Request(_)
         | Class::TwoCredentials

@@ -48,6 +48,20 @@ macro_rules! thumbprint {
             }
         }
 
+        impl $name {
+        /// A thumbprint from its bytes.
+        #[cfg(any(test, feature = "test-util"))]
+        #[doc(hidden)]
+        pub const fn from_bytes(bytes: [u8; LENGTH]) -> Self {
+            Self(bytes)
+        }
+
+        /// The bytes.
+        pub(crate) const fn as_bytes(&self) -> &[u8; LENGTH] {
+            &self.0
+        }
+        }
+
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
@@ -90,33 +104,7 @@ thumbprint! {
     CertificateThumbprint, "x5t#S256"
 }
 
-impl KeyThumbprint {
-    /// A thumbprint from its bytes.
-    #[cfg(any(test, feature = "test-util"))]
-    #[doc(hidden)]
-    pub const fn from_bytes(bytes: [u8; LENGTH]) -> Self {
-        Self(bytes)
-    }
-
-    /// The bytes.
-    pub(crate) const fn as_bytes(&self) -> &[u8; LENGTH] {
-        &self.0
-    }
-}
-
 impl CertificateThumbprint {
-    /// A thumbprint from its bytes.
-    #[cfg(any(test, feature = "test-util"))]
-    #[doc(hidden)]
-    pub const fn from_bytes(bytes: [u8; LENGTH]) -> Self {
-        Self(bytes)
-    }
-
-    /// The bytes.
-    pub(crate) const fn as_bytes(&self) -> &[u8; LENGTH] {
-        &self.0
-    }
-
     /// The thumbprint of a certificate in DER.
     pub fn from_der(der: &[u8]) -> Self {
         let mut bytes = [0; LENGTH];

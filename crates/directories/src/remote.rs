@@ -106,7 +106,7 @@ struct Inner {
 #[derive(Default)]
 struct Dearest {
     class: CostClass,
-    /// Expected classes, until the first check measures them.
+    /// The classes of hashes that the configuration names. Their cost is a guess until the first check measures it.
     expected: Vec<CostClass>,
 }
 

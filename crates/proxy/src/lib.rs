@@ -171,7 +171,7 @@ impl ActiveUpstream {
 pub struct UpstreamReport {
     /// The name of the upstream.
     pub name: String,
-    /// What was counted since the start.
+    /// The counts since the start.
     pub counted: Counted,
     /// Requests in flight.
     pub in_flight: usize,

@@ -1,5 +1,5 @@
 //! Changes of keys and clients, as events of the audit trail. A command writes who made a change; a running gate
-//! writes what it finds in its files, whoever changed them.
+//! writes what it finds in its files, even if another program changed them.
 
 use std::collections::BTreeMap;
 

@@ -13,7 +13,7 @@ use super::options::{PostgresOptions, mistake};
 use super::record::time;
 use super::revoke::writes;
 use super::{PostgresInner, fault, notify};
-use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
+use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::store::kit::fields::{Op, new_op};
 use rotogate_core::store::kit::mark::{self, Marker};
 use rotogate_core::store::{InspectedServer, StoreError, round_trip};
@@ -38,7 +38,8 @@ async fn fitness(options: &PostgresOptions, connection: &Connection) -> Result<S
     let settings = Settings(ask(options, connection, SETTINGS).await?.pop());
     let after = clock.wall();
     check_server(options, &settings)?;
-    compare_clocks(options, before, time(settings.number("now")), after)?;
+    let server = format!("PostgreSQL at {}", options.address());
+    options.network.compare_clocks(server, before, time(settings.number("now")), after)?;
     check_schema(options, connection).await?;
     Ok(settings)
 }
@@ -59,13 +60,13 @@ pub(super) async fn open(options: PostgresOptions) -> Result<PostgresInner, Stor
     commands.give_back(connection);
     let written = Arc::new(Notify::new());
     let inner = PostgresInner {
-        issuer: options.issuer.as_str().into(),
+        issuer: options.network.issuer.as_str().into(),
         known: KnownHistory::new(history),
         store,
         node: new_op()?,
         revocations: ConnectionPool::new(Arc::clone(&options), FOR_REVOCATIONS),
         notifier: tokio::spawn(notify(Arc::clone(&commands), Arc::clone(&written))),
-        mark: Marker::new(options.high_water.as_deref(), store),
+        mark: Marker::new(options.network.high_water.as_deref(), store),
         written,
         commands,
         doubts: Default::default(),
@@ -80,7 +81,7 @@ pub(super) async fn open(options: PostgresOptions) -> Result<PostgresInner, Stor
     Ok(inner)
 }
 
-/// What a start would find, without a change: what the server is, or why the gate would not start.
+/// Inspects the server as a start would, without a change; the error says why the gate would not start.
 pub(super) async fn inspect(options: PostgresOptions) -> Result<InspectedServer, StoreError> {
     options.check()?;
     let options = Arc::new(options);
@@ -121,7 +122,7 @@ async fn made(options: &PostgresOptions, connection: &Connection) -> Result<usiz
 
 /// True if the mark contradicts what is there, and the operator accepts it.
 async fn compare_with_mark(options: &PostgresOptions, connection: &Connection) -> Result<bool, StoreError> {
-    let (file, schema) = (options.high_water.as_deref(), &options.schema);
+    let (file, schema) = (options.network.high_water.as_deref(), &options.schema);
     if file.is_none() {
         return Ok(false);
     }
@@ -136,7 +137,7 @@ async fn compare_with_mark(options: &PostgresOptions, connection: &Connection) -
             there = Some((head.name("store", &place)?, u64::try_from(head.number("writes")).unwrap_or_default()));
         }
     }
-    mark::compare(file, options.accept_restored, there, &place)
+    mark::compare(file, options.network.accept_restored, there, &place)
 }
 
 impl PostgresInner {
@@ -148,7 +149,8 @@ impl PostgresInner {
         if answer.status()? != "ready" {
             return Err(answer.unknown());
         }
-        compare_clocks(&self.options, before, time(answer.get("o_now")?), clock.wall())
+        let server = format!("PostgreSQL at {}", self.options.address());
+        self.options.network.compare_clocks(server, before, time(answer.get("o_now")?), clock.wall())
     }
 
     pub(super) async fn settle(&self) -> Result<(), StoreError> {
@@ -169,7 +171,7 @@ async fn first_connection(pool: &ConnectionPool) -> Result<Connection, StoreErro
             }
         }
     };
-    match timeout(pool.options.timeouts.operation, trying).await {
+    match timeout(pool.options.network.operation_timeout, trying).await {
         Ok(done) => done,
         Err(_) => Err(last.unwrap_or_else(|| {
             super::connect::not_done(format!("PostgreSQL at {} does not answer", pool.options.address()))
@@ -182,7 +184,7 @@ async fn ask(
     connection: &Connection,
     statement: &str,
 ) -> Result<Vec<SimpleQueryRow>, StoreError> {
-    let replies = match timeout(options.timeouts.operation, connection.client.simple_query(statement)).await {
+    let replies = match timeout(options.network.operation_timeout, connection.client.simple_query(statement)).await {
         Ok(Ok(replies)) => replies,
         Ok(Err(error)) => return Err(fault::judge(options, &error).error),
         Err(_) => return Err(super::connect::not_done(format!("PostgreSQL at {} does not answer", options.address()))),
@@ -234,7 +236,7 @@ fn check_server(options: &PostgresOptions, settings: &Settings) -> Result<(), St
         )));
     }
     if options.named
-        && settings.number("timeout") != i64::try_from(options.timeouts.statement.as_millis()).unwrap_or(-1)
+        && settings.number("timeout") != i64::try_from(options.statement_timeout().as_millis()).unwrap_or(-1)
     {
         return Err(mistake(format!(
             "PostgreSQL at {address} does not have the gate's statement_timeout: a pooler is between, set statements = \
@@ -246,25 +248,6 @@ fn check_server(options: &PostgresOptions, settings: &Settings) -> Result<(), St
             %address,
             "PostgreSQL has fsync or full_page_writes off: a crash of its machine loses sessions and revocations; set both on"
         );
-    }
-    Ok(())
-}
-
-/// Two clocks that differ cannot both be right, and tokens would be refused or live too long. The server's clock, and ours
-/// before and after it was asked.
-pub(super) fn compare_clocks(
-    options: &PostgresOptions,
-    before: Timestamp,
-    theirs: Timestamp,
-    after: Timestamp,
-) -> Result<(), StoreError> {
-    let leeway = options.leeway;
-    if theirs.plus(leeway) < before || theirs > after.plus(leeway) {
-        let apart = theirs.since(after).max(before.since(theirs)).as_secs();
-        return Err(mistake(format!(
-            "the clock of PostgreSQL at {} and this machine's differ by {apart} s, which is more than the leeway: set both by NTP",
-            options.address()
-        )));
     }
     Ok(())
 }
@@ -299,7 +282,7 @@ async fn check_may_make(options: &PostgresOptions, connection: &Connection) -> R
     }
 }
 
-/// What the gate's user lacks.
+/// Checks the rights of the gate's user.
 async fn check_rights(options: &PostgresOptions, connection: &Connection) -> Result<(), StoreError> {
     let schema = &options.schema;
     let tables = format!(
@@ -334,7 +317,7 @@ async fn check_head(options: &PostgresOptions, connection: &Connection) -> Resul
         return Err(mistake(format!("{place} lost its head: restore a whole back-up, or use another schema")));
     };
     // First: a store with data of its own must not be told what else differs.
-    match (head.try_get("copying").ok().flatten(), &options.copying) {
+    match (head.try_get("copying").ok().flatten(), &options.network.copying) {
         (None, None) => {}
         (Some(copied), Some(from)) if copied == from => {}
         (Some(_), None) => {
@@ -351,10 +334,10 @@ async fn check_head(options: &PostgresOptions, connection: &Connection) -> Resul
     }
     let head = Settings(Some(head));
     let (issuer, keyring) = (head.get("issuer"), head.get("keyring"));
-    if issuer != options.issuer {
+    if issuer != options.network.issuer {
         return Err(mistake(format!("{place} belongs to the issuer {issuer:?}: use another schema, or that issuer")));
     }
-    if keyring != options.keyring.to_string() {
+    if keyring != options.network.keyring.to_string() {
         return Err(mistake(format!("{place} belongs to another keyring, {keyring}: use that one, or another schema")));
     }
     Ok([head.name("history", &place)?, head.name("store", &place)?])

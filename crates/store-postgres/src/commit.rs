@@ -88,7 +88,7 @@ impl EntryArgs {
     }
 }
 
-/// What an operation depends on besides records and entries, in the order of the function's arguments.
+/// The preconditions of an operation besides records and entries, in the order of the function's arguments.
 fn conditions(operation: &Operation<'_>, snapshot: &Snapshot, compared: &Compared<'_>) -> Result<[Arg; 9], StoreError> {
     let no_bytes = || Arg::Null(Type::BYTEA);
     let held =
@@ -110,7 +110,7 @@ fn conditions(operation: &Operation<'_>, snapshot: &Snapshot, compared: &Compare
     ])
 }
 
-/// What is there of the records and of their entries.
+/// The records and their entries, as the store has them.
 fn seen(answer: &ResultRow, compared: &[Compared<'_>]) -> Result<Vec<Snapshot>, StoreError> {
     let records: Vec<SessionId> = compared.iter().flat_map(|one| &one.records).map(|(id, _)| *id).collect();
     let list = |name| Ok::<_, StoreError>(answer.get::<Option<Vec<Option<&[u8]>>>>(name)?.unwrap_or_default());
@@ -147,7 +147,7 @@ fn seen(answer: &ResultRow, compared: &[Compared<'_>]) -> Result<Vec<Snapshot>, 
 
 impl Commit for CommitCall<'_> {
     fn patience(&self) -> Duration {
-        self.inner.options.timeouts.operation
+        self.inner.options.network.operation_timeout
     }
 
     /// Several operations are of one record each, and depend on nothing else.

@@ -100,7 +100,7 @@ impl ConnectionPool {
             let error = not_done(format!("{MAX_IN_FLIGHT} requests to PostgreSQL wait for their replies"));
             return Err(PostgresFailure::for_good(error));
         };
-        let deadline = Instant::now() + self.options.timeouts.operation;
+        let deadline = Instant::now() + self.options.network.operation_timeout;
         let (sent, mut pause, mut last) = (AtomicBool::new(false), FIRST_PAUSE, None);
         loop {
             let Ok(done) = timeout_at(deadline, self.attempt(call, &sent)).await else {
@@ -129,7 +129,7 @@ impl ConnectionPool {
         };
         let mut connection = self.connection().await?;
         let was_sent = sent.swap(true, Ordering::Relaxed);
-        let failed = match timeout(self.options.timeouts.statement, connection.run(call, &self.options)).await {
+        let failed = match timeout(self.options.statement_timeout(), connection.run(call, &self.options)).await {
             Ok(Ok(rows)) if connection.doubtful.load(Ordering::Acquire) => {
                 drop(rows);
                 let error = StoreError::new(format!(
@@ -215,7 +215,7 @@ pub(super) async fn connect(
     let config = options.config(purpose).map_err(PostgresFailure::for_good)?;
     let tls = options.tls().map_err(PostgresFailure::for_good)?;
     // Around all of it: the driver's own timeout leaves out the greeting.
-    let (client, mut connection) = match timeout(options.timeouts.connect, config.connect(tls)).await {
+    let (client, mut connection) = match timeout(options.network.connect_timeout, config.connect(tls)).await {
         Ok(Ok(connected)) => connected,
         Ok(Err(error)) => {
             let failed = fault::judge(options, &error);
@@ -242,7 +242,7 @@ pub(super) async fn connect(
     Ok(Connection { client, prepared: HashMap::new(), doubtful, driver })
 }
 
-/// Whoever ends the wait for a synchronous standby turns it into a success with a warning. Its words depend on the
+/// An operator who cancels the wait for a synchronous standby turns it into a success with a warning. Its words depend on the
 /// server's language, and none of our functions warns.
 fn is_doubt(notice: &DbError) -> bool {
     [SqlState::WARNING, SqlState::ADMIN_SHUTDOWN].contains(notice.code())

@@ -10,7 +10,7 @@ use super::connect::PostgresFailure;
 use super::options::PostgresOptions;
 use rotogate_core::store::{StoreError, WriteOutcome};
 
-/// What `rg_begin` fails with.
+/// The error code of `rg_begin`.
 const OTHER_HISTORY: &str = "RG001";
 
 pub(super) fn judge(options: &PostgresOptions, error: &Error) -> PostgresFailure {
@@ -38,7 +38,7 @@ fn of_connection(options: &PostgresOptions, error: &Error) -> Judged {
     if let Some(cause) = error.source() {
         text = format!("{text}: {cause}");
     }
-    // Whatever is wrong with a password or a certificate does not pass by itself.
+    // A wrong password or certificate does not become right by itself.
     let again = error.is_closed() || cause.is_some();
     (text, WriteOutcome::InDoubt, again, error.is_closed())
 }

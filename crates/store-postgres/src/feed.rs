@@ -37,7 +37,7 @@ pub(super) struct PostgresFeed {
     /// The monotonic time of the next beat.
     next_beat: Duration,
     faults: u32,
-    /// What the place and the beat are of.
+    /// The history of the place and the beat.
     history: History,
     /// The last step said that writes were lost.
     said_lost: bool,

@@ -72,7 +72,7 @@ mod relay;
 mod revoke;
 mod session;
 
-pub use options::{PostgresOptions, PostgresTimeouts};
+pub use options::PostgresOptions;
 
 /// The pause after a notification: what is written meanwhile shares the next one.
 const NOTIFY_PAUSE: Duration = Duration::from_millis(5);
@@ -82,11 +82,11 @@ const NOTIFY_PAUSE: Duration = Duration::from_millis(5);
 /// ```
 /// # async fn example(keyring: &rotogate::token::Keyring) -> Result<(), Box<dyn std::error::Error>> {
 /// use std::time::Duration;
-/// use rotogate::store::{PostgresOptions, PostgresStore};
+/// use rotogate::store::{NetworkOptions, PostgresOptions, PostgresStore};
 ///
-/// let url = "postgres://gate@localhost/rotogate";
-/// let options = PostgresOptions::new(url, "https://api.example.com", keyring.id(), Duration::from_secs(30));
-/// let store = PostgresStore::connect(options.password_file("/run/secrets/postgres")).await?;
+/// let network = NetworkOptions::new("https://api.example.com", keyring.id(), Duration::from_secs(30));
+/// let network = network.password_file("/run/secrets/postgres");
+/// let store = PostgresStore::connect(PostgresOptions::new("postgres://gate@localhost/rotogate", network)).await?;
 /// let builder = rotogate::Gate::builder().store(store);
 /// # let _ = builder;
 /// # Ok(()) }
@@ -154,7 +154,7 @@ async fn notify(pool: Arc<ConnectionPool>, written: Arc<Notify>) {
                 pool.options.schema
             );
             let told =
-                tokio::time::timeout(pool.options.timeouts.statement, connection.client.simple_query(&statement));
+                tokio::time::timeout(pool.options.statement_timeout(), connection.client.simple_query(&statement));
             if matches!(told.await, Ok(Ok(_))) {
                 pool.give_back(connection);
             }
@@ -214,11 +214,11 @@ impl PostgresInner {
     }
 
     fn leeway(&self) -> Arg {
-        Arg::Big(i64::try_from(self.options.leeway.as_millis()).unwrap_or(i64::MAX))
+        Arg::Big(i64::try_from(self.options.network.leeway.as_millis()).unwrap_or(i64::MAX))
     }
 
     fn rules(&self) -> Rules {
-        Rules::new(Arc::clone(&self.issuer), self.options.leeway)
+        Rules::new(Arc::clone(&self.issuer), self.options.network.leeway)
     }
 
     /// The key of the not-before of a client.

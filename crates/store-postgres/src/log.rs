@@ -8,7 +8,6 @@
 //! A reader that begins takes the end of the log, then the live ones, then reads the log on from there: entries only
 //! tighten, so whatever changed while it read is in the log.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_postgres::types::Type;
@@ -21,7 +20,7 @@ use super::record::{entry, time};
 use rotogate_core::clock::Timestamp;
 use rotogate_core::revocation::list::ListFilling;
 use rotogate_core::revocation::{Revocation, RevocationList};
-use rotogate_core::store::kit::fields::{History, LiveRevocations, in_order};
+use rotogate_core::store::kit::fields::{History, LiveRevocations, add_logged, in_order};
 use rotogate_core::store::{Cursor, StoreError, WriteOutcome};
 
 /// How many entries one reply has.
@@ -48,7 +47,7 @@ pub(super) struct Beat<'a> {
     pub(super) said: &'a [u8],
 }
 
-/// What one reading brought.
+/// The result of one reading.
 #[derive(Debug)]
 pub(super) struct LogBatch {
     pub(super) entries: Vec<(i64, Revocation)>,
@@ -125,13 +124,7 @@ impl PostgresInner {
             };
             let mut live = self.live(pool, history).await?;
             let Some(entries) = self.logged_after(pool, history, &mut place).await? else { continue };
-            for (id, entry) in entries {
-                match live.entry(entry.target.clone()) {
-                    Entry::Vacant(free) => drop(free.insert((id, entry))),
-                    Entry::Occupied(mut known) if known.get().0 < id => drop(known.insert((id, entry))),
-                    Entry::Occupied(_) => {}
-                }
-            }
+            add_logged(&mut live, entries);
             return Ok((live, place));
         }
         Err(not_done("the log of revocations in PostgreSQL was trimmed while it was read, again and again"))
@@ -153,7 +146,7 @@ impl PostgresInner {
         }
     }
 
-    /// What was written after a place, which moves to the end; `None` if the place is lost.
+    /// The entries after a place, which moves to the end; `None` if the place is lost.
     async fn logged_after(
         &self,
         pool: &ConnectionPool,

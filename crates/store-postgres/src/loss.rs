@@ -9,21 +9,15 @@ use super::PostgresInner;
 use super::call::{Arg, ResultRow, unexpected};
 use super::record::{time, uuid};
 use super::revoke::writes;
-use rotogate_core::revocation::Target;
 use rotogate_core::session::{Session, SessionId};
 use rotogate_core::store::kit::commit::{Operation, decide_each};
 use rotogate_core::store::kit::fields::{History, new_op};
 use rotogate_core::store::kit::snapshot::Snapshot;
-use rotogate_core::store::rules::{KEPT_AFTER_END, end_of};
 use rotogate_core::store::{Restoration, StoreError, WriteOutcome};
 
-/// The history of a record that was written back. It is none of the data's: the record is not of the data that was
-/// adopted, and another node may have a later one.
-const EARLIER: History = [0; 8];
-
-/// What a node knows of the data that it works with.
+/// The history of the data, and the server's position, as a node knows them.
 pub(super) struct KnownHistory {
-    /// What every call expects the data to be of.
+    /// The history that every call expects.
     history: AtomicU64,
     /// The server went back behind what it had acknowledged, or may have.
     lost: AtomicBool,
@@ -77,7 +71,7 @@ impl KnownHistory {
         }
     }
 
-    /// What a call says of the data.
+    /// The first argument of every call: history, position and timeline.
     pub(super) fn to_send(&self, history: History) -> Vec<u8> {
         let server = self.server();
         let timeline = server.name.rsplit(' ').next().unwrap_or_default();
@@ -138,20 +132,12 @@ impl PostgresInner {
 
     /// True if the store lacked it.
     async fn restore_one(&self, record: &Session) -> Result<bool, StoreError> {
-        let operation = Operation {
-            ids: vec![record.id],
-            targets: vec![Target::Session(record.id)],
-            held: Some(record),
-            by: Some(end_of(record).plus(KEPT_AFTER_END)),
-            history: Some(EARLIER),
-            ..Operation::default()
-        };
         // What another node wrote back has another history: the later record stays.
         let restore = |state: &mut Snapshot, _| {
             if state.is_current(record.id) { Ok(false) } else { self.rules().restore(state, record) }
         };
         let call = self.commit_by(&self.commands)?;
-        match decide_each(&call, [(operation, Snapshot::default())], restore).await?.pop() {
+        match decide_each(&call, [(Operation::restoring(record), Snapshot::default())], restore).await?.pop() {
             Some(Ok(written)) => Ok(written == Some(true)),
             // One record must not hold up the others.
             Some(Err(error)) => {

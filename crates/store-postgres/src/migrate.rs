@@ -68,7 +68,7 @@ pub(super) async fn migrate(pool: &ConnectionPool) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Was it made by this version, or by an earlier one?
+/// Whether this version made the schema, or an earlier one.
 pub(super) fn check_version(options: &PostgresOptions, known: usize) -> Result<(), StoreError> {
     if known <= MIGRATIONS.len() {
         return Ok(());
@@ -126,8 +126,8 @@ fn head(options: &PostgresOptions) -> String {
     // Without randomness, nothing else would work either, and the row says so: it has no id.
     let [store, history] = [new_op(), new_op()].map(|op| op.map_or_else(|_| String::new(), hex));
     let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
-    let (issuer, keyring) = (quoted(&options.issuer), options.keyring);
-    let copying = options.copying.as_deref().map_or_else(|| "null".to_owned(), quoted);
+    let (issuer, keyring) = (quoted(&options.network.issuer), options.network.keyring);
+    let copying = options.network.copying.as_deref().map_or_else(|| "null".to_owned(), quoted);
     format!(
         "insert into \"{schema}\".head (store, history, issuer, keyring, copying) \
          values ('\\x{store}', '\\x{history}', {issuer}, '{keyring}', {copying}); \

@@ -3,20 +3,18 @@
 use std::error::Error as _;
 use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres_rustls::MakeRustlsConnect;
-use uuid::Uuid;
 
-use rotogate_core::store::kit::password::Password;
+use rotogate_core::store::kit::network::NetworkOptions;
 use rotogate_core::store::{StoreError, WriteOutcome};
 
 /// The longest name of a schema: PostgreSQL cuts longer ones.
@@ -26,19 +24,20 @@ const MAX_CONNECTIONS: usize = 1000;
 /// After this time without an acknowledgement the system gives a connection up.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEPALIVE: Duration = Duration::from_secs(10);
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(1);
 /// After this time the server ends a transaction that waits for its client.
 const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(5);
 
-/// Where a [`PostgresStore`](super::PostgresStore) is, and for which gate.
+/// The address of a [`PostgresStore`](super::PostgresStore), and how the gate uses it.
 ///
 /// ```
 /// # fn example(keyring: &rotogate::token::Keyring) -> Result<(), rotogate::store::StoreError> {
 /// use std::time::Duration;
-/// use rotogate::store::PostgresOptions;
+/// use rotogate::store::{NetworkOptions, PostgresOptions};
 ///
-/// let url = "postgres://gate@db.internal/rotogate";
-/// let options = PostgresOptions::new(url, "https://api.example.com", keyring.id(), Duration::from_secs(30));
-/// let options = options.password_file("/run/secrets/postgres").connections(32);
+/// let network = NetworkOptions::new("https://api.example.com", keyring.id(), Duration::from_secs(30));
+/// let network = network.password_file("/run/secrets/postgres");
+/// let options = PostgresOptions::new("postgres://gate@db.internal/rotogate", network).connections(32);
 /// # let _ = options;
 /// # Ok(()) }
 /// ```
@@ -46,47 +45,12 @@ const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(5);
 pub struct PostgresOptions {
     url: String,
     listen_url: Option<String>,
-    password: Option<Password>,
     pub(super) schema: String,
-    ca: Option<Vec<u8>>,
-    client_certificate: Option<(Vec<u8>, SecretString)>,
-    pub(super) issuer: String,
-    pub(super) keyring: Uuid,
-    pub(super) leeway: Duration,
-    pub(super) high_water: Option<PathBuf>,
-    pub(super) accept_restored: bool,
-    /// The store that this one is to become a copy of.
-    pub(super) copying: Option<String>,
-    pub(super) timeouts: PostgresTimeouts,
+    /// The gate, its password, its certificates and its patience.
+    pub network: NetworkOptions,
     pub(super) connections: usize,
     /// Whether a connection keeps its statements. Not behind a pooler that gives each transaction another connection.
     pub(super) named: bool,
-}
-
-/// How long a [`PostgresStore`](super::PostgresStore) waits.
-///
-/// ```
-/// use std::time::Duration;
-/// use rotogate::store::PostgresTimeouts;
-///
-/// let patient = PostgresTimeouts { operation: Duration::from_secs(4), ..PostgresTimeouts::default() };
-/// assert!(patient.statement < patient.operation, "a lost reply leaves time to ask again");
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PostgresTimeouts {
-    /// For a connection.
-    pub connect: Duration,
-    /// For a statement. A later reply closes the connection.
-    pub statement: Duration,
-    /// For an operation in all, with every repetition.
-    pub operation: Duration,
-}
-
-impl Default for PostgresTimeouts {
-    fn default() -> Self {
-        let second = Duration::from_secs(1);
-        Self { connect: second, statement: second, operation: 2 * second }
-    }
 }
 
 /// Which of the two addresses.
@@ -105,23 +69,13 @@ impl PostgresOptions {
     #[doc(hidden)]
     pub const CONNECTIONS: usize = 16;
 
-    /// A database by its URL: `postgres://user@host:port/database`. No password belongs into it. The issuer, the leeway and
-    /// the id of the keyring are those of the gate.
-    pub fn new(url: impl Into<String>, issuer: impl Into<String>, keyring: Uuid, leeway: Duration) -> Self {
+    /// A database by its URL: `postgres://user@host:port/database`. No password belongs into it.
+    pub fn new(url: impl Into<String>, network: NetworkOptions) -> Self {
         Self {
             url: url.into(),
             listen_url: None,
-            password: None,
             schema: Self::SCHEMA.to_owned(),
-            ca: None,
-            client_certificate: None,
-            issuer: issuer.into(),
-            keyring,
-            leeway,
-            high_water: None,
-            accept_restored: false,
-            copying: None,
-            timeouts: PostgresTimeouts::default(),
+            network,
             connections: Self::CONNECTIONS,
             named: true,
         }
@@ -133,68 +87,10 @@ impl PostgresOptions {
         Self { listen_url: Some(url.into()), ..self }
     }
 
-    /// The password.
-    #[must_use]
-    pub fn password(self, password: SecretString) -> Self {
-        Self { password: Some(Password::Value(password)), ..self }
-    }
-
-    /// A file with the password, which no other user may read. It is read at each connection, so a new password needs no
-    /// restart.
-    #[must_use]
-    pub fn password_file(self, path: impl Into<PathBuf>) -> Self {
-        Self { password: Some(Password::File(path.into())), ..self }
-    }
-
     /// The schema with the tables: lower-case letters, digits and `_`. Gates of one issuer share it.
     #[must_use]
     pub fn schema(self, schema: impl Into<String>) -> Self {
         Self { schema: schema.into(), ..self }
-    }
-
-    /// The certificates, in PEM, that the server's may be issued by, in place of the system's.
-    #[must_use]
-    pub fn ca(self, pem: impl Into<Vec<u8>>) -> Self {
-        Self { ca: Some(pem.into()), ..self }
-    }
-
-    /// The gate's own certificate and key, in PEM.
-    #[must_use]
-    pub fn client_certificate(self, certificate: impl Into<Vec<u8>>, key: SecretString) -> Self {
-        Self { client_certificate: Some((certificate.into(), key)), ..self }
-    }
-
-    /// The file of this gate's high-water mark: by it a later start notices that this store is an older one. Gates
-    /// on one machine may have one file.
-    #[must_use]
-    pub fn high_water(self, path: impl Into<PathBuf>) -> Self {
-        Self { high_water: Some(path.into()), ..self }
-    }
-
-    /// The operator accepts a store that is another one, or older than its mark.
-    #[must_use]
-    pub fn accept_restored(self) -> Self {
-        Self { accept_restored: true, ..self }
-    }
-
-    /// Neither reads nor writes a mark.
-    #[must_use]
-    #[doc(hidden)]
-    pub fn without_mark(self) -> Self {
-        Self { high_water: None, ..self }
-    }
-
-    /// The store is to become a copy of the one with this name. It is new, or such a copy that is not whole.
-    #[must_use]
-    #[doc(hidden)]
-    pub fn copying(self, from: impl Into<String>) -> Self {
-        Self { copying: Some(from.into()), ..self }
-    }
-
-    /// How long to wait.
-    #[must_use]
-    pub fn timeouts(self, timeouts: PostgresTimeouts) -> Self {
-        Self { timeouts, ..self }
     }
 
     /// How many connections the gate's operations use at most: 1 to 1000.
@@ -209,12 +105,17 @@ impl PostgresOptions {
         Self { named: false, ..self }
     }
 
+    /// The longest time for a statement. A later reply closes the connection.
+    pub(super) fn statement_timeout(&self) -> Duration {
+        self.network.reply_timeout.unwrap_or(STATEMENT_TIMEOUT)
+    }
+
     /// The address, as messages name it: without the user.
     pub(super) fn address(&self) -> String {
         parse(&self.url).map(|config| address(&config)).unwrap_or_default()
     }
 
-    /// What can be said without the server.
+    /// Checks the options as far as that is possible without the server.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         for url in [Some(&self.url), self.listen_url.as_ref()].into_iter().flatten() {
             parse(url)?;
@@ -223,13 +124,13 @@ impl PostgresOptions {
         self.tls().map(drop)
     }
 
-    /// Is it the URL of a database, without a password? The error does not repeat it.
+    /// Checks that a text is the URL of a database, without a password. The error does not repeat it.
     #[doc(hidden)]
     pub fn check_url(url: &str) -> Result<(), StoreError> {
         parse(url).map(drop)
     }
 
-    /// May a schema have this name?
+    /// Checks that a schema may have this name.
     #[doc(hidden)]
     pub fn check_schema(schema: &str) -> Result<(), StoreError> {
         let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
@@ -251,11 +152,11 @@ impl PostgresOptions {
     pub(super) fn config(&self, purpose: Purpose) -> Result<Config, StoreError> {
         let direct = self.listen_url.as_ref().filter(|_| purpose == Purpose::Listening);
         let mut config = parse(direct.unwrap_or(&self.url))?;
-        if let Some(password) = &self.password {
+        if let Some(password) = &self.network.password {
             config.password(password.read("PostgreSQL")?.expose_secret());
         }
         config
-            .connect_timeout(self.timeouts.connect)
+            .connect_timeout(self.network.connect_timeout)
             .tcp_user_timeout(TCP_USER_TIMEOUT)
             .keepalives(true)
             .keepalives_idle(KEEPALIVE)
@@ -265,7 +166,7 @@ impl PostgresOptions {
             // A pooler refuses options, and a connection of a pooler is shared.
             config.options(format!(
                 "-c statement_timeout={} -c idle_in_transaction_session_timeout={}",
-                self.timeouts.statement.as_millis(),
+                self.statement_timeout().as_millis(),
                 IDLE_IN_TRANSACTION.as_millis()
             ));
         }
@@ -275,7 +176,7 @@ impl PostgresOptions {
     pub(super) fn tls(&self) -> Result<MakeRustlsConnect, StoreError> {
         let bad = |what: &str| mistake(format!("the certificates for PostgreSQL cannot be used: {what}"));
         let mut roots = RootCertStore::empty();
-        if let Some(pem) = &self.ca {
+        if let Some(pem) = &self.network.ca {
             for certificate in CertificateDer::pem_slice_iter(pem) {
                 let certificate = certificate.map_err(|_| bad("the ca is no PEM file"))?;
                 roots.add(certificate).map_err(|_| bad("the ca holds something else than certificates"))?;
@@ -292,7 +193,7 @@ impl PostgresOptions {
             .with_safe_default_protocol_versions()
             .map_err(|error| bad(&error.to_string()))?
             .with_root_certificates(roots);
-        let config = match &self.client_certificate {
+        let config = match &self.network.client_certificate {
             None => builder.with_no_client_auth(),
             Some((chain, key)) => {
                 let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
@@ -368,7 +269,7 @@ impl fmt::Debug for PostgresOptions {
         // Not even the URL: a mistaken one may have a password.
         f.debug_struct("PostgresOptions")
             .field("schema", &self.schema)
-            .field("issuer", &self.issuer)
+            .field("issuer", &self.network.issuer)
             .finish_non_exhaustive()
     }
 }

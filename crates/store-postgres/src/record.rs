@@ -35,7 +35,7 @@ pub(super) fn uuid(id: SessionId) -> Uuid {
     Uuid::from_bytes(*id.as_bytes())
 }
 
-/// What an index holds of a value: itself, or its digest if it is too long.
+/// The index entry of a value: the value, or its digest if it is too long.
 pub(super) fn key(value: &[u8]) -> Cow<'_, [u8]> {
     if value.len() <= MAX_KEY {
         return Cow::Borrowed(value);
@@ -48,7 +48,7 @@ pub(super) fn target(of: &Target) -> Result<Vec<u8>, StoreError> {
     encode_target(of)
 }
 
-/// What the target of every session begins with, before its id.
+/// The bytes before the id in the target of a session.
 pub(super) fn session_prefix() -> Result<Vec<u8>, StoreError> {
     let id = SessionId::from_bytes([0xa5; 16]);
     let whole = target(&Target::Session(id))?;
@@ -58,7 +58,7 @@ pub(super) fn session_prefix() -> Result<Vec<u8>, StoreError> {
     }
 }
 
-/// What becomes of a session's row: its state, its end, and the record.
+/// The new row of a session: its state, its end, and the record.
 pub(super) fn encode_row(session: &Session) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     let mut bytes = Zeroizing::new(begin_of(session).to_vec());
     bytes.extend_from_slice(&millis(end_of(session)).to_be_bytes());

@@ -10,24 +10,14 @@ use rotogate_core::clock::Timestamp;
 use rotogate_core::store::StoreError;
 use rotogate_core::store::kit::begin::unknown_version;
 use rotogate_core::store::kit::encoding::{decode, encode};
-use rotogate_core::store::kit::fields::{Op, millis as bytes_of, new_op};
+use rotogate_core::store::kit::fields::{Op, new_op};
 use rotogate_core::store::relay::{
-    RelayId, RelayInserted, RelayRecord, RelayState, RelayStore, RelaySwapped, RelayVersion, fits, refusal,
+    RelayId, RelayInserted, RelayRecord, RelayStore, RelaySwapped, RelayVersion, fits, may_replace, refusal,
 };
 use rotogate_core::store::rules::MAX_SWEPT;
 
 /// The version of a row. The record in it has a version of its own.
 const VERSION: i16 = 1;
-
-fn mark(version: &RelayVersion) -> Vec<u8> {
-    let state = match version.state {
-        RelayState::Pending => 0,
-        RelayState::Done => 1,
-        RelayState::Dead => 2,
-        RelayState::Unknown => 3,
-    };
-    [&[state], &version.attempt.to_be_bytes()[..], &version.owner, &bytes_of(version.since)].concat()
-}
 
 fn record(id: RelayId, answer: &ResultRow) -> Result<RelayRecord, StoreError> {
     match answer.get("o_version")? {
@@ -59,7 +49,7 @@ impl PostgresInner {
         let args = vec![
             Arg::bytes(&op),
             Arg::bytes(&id.0),
-            Arg::bytes(&mark(&new.version())),
+            Arg::bytes(&new.version().encode()),
             Arg::Big(millis(new.until)),
             Arg::Bytes(encode(new)?),
             Arg::Big(millis(now)),
@@ -79,15 +69,12 @@ impl PostgresInner {
         expected: RelayVersion,
         new: &RelayRecord,
     ) -> Result<RelaySwapped, StoreError> {
-        fits(new)?;
-        if new.version() == expected {
-            return Err(refusal("a changed record of the relay needs another version"));
-        }
+        may_replace(expected, new)?;
         let args = vec![
             Arg::bytes(&op),
             Arg::bytes(&id.0),
-            Arg::bytes(&mark(&expected)),
-            Arg::bytes(&mark(&new.version())),
+            Arg::bytes(&expected.encode()),
+            Arg::bytes(&new.version().encode()),
             Arg::Big(millis(new.until)),
             Arg::Bytes(encode(new)?),
         ];
@@ -131,7 +118,7 @@ impl RelayStore for PostgresStore {
     }
 
     async fn remove_relay(&self, id: RelayId, expected: Option<RelayVersion>) -> Result<bool, StoreError> {
-        let expected = expected.map_or(Arg::Null(Type::BYTEA), |version| Arg::bytes(&mark(&version)));
+        let expected = expected.map_or(Arg::Null(Type::BYTEA), |version| Arg::bytes(&version.encode()));
         let answer = self.0.one("rg_relay_remove", vec![Arg::bytes(&id.0), expected]).await?;
         match answer.status()? {
             "removed" => answer.get("o_removed"),

@@ -12,7 +12,7 @@ use super::record::{decode, decode_entry, key, millis, session_prefix, target, u
 use rotogate_core::revocation::{Revocation, Target};
 use rotogate_core::session::{Generation, Session, SessionId, Status};
 use rotogate_core::store::kit::commit::{
-    Commit, Committed, Decided, MAX_DECISIONS, Operation, decide, decide_each, held_against, too_late,
+    Commit, Decided, MAX_DECISIONS, Operation, decide, decide_each, held_against, inserted, too_late,
 };
 use rotogate_core::store::kit::encoding::decode_target;
 use rotogate_core::store::kit::fields::Op;
@@ -23,7 +23,7 @@ use rotogate_core::store::{Filter, Inserted, Page, StoreError, SubjectBound, Swa
 /// How many records one call confirms.
 const CONFIRMED_AT_ONCE: usize = 256;
 
-/// What makes room for one more session.
+/// The sessions that give way to one more, and those that this was decided by.
 #[derive(Debug, Default)]
 pub(super) struct InsertRoom {
     /// The subject's sessions; `None` if there are more.
@@ -104,7 +104,7 @@ impl PostgresInner {
         Err(not_done("other gates began sessions of one subject at every attempt to begin another"))
     }
 
-    /// What gives way to a session, by the rules; or why it does not begin.
+    /// The sessions that give way to another one, by the rules; or the reason why it does not begin.
     pub(super) async fn room_for(
         &self,
         session: &Session,
@@ -171,15 +171,8 @@ impl PostgresInner {
             ..Operation::inserting(session)
         };
         let decided = Decided { operation: &operation, snapshot: &room.plan, is_answer: true };
-        match self.commit_as(op, &self.commands).commit(&[decided]).await?.pop() {
-            Some(Committed::Done) => Ok(Some(Inserted::Inserted(room.ended.clone()))),
-            Some(Committed::Late) => Err(too_late(session)),
-            Some(Committed::Changed(mut now)) => match self.rules().insert(&mut now, session, SubjectBound::NONE)? {
-                Inserted::Inserted(_) => Ok(None),
-                refused @ (Inserted::NoLongerValid(_) | Inserted::TooMany) => Ok(Some(refused)),
-            },
-            None => Err(unexpected("no answer")),
-        }
+        let committed = self.commit_as(op, &self.commands).commit(&[decided]).await?.pop();
+        inserted(committed, &self.rules(), session, &room.ended)
     }
 
     /// Presumes the record that the new one follows, and the entry that was found or written last.

@@ -36,7 +36,7 @@ pub(super) struct OpenedStore {
     pub(super) backend: StagedFile,
 }
 
-/// Opens the store at `path`, or creates it if there is none and the mark names none.
+/// Opens the store at `path`, or creates it if neither the file nor a store in the mark is there.
 pub(super) fn open(path: &Path, options: &Options) -> Result<OpenedStore, StoreError> {
     let high_water = options.high_water.clone().map(HighWater::at);
     let mark = high_water.as_ref().map_or(Ok(None), HighWater::read)?;

@@ -206,7 +206,7 @@ impl ReopenSchedule {
     }
 }
 
-/// What the log says of failures: a message a minute, however often the store fails and works again.
+/// Limits log messages about failures to one a minute, however often the store fails and works again.
 #[derive(Default)]
 pub(super) struct Reports {
     last: Option<Duration>,

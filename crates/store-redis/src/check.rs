@@ -11,7 +11,7 @@ use super::options::RedisOptions;
 use super::partitions::{PartitionKeys, in_each};
 use super::script::{CHECK, unexpected};
 use super::{RedisInner, drop_mut, time_of};
-use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
+use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::store::{InspectedServer, StoreError, WriteOutcome, round_trip};
 
 /// The oldest server that knows everything that is used.
@@ -80,7 +80,7 @@ async fn check_all(options: &Arc<RedisOptions>) -> Result<Fit, StoreError> {
     Ok(Fit { ways, evicted, version })
 }
 
-/// What a start would find, without a change: what the server is, or why the gate would not start.
+/// Inspects the server as a start would, without a change; the error says why the gate would not start.
 pub(super) async fn inspect(options: RedisOptions) -> Result<InspectedServer, StoreError> {
     let options = Arc::new(options);
     let Fit { ways, version, .. } = check_all(&options).await?;
@@ -269,7 +269,7 @@ async fn check_permissions(options: &RedisOptions, link: &Link, keys: &Partition
     Ok(())
 }
 
-/// What the gate's user may not do. A subcommand has its command before it: `CLUSTER|SLOTS`.
+/// Names a right that the gate's user lacks. A subcommand has its command before it: `CLUSTER|SLOTS`.
 pub(super) fn not_allowed(options: &RedisOptions, keys: &PartitionKeys, name: &str, error: &RedisError) -> StoreError {
     let (address, tag) = (options.address(), &keys.tag);
     let what = if error.detail().is_some_and(|text| text.contains("command")) {
@@ -285,25 +285,8 @@ async fn check_clock(options: &RedisOptions, link: &Link) -> Result<(), StoreErr
     let clock = SystemTime::new();
     let before = clock.wall();
     let reply = link.once(&cmd("TIME")).await?.map_err(|error| link.error(&error))?;
-    compare_clocks(options, before, time_of(Some(reply))?, clock.wall())
-}
-
-/// The server's clock, and ours before and after it was asked.
-pub(super) fn compare_clocks(
-    options: &RedisOptions,
-    before: Timestamp,
-    theirs: Timestamp,
-    after: Timestamp,
-) -> Result<(), StoreError> {
-    let leeway = options.leeway;
-    if theirs.plus(leeway) < before || theirs > after.plus(leeway) {
-        let apart = theirs.since(after).max(before.since(theirs)).as_secs();
-        return Err(refused(format!(
-            "the clock of Redis at {} and this machine's differ by {apart} s, which is more than the leeway: set both by NTP",
-            options.address()
-        )));
-    }
-    Ok(())
+    let server = format!("Redis at {}", options.address());
+    options.network.compare_clocks(server, before, time_of(Some(reply))?, clock.wall())
 }
 
 async fn warn_of_lost_writes(options: &RedisOptions, link: &Link) -> Result<(), StoreError> {

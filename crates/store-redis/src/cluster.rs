@@ -134,7 +134,7 @@ impl ClusterTable {
     }
 }
 
-/// What the servers say of themselves.
+/// The topology of the cluster, as its servers report it.
 pub(super) struct Topology {
     options: Arc<RedisOptions>,
     /// The servers of the URLs.
@@ -175,7 +175,7 @@ impl Topology {
             asking: Mutex::default(),
             asked: AtomicU64::new(0),
         };
-        let deadline = Instant::now() + options.timeouts.operation;
+        let deadline = Instant::now() + options.network.operation_timeout;
         while topology.table().primaries.is_empty() {
             topology.renew(None).await;
             if topology.table().primaries.is_empty() && Instant::now() > deadline {
@@ -236,7 +236,7 @@ impl Topology {
         let link = link_to(&self.links, &node, there);
         let mut command = cmd("CLUSTER");
         command.arg("SLOTS");
-        let asked = timeout(self.options.timeouts.connect, link.once(&command)).await;
+        let asked = timeout(self.options.network.connect_timeout, link.once(&command)).await;
         let Ok(Ok(Ok(Value::Array(ranges)))) = asked else { return None };
         self.read_slots(ranges, &node)
     }
@@ -398,7 +398,7 @@ impl Cluster {
         let Ok(_permit) = self.in_flight.try_acquire() else {
             return Err(not_done(format!("{MAX_IN_FLIGHT} requests to Redis wait for their replies")));
         };
-        let deadline = Instant::now() + self.topology.options.timeouts.operation;
+        let deadline = Instant::now() + self.topology.options.network.operation_timeout;
         let (sent, mut pause, mut last, mut hops) = (AtomicBool::new(false), FIRST_PAUSE, None, 0);
         loop {
             let (address, link) = self.link_of(partition)?;
@@ -430,7 +430,7 @@ impl Cluster {
                 return Err(after_all(failed, sent.load(Ordering::Relaxed)));
             }
             last = Some(failed);
-            // Whatever failed, the partition may be elsewhere by now.
+            // After any failure, the partition may be elsewhere.
             let _ = timeout_at(deadline, self.topology.renew(Some(&address))).await;
             self.forget_others();
             tokio::time::sleep(wait).await;

@@ -86,7 +86,7 @@ impl CommitCall<'_> {
         }
         if let Some(moment) = operation.raises {
             let stamp = moment.as_millis().saturating_add(1).to_string();
-            name(b'r', vec![stamp.into(), (self.inner.options.leeway.as_millis() + 1).to_string().into()]);
+            name(b'r', vec![stamp.into(), (self.inner.options.network.leeway.as_millis() + 1).to_string().into()]);
         }
         parts.args.push(letters);
         parts.args.append(&mut values);
@@ -163,7 +163,7 @@ fn seen(compared: Compared<'_>, history: History, answer: Vec<Value>) -> Result<
 
 impl Commit for CommitCall<'_> {
     fn patience(&self) -> Duration {
-        self.inner.options.timeouts.operation
+        self.inner.options.network.operation_timeout
     }
 
     async fn commit(&self, all: &[Decided<'_>]) -> Result<Vec<Committed>, StoreError> {

@@ -25,7 +25,7 @@ pub(super) const MAX_IN_FLIGHT: usize = 1024;
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(50);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// What is sent at once.
+/// One request to the server.
 pub(super) enum Request {
     Script { script: &'static Script, keys: Vec<Vec<u8>>, args: Vec<Vec<u8>> },
     Pipeline(Pipeline),
@@ -75,7 +75,7 @@ impl Link {
         let Ok(_permit) = self.in_flight.try_acquire() else {
             return Err(not_done(format!("{MAX_IN_FLIGHT} requests to Redis wait for their replies")));
         };
-        let deadline = Instant::now() + self.servers.options.timeouts.operation;
+        let deadline = Instant::now() + self.servers.options.network.operation_timeout;
         let (sent, mut pause, mut last) = (AtomicBool::new(false), FIRST_PAUSE, None);
         loop {
             let Ok(done) = timeout_at(deadline, self.attempt(request, &sent)).await else {
@@ -155,7 +155,7 @@ impl Link {
         self.line.once(command).await
     }
 
-    /// What a failed [`once`](Self::once) means.
+    /// The error of a failed [`once`](Self::once).
     pub(super) fn error(&self, error: &RedisError) -> StoreError {
         self.line.error(error)
     }

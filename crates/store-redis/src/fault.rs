@@ -31,7 +31,7 @@ impl RedisFailure {
         Self { text: text.into(), outcome: WriteOutcome::NotDone, again: true, closes: false, elsewhere: None }
     }
 
-    /// Whatever was sent may have been done, and may be sent again.
+    /// The server may have done what was sent, and the gate may send it again.
     pub(super) fn in_doubt(text: impl Into<String>) -> Self {
         Self { text: text.into(), outcome: WriteOutcome::InDoubt, again: true, closes: false, elsewhere: None }
     }
@@ -59,7 +59,7 @@ impl RedisFailure {
         Self { outcome: error.outcome(), ..Self::in_doubt(error.to_string()) }
     }
 
-    /// What was asked for was done before this failed.
+    /// The write was done before this failure.
     pub(super) fn after(self) -> Self {
         Self { outcome: WriteOutcome::InDoubt, elsewhere: None, ..self }
     }
@@ -69,7 +69,7 @@ impl RedisFailure {
     }
 }
 
-/// What is known of the write, whether to send it again, and whether the connection ends.
+/// The outcome of the write, whether to send it again, and whether the connection ends.
 fn meaning(error: &RedisError) -> (WriteOutcome, bool, bool) {
     match error.kind() {
         ErrorKind::Io | ErrorKind::Parse | ErrorKind::UnexpectedReturnType => (WriteOutcome::InDoubt, true, true),
@@ -100,7 +100,7 @@ fn meaning(error: &RedisError) -> (WriteOutcome, bool, bool) {
     }
 }
 
-/// What went wrong, and what to do. Without names of users, which the server's own text may have.
+/// The problem and its remedy, without names of users, which the server's own text may have.
 pub(super) fn describe(address: &str, error: &RedisError) -> String {
     let code = error.code().unwrap_or_default();
     match error.kind() {
@@ -148,7 +148,7 @@ pub(super) fn not_done(message: impl Into<String>) -> StoreError {
     RedisFailure::before(message).error()
 }
 
-/// What is known of a write after all attempts.
+/// The outcome of a write after all attempts.
 pub(super) fn after_all(failed: RedisFailure, sent: bool) -> StoreError {
     let outcome = match (sent, failed.outcome) {
         // An earlier attempt may have been carried out.

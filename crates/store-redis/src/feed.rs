@@ -53,7 +53,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 pub(super) struct RedisFeed {
     inner: Arc<RedisInner>,
     reads: FuturesUnordered<BoxFuture<'static, (Reader, Result<FeedStep, StoreError>)>>,
-    /// What each partition proved last.
+    /// The last proof of each partition.
     heard: Box<[Option<Heard>]>,
     /// When the question of the last complete step was asked.
     told: Option<Duration>,
@@ -70,7 +70,7 @@ impl RedisFeed {
         Ok(Self { inner: Arc::clone(inner), heard: vec![None; reads.len()].into(), reads, told: None })
     }
 
-    /// What all partitions prove together, if that is new.
+    /// The proof of all partitions together, if it is new.
     fn complete(&self) -> Option<Heard> {
         let of_each: Option<Vec<Heard>> = self.heard.iter().copied().collect();
         let of_each = of_each?;
@@ -142,7 +142,7 @@ struct Reader {
     next_beat: Duration,
     faults: u32,
     server: Option<ServerRun>,
-    /// What the fields above are of.
+    /// The history of the fields above.
     history: History,
 }
 
@@ -186,7 +186,7 @@ struct LiveScan {
 
 type Asking<T> = BoxFuture<'static, Result<T, StoreError>>;
 
-/// What follows a place in the log.
+/// The entries of the log after a place.
 struct LogReading {
     /// Where it begins.
     from: LogPosition,
@@ -368,7 +368,7 @@ impl Reader {
         Ok(entries.into_iter().map(|(_, entry)| entry).collect())
     }
 
-    /// Asks for the end of the log, from a place on.
+    /// Sends a beat: asks for all entries from `place` to the end of the log.
     fn ask(&mut self, from: LogPosition) -> Result<Asking<BeatReply>, StoreError> {
         let asked = self.follow.time.monotonic();
         // At the same times as the other partitions, which began at the same moment.

@@ -36,7 +36,7 @@ pub(super) struct Durable {
     pub(super) fsync: bool,
 }
 
-/// What every script is given first: see [`PartitionKeys::fixed`](super::partitions::PartitionKeys::fixed).
+/// The first keys of every script: see [`PartitionKeys::fixed`](super::partitions::PartitionKeys::fixed).
 const FIXED_KEYS: usize = 4;
 
 const QUEUED: u8 = 0;

@@ -76,17 +76,17 @@ mod sentinel;
 mod servers;
 mod session;
 
-pub use options::{RedisOptions, RedisTimeouts};
+pub use options::RedisOptions;
 
 /// A store in Redis or Valkey, for several gates.
 ///
 /// ```
 /// # async fn example(keyring: &rotogate::token::Keyring) -> Result<(), Box<dyn std::error::Error>> {
 /// use std::time::Duration;
-/// use rotogate::store::{RedisOptions, RedisStore};
+/// use rotogate::store::{NetworkOptions, RedisOptions, RedisStore};
 ///
-/// let options = RedisOptions::new("redis://127.0.0.1:6379", "https://api.example.com", keyring.id(), Duration::from_secs(30));
-/// let store = RedisStore::connect(options).await?;
+/// let network = NetworkOptions::new("https://api.example.com", keyring.id(), Duration::from_secs(30));
+/// let store = RedisStore::connect(RedisOptions::new("redis://127.0.0.1:6379", network)).await?;
 /// let builder = rotogate::Gate::builder().store(store);
 /// # let _ = builder;
 /// # Ok(()) }
@@ -241,11 +241,11 @@ impl RedisInner {
     }
 
     fn rules(&self) -> Rules {
-        Rules::new(Arc::clone(&self.issuer), self.options.leeway)
+        Rules::new(Arc::clone(&self.issuer), self.options.network.leeway)
     }
 
     fn leeway(&self) -> Vec<u8> {
-        self.options.leeway.as_millis().to_string().into_bytes()
+        self.options.network.leeway.as_millis().to_string().into_bytes()
     }
 }
 

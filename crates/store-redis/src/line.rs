@@ -50,7 +50,7 @@ pub(super) struct Open {
 
 impl Line {
     pub(super) fn new(servers: Arc<Servers>, blocks: Duration) -> Self {
-        let reply = servers.options.timeouts.reply.saturating_add(blocks);
+        let reply = servers.options.reply_timeout().saturating_add(blocks);
         Self { dial: Dial { servers, reply, of_any: false }, live: Mutex::default() }
     }
 
@@ -96,7 +96,7 @@ impl Line {
         Ok(command.query_async(&mut open.connection).await)
     }
 
-    /// What a failed [`once`](Self::once) means.
+    /// The error of a failed [`once`](Self::once).
     pub(super) fn error(&self, error: &RedisError) -> StoreError {
         self.failed(None, error).error()
     }
@@ -162,7 +162,7 @@ impl Dial {
         let client = options.client(primary.map(|primary| &primary.address));
         let client = client.map_err(|error| RedisFailure::for_good(error.to_string(), error.outcome()))?;
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(options.timeouts.connect))
+            .set_connection_timeout(Some(options.network.connect_timeout))
             .set_response_timeout(Some(self.reply))
             .set_pipeline_buffer_size(BUFFER);
         let connecting = async {
@@ -171,7 +171,7 @@ impl Dial {
             Ok((connection, role))
         };
         // Around all of it: the library's own timeout leaves out the greeting.
-        match timeout(options.timeouts.connect, connecting).await {
+        match timeout(options.network.connect_timeout, connecting).await {
             Ok(Ok((connection, Ok(role)))) if self.of_any || is_primary(&role) => Ok(connection),
             Ok(Ok((_, Ok(_)))) => Err(RedisFailure::replica(&self.address(primary), primary.is_some())),
             Ok(Ok((_, Err(error)))) if error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) => {

@@ -18,7 +18,7 @@ use super::script::{bytes, unexpected};
 use super::{RedisInner, drop_mut};
 use rotogate_core::revocation::list::ListFilling;
 use rotogate_core::revocation::{Revocation, RevocationList};
-use rotogate_core::store::kit::fields::{LiveRevocations, in_order};
+use rotogate_core::store::kit::fields::{LiveRevocations, add_logged, in_order};
 use rotogate_core::store::{Cursor, StoreError, WriteOutcome};
 
 /// How many entries one reply has.
@@ -85,7 +85,7 @@ impl RedisInner {
         Ok((in_order(live), self.cursor(&ends)))
     }
 
-    /// What was written in a partition after a place; everything, if the place is lost.
+    /// The entries of a partition after a place; all, if the place is lost.
     async fn since(
         &self,
         partition: &Partition,
@@ -139,13 +139,7 @@ impl RedisInner {
             let begin = self.end_of_log(primaries, partition).await?;
             let mut live = self.live(primaries, partition).await?;
             let Some((entries, end)) = self.logged_after(primaries, partition, begin).await? else { continue };
-            for (id, entry) in entries {
-                match live.entry(entry.target.clone()) {
-                    Entry::Vacant(free) => drop(free.insert((id, entry))),
-                    Entry::Occupied(mut known) if known.get().0 < id => drop(known.insert((id, entry))),
-                    Entry::Occupied(_) => {}
-                }
-            }
+            add_logged(&mut live, entries);
             return Ok((live, end));
         }
         Err(trimmed_again())
@@ -227,7 +221,7 @@ impl RedisInner {
         Ok(entries.first().map_or(empty, |(place, _)| *place))
     }
 
-    /// What was written after a place; `None` if the place is lost.
+    /// The entries after a place; `None` if the place is lost.
     async fn logged_after(
         &self,
         primaries: &Primaries,

@@ -10,19 +10,13 @@ use super::record::{HISTORY, new_op};
 use super::script::{ADOPT, RESTORATION, bytes, unexpected};
 use super::{RedisInner, drop_mut};
 use rotogate_core::clock::Timestamp;
-use rotogate_core::revocation::Target;
 use rotogate_core::session::{Session, SessionId};
 use rotogate_core::store::kit::commit::{Operation, decide_each};
-use rotogate_core::store::kit::fields::History;
 use rotogate_core::store::kit::snapshot::Snapshot;
-use rotogate_core::store::rules::{KEPT_AFTER_END, end_of};
 use rotogate_core::store::{Restoration, StoreError, WriteOutcome};
 
 /// How many records are under way at once.
 const AT_ONCE: usize = 64;
-/// The history of a record that was written back. It is none of the data's: the record is not of the data that was
-/// adopted, and another node may have a later one.
-const EARLIER: History = [0; 8];
 
 impl RedisInner {
     /// The partitions that lost writes; all, if none is known to have. Of the others it takes over what other nodes have
@@ -69,17 +63,7 @@ impl RedisInner {
     async fn restore_in(&self, partition: &Partition, records: &[&Session]) -> Result<usize, StoreError> {
         let (op, history) = (new_op()?, partition.history());
         let call = CommitCall { inner: self, primaries: &self.commands, partition, op, history };
-        let operations = records.iter().map(|record| {
-            let operation = Operation {
-                ids: vec![record.id],
-                targets: vec![Target::Session(record.id)],
-                held: Some(*record),
-                by: Some(end_of(record).plus(KEPT_AFTER_END)),
-                history: Some(EARLIER),
-                ..Operation::default()
-            };
-            (operation, Snapshot::default())
-        });
+        let operations = records.iter().map(|record| (Operation::restoring(record), Snapshot::default()));
         let restore = |state: &mut Snapshot, place: usize| match records.get(place) {
             // What another node wrote back has another history: the later record stays.
             Some(record) if !state.is_current(record.id) => self.rules().restore(state, record),

@@ -49,13 +49,13 @@ impl Ways {
     }
 }
 
-/// What the head of a partition has, besides the name of the store.
+/// The fields of a partition's head, besides the name of the store.
 fn expected_head(options: &RedisOptions, count: usize) -> [(&'static str, String); 4] {
     [
         ("schema", SCHEMA.to_owned()),
         ("partitions", count.to_string()),
-        ("issuer", options.issuer.clone()),
-        ("keyring", options.keyring.to_string()),
+        ("issuer", options.network.issuer.clone()),
+        ("keyring", options.network.keyring.to_string()),
     ]
 }
 
@@ -84,7 +84,7 @@ pub(super) fn agree(options: &RedisOptions, times: &[(Duration, Timestamp, Durat
     let latest = times.iter().map(|(_, time, after)| time.as_millis().saturating_sub(millis(*after))).max();
     let earliest = times.iter().map(|(before, time, _)| time.as_millis().saturating_sub(millis(*before))).min();
     let apart = latest.unwrap_or_default().saturating_sub(earliest.unwrap_or_default());
-    if u128::from(apart) > options.leeway.as_millis() {
+    if u128::from(apart) > options.network.leeway.as_millis() {
         return Err(refused(format!(
             "the clocks of the servers of Redis at {} differ by {} s, which is more than the leeway: set them by NTP",
             options.address(),
@@ -126,11 +126,11 @@ pub(super) async fn open_heads(
         heads.say_that_all_are_there().await?;
     }
     let partitions = Partitions::new(Partition::new(&options.prefix, 0, first), others);
-    let mark = Marker::new(options.high_water.as_deref(), store);
+    let mark = Marker::new(options.network.high_water.as_deref(), store);
     mark.begin(partitions.writes(), is_accepted).await?;
     Ok(RedisInner {
         partitions,
-        issuer: options.issuer.as_str().into(),
+        issuer: options.network.issuer.as_str().into(),
         node: new_op()?,
         commands,
         revokes,
@@ -160,7 +160,7 @@ impl Heads<'_> {
 
     /// True if the mark contradicts what is there, and the operator accepts it.
     async fn compare_with_mark(&self) -> Result<bool, StoreError> {
-        let (file, accepts) = (self.options.high_water.as_deref(), self.options.accept_restored);
+        let (file, accepts) = (self.options.network.high_water.as_deref(), self.options.network.accept_restored);
         mark::compare(file, accepts, self.stand().await?, &self.place())
     }
 
@@ -251,7 +251,7 @@ impl Heads<'_> {
         let mut args = vec![new_op()?.to_vec(), new_op()?.to_vec(), new.to_vec()];
         let mut fields: Vec<_> = expected.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
         fields.extend(store.as_ref().map(|store| ("store", &store[..])));
-        if let Some(from) = &self.options.copying {
+        if let Some(from) = &self.options.network.copying {
             // First: a store with data of its own must not be told what else differs.
             fields.insert(0, ("copying", from.as_bytes()));
         }

@@ -8,10 +8,10 @@ use redis::io::tcp::{TcpSettings, socket2};
 use redis::{
     Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, TlsCertificates,
 };
-use secrecy::{ExposeSecret, SecretString};
-use uuid::Uuid;
+use secrecy::ExposeSecret;
 
 use super::lanes::Durable;
+use rotogate_core::store::kit::network::NetworkOptions;
 use rotogate_core::store::kit::password::Password;
 use rotogate_core::store::{StoreError, WriteOutcome};
 
@@ -20,16 +20,19 @@ const MAX_PREFIX: usize = 64;
 /// After this time without an acknowledgement the system gives a connection up.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEPALIVE: Duration = Duration::from_secs(10);
+const REPLY_TIMEOUT: Duration = Duration::from_millis(700);
 
-/// Where a [`RedisStore`](super::RedisStore) is, and for which gate.
+/// The address of a [`RedisStore`](super::RedisStore), and how the gate uses it.
 ///
 /// ```
 /// # fn example(keyring: &rotogate::token::Keyring) -> Result<(), rotogate::store::StoreError> {
 /// use std::time::Duration;
-/// use rotogate::store::RedisOptions;
+/// use rotogate::store::{NetworkOptions, RedisOptions};
 ///
-/// let options = RedisOptions::new("rediss://redis.internal:6379", "https://api.example.com", keyring.id(), Duration::from_secs(30));
-/// let options = options.username("gate").password_file("/run/secrets/redis").prefix("rg");
+/// let network = NetworkOptions::new("https://api.example.com", keyring.id(), Duration::from_secs(30));
+/// let network = network.password_file("/run/secrets/redis");
+/// let options = RedisOptions::new("rediss://redis.internal:6379", network);
+/// let options = options.username("gate").prefix("rg");
 /// # let _ = options;
 /// # Ok(()) }
 /// ```
@@ -40,18 +43,10 @@ pub struct RedisOptions {
     pub(super) sentinel: Option<Sentinel>,
     pub(super) cluster: bool,
     username: Option<String>,
-    password: Option<Password>,
     pub(super) prefix: String,
-    ca: Option<Vec<u8>>,
-    client_certificate: Option<(Vec<u8>, SecretString)>,
-    pub(super) issuer: String,
-    pub(super) keyring: Uuid,
-    pub(super) leeway: Duration,
-    pub(super) timeouts: RedisTimeouts,
+    /// The gate, its password, its certificates and its patience.
+    pub network: NetworkOptions,
     pub(super) assume_noeviction: bool,
-    pub(super) high_water: Option<PathBuf>,
-    pub(super) accept_restored: bool,
-    pub(super) copying: Option<String>,
     wait_replicas: u32,
     wait_fsync: bool,
 }
@@ -64,56 +59,21 @@ pub(super) struct Sentinel {
     password: Option<Password>,
 }
 
-/// How long a [`RedisStore`](super::RedisStore) waits.
-///
-/// ```
-/// use std::time::Duration;
-/// use rotogate::store::RedisTimeouts;
-///
-/// let patient = RedisTimeouts { operation: Duration::from_secs(4), ..RedisTimeouts::default() };
-/// assert!(patient.reply < patient.operation, "a lost reply leaves time to ask again");
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RedisTimeouts {
-    /// For a connection.
-    pub connect: Duration,
-    /// For the reply to a command. A later one closes the connection.
-    pub reply: Duration,
-    /// For an operation in all, with every repetition.
-    pub operation: Duration,
-}
-
-impl Default for RedisTimeouts {
-    fn default() -> Self {
-        Self { connect: Duration::from_secs(1), reply: Duration::from_millis(700), operation: Duration::from_secs(2) }
-    }
-}
-
 impl RedisOptions {
     /// The prefix of keys, unless another one is given.
     #[doc(hidden)]
     pub const PREFIX: &str = "rg";
 
-    /// A server by its URL: `redis://host:port/database`, or `rediss://` for TLS. No password belongs into it. The issuer,
-    /// the leeway and the id of the keyring are those of the gate.
-    pub fn new(url: impl Into<String>, issuer: impl Into<String>, keyring: Uuid, leeway: Duration) -> Self {
+    /// A server by its URL: `redis://host:port/database`, or `rediss://` for TLS. No password belongs into it.
+    pub fn new(url: impl Into<String>, network: NetworkOptions) -> Self {
         Self {
             urls: vec![url.into()],
             sentinel: None,
             cluster: false,
             username: None,
-            password: None,
             prefix: Self::PREFIX.to_owned(),
-            ca: None,
-            client_certificate: None,
-            issuer: issuer.into(),
-            keyring,
-            leeway,
-            timeouts: RedisTimeouts::default(),
+            network,
             assume_noeviction: false,
-            high_water: None,
-            accept_restored: false,
-            copying: None,
             wait_replicas: 0,
             wait_fsync: false,
         }
@@ -125,9 +85,10 @@ impl RedisOptions {
     /// ```
     /// # fn example(keyring: &rotogate::token::Keyring) {
     /// use std::time::Duration;
-    /// use rotogate::store::RedisOptions;
+    /// use rotogate::store::{NetworkOptions, RedisOptions};
     ///
-    /// let options = RedisOptions::new("redis://s1:26379", "https://api.example.com", keyring.id(), Duration::from_secs(30));
+    /// let network = NetworkOptions::new("https://api.example.com", keyring.id(), Duration::from_secs(30));
+    /// let options = RedisOptions::new("redis://s1:26379", network);
     /// let options = options.more_urls(["redis://s2:26379", "redis://s3:26379"]).sentinel("main");
     /// # let _ = options;
     /// # }
@@ -153,7 +114,7 @@ impl RedisOptions {
         self
     }
 
-    /// A file with the password of the Sentinels, as [`password_file`](Self::password_file). Has no effect without
+    /// A file with the password of the Sentinels, as [`NetworkOptions::password_file`]. Has no effect without
     /// [`sentinel`](Self::sentinel) before it.
     #[must_use]
     pub fn sentinel_password_file(mut self, path: impl Into<PathBuf>) -> Self {
@@ -169,41 +130,10 @@ impl RedisOptions {
         Self { username: Some(name.into()), ..self }
     }
 
-    /// The password.
-    #[must_use]
-    pub fn password(self, password: SecretString) -> Self {
-        Self { password: Some(Password::Value(password)), ..self }
-    }
-
-    /// A file with the password, which no other user may read. It is read at each connection, so a new password needs no
-    /// restart.
-    #[must_use]
-    pub fn password_file(self, path: impl Into<PathBuf>) -> Self {
-        Self { password: Some(Password::File(path.into())), ..self }
-    }
-
     /// The first part of every key: letters, digits, `-` and `_`. Gates of one issuer share it.
     #[must_use]
     pub fn prefix(self, prefix: impl Into<String>) -> Self {
         Self { prefix: prefix.into(), ..self }
-    }
-
-    /// The certificates, in PEM, that the server's may be issued by, in place of the system's.
-    #[must_use]
-    pub fn ca(self, pem: impl Into<Vec<u8>>) -> Self {
-        Self { ca: Some(pem.into()), ..self }
-    }
-
-    /// The gate's own certificate and key, in PEM.
-    #[must_use]
-    pub fn client_certificate(self, certificate: impl Into<Vec<u8>>, key: SecretString) -> Self {
-        Self { client_certificate: Some((certificate.into(), key)), ..self }
-    }
-
-    /// How long to wait.
-    #[must_use]
-    pub fn timeouts(self, timeouts: RedisTimeouts) -> Self {
-        Self { timeouts, ..self }
     }
 
     /// The server forbids INFO, and the operator knows that its `maxmemory-policy` is `noeviction`.
@@ -212,41 +142,15 @@ impl RedisOptions {
         Self { assume_noeviction: true, ..self }
     }
 
-    /// The file of this gate's high-water mark: by it a later start notices that this store is an older one. Gates
-    /// on one machine may have one file.
-    #[must_use]
-    pub fn high_water(self, path: impl Into<PathBuf>) -> Self {
-        Self { high_water: Some(path.into()), ..self }
-    }
-
-    /// The operator accepts a store that is another one, or older than its mark.
-    #[must_use]
-    pub fn accept_restored(self) -> Self {
-        Self { accept_restored: true, ..self }
-    }
-
-    /// Neither reads nor writes a mark.
-    #[must_use]
-    #[doc(hidden)]
-    pub fn without_mark(self) -> Self {
-        Self { high_water: None, ..self }
-    }
-
-    /// The store is to become a copy of the one with this name. It is new, or such a copy that is not whole.
-    #[must_use]
-    #[doc(hidden)]
-    pub fn copying(self, from: impl Into<String>) -> Self {
-        Self { copying: Some(from.into()), ..self }
-    }
-
     /// The URLs are those of nodes of a cluster, any of which tells the others. Databases other than 0 are for single servers.
     ///
     /// ```
     /// # fn example(keyring: &rotogate::token::Keyring) {
     /// use std::time::Duration;
-    /// use rotogate::store::RedisOptions;
+    /// use rotogate::store::{NetworkOptions, RedisOptions};
     ///
-    /// let options = RedisOptions::new("rediss://redis-1:6379", "https://api.example.com", keyring.id(), Duration::from_secs(30));
+    /// let network = NetworkOptions::new("https://api.example.com", keyring.id(), Duration::from_secs(30));
+    /// let options = RedisOptions::new("rediss://redis-1:6379", network);
     /// let options = options.more_urls(["rediss://redis-2:6379"]).cluster();
     /// # let _ = options;
     /// # }
@@ -287,7 +191,12 @@ impl RedisOptions {
         Self { wait_fsync: true, ..self }
     }
 
-    /// What is waited for. `None`: nothing.
+    /// The longest wait for the reply to a command. A later one closes the connection.
+    pub(super) fn reply_timeout(&self) -> Duration {
+        self.network.reply_timeout.unwrap_or(REPLY_TIMEOUT)
+    }
+
+    /// The durability that the gate waits for, if any.
     pub(super) fn durable(&self) -> Option<Durable> {
         let (replicas, fsync) = (self.wait_replicas, self.wait_fsync);
         (replicas > 0 || fsync).then_some(Durable { replicas, fsync })
@@ -306,15 +215,15 @@ impl RedisOptions {
         self.urls.first().map_or("", String::as_str)
     }
 
-    /// What can be said without the server.
+    /// Checks the options as far as that is possible without the server.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         Self::check_urls(&self.urls, self.sentinel.is_some(), self.cluster)?;
         let info = parse(self.first_url())?;
-        if !is_tls(&info) && (self.ca.is_some() || self.client_certificate.is_some()) {
+        if !is_tls(&info) && (self.network.ca.is_some() || self.network.client_certificate.is_some()) {
             return Err(mistake("a CA or a client certificate of Redis needs a URL that begins with rediss://"));
         }
         Self::check_prefix(&self.prefix)?;
-        if self.username.is_some() && self.password.is_none() {
+        if self.username.is_some() && self.network.password.is_none() {
             return Err(mistake("a username for Redis needs a password, or a file with it"));
         }
         if let Some(sentinel) = &self.sentinel {
@@ -328,7 +237,7 @@ impl RedisOptions {
         Ok(())
     }
 
-    /// Do the URLs belong together?
+    /// Checks that the URLs belong together.
     #[doc(hidden)]
     pub fn check_urls(urls: &[String], sentinel: bool, cluster: bool) -> Result<(), StoreError> {
         let infos = urls.iter().map(|url| parse(url)).collect::<Result<Vec<_>, _>>()?;
@@ -354,13 +263,13 @@ impl RedisOptions {
         Ok(())
     }
 
-    /// Is it the URL of a server, without credentials? The error does not repeat it.
+    /// Checks that a text is the URL of a server, without credentials. The error does not repeat it.
     #[doc(hidden)]
     pub fn check_url(url: &str) -> Result<(), StoreError> {
         parse(url).map(drop)
     }
 
-    /// May keys begin with it?
+    /// Checks that keys may begin with this prefix.
     #[doc(hidden)]
     pub fn check_prefix(prefix: &str) -> Result<(), StoreError> {
         let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
@@ -379,7 +288,7 @@ impl RedisOptions {
             None => info,
         };
         let database = info.redis_settings().db();
-        self.client_of(info, self.username.as_deref(), self.password.as_ref(), database)
+        self.client_of(info, self.username.as_deref(), self.network.password.as_ref(), database)
     }
 
     /// A client for the next connection to a Sentinel.
@@ -413,11 +322,11 @@ impl RedisOptions {
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         }
-        let client_tls = self.client_certificate.as_ref().map(|(certificate, key)| ClientTlsConfig {
+        let client_tls = self.network.client_certificate.as_ref().map(|(certificate, key)| ClientTlsConfig {
             client_cert: certificate.clone(),
             client_key: key.expose_secret().as_bytes().to_vec(),
         });
-        Client::build_with_tls(info, TlsCertificates { client_tls, root_cert: self.ca.clone() }).map_err(failed)
+        Client::build_with_tls(info, TlsCertificates { client_tls, root_cert: self.network.ca.clone() }).map_err(failed)
     }
 }
 
@@ -493,7 +402,7 @@ impl fmt::Debug for RedisOptions {
         // Not even the URL: a mistaken one may have a password.
         f.debug_struct("RedisOptions")
             .field("prefix", &self.prefix)
-            .field("issuer", &self.issuer)
+            .field("issuer", &self.network.issuer)
             .finish_non_exhaustive()
     }
 }

@@ -64,7 +64,7 @@ impl PartitionKeys {
         self.with("sub:", subject.as_bytes())
     }
 
-    /// What every script is given first.
+    /// The first keys of every script.
     pub(super) fn fixed(&self) -> Vec<Vec<u8>> {
         ["h", "r", "u", "log"].map(|name| self.named(name)).into()
     }
@@ -74,7 +74,7 @@ impl PartitionKeys {
 pub(super) struct Partition {
     pub(super) number: usize,
     pub(super) keys: PartitionKeys,
-    /// What every request expects the data to be of.
+    /// The history that every request expects.
     history: AtomicU64,
     /// The number of writes that the server was known to have made.
     pub(super) seq: AtomicU64,
@@ -188,7 +188,7 @@ impl Partitions {
         self.of_bytes(digest::digest(&digest::SHA256, target).as_ref())
     }
 
-    /// What belongs to each partition, in order. Partitions without anything are left out.
+    /// Sorts values by partition, in order. Partitions without a value are left out.
     pub(super) fn sort<T>(
         &self,
         all: impl IntoIterator<Item = T>,

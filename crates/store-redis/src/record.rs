@@ -31,7 +31,7 @@ pub(super) fn encode_record(session: &Session, op: &Op, history: &[u8; 8]) -> Re
     Ok(bytes)
 }
 
-/// What wrote a record last.
+/// The name of the last write of a record.
 pub(super) fn op_of(record: &[u8]) -> Option<Op> {
     record.get(OP)?.try_into().ok()
 }

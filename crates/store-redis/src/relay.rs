@@ -14,7 +14,7 @@ use rotogate_core::clock::Timestamp;
 use rotogate_core::store::StoreError;
 use rotogate_core::store::kit::encoding::{decode, encode};
 use rotogate_core::store::relay::{
-    RelayId, RelayInserted, RelayRecord, RelayState, RelayStore, RelaySwapped, RelayVersion, fits, refusal,
+    RelayId, RelayInserted, RelayRecord, RelayStore, RelaySwapped, RelayVersion, fits, may_replace,
 };
 
 const VERSION: u8 = 1;
@@ -22,19 +22,9 @@ const VERSION: u8 = 1;
 const FIXED: usize = 46;
 const SWEPT_AT_ONCE: u64 = 128;
 
-fn encode_version(version: &RelayVersion) -> Vec<u8> {
-    let state = match version.state {
-        RelayState::Pending => 0,
-        RelayState::Done => 1,
-        RelayState::Dead => 2,
-        RelayState::Unknown => 3,
-    };
-    [&[state], &version.attempt.to_be_bytes()[..], &version.owner, &millis(version.since)].concat()
-}
-
 fn encode_relay(record: &RelayRecord, op: &Op) -> Result<Vec<u8>, StoreError> {
     let encoded = encode(record)?;
-    Ok([&[VERSION], &op[..], &encode_version(&record.version()), &millis(record.until), &encoded].concat())
+    Ok([&[VERSION], &op[..], &record.version().encode(), &millis(record.until), &encoded].concat())
 }
 
 fn decode_relay(id: RelayId, bytes: &[u8]) -> Result<RelayRecord, StoreError> {
@@ -94,11 +84,8 @@ impl RedisInner {
         expected: RelayVersion,
         record: &RelayRecord,
     ) -> Result<RelaySwapped, StoreError> {
-        fits(record)?;
-        if record.version() == expected {
-            return Err(refusal("a changed record of the relay needs another version"));
-        }
-        let args = vec![encode_relay(record, &op)?, encode_version(&expected), id.0.into()];
+        may_replace(expected, record)?;
+        let args = vec![encode_relay(record, &op)?, expected.encode(), id.0.into()];
         let (partition, keys) = self.relay_place(id);
         let mut answer =
             self.run_as(&self.commands, partition, (op, partition.history()), &RELAY_SWAP, keys, args).await?;
@@ -156,7 +143,7 @@ impl RelayStore for RedisStore {
     }
 
     async fn remove_relay(&self, id: RelayId, expected: Option<RelayVersion>) -> Result<bool, StoreError> {
-        let expected = expected.map(|version| encode_version(&version)).unwrap_or_default();
+        let expected = expected.map(|version| version.encode()).unwrap_or_default();
         let args = vec![expected, id.0.into()];
         let (partition, keys) = self.0.relay_place(id);
         let mut answer = self.0.run(partition, &RELAY_REMOVE, keys, args).await?;

@@ -92,7 +92,7 @@ fn command(name: &str, script: &str, keys: &[Vec<u8>], args: &[Vec<u8>]) -> Cmd 
     command
 }
 
-/// What every script answers: the server's time, how many writes there were, a word, and what belongs to it.
+/// The reply of every script: the server's time, the number of writes, a word, and the values of that word.
 pub(super) struct ScriptReply {
     pub(super) time: Timestamp,
     pub(super) seq: u64,

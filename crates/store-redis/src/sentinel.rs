@@ -22,7 +22,7 @@ use rotogate_core::random::jittered;
 use rotogate_core::store::{StoreError, WriteOutcome};
 
 const EVERY: Duration = Duration::from_secs(1);
-/// Whatever happens, no Sentinel is asked more than ten times a second.
+/// The gate asks a Sentinel at most ten times a second.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -112,7 +112,7 @@ fn best(each: &[Word], known: Option<&Primary>) -> Option<Primary> {
 }
 
 async fn follow(options: Arc<RedisOptions>, at: usize, url: String, said: Arc<Said>, mut asked: watch::Receiver<()>) {
-    let limit = options.timeouts.connect.saturating_add(options.timeouts.reply);
+    let limit = options.network.connect_timeout.saturating_add(options.reply_timeout());
     let (mut connection, mut failures) = (None, 0u32);
     loop {
         asked.mark_unchanged();
@@ -149,8 +149,8 @@ async fn question(
         Some(open) => open,
         None => {
             let config = AsyncConnectionConfig::new()
-                .set_connection_timeout(Some(options.timeouts.connect))
-                .set_response_timeout(Some(options.timeouts.reply));
+                .set_connection_timeout(Some(options.network.connect_timeout))
+                .set_response_timeout(Some(options.reply_timeout()));
             let client = options.sentinel_client(url)?;
             let made = client.get_multiplexed_async_connection_with_config(&config).await;
             connection.insert(made.map_err(|error| failed(&error))?)

@@ -20,7 +20,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const TRIES: usize = 10;
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What all connections of a store share.
+/// The state that all connections of a store share.
 pub(super) struct Servers {
     pub(super) options: Arc<RedisOptions>,
     sentinels: Option<Sentinels>,
@@ -93,7 +93,7 @@ impl Servers {
         pace
     }
 
-    /// What came of it.
+    /// Takes note of the outcome of an attempt to connect.
     pub(super) fn tried(&self, mut pace: MutexGuard<'_, Pace>, fault: Option<String>) {
         if fault.is_some() {
             let longest = FIRST_PAUSE.saturating_mul(1 << pace.failures.min(8)).min(LONGEST_PAUSE);

@@ -19,7 +19,7 @@ use rotogate_core::revocation::{Revocation, Target};
 use rotogate_core::session::{Generation, RevokedBecause, Session, SessionId};
 use rotogate_core::store::kit::begin::begin_at;
 use rotogate_core::store::kit::commit::{
-    Commit, Committed, Decided, MAX_DECISIONS, Operation, decide, decide_each, held_against, too_late,
+    Commit, Decided, MAX_DECISIONS, Operation, decide, decide_each, held_against, inserted, too_late,
 };
 use rotogate_core::store::kit::fields::encode_effect;
 use rotogate_core::store::kit::snapshot::Snapshot;
@@ -31,7 +31,7 @@ const CONFIRMED_AT_ONCE: usize = 64;
 /// How many clients are asked about besides a login's own.
 const CLIENTS_KNOWN: usize = 32;
 
-/// What makes room for one more session.
+/// The sessions that give way to one more, and those that this was decided by.
 #[derive(Debug, Default)]
 pub(super) struct InsertRoom {
     /// How often a session of the subject was inserted, in each partition.
@@ -135,7 +135,7 @@ impl RedisInner {
         Err(not_done("other gates began sessions of one subject at every attempt to begin another"))
     }
 
-    /// What gives way to a session, by the rules; or why it does not begin.
+    /// The sessions that give way to another one, by the rules; or the reason why it does not begin.
     pub(super) async fn room_for(
         &self,
         session: &Session,
@@ -205,15 +205,8 @@ impl RedisInner {
             inserts: room.inserts.get(call.partition.number).map(String::as_str),
             ..Operation::inserting(session)
         };
-        match call.commit(&[Decided { operation: &operation, snapshot: &room.plan, is_answer: true }]).await?.pop() {
-            Some(Committed::Done) => Ok(Some(Inserted::Inserted(room.ended.clone()))),
-            Some(Committed::Late) => Err(too_late(session)),
-            Some(Committed::Changed(mut now)) => match self.rules().insert(&mut now, session, SubjectBound::NONE)? {
-                Inserted::Inserted(_) => Ok(None),
-                refused @ (Inserted::NoLongerValid(_) | Inserted::TooMany) => Ok(Some(refused)),
-            },
-            None => Err(unexpected("no answer")),
-        }
+        let decided = Decided { operation: &operation, snapshot: &room.plan, is_answer: true };
+        inserted(call.commit(&[decided]).await?.pop(), &self.rules(), session, &room.ended)
     }
 
     /// The subject's sessions, what is held against them, and how many were inserted: in one round trip, if they are in one

@@ -8,7 +8,7 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use http::request::Parts;
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::super::Inner;
 use crate::dialect::Dialect;
+use crate::gate::body_pieces::BodyPieces;
 use rotogate_core::credential::{self, Credential, Places};
 use rotogate_core::denial::{Denial, NotGood};
 use rotogate_core::overload::{Holder, PoolPermit, Refusal};
@@ -63,8 +64,7 @@ impl Reading<'_> {
         let (mut known, mut waits) = (false, None);
         let mut room =
             self.gate.running.overload.buffered.take(holder, 0).map_err(|_| Unread::Shed(Refusal::Buffered))?;
-        // Most bodies arrive in one piece, which is not copied.
-        let (mut first, mut all) = (Bytes::new(), BytesMut::new());
+        let mut pieces = BodyPieces::default();
         let mut body = pin!(body.map_err(Into::into));
         loop {
             let mut frame = pin!(body.frame());
@@ -80,13 +80,13 @@ impl Reading<'_> {
             };
             let Some(frame) = frame else { break };
             let frame: Frame<B::Data> = frame.map_err(|_: Box<dyn std::error::Error + Send + Sync>| Unread::Broken)?;
-            let Ok(mut data) = frame.into_data() else { continue };
-            let length = first.len() + all.len() + data.remaining();
+            let Ok(data) = frame.into_data() else { continue };
+            let length = pieces.so_far().len() + data.remaining();
             if length > large {
                 return Err(Unread::TooLong);
             }
             if length > small && !known {
-                let begun = if all.is_empty() { &first[..] } else { &all[..] };
+                let begun = pieces.so_far();
                 let missing = (small - begun.len()).min(data.chunk().len());
                 let begun = [begun, data.chunk().get(..missing).unwrap_or_default()].concat();
                 let caller = self.caller(&begun).map_err(Unread::Undecided)?.ok_or(Unread::TooLong)?;
@@ -95,17 +95,10 @@ impl Reading<'_> {
                 room = self.room(holder, kept)?;
             }
             room.grow(data.remaining()).map_err(|_| Unread::Shed(Refusal::Buffered))?;
-            if first.is_empty() && all.is_empty() {
-                first = data.copy_to_bytes(data.remaining());
-            } else {
-                if all.is_empty() {
-                    all.put(std::mem::take(&mut first));
-                }
-                all.put(data);
-            }
+            pieces.push(data);
         }
         drop(waits);
-        Ok((if all.is_empty() { first } else { all.freeze() }, Some(room)))
+        Ok((pieces.whole(), Some(room)))
     }
 
     fn room(&self, holder: Option<Holder>, bytes: usize) -> Result<PoolPermit, Unread> {

@@ -5,7 +5,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderValue, Request};
@@ -16,6 +16,7 @@ use super::GateLayer;
 use super::future::{EndpointOutcome, PassedRequest, ResponseFuture};
 use super::refuse::shed;
 use crate::gate::Inner;
+use crate::gate::body_pieces::BodyPieces;
 use crate::gate::forward_buffered::ForwardBuffered;
 use crate::gate::verdict::Verdict;
 use rotogate_core::denial::Denial;
@@ -100,25 +101,17 @@ async fn read<B: Body>(
     let mut room = gate.running.overload.buffered.take(holder, 0).map_err(full)?;
     let mut body = pin!(body);
     let whole = async {
-        // Most bodies arrive in one piece, which is not copied.
-        let (mut first, mut all) = (Bytes::new(), BytesMut::new());
+        let mut pieces = BodyPieces::default();
         while let Some(frame) = poll_fn(|cx| Pin::as_mut(&mut body).poll_frame(cx)).await {
             let broken = |_| UnreadCall::Denied(Denial::MalformedRequest("the body broke off"));
-            let Ok(mut data) = frame.map_err(broken)?.into_data() else { continue };
-            if (first.len() + all.len() + data.remaining()) as u64 > longest {
+            let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
+            if (pieces.so_far().len() + data.remaining()) as u64 > longest {
                 return Err(UnreadCall::Denied(Denial::BodyTooLarge));
             }
             room.grow(data.remaining()).map_err(full)?;
-            if first.is_empty() && all.is_empty() {
-                first = data.copy_to_bytes(data.remaining());
-            } else {
-                if all.is_empty() {
-                    all.put(std::mem::take(&mut first));
-                }
-                all.put(data);
-            }
+            pieces.push(data);
         }
-        Ok(if all.is_empty() { first } else { all.freeze() })
+        Ok(pieces.whole())
     };
     let late = UnreadCall::Denied(Denial::MalformedRequest("the body did not arrive in time"));
     let whole = tokio::time::timeout(BODY_WITHIN, whole).await.unwrap_or(Err(late))?;

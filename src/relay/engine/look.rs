@@ -108,7 +108,7 @@ impl Core {
         Ok(())
     }
 
-    /// Is it certain before the end of the lease that no outcome will be stored? It is if only this process writes to
+    /// Whether it is certain before the end of the lease that no outcome will be stored. It is if only this process writes to
     /// the store, and the record belongs to a killed run of the program (requirement I56).
     fn is_over(&self, record: &RelayRecord) -> bool {
         self.is_alone && record.owner != self.owner

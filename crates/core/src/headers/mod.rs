@@ -250,7 +250,7 @@ impl ProtectedNames {
                 && (self.protects(name) || names::is_override(name) || names::is_disguised(name))
     }
 
-    /// Is it a configured name, in any spelling?
+    /// Whether the name is a configured one, in any spelling.
     fn is_configured(&self, name: &str) -> bool {
         self.configured.iter().any(|own| names::folds_to(name, own))
             || self.strip.iter().any(|pattern| pattern.matches(name))

@@ -183,6 +183,16 @@ impl HttpClient {
     ) -> Result<Response<Bytes>, FetchError> {
         let written = Arc::new(AtomicBool::new(false));
         let exchange = self.exchange(target, request(target, method, headers, body), &written);
+        self.within(target, exchange, &written).await
+    }
+
+    /// Bounds the time of an exchange. `written` says whether any of the request was sent.
+    async fn within<T>(
+        &self,
+        target: &FetchTarget,
+        exchange: impl Future<Output = Result<T, FetchError>>,
+        written: &AtomicBool,
+    ) -> Result<T, FetchError> {
         let answer = tokio::time::timeout(self.timeout, exchange).await.unwrap_or_else(|_| {
             let cause = format!("no complete answer after {:?}", self.timeout);
             Err(FetchError::new(FetchErrorKind::Timeout, target.shown(), cause))
@@ -205,11 +215,7 @@ impl HttpClient {
     ) -> Result<(Response<Bytes>, Option<HeaderMap>), FetchError> {
         let written = Arc::new(AtomicBool::new(false));
         let exchange = self.exchange_http2(target, method, headers, body, &written);
-        let answer = tokio::time::timeout(self.timeout, exchange).await.unwrap_or_else(|_| {
-            let cause = format!("no complete answer after {:?}", self.timeout);
-            Err(FetchError::new(FetchErrorKind::Timeout, target.shown(), cause))
-        });
-        answer.map_err(|error| error.with_not_sent(!written.load(Ordering::Relaxed)))
+        self.within(target, exchange, &written).await
     }
 
     #[cfg(all(feature = "grpc", feature = "relay"))]
@@ -248,16 +254,7 @@ impl HttpClient {
             let trailers = collected.trailers().cloned();
             Ok((Response::from_parts(parts, collected.to_bytes()), trailers))
         };
-        // As in `exchange`: this future drives the connection, and ends it.
-        let driven = async {
-            let _ = connection.await;
-            std::future::pending().await
-        };
-        let (answer, driven) = (pin!(answer), pin!(driven));
-        tokio::select! {
-            answer = answer => answer,
-            never = driven => never,
-        }
+        drive(connection, answer).await
     }
 
     async fn exchange(
@@ -283,17 +280,7 @@ impl HttpClient {
             let response = sender.send_request(request).await.map_err(failed)?;
             self.read(target, response).await
         };
-        // This future drives the connection, without a task of its own, and ends it. If the connection fails, the
-        // answer fails as well; if the connection is done, the rest of the answer is still to be read.
-        let driven = async {
-            let _ = connection.await;
-            std::future::pending().await
-        };
-        let (answer, driven) = (pin!(answer), pin!(driven));
-        tokio::select! {
-            answer = answer => answer,
-            never = driven => never,
-        }
+        drive(connection, answer).await
     }
 
     async fn read(
@@ -355,4 +342,17 @@ fn request(target: &FetchTarget, method: Method, headers: HeaderMap, body: Bytes
 fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let all = std::iter::successors(Some(error), |error| error.source());
     all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+/// Waits for an answer and drives its connection, without a task of its own; the connection ends with the wait. If the connection
+/// fails, the answer fails as well; if the connection is done, the rest of the answer is still to be read.
+async fn drive<T>(connection: impl Future, answer: impl Future<Output = T>) -> T {
+    let driven = async {
+        connection.await;
+        std::future::pending().await
+    };
+    let (answer, driven) = (pin!(answer), pin!(driven));
+    tokio::select! {
+        answer = answer => answer,
+        never = driven => never,
+    }
 }

@@ -308,7 +308,7 @@ mod tests {
             let has = held.last().unwrap().len();
             assert!(has >= 1 && has <= held[usize::from(last) - 2].len(), "{last}: {has}");
         }
-        // A late holder is admitted although nobody has left.
+        // A late holder is admitted although no holder has left.
         let late = pool.enter(from([192, 0, 2, 11])).expect("a place for a holder of nothing");
         drop(late);
         // Freed permits go to the holders with the least: the first has far more than its share.

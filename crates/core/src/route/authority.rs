@@ -96,7 +96,7 @@ pub fn check(parts: &Parts) -> Result<Authority<'_>, Denial> {
     }
 }
 
-/// Is it a well-formed `host[:port]`?
+/// Whether the text is a well-formed `host[:port]`.
 pub fn is_authority(text: &str) -> bool {
     Authority::parse(text).is_some()
 }

@@ -50,7 +50,7 @@ impl CallPattern {
         Ok(Self { controller: Some(controller.into()), action: action.map(Into::into) })
     }
 
-    /// Is it `*`?
+    /// Whether the pattern is `*`.
     pub(super) const fn is_general(&self) -> bool {
         self.controller.is_none()
     }

@@ -58,7 +58,7 @@ impl Hosts {
         Ok(())
     }
 
-    /// Is this host, without its port, one of them?
+    /// Whether this host, without its port, is one of the gate's hosts.
     pub fn admit(&self, host: &str) -> bool {
         // The usual spelling of clients.
         if self.any || self.exact.iter().any(|known| **known == *host) {

@@ -55,19 +55,19 @@ impl<'a> CanonicalPath<'a> {
         &self.text
     }
 
-    /// Does it differ from the path that was sent? A layer that cannot rewrite, because routing has happened, then
+    /// Whether the canonical path differs from the path that was sent. A layer that cannot rewrite, because routing has happened, then
     /// refuses it. For our own endpoints such a spelling is a near miss (R12).
     pub fn is_rewritten(&self) -> bool {
         matches!(self.text, Cow::Owned(_))
     }
 
-    /// Does it differ from the path that was sent at most in the letter case of escapes?
+    /// Whether the canonical path differs from the path that was sent at most in the letter case of escapes.
     pub fn equals_but_for_hex_case(&self, raw: &str) -> bool {
         // No other rewrite changes only the case of letters; all others change the length.
         self.text.eq_ignore_ascii_case(raw)
     }
 
-    /// Does it contain an escaped slash?
+    /// Whether the path contains an escaped slash.
     pub fn has_encoded_slash(&self) -> bool {
         self.encoded_slash
     }

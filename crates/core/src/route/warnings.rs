@@ -32,7 +32,7 @@ macro_rules! kinds {
             /// All of them.
             pub const ALL: &'static [Self] = &[$(Self::$kind),*];
 
-            /// Does it warn of wider access than the operator may have meant?
+            /// Whether the warning is of wider access than the operator may have meant.
             pub const fn is_wider_access(self) -> bool {
                 match self {
                     $(Self::$kind => $is_wider_access,)*

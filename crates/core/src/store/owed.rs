@@ -100,7 +100,7 @@ impl OwedFile {
         self.state().lines
     }
 
-    /// Has it none?
+    /// Whether the file has no revocation.
     pub fn is_empty(&self) -> bool {
         self.state().written == 0
     }

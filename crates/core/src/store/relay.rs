@@ -89,6 +89,19 @@ pub struct RelayVersion {
     pub since: Timestamp,
 }
 
+impl RelayVersion {
+    /// As the stores compare it.
+    pub fn encode(&self) -> Vec<u8> {
+        let state = match self.state {
+            RelayState::Pending => 0,
+            RelayState::Done => 1,
+            RelayState::Dead => 2,
+            RelayState::Unknown => 3,
+        };
+        [&[state], &self.attempt.to_be_bytes()[..], &self.owner, &self.since.as_millis().to_be_bytes()].concat()
+    }
+}
+
 /// The result of an insert.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RelayInserted {
@@ -179,10 +192,7 @@ pub fn swap(
     expected: RelayVersion,
     record: &RelayRecord,
 ) -> Result<RelaySwapped, Failure> {
-    fits(record)?;
-    if record.version() == expected {
-        return Err(Failure::Refused(refusal("a changed record of the relay needs another version")));
-    }
+    may_replace(expected, record)?;
     match rows.relay(id)? {
         Some(old) if old.version() == expected => {
             rows.put_relay(id, Some(&old), record)?;
@@ -218,6 +228,18 @@ pub fn fits(record: &RelayRecord) -> Result<(), Failure> {
     }
     let length = record.sealed.len();
     Err(Failure::Refused(refusal(format!("a record of the relay has {length} bytes, above {MAX_SEALED}"))))
+}
+
+/// May this record take the place of the version `expected`?
+///
+/// # Errors
+/// It has the same version, or its sealed part is larger than [`MAX_SEALED`].
+pub fn may_replace(expected: RelayVersion, record: &RelayRecord) -> Result<(), Failure> {
+    fits(record)?;
+    if record.version() == expected {
+        return Err(Failure::Refused(refusal("a changed record of the relay needs another version")));
+    }
+    Ok(())
 }
 
 /// What is refused before anything is written.

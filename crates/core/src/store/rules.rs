@@ -386,7 +386,7 @@ struct GivesWay {
     merged: MergedEntry,
 }
 
-/// Does this effect end a session?
+/// Whether this effect ends a session.
 pub fn ends_session(effect: Effect) -> bool {
     match effect {
         Effect::Minimum { minimum, .. } => minimum == REVOKED,

@@ -188,7 +188,7 @@ pub struct TokenIssuer {
     pub(crate) url: Arc<str>,
     /// Its short name, which routes use.
     pub(crate) name: Arc<str>,
-    /// Is it ours?
+    /// Whether our own issuer minted the token.
     pub(crate) is_ours: bool,
     /// Are its tokens accepted on routes that name no issuers?
     pub(crate) is_accepted_everywhere: bool,
@@ -300,7 +300,7 @@ impl AccessToken {
         self.issued_by.is_ours
     }
 
-    /// Is it accepted on routes that name no issuers?
+    /// Whether routes that name no issuers accept the token.
     pub fn is_accepted_everywhere(&self) -> bool {
         self.issued_by.is_accepted_everywhere
     }
@@ -383,12 +383,12 @@ impl AccessToken {
         if self.is_ours() { self.expires } else { self.expires.plus(self.leeway()) }
     }
 
-    /// Is it a client's own token?
+    /// Whether the token is a client's own.
     pub fn is_clients_own(&self) -> bool {
         self.is_ours() && self.session.is_none() && self.subject.starts_with(CLIENT_PREFIX)
     }
 
-    /// Is it bound to a key or a certificate, so that it is useless on its own?
+    /// Whether the token is bound to a key or a certificate, so that it is useless on its own.
     pub(crate) fn is_bound(&self) -> bool {
         self.rare.as_deref().is_some_and(|rare| rare.bound_to.is_some() || rare.certificate.is_some())
     }
@@ -425,7 +425,7 @@ impl AccessToken {
         }
     }
 
-    /// Is it meant for one of `audiences`? Compared byte for byte.
+    /// Whether the token is meant for one of `audiences`, compared byte for byte.
     pub fn is_for<A: AsRef<str>>(&self, audiences: &[A]) -> bool {
         self.audience.iter().any(|mine| audiences.iter().any(|theirs| theirs.as_ref() == &**mine))
     }

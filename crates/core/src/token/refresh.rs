@@ -112,7 +112,7 @@ impl Drop for Authentic {
 }
 
 impl Authentic {
-    /// Was it made for the session with this secret and this client? The comparison takes constant time.
+    /// Whether the token was made for the session with this secret and this client. The comparison takes constant time.
     pub fn proves(&self, secret: &SessionSecret, client: &str) -> bool {
         let expected = Zeroizing::new(tag_b(&message(self.key_id, self.session, self.generation), secret, client));
         are_equal(expected.as_slice(), &self.tag_b)

@@ -384,7 +384,7 @@ impl Verifier {
         &self.issuers
     }
 
-    /// Does it have issuers besides ours?
+    /// Whether the verifier has issuers besides ours.
     pub(crate) fn has_others(&self) -> bool {
         self.issuers.iter().any(|rules| !rules.ours)
     }
@@ -408,7 +408,7 @@ impl Verifier {
         self.issuers.iter().find(|rules| &*rules.name == name)
     }
 
-    /// Does it judge every token like `other`? Keys are compared by content, not only by name.
+    /// Whether the verifier judges every token like `other`. Keys are compared by content, not only by name.
     pub(crate) fn equals(&self, other: &Self) -> bool {
         self.issuers.len() == other.issuers.len() && self.issuers.iter().zip(&other.issuers).all(|(a, b)| a.equals(b))
     }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use deadpool::managed::{Manager, Object, Pool, PoolError};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{Cause, ExpectedHash, Found, Login, LoginAttempt, Source, SourceError};
@@ -68,6 +69,26 @@ pub struct SqlSettings {
     pub statement_cache: bool,
     /// Expected hashes, before any was seen.
     pub hashes: Vec<ExpectedHash>,
+}
+
+/// A pool of at most `size` connections to a server.
+fn pool<M: Manager>(connector: M, size: usize) -> Result<Pool<M>, String> {
+    Pool::builder(connector)
+        .max_size(size)
+        .runtime(deadpool::Runtime::Tokio1)
+        .wait_timeout(Some(ACQUIRE_TIMEOUT))
+        .create_timeout(Some(CONNECT_TIMEOUT))
+        .recycle_timeout(Some(ACQUIRE_TIMEOUT))
+        .build()
+        .map_err(|error| error.to_string())
+}
+
+/// A connection of a pool.
+async fn session<M: Manager<Error = SourceError>>(pool: &Pool<M>) -> Result<Object<M>, SourceError> {
+    pool.get().await.map_err(|error| match error {
+        PoolError::Backend(error) => error,
+        other => SourceError::new(Cause::Timeout, other.to_string()),
+    })
 }
 
 impl SqlSettings {

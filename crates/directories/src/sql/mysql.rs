@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool::managed::{self, Object, Pool, PoolError, RecycleError};
+use deadpool::managed::{self, Pool, RecycleError};
 use mysql_async::consts::ColumnType;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, OptsBuilder, SslOpts, Value};
@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::super::{Cause, SourceError};
 use super::row::{Field, Row, of_system_time};
-use super::{ACQUIRE_TIMEOUT, CONNECT_TIMEOUT, IDLE_TIMEOUT, Prepared, STATEMENT_TIMEOUT, Statement};
+use super::{IDLE_TIMEOUT, Prepared, STATEMENT_TIMEOUT, Statement};
 
 /// A connection that was used more recently is not tested before use.
 const FRESH: Duration = Duration::from_secs(5);
@@ -137,22 +137,8 @@ impl MySql {
     pub(super) fn new(options: Opts, ca: Option<&Path>, pool: usize) -> Result<Self, (&'static str, String)> {
         let tls = options.ssl_opts().map(|_| verified(ca));
         let options = OptsBuilder::from_opts(options).ssl_opts(tls).into();
-        let pool = Pool::builder(MysqlConnector { options })
-            .max_size(pool)
-            .runtime(deadpool::Runtime::Tokio1)
-            .wait_timeout(Some(ACQUIRE_TIMEOUT))
-            .create_timeout(Some(CONNECT_TIMEOUT))
-            .recycle_timeout(Some(ACQUIRE_TIMEOUT))
-            .build()
-            .map_err(|error| ("pool", error.to_string()))?;
+        let pool = super::pool(MysqlConnector { options }, pool).map_err(|error| ("pool", error))?;
         Ok(Self { pool })
-    }
-
-    async fn session(&self) -> Result<Object<MysqlConnector>, SourceError> {
-        self.pool.get().await.map_err(|error| match error {
-            PoolError::Backend(error) => error,
-            other => SourceError::new(Cause::Timeout, other.to_string()),
-        })
     }
 
     /// Runs a statement: at most two rows, and the number of changed rows.
@@ -161,7 +147,7 @@ impl MySql {
         statement: &Statement,
         values: Vec<Option<String>>,
     ) -> Result<(Vec<mysql_async::Row>, u64), SourceError> {
-        let mut session = self.session().await?;
+        let mut session = super::session(&self.pool).await?;
         session.is_spoilt = true;
         let values: Vec<Value> =
             values.into_iter().map(|value| value.map_or(Value::NULL, |text| Value::Bytes(text.into_bytes()))).collect();
@@ -206,7 +192,7 @@ impl MySql {
     }
 
     pub(super) async fn prepare(&self, statement: &Arc<Statement>) -> Result<Prepared, SourceError> {
-        let mut session = self.session().await?;
+        let mut session = super::session(&self.pool).await?;
         let prepared = session.connection.prep(statement.text.as_str()).await.map_err(|error| fault(&error))?;
         // The server has no types for parameters.
         let parameters = vec![String::new(); usize::from(prepared.num_params())];

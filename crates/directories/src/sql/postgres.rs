@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
-use deadpool::managed::{self, Object, Pool, PoolError, RecycleError};
+use deadpool::managed::{self, Pool, RecycleError};
 use futures_util::{StreamExt, pin_mut};
 use tokio::time::timeout;
 use tokio_postgres::config::{Host, SslMode};
@@ -16,7 +16,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::super::{Cause, SourceError};
 use super::row::{Field, Row, of_system_time};
-use super::{ACQUIRE_TIMEOUT, CONNECT_TIMEOUT, IDLE_TIMEOUT, Prepared, STATEMENT_TIMEOUT, Statement};
+use super::{CONNECT_TIMEOUT, IDLE_TIMEOUT, Prepared, STATEMENT_TIMEOUT, Statement};
 
 /// A connection that was used more recently is not tested before use.
 const FRESH: Duration = Duration::from_secs(5);
@@ -177,22 +177,8 @@ pub(super) fn config(url: &str, caches: bool) -> Result<Config, String> {
 
 impl Postgres {
     pub(super) fn new(config: Config, tls: rustls::ClientConfig, caches: bool, pool: usize) -> Result<Self, String> {
-        let pool = Pool::builder(PostgresConnector { config, tls: MakeRustlsConnect::new(tls) })
-            .max_size(pool)
-            .runtime(deadpool::Runtime::Tokio1)
-            .wait_timeout(Some(ACQUIRE_TIMEOUT))
-            .create_timeout(Some(CONNECT_TIMEOUT))
-            .recycle_timeout(Some(ACQUIRE_TIMEOUT))
-            .build()
-            .map_err(|error| error.to_string())?;
+        let pool = super::pool(PostgresConnector { config, tls: MakeRustlsConnect::new(tls) }, pool)?;
         Ok(Self { pool, caches })
-    }
-
-    async fn session(&self) -> Result<Object<PostgresConnector>, SourceError> {
-        self.pool.get().await.map_err(|error| match error {
-            PoolError::Backend(error) => error,
-            other => SourceError::new(Cause::Timeout, other.to_string()),
-        })
     }
 
     /// Runs a statement with the time limit. `None`: a value fits no column.
@@ -202,7 +188,7 @@ impl Postgres {
         values: Vec<Option<String>>,
         read: impl AsyncFn(RowStream) -> Result<T, tokio_postgres::Error>,
     ) -> Result<Option<T>, SourceError> {
-        let mut session = self.session().await?;
+        let mut session = super::session(&self.pool).await?;
         session.is_spoilt = true;
         let running = async {
             if !self.caches {
@@ -270,7 +256,7 @@ impl Postgres {
     }
 
     pub(super) async fn prepare(&self, statement: &Arc<Statement>) -> Result<Prepared, SourceError> {
-        let session = self.session().await?;
+        let session = super::session(&self.pool).await?;
         let prepared = session.client.prepare(&statement.text).await.map_err(|error| fault(&error))?;
         let column = |column: &Column| format!("{} {}", column.name(), column.type_());
         Ok(Prepared {

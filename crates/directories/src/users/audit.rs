@@ -1,5 +1,5 @@
 //! Changes of users, as events of the audit trail. A command writes who made a change; a running gate writes what it finds
-//! in its file, whoever changed it.
+//! in its file, even if another program changed it.
 
 const TARGET: &str = "rotogate::audit";
 /// The actor of what a gate finds in a file.
@@ -7,7 +7,7 @@ const FILE: &str = "file";
 /// Above this many changed users, a gate writes their number instead of a line for each.
 const MAX_LINES: usize = 100;
 
-/// What happened to a user.
+/// A change of a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UserEvent {
     /// A new user.
@@ -41,7 +41,7 @@ impl UserEvent {
 /// A user that changed.
 #[derive(Debug)]
 pub struct ChangedUser<'a> {
-    /// What happened.
+    /// The change.
     pub event: UserEvent,
     /// The login name.
     pub name: &'a str,

@@ -17,7 +17,7 @@ use rotogate_core::private_file;
 #[derive(Debug)]
 pub struct UserCopy {
     users: Vec<(ImportPlace, UserEntry)>,
-    /// What they are.
+    /// The users, counted as by an import.
     pub imported: Imported,
     /// Hashes of Spring need what the configuration has.
     needs_spring: bool,
@@ -36,12 +36,12 @@ pub struct ReplacedEntry<'a> {
     pub accounts: Option<&'a [String]>,
 }
 
-/// What a copy made.
+/// The result of a copy.
 #[derive(Debug)]
 pub struct Copied {
     /// The `[directory]` that reads the users.
     pub directory: String,
-    /// What the table does not have of them.
+    /// The parts of users for which the table has no column.
     pub warnings: Vec<String>,
 }
 

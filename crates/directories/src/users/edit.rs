@@ -165,8 +165,8 @@ pub fn set_active(file: impl Into<UsersFile>, who: UserKey<'_>, active: bool, no
     })
 }
 
-/// Adds scopes to those of a user, or removes them. Sessions go on: from its next refresh on, each has those of its
-/// scopes that the user still has.
+/// Adds scopes to those of a user, or removes them. No session ends: at its next refresh, a
+/// session loses the scopes that its user lost.
 ///
 /// # Errors
 /// See [`EditError`]: the user has them all already, or none of them.

@@ -38,7 +38,7 @@ impl std::fmt::Display for ImportPlace {
     }
 }
 
-/// What holds for users that say nothing else.
+/// Defaults for users that say nothing else.
 #[derive(Debug, Default)]
 pub struct ImportDefaults {
     /// The account.
@@ -49,7 +49,7 @@ pub struct ImportDefaults {
     pub firebase: Option<FirebaseParameters>,
 }
 
-/// What an import did, or would do.
+/// The result of an import, or of a trial of one.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Imported {
     /// The number of users.

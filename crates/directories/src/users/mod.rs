@@ -246,7 +246,7 @@ impl FileDirectory {
         self.users.load().by_subject(subject).map(|entry| entry.username.to_string())
     }
 
-    /// What is allowed but probably not intended: few users whose hashes make every login slow, or too many users.
+    /// Warnings of what is allowed but probably not intended: few users whose hashes make every login slow, or too many users.
     pub fn warnings(&self) -> Vec<String> {
         let users = self.users.load();
         let dear = users.lone_dear(&self.passwords).map(|(class, number)| {
@@ -294,7 +294,7 @@ impl FileDirectory {
     }
 }
 
-/// What to do about more users than a file should have.
+/// The remedy for more users than a file should have.
 fn too_many(users: &Users, path: &Path) -> Option<String> {
     let number = users.entries().len();
     let database = path.with_extension("db");

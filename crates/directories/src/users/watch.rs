@@ -16,7 +16,7 @@ use rotogate_kit::file_stamp::{CHECK_INTERVAL, ChangeDetector};
 #[must_use = "the file is watched until this is dropped"]
 pub struct FileWatcher(#[expect(dead_code, reason = "held: dropping it ends the watching")] Sender<()>);
 
-/// What was read of the file last.
+/// The state of the file at the last reading.
 #[derive(Debug, Default)]
 pub(super) struct UsersFileState {
     clock: SystemTime,

@@ -11,7 +11,7 @@ pub struct ConfigError {
     pub position: Option<(usize, usize)>,
     /// The key, as in `sessions.access_ttl` or `routes[1].path`; empty if the problem is the file as a whole.
     pub key: String,
-    /// What was found, what was expected, and what to do.
+    /// The value that was found, what was expected, and the remedy.
     pub message: String,
     /// Whether the key could not be judged because this process may not read a file that the gate's user may read.
     pub unchecked: bool,
@@ -52,7 +52,7 @@ impl ConfigErrors {
         Self::single(ConfigError { source, position: None, key: String::new(), message, unchecked: false })
     }
 
-    /// A problem of a file, from a message that begins with the file's name.
+    /// A problem of a file; the message begins with the file's name.
     pub fn said(path: &std::path::Path, what: &str) -> Self {
         let source = path.display().to_string();
         let message = what.strip_prefix(&format!("{source}: ")).unwrap_or(what).to_owned();

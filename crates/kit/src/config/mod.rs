@@ -93,7 +93,7 @@ pub fn parse(text: &str, problems: &Problems<'_>) -> Option<Node> {
     is_whole.then_some(root)
 }
 
-/// What of a file's text is TOML, and whether all of it is.
+/// The part of a file's text that is TOML, and whether that is all of it.
 pub fn parse_sound(text: &str, problems: &Problems<'_>) -> (Node, bool) {
     let (table, errors) = DeTable::parse_recoverable(text);
     let (span, is_whole) = (table.span(), errors.is_empty());

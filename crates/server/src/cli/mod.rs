@@ -362,7 +362,7 @@ fn command_line(error: &clap::Error) -> ExitCode {
     if json && error.use_stderr() {
         return report(&Failure::Usage(error.render().to_string().trim_end().to_owned()), Output { json }, false);
     }
-    // If this fails, nobody reads it.
+    // If this fails, the reader is gone.
     let _ = error.print();
     ExitCode::from(if error.use_stderr() { 2 } else { 0 })
 }
@@ -386,7 +386,7 @@ fn audit_hash(config: &Config, name: &str, output: Output) -> CommandResult {
 fn audit_trail(config: &Config) -> Result<Option<Logs>, Failure> {
     let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
     let user = user.map_or_else(|| nix::unistd::getuid().to_string(), |user| user.name);
-    // Whoever became root by sudo is known by the name that sudo gives.
+    // sudo gives the name of the operator who became root by it.
     let by_sudo = std::env::var("SUDO_USER").ok().filter(|_| nix::unistd::getuid().is_root());
     let actor = by_sudo.map_or_else(|| format!("cli:{user}"), |name| format!("cli:{name}"));
     match log::start_for_command(&config.audit_log, actor) {

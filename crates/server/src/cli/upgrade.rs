@@ -73,7 +73,7 @@ impl Program {
             .map_err(|error| format!("{shown} cannot be run: {error}"))?;
         let said: CheckOutput = serde_json::from_slice(&checked.stdout).unwrap_or_default();
         if checked.status.success() {
-            // Whatever else succeeds, it would not serve.
+            // Without them the new program would not serve.
             return if said.ok { Ok(said.listen) } else { Err(format!("{shown} is not rotogate: put rotogate there")) };
         }
         let text = said.error.map_or_else(

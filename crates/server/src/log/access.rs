@@ -110,7 +110,7 @@ impl RawHead {
     }
 }
 
-/// What the proxy did with a request.
+/// The proxy's part in a request.
 pub(crate) struct UpstreamFields<'a> {
     pub(crate) upstream: Option<&'a str>,
     pub(crate) address: Option<&'a str>,

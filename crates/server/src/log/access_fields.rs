@@ -4,7 +4,7 @@
 
 use FieldKind::{Number, Text, Time, True, Word};
 
-/// What a field holds.
+/// The content of a field.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum FieldKind {
     Text,

@@ -120,7 +120,7 @@ impl LogLine {
         Self { bytes: spare.unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES)), format, truncated: false }
     }
 
-    /// What was written so far.
+    /// The text so far.
     pub(super) fn written(&self) -> &[u8] {
         &self.bytes
     }

@@ -40,7 +40,7 @@ const PANIC_FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 /// among them: a line that began before may still come.
 static SINKS: Mutex<Vec<Arc<Sink>>> = Mutex::new(Vec::new());
 static ACCESS: ArcSwapOption<&'static AccessLog> = ArcSwapOption::const_empty();
-/// What a reload changes of the application log.
+/// The part of the application log that a reload changes.
 static LIVE: OnceLock<Live> = OnceLock::new();
 
 struct Live {
@@ -215,7 +215,7 @@ pub(crate) fn access() -> Option<&'static AccessLog> {
     ACCESS.load().as_deref().copied()
 }
 
-/// What the application log shows at this level, or as `ROTOGATE_LOG` says. No level hides the audit trail.
+/// The filter of the application log for this level, or as `ROTOGATE_LOG` says. No level hides the audit trail.
 ///
 /// # Errors
 /// `ROTOGATE_LOG` is wrong.

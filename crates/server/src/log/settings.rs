@@ -104,7 +104,7 @@ impl Sample {
     }
 }
 
-/// What the access log has of a route, unless it is everything.
+/// The requests of a route that the access log has, unless it has all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteLog {
     /// Nothing.
@@ -120,11 +120,11 @@ pub struct AuditLogConfig {
     pub output: Option<LogOutput>,
     /// How much of an address its lines have.
     pub addresses: LogAddresses,
-    /// What happens while its lines cannot be written.
+    /// The behaviour while its lines cannot be written.
     pub on_failure: OnAuditFailure,
 }
 
-/// What happens while no line of the audit log can be written.
+/// The behaviour while no line of the audit log can be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnAuditFailure {
     /// Everything goes on. The lines that are lost are counted.

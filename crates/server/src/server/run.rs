@@ -112,22 +112,15 @@ impl RunningGate {
         let reloadable = in_force.reloadable(&parts, &listeners);
         let reload = reload::watch(reloadable, last_read, Arc::clone(&in_force.outcomes));
         let admin_state = admin::AdminState {
-            gate: parts.gate.clone(),
             tokens: Arc::clone(&parts.admin_tokens),
             failures: admin::failures(),
             #[cfg(feature = "page")]
             sign_ins: admin::SignIns::new(Arc::new(SystemTime::new())),
             #[cfg(feature = "page")]
             history: admin::History::default(),
-            config: Arc::clone(&in_force.config),
             serving: Arc::clone(&in_force.serving),
             reloader: reload.reloader(),
-            reloads: Arc::clone(&in_force.outcomes),
-            connections: listeners.iter().map(|bound| Arc::clone(bound.listener.counts())).collect(),
             began: SystemTime::new().wall(),
-            store: parts.redb.clone(),
-            users: parts.users.clone(),
-            issuers: parts.remote_issuers.clone(),
             listening,
             metrics,
             stopping: stopped.clone(),

@@ -15,7 +15,7 @@ use rotogate_kit::upstream_tls::{BadTls, UpstreamTls};
 /// Headers that belong to the transport.
 const OF_TRANSPORT: [HeaderName; 6] = [CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TE, TRANSFER_ENCODING];
 
-/// What the files hold.
+/// The contents of the files.
 pub(crate) struct Credentials {
     /// For each request to the collector.
     pub(super) headers: HeaderMap,

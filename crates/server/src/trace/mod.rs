@@ -42,7 +42,7 @@ const MAX_FOREIGN_BYTES: usize = 256;
 /// The flags that have a meaning: sampled, and a random trace id. Others are zero in what this process sends.
 const KNOWN_FLAGS: u8 = 3;
 
-/// What became of ended spans, in this process.
+/// The counts of ended spans of this process, by outcome.
 pub(crate) static COUNTS: SpanCounts =
     SpanCounts { sent: AtomicU64::new(0), queue_full: AtomicU64::new(0), not_sent: AtomicU64::new(0) };
 
@@ -65,7 +65,7 @@ impl SpanCounts {
     }
 }
 
-/// What the span of a request says of it, besides its head.
+/// The facts about a request that its span has, besides its head.
 #[derive(Debug)]
 pub struct RequestFacts<'a> {
     /// Whether the peer is a trusted proxy.
@@ -76,7 +76,7 @@ pub struct RequestFacts<'a> {
     pub id: &'a HeaderValue,
     /// The client, behind trusted proxies.
     pub client: std::net::IpAddr,
-    /// Who is connected.
+    /// The peer of the connection.
     pub peer: std::net::IpAddr,
     /// `http` or `https`.
     pub scheme: &'static str,
@@ -123,7 +123,7 @@ impl RequestTrace {
         let link = given.filter(|_| parent.is_none());
         let span = tracer.server_span(name, position, (parent, link), request.headers(), facts.micros);
         describe(&*span, request, facts);
-        // Whatever is forwarded outside of an attempt of the proxy has this one as its parent.
+        // A span that is forwarded outside of an attempt of the proxy has this one as its parent.
         request.headers_mut().insert(TRACEPARENT, position.header());
         Self { trace: Trace::Recorded(span), names_user: tracer.names_user() }
     }

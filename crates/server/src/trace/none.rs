@@ -7,7 +7,7 @@ use http::HeaderMap;
 use crate::config::Config;
 use rotogate_core::trace::{Position, Span};
 
-/// What would record requests.
+/// The recorder of requests, in a build without traces.
 #[derive(Debug)]
 pub enum Tracer {}
 

@@ -32,7 +32,7 @@ const USUAL_ATTRIBUTES: usize = 24;
 /// `service.instance.id`: of this process, whichever of its configurations is in force.
 static INSTANCE: LazyLock<String> = LazyLock::new(|| uuid::Uuid::new_v4().to_string());
 
-/// What records requests under one configuration.
+/// The recorder of requests under one configuration.
 #[derive(Debug)]
 pub struct Tracer {
     recorder: Arc<Recorder>,
@@ -199,7 +199,7 @@ impl Drop for Recorder {
     }
 }
 
-/// What all spans of this process have in common. `OTEL_RESOURCE_ATTRIBUTES` adds to it.
+/// The attributes of all spans of this process. `OTEL_RESOURCE_ATTRIBUTES` adds to it.
 fn resource(settings: &TracingConfig) -> Resource {
     let given = Resource::builder().build();
     let own = [("service.version", env!("CARGO_PKG_VERSION")), ("service.instance.id", INSTANCE.as_str())];

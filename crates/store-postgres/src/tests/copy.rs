@@ -8,12 +8,8 @@ use rotogate_store_redb::{Options, RedbStore};
 async fn c31_a_store_is_copied_to_postgresql_and_back_with_all_that_it_holds() {
     let server = Server::start(&[]);
     let connect = async |copy_of: Option<&'static str>| {
-        let options = server.options().schema("rg");
-        PostgresStore::connect(match copy_of {
-            Some(name) => options.copying(name),
-            None => options,
-        })
-        .await
+        let options = with(server.options().schema("rg"), |network| network.copying = copy_of.map(str::to_owned));
+        PostgresStore::connect(options).await
     };
     let folder = tempfile::tempdir().unwrap();
     let open = |name: &str, copying: Option<&str>| {

@@ -152,8 +152,10 @@ async fn a_crash_of_the_server_loses_nothing_that_was_acknowledged() {
 #[tokio::test]
 async fn c26_a_cancelled_wait_for_a_synchronous_standby_is_no_acknowledgement() {
     let server = Server::start(&[]);
-    let patient = PostgresTimeouts { statement: PATIENCE, operation: PATIENCE, ..PostgresTimeouts::default() };
-    let store = Arc::new(PostgresStore::connect(server.options().schema("rg").timeouts(patient)).await.unwrap());
+    let patient = with(server.options().schema("rg"), |network| {
+        (network.reply_timeout, network.operation_timeout) = (Some(PATIENCE), PATIENCE);
+    });
+    let store = Arc::new(PostgresStore::connect(patient).await.unwrap());
     let begun = session("alice", 1, start());
     insert(&*store, &begun).await;
     let set = |names: &str| {

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::*;
 
 async fn connect(server: &Server, mark: &Path) -> Result<PostgresStore, StoreError> {
-    PostgresStore::connect(server.options().schema("rg").high_water(mark)).await
+    PostgresStore::connect(with(server.options().schema("rg"), |network| network.high_water = Some(mark.into()))).await
 }
 
 fn writes(server: &Server) -> u64 {
@@ -34,10 +34,15 @@ async fn c18_c19_a_store_that_was_set_back_while_no_gate_ran_is_refused_however_
         let expected = format!("the store is only at commit {left}");
         assert!(refused.to_string().contains(&expected), "{refused}");
     }
-    let asked = PostgresStore::inspect(server.options().schema("rg").high_water(&mark)).await;
+    let asked =
+        PostgresStore::inspect(with(server.options().schema("rg"), |network| network.high_water = Some(mark.clone())))
+            .await;
     assert!(asked.unwrap_err().to_string().contains("only at commit"));
     assert_eq!(writes(&server), left, "nothing was written");
-    let accepting = server.options().schema("rg").high_water(&mark).accept_restored();
+    let accepting = with(server.options().schema("rg"), |network| {
+        network.high_water = Some(mark.clone());
+        network.accept_restored = true;
+    });
     drop(PostgresStore::connect(accepting).await.unwrap());
     connect(&server, &mark).await.unwrap();
     // A database that was emptied, and another store.

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::*;
 use rotogate_core::store::WriteOutcome;
 use rotogate_core::store::conformance::{self, ISSUER, LEEWAY};
+use rotogate_core::store::kit::network::NetworkOptions;
 
 mod copy;
 mod faults;
@@ -65,7 +66,17 @@ impl DerefMut for Server {
 
 pub(super) fn options(port: u16) -> PostgresOptions {
     let url = format!("postgres://gate@127.0.0.1:{port}/postgres");
-    PostgresOptions::new(url, ISSUER, KEYRING, LEEWAY).password(SecretString::from(PASSWORD))
+    PostgresOptions::new(url, network(ISSUER, KEYRING))
+}
+
+pub(super) fn network(issuer: &str, keyring: Uuid) -> NetworkOptions {
+    NetworkOptions::new(issuer, keyring, LEEWAY).password(SecretString::from(PASSWORD))
+}
+
+/// These options, with other ones of the network.
+pub(super) fn with(mut options: PostgresOptions, change: impl FnOnce(&mut NetworkOptions)) -> PostgresOptions {
+    change(&mut options.network);
+    options
 }
 
 /// Each store of a suite has a schema of its own.

@@ -45,9 +45,7 @@ async fn c20_another_issuer_keyring_or_schema_is_refused() {
     let store = server.connect("rotogate").await;
     insert(&*store, &session("alice", 1, start())).await;
     let url = format!("postgres://gate@127.0.0.1:{}/postgres", server.port);
-    let of = |issuer: &str, keyring| {
-        PostgresOptions::new(&url, issuer, keyring, LEEWAY).password(SecretString::from(PASSWORD))
-    };
+    let of = |issuer: &str, keyring| PostgresOptions::new(&url, network(issuer, keyring));
     let said = refused(of("https://other.example", KEYRING)).await;
     assert!(said.contains(ISSUER) && said.contains("another schema"), "{said}");
     let said = refused(of(ISSUER, Uuid::from_u128(8))).await;
@@ -75,7 +73,7 @@ async fn c20_each_right_that_is_missing_is_named() {
     // The tables may be another's, who migrates.
     server.sql("create role owner login password 'owner'; grant create on database postgres to owner");
     let url = format!("postgres://owner@127.0.0.1:{}/postgres", server.port);
-    let owner = PostgresOptions::new(url, ISSUER, KEYRING, LEEWAY).password(SecretString::from("owner"));
+    let owner = PostgresOptions::new(url, network(ISSUER, KEYRING).password(SecretString::from("owner")));
     PostgresStore::connect(owner).await.unwrap();
     let said = refused(server.options()).await;
     assert!(said.contains("schema rotogate"), "{said}");
@@ -116,11 +114,11 @@ async fn c20_each_right_that_is_missing_is_named() {
 #[tokio::test]
 async fn c20_wrong_credentials_and_a_missing_database_are_named_without_them() {
     let server = Server::start(&[]);
-    let wrong = server.options().password(SecretString::from("another-password"));
+    let wrong = with(server.options(), |network| *network = network.clone().password(SecretString::from("another")));
     let said = refused(wrong).await;
     assert!(said.contains("password"), "{said}");
     let url = format!("postgres://gate@127.0.0.1:{}/nowhere", server.port);
-    let nowhere = PostgresOptions::new(url, ISSUER, KEYRING, LEEWAY).password(SecretString::from(PASSWORD));
+    let nowhere = PostgresOptions::new(url, network(ISSUER, KEYRING));
     let said = refused(nowhere).await;
     assert!(said.contains("no such database"), "{said}");
 }
@@ -130,7 +128,10 @@ async fn a_password_file_is_read_again_at_each_connection() {
     let server = Server::start(&[]);
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), format!("{PASSWORD}\n")).unwrap();
-    let store = PostgresStore::connect(server.options().password_file(file.path())).await.unwrap();
+    let store =
+        PostgresStore::connect(with(server.options(), |network| *network = network.clone().password_file(file.path())))
+            .await
+            .unwrap();
     store.check().await.unwrap();
     server.sql("alter role gate password 'second'");
     std::fs::write(file.path(), "second\n").unwrap();
@@ -144,7 +145,7 @@ async fn tls_needs_the_right_authority_and_name_and_a_client_certificate_where_t
     let server = Server::prepared(Postgres::start_with_tls(&pki));
     let options = |name: &str, ca: &Pki| {
         let url = format!("postgres://gate@{name}:{}/postgres?sslmode=verify-full", server.port);
-        PostgresOptions::new(url, ISSUER, KEYRING, LEEWAY).password(SecretString::from(PASSWORD)).ca(ca.root_pem())
+        PostgresOptions::new(url, NetworkOptions { ca: Some(ca.root_pem().into()), ..network(ISSUER, KEYRING) })
     };
     let store = PostgresStore::connect(options("localhost", &pki)).await.unwrap();
     let begun = session("alice", 1, start());
@@ -162,13 +163,15 @@ async fn tls_needs_the_right_authority_and_name_and_a_client_certificate_where_t
     let said = refused(options("localhost", &pki)).await;
     assert!(said.contains("certificate"), "{said}");
     let own = pki.issue(&["gate"]);
-    let with_own = options("localhost", &pki).client_certificate(own.cert, SecretString::from(own.key));
+    let with_own = with(options("localhost", &pki), |network| {
+        network.client_certificate = Some((own.cert.into(), SecretString::from(own.key)));
+    });
     PostgresStore::connect(with_own).await.unwrap();
 }
 
 #[tokio::test]
 async fn c20_mistakes_in_the_options_are_named_without_credentials() {
-    let options = |url: &str| PostgresOptions::new(url, ISSUER, KEYRING, LEEWAY);
+    let options = |url: &str| PostgresOptions::new(url, network(ISSUER, KEYRING));
     let good = "postgres://gate@127.0.0.1:1/rotogate";
     for (options, part) in [
         (options(&format!("postgres://gate:{PASSWORD}@127.0.0.1:1/rotogate")), "a password"),
@@ -182,9 +185,15 @@ async fn c20_mistakes_in_the_options_are_named_without_credentials() {
         (options(good).listen_url(format!("postgres://gate:{PASSWORD}@127.0.0.1/x")), "a password"),
         (options(good).schema("a b"), "the schema"),
         (options(good).schema("pg_own"), "the schema"),
-        (options(good).ca("x"), "no certificate"),
-        (options(good).client_certificate("x", SecretString::from("y")), "private key"),
-        (options(good).password_file("/nonexistent/postgres"), "/nonexistent/postgres"),
+        (with(options(good), |network| network.ca = Some("x".into())), "no certificate"),
+        (
+            with(options(good), |network| network.client_certificate = Some(("x".into(), SecretString::from("y")))),
+            "private key",
+        ),
+        (
+            with(options(good), |network| *network = network.clone().password_file("/nonexistent/postgres")),
+            "/nonexistent/postgres",
+        ),
     ] {
         let shown = format!("{options:?}");
         assert!(!shown.contains(PASSWORD), "{shown}");
@@ -198,7 +207,7 @@ async fn c20_mistakes_in_the_options_are_named_without_credentials() {
 #[tokio::test]
 async fn c20_a_skewed_clock_is_refused() {
     let now = Timestamp::from_secs(1_800_000_000);
-    let skewed = |theirs: Timestamp| super::super::check::compare_clocks(&options(1), now, theirs, now);
+    let skewed = |theirs: Timestamp| options(1).network.compare_clocks("PostgreSQL", now, theirs, now);
     assert!(skewed(now.plus(LEEWAY)).is_ok() && skewed(now.minus(LEEWAY)).is_ok());
     for theirs in [now.plus(LEEWAY * 2), now.minus(LEEWAY * 2)] {
         let said = skewed(theirs).unwrap_err().to_string();

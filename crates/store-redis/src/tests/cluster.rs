@@ -217,7 +217,7 @@ async fn c20_a_cluster_that_is_none_or_whose_clocks_differ_is_refused() {
     let said = refused(server.options().cluster()).await;
     assert!(said.contains("not a node of a cluster: remove cluster = true"), "{said}");
     let url = format!("redis://127.0.0.1:{}/1", server.port);
-    let said = refused(RedisOptions::new(url, ISSUER, KEYRING, LEEWAY).cluster()).await;
+    let said = refused(RedisOptions::new(url, NetworkOptions::new(ISSUER, KEYRING, LEEWAY)).cluster()).await;
     assert!(said.contains("database 0 only"), "{said}");
     server.cli(&["HSET", "{rg:0}:h", "schema", "1", "partitions", "16"]);
     let said = refused(server.options()).await;
@@ -247,7 +247,10 @@ async fn c20_each_command_of_a_cluster_that_is_missing_is_named() {
             rules.into_iter().chain(COMMANDS.split_whitespace()).chain(commands.iter().copied()).collect();
         cluster.nodes.iter().for_each(|node| drop(node.cli(&rules)));
     };
-    let as_user = || site.options().username("gate").password(secrecy::SecretString::from("secret"));
+    let as_user = || {
+        let options = site.options().username("gate");
+        with(options, |network| *network = network.clone().password("secret".into()))
+    };
     allow(&OWN);
     let store = RedisStore::connect(as_user()).await.unwrap();
     let begun = session("alice", 3, start());
@@ -278,7 +281,7 @@ async fn c20_an_inspection_of_a_cluster_finds_what_a_start_would_and_makes_nothi
     let found = RedisStore::inspect(some).await.unwrap().found;
     assert!(found.contains("the store is this gate's"), "{found}");
     let url = format!("redis://127.0.0.1:{}", cluster.nodes[0].port);
-    let other = RedisOptions::new(&url, ISSUER, Uuid::from_u128(8), LEEWAY).cluster();
+    let other = RedisOptions::new(&url, NetworkOptions::new(ISSUER, Uuid::from_u128(8), LEEWAY)).cluster();
     for (options, part) in [(other, "another keyring"), (site.options().wait_replicas(1), "wait_replicas is 1")] {
         let said = RedisStore::inspect(options).await.unwrap_err().to_string();
         assert!(said.contains(part), "{said}");

@@ -7,12 +7,8 @@ use rotogate_store_redb::{Options, RedbStore};
 
 async fn copied_there_and_back(site: &Site) {
     let connect = async |copy_of: Option<&'static str>| {
-        let options = site.options().prefix("rg");
-        RedisStore::connect(match copy_of {
-            Some(name) => options.copying(name),
-            None => options,
-        })
-        .await
+        let options = with(site.options().prefix("rg"), |network| network.copying = copy_of.map(str::to_owned));
+        RedisStore::connect(options).await
     };
     let folder = tempfile::tempdir().unwrap();
     let open = |name: &str, copying: Option<&str>| {

@@ -6,7 +6,7 @@ use super::site::Site;
 use super::*;
 
 async fn connect(site: &Site, mark: &Path) -> Result<RedisStore, StoreError> {
-    RedisStore::connect(site.options().prefix("rg").high_water(mark)).await
+    RedisStore::connect(with(site.options().prefix("rg"), |network| network.high_water = Some(mark.into()))).await
 }
 
 /// As if there had been more writes, or fewer.
@@ -42,7 +42,10 @@ async fn c18_a_store_that_was_set_back_while_no_gate_ran_is_refused_however_ofte
             let expected = format!("the store is only at commit {}", writes - 500);
             assert!(refused.to_string().contains(&expected), "{refused}");
         }
-        let accepting = site.options().prefix("rg").high_water(&mark).accept_restored();
+        let accepting = with(site.options().prefix("rg"), |network| {
+            network.high_water = Some(mark.clone());
+            network.accept_restored = true;
+        });
         drop(RedisStore::connect(accepting).await.unwrap());
         connect(&site, &mark).await.unwrap();
     }

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::*;
 use rotogate_core::revocation::Target;
 use rotogate_core::store::conformance::{self, ISSUER, LEEWAY};
+use rotogate_core::store::kit::network::NetworkOptions;
 
 mod cluster;
 mod cluster_faults;
@@ -69,7 +70,13 @@ impl DerefMut for Server {
 }
 
 pub(super) fn options(port: u16) -> RedisOptions {
-    RedisOptions::new(format!("redis://127.0.0.1:{port}"), ISSUER, KEYRING, LEEWAY)
+    RedisOptions::new(format!("redis://127.0.0.1:{port}"), NetworkOptions::new(ISSUER, KEYRING, LEEWAY))
+}
+
+/// These options, with other ones of the network.
+pub(super) fn with(mut options: RedisOptions, change: impl FnOnce(&mut NetworkOptions)) -> RedisOptions {
+    change(&mut options.network);
+    options
 }
 
 /// Each store of a suite has a prefix of its own.

@@ -1,5 +1,7 @@
 //! C20: what is refused at start, with the reason and the remedy, and without credentials.
 
+use std::path::PathBuf;
+
 use secrecy::SecretString;
 use support::pki::Pki;
 
@@ -61,7 +63,7 @@ async fn c20_an_inspection_finds_what_a_start_would_and_makes_nothing() {
     let found = RedisStore::inspect(server.options()).await.unwrap().found;
     assert!(found.contains("the store is this gate's"), "{found}");
     let url = format!("redis://127.0.0.1:{}", server.port);
-    let other = RedisOptions::new(&url, ISSUER, Uuid::from_u128(8), LEEWAY);
+    let other = RedisOptions::new(&url, NetworkOptions::new(ISSUER, Uuid::from_u128(8), LEEWAY));
     let more = server.options().wait_replicas(2);
     server.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
     let evicts = server.options();
@@ -93,9 +95,9 @@ async fn c20_another_issuer_keyring_or_schema_is_refused() {
     let store = server.connect("rg").await;
     insert(&*store, &session("alice", 1, start())).await;
     let url = format!("redis://127.0.0.1:{}", server.port);
-    let said = refused(RedisOptions::new(&url, "https://other.example", KEYRING, LEEWAY)).await;
+    let said = refused(RedisOptions::new(&url, NetworkOptions::new("https://other.example", KEYRING, LEEWAY))).await;
     assert!(said.contains(ISSUER) && said.contains("another prefix"), "{said}");
-    let said = refused(RedisOptions::new(&url, ISSUER, Uuid::from_u128(8), LEEWAY)).await;
+    let said = refused(RedisOptions::new(&url, NetworkOptions::new(ISSUER, Uuid::from_u128(8), LEEWAY))).await;
     assert!(said.contains("another keyring"), "{said}");
     for field in ["schema", "partitions"] {
         let before = server.cli(&["HGET", "{rg:0}:h", field]);
@@ -106,7 +108,7 @@ async fn c20_another_issuer_keyring_or_schema_is_refused() {
     }
     server.connect("rg").await;
     // Another prefix is another store.
-    let other = RedisOptions::new(&url, "https://other.example", KEYRING, LEEWAY).prefix("other");
+    let other = RedisOptions::new(&url, NetworkOptions::new("https://other.example", KEYRING, LEEWAY)).prefix("other");
     RedisStore::connect(other).await.unwrap();
     // A head that is gone is not made anew over what is left.
     store.revoke(gone(session("alice", 1, start()).id), RevokedBecause::Logout).await.unwrap();
@@ -124,8 +126,16 @@ fn allow(server: &Server, rules: &str) {
     server.cli(&args);
 }
 
+fn with_password(options: RedisOptions) -> RedisOptions {
+    with(options, |network| *network = network.clone().password(SecretString::from(PASSWORD)))
+}
+
+fn with_password_file(options: RedisOptions, path: impl Into<PathBuf>) -> RedisOptions {
+    with(options, |network| *network = network.clone().password_file(path))
+}
+
 fn as_user(server: &Server) -> RedisOptions {
-    server.options().username(USER).password(SecretString::from(PASSWORD))
+    with_password(server.options().username(USER))
 }
 
 #[tokio::test]
@@ -163,7 +173,7 @@ async fn c20_each_command_and_key_pattern_that_is_missing_is_named() {
 #[tokio::test]
 async fn c20_a_wrong_password_is_named_without_it() {
     let server = Server::start(&["--requirepass another-password"]);
-    for options in [server.options().password(SecretString::from(PASSWORD)), server.options(), as_user(&server)] {
+    for options in [with_password(server.options()), server.options(), as_user(&server)] {
         let said = refused(options).await;
         assert!(said.contains("password"), "{said}");
     }
@@ -174,7 +184,7 @@ async fn a_password_file_is_read_again_at_each_connection() {
     let server = Server::start(&["--requirepass first"]);
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "first\n").unwrap();
-    let store = RedisStore::connect(server.options().password_file(file.path())).await.unwrap();
+    let store = RedisStore::connect(with_password_file(server.options(), file.path())).await.unwrap();
     store.check().await.unwrap();
     server.cli(&["-a", "first", "--no-auth-warning", "CONFIG", "SET", "requirepass", "second"]);
     std::fs::write(file.path(), "second\n").unwrap();
@@ -188,10 +198,12 @@ async fn tls_needs_the_right_authority_and_name_and_a_client_certificate_where_t
     let (_server, port) = Redis::start_with_tls(&pki);
     let own = pki.issue(&["gate"]);
     let options = |name: &str, ca: &Pki| {
-        RedisOptions::new(format!("rediss://{name}:{port}"), ISSUER, KEYRING, LEEWAY).ca(ca.root_pem())
+        let network = NetworkOptions { ca: Some(ca.root_pem().into()), ..NetworkOptions::new(ISSUER, KEYRING, LEEWAY) };
+        RedisOptions::new(format!("rediss://{name}:{port}"), network)
     };
     let key = || SecretString::from(own.key.clone());
-    let with_own = |options: RedisOptions| options.client_certificate(own.cert.clone(), key());
+    let with_own =
+        |options| with(options, |network| network.client_certificate = Some((own.cert.clone().into(), key())));
     let store = RedisStore::connect(with_own(options("localhost", &pki))).await.unwrap();
     let begun = session("alice", 1, start());
     insert(&store, &begun).await;
@@ -200,7 +212,7 @@ async fn tls_needs_the_right_authority_and_name_and_a_client_certificate_where_t
         options("localhost", &pki),
         with_own(options("localhost", &Pki::new())),
         with_own(options("127.0.0.1", &pki)),
-        RedisOptions::new(format!("redis://localhost:{port}"), ISSUER, KEYRING, LEEWAY),
+        RedisOptions::new(format!("redis://localhost:{port}"), NetworkOptions::new(ISSUER, KEYRING, LEEWAY)),
     ] {
         let said = refused(wrong).await;
         assert!(said.contains("Redis at ") && !said.contains(&own.key), "{said}");
@@ -209,7 +221,7 @@ async fn tls_needs_the_right_authority_and_name_and_a_client_certificate_where_t
 
 #[tokio::test]
 async fn c20_mistakes_in_the_options_are_named_without_credentials() {
-    let options = |url: &str| RedisOptions::new(url, ISSUER, KEYRING, LEEWAY);
+    let options = |url: &str| RedisOptions::new(url, NetworkOptions::new(ISSUER, KEYRING, LEEWAY));
     let secret = format!("redis://{USER}:{PASSWORD}@127.0.0.1:1");
     for (options, part) in [
         (options(&secret), "credentials"),
@@ -218,9 +230,9 @@ async fn c20_mistakes_in_the_options_are_named_without_credentials() {
         (options("rediss://127.0.0.1:1/#insecure"), "#insecure"),
         (options("redis://127.0.0.1:1").prefix("a b"), "prefix"),
         (options("redis://127.0.0.1:1").prefix(""), "prefix"),
-        (options("redis://127.0.0.1:1").ca("x"), "rediss://"),
+        (with(options("redis://127.0.0.1:1"), |network| network.ca = Some("x".into())), "rediss://"),
         (options("redis://127.0.0.1:1").username("gate"), "password"),
-        (options("redis://127.0.0.1:1").password_file("/nonexistent/redis"), "/nonexistent/redis"),
+        (with_password_file(options("redis://127.0.0.1:1"), "/nonexistent/redis"), "/nonexistent/redis"),
     ] {
         let shown = format!("{options:?}");
         assert!(!shown.contains(PASSWORD), "{shown}");
@@ -245,7 +257,7 @@ async fn c20_a_skewed_clock_an_old_version_and_a_cluster_are_refused() {
     let newer = base.replace("6.0.16", "7.2.4");
     super::super::check::check_server(&options(1), &info(&newer)).unwrap();
     let now = Timestamp::from_secs(1_800_000_000);
-    let skewed = |theirs: Timestamp| super::super::check::compare_clocks(&options(1), now, theirs, now);
+    let skewed = |theirs: Timestamp| options(1).network.compare_clocks("Redis", now, theirs, now);
     assert!(skewed(now.plus(LEEWAY)).is_ok() && skewed(now.minus(LEEWAY)).is_ok());
     for theirs in [now.plus(LEEWAY * 2), now.minus(LEEWAY * 2)] {
         let said = skewed(theirs).unwrap_err().to_string();

@@ -8,7 +8,7 @@ use rotogate_core::store::conformance::{gone, insert, later, rotated, session, s
 
 pub(super) fn options_of(servers: &Replicated) -> RedisOptions {
     let urls = servers.urls();
-    RedisOptions::new(&urls[0], ISSUER, KEYRING, LEEWAY).more_urls(&urls[1..]).sentinel(PRIMARY)
+    RedisOptions::new(&urls[0], NetworkOptions::new(ISSUER, KEYRING, LEEWAY)).more_urls(&urls[1..]).sentinel(PRIMARY)
 }
 
 /// Waits until the Sentinels name another server than this.
@@ -99,7 +99,8 @@ async fn c20_what_the_sentinels_do_not_know_is_refused() {
     let said = RedisStore::connect(unknown).await.unwrap_err().to_string();
     assert!(said.contains("knows no primary \"other\""), "{said}");
     let port = support::server::free_port();
-    let away = RedisOptions::new(format!("redis://127.0.0.1:{port}"), ISSUER, KEYRING, LEEWAY).sentinel(PRIMARY);
+    let away = RedisOptions::new(format!("redis://127.0.0.1:{port}"), NetworkOptions::new(ISSUER, KEYRING, LEEWAY))
+        .sentinel(PRIMARY);
     let said = RedisStore::connect(away).await.unwrap_err().to_string();
     assert!(said.contains("Sentinel") && said.contains(&port.to_string()), "{said}");
     let server = options(servers.servers[0].port).sentinel(PRIMARY);

@@ -50,7 +50,7 @@ impl SessionTable {
         let [.., a, b, c, d, e, f, g, h] = *id.as_bytes();
         // The random bytes of the id, spread by a multiplication; the map itself uses a stronger hash.
         let spread = u64::from_be_bytes([a, b, c, d, e, f, g, h]).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        // The result is less than the number of parts, which is too small for an overflow.
+        // The product fits into 64 bits: `spread` has 32, and there are few parts. The result is less than their number.
         ((spread * self.parts.len() as u64) >> 32) as usize
     }
 

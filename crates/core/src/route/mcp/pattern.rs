@@ -63,12 +63,12 @@ impl McpCalls {
         Ok(Self { method: Some(method.into()), name })
     }
 
-    /// Is it `*`?
+    /// Whether the pattern is `*`.
     pub const fn is_general(&self) -> bool {
         self.method.is_none()
     }
 
-    /// Does it name some of the names of this method, by their beginning?
+    /// Whether the pattern gives the beginning of some names of this method.
     pub(super) fn has_prefix_of(&self, method: &str) -> bool {
         self.method.as_deref() == Some(method) && matches!(self.name, NamePattern::Prefix(_))
     }

@@ -18,8 +18,8 @@ use super::snapshot::{RecordWrite, SeenRecord, Snapshot};
 use crate::clock::Timestamp;
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::{Session, SessionId};
-use crate::store::rules::{Failure, KEPT_AFTER_END};
-use crate::store::{StoreError, WriteOutcome};
+use crate::store::rules::{Failure, KEPT_AFTER_END, Rules, end_of};
+use crate::store::{Inserted, StoreError, SubjectBound, WriteOutcome};
 
 /// How often an operation is decided again, because others changed what it depends on. Its time bounds it as well.
 pub const MAX_DECISIONS: u32 = 24;
@@ -104,6 +104,24 @@ impl<'a> Operation<'a> {
     }
 }
 
+/// The history of a record that a gate wrote back after a loss. No data has it: the record is not of the data that was
+/// adopted, and another node may have a later one.
+const EARLIER: History = [0; 8];
+
+impl<'a> Operation<'a> {
+    /// Writes a record back after a loss of writes.
+    pub fn restoring(record: &'a Session) -> Self {
+        Self {
+            ids: vec![record.id],
+            targets: vec![Target::Session(record.id)],
+            held: Some(record),
+            by: Some(end_of(record).plus(KEPT_AFTER_END)),
+            history: Some(EARLIER),
+            ..Self::default()
+        }
+    }
+}
+
 impl Operation<'_> {
     /// What the record of a session must begin with, empty if any will do; `None`: there must be none.
     pub fn expected_begin(&self, snapshot: &Snapshot, id: SessionId, is_written: bool) -> Option<Vec<u8>> {
@@ -141,6 +159,28 @@ pub enum Committed {
     Changed(Snapshot),
     /// Its time was over.
     Late,
+}
+
+/// What came of inserting a session that the bound of its subject had room for; `ended` gave way to it. `None`: the subject has
+/// other sessions now, so the room is to be found anew.
+///
+/// # Errors
+/// The commit came too late.
+pub fn inserted(
+    committed: Option<Committed>,
+    rules: &Rules,
+    session: &Session,
+    ended: &[Revocation],
+) -> Result<Option<Inserted>, StoreError> {
+    match committed {
+        Some(Committed::Done) => Ok(Some(Inserted::Inserted(ended.to_vec()))),
+        Some(Committed::Late) => Err(too_late(session)),
+        None => Err(StoreError::new("the store gave no answer to an insert")),
+        Some(Committed::Changed(mut now)) => match rules.insert(&mut now, session, SubjectBound::NONE)? {
+            Inserted::Inserted(_) => Ok(None),
+            refused @ (Inserted::NoLongerValid(_) | Inserted::TooMany) => Ok(Some(refused)),
+        },
+    }
 }
 
 /// An operation that the rules have decided.

@@ -1,6 +1,7 @@
 //! What the stores of several gates have in common: the names of writes, and the bytes of effects and reasons.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use crate::clock::Timestamp;
 use crate::random::random;
@@ -16,6 +17,17 @@ pub type History = [u8; 8];
 
 /// The live revocations, each with its place in the log.
 pub type LiveRevocations<P> = BTreeMap<Target, (P, Revocation)>;
+
+/// Adds what a log has, in any order: of two entries with one target the later one stays.
+pub fn add_logged<P: Ord>(live: &mut LiveRevocations<P>, entries: Vec<(P, Revocation)>) {
+    for (place, entry) in entries {
+        match live.entry(entry.target.clone()) {
+            Entry::Vacant(free) => drop(free.insert((place, entry))),
+            Entry::Occupied(mut known) if known.get().0 < place => drop(known.insert((place, entry))),
+            Entry::Occupied(_) => {}
+        }
+    }
+}
 
 /// Those of one log in its order; those of several by the clocks of their servers.
 pub fn in_order<P: Ord>(live: LiveRevocations<P>) -> Vec<Revocation> {

@@ -27,7 +27,7 @@ impl Marker {
         or_later(self.write(sequence, HighWater::raise).await);
     }
 
-    /// Whatever the mark was.
+    /// Replaces any earlier mark.
     pub async fn set(&self, sequence: u64) {
         or_later(self.write(sequence, HighWater::write).await);
     }

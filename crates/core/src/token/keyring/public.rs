@@ -253,7 +253,7 @@ fn parse(jwk: &Jwk, algorithm: Algorithm) -> Result<(KeyVerifier, usize), &'stat
 
 const OF_ANOTHER_KIND: &str = "the key is of another kind than its algorithm takes";
 
-/// Is it a point of small order of edwards25519, in any encoding? There are eight such points, with seven encodings of
+/// Whether the key is a point of small order of edwards25519, in any encoding. There are eight such points, with seven encodings of
 /// `y` and either sign: RFC 8032 §5.1.7 leaves this check to the verifier.
 fn is_small_order(key: &[u8; 32]) -> bool {
     /// `y` without the sign: 0, 1, the two of order 8, -1, and 0 and 1 beyond the prime.

@@ -222,12 +222,12 @@ impl IssuerKeys {
         self.named.len() + self.same_name.len() + usize::from(self.unnamed.is_some())
     }
 
-    /// Is it empty? Only [`IssuerKeys::unknown`] is.
+    /// Whether the set is empty. Only [`IssuerKeys::unknown`] is.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Does it contain this key, under any name?
+    /// Whether the set contains this key, under any name.
     pub(in crate::token) fn holds(&self, key: &KeyPrint) -> bool {
         self.all().any(|held| held.print() == *key)
     }
@@ -241,7 +241,7 @@ impl IssuerKeys {
         self.named.values().chain(&self.same_name).chain(&self.unnamed)
     }
 
-    /// Does it find the same key for every token?
+    /// Whether both sets find the same key for every token.
     pub(in crate::token) fn equals(&self, other: &Self) -> bool {
         let print = |key: &VerifyingKey| key.print();
         self.unnamed.as_ref().map(print) == other.unnamed.as_ref().map(print)
@@ -342,7 +342,7 @@ impl Keys {
         self.live().map_or(Denial::UnknownKey, |keys| keys.foresee_missing(engine_now, issued_at, leeway))
     }
 
-    /// Is this key among them?
+    /// Whether this key is among the keys in force.
     ///
     /// # Errors
     /// The key is not in the set, or the keys are not known at this moment.

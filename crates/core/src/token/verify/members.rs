@@ -88,7 +88,7 @@ impl Member<'_> {
         }
     }
 
-    /// Is it exactly this text, number or boolean?
+    /// Whether the member is exactly this text, number or boolean.
     pub(super) fn is(&self, value: &Value) -> bool {
         match (self, value) {
             (Self::Text(text), Value::String(wanted)) => *text == **wanted,

@@ -100,7 +100,7 @@ impl Responses {
     }
 }
 
-/// Does it have the form of a JWT: three parts of base64url (J12)? Keys verify such a token, unless its issuer's rules
+/// Whether the token has the form of a JWT: three parts of base64url (J12). Keys verify such a token, unless its issuer's rules
 /// say otherwise.
 pub fn is_jwt_shaped(token: &str) -> bool {
     let is_part = |part: &str| part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
@@ -109,7 +109,7 @@ pub fn is_jwt_shaped(token: &str) -> bool {
     fourth.is_none() && [first, second, third].into_iter().all(|part| part.is_some_and(is_part))
 }
 
-/// Can it be an opaque token of another issuer? It must have the characters of RFC 6750 §2.1, and must not be one of
+/// Whether the token can be an opaque one of another issuer. It must have the characters of RFC 6750 §2.1, and must not be one of
 /// our own refresh tokens, which no other server may see.
 pub(crate) fn is_opaque(token: &str) -> bool {
     let is_character = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);

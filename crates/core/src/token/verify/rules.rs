@@ -301,7 +301,7 @@ impl IssuerRules {
         Self { claims: Arc::new(claims), ..self }
     }
 
-    /// Does it judge every token like `other`?
+    /// Whether these rules judge every token like `other`.
     pub(crate) fn equals(&self, other: &Self) -> bool {
         let Self {
             issuer,

@@ -12,16 +12,20 @@ use crate::config::{Config, RedbSettings, StoreConfig};
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use crate::server::build::shared;
 use crate::server::build::stores::{Stores, open_stores, redb_options};
+#[cfg(any(feature = "postgres", feature = "redis"))]
+use rotogate::store::NetworkOptions;
 #[cfg(feature = "postgres")]
 use rotogate::store::PostgresStore;
 #[cfg(feature = "redis")]
 use rotogate::store::RedisStore;
 use rotogate::store::redb::RedbStore;
 use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
-use rotogate_core::store::Store;
 #[cfg(feature = "relay")]
 use rotogate_core::store::copy::copy_vaults;
 use rotogate_core::store::copy::{Content, CopyTarget, copy};
+#[cfg(feature = "relay")]
+use rotogate_core::store::relay::RelayStore;
+use rotogate_core::store::{Store, StoreError};
 use rotogate_core::token::keyring::Keyring;
 
 /// A gate that runs beats every 15 seconds at least.
@@ -101,31 +105,49 @@ async fn copied(config: &Config, to: &Config, keyring: &Keyring) -> Result<Conte
         }
         #[cfg(feature = "postgres")]
         StoreConfig::Postgres(settings) => {
-            let options = shared::of_postgres(to, settings, keyring.id()).map_err(Failure::failed)?;
-            // Its mark is of the store that was there before.
-            let copying = options.clone().without_mark().copying(name(&config.store));
+            let mut options = shared::of_postgres(to, settings, keyring.id()).map_err(Failure::failed)?;
+            let mut copying = options.clone();
+            begin_copy(&mut copying.network, name(&config.store));
             let target = PostgresStore::connect(copying).await.map_err(Failure::failed)?;
-            let content = copy(&*from.sessions, &target, cut).await.map_err(Failure::failed)?;
-            #[cfg(feature = "relay")]
-            copy_vaults(&*from.relay, &target, cut).await.map_err(Failure::failed)?;
-            target.end_copy().await.map_err(Failure::failed)?;
-            PostgresStore::connect(options.accept_restored()).await.map_err(Failure::failed)?;
+            let content = copy_all(&from, &target, cut).await.map_err(Failure::failed)?;
+            options.network.accept_restored = true;
+            PostgresStore::connect(options).await.map_err(Failure::failed)?;
             Ok(content)
         }
         #[cfg(feature = "redis")]
         StoreConfig::Redis(settings) => {
-            let options = shared::of_redis(to, settings, keyring.id()).map_err(Failure::failed)?;
-            // Its mark is of the store that was there before.
-            let copying = options.clone().without_mark().copying(name(&config.store));
+            let mut options = shared::of_redis(to, settings, keyring.id()).map_err(Failure::failed)?;
+            let mut copying = options.clone();
+            begin_copy(&mut copying.network, name(&config.store));
             let target = RedisStore::connect(copying).await.map_err(Failure::failed)?;
-            let content = copy(&*from.sessions, &target, cut).await.map_err(Failure::failed)?;
-            #[cfg(feature = "relay")]
-            copy_vaults(&*from.relay, &target, cut).await.map_err(Failure::failed)?;
-            target.end_copy().await.map_err(Failure::failed)?;
-            RedisStore::connect(options.accept_restored()).await.map_err(Failure::failed)?;
+            let content = copy_all(&from, &target, cut).await.map_err(Failure::failed)?;
+            options.network.accept_restored = true;
+            RedisStore::connect(options).await.map_err(Failure::failed)?;
             Ok(content)
         }
     }
+}
+
+/// The mark of the gate is of the store that was there before.
+#[cfg(any(feature = "postgres", feature = "redis"))]
+fn begin_copy(network: &mut NetworkOptions, from: String) {
+    network.high_water = None;
+    network.copying = Some(from);
+}
+
+/// Copies sessions, revocations and vaults, and ends the copy.
+#[cfg(not(feature = "relay"))]
+async fn copy_all<T: CopyTarget>(from: &Stores, to: &T, cut: Timestamp) -> Result<Content, StoreError> {
+    let content = copy(&*from.sessions, to, cut).await?;
+    to.end_copy().await.map(|()| content)
+}
+
+/// Copies sessions, revocations and vaults, and ends the copy.
+#[cfg(feature = "relay")]
+async fn copy_all<T: CopyTarget + RelayStore>(from: &Stores, to: &T, cut: Timestamp) -> Result<Content, StoreError> {
+    let content = copy(&*from.sessions, to, cut).await?;
+    copy_vaults(&*from.relay, to, cut).await?;
+    to.end_copy().await.map(|()| content)
 }
 
 /// The copy has another name until it is whole.
@@ -143,13 +165,7 @@ async fn into_redb(
     let mark = options.high_water.take();
     (options.accept_restored, options.copying) = (true, Some(of));
     let target = RedbStore::open(&part, options.clone()).map_err(Failure::failed)?;
-    let copying = async {
-        let content = copy(&*from.sessions, &target, cut).await?;
-        #[cfg(feature = "relay")]
-        copy_vaults(&*from.relay, &target, cut).await?;
-        target.end_copy().await.map(|()| content)
-    };
-    let content = copying.await;
+    let content = copy_all(from, &target, cut).await;
     target.close().await.map_err(Failure::failed)?;
     let content = content.map_err(|error| {
         failed(format!("{error}. Run the command again; if {} is of another store, remove it first", part.display()))

@@ -55,7 +55,7 @@ pub(super) struct AccessReport {
     refused: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
-    /// What the rules make of its claims.
+    /// The rules' judgement of the token's claims.
     #[serde(skip_serializing_if = "Option::is_none")]
     caller: Option<Caller>,
     /// Each route that asks for a token, with `accepted` or the reason for a refusal.

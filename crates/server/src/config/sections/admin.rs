@@ -102,7 +102,7 @@ impl AdminConfig {
     }
 }
 
-/// What a command needs in order to ask a running gate: nothing else of the configuration.
+/// The part of the configuration that a command needs to ask a running gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminAccess {
     /// The host and port of the admin listener.

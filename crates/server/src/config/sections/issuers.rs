@@ -359,7 +359,7 @@ fn session_claim(v: &Raw) -> Result<String, String> {
     }
 }
 
-/// Is it an http URL of another machine?
+/// Whether the URL is an http one of another machine.
 fn is_plain(url: &str) -> bool {
     let Some(uri) = url.parse::<Uri>().ok().filter(|uri| uri.scheme() == Some(&Scheme::HTTP)) else { return false };
     let host = uri.host().unwrap_or_default().to_ascii_lowercase();

@@ -214,7 +214,7 @@ impl Config {
         self.directories.iter().find(|one| matches!(one.users, UsersConfig::File { .. }))
     }
 
-    /// The users file, with the hashes that it may have.
+    /// The users file, and the password schemes that it may contain.
     ///
     /// # Errors
     /// As [`HashesConfig::accepted`], and if the users are not in a file.

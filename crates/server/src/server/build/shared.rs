@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+#[cfg(any(feature = "postgres", feature = "redis"))]
+use rotogate::store::NetworkOptions;
 #[cfg(feature = "postgres")]
 use rotogate::store::{PostgresOptions, PostgresStore};
 #[cfg(feature = "redis")]
@@ -75,42 +77,37 @@ fn own_certificate((cert, key): &(PathBuf, PathBuf)) -> Result<(Vec<u8>, SecretS
     Ok((pem, SecretString::from(key.as_str())))
 }
 
-/// What the files of the section say, besides. They are read at a start only, but for the password.
+/// What both kinds of server are reached with. The files are read at a start only, but for the password.
+#[cfg(any(feature = "postgres", feature = "redis"))]
+fn network(config: &Config, settings: &SharedSettings, keyring: Uuid) -> Result<NetworkOptions, KeyFault> {
+    // The engine has the staleness.
+    let SharedSettings { password_file, ca, client_cert, mark, accept_restored_store, staleness: _ } = settings;
+    let options = NetworkOptions {
+        ca: ca.as_deref().map(authorities).transpose()?,
+        client_certificate: client_cert.as_ref().map(own_certificate).transpose()?,
+        high_water: Some(mark.clone()),
+        accept_restored: *accept_restored_store,
+        ..NetworkOptions::new(config.issuer.url.as_str(), keyring, config.issuer.leeway)
+    };
+    Ok(match password_file {
+        Some(file) => options.password_file(file),
+        None => options,
+    })
+}
+
+/// The options of a store in PostgreSQL.
 #[cfg(feature = "postgres")]
 pub(crate) fn of_postgres(
     config: &Config,
     settings: &PostgresSettings,
     keyring: Uuid,
 ) -> Result<PostgresOptions, KeyFault> {
-    let PostgresSettings {
-        url,
-        listen_url,
-        schema,
-        statements,
-        connections,
-        // The engine has the staleness.
-        shared: SharedSettings { password_file, ca, client_cert, mark, accept_restored_store, staleness: _ },
-    } = settings;
-    let issuer = &config.issuer;
-    let mut options = PostgresOptions::new(url.as_str(), issuer.url.as_str(), keyring, issuer.leeway)
+    let PostgresSettings { url, listen_url, schema, statements, connections, shared } = settings;
+    let mut options = PostgresOptions::new(url.as_str(), network(config, shared, keyring)?)
         .schema(schema.as_str())
-        .connections(*connections)
-        .high_water(mark);
-    if *accept_restored_store {
-        options = options.accept_restored();
-    }
+        .connections(*connections);
     if let Some(url) = listen_url {
         options = options.listen_url(url.as_str());
-    }
-    if let Some(file) = password_file {
-        options = options.password_file(file);
-    }
-    if let Some(ca) = ca {
-        options = options.ca(authorities(ca)?);
-    }
-    if let Some(pair) = client_cert {
-        let (certificate, key) = own_certificate(pair)?;
-        options = options.client_certificate(certificate, key);
     }
     Ok(match statements {
         Statements::Named => options,
@@ -118,7 +115,7 @@ pub(crate) fn of_postgres(
     })
 }
 
-/// What the files of the section say, besides. They are read at a start only, but for the passwords.
+/// The options of a store in Redis.
 #[cfg(feature = "redis")]
 pub(crate) fn of_redis(config: &Config, settings: &RedisSettings, keyring: Uuid) -> Result<RedisOptions, KeyFault> {
     let RedisSettings {
@@ -130,18 +127,13 @@ pub(crate) fn of_redis(config: &Config, settings: &RedisSettings, keyring: Uuid)
         assume_noeviction,
         wait_replicas,
         wait_fsync,
-        // The engine has the staleness.
-        shared: SharedSettings { password_file, ca, client_cert, mark, accept_restored_store, staleness: _ },
+        shared,
     } = settings;
-    let issuer = &config.issuer;
     let (first, more) = urls.split_first().ok_or_else(|| KeyFault::new("store.urls", "is empty"))?;
-    let mut options = RedisOptions::new(first.as_str(), issuer.url.as_str(), keyring, issuer.leeway)
+    let mut options = RedisOptions::new(first.as_str(), network(config, shared, keyring)?)
         .more_urls(more)
         .prefix(prefix.as_str())
-        .high_water(mark);
-    if *accept_restored_store {
-        options = options.accept_restored();
-    }
+        .wait_replicas(*wait_replicas);
     if let Some(SentinelSettings { name, username, password_file }) = sentinel {
         options = options.sentinel(name.as_str());
         if let Some(name) = username {
@@ -154,20 +146,9 @@ pub(crate) fn of_redis(config: &Config, settings: &RedisSettings, keyring: Uuid)
     if let Some(name) = username {
         options = options.username(name.as_str());
     }
-    if let Some(file) = password_file {
-        options = options.password_file(file);
-    }
-    if let Some(ca) = ca {
-        options = options.ca(authorities(ca)?);
-    }
-    if let Some(pair) = client_cert {
-        let (certificate, key) = own_certificate(pair)?;
-        options = options.client_certificate(certificate, key);
-    }
     if *cluster {
         options = options.cluster();
     }
-    options = options.wait_replicas(*wait_replicas);
     if *wait_fsync {
         options = options.wait_fsync();
     }

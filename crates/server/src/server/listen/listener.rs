@@ -36,11 +36,11 @@ pub(crate) struct Listener {
     proxy_protocol: bool,
     addresses: Arc<Addresses>,
     counts: Arc<ConnectionCounts>,
-    /// Who may ask here for verdicts, if it is not public.
+    /// The networks that may ask here for verdicts; `None` for a public listener.
     asking: Option<Arc<AskingNetworks>>,
     /// Whether the socket listens on a loopback address.
     at_loopback: bool,
-    /// What routes and endpoints call it.
+    /// The name of the listener for routes and endpoints.
     name: Option<Arc<str>>,
 }
 

@@ -63,7 +63,7 @@ impl Workers {
         });
     }
 
-    /// What finds out whether the threads still serve. It keeps no thread alive.
+    /// The probes by which the watchdog finds out whether the threads still serve. They keep no thread alive.
     pub(crate) fn pulse(&self) -> Pulse {
         Pulse(self.workers.iter().map(|worker| worker.runtime.clone()).collect())
     }

@@ -69,7 +69,7 @@ impl DrainedStream {
         Poll::Ready(is_grpc.then(|| grpc_trailers(GrpcCode::Unavailable, "the gate is upgraded in place; try again")))
     }
 
-    /// Was it ended here?
+    /// Whether the drain ended the stream.
     pub(crate) const fn is_over(&self) -> bool {
         self.is_over
     }

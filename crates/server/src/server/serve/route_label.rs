@@ -30,7 +30,7 @@ impl RouteLabel {
         }
     }
 
-    /// The route of a verdict that nobody needs any more.
+    /// The route of a verdict that has no further use.
     pub(crate) fn from_verdict(verdict: Option<Verdict>) -> Self {
         let Some(verdict) = verdict else { return Self::Preflight };
         match (verdict.route, verdict.operation) {

@@ -231,7 +231,10 @@ const SETTINGS: &[(&[&str], Fate)] = &[
     (&["real_client_ip_header"], Gone("X-Forwarded-For of trusted_proxies counts")),
     (&["relative_redirect_url"], Gone("the redirect URI is a constant, whatever host a request names")),
     (&["skip_auth_preflight"], Gone("the gate answers preflights by [cors]; preflight = \"upstream\" on a route")),
-    (&["trusted_ips"], Gone("no address replaces a login; give such clients tokens, or the path auth = \"none\"")),
+    (
+        &["trusted_ips"],
+        Gone("an IP address is no login; give such clients tokens, or set auth = \"none\" for their paths"),
+    ),
     (&["allow_query_semicolons"], Gone("a query passes byte for byte")),
     (&["disable_keep_alives"], Gone("reuse = \"never\" of the upstream")),
     (&["proxy_raw_path"], Gone("encoded_slash of the route")),

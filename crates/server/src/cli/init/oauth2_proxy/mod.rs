@@ -253,7 +253,7 @@ impl Import {
         let (groups, allowed) = (settings.list("allowed_groups"), settings.list("allowed_roles"));
         if !groups.is_empty() && !allowed.is_empty() {
             return Err(
-                "allowed_groups and allowed_roles ask for both, and a route has one list of roles: keep one".into()
+                "with allowed_groups and allowed_roles a user must have one of each, and a route has one list of roles: keep one of the two".into()
             );
         }
         let claim = if allowed.is_empty() {

@@ -33,7 +33,7 @@ const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 /// The longest certificate file, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// What connections are accepted with at one moment.
+/// The TLS settings for connections that are accepted at one moment.
 #[derive(Clone, Debug)]
 pub(crate) struct TlsState {
     pub(crate) settings: Arc<ServerConfig>,
@@ -45,7 +45,7 @@ pub(crate) struct TlsState {
 }
 
 impl TlsState {
-    /// Does it accept this chain of a client at this time?
+    /// Whether the listener accepts this chain of a client at this time.
     pub(super) fn accepts(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> bool {
         let (Some(verifier), Some((leaf, rest))) = (&self.verifier, chain.split_first()) else { return false };
         verifier.verify_client_cert(leaf, rest, now).is_ok()
@@ -66,7 +66,7 @@ impl Tls {
         Ok(Self { config: ArcSwap::from_pointee(config.clone()), loaded: watch::Sender::new(Arc::new(loaded)) })
     }
 
-    /// What a new connection is accepted with, and what replaces it.
+    /// The TLS settings of new connections, which a reload replaces.
     pub(super) fn subscribe(&self) -> watch::Receiver<Arc<TlsState>> {
         self.loaded.subscribe()
     }

@@ -120,7 +120,7 @@ fn differing(in_force: &Config, other: &Config) -> Vec<String> {
         one.iter().filter(|pair| !other.contains(pair)).map(|(key, _)| key.clone()).collect()
     };
     let all: BTreeSet<String> = only(&ours, &theirs).union(&only(&theirs, &ours)).cloned().collect();
-    // An element of a list that the other has not is told whole: its defaults tell nobody anything.
+    // An element of a list that the other has not is told whole: its defaults are of no use to a reader.
     let is_in = |values: &[(String, toml::Value)], element: &str| {
         values
             .iter()

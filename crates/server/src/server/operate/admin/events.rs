@@ -150,7 +150,7 @@ pub(super) fn of_session(issuer: &str, session: &Session) -> Vec<Value> {
     filter.pick_all(recent::follow().0.iter())
 }
 
-/// Who ended the session that these lines are about: the actor, with the role if there is one.
+/// The actor that ended the session of these lines, with the role if there is one.
 pub(super) fn ended_by(history: &[Value]) -> Option<String> {
     let line = history.iter().find(|line| line["event.action"] == "revocation")?;
     let actor = line["rotogate.actor"].as_str()?;

@@ -1,4 +1,4 @@
-//! Who is let in: the host that was asked for, the page that asks, and the token.
+//! Access to the admin listener: the host that was asked for, the page that asks, and the token.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -156,7 +156,7 @@ fn may_guess(state: &AdminState, peer: IpAddr) -> Result<(), Refusal> {
     Err(Refusal::new(Code::TooManyFailures, what).retry_after(wait))
 }
 
-/// Whose token a form of the page has. `None` if it is nobody's.
+/// The operator whose token a form of the page has, if any.
 #[cfg(feature = "page")]
 pub(super) fn sign_in(
     state: &AdminState,

@@ -7,7 +7,7 @@ use rotogate::gate::Readiness;
 use super::problem::Problem;
 use super::{AdminState, Body, plain};
 
-/// What a running gate answers.
+/// The reply of a running gate.
 pub(crate) const ALIVE: &str = "alive\n";
 
 /// Whether the process runs.

@@ -9,12 +9,12 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST};
 use http::request::Parts;
@@ -31,21 +31,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::metrics::Metrics;
-use super::reload::{Outcomes, Reloader};
-use crate::config::Config;
+use super::metrics::{Metrics, Sources};
+use super::reload::Reloader;
 use crate::log::{self, request_id};
 use crate::server::build::admin_tokens::AdminTokens;
-use crate::server::build::issuers::RemoteIssuers;
-use crate::server::build::users::LiveUsers;
-use crate::server::listen::connection_counts::ConnectionCounts;
 use crate::server::listen::min_rate::MinRate;
 use crate::server::listen::stream::Socket;
 use crate::server::serve::request::Serving;
 use operations::Operation;
 use problem::{Code, Refusal};
-use rotogate::gate::Gate;
-use rotogate::store::redb::RedbStore;
 use rotogate_core::clock::{Timestamp, wall_micros};
 use rotogate_core::context::Context;
 use rotogate_core::limit::Failures;
@@ -99,29 +93,18 @@ const AUDIT_RETRY: Duration = Duration::from_secs(5);
 /// The response header with the id of the request.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What the admin listener needs.
+/// The state of the admin listener.
 #[derive(Debug)]
 pub(crate) struct AdminState {
-    pub(crate) gate: Gate,
     pub(crate) tokens: Arc<AdminTokens>,
     pub(crate) failures: Failures,
     #[cfg(feature = "page")]
     pub(crate) sign_ins: SignIns,
     #[cfg(feature = "page")]
     pub(crate) history: History,
-    pub(crate) store: Option<RedbStore>,
-    /// `None`: another system has the users.
-    pub(crate) users: Option<Arc<LiveUsers>>,
-    /// The issuers whose keys are fetched.
-    pub(crate) issuers: RemoteIssuers,
-    /// The configuration in force.
-    pub(crate) config: Arc<ArcSwap<Config>>,
-    /// What serves requests by it.
+    /// The services that requests get under the configuration in force.
     pub(crate) serving: Serving,
     pub(crate) reloader: Reloader,
-    pub(crate) reloads: Arc<Outcomes>,
-    /// The connections of each public listener.
-    pub(crate) connections: Vec<Arc<ConnectionCounts>>,
     pub(crate) began: Timestamp,
     /// Every address of this gate, the admin listener's included.
     pub(crate) listening: Vec<SocketAddr>,
@@ -129,6 +112,15 @@ pub(crate) struct AdminState {
     pub(crate) stopping: watch::Receiver<bool>,
     /// Held while a rotated key waits to sign.
     pub(crate) rotating: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// The gate, its store and users, and the configuration in force.
+impl Deref for AdminState {
+    type Target = Sources;
+
+    fn deref(&self) -> &Sources {
+        self.metrics.sources()
+    }
 }
 
 /// Which listener it is.

@@ -128,12 +128,12 @@ impl OperationRow {
 }
 
 impl OperationRow {
-    /// Does it change anything? Then the audit log has its event before the answer goes out.
+    /// Whether the operation changes anything. Then the audit log has its event before the answer goes out.
     pub(super) fn is_change(&self) -> bool {
         self.method != Method::GET
     }
 
-    /// Is it refused while the audit log cannot be written, if nothing may change then? A revocation never is.
+    /// Whether the gate refuses the operation while it cannot write the audit log, if nothing may change then. A revocation never is.
     pub(super) fn needs_audit_log(&self) -> bool {
         let is_free = matches!(
             self.operation,
@@ -153,7 +153,7 @@ pub(super) fn methods(rows: &[&OperationRow]) -> Vec<Method> {
 }
 
 impl Operation {
-    /// Is it for health checks?
+    /// Whether the operation is a health check.
     pub(super) const fn is_probe(self) -> bool {
         matches!(self, Self::Live | Self::Ready)
     }

@@ -63,7 +63,7 @@ pub(super) struct SessionDetail {
     /// What the audit trail has about it among its last 1000 lines: who ended it, too.
     #[schema(value_type = Vec<Object>)]
     pub(super) history: Vec<Value>,
-    /// Who ended it, if those lines say so.
+    /// The actor that ended the session, if those lines say so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) ended_by: Option<String>,
 }

@@ -81,7 +81,7 @@ pub(super) async fn describe(state: &AdminState) -> Status {
         ready,
         readiness,
         listeners: state.listening.clone(),
-        connections: state.connections.iter().flat_map(|counts| counts.now()).sum(),
+        connections: state.listeners.iter().flat_map(|(counts, _)| counts.now()).sum(),
         requests_in_flight: state.serving.load().proxy.report().iter().map(|report| report.in_flight).sum(),
         store: StoreStatus { kind: kind(&config.store).to_owned(), up: health::is_store_up(state).await },
         reloads: ReloadSource::ALL.map(reload).into(),

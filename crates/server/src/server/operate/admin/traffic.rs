@@ -28,7 +28,7 @@ pub(super) struct RouteInfo {
     pub(super) path: String,
     /// The methods that it serves.
     pub(super) methods: Vec<String>,
-    /// Does it serve every method that a route may?
+    /// Whether the route serves every method that a route may.
     #[cfg(feature = "page")]
     #[serde(skip)]
     pub(super) any_method: bool,

@@ -62,12 +62,14 @@ pub(crate) struct Sources {
     pub(crate) proxy: Arc<ArcSwap<Proxy>>,
     pub(crate) passwords: Arc<Passwords>,
     pub(crate) directories: DirectoryMetrics,
+    /// The issuers whose keys are fetched.
     pub(crate) issuers: RemoteIssuers,
     pub(crate) store: Option<RedbStore>,
     /// The configuration in force.
     pub(crate) config: Arc<ArcSwap<Config>>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) reloads: Arc<Outcomes>,
+    /// `None`: another system has the users.
     pub(crate) users: Option<Arc<LiveUsers>>,
     /// The connections and the certificates of each listener, in the order of the configuration.
     pub(crate) listeners: Vec<(Arc<ConnectionCounts>, Option<Arc<Tls>>)>,
@@ -83,8 +85,7 @@ impl Metrics {
         Self { of_gate, of_process, collector }
     }
 
-    /// What the metrics are read from, for the admin page.
-    #[cfg(feature = "page")]
+    /// What the metrics are read from; the admin listener reads it, too.
     pub(crate) fn sources(&self) -> &Sources {
         &self.collector.sources
     }

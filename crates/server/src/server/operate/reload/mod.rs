@@ -121,7 +121,7 @@ struct ReloadRequest {
     config: Config,
     /// The operator's request, for the audit trail.
     context: Option<Context>,
-    /// Who waits for what comes of it.
+    /// The callers that wait for the outcome of the reload.
     done: Option<oneshot::Sender<bool>>,
 }
 
@@ -185,7 +185,7 @@ pub(crate) fn watch(mut reloadable: Reloadable, mut last_read: LastRead, outcome
                     let Some(ReloadRequest { config, context, done }) = asked else { return };
                     let is_applied = inherited(context, reloadable.apply(config, &mut last_read)).await;
                     told.set(ReloadSource::Configuration, !is_applied);
-                    // Who asked may be gone.
+                    // The caller may be gone.
                     let _ = done.map(|done| done.send(is_applied));
                 }
                 _ = checks.tick() => reloadable.poll_files(&mut last_read),

@@ -29,7 +29,7 @@ const MAX_COUNTED: usize = 100_000;
 /// A number of sessions is as old as this, while somebody looks at the overview.
 const COUNT_EVERY: Duration = Duration::from_secs(60);
 
-/// What happened to sessions.
+/// The events of sessions.
 pub(super) const SESSION_EVENTS: [(Event, &str); 4] = [
     (Event::Login, "Logins"),
     (Event::LoginRefused, "Refused logins"),
@@ -45,7 +45,7 @@ pub(super) struct Totals {
     pub(super) failed: u64,
     /// Refused by the gate: 4xx.
     pub(super) refused: u64,
-    /// What took the gate itself to decide and to forward, in [`FINE_SECONDS`].
+    /// The gate's own time to decide and to forward, in [`FINE_SECONDS`].
     pub(super) own: [u64; FINE_SECONDS.len()],
     /// By the name of the upstream, in [`BUCKET_SECONDS`].
     pub(super) upstreams: Vec<(Arc<str>, [u64; BUCKET_SECONDS.len()])>,
@@ -74,7 +74,7 @@ impl Totals {
         now
     }
 
-    /// What was added since `before`. After a reload an upstream may count from zero again.
+    /// The counts since `before`. After a reload an upstream may count from zero again.
     fn since(mut self, before: &Self) -> Self {
         let subtract = |now: &mut u64, before: u64| *now = now.saturating_sub(before);
         subtract(&mut self.requests, before.requests);
@@ -148,12 +148,12 @@ impl History {
         }
     }
 
-    /// What was counted every five seconds, the newest first.
+    /// The totals of every five seconds, the newest first.
     pub(super) fn samples(&self) -> Vec<Totals> {
         self.0.lock().ring.iter().cloned().collect()
     }
 
-    /// What was counted in the last minute.
+    /// The counts of the last minute.
     pub(super) fn minute(&self) -> Totals {
         sum(self.0.lock().ring.iter().take(MINUTE))
     }
@@ -172,7 +172,7 @@ impl History {
     }
 }
 
-/// What these add up to.
+/// The sum of these counts.
 pub(super) fn sum<'a>(samples: impl Iterator<Item = &'a Totals>) -> Totals {
     samples.fold(Totals::default(), |mut sum, sample| {
         sum.add(sample);
@@ -186,7 +186,7 @@ pub(crate) async fn watch(state: Arc<AdminState>) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        state.history.take(Totals::read(state.metrics.sources()));
+        state.history.take(Totals::read(&state));
         if state.history.count_is_due() {
             let live = count_live(&state).await;
             state.history.0.lock().live = live;

@@ -1,7 +1,7 @@
 //! The admin page, at `/ui/` (requirement P56): HTML made here, one style sheet, one script, nothing from elsewhere. Each view
 //! and each form calls what `/v1` calls. Everything works without the script; it adds a dialog and live lines.
 //!
-//! Who signs in with an admin token gets a random cookie ([`sign_ins`]). Each form has a value that only the page knows
+//! An operator who signs in with an admin token gets a random cookie ([`sign_ins`]). Each form has a value that only the page knows
 //! (CSRF). After a change the browser is sent to a view, which says what came of it.
 //!
 //! A browser sends a cookie to every port of a host (RFC 6265 §8.5), so to the web servers of other users of this machine,
@@ -49,7 +49,7 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; i
 const SIGN_IN: &str = "rotogate-admin";
 const FORM: &str = "rotogate-admin-form";
 const FORM_MEDIA: &str = "application/x-www-form-urlencoded";
-/// What a proxy with TLS says of the connection to it.
+/// The headers by which a proxy with TLS describes the connection to it.
 const FORWARDED_PROTO: &str = "x-forwarded-proto";
 /// The files beside the views.
 const FILES: [(&str, &str, &str); 3] = [
@@ -58,7 +58,7 @@ const FILES: [(&str, &str, &str); 3] = [
     ("icon.svg", "image/svg+xml", include_str!("icon.svg")),
 ];
 
-/// What a request comes to, or where it leads.
+/// The view that answers a request, or the address that it leads to.
 type Shown = Result<Response<Body>, Refusal>;
 
 /// Whether a path is the page's.

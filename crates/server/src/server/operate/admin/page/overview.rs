@@ -58,7 +58,7 @@ impl Grade {
 pub(super) struct GateState {
     pub(super) grade: Grade,
     pub(super) word: &'static str,
-    /// What is wrong, the worst first.
+    /// The problems, the worst first.
     pub(super) reasons: Vec<(Grade, String)>,
 }
 
@@ -97,7 +97,7 @@ impl GateState {
     }
 }
 
-/// What the requests of the last minute say, if they say that something is wrong.
+/// The problem that the requests of the last minute show, if any.
 fn judge(minute: &Totals) -> (Option<(Grade, String)>, Option<&'static str>) {
     let share = |number: u64| number as f64 / minute.requests.max(1) as f64;
     let (failed, refused) = (share(minute.failed), share(minute.refused));
@@ -125,7 +125,7 @@ pub(super) struct TopRefusal {
     pub(super) meaning: String,
 }
 
-/// What has an age or an end: a key, a set of keys, a certificate.
+/// A thing with an age or an end: a key, a set of keys, a certificate.
 pub(super) struct Aging {
     pub(super) kind: &'static str,
     pub(super) name: String,
@@ -163,7 +163,7 @@ pub(super) struct Overview {
     pub(super) upstreams: Vec<UpstreamInfo>,
     pub(super) aging: Vec<Aging>,
     pub(super) logs: Vec<(&'static str, [u64; 3])>,
-    /// What an operator reads about the store and its news.
+    /// The state of the store and of its feed.
     pub(super) feed: String,
 }
 
@@ -355,7 +355,7 @@ fn keys_and_sets(state: &AdminState) -> Vec<Aging> {
 }
 
 fn certificates(state: &AdminState) -> Vec<Aging> {
-    let listeners = state.metrics.sources().listeners.iter();
+    let listeners = state.listeners.iter();
     let ends = listeners.filter_map(|(_, tls)| tls.as_ref()).flat_map(|tls| tls.ends());
     let mut all: Vec<_> = ends.map(|(file, end)| certificate(file, Timestamp::from_secs(end), files::now())).collect();
     all.sort_by(|a, b| a.name.cmp(&b.name));

@@ -153,7 +153,7 @@ impl Request<'_> {
         }
     }
 
-    /// What changes of the overview, again and again.
+    /// The part of the overview that is refreshed.
     fn numbers(&self) -> Response<Body> {
         let (ticks, state) = (tokio::time::interval(SAMPLE_EVERY), Arc::clone(self.state));
         let folder = self.caller.folder();

@@ -1,4 +1,4 @@
-//! Who is signed in at the admin page. A browser has a random cookie; name and role are here, in memory. The admin token
+//! The operators who are signed in at the admin page. A browser has a random cookie; name and role are here, in memory. The admin token
 //! itself is nowhere: a sign-in only knows whether that token is still in force.
 
 use std::collections::HashMap;
@@ -106,7 +106,7 @@ impl SignIns {
         Ok((cookie, place))
     }
 
-    /// Who has this cookie.
+    /// The operator with this cookie.
     pub(super) fn find(&self, cookie: &str, tokens: &AdminTokens) -> Option<SignedIn> {
         let (key, now) = (key_of(cookie), self.time.monotonic());
         let mut all = self.all();

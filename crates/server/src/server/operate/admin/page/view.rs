@@ -16,7 +16,7 @@ use crate::server::operate::admin::sessions::{Page, SessionInfo};
 use crate::server::operate::admin::traffic::{RouteInfo, UpstreamInfo};
 use crate::server::operate::admin::{ExplainReport, explain::TokenClaims};
 
-/// What every view has.
+/// The parts that every view has.
 pub(super) struct Frame {
     pub(super) version: &'static str,
     pub(super) state: GateState,
@@ -90,7 +90,7 @@ pub(super) struct OutcomeView {
     pub(super) number: u64,
 }
 
-/// What the search form has.
+/// The values of the search form.
 #[derive(Default)]
 pub(super) struct AskedSessions {
     pub(super) user: String,
@@ -323,7 +323,7 @@ pub(super) fn methods_of(route: &RouteInfo) -> String {
     if route.any_method { "any".to_owned() } else { route.methods.join(", ") }
 }
 
-/// What a route asks of a token.
+/// The demands of a route on a token.
 pub(super) fn asked_of(route: &RouteInfo) -> String {
     let mut asked = route.scopes.clone();
     if !route.any_scope.is_empty() {

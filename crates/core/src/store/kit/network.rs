@@ -1,0 +1,111 @@
+//! How a gate reaches the server of its store, and what it says of itself there.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use uuid::Uuid;
+
+use super::password::Password;
+use crate::clock::Timestamp;
+use crate::store::{StoreError, WriteOutcome};
+
+/// What every store in a server of its own is opened with, besides the address of the server.
+///
+/// ```
+/// # fn example(keyring: &rotogate::token::Keyring) {
+/// use std::time::Duration;
+/// use rotogate::store::NetworkOptions;
+///
+/// let options = NetworkOptions::new("https://api.example.com", keyring.id(), Duration::from_secs(30));
+/// let options = NetworkOptions { high_water: Some("data/keys/store.mark".into()), ..options };
+/// let options = options.password_file("/run/secrets/store");
+/// # let _ = options;
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct NetworkOptions {
+    /// The issuer of the gate. Gates of one issuer share a store.
+    pub issuer: String,
+    /// The id of the gate's keyring. A store of another keyring is refused.
+    pub keyring: Uuid,
+    /// The leeway of the gate.
+    pub leeway: Duration,
+    /// The certificates, in PEM, that the server's may be issued by, in place of the system's.
+    pub ca: Option<Vec<u8>>,
+    /// The gate's own certificate and key, in PEM.
+    pub client_certificate: Option<(Vec<u8>, SecretString)>,
+    /// The file of this gate's high-water mark: by it a later start notices that this store is an older one. Gates on one
+    /// machine may have one file.
+    pub high_water: Option<PathBuf>,
+    /// The operator accepts a store that is another one, or older than its mark.
+    pub accept_restored: bool,
+    /// The longest wait for a connection. Default: 1 s.
+    pub connect_timeout: Duration,
+    /// The longest wait for one reply; a later one closes the connection. Default: 1 s for PostgreSQL, 700 ms for Redis.
+    pub reply_timeout: Option<Duration>,
+    /// The longest wait for an operation in all, with every repetition. Default: 2 s.
+    pub operation_timeout: Duration,
+    /// The password of the gate's user.
+    #[doc(hidden)]
+    pub password: Option<Password>,
+    /// The name of the store that this one is to become a copy of. It is new, or such a copy that is not whole.
+    #[doc(hidden)]
+    pub copying: Option<String>,
+}
+
+impl NetworkOptions {
+    /// The defaults, for a gate with this issuer, keyring and leeway.
+    pub fn new(issuer: impl Into<String>, keyring: Uuid, leeway: Duration) -> Self {
+        Self {
+            issuer: issuer.into(),
+            keyring,
+            leeway,
+            ca: None,
+            client_certificate: None,
+            high_water: None,
+            accept_restored: false,
+            connect_timeout: Duration::from_secs(1),
+            reply_timeout: None,
+            operation_timeout: Duration::from_secs(2),
+            password: None,
+            copying: None,
+        }
+    }
+
+    /// The password.
+    #[must_use]
+    pub fn password(self, password: SecretString) -> Self {
+        Self { password: Some(Password::Value(password)), ..self }
+    }
+
+    /// A file with the password, which no other user may read. The gate reads it at each connection, so a new password needs
+    /// no restart.
+    #[must_use]
+    pub fn password_file(self, path: impl Into<PathBuf>) -> Self {
+        Self { password: Some(Password::File(path.into())), ..self }
+    }
+
+    /// Compares the clock of the server (`theirs`) with ours, read before and after it: two clocks that differ cannot both be
+    /// right, and tokens would be refused or live too long. `server` names the server in the error.
+    ///
+    /// # Errors
+    /// They differ by more than the leeway.
+    #[doc(hidden)]
+    pub fn compare_clocks(
+        &self,
+        server: impl std::fmt::Display,
+        before: Timestamp,
+        theirs: Timestamp,
+        after: Timestamp,
+    ) -> Result<(), StoreError> {
+        if theirs.plus(self.leeway) >= before && theirs <= after.plus(self.leeway) {
+            return Ok(());
+        }
+        let apart = theirs.since(after).max(before.since(theirs)).as_secs();
+        Err(StoreError::new(format!(
+            "the clock of {server} and this machine's differ by {apart} s, which is more than the leeway: set both by NTP"
+        ))
+        .with_outcome(WriteOutcome::Refused))
+    }
+}
