@@ -1000,7 +1000,8 @@ fn is_the_same(one: &Config, other: &Config) {
     assert_eq!((log, access_log, audit_log), (&other.log, &other.access_log, &other.audit_log));
     assert_eq!(tracing, &other.tracing);
     let unmasked = |clients: &[ClientConfig]| -> Vec<ClientConfig> {
-        clients.iter().map(|client| ClientConfig { secret_hash: None, ..client.clone() }).collect()
+        let bare = |entry: &ClientConfig| rotogate_core::client::Client { secret_hash: None, ..entry.client.clone() };
+        clients.iter().map(|entry| ClientConfig { client: bare(entry), ..entry.clone() }).collect()
     };
     assert_eq!(unmasked(clients), unmasked(&other.clients));
 }

@@ -33,6 +33,7 @@ mod cors;
 mod directory;
 mod dpop;
 mod endpoints;
+mod grants;
 mod identity;
 mod introspection;
 mod issuer;
@@ -298,7 +299,7 @@ impl<'a> CheckedSections<'a> {
 
     fn check(&self, config: &Config) {
         issuers::check_used(&self.issuers, &config.issuers, &config.routes, &config.endpoints);
-        issuers::check_grants(&self.issuers, &config.issuers, &config.clients, &config.directories);
+        grants::check(&self.issuers, &config.issuers, &config.clients, &config.directories);
         introspection::check(&self.routes, &config.routes, &config.issuers);
         routing::check(config, &self.routes);
         identity::check(&self.identity, config);
