@@ -23,8 +23,6 @@ LATER = {
     *(f"B{n}" for n in [*range(47, 52), *range(57, 61)]),
     # calls: the time of an event through the gate
     "M15",
-    # delegation: clients without secrets, assertions as grants
-    *("D18", "D19", "D20", "D21", "D22", "D23", "D24", "D25", "D26", "D27"),
     # delegation: token exchange at the gate
     *("D1", "D2", "D3", "D4", "D5", "D6", "D7", "D8", "D9", "D10"),
     # delegation: exchange towards upstreams
