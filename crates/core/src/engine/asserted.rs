@@ -91,12 +91,12 @@ impl Engine {
             match self.store.load(session.id).await? {
                 Some(known) => {
                     self.goes_on_as(&known, &session, login.grant.user.is_some())?;
-                    return self.asserted_token(&known, granted, now, &login);
+                    return self.asserted_token(&known, &granted, now, &login);
                 }
                 None => match self.measured(self.store.insert(session.clone(), SubjectBound::NONE)).await {
                     Ok(Inserted::Inserted(_)) => {
                         self.began(&session, &holder, login.origin);
-                        return self.asserted_token(&session, granted, now, &login);
+                        return self.asserted_token(&session, &granted, now, &login);
                     }
                     Ok(Inserted::NoLongerValid(_)) => return Err(OVER.into()),
                     Ok(Inserted::TooMany) => return Err(Denial::TooManySessions.into()),
@@ -239,7 +239,7 @@ impl Engine {
     fn asserted_token(
         &self,
         session: &Session,
-        scope: Scope,
+        scope: &Scope,
         now: Timestamp,
         login: &AssertedLogin<'_>,
     ) -> Result<IssuedTokens, Error> {

@@ -675,8 +675,10 @@ fn only_a_client_with_a_secret_may_use_client_credentials() {
     assert_eq!(said(&format!("{client}secret_hash = \"{PHC}\"\n")), Vec::<String>::new());
     assert_eq!(
         said("[[clients]]\nid = \"web\"\ngrants = [\"implicit\"]\n"),
-        ["3: clients[0].grants[0]: expected \"password\" or \"refresh_token\" or \"client_credentials\", found \
-             \"implicit\""]
+        [
+            "3: clients[0].grants[0]: expected \"password\" or \"refresh_token\" or \"client_credentials\" or \"jwt-bearer\", \
+             found \"implicit\""
+        ]
     );
 }
 

@@ -383,7 +383,7 @@ const SOURCES: [&str; 4] = ["discovery", "jwks_url", "jwks_file", "public_key"];
 
 fn issuer_keys(section: &Section<'_>, dir: &Path, preset: Option<Preset>, named: (&str, &str)) -> KeySource {
     if !SOURCES.iter().any(|key| section.has(key)) && section.has("introspection") {
-        if section.has("algorithm") {
+        if section.get("algorithm", algorithm).is_some() {
             section.blame("algorithm", "is of no use without keys; remove it, or add discovery = true");
         }
         let _ = remote::read(section, dir, named.0, named.1, None);
