@@ -1,6 +1,7 @@
 //! Real clients, pinned and installed into `target/interop-cache` at the first run.
 
 mod apps;
+mod assertions;
 mod browser;
 mod exchange;
 mod grpc;

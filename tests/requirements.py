@@ -23,8 +23,6 @@ LATER = {
     *(f"B{n}" for n in [*range(47, 52), *range(57, 61)]),
     # calls: the time of an event through the gate
     "M15",
-    # delegation: clients without secrets, assertions as grants
-    *("D18", "D19", "D20", "D21", "D22", "D23", "D24", "D25", "D26", "D27"),
     # delegation: exchange towards upstreams
     *("D11", "D12", "D13", "D14", "D15", "D16", "D17"),
     # delegation: reload and fuzz of all parts

@@ -128,7 +128,9 @@ impl<'a> Metadata<'a> {
 
 /// The algorithms of public keys (RFC 8414 §2).
 fn signing_algorithms() -> Vec<&'static str> {
-    Algorithm::ALL.into_iter().filter(|algorithm| algorithm.family() != Family::Hmac).map(Algorithm::name).collect()
+    let names = Algorithm::ALL.into_iter().filter(|algorithm| algorithm.family() != Family::Hmac).map(Algorithm::name);
+    // RFC 9864 gave EdDSA with Ed25519 a second name.
+    names.chain(["Ed25519"]).collect()
 }
 
 /// The paths at which clients look for the metadata of this issuer (RFC 8414 §3.1, OpenID Connect Discovery §4.1).

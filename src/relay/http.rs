@@ -119,7 +119,8 @@ impl OAuthProvider {
         let mut body = request.body.clone();
         if let Some(client) = &self.client {
             let added = client.add_to(&mut headers, &mut body);
-            added.ok_or_else(|| SendError::NotSent("the client's id or secret cannot be sent".to_owned()))?;
+            added
+                .ok_or_else(|| SendError::NotSent("the client's id, secret or assertion cannot be sent".to_owned()))?;
         }
         self.caller.send(url, Method::POST, headers, &body).await
     }

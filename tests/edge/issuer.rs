@@ -28,6 +28,14 @@ impl Issuer {
         format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(der))
     }
 
+    /// The private key, as PEM (RFC 8410).
+    pub(crate) fn private_pem(&self) -> String {
+        let mut der =
+            vec![0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
+        der.extend(self.0.to_bytes());
+        format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(der))
+    }
+
     /// Signs whatever is said.
     pub(crate) fn sign(&self, header: &Value, claims: &Value) -> String {
         self.sign_bytes(header.to_string().as_bytes(), claims.to_string().as_bytes())

@@ -10,7 +10,7 @@ use support::{Place, keep_secret};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-fn cache() -> &'static Path {
+pub(super) fn cache() -> &'static Path {
     static CACHE: OnceLock<PathBuf> = OnceLock::new();
     CACHE.get_or_init(|| {
         let cache = support::target_folder("interop-cache/mcp");
@@ -18,7 +18,7 @@ fn cache() -> &'static Path {
         let install = std::process::Command::new("bash").arg(source.join("install.sh")).arg(&cache).output();
         let installed = install.expect("bash is missing: install bash");
         assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr).trim());
-        for file in ["world.mjs", "user.mjs", "client.mjs", "calls.mjs", "calls.py"] {
+        for file in ["world.mjs", "user.mjs", "client.mjs", "calls.mjs", "calls.py", "id_jag.mjs", "judge.mjs"] {
             std::fs::copy(source.join(file), cache.join(file)).unwrap();
         }
         cache
@@ -38,7 +38,7 @@ async fn world(resource: &str) -> (Value, Child) {
 }
 
 /// The gate must know its URL before it listens, because the client is configured with it.
-fn free_address() -> String {
+pub(super) fn free_address() -> String {
     format!("127.0.0.1:{}", support::server::free_port())
 }
 

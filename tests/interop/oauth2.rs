@@ -44,6 +44,9 @@ const SCRIPTS: [&str; 3] = ["openid_client.mjs", "authlib_client.py", "requests_
 /// One whose tokens are bound to a key.
 const DPOP_SCRIPT: &str = "dpop_client.mjs";
 
+/// Clients that authenticate by assertions.
+const ASSERTION_SCRIPTS: [&str; 2] = ["private_key_jwt.mjs", "private_key_jwt.py"];
+
 /// What the proxy remembers.
 struct Between {
     gate: SocketAddr,
@@ -125,7 +128,7 @@ pub(super) fn clients() -> &'static Path {
         let install = Command::new("bash").arg(source.join("install.sh")).arg(&cache).output();
         let installed = install.expect("bash is missing: install bash");
         assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr).trim());
-        for script in SCRIPTS.into_iter().chain([DPOP_SCRIPT, "exchange.mjs"]) {
+        for script in SCRIPTS.into_iter().chain([DPOP_SCRIPT, "exchange.mjs"]).chain(ASSERTION_SCRIPTS) {
             std::fs::copy(source.join(script), cache.join(script)).unwrap();
         }
         cache

@@ -1,7 +1,11 @@
 //! What is used at one gate is used at every gate of the store.
 
-use serde_json::json;
-use support::Place;
+use std::collections::BTreeSet;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+use support::{Place, until};
 
 use super::fleet::{Fleet, GATES};
 use super::servers::Servers;
@@ -53,4 +57,86 @@ async fn d26_an_assertion_is_used_once_at_all_gates_on_redis() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn d26_an_assertion_is_used_once_at_all_gates_on_postgresql() {
     once_at_all_gates(Servers::postgres()).await;
+}
+
+const JAG: &str = r#"
+[[issuers]]
+name = "idp"
+url = "https://idp.test/"
+audience = ["unused"]
+jwks_file = "orders.json"
+id_jag = { clients = ["wiki"] }
+backchannel_logout = { path = "/logout/idp", audience = ["our-client"] }
+[[clients]]
+id = "wiki"
+auth = "private_key_jwt"
+keys = { jwks_file = "orders.json" }
+grants = ["jwt-bearer"]
+"#;
+
+/// The session of a token.
+fn session(token: &str) -> String {
+    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+    let said: Value = serde_json::from_slice(&payload).unwrap();
+    said["sid"].as_str().unwrap().to_owned()
+}
+
+async fn one_session_at_all_gates(servers: Servers) {
+    let idp = Issuer::new(42);
+    let keys = json!({ "keys": [idp.jwk("k1")] }).to_string();
+    let files = |place: &Place| std::fs::write(place.path("orders.json"), &keys).unwrap();
+    let mut fleet = Fleet::start_with(servers, "grace = \"10s\"", JAG, files).await;
+    let signed = |typ: &str, said: Value| idp.sign(&json!({ "alg": "EdDSA", "kid": "k1", "typ": typ }), &claims(&said));
+    let present = async |fleet: &Fleet, gate: usize, assertion: &str| {
+        let own = json!({ "iss": "wiki", "sub": "wiki", "aud": "http://gate.test", "jti": uuid::Uuid::new_v4(), "scope": null });
+        let (own, kind) = (signed("JWT", own), "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
+        let fields = [
+            ("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"),
+            ("assertion", assertion),
+            ("client_assertion_type", kind),
+            ("client_assertion", &own),
+        ];
+        let answer = fleet.gate(gate).form("/connect/token", &fields).await;
+        let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        said["access_token"].as_str().map(str::to_owned).ok_or(answer.status.as_u16())
+    };
+    let now = claims(&json!({}))["iat"].as_u64().unwrap();
+    let jag = |id: &str, sid: &str| {
+        let said = json!({ "aud": "http://gate.test", "client_id": "wiki", "jti": id, "sid": sid, "iat": now - 20 });
+        signed("oauth-id-jag+jwt", said)
+    };
+    let (one, other) = (jag("one", "s-1"), jag("two", "s-2"));
+    let at_once = futures_util::future::join_all((0..GATES).map(|gate| present(&fleet, gate, &one))).await;
+    let tokens: Vec<String> = at_once.into_iter().map(Result::unwrap).collect();
+    let sessions: BTreeSet<_> = tokens.iter().map(|token| session(token)).collect();
+    assert_eq!(sessions.len(), 1, "{sessions:?}");
+    let goes_on = present(&fleet, 1, &other).await.unwrap();
+    for gate in 0..GATES {
+        for token in &tokens {
+            assert_eq!(fleet.gate(gate).get("/data", token).await.status, 200);
+        }
+    }
+    let told = json!({
+        "aud": "our-client", "iat": now, "jti": "l-1", "sid": "s-1", "sub": null, "scope": null, "client_id": null,
+        "events": { "http://schemas.openid.net/event/backchannel-logout": {} },
+    });
+    let told = signed("logout+jwt", told);
+    assert_eq!(fleet.gate(0).form("/logout/idp", &[("logout_token", &told)]).await.status, 200);
+    // The gate that acknowledged it is gone at once.
+    fleet.kill(0);
+    for gate in 1..GATES {
+        until("the end is heard of", async || fleet.gate(gate).get("/data", &tokens[1]).await.status == 401).await;
+        assert_eq!(present(&fleet, gate, &one).await, Err(400), "it is never revived");
+        assert_eq!(fleet.gate(gate).get("/data", &goes_on).await.status, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d19_d20_d21_an_assertion_has_one_session_at_all_gates_on_redis() {
+    one_session_at_all_gates(Servers::redis()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d19_d20_d21_an_assertion_has_one_session_at_all_gates_on_postgresql() {
+    one_session_at_all_gates(Servers::postgres()).await;
 }

@@ -20,7 +20,7 @@ use rotogate_core::engine::{
 };
 use rotogate_core::fault::Error;
 use rotogate_core::limit::Source;
-use rotogate_core::session::{RevokedBecause, Status};
+use rotogate_core::session::{RevokedBecause, Scope, Status};
 use rotogate_core::thumbprint::CertificateThumbprint;
 use rotogate_core::token::claims::AccessToken;
 use rotogate_core::token::session_cookie;
@@ -87,17 +87,7 @@ pub(super) async fn execute(
             };
             issued(gate.engine.login(login).await?)
         }
-        Command::ClientToken { client, scope, resource } => {
-            let client = at.client(Some(client), Some(Grant::ClientCredentials)).await?;
-            if !client.is_confidential() {
-                return Err(Denial::UnauthorizedClient.into());
-            }
-            let resource = resources::granted(&gate.resources, resource)?;
-            let bound_to = presented.of_client(gate, &client)?;
-            let profile = client.profile.over(&endpoint.profile);
-            let (scope, resource) = (scope.as_ref(), resource.as_ref().map(std::slice::from_ref));
-            issued(gate.engine.client_token(&client, scope, resource, &profile, bound_to, origin).await?)
-        }
+        Command::ClientToken { client, scope, resource } => at.client_token(client, scope, resource, presented).await,
         Command::Exchange(request) => at.exchange(*request, presented).await,
         Command::Assertion { client, assertion, scope, resource } => {
             let request = AssertionRequest { client, assertion, scope, resource };
@@ -260,6 +250,25 @@ impl EndpointCommand<'_> {
             Err(_) => {}
         }
         read
+    }
+
+    /// A token for a confidential client's own account.
+    async fn client_token(
+        &self,
+        client: PresentedClient,
+        scope: Option<Scope>,
+        resource: Option<Box<str>>,
+        presented: ProofOfPossession<'_>,
+    ) -> Result<Outcome, Error> {
+        let client = self.client(Some(client), Some(Grant::ClientCredentials)).await?;
+        if !client.is_confidential() {
+            return Err(Denial::UnauthorizedClient.into());
+        }
+        let resource = resources::granted(&self.gate.resources, resource)?;
+        let bound_to = presented.of_client(self.gate, &client)?;
+        let profile = client.profile.over(&self.endpoint.profile);
+        let (scope, resource) = (scope.as_ref(), resource.as_ref().map(std::slice::from_ref));
+        issued(self.gate.engine.client_token(&client, scope, resource, &profile, bound_to, self.origin).await?)
     }
 
     /// Counts a refresh against the limit of its address.

@@ -54,7 +54,7 @@ pub struct AssertedLogin<'a> {
 }
 
 /// Whose session it is, and all that its tokens may carry.
-struct Holder {
+struct AssertedHolder {
     subject: Box<str>,
     account: Option<Box<str>>,
     scope: Scope,
@@ -91,12 +91,12 @@ impl Engine {
             match self.store.load(session.id).await? {
                 Some(known) => {
                     self.goes_on_as(&known, &session, login.grant.user.is_some())?;
-                    return self.asserted_token(&known, granted, now, &login);
+                    return self.asserted_token(&known, &granted, now, &login);
                 }
                 None => match self.measured(self.store.insert(session.clone(), SubjectBound::NONE)).await {
                     Ok(Inserted::Inserted(_)) => {
                         self.began(&session, &holder, login.origin);
-                        return self.asserted_token(&session, granted, now, &login);
+                        return self.asserted_token(&session, &granted, now, &login);
                     }
                     Ok(Inserted::NoLongerValid(_)) => return Err(OVER.into()),
                     Ok(Inserted::TooMany) => return Err(Denial::TooManySessions.into()),
@@ -110,26 +110,32 @@ impl Engine {
     }
 
     /// Whom the assertion is about, here.
-    async fn holder(&self, login: &AssertedLogin<'_>) -> Result<Holder, Error> {
+    async fn holder(&self, login: &AssertedLogin<'_>) -> Result<AssertedHolder, Error> {
         let Some(proved) = &login.grant.user else {
             let subject = format!("{CLIENT_PREFIX}{}", login.client.id);
             if !is_subject(&subject) {
                 return Err(Denial::UnauthorizedClient.into());
             }
             let scope = login.client.scopes.clone().unwrap_or_default();
-            return Ok(Holder { subject: subject.into(), account: None, scope, claims: OwnClaims::new(), user: None });
+            return Ok(AssertedHolder {
+                subject: subject.into(),
+                account: None,
+                scope,
+                claims: OwnClaims::new(),
+                user: None,
+            });
         };
         let ProvedUser { by, subject, account, scope, claims, .. } = proved;
         let holder = match by {
             JagSubject::Issuer => {
                 let (account, claims) = (account.clone(), claims.clone());
-                Holder { subject: subject.clone(), account, scope: scope.clone(), claims, user: None }
+                AssertedHolder { subject: subject.clone(), account, scope: scope.clone(), claims, user: None }
             }
             JagSubject::Directory => {
                 let user = self.named_by(&login.grant.vouched_by.issuer, &login.grant.vouched_by.subject).await?;
                 let scope = scope.intersection(&user.scopes);
                 let (account, claims) = (user.account.clone(), user.claims.clone());
-                Holder { subject: user.subject.clone(), account, scope, claims, user: Some(user) }
+                AssertedHolder { subject: user.subject.clone(), account, scope, claims, user: Some(user) }
             }
         };
         if !is_valid_subject(&holder.subject) {
@@ -150,7 +156,7 @@ impl Engine {
     fn session_of(
         &self,
         login: &AssertedLogin<'_>,
-        holder: &Holder,
+        holder: &AssertedHolder,
         granted: &Scope,
         now: Timestamp,
     ) -> Result<Session, Error> {
@@ -196,7 +202,7 @@ impl Engine {
     }
 
     /// Has nothing ended the session, or all of its user or client, since the moment of the assertion?
-    fn goes_on(&self, session: &Session, holder: &Holder) -> Result<(), Denial> {
+    fn goes_on(&self, session: &Session, holder: &AssertedHolder) -> Result<(), Denial> {
         let not_before = self.revocations.not_before(&self.issuer, &session.subject, Some(&session.client));
         let valid_from = holder.user.as_ref().map_or(Timestamp::ZERO, |user| user.sessions_valid_from);
         let is_over = session.created() <= not_before.max(valid_from)
@@ -219,7 +225,7 @@ impl Engine {
         if same { Ok(()) } else { Err(OTHER) }
     }
 
-    fn began(&self, session: &Session, holder: &Holder, origin: &Origin) {
+    fn began(&self, session: &Session, holder: &AssertedHolder, origin: &Origin) {
         self.keep_written(session);
         if let (Some(own), Some(user)) = (&self.own_logins, &holder.user) {
             own.add(session, user.login_state());
@@ -233,7 +239,7 @@ impl Engine {
     fn asserted_token(
         &self,
         session: &Session,
-        scope: Scope,
+        scope: &Scope,
         now: Timestamp,
         login: &AssertedLogin<'_>,
     ) -> Result<IssuedTokens, Error> {

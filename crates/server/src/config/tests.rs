@@ -676,8 +676,10 @@ fn only_a_client_with_a_secret_may_use_client_credentials() {
     assert_eq!(said(&format!("{client}secret_hash = \"{PHC}\"\n")), Vec::<String>::new());
     assert_eq!(
         said("[[clients]]\nid = \"web\"\ngrants = [\"implicit\"]\n"),
-        ["3: clients[0].grants[0]: expected \"password\" or \"refresh_token\" or \"client_credentials\" or \
-             \"token-exchange\", found \"implicit\""]
+        [
+            "3: clients[0].grants[0]: expected \"password\" or \"refresh_token\" or \"client_credentials\" or \
+             \"token-exchange\" or \"jwt-bearer\", found \"implicit\""
+        ]
     );
 }
 
@@ -1014,7 +1016,8 @@ fn is_the_same(one: &Config, other: &Config) {
     assert_eq!((log, access_log, audit_log), (&other.log, &other.access_log, &other.audit_log));
     assert_eq!(tracing, &other.tracing);
     let unmasked = |clients: &[ClientConfig]| -> Vec<ClientConfig> {
-        clients.iter().map(|client| ClientConfig { secret_hash: None, ..client.clone() }).collect()
+        let bare = |entry: &ClientConfig| rotogate_core::client::Client { secret_hash: None, ..entry.client.clone() };
+        clients.iter().map(|entry| ClientConfig { client: bare(entry), ..entry.clone() }).collect()
     };
     assert_eq!(unmasked(clients), unmasked(&other.clients));
 }

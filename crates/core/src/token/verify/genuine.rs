@@ -18,6 +18,9 @@ pub(super) struct Genuine<T> {
     pub(super) algorithm: Algorithm,
 }
 
+/// The second name of EdDSA.
+const ED25519: &str = "Ed25519";
+
 /// Why a text is not genuine.
 pub(super) enum NotGenuine {
     /// It is no JWS.
@@ -48,7 +51,10 @@ pub(super) fn genuine<T>(
             _ => NotGenuine::Key,
         }));
     };
-    if &*header.algorithm != key.algorithm().name() || !parts.is_signed_by(key) {
+    // RFC 9864 gave EdDSA with Ed25519 a second name, which libraries write by now.
+    let is_second_name = key.algorithm() == Algorithm::EdDsa && &*header.algorithm == ED25519;
+    let is_right = &*header.algorithm == key.algorithm().name() || is_second_name;
+    if !is_right || !parts.is_signed_by(key) {
         return Err(refuse(NotGenuine::Key));
     }
     let typ = header.typ.map(|typ| {

@@ -2,9 +2,11 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Map, Value};
 
 use super::super::keyring::{MAX_KID, VerifyingKey};
 use super::members::Members;
+use super::strict_json;
 use crate::denial::Denial;
 
 /// The longest token, in bytes (J10).
@@ -97,4 +99,10 @@ const REFUSED: &[(&str, &str)] = &[
 /// Decodes strictly: no padding, no `+` or `/`, no white space, no left-over bits (J12).
 pub(in crate::token) fn decode(part: &str) -> Result<Vec<u8>, Denial> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_| Denial::MalformedToken("not base64url"))
+}
+
+/// The claims of a token that was verified.
+pub(in crate::token) fn claims_of(token: &str) -> Option<Map<String, Value>> {
+    let part = token.split('.').nth(1)?;
+    strict_json::object(&decode(part).ok()?).ok()
 }

@@ -32,7 +32,7 @@ section! {
         /// in here, with a password.
         reload provider: Option<String> = by { read_provider(section, around.issuers) },
         /// The gate's client at the provider, such as `{ id = "web", secret_file = "web.secret" }`; `secret_in` is `"basic"` or
-        /// `"form"`. Without `secret_file` it is a public client.
+        /// `"form"`. Or `key_file` and `assertion_audience` (docs/clients-without-secrets.md). Without either it is a public client.
         reload client: Option<ProviderClientSettings> = by { read_client(section, around.dir) },
         /// The scopes to ask the provider for, besides `openid`.
         reload scopes as some: Vec<String> = by { read_scopes(section) },

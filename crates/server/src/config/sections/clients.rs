@@ -30,7 +30,7 @@ section! {
         reload client as "..": Client = by { read_keys(section, others, dir) },
         /// How a confidential client authenticates. `"private_key_jwt"`: by assertions that it signs (docs/clients-without-secrets.md),
         /// so that nobody keeps a secret.
-        reload auth: ClientAuth = get_or(value::word_of, ClientAuth::default()),
+        reload auth: ClientAuthentication = get_or(value::word_of, ClientAuthentication::default()),
         /// The public keys of a client with `auth = "private_key_jwt"`, such as `{ jwks_url = "https://orders.example.com/jwks.json" }`.
         reload keys: Option<ClientKeySource> = table(|section| read_source(section, dir, &client.id)),
     }
@@ -62,7 +62,7 @@ section! {
 
 /// How a confidential client authenticates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ClientAuth {
+pub enum ClientAuthentication {
     /// With a secret.
     #[default]
     SecretHash,
@@ -70,7 +70,7 @@ pub enum ClientAuth {
     PrivateKeyJwt,
 }
 
-impl Words for ClientAuth {
+impl Words for ClientAuthentication {
     const WORDS: &'static [(&'static str, Self)] =
         &[("secret_hash", Self::SecretHash), ("private_key_jwt", Self::PrivateKeyJwt)];
 }
@@ -167,18 +167,18 @@ pub(super) fn read(sections: &[Section<'_>], dir: &Path) -> Vec<ClientConfig> {
 /// A client authenticates in one way, and has what that way needs.
 fn check_auth(section: &Section<'_>, client: &ClientConfig) {
     match (client.auth, &client.keys) {
-        (ClientAuth::PrivateKeyJwt, None) if !section.is_bad() => {
+        (ClientAuthentication::PrivateKeyJwt, None) if !section.is_bad() => {
             let message = "missing; private_key_jwt needs the client's public keys: expected { jwks_file = \"…\" }, \
                            { jwks_url = \"https://…\" }, or { public_key = \"…\", algorithm = \"…\" }";
             section.blame("keys", message);
         }
-        (ClientAuth::SecretHash, Some(_)) => {
+        (ClientAuthentication::SecretHash, Some(_)) => {
             section.blame("keys", "needs auth = \"private_key_jwt\" beside it");
         }
         _ => {}
     }
     for key in ["secret_hash", "secret_hash_file"] {
-        if client.auth == ClientAuth::PrivateKeyJwt && section.has(key) {
+        if client.auth == ClientAuthentication::PrivateKeyJwt && section.has(key) {
             section.blame(key, "conflicts with auth = \"private_key_jwt\"; remove one of the two");
         }
     }

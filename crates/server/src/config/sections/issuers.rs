@@ -10,15 +10,15 @@ use secrecy::SecretString;
 use toml::{Table, Value};
 
 use super::super::declare::section;
-use super::super::print::{Print, Put, Words};
+use super::super::print::{Print, Put};
 use super::super::value;
+use super::EndpointConfig;
 use super::introspection::{self, IntrospectionConfig};
 use super::issuer::{IssuerConfig, algorithm, audience, leeway};
 use super::remote::RemoteSource;
-use super::{ClientConfig, DirectoryConfig, EndpointConfig};
-use super::{DAY, SECOND, mapping, path_in, remote};
+use super::{DAY, SECOND, grants, mapping, path_in, remote};
 use crate::config::Config;
-use rotogate_core::client::{ExchangeRules, Grant};
+use rotogate_core::client::ExchangeRules;
 use rotogate_core::private_file::{read_private, trusted};
 use rotogate_core::route::{Auth, Route, WarningKind};
 use rotogate_core::session::Scope;
@@ -26,7 +26,7 @@ use rotogate_core::token::algorithm::Family;
 use rotogate_core::token::assertion::is_assertion_typ;
 use rotogate_core::token::claims::CLIENT_PREFIX;
 use rotogate_core::token::verify::{AllowedScopes, ClaimMapping, OWN, Preset, RequiredClaim, WantedClaim, host_of};
-use rotogate_core::token::{Algorithm, IdJagRules, JagSubject, JwtBearerRules};
+use rotogate_core::token::{Algorithm, IdJagRules, JwtBearerRules};
 use rotogate_kit::config::{Section, Value as Raw, printable};
 
 section! {
@@ -72,9 +72,9 @@ section! {
         /// Where its security events come (RFC 8935): docs/logout-events.md.
         reload events: Option<EventsConfig> = table(|section| read_events(section, dir, true)),
         /// Its identity assertions about users (ID-JAG) are grants: docs/clients-without-secrets.md.
-        reload id_jag: Option<IdJagRules> = table(read_id_jag),
+        reload id_jag: Option<IdJagRules> = table(grants::read_id_jag),
         /// Its tokens for workloads are grants (RFC 7523), such as those of GitHub Actions and Kubernetes.
-        reload jwt_bearer: Option<JwtBearerRules> = table(read_jwt_bearer),
+        reload jwt_bearer: Option<JwtBearerRules> = table(grants::read_jwt_bearer),
         /// The claim with its session, which its logouts name. `""`: its tokens have none.
         reload session_claim: String = get_or(self::session_claim, "sid".to_owned()),
     }
@@ -130,44 +130,6 @@ section! {
         /// Of `events` alone, and required there: the file with the sender's token (0600).
         reload token_file: Option<PathBuf> = by { read_events_token_file(section, dir, has_token) },
     }
-}
-
-section! {
-    impl IdJagRules, read by read_id_jag(section) {
-        /// Required: The clients that may present them, each confidential, and with the grant `"jwt-bearer"`.
-        reload clients: Vec<Box<str>> = by { texts(section, "clients", "the id of a client") },
-        /// The greatest age of one, by its `iat`.
-        reload max_age: Duration = get_or(value::duration_within(SECOND, 3600 * SECOND), 600 * SECOND),
-        /// Who the user is here: `"issuer"`, the issuer's subject with `subject_prefix`; or `"directory"`, whom the lookup of an HTTP
-        /// directory names for `issuer` and `subject`.
-        reload subject: JagSubject = get_or(value::word_of, JagSubject::default()),
-    }
-}
-
-section! {
-    impl JwtBearerRules, read by read_jwt_bearer(section) {
-        /// Required: The subjects that count, to the byte, such as `["repo:acme/app:ref:refs/heads/main"]`.
-        reload subjects: Vec<Box<str>> = by { texts(section, "subjects", "a sub of its tokens") },
-        /// A token with a longer lifetime is no grant.
-        reload max_lifetime: Duration = get_or(value::duration_within(SECOND, 3600 * SECOND), 600 * SECOND),
-        /// The entry of `[[clients]]` whose token the workload gets, with its scopes; it has the grant `"jwt-bearer"`.
-        reload as_client: Box<str> = by {
-            section.required("as_client", "the id of a client", value::text).into()
-        },
-    }
-}
-
-impl Words for JagSubject {
-    const WORDS: &'static [(&'static str, Self)] = &[("issuer", Self::Issuer), ("directory", Self::Directory)];
-}
-
-/// A list that is not empty.
-fn texts(section: &Section<'_>, key: &'static str, expected: &str) -> Vec<Box<str>> {
-    let listed = section.list_or_empty(key, value::text);
-    if listed.is_empty() && !section.is_bad() {
-        section.blame(key, format!("is missing or empty, and then nothing counts; expected {expected}"));
-    }
-    listed.into_iter().map(Into::into).collect()
 }
 
 /// The source of an issuer's keys.
@@ -423,7 +385,7 @@ const SOURCES: [&str; 4] = ["discovery", "jwks_url", "jwks_file", "public_key"];
 
 fn issuer_keys(section: &Section<'_>, dir: &Path, preset: Option<Preset>, named: (&str, &str)) -> KeySource {
     if !SOURCES.iter().any(|key| section.has(key)) && section.has("introspection") {
-        if section.has("algorithm") {
+        if section.get("algorithm", algorithm).is_some() {
             section.blame("algorithm", "is of no use without keys; remove it, or add discovery = true");
         }
         let _ = remote::read(section, dir, named.0, named.1, None);
@@ -475,42 +437,6 @@ pub(super) fn key_source(
         (Some(source), _) => KeySource::Remote(Box::new(source)),
         (None, Some(file)) => KeySource::PublicKey(file, written.unwrap_or(Algorithm::EdDsa)),
         (None, None) => KeySource::Jwks(jwks.unwrap_or_default(), algorithm),
-    }
-}
-
-/// The clients and the directory that the grants of issuers need.
-pub(super) fn check_grants(
-    sections: &[Section<'_>],
-    issuers: &[TrustedIssuer],
-    clients: &[ClientConfig],
-    directories: &[DirectoryConfig],
-) {
-    let problem = |id: &str, needs_proof: bool| match clients.iter().find(|client| *client.id == *id) {
-        None => Some(format!("there is no client \"{}\" in [[clients]]", printable(id))),
-        Some(client) if !client.may(Grant::JwtBearer) => {
-            Some(format!("the client \"{id}\" lacks the grant \"jwt-bearer\"; add it to its grants"))
-        }
-        Some(client) if needs_proof && client.keys.is_none() && client.secret_hash.is_none() => {
-            Some(format!("the client \"{id}\" is public; give it keys or a secret_hash"))
-        }
-        Some(_) => None,
-    };
-    for (section, issuer) in sections.iter().zip(issuers).filter(|(section, _)| !section.is_bad()) {
-        for id in issuer.id_jag.iter().flat_map(|jag| &jag.clients) {
-            problem(id, true).into_iter().for_each(|message| section.blame("id_jag.clients", message));
-        }
-        if let Some(message) = issuer.jwt_bearer.as_ref().and_then(|bearer| problem(&bearer.as_client, false)) {
-            section.blame("jwt_bearer.as_client", message);
-        }
-        let by_directory = issuer.id_jag.as_ref().is_some_and(|jag| jag.subject == JagSubject::Directory);
-        if by_directory && !directories.iter().any(DirectoryConfig::names_users_of_issuers) {
-            let message = "needs a directory of kind \"http\", whose lookup names our user for an issuer's subject; or write \
-                           \"issuer\"";
-            section.blame("id_jag.subject", message);
-        }
-        if issuer.keys.is_none() && (issuer.id_jag.is_some() || issuer.jwt_bearer.is_some()) {
-            section.blame("introspection", "has no keys, which verify assertions; add discovery = true, or jwks_url");
-        }
     }
 }
 

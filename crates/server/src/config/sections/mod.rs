@@ -34,6 +34,7 @@ mod directory;
 mod dpop;
 mod endpoints;
 mod exchange;
+mod grants;
 mod identity;
 mod introspection;
 mod issuer;
@@ -299,7 +300,7 @@ impl<'a> CheckedSections<'a> {
 
     fn check(&self, config: &Config) {
         issuers::check_used(&self.issuers, config);
-        issuers::check_grants(&self.issuers, &config.issuers, &config.clients, &config.directories);
+        grants::check(&self.issuers, &config.issuers, &config.clients, &config.directories);
         introspection::check(&self.routes, &config.routes, &config.issuers);
         routing::check(config, &self.routes);
         identity::check(&self.identity, config);

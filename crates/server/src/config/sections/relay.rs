@@ -50,7 +50,7 @@ section! {
         /// Times, and what a retry after a lost reply gets.
         reload rules as "..": RelayRules = by { read_rules(section, &RelayRules::default()) },
         /// The gate's own client at the provider, which it adds to each request; clients then send no secret. `secret_in` is
-        /// `"basic"` or `"form"`.
+        /// `"basic"` or `"form"`. Or `key_file` and `assertion_audience` (docs/clients-without-secrets.md).
         reload client: Option<ProviderClientSettings> = by { read_client(section, dir, wire, &grants) },
         /// A PEM file with the only trusted authorities. Default: those of the system.
         reload ca: Option<PathBuf> = get(path_in(dir)),

@@ -25,7 +25,8 @@ fn i20_introspection_stands_instead_of_keys_or_beside_them_and_is_printed() {
     let expected = IntrospectionConfig {
         url: "https://idp.test/introspect".to_owned(),
         client_id: "gate".to_owned(),
-        secret_file: PathBuf::from("/etc/rotogate/idp.secret"),
+        key: None,
+        secret_file: Some(PathBuf::from("/etc/rotogate/idp.secret")),
         secret_in: SecretIn::Basic,
         cache: Duration::from_secs(30),
         negative: Duration::from_secs(5),
@@ -55,7 +56,7 @@ fn i20_introspection_stands_instead_of_keys_or_beside_them_and_is_printed() {
     assert!(matches!(read(&format!("{MINIMAL}{beside}")).unwrap().issuers[0].keys, KeySource::Jwks(..)));
     let env = [("ROTOGATE_ISSUERS__0__INTROSPECTION__SECRET_FILE", "/run/secrets/idp")];
     let config = with_env(&text, &env).unwrap();
-    assert_eq!(config.issuers[0].introspection.clone().unwrap().secret_file, PathBuf::from("/run/secrets/idp"));
+    assert_eq!(config.issuers[0].introspection.clone().unwrap().secret_file, Some(PathBuf::from("/run/secrets/idp")));
 }
 
 #[test]
