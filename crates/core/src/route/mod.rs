@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use http::Method;
 
+use crate::exchange::UpstreamExchange;
+
 pub mod authority;
 mod calls;
 pub mod hosts;
@@ -73,6 +75,9 @@ pub struct Route {
     pub upstream: Option<UpstreamId>,
     /// The `aud` of the signed assertions about its callers. `None`: the gate sends no assertion on this route.
     pub assertion_audience: Option<Arc<str>>,
+    /// The exchange of its callers' tokens for ones of its upstream. `None`: there is none.
+    #[doc(hidden)]
+    pub exchange: Option<Arc<UpstreamExchange>>,
 }
 
 /// The name of a route in logs and metrics.
@@ -158,6 +163,7 @@ impl Route {
             policy,
             upstream: None,
             assertion_audience: None,
+            exchange: None,
         }
     }
 

@@ -13,6 +13,7 @@ fn route(id: &str, hosts: &[&str], methods: &[Method], path: &str) -> Route {
         policy: RoutePolicy::default(),
         assertion_audience: None,
         upstream: None,
+        exchange: None,
     }
 }
 

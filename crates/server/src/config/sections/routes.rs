@@ -429,6 +429,7 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>) -> R
         policy,
         upstream: upstreams.iter().position(|known| *known == upstream).map(UpstreamId::new),
         assertion_audience: None,
+        exchange: None,
     }
 }
 
@@ -459,8 +460,8 @@ fn acr(v: &Raw) -> Result<String, String> {
 }
 
 pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLogConfig) -> Value {
-    // `assertion_audience` comes from the upstream.
-    let Route { id, hosts, methods, path, kuzzle, calls, listeners, policy, upstream, assertion_audience: _ } = route;
+    // The others come from the upstream.
+    let Route { id, hosts, methods, path, kuzzle, calls, listeners, policy, upstream, .. } = route;
     let RoutePolicy { auth, bad_credential_on_optional, preflight_to_upstream, resource, forward_token, .. } = policy;
     let mut table = Table::new();
     id.put(&mut table, "id");
