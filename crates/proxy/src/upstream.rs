@@ -7,6 +7,8 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 
 use super::url::UpstreamUrl;
+use rotogate_core::exchange::ExchangeForm;
+use rotogate_core::session::Scope;
 use rotogate_kit::upstream_tls::UpstreamTls;
 
 /// One `[[upstreams]]` entry.
@@ -31,6 +33,8 @@ pub struct Upstream {
     pub authorization_file: Option<PathBuf>,
     /// The `aud` of the signed assertions that it receives. `None`: its name.
     pub assertion_audience: Option<String>,
+    /// How tokens of its callers are exchanged for its own. `None`: they are not.
+    pub exchange: Option<ExchangeSettings>,
     /// The most requests in flight at one address, streams and upgraded connections included. In HTTP/1.1 each has a
     /// connection of its own. Default 1024.
     pub max_requests: usize,
@@ -54,6 +58,23 @@ pub struct Upstream {
     pub reuse: Reuse,
     /// An HTTP/1.1 connection accepts at most this many requests. Default [`MAX_REQUESTS_PER_CONNECTION`].
     pub max_requests_per_connection: NonZeroU32,
+}
+
+/// What a provider is asked for, on behalf of a caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExchangeSettings {
+    /// The provider's name.
+    pub provider: String,
+    /// How it is asked.
+    pub form: ExchangeForm,
+    /// `audience`.
+    pub audience: Option<String>,
+    /// `resource`.
+    pub resource: Option<String>,
+    /// `scope`.
+    pub scope: Scope,
+    /// The longest that an answer is kept.
+    pub max_age: Duration,
 }
 
 /// Whether a connection to an upstream is reused. HTTP/2 numbers its responses, so this concerns HTTP/1.1 only.
@@ -91,6 +112,7 @@ impl Upstream {
             tls: UpstreamTls::default(),
             authorization_file: None,
             assertion_audience: None,
+            exchange: None,
             max_requests: 1024,
             max_requests_per_caller: 103,
             max_requests_per_address: 256,

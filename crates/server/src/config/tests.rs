@@ -971,6 +971,7 @@ fn is_the_same(one: &Config, other: &Config) {
         clients,
         endpoints,
         identity,
+        providers,
         upstreams,
         authorizers,
         resources,
@@ -994,7 +995,7 @@ fn is_the_same(one: &Config, other: &Config) {
     assert_eq!(dpop, &other.dpop);
     assert_eq!(endpoints, &other.endpoints);
     assert_eq!(identity, &other.identity);
-    assert_eq!(upstreams, &other.upstreams);
+    assert_eq!((providers, upstreams), (&other.providers, &other.upstreams));
     assert_eq!(authorizers, &other.authorizers);
     assert_eq!(resources, &other.resources);
     assert_eq!(routes, &other.routes);
