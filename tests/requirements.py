@@ -26,7 +26,7 @@ LATER = {
     # delegation: clients without secrets, assertions as grants
     *("D18", "D19", "D20", "D21", "D22", "D23", "D24", "D25", "D26", "D27"),
     # delegation: exchange towards upstreams
-    *("D11", "D12", "D13", "D14", "D15", "D16", "D17"),
+    "D16",
     # delegation: transaction tokens, reload and fuzz of all parts
     *("D28", "D29", "D30"),
 }
