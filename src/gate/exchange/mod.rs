@@ -41,19 +41,19 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// Why a request does not reach its upstream.
 #[derive(Clone, Debug)]
-pub(in crate::gate) struct Refusal {
+pub(in crate::gate) struct ExchangeRefusal {
     pub(in crate::gate) denial: Denial,
     /// The challenge of the provider, for the caller.
     challenge: Option<HeaderValue>,
 }
 
-impl From<Denial> for Refusal {
+impl From<Denial> for ExchangeRefusal {
     fn from(denial: Denial) -> Self {
         Self { denial, challenge: None }
     }
 }
 
-type Answer = Result<HeaderValue, Refusal>;
+type ExchangeAnswer = Result<HeaderValue, ExchangeRefusal>;
 
 /// The token for the upstream, in the extensions of a request that waited for it.
 #[derive(Clone)]
@@ -66,14 +66,14 @@ pub(in crate::gate) struct ClaimsChallenge(pub(in crate::gate) HeaderValue);
 /// The tokens for upstreams, and the questions for them.
 #[derive(Default)]
 pub(in crate::gate) struct Exchanges {
-    state: Mutex<State>,
+    state: Mutex<ExchangeState>,
     results: Mutex<BTreeMap<(Arc<str>, &'static str), u64>>,
 }
 
 #[derive(Default)]
-struct State {
+struct ExchangeState {
     table: Table<Arc<Verified>>,
-    flights: HashMap<EntryKey, watch::Receiver<Option<Answer>>>,
+    flights: HashMap<EntryKey, watch::Receiver<Option<ExchangeAnswer>>>,
     waiting: HashMap<Arc<str>, usize>,
     of_callers: HashMap<Holder, usize>,
     /// When a provider that refused the gate is asked again.
@@ -174,7 +174,7 @@ pub(in crate::gate) fn token_for_upstream(
 
 impl Exchanges {
     /// What the table has.
-    fn find(&self, key: &EntryKey, now: Timestamp) -> Option<(Answer, bool)> {
+    fn find(&self, key: &EntryKey, now: Timestamp) -> Option<(ExchangeAnswer, bool)> {
         let state = self.state.lock();
         state.table.find(key, now).map(|entry| (entry.answer.clone(), now >= entry.renew_from))
     }
@@ -204,7 +204,7 @@ impl Exchanges {
         exchange: &'a Arc<UpstreamExchange>,
         caller: &Arc<Verified>,
         key: EntryKey,
-    ) -> Result<(Place<'a>, watch::Receiver<Option<Answer>>), Denial> {
+    ) -> Result<(Place<'a>, watch::Receiver<Option<ExchangeAnswer>>), Denial> {
         let holder = caller.holder();
         let mut state = self.state.lock();
         let waiting = state.waiting.get(&exchange.provider).copied().unwrap_or_default();
@@ -221,12 +221,12 @@ impl Exchanges {
     /// The flight for a key. It has a task of its own: a client that leaves cancels nothing.
     fn flight(
         &self,
-        state: &mut State,
+        state: &mut ExchangeState,
         gate: &Arc<Inner>,
         exchange: &Arc<UpstreamExchange>,
         caller: &Arc<Verified>,
         key: EntryKey,
-    ) -> Result<watch::Receiver<Option<Answer>>, Denial> {
+    ) -> Result<watch::Receiver<Option<ExchangeAnswer>>, Denial> {
         if let Some(flight) = state.flights.get(&key) {
             return Ok(flight.clone());
         }
@@ -257,7 +257,7 @@ impl Inner {
         caller: Arc<Verified>,
         key: EntryKey,
         asked: Result<ExchangedToken, ExchangeFault>,
-    ) -> Answer {
+    ) -> ExchangeAnswer {
         let (now, exchanges) = (self.engine.clock().now(), &self.running.exchanges);
         let session = session_of(caller.token());
         let is_over = |caller: &Arc<Verified>| self.checker.check_known(Arc::clone(caller), &mut ()).is_err();
@@ -299,12 +299,12 @@ impl Inner {
         exchange: &UpstreamExchange,
         fault: ExchangeFault,
         now: Timestamp,
-    ) -> (Answer, Duration) {
+    ) -> (ExchangeAnswer, Duration) {
         match fault {
             ExchangeFault::Refused => (Err(Denial::ExchangeRefused.into()), REFUSED_FOR),
             ExchangeFault::StepUp(challenge) => {
                 let challenge = HeaderValue::from_str(&challenge).ok();
-                (Err(Refusal { denial: Denial::ExchangeClaims, challenge }), REFUSED_FOR)
+                (Err(ExchangeRefusal { denial: Denial::ExchangeClaims, challenge }), REFUSED_FOR)
             }
             ExchangeFault::Ours(why) => {
                 tracing::error!(

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use http::HeaderValue;
 
-use super::Refusal;
+use super::ExchangeRefusal;
 use rotogate_core::clock::Timestamp;
 
 /// The key of an entry: a keyed digest of provider, upstream, issuer and token, each behind its length.
@@ -26,7 +26,7 @@ pub(super) struct Table<C> {
 
 /// What a provider answered.
 pub(super) struct Entry<C> {
-    pub(super) answer: Result<HeaderValue, Refusal>,
+    pub(super) answer: Result<HeaderValue, ExchangeRefusal>,
     /// From when on it is renewed while it still serves.
     pub(super) renew_from: Timestamp,
     pub(super) until: Timestamp,
