@@ -93,6 +93,8 @@ pub mod denial;
 pub mod dialect;
 pub mod directory;
 pub mod dpop;
+#[cfg(feature = "relay")]
+mod exchange;
 pub mod fault;
 pub mod gate;
 #[cfg(feature = "program")]

@@ -5,6 +5,8 @@
 pub use crate::dialect::browser::{NAME as BROWSER, PROFILE as BROWSER_PROFILE};
 pub use crate::dialect::kuzzle::actions::is_controller;
 pub use crate::dialect::registry::{NAMES, by_name};
+#[cfg(feature = "relay")]
+pub use crate::exchange::HttpExchanger;
 pub use crate::gate::program::*;
 #[cfg(feature = "introspection")]
 pub use rotogate_issuers::introspection::HttpIntrospector;

@@ -52,4 +52,5 @@ mod streams;
 mod targets;
 mod tokens;
 mod upgrades;
+mod upstream_exchange;
 mod websockets;

@@ -24,7 +24,7 @@ LATER = {
     # calls: the time of an event through the gate
     "M15",
     # delegation: exchange towards upstreams
-    *("D11", "D12", "D13", "D14", "D15", "D16", "D17"),
+    "D16",
     # delegation: reload and fuzz of all parts
     *("D29", "D30"),
 }

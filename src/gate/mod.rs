@@ -51,6 +51,7 @@ mod browser_request;
 mod builder;
 mod cookies;
 mod endpoint;
+mod exchange;
 mod explain_refresh;
 mod explanation;
 mod fault_log;

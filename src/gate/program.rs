@@ -38,6 +38,11 @@ impl Gate {
         (overloaded(refusal, dialect, request.headers()), Verdict { route, ..Verdict::new(reason) })
     }
 
+    /// The counts of exchanges towards upstreams: the provider, the result, the number.
+    pub fn exchanges(&self) -> Vec<(Arc<str>, &'static str, u64)> {
+        self.0.running.exchanges.results()
+    }
+
     /// The pools that bound concurrency and buffers.
     pub fn overload(&self) -> &Overload {
         &self.0.running.overload

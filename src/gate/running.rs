@@ -45,6 +45,8 @@ pub(crate) struct Running {
     pub(super) dpop: Arc<Dpop>,
     /// The ids of the clients.
     pub(super) clients: ArcSwap<HashSet<Box<str>>>,
+    /// The tokens of callers for upstreams.
+    pub(super) exchanges: super::exchange::Exchanges,
     /// The logins of browsers, by their result.
     pub(super) browser_logins: BrowserLogins,
     /// The logins at a provider whose code was sent there.

@@ -8,8 +8,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
-mod browser_login;
 mod assertions;
+mod browser_login;
 mod claims;
 mod config;
 mod dialects;

@@ -141,6 +141,13 @@ pub enum Denial {
     /// The token may not be exchanged by this client (RFC 8693 §2.2.2): a fixed text.
     // Requirement D1.
     NotExchangeable(&'static str),
+    /// The provider refuses to exchange the caller's token for one of the upstream.
+    // Requirement D12.
+    ExchangeRefused,
+    /// The provider wants the user to log in with more before it exchanges the token.
+    ExchangeClaims,
+    /// The token of the upstream is not known now.
+    ExchangeUnavailable(Duration),
     /// `exp` is past.
     TokenExpired,
     /// The token is good, but was issued too long ago for this request.

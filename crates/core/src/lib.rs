@@ -18,6 +18,7 @@ pub mod denial;
 pub mod directory;
 pub mod dpop;
 pub mod engine;
+pub mod exchange;
 #[cfg(feature = "failpoints")]
 pub mod failpoint;
 pub mod fault;

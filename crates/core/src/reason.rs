@@ -45,6 +45,8 @@ impl Reason {
     #[cfg(feature = "relay")]
     #[doc(hidden)]
     pub const PROVIDER_REFUSED: Self = Self::new("provider_refused", ReasonKind::Refused);
+    /// The upstream did not accept the token that its provider issued for the caller.
+    pub const UPSTREAM_UNAUTHORIZED: Self = Self::new("upstream_unauthorized", ReasonKind::Failed);
     /// A CORS preflight, answered by the gate.
     pub const PREFLIGHT: Self = Self::new("preflight", ReasonKind::Served);
     /// Another connection serves this host (421).

@@ -162,7 +162,9 @@ impl Rule {
             | Denial::OtherCertificate
             | Denial::OtherSessionKey
             | Denial::OtherSessionCertificate => Self::Proof,
-            Denial::WrongIssuer => Self::Issuer,
+            Denial::WrongIssuer | Denial::ExchangeRefused | Denial::ExchangeClaims | Denial::ExchangeUnavailable(_) => {
+                Self::Issuer
+            }
             Denial::WrongAudience => Self::Audience,
             Denial::InsufficientScope | Denial::InvalidScope | Denial::InvalidTarget => Self::Scope,
             Denial::MissingRole | Denial::RolesOverage => Self::Role,

@@ -128,6 +128,8 @@ families! { ALL:
         "Tokens that name a key that is not in the issuer's set";
     ISSUER_INTROSPECTIONS = Counter "issuer_introspections" ["issuer", "result"]
         "Questions about opaque tokens to their issuer";
+    EXCHANGES = Counter "exchanges" ["provider", "result"]
+        "Tokens of callers that a provider exchanged for those of upstreams, or why it did not";
 
     CERTIFICATE_NOT_AFTER = Gauge "certificate_not_after_timestamp_seconds" ["file"]
         "When a certificate of a listener expires, in Unix time; the earliest one of its file";

@@ -74,7 +74,7 @@ pub use counts::{AttemptResult, CODE_CLASSES, Counted};
 pub use error::ProxyError;
 pub use span::known_method;
 pub use upgrade::ConnectionPermit;
-pub use upstream::{HealthCheck, MAX_EJECTION, MAX_REQUESTS_PER_CONNECTION, Reuse, Upstream};
+pub use upstream::{ExchangeSettings, HealthCheck, MAX_EJECTION, MAX_REQUESTS_PER_CONNECTION, Reuse, Upstream};
 pub use url::{BadUpstreamUrl, HttpUrl, UpstreamUrl};
 
 /// Limits and trust, for all upstreams.

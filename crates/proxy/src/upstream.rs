@@ -7,7 +7,9 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 
 use super::url::UpstreamUrl;
+use rotogate_core::exchange::ExchangeForm;
 use rotogate_core::route::AssertionForm;
+use rotogate_core::session::Scope;
 use rotogate_kit::upstream_tls::UpstreamTls;
 
 /// One `[[upstreams]]` entry.
@@ -34,6 +36,8 @@ pub struct Upstream {
     pub assertion_audience: Option<String>,
     /// The form of these assertions.
     pub assertion_form: AssertionForm,
+    /// How tokens of its callers are exchanged for its own. `None`: they are not.
+    pub exchange: Option<ExchangeSettings>,
     /// The most requests in flight at one address, streams and upgraded connections included. In HTTP/1.1 each has a
     /// connection of its own. Default 1024.
     pub max_requests: usize,
@@ -57,6 +61,23 @@ pub struct Upstream {
     pub reuse: Reuse,
     /// An HTTP/1.1 connection accepts at most this many requests. Default [`MAX_REQUESTS_PER_CONNECTION`].
     pub max_requests_per_connection: NonZeroU32,
+}
+
+/// What a provider is asked for, on behalf of a caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExchangeSettings {
+    /// The provider's name.
+    pub provider: String,
+    /// How it is asked.
+    pub form: ExchangeForm,
+    /// `audience`.
+    pub audience: Option<String>,
+    /// `resource`.
+    pub resource: Option<String>,
+    /// `scope`.
+    pub scope: Scope,
+    /// The longest that an answer is kept.
+    pub max_age: Duration,
 }
 
 /// Whether a connection to an upstream is reused. HTTP/2 numbers its responses, so this concerns HTTP/1.1 only.
@@ -95,6 +116,7 @@ impl Upstream {
             authorization_file: None,
             assertion_audience: None,
             assertion_form: AssertionForm::Identity,
+            exchange: None,
             max_requests: 1024,
             max_requests_per_caller: 103,
             max_requests_per_address: 256,

@@ -180,6 +180,7 @@ impl GateBuilder {
         let leeway = self.leeway.unwrap_or(DEFAULT_LEEWAY);
         let dpop = Dpop::new(self.rules.dpop.clone().unwrap_or_default(), leeway, engine.clock().now());
         Ok(Running {
+            exchanges: super::super::exchange::Exchanges::default(),
             browser_logins: BrowserLogins::default(),
             #[cfg(feature = "browser-oidc")]
             spent_logins: Default::default(),

@@ -124,6 +124,9 @@ pub enum BuildError {
     /// The configured assertions cannot be made.
     #[error("assertions: {0}")]
     Assertion(String),
+    /// A route with an exchange towards its upstream requires no caller, or forwards the caller's token.
+    #[error("the route {0:?} has an exchange, so it must require a caller and forward no token")]
+    Exchange(String),
     /// Too many of [`GateBuilder::identity_headers`](crate::gate::GateBuilder::identity_headers).
     #[error("{0} identity headers: the most is {most}", most = MAX_IDENTITY_HEADERS)]
     IdentityHeaders(usize),

@@ -101,6 +101,7 @@ impl Rules {
         if let Some(headers) = self.identity.as_ref().filter(|headers| headers.len() > MAX_IDENTITY_HEADERS) {
             return Err(BuildError::IdentityHeaders(headers.len()));
         }
+        sound::exchanges(&self.routes)?;
         sound::assertion_audiences(&self.routes, &self.clients, trusted, own)?;
         self.public_url.as_deref().map_or(Ok(()), sound::public_url)?;
         self.authorization_endpoint.as_deref().map_or(Ok(()), sound::authorization_endpoint)?;

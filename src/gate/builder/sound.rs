@@ -8,7 +8,7 @@ use super::BuildError;
 use crate::gate::Endpoint;
 use crate::gate::origin::origin_of;
 use rotogate_core::client::{Client, ExchangeRules, Grant};
-use rotogate_core::route::Route;
+use rotogate_core::route::{Auth, Route};
 use rotogate_core::token::assertion::can_sign_assertions;
 use rotogate_core::token::keyring::Keyring;
 use rotogate_core::token::verify::{IssuerRules, is_name};
@@ -153,6 +153,16 @@ pub(super) fn assertion_audiences(
         Some(audience) => Err(BuildError::Assertion(format!(
             "the audience {audience:?} of an upstream is one of access tokens, too; choose another one"
         ))),
+        None => Ok(()),
+    }
+}
+
+/// An exchange towards an upstream takes the place of the caller's token, and needs a caller.
+// Requirement D11.
+pub(super) fn exchanges(routes: &[Route]) -> Result<(), BuildError> {
+    let is_wrong = |route: &&Route| route.policy.forward_token || route.policy.auth != Auth::Required;
+    match routes.iter().filter(|route| route.exchange.is_some()).find(is_wrong) {
+        Some(route) => Err(BuildError::Exchange(route.id.to_string())),
         None => Ok(()),
     }
 }

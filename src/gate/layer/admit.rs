@@ -313,7 +313,8 @@ impl<M> GateLayer<M> {
             };
             Settled::take_back(parts);
         }
-        self.proof_counted(admission).await
+        let admission = self.proof_counted(admission).await;
+        self.exchanged(admission, parts).await
     }
 
     async fn proof_counted(&self, admission: Admission) -> Admission {

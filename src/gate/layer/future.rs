@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Response, StatusCode};
 use http_body::Body;
 use pin_project_lite::pin_project;
 
@@ -72,6 +72,17 @@ impl PassedRequest {
     }
 
     /// The reply that replaces the handler's if the token is for another audience and no `require()` has judged it.
+    /// The reply to a request whose upstream did not accept the exchanged token. A 401 would make the client throw its own
+    /// good token away.
+    // Requirement D12.
+    fn unauthorized(&self, status: StatusCode) -> Option<(Reply, Reason)> {
+        let exchange = self.permitted.route().exchange.as_ref().filter(|_| status == StatusCode::UNAUTHORIZED)?;
+        self.gate.running.exchanges.drop_entry(exchange, self.permitted.caller()?.token());
+        let reason = Reason::UPSTREAM_UNAUTHORIZED;
+        reason.tell();
+        Some((reply::problem(StatusCode::BAD_GATEWAY, Some("upstream_unauthorized")), reason))
+    }
+
     fn unjudged(&self, said: &HeaderMap) -> Option<(Reply, Reason)> {
         if self.undecided.as_ref().is_none_or(|undecided| undecided.is_decided()) {
             return None;
@@ -208,6 +219,10 @@ fn answered<R: Body>(
     if let Some((reply, reason)) = passed.as_ref().and_then(|passed| passed.unjudged(response.headers())) {
         let verdict = passed.filter(|_| annotate);
         let verdict = verdict.map(|passed| Verdict { reason, ..Verdict::passed(passed.permitted) });
+        return annotated(reply.map(GateBody::own), verdict);
+    }
+    if let Some((reply, reason)) = passed.as_ref().and_then(|passed| passed.unauthorized(response.status())) {
+        let verdict = passed.filter(|_| annotate).map(|passed| Verdict { reason, ..Verdict::passed(passed.permitted) });
         return annotated(reply.map(GateBody::own), verdict);
     }
     let renewed = passed.as_ref().filter(|passed| passed.permitted.renews_nonce());

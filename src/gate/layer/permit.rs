@@ -12,9 +12,9 @@ use http::uri::PathAndQuery;
 
 use super::assertion::assertion_for_service;
 use crate::dialect::EnclosedCall;
-use crate::gate::Inner;
-use crate::gate::browser_request::{session_cookie, token_for_service};
+use crate::gate::browser_request::session_cookie;
 use crate::gate::notice::SetupNotice;
+use crate::gate::{Inner, exchange};
 use rotogate_core::credential::{self, Credential, Found, Places, Scheme};
 use rotogate_core::denial::{Denial, NotGood};
 use rotogate_core::dpop::{CheckedProof, UsedProof};
@@ -365,14 +365,14 @@ fn judge_also(gate: &Inner, parts: &Parts, permitted: Permitted, rule: &Arc<Rout
 /// # Errors
 /// [`Denial::AssertionUnavailable`]; those of [`token_for_service`]; [`Denial::ProofsUnavailable`] before the proof was
 /// [counted](Inner::count_proof). The request is then unchanged.
-pub(in crate::gate) fn prepare(gate: &Inner, parts: &mut Parts, permitted: &Permitted) -> Result<(), Denial> {
+pub(in crate::gate) fn prepare(gate: &Arc<Inner>, parts: &mut Parts, permitted: &Permitted) -> Result<(), Denial> {
     let route = permitted.route();
     let policy = &route.policy;
     if permitted.owes_proof() {
         return Err(Denial::ProofsUnavailable(Duration::from_secs(1)));
     }
     let assertion = assertion_for_service(gate, parts, permitted)?;
-    let token = permitted.caller().map(|caller| token_for_service(gate, parts, policy, caller)).transpose()?.flatten();
+    let token = exchange::token_for_upstream(gate, parts, permitted)?;
     gate.strip(|names| names.strip_untrusted(&mut parts.headers, policy));
     headers::strip_credentials(&mut parts.headers, policy);
     withhold(parts, gate.places(policy));

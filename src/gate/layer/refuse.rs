@@ -3,10 +3,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use http::header::WWW_AUTHENTICATE;
 use http::request::Parts;
 
 use super::future::ResponseFuture;
 use crate::dialect::{Dialect, Reply};
+use crate::gate::exchange::ClaimsChallenge;
 use crate::gate::overloaded::overloaded;
 use crate::gate::signed_out::Led;
 use crate::gate::verdict::{RefusedToken, Verdict, Who};
@@ -68,6 +70,9 @@ pub(super) fn rendered(
         Led::Plain(plain) => respond::worded(dialect, &parts.headers, denial, &plain)
             .unwrap_or_else(|| respond::hooked(gate.refusals.as_ref(), parts, denial, plain)),
     };
+    if let Some(ClaimsChallenge(challenge)) = parts.extensions.get() {
+        reply.headers_mut().insert(WWW_AUTHENTICATE, challenge.clone());
+    }
     gate.give_nonce(denial, &mut reply);
     gate.clear_session(denial, &mut reply);
     reply

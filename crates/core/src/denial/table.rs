@@ -101,6 +101,9 @@ table! {
     Self::OtherCertificate => "other_certificate", Refused, PROVED;
     Self::DelegatedToken => "delegated_token", Refused, PROVED;
     Self::NotExchangeable(_) => "not_exchangeable", Refused, PROVED;
+    Self::ExchangeRefused => "exchange_refused", Refused, Class::Forbidden;
+    Self::ExchangeClaims => "exchange_claims", Refused, PROVED;
+    Self::ExchangeUnavailable(wait) => "exchange_unavailable", Undecided, Class::Unavailable(*wait);
     Self::TokenExpired => "token_expired", Dead, EXPIRED;
     Self::TokenTooOld => "token_too_old", Refused, EXPIRED;
     Self::TokenNotYetValid => "token_not_yet_valid", Refused, PROVED;

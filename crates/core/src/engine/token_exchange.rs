@@ -83,18 +83,7 @@ impl Engine {
             return Err(Denial::NotExchangeable("the token is bound to a key, and the client proved none").into());
         }
         let now = self.clock.now();
-        let facts = TokenFacts {
-            issuer: &self.issuer,
-            subject: &subject.subject,
-            client: Some(&client.id),
-            session: subject.session,
-            issuer_session: None,
-            vouched_by: vouched_by.as_ref(),
-            jti: None,
-            issued_at: Some(Timestamp::from_secs(now.as_secs())),
-            delegation: Some(&delegation),
-        };
-        if self.revocations.judge(facts, now).refuses(now) {
+        if self.has_ended(subject, &client.id, (vouched_by.as_ref(), &delegation), now) {
             return Err(Denial::TokenRevoked.into());
         }
         let end = subject.expires.min(now.plus(MAX_SESSIONLESS_LIFETIME));
@@ -146,6 +135,28 @@ impl Engine {
             user: None,
             how: IssueKind::Exchanged,
         })
+    }
+
+    /// Would the list refuse the token that a client gets for this subject?
+    fn has_ended(
+        &self,
+        subject: &AccessToken,
+        client: &str,
+        (vouched_by, delegation): (Option<&VouchedBy>, &Delegation),
+        now: Timestamp,
+    ) -> bool {
+        let facts = TokenFacts {
+            issuer: &self.issuer,
+            subject: &subject.subject,
+            client: Some(client),
+            session: subject.session,
+            issuer_session: None,
+            vouched_by,
+            jti: None,
+            issued_at: Some(Timestamp::from_secs(now.as_secs())),
+            delegation: Some(delegation),
+        };
+        self.revocations.judge(facts, now).refuses(now)
     }
 
     /// Does the token's `may_act` (RFC 8693 §4.4) let this actor act? It must match the actor in every member.

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use http::Method;
 
+use crate::exchange::UpstreamExchange;
+
 pub mod authority;
 mod calls;
 pub mod hosts;
@@ -75,6 +77,9 @@ pub struct Route {
     pub assertion_audience: Option<Arc<str>>,
     /// The form of these assertions.
     pub assertion_form: AssertionForm,
+    /// The exchange of its callers' tokens for ones of its upstream. `None`: there is none.
+    #[doc(hidden)]
+    pub exchange: Option<Arc<UpstreamExchange>>,
 }
 
 /// What proves the caller to the service behind the gate.
@@ -184,6 +189,7 @@ impl Route {
             upstream: None,
             assertion_audience: None,
             assertion_form: AssertionForm::Identity,
+            exchange: None,
         }
     }
 

@@ -273,6 +273,11 @@ pub(crate) struct LoginClaims {
 pub const CLIENT_PREFIX: &str = "client:";
 
 impl AccessToken {
+    /// The token itself, as it was sent, for its issuer alone.
+    pub fn expose(&self) -> &str {
+        &self.text
+    }
+
     /// `iss`.
     pub fn issuer(&self) -> &Arc<str> {
         &self.issued_by.url

@@ -171,6 +171,7 @@ async fn the_service_forwards_to_the_target_of_the_request() {
         policy: RoutePolicy::default(),
         assertion_audience: None,
         assertion_form: rotogate_core::route::AssertionForm::Identity,
+        exchange: None,
         upstream: Some(UpstreamId::new(0)),
     };
     let by = rotogate_core::policy::By { gate: rotogate_core::policy::GateId::next(), layer: true, defers: false };

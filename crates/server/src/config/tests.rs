@@ -676,10 +676,8 @@ fn only_a_client_with_a_secret_may_use_client_credentials() {
     assert_eq!(said(&format!("{client}secret_hash = \"{PHC}\"\n")), Vec::<String>::new());
     assert_eq!(
         said("[[clients]]\nid = \"web\"\ngrants = [\"implicit\"]\n"),
-        [
-            "3: clients[0].grants[0]: expected \"password\" or \"refresh_token\" or \"client_credentials\" or \
-             \"token-exchange\" or \"jwt-bearer\", found \"implicit\""
-        ]
+        ["3: clients[0].grants[0]: expected \"password\" or \"refresh_token\" or \"client_credentials\" or \
+             \"token-exchange\" or \"jwt-bearer\", found \"implicit\""]
     );
 }
 
@@ -986,6 +984,7 @@ fn is_the_same(one: &Config, other: &Config) {
         clients,
         endpoints,
         identity,
+        providers,
         upstreams,
         authorizers,
         resources,
@@ -1009,7 +1008,7 @@ fn is_the_same(one: &Config, other: &Config) {
     assert_eq!(dpop, &other.dpop);
     assert_eq!(endpoints, &other.endpoints);
     assert_eq!(identity, &other.identity);
-    assert_eq!(upstreams, &other.upstreams);
+    assert_eq!((providers, upstreams), (&other.providers, &other.upstreams));
     assert_eq!(authorizers, &other.authorizers);
     assert_eq!(resources, &other.resources);
     assert_eq!(routes, &other.routes);

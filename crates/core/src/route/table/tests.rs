@@ -14,6 +14,7 @@ fn route(id: &str, hosts: &[&str], methods: &[Method], path: &str) -> Route {
         assertion_audience: None,
         assertion_form: crate::route::AssertionForm::Identity,
         upstream: None,
+        exchange: None,
     }
 }
 

@@ -53,9 +53,8 @@ pub(super) fn claims<'r>(
 ) -> Result<AccessToken, RefusedClaim<'r>> {
     let (bound_to, certificate) = confirmation(claims)?;
     let TokenTimes { expires, not_before, issued_at } = times;
-    let mapping = &rules.claims;
+    let (mapping, is_introspected) = (&rules.claims, matches!(origin, ClaimsSource::Response(_)));
     mapping.judge_required(claims)?;
-    let is_introspected = matches!(origin, ClaimsSource::Response(_));
     let subject = mapping.subject_of(claims, is_introspected)?;
     let jti = name(claims, "jti", "jti must be a string of 1 to 256 bytes without control characters")?;
     let sid = name(claims, "sid", "sid must be a string of 1 to 256 bytes without control characters")?;

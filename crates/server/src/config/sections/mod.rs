@@ -45,6 +45,7 @@ mod log;
 mod mapping;
 mod overload;
 mod provider_client;
+mod providers;
 #[cfg(feature = "relay")]
 mod relay;
 mod remote;
@@ -55,6 +56,7 @@ mod server;
 mod sessions;
 mod store;
 mod tracing;
+mod upstream_exchange;
 mod upstreams;
 
 pub(super) use admin::read_access;
@@ -77,6 +79,7 @@ pub use issuers::{EventsConfig, KeySource, TrustedIssuer};
 pub use limits::LimitsConfig;
 pub use listeners::{CertificateFiles, ClientAuth, ClientRoots, ListenerConfig, TlsConfig};
 pub use provider_client::{ClientKeySettings, ProviderClientSettings};
+pub use providers::ProviderSettings;
 #[cfg(feature = "relay")]
 pub use relay::RelaySettings;
 pub use remote::RemoteSource;
@@ -140,6 +143,8 @@ section! {
         },
         /// Headers for the upstream; `""` omits one. The gate removes a client's copies of these headers, in any spelling.
         reload identity: IdentityConfig = by { identity::read(&sections.identity, &issuers) },
+        /// Token endpoints that the gate asks for tokens of upstreams (docs/act-for-a-user.md).
+        each providers: Vec<ProviderSettings> = by { providers::read(&root.sections("providers"), dir, &issuers) },
         /// The servers behind the gate (docs/upstreams.md).
         each upstreams: Vec<Upstream> = by { upstreams::read(&sections.upstreams, dir, &server, &admin) },
         /// A protected resource that describes itself (RFC 9728, docs/resources.md).
@@ -308,6 +313,7 @@ impl<'a> CheckedSections<'a> {
         resources::check(&self.resources, &config.resources, &config.routes, &config.issuer.url, are_asked_about);
         resources::check_audiences(config, &self.routes);
         exchange::check(&self.clients, config);
+        upstream_exchange::check(&self.upstreams, config);
         clients::check_certificates(config, &self.clients, &self.routes);
         upstreams::check_assertions(config, &self.identity, (&self.upstreams, &self.authorizers));
         browser::check(config, &self.endpoints, &self.routes);

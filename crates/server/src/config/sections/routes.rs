@@ -434,6 +434,7 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>) -> R
         upstream: upstreams.iter().position(|known| *known == upstream).map(UpstreamId::new),
         assertion_audience: None,
         assertion_form: AssertionForm::Identity,
+        exchange: None,
     }
 }
 
@@ -464,7 +465,7 @@ fn acr(v: &Raw) -> Result<String, String> {
 }
 
 pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLogConfig) -> Value {
-    // The assertions are those of the upstream.
+    // The others come from the upstream.
     let Route { id, hosts, methods, path, kuzzle, calls, listeners, policy, upstream, .. } = route;
     let RoutePolicy { auth, bad_credential_on_optional, preflight_to_upstream, resource, forward_token, .. } = policy;
     let mut table = Table::new();

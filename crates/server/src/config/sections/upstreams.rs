@@ -18,7 +18,7 @@ use rotogate_core::token::assertion::can_sign_assertions;
 use rotogate_kit::config::{CertificateAndKey, Section, Value as Raw};
 use rotogate_kit::upstream_tls::UpstreamTls;
 use rotogate_proxy::authorization;
-use rotogate_proxy::{HealthCheck, Reuse, Upstream, UpstreamUrl};
+use rotogate_proxy::{ExchangeSettings, HealthCheck, Reuse, Upstream, UpstreamUrl};
 
 /// The shortest time of a timeout or an interval.
 const MIN_TIME: Duration = Duration::from_millis(100);
@@ -61,6 +61,8 @@ section! {
         /// `"identity"`: the header of `assertion` of `[identity]`, which names the caller. `"txn"`: a transaction token for each
         /// request, in `Txn-Token`, for the `trust_domain` of `[identity]`. Experimental: it follows a draft of the IETF.
         reload assertion_form: AssertionForm = get_or(value::word_of, AssertionForm::Identity),
+        /// The caller's token is exchanged for one of this upstream, at an entry of `[[providers]]` (docs/act-for-a-user.md).
+        reload exchange: Option<ExchangeSettings> = table(super::upstream_exchange::read),
         /// A part of `max_requests`, for each address: what one subject has of a busy upstream; alone it has 7/8
         /// (docs/upstreams.md).
         reload max_requests_per_caller: usize = share_of(("max_requests", max_requests), Share::Percent(10)),

@@ -37,3 +37,42 @@ fn d1_rules_for_exchanges_that_contradict_others_are_refused_at_start() {
         assert!(lines.iter().any(|line| line.contains(wanted)), "{wanted}: {lines:?}");
     }
 }
+
+#[test]
+fn d11_an_exchange_beside_what_would_forward_another_token_is_refused_at_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("gate.secret");
+    std::fs::write(&secret, "s").unwrap();
+    let config = |provider: &str, exchange: &str, route: &str| {
+        format!(
+            "[[issuers]]\nname = \"kc\"\nurl = \"https://kc.test\"\naudience = [\"api\"]\njwks_file = \"kc.json\"\n\
+             [[providers]]\nname = \"kc\"\nissuer = \"kc\"\n{provider}\
+             [[upstreams]]\nname = \"graph\"\nurls = [\"echo:\"]\nexchange = {exchange}\n\
+             [[routes]]\npath = \"/g/{{*rest}}\"\nupstream = \"graph\"\n{route}"
+        )
+    };
+    let provider = &format!(
+        "token_url = \"https://kc.test/token\"\nclient = {{ id = \"gate\", secret_file = \"{}\" }}\n",
+        secret.display()
+    );
+    let (good, of_kc) = ("{ provider = \"kc\", audience = \"graph\" }", "issuers = [\"kc\"]\n");
+    assert_eq!(said(&config(provider, good, of_kc)), Vec::<String>::new());
+    for (config, wanted) in [
+        (config("client = { id = \"gate\" }\n", good, of_kc), "token endpoint"),
+        (config("token_url = \"https://kc.test/t\"\nclient = { id = \"gate\" }\n", good, of_kc), "confidential client"),
+        (config("token_url = \"https://kc.test/t\"\n", good, of_kc), "client: is missing"),
+        (config(provider, "{ provider = \"nobody\" }", of_kc), "there is no provider"),
+        (config(provider, "{ provider = \"kc\", form = \"entra\" }", of_kc), "scope: is needed"),
+        (
+            config(provider, "{ provider = \"kc\", form = \"entra\", scope = [\"a\"], audience = \"x\" }", of_kc),
+            "is not a parameter",
+        ),
+        (config(provider, good, "issuers = [\"self\", \"kc\"]\n"), "takes those of self"),
+        (config(provider, good, &format!("{of_kc}forward_token = true\n")), "takes the place of the caller's token"),
+        (config(provider, good, "auth = \"none\"\n"), "requires none"),
+        (config(provider, good, &format!("{of_kc}auth = \"optional\"\n")), "requires none"),
+    ] {
+        let lines = said(&config);
+        assert!(lines.iter().any(|line| line.contains(wanted)), "{wanted}: {lines:?}");
+    }
+}

@@ -12,11 +12,11 @@ use super::issuer_rules::load_keys;
 use super::issuers::RemoteIssuers;
 use super::prepare::{DirectoryPlan, StartPlan};
 use super::provider_client::{self, login_provider};
-#[cfg(feature = "relay")]
-use super::relays;
 use super::start_wait::StartWait;
 use super::stores::keys_and_stores;
 use super::users::LiveUsers;
+#[cfg(feature = "relay")]
+use super::{exchanges, relays};
 use crate::config::{
     AssertionHeader, ClientConfig, ClientKeySource, Config, ConfigError, ConfigErrors, EndpointConfig, IdentityConfig,
     IdentityNames, IssuerConfig, LimitsConfig, SessionsConfig, StoreConfig, read_event_token,
@@ -28,6 +28,7 @@ use rotogate::store::redb::RedbStore;
 use rotogate_core::client::{Client, ClientKeys};
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::password::Passwords;
+use rotogate_core::route::Route;
 use rotogate_core::token::verify::IssuerRules;
 use rotogate_core::verify_cache::IdentityField;
 use rotogate_directories::users::{FileDirectory, FirstUser};
@@ -220,7 +221,7 @@ pub(crate) fn builder(config: &Config, remote_issuers: &RemoteIssuers) -> Result
     for resource in config.resources.iter().cloned() {
         builder = builder.resource(resource);
     }
-    for route in config.routes.iter().cloned() {
+    for route in routes(config, remote_issuers, &mut wrong) {
         builder = builder.route(route);
     }
     ConfigErrors::new(wrong).map_or(Ok(builder), Err)
@@ -239,6 +240,27 @@ fn client_with_keys(config: &ClientConfig) -> Result<Client, KeyFault> {
         client.keys = keys.map(ClientKeys::from);
     }
     Ok(client)
+}
+
+/// The routes, with the exchanges of their upstreams.
+#[cfg_attr(not(feature = "relay"), expect(unused_variables, reason = "this build exchanges nothing"))]
+fn routes(config: &Config, remote_issuers: &RemoteIssuers, wrong: &mut Vec<ConfigError>) -> Vec<Route> {
+    let mut routes = config.routes.clone();
+    #[cfg(feature = "relay")]
+    for (index, upstream) in config.upstreams.iter().enumerate() {
+        let Some(settings) = &upstream.exchange else { continue };
+        match exchanges::load(upstream, settings, config, remote_issuers) {
+            Ok(exchange) => routes
+                .iter_mut()
+                .filter(|route| route.upstream.is_some_and(|upstream| upstream.position() == index))
+                .for_each(|route| route.exchange = Some(Arc::clone(&exchange))),
+            Err(KeyFault { key, message }) => {
+                let place = config.providers.iter().position(|provider| provider.name == settings.provider);
+                wrong.push(config.blame(&format!("providers[{}].{key}", place.unwrap_or_default()), message));
+            }
+        }
+    }
+    routes
 }
 
 /// Adds the endpoints. Those whose files cannot be used are left out, and reported.

@@ -3,6 +3,8 @@
 pub(crate) mod admin_tokens;
 pub(crate) mod assemble;
 pub(crate) mod directories;
+#[cfg(feature = "relay")]
+pub(crate) mod exchanges;
 pub(crate) mod files;
 mod findings;
 pub(crate) mod issuer_rules;

@@ -364,6 +364,10 @@ impl GateCollector {
         for (issuer, result, count) in gate.introspections() {
             introspections.add([&issuer, result], count)?;
         }
+        let mut exchanges = output.family(&names::EXCHANGES)?;
+        for (provider, result, count) in gate.exchanges() {
+            exchanges.add([&provider, result], count)?;
+        }
         Ok(())
     }
 

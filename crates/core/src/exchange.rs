@@ -1,0 +1,110 @@
+//! Exchange towards an upstream: the caller's token of another issuer becomes one for the upstream (RFC 8693, or Entra's
+//! on-behalf-of). This module has the interface to ask a provider; the gate keeps the answers.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use zeroize::Zeroizing;
+
+/// A way to exchange a token at a provider.
+#[async_trait]
+pub trait TokenExchanger: fmt::Debug + Send + Sync + 'static {
+    /// Exchanges a token, with one attempt.
+    ///
+    /// # Errors
+    /// There is no token for the upstream. The error says nothing about the caller's token.
+    async fn exchange(&self, token: &str) -> Result<ExchangedToken, ExchangeFault>;
+
+    /// Identifies provider, client and what is asked for: equal ones get equal answers.
+    fn identity(&self) -> Box<[u8]>;
+}
+
+/// How the provider is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExchangeForm {
+    /// RFC 8693.
+    #[default]
+    Rfc8693,
+    /// Entra's on-behalf-of: an assertion (RFC 7523 §2.1) with `requested_token_use`.
+    Entra,
+}
+
+/// A token for an upstream. Zeroised when dropped.
+pub struct ExchangedToken {
+    /// The token.
+    pub token: Zeroizing<String>,
+    /// Its lifetime, if the provider says it.
+    pub expires_in: Option<Duration>,
+}
+
+impl fmt::Debug for ExchangedToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ExchangedToken(…)")
+    }
+}
+
+/// Why there is no token for the upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExchangeFault {
+    /// The user must log in with more: the value of a challenge (`WWW-Authenticate`).
+    StepUp(Box<str>),
+    /// The provider refuses this user, or this token.
+    Refused,
+    /// The provider refuses the gate. Only an operator can repair this.
+    Ours(Box<str>),
+    /// Nothing was decided. The delay that the provider asks for, and why.
+    Unavailable(Option<Duration>, Box<str>),
+}
+
+impl ExchangeFault {
+    /// One word, for metrics and logs.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::StepUp(_) => "step_up",
+            Self::Refused => "refused",
+            Self::Ours(_) => "client_refused",
+            Self::Unavailable(..) => "unavailable",
+        }
+    }
+}
+
+/// The exchange of a route's upstream.
+#[derive(Clone, Debug)]
+pub struct UpstreamExchange {
+    /// The provider's name, for metrics.
+    pub provider: Arc<str>,
+    /// The upstream.
+    pub upstream: Arc<str>,
+    /// The name of the issuer whose tokens are exchanged.
+    pub issuer: Arc<str>,
+    /// The longest that a token for the upstream is kept.
+    pub max_age: Duration,
+    /// Asks the provider.
+    pub exchanger: Arc<dyn TokenExchanger>,
+}
+
+impl UpstreamExchange {
+    /// The lifetime of a token whose provider says none.
+    pub const UNKNOWN_LIFETIME: Duration = Duration::from_secs(60);
+    /// A token is not sent in its last seconds.
+    pub const MARGIN: Duration = Duration::from_secs(10);
+
+    /// How long a token is kept.
+    // Requirement D14.
+    pub fn kept_for(&self, expires_in: Option<Duration>) -> Duration {
+        let lasts = expires_in.map_or(Self::UNKNOWN_LIFETIME, |lasts| lasts.saturating_sub(Self::MARGIN));
+        lasts.min(self.max_age)
+    }
+}
+
+impl PartialEq for UpstreamExchange {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { provider, upstream, issuer, max_age, exchanger } = self;
+        (provider, upstream, issuer, max_age) == (&other.provider, &other.upstream, &other.issuer, &other.max_age)
+            && exchanger.identity() == other.exchanger.identity()
+    }
+}
+
+impl Eq for UpstreamExchange {}

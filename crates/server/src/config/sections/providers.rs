@@ -1,0 +1,108 @@
+//! `[[providers]]`: token endpoints that the gate asks on behalf of callers.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::super::declare::section;
+use super::super::value;
+use super::provider_client::{self, ProviderClientSettings};
+use super::remote::RemoteSource;
+use super::{SECOND, TrustedIssuer, dangling, path_in};
+use rotogate_core::http_client::{Allowed, FetchTarget, SecretPlace};
+use rotogate_kit::config::{Section, Value as Raw};
+
+section! {
+    /// An entry of `[[providers]]`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct ProviderSettings, read by read_keys(
+        section,
+        others: &[ProviderSettings],
+        dir: &Path,
+        issuers: &[TrustedIssuer],
+    ) {
+        /// Required: The name for upstreams.
+        reload name: String = by { read_name(section, others) },
+        /// The `[[issuers]]` entry whose tokens are exchanged here. Required, unless `issuer_url` names it.
+        reload issuer: String = by { read_issuer(section, issuers) },
+        /// The token endpoint. Required, unless the issuer has `discovery`.
+        reload token_url: Option<String> = by { read_token_url(section, &issuer, issuers) },
+        /// Required: The gate's own client at the provider: `id`, `secret_file`, and `secret_in`, which is `"basic"` or `"form"`.
+        reload client: ProviderClientSettings = by { read_client(section, dir) },
+        /// The provider's time for the whole answer; 100ms to 30s.
+        reload timeout: Duration = get_or(value::duration_within(SECOND / 10, 30 * SECOND), 5 * SECOND),
+        /// A PEM file with the only trusted authorities. Default: those of the system.
+        reload ca: Option<PathBuf> = get(path_in(dir)),
+    }
+    with {
+        /// Instead of `issuer`: the `url` of the entry.
+        reload issuer_url: text,
+    }
+}
+
+pub(super) fn read(sections: &[Section<'_>], dir: &Path, issuers: &[TrustedIssuer]) -> Vec<ProviderSettings> {
+    let mut all = Vec::new();
+    for section in sections {
+        let provider = read_keys(section, &all, dir, issuers);
+        section.finish();
+        all.push(provider);
+    }
+    all
+}
+
+fn read_name(section: &Section<'_>, others: &[ProviderSettings]) -> String {
+    let name = section.required("name", "a name for upstreams to use", value::text);
+    if !name.is_empty() && others.iter().any(|other| other.name == name) {
+        section.blame("name", format!("\"{name}\" is listed twice; remove or rename one of the two"));
+    }
+    name
+}
+
+fn read_issuer(section: &Section<'_>, issuers: &[TrustedIssuer]) -> String {
+    let known: Vec<&str> = issuers.iter().map(|issuer| issuer.name.as_str()).collect();
+    let by_url = section.get("issuer_url", value::text);
+    let found = by_url.as_ref().and_then(|url| issuers.iter().find(|issuer| issuer.url == *url));
+    match (&by_url, found) {
+        (Some(_), Some(issuer)) => return issuer.name.clone(),
+        (Some(url), None) => {
+            section.blame("issuer_url", format!("no entry of [[issuers]] has the url \"{url}\""));
+            return String::new();
+        }
+        (None, _) => {}
+    }
+    let name = section.required("issuer", "the name of an [[issuers]] entry, or issuer_url", value::text);
+    if !name.is_empty() && !known.contains(&name.as_str()) {
+        section.blame("issuer", dangling("issuer", &name, &known));
+    }
+    name
+}
+
+fn read_token_url(section: &Section<'_>, issuer: &str, issuers: &[TrustedIssuer]) -> Option<String> {
+    let is_discovered =
+        |known: &TrustedIssuer| known.name == issuer && known.keys.remote().is_some_and(RemoteSource::is_discovered);
+    if issuers.iter().any(is_discovered) {
+        return section.get("token_url", url);
+    }
+    section.require("token_url", "the provider's token endpoint, an https URL; or an issuer with discovery", url)
+}
+
+fn read_client(section: &Section<'_>, dir: &Path) -> ProviderClientSettings {
+    let client = section.table("client", |section| {
+        let client = provider_client::read_keys(section, dir);
+        if client.secret_file.is_none() && !section.is_bad() {
+            section.blame("secret_file", "is missing: a provider exchanges tokens for a confidential client alone");
+        }
+        client
+    });
+    if client.is_none() {
+        section.blame("client", "is missing: expected { id = \"gate\", secret_file = \"gate.secret\" }");
+    }
+    client.unwrap_or(ProviderClientSettings { id: String::new(), secret_file: None, key: None, secret_in: SecretPlace::default() })
+}
+
+fn url(v: &Raw) -> Result<String, String> {
+    let text = value::text(v)?;
+    match FetchTarget::parse(&text, Allowed::by_operator()) {
+        Ok(_) => Ok(text),
+        Err(error) => Err(format!("{error}, found {}", v.describe())),
+    }
+}

@@ -1,0 +1,173 @@
+//! Exchanges tokens at a provider's token endpoint: RFC 8693, or Entra's on-behalf-of.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method};
+use serde_json::{Map, Value};
+use zeroize::Zeroizing;
+
+use crate::relay::{HttpCaller, ProviderReply, UrlSource};
+use rotogate_core::exchange::{ExchangeFault, ExchangeForm, ExchangedToken, TokenExchanger};
+use rotogate_core::http_client::ClientCredentials;
+use rotogate_core::session::Scope;
+use rotogate_core::token::verify::strict_object;
+
+/// The longest challenge of a provider, in bytes.
+const MAX_CLAIMS: usize = 4096;
+/// The longest token of an answer, in bytes.
+const MAX_TOKEN: usize = 16 << 10;
+const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+
+/// Exchanges tokens at a token endpoint.
+#[derive(Clone)]
+pub struct HttpExchanger {
+    /// Sends the request.
+    pub caller: HttpCaller,
+    /// The token endpoint.
+    pub url: UrlSource,
+    /// Where that is, in words.
+    pub place: String,
+    /// The gate as a client there.
+    pub client: ClientCredentials,
+    /// How it is asked.
+    pub form: ExchangeForm,
+    /// `audience`.
+    pub audience: Option<String>,
+    /// `resource`.
+    pub resource: Option<String>,
+    /// `scope`.
+    pub scope: Scope,
+}
+
+impl fmt::Debug for HttpExchanger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HttpExchanger({})", self.place)
+    }
+}
+
+impl HttpExchanger {
+    /// The body, without the client.
+    // Requirement D17.
+    fn body(&self, token: &str) -> Zeroizing<Vec<u8>> {
+        let mut pairs = match self.form {
+            ExchangeForm::Rfc8693 => vec![
+                ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+                ("subject_token", token),
+                ("subject_token_type", ACCESS_TOKEN),
+                ("requested_token_type", ACCESS_TOKEN),
+            ],
+            ExchangeForm::Entra => vec![
+                ("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"),
+                ("assertion", token),
+                ("requested_token_use", "on_behalf_of"),
+            ],
+        };
+        pairs.extend(self.audience.as_deref().map(|audience| ("audience", audience)));
+        pairs.extend(self.resource.as_deref().map(|resource| ("resource", resource)));
+        pairs.extend((!self.scope.is_empty()).then(|| ("scope", self.scope.as_str())));
+        // Room for all of it: a reallocation would leave a copy of the token behind.
+        let room = pairs.iter().map(|(name, value)| name.len() + 3 * value.len() + 2).sum();
+        let text = form_urlencoded::Serializer::new(String::with_capacity(room)).extend_pairs(pairs).finish();
+        Zeroizing::new(text.into_bytes())
+    }
+
+    /// The token of an answer.
+    // Requirement D12.
+    fn granted(&self, answer: &Map<String, Value>) -> Result<ExchangedToken, &'static str> {
+        let text = |name: &str| answer.get(name).and_then(Value::as_str);
+        if !text("token_type").is_some_and(|kind| kind.eq_ignore_ascii_case("bearer")) {
+            return Err("its token_type is not Bearer");
+        }
+        if self.form == ExchangeForm::Rfc8693 {
+            if !text("issued_token_type").is_some_and(|kind| [ACCESS_TOKEN, JWT].contains(&kind)) {
+                return Err("its issued_token_type is not that of an access token");
+            }
+            let is_wider = |scope: &str| !Scope::parse(scope).is_ok_and(|scope| scope.is_within(&self.scope));
+            if !self.scope.is_empty() && text("scope").is_some_and(is_wider) {
+                return Err("its scope is wider than the one that was asked for");
+            }
+        }
+        let token = text("access_token").filter(|token| {
+            (1..=MAX_TOKEN).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic())
+        });
+        let token = Zeroizing::new(token.ok_or("it has no usable access_token")?.to_owned());
+        let expires_in = match answer.get("expires_in") {
+            None => None,
+            Some(seconds) => Some(seconds.as_u64().ok_or("its expires_in is no number of seconds")?),
+        };
+        Ok(ExchangedToken { token, expires_in: expires_in.map(std::time::Duration::from_secs) })
+    }
+
+    /// What an answer means.
+    // Requirement D12.
+    fn read(&self, reply: &ProviderReply) -> Result<ExchangedToken, ExchangeFault> {
+        let unclear =
+            |why: &str| ExchangeFault::Unavailable(reply.retry_after, format!("{}: {why}", self.place).into());
+        if reply.status == 429 || reply.status >= 500 {
+            return Err(unclear(&format!("it answered {}", reply.status)));
+        }
+        let answer = strict_object(&reply.body).map_err(|_| unclear("its answer is no JSON object"))?;
+        if reply.status == 200 {
+            return self.granted(&answer).map_err(unclear);
+        }
+        let error = answer.get("error").and_then(Value::as_str).unwrap_or_default();
+        let claims = answer.get("claims").and_then(Value::as_str).filter(|claims| claims.len() <= MAX_CLAIMS * 3 / 4);
+        Err(match (error, claims) {
+            ("interaction_required" | "insufficient_user_authentication", Some(claims)) => {
+                let claims = STANDARD.encode(claims);
+                ExchangeFault::StepUp(format!("Bearer error=\"insufficient_claims\", claims=\"{claims}\"").into())
+            }
+            ("insufficient_user_authentication", None) => {
+                ExchangeFault::StepUp("Bearer error=\"insufficient_user_authentication\"".into())
+            }
+            ("interaction_required" | "invalid_grant" | "access_denied" | "consent_required", _) => {
+                ExchangeFault::Refused
+            }
+            ("invalid_client" | "unauthorized_client" | "invalid_target" | "invalid_scope" | "invalid_request", _) => {
+                ExchangeFault::Ours(format!("{}: it answered {} {error}", self.place, reply.status).into())
+            }
+            _ => unclear(&format!("it answered {}", reply.status)),
+        })
+    }
+}
+
+/// Is it the token of a user? Entra's tokens of an app alone have no `scp`.
+fn has_delegated_scope(token: &str) -> bool {
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let payload = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
+    payload.and_then(|payload| strict_object(&payload).ok()).is_some_and(|claims| claims.contains_key("scp"))
+}
+
+#[async_trait]
+impl TokenExchanger for HttpExchanger {
+    async fn exchange(&self, token: &str) -> Result<ExchangedToken, ExchangeFault> {
+        if self.form == ExchangeForm::Entra && !has_delegated_scope(token) {
+            return Err(ExchangeFault::Refused);
+        }
+        let mut headers = HeaderMap::from_iter([
+            (CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded")),
+            (ACCEPT, HeaderValue::from_static("application/json")),
+        ]);
+        let mut body = self.body(token);
+        let added = self.client.add_to(&mut headers, &mut body);
+        added.ok_or_else(|| ExchangeFault::Ours("the client's id or secret cannot be sent".into()))?;
+        let sent = self.caller.send(&self.url, Method::POST, headers, &body).await;
+        self.read(&sent.map_err(|error| ExchangeFault::Unavailable(None, error.to_string().into()))?)
+    }
+
+    fn identity(&self) -> Box<[u8]> {
+        let none = String::new();
+        let [audience, resource] = [&self.audience, &self.resource].map(|it| it.as_ref().unwrap_or(&none).as_str());
+        let form = format!("{:?}", self.form);
+        let parts = [&self.place, &self.client.id, &form, audience, resource, self.scope.as_str()];
+        parts.join("\0").into_bytes().into()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,414 @@
+//! Exchange towards upstreams, after the permit: the caller was judged on this request before the table is read, and the
+//! upstream gets the exchanged token in place of the caller's.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use bytes::Bytes;
+use http::HeaderValue;
+use http::request::Parts;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use zeroize::Zeroizing;
+
+use super::Inner;
+use super::browser_request::token_for_service;
+use rotogate_core::clock::Timestamp;
+use rotogate_core::denial::Denial;
+use rotogate_core::exchange::{ExchangeFault, ExchangedToken, UpstreamExchange};
+use rotogate_core::network::Holder;
+use rotogate_core::policy::Permitted;
+use rotogate_core::random::random;
+use rotogate_core::token::claims::AccessToken;
+use rotogate_core::verify_cache::Verified;
+
+mod table;
+
+use table::{Entry, EntryKey, Table};
+
+/// The most requests that wait for one provider.
+const MAX_WAITING: usize = 256;
+/// The most of them of one caller.
+const MAX_OF_CALLER: usize = 16;
+/// How long a refusal of the provider is kept.
+const REFUSED_FOR: Duration = Duration::from_secs(5);
+/// The delay before a retry where the provider says none; and before the next try after it refused the gate.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// How often what is over, or revoked, leaves the table.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// Why a request does not reach its upstream.
+#[derive(Clone, Debug)]
+pub(in crate::gate) struct ExchangeRefusal {
+    pub(in crate::gate) denial: Denial,
+    /// The challenge of the provider, for the caller.
+    challenge: Option<HeaderValue>,
+}
+
+impl From<Denial> for ExchangeRefusal {
+    fn from(denial: Denial) -> Self {
+        Self { denial, challenge: None }
+    }
+}
+
+type ExchangeAnswer = Result<HeaderValue, ExchangeRefusal>;
+
+/// The token for the upstream, in the extensions of a request that waited for it.
+#[derive(Clone)]
+struct Exchanged(HeaderValue);
+
+/// The challenge for the caller, in the extensions of a refused request.
+#[derive(Clone)]
+pub(in crate::gate) struct ClaimsChallenge(pub(in crate::gate) HeaderValue);
+
+/// The tokens for upstreams, and the questions for them.
+#[derive(Default)]
+pub(in crate::gate) struct Exchanges {
+    state: Mutex<ExchangeState>,
+    results: Mutex<BTreeMap<(Arc<str>, &'static str), u64>>,
+}
+
+#[derive(Default)]
+struct ExchangeState {
+    table: Table<Arc<Verified>>,
+    flights: HashMap<EntryKey, watch::Receiver<Option<ExchangeAnswer>>>,
+    waiting: HashMap<Arc<str>, usize>,
+    of_callers: HashMap<Holder, usize>,
+    /// When a provider that refused the gate is asked again.
+    quiet: HashMap<Arc<str>, Timestamp>,
+    swept: Timestamp,
+}
+
+impl std::fmt::Debug for Exchanges {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Exchanges(…)")
+    }
+}
+
+/// A request among those that wait.
+struct Place<'a> {
+    exchanges: &'a Exchanges,
+    provider: &'a Arc<str>,
+    holder: Holder,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut state = self.exchanges.state.lock();
+        leave(&mut state.waiting, self.provider);
+        leave(&mut state.of_callers, &self.holder);
+    }
+}
+
+fn leave<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}
+
+/// Ends a flight, also if its task panics.
+struct FlightEnd {
+    gate: Arc<Inner>,
+    key: EntryKey,
+}
+
+impl Drop for FlightEnd {
+    fn drop(&mut self) {
+        self.gate.running.exchanges.state.lock().flights.remove(&self.key);
+    }
+}
+
+const UNAVAILABLE: Denial = Denial::ExchangeUnavailable(TRY_AGAIN);
+
+/// The key of an entry. Two callers, issuers, upstreams or settings never have one.
+fn key_of(exchange: &UpstreamExchange, token: &AccessToken) -> Option<EntryKey> {
+    static KEY: LazyLock<Option<hmac::Key>> =
+        LazyLock::new(|| Some(hmac::Key::new(hmac::HMAC_SHA256, random::<32>().ok()?.as_slice())));
+    let mut tag = hmac::Context::with_key(KEY.as_ref()?);
+    let identity = exchange.exchanger.identity();
+    for part in [&*identity, exchange.upstream.as_bytes(), token.issuer().as_bytes(), token.expose().as_bytes()] {
+        tag.update(&(part.len() as u64).to_be_bytes());
+        tag.update(part);
+    }
+    tag.sign().as_ref().try_into().ok()
+}
+
+/// The session of a caller at its issuer, or all without one.
+fn session_of(token: &AccessToken) -> Box<[u8]> {
+    let (kind, of) = match token.issuer_session() {
+        Some(session) => (1, session),
+        None => (0, token.token_subject()),
+    };
+    [token.issuer().as_bytes(), &[0, kind], of.as_bytes()].concat().into()
+}
+
+/// The header of a token, whose bytes are zeroised with it.
+fn header(token: &ExchangedToken) -> Option<HeaderValue> {
+    let text = Zeroizing::new([b"Bearer ", token.token.as_bytes()].concat());
+    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(text)).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// The token of a permitted request for the service behind the gate: the exchanged one, or that of a session.
+///
+/// # Errors
+/// Without its token, the request is not sent.
+// Requirement D11.
+pub(in crate::gate) fn token_for_upstream(
+    gate: &Arc<Inner>,
+    parts: &mut Parts,
+    permitted: &Permitted,
+) -> Result<Option<HeaderValue>, Denial> {
+    if let Some(token) = gate.exchanged_token(permitted, &mut parts.extensions)? {
+        return Ok(Some(token));
+    }
+    let policy = &permitted.route().policy;
+    permitted.caller().map(|caller| token_for_service(gate, parts, policy, caller)).transpose().map(Option::flatten)
+}
+
+impl Exchanges {
+    /// What the table has.
+    fn find(&self, key: &EntryKey, now: Timestamp) -> Option<(ExchangeAnswer, bool)> {
+        let state = self.state.lock();
+        state.table.find(key, now).map(|entry| (entry.answer.clone(), now >= entry.renew_from))
+    }
+
+    /// Drops what the provider answered about a token: the upstream did not accept it.
+    pub(in crate::gate) fn drop_entry(&self, exchange: &UpstreamExchange, token: &AccessToken) {
+        if let Some(key) = key_of(exchange, token) {
+            self.state.lock().table.remove(&key);
+        }
+    }
+
+    /// The counts of answers: the provider, the result, the number.
+    pub(in crate::gate) fn results(&self) -> Vec<(Arc<str>, &'static str, u64)> {
+        let results = self.results.lock();
+        results.iter().map(|((provider, result), count)| (Arc::clone(provider), *result, *count)).collect()
+    }
+
+    fn count(&self, exchange: &UpstreamExchange, result: &'static str) {
+        *self.results.lock().entry((Arc::clone(&exchange.provider), result)).or_default() += 1;
+    }
+
+    /// A place among those that wait, and the flight to wait for; it begins one.
+    // Requirements D13 and D16.
+    fn join<'a>(
+        &'a self,
+        gate: &Arc<Inner>,
+        exchange: &'a Arc<UpstreamExchange>,
+        caller: &Arc<Verified>,
+        key: EntryKey,
+    ) -> Result<(Place<'a>, watch::Receiver<Option<ExchangeAnswer>>), Denial> {
+        let holder = caller.holder();
+        let mut state = self.state.lock();
+        let waiting = state.waiting.get(&exchange.provider).copied().unwrap_or_default();
+        let of_caller = state.of_callers.get(&holder).copied().unwrap_or_default();
+        if waiting >= MAX_WAITING || of_caller >= MAX_OF_CALLER {
+            return Err(UNAVAILABLE);
+        }
+        let flight = self.flight(&mut state, gate, exchange, caller, key)?;
+        *state.waiting.entry(Arc::clone(&exchange.provider)).or_default() += 1;
+        *state.of_callers.entry(holder).or_default() += 1;
+        Ok((Place { exchanges: self, provider: &exchange.provider, holder }, flight))
+    }
+
+    /// The flight for a key. It has a task of its own: a client that leaves cancels nothing.
+    fn flight(
+        &self,
+        state: &mut ExchangeState,
+        gate: &Arc<Inner>,
+        exchange: &Arc<UpstreamExchange>,
+        caller: &Arc<Verified>,
+        key: EntryKey,
+    ) -> Result<watch::Receiver<Option<ExchangeAnswer>>, Denial> {
+        if let Some(flight) = state.flights.get(&key) {
+            return Ok(flight.clone());
+        }
+        let now = gate.engine.clock().now();
+        if state.quiet.get(&exchange.upstream).is_some_and(|until| now < *until) {
+            return Err(UNAVAILABLE);
+        }
+        let (answered, flight) = watch::channel(None);
+        state.flights.insert(key, flight.clone());
+        let (gate, exchange, caller) = (Arc::clone(gate), Arc::clone(exchange), Arc::clone(caller));
+        tokio::spawn(async move {
+            let end = FlightEnd { gate: Arc::clone(&gate), key };
+            let asked = exchange.exchanger.exchange(caller.token().expose()).await;
+            let answer = gate.settle_exchange(&exchange, caller, key, asked);
+            drop(end);
+            answered.send_replace(Some(answer));
+        });
+        Ok(flight)
+    }
+}
+
+impl Inner {
+    /// Keeps what the provider answered.
+    // Requirements D12, D14 and D15.
+    fn settle_exchange(
+        &self,
+        exchange: &UpstreamExchange,
+        caller: Arc<Verified>,
+        key: EntryKey,
+        asked: Result<ExchangedToken, ExchangeFault>,
+    ) -> ExchangeAnswer {
+        let (now, exchanges) = (self.engine.clock().now(), &self.running.exchanges);
+        let session = session_of(caller.token());
+        let is_over = |caller: &Arc<Verified>| self.checker.check_known(Arc::clone(caller), &mut ()).is_err();
+        // Revoked meanwhile: nobody gets what was exchanged.
+        if let Err(denial) = self.checker.check_known(Arc::clone(&caller), &mut ()) {
+            exchanges.count(exchange, "revoked");
+            exchanges.state.lock().table.remove_session(&session);
+            return Err(denial.into());
+        }
+        let (answer, kept_for) = match asked {
+            Ok(token) => match header(&token) {
+                Some(value) => (Ok(value), exchange.kept_for(token.expires_in)),
+                None => (Err(UNAVAILABLE.into()), Duration::ZERO),
+            },
+            Err(fault) => {
+                exchanges.count(exchange, fault.word());
+                self.refused_exchange(exchange, fault, now)
+            }
+        };
+        let mut state = exchanges.state.lock();
+        if now >= state.swept.plus(SWEEP_EVERY) {
+            state.swept = now;
+            state.table.sweep(|entry| now >= entry.until || is_over(&entry.caller));
+        }
+        let until = now.plus(kept_for).min(caller.token().expires);
+        if answer.is_ok() {
+            exchanges.count(exchange, "ok");
+        }
+        if now < until {
+            let renew_from = until.minus(until.since(now) / 5);
+            state.table.insert(key, Entry { answer: answer.clone(), renew_from, until, session, caller });
+        }
+        answer
+    }
+
+    /// The answer to a caller, and how long it is kept.
+    fn refused_exchange(
+        &self,
+        exchange: &UpstreamExchange,
+        fault: ExchangeFault,
+        now: Timestamp,
+    ) -> (ExchangeAnswer, Duration) {
+        match fault {
+            ExchangeFault::Refused => (Err(Denial::ExchangeRefused.into()), REFUSED_FOR),
+            ExchangeFault::StepUp(challenge) => {
+                let challenge = HeaderValue::from_str(&challenge).ok();
+                (Err(ExchangeRefusal { denial: Denial::ExchangeClaims, challenge }), REFUSED_FOR)
+            }
+            ExchangeFault::Ours(why) => {
+                tracing::error!(
+                    provider = &*exchange.provider,
+                    upstream = &*exchange.upstream,
+                    why = &*why,
+                    "the provider refuses the gate, or what it asks for: no request reaches this upstream"
+                );
+                let mut state = self.running.exchanges.state.lock();
+                state.quiet.insert(Arc::clone(&exchange.upstream), now.plus(TRY_AGAIN));
+                (Err(UNAVAILABLE.into()), Duration::ZERO)
+            }
+            ExchangeFault::Unavailable(wait, why) => {
+                tracing::warn!(provider = &*exchange.provider, why = &*why, "no exchange: the provider did not answer");
+                (Err(Denial::ExchangeUnavailable(wait.unwrap_or(TRY_AGAIN)).into()), Duration::ZERO)
+            }
+        }
+    }
+
+    /// The caller whose token is exchanged for this request.
+    fn exchanging(permitted: &Permitted) -> Option<Result<(&Arc<UpstreamExchange>, &Arc<Verified>), Denial>> {
+        let exchange = permitted.route().exchange.as_ref()?;
+        let caller = permitted.caller().ok_or(Denial::NoCredential);
+        // Tokens of other issuers, and ours, are for others than this provider.
+        let is_of = |caller: &&Arc<Verified>| {
+            **caller.token().issuer_name() == *exchange.issuer && caller.session_token().is_none()
+        };
+        Some(
+            caller
+                .and_then(|caller| Some(caller).filter(is_of).ok_or(Denial::ExchangeRefused))
+                .map(|it| (exchange, it)),
+        )
+    }
+
+    /// Must the request wait for an exchange?
+    pub(in crate::gate) fn owes_exchange(&self, permitted: &Permitted) -> bool {
+        let Some(Ok((exchange, caller))) = Self::exchanging(permitted) else { return false };
+        let found = key_of(exchange, caller.token())
+            .and_then(|key| self.running.exchanges.find(&key, self.engine.clock().now()));
+        found.is_none()
+    }
+
+    /// Waits for the exchange of a permitted request.
+    ///
+    /// # Errors
+    /// The request does not reach its upstream.
+    pub(in crate::gate) async fn exchanged(
+        self: &Arc<Self>,
+        permitted: &Permitted,
+        extensions: &mut http::Extensions,
+    ) -> Result<(), Denial> {
+        extensions.remove::<Exchanged>();
+        let Some(exchanging) = Self::exchanging(permitted) else { return Ok(()) };
+        let (exchange, caller) = exchanging?;
+        let exchanges = &self.running.exchanges;
+        let key = key_of(exchange, caller.token()).ok_or(UNAVAILABLE)?;
+        let answer = match exchanges.find(&key, self.engine.clock().now()) {
+            Some((answer, _)) => answer,
+            None => {
+                let (_place, mut flight) = exchanges.join(self, exchange, caller, key)?;
+                let answered = flight.wait_for(Option::is_some).await.map_err(|_| UNAVAILABLE)?;
+                answered.clone().unwrap_or_else(|| Err(UNAVAILABLE.into()))
+            }
+        };
+        match answer {
+            Ok(value) => drop(extensions.insert(Exchanged(value))),
+            Err(refusal) => {
+                if let Some(challenge) = refusal.challenge {
+                    extensions.insert(ClaimsChallenge(challenge));
+                }
+                return Err(refusal.denial);
+            }
+        }
+        Ok(())
+    }
+
+    /// The token for the upstream of a permitted request; `None` if its upstream has no exchange. The caller's token never
+    /// is it.
+    ///
+    /// # Errors
+    /// There is none now.
+    // Requirement D11.
+    pub(in crate::gate) fn exchanged_token(
+        self: &Arc<Self>,
+        permitted: &Permitted,
+        extensions: &mut http::Extensions,
+    ) -> Result<Option<HeaderValue>, Denial> {
+        let Some(exchanging) = Self::exchanging(permitted) else { return Ok(None) };
+        let (exchange, caller) = exchanging?;
+        if let Some(Exchanged(value)) = extensions.remove::<Exchanged>() {
+            return Ok(Some(value));
+        }
+        let exchanges = &self.running.exchanges;
+        let key = key_of(exchange, caller.token()).ok_or(UNAVAILABLE)?;
+        let (answer, is_old) = exchanges.find(&key, self.engine.clock().now()).ok_or(UNAVAILABLE)?;
+        if is_old && answer.is_ok() {
+            // If it fails, the old one serves on.
+            let _ = exchanges.flight(&mut exchanges.state.lock(), self, exchange, caller, key);
+        }
+        answer.map(Some).map_err(|refusal| {
+            if let Some(challenge) = refusal.challenge {
+                extensions.insert(ClaimsChallenge(challenge));
+            }
+            refusal.denial
+        })
+    }
+}

@@ -1,0 +1,157 @@
+//! What providers answered: a bounded table. A session is an index, by which its entries are counted.
+
+use std::collections::{HashMap, VecDeque};
+
+use http::HeaderValue;
+
+use super::ExchangeRefusal;
+use rotogate_core::clock::Timestamp;
+
+/// The key of an entry: a keyed digest of provider, upstream, issuer and token, each behind its length.
+pub(super) type EntryKey = [u8; 32];
+
+/// The most entries of one session.
+const MAX_OF_SESSION: usize = 8;
+/// The most memory of all entries, in bytes.
+pub(super) const MAX_BYTES: usize = 16 << 20;
+/// The memory of an entry besides its token, in bytes.
+const OVERHEAD: usize = 512;
+
+/// The entries. `C` is the caller of an entry.
+pub(super) struct Table<C> {
+    known: HashMap<EntryKey, Entry<C>>,
+    of_sessions: HashMap<Box<[u8]>, VecDeque<EntryKey>>,
+    bytes: usize,
+}
+
+/// What a provider answered.
+pub(super) struct Entry<C> {
+    pub(super) answer: Result<HeaderValue, ExchangeRefusal>,
+    /// From when on it is renewed while it still serves.
+    pub(super) renew_from: Timestamp,
+    pub(super) until: Timestamp,
+    pub(super) session: Box<[u8]>,
+    pub(super) caller: C,
+}
+
+impl<C> Entry<C> {
+    fn bytes(&self) -> usize {
+        OVERHEAD + self.session.len() + self.answer.as_ref().map_or(0, HeaderValue::len)
+    }
+}
+
+impl<C> Default for Table<C> {
+    fn default() -> Self {
+        Self { known: HashMap::new(), of_sessions: HashMap::new(), bytes: 0 }
+    }
+}
+
+impl<C> Table<C> {
+    /// A live entry.
+    pub(super) fn find(&self, key: &EntryKey, now: Timestamp) -> Option<&Entry<C>> {
+        self.known.get(key).filter(|entry| now < entry.until)
+    }
+
+    /// Adds an entry, in place of one with its key. The oldest of its session, and then the ones that end first, give way.
+    // Requirement D14.
+    pub(super) fn insert(&mut self, key: EntryKey, entry: Entry<C>) {
+        self.remove(&key);
+        self.bytes += entry.bytes();
+        let all = self.of_sessions.entry(entry.session.clone()).or_default();
+        all.push_back(key);
+        let oldest = if all.len() > MAX_OF_SESSION { all.front().copied() } else { None };
+        self.known.insert(key, entry);
+        if let Some(oldest) = oldest {
+            self.remove(&oldest);
+        }
+        while self.bytes > MAX_BYTES {
+            let Some(first) = self.known.iter().min_by_key(|(_, entry)| entry.until).map(|(key, _)| *key) else {
+                break;
+            };
+            self.remove(&first);
+        }
+    }
+
+    /// Removes an entry.
+    pub(super) fn remove(&mut self, key: &EntryKey) {
+        let Some(entry) = self.known.remove(key) else { return };
+        self.bytes = self.bytes.saturating_sub(entry.bytes());
+        if let Some(all) = self.of_sessions.get_mut(&entry.session) {
+            all.retain(|other| other != key);
+            if all.is_empty() {
+                self.of_sessions.remove(&entry.session);
+            }
+        }
+    }
+
+    /// Removes all entries of a session.
+    // Requirement D15.
+    pub(super) fn remove_session(&mut self, session: &[u8]) {
+        let all: Vec<_> = self.of_sessions.get(session).into_iter().flatten().copied().collect();
+        all.iter().for_each(|key| self.remove(key));
+    }
+
+    /// Removes what is over.
+    pub(super) fn sweep(&mut self, is_over: impl Fn(&Entry<C>) -> bool) {
+        let over: Vec<_> = self.known.iter().filter(|(_, entry)| is_over(entry)).map(|(key, _)| *key).collect();
+        over.iter().for_each(|key| self.remove(key));
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.known.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(session: &str, until: u64, size: usize) -> Entry<()> {
+        Entry {
+            answer: Ok(HeaderValue::from_str(&"x".repeat(size)).unwrap()),
+            renew_from: Timestamp::from_secs(until),
+            until: Timestamp::from_secs(until),
+            session: session.as_bytes().into(),
+            caller: (),
+        }
+    }
+
+    fn key(n: usize) -> EntryKey {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&n.to_be_bytes());
+        key
+    }
+
+    #[test]
+    fn d14_a_session_has_at_most_eight_entries_and_two_tokens_of_it_live_side_by_side() {
+        let (mut table, now) = (Table::default(), Timestamp::from_secs(1));
+        for n in 0..20 {
+            table.insert(key(n), entry("s", 100, 10));
+        }
+        assert_eq!(table.len(), MAX_OF_SESSION);
+        assert!(table.find(&key(11), now).is_none() && table.find(&key(12), now).is_some());
+        table.insert(key(30), entry("other", 100, 10));
+        assert_eq!(table.len(), MAX_OF_SESSION + 1, "another session has its own");
+        // The same key again takes no other's place.
+        table.insert(key(19), entry("s", 100, 10));
+        assert!(table.find(&key(12), now).is_some());
+        assert!(table.find(&key(19), Timestamp::from_secs(100)).is_none(), "it is over");
+        table.remove_session(b"s");
+        assert_eq!((table.len(), table.of_sessions.len()), (1, 1));
+    }
+
+    #[test]
+    fn d14_the_memory_is_bounded_and_what_ends_first_gives_way() {
+        let mut table = Table::default();
+        let each = 64 << 10;
+        for n in 0..400 {
+            table.insert(key(n), entry(&format!("s{n}"), 1000 - n as u64, each));
+        }
+        assert!(table.bytes <= MAX_BYTES && table.len() > 200, "{}", table.len());
+        let now = Timestamp::from_secs(1);
+        assert!(table.find(&key(0), now).is_some() && table.find(&key(399), now).is_none());
+        table.sweep(|_| true);
+        assert_eq!((table.bytes, table.of_sessions.len()), (0, 0));
+    }
+}

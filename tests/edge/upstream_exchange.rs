@@ -1,0 +1,370 @@
+//! Exchange towards upstreams, against the real binary and a provider that grants, refuses, lies and is slow.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::sync::{Arc, Condvar, Mutex};
+
+use serde_json::{Value, json};
+
+use super::issuer::{Issuer, claims};
+use support::stub::{Edge, HEAD};
+use support::wire::Reply;
+use support::{Place, keep_secret, until};
+
+const ACCESS: &str = "urn:ietf:params:oauth:token-type:access_token";
+
+/// A token endpoint.
+#[derive(Clone)]
+struct Provider {
+    address: SocketAddr,
+    state: Arc<(Mutex<State>, Condvar)>,
+}
+
+#[derive(Default)]
+struct State {
+    status: u16,
+    answer: String,
+    /// Whether it keeps those that ask waiting.
+    is_held: bool,
+    asked: Vec<(String, String)>,
+}
+
+impl Provider {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let provider = Self { address: listener.local_addr().unwrap(), state: Arc::default() };
+        provider.grants(&json!({}));
+        let served = provider.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let state = Arc::clone(&served.state);
+                std::thread::spawn(move || {
+                    let mut reader = BufReader::new(&stream);
+                    let (mut head, mut length) = (String::new(), 0);
+                    loop {
+                        let mut line = String::new();
+                        if reader.read_line(&mut line).unwrap_or(0) == 0 {
+                            return;
+                        }
+                        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                            length = value.trim().parse().unwrap();
+                        }
+                        if line == "\r\n" {
+                            break;
+                        }
+                        head += &line;
+                    }
+                    let mut body = vec![0; length];
+                    reader.read_exact(&mut body).unwrap();
+                    let (lock, changed) = &*state;
+                    let mut state = lock.lock().unwrap();
+                    state.asked.push((head, String::from_utf8(body).unwrap()));
+                    changed.notify_all();
+                    let state = changed.wait_while(state, |state| state.is_held).unwrap();
+                    let (status, answer) = (state.status, state.answer.clone());
+                    drop(state);
+                    let _ = write!(
+                        &stream,
+                        "HTTP/1.1 {status} Any\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{answer}",
+                        answer.len()
+                    );
+                });
+            }
+        });
+        provider
+    }
+
+    fn answers(&self, status: u16, answer: &str) {
+        let mut state = self.state.0.lock().unwrap();
+        (state.status, state.answer) = (status, answer.to_owned());
+    }
+
+    fn grants(&self, changes: &Value) {
+        let token = format!("exchanged-{}", uuid::Uuid::new_v4());
+        keep_secret(&token);
+        let mut answer = json!({
+            "access_token": token, "token_type": "Bearer", "issued_token_type": ACCESS, "expires_in": 300,
+            "refresh_token": "never read",
+        });
+        answer.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        self.answers(200, &answer.to_string());
+    }
+
+    fn token(&self) -> String {
+        let answer: Value = serde_json::from_str(&self.state.0.lock().unwrap().answer).unwrap();
+        answer["access_token"].as_str().unwrap().to_owned()
+    }
+
+    fn hold(&self, is_held: bool) {
+        self.state.0.lock().unwrap().is_held = is_held;
+        self.state.1.notify_all();
+    }
+
+    fn asked(&self) -> usize {
+        self.state.0.lock().unwrap().asked.len()
+    }
+
+    fn last(&self) -> (String, String) {
+        self.state.0.lock().unwrap().asked.last().unwrap().clone()
+    }
+}
+
+struct World {
+    edge: Edge,
+    kc: Issuer,
+    provider: Provider,
+}
+
+const CONFIG: &str = r#"
+[[issuers]]
+name = "kc"
+url = "https://idp.test/"
+audience = ["api"]
+jwks_file = "kc.json"
+backchannel_logout = { path = "/logout/kc", audience = ["our-client"] }
+[[providers]]
+name = "kc"
+issuer = "kc"
+token_url = "http://@provider@/token"
+client = { id = "gate", secret_file = "gate.secret" }
+timeout = "10s"
+[[upstreams]]
+name = "graph"
+urls = ["http://@upstream@"]
+exchange = { provider = "kc", audience = "graph", scope = ["g.read", "g.list"] }
+[[upstreams]]
+name = "entra"
+urls = ["http://@upstream@"]
+exchange = { provider = "kc", form = "entra", scope = ["https://graph.microsoft.com/User.Read"] }
+[[routes]]
+path = "/graph/{*rest}"
+issuers = ["kc"]
+upstream = "graph"
+cookie = "token"
+[[routes]]
+path = "/entra/{*rest}"
+issuers = ["kc"]
+upstream = "entra"
+[[routes]]
+path = "/{*rest}"
+issuers = ["self", "kc"]
+upstream = "app"
+"#;
+
+fn now() -> u64 {
+    claims(&json!({}))["iat"].as_u64().unwrap()
+}
+
+fn world() -> World {
+    let (kc, provider) = (Issuer::new(31), Provider::start());
+    let config = format!("{HEAD}{CONFIG}").replace("@provider@", &provider.address.to_string());
+    let set = json!({ "keys": [kc.jwk("k1")] }).to_string();
+    keep_secret("the gate's secret at the provider");
+    let files = |place: &Place| {
+        std::fs::write(place.path("kc.json"), set).unwrap();
+        let path = place.path("gate.secret");
+        std::fs::write(&path, "the gate's secret at the provider").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    World { edge: Edge::with(&config, files, |_| {}), kc, provider }
+}
+
+impl World {
+    fn token(&self, changes: &Value) -> String {
+        let mut all = json!({ "iat": now() - 10, "sid": "s-1" });
+        all.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        let token = self.kc.token(&all);
+        keep_secret(&token);
+        token
+    }
+
+    fn ask(&self, token: &str, path: &str) -> Reply {
+        self.edge.ask_as(token, &format!("GET {path}"), &[])
+    }
+}
+
+#[test]
+fn d11_the_upstream_gets_the_exchanged_token_and_never_the_callers() {
+    let world = world();
+    let token = world.token(&json!({}));
+    let cookie = format!("Cookie: token={token}; other=1");
+    for headers in [vec![format!("Authorization: Bearer {token}")], vec![cookie]] {
+        let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
+        assert_eq!(world.edge.ask("GET /graph/x", &headers).status, 200);
+        let received = world.edge.stub.one();
+        assert_eq!(received.all("authorization"), [format!("Bearer {}", world.provider.token())]);
+        assert!(!format!("{received:?}").contains(&token), "{received:?}");
+        assert_eq!(received.all("x-auth-subject"), ["user-1"]);
+    }
+    let (head, body) = world.provider.last();
+    assert!(head.starts_with("POST /token ") && head.to_ascii_lowercase().contains("authorization: basic "), "{head}");
+    let pairs: Vec<_> = form_urlencoded::parse(body.as_bytes()).into_owned().collect();
+    let expected = [
+        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+        ("subject_token", token.as_str()),
+        ("subject_token_type", ACCESS),
+        ("requested_token_type", ACCESS),
+        ("audience", "graph"),
+        ("scope", "g.read g.list"),
+    ];
+    assert_eq!(pairs, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    assert_eq!(world.provider.asked(), 1);
+    // Without a good caller nobody is asked; a token of ours is none of the provider's.
+    for (token, status) in [(world.token(&json!({ "exp": now() - 100 })), 401), (world.edge.login().access, 401)] {
+        assert_eq!(world.ask(&token, "/graph/x").status, status);
+    }
+    assert_eq!((world.provider.asked(), world.edge.stub.take().len()), (1, 0));
+    assert!(!world.edge.gate.log().contains(&world.provider.token()));
+}
+
+#[test]
+fn d12_what_the_provider_says_and_what_the_caller_gets() {
+    let world = world();
+    let refused = |number: u64, status: u16, answer: &str, wanted: (u16, &str)| {
+        world.provider.answers(status, answer);
+        let token = world.token(&json!({ "sub": format!("user-{number}"), "sid": format!("s-{number}") }));
+        let reply = world.ask(&token, "/graph/x");
+        assert_eq!(reply.status, wanted.0, "{answer}: {reply:?}");
+        assert_eq!(world.edge.stub.take().len(), 0, "{answer}");
+        let log = world.edge.gate.log();
+        assert!(log.contains(&format!("rotogate.outcome={}", wanted.1)), "{answer}: {}", wanted.1);
+        (token, reply)
+    };
+    let said = |error: &str| json!({ "error": error }).to_string();
+    // A refusal is kept: the same token asks once.
+    let before = world.provider.asked();
+    let (token, _) = refused(1, 400, &said("invalid_grant"), (403, "exchange_refused"));
+    assert_eq!(world.ask(&token, "/graph/x").status, 403);
+    assert_eq!(world.provider.asked(), before + 1);
+    refused(2, 403, &said("access_denied"), (403, "exchange_refused"));
+    let claims = json!({ "error": "interaction_required", "claims": "{\"x\":1}" }).to_string();
+    let (_, reply) = refused(3, 400, &claims, (401, "exchange_claims"));
+    assert_eq!(reply.all("www-authenticate"), ["Bearer error=\"insufficient_claims\", claims=\"eyJ4IjoxfQ==\""]);
+    for (number, (status, answer)) in [
+        (429, String::new()),
+        (500, "oops".to_owned()),
+        (200, "no JSON".to_owned()),
+        (
+            200,
+            json!({ "access_token": "t", "token_type": "Bearer", "issued_token_type": ACCESS, "scope": "admin" })
+                .to_string(),
+        ),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let (_, reply) = refused(10 + number as u64, *status, answer, (503, "exchange_unavailable"));
+        assert_eq!(reply.all("retry-after").len(), 1);
+    }
+    // The gate itself is refused: an ERROR, and one try a second.
+    let before = world.provider.asked();
+    refused(20, 401, &said("invalid_client"), (503, "exchange_unavailable"));
+    refused(21, 401, &said("invalid_client"), (503, "exchange_unavailable"));
+    assert_eq!(world.provider.asked(), before + 1);
+    assert!(world.edge.gate.log().contains("the provider refuses the gate"));
+    let metrics = world.edge.metrics();
+    assert!(metrics.contains("rotogate_exchanges_total{provider=\"kc\",result=\"refused\"} 2"), "{metrics}");
+}
+
+#[test]
+fn d12_a_401_of_the_upstream_is_a_502_and_its_token_is_forgotten() {
+    let world = world();
+    let token = world.token(&json!({}));
+    let reply = world.ask(&token, "/graph/status-401");
+    assert_eq!((reply.status, reply.all("www-authenticate").len()), (502, 0), "{reply:?}");
+    assert!(reply.text().contains("upstream_unauthorized") && world.edge.gate.log().contains("upstream_unauthorized"));
+    assert_eq!(world.ask(&token, "/graph/x").status, 200);
+    assert_eq!(world.provider.asked(), 2, "it was asked for anew");
+    assert_eq!(world.ask(&token, "/status-401").status, 401, "other upstreams say what they say");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d13_requests_of_one_token_ask_once_and_a_slow_provider_holds_up_nobody_else() {
+    let world = world();
+    world.provider.hold(true);
+    let (token, other) = (world.token(&json!({})), world.token(&json!({ "sub": "user-2", "sid": "s-2" })));
+    let waiting: Vec<_> = (0..12)
+        .map(|_| {
+            let mut wire = world.edge.wire();
+            wire.head("GET /graph/x", &["Host: gate.test", &format!("Authorization: Bearer {token}")]);
+            wire
+        })
+        .collect();
+    until("the provider is asked", async || world.provider.asked() == 1).await;
+    // Requests elsewhere pass, of the same caller and of others.
+    for token in [&token, &other] {
+        assert_eq!(world.ask(token, "/x").status, 200);
+    }
+    // A client that leaves cancels nothing.
+    let mut waiting = waiting;
+    drop(waiting.pop());
+    world.provider.hold(false);
+    for mut wire in waiting {
+        assert_eq!(wire.reply().status, 200);
+    }
+    assert_eq!(world.ask(&token, "/graph/x").status, 200);
+    assert_eq!(world.provider.asked(), 1);
+}
+
+#[test]
+fn d14_two_tokens_of_one_session_alternate_and_an_answer_has_an_end() {
+    let world = world();
+    let two = ["a", "b"].map(|client| world.token(&json!({ "client_id": client, "jti": client })));
+    for n in 0..1000 {
+        assert_eq!(world.ask(&two[n % 2], "/graph/x").status, 200);
+    }
+    assert_eq!(world.provider.asked(), 2);
+    // Too short to be kept: each request asks.
+    world.provider.grants(&json!({ "expires_in": 5 }));
+    let token = world.token(&json!({ "sub": "short", "sid": "s-3" }));
+    for _ in 0..2 {
+        assert_eq!(world.ask(&token, "/graph/x").status, 200);
+    }
+    assert_eq!(world.provider.asked(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d15_a_caller_that_is_revoked_during_the_exchange_gets_nothing() {
+    let world = world();
+    world.provider.hold(true);
+    let token = world.token(&json!({}));
+    let mut wire = world.edge.wire();
+    wire.head("GET /graph/x", &["Host: gate.test", &format!("Authorization: Bearer {token}")]);
+    until("the provider is asked", async || world.provider.asked() == 1).await;
+    let told = json!({
+        "iss": super::issuer::URL, "aud": "our-client", "iat": now(), "exp": now() + 120, "jti": "l-1", "sub": "user-1",
+        "events": { "http://schemas.openid.net/event/backchannel-logout": {} },
+    });
+    let told = world.kc.sign(&json!({ "alg": "EdDSA", "kid": "k1", "typ": "logout+jwt" }), &told);
+    assert_eq!(world.edge.form("/logout/kc", &[], &[("logout_token", &told)]).status, 200);
+    world.provider.hold(false);
+    assert_eq!(wire.reply().status, 401);
+    assert_eq!(world.ask(&token, "/graph/x").status, 401);
+    assert_eq!((world.edge.stub.take().len(), world.provider.asked()), (0, 1));
+}
+
+#[test]
+fn d17_entra_is_asked_on_behalf_of_a_user_and_not_of_an_app() {
+    let world = world();
+    world.provider.grants(&json!({ "issued_token_type": null, "ext_expires_in": 300 }));
+    let token = world.token(&json!({ "scp": "access_as_user" }));
+    assert_eq!(world.ask(&token, "/entra/x").status, 200);
+    let received = world.edge.stub.one();
+    assert_eq!(received.all("authorization"), [format!("Bearer {}", world.provider.token())]);
+    let (head, body) = world.provider.last();
+    assert!(!head.to_ascii_lowercase().contains("authorization:"), "{head}");
+    let pairs: Vec<_> = form_urlencoded::parse(body.as_bytes()).into_owned().collect();
+    let expected = [
+        ("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"),
+        ("assertion", token.as_str()),
+        ("requested_token_use", "on_behalf_of"),
+        ("scope", "https://graph.microsoft.com/User.Read"),
+        ("client_id", "gate"),
+        ("client_secret", "the gate's secret at the provider"),
+    ];
+    assert_eq!(pairs, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let app = world.token(&json!({ "sub": "app", "jti": "app" }));
+    assert_eq!(world.ask(&app, "/entra/x").status, 403);
+    assert_eq!(world.provider.asked(), 1);
+}
