@@ -69,7 +69,7 @@ pub(super) fn rendered(
             .unwrap_or_else(|| respond::hooked(gate.refusals.as_ref(), parts, denial, plain)),
     };
     gate.give_nonce(denial, &mut reply);
-    gate.clear_session(denial, &mut reply);
+    gate.clear_session(parts, denial, &mut reply);
     reply
 }
 
