@@ -10,6 +10,7 @@
 
 mod claims;
 mod config;
+mod device;
 mod dialects;
 mod files;
 mod headers;

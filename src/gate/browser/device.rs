@@ -112,3 +112,6 @@ fn without_cookies(value: &HeaderValue) -> Option<Option<HeaderValue>> {
     let kept: Vec<_> = all.iter().copied().filter(|kind| *kind != "\"cookies\"").collect();
     (kept.len() < all.len()).then(|| HeaderValue::try_from(kept.join(", ")).ok().filter(|kept| !kept.is_empty()))
 }
+
+#[cfg(test)]
+mod tests;
