@@ -3,22 +3,27 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use http::{HeaderName, HeaderValue, Uri};
+use http::header::SET_COOKIE;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use super::endpoint::{Endpoint, EndpointError};
 use super::origin::{SessionRules, origin_of};
+use crate::dialect::browser::device::{REGISTRATION, set_cookie};
 use crate::dialect::browser::target::{LoginTarget, LoginTargets};
 use crate::dialect::browser::{BrowserDialect, CALLBACK, LOGIN, NAME};
 use rotogate_core::denial::Class;
+use rotogate_core::engine::{BrowserLogin, Engine};
 use rotogate_core::fault::Error;
 use rotogate_core::route::authority;
 use rotogate_core::route::hosts::is_loopback;
 use rotogate_core::route::path::CanonicalPath;
+use rotogate_core::session::DeviceBound;
 use rotogate_core::session::profile::ProfileOverride;
 use rotogate_core::token::session_cookie;
 #[cfg(feature = "browser-oidc")]
 use rotogate_issuers::login::LoginProvider;
 
+pub(super) mod device;
 mod sessions;
 #[cfg(feature = "browser-oidc")]
 pub(super) mod transaction;
@@ -61,6 +66,7 @@ pub struct Browser {
     client: Option<Box<str>>,
     account: Option<Box<str>>,
     listeners: Vec<Box<str>>,
+    device: DeviceBound,
     #[cfg(feature = "browser-oidc")]
     provider: Option<LoginProvider>,
 }
@@ -100,6 +106,7 @@ impl Browser {
             client: None,
             account: None,
             listeners: Vec::new(),
+            device: DeviceBound::Off,
             #[cfg(feature = "browser-oidc")]
             provider: None,
         }
@@ -150,6 +157,15 @@ impl Browser {
     #[must_use]
     pub fn csrf_header(mut self, name: HeaderName) -> Self {
         self.sessions.csrf_header = Some(name);
+        self
+    }
+
+    /// Whether sessions are bound to the key of the browser's device (Device Bound Session Credentials). The default is
+    /// [`DeviceBound::Off`].
+    // Requirement B47.
+    #[must_use]
+    pub const fn device_bound(mut self, bound: DeviceBound) -> Self {
+        self.device = bound;
         self
     }
 
@@ -240,11 +256,14 @@ impl Browser {
         if has_provider && (self.account.is_some() || self.page != LoginPage::BuiltIn) {
             return Err(failed("page and account are for a login of its own, and it has a provider"));
         }
-        let dialect = BrowserDialect { targets, page: self.page, after_logout: self.after_logout, has_provider };
+        let binds_devices = self.device != DeviceBound::Off;
+        let (page, after_logout) = (self.page, self.after_logout);
+        let dialect = BrowserDialect { targets, page, after_logout, has_provider, binds_devices };
         let endpoint = Arc::new(BrowserEndpoint {
             dialect: dialect.clone(),
             host,
             cookie: self.cookie,
+            device: self.device,
             #[cfg(feature = "browser-oidc")]
             provider: self.provider,
         });
@@ -316,14 +335,34 @@ pub(crate) struct BrowserEndpoint {
     /// The host of the public URL, the only one that serves the endpoint.
     pub(super) host: String,
     cookie: CookieAttributes,
+    pub(super) device: DeviceBound,
     /// Where browsers log in, if not here.
     #[cfg(feature = "browser-oidc")]
     pub(super) provider: Option<LoginProvider>,
 }
 
 impl BrowserEndpoint {
+    /// Puts the cookie of a new session into a reply, and asks the browser to bind the session to its device.
+    pub(super) fn put_begun(&self, engine: &Engine, login: &BrowserLogin, headers: &mut HeaderMap) {
+        let BrowserLogin { session, cookie, .. } = login;
+        let seconds = session.expires.as_secs().saturating_sub(session.created().as_secs());
+        headers.append(SET_COOKIE, self.set_cookie(&cookie.value(), seconds));
+        if self.device != DeviceBound::Off {
+            let asked = engine.device_challenge(cookie).and_then(|challenge| self.dialect.registration(&challenge));
+            headers.extend(asked.map(|asked| (REGISTRATION, asked)));
+        }
+    }
+
+    /// Clears the cookies of a session. A browser clears them only by the same attributes.
+    pub(super) fn clear_cookies(&self, headers: &mut HeaderMap) {
+        headers.append(SET_COOKIE, self.clear_cookie());
+        if self.device != DeviceBound::Off {
+            headers.append(SET_COOKIE, set_cookie("", 0));
+        }
+    }
+
     /// The `Set-Cookie` of a new session that lasts so many seconds.
-    pub(super) fn set_cookie(&self, value: &str, seconds: u64) -> HeaderValue {
+    fn set_cookie(&self, value: &str, seconds: u64) -> HeaderValue {
         self.cookie.cookie(value, self.cookie.is_persistent.then_some(seconds))
     }
 
@@ -356,8 +395,7 @@ impl BrowserEndpoint {
         None
     }
 
-    /// The `Set-Cookie` that clears the cookie. A browser clears it only by the same attributes.
-    pub(super) fn clear_cookie(&self) -> HeaderValue {
+    fn clear_cookie(&self) -> HeaderValue {
         self.cookie.cookie("", Some(0))
     }
 }

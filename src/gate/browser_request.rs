@@ -170,19 +170,28 @@ impl Inner {
         }))
     }
 
-    /// Clears the cookie of a session that is over, and of no other.
+    /// Clears the cookies of a session that is over, and of no other.
     // Requirement B18.
-    pub(in crate::gate) fn clear_session(&self, denial: Denial, reply: &mut Reply) {
+    pub(in crate::gate) fn clear_session(&self, parts: &Parts, denial: Denial, reply: &mut Reply) {
         if let Denial::SessionOver(_) = denial {
             self.append_clearing(reply.headers_mut());
         }
+        self.ask_for_device(parts, denial, reply.headers_mut());
     }
 
-    /// Adds the header that clears the session cookie.
+    /// Adds the headers that clear the cookies of a session.
     pub(in crate::gate) fn append_clearing(&self, headers: &mut HeaderMap) {
         if let Some(browser) = &self.browser {
-            headers.append(SET_COOKIE, browser.clear_cookie());
+            browser.clear_cookies(headers);
         }
+    }
+
+    /// Adapts the reply of the service to a request by session: no shared cache keeps it, and no session cookie comes from
+    /// behind the gate.
+    // Requirement B27.
+    pub(in crate::gate) fn adapt_reply(&self, headers: &mut HeaderMap) {
+        adapt_reply(headers);
+        self.keep_binding(headers);
     }
 }
 
@@ -232,10 +241,7 @@ pub(super) fn token_for_service(
     Ok(header)
 }
 
-/// Adapts the reply of the service to a request by session: no shared cache keeps it, and no session cookie comes from
-/// behind the gate.
-// Requirement B27.
-pub(super) fn adapt_reply(headers: &mut HeaderMap) {
+fn adapt_reply(headers: &mut HeaderMap) {
     if headers.contains_key(SET_COOKIE) {
         strip_set_cookie(headers);
     }

@@ -116,6 +116,8 @@ pub use rotogate_core::headers::{ClientCertificate, HeaderPattern, Peer};
 pub use rotogate_core::lease::{Lease, LeaseEnd};
 pub use rotogate_core::limit::{Rate, Rates};
 pub use rotogate_core::overload::{Bound, Bounds};
+#[doc(inline)]
+pub use rotogate_core::session::DeviceBound;
 pub use sessions::{NewSession, Sessions, Tally, Whose};
 pub use verdict::{Operation, Recipient, RefusedToken, Verdict, Who};
 

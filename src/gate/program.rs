@@ -88,6 +88,11 @@ impl Gate {
         self.0.running.browser_logins.counts().collect()
     }
 
+    /// How many proofs of the devices of browsers ended in each way.
+    pub fn browser_devices(&self) -> Vec<(&'static str, u64)> {
+        self.0.running.browser_devices.counts().collect()
+    }
+
     /// How many calls (MCP) were permitted and refused, by the pattern of the rule that governs them, with its resource.
     pub fn mcp_calls(&self) -> Vec<(String, [u64; 2])> {
         self.0.call_counts().map(|(path, rule)| (format!("{path} {}", rule.calls), rule.counted())).collect()

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::Inner;
 use super::browser::BrowserLogins;
+use super::browser::device::BrowserDevices;
 use super::fault_log::FaultLog;
 use super::notice::Notices;
 #[cfg(feature = "relay")]
@@ -49,6 +50,8 @@ pub(crate) struct Running {
     pub(super) exchanges: super::exchange::Exchanges,
     /// The logins of browsers, by their result.
     pub(super) browser_logins: BrowserLogins,
+    /// The proofs of their devices, by their result.
+    pub(super) browser_devices: BrowserDevices,
     /// The logins at a provider whose code was sent there.
     #[cfg(feature = "browser-oidc")]
     pub(super) spent_logins: super::browser::transaction::SpentLogins,

@@ -16,7 +16,7 @@ use support::until;
 /// A browser without a window, and all that belongs to it.
 pub(crate) struct Chromium {
     child: Child,
-    _profile: TempDir,
+    profile: TempDir,
 }
 
 impl Chromium {
@@ -26,12 +26,17 @@ impl Chromium {
 
     /// A window at this URL, with these rules for names of hosts. No other name leads anywhere.
     pub(crate) fn open(hosts: &str, url: &str) -> Self {
+        Self::open_with(hosts, url, &["--ignore-certificate-errors"])
+    }
+
+    /// The same with further arguments.
+    pub(crate) fn open_with(hosts: &str, url: &str, more: &[&str]) -> Self {
         let profile = tempfile::tempdir().unwrap();
         let mut command = program("chromium");
         // No system trusts the authority of the tests, and Chromium has no sandbox for root.
         command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]);
         command.args(["--disable-background-networking", "--disable-component-update", "--disable-sync"]);
-        command.args(["--disable-dev-shm-usage", "--no-proxy-server", "--ignore-certificate-errors"]);
+        command.args(["--disable-dev-shm-usage", "--no-proxy-server"]).args(more);
         // Pages open tabs without a click.
         command.arg("--disable-popup-blocking");
         command.arg(format!("--host-resolver-rules={hosts}, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"));
@@ -39,7 +44,14 @@ impl Chromium {
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let child = child.unwrap_or_else(|error| missing("chromium", "chromium", &error));
-        Self { child, _profile: profile }
+        Self { child, profile }
+    }
+
+    /// Where it takes commands (Chrome DevTools Protocol), once it listens: with `--remote-debugging-port=0`.
+    pub(crate) fn commands_at(&self) -> Option<(u16, String)> {
+        let said = std::fs::read_to_string(self.profile.path().join("DevToolsActivePort")).ok()?;
+        let (port, path) = said.trim().split_once('\n')?;
+        Some((port.parse().ok()?, path.to_owned()))
     }
 }
 

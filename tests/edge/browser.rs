@@ -5,9 +5,9 @@ use serde_json::json;
 use support::stub::{Edge, HEAD};
 use support::wire::Reply;
 
-const OWN: &str = "Origin: https://gate.test";
-const EVIL: &str = "Origin: https://evil.example";
-const SAME_ORIGIN: &str = "Sec-Fetch-Site: same-origin";
+pub(crate) const OWN: &str = "Origin: https://gate.test";
+pub(crate) const EVIL: &str = "Origin: https://evil.example";
+pub(crate) const SAME_ORIGIN: &str = "Sec-Fetch-Site: same-origin";
 
 const ROUTES: &str = r#"
 [[endpoints]]
@@ -44,16 +44,20 @@ fn edge(keys: &str) -> Edge {
 }
 
 fn edge_with(keys: &str, more: &str) -> Edge {
+    Edge::with(&config(keys, more), |_| {}, |_| {})
+}
+
+pub(crate) fn config(keys: &str, more: &str) -> String {
     let head = HEAD.replace("http://gate.test", "https://gate.test");
-    Edge::with(&format!("{head}{more}{}", ROUTES.replace("@keys@", keys)), |_| {}, |_| {})
+    format!("{head}{more}{}", ROUTES.replace("@keys@", keys))
 }
 
 /// Sends JSON to the login.
-fn post_json(edge: &Edge, headers: &[&str], body: &serde_json::Value) -> Reply {
+pub(crate) fn post_json(edge: &Edge, headers: &[&str], body: &serde_json::Value) -> Reply {
     post(edge, "/auth/login", &[&["Content-Type: application/json"], headers].concat(), &body.to_string())
 }
 
-fn post(edge: &Edge, path: &str, headers: &[&str], body: &str) -> Reply {
+pub(crate) fn post(edge: &Edge, path: &str, headers: &[&str], body: &str) -> Reply {
     let length = format!("Content-Length: {}", body.len());
     let mut wire = edge.wire();
     wire.head(&format!("POST {path}"), &[&["Host: gate.test", &length], headers].concat());
@@ -68,12 +72,12 @@ fn head(edge: &Edge, path: &str, headers: &[&str]) -> Reply {
     wire.try_reply(true).unwrap()
 }
 
-fn credentials(edge: &Edge) -> serde_json::Value {
+pub(crate) fn credentials(edge: &Edge) -> serde_json::Value {
     json!({ "username": "demo", "password": edge.gate.password.clone() })
 }
 
 /// The cookie that a reply sets, as the browser sends it.
-fn cookie(reply: &Reply) -> String {
+pub(crate) fn cookie(reply: &Reply) -> String {
     let set = reply.header("set-cookie");
     let (pair, attributes) = set.split_once("; ").unwrap();
     assert!(attributes.starts_with("Path=/; Secure; HttpOnly; SameSite="), "{attributes}");
@@ -87,7 +91,7 @@ fn log_in(edge: &Edge) -> String {
     cookie(&reply)
 }
 
-fn state(edge: &Edge, cookie: &str) -> serde_json::Value {
+pub(crate) fn state(edge: &Edge, cookie: &str) -> serde_json::Value {
     let reply = edge.ask("GET /auth/session", &[cookie, SAME_ORIGIN]);
     assert_eq!(reply.status, 200, "{reply:?}");
     reply.json()
@@ -363,7 +367,7 @@ fn a_page_of_the_application_is_led_to_with_error_and_target() {
     assert_eq!(none.ask("GET /auth/login", &[]).status, 404);
 }
 
-const NAVIGATE: [&str; 2] = ["Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"];
+pub(crate) const NAVIGATE: [&str; 2] = ["Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"];
 const FETCH: [&str; 2] = ["Sec-Fetch-Mode: cors", "Sec-Fetch-Dest: empty"];
 const CROSS_SITE: &str = "Sec-Fetch-Site: cross-site";
 const SAME_SITE: &str = "Sec-Fetch-Site: same-site";

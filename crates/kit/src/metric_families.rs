@@ -83,6 +83,7 @@ families! { ALL:
     SESSIONS_ENDED = Counter "sessions_ended" ["cause"]
         "Sessions that were ended one by one; not those that expired, or whose subject, client or all were revoked";
     BROWSER_LOGINS = Counter "browser_logins" ["result"] "Logins at the endpoint of browsers, by result";
+    BROWSER_DEVICE = Counter "browser_device" ["result"] "Proofs of the devices of browser sessions, by result";
     BROWSER_RENEWALS = Counter "browser_renewals" ["result"] "Renewals of browser sessions that this gate began, by result";
     MCP_CALLS = Counter "mcp_calls" ["calls", "result"] "Calls (MCP) that a rule governs, by its resource and pattern, and by result";
     REVOCATIONS = Gauge "revocations" [] "Entries of the revocation list";

@@ -7,6 +7,7 @@
 //! | `GET /auth/session` | the state of the session; never an error |
 //! | `POST /auth/logout` | ends the session, and clears the cookie |
 //! | `GET /auth/logout` | a page with a button |
+//! | `POST /auth/device` | binds the session to the browser's device, and proves the device later |
 //! | `GET /auth/callback` | with a provider: the session's cookie, and 303 to `to` |
 //!
 //! The gate carries the requests out (`gate/endpoint/browser.rs`); this module reads them, and has the words.
@@ -27,6 +28,7 @@ use rotogate_core::token::verify::strict_json;
 
 #[cfg(feature = "browser-oidc")]
 pub(crate) mod callback;
+pub(crate) mod device;
 pub(crate) mod navigation;
 pub(crate) mod page;
 pub(crate) mod step_up;
@@ -48,6 +50,7 @@ pub(crate) const LOGIN: &str = "login";
 pub(crate) const SESSION: &str = "session";
 pub(crate) const LOGOUT: &str = "logout";
 pub(crate) const CALLBACK: &str = "callback";
+pub(crate) const DEVICE: &str = "device";
 
 /// The session rules of browsers. A renewal writes once in `access_ttl`.
 pub const PROFILE: ProfileOverride = ProfileOverride {
@@ -95,6 +98,8 @@ pub(crate) struct BrowserDialect {
     pub(crate) after_logout: String,
     /// Whether browsers log in at a provider, and with no password here.
     pub(crate) has_provider: bool,
+    /// Whether sessions are bound to devices.
+    pub(crate) binds_devices: bool,
 }
 
 /// A login as a browser sends it.
@@ -248,7 +253,8 @@ impl Dialect for BrowserDialect {
         const BOTH: &[Method] = &[Method::GET, Method::HEAD, Method::POST];
         let login = if self.has_provider { [(LOGIN, READ)] } else { [(LOGIN, BOTH)] };
         let callback = self.has_provider.then_some((CALLBACK, READ));
-        let all = login.into_iter().chain([(SESSION, READ), (LOGOUT, BOTH)]).chain(callback);
+        let device = self.binds_devices.then_some((DEVICE, &[Method::POST][..]));
+        let all = login.into_iter().chain([(SESSION, READ), (LOGOUT, BOTH)]).chain(callback).chain(device);
         all.map(|(operation, methods)| ServedPath {
             operation,
             template: format!("{base}/{operation}"),

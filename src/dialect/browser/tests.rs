@@ -23,6 +23,7 @@ fn dialect() -> BrowserDialect {
         page: LoginPage::BuiltIn,
         after_logout: "/".to_owned(),
         has_provider: false,
+        binds_devices: false,
     }
 }
 
@@ -156,7 +157,7 @@ fn b35_a_form_leads_to_its_target_and_json_says_who_it_is() {
 fn the_state_of_a_session_has_its_times_and_no_session_names_the_login() {
     let mut claims = OwnClaims::new();
     claims.insert("roles", ["editor"]).unwrap();
-    let live = dialect().live("u-1", &claims, Timestamp::from_secs(20), Timestamp::from_secs(10));
+    let live = dialect().live("u-1", &claims, [Timestamp::from_secs(20), Timestamp::from_secs(10)], false);
     assert_eq!(
         value(&live),
         serde_json::json!({

@@ -75,7 +75,7 @@ pub(crate) fn see_other(url: &str) -> Reply {
     reply
 }
 
-fn hardened(mut reply: Reply) -> Reply {
+pub(super) fn hardened(mut reply: Reply) -> Reply {
     page::harden(reply.headers_mut());
     reply
 }
@@ -97,9 +97,15 @@ impl BrowserDialect {
     }
 
     /// The state of a live session.
-    pub(crate) fn live(&self, subject: &str, claims: &OwnClaims, expires: Timestamp, idle: Timestamp) -> Reply {
-        let (expires, idle_expires) = (expires.as_secs(), idle.as_secs());
-        let live = LiveSession { authenticated: true, subject, claims, expires, idle_expires, device_bound: false };
+    pub(crate) fn live(
+        &self,
+        subject: &str,
+        claims: &OwnClaims,
+        [expires, idle_expires]: [Timestamp; 2],
+        device_bound: bool,
+    ) -> Reply {
+        let (expires, idle_expires) = (expires.as_secs(), idle_expires.as_secs());
+        let live = LiveSession { authenticated: true, subject, claims, expires, idle_expires, device_bound };
         hardened(json(StatusCode::OK, &live))
     }
 
@@ -149,6 +155,11 @@ impl Words {
             Error::Failed(fault) => return unavailable(fault.retry_after()),
         };
         match denial.class() {
+            // A 401 at a refresh would end the binding.
+            Class::BadProof { .. } | Class::Forbidden => {
+                said(StatusCode::FORBIDDEN, "device_refused", "the key of the device is not proved")
+            }
+            Class::NoCredential => said(StatusCode::UNAUTHORIZED, "no_session", "there is no session to bind"),
             Class::Request(what) if *denial == NOT_A_LOGIN => {
                 said(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", what)
             }
@@ -181,12 +192,9 @@ impl Words {
             // None of these classes concerns a login, a logout or the state of a session.
             Class::Head(_)
             | Class::Tunnel
-            | Class::NoCredential
             | Class::UnusableCredential
             | Class::BadToken(_)
-            | Class::BadProof { .. }
             | Class::InsufficientScope
-            | Class::Forbidden
             | Class::BadGrant { .. }
             | Class::Lifetime
             | Class::Scope

@@ -279,6 +279,10 @@ pub(super) fn refused(
         None => stated(neighbour, plain),
     };
     gate.give_nonce(denial, &mut reply);
+    if let Some(parts) = parts {
+        gate.ask_for_device(parts, denial, reply.headers_mut());
+        reply.headers_mut().remove(SET_COOKIE);
+    }
     let detail = refusal::fault_of_head(&denial).map(|detail| (DETAIL, HeaderValue::from_static(detail)));
     reply.headers_mut().extend(detail);
     reply.extensions_mut().insert(Verdict { route: route.cloned(), who, ..Verdict::new(reason) });

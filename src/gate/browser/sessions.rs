@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::header::{CACHE_CONTROL, SET_COOKIE, USER_AGENT};
+use http::header::{CACHE_CONTROL, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 use zeroize::Zeroizing;
@@ -87,8 +87,9 @@ impl BrowserSessions {
         };
         let begun = gate.engine.start_browser(start, presented.as_ref()).await?;
         gate.end_presented_later(&begun, presented, origin);
-        let seconds = begun.session.expires.as_secs().saturating_sub(begun.session.created().as_secs());
-        Ok(reply(browser.set_cookie(&begun.cookie.value(), seconds)))
+        let mut headers = not_stored();
+        browser.put_begun(&gate.engine, &begun, &mut headers);
+        Ok(headers)
     }
 
     /// Ends the session of the browser that sent this request, durably. Returns the headers of the reply, which clear the
@@ -107,7 +108,9 @@ impl BrowserSessions {
             let gate = Arc::clone(&self.0.0);
             to_its_end(async move { gate.log_browser_out(&cookie, &origin).await }).await?;
         }
-        Ok(reply(browser.clear_cookie()))
+        let mut headers = not_stored();
+        browser.clear_cookies(&mut headers);
+        Ok(headers)
     }
 
     /// The gate and its browser endpoint, for a request that proves its origin.
@@ -211,9 +214,8 @@ fn presented_to_handler(gate: &Inner, request: &Parts) -> Result<Option<SessionC
     }
 }
 
-fn reply(cookie: HeaderValue) -> HeaderMap {
+fn not_stored() -> HeaderMap {
     let mut headers = HeaderMap::new();
-    headers.insert(SET_COOKIE, cookie);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers
 }

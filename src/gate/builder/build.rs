@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use super::rules::RunningParts;
 use super::{BuildError, DEFAULT_LEEWAY, DEFAULT_MAX_STREAM, GateBuilder, sound};
 use crate::gate::browser::BrowserLogins;
+use crate::gate::browser::device::BrowserDevices;
 use crate::gate::endpoint::Endpoints;
 use crate::gate::fault_log::FaultLog;
 use crate::gate::notice::Notices;
@@ -182,6 +183,7 @@ impl GateBuilder {
         Ok(Running {
             exchanges: super::super::exchange::Exchanges::default(),
             browser_logins: BrowserLogins::default(),
+            browser_devices: BrowserDevices::default(),
             #[cfg(feature = "browser-oidc")]
             spent_logins: Default::default(),
             engine: Arc::clone(engine),

@@ -1,11 +1,11 @@
-//! Carries out what browsers ask at their endpoint: a login, the state of a session, a logout.
+//! Carries out what browsers ask at their endpoint: a login, the state of a session, a logout, a proof of their device.
 
 use std::sync::Arc;
 
 use http::Method;
-use http::header::SET_COOKIE;
 use http::request::Parts;
 
+mod device;
 #[cfg(feature = "browser-oidc")]
 mod provider;
 
@@ -13,13 +13,14 @@ use super::execute::{EndpointCommand, accounts};
 use super::handler::{EndpointHandler, to_its_end};
 #[cfg(feature = "browser-oidc")]
 use crate::dialect::browser::CALLBACK;
-use crate::dialect::browser::{LOGIN, LOGOUT, SESSION, SentLogin, words};
+use crate::dialect::browser::{DEVICE, LOGIN, LOGOUT, SESSION, SentLogin, words};
 use crate::dialect::{Call, Reply};
+use crate::gate::browser::device::shown_device;
 use crate::gate::browser::{BrowserEndpoint, presented};
 use crate::gate::{Inner, Recipient, Who};
 use rotogate_core::client::Grant;
 use rotogate_core::denial::Denial;
-use rotogate_core::engine::{Arrival, BrowserLogin, Login, Origin};
+use rotogate_core::engine::{Arrival, BrowserLogin, BrowserSession, Login, Origin};
 use rotogate_core::fault::Error;
 use rotogate_core::reason::Reason;
 use rotogate_core::route::{RoutePolicy, authority};
@@ -42,6 +43,8 @@ pub(super) fn admit(gate: &Inner, browser: &BrowserEndpoint, operation: &str, pa
         (LOGIN, &Method::POST) => gate.origins.asked_for_session(&parts.headers),
         (LOGOUT, &Method::POST) => gate.origins.asked_for_session(&parts.headers) && may_use_session(),
         (SESSION, _) => may_use_session(),
+        // No script sends it, so it has no header of scripts.
+        (DEVICE, _) => gate.origins.asked_for_session(&parts.headers),
         // A page with a form or a button: a request for it changes nothing.
         _ => true,
     };
@@ -78,6 +81,9 @@ pub(super) async fn answer(
             _ => {}
         }
     }
+    if call.operation == DEVICE {
+        return device::answer(browser, call, handler).await;
+    }
     let answered: Result<Reply, Error> = match (call.operation, call.method) {
         (LOGIN, &Method::POST) => log_in(browser, call, handler).await,
         (LOGIN, _) => Ok(dialect.login_page(call)),
@@ -95,11 +101,11 @@ pub(super) async fn answer(
 async fn log_in(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointHandler<'_>) -> Result<Reply, Error> {
     let began = begin(browser, call, handler).await;
     handler.gate.running.browser_logins.count(began.as_ref().err());
-    let (BrowserLogin { cookie, session, .. }, to) = began?;
-    told_recipient(handler, &session);
+    let (login, to) = began?;
+    told_recipient(handler, &login.session);
+    let BrowserLogin { session, .. } = &login;
     let mut reply = browser.dialect.logged_in(call, to.as_deref(), &session.subject, session.expires);
-    let seconds = session.expires.as_secs().saturating_sub(session.created().as_secs());
-    reply.headers_mut().append(SET_COOKIE, browser.set_cookie(&cookie.value(), seconds));
+    browser.put_begun(&handler.gate.engine, &login, reply.headers_mut());
     Ok(reply)
 }
 
@@ -169,7 +175,7 @@ async fn log_out(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointH
     }
     let at_provider = browser.logout_at_provider(hint.as_ref().map(|hint| hint.as_str()));
     let mut reply = browser.dialect.logged_out(call, at_provider.as_deref());
-    reply.headers_mut().append(SET_COOKIE, browser.clear_cookie());
+    browser.clear_cookies(reply.headers_mut());
     Ok(reply)
 }
 
@@ -182,9 +188,13 @@ async fn state(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointHan
     let found = gate.engine.browser_session(&cookie, &|session| gate.browser_rules(session)).await;
     handler.tell(&found);
     match found {
-        Ok(live) => {
-            let session = &live.session;
-            Ok(browser.dialect.live(&session.subject, &session.claims, live.expires, live.idle_expires))
+        // To a copied cookie, the session says nothing of its user.
+        Ok(live) if !gate.engine.admits_device(browser.device, &live.session, shown_device(call.headers)) => {
+            Ok(browser.dialect.none())
+        }
+        Ok(BrowserSession { session, expires, idle_expires }) => {
+            let is_bound = session.browser.is_some_and(|browser| browser.device.is_some());
+            Ok(browser.dialect.live(&session.subject, &session.claims, [expires, idle_expires], is_bound))
         }
         Err(Error::Denied(denial)) if !denial.is_undecided() => Ok(browser.dialect.none()),
         Err(error) => Err(error),

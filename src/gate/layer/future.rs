@@ -11,7 +11,6 @@ use pin_project_lite::pin_project;
 
 use crate::dialect::Reply;
 use crate::gate::body::GateBody;
-use crate::gate::browser_request::adapt_reply;
 use crate::gate::in_flight::InFlightSlot;
 use crate::gate::notice::SetupNotice;
 use crate::gate::reply_guard::{ReplyGuard, is_short};
@@ -229,11 +228,11 @@ fn answered<R: Body>(
     if let Some(nonce) = renewed.and_then(|passed| passed.gate.dpop_nonce()) {
         response.headers_mut().insert(dpop::NONCE.clone(), nonce);
     }
-    if passed.as_ref().is_some_and(PassedRequest::is_by_session) {
-        adapt_reply(response.headers_mut());
+    if let Some(passed) = passed.as_ref().filter(|passed| passed.is_by_session()) {
+        passed.gate.adapt_reply(response.headers_mut());
     }
     if let Some(passed) = passed.as_ref().filter(|passed| passed.permitted.clears_session()) {
-        adapt_reply(response.headers_mut());
+        passed.gate.adapt_reply(response.headers_mut());
         passed.gate.append_clearing(response.headers_mut());
     }
     let guard = passed.as_ref().and_then(|passed| passed.guard(&response));

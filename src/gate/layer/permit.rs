@@ -111,9 +111,9 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
             (Auth::Optional, BadCredential::Refuse) => {
                 let caller = self.observer.attempt(|observer| {
                     match (RoutedRequest { gate, parts, route, places_of, by, observer }).caller() {
-                        // A cookie that is over, or none of ours, is none.
+                        // A cookie that is over, none of ours, or without its device, is none.
                         Err(Denial::SessionOver(_)) => Ok(Some(policy::permit_anonymous(route, by).after_session())),
-                        Err(Denial::UnknownSessionCookie) => Ok(None),
+                        Err(Denial::UnknownSessionCookie | Denial::DeviceProofMissing) => Ok(None),
                         caller => caller,
                     }
                 })?;
@@ -207,7 +207,8 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
                 }
             }
         };
-        let proof = self.proved(gate.possession(parts, found.scheme, verified.token()))?;
+        let proof = gate.device_proved(parts, &verified);
+        let proof = self.proved(proof.and_then(|()| gate.possession(parts, found.scheme, verified.token())))?;
         if O::HAS_EFFECTS {
             verified.confirm(gate.engine.confirmations());
         }

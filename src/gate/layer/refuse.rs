@@ -74,7 +74,7 @@ pub(super) fn rendered(
         reply.headers_mut().insert(WWW_AUTHENTICATE, challenge.clone());
     }
     gate.give_nonce(denial, &mut reply);
-    gate.clear_session(denial, &mut reply);
+    gate.clear_session(parts, denial, &mut reply);
     reply
 }
 

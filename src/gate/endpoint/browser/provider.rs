@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use http::header::SET_COOKIE;
-
 use super::super::handler::{EndpointHandler, to_its_end};
 use super::told_recipient;
 use crate::dialect::browser::callback::{Callback, ProviderAnswer, ProviderError};
@@ -16,7 +14,7 @@ use crate::gate::browser::transaction::Transaction;
 use crate::gate::browser::vault::KeptTokens;
 use crate::gate::browser::{BrowserEndpoint, presented};
 use rotogate_core::denial::{Denial, ProviderFlaw};
-use rotogate_core::engine::{ApplicationLogin, BrowserLogin, Origin};
+use rotogate_core::engine::{ApplicationLogin, BrowserLogin, Engine, Origin};
 use rotogate_core::fault::{Error, Fault};
 use rotogate_core::reason::Reason;
 use rotogate_core::token::session_cookie::SessionCookie;
@@ -82,7 +80,7 @@ pub(super) async fn finish(
     let (mut reply, reason) = match began {
         Ok(login) => {
             told_recipient(handler, &login.session);
-            (logged_in(browser, &begun, &login), Reason::ANSWERED)
+            (logged_in(browser, &begun, &login, engine), Reason::ANSWERED)
         }
         Err(error) => {
             if let Error::Denied(Denial::ProviderLogin(flaw)) = &error {
@@ -110,12 +108,11 @@ fn not_logged_in(browser: &BrowserEndpoint, error: &Error) -> (Reply, Reason) {
     (words::not_logged_in(&browser.dialect, error), Reason::from(error))
 }
 
-fn logged_in(browser: &BrowserEndpoint, begun: &Transaction, login: &BrowserLogin) -> Reply {
+fn logged_in(browser: &BrowserEndpoint, begun: &Transaction, login: &BrowserLogin, engine: &Engine) -> Reply {
     let url = browser.dialect.targets.url(browser.dialect.target(Some(&begun.to)));
     // After a redirect from another site, a browser sends no `Strict` cookie.
     let mut reply = if browser.is_strict() { page::onwards("Logged in", &url) } else { words::see_other(&url) };
-    let seconds = login.session.expires.as_secs().saturating_sub(login.session.created().as_secs());
-    reply.headers_mut().append(SET_COOKIE, browser.set_cookie(&login.cookie.value(), seconds));
+    browser.put_begun(engine, login, reply.headers_mut());
     reply
 }
 

@@ -14,7 +14,7 @@ use super::provider_client::{self, ProviderClientSettings};
 use super::remote::RemoteSource;
 use super::sessions::read_override;
 use super::{Config, CorsConfig, EndpointConfig, TrustedIssuer, dangling};
-use rotogate::gate::{Browser, LoginPage, LoginProvider};
+use rotogate::gate::{Browser, DeviceBound, LoginPage, LoginProvider};
 use rotogate::program::{BROWSER_PROFILE, OWN_PARAMETERS};
 use rotogate_core::route::hosts::is_loopback;
 use rotogate_core::route::path::CanonicalPath;
@@ -49,6 +49,9 @@ section! {
         reload same_site: SameSiteRule = get_or(value::word_of, SameSiteRule::Lax),
         /// A header such as `"x-csrf"`, which each request of a script must have. Empty: none.
         reload csrf_header: CsrfHeader = get_or(csrf_header, CsrfHeader(None)),
+        /// Whether sessions are bound to a key of the browser's device (DBSC): `"off"`, `"optional"` if the browser can, or
+        /// `"required"`: other sessions end a minute after their login.
+        reload device_bound: DeviceBound = get_or(value::word_of, DeviceBound::Off),
         /// false: the browser drops the cookie when it closes.
         reload persistent: bool = get_or(value::boolean, true),
     }
@@ -65,6 +68,11 @@ pub enum SameSiteRule {
 
 impl Words for SameSiteRule {
     const WORDS: &'static [(&'static str, Self)] = &[("lax", Self::Lax), ("strict", Self::Strict)];
+}
+
+impl Words for DeviceBound {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("off", Self::Off), ("optional", Self::Optional), ("required", Self::Required)];
 }
 
 /// `csrf_header`; an empty text is none.
@@ -147,6 +155,11 @@ pub(super) fn read(section: &Section<'_>, path: &str, around: &Surroundings<'_>)
         let message = "needs a server.public_url that begins with https://: a browser keeps the cookie of a session over \
                        https alone, and from loopback";
         section.blame("dialect", message);
+    }
+    if config.device_bound == DeviceBound::Required && !around.is_https {
+        let message = "is \"required\", and server.public_url does not begin with https://: no browser binds a session over \
+                       http, so each would end a minute after its login";
+        section.blame("device_bound", message);
     }
     if section.is_bad() {
         return config;
@@ -236,6 +249,7 @@ impl BrowserConfig {
             same_site,
             csrf_header: CsrfHeader(csrf_header),
             persistent,
+            device_bound,
             // `provider` has them.
             provider: _,
             client: _,
@@ -250,6 +264,7 @@ impl BrowserConfig {
         browser = browser
             .page(page.clone())
             .after_logout(after_logout.as_str())
+            .device_bound(*device_bound)
             .profile(endpoint.profile.clone())
             .listeners(endpoint.listeners.iter().cloned());
         if *same_site == SameSiteRule::Strict {

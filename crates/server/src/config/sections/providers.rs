@@ -88,7 +88,7 @@ fn read_token_url(section: &Section<'_>, issuer: &str, issuers: &[TrustedIssuer]
 fn read_client(section: &Section<'_>, dir: &Path) -> ProviderClientSettings {
     let client = section.table("client", |section| {
         let client = provider_client::read_keys(section, dir);
-        if client.secret_file.is_none() && !section.is_bad() {
+        if client.secret_file.is_none() && client.key.is_none() && !section.is_bad() {
             section.blame("secret_file", "is missing: a provider exchanges tokens for a confidential client alone");
         }
         client

@@ -37,6 +37,11 @@ fn b54_settings_that_no_browser_could_use_are_refused_where_they_stand() {
         ("after_logout = \"https://evil.example/\"\n", "endpoints[0].after_logout: expected a path of the gate"),
         ("same_site = \"none\"\n", "endpoints[0].same_site: "),
         ("same_site = \"strict\"\n", "routes[0].login: "),
+        ("device_bound = \"always\"\n", "endpoints[0].device_bound: "),
+        (
+            "device_bound = \"required\"\n",
+            "endpoints[0].device_bound: is \"required\", and server.public_url does not begin",
+        ),
         ("csrf_header = \"accept\"\n", "endpoints[0].csrf_header: expected the name of a header that begins with x-"),
         ("csrf_header = \"x csrf\"\n", "endpoints[0].csrf_header: "),
         ("profile = { idle_ttl = \"15m\" }\n", "endpoints[0].profile.idle_ttl: is less than twice access_ttl"),
@@ -59,6 +64,7 @@ fn b54_settings_that_no_browser_could_use_are_refused_where_they_stand() {
 fn b54_what_fits_is_accepted() {
     for keys in [
         "page = \"none\"\n",
+        "device_bound = \"optional\"\n",
         "page = \"/signin\"\nafter_logout = \"/bye?x\"\npersistent = false\n",
         "csrf_header = \"X-CSRF\"\naccount = \"acme\"\n",
         "profile = { access_ttl = \"1m\", idle_ttl = \"2m\" }\n",

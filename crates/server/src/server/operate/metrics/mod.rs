@@ -303,6 +303,10 @@ impl GateCollector {
         for (result, number) in gate.browser_logins() {
             logins.add([result], number)?;
         }
+        let mut devices = output.family(&names::BROWSER_DEVICE)?;
+        for (result, number) in gate.browser_devices() {
+            devices.add([result], number)?;
+        }
         let mut renewals = output.family(&names::BROWSER_RENEWALS)?;
         for (result, number) in gate.session_counts().renewals() {
             renewals.add([result], number)?;
