@@ -19,8 +19,6 @@ BEGIN, END = "<!-- tests: begin -->\n", "<!-- tests: end -->\n"
 LATER = {
     # check and change
     *("P8",),
-    # browser sessions: what no test of this revision proves yet, figures
-    *(f"B{n}" for n in [*range(57, 61)]),
     # calls: the time of an event through the gate
     "M15",
     # delegation: exchange towards upstreams
@@ -36,6 +34,9 @@ ELSEWHERE = {
     "C35": "`packaging/three-gates/try.py`",
     "O7": "C8, C23, C24",
     "N29": "`benches/peers/run --only neighbours`",
+    "B57": "`cargo test --all-features --test fuzz -- session_cookie login_ callback_`",
+    "B58": "`cargo bench --bench browsers`",
+    "B60": "`cargo bench --bench browsers`",
     "P34": "`cargo bench --bench logs`",
     "P57": "`cargo bench --bench admin`",
     "P47": "`cargo bench --bench traces --all-features`",

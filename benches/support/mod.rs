@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::{HeaderValue, Request, Response, Uri, header};
+use http::{HeaderName, HeaderValue, Request, Response, Uri, header};
 use http_body_util::{BodyExt, Full};
 use rotogate_core::limit::{Rate, Rates};
 use tower::Service;
@@ -141,6 +141,11 @@ impl Measured {
         median_ratio(self.of(dear), self.of(cheap), &[])
     }
 
+    /// The median of a case, in nanoseconds per operation.
+    pub(crate) fn median(&self, name: &str) -> f64 {
+        quantile(self.of(name), 0.5)
+    }
+
     /// By how many nanoseconds one case is dearer than another, within rounds.
     pub(crate) fn difference(&self, dear: &str, cheap: &str) -> f64 {
         let more: Vec<f64> = self.of(dear).iter().zip(self.of(cheap)).map(|(dear, cheap)| dear - cheap).collect();
@@ -208,19 +213,26 @@ impl Service<Request<Full<Bytes>>> for Inner {
 /// The heads of requests, one for each token. Each request gets a new head, as in a server; the bytes are shared.
 pub(crate) struct Heads {
     uri: Uri,
-    authorization: Vec<HeaderValue>,
+    /// Where the credential is.
+    name: HeaderName,
+    credentials: Vec<HeaderValue>,
+    /// Whether a page of ours sends them.
+    is_page: bool,
     next: usize,
 }
 
 impl Heads {
     /// One head for each token.
     pub(crate) fn new<'t>(tokens: impl IntoIterator<Item = &'t str>) -> Self {
-        let value = |token| HeaderValue::from_maybe_shared(Bytes::from(format!("Bearer {token}"))).unwrap();
-        Self {
-            uri: Uri::from_static("/orders/4711/lines?page=2"),
-            authorization: tokens.into_iter().map(value).collect(),
-            next: 0,
-        }
+        let values: Vec<_> = tokens.into_iter().map(|token| format!("Bearer {token}")).collect();
+        Self { is_page: false, ..Self::of_page(header::AUTHORIZATION, values.iter().map(String::as_str)) }
+    }
+
+    /// Requests of a page of ours in a browser, one for each value of this header.
+    pub(crate) fn of_page<'t>(name: HeaderName, values: impl IntoIterator<Item = &'t str>) -> Self {
+        let value = |value: &str| HeaderValue::from_maybe_shared(Bytes::from(value.to_owned())).unwrap();
+        let credentials = values.into_iter().map(value).collect();
+        Self { uri: Uri::from_static("/orders/4711/lines?page=2"), name, credentials, is_page: true, next: 0 }
     }
 
     /// The next request.
@@ -233,11 +245,14 @@ impl Heads {
         headers.insert(header::USER_AGENT, HeaderValue::from_static("bench/1"));
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, br"));
-        let authorization = self.authorization[self.next].clone();
+        let credential = self.credentials[self.next].clone();
         // A server has read these bytes from its socket just now: the service finds them in the processor's cache.
-        std::hint::black_box(authorization.as_bytes().iter().fold(0, |all, byte| all ^ byte));
-        headers.insert(header::AUTHORIZATION, authorization);
-        self.next = (self.next + 1) % self.authorization.len();
+        std::hint::black_box(credential.as_bytes().iter().fold(0, |all, byte| all ^ byte));
+        headers.insert(self.name.clone(), credential);
+        if self.is_page {
+            headers.insert("sec-fetch-site", HeaderValue::from_static("same-origin"));
+        }
+        self.next = (self.next + 1) % self.credentials.len();
         request
     }
 }

@@ -56,5 +56,6 @@ pub(super) fn rendered(yaml: &str) -> String {
         .replace("@auth-response-headers@", &headers)
         .replace("@proxy@", PROXY)
         .replace("@configuration-snippet@", &annotation(yaml, "configuration-snippet").join("\n      "))
+        .replace("@server-snippet@", &annotation(yaml, "server-snippet").join("\n      "))
         .replace("@endpoints@", &endpoints)
 }

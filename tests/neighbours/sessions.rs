@@ -28,11 +28,6 @@ fn log_in(before: &Before) -> String {
     pair.to_owned()
 }
 
-/// Does the example lead a tab to the login? The controller of ingress-nginx can only redirect scripts as well.
-fn leads(program: &Program) -> bool {
-    program.name != INGRESS.name
-}
-
 #[test]
 fn b45_b46_a_session_passes_behind_each_example_as_at_the_public_listener() {
     for program in ALL {
@@ -109,7 +104,7 @@ fn b45_b46_a_session_passes_behind_each_example_as_at_the_public_listener() {
 
 #[test]
 fn b36_b45_each_example_leads_a_tab_to_the_login_and_tells_a_script_where_it_is() {
-    for program in ALL.into_iter().filter(|program| leads(program)) {
+    for program in ALL {
         let before = Before::start(program);
         let name = program.name;
         for headers in [&NAVIGATE[..], &["Accept: text/html,*/*;q=0.8"]] {
@@ -167,6 +162,11 @@ async fn b45_chromium_logs_in_through_nginx() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b45_chromium_logs_in_through_ingress_nginx() {
+    in_chromium(&INGRESS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn b45_chromium_logs_in_through_caddy() {
     in_chromium(&CADDY).await;
 }

@@ -1,12 +1,12 @@
 //! Browsers of three gates on one store: their renewals, and the tokens of the provider where they logged in.
 
 use std::net::SocketAddr;
-use std::time::Instant;
 
 use serde_json::json;
 use support::history::Recorder;
 use support::wire::{Reply, Wire};
 use support::{Gate, with};
+use tokio::time::Instant;
 
 use super::fleet::{Fleet, GATES};
 use super::servers::Servers;

@@ -11,11 +11,15 @@ use rotogate_core::store::MemoryStore;
 use rotogate_core::store::relay::RelayStore;
 use rotogate_core::token::keyring::Keyring;
 use rotogate_core::token::{IssuerKeys, IssuerRules};
-use rotogate_issuers::remote_keys::RemoteIssuer;
+use rotogate_issuers::login::MetadataSource;
+use rotogate_issuers::remote_keys::{Metadata, RemoteIssuer};
+use support::documents::Documents;
 
 const PROVIDER: &str = "https://id.example";
 
 struct World {
+    /// The URL of the provider.
+    url: String,
     gate: Gate,
     time: Arc<ManualTime>,
     store: Arc<MemoryStore>,
@@ -23,10 +27,14 @@ struct World {
 
 impl World {
     async fn new() -> Self {
+        Self::at(PROVIDER.to_owned(), Arc::new(|| None)).await
+    }
+
+    async fn at(url: String, metadata: MetadataSource) -> Self {
         let time = ManualTime::at(Timestamp::from_secs(1_800_000_000));
         let store = Arc::new(MemoryStore::new("https://gate.test", Duration::ZERO));
-        let provider = LoginProvider::with_metadata(&RemoteIssuer::new("kc", PROVIDER), "web", Arc::new(|| None));
-        let mut rules = IssuerRules::external(PROVIDER, vec!["api".into()], IssuerKeys::unknown());
+        let provider = LoginProvider::with_metadata(&RemoteIssuer::new("kc", &url), "web", metadata);
+        let mut rules = IssuerRules::external(url.as_str(), vec!["api".into()], IssuerKeys::unknown());
         rules.name = "kc".into();
         let gate = Gate::builder()
             .issuer("https://gate.test")
@@ -35,7 +43,7 @@ impl World {
             .relay_store(Arc::<MemoryStore>::clone(&store))
             .browser(Browser::provider("/auth", provider))
             .time(Arc::<ManualTime>::clone(&time));
-        Self { gate: gate.build().await.unwrap(), time, store }
+        Self { url, gate: gate.build().await.unwrap(), time, store }
     }
 
     /// A session whose access token is good for five minutes.
@@ -47,7 +55,7 @@ impl World {
             client: "browser",
             scope: Scope::default(),
             claims: OwnClaims::default(),
-            vouched_by: Some(VouchedBy::new(PROVIDER, "ada")),
+            vouched_by: Some(VouchedBy::new(self.url.as_str(), "ada")),
             profile: inner.endpoints.browser_profile().unwrap(),
             origin: &Origin::default(),
         };
@@ -131,6 +139,30 @@ async fn b40_while_the_provider_is_away_the_user_is_forwarded_for_ten_minutes_an
     // It lives: nothing has ended it.
     let session = world.gate.sessions().get(login.session.id).await.unwrap().unwrap();
     assert_eq!((session.status, &*session.dialect), (rotogate_core::session::Status::Live, "browser"));
+}
+
+/// A wrong secret of ours ends no session early: the token that the provider granted is good to its end, and the error in the
+/// log comes when a fifth of its life is left.
+#[tokio::test]
+async fn b40_a_gate_that_the_provider_refuses_goes_on_to_the_end_of_the_access_token() {
+    let provider = Documents::start();
+    let document = serde_json::json!({
+        "issuer": provider.url(), "jwks_uri": provider.at("/keys"), "token_endpoint": provider.at("/token"),
+    });
+    let metadata = Arc::new(Metadata::parse(document.to_string().as_bytes(), &provider.url()).unwrap());
+    let world = World::at(provider.url(), Arc::new(move || Some(Arc::clone(&metadata)))).await;
+    let login = world.begin(Some("refresh")).await;
+    let body = r#"{"error":"invalid_client"}"#;
+    let refused = format!("HTTP/1.1 401 Unauthorized\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    provider.answer("/token", refused);
+    world.pass(299);
+    assert!(matches!(world.ask(&login, RenewWhen::Due).await, Err(Denial::SessionUnavailable(_))), "in the background");
+    assert_eq!(provider.times("/token"), 1);
+    assert_eq!(world.request(&login).await, Ok(Ok("access".to_owned())));
+    world.pass(1);
+    assert!(matches!(world.request(&login).await, Err(Denial::SessionUnavailable(_))));
+    let session = world.gate.sessions().get(login.session.id).await.unwrap().unwrap();
+    assert_eq!(session.status, rotogate_core::session::Status::Live);
 }
 
 #[tokio::test]
