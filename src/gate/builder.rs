@@ -179,7 +179,7 @@ impl GateBuilder {
     #[cfg(feature = "program")]
     #[doc(hidden)]
     #[must_use]
-    pub fn client_keys(mut self, client: &str, keys: rotogate_core::client::ClientKeys) -> Self {
+    pub fn client_keys(mut self, client: &str, keys: &rotogate_core::client::ClientKeys) -> Self {
         for known in self.rules.clients.iter_mut().filter(|known| *known.id == *client) {
             known.keys = Some(keys.clone());
         }

@@ -77,6 +77,7 @@ pub(super) struct EndpointRelay {
     exchanges: Counters<{ RESULTS.len() }>,
     path: String,
     config: arc_swap::ArcSwap<RelayConfig>,
+    #[cfg(feature = "browser-oidc")]
     store: Arc<dyn RelayStore>,
     relay: Relay,
 }
@@ -115,6 +116,7 @@ impl Shared {
         Ok(EndpointRelay {
             path: path.to_owned(),
             config: arc_swap::ArcSwap::from_pointee(config),
+            #[cfg(feature = "browser-oidc")]
             store,
             relay,
             exchanges: Counters::default(),

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::issuer::{Issuer, URL, claims};
 use super::long_replies::{begun, is_cut};
+use support::documents::Documents;
 use support::stub::{Edge, HEAD};
 use support::wire::Reply;
 use support::{Place, until, with};
@@ -409,4 +410,31 @@ async fn d29_a_reload_takes_grants_away_and_sessions_go_on() {
     until("the gate reloads", async || scene.edge.gate.log().contains("configuration reloaded")).await;
     assert_eq!(error(&scene.present(&assertion)), "invalid_grant");
     assert_eq!(scene.status(&token, "/x"), 200);
+}
+
+#[test]
+fn d18_the_directory_names_the_user_of_an_identity_assertion() {
+    let hook = Documents::start();
+    let user = json!({ "active": true, "subject": "u-17", "account": "acme", "scopes": ["read"] });
+    hook.document("/hook/lookup", &user);
+    let scene = scene_with(|config| {
+        let by_directory = config.replace("max_age = \"5m\" }", "max_age = \"5m\", subject = \"directory\" }");
+        format!("{by_directory}[directory]\nkind = \"http\"\nurl = \"{}\"\n", hook.at("/hook"))
+    });
+    let token = access(&scene.present(&scene.signed(&json!({}))));
+    let said = payload(&token);
+    assert_eq!((&said["sub"], &said["account"], &said["origin_sub"]), (&json!("u-17"), &json!("acme"), &json!("u-1")));
+    let (asked, _) = hook.form("/hook/lookup");
+    let asked: Value = serde_json::from_str(asked.keys().next().unwrap()).unwrap();
+    assert_eq!(asked, json!({ "v": 1, "subject": "u-1", "issuer": URL }));
+    // Nobody, and a user whose sessions were ended since the assertion.
+    hook.document("/hook/lookup", &json!({ "active": false }));
+    assert_eq!(error(&scene.present(&scene.signed(&json!({})))), "invalid_grant");
+    hook.document("/hook/lookup", &merged(user, &json!({ "valid_from": "2099-01-01T00:00:00Z" })));
+    assert_eq!(error(&scene.present(&scene.signed(&json!({})))), "invalid_grant");
+}
+
+fn merged(mut into: Value, from: &Value) -> Value {
+    into.as_object_mut().unwrap().extend(from.as_object().unwrap().clone());
+    into
 }

@@ -143,7 +143,7 @@ async fn d22_d23_the_example_gets_a_token_in_github_actions_and_in_kubernetes() 
     let gate = place(&address, WORKLOADS).start();
     let platform = Documents::start();
     let key = Issuer::new(SEED);
-    let says = |typ: Option<&str>, changes: Value| {
+    let says = |typ: Option<&str>, changes: &Value| {
         let mut head = json!({ "alg": "EdDSA", "kid": "k1" });
         if let Some(typ) = typ {
             head["typ"] = json!(typ);
@@ -157,7 +157,7 @@ async fn d22_d23_the_example_gets_a_token_in_github_actions_and_in_kubernetes() 
             "repository_owner_id": "4242",
         });
         let audience = format!("http%3A%2F%2F{}", address.replace(':', "%3A"));
-        platform.document(&format!("/run?v=2&audience={audience}"), &json!({ "value": says(Some("JWT"), said) }));
+        platform.document(&format!("/run?v=2&audience={audience}"), &json!({ "value": says(Some("JWT"), &said) }));
     };
     let url = platform.at("/run?v=2");
     let github = [("ACTIONS_ID_TOKEN_REQUEST_URL", &*url), ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "of the run")];
@@ -170,7 +170,7 @@ async fn d22_d23_the_example_gets_a_token_in_github_actions_and_in_kubernetes() 
         let said = json!({
             "iss": "https://kubernetes.default.svc.cluster.local", "sub": "system:serviceaccount:jobs:nightly",
         });
-        says(None, said)
+        says(None, &said)
     };
     let request = "/api/v1/namespaces/jobs/serviceaccounts/nightly/token";
     let mounted = tempfile::tempdir().unwrap();
@@ -184,7 +184,7 @@ async fn d22_d23_the_example_gets_a_token_in_github_actions_and_in_kubernetes() 
     assert_eq!(platform.times(request), 2, "a new token each time");
 }
 
-fn merged(mut into: Value, from: Value) -> Value {
+fn merged(mut into: Value, from: &Value) -> Value {
     into.as_object_mut().unwrap().extend(from.as_object().unwrap().clone());
     into
 }

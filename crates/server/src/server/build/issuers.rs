@@ -76,7 +76,7 @@ fn of_clients(config: &Config) -> impl Iterator<Item = (&ClientConfig, &RemoteSo
 fn given_to(all: &[Remote], builder: GateBuilder, config: &Config) -> GateBuilder {
     of_clients(config).fold(builder, |builder, (client, source)| {
         match all.iter().find(|remote| remote.source.is_fetched_as(source)) {
-            Some(remote) => builder.client_keys(&client.id, ClientKeys::live(remote.keys.keys())),
+            Some(remote) => builder.client_keys(&client.id, &ClientKeys::live(remote.keys.keys())),
             None => builder,
         }
     })
