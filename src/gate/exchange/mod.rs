@@ -55,6 +55,9 @@ impl From<Denial> for ExchangeRefusal {
 
 type ExchangeAnswer = Result<HeaderValue, ExchangeRefusal>;
 
+/// The exchange of a request, and its caller.
+type Exchanging<'a> = (&'a Arc<UpstreamExchange>, &'a Arc<Verified>);
+
 /// The token for the upstream, in the extensions of a request that waited for it.
 #[derive(Clone)]
 struct Exchanged(HeaderValue);
@@ -325,7 +328,7 @@ impl Inner {
     }
 
     /// The caller whose token is exchanged for this request.
-    fn exchanging(permitted: &Permitted) -> Option<Result<(&Arc<UpstreamExchange>, &Arc<Verified>), Denial>> {
+    fn exchanging(permitted: &Permitted) -> Option<Result<Exchanging<'_>, Denial>> {
         let exchange = permitted.route().exchange.as_ref()?;
         let caller = permitted.caller().ok_or(Denial::NoCredential);
         // Tokens of other issuers, and ours, are for others than this provider.
