@@ -41,9 +41,6 @@ use rotogate_core::refusal::{ChallengeParams, denied};
 use rotogate_core::reply::{self, problem};
 use rotogate_core::session::{Scope, SessionId};
 
-/// The dialect's name in `gateway.toml`.
-pub const NAME: &str = "my-sessions";
-
 /// The scope that a caller needs where [`MySessions::needs_scope`] is set.
 pub const SCOPE: &str = "sessions";
 
@@ -124,7 +121,7 @@ impl MySessions {
 #[async_trait]
 impl Dialect for MySessions {
     fn name(&self) -> &'static str {
-        NAME
+        super::registry::MY_SESSIONS
     }
 
     fn default_path(&self) -> &'static str {

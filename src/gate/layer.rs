@@ -26,7 +26,9 @@ use super::Gate;
 #[cfg(feature = "kuzzle")]
 use super::Inner;
 use super::body::GateBody;
-use super::forward_buffered::{BufferedForward, ForwardBuffered, NoForward};
+#[cfg(feature = "program")]
+use super::forward_buffered::BufferedForward;
+use super::forward_buffered::{ForwardBuffered, NoForward};
 use super::notice::SetupNotice;
 
 mod admit;
@@ -34,6 +36,7 @@ mod answer;
 mod awaited;
 mod call;
 mod endpoint_run;
+#[cfg(feature = "program")]
 mod explain;
 mod forward;
 mod future;
@@ -94,6 +97,7 @@ impl GateLayer {
     /// service must be `Clone`, and its request body must be made from [`Bytes`]. Without this option such a request is
     /// answered with 501.
     #[must_use]
+    #[cfg(feature = "program")]
     pub fn forward_buffered(self) -> GateLayer<BufferedForward> {
         GateLayer {
             gate: self.gate,
