@@ -51,7 +51,7 @@
 //! | a store of your own | [`store`], and its [`rules`](store::rules) |
 //! | a wire protocol of your own | [`dialect`] |
 //!
-//! [`session::rotation`] has the rules for refresh tokens, [`gate`] the path of a request.
+//! [`session`] has the rules for sessions and refresh tokens, [`gate`] the path of a request.
 //!
 //! # Features
 //!

@@ -23,6 +23,9 @@
 
 #[doc(inline)]
 pub use rotogate_issuers::remote_keys::{
-    BadProxy, FetchFailure, FetchFiles, FetchSettings, Inspected, InvalidRemoteIssuer, KeptKeySet, KeyLocation,
-    KeySetFolder, KeySetStore, Metadata, Proxy, RemoteIssuer, RemoteKeys, RemoteStatus, inspect,
+    BadProxy, FetchFailure, FetchFiles, FetchSettings, InvalidRemoteIssuer, KeptKeySet, KeyLocation, KeySetFolder,
+    KeySetStore, Metadata, Proxy, RemoteIssuer, RemoteKeys, RemoteStatus,
 };
+// What the program needs besides: no promise, as in `crate::program`.
+#[cfg(feature = "program")]
+pub use rotogate_issuers::remote_keys::{Inspected, inspect};

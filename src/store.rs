@@ -85,12 +85,12 @@ pub use rotogate_core::store::{
 #[cfg(feature = "postgres")]
 #[doc(inline)]
 pub use rotogate_store_postgres::{PostgresOptions, PostgresStore};
-#[cfg(feature = "redb")]
-#[doc(inline)]
+#[cfg(all(feature = "redb", feature = "program"))]
+#[doc(hidden)]
 pub use rotogate_store_redb as redb;
 #[cfg(feature = "redb")]
 #[doc(inline)]
-pub use rotogate_store_redb::RedbStore;
+pub use rotogate_store_redb::{Options as RedbOptions, RedbStore};
 #[cfg(feature = "redis")]
 #[doc(inline)]
 pub use rotogate_store_redis::{RedisOptions, RedisStore};

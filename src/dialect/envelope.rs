@@ -36,9 +36,6 @@ use rotogate_core::token::verify::strict_json;
 #[cfg(test)]
 mod tests;
 
-/// The dialect's name in `gateway.toml`.
-pub const NAME: &str = "envelope";
-
 const MALFORMED: &str = "AUTH_1000";
 pub(super) const BAD_CREDENTIALS: &str = "AUTH_1001";
 pub(super) const BAD_TOKEN: &str = "AUTH_1002";
@@ -107,7 +104,7 @@ struct Failure {
 
 impl Dialect for Envelope {
     fn name(&self) -> &'static str {
-        NAME
+        super::registry::ENVELOPE
     }
 
     fn default_path(&self) -> &'static str {
@@ -115,7 +112,7 @@ impl Dialect for Envelope {
     }
 
     fn client(&self) -> Option<&'static str> {
-        Some(NAME)
+        Some(super::registry::ENVELOPE)
     }
 
     fn serves(&self, base: &str) -> Vec<ServedPath> {

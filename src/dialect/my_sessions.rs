@@ -42,9 +42,6 @@ use rotogate_core::reply::{self, problem};
 use rotogate_core::session::{Scope, SessionId};
 use rotogate_core::token::session_cookie::session_cookie;
 
-/// The dialect's name in `gateway.toml`.
-pub const NAME: &str = "my-sessions";
-
 /// The scope that a caller needs where [`MySessions::needs_scope`] is set.
 pub const SCOPE: &str = "sessions";
 
@@ -128,7 +125,7 @@ impl MySessions {
 #[async_trait]
 impl Dialect for MySessions {
     fn name(&self) -> &'static str {
-        NAME
+        super::registry::MY_SESSIONS
     }
 
     fn default_path(&self) -> &'static str {

@@ -4,6 +4,18 @@
 use super::knox;
 use super::{Dialect, browser, envelope, kuzzle, my_sessions, oauth2};
 
+/// The name of the dialect [`oauth2`].
+pub const OAUTH2: &str = "oauth2";
+/// The name of the dialect [`envelope`].
+pub const ENVELOPE: &str = "envelope";
+/// The name of the dialect [`kuzzle`].
+pub const KUZZLE: &str = "kuzzle";
+/// The name of the dialect [`my_sessions`].
+pub const MY_SESSIONS: &str = "my-sessions";
+/// The name of the dialect [`knox`].
+#[cfg(feature = "grpc")]
+pub(super) const KNOX: &str = "knox";
+
 /// The options of an endpoint's dialect in `gateway.toml`, besides its path.
 ///
 /// ```
@@ -27,12 +39,12 @@ pub struct Options {
 /// A built-in dialect, by its name in `gateway.toml`.
 pub fn by_name(name: &str, options: &Options) -> Option<Box<dyn Dialect>> {
     match name {
-        oauth2::NAME => Some(Box::new(oauth2::OAuth2)),
-        envelope::NAME => Some(Box::new(options.envelope)),
+        OAUTH2 => Some(Box::new(oauth2::OAuth2)),
+        ENVELOPE => Some(Box::new(options.envelope)),
         #[cfg(feature = "grpc")]
-        knox::NAME => Some(Box::<knox::Knox>::default()),
-        kuzzle::NAME => Some(Box::new(options.kuzzle)),
-        my_sessions::NAME => Some(Box::new(options.my_sessions)),
+        KNOX => Some(Box::<knox::Knox>::default()),
+        KUZZLE => Some(Box::new(options.kuzzle)),
+        MY_SESSIONS => Some(Box::new(options.my_sessions)),
         // For its paths and defaults. `GateBuilder::browser` makes the endpoint.
         browser::NAME => Some(Box::<browser::BrowserDialect>::default()),
         _ => None,
@@ -41,9 +53,9 @@ pub fn by_name(name: &str, options: &Options) -> Option<Box<dyn Dialect>> {
 
 /// The names of the built-in dialects that begin sessions.
 pub const NAMES: &[&str] = &[
-    oauth2::NAME,
-    envelope::NAME,
-    kuzzle::NAME,
+    OAUTH2,
+    ENVELOPE,
+    KUZZLE,
     #[cfg(feature = "grpc")]
-    knox::NAME,
+    KNOX,
 ];

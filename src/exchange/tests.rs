@@ -15,6 +15,7 @@ fn exchanger(form: ExchangeForm) -> HttpExchanger {
         client: ClientCredentials {
             id: "gate".to_owned(),
             secret: Some((SecretString::from("of the gate"), SecretPlace::Form)),
+            assertions: None,
         },
         form,
         audience: None,

@@ -81,7 +81,7 @@ impl Inner {
     }
 
     /// The provider where browsers log in, if there is one.
-    fn session_provider(&self) -> Option<Box<dyn SessionProvider + '_>> {
+    pub(super) fn session_provider(&self) -> Option<Box<dyn SessionProvider + '_>> {
         #[cfg(feature = "browser-oidc")]
         return self.vaults().map(|vaults| Box::new(vaults) as _);
         #[cfg(not(feature = "browser-oidc"))]

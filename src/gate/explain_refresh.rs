@@ -35,11 +35,13 @@ impl Gate {
     /// assert_eq!(other.outcome, "other_client");
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
+    #[cfg(feature = "program")]
     pub async fn explain_refresh(&self, token: &str, client: Option<&str>) -> Explanation {
         self.explain_refresh_from(token, client, None).await
     }
 
     /// Explains the token for a client at this address, whose rate limits come before any other rule.
+    #[cfg(feature = "program")]
     pub async fn explain_refresh_from(&self, token: &str, client: Option<&str>, from: Option<IpAddr>) -> Explanation {
         let gate = &self.0;
         let token = SecretString::from(token);

@@ -36,6 +36,7 @@ mod awaited;
 mod call;
 mod endpoint_run;
 mod exchange;
+#[cfg(feature = "program")]
 mod explain;
 mod forward;
 mod future;

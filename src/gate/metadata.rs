@@ -6,7 +6,7 @@ use http::Uri;
 use serde::Serialize;
 
 use crate::dialect::OAuthPaths;
-use crate::gate::JWKS_PATH;
+use crate::gate::endpoint::JWKS_PATH;
 use rotogate_core::client::{CertificateUse, Client, Grant};
 use rotogate_core::dpop::ALGORITHM_NAMES;
 use rotogate_core::token::algorithm::{Algorithm, Family};

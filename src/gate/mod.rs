@@ -52,6 +52,7 @@ mod builder;
 mod cookies;
 mod endpoint;
 mod exchange;
+#[cfg(feature = "program")]
 mod explain_refresh;
 mod explanation;
 mod fault_log;
@@ -92,13 +93,11 @@ mod tunnel;
 mod upgrade;
 mod verdict;
 
-pub use authorizer::{Authorizer, Neighbour};
 pub use body::GateBody;
 pub use browser::{Browser, BrowserSessions, LoginPage};
-pub use builder::{BuildError, DEFAULT_LEEWAY, DEFAULT_MAX_ENDPOINT_BODY, DEFAULT_MAX_STREAM, GateBuilder};
-pub use cookies::{ACCESS_COOKIE, Cookies, REFRESH_COOKIE, SameSite};
-pub use endpoint::{Endpoint, EndpointError, JWKS_MAX_AGE, JWKS_PATH};
-pub use explanation::{Conclusion, ExplainedToken, Explanation, Rule, RuleResult, RuleVerdict};
+pub use builder::{BuildError, DEFAULT_LEEWAY, GateBuilder};
+pub use cookies::{Cookies, SameSite};
+pub use endpoint::{Endpoint, EndpointError};
 pub use forward_buffered::{BufferedForward, ForwardBuffered, NoForward};
 #[cfg(feature = "axum")]
 pub use identity::{Claims, NoIdentity};
@@ -107,8 +106,6 @@ pub use layer::{GateLayer, GateService, Judgement, PermittedRequest, ResponseFut
 #[cfg(feature = "browser-oidc")]
 pub use provider_token::ProviderToken;
 pub use readiness::Readiness;
-#[cfg(feature = "relay")]
-pub use relay::RelayConfig;
 pub use replace::{PreparedKeys, PreparedRules};
 pub use require::{Require, RequireLayer};
 pub use rotogate_core::engine::{GateEvent, GateEvents, HeldUp, IssueKind, IssuedTokens};
@@ -116,18 +113,28 @@ pub use rotogate_core::headers::{ClientCertificate, HeaderPattern, Peer};
 pub use rotogate_core::lease::{Lease, LeaseEnd};
 pub use rotogate_core::limit::{Rate, Rates};
 pub use rotogate_core::overload::{Bound, Bounds};
+pub use rotogate_core::random::NoRandomness;
+pub use rotogate_core::reason::Reason;
 #[doc(inline)]
 pub use rotogate_core::session::DeviceBound;
+pub use rotogate_core::token::verify::Peeked;
+pub use rotogate_core::verify_cache::IdentityField;
+#[cfg(feature = "browser-oidc")]
+pub use rotogate_issuers::login::LoginProvider;
 pub use sessions::{NewSession, Sessions, Tally, Whose};
 pub use verdict::{Operation, Recipient, RefusedToken, Verdict, Who};
 
-#[cfg(feature = "browser-oidc")]
-pub use rotogate_issuers::login::LoginProvider;
-
-pub use rotogate_core::random::NoRandomness;
-pub use rotogate_core::reason::Reason;
-pub use rotogate_core::token::verify::Peeked;
-pub use rotogate_core::verify_cache::IdentityField;
+// What the program needs besides: no promise, as in `crate::program`.
+#[cfg(feature = "relay")]
+pub use relay::RelayConfig;
+#[cfg(feature = "program")]
+pub use {
+    authorizer::{Authorizer, Neighbour},
+    builder::{DEFAULT_MAX_ENDPOINT_BODY, DEFAULT_MAX_STREAM},
+    cookies::{ACCESS_COOKIE, REFRESH_COOKIE},
+    endpoint::{JWKS_MAX_AGE, JWKS_PATH},
+    explanation::{Conclusion, ExplainedToken, Explanation, Rule, RuleResult, RuleVerdict},
+};
 
 /// Keys, sessions, revocations, verified tokens, route policies and dialects. Cheap to clone.
 ///

@@ -16,9 +16,9 @@
 //! # fn example(keyring: &rotogate::token::Keyring) -> Result<(), Box<dyn std::error::Error>> {
 //! use std::time::Duration;
 //! use rotogate::store::RedbStore;
-//! use rotogate::store::redb::Options;
+//! use rotogate::store::RedbOptions;
 //!
-//! let options = Options::new("https://api.example.com", keyring.id(), Duration::from_secs(30));
+//! let options = RedbOptions::new("https://api.example.com", keyring.id(), Duration::from_secs(30));
 //! let store = RedbStore::open("data/rotogate.redb", options.high_water("data/keys/high-water"))?;
 //! let builder = rotogate::Gate::builder().store(store);
 //! # let _ = builder;
@@ -81,12 +81,12 @@ const CONFIRMATIONS_PER_WRITE: usize = 256;
 ///
 /// ```
 /// use rotogate::store::RedbStore;
-/// use rotogate::store::redb::Options;
+/// use rotogate::store::RedbOptions;
 ///
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
 /// # let (folder, keyring) = (tempfile::tempdir()?, rotogate::token::Keyring::ephemeral()?);
 /// # let (file, copy) = (folder.path().join("rotogate.redb"), folder.path().join("copy.redb"));
-/// # let options = Options::new("https://api.example.com", keyring.id(), rotogate::gate::DEFAULT_LEEWAY);
+/// # let options = RedbOptions::new("https://api.example.com", keyring.id(), rotogate::gate::DEFAULT_LEEWAY);
 /// let store = RedbStore::open(&file, options)?;
 /// let builder = rotogate::Gate::builder().store(store.clone());
 /// # let _ = builder;

@@ -15,11 +15,11 @@ pub const DEFAULT_CHECK_UP_TO: u64 = 256 << 20;
 ///
 /// ```
 /// use rotogate::gate::DEFAULT_LEEWAY;
-/// use rotogate::store::redb::Options;
+/// use rotogate::store::RedbOptions;
 /// # let keyring = rotogate::token::Keyring::ephemeral()?;
 ///
-/// let options = Options::new("https://api.example.com", keyring.id(), DEFAULT_LEEWAY);
-/// let options = Options { cache_size: 64 << 20, ..options }.high_water("data/keys/high-water");
+/// let options = RedbOptions::new("https://api.example.com", keyring.id(), DEFAULT_LEEWAY);
+/// let options = RedbOptions { cache_size: 64 << 20, ..options }.high_water("data/keys/high-water");
 /// assert!(!options.accept_restored, "an older copy of the store is refused");
 /// # Ok::<(), rotogate::token::KeyError>(())
 /// ```

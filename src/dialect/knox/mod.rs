@@ -39,9 +39,6 @@ pub(crate) mod streams;
 mod user;
 pub(super) mod words;
 
-/// The dialect's name in `gateway.toml`.
-pub const NAME: &str = "knox";
-
 /// The service's full name.
 pub(super) const SERVICE: &str = "user_api.v1.UserApiService";
 
@@ -75,7 +72,7 @@ impl Default for Knox {
 #[async_trait]
 impl Dialect for Knox {
     fn name(&self) -> &'static str {
-        NAME
+        super::registry::KNOX
     }
 
     fn default_path(&self) -> &'static str {
@@ -83,7 +80,7 @@ impl Dialect for Knox {
     }
 
     fn client(&self) -> Option<&'static str> {
-        Some(NAME)
+        Some(super::registry::KNOX)
     }
 
     fn serves(&self, base: &str) -> Vec<ServedPath> {

@@ -47,7 +47,7 @@ use rotogate_core::token::claims::TokenStyle;
 
 pub(crate) mod actions;
 mod expiry;
-mod http;
+pub(crate) mod http;
 mod message;
 mod perform;
 mod raw;
@@ -55,13 +55,8 @@ mod raw;
 mod socket;
 mod words;
 
-pub use self::http::{COOKIE, HOST_COOKIE};
-
 #[cfg(test)]
 mod tests;
-
-/// The dialect's name in `gateway.toml`.
-pub const NAME: &str = "kuzzle";
 
 /// The outcome of a call that cannot be executed, for the access log.
 const MALFORMED: Reason = Reason::denied(&Denial::MalformedRequest("not a call of this protocol"));
@@ -93,7 +88,7 @@ pub struct Kuzzle {
 #[async_trait]
 impl Dialect for Kuzzle {
     fn name(&self) -> &'static str {
-        NAME
+        super::registry::KUZZLE
     }
 
     fn default_path(&self) -> &'static str {
@@ -105,7 +100,7 @@ impl Dialect for Kuzzle {
     }
 
     fn client(&self) -> Option<&'static str> {
-        Some(NAME)
+        Some(super::registry::KUZZLE)
     }
 
     fn profile(&self) -> ProfileOverride {

@@ -37,9 +37,6 @@ pub(super) mod words;
 #[cfg(test)]
 mod tests;
 
-/// The dialect's name in `gateway.toml`.
-pub const NAME: &str = "oauth2";
-
 const TOKEN: &str = "token";
 const REVOCATION: &str = "revocation";
 const INTROSPECTION: &str = "introspection";
@@ -60,7 +57,7 @@ pub struct OAuth2;
 
 impl Dialect for OAuth2 {
     fn name(&self) -> &'static str {
-        NAME
+        super::registry::OAUTH2
     }
 
     fn default_path(&self) -> &'static str {

@@ -8,8 +8,9 @@ use tracing::Instrument;
 
 use super::execute;
 use crate::dialect::{Command, CommandHandler, Outcome, OwnSessionsRequest};
+use crate::gate::Inner;
 use crate::gate::possession::PresentedProof;
-use crate::gate::{Inner, Recipient, Who};
+use crate::gate::verdict::{Recipient, Who};
 use rotogate_core::context::{Context, inherited};
 use rotogate_core::denial::Denial;
 use rotogate_core::engine::{Arrival, HeldUp, Origin, OwnSessions};

@@ -65,6 +65,7 @@ impl<M> GateLayer<M> {
     /// assert_eq!(explanation.denial.map(Rule::from_denial), Some(Rule::Credential));
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
+    #[cfg(feature = "program")]
     pub async fn explain(&self, request: Parts) -> Explanation {
         let answer = self.gate.0.foreseen_session(&request).await;
         let (mut explanation, session) = self.explained(request, answer);

@@ -1,5 +1,17 @@
 //! Decides the effect of a presented refresh credential: a pure function of the session, the credential, the facts
 //! about the user, the time and the profile. The first row that fits decides:
+//!
+//! | session | presented | decision |
+//! |---|---|---|
+//! | revoked by its record or by the list; user inactive; begun before `sessions_valid_from` | any | [`Revoked`](Decision::Revoked) |
+//! | past `session_ttl`, or idle past `idle_ttl` | any | [`Expired`](Decision::Expired) |
+//! | live | > current, or `minimum_known` > current | [`Ahead`](Decision::Ahead) |
+//! | live | = current | [`Rotate`](Decision::Rotate) |
+//! | live | = previous, within `grace` of `issued_at` | [`Replay`](Decision::Replay) |
+//! | live | = previous, later, current unconfirmed, within `lost_response_window` of `rotated_at` | [`Reissue`](Decision::Reissue) |
+//! | live | anything else | [`Reuse`](Decision::Reuse) |
+//!
+//! A window of `d` is open while less than `d` has passed, so zero means never.
 
 use std::time::Duration;
 
@@ -35,7 +47,7 @@ pub struct Facts {
 ///
 /// ```
 /// use rotogate::denial::{Class, Denial};
-/// use rotogate::session::rotation::SessionEnd;
+/// use rotogate::session::SessionEnd;
 ///
 /// let denial = Denial::SessionRevoked(SessionEnd::UserInactive);
 /// assert_eq!(denial.class(), Class::BadGrant { expired: false }, "the reply does not say why");
@@ -62,7 +74,7 @@ pub enum SessionEnd {
 ///
 /// ```
 /// use rotogate::denial::{Class, Denial};
-/// use rotogate::session::rotation::Lifetime;
+/// use rotogate::session::Lifetime;
 ///
 /// let denial = Denial::SessionExpired(Lifetime::Idle);
 /// assert_eq!(denial.class(), Class::BadGrant { expired: true }, "the reply may say that it expired");
@@ -80,7 +92,7 @@ pub enum Lifetime {
 ///
 /// ```
 /// use rotogate::denial::Denial;
-/// use rotogate::session::rotation::Reuse;
+/// use rotogate::session::Reuse;
 ///
 /// /// A line for the user's support: was it a copy, or a client that repeats itself?
 /// fn age(denial: &Denial) -> Option<String> {
@@ -102,7 +114,7 @@ pub struct Reuse {
 /// The effect of a presented refresh credential. See the module's table.
 ///
 /// ```
-/// use rotogate::session::rotation::Decision;
+/// use rotogate_core::session::rotation::Decision;
 ///
 /// fn issues_tokens(decision: Decision) -> bool {
 ///     match decision {

@@ -12,7 +12,7 @@ use super::output::Output;
 use crate::config::Config;
 use crate::log::LogFormat;
 use crate::server::{PublicAddress, Server};
-use rotogate::dialect;
+use rotogate::program::OAUTH2;
 use rotogate_core::client::Grant;
 use rotogate_proxy::UpstreamUrl;
 
@@ -44,7 +44,7 @@ struct FirstUserReport {
 
 impl Greeting {
     pub(super) fn new(config: &Config) -> Self {
-        let endpoint = config.endpoints.iter().find(|endpoint| endpoint.dialect == dialect::oauth2::NAME);
+        let endpoint = config.endpoints.iter().find(|endpoint| endpoint.dialect == OAUTH2);
         Self {
             client: config
                 .clients

@@ -78,7 +78,8 @@ async fn register(
     to_its_end(async move {
         let cookie = gate.engine.session_cookie(&value).ok_or(Denial::UnknownSessionCookie)?;
         let rules = |session: &Session| gate.browser_rules(session);
-        gate.engine.bind_device(&cookie, &proof, &rules, &origin).await
+        let provider = gate.session_provider();
+        gate.engine.bind_device(&cookie, &proof, (&rules, provider.as_deref()), &origin).await
     })
     .await
 }

@@ -17,7 +17,7 @@ use super::sessions::read_override;
 use super::{ClientConfig, CorsConfig, DAY, SECOND, TrustedIssuer, dangling};
 use rotogate::dialect::{self, envelope::Envelope, my_sessions::MySessions};
 use rotogate::gate::ACCESS_COOKIE;
-use rotogate::program::BROWSER;
+use rotogate::program::{BROWSER, ENVELOPE, KUZZLE, KUZZLE_COOKIE, KUZZLE_HOST_COOKIE, MY_SESSIONS, OAUTH2};
 use rotogate_core::engine::APPLICATION;
 use rotogate_core::session::profile::ProfileOverride;
 use rotogate_core::token::verify::is_subject;
@@ -69,15 +69,15 @@ section! {
         reload listeners as some: Vec<Box<str>> = by { listeners::bound_to(section, around.listeners) },
         /// The options of the dialect.
         reload envelope as "..?": Option<Envelope> = by {
-            (dialect == dialect::envelope::NAME).then(|| read_envelope(section, &Envelope::default()))
+            (dialect == ENVELOPE).then(|| read_envelope(section, &Envelope::default()))
         },
         /// The options of the dialect.
         reload kuzzle as "..?": Option<KuzzleConfig> = by {
-            (dialect == dialect::kuzzle::NAME).then(|| read_kuzzle(section, around.is_https, above))
+            (dialect == KUZZLE).then(|| read_kuzzle(section, around.is_https, above))
         },
         /// The options of the dialect.
         reload my_sessions as "..?": Option<MySessions> = by {
-            (dialect == dialect::my_sessions::NAME).then(|| read_my_sessions(section, &MySessions::default()))
+            (dialect == MY_SESSIONS).then(|| read_my_sessions(section, &MySessions::default()))
         },
         /// The options of the dialect.
         reload browser as "..?": Option<BrowserConfig> = by {
@@ -126,8 +126,7 @@ impl EndpointConfig {
             options.my_sessions = *my_sessions;
         }
         if let Some(KuzzleConfig { cookie, is_https }) = self.kuzzle {
-            (options.kuzzle.host_cookie, options.kuzzle.secure_cookies) =
-                (cookie == dialect::kuzzle::HOST_COOKIE, is_https);
+            (options.kuzzle.host_cookie, options.kuzzle.secure_cookies) = (cookie == KUZZLE_HOST_COOKIE, is_https);
         }
         options
     }
@@ -183,7 +182,7 @@ pub(super) fn dialect_name(v: &Raw) -> Result<&'static str, String> {
 /// The dialect of an endpoint: besides those that begin sessions, a user's own sessions and the relay.
 fn endpoint_dialect(v: &Raw) -> Result<&'static str, String> {
     let relay = cfg!(feature = "relay").then_some(RELAY);
-    let further = [BROWSER, dialect::my_sessions::NAME].into_iter().chain(relay);
+    let further = [BROWSER, MY_SESSIONS].into_iter().chain(relay);
     let known: Vec<_> = rotogate::program::NAMES.iter().copied().chain(further).map(|name| (name, name)).collect();
     value::word_of_build(&known, &FEATURES)(v)
 }
@@ -195,8 +194,8 @@ pub(super) fn read(sections: &[Section<'_>], around: &Surroundings<'_>) -> Vec<E
             true => section.kind("dialect", endpoint_dialect),
             false => section.require("dialect", "\"oauth2\"", endpoint_dialect),
         };
-        let dialect = dialect.unwrap_or(dialect::oauth2::NAME);
-        if begins_sessions(dialect) && dialect != dialect::kuzzle::NAME {
+        let dialect = dialect.unwrap_or(OAUTH2);
+        if begins_sessions(dialect) && dialect != KUZZLE {
             section.later(&["cookie"]);
         }
         endpoints.push(read_keys(section, dialect, around, &endpoints));
@@ -207,7 +206,7 @@ pub(super) fn read(sections: &[Section<'_>], around: &Surroundings<'_>) -> Vec<E
 
 /// Whether its endpoint has sessions, users and clients of ours. For another one, the keys for them are unknown.
 fn begins_sessions(dialect: &str) -> bool {
-    dialect != RELAY && dialect != dialect::my_sessions::NAME
+    dialect != RELAY && dialect != MY_SESSIONS
 }
 
 /// Whether clients of several kinds use its endpoint, and its sessions refresh there.
@@ -216,7 +215,7 @@ fn has_clients(dialect: &str) -> bool {
 }
 
 fn read_path(section: &Section<'_>, dialect: &str, above: &[EndpointConfig]) -> String {
-    let path = if dialect == dialect::kuzzle::NAME {
+    let path = if dialect == KUZZLE {
         // The prefix of its routes; none by default.
         section.get_or("path", kuzzle_prefix, "/".to_owned())
     } else {
@@ -274,8 +273,8 @@ fn read_account(section: &Section<'_>, path: &str) -> Option<String> {
 
 /// The dialect's routes use the cookie of its first endpoint.
 fn read_cookie(section: &Section<'_>, is_https: bool, above: &[EndpointConfig]) -> &'static str {
-    const HOST: &str = dialect::kuzzle::HOST_COOKIE;
-    let cookie = section.get_or("cookie", value::word(&COOKIES[1..], &[]), dialect::kuzzle::COOKIE);
+    const HOST: &str = KUZZLE_HOST_COOKIE;
+    let cookie = section.get_or("cookie", value::word(&COOKIES[1..], &[]), KUZZLE_COOKIE);
     if cookie == HOST && !is_https {
         let message = "needs a server.public_url that begins with https://: a browser takes a __Host- cookie over https \
                        alone";
@@ -298,11 +297,8 @@ section! {
     }
 }
 
-const COOKIES: [(&str, &str); 3] = [
-    (ACCESS_COOKIE, ACCESS_COOKIE),
-    (dialect::kuzzle::COOKIE, dialect::kuzzle::COOKIE),
-    (dialect::kuzzle::HOST_COOKIE, dialect::kuzzle::HOST_COOKIE),
-];
+const COOKIES: [(&str, &str); 3] =
+    [(ACCESS_COOKIE, ACCESS_COOKIE), (KUZZLE_COOKIE, KUZZLE_COOKIE), (KUZZLE_HOST_COOKIE, KUZZLE_HOST_COOKIE)];
 
 /// `client`, for a dialect whose protocol names none. For another dialect the key is unknown.
 fn endpoint_client(section: &Section<'_>, dialect: &str, clients: &[ClientConfig]) -> Option<String> {

@@ -96,7 +96,12 @@ fn read_client(section: &Section<'_>, dir: &Path) -> ProviderClientSettings {
     if client.is_none() {
         section.blame("client", "is missing: expected { id = \"gate\", secret_file = \"gate.secret\" }");
     }
-    client.unwrap_or(ProviderClientSettings { id: String::new(), secret_file: None, key: None, secret_in: SecretPlace::default() })
+    client.unwrap_or(ProviderClientSettings {
+        id: String::new(),
+        secret_file: None,
+        key: None,
+        secret_in: SecretPlace::default(),
+    })
 }
 
 fn url(v: &Raw) -> Result<String, String> {
