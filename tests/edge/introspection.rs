@@ -413,7 +413,7 @@ fn i45_check_online_asks_about_a_token_that_cannot_exist() {
         (
             b"HTTP/1.1 400 Bad\r\nContent-Length: 26\r\n\r\n{\"error\":\"invalid_client\"}".to_vec(),
             "client_id",
-            "client_id or secret is wrong",
+            "client_id, secret or key is wrong",
         ),
         (status("500 Oh", ""), "url", "status: "),
         (ok("application/json", b"{\"active\":true}"), "url", "calls a token active that cannot exist"),

@@ -370,6 +370,8 @@ const ELSEWHERE: &[&str] = &[
     "wrong_password",
     "no_account",
     "invalid_client",
+    "client_assertion",
+    "grant_assertion",
     "unauthorized_client",
     "unsupported_grant_type",
     "too_many_sessions",
