@@ -144,8 +144,6 @@ impl Rule {
             Denial::BadSignature | Denial::TokenInactive | Denial::IntrospectionUnavailable(_) => Self::Signature,
             Denial::WrongType
             | Denial::BadClaim(_)
-            | Denial::DelegatedToken
-            | Denial::NotExchangeable(_)
             | Denial::TokenExpired
             | Denial::TokenTooOld
             | Denial::TokenNotYetValid => Self::Claims,
@@ -162,9 +160,9 @@ impl Rule {
             | Denial::OtherCertificate
             | Denial::OtherSessionKey
             | Denial::OtherSessionCertificate => Self::Proof,
-            Denial::WrongIssuer | Denial::ExchangeRefused | Denial::ExchangeClaims | Denial::ExchangeUnavailable(_) => {
-                Self::Issuer
-            }
+            Denial::DelegatedToken | Denial::NotExchangeable(_) => Self::Claims,
+            Denial::WrongIssuer => Self::Issuer,
+            Denial::ExchangeRefused | Denial::ExchangeClaims | Denial::ExchangeUnavailable(_) => Self::Issuer,
             Denial::WrongAudience => Self::Audience,
             Denial::InsufficientScope | Denial::InvalidScope | Denial::InvalidTarget => Self::Scope,
             Denial::MissingRole | Denial::RolesOverage => Self::Role,

@@ -154,7 +154,7 @@ impl Engine {
             vouched_by,
             jti: None,
             issued_at: Some(Timestamp::from_secs(now.as_secs())),
-            delegation: Some(delegation),
+            delegation: Some(delegation.facts()),
         };
         self.revocations.judge(facts, now).refuses(now)
     }

@@ -25,7 +25,6 @@ use super::{ANY_SESSION, Effect, Revocation, SESSIONS_OF, Target, WITHOUT_SESSIO
 use crate::clock::Timestamp;
 use crate::session::rotation::REVOKED;
 use crate::session::{Generation, SessionId, VouchedBy};
-use crate::token::delegation::Delegation;
 
 mod delegated;
 mod entry;
@@ -33,6 +32,7 @@ mod filling;
 mod missing;
 mod parts;
 
+pub use delegated::{DelegatedFacts, TokenOrigin};
 use entry::{NotBefore, SessionEntry};
 pub use filling::{ListFilling, ListShare};
 use parts::SessionTable;
@@ -60,7 +60,7 @@ pub struct TokenFacts<'a> {
     /// `iat`.
     pub issued_at: Option<Timestamp>,
     /// Who acts for the subject, in our own tokens.
-    pub delegation: Option<&'a Delegation>,
+    pub delegation: Option<DelegatedFacts<'a>>,
 }
 
 /// The result of a check.
@@ -308,7 +308,7 @@ impl RevocationList {
         let not_before = not_before.max(self.session_not_before(facts.issuer, facts.issuer_session, facts.subject));
         let of_any = facts.issuer_session.and_then(|_| self.not_before_of(facts.issuer, ANY_SESSION, facts.subject));
         let not_before = not_before.max(of_any);
-        let origin = facts.delegation.and_then(|delegation| delegation.origin.as_ref());
+        let origin = facts.delegation.and_then(|delegation| delegation.origin);
         let issued_at = origin.map_or(facts.issued_at, |origin| Some(origin.issued_at));
         let begun = facts.session.map_or(issued_at, |(id, _)| Some(id.created()));
         // A token without `iat` may be older than any moment.

@@ -5,7 +5,8 @@ use serde::ser::SerializeMap;
 use serde_json::{Map, Value};
 
 use super::verify::is_subject;
-use crate::clock::Timestamp;
+use crate::revocation::list::DelegatedFacts;
+pub use crate::revocation::list::TokenOrigin;
 
 /// The longest `act`, in bytes of JSON.
 pub const MAX_ACT: usize = 1024;
@@ -17,15 +18,6 @@ pub struct Delegation {
     act: Value,
     /// The token of another issuer that was exchanged; `None` for one of our sessions.
     pub origin: Option<TokenOrigin>,
-}
-
-/// The token of another issuer that was exchanged first: a revocation of it ends what came of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TokenOrigin {
-    /// `origin_iat`: when its issuer issued it.
-    pub issued_at: Timestamp,
-    /// `origin_jti`.
-    pub jti: Option<Box<str>>,
 }
 
 impl Delegation {
@@ -44,6 +36,11 @@ impl Delegation {
     /// `sub` of the outermost actor.
     pub fn actor(&self) -> &str {
         self.act.get("sub").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// What the revocation list needs of it.
+    pub(crate) fn facts(&self) -> DelegatedFacts<'_> {
+        DelegatedFacts { origin: self.origin.as_ref() }
     }
 
     /// The number of actors.

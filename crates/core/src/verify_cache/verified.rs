@@ -18,6 +18,7 @@ use crate::revocation::RevocationList;
 use crate::revocation::epoch::RevocationEpoch;
 use crate::revocation::list::TokenFacts;
 use crate::token::claims::{AccessToken, RareClaims};
+use crate::token::delegation::Delegation;
 use crate::token::live_keys::LiveKeys;
 use crate::token::verify::RulesId;
 
@@ -223,7 +224,7 @@ pub(super) fn facts(token: &AccessToken) -> TokenFacts<'_> {
         vouched_by: token.vouched_by(),
         jti: token.jti.as_deref(),
         issued_at: token.issued_at,
-        delegation: token.delegation(),
+        delegation: token.delegation().map(Delegation::facts),
     }
 }
 
