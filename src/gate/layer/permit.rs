@@ -184,19 +184,17 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         let Self { gate, parts, route, .. } = *self;
         let observer = &mut *self.observer;
         let mut first_sight = None;
-        let mut seen_first = || {
+        let mut seen = || {
             let address = if O::HAS_EFFECTS { gate.client_address(parts) } else { gate.address_of(parts) };
             *first_sight.insert(address)
         };
-        let shown = || gate.shown(seen_first()).after(parts.extensions.get::<Introspected>());
+        let shown = || gate.shown(seen()).after(parts.extensions.get::<Introspected>());
         let taken = |rules: &IssuerRules| route.policy.takes(&rules.name, rules.everywhere);
         let verified = match found.token {
             PresentedToken::Known(verified) => gate.checker.check_known(verified, observer)?,
-            PresentedToken::Session(value) => gate.checker.check_session(
-                value,
-                || gate.session_miss(seen_first(), parts.extensions.get()),
-                observer,
-            )?,
+            PresentedToken::Session(value) => {
+                gate.checker.check_session(value, || gate.session_miss(seen(), parts.extensions.get()), observer)?
+            }
             PresentedToken::Text(token) => {
                 let presented = Credential::maybe_bound(&token);
                 // The lookup by bytes has already missed for the token of an `Authorization` header.
