@@ -12,7 +12,11 @@ const BOUND: &str = "device_bound = \"optional\"\n";
 /// A gate whose wall clock is ahead by the milliseconds in a file, from its start.
 pub(crate) fn edge(keys: &str) -> Edge {
     let durable = config(keys, "").replace("[store]\nkind = \"memory\"\n", "");
-    Edge::with(&durable, |place| std::fs::write(place.path("clock"), "0").unwrap(), clocked)
+    let files = |place: &support::Place| {
+        std::fs::write(place.path("clock"), "0").unwrap();
+        std::fs::create_dir(place.path("logs")).unwrap();
+    };
+    Edge::with(&format!("{durable}[audit_log]\noutput = \"logs/audit.log\"\n"), files, clocked)
 }
 
 fn clocked(command: &mut std::process::Command) {
