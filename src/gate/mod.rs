@@ -93,6 +93,7 @@ mod tunnel;
 mod upgrade;
 mod verdict;
 
+pub use authorizer::{Authorizer, Neighbour};
 pub use body::GateBody;
 pub use browser::{Browser, BrowserSessions, LoginPage};
 pub use builder::{BuildError, DEFAULT_LEEWAY, GateBuilder};
@@ -129,7 +130,6 @@ pub use verdict::{Operation, Recipient, RefusedToken, Verdict, Who};
 pub use relay::RelayConfig;
 #[cfg(feature = "program")]
 pub use {
-    authorizer::{Authorizer, Neighbour},
     builder::{DEFAULT_MAX_ENDPOINT_BODY, DEFAULT_MAX_STREAM},
     cookies::{ACCESS_COOKIE, REFRESH_COOKIE},
     endpoint::{JWKS_MAX_AGE, JWKS_PATH},

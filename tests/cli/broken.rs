@@ -193,7 +193,7 @@ const IN_FILES: &[Mistake] = &[
         },
         "issuers[0].jwks_file",
         "not a JWK set",
-        "save the set that the issuer publishes",
+        "save the set that it publishes",
     ),
     (
         |place, good| {
@@ -345,7 +345,7 @@ const IN_LINES: &[(&str, &str, &str, &str)] = &[
         "[[clients]]\nid = \"svc\"\ngrants = [\"client_credentials\"]",
         "clients[1].grants",
         "is for confidential clients",
-        "give it a secret_hash or secret_hash_file",
+        "give it a secret_hash, secret_hash_file or keys",
     ),
     ("[cors]\norigins = [\"*\"]", "cors.origins[0]", "allows every site", "list the origins"),
     ("[access_log]\noutput = \"stdrr\"", "access_log.output", "found \"stdrr\"", "expected \"stderr\""),

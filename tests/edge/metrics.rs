@@ -143,7 +143,8 @@ const FAMILIES: &str = "\
     directory_duration_seconds issuer_keys issuer_state issuer_last_success_timestamp_seconds issuer_waiting \
     issuer_fetches_total issuer_refused_keys issuer_unknown_kid_total certificate_not_after_timestamp_seconds \
     config_last_reload_successful config_last_reload_success_timestamp_seconds config_info log_lines_total \
-    log_dropped_lines_total log_write_errors_total";
+    log_dropped_lines_total log_write_errors_total browser_logins_total browser_renewals_total browser_device_total \
+    exchanges_total mcp_calls_total";
 const OF_PROCESS: &str =
     "cpu_seconds_total resident_memory_bytes virtual_memory_bytes open_fds max_fds threads start_time_seconds";
 
@@ -162,7 +163,7 @@ async fn p23_every_family_exists_after_a_start_and_small_sets_are_at_0() {
     // `rate()` sees the first error only if there was a 0 before it.
     for (series, number) in [
         ("rotogate_upstream_requests_total{", 8),
-        ("rotogate_session_events_total{", 11),
+        ("rotogate_session_events_total{", 12),
         ("rotogate_sessions_started_total{", 4),
         ("rotogate_sessions_ended_total{", 9),
         ("rotogate_verifications_total{", 6),

@@ -45,7 +45,7 @@ async fn a_changed_password_ends_the_sessions_of_the_old_one_at_every_gate_and_n
 #[tokio::test]
 async fn r31_a_change_of_the_users_file_while_the_store_is_away_is_owed_and_a_stop_says_that_it_is_lost() {
     let mut server = Redis::start(&["--appendonly yes", "--appendfsync always"]);
-    let place = Place::new(&format!("{CONFIG}{}staleness = \"60s\"\n", store_of(&server)));
+    let place = Place::new(&format!("{CONFIG}{}staleness = \"30s\"\n", store_of(&server)));
     let [a, b] = [place.start(), place.start()];
     let first = a.login().await;
     assert_eq!(b.get("/hello", &first.access).await.status, StatusCode::OK);

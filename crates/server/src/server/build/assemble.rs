@@ -243,10 +243,9 @@ fn client_with_keys(config: &ClientConfig) -> Result<Client, KeyFault> {
 }
 
 /// The routes, with the exchanges of their upstreams.
-#[cfg_attr(not(feature = "relay"), expect(unused_variables, reason = "this build exchanges nothing"))]
+#[cfg(feature = "relay")]
 fn routes(config: &Config, remote_issuers: &RemoteIssuers, wrong: &mut Vec<ConfigError>) -> Vec<Route> {
     let mut routes = config.routes.clone();
-    #[cfg(feature = "relay")]
     for (index, upstream) in config.upstreams.iter().enumerate() {
         let Some(settings) = &upstream.exchange else { continue };
         match exchanges::load(upstream, settings, config, remote_issuers) {
@@ -261,6 +260,11 @@ fn routes(config: &Config, remote_issuers: &RemoteIssuers, wrong: &mut Vec<Confi
         }
     }
     routes
+}
+
+#[cfg(not(feature = "relay"))]
+fn routes(config: &Config, _: &RemoteIssuers, _: &mut [ConfigError]) -> Vec<Route> {
+    config.routes.clone()
 }
 
 /// Adds the endpoints. Those whose files cannot be used are left out, and reported.
