@@ -168,18 +168,10 @@ impl Rule {
             Denial::MissingRole | Denial::RolesOverage => Self::Role,
             Denial::MissingClaim | Denial::Predicate | Denial::ClaimsShape => Self::Role,
             Denial::InsufficientAuthentication => Self::StepUp,
-            Denial::OtherClient
-            | Denial::OtherAccount
-            | Denial::OtherDialect
-            | Denial::UnauthorizedClient
-            | Denial::UnsupportedGrantType
-            | Denial::TooManySessions
-            | Denial::TtlExceeded => Self::Session,
-            Denial::SessionRevoked(_)
-            | Denial::SessionExpired(_)
-            | Denial::Ahead
-            | Denial::Reuse(_)
-            | Denial::RelayRefused(_) => Self::Rotation,
+            Denial::OtherClient | Denial::OtherAccount | Denial::OtherDialect | Denial::TtlExceeded => Self::Session,
+            Denial::UnauthorizedClient | Denial::UnsupportedGrantType | Denial::TooManySessions => Self::Session,
+            Denial::SessionRevoked(_) | Denial::SessionExpired(_) | Denial::Ahead => Self::Rotation,
+            Denial::Reuse(_) | Denial::RelayRefused(_) => Self::Rotation,
         }
     }
 }

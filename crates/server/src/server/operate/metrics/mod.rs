@@ -299,18 +299,7 @@ impl GateCollector {
         for event in Event::ALL {
             events.add([event.name()], gate.session_counts().get(event))?;
         }
-        let mut logins = output.family(&names::BROWSER_LOGINS)?;
-        for (result, number) in gate.browser_logins() {
-            logins.add([result], number)?;
-        }
-        let mut devices = output.family(&names::BROWSER_DEVICE)?;
-        for (result, number) in gate.browser_devices() {
-            devices.add([result], number)?;
-        }
-        let mut renewals = output.family(&names::BROWSER_RENEWALS)?;
-        for (result, number) in gate.session_counts().renewals() {
-            renewals.add([result], number)?;
-        }
+        self.browsers(output)?;
         let mut calls = output.family(&names::MCP_CALLS)?;
         for (pattern, [refused, permitted]) in gate.mcp_calls() {
             calls.add([&*pattern, "refused"], refused)?;
@@ -371,6 +360,23 @@ impl GateCollector {
         let mut exchanges = output.family(&names::EXCHANGES)?;
         for (provider, result, count) in gate.exchanges() {
             exchanges.add([&provider, result], count)?;
+        }
+        Ok(())
+    }
+
+    fn browsers(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
+        let gate = &self.sources.gate;
+        let mut logins = output.family(&names::BROWSER_LOGINS)?;
+        for (result, number) in gate.browser_logins() {
+            logins.add([result], number)?;
+        }
+        let mut devices = output.family(&names::BROWSER_DEVICE)?;
+        for (result, number) in gate.browser_devices() {
+            devices.add([result], number)?;
+        }
+        let mut renewals = output.family(&names::BROWSER_RENEWALS)?;
+        for (result, number) in gate.session_counts().renewals() {
+            renewals.add([result], number)?;
         }
         Ok(())
     }
