@@ -2,6 +2,9 @@
 //! client with a cookie jar.
 
 use std::collections::HashMap;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, COOKIE, HOST, LOCATION, ORIGIN, SET_COOKIE};
@@ -10,7 +13,9 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 use support::{Answer, CONFIG, Place, keep_secret, send, until};
 
+use super::page::{chromium, installed};
 use super::relay::Provider;
+use support::server::free_port;
 
 const SECRET: &str = "a-secret-of-the-client-web-of-forty-characters";
 
@@ -185,4 +190,36 @@ async fn b40_b41_b43_a_provider_that_takes_each_refresh_token_once_goes_on_and_i
     let out = browser.send(&base, Method::POST, "https://gate.test/auth/logout", &[]).await;
     assert!(String::from_utf8_lossy(&out.body).contains("id_token_hint=ey"));
     assert_eq!(browser.state(&base).await["authenticated"], false);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b9_b29_b30_b36_chromium_with_ten_tabs_reloads_and_goes_back_at_a_provider() {
+    keep_secret(SECRET);
+    let provider = Provider::start("browser").await;
+    let port = free_port();
+    let url = format!("http://localhost:{port}");
+    // The session is renewed every two seconds.
+    let keys = "profile = { access_ttl = \"2s\", grace = \"1s\", lost_response_window = \"1s\" }";
+    let config = config(&provider.url, keys).replace("https://gate.test", &url);
+    let place = Place::new(&config.replacen("127.0.0.1:0", &format!("127.0.0.1:{port}"), 1));
+    std::fs::write(place.path("op.secret"), SECRET).unwrap();
+    std::fs::set_permissions(place.path("op.secret"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let gate = place.start();
+    let client = json!({
+        "client_id": "web", "client_secret": SECRET, "redirect_uris": [format!("{url}/auth/callback")],
+        "post_logout_redirect_uris": [format!("{url}/")],
+    });
+    let client =
+        percent_encoding::utf8_percent_encode(&client.to_string(), percent_encoding::NON_ALPHANUMERIC).to_string();
+    provider.ask(&format!("/test/client?{client}")).await;
+    let scene = json!({ "url": url, "chromium": chromium(), "provider": provider.url.as_str() });
+    let script = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/interop/browser/tabs.mjs");
+    let mut driver = Command::new("node");
+    driver.arg(script).env("MODULES", installed());
+    let child = driver.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = child.expect("node is missing: install Node.js 20 or later");
+    child.stdin.take().unwrap().write_all(scene.to_string().as_bytes()).unwrap();
+    let output = tokio::task::block_in_place(|| child.wait_with_output()).unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("done"), "{said}\n{}", gate.log());
 }

@@ -18,7 +18,7 @@ const DEAD: &str = "[[upstreams]]\nname = \"orders\"\nurls = [\"http://ADDRESS\"
                     [[routes]]\npath = \"/orders/{*rest}\"\nauth = \"none\"\nupstream = \"orders\"\n";
 
 /// playwright-core and axe-core in a folder that git ignores, as the lock file says.
-fn installed() -> PathBuf {
+pub(super) fn installed() -> PathBuf {
     let ours = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/interop/page");
     let cache = support::target_folder("interop-cache/page");
     fs::create_dir_all(&cache).unwrap();
