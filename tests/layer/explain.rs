@@ -329,8 +329,14 @@ const ELSEWHERE: &[&str] = &[
     "relay_refused",
     "provider_login",
     "device_refused",
+    "delegated_token",
+    "not_exchangeable",
     // Of a gate whose sessions are bound to devices: src/gate/browser/device/tests.rs.
     "device_proof_missing",
+    // Of a gate that exchanges tokens towards upstreams, which an explanation does not do: tests/edge/upstream_exchange.rs.
+    "exchange_claims",
+    "exchange_refused",
+    "exchange_unavailable",
     // Calls of a resource: see the test in tests/layer/mcp.rs.
     "bad_call",
     // Replies to other issuers and other proxies, whose requests are for no route of the layer.
