@@ -15,15 +15,13 @@ use std::time::Duration;
 use super::exchange::{ReadRecord, bounded, claims_now, successor_token};
 use super::grant::{access_expiry, still_granted};
 use super::turn::Turn;
-use super::{
-    APPLICATION, ApplicationLogin, Engine, Event, GateEvent, IssueKind, IssuedTokens, Login, MAX_TRIES, Origin, audit,
-};
+use super::{APPLICATION, ApplicationLogin, Engine, Event, IssueKind, IssuedTokens, Login, MAX_TRIES, Origin, audit};
 pub use device::DeviceAnswer;
 pub(super) use device::DeviceProofs;
 
 use crate::client::Client;
 use crate::clock::Timestamp;
-use crate::denial::{Denial, ProviderFlaw};
+use crate::denial::Denial;
 use crate::directory::User;
 use crate::fault::{Error, Fault};
 use crate::revocation::Revocation;
@@ -238,15 +236,6 @@ impl Engine {
             None => None,
         };
         Ok(BrowserLogin { cookie, session, user, presented_ends_in })
-    }
-
-    /// Notes that a login at a provider was refused, after the browser proved that it began it.
-    // Requirement B56.
-    pub fn tell_provider_login_refused(&self, issuer: &str, client: &str, flaw: ProviderFlaw, origin: &Origin) {
-        self.counts.add(Event::LoginRefused);
-        audit::login_refused(None, None, None, client, origin);
-        tracing::warn!(issuer, flaw = flaw.what(), "a login at this provider was refused");
-        self.events.tell(|| GateEvent::LoginRefused { subject: None, client: client.into(), address: origin.address });
     }
 
     /// The session cookie in a text; `None` if no key of ours made it. Reads no store.

@@ -6,10 +6,10 @@ use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use zeroize::Zeroizing;
 
-use super::super::Engine;
+use super::super::{Engine, Event, GateEvent, Origin, audit};
 use super::RenewWhen;
 use crate::clock::Timestamp;
-use crate::denial::Denial;
+use crate::denial::{Denial, ProviderFlaw};
 use crate::fault::Error;
 use crate::session::{Session, SessionId, VouchedBy};
 use crate::token::session_cookie::SessionCookie;
@@ -72,6 +72,15 @@ pub(super) async fn provider_terms(
 }
 
 impl Engine {
+    /// Notes that a login at a provider was refused, after the browser proved that it began it.
+    // Requirement B56.
+    pub fn tell_provider_login_refused(&self, issuer: &str, client: &str, flaw: ProviderFlaw, origin: &Origin) {
+        self.counts.add(Event::LoginRefused);
+        audit::login_refused(None, None, None, client, origin);
+        tracing::warn!(issuer, flaw = flaw.what(), "a login at this provider was refused");
+        self.events.tell(|| GateEvent::LoginRefused { subject: None, client: client.into(), address: origin.address });
+    }
+
     /// Asks directory, issuers and provider about the browser sessions of long connections, once for the life of an access
     /// token each, as a renewal would. It writes no record but an end, and is no activity. What the provider answers goes
     /// into the vault, because its last refresh token may be spent.
