@@ -57,7 +57,8 @@ pub enum RefreshCredential {
 /// use rotogate::dialect::{Command, ExchangeRequest};
 ///
 /// // What `Dialect::read` makes of `audience=billing` and a `subject_token`.
-/// let client = PresentedClient { id: "orders".to_owned(), secret: Some("of this client".into()) };
+/// let secret = Some("of this client".into());
+/// let client = PresentedClient { id: "orders".to_owned(), secret, assertion: None };
 /// let command = Command::Exchange(Box::new(ExchangeRequest {
 ///     client,
 ///     subject: "eyJ…".into(),

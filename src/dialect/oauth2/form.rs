@@ -100,7 +100,7 @@ impl Form {
     /// The one resource that the tokens are to be for (RFC 8707 §2). The gate grants a token for one resource alone.
     // Requirement N45.
     pub(super) fn resource(&self) -> Result<Option<Box<str>>, Denial> {
-        one(self.values(&[RESOURCE]).filter(|value| !value.is_empty()))
+        Ok(one(self.values(&[RESOURCE]))?.filter(|one| !one.is_empty()))
     }
 
     /// Does the request say anything of a client?

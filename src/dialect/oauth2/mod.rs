@@ -114,6 +114,7 @@ impl Dialect for OAuth2 {
         }
         form.once(form::AUDIENCE)?;
         if call.operation != TOKEN {
+            form.once(form::RESOURCE)?;
             let token = match (form.secret("token"), form.secret("Token")) {
                 (Some(token), None) => token,
                 (None, Some(token)) if call.operation == REVOCATION => token,
