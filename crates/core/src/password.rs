@@ -63,7 +63,7 @@ const KEPT_BLOCKS: usize = 64 * 1024;
 /// 64 MiB, 10 passes, 4 lanes).
 ///
 /// ```
-/// use rotogate::directory::password;
+/// use rotogate_core::password;
 ///
 /// assert!(password::cost_of("$argon2id$v=19$m=1048576,t=2,p=1$c29tZXNhbHQ$AAAA").is_err());
 /// ```
@@ -104,7 +104,7 @@ fn unusable(error: BadHash) -> DirectoryError {
 /// The cost of a run on this hash.
 ///
 /// ```
-/// use rotogate::directory::password::{self, Cost};
+/// use rotogate_core::password::{self, Cost};
 ///
 /// let hash = password::hash(&"correct horse".into())?;
 /// assert_eq!(password::cost_of(&hash).ok(), Some(Cost::default()));
@@ -136,7 +136,7 @@ pub fn hash(password: &SecretString) -> Result<String, BadPassword> {
 /// As [`hash`], at another cost.
 ///
 /// ```
-/// use rotogate::directory::password::{self, Cost};
+/// use rotogate_core::password::{self, Cost};
 ///
 /// let hash = password::hash_with(&"correct horse".into(), Cost { passes: 3, ..Cost::default() })?;
 /// assert!(hash.contains("t=3"));
