@@ -239,7 +239,7 @@ fn d18_an_identity_assertion_is_good_and_each_rule_alone_refuses_one() {
     refused(json!({ "exp": now() - 60 }));
     // 5: a restriction that would be dropped.
     refused(json!({ "authorization_details": [] }));
-    // 6: bound to a key without a proof; to what nobody can check.
+    // 6: bound to a key without a proof; by a method that the gate cannot check.
     refused(json!({ "cnf": { "jkt": "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs" } }));
     refused(json!({ "cnf": { "x5t#S256": "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs" } }));
     refused(json!({ "cnf": {} }));
@@ -427,7 +427,7 @@ fn d18_the_directory_names_the_user_of_an_identity_assertion() {
     let (asked, _) = hook.form("/hook/lookup");
     let asked: Value = serde_json::from_str(asked.keys().next().unwrap()).unwrap();
     assert_eq!(asked, json!({ "v": 1, "subject": "u-1", "issuer": URL }));
-    // Nobody, and a user whose sessions were ended since the assertion.
+    // An unknown user, and a user whose sessions were ended since the assertion.
     hook.document("/hook/lookup", &json!({ "active": false }));
     assert_eq!(error(&scene.present(&scene.signed(&json!({})))), "invalid_grant");
     hook.document("/hook/lookup", &merged(user, &json!({ "valid_from": "2099-01-01T00:00:00Z" })));

@@ -179,7 +179,7 @@ fn d24_a_client_authenticates_in_one_way() {
         let fields: Vec<_> = own.into_iter().chain(kind).collect();
         assert_eq!(error(&scene.edge.form("/connect/token", &[], &fields)), invalid_client());
     }
-    // Without an assertion, and with a secret instead, a client with keys is nobody.
+    // Without an assertion, and with a secret instead, a client with keys is not authenticated.
     let bare = [("grant_type", "client_credentials"), ("client_id", "orders")];
     assert_eq!(error(&scene.edge.form("/connect/token", &[], &bare)), invalid_client());
     let with_secret = [&bare[..], &[("client_secret", "x")]].concat();

@@ -304,7 +304,7 @@ impl Clients {
     ) -> Result<Arc<Client>, Error> {
         let known = self.by_id.get(presented.id.as_str()).ok_or(Denial::InvalidClient)?;
         match (&known.client.secret_hash, &presented.secret) {
-            // An assertion is verified elsewhere: one that is missing, or that nobody expects, is none.
+            // The caller verifies an assertion: a missing or unexpected one counts as no authentication.
             _ if known.client.keys.is_some() || presented.assertion.is_some() => Err(Denial::InvalidClient.into()),
             (None, None) => Ok(Arc::clone(&known.client)),
             (None, Some(_)) | (Some(_), None) => Err(Denial::InvalidClient.into()),

@@ -264,7 +264,7 @@ impl Inner {
         let (now, exchanges) = (self.engine.clock().now(), &self.running.exchanges);
         let session = session_of(caller.token());
         let is_over = |caller: &Arc<Verified>| self.checker.check_known(Arc::clone(caller), &mut ()).is_err();
-        // Revoked meanwhile: nobody gets what was exchanged.
+        // Revoked meanwhile: the exchanged token is dropped.
         if let Err(denial) = self.checker.check_known(Arc::clone(&caller), &mut ()) {
             exchanges.count(exchange, "revoked");
             exchanges.state.lock().table.remove_session(&session);

@@ -58,7 +58,7 @@ impl ExchangeRules {
         } else if !is_of_client && !subject.is_for(&self.audiences) {
             "the token was not meant for this client"
         } else if subject.response().is_some() {
-            // Its issuer says when it ends, and nobody would ask about the token that came of it.
+            // Its issuer says when it ends, and no request would ask it about the token that was issued.
             "the token is known by its issuer's answer alone"
         } else if subject.token_subject().is_empty() || subject.is_clients_own() {
             "a client's own token has no user"

@@ -443,7 +443,7 @@ impl AccessToken {
 pub struct OwnChecked<'a>(&'a AccessToken);
 
 impl AccessToken {
-    /// The token, if it is ours and nobody acts with it for its subject.
+    /// The token, if this gate issued it and it has no actor.
     ///
     /// # Errors
     /// [`Denial::WrongIssuer`], [`Denial::DelegatedToken`].

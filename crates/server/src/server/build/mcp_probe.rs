@@ -16,7 +16,7 @@ use crate::config::{Config, ConfigError, ConfigErrors};
 use rotogate_core::headers::Peer;
 use rotogate_core::mcp::VERSIONS;
 use rotogate_core::policy::{By, GateId, permit_anonymous};
-use rotogate_core::route::{McpCheck, Route};
+use rotogate_core::route::{McpCheck, Resource, Route};
 use rotogate_proxy::Proxy;
 
 /// The method of the body, which lists what a server can do and changes nothing.
@@ -33,10 +33,12 @@ const WITHIN: Duration = Duration::from_secs(10);
 // Requirement M6.
 pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors> {
     let (mut lines, mut wrong) = (Vec::new(), Vec::new());
-    for (index, resource) in config.resources.iter().enumerate() {
-        if resource.mcp.as_ref().is_none_or(|mcp| mcp.check != McpCheck::Headers) {
-            continue;
-        }
+    let is_asked = |resource: &Resource| resource.mcp.as_ref().is_some_and(|mcp| mcp.check == McpCheck::Headers);
+    if !config.resources.iter().any(is_asked) {
+        return Ok(lines);
+    }
+    let proxy = Proxy::new(upstreams(config), proxy_settings(config)).map_err(|why| why.to_string());
+    for (index, resource) in config.resources.iter().enumerate().filter(|(_, resource)| is_asked(resource)) {
         let of_it = config.routes.iter().filter(|route| {
             route.policy.resource.as_ref() == Some(&resource.path) && route.calls.is_empty() && route.upstream.is_some()
         });
@@ -48,7 +50,11 @@ pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors
             asked.push(route.upstream);
             let name = route.upstream.and_then(|upstream| config.upstreams.get(upstream.position()));
             let name = name.map(|upstream| upstream.name.as_str()).unwrap_or_default();
-            match compares(config, route, &resource.path).await {
+            let compared = match &proxy {
+                Ok(proxy) => compares(proxy, config, route, &resource.path).await,
+                Err(why) => Err(why.clone()),
+            };
+            match compared {
                 Ok(true) => lines.push(format!(
                     "{}: the upstream {name} compares the headers of a call with its body",
                     resource.path
@@ -71,13 +77,12 @@ pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors
 }
 
 /// Whether the server of this route refuses the call whose header lies, and takes the other; or what it did instead.
-async fn compares(config: &Config, route: &Route, path: &str) -> Result<bool, String> {
-    let proxy = Proxy::new(upstreams(config), proxy_settings(config)).map_err(|why| why.to_string())?;
-    let agreed = send(&proxy, config, route, path, METHOD).await?;
+async fn compares(proxy: &Proxy, config: &Config, route: &Route, path: &str) -> Result<bool, String> {
+    let agreed = send(proxy, config, route, path, METHOD).await?;
     if !agreed.is_success() {
         return Err(format!("answered {METHOD} with {agreed}; expected 2xx"));
     }
-    let differing = send(&proxy, config, route, path, OTHER).await?;
+    let differing = send(proxy, config, route, path, OTHER).await?;
     match differing {
         StatusCode::BAD_REQUEST => Ok(true),
         status if status.is_success() => Ok(false),
