@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ::support::pki::write_private;
 use ::support::server::{Process, free_port, program};
@@ -18,11 +18,13 @@ use serde_json::{Value, json};
 
 use crate::gates::block_on;
 use crate::probe::{Column, Latency, Verifier};
-use crate::scene::{Scene, Server, log_in, revoke, serve};
+use crate::scene::{ISSUER, Scene, Server, log_in, revoke, serve};
 use crate::{Table, tokens};
 
-const ISSUER: &str = "http://gate.test";
 const SECRET: &str = "the-secret-of-the-service-1234567890";
+
+/// Between two requests of a column: there are five, at the same time.
+const EVERY: Duration = Duration::from_millis(5);
 
 /// What verifies, and the process that it is.
 struct Peer {
@@ -62,7 +64,7 @@ pub(crate) fn run(table: &mut Table) {
                     }
                     at
                 };
-                (*name, column.run(revoked).await)
+                (*name, column.run(EVERY, revoked).await)
             }
         });
         let measured: Vec<(&str, Vec<Latency>)> = futures_util::future::join_all(measured).await;

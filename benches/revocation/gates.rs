@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 
-use crate::probe::{Column, Latency, Verifier};
+use crate::probe::{Column, EVERY, Latency, Verifier};
 use crate::scene::{Scene, Server, log_in, revoke};
 use crate::support::quantile;
 use crate::{Table, tokens};
@@ -40,7 +40,7 @@ async fn one_by_one(revoker: &Gate, verifier: &Verifier, number: usize) -> Vec<L
     for token in log_in(revoker, number).await {
         verifier.accepts(&token).await;
         let column = Column::new(verifier, std::slice::from_ref(&token));
-        sample.extend(column.run(async { vec![revoke(revoker, &token).await] }).await);
+        sample.extend(column.run(EVERY, async { vec![revoke(revoker, &token).await] }).await);
     }
     sample
 }
@@ -76,7 +76,7 @@ pub(crate) fn kill(table: &mut Table) {
                     verifier.accepts(token).await;
                 }
                 let column = Column::new(&verifier, &all);
-                let revoked = column.run(async {
+                let revoked = column.run(EVERY, async {
                     let mut at = Vec::new();
                     for token in &all {
                         at.push(revoke(&gate, token).await);
@@ -109,7 +109,7 @@ pub(crate) fn cut(table: &mut Table) {
                 for token in log_in(&first, 1).await {
                     verifier.accepts(&token).await;
                     let column = Column::new(&verifier, std::slice::from_ref(&token));
-                    let revoked = column.run(async {
+                    let revoked = column.run(EVERY, async {
                         // The cut is before the revocation: the other gate hears nothing of it.
                         way.go_away(true);
                         vec![revoke(&first, &token).await]

@@ -4,10 +4,9 @@
 //!     cargo bench --bench revocation -- gates providers  # some of them
 //!
 //! *t0* is the moment at which the revoker has its response. Requests are sent at a fixed rate, whether earlier ones were
-//! answered or not: 1000 a second in each column. A request that is sent after t0 and accepted counts; the latency of a token is
-//! the time from t0 to the last such request. Gates, kills, cuts, providers and streams are measured one token after the
-//! other, so a token is asked about each millisecond; where a verdict lasts for seconds, 200 tokens are asked about in
-//! turn, each five times a second, until the last of them is refused.
+//! answered or not. A request that is sent after t0 and accepted counts; the latency of a token is the time from t0 to the
+//! last such request. At gates, one token after the other is asked about each millisecond. Where a verdict lasts for
+//! seconds, 200 tokens of a column are asked about in turn, each once a second, until the last of them is refused.
 //!
 //! It starts `redis-server`, PostgreSQL, HAProxy, nginx and Envoy (`bash tests/neighbours/install.sh
 //! target/interop-cache/neighbours`), and says which column is missing without one of them.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::gates::block_on;
 use crate::issuer::{Issuer, URL, claims};
-use crate::probe::{Column, Latency, Verifier};
+use crate::probe::{Column, EVERY, Latency, Verifier};
 use crate::scene::{Scene, Server};
 use crate::{Table, tokens};
 
@@ -116,7 +116,8 @@ pub(crate) fn run(table: &mut Table) {
                     let token = issuer.token(&json!({ "sub": subject, "iat": issued, "jti": subject }));
                     verifier.accepts(&token).await;
                     let column = Column::new(&verifier, std::slice::from_ref(&token));
-                    sample.extend(column.run(async { vec![channel.tell(&first, &issuer, &subject).await] }).await);
+                    sample
+                        .extend(column.run(EVERY, async { vec![channel.tell(&first, &issuer, &subject).await] }).await);
                 }
                 let name = format!("{which}, told by its provider: {}", channel.name());
                 table.add(&name, &sample, Some(std::time::Duration::from_millis(goal)));

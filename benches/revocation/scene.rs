@@ -15,6 +15,8 @@ use http::StatusCode;
 
 use crate::ACCESS;
 
+/// Of the gates' own tokens.
+pub(crate) const ISSUER: &str = "https://gate.test";
 const PASSWORD: &str = "a-password-of-the-gates";
 
 /// Where gates keep their sessions.
@@ -86,7 +88,7 @@ impl Scene {
         let application = application().await;
         let config = CONFIG.replace("echo:", &format!("http://{application}"));
         let config = config.replace("/{account}/connect", "/connect");
-        let config = with(&config, "issuer", "algorithm = \"ES256\"");
+        let config = with(&config, "issuer", &format!("url = \"{ISSUER}\"\nalgorithm = \"ES256\""));
         let config = with(&config, "sessions", &format!("access_ttl = \"{}s\"", ACCESS.as_secs()));
         let place = Place::new(&format!("{config}{}{more}", server.section()));
         write_private(&place.path("store.pw"), PASSWORD);

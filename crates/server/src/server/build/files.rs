@@ -9,6 +9,7 @@ use std::time::Duration;
 use aws_lc_rs::digest::{Context, SHA256};
 use zeroize::Zeroizing;
 
+use super::{assemble, provider_client};
 use crate::config::{Config, ListenerConfig, TrustedIssuer};
 use crate::server::listen::tls::files_of;
 use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
@@ -105,6 +106,7 @@ pub(crate) struct LastRead {
     /// One group for each listener.
     pub(crate) certificates: Vec<FileGroup>,
     pub(crate) upstreams: FileGroup,
+    pub(crate) clients: FileGroup,
 }
 
 impl LastRead {
@@ -114,6 +116,7 @@ impl LastRead {
             issuers: config.issuers.iter().map(|issuer| FileGroup::new(of_issuer(issuer))).collect(),
             certificates: config.listeners().map(|listener| FileGroup::new(of_listener(listener))).collect(),
             upstreams: FileGroup::new(of_upstreams(config)),
+            clients: FileGroup::new(of_clients(config)),
         }
     }
 
@@ -148,6 +151,14 @@ pub(crate) fn of_listener(listener: &ListenerConfig) -> Vec<PathBuf> {
 /// The files of certificates and credentials for upstreams.
 pub(crate) fn of_upstreams(config: &Config) -> Vec<PathBuf> {
     config.upstreams.iter().flat_map(|upstream| upstream.files()).map(Path::to_owned).collect()
+}
+
+/// The keys of clients, and the files of the gate's own clients at providers.
+pub(crate) fn of_clients(config: &Config) -> Vec<PathBuf> {
+    let keys = config.clients.iter().filter_map(|client| client.keys.as_ref()?.source.file());
+    let at_endpoints = config.endpoints.iter().flat_map(assemble::files_of);
+    let at_providers = config.providers.iter().flat_map(|provider| provider_client::files(&provider.client));
+    keys.chain(at_endpoints).chain(at_providers).map(|(_, path)| path.to_owned()).collect()
 }
 
 fn digests(paths: Vec<PathBuf>) -> Digests {

@@ -22,7 +22,7 @@ impl Reloadable {
         let old = self.config.load_full();
         let mut now = new;
         let restart_only = now.keep(&old);
-        let LastRead { certificates, upstreams, own: _, issuers } = LastRead::new(&now);
+        let LastRead { certificates, upstreams, clients, own: _, issuers } = LastRead::new(&now);
         if let Err(error) = self.install(&old, &now).await {
             tracing::error!(
                 target: "rotogate::audit",
@@ -56,14 +56,14 @@ impl Reloadable {
             );
         }
         // These groups have other files now. The other groups are not affected by this reload.
-        (last_read.certificates, last_read.upstreams) = (certificates, upstreams);
+        (last_read.certificates, last_read.upstreams, last_read.clients) = (certificates, upstreams, clients);
         follow_issuers(&old, &now, &mut last_read.issuers, issuers);
         self.config.store(Arc::new(now));
         true
     }
 
     /// Everything that can fail comes before anything that takes effect.
-    async fn install(&mut self, old: &Config, now: &Config) -> Result<(), ServerError> {
+    pub(super) async fn install(&mut self, old: &Config, now: &Config) -> Result<(), ServerError> {
         let mut loaded = Vec::new();
         let of_listeners = self.listeners.iter().zip(old.listeners().zip(now.listeners()));
         for (listener, (old, now)) in of_listeners.clone() {

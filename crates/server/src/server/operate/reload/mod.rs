@@ -1,5 +1,5 @@
-//! What a running gate reloads: its keys, the keys of trusted issuers and certificates when their files change; and, on
-//! SIGHUP, what [`config`] can apply of `gateway.toml`. The users file has its own watcher. A broken file is not
+//! What a running gate reloads: its keys, those of trusted issuers and of clients, its credentials at providers, and
+//! certificates when their files change; and, on SIGHUP, what [`config`] can apply of `gateway.toml`. The users file has its own watcher. A broken file is not
 //! applied: the old content stays in force, and the log says so once for each change. A broken file of one issuer or
 //! listener does not affect another.
 
@@ -188,7 +188,7 @@ pub(crate) fn watch(mut reloadable: Reloadable, mut last_read: LastRead, outcome
                     // The caller may be gone.
                     let _ = done.map(|done| done.send(is_applied));
                 }
-                _ = checks.tick() => reloadable.poll_files(&mut last_read),
+                _ = checks.tick() => reloadable.poll_files(&mut last_read).await,
             }
             told.follow(&last_read);
         }
@@ -198,7 +198,7 @@ pub(crate) fn watch(mut reloadable: Reloadable, mut last_read: LastRead, outcome
 
 impl Reloadable {
     /// Reloads the files that changed.
-    fn poll_files(&mut self, last_read: &mut LastRead) {
+    async fn poll_files(&mut self, last_read: &mut LastRead) {
         let config = self.config.load_full();
         self.poll_keys(&config, last_read);
         let listeners = config.listeners().zip(&self.listeners);
@@ -220,6 +220,20 @@ impl Reloadable {
                 Err(error) if last_read.upstreams.mark_refused() => {
                     tracing::error!(%error, "upstream files changed but cannot be used; the old ones stay in force");
                 }
+                Err(_) => {}
+            }
+        }
+        if last_read.clients.changed(|| files::of_clients(&config)).is_some() {
+            // Clients and endpoints are made from the configuration, which reads these files.
+            match self.install(&config, &config).await {
+                Ok(()) => {
+                    tracing::info!("files of clients and providers reloaded");
+                    last_read.clients.mark_applied();
+                }
+                Err(error) if last_read.clients.mark_refused() => tracing::error!(
+                    %error,
+                    "files of clients or providers changed but cannot be used; the old ones stay in force"
+                ),
                 Err(_) => {}
             }
         }

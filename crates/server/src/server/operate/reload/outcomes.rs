@@ -18,11 +18,13 @@ pub(crate) enum ReloadSource {
     Certificates,
     /// Certificates and credentials for upstreams.
     Upstreams,
+    /// The keys of clients, and what the gate presents at providers.
+    Clients,
 }
 
 impl ReloadSource {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Configuration, Self::Keys, Self::Issuers, Self::Certificates, Self::Upstreams];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Configuration, Self::Keys, Self::Issuers, Self::Certificates, Self::Upstreams, Self::Clients];
 
     /// Its value as a label.
     pub(crate) const fn name(self) -> &'static str {
@@ -32,6 +34,7 @@ impl ReloadSource {
             Self::Issuers => "issuers",
             Self::Certificates => "certificates",
             Self::Upstreams => "upstreams",
+            Self::Clients => "clients",
         }
     }
 }
@@ -75,12 +78,13 @@ impl Outcomes {
 
     /// Takes over what became of files.
     pub(super) fn follow(&self, last_read: &LastRead) {
-        let LastRead { own, issuers, certificates, upstreams } = last_read;
+        let LastRead { own, issuers, certificates, upstreams, clients } = last_read;
         for (source, groups) in [
             (ReloadSource::Keys, std::slice::from_ref(own)),
             (ReloadSource::Issuers, issuers),
             (ReloadSource::Certificates, certificates),
             (ReloadSource::Upstreams, std::slice::from_ref(upstreams)),
+            (ReloadSource::Clients, std::slice::from_ref(clients)),
         ] {
             let Some(of) = self.outcome(source) else { continue };
             of.is_refused.store(groups.iter().any(FileGroup::is_refused), Ordering::Relaxed);
