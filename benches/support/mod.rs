@@ -235,6 +235,11 @@ impl Heads {
         Self { uri: Uri::from_static("/orders/4711/lines?page=2"), name, credentials, is_page: true, next: 0 }
     }
 
+    /// The same, to another path.
+    pub(crate) fn at(self, path: &'static str) -> Self {
+        Self { uri: Uri::from_static(path), ..self }
+    }
+
     /// The next request.
     pub(crate) fn request(&mut self) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(Bytes::new()));

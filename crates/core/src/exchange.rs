@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use aws_lc_rs::digest::{Context, SHA256};
 use zeroize::Zeroizing;
 
 /// A way to exchange a token at a provider.
@@ -83,9 +84,31 @@ pub struct UpstreamExchange {
     pub max_age: Duration,
     /// Asks the provider.
     pub exchanger: Arc<dyn TokenExchanger>,
+    tag: [u8; 32],
 }
 
 impl UpstreamExchange {
+    /// An exchange at `provider` of the tokens of `issuer` for `upstream`, kept for at most `max_age`.
+    pub fn new(
+        [provider, upstream, issuer]: [Arc<str>; 3],
+        max_age: Duration,
+        exchanger: Arc<dyn TokenExchanger>,
+    ) -> Self {
+        let mut tag = Context::new(&SHA256);
+        for part in [&*exchanger.identity(), upstream.as_bytes()] {
+            tag.update(&(part.len() as u64).to_be_bytes());
+            tag.update(part);
+        }
+        let mut digest = [0; 32];
+        digest.copy_from_slice(tag.finish().as_ref());
+        Self { provider, upstream, issuer, max_age, exchanger, tag: digest }
+    }
+
+    /// What distinguishes its answers from those of other exchanges: the same after a reload of equal settings.
+    pub const fn tag(&self) -> &[u8; 32] {
+        &self.tag
+    }
+
     /// The lifetime of a token whose provider says none.
     pub const UNKNOWN_LIFETIME: Duration = Duration::from_secs(60);
     /// A token is not sent in its last seconds.
@@ -101,9 +124,9 @@ impl UpstreamExchange {
 
 impl PartialEq for UpstreamExchange {
     fn eq(&self, other: &Self) -> bool {
-        let Self { provider, upstream, issuer, max_age, exchanger } = self;
-        (provider, upstream, issuer, max_age) == (&other.provider, &other.upstream, &other.issuer, &other.max_age)
-            && exchanger.identity() == other.exchanger.identity()
+        let Self { provider, upstream, issuer, max_age, exchanger: _, tag } = self;
+        (provider, upstream, issuer, max_age, tag)
+            == (&other.provider, &other.upstream, &other.issuer, &other.max_age, &other.tag)
     }
 }
 

@@ -129,14 +129,18 @@ impl Drop for FlightEnd {
 const UNAVAILABLE: Denial = Denial::ExchangeUnavailable(TRY_AGAIN);
 
 /// The key of an entry. Two callers, issuers, upstreams or settings never have one.
-fn key_of(exchange: &UpstreamExchange, token: &AccessToken) -> Option<EntryKey> {
+fn key_of(exchange: &UpstreamExchange, caller: &Verified) -> Option<EntryKey> {
+    Some((*exchange.tag(), caller.digest(digest)?))
+}
+
+/// A keyed digest of a token and its issuer, each behind its length.
+fn digest(token: &AccessToken) -> Option<[u8; 32]> {
     static KEY: LazyLock<Option<hmac::Key>> =
         LazyLock::new(|| Some(hmac::Key::new(hmac::HMAC_SHA256, random::<32>().ok()?.as_slice())));
     let mut tag = hmac::Context::with_key(KEY.as_ref()?);
-    let identity = exchange.exchanger.identity();
-    for part in [&*identity, exchange.upstream.as_bytes(), token.issuer().as_bytes(), token.expose().as_bytes()] {
+    for part in [token.issuer(), token.expose()] {
         tag.update(&(part.len() as u64).to_be_bytes());
-        tag.update(part);
+        tag.update(part.as_bytes());
     }
     tag.sign().as_ref().try_into().ok()
 }
@@ -183,8 +187,8 @@ impl Exchanges {
     }
 
     /// Drops what the provider answered about a token: the upstream did not accept it.
-    pub(in crate::gate) fn drop_entry(&self, exchange: &UpstreamExchange, token: &AccessToken) {
-        if let Some(key) = key_of(exchange, token) {
+    pub(in crate::gate) fn drop_entry(&self, exchange: &UpstreamExchange, caller: &Verified) {
+        if let Some(key) = key_of(exchange, caller) {
             self.state.lock().table.remove(&key);
         }
     }
@@ -345,8 +349,8 @@ impl Inner {
     /// Must the request wait for an exchange?
     pub(in crate::gate) fn owes_exchange(&self, permitted: &Permitted) -> bool {
         let Some(Ok((exchange, caller))) = Self::exchanging(permitted) else { return false };
-        let found = key_of(exchange, caller.token())
-            .and_then(|key| self.running.exchanges.find(&key, self.engine.clock().now()));
+        let found =
+            key_of(exchange, caller).and_then(|key| self.running.exchanges.find(&key, self.engine.clock().now()));
         found.is_none()
     }
 
@@ -363,7 +367,7 @@ impl Inner {
         let Some(exchanging) = Self::exchanging(permitted) else { return Ok(()) };
         let (exchange, caller) = exchanging?;
         let exchanges = &self.running.exchanges;
-        let key = key_of(exchange, caller.token()).ok_or(UNAVAILABLE)?;
+        let key = key_of(exchange, caller).ok_or(UNAVAILABLE)?;
         let answer = match exchanges.find(&key, self.engine.clock().now()) {
             Some((answer, _)) => answer,
             None => {
@@ -401,7 +405,7 @@ impl Inner {
             return Ok(Some(value));
         }
         let exchanges = &self.running.exchanges;
-        let key = key_of(exchange, caller.token()).ok_or(UNAVAILABLE)?;
+        let key = key_of(exchange, caller).ok_or(UNAVAILABLE)?;
         let (answer, is_old) = exchanges.find(&key, self.engine.clock().now()).ok_or(UNAVAILABLE)?;
         if is_old && answer.is_ok() {
             // If it fails, the old one serves on.

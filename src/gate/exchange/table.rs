@@ -7,8 +7,8 @@ use http::HeaderValue;
 use super::ExchangeRefusal;
 use rotogate_core::clock::Timestamp;
 
-/// The key of an entry: a keyed digest of provider, upstream, issuer and token, each behind its length.
-pub(super) type EntryKey = [u8; 32];
+/// The key of an entry: what distinguishes the exchange, and a keyed digest of issuer and token.
+pub(super) type EntryKey = ([u8; 32], [u8; 32]);
 
 /// The most entries of one session.
 const MAX_OF_SESSION: usize = 8;
@@ -120,7 +120,7 @@ mod tests {
     fn key(n: usize) -> EntryKey {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&n.to_be_bytes());
-        key
+        ([0; 32], key)
     }
 
     #[test]

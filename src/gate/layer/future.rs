@@ -70,18 +70,18 @@ impl PassedRequest {
         Some(Box::new(ReplyGuard::new(Arc::clone(&self.gate), caller, route, is_grpc)))
     }
 
-    /// The reply that replaces the handler's if the token is for another audience and no `require()` has judged it.
     /// The reply to a request whose upstream did not accept the exchanged token. A 401 would make the client throw its own
     /// good token away.
     // Requirement D12.
     fn unauthorized(&self, status: StatusCode) -> Option<(Reply, Reason)> {
         let exchange = self.permitted.route().exchange.as_ref().filter(|_| status == StatusCode::UNAUTHORIZED)?;
-        self.gate.running.exchanges.drop_entry(exchange, self.permitted.caller()?.token());
+        self.gate.running.exchanges.drop_entry(exchange, self.permitted.caller()?);
         let reason = Reason::UPSTREAM_UNAUTHORIZED;
         reason.tell();
         Some((reply::problem(StatusCode::BAD_GATEWAY, Some("upstream_unauthorized")), reason))
     }
 
+    /// The reply that replaces the handler's if the token is for another audience and no `require()` has judged it.
     fn unjudged(&self, said: &HeaderMap) -> Option<(Reply, Reason)> {
         if self.undecided.as_ref().is_none_or(|undecided| undecided.is_decided()) {
             return None;

@@ -1,7 +1,7 @@
 //! A verified token, and the data that all tokens of a gate share.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use http::{HeaderName, HeaderValue};
 
@@ -58,6 +58,8 @@ struct More {
     assertions: Assertions,
     /// Of a caller with a session cookie.
     session: Option<CachedSession>,
+    /// See [`Verified::digest`].
+    digest: OnceLock<[u8; 32]>,
 }
 
 /// The revocation list's verdict on a token: the time from which it is refused, as of an epoch of its shard.
@@ -131,6 +133,16 @@ impl Verified {
     /// The holder whose share of the pools the caller uses.
     pub fn holder(&self) -> Holder {
         self.holder
+    }
+
+    /// The digest of the token by which a table of the gate finds what belongs to it. It is made once, where the token has
+    /// data of its own (keys that may change, say), and `None` is not kept.
+    pub fn digest(&self, make: impl FnOnce(&AccessToken) -> Option<[u8; 32]>) -> Option<[u8; 32]> {
+        let Some(more) = self.more.as_deref() else { return make(&self.token) };
+        match more.digest.get() {
+            Some(known) => Some(*known),
+            None => make(&self.token).map(|made| *more.digest.get_or_init(|| made)),
+        }
     }
 
     /// Notes the first use of a bound token, after its caller proved the key or a trusted client introspected it:

@@ -55,11 +55,6 @@ pub(super) fn load(
         resource,
         scope,
     };
-    Ok(Arc::new(UpstreamExchange {
-        provider: provider.name.as_str().into(),
-        upstream: upstream.name.as_str().into(),
-        issuer,
-        max_age,
-        exchanger: Arc::new(exchanger),
-    }))
+    let names = [provider.name.as_str().into(), upstream.name.as_str().into(), issuer];
+    Ok(Arc::new(UpstreamExchange::new(names, max_age, Arc::new(exchanger))))
 }

@@ -1,0 +1,163 @@
+//! Exchange towards an upstream: what the token that is there already costs a request, and whether requests of other routes
+//! wait while a provider is slow. Whole requests through `Gate::layer`, no socket.
+//!
+//!     cargo bench --bench exchange
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "a bench measures, and may stop"
+)]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use rotogate::Gate;
+use rotogate::client::Client;
+use rotogate::gate::{GateService, NewSession};
+use rotogate::route::{Route, RoutePolicy};
+use rotogate::token::Keyring;
+use rotogate_core::exchange::{ExchangeFault, ExchangedToken, TokenExchanger, UpstreamExchange};
+use rotogate_core::token::live_keys::{FetchRules, LiveKeys, Validity};
+use rotogate_core::token::verify::{IssuerKeys, IssuerRules, Keys};
+use support::{Case, Heads, Inner, exchange, interleave, measures, quantile};
+use tower::{Layer, ServiceExt};
+use zeroize::Zeroizing;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const IDP: &str = "https://idp.example.com";
+/// What a token of the table may add, in nanoseconds.
+const HIT: f64 = 60.0;
+/// Requirement D16.
+const MOST_OF_P99: f64 = 2.0;
+/// The requests that wait for the slow provider: as many callers as may wait at most.
+const WAITING: usize = 256;
+
+/// A provider that answers at once, or not before the bench ends.
+#[derive(Debug)]
+struct Exchanger {
+    is_slow: bool,
+}
+
+#[async_trait]
+impl TokenExchanger for Exchanger {
+    async fn exchange(&self, _: &str) -> Result<ExchangedToken, ExchangeFault> {
+        if self.is_slow {
+            std::future::pending::<()>().await;
+        }
+        let token = Zeroizing::new("a-token-for-the-upstream".repeat(20));
+        Ok(ExchangedToken { token, expires_in: Some(Duration::from_secs(3600)) })
+    }
+
+    fn identity(&self) -> Box<[u8]> {
+        [u8::from(self.is_slow)].into()
+    }
+}
+
+fn route(path: &str, exchanger: Option<Exchanger>) -> Route {
+    let policy = RoutePolicy { issuers: vec!["idp".into()], audiences: vec!["api".into()], ..RoutePolicy::default() };
+    let mut route = Route::new(path, policy);
+    route.exchange = exchanger.map(|exchanger| {
+        let names = ["idp".into(), path.into(), "idp".into()];
+        Arc::new(UpstreamExchange::new(names, Duration::from_secs(300), Arc::new(exchanger)))
+    });
+    route
+}
+
+/// The gate, and tokens of the other issuer.
+async fn gate() -> (Gate, Vec<String>) {
+    let theirs = Keyring::ephemeral().unwrap();
+    let live = LiveKeys::fetched(FetchRules { cooldown: Duration::from_secs(60), timeout: Duration::from_secs(1) });
+    let set = IssuerKeys::from_jwks(theirs.jwks().to_string().as_bytes(), None).unwrap();
+    let mut rules = IssuerRules::external(IDP, vec!["api".into()], IssuerKeys::unknown()).named("idp");
+    rules.keys = Keys::Live(Arc::clone(&live));
+    let gate = Gate::builder()
+        .issuer("https://auth.example.com")
+        .audience(["api"])
+        .keys(Keyring::ephemeral().unwrap())
+        .rates(support::open_rates())
+        .trusted_issuer(rules)
+        .route(route("/plain", None))
+        .route(route("/exchanged", Some(Exchanger { is_slow: false })))
+        .route(route("/slow", Some(Exchanger { is_slow: true })))
+        .build()
+        .await
+        .unwrap();
+    live.set(set, Validity::ENDLESS);
+    let idp = Gate::builder().issuer(IDP).audience(["api"]).keys(theirs).client(Client::public("web"));
+    let idp = idp.build().await.unwrap();
+    let mut tokens = Vec::new();
+    for number in 0..WAITING {
+        let issued = idp.sessions().start(NewSession::new(format!("user-{number}"), "web")).await.unwrap();
+        tokens.push(issued.access_token.expose().to_owned());
+    }
+    (gate, tokens)
+}
+
+fn heads(tokens: &[String], path: &'static str) -> Heads {
+    Heads::new(tokens.iter().map(String::as_str)).at(path)
+}
+
+/// The 99th percentile of requests on the plain route, in nanoseconds.
+fn p99(service: &GateService<Inner>, tokens: &[String], number: usize) -> f64 {
+    let (mut service, mut heads) = (service.clone(), heads(tokens, "/plain"));
+    let mut took = Vec::with_capacity(number);
+    for _ in 0..number {
+        let begun = Instant::now();
+        exchange(&mut service, heads.request());
+        took.push(begun.elapsed().as_nanos() as f64);
+    }
+    quantile(&took, 0.99)
+}
+
+fn verdict(is_met: bool) -> &'static str {
+    if is_met { "met" } else { "NOT met" }
+}
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let _entered = runtime.enter();
+    let (gate, tokens) = runtime.block_on(gate());
+    let service = gate.layer().layer(Inner);
+    let known = &tokens[..tokens.len().min(16)];
+    let case = |path: &'static str| {
+        let (mut service, mut heads) = (service.clone(), heads(known, path));
+        for _ in known {
+            runtime.block_on(service.clone().oneshot(heads.request())).unwrap();
+        }
+        Case::new(path, move || exchange(&mut service, heads.request()))
+    };
+    let rounds = if measures() { 41 } else { 1 };
+    let measured = interleave(vec![case("/plain"), case("/exchanged")], rounds);
+    measured.print("A request whose token for the upstream is there", "/plain");
+    let added = measured.difference("/exchanged", "/plain");
+    println!("the exchange adds {added:.0} ns (at most {HIT:.0}): {}", verdict(added <= HIT));
+
+    let number = if measures() { 200_000 } else { 10 };
+    let mut alone = Vec::new();
+    let mut beside = Vec::new();
+    for _ in 0..rounds.min(9) {
+        alone.push(p99(&service, &tokens, number));
+        // They wait until they are dropped.
+        let mut slow = heads(&tokens, "/slow");
+        let waiting: Vec<_> = tokens.iter().map(|_| runtime.spawn(service.clone().oneshot(slow.request()))).collect();
+        runtime.block_on(tokio::task::yield_now());
+        beside.push(p99(&service, &tokens, number));
+        assert!(waiting.iter().all(|one| !one.is_finished()), "a request to the slow provider was answered");
+        waiting.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+    let (alone, beside) = (quantile(&alone, 0.5), quantile(&beside, 0.5));
+    let ratio = beside / alone;
+    println!(
+        "D16: p99 of other routes {alone:.0} ns; while {WAITING} requests wait for a provider {beside:.0} ns, {ratio:.2} times \
+         (at most {MOST_OF_P99}): {}",
+        verdict(ratio <= MOST_OF_P99)
+    );
+    runtime.shutdown_timeout(Duration::from_secs(1));
+}
