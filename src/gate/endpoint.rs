@@ -23,6 +23,7 @@ mod authenticate;
 mod browser;
 mod exchange;
 mod execute;
+pub(in crate::gate) mod grants;
 mod handler;
 mod read;
 mod table;

@@ -83,6 +83,11 @@ impl Gate {
         self.0.checker.signature_times()
     }
 
+    /// How many grants of each type were made, refused, or not decided: the type, the result, the number.
+    pub fn grants(&self) -> Vec<(&'static str, &'static str, u64)> {
+        self.0.running.grants.counts().collect()
+    }
+
     /// How many logins of browsers ended in each way.
     pub fn browser_logins(&self) -> Vec<(&'static str, u64)> {
         self.0.running.browser_logins.counts().collect()

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use super::Inner;
 use super::browser::BrowserLogins;
 use super::browser::device::BrowserDevices;
+use super::endpoint::grants::GrantResults;
 use super::fault_log::FaultLog;
 use super::notice::Notices;
 #[cfg(feature = "relay")]
@@ -48,6 +49,8 @@ pub(crate) struct Running {
     pub(super) clients: ArcSwap<HashSet<Box<str>>>,
     /// The tokens of callers for upstreams.
     pub(super) exchanges: super::exchange::Exchanges,
+    /// The grants, by their type and result.
+    pub(super) grants: GrantResults,
     /// The logins of browsers, by their result.
     pub(super) browser_logins: BrowserLogins,
     /// The proofs of their devices, by their result.

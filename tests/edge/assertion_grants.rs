@@ -346,6 +346,13 @@ fn d22_a_token_for_a_workload_is_used_once_with_an_id_or_without_and_over_a_rest
     for used in [&named, &unnamed] {
         assert_eq!(error(&scene.bare(used)), "invalid_grant");
     }
+    for (grant, result, number) in
+        [("jwt-bearer", "granted", 2), ("jwt-bearer", "refused", 2), ("token-exchange", "granted", 0)]
+    {
+        let grant = format!("urn:ietf:params:oauth:grant-type:{grant}");
+        let series = format!("rotogate_grants_total{{grant=\"{grant}\",result=\"{result}\"}}");
+        assert_eq!(scene.edge.series(&series), number, "{series}");
+    }
     scene.edge.gate.kill();
     scene.edge.gate = scene.edge.place.start();
     for used in [&named, &unnamed] {

@@ -82,6 +82,7 @@ families! { ALL:
     SESSIONS_STARTED = Counter "sessions_started" ["dialect"] "Sessions that began";
     SESSIONS_ENDED = Counter "sessions_ended" ["cause"]
         "Sessions that were ended one by one; not those that expired, or whose subject, client or all were revoked";
+    GRANTS = Counter "grants" ["grant", "result"] "Grants at token endpoints, those of relays apart, by grant type and result";
     BROWSER_LOGINS = Counter "browser_logins" ["result"] "Logins at the endpoint of browsers, by result";
     BROWSER_DEVICE = Counter "browser_device" ["result"] "Proofs of the devices of browser sessions, by result";
     BROWSER_RENEWALS = Counter "browser_renewals" ["result"] "Renewals of browser sessions that this gate began, by result";

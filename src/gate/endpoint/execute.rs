@@ -6,6 +6,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::assertion::AssertionRequest;
+use super::grants::grant_of;
 use super::table::Ready;
 use crate::dialect::events::Notice;
 use crate::dialect::{CheckedToken, Command, Outcome, OwnSessionsRequest, RefreshCredential};
@@ -53,8 +54,25 @@ impl<'a> ProofOfPossession<'a> {
 /// The key and the client certificate that tokens are bound to.
 pub(super) type Binding<'a> = (Option<OnceProof<'a>>, Option<CertificateThumbprint>);
 
-/// Executes a command.
+/// Executes a command, and counts the grant that it asks for.
 pub(super) async fn execute(
+    gate: &Inner,
+    endpoint: &Ready,
+    command: Command,
+    account: Option<&str>,
+    origin: &Origin,
+    arrived: Arrival,
+    presented: ProofOfPossession<'_>,
+) -> Result<Outcome, Error> {
+    let grant = grant_of(&command);
+    let outcome = carry_out(gate, endpoint, command, account, origin, arrived, presented).await;
+    if let Some(grant) = grant {
+        gate.running.grants.count(grant, &outcome);
+    }
+    outcome
+}
+
+async fn carry_out(
     gate: &Inner,
     endpoint: &Ready,
     command: Command,

@@ -299,7 +299,7 @@ impl GateCollector {
         for event in Event::ALL {
             events.add([event.name()], gate.session_counts().get(event))?;
         }
-        self.browsers(output)?;
+        self.grants(output)?;
         let mut calls = output.family(&names::MCP_CALLS)?;
         for (pattern, [refused, permitted]) in gate.mcp_calls() {
             calls.add([&*pattern, "refused"], refused)?;
@@ -364,8 +364,12 @@ impl GateCollector {
         Ok(())
     }
 
-    fn browsers(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
+    fn grants(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
         let gate = &self.sources.gate;
+        let mut grants = output.family(&names::GRANTS)?;
+        for (grant, result, number) in gate.grants() {
+            grants.add([grant, result], number)?;
+        }
         let mut logins = output.family(&names::BROWSER_LOGINS)?;
         for (result, number) in gate.browser_logins() {
             logins.add([result], number)?;
