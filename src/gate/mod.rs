@@ -51,6 +51,8 @@ mod browser_request;
 mod builder;
 mod cookies;
 mod endpoint;
+#[cfg(feature = "relay")]
+mod event_streams;
 mod exchange;
 #[cfg(feature = "program")]
 mod explain_refresh;

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
@@ -16,7 +16,7 @@ use super::notice::Notices;
 #[cfg(feature = "relay")]
 use super::relay::EndpointRelay;
 use rotogate_core::dpop::Dpop;
-use rotogate_core::engine::Engine;
+use rotogate_core::engine::{Engine, ExpectedEvents};
 use rotogate_core::overload::Overload;
 use rotogate_core::password::Passwords;
 use rotogate_core::store::LiveRow;
@@ -55,6 +55,8 @@ pub(crate) struct Running {
     /// The logins at a provider whose code was sent there.
     #[cfg(feature = "browser-oidc")]
     pub(super) spent_logins: super::browser::transaction::SpentLogins,
+    /// The streams of security events, whose verification is awaited.
+    pub(super) expected_events: OnceLock<Arc<dyn ExpectedEvents>>,
     /// The store of their records, and of used assertions.
     #[cfg(feature = "relay")]
     pub(super) records: Option<Arc<dyn rotogate_core::store::relay::RelayStore>>,

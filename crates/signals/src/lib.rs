@@ -8,6 +8,9 @@
 
 mod access;
 mod record;
+mod stream;
+mod streams;
+mod transmitter;
 
 pub mod wire;
 
@@ -25,6 +28,8 @@ use rotogate_core::store::StoreError;
 use rotogate_core::store::relay::RelayStore;
 
 pub use access::{Access, ClientSource, TokenUrl};
+pub use streams::Streams;
+pub use transmitter::inspect;
 
 /// The gate, as far as streams need it.
 #[async_trait]

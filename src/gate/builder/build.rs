@@ -200,6 +200,7 @@ impl GateBuilder {
             is_issuer,
             dpop: Arc::new(dpop),
             clients: ArcSwap::default(),
+            expected_events: std::sync::OnceLock::new(),
             #[cfg(feature = "relay")]
             relays: self.begin_relays(engine, checker)?,
             #[cfg(feature = "relay")]

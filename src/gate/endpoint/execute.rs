@@ -202,6 +202,43 @@ impl ReadCredential {
 
 const UNSURE: &str = "a session alone, and no accepted token of the issuer named it";
 
+impl Inner {
+    /// Ends the sessions that another issuer reports as ended. The end is durable when this returns; a repeated notice
+    /// ends nothing else.
+    // Requirements N49–N56.
+    pub(in crate::gate) async fn take_notice(
+        &self,
+        notice: &Notice,
+        read: Result<Ended, Denial>,
+        origin: &Origin,
+    ) -> Result<(), Error> {
+        let engine = &self.engine;
+        let ended = match read {
+            Ok(Ended::Tokens { entry, also, told, is_sure }) => {
+                let ended = engine.end_elsewhere(entry, also, told).await;
+                // The revocation holds at this gate but is not durable. The sender learns that tokens may still pass.
+                if is_sure { ended } else { ended.and(Err(Denial::RefusedEvent(EventFlaw::Request(UNSURE)).into())) }
+            }
+            Ok(Ended::Nothing) => self.note(notice).await,
+            Err(denial) => Err(denial.into()),
+        };
+        engine.record_notice(&notice.issuer, notice.protocol, &ended, origin);
+        ended.map(drop)
+    }
+
+    /// An event that ends nothing. One that verifies a stream is refused unless it was asked for.
+    // Requirement S21.
+    async fn note(&self, notice: &Notice) -> Result<NoticeResult, Error> {
+        let (Some(expected), Ok(token)) = (self.running.expected_events.get(), &notice.token) else {
+            return Ok(NoticeResult::Noted);
+        };
+        match expected.is_expected(&notice.issuer, token.expose_secret()).await? {
+            true => Ok(NoticeResult::Noted),
+            false => Err(Denial::RefusedEvent(EventFlaw::State).into()),
+        }
+    }
+}
+
 /// One request at an endpoint.
 pub(super) struct EndpointCommand<'a> {
     pub(super) gate: &'a Inner,
@@ -212,22 +249,8 @@ pub(super) struct EndpointCommand<'a> {
 }
 
 impl EndpointCommand<'_> {
-    /// Ends the sessions that another issuer reports as ended. The end is durable when this returns; a repeated notice
-    /// ends nothing else.
-    // Requirements N49–N56.
     async fn end_elsewhere(&self, notice: &Notice) -> Result<(), Error> {
-        let engine = &self.gate.engine;
-        let ended = match self.read_notice(notice) {
-            Ok(Ended::Tokens { entry, also, told, is_sure }) => {
-                let ended = engine.end_elsewhere(entry, also, told).await;
-                // The revocation holds at this gate but is not durable. The sender learns that tokens may still pass.
-                if is_sure { ended } else { ended.and(Err(Denial::RefusedEvent(EventFlaw::Request(UNSURE)).into())) }
-            }
-            Ok(Ended::Nothing) => Ok(NoticeResult::Noted),
-            Err(denial) => Err(denial.into()),
-        };
-        engine.record_notice(&notice.issuer, notice.protocol, &ended, self.origin);
-        ended.map(drop)
+        self.gate.take_notice(notice, self.read_notice(notice), self.origin).await
     }
 
     fn read_notice(&self, notice: &Notice) -> Result<Ended, Denial> {

@@ -21,6 +21,8 @@ pub enum EventFlaw {
     Audience,
     /// The sender did not authenticate.
     Authentication,
+    /// It verifies a stream with a state that was not asked for (SSF 1.0 §8.1.4.1).
+    State,
 }
 
 impl EventFlaw {
@@ -32,6 +34,7 @@ impl EventFlaw {
             Self::Issuer => "invalid_issuer",
             Self::Audience => "invalid_audience",
             Self::Authentication => "authentication_failed",
+            Self::State => "invalid_state",
         }
     }
 
@@ -43,6 +46,7 @@ impl EventFlaw {
             Self::Issuer => "it is from another issuer",
             Self::Audience => "it is for another audience",
             Self::Authentication => "the sender's token is not good",
+            Self::State => "its state was not asked for",
         }
     }
 }

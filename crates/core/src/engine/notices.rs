@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use super::{Engine, Origin, audit};
@@ -11,6 +12,7 @@ use crate::denial::Denial;
 use crate::fault::Error;
 use crate::revocation::Revocation;
 use crate::session::RevokedBecause;
+use crate::store::StoreError;
 use crate::token::verify::EventProtocol;
 
 /// The bounds of ages, in seconds: a notice arrives at once, or after its sender's retries.
@@ -23,6 +25,16 @@ pub enum NoticeResult {
     Applied,
     /// The event is of another kind, and ends nothing.
     Noted,
+}
+
+/// Knows which events that end nothing are expected: those that verify a stream have the `state` that was asked for.
+#[async_trait]
+pub trait ExpectedEvents: std::fmt::Debug + Send + Sync + 'static {
+    /// Whether a security event token of this issuer, which is verified, is no answer to what nobody asked.
+    ///
+    /// # Errors
+    /// It is not known.
+    async fn is_expected(&self, issuer: &str, set: &str) -> Result<bool, StoreError>;
 }
 
 /// The issuer's configured name, the protocol and the result.
