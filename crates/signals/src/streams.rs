@@ -136,3 +136,6 @@ impl ExpectedEvents for Streams {
         Ok(is_expected)
     }
 }
+
+#[cfg(test)]
+mod tests;
