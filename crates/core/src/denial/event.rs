@@ -21,6 +21,12 @@ pub enum EventFlaw {
     Audience,
     /// The sender did not authenticate.
     Authentication,
+    /// The sender's proof, a JWT, is not good.
+    Credential(&'static str),
+    /// The directory has no such user.
+    UnknownUser,
+    /// The directory has several such users.
+    SeveralUsers,
 }
 
 impl EventFlaw {
@@ -31,18 +37,22 @@ impl EventFlaw {
             Self::Key => "invalid_key",
             Self::Issuer => "invalid_issuer",
             Self::Audience => "invalid_audience",
-            Self::Authentication => "authentication_failed",
+            Self::Authentication | Self::Credential(_) => "authentication_failed",
+            Self::UnknownUser => "unknown_user",
+            Self::SeveralUsers => "several_users",
         }
     }
 
     /// The flaw in words.
     pub const fn what(self) -> &'static str {
         match self {
-            Self::Request(what) => what,
+            Self::Request(what) | Self::Credential(what) => what,
             Self::Key => "no key of the issuer signed it",
             Self::Issuer => "it is from another issuer",
             Self::Audience => "it is for another audience",
             Self::Authentication => "the sender's token is not good",
+            Self::UnknownUser => "the directory has no such user",
+            Self::SeveralUsers => "the directory has several such users",
         }
     }
 }
