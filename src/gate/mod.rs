@@ -51,8 +51,7 @@ mod browser_request;
 mod builder;
 mod cookies;
 mod endpoint;
-#[cfg(feature = "relay")]
-mod event_streams;
+mod events;
 mod exchange;
 #[cfg(feature = "program")]
 mod explain_refresh;

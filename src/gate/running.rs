@@ -16,7 +16,7 @@ use super::notice::Notices;
 #[cfg(feature = "relay")]
 use super::relay::EndpointRelay;
 use rotogate_core::dpop::Dpop;
-use rotogate_core::engine::{Engine, ExpectedEvents};
+use rotogate_core::engine::{Engine, StreamWatch};
 use rotogate_core::overload::Overload;
 use rotogate_core::password::Passwords;
 use rotogate_core::store::LiveRow;
@@ -42,6 +42,8 @@ pub(crate) struct Running {
     /// Whether the gate has an issuer of its own. A gate without one is a resource server: it mints no tokens, accepts
     /// none of its own, and serves neither keys nor metadata.
     pub(super) is_issuer: bool,
+    /// What follows the streams of events.
+    pub(super) stream_watch: OnceLock<Arc<dyn StreamWatch>>,
     /// The used proofs.
     pub(super) dpop: Arc<Dpop>,
     /// The ids of the clients.
@@ -55,8 +57,6 @@ pub(crate) struct Running {
     /// The logins at a provider whose code was sent there.
     #[cfg(feature = "browser-oidc")]
     pub(super) spent_logins: super::browser::transaction::SpentLogins,
-    /// The streams of security events, whose verification is awaited.
-    pub(super) expected_events: OnceLock<Arc<dyn ExpectedEvents>>,
     /// The store of their records, and of used assertions.
     #[cfg(feature = "relay")]
     pub(super) records: Option<Arc<dyn rotogate_core::store::relay::RelayStore>>,

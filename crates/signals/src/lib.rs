@@ -37,6 +37,8 @@ pub trait StreamGate: fmt::Debug + Send + Sync + 'static {
     /// Judges a security event token of the issuer with this name, and puts its effect in force. The effect is durable
     /// when this returns `Ok`.
     async fn take(&self, issuer: &str, audience: &[Box<str>], set: SecretString) -> Result<(), NotTaken>;
+    /// Notes the members of complex subjects that the transmitter of this issuer calls critical.
+    fn note_critical_members(&self, issuer: &str, members: Vec<Box<str>>);
     /// The records that all gates of the store share.
     fn records(&self) -> Arc<dyn RelayStore>;
     /// The seal of `message` under each secret of the keyring, the current one first.

@@ -164,7 +164,9 @@ impl Stream {
         if self.in_use.is_some() {
             return Ok(());
         }
-        self.transmitter.discover().await?;
+        let metadata = self.transmitter.discover().await?;
+        // Before an event can come.
+        self.keeper.gate.note_critical_members(&self.settings.issuer, metadata.critical_members);
         let stream = self.transmitter.stream(self.keeper.known.stream_id.as_deref()).await?;
         let issuer = &*self.settings.issuer;
         let is_missing = |wanted: &&Box<str>| {

@@ -10,10 +10,11 @@ use tokio::task::JoinHandle;
 
 use super::record::{Known, StreamRecord};
 use super::stream::Stream;
-use super::{Delivery, StreamGate, StreamPlan, wire};
-use rotogate_core::engine::ExpectedEvents;
+use super::{Delivery, StreamGate, StreamPlan};
+use rotogate_core::engine::StreamWatch;
 use rotogate_core::random::{NoRandomness, are_equal, random};
 use rotogate_core::store::StoreError;
+use rotogate_core::token::verify::StreamNotice;
 
 /// The streams of a gate. Clones share them.
 #[derive(Clone)]
@@ -104,36 +105,37 @@ fn is_same(one: &StreamPlan, other: &StreamPlan) -> bool {
 }
 
 #[async_trait]
-impl ExpectedEvents for Streams {
+impl StreamWatch for Streams {
     // Requirement S21.
-    async fn is_expected(&self, issuer: &str, set: &str) -> Result<bool, StoreError> {
-        // Without a state, the transmitter sends it of its own accord.
-        let Some(Some(state)) = wire::verification(set) else { return Ok(true) };
+    async fn hears(&self, issuer: &str, notice: &StreamNotice) -> Result<bool, StoreError> {
         let of = |stream: &&RunningStream| *stream.plan.settings.issuer == *issuer;
         let found = self.0.all.lock().iter().find(of).map(|one| (one.record.clone(), Arc::clone(&one.is_alive)));
         let Some((record, is_alive)) = found else { return Ok(true) };
         let now = self.0.gate.now();
-        let is_asked = |known: &Known| {
-            known.asked.as_ref().is_some_and(|(asked, _)| are_equal(asked.as_bytes(), state.as_bytes()))
-        };
-        let expected = AtomicBool::new(false);
-        let known = record
-            .change(|known| {
-                let is_good = is_asked(known);
-                expected.store(is_good, Ordering::Relaxed);
-                if is_good {
+        let is_good = AtomicBool::new(true);
+        let change = |known: &mut Known| match notice {
+            // The transmitter sends it of its own accord.
+            StreamNotice::Verification { state: None } => false,
+            StreamNotice::Verification { state: Some(state) } => {
+                let asked = known.asked.as_ref();
+                let is_asked = asked.is_some_and(|(asked, _)| are_equal(asked.as_bytes(), state.as_bytes()));
+                is_good.store(is_asked, Ordering::Relaxed);
+                if is_asked {
                     (known.asked, known.is_verified, known.verified) = (None, true, now);
                 }
-                is_good
-            })
-            .await?;
-        let is_expected = expected.load(Ordering::Relaxed);
-        if let Some(known) = known.filter(|_| is_expected)
-            && !is_alive.swap(known.is_alive(), Ordering::Relaxed)
-        {
-            tracing::info!(issuer, "event stream is alive: its verification event came");
+                is_asked
+            }
+            StreamNotice::Updated { status } => {
+                let is_paused = **status != *"enabled";
+                std::mem::replace(&mut known.is_paused, is_paused) != is_paused
+            }
+        };
+        let known = record.change(change).await?;
+        let is_alive_now = known.is_some_and(|known| known.is_alive());
+        if is_good.load(Ordering::Relaxed) && is_alive_now != is_alive.swap(is_alive_now, Ordering::Relaxed) {
+            tracing::info!(issuer, is_alive = is_alive_now, "event stream: its transmitter says how it is");
         }
-        Ok(is_expected)
+        Ok(is_good.load(Ordering::Relaxed))
     }
 }
 

@@ -1,9 +1,7 @@
 //! The documents of a transmitter (OpenID SSF 1.0 §7 and §8, RFC 8936), read strictly: a duplicate member is refused. No
 //! request is made here.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value, json};
 
 use super::{Delivery, StreamSettings};
@@ -13,8 +11,6 @@ use rotogate_core::token::verify::strict_object;
 pub const MAX_EVENTS: usize = 100;
 /// The longest text of a transmitter that the gate keeps or repeats, in bytes.
 const MAX_NAME: usize = 256;
-/// The type of verification events (SSF 1.0 §8.1.4).
-const VERIFICATION: &str = "https://schemas.openid.net/secevent/ssf/event-type/verification";
 
 /// What is wrong with a document, without any part of it that could be a secret.
 pub type Flaw = String;
@@ -47,6 +43,8 @@ pub struct Metadata {
     pub verification_endpoint: String,
     /// Where its keys are.
     pub jwks_uri: Option<String>,
+    /// The members of complex subjects that a receiver must understand.
+    pub critical_members: Vec<Box<str>>,
 }
 
 impl Metadata {
@@ -75,6 +73,13 @@ impl Metadata {
             status_endpoint: needed("status_endpoint")?,
             verification_endpoint: needed("verification_endpoint")?,
             jwks_uri: text(&document, "jwks_uri")?.map(str::to_owned),
+            critical_members: match document.get("critical_subject_members") {
+                None => Vec::new(),
+                Some(Value::Array(all)) if all.iter().all(Value::is_string) => {
+                    all.iter().filter_map(Value::as_str).map(Into::into).collect()
+                }
+                Some(_) => return Err("critical_subject_members is not a list of texts".to_owned()),
+            },
         })
     }
 }
@@ -163,7 +168,6 @@ impl Configuration {
     pub fn asked(settings: &StreamSettings, stream_id: Option<&str>) -> Value {
         let mut delivery = json!({ "method": settings.delivery.method() });
         if let Delivery::Push(url, token) = &settings.delivery {
-            use secrecy::ExposeSecret;
             delivery["endpoint_url"] = url.as_str().into();
             delivery["authorization_header"] = format!("Bearer {}", token.expose_secret()).into();
         }
@@ -218,14 +222,6 @@ impl Polled {
         };
         Ok(Self { sets: sets.into_iter().take(MAX_EVENTS).map(read).collect::<Result<_, _>>()?, has_more })
     }
-}
-
-/// Of a token that is verified already: is it a verification event, and with which `state`?
-pub fn verification(set: &str) -> Option<Option<String>> {
-    let payload = URL_SAFE_NO_PAD.decode(set.split('.').nth(1)?).ok()?;
-    let claims = strict_object(&payload).ok()?;
-    let event = claims.get("events")?.as_object()?.get(VERIFICATION)?;
-    Some(event.get("state").map(|state| state.as_str().unwrap_or_default().to_owned()))
 }
 
 /// A text of a transmitter, for a log.

@@ -240,7 +240,7 @@ impl Shared {
             "delivery_methods_supported": ["urn:ietf:rfc:8935", "urn:ietf:rfc:8936"],
             "configuration_endpoint": format!("{base}/streams"), "status_endpoint": format!("{base}/status"),
             "verification_endpoint": format!("{base}/verify"),
-            "authorization_schemes": [{ "spec_urn": "urn:ietf:rfc:6749" }], "default_subjects": "ALL",
+            "authorization_schemes": [{ "spec_urn": "urn:ietf:rfc:6749" }], "default_subjects": "ALL", "critical_subject_members": ["tenant"],
         })
     }
 

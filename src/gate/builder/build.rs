@@ -198,9 +198,9 @@ impl GateBuilder {
             passwords,
             has_directory: self.directory.is_some(),
             is_issuer,
+            stream_watch: Default::default(),
             dpop: Arc::new(dpop),
             clients: ArcSwap::default(),
-            expected_events: std::sync::OnceLock::new(),
             #[cfg(feature = "relay")]
             relays: self.begin_relays(engine, checker)?,
             #[cfg(feature = "relay")]

@@ -53,13 +53,25 @@ impl StreamGate for FakeGate {
         if let Some(verdict) = self.verdicts.lock().get(jti) {
             return Err(*verdict);
         }
-        match self.streams.get().unwrap().is_expected(issuer, set).await {
-            Ok(true) => {}
-            Ok(false) => return Err(NotTaken::Refused(EventFlaw::State)),
-            Err(_) => return Err(NotTaken::Undecided),
+        let of =
+            |kind: &str| claims["events"].get(format!("https://schemas.openid.net/secevent/ssf/event-type/{kind}"));
+        let text = |value: &Value| value.as_str().map(Into::into);
+        let verification = of("verification").map(|event| StreamNotice::Verification { state: text(&event["state"]) });
+        let updated =
+            of("stream-updated").map(|event| StreamNotice::Updated { status: text(&event["status"]).unwrap() });
+        if let Some(notice) = verification.or(updated) {
+            match self.streams.get().unwrap().hears(issuer, &notice).await {
+                Ok(true) => {}
+                Ok(false) => return Err(NotTaken::Refused(EventFlaw::State)),
+                Err(_) => return Err(NotTaken::Undecided),
+            }
         }
         self.taken.lock().push(jti.to_owned());
         Ok(())
+    }
+
+    fn note_critical_members(&self, issuer: &str, members: Vec<Box<str>>) {
+        assert_eq!((issuer, members), ("idp", vec!["tenant".into()]));
     }
 
     fn records(&self) -> Arc<dyn RelayStore> {
@@ -217,6 +229,7 @@ async fn s16_each_lie_of_a_transmitter_is_refused_alone() {
     let document = json!({
         "issuer": at.url, "configuration_endpoint": format!("{base}/streams"), "status_endpoint": format!("{base}/status"),
         "verification_endpoint": format!("{base}/verify"), "delivery_methods_supported": ["urn:ietf:rfc:8936"],
+        "critical_subject_members": ["tenant"],
     })
     .to_string();
     let stream = json!({
@@ -237,6 +250,7 @@ async fn s16_each_lie_of_a_transmitter_is_refused_alone() {
         (metadata, 200, document.replacen('{', "{\"issuer\":\"x\",", 1), "malformed"),
         (metadata, 200, format!("{{\"x\":\"{}\"}}", "y".repeat(300 << 10)), "longer than"),
         (metadata, 302, elsewhere.to_owned(), "no redirect is followed"),
+        (metadata, 200, of(&document, json!({ "/critical_subject_members": "tenant" })), "critical_subject_members"),
         (metadata, 404, "{}".to_owned(), "404"),
         ("/streams", 201, of(&stream, json!({ "/iss": "https://other.test/" })), "iss of the stream"),
         ("/streams", 201, of(&stream, json!({ "/aud": "https://another.test" })), "stream of another receiver"),
@@ -495,6 +509,17 @@ async fn s21_a_paused_stream_is_asked_once_to_go_on() {
     assert_eq!(at.count("POST", "/status"), 1, "one try");
     let asked = at.state().asked.iter().rfind(|asked| asked.method == "POST" && asked.path == "/status").cloned();
     assert_eq!(asked.unwrap().body, json!({ "stream_id": "f67e39a0", "status": "enabled" }));
+    // The transmitter says itself when it goes on, and when it does not.
+    at.state().lie = None;
+    let updated = |jti: &str, status: &str| {
+        let kind = "https://schemas.openid.net/secevent/ssf/event-type/stream-updated";
+        at.send(jti, &json!({ "format": "opaque", "id": "f67e39a0" }), &json!({ kind: { "status": status } }));
+    };
+    for (jti, status) in [("u-1", "enabled"), ("u-2", "disabled")] {
+        updated(jti, status);
+        world.stream.step().await;
+        assert_eq!(world.alive(), status == "enabled");
+    }
     // A status that is not known, or of another stream, says nothing.
     for answer in [r#"{"stream_id":"other","status":"enabled"}"#, r#"{"status":"fine"}"#, "[]"] {
         at.state().lie = Some(Box::new(move |asked| {

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::issuers::RemoteIssuers;
 use super::provider_client::credentials;
 use crate::config::{Config, ConfigErrors, StreamConfig, StreamDelivery, TrustedIssuer, read_event_token};
 use crate::server::error::{KeyFault, ServerError};
 use rotogate::Gate;
+use rotogate::program::DeliveredEvent;
 use rotogate::remote_keys;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::denial::Denial;
@@ -31,10 +32,16 @@ struct GateOfStreams {
 #[async_trait]
 impl StreamGate for GateOfStreams {
     async fn take(&self, issuer: &str, audience: &[Box<str>], set: SecretString) -> Result<(), NotTaken> {
-        self.gate.take_event(issuer, audience, set).await.map_err(|error| match error {
+        let event = DeliveredEvent { issuer, audience, token: set.expose_secret() };
+        self.gate.take_event(event).await.map(drop).map_err(|error| match error {
             Error::Denied(Denial::RefusedEvent(flaw)) => NotTaken::Refused(flaw),
             Error::Denied(_) | Error::Failed(_) => NotTaken::Undecided,
         })
+    }
+
+    fn note_critical_members(&self, issuer: &str, members: Vec<Box<str>>) {
+        // Of an issuer that a reload took away, there is nothing to note.
+        self.gate.note_critical_members(issuer, members);
     }
 
     fn records(&self) -> Arc<dyn RelayStore> {
@@ -59,7 +66,7 @@ pub(crate) fn of_gate(gate: &Gate, config: &Config) -> Result<Streams, ServerErr
     let records = gate.records().ok_or_else(|| ServerError::Unusable("the store keeps no records".to_owned()))?;
     let of_streams = GateOfStreams { gate: gate.clone(), records, is_shared: config.store.is_shared() };
     let streams = Streams::new(Arc::new(of_streams)).map_err(ServerError::part)?;
-    gate.expect_events(Arc::new(streams.clone()));
+    gate.watch_streams(Arc::new(streams.clone()));
     Ok(streams)
 }
 
