@@ -25,6 +25,7 @@ mod cors;
 mod credentials;
 mod downgrade;
 mod endpoints;
+pub(crate) mod event_streams;
 pub(crate) mod exchange;
 mod failures;
 mod fairness;

@@ -162,6 +162,9 @@ pub enum Command {
     /// Another issuer says that a session or a user ended: a [`Notice`](super::events::Notice) of
     /// [`Events`](super::events::Events).
     EndedElsewhere(super::events::Notice),
+    /// Another issuer asks to end everything of a user: a [`GlobalRevocation`](super::global_revocation::GlobalRevocation) of
+    /// [`GlobalRevocations`](super::global_revocation::GlobalRevocations).
+    RevokeGlobally(super::global_revocation::GlobalRevocation),
     /// The state of a token (RFC 7662), for a confidential client.
     Introspect {
         /// The client.

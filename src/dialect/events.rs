@@ -173,11 +173,7 @@ impl Dialect for Events {
             }
             Err(Error::Denied(denial)) => match denial.class() {
                 Class::TooLarge => reply::problem(StatusCode::PAYLOAD_TOO_LARGE, None),
-                Class::Limited(wait) => {
-                    let mut answer = reply::problem(StatusCode::TOO_MANY_REQUESTS, None);
-                    reply::retry_after(&mut answer, wait);
-                    answer
-                }
+                Class::Limited(wait) => limited(wait),
                 Class::Unavailable(wait) => unavailable(wait),
                 _ if events => {
                     let flaw = match denial {
@@ -196,14 +192,23 @@ impl Dialect for Events {
     }
 }
 
-fn refused(body: &serde_json::Value) -> Reply {
+/// The answer to one of too many requests.
+pub(super) fn limited(wait: std::time::Duration) -> Reply {
+    let mut answer = reply::problem(StatusCode::TOO_MANY_REQUESTS, None);
+    reply::retry_after(&mut answer, wait);
+    answer
+}
+
+/// The answer to a malformed request.
+pub(super) fn refused(body: &serde_json::Value) -> Reply {
     let mut answer = Response::new(ReplyBody::from(body.to_string().into_bytes()));
     *answer.status_mut() = StatusCode::BAD_REQUEST;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer
 }
 
-fn unavailable(wait: std::time::Duration) -> Reply {
+/// The answer while nothing can be decided.
+pub(super) fn unavailable(wait: std::time::Duration) -> Reply {
     let mut answer = reply::problem(StatusCode::SERVICE_UNAVAILABLE, Some("nothing was decided; send the same again"));
     reply::retry_after(&mut answer, wait);
     answer

@@ -21,6 +21,7 @@ mod call;
 mod command;
 pub mod envelope;
 pub mod events;
+pub mod global_revocation;
 #[cfg(feature = "grpc")]
 pub mod knox;
 pub mod kuzzle;

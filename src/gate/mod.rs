@@ -51,6 +51,7 @@ mod browser_request;
 mod builder;
 mod cookies;
 mod endpoint;
+mod events;
 mod exchange;
 #[cfg(feature = "program")]
 mod explain_refresh;

@@ -14,7 +14,7 @@ use rotogate::dialect::events::{EventProtocol, Events};
 use rotogate::dialect::{Call, Command, Dialect};
 use rotogate_core::revocation::Target;
 use rotogate_core::token::keyring::{KeyMaterial, Keyring, RefreshKeys, RefreshSecret, SigningKey};
-use rotogate_core::token::verify::{Ended, SentNotice};
+use rotogate_core::token::verify::{Ended, EventEffect, Reported, SentNotice};
 use rotogate_core::token::{Algorithm, IssuerRules, Verifier};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
@@ -28,7 +28,13 @@ const LEEWAY: Duration = Duration::from_secs(30);
 const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
 const SECRET: &[u8; 32] = b"a secret of the targets: notices";
 const LOGOUT: &str = "http://schemas.openid.net/event/backchannel-logout";
-const SESSION_REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
+const ENDING: [&str; 5] = [
+    "https://schemas.openid.net/secevent/caep/event-type/session-revoked",
+    "https://schemas.openid.net/secevent/risc/event-type/sessions-revoked",
+    "https://schemas.openid.net/secevent/risc/event-type/account-disabled",
+    "https://schemas.openid.net/secevent/risc/event-type/account-purged",
+    "https://schemas.openid.net/secevent/risc/event-type/credential-compromise",
+];
 
 static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| {
     let material = KeyMaterial::new(URL_SAFE_NO_PAD.encode(SECRET).into_bytes());
@@ -44,24 +50,24 @@ fn signed(header: &[u8], claims: &[u8]) -> String {
     format!("{message}.{}", URL_SAFE_NO_PAD.encode(tag))
 }
 
-fn ended(protocol: EventProtocol, token: &str) -> Option<Ended> {
+fn reported(protocol: EventProtocol, token: &str) -> Option<Reported> {
     let audience = ["rotogate".into()];
-    VERIFIER.ended(SentNotice { protocol, issuer: "self", audience: &audience, token }, NOW, NOW).ok()
+    VERIFIER.reported(SentNotice { protocol, issuer: "self", audience: &audience, token }, NOW, NOW).ok()
 }
 
 type Object = Map<String, Value>;
 
 /// Header and claims of an input, with what the notice ends if it is good.
-fn judged(protocol: EventProtocol, input: &[u8]) -> Option<(Object, Object, Ended)> {
+fn judged(protocol: EventProtocol, input: &[u8]) -> Option<(Object, Object, Reported)> {
     let at = input.iter().position(|byte| *byte == b'\n').unwrap_or(input.len());
     let (header, claims) = (&input[..at], input.get(at + 1..).unwrap_or_default());
     // Unsigned, it ends nothing, whatever it says.
     let unsigned = format!("{}.{}.", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
-    assert_eq!(ended(protocol, &unsigned), None);
+    assert_eq!(reported(protocol, &unsigned), None);
     if let Ok(text) = std::str::from_utf8(input) {
-        assert_eq!(ended(protocol, text), None, "the corpus holds no signed text");
+        assert_eq!(reported(protocol, text), None, "the corpus holds no signed text");
     }
-    let ended = ended(protocol, &signed(header, claims))?;
+    let reported = reported(protocol, &signed(header, claims))?;
     assert!(names_members_once(header) && names_members_once(claims));
     let (header, claims): (Object, Object) =
         (serde_json::from_slice(header).unwrap(), serde_json::from_slice(claims).unwrap());
@@ -70,16 +76,16 @@ fn judged(protocol: EventProtocol, input: &[u8]) -> Option<(Object, Object, Ende
     assert!(is_ours(&claims["aud"]) || claims["aud"].as_array().is_some_and(|all| all.iter().any(is_ours)));
     assert!(claims["iat"].as_u64().unwrap() <= (NOW.as_secs() + LEEWAY.as_secs()), "iat is in the future");
     assert!((1..=256).contains(&claims["jti"].as_str().unwrap().len()));
-    Some((header, claims, ended))
+    Some((header, claims, reported))
 }
 
 /// Never an entry of another issuer, nor one for all.
 fn is_of_the_issuer(target: &Target) -> bool {
     match target {
         // Its sessions are named behind a character that is in no issuer's name.
-        Target::Subject { issuer, .. } | Target::Token { issuer, .. } => {
-            issuer.strip_prefix(ISSUER).is_some_and(|rest| matches!(rest, "" | "#sid" | "#any-sid"))
-        }
+        Target::Subject { issuer, .. } | Target::Token { issuer, .. } => issuer
+            .strip_prefix(ISSUER)
+            .is_some_and(|rest| matches!(rest, "" | "#sid" | "#any-sid" | "#refreshed" | "#refreshed-sid")),
         Target::Session(_) | Target::Client { .. } | Target::Global => false,
     }
 }
@@ -93,14 +99,14 @@ target!(
         "\"alg\":\"none\",", "\"aud\":[\"rotogate\",1],", "\\u0000", "\\ud800", "[[[[[[[[[[[[[",
     ],
     |input| {
-        let Some((header, claims, ended)) = judged(EventProtocol::BackChannelLogout, input) else { return };
+        let Some((header, claims, reported)) = judged(EventProtocol::BackChannelLogout, input) else { return };
         let typ = header.get("typ").map(|typ| typ.as_str().unwrap().to_ascii_lowercase());
         let typ = typ.as_deref().map(|typ| typ.strip_prefix("application/").unwrap_or(typ));
         assert!(matches!(typ, None | Some("logout+jwt" | "jwt")), "{typ:?}");
         assert!(claims["events"][LOGOUT].is_object() && !claims.contains_key("nonce"));
         assert!(claims["iat"].as_u64().unwrap() + 300 + LEEWAY.as_secs() >= NOW.as_secs(), "too old");
-        let Ended::Tokens { entry, also, told, is_sure } = ended else { panic!("a logout ends something") };
-        assert_eq!(told.as_secs(), claims["iat"].as_u64().unwrap());
+        let Ended::Tokens { entry, also, is_sure } = reported.ended else { panic!("a logout ends something") };
+        assert_eq!(reported.told.as_secs(), claims["iat"].as_u64().unwrap());
         assert!(entry.until > NOW && is_of_the_issuer(&entry.target), "{entry:?}");
         let named = claims.get("sid").or_else(|| claims.get("sub")).and_then(Value::as_str).unwrap();
         assert!(format!("{:?}", entry.target).contains(&format!("{named:?}")), "{entry:?}");
@@ -119,17 +125,21 @@ target!(
         "\"event_timestamp\":1700000000,", "\"session\":{},", "\"user\":{},", "\"txn\":1,", "secevent+jwt", "logout+jwt",
     ],
     |input| {
-        let Some((header, claims, ended)) = judged(EventProtocol::SecurityEvents, input) else { return };
+        let Some((header, claims, reported)) = judged(EventProtocol::SecurityEvents, input) else { return };
         let typ = header["typ"].as_str().unwrap().to_ascii_lowercase();
         assert_eq!(typ.strip_prefix("application/").unwrap_or(&typ), "secevent+jwt");
         let events = claims["events"].as_object().unwrap();
         assert_eq!(events.len(), 1);
-        match ended {
-            Ended::Nothing => assert!(!events.contains_key(SESSION_REVOKED)),
+        assert_eq!(reported.effect == EventEffect::End, ENDING.iter().any(|kind| events.contains_key(*kind)));
+        match reported.ended {
+            Ended::Nothing => assert_eq!(reported.effect, EventEffect::Log),
             Ended::Tokens { entry, .. } => {
-                assert!(events.contains_key(SESSION_REVOKED));
+                assert_ne!(reported.effect, EventEffect::Log);
                 assert!(entry.until > NOW && is_of_the_issuer(&entry.target), "{entry:?}");
             }
+            // No directory knows users of this issuer, and no member is critical.
+            Ended::Unmatched => {}
+            other => panic!("{other:?}"),
         }
     }
 );

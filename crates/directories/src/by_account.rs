@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use secrecy::SecretString;
 
-use rotogate_core::directory::{Directory, DirectoryError, LoginRequest, User};
+use rotogate_core::directory::{Directory, DirectoryError, LoginRequest, NamedUsers, User, UserName};
 use rotogate_core::password::{Cost, Passwords};
 
 /// A directory, and its accounts.
@@ -88,6 +88,14 @@ impl Directory for Directories {
         match self.find(None) {
             Some(directory) => directory.lookup_of_issuer(issuer, subject).await,
             None => Ok(None),
+        }
+    }
+
+    /// Likewise.
+    async fn lookup_named(&self, issuer: &str, name: &UserName) -> Result<NamedUsers, DirectoryError> {
+        match self.find(None) {
+            Some(directory) => directory.lookup_named(issuer, name).await,
+            None => Ok(NamedUsers::None),
         }
     }
 

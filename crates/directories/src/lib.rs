@@ -30,7 +30,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use secrecy::SecretString;
 
-use rotogate_core::directory::{LoginRequest, User};
+use rotogate_core::directory::{LoginRequest, NamedUsers, User, UserName};
 use rotogate_core::password::{CostClass, SecretHash};
 
 use std::path::Path;
@@ -261,6 +261,11 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
     /// The user whom another issuer names.
     async fn lookup_of_issuer(&self, _issuer: &str, _subject: &str) -> Result<Option<User>, SourceError> {
         Ok(None)
+    }
+
+    /// The users whom another issuer names otherwise than by its `sub`.
+    async fn lookup_named(&self, _issuer: &str, _name: &UserName) -> Result<NamedUsers, SourceError> {
+        Ok(NamedUsers::None)
     }
 
     /// The significant part of a submitted name: names with the same part belong to one user.

@@ -23,7 +23,7 @@ use super::metrics::Label;
 use super::padding::SlowestCheck;
 use super::{Cause, DirectoryMetrics, Found, HashedUser, Login, LoginAttempt, Source, SourceError, username};
 use rotogate_core::context::{Context, inherited};
-use rotogate_core::directory::{Directory, DirectoryError, LoginRequest, PasswordMark, User};
+use rotogate_core::directory::{Directory, DirectoryError, LoginRequest, NamedUsers, PasswordMark, User, UserName};
 use rotogate_core::password::{self, Accepted, Cost, CostClass, PasswordHash, Passwords, SecretHash};
 use rotogate_core::trace::{Trace, Value};
 
@@ -407,6 +407,13 @@ impl Directory for RemoteDirectory {
         let what = async move |source: Arc<dyn Source>| source.lookup_of_issuer(&issuer, &subject).await;
         let found = self.ask("lookup", what, |found| if found.is_some() { "found" } else { "none" }).await;
         Ok(found?)
+    }
+
+    async fn lookup_named(&self, issuer: &str, name: &UserName) -> Result<NamedUsers, DirectoryError> {
+        let (issuer, name) = (issuer.to_owned(), name.clone());
+        let what = async move |source: Arc<dyn Source>| source.lookup_named(&issuer, &name).await;
+        let result = |found: &NamedUsers| if matches!(found, NamedUsers::One(_)) { "found" } else { "none" };
+        Ok(self.ask("lookup", what, result).await?)
     }
 
     /// All spellings of a name share one limit. Two names of one user do not: an early 429 for one name would reveal

@@ -130,6 +130,8 @@ families! { ALL:
         "Tokens that name a key that is not in the issuer's set";
     ISSUER_INTROSPECTIONS = Counter "issuer_introspections" ["issuer", "result"]
         "Questions about opaque tokens to their issuer";
+    STREAM_ALIVE = Gauge "stream_alive" ["issuer"]
+        "1 if the last verification event of an issuer's stream came and the stream is enabled, else 0";
     EXCHANGES = Counter "exchanges" ["provider", "result"]
         "Tokens of callers that a provider exchanged for those of upstreams, or why it did not";
 

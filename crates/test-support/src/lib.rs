@@ -36,6 +36,7 @@ pub mod round_trips;
 pub mod server;
 pub mod stub;
 pub mod tls_client;
+pub mod transmitter;
 pub mod wire;
 
 pub use client::{Answer, Tokens, raw, send, try_send};

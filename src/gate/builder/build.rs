@@ -199,6 +199,7 @@ impl GateBuilder {
             passwords,
             has_directory: self.directory.is_some(),
             is_issuer,
+            stream_watch: Default::default(),
             dpop: Arc::new(dpop),
             clients: ArcSwap::default(),
             #[cfg(feature = "relay")]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::execute::EndpointCommand;
+use crate::gate::Inner;
 use rotogate_core::client::{Client, Grant, PresentedClient};
 use rotogate_core::denial::Denial;
 use rotogate_core::fault::{Error, StoreError};
@@ -35,7 +36,7 @@ impl EndpointCommand<'_> {
         }
         if let Some(used) = used {
             // Last: what is refused for another reason is not used.
-            self.use_once(&used, &client.id, Denial::ClientAssertion("it was used before")).await?;
+            self.gate.use_once(&used, &client.id, Denial::ClientAssertion("it was used before")).await?;
         }
         Ok(client)
     }
@@ -76,12 +77,19 @@ impl EndpointCommand<'_> {
         let published = self.endpoint.published.as_ref().map(|published| &*published.issuer);
         [Some(&**self.gate.engine.issuer()), published].into_iter().flatten().collect()
     }
+}
 
+impl Inner {
     /// Records that an assertion is used, at all gates.
     #[cfg(feature = "relay")]
-    pub(super) async fn use_once(&self, used: &UsableOnce, client: &str, replayed: Denial) -> Result<(), Error> {
-        match &self.gate.running.records {
-            Some(store) => self.gate.engine.use_once(&**store, (used, client), replayed).await,
+    pub(in crate::gate) async fn use_once(
+        &self,
+        used: &UsableOnce,
+        client: &str,
+        replayed: Denial,
+    ) -> Result<(), Error> {
+        match &self.running.records {
+            Some(store) => self.engine.use_once(&**store, (used, client), replayed).await,
             // No gate is built so.
             None => Err(StoreError::new("there is no store for used assertions").into()),
         }
@@ -89,7 +97,7 @@ impl EndpointCommand<'_> {
 
     /// No gate of this build takes assertions.
     #[cfg(not(feature = "relay"))]
-    pub(super) async fn use_once(&self, _: &UsableOnce, _: &str, _: Denial) -> Result<(), Error> {
+    pub(in crate::gate) async fn use_once(&self, _: &UsableOnce, _: &str, _: Denial) -> Result<(), Error> {
         Err(StoreError::new("this build has no store for used assertions").into())
     }
 }

@@ -16,16 +16,14 @@ use rotogate_core::client::{Client, Grant, PresentedClient};
 use rotogate_core::credential::Credential;
 use rotogate_core::denial::{Denial, EventFlaw, NotGood};
 use rotogate_core::dpop::OnceProof;
-use rotogate_core::engine::{
-    AccountRule, Arrival, Exchange, HeldUp, Login, NoticeResult, Origin, OwnSessions, Refresh,
-};
+use rotogate_core::engine::{AccountRule, Arrival, Exchange, HeldUp, Login, Origin, OwnSessions, Refresh};
 use rotogate_core::fault::Error;
 use rotogate_core::limit::Source;
 use rotogate_core::session::{RevokedBecause, Scope, Status};
 use rotogate_core::thumbprint::CertificateThumbprint;
 use rotogate_core::token::claims::AccessToken;
 use rotogate_core::token::session_cookie;
-use rotogate_core::token::verify::{Ended, SentNotice};
+use rotogate_core::token::verify::SentNotice;
 use rotogate_core::verify_cache::{Introspected, Verified};
 
 /// The proofs that a request presents besides its credentials.
@@ -140,6 +138,7 @@ async fn carry_out(
         Command::Logout { access, everywhere } => at.log_out(&access, everywhere).await.map(|()| Outcome::Revoked),
         Command::Introspect { client, token } => at.introspect(client, &token).await,
         Command::EndedElsewhere(notice) => at.end_elsewhere(&notice).await.map(|()| Outcome::Revoked),
+        Command::RevokeGlobally(request) => gate.revoke_globally(&request, origin).await.map(|()| Outcome::Revoked),
         Command::Check { access, superseded_in_grace } => {
             Ok(Outcome::Checked(decided(at.check_with_user(&access, superseded_in_grace).await)?))
         }
@@ -218,8 +217,6 @@ impl ReadCredential {
     }
 }
 
-const UNSURE: &str = "a session alone, and no accepted token of the issuer named it";
-
 /// One request at an endpoint.
 pub(super) struct EndpointCommand<'a> {
     pub(super) gate: &'a Inner,
@@ -230,28 +227,9 @@ pub(super) struct EndpointCommand<'a> {
 }
 
 impl EndpointCommand<'_> {
-    /// Ends the sessions that another issuer reports as ended. The end is durable when this returns; a repeated notice
-    /// ends nothing else.
-    // Requirements N49–N56.
+    /// Does what another issuer reports.
     async fn end_elsewhere(&self, notice: &Notice) -> Result<(), Error> {
-        let engine = &self.gate.engine;
-        let ended = match self.read_notice(notice) {
-            Ok(Ended::Tokens { entry, also, told, is_sure }) => {
-                let ended = engine.end_elsewhere(entry, also, told).await;
-                // The revocation holds at this gate but is not durable. The sender learns that tokens may still pass.
-                if is_sure { ended } else { ended.and(Err(Denial::RefusedEvent(EventFlaw::Request(UNSURE)).into())) }
-            }
-            Ok(Ended::Nothing) => Ok(NoticeResult::Noted),
-            Err(denial) => Err(denial.into()),
-        };
-        engine.record_notice(&notice.issuer, notice.protocol, &ended, self.origin);
-        ended.map(drop)
-    }
-
-    fn read_notice(&self, notice: &Notice) -> Result<Ended, Denial> {
-        let (address, limits) = (self.origin.address, self.gate.engine.limits());
-        limits.admit_unverified(address)?;
-        let read = match (&notice.token, notice.is_authenticated) {
+        let reported = self.gate.judge_notice(self.origin, || match (&notice.token, notice.is_authenticated) {
             (_, false) => Err(Denial::RefusedEvent(EventFlaw::Authentication)),
             (Err(what), true) => Err(Denial::RefusedEvent(EventFlaw::Request(what))),
             (Ok(token), true) => self.gate.checker.verify_notice(SentNotice {
@@ -260,14 +238,9 @@ impl EndpointCommand<'_> {
                 audience: &notice.audience,
                 token: token.expose_secret(),
             }),
-        };
-        match &read {
-            Ok(_) => limits.record_valid(address),
-            Err(Denial::RefusedEvent(_)) => limits.record_forged(address),
-            // Nothing was decided, so nothing counts against the sender.
-            Err(_) => {}
-        }
-        read
+        });
+        let reported = reported.map_err(Error::from);
+        self.gate.take_notice(&notice.issuer, notice.protocol, reported, self.origin).await.map(drop)
     }
 
     /// A token for a confidential client's own account.

@@ -21,6 +21,14 @@ pub enum EventFlaw {
     Audience,
     /// The sender did not authenticate.
     Authentication,
+    /// It verifies a stream with a state that was not asked for (SSF 1.0 §8.1.4.1).
+    State,
+    /// The sender's proof, a JWT, is not good.
+    Credential(&'static str),
+    /// The directory has no such user.
+    UnknownUser,
+    /// The directory has several such users.
+    SeveralUsers,
 }
 
 impl EventFlaw {
@@ -31,18 +39,24 @@ impl EventFlaw {
             Self::Key => "invalid_key",
             Self::Issuer => "invalid_issuer",
             Self::Audience => "invalid_audience",
-            Self::Authentication => "authentication_failed",
+            Self::Authentication | Self::Credential(_) => "authentication_failed",
+            Self::State => "invalid_state",
+            Self::UnknownUser => "unknown_user",
+            Self::SeveralUsers => "several_users",
         }
     }
 
     /// The flaw in words.
     pub const fn what(self) -> &'static str {
         match self {
-            Self::Request(what) => what,
+            Self::Request(what) | Self::Credential(what) => what,
             Self::Key => "no key of the issuer signed it",
             Self::Issuer => "it is from another issuer",
             Self::Audience => "it is for another audience",
             Self::Authentication => "the sender's token is not good",
+            Self::State => "its state was not asked for",
+            Self::UnknownUser => "the directory has no such user",
+            Self::SeveralUsers => "the directory has several such users",
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::token::claims::CLIENT_PREFIX;
 use crate::token::verify::is_subject;
 
 pub use crate::fault::DirectoryError;
+pub use crate::token::verify::{UserName, UserNameForm};
 
 /// A user, as the directory knows it.
 ///
@@ -220,6 +221,31 @@ impl<'a> LoginRequest<'a> {
     }
 }
 
+/// The users of ours that another issuer names.
+///
+/// ```
+/// use rotogate::directory::{NamedUsers, User};
+///
+/// /// What `Directory::lookup_named` makes of the rows that it found.
+/// fn found(mut rows: Vec<User>) -> NamedUsers {
+///     match (rows.pop(), rows.is_empty()) {
+///         (None, _) => NamedUsers::None,
+///         (Some(user), true) => NamedUsers::One(Box::new(user)),
+///         (Some(_), false) => NamedUsers::Several,
+///     }
+/// }
+/// assert!(matches!(found(Vec::new()), NamedUsers::None));
+/// ```
+#[derive(Debug)]
+pub enum NamedUsers {
+    /// There is none.
+    None,
+    /// This one.
+    One(Box<User>),
+    /// The name is not that of one user: nothing ends.
+    Several,
+}
+
 /// The users of the gate.
 ///
 /// A login asks twice: [`authenticate`](Self::authenticate) first, and [`lookup`](Self::lookup) right before the
@@ -285,6 +311,12 @@ pub trait Directory: fmt::Debug + Send + Sync + 'static {
     /// `subject = "directory"`. By default there is none. An e-mail address must link no accounts.
     async fn lookup_of_issuer(&self, _issuer: &str, _subject: &str) -> Result<Option<User>, DirectoryError> {
         Ok(None)
+    }
+
+    /// The users whom another issuer names otherwise than by its `sub`. The gate asks only for the forms that the issuer's
+    /// rules allow, and only to end what these users have: no login ever follows from such a name. By default there are none.
+    async fn lookup_named(&self, _issuer: &str, _name: &UserName) -> Result<NamedUsers, DirectoryError> {
+        Ok(NamedUsers::None)
     }
 
     /// The name under which limits count logins within the account: the same for all spellings that the directory takes

@@ -17,7 +17,6 @@ use crate::session::{Generation, RevokedBecause, Session};
 use crate::thumbprint::KeyThumbprint;
 use crate::token::claims::MintedClaims;
 use crate::token::delegation::Delegation;
-use crate::token::verify::EventProtocol;
 
 const TARGET: &str = "rotogate::audit";
 
@@ -284,16 +283,30 @@ pub(super) fn bound(session: &Session, device: &KeyThumbprint, origin: &Origin) 
 }
 
 /// A logout token or a security event of another issuer is refused and ends nothing.
-pub(super) fn notice_refused(issuer: &str, protocol: EventProtocol, flaw: EventFlaw, origin: &Origin) {
+pub(super) fn notice_refused(issuer: &str, protocol: &str, flaw: EventFlaw, origin: &Origin) {
     warn!(
         target: TARGET,
         event = "notice_refused",
         rotogate.issuer = issuer,
-        protocol = protocol.word(),
+        protocol,
         reason = flaw.word(),
         why = flaw.what(),
         client.address = address(origin),
         "notice of another issuer refused: it ends nothing",
+    );
+}
+
+/// An event of another issuer was taken. Its revocation is a record of its own.
+pub(super) fn issuer_event(issuer: &str, kind: &str, effect: &str, id: &str, origin: &Origin) {
+    info!(
+        target: TARGET,
+        event = "issuer_event",
+        rotogate.issuer = issuer,
+        kind,
+        effect,
+        rotogate.token.id = id,
+        client.address = address(origin),
+        "event of another issuer taken",
     );
 }
 

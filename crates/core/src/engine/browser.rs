@@ -403,8 +403,10 @@ impl Engine {
         let is_over = self.clock.latest() >= last.access_expires
             || keyring.signing_key(&last.kid).is_none()
             || !keyring.refresh_keys().contains(last.refresh_key);
+        let by = session.vouched_by.as_deref();
+        let is_asked_for = self.revocations.asks_for_another((&self.issuer, &session.subject), by, session.issued_at);
         let is_ahead = when == RenewWhen::Due && self.clock.now() >= SessionTerms::new(session, profile).renew_from;
-        is_over || is_ahead
+        is_over || is_asked_for || is_ahead
     }
 
     fn token_of(

@@ -74,7 +74,7 @@ use written::Written;
 
 pub use counters::StoreCounters;
 pub use counts::{Counts, Event};
-pub use notices::NoticeResult;
+pub use notices::{NoticeResult, StreamWatch};
 pub use owed::Unpaid;
 pub use own_sessions::{OwnSession, OwnSessions, OwnSessionsAction, OwnSessionsRequest};
 pub use standstill::Arrival;

@@ -1,17 +1,22 @@
 //! Notices of other issuers that sessions have ended: they are executed, counted, and recorded if refused.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use async_trait::async_trait;
 use parking_lot::Mutex;
 
+use super::bad_entries::LookupKey;
 use super::{Engine, Origin, audit};
 use crate::clock::Timestamp;
 use crate::counters::{CountedDurations, Durations};
-use crate::denial::Denial;
+use crate::denial::{Denial, EventFlaw};
+use crate::directory::{NamedUsers, UserName};
 use crate::fault::Error;
-use crate::revocation::Revocation;
+use crate::revocation::{Revocation, Target};
 use crate::session::RevokedBecause;
-use crate::token::verify::EventProtocol;
+use crate::store::StoreError;
+use crate::token::verify::{AskedRevocation, Ended, EventEffect, EventKind, Reported, RevokedUser, StreamNotice};
 
 /// The bounds of ages, in seconds: a notice arrives at once, or after its sender's retries.
 const AGE_SECONDS: [f64; 8] = [1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 3600.0, f64::INFINITY];
@@ -23,32 +28,79 @@ pub enum NoticeResult {
     Applied,
     /// The event is of another kind, and ends nothing.
     Noted,
+    /// Its subject is nobody that the gate could know.
+    Unmatched,
+    /// Its subject has a critical member that the gate cannot judge.
+    Discarded,
 }
+
+/// Follows what good events say of their streams.
+#[async_trait]
+pub trait StreamWatch: std::fmt::Debug + Send + Sync + 'static {
+    /// Takes what an event of this issuer says of its stream. `false`: it answers what nobody asked, and is refused.
+    ///
+    /// # Errors
+    /// Nothing was decided.
+    async fn hears(&self, issuer: &str, notice: &StreamNotice) -> Result<bool, StoreError>;
+}
+
+impl NoticeResult {
+    /// Its word in metrics.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Noted => "noted",
+            Self::Unmatched => "unmatched",
+            Self::Discarded => "discarded",
+        }
+    }
+
+    /// What a good event did, in one word.
+    const fn effect(self, of: EventEffect) -> &'static str {
+        match self {
+            Self::Applied => of.word(),
+            Self::Noted => EventEffect::Log.word(),
+            Self::Unmatched | Self::Discarded => self.word(),
+        }
+    }
+}
+
+const UNSURE: &str = "a session alone, and no accepted token of the issuer named it";
 
 /// The issuer's configured name, the protocol and the result.
 type NoticeKind = (Box<str>, &'static str, &'static str);
+/// Figures by issuer and two words.
+type ByIssuer = Vec<(Box<str>, &'static str, &'static str, u64)>;
 
 /// The number of notices, and the age of those that ended something.
 #[derive(Debug)]
 pub struct NoticeCounts {
     results: Mutex<BTreeMap<NoticeKind, u64>>,
+    /// Of good ones, by the type of the event and its effect.
+    effects: Mutex<BTreeMap<NoticeKind, u64>>,
     ages: Durations<{ AGE_SECONDS.len() + 1 }>,
 }
 
 impl Default for NoticeCounts {
     fn default() -> Self {
-        Self { results: Mutex::default(), ages: Durations::new(&AGE_SECONDS) }
+        Self { results: Mutex::default(), effects: Mutex::default(), ages: Durations::new(&AGE_SECONDS) }
     }
+}
+
+fn listed(counts: &Mutex<BTreeMap<NoticeKind, u64>>) -> ByIssuer {
+    let counts = counts.lock();
+    counts.iter().map(|((issuer, of, word), number)| (issuer.clone(), *of, *word, *number)).collect()
 }
 
 impl NoticeCounts {
     /// The issuer's name, the protocol, the result, the number.
-    pub fn results(&self) -> Vec<(Box<str>, &'static str, &'static str, u64)> {
-        let results = self.results.lock();
-        results
-            .iter()
-            .map(|((issuer, protocol, result), number)| (issuer.clone(), *protocol, *result, *number))
-            .collect()
+    pub fn results(&self) -> ByIssuer {
+        listed(&self.results)
+    }
+
+    /// The issuer's name, the type of the event, its effect, the number.
+    pub fn effects(&self) -> ByIssuer {
+        listed(&self.effects)
     }
 
     /// The ages of notices that ended something, from `iat` until they were applied.
@@ -58,11 +110,89 @@ impl NoticeCounts {
 }
 
 impl Engine {
+    /// Does what another issuer reports. Durable when this returns. A repeated notice changes nothing: each entry has the time
+    /// of the report, so it concerns nothing that began later.
+    ///
+    /// # Errors
+    /// [`Denial::RefusedEvent`] if it is not sure that anything ended; a fault of the store, after which the entry holds on this
+    /// node; a fault of the directory, which decided nothing.
+    // Requirements S22, S23.
+    pub async fn take_report(&self, reported: Reported) -> Result<NoticeResult, Error> {
+        let told = reported.told;
+        match reported.ended {
+            Ended::Tokens { entry, also, is_sure } => {
+                let ended = self.end_elsewhere(entry, also, told).await;
+                // The revocation holds at this gate but is not durable. The sender learns that tokens may still pass.
+                if is_sure { ended } else { ended.and(Err(Denial::RefusedEvent(EventFlaw::Request(UNSURE)).into())) }
+            }
+            Ended::OfDirectory { issuer, name, effect, at } => {
+                let NamedUsers::One(user) = self.named_users(&issuer, &name).await? else {
+                    return Ok(NoticeResult::Unmatched);
+                };
+                // Whole seconds: what began within that second counts as before.
+                let at = Timestamp::from_secs(at.as_secs()).plus(Duration::from_millis(999));
+                let entry = match effect {
+                    EventEffect::Refresh => self.before(Target::refreshed(&self.issuer, &user.subject), at),
+                    EventEffect::End | EventEffect::Log => self.subject_before(&user.subject, at),
+                };
+                self.end_elsewhere(entry, None, told).await
+            }
+            Ended::Nothing => Ok(NoticeResult::Noted),
+            Ended::Unmatched => Ok(NoticeResult::Unmatched),
+            Ended::Discarded => Ok(NoticeResult::Discarded),
+        }
+    }
+
+    /// Whom a request for global revocation concerns, besides the users of its issuer: our subject, if there is one.
+    ///
+    /// # Errors
+    /// [`Denial::RefusedEvent`] if a name is not that of one user; a fault of the directory, which decided nothing.
+    pub async fn user_of_revocation(&self, asked: &AskedRevocation) -> Result<Option<Box<str>>, Error> {
+        match &asked.user {
+            RevokedUser::Subject { subject, .. } => {
+                let Some(directory) = &self.directory else { return Ok(None) };
+                let found = directory.lookup_of_issuer(&asked.issuer, subject).await;
+                let found = found.map_err(|error| self.noted(error, &LookupKey::Subject(subject), None))?;
+                Ok(found.map(|user| user.subject))
+            }
+            RevokedUser::Named(name) => match self.named_users(&asked.issuer, name).await? {
+                NamedUsers::One(user) => Ok(Some(user.subject)),
+                NamedUsers::None => Err(Denial::RefusedEvent(EventFlaw::UnknownUser).into()),
+                NamedUsers::Several => Err(Denial::RefusedEvent(EventFlaw::SeveralUsers).into()),
+            },
+        }
+    }
+
+    /// Ends everything of a user for another issuer: the tokens that it issued, the sessions of ours that it vouched for, and
+    /// those of the user whom the directory names for it. Durable when this returns, also for a user who was never seen.
+    ///
+    /// # Errors
+    /// A fault of the store, after which the ends hold on this node.
+    // Requirement S15.
+    pub async fn revoke_globally(&self, asked: AskedRevocation, own: Option<&str>) -> Result<(), Error> {
+        let of_issuer = match asked.user {
+            RevokedUser::Subject { entry, .. } => self.revoke(entry, RevokedBecause::IssuerLogout).await.map(drop),
+            RevokedUser::Named(_) => Ok(()),
+        };
+        // If one fails, the other is ended all the same.
+        if let Some(own) = own {
+            // The place for the bit by which a not-before ends API keys, too.
+            self.revoke_subject(own, RevokedBecause::IssuerLogout).await?;
+        }
+        of_issuer
+    }
+
+    async fn named_users(&self, issuer: &str, name: &UserName) -> Result<NamedUsers, Error> {
+        let Some(directory) = &self.directory else { return Ok(NamedUsers::None) };
+        let found = directory.lookup_named(issuer, name).await;
+        Ok(found.map_err(|error| self.noted(error, &LookupKey::Name(name.text()), None))?)
+    }
+
     /// Ends the sessions that another issuer has ended. Durable when this returns.
     ///
     /// # Errors
     /// A fault of the store, after which the entry holds on this node.
-    pub async fn end_elsewhere(
+    async fn end_elsewhere(
         &self,
         entry: Revocation,
         also: Option<Revocation>,
@@ -85,13 +215,12 @@ impl Engine {
     pub fn record_notice(
         &self,
         issuer: &str,
-        protocol: EventProtocol,
-        ended: &Result<NoticeResult, Error>,
+        protocol: &'static str,
+        ended: Result<NoticeResult, &Error>,
         origin: &Origin,
     ) {
         let result = match ended {
-            Ok(NoticeResult::Applied) => "applied",
-            Ok(NoticeResult::Noted) => "noted",
+            Ok(result) => result.word(),
             Err(Error::Denied(Denial::RefusedEvent(flaw))) => {
                 audit::notice_refused(issuer, protocol, *flaw, origin);
                 flaw.word()
@@ -100,6 +229,20 @@ impl Engine {
             Err(Error::Denied(_) | Error::Failed(_)) => "unavailable",
         };
         let mut results = self.counts.notices.results.lock();
-        *results.entry((issuer.into(), protocol.word(), result)).or_default() += 1;
+        *results.entry((issuer.into(), protocol, result)).or_default() += 1;
+    }
+
+    /// Counts and records what a good event did.
+    pub fn record_event(
+        &self,
+        issuer: &str,
+        (kind, effect, id): (EventKind, EventEffect, &str),
+        result: NoticeResult,
+        origin: &Origin,
+    ) {
+        let effect = result.effect(effect);
+        audit::issuer_event(issuer, kind.word(), effect, id, origin);
+        let mut effects = self.counts.notices.effects.lock();
+        *effects.entry((issuer.into(), kind.word(), effect)).or_default() += 1;
     }
 }

@@ -287,7 +287,7 @@ impl Engine {
         own.others(subject, after.map(User::login_state), moment, self.leeway)
     }
 
-    fn before(&self, target: Target, moment: Timestamp) -> Revocation {
+    pub(super) fn before(&self, target: Target, moment: Timestamp) -> Revocation {
         // The store extends the end to that of the longest session. Tokens without a session live a day at most.
         let until = moment.plus(MAX_SESSIONLESS_LIFETIME).plus(self.leeway);
         Revocation { target, effect: Effect::NotBefore(moment), until }

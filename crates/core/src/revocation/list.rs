@@ -31,6 +31,7 @@ mod entry;
 mod filling;
 mod missing;
 mod parts;
+mod refreshed;
 
 pub use delegated::{DelegatedFacts, TokenOrigin};
 use entry::{NotBefore, SessionEntry};
@@ -321,6 +322,9 @@ impl RevocationList {
             return Timestamp::ZERO;
         }
         if facts.delegation.is_some_and(|delegation| self.has_delegate_ended(facts, delegation)) {
+            return Timestamp::ZERO;
+        }
+        if self.is_to_be_refreshed(facts) {
             return Timestamp::ZERO;
         }
         match facts.session {

@@ -71,6 +71,10 @@ const SESSIONS_OF: &str = "#sid";
 const WITHOUT_SESSION: &str = "#without-sid";
 /// The suffix for the targets of all tokens of a subject, but of no session of ours.
 const ANY_SESSION: &str = "#any-sid";
+/// The suffix for the targets of access tokens that are to be replaced by a refresh, by subject.
+const REFRESHED: &str = "#refreshed";
+/// The same, by session.
+const REFRESHED_SESSION: &str = "#refreshed-sid";
 
 impl Target {
     /// Everything of one session of another issuer. The target is a subject of an issuer name that no issuer has, so
@@ -88,6 +92,17 @@ impl Target {
     /// The tokens of one subject of another issuer that name no session.
     pub(crate) fn without_session_of(issuer: &str, subject: &str) -> Self {
         Self::Subject { issuer: format!("{issuer}{WITHOUT_SESSION}").into(), subject: subject.into() }
+    }
+
+    /// The access tokens of one subject of any issuer, those of our sessions that the issuer vouched for among them. The
+    /// sessions continue.
+    pub(crate) fn refreshed(issuer: &str, subject: &str) -> Self {
+        Self::Subject { issuer: format!("{issuer}{REFRESHED}").into(), subject: subject.into() }
+    }
+
+    /// The same for one session of another issuer.
+    pub(crate) fn refreshed_session(issuer: &str, sid: &str) -> Self {
+        Self::Subject { issuer: format!("{issuer}{REFRESHED_SESSION}").into(), subject: sid.into() }
     }
 }
 

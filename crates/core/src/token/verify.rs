@@ -36,6 +36,7 @@ use crate::token::observer::Observer;
 mod client_assertion;
 mod event;
 mod genuine;
+mod global_revocation;
 mod grant_assertion;
 mod id_token;
 mod judge;
@@ -49,9 +50,13 @@ mod sessions_seen;
 mod shape;
 mod signature_times;
 pub mod strict_json;
+mod user_name;
 
 pub use client_assertion::{CLIENT_ASSERTION_TYPE, SentClientAssertion, UsableOnce};
-pub use event::{Ended, EventProtocol, SentNotice, VOUCHED_IDLE};
+pub use event::{
+    Ended, EventEffect, EventEffects, EventKind, EventProtocol, Reported, SentNotice, StreamNotice, VOUCHED_IDLE,
+};
+pub use global_revocation::{AskedRevocation, RevokedUser, SentGlobalRevocation};
 pub use grant_assertion::{
     AssertionGrants, IdJagRules, JagSubject, JwtBearerRules, ProvedGrant, ProvedUser, SentGrant,
 };
@@ -71,6 +76,7 @@ pub use shape::MAX_TOKEN;
 pub(super) use shape::claims_of;
 pub(crate) use signature_times::SignatureTimes;
 pub use strict_json::{members_of_depth, object as strict_object, object_of_depth};
+pub use user_name::{UserName, UserNameForm};
 
 /// Why a token is refused, and how far its verification got: the limits count costly steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,6 +191,7 @@ impl Verifier {
             if rules.session_claim == known.session_claim {
                 rules.sessions_seen = Arc::clone(&known.sessions_seen);
             }
+            rules.critical = Arc::clone(&known.critical);
             if rules.equals(known) {
                 (*rules, *id) = (known.clone(), *old_id);
             } else if rules.without_keys().equals(&known.without_keys()) {

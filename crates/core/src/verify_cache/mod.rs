@@ -43,7 +43,7 @@ use crate::session::rotation::REVOKED;
 use crate::token::claims::AccessToken;
 use crate::token::live_keys::{KeysWait, LiveKeys};
 use crate::token::observer::Observer;
-use crate::token::verify::{Ended, IssuerRules, SentNotice, TokenRefusal, Verifier};
+use crate::token::verify::{IssuerRules, TokenRefusal, Verifier};
 
 mod assertions;
 mod front;
@@ -54,6 +54,7 @@ mod login;
 mod miss;
 mod session;
 mod token_key;
+mod told;
 mod verified;
 
 pub use assertions::AssertionHeader;
@@ -386,14 +387,6 @@ impl TokenChecker {
                 Err(refusal.into_denial())
             }
         }
-    }
-
-    /// The sessions or tokens that a notice of another issuer ends.
-    ///
-    /// # Errors
-    /// [`Denial::RefusedEvent`], [`Denial::KeysUnavailable`].
-    pub fn verify_notice(&self, notice: SentNotice<'_>) -> Result<Ended, Denial> {
-        self.keys.load().verifier.ended(notice, self.clock.now(), self.clock.wall())
     }
 
     /// Verifies an access token in a provider's answer. No caller presented it, so no limit counts it.

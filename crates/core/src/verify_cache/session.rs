@@ -273,7 +273,9 @@ impl TokenChecker {
     fn is_ended(&self, known: &Verified) -> bool {
         let session = known.token.session.map(|(id, _)| (id, LATEST));
         let now = self.clock.now();
-        self.revocations.judge(TokenFacts { session, ..known.facts() }, now).refuses(now)
+        // A token that is to be replaced says nothing of its session.
+        let issued_at = Some(Timestamp::MAX);
+        self.revocations.judge(TokenFacts { session, issued_at, ..known.facts() }, now).refuses(now)
     }
 
     /// The answer that a request waited for.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::super::{Cause, SourceError};
 use rotogate_core::claim::OwnClaims;
 use rotogate_core::clock::Timestamp;
-use rotogate_core::directory::{User, is_valid_subject};
+use rotogate_core::directory::{NamedUsers, User, is_valid_subject};
 use rotogate_core::session::{Scope, VouchedBy};
 use rotogate_core::token::verify::{is_name, strict_object};
 
@@ -27,6 +27,18 @@ pub(super) fn read(body: &[u8]) -> Result<Option<User>, SourceError> {
         Some(Value::Bool(true)) => answer.user().map(Some),
         Some(Value::Bool(false)) => answer.inactive(),
         _ => Err(wrong("active: expected true or false")),
+    }
+}
+
+/// The users of an answer about a name: one, none, or `"several": true`.
+pub(super) fn read_named(body: &[u8]) -> Result<NamedUsers, SourceError> {
+    let object = strict_object(body).map_err(|what| wrong(&format!("the answer is {what}")))?;
+    match object.get("several") {
+        Some(Value::Bool(true)) if object.get("active") == Some(&Value::Bool(false)) => Ok(NamedUsers::Several),
+        None | Some(Value::Null | Value::Bool(false)) => {
+            Ok(read(body)?.map_or(NamedUsers::None, |user| NamedUsers::One(Box::new(user))))
+        }
+        Some(_) => Err(wrong("several: expected true, beside active = false")),
     }
 }
 

@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 use super::{Cause, Found, Login, LoginAttempt, Source, SourceError};
 use files::{Access, Files};
 use rotogate_core::context::Context;
-use rotogate_core::directory::User;
+use rotogate_core::directory::{NamedUsers, User, UserName, UserNameForm};
 use rotogate_core::http_client::{Allowed, FetchError, FetchErrorKind, FetchTarget};
 use rotogate_core::password::MAX_PASSWORD;
 
@@ -102,15 +102,22 @@ struct Authenticate<'a> {
 }
 
 /// The body of `lookup`.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Lookup<'a> {
     v: u8,
-    subject: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     account: Option<&'a str>,
     /// The issuer whose `sub` the subject is. None: it is ours.
     #[serde(skip_serializing_if = "Option::is_none")]
     issuer: Option<&'a str>,
+    /// In place of the subject, for `issuer`: an e-mail address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    email: Option<&'a str>,
+    /// Likewise: an id of the application.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    opaque: Option<&'a str>,
 }
 
 impl HttpSource {
@@ -128,20 +135,29 @@ impl HttpSource {
         })
     }
 
-    async fn look_up(&self, asked: &Lookup<'_>) -> Result<Option<User>, SourceError> {
+    async fn look_up<T>(
+        &self,
+        asked: &Lookup<'_>,
+        read: fn(&[u8]) -> Result<T, SourceError>,
+    ) -> Result<T, SourceError> {
         let body = body(asked)?;
-        match self.ask(&self.lookup, body.clone()).await {
+        match self.ask(&self.lookup, body.clone(), read).await {
             // A hook that restarts, or a load balancer in front of it, may close the connection. A lookup changes
             // nothing, so it may be repeated.
             Err(Asked::Unanswered(error)) if error.kind() == FetchErrorKind::Http => {
-                Ok(self.ask(&self.lookup, body).await?)
+                Ok(self.ask(&self.lookup, body, read).await?)
             }
             answered => Ok(answered?),
         }
     }
 
     /// Sends a request once.
-    async fn ask(&self, target: &FetchTarget, body: Bytes) -> Result<Option<User>, Asked> {
+    async fn ask<T>(
+        &self,
+        target: &FetchTarget,
+        body: Bytes,
+        read: fn(&[u8]) -> Result<T, SourceError>,
+    ) -> Result<T, Asked> {
         let access = self.files.current();
         let Access { client, authorization } =
             access.map_err(|error| SourceError::new(Cause::Credentials, format!("{target}: {error}")))?;
@@ -154,10 +170,8 @@ impl HttpSource {
         headers.extend(given.into_iter().filter_map(|(name, value)| Some((name, value?))));
         let answered = client.send(target, Method::POST, headers, body).await.map_err(Asked::Unanswered)?;
         match answered.status() {
-            StatusCode::OK => {
-                let read = answer::read(answered.body());
-                read.map_err(|error| Asked::Failed(SourceError::new(error.cause, format!("{target}: {error}"))))
-            }
+            StatusCode::OK => read(answered.body())
+                .map_err(|error| Asked::Failed(SourceError::new(error.cause, format!("{target}: {error}")))),
             status => Err(refused(target, status).into()),
         }
     }
@@ -242,15 +256,29 @@ impl Source for HttpSource {
             user_agent: login.user_agent.as_deref(),
             scope: login.scope.as_deref(),
         })?;
-        Ok(Login::Checked(self.ask(&self.authenticate, body).await?))
+        Ok(Login::Checked(self.ask(&self.authenticate, body, answer::read).await?))
     }
 
     async fn lookup(&self, account: Option<&str>, subject: &str) -> Result<Option<User>, SourceError> {
-        self.look_up(&Lookup { v: VERSION, subject, account, issuer: None }).await
+        let asked = Lookup { v: VERSION, subject: Some(subject), account, ..Lookup::default() };
+        self.look_up(&asked, answer::read).await
     }
 
     async fn lookup_of_issuer(&self, issuer: &str, subject: &str) -> Result<Option<User>, SourceError> {
-        self.look_up(&Lookup { v: VERSION, subject, account: None, issuer: Some(issuer) }).await
+        let asked = Lookup { v: VERSION, subject: Some(subject), issuer: Some(issuer), ..Lookup::default() };
+        self.look_up(&asked, answer::read).await
+    }
+
+    async fn lookup_named(&self, issuer: &str, name: &UserName) -> Result<NamedUsers, SourceError> {
+        let asked = Lookup { v: VERSION, issuer: Some(issuer), ..Lookup::default() };
+        let text = Some(name.text());
+        let asked = match name.form() {
+            UserNameForm::Email => Lookup { email: text, ..asked },
+            UserNameForm::Opaque => Lookup { opaque: text, ..asked },
+            // A form that this crate does not know is that of nobody.
+            _ => return Ok(NamedUsers::None),
+        };
+        self.look_up(&asked, answer::read_named).await
     }
 
     fn pads_refusals(&self) -> bool {

@@ -62,6 +62,7 @@ const KINDS: &[EventKind] = &[
     good("token_minted", "token.minted", "RG1102I"),
     good("revocation", "revocation", "RG1201W"),
     bad("notice_refused", "issuer.notice_refused", "RG1202W"),
+    good("issuer_event", "issuer.event", "RG1203I"),
     good("relay_exchanged", "relay.exchange", "RG1301I"),
     bad("relay_refused", "relay.refuse", "RG1302W"),
     good("relay_revoked", "relay.revoke", "RG1303I"),

@@ -12,6 +12,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::build::assemble::GateParts;
+#[cfg(feature = "signals")]
+use super::build::streams;
 use super::error::{KeyFault, ServerError};
 use super::listen::limits::Limits;
 use super::listen::workers::Workers;
@@ -64,6 +66,8 @@ impl InForce {
             passwords: Arc::clone(&parts.passwords),
             directories: parts.directories.metrics().clone(),
             issuers: parts.remote_issuers.clone(),
+            #[cfg(feature = "signals")]
+            streams: parts.streams.clone(),
             store: parts.redb.clone(),
             config: Arc::clone(&self.config),
             limits: Arc::clone(&self.limits),
@@ -82,6 +86,8 @@ impl InForce {
             serving: Arc::clone(&self.serving),
             directories: Arc::clone(&parts.directories),
             remote_issuers: parts.remote_issuers.clone(),
+            #[cfg(feature = "signals")]
+            streams: parts.streams.clone(),
             limits: Arc::clone(&self.limits),
             listeners: listeners.iter().map(of).collect(),
             trusted: parts.trusted.iter().cloned().map(IssuerState::new).collect(),
@@ -108,6 +114,8 @@ impl RunningGate {
             serving: Arc::new(ArcSwap::from_pointee(first_state(&config, &parts, tally, &drain)?)),
             config: Arc::new(ArcSwap::new(config)),
         };
+        #[cfg(feature = "signals")]
+        parts.streams.replace(streams::plans(&in_force.config.load(), &parts.remote_issuers)?);
         let metrics = in_force.metrics(&parts, &listeners, tally);
         let reloadable = in_force.reloadable(&parts, &listeners);
         let reload = reload::watch(reloadable, last_read, Arc::clone(&in_force.outcomes));
@@ -195,6 +203,8 @@ impl RunningGate {
     ) -> Result<ShutdownKind, ServerError> {
         shutdown.announce();
         let _ = self.stopping.send(true);
+        #[cfg(feature = "signals")]
+        self.parts.streams.close().await;
         self.parts.gate.close_connections();
         self.await_requests(&mut shutdown, &mut orders).await;
         let Self { parts, in_force, reload: _reload, admin, workers, mut accepting, .. } = self;

@@ -8,10 +8,16 @@ use serde_json::{Map, Value};
 
 use super::genuine::{Genuine, NotGenuine, genuine};
 use super::sessions_seen::Named;
+use super::user_name::UserName;
 use super::{IssuerRules, Verifier, strict_json};
 use crate::clock::Timestamp;
 use crate::denial::{Denial, EventFlaw};
 use crate::revocation::{Effect, Revocation, Target};
+
+mod kind;
+mod security;
+
+pub use kind::{EventEffect, EventEffects, EventKind};
 
 /// The greatest age of a logout token. The issuer sends it at the logout.
 const MAX_AGE: Duration = Duration::from_secs(300);
@@ -22,7 +28,6 @@ pub const VOUCHED_IDLE: Duration = Duration::from_secs(3 * 86_400);
 /// How much longer a notice is kept: until each gate of a store has received it.
 const HEARD_WITHIN: Duration = Duration::from_secs(3600);
 const LOGOUT: &str = "http://schemas.openid.net/event/backchannel-logout";
-const SESSION_REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
 
 /// The protocol by which an issuer reports an end.
 ///
@@ -68,6 +73,38 @@ impl std::fmt::Debug for SentNotice<'_> {
     }
 }
 
+/// What a good notice reports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reported {
+    /// The type of the event.
+    pub kind: EventKind,
+    /// What such an event does here.
+    pub effect: EventEffect,
+    /// What it does it to.
+    pub ended: Ended,
+    /// `iat`: the time of the issuer's report.
+    pub told: Timestamp,
+    /// `jti`.
+    pub id: Box<str>,
+    /// What it says of the stream that delivered it.
+    pub stream: Option<StreamNotice>,
+}
+
+/// What an event says of its stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StreamNotice {
+    /// The answer to a request for verification.
+    Verification {
+        /// The state of the request.
+        state: Option<Box<str>>,
+    },
+    /// The transmitter changed the status of the stream.
+    Updated {
+        /// `enabled`, `paused` or `disabled`.
+        status: Box<str>,
+    },
+}
+
 /// The effect of a notice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -80,30 +117,43 @@ pub enum Ended {
         also: Option<Revocation>,
         /// Whether some token is known to end. If not, the sender gets an error, but the entry holds all the same.
         is_sure: bool,
-        /// `iat`: the time of the issuer's report.
-        told: Timestamp,
+    },
+    /// Those of a user of ours, whom only the directory can name.
+    OfDirectory {
+        /// The issuer that names the user.
+        issuer: Arc<str>,
+        /// The name.
+        name: UserName,
+        /// End, or refresh.
+        effect: EventEffect,
+        /// Up to this moment.
+        at: Timestamp,
     },
     /// The notice ends nothing, because it is an event of another kind.
     Nothing,
+    /// Its subject is nobody that the gate could know.
+    Unmatched,
+    /// Its subject has a critical member that the gate cannot judge.
+    Discarded,
 }
 
 /// A notice whose signature is good.
-struct Signed<'a> {
-    rules: &'a IssuerRules,
-    typ: Option<String>,
-    claims: Map<String, Value>,
+pub(super) struct Signed<'a> {
+    pub(super) rules: &'a IssuerRules,
+    pub(super) typ: Option<String>,
+    pub(super) claims: Map<String, Value>,
 }
 
-fn malformed(what: &'static str) -> Denial {
+pub(super) fn malformed(what: &'static str) -> Denial {
     Denial::RefusedEvent(EventFlaw::Request(what))
 }
 
 impl Verifier {
-    /// What a notice ends.
+    /// What a notice reports.
     ///
     /// # Errors
     /// [`Denial::RefusedEvent`]; [`Denial::KeysUnavailable`].
-    pub fn ended(&self, notice: SentNotice<'_>, engine_now: Timestamp, wall: Timestamp) -> Result<Ended, Denial> {
+    pub fn reported(&self, notice: SentNotice<'_>, engine_now: Timestamp, wall: Timestamp) -> Result<Reported, Denial> {
         let signed = self.notice(notice.issuer, notice.token, engine_now)?;
         match notice.protocol {
             EventProtocol::BackChannelLogout => signed.logout(notice.audience, wall),
@@ -111,8 +161,15 @@ impl Verifier {
         }
     }
 
+    /// Notes the members of a complex subject that the transmitter of an issuer calls critical: the gate discards an event
+    /// whose subject has one that it cannot judge. False if there is no such issuer.
+    pub fn note_critical_members(&self, issuer: &str, members: Vec<Box<str>>) -> bool {
+        let rules = self.named(issuer);
+        rules.inspect(|rules| rules.critical.store(Arc::new(members))).is_some()
+    }
+
     /// A notice that the issuer of this name signed.
-    fn notice(&self, issuer: &str, token: &str, now: Timestamp) -> Result<Signed<'_>, Denial> {
+    pub(super) fn notice(&self, issuer: &str, token: &str, now: Timestamp) -> Result<Signed<'_>, Denial> {
         let rules = self.named(issuer).ok_or(Denial::RefusedEvent(EventFlaw::Issuer))?;
         let read = |payload: &[u8]| {
             let claims = strict_json::object(payload).map_err(malformed)?;
@@ -132,7 +189,7 @@ impl Verifier {
 impl Signed<'_> {
     /// The sessions that a logout token ends (OpenID Connect back-channel logout 1.0 §2.6).
     // Requirements N49, N50.
-    fn logout(self, audience: &[Box<str>], wall: Timestamp) -> Result<Ended, Denial> {
+    fn logout(self, audience: &[Box<str>], wall: Timestamp) -> Result<Reported, Denial> {
         let Self { rules, typ, claims } = self;
         if !matches!(typ.as_deref(), None | Some("logout+jwt" | "jwt")) {
             return Err(malformed("typ is not that of a logout token"));
@@ -151,7 +208,7 @@ impl Signed<'_> {
                 }
             }
         }
-        let _ = text(&claims, "jti")?.ok_or(malformed("no jti"))?;
+        let id = text(&claims, "jti")?.ok_or(malformed("no jti"))?;
         if claims.contains_key("nonce") {
             return Err(malformed("a logout token has no nonce"));
         }
@@ -166,88 +223,14 @@ impl Signed<'_> {
             (None, None) => return Err(malformed("neither sub nor sid")),
         };
         let also = also.map(|also| before(rules, also, at, wall));
-        Ok(Ended::Tokens { entry: before(rules, target, at, wall), also, is_sure, told: at })
-    }
-
-    /// The sessions that a security event token ends (CAEP 1.0 §3.1).
-    fn security_event(self, audience: &[Box<str>], wall: Timestamp) -> Result<Ended, Denial> {
-        let Self { rules, typ, claims } = self;
-        if typ.as_deref() != Some("secevent+jwt") {
-            return Err(malformed("typ is not secevent+jwt"));
-        }
-        names_one(&claims, audience)?;
-        let issued = issued_at(&claims, rules, wall)?;
-        let jti = text(&claims, "jti")?.ok_or(malformed("no jti"))?;
-        let events = claims.get("events").and_then(Value::as_object).ok_or(malformed("events must be an object"))?;
-        let mut all = events.iter();
-        let (Some((kind, event)), None) = (all.next(), all.next()) else {
-            return Err(malformed("one event is needed"));
-        };
-        let event = event.as_object().ok_or(malformed("an event is an object"))?;
-        if kind != SESSION_REVOKED {
-            let state = event.get("state").and_then(Value::as_str);
-            tracing::info!(issuer = %rules.name, kind, jti, state, "security event noted: it ends nothing");
-            return Ok(Ended::Nothing);
-        }
-        let subject = claims.get("sub_id").and_then(Value::as_object).ok_or(malformed("no sub_id"))?;
-        let (target, also, is_sure) = subject_target(rules, subject)?;
-        // The later of both times, never in the future.
-        let stated = event.get("event_timestamp").and_then(Value::as_u64).map(Timestamp::from_secs);
-        let at = stated.map_or(issued, |stated| stated.max(issued)).min(wall.max(issued));
-        let entry = match target {
-            Target::Token { .. } => Revocation { effect: Effect::Gone, ..before(rules, target, wall, wall) },
-            target => before(rules, target, at, wall),
-        };
-        let also = also.map(|also| before(rules, also, at, wall));
-        Ok(Ended::Tokens { entry, also, is_sure, told: issued })
+        let ended = Ended::Tokens { entry: before(rules, target, at, wall), also, is_sure };
+        let (kind, effect) = (EventKind::Logout, EventEffect::End);
+        Ok(Reported { kind, effect, ended, told: at, id: id.into(), stream: None })
     }
 }
 
 /// The target of a notice, a second target, and whether some token is known to end.
 type Targets = (Target, Option<Target>, bool);
-
-/// The subject identifiers that name the ended session (RFC 9493 §3).
-fn subject_target(rules: &IssuerRules, subject: &Map<String, Value>) -> Result<Targets, Denial> {
-    let inner = |name: &str| subject.get(name).map(|part| part.as_object().ok_or(malformed("sub_id is malformed")));
-    match subject.get("format").and_then(Value::as_str) {
-        Some("iss_sub") => Ok((subject_of(rules, user_of(rules, subject)?), None, true)),
-        Some("jwt_id") => {
-            is_of(rules, subject)?;
-            let jti = text(subject, "jti")?.ok_or(malformed("jwt_id has no jti"))?;
-            Ok((Target::Token { issuer: Arc::clone(&rules.issuer), jti: jti.into() }, None, true))
-        }
-        Some("complex") => match (inner("session").transpose()?, inner("user").transpose()?) {
-            (Some(session), of) if !rules.session_claim.is_empty() => {
-                let of = of.map(|of| user_of(rules, of)).transpose()?;
-                if session.get("format").and_then(Value::as_str) != Some("opaque") {
-                    return Err(malformed("a session is named by opaque"));
-                }
-                let id = text(session, "id")?.ok_or(malformed("opaque has no id"))?;
-                Ok(session_target(rules, id, of))
-            }
-            (_, Some(of)) => Ok((subject_of(rules, user_of(rules, of)?), None, true)),
-            (Some(_), None) => Err(malformed("a session alone, and session_claim says that tokens have none")),
-            (None, None) => Err(malformed("complex names neither a session nor a user")),
-        },
-        Some(_) | None => Err(malformed("sub_id has a format that is not served")),
-    }
-}
-
-fn is_of(rules: &IssuerRules, object: &Map<String, Value>) -> Result<(), Denial> {
-    match object.get("iss").and_then(Value::as_str) {
-        Some(issuer) if issuer == &*rules.issuer => Ok(()),
-        Some(_) | None => Err(Denial::RefusedEvent(EventFlaw::Issuer)),
-    }
-}
-
-/// The `sub` of a user of this issuer.
-fn user_of<'c>(rules: &IssuerRules, user: &'c Map<String, Value>) -> Result<&'c str, Denial> {
-    if user.get("format").and_then(Value::as_str) != Some("iss_sub") {
-        return Err(malformed("a user is named by iss_sub"));
-    }
-    is_of(rules, user)?;
-    text(user, "sub")?.ok_or(malformed("iss_sub has no sub"))
-}
 
 /// A session, and the tokens of its subject that name no session, because one of them may belong to it. If no accepted
 /// token named the session, its tokens may name another one, so all tokens of the subject end. Without a subject, the
@@ -277,19 +260,24 @@ fn session_target(rules: &IssuerRules, sid: &str, subject: Option<&str>) -> Targ
     (Target::session_of(&rules.issuer, sid), also, is_sure)
 }
 
-fn subject_of(rules: &IssuerRules, subject: &str) -> Target {
+/// Whether it is known which tokens name the session.
+fn proves(rules: &IssuerRules, sid: &str) -> bool {
+    rules.sessions_seen.name(sid) != Named::Unproven
+}
+
+pub(super) fn subject_of(rules: &IssuerRules, subject: &str) -> Target {
     Target::Subject { issuer: Arc::clone(&rules.issuer), subject: subject.into() }
 }
 
 /// Refuses tokens that were issued at this moment or before, for as long as one can live, and as long as a session that
 /// the issuer vouched for may wait for its next refresh.
-fn before(rules: &IssuerRules, target: Target, at: Timestamp, wall: Timestamp) -> Revocation {
+pub(super) fn before(rules: &IssuerRules, target: Target, at: Timestamp, wall: Timestamp) -> Revocation {
     let of_tokens = at.plus(rules.max_lifetime.unwrap_or(MAX_LIFETIME)).plus(rules.leeway);
     let until = of_tokens.max(wall.plus(VOUCHED_IDLE).plus(HEARD_WITHIN));
     Revocation { target, effect: Effect::NotBefore(at), until }
 }
 
-fn text<'a>(claims: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, Denial> {
+pub(super) fn text<'a>(claims: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, Denial> {
     match claims.get(name) {
         None => Ok(None),
         Some(Value::String(text)) if (1..=256).contains(&text.len()) => Ok(Some(text)),
@@ -297,7 +285,7 @@ fn text<'a>(claims: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str
     }
 }
 
-fn names_one(claims: &Map<String, Value>, audience: &[Box<str>]) -> Result<(), Denial> {
+pub(super) fn names_one(claims: &Map<String, Value>, audience: &[Box<str>]) -> Result<(), Denial> {
     let ours = |one: &str| audience.iter().any(|own| **own == *one);
     let is_ours = match claims.get("aud") {
         Some(Value::String(one)) => ours(one),
@@ -307,7 +295,11 @@ fn names_one(claims: &Map<String, Value>, audience: &[Box<str>]) -> Result<(), D
     if is_ours { Ok(()) } else { Err(Denial::RefusedEvent(EventFlaw::Audience)) }
 }
 
-fn issued_at(claims: &Map<String, Value>, rules: &IssuerRules, wall: Timestamp) -> Result<Timestamp, Denial> {
+pub(super) fn issued_at(
+    claims: &Map<String, Value>,
+    rules: &IssuerRules,
+    wall: Timestamp,
+) -> Result<Timestamp, Denial> {
     let seconds = claims.get("iat").and_then(Value::as_u64).ok_or(malformed("iat must be a time"))?;
     let at = Timestamp::from_secs(seconds.min(u64::from(u32::MAX) * 2));
     if at > wall.plus(rules.leeway) { Err(malformed("iat is in the future")) } else { Ok(at) }

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use serde_json::Value;
 
+use super::event::{EventEffect, EventEffects, EventKind};
 use super::grant_assertion::AssertionGrants;
 use super::keys::{Ignored, IssuerKeys, Keys, MAX_KEYS};
 use super::mapping::ClaimMapping;
 use super::preset::Preset;
 use super::sessions_seen::SessionsSeen;
+use super::user_name::UserNameForm;
 use crate::claim::{ClaimError, ClaimPath};
 use crate::introspection::Introspection;
 use crate::session::Scope;
@@ -156,6 +159,12 @@ pub struct IssuerRules {
     pub session_claim: Box<str>,
     /// Which of its assertions are grants.
     pub grants: AssertionGrants,
+    /// What its security events do.
+    pub on_event: EventEffects,
+    /// The names of our users, besides its own subjects, that it may use, and the directory knows.
+    pub user_names: Vec<UserNameForm>,
+    /// The members of a complex subject that its transmitter calls critical.
+    pub(super) critical: Arc<ArcSwap<Vec<Box<str>>>>,
     /// How its tokens are introspected, if they are.
     pub(crate) introspection: Option<Arc<Introspection>>,
     /// The sessions that its tokens have named.
@@ -194,6 +203,9 @@ impl IssuerRules {
             max_lifetime: None,
             session_claim: "sid".into(),
             grants: AssertionGrants::default(),
+            on_event: EventEffects::default(),
+            user_names: Vec::new(),
+            critical: Arc::default(),
             introspection: None,
             sessions_seen: Arc::default(),
         }
@@ -218,6 +230,9 @@ impl IssuerRules {
             max_lifetime: None,
             session_claim: "sid".into(),
             grants: AssertionGrants::default(),
+            on_event: EventEffects::default(),
+            user_names: Vec::new(),
+            critical: Arc::default(),
             introspection: None,
             sessions_seen: Arc::default(),
         }
@@ -318,6 +333,9 @@ impl IssuerRules {
             max_lifetime,
             session_claim,
             grants,
+            on_event,
+            user_names,
+            critical: _,
             introspection,
             sessions_seen: _,
         } = self;
@@ -332,6 +350,7 @@ impl IssuerRules {
                 == (&other.name, &other.scopes, &other.everywhere, &other.claims, &other.subject_prefix)
             && *session_claim == other.session_claim
             && *grants == other.grants
+            && (on_event, user_names) == (&other.on_event, &other.user_names)
             && keys.equal(&other.keys)
             && is_asked_alike
     }
@@ -352,6 +371,12 @@ impl IssuerRules {
     #[must_use]
     pub fn everywhere(self) -> Self {
         Self { everywhere: true, ..self }
+    }
+
+    /// Sets the effect of one kind of its security events.
+    #[must_use]
+    pub fn on_event(self, kind: EventKind, effect: EventEffect) -> Self {
+        Self { on_event: self.on_event.on(kind, effect), ..self }
     }
 
     pub(super) fn granted(&self, scope: Scope) -> Scope {

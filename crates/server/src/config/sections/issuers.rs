@@ -16,7 +16,8 @@ use super::EndpointConfig;
 use super::introspection::{self, IntrospectionConfig};
 use super::issuer::{IssuerConfig, algorithm, audience, leeway};
 use super::remote::RemoteSource;
-use super::{DAY, SECOND, grants, mapping, path_in, remote};
+use super::stream::{StreamConfig, StreamIssuer};
+use super::{DAY, SECOND, grants, mapping, path_in, remote, stream};
 use crate::config::Config;
 use rotogate_core::client::ExchangeRules;
 use rotogate_core::private_file::{read_private, trusted};
@@ -71,6 +72,11 @@ section! {
         reload backchannel_logout: Option<EventsConfig> = table(|section| read_events(section, dir, false)),
         /// Where its security events come (RFC 8935): docs/logout-events.md.
         reload events: Option<EventsConfig> = table(|section| read_events(section, dir, true)),
+        /// How its security events come by a stream (OpenID SSF): docs/signals.md.
+        reload stream: Option<StreamConfig> = by {
+            let is_discovered = keys.remote().is_some_and(RemoteSource::is_discovered);
+            stream::read(section, dir, &StreamIssuer { url: &url, events: events.as_ref(), is_discovered })
+        },
         /// Its identity assertions about users (ID-JAG) are grants: docs/clients-without-secrets.md.
         reload id_jag: Option<IdJagRules> = table(grants::read_id_jag),
         /// Its tokens for workloads are grants (RFC 7523), such as those of GitHub Actions and Kubernetes.

@@ -55,6 +55,7 @@ mod routing;
 mod server;
 mod sessions;
 mod store;
+mod stream;
 mod tracing;
 mod upstream_exchange;
 mod upstreams;
@@ -92,6 +93,7 @@ pub use store::{PostgresSettings, Statements};
 pub use store::{RedbSettings, StoreConfig};
 #[cfg(feature = "redis")]
 pub use store::{RedisSettings, SentinelSettings};
+pub use stream::{StreamConfig, StreamDelivery};
 pub use tracing::{TraceProtocol, TracingConfig};
 
 section! {

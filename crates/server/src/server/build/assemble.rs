@@ -59,6 +59,9 @@ pub struct GateParts {
     pub(crate) trusted: Vec<IssuerRules>,
     /// Those whose keys are fetched.
     pub(crate) remote_issuers: RemoteIssuers,
+    /// Those whose security events come by a stream.
+    #[cfg(feature = "signals")]
+    pub(crate) streams: rotogate_signals::Streams,
     /// Whether this start created the keys.
     pub new_keys: bool,
 }
@@ -140,6 +143,8 @@ pub(crate) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
         #[cfg(feature = "redis")]
         StoreConfig::Redis(_) => None,
     };
+    #[cfg(feature = "signals")]
+    let streams = super::streams::of_gate(&gate, config)?;
     Ok(GateParts {
         gate,
         proxy,
@@ -152,6 +157,8 @@ pub(crate) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
         first_user,
         trusted,
         remote_issuers,
+        #[cfg(feature = "signals")]
+        streams,
         new_keys,
     })
 }
@@ -224,7 +231,10 @@ pub(crate) fn builder(config: &Config, remote_issuers: &RemoteIssuers) -> Result
     for route in routes(config, remote_issuers, &mut wrong) {
         builder = builder.route(route);
     }
-    ConfigErrors::new(wrong).map_or(Ok(builder), Err)
+    let wrong = ConfigErrors::new(wrong);
+    #[cfg(feature = "signals")]
+    let wrong = wrong.into_iter().chain(super::streams::plans(config, remote_issuers).err()).reduce(ConfigErrors::and);
+    wrong.map_or(Ok(builder), Err)
 }
 
 /// The client, with the keys that its file holds now. Those that are fetched come later.

@@ -132,6 +132,7 @@ pub(crate) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String>
         // Their endpoints are the gate's.
         backchannel_logout: _,
         events: _,
+        stream: _,
     } = issuer;
     let audience = audience.iter().map(|audience| audience.as_str().into()).collect();
     let rules = match (keys, introspection) {

@@ -18,4 +18,6 @@ pub(crate) mod relays;
 pub(crate) mod shared;
 mod start_wait;
 pub(crate) mod stores;
+#[cfg(feature = "signals")]
+pub(crate) mod streams;
 pub(crate) mod users;

@@ -10,6 +10,8 @@ use super::issuers::{self, RemoteIssuers};
 use super::mcp_probe;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use super::shared;
+#[cfg(feature = "signals")]
+use super::streams;
 use crate::config::{Config, ConfigError, ConfigErrors, DirectoryConfig};
 use rotogate::gate::GateBuilder;
 use rotogate_core::directory::Directory;
@@ -92,6 +94,9 @@ impl StartPlan {
             })
         };
         let issuers = good(issuers::inspect(config).await);
+        #[cfg(feature = "signals")]
+        let issuers =
+            issuers.into_iter().chain(good(streams::inspect_all(config, &self.remote_issuers).await)).collect();
         let store = good(store);
         let resources = good(mcp_probe::inspect(config).await);
         wrong.map_or(Ok(Inspected { issuers, directory: lines, store, resources, warnings }), Err)

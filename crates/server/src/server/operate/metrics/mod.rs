@@ -64,6 +64,8 @@ pub(crate) struct Sources {
     pub(crate) directories: DirectoryMetrics,
     /// The issuers whose keys are fetched.
     pub(crate) issuers: RemoteIssuers,
+    #[cfg(feature = "signals")]
+    pub(crate) streams: rotogate_signals::Streams,
     pub(crate) store: Option<RedbStore>,
     /// The configuration in force.
     pub(crate) config: Arc<ArcSwap<Config>>,
@@ -161,6 +163,11 @@ impl Collector for GateCollector {
         self.logs(output)?;
         traces(output)?;
         issuers::write(&self.sources.issuers, output)?;
+        let mut alive = output.family(&names::STREAM_ALIVE)?;
+        #[cfg(feature = "signals")]
+        for (issuer, is_alive) in self.sources.streams.alive() {
+            alive.add([&issuer], u64::from(is_alive))?;
+        }
         self.sources.directories.encode(&mut encoder)
     }
 }

@@ -70,6 +70,8 @@ pub(crate) struct Reloadable {
     pub(crate) serving: Serving,
     pub(crate) directories: Arc<LiveDirectories>,
     pub(crate) remote_issuers: RemoteIssuers,
+    #[cfg(feature = "signals")]
+    pub(crate) streams: rotogate_signals::Streams,
     pub(crate) limits: Arc<Limits>,
     /// In the order of the configuration.
     pub(crate) listeners: Vec<ReloadableListener>,

@@ -1,0 +1,198 @@
+//! Security event tokens (RFC 8417): their type, their subject, and what of it ends or is to be refreshed.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::super::IssuerRules;
+use super::super::user_name::UserName;
+use super::{
+    Ended, EventEffect, EventKind, Reported, Signed, StreamNotice, before, issued_at, malformed, names_one, proves,
+    session_target, subject_of, text,
+};
+use crate::clock::Timestamp;
+use crate::denial::{Denial, EventFlaw};
+use crate::revocation::{Effect, Revocation, Target};
+
+/// Whom the subject of an event names (RFC 9493 §3; SSF 1.0 §3).
+#[derive(Debug)]
+enum NamedSubject<'a> {
+    /// A user of the issuer, by `sub`.
+    User(&'a str),
+    /// A session there, and perhaps its user.
+    Session(&'a str, Option<&'a str>),
+    /// A token, by `jti`.
+    Token(&'a str),
+    /// A user whom the directory may know by this name.
+    ByDirectory(UserName),
+    /// Nobody that the gate could know: a form or a member that it cannot relate to tokens or sessions.
+    Unknown,
+    /// The transmitter says that a member that the gate cannot judge is critical.
+    Critical,
+}
+
+impl Signed<'_> {
+    /// What a security event token does.
+    // Requirements S19, S20.
+    pub(super) fn security_event(self, audience: &[Box<str>], wall: Timestamp) -> Result<Reported, Denial> {
+        let Self { rules, typ, claims } = self;
+        if typ.as_deref() != Some("secevent+jwt") {
+            return Err(malformed("typ is not secevent+jwt"));
+        }
+        names_one(&claims, audience)?;
+        let issued = issued_at(&claims, rules, wall)?;
+        let jti = text(&claims, "jti")?.ok_or(malformed("no jti"))?;
+        let events = claims.get("events").and_then(Value::as_object).ok_or(malformed("events must be an object"))?;
+        let mut all = events.iter();
+        let (Some((uri, event)), None) = (all.next(), all.next()) else {
+            return Err(malformed("one event is needed"));
+        };
+        let event = event.as_object().ok_or(malformed("an event is an object"))?;
+        let kind = EventKind::from_uri(uri);
+        let effect = rules.on_event.effect(kind, event);
+        let report = |ended, stream| Reported { kind, effect, ended, told: issued, id: jti.into(), stream };
+        if effect == EventEffect::Log {
+            let state = event.get("state").and_then(Value::as_str);
+            tracing::info!(issuer = %rules.name, kind = uri, jti, state, "security event noted: it ends nothing");
+            return Ok(report(Ended::Nothing, stream_notice(kind, event)?));
+        }
+        let subject = claims.get("sub_id").and_then(Value::as_object).ok_or(malformed("no sub_id"))?;
+        // The later of both times, never in the future.
+        let stated = event.get("event_timestamp").and_then(Value::as_u64).map(Timestamp::from_secs);
+        let at = stated.map_or(issued, |stated| stated.max(issued)).min(wall.max(issued));
+        let named = named_subject(rules, subject)?;
+        let ended = match effect {
+            EventEffect::Refresh => refreshed(rules, named, at, wall),
+            EventEffect::End | EventEffect::Log => ended(rules, named, at, wall),
+        };
+        Ok(report(ended, None))
+    }
+}
+
+/// What an event says of the stream itself (SSF 1.0 §8.1.4).
+fn stream_notice(kind: EventKind, event: &Map<String, Value>) -> Result<Option<StreamNotice>, Denial> {
+    Ok(match kind {
+        EventKind::Verification => Some(StreamNotice::Verification { state: text(event, "state")?.map(Into::into) }),
+        EventKind::StreamUpdated => {
+            let status = text(event, "status")?.ok_or(malformed("stream-updated has no status"))?;
+            Some(StreamNotice::Updated { status: status.into() })
+        }
+        _ => None,
+    })
+}
+
+fn ended(rules: &IssuerRules, named: NamedSubject<'_>, at: Timestamp, wall: Timestamp) -> Ended {
+    let (target, also, is_sure) = match named {
+        NamedSubject::User(subject) => (subject_of(rules, subject), None, true),
+        NamedSubject::Session(sid, user) => session_target(rules, sid, user),
+        NamedSubject::Token(jti) => return gone(rules, jti, wall),
+        NamedSubject::ByDirectory(name) => return by_directory(rules, name, EventEffect::End, at),
+        NamedSubject::Unknown => return Ended::Unmatched,
+        NamedSubject::Critical => return Ended::Discarded,
+    };
+    let also = also.map(|also| before(rules, also, at, wall));
+    Ended::Tokens { entry: before(rules, target, at, wall), also, is_sure }
+}
+
+/// All access tokens of a user are refused, also those of other sessions: each is replaced by one refresh.
+fn refreshed(rules: &IssuerRules, named: NamedSubject<'_>, at: Timestamp, wall: Timestamp) -> Ended {
+    let (target, is_sure) = match named {
+        NamedSubject::User(subject) | NamedSubject::Session(_, Some(subject)) => {
+            (Target::refreshed(&rules.issuer, subject), true)
+        }
+        NamedSubject::Session(sid, None) => (Target::refreshed_session(&rules.issuer, sid), proves(rules, sid)),
+        NamedSubject::Token(jti) => return gone(rules, jti, wall),
+        NamedSubject::ByDirectory(name) => return by_directory(rules, name, EventEffect::Refresh, at),
+        NamedSubject::Unknown => return Ended::Unmatched,
+        NamedSubject::Critical => return Ended::Discarded,
+    };
+    Ended::Tokens { entry: before(rules, target, at, wall), also: None, is_sure }
+}
+
+fn gone(rules: &IssuerRules, jti: &str, wall: Timestamp) -> Ended {
+    let target = Target::Token { issuer: Arc::clone(&rules.issuer), jti: jti.into() };
+    let entry = Revocation { effect: Effect::Gone, ..before(rules, target, wall, wall) };
+    Ended::Tokens { entry, also: None, is_sure: true }
+}
+
+fn by_directory(rules: &IssuerRules, name: UserName, effect: EventEffect, at: Timestamp) -> Ended {
+    Ended::OfDirectory { issuer: Arc::clone(&rules.issuer), name, effect, at }
+}
+
+/// The subject identifier of an event.
+fn named_subject<'a>(rules: &IssuerRules, subject: &'a Map<String, Value>) -> Result<NamedSubject<'a>, Denial> {
+    match subject.get("format").and_then(Value::as_str) {
+        Some("jwt_id") => {
+            is_of(rules, subject)?;
+            text(subject, "jti")?.map(NamedSubject::Token).ok_or(malformed("jwt_id has no jti"))
+        }
+        // Of an event about sessions it is one.
+        Some("opaque") => session(rules, subject, None),
+        Some("complex") => complex(rules, subject),
+        Some(_) => user(rules, subject),
+        None => Err(malformed("sub_id has no format")),
+    }
+}
+
+fn complex<'a>(rules: &IssuerRules, subject: &'a Map<String, Value>) -> Result<NamedSubject<'a>, Denial> {
+    let part = |name: &str| subject.get(name).map(|part| part.as_object().ok_or(malformed("sub_id is malformed")));
+    let (of_session, of_user) = (part("session").transpose()?, part("user").transpose()?);
+    let critical = rules.critical.load();
+    let is_judged = |member: &str| matches!(member, "format" | "session" | "user");
+    if subject.keys().any(|member| !is_judged(member) && critical.iter().any(|name| **name == **member)) {
+        return Ok(NamedSubject::Critical);
+    }
+    let user = match of_user.map(|of_user| user(rules, of_user)).transpose()? {
+        Some(NamedSubject::Unknown) if critical.iter().any(|name| &**name == "user") => {
+            return Ok(NamedSubject::Critical);
+        }
+        user => user,
+    };
+    match (of_session, user) {
+        (Some(of_session), Some(NamedSubject::User(subject))) if !rules.session_claim.is_empty() => {
+            session(rules, of_session, Some(subject))
+        }
+        (Some(of_session), None | Some(NamedSubject::Unknown)) => session(rules, of_session, None),
+        (_, Some(user)) => Ok(user),
+        // A tenant, a device or an application alone ends nothing.
+        (None, None) => Ok(NamedSubject::Unknown),
+    }
+}
+
+fn session<'a>(
+    rules: &IssuerRules,
+    session: &'a Map<String, Value>,
+    user: Option<&'a str>,
+) -> Result<NamedSubject<'a>, Denial> {
+    if rules.session_claim.is_empty() {
+        return Err(malformed("a session alone, and session_claim says that tokens have none"));
+    }
+    if session.get("format").and_then(Value::as_str) != Some("opaque") {
+        return Err(malformed("a session is named by opaque"));
+    }
+    let id = text(session, "id")?.ok_or(malformed("opaque has no id"))?;
+    Ok(NamedSubject::Session(id, user))
+}
+
+/// A user, by `sub`, or by a name that only the directory knows.
+fn user<'a>(rules: &IssuerRules, user: &'a Map<String, Value>) -> Result<NamedSubject<'a>, Denial> {
+    match user.get("format").and_then(Value::as_str) {
+        Some("iss_sub") => {
+            is_of(rules, user)?;
+            text(user, "sub")?.map(NamedSubject::User).ok_or(malformed("iss_sub has no sub"))
+        }
+        Some(format) => {
+            let name = UserName::read(format, |member| text(user, member).ok().flatten());
+            let name = name.filter(|name| rules.user_names.contains(&name.form()));
+            Ok(name.map_or(NamedSubject::Unknown, NamedSubject::ByDirectory))
+        }
+        None => Err(malformed("a user has no format")),
+    }
+}
+
+fn is_of(rules: &IssuerRules, object: &Map<String, Value>) -> Result<(), Denial> {
+    match object.get("iss").and_then(Value::as_str) {
+        Some(issuer) if issuer == &*rules.issuer => Ok(()),
+        Some(_) | None => Err(Denial::RefusedEvent(EventFlaw::Issuer)),
+    }
+}

@@ -1,0 +1,159 @@
+//! Requests of another issuer to end everything of a user: global token revocation
+//! (draft-parecki-oauth-global-token-revocation; "Universal Logout" of Okta). The issuer proves itself with a JWT of its own
+//! keys, for this endpoint alone, and the body names one user.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::client_assertion::UsableOnce;
+use super::event::{before, issued_at, names_one, subject_of, text};
+use super::user_name::UserName;
+use super::{IssuerRules, Verifier, strict_json};
+use crate::clock::Timestamp;
+use crate::denial::{Denial, EventFlaw};
+use crate::revocation::Revocation;
+
+/// The type of its JWT.
+const TYP: &str = "global-token-revocation+jwt";
+/// The longest time until it expires.
+const MAX_LIFETIME: Duration = Duration::from_secs(600);
+
+/// A request to verify.
+#[derive(Clone, Copy)]
+pub struct SentGlobalRevocation<'a> {
+    /// The name of the issuer that must have signed it.
+    pub issuer: &'a str,
+    /// Its `sub`: the id of this gate at the issuer.
+    pub client_id: &'a str,
+    /// Its `aud`: the URL of the endpoint.
+    pub audience: &'a Box<str>,
+    /// The JWT.
+    pub token: &'a str,
+    /// The body, which names the user.
+    pub body: &'a [u8],
+}
+
+impl std::fmt::Debug for SentGlobalRevocation<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SentGlobalRevocation(…)")
+    }
+}
+
+/// A good request, which counts once.
+#[derive(Clone, Debug)]
+pub struct AskedRevocation {
+    /// Its `jti`.
+    pub once: UsableOnce,
+    /// The issuer.
+    pub issuer: Arc<str>,
+    /// Whose tokens and sessions end.
+    pub user: RevokedUser,
+}
+
+/// The user of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RevokedUser {
+    /// A user of the issuer.
+    Subject {
+        /// `sub`.
+        subject: Box<str>,
+        /// What refuses the user's tokens of this issuer, and ends our sessions that it vouched for.
+        entry: Revocation,
+    },
+    /// A user of ours, whom only the directory can name.
+    Named(UserName),
+}
+
+fn unproved(what: &'static str) -> Denial {
+    Denial::RefusedEvent(EventFlaw::Credential(what))
+}
+
+/// What is wrong with the JWT is wrong with the sender's proof.
+fn as_proof(denial: Denial) -> Denial {
+    match denial {
+        Denial::RefusedEvent(flaw) => unproved(flaw.what()),
+        other => other,
+    }
+}
+
+impl Verifier {
+    /// Verifies a request, but not that it is used once.
+    ///
+    /// # Errors
+    /// [`Denial::RefusedEvent`]: [`EventFlaw::Credential`] if its sender is not proved to be the issuer, which is judged first.
+    /// [`Denial::KeysUnavailable`].
+    // Requirements S13, S14.
+    pub fn asked_revocation(
+        &self,
+        sent: SentGlobalRevocation<'_>,
+        engine_now: Timestamp,
+        wall: Timestamp,
+    ) -> Result<AskedRevocation, Denial> {
+        let signed = self.notice(sent.issuer, sent.token, engine_now).map_err(as_proof)?;
+        let (rules, claims) = (signed.rules, &signed.claims);
+        if signed.typ.as_deref() != Some(TYP) {
+            return Err(unproved("typ is not global-token-revocation+jwt"));
+        }
+        // One audience: a JWT for several endpoints could be passed on from one to another.
+        if !claims.get("aud").is_some_and(is_one) || names_one(claims, std::slice::from_ref(sent.audience)).is_err() {
+            return Err(unproved("aud is not the URL of this endpoint alone"));
+        }
+        if claims.get("sub").and_then(Value::as_str) != Some(sent.client_id) {
+            return Err(unproved("sub is not the configured client_id"));
+        }
+        let issued = issued_at(claims, rules, wall).map_err(as_proof)?;
+        let expires = claims.get("exp").and_then(Value::as_u64).ok_or(unproved("exp must be a time"))?;
+        let expires = Timestamp::from_secs(expires.min(u64::from(u32::MAX) * 2));
+        // Used ones are kept by the engine's time.
+        if expires.plus(rules.leeway) <= wall.max(engine_now) {
+            return Err(unproved("exp is past"));
+        }
+        if expires > wall.plus(MAX_LIFETIME).plus(rules.leeway) {
+            return Err(unproved("exp is more than 10 minutes ahead"));
+        }
+        let id = text(claims, "jti").map_err(as_proof)?.ok_or(unproved("no jti"))?;
+        let once = UsableOnce {
+            kind: "global token revocation",
+            issuer: Box::from(&*rules.issuer),
+            id: id.into(),
+            until: expires.plus(rules.leeway * 2),
+        };
+        let user = revoked_user(rules, sent.body, issued.max(wall), wall)?;
+        Ok(AskedRevocation { once, issuer: Arc::clone(&rules.issuer), user })
+    }
+}
+
+fn is_one(audience: &Value) -> bool {
+    audience.is_string() || audience.as_array().is_some_and(|several| several.len() == 1)
+}
+
+fn malformed(what: &'static str) -> Denial {
+    Denial::RefusedEvent(EventFlaw::Request(what))
+}
+
+/// The user that the body names, alone.
+fn revoked_user(rules: &IssuerRules, body: &[u8], at: Timestamp, wall: Timestamp) -> Result<RevokedUser, Denial> {
+    let body = strict_json::object(body).map_err(malformed)?;
+    let named = body.get("sub_id").and_then(Value::as_object).filter(|_| body.len() == 1);
+    let named = named.ok_or(malformed("the body must be an object with sub_id alone"))?;
+    let only =
+        |members: &[&str]| named.len() == members.len() + 1 && members.iter().all(|name| named.contains_key(*name));
+    let member = |of: &'_ Map<String, Value>, name: &str| -> Option<Box<str>> { text(of, name).ok()?.map(Into::into) };
+    match named.get("format").and_then(Value::as_str).ok_or(malformed("sub_id has no format"))? {
+        "iss_sub" if only(&["iss", "sub"]) => {
+            if named.get("iss").and_then(Value::as_str) != Some(&*rules.issuer) {
+                return Err(Denial::RefusedEvent(EventFlaw::Issuer));
+            }
+            let subject = member(named, "sub").ok_or(malformed("sub must be a string of 1 to 256 bytes"))?;
+            let entry = before(rules, subject_of(rules, &subject), at, wall);
+            Ok(RevokedUser::Subject { subject, entry })
+        }
+        format => {
+            let name = UserName::read(format, |name| text(named, name).ok().flatten());
+            let name = name.filter(|name| rules.user_names.contains(&name.form()) && named.len() == 2);
+            name.map(RevokedUser::Named).ok_or(malformed("sub_id has a format that is not served"))
+        }
+    }
+}

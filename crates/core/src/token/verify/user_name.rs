@@ -1,0 +1,87 @@
+//! Names of users besides `sub`, by which another issuer may mean one of ours. The directory alone knows whom.
+
+use std::fmt;
+
+/// A name of a user of ours that another issuer uses (RFC 9493 §3.2).
+///
+/// ```
+/// use rotogate::directory::{UserName, UserNameForm};
+///
+/// let name = UserName::Email("ada@example.com".into());
+/// assert_eq!(name.form(), UserNameForm::Email);
+/// assert_eq!(format!("{name:?}"), "Email(…)");
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UserName {
+    /// An e-mail address.
+    Email(Box<str>),
+    /// An id of the application, such as that of provisioning.
+    Opaque(Box<str>),
+}
+
+/// The form of such a name.
+///
+/// ```
+/// use rotogate::directory::UserNameForm;
+///
+/// assert_eq!(UserNameForm::Opaque.word(), "opaque");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UserNameForm {
+    /// An e-mail address.
+    Email,
+    /// An id of the application.
+    Opaque,
+}
+
+impl UserNameForm {
+    /// All of them.
+    #[doc(hidden)]
+    pub const ALL: [Self; 2] = [Self::Email, Self::Opaque];
+
+    /// The word for it in subject identifiers and in the configuration.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Email => "email",
+            Self::Opaque => "opaque",
+        }
+    }
+}
+
+impl UserName {
+    /// The name of a subject identifier of this format. `member`: a member of it, if it is a text of 1 to 256 bytes.
+    pub(super) fn read<'a>(format: &str, member: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
+        match format {
+            "email" => member("email").map(|email| Self::Email(email.into())),
+            "opaque" => member("id").map(|id| Self::Opaque(id.into())),
+            _ => None,
+        }
+    }
+
+    /// Its form.
+    pub const fn form(&self) -> UserNameForm {
+        match self {
+            Self::Email(_) => UserNameForm::Email,
+            Self::Opaque(_) => UserNameForm::Opaque,
+        }
+    }
+
+    /// The name itself.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Email(text) | Self::Opaque(text) => text,
+        }
+    }
+}
+
+/// A name belongs to a person.
+impl fmt::Debug for UserName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Email(_) => "Email(…)",
+            Self::Opaque(_) => "Opaque(…)",
+        })
+    }
+}

@@ -1,0 +1,29 @@
+//! What other issuers tell the gate: notices, and requests to end everything of a user.
+
+use super::TokenChecker;
+use crate::denial::Denial;
+use crate::token::verify::{AskedRevocation, Reported, SentGlobalRevocation, SentNotice};
+
+impl TokenChecker {
+    /// What a notice of another issuer reports.
+    ///
+    /// # Errors
+    /// [`Denial::RefusedEvent`], [`Denial::KeysUnavailable`].
+    pub fn verify_notice(&self, notice: SentNotice<'_>) -> Result<Reported, Denial> {
+        self.keys.load().verifier.reported(notice, self.clock.now(), self.clock.wall())
+    }
+
+    /// A request of another issuer to end everything of a user.
+    ///
+    /// # Errors
+    /// As [`Self::verify_notice`].
+    pub fn verify_global_revocation(&self, sent: SentGlobalRevocation<'_>) -> Result<AskedRevocation, Denial> {
+        self.keys.load().verifier.asked_revocation(sent, self.clock.now(), self.clock.wall())
+    }
+
+    /// Notes the members of a complex subject that the transmitter of an issuer calls critical. False if there is no issuer
+    /// of this name.
+    pub fn note_critical_members(&self, issuer: &str, members: Vec<Box<str>>) -> bool {
+        self.keys.load().verifier.note_critical_members(issuer, members)
+    }
+}

@@ -1,0 +1,162 @@
+//! `stream` of an entry of `[[issuers]]`: how its security events come to the gate.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::Uri;
+
+use super::super::declare::section;
+use super::super::print::Words;
+use super::super::value;
+use super::issuers::EventsConfig;
+use super::provider_client::{self, ProviderClientSettings};
+use super::{DAY, SECOND, path_in};
+use rotogate_core::http_client::{Allowed, FetchTarget};
+use rotogate_core::session::Scope;
+use rotogate_kit::config::{Section, Value as Raw};
+
+section! {
+    /// `stream` of an entry of `[[issuers]]`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct StreamConfig, read by read_keys(section, dir: &Path, issuer: &StreamIssuer<'_>) {
+        /// The URL of its transmitter, exactly as the metadata there has it. Default: the `url` of the entry.
+        reload transmitter: String = get_or(url, issuer.url.to_owned()),
+        /// `"poll"`: the gate fetches the events (RFC 8936). `"push"`: they come to the endpoint `events`, whose `token_file` the
+        /// transmitter learns.
+        reload delivery: StreamDelivery = get_or(value::word_of, StreamDelivery::Poll),
+        /// The audiences that the stream may have. Default: that of `events`.
+        reload audience: Vec<String> = by { read_audience(section, issuer) },
+        /// The gate's own client there: `id`, and `key_file` or `secret_file`; its tokens come from `token_url`.
+        reload client: Option<ProviderClientSettings> = table(|section| read_client(section, dir)),
+        /// Instead of `client`: the file with a token for the transmitter (0600), which is read for each request.
+        reload token_file: Option<PathBuf> = get(path_in(dir)),
+        /// The token endpoint for `client`. Required, unless the issuer has `discovery`.
+        reload token_url: Option<String> = get(url),
+        /// The scopes that `client` asks for.
+        reload scopes: Vec<Scope> = by { read_scopes(section) },
+        /// The types of the events to ask for. Default: those that end or refresh something (docs/signals.md).
+        reload events: Vec<String> = by { read_events(section) },
+        /// The other hosts that the transmitter's URLs may have, such as `["ssf.example.com"]`.
+        reload hosts: Vec<String> = list_or_empty(host),
+        /// How often the gate asks for a verification event, and for the stream's status; 1m to 1d.
+        reload verify_every: Duration = get_or(value::duration_within(60 * SECOND, DAY), 3600 * SECOND),
+        /// A PEM file with the only authorities that count for the transmitter. Default: those of the system.
+        reload ca: Option<PathBuf> = get(path_in(dir)),
+    }
+}
+
+/// What the entry says besides.
+pub(super) struct StreamIssuer<'a> {
+    pub(super) url: &'a str,
+    pub(super) events: Option<&'a EventsConfig>,
+    pub(super) is_discovered: bool,
+}
+
+/// How events come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamDelivery {
+    /// The gate fetches them.
+    Poll,
+    /// The transmitter sends them.
+    Push,
+}
+
+impl Words for StreamDelivery {
+    const WORDS: &'static [(&'static str, Self)] = &[("poll", Self::Poll), ("push", Self::Push)];
+}
+
+/// The types of events that end or refresh something here.
+const EVENTS: [&str; 9] = [
+    "https://schemas.openid.net/secevent/caep/event-type/session-revoked",
+    "https://schemas.openid.net/secevent/caep/event-type/credential-change",
+    "https://schemas.openid.net/secevent/caep/event-type/token-claims-change",
+    "https://schemas.openid.net/secevent/caep/event-type/assurance-level-change",
+    "https://schemas.openid.net/secevent/risc/event-type/account-disabled",
+    "https://schemas.openid.net/secevent/risc/event-type/account-purged",
+    "https://schemas.openid.net/secevent/risc/event-type/credential-compromise",
+    "https://schemas.openid.net/secevent/risc/event-type/sessions-revoked",
+    "https://schemas.openid.net/secevent/risc/event-type/account-credential-change-required",
+];
+
+/// The scopes of the interoperability profile (CAEP Interop 1.0 §2.7.3).
+const SCOPES: [&str; 2] = ["ssf.read", "ssf.manage"];
+
+pub(super) fn read(issuer: &Section<'_>, dir: &Path, of: &StreamIssuer<'_>) -> Option<StreamConfig> {
+    if issuer.has("stream") && !cfg!(feature = "signals") {
+        issuer.section("stream");
+        issuer.blame("stream", value::needs_feature("stream", "signals"));
+        return None;
+    }
+    issuer.table("stream", |section| {
+        let config = read_keys(section, dir, of);
+        match (&config.client, &config.token_file) {
+            (None, None) if !section.is_bad() => {
+                section
+                    .blame("client", "is missing: expected { id = \"gate\", key_file = \"gate.pem\" }, or token_file");
+            }
+            (Some(_), Some(_)) => {
+                section.blame("token_file", "conflicts with client; the gate authenticates in one way");
+            }
+            (Some(_), None) if config.token_url.is_none() && !of.is_discovered => {
+                section.blame(
+                    "token_url",
+                    "is missing: expected the token endpoint for client, or an issuer with discovery",
+                );
+            }
+            _ => {}
+        }
+        if config.delivery == StreamDelivery::Push && of.events.is_none() {
+            section
+                .blame("delivery", "is \"push\", and the entry has no events: expected the endpoint where they come");
+        }
+        config
+    })
+}
+
+fn read_audience(section: &Section<'_>, issuer: &StreamIssuer<'_>) -> Vec<String> {
+    let of_events = issuer.events.map(|events| events.audience.clone()).unwrap_or_default();
+    let audience = section.list("audience", value::text).unwrap_or(of_events);
+    if audience.is_empty() && !section.is_bad() {
+        section
+            .blame("audience", "is missing or empty; expected what the transmitter calls this gate, such as its URL");
+    }
+    audience
+}
+
+fn read_client(section: &Section<'_>, dir: &Path) -> ProviderClientSettings {
+    let client = provider_client::read_keys(section, dir);
+    if client.secret_file.is_none() && client.key.is_none() && !section.is_bad() {
+        section.blame("key_file", "is missing: a transmitter serves a client that proves itself alone");
+    }
+    client
+}
+
+fn read_scopes(section: &Section<'_>) -> Vec<Scope> {
+    let usual = || SCOPES.iter().filter_map(|scope| Scope::parse(scope).ok()).collect();
+    section.list("scopes", value::scope).unwrap_or_else(usual)
+}
+
+fn read_events(section: &Section<'_>) -> Vec<String> {
+    let events = section.list("events", value::text).unwrap_or_else(|| EVENTS.map(str::to_owned).to_vec());
+    if events.is_empty() {
+        section.blame("events", "is empty: a stream without events says nothing");
+    }
+    events
+}
+
+fn url(v: &Raw) -> Result<String, String> {
+    let text = value::text(v)?;
+    match FetchTarget::parse(&text, Allowed::by_operator()) {
+        Ok(_) => Ok(text),
+        Err(error) => Err(format!("{error}, found {}", v.describe())),
+    }
+}
+
+fn host(v: &Raw) -> Result<String, String> {
+    let host = value::text(v)?.to_ascii_lowercase();
+    let uri: Option<Uri> = format!("https://{host}/").parse().ok();
+    match uri.and_then(|uri| uri.authority().map(|authority| authority.as_str() == host && !host.contains('@'))) {
+        Some(true) => Ok(host),
+        Some(false) | None => Err(format!("expected a host such as \"ssf.example.com\", found {}", v.describe())),
+    }
+}

@@ -1,0 +1,193 @@
+//! The streams of security events: from the configuration to a running gate.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::issuers::RemoteIssuers;
+use super::provider_client::credentials;
+use crate::config::{Config, ConfigErrors, StreamConfig, StreamDelivery, TrustedIssuer, read_event_token};
+use crate::server::error::{KeyFault, ServerError};
+use rotogate::Gate;
+use rotogate::program::DeliveredEvent;
+use rotogate::remote_keys;
+use rotogate_core::clock::Timestamp;
+use rotogate_core::denial::Denial;
+use rotogate_core::fault::Error;
+use rotogate_core::http_client::{Allowed, FetchTarget, HttpClient, Tls};
+use rotogate_core::store::relay::RelayStore;
+use rotogate_signals::{
+    Access, Delivery, NotTaken, StreamError, StreamGate, StreamPlan, StreamSettings, Streams, TokenUrl, inspect,
+};
+
+/// A running gate, for its streams.
+#[derive(Debug)]
+struct GateOfStreams {
+    gate: Gate,
+    records: Arc<dyn RelayStore>,
+    is_shared: bool,
+}
+
+#[async_trait]
+impl StreamGate for GateOfStreams {
+    async fn take(&self, issuer: &str, audience: &[Box<str>], set: SecretString) -> Result<(), NotTaken> {
+        let event = DeliveredEvent { issuer, audience, token: set.expose_secret() };
+        self.gate.take_event(event).await.map(drop).map_err(|error| match error {
+            Error::Denied(Denial::RefusedEvent(flaw)) => NotTaken::Refused(flaw),
+            Error::Denied(_) | Error::Failed(_) => NotTaken::Undecided,
+        })
+    }
+
+    fn note_critical_members(&self, issuer: &str, members: Vec<Box<str>>) {
+        // Of an issuer that a reload took away, there is nothing to note.
+        self.gate.note_critical_members(issuer, members);
+    }
+
+    fn records(&self) -> Arc<dyn RelayStore> {
+        Arc::clone(&self.records)
+    }
+
+    fn seals(&self, message: &[u8]) -> Vec<Vec<u8>> {
+        self.gate.record_seals(message)
+    }
+
+    fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
+    fn now(&self) -> Timestamp {
+        self.gate.engine_time()
+    }
+}
+
+/// The streams of a gate that begins. None runs yet.
+pub(crate) fn of_gate(gate: &Gate, config: &Config) -> Result<Streams, ServerError> {
+    let records = gate.records().ok_or_else(|| ServerError::Unusable("the store keeps no records".to_owned()))?;
+    let of_streams = GateOfStreams { gate: gate.clone(), records, is_shared: config.store.is_shared() };
+    let streams = Streams::new(Arc::new(of_streams)).map_err(ServerError::part)?;
+    gate.watch_streams(Arc::new(streams.clone()));
+    Ok(streams)
+}
+
+/// The streams of a configuration. Reads their files.
+///
+/// # Errors
+/// The files that cannot be used, each at its key.
+pub(crate) fn plans(config: &Config, issuers: &RemoteIssuers) -> Result<Vec<StreamPlan>, ConfigErrors> {
+    let (mut plans, mut wrong) = (Vec::new(), Vec::new());
+    for (index, issuer) in config.issuers.iter().enumerate() {
+        let Some(stream) = &issuer.stream else { continue };
+        match plan(config, issuer, stream, issuers) {
+            Ok(plan) => plans.push(plan),
+            Err(KeyFault { key, message }) => {
+                wrong.push(config.blame(&format!("issuers[{index}].{key}"), message));
+            }
+        }
+    }
+    ConfigErrors::new(wrong).map_or(Ok(plans), Err)
+}
+
+fn plan(
+    config: &Config,
+    issuer: &TrustedIssuer,
+    stream: &StreamConfig,
+    issuers: &RemoteIssuers,
+) -> Result<StreamPlan, KeyFault> {
+    let StreamConfig {
+        transmitter,
+        delivery,
+        audience,
+        client,
+        token_file,
+        token_url,
+        scopes,
+        events,
+        hosts,
+        verify_every,
+        ca,
+    } = stream;
+    let http = Tls::read(ca.as_deref(), None).and_then(|tls| HttpClient::with_tls(&tls));
+    let http = http.map_err(|error| KeyFault::new("stream.ca", error.message))?;
+    let access = match client {
+        Some(client) => {
+            credentials(client).map_err(|KeyFault { key, message }| KeyFault::new(format!("stream.{key}"), message))?;
+            let client = client.clone();
+            let scope = scopes.iter().map(rotogate_core::session::Scope::as_str).collect::<Vec<_>>().join(" ");
+            Access::Client {
+                credentials: Arc::new(move || credentials(&client).map_err(|fault| fault.message)),
+                token_url: token_source(token_url.as_deref(), &issuer.name, issuers),
+                scope,
+            }
+        }
+        None => Access::File(token_file.clone().unwrap_or_default()),
+    };
+    let mut push = String::new();
+    let delivery = match (delivery, &issuer.events) {
+        (StreamDelivery::Push, Some(endpoint)) => {
+            let file = endpoint.token_file.as_deref().unwrap_or_else(|| std::path::Path::new(""));
+            let token = read_event_token(file).map_err(|message| KeyFault::new("events.token_file", message))?;
+            let public_url = config.server.public_url.to_string();
+            push = format!("{}{}", public_url.trim_end_matches('/'), endpoint.path);
+            Delivery::Push(push.clone(), token)
+        }
+        (StreamDelivery::Push, None) | (StreamDelivery::Poll, _) => Delivery::Poll,
+    };
+    let boxed = |all: &[String]| all.iter().map(|one| one.as_str().into()).collect();
+    Ok(StreamPlan {
+        settings: StreamSettings {
+            issuer: issuer.name.as_str().into(),
+            iss: issuer.url.as_str().into(),
+            transmitter: transmitter.as_str().into(),
+            hosts: boxed(hosts),
+            audience: boxed(audience),
+            events: boxed(events),
+            delivery,
+            verify_every: *verify_every,
+        },
+        access,
+        http,
+        // Of files it has the paths.
+        fingerprint: format!("{} {stream:?} {push}", issuer.url),
+    })
+}
+
+/// The token endpoint: the configured one, or that of the issuer's discovery document.
+fn token_source(token_url: Option<&str>, issuer: &str, issuers: &RemoteIssuers) -> TokenUrl {
+    match token_url.and_then(|url| FetchTarget::parse(url, Allowed::by_operator()).ok()) {
+        Some(target) => Arc::new(move || Some(target.clone())),
+        None => {
+            let (issuers, issuer): (_, Box<str>) = (issuers.clone(), issuer.into());
+            Arc::new(move || issuers.metadata(&issuer)?.token_target())
+        }
+    }
+}
+
+/// Asks each transmitter once, for `check --online`. What they say, a line each; or what is wrong with which of them.
+pub(crate) async fn inspect_all(config: &Config, issuers: &RemoteIssuers) -> Result<Vec<String>, ConfigErrors> {
+    let (mut lines, mut wrong) = (Vec::new(), Vec::new());
+    for mut plan in plans(config, issuers)? {
+        let name = Arc::clone(&plan.settings.issuer);
+        let index = config.issuers.iter().position(|issuer| *issuer.name == *name).unwrap_or_default();
+        // No keys are fetched in the background here, so no discovery document is known.
+        if let Access::Client { token_url, .. } = &mut plan.access
+            && token_url().is_none()
+            && let Some(source) = config.issuers.get(index).and_then(|issuer| issuer.keys.remote())
+            && let Ok(found) = remote_keys::inspect(source.issuer.clone()).await
+        {
+            let target = found.metadata.and_then(|metadata| metadata.token_target());
+            *token_url = Arc::new(move || target.clone());
+        }
+        match inspect(plan).await {
+            Ok(found) => lines.extend(found.into_iter().map(|line| format!("issuer {name}: {line}"))),
+            Err(error) => {
+                let key = match error {
+                    StreamError::Access(_) => "client",
+                    _ => "transmitter",
+                };
+                wrong.push(config.blame(&format!("issuers[{index}].stream.{key}"), error.to_string()));
+            }
+        }
+    }
+    ConfigErrors::new(wrong).map_or(Ok(lines), Err)
+}

@@ -1,0 +1,173 @@
+//! The record of a stream, in the store that all gates share: which gate attends to it, and what all of them must know. It
+//! is sealed by the keyring. Another gate takes over when the lease of the present one ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use serde::{Deserialize, Serialize};
+
+use super::{StreamError, StreamGate, StreamSettings};
+use rotogate_core::clock::Timestamp;
+use rotogate_core::random::are_equal;
+use rotogate_core::store::StoreError;
+use rotogate_core::store::relay::{RelayId, RelayInserted, RelayRecord, RelayState, RelaySwapped};
+
+/// How long a gate that is not heard of keeps the stream.
+// Requirement S18.
+pub(crate) const LEASE: Duration = Duration::from_secs(15);
+/// How often the gate with the stream renews its lease, and others look at it.
+pub(crate) const RENEW: Duration = Duration::from_secs(4);
+/// How long the record of a stream is kept that no gate attends to.
+const KEPT_FOR: Duration = Duration::from_secs(30 * 86_400);
+/// The length of a seal.
+const SEAL: usize = 32;
+/// How often a change is tried that another gate's change met.
+const TRIES: usize = 5;
+
+/// What all gates know of a stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Known {
+    /// Its name at the transmitter.
+    pub(crate) stream_id: Option<String>,
+    /// The `state` of the verification event that is due, and when it was asked for.
+    pub(crate) asked: Option<(String, Timestamp)>,
+    /// When a verification event was asked for, or came, last.
+    pub(crate) verified: Timestamp,
+    /// Whether the last one came.
+    pub(crate) is_verified: bool,
+    /// Whether its transmitter says that it is paused or disabled.
+    pub(crate) is_paused: bool,
+}
+
+impl Known {
+    /// Whether events may be expected to come.
+    pub(crate) const fn is_alive(&self) -> bool {
+        self.is_verified && !self.is_paused
+    }
+}
+
+/// The record of one stream.
+#[derive(Clone, Debug)]
+pub(crate) struct StreamRecord {
+    gate: Arc<dyn StreamGate>,
+    id: RelayId,
+    run: [u8; 16],
+}
+
+impl StreamRecord {
+    /// `run` names this run of the program.
+    pub(crate) fn new(gate: Arc<dyn StreamGate>, settings: &StreamSettings, run: [u8; 16]) -> Self {
+        let mut context = Context::new(&SHA256);
+        let parts = [&*settings.issuer, &settings.iss, &settings.transmitter, settings.delivery.method()];
+        for part in ["event stream"].into_iter().chain(parts) {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part.as_bytes());
+        }
+        let mut id = [0; 32];
+        id.copy_from_slice(context.finish().as_ref());
+        Self { gate, id: RelayId(id), run }
+    }
+
+    /// The record, if there is one; what it says, if a gate of this keyring wrote it.
+    async fn load(&self) -> Result<Option<(RelayRecord, Option<Known>)>, StoreError> {
+        let record = self.gate.records().load_relay(self.id).await?.filter(|record| record.until > self.gate.now());
+        Ok(record.map(|record| {
+            let known = self.open(&record);
+            if known.is_none() {
+                tracing::error!("the record of an event stream has no good seal: no gate of this keyring wrote it");
+            }
+            (record, known)
+        }))
+    }
+
+    fn open(&self, record: &RelayRecord) -> Option<Known> {
+        let (seal, text) = record.sealed.split_at_checked(SEAL)?;
+        let is_good = self.gate.seals(&self.message(record, text)).iter().any(|good| are_equal(good, seal));
+        if is_good { serde_json::from_slice(text).ok() } else { None }
+    }
+
+    /// Everything that decides is under the seal.
+    fn message(&self, record: &RelayRecord, text: &[u8]) -> Vec<u8> {
+        let lease = record.lease.as_millis().to_be_bytes();
+        [b"event stream", &self.id.0[..], &record.owner, &lease, &record.attempt.to_be_bytes(), text].concat()
+    }
+
+    fn sealed(
+        &self,
+        known: &Known,
+        owner: [u8; 16],
+        lease: Timestamp,
+        attempt: u32,
+    ) -> Result<RelayRecord, StoreError> {
+        let failed = || StoreError::new("the record of an event stream cannot be sealed");
+        let now = self.gate.now();
+        let until = now.plus(KEPT_FOR);
+        let (state, params) = (RelayState::Done, [0; 32]);
+        let mut record = RelayRecord { state, attempt, owner, since: now, lease, until, params, sealed: Vec::new() };
+        let text = serde_json::to_vec(known).map_err(|_| failed())?;
+        let seal = self.gate.seals(&self.message(&record, &text)).into_iter().next().ok_or_else(failed)?;
+        record.sealed = [seal, text].concat();
+        Ok(record)
+    }
+
+    /// Puts a record in the place of the one that was read. Was it still there?
+    async fn put(&self, old: Option<&RelayRecord>, new: RelayRecord) -> Result<bool, StoreError> {
+        let records = self.gate.records();
+        Ok(match old {
+            None => matches!(records.insert_relay(self.id, new, self.gate.now()).await?, RelayInserted::Inserted),
+            Some(old) => {
+                matches!(records.swap_relay(self.id, old.version(), new).await?, RelaySwapped::Swapped)
+            }
+        })
+    }
+
+    /// Takes or keeps the stream, unless another gate has it. What is known of the stream, and whether this gate has it.
+    pub(crate) async fn hold(&self) -> Result<(Known, bool), StreamError> {
+        let now = self.gate.now();
+        let found = self.load().await?;
+        let known = found.as_ref().and_then(|(_, known)| known.clone());
+        if let (Some((record, _)), Some(known)) = (&found, &known) {
+            let is_own = record.owner == self.run;
+            // A store that one gate alone uses: nobody else can take over.
+            let is_held = is_own && (!self.gate.is_shared() || record.lease > now.plus(LEASE - RENEW));
+            let is_anothers = !is_own && self.gate.is_shared() && record.lease > now;
+            if is_held || is_anothers {
+                return Ok((known.clone(), is_held));
+            }
+        }
+        let known = known.unwrap_or_default();
+        let old = found.as_ref().map(|(record, _)| record);
+        let attempt = old.map_or(1, |old| old.attempt.wrapping_add(1));
+        let new = self.sealed(&known, self.run, now.plus(LEASE), attempt)?;
+        let is_held = self.put(old, new).await?;
+        Ok((known, is_held))
+    }
+
+    /// Lets another gate take the stream at once.
+    pub(crate) async fn release(&self) -> Result<(), StreamError> {
+        if let Some((record, Some(known))) = self.load().await?
+            && record.owner == self.run
+        {
+            let new = self.sealed(&known, self.run, self.gate.now(), record.attempt.wrapping_add(1))?;
+            self.put(Some(&record), new).await?;
+        }
+        Ok(())
+    }
+
+    /// Changes what is known of the stream, whichever gate has it. `change` says whether it changed anything, and may be
+    /// called again with what another gate wrote.
+    pub(crate) async fn change(&self, change: impl Fn(&mut Known) -> bool) -> Result<Option<Known>, StoreError> {
+        for _ in 0..TRIES {
+            let Some((record, Some(mut known))) = self.load().await? else { return Ok(None) };
+            if !change(&mut known) {
+                return Ok(Some(known));
+            }
+            let new = self.sealed(&known, record.owner, record.lease, record.attempt.wrapping_add(1))?;
+            if self.put(Some(&record), new).await? {
+                return Ok(Some(known));
+            }
+        }
+        Err(StoreError::new("the record of an event stream is changed all the time"))
+    }
+}

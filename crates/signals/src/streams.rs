@@ -1,0 +1,143 @@
+//! All streams of a gate. A reload replaces those whose configuration differs.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
+
+use super::record::{Known, StreamRecord};
+use super::stream::Stream;
+use super::{Delivery, StreamGate, StreamPlan};
+use rotogate_core::engine::StreamWatch;
+use rotogate_core::random::{NoRandomness, are_equal, random};
+use rotogate_core::store::StoreError;
+use rotogate_core::token::verify::StreamNotice;
+
+/// The streams of a gate. Clones share them.
+#[derive(Clone)]
+pub struct Streams(Arc<Shared>);
+
+struct Shared {
+    gate: Arc<dyn StreamGate>,
+    run: [u8; 16],
+    all: Mutex<Vec<RunningStream>>,
+}
+
+struct RunningStream {
+    plan: StreamPlan,
+    record: StreamRecord,
+    is_alive: Arc<AtomicBool>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for RunningStream {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl fmt::Debug for Streams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Streams(…)")
+    }
+}
+
+impl Streams {
+    /// No streams yet.
+    ///
+    /// # Errors
+    /// The system returns no random bytes.
+    pub fn new(gate: Arc<dyn StreamGate>) -> Result<Self, NoRandomness> {
+        Ok(Self(Arc::new(Shared { gate, run: *random::<16>()?, all: Mutex::default() })))
+    }
+
+    /// Begins the streams that are new or differ, goes on with the others, and ends those that are not among `plans`. Needs
+    /// a tokio runtime.
+    // Requirement S29.
+    pub fn replace(&self, plans: Vec<StreamPlan>) {
+        let mut all = self.0.all.lock();
+        let mut old = std::mem::take(&mut *all);
+        for plan in plans {
+            match old.iter().position(|known| is_same(&known.plan, &plan)) {
+                Some(place) => all.push(old.swap_remove(place)),
+                None => all.push(self.begin(plan)),
+            }
+        }
+    }
+
+    fn begin(&self, plan: StreamPlan) -> RunningStream {
+        let record = StreamRecord::new(Arc::clone(&self.0.gate), &plan.settings, self.0.run);
+        let stream = Stream::new(Arc::clone(&self.0.gate), record.clone(), plan.clone());
+        RunningStream { plan, record, is_alive: stream.is_alive(), task: tokio::spawn(stream.run()) }
+    }
+
+    /// For each stream: the name of its issuer, and whether its last verification event came and it is enabled.
+    pub fn alive(&self) -> Vec<(Arc<str>, bool)> {
+        let all = self.0.all.lock();
+        let of = |one: &RunningStream| (Arc::clone(&one.plan.settings.issuer), one.is_alive.load(Ordering::Relaxed));
+        all.iter().map(of).collect()
+    }
+
+    /// Ends all streams, and lets another gate take them at once. The transmitters keep theirs.
+    pub async fn close(&self) {
+        let all = std::mem::take(&mut *self.0.all.lock());
+        for stream in all {
+            stream.task.abort();
+            if let Err(error) = stream.record.release().await {
+                let issuer = &*stream.plan.settings.issuer;
+                tracing::warn!(issuer, %error, "event stream not released: another gate takes it in 15 s");
+            }
+        }
+    }
+}
+
+/// The tokens that a push is authenticated by are no part of the text.
+fn is_same(one: &StreamPlan, other: &StreamPlan) -> bool {
+    use secrecy::ExposeSecret;
+    let token = |plan: &StreamPlan| match &plan.settings.delivery {
+        Delivery::Push(_, token) => token.expose_secret().as_bytes().to_vec(),
+        Delivery::Poll => Vec::new(),
+    };
+    one.fingerprint == other.fingerprint && are_equal(&token(one), &token(other))
+}
+
+#[async_trait]
+impl StreamWatch for Streams {
+    // Requirement S21.
+    async fn hears(&self, issuer: &str, notice: &StreamNotice) -> Result<bool, StoreError> {
+        let of = |stream: &&RunningStream| *stream.plan.settings.issuer == *issuer;
+        let found = self.0.all.lock().iter().find(of).map(|one| (one.record.clone(), Arc::clone(&one.is_alive)));
+        let Some((record, is_alive)) = found else { return Ok(true) };
+        let now = self.0.gate.now();
+        let is_good = AtomicBool::new(true);
+        let change = |known: &mut Known| match notice {
+            // The transmitter sends it of its own accord.
+            StreamNotice::Verification { state: None } => false,
+            StreamNotice::Verification { state: Some(state) } => {
+                let asked = known.asked.as_ref();
+                let is_asked = asked.is_some_and(|(asked, _)| are_equal(asked.as_bytes(), state.as_bytes()));
+                is_good.store(is_asked, Ordering::Relaxed);
+                if is_asked {
+                    (known.asked, known.is_verified, known.verified) = (None, true, now);
+                }
+                is_asked
+            }
+            StreamNotice::Updated { status } => {
+                let is_paused = **status != *"enabled";
+                std::mem::replace(&mut known.is_paused, is_paused) != is_paused
+            }
+        };
+        let known = record.change(change).await?;
+        let is_alive_now = known.is_some_and(|known| known.is_alive());
+        if is_good.load(Ordering::Relaxed) && is_alive_now != is_alive.swap(is_alive_now, Ordering::Relaxed) {
+            tracing::info!(issuer, is_alive = is_alive_now, "event stream: its transmitter says how it is");
+        }
+        Ok(is_good.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,238 @@
+//! The documents of a transmitter (OpenID SSF 1.0 §7 and §8, RFC 8936), read strictly: a duplicate member is refused. No
+//! request is made here.
+
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Map, Value, json};
+
+use super::{Delivery, StreamSettings};
+use rotogate_core::token::verify::strict_object;
+
+/// The most events of one poll.
+pub const MAX_EVENTS: usize = 100;
+/// The longest text of a transmitter that the gate keeps or repeats, in bytes.
+const MAX_NAME: usize = 256;
+
+/// What is wrong with a document, without any part of it that could be a secret.
+pub type Flaw = String;
+
+impl Delivery {
+    /// Its name in stream configurations (SSF 1.0 §6.1).
+    pub const fn method(&self) -> &'static str {
+        match self {
+            Self::Poll => "urn:ietf:rfc:8936",
+            Self::Push(..) => "urn:ietf:rfc:8935",
+        }
+    }
+}
+
+/// The URL of a transmitter's metadata: the well-known part stands before the path (SSF 1.0 §7.2).
+pub fn metadata_url(transmitter: &str) -> Option<String> {
+    let (scheme, rest) = transmitter.split_once("://")?;
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    Some(format!("{scheme}://{authority}/.well-known/ssf-configuration{}", path.trim_end_matches('/')))
+}
+
+/// The metadata of a transmitter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metadata {
+    /// Where streams are created.
+    pub configuration_endpoint: String,
+    /// Where a stream says whether it is enabled.
+    pub status_endpoint: String,
+    /// Where verification events are asked for.
+    pub verification_endpoint: String,
+    /// Where its keys are.
+    pub jwks_uri: Option<String>,
+    /// The members of complex subjects that a receiver must understand.
+    pub critical_members: Vec<Box<str>>,
+}
+
+impl Metadata {
+    /// Reads the metadata of this transmitter.
+    ///
+    /// # Errors
+    /// It is of another transmitter, or has not what the gate needs.
+    // Requirement S16: another transmitter's metadata is refused (mix-up).
+    pub fn parse(body: &[u8], settings: &StreamSettings) -> Result<Self, Flaw> {
+        let document = strict_object(body)?;
+        if text(&document, "issuer")? != Some(&*settings.transmitter) {
+            return Err("issuer is not exactly the configured transmitter".to_owned());
+        }
+        let needed = |name: &str| match text(&document, name)? {
+            Some(url) => Ok(url.to_owned()),
+            None => Err(format!("{name} is missing: without it nobody knows whether events come")),
+        };
+        let method = settings.delivery.method();
+        if let Some(Value::Array(methods)) = document.get("delivery_methods_supported")
+            && !methods.iter().any(|known| known == method)
+        {
+            return Err(format!("delivery_methods_supported has no {method}: choose the other delivery"));
+        }
+        Ok(Self {
+            configuration_endpoint: needed("configuration_endpoint")?,
+            status_endpoint: needed("status_endpoint")?,
+            verification_endpoint: needed("verification_endpoint")?,
+            jwks_uri: text(&document, "jwks_uri")?.map(str::to_owned),
+            critical_members: match document.get("critical_subject_members") {
+                None => Vec::new(),
+                Some(Value::Array(all)) if all.iter().all(Value::is_string) => {
+                    all.iter().filter_map(Value::as_str).map(Into::into).collect()
+                }
+                Some(_) => return Err("critical_subject_members is not a list of texts".to_owned()),
+            },
+        })
+    }
+}
+
+/// A stream as its transmitter has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Configuration {
+    /// Its name there.
+    pub stream_id: String,
+    /// Where its events are fetched, if they are.
+    pub poll_url: Option<String>,
+    /// The types that it delivers, if it says so.
+    pub delivered: Option<Vec<String>>,
+    /// The shortest time between two requests for a verification event, in seconds.
+    pub min_verification_interval: u64,
+}
+
+impl Configuration {
+    /// Reads the configuration of a stream.
+    ///
+    /// # Errors
+    /// It is none, or not of a stream for this gate.
+    pub fn parse(body: &[u8], settings: &StreamSettings) -> Result<Self, Flaw> {
+        Self::read(&strict_object(body)?, settings)
+    }
+
+    /// The first stream for this gate in a list (SSF 1.0 §8.1.1.2), or the only one.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn of_list(body: &[u8], settings: &StreamSettings) -> Result<Self, Flaw> {
+        // The strict parser reads objects.
+        let wrapped = [&b"{\"all\":"[..], body, b"}"].concat();
+        let mut why = "it lists no stream".to_owned();
+        let all = match strict_object(&wrapped)?.remove("all") {
+            Some(Value::Array(all)) => all,
+            Some(one) => vec![one],
+            None => Vec::new(),
+        };
+        for one in all.iter().filter_map(Value::as_object) {
+            match Self::read(one, settings) {
+                Ok(found) => return Ok(found),
+                Err(flaw) => why = flaw,
+            }
+        }
+        Err(why)
+    }
+
+    // Requirement S16.
+    fn read(document: &Map<String, Value>, settings: &StreamSettings) -> Result<Self, Flaw> {
+        if text(document, "iss")? != Some(&*settings.iss) {
+            return Err("iss of the stream is not the issuer's url".to_owned());
+        }
+        let audience = match document.get("aud") {
+            Some(Value::String(one)) => vec![one.as_str()],
+            Some(Value::Array(several)) => several.iter().map(|one| one.as_str().unwrap_or_default()).collect(),
+            Some(_) | None => Vec::new(),
+        };
+        if audience.is_empty() || !audience.iter().all(|one| settings.audience.iter().any(|own| **own == **one)) {
+            return Err("aud of the stream is not in audience: it is the stream of another receiver".to_owned());
+        }
+        let delivery = document.get("delivery").and_then(Value::as_object).ok_or("delivery is missing")?;
+        let method = settings.delivery.method();
+        if text(delivery, "method")? != Some(method) {
+            return Err(format!("delivery.method is not {method}"));
+        }
+        let poll_url = match settings.delivery {
+            Delivery::Poll => {
+                Some(text(delivery, "endpoint_url")?.ok_or("delivery.endpoint_url is missing")?.to_owned())
+            }
+            Delivery::Push(..) => None,
+        };
+        let delivered = document.get("events_delivered").and_then(Value::as_array);
+        Ok(Self {
+            stream_id: text(document, "stream_id")?.ok_or("stream_id is missing")?.to_owned(),
+            poll_url,
+            delivered: delivered.map(|all| all.iter().filter_map(Value::as_str).map(str::to_owned).collect()),
+            min_verification_interval: document
+                .get("min_verification_interval")
+                .and_then(Value::as_u64)
+                .unwrap_or_default(),
+        })
+    }
+
+    /// The body that creates a stream, or, with its id, changes it.
+    pub fn asked(settings: &StreamSettings, stream_id: Option<&str>) -> Value {
+        let mut delivery = json!({ "method": settings.delivery.method() });
+        if let Delivery::Push(url, token) = &settings.delivery {
+            delivery["endpoint_url"] = url.as_str().into();
+            delivery["authorization_header"] = format!("Bearer {}", token.expose_secret()).into();
+        }
+        let mut asked = json!({ "events_requested": settings.events, "delivery": delivery });
+        if let Some(id) = stream_id {
+            asked["stream_id"] = id.into();
+        }
+        asked
+    }
+}
+
+/// The status of a stream (SSF 1.0 §8.1.2): its word, and the transmitter's reason.
+///
+/// # Errors
+/// It is of another stream, or has no known word.
+pub fn status(body: &[u8], stream_id: &str) -> Result<(&'static str, Option<String>), Flaw> {
+    let document = strict_object(body)?;
+    if text(&document, "stream_id")?.is_some_and(|id| id != stream_id) {
+        return Err("stream_id is that of another stream".to_owned());
+    }
+    let word = text(&document, "status")?;
+    let known = ["enabled", "paused", "disabled"].into_iter().find(|known| Some(*known) == word);
+    let reason = document.get("reason").and_then(Value::as_str).map(shown);
+    Ok((known.ok_or("status is not enabled, paused or disabled")?, reason))
+}
+
+/// The answer to a poll (RFC 8936 §2.4).
+#[derive(Debug, Default)]
+pub struct Polled {
+    /// The events, each with the name by which it is acknowledged.
+    pub sets: Vec<(String, SecretString)>,
+    /// Whether more are there now.
+    pub has_more: bool,
+}
+
+impl Polled {
+    /// Reads the answer to a poll. Of more events than were asked for, the rest waits for the next poll.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn parse(body: &[u8]) -> Result<Self, Flaw> {
+        let mut document = strict_object(body)?;
+        let has_more = match document.get("moreAvailable") {
+            None => false,
+            Some(more) => more.as_bool().ok_or("moreAvailable is not true or false")?,
+        };
+        let Some(Value::Object(sets)) = document.remove("sets") else { return Err("sets is not an object".to_owned()) };
+        let has_more = has_more || sets.len() > MAX_EVENTS;
+        let read = |(jti, set): (String, Value)| match set {
+            Value::String(set) if (1..=MAX_NAME).contains(&jti.len()) => Ok((jti, SecretString::from(set))),
+            _ => Err("sets has a name that is too long, or a value that is no text".to_owned()),
+        };
+        Ok(Self { sets: sets.into_iter().take(MAX_EVENTS).map(read).collect::<Result<_, _>>()?, has_more })
+    }
+}
+
+/// A text of a transmitter, for a log.
+pub fn shown(text: &str) -> String {
+    text.chars().take(MAX_NAME).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+fn text<'a>(document: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, Flaw> {
+    match document.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) if (1..=2048).contains(&text.len()) => Ok(Some(text)),
+        Some(_) => Err(format!("{name} is not a text of 1 to 2048 bytes")),
+    }
+}

@@ -1,0 +1,175 @@
+//! Global token revocation (draft-parecki-oauth-global-token-revocation), which Okta calls Universal Logout: another issuer
+//! asks to end everything of one user. The dialect reads the request and writes the answer; the gate verifies the JWT.
+//!
+//! ```
+//! use rotogate::dialect::global_revocation::GlobalRevocations;
+//! use rotogate::gate::Endpoint;
+//!
+//! // `okta` is the name of a trusted issuer, and `0oa1` the id of this gate there.
+//! let revocations = GlobalRevocations::new("okta", "0oa1", "https://api.example.com/revoke/okta");
+//! let builder = rotogate::Gate::builder().endpoint(Endpoint::new(revocations).path("/revoke/okta"));
+//! # let _ = builder;
+//! ```
+
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderValue, Method, Response, StatusCode};
+use secrecy::SecretString;
+use serde_json::json;
+
+use super::events::{limited, refused, unavailable};
+use super::{Call, Command, Dialect, Outcome, Reply, ServedPath};
+use rotogate_core::denial::{Class, Denial, EventFlaw};
+use rotogate_core::fault::Error;
+use rotogate_core::reply::{self, ReplyBody};
+
+/// The name of the dialect.
+pub(crate) const NAME: &str = "global-token-revocation";
+/// The longest request, in bytes.
+// Requirement S13.
+const MAX_REQUEST: usize = 4 * 1024;
+
+/// A request to end everything of a user, not verified yet.
+///
+/// ```
+/// use rotogate::dialect::Command;
+/// use rotogate::dialect::global_revocation::GlobalRevocation;
+///
+/// // What `Dialect::read` makes of a request in a form of its own.
+/// let command = Command::RevokeGlobally(GlobalRevocation {
+///     issuer: "okta".into(),
+///     client_id: "0oa1".into(),
+///     audience: "https://api.example.com/revoke/okta".into(),
+///     token: Ok("eyJ…".into()),
+///     body: br#"{"sub_id":{"format":"iss_sub","iss":"https://acme.okta.com","sub":"00u1"}}"#.as_slice().into(),
+/// });
+/// # let _ = command;
+/// ```
+#[derive(Debug)]
+pub struct GlobalRevocation {
+    /// The name of the issuer whose endpoint received the request.
+    pub issuer: Box<str>,
+    /// The `sub` of the JWT must be this.
+    pub client_id: Box<str>,
+    /// Its `aud` must be this.
+    pub audience: Box<str>,
+    /// The JWT, or why there is none.
+    pub token: Result<SecretString, &'static str>,
+    /// The body, which names the user.
+    pub body: Box<[u8]>,
+}
+
+/// An endpoint for the requests of one issuer.
+///
+/// ```
+/// use rotogate::dialect::Dialect;
+/// use rotogate::dialect::global_revocation::GlobalRevocations;
+///
+/// let revocations = GlobalRevocations::new("okta", "0oa1", "https://api.example.com/revoke/okta");
+/// assert_eq!(revocations.name(), "global-token-revocation");
+/// ```
+#[derive(Clone, Debug)]
+pub struct GlobalRevocations {
+    issuer: Box<str>,
+    client_id: Box<str>,
+    url: Box<str>,
+}
+
+impl GlobalRevocations {
+    /// Takes the requests of the issuer with this name, which knows the gate by `client_id`. `url` is that of the endpoint, as
+    /// the issuer calls it.
+    pub fn new(issuer: impl Into<Box<str>>, client_id: impl Into<Box<str>>, url: impl Into<Box<str>>) -> Self {
+        Self { issuer: issuer.into(), client_id: client_id.into(), url: url.into() }
+    }
+}
+
+/// The one bearer token of a request.
+fn bearer(call: &Call<'_>) -> Result<SecretString, &'static str> {
+    let mut values = call.headers.get_all(AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return Err("one Authorization header is needed") };
+    let value = value.to_str().map_err(|_| "Authorization is no text")?;
+    match value.split_at_checked(7) {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer ") => {
+            Ok(SecretString::from(token.trim().to_owned()))
+        }
+        _ => Err("Authorization has no bearer token"),
+    }
+}
+
+fn is_json(call: &Call<'_>) -> bool {
+    let mut types = call.headers.get_all(CONTENT_TYPE).iter();
+    let media = types.next().and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media = media.split(';').next().unwrap_or_default().trim();
+    media.eq_ignore_ascii_case("application/json") && types.next().is_none()
+}
+
+impl Dialect for GlobalRevocations {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn default_path(&self) -> &'static str {
+        "/global-token-revocation"
+    }
+
+    fn serves(&self, base: &str) -> Vec<ServedPath> {
+        let path =
+            ServedPath { operation: "revoke", template: base.to_owned(), methods: &[Method::POST], spellings: &[] };
+        vec![path]
+    }
+
+    fn read(&self, call: &Call<'_>) -> Result<Command, Denial> {
+        if call.body.len() > MAX_REQUEST {
+            return Err(Denial::BodyTooLarge);
+        }
+        // A body of another type names nobody: the sender is proved first, so a stranger learns nothing of it.
+        let body = if is_json(call) { Box::from(&**call.body) } else { Box::default() };
+        Ok(Command::RevokeGlobally(GlobalRevocation {
+            issuer: self.issuer.clone(),
+            client_id: self.client_id.clone(),
+            audience: self.url.clone(),
+            token: bearer(call),
+            body,
+        }))
+    }
+
+    fn write(&self, _: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
+        let mut answer = match outcome {
+            Ok(_) => empty(StatusCode::NO_CONTENT),
+            Err(Error::Denied(denial)) => refusal(denial),
+            Err(Error::Failed(_)) => unavailable(std::time::Duration::from_secs(1)),
+        };
+        answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        answer
+    }
+}
+
+fn empty(status: StatusCode) -> Reply {
+    let mut answer = Response::new(ReplyBody::default());
+    *answer.status_mut() = status;
+    answer
+}
+
+fn refusal(denial: Denial) -> Reply {
+    let flaw = match (denial, denial.class()) {
+        (Denial::RefusedEvent(flaw), _) => flaw,
+        (_, Class::TooLarge) => return reply::problem(StatusCode::PAYLOAD_TOO_LARGE, None),
+        (_, Class::Limited(wait)) => return limited(wait),
+        (_, Class::Unavailable(wait)) => return unavailable(wait),
+        _ => EventFlaw::Request("the request is malformed"),
+    };
+    let (status, error) = match flaw {
+        EventFlaw::Authentication | EventFlaw::Credential(_) | EventFlaw::Key | EventFlaw::Audience => {
+            let mut answer = empty(StatusCode::UNAUTHORIZED);
+            let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
+            answer.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+            return answer;
+        }
+        EventFlaw::Issuer => (StatusCode::FORBIDDEN, "access_denied"),
+        EventFlaw::UnknownUser => (StatusCode::NOT_FOUND, "unknown_user"),
+        EventFlaw::SeveralUsers => (StatusCode::UNPROCESSABLE_ENTITY, "several_users"),
+        _ => (StatusCode::BAD_REQUEST, "invalid_request"),
+    };
+    let mut answer = refused(&json!({ "error": error }));
+    *answer.status_mut() = status;
+    answer
+}

@@ -1,0 +1,194 @@
+//! What other issuers report: one way in for the endpoints where they push, and for a client that polls.
+
+use std::sync::Arc;
+
+use secrecy::ExposeSecret;
+
+#[cfg(feature = "program")]
+use super::Gate;
+use super::Inner;
+use crate::dialect::global_revocation::GlobalRevocation;
+use rotogate_core::clock::Timestamp;
+use rotogate_core::denial::{Denial, EventFlaw};
+use rotogate_core::engine::{NoticeResult, Origin, StreamWatch};
+use rotogate_core::fault::Error;
+#[cfg(feature = "program")]
+use rotogate_core::token::verify::SentNotice;
+use rotogate_core::token::verify::{
+    AskedRevocation, EventEffect, EventKind, EventProtocol, Reported, SentGlobalRevocation, StreamNotice,
+};
+
+/// The word for requests for global revocation, where that of a protocol of notices stands.
+const GLOBAL_REVOCATION: &str = "global-revocation";
+
+/// A security event token of another issuer (RFC 8417), as a transmitter delivered it.
+#[cfg(feature = "program")]
+#[derive(Clone, Copy)]
+pub struct DeliveredEvent<'a> {
+    /// The name of the issuer that must have signed it.
+    pub issuer: &'a str,
+    /// Its `aud` must name one of these.
+    pub audience: &'a [Box<str>],
+    /// The signed text.
+    pub token: &'a str,
+}
+
+#[cfg(feature = "program")]
+impl std::fmt::Debug for DeliveredEvent<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DeliveredEvent(…)")
+    }
+}
+
+/// A good security event, after its effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TakenEvent {
+    /// Its `jti`.
+    pub id: Box<str>,
+    /// Its type.
+    pub kind: EventKind,
+    /// What it did.
+    pub result: NoticeResult,
+    /// What it says of its stream.
+    pub stream: Option<StreamNotice>,
+}
+
+#[cfg(feature = "program")]
+impl Gate {
+    /// Does what a security event of another issuer says, as the endpoint does to which it is pushed. Everything is durable
+    /// when this returns: the event may be acknowledged then, and not before. A repetition changes nothing.
+    ///
+    /// # Errors
+    /// [`Denial::RefusedEvent`], for good: [`EventFlaw::word`] is the `err` of its `setErrs` (RFC 8936). With every other
+    /// error nothing was decided: the event is not acknowledged, and comes again.
+    pub async fn take_event(&self, event: DeliveredEvent<'_>) -> Result<TakenEvent, Error> {
+        let DeliveredEvent { issuer, audience, token } = event;
+        let sent = SentNotice { protocol: EventProtocol::SecurityEvents, issuer, audience, token };
+        let reported = self.0.checker.verify_notice(sent).map_err(Error::from);
+        self.0.take_notice(issuer, EventProtocol::SecurityEvents, reported, &Origin::default()).await
+    }
+
+    /// Notes the members of a complex subject that the transmitter of an issuer calls critical
+    /// (`critical_subject_members` of its configuration): an event whose subject has one that the gate cannot judge is
+    /// discarded. False if there is no issuer of this name.
+    pub fn note_critical_members(&self, issuer: &str, members: Vec<Box<str>>) -> bool {
+        self.0.checker.note_critical_members(issuer, members)
+    }
+
+    /// Names what follows the streams of events: pushed ones, and those of [`Self::take_event`]. The first call counts.
+    pub fn watch_streams(&self, watch: Arc<dyn StreamWatch>) {
+        let _ = self.0.running.stream_watch.set(watch);
+    }
+
+    /// The store of records besides sessions, if the gate has one.
+    #[cfg(feature = "relay")]
+    pub fn records(&self) -> Option<Arc<dyn rotogate_core::store::relay::RelayStore>> {
+        self.0.running.records.clone()
+    }
+
+    /// The seal of a record under each secret of the keyring, the current one first.
+    #[cfg(feature = "relay")]
+    pub fn record_seals(&self, message: &[u8]) -> Vec<Vec<u8>> {
+        let seals = self.0.engine.keyring().refresh_keys().relay_secrets(message);
+        seals.iter().map(|seal| seal.as_ref().to_vec()).collect()
+    }
+
+    /// The time of the engine, on which all gates of a store agree.
+    pub fn engine_time(&self) -> Timestamp {
+        self.0.engine.clock().now()
+    }
+}
+
+impl Inner {
+    /// Does what a notice of another issuer reports, counts it, and records it.
+    // Requirements N49–N56, S19 to S23.
+    pub(super) async fn take_notice(
+        &self,
+        issuer: &str,
+        protocol: EventProtocol,
+        reported: Result<Reported, Error>,
+        origin: &Origin,
+    ) -> Result<TakenEvent, Error> {
+        let taken = match reported {
+            Ok(reported) => {
+                let (id, kind, effect) = (reported.id.clone(), reported.kind, reported.effect);
+                let stream = reported.stream.clone();
+                let result = match self.hear(issuer, reported.stream.as_ref()).await {
+                    Ok(()) => self.engine.take_report(reported).await,
+                    Err(error) => Err(error),
+                };
+                result.map(|result| (TakenEvent { id, kind, result, stream }, effect))
+            }
+            Err(error) => Err(error),
+        };
+        let result = taken.as_ref().map(|(taken, _)| taken.result);
+        self.engine.record_notice(issuer, protocol.word(), result, origin);
+        let (taken, effect) = taken?;
+        self.engine.record_event(issuer, (taken.kind, effect, &taken.id), taken.result, origin);
+        Ok(taken)
+    }
+
+    /// Passes on what an event says of its stream. One that verifies it with a state that was not asked for is refused.
+    // Requirement S21.
+    async fn hear(&self, issuer: &str, notice: Option<&StreamNotice>) -> Result<(), Error> {
+        let (Some(watch), Some(notice)) = (self.running.stream_watch.get(), notice) else { return Ok(()) };
+        match watch.hears(issuer, notice).await? {
+            true => Ok(()),
+            false => Err(Denial::RefusedEvent(EventFlaw::State).into()),
+        }
+    }
+
+    /// Ends everything of a user on the request of another issuer.
+    // Requirements S13 to S15.
+    pub(super) async fn revoke_globally(&self, request: &GlobalRevocation, origin: &Origin) -> Result<(), Error> {
+        let done = self.revoked_globally(request, origin).await;
+        let result = done.as_ref().map(|_| NoticeResult::Applied);
+        self.engine.record_notice(&request.issuer, GLOBAL_REVOCATION, result, origin);
+        let id = done?;
+        let event = (EventKind::GlobalRevocation, EventEffect::End, &*id);
+        self.engine.record_event(&request.issuer, event, NoticeResult::Applied, origin);
+        Ok(())
+    }
+
+    /// The `jti` of the request. Whom it names is known before the request is used up, so a failed directory uses up none.
+    async fn revoked_globally(&self, request: &GlobalRevocation, origin: &Origin) -> Result<Box<str>, Error> {
+        let asked = self.proved_revocation(request, origin)?;
+        let own = self.engine.user_of_revocation(&asked).await?;
+        let replayed = Denial::RefusedEvent(EventFlaw::Credential("it was used before"));
+        self.use_once(&asked.once, &format!("issuer:{}", request.issuer), replayed).await?;
+        let id = asked.once.id.clone();
+        self.engine.revoke_globally(asked, own.as_deref()).await?;
+        Ok(id)
+    }
+
+    fn proved_revocation(&self, request: &GlobalRevocation, origin: &Origin) -> Result<AskedRevocation, Denial> {
+        self.judge_notice(origin, || {
+            let token = request.token.as_ref().map_err(|what| Denial::RefusedEvent(EventFlaw::Credential(what)))?;
+            self.checker.verify_global_revocation(SentGlobalRevocation {
+                issuer: &request.issuer,
+                client_id: &request.client_id,
+                audience: &request.audience,
+                token: token.expose_secret(),
+                body: &request.body,
+            })
+        })
+    }
+
+    /// Reads what another issuer sent, within the limits on what is forged.
+    pub(super) fn judge_notice<T>(
+        &self,
+        origin: &Origin,
+        read: impl FnOnce() -> Result<T, Denial>,
+    ) -> Result<T, Denial> {
+        let (address, limits) = (origin.address, self.engine.limits());
+        limits.admit_unverified(address)?;
+        let read = read();
+        match &read {
+            Ok(_) => limits.record_valid(address),
+            Err(Denial::RefusedEvent(_)) => limits.record_forged(address),
+            // Nothing was decided, so nothing counts against the sender.
+            Err(_) => {}
+        }
+        read
+    }
+}
