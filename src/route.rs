@@ -15,7 +15,7 @@
 
 #[doc(inline)]
 pub use rotogate_core::route::{
-    AssertionForm, Auth, BadCredential, CallPattern, Credentials, EncodedSlash, HostError, Implied, LoginLead,
-    LooseMatch, Mcp, McpCalls, McpCheck, OnExpiry, Resource, Role, Route, RouteError, RouteId, RoutePolicy,
-    RouteProblem, StepUp, UpstreamId,
+    AssertionForm, Auth, BadCredential, CallPattern, ClaimValue, Comparison, Condition, ConditionError, Conditions,
+    Credentials, EncodedSlash, HostError, Implied, LoginLead, LooseMatch, Mcp, McpCalls, McpCheck, OnExpiry, Resource,
+    Role, Route, RouteError, RouteId, RoutePolicy, RouteProblem, StepUp, UpstreamId,
 };

@@ -4,6 +4,7 @@
 mod asked;
 mod attacks;
 mod before;
+mod conditions;
 mod ingress;
 mod mutual;
 mod names;

@@ -42,6 +42,7 @@ mod forward;
 mod future;
 mod judge;
 mod permit;
+mod permit_call;
 mod refuse;
 
 pub(super) use admit::{Admission, EndpointMatch};
@@ -49,9 +50,10 @@ pub(super) use awaited::{Settled, awaited, awaited_token};
 pub use future::ResponseFuture;
 use future::{FutureKind, PassedRequest};
 pub use judge::{Judgement, PermittedRequest};
-pub(super) use permit::{RoutedRequest, has_token_in_query, prepare, withhold};
 #[cfg(feature = "kuzzle")]
-pub(super) use permit::{permit_call, set_target};
+pub(super) use permit::set_target;
+pub(super) use permit::{RoutedRequest, has_token_in_query, prepare, withhold};
+pub(super) use permit_call::permit_call;
 
 /// Puts the gate in front of a service. See [`Gate::layer`].
 ///

@@ -80,9 +80,7 @@ impl ReadyMcp {
     ) -> Result<(), Denial> {
         for rule in self.rules.of_call(call) {
             let judged = match permitted.caller() {
-                Some(caller) => {
-                    policy::judge_call(&rule.route.policy, caller.token(), gate.engine.clock().wall(), observer)
-                }
+                Some(caller) => policy::judge_call(&rule.route, caller, gate.engine.clock().wall(), observer),
                 None => observer.judged(Rule::Credential, Err(Denial::NoCredential)),
             };
             if O::HAS_EFFECTS {

@@ -92,6 +92,7 @@ fn cases() -> Vec<Case> {
         },
         of_resource(),
         of_everybody("https://accounts.google.com", "hd", "acme.test"),
+        of_users(),
         of_everybody("https://token.actions.githubusercontent.com", "repository_owner_id", "65"),
     ]
 }
@@ -123,6 +124,23 @@ fn of_resource() -> Case {
             ("remove http://gate.test/mcp there", config("\"api\"", "")),
             ("write audiences here", config(both, "audiences = [\"api\"]\n")),
         ],
+    }
+}
+
+/// A user has written the claim that a route asks for.
+fn of_users() -> Case {
+    let config = |when: &str| {
+        let keys = "audience = [\"api\"]\npreset = \"oidc\"\n";
+        other("https://idp.test/", keys, &format!("when = {when}\n"))
+    };
+    Case {
+        kind: WarningKind::ClaimOfUsers,
+        says: "users of \"idp\" (oidc) write the claim nickname themselves",
+        attack: ("/open/x", "gate.test"),
+        token: Some(Issuer::new(3).token(&json!({ "iss": "https://idp.test/", "nickname": "admin" }))),
+        honest: ("/mine", "gate.test"),
+        routes: config("{ nickname = \"admin\" }"),
+        remedies: vec![("name a claim that only its administrators write", config("{ groups = { has = \"admin\" } }"))],
     }
 }
 

@@ -16,7 +16,7 @@ use rotogate::dialect::oauth2::OAuth2;
 use rotogate::gate::{
     Browser, Conclusion, Endpoint, Explanation, NewSession, Peer, Rate, Rates, Rule, RuleResult, Verdict, Whose,
 };
-use rotogate::route::{Auth, BadCredential, Role, Route, RoutePolicy, StepUp};
+use rotogate::route::{Auth, BadCredential, Comparison, Condition, Conditions, Role, Route, RoutePolicy, StepUp};
 use rotogate::session::Scope;
 use rotogate::store::Staleness;
 use rotogate_core::clock::{ManualTime, TimeSource, Timestamp};
@@ -94,7 +94,7 @@ fn coherent(explained: &Explanation, request: &Head) {
         }
         None => assert!(explained.rules.iter().all(|verdict| verdict.result != RuleResult::Fail), "{explained:?}"),
     }
-    assert_eq!(explained.rules.len(), 16, "{explained:?}");
+    assert_eq!(explained.rules.len(), 17, "{explained:?}");
     assert!(explained.rules.iter().all(|verdict| !verdict.detail.is_empty()), "{explained:?}");
     let shown = format!("{explained:?}");
     for value in request.headers().get_all("authorization") {
@@ -184,6 +184,7 @@ async fn world() -> World {
                 ..strict()
             },
         ))
+        .route(named("orgs", "/orgs/{org}/{*rest}", conditioned()))
         .route(named("pay", "/pay", RoutePolicy { step_up: Some(gold), ..strict() }))
         .route(named("browser", "/browser", RoutePolicy { cookie: Some("token".into()), ..strict() }))
         .route(named("page", "/page", strict().session()))
@@ -288,6 +289,12 @@ async fn table(world: &World) -> Vec<(&'static str, Head)> {
         ("insufficient_scope", with("/admin/x", &own)),
         ("insufficient_scope", with("/any", &own)),
         ("insufficient_authentication", with("/pay", &own)),
+        ("condition", with("/orgs/acme/a", &own)),
+        ("condition", with("/orgs/other/a", &world.theirs(&json!({ "org_id": "acme", "plan": "pro" })))),
+        ("condition", with("/orgs/acme/a", &world.theirs(&json!({ "org_id": "acme", "plan": "free" })))),
+        ("condition", with("/orgs/acme/a", &world.theirs(&json!({ "org_id": "acme" })))),
+        ("passed", with("/orgs/acme/a", &world.theirs(&json!({ "org_id": "acme", "plan": "pro" })))),
+        ("passed", with("/orgs/%61cme/a", &world.theirs(&json!({ "org_id": "acme", "plan": "pro" })))),
         ("missing_role", with("/staff", &world.theirs(&json!({ "groups": ["guests"] })))),
         ("roles_overage", with("/staff", &world.theirs(&json!({ "_claim_names": { "groups": "src1" } })))),
         ("passed", with("/rest", &own)),
@@ -579,6 +586,34 @@ async fn n46_p58_the_login_is_explained_after_the_roles_as_it_is_judged() {
         agree(&world.gate, &with("/payroll", &world.theirs(&json!({ "groups": ["staff"], "acr": "gold" })))).await;
     assert_eq!(good.denial, None, "{good:?}");
     assert_eq!(good.rules.iter().map(|verdict| verdict.rule).next_back(), Some(Rule::StepUp));
+}
+
+/// The tenant of the path, and a plan that is paid.
+fn conditioned() -> RoutePolicy {
+    let tenant = Condition::new("org_id", Comparison::Param("org".into())).unwrap();
+    let paid = Condition::new("plan", Comparison::Not(vec!["free".into()])).unwrap();
+    let conditions = Conditions::new(vec![tenant, paid], Vec::new()).unwrap();
+    RoutePolicy { conditions: Some(Arc::new(conditions)), ..RoutePolicy::default() }
+}
+
+#[tokio::test]
+async fn k24_an_explanation_names_claim_and_operator_and_no_value() {
+    let world = world().await;
+    let token = world.theirs(&json!({ "org_id": "acme", "plan": "free" }));
+    for (path, unmet) in [("/orgs/acme/a", "not met: plan not"), ("/orgs/other/a", "not met: org_id param")] {
+        let explained = agree(&world.gate, &with(path, &token)).await;
+        let verdict = explained.rules.iter().find(|verdict| verdict.rule == Rule::Condition).unwrap();
+        assert_eq!((verdict.result, &*verdict.detail), (RuleResult::Fail, unmet));
+        assert_eq!((explained.status, explained.outcome), (Some(403), "condition"));
+        let challenge = explained.challenge.clone().unwrap_or_default();
+        assert!(!challenge.contains("scope="), "{challenge}");
+        let rules = format!("{:?}", explained.rules);
+        assert!(!rules.contains("free"), "{rules}");
+    }
+    let good = world.theirs(&json!({ "org_id": "acme", "plan": "pro" }));
+    let explained = agree(&world.gate, &with("/orgs/acme/a", &good)).await;
+    let verdict = explained.rules.iter().find(|verdict| verdict.rule == Rule::Condition).unwrap();
+    assert_eq!((verdict.result, &*verdict.detail), (RuleResult::Ok, "org_id param, plan not"));
 }
 
 #[tokio::test]

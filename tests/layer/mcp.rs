@@ -1,5 +1,7 @@
 //! Calls of the Model Context Protocol through the layer, in front of a server that answers with what it got.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::http::HeaderMap;
 use axum::routing::any;
@@ -8,7 +10,10 @@ use http::{Method, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioExecutor;
 use rotogate::Gate;
-use rotogate::route::{Implied, Mcp, McpCalls, McpCheck, Resource, Role, Route, RoutePolicy, StepUp};
+use rotogate::gate::NewSession;
+use rotogate::route::{
+    Comparison, Condition, Conditions, Implied, Mcp, McpCalls, McpCheck, Resource, Role, Route, RoutePolicy, StepUp,
+};
 use rotogate::session::Scope;
 use serde_json::{Value, json};
 
@@ -26,6 +31,12 @@ fn policy(scopes: &str) -> RoutePolicy {
     }
 }
 
+/// A policy for callers with this plan.
+fn of_plan(plan: &str) -> RoutePolicy {
+    let paid = Condition::new("plan", Comparison::Equals(plan.into())).unwrap();
+    RoutePolicy { conditions: Some(Arc::new(Conditions::new(vec![paid], Vec::new()).unwrap())), ..policy("") }
+}
+
 fn rule(calls: &str, policy: RoutePolicy) -> Route {
     Route { calls: vec![McpCalls::parse(calls).unwrap()], id: calls.into(), ..Route::new("", policy) }
 }
@@ -40,6 +51,7 @@ async fn gate(mcp: Mcp) -> Gate {
         .route(rule("tools/call:read_file", policy("files.read")))
         .route(rule("tools/call:pay", RoutePolicy { step_up: Some(step_up), ..policy("") }))
         .route(rule("prompts/get", RoutePolicy { roles: vec![Role::parse("boss", |_| false)], ..policy("") }))
+        .route(rule("tools/call:export", of_plan("pro")))
         .route(rule("*", policy("")))
         .build()
         .await
@@ -53,6 +65,7 @@ async fn echo(method: Method, headers: HeaderMap, body: Bytes) -> String {
 }
 
 struct Client {
+    gate: Gate,
     server: Server,
     token: String,
 }
@@ -62,7 +75,7 @@ impl Client {
         let gate = gate(mcp).await;
         let (token, _) = tokens(&gate, scope).await;
         let app = Router::new().route("/mcp", any(echo)).layer(gate.layer().forward_buffered());
-        Self { server: Server::axum(app).await, token }
+        Self { server: Server::axum(app).await, gate, token }
     }
 
     async fn post(&self, headers: &[(&str, &str)], body: &str) -> Answer {
@@ -134,6 +147,21 @@ async fn m8_m9_m10_m11_a_call_needs_what_its_path_and_its_rule_ask_for_and_one_c
     let refused = nobody.call("tools/call", Some("delete_all")).await;
     assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
     assert_eq!(challenge(&refused), format!("Bearer resource_metadata=\"{METADATA}\", scope=\"mcp files.write\""));
+}
+
+#[tokio::test]
+async fn k20_a_call_needs_what_the_conditions_of_its_rule_ask_for() {
+    for check in [McpCheck::Body, McpCheck::Headers] {
+        let mut client = Client::new(Mcp { check, ..Mcp::default() }, "mcp").await;
+        let refused = client.call("tools/call", Some("export")).await;
+        assert_eq!((refused.status, refused.status.as_u16()), (StatusCode::FORBIDDEN, 403));
+        assert!(!refused.headers.get("www-authenticate").is_some_and(|it| it.to_str().unwrap().contains(" scope=")));
+        for (plan, status) in [("pro", StatusCode::OK), ("free", StatusCode::FORBIDDEN)] {
+            let session = NewSession::new("ada", "web").scope("mcp").unwrap().claim("plan", plan).unwrap();
+            client.token = client.gate.sessions().start(session).await.unwrap().access_token.expose().to_owned();
+            assert_eq!(client.call("tools/call", Some("export")).await.status, status, "{plan}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -298,7 +326,7 @@ async fn a_layer_that_does_not_buffer_says_so() {
     let gate = gate(Mcp::default()).await;
     let (token, _) = tokens(&gate, "mcp").await;
     let app = Router::new().route("/mcp", any(echo)).layer(gate.layer());
-    let client = Client { server: Server::axum(app).await, token };
+    let client = Client { server: Server::axum(app).await, gate, token };
     let refused = client.call("tools/list", None).await;
     assert_eq!(refused.status, StatusCode::NOT_IMPLEMENTED);
     assert!(refused.body.contains("forward_buffered()"), "{}", refused.body);

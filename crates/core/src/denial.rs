@@ -187,6 +187,9 @@ pub enum Denial {
     /// The token lacks a role that the route asks for, and its issuer left roles out because there are too many.
     // Requirement I18.
     RolesOverage,
+    /// The claims of the token do not meet the conditions of the route.
+    // Requirement K22.
+    Condition,
     /// The caller did not log in as the route asks, or too long ago (RFC 9470).
     // Requirement N46.
     InsufficientAuthentication,

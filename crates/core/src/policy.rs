@@ -213,23 +213,48 @@ fn judge_observed<O: Observer>(policy: &RoutePolicy, token: &AccessToken, observ
     observer.judged(Rule::Role, judge_route_roles(policy, token))
 }
 
+/// Judges the claims of a caller by the conditions of a route. `path`: the canonical path of the request, for routes whose
+/// conditions name its parameters.
+///
+/// # Errors
+/// [`Denial::Condition`].
+// Requirements K20 and K22.
+pub fn judge_conditions<O: Observer>(
+    route: &Route,
+    caller: &Verified,
+    path: Option<&str>,
+    observer: &mut O,
+) -> Result<(), Denial> {
+    let Some(conditions) = route.policy.conditions.as_deref().filter(|_| route.policy.auth != Auth::None) else {
+        return Ok(());
+    };
+    let judged = match O::HAS_EFFECTS {
+        true => caller.kept_conditions(conditions),
+        false => Arc::new(conditions.judge(&caller.token().claims())),
+    };
+    let param = |name: &str| route.params(path?).find(|(known, _)| *known == name).map(|(_, value)| value);
+    observer.judged(Rule::Condition, if judged.hold(param) { Ok(()) } else { Err(Denial::Condition) })
+}
+
 /// Judges the caller of a call (MCP) by its rule, after the route of its path has permitted the request. A rule that names
 /// no issuers asks for none.
 ///
 /// # Errors
-/// The errors of [`authorise`], and [`Denial::InsufficientAuthentication`].
+/// The errors of [`authorise`], [`Denial::Condition`], and [`Denial::InsufficientAuthentication`].
 pub fn judge_call<O: Observer>(
-    policy: &RoutePolicy,
-    token: &AccessToken,
+    rule: &Route,
+    caller: &Verified,
     now: Timestamp,
     observer: &mut O,
 ) -> Result<(), Denial> {
+    let (policy, token) = (&rule.policy, caller.token());
     if !policy.issuers.is_empty() {
         observer.judged(Rule::Issuer, judge_issuer(policy, token))?;
     }
     observer.judged(Rule::Proof, judge_binding(policy, token))?;
     observer.judged(Rule::Scope, judge_scopes(policy, token))?;
     observer.judged(Rule::Role, judge_route_roles(policy, token))?;
+    judge_conditions(rule, caller, None, observer)?;
     observer.judged(Rule::StepUp, judge_step_up(policy, token, now))
 }
 

@@ -43,6 +43,8 @@ pub enum Rule {
     Scope,
     /// The roles, and further requirements of the application.
     Role,
+    /// The conditions on claims.
+    Condition,
     /// How and when the caller logged in (RFC 9470).
     StepUp,
     /// The session of a refresh token.
@@ -54,7 +56,7 @@ pub enum Rule {
 impl Rule {
     /// The rules of a request, in order.
     #[doc(hidden)]
-    pub const OF_REQUESTS: [Self; 16] = [
+    pub const OF_REQUESTS: [Self; 17] = [
         Self::Request,
         Self::Path,
         Self::Route,
@@ -70,6 +72,7 @@ impl Rule {
         Self::Audience,
         Self::Scope,
         Self::Role,
+        Self::Condition,
         Self::StepUp,
     ];
 
@@ -91,6 +94,7 @@ impl Rule {
             Self::Audience => "audience",
             Self::Scope => "scope",
             Self::Role => "role",
+            Self::Condition => "condition",
             Self::StepUp => "step_up",
             Self::Session => "session",
             Self::Rotation => "rotation",
@@ -167,6 +171,7 @@ impl Rule {
             Denial::InsufficientScope | Denial::InvalidScope | Denial::InvalidTarget => Self::Scope,
             Denial::MissingRole | Denial::RolesOverage => Self::Role,
             Denial::MissingClaim | Denial::Predicate | Denial::ClaimsShape => Self::Role,
+            Denial::Condition => Self::Condition,
             Denial::InsufficientAuthentication => Self::StepUp,
             Denial::OtherClient | Denial::OtherAccount | Denial::OtherDialect | Denial::TtlExceeded => Self::Session,
             Denial::UnauthorizedClient | Denial::UnsupportedGrantType | Denial::TooManySessions => Self::Session,

@@ -113,6 +113,8 @@ impl<M> GateLayer<M> {
             Ok(route) => route,
             Err(admission) => return admission,
         };
+        // The path is set anew below.
+        let judged_path = route.policy.depends_on_path().then(|| path.as_str().to_owned());
         if path.is_rewritten() {
             let may_stay = self.may_stay(&path, raw);
             let canonical = (self.rewrite && whole.is_none()).then(|| path.as_str().to_owned());
@@ -128,13 +130,20 @@ impl<M> GateLayer<M> {
             parts.headers.remove(AUTHORIZATION);
             return Admission::In(policy::permit_anonymous(route, self.by()));
         }
-        self.permitted(parts, route, observer)
+        self.permitted(parts, route, judged_path.as_deref(), observer)
     }
 
     /// Steps 5 to 7, for a request whose audience a `require()` may judge.
-    fn permitted<O: Observer>(&self, parts: &Parts, route: &Arc<Route>, observer: &mut O) -> Admission {
+    fn permitted<O: Observer>(
+        &self,
+        parts: &Parts,
+        route: &Arc<Route>,
+        path: Option<&str>,
+        observer: &mut O,
+    ) -> Admission {
         let (gate, by) = (&self.gate.0, self.by());
-        let permitted = observer.attempt(|observer| RoutedRequest::new(gate, parts, route, by, observer).permit());
+        let permitted =
+            observer.attempt(|observer| RoutedRequest::new(gate, parts, route, by, observer).on_path(path).permit());
         match permitted {
             Ok(permitted) => {
                 if let Some(caller) = permitted.caller().filter(|_| O::HAS_EFFECTS) {
@@ -146,7 +155,7 @@ impl<M> GateLayer<M> {
                 }
             }
             Err(Denial::WrongAudience) if self.defer_audience && route.policy.audiences.is_empty() => {
-                match RoutedRequest::new(gate, parts, route, by, observer).undecided() {
+                match RoutedRequest::new(gate, parts, route, by, observer).on_path(path).undecided() {
                     Ok((undecided, anonymous)) => Admission::Undecided(undecided, anonymous),
                     Err(denial) => Admission::Refused(denial, Some(Arc::clone(route))),
                 }

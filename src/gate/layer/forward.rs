@@ -13,7 +13,8 @@ use secrecy::ExposeSecret;
 
 use super::GateLayer;
 use super::admit::{Admission, EndpointMatch};
-use super::permit::{permit_call, prepare, withhold};
+use super::permit::{prepare, withhold};
+use super::permit_call::permit_call;
 use crate::dialect::{Forward, Reply};
 use crate::gate::in_flight::InFlightSlot;
 use crate::gate::overloaded::overloaded;

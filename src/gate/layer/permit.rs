@@ -10,7 +10,6 @@ use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
 
 use super::assertion::assertion_for_service;
-use crate::dialect::EnclosedCall;
 use crate::gate::browser_request::session_cookie;
 use crate::gate::notice::SetupNotice;
 use crate::gate::{Inner, exchange};
@@ -19,8 +18,7 @@ use rotogate_core::denial::{Denial, NotGood};
 use rotogate_core::dpop::{CheckedProof, UsedProof};
 use rotogate_core::headers::{self, Peer};
 use rotogate_core::policy::{self, By, Permitted, Undecided};
-use rotogate_core::route::path::CanonicalPath;
-use rotogate_core::route::{Auth, BadCredential, Match, Route, RoutePolicy, authority};
+use rotogate_core::route::{Auth, BadCredential, Route, RoutePolicy};
 use rotogate_core::rule::Rule;
 use rotogate_core::token::observer::Observer;
 use rotogate_core::token::session_cookie::is_of_browser;
@@ -34,6 +32,8 @@ pub(in crate::gate) struct RoutedRequest<'a, O> {
     route: &'a Arc<Route>,
     /// The policy that says where the token may be.
     places_of: &'a RoutePolicy,
+    /// The canonical path, if the rules of the route depend on it.
+    path: Option<&'a str>,
     by: By,
     observer: &'a mut O,
 }
@@ -70,7 +70,17 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         by: By,
         observer: &'a mut O,
     ) -> Self {
-        Self { gate, parts, route, places_of: &route.policy, by, observer }
+        Self { gate, parts, route, places_of: &route.policy, path: None, by, observer }
+    }
+
+    /// With the canonical path of the request.
+    pub(super) fn on_path(self, path: Option<&'a str>) -> Self {
+        Self { path, ..self }
+    }
+
+    /// With the places for a token of another route.
+    pub(super) fn with_places_of(self, places_of: &'a RoutePolicy) -> Self {
+        Self { places_of, ..self }
     }
 
     /// Steps 5 to 7. A request that this gate has permitted before keeps its caller, and is only authorised again; its
@@ -99,7 +109,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
     }
 
     fn permit_first(&mut self) -> Result<Permitted, Denial> {
-        let Self { gate, parts, route, places_of, by, .. } = *self;
+        let Self { gate, parts, route, places_of, path, by, .. } = *self;
         match (route.policy.auth, route.policy.bad_credential_on_optional) {
             // No token is required, but two Authorization headers are refused: the upstream could choose either.
             (Auth::None, _) => {
@@ -109,7 +119,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
             (Auth::Required, _) => self.caller()?.ok_or(Denial::NoCredential),
             (Auth::Optional, BadCredential::Refuse) => {
                 let caller = self.observer.attempt(|observer| {
-                    match (RoutedRequest { gate, parts, route, places_of, by, observer }).caller() {
+                    match (RoutedRequest { gate, parts, route, places_of, path, by, observer }).caller() {
                         // A cookie that is over, none of ours, or without its device, is none.
                         Err(Denial::SessionOver(_)) => Ok(Some(policy::permit_anonymous(route, by).after_session())),
                         Err(Denial::UnknownSessionCookie | Denial::DeviceProofMissing) => Ok(None),
@@ -122,7 +132,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
                 self.observer.judged(Rule::Credential, credential::at_most_one(&parts.headers))?;
                 let caller = self
                     .observer
-                    .attempt(|observer| RoutedRequest { gate, parts, route, places_of, by, observer }.caller());
+                    .attempt(|observer| RoutedRequest { gate, parts, route, places_of, path, by, observer }.caller());
                 match caller {
                     Ok(Some(caller)) => Ok(caller),
                     Err(Denial::TwoCredentials) => Err(Denial::TwoCredentials),
@@ -136,7 +146,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
     }
 
     /// The permit for the caller; `None` without a credential.
-    fn caller(&mut self) -> Result<Option<Permitted>, Denial> {
+    pub(super) fn caller(&mut self) -> Result<Option<Permitted>, Denial> {
         let Some(found) = self.credential()? else { return Ok(None) };
         let checked = self.verify(found)?;
         self.authorise(checked).map(Some)
@@ -216,7 +226,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
     fn authorise(&mut self, checked: CheckedCaller) -> Result<Permitted, Denial> {
         let CheckedCaller { verified, first_sight, proof } = checked;
         let authorised = policy::authorise(self.route, verified, self.by, self.observer)
-            .and_then(|permitted| self.stepped_up(permitted));
+            .and_then(|permitted| self.further_judged(permitted));
         // The verification was wasted, unless a `require()` inside asks for this audience. The limit counts it once:
         // later requests with this token hit the cache.
         if let (Some(address), Err(Denial::WrongAudience), false) = (first_sight, &authorised, self.by.defers)
@@ -232,13 +242,16 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
 
     fn authorise_again(&mut self, verified: Arc<Verified>) -> Result<Permitted, Denial> {
         let permitted = policy::authorise_again(self.route, verified, self.by, self.observer)?;
-        self.stepped_up(permitted)
+        self.further_judged(permitted)
     }
 
-    /// The permit, if its caller logged in as the route asks. It is judged for each request, because a login ages.
-    fn stepped_up(&mut self, permitted: Permitted) -> Result<Permitted, Denial> {
+    /// The permit, if its caller meets the conditions of the route, and logged in as it asks. The login is judged for each
+    /// request, because it ages.
+    fn further_judged(&mut self, permitted: Permitted) -> Result<Permitted, Denial> {
         let policy = &self.route.policy;
-        if let (Some(_), Some(caller)) = (&policy.step_up, permitted.caller()) {
+        let Some(caller) = permitted.caller() else { return Ok(permitted) };
+        policy::judge_conditions(self.route, caller, self.path, self.observer)?;
+        if policy.step_up.is_some() {
             let now = self.gate.engine.clock().wall();
             self.observer.judged(Rule::StepUp, policy::judge_step_up(policy, caller.token(), now))?;
         }
@@ -277,84 +290,6 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
             }
             Err(denial) => self.observer.judged(Rule::Proof, Err(denial)).map(|()| None),
         }
-    }
-}
-
-/// Judges the call in an envelope, in addition to the envelope itself (requirement T22). The first that applies
-/// decides:
-///
-/// 1. a rule that names the call or its controller,
-/// 2. the routes of all requests that are equivalent to the call: each request that a route serves must be permitted,
-/// 3. the rule for all calls, `*`, which therefore never replaces the rule of a path.
-///
-/// Refused: a call whose paths are served for other methods only, because no client could send it without an envelope
-/// either; and a call whose paths no route serves, if there is no rule for all calls. A call without equivalent
-/// requests that no rule names is decided by the envelope's route alone.
-///
-/// # Errors
-/// The denial, and the route that refuses.
-pub(in crate::gate) fn permit_call(
-    gate: &Inner,
-    parts: &Parts,
-    permitted: Permitted,
-    called: &EnclosedCall,
-) -> Result<Permitted, (Denial, Option<Arc<Route>>)> {
-    // A connection may outlive the rules of its beginning; the rules in force judge its calls.
-    let successor = gate.successor();
-    let gate = successor.as_deref().unwrap_or(gate);
-    let host = authority::check(parts).map_err(|denial| (denial, None))?.host();
-    let mut rules = Vec::new();
-    if let Some(rule) = gate.routes.named_rule(Some(host), &called.name) {
-        rules.push(rule);
-    } else {
-        let mut is_elsewhere = false;
-        for (method, path) in &called.requests {
-            let path = CanonicalPath::parse(path).map_err(|error| (error.into(), None))?;
-            match gate.routes.find(Some(host), method, &path) {
-                Match::Found(route) => rules.push(route),
-                Match::Ambiguous(route) => return Err((Denial::AmbiguousPath, Some(Arc::clone(route)))),
-                Match::MethodNotAllowed(_) => is_elsewhere = true,
-                Match::None => {}
-            }
-        }
-        if rules.is_empty() {
-            match gate.routes.general_rule(Some(host)) {
-                Some(rule) if !is_elsewhere => rules.push(rule),
-                None if called.requests.is_empty() => {}
-                Some(_) | None => return Err((Denial::NoRoute, None)),
-            }
-        }
-    }
-    rules.into_iter().try_fold(permitted, |permitted, rule| {
-        judge_also(gate, parts, permitted, rule).map_err(|denial| (denial, Some(Arc::clone(rule))))
-    })
-}
-
-/// Judges a permitted request by the policy of a second route. The token is where the first route accepts it.
-fn judge_also(gate: &Inner, parts: &Parts, permitted: Permitted, rule: &Arc<Route>) -> Result<Permitted, Denial> {
-    if !Peer::is_on(parts.extensions.get(), &rule.listeners) {
-        return Err(Denial::NoRoute);
-    }
-    let caller = match (rule.policy.auth, permitted.caller()) {
-        (Auth::None, _) => return Ok(permitted),
-        (Auth::Optional | Auth::Required, Some(caller)) => {
-            policy::judge(&rule.policy, caller.token())?;
-            policy::judge_step_up(&rule.policy, caller.token(), gate.engine.clock().wall())?;
-            return Ok(permitted);
-        }
-        // The envelope's route required no token, or treated a bad token as none.
-        (Auth::Optional | Auth::Required, None) => {
-            let places_of = &permitted.route().policy;
-            RoutedRequest { gate, parts, route: rule, places_of, by: permitted.by(), observer: &mut () }.caller()
-        }
-    };
-    match (caller, rule.policy.auth, rule.policy.bad_credential_on_optional) {
-        (Ok(Some(caller)), _, _) => Ok(permitted.with_caller_of(caller)),
-        (Ok(None), Auth::Required, _) => Err(Denial::NoCredential),
-        (Ok(None), Auth::Optional | Auth::None, _) => Ok(permitted),
-        (Err(Denial::TwoCredentials), _, _) => Err(Denial::TwoCredentials),
-        (Err(_), Auth::Optional, BadCredential::Anonymous) => Ok(permitted),
-        (Err(denial), _, _) => Err(denial),
     }
 }
 

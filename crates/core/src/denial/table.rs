@@ -119,6 +119,7 @@ table! {
     Self::InsufficientScope => "insufficient_scope", Refused, Class::InsufficientScope;
     Self::MissingRole => "missing_role", Refused, Class::Forbidden;
     Self::RolesOverage => "roles_overage", Refused, Class::Forbidden;
+    Self::Condition => "condition", Refused, Class::Forbidden;
     Self::InsufficientAuthentication => "insufficient_authentication", Refused, PROVED;
     Self::MissingClaim => "missing_claim", Refused, Class::Forbidden;
     Self::Predicate => "predicate", Refused, Class::Forbidden;

@@ -10,6 +10,7 @@ use crate::exchange::UpstreamExchange;
 
 pub mod authority;
 mod calls;
+mod condition;
 pub mod hosts;
 mod loose;
 mod mcp;
@@ -23,6 +24,7 @@ mod warnings;
 
 pub use calls::CallPattern;
 pub use calls::ungoverned;
+pub use condition::{ClaimValue, Comparison, Condition, ConditionError, Conditions, KeptConditions, KeptVerdicts};
 pub use hosts::{HostError, Hosts};
 pub use mcp::{CallRule, CallRules, Implied, Mcp, McpCalls, McpCheck};
 pub use methods::{DEFAULT_METHODS, REGISTERED_METHODS};

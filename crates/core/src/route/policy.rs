@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use super::condition::Conditions;
 use super::mcp::Implied;
 use super::path::{CanonicalPath, PathError};
 use super::resource::StepUp;
@@ -34,6 +35,9 @@ pub struct RoutePolicy {
     pub any_scope: Scope,
     /// The roles of which the token must have one. Empty: no role is required.
     pub roles: Vec<Role>,
+    /// What the claims of the caller must be.
+    // Requirement K22.
+    pub conditions: Option<Arc<Conditions>>,
     /// The names of the accepted issuers; ours is `self`. Empty: our own issuer, and those that are accepted
     /// everywhere.
     pub issuers: Vec<String>,
@@ -130,6 +134,12 @@ impl RoutePolicy {
         }
     }
 
+    /// Do its rules compare something with the path of a request?
+    #[doc(hidden)]
+    pub fn depends_on_path(&self) -> bool {
+        self.conditions.as_deref().is_some_and(Conditions::has_params)
+    }
+
     /// The scopes that a refusal names.
     pub fn asked_scopes(&self) -> Cow<'_, Scope> {
         match self.any_scope.is_empty() {
@@ -151,6 +161,7 @@ impl RoutePolicy {
             scopes,
             any_scope,
             roles,
+            conditions,
             issuers,
             audiences,
             bad_credential_on_optional: bad_credential,
@@ -197,6 +208,7 @@ impl RoutePolicy {
             || (asks && other.auth != Auth::None && other.implied.is_some() && *implied != other.implied)
             || (asks && !any_scope.is_empty() && !(other.auth != Auth::None && one_is_there))
             || (asks && !roles.is_empty() && !(other.auth != Auth::None && a_role_is_there))
+            || (asks && conditions.is_some() && !(other.auth != Auth::None && *conditions == other.conditions))
             || (asks && other.auth != Auth::None && unlike(issuers, &other.issuers))
             || (asks && other.auth != Auth::None && unlike(audiences, &other.audiences))
             || (asks

@@ -114,6 +114,9 @@ pub enum RouteProblem {
     /// Another route serves the same requests.
     #[error("it serves the same host, path and method as route {0}")]
     SameAs(usize),
+    /// A condition compares a claim with a parameter that the path does not have.
+    #[error("a condition names the parameter {0:?}, which its path does not have")]
+    Param(String),
     /// Another route is a rule for the same calls.
     #[error("it is a rule for {calls} on the same host as route {other}")]
     SameCalls {
@@ -161,6 +164,11 @@ struct Group {
     is_one_path: bool,
 }
 
+/// The pattern of the path that each request of a route has. A rule for calls is looked up without a path.
+fn path_of_all(route: &Route) -> &str {
+    if route.kuzzle.is_empty() && route.calls.is_empty() { &route.path } else { "" }
+}
+
 impl RouteTable {
     /// Builds the table.
     ///
@@ -181,6 +189,10 @@ impl RouteTable {
                     continue;
                 }
             };
+            let missing = route.policy.conditions.as_ref().and_then(|all| all.missing_param(path_of_all(route)));
+            if let Some(name) = missing {
+                errors.push(RouteError { route: index, problem: RouteProblem::Param(name.to_owned()) });
+            }
             let mut hosts = Vec::new();
             for host in &route.hosts {
                 if is_host(host) {

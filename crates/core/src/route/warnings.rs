@@ -61,6 +61,8 @@ kinds! {
     OfResource: true,
     /// An issuer serves the public, and no claim restricts whose tokens are accepted.
     Everybody: true,
+    /// A condition on a claim that users write themselves.
+    ClaimOfUsers: true,
     /// A setting without effect, or one that an upstream or another machine sees. It lets no request through.
     NoAccess: false,
 }

@@ -17,6 +17,7 @@ use crate::overload::{Holder, Shares};
 use crate::revocation::RevocationList;
 use crate::revocation::epoch::RevocationEpoch;
 use crate::revocation::list::TokenFacts;
+use crate::route::{Conditions, KeptConditions, KeptVerdicts};
 use crate::token::claims::{AccessToken, RareClaims};
 use crate::token::delegation::Delegation;
 use crate::token::live_keys::LiveKeys;
@@ -42,6 +43,7 @@ pub struct Verified {
     pub(super) rules: RulesId,
     holder: Holder,
     more: Option<Box<More>>,
+    conditions: KeptVerdicts,
     pub(super) shared: Arc<CacheShared>,
 }
 
@@ -119,6 +121,7 @@ impl CacheShared {
             rules,
             holder,
             more,
+            conditions: KeptVerdicts::default(),
             shared: Arc::clone(self),
         })
     }
@@ -128,6 +131,11 @@ impl Verified {
     /// The token's claims.
     pub fn token(&self) -> &AccessToken {
         &self.token
+    }
+
+    /// The conditions of a route for these claims, which are read once.
+    pub fn kept_conditions(&self, of: &Conditions) -> Arc<KeptConditions> {
+        self.conditions.get(of, || self.token.claims())
     }
 
     /// The holder whose share of the pools the caller uses.

@@ -10,6 +10,7 @@ use crate::log::{LogFormat, LogOutput};
 mod authorizers;
 mod browser;
 mod claims;
+mod conditions;
 mod exchange;
 mod introspection;
 mod isolation;

@@ -115,7 +115,9 @@ impl<'a, M> Described<'a, M> {
             (Ok(None), _) => "no token was sent",
             (Ok(Some(_)), Rule::Origin) => "the token did not come in a cookie",
             (Ok(Some(_)), Rule::Limit) => "the token was examined before",
-            (Ok(Some(_)), Rule::Role | Rule::StepUp) if self.heard.token.is_some() => "the route requires none",
+            (Ok(Some(_)), Rule::Role | Rule::Condition | Rule::StepUp) if self.heard.token.is_some() => {
+                "the route requires none"
+            }
             (Ok(Some(_)), _) => "not judged: the token could not be read",
         };
         why.to_owned()
@@ -161,6 +163,7 @@ impl<'a, M> Described<'a, M> {
                 asked => format!("route asks {asked}; token has {}", self.scope()),
             },
             Rule::Role => self.roles(),
+            Rule::Condition => self.conditions().to_string(),
             Rule::StepUp => "the login is as the route asks".to_owned(),
             Rule::Session | Rule::Rotation => String::new(),
         }
@@ -217,6 +220,7 @@ impl<'a, M> Described<'a, M> {
             (Rule::Scope, _, Some(_)) => format!("route asks {}; token has {}", self.asked_scopes(), self.scope()),
             (_, Denial::RolesOverage, _) => format!("{}, and its issuer left roles out", self.roles()),
             (Rule::Role, _, _) => self.roles(),
+            (Rule::Condition, _, Some(token)) => self.unmet(token),
             _ => denial.to_string(),
         }
     }
@@ -348,6 +352,28 @@ impl<'a, M> Described<'a, M> {
 
     fn scope(&self) -> &str {
         or_none(self.heard.token.as_ref().map_or("", |token| token.scope.as_str()))
+    }
+
+    fn conditions(&self) -> String {
+        self.policy().and_then(|policy| policy.conditions.as_ref()).map(ToString::to_string).unwrap_or_default()
+    }
+
+    /// The claims and the operators of the conditions that the token does not meet, without any value.
+    // Requirement K24.
+    fn unmet(&self, token: &AccessToken) -> String {
+        let raw = self.raw();
+        let path = CanonicalPath::parse(&raw).ok();
+        let unmet = self.route.and_then(|route| {
+            let param = |name: &str| {
+                route
+                    .params(path.as_ref()?.as_str())
+                    .find(|(known, _)| *known == name)
+                    .map(|(_, value)| value.to_owned())
+            };
+            route.policy.conditions.as_ref()?.unmet(&token.claims(), &param)
+        });
+        unmet
+            .map_or_else(|| "a condition of the call's rule is not met".to_owned(), |unmet| format!("not met: {unmet}"))
     }
 
     fn roles(&self) -> String {

@@ -100,6 +100,24 @@ const fn hours(hours: u64) -> Duration {
 /// The claims of an ID token about the tokens that came with it, and about the login (OpenID Connect Core §2, §3.3.2.11).
 const OF_ID_TOKENS: &[&str] = &["at_hash", "c_hash", "nonce"];
 
+/// The claims of a profile (OpenID Connect Core §5.1), which its user writes.
+const PROFILE: [&str; 14] = [
+    "name",
+    "given_name",
+    "family_name",
+    "middle_name",
+    "nickname",
+    "preferred_username",
+    "profile",
+    "picture",
+    "website",
+    "gender",
+    "birthdate",
+    "zoneinfo",
+    "locale",
+    "address",
+];
+
 /// A provider without special rules.
 const PLAIN: Provider = Provider {
     preset: Preset::Oidc,
@@ -314,6 +332,29 @@ impl Preset {
     /// The types of its access tokens.
     pub fn typ(self) -> impl Iterator<Item = &'static str> {
         self.provider().typ.iter().copied()
+    }
+
+    /// The names of claims that users write themselves, in their profile or by its API.
+    #[doc(hidden)]
+    pub fn claims_of_users(self) -> impl Iterator<Item = &'static str> {
+        let (profile, more): (&[&str], &[&str]) = match self {
+            // Tokens of machines. A fork names its branch.
+            Self::GithubActions => (&[], &["head_ref"]),
+            Self::Kubernetes => (&[], &[]),
+            Self::EntraV2 | Self::EntraV1 => (&PROFILE, &["email", "upn", "unique_name"]),
+            Self::Auth0 | Self::Supabase => (&PROFILE, &["user_metadata"]),
+            Self::Clerk => (&PROFILE, &["unsafe_metadata"]),
+            Self::Google => (&PROFILE, &[]),
+            Self::Keycloak
+            | Self::Okta
+            | Self::Cognito
+            | Self::Hydra
+            | Self::Zitadel
+            | Self::Authentik
+            | Self::Firebase
+            | Self::Oidc => (&PROFILE, &["email"]),
+        };
+        profile.iter().chain(more).copied()
     }
 
     /// The longest lifetime of its access tokens.

@@ -11,7 +11,7 @@ use rotogate::remote_keys;
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::denial::Denial;
 use rotogate_core::policy;
-use rotogate_core::route::Auth;
+use rotogate_core::route::{Auth, RoutePolicy};
 use rotogate_core::token::keyring::Keyring;
 use rotogate_core::token::verify::{
     IssuerKeys, IssuerRules, Keys, OWN, Responses, Told, Verifier, is_jwt_shaped, peek,
@@ -96,7 +96,7 @@ impl AccessReport {
         let asks = |route: &&rotogate_core::route::Route| route.policy.auth != Auth::None;
         let decision = |route: &rotogate_core::route::Route| RouteDecision {
             route: route.id.as_str().to_owned(),
-            decision: policy::judge(&route.policy, token).map_or_else(|denial| denial.reason(), |()| "accepted"),
+            decision: judged(&route.policy, token).map_or_else(|denial| denial.reason(), |()| "accepted"),
         };
         Self {
             authentic: true,
@@ -113,6 +113,16 @@ impl AccessReport {
             claims: Some(serde_json::Value::Object(token.claims())),
             ..Self::default()
         }
+    }
+}
+
+/// Conditions that name a parameter of the path may hold for one path, and not for another.
+fn judged(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
+    policy::judge(policy, token)?;
+    let conditions = policy.conditions.as_ref().map(|all| all.judge(&token.claims()));
+    match conditions.and_then(|kept| kept.decided()) {
+        Some(false) => Err(Denial::Condition),
+        Some(true) | None => Ok(()),
     }
 }
 

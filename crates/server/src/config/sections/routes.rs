@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use toml::{Table, Value};
 
@@ -11,11 +10,12 @@ use super::super::print::{Print, Put, Words};
 use super::super::value;
 use super::clients::scopes;
 use super::endpoints::dialect_name;
-use super::{DAY, IdentityConfig, SECOND, TrustedIssuer, dangling, listeners, log, resources};
+use super::step_up::step_up;
+use super::{IdentityConfig, TrustedIssuer, conditions, dangling, listeners, log, resources};
 use crate::log::{AccessLogConfig, RouteLog};
 use rotogate_core::route::{
-    AssertionForm, Auth, BadCredential, CallPattern, Credentials, EncodedSlash, Implied, LoginLead, LooseMatch,
-    McpCalls, OnExpiry, Resource, Role, Route, RouteId, RoutePolicy, StepUp, UpstreamId,
+    AssertionForm, Auth, BadCredential, CallPattern, Conditions, Credentials, EncodedSlash, Implied, LoginLead,
+    LooseMatch, McpCalls, OnExpiry, Resource, Role, Route, RouteId, RoutePolicy, StepUp, UpstreamId,
 };
 use rotogate_core::session::Scope;
 use rotogate_core::token::verify::OWN;
@@ -176,8 +176,20 @@ fn mcp_calls(v: &Raw) -> Result<McpCalls, String> {
 }
 
 /// The keys of a rule for calls of a resource.
-const OF_CALLS: [&str; 10] =
-    ["id", "resource", "calls", "scopes", "any_scope", "roles", "issuers", "step_up", "dpop", "certificate_bound"];
+const OF_CALLS: [&str; 12] = [
+    "id",
+    "resource",
+    "calls",
+    "scopes",
+    "any_scope",
+    "roles",
+    "issuers",
+    "when",
+    "when_any",
+    "step_up",
+    "dpop",
+    "certificate_bound",
+];
 
 /// A rule for calls has no path, and only what a call must have besides what the route of its path asks for.
 fn blame_beside_calls(section: &Section<'_>, names: &Names<'_>) {
@@ -272,6 +284,9 @@ section! {
             blame_empty(section, "roles", roles.is_empty());
             roles
         },
+        reload conditions as "-": Option<Arc<Conditions>> = by {
+            conditions::read(section, auth, &issuers, names.issuers).map(Arc::new)
+        },
         /// true: 404 for a path that a lax server reads as one of a stricter route. false: the upstream compares paths byte for byte.
         reload loose_match: LooseMatch = get_or(loose_match, LooseMatch::Refuse),
         /// true: the upstream gets the bearer token.
@@ -335,6 +350,10 @@ section! {
         /// `"method"`, and `"*"` for those that no other rule names, which must be there. The most specific one counts. The call
         /// needs the scopes, roles and login of this route besides those of its path's route.
         reload calls: list,
+        /// Claims of the token and what they must be, all of them (docs/conditions.md). Else 403.
+        reload when: table,
+        /// Such tables, of which one must hold.
+        reload when_any: list,
         /// true: beside `resource`, `forward_token` is accepted. Default: `false`.
         reload dangerous_forward_token: boolean,
         /// With `auth = "optional"`, a token that is not valid: `"refuse"`: 401; `"anonymous"`: as without one.
@@ -345,15 +364,6 @@ section! {
         reload certificate_bound: text,
         /// `"upstream"`: the upstream answers CORS preflights.
         reload preflight: text,
-    }
-}
-
-section! {
-    impl StepUp, read by read_step_up(section) {
-        /// One of these must be the `acr` of the token.
-        reload acr as some: Vec<Box<str>> = by { read_acr(section) },
-        /// How old the login may be; 1s to 365d.
-        reload max_age: Option<Duration> = get(value::duration_within(SECOND, 365 * DAY)),
     }
 }
 
@@ -438,32 +448,6 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>) -> R
     }
 }
 
-/// `step_up` (RFC 9470).
-fn step_up(section: &Section<'_>, auth: Auth) -> StepUp {
-    let table = section.section("step_up");
-    let step_up = read_step_up(&table);
-    table.finish();
-    if step_up == StepUp::default() && !table.is_bad() {
-        section.blame("step_up", "asks for nothing; expected acr = [\"…\"], max_age = \"5m\", or both");
-    }
-    if auth == Auth::None {
-        section.blame("step_up", "is never asked for, because auth = \"none\"; remove one of the two");
-    }
-    step_up
-}
-
-fn read_acr(table: &Section<'_>) -> Vec<Box<str>> {
-    table.one_or_list("acr", acr).unwrap_or_default().into_iter().map(Into::into).collect()
-}
-
-/// A value of `acr_values`, which is a list with spaces between.
-fn acr(v: &Raw) -> Result<String, String> {
-    value::text(v).and_then(|acr| match acr.bytes().all(|byte| byte.is_ascii_graphic()) {
-        true => Ok(acr),
-        false => Err("has a space or another character that no challenge can name".to_owned()),
-    })
-}
-
 pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLogConfig) -> Value {
     // The others come from the upstream.
     let Route { id, hosts, methods, path, kuzzle, calls, listeners, policy, upstream, .. } = route;
@@ -479,6 +463,7 @@ pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLo
     let upstream = upstream.and_then(|upstream| upstreams.get(upstream.position()));
     upstream.map(|upstream| upstream.name.clone()).put(&mut table, "upstream");
     policy.put(&mut table, "..");
+    policy.conditions.iter().for_each(|all| conditions::put(all, &mut table));
     Some(*bad_credential_on_optional).filter(|_| *auth == Auth::Optional).put(&mut table, "bad_credential");
     word(&PREFLIGHTS, *preflight_to_upstream).put(&mut table, "preflight");
     word(&PROOFS, policy.dpop_required).put(&mut table, "dpop");

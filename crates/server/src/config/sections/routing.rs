@@ -30,6 +30,16 @@ pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
                     format!("serves the same host, path and method as {}; remove one of the two", named(other)),
                 );
             }
+            RouteProblem::Param(name) => {
+                let key = if section.has("when") { "when" } else { "when_any" };
+                section.blame(
+                    key,
+                    format!(
+                        "param = {name:?} is no parameter of the route's path; name one, such as {{{name}}} in \
+                         /…/{{{name}}}, which a rule for calls does not have"
+                    ),
+                );
+            }
             RouteProblem::SameCalls { calls, other } => {
                 section.blame("kuzzle", format!("{calls} has a rule already: {}", named(other)));
             }

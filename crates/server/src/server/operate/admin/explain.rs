@@ -330,6 +330,8 @@ impl Explained<'_> {
             Rule::Scope if route?.policy.any_scope.is_empty() => of_route(".scopes"),
             Rule::Scope => of_route(".any_scope"),
             Rule::Role => of_route(".roles"),
+            Rule::Condition if route?.policy.conditions.as_ref()?.when().is_empty() => of_route(".when_any"),
+            Rule::Condition => of_route(".when"),
             Rule::StepUp => of_route(".step_up"),
             Rule::Session => self.client_key(),
             Rule::Rotation => Some("sessions".to_owned()),

@@ -1,0 +1,415 @@
+//! Conditions on the claims of a caller: `when` and `when_any` of a route.
+//!
+//! A condition is data, so an evaluation is bounded by the number of comparisons, and an explanation can name the one that
+//! fails. Everything that is not there, or of another type, is false.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::{Map, Value};
+
+use super::Route;
+use crate::claim::{ClaimError, ClaimPath};
+
+mod kept;
+
+pub use kept::{KeptConditions, KeptVerdicts};
+
+/// The most comparisons of a route.
+const MAX_COMPARISONS: usize = 16;
+/// The longest text of a comparison, in bytes. A claim that is longer equals no parameter of a path.
+const MAX_TEXT: usize = 256;
+
+/// A value that a claim is compared with. The types are never converted: the text `"7"` is not the number 7, and neither is
+/// 7.0.
+///
+/// ```
+/// use rotogate::route::ClaimValue;
+///
+/// assert_eq!(ClaimValue::from("gold"), ClaimValue::Text("gold".into()));
+/// assert_ne!(ClaimValue::from(7), ClaimValue::from("7"));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClaimValue {
+    /// A text, compared byte for byte.
+    Text(Box<str>),
+    /// A whole number.
+    Integer(i64),
+    /// True or false.
+    Boolean(bool),
+}
+
+impl From<&str> for ClaimValue {
+    fn from(text: &str) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<i64> for ClaimValue {
+    fn from(number: i64) -> Self {
+        Self::Integer(number)
+    }
+}
+
+impl From<bool> for ClaimValue {
+    fn from(is: bool) -> Self {
+        Self::Boolean(is)
+    }
+}
+
+impl ClaimValue {
+    /// Whether a claim has this value; `None` if it has another type.
+    fn compare(&self, claim: &Value) -> Option<bool> {
+        match (self, claim) {
+            (Self::Text(text), Value::String(claim)) => Some(**text == **claim),
+            (Self::Integer(number), claim) => Some(integer(claim)? == i128::from(*number)),
+            (Self::Boolean(is), Value::Bool(claim)) => Some(is == claim),
+            _ => None,
+        }
+    }
+
+    fn is_in(&self, claim: &Value) -> bool {
+        self.compare(claim) == Some(true)
+    }
+}
+
+/// A whole number that is written as one.
+fn integer(claim: &Value) -> Option<i128> {
+    claim.as_i64().map(i128::from).or_else(|| claim.as_u64().map(i128::from))
+}
+
+/// What a claim must be.
+///
+/// ```
+/// use rotogate::route::{Comparison, Condition};
+///
+/// // The tenant of the token is the one in the path.
+/// let tenant = Condition::new("org_id", Comparison::Param("org".into()))?;
+/// assert_eq!(tenant.to_string(), "org_id param");
+/// # Ok::<(), rotogate::claim::ClaimError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Comparison {
+    /// Equal to this value.
+    Equals(ClaimValue),
+    /// Equal to one of these.
+    OneOf(Vec<ClaimValue>),
+    /// A list with this element. With `{}` at the end of its path: an object with this member.
+    Has(ClaimValue),
+    /// Of the type of these values, and equal to none.
+    Not(Vec<ClaimValue>),
+    /// A text that begins with this one.
+    Starts(Box<str>),
+    /// A text that ends with this one.
+    Ends(Box<str>),
+    /// A whole number, at least this.
+    Min(i64),
+    /// A whole number, at most this.
+    Max(i64),
+    /// There, and not null.
+    Exists,
+    /// A text equal to the parameter of the path with this name, in the canonical form of the path.
+    Param(Box<str>),
+}
+
+impl Comparison {
+    /// Its word in `gateway.toml`.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Equals(_) => "equals",
+            Self::OneOf(_) => "one of",
+            Self::Has(_) => "has",
+            Self::Not(_) => "not",
+            Self::Starts(_) => "starts",
+            Self::Ends(_) => "ends",
+            Self::Min(_) => "min",
+            Self::Max(_) => "max",
+            Self::Exists => "exists",
+            Self::Param(_) => "param",
+        }
+    }
+
+    fn texts(&self) -> impl Iterator<Item = &str> {
+        let (values, text): (&[ClaimValue], _) = match self {
+            Self::Equals(value) | Self::Has(value) => (std::slice::from_ref(value), None),
+            Self::OneOf(values) | Self::Not(values) => (values, None),
+            Self::Starts(text) | Self::Ends(text) | Self::Param(text) => (&[], Some(&**text)),
+            Self::Min(_) | Self::Max(_) | Self::Exists => (&[], None),
+        };
+        let texts = values.iter().filter_map(|value| match value {
+            ClaimValue::Text(text) => Some(&**text),
+            ClaimValue::Integer(_) | ClaimValue::Boolean(_) => None,
+        });
+        texts.chain(text)
+    }
+
+    fn problem(&self) -> Option<&'static str> {
+        if self.texts().any(|text| text.len() > MAX_TEXT) {
+            return Some("a text is longer than 256 bytes");
+        }
+        match self {
+            Self::OneOf(values) | Self::Not(values) if values.is_empty() => {
+                Some("the list is empty; expected at least one value")
+            }
+            Self::OneOf(values) | Self::Not(values) if values.len() > MAX_COMPARISONS => {
+                Some("the list has more than 16 values; let the issuer put such callers into a group")
+            }
+            Self::Not(values) if values.windows(2).any(|pair| !pair[0].is_like(&pair[1])) => {
+                Some("the values are of several types, and no claim is of all of them")
+            }
+            Self::Starts(text) | Self::Ends(text) if text.is_empty() => {
+                Some("the text is empty, and every text has it")
+            }
+            _ => None,
+        }
+    }
+}
+
+impl ClaimValue {
+    fn is_like(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+}
+
+/// A claim, and what it must be.
+///
+/// ```
+/// use rotogate::route::{ClaimValue, Comparison, Condition};
+///
+/// let paid = Condition::new("org.plan", Comparison::Not(vec!["free".into()]))?;
+/// let second_factor = Condition::new("amr", Comparison::Has("mfa".into()))?;
+/// # Ok::<(), rotogate::claim::ClaimError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    claim: ClaimPath,
+    comparison: Comparison,
+}
+
+impl Condition {
+    /// A condition on the claim at this path.
+    ///
+    /// # Errors
+    /// [`ClaimError::Path`].
+    pub fn new(claim: &str, comparison: Comparison) -> Result<Self, ClaimError> {
+        Ok(Self { claim: ClaimPath::parse(claim)?, comparison })
+    }
+
+    /// The claim.
+    pub const fn claim(&self) -> &ClaimPath {
+        &self.claim
+    }
+
+    /// What it must be.
+    pub const fn comparison(&self) -> &Comparison {
+        &self.comparison
+    }
+
+    /// What is wrong with it.
+    #[doc(hidden)]
+    pub fn problem(&self) -> Option<&'static str> {
+        let of_members = matches!(&self.comparison, Comparison::Has(ClaimValue::Text(_)) | Comparison::Exists);
+        match self.comparison.problem() {
+            None if self.claim.is_of_names() && !of_members => {
+                Some("{} stands for the names of several members; expected { has = \"…\" }")
+            }
+            problem => problem,
+        }
+    }
+
+    fn judge<'a>(&self, claims: &'a Map<String, Value>) -> ConditionVerdict<'_, 'a> {
+        let Some(claim) = self.claim.find(claims).filter(|claim| !claim.is_null()) else {
+            return ConditionVerdict::Known(false);
+        };
+        let text = claim.as_str();
+        ConditionVerdict::Known(match &self.comparison {
+            Comparison::Equals(value) => value.is_in(claim),
+            Comparison::OneOf(values) => values.iter().any(|value| value.is_in(claim)),
+            Comparison::Has(ClaimValue::Text(name)) if self.claim.is_of_names() => {
+                claim.as_object().is_some_and(|members| members.contains_key(&**name))
+            }
+            Comparison::Has(value) => claim.as_array().is_some_and(|list| list.iter().any(|one| value.is_in(one))),
+            Comparison::Not(values) => values.iter().all(|value| value.compare(claim) == Some(false)),
+            Comparison::Starts(start) => text.is_some_and(|text| text.starts_with(&**start)),
+            Comparison::Ends(end) => text.is_some_and(|text| text.ends_with(&**end)),
+            Comparison::Min(least) => integer(claim).is_some_and(|claim| claim >= i128::from(*least)),
+            Comparison::Max(most) => integer(claim).is_some_and(|claim| claim <= i128::from(*most)),
+            Comparison::Exists => claim.is_object() || !self.claim.is_of_names(),
+            Comparison::Param(name) => match text.filter(|text| text.len() <= MAX_TEXT) {
+                Some(text) => return ConditionVerdict::Param(name, text),
+                None => false,
+            },
+        })
+    }
+}
+
+/// The claim and the operator, never a value.
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.claim, self.comparison.word())
+    }
+}
+
+/// The result of a comparison, or what the path must still be compared with.
+enum ConditionVerdict<'c, 'a> {
+    Known(bool),
+    Param(&'c str, &'a str),
+}
+
+/// What is wrong with the conditions of a route.
+///
+/// ```
+/// use rotogate::route::{ConditionError, Conditions};
+///
+/// assert_eq!(Conditions::new(Vec::new(), Vec::new()).unwrap_err(), ConditionError::Nothing);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConditionError {
+    /// A comparison.
+    #[error("{condition}: {why}")]
+    Comparison {
+        /// The claim and the operator.
+        condition: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// There is no condition, or a table without one.
+    #[error("there is no comparison; expected at least one, or no condition")]
+    Nothing,
+    /// Too many comparisons.
+    #[error("there are {0} comparisons; expected at most 16: ask a decision point for the rest")]
+    TooMany(usize),
+}
+
+/// The conditions of a route, for [`RoutePolicy::conditions`](super::RoutePolicy::conditions).
+///
+/// ```
+/// use std::sync::Arc;
+/// use rotogate::route::{Comparison, Condition, Conditions, Route, RoutePolicy};
+///
+/// let tenant = Condition::new("org_id", Comparison::Param("org".into()))?;
+/// let conditions = Conditions::new(vec![tenant], Vec::new())?;
+/// let policy = RoutePolicy { conditions: Some(Arc::new(conditions)), ..RoutePolicy::default() };
+/// let builder = rotogate::Gate::builder().route(Route::new("/orgs/{org}/{*rest}", policy));
+/// # let _ = builder;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Conditions {
+    /// Differs from that of all others, so that results that are kept with a token are only those of the same conditions.
+    id: u64,
+    when: Vec<Condition>,
+    when_any: Vec<Vec<Condition>>,
+    has_params: bool,
+}
+
+impl PartialEq for Conditions {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.when, &self.when_any) == (&other.when, &other.when_any)
+    }
+}
+
+impl Eq for Conditions {}
+
+impl Conditions {
+    /// All of `when` must hold, and all of one list of `when_any`, unless it is empty.
+    ///
+    /// # Errors
+    /// [`ConditionError`].
+    pub fn new(when: Vec<Condition>, when_any: Vec<Vec<Condition>>) -> Result<Self, ConditionError> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let all = Self { id: NEXT.fetch_add(1, Ordering::Relaxed), when, when_any, has_params: false };
+        if all.iter().next().is_none() || all.when_any.iter().any(Vec::is_empty) {
+            return Err(ConditionError::Nothing);
+        }
+        let problem = all.iter().find_map(|one| Some((one, one.problem()?)));
+        if let Some((condition, why)) = problem {
+            return Err(ConditionError::Comparison { condition: condition.to_string(), why });
+        }
+        let count = all.iter().count();
+        if count > MAX_COMPARISONS {
+            return Err(ConditionError::TooMany(count));
+        }
+        let has_params = all.params().next().is_some();
+        Ok(Self { has_params, ..all })
+    }
+
+    /// Those that must all hold.
+    pub fn when(&self) -> &[Condition] {
+        &self.when
+    }
+
+    /// The lists of which one must hold.
+    pub fn when_any(&self) -> &[Vec<Condition>] {
+        &self.when_any
+    }
+
+    /// All conditions.
+    pub fn iter(&self) -> impl Iterator<Item = &Condition> {
+        self.when.iter().chain(self.when_any.iter().flatten())
+    }
+
+    /// The names of the parameters of the path that they compare with.
+    pub(crate) fn params(&self) -> impl Iterator<Item = &str> {
+        self.iter().filter_map(|one| match &one.comparison {
+            Comparison::Param(name) => Some(&**name),
+            _ => None,
+        })
+    }
+
+    /// Whether they depend on the path.
+    #[doc(hidden)]
+    pub const fn has_params(&self) -> bool {
+        self.has_params
+    }
+
+    /// A parameter that this path pattern does not have.
+    #[doc(hidden)]
+    pub fn missing_param(&self, pattern: &str) -> Option<&str> {
+        let route = Route::new(pattern, super::RoutePolicy::default());
+        self.params().find(|name| !route.params(pattern).any(|(known, _)| known == *name))
+    }
+
+    /// Judges the claims of a token. What depends on the path is left.
+    #[doc(hidden)]
+    pub fn judge(&self, claims: &Map<String, Value>) -> KeptConditions {
+        let when = kept::settle(&self.when, claims);
+        let any = match self.when_any.as_slice() {
+            [] => vec![Box::default()],
+            tables => tables.iter().filter_map(|table| kept::settle(table, claims)).collect(),
+        };
+        KeptConditions::new(self.id, when, any)
+    }
+
+    /// Which of them these claims do not meet: claims and operators, never a value. `None` if they meet all.
+    #[doc(hidden)]
+    pub fn unmet(&self, claims: &Map<String, Value>, params: &impl Fn(&str) -> Option<String>) -> Option<String> {
+        let holds = |one: &Condition| match one.judge(claims) {
+            ConditionVerdict::Known(holds) => holds,
+            ConditionVerdict::Param(name, text) => params(name).is_some_and(|param| param == text),
+        };
+        if let Some(one) = self.when.iter().find(|one| !holds(one)) {
+            return Some(one.to_string());
+        }
+        if self.when_any.is_empty() || self.when_any.iter().any(|table| table.iter().all(holds)) {
+            return None;
+        }
+        let failing = self.when_any.iter().filter_map(|table| table.iter().find(|one| !holds(one)));
+        let named: Vec<_> = failing.map(ToString::to_string).collect();
+        Some(format!("none of when_any: {}", named.join("; ")))
+    }
+}
+
+/// Each claim with its operator, never a value.
+impl fmt::Display for Conditions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, one) in self.iter().enumerate() {
+            write!(f, "{}{one}", if at == 0 { "" } else { ", " })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

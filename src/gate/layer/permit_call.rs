@@ -1,0 +1,101 @@
+//! Judges the call in an envelope by its own rules.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+
+use super::permit::RoutedRequest;
+use crate::dialect::EnclosedCall;
+use crate::gate::Inner;
+use rotogate_core::denial::Denial;
+use rotogate_core::headers::Peer;
+use rotogate_core::policy::{self, Permitted};
+use rotogate_core::route::path::CanonicalPath;
+use rotogate_core::route::{Auth, BadCredential, Match, Route, authority};
+
+/// Judges the call in an envelope, in addition to the envelope itself (requirement T22). The first that applies
+/// decides:
+///
+/// 1. a rule that names the call or its controller,
+/// 2. the routes of all requests that are equivalent to the call: each request that a route serves must be permitted,
+/// 3. the rule for all calls, `*`, which therefore never replaces the rule of a path.
+///
+/// Refused: a call whose paths are served for other methods only, because no client could send it without an envelope
+/// either; and a call whose paths no route serves, if there is no rule for all calls. A call without equivalent
+/// requests that no rule names is decided by the envelope's route alone.
+///
+/// # Errors
+/// The denial, and the route that refuses.
+pub(in crate::gate) fn permit_call(
+    gate: &Inner,
+    parts: &Parts,
+    permitted: Permitted,
+    called: &EnclosedCall,
+) -> Result<Permitted, (Denial, Option<Arc<Route>>)> {
+    // A connection may outlive the rules of its beginning; the rules in force judge its calls.
+    let successor = gate.successor();
+    let gate = successor.as_deref().unwrap_or(gate);
+    let host = authority::check(parts).map_err(|denial| (denial, None))?.host();
+    let mut rules = Vec::new();
+    if let Some(rule) = gate.routes.named_rule(Some(host), &called.name) {
+        rules.push((rule, None));
+    } else {
+        let mut is_elsewhere = false;
+        for (method, path) in &called.requests {
+            let path = CanonicalPath::parse(path).map_err(|error| (error.into(), None))?;
+            match gate.routes.find(Some(host), method, &path) {
+                Match::Found(route) => rules.push((route, Some(path.as_str().to_owned()))),
+                Match::Ambiguous(route) => return Err((Denial::AmbiguousPath, Some(Arc::clone(route)))),
+                Match::MethodNotAllowed(_) => is_elsewhere = true,
+                Match::None => {}
+            }
+        }
+        if rules.is_empty() {
+            match gate.routes.general_rule(Some(host)) {
+                Some(rule) if !is_elsewhere => rules.push((rule, None)),
+                None if called.requests.is_empty() => {}
+                Some(_) | None => return Err((Denial::NoRoute, None)),
+            }
+        }
+    }
+    rules.into_iter().try_fold(permitted, |permitted, (rule, path)| {
+        judge_also(gate, parts, permitted, rule, path.as_deref()).map_err(|denial| (denial, Some(Arc::clone(rule))))
+    })
+}
+
+/// Judges a permitted request by the policy of a second route. The token is where the first route accepts it.
+fn judge_also(
+    gate: &Inner,
+    parts: &Parts,
+    permitted: Permitted,
+    rule: &Arc<Route>,
+    path: Option<&str>,
+) -> Result<Permitted, Denial> {
+    if !Peer::is_on(parts.extensions.get(), &rule.listeners) {
+        return Err(Denial::NoRoute);
+    }
+    let caller = match (rule.policy.auth, permitted.caller()) {
+        (Auth::None, _) => return Ok(permitted),
+        (Auth::Optional | Auth::Required, Some(caller)) => {
+            policy::judge(&rule.policy, caller.token())?;
+            policy::judge_conditions(rule, caller, path, &mut ())?;
+            policy::judge_step_up(&rule.policy, caller.token(), gate.engine.clock().wall())?;
+            return Ok(permitted);
+        }
+        // The envelope's route required no token, or treated a bad token as none.
+        (Auth::Optional | Auth::Required, None) => {
+            let places_of = &permitted.route().policy;
+            let mut observer = ();
+            let request = RoutedRequest::new(gate, parts, rule, permitted.by(), &mut observer);
+            request.on_path(path).with_places_of(places_of).caller()
+        }
+    };
+    match (caller, rule.policy.auth, rule.policy.bad_credential_on_optional) {
+        (Ok(Some(caller)), _, _) => Ok(permitted.with_caller_of(caller)),
+        (Ok(None), Auth::Required, _) => Err(Denial::NoCredential),
+        (Ok(None), Auth::Optional | Auth::None, _) => Ok(permitted),
+        (Err(Denial::TwoCredentials), _, _) => Err(Denial::TwoCredentials),
+        (Err(_), Auth::Optional, BadCredential::Anonymous) => Ok(permitted),
+        (Err(denial), _, _) => Err(denial),
+    }
+}
