@@ -47,6 +47,7 @@ pub(super) const fn grant_of(command: &Command) -> Option<Grant> {
         Command::Revoke { .. }
         | Command::Logout { .. }
         | Command::Introspect { .. }
+        | Command::RevokeGlobally(_)
         | Command::EndedElsewhere(_)
         | Command::Check { .. } => None,
     }

@@ -132,7 +132,10 @@ impl Engine {
                 // Whole seconds: what began within that second counts as before.
                 let at = Timestamp::from_secs(at.as_secs()).plus(Duration::from_millis(999));
                 let entry = match effect {
-                    EventEffect::Refresh => self.before(Target::refreshed(&self.issuer, &user.subject), at),
+                    EventEffect::Refresh => {
+                        let refreshed = Target::refreshed(&self.issuer, &user.subject);
+                        self.before(refreshed, at, RevokedBecause::IssuerLogout)
+                    }
                     EventEffect::End | EventEffect::Log => self.subject_before(&user.subject, at),
                 };
                 self.end_elsewhere(entry, None, told).await
@@ -192,7 +195,7 @@ impl Engine {
     ///
     /// # Errors
     /// A fault of the store, after which the entry holds on this node.
-    async fn end_elsewhere(
+    pub async fn end_elsewhere(
         &self,
         entry: Revocation,
         also: Option<Revocation>,

@@ -237,6 +237,22 @@ impl RevokedBecause {
         Self::ProviderRefused,
     ];
 
+    /// Does a not-before of a subject, of a client or of all for this reason end API keys, too? Not one by the holder of a
+    /// session: "log out everywhere" leaves the owner's keys.
+    // Requirement K4.
+    #[doc(hidden)]
+    pub const fn ends_keys(self) -> bool {
+        match self {
+            Self::Operator | Self::UserChanged | Self::Restored => true,
+            Self::Logout
+            | Self::Reuse
+            | Self::OtherClient
+            | Self::TooMany
+            | Self::IssuerLogout
+            | Self::ProviderRefused => false,
+        }
+    }
+
     /// Its word in lists of sessions.
     pub const fn word(self) -> &'static str {
         match self {
