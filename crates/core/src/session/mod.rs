@@ -2,6 +2,7 @@
 //! carries its id, and a **generation** that rises by one with each pair of tokens.
 
 mod browser;
+mod place;
 pub mod profile;
 pub mod rotation;
 pub mod scope;
@@ -17,6 +18,7 @@ use crate::claim::OwnClaims;
 use crate::clock::Timestamp;
 use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
 pub use browser::{BrowserBinding, DeviceBinding, DeviceBound, DeviceKey};
+pub use place::StatusPlace;
 pub use scope::{InvalidScope, Scope};
 
 /// The generation of a pair of tokens of one session. It rises by one with each pair.

@@ -13,6 +13,8 @@ pub mod observer;
 pub mod refresh;
 pub mod seal;
 pub mod session_cookie;
+#[cfg(feature = "status-list")]
+pub mod status_token;
 pub mod verify;
 
 /// The longest lifetime of a token without a session. Revocations of such tokens by subject or client are kept as long.
