@@ -357,6 +357,9 @@ pub struct Session {
     /// The cookie that stands for the session in a browser. No refresh token of such a session leaves the gate.
     #[serde(default)]
     pub browser: Option<Box<BrowserBinding>>,
+    /// Its place in a status list. It never changes.
+    #[serde(default)]
+    pub place: Option<StatusPlace>,
     /// Proves that a gate wrote the record. A store keeps it unchanged.
     #[serde(default)]
     pub seal: Seal,

@@ -14,7 +14,7 @@ use crate::claim::OwnClaims;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::revocation::Target;
-use crate::session::{Generation, Scope, SessionId, VouchedBy};
+use crate::session::{Generation, Scope, SessionId, StatusPlace, VouchedBy};
 use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
 use crate::token::delegation::Delegation;
 use crate::token::keyring::{KeyIdentity, KeyPrint};
@@ -39,6 +39,29 @@ pub struct TokenStyle {
     /// Whether the payload's base64url must contain neither `-` nor `_`, for clients that decode it as plain base64.
     /// Characters of strings that would cause one are escaped, which does not change the JSON value.
     pub plain_base64: bool,
+}
+
+/// The claim `status`: where verifiers elsewhere read whether the session of a token has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct StatusClaim<'a> {
+    /// The URL of all lists.
+    pub base: &'a str,
+    /// The bit.
+    pub place: StatusPlace,
+}
+
+impl Serialize for StatusClaim<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(serde::Serialize)]
+        struct Entry {
+            idx: u32,
+            uri: String,
+        }
+        let mut map = serializer.serialize_map(Some(1))?;
+        let entry = Entry { idx: self.place.index, uri: self.place.url(self.base) };
+        map.serialize_entry("status_list", &entry)?;
+        map.end()
+    }
 }
 
 /// The claims of a token to be minted. They are written in the order of the fields, so that the same claims give the
@@ -75,6 +98,8 @@ pub struct MintedClaims<'a> {
     pub delegation: Option<&'a Delegation>,
     /// Further claims, which none of the other fields sets.
     pub own: Option<&'a OwnClaims>,
+    /// `status`: the place of the session in a status list, if any.
+    pub status: Option<StatusClaim<'a>>,
     /// The form that the clients of the session's dialect need.
     pub style: TokenStyle,
 }
@@ -114,6 +139,9 @@ impl Serialize for MintedClaims<'_> {
         }
         if let Some(delegation) = self.delegation {
             delegation.put(&mut map)?;
+        }
+        if let Some(status) = self.status {
+            map.serialize_entry("status", &status)?;
         }
         if let Some(name) = self.style.subject_claim {
             map.serialize_entry(name, self.subject)?;
