@@ -18,6 +18,7 @@ use crate::session::{Generation, Scope, SessionId, StatusPlace, VouchedBy};
 use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
 use crate::token::delegation::Delegation;
 use crate::token::keyring::{KeyIdentity, KeyPrint};
+use crate::token::remote_status::StatusRef;
 use crate::token::verify::{self, ClaimMapping, Roles};
 
 /// The `typ` of every access token that we mint (RFC 9068 §2.1).
@@ -272,6 +273,8 @@ pub(crate) struct RareClaims {
     pub(crate) response: Option<Arc<str>>,
     /// The provider where the user of a browser's session logged in: the session counts as one of that issuer.
     pub(crate) provider: Option<Arc<TokenIssuer>>,
+    /// Its place in a status list of its issuer.
+    pub(crate) status: Option<StatusRef>,
 }
 
 impl RareClaims {
@@ -321,6 +324,18 @@ impl AccessToken {
     pub fn vouching_issuer(&self) -> &TokenIssuer {
         let provider = self.rare.as_deref().and_then(|rare| rare.provider.as_deref());
         provider.unwrap_or(&self.issued_by)
+    }
+
+    /// Has its issuer not ended it, by the status list that it names? `wall` is the wall clock.
+    ///
+    /// # Errors
+    /// [`Denial::TokenRevoked`], [`Denial::BadClaim`], [`Denial::StatusListUnavailable`].
+    #[inline]
+    pub(crate) fn check_status(&self, wall: impl FnOnce() -> Timestamp) -> Result<(), Denial> {
+        match self.rare.as_deref().and_then(|rare| rare.status.as_ref()) {
+            Some(status) => status.check(wall()),
+            None => Ok(()),
+        }
     }
 
     /// Did the user of this session log in at a provider?

@@ -11,9 +11,9 @@ pub mod login_cookie;
 pub mod mint;
 pub mod observer;
 pub mod refresh;
+pub mod remote_status;
 pub mod seal;
 pub mod session_cookie;
-#[cfg(feature = "status-list")]
 pub mod status_token;
 pub mod verify;
 

@@ -84,7 +84,6 @@ pub struct SigningKey {
     assertion_header: Box<str>,
     /// The header of every transaction token that it signs, prepared once.
     transaction_header: Box<str>,
-    #[cfg_attr(not(feature = "status-list"), expect(dead_code, reason = "no list is signed"))]
     status_header: Box<str>,
 }
 
@@ -173,7 +172,6 @@ impl SigningKey {
     }
 
     /// The encoded header of every status list that it signs.
-    #[cfg(feature = "status-list")]
     pub(in crate::token) fn status_header(&self) -> &str {
         &self.status_header
     }

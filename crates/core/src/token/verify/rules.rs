@@ -16,6 +16,7 @@ use crate::session::Scope;
 use crate::token::assertion::is_assertion_typ;
 use crate::token::claims::{TYP, TokenIssuer};
 use crate::token::keyring::{KeyError, Keyring};
+use crate::token::remote_status::RemoteLists;
 
 /// The largest tolerated difference between an issuer's clock and ours.
 const MAX_LEEWAY: Duration = Duration::from_secs(30);
@@ -156,6 +157,9 @@ pub struct IssuerRules {
     pub session_claim: Box<str>,
     /// Which of its assertions are grants.
     pub grants: AssertionGrants,
+    /// The status lists that say which of its tokens have ended, if they are read.
+    #[doc(hidden)]
+    pub status_lists: Option<Arc<RemoteLists>>,
     /// How its tokens are introspected, if they are.
     pub(crate) introspection: Option<Arc<Introspection>>,
     /// The sessions that its tokens have named.
@@ -194,6 +198,7 @@ impl IssuerRules {
             max_lifetime: None,
             session_claim: "sid".into(),
             grants: AssertionGrants::default(),
+            status_lists: None,
             introspection: None,
             sessions_seen: Arc::default(),
         }
@@ -218,6 +223,7 @@ impl IssuerRules {
             max_lifetime: None,
             session_claim: "sid".into(),
             grants: AssertionGrants::default(),
+            status_lists: None,
             introspection: None,
             sessions_seen: Arc::default(),
         }
@@ -318,6 +324,7 @@ impl IssuerRules {
             max_lifetime,
             session_claim,
             grants,
+            status_lists,
             introspection,
             sessions_seen: _,
         } = self;
@@ -334,6 +341,8 @@ impl IssuerRules {
             && *grants == other.grants
             && keys.equal(&other.keys)
             && is_asked_alike
+            && status_lists.as_ref().map(|lists| lists.rules())
+                == other.status_lists.as_ref().map(|lists| lists.rules())
     }
 
     /// Sets the name.

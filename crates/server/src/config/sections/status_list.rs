@@ -5,9 +5,13 @@ use std::time::Duration;
 use super::super::declare::section;
 use super::super::print::Words;
 use super::super::value;
+use super::SECOND;
 use rotogate_core::status_list::{ListSize, StatusListSettings};
+use rotogate_core::token::remote_status::{MissingStatus, StatusRules};
 use rotogate_kit::config::Section;
 
+/// The default bounds of how long a list of another issuer is kept.
+const TTL: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(900));
 const MAX_EXPIRES: Duration = Duration::from_secs(24 * 3600);
 
 section! {
@@ -27,6 +31,44 @@ section! {
             default.expires
         ),
     }
+}
+
+section! {
+    impl StatusRules, read by read_rules_keys(section) {
+        /// Required: Where its lists are: each URL begins with one of these, such as `["https://idp.example.com/status/"]`.
+        reload prefixes: Vec<String> = list_or_empty(value::text),
+        /// The shortest and the longest time for which a list is kept, whatever it says.
+        reload ttl: (Duration, Duration) = by {
+            match *section.list_or_empty("ttl", value::duration_within(SECOND, MAX_EXPIRES)) {
+                [shortest, longest] => (shortest, longest),
+                [] => TTL,
+                _ => {
+                    section.blame("ttl", "must be two times, such as [\"10s\", \"15m\"]");
+                    TTL
+                }
+            }
+        },
+        /// For how long the last good list counts while no other is to be had; until its `exp` at most. Then 503.
+        reload stale_for: Duration = get_or(value::duration_within(Duration::ZERO, MAX_EXPIRES), 300 * SECOND),
+        /// A token without a status: `"accept"` or `"refuse"`.
+        reload missing: MissingStatus = get_or(value::word_of, MissingStatus::default()),
+    }
+}
+
+impl Words for MissingStatus {
+    const WORDS: &'static [(&'static str, Self)] = &[("accept", Self::Accept), ("refuse", Self::Refuse)];
+}
+
+/// `status_list` of an entry of `[[issuers]]`.
+pub(super) fn read_rules(section: &Section<'_>) -> StatusRules {
+    let rules = read_rules_keys(section);
+    if let Err(why) = rules.check()
+        && !section.is_bad()
+    {
+        let (key, why) = why.split_once(' ').unwrap_or(("prefixes", why));
+        section.blame(if key == "ttl" { "ttl" } else { "prefixes" }, why);
+    }
+    rules
 }
 
 impl Words for ListSize {
@@ -51,8 +93,8 @@ pub(super) fn read(root: &Section<'_>) -> Option<StatusListSettings> {
         if let Err(why) = settings.check()
             && !section.is_bad()
         {
-            let key = why.split(' ').next().unwrap_or("path");
-            section.blame(key, why.strip_prefix(key).unwrap_or(why).trim_start());
+            let (key, why) = why.split_once(' ').unwrap_or(("path", why));
+            section.blame(if key == "expires" { "expires" } else { "path" }, why);
         }
         settings
     })
