@@ -73,6 +73,7 @@ fn session(number: usize, of: usize, now: Timestamp) -> Session {
         bound_to: None,
         certificate: None,
         browser: None,
+        place: None,
         seal: Seal::default(),
         resource: None,
         vouched_by: None,

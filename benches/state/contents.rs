@@ -60,6 +60,7 @@ pub(super) fn session(number: usize, of: usize) -> Session {
         bound_to: None,
         certificate: None,
         browser: None,
+        place: None,
         seal: Seal::default(),
         resource: None,
         vouched_by: None,

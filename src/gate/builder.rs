@@ -76,6 +76,8 @@ pub struct GateBuilder {
     staleness: Staleness,
     #[cfg(feature = "relay")]
     relay_store: Option<Arc<dyn rotogate_core::store::relay::RelayStore>>,
+    #[cfg(feature = "relay")]
+    status_list: Option<rotogate_core::status_list::StatusListSettings>,
     directory: Option<Arc<dyn Directory>>,
     passwords: Option<Arc<Passwords>>,
     rates: Rates,
@@ -286,6 +288,15 @@ impl GateBuilder {
     #[must_use]
     pub fn relay_store(mut self, store: Arc<dyn rotogate_core::store::relay::RelayStore>) -> Self {
         self.relay_store = Some(store);
+        self
+    }
+
+    /// Publishes Token Status Lists: verifiers elsewhere read there which sessions have ended. They need
+    /// [`relay_store`](Self::relay_store), and a key whose public half is published.
+    #[cfg(feature = "relay")]
+    #[must_use]
+    pub fn status_list(mut self, settings: rotogate_core::status_list::StatusListSettings) -> Self {
+        self.status_list = Some(settings);
         self
     }
 

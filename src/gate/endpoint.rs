@@ -26,6 +26,8 @@ mod execute;
 pub(in crate::gate) mod grants;
 mod handler;
 mod read;
+#[cfg(feature = "relay")]
+mod status_list;
 mod table;
 
 #[cfg(feature = "kuzzle")]
@@ -34,6 +36,8 @@ pub(super) use answer::{EndpointResponse, answer};
 #[cfg(feature = "kuzzle")]
 pub(super) use handler::EndpointHandler;
 pub(super) use handler::to_its_end;
+#[cfg(feature = "relay")]
+pub(super) use status_list::status_list;
 pub use table::EndpointError;
 #[cfg(feature = "program")]
 pub use table::envelopes;
@@ -180,6 +184,12 @@ impl Endpoint {
         Ok(Some((Arc::clone(relay), config)))
     }
 
+    /// How long its sessions live, if it says so.
+    #[cfg(feature = "relay")]
+    pub(super) fn session_ttl(&self) -> Option<std::time::Duration> {
+        self.profile.session_ttl.max(self.dialect.profile().session_ttl)
+    }
+
     /// The path that the endpoint's operations share.
     fn base(&self) -> &str {
         self.path.as_deref().unwrap_or_else(|| self.dialect.default_path())
@@ -202,6 +212,12 @@ impl Endpoint {
 pub(super) fn jwks(gate: &Inner, method: &Method) -> (Reply, Reason) {
     let keys = gate.engine.keyring().jwks();
     document(method, "application/jwk-set+json", serde_json::to_vec(&keys).unwrap_or_default().into())
+}
+
+/// No store of this build keeps the register of status lists, so none is served.
+#[cfg(not(feature = "relay"))]
+pub(super) const fn status_list(_: &Inner, _: u32, _: &http::request::Parts) -> Result<(Reply, Reason), Denial> {
+    Err(Denial::NoRoute)
 }
 
 /// The authorization server metadata (RFC 8414 §3.2).

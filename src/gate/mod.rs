@@ -90,6 +90,8 @@ mod signed_out;
 #[cfg(feature = "kuzzle")]
 mod socket;
 mod stall_timeout;
+#[cfg(feature = "relay")]
+mod status_list;
 mod tunnel;
 mod upgrade;
 mod verdict;
@@ -119,6 +121,8 @@ pub use rotogate_core::random::NoRandomness;
 pub use rotogate_core::reason::Reason;
 #[doc(inline)]
 pub use rotogate_core::session::DeviceBound;
+#[cfg(feature = "relay")]
+pub use rotogate_core::status_list::{ListSize, StatusListSettings};
 pub use rotogate_core::token::verify::Peeked;
 pub use rotogate_core::verify_cache::IdentityField;
 #[cfg(feature = "browser-oidc")]

@@ -45,6 +45,15 @@ impl Gate {
         self.0.running.exchanges.results()
     }
 
+    /// How far the status lists are behind, and how many were built.
+    pub fn status_lists(&self) -> (Duration, u64) {
+        #[cfg(feature = "relay")]
+        if let Some(lists) = self.0.engine.status_lists() {
+            return (lists.lag(self.0.engine.clock().now()), lists.builds());
+        }
+        (Duration::ZERO, 0)
+    }
+
     /// The pools that bound concurrency and buffers.
     pub fn overload(&self) -> &Overload {
         &self.0.running.overload

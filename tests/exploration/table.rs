@@ -104,6 +104,7 @@ impl Table {
             bound_to: None,
             certificate: None,
             browser: None,
+            place: None,
             seal: Seal::default(),
             resource: None,
             vouched_by: None,

@@ -66,6 +66,7 @@ impl<'a> Mint<'a> {
             vouched_by: None,
             delegation: None,
             own: None,
+            status: None,
             style: Default::default(),
         };
         Ok(mint(self.key, &claims)?.expose().to_owned())

@@ -168,6 +168,10 @@ pub enum Denial {
     /// time.
     // Requirement I20.
     IntrospectionUnavailable(Duration),
+    /// The status list that the token names is not to be had, so it is unknown whether its issuer ended it. Another
+    /// attempt may succeed after this time.
+    // Requirement S11.
+    StatusListUnavailable(Duration),
     /// Other gates may have revoked the token, and this gate has had no news from their store for too long. Another
     /// attempt may succeed after this time.
     // Requirement C10.

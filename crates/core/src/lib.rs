@@ -43,6 +43,8 @@ pub mod revocation;
 pub mod route;
 pub mod rule;
 pub mod session;
+#[cfg(feature = "relay")]
+pub mod status_list;
 pub mod store;
 pub mod thumbprint;
 pub mod token;

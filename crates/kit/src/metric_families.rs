@@ -135,6 +135,10 @@ families! { ALL:
     EXCHANGES = Counter "exchanges" ["provider", "result"]
         "Tokens of callers that a provider exchanged for those of upstreams, or why it did not";
 
+    STATUS_LIST_LAG = Gauge "status_list_lag_seconds" []
+        "How long ago the status lists had all sessions that had ended";
+    STATUS_LIST_BUILDS = Counter "status_list_builds" [] "Status lists that were built and signed";
+
     CERTIFICATE_NOT_AFTER = Gauge "certificate_not_after_timestamp_seconds" ["file"]
         "When a certificate of a listener expires, in Unix time; the earliest one of its file";
     CONFIG_RELOAD_SUCCESSFUL = Gauge "config_last_reload_successful" ["source"]

@@ -82,6 +82,10 @@ pub enum BuildError {
         "an endpoint with a relay, or a login at a provider, needs a store for its records: call `.relay_store(…)`"
     )]
     NoRelayStore,
+    /// The status lists cannot be published.
+    #[cfg(feature = "relay")]
+    #[error("status lists: {0}")]
+    StatusList(&'static str),
     /// The new rules name an endpoint with a relay that the running gate does not have.
     #[cfg(feature = "relay")]
     #[error("the endpoint at {0} has a relay, and a running gate gets no other relays")]

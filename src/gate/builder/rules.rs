@@ -134,6 +134,14 @@ impl Rules {
     }
 
     /// The gate with these rules, which replace `old`.
+    /// The longest life of a session of these rules.
+    #[cfg(feature = "relay")]
+    fn longest_session(&self) -> Duration {
+        let of_endpoints = self.endpoints.iter().filter_map(Endpoint::session_ttl);
+        let of_clients = self.clients.iter().filter_map(|client| client.profile.session_ttl);
+        of_endpoints.chain(of_clients).fold(self.profile.session_ttl, Duration::max)
+    }
+
     pub(super) fn into_inner(
         mut self,
         kept: RunningParts,
@@ -141,6 +149,10 @@ impl Rules {
         old: Option<&Inner>,
     ) -> Result<Inner, BuildError> {
         let RunningParts { id, running, engine, checker, leases, leeway } = kept;
+        #[cfg(feature = "relay")]
+        if let Some(lists) = engine.status_lists() {
+            lists.raise_longest(self.longest_session());
+        }
         let protected = ProtectedNames::new(identity.names().map(HeaderName::as_str));
         let protected = protected.with(self.strip, self.keep);
         let dialects = dialects(&self.routes)?;
@@ -163,6 +175,10 @@ impl Rules {
         let external = External::new(&public_url, self.hosts.as_deref().unwrap_or_default(), &routes);
         let hosts = self.hosts.map(|hosts| served_hosts(&hosts, &public_url, &routes)).transpose()?;
         let common = CommonRules {
+            #[cfg(feature = "relay")]
+            status_path: engine.status_lists().map(|lists| &*lists.settings().path),
+            #[cfg(not(feature = "relay"))]
+            status_path: None,
             profile: &self.profile,
             clients: &self.clients,
             issuer: engine.issuer(),

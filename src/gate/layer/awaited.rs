@@ -14,6 +14,7 @@ use rotogate_core::engine::{Engine, RenewWhen};
 use rotogate_core::overload::{Holder, PoolPermit};
 use rotogate_core::route::RoutePolicy;
 use rotogate_core::token::live_keys::KeysWait;
+use rotogate_core::token::remote_status::StatusWait;
 use rotogate_core::token::verify::IssuerRules;
 use rotogate_core::verify_cache::{Introspected, IntrospectionWait, SessionAnswer};
 
@@ -30,6 +31,8 @@ enum Wait {
     Keys(KeysWait),
     /// The issuer's answer about the token, with the counters of good and bad tokens of the client's address.
     Introspection(IntrospectionWait, Arc<Engine>, Option<IpAddr>),
+    /// The status list that the token names.
+    Status(StatusWait),
     /// The session of a cookie.
     Session(Arc<Inner>, Arc<str>, RenewWhen, Option<IpAddr>),
 }
@@ -57,7 +60,7 @@ pub(in crate::gate) fn awaited(
         let what = Wait::Session(Arc::clone(gate), value.into(), renewal_of(parts), address);
         return Some(Awaited { what, place });
     }
-    if !matches!(denial, Denial::KeysUnavailable(_) | Denial::IntrospectionUnavailable(_)) {
+    if !is_awaited(denial) {
         return None;
     }
     let found = credential::extract_from(&parts.headers, parts.uri.query(), gate.places(policy)).ok()??;
@@ -72,10 +75,18 @@ pub(in crate::gate) fn awaited_token(
     denial: Denial,
     address: Option<IpAddr>,
 ) -> Option<Awaited> {
-    if !matches!(denial, Denial::KeysUnavailable(_) | Denial::IntrospectionUnavailable(_)) {
+    if !is_awaited(denial) {
         return None;
     }
     wait(gate, token, denial, address.map(Holder::address), address, None)
+}
+
+/// May an event that is under way decide the request?
+const fn is_awaited(denial: Denial) -> bool {
+    matches!(
+        denial,
+        Denial::KeysUnavailable(_) | Denial::IntrospectionUnavailable(_) | Denial::StatusListUnavailable(_)
+    )
 }
 
 fn wait(
@@ -90,6 +101,8 @@ fn wait(
     let what = if matches!(denial, Denial::IntrospectionUnavailable(_)) {
         let wait = gate.checker.awaited_introspection(token, taken, gate.engine.limits().knows(address.into()))?;
         Wait::Introspection(wait, Arc::clone(&gate.engine), address)
+    } else if matches!(denial, Denial::StatusListUnavailable(_)) {
+        Wait::Status(gate.checker.awaited_status(token)?)
     } else {
         Wait::Keys(gate.checker.awaited(token)?)
     };
@@ -101,6 +114,10 @@ impl Awaited {
     pub(in crate::gate) async fn settled(self) -> Settled {
         match self.what {
             Wait::Keys(keys) => Settled { is_final: keys.ended().await, introspected: None, session: None },
+            Wait::Status(list) => {
+                list.ended().await;
+                Settled { is_final: false, introspected: None, session: None }
+            }
             Wait::Session(gate, cookie, when, address) => {
                 let answer = gate.loaded_session(cookie, when).await;
                 answer.record(gate.engine.limits(), address.into());

@@ -171,6 +171,7 @@ impl<M> GateLayer<M> {
             }
             Admission::Endpoint(Hit::Jwks) => decision.endpoint = Some("the JWK set".to_owned()),
             Admission::Endpoint(Hit::Resource(_)) => decision.endpoint = Some("the document of a resource".to_owned()),
+            Admission::Endpoint(Hit::StatusList(_)) => decision.endpoint = Some("the status list".to_owned()),
             Admission::Endpoint(Hit::Metadata(_)) => decision.endpoint = Some("the metadata".to_owned()),
         }
         decision

@@ -22,7 +22,7 @@ use crate::random::random;
 use crate::session::profile::Profile;
 use crate::session::rotation::REVOKED;
 use crate::session::{Generation, LastPair, Scope, Seal, Session, SessionId, SessionSecret, Status};
-use crate::store::{Inserted, SubjectBound, WriteOutcome};
+use crate::store::{Inserted, StoreError, SubjectBound, WriteOutcome};
 use crate::thumbprint::CertificateThumbprint;
 use crate::token::claims::{CLIENT_PREFIX, MintedClaims};
 use crate::token::mint;
@@ -81,7 +81,7 @@ impl Engine {
         let granted = granted_at_login(login.scope.as_ref(), login.client.scopes.as_ref(), &holder.scope)?;
         // Every later not-before is at or after the moment of the assertion, which may be ahead of this gate's time.
         let now = self.stamp_creation(login.grant.issued_at.minus(Duration::from_millis(1))).await?;
-        let session = self.session_of(&login, &holder, &granted, now)?;
+        let mut session = self.session_of(&login, &holder, &granted, now)?;
         self.goes_on(&session, &holder)?;
         if let Some(proof) = &login.proof {
             proof.use_once(self.clock.now(), &*self.store).await?;
@@ -93,7 +93,7 @@ impl Engine {
                     self.goes_on_as(&known, &session, login.grant.user.is_some())?;
                     return self.asserted_token(&known, &granted, now, &login);
                 }
-                None => match self.measured(self.store.insert(session.clone(), SubjectBound::NONE)).await {
+                None => match self.insert_asserted(&mut session, now).await {
                     Ok(Inserted::Inserted(_)) => {
                         self.began(&session, &holder, login.origin);
                         return self.asserted_token(&session, &granted, now, &login);
@@ -107,6 +107,11 @@ impl Engine {
             }
         }
         Err(Fault::Contention.into())
+    }
+
+    async fn insert_asserted(&self, session: &mut Session, now: Timestamp) -> Result<Inserted, StoreError> {
+        session.place = self.status_place(&self.keyring(), now).await?;
+        self.measured(self.store.insert(session.clone(), SubjectBound::NONE)).await
     }
 
     /// Whom the assertion is about, here.
@@ -197,6 +202,7 @@ impl Engine {
             vouched_by: Some(Box::new(grant.vouched_by.clone())),
             certificate: login.certificate,
             browser: None,
+            place: None,
             seal: Seal::default(),
         })
     }
@@ -263,6 +269,7 @@ impl Engine {
             vouched_by: session.vouched_by.as_deref(),
             own: Some(&session.claims),
             delegation: None,
+            status: self.status_claim(session),
             style: self.style(&session.dialect),
         };
         let access_token = mint::mint(self.keyring().signer(), &claims).map_err(Fault::from)?;

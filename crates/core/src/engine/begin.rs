@@ -20,7 +20,8 @@ use crate::random::random;
 use crate::revocation::Revocation;
 use crate::session::profile::Profile;
 use crate::session::{
-    Generation, LastPair, RevokedBecause, Scope, Seal, Session, SessionId, SessionSecret, Status, VouchedBy,
+    Generation, LastPair, RevokedBecause, Scope, Seal, Session, SessionId, SessionSecret, Status, StatusPlace,
+    VouchedBy,
 };
 use crate::store::{Inserted, SubjectBound};
 use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
@@ -236,7 +237,8 @@ impl Engine {
             Some(stamp) if stamp > new.valid_from => stamp,
             Some(_) | None => self.stamp_creation(new.valid_from).await?,
         };
-        let (session, cookie) = self.first_record(&new, created, &keyring)?;
+        let place = self.status_place(&keyring, created).await?;
+        let (session, cookie) = self.first_record(&new, (created, place), &keyring)?;
         let issued = self.pair(&keyring, &session, created, IssueKind::Login)?;
         if let (Some(own), Some(checked)) = (&self.own_logins, &new.checked) {
             // Before the user is looked up again: any later change finds this login.
@@ -282,7 +284,7 @@ impl Engine {
     fn first_record(
         &self,
         new: &SessionDraft<'_>,
-        created: Timestamp,
+        (created, place): (Timestamp, Option<StatusPlace>),
         keyring: &Keyring,
     ) -> Result<(Session, Option<SessionCookie>), Error> {
         let id = SessionId::new(created, *random().map_err(Fault::from)?);
@@ -321,6 +323,7 @@ impl Engine {
             vouched_by: new.vouched_by.clone(),
             certificate: new.certificate,
             browser,
+            place,
             // The engine seals each record on its way to the store.
             seal: Seal::default(),
         };
@@ -402,6 +405,7 @@ impl Engine {
             vouched_by: None,
             delegation: None,
             own: None,
+            status: None,
             style: TokenStyle::default(),
         };
         let keyring = self.keyring();

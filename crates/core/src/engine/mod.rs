@@ -17,6 +17,8 @@ use crate::limit::Limits;
 use crate::reason::Reason;
 use crate::revocation::{Revocation, RevocationList};
 use crate::session::{RevokedBecause, Session, SessionId};
+#[cfg(feature = "relay")]
+use crate::status_list::StatusLists;
 use crate::store::{Staleness, Store, StoreError};
 use crate::token::claims::{MintedClaims, TokenStyle};
 use crate::token::keyring::Keyring;
@@ -44,6 +46,7 @@ mod restoring;
 mod revoke;
 mod sealed;
 mod standstill;
+mod status;
 mod token_exchange;
 mod turn;
 mod types;
@@ -78,6 +81,8 @@ pub use notices::{NoticeResult, StreamWatch};
 pub use owed::Unpaid;
 pub use own_sessions::{OwnSession, OwnSessions, OwnSessionsAction, OwnSessionsRequest};
 pub use standstill::Arrival;
+#[cfg(feature = "relay")]
+pub use status::StatusFollower;
 pub use token_exchange::TokenExchange;
 pub use types::{
     AccountRule, ApplicationLogin, Exchange, HeldUp, HeldUpNote, IssueKind, IssuedTokens, Login, Origin, Refresh,
@@ -160,6 +165,9 @@ pub struct Engine {
     events: EventFeed,
     /// While it is set, no token is issued.
     suspended: OnceLock<Arc<AtomicBool>>,
+    /// The status lists, if they are published.
+    #[cfg(feature = "relay")]
+    status_lists: OnceLock<Arc<StatusLists>>,
     devices: DeviceProofs,
 }
 
@@ -201,6 +209,8 @@ impl Engine {
             owed: owed::Debts::default(),
             events: EventFeed::default(),
             suspended: OnceLock::new(),
+            #[cfg(feature = "relay")]
+            status_lists: OnceLock::new(),
         };
         // This must precede all requests (requirement R24).
         engine.take_over_owed();
@@ -426,6 +436,7 @@ impl Engine {
             vouched_by: session.vouched_by.as_deref(),
             delegation: None,
             own: Some(&session.claims),
+            status: self.status_claim(session),
             style: self.style(&session.dialect),
         };
         let access_token = mint::mint(key, &claims).map_err(Fault::from)?;

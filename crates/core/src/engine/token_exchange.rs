@@ -98,6 +98,7 @@ impl Engine {
             }
             None => None,
         };
+        let status = self.carried_status(subject, &claims);
         let own = carried(subject, claims);
         let jti = uuid::Builder::from_random_bytes(*random().map_err(Fault::from)?).into_uuid().to_string();
         let minted = MintedClaims {
@@ -116,6 +117,7 @@ impl Engine {
             vouched_by: vouched_by.as_ref(),
             delegation: Some(&delegation),
             own: Some(&own),
+            status,
             style: TokenStyle::default(),
         };
         let access_token = mint::mint(self.keyring().signer(), &minted).map_err(Fault::from)?;

@@ -2,6 +2,7 @@
 //! carries its id, and a **generation** that rises by one with each pair of tokens.
 
 mod browser;
+mod place;
 pub mod profile;
 pub mod rotation;
 pub mod scope;
@@ -17,6 +18,7 @@ use crate::claim::OwnClaims;
 use crate::clock::Timestamp;
 use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
 pub use browser::{BrowserBinding, DeviceBinding, DeviceBound, DeviceKey};
+pub use place::StatusPlace;
 pub use scope::{InvalidScope, Scope};
 
 /// The generation of a pair of tokens of one session. It rises by one with each pair.
@@ -371,6 +373,9 @@ pub struct Session {
     /// The cookie that stands for the session in a browser. No refresh token of such a session leaves the gate.
     #[serde(default)]
     pub browser: Option<Box<BrowserBinding>>,
+    /// Its place in a status list. It never changes.
+    #[serde(default)]
+    pub place: Option<StatusPlace>,
     /// Proves that a gate wrote the record. A store keeps it unchanged.
     #[serde(default)]
     pub seal: Seal,

@@ -12,7 +12,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use super::kit::encoding::{encode, encode_target};
 use super::owed::OwedFile;
 #[cfg(feature = "relay")]
-use super::relay::{RelayStore, USED_OWNER, VAULT_OWNER};
+use super::relay::{LISTS_OWNER, RelayState, RelayStore, USED_OWNER, VAULT_OWNER};
 use super::rules::{Failure, State, end_of, is_revoked};
 use super::{Cursor, Filter, Revocation, Store, StoreError, WriteOutcome};
 use crate::clock::Timestamp;
@@ -134,8 +134,12 @@ pub async fn content<S: Store + ?Sized>(store: &S, cut: Timestamp) -> Result<Con
 pub async fn copy_vaults(from: &dyn RelayStore, to: &dyn RelayStore, cut: Timestamp) -> Result<u64, StoreError> {
     let mut copied = 0;
     for id in from.relay_ids().await? {
-        let Some(vault) = from.load_relay(id).await? else { continue };
-        if ![VAULT_OWNER, USED_OWNER].contains(&vault.owner) || vault.until <= cut {
+        let Some(mut vault) = from.load_relay(id).await? else { continue };
+        if vault.owner == LISTS_OWNER {
+            // The copy may be older than the last index that a gate gave: its lists give none any more.
+            vault.state = RelayState::Unknown;
+        }
+        if ![VAULT_OWNER, USED_OWNER, LISTS_OWNER].contains(&vault.owner) || vault.until <= cut {
             continue;
         }
         // Repeated, it is there already.

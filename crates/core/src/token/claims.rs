@@ -14,10 +14,11 @@ use crate::claim::OwnClaims;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::revocation::Target;
-use crate::session::{Generation, Scope, SessionId, VouchedBy};
+use crate::session::{Generation, Scope, SessionId, StatusPlace, VouchedBy};
 use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
 use crate::token::delegation::Delegation;
 use crate::token::keyring::{KeyIdentity, KeyPrint};
+use crate::token::remote_status::StatusRef;
 use crate::token::verify::{self, ClaimMapping, Roles};
 
 /// The `typ` of every access token that we mint (RFC 9068 §2.1).
@@ -39,6 +40,29 @@ pub struct TokenStyle {
     /// Whether the payload's base64url must contain neither `-` nor `_`, for clients that decode it as plain base64.
     /// Characters of strings that would cause one are escaped, which does not change the JSON value.
     pub plain_base64: bool,
+}
+
+/// The claim `status`: where verifiers elsewhere read whether the session of a token has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct StatusClaim<'a> {
+    /// The URL of all lists.
+    pub base: &'a str,
+    /// The bit.
+    pub place: StatusPlace,
+}
+
+impl Serialize for StatusClaim<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(serde::Serialize)]
+        struct Entry {
+            idx: u32,
+            uri: String,
+        }
+        let mut map = serializer.serialize_map(Some(1))?;
+        let entry = Entry { idx: self.place.index, uri: self.place.url(self.base) };
+        map.serialize_entry("status_list", &entry)?;
+        map.end()
+    }
 }
 
 /// The claims of a token to be minted. They are written in the order of the fields, so that the same claims give the
@@ -75,6 +99,8 @@ pub struct MintedClaims<'a> {
     pub delegation: Option<&'a Delegation>,
     /// Further claims, which none of the other fields sets.
     pub own: Option<&'a OwnClaims>,
+    /// `status`: the place of the session in a status list, if any.
+    pub status: Option<StatusClaim<'a>>,
     /// The form that the clients of the session's dialect need.
     pub style: TokenStyle,
 }
@@ -114,6 +140,9 @@ impl Serialize for MintedClaims<'_> {
         }
         if let Some(delegation) = self.delegation {
             delegation.put(&mut map)?;
+        }
+        if let Some(status) = self.status {
+            map.serialize_entry("status", &status)?;
         }
         if let Some(name) = self.style.subject_claim {
             map.serialize_entry(name, self.subject)?;
@@ -244,6 +273,8 @@ pub(crate) struct RareClaims {
     pub(crate) response: Option<Arc<str>>,
     /// The provider where the user of a browser's session logged in: the session counts as one of that issuer.
     pub(crate) provider: Option<Arc<TokenIssuer>>,
+    /// Its place in a status list of its issuer.
+    pub(crate) status: Option<StatusRef>,
 }
 
 impl RareClaims {
@@ -293,6 +324,18 @@ impl AccessToken {
     pub fn vouching_issuer(&self) -> &TokenIssuer {
         let provider = self.rare.as_deref().and_then(|rare| rare.provider.as_deref());
         provider.unwrap_or(&self.issued_by)
+    }
+
+    /// Has its issuer not ended it, by the status list that it names? `wall` is the wall clock.
+    ///
+    /// # Errors
+    /// [`Denial::TokenRevoked`], [`Denial::BadClaim`], [`Denial::StatusListUnavailable`].
+    #[inline]
+    pub(crate) fn check_status(&self, wall: impl FnOnce() -> Timestamp) -> Result<(), Denial> {
+        match self.rare.as_deref().and_then(|rare| rare.status.as_ref()) {
+            Some(status) => status.check(wall()),
+            None => Ok(()),
+        }
     }
 
     /// Did the user of this session log in at a provider?

@@ -11,8 +11,10 @@ pub mod login_cookie;
 pub mod mint;
 pub mod observer;
 pub mod refresh;
+pub mod remote_status;
 pub mod seal;
 pub mod session_cookie;
+pub mod status_token;
 pub mod verify;
 
 /// The longest lifetime of a token without a session. Revocations of such tokens by subject or client are kept as long.

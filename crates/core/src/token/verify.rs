@@ -32,6 +32,7 @@ use crate::token::claims::{AccessToken, TokenIssuer};
 use crate::token::keyring::{KeyPrint, VerifyingKey};
 use crate::token::live_keys::KeysWait;
 use crate::token::observer::Observer;
+use crate::token::remote_status::StatusWait;
 
 mod client_assertion;
 mod event;
@@ -49,6 +50,7 @@ mod rules;
 mod sessions_seen;
 mod shape;
 mod signature_times;
+mod status;
 pub mod strict_json;
 mod user_name;
 
@@ -75,6 +77,7 @@ pub use rules::{AllowedScopes, IssuerRules, OWN, RulesError, host_of};
 pub use shape::MAX_TOKEN;
 pub(super) use shape::claims_of;
 pub(crate) use signature_times::SignatureTimes;
+pub use status::{MAX_STATUS_LIST, ReadStatusList, SentStatusList};
 pub use strict_json::{members_of_depth, object as strict_object, object_of_depth};
 pub use user_name::{UserName, UserNameForm};
 
@@ -309,7 +312,11 @@ impl Verifier {
         let source = key.map_or(ClaimsSource::Unknown, ClaimsSource::Token);
         let judged = judge::claims(token, &claims, (rules, of_tokens), source, times?);
         if O::HAS_EFFECTS {
-            self.note(rules, judged).map_err(TokenRefusal::Authentic)
+            self.note(rules, judged).map_err(|denial| match denial {
+                // The token was not judged to its end.
+                Denial::StatusListUnavailable(_) => TokenRefusal::Unchecked(denial),
+                decided => TokenRefusal::Authentic(decided),
+            })
         } else {
             judged.map_err(|refused| TokenRefusal::Authentic(refused.denial))
         }
@@ -409,6 +416,15 @@ impl Verifier {
     /// requests wait for it.
     pub(crate) fn awaited(&self, token: &str) -> Option<KeysWait> {
         self.claimed(token).ok()?.keys.live()?.join()
+    }
+
+    /// The wait of a genuine token for the status list that it names.
+    pub(crate) fn awaited_status(&self, token: &str) -> Option<StatusWait> {
+        let lists = self.claimed(token).ok()?.status_lists.as_ref()?;
+        let parts = shape::TokenParts::split(token).ok()?;
+        let payload = shape::decode(parts.claims).ok()?;
+        let claims = Members::read(&payload).ok()?;
+        lists.join(status::named(&claims).ok()??.0)
     }
 
     /// The rules of the issuer with this name.

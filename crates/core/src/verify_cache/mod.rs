@@ -43,6 +43,7 @@ use crate::session::rotation::REVOKED;
 use crate::token::claims::AccessToken;
 use crate::token::live_keys::{KeysWait, LiveKeys};
 use crate::token::observer::Observer;
+use crate::token::remote_status::StatusWait;
 use crate::token::verify::{IssuerRules, TokenRefusal, Verifier};
 
 mod assertions;
@@ -268,6 +269,7 @@ impl TokenChecker {
         }
         let is_revoked = verified.watch.refuse_from() <= now;
         observer.judged(Rule::Revocation, if is_revoked { Err(Denial::TokenRevoked) } else { Ok(()) })?;
+        observer.judged(Rule::Revocation, verified.token.check_status(|| self.clock.wall()))?;
         Ok(verified)
     }
 
@@ -286,6 +288,7 @@ impl TokenChecker {
         if self.revocations.judge(TokenFacts { session, ..verified.facts() }, now).refuses(now) {
             return Err(Denial::TokenRevoked);
         }
+        token.check_status(|| self.clock.wall())?;
         let keys = self.keys.load();
         let rules = keys.verifier.id_of(token.issuer()).ok_or(Denial::UnknownIssuer)?;
         if !rules.has_rules_of(verified.rules) {
@@ -400,6 +403,11 @@ impl TokenChecker {
     /// could decide about it.
     pub fn awaited(&self, token: &str) -> Option<KeysWait> {
         self.keys.load().verifier.awaited(token)
+    }
+
+    /// The wait of a token for the status list that it names.
+    pub fn awaited_status(&self, token: &str) -> Option<StatusWait> {
+        self.keys.load().verifier.awaited_status(token)
     }
 
     /// The wait of a token whose issuer must be asked; `None` if too many questions are running, or the issuer did not

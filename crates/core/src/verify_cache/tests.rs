@@ -57,6 +57,7 @@ impl World {
             session: None,
             account: None,
             own: None,
+            status: None,
             style: TokenStyle::default(),
         };
         mint(self.rings[at].signer(), &claims).unwrap().expose().to_owned()

@@ -4,6 +4,7 @@ mod answer;
 pub(crate) mod client;
 mod fetch;
 mod kept;
+mod lists;
 mod schedule;
 mod settings;
 mod status;
@@ -20,6 +21,8 @@ use tokio::task::AbortHandle;
 
 pub use answer::{FetchFailure, Metadata};
 pub use kept::{KeptKeySet, KeySetFolder, KeySetStore};
+#[doc(hidden)]
+pub use lists::follow_status_lists;
 pub use rotogate_core::http_client::{BadProxy, Proxy};
 pub use settings::{FetchFiles, FetchSettings, InvalidRemoteIssuer, KeyLocation, RemoteIssuer};
 pub use status::RemoteStatus;

@@ -109,6 +109,7 @@ fn make(
         vouched_by: None,
         delegation: None,
         own: None,
+        status: None,
         style: rotogate_core::token::claims::TokenStyle::default(),
     };
     let _trail = audit_trail(config)?;

@@ -133,6 +133,12 @@ impl Print for PathBuf {
     }
 }
 
+impl Print for (Duration, Duration) {
+    fn print(&self) -> Value {
+        Value::Array(vec![self.0.print(), self.1.print()])
+    }
+}
+
 impl Print for CertificateAndKey {
     fn print(&self) -> Value {
         let (cert, key) = self;

@@ -977,6 +977,7 @@ fn is_the_same(one: &Config, other: &Config) {
         issuer,
         issuers,
         sessions,
+        status_list,
         store,
         directories,
         limits,
@@ -1007,6 +1008,7 @@ fn is_the_same(one: &Config, other: &Config) {
     assert_eq!(limits, &other.limits);
     assert_eq!(cors, &other.cors);
     assert_eq!(dpop, &other.dpop);
+    assert_eq!(status_list, &other.status_list);
     assert_eq!(endpoints, &other.endpoints);
     assert_eq!(identity, &other.identity);
     assert_eq!((providers, upstreams), (&other.providers, &other.upstreams));

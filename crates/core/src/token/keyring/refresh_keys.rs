@@ -27,6 +27,8 @@ const PURPOSE_DEVICE: &[u8] = b"rotogate browser device";
 const PURPOSE_LOGIN: &[u8] = b"rotogate browser tx";
 #[cfg(feature = "relay")]
 const PURPOSE_VAULT: &[u8] = b"rotogate browser vault";
+#[cfg(feature = "relay")]
+const PURPOSE_STATUS: &[u8] = b"rotogate status lists";
 /// The message whose HMAC is a secret's print.
 const PRINT: &[u8] = b"print of a refresh secret";
 #[cfg(feature = "relay")]
@@ -80,6 +82,8 @@ struct DerivedKeys {
     relay: hmac::Key,
     #[cfg(feature = "relay")]
     vault: hmac::Key,
+    #[cfg(feature = "relay")]
+    status: hmac::Key,
 }
 
 /// The server's keys for refresh tokens: one makes new tokens, the others still verify older ones. Does not print; the
@@ -132,6 +136,8 @@ impl RefreshKeys {
                 relay: derive(PURPOSE_RELAY)?,
                 #[cfg(feature = "relay")]
                 vault: derive(PURPOSE_VAULT)?,
+                #[cfg(feature = "relay")]
+                status: derive(PURPOSE_STATUS)?,
             });
         }
         if !keys.iter().any(|k| k.id == current) {
@@ -205,6 +211,23 @@ impl RefreshKeys {
         let mut message = hmac::Context::with_key(&self.key(id)?.vault);
         parts.iter().for_each(|part| message.update(part));
         Some(message.sign())
+    }
+
+    /// The tag of the register of status lists over `message`; `None`: there is no secret of this id.
+    #[cfg(feature = "relay")]
+    pub(crate) fn status_tag(&self, id: u8, message: &[u8]) -> Option<hmac::Tag> {
+        let mut of_register = hmac::Context::with_key(&self.key(id)?.status);
+        of_register.update(b"register");
+        of_register.update(message);
+        Some(of_register.sign())
+    }
+
+    /// The key that permutes the indices of a status list.
+    #[cfg(feature = "relay")]
+    pub(crate) fn status_key(&self, id: u8, list: u32) -> Option<hmac::Key> {
+        let message = [&b"list"[..], &list.to_be_bytes()].concat();
+        let key = hmac::sign(&self.key(id)?.status, &message);
+        Some(hmac::Key::new(HMAC_SHA256, key.as_ref()))
     }
 
     /// The tag of a DPoP nonce under each key, the current key's first.

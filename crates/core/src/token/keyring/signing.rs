@@ -16,7 +16,7 @@ use jsonwebtoken::DecodingKey;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::super::algorithm::Family;
-use super::super::assertion::{ASSERTION_TYP, TRANSACTION_TYP};
+use super::super::assertion::{ASSERTION_TYP, STATUS_LIST_TYP, TRANSACTION_TYP};
 use super::signature::{KeySigner, ecdsa_signer, edwards_signer, rsa_signer};
 use super::{Algorithm, KeyError, VerifyingKey, encode, hmac_secret};
 use crate::random::random;
@@ -84,6 +84,7 @@ pub struct SigningKey {
     assertion_header: Box<str>,
     /// The header of every transaction token that it signs, prepared once.
     transaction_header: Box<str>,
+    status_header: Box<str>,
 }
 
 impl fmt::Debug for SigningKey {
@@ -135,9 +136,9 @@ impl SigningKey {
             let kid = serde_json::Value::from(kid);
             URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"{algorithm}","typ":"{typ}","kid":{kid}}}"#)).into()
         };
-        let [header, assertion_header, transaction_header] =
-            [crate::token::claims::TYP, ASSERTION_TYP, TRANSACTION_TYP].map(header);
-        Ok(Self { signer, verifying, kid: kid.into(), header, assertion_header, transaction_header })
+        let [header, assertion_header, transaction_header, status_header] =
+            [crate::token::claims::TYP, ASSERTION_TYP, TRANSACTION_TYP, STATUS_LIST_TYP].map(header);
+        Ok(Self { signer, verifying, kid: kid.into(), header, assertion_header, transaction_header, status_header })
     }
 
     /// Its name.
@@ -168,6 +169,11 @@ impl SigningKey {
     /// The encoded header of every transaction token that it signs.
     pub(in crate::token) fn transaction_header(&self) -> &str {
         &self.transaction_header
+    }
+
+    /// The encoded header of every status list that it signs.
+    pub(in crate::token) fn status_header(&self) -> &str {
+        &self.status_header
     }
 
     /// Signs. `None` if the cryptographic library fails.

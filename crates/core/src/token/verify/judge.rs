@@ -9,6 +9,7 @@ use percent_encoding::{AsciiSet, CONTROLS};
 use super::mapping::{RefusedClaim, SubjectEncoding};
 use super::members::{Member, Members};
 use super::rules::IssuerRules;
+use super::status;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::session::{Generation, SessionId, VouchedBy};
@@ -104,6 +105,8 @@ pub(super) fn claims<'r>(
         not_before,
         response,
         provider: None,
+        // Nothing is fetched for a token whose signature is not known.
+        status: if matches!(origin, ClaimsSource::Token(_)) { status::place(rules, claims)? } else { None },
     };
     Ok(AccessToken {
         text: text.into(),

@@ -19,6 +19,7 @@ use crate::session::Scope;
 use crate::token::assertion::is_assertion_typ;
 use crate::token::claims::{TYP, TokenIssuer};
 use crate::token::keyring::{KeyError, Keyring};
+use crate::token::remote_status::RemoteLists;
 
 /// The largest tolerated difference between an issuer's clock and ours.
 const MAX_LEEWAY: Duration = Duration::from_secs(30);
@@ -165,6 +166,9 @@ pub struct IssuerRules {
     pub user_names: Vec<UserNameForm>,
     /// The members of a complex subject that its transmitter calls critical.
     pub(super) critical: Arc<ArcSwap<Vec<Box<str>>>>,
+    /// The status lists that say which of its tokens have ended, if they are read.
+    #[doc(hidden)]
+    pub status_lists: Option<Arc<RemoteLists>>,
     /// How its tokens are introspected, if they are.
     pub(crate) introspection: Option<Arc<Introspection>>,
     /// The sessions that its tokens have named.
@@ -206,6 +210,7 @@ impl IssuerRules {
             on_event: EventEffects::default(),
             user_names: Vec::new(),
             critical: Arc::default(),
+            status_lists: None,
             introspection: None,
             sessions_seen: Arc::default(),
         }
@@ -233,6 +238,7 @@ impl IssuerRules {
             on_event: EventEffects::default(),
             user_names: Vec::new(),
             critical: Arc::default(),
+            status_lists: None,
             introspection: None,
             sessions_seen: Arc::default(),
         }
@@ -336,6 +342,7 @@ impl IssuerRules {
             on_event,
             user_names,
             critical: _,
+            status_lists,
             introspection,
             sessions_seen: _,
         } = self;
@@ -353,6 +360,8 @@ impl IssuerRules {
             && (on_event, user_names) == (&other.on_event, &other.user_names)
             && keys.equal(&other.keys)
             && is_asked_alike
+            && status_lists.as_ref().map(|lists| lists.rules())
+                == other.status_lists.as_ref().map(|lists| lists.rules())
     }
 
     /// Sets the name.

@@ -28,7 +28,11 @@ pub(super) struct TokenParts<'a> {
 
 impl<'a> TokenParts<'a> {
     pub(super) fn split(token: &'a str) -> Result<Self, Denial> {
-        if token.len() > MAX_TOKEN {
+        Self::split_within(token, MAX_TOKEN)
+    }
+
+    pub(super) fn split_within(token: &'a str, longest: usize) -> Result<Self, Denial> {
+        if token.len() > longest {
             return Err(Denial::MalformedToken("too long"));
         }
         let parts = || {

@@ -161,6 +161,7 @@ fn what_we_mint_is_accepted_and_says_what_was_minted() {
             session: Some((session, Generation::new(3))),
             account: Some("acme"),
             own: None,
+            status: None,
             style: crate::token::claims::TokenStyle::default(),
         };
         let token = world.verify(mint(world.own.signer(), &claims).unwrap().expose()).unwrap();

@@ -17,7 +17,7 @@ use super::introspection::{self, IntrospectionConfig};
 use super::issuer::{IssuerConfig, algorithm, audience, leeway};
 use super::remote::RemoteSource;
 use super::stream::{StreamConfig, StreamIssuer};
-use super::{DAY, SECOND, grants, mapping, path_in, remote, stream};
+use super::{DAY, SECOND, grants, mapping, path_in, remote, status_list, stream};
 use crate::config::Config;
 use rotogate_core::client::ExchangeRules;
 use rotogate_core::private_file::{read_private, trusted};
@@ -26,6 +26,7 @@ use rotogate_core::session::Scope;
 use rotogate_core::token::algorithm::Family;
 use rotogate_core::token::assertion::is_assertion_typ;
 use rotogate_core::token::claims::CLIENT_PREFIX;
+use rotogate_core::token::remote_status::StatusRules;
 use rotogate_core::token::verify::{AllowedScopes, ClaimMapping, OWN, Preset, RequiredClaim, WantedClaim, host_of};
 use rotogate_core::token::{Algorithm, IdJagRules, JwtBearerRules};
 use rotogate_kit::config::{Section, Value as Raw, printable};
@@ -81,6 +82,8 @@ section! {
         reload id_jag: Option<IdJagRules> = table(grants::read_id_jag),
         /// Its tokens for workloads are grants (RFC 7523), such as those of GitHub Actions and Kubernetes.
         reload jwt_bearer: Option<JwtBearerRules> = table(grants::read_jwt_bearer),
+        /// Its tokens name a bit of a status list, which says whether they have ended (docs/status-list.md).
+        reload status_list: Option<StatusRules> = table(status_list::read_rules),
         /// The claim with its session, which its logouts name. `""`: its tokens have none.
         reload session_claim: String = get_or(self::session_claim, "sid".to_owned()),
     }

@@ -21,6 +21,7 @@ use rotogate_core::client::DpopUse;
 use rotogate_core::dpop::DpopSettings;
 use rotogate_core::route::{Resource, Route};
 use rotogate_core::session::profile::Profile;
+use rotogate_core::status_list::StatusListSettings;
 use rotogate_directories::users::UsersFile;
 use rotogate_kit::config::{ConfigError, Section, nearest, printable};
 use rotogate_proxy::Upstream;
@@ -55,6 +56,7 @@ mod routes;
 mod routing;
 mod server;
 mod sessions;
+mod status_list;
 mod step_up;
 mod store;
 mod stream;
@@ -112,6 +114,8 @@ section! {
         each issuers: Vec<TrustedIssuer> = by { issuers::read(&sections.issuers, dir, &issuer) },
         /// One login of one client, and all tokens issued since.
         each sessions: SessionsConfig = by { sessions::read(&sections.sessions) },
+        /// Token Status Lists: verifiers elsewhere read there that a session has ended (docs/status-list.md).
+        each status_list: Option<StatusListSettings> = by { status_list::read(root) },
         /// Where sessions are.
         restart store: StoreConfig = by { store::read(&root.section("store"), dir, &issuer.keys) },
         /// The users, in a file or in another system: http, ldap, sql; several: `[[directories]]` (docs/directories.md).

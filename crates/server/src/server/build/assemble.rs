@@ -204,6 +204,9 @@ pub(crate) fn builder(config: &Config, remote_issuers: &RemoteIssuers) -> Result
     if let Some(dpop) = &config.dpop {
         builder = builder.dpop(dpop.clone());
     }
+    if let Some(settings) = &config.status_list {
+        builder = builder.status_list(settings.clone());
+    }
     #[cfg(any(feature = "postgres", feature = "redis"))]
     if let Some(staleness) = config.store.staleness() {
         builder = builder.staleness(staleness);

@@ -129,6 +129,8 @@ pub(crate) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String>
         session_claim,
         id_jag,
         jwt_bearer,
+        // `RemoteIssuers` gives the rules their lists.
+        status_list: _,
         // Their endpoints are the gate's.
         backchannel_logout: _,
         events: _,

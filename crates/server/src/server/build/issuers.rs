@@ -11,9 +11,10 @@ use super::issuer_rules::load_introspection;
 use crate::config::{ClientConfig, Config, ConfigErrors, IntrospectionConfig, RemoteSource, TrustedIssuer};
 use crate::server::error::{KeyFault, ServerError};
 use rotogate::gate::GateBuilder;
-use rotogate::remote_keys::{self, FetchFailure, KeySetFolder, KeySetStore, RemoteKeys, RemoteStatus};
+use rotogate::remote_keys::{self, FetchFailure, KeySetFolder, KeySetStore, RemoteIssuer, RemoteKeys, RemoteStatus};
 use rotogate_core::client::ClientKeys;
 use rotogate_core::token::live_keys::LiveKeys;
+use rotogate_core::token::remote_status::RemoteLists;
 use rotogate_core::token::verify::{IssuerRules, Keys, strict_object};
 
 /// How long a start waits for the first answers of all issuers together.
@@ -143,8 +144,17 @@ impl RemoteIssuers {
         let present = self.0.load_full();
         let mut next = NextIssuers { all: Vec::new(), started: Vec::new() };
         for (issuer, rules) in config.issuers.iter().zip(trusted) {
-            let Some(source) = issuer.keys.remote() else { continue };
-            rules.keys = Keys::Live(next.add(config, &present, source)?);
+            let source = issuer.keys.remote();
+            if let Some(source) = source {
+                rules.keys = Keys::Live(next.add(config, &present, source)?);
+            }
+            if let Some(status) = &issuer.status_list {
+                let lists = RemoteLists::new(status.clone());
+                let client = source.map(|source| source.issuer.clone());
+                let client = client.unwrap_or_else(|| RemoteIssuer::new(&issuer.name, &issuer.url));
+                remote_keys::follow_status_lists(&lists, &client, rules.keys.clone(), rules.leeway);
+                rules.status_lists = Some(lists);
+            }
         }
         for (_, source) in of_clients(config) {
             next.add(config, &present, source)?;

@@ -364,6 +364,9 @@ impl GateCollector {
         for (issuer, result, count) in gate.introspections() {
             introspections.add([&issuer, result], count)?;
         }
+        let (lag, builds) = gate.status_lists();
+        output.one(&names::STATUS_LIST_LAG, lag.as_secs_f64())?;
+        output.one(&names::STATUS_LIST_BUILDS, builds)?;
         let mut exchanges = output.family(&names::EXCHANGES)?;
         for (provider, result, count) in gate.exchanges() {
             exchanges.add([&provider, result], count)?;

@@ -1,0 +1,26 @@
+//! The place of a session in a Token Status List.
+
+use serde::{Deserialize, Serialize};
+
+/// The bit of a session in one of our Token Status Lists: verifiers elsewhere read there that the session has ended.
+///
+/// ```
+/// use rotogate::session::StatusPlace;
+///
+/// let place = StatusPlace { list: 7, index: 42 };
+/// assert_eq!(place.url("https://api.example.com/status"), "https://api.example.com/status/7");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct StatusPlace {
+    /// The number of the list.
+    pub list: u32,
+    /// The number of the bit.
+    pub index: u32,
+}
+
+impl StatusPlace {
+    /// The URL of the list; `base` is that of all lists.
+    pub fn url(self, base: &str) -> String {
+        format!("{base}/{}", self.list)
+    }
+}

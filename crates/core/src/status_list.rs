@@ -1,0 +1,202 @@
+//! Our Token Status Lists (draft-ietf-oauth-status-list): a bit for each session, which verifiers elsewhere read.
+//!
+//! The gates of a store take blocks of indices from its register of lists: one write for each thousand logins. A keyed
+//! permutation makes the index of a session from its number, so an index shows neither the order nor the number of logins.
+//! No index is given twice. When the store may have gone back (a restored copy, lost writes), every list of the register
+//! gives no more, and a new one begins.
+//!
+//! Our gates never read their lists: they know more, and sooner.
+
+mod allocator;
+mod bits;
+mod permutation;
+mod register;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use crate::clock::Timestamp;
+use crate::session::StatusPlace;
+use crate::store::relay::RelayStore;
+use allocator::Allocator;
+use bits::{PublishedLists, StatusBits};
+
+pub use bits::PublishedList;
+pub use register::{RegisteredList, lists_of_key};
+
+/// The indices that a gate takes at once.
+pub const BLOCK: u32 = 1024;
+/// For how long a gate gives the indices of a block.
+pub const BLOCK_FOR: Duration = Duration::from_secs(24 * 3600);
+
+/// How status lists are published.
+///
+/// ```
+/// use rotogate::gate::{ListSize, StatusListSettings};
+///
+/// let settings = StatusListSettings { size: ListSize(18), ..StatusListSettings::default() };
+/// assert_eq!((&*settings.path, settings.ttl.as_secs()), ("/status", 30));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusListSettings {
+    /// The path of all lists; `/{n}` behind it is list n.
+    pub path: String,
+    /// The number of bits of a list.
+    pub size: ListSize,
+    /// For how long a verifier may keep a list.
+    pub ttl: Duration,
+    /// After which time a list is not used any more.
+    pub expires: Duration,
+}
+
+/// The number of bits of a list, by its binary logarithm: 14 to 24.
+///
+/// ```
+/// use rotogate::gate::ListSize;
+///
+/// assert!(ListSize(14) < ListSize(24));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ListSize(pub u8);
+
+impl StatusListSettings {
+    /// The shortest and the longest `ttl`.
+    pub const TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_secs(3600);
+
+    /// May lists be published so?
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check(&self) -> Result<(), &'static str> {
+        if !(14..=24).contains(&self.size.0) {
+            return Err("size must be 2^14 to 2^24");
+        }
+        if !Self::TTL.contains(&self.ttl) {
+            return Err("ttl must be 5s to 1h");
+        }
+        if self.expires < self.ttl * 2 || self.expires > Duration::from_secs(24 * 3600) {
+            return Err("expires must be at least twice ttl, and at most 24h");
+        }
+        if !self.path.starts_with('/') || self.path.ends_with('/') || self.path.contains(['{', '}', '?', '#', '%']) {
+            return Err("path must begin with a slash, end without one, and be literal");
+        }
+        Ok(())
+    }
+}
+
+impl Default for StatusListSettings {
+    fn default() -> Self {
+        Self {
+            path: "/status".to_owned(),
+            size: ListSize(20),
+            ttl: Duration::from_secs(30),
+            expires: Duration::from_secs(300),
+        }
+    }
+}
+
+/// The lists of a gate.
+#[derive(Debug)]
+pub struct StatusLists {
+    settings: StatusListSettings,
+    /// The URL of all lists.
+    base: Box<str>,
+    /// The longest life of a session, in seconds.
+    longest: AtomicU64,
+    store: Arc<dyn RelayStore>,
+    allocator: tokio::sync::Mutex<Allocator>,
+    /// The lists of the register, as they were read last.
+    registered: ArcSwap<Vec<RegisteredList>>,
+    bits: Mutex<StatusBits>,
+    published: ArcSwap<PublishedLists>,
+    /// Engine time in ms until which the published lists may be served.
+    usable_until: AtomicU64,
+    /// Engine time in ms for which all that has ended is in the lists.
+    complete_at: AtomicU64,
+    builds: AtomicU64,
+}
+
+impl StatusLists {
+    /// The lists at `public_url`, with their register in `store`.
+    pub fn new(settings: StatusListSettings, public_url: &str, store: Arc<dyn RelayStore>) -> Self {
+        Self {
+            base: format!("{}{}", public_url.trim_end_matches('/'), settings.path).into(),
+            settings,
+            longest: AtomicU64::new(0),
+            store,
+            allocator: Default::default(),
+            registered: ArcSwap::default(),
+            bits: Mutex::default(),
+            published: ArcSwap::default(),
+            usable_until: AtomicU64::new(0),
+            complete_at: AtomicU64::new(0),
+            builds: AtomicU64::new(0),
+        }
+    }
+
+    /// Sessions live this long at most: a list outlives those that it has.
+    pub fn raise_longest(&self, longest: Duration) {
+        self.longest.fetch_max(longest.as_secs(), Ordering::Relaxed);
+    }
+
+    /// How they are published.
+    pub fn settings(&self) -> &StatusListSettings {
+        &self.settings
+    }
+
+    /// The URL of all lists.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// The published list of this number; `Err`: none may be served now.
+    ///
+    /// # Errors
+    /// What has ended lately is not known.
+    // Requirement S6.
+    pub fn published(&self, number: u32, now: Timestamp) -> Result<Option<Arc<PublishedList>>, StaleLists> {
+        if now.as_millis() >= self.usable_until.load(Ordering::Acquire) {
+            return Err(StaleLists);
+        }
+        Ok(self.published.load().get(&number).cloned())
+    }
+
+    /// How long ago the lists had all that had ended.
+    pub fn lag(&self, now: Timestamp) -> Duration {
+        match self.complete_at.load(Ordering::Acquire) {
+            0 => Duration::ZERO,
+            at => now.since(Timestamp::from_millis(at)),
+        }
+    }
+
+    /// How many lists were built.
+    pub fn builds(&self) -> u64 {
+        self.builds.load(Ordering::Relaxed)
+    }
+
+    /// All that had ended by `at` is in the bits.
+    pub(crate) fn complete(&self, at: Timestamp) {
+        self.complete_at.fetch_max(at.as_millis(), Ordering::AcqRel);
+    }
+
+    /// Serves the published lists until this moment.
+    pub(crate) fn serve_until(&self, until: Timestamp) {
+        self.usable_until.fetch_max(until.as_millis(), Ordering::AcqRel);
+    }
+
+    /// Notes that the session of this place has ended.
+    pub(crate) fn set(&self, place: StatusPlace) {
+        self.bits.lock().set(place);
+    }
+}
+
+/// What has ended lately is not known, so no list is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StaleLists;
+
+#[cfg(test)]
+mod tests;

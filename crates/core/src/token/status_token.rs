@@ -1,0 +1,85 @@
+//! Status list tokens (draft-ietf-oauth-status-list): the bits of a list, as a signed text.
+
+use std::io::{Read, Write};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use flate2::Compression;
+use flate2::read::ZlibDecoder;
+use flate2::write::ZlibEncoder;
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use super::keyring::SigningKey;
+use super::mint::{MintError, signed};
+use crate::clock::Timestamp;
+
+/// The most bytes of an inflated list.
+pub const MAX_INFLATED: usize = 8 << 20;
+/// The claims of our status list token. Equal claims give equal bytes.
+#[derive(Debug, Serialize)]
+pub struct StatusListClaims<'a> {
+    /// When the list expires, in seconds.
+    pub exp: u64,
+    /// When it was made, in seconds.
+    pub iat: u64,
+    /// Our issuer.
+    pub iss: &'a str,
+    /// The list.
+    pub status_list: CompressedList,
+    /// The URL of the list.
+    pub sub: &'a str,
+    /// For how long it may be kept, in seconds.
+    pub ttl: u64,
+}
+
+/// A list with a bit for each index.
+#[derive(Debug, Serialize)]
+pub struct CompressedList {
+    bits: u8,
+    lst: String,
+}
+
+impl CompressedList {
+    /// The list of these bits: the first one is the lowest bit of the first byte.
+    ///
+    /// # Errors
+    /// None in memory.
+    pub fn new(bits: &[u8]) -> std::io::Result<Self> {
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(bits)?;
+        Ok(Self { bits: 1, lst: URL_SAFE_NO_PAD.encode(encoder.finish()?) })
+    }
+}
+
+/// Signs a list.
+///
+/// # Errors
+/// The signature failed.
+pub fn sign(key: &SigningKey, claims: &StatusListClaims<'_>) -> Result<Zeroizing<String>, MintError> {
+    let payload = serde_json::to_string(claims).map_err(|_| MintError::Signing)?;
+    signed(key, key.status_header(), &payload)
+}
+
+/// The time from which a list counts that is made now: gates that share their keys give equal bytes within `ttl`.
+pub fn made_at(now: Timestamp, ttl: u64) -> u64 {
+    now.as_secs() - now.as_secs() % ttl.max(1)
+}
+
+/// The bytes of `lst`.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn inflated(lst: &str) -> Result<Vec<u8>, &'static str> {
+    let compressed = URL_SAFE_NO_PAD.decode(lst).map_err(|_| "lst is not base64url")?;
+    let mut bytes = Vec::new();
+    let mut decoder = ZlibDecoder::new(&*compressed).take(MAX_INFLATED as u64 + 1);
+    decoder.read_to_end(&mut bytes).map_err(|_| "lst is not a whole zlib stream")?;
+    if bytes.len() > MAX_INFLATED {
+        return Err("lst is larger than 8 MiB");
+    }
+    if decoder.into_inner().total_in() != compressed.len() as u64 {
+        return Err("lst has bytes after its end");
+    }
+    Ok(bytes)
+}

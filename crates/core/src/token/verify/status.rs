@@ -1,0 +1,152 @@
+//! The claim `status` of a token, and the status lists that it names (draft-ietf-oauth-status-list §5, §8.3).
+
+use std::time::Duration;
+
+use super::Keys;
+use super::genuine::{Genuine, NotGenuine, genuine_within};
+use super::judge::TokenTimes;
+use super::members::{Member, Members};
+use super::rules::IssuerRules;
+use crate::clock::Timestamp;
+use crate::denial::Denial;
+use crate::token::assertion::STATUS_LIST_TYP;
+use crate::token::remote_status::{MissingStatus, StatusRef};
+use crate::token::status_token::inflated;
+
+/// The longest status list token, in bytes.
+pub const MAX_STATUS_LIST: usize = 4 << 20;
+
+/// The place of a token: the URL of its list, and its index there. `None`: it has no status.
+pub(super) fn named<'a>(claims: &'a Members<'_>) -> Result<Option<(&'a str, u64)>, Denial> {
+    let status = match claims.get("status") {
+        None => return Ok(None),
+        Some(Member::Object(status)) => status,
+        Some(Member::Null | Member::Bool(_) | Member::Text(_) | Member::Number(_) | Member::Array(_)) => {
+            return Err(Denial::BadClaim("status must be an object"));
+        }
+    };
+    let entry = match status.get("status_list") {
+        // Another mechanism.
+        None => return Ok(None),
+        Some(Member::Object(entry)) => entry,
+        Some(Member::Null | Member::Bool(_) | Member::Text(_) | Member::Number(_) | Member::Array(_)) => {
+            return Err(Denial::BadClaim("status_list must be an object"));
+        }
+    };
+    let url =
+        entry.get("uri").and_then(Member::as_text).ok_or(Denial::BadClaim("uri of status_list must be a text"))?;
+    let index = entry.get("idx").and_then(Member::as_u64);
+    Ok(Some((url, index.ok_or(Denial::BadClaim("idx of status_list must be a whole number from 0"))?)))
+}
+
+/// The place that a token of these rules has in a list, if its issuer's lists are read.
+pub(super) fn place(rules: &IssuerRules, claims: &Members<'_>) -> Result<Option<StatusRef>, Denial> {
+    let Some(lists) = &rules.status_lists else { return Ok(None) };
+    match named(claims)? {
+        Some((url, index)) => lists.reference(url, index).map(Some),
+        None if lists.rules().missing == MissingStatus::Refuse => Err(Denial::BadClaim("no status")),
+        None => Ok(None),
+    }
+}
+
+/// A status list that is signed by its issuer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadStatusList {
+    bits: u8,
+    bytes: Box<[u8]>,
+    /// `iat`.
+    pub issued_at: Timestamp,
+    /// `exp`, or the end of time.
+    pub expires: Timestamp,
+    /// `ttl`.
+    pub ttl: Option<Duration>,
+}
+
+/// A text that may be a status list.
+#[derive(Clone, Copy, Debug)]
+pub struct SentStatusList<'a> {
+    /// The text.
+    pub text: &'a str,
+    /// Where it was.
+    pub url: &'a str,
+    /// The issuer that it must be of.
+    pub issuer: &'a str,
+    /// The keys of that issuer.
+    pub keys: &'a Keys,
+    /// The `iat` of the list that is known.
+    pub known: Option<Timestamp>,
+    /// How much the clock of the issuer may differ from ours.
+    pub leeway: Duration,
+}
+
+const fn wrong(what: &'static str) -> Denial {
+    Denial::MalformedToken(what)
+}
+
+impl SentStatusList<'_> {
+    /// Reads the list.
+    ///
+    /// # Errors
+    /// What is wrong with it: nothing of a token.
+    // Requirements S8, S9.
+    pub fn read(self, engine_now: Timestamp, wall: Timestamp) -> Result<ReadStatusList, Denial> {
+        let refuse = |flaw| match flaw {
+            NotGenuine::Form(what) => wrong(what),
+            NotGenuine::Key => Denial::BadSignature,
+            NotGenuine::Unavailable(denial) => denial,
+        };
+        let read = |payload: &[u8]| Members::read(payload).map_err(wrong).and_then(|claims| self.claims(&claims, wall));
+        let keys = (self.keys, self.leeway);
+        let Genuine { claims, typ, .. } = genuine_within(MAX_STATUS_LIST, keys, self.text, engine_now, read, refuse)?;
+        if typ.as_deref() != Some(STATUS_LIST_TYP) {
+            return Err(wrong("typ must be statuslist+jwt"));
+        }
+        let (lst, list) = claims;
+        // After the signature: inflating costs more than checking it.
+        Ok(ReadStatusList { bytes: inflated(&lst).map_err(wrong)?.into(), ..list })
+    }
+
+    fn claims(&self, claims: &Members<'_>, wall: Timestamp) -> Result<(Box<str>, ReadStatusList), Denial> {
+        let text = |name: &str| claims.get(name).and_then(Member::as_text);
+        if text("sub") != Some(self.url) {
+            return Err(wrong("sub must be the URL of the list"));
+        }
+        if claims.get("iss").is_some() && text("iss") != Some(self.issuer) {
+            return Err(wrong("iss must be the issuer"));
+        }
+        let issued_at = claims.get("iat").and_then(Member::as_u64).map(Timestamp::from_secs);
+        let issued_at = issued_at.ok_or(wrong("iat must be a time in seconds"))?;
+        if self.known.is_some_and(|known| issued_at < known) {
+            return Err(wrong("iat is before that of the list that is known"));
+        }
+        if issued_at > wall.plus(self.leeway) {
+            return Err(wrong("iat is in the future"));
+        }
+        let expires = match claims.get("exp") {
+            None => Timestamp::MAX,
+            Some(_) => TokenTimes::read(claims).map_err(|_| wrong("exp must be a time"))?.expires,
+        };
+        if expires.plus(self.leeway) <= wall {
+            return Err(wrong("it is expired"));
+        }
+        let ttl = claims.get("ttl").map(|ttl| ttl.as_u64().filter(|ttl| *ttl > 0).ok_or(wrong("ttl must be a count")));
+        let Some(Member::Object(list)) = claims.get("status_list") else {
+            return Err(wrong("status_list must be an object"));
+        };
+        let bits = list.get("bits").and_then(Member::as_u64).and_then(|bits| u8::try_from(bits).ok());
+        let bits = bits.filter(|bits| [1, 2, 4, 8].contains(bits)).ok_or(wrong("bits must be 1, 2, 4 or 8"))?;
+        let lst = list.get("lst").and_then(Member::as_text).ok_or(wrong("lst must be a text"))?;
+        let ttl = ttl.transpose()?.map(Duration::from_secs);
+        Ok((lst.into(), ReadStatusList { bits, bytes: [].into(), issued_at, expires, ttl }))
+    }
+}
+
+impl ReadStatusList {
+    /// The status at an index: 0 is valid. `None`: the list is shorter.
+    pub fn value(&self, index: u64) -> Option<u8> {
+        let in_byte = 8 / u64::from(self.bits);
+        let byte = self.bytes.get(usize::try_from(index / in_byte).ok()?)?;
+        let shift = u8::try_from(index % in_byte).ok()? * self.bits;
+        Some(byte >> shift & (u8::MAX >> (8 - self.bits)))
+    }
+}

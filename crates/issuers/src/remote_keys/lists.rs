@@ -1,0 +1,92 @@
+//! Fetches the status lists of an issuer that tokens name.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use super::answer::FetchFailure;
+use super::client::FetchClient;
+use super::settings::RemoteIssuer;
+use rotogate_core::clock::{EngineClock, SystemTime, Timestamp};
+use rotogate_core::counters::Seldom;
+use rotogate_core::denial::Denial;
+use rotogate_core::http_client::{Allowed, Document, FetchTarget};
+use rotogate_core::token::remote_status::{RemoteList, RemoteLists};
+use rotogate_core::token::verify::{Keys, MAX_STATUS_LIST, SentStatusList};
+
+/// How long the task sleeps while no list is needed.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Why a list was not taken.
+enum NoList {
+    Fetch(FetchFailure),
+    Refused(Denial),
+}
+
+/// Fetches these lists with the client of the issuer, until the last owner drops them. Needs a tokio runtime.
+pub fn follow_status_lists(lists: &Arc<RemoteLists>, issuer: &RemoteIssuer, keys: Keys, leeway: Duration) {
+    let mut issuer = issuer.clone();
+    issuer.fetch.max_size = MAX_STATUS_LIST;
+    tokio::spawn(follow(Arc::downgrade(lists), issuer, keys, leeway));
+}
+
+async fn follow(lists: Weak<RemoteLists>, issuer: RemoteIssuer, keys: Keys, leeway: Duration) {
+    let clock = EngineClock::start(Arc::new(SystemTime::new()), Timestamp::ZERO, Duration::ZERO);
+    let mut client = FetchClient::new(&issuer);
+    let mut failing = Seldom::default();
+    loop {
+        let Some(known) = lists.upgrade() else { return };
+        let wants = known.wants();
+        let (due, next) = known.due(clock.wall());
+        for (list, failure) in fetch(&mut client, &due, (&known, &issuer, &keys), (&clock, leeway)).await {
+            list.fail(clock.wall());
+            if failing.is_due(clock.source().monotonic()) {
+                let (cause, error) = match failure {
+                    NoList::Fetch(failure) => (failure.cause, failure.message),
+                    NoList::Refused(denial) => ("refused", denial.to_string()),
+                };
+                let url = list.url();
+                tracing::error!(issuer = %issuer.name, url, cause, error, "status list not taken; retrying");
+            }
+        }
+        if !due.is_empty() {
+            continue;
+        }
+        drop((due, known));
+        tokio::select! {
+            () = wants.notified() => {}
+            () = tokio::time::sleep(next.unwrap_or(IDLE)) => {}
+        }
+    }
+}
+
+/// Fetches lists side by side. Returns those that failed.
+async fn fetch<'l>(
+    client: &mut FetchClient,
+    due: &'l [Arc<RemoteList>],
+    (lists, issuer, keys): (&RemoteLists, &RemoteIssuer, &Keys),
+    (clock, leeway): (&EngineClock, Duration),
+) -> Vec<(&'l Arc<RemoteList>, NoList)> {
+    let (client, authorization) = match client.current() {
+        Ok(current) => current,
+        Err(failure) => return due.iter().map(|list| (list, NoList::Fetch(failure.clone()))).collect(),
+    };
+    let one = async |list: &'l Arc<RemoteList>| {
+        let target = FetchTarget::parse(list.url(), Allowed::by_operator())
+            .map_err(|why| NoList::Fetch(FetchFailure::refused_address(why.to_string())))?;
+        let document = client.get_document(&target, None, authorization.as_ref()).await;
+        let body = match document.map_err(|error| NoList::Fetch(error.into()))? {
+            Document::New { body, .. } => body,
+            Document::Unchanged { .. } => bytes::Bytes::new(),
+        };
+        let text = std::str::from_utf8(&body).map_err(|_| NoList::Refused(Denial::MalformedToken("no text")))?;
+        let known = list.current().map(|list| list.issued_at);
+        let sent = SentStatusList { text: text.trim(), url: list.url(), issuer: &issuer.issuer, keys, known, leeway };
+        let read = sent.read(clock.now(), clock.wall()).map_err(NoList::Refused)?;
+        list.take(read, lists.rules(), clock.wall());
+        Ok(())
+    };
+    let results = join_all(due.iter().map(one)).await;
+    due.iter().zip(results).filter_map(|(list, result)| Some((list, result.err()?))).collect()
+}
