@@ -15,7 +15,7 @@
 
 #[doc(inline)]
 pub use rotogate_core::route::{
-    AssertionForm, Auth, BadCredential, CallPattern, Credentials, EncodedSlash, HostError, Implied, LoginLead,
-    LooseMatch, Mcp, McpCalls, McpCheck, OnExpiry, Resource, Role, Route, RouteError, RouteId, RoutePolicy,
-    RouteProblem, StepUp, UpstreamId,
+    AssertionForm, Auth, BadCredential, CallPattern, Credentials, EncodedSlash, HostError, Implied, LimitOver,
+    LimitPer, LoginLead, LooseMatch, Mcp, McpCalls, McpCheck, OnExpiry, RateLimit, Resource, Role, Route, RouteError,
+    RouteId, RoutePolicy, RouteProblem, StepUp, UpstreamId,
 };

@@ -94,7 +94,7 @@ fn coherent(explained: &Explanation, request: &Head) {
         }
         None => assert!(explained.rules.iter().all(|verdict| verdict.result != RuleResult::Fail), "{explained:?}"),
     }
-    assert_eq!(explained.rules.len(), 16, "{explained:?}");
+    assert_eq!(explained.rules.len(), 17, "{explained:?}");
     assert!(explained.rules.iter().all(|verdict| !verdict.detail.is_empty()), "{explained:?}");
     let shown = format!("{explained:?}");
     for value in request.headers().get_all("authorization") {
@@ -392,6 +392,8 @@ const ELSEWHERE: &[&str] = &[
     "session_unavailable",
     // Of a session whose provider's token is forwarded: an explanation opens no vault. tests/edge/browser_vault.rs.
     "provider_token_over",
+    // Of a limit that is used up: tests/layer/limits.rs.
+    "quota_exceeded",
     // Tests of their own, below.
     "too_many_requests",
     "revocations_unavailable",

@@ -45,6 +45,8 @@ pub enum Rule {
     Role,
     /// How and when the caller logged in (RFC 9470).
     StepUp,
+    /// How many requests its callers may make.
+    Quota,
     /// The session of a refresh token.
     Session,
     /// The result of the rotation table for a refresh token.
@@ -54,7 +56,7 @@ pub enum Rule {
 impl Rule {
     /// The rules of a request, in order.
     #[doc(hidden)]
-    pub const OF_REQUESTS: [Self; 16] = [
+    pub const OF_REQUESTS: [Self; 17] = [
         Self::Request,
         Self::Path,
         Self::Route,
@@ -71,6 +73,7 @@ impl Rule {
         Self::Scope,
         Self::Role,
         Self::StepUp,
+        Self::Quota,
     ];
 
     /// One word.
@@ -92,6 +95,7 @@ impl Rule {
             Self::Scope => "scope",
             Self::Role => "role",
             Self::StepUp => "step_up",
+            Self::Quota => "quota",
             Self::Session => "session",
             Self::Rotation => "rotation",
         }
@@ -168,6 +172,7 @@ impl Rule {
             Denial::MissingRole | Denial::RolesOverage => Self::Role,
             Denial::MissingClaim | Denial::Predicate | Denial::ClaimsShape => Self::Role,
             Denial::InsufficientAuthentication => Self::StepUp,
+            Denial::QuotaExceeded(..) => Self::Quota,
             Denial::OtherClient | Denial::OtherAccount | Denial::OtherDialect | Denial::TtlExceeded => Self::Session,
             Denial::UnauthorizedClient | Denial::UnsupportedGrantType | Denial::TooManySessions => Self::Session,
             Denial::SessionRevoked(_) | Denial::SessionExpired(_) | Denial::Ahead => Self::Rotation,

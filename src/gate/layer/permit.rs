@@ -13,7 +13,7 @@ use super::assertion::assertion_for_service;
 use crate::dialect::EnclosedCall;
 use crate::gate::browser_request::session_cookie;
 use crate::gate::notice::SetupNotice;
-use crate::gate::{Inner, exchange};
+use crate::gate::{Inner, exchange, limits};
 use rotogate_core::credential::{self, Credential, Found, Places, Scheme};
 use rotogate_core::denial::{Denial, NotGood};
 use rotogate_core::dpop::{CheckedProof, UsedProof};
@@ -298,7 +298,7 @@ pub(in crate::gate) fn permit_call(
     parts: &Parts,
     permitted: Permitted,
     called: &EnclosedCall,
-) -> Result<Permitted, (Denial, Option<Arc<Route>>)> {
+) -> Result<(Permitted, limits::CallLimits), (Denial, Option<Arc<Route>>)> {
     // A connection may outlive the rules of its beginning; the rules in force judge its calls.
     let successor = gate.successor();
     let gate = successor.as_deref().unwrap_or(gate);
@@ -325,9 +325,11 @@ pub(in crate::gate) fn permit_call(
             }
         }
     }
-    rules.into_iter().try_fold(permitted, |permitted, rule| {
+    let limits = gate.limits_of(rules.iter().map(|rule| &***rule));
+    let permitted = rules.into_iter().try_fold(permitted, |permitted, rule| {
         judge_also(gate, parts, permitted, rule).map_err(|denial| (denial, Some(Arc::clone(rule))))
-    })
+    })?;
+    Ok((permitted, limits))
 }
 
 /// Judges a permitted request by the policy of a second route. The token is where the first route accepts it.
@@ -366,7 +368,7 @@ fn judge_also(gate: &Inner, parts: &Parts, permitted: Permitted, rule: &Arc<Rout
 pub(in crate::gate) fn prepare(gate: &Arc<Inner>, parts: &mut Parts, permitted: &Permitted) -> Result<(), Denial> {
     let route = permitted.route();
     let policy = &route.policy;
-    if permitted.owes_proof() {
+    if permitted.owes_proof() || permitted.owes_count() {
         return Err(Denial::ProofsUnavailable(Duration::from_secs(1)));
     }
     let assertion = assertion_for_service(gate, parts, permitted)?;
@@ -490,7 +492,7 @@ impl Inner {
     }
 
     /// The client's address, without logging.
-    pub(super) fn address_of(&self, parts: &Parts) -> Option<IpAddr> {
+    pub(in crate::gate) fn address_of(&self, parts: &Parts) -> Option<IpAddr> {
         let peer = parts.extensions.get::<Peer>()?;
         let trusted: &[_] = if peer.may_forward() { &self.trusted_proxies } else { &[] };
         Some(headers::client_ip(&parts.headers, peer.address(), trusted))

@@ -13,6 +13,7 @@ mod claims;
 mod exchange;
 mod introspection;
 mod isolation;
+mod rate;
 mod reference;
 mod tracing;
 

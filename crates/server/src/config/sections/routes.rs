@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use toml::{Table, Value};
 
@@ -11,11 +10,11 @@ use super::super::print::{Print, Put, Words};
 use super::super::value;
 use super::clients::scopes;
 use super::endpoints::dialect_name;
-use super::{DAY, IdentityConfig, SECOND, TrustedIssuer, dangling, listeners, log, resources};
+use super::{IdentityConfig, TrustedIssuer, dangling, listeners, log, rate, resources, step_up};
 use crate::log::{AccessLogConfig, RouteLog};
 use rotogate_core::route::{
     AssertionForm, Auth, BadCredential, CallPattern, Credentials, EncodedSlash, Implied, LoginLead, LooseMatch,
-    McpCalls, OnExpiry, Resource, Role, Route, RouteId, RoutePolicy, StepUp, UpstreamId,
+    McpCalls, OnExpiry, RateLimit, Resource, Role, Route, RouteId, RoutePolicy, StepUp, UpstreamId,
 };
 use rotogate_core::session::Scope;
 use rotogate_core::token::verify::OWN;
@@ -176,8 +175,19 @@ fn mcp_calls(v: &Raw) -> Result<McpCalls, String> {
 }
 
 /// The keys of a rule for calls of a resource.
-const OF_CALLS: [&str; 10] =
-    ["id", "resource", "calls", "scopes", "any_scope", "roles", "issuers", "step_up", "dpop", "certificate_bound"];
+const OF_CALLS: [&str; 11] = [
+    "id",
+    "resource",
+    "calls",
+    "scopes",
+    "any_scope",
+    "roles",
+    "issuers",
+    "step_up",
+    "dpop",
+    "certificate_bound",
+    "rate",
+];
 
 /// A rule for calls has no path, and only what a call must have besides what the route of its path asks for.
 fn blame_beside_calls(section: &Section<'_>, names: &Names<'_>) {
@@ -310,7 +320,9 @@ section! {
         /// requests get 401; `"never"`: always 401.
         reload login: LoginLead = get_or(value::word_of, LoginLead::default()),
         /// How the caller must have logged in (RFC 9470). Else 401.
-        reload step_up: Option<StepUp> = by { section.has("step_up").then(|| step_up(section, auth)) },
+        reload step_up: Option<StepUp> = by { section.has("step_up").then(|| step_up::of_route(section, auth)) },
+        /// How many requests its callers may make (docs/limits.md). Else 429.
+        reload rate as some: Vec<RateLimit> = by { rate::of_route(section) },
     }
     with {
         /// Required: The pattern. One segment: `{id}`; the rest: `{*rest}`, which may be empty. /public, without the slash, is
@@ -345,15 +357,6 @@ section! {
         reload certificate_bound: text,
         /// `"upstream"`: the upstream answers CORS preflights.
         reload preflight: text,
-    }
-}
-
-section! {
-    impl StepUp, read by read_step_up(section) {
-        /// One of these must be the `acr` of the token.
-        reload acr as some: Vec<Box<str>> = by { read_acr(section) },
-        /// How old the login may be; 1s to 365d.
-        reload max_age: Option<Duration> = get(value::duration_within(SECOND, 365 * DAY)),
     }
 }
 
@@ -436,32 +439,6 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>) -> R
         assertion_form: AssertionForm::Identity,
         exchange: None,
     }
-}
-
-/// `step_up` (RFC 9470).
-fn step_up(section: &Section<'_>, auth: Auth) -> StepUp {
-    let table = section.section("step_up");
-    let step_up = read_step_up(&table);
-    table.finish();
-    if step_up == StepUp::default() && !table.is_bad() {
-        section.blame("step_up", "asks for nothing; expected acr = [\"…\"], max_age = \"5m\", or both");
-    }
-    if auth == Auth::None {
-        section.blame("step_up", "is never asked for, because auth = \"none\"; remove one of the two");
-    }
-    step_up
-}
-
-fn read_acr(table: &Section<'_>) -> Vec<Box<str>> {
-    table.one_or_list("acr", acr).unwrap_or_default().into_iter().map(Into::into).collect()
-}
-
-/// A value of `acr_values`, which is a list with spaces between.
-fn acr(v: &Raw) -> Result<String, String> {
-    value::text(v).and_then(|acr| match acr.bytes().all(|byte| byte.is_ascii_graphic()) {
-        true => Ok(acr),
-        false => Err("has a space or another character that no challenge can name".to_owned()),
-    })
 }
 
 pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLogConfig) -> Value {

@@ -1,0 +1,44 @@
+//! `step_up` of a route.
+
+use std::time::Duration;
+
+use super::super::declare::section;
+use super::super::value;
+use super::{DAY, SECOND};
+use rotogate_core::route::{Auth, StepUp};
+use rotogate_kit::config::{Section, Value as Raw};
+
+section! {
+    impl StepUp, read by read_step_up(section) {
+        /// One of these must be the `acr` of the token.
+        reload acr as some: Vec<Box<str>> = by { read_acr(section) },
+        /// How old the login may be; 1s to 365d.
+        reload max_age: Option<Duration> = get(value::duration_within(SECOND, 365 * DAY)),
+    }
+}
+
+/// `step_up` (RFC 9470).
+pub(super) fn of_route(section: &Section<'_>, auth: Auth) -> StepUp {
+    let table = section.section("step_up");
+    let step_up = read_step_up(&table);
+    table.finish();
+    if step_up == StepUp::default() && !table.is_bad() {
+        section.blame("step_up", "asks for nothing; expected acr = [\"…\"], max_age = \"5m\", or both");
+    }
+    if auth == Auth::None {
+        section.blame("step_up", "is never asked for, because auth = \"none\"; remove one of the two");
+    }
+    step_up
+}
+
+fn read_acr(table: &Section<'_>) -> Vec<Box<str>> {
+    table.one_or_list("acr", acr).unwrap_or_default().into_iter().map(Into::into).collect()
+}
+
+/// A value of `acr_values`, which is a list with spaces between.
+fn acr(v: &Raw) -> Result<String, String> {
+    value::text(v).and_then(|acr| match acr.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(acr),
+        false => Err("has a space or another character that no challenge can name".to_owned()),
+    })
+}
