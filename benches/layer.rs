@@ -31,7 +31,7 @@ use http_body_util::{BodyExt, Full};
 use rotogate::Gate;
 use rotogate::dpop::DpopSettings;
 use rotogate::gate::{GateService, NewSession};
-use rotogate::route::{Route, RoutePolicy};
+use rotogate::route::{LimitPer, RateLimit, Route, RoutePolicy};
 use rotogate::session::{RevokedBecause, Scope, SessionId};
 use rotogate::store::{MemoryStore, Store};
 use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
@@ -199,6 +199,7 @@ fn main() {
     drop(measured);
     runtime.block_on(dpop(rounds));
     runtime.block_on(assertion(many, rounds));
+    runtime.block_on(limit(many, rounds));
 }
 
 /// What an assertion that was made before may add to a request, in nanoseconds.
@@ -238,6 +239,35 @@ async fn assertion(tokens: usize, rounds: usize) {
     let added = measured.difference(names[1], names[0]);
     let verdict = if added <= MOST_OF_AN_ASSERTION { "met" } else { "NOT met" };
     println!("\nan assertion adds {added:.0} ns (at most {MOST_OF_AN_ASSERTION}): {verdict}");
+}
+
+/// What a limit that this gate counts may add to a request, in nanoseconds.
+const MOST_OF_A_LIMIT: f64 = 40.0;
+
+/// Requests with cached tokens, with and without a limit for each subject.
+async fn limit(tokens: usize, rounds: usize) {
+    let with = async |policy: RoutePolicy| {
+        let gate = Gate::builder()
+            .issuer(ISSUER)
+            .audience(["api"])
+            .keys(Keyring::generate(Algorithm::Rs256).unwrap())
+            .client(rotogate::client::Client::public("web"))
+            .store(MemoryStore::new(ISSUER, LEEWAY))
+            .rates(support::open_rates())
+            .verified_cache(CACHE)
+            .route(Route::new("/{*rest}", policy));
+        Bench::of(gate.build().await.unwrap(), tokens).await
+    };
+    // One that refuses nobody here.
+    let open = RateLimit::new(LimitPer::Subject, 1_000_000_000, Duration::from_secs(1));
+    let without = with(RoutePolicy::default()).await;
+    let limited = with(RoutePolicy::default().limit(open)).await;
+    let names = ["RS256 cached, no limit", "RS256 cached, a limit for each subject"];
+    let measured = interleave(vec![Case::new(names[0], without.run()), Case::new(names[1], limited.run())], rounds);
+    measured.print("A request on a route with a limit", names[0]);
+    let added = measured.difference(names[1], names[0]);
+    let verdict = if added <= MOST_OF_A_LIMIT { "met" } else { "NOT met" };
+    println!("\na limit adds {added:.0} ns (at most {MOST_OF_A_LIMIT}): {verdict}");
 }
 
 /// What a request with a proof may cost, beside one check of an ES256 signature.

@@ -23,6 +23,9 @@ mod clock {
 #[path = "../crates/core/src/revocation/epoch.rs"]
 mod epoch;
 
+#[path = "loom_epoch/bucket.rs"]
+mod bucket;
+
 use epoch::{Epochs, RevocationEpoch};
 
 const NEVER: Timestamp = Timestamp::MAX;

@@ -54,6 +54,8 @@ NUMBERS = [f"{letter}{n}" for letter, last in LAST.items() for n in range(1, las
 # Conditions.
 NUMBERS += ["K20", "K22", "K23", "K24", "K25"]
 NUMBERS += ["T40", "T42", "T43", "N76", "N77"]
+# Limits by caller.
+NUMBERS += [f"K{n}" for n in (*range(15, 22), *range(23, 26))]
 # Folders and files of tests that do not start the real binary.
 INSIDE = ("src/", "crates/", "tests/layer/", "tests/exploration", "tests/loom_epoch", "tests/simulation")
 TEST = re.compile(r"#\[(?:tokio::)?test[^\]]*\]\s*(?:#\[[^\]]*\]\s*)*(?:async )?fn (\w+)")

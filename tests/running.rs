@@ -2,6 +2,7 @@
 
 mod browser_reload;
 mod commands;
+mod limits;
 mod outputs;
 mod reload;
 mod rules;

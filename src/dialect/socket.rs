@@ -26,6 +26,12 @@ pub(crate) trait SocketGate: CommandHandler {
     /// Why the message is refused.
     fn permit(&self, token: Option<&str>, called: &EnclosedCall) -> Result<SocketIdentity, Denial>;
 
+    /// [`Self::permit`], and counts the message with the limits that govern it.
+    ///
+    /// # Errors
+    /// Why the message is refused.
+    async fn admit(&self, token: Option<&str>, called: &EnclosedCall) -> Result<SocketIdentity, Denial>;
+
     /// The lease of a connection that is opened with this token.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use super::browser::Browser;
 use super::endpoint::Endpoint;
+use super::limits::RateHeaders;
 use super::respond::RefusalHook;
 use rotogate_core::client::Client;
 use rotogate_core::clock::TimeSource;
@@ -243,6 +244,13 @@ impl GateBuilder {
     #[must_use]
     pub const fn rates(mut self, rates: Rates) -> Self {
         self.rates = rates;
+        self
+    }
+
+    /// Which replies say what is left of the limits of a route. The default: the refusals by one.
+    #[must_use]
+    pub const fn rate_headers(mut self, headers: RateHeaders) -> Self {
+        self.rules.rate_headers = headers;
         self
     }
 

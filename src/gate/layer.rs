@@ -41,6 +41,7 @@ mod explain;
 mod forward;
 mod future;
 mod judge;
+mod limited;
 mod permit;
 mod permit_call;
 mod refuse;
@@ -50,6 +51,8 @@ pub(super) use awaited::{Settled, awaited, awaited_token};
 pub use future::ResponseFuture;
 use future::{FutureKind, PassedRequest};
 pub use judge::{Judgement, PermittedRequest};
+#[cfg(feature = "kuzzle")]
+use limited::Counted;
 #[cfg(feature = "kuzzle")]
 pub(super) use permit::set_target;
 pub(super) use permit::{RoutedRequest, has_token_in_query, prepare, withhold};
@@ -238,8 +241,15 @@ where
         }
         let admission = self.layer.admit(&mut parts, EndpointMatch::Serve);
         let wait = self.layer.awaited(&parts, &admission);
+        let mut admission = admission;
         if wait.is_none() && !admission.owes_proof() && !self.layer.owes_exchange(&admission) {
-            return self.answer(admission, parts, body);
+            if !self.layer.owes_count(&admission) {
+                return self.answer(admission, parts, body);
+            }
+            match self.layer.count_now(admission, &mut parts) {
+                Counted::Done(admission) => return self.answer(admission, parts, body),
+                Counted::Waits(waiting) => admission = waiting,
+            }
         }
         // The request is decided again when it is known whether the token is good, or was the first with its proof. The
         // ready service moves into the future; a clone of it may not be ready.

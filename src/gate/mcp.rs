@@ -196,25 +196,35 @@ impl Inner {
         policy: &'a RoutePolicy,
         parts: &'a Parts,
     ) {
-        let Some(mcp) = self.mcp(policy) else { return };
-        let context = parts.extensions.get::<CallContext>();
-        let by_body = context.and_then(|context| context.older.as_ref());
-        let head = CallHead::read(&parts.headers).ok();
-        let by_head = head.as_ref().and_then(CallHead::call);
-        let rules: Vec<&Route> = match (by_body, &by_head) {
-            (Some((rules, _)), _) => rules.iter().map(AsRef::as_ref).collect(),
-            (None, Some(call)) => mcp.rules.of_call(call).map(|rule| &*rule.route).collect(),
-            (None, None) => return,
-        };
+        let (rules, by_body) = self.rules_of_call(policy, parts);
+        if rules.is_empty() {
+            return;
+        }
         let mut scopes = asked.scopes.clone().into_owned();
         for rule in rules {
             scopes = scopes.union(&rule.policy.asked_scopes());
             asked.step_up = rule.policy.step_up.as_ref().or(asked.step_up);
         }
-        if let Some((_, granted)) = by_body {
+        if let Some(granted) = by_body {
             scopes = scopes.union(granted);
         }
         asked.scopes = std::borrow::Cow::Owned(scopes);
+    }
+
+    /// The rules that govern a call whose head, or body, was read; and the scopes of the token of an older version.
+    pub(super) fn rules_of_call<'a>(
+        &'a self,
+        policy: &RoutePolicy,
+        parts: &'a Parts,
+    ) -> (Vec<&'a Route>, Option<&'a Scope>) {
+        let Some(mcp) = self.mcp(policy) else { return Default::default() };
+        let context = parts.extensions.get::<CallContext>();
+        let head = CallHead::read(&parts.headers).ok();
+        match (context.and_then(|context| context.older.as_ref()), head.as_ref().and_then(CallHead::call)) {
+            (Some((rules, granted)), _) => (rules.iter().map(AsRef::as_ref).collect(), Some(granted)),
+            (None, Some(call)) => (mcp.rules.of_call(&call).map(|rule| &*rule.route).collect(), None),
+            (None, None) => Default::default(),
+        }
     }
 
     /// The reply to a call with a flaw.

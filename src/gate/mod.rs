@@ -61,6 +61,7 @@ mod forward_buffered;
 mod identity;
 mod in_flight;
 mod layer;
+mod limits;
 mod maintain;
 mod mcp;
 mod metadata;
@@ -107,6 +108,7 @@ pub use forward_buffered::{BufferedForward, ForwardBuffered, NoForward};
 pub use identity::{Claims, NoIdentity};
 pub use identity::{ClaimsError, CredentialKind, Identity};
 pub use layer::{GateLayer, GateService, Judgement, PermittedRequest, ResponseFuture};
+pub use limits::RateHeaders;
 #[cfg(feature = "browser-oidc")]
 pub use provider_token::ProviderToken;
 pub use readiness::Readiness;
@@ -194,6 +196,8 @@ pub(crate) struct Inner {
     uses_dpop: bool,
     /// The URLs under which proofs are accepted.
     external: possession::External,
+    /// The limits of the routes.
+    limits: limits::RouteLimits,
 }
 
 impl Inner {

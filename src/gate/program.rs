@@ -119,6 +119,11 @@ impl Gate {
         LimitName::ALL.map(LimitName::name).into_iter().zip(self.0.engine.limits().refused_attempts())
     }
 
+    /// How many requests each limit of a route refused, by its name.
+    pub fn refused_requests(&self) -> Vec<(&'static str, u64)> {
+        self.0.engine.limits().refused_requests()
+    }
+
     /// The writes to a store that gates share; `None` without one.
     pub fn shared_writes(&self) -> Option<CountedCommits> {
         self.0.engine.shared_writes()

@@ -154,6 +154,7 @@ impl Gate {
         self.0.engine.set_styles(styles);
         self.0.engine.set_keep_login_origin(keep_login_origin);
         self.0.engine.limits().set_rates(rates);
+        gate.0.limits.put_in_force(gate.0.engine.limits());
         self.0.leases.set_max_stream(max_stream);
         self.0.checker.set_identity(identity);
         #[cfg(feature = "relay")]

@@ -20,6 +20,7 @@ use super::Inner;
 use super::endpoint::{EndpointHandler, Hit, TakenOver};
 use super::forward_buffered::NotForwarded;
 use super::layer::{GateLayer, permit_call, prepare, set_target};
+use super::limits::CallLimits;
 use crate::dialect::{Command, CommandHandler, EnclosedCall, Outcome, Reply, SocketGate, SocketIdentity, Upgrade};
 use rotogate_core::context::{Context, inherited};
 use rotogate_core::credential;
@@ -68,6 +69,9 @@ pub(super) fn take_over<M: Send + Sync + 'static>(
     Ok(reply)
 }
 
+/// A call's request, its permit, and the limits of the rules that govern it.
+type DecidedCall = (Parts, Permitted, CallLimits);
+
 struct SocketConnection<M> {
     layer: GateLayer<M>,
     endpoint: usize,
@@ -98,7 +102,7 @@ impl<M> SocketConnection<M> {
     }
 
     /// The request of a call, and its permit by the rules in force.
-    fn decide(&self, token: Option<&str>, called: &EnclosedCall) -> Result<(Parts, Permitted), Denial> {
+    fn decide(&self, token: Option<&str>, called: &EnclosedCall) -> Result<DecidedCall, Denial> {
         let successor = self.gate().successor().map(|gate| self.layer.ruled_by(gate));
         self.decide_by(successor.as_ref().unwrap_or(&self.layer), token, called)
     }
@@ -108,7 +112,7 @@ impl<M> SocketConnection<M> {
         layer: &GateLayer<M>,
         token: Option<&str>,
         called: &EnclosedCall,
-    ) -> Result<(Parts, Permitted), Denial> {
+    ) -> Result<DecidedCall, Denial> {
         let mut parts = self.head.clone();
         if let Some(token) = token {
             let value = HeaderValue::try_from(format!("Bearer {token}"));
@@ -117,8 +121,25 @@ impl<M> SocketConnection<M> {
             parts.headers.insert(AUTHORIZATION, value);
         }
         let permitted = layer.admit_on_route(&mut parts)?;
-        let permitted = permit_call(layer.inner(), &parts, permitted, called).map_err(|(denial, _)| denial)?;
-        Ok((parts, permitted))
+        let (permitted, limits) =
+            permit_call(layer.inner(), &parts, permitted, called).map_err(|(denial, _)| denial)?;
+        Ok((parts, permitted, limits))
+    }
+
+    /// The caller as an upstream sees it.
+    fn identity(permitted: &Permitted) -> SocketIdentity {
+        // The issuer is part of the identity: equal subjects of two issuers never share an upstream connection, even if
+        // the headers to the upstream are equal.
+        let mut identity =
+            permitted.caller().map(|caller| caller.token().issuer().as_bytes().to_vec()).unwrap_or_default();
+        identity.push(b'\n');
+        for (name, value) in permitted.caller().into_iter().flat_map(|caller| caller.headers()) {
+            identity.extend_from_slice(name.as_str().as_bytes());
+            identity.push(b'\n');
+            identity.extend_from_slice(value.as_bytes());
+            identity.push(b'\n');
+        }
+        identity.into()
     }
 }
 
@@ -144,19 +165,14 @@ impl<M: Send + Sync + 'static> CommandHandler for SocketConnection<M> {
 #[async_trait]
 impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
     fn permit(&self, token: Option<&str>, called: &EnclosedCall) -> Result<SocketIdentity, Denial> {
-        let (_, permitted) = self.decide(token, called)?;
-        // The issuer is part of the identity: equal subjects of two issuers never share an upstream connection, even if
-        // the headers to the upstream are equal.
-        let mut identity =
-            permitted.caller().map(|caller| caller.token().issuer().as_bytes().to_vec()).unwrap_or_default();
-        identity.push(b'\n');
-        for (name, value) in permitted.caller().into_iter().flat_map(|caller| caller.headers()) {
-            identity.extend_from_slice(name.as_str().as_bytes());
-            identity.push(b'\n');
-            identity.extend_from_slice(value.as_bytes());
-            identity.push(b'\n');
-        }
-        Ok(identity.into())
+        self.decide(token, called).map(|(_, permitted, _)| Self::identity(&permitted))
+    }
+
+    async fn admit(&self, token: Option<&str>, called: &EnclosedCall) -> Result<SocketIdentity, Denial> {
+        let (parts, permitted, limits) = self.decide(token, called)?;
+        let gate = self.gate().successor().unwrap_or_else(|| Arc::clone(self.gate()));
+        gate.count_waiting(&parts, permitted.caller(), &permitted.route().policy, &limits).await?;
+        Ok(Self::identity(&permitted))
     }
 
     fn lease(&self, token: &str) -> Result<Lease, Denial> {
@@ -192,7 +208,9 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
     async fn dial(&self, token: Option<&str>, called: &EnclosedCall) -> Option<Upgraded> {
         self.decide(token, called).ok()?;
         // The connection keeps its first service, which knows only the routes of that time.
-        let (mut parts, permitted) = self.decide_by(&self.layer, token, called).ok()?;
+        let (mut parts, permitted, _) = self.decide_by(&self.layer, token, called).ok()?;
+        // Each message is counted.
+        let permitted = permitted.counted(None);
         prepare(self.gate(), &mut parts, &permitted).ok()?;
         let headers = &mut parts.headers;
         headers.remove(SEC_WEBSOCKET_EXTENSIONS);

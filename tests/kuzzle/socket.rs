@@ -481,3 +481,23 @@ async fn t34_a_connection_ends_with_its_endpoint_and_one_that_the_old_routes_ref
     reload(&place, &gate, &config.replace("[[endpoints]]\ndialect = \"kuzzle\"\n", elsewhere)).await;
     assert_eq!(close_code(&mut other).await, CloseCode::Restart);
 }
+
+#[tokio::test]
+async fn k20_each_message_counts_with_the_limits_that_govern_it() {
+    let mut place = None;
+    let rules = "[[routes]]\nid = \"hello\"\nkuzzle = [\"app:*\"]\n\
+                 rate = [{ per = \"subject\", limit = \"3/1h\" }, { per = \"address\", limit = \"1000/1h\" }]\n";
+    let (gate, mut events) = gate_with(rules, &mut place).await;
+    let http = Client { gate: &gate };
+    let login = http.login("").await;
+    let mut wire = Wire::open(&gate).await;
+    // The upstream connection that the first opens counts as none.
+    for _ in 0..3 {
+        assert_eq!(connection(&wire.call(Some(jwt(&login))).await), 1);
+    }
+    let refused = wire.call(Some(jwt(&login))).await;
+    assert_eq!((&refused["status"], &refused["error"]["id"]), (&json!(429), &json!("api.process.too_many_requests")));
+    assert_eq!(event(&mut events).await, Event::Opened(1));
+    assert_eq!(gate.metric("rotogate_rate_refused_total{name=\"hello subject\"}").await, 1);
+    assert_eq!(gate.metric("rotogate_rate_refused_total{name=\"hello address\"}").await, 0);
+}

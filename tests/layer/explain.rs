@@ -399,6 +399,8 @@ const ELSEWHERE: &[&str] = &[
     "session_unavailable",
     // Of a session whose provider's token is forwarded: an explanation opens no vault. tests/edge/browser_vault.rs.
     "provider_token_over",
+    // Of a limit that is used up: tests/layer/limits.rs.
+    "quota_exceeded",
     // Tests of their own, below.
     "too_many_requests",
     "revocations_unavailable",

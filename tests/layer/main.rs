@@ -17,6 +17,7 @@ mod handlers;
 mod issuer;
 mod judge;
 mod kuzzle;
+mod limits;
 mod live_keys;
 mod log;
 mod mcp;

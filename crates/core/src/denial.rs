@@ -299,4 +299,7 @@ pub enum Denial {
     /// time.
     // Requirements O35, O46.
     RateLimited(&'static str, Duration),
+    /// The caller's requests exceed a limit of the route, by its name. The next one counts after this time.
+    // Requirements K15 to K20.
+    QuotaExceeded(&'static str, Duration),
 }

@@ -43,7 +43,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use crate::clock::TimeSource;
 use crate::counters::Counters;
@@ -52,22 +52,33 @@ use crate::fault::{Error, Fault};
 use crate::network::network;
 pub use crate::network::{SITE_48, SITE_56};
 use crate::session::SessionId;
-pub use buckets::Bucket;
-pub use buckets::Buckets;
+pub use attempt::{Attempt, CheckPermit, Source};
+pub use bucket::Bucket;
+pub use buckets::{Buckets, Left};
 use by_network::ByNetwork;
+pub use callers::{LimitedCaller, LimitedRequest, RunningLimit, Unmet};
 pub use failures::Failures;
 pub use name::LimitName;
 pub use rates::{Rate, Rates};
 use shared::SharedLimits;
 
+mod attempt;
+mod bucket;
 mod buckets;
 mod by_network;
+mod callers;
 mod failures;
+mod lease;
 mod name;
 mod rates;
 pub(crate) mod shared;
 #[cfg(test)]
 mod tests;
+
+/// The atomics of [`bucket`]. A test replaces them.
+mod atomic {
+    pub(super) use std::sync::atomic::{AtomicU64, Ordering};
+}
 
 /// The number of buckets of one limit, as a power of 2.
 const BUCKET_BITS: u32 = 18;
@@ -88,9 +99,9 @@ const TOLD: Rate = Rate::new(1, Duration::from_secs(60));
 const TOLD_OVERALL: Rate = Rate::new(100, Duration::from_secs(1));
 
 /// Remembers hashed keys, and forgets those that were not used for a long time.
-type RememberedKeys = moka::sync::Cache<u64, (), foldhash::quality::RandomState>;
+type RememberedKeys<V = ()> = moka::sync::Cache<u64, V, foldhash::quality::RandomState>;
 
-fn remembered() -> RememberedKeys {
+fn remembered<V: Clone + Send + Sync + 'static>() -> RememberedKeys<V> {
     moka::sync::Cache::builder().max_capacity(MAX_REMEMBERED_KEYS).build_with_hasher(Default::default())
 }
 
@@ -127,7 +138,9 @@ pub struct Limits {
     unproved_clients: Option<Arc<Semaphore>>,
     rates: ArcSwap<Rates>,
     /// The counters that other gates share.
-    shared: Option<SharedLimits>,
+    shared: Option<Arc<SharedLimits>>,
+    /// The limits of routes.
+    callers: callers::CallerLimits,
 }
 
 impl std::fmt::Debug for Limits {
@@ -135,38 +148,6 @@ impl std::fmt::Debug for Limits {
         f.debug_struct("Limits").finish_non_exhaustive()
     }
 }
-
-/// An attempt to log in.
-#[derive(Clone, Copy, Debug)]
-pub struct Attempt<'a> {
-    /// The caller's address, if it is known.
-    pub address: Option<IpAddr>,
-    /// The account.
-    pub account: Option<&'a str>,
-    /// The submitted user name.
-    pub username: &'a str,
-    /// The client.
-    pub client: &'a str,
-}
-
-/// The sender of an unseen token.
-#[derive(Clone, Copy, Debug)]
-pub enum Source<'a> {
-    /// An address, if it is known.
-    Address(Option<IpAddr>),
-    /// An authenticated client that introspects tokens.
-    Client(&'a str),
-}
-
-impl From<Option<IpAddr>> for Source<'_> {
-    fn from(address: Option<IpAddr>) -> Self {
-        Self::Address(address)
-    }
-}
-
-/// A permit for one password check, until it is dropped. Strangers never hold all permits.
-#[derive(Debug)]
-pub struct CheckPermit(#[expect(dead_code, reason = "held, not read")] Option<OwnedSemaphorePermit>);
 
 impl Limits {
     /// Limits on the time of `time`.
@@ -193,7 +174,7 @@ impl Limits {
             forged: by_network(rates.forged_per_address),
             refused: by_network(rates.refused_per_address),
             vain_introspected: by_client(rates.forged_overall),
-            vain_overall: Buckets::new(0, rates.forged_overall, time),
+            vain_overall: Buckets::new(0, rates.forged_overall, Arc::clone(&time)),
             familiar: remembered(),
             known: remembered(),
             known_hasher: RandomState::new(),
@@ -201,6 +182,7 @@ impl Limits {
             unproved_clients: None,
             rates: ArcSwap::from_pointee(rates),
             shared: None,
+            callers: callers::CallerLimits::new(time),
         }
     }
 

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use http::HeaderValue;
+
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::dpop::UsedProof;
@@ -25,6 +27,19 @@ pub struct Permitted {
     proof: Option<Box<UsedProof>>,
     /// Whether the request came with the cookie of a session that is over.
     after_session: bool,
+    /// Whether its limits have counted the request.
+    is_counted: bool,
+    /// What the reply says of these limits.
+    quota: Option<Box<QuotaFields>>,
+}
+
+/// The values of `RateLimit-Policy` and `RateLimit` in a reply.
+#[derive(Clone, Debug)]
+pub struct QuotaFields {
+    /// `RateLimit-Policy`.
+    pub policy: HeaderValue,
+    /// `RateLimit`.
+    pub left: HeaderValue,
 }
 
 /// The issuer of a permit.
@@ -96,6 +111,27 @@ impl Permitted {
         self.proof.as_mut()?.owed.take()
     }
 
+    /// Must the limits of its route still count the request? Until then the permit permits nothing.
+    pub fn owes_count(&self) -> bool {
+        !self.is_counted && !self.route.policy.rate.is_empty()
+    }
+
+    /// The limits have counted the request, or it counts with none. The reply says this of them.
+    #[must_use]
+    pub fn counted(self, quota: Option<Box<QuotaFields>>) -> Self {
+        Self { is_counted: true, quota, ..self }
+    }
+
+    /// Have the limits counted the request?
+    pub fn is_counted(&self) -> bool {
+        self.is_counted
+    }
+
+    /// What the reply says of limits.
+    pub fn quota(&self) -> Option<&QuotaFields> {
+        self.quota.as_deref()
+    }
+
     /// The issuer of this permit.
     pub fn by(&self) -> By {
         self.by
@@ -111,7 +147,15 @@ impl Permitted {
 
 /// Permits a request without a caller, on a public or optional route.
 pub fn permit_anonymous(route: &Arc<Route>, by: By) -> Permitted {
-    Permitted { route: Arc::clone(route), caller: None, by, proof: None, after_session: false }
+    Permitted {
+        route: Arc::clone(route),
+        caller: None,
+        by,
+        proof: None,
+        after_session: false,
+        is_counted: false,
+        quota: None,
+    }
 }
 
 /// Judges a caller by a second policy of the same gate, after a first policy has admitted it. Only the first asks for
@@ -136,7 +180,15 @@ pub fn authorise_again<O: Observer>(
         observer.judged(Rule::Scope, judge_scopes(policy, token))?;
         observer.judged(Rule::Role, judge_route_roles(policy, token))?;
     }
-    Ok(Permitted { route: Arc::clone(route), caller: Some(verified), by, proof: None, after_session: false })
+    Ok(Permitted {
+        route: Arc::clone(route),
+        caller: Some(verified),
+        by,
+        proof: None,
+        after_session: false,
+        is_counted: false,
+        quota: None,
+    })
 }
 
 /// A request with a valid token for another audience than the gate's own. Only a `require()` for that audience can
@@ -194,7 +246,15 @@ pub fn authorise<O: Observer>(
     observer: &mut O,
 ) -> Result<Permitted, Denial> {
     judge_observed(&route.policy, verified.token(), observer)?;
-    Ok(Permitted { route: Arc::clone(route), caller: Some(verified), by, proof: None, after_session: false })
+    Ok(Permitted {
+        route: Arc::clone(route),
+        caller: Some(verified),
+        by,
+        proof: None,
+        after_session: false,
+        is_counted: false,
+        quota: None,
+    })
 }
 
 /// Judges a token by a policy, whether or not the route requires a token.

@@ -8,7 +8,7 @@ use http::{HeaderValue, StatusCode};
 use crate::credential::Scheme;
 use crate::denial::{Class, Denial, TokenFlaw};
 use crate::dpop::algorithms;
-use crate::reply::{GrpcCode, Reply, grpc_status, problem, retry_after};
+use crate::reply::{GrpcCode, Reply, grpc_status, problem, quota_exceeded, retry_after};
 use crate::route::StepUp;
 use crate::session::Scope;
 
@@ -181,7 +181,10 @@ pub fn denied(denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
         // No scope would help, so the challenge names no scope.
         Class::Forbidden => asked.insufficient_scope(None, "the access token does not permit this"),
         Class::Limited(wait) => {
-            let mut reply = problem(StatusCode::TOO_MANY_REQUESTS, None);
+            let mut reply = match denial {
+                Denial::QuotaExceeded(limit, _) => quota_exceeded(limit),
+                _ => problem(StatusCode::TOO_MANY_REQUESTS, None),
+            };
             retry_after(&mut reply, wait);
             reply
         }

@@ -97,13 +97,31 @@ struct Problem<'a> {
     status: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<&'a str>,
+    #[serde(rename = "violated-policies", skip_serializing_if = "Option::is_none")]
+    violated: Option<[&'a str; 1]>,
 }
 
 /// A problem document (RFC 9457).
 pub fn problem(status: StatusCode, detail: Option<&str>) -> Reply {
     let title = status.canonical_reason().unwrap_or("Error");
-    let body = Problem { kind: "about:blank", title, status: status.as_u16(), detail };
-    let mut reply = Response::new(serde_json::to_vec(&body).unwrap_or_default().into());
+    problem_of(status, &Problem { kind: "about:blank", title, status: status.as_u16(), detail, violated: None })
+}
+
+/// The problem document of a limit of this name (draft-ietf-httpapi-ratelimit-headers).
+pub(crate) fn quota_exceeded(limit: &str) -> Reply {
+    let status = StatusCode::TOO_MANY_REQUESTS;
+    let body = Problem {
+        kind: "https://iana.org/assignments/http-problem-types#quota-exceeded",
+        title: "Request cannot be satisfied as assigned quota has been exceeded",
+        status: status.as_u16(),
+        detail: None,
+        violated: Some([limit]),
+    };
+    problem_of(status, &body)
+}
+
+fn problem_of(status: StatusCode, body: &Problem<'_>) -> Reply {
+    let mut reply = Response::new(serde_json::to_vec(body).unwrap_or_default().into());
     *reply.status_mut() = status;
     let headers = reply.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

@@ -92,6 +92,7 @@ families! { ALL:
     VERIFICATIONS = Counter "verifications" ["result"] "Checks of access tokens";
     VERIFICATION_DURATION = Histogram "verification_duration_seconds" ["alg"] "Checks of signatures of access tokens";
     RATE_LIMITED = Counter "rate_limited" ["limit"] "Attempts that a rate of [limits] refused";
+    RATE_REFUSED = Counter "rate_refused" ["name"] "Requests that a limit of a route refused, by its name";
     SIGNING_KEY_CREATED = Gauge "signing_key_created_timestamp_seconds" ["kid", "alg", "state"]
         "When a key of the gate's own tokens was made, in Unix time, as its file says";
     PASSWORD_QUEUE = Gauge "password_queue" [] "Password checks that run or wait";

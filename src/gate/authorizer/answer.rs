@@ -14,6 +14,7 @@ use super::{Disguises, Neighbour, QuestionForm};
 use crate::gate::Inner;
 use crate::gate::browser_request::forwarded_token;
 use crate::gate::layer::withhold;
+use crate::gate::limits::OverQuota;
 use crate::gate::overloaded::overloaded as in_words_of;
 use crate::gate::signed_out::Led;
 use crate::gate::verdict::Verdict;
@@ -264,7 +265,9 @@ pub(super) fn refused(
     }
     let reason = Reason::denied(&denial);
     reason.tell();
-    let who = parts.zip(route).and_then(|(parts, route)| gate.refused_token(parts, &denial, &route.policy));
+    let who = parts.zip(route).and_then(|(parts, route)| {
+        OverQuota::who(parts, denial).or_else(|| gate.refused_token(parts, &denial, &route.policy))
+    });
     let plain = match (denial, at) {
         (Denial::BadCall(flaw), Some((parts, route))) => gate.bad_call(flaw, &route.policy, parts),
         _ => refusal::denied(denial, &asked),
@@ -279,6 +282,7 @@ pub(super) fn refused(
         None => stated(neighbour, plain),
     };
     gate.give_nonce(denial, &mut reply);
+    gate.state_quota(denial, &mut reply);
     if let Some(parts) = parts {
         gate.ask_for_device(parts, denial, reply.headers_mut());
         reply.headers_mut().remove(SET_COOKIE);

@@ -59,6 +59,9 @@ impl GateBuilder {
         #[cfg(not(feature = "relay"))]
         let has_records = false;
         self.rules.check(is_issuer, &self.trusted, &self.audience, (&keyring, has_records))?;
+        if self.limits_per_node {
+            self.rules.check_gates_alone()?;
+        }
         if !is_issuer && self.store.as_ref().is_some_and(|store| store.shared().is_some()) {
             return Err(BuildError::NoKeys);
         }
@@ -113,6 +116,7 @@ impl GateBuilder {
         let kept = RunningParts { id: GateId::next(), running: Arc::clone(&running), engine, checker, leases, leeway };
         let gate = Gate(Arc::new(self.rules.into_inner(kept, &identity, None)?));
         running.clients.store(Arc::new(gate.0.clients.ids()));
+        gate.0.limits.put_in_force(gate.0.engine.limits());
         running.put_in_force(&gate.0);
         maintain::begin(&running, feed).await?;
         Ok(gate)

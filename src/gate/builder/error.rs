@@ -144,6 +144,14 @@ pub enum BuildError {
         /// Why the role is refused.
         why: &'static str,
     },
+    /// A limit of a route cannot be used.
+    #[error("a limit of the route {route:?} {why}")]
+    Limit {
+        /// The id of the route.
+        route: String,
+        /// Why it cannot be used.
+        why: String,
+    },
     /// A route names an unknown dialect.
     #[error("there is no dialect {0:?}")]
     Dialect(String),

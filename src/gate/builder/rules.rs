@@ -13,6 +13,7 @@ use crate::dialect::{self, Dialect};
 use crate::gate::Inner;
 use crate::gate::browser::Browser;
 use crate::gate::endpoint::{CommonRules, Endpoint, Endpoints};
+use crate::gate::limits::{RateHeaders, RouteLimits};
 use crate::gate::origin::{Origins, origin_of};
 use crate::gate::possession::External;
 use crate::gate::resources;
@@ -26,7 +27,7 @@ use rotogate_core::headers::{HeaderPattern, ProtectedNames};
 use rotogate_core::lease::LeaseContext;
 use rotogate_core::policy::GateId;
 use rotogate_core::route::{
-    AssertionForm, HostError, Hosts, Resource, Route, RoutePolicy, RouteTable, authority, ungoverned,
+    AssertionForm, HostError, Hosts, LimitOver, Resource, Route, RoutePolicy, RouteTable, authority, ungoverned,
 };
 use rotogate_core::session::profile::Profile;
 use rotogate_core::token::keyring::Keyring;
@@ -56,6 +57,7 @@ pub(super) struct Rules {
     pub(super) refusals: Option<RefusalHook>,
     pub(super) dpop: Option<DpopSettings>,
     pub(super) browser: Option<Browser>,
+    pub(super) rate_headers: RateHeaders,
     /// Whether some issuer's identity assertions are grants.
     pub(super) takes_id_jag: bool,
 }
@@ -127,6 +129,15 @@ impl Rules {
         Ok(())
     }
 
+    /// Gates that count alone have no limits over all gates.
+    pub(super) fn check_gates_alone(&self) -> Result<(), BuildError> {
+        let is_over_gates = |route: &&Route| route.policy.rate.iter().any(|limit| limit.over == LimitOver::Gates);
+        self.routes.iter().find(is_over_gates).map_or(Ok(()), |route| {
+            let why = "counts over all gates, and `limits_per_node` lets each count alone".to_owned();
+            Err(BuildError::Limit { route: route.id.to_string(), why })
+        })
+    }
+
     /// The headers that name the caller to upstreams.
     pub(super) fn identity(&self, trusted: &[IssuerRules]) -> IdentityHeaders {
         let headers = self.identity.clone().unwrap_or_else(|| default_identity_headers(trusted));
@@ -169,6 +180,7 @@ impl Rules {
                 return Err(BuildError::NoPublicUrl(what));
             }
         }
+        let limits = RouteLimits::new(&mut routes, engine.limits(), self.rate_headers)?;
         let resources = resources::ready(self.resources, &mut routes, engine.issuer(), (&public_url, uses_dpop), old)?;
         let asking = routes.iter().map(|route| &route.policy).filter(|policy| !policy.audiences.is_empty());
         let asking = asking.cloned().collect();
@@ -225,6 +237,7 @@ impl Rules {
             is_replaced: AtomicBool::new(false),
             uses_dpop,
             external,
+            limits,
             running,
             engine,
             checker,

@@ -128,7 +128,7 @@ impl<M> GateLayer<M> {
             // Browsers send preflights without credentials. A credential here was not verified, and a route that
             // forwards tokens would forward it as a verified one.
             parts.headers.remove(AUTHORIZATION);
-            return Admission::In(policy::permit_anonymous(route, self.by()));
+            return Admission::In(policy::permit_anonymous(route, self.by()).counted(None));
         }
         self.permitted(parts, route, judged_path.as_deref(), observer)
     }
@@ -324,7 +324,11 @@ impl<M> GateLayer<M> {
             };
             Settled::take_back(parts);
         }
-        let admission = self.proof_counted(admission).await;
+        let mut admission = self.proof_counted(admission).await;
+        // An endpoint that asks for the decision of the route counts the call.
+        if endpoints != EndpointMatch::Skip {
+            admission = self.count(admission, parts).await;
+        }
         self.exchanged(admission, parts).await
     }
 

@@ -159,7 +159,7 @@ impl<M> GateLayer<M> {
         {
             parts.extensions.insert(gate.tunnel_lease(caller, policy.on_expiry).in_place(place));
         }
-        let is_kept = self.annotate || caller.is_some() || permitted.clears_session();
+        let is_kept = self.annotate || caller.is_some() || permitted.clears_session() || permitted.quota().is_some();
         if !self.edge {
             keep_cookie(gate, parts);
         }

@@ -23,6 +23,7 @@ use rotogate_core::route::path::CanonicalPath;
 use rotogate_core::route::{Route, RouteId};
 use rotogate_core::rule::Rule;
 use rotogate_core::session::{SessionId, Status};
+use rotogate_core::token::observer::Observer;
 use rotogate_core::verify_cache::{SessionAnswer, Verified};
 
 mod describe;
@@ -96,6 +97,12 @@ impl<M> GateLayer<M> {
         let mut parts = presented.clone();
         let mut recorder = Recorder::default();
         let admission = self.admit_observed(&mut parts, EndpointMatch::Serve, &mut recorder);
+        if let Admission::In(permitted) | Admission::Call(permitted) | Admission::Undecided(_, permitted) = &admission
+            && !permitted.is_counted()
+            && let Some(foreseen) = self.gate.0.foreseen_limit(&parts, permitted)
+        {
+            let _ = recorder.judged(Rule::Quota, foreseen);
+        }
         let Decision { route, caller, refusal, endpoint, fault } = self.decision(admission, &parts, &mut recorder);
         let denial = recorder.refusal;
         let reason = match (denial, &fault, &endpoint) {

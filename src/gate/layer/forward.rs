@@ -59,10 +59,15 @@ impl<M> GateLayer<M> {
             Err((denial, route)) => return refuse(denial, route),
         };
         upgrade::refuse(&mut parts);
+        let (permitted, limits) = permitted;
         let gate = &self.gate.0;
         let route = Arc::clone(permitted.route());
         let permitted = match gate.count_proof(permitted).await {
             Ok(permitted) => permitted,
+            Err(denial) => return refuse(denial, Some(route)),
+        };
+        let permitted = match gate.count_waiting(&parts, permitted.caller(), &route.policy, &limits).await {
+            Ok(quota) => permitted.counted(quota),
             Err(denial) => return refuse(denial, Some(route)),
         };
         let counted =
@@ -99,7 +104,8 @@ impl<M> GateLayer<M> {
 
     /// Decides by the route, and waits until it is known whether the token is good.
     pub(super) async fn admit_on_route_waiting(&self, parts: &mut Parts) -> Result<Permitted, Denial> {
-        Self::only_permitted(self.admit_waiting(parts, EndpointMatch::Skip).await)
+        let admission = self.admit_waiting(parts, EndpointMatch::Skip).await;
+        Self::only_permitted(self.count(admission, parts).await)
     }
 
     fn only_permitted(admission: Admission) -> Result<Permitted, Denial> {

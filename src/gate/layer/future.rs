@@ -15,7 +15,7 @@ use crate::gate::in_flight::InFlightSlot;
 use crate::gate::notice::SetupNotice;
 use crate::gate::reply_guard::{ReplyGuard, is_short};
 use crate::gate::verdict::Verdict;
-use crate::gate::{Inner, respond};
+use crate::gate::{Inner, limits, respond};
 use rotogate_core::denial::Denial;
 use rotogate_core::dpop;
 use rotogate_core::policy::{Permitted, Undecided};
@@ -227,6 +227,9 @@ fn answered<R: Body>(
     let renewed = passed.as_ref().filter(|passed| passed.permitted.renews_nonce());
     if let Some(nonce) = renewed.and_then(|passed| passed.gate.dpop_nonce()) {
         response.headers_mut().insert(dpop::NONCE.clone(), nonce);
+    }
+    if let Some(fields) = passed.as_ref().and_then(|passed| passed.permitted.quota()) {
+        limits::add(response.headers_mut(), fields);
     }
     if let Some(passed) = passed.as_ref().filter(|passed| passed.is_by_session()) {
         passed.gate.adapt_reply(response.headers_mut());

@@ -301,7 +301,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
 pub(in crate::gate) fn prepare(gate: &Arc<Inner>, parts: &mut Parts, permitted: &Permitted) -> Result<(), Denial> {
     let route = permitted.route();
     let policy = &route.policy;
-    if permitted.owes_proof() {
+    if permitted.owes_proof() || permitted.owes_count() {
         return Err(Denial::ProofsUnavailable(Duration::from_secs(1)));
     }
     let assertion = assertion_for_service(gate, parts, permitted)?;
@@ -425,7 +425,7 @@ impl Inner {
     }
 
     /// The client's address, without logging.
-    pub(super) fn address_of(&self, parts: &Parts) -> Option<IpAddr> {
+    pub(in crate::gate) fn address_of(&self, parts: &Parts) -> Option<IpAddr> {
         let peer = parts.extensions.get::<Peer>()?;
         let trusted: &[_] = if peer.may_forward() { &self.trusted_proxies } else { &[] };
         Some(headers::client_ip(&parts.headers, peer.address(), trusted))

@@ -7,6 +7,7 @@ use http::request::Parts;
 use super::permit::RoutedRequest;
 use crate::dialect::EnclosedCall;
 use crate::gate::Inner;
+use crate::gate::limits::CallLimits;
 use rotogate_core::denial::Denial;
 use rotogate_core::headers::Peer;
 use rotogate_core::policy::{self, Permitted};
@@ -31,7 +32,7 @@ pub(in crate::gate) fn permit_call(
     parts: &Parts,
     permitted: Permitted,
     called: &EnclosedCall,
-) -> Result<Permitted, (Denial, Option<Arc<Route>>)> {
+) -> Result<(Permitted, CallLimits), (Denial, Option<Arc<Route>>)> {
     // A connection may outlive the rules of its beginning; the rules in force judge its calls.
     let successor = gate.successor();
     let gate = successor.as_deref().unwrap_or(gate);
@@ -58,9 +59,11 @@ pub(in crate::gate) fn permit_call(
             }
         }
     }
-    rules.into_iter().try_fold(permitted, |permitted, (rule, path)| {
+    let limits = gate.limits_of(rules.iter().map(|(rule, _)| &***rule));
+    let permitted = rules.into_iter().try_fold(permitted, |permitted, (rule, path)| {
         judge_also(gate, parts, permitted, rule, path.as_deref()).map_err(|denial| (denial, Some(Arc::clone(rule))))
-    })
+    })?;
+    Ok((permitted, limits))
 }
 
 /// Judges a permitted request by the policy of a second route. The token is where the first route accepts it.

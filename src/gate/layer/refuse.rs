@@ -9,6 +9,7 @@ use http::request::Parts;
 use super::future::ResponseFuture;
 use crate::dialect::{Dialect, Reply};
 use crate::gate::exchange::ClaimsChallenge;
+use crate::gate::limits::OverQuota;
 use crate::gate::overloaded::overloaded;
 use crate::gate::signed_out::Led;
 use crate::gate::verdict::{RefusedToken, Verdict, Who};
@@ -35,7 +36,8 @@ pub(super) fn refused(
     reason.tell();
     gate.engine.tell_refused(&denial);
     let who = if annotate {
-        route.as_deref().and_then(|route| gate.refused_token(parts, &denial, &route.policy))
+        let claimed = || gate.refused_token(parts, &denial, &route.as_deref()?.policy);
+        OverQuota::who(parts, denial).or_else(claimed)
     } else {
         None
     };
@@ -74,6 +76,7 @@ pub(super) fn rendered(
         reply.headers_mut().insert(WWW_AUTHENTICATE, challenge.clone());
     }
     gate.give_nonce(denial, &mut reply);
+    gate.state_quota(denial, &mut reply);
     gate.clear_session(parts, denial, &mut reply);
     reply
 }

@@ -168,4 +168,5 @@ table! {
     Self::UnsupportedGrantType => "unsupported_grant_type", Refused, Class::GrantType;
     Self::TooManySessions => "too_many_sessions", Refused, Class::TooManySessions;
     Self::RateLimited(_, wait) => "too_many_requests", Undecided, Class::Limited(*wait);
+    Self::QuotaExceeded(_, wait) => "quota_exceeded", Undecided, Class::Limited(*wait);
 }

@@ -22,6 +22,7 @@ impl Denial {
             | Self::ClientAssertion(what)
             | Self::GrantAssertion(what)
             | Self::RateLimited(what, _)
+            | Self::QuotaExceeded(what, _)
             | Self::BadProof(ProofFlaw::Malformed(what)) => Some(what),
             Self::BadPath(error) => Some(error.what()),
             _ => None,

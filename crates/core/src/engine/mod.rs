@@ -311,7 +311,7 @@ impl Engine {
     /// Records in the audit trail and the access log whose attempt a limit refused, once for each request.
     // Requirements O35, O46.
     pub fn tell_held_up(&self, error: &Error, origin: &Origin, of: impl FnOnce() -> HeldUp) {
-        let Error::Denied(Denial::RateLimited(limit, _)) = error else { return };
+        let Error::Denied(Denial::RateLimited(limit, _) | Denial::QuotaExceeded(limit, _)) = error else { return };
         if origin.held_up.get().is_some() {
             return;
         }

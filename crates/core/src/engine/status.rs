@@ -199,6 +199,7 @@ mod lists {
                 jti: None,
                 issued_at: Some(session.issued_at),
                 delegation: None,
+                is_key: false,
             };
             is_revoked(session) || self.revocations.judge(facts, now).refuses(now)
         }

@@ -1,47 +1,32 @@
 //! Token buckets (GCRA) in a table of fixed size, so that memory does not grow with the number of keys.
 //!
-//! A bucket is one number: the time when it is full again. Keys are hashed under a random key, so a client cannot
+//! Keys are hashed under a random key, so a client cannot
 //! choose two keys that share a bucket; keys in one bucket share its rate. Pages of the table are allocated when a
 //! bucket in them is first used.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
 use super::Rate;
+use super::bucket::{Bucket, nanos};
 use crate::clock::TimeSource;
 
 /// The number of buckets of a page.
 const BUCKETS_PER_PAGE: usize = 512;
 
-/// One bucket: when it is full again, in ns of a monotonic clock.
-#[derive(Debug, Default)]
-pub struct Bucket(AtomicU64);
-
-impl Bucket {
-    /// Takes one token of `rate` at `now`, a time of one monotonic clock.
-    ///
-    /// # Errors
-    /// There is no token. The error is the time until there is one.
-    pub fn take(&self, rate: Rate, now: Duration) -> Result<(), Duration> {
-        let price = nanos(rate.every).max(1);
-        self.take_of(nanos(now), price, price.saturating_mul(u64::from(rate.burst.get())))
-    }
-
-    fn take_of(&self, now: u64, price: u64, depth: u64) -> Result<(), Duration> {
-        let mut wait = 0;
-        let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
-            let next = full_at.max(now).saturating_add(price);
-            wait = next.saturating_sub(now).saturating_sub(depth);
-            (wait == 0).then_some(next)
-        });
-        taken.map(drop).map_err(|_| Duration::from_nanos(wait))
-    }
-}
-
 type BucketPage = Box<[Bucket]>;
+
+/// What is left of a rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// So many more tokens may be taken now.
+    pub requests: u32,
+    /// The time until the bucket is full.
+    pub reset: Duration,
+}
 
 /// The table of buckets.
 pub struct Buckets {
@@ -104,7 +89,7 @@ impl Buckets {
         // A page that is not allocated has no used bucket.
         let (page, place) = self.place(key);
         let used = self.pages.get(page).and_then(OnceLock::get).and_then(|page| page.get(place));
-        let (now, full_at) = (self.now(), used.map_or(0, |bucket| bucket.0.load(Ordering::Relaxed)));
+        let (now, full_at) = (self.now(), used.map_or(0, Bucket::full_at));
         let wait = full_at
             .max(now)
             .saturating_add(self.price(NonZeroU32::MIN))
@@ -120,13 +105,27 @@ impl Buckets {
     }
 
     fn take_of(&self, key: impl Hash, price: u64, depth: u64) -> Result<(), Duration> {
-        self.bucket(key).take_of(self.now(), price, depth)
+        self.bucket(key).take_of(self.now(), price, depth).map(drop)
+    }
+
+    /// [`Self::take`], with what is left.
+    pub(super) fn take_left(&self, key: impl Hash) -> Result<Left, Duration> {
+        let (now, price) = (self.now(), self.price(NonZeroU32::MIN));
+        let reset = self.bucket(key).take_of(now, price, self.depth())?.saturating_sub(now);
+        let left = self.depth().saturating_sub(reset) / price;
+        Ok(Left { requests: u32::try_from(left).unwrap_or(u32::MAX), reset: Duration::from_nanos(reset) })
+    }
+
+    /// The rate.
+    pub(super) fn rate(&self) -> Rate {
+        let every = self.every.load(Ordering::Relaxed);
+        let burst = u32::try_from(self.depth() / every.max(1)).unwrap_or(u32::MAX);
+        Rate::new(burst, Duration::from_nanos(every))
     }
 
     /// Gives back a token that was taken at this share.
     pub(super) fn give_back(&self, key: impl Hash, share: NonZeroU32) {
-        let back = |full_at: u64| Some(full_at.saturating_sub(self.price(share)));
-        let _ = self.bucket(key).0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, back);
+        self.bucket(key).give_back(self.price(share));
     }
 
     /// Counts an attempt that has already happened. An attempt beyond the burst puts the bucket into debt, see
@@ -137,11 +136,7 @@ impl Buckets {
 
     /// [`Self::charge`] at the rate divided by `share`.
     pub(super) fn charge_share(&self, key: impl Hash, share: NonZeroU32) {
-        let now = self.now();
-        let _ = self.bucket(key).0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
-            let full_at = full_at.max(now);
-            (full_at.saturating_sub(now) <= self.depth()).then(|| full_at.saturating_add(self.price(share)))
-        });
+        self.bucket(key).charge(self.now(), self.price(share), self.depth());
     }
 
     /// The time that earns one take at a share of the rate.
@@ -153,7 +148,7 @@ impl Buckets {
     pub(super) fn debt(&self, key: impl Hash) -> Option<Duration> {
         // A page that is not allocated has no used bucket.
         let (page, place) = self.place(key);
-        let full_at = self.pages.get(page)?.get()?.get(place)?.0.load(Ordering::Relaxed);
+        let full_at = self.pages.get(page)?.get()?.get(place)?.full_at();
         let left = full_at.saturating_sub(self.depth()).checked_sub(self.now())?;
         (left > 0).then_some(Duration::from_nanos(left))
     }
@@ -170,7 +165,7 @@ impl Buckets {
 
     fn bucket(&self, key: impl Hash) -> &Bucket {
         /// An unused bucket. It is never returned: every index is inside its page, and every page inside the table.
-        static NONE: Bucket = Bucket(AtomicU64::new(0));
+        static NONE: LazyLock<Bucket> = LazyLock::new(Bucket::default);
         let (page, place) = self.place(key);
         let made = || (0..BUCKETS_PER_PAGE).map(|_| Bucket::default()).collect();
         self.pages.get(page).map(|page| page.get_or_init(made)).and_then(|page| page.get(place)).unwrap_or(&NONE)
@@ -181,8 +176,4 @@ impl Buckets {
     pub(super) fn memory(&self) -> usize {
         self.pages.iter().filter(|page| page.get().is_some()).count() * BUCKETS_PER_PAGE * size_of::<Bucket>()
     }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::runtime::Handle;
 
 use super::by_network::wider;
 use super::{Attempt, CheckPermit, LimitName, Limits, OWN_FAILURES, Rate, place};
@@ -74,11 +75,28 @@ pub(super) struct SharedLimits {
     time: Arc<dyn TimeSource>,
     /// The monotonic time, in ms, until which they are not asked.
     paused: AtomicU64,
+    /// Where they are asked ahead of a request.
+    pub(super) runtime: Option<Handle>,
 }
 
 impl SharedLimits {
     pub(super) fn new(counters: Arc<dyn RateCounters>, time: Arc<dyn TimeSource>) -> Self {
-        Self { counters, time, paused: AtomicU64::new(0) }
+        Self { counters, time, paused: AtomicU64::new(0), runtime: Handle::try_current().ok() }
+    }
+
+    /// Whether the counters are not asked, because they did not answer.
+    pub(super) fn is_paused(&self) -> bool {
+        self.now() < self.paused.load(Ordering::Relaxed)
+    }
+
+    /// The number of gates that count together.
+    pub(super) fn gates(&self) -> NonZeroU32 {
+        NonZeroU32::new(self.counters.nodes()).unwrap_or(NonZeroU32::MIN)
+    }
+
+    /// The monotonic time.
+    pub(super) fn monotonic(&self) -> Duration {
+        self.time.monotonic()
     }
 
     fn now(&self) -> u64 {
@@ -86,8 +104,8 @@ impl SharedLimits {
     }
 
     /// The answer of the counters, unless it is late.
-    async fn within<T>(&self, asking: impl Future<Output = Result<T, Away>>) -> Option<T> {
-        if self.now() < self.paused.load(Ordering::Relaxed) {
+    pub(super) async fn within<T>(&self, asking: impl Future<Output = Result<T, Away>>) -> Option<T> {
+        if self.is_paused() {
             return None;
         }
         if let Ok(Ok(said)) = tokio::time::timeout(PATIENCE, asking).await {
@@ -149,7 +167,7 @@ impl Guess {
 }
 
 /// The name of a counter. Distinct parts have distinct names.
-fn name(kind: &str, parts: &[&[u8]]) -> Vec<u8> {
+pub(super) fn name(kind: &str, parts: &[&[u8]]) -> Vec<u8> {
     let mut name = Vec::new();
     for part in std::iter::once(kind.as_bytes()).chain(parts.iter().copied()) {
         name.extend_from_slice(&(part.len() as u64).to_be_bytes());
@@ -190,14 +208,13 @@ impl Limits {
     /// Counts guesses together with other gates.
     #[must_use]
     pub fn shared_by(mut self, counters: Arc<dyn RateCounters>, time: Arc<dyn TimeSource>) -> Self {
-        self.shared = Some(SharedLimits::new(counters, time));
+        self.shared = Some(Arc::new(SharedLimits::new(counters, time)));
         self
     }
 
     /// The number of gates by which to divide a rate that all share and this gate counts for itself.
     pub(super) fn share(&self) -> NonZeroU32 {
-        let nodes = self.shared.as_ref().and_then(|shared| NonZeroU32::new(shared.counters.nodes()));
-        nodes.unwrap_or(NonZeroU32::MIN)
+        self.shared.as_ref().map_or(NonZeroU32::MIN, |shared| shared.gates())
     }
 
     /// As [`login`](Self::login), among all gates.

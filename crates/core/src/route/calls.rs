@@ -101,7 +101,12 @@ pub fn ungoverned(
             };
             // The dialect itself owns an envelope's tunnel, so it does not matter whether the route passes upgrades.
             let is_stricter = |route: &Route| {
-                let policy = super::RoutePolicy { upgrade: envelope.policy.upgrade, ..route.policy.clone() };
+                let policy = super::RoutePolicy {
+                    upgrade: envelope.policy.upgrade,
+                    // A limit bounds how many requests pass, not which.
+                    rate: envelope.policy.rate.clone(),
+                    ..route.policy.clone()
+                };
                 policy.is_stricter_than(&envelope.policy)
             };
             let says = |route: &Route| {

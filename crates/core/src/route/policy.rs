@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::condition::Conditions;
 use super::mcp::Implied;
 use super::path::{CanonicalPath, PathError};
+use super::rate::RateLimit;
 use super::resource::StepUp;
 use crate::denial::Denial;
 use crate::session::scope::Scope;
@@ -89,6 +90,8 @@ pub struct RoutePolicy {
     /// Whether a browser without a live session is led to the login, on a route that takes sessions.
     // Requirement B36.
     pub login: LoginLead,
+    /// How many requests its callers may make. One limit that is exceeded refuses a request, which then counts nowhere.
+    pub rate: Vec<RateLimit>,
 }
 
 impl RoutePolicy {
@@ -106,6 +109,13 @@ impl RoutePolicy {
     #[must_use]
     pub fn session(mut self) -> Self {
         self.credentials.session = true;
+        self
+    }
+
+    /// Limits the requests of its callers.
+    #[must_use]
+    pub fn limit(mut self, limit: RateLimit) -> Self {
+        self.rate.push(limit);
         self
     }
 
@@ -172,6 +182,7 @@ impl RoutePolicy {
             // Its audience is one of `audiences`.
             resource: _,
             implied,
+            rate,
             // These decide how a request is forwarded, how a refusal is worded and where a token may be. They neither
             // admit nor refuse.
             forward_token: _,
@@ -216,6 +227,7 @@ impl RoutePolicy {
                     other.auth == Auth::None || ours.is_stricter_than(&other.step_up.clone().unwrap_or_default())
                 }))
             || (asks && other.auth != Auth::None && credentials.lacks(other.credentials))
+            || rate.iter().any(|limit| !other.rate.iter().any(|theirs| limit.counts_as(theirs)))
             || (!upgrade && other.upgrade)
             || (asks && *dpop_required && !(other.auth != Auth::None && other.dpop_required))
             || (asks && *certificate_required && !(other.auth != Auth::None && other.certificate_required))

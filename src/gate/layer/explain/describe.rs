@@ -108,6 +108,7 @@ impl<'a, M> Described<'a, M> {
         }
         let why = match (&self.found, rule) {
             _ if self.asked.is_some() && policy.preflight_to_upstream => "a CORS preflight, which the upstream answers",
+            _ if rule == Rule::Quota => "the route has no limits",
             _ if policy.auth == Auth::None => "the route asks for no token",
             (Err(_), _) => "the request does not have exactly one credential that the route accepts",
             (Ok(None), _) if self.has_session_cookie() && self.heard.token.is_some() => "the route requires none",
@@ -165,6 +166,7 @@ impl<'a, M> Described<'a, M> {
             Rule::Role => self.roles(),
             Rule::Condition => self.conditions().to_string(),
             Rule::StepUp => "the login is as the route asks".to_owned(),
+            Rule::Quota => format!("within {}", self.limits()),
             Rule::Session | Rule::Rotation => String::new(),
         }
     }
@@ -218,6 +220,7 @@ impl<'a, M> Described<'a, M> {
                 format!("the route asks for {asked}; the token is for {}", token.audience.join(" "))
             }
             (Rule::Scope, _, Some(_)) => format!("route asks {}; token has {}", self.asked_scopes(), self.scope()),
+            (_, Denial::QuotaExceeded(limit, wait), _) => format!("{limit}: the next request counts in {}", shown(wait)),
             (_, Denial::RolesOverage, _) => format!("{}, and its issuer left roles out", self.roles()),
             (Rule::Role, _, _) => self.roles(),
             (Rule::Condition, _, Some(token)) => self.unmet(token),
@@ -348,6 +351,11 @@ impl<'a, M> Described<'a, M> {
             Some(policy) => format!("{}, and one of {}", policy.scopes, policy.any_scope),
             None => String::new(),
         }
+    }
+
+    /// The limits of the route.
+    fn limits(&self) -> String {
+        self.policy().map(|policy| self.layer.gate.0.limit_names(policy)).unwrap_or_default()
     }
 
     fn scope(&self) -> &str {

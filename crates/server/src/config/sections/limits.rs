@@ -3,7 +3,7 @@
 use super::super::declare::section;
 use super::super::value;
 use super::processors;
-use rotogate::gate::DEFAULT_MAX_ENDPOINT_BODY;
+use rotogate::gate::{DEFAULT_MAX_ENDPOINT_BODY, RateHeaders};
 use rotogate_core::limit::{Rate, Rates};
 use rotogate_core::verify_cache::DEFAULT_CACHE;
 use rotogate_kit::config::Section;
@@ -14,6 +14,9 @@ section! {
     pub struct LimitsConfig, read by read_keys(section) {
         /// The rates of logins, refreshes and refused tokens.
         reload rates as "..": Rates = by { read_rates(section, &Rates::default()) },
+        /// Which replies have `RateLimit-Policy` and `RateLimit`, the limits of the route: `"refused"`, those that a limit refuses;
+        /// `"always"`: all; `"off"`: none.
+        reload rate_headers: RateHeaders = get_or(value::word_of, RateHeaders::default()),
         /// true: gates of one store count logins and wrong secrets together.
         restart shared: bool = get_or(value::boolean, true),
         /// The memory for verified tokens: 64MiB are about 40000 of usual size. Each thread has 8 MiB in addition.

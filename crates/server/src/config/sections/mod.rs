@@ -48,6 +48,7 @@ mod mapping;
 mod overload;
 mod provider_client;
 mod providers;
+mod rate;
 #[cfg(feature = "relay")]
 mod relay;
 mod remote;
@@ -321,6 +322,7 @@ impl<'a> CheckedSections<'a> {
         resources::check(&self.resources, &config.resources, &config.routes, &config.issuer.url, are_asked_about);
         resources::check_audiences(config, &self.routes);
         exchange::check(&self.clients, config);
+        rate::check(&self.routes, config);
         upstream_exchange::check(&self.upstreams, config);
         clients::check_certificates(config, &self.clients, &self.routes);
         upstreams::check_assertions(config, &self.identity, (&self.upstreams, &self.authorizers));

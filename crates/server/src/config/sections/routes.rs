@@ -10,12 +10,11 @@ use super::super::print::{Print, Put, Words};
 use super::super::value;
 use super::clients::scopes;
 use super::endpoints::dialect_name;
-use super::step_up::step_up;
-use super::{IdentityConfig, TrustedIssuer, conditions, dangling, listeners, log, resources};
+use super::{IdentityConfig, TrustedIssuer, conditions, dangling, listeners, log, rate, resources, step_up};
 use crate::log::{AccessLogConfig, RouteLog};
 use rotogate_core::route::{
     AssertionForm, Auth, BadCredential, CallPattern, Conditions, Credentials, EncodedSlash, Implied, LoginLead,
-    LooseMatch, McpCalls, OnExpiry, Resource, Role, Route, RouteId, RoutePolicy, StepUp, UpstreamId,
+    LooseMatch, McpCalls, OnExpiry, RateLimit, Resource, Role, Route, RouteId, RoutePolicy, StepUp, UpstreamId,
 };
 use rotogate_core::session::Scope;
 use rotogate_core::token::verify::OWN;
@@ -176,7 +175,7 @@ fn mcp_calls(v: &Raw) -> Result<McpCalls, String> {
 }
 
 /// The keys of a rule for calls of a resource.
-const OF_CALLS: [&str; 12] = [
+const OF_CALLS: [&str; 13] = [
     "id",
     "resource",
     "calls",
@@ -189,6 +188,7 @@ const OF_CALLS: [&str; 12] = [
     "step_up",
     "dpop",
     "certificate_bound",
+    "rate",
 ];
 
 /// A rule for calls has no path, and only what a call must have besides what the route of its path asks for.
@@ -325,7 +325,9 @@ section! {
         /// requests get 401; `"never"`: always 401.
         reload login: LoginLead = get_or(value::word_of, LoginLead::default()),
         /// How the caller must have logged in (RFC 9470). Else 401.
-        reload step_up: Option<StepUp> = by { section.has("step_up").then(|| step_up(section, auth)) },
+        reload step_up: Option<StepUp> = by { section.has("step_up").then(|| step_up::of_route(section, auth)) },
+        /// How many requests its callers may make (docs/limits.md). Else 429.
+        reload rate as some: Vec<RateLimit> = by { rate::of_route(section) },
     }
     with {
         /// Required: The pattern. One segment: `{id}`; the rest: `{*rest}`, which may be empty. /public, without the slash, is

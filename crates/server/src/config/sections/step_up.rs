@@ -18,7 +18,7 @@ section! {
 }
 
 /// `step_up` (RFC 9470).
-pub(super) fn step_up(section: &Section<'_>, auth: Auth) -> StepUp {
+pub(super) fn of_route(section: &Section<'_>, auth: Auth) -> StepUp {
     let table = section.section("step_up");
     let step_up = read_step_up(&table);
     table.finish();

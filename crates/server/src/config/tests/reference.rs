@@ -41,6 +41,7 @@ health = { path = "/healthz" }
 path = "/{*rest}"
 upstream = "app"
 issuers = ["idp.example.com", "opaque.example.com"]
+rate = [{ per = "subject", limit = "100/1m" }]
 [[authorizers]]
 listen = "127.0.0.1:8090"
 kind = "forward-auth"

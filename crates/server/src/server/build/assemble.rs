@@ -172,8 +172,15 @@ pub(crate) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
 pub(crate) fn builder(config: &Config, remote_issuers: &RemoteIssuers) -> Result<GateBuilder, ConfigErrors> {
     // `keys` and `algorithm` made the keyring; the two limits of password checks made `passwords`.
     let IssuerConfig { url, audience, algorithm: _, authorization_endpoint, keys: _, leeway } = &config.issuer;
-    let LimitsConfig { rates, shared, verified_cache, max_password_checks: _, password_queue: _, max_token_body } =
-        &config.limits;
+    let LimitsConfig {
+        rates,
+        rate_headers,
+        shared,
+        verified_cache,
+        max_password_checks: _,
+        password_queue: _,
+        max_token_body,
+    } = &config.limits;
     let SessionsConfig { profile, keep_login_client, max_stream } = &config.sessions;
     let server = &config.server;
     let mut builder = Gate::builder()
@@ -184,6 +191,7 @@ pub(crate) fn builder(config: &Config, remote_issuers: &RemoteIssuers) -> Result
         .leeway(*leeway)
         .profile(profile.clone())
         .rates(*rates)
+        .rate_headers(*rate_headers)
         .verified_cache(*verified_cache)
         .max_endpoint_body(*max_token_body)
         .max_stream(*max_stream)

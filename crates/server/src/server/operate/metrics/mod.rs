@@ -347,6 +347,10 @@ impl GateCollector {
         for (limit, number) in gate.rate_limited() {
             limited.add([limit], number)?;
         }
+        let mut refused = output.family(&names::RATE_REFUSED)?;
+        for (limit, number) in gate.refused_requests() {
+            refused.add([limit], number)?;
+        }
         let mut keys = output.family(&names::SIGNING_KEY_CREATED)?;
         let (keyring, folder) = (gate.keyring(), self.sources.config.load().issuer.keys.clone());
         for key in keyring.signing_keys() {

@@ -1,0 +1,37 @@
+//! What the limits are asked about.
+
+use std::net::IpAddr;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+/// An attempt to log in.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt<'a> {
+    /// The caller's address, if it is known.
+    pub address: Option<IpAddr>,
+    /// The account.
+    pub account: Option<&'a str>,
+    /// The submitted user name.
+    pub username: &'a str,
+    /// The client.
+    pub client: &'a str,
+}
+
+/// The sender of an unseen token.
+#[derive(Clone, Copy, Debug)]
+pub enum Source<'a> {
+    /// An address, if it is known.
+    Address(Option<IpAddr>),
+    /// An authenticated client that introspects tokens.
+    Client(&'a str),
+}
+
+impl From<Option<IpAddr>> for Source<'_> {
+    fn from(address: Option<IpAddr>) -> Self {
+        Self::Address(address)
+    }
+}
+
+/// A permit for one password check, until it is dropped. Strangers never hold all permits.
+#[derive(Debug)]
+pub struct CheckPermit(#[expect(dead_code, reason = "held, not read")] pub(super) Option<OwnedSemaphorePermit>);

@@ -1,0 +1,189 @@
+//! Limits that gates of one store count together: each gate takes requests in advance, and admits from these.
+//!
+//! A gate holds at most half a second's requests of a key, divided by the number of gates, or one. So in any time all gates
+//! together admit at most what one bucket would, and half a second's requests or one for each gate. A gate that is killed
+//! loses what it held; nobody gets it.
+//!
+//! While the store does not answer, each gate counts for itself, at the rate divided by the number of gates. What it admits
+//! is also counted there meanwhile, so a cut brings no second burst.
+
+use std::hash::{BuildHasher, RandomState};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
+use super::bucket::nanos;
+use super::buckets::{Buckets, Left};
+use super::callers::{LimitKey, Untaken};
+use super::shared::{SharedLimits, Use};
+use super::{Rate, RememberedKeys, remembered};
+
+/// The time whose requests the gates may hold together.
+const HELD: Duration = Duration::from_millis(500);
+
+/// The requests that this gate holds, by key.
+pub(super) struct Leases {
+    of_key: RememberedKeys<Arc<Lease>>,
+    hasher: RandomState,
+    shared: Arc<SharedLimits>,
+    /// The names of the counters begin with it.
+    limit: &'static str,
+}
+
+/// The requests of one key that this gate holds.
+#[derive(Debug)]
+pub(super) struct Lease {
+    /// The name of the counter in the store.
+    name: Vec<u8>,
+    left: AtomicU32,
+    /// The store refuses until this monotonic time, in ns.
+    refused_until: AtomicU64,
+    /// Held while the store is asked, so that a gate never holds more than it may.
+    asking: Mutex<()>,
+    /// Whether it is asked ahead of a request.
+    is_asked_ahead: AtomicBool,
+}
+
+/// How many requests a gate may hold of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Size {
+    most: u32,
+    /// Whether the store is asked before the last request is used.
+    is_ahead: bool,
+}
+
+/// A question to the store, for requests of one key.
+pub(super) struct Ask {
+    lease: Arc<Lease>,
+    shared: Arc<SharedLimits>,
+    rate: Rate,
+}
+
+impl Size {
+    fn new(rate: Rate, gates: NonZeroU32) -> Self {
+        let burst = rate.burst.get();
+        let each = HELD.as_nanos() / rate.every.as_nanos().max(1) / u128::from(gates.get());
+        let most = u32::try_from(each).unwrap_or(u32::MAX).clamp(1, burst);
+        // What the gates hold is missing elsewhere. Of a small burst they hold nothing, and ask for each request.
+        match u64::from(most) * u64::from(gates.get()) * 4 <= u64::from(burst) {
+            true => Self { most, is_ahead: true },
+            false => Self { most: 1, is_ahead: false },
+        }
+    }
+}
+
+impl Leases {
+    pub(super) fn new(limit: &'static str, shared: Arc<SharedLimits>) -> Self {
+        Self { of_key: remembered(), hasher: RandomState::new(), shared, limit }
+    }
+
+    fn of_key(&self, key: &LimitKey<'_>) -> Arc<Lease> {
+        self.of_key.get_with(self.hasher.hash_one(key), || {
+            Arc::new(Lease {
+                name: key.name(self.limit),
+                left: AtomicU32::new(0),
+                refused_until: AtomicU64::new(0),
+                asking: Mutex::new(()),
+                is_asked_ahead: AtomicBool::new(false),
+            })
+        })
+    }
+
+    /// Takes a request, and says whether it was held. `local` counts for this gate alone.
+    pub(super) fn take(&self, key: &LimitKey<'_>, local: &Buckets) -> Result<(Left, bool), Untaken> {
+        let (rate, gates) = (local.rate(), self.shared.gates());
+        let size = Size::new(rate, gates);
+        let lease = self.of_key(key);
+        let ask = || Ask { lease: Arc::clone(&lease), shared: Arc::clone(&self.shared), rate };
+        if let Some(left) = lease.take(size.most) {
+            local.charge_share(key, gates);
+            if size.is_ahead
+                && left <= size.most / 2
+                && lease.refused_for(self.shared.monotonic()).is_none()
+                && !lease.is_asked_ahead.swap(true, Ordering::Relaxed)
+            {
+                ask().ahead();
+            }
+            return Ok((Left { requests: left, reset: rate.every }, true));
+        }
+        if self.shared.is_paused() {
+            let taken = local.take_share(key, gates).map_err(Untaken::Refused);
+            return taken.map(|()| (Left { requests: 0, reset: rate.every }, false));
+        }
+        match lease.refused_for(self.shared.monotonic()) {
+            Some(wait) => Err(Untaken::Refused(wait)),
+            None => Err(Untaken::Pending(ask())),
+        }
+    }
+
+    /// Whether a request would be refused now, as far as this gate knows.
+    pub(super) fn look(&self, key: &LimitKey<'_>) -> Result<(), Duration> {
+        let known = self.of_key.get(&self.hasher.hash_one(key));
+        let refused = known.filter(|lease| lease.left.load(Ordering::Relaxed) == 0);
+        refused.and_then(|lease| lease.refused_for(self.shared.monotonic())).map_or(Ok(()), Err)
+    }
+
+    /// Gives back a request, which was held or was this gate's own.
+    pub(super) fn give_back(&self, key: &LimitKey<'_>, local: &Buckets, was_held: bool) {
+        local.give_back(key, self.shared.gates());
+        if was_held {
+            self.of_key(key).left.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Lease {
+    /// Takes one, and returns how many are left. More than `most` are dropped: there are more gates now.
+    fn take(&self, most: u32) -> Option<u32> {
+        let one_less = |left: u32| left.min(most).checked_sub(1);
+        let before = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).ok()?;
+        one_less(before)
+    }
+
+    fn refused_for(&self, now: Duration) -> Option<Duration> {
+        let left = self.refused_until.load(Ordering::Relaxed).saturating_sub(nanos(now));
+        (left > 0).then_some(Duration::from_nanos(left))
+    }
+}
+
+impl Ask {
+    /// Asks without a request that waits.
+    fn ahead(self) {
+        if let Some(runtime) = self.shared.runtime.clone() {
+            runtime.spawn(async move {
+                let lease = Arc::clone(&self.lease);
+                self.answered().await;
+                lease.is_asked_ahead.store(false, Ordering::Relaxed);
+            });
+        }
+    }
+
+    /// Waits until there is a request, or the store refuses or is away.
+    pub(super) async fn answered(self) {
+        let Self { lease, shared, rate } = self;
+        let _asking = lease.asking.lock().await;
+        let size = Size::new(rate, shared.gates());
+        let left = lease.left.load(Ordering::Relaxed);
+        // Another has asked meanwhile.
+        if left > size.most / 2 || lease.refused_for(shared.monotonic()).is_some() {
+            return;
+        }
+        let wanted = size.most - left.min(size.most);
+        // So many at once are one attempt, at a rate that is as much slower.
+        let at_once = Rate::new(rate.burst.get() / wanted.max(1), rate.every.saturating_mul(wanted));
+        let steps = [(lease.name.clone(), at_once, Use::Take)];
+        let Some(said) = shared.within(shared.counters.admit(None, &steps)).await else { return };
+        match said.refused {
+            None => drop(lease.left.fetch_add(wanted, Ordering::Relaxed)),
+            Some((_, wait)) => {
+                lease.refused_until.store(nanos(shared.monotonic().saturating_add(wait)), Ordering::Relaxed)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,289 @@
+//! `rate` of a route: how many requests its callers may make.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::{Auth, Route, RouteId};
+use crate::claim::ClaimPath;
+
+/// The most limits of one route.
+const MOST_LIMITS: usize = 8;
+/// The longest name of a limit, in bytes.
+const LONGEST_NAME: usize = 64;
+
+/// How many requests each caller of a route may make. Counted after the caller is permitted.
+///
+/// A limit is a token bucket: [`burst`](Self::burst) requests at once, and `requests` more in each `window`, evenly earned.
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::route::{LimitPer, RateLimit, RoutePolicy};
+///
+/// const MINUTE: Duration = Duration::from_secs(60);
+/// let policy = RoutePolicy::default()
+///     .limit(RateLimit::new(LimitPer::Subject, 100, MINUTE))
+///     .limit(RateLimit::new(LimitPer::claim("org_id")?, 5000, MINUTE).named("org").over_gates());
+/// assert_eq!(policy.rate.len(), 2);
+/// # Ok::<(), rotogate::claim::ClaimError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Its name in replies, logs and metrics: up to 64 visible ASCII characters and spaces. Routes that name one limit share
+    /// it. `None`: the name of the route, and what is counted.
+    pub name: Option<Box<str>>,
+    /// What has a bucket of its own.
+    pub per: LimitPer,
+    /// The requests of a window.
+    pub requests: NonZeroU32,
+    /// The time that earns so many requests.
+    pub window: Duration,
+    /// The requests at once. `None`: those of a window.
+    pub burst: Option<NonZeroU32>,
+    /// Where the requests are counted.
+    pub over: LimitOver,
+    /// Its index among the limits of a gate, which sets it.
+    #[doc(hidden)]
+    pub place: usize,
+}
+
+/// What has a bucket of its own. Callers without it share one.
+///
+/// ```
+/// use rotogate::route::LimitPer;
+///
+/// assert_eq!(LimitPer::parse("subject").unwrap(), LimitPer::Subject);
+/// assert_eq!(LimitPer::parse("claim:org_id").unwrap().to_string(), "claim:org_id");
+/// assert!(LimitPer::parse("user").is_err());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LimitPer {
+    /// The subject of an issuer.
+    Subject,
+    /// The client of an issuer.
+    Client,
+    /// The API key.
+    Key,
+    /// The account.
+    Account,
+    /// The client's address; of IPv6 the /64, with 4 times the limit for a /56 and 32 times for a /48.
+    Address,
+    /// Nothing: all requests together.
+    Route,
+    /// The text, number or truth value of a claim, of an issuer.
+    Claim(ClaimPath),
+}
+
+/// Where requests are counted.
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::route::{LimitOver, LimitPer, RateLimit};
+///
+/// let limit = RateLimit::new(LimitPer::Client, 10, Duration::from_secs(1));
+/// assert_eq!(limit.over, LimitOver::Gate);
+/// assert_eq!(limit.over_gates().over, LimitOver::Gates);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LimitOver {
+    /// At each gate.
+    #[default]
+    Gate,
+    /// At all gates of a store together.
+    Gates,
+}
+
+impl LimitPer {
+    /// The value of a claim.
+    ///
+    /// # Errors
+    /// The path cannot be parsed.
+    pub fn claim(path: &str) -> Result<Self, crate::claim::ClaimError> {
+        ClaimPath::parse(path).map(Self::Claim)
+    }
+
+    /// Reads `"subject"`, or `"claim:org_id"`.
+    ///
+    /// # Errors
+    /// What is expected.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "subject" => Self::Subject,
+            "client" => Self::Client,
+            "key" => Self::Key,
+            "account" => Self::Account,
+            "address" => Self::Address,
+            "route" => Self::Route,
+            text => match text.strip_prefix("claim:") {
+                Some(path) => Self::claim(path).map_err(|error| error.to_string())?,
+                None => {
+                    return Err("expected \"subject\", \"client\", \"key\", \"account\", \"address\", \"route\" or \
+                                \"claim:PATH\""
+                        .to_owned());
+                }
+            },
+        })
+    }
+
+    /// Is it a property of the caller's token?
+    const fn is_of_token(&self) -> bool {
+        !matches!(self, Self::Address | Self::Route)
+    }
+}
+
+impl fmt::Display for LimitPer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Subject => "subject",
+            Self::Client => "client",
+            Self::Key => "key",
+            Self::Account => "account",
+            Self::Address => "address",
+            Self::Route => "route",
+            Self::Claim(path) => return write!(f, "claim:{path}"),
+        })
+    }
+}
+
+impl LimitOver {
+    /// Its word in `gateway.toml`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Gate => "gate",
+            Self::Gates => "gates",
+        }
+    }
+}
+
+impl RateLimit {
+    /// So many requests in each window, at each gate. Zero counts as one.
+    pub fn new(per: LimitPer, requests: u32, window: Duration) -> Self {
+        let requests = NonZeroU32::new(requests).unwrap_or(NonZeroU32::MIN);
+        Self { name: None, per, requests, window, burst: None, over: LimitOver::Gate, place: 0 }
+    }
+
+    /// With this name.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<Box<str>>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// With so many requests at once.
+    #[must_use]
+    pub const fn bursts(mut self, burst: u32) -> Self {
+        self.burst = NonZeroU32::new(burst);
+        self
+    }
+
+    /// Counted at all gates of a store together.
+    #[must_use]
+    pub const fn over_gates(mut self) -> Self {
+        self.over = LimitOver::Gates;
+        self
+    }
+
+    /// Its name on a route.
+    #[doc(hidden)]
+    pub fn name_on(&self, route: &RouteId) -> Box<str> {
+        self.name.clone().unwrap_or_else(|| format!("{route} {}", self.per).into())
+    }
+
+    /// Does it count as the other does?
+    pub(super) fn counts_as(&self, other: &Self) -> bool {
+        (&self.per, self.requests, self.window, self.burst, self.over)
+            == (&other.per, other.requests, other.window, other.burst, other.over)
+    }
+}
+
+/// The first limit that cannot be used: its index among the routes, and why.
+// Requirement K23.
+pub fn unusable_limit(routes: &[Route]) -> Option<(usize, String)> {
+    let mut known: Vec<(Box<str>, &RateLimit, usize)> = Vec::new();
+    for (index, route) in routes.iter().enumerate() {
+        let rate = &route.policy.rate;
+        if rate.len() > MOST_LIMITS {
+            return Some((index, format!("has {} limits; the most is {MOST_LIMITS}", rate.len())));
+        }
+        for limit in rate {
+            let (name, per) = (limit.name_on(&route.id), &limit.per);
+            let problem = if limit.window.checked_div(limit.requests.get()).is_none_or(|every| every.is_zero()) {
+                Some("has more than one request in a nanosecond".to_owned())
+            } else if route.policy.auth == Auth::None && per.is_of_token() {
+                Some(format!(
+                    "counts per {per}, and with auth = \"none\" no caller is known; count per address or route"
+                ))
+            } else if !(1..=LONGEST_NAME).contains(&name.len())
+                || name.bytes().any(|byte| !(b' '..=b'~').contains(&byte))
+            {
+                Some(format!("is called {name:?}; give it a name of 1 to {LONGEST_NAME} visible ASCII characters"))
+            } else {
+                known.iter().find(|(known, ..)| *known == name).and_then(|(_, other, place)| {
+                    match limit.counts_as(other) {
+                        true if *place == index => Some(format!("stands twice, as {name:?}; remove one of the two")),
+                        true => None,
+                        false => Some(format!(
+                            "and another limit are called {name:?} and differ; give one of them its own name"
+                        )),
+                    }
+                })
+            };
+            if let Some(problem) = problem {
+                return Some((index, problem));
+            }
+            known.push((name, limit, index));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::RoutePolicy;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn routes(policies: Vec<RoutePolicy>) -> Vec<Route> {
+        policies.into_iter().enumerate().map(|(n, policy)| Route::new(format!("/{n}"), policy)).collect()
+    }
+
+    #[test]
+    fn k23_a_limit_that_cannot_be_used_is_named() {
+        let limit = || RateLimit::new(LimitPer::Subject, 100, MINUTE);
+        let on = |policy: RoutePolicy, limits: &[RateLimit]| limits.iter().cloned().fold(policy, RoutePolicy::limit);
+        let said =
+            |policies: Vec<RoutePolicy>| unusable_limit(&routes(policies)).map_or_else(String::new, |(_, why)| why);
+        let own = || on(RoutePolicy::default(), &[limit()]);
+        assert_eq!(said(vec![own(), own()]), "", "each route has its own");
+        let org = limit().named("org");
+        assert_eq!(said(vec![on(own(), &[org.clone()]), on(own(), &[org.clone()])]), "", "routes share it");
+        let table = [
+            (vec![on(own(), &[limit()])], "stands twice"),
+            (vec![on(own(), &[org.clone()]), on(own(), &[org.clone().over_gates()])], "differ"),
+            (vec![on(own(), &[org.clone()]), on(own(), &[org.clone().bursts(7)])], "differ"),
+            (vec![on(RoutePolicy::public(), &[limit()])], "no caller is known"),
+            (vec![on(own(), &[limit().named("")])], "give it a name"),
+            (vec![on(own(), &[limit().named("\u{e9}t\u{e9}")])], "give it a name"),
+            (vec![on(own(), &[limit().named("a\nb")])], "give it a name"),
+            (vec![on(own(), &[RateLimit::new(LimitPer::Client, u32::MAX, Duration::from_nanos(9))])], "nanosecond"),
+            (vec![on(RoutePolicy::default(), &vec![limit(); 9])], "the most is 8"),
+        ];
+        for (policies, expected) in table {
+            let said = said(policies);
+            assert!(said.contains(expected), "{said}: {expected}");
+        }
+        let public = RateLimit::new(LimitPer::Address, 1, MINUTE);
+        assert_eq!(said(vec![on(RoutePolicy::public(), &[public])]), "");
+    }
+
+    #[test]
+    fn k23_what_is_counted_is_a_word_or_the_path_of_a_claim() {
+        for text in ["subject", "client", "key", "account", "address", "route", "claim:realm.org", "claim:\"a:b\""] {
+            assert_eq!(LimitPer::parse(text).unwrap().to_string(), text);
+        }
+        for bad in ["", "Subject", "claim:", "claim:a[0]", "claims:a", "ip"] {
+            assert!(LimitPer::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

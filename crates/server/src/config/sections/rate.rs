@@ -1,0 +1,125 @@
+//! `rate` of a route: the limits of its callers.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use toml::Value;
+
+use super::super::declare::section;
+use super::super::print::{Print, Words};
+use super::super::value;
+use crate::config::Config;
+use rotogate::gate::RateHeaders;
+use rotogate_core::route::{LimitOver, LimitPer, RateLimit, Route, unusable_limit};
+use rotogate_kit::config::{Section, Value as Raw, printable};
+
+/// A limit as it is written: `"100/1m"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Quota {
+    requests: NonZeroU32,
+    window: Duration,
+}
+
+section! {
+    /// The keys of a limit.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub(crate) struct RateKeys, read by read_keys(section) {
+        /// Required: What has a count of its own: `"subject"`, `"client"`, `"key"` (API keys), `"account"`, `"address"`, `"route"`
+        /// (all requests together), or the value of a claim, as `"claim:org_id"`. Callers without it share one count.
+        reload per: LimitPer = by { section.require("per", "what is counted, such as \"subject\"", per).unwrap_or(LimitPer::Route) },
+        /// Required: Requests in a time, as `"100/1m"`: they are earned evenly.
+        reload limit: Quota = by { section.require("limit", "a limit such as \"100/1m\"", quota).unwrap_or_default() },
+        /// How many requests at once. Unset: those of `limit`.
+        reload burst: Option<NonZeroU32> = get(burst),
+        /// Where it counts: `"gate"`, at each gate; `"gates"`, at all gates of the store together.
+        reload over: LimitOver = get_or(value::word_of, LimitOver::Gate),
+        /// Its name in replies, logs and metrics. Routes that name one limit share it. Default: the `id` of the route and `per`.
+        reload name: Option<String> = get(value::text),
+    }
+}
+
+impl Default for Quota {
+    fn default() -> Self {
+        Self { requests: NonZeroU32::MIN, window: Duration::from_secs(1) }
+    }
+}
+
+impl Words for LimitOver {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[(Self::Gate.word(), Self::Gate), (Self::Gates.word(), Self::Gates)];
+}
+
+impl Words for RateHeaders {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("refused", Self::Refused), ("always", Self::Always), ("off", Self::Off)];
+}
+
+impl Print for LimitPer {
+    fn print(&self) -> Value {
+        self.to_string().into()
+    }
+}
+
+impl Print for Quota {
+    fn print(&self) -> Value {
+        format!("{}/{}", self.requests, humantime::format_duration(self.window).to_string().replace(' ', "")).into()
+    }
+}
+
+impl Print for RateLimit {
+    #[cfg(test)]
+    const KEYS: &'static [super::super::declare::Key] = RateKeys::KEYS;
+
+    fn print(&self) -> Value {
+        let Self { name, per, requests, window, burst, over, place: _ } = self.clone();
+        let limit = Quota { requests, window };
+        RateKeys { per, limit, burst, over, name: name.map(Into::into) }.print()
+    }
+}
+
+fn per(v: &Raw) -> Result<LimitPer, String> {
+    LimitPer::parse(&value::text(v)?).map_err(|why| format!("{why}, found {}", v.describe()))
+}
+
+fn burst(v: &Raw) -> Result<NonZeroU32, String> {
+    let count: u32 = value::count(1, u32::MAX as usize)(v)?;
+    NonZeroU32::new(count).ok_or_else(|| "is too few".to_owned())
+}
+
+/// As the rates of `[limits]`, with the window.
+fn quota(v: &Raw) -> Result<Quota, String> {
+    value::rate(v)?;
+    let text = value::text(v)?;
+    let parsed = text.split_once('/').and_then(|(requests, window)| {
+        Some(Quota { requests: requests.trim().parse().ok()?, window: humantime::parse_duration(window.trim()).ok()? })
+    });
+    parsed.ok_or_else(|| "expected a limit such as \"100/1m\"".to_owned())
+}
+
+pub(super) fn of_route(section: &Section<'_>) -> Vec<RateLimit> {
+    let limits = section.sections("rate").into_iter().map(|section| {
+        let RateKeys { per, limit: Quota { requests, window }, burst, over, name } = read_keys(&section);
+        section.finish();
+        RateLimit { name: name.map(Into::into), per, requests, window, burst, over, place: 0 }
+    });
+    limits.collect()
+}
+
+/// The rules of a limit that span keys and routes.
+// Requirement K23.
+pub(super) fn check(sections: &[Section<'_>], config: &Config) {
+    if sections.iter().any(Section::is_bad) {
+        return;
+    }
+    if let Some((index, why)) = unusable_limit(&config.routes)
+        && let Some(section) = sections.get(index)
+    {
+        section.blame("rate", printable(&why));
+    }
+    let is_over_gates = |route: &Route| route.policy.rate.iter().any(|limit| limit.over == LimitOver::Gates);
+    for (section, _) in sections.iter().zip(&config.routes).filter(|(_, route)| is_over_gates(route)) {
+        if !config.limits.shared {
+            section.blame("rate", "counts over = \"gates\", and with shared = false of [limits] gates count alone");
+        }
+    }
+}
