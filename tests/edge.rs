@@ -28,6 +28,7 @@ mod endpoints;
 pub(crate) mod exchange;
 mod failures;
 mod fairness;
+mod global_revocation;
 mod headers;
 mod identity;
 pub(crate) mod introspection;

@@ -1,7 +1,6 @@
 //! What other issuers report: one way in for the endpoints where they push, and for a client that polls.
 
 use secrecy::ExposeSecret;
-use tokio::sync::broadcast;
 
 #[cfg(feature = "program")]
 use super::Gate;
@@ -16,20 +15,8 @@ use rotogate_core::token::verify::{
     AskedRevocation, EventEffect, EventKind, EventProtocol, Reported, SentGlobalRevocation, StreamNotice,
 };
 
-/// How many notices about streams wait for a slow reader.
-const STREAM_NOTICES: usize = 64;
 /// The word for requests for global revocation, where that of a protocol of notices stands.
 const GLOBAL_REVOCATION: &str = "global-revocation";
-
-/// What streams say of themselves, with the name of the issuer.
-#[derive(Debug)]
-pub(crate) struct StreamNotices(broadcast::Sender<(Box<str>, StreamNotice)>);
-
-impl Default for StreamNotices {
-    fn default() -> Self {
-        Self(broadcast::Sender::new(STREAM_NOTICES))
-    }
-}
 
 /// A security event token of another issuer (RFC 8417), as a transmitter delivered it.
 #[cfg(feature = "program")]
@@ -84,12 +71,6 @@ impl Gate {
     pub fn note_critical_members(&self, issuer: &str, members: Vec<Box<str>>) -> bool {
         self.0.checker.note_critical_members(issuer, members)
     }
-
-    /// What good events say of their streams, with the name of the issuer: pushed ones, and those of
-    /// [`Self::take_event`].
-    pub fn stream_notices(&self) -> broadcast::Receiver<(Box<str>, StreamNotice)> {
-        self.0.running.stream_notices.0.subscribe()
-    }
 }
 
 impl Inner {
@@ -115,10 +96,6 @@ impl Inner {
         self.engine.record_notice(issuer, protocol.word(), result, origin);
         let (taken, effect) = taken?;
         self.engine.record_event(issuer, (taken.kind, effect, &taken.id), taken.result, origin);
-        if let Some(notice) = &taken.stream {
-            // Without a reader it is only logged.
-            let _ = self.running.stream_notices.0.send((issuer.into(), notice.clone()));
-        }
         Ok(taken)
     }
 

@@ -42,8 +42,6 @@ pub(crate) struct Running {
     /// Whether the gate has an issuer of its own. A gate without one is a resource server: it mints no tokens, accepts
     /// none of its own, and serves neither keys nor metadata.
     pub(super) is_issuer: bool,
-    /// What streams of events say of themselves.
-    pub(super) stream_notices: super::events::StreamNotices,
     /// The used proofs.
     pub(super) dpop: Arc<Dpop>,
     /// The ids of the clients.

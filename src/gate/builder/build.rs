@@ -198,7 +198,6 @@ impl GateBuilder {
             passwords,
             has_directory: self.directory.is_some(),
             is_issuer,
-            stream_notices: Default::default(),
             dpop: Arc::new(dpop),
             clients: ArcSwap::default(),
             #[cfg(feature = "relay")]
