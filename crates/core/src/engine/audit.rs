@@ -345,6 +345,7 @@ pub(super) fn revoked(entry: &Revocation, because: RevokedBecause, owed: Option<
         RevokedBecause::Restored => ("restored", false),
         RevokedBecause::IssuerLogout => ("issuer-logout", true),
         RevokedBecause::ProviderRefused => ("provider-refused", false),
+        RevokedBecause::GlobalRevocation => ("global-revocation", false),
     };
     let of = of.map(display);
     let (owed, outcome) = match owed {

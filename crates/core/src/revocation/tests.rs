@@ -92,7 +92,8 @@ fn k4_a_logout_everywhere_ends_no_keys_and_an_operators_end_of_a_subject_does() 
     assert_eq!(logged_out.keys_until(), None);
     use crate::session::RevokedBecause as Because;
     for because in Because::ALL {
-        let ends = matches!(because, Because::Operator | Because::UserChanged | Because::Restored);
+        let ends =
+            matches!(because, Because::Operator | Because::UserChanged | Because::Restored | Because::GlobalRevocation);
         assert_eq!(because.ends_keys(), ends, "{because:?}");
     }
 }

@@ -222,12 +222,14 @@ pub enum RevokedBecause {
     IssuerLogout,
     /// The provider where the user logged in refused to refresh, or answered for another user.
     ProviderRefused,
+    /// Another issuer asked to end everything of the user (global token revocation).
+    GlobalRevocation,
 }
 
 impl RevokedBecause {
     /// All reasons.
     #[doc(hidden)]
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Logout,
         Self::Reuse,
         Self::OtherClient,
@@ -237,6 +239,7 @@ impl RevokedBecause {
         Self::Restored,
         Self::IssuerLogout,
         Self::ProviderRefused,
+        Self::GlobalRevocation,
     ];
 
     /// Does a not-before of a subject, of a client or of all for this reason end API keys, too? Not one by the holder of a
@@ -245,7 +248,7 @@ impl RevokedBecause {
     #[doc(hidden)]
     pub const fn ends_keys(self) -> bool {
         match self {
-            Self::Operator | Self::UserChanged | Self::Restored => true,
+            Self::Operator | Self::UserChanged | Self::Restored | Self::GlobalRevocation => true,
             Self::Logout
             | Self::Reuse
             | Self::OtherClient
@@ -267,6 +270,7 @@ impl RevokedBecause {
             Self::Restored => "restored",
             Self::IssuerLogout => "issuer-logout",
             Self::ProviderRefused => "provider-refused",
+            Self::GlobalRevocation => "global-revocation",
         }
     }
 }

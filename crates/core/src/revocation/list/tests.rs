@@ -125,6 +125,38 @@ fn n72_an_entry_of_any_session_matches_all_tokens_of_one_subject_and_no_session_
 }
 
 #[test]
+fn s19_a_refresh_refuses_tokens_by_iat_and_leaves_sessions_alone() {
+    let later = NOW.plus(Duration::from_secs(1));
+    let by = VouchedBy::new(THEIRS, "ada").session("s-1");
+    let session = SessionId::new(NOW.minus(Duration::from_secs(60)), [3; 10]);
+    let ours =
+        TokenFacts { subject: "u-17", session: Some((session, Generation::FIRST)), vouched_by: Some(&by), ..LOOSE };
+    let named = TokenFacts { issuer_session: Some("s-1"), ..FOREIGN };
+    for (target, matched, others) in [
+        (
+            Target::refreshed(THEIRS, "ada"),
+            vec![FOREIGN, named, ours],
+            vec![LOOSE, TokenFacts { subject: "bob", ..FOREIGN }],
+        ),
+        (Target::refreshed_session(THEIRS, "s-1"), vec![named, ours], vec![FOREIGN, LOOSE]),
+        (Target::refreshed(OURS, "u-17"), vec![ours], vec![FOREIGN, named, LOOSE]),
+    ] {
+        let list = list(&[entry(target, Effect::NotBefore(NOW))]);
+        for facts in matched {
+            assert!(refused(&list, facts), "{facts:?}");
+            assert!(refused(&list, TokenFacts { issued_at: None, ..facts }), "it may be older");
+            assert!(!refused(&list, TokenFacts { issued_at: Some(later), ..facts }), "a new one: {facts:?}");
+        }
+        for facts in others {
+            assert!(!refused(&list, facts), "{facts:?}");
+        }
+        assert!(!list.ended_elsewhere(&by, session.created()), "the session goes on");
+        let asks = |issued| list.asks_for_another((OURS, "u-17"), Some(&by), issued);
+        assert!(asks(NOW) && !asks(later));
+    }
+}
+
+#[test]
 fn an_empty_list_refuses_nothing() {
     let list = RevocationList::new();
     for facts in [

@@ -58,6 +58,7 @@ pub fn reason_number(because: RevokedBecause) -> u8 {
         RevokedBecause::Restored => 6,
         RevokedBecause::IssuerLogout => 7,
         RevokedBecause::ProviderRefused => 8,
+        RevokedBecause::GlobalRevocation => 9,
     }
 }
 
@@ -73,6 +74,7 @@ pub fn reason(number: u8) -> Option<RevokedBecause> {
         6 => RevokedBecause::Restored,
         7 => RevokedBecause::IssuerLogout,
         8 => RevokedBecause::ProviderRefused,
+        9 => RevokedBecause::GlobalRevocation,
         _ => return None,
     })
 }

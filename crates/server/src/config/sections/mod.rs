@@ -57,6 +57,7 @@ mod routes;
 mod routing;
 mod server;
 mod sessions;
+mod signals;
 mod status_list;
 mod step_up;
 mod store;
@@ -91,6 +92,7 @@ pub use relay::RelaySettings;
 pub use remote::RemoteSource;
 pub use server::ServerConfig;
 pub use sessions::SessionsConfig;
+pub use signals::GlobalRevocationConfig;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 pub use store::SharedSettings;
 #[cfg(feature = "postgres")]
@@ -315,6 +317,7 @@ impl<'a> CheckedSections<'a> {
     fn check(&self, config: &Config) {
         issuers::check_used(&self.issuers, config);
         grants::check(&self.issuers, &config.issuers, &config.clients, &config.directories);
+        signals::check(&self.issuers, &config.issuers, &config.directories);
         introspection::check(&self.routes, &config.routes, &config.issuers);
         routing::check(config, &self.routes);
         identity::check(&self.identity, config);
