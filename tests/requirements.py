@@ -52,10 +52,12 @@ LAST = {"J": 28, "T": 37, "R": 33, "A": 33, "O": 51, "I": 66, "C": 46, "P": 72, 
 UNUSED = {"A21", "A22", "B19"}
 NUMBERS = [f"{letter}{n}" for letter, last in LAST.items() for n in range(1, last + 1) if f"{letter}{n}" not in UNUSED]
 NUMBERS += ["T40", "T42", "T43", "N76", "N77"]
+# C: revocation beyond the gate: status lists.
+NUMBERS += [f"S{n}" for n in range(1, 13)]
 # Folders and files of tests that do not start the real binary.
 INSIDE = ("src/", "crates/", "tests/layer/", "tests/exploration", "tests/loom_epoch", "tests/simulation")
 TEST = re.compile(r"#\[(?:tokio::)?test[^\]]*\]\s*(?:#\[[^\]]*\]\s*)*(?:async )?fn (\w+)")
-NAMED = re.compile(r"(?:[jtraoicpnbmd]\d+_)+")
+NAMED = re.compile(r"(?:[jtraoicpnbmds]\d+_)+")
 
 
 def proofs():
