@@ -22,9 +22,9 @@ const IDP: &str = "https://idp.test";
 const LEEWAY: Duration = Duration::from_secs(30);
 const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
 
-static KEY: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::from_bytes(&[7; 32]));
+pub(crate) static KEY: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::from_bytes(&[7; 32]));
 
-fn keys() -> IssuerKeys {
+pub(crate) fn keys() -> IssuerKeys {
     let x = URL_SAFE_NO_PAD.encode(KEY.verifying_key().as_bytes());
     let set = json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "x": x, "kid": "k", "alg": "EdDSA" }] });
     IssuerKeys::from_jwks(set.to_string().as_bytes(), None).unwrap()

@@ -315,6 +315,8 @@ async fn table(world: &World) -> Vec<(&'static str, Head)> {
 const ELSEWHERE: &[&str] = &[
     // A gate whose routes serve every path has none; see the test of them.
     "no_route",
+    // A list is fetched by the program alone; see `s11_…` in tests/edge.
+    "status_list_unavailable",
     // What an endpoint answers, which an explanation does not go into.
     "body_too_large",
     "malformed_request",

@@ -4,8 +4,9 @@ use super::Engine;
 use crate::clock::Timestamp;
 use crate::session::{Session, StatusPlace};
 use crate::store::StoreError;
-use crate::token::claims::{AccessToken, StatusClaim};
+use crate::token::claims::AccessToken;
 use crate::token::keyring::Keyring;
+use crate::token::status_token::StatusClaim;
 
 #[cfg(feature = "relay")]
 pub use lists::StatusFollower;

@@ -149,7 +149,7 @@ fn claims_of(text: &[u8]) -> serde_json::Value {
 }
 
 #[tokio::test]
-async fn s1_s3_gates_with_equal_keys_and_bits_give_equal_bytes() {
+async fn s1_s3_s6_gates_with_equal_keys_and_bits_give_equal_bytes() {
     let (store, keyring) = (memory(), Keyring::ephemeral().unwrap());
     let keys = keyring.refresh_keys();
     let gates = [lists(&store, 14), lists(&store, 14)];

@@ -14,11 +14,12 @@ use crate::claim::OwnClaims;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::revocation::Target;
-use crate::session::{Generation, Scope, SessionId, StatusPlace, VouchedBy};
+use crate::session::{Generation, Scope, SessionId, VouchedBy};
 use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
 use crate::token::delegation::Delegation;
 use crate::token::keyring::{KeyIdentity, KeyPrint};
 use crate::token::remote_status::StatusRef;
+use crate::token::status_token::StatusClaim;
 use crate::token::verify::{self, ClaimMapping, Roles};
 
 /// The `typ` of every access token that we mint (RFC 9068 §2.1).
@@ -40,29 +41,6 @@ pub struct TokenStyle {
     /// Whether the payload's base64url must contain neither `-` nor `_`, for clients that decode it as plain base64.
     /// Characters of strings that would cause one are escaped, which does not change the JSON value.
     pub plain_base64: bool,
-}
-
-/// The claim `status`: where verifiers elsewhere read whether the session of a token has ended.
-#[derive(Clone, Copy, Debug)]
-pub struct StatusClaim<'a> {
-    /// The URL of all lists.
-    pub base: &'a str,
-    /// The bit.
-    pub place: StatusPlace,
-}
-
-impl Serialize for StatusClaim<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(serde::Serialize)]
-        struct Entry {
-            idx: u32,
-            uri: String,
-        }
-        let mut map = serializer.serialize_map(Some(1))?;
-        let entry = Entry { idx: self.place.index, uri: self.place.url(self.base) };
-        map.serialize_entry("status_list", &entry)?;
-        map.end()
-    }
 }
 
 /// The claims of a token to be minted. They are written in the order of the fields, so that the same claims give the
@@ -324,18 +302,6 @@ impl AccessToken {
     pub fn vouching_issuer(&self) -> &TokenIssuer {
         let provider = self.rare.as_deref().and_then(|rare| rare.provider.as_deref());
         provider.unwrap_or(&self.issued_by)
-    }
-
-    /// Has its issuer not ended it, by the status list that it names? `wall` is the wall clock.
-    ///
-    /// # Errors
-    /// [`Denial::TokenRevoked`], [`Denial::BadClaim`], [`Denial::StatusListUnavailable`].
-    #[inline]
-    pub(crate) fn check_status(&self, wall: impl FnOnce() -> Timestamp) -> Result<(), Denial> {
-        match self.rare.as_deref().and_then(|rare| rare.status.as_ref()) {
-            Some(status) => status.check(wall()),
-            None => Ok(()),
-        }
     }
 
     /// Did the user of this session log in at a provider?

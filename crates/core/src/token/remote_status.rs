@@ -13,6 +13,7 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use super::claims::AccessToken;
 use super::verify::ReadStatusList;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
@@ -235,6 +236,20 @@ impl StatusRef {
             Some(Some(_)) => Err(Denial::TokenRevoked),
             Some(None) => Err(Denial::BadClaim("the idx of status_list is beyond the list")),
             None => Err(Denial::StatusListUnavailable(TRY_AGAIN)),
+        }
+    }
+}
+
+impl AccessToken {
+    /// Has its issuer not ended it, by the status list that it names? `wall` is the wall clock.
+    ///
+    /// # Errors
+    /// [`Denial::TokenRevoked`], [`Denial::BadClaim`], [`Denial::StatusListUnavailable`].
+    #[inline]
+    pub(crate) fn check_status(&self, wall: impl FnOnce() -> Timestamp) -> Result<(), Denial> {
+        match self.rare.as_deref().and_then(|rare| rare.status.as_ref()) {
+            Some(status) => status.check(wall()),
+            None => Ok(()),
         }
     }
 }

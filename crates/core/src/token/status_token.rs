@@ -8,14 +8,39 @@ use flate2::Compression;
 use flate2::read::ZlibDecoder;
 use flate2::write::ZlibEncoder;
 use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
 use zeroize::Zeroizing;
 
 use super::keyring::SigningKey;
 use super::mint::{MintError, signed};
 use crate::clock::Timestamp;
+use crate::session::StatusPlace;
 
 /// The most bytes of an inflated list.
 pub const MAX_INFLATED: usize = 8 << 20;
+/// The claim `status`: where verifiers elsewhere read whether the session of a token has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct StatusClaim<'a> {
+    /// The URL of all lists.
+    pub base: &'a str,
+    /// The bit.
+    pub place: StatusPlace,
+}
+
+impl Serialize for StatusClaim<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Entry {
+            idx: u32,
+            uri: String,
+        }
+        let mut map = serializer.serialize_map(Some(1))?;
+        let entry = Entry { idx: self.place.index, uri: self.place.url(self.base) };
+        map.serialize_entry("status_list", &entry)?;
+        map.end()
+    }
+}
+
 /// The claims of our status list token. Equal claims give equal bytes.
 #[derive(Debug, Serialize)]
 pub struct StatusListClaims<'a> {

@@ -32,7 +32,6 @@ use crate::token::claims::{AccessToken, TokenIssuer};
 use crate::token::keyring::{KeyPrint, VerifyingKey};
 use crate::token::live_keys::KeysWait;
 use crate::token::observer::Observer;
-use crate::token::remote_status::StatusWait;
 
 mod client_assertion;
 mod event;
@@ -416,15 +415,6 @@ impl Verifier {
     /// requests wait for it.
     pub(crate) fn awaited(&self, token: &str) -> Option<KeysWait> {
         self.claimed(token).ok()?.keys.live()?.join()
-    }
-
-    /// The wait of a genuine token for the status list that it names.
-    pub(crate) fn awaited_status(&self, token: &str) -> Option<StatusWait> {
-        let lists = self.claimed(token).ok()?.status_lists.as_ref()?;
-        let parts = shape::TokenParts::split(token).ok()?;
-        let payload = shape::decode(parts.claims).ok()?;
-        let claims = Members::read(&payload).ok()?;
-        lists.join(status::named(&claims).ok()??.0)
     }
 
     /// The rules of the issuer with this name.

@@ -14,6 +14,7 @@ use crate::limit::{Limits, Source};
 use crate::reason::Reason;
 use crate::rule::Rule;
 use crate::token::observer::Observer;
+use crate::token::remote_status::StatusWait;
 use crate::token::verify::{IssuerRules, TokenRefusal, is_jwt_shaped};
 use crate::trace::{self, StepKind};
 
@@ -238,6 +239,11 @@ impl TokenChecker {
             confirmations.seen(session, generation);
         }
         Ok(verified)
+    }
+
+    /// The wait of a token for the status list that it names.
+    pub fn awaited_status(&self, token: &str) -> Option<StatusWait> {
+        self.keys.load().verifier.awaited_status(token)
     }
 
     /// May a token that was not seen before be examined?

@@ -43,7 +43,6 @@ use crate::session::rotation::REVOKED;
 use crate::token::claims::AccessToken;
 use crate::token::live_keys::{KeysWait, LiveKeys};
 use crate::token::observer::Observer;
-use crate::token::remote_status::StatusWait;
 use crate::token::verify::{IssuerRules, TokenRefusal, Verifier};
 
 mod assertions;
@@ -403,11 +402,6 @@ impl TokenChecker {
     /// could decide about it.
     pub fn awaited(&self, token: &str) -> Option<KeysWait> {
         self.keys.load().verifier.awaited(token)
-    }
-
-    /// The wait of a token for the status list that it names.
-    pub fn awaited_status(&self, token: &str) -> Option<StatusWait> {
-        self.keys.load().verifier.awaited_status(token)
     }
 
     /// The wait of a token whose issuer must be asked; `None` if too many questions are running, or the issuer did not

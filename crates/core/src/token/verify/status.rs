@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use super::Keys;
 use super::genuine::{Genuine, NotGenuine, genuine_within};
 use super::judge::TokenTimes;
 use super::members::{Member, Members};
 use super::rules::IssuerRules;
+use super::shape::{TokenParts, decode};
+use super::{Keys, Verifier};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::token::assertion::STATUS_LIST_TYP;
-use crate::token::remote_status::{MissingStatus, StatusRef};
+use crate::token::remote_status::{MissingStatus, StatusRef, StatusWait};
 use crate::token::status_token::inflated;
 
 /// The longest status list token, in bytes.
@@ -46,6 +47,17 @@ pub(super) fn place(rules: &IssuerRules, claims: &Members<'_>) -> Result<Option<
         Some((url, index)) => lists.reference(url, index).map(Some),
         None if lists.rules().missing == MissingStatus::Refuse => Err(Denial::BadClaim("no status")),
         None => Ok(None),
+    }
+}
+
+impl Verifier {
+    /// The wait of a genuine token for the status list that it names.
+    pub(crate) fn awaited_status(&self, token: &str) -> Option<StatusWait> {
+        let lists = self.claimed(token).ok()?.status_lists.as_ref()?;
+        let parts = TokenParts::split(token).ok()?;
+        let payload = decode(parts.claims).ok()?;
+        let claims = Members::read(&payload).ok()?;
+        lists.join(named(&claims).ok()??.0)
     }
 }
 

@@ -1,0 +1,97 @@
+//! The bits of sessions that ended.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::support::{HOUR, Kind, T0, World};
+use crate::engine::StatusFollower;
+use crate::session::{RevokedBecause, StatusPlace};
+use crate::status_list::{ListSize, StatusListSettings, StatusLists};
+use crate::store::MemoryStore;
+use crate::token::status_token::inflated;
+
+/// The places whose bits are set.
+fn ended(lists: &StatusLists, world: &World, number: u32) -> Vec<u32> {
+    let list = lists.published(number, world.engine.clock().now()).unwrap().unwrap();
+    let payload = std::str::from_utf8(&list.text).unwrap().split('.').nth(1).unwrap().to_owned();
+    let claims: serde_json::Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap();
+    let bits = inflated(claims["status_list"]["lst"].as_str().unwrap()).unwrap();
+    let is_set = |index: &u32| bits[(index / 8) as usize] >> (index % 8) & 1 == 1;
+    (0..1 << 14).filter(is_set).collect()
+}
+
+fn publish(world: &World, store: &Arc<MemoryStore>) -> Arc<StatusLists> {
+    let settings = StatusListSettings { size: ListSize(14), ..StatusListSettings::default() };
+    let lists = Arc::new(StatusLists::new(settings, "https://gate.test", Arc::clone(store) as _));
+    lists.raise_longest(HOUR);
+    world.engine.publish_status(Arc::clone(&lists));
+    lists
+}
+
+async fn place(world: &World, subject: &str) -> StatusPlace {
+    let id = world.start(subject).await.unwrap().session.unwrap();
+    world.record(id).await.place.unwrap()
+}
+
+/// Follows until nothing is left to look at.
+async fn follow(world: &World, follower: &mut StatusFollower, lists: &StatusLists) {
+    world.advance(std::time::Duration::from_secs(1));
+    let from = world.engine.clock().now();
+    for _ in 0..10_000 {
+        world.engine.follow_status(follower).await.unwrap();
+        if lists.lag(from).is_zero() {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("something is left");
+}
+
+#[tokio::test]
+async fn s4_s5_the_bits_are_those_of_the_sessions_that_ended_also_by_a_not_before_and_after_a_restart() {
+    let mut world = World::on(Kind::Alone).await;
+    let register = Arc::new(MemoryStore::new("https://gate.test", HOUR));
+    let lists = publish(&world, &register);
+    let mut follower = StatusFollower::default();
+    let mut of_many = Vec::new();
+    for number in 0..2100 {
+        of_many.push(place(&world, &format!("user-{number}")).await);
+    }
+    let list = of_many[0].list;
+    assert!(of_many.iter().all(|place| place.list == list));
+    follow(&world, &mut follower, &lists).await;
+    assert_eq!(ended(&lists, &world, list), []);
+    // One subject.
+    let moment = world.engine.clock().now();
+    let entry = world.engine.subject_before("user-7", moment);
+    world.engine.revoke(entry, RevokedBecause::Operator).await.unwrap();
+    follow(&world, &mut follower, &lists).await;
+    assert_eq!(ended(&lists, &world, list), [of_many[7].index]);
+    // One session.
+    let session = world.start("later").await.unwrap().session.unwrap();
+    let later = world.record(session).await.place.unwrap();
+    world.engine.revoke_session(session, RevokedBecause::Reuse).await.unwrap();
+    follow(&world, &mut follower, &lists).await;
+    assert_eq!(ended(&lists, &world, list).len(), 2);
+    assert!(ended(&lists, &world, list).contains(&later.index));
+    // All sessions of a client.
+    world.advance(std::time::Duration::from_secs(1));
+    world.engine.revoke_client("web", RevokedBecause::Operator).await.unwrap();
+    follow(&world, &mut follower, &lists).await;
+    let mut all: Vec<_> = of_many.iter().chain([&later]).map(|place| place.index).collect();
+    all.sort_unstable();
+    assert_eq!(ended(&lists, &world, list), all);
+    let after = place(&world, "after").await;
+    follow(&world, &mut follower, &lists).await;
+    assert_eq!(ended(&lists, &world, list), all, "a session that began since is not among them");
+    // A gate that starts reads all of it from the store.
+    world.restart().await;
+    let lists = publish(&world, &register);
+    let mut follower = StatusFollower::default();
+    assert!(lists.published(list, T0).is_err(), "S6: nothing is served before");
+    follow(&world, &mut follower, &lists).await;
+    assert_eq!(ended(&lists, &world, list), all);
+    assert_ne!(after.index, later.index);
+}

@@ -1,0 +1,131 @@
+//! Token Status Lists: ours, as verifiers elsewhere read them, and those of another issuer.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::{Method, StatusCode};
+use rotogate_core::token::status_token::{CompressedList, inflated};
+use serde_json::{Value, json};
+
+use super::issuer::{Issuer, claims};
+use super::remote_keys::{edge, status};
+use support::documents::Documents;
+use support::{Answer, CONFIG, Gate, Place, until, with};
+
+fn claims_of(token: &str) -> Value {
+    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+    serde_json::from_slice(&payload).unwrap()
+}
+
+async fn fetch(gate: &Gate, path: &str, headers: &[(&str, &str)]) -> Answer {
+    gate.call(Method::GET, path, headers, "").await
+}
+
+/// The bit of a session in its list, as a verifier reads it.
+async fn bit(gate: &Gate, path: &str, index: u64) -> u8 {
+    let answer = fetch(gate, path, &[]).await;
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    let list = claims_of(std::str::from_utf8(&answer.body).unwrap());
+    let bits = inflated(list["status_list"]["lst"].as_str().unwrap()).unwrap();
+    bits[usize::try_from(index / 8).unwrap()] >> (index % 8) & 1
+}
+
+#[tokio::test]
+async fn s1_s4_a_verifier_elsewhere_reads_each_end_of_a_session_also_after_a_kill() {
+    let place = Place::new(&with(CONFIG, "status_list", "ttl = \"5s\"\nsize = \"2^14\""));
+    let mut gate = place.start();
+    let [held, other, third] = [gate.login().await, gate.login().await, gate.login().await];
+    let entry = |token: &str| claims_of(token)["status"]["status_list"].clone();
+    let (first, second, last) = (entry(&held.access), entry(&other.access), entry(&third.access));
+    let path = first["uri"].as_str().unwrap().strip_prefix("http://gate.test").unwrap().to_owned();
+    assert_ne!(first["idx"], second["idx"]);
+    let index = |entry: &Value| entry["idx"].as_u64().unwrap();
+    until("the list is published", async || fetch(&gate, &path, &[]).await.status == StatusCode::OK).await;
+
+    let answer = fetch(&gate, &path, &[]).await;
+    let said =
+        |name: &str| answer.headers.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
+    assert_eq!(said("content-type"), "application/statuslist+jwt");
+    assert_eq!((said("cache-control"), said("access-control-allow-origin")), ("public, max-age=5".into(), "*".into()));
+    let header = std::str::from_utf8(&answer.body).unwrap().split('.').next().unwrap().to_owned();
+    let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).unwrap()).unwrap();
+    assert_eq!(header["typ"], "statuslist+jwt");
+    let list = claims_of(std::str::from_utf8(&answer.body).unwrap());
+    assert_eq!((&list["sub"], &list["ttl"], &list["status_list"]["bits"]), (&first["uri"], &json!(5), &json!(1)));
+    let known = fetch(&gate, &path, &[("if-none-match", &said("etag"))]).await;
+    assert!(known.status == StatusCode::NOT_MODIFIED && known.body.is_empty() || known.status == StatusCode::OK);
+    let past = fetch(&gate, &format!("{path}?time=1700000000"), &[]).await;
+    assert_eq!(past.status, StatusCode::NOT_IMPLEMENTED);
+    for unknown in ["/status/1", "/status/01", "/status/x", "/status", "/status/4294967296"] {
+        assert_eq!(fetch(&gate, unknown, &[]).await.status, StatusCode::NOT_FOUND, "{unknown}");
+    }
+    assert_eq!(gate.call(Method::POST, &path, &[], "").await.status, StatusCode::METHOD_NOT_ALLOWED);
+
+    // A refresh keeps the place; a logout sets the bit, and no other.
+    let refreshed = gate.refresh(&third.refresh).await.tokens();
+    assert_eq!(entry(&refreshed.access), last);
+    gate.revoke(&held.refresh).await;
+    until("the logout is in the list", async || bit(&gate, &path, index(&first)).await == 1).await;
+    assert_eq!((bit(&gate, &path, index(&second)).await, bit(&gate, &path, index(&last)).await), (0, 0));
+    // What ended is in the list of the gate that starts after a kill.
+    gate.kill();
+    let gate = place.start();
+    until("the list is published again", async || fetch(&gate, &path, &[]).await.status == StatusCode::OK).await;
+    assert_eq!((bit(&gate, &path, index(&first)).await, bit(&gate, &path, index(&second)).await), (1, 0));
+    // A not-before of all of the user's sessions.
+    place.done(&["session", "revoke", "--subject", claims_of(&other.access)["sub"].as_str().unwrap()], "");
+    until("the rest has ended, too", async || {
+        bit(&gate, &path, index(&second)).await == 1 && bit(&gate, &path, index(&last)).await == 1
+    })
+    .await;
+    assert!(gate.metric("rotogate_status_list_builds_total").await > 0);
+}
+
+#[tokio::test]
+async fn s8_s11_s12_the_list_of_another_issuer_ends_its_tokens_and_its_absence_is_no_refusal() {
+    let (idp, key) = (Documents::start(), Issuer::new(3));
+    idp.document("/keys", &json!({ "keys": [key.jwk("k1")] }));
+    let url = idp.at("/status/1");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let publish = |path: &str, bytes: &[u8], later: u64| {
+        let list = serde_json::to_value(CompressedList::new(bytes).unwrap()).unwrap();
+        let list = json!({ "iss": idp.url(), "sub": idp.at(path), "iat": now - 60 + later, "exp": now + 600, "ttl": 1,
+                           "status_list": list });
+        let text = key.sign(&json!({ "alg": "EdDSA", "typ": "statuslist+jwt", "kid": "k1" }), &list);
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/statuslist+jwt\r\nconnection: close\r\n";
+        idp.answer(path, format!("{head}content-length: {}\r\n\r\n{text}", text.len()));
+    };
+    publish("/status/1", &[0, 0], 0);
+    let entry = format!(
+        "[[issuers]]\nname = \"idp\"\nurl = \"{}\"\naudience = [\"api\"]\nscopes = \"any\"\neverywhere = true\n\
+         jwks_url = \"{}\"\nstatus_list = {{ prefixes = [\"{}/status/\"], ttl = [\"1s\", \"5s\"] }}\n",
+        idp.url(),
+        idp.at("/keys"),
+        idp.url()
+    );
+    let gate = edge(&entry);
+    let token = |url: &str, index: u64| {
+        let status = json!({ "status_list": { "idx": index, "uri": url } });
+        key.sign(
+            &json!({ "alg": "EdDSA", "typ": "at+jwt", "kid": "k1" }),
+            &claims(&json!({ "iss": idp.url(), "status": status })),
+        )
+    };
+    let [good, bad] = [token(&url, 3), token(&url, 11)];
+    assert_eq!((status(&gate, &good), status(&gate, &bad)), (200, 200), "the first request waits for the list");
+    publish("/status/1", &[0, 8], 1);
+    until("the list ends the token", async || status(&gate, &bad) == 401).await;
+    assert_eq!(status(&gate, &good), 200);
+    publish("/status/1", &[0, 0], 2);
+    until("what was suspended passes again", async || status(&gate, &bad) == 200).await;
+    // An earlier list counts no more.
+    publish("/status/1", &[255, 255], 0);
+    let before = idp.times("/status/1");
+    until("it was fetched", async || idp.times("/status/1") > before + 1).await;
+    assert_eq!(status(&gate, &good), 200, "S9");
+    // A list that is not there, or that another key signed, decides nothing.
+    idp.answer("/status/2", "HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n".to_owned());
+    assert_eq!(status(&gate, &token(&idp.at("/status/2"), 0)), 503);
+    // Elsewhere nothing is fetched.
+    assert_eq!(status(&gate, &token(&idp.at("/elsewhere"), 0)), 401);
+    assert_eq!(idp.times("/elsewhere"), 0, "S10");
+}
