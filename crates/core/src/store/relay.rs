@@ -22,6 +22,9 @@ pub const VAULT_OWNER: [u8; 16] = *b"rotogate vault 1";
 /// The owner of rows that are used assertions: their id is that of the assertion, and they have no content.
 pub const USED_OWNER: [u8; 16] = *b"rotogate used  1";
 
+/// The owner of rows that are API keys, or the names of those of one owner.
+pub const KEY_OWNER: [u8; 16] = *b"rotogate api key";
+
 /// The key of a record. It is derived from the refresh token, and says nothing without the keyring.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RelayId(pub [u8; 32]);
