@@ -244,6 +244,8 @@ pub(crate) struct RareClaims {
     pub(crate) response: Option<Arc<str>>,
     /// The provider where the user of a browser's session logged in: the session counts as one of that issuer.
     pub(crate) provider: Option<Arc<TokenIssuer>>,
+    /// The token stands for an API key.
+    pub(crate) is_key: bool,
 }
 
 impl RareClaims {
@@ -386,6 +388,11 @@ impl AccessToken {
     /// The time from which its age makes it invalid: our own token's `exp`, another issuer's with the leeway.
     pub(crate) fn refused_from(&self) -> Timestamp {
         if self.is_ours() { self.expires } else { self.expires.plus(self.leeway()) }
+    }
+
+    /// Does it stand for an API key of its subject?
+    pub fn is_api_key(&self) -> bool {
+        self.rare.as_deref().is_some_and(|rare| rare.is_key)
     }
 
     /// Whether the token is a client's own.

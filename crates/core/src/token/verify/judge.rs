@@ -104,6 +104,7 @@ pub(super) fn claims<'r>(
         not_before,
         response,
         provider: None,
+        is_key: false,
     };
     Ok(AccessToken {
         text: text.into(),
