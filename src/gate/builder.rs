@@ -76,6 +76,8 @@ pub struct GateBuilder {
     staleness: Staleness,
     #[cfg(feature = "relay")]
     relay_store: Option<Arc<dyn rotogate_core::store::relay::RelayStore>>,
+    #[cfg(feature = "relay")]
+    api_keys: Option<rotogate_core::api_key::ApiKeySettings>,
     directory: Option<Arc<dyn Directory>>,
     passwords: Option<Arc<Passwords>>,
     rates: Rates,
@@ -286,6 +288,15 @@ impl GateBuilder {
     #[must_use]
     pub fn relay_store(mut self, store: Arc<dyn rotogate_core::store::relay::RelayStore>) -> Self {
         self.relay_store = Some(store);
+        self
+    }
+
+    /// Lets callers present API keys, on routes that take them ([`RoutePolicy::api_key`](crate::route::RoutePolicy::api_key)).
+    /// Their records are in the [store of relays](Self::relay_store).
+    #[cfg(feature = "relay")]
+    #[must_use]
+    pub fn api_keys(mut self, settings: rotogate_core::api_key::ApiKeySettings) -> Self {
+        self.api_keys = Some(settings);
         self
     }
 

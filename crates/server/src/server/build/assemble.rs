@@ -197,6 +197,10 @@ pub(crate) fn builder(config: &Config, remote_issuers: &RemoteIssuers) -> Result
     if let Some(dpop) = &config.dpop {
         builder = builder.dpop(dpop.clone());
     }
+    #[cfg(feature = "relay")]
+    if let Some(keys) = &config.api_keys {
+        builder = builder.api_keys(keys.clone());
+    }
     #[cfg(any(feature = "postgres", feature = "redis"))]
     if let Some(staleness) = config.store.staleness() {
         builder = builder.staleness(staleness);
