@@ -79,6 +79,8 @@ pub struct GateBuilder {
     relay_store: Option<Arc<dyn rotogate_core::store::relay::RelayStore>>,
     #[cfg(feature = "relay")]
     status_list: Option<rotogate_core::status_list::StatusListSettings>,
+    #[cfg(feature = "relay")]
+    api_keys: Option<rotogate_core::api_key::ApiKeySettings>,
     directory: Option<Arc<dyn Directory>>,
     passwords: Option<Arc<Passwords>>,
     rates: Rates,
@@ -305,6 +307,15 @@ impl GateBuilder {
     #[must_use]
     pub fn status_list(mut self, settings: rotogate_core::status_list::StatusListSettings) -> Self {
         self.status_list = Some(settings);
+        self
+    }
+
+    /// Lets callers present API keys, on routes that take them ([`RoutePolicy::api_key`](crate::route::RoutePolicy::api_key)).
+    /// Their records are in the [store of relays](Self::relay_store).
+    #[cfg(feature = "relay")]
+    #[must_use]
+    pub fn api_keys(mut self, settings: rotogate_core::api_key::ApiKeySettings) -> Self {
+        self.api_keys = Some(settings);
         self
     }
 

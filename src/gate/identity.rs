@@ -88,6 +88,8 @@ pub enum CredentialKind {
     Token,
     /// The session cookie of a browser.
     Session,
+    /// An API key.
+    ApiKey,
 }
 
 impl Identity {
@@ -156,7 +158,11 @@ impl Identity {
 
     /// What the caller presented.
     pub fn credential(&self) -> CredentialKind {
-        if self.verified.session_cookie().is_some() { CredentialKind::Session } else { CredentialKind::Token }
+        match self.verified.session_cookie() {
+            Some(_) => CredentialKind::Session,
+            None if self.verified.token().is_api_key() => CredentialKind::ApiKey,
+            None => CredentialKind::Token,
+        }
     }
 
     /// The generation of the token in its session.

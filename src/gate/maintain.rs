@@ -324,6 +324,8 @@ async fn sweep(gate: Weak<Running>) {
         }
         #[cfg(feature = "relay")]
         sweep_relays(&gate, &mut unswept_relays).await;
+        #[cfg(feature = "relay")]
+        write_key_uses(&gate, &mut unswept_relays).await;
     }
 }
 
@@ -342,6 +344,17 @@ async fn sweep_relays(gate: &Running, unswept: &mut StoreFaults) {
             tracing::error!(error = ?Chain(&error), "relay records not swept; next attempt in a minute");
         }
         None => {}
+    }
+}
+
+/// Notes when API keys were used, and makes their HMACs anew under the current secret.
+#[cfg(feature = "relay")]
+async fn write_key_uses(gate: &Running, unwritten: &mut StoreFaults) {
+    let Some(keys) = &gate.api_keys else { return };
+    if let Err(error) = keys.write_uses(&gate.engine).await
+        && unwritten.due(gate).is_some()
+    {
+        tracing::warn!(?error, "uses of API keys not noted; the next use is");
     }
 }
 

@@ -43,6 +43,8 @@ use rotogate_core::token::claims::AccessToken;
 use rotogate_core::token::keyring::Keyring;
 use rotogate_core::verify_cache::{MissContext, TokenChecker};
 
+#[cfg(feature = "relay")]
+mod api_keys;
 mod authorizer;
 mod body;
 mod body_pieces;
@@ -97,6 +99,8 @@ mod tunnel;
 mod upgrade;
 mod verdict;
 
+#[cfg(feature = "relay")]
+pub use api_keys::GateApiKeys;
 pub use authorizer::{Authorizer, Neighbour};
 pub use body::GateBody;
 pub use browser::{Browser, BrowserSessions, LoginPage};
@@ -114,6 +118,9 @@ pub use provider_token::ProviderToken;
 pub use readiness::Readiness;
 pub use replace::{PreparedKeys, PreparedRules};
 pub use require::{Require, RequireLayer};
+pub use rotogate_core::api_key::{ApiKey, ApiKeySettings, KeyPrefix, NewApiKey};
+#[cfg(feature = "relay")]
+pub use rotogate_core::engine::api_keys::{KeyRefusal, ListedKeys};
 pub use rotogate_core::engine::{GateEvent, GateEvents, HeldUp, IssueKind, IssuedTokens};
 pub use rotogate_core::headers::{ClientCertificate, HeaderPattern, Peer};
 pub use rotogate_core::lease::{Lease, LeaseEnd};

@@ -243,6 +243,12 @@ impl RequireLayer {
         self.policy(|policy| policy.credentials.session = true)
     }
 
+    /// Accepts API keys, too: see [`GateBuilder::api_keys`](super::GateBuilder::api_keys).
+    #[must_use]
+    pub fn api_key(self) -> Self {
+        self.policy(|policy| policy.credentials.key = true)
+    }
+
     /// Admits a request without any credential, without a caller. A bad credential is still refused, and the other
     /// conditions apply to requests with a credential.
     #[must_use]

@@ -63,6 +63,9 @@ pub(crate) struct Running {
     /// The store of their records, and of used assertions.
     #[cfg(feature = "relay")]
     pub(super) records: Option<Arc<dyn rotogate_core::store::relay::RelayStore>>,
+    /// The API keys, if the gate has some.
+    #[cfg(feature = "relay")]
+    pub(super) api_keys: Option<Arc<rotogate_core::engine::api_keys::ApiKeys>>,
     /// The relays of the endpoints. Replacing the rules keeps them.
     #[cfg(feature = "relay")]
     pub(super) relays: Vec<Arc<EndpointRelay>>,

@@ -136,7 +136,7 @@ const FAMILIES: &str = "\
     grpc_responses_total request_bytes_total response_bytes_total streams_ended_total requests_in_flight requests_limit \
     connections connections_limit connections_rejected_total upstream_requests_total upstream_responses_total \
     upstream_request_duration_seconds upstream_in_flight upstream_connections upstream_retries_total upstream_addresses \
-    session_events_total sessions_started_total sessions_ended_total revocations verified_tokens verifications_total \
+    session_events_total api_keys_total sessions_started_total sessions_ended_total revocations verified_tokens verifications_total \
     verification_duration_seconds rate_limited_total signing_key_created_timestamp_seconds password_queue \
     password_check_duration_seconds store_up store_size_bytes store_queue store_commits_total \
     store_commit_duration_seconds store_stale store_heard_age_seconds relay_exchanges_total directory_requests_total \

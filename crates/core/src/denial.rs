@@ -226,6 +226,13 @@ pub enum Denial {
     // Requirements B47, B49.
     DeviceRefused(&'static str),
 
+    // An API key.
+    /// The API key is not one of ours, has ended, or its owner has: why, for the log alone.
+    // Requirement K4.
+    ApiKeyRefused(&'static str),
+    /// The record of the API key could not be read. Another attempt may succeed after this time.
+    ApiKeyUnavailable(Duration),
+
     // A refresh credential.
     /// The text is no refresh token of ours, or its session no longer exists.
     UnknownRefreshToken,

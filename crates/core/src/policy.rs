@@ -334,8 +334,11 @@ fn judge_issuer(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial>
     if policy.takes(&issuer.name, everywhere) { Ok(()) } else { Err(Denial::WrongIssuer) }
 }
 
-/// Judges how a token is bound. Its caller has already proved its key or certificate.
+/// Judges whether an API key may stand for a token here, and how a token is bound. Its caller has already proved its key or certificate.
 fn judge_binding(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
+    if !policy.credentials.key && token.is_api_key() {
+        return Err(Denial::UnusableCredential);
+    }
     let lacks_key = policy.dpop_required && token.bound_to().is_none();
     let lacks_certificate = policy.certificate_required && token.certificate().is_none();
     if lacks_key || lacks_certificate { Err(Denial::UnboundToken) } else { Ok(()) }

@@ -141,6 +141,8 @@ impl Rule {
             | Denial::InvalidClient
             | Denial::ClientAssertion(_)
             | Denial::GrantAssertion(_) => Self::Credential,
+            Denial::ApiKeyRefused(_) => Self::Credential,
+            Denial::ApiKeyUnavailable(_) => Self::Revocation,
             Denial::SessionOver(_) | Denial::SessionNotRenewed | Denial::SessionUnavailable(_) => Self::Revocation,
             Denial::CrossOrigin => Self::Origin,
             Denial::RateLimited(..) => Self::Limit,

@@ -79,6 +79,8 @@ families! { ALL:
         "Addresses of an upstream: up, failing since its last answer, ejected after failures, or unhealthy by health checks";
 
     SESSION_EVENTS = Counter "session_events" ["event"] "Events of sessions";
+    API_KEYS = Counter "api_keys" ["event"]
+        "API keys made, replaced, revoked, reported as leaked, used late after a rotation, or renewed under another secret";
     SESSIONS_STARTED = Counter "sessions_started" ["dialect"] "Sessions that began";
     SESSIONS_ENDED = Counter "sessions_ended" ["cause"]
         "Sessions that were ended one by one; not those that expired, or whose subject, client or all were revoked";

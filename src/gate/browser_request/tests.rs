@@ -56,7 +56,10 @@ impl World {
         let time = ManualTime::at(Timestamp::from_secs(1_800_000_000));
         let optional = RoutePolicy::optional().session();
         let lax = RoutePolicy { bad_credential_on_optional: BadCredential::Anonymous, ..optional.clone() };
-        let alone = RoutePolicy { credentials: Credentials { token: false, session: true }, ..RoutePolicy::default() };
+        let alone = RoutePolicy {
+            credentials: Credentials { token: false, session: true, key: false },
+            ..RoutePolicy::default()
+        };
         let forwards = RoutePolicy { forward_token: true, ..RoutePolicy::default().session() };
         let needs = RoutePolicy { scopes: Scope::parse("admin").unwrap(), ..RoutePolicy::default().session() };
         let routes = [

@@ -109,6 +109,8 @@ impl GateBuilder {
         let capacity = self.capacity.unwrap_or(DEFAULT_CACHE);
         let requests_per_caller = self.bounds.requests_per_caller;
         let checker = TokenChecker::new(verifier, clock, revocations, identity.clone(), capacity, requests_per_caller);
+        #[cfg(feature = "relay")]
+        let checker = checker.with_key_prefix(self.api_keys.as_ref().map(|keys| keys.prefix.clone()));
         let (engine, checker) = (Arc::new(engine), Arc::new(checker));
         let max_stream = self.max_stream.unwrap_or(DEFAULT_MAX_STREAM);
         let leases = Arc::new(LeaseContext::new(Arc::clone(&engine), Arc::clone(&checker), max_stream));
@@ -234,6 +236,15 @@ impl GateBuilder {
             clients: ArcSwap::default(),
             #[cfg(feature = "relay")]
             relays: self.begin_relays(engine, checker)?,
+            #[cfg(feature = "relay")]
+            api_keys: match self.api_keys.take() {
+                Some(settings) if is_issuer => {
+                    let store = self.relay_store.clone().ok_or(BuildError::NoRelayStore)?;
+                    Some(Arc::new(rotogate_core::engine::api_keys::ApiKeys::new(settings, store)))
+                }
+                Some(_) => return Err(BuildError::NoIssuer),
+                None => None,
+            },
             #[cfg(feature = "relay")]
             records: self.relay_store.take(),
             in_force: Mutex::default(),

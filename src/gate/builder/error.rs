@@ -76,10 +76,11 @@ pub enum BuildError {
     /// Running nodes of the store have other keys, and the difference is more than one step of a rollover.
     #[error("{0}")]
     OtherKeys(String),
-    /// An endpoint has a relay, or browsers log in at a provider, and the gate has no store for their records.
+    /// An endpoint has a relay, or browsers log in at a provider, or there are API keys, and the gate has no store for their
+    /// records.
     #[cfg(feature = "relay")]
     #[error(
-        "an endpoint with a relay, or a login at a provider, needs a store for its records: call `.relay_store(…)`"
+        "an endpoint with a relay, a login at a provider, or API keys need a store for their records: call `.relay_store(…)`"
     )]
     NoRelayStore,
     /// The status lists cannot be published.

@@ -35,6 +35,9 @@ enum Wait {
     Status(StatusWait),
     /// The session of a cookie.
     Session(Arc<Inner>, Arc<str>, RenewWhen, Option<IpAddr>),
+    /// The record of an API key.
+    #[cfg(feature = "relay")]
+    Key(Arc<Inner>, Arc<str>, Option<IpAddr>),
 }
 
 /// The result of a wait.
@@ -43,6 +46,7 @@ pub(in crate::gate) struct Settled {
     /// The issuer answered after the request arrived: a key that is still missing does not exist.
     is_final: bool,
     introspected: Option<Introspected>,
+    /// That of a session, or of an API key.
     session: Option<SessionAnswer>,
 }
 
@@ -59,6 +63,12 @@ pub(in crate::gate) fn awaited(
         let address = gate.client_address(parts);
         let what = Wait::Session(Arc::clone(gate), value.into(), renewal_of(parts), address);
         return Some(Awaited { what, place });
+    }
+    #[cfg(feature = "relay")]
+    if matches!(denial, Denial::ApiKeyUnavailable(_)) {
+        let key = gate.presented_key(parts, gate.places(policy)).ok()??;
+        let place = gate.running.overload.unverified.enter(gate.holder(parts)).ok()?;
+        return Some(Awaited { what: Wait::Key(Arc::clone(gate), key.into(), gate.client_address(parts)), place });
     }
     if !is_awaited(denial) {
         return None;
@@ -121,6 +131,15 @@ impl Awaited {
             Wait::Session(gate, cookie, when, address) => {
                 let answer = gate.loaded_session(cookie, when).await;
                 answer.record(gate.engine.limits(), address.into());
+                Settled { is_final: false, introspected: None, session: Some(answer) }
+            }
+            #[cfg(feature = "relay")]
+            Wait::Key(gate, key, address) => {
+                let answer = gate.loaded_key(key).await;
+                match &answer.outcome {
+                    Err(Denial::ApiKeyRefused(_)) => gate.engine.limits().record_forged(address),
+                    _ => answer.record(gate.engine.limits(), address.into()),
+                }
                 Settled { is_final: false, introspected: None, session: Some(answer) }
             }
             Wait::Introspection(wait, engine, address) => {

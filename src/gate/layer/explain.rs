@@ -68,7 +68,14 @@ impl<M> GateLayer<M> {
     /// ```
     #[cfg(feature = "program")]
     pub async fn explain(&self, request: Parts) -> Explanation {
-        let answer = self.gate.0.foreseen_session(&request).await;
+        #[cfg(feature = "relay")]
+        let of_key = self.gate.0.foreseen_key(&request).await;
+        #[cfg(not(feature = "relay"))]
+        let of_key = None;
+        let answer = match of_key {
+            Some(answer) => Some(answer),
+            None => self.gate.0.foreseen_session(&request).await,
+        };
         let (mut explanation, session) = self.explained(request, answer);
         if let Some((id, generation)) = session
             && let Ok(Some(record)) = self.gate.0.engine.store().load(id).await

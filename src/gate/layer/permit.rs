@@ -45,6 +45,9 @@ enum PresentedToken<'a> {
     Text(Cow<'a, str>),
     /// The value of a session cookie.
     Session(&'a [u8]),
+    /// An API key.
+    #[cfg(feature = "relay")]
+    Key(&'a str),
 }
 
 impl<'a> From<Cow<'a, str>> for PresentedToken<'a> {
@@ -160,19 +163,26 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         if let Some(found @ Found { by_cookie: true, .. }) = &found {
             let may_send = match &found.token {
                 PresentedToken::Session(_) => gate.origins.admit_session(parts, places_of),
-                PresentedToken::Known(_) | PresentedToken::Text(_) => gate.origins.admit(parts, places_of),
+                _ => gate.origins.admit(parts, places_of),
             };
             self.observer.judged(Rule::Origin, if may_send { Ok(()) } else { Err(Denial::CrossOrigin) })?;
         }
         Ok(found)
     }
 
-    /// The one credential of a kind that the route takes. A token decides alone: the session cookie beside it, which the
+    /// The one credential of a kind that the route takes. A token or an API key decides alone: the session cookie beside it, which the
     /// browser adds by itself, is ignored.
     // Requirements B16 and B17.
     fn extract(&self) -> Result<Option<Found<PresentedToken<'a>>>, Denial> {
         let Self { gate, parts, places_of, .. } = *self;
         let taken = places_of.credentials;
+        #[cfg(feature = "relay")]
+        if taken.key
+            && let Some(key) = gate.presented_key(parts, gate.places(places_of))?
+        {
+            let token = PresentedToken::Key(key);
+            return Ok(Some(Found { token, scheme: Scheme::Bearer, by_cookie: false }));
+        }
         let at_hand = |token: &[u8]| gate.checker.at_hand::<O>(token).map(PresentedToken::Known);
         let token = || credential::extract_known(&parts.headers, parts.uri.query(), gate.places(places_of), at_hand);
         if taken.token && !taken.session {
@@ -201,6 +211,11 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         let taken = |rules: &IssuerRules| route.policy.takes(&rules.name, rules.everywhere);
         let verified = match found.token {
             PresentedToken::Known(verified) => gate.checker.check_known(verified, observer)?,
+            #[cfg(feature = "relay")]
+            PresentedToken::Key(key) => {
+                let shown = || (gate.shown(seen()), parts.extensions.get());
+                gate.checker.check_key(key, || gate.address_of(parts), shown, observer)?
+            }
             PresentedToken::Session(value) => {
                 gate.checker.check_session(value, || gate.session_miss(seen(), parts.extensions.get()), observer)?
             }
@@ -307,6 +322,8 @@ pub(in crate::gate) fn prepare(gate: &Arc<Inner>, parts: &mut Parts, permitted: 
     let assertion = assertion_for_service(gate, parts, permitted)?;
     let token = exchange::token_for_upstream(gate, parts, permitted)?;
     gate.strip(|names| names.strip_untrusted(&mut parts.headers, policy));
+    #[cfg(feature = "relay")]
+    gate.withhold_key(parts, policy.credentials.key);
     headers::strip_credentials(&mut parts.headers, policy);
     withhold(parts, gate.places(policy));
     if let Some(token) = token {

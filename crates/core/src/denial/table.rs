@@ -127,6 +127,8 @@ table! {
     Self::ClaimsShape => "claims_shape", Refused, Class::Forbidden;
     // The cookie of a browser session.
     Self::UnknownSessionCookie => "unknown_session_cookie", Dead, Class::NoCredential;
+    Self::ApiKeyRefused(_) => "api_key_refused", Dead, UNPROVED;
+    Self::ApiKeyUnavailable(wait) => "api_key_unavailable", Undecided, Class::Unavailable(*wait);
     Self::SessionOver(_) => "session_over", Dead, Class::NoCredential;
     Self::SessionNotRenewed => "session_not_renewed", Undecided, Class::NoCredential;
     Self::SessionUnavailable(wait) => "session_unavailable", Undecided, Class::Unavailable(*wait);

@@ -17,6 +17,7 @@ impl Denial {
             | Self::NotExchangeable(what)
             | Self::BadFact(what)
             | Self::SessionOver(what)
+            | Self::ApiKeyRefused(what)
             | Self::DeviceRefused(what)
             | Self::RelayRefused(what)
             | Self::ClientAssertion(what)

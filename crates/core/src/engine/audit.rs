@@ -147,6 +147,21 @@ pub(crate) fn client_token(client: &str, jti: &str, origin: &Origin) {
     );
 }
 
+/// What became of an API key.
+#[cfg(feature = "relay")]
+pub(crate) fn api_key(event: &'static str, key: &crate::api_key::ApiKey) {
+    info!(
+        target: TARGET,
+        event,
+        user.id = &*key.subject,
+        rotogate.account = key.account.as_deref(),
+        rotogate.token.id = &*key.id,
+        rotogate.client.id = %crate::api_key::KeyClient(&key.id),
+        scope = key.scopes.as_str(),
+        "API key",
+    );
+}
+
 /// A client exchanged a token.
 pub(crate) fn token_exchanged(minted: &MintedClaims<'_>, delegation: &Delegation, origin: &Origin) {
     info!(

@@ -24,6 +24,8 @@ use crate::token::claims::{MintedClaims, TokenStyle};
 use crate::token::keyring::Keyring;
 use crate::token::{mint, refresh};
 
+#[cfg(feature = "relay")]
+pub mod api_keys;
 mod asserted;
 mod audit;
 mod bad_entries;

@@ -119,6 +119,13 @@ impl RoutePolicy {
         self
     }
 
+    /// Takes API keys, too.
+    #[must_use]
+    pub fn api_key(mut self) -> Self {
+        self.credentials.key = true;
+        self
+    }
+
     /// Does the route accept tokens of this issuer? `everywhere`: the issuer is accepted on routes that name no
     /// issuers.
     pub fn takes(&self, issuer: &str, everywhere: bool) -> bool {
@@ -336,7 +343,8 @@ impl Auth {
 /// use rotogate::route::{Credentials, RoutePolicy};
 ///
 /// // A page for browsers, and an API for both.
-/// let page = RoutePolicy { credentials: Credentials { token: false, session: true }, ..RoutePolicy::default() };
+/// let kinds = Credentials { token: false, session: true, key: false };
+/// let page = RoutePolicy { credentials: kinds, ..RoutePolicy::default() };
 /// let api = RoutePolicy::default().session();
 /// assert!(page.is_stricter_than(&api), "it refuses a request with a token");
 /// ```
@@ -346,18 +354,21 @@ pub struct Credentials {
     pub token: bool,
     /// The session cookie of a browser.
     pub session: bool,
+    /// API keys. A key decides alone beside a session cookie, and is refused beside a token.
+    // Requirement K6.
+    pub key: bool,
 }
 
 impl Default for Credentials {
     fn default() -> Self {
-        Self { token: true, session: false }
+        Self { token: true, session: false, key: false }
     }
 }
 
 impl Credentials {
     /// Does the other take a kind that this does not?
     const fn lacks(self, other: Self) -> bool {
-        (other.token && !self.token) || (other.session && !self.session)
+        (other.token && !self.token) || (other.session && !self.session) || (other.key && !self.key)
     }
 }
 
@@ -541,6 +552,7 @@ mod tests {
             (audiences(&["x"]), RoutePolicy::public(), true, false),
             (RoutePolicy::default(), RoutePolicy::default().session(), true, false),
             (RoutePolicy::default().session(), RoutePolicy::public(), true, false),
+            (RoutePolicy::default(), RoutePolicy::default().api_key(), true, false),
             (RoutePolicy::default(), upgrade.clone(), true, false),
             (RoutePolicy::public(), upgrade, true, true),
         ];

@@ -12,7 +12,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use super::kit::encoding::{encode, encode_target};
 use super::owed::OwedFile;
 #[cfg(feature = "relay")]
-use super::relay::{LISTS_OWNER, RelayState, RelayStore, USED_OWNER, VAULT_OWNER};
+use super::relay::{KEY_OWNER, LISTS_OWNER, RelayState, RelayStore, USED_OWNER, VAULT_OWNER};
 use super::rules::{Failure, State, end_of, is_revoked};
 use super::{Cursor, Filter, Revocation, Store, StoreError, WriteOutcome};
 use crate::clock::Timestamp;
@@ -125,7 +125,7 @@ pub async fn content<S: Store + ?Sized>(store: &S, cut: Timestamp) -> Result<Con
     Ok(counting.finish())
 }
 
-/// Copies the vaults of browser sessions and the used assertions, as they are, and compares them. The other records of the relay stay behind: they
+/// Copies the vaults of browser sessions, the API keys and the used assertions, as they are, and compares them. The other records of the relay stay behind: they
 /// are of exchanges, which no gate makes meanwhile. Returns how many there are.
 ///
 /// # Errors
@@ -139,7 +139,7 @@ pub async fn copy_vaults(from: &dyn RelayStore, to: &dyn RelayStore, cut: Timest
             // The copy may be older than the last index that a gate gave: its lists give none any more.
             vault.state = RelayState::Unknown;
         }
-        if ![VAULT_OWNER, USED_OWNER, LISTS_OWNER].contains(&vault.owner) || vault.until <= cut {
+        if ![KEY_OWNER, VAULT_OWNER, USED_OWNER, LISTS_OWNER].contains(&vault.owner) || vault.until <= cut {
             continue;
         }
         // Repeated, it is there already.

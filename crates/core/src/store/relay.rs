@@ -25,6 +25,9 @@ pub const USED_OWNER: [u8; 16] = *b"rotogate used  1";
 /// The owner of the row that is the register of status lists.
 pub const LISTS_OWNER: [u8; 16] = *b"rotogate lists 1";
 
+/// The owner of rows that are API keys, or the names of those of one owner.
+pub const KEY_OWNER: [u8; 16] = *b"rotogate api key";
+
 /// The key of a record. It is derived from the refresh token, and says nothing without the keyring.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RelayId(pub [u8; 32]);

@@ -253,6 +253,8 @@ pub(crate) struct RareClaims {
     pub(crate) provider: Option<Arc<TokenIssuer>>,
     /// Its place in a status list of its issuer.
     pub(crate) status: Option<StatusRef>,
+    /// The token stands for an API key.
+    pub(crate) is_key: bool,
 }
 
 impl RareClaims {
@@ -395,6 +397,11 @@ impl AccessToken {
     /// The time from which its age makes it invalid: our own token's `exp`, another issuer's with the leeway.
     pub(crate) fn refused_from(&self) -> Timestamp {
         if self.is_ours() { self.expires } else { self.expires.plus(self.leeway()) }
+    }
+
+    /// Does it stand for an API key of its subject?
+    pub fn is_api_key(&self) -> bool {
+        self.rare.as_deref().is_some_and(|rare| rare.is_key)
     }
 
     /// Whether the token is a client's own.

@@ -29,6 +29,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::HeaderName;
 
+use crate::api_key::KeyPrefix;
 use crate::clock::{EngineClock, Timestamp};
 use crate::counters::{CountedDurations, Counters};
 use crate::credential::Credential;
@@ -45,6 +46,8 @@ use crate::token::live_keys::{KeysWait, LiveKeys};
 use crate::token::observer::Observer;
 use crate::token::verify::{IssuerRules, TokenRefusal, Verifier};
 
+#[cfg(feature = "relay")]
+mod api_key;
 mod assertions;
 mod front;
 mod identity;
@@ -92,6 +95,8 @@ pub struct TokenChecker {
     callers: Arc<Shares>,
     capacity: u64,
     results: Counters<{ CheckResult::ALL.len() }>,
+    /// How the API keys of the gate begin, if it has some.
+    key_prefix: Option<KeyPrefix>,
 }
 
 impl std::fmt::Debug for TokenChecker {
@@ -113,7 +118,13 @@ impl TokenChecker {
         let callers = Arc::new(Shares::new(requests_per_caller));
         let shared = CacheShared { revocations: Arc::clone(&revocations), identity, callers: Arc::clone(&callers) };
         let keys = ArcSwap::from_pointee(KeySet::new(verifier, &clock, capacity, Arc::new(shared), None));
-        Self { keys, clock, revocations, callers, capacity, results: Counters::default() }
+        Self { keys, clock, revocations, callers, capacity, results: Counters::default(), key_prefix: None }
+    }
+
+    /// Takes texts that begin so for API keys.
+    #[must_use]
+    pub fn with_key_prefix(self, prefix: Option<KeyPrefix>) -> Self {
+        Self { key_prefix: prefix, ..self }
     }
 
     /// Verifies with other rules and keys from the next request on, and drops the cached tokens of each issuer whose
@@ -223,6 +234,10 @@ impl TokenChecker {
         if session::is_cookie(token) {
             return observer.read(Rule::Credential, Err(Denial::MalformedToken("a session cookie is no token")));
         }
+        // A key is never shown to an issuer that is asked about opaque tokens.
+        if self.key_prefix.as_ref().is_some_and(|prefix| prefix.begins(token)) {
+            return observer.read(Rule::Credential, Err(Denial::UnusableCredential));
+        }
         let keys = self.keys.load();
         let is_sought = O::HAS_EFFECTS && may_be_at_hand;
         let at_hand = if is_sought { front::find(keys.id, token.as_bytes()) } else { None };
@@ -242,7 +257,7 @@ impl TokenChecker {
     /// A token in this thread's cache, by its bytes in the request. Check it with [`Self::check_known`].
     pub fn at_hand<O: Observer>(&self, presented: &[u8]) -> Option<Arc<Verified>> {
         let found = if O::HAS_EFFECTS { front::find(self.keys.load().id, presented) } else { None };
-        found.filter(|verified| verified.session().is_none())
+        found.filter(|verified| verified.is_token())
     }
 
     /// Checks a token that [`Self::at_hand`] found. It may be bound; the caller judges that.
@@ -358,6 +373,9 @@ impl TokenChecker {
     ) -> Result<AccessToken, Denial> {
         if session::is_cookie(token) {
             return Err(Denial::MalformedToken("a session cookie is no token"));
+        }
+        if self.key_prefix.as_ref().is_some_and(|prefix| prefix.begins(token)) {
+            return Err(Denial::UnusableCredential);
         }
         let keys = self.keys.load();
         // A token that was verified before needs no second signature check. Its times are judged as usual.

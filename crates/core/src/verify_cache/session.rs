@@ -94,12 +94,12 @@ pub struct SessionMiss<'a> {
     pub answer: Option<&'a SessionAnswer>,
 }
 
-/// What became of a cookie, for the request that waited for it.
+/// What became of a session cookie or an API key, for the request that waited for it.
 #[derive(Clone)]
 pub struct SessionAnswer {
-    /// The value of the cookie.
+    /// The value of the cookie, or the key.
     pub cookie: Arc<str>,
-    /// Its session's token; or the denial, which is undecided after a fault.
+    /// The token that it stands for; or the denial, which is undecided after a fault.
     pub outcome: Result<Arc<Verified>, Denial>,
 }
 

@@ -10,6 +10,7 @@ use super::identity::IdentityValues;
 use super::key_set::KeySet;
 use super::session::CachedSession;
 use super::{ASSERTION_BYTES, AssertionHeader, ENTRY_OVERHEAD_BYTES, IdentityHeaders};
+use crate::api_key::CachedKey;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::engine::confirm::Confirmations;
@@ -18,7 +19,7 @@ use crate::revocation::RevocationList;
 use crate::revocation::epoch::RevocationEpoch;
 use crate::revocation::list::TokenFacts;
 use crate::route::{Conditions, KeptConditions, KeptVerdicts};
-use crate::token::claims::{AccessToken, RareClaims};
+use crate::token::claims::{AccessToken, CLIENT_PREFIX, RareClaims};
 use crate::token::delegation::Delegation;
 use crate::token::live_keys::LiveKeys;
 use crate::token::verify::RulesId;
@@ -62,6 +63,8 @@ struct More {
     session: Option<CachedSession>,
     /// See [`Verified::digest`].
     digest: OnceLock<[u8; 32]>,
+    /// Of a caller with an API key.
+    api_key: Option<CachedKey>,
 }
 
 /// The revocation list's verdict on a token: the time from which it is refused, as of an epoch of its shard.
@@ -106,11 +109,32 @@ impl CacheShared {
         judged: RevocationVerdict,
         session: Option<CachedSession>,
     ) -> Arc<Verified> {
+        let needs_more = self.identity.assertion.is_some() || keys.is_some() || access.is_bound() || session.is_some();
+        let more = needs_more.then(|| Box::new(More { keys, session, ..More::default() }));
+        self.accept_with(access, rules, judged, more)
+    }
+
+    /// The token that stands for an API key.
+    pub(super) fn accept_key(
+        self: &Arc<Self>,
+        access: AccessToken,
+        rules: RulesId,
+        judged: RevocationVerdict,
+        key: CachedKey,
+    ) -> Arc<Verified> {
+        self.accept_with(access, rules, judged, Some(Box::new(More { api_key: Some(key), ..More::default() })))
+    }
+
+    fn accept_with(
+        self: &Arc<Self>,
+        access: AccessToken,
+        rules: RulesId,
+        judged: RevocationVerdict,
+        more: Option<Box<More>>,
+    ) -> Arc<Verified> {
         let RevocationVerdict { shard, epoch, refuse_from } = judged;
         let headers = self.identity.values(&access);
         let watch = RevocationEpoch::new(epoch, refuse_from);
-        let needs_more = self.identity.assertion.is_some() || keys.is_some() || access.is_bound() || session.is_some();
-        let more = needs_more.then(|| Box::new(More { keys, session, ..More::default() }));
         let holder = Holder::caller(access.issuer(), &access.subject);
         Arc::new(Verified {
             token: access,
@@ -203,6 +227,7 @@ impl Verified {
                 + audience
                 + texts
                 + self.session().map_or(0, CachedSession::bytes)
+                + self.api_key().map_or(0, CachedKey::bytes)
                 + token.rare.as_deref().map_or(0, RareClaims::bytes)
                 + token.text.len()
                 + token.subject.len()
@@ -220,9 +245,20 @@ impl Verified {
         keys.verifier.id_of(self.token.issuer()) == Some(self.rules)
     }
 
-    /// Its key in the caches: the token, or the session cookie that stands for it.
+    /// Its key in the caches: the token, or the session cookie or API key that it stands for.
     pub(super) fn text(&self) -> &str {
-        self.session().map_or(&*self.token.text, |session| &*session.cookie)
+        let Some(more) = self.more.as_deref() else { return &self.token.text };
+        let session = more.session.as_ref().map(|session| &*session.cookie);
+        session.or_else(|| more.api_key.as_ref().map(|key| &*key.text)).unwrap_or(&self.token.text)
+    }
+
+    /// Is it a token that a caller presented, as opposed to one that stands for a session or an API key?
+    pub(super) fn is_token(&self) -> bool {
+        self.more.as_deref().is_none_or(|more| more.session.is_none() && more.api_key.is_none())
+    }
+
+    pub(super) fn api_key(&self) -> Option<&CachedKey> {
+        self.more.as_deref()?.api_key.as_ref()
     }
 
     pub(super) fn session(&self) -> Option<&CachedSession> {
@@ -238,14 +274,14 @@ pub(super) fn facts(token: &AccessToken) -> TokenFacts<'_> {
     TokenFacts {
         issuer: token.issuer(),
         subject: token.token_subject(),
-        client: token.client.as_deref(),
+        client: if token.is_api_key() { token.subject.strip_prefix(CLIENT_PREFIX) } else { token.client.as_deref() },
         session: token.session,
         issuer_session: token.issuer_session(),
         vouched_by: token.vouched_by(),
         jti: token.jti.as_deref(),
         issued_at: token.issued_at,
         delegation: token.delegation().map(Delegation::facts),
-        is_key: false,
+        is_key: token.is_api_key(),
     }
 }
 

@@ -15,6 +15,8 @@ use crate::log::{self, Logs, OnAuditFailure};
 use rotogate_core::token::keyring::Keyring;
 
 mod admin_client;
+#[cfg(feature = "relay")]
+mod api_key;
 mod check;
 mod client;
 mod completions;
@@ -112,6 +114,14 @@ enum Command {
     },
     /// Asks the running gate whether it is ready. Exit code 1 if it is not, or if no gate answers.
     Status(gate::GateOptions),
+    /// API keys of the running gate: list, create, rotate, revoke, report leaked ones.
+    #[cfg(feature = "relay")]
+    ApiKey {
+        #[command(flatten)]
+        gate: gate::GateOptions,
+        #[command(subcommand)]
+        command: api_key::ApiKeyCommand,
+    },
     /// Users of the users file; a running gate applies changes at once.
     #[command(subcommand)]
     User(user::UserCommand),
@@ -308,6 +318,8 @@ pub fn main() -> ExitCode {
             Err(failure) => Err(failure),
         },
         Command::Client(command) => client::run(&command, output),
+        #[cfg(feature = "relay")]
+        Command::ApiKey { gate, command } => gate.access(&path).and_then(|gate| api_key::run(&gate, command, output)),
         Command::Session { gate, command } => gate.access(&path).and_then(|gate| session::run(&gate, command, output)),
         Command::Issuer { gate, command } => gate.access(&path).and_then(|gate| issuer::run(&gate, command, output)),
         Command::Explain { gate, options } => gate.access(&path).and_then(|gate| explain::run(&gate, &options, output)),

@@ -984,6 +984,7 @@ fn is_the_same(one: &Config, other: &Config) {
         limits,
         cors,
         dpop,
+        api_keys,
         clients,
         endpoints,
         identity,
@@ -1008,6 +1009,7 @@ fn is_the_same(one: &Config, other: &Config) {
     assert_eq!(directories, &other.directories);
     assert_eq!(limits, &other.limits);
     assert_eq!(cors, &other.cors);
+    assert_eq!(api_keys, &other.api_keys);
     assert_eq!(dpop, &other.dpop);
     assert_eq!(status_list, &other.status_list);
     assert_eq!(endpoints, &other.endpoints);

@@ -308,6 +308,9 @@ impl<'a, M> Described<'a, M> {
             let is_public = self.policy().is_some_and(|policy| policy.auth == Auth::None);
             return if is_public { "the route asks for no token" } else { "no token was sent" };
         };
+        if self.heard.token.as_ref().is_some_and(|token| token.is_api_key()) {
+            return "an API key";
+        }
         match (found.by_cookie, self.parts.headers.contains_key(AUTHORIZATION)) {
             (true, _) => "a cookie",
             (false, true) if found.scheme == Scheme::Dpop => "Authorization: DPoP",

@@ -217,7 +217,7 @@ async fn r10_a_revoked_subject_stays_revoked_as_long_as_the_longest_session_coul
     let mut pair = w.login().await;
     w.advance(DAY);
     pair = w.refreshed(&pair.refresh, IssueKind::Rotated).await;
-    w.engine.revoke_subject("ada", RevokedBecause::Operator).await.unwrap();
+    w.engine.revoke_subject("ada", RevokedBecause::Logout).await.unwrap();
     for _ in 0..28 {
         w.advance(DAY);
         w.engine.revocations().sweep(w.engine.clock().now());
@@ -232,6 +232,11 @@ async fn r10_a_revoked_subject_stays_revoked_as_long_as_the_longest_session_coul
     w.advance(DAY * 2 + Duration::from_secs(2 * 3600));
     w.engine.revocations().sweep(w.engine.clock().now());
     assert!(w.engine.revocations().is_empty(), "and no longer");
+    // Requirement K4: as long as an API key of the subject could live.
+    w.engine.revoke_subject("ada", RevokedBecause::Operator).await.unwrap();
+    w.advance(DAY * 366);
+    w.engine.revocations().sweep(w.engine.clock().now());
+    assert!(!w.engine.revocations().is_empty());
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ const PURPOSE_SHARED: &[u8] = b"names in a shared store";
 const PURPOSE_COOKIE: &[u8] = b"rotogate browser cookie";
 const PURPOSE_DIGEST: &[u8] = b"rotogate browser digest";
 const PURPOSE_DEVICE: &[u8] = b"rotogate browser device";
+const PURPOSE_API_KEY: &[u8] = b"rotogate api keys";
 const PURPOSE_LOGIN: &[u8] = b"rotogate browser tx";
 #[cfg(feature = "relay")]
 const PURPOSE_VAULT: &[u8] = b"rotogate browser vault";
@@ -77,6 +78,7 @@ struct DerivedKeys {
     cookie: hmac::Key,
     digest: hmac::Key,
     device: hmac::Key,
+    api_key: hmac::Key,
     login: LessSafeKey,
     #[cfg(feature = "relay")]
     relay: hmac::Key,
@@ -131,6 +133,7 @@ impl RefreshKeys {
                 cookie: derive(PURPOSE_COOKIE)?,
                 digest: derive(PURPOSE_DIGEST)?,
                 device: derive(PURPOSE_DEVICE)?,
+                api_key: derive(PURPOSE_API_KEY)?,
                 login: LessSafeKey::new(login),
                 #[cfg(feature = "relay")]
                 relay: derive(PURPOSE_RELAY)?,
@@ -198,6 +201,17 @@ impl RefreshKeys {
         let mut message = hmac::Context::with_key(&self.key(id)?.device);
         parts.iter().for_each(|part| message.update(part));
         Some(truncated(&message.sign()))
+    }
+
+    /// The HMAC of an API key, or the tag of its record, over these parts. The first names which, the last has any length.
+    // Requirement K2.
+    pub fn api_key_tag(&self, id: u8, parts: &[&[u8]]) -> Option<[u8; 32]> {
+        let mut message = hmac::Context::with_key(&self.key(id)?.api_key);
+        for part in parts {
+            message.update(&(part.len() as u64).to_be_bytes());
+            message.update(part);
+        }
+        message.sign().as_ref().try_into().ok()
     }
 
     /// The key that seals logins under way.

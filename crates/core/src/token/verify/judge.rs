@@ -107,6 +107,7 @@ pub(super) fn claims<'r>(
         provider: None,
         // Nothing is fetched for a token whose signature is not known.
         status: if matches!(origin, ClaimsSource::Token(_)) { status::place(rules, claims)? } else { None },
+        is_key: false,
     };
     Ok(AccessToken {
         text: text.into(),

@@ -17,6 +17,7 @@ use super::print::Print;
 use super::source::Source;
 use super::value::path_in;
 use crate::log::{AccessLogConfig, AuditLogConfig, LogConfig, RouteLog};
+use rotogate_core::api_key::ApiKeySettings;
 use rotogate_core::client::DpopUse;
 use rotogate_core::dpop::DpopSettings;
 use rotogate_core::route::{Resource, Route};
@@ -27,6 +28,7 @@ use rotogate_kit::config::{ConfigError, Section, nearest, printable};
 use rotogate_proxy::Upstream;
 
 mod admin;
+mod api_keys;
 mod authorizers;
 mod browser;
 mod clients;
@@ -132,6 +134,8 @@ section! {
         each cors: CorsConfig = by { cors::read(&root.section("cors")) },
         /// Tokens that are bound to a key (RFC 9449, docs/dpop.md). This section, or `dpop` in a client or a route, turns proofs on.
         each dpop: Option<DpopSettings> = by { dpop::read(root) },
+        /// API keys, for machines (docs/api-keys.md). Without this section there are none.
+        restart api_keys: Option<ApiKeySettings> = by { api_keys::read(root) },
         /// Other proxies ask for the verdict on each request (docs/forward-auth.md).
         restart authorizers: Vec<AuthorizerConfig> = by {
             authorizers::read(&sections.authorizers, dir, &server, &admin)
@@ -169,6 +173,7 @@ section! {
                 resources: &resources,
                 listeners: &listener_names(&server, &authorizers),
                 has_browser: endpoints.iter().any(|endpoint| endpoint.dialect == rotogate::program::BROWSER),
+                has_keys: api_keys.is_some(),
                 are_asked_about: !authorizers.is_empty(),
             };
             routes::read(&sections.routes, &names, logs)
@@ -330,6 +335,7 @@ impl<'a> CheckedSections<'a> {
         clients::check_certificates(config, &self.clients, &self.routes);
         upstreams::check_assertions(config, &self.identity, (&self.upstreams, &self.authorizers));
         browser::check(config, &self.endpoints, &self.routes);
+        api_keys::check(config, &self.routes);
         if config.sessions.profile.problems().is_empty() && !self.sessions.is_bad() {
             sessions::check_profiles(config, &self.clients, &self.endpoints);
         }

@@ -25,9 +25,10 @@ use rotogate_proxy::Upstream;
 const PROOFS: [(&str, bool); 2] = [("optional", false), ("required", true)];
 
 /// The words of `credentials`.
-const CREDENTIALS: [(&str, &str); 2] = [(TOKEN, TOKEN), (SESSION, SESSION)];
+const CREDENTIALS: [(&str, &str); 3] = [(TOKEN, TOKEN), (SESSION, SESSION), (KEY, KEY)];
 const TOKEN: &str = "token";
 const SESSION: &str = "session";
+const KEY: &str = "key";
 
 /// The words of `preflight`: whether the upstream answers preflights.
 const PREFLIGHTS: [(&str, bool); 2] = [("gate", false), ("upstream", true)];
@@ -90,7 +91,10 @@ fn route_credentials(section: &Section<'_>, auth: Auth, names: &Names<'_>) -> Cr
     };
     blame_empty(section, "credentials", listed.is_empty());
     let has = |kind: &str| listed.iter().any(|(_, listed)| *listed == kind);
-    let (token, session) = (has(TOKEN), has(SESSION));
+    let (token, session, key) = (has(TOKEN), has(SESSION), has(KEY));
+    if key && !names.has_keys {
+        section.blame("credentials", "names keys, and there is no [api_keys]");
+    }
     if session && !names.has_browser {
         section.blame(
             "credentials",
@@ -101,7 +105,7 @@ fn route_credentials(section: &Section<'_>, auth: Auth, names: &Names<'_>) -> Cr
         let message = "is a token in a cookie, beside the sessions of credentials; remove one of the two";
         section.blame("cookie", message);
     }
-    let credentials = Credentials { token, session };
+    let credentials = Credentials { token, session, key };
     if auth == Auth::None && credentials != Credentials::default() {
         section.blame("credentials", "is never asked for, because auth = \"none\"; remove one of the two");
     }
@@ -110,7 +114,7 @@ fn route_credentials(section: &Section<'_>, auth: Auth, names: &Names<'_>) -> Cr
 
 impl Print for Credentials {
     fn print(&self) -> Value {
-        let kinds = [(TOKEN, self.token), (SESSION, self.session)];
+        let kinds = [(TOKEN, self.token), (SESSION, self.session), (KEY, self.key)];
         Value::Array(kinds.iter().filter(|(_, taken)| *taken).map(|(kind, _)| Value::from(*kind)).collect())
     }
 }
@@ -125,6 +129,8 @@ pub(super) struct Names<'a> {
     pub(super) listeners: &'a [&'a str],
     /// Is there an endpoint that begins sessions of browsers?
     pub(super) has_browser: bool,
+    /// Are there API keys?
+    pub(super) has_keys: bool,
     /// Do other proxies ask about their requests? Then a route needs no upstream.
     pub(super) are_asked_about: bool,
 }
@@ -265,7 +271,7 @@ section! {
         /// `"required"`: a token is needed; `"optional"`: the caller may have none; `"none"`: no token is read.
         reload auth: Auth = get_or(value::word_of, Auth::Required),
         /// What the route takes: `"token"`, an access token; `"session"`, the cookie of a browser that logged in at an endpoint of
-        /// the dialect browser. A token decides alone beside a cookie.
+        /// the dialect browser; `"key"`, an API key. A token or a key decides alone beside a cookie; both are 400.
         reload credentials: Credentials = by { route_credentials(section, auth, names) },
         /// The token must have one of them.
         reload any_scope as some: Scope = by { self::scopes(section, "any_scope").unwrap_or_default() },

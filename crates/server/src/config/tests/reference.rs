@@ -31,6 +31,7 @@ issuer = { audience = ["api"] }
 identity = { assertion = { header = "x-auth-assertion" } }
 tracing = { endpoint = "http://127.0.0.1:4317" }
 dpop = {}
+api_keys = {}
 clients = [{ id = "web" }]
 resources = [{ path = "/api" }]
 [[upstreams]]

@@ -217,6 +217,10 @@ pub(crate) fn builder(config: &Config, remote_issuers: &RemoteIssuers) -> Result
     if let Some(settings) = &config.status_list {
         builder = builder.status_list(settings.clone());
     }
+    #[cfg(feature = "relay")]
+    if let Some(keys) = &config.api_keys {
+        builder = builder.api_keys(keys.clone());
+    }
     #[cfg(any(feature = "postgres", feature = "redis"))]
     if let Some(staleness) = config.store.staleness() {
         builder = builder.staleness(staleness);

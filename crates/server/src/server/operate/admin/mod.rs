@@ -46,6 +46,8 @@ use rotogate_core::limit::Failures;
 use rotogate_core::trace::Trace;
 use seats::{Seat, Seats};
 
+#[cfg(feature = "relay")]
+mod api_keys;
 mod configuration;
 mod events;
 mod explain;
@@ -68,6 +70,8 @@ mod thread;
 mod traffic;
 pub(crate) mod users;
 
+#[cfg(feature = "relay")]
+pub(crate) use api_keys::{ApiKeyInfo, KeyRequest, KeysPage, LeakAnswer, LeakReport, NewKeyAnswer, RotateKeyRequest};
 pub(crate) use configuration::{ConfigInfo, ConfigValue, ReloadResult, ValueSource};
 pub(crate) use explain::{ExplainReport, ExplainedRule, Place};
 pub(crate) use guard::failures;
@@ -277,6 +281,8 @@ async fn operate(
     body: Incoming,
 ) -> AdminResult {
     let takes_parameters = matches!(operation, Operation::Sessions | Operation::Revocations | Operation::Events);
+    #[cfg(feature = "relay")]
+    let takes_parameters = takes_parameters || operation == Operation::ApiKeys;
     if !takes_parameters && !operation.is_probe() && operation != Operation::Metrics {
         let NoParameters {} = query(parts)?;
     }
@@ -308,6 +314,16 @@ async fn operate(
         Operation::Backup => store::backup(state).await,
         Operation::Events => events::list(state, &parts.headers, query(parts)?).await,
         Operation::Explain => explain::answer(state, &whole_body(parts, body).await?).await,
+        #[cfg(feature = "relay")]
+        Operation::ApiKeys => api_keys::list(state, query(parts)?).await,
+        #[cfg(feature = "relay")]
+        Operation::CreateApiKey => api_keys::create(state, json(parts, body).await?).await,
+        #[cfg(feature = "relay")]
+        Operation::RotateApiKey => api_keys::rotate(state, parameter, json(parts, body).await?).await,
+        #[cfg(feature = "relay")]
+        Operation::RevokeApiKey => api_keys::revoke(state, parameter).await,
+        #[cfg(feature = "relay")]
+        Operation::LeakedApiKeys => api_keys::leaked(state, json(parts, body).await?).await,
     }
 }
 

@@ -58,6 +58,28 @@ use super::{
 )]
 struct Document;
 
+/// The operations of API keys.
+#[cfg(feature = "relay")]
+#[derive(OpenApi)]
+#[openapi(
+    paths(
+        super::api_keys::list,
+        super::api_keys::create,
+        super::api_keys::rotate,
+        super::api_keys::revoke,
+        super::api_keys::leaked
+    ),
+    modifiers(&OfTable)
+)]
+struct KeyOperations;
+
+fn whole() -> utoipa::openapi::OpenApi {
+    let document = Document::openapi();
+    #[cfg(feature = "relay")]
+    let document = document.merge_from(KeyOperations::openapi());
+    document
+}
+
 /// Adds what the table of operations says: how a caller authenticates, with which role, and the problems of all of them.
 struct OfTable;
 
@@ -86,7 +108,7 @@ impl Modify for OfTable {
 
 /// The document as text; it ends with a line break.
 static TEXT: LazyLock<String> = LazyLock::new(|| {
-    let text = Document::openapi().to_pretty_json().unwrap_or_default();
+    let text = whole().to_pretty_json().unwrap_or_default();
     format!("{text}\n")
 });
 

@@ -306,6 +306,12 @@ impl GateCollector {
         for event in Event::ALL {
             events.add([event.name()], gate.session_counts().get(event))?;
         }
+        let mut api_keys = output.family(&names::API_KEYS)?;
+        #[cfg(feature = "relay")]
+        for (event, number) in gate.api_keys().iter().flat_map(rotogate::gate::GateApiKeys::counts) {
+            api_keys.add([event], number)?;
+        }
+        let _ = &mut api_keys;
         self.grants(output)?;
         let mut calls = output.family(&names::MCP_CALLS)?;
         for (pattern, [refused, permitted]) in gate.mcp_calls() {

@@ -1,0 +1,316 @@
+//! API keys: each is a row in the table of the relay, and each owner has one more with the names of its keys. The store has
+//! the HMAC of a key under a secret of the keyring, and a tag over the record: who can write to the store alone makes no
+//! key, and widens none.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use parking_lot::Mutex;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::Engine;
+use crate::api_key::{ApiKey, ApiKeySettings, KeyClient};
+use crate::claim::OwnClaims;
+use crate::clock::Timestamp;
+use crate::denial::Denial;
+use crate::fault::{Error, Fault};
+use crate::random::are_equal;
+use crate::session::Scope;
+use crate::store::StoreError;
+use crate::store::relay::{KEY_OWNER, RelayId, RelayRecord, RelayState, RelayStore, RelaySwapped};
+use crate::token::claims::{CLIENT_PREFIX, MintedClaims, TokenStyle};
+use crate::token::keyring::RefreshKeys;
+use crate::token::mint::{self, AccessTokenText};
+
+mod used;
+mod write;
+
+use used::KeyUses;
+pub use write::{KeyRefusal, ListedKeys, keys_by_secret};
+
+/// For how long a key is used without another look at its record and its owner.
+const READ_AGAIN: Duration = Duration::from_secs(300);
+
+const UNKNOWN: Denial = Denial::ApiKeyRefused("there is no such key");
+const OWNER: Denial = Denial::ApiKeyRefused("its owner is gone or inactive");
+
+/// The scopes of a client by its id; `None`: there is no such client, or it cannot authenticate.
+pub type ScopesOfClient<'a> = &'a (dyn Fn(&str) -> Option<Scope> + Sync);
+
+/// What happens to keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyEvent {
+    /// A key was made.
+    Created,
+    /// A key was replaced by another one.
+    Rotated,
+    /// A key was revoked.
+    Revoked,
+    /// A key was reported as leaked, and revoked.
+    Leaked,
+    /// A key was used after the one that replaces it.
+    UsedAfterRotation,
+    /// The HMAC of a key was made anew, under the current secret.
+    Renewed,
+}
+
+impl KeyEvent {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Created, Self::Rotated, Self::Revoked, Self::Leaked, Self::UsedAfterRotation, Self::Renewed];
+
+    /// Its name in the metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Rotated => "rotated",
+            Self::Revoked => "revoked",
+            Self::Leaked => "leaked",
+            Self::UsedAfterRotation => "used_after_rotation",
+            Self::Renewed => "renewed",
+        }
+    }
+}
+
+/// The API keys of a gate.
+#[derive(Debug)]
+pub struct ApiKeys {
+    settings: ApiKeySettings,
+    store: Arc<dyn RelayStore>,
+    uses: Mutex<HashMap<Box<str>, KeyUses>>,
+    counts: [AtomicU64; KeyEvent::ALL.len()],
+}
+
+/// A good key, and a token that stands for it within the gate.
+#[derive(Debug)]
+pub struct ReadKey {
+    /// The token. Nobody gets it.
+    pub access_token: AccessTokenText,
+    /// The record.
+    pub key: ApiKey,
+    /// When the record is read again.
+    pub read_again: Timestamp,
+}
+
+/// A record as the store has it.
+struct StoredKey {
+    row: RelayRecord,
+    key: ApiKey,
+}
+
+impl ApiKeys {
+    /// Keys in this store.
+    pub fn new(settings: ApiKeySettings, store: Arc<dyn RelayStore>) -> Self {
+        Self { settings, store, uses: Mutex::default(), counts: Default::default() }
+    }
+
+    /// The settings.
+    pub const fn settings(&self) -> &ApiKeySettings {
+        &self.settings
+    }
+
+    /// The counts of what happened at this gate.
+    pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        KeyEvent::ALL.iter().zip(&self.counts).map(|(event, count)| (event.name(), count.load(Ordering::Relaxed)))
+    }
+
+    /// Is it the owner of the key that is refused?
+    pub fn is_of_owner(denial: Denial) -> bool {
+        denial == OWNER
+    }
+
+    fn count(&self, event: KeyEvent) {
+        if let Some(count) = self.counts.get(event as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Reads the record of a key and its owner. One read of the store.
+    ///
+    /// # Errors
+    /// [`Denial::ApiKeyRefused`]; a fault, after which nothing is decided.
+    // Requirements K3, K5, K13.
+    pub async fn read(&self, engine: &Engine, text: &str, clients: ScopesOfClient<'_>) -> Result<ReadKey, Error> {
+        let id = self.settings.prefix.id_of(text).ok_or(UNKNOWN)?;
+        let stored = self.load(engine, id).await?;
+        let keyring = engine.keyring();
+        let secrets = keyring.refresh_keys();
+        // An unknown key costs what a wrong one does.
+        let (kid, expected) =
+            stored.as_ref().map_or((secrets.current(), [0; 32]), |known| (known.key.kid, known.key.digest));
+        let is_right = are_equal(&digest(secrets, kid, text)?, &expected);
+        let Some(StoredKey { key, .. }) = stored.filter(|_| is_right) else { return Err(UNKNOWN.into()) };
+        let now = engine.clock.now();
+        if key.revoked.is_some() {
+            return Err(Denial::ApiKeyRefused("it was revoked").into());
+        }
+        if key.expires <= now {
+            return Err(Denial::ApiKeyRefused("it has expired").into());
+        }
+        let (scopes, claims) = self.owner(engine, &key, clients).await?;
+        let scope = key.scopes.intersection(&scopes);
+        let read_again = now.plus(READ_AGAIN).min(key.expires);
+        let access_token = Self::stand_in(engine, &key, (&scope, &claims), now)?;
+        Ok(ReadKey { access_token, key, read_again })
+    }
+
+    /// What the owner of a key has now.
+    // Requirement K5.
+    async fn owner(
+        &self,
+        engine: &Engine,
+        key: &ApiKey,
+        clients: ScopesOfClient<'_>,
+    ) -> Result<(Scope, OwnClaims), Error> {
+        if let Some(client) = key.subject.strip_prefix(CLIENT_PREFIX) {
+            return Ok((clients(client).ok_or(OWNER)?, OwnClaims::new()));
+        }
+        let Some(directory) = &engine.directory else { return Ok((key.scopes.clone(), OwnClaims::new())) };
+        let user = engine.look_up(directory.as_ref(), key.account.as_deref(), &key.subject).await?;
+        let user =
+            user.filter(|user| user.active && user.account == key.account && key.created > user.sessions_valid_from);
+        let user = user.ok_or(OWNER)?;
+        Ok((user.scopes, user.claims))
+    }
+
+    /// The token that stands for a key in the caches: identity headers and rules of routes read it as every other.
+    fn stand_in(
+        engine: &Engine,
+        key: &ApiKey,
+        (scope, claims): (&Scope, &OwnClaims),
+        now: Timestamp,
+    ) -> Result<AccessTokenText, Fault> {
+        let claims = MintedClaims {
+            issuer: &engine.issuer,
+            subject: &key.subject,
+            audience: engine.audience_for(key.audience.as_ref().map(std::slice::from_ref)),
+            expires: now.plus(READ_AGAIN),
+            issued_at: now,
+            jti: &key.id,
+            client: &KeyClient(&key.id).to_string(),
+            scope,
+            session: None,
+            account: key.account.as_deref(),
+            bound_to: None,
+            certificate: None,
+            vouched_by: None,
+            delegation: None,
+            own: Some(claims),
+            status: None,
+            style: TokenStyle::default(),
+        };
+        mint::mint(engine.keyring().signer(), &claims).map_err(Fault::from)
+    }
+
+    /// The record of a key by its name.
+    async fn load(&self, engine: &Engine, id: &str) -> Result<Option<StoredKey>, StoreError> {
+        let at = row_of_key(id);
+        let Some(row) = engine.measured(self.store.load_relay(at)).await? else { return Ok(None) };
+        let key: ApiKey = opened(engine, at, &row)?;
+        // The name is a part of the place, and of what the tag is over.
+        Ok(Some(StoredKey { row, key }))
+    }
+
+    /// Changes the record of a key, unless `change` says that there is nothing to do. `None`: there is no such key.
+    async fn change(
+        &self,
+        engine: &Engine,
+        id: &str,
+        change: impl Fn(&mut ApiKey) -> bool,
+    ) -> Result<Option<ApiKey>, Error> {
+        for _ in 0..super::MAX_TRIES {
+            let Some(StoredKey { row, mut key }) = self.load(engine, id).await? else { return Ok(None) };
+            if !change(&mut key) {
+                return Ok(Some(key));
+            }
+            let new = next_row(engine, row_of_key(id), Some(&row), &key, row.until)?;
+            let swapping = self.store.swap_relay(row_of_key(id), row.version(), new);
+            if matches!(engine.measured(swapping).await?, RelaySwapped::Swapped) {
+                return Ok(Some(key));
+            }
+        }
+        Err(Fault::Contention.into())
+    }
+}
+
+/// The place of a key's record.
+fn row_of_key(id: &str) -> RelayId {
+    row("key", id)
+}
+
+/// The place of the names of an owner's keys.
+fn row_of_owner(subject: &str) -> RelayId {
+    row("keys of", subject)
+}
+
+fn row(kind: &str, name: &str) -> RelayId {
+    let mut context = Context::new(&SHA256);
+    for part in ["rotogate api keys", kind, name] {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part.as_bytes());
+    }
+    let mut id = [0; 32];
+    id.copy_from_slice(context.finish().as_ref());
+    RelayId(id)
+}
+
+/// The HMAC of a key.
+// Requirement K2.
+fn digest(secrets: &RefreshKeys, kid: u8, text: &str) -> Result<[u8; 32], StoreError> {
+    secrets.api_key_tag(kid, &[b"key", text.as_bytes()]).ok_or_else(|| {
+        StoreError::new(format!("an API key was made under the secret {kid}, which this gate does not have"))
+            .of_one_record()
+    })
+}
+
+/// A row, which replaces `old`.
+fn next_row(
+    engine: &Engine,
+    at: RelayId,
+    old: Option<&RelayRecord>,
+    content: &impl Serialize,
+    until: Timestamp,
+) -> Result<RelayRecord, StoreError> {
+    let now = engine.clock.now();
+    let body = serde_json::to_vec(content).map_err(|error| StoreError::caused_by("a key cannot be written", error))?;
+    let keyring = engine.keyring();
+    let kid = keyring.refresh_keys().current();
+    let tag = keyring.refresh_keys().api_key_tag(kid, &[b"row", &at.0, &body]);
+    let tag =
+        tag.ok_or_else(|| StoreError::new("the record of a key cannot be sealed: the current secret is missing"))?;
+    Ok(RelayRecord {
+        state: RelayState::Done,
+        attempt: old.map_or(1, |old| old.attempt.wrapping_add(1)),
+        owner: KEY_OWNER,
+        since: now,
+        lease: now,
+        until,
+        params: [0; 32],
+        sealed: [&[kid], &tag[..], &body].concat(),
+    })
+}
+
+/// What a row says, if a gate of this keyring wrote it there.
+fn opened<T: DeserializeOwned>(engine: &Engine, at: RelayId, row: &RelayRecord) -> Result<T, StoreError> {
+    let content = || {
+        let (&kid, rest) = row.sealed.split_first()?;
+        let (tag, body) = rest.split_first_chunk::<32>()?;
+        let keyring = engine.keyring();
+        let expected = keyring.refresh_keys().api_key_tag(kid, &[b"row", &at.0, body])?;
+        (row.owner == KEY_OWNER && are_equal(tag, &expected)).then(|| serde_json::from_slice(body).ok())?
+    };
+    content().ok_or_else(|| {
+        tracing::error!("the record of an API key has no good seal: no gate of this keyring wrote it");
+        StoreError::new("the record of an API key has no good seal").of_one_record()
+    })
+}
+
+/// The text of a key, for its digest.
+fn exposed(key: &SecretString) -> &str {
+    key.expose_secret()
+}

@@ -1,0 +1,422 @@
+//! Keys are made, replaced, revoked and listed.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ApiKeys, KeyEvent, ScopesOfClient, StoredKey, digest, exposed, next_row, opened, row_of_key, row_of_owner,
+};
+use crate::api_key::{ApiKey, ApiKeySettings, NewApiKey};
+use crate::clock::Timestamp;
+use crate::directory::is_valid_subject;
+use crate::engine::{Engine, MAX_TRIES, audit};
+use crate::fault::{Error, Fault};
+use crate::revocation::{Effect, Revocation, Target};
+use crate::session::{RevokedBecause, Scope};
+use crate::store::StoreError;
+use crate::store::relay::{KEY_OWNER, RelayInserted, RelaySwapped};
+use crate::token::claims::CLIENT_PREFIX;
+
+/// The most live keys of an owner.
+const MAX_KEYS: usize = 50;
+/// The most networks of a key.
+const MAX_NETWORKS: usize = 16;
+/// For how long the list of revocations has a revoked key: longer than any gate uses it without a look at its record.
+const HELD_FOR: Duration = Duration::from_secs(3600);
+/// The most keys of a page.
+const MAX_PAGE: usize = 200;
+
+/// Why a key was not made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyRefusal {
+    /// The name is empty, too long, or has control characters.
+    #[error("the name of a key is 1 to 100 characters, none of them a control character")]
+    Name,
+    /// The owner is not known, or is inactive.
+    #[error("there is no such user or client, or it is inactive")]
+    Owner,
+    /// A scope is asked for that the owner does not have.
+    #[error("the owner does not have all of these scopes")]
+    Scope,
+    /// It is to live too long, or for no time.
+    #[error("the lifetime is longer than [api_keys] max_lifetime, or less than a minute")]
+    Lifetime,
+    /// The audience is not 1 to 256 visible characters, or there are too many networks.
+    #[error("the audience is 1 to 256 visible characters, and there are at most 16 networks")]
+    Bounds,
+    /// The owner has as many live keys as it may.
+    #[error("the owner has 50 live keys: revoke one first")]
+    TooMany,
+    /// The key is revoked, expired or replaced already.
+    #[error("the key is revoked, expired or replaced already")]
+    Over,
+}
+
+/// A page of keys.
+#[derive(Clone, Debug, Default)]
+pub struct ListedKeys {
+    /// The keys, by name.
+    pub keys: Vec<ApiKey>,
+    /// Where the next page begins, if there is one.
+    pub next: Option<Box<str>>,
+}
+
+/// The names of an owner's live keys, each with its end.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct OwnersKeys(Vec<(Box<str>, Timestamp)>);
+
+impl ApiKeys {
+    /// Makes a key. It is durable when this returns, and is shown once.
+    ///
+    /// # Errors
+    /// Why there is none, in the inner result; a fault.
+    // Requirements K1, K5, K8.
+    pub async fn create(
+        &self,
+        engine: &Engine,
+        new: NewApiKey,
+        clients: ScopesOfClient<'_>,
+    ) -> Result<Result<(SecretString, ApiKey), KeyRefusal>, Error> {
+        let longest = self.settings.max_lifetime;
+        let lifetime = new.lifetime.unwrap_or(ApiKeySettings::DEFAULT_LIFETIME.min(longest));
+        if let Err(refusal) = may_be(&new, lifetime, longest) {
+            return Ok(Err(refusal));
+        }
+        let created = self.stamp(engine, &new.subject).await?;
+        let (id, text) = self.settings.prefix.generate().map_err(Fault::from)?;
+        let mut key = ApiKey {
+            id,
+            name: new.name.into(),
+            subject: new.subject.into(),
+            account: new.account.map(Into::into),
+            scopes: Scope::default(),
+            audience: new.audience.map(Into::into),
+            networks: new.networks.iter().map(|network| network.to_string().into()).collect(),
+            created,
+            expires: created.plus(lifetime),
+            last_used: None,
+            predecessor: None,
+            successor: None,
+            is_replaced: false,
+            revoked: None,
+            kid: 0,
+            digest: [0; 32],
+        };
+        // The account is the owner's own unless one is named.
+        let owned = match self.owner(engine, &key, clients).await {
+            Ok((scopes, _)) => scopes,
+            Err(Error::Denied(_)) => return Ok(Err(KeyRefusal::Owner)),
+            Err(failed) => return Err(failed),
+        };
+        key.scopes = new.scopes.unwrap_or_else(|| owned.clone());
+        // A gate without users knows of no scopes of theirs.
+        let is_known = engine.directory.is_some() || key.subject.starts_with(CLIENT_PREFIX);
+        if is_known && !key.scopes.is_within(&owned) {
+            return Ok(Err(KeyRefusal::Scope));
+        }
+        match self.add(engine, &mut key, &text).await? {
+            Ok(()) => {}
+            Err(refusal) => return Ok(Err(refusal)),
+        }
+        self.count(KeyEvent::Created);
+        audit::api_key("api_key_created", &key);
+        Ok(Ok((text, key)))
+    }
+
+    /// Replaces a key: the new one has all that it had, and lives as long as it was made for; the old one for `overlap` more.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create). `None`: there is no such key.
+    // Requirement K7.
+    pub async fn rotate(
+        &self,
+        engine: &Engine,
+        id: &str,
+        overlap: Option<Duration>,
+    ) -> Result<Option<Result<(SecretString, ApiKey), KeyRefusal>>, Error> {
+        let Some(StoredKey { key: old, .. }) = self.load(engine, id).await? else { return Ok(None) };
+        let overlap = overlap.unwrap_or(self.settings.overlap);
+        if overlap > self.settings.overlap {
+            return Ok(Some(Err(KeyRefusal::Lifetime)));
+        }
+        if !old.is_live(engine.clock.now()) || old.successor.is_some() {
+            return Ok(Some(Err(KeyRefusal::Over)));
+        }
+        let created = self.stamp(engine, &old.subject).await?;
+        let (new_id, text) = self.settings.prefix.generate().map_err(Fault::from)?;
+        let lifetime = old.expires.since(old.created).min(self.settings.max_lifetime);
+        let mut key = ApiKey {
+            id: new_id.clone(),
+            created,
+            expires: created.plus(lifetime),
+            last_used: None,
+            predecessor: Some(old.id.clone()),
+            successor: None,
+            is_replaced: false,
+            ..old
+        };
+        if let Err(refusal) = self.add(engine, &mut key, &text).await? {
+            return Ok(Some(Err(refusal)));
+        }
+        let end = created.plus(overlap);
+        let changed = self.change(engine, id, |old| {
+            let is_free = old.successor.is_none() && old.revoked.is_none();
+            if is_free {
+                (old.successor, old.expires) = (Some(new_id.clone()), old.expires.min(end));
+            }
+            is_free
+        });
+        let is_ours = changed.await?.is_some_and(|old| old.successor.as_deref() == Some(&*new_id));
+        if !is_ours {
+            // Another request replaced or revoked it.
+            self.revoke(engine, &new_id).await?;
+            return Ok(Some(Err(KeyRefusal::Over)));
+        }
+        if overlap.is_zero() {
+            self.end(engine, id).await?;
+        }
+        self.count(KeyEvent::Rotated);
+        audit::api_key("api_key_rotated", &key);
+        Ok(Some(Ok((text, key))))
+    }
+
+    /// Revokes a key: it is refused from the next request on, at every gate. `None`: there is no such key.
+    ///
+    /// # Errors
+    /// A fault, after which it is refused at this gate; call again.
+    // Requirement K4.
+    pub async fn revoke(&self, engine: &Engine, id: &str) -> Result<Option<ApiKey>, Error> {
+        if self.load(engine, id).await?.is_none() {
+            return Ok(None);
+        }
+        // Refused here whatever becomes of the record.
+        self.end(engine, id).await?;
+        let now = engine.clock.now();
+        let mut is_first = false;
+        let revoked = self.change(engine, id, |key| key.revoked.replace(key.revoked.unwrap_or(now)).is_none()).await?;
+        if let Some(key) = &revoked {
+            is_first = key.revoked == Some(now);
+            self.forget(engine, key).await?;
+        }
+        if let (Some(key), true) = (&revoked, is_first) {
+            self.count(KeyEvent::Revoked);
+            audit::api_key("api_key_revoked", key);
+        }
+        Ok(revoked)
+    }
+
+    /// Revokes those of these texts that are live keys of this gate, and returns how many there were.
+    ///
+    /// # Errors
+    /// As [`revoke`](Self::revoke).
+    // Requirement K14.
+    pub async fn leaked(&self, engine: &Engine, texts: &[SecretString]) -> Result<usize, Error> {
+        let mut found = 0;
+        for text in texts {
+            let Some(id) = self.settings.prefix.id_of(exposed(text)) else { continue };
+            let Some(StoredKey { key, .. }) = self.load(engine, id).await? else { continue };
+            let expected = digest(engine.keyring().refresh_keys(), key.kid, exposed(text))?;
+            if key.digest == expected && key.is_live(engine.clock.now()) {
+                self.revoke(engine, id).await?;
+                self.count(KeyEvent::Leaked);
+                audit::api_key("api_key_leaked", &key);
+                found += 1;
+            }
+        }
+        Ok(found)
+    }
+
+    /// The record of a key by its name.
+    ///
+    /// # Errors
+    /// A fault.
+    pub async fn get(&self, engine: &Engine, id: &str) -> Result<Option<ApiKey>, Error> {
+        Ok(self.load(engine, id).await?.map(|stored| stored.key))
+    }
+
+    /// The live keys of an owner.
+    ///
+    /// # Errors
+    /// A fault.
+    pub async fn of_owner(&self, engine: &Engine, subject: &str) -> Result<Vec<ApiKey>, Error> {
+        let at = row_of_owner(subject);
+        let Some(row) = engine.measured(self.store.load_relay(at)).await? else { return Ok(Vec::new()) };
+        let OwnersKeys(names) = opened(engine, at, &row)?;
+        let mut keys = Vec::with_capacity(names.len());
+        for (id, _) in names {
+            keys.extend(self.load(engine, &id).await?.map(|stored| stored.key));
+        }
+        keys.retain(|key| key.is_live(engine.clock.now()));
+        Ok(keys)
+    }
+
+    /// A page of all keys, revoked ones too, in no order that means anything. Each page reads the names of all rows.
+    ///
+    /// # Errors
+    /// A fault.
+    pub async fn list(&self, engine: &Engine, after: Option<&str>, limit: usize) -> Result<ListedKeys, Error> {
+        let limit = limit.clamp(1, MAX_PAGE);
+        let after = after.map(row_of_key);
+        let mut rows = engine.measured(self.store.relay_ids()).await?;
+        rows.sort_unstable();
+        let mut page = ListedKeys::default();
+        for at in rows.into_iter().filter(|at| after.is_none_or(|after| *at > after)) {
+            let Some(row) = self.store.load_relay(at).await?.filter(|row| row.owner == KEY_OWNER) else { continue };
+            // The row of an owner has another form.
+            let Ok(RowContent::Key(key)) = opened::<RowContent>(engine, at, &row) else { continue };
+            if page.keys.len() == limit {
+                page.next = page.keys.last().map(|last| last.id.clone());
+                break;
+            }
+            page.keys.push(*key);
+        }
+        Ok(page)
+    }
+
+    /// A moment after everything that ended keys of the owner.
+    async fn stamp(&self, engine: &Engine, subject: &str) -> Result<Timestamp, Fault> {
+        let after = engine.revocations.not_before(&engine.issuer, subject, subject.strip_prefix(CLIENT_PREFIX));
+        engine.stamp_creation(after).await
+    }
+
+    /// Writes a new key: first its name among those of its owner, which bounds them.
+    async fn add(
+        &self,
+        engine: &Engine,
+        key: &mut ApiKey,
+        text: &SecretString,
+    ) -> Result<Result<(), KeyRefusal>, Error> {
+        let keyring = engine.keyring();
+        key.kid = keyring.refresh_keys().current();
+        key.digest = digest(keyring.refresh_keys(), key.kid, exposed(text))?;
+        let (id, end) = (key.id.clone(), key.expires);
+        let is_room = self
+            .change_names(engine, &key.subject, |names| {
+                let is_room = names.len() < MAX_KEYS;
+                if is_room {
+                    names.push((id.clone(), end));
+                }
+                is_room
+            })
+            .await?;
+        if !is_room {
+            return Ok(Err(KeyRefusal::TooMany));
+        }
+        let at = row_of_key(&key.id);
+        let row = next_row(engine, at, None, &*key, key.expires)?;
+        match engine.measured(self.store.insert_relay(at, row, key.created)).await? {
+            RelayInserted::Inserted => Ok(Ok(())),
+            // A name is random: this does not happen.
+            RelayInserted::Present(_) => Err(Fault::Contention.into()),
+        }
+    }
+
+    /// A revoked key is none of its owner's any more.
+    async fn forget(&self, engine: &Engine, key: &ApiKey) -> Result<(), Error> {
+        let forget = |names: &mut Vec<(Box<str>, Timestamp)>| {
+            let before = names.len();
+            names.retain(|(id, _)| *id != key.id);
+            names.len() < before
+        };
+        self.change_names(engine, &key.subject, forget).await.map(drop)
+    }
+
+    /// Changes the names of an owner's keys, unless `change` says no; it gets those that have not ended.
+    pub(super) async fn change_names(
+        &self,
+        engine: &Engine,
+        subject: &str,
+        change: impl Fn(&mut Vec<(Box<str>, Timestamp)>) -> bool,
+    ) -> Result<bool, Error> {
+        let at = row_of_owner(subject);
+        for _ in 0..MAX_TRIES {
+            let now = engine.clock.now();
+            let row = engine.measured(self.store.load_relay(at)).await?;
+            // Under a secret that is gone all keys are gone, too: the owner begins anew.
+            let readable = row.as_ref().filter(|row| {
+                let kid = row.sealed.first().copied();
+                kid.is_none_or(|kid| engine.keyring().refresh_keys().contains(kid))
+            });
+            let OwnersKeys(mut names) = readable.map(|row| opened(engine, at, row)).transpose()?.unwrap_or_default();
+            names.retain(|(_, end)| now < *end);
+            if !change(&mut names) {
+                return Ok(false);
+            }
+            let until = names.iter().map(|(_, end)| *end).max().unwrap_or(now);
+            let new = next_row(engine, at, row.as_ref(), &OwnersKeys(names), until)?;
+            let is_written = match &row {
+                Some(old) if old.until > now => {
+                    let swapped = engine.measured(self.store.swap_relay(at, old.version(), new)).await?;
+                    matches!(swapped, RelaySwapped::Swapped)
+                }
+                Some(_) | None => {
+                    let inserted = engine.measured(self.store.insert_relay(at, new, now)).await?;
+                    matches!(inserted, RelayInserted::Inserted)
+                }
+            };
+            if is_written {
+                return Ok(true);
+            }
+        }
+        Err(Fault::Contention.into())
+    }
+
+    /// Every gate refuses the key from now on, also where it is in a cache.
+    async fn end(&self, engine: &Engine, id: &str) -> Result<(), Error> {
+        let target = Target::Token { issuer: engine.issuer.clone(), jti: id.into() };
+        let until = engine.clock.now().plus(HELD_FOR);
+        engine.revoke(Revocation { target, effect: Effect::Gone, until }, RevokedBecause::Operator).await.map(drop)
+    }
+}
+
+/// What a row of this table may have.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RowContent {
+    Key(Box<ApiKey>),
+    #[expect(dead_code, reason = "told from a key")]
+    Owner(OwnersKeys),
+}
+
+/// Is the request for a key well formed?
+fn may_be(new: &NewApiKey, lifetime: Duration, longest: Duration) -> Result<(), KeyRefusal> {
+    if !(1..=100).contains(&new.name.chars().count()) || new.name.chars().any(char::is_control) {
+        return Err(KeyRefusal::Name);
+    }
+    if !is_valid_subject(&new.subject) && !new.subject.starts_with(CLIENT_PREFIX) {
+        return Err(KeyRefusal::Owner);
+    }
+    if lifetime > longest || lifetime < Duration::from_secs(60) {
+        return Err(KeyRefusal::Lifetime);
+    }
+    let is_audience = |text: &String| (1..=256).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+    if !new.audience.as_ref().is_none_or(is_audience) || new.networks.len() > MAX_NETWORKS {
+        return Err(KeyRefusal::Bounds);
+    }
+    Ok(())
+}
+
+/// How many keys of a store were made under each secret of the keyring, and how many are live.
+///
+/// # Errors
+/// Those of the store.
+pub async fn keys_by_secret(
+    store: &dyn crate::store::relay::RelayStore,
+    now: Timestamp,
+) -> Result<std::collections::BTreeMap<u8, u64>, StoreError> {
+    let mut counts = std::collections::BTreeMap::new();
+    for at in store.relay_ids().await? {
+        let Some(row) = store.load_relay(at).await?.filter(|row| row.owner == KEY_OWNER && row.until > now) else {
+            continue;
+        };
+        let body = row.sealed.get(33..).unwrap_or_default();
+        if let Ok(RowContent::Key(key)) = serde_json::from_slice(body)
+            && key.is_live(now)
+        {
+            *counts.entry(key.kid).or_default() += 1;
+        }
+    }
+    Ok(counts)
+}

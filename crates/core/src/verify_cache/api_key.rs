@@ -1,0 +1,195 @@
+//! API keys: as with a session cookie, the cache has a verified token under the bytes of the key, and a hit costs what a
+//! token's costs. On a miss the checksum is tested, which needs no store; then the request waits for
+//! [`TokenChecker::load_key`], which reads the record and its owner.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::key_set::{KeySet, RefusedToken};
+use super::{CheckResult, MissContext, SessionAnswer, TRY_AGAIN, TokenChecker, Verified, front};
+use crate::api_key::CachedKey;
+use crate::clock::Timestamp;
+use crate::denial::Denial;
+use crate::engine::Engine;
+use crate::engine::api_keys::{ApiKeys, ReadKey, ScopesOfClient};
+use crate::fault::{Error, Fault};
+use crate::rule::Rule;
+use crate::session::SessionId;
+use crate::token::claims::LoginClaims;
+use crate::token::observer::Observer;
+
+/// Every key that is not good is refused alike.
+const REVOKED: Denial = Denial::ApiKeyRefused("it was revoked, or all keys of its owner were");
+const NETWORK: Denial = Denial::ApiKeyRefused("it is not good from this address");
+
+impl TokenChecker {
+    /// Is the text meant as an API key of this gate?
+    pub fn is_key(&self, text: &[u8]) -> bool {
+        let begins =
+            |prefix: &crate::api_key::KeyPrefix| std::str::from_utf8(text).is_ok_and(|text| prefix.begins(text));
+        self.key_prefix.as_ref().is_some_and(begins)
+    }
+
+    /// Checks an API key. `address`: where the request comes from.
+    ///
+    /// # Errors
+    /// [`Denial::ApiKeyUnavailable`] for a key whose record must be read first; [`Denial::ApiKeyRefused`];
+    /// [`Denial::RateLimited`] for an unseen key, if too many forged ones came from its source.
+    pub fn check_key<'a, O: Observer>(
+        &self,
+        text: &str,
+        address: impl FnOnce() -> Option<IpAddr>,
+        shown: impl FnOnce() -> (MissContext<'a>, Option<&'a SessionAnswer>),
+        observer: &mut O,
+    ) -> Result<Arc<Verified>, Denial> {
+        let checked = self.checked_key(text, shown, observer);
+        let checked = checked.and_then(|known| match known.api_key() {
+            Some(key) if !key.networks.is_empty() && !key.is_good_at(address()) => Err(NETWORK),
+            Some(_) | None => Ok(known),
+        });
+        match checked {
+            Ok(known) if O::HAS_EFFECTS => Ok(known),
+            // It is good. An observer hears of each rule.
+            Ok(known) => self.check_now(known, observer),
+            Err(denial) => observer.read(Rule::from_denial(denial), Err(denial)),
+        }
+    }
+
+    fn checked_key<'a, O: Observer>(
+        &self,
+        text: &str,
+        shown: impl FnOnce() -> (MissContext<'a>, Option<&'a SessionAnswer>),
+        observer: &mut O,
+    ) -> Result<Arc<Verified>, Denial> {
+        let keys = self.keys.load();
+        if let Some(known) = self.known_key::<O>(&keys, text)? {
+            self.counted::<O>(CheckResult::Hit);
+            return Ok(known);
+        }
+        let (miss, answer) = shown();
+        if let Some(answer) = answer.filter(|answer| *answer.cookie == *text) {
+            let verified = answer.outcome.clone()?;
+            self.counted::<O>(CheckResult::Valid);
+            return self.if_good_key(verified)?.ok_or(Denial::ApiKeyUnavailable(TRY_AGAIN));
+        }
+        let is_key = self.key_prefix.as_ref().is_some_and(|prefix| prefix.id_of(text).is_some());
+        if !is_key {
+            self.counted::<O>(CheckResult::Unchecked);
+            return Err(Denial::ApiKeyRefused("it is mistyped or made up: its checksum does not fit"));
+        }
+        if let Some(denial) = keys.refused::<O>(keys.key(text)) {
+            self.counted::<O>(CheckResult::Hit);
+            return Err(denial);
+        }
+        let admitted =
+            if O::HAS_EFFECTS { self.admit_unseen(miss) } else { miss.limits.foresee_unverified(miss.source) };
+        observer.judged(Rule::Limit, admitted)?;
+        Err(Denial::ApiKeyUnavailable(TRY_AGAIN))
+    }
+
+    /// A key in the caches whose record need not be read again.
+    fn known_key<O: Observer>(&self, keys: &KeySet, text: &str) -> Result<Option<Arc<Verified>>, Denial> {
+        let at_hand = if O::HAS_EFFECTS { front::find(keys.id, text.as_bytes()) } else { None };
+        if let Some(known) = at_hand
+            && let Some(known) = self.if_good_key(known)?
+        {
+            return Ok(Some(known));
+        }
+        let shared = keys.cached::<O>(keys.key(text)).map(|known| self.if_good_key(known)).transpose()?.flatten();
+        if let Some(known) = &shared
+            && O::HAS_EFFECTS
+            && self.capacity > 0
+        {
+            front::keep(keys.id, known);
+        }
+        Ok(shared)
+    }
+
+    /// The key, if nothing ended it; `None` if its record is to be read again.
+    // Requirement K4.
+    fn if_good_key(&self, known: Arc<Verified>) -> Result<Option<Arc<Verified>>, Denial> {
+        if known.api_key().is_none_or(|key| key.read_again <= self.clock.now()) {
+            return Ok(None);
+        }
+        match self.check_now(known, &mut ()) {
+            Ok(known) => Ok(Some(known)),
+            Err(denial) if denial.is_undecided() => Err(denial),
+            Err(Denial::TokenRevoked) => Err(REVOKED),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// The token that stands for a key: from the cache, if another request has read its record meanwhile.
+    ///
+    /// # Errors
+    /// As [`ApiKeys::read`].
+    pub async fn load_key(
+        &self,
+        engine: &Engine,
+        api_keys: &ApiKeys,
+        text: &Arc<str>,
+        clients: ScopesOfClient<'_>,
+    ) -> Result<Arc<Verified>, Error> {
+        let _turn = engine.take_turn(place_of(text)).await;
+        if let Some(known) = self.known_key::<()>(&self.keys.load(), text)? {
+            return Ok(known);
+        }
+        let keys = self.keys.load();
+        match api_keys.read(engine, text, clients).await {
+            Ok(read) => {
+                api_keys.note(engine, &read.key, text).map_err(Fault::from)?;
+                let verified = self.verify_key(&keys, text, read)?;
+                keys.cache.insert(keys.key(text).owned(), Arc::clone(&verified));
+                Ok(verified)
+            }
+            // An owner may be back tomorrow; the others are not good for ever.
+            Err(Error::Denied(denial @ Denial::ApiKeyRefused(_))) if !ApiKeys::is_of_owner(denial) => {
+                keys.refused.insert(keys.key(text).owned(), RefusedToken { denial, token: None });
+                Err(denial.into())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What [`load_key`](Self::load_key) would find, for an explanation: nothing is cached.
+    ///
+    /// # Errors
+    /// As [`ApiKeys::read`].
+    pub async fn foresee_key(
+        &self,
+        engine: &Engine,
+        api_keys: &ApiKeys,
+        text: &Arc<str>,
+        clients: ScopesOfClient<'_>,
+    ) -> Result<Arc<Verified>, Error> {
+        self.verify_key(&self.keys.load(), text, api_keys.read(engine, text, clients).await?)
+    }
+
+    /// Verifies the token that stands for a key, as every other.
+    fn verify_key(&self, keys: &KeySet, text: &Arc<str>, read: ReadKey) -> Result<Arc<Verified>, Error> {
+        let ReadKey { access_token, key, read_again } = read;
+        let now = self.clock.now();
+        let unverified = |_| Error::from(Fault::Signing("the token of an API key is not good here"));
+        let mut access = keys.verifier.verify(access_token.expose(), now, self.clock.wall()).map_err(unverified)?;
+        (access.issued_at, access.expires) = (Some(key.created), key.expires);
+        let rare = access.rare.get_or_insert_default();
+        // A key is no login.
+        (rare.is_key, rare.login) = (true, LoginClaims::default());
+        let rules = keys.verifier.id_of(access.issuer()).ok_or(Denial::UnknownIssuer).map_err(unverified)?;
+        let judged = keys.shared.judge(&access, now);
+        let networks = key.networks().ok_or(Fault::Signing("the networks of an API key cannot be read"))?;
+        let cached = CachedKey { text: Arc::clone(text), read_again, networks };
+        Ok(keys.shared.accept_key(access, rules, judged, cached))
+    }
+}
+
+/// The queue in which requests with one key wait while the first of them reads its record.
+fn place_of(text: &str) -> SessionId {
+    let mut place = [0; 16];
+    let end = text.as_bytes().iter().rev().skip(6);
+    place.iter_mut().zip(end).for_each(|(to, from)| *to = *from);
+    SessionId::new(Timestamp::ZERO, {
+        let [a, b, c, d, e, f, g, h, i, j, ..] = place;
+        [a, b, c, d, e, f, g, h, i, j]
+    })
+}

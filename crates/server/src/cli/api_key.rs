@@ -1,0 +1,124 @@
+//! `rotogate api-key`: API keys of the running gate.
+
+use std::io::Read;
+
+use clap::Subcommand;
+use http::Method;
+
+use super::output::Output;
+use super::{CommandResult, Failure, admin_client, runtime};
+use crate::config::AdminAccess;
+use crate::server::operate::admin::{
+    ApiKeyInfo, KeyRequest, KeysPage, LeakAnswer, LeakReport, NewKeyAnswer, RotateKeyRequest,
+};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ApiKeyCommand {
+    /// Lists keys.
+    List {
+        /// Only live keys of this subject; `client:` and a client for those of a client.
+        #[arg(long)]
+        subject: Option<String>,
+    },
+    /// Makes a key, and prints it. Nothing prints it again.
+    Create {
+        /// What the owner calls it.
+        name: String,
+        /// A user of the users file owns it.
+        #[arg(long, conflicts_with_all = ["subject", "client"], required_unless_present_any = ["subject", "client"])]
+        user: Option<String>,
+        /// The account of the user or subject.
+        #[arg(long)]
+        account: Option<String>,
+        /// The user with this `sub` owns it.
+        #[arg(long, conflicts_with = "client")]
+        subject: Option<String>,
+        /// This confidential client owns it.
+        #[arg(long)]
+        client: Option<String>,
+        /// Its scopes, separated by spaces; all of the owner's without this.
+        #[arg(long)]
+        scopes: Option<String>,
+        /// The one audience that it is for.
+        #[arg(long)]
+        audience: Option<String>,
+        /// A network from which it is good, such as 10.0.0.0/8; may be repeated.
+        #[arg(long = "network")]
+        networks: Vec<String>,
+        /// How long it lives, such as 90d.
+        #[arg(long)]
+        lifetime: Option<String>,
+    },
+    /// Replaces a key, and prints the new one. The old one lives on for the overlap.
+    Rotate {
+        /// The id of the old key.
+        id: String,
+        /// How long the old key lives on, such as 1d; 0s ends it.
+        #[arg(long)]
+        overlap: Option<String>,
+    },
+    /// Revokes a key: it is refused from the next request on.
+    Revoke {
+        /// Its id.
+        id: String,
+    },
+    /// Revokes the keys on standard input that are keys of this gate, one a line, and says how many they were.
+    Leaked,
+}
+
+pub(super) fn run(gate: &AdminAccess, command: ApiKeyCommand, output: Output) -> CommandResult {
+    runtime()?.block_on(async {
+        match command {
+            ApiKeyCommand::List { subject } => list(gate, subject.as_deref(), output).await,
+            ApiKeyCommand::Create { name, user, account, subject, client, scopes, audience, networks, lifetime } => {
+                let request = KeyRequest { name, user, account, subject, client, scopes, audience, networks, lifetime };
+                show(&admin_client::post(gate, "/v1/api-keys", &request).await?, output)
+            }
+            ApiKeyCommand::Rotate { id, overlap } => {
+                let path = format!("/v1/api-keys/{}/rotate", admin_client::escaped(&id));
+                show(&admin_client::post(gate, &path, &RotateKeyRequest { overlap }).await?, output)
+            }
+            ApiKeyCommand::Revoke { id } => {
+                let path = format!("/v1/api-keys/{}/revoke", admin_client::escaped(&id));
+                let body = admin_client::request(gate, Method::POST, &path).await?;
+                let key: ApiKeyInfo = serde_json::from_slice(&body).map_err(Failure::failed)?;
+                output.write(&key, || format!("key {} of {} is revoked", key.id, key.subject))
+            }
+            ApiKeyCommand::Leaked => {
+                let mut text = String::new();
+                std::io::stdin().read_to_string(&mut text).map_err(Failure::failed)?;
+                let keys = text.split_whitespace().map(str::to_owned).collect();
+                let body = admin_client::post(gate, "/v1/api-keys/leaked", &LeakReport { keys }).await?;
+                let answer: LeakAnswer = serde_json::from_slice(&body).map_err(Failure::failed)?;
+                output.write(&answer, || format!("{} keys were live, and are revoked", answer.revoked))
+            }
+        }
+    })
+}
+
+async fn list(gate: &AdminAccess, subject: Option<&str>, output: Output) -> CommandResult {
+    let mut after: Option<String> = None;
+    loop {
+        let mut query = form_urlencoded::Serializer::new(String::from("/v1/api-keys?"));
+        query.extend_pairs(subject.map(|subject| ("subject", subject)));
+        query.extend_pairs(after.as_deref().map(|after| ("cursor", after)));
+        let body = admin_client::request(gate, Method::GET, &query.finish()).await?;
+        let page: KeysPage = serde_json::from_slice(&body).map_err(Failure::failed)?;
+        output.list(&page.keys, line)?;
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return Ok(()),
+        }
+    }
+}
+
+fn show(body: &[u8], output: Output) -> CommandResult {
+    let made: NewKeyAnswer = serde_json::from_slice(body).map_err(Failure::failed)?;
+    output.write(&made, || format!("{}\n{}", made.key, line(&made.info)))
+}
+
+fn line(key: &ApiKeyInfo) -> String {
+    let ApiKeyInfo { id, name, subject, scopes, status, expires, last_used, .. } = key;
+    let used = last_used.as_deref().map_or_else(|| "never used".to_owned(), |at| format!("used {at}"));
+    format!("{id}  {status}  sub={subject}  \"{name}\"  scopes=\"{scopes}\"  until {expires}  {used}")
+}

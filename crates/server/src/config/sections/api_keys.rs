@@ -1,0 +1,64 @@
+//! `[api_keys]`: the library's [`ApiKeySettings`].
+
+use std::time::Duration;
+
+use http::HeaderName;
+use toml::Value;
+
+use super::super::declare::section;
+use super::super::print::Print;
+use super::super::value;
+use super::{Config, DAY};
+use rotogate_core::api_key::{ApiKeySettings, KeyPrefix};
+use rotogate_kit::config::{Section, Value as Raw};
+
+/// The longest `overlap`.
+const MAX_OVERLAP: Duration = DAY.saturating_mul(90);
+
+section! {
+    impl ApiKeySettings, read by read_keys(section) {
+        /// How keys begin: `acme_k1_…`. 2 to 12 characters of a-z and 0-9. A scanner of repositories finds keys by it.
+        restart prefix: KeyPrefix = get_or(key_prefix, KeyPrefix::default()),
+        /// The header of a key, besides `Authorization: Bearer`. `""`: none. No upstream gets it on a route that takes keys.
+        restart header: Option<HeaderName> = get_or(value::identity_header, Some(HeaderName::from_static("x-api-key"))),
+        /// The longest that a key lives; up to 365d. A new key lives for 90d unless more or less is asked for.
+        restart max_lifetime: Duration = get_or(
+            value::duration_within(DAY, ApiKeySettings::LONGEST_LIFETIME), ApiKeySettings::LONGEST_LIFETIME
+        ),
+        /// The longest that a rotated key lives on, up to 90d; and how long it does unless less is asked for.
+        restart overlap: Duration = get_or(value::duration_within(Duration::ZERO, MAX_OVERLAP), DAY.saturating_mul(7)),
+    }
+}
+
+impl Print for KeyPrefix {
+    fn print(&self) -> Value {
+        self.name().into()
+    }
+}
+
+fn key_prefix(v: &Raw) -> Result<KeyPrefix, String> {
+    let text = value::text(v)?;
+    KeyPrefix::new(&text).map_or_else(|| value::unexpected("2 to 12 characters of a-z and 0-9", v), Ok)
+}
+
+pub(super) fn read(root: &Section<'_>) -> Option<ApiKeySettings> {
+    root.table("api_keys", read_keys)
+}
+
+/// A key is bound to nothing, and is no login.
+pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
+    for (route, section) in config.routes.iter().zip(sections).filter(|(route, _)| route.policy.credentials.key) {
+        let policy = &route.policy;
+        let needs = [
+            (policy.dpop_required, "dpop = \"required\""),
+            (policy.certificate_required, "certificate_bound = \"required\""),
+            (policy.step_up.is_some(), "step_up"),
+        ];
+        for (_, what) in needs.iter().filter(|(is_needed, _)| *is_needed) {
+            section.blame(
+                "credentials",
+                format!("names keys, and no key has what {what} asks for; remove one of the two"),
+            );
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The operator's requests about API keys: list, make, replace, revoke, and report leaked ones.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::problem::{Code, Refusal};
+use super::revocations::subject_of;
+use super::{AdminResult, AdminState, ok, rfc3339, shown};
+use rotogate::gate::{ApiKey, GateApiKeys, KeyRefusal, NewApiKey};
+use rotogate_core::session::Scope;
+use rotogate_core::token::claims::CLIENT_PREFIX;
+
+/// The number of keys on a page, by default.
+const DEFAULT_PAGE_KEYS: usize = 100;
+/// The most texts of one report.
+const MAX_REPORTED: usize = 500;
+
+/// A key as an operator sees it. Times are in RFC 3339.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct ApiKeyInfo {
+    /// Its id: the `jti` of its requests, and `key:<id>` is their client.
+    pub(crate) id: String,
+    /// What its owner calls it.
+    pub(crate) name: String,
+    /// Whose it is: the `sub` of a user, or `client:` and a client.
+    pub(crate) subject: String,
+    /// The owner's account, if any.
+    pub(crate) account: Option<String>,
+    /// What its requests may have, as far as the owner has it.
+    pub(crate) scopes: String,
+    /// The one audience that it is for; `null`: that of the gate.
+    pub(crate) audience: Option<String>,
+    /// The networks from which it is good; empty: all.
+    pub(crate) networks: Vec<String>,
+    /// `live`, `expired` or `revoked`.
+    pub(crate) status: String,
+    /// When it was made.
+    pub(crate) created: String,
+    /// From when on it is refused.
+    pub(crate) expires: String,
+    /// When it was last used, within an hour.
+    pub(crate) last_used: Option<String>,
+    /// The key that replaces it.
+    pub(crate) successor: Option<String>,
+}
+
+/// A new key, with its text: no answer has it again.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct NewKeyAnswer {
+    /// The key.
+    pub(crate) key: String,
+    #[serde(flatten)]
+    pub(crate) info: ApiKeyInfo,
+}
+
+/// What a new key is to be. Exactly one of `user`, `subject` and `client` owns it.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct KeyRequest {
+    /// What the owner calls it: 1 to 100 characters.
+    pub(crate) name: String,
+    /// A user of the users file, by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) user: Option<String>,
+    /// The account of the user or subject.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) account: Option<String>,
+    /// The `sub` of a user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) subject: Option<String>,
+    /// A confidential client.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) client: Option<String>,
+    /// Scopes, separated by spaces; all of the owner's if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) scopes: Option<String>,
+    /// The one audience that it is for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) audience: Option<String>,
+    /// The networks from which it is good.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) networks: Vec<String>,
+    /// How long it lives, such as `90d`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) lifetime: Option<String>,
+}
+
+/// How a key is replaced.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RotateKeyRequest {
+    /// How long the old key lives on, such as `1d`; `0s` ends it. At most `overlap` of `[api_keys]`, which is the default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) overlap: Option<String>,
+}
+
+/// Texts that were found where no key should be.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LeakReport {
+    /// At most 500.
+    pub(crate) keys: Vec<String>,
+}
+
+/// What came of a report.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct LeakAnswer {
+    /// How many of them were live keys of this gate, and are revoked now.
+    pub(crate) revoked: usize,
+}
+
+/// Which keys to list.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct KeysQuery {
+    /// The live keys of this subject; `client:` and a client for those of a client.
+    pub(super) subject: Option<String>,
+    /// The `next` of the page before.
+    pub(super) cursor: Option<String>,
+    /// The most keys on the page, up to 200.
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 200)]
+    pub(super) limit: Option<String>,
+}
+
+/// A page of keys.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct KeysPage {
+    /// The keys, in no order that means anything.
+    pub(crate) keys: Vec<ApiKeyInfo>,
+    /// The `cursor` of the next page; `null` at the end.
+    pub(crate) next: Option<String>,
+}
+
+fn keys(state: &AdminState) -> Result<GateApiKeys, Refusal> {
+    let none = || Refusal::new(Code::NotConfigured, "the gate has no API keys: write a section [api_keys]");
+    state.gate.api_keys().ok_or_else(none)
+}
+
+fn info(state: &AdminState, key: &ApiKey) -> ApiKeyInfo {
+    let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
+    let status = match key.revoked {
+        Some(_) => "revoked",
+        None if key.is_live(state.gate.sessions().now()) => "live",
+        None => "expired",
+    };
+    ApiKeyInfo {
+        id: key.id.to_string(),
+        name: key.name.to_string(),
+        subject: key.subject.to_string(),
+        account: text(&key.account),
+        scopes: key.scopes.to_string(),
+        audience: text(&key.audience),
+        networks: key.networks.iter().map(ToString::to_string).collect(),
+        status: status.to_owned(),
+        created: rfc3339(key.created),
+        expires: rfc3339(key.expires),
+        last_used: key.last_used.map(rfc3339),
+        successor: text(&key.successor),
+    }
+}
+
+/// The API keys, or the live ones of one owner.
+#[utoipa::path(
+    get, path = "/v1/api-keys", operation_id = "list_api_keys", tag = "api keys",
+    params(KeysQuery), responses((status = 200, description = "done", body = KeysPage))
+)]
+pub(super) async fn list(state: &AdminState, query: KeysQuery) -> AdminResult {
+    find(state, query).await.map(|page| ok(&page))
+}
+
+/// A page of the keys that are asked for.
+pub(super) async fn find(state: &AdminState, query: KeysQuery) -> Result<KeysPage, Refusal> {
+    let KeysQuery { subject, cursor, limit } = query;
+    let keys = keys(state)?;
+    let limit = match limit.map(|limit| limit.parse()) {
+        None => DEFAULT_PAGE_KEYS,
+        Some(Ok(limit @ 1..=200)) => limit,
+        Some(_) => return Err(Refusal::new(Code::InvalidParameter, "limit: a number from 1 to 200 is expected")),
+    };
+    let (found, next) = match subject {
+        Some(subject) => (keys.of_owner(&subject).await.map_err(|error| Refusal::of_store(&error))?, None),
+        None => {
+            let page = keys.list(cursor.as_deref(), limit).await.map_err(|error| Refusal::of_store(&error))?;
+            (page.keys, page.next)
+        }
+    };
+    let keys = found.iter().map(|key| info(state, key)).collect();
+    Ok(KeysPage { keys, next: next.map(Into::into) })
+}
+
+/// Makes an API key for a user or a client. The answer has its text, which nothing has again.
+#[utoipa::path(
+    post, path = "/v1/api-keys", operation_id = "create_api_key", tag = "api keys",
+    request_body = KeyRequest, responses((status = 200, description = "done", body = NewKeyAnswer))
+)]
+// Requirement K8.
+pub(super) async fn create(state: &AdminState, request: KeyRequest) -> AdminResult {
+    let keys = keys(state)?;
+    let KeyRequest { name, user, account, subject, client, scopes, audience, networks, lifetime } = request;
+    let subject = match (user, subject, client) {
+        (Some(user), None, None) => subject_of(state, &user, account.as_deref())?.into(),
+        (None, Some(subject), None) => subject,
+        (None, None, Some(client)) => format!("{CLIENT_PREFIX}{client}"),
+        _ => return Err(wrong("exactly one of \"user\", \"subject\" and \"client\" is expected")),
+    };
+    let scopes = scopes.map(|text| Scope::parse(&text)).transpose();
+    let networks = networks.iter().map(|text| text.parse::<IpNet>()).collect::<Result<_, _>>();
+    let new = NewApiKey {
+        name,
+        subject,
+        account: account.filter(|account| !account.is_empty()),
+        scopes: scopes.map_err(|_| wrong("scopes: names separated by single spaces are expected"))?,
+        audience,
+        networks: networks.map_err(|_| wrong("networks: networks such as 10.0.0.0/8 are expected"))?,
+        lifetime: duration("lifetime", lifetime.as_deref())?,
+    };
+    let made = keys.create(new).await.map_err(|error| Refusal::of_store(&error))?;
+    Ok(ok(&answer_of(state, made)?))
+}
+
+/// Replaces a key by a new one with the same owner, scopes, audience and networks. The old one lives on for the overlap.
+#[utoipa::path(
+    post, path = "/v1/api-keys/{id}/rotate", operation_id = "rotate_api_key", tag = "api keys",
+    params(("id" = String, Path, description = "its id")),
+    request_body = RotateKeyRequest, responses((status = 200, description = "done", body = NewKeyAnswer))
+)]
+pub(super) async fn rotate(state: &AdminState, id: &str, request: RotateKeyRequest) -> AdminResult {
+    let overlap = duration("overlap", request.overlap.as_deref())?;
+    let made = keys(state)?.rotate(id, overlap).await.map_err(|error| Refusal::of_store(&error))?;
+    Ok(ok(&answer_of(state, made.ok_or_else(|| unknown(id))?)?))
+}
+
+/// Revokes a key: it is refused from the next request on, at every gate. Answers once that is durable.
+#[utoipa::path(
+    post, path = "/v1/api-keys/{id}/revoke", operation_id = "revoke_api_key", tag = "api keys",
+    params(("id" = String, Path, description = "its id")),
+    responses((status = 200, description = "done", body = ApiKeyInfo))
+)]
+pub(super) async fn revoke(state: &AdminState, id: &str) -> AdminResult {
+    let revoked = keys(state)?.revoke(id).await.map_err(|error| Refusal::of_revocation(&error))?;
+    Ok(ok(&info(state, &revoked.ok_or_else(|| unknown(id))?)))
+}
+
+/// Revokes those of these texts that are live keys of this gate, and says how many they were: for a scanner of
+/// repositories. Which they were is in the audit log.
+#[utoipa::path(
+    post, path = "/v1/api-keys/leaked", operation_id = "report_leaked_api_keys", tag = "api keys",
+    request_body = LeakReport, responses((status = 200, description = "done", body = LeakAnswer))
+)]
+// Requirement K14.
+pub(super) async fn leaked(state: &AdminState, report: LeakReport) -> AdminResult {
+    if report.keys.len() > MAX_REPORTED {
+        return Err(wrong("a report has at most 500 keys"));
+    }
+    let texts: Vec<_> = report.keys.into_iter().map(SecretString::from).collect();
+    let revoked = keys(state)?.leaked(&texts).await.map_err(|error| Refusal::of_revocation(&error))?;
+    Ok(ok(&LeakAnswer { revoked }))
+}
+
+fn answer_of(state: &AdminState, made: Result<(SecretString, ApiKey), KeyRefusal>) -> Result<NewKeyAnswer, Refusal> {
+    let (text, key) = made.map_err(|refusal| {
+        let code = if refusal == KeyRefusal::Owner { Code::UnknownTarget } else { Code::InvalidBody };
+        Refusal::new(code, refusal.to_string())
+    })?;
+    Ok(NewKeyAnswer { key: text.expose_secret().to_owned(), info: info(state, &key) })
+}
+
+fn duration(name: &str, text: Option<&str>) -> Result<Option<Duration>, Refusal> {
+    let parsed = text.map(humantime::parse_duration).transpose();
+    parsed.map_err(|_| wrong(format!("{name}: a duration such as \"90d\" is expected")))
+}
+
+fn unknown(id: &str) -> Refusal {
+    Refusal::new(Code::UnknownTarget, format!("there is no API key {}", shown(id)))
+}
+
+fn wrong(what: impl Into<String>) -> Refusal {
+    Refusal::new(Code::InvalidBody, what)
+}

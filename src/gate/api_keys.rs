@@ -1,0 +1,234 @@
+//! API keys of requests, and the keys that an application makes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{AUTHORIZATION, HeaderName};
+use http::request::Parts;
+use secrecy::SecretString;
+
+use super::endpoint::to_its_end;
+use super::{Gate, Inner};
+use rotogate_core::api_key::{ApiKey, NewApiKey};
+use rotogate_core::credential::{self, Places};
+use rotogate_core::denial::Denial;
+use rotogate_core::engine::api_keys::{ApiKeys, KeyRefusal, ListedKeys};
+use rotogate_core::fault::Error;
+use rotogate_core::session::Scope;
+use rotogate_core::verify_cache::{SessionAnswer, Verified};
+
+/// The longest wait of a request for the record of its key. The read itself goes on.
+const MAX_WAIT: Duration = Duration::from_secs(10);
+/// When a request may try again whose key could not be read in time.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+impl Inner {
+    /// The API key of a request, for a route that takes keys.
+    ///
+    /// # Errors
+    /// [`Denial::TwoCredentials`] beside a token, and for two keys; [`Denial::UnusableCredential`] for one in the query.
+    // Requirement K6.
+    pub(in crate::gate) fn presented_key<'p>(
+        &self,
+        parts: &'p Parts,
+        places: Places<'_>,
+    ) -> Result<Option<&'p str>, Denial> {
+        let Some(keys) = &self.running.api_keys else { return Ok(None) };
+        let settings = keys.settings();
+        let query = parts.uri.query();
+        if query.is_some_and(|query| settings.prefix.redacted(query).is_some()) {
+            return Err(Denial::UnusableCredential);
+        }
+        let mut in_header = settings.header.iter().flat_map(|name| parts.headers.get_all(name));
+        let by_name = match (in_header.next(), in_header.next()) {
+            (_, Some(_)) => return Err(Denial::TwoCredentials),
+            (Some(value), None) => Some(value.to_str().map_err(|_| Denial::UnusableCredential)?),
+            (None, None) => None,
+        };
+        let bearer = self.bearer_key(parts);
+        let key = match (by_name, bearer) {
+            (Some(_), _) if parts.headers.contains_key(AUTHORIZATION) => return Err(Denial::TwoCredentials),
+            (Some(key), _) => key,
+            (None, Some(key)) => key,
+            (None, None) => return Ok(None),
+        };
+        credential::at_most_one(&parts.headers)?;
+        let mut cookies = places.cookies.into_iter().flatten();
+        let has_token = cookies.any(|name| credential::cookies(&parts.headers, name).next().is_some())
+            || super::layer::has_token_in_query(&parts.uri, places);
+        if has_token { Err(Denial::TwoCredentials) } else { Ok(Some(key)) }
+    }
+
+    /// The first bearer token, if it is meant as a key.
+    fn bearer_key<'p>(&self, parts: &'p Parts) -> Option<&'p str> {
+        let value = parts.headers.get(AUTHORIZATION)?.to_str().ok()?;
+        let (scheme, token) = value.split_once(' ')?;
+        let token = token.trim_start_matches(' ');
+        (scheme.eq_ignore_ascii_case("bearer") && self.checker.is_key(token.as_bytes())).then_some(token)
+    }
+
+    /// The headers of a request that no upstream gets: a key, in either place. On a route that takes keys their header is
+    /// the gate's, whatever it has.
+    // Requirement K6.
+    pub(in crate::gate) fn key_headers(&self, parts: &Parts, takes_keys: bool) -> impl Iterator<Item = HeaderName> {
+        let keys = self.running.api_keys.as_deref();
+        let named = keys.and_then(|keys| keys.settings().header.clone()).filter(|name| {
+            let mut values = parts.headers.get_all(name).iter();
+            (takes_keys && parts.headers.contains_key(name))
+                || values.any(|value| self.checker.is_key(value.as_bytes()))
+        });
+        let bearer = keys.and_then(|_| self.bearer_key(parts)).map(|_| AUTHORIZATION);
+        named.into_iter().chain(bearer)
+    }
+
+    /// Removes an API key from a request, wherever the request goes.
+    pub(in crate::gate) fn withhold_key(&self, parts: &mut Parts, takes_keys: bool) {
+        for name in self.key_headers(parts, takes_keys).collect::<Vec<_>>() {
+            parts.headers.remove(name);
+        }
+    }
+
+    /// What became of an API key, for the request that waits for it.
+    pub(in crate::gate) async fn loaded_key(self: &Arc<Self>, key: Arc<str>) -> SessionAnswer {
+        let (gate, text) = (Arc::clone(self), Arc::clone(&key));
+        let loading = to_its_end(async move {
+            let keys = gate.running.api_keys.as_deref().ok_or(Denial::UnusableCredential)?;
+            let scopes = |id: &str| gate.scopes_of_client(id);
+            let loaded = gate.checker.load_key(&gate.engine, keys, &text, &scopes).await;
+            gate.running.faults.tell(&loaded, || gate.engine.clock().source().monotonic());
+            loaded
+        });
+        let outcome = tokio::time::timeout(MAX_WAIT, loading).await;
+        SessionAnswer { cookie: key, outcome: outcome.map_or(Err(Denial::ApiKeyUnavailable(TRY_AGAIN)), decided) }
+    }
+
+    /// What a request by this key would find, for an explanation.
+    pub(in crate::gate) async fn foreseen_key(&self, parts: &Parts) -> Option<SessionAnswer> {
+        let keys = self.running.api_keys.as_deref()?;
+        let key: Arc<str> = self.presented_key(parts, Places::default()).ok()??.into();
+        let scopes = |id: &str| self.scopes_of_client(id);
+        let outcome = decided(self.checker.foresee_key(&self.engine, keys, &key, &scopes).await);
+        Some(SessionAnswer { cookie: key, outcome })
+    }
+
+    /// What a client that owns a key may have.
+    fn scopes_of_client(&self, id: &str) -> Option<Scope> {
+        let client = self.clients.get(id).filter(|client| client.is_confidential())?;
+        Some(client.scopes.clone().unwrap_or_default())
+    }
+}
+
+/// A fault decides nothing.
+fn decided(loaded: Result<Arc<Verified>, Error>) -> Result<Arc<Verified>, Denial> {
+    loaded.map_err(|error| match error {
+        Error::Denied(denial) => denial,
+        Error::Failed(fault) => Denial::ApiKeyUnavailable(fault.retry_after()),
+    })
+}
+
+impl Gate {
+    /// The API keys, if the gate has some: see [`GateBuilder::api_keys`](super::GateBuilder::api_keys).
+    pub fn api_keys(&self) -> Option<GateApiKeys> {
+        self.0.running.api_keys.is_some().then(|| GateApiKeys(self.clone()))
+    }
+}
+
+/// Makes, replaces, revokes and lists API keys.
+///
+/// ```
+/// use rotogate::gate::{ApiKeySettings, NewApiKey};
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use std::sync::Arc;
+/// # use rotogate::{Gate, store::MemoryStore, token::Keyring};
+/// # let store = Arc::new(MemoryStore::new("https://api.example.com", rotogate::gate::DEFAULT_LEEWAY));
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.shared_store(store.clone()).relay_store(store);
+/// let gate = gate.api_keys(ApiKeySettings::new("acme").ok_or("no prefix")?).build().await?;
+/// let keys = gate.api_keys().ok_or("it has keys")?;
+/// let new = NewApiKey { name: "nightly".into(), subject: "ada".into(), ..NewApiKey::default() };
+/// // The text is for the owner alone, and never seen again.
+/// let (text, key) = keys.create(new).await??;
+/// assert!(keys.revoke(&key.id).await?.is_some());
+/// # let _ = text;
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+#[derive(Clone, Debug)]
+pub struct GateApiKeys(Gate);
+
+impl GateApiKeys {
+    fn keys(&self) -> &ApiKeys {
+        #[expect(clippy::expect_used, reason = "`Gate::api_keys` makes none without them")]
+        self.0.0.running.api_keys.as_deref().expect("a gate with API keys")
+    }
+
+    /// Makes a key: its text, which the store does not have, and its record.
+    ///
+    /// # Errors
+    /// A fault; in the inner result, why there is no key.
+    pub async fn create(&self, new: NewApiKey) -> Result<Result<(SecretString, ApiKey), KeyRefusal>, Error> {
+        let gate = &self.0.0;
+        self.keys().create(&gate.engine, new, &|id| gate.scopes_of_client(id)).await
+    }
+
+    /// Replaces a key by a new one with the same owner, scopes, audience and networks. The old one lives for `overlap`, by
+    /// default as long as it may. `None`: there is no such key.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub async fn rotate(
+        &self,
+        id: &str,
+        overlap: Option<Duration>,
+    ) -> Result<Option<Result<(SecretString, ApiKey), KeyRefusal>>, Error> {
+        self.keys().rotate(&self.0.0.engine, id, overlap).await
+    }
+
+    /// Revokes a key: it is refused from the next request on. `None`: there is no such key.
+    ///
+    /// # Errors
+    /// A fault, after which it is refused at this gate; call again.
+    pub async fn revoke(&self, id: &str) -> Result<Option<ApiKey>, Error> {
+        self.keys().revoke(&self.0.0.engine, id).await
+    }
+
+    /// Revokes those of these texts that are live keys here, and returns how many they were.
+    ///
+    /// # Errors
+    /// As [`revoke`](Self::revoke).
+    pub async fn leaked(&self, texts: &[SecretString]) -> Result<usize, Error> {
+        self.keys().leaked(&self.0.0.engine, texts).await
+    }
+
+    /// The record of a key.
+    ///
+    /// # Errors
+    /// A fault.
+    pub async fn get(&self, id: &str) -> Result<Option<ApiKey>, Error> {
+        self.keys().get(&self.0.0.engine, id).await
+    }
+
+    /// The live keys of an owner.
+    ///
+    /// # Errors
+    /// A fault.
+    pub async fn of_owner(&self, subject: &str) -> Result<Vec<ApiKey>, Error> {
+        self.keys().of_owner(&self.0.0.engine, subject).await
+    }
+
+    /// A page of all keys, also those that have ended and are still in the store.
+    ///
+    /// # Errors
+    /// A fault.
+    pub async fn list(&self, after: Option<&str>, limit: usize) -> Result<ListedKeys, Error> {
+        self.keys().list(&self.0.0.engine, after, limit).await
+    }
+
+    /// What happened to keys at this gate, by name.
+    pub fn counts(&self) -> Vec<(&'static str, u64)> {
+        self.keys().counts().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;
