@@ -71,8 +71,9 @@ async fn s4_s5_the_bits_are_those_of_the_sessions_that_ended_also_by_a_not_befor
     assert_eq!(ended(&lists, &world, list), [of_many[7].index]);
     // One session.
     let session = world.start("later").await.unwrap().session.unwrap();
-    let later = world.record(session).await.place.unwrap();
-    world.engine.revoke_session(session, RevokedBecause::Reuse).await.unwrap();
+    let record = world.record(session).await;
+    let later = record.place.unwrap();
+    world.engine.revoke_session(&record, RevokedBecause::Reuse).await.unwrap();
     follow(&world, &mut follower, &lists).await;
     assert_eq!(ended(&lists, &world, list).len(), 2);
     assert!(ended(&lists, &world, list).contains(&later.index));
