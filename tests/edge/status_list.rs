@@ -85,7 +85,7 @@ async fn s8_s11_s12_the_list_of_another_issuer_ends_its_tokens_and_its_absence_i
     let (idp, key) = (Documents::start(), Issuer::new(3));
     idp.document("/keys", &json!({ "keys": [key.jwk("k1")] }));
     let url = idp.at("/status/1");
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let now = rotogate_core::clock::wall_micros() / 1_000_000;
     let publish = |path: &str, bytes: &[u8], later: u64| {
         let list = serde_json::to_value(CompressedList::new(bytes).unwrap()).unwrap();
         let list = json!({ "iss": idp.url(), "sub": idp.at(path), "iat": now - 60 + later, "exp": now + 600, "ttl": 1,

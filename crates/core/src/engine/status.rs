@@ -86,8 +86,17 @@ mod lists {
         adopted: Timestamp,
         /// The sessions to look at: those of these subjects, or all.
         wanted: Vec<Filter>,
-        /// The look under way: when what it looks for was read, and what it looks at.
-        look: Option<(Timestamp, Vec<Filter>, JoinHandle<Result<(), StoreError>>)>,
+        /// What is looked at now.
+        look: Option<StatusLook>,
+    }
+
+    /// A look at sessions, beside the path of new revocations.
+    #[derive(Debug)]
+    struct StatusLook {
+        /// When what it looks for was read.
+        begun: Timestamp,
+        filters: Vec<Filter>,
+        task: JoinHandle<Result<(), StoreError>>,
     }
 
     impl Engine {
@@ -209,12 +218,12 @@ mod lists {
     impl StatusFollower {
         /// Goes on with what is to be looked at, off the path of new revocations. True if nothing is left.
         async fn looked(&mut self, engine: &Arc<Engine>, now: Timestamp) -> Result<bool, StoreError> {
-            if let Some((_, _, task)) = &self.look
-                && !task.is_finished()
+            if let Some(look) = &self.look
+                && !look.task.is_finished()
             {
                 return Ok(false);
             }
-            if let Some((begun, filters, task)) = self.look.take() {
+            if let Some(StatusLook { begun, filters, task }) = self.look.take() {
                 match task.await {
                     Ok(Ok(())) => engine.status_lists().iter().for_each(|lists| lists.complete(begun)),
                     Ok(Err(error)) => {
@@ -238,7 +247,7 @@ mod lists {
                     None => Ok(()),
                 }
             });
-            self.look = Some((now, filters, task));
+            self.look = Some(StatusLook { begun: now, filters, task });
             Ok(false)
         }
     }
