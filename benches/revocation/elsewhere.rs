@@ -23,7 +23,7 @@ use crate::{Table, tokens};
 
 const SECRET: &str = "the-secret-of-the-service-1234567890";
 
-/// Between two requests of a column: there are five, at the same time.
+/// Between two requests of a column: there are six, at the same time.
 const EVERY: Duration = Duration::from_millis(5);
 
 /// What verifies, and the process that it is.
@@ -41,8 +41,11 @@ pub(crate) fn run(table: &mut Table) {
         let service = format!(
             "[[clients]]\nid = \"svc\"\nsecret_hash = \"{hash}\"\ngrants = [\"client_credentials\"]\nscopes = [\"read\"]\n"
         );
-        let scene = Scene::new(Server::Embedded, &service).await;
-        let gate = scene.gate();
+        let port = free_port();
+        // Verifiers read its lists there.
+        let lists = "[status_list]\n";
+        let scene = Scene::new(Server::Embedded, &format!("{lists}{service}")).await;
+        let gate = scene.gate_with(port, scene.server.port(), Some(format!("http://127.0.0.1:{port}")));
         let peers = peers(&scene, &gate).await;
         let mut columns = Vec::new();
         for peer in &peers {
@@ -85,7 +88,8 @@ async fn peers(scene: &Scene, gate: &Gate) -> Vec<Peer> {
     let folder = scene.place.path("peers");
     fs::create_dir(&folder).unwrap();
     let keys = keys(scene, gate, &folder).await;
-    let mut peers = vec![server_that_verifies(&keys).await, introspecting_gate(scene, gate)];
+    let mut peers =
+        vec![server_that_verifies(&keys).await, introspecting_gate(scene, gate), gate_that_reads_lists(scene, gate)];
     let installed: [(&str, PathBuf, fn(&Scene, &Keys, &Path, &Path) -> Peer); 2] = [
         ("haproxy", program("haproxy", &[PathBuf::from("/usr/sbin")]), haproxy),
         ("envoy", ::support::target_folder("interop-cache").join("neighbours/bin/envoy-itself"), envoy),
@@ -158,23 +162,41 @@ async fn server_that_verifies(keys: &Keys) -> Peer {
 
 /// A gate of its own that asks the first by introspection and remembers the answer for 30 seconds, its default.
 fn introspecting_gate(scene: &Scene, gate: &Gate) -> Peer {
+    let source = format!(
+        "introspection = {{ url = \"{}\", client_id = \"svc\", secret_file = \"svc.secret\", always = true }}\n",
+        gate.url("/connect/introspect")
+    );
+    let files = |place: &Place| write_private(&place.path("svc.secret"), SECRET);
+    another_gate("introspection, remembered for 30 s", scene, &source, files)
+}
+
+/// A gate of its own that verifies with the first one's keys, and reads its status lists.
+fn gate_that_reads_lists(scene: &Scene, gate: &Gate) -> Peer {
+    let source = format!(
+        "jwks_url = \"{}\"\nstatus_list = {{ prefixes = [\"{}\"] }}\n",
+        gate.url("/.well-known/jwks.json"),
+        gate.url("/status/")
+    );
+    another_gate("a status list, kept for its 30 s", scene, &source, |_| {})
+}
+
+/// A gate of its own that trusts the first as an issuer.
+fn another_gate(name: &'static str, scene: &Scene, source: &str, files: impl FnOnce(&Place)) -> Peer {
     let config = CONFIG.replace("echo:", &format!("http://{}", scene.application));
     let config = with(&config, "server", "public_url = \"http://other.test\"");
     let config = format!(
-        "{config}[[issuers]]\nname = \"first\"\nurl = \"{ISSUER}\"\naudience = [\"api\"]\nscopes = [\"read\", \"write\"]\n\
-         everywhere = true\nintrospection = {{ url = \"{}\", client_id = \"svc\", secret_file = \"svc.secret\", \
-         always = true }}\n",
-        gate.url("/connect/introspect")
+        "{config}[[issuers]]\nname = \"first\"\nurl = \"{ISSUER}\"\naudience = [\"api\"]\n\
+         scopes = [\"read\", \"write\"]\neverywhere = true\n{source}"
     );
     let place = Place::new(&config);
-    write_private(&place.path("svc.secret"), SECRET);
+    files(&place);
     let second = tokio::task::block_in_place(|| {
         place.start_with(|command| {
             command.env("ROTOGATE_LOG", "info");
         })
     });
     let verifier = Verifier::new(second.address);
-    Peer { name: "introspection, remembered for 30 s", verifier, _process: None, _gate: Some((place, second)) }
+    Peer { name, verifier, _process: None, _gate: Some((place, second)) }
 }
 
 fn started(name: &'static str, port: u16, command: &mut Command) -> Peer {

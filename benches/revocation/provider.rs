@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use ::support::Gate;
 use ::support::pki::write_private;
+use ::support::transmitter::Transmitter;
 use http::Method;
 use serde_json::{Value, json};
 
@@ -20,7 +21,7 @@ const REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/sessi
 const EVENTS: &str = "https://gate.test/events";
 const CLIENT: &str = "our-client";
 
-fn config() -> String {
+fn config(transmitter: &Transmitter) -> String {
     format!(
         r#"
 [[issuers]]
@@ -32,12 +33,15 @@ scopes = ["read"]
 everywhere = true
 backchannel_logout = {{ path = "/logout/idp", audience = ["{CLIENT}"] }}
 events = {{ path = "/events/idp", audience = ["{EVENTS}"], token_file = "events.token" }}
-"#
+global_revocation = {{ path = "/revoke/idp", client_id = "{CLIENT}" }}
+stream = {{ transmitter = "{}", token_file = "ssf.token", delivery = "poll" }}
+"#,
+        transmitter.url
     )
 }
 
-async fn post(gate: &Gate, path: &str, kind: &str, body: &str) {
-    let authorization = format!("Bearer {TRANSMITTER}");
+async fn post(gate: &Gate, (path, kind): (&str, &str), bearer: &str, body: &str) {
+    let authorization = format!("Bearer {bearer}");
     let headers = [("content-type", kind), ("authorization", authorization.as_str())];
     let answer = gate.call(Method::POST, path, &headers, body).await;
     assert!(answer.status.is_success(), "{path}: {answer:?}");
@@ -48,50 +52,70 @@ async fn post(gate: &Gate, path: &str, kind: &str, body: &str) {
 enum Channel {
     BackChannelLogout,
     PushedEvent,
+    PolledEvent,
+    GlobalRevocation,
 }
 
 impl Channel {
-    const ALL: [Self; 2] = [Self::BackChannelLogout, Self::PushedEvent];
+    const ALL: [Self; 4] = [Self::BackChannelLogout, Self::PushedEvent, Self::PolledEvent, Self::GlobalRevocation];
 
     fn name(self) -> &'static str {
         match self {
             Self::BackChannelLogout => "back-channel logout",
             Self::PushedEvent => "an event that it pushes (SSF)",
+            Self::PolledEvent => "an event that the gates poll (SSF)",
+            Self::GlobalRevocation => "global token revocation",
         }
     }
 
     fn kind(self) -> &'static str {
         match self {
             Self::BackChannelLogout => "logout",
-            Self::PushedEvent => "event",
+            Self::PushedEvent => "pushed",
+            Self::PolledEvent => "polled",
+            Self::GlobalRevocation => "global",
         }
     }
 
     /// Tells the gate, and gives the moment of its response.
-    async fn tell(self, gate: &Gate, issuer: &Issuer, subject: &str) -> Instant {
+    async fn tell(self, gate: &Gate, issuer: &Issuer, transmitter: &Transmitter, subject: &str) -> Instant {
         let now = claims(&json!({}))["iat"].clone();
         let sign = |typ: &str, claims: &Value| issuer.sign(&json!({ "alg": "EdDSA", "kid": "k1", "typ": typ }), claims);
+        let user = json!({ "format": "iss_sub", "iss": URL, "sub": subject });
+        let later = now.as_u64().unwrap() + 120;
         let jti = format!("{}-{subject}", self.kind());
         let (path, kind, body) = match self {
             Self::BackChannelLogout => {
-                let expires = now.as_u64().unwrap() + 120;
                 let token = json!({
-                    "iss": URL, "aud": CLIENT, "iat": now, "exp": expires, "jti": jti, "sub": subject,
+                    "iss": URL, "aud": CLIENT, "iat": now, "exp": later, "jti": jti, "sub": subject,
                     "events": { LOGOUT: {} },
                 });
                 let form = format!("logout_token={}", sign("logout+jwt", &token));
                 ("/logout/idp", "application/x-www-form-urlencoded", form)
             }
+            Self::PolledEvent => {
+                // The provider's own logout is done once the event is in its queue.
+                transmitter.send(&jti, &user, &json!({ REVOKED: { "event_timestamp": now } }));
+                return Instant::now();
+            }
+            Self::GlobalRevocation => {
+                let jwt = json!({
+                    "iss": URL, "aud": "http://gate.test/revoke/idp", "iat": now, "exp": later, "jti": jti,
+                    "sub": CLIENT,
+                });
+                let bearer = sign("global-token-revocation+jwt", &jwt);
+                post(gate, ("/revoke/idp", "application/json"), &bearer, &json!({ "sub_id": user }).to_string()).await;
+                return Instant::now();
+            }
             Self::PushedEvent => {
                 let event = json!({
-                    "iss": URL, "aud": EVENTS, "iat": now, "jti": jti,
-                    "sub_id": { "format": "iss_sub", "iss": URL, "sub": subject },
+                    "iss": URL, "aud": EVENTS, "iat": now, "jti": jti, "sub_id": user,
                     "events": { REVOKED: { "event_timestamp": now } },
                 });
                 ("/events/idp", "application/secevent+jwt", sign("secevent+jwt", &event))
             }
         };
-        post(gate, path, kind, &body).await;
+        post(gate, (path, kind), TRANSMITTER, &body).await;
         Instant::now()
     }
 }
@@ -99,14 +123,24 @@ impl Channel {
 /// The gate that hears of the end, and another one.
 pub(crate) fn run(table: &mut Table) {
     block_on(async {
-        let scene = Scene::new(Server::redis(), &config()).await;
+        let header = json!({ "alg": "EdDSA", "kid": "k1", "typ": "secevent+jwt" });
+        let sign = move |event: &Value| {
+            let mut event = event.clone();
+            event["iat"] = claims(&json!({}))["iat"].clone();
+            Issuer::new(7).sign(&header, &event)
+        };
+        let transmitter = Transmitter::start(URL, EVENTS, TRANSMITTER, Box::new(sign));
+        let scene = Scene::new(Server::redis(), &config(&transmitter)).await;
         let issuer = Issuer::new(7);
         let set = json!({ "keys": [issuer.jwk("k1")] }).to_string();
         fs::write(scene.place.path("idp.json"), set).unwrap();
         write_private(&scene.place.path("events.token"), TRANSMITTER);
+        write_private(&scene.place.path("ssf.token"), TRANSMITTER);
         let (first, second) = (scene.gate(), scene.gate());
         for channel in Channel::ALL {
-            for (which, verifier, goal) in [("this gate", &first, 0), ("another gate", &second, 50)] {
+            // Either gate may be the one that polls.
+            let of_this = if matches!(channel, Channel::PolledEvent) { 50 } else { 0 };
+            for (which, verifier, goal) in [("this gate", &first, of_this), ("another gate", &second, 50)] {
                 let verifier = Verifier::new(verifier.address);
                 let mut sample: Vec<Latency> = Vec::new();
                 for number in 0..tokens(200) {
@@ -116,8 +150,11 @@ pub(crate) fn run(table: &mut Table) {
                     let token = issuer.token(&json!({ "sub": subject, "iat": issued, "jti": subject }));
                     verifier.accepts(&token).await;
                     let column = Column::new(&verifier, std::slice::from_ref(&token));
-                    sample
-                        .extend(column.run(EVERY, async { vec![channel.tell(&first, &issuer, &subject).await] }).await);
+                    sample.extend(
+                        column
+                            .run(EVERY, async { vec![channel.tell(&first, &issuer, &transmitter, &subject).await] })
+                            .await,
+                    );
                 }
                 let name = format!("{which}, told by its provider: {}", channel.name());
                 table.add(&name, &sample, Some(std::time::Duration::from_millis(goal)));

@@ -102,6 +102,11 @@ impl Scene {
 
     /// A gate at this port, which finds its store at that one.
     pub(crate) fn gate_at(&self, port: u16, store: u16) -> Gate {
+        self.gate_with(port, store, None)
+    }
+
+    /// The same, with its public URL.
+    pub(crate) fn gate_with(&self, port: u16, store: u16, public: Option<String>) -> Gate {
         let (name, value) = self.server.at(store);
         // As it is deployed: with its log in a file.
         tokio::task::block_in_place(|| {
@@ -110,6 +115,9 @@ impl Scene {
                     .env("ROTOGATE_LOG", "info")
                     .env("ROTOGATE_SERVER__LISTEN", format!("127.0.0.1:{port}"))
                     .env(name, value);
+                if let Some(public) = public {
+                    command.env("ROTOGATE_SERVER__PUBLIC_URL", public);
+                }
             })
         })
     }
