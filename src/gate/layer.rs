@@ -43,15 +43,18 @@ mod future;
 mod judge;
 mod permit;
 mod refuse;
+mod target;
 
 pub(super) use admit::{Admission, EndpointMatch};
 pub(super) use awaited::{Settled, awaited, awaited_token};
 pub use future::ResponseFuture;
 use future::{FutureKind, PassedRequest};
 pub use judge::{Judgement, PermittedRequest};
+#[cfg(feature = "kuzzle")]
+pub(super) use permit::permit_call;
 pub(super) use permit::{RoutedRequest, has_token_in_query, prepare, withhold};
 #[cfg(feature = "kuzzle")]
-pub(super) use permit::{permit_call, set_target};
+pub(super) use target::set_target;
 
 /// Puts the gate in front of a service. See [`Gate::layer`].
 ///

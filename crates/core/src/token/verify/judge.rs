@@ -103,8 +103,7 @@ pub(super) fn claims<'r>(
         login: login(claims),
         not_before,
         response,
-        provider: None,
-        is_key: false,
+        ..RareClaims::default()
     };
     Ok(AccessToken {
         text: text.into(),

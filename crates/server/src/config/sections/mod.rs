@@ -32,6 +32,7 @@ mod authorizers;
 mod browser;
 mod clients;
 mod cors;
+mod credentials;
 mod directory;
 mod dpop;
 mod endpoints;
