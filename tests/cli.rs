@@ -1,6 +1,7 @@
 //! Every command of the real binary, the mistakes of a new user, and the operator's side.
 
 mod admin;
+mod api_keys;
 mod broken;
 mod check;
 mod client;

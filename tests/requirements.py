@@ -34,6 +34,7 @@ ELSEWHERE = {
     "C35": "`packaging/three-gates/try.py`",
     "O7": "C8, C23, C24",
     "N29": "`benches/peers/run --only neighbours`",
+    "K32": "`cargo test --all-features --test fuzz -- k32_api_key`",
     "B57": "`cargo test --all-features --test fuzz -- session_cookie login_ callback_`",
     "B58": "`cargo bench --bench browsers`",
     "B60": "`cargo bench --bench browsers`",
@@ -52,6 +53,7 @@ LAST = {"J": 28, "T": 37, "R": 33, "A": 33, "O": 51, "I": 66, "C": 46, "P": 72, 
 UNUSED = {"A21", "A22", "B19"}
 NUMBERS = [f"{letter}{n}" for letter, last in LAST.items() for n in range(1, last + 1) if f"{letter}{n}" not in UNUSED]
 NUMBERS += ["T40", "T42", "T43", "N76", "N77"]
+NUMBERS += ["K1", "K2", "K4", "K5", "K6", "K7", "K8", "K9", "K11", "K12", "K14", "K32"]
 # Folders and files of tests that do not start the real binary.
 INSIDE = ("src/", "crates/", "tests/layer/", "tests/exploration", "tests/loom_epoch", "tests/simulation")
 TEST = re.compile(r"#\[(?:tokio::)?test[^\]]*\]\s*(?:#\[[^\]]*\]\s*)*(?:async )?fn (\w+)")

@@ -1,5 +1,6 @@
 //! API keys of requests, and the keys that an application makes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use http::request::Parts;
 use secrecy::SecretString;
 
 use super::endpoint::to_its_end;
-use super::{Gate, Inner};
+use super::{Gate, Inner, RequireLayer};
 use rotogate_core::api_key::{ApiKey, NewApiKey};
 use rotogate_core::credential::{self, Places};
 use rotogate_core::denial::Denial;
@@ -126,6 +127,14 @@ fn decided(loaded: Result<Arc<Verified>, Error>) -> Result<Arc<Verified>, Denial
     })
 }
 
+impl RequireLayer {
+    /// Accepts API keys, too: see [`GateBuilder::api_keys`](super::GateBuilder::api_keys).
+    #[must_use]
+    pub fn api_key(self) -> Self {
+        self.policy(|policy| policy.credentials.key = true)
+    }
+}
+
 impl Gate {
     /// The API keys, if the gate has some: see [`GateBuilder::api_keys`](super::GateBuilder::api_keys).
     pub fn api_keys(&self) -> Option<GateApiKeys> {
@@ -222,6 +231,14 @@ impl GateApiKeys {
     /// A fault.
     pub async fn list(&self, after: Option<&str>, limit: usize) -> Result<ListedKeys, Error> {
         self.keys().list(&self.0.0.engine, after, limit).await
+    }
+
+    /// How many live keys are known by each secret of the keyring. Reads every key.
+    ///
+    /// # Errors
+    /// A fault.
+    pub async fn by_secret(&self) -> Result<BTreeMap<u8, u64>, Error> {
+        self.keys().by_secret(&self.0.0.engine).await
     }
 
     /// What happened to keys at this gate, by name.

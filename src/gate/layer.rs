@@ -45,6 +45,7 @@ mod limited;
 mod permit;
 mod permit_call;
 mod refuse;
+mod target;
 
 pub(super) use admit::{Admission, EndpointMatch};
 pub(super) use awaited::{Settled, awaited, awaited_token};
@@ -53,10 +54,10 @@ use future::{FutureKind, PassedRequest};
 pub use judge::{Judgement, PermittedRequest};
 #[cfg(feature = "kuzzle")]
 use limited::Counted;
-#[cfg(feature = "kuzzle")]
-pub(super) use permit::set_target;
 pub(super) use permit::{RoutedRequest, has_token_in_query, prepare, withhold};
 pub(super) use permit_call::permit_call;
+#[cfg(feature = "kuzzle")]
+pub(super) use target::set_target;
 
 /// Puts the gate in front of a service. See [`Gate::layer`].
 ///

@@ -243,12 +243,6 @@ impl RequireLayer {
         self.policy(|policy| policy.credentials.session = true)
     }
 
-    /// Accepts API keys, too: see [`GateBuilder::api_keys`](super::GateBuilder::api_keys).
-    #[must_use]
-    pub fn api_key(self) -> Self {
-        self.policy(|policy| policy.credentials.key = true)
-    }
-
     /// Admits a request without any credential, without a caller. A bad credential is still refused, and the other
     /// conditions apply to requests with a credential.
     #[must_use]
@@ -270,7 +264,7 @@ impl RequireLayer {
         self.policy(|policy| policy.forward_token = true)
     }
 
-    fn policy(mut self, change: impl FnOnce(&mut RoutePolicy)) -> Self {
+    pub(super) fn policy(mut self, change: impl FnOnce(&mut RoutePolicy)) -> Self {
         let mut policy = self.route.policy.clone();
         change(&mut policy);
         self.route = Arc::new(Route::catch_all(policy));

@@ -339,6 +339,9 @@ const ELSEWHERE: &[&str] = &[
     "provider_login",
     "device_refused",
     "delegated_token",
+    // Of a gate with API keys: src/gate/api_keys/tests.rs.
+    "api_key_refused",
+    "api_key_unavailable",
     "not_exchangeable",
     // Of a gate whose sessions are bound to devices: src/gate/browser/device/tests.rs.
     "device_proof_missing",

@@ -164,7 +164,7 @@ fn received(reply: &Reply) -> Received {
 }
 
 #[tokio::test]
-async fn k1_a_key_is_a_caller_in_either_place_and_no_upstream_gets_it() {
+async fn k1_k12_a_key_is_a_caller_in_either_place_and_no_upstream_gets_it() {
     let world = World::new().await;
     let (text, key) = world.made(world.new_key()).await;
     let bearer = format!("bearer {text}");
@@ -314,7 +314,7 @@ async fn k5_a_key_has_at_most_what_its_owner_has() {
 }
 
 #[tokio::test]
-async fn k7_a_rotated_key_lives_for_its_overlap_and_its_late_use_is_counted() {
+async fn k7_k9_a_rotated_key_lives_for_its_overlap_and_its_late_use_is_counted() {
     let world = World::new().await;
     let (old, key) = world.made(world.new_key()).await;
     let (new, next) = world.keys().rotate(&key.id, Some(DAY)).await.unwrap().unwrap().unwrap();

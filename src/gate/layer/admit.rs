@@ -9,7 +9,8 @@ use http::{Method, Uri};
 
 use super::GateLayer;
 use super::awaited::{Awaited, Settled, awaited};
-use super::permit::{RoutedRequest, set_path};
+use super::permit::RoutedRequest;
+use super::target::set_path;
 use crate::dialect::Reply;
 use crate::gate::Inner;
 use crate::gate::endpoint::Hit;

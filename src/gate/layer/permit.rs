@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use http::header::AUTHORIZATION;
 use http::request::Parts;
-use http::uri::{PathAndQuery, Uri};
+use http::uri::Uri;
 
 use super::assertion::assertion_for_service;
+use super::target::set_target;
 use crate::gate::browser_request::session_cookie;
 use crate::gate::notice::SetupNotice;
 use crate::gate::{Inner, exchange};
@@ -376,28 +377,6 @@ fn withhold_query_token(parts: &mut Parts, parameter: Option<&str>) {
             let path = parts.uri.path().to_owned();
             set_target(parts, path);
         }
-    }
-}
-
-/// Sets the canonical path, and keeps the query.
-pub(super) fn set_path(parts: &mut Parts, path: &str) -> bool {
-    let whole = match parts.uri.query() {
-        Some(query) => format!("{path}?{query}"),
-        None => path.to_owned(),
-    };
-    set_target(parts, whole)
-}
-
-pub(in crate::gate) fn set_target(parts: &mut Parts, target: String) -> bool {
-    let Ok(target) = PathAndQuery::try_from(target) else { return false };
-    let mut uri = parts.uri.clone().into_parts();
-    uri.path_and_query = Some(target);
-    match Uri::from_parts(uri) {
-        Ok(uri) => {
-            parts.uri = uri;
-            true
-        }
-        Err(_) => false,
     }
 }
 

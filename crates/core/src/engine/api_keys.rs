@@ -31,7 +31,7 @@ mod used;
 mod write;
 
 use used::KeyUses;
-pub use write::{KeyRefusal, ListedKeys, keys_by_secret};
+pub use write::{AUDITED, KeyRefusal, ListedKeys, keys_by_secret};
 
 /// For how long a key is used without another look at its record and its owner.
 const READ_AGAIN: Duration = Duration::from_secs(300);

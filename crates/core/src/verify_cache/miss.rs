@@ -7,6 +7,7 @@ use super::introspected::{Introspected, IntrospectedTokens};
 use super::key_set::{AskedAbout, KeySet};
 use super::token_key::{TokenKey, TokenRef};
 use super::{TokenChecker, Verified, front};
+use crate::api_key::KeyPrefix;
 use crate::denial::Denial;
 use crate::engine::Engine;
 use crate::engine::confirm::Confirmations;
@@ -81,6 +82,19 @@ impl<'a> MissContext<'a> {
 }
 
 impl TokenChecker {
+    /// Takes texts that begin so for API keys.
+    #[must_use]
+    pub fn with_key_prefix(self, prefix: Option<KeyPrefix>) -> Self {
+        Self { key_prefix: prefix, ..self }
+    }
+
+    /// A text that is meant as an API key is no token, and no issuer is asked about it.
+    // Requirement K6.
+    pub(super) fn is_no_key(&self, token: &str) -> Result<(), Denial> {
+        let is_key = self.key_prefix.as_ref().is_some_and(|prefix| prefix.begins(token));
+        if is_key { Err(Denial::UnusableCredential) } else { Ok(()) }
+    }
+
     /// Cache miss of this thread. Not inlined, to keep the hit path short.
     #[inline(never)]
     pub(super) fn check_absent<'a, O: Observer>(

@@ -40,7 +40,6 @@ use crate::revocation::RevocationList;
 use crate::revocation::list::TokenFacts;
 use crate::route::OnExpiry;
 use crate::rule::Rule;
-use crate::session::rotation::REVOKED;
 use crate::token::claims::AccessToken;
 use crate::token::live_keys::{KeysWait, LiveKeys};
 use crate::token::observer::Observer;
@@ -119,12 +118,6 @@ impl TokenChecker {
         let shared = CacheShared { revocations: Arc::clone(&revocations), identity, callers: Arc::clone(&callers) };
         let keys = ArcSwap::from_pointee(KeySet::new(verifier, &clock, capacity, Arc::new(shared), None));
         Self { keys, clock, revocations, callers, capacity, results: Counters::default(), key_prefix: None }
-    }
-
-    /// Takes texts that begin so for API keys.
-    #[must_use]
-    pub fn with_key_prefix(self, prefix: Option<KeyPrefix>) -> Self {
-        Self { key_prefix: prefix, ..self }
     }
 
     /// Verifies with other rules and keys from the next request on, and drops the cached tokens of each issuer whose
@@ -234,9 +227,8 @@ impl TokenChecker {
         if session::is_cookie(token) {
             return observer.read(Rule::Credential, Err(Denial::MalformedToken("a session cookie is no token")));
         }
-        // A key is never shown to an issuer that is asked about opaque tokens.
-        if self.key_prefix.as_ref().is_some_and(|prefix| prefix.begins(token)) {
-            return observer.read(Rule::Credential, Err(Denial::UnusableCredential));
+        if let Err(denial) = self.is_no_key(token) {
+            return observer.read(Rule::Credential, Err(denial));
         }
         let keys = self.keys.load();
         let is_sought = O::HAS_EFFECTS && may_be_at_hand;
@@ -374,9 +366,7 @@ impl TokenChecker {
         if session::is_cookie(token) {
             return Err(Denial::MalformedToken("a session cookie is no token"));
         }
-        if self.key_prefix.as_ref().is_some_and(|prefix| prefix.begins(token)) {
-            return Err(Denial::UnusableCredential);
-        }
+        self.is_no_key(token)?;
         let keys = self.keys.load();
         // A token that was verified before needs no second signature check. Its times are judged as usual.
         let key = keys.key(token);
@@ -463,24 +453,6 @@ impl TokenChecker {
     /// The mapped claim that refuses a token, in words.
     pub fn refused_claim(&self, token: &str) -> Option<String> {
         self.keys.load().verifier.refused_claim(token, self.clock.now())
-    }
-
-    /// The target of the revocation entry that refuses this token, in words.
-    pub fn revoked_by(&self, token: &AccessToken) -> &'static str {
-        let facts = facts(token);
-        let list = &self.revocations;
-        let begun = facts.session.map_or(facts.issued_at, |(id, _)| Some(id.created()));
-        let is_before = |at| begun.is_none_or(|begun| begun <= at);
-        match facts.session {
-            Some((id, _)) if list.minimum(id) == REVOKED => "its session has ended",
-            _ if is_before(list.not_before(facts.issuer, "", None)) => "all tokens up to a later time were revoked",
-            _ if is_before(list.not_before(facts.issuer, facts.subject, None)) => {
-                "everything of its subject was revoked"
-            }
-            _ if is_before(list.not_before(facts.issuer, "", facts.client)) => "everything of its client was revoked",
-            Some(_) => "a later generation of its session ended this one",
-            None => "it was revoked itself",
-        }
     }
 
     /// The keys of the issuer with this name; `None` for our own, and for an unknown one.

@@ -9,7 +9,7 @@ use super::assertions::Assertions;
 use super::identity::IdentityValues;
 use super::key_set::KeySet;
 use super::session::CachedSession;
-use super::{ASSERTION_BYTES, AssertionHeader, ENTRY_OVERHEAD_BYTES, IdentityHeaders};
+use super::{ASSERTION_BYTES, AssertionHeader, ENTRY_OVERHEAD_BYTES, IdentityHeaders, TokenChecker};
 use crate::api_key::CachedKey;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
@@ -19,6 +19,7 @@ use crate::revocation::RevocationList;
 use crate::revocation::epoch::RevocationEpoch;
 use crate::revocation::list::TokenFacts;
 use crate::route::{Conditions, KeptConditions, KeptVerdicts};
+use crate::session::rotation::REVOKED;
 use crate::token::claims::{AccessToken, CLIENT_PREFIX, RareClaims};
 use crate::token::delegation::Delegation;
 use crate::token::live_keys::LiveKeys;
@@ -282,6 +283,26 @@ pub(super) fn facts(token: &AccessToken) -> TokenFacts<'_> {
         issued_at: token.issued_at,
         delegation: token.delegation().map(Delegation::facts),
         is_key: token.is_api_key(),
+    }
+}
+
+impl TokenChecker {
+    /// The target of the revocation entry that refuses this token, in words.
+    pub fn revoked_by(&self, token: &AccessToken) -> &'static str {
+        let facts = facts(token);
+        let list = &self.revocations;
+        let begun = facts.session.map_or(facts.issued_at, |(id, _)| Some(id.created()));
+        let is_before = |at| begun.is_none_or(|begun| begun <= at);
+        match facts.session {
+            Some((id, _)) if list.minimum(id) == REVOKED => "its session has ended",
+            _ if is_before(list.not_before(facts.issuer, "", None)) => "all tokens up to a later time were revoked",
+            _ if is_before(list.not_before(facts.issuer, facts.subject, None)) => {
+                "everything of its subject was revoked"
+            }
+            _ if is_before(list.not_before(facts.issuer, "", facts.client)) => "everything of its client was revoked",
+            Some(_) => "a later generation of its session ended this one",
+            None => "it was revoked itself",
+        }
     }
 }
 

@@ -154,7 +154,7 @@ pub(super) fn run(config: &Config, command: KeysCommand, output: Output) -> Comm
             output.write(&KeyChangeReport { kid: &kid, state: "signing" }, || signs(&kid))
         }
         KeysCommand::Retire { kid, force, gate: _ } => {
-            let warning = runtime()?.block_on(key_roll::retire(config, &kid, force)).map_err(Failure::failed)?;
+            let warning = runtime()?.block_on(key_roll::retire(config, &kid, force, false)).map_err(Failure::failed)?;
             confirmed(config, &kid, None)?;
             output.write(&KeyChangeReport { kid: &kid, state: "retired" }, || removed(&kid, warning.as_deref()))
         }

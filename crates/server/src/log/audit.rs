@@ -60,6 +60,10 @@ const KINDS: &[EventKind] = &[
     good("client_token", "token.issued_to_client", "RG1101I"),
     good("token_exchange", "token.exchange", "RG1103I"),
     good("token_minted", "token.minted", "RG1102I"),
+    good("api_key_created", "api_key.create", "RG1104I"),
+    good("api_key_rotated", "api_key.rotate", "RG1105I"),
+    good("api_key_revoked", "api_key.revoke", "RG1106I"),
+    good("api_key_leaked", "api_key.leak", "RG1107I"),
     good("revocation", "revocation", "RG1201W"),
     bad("notice_refused", "issuer.notice_refused", "RG1202W"),
     good("issuer_event", "issuer.event", "RG1203I"),
@@ -211,6 +215,8 @@ mod tests {
         // Whose name is chosen when it happens.
         found.extend(rotogate_directories::users::audit::UserEvent::ALL.map(|event| event.name().to_owned()));
         found.extend(rotogate_core::engine::SessionEvent::ALL.map(|event| event.name().to_owned()));
+        #[cfg(feature = "relay")]
+        found.extend(rotogate_core::engine::api_keys::AUDITED.map(str::to_owned));
         found.extend(crate::audit::KeyEvent::ALL.map(|event| event.name().to_owned()));
         let known: BTreeSet<_> = KINDS.iter().map(|kind| kind.event.to_owned()).collect();
         assert_eq!(found, known);

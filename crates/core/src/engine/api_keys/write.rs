@@ -1,5 +1,6 @@
 //! Keys are made, replaced, revoked and listed.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -16,7 +17,7 @@ use crate::fault::{Error, Fault};
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::{RevokedBecause, Scope};
 use crate::store::StoreError;
-use crate::store::relay::{KEY_OWNER, RelayInserted, RelaySwapped};
+use crate::store::relay::{KEY_OWNER, RelayInserted, RelayStore, RelaySwapped};
 use crate::token::claims::CLIENT_PREFIX;
 
 /// The most live keys of an owner.
@@ -27,6 +28,9 @@ const MAX_NETWORKS: usize = 16;
 const HELD_FOR: Duration = Duration::from_secs(3600);
 /// The most keys of a page.
 const MAX_PAGE: usize = 200;
+
+/// The events of keys in the audit trail: made, replaced, revoked, reported as leaked.
+pub const AUDITED: [&str; 4] = ["api_key_created", "api_key_rotated", "api_key_revoked", "api_key_leaked"];
 
 /// Why a key was not made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -121,7 +125,7 @@ impl ApiKeys {
             Err(refusal) => return Ok(Err(refusal)),
         }
         self.count(KeyEvent::Created);
-        audit::api_key("api_key_created", &key);
+        audit::api_key(AUDITED[0], &key);
         Ok(Ok((text, key)))
     }
 
@@ -178,7 +182,7 @@ impl ApiKeys {
             self.end(engine, id).await?;
         }
         self.count(KeyEvent::Rotated);
-        audit::api_key("api_key_rotated", &key);
+        audit::api_key(AUDITED[1], &key);
         Ok(Some(Ok((text, key))))
     }
 
@@ -202,7 +206,7 @@ impl ApiKeys {
         }
         if let (Some(key), true) = (&revoked, is_first) {
             self.count(KeyEvent::Revoked);
-            audit::api_key("api_key_revoked", key);
+            audit::api_key(AUDITED[2], key);
         }
         Ok(revoked)
     }
@@ -221,7 +225,7 @@ impl ApiKeys {
             if key.digest == expected && key.is_live(engine.clock.now()) {
                 self.revoke(engine, id).await?;
                 self.count(KeyEvent::Leaked);
-                audit::api_key("api_key_leaked", &key);
+                audit::api_key(AUDITED[3], &key);
                 found += 1;
             }
         }
@@ -273,6 +277,14 @@ impl ApiKeys {
             page.keys.push(*key);
         }
         Ok(page)
+    }
+
+    /// As [`keys_by_secret`], of this gate.
+    ///
+    /// # Errors
+    /// A fault.
+    pub async fn by_secret(&self, engine: &Engine) -> Result<BTreeMap<u8, u64>, Error> {
+        Ok(engine.measured(keys_by_secret(&*self.store, engine.clock.now())).await?)
     }
 
     /// A moment after everything that ended keys of the owner.
@@ -398,15 +410,12 @@ fn may_be(new: &NewApiKey, lifetime: Duration, longest: Duration) -> Result<(), 
     Ok(())
 }
 
-/// How many keys of a store were made under each secret of the keyring, and how many are live.
+/// How many live keys of a store are known by each secret of the keyring.
 ///
 /// # Errors
 /// Those of the store.
-pub async fn keys_by_secret(
-    store: &dyn crate::store::relay::RelayStore,
-    now: Timestamp,
-) -> Result<std::collections::BTreeMap<u8, u64>, StoreError> {
-    let mut counts = std::collections::BTreeMap::new();
+pub async fn keys_by_secret(store: &dyn RelayStore, now: Timestamp) -> Result<BTreeMap<u8, u64>, StoreError> {
+    let mut counts = BTreeMap::new();
     for at in store.relay_ids().await? {
         let Some(row) = store.load_relay(at).await?.filter(|row| row.owner == KEY_OWNER && row.until > now) else {
             continue;

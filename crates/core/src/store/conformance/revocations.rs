@@ -209,6 +209,13 @@ pub async fn entries_merge_and_never_weaken(store: Arc<dyn Store>) {
     let long = Revocation { until: later(s.expires, 1_000_000), ..not_before(subject("alice"), start()) };
     let entry = store.revoke(long.clone(), BY_OPERATOR).await.unwrap();
     assert_eq!(entry, Revocation { until: long.until, ..not_before(subject("alice"), later(start(), 20)) });
+    // Requirement K4: which keys end is a part of the entry, and stays if one without keys is later.
+    let with_keys =
+        Revocation { effect: Effect::not_before(later(start(), 15), true), ..not_before(subject("alice"), start()) };
+    store.revoke(with_keys, BY_OPERATOR).await.unwrap();
+    let entry = store.revoke(not_before(subject("alice"), later(start(), 30)), BY_OPERATOR).await.unwrap();
+    let merged = Effect::NotBeforeWithKeys { sessions: later(start(), 30), keys: later(start(), 15) };
+    assert_eq!(entry.effect, merged);
     assert_eq!(all(&*store).await, [Revocation { until: end, ..gone(s.id) }, entry]);
 }
 

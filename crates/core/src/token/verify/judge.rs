@@ -104,10 +104,9 @@ pub(super) fn claims<'r>(
         login: login(claims),
         not_before,
         response,
-        provider: None,
         // Nothing is fetched for a token whose signature is not known.
         status: if matches!(origin, ClaimsSource::Token(_)) { status::place(rules, claims)? } else { None },
-        is_key: false,
+        ..RareClaims::default()
     };
     Ok(AccessToken {
         text: text.into(),

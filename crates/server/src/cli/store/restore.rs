@@ -12,6 +12,8 @@ use crate::config::Config;
 use crate::server::build::stores::redb_options;
 use rotogate::store::redb::RedbStore;
 use rotogate_core::clock::{SystemTime, TimeSource};
+#[cfg(feature = "relay")]
+use rotogate_core::engine::api_keys::keys_by_secret;
 use rotogate_core::private_file;
 use rotogate_core::revocation::LONGEST_KEY;
 use rotogate_core::session::RevokedBecause;
@@ -27,6 +29,9 @@ struct RestoreReport<'a> {
     kept: Option<PathBuf>,
     /// Everything that was issued before is over.
     all_ended: bool,
+    /// How many live API keys the back-up has: they have ended, or are valid again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api_keys: Option<u64>,
 }
 
 pub(super) fn run(config: &Config, path: &Path, from: &Path, end_all: bool, output: Output) -> CommandResult {
@@ -37,7 +42,7 @@ pub(super) fn run(config: &Config, path: &Path, from: &Path, end_all: bool, outp
     }
     let _trail = audit_trail(config)?;
     let part = beside(path, "restoring");
-    let kept = runtime()?.block_on(async {
+    let (kept, api_keys) = runtime()?.block_on(async {
         // Left by a run that was cut short.
         remove_part(&part)?;
         let restored = restore(config, &keyring, path, from, &part, end_all).await;
@@ -53,19 +58,24 @@ pub(super) fn run(config: &Config, path: &Path, from: &Path, end_all: bool, outp
         event = "store_restored",
         from = %from.display(),
         all_ended = end_all,
+        api_keys,
         "store restored from a back-up"
     );
-    let report = RestoreReport { store: path, from, kept, all_ended: end_all };
+    let report = RestoreReport { store: path, from, kept, all_ended: end_all, api_keys };
     output.write(&report, || {
         let RestoreReport { store, from, kept, .. } = &report;
         let kept = kept.as_ref().map_or_else(String::new, |kept| format!("; the former store is {}", kept.display()));
-        let ended = if end_all {
-            "Every session and token so far is over: users log in again"
+        let (ended, keys) = if end_all {
+            ("Every session and token so far is over: users log in again", "ended")
         } else {
-            "What was revoked since the back-up is valid again: end all sessions with rotogate session revoke --all once the \
-             gate runs, or restore with --end-all"
+            (
+                "What was revoked since the back-up is valid again, API keys too: end all with rotogate session revoke --all \
+                 once the gate runs, or restore with --end-all",
+                "are valid, whatever was revoked since",
+            )
         };
-        format!("{} is restored from {}{kept}. {ended}", store.display(), from.display())
+        let keys = api_keys.filter(|keys| *keys > 0).map_or_else(String::new, |n| format!(". {n} API keys {keys}"));
+        format!("{} is restored from {}{kept}. {ended}{keys}", store.display(), from.display())
     })
 }
 
@@ -76,16 +86,21 @@ async fn restore(
     from: &Path,
     part: &Path,
     end_all: bool,
-) -> Result<Option<PathBuf>, Failure> {
+) -> Result<(Option<PathBuf>, Option<u64>), Failure> {
     RedbStore::backup_file(from, part).map_err(Failure::failed)?;
     let mut options = redb_options(config, keyring.id());
     let mark = options.high_water.take();
     options.accept_restored = true;
     // Opened in any case: keys and version are compared before the store is replaced.
     let store = RedbStore::open(part, options.clone()).map_err(Failure::failed)?;
+    #[cfg(feature = "relay")]
+    let keys = keys_by_secret(&store, SystemTime::new().wall()).await.map(|keys| Some(keys.values().sum()));
+    #[cfg(not(feature = "relay"))]
+    let keys = Ok::<_, StoreError>(None);
     let ended = if end_all { end(config, &store).await } else { Ok(()) };
     store.close().await.map_err(Failure::failed)?;
     ended.map_err(Failure::failed)?;
+    let keys = keys.map_err(Failure::failed)?;
 
     // From here on a start finds one store or the other. Until the mark is written it refuses the new one.
     let kept = keep(path).map_err(|error| cannot(path, &error))?;
@@ -95,7 +110,7 @@ async fn restore(
     options.high_water = mark;
     let whole = RedbStore::open(path, options).map_err(Failure::failed)?;
     whole.close().await.map_err(Failure::failed)?;
-    Ok(kept)
+    Ok((kept, keys))
 }
 
 /// Ends everything that was issued so far, also what the back-up does not know.

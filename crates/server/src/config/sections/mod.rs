@@ -34,6 +34,7 @@ mod browser;
 mod clients;
 mod conditions;
 mod cors;
+mod credentials;
 mod directory;
 mod dpop;
 mod endpoints;

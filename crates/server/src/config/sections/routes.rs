@@ -10,7 +10,10 @@ use super::super::print::{Print, Put, Words};
 use super::super::value;
 use super::clients::scopes;
 use super::endpoints::dialect_name;
-use super::{IdentityConfig, TrustedIssuer, conditions, dangling, listeners, log, rate, resources, step_up};
+use super::{
+    DAY, IdentityConfig, SECOND, TrustedIssuer, conditions, credentials, dangling, listeners, log, rate, resources,
+    step_up,
+};
 use crate::log::{AccessLogConfig, RouteLog};
 use rotogate_core::route::{
     AssertionForm, Auth, BadCredential, CallPattern, Conditions, Credentials, EncodedSlash, Implied, LoginLead,
@@ -23,12 +26,6 @@ use rotogate_proxy::Upstream;
 
 /// The words of `dpop` and `certificate_bound`: whether only bound tokens are accepted.
 const PROOFS: [(&str, bool); 2] = [("optional", false), ("required", true)];
-
-/// The words of `credentials`.
-const CREDENTIALS: [(&str, &str); 3] = [(TOKEN, TOKEN), (SESSION, SESSION), (KEY, KEY)];
-const TOKEN: &str = "token";
-const SESSION: &str = "session";
-const KEY: &str = "key";
 
 /// The words of `preflight`: whether the upstream answers preflights.
 const PREFLIGHTS: [(&str, bool); 2] = [("gate", false), ("upstream", true)];
@@ -82,41 +79,6 @@ fn role(v: &Raw) -> Result<String, String> {
         ..=256 => Ok(role),
         _ => Err("is longer than 256 bytes, and no token has such a role".to_owned()),
     })
-}
-
-/// `credentials` of a route.
-fn route_credentials(section: &Section<'_>, auth: Auth, names: &Names<'_>) -> Credentials {
-    let Some(listed) = section.indexed("credentials", value::word(&CREDENTIALS, &[])) else {
-        return Credentials::default();
-    };
-    blame_empty(section, "credentials", listed.is_empty());
-    let has = |kind: &str| listed.iter().any(|(_, listed)| *listed == kind);
-    let (token, session, key) = (has(TOKEN), has(SESSION), has(KEY));
-    if key && !names.has_keys {
-        section.blame("credentials", "names keys, and there is no [api_keys]");
-    }
-    if session && !names.has_browser {
-        section.blame(
-            "credentials",
-            "names sessions, and no entry of [[endpoints]] with dialect = \"browser\" begins one",
-        );
-    }
-    if session && section.has("cookie") {
-        let message = "is a token in a cookie, beside the sessions of credentials; remove one of the two";
-        section.blame("cookie", message);
-    }
-    let credentials = Credentials { token, session, key };
-    if auth == Auth::None && credentials != Credentials::default() {
-        section.blame("credentials", "is never asked for, because auth = \"none\"; remove one of the two");
-    }
-    credentials
-}
-
-impl Print for Credentials {
-    fn print(&self) -> Value {
-        let kinds = [(TOKEN, self.token), (SESSION, self.session), (KEY, self.key)];
-        Value::Array(kinds.iter().filter(|(_, taken)| *taken).map(|(kind, _)| Value::from(*kind)).collect())
-    }
 }
 
 /// What routes refer to.
@@ -272,7 +234,7 @@ section! {
         reload auth: Auth = get_or(value::word_of, Auth::Required),
         /// What the route takes: `"token"`, an access token; `"session"`, the cookie of a browser that logged in at an endpoint of
         /// the dialect browser; `"key"`, an API key. A token or a key decides alone beside a cookie; both are 400.
-        reload credentials: Credentials = by { route_credentials(section, auth, names) },
+        reload credentials: Credentials = by { credentials::read(section, auth, names) },
         /// The token must have one of them.
         reload any_scope as some: Scope = by { self::scopes(section, "any_scope").unwrap_or_default() },
         /// The token must have all of them.
@@ -412,7 +374,7 @@ fn loose_match(v: &Raw) -> Result<LooseMatch, String> {
     value::boolean(v).map(|is_refused| if is_refused { LooseMatch::Refuse } else { LooseMatch::Ignore })
 }
 
-fn blame_empty(section: &Section<'_>, key: &str, is_empty: bool) {
+pub(super) fn blame_empty(section: &Section<'_>, key: &str, is_empty: bool) {
     if section.has(key) && is_empty && !section.is_bad() {
         section.blame(key, "is empty; expected at least one, or remove it");
     }

@@ -5,10 +5,14 @@ use std::time::Duration;
 
 use crate::audit::{self, KeyEvent};
 use crate::config::Config;
+#[cfg(feature = "relay")]
+use crate::server::build::stores::open_stores;
 use crate::server::build::stores::shared_store;
 use rotogate::gate::JWKS_MAX_AGE;
 use rotogate::program::BROWSER;
 use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
+#[cfg(feature = "relay")]
+use rotogate_core::engine::api_keys::keys_by_secret;
 use rotogate_core::session::{Session, Status};
 use rotogate_core::store::{Filter, NODE_HEARD_WITHIN, NODE_KEPT, NodeRow, NodeSeen, Store};
 use rotogate_core::token::Algorithm;
@@ -198,8 +202,13 @@ impl Longest {
     }
 }
 
-/// Fails if anything may still need this key. What a gate may need that starts again is a warning.
-async fn nothing_needs(config: &Config, keyring: &Keyring, name: &str) -> Result<Option<String>, RollError> {
+/// Fails if anything may still need this key. `by_gate`: the gate itself has looked at its API keys. What a gate may need that starts again is a warning.
+async fn nothing_needs(
+    config: &Config,
+    keyring: &Keyring,
+    name: &str,
+    by_gate: bool,
+) -> Result<Option<String>, RollError> {
     let changed = time(Keyring::changed_at(&config.issuer.keys).map_err(RollError::failed)?);
     let store = shared_store(config, keyring).await.map_err(RollError::failed)?;
     let (nodes, now) = look(store.as_deref()).await?;
@@ -218,7 +227,13 @@ async fn nothing_needs(config: &Config, keyring: &Keyring, name: &str) -> Result
                 Some(store) => Some(sessions_of(&**store, id, now, longest.idle).await?),
                 None => None,
             };
-            refresh_needed(id, changed, (&nodes, sessions), now, &longest)
+            let needed = refresh_needed(id, changed, (&nodes, sessions), now, &longest);
+            #[cfg(feature = "relay")]
+            let needed = match needed {
+                None if config.api_keys.is_some() && !by_gate => api_keys_left(config, keyring, id, now).await?,
+                needed => needed,
+            };
+            needed
         }
     };
     match why.or_else(|| used.as_ref().and_then(|(last, names)| may_be_used(*last, names, window, now))) {
@@ -230,6 +245,32 @@ async fn nothing_needs(config: &Config, keyring: &Keyring, name: &str) -> Result
         })),
         Some(why) => Err(RollError::TooEarly(format!("{name} is still needed: {why}"))),
     }
+}
+
+/// The live API keys whose HMAC is under this secret. Each is made anew under the current one at its next use.
+// Requirement K4.
+#[cfg(feature = "relay")]
+async fn api_keys_left(
+    config: &Config,
+    keyring: &Keyring,
+    id: u8,
+    now: Timestamp,
+) -> Result<Option<String>, RollError> {
+    let Ok(stores) = open_stores(config, keyring).await else {
+        return Ok(Some(
+            "API keys may be known by it, and the gate has the store: ask the gate, or stop it".to_owned(),
+        ));
+    };
+    let left = keys_by_secret(&*stores.relay, now).await.map_err(RollError::failed)?.get(&id).copied();
+    Ok(left.map(keys_known_by))
+}
+
+/// What needs a secret under which so many API keys are.
+#[cfg(feature = "relay")]
+pub(crate) fn keys_known_by(left: u64) -> String {
+    format!(
+        "{left} API keys were not used since another secret is current, and are known by it: use, rotate or revoke them"
+    )
 }
 
 /// The gates that used a key until they were not heard of any more, and when the last of them was.
@@ -345,15 +386,20 @@ pub(crate) async fn promote(config: &Config, kid: &str, when: Option<(bool, Dura
     Ok(())
 }
 
-/// Removes a key, unless something needs it. `Ok(Some(_))` is a warning.
-pub(crate) async fn retire(config: &Config, kid: &str, force: bool) -> Result<Option<String>, RollError> {
+/// Removes a key, unless something needs it. `Ok(Some(_))` is a warning. `by_gate`: the running gate has asked its API keys.
+pub(crate) async fn retire(
+    config: &Config,
+    kid: &str,
+    force: bool,
+    by_gate: bool,
+) -> Result<Option<String>, RollError> {
     let keyring = keys_with(&config.issuer.keys, kid)?;
     if is_in_use(&keyring, kid) {
         return Err(RollError::TooEarly(format!(
             "{kid} is in use here: make another key sign first, with rotogate keys promote"
         )));
     }
-    let warning = if force { None } else { nothing_needs(config, &keyring, kid).await? };
+    let warning = if force { None } else { nothing_needs(config, &keyring, kid, by_gate).await? };
     Keyring::retire(&config.issuer.keys, kid).map_err(RollError::failed)?;
     audit::write_key(KeyEvent::Retired, kid);
     Ok(warning)

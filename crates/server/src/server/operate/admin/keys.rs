@@ -239,6 +239,14 @@ pub(super) async fn promote(state: &AdminState, kid: &str, request: KeyRequest) 
     responses((status = 200, description = "done", body = ChangedKey))
 )]
 pub(super) async fn retire(state: &AdminState, kid: &str, request: KeyRequest) -> AdminResult {
-    let warning = key_roll::retire(&state.config.load_full(), kid, request.force).await?;
+    #[cfg(feature = "relay")]
+    if !request.force
+        && let (Some(keys), Some(id)) = (state.gate.api_keys(), Keyring::refresh_id(kid))
+        && let Some(left) = keys.by_secret().await.map_err(|error| Refusal::of_store(&error))?.get(&id)
+    {
+        let what = format!("{kid} is still needed: {}", key_roll::keys_known_by(*left));
+        return Err(Refusal::new(Code::KeyInUse, what));
+    }
+    let warning = key_roll::retire(&state.config.load_full(), kid, request.force, true).await?;
     Ok(ok(&ChangedKey { kid: kid.to_owned(), state: OwnKeyState::Retired, signs_after: None, warning }))
 }

@@ -1,0 +1,50 @@
+//! `credentials` of a route.
+
+use toml::Value;
+
+use super::super::print::Print;
+use super::super::value;
+use super::routes::{Names, blame_empty};
+use rotogate_core::route::{Auth, Credentials};
+use rotogate_kit::config::Section;
+
+/// The words of `credentials`.
+const CREDENTIALS: [(&str, &str); 3] = [(TOKEN, TOKEN), (SESSION, SESSION), (KEY, KEY)];
+const TOKEN: &str = "token";
+const SESSION: &str = "session";
+const KEY: &str = "key";
+
+/// `credentials` of a route.
+pub(super) fn read(section: &Section<'_>, auth: Auth, names: &Names<'_>) -> Credentials {
+    let Some(listed) = section.indexed("credentials", value::word(&CREDENTIALS, &[])) else {
+        return Credentials::default();
+    };
+    blame_empty(section, "credentials", listed.is_empty());
+    let has = |kind: &str| listed.iter().any(|(_, listed)| *listed == kind);
+    let (token, session, key) = (has(TOKEN), has(SESSION), has(KEY));
+    if key && !names.has_keys {
+        section.blame("credentials", "names keys, and there is no [api_keys]");
+    }
+    if session && !names.has_browser {
+        section.blame(
+            "credentials",
+            "names sessions, and no entry of [[endpoints]] with dialect = \"browser\" begins one",
+        );
+    }
+    if session && section.has("cookie") {
+        let message = "is a token in a cookie, beside the sessions of credentials; remove one of the two";
+        section.blame("cookie", message);
+    }
+    let credentials = Credentials { token, session, key };
+    if auth == Auth::None && credentials != Credentials::default() {
+        section.blame("credentials", "is never asked for, because auth = \"none\"; remove one of the two");
+    }
+    credentials
+}
+
+impl Print for Credentials {
+    fn print(&self) -> Value {
+        let kinds = [(TOKEN, self.token), (SESSION, self.session), (KEY, self.key)];
+        Value::Array(kinds.iter().filter(|(_, taken)| *taken).map(|(kind, _)| Value::from(*kind)).collect())
+    }
+}
