@@ -592,7 +592,7 @@ async fn n46_p58_the_login_is_explained_after_the_roles_as_it_is_judged() {
     let good =
         agree(&world.gate, &with("/payroll", &world.theirs(&json!({ "groups": ["staff"], "acr": "gold" })))).await;
     assert_eq!(good.denial, None, "{good:?}");
-    assert_eq!(good.rules.iter().map(|verdict| verdict.rule).next_back(), Some(Rule::StepUp));
+    assert_eq!(good.rules.iter().map(|verdict| verdict.rule).next_back(), Some(Rule::Quota));
 }
 
 /// The tenant of the path, and a plan that is paid.

@@ -223,7 +223,7 @@ pub fn unusable_limit(routes: &[Route]) -> Option<(usize, String)> {
                         true if *place == index => Some(format!("stands twice, as {name:?}; remove one of the two")),
                         true => None,
                         false => Some(format!(
-                            "and another limit are called {name:?} and differ; give one of them its own name"
+                            "has the name of another limit, {name:?}, and differs; give one of them a name of its own"
                         )),
                     }
                 })

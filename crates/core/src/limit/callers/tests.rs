@@ -159,9 +159,10 @@ fn k21_new_rules_keep_the_counts_of_a_limit_that_counts_the_same() {
     drop(limits.running_limit("a", &more));
     assert_eq!((passed(&running, by("ada")), limits.quota("a")), (0, Some((5, MINUTE))));
     let running = in_force(&limits, &[more]);
-    assert_eq!(passed(&running, by("ada")), 5, "five are used");
+    assert_eq!(passed(&running, by("ada")), 0, "it is still used up");
+    assert_eq!(passed(&running, by("ben")), 10);
     assert_eq!(limits.quota("a"), Some((10, MINUTE)));
-    assert_eq!(limits.refused_requests()[0].1, 50, "the refusals too");
+    assert_eq!(limits.refused_requests()[0].1, 65, "the refusals too");
     let other = in_force(&limits, &[RateLimit::new(LimitPer::Route, 5, MINUTE).named("a")]);
     assert_eq!(passed(&other, by("ada")), 5, "one that counts something else begins anew");
 }

@@ -11,7 +11,7 @@ use super::super::value;
 use crate::config::Config;
 use rotogate::gate::RateHeaders;
 use rotogate_core::route::{LimitOver, LimitPer, RateLimit, Route, unusable_limit};
-use rotogate_kit::config::{Section, Value as Raw, printable};
+use rotogate_kit::config::{Section, Value as Raw};
 
 /// A limit as it is written: `"100/1m"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +114,7 @@ pub(super) fn check(sections: &[Section<'_>], config: &Config) {
     if let Some((index, why)) = unusable_limit(&config.routes)
         && let Some(section) = sections.get(index)
     {
-        section.blame("rate", printable(&why));
+        section.blame("rate", why);
     }
     let is_over_gates = |route: &Route| route.policy.rate.iter().any(|limit| limit.over == LimitOver::Gates);
     for (section, _) in sections.iter().zip(&config.routes).filter(|(_, route)| is_over_gates(route)) {
