@@ -62,7 +62,7 @@ async fn s4_s5_the_bits_are_those_of_the_sessions_that_ended_also_by_a_not_befor
     let list = of_many[0].list;
     assert!(of_many.iter().all(|place| place.list == list));
     follow(&world, &mut follower, &lists).await;
-    assert_eq!(ended(&lists, &world, list), []);
+    assert!(ended(&lists, &world, list).is_empty());
     // One subject.
     let moment = world.engine.clock().now();
     let entry = world.engine.subject_before("user-7", moment);

@@ -5,15 +5,14 @@ use std::time::Duration;
 
 use crate::audit::{self, KeyEvent};
 use crate::config::Config;
-#[cfg(feature = "relay")]
-use crate::server::build::stores::open_stores;
-use crate::server::build::stores::shared_store;
+use crate::server::build::stores::{open_stores, shared_store};
 use rotogate::gate::JWKS_MAX_AGE;
 use rotogate::program::BROWSER;
 use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
 #[cfg(feature = "relay")]
 use rotogate_core::engine::api_keys::keys_by_secret;
 use rotogate_core::session::{Session, Status};
+use rotogate_core::status_list::lists_of_key;
 use rotogate_core::store::{Filter, NODE_HEARD_WITHIN, NODE_KEPT, NodeRow, NodeSeen, Store};
 use rotogate_core::token::Algorithm;
 use rotogate_core::token::keyring::{KeyState, Keyring};
@@ -237,12 +236,16 @@ async fn nothing_needs(
         }
     };
     match why.or_else(|| used.as_ref().and_then(|(last, names)| may_be_used(*last, names, window, now))) {
-        None => Ok(used.map(|(_, names)| {
-            format!(
-                "warning: these gates of the store used {name} until they ended: {names}. Copy the key folder to each before it \
-                 starts again"
-            )
-        })),
+        None => {
+            let used = used.map(|(_, names)| {
+                format!(
+                    "warning: these gates of the store used {name} until they ended: {names}. Copy the key folder to each before \
+                     it starts again"
+                )
+            });
+            let told: Vec<_> = used.into_iter().chain(lists_left(config, keyring, name, now).await?).collect();
+            Ok((!told.is_empty()).then(|| told.join("\n")))
+        }
         Some(why) => Err(RollError::TooEarly(format!("{name} is still needed: {why}"))),
     }
 }
@@ -271,6 +274,26 @@ pub(crate) fn keys_known_by(left: u64) -> String {
     format!(
         "{left} API keys were not used since another secret is current, and are known by it: use, rotate or revoke them"
     )
+}
+
+/// How many status lists give indices by this refresh secret. A new list begins when it is gone.
+async fn lists_left(
+    config: &Config,
+    keyring: &Keyring,
+    name: &str,
+    now: Timestamp,
+) -> Result<Option<String>, RollError> {
+    let (Some(id), true) = (Keyring::refresh_id(name), config.store.is_shared() && config.status_list.is_some()) else {
+        return Ok(None);
+    };
+    let stores = open_stores(config, keyring).await.map_err(RollError::failed)?;
+    let left = lists_of_key(&*stores.relay, keyring.refresh_keys(), id, now).await.map_err(RollError::failed)?;
+    Ok(match left {
+        (_, 0) => None,
+        (open, all) => Some(format!(
+            "warning: {all} status lists were made by {name}, and {open} of them gave indices: a new list begins. All are served on"
+        )),
+    })
 }
 
 /// The gates that used a key until they were not heard of any more, and when the last of them was.
