@@ -26,6 +26,12 @@ pub(crate) trait SocketGate: CommandHandler {
     /// Why the message is refused.
     fn permit(&self, token: Option<&str>, called: &EnclosedCall) -> Result<SocketIdentity, Denial>;
 
+    /// As [`Self::permit`], and waits for the decisions of decision points.
+    ///
+    /// # Errors
+    /// Why the message is refused.
+    async fn permit_call(&self, token: Option<&str>, called: &EnclosedCall) -> Result<SocketIdentity, Denial>;
+
     /// The lease of a connection that is opened with this token.
     ///
     /// # Errors

@@ -238,7 +238,7 @@ where
         }
         let admission = self.layer.admit(&mut parts, EndpointMatch::Serve);
         let wait = self.layer.awaited(&parts, &admission);
-        if wait.is_none() && !admission.owes_proof() && !self.layer.owes_exchange(&admission) {
+        if wait.is_none() && !admission.is_pending() && !self.layer.owes_exchange(&admission) {
             return self.answer(admission, parts, body);
         }
         // The request is decided again when it is known whether the token is good, or was the first with its proof. The

@@ -156,6 +156,7 @@ impl Gate {
         self.0.engine.limits().set_rates(rates);
         self.0.leases.set_max_stream(max_stream);
         self.0.checker.set_identity(identity);
+        self.0.running.decisions.forget_all();
         #[cfg(feature = "relay")]
         relays.into_iter().for_each(|(relay, config)| relay.replace(config, &self.keyring()));
         self.0.running.clients.store(Arc::new(gate.0.clients.ids()));

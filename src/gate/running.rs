@@ -48,6 +48,8 @@ pub(crate) struct Running {
     pub(super) clients: ArcSwap<HashSet<Box<str>>>,
     /// The tokens of callers for upstreams.
     pub(super) exchanges: super::exchange::Exchanges,
+    /// The answers of decision points.
+    pub(super) decisions: super::decisions::Decisions,
     /// The logins of browsers, by their result.
     pub(super) browser_logins: BrowserLogins,
     /// The proofs of their devices, by their result.

@@ -8,7 +8,7 @@ use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::dpop::UsedProof;
 use crate::dpop::memory::ProofName;
-use crate::route::{Auth, Role, Route, RoutePolicy};
+use crate::route::{Auth, Role, Route, RouteDecision, RoutePolicy};
 use crate::rule::Rule;
 use crate::token::claims::AccessToken;
 use crate::token::observer::Observer;
@@ -25,6 +25,26 @@ pub struct Permitted {
     proof: Option<Box<UsedProof>>,
     /// Whether the request came with the cookie of a session that is over.
     after_session: bool,
+    /// The answers of decision points.
+    decisions: Option<Box<PermitDecisions>>,
+}
+
+/// The answers of decision points that a permit stands on, and those that it still needs. Until then it permits nothing.
+#[derive(Clone, Debug, Default)]
+struct PermitDecisions {
+    made: Vec<OwedDecision>,
+    owed: Vec<OwedDecision>,
+}
+
+/// A question about a request.
+#[derive(Clone, Debug)]
+pub struct OwedDecision {
+    /// What the route asks.
+    pub rule: Arc<RouteDecision>,
+    /// The caller, who was judged on this request.
+    pub caller: Arc<Verified>,
+    /// The body.
+    pub question: Arc<[u8]>,
 }
 
 /// The issuer of a permit.
@@ -58,7 +78,45 @@ impl Permitted {
 
     /// Takes the caller of another permit, for a request that must pass two routes.
     pub fn with_caller_of(self, other: Self) -> Self {
-        Self { caller: other.caller, proof: other.proof, ..self }
+        let permitted = self.with_decisions_of(&other);
+        Self { caller: other.caller, proof: other.proof, ..permitted }
+    }
+
+    /// Adds the decisions of another permit of the same request.
+    pub fn with_decisions_of(mut self, other: &Self) -> Self {
+        if let Some(theirs) = other.decisions.as_deref() {
+            let ours = self.decisions.get_or_insert_default();
+            ours.made.extend_from_slice(&theirs.made);
+            ours.owed.extend_from_slice(&theirs.owed);
+        }
+        self
+    }
+
+    /// Adds a decision that was made for it.
+    pub fn with_decision(mut self, made: OwedDecision) -> Self {
+        self.decisions.get_or_insert_default().made.push(made);
+        self
+    }
+
+    /// Adds a decision that must still be made.
+    pub fn owing_decision(mut self, owed: OwedDecision) -> Self {
+        self.decisions.get_or_insert_default().owed.push(owed);
+        self
+    }
+
+    /// Must a decision still be made? Until then the permit permits nothing.
+    pub fn owes_decision(&self) -> bool {
+        self.decisions.as_deref().is_some_and(|all| !all.owed.is_empty())
+    }
+
+    /// Takes the decisions that must still be made.
+    pub fn take_owed_decisions(&mut self) -> Vec<OwedDecision> {
+        self.decisions.as_deref_mut().map(|all| std::mem::take(&mut all.owed)).unwrap_or_default()
+    }
+
+    /// The decisions that were made.
+    pub fn decisions(&self) -> &[OwedDecision] {
+        self.decisions.as_deref().map(|all| all.made.as_slice()).unwrap_or_default()
     }
 
     /// The caller; `None` on a public route, and on an optional route without a token.
@@ -91,6 +149,11 @@ impl Permitted {
         self.proof.as_ref().is_some_and(|proof| proof.owed.is_some())
     }
 
+    /// Must something still be awaited?
+    pub fn is_pending(&self) -> bool {
+        self.owes_proof() || self.owes_decision()
+    }
+
     /// Takes the proof that the store must count. The permit then no longer owes it.
     pub fn take_owed_proof(&mut self) -> Option<ProofName> {
         self.proof.as_mut()?.owed.take()
@@ -111,7 +174,7 @@ impl Permitted {
 
 /// Permits a request without a caller, on a public or optional route.
 pub fn permit_anonymous(route: &Arc<Route>, by: By) -> Permitted {
-    Permitted { route: Arc::clone(route), caller: None, by, proof: None, after_session: false }
+    Permitted { route: Arc::clone(route), caller: None, by, proof: None, after_session: false, decisions: None }
 }
 
 /// Judges a caller by a second policy of the same gate, after a first policy has admitted it. Only the first asks for
@@ -136,7 +199,14 @@ pub fn authorise_again<O: Observer>(
         observer.judged(Rule::Scope, judge_scopes(policy, token))?;
         observer.judged(Rule::Role, judge_route_roles(policy, token))?;
     }
-    Ok(Permitted { route: Arc::clone(route), caller: Some(verified), by, proof: None, after_session: false })
+    Ok(Permitted {
+        route: Arc::clone(route),
+        caller: Some(verified),
+        by,
+        proof: None,
+        after_session: false,
+        decisions: None,
+    })
 }
 
 /// A request with a valid token for another audience than the gate's own. Only a `require()` for that audience can
@@ -194,7 +264,14 @@ pub fn authorise<O: Observer>(
     observer: &mut O,
 ) -> Result<Permitted, Denial> {
     judge_observed(&route.policy, verified.token(), observer)?;
-    Ok(Permitted { route: Arc::clone(route), caller: Some(verified), by, proof: None, after_session: false })
+    Ok(Permitted {
+        route: Arc::clone(route),
+        caller: Some(verified),
+        by,
+        proof: None,
+        after_session: false,
+        decisions: None,
+    })
 }
 
 /// Judges a token by a policy, whether or not the route requires a token.

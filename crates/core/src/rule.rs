@@ -47,6 +47,8 @@ pub enum Rule {
     Condition,
     /// How and when the caller logged in (RFC 9470).
     StepUp,
+    /// The answer of a decision point.
+    Decision,
     /// The session of a refresh token.
     Session,
     /// The result of the rotation table for a refresh token.
@@ -56,7 +58,7 @@ pub enum Rule {
 impl Rule {
     /// The rules of a request, in order.
     #[doc(hidden)]
-    pub const OF_REQUESTS: [Self; 17] = [
+    pub const OF_REQUESTS: [Self; 18] = [
         Self::Request,
         Self::Path,
         Self::Route,
@@ -74,6 +76,7 @@ impl Rule {
         Self::Role,
         Self::Condition,
         Self::StepUp,
+        Self::Decision,
     ];
 
     /// One word.
@@ -96,6 +99,7 @@ impl Rule {
             Self::Role => "role",
             Self::Condition => "condition",
             Self::StepUp => "step_up",
+            Self::Decision => "decision",
             Self::Session => "session",
             Self::Rotation => "rotation",
         }
@@ -173,6 +177,7 @@ impl Rule {
             Denial::MissingClaim | Denial::Predicate | Denial::ClaimsShape => Self::Role,
             Denial::Condition => Self::Condition,
             Denial::InsufficientAuthentication => Self::StepUp,
+            Denial::DecisionDenied | Denial::DecisionStepUp | Denial::DecisionUnavailable(_) => Self::Decision,
             Denial::OtherClient | Denial::OtherAccount | Denial::OtherDialect | Denial::TtlExceeded => Self::Session,
             Denial::UnauthorizedClient | Denial::UnsupportedGrantType | Denial::TooManySessions => Self::Session,
             Denial::SessionRevoked(_) | Denial::SessionExpired(_) | Denial::Ahead => Self::Rotation,

@@ -390,7 +390,7 @@ impl<S: Stream> Session<S> {
             Ok(called) => called,
             Err(problem) => return self.refuse(&asked, problem, MALFORMED).await,
         };
-        let identity = match self.gate.permit(token_text, &called) {
+        let identity = match self.gate.permit_call(token_text, &called).await {
             Ok(identity) => identity,
             Err(denial) => {
                 if matches!(denial, Denial::TokenExpired | Denial::TokenRevoked) {

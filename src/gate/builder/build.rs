@@ -182,6 +182,7 @@ impl GateBuilder {
         let dpop = Dpop::new(self.rules.dpop.clone().unwrap_or_default(), leeway, engine.clock().now());
         Ok(Running {
             exchanges: super::super::exchange::Exchanges::default(),
+            decisions: super::super::decisions::Decisions::default(),
             browser_logins: BrowserLogins::default(),
             browser_devices: BrowserDevices::default(),
             #[cfg(feature = "browser-oidc")]

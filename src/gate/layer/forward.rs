@@ -61,7 +61,7 @@ impl<M> GateLayer<M> {
         upgrade::refuse(&mut parts);
         let gate = &self.gate.0;
         let route = Arc::clone(permitted.route());
-        let permitted = match gate.count_proof(permitted).await {
+        let permitted = match gate.completed(permitted, &mut parts.extensions).await {
             Ok(permitted) => permitted,
             Err(denial) => return refuse(denial, Some(route)),
         };
