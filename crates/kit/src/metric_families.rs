@@ -131,6 +131,8 @@ families! { ALL:
         "Questions about opaque tokens to their issuer";
     EXCHANGES = Counter "exchanges" ["provider", "result"]
         "Tokens of callers that a provider exchanged for those of upstreams, or why it did not";
+    DECISIONS = Counter "decisions" ["point", "result"]
+        "Answers of decision points about requests, kept ones included, or that there was none";
 
     CERTIFICATE_NOT_AFTER = Gauge "certificate_not_after_timestamp_seconds" ["file"]
         "When a certificate of a listener expires, in Unix time; the earliest one of its file";
