@@ -20,6 +20,7 @@ when = { sub = { param = "user" } }
 upstream = "app"
 [[routes]]
 path = "/_query"
+kuzzle = ["*"]
 dialect = "kuzzle"
 upstream = "app"
 [[routes]]

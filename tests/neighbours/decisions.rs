@@ -120,6 +120,7 @@ decision = {{ point = "kept", resource = {{ type = "order", id = "{{id}}" }} }}
 upstream = "app"
 [[routes]]
 path = "/_query"
+kuzzle = ["*"]
 dialect = "kuzzle"
 upstream = "app"
 [[routes]]

@@ -1,7 +1,7 @@
 //! Asks a decision point over HTTP: the access evaluation of AuthZEN 1.0, and its metadata.
 
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_lc_rs::digest::{Context, SHA256};
@@ -11,6 +11,7 @@ use http::{Method, StatusCode, Uri};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Mutex;
 
+use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::decision::{DecisionFault, DecisionPoint, MAX_ANSWER, PolicyDecision};
 use rotogate_core::http_client::{Allowed, Document, FetchTarget, HttpClient, bearer};
 use rotogate_core::token::verify::strict_object;
@@ -37,7 +38,7 @@ pub struct HttpDecisionPoint {
     place: EvaluationPlace,
     authorization: Option<HeaderValue>,
     identity: Box<[u8]>,
-    discovered: Mutex<Option<(Instant, FetchTarget)>>,
+    discovered: Mutex<Option<(Duration, FetchTarget)>>,
 }
 
 impl fmt::Debug for HttpDecisionPoint {
@@ -86,8 +87,9 @@ impl HttpDecisionPoint {
             EvaluationPlace::Metadata(url) => url,
         };
         let mut discovered = self.discovered.lock().await;
+        let now = SystemTime::new().monotonic();
         if let Some((at, target)) = &*discovered
-            && at.elapsed() < METADATA_FOR
+            && now.saturating_sub(*at) < METADATA_FOR
         {
             return Ok(target.clone());
         }
@@ -98,7 +100,7 @@ impl HttpDecisionPoint {
             Document::New { body, .. } => evaluation_of(url, &body).map_err(DecisionFault::new)?,
             Document::Unchanged { .. } => return Err(DecisionFault::new("the metadata did not come")),
         };
-        *discovered = Some((Instant::now(), target.clone()));
+        *discovered = Some((now, target.clone()));
         Ok(target)
     }
 }
