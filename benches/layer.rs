@@ -29,9 +29,10 @@ use futures_util::FutureExt;
 use http::{HeaderName, Request};
 use http_body_util::{BodyExt, Full};
 use rotogate::Gate;
+use rotogate::decision::{DecisionFault, DecisionPoint, DecisionPointRules, PolicyDecision, RouteDecision};
 use rotogate::dpop::DpopSettings;
 use rotogate::gate::{GateService, NewSession};
-use rotogate::route::{LimitPer, RateLimit, Route, RoutePolicy};
+use rotogate::route::{Comparison, Condition, Conditions, LimitPer, RateLimit, Route, RoutePolicy};
 use rotogate::session::{RevokedBecause, Scope, SessionId};
 use rotogate::store::{MemoryStore, Store};
 use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
@@ -84,8 +85,10 @@ impl Bench {
             let issued = gate.sessions().start(new).await.unwrap();
             bench.tokens.push(issued.access_token.expose().to_owned());
         }
-        let mut once = bench.run();
-        (0..tokens).for_each(|_| once());
+        let (mut heads, mut service) = (bench.heads(), bench.service.clone());
+        for _ in 0..tokens {
+            assert_eq!(service.call(heads.request()).await.unwrap().status(), 200);
+        }
         bench
     }
 
@@ -200,6 +203,73 @@ fn main() {
     runtime.block_on(dpop(rounds));
     runtime.block_on(assertion(many, rounds));
     runtime.block_on(limit(many, rounds));
+    runtime.block_on(judged(many, rounds));
+}
+
+/// What kept conditions, and a kept decision, may add to a request, in nanoseconds.
+const MOST_OF_CONDITIONS: f64 = 5.0;
+const MOST_OF_A_DECISION: f64 = 300.0;
+
+/// Permits everything.
+#[derive(Debug)]
+struct Open;
+
+#[async_trait::async_trait]
+impl DecisionPoint for Open {
+    async fn decide(&self, _: &[u8], _: &str) -> Result<PolicyDecision, DecisionFault> {
+        Ok(PolicyDecision::Permit)
+    }
+
+    fn identity(&self) -> Box<[u8]> {
+        Box::default()
+    }
+}
+
+/// Requests with cached tokens on a route with four conditions, and on one whose decision is kept.
+async fn judged(tokens: usize, rounds: usize) {
+    let one = |claim: &str, comparison| Condition::new(claim, comparison).unwrap();
+    let four = vec![
+        one("client_id", Comparison::Equals("web".into())),
+        one("gen", Comparison::Min(0)),
+        one("iss", Comparison::Starts("https://".into())),
+        one("sub", Comparison::Exists),
+    ];
+    let conditions = Some(Arc::new(Conditions::new(four, Vec::new()).unwrap()));
+    let decision = Some(Arc::new(RouteDecision::new("open", "page", "all")));
+    let policies = [
+        RoutePolicy::default(),
+        RoutePolicy { conditions, ..RoutePolicy::default() },
+        RoutePolicy { decision, ..RoutePolicy::default() },
+    ];
+    let mut benches = Vec::new();
+    for policy in policies {
+        let minute = DecisionPointRules::MAX_KEPT;
+        let point = DecisionPointRules { allow: minute, ..DecisionPointRules::new("open", Open) };
+        let gate = Gate::builder()
+            .issuer(ISSUER)
+            .audience(["api"])
+            .keys(Keyring::generate(Algorithm::Rs256).unwrap())
+            .client(rotogate::client::Client::public("web"))
+            .store(MemoryStore::new(ISSUER, LEEWAY))
+            .rates(support::open_rates())
+            .verified_cache(CACHE)
+            .decision_point(point)
+            .route(Route::catch_all(policy))
+            .build()
+            .await
+            .unwrap();
+        benches.push(Bench::of(gate, tokens).await);
+    }
+    let names = ["no conditions", "four conditions, kept", "a decision, kept"];
+    let cases = names.iter().zip(&benches).map(|(name, bench)| Case::new(*name, bench.run())).collect();
+    // No answer is kept for more than a minute.
+    let measured = interleave(cases, rounds.min(20));
+    measured.print("A request on a route with conditions or a decision", names[0]);
+    for (name, most) in [(names[1], MOST_OF_CONDITIONS), (names[2], MOST_OF_A_DECISION)] {
+        let added = measured.difference(name, names[0]);
+        let verdict = if added <= most { "met" } else { "NOT met" };
+        println!("\n{name}: adds {added:.0} ns (at most {most}): {verdict}");
+    }
 }
 
 /// What an assertion that was made before may add to a request, in nanoseconds.

@@ -9,6 +9,8 @@ pub use crate::dialect::registry::{ENVELOPE, KUZZLE, MY_SESSIONS, NAMES, OAUTH2,
 #[cfg(feature = "relay")]
 pub use crate::exchange::HttpExchanger;
 pub use crate::gate::program::*;
+#[cfg(feature = "authzen")]
+pub use rotogate_issuers::authzen::{EvaluationPlace, HttpDecisionPoint};
 #[cfg(feature = "introspection")]
 pub use rotogate_issuers::introspection::HttpIntrospector;
 #[cfg(feature = "browser-oidc")]

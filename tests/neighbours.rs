@@ -5,6 +5,7 @@ mod asked;
 mod attacks;
 mod before;
 mod conditions;
+mod decisions;
 mod ingress;
 mod mutual;
 mod names;

@@ -26,7 +26,7 @@ pub(crate) trait SocketGate: CommandHandler {
     /// Why the message is refused.
     fn permit(&self, token: Option<&str>, called: &EnclosedCall) -> Result<SocketIdentity, Denial>;
 
-    /// [`Self::permit`], and counts the message with the limits that govern it.
+    /// [`Self::permit`], counts the message with the limits that govern it, and waits for the decisions of decision points.
     ///
     /// # Errors
     /// Why the message is refused.

@@ -124,6 +124,10 @@ impl Inner {
         let result = taken.as_ref().map(|(taken, _)| taken.result);
         self.engine.record_notice(issuer, protocol.word(), result, origin);
         let (taken, effect) = taken?;
+        if effect == EventEffect::Refresh && taken.result == NoticeResult::Applied {
+            // What a decision point said of the user may have changed, too. Such events are rare.
+            self.running.decisions.forget_all();
+        }
         self.engine.record_event(issuer, (taken.kind, effect, &taken.id), taken.result, origin);
         Ok(taken)
     }

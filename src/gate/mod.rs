@@ -52,6 +52,7 @@ mod browser;
 mod browser_request;
 mod builder;
 mod cookies;
+mod decisions;
 mod endpoint;
 mod events;
 mod exchange;
@@ -179,6 +180,8 @@ pub(crate) struct Inner {
     pub(crate) clients: Clients,
     /// The policies of the routes that require audiences of their own.
     asking: Vec<RoutePolicy>,
+    /// The decision points that routes name.
+    decision_points: Vec<decisions::ReadyPoint>,
     endpoints: endpoint::Endpoints,
     /// The resources with a metadata document.
     resources: Vec<resources::ReadyResource>,

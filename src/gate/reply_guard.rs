@@ -16,6 +16,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 use super::Inner;
 use rotogate_core::context::Context;
 use rotogate_core::lease::{Lease, LeaseEnd};
+use rotogate_core::policy::{OwedDecision, Permitted};
 use rotogate_core::reply::{GrpcCode, grpc_trailers};
 use rotogate_core::route::Route;
 use rotogate_core::verify_cache::Verified;
@@ -32,6 +33,8 @@ struct GuardedCaller {
     gate: Arc<Inner>,
     verified: Arc<Verified>,
     route: Arc<Route>,
+    /// The decisions of its permit.
+    decisions: Vec<OwedDecision>,
 }
 
 /// Whether a reply is too short to be checked.
@@ -84,9 +87,10 @@ pub(super) enum Cut {
 }
 
 impl ReplyGuard {
-    pub(super) fn new(gate: Arc<Inner>, verified: Arc<Verified>, route: Arc<Route>, is_grpc: bool) -> Self {
+    pub(super) fn new(gate: Arc<Inner>, verified: Arc<Verified>, permitted: &Permitted, is_grpc: bool) -> Self {
+        let (route, decisions) = (Arc::clone(permitted.route()), permitted.decisions().to_vec());
         Self {
-            caller: GuardedCaller { gate, verified, route },
+            caller: GuardedCaller { gate, verified, route, decisions },
             state: State::New { frames: 0 },
             is_grpc,
             cut: None,
@@ -107,8 +111,9 @@ impl ReplyGuard {
                 return None;
             }
             State::New { .. } => {
-                let GuardedCaller { gate, verified, route } = &self.caller;
+                let GuardedCaller { gate, verified, route, decisions } = &self.caller;
                 let lease = Lease::for_caller(&gate.leases, Some(verified), route.policy.on_expiry);
+                let lease = lease.ended_by(gate.ask_again(decisions));
                 let mut ticks = tokio::time::interval(CHECK_INTERVAL);
                 // After a pause of several seconds, check once, not once for each second.
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

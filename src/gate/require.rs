@@ -341,8 +341,8 @@ where
             Ok(_) => None,
             Err(denial) => layer::awaited(&self.layer.gate.0, &parts, *denial, policy),
         };
-        let owes_proof = matches!(&judged, Ok(Some(judged)) if judged.permitted.owes_proof());
-        if wait.is_none() && !owes_proof {
+        let is_pending = matches!(&judged, Ok(Some(judged)) if judged.permitted.is_pending());
+        if wait.is_none() && !is_pending {
             let judged = judged.and_then(|judged| self.layer.admit(&mut parts, judged));
             return self.answer(judged, parts, body);
         }
@@ -365,7 +365,7 @@ where
                 Ok(Some(judged)) => layer
                     .gate
                     .0
-                    .count_proof(judged.permitted)
+                    .completed(judged.permitted, &mut parts.extensions)
                     .await
                     .map(|permitted| Some(Judged { permitted, ..judged })),
                 judged => judged,

@@ -53,6 +53,8 @@ pub(crate) struct Running {
     pub(super) exchanges: super::exchange::Exchanges,
     /// The grants, by their type and result.
     pub(super) grants: GrantResults,
+    /// The answers of decision points.
+    pub(super) decisions: super::decisions::Decisions,
     /// The logins of browsers, by their result.
     pub(super) browser_logins: BrowserLogins,
     /// The proofs of their devices, by their result.

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use base64::Engine;
@@ -125,22 +126,6 @@ impl<M> SocketConnection<M> {
             permit_call(layer.inner(), &parts, permitted, called).map_err(|(denial, _)| denial)?;
         Ok((parts, permitted, limits))
     }
-
-    /// The caller as an upstream sees it.
-    fn identity(permitted: &Permitted) -> SocketIdentity {
-        // The issuer is part of the identity: equal subjects of two issuers never share an upstream connection, even if
-        // the headers to the upstream are equal.
-        let mut identity =
-            permitted.caller().map(|caller| caller.token().issuer().as_bytes().to_vec()).unwrap_or_default();
-        identity.push(b'\n');
-        for (name, value) in permitted.caller().into_iter().flat_map(|caller| caller.headers()) {
-            identity.extend_from_slice(name.as_str().as_bytes());
-            identity.push(b'\n');
-            identity.extend_from_slice(value.as_bytes());
-            identity.push(b'\n');
-        }
-        identity.into()
-    }
 }
 
 #[async_trait]
@@ -162,17 +147,36 @@ impl<M: Send + Sync + 'static> CommandHandler for SocketConnection<M> {
     }
 }
 
+/// The caller of a message to an upstream connection.
+fn identity_of(permitted: &Permitted) -> SocketIdentity {
+    // The issuer is part of the identity: equal subjects of two issuers never share an upstream connection, even if
+    // the headers to the upstream are equal.
+    let mut identity = permitted.caller().map(|caller| caller.token().issuer().as_bytes().to_vec()).unwrap_or_default();
+    identity.push(b'\n');
+    for (name, value) in permitted.caller().into_iter().flat_map(|caller| caller.headers()) {
+        identity.extend_from_slice(name.as_str().as_bytes());
+        identity.push(b'\n');
+        identity.extend_from_slice(value.as_bytes());
+        identity.push(b'\n');
+    }
+    identity.into()
+}
+
 #[async_trait]
 impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
     fn permit(&self, token: Option<&str>, called: &EnclosedCall) -> Result<SocketIdentity, Denial> {
-        self.decide(token, called).map(|(_, permitted, _)| Self::identity(&permitted))
+        let (_, permitted, _) = self.decide(token, called)?;
+        if permitted.owes_decision() {
+            return Err(Denial::DecisionUnavailable(Duration::from_secs(1)));
+        }
+        Ok(identity_of(&permitted))
     }
 
     async fn admit(&self, token: Option<&str>, called: &EnclosedCall) -> Result<SocketIdentity, Denial> {
-        let (parts, permitted, limits) = self.decide(token, called)?;
+        let (mut parts, permitted, limits) = self.decide(token, called)?;
         let gate = self.gate().successor().unwrap_or_else(|| Arc::clone(self.gate()));
         gate.count_waiting(&parts, permitted.caller(), &permitted.route().policy, &limits).await?;
-        Ok(Self::identity(&permitted))
+        Ok(identity_of(&gate.decided(permitted, &mut parts.extensions).await?))
     }
 
     fn lease(&self, token: &str) -> Result<Lease, Denial> {
@@ -210,7 +214,7 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
         // The connection keeps its first service, which knows only the routes of that time.
         let (mut parts, permitted, _) = self.decide_by(&self.layer, token, called).ok()?;
         // Each message is counted.
-        let permitted = permitted.counted(None);
+        let permitted = self.gate().decided(permitted.counted(None), &mut parts.extensions).await.ok()?;
         prepare(self.gate(), &mut parts, &permitted).ok()?;
         let headers = &mut parts.headers;
         headers.remove(SEC_WEBSOCKET_EXTENSIONS);

@@ -55,7 +55,7 @@ pub(super) fn settle(gate: &Arc<Inner>, parts: &mut Parts, permitted: &Permitted
         refuse(parts);
         return;
     }
-    let lease = gate.tunnel_lease(permitted.caller(), policy.on_expiry);
+    let lease = gate.tunnel_lease(permitted.caller(), policy.on_expiry).ended_by(gate.ask_again(permitted.decisions()));
     let lease = match place {
         Some(place) => lease.in_place(place),
         None => lease,

@@ -13,6 +13,7 @@ mod assertions;
 mod browser_login;
 mod claims;
 mod config;
+mod decision;
 mod device;
 mod dialects;
 mod files;

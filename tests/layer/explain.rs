@@ -94,7 +94,7 @@ fn coherent(explained: &Explanation, request: &Head) {
         }
         None => assert!(explained.rules.iter().all(|verdict| verdict.result != RuleResult::Fail), "{explained:?}"),
     }
-    assert_eq!(explained.rules.len(), 17, "{explained:?}");
+    assert_eq!(explained.rules.len(), 18, "{explained:?}");
     assert!(explained.rules.iter().all(|verdict| !verdict.detail.is_empty()), "{explained:?}");
     let shown = format!("{explained:?}");
     for value in request.headers().get_all("authorization") {
@@ -349,6 +349,10 @@ const ELSEWHERE: &[&str] = &[
     "exchange_claims",
     "exchange_refused",
     "exchange_unavailable",
+    // Of a gate that asks a decision point, which an explanation does not do: src/gate/decisions/tests.rs.
+    "decision_denied",
+    "decision_step_up",
+    "decision_unavailable",
     // Calls of a resource: see the test in tests/layer/mcp.rs.
     "bad_call",
     // Replies to other issuers and other proxies, whose requests are for no route of the layer.
@@ -592,7 +596,7 @@ async fn n46_p58_the_login_is_explained_after_the_roles_as_it_is_judged() {
     let good =
         agree(&world.gate, &with("/payroll", &world.theirs(&json!({ "groups": ["staff"], "acr": "gold" })))).await;
     assert_eq!(good.denial, None, "{good:?}");
-    assert_eq!(good.rules.iter().map(|verdict| verdict.rule).next_back(), Some(Rule::Quota));
+    assert_eq!(good.rules.iter().map(|verdict| verdict.rule).next_back(), Some(Rule::Decision));
 }
 
 /// The tenant of the path, and a plan that is paid.

@@ -194,6 +194,13 @@ pub enum Denial {
     /// The claims of the token do not meet the conditions of the route.
     // Requirement K22.
     Condition,
+    /// The decision point does not permit the request.
+    // Requirement K27.
+    DecisionDenied,
+    /// The decision point wants the caller to log in with more (RFC 9470).
+    DecisionStepUp,
+    /// The decision point did not decide. Another attempt may succeed after this time.
+    DecisionUnavailable(Duration),
     /// The caller did not log in as the route asks, or too long ago (RFC 9470).
     // Requirement N46.
     InsufficientAuthentication,

@@ -90,7 +90,12 @@ pub struct Lease {
     place: Option<Arc<PoolPermit>>,
     /// Renews the session of a browser.
     renew: Option<Arc<dyn Fn() + Send + Sync>>,
+    /// What else ends it.
+    ended_by: Option<StreamEnd>,
 }
+
+/// Whether a connection must end although its token is good.
+pub type StreamEnd = Arc<dyn Fn() -> Option<Denial> + Send + Sync>;
 
 /// Why a long-lived connection ends.
 ///
@@ -216,12 +221,26 @@ impl Lease {
         });
         let opened = context.engine.clock().now();
         let verified = caller.map(Arc::clone);
-        Self { context: Arc::clone(context), verified, line, opened, on_expiry, place: None, renew: None }
+        Self {
+            context: Arc::clone(context),
+            verified,
+            line,
+            opened,
+            on_expiry,
+            place: None,
+            renew: None,
+            ended_by: None,
+        }
     }
 
     /// Sets what renews the session, if a session cookie opened the connection. What its client sends is activity.
     pub fn renewed_by(self, renew: Arc<dyn Fn() + Send + Sync>) -> Self {
         Self { renew: Some(renew), ..self }
+    }
+
+    /// Sets what else ends the connection.
+    pub fn ended_by(self, ended_by: Option<StreamEnd>) -> Self {
+        Self { ended_by, ..self }
     }
 
     /// Notes that the client sent something: it has its session renewed, as a request would.
@@ -261,7 +280,8 @@ impl Lease {
 
     /// Why the lease has ended, if it has.
     pub fn end(&self) -> Option<LeaseEnd> {
-        match self.check() {
+        let other = self.ended_by.as_ref().and_then(|ended| ended());
+        match self.check().and_then(|()| other.map_or(Ok(()), Err)) {
             Err(denial) if denial.is_undecided() => Some(LeaseEnd::Undecided(denial)),
             Err(denial) => Some(LeaseEnd::Denied(denial)),
             Ok(()) => self.is_over().then_some(LeaseEnd::MaxStream),

@@ -15,6 +15,7 @@ pub mod clock;
 pub mod context;
 pub mod counters;
 pub mod credential;
+pub mod decision;
 pub mod denial;
 pub mod directory;
 pub mod dpop;

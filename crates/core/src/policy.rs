@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::dpop::UsedProof;
 use crate::dpop::memory::ProofName;
-use crate::route::{Auth, Role, Route, RoutePolicy};
+use crate::route::{Auth, Role, Route, RouteDecision, RoutePolicy};
 use crate::rule::Rule;
 use crate::token::claims::AccessToken;
 use crate::token::observer::Observer;
@@ -31,6 +31,8 @@ pub struct Permitted {
     is_counted: bool,
     /// What the reply says of these limits.
     quota: Option<Box<QuotaFields>>,
+    /// The answers of decision points.
+    decisions: Option<Box<PermitDecisions>>,
 }
 
 /// The values of `RateLimit-Policy` and `RateLimit` in a reply.
@@ -40,6 +42,24 @@ pub struct QuotaFields {
     pub policy: HeaderValue,
     /// `RateLimit`.
     pub left: HeaderValue,
+}
+
+/// The answers of decision points that a permit stands on, and those that it still needs. Until then it permits nothing.
+#[derive(Clone, Debug, Default)]
+struct PermitDecisions {
+    made: Vec<OwedDecision>,
+    owed: Vec<OwedDecision>,
+}
+
+/// A question about a request.
+#[derive(Clone, Debug)]
+pub struct OwedDecision {
+    /// What the route asks.
+    pub rule: Arc<RouteDecision>,
+    /// The caller, who was judged on this request.
+    pub caller: Arc<Verified>,
+    /// The body.
+    pub question: Arc<[u8]>,
 }
 
 /// The issuer of a permit.
@@ -73,7 +93,45 @@ impl Permitted {
 
     /// Takes the caller of another permit, for a request that must pass two routes.
     pub fn with_caller_of(self, other: Self) -> Self {
-        Self { caller: other.caller, proof: other.proof, ..self }
+        let permitted = self.with_decisions_of(&other);
+        Self { caller: other.caller, proof: other.proof, ..permitted }
+    }
+
+    /// Adds the decisions of another permit of the same request.
+    pub fn with_decisions_of(mut self, other: &Self) -> Self {
+        if let Some(theirs) = other.decisions.as_deref() {
+            let ours = self.decisions.get_or_insert_default();
+            ours.made.extend_from_slice(&theirs.made);
+            ours.owed.extend_from_slice(&theirs.owed);
+        }
+        self
+    }
+
+    /// Adds a decision that was made for it.
+    pub fn with_decision(mut self, made: OwedDecision) -> Self {
+        self.decisions.get_or_insert_default().made.push(made);
+        self
+    }
+
+    /// Adds a decision that must still be made.
+    pub fn owing_decision(mut self, owed: OwedDecision) -> Self {
+        self.decisions.get_or_insert_default().owed.push(owed);
+        self
+    }
+
+    /// Must a decision still be made? Until then the permit permits nothing.
+    pub fn owes_decision(&self) -> bool {
+        self.decisions.as_deref().is_some_and(|all| !all.owed.is_empty())
+    }
+
+    /// Takes the decisions that must still be made.
+    pub fn take_owed_decisions(&mut self) -> Vec<OwedDecision> {
+        self.decisions.as_deref_mut().map(|all| std::mem::take(&mut all.owed)).unwrap_or_default()
+    }
+
+    /// The decisions that were made.
+    pub fn decisions(&self) -> &[OwedDecision] {
+        self.decisions.as_deref().map(|all| all.made.as_slice()).unwrap_or_default()
     }
 
     /// The caller; `None` on a public route, and on an optional route without a token.
@@ -104,6 +162,11 @@ impl Permitted {
     /// Must the store still count the caller's proof? Until then the permit permits nothing.
     pub fn owes_proof(&self) -> bool {
         self.proof.as_ref().is_some_and(|proof| proof.owed.is_some())
+    }
+
+    /// Must something still be awaited?
+    pub fn is_pending(&self) -> bool {
+        self.owes_proof() || self.owes_decision()
     }
 
     /// Takes the proof that the store must count. The permit then no longer owes it.
@@ -155,6 +218,7 @@ pub fn permit_anonymous(route: &Arc<Route>, by: By) -> Permitted {
         after_session: false,
         is_counted: false,
         quota: None,
+        decisions: None,
     }
 }
 
@@ -188,6 +252,7 @@ pub fn authorise_again<O: Observer>(
         after_session: false,
         is_counted: false,
         quota: None,
+        decisions: None,
     })
 }
 
@@ -254,6 +319,7 @@ pub fn authorise<O: Observer>(
         after_session: false,
         is_counted: false,
         quota: None,
+        decisions: None,
     })
 }
 

@@ -49,6 +49,8 @@ pub enum Rule {
     StepUp,
     /// How many requests its callers may make.
     Quota,
+    /// The answer of a decision point.
+    Decision,
     /// The session of a refresh token.
     Session,
     /// The result of the rotation table for a refresh token.
@@ -58,7 +60,7 @@ pub enum Rule {
 impl Rule {
     /// The rules of a request, in order.
     #[doc(hidden)]
-    pub const OF_REQUESTS: [Self; 18] = [
+    pub const OF_REQUESTS: [Self; 19] = [
         Self::Request,
         Self::Path,
         Self::Route,
@@ -77,6 +79,7 @@ impl Rule {
         Self::Condition,
         Self::StepUp,
         Self::Quota,
+        Self::Decision,
     ];
 
     /// One word.
@@ -100,6 +103,7 @@ impl Rule {
             Self::Condition => "condition",
             Self::StepUp => "step_up",
             Self::Quota => "quota",
+            Self::Decision => "decision",
             Self::Session => "session",
             Self::Rotation => "rotation",
         }
@@ -183,6 +187,7 @@ impl Rule {
             Denial::Condition => Self::Condition,
             Denial::InsufficientAuthentication => Self::StepUp,
             Denial::QuotaExceeded(..) => Self::Quota,
+            Denial::DecisionDenied | Denial::DecisionStepUp | Denial::DecisionUnavailable(_) => Self::Decision,
             Denial::OtherClient | Denial::OtherAccount | Denial::OtherDialect | Denial::TtlExceeded => Self::Session,
             Denial::UnauthorizedClient | Denial::UnsupportedGrantType | Denial::TooManySessions => Self::Session,
             Denial::SessionRevoked(_) | Denial::SessionExpired(_) | Denial::Ahead => Self::Rotation,

@@ -139,6 +139,8 @@ families! { ALL:
         "1 if the last verification event of an issuer's stream came and the stream is enabled, else 0";
     EXCHANGES = Counter "exchanges" ["provider", "result"]
         "Tokens of callers that a provider exchanged for those of upstreams, or why it did not";
+    DECISIONS = Counter "decisions" ["point", "result"]
+        "Answers of decision points about requests, kept ones included, or that there was none";
 
     STATUS_LIST_LAG = Gauge "status_list_lag_seconds" []
         "How long ago the status lists had all sessions that had ended";

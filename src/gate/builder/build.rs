@@ -215,6 +215,7 @@ impl GateBuilder {
         Ok(Running {
             exchanges: super::super::exchange::Exchanges::default(),
             grants: Default::default(),
+            decisions: super::super::decisions::Decisions::default(),
             browser_logins: BrowserLogins::default(),
             browser_devices: BrowserDevices::default(),
             #[cfg(feature = "browser-oidc")]

@@ -132,6 +132,9 @@ pub enum BuildError {
     /// A route with an exchange towards its upstream requires no caller, or forwards the caller's token.
     #[error("the route {0:?} has an exchange, so it must require a caller and forward no token")]
     Exchange(String),
+    /// A route asks a decision point that there is not, or two have one name.
+    #[error("the decision point {0:?}: each that a route asks must be there once")]
+    DecisionPoint(String),
     /// Too many of [`GateBuilder::identity_headers`](crate::gate::GateBuilder::identity_headers).
     #[error("{0} identity headers: the most is {most}", most = MAX_IDENTITY_HEADERS)]
     IdentityHeaders(usize),

@@ -12,6 +12,7 @@ use crate::dialect::kuzzle::actions::is_controller;
 use crate::dialect::{self, Dialect, global_revocation};
 use crate::gate::Inner;
 use crate::gate::browser::Browser;
+use crate::gate::decisions::ReadyPoint;
 use crate::gate::endpoint::{CommonRules, Endpoint, Endpoints};
 use crate::gate::limits::{RateHeaders, RouteLimits};
 use crate::gate::origin::{Origins, origin_of};
@@ -21,6 +22,7 @@ use crate::gate::respond::RefusalHook;
 use crate::gate::running::Running;
 use rotogate_core::client::{Client, Clients, DpopUse};
 use rotogate_core::clock::EngineClock;
+use rotogate_core::decision::DecisionPointRules;
 use rotogate_core::dpop::DpopSettings;
 use rotogate_core::engine::Engine;
 use rotogate_core::headers::{HeaderPattern, ProtectedNames};
@@ -58,6 +60,7 @@ pub(super) struct Rules {
     pub(super) dpop: Option<DpopSettings>,
     pub(super) browser: Option<Browser>,
     pub(super) rate_headers: RateHeaders,
+    pub(super) decision_points: Vec<DecisionPointRules>,
     /// Whether some issuer's identity assertions are grants.
     pub(super) takes_id_jag: bool,
 }
@@ -104,6 +107,7 @@ impl Rules {
             return Err(BuildError::IdentityHeaders(headers.len()));
         }
         sound::exchanges(&self.routes)?;
+        sound::decisions(&self.routes, &self.decision_points)?;
         sound::assertion_audiences(&self.routes, &self.clients, trusted, own)?;
         self.public_url.as_deref().map_or(Ok(()), sound::public_url)?;
         self.authorization_endpoint.as_deref().map_or(Ok(()), sound::authorization_endpoint)?;
@@ -183,8 +187,7 @@ impl Rules {
         }
         let limits = RouteLimits::new(&mut routes, engine.limits(), self.rate_headers)?;
         let resources = resources::ready(self.resources, &mut routes, engine.issuer(), (&public_url, uses_dpop), old)?;
-        let asking = routes.iter().map(|route| &route.policy).filter(|policy| !policy.audiences.is_empty());
-        let asking = asking.cloned().collect();
+        let asking = asking(&routes);
         let external = External::new(&public_url, self.hosts.as_deref().unwrap_or_default(), &routes);
         let hosts = self.hosts.map(|hosts| served_hosts(&hosts, &public_url, &routes)).transpose()?;
         let common = CommonRules {
@@ -227,6 +230,7 @@ impl Rules {
                 None => clients,
             },
             asking,
+            decision_points: self.decision_points.into_iter().map(ReadyPoint::new).collect(),
             routes: RouteTable::build(routes).map_err(BuildError::Routes)?,
             hosts,
             dialects,
@@ -257,6 +261,12 @@ fn served_hosts(given: &[String], public_url: &str, routes: &[Route]) -> Result<
     let named = routes.iter().flat_map(|route| &route.hosts);
     given.iter().chain(named).try_for_each(|host| hosts.add(host))?;
     Ok(hosts)
+}
+
+/// The policies of the routes that require audiences of their own.
+fn asking(routes: &[Route]) -> Vec<RoutePolicy> {
+    let policies = routes.iter().map(|route| &route.policy);
+    policies.filter(|policy| !policy.audiences.is_empty()).cloned().collect()
 }
 
 /// Each dialect that a route names, once.

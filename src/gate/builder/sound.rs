@@ -9,6 +9,7 @@ use crate::dialect::global_revocation;
 use crate::gate::origin::origin_of;
 use crate::gate::{Endpoint, EndpointError};
 use rotogate_core::client::{Client, ExchangeRules, Grant};
+use rotogate_core::decision::DecisionPointRules;
 use rotogate_core::route::{Auth, Route};
 use rotogate_core::token::assertion::can_sign_assertions;
 use rotogate_core::token::keyring::Keyring;
@@ -166,6 +167,17 @@ pub(super) fn assertion_audiences(
         Some(audience) => Err(BuildError::Assertion(format!(
             "the audience {audience:?} of an upstream is one of access tokens, too; choose another one"
         ))),
+        None => Ok(()),
+    }
+}
+
+/// Each decision point has a name of its own, and routes name known ones.
+pub(super) fn decisions(routes: &[Route], points: &[DecisionPointRules]) -> Result<(), BuildError> {
+    let twice = points.iter().enumerate().find(|(at, one)| points.iter().take(*at).any(|other| other.name == one.name));
+    let asked = routes.iter().filter_map(|route| route.policy.decision.as_ref());
+    let unknown = asked.map(|rule| &*rule.point).find(|name| !points.iter().any(|point| *point.name == **name));
+    match twice.map(|(_, point)| &*point.name).or(unknown) {
+        Some(name) => Err(BuildError::DecisionPoint(name.to_owned())),
         None => Ok(()),
     }
 }

@@ -57,13 +57,20 @@ pub(in crate::gate) enum EndpointMatch {
 }
 
 impl Admission {
-    /// Must the proof of an admitted request still be counted in the store that gates share?
-    pub(super) fn owes_proof(&self) -> bool {
+    /// Must a decision about an admitted request still be made, or its proof be counted in the store that gates share?
+    pub(super) fn is_pending(&self) -> bool {
         match self {
-            Self::In(permitted) | Self::Call(permitted) | Self::Undecided(_, permitted) => permitted.owes_proof(),
+            Self::In(permitted) | Self::Call(permitted) | Self::Undecided(_, permitted) => permitted.is_pending(),
             Self::Endpoint(_) | Self::Refused(..) | Self::WrongMethod(_) => false,
         }
     }
+}
+
+/// What a permit may still owe, in order: between the two, the limits count the request.
+#[derive(Clone, Copy)]
+enum Completion {
+    Proof,
+    Decisions,
 }
 
 /// Is a request with a bad credential treated as a request without one?
@@ -308,7 +315,7 @@ impl<M> GateLayer<M> {
         }
     }
 
-    /// Waits for the event, and decides again. Then counts the proof of an admitted request in the store.
+    /// Waits for the event, and decides again. Then completes the permit of an admitted request.
     pub(super) async fn admit_after(
         &self,
         mut admission: Admission,
@@ -325,16 +332,17 @@ impl<M> GateLayer<M> {
             };
             Settled::take_back(parts);
         }
-        let mut admission = self.proof_counted(admission).await;
+        let mut admission = self.completed(admission, parts, Completion::Proof).await;
         // An endpoint that asks for the decision of the route counts the call.
         if endpoints != EndpointMatch::Skip {
             admission = self.count(admission, parts).await;
         }
+        let admission = self.completed(admission, parts, Completion::Decisions).await;
         self.exchanged(admission, parts).await
     }
 
-    async fn proof_counted(&self, admission: Admission) -> Admission {
-        if !admission.owes_proof() {
+    async fn completed(&self, admission: Admission, parts: &mut Parts, what: Completion) -> Admission {
+        if !admission.is_pending() {
             return admission;
         }
         let is_call = matches!(admission, Admission::Call(_));
@@ -344,7 +352,12 @@ impl<M> GateLayer<M> {
             admission => return admission,
         };
         let (route, by) = (Arc::clone(permitted.route()), permitted.by());
-        match (self.gate.0.count_proof(permitted).await, undecided) {
+        let gate = &self.gate.0;
+        let completed = match what {
+            Completion::Proof => gate.count_proof(permitted).await,
+            Completion::Decisions => gate.decided(permitted, &mut parts.extensions).await,
+        };
+        match (completed, undecided) {
             (Ok(permitted), None) if is_call => Admission::Call(permitted),
             (Ok(permitted), None) => Admission::In(permitted),
             (Ok(anonymous), Some(undecided)) => Admission::Undecided(undecided, anonymous),

@@ -62,12 +62,13 @@ impl<M> GateLayer<M> {
         let (permitted, limits) = permitted;
         let gate = &self.gate.0;
         let route = Arc::clone(permitted.route());
-        let permitted = match gate.count_proof(permitted).await {
-            Ok(permitted) => permitted,
-            Err(denial) => return refuse(denial, Some(route)),
+        let completed = async {
+            let permitted = gate.count_proof(permitted).await?;
+            let quota = gate.count_waiting(&parts, permitted.caller(), &route.policy, &limits).await?;
+            gate.decided(permitted.counted(quota), &mut parts.extensions).await
         };
-        let permitted = match gate.count_waiting(&parts, permitted.caller(), &route.policy, &limits).await {
-            Ok(quota) => permitted.counted(quota),
+        let permitted = match completed.await {
+            Ok(permitted) => permitted,
             Err(denial) => return refuse(denial, Some(route)),
         };
         let counted =

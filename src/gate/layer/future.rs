@@ -65,9 +65,8 @@ impl PassedRequest {
         }
         let undecided = self.undecided.as_ref().map(|undecided| undecided.caller());
         let caller = Arc::clone(self.permitted.caller().or(undecided)?);
-        let route = Arc::clone(self.permitted.route());
         let is_grpc = reply::is_grpc(response.headers());
-        Some(Box::new(ReplyGuard::new(Arc::clone(&self.gate), caller, route, is_grpc)))
+        Some(Box::new(ReplyGuard::new(Arc::clone(&self.gate), caller, &self.permitted, is_grpc)))
     }
 
     /// The reply to a request whose upstream did not accept the exchanged token. A 401 would make the client throw its own

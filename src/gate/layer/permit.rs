@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Method;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::uri::Uri;
@@ -35,6 +36,7 @@ pub(in crate::gate) struct RoutedRequest<'a, O> {
     places_of: &'a RoutePolicy,
     /// The canonical path, if the rules of the route depend on it.
     path: Option<&'a str>,
+    method: &'a Method,
     by: By,
     observer: &'a mut O,
 }
@@ -74,12 +76,17 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         by: By,
         observer: &'a mut O,
     ) -> Self {
-        Self { gate, parts, route, places_of: &route.policy, path: None, by, observer }
+        Self { gate, parts, route, places_of: &route.policy, path: None, method: &parts.method, by, observer }
     }
 
     /// With the canonical path of the request.
     pub(super) fn on_path(self, path: Option<&'a str>) -> Self {
         Self { path, ..self }
+    }
+
+    /// With the method of the call in an envelope.
+    pub(super) fn with_method(self, method: &'a Method) -> Self {
+        Self { method, ..self }
     }
 
     /// With the places for a token of another route.
@@ -113,7 +120,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
     }
 
     fn permit_first(&mut self) -> Result<Permitted, Denial> {
-        let Self { gate, parts, route, places_of, path, by, .. } = *self;
+        let Self { gate, parts, route, places_of, path, method, by, .. } = *self;
         match (route.policy.auth, route.policy.bad_credential_on_optional) {
             // No token is required, but two Authorization headers are refused: the upstream could choose either.
             (Auth::None, _) => {
@@ -123,7 +130,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
             (Auth::Required, _) => self.caller()?.ok_or(Denial::NoCredential),
             (Auth::Optional, BadCredential::Refuse) => {
                 let caller = self.observer.attempt(|observer| {
-                    match (RoutedRequest { gate, parts, route, places_of, path, by, observer }).caller() {
+                    match (RoutedRequest { gate, parts, route, places_of, path, method, by, observer }).caller() {
                         // A cookie that is over, none of ours, or without its device, is none.
                         Err(Denial::SessionOver(_)) => Ok(Some(policy::permit_anonymous(route, by).after_session())),
                         Err(Denial::UnknownSessionCookie | Denial::DeviceProofMissing) => Ok(None),
@@ -134,9 +141,9 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
             }
             (Auth::Optional, BadCredential::Anonymous) => {
                 self.observer.judged(Rule::Credential, credential::at_most_one(&parts.headers))?;
-                let caller = self
-                    .observer
-                    .attempt(|observer| RoutedRequest { gate, parts, route, places_of, path, by, observer }.caller());
+                let caller = self.observer.attempt(|observer| {
+                    RoutedRequest { gate, parts, route, places_of, path, method, by, observer }.caller()
+                });
                 match caller {
                     Ok(Some(caller)) => Ok(caller),
                     Err(Denial::TwoCredentials) => Err(Denial::TwoCredentials),
@@ -262,7 +269,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
     }
 
     /// The permit, if its caller meets the conditions of the route, and logged in as it asks. The login is judged for each
-    /// request, because it ages.
+    /// request, because it ages. Last comes the decision point.
     fn further_judged(&mut self, permitted: Permitted) -> Result<Permitted, Denial> {
         let policy = &self.route.policy;
         let Some(caller) = permitted.caller() else { return Ok(permitted) };
@@ -271,7 +278,11 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
             let now = self.gate.engine.clock().wall();
             self.observer.judged(Rule::StepUp, policy::judge_step_up(policy, caller.token(), now))?;
         }
-        Ok(permitted)
+        // An explanation asks nobody.
+        if policy.decision.is_none() || policy.auth == Auth::None || !O::HAS_EFFECTS {
+            return Ok(permitted);
+        }
+        self.gate.owing_decision(self.route, (self.method, self.path), permitted)
     }
 
     /// The caller of a request whose token meets the route's policy in all but the audience, and the permit without a
@@ -281,8 +292,8 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         let CheckedCaller { verified, proof, .. } = self.verify(found)?;
         let caller = self.authorise_again(verified)?;
         let used = self.use_proof(proof.as_ref())?;
+        let anonymous = policy::permit_anonymous(self.route, self.by).proved_by(used).with_decisions_of(&caller);
         let caller = caller.caller().ok_or(Denial::NoCredential)?;
-        let anonymous = policy::permit_anonymous(self.route, self.by).proved_by(used);
         Ok((Undecided::new(Arc::clone(caller), self.by), anonymous))
     }
 
@@ -312,11 +323,14 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
 /// Step 8: removes credentials and the client's copies of identity headers, then sets the gate's own.
 ///
 /// # Errors
-/// [`Denial::AssertionUnavailable`]; those of [`token_for_service`]; [`Denial::ProofsUnavailable`] before the proof was
-/// [counted](Inner::count_proof). The request is then unchanged.
+/// [`Denial::AssertionUnavailable`]; those of [`token_for_service`]; before the permit is [completed](Inner::completed),
+/// [`Denial::DecisionUnavailable`] and [`Denial::ProofsUnavailable`]. The request is then unchanged.
 pub(in crate::gate) fn prepare(gate: &Arc<Inner>, parts: &mut Parts, permitted: &Permitted) -> Result<(), Denial> {
     let route = permitted.route();
     let policy = &route.policy;
+    if permitted.owes_decision() {
+        return Err(Denial::DecisionUnavailable(Duration::from_secs(1)));
+    }
     if permitted.owes_proof() || permitted.owes_count() {
         return Err(Denial::ProofsUnavailable(Duration::from_secs(1)));
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::Method;
 use http::request::Parts;
 
 use super::permit::RoutedRequest;
@@ -45,7 +46,7 @@ pub(in crate::gate) fn permit_call(
         for (method, path) in &called.requests {
             let path = CanonicalPath::parse(path).map_err(|error| (error.into(), None))?;
             match gate.routes.find(Some(host), method, &path) {
-                Match::Found(route) => rules.push((route, Some(path.as_str().to_owned()))),
+                Match::Found(route) => rules.push((route, Some((method, path.as_str().to_owned())))),
                 Match::Ambiguous(route) => return Err((Denial::AmbiguousPath, Some(Arc::clone(route)))),
                 Match::MethodNotAllowed(_) => is_elsewhere = true,
                 Match::None => {}
@@ -60,8 +61,10 @@ pub(in crate::gate) fn permit_call(
         }
     }
     let limits = gate.limits_of(rules.iter().map(|(rule, _)| &***rule));
-    let permitted = rules.into_iter().try_fold(permitted, |permitted, (rule, path)| {
-        judge_also(gate, parts, permitted, rule, path.as_deref()).map_err(|denial| (denial, Some(Arc::clone(rule))))
+    let permitted = rules.into_iter().try_fold(permitted, |permitted, (rule, asked)| {
+        let (method, path) = asked.map_or((&parts.method, None), |(method, path)| (method, Some(path)));
+        judge_also(gate, parts, permitted, rule, (method, path.as_deref()))
+            .map_err(|denial| (denial, Some(Arc::clone(rule))))
     })?;
     Ok((permitted, limits))
 }
@@ -72,7 +75,7 @@ fn judge_also(
     parts: &Parts,
     permitted: Permitted,
     rule: &Arc<Route>,
-    path: Option<&str>,
+    (method, path): (&Method, Option<&str>),
 ) -> Result<Permitted, Denial> {
     if !Peer::is_on(parts.extensions.get(), &rule.listeners) {
         return Err(Denial::NoRoute);
@@ -83,14 +86,14 @@ fn judge_also(
             policy::judge(&rule.policy, caller.token())?;
             policy::judge_conditions(rule, caller, path, &mut ())?;
             policy::judge_step_up(&rule.policy, caller.token(), gate.engine.clock().wall())?;
-            return Ok(permitted);
+            return gate.owing_decision(rule, (method, path), permitted);
         }
         // The envelope's route required no token, or treated a bad token as none.
         (Auth::Optional | Auth::Required, None) => {
             let places_of = &permitted.route().policy;
             let mut observer = ();
             let request = RoutedRequest::new(gate, parts, rule, permitted.by(), &mut observer);
-            request.on_path(path).with_places_of(places_of).caller()
+            request.on_path(path).with_method(method).with_places_of(places_of).caller()
         }
     };
     match (caller, rule.policy.auth, rule.policy.bad_credential_on_optional) {

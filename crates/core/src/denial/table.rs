@@ -121,6 +121,9 @@ table! {
     Self::MissingRole => "missing_role", Refused, Class::Forbidden;
     Self::RolesOverage => "roles_overage", Refused, Class::Forbidden;
     Self::Condition => "condition", Refused, Class::Forbidden;
+    Self::DecisionDenied => "decision_denied", Refused, Class::Forbidden;
+    Self::DecisionStepUp => "decision_step_up", Refused, PROVED;
+    Self::DecisionUnavailable(wait) => "decision_unavailable", Undecided, Class::Unavailable(*wait);
     Self::InsufficientAuthentication => "insufficient_authentication", Refused, PROVED;
     Self::MissingClaim => "missing_claim", Refused, Class::Forbidden;
     Self::Predicate => "predicate", Refused, Class::Forbidden;

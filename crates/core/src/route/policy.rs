@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::condition::Conditions;
+use super::decision::RouteDecision;
 use super::mcp::Implied;
 use super::path::{CanonicalPath, PathError};
 use super::rate::RateLimit;
@@ -39,6 +40,9 @@ pub struct RoutePolicy {
     /// What the claims of the caller must be.
     // Requirement K22.
     pub conditions: Option<Arc<Conditions>>,
+    /// What a decision point is asked about each request that all other rules permit.
+    // Requirement K27.
+    pub decision: Option<Arc<RouteDecision>>,
     /// The names of the accepted issuers; ours is `self`. Empty: our own issuer, and those that are accepted
     /// everywhere.
     pub issuers: Vec<String>,
@@ -154,7 +158,7 @@ impl RoutePolicy {
     /// Do its rules compare something with the path of a request?
     #[doc(hidden)]
     pub fn depends_on_path(&self) -> bool {
-        self.conditions.as_deref().is_some_and(Conditions::has_params)
+        self.decision.is_some() || self.conditions.as_deref().is_some_and(Conditions::has_params)
     }
 
     /// The scopes that a refusal names.
@@ -179,6 +183,7 @@ impl RoutePolicy {
             any_scope,
             roles,
             conditions,
+            decision,
             issuers,
             audiences,
             bad_credential_on_optional: bad_credential,
@@ -227,6 +232,7 @@ impl RoutePolicy {
             || (asks && !any_scope.is_empty() && !(other.auth != Auth::None && one_is_there))
             || (asks && !roles.is_empty() && !(other.auth != Auth::None && a_role_is_there))
             || (asks && conditions.is_some() && !(other.auth != Auth::None && *conditions == other.conditions))
+            || (asks && decision.is_some() && !(other.auth != Auth::None && *decision == other.decision))
             || (asks && other.auth != Auth::None && unlike(issuers, &other.issuers))
             || (asks && other.auth != Auth::None && unlike(audiences, &other.audiences))
             || (asks

@@ -114,8 +114,8 @@ pub enum RouteProblem {
     /// Another route serves the same requests.
     #[error("it serves the same host, path and method as route {0}")]
     SameAs(usize),
-    /// A condition compares a claim with a parameter that the path does not have.
-    #[error("a condition names the parameter {0:?}, which its path does not have")]
+    /// A condition or a decision names a parameter that the path does not have.
+    #[error("a condition or its decision names the parameter {0:?}, which its path does not have")]
     Param(String),
     /// Another route is a rule for the same calls.
     #[error("it is a rule for {calls} on the same host as route {other}")]
@@ -190,7 +190,8 @@ impl RouteTable {
                 }
             };
             let missing = route.policy.conditions.as_ref().and_then(|all| all.missing_param(path_of_all(route)));
-            if let Some(name) = missing {
+            let of_decision = route.policy.decision.as_ref().and_then(|rule| rule.missing_param(path_of_all(route)));
+            if let Some(name) = missing.or(of_decision) {
                 errors.push(RouteError { route: index, problem: RouteProblem::Param(name.to_owned()) });
             }
             let mut hosts = Vec::new();

@@ -39,6 +39,9 @@ struct CheckReport<'a> {
     /// With `--online`: what the servers answered whose calls (MCP) are judged by headers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     resources: Vec<String>,
+    /// With `--online`: where the decision points evaluate.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    decision_points: Vec<String>,
     /// With `--print`.
     #[serde(skip_serializing_if = "Option::is_none")]
     configuration: Option<String>,
@@ -66,6 +69,7 @@ pub(super) fn run(path: &Path, options: CheckOptions, output: Output) -> Command
         issuers: found.issuers.clone(),
         store: found.store.clone(),
         resources: found.resources.clone(),
+        decision_points: found.decision_points.clone(),
         configuration: printed.clone(),
     };
     output.write(&checked, || {
@@ -76,6 +80,7 @@ pub(super) fn run(path: &Path, options: CheckOptions, output: Output) -> Command
         text.extend(found.issuers.iter().map(|line| format!("{begin}{line}\n")));
         text.extend(found.store.iter().map(|line| format!("{begin}store: {line}\n")));
         text.extend(found.resources.iter().map(|line| format!("{begin}resource {line}\n")));
+        text.extend(found.decision_points.iter().map(|line| format!("{begin}decision point {line}\n")));
         text.push_str(&format!("{begin}{}: good", path.display()));
         if let Some(printed) = printed {
             text.push('\n');

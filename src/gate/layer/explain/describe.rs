@@ -106,6 +106,12 @@ impl<'a, M> Described<'a, M> {
         if let Some(issuer) = self.asked_about.as_ref().filter(|_| is_asked) {
             return format!("issuer {issuer} is asked about the token");
         }
+        if let Some(decision) =
+            policy.decision.as_ref().filter(|_| rule == Rule::Decision && self.heard.token.is_some())
+        {
+            let (point, action) = (&decision.point, decision.action.as_deref().unwrap_or(self.method().as_str()));
+            return format!("a request asks the decision point {point}: {action}, {}", decision.resource_type);
+        }
         let why = match (&self.found, rule) {
             _ if self.asked.is_some() && policy.preflight_to_upstream => "a CORS preflight, which the upstream answers",
             _ if rule == Rule::Quota => "the route has no limits",
@@ -116,7 +122,9 @@ impl<'a, M> Described<'a, M> {
             (Ok(None), _) => "no token was sent",
             (Ok(Some(_)), Rule::Origin) => "the token did not come in a cookie",
             (Ok(Some(_)), Rule::Limit) => "the token was examined before",
-            (Ok(Some(_)), Rule::Role | Rule::Condition | Rule::StepUp) if self.heard.token.is_some() => {
+            (Ok(Some(_)), Rule::Role | Rule::Condition | Rule::StepUp | Rule::Decision)
+                if self.heard.token.is_some() =>
+            {
                 "the route requires none"
             }
             (Ok(Some(_)), _) => "not judged: the token could not be read",
@@ -167,7 +175,7 @@ impl<'a, M> Described<'a, M> {
             Rule::Condition => self.conditions().to_string(),
             Rule::StepUp => "the login is as the route asks".to_owned(),
             Rule::Quota => format!("within {}", self.limits()),
-            Rule::Session | Rule::Rotation => String::new(),
+            Rule::Decision | Rule::Session | Rule::Rotation => String::new(),
         }
     }
 

@@ -35,6 +35,7 @@ mod clients;
 mod conditions;
 mod cors;
 mod credentials;
+mod decision_points;
 mod directory;
 mod dpop;
 mod endpoints;
@@ -75,6 +76,7 @@ pub use authorizers::{AuthorizerConfig, AuthorizerKind};
 pub use browser::BrowserConfig;
 pub use clients::{ClientConfig, ClientKeySource};
 pub use cors::CorsConfig;
+pub use decision_points::DecisionPointConfig;
 pub use directory::{DirectoryConfig, ExpectedHash, HashesConfig, UsersConfig};
 pub use endpoints::EndpointConfig;
 #[cfg(test)]
@@ -161,6 +163,10 @@ section! {
         reload identity: IdentityConfig = by { identity::read(&sections.identity, &issuers) },
         /// Token endpoints that the gate asks for tokens of upstreams (docs/act-for-a-user.md).
         each providers: Vec<ProviderSettings> = by { providers::read(&root.sections("providers"), dir, &issuers) },
+        /// Servers that decide about requests (AuthZEN 1.0, docs/conditions.md).
+        each decision_points: Vec<DecisionPointConfig> = by {
+            decision_points::read(&root.sections("decision_points"), dir)
+        },
         /// The servers behind the gate (docs/upstreams.md).
         each upstreams: Vec<Upstream> = by { upstreams::read(&sections.upstreams, dir, &server, &admin) },
         /// A protected resource that describes itself (RFC 9728, docs/resources.md).
@@ -170,6 +176,7 @@ section! {
             let names = routes::Names {
                 upstreams: &upstreams,
                 issuers: &issuers,
+                decision_points: &decision_points,
                 identity: &identity,
                 resources: &resources,
                 listeners: &listener_names(&server, &authorizers),

@@ -9,15 +9,16 @@ use super::super::declare::section;
 use super::super::print::{Print, Put, Words};
 use super::super::value;
 use super::clients::scopes;
+use super::decision_points::{self, DecisionPointConfig};
 use super::endpoints::dialect_name;
 use super::{
-    DAY, IdentityConfig, SECOND, TrustedIssuer, conditions, credentials, dangling, listeners, log, rate, resources,
-    step_up,
+    IdentityConfig, TrustedIssuer, conditions, credentials, dangling, listeners, log, rate, resources, step_up,
 };
 use crate::log::{AccessLogConfig, RouteLog};
 use rotogate_core::route::{
     AssertionForm, Auth, BadCredential, CallPattern, Conditions, Credentials, EncodedSlash, Implied, LoginLead,
-    LooseMatch, McpCalls, OnExpiry, RateLimit, Resource, Role, Route, RouteId, RoutePolicy, StepUp, UpstreamId,
+    LooseMatch, McpCalls, OnExpiry, RateLimit, Resource, Role, Route, RouteDecision, RouteId, RoutePolicy, StepUp,
+    UpstreamId,
 };
 use rotogate_core::session::Scope;
 use rotogate_core::token::verify::OWN;
@@ -85,6 +86,7 @@ fn role(v: &Raw) -> Result<String, String> {
 pub(super) struct Names<'a> {
     pub(super) upstreams: &'a [Upstream],
     pub(super) issuers: &'a [TrustedIssuer],
+    pub(super) decision_points: &'a [DecisionPointConfig],
     pub(super) identity: &'a IdentityConfig,
     pub(super) resources: &'a [Resource],
     /// The listeners that have a name.
@@ -255,6 +257,9 @@ section! {
         reload conditions as "-": Option<Arc<Conditions>> = by {
             conditions::read(section, auth, &issuers, names.issuers).map(Arc::new)
         },
+        reload decision as "-": Option<Arc<RouteDecision>> = by {
+            decision_points::of_route(section, auth, names.decision_points).map(Arc::new)
+        },
         /// true: 404 for a path that a lax server reads as one of a stricter route. false: the upstream compares paths byte for byte.
         reload loose_match: LooseMatch = get_or(loose_match, LooseMatch::Refuse),
         /// true: the upstream gets the bearer token.
@@ -324,6 +329,8 @@ section! {
         reload when: table,
         /// Such tables, of which one must hold.
         reload when_any: list,
+        /// A decision point is asked about each request that all other rules permit (AuthZEN 1.0, docs/conditions.md).
+        reload decision: table of RouteDecision,
         /// true: beside `resource`, `forward_token` is accepted. Default: `false`.
         reload dangerous_forward_token: boolean,
         /// With `auth = "optional"`, a token that is not valid: `"refuse"`: 401; `"anonymous"`: as without one.
@@ -434,6 +441,7 @@ pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLo
     upstream.map(|upstream| upstream.name.clone()).put(&mut table, "upstream");
     policy.put(&mut table, "..");
     policy.conditions.iter().for_each(|all| conditions::put(all, &mut table));
+    policy.decision.iter().for_each(|decision| decision_points::put(decision, &mut table));
     Some(*bad_credential_on_optional).filter(|_| *auth == Auth::Optional).put(&mut table, "bad_credential");
     word(&PREFLIGHTS, *preflight_to_upstream).put(&mut table, "preflight");
     word(&PROOFS, policy.dpop_required).put(&mut table, "dpop");

@@ -31,12 +31,12 @@ pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
                 );
             }
             RouteProblem::Param(name) => {
-                let key = if section.has("when") { "when" } else { "when_any" };
+                let key = ["when", "when_any", "decision"].into_iter().find(|key| section.has(key)).unwrap_or("path");
                 section.blame(
                     key,
                     format!(
-                        "param = {name:?} is no parameter of the route's path; name one, such as {{{name}}} in \
-                         /…/{{{name}}}, which a rule for calls does not have"
+                        "{name:?} is no parameter of the route's path; name one, such as {{{name}}} in /…/{{{name}}}, which \
+                         a rule for calls does not have"
                     ),
                 );
             }

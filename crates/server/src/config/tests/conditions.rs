@@ -75,7 +75,7 @@ fn k23_a_condition_that_cannot_be_meant_is_refused_with_its_key() {
         ("when = { \"a[0]\" = 1 }", "when.a[0]: the claim path"),
         ("when = { \"a{}\" = 1 }", "when.a{}: equals: {} stands for"),
         ("when_any = [{ a = 1 }, { b = { foo = 1 } }]", "when_any[1].b: unknown operator foo"),
-        ("when = { org_id = { param = \"id\" } }", "when: param = \"id\" is no parameter of the route's path"),
+        ("when = { org_id = { param = \"id\" } }", "when: \"id\" is no parameter of the route's path"),
         ("auth = \"none\"\nwhen = { a = 1 }", "when: is never asked for"),
         (&format!("when = {{ {many} }}"), "when: there are 17 comparisons"),
         (&format!("when = {{ a = \"{long}\" }}"), "when.a: equals: a text is longer than 256 bytes"),
@@ -105,4 +105,52 @@ fn k23_a_claim_that_users_write_is_warned_of_by_the_preset_of_their_issuer() {
     assert!(warned("keycloak", "{ preferred_username = \"ada\" }"));
     assert!(!warned("supabase", "{ \"app_metadata.role\" = \"admin\" }"));
     assert!(!warned("kubernetes", "{ name = \"x\" }"));
+}
+
+const POINT: &str = "[[decision_points]]\nname = \"pdp\"\nurl = \"https://pdp.test\"\n";
+
+#[test]
+fn k23_k26_a_decision_of_a_route_is_read_printed_and_refused_with_its_key() {
+    let decision = |more: &str| route(&format!("decision = {{ {more} }}\n{POINT}"));
+    let all = "point = \"pdp\", action = \"read\", resource = { type = \"org\", id = \"{org}\" }, claims = [\"a.b\"]";
+    let config = read(&decision(all)).unwrap();
+    let point = &config.decision_points[0];
+    assert_eq!((point.timeout, point.cache.allow), (Duration::from_millis(300), Duration::from_secs(5)));
+    let again = read(&config.to_toml()).unwrap();
+    assert_eq!(again.decision_points, config.decision_points);
+    assert!(again.routes[0].policy.decision.is_some());
+    assert_eq!(again.routes[0].policy.decision, config.routes[0].policy.decision);
+    let resource = "resource = { type = \"org\", id = \"{org}\" }";
+    for (more, expected) in [
+        ("point = \"pdp\"".to_owned(), "routes[0].decision.resource: is missing"),
+        (
+            format!("point = \"pdq\", {resource}"),
+            "routes[0].decision.point: there is no decision point \"pdq\"; did you mean",
+        ),
+        (resource.to_owned(), "routes[0].decision.point: missing"),
+        (format!("point = \"pdp\", scope = 1, {resource}"), "routes[0].decision.scope: unknown key"),
+        (
+            "point = \"pdp\", resource = { type = \"org\", id = \"{no}\" }".to_owned(),
+            "routes[0].decision: \"no\" is no parameter of the route's path",
+        ),
+    ] {
+        let found: Vec<_> = errors(&decision(&more));
+        assert!(found.len() == 1 && found[0].starts_with(expected), "{more}: {found:?}");
+    }
+    for (more, expected) in [
+        ("timeout = \"1m\"\n", "decision_points[0].timeout"),
+        ("cache = { allow = \"2m\" }\n", "decision_points[0].cache.allow"),
+        ("evaluation_url = \"https://pdp.test/x\"\n", "decision_points[0].evaluation_url: stands beside url"),
+    ] {
+        let found = errors(&route(&format!("{POINT}{more}")));
+        assert!(found.len() == 1 && found[0].starts_with(expected), "{more}: {found:?}");
+    }
+    let found = errors(&route("[[decision_points]]\nname = \"pdp\"\nevaluation_url = \"http://pdp.test/x\"\n"));
+    assert!(found[0].starts_with("decision_points[0].evaluation_url: expected https"), "{found:?}");
+    let found = errors(&route(&format!("auth = \"none\"\ndecision = {{ point = \"pdp\", {resource} }}\n{POINT}")));
+    assert!(found[0].contains("decision: is never asked for"), "{found:?}");
+}
+
+fn errors(text: &str) -> Vec<String> {
+    read(text).unwrap_err().iter().map(|error| format!("{}: {}", error.key, error.message)).collect()
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::admin_tokens::AdminTokens;
+use super::decision_points;
 use super::directories::LiveDirectories;
 use super::issuer_rules::load_keys;
 use super::issuers::RemoteIssuers;
@@ -244,6 +245,14 @@ pub(crate) fn builder(config: &Config, remote_issuers: &RemoteIssuers) -> Result
     builder = with_endpoints(builder, config, remote_issuers, &mut wrong);
     for resource in config.resources.iter().cloned() {
         builder = builder.resource(resource);
+    }
+    for (index, point) in config.decision_points.iter().enumerate() {
+        match decision_points::load(point) {
+            Ok(rules) => builder = builder.decision_point(rules),
+            Err(KeyFault { key, message }) => {
+                wrong.push(config.blame(&format!("decision_points[{index}].{key}"), message));
+            }
+        }
     }
     for route in routes(config, remote_issuers, &mut wrong) {
         builder = builder.route(route);

@@ -2,6 +2,7 @@
 
 pub(crate) mod admin_tokens;
 pub(crate) mod assemble;
+mod decision_points;
 pub(crate) mod directories;
 #[cfg(feature = "relay")]
 pub(crate) mod exchanges;

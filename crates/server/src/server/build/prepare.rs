@@ -7,11 +7,11 @@ use std::sync::Arc;
 use super::files::LastRead;
 use super::findings::Findings;
 use super::issuers::{self, RemoteIssuers};
-use super::mcp_probe;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use super::shared;
 #[cfg(feature = "signals")]
 use super::streams;
+use super::{decision_points, mcp_probe};
 use crate::config::{Config, ConfigError, ConfigErrors, DirectoryConfig};
 use rotogate::gate::GateBuilder;
 use rotogate_core::directory::Directory;
@@ -29,6 +29,7 @@ pub(crate) struct Inspected {
     pub(crate) directory: Vec<String>,
     pub(crate) store: Vec<String>,
     pub(crate) resources: Vec<String>,
+    pub(crate) decision_points: Vec<String>,
     /// What is allowed and probably not intended.
     pub(crate) warnings: Vec<ConfigError>,
 }
@@ -99,7 +100,8 @@ impl StartPlan {
             issuers.into_iter().chain(good(streams::inspect_all(config, &self.remote_issuers).await)).collect();
         let store = good(store);
         let resources = good(mcp_probe::inspect(config).await);
-        wrong.map_or(Ok(Inspected { issuers, directory: lines, store, resources, warnings }), Err)
+        let decision_points = good(decision_points::inspect(config).await);
+        wrong.map_or(Ok(Inspected { issuers, directory: lines, store, resources, decision_points, warnings }), Err)
     }
 }
 

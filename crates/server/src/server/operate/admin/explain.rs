@@ -333,6 +333,7 @@ impl Explained<'_> {
             Rule::Condition if route?.policy.conditions.as_ref()?.when().is_empty() => of_route(".when_any"),
             Rule::Condition => of_route(".when"),
             Rule::StepUp => of_route(".step_up"),
+            Rule::Decision => of_route(".decision"),
             Rule::Session => self.client_key(),
             Rule::Rotation => Some("sessions".to_owned()),
             _ => None,

@@ -385,6 +385,10 @@ impl GateCollector {
         for (provider, result, count) in gate.exchanges() {
             exchanges.add([&provider, result], count)?;
         }
+        let mut decisions = output.family(&names::DECISIONS)?;
+        for (point, result, count) in gate.decisions() {
+            decisions.add([&point, result], count)?;
+        }
         Ok(())
     }
 

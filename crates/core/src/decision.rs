@@ -1,0 +1,235 @@
+//! Decisions as an enforcement point (AuthZEN 1.0): a decision point is asked whether a caller may send a request that all
+//! rules of its route permit. This module has the interface to ask, the question, and what its answer means; the gate
+//! keeps the answers.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::Method;
+use serde_json::{Map, Value, json};
+
+use crate::route::{Route, RouteDecision};
+use crate::token::claims::AccessToken;
+use crate::token::verify::strict_json;
+
+/// The longest answer, in bytes.
+pub const MAX_ANSWER: usize = 64 << 10;
+/// The longest `acr_values` of an answer, in bytes.
+const MAX_ACR: usize = 512;
+
+/// A way to ask a decision point.
+///
+/// ```
+/// use rotogate::decision::{PolicyDecision, DecisionFault, DecisionPoint};
+///
+/// /// Permits reading alone.
+/// #[derive(Debug)]
+/// struct ReadOnly;
+///
+/// #[async_trait::async_trait]
+/// impl DecisionPoint for ReadOnly {
+///     async fn decide(&self, question: &[u8], _: &str) -> Result<PolicyDecision, DecisionFault> {
+///         let question: serde_json::Value = serde_json::from_slice(question).map_err(DecisionFault::new)?;
+///         Ok(if question["action"]["name"] == "GET" { PolicyDecision::Permit } else { PolicyDecision::Deny })
+///     }
+///
+///     fn identity(&self) -> Box<[u8]> {
+///         Box::default()
+///     }
+/// }
+/// ```
+#[async_trait]
+pub trait DecisionPoint: fmt::Debug + Send + Sync + 'static {
+    /// Asks about a request, with one attempt. `question` is the body of an access evaluation; `id` names the attempt.
+    ///
+    /// # Errors
+    /// Nothing was decided. The error says nothing about the caller.
+    async fn decide(&self, question: &[u8], id: &str) -> Result<PolicyDecision, DecisionFault>;
+
+    /// Identifies the decision point and the gate's account there: answers of equal ones count for each other.
+    fn identity(&self) -> Box<[u8]>;
+}
+
+/// What a decision point answers.
+///
+/// ```
+/// use rotogate::decision::PolicyDecision;
+///
+/// assert_eq!(PolicyDecision::read(br#"{"decision":true}"#), Ok(PolicyDecision::Permit));
+/// assert!(PolicyDecision::read(br#"{"decision":"true"}"#).is_err(), "a text decides nothing");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PolicyDecision {
+    /// The caller may.
+    Permit,
+    /// The caller may not.
+    Deny,
+    /// The caller must log in with one of these, which are the `acr_values` of a challenge (RFC 9470).
+    StepUp(Box<str>),
+}
+
+impl PolicyDecision {
+    /// One word, for metrics and logs.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Permit => "permit",
+            Self::Deny => "deny",
+            Self::StepUp(_) => "step_up",
+        }
+    }
+
+    /// Reads the body of an answer with the status 200. Only a boolean is a decision.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    // Requirement K27.
+    pub fn read(body: &[u8]) -> Result<Self, &'static str> {
+        if body.len() > MAX_ANSWER {
+            return Err("the answer is longer than 64 KiB");
+        }
+        let answer = strict_json::object(body).map_err(|_| "the answer is no JSON object")?;
+        let context = match answer.get("context") {
+            None | Some(Value::Null) => None,
+            Some(Value::Object(context)) => Some(context),
+            Some(_) => return Err("the context of the answer is no object"),
+        };
+        match answer.get("decision") {
+            Some(Value::Bool(true)) => Ok(Self::Permit),
+            Some(Value::Bool(false)) => Ok(context.and_then(acr_values).map_or(Self::Deny, Self::StepUp)),
+            Some(_) => Err("the decision of the answer is no boolean"),
+            None => Err("the answer has no decision"),
+        }
+    }
+}
+
+/// The wanted login, if it can stand in a challenge.
+fn acr_values(context: &Map<String, Value>) -> Option<Box<str>> {
+    let values = match context.get("acr_values")? {
+        Value::String(values) => values.clone(),
+        Value::Array(values) => values.iter().map(Value::as_str).collect::<Option<Vec<_>>>()?.join(" "),
+        _ => return None,
+    };
+    let is_plain = |byte: u8| byte == b' ' || (byte.is_ascii_graphic() && !b"\"\\".contains(&byte));
+    (!values.trim().is_empty() && values.len() <= MAX_ACR && values.bytes().all(is_plain)).then(|| values.into())
+}
+
+/// Why there is no decision. The text has no part of the question.
+///
+/// ```
+/// use rotogate::decision::DecisionFault;
+///
+/// assert_eq!(DecisionFault::new("it answered 500").to_string(), "it answered 500");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct DecisionFault {
+    /// A description of the fault.
+    pub message: String,
+    /// The delay that the decision point asks for.
+    pub retry_after: Option<Duration>,
+}
+
+impl DecisionFault {
+    /// A fault.
+    pub fn new(message: impl fmt::Display) -> Self {
+        Self { message: message.to_string(), retry_after: None }
+    }
+}
+
+/// A decision point, and how long its answers count.
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::decision::{PolicyDecision, DecisionFault, DecisionPoint, DecisionPointRules};
+///
+/// /// Asks nobody.
+/// #[derive(Debug)]
+/// struct Closed;
+///
+/// #[async_trait::async_trait]
+/// impl DecisionPoint for Closed {
+///     async fn decide(&self, _: &[u8], _: &str) -> Result<PolicyDecision, DecisionFault> {
+///         Ok(PolicyDecision::Deny)
+///     }
+///
+///     fn identity(&self) -> Box<[u8]> {
+///         Box::default()
+///     }
+/// }
+///
+/// let point = DecisionPointRules { allow: Duration::ZERO, ..DecisionPointRules::new("pdp", Closed) };
+/// let builder = rotogate::Gate::builder().decision_point(point);
+/// # let _ = builder;
+/// ```
+#[derive(Clone, Debug)]
+pub struct DecisionPointRules {
+    /// Its name for routes.
+    pub name: Arc<str>,
+    /// Asks it.
+    pub point: Arc<dyn DecisionPoint>,
+    /// How long a permit counts, at most [`MAX_KEPT`](Self::MAX_KEPT). Zero: each request asks.
+    pub allow: Duration,
+    /// How long a refusal counts, at most [`MAX_KEPT`](Self::MAX_KEPT).
+    pub deny: Duration,
+}
+
+impl DecisionPointRules {
+    /// The default of `allow`.
+    pub const ALLOW: Duration = Duration::from_secs(5);
+    /// The default of `deny`.
+    pub const DENY: Duration = Duration::from_secs(1);
+    /// The longest that an answer counts.
+    pub const MAX_KEPT: Duration = Duration::from_secs(60);
+
+    /// A decision point with the default times.
+    pub fn new(name: &str, point: impl DecisionPoint) -> Self {
+        Self { name: name.into(), point: Arc::new(point), allow: Self::ALLOW, deny: Self::DENY }
+    }
+
+    /// How long an answer counts.
+    pub fn kept_for(&self, decision: &PolicyDecision) -> Duration {
+        match decision {
+            PolicyDecision::Permit => self.allow,
+            PolicyDecision::Deny | PolicyDecision::StepUp(_) => self.deny,
+        }
+        .min(Self::MAX_KEPT)
+    }
+}
+
+/// The body of the question about a request (AuthZEN 1.0 §6.1). `path` is its canonical path. The same request has the same
+/// bytes. `None` if the path lacks a parameter.
+// Requirement K26.
+pub fn question(
+    rule: &RouteDecision,
+    route: &Route,
+    token: &AccessToken,
+    method: &Method,
+    path: Option<&str>,
+) -> Option<Vec<u8>> {
+    let mut properties = Map::new();
+    if !rule.claims.is_empty() {
+        let claims = token.claims();
+        let found = rule.claims.iter().filter_map(|path| Some((path.to_string(), path.find(&claims)?.clone())));
+        properties.extend(found);
+    }
+    // Last: no claim replaces what the gate says.
+    properties.insert("iss".to_owned(), json!(token.vouching_issuer().url()));
+    if let Some(client) = &token.client {
+        properties.insert("client_id".to_owned(), json!(client));
+    }
+    properties.insert("scope".to_owned(), token.scope.iter().collect());
+    let kind = if token.is_clients_own() { "client" } else { "user" };
+    let action = rule.action.as_deref().unwrap_or(method.as_str());
+    let question = json!({
+        "subject": { "type": kind, "id": token.subject, "properties": properties },
+        "action": { "name": action, "properties": { "method": method.as_str() } },
+        "resource": { "type": rule.resource_type, "id": rule.id_of(route, path)? },
+        "context": { "route": route.id.as_str() },
+    });
+    serde_json::to_vec(&question).ok()
+}
+
+#[cfg(test)]
+mod tests;

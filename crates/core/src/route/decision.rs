@@ -1,0 +1,112 @@
+//! What a route asks a decision point: `decision` of a route.
+
+use super::{Route, RoutePolicy};
+use crate::claim::ClaimPath;
+
+/// What a route asks a decision point.
+///
+/// ```
+/// use std::sync::Arc;
+/// use rotogate::decision::RouteDecision;
+/// use rotogate::route::{Route, RoutePolicy};
+///
+/// let read = RouteDecision { action: Some("read".into()), ..RouteDecision::new("pdp", "order", "{id}") };
+/// let policy = RoutePolicy { decision: Some(Arc::new(read)), ..RoutePolicy::default() };
+/// let route = Route::new("/orders/{id}", policy);
+/// # let _ = route;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteDecision {
+    /// The name of the decision point.
+    pub point: Box<str>,
+    /// The action. `None`: the method of the request.
+    pub action: Option<Box<str>>,
+    /// The type of the resource.
+    pub resource_type: Box<str>,
+    /// The id of the resource, with parameters of the path in braces.
+    pub resource_id: Box<str>,
+    /// The claims that the decision point gets, as properties of the subject.
+    pub claims: Vec<ClaimPath>,
+}
+
+impl RouteDecision {
+    /// Asks about a resource of this type and id.
+    pub fn new(point: &str, resource_type: &str, resource_id: &str) -> Self {
+        Self {
+            point: point.into(),
+            action: None,
+            resource_type: resource_type.into(),
+            resource_id: resource_id.into(),
+            claims: Vec::new(),
+        }
+    }
+
+    /// A parameter of `resource_id` that this path pattern does not have.
+    #[doc(hidden)]
+    pub fn missing_param(&self, pattern: &str) -> Option<&str> {
+        let route = Route::new(pattern, RoutePolicy::default());
+        pieces(&self.resource_id).find_map(|piece| match piece {
+            Piece::Param(name) if !route.params(pattern).any(|(known, _)| known == name) => Some(name),
+            Piece::Param(_) | Piece::Text(_) => None,
+        })
+    }
+
+    /// The id of the resource of a request with this canonical path. `None` if the path lacks a parameter.
+    pub(crate) fn id_of(&self, route: &Route, path: Option<&str>) -> Option<String> {
+        let mut id = String::new();
+        for piece in pieces(&self.resource_id) {
+            id.push_str(match piece {
+                Piece::Text(text) => text,
+                Piece::Param(name) => route.params(path?).find(|(known, _)| *known == name)?.1,
+            });
+        }
+        Some(id)
+    }
+}
+
+/// A piece of a resource's id.
+enum Piece<'a> {
+    Text(&'a str),
+    Param(&'a str),
+}
+
+/// Braces that do not enclose a name are text.
+fn pieces(id: &str) -> impl Iterator<Item = Piece<'_>> {
+    let mut rest = id;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let named = rest.strip_prefix('{').and_then(|after| after.split_once('}'));
+        if let Some((name, after)) = named {
+            rest = after;
+            return Some(Piece::Param(name));
+        }
+        let end = rest.char_indices().skip(1).find(|(_, char)| *char == '{').map_or(rest.len(), |(at, _)| at);
+        let (text, after) = rest.split_at(end);
+        rest = after;
+        Some(Piece::Text(text))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn k23_the_id_of_a_resource_has_parameters_that_the_path_has() {
+        let order = |id: &str| RouteDecision::new("pdp", "order", id);
+        let missing = |id: &str, pattern: &str| order(id).missing_param(pattern).map(str::to_owned);
+        assert_eq!(missing("{id}", "/orders/{id}"), None);
+        assert_eq!(missing("orders/{id}/{rest}", "/orders/{id}/{*rest}"), None);
+        assert_eq!(missing("fixed", "/orders"), None);
+        assert_eq!(missing("a{", "/orders"), None);
+        assert_eq!(missing("{no}", "/orders/{id}").as_deref(), Some("no"));
+        assert_eq!(missing("{id}", "").as_deref(), Some("id"));
+        let route = Route::new("/orders/{id}/{*rest}", RoutePolicy::default());
+        let id = |text: &str| order(text).id_of(&route, Some("/orders/7%20a/x/y"));
+        assert_eq!(id("o:{id}/{rest}!").as_deref(), Some("o:7%20a/x/y!"));
+        assert_eq!(id("a{"), Some("a{".to_owned()));
+        assert_eq!(order("{id}").id_of(&route, None), None);
+    }
+}

@@ -1,0 +1,205 @@
+//! Asks a decision point over HTTP: the access evaluation of AuthZEN 1.0, and its metadata.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_lc_rs::digest::{Context, SHA256};
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{Method, StatusCode, Uri};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Mutex;
+
+use rotogate_core::clock::{SystemTime, TimeSource};
+use rotogate_core::decision::{DecisionFault, DecisionPoint, MAX_ANSWER, PolicyDecision};
+use rotogate_core::http_client::{Allowed, Document, FetchTarget, HttpClient, bearer};
+use rotogate_core::token::verify::strict_object;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// How long the metadata count.
+const METADATA_FOR: Duration = Duration::from_secs(3600);
+/// The path of an evaluation, unless the metadata name another (AuthZEN 1.0 §10.1).
+const EVALUATION: &str = "/access/v1/evaluation";
+const WELL_KNOWN: &str = "/.well-known/authzen-configuration";
+
+/// Where a decision point evaluates.
+#[derive(Clone, Debug)]
+pub enum EvaluationPlace {
+    /// At this URL.
+    Url(FetchTarget),
+    /// Where the metadata of the decision point with this identifier say.
+    Metadata(String),
+}
+
+/// A decision point that is asked over HTTP.
+pub struct HttpDecisionPoint {
+    client: HttpClient,
+    place: EvaluationPlace,
+    authorization: Option<HeaderValue>,
+    identity: Box<[u8]>,
+    discovered: Mutex<Option<(Duration, FetchTarget)>>,
+}
+
+impl fmt::Debug for HttpDecisionPoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HttpDecisionPoint({:?})", self.place)
+    }
+}
+
+impl HttpDecisionPoint {
+    /// A decision point at this place, which gets the token as `Authorization: Bearer`. The time of the client is the one for
+    /// a decision.
+    ///
+    /// # Errors
+    /// The token cannot be in a header.
+    pub fn new(client: HttpClient, place: EvaluationPlace, token: Option<&SecretString>) -> Result<Self, &'static str> {
+        let authorization = match token {
+            Some(token) => Some(bearer(token).ok_or("the token has a character that no header may have")?),
+            None => None,
+        };
+        let shown = match &place {
+            EvaluationPlace::Url(target) => target.to_string(),
+            EvaluationPlace::Metadata(url) => format!("metadata of {url}"),
+        };
+        let mut identity = Context::new(&SHA256);
+        for part in [shown.as_str(), token.map_or("", |token| token.expose_secret())] {
+            identity.update(&(part.len() as u64).to_be_bytes());
+            identity.update(part.as_bytes());
+        }
+        let identity = identity.finish().as_ref().into();
+        Ok(Self {
+            client: client.with_max_size(MAX_ANSWER),
+            place,
+            authorization,
+            identity,
+            discovered: Mutex::default(),
+        })
+    }
+
+    /// The evaluation endpoint: the one of the configuration, or of the metadata.
+    ///
+    /// # Errors
+    /// The metadata cannot be fetched, or are not those of this decision point.
+    pub async fn evaluation(&self) -> Result<FetchTarget, DecisionFault> {
+        let url = match &self.place {
+            EvaluationPlace::Url(target) => return Ok(target.clone()),
+            EvaluationPlace::Metadata(url) => url,
+        };
+        let mut discovered = self.discovered.lock().await;
+        let now = SystemTime::new().monotonic();
+        if let Some((at, target)) = &*discovered
+            && now.saturating_sub(*at) < METADATA_FOR
+        {
+            return Ok(target.clone());
+        }
+        let place = metadata_url(url).ok_or_else(|| DecisionFault::new("its URL is none"))?;
+        let place = FetchTarget::parse(&place, Allowed::by_operator()).map_err(DecisionFault::new)?;
+        let document = self.client.get_document(&place, None, self.authorization.as_ref()).await;
+        let target = match document.map_err(DecisionFault::new)? {
+            Document::New { body, .. } => evaluation_of(url, &body).map_err(DecisionFault::new)?,
+            Document::Unchanged { .. } => return Err(DecisionFault::new("the metadata did not come")),
+        };
+        *discovered = Some((now, target.clone()));
+        Ok(target)
+    }
+}
+
+/// The URL of the metadata: the well-known path stands between host and path.
+fn metadata_url(url: &str) -> Option<String> {
+    let uri: Uri = url.parse().ok()?;
+    let path = uri.path().trim_end_matches('/');
+    Some(format!("{}://{}{WELL_KNOWN}{path}", uri.scheme()?, uri.authority()?))
+}
+
+/// The evaluation endpoint of metadata, which must be those of this decision point, and at its host: a document cannot
+/// lead the gate elsewhere.
+fn evaluation_of(url: &str, body: &[u8]) -> Result<FetchTarget, String> {
+    let metadata = strict_object(body).map_err(|_| "the metadata are no JSON object".to_owned())?;
+    let text = |name: &str| metadata.get(name).and_then(serde_json::Value::as_str);
+    if text("policy_decision_point") != Some(url) {
+        return Err(format!("policy_decision_point of the metadata is not {url}, byte for byte"));
+    }
+    let endpoint = match text("access_evaluation_endpoint") {
+        Some(endpoint) => endpoint.to_owned(),
+        None if metadata.contains_key("access_evaluation_endpoint") => {
+            return Err("access_evaluation_endpoint of the metadata is no text".to_owned());
+        }
+        None => format!("{}{EVALUATION}", url.trim_end_matches('/')),
+    };
+    let origin = |text: &str| {
+        let uri: Uri = text.parse().ok()?;
+        Some((uri.scheme()?.clone(), uri.authority()?.clone()))
+    };
+    if origin(&endpoint).is_none() || origin(&endpoint) != origin(url) {
+        return Err(
+            "access_evaluation_endpoint of the metadata is at another host; write evaluation_url if it is right"
+                .to_owned(),
+        );
+    }
+    FetchTarget::parse(&endpoint, Allowed::by_operator()).map_err(|error| error.to_string())
+}
+
+#[async_trait]
+impl DecisionPoint for HttpDecisionPoint {
+    async fn decide(&self, question: &[u8], id: &str) -> Result<PolicyDecision, DecisionFault> {
+        let target = self.evaluation().await?;
+        let json = HeaderValue::from_static("application/json");
+        let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, json.clone()), (ACCEPT, json)]);
+        headers.extend(HeaderValue::try_from(id).ok().map(|id| (REQUEST_ID, id)));
+        headers.extend(self.authorization.clone().map(|value| (AUTHORIZATION, value)));
+        let sent = self.client.send(&target, Method::POST, headers, Bytes::copy_from_slice(question)).await;
+        let (head, body) = sent.map_err(DecisionFault::new)?.into_parts();
+        if head.status != StatusCode::OK {
+            let retry_after = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+            let retry_after = retry_after.map(Duration::from_secs);
+            return Err(DecisionFault { retry_after, ..DecisionFault::new(format!("it answered {}", head.status)) });
+        }
+        let kind = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
+            return Err(DecisionFault::new("the answer is not application/json"));
+        }
+        PolicyDecision::read(&body).map_err(DecisionFault::new)
+    }
+
+    fn identity(&self) -> Box<[u8]> {
+        self.identity.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn k26_the_metadata_are_those_of_the_decision_point_and_lead_nowhere_else() {
+        assert_eq!(metadata_url("https://pdp.test").unwrap(), "https://pdp.test/.well-known/authzen-configuration");
+        assert_eq!(metadata_url("https://pdp.test/").unwrap(), "https://pdp.test/.well-known/authzen-configuration");
+        assert_eq!(
+            metadata_url("https://pdp.test:8443/tenant").unwrap(),
+            "https://pdp.test:8443/.well-known/authzen-configuration/tenant"
+        );
+        let read = |body: &str| evaluation_of("https://pdp.test", body.as_bytes()).map(|target| target.to_string());
+        let named = |endpoint: &str| {
+            format!("{{\"policy_decision_point\":\"https://pdp.test\",\"access_evaluation_endpoint\":{endpoint}}}")
+        };
+        assert_eq!(read(&named("\"https://pdp.test/x\"")).unwrap(), "https://pdp.test/x");
+        let only = "{\"policy_decision_point\":\"https://pdp.test\"}";
+        assert_eq!(read(only).unwrap(), "https://pdp.test/access/v1/evaluation");
+        for bad in [
+            "<html>",
+            "[]",
+            "{}",
+            "{\"policy_decision_point\":\"https://pdp.test/\"}",
+            "{\"policy_decision_point\":\"https://PDP.test\"}",
+            &named("7"),
+            &named("\"/access/v1/evaluation\""),
+            &named("\"https://evil.test/x\""),
+            &named("\"https://pdp.test:444/x\""),
+            &named("\"http://pdp.test/x\""),
+            &named("\"https://user@pdp.test/x\""),
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+}

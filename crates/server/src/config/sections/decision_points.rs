@@ -1,0 +1,161 @@
+//! `[[decision_points]]`, and `decision` of a route.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+use super::super::declare::section;
+use super::super::print::Put;
+use super::super::value;
+use super::{SECOND, dangling, path_in};
+use rotogate_core::claim::ClaimPath;
+use rotogate_core::decision::DecisionPointRules;
+use rotogate_core::http_client::{Allowed, FetchTarget};
+use rotogate_core::route::{Auth, RouteDecision};
+use rotogate_kit::config::{CertificateAndKey, Section, Value as Raw, printable};
+
+section! {
+    /// An entry of `[[decision_points]]`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct DecisionPointConfig, read by read_keys(section, others: &[DecisionPointConfig], dir: &Path) {
+        /// Required: The name for routes.
+        reload name: String = by { read_name(section, others) },
+        /// Its identifier, whose metadata name the evaluation endpoint (AuthZEN 1.0). Required, unless `evaluation_url` is there.
+        reload url: Option<String> = get(point_url),
+        /// The evaluation endpoint; no metadata are read then.
+        reload evaluation_url: Option<String> = get(point_url),
+        /// A file with the token that the gate sends as a bearer.
+        reload token_file: Option<PathBuf> = get(path_in(dir)),
+        /// The gate's certificate for mutual TLS, with its key.
+        reload client_cert: Option<CertificateAndKey> = certificate_and_key(dir),
+        /// A PEM file with the only trusted authorities. Default: those of the system.
+        reload ca: Option<PathBuf> = get(path_in(dir)),
+        /// The time for the whole answer; 10ms to 10s. Beyond it: 503.
+        reload timeout: Duration = get_or(value::duration_within(SECOND / 100, 10 * SECOND), 3 * SECOND / 10),
+        /// How long an answer counts.
+        reload cache: DecisionCache = by { read_cache(section) },
+    }
+}
+
+section! {
+    /// `cache` of a decision point.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct DecisionCache, read by read_cache_keys(section) {
+        /// How long a permit counts; 0s to 60s. 0s: each request asks.
+        reload allow: Duration =
+            get_or(value::duration_within(Duration::ZERO, DecisionPointRules::MAX_KEPT), DecisionPointRules::ALLOW),
+        /// How long a refusal counts; 0s to 60s.
+        reload deny: Duration =
+            get_or(value::duration_within(Duration::ZERO, DecisionPointRules::MAX_KEPT), DecisionPointRules::DENY),
+    }
+}
+
+section! {
+    impl RouteDecision, read by read_decision_keys(section, resource: &DecisionResource) {
+        /// Required: The entry of `[[decision_points]]`.
+        reload point: Box<str> = by { section.required("point", "the name of a [[decision_points]] entry", value::text).into() },
+        /// The action that it is asked about. Unset: the method of the request.
+        reload action: Option<Box<str>> = by { section.get("action", value::text).map(Into::into) },
+        reload resource_type as "-": Box<str> = by { resource.kind.as_str().into() },
+        reload resource_id as "-": Box<str> = by { resource.id.as_str().into() },
+        /// Claims of the token that it gets besides subject, issuer, client and scope.
+        reload claims as some: Vec<ClaimPath> = list_or_empty(claim),
+    }
+    with {
+        /// Required: What it is asked about.
+        reload resource: table of DecisionResource,
+    }
+}
+
+section! {
+    /// `resource` of a route's decision.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub(super) struct DecisionResource, read by read_resource_keys(section) {
+        /// Required: Its type.
+        reload kind as "type": String = required("the type of the resource, such as \"order\"", value::text),
+        /// Required: Its id, with parameters of the path in braces.
+        reload id: String = required("the id of the resource, such as \"{id}\"", value::text),
+    }
+}
+
+fn claim(v: &Raw) -> Result<ClaimPath, String> {
+    let path = ClaimPath::parse(&value::text(v)?).map_err(|error| error.to_string())?;
+    if path.is_of_names() {
+        Err("{} stands for several names; expected the path of a claim".to_owned())
+    } else {
+        Ok(path)
+    }
+}
+
+pub(super) fn read(sections: &[Section<'_>], dir: &Path) -> Vec<DecisionPointConfig> {
+    let mut all = Vec::new();
+    for section in sections {
+        let point = read_keys(section, &all, dir);
+        match (&point.url, &point.evaluation_url) {
+            (None, None) if !section.is_bad() => {
+                section.blame("url", "is missing; expected the decision point's identifier, or evaluation_url");
+            }
+            (Some(_), Some(_)) => section.blame("evaluation_url", "stands beside url; remove one of the two"),
+            _ => {}
+        }
+        section.finish();
+        all.push(point);
+    }
+    all
+}
+
+fn read_name(section: &Section<'_>, others: &[DecisionPointConfig]) -> String {
+    let name = section.required("name", "a name for routes to use", value::text);
+    if !name.is_empty() && others.iter().any(|other| other.name == name) {
+        section.blame("name", format!("\"{}\" is listed twice; remove or rename one of the two", printable(&name)));
+    }
+    name
+}
+
+fn read_cache(section: &Section<'_>) -> DecisionCache {
+    let table = section.section("cache");
+    let cache = read_cache_keys(&table);
+    table.finish();
+    cache
+}
+
+fn point_url(v: &Raw) -> Result<String, String> {
+    let text = value::text(v)?;
+    match FetchTarget::parse(&text, Allowed::by_operator()) {
+        Ok(_) => Ok(text),
+        Err(error) => Err(format!("{error}, found {}", v.describe())),
+    }
+}
+
+/// `decision` of a route, which asks one of these decision points.
+pub(super) fn of_route(section: &Section<'_>, auth: Auth, points: &[DecisionPointConfig]) -> Option<RouteDecision> {
+    if !section.has("decision") {
+        return None;
+    }
+    let table = section.section("decision");
+    let resource = table.table("resource", read_resource_keys);
+    if resource.is_none() && !table.is_bad() {
+        table.blame("resource", "is missing; expected { type = \"order\", id = \"{id}\" }");
+    }
+    let resource = resource.unwrap_or(DecisionResource { kind: String::new(), id: String::new() });
+    let decision = read_decision_keys(&table, &resource);
+    table.finish();
+    let known: Vec<&str> = points.iter().map(|point| point.name.as_str()).collect();
+    if !decision.point.is_empty() && !known.contains(&&*decision.point) {
+        table.blame("point", dangling("decision point", &decision.point, &known));
+    }
+    if auth == Auth::None {
+        section.blame("decision", "is never asked for, because auth = \"none\"; remove one of the two");
+    }
+    Some(decision)
+}
+
+/// As it is read.
+pub(super) fn put(decision: &RouteDecision, table: &mut Table) {
+    let mut inner = Table::new();
+    decision.put(&mut inner, "..");
+    let resource = DecisionResource { kind: decision.resource_type.to_string(), id: decision.resource_id.to_string() };
+    resource.put(&mut inner, "resource");
+    table.insert("decision".to_owned(), Value::Table(inner));
+}

@@ -1,0 +1,58 @@
+//! The decision points of the configuration, and the files that they need.
+
+use secrecy::SecretString;
+
+use rotogate::program::{EvaluationPlace, HttpDecisionPoint};
+use rotogate_core::decision::DecisionPointRules;
+use rotogate_core::http_client::{Allowed, FetchTarget, HttpClient, Tls};
+use rotogate_core::private_file;
+
+use crate::config::{Config, ConfigErrors, DecisionPointConfig};
+use crate::server::error::KeyFault;
+
+/// The rules of a decision point. Reads its files.
+///
+/// # Errors
+/// A file cannot be used.
+pub(super) fn load(config: &DecisionPointConfig) -> Result<DecisionPointRules, KeyFault> {
+    let DecisionPointConfig { name, cache, .. } = config;
+    let point = point(config)?;
+    Ok(DecisionPointRules { allow: cache.allow, deny: cache.deny, ..DecisionPointRules::new(name, point) })
+}
+
+fn point(config: &DecisionPointConfig) -> Result<HttpDecisionPoint, KeyFault> {
+    let DecisionPointConfig { url, evaluation_url, token_file, client_cert, ca, timeout, .. } = config;
+    let certificate = client_cert.as_ref().map(|(cert, key)| (cert.as_path(), key.as_path()));
+    let tls = Tls::read(ca.as_deref(), certificate).and_then(|tls| HttpClient::with_tls(&tls));
+    let client = tls.map_err(|error| KeyFault::new(error.key, error.message))?.with_timeout(*timeout);
+    let read = |file| private_file::read_private(file).map(|text| SecretString::from(text.trim().to_owned()));
+    let token = token_file.as_deref().map(read).transpose();
+    let token = token.map_err(|message| KeyFault::new("token_file", message))?;
+    let place = match (url, evaluation_url) {
+        (_, Some(url)) => {
+            let target = FetchTarget::parse(url, Allowed::by_operator());
+            EvaluationPlace::Url(target.map_err(|error| KeyFault::new("evaluation_url", error.to_string()))?)
+        }
+        (url, None) => EvaluationPlace::Metadata(url.clone().unwrap_or_default()),
+    };
+    HttpDecisionPoint::new(client, place, token.as_ref()).map_err(|why| KeyFault::new("token_file", why))
+}
+
+/// Asks each decision point for its metadata, for `check --online`. Where they evaluate, a line each.
+///
+/// # Errors
+/// What is wrong with which of them.
+pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors> {
+    let (mut lines, mut wrong) = (Vec::new(), Vec::new());
+    for (index, entry) in config.decision_points.iter().enumerate() {
+        let key = |key: &str| format!("decision_points[{index}].{key}");
+        match point(entry) {
+            Err(KeyFault { key: of, message }) => wrong.push(config.blame(&key(&of), message)),
+            Ok(point) => match point.evaluation().await {
+                Ok(target) => lines.push(format!("{}: evaluates at {target}", entry.name)),
+                Err(fault) => wrong.push(config.blame(&key("url"), fault.to_string())),
+            },
+        }
+    }
+    ConfigErrors::new(wrong).map_or(Ok(lines), Err)
+}

@@ -1,0 +1,348 @@
+//! Decisions of decision points (AuthZEN), after all local rules: the caller was judged on this request before an answer is
+//! asked for or looked up, so that a revocation always wins.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use http::{Extensions, HeaderValue, Method};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::Inner;
+use super::exchange::ClaimsChallenge;
+use rotogate_core::clock::Timestamp;
+use rotogate_core::decision::{DecisionPointRules, PolicyDecision, question};
+use rotogate_core::denial::Denial;
+use rotogate_core::overload::{Bound, Pool};
+use rotogate_core::policy::{OwedDecision, Permitted};
+use rotogate_core::random::random;
+use rotogate_core::route::Route;
+use rotogate_core::token::claims::AccessToken;
+
+mod streams;
+
+/// The most questions in flight to one decision point, and of one caller while others ask.
+const IN_FLIGHT: Bound = Bound { all: 64, each: 16 };
+/// The most requests that wait for one decision point, and of one caller while others wait.
+const WAITING: Bound = Bound { all: 256, each: 16 };
+/// The most answers that are kept. Beyond them, each request asks.
+const MAX_KEPT: usize = 1 << 16;
+/// The delay before a retry where the decision point names none, and the longest that it may name.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+const MAX_RETRY: Duration = Duration::from_secs(60);
+
+/// The key of an answer: two decision points, accounts there or questions never have one.
+type QuestionKey = [u8; 32];
+
+/// A decision, or when to ask again.
+type DecisionAnswer = Result<PolicyDecision, Duration>;
+
+/// A decision point in force, with its bulkhead.
+#[derive(Debug)]
+pub(super) struct ReadyPoint {
+    pub(super) rules: DecisionPointRules,
+    identity: Box<[u8]>,
+    in_flight: Pool,
+    waiting: Pool,
+}
+
+impl ReadyPoint {
+    pub(super) fn new(rules: DecisionPointRules) -> Self {
+        let identity = rules.point.identity();
+        Self { rules, identity, in_flight: Pool::new(IN_FLIGHT), waiting: Pool::new(WAITING) }
+    }
+
+    /// The key of a question.
+    fn key(&self, question: &[u8]) -> Option<QuestionKey> {
+        static KEY: LazyLock<Option<hmac::Key>> =
+            LazyLock::new(|| Some(hmac::Key::new(hmac::HMAC_SHA256, random::<32>().ok()?.as_slice())));
+        let mut tag = hmac::Context::with_key(KEY.as_ref()?);
+        for part in [&*self.identity, question] {
+            tag.update(&(part.len() as u64).to_be_bytes());
+            tag.update(part);
+        }
+        tag.sign().as_ref().try_into().ok()
+    }
+}
+
+/// The answers, and the questions in flight.
+#[derive(Default)]
+pub(super) struct Decisions {
+    state: Mutex<DecisionState>,
+    results: Mutex<BTreeMap<(Arc<str>, &'static str), u64>>,
+}
+
+#[derive(Default)]
+struct DecisionState {
+    kept: HashMap<QuestionKey, KeptDecision>,
+    flights: HashMap<QuestionKey, watch::Receiver<Option<DecisionAnswer>>>,
+    /// Counts what was forgotten: the answer to a question from before is not kept.
+    forgotten: u64,
+}
+
+struct KeptDecision {
+    decision: PolicyDecision,
+    until: Timestamp,
+    of: DecisionSubject,
+}
+
+/// The subject of an answer, by its issuer, and by the provider that vouched for it.
+#[derive(Clone)]
+struct DecisionSubject {
+    issuer: Arc<str>,
+    subject: Box<str>,
+    vouched_by: Option<(Box<str>, Box<str>)>,
+}
+
+impl DecisionSubject {
+    fn new(token: &AccessToken) -> Self {
+        let by = token.vouched_by();
+        Self {
+            issuer: Arc::clone(token.issuer()),
+            subject: token.token_subject().into(),
+            vouched_by: by.map(|by| (by.issuer.as_ref().into(), by.subject.as_ref().into())),
+        }
+    }
+
+    fn is(&self, issuer: &str, subject: &str) -> bool {
+        (&*self.issuer, &*self.subject) == (issuer, subject)
+            || self.vouched_by.as_ref().is_some_and(|(by, of)| (&**by, &**of) == (issuer, subject))
+    }
+}
+
+impl std::fmt::Debug for Decisions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Decisions(…)")
+    }
+}
+
+/// Ends a flight, also if its task panics.
+struct DecisionFlightEnd {
+    gate: Arc<Inner>,
+    key: QuestionKey,
+}
+
+impl Drop for DecisionFlightEnd {
+    fn drop(&mut self) {
+        self.gate.running.decisions.state.lock().flights.remove(&self.key);
+    }
+}
+
+const UNAVAILABLE: Denial = Denial::DecisionUnavailable(TRY_AGAIN);
+
+impl Decisions {
+    fn find(&self, key: &QuestionKey, now: Timestamp) -> Option<PolicyDecision> {
+        let state = self.state.lock();
+        state.kept.get(key).filter(|kept| now < kept.until).map(|kept| kept.decision.clone())
+    }
+
+    fn count(&self, point: &Arc<str>, result: &'static str) {
+        *self.results.lock().entry((Arc::clone(point), result)).or_default() += 1;
+    }
+
+    /// The counts of answers: the decision point, the result, the number.
+    pub(super) fn results(&self) -> Vec<(Arc<str>, &'static str, u64)> {
+        let results = self.results.lock();
+        results.iter().map(|((point, result), count)| (Arc::clone(point), *result, *count)).collect()
+    }
+
+    /// Forgets the answers about a subject of an issuer.
+    pub(super) fn forget_subject(&self, issuer: &str, subject: &str) {
+        let mut state = self.state.lock();
+        state.forgotten += 1;
+        state.kept.retain(|_, kept| !kept.of.is(issuer, subject));
+    }
+
+    /// Forgets all answers.
+    pub(super) fn forget_all(&self) {
+        let mut state = self.state.lock();
+        state.forgotten += 1;
+        state.kept.clear();
+    }
+
+    /// Keeps an answer, unless something was forgotten since its question.
+    // Requirement K28.
+    fn keep(&self, key: QuestionKey, kept: KeptDecision, forgotten: u64, now: Timestamp) {
+        let mut state = self.state.lock();
+        if state.forgotten != forgotten || now >= kept.until {
+            return;
+        }
+        if state.kept.len() >= MAX_KEPT {
+            state.kept.retain(|_, kept| now < kept.until);
+        }
+        if state.kept.len() < MAX_KEPT {
+            state.kept.insert(key, kept);
+        }
+    }
+}
+
+impl Inner {
+    /// The permit of a request whose route asks a decision point. A kept refusal refuses; without a kept permit, the permit
+    /// owes the decision.
+    ///
+    /// # Errors
+    /// The refusal.
+    // Requirement K29.
+    pub(in crate::gate) fn owing_decision(
+        &self,
+        route: &Arc<Route>,
+        (method, path): (&Method, Option<&str>),
+        permitted: Permitted,
+    ) -> Result<Permitted, Denial> {
+        let (Some(rule), Some(caller)) = (&route.policy.decision, permitted.caller()) else { return Ok(permitted) };
+        let question = question(rule, route, caller.token(), method, path).ok_or(UNAVAILABLE)?;
+        let point = self.decision_point(&rule.point).ok_or(UNAVAILABLE)?;
+        let key = point.key(&question).ok_or(UNAVAILABLE)?;
+        let owed = OwedDecision { rule: Arc::clone(rule), caller: Arc::clone(caller), question: question.into() };
+        let kept = self.running.decisions.find(&key, self.engine.clock().now());
+        if let Some(kept) = &kept {
+            self.running.decisions.count(&point.rules.name, kept_word(kept));
+        }
+        match kept {
+            Some(PolicyDecision::Permit) => Ok(permitted.with_decision(owed)),
+            Some(PolicyDecision::Deny) => Err(Denial::DecisionDenied),
+            // Its challenge is written where the reply is.
+            Some(PolicyDecision::StepUp(_)) | None => Ok(permitted.owing_decision(owed)),
+        }
+    }
+
+    pub(super) fn decision_point(&self, name: &str) -> Option<&ReadyPoint> {
+        self.decision_points.iter().find(|point| *point.rules.name == *name)
+    }
+
+    /// Has the decisions that a permitted request owes made. The caller is judged again after the wait.
+    ///
+    /// # Errors
+    /// The refusal.
+    // Requirements K27 and K29.
+    pub(in crate::gate) async fn decided(
+        self: &Arc<Self>,
+        mut permitted: Permitted,
+        extensions: &mut Extensions,
+    ) -> Result<Permitted, Denial> {
+        let owed = permitted.take_owed_decisions();
+        if owed.is_empty() {
+            return Ok(permitted);
+        }
+        for one in owed {
+            let answer = self.decide(&one, true).await;
+            // A revocation meanwhile wins over any answer.
+            self.checker.check_known(Arc::clone(&one.caller), &mut ())?;
+            match answer {
+                Ok(PolicyDecision::Permit) => permitted = permitted.with_decision(one),
+                Ok(PolicyDecision::Deny) => return Err(Denial::DecisionDenied),
+                Ok(PolicyDecision::StepUp(acr)) => {
+                    let challenge = format!("Bearer error=\"insufficient_user_authentication\", acr_values=\"{acr}\"");
+                    if let Ok(challenge) = HeaderValue::try_from(challenge) {
+                        extensions.insert(ClaimsChallenge(challenge));
+                    }
+                    return Err(Denial::DecisionStepUp);
+                }
+                Err(wait) => return Err(Denial::DecisionUnavailable(wait)),
+            }
+        }
+        Ok(permitted)
+    }
+
+    /// Has the proof of a permitted request counted, and the decisions made that it owes.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub(in crate::gate) async fn completed(
+        self: &Arc<Self>,
+        permitted: Permitted,
+        extensions: &mut Extensions,
+    ) -> Result<Permitted, Denial> {
+        let permitted = self.count_proof(permitted).await?;
+        self.decided(permitted, extensions).await
+    }
+
+    /// The answer to a question about a caller who was judged: a kept one, or one that is asked for now.
+    async fn decide(self: &Arc<Self>, owed: &OwedDecision, from_kept: bool) -> DecisionAnswer {
+        let point = self.decision_point(&owed.rule.point).ok_or(TRY_AGAIN)?;
+        let key = point.key(&owed.question).ok_or(TRY_AGAIN)?;
+        let decisions = &self.running.decisions;
+        if from_kept && let Some(kept) = decisions.find(&key, self.engine.clock().now()) {
+            return Ok(kept);
+        }
+        let waits = point.waiting.enter(Some(owed.caller.holder())).ok();
+        let flight = waits.as_ref().and_then(|_| self.decision_flight(point, key, owed));
+        let Some(mut flight) = flight else {
+            decisions.count(&point.rules.name, "busy");
+            return Err(TRY_AGAIN);
+        };
+        let answered = flight.wait_for(Option::is_some).await.map_err(|_| TRY_AGAIN)?;
+        answered.clone().unwrap_or(Err(TRY_AGAIN))
+    }
+
+    /// The flight of a question. It has a task of its own: a client that leaves cancels nothing. `None`: too many are in
+    /// flight.
+    fn decision_flight(
+        self: &Arc<Self>,
+        point: &ReadyPoint,
+        key: QuestionKey,
+        owed: &OwedDecision,
+    ) -> Option<watch::Receiver<Option<DecisionAnswer>>> {
+        let mut state = self.running.decisions.state.lock();
+        if let Some(flight) = state.flights.get(&key) {
+            return Some(flight.clone());
+        }
+        let place = point.in_flight.enter(Some(owed.caller.holder())).ok()?;
+        let (answered, flight) = watch::channel(None);
+        state.flights.insert(key, flight.clone());
+        let (gate, rules, question) = (Arc::clone(self), point.rules.clone(), Arc::clone(&owed.question));
+        let (of, forgotten) = (DecisionSubject::new(owed.caller.token()), state.forgotten);
+        tokio::spawn(async move {
+            let end = DecisionFlightEnd { gate: Arc::clone(&gate), key };
+            let answer = gate.ask_point(&rules, &question).await;
+            if let Ok(decision) = &answer {
+                let now = gate.engine.clock().now();
+                let until = now.plus(rules.kept_for(decision));
+                gate.running.decisions.keep(
+                    key,
+                    KeptDecision { decision: decision.clone(), until, of },
+                    forgotten,
+                    now,
+                );
+            }
+            drop((end, place));
+            answered.send_replace(Some(answer));
+        });
+        Some(flight)
+    }
+
+    async fn ask_point(&self, rules: &DecisionPointRules, question: &[u8]) -> DecisionAnswer {
+        let id = uuid::Uuid::new_v4().to_string();
+        let asked = rules.point.decide(question, &id).await;
+        let decisions = &self.running.decisions;
+        match asked {
+            Ok(decision) => {
+                decisions.count(&rules.name, decision.word());
+                Ok(decision)
+            }
+            Err(fault) => {
+                decisions.count(&rules.name, "unavailable");
+                tracing::warn!(
+                    point = &*rules.name,
+                    http.request.id = id,
+                    why = %fault,
+                    "no decision: the decision point did not decide"
+                );
+                Err(fault.retry_after.map_or(TRY_AGAIN, |wait| wait.clamp(TRY_AGAIN, MAX_RETRY)))
+            }
+        }
+    }
+}
+
+const fn kept_word(decision: &PolicyDecision) -> &'static str {
+    match decision {
+        PolicyDecision::Permit => "kept_permit",
+        PolicyDecision::Deny => "kept_deny",
+        PolicyDecision::StepUp(_) => "kept_step_up",
+    }
+}
+
+#[cfg(test)]
+mod tests;

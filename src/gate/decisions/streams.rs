@@ -1,0 +1,66 @@
+//! Streams whose permit has decisions: the decision points are asked again while they last.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::{Inner, PolicyDecision, UNAVAILABLE};
+use rotogate_core::denial::Denial;
+use rotogate_core::lease::StreamEnd;
+use rotogate_core::policy::OwedDecision;
+
+/// The shortest time between two questions about a stream.
+const LEAST: Duration = Duration::from_secs(5);
+/// So many faults in a row end a stream.
+const MAX_FAULTS: u32 = 3;
+
+impl Inner {
+    /// Asks again about the stream of a permit, for as long as the returned value lives. `None`: the permit has no decisions.
+    // Requirement K30.
+    pub(in crate::gate) fn ask_again(self: &Arc<Self>, decisions: &[OwedDecision]) -> Option<StreamEnd> {
+        if decisions.is_empty() {
+            return None;
+        }
+        let ended: Arc<Mutex<Option<Denial>>> = Arc::default();
+        let (seen, gate, decisions) = (Arc::downgrade(&ended), Arc::clone(self), decisions.to_vec());
+        tokio::spawn(async move {
+            let mut faults = 0;
+            loop {
+                tokio::time::sleep(gate.asked_every(&decisions)).await;
+                if seen.strong_count() == 0 {
+                    return;
+                }
+                // The rules in force ask, as for a new request.
+                let now = gate.successor().unwrap_or_else(|| Arc::clone(&gate));
+                let end = now.stream_end(&decisions, &mut faults).await;
+                let Some(ended) = seen.upgrade() else { return };
+                if end.is_some() {
+                    *ended.lock() = end;
+                    return;
+                }
+            }
+        });
+        Some(Arc::new(move || *ended.lock()))
+    }
+
+    fn asked_every(&self, decisions: &[OwedDecision]) -> Duration {
+        let points = decisions.iter().filter_map(|one| self.decision_point(&one.rule.point));
+        points.map(|point| point.rules.allow).min().unwrap_or_default().max(LEAST)
+    }
+
+    async fn stream_end(self: &Arc<Self>, decisions: &[OwedDecision], faults: &mut u32) -> Option<Denial> {
+        for one in decisions {
+            match self.decide(one, false).await {
+                Ok(PolicyDecision::Permit) => {}
+                Ok(PolicyDecision::Deny | PolicyDecision::StepUp(_)) => return Some(Denial::DecisionDenied),
+                Err(_) => {
+                    *faults += 1;
+                    return (*faults >= MAX_FAULTS).then_some(UNAVAILABLE);
+                }
+            }
+        }
+        *faults = 0;
+        None
+    }
+}

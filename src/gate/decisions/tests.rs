@@ -1,0 +1,305 @@
+//! A gate with a stand-in for a decision point.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use http::Request;
+use http::request::Parts;
+use rotogate_core::decision::{DecisionFault, DecisionPoint};
+use rotogate_core::route::{RouteDecision, RoutePolicy};
+use rotogate_core::session::Scope;
+use rotogate_core::token::keyring::Keyring;
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use super::*;
+use crate::Gate;
+use crate::gate::{Judgement, NewSession, Whose};
+use rotogate_core::client::Client;
+
+type Answer = Result<PolicyDecision, DecisionFault>;
+
+/// Answers all questions alike.
+#[derive(Debug)]
+struct StandIn {
+    answer: Mutex<Answer>,
+    asked: Mutex<Vec<Value>>,
+    count: AtomicUsize,
+    /// Each answer takes one, while answers are held back.
+    released: Semaphore,
+    holds: AtomicBool,
+}
+
+#[derive(Clone, Debug)]
+struct Asked(Arc<StandIn>);
+
+#[async_trait]
+impl DecisionPoint for Asked {
+    async fn decide(&self, question: &[u8], id: &str) -> Answer {
+        assert_eq!(id.len(), 36);
+        self.0.asked.lock().push(serde_json::from_slice(question).unwrap());
+        self.0.count.fetch_add(1, Ordering::SeqCst);
+        if self.0.holds.load(Ordering::SeqCst) {
+            self.0.released.acquire().await.unwrap().forget();
+        }
+        self.0.answer.lock().clone()
+    }
+
+    fn identity(&self) -> Box<[u8]> {
+        Box::default()
+    }
+}
+
+struct World {
+    gate: Gate,
+    point: Asked,
+    token: String,
+}
+
+fn rules(point: &Asked, allow: u64) -> DecisionPointRules {
+    let times = Duration::from_secs(allow);
+    DecisionPointRules { allow: times, deny: times, ..DecisionPointRules::new("pdp", point.clone()) }
+}
+
+fn route() -> Route {
+    let claims = vec![rotogate_core::claim::ClaimPath::parse("org_id").unwrap()];
+    let decision = RouteDecision { action: Some("read".into()), claims, ..RouteDecision::new("pdp", "order", "{id}") };
+    let policy = RoutePolicy { decision: Some(Arc::new(decision)), ..RoutePolicy::default() };
+    Route { id: "orders".into(), ..Route::new("/orders/{id}", policy) }
+}
+
+impl World {
+    async fn new(allow: u64) -> Self {
+        let point = Asked(Arc::new(StandIn {
+            answer: Mutex::new(Ok(PolicyDecision::Permit)),
+            asked: Mutex::default(),
+            count: AtomicUsize::new(0),
+            released: Semaphore::new(0),
+            holds: AtomicBool::new(false),
+        }));
+        let scoped = RoutePolicy { scopes: Scope::parse("admin").unwrap(), ..route().policy };
+        let gate = Gate::builder()
+            .issuer("https://api.test")
+            .keys(Keyring::ephemeral().unwrap())
+            .client(Client::public("web"))
+            .decision_point(rules(&point, allow))
+            .route(route())
+            .route(Route::new("/admin/{id}", scoped))
+            .route(Route::new("/free/{*rest}", RoutePolicy::default()))
+            .build()
+            .await
+            .unwrap();
+        let session = NewSession::new("ada", "web").scope("read").unwrap().claim("org_id", "42").unwrap();
+        let token = gate.sessions().start(session).await.unwrap().access_token.expose().to_owned();
+        Self { gate, point, token }
+    }
+
+    fn head(&self, path: &str) -> Parts {
+        let request = Request::get(path).header("host", "api.test");
+        let request = request.header("authorization", format!("Bearer {}", self.token));
+        request.body(()).unwrap().into_parts().0
+    }
+
+    /// The status of a request, its `Retry-After` and its challenge.
+    async fn get(&self, path: &str) -> (u16, Option<String>, String) {
+        match self.gate.judge(&self.head(path)).await {
+            Judgement::Permitted(_) => (200, None, String::new()),
+            Judgement::Refused(reply) => {
+                let header = |name: &str| reply.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+                (reply.status().as_u16(), header("retry-after"), header("www-authenticate").unwrap_or_default())
+            }
+            Judgement::Endpoint => panic!("an endpoint"),
+        }
+    }
+
+    async fn status(&self, path: &str) -> u16 {
+        self.get(path).await.0
+    }
+
+    fn answers(&self, answer: Answer) {
+        *self.point.0.answer.lock() = answer;
+    }
+
+    fn count(&self) -> usize {
+        self.point.0.count.load(Ordering::SeqCst)
+    }
+}
+
+fn unclear() -> Answer {
+    Err(DecisionFault { retry_after: Some(Duration::from_secs(7)), ..DecisionFault::new("it answered 500") })
+}
+
+/// The rules of api/schemas of openid/authzen: access-evaluation-request, subject-base, action-base, resource-base.
+fn meets_the_schema(question: &Value) {
+    let members = |value: &Value, required: &[&str], known: Option<&[&str]>| {
+        let object = value.as_object().unwrap();
+        assert!(required.iter().all(|name| object.contains_key(*name)), "{value}");
+        assert!(known.is_none_or(|known| object.keys().all(|name| known.contains(&name.as_str()))), "{value}");
+    };
+    let required = ["subject", "resource", "action"];
+    members(question, &required, Some(&["subject", "resource", "action", "context"]));
+    members(&question["subject"], &["type", "id"], None);
+    members(&question["resource"], &["type", "id"], None);
+    members(&question["action"], &["name"], None);
+    let texts = ["/subject/type", "/subject/id", "/resource/type", "/resource/id", "/action/name"];
+    assert!(texts.iter().all(|text| question.pointer(text).unwrap().is_string()), "{question}");
+    let objects = ["/subject/properties", "/action/properties", "/context"];
+    assert!(objects.iter().all(|object| question.pointer(object).unwrap().is_object()), "{question}");
+}
+
+#[tokio::test]
+async fn k26_a_question_meets_the_schema_and_says_who_wants_what() {
+    let world = World::new(0).await;
+    assert_eq!(world.status("/orders/99%201").await, 200);
+    let asked = world.point.0.asked.lock().pop().unwrap();
+    meets_the_schema(&asked);
+    let expected = json!({
+        "subject": { "type": "user", "id": "ada", "properties": {
+            "iss": "https://api.test", "client_id": "web", "scope": ["read"], "org_id": "42",
+        } },
+        "action": { "name": "read", "properties": { "method": "GET" } },
+        "resource": { "type": "order", "id": "99%201" },
+        "context": { "route": "orders" },
+    });
+    assert_eq!(asked, expected);
+}
+
+#[tokio::test]
+async fn k27_everything_but_a_decision_is_503_and_local_rules_come_first() {
+    let world = World::new(0).await;
+    assert_eq!(world.status("/orders/1").await, 200);
+    world.answers(Ok(PolicyDecision::Deny));
+    let (status, _, challenge) = world.get("/orders/1").await;
+    assert_eq!(status, 403);
+    assert!(!challenge.contains(" scope="), "{challenge}");
+    world.answers(Ok(PolicyDecision::StepUp("gold".into())));
+    let (status, _, challenge) = world.get("/orders/1").await;
+    let expected = "Bearer error=\"insufficient_user_authentication\", acr_values=\"gold\"";
+    assert_eq!((status, challenge.as_str()), (401, expected));
+    world.answers(unclear());
+    let (status, retry, challenge) = world.get("/orders/1").await;
+    assert_eq!((status, retry.as_deref(), challenge.as_str()), (503, Some("7"), ""));
+    let before = world.count();
+    assert_eq!(world.status("/admin/1").await, 403, "a scope is missing");
+    let anonymous = Request::get("/orders/1").header("host", "api.test").body(()).unwrap().into_parts().0;
+    assert!(matches!(world.gate.judge(&anonymous).await, Judgement::Refused(reply) if reply.status() == 401));
+    assert_eq!(world.count(), before, "neither asks");
+    let results = world.gate.0.running.decisions.results();
+    let words: Vec<_> = results.iter().map(|(point, word, count)| (&**point, *word, *count)).collect();
+    assert_eq!(words, [("pdp", "deny", 1), ("pdp", "permit", 1), ("pdp", "step_up", 1), ("pdp", "unavailable", 1)]);
+}
+
+#[tokio::test]
+async fn k28_an_answer_is_kept_for_the_exact_request_and_is_forgotten_with_its_subject_and_by_a_reload() {
+    let world = World::new(60).await;
+    for _ in 0..3 {
+        assert_eq!(world.status("/orders/1").await, 200);
+    }
+    assert_eq!(world.count(), 1);
+    assert_eq!((world.status("/orders/2").await, world.count()), (200, 2));
+    world.gate.0.running.decisions.forget_subject("https://other.test", "ada");
+    world.gate.0.running.decisions.forget_subject("https://api.test", "bob");
+    assert_eq!((world.status("/orders/1").await, world.count()), (200, 2));
+    world.gate.0.running.decisions.forget_subject("https://api.test", "ada");
+    world.answers(Ok(PolicyDecision::Deny));
+    assert_eq!((world.status("/orders/1").await, world.count()), (403, 3));
+    world.answers(Ok(PolicyDecision::StepUp("gold".into())));
+    assert_eq!((world.status("/orders/1").await, world.count()), (403, 3), "a refusal is kept");
+    assert_eq!((world.status("/orders/2").await, world.count()), (401, 4));
+    let (status, _, challenge) = world.get("/orders/2").await;
+    assert_eq!((status, world.count(), challenge.contains("gold")), (401, 4, true), "with its challenge");
+    let builder = Gate::builder().client(Client::public("web")).decision_point(rules(&world.point, 60)).route(route());
+    let gate = world.gate.use_rules(world.gate.prepare_rules(builder).unwrap());
+    world.answers(Ok(PolicyDecision::Permit));
+    let world = World { gate, ..world };
+    assert_eq!((world.status("/orders/1").await, world.count()), (200, 5));
+    // A fault is no answer.
+    let world = World::new(60).await;
+    world.answers(unclear());
+    assert_eq!([world.status("/orders/1").await, world.status("/orders/1").await], [503, 503]);
+    assert_eq!(world.count(), 2);
+}
+
+#[tokio::test]
+async fn k28_requests_alike_ask_once_and_what_is_forgotten_meanwhile_is_not_kept() {
+    let world = World::new(60).await;
+    world.point.0.holds.store(true, Ordering::SeqCst);
+    let both = async {
+        let all = futures_util::future::join_all((0..8).map(|_| world.status("/orders/1")));
+        let release = async {
+            while world.count() == 0 {
+                tokio::task::yield_now().await;
+            }
+            world.gate.0.running.decisions.forget_subject("https://api.test", "ada");
+            world.point.0.released.add_permits(1);
+        };
+        tokio::join!(all, release).0
+    };
+    assert_eq!(both.await, [200; 8]);
+    assert_eq!(world.count(), 1);
+    world.point.0.holds.store(false, Ordering::SeqCst);
+    assert_eq!((world.status("/orders/1").await, world.count()), (200, 2), "the answer is from before");
+}
+
+#[tokio::test]
+async fn k29_a_revocation_wins_over_a_kept_permit_and_over_one_in_flight() {
+    let world = World::new(60).await;
+    assert_eq!(world.status("/orders/1").await, 200);
+    world.gate.sessions().revoke_all(Whose::Subject("ada")).await.unwrap();
+    assert_eq!((world.status("/orders/1").await, world.count()), (401, 1));
+
+    let world = World::new(60).await;
+    world.point.0.holds.store(true, Ordering::SeqCst);
+    let revoke = async {
+        while world.count() == 0 {
+            tokio::task::yield_now().await;
+        }
+        world.gate.sessions().revoke_all(Whose::Subject("ada")).await.unwrap();
+        world.point.0.released.add_permits(1);
+    };
+    let (status, ()) = tokio::join!(world.status("/orders/1"), revoke);
+    assert_eq!(status, 401);
+}
+
+#[tokio::test(start_paused = true)]
+async fn k30_a_stream_ends_with_a_refusal_and_after_three_faults() {
+    for (answer, reason) in [(Ok(PolicyDecision::Deny), "revoked"), (unclear(), "undecided")] {
+        let world = World::new(0).await;
+        let begun = tokio::time::Instant::now();
+        let Judgement::Permitted(mut permitted) = world.gate.judge(&world.head("/orders/1")).await else { panic!() };
+        world.answers(answer.clone());
+        assert_eq!(permitted.ended().await, reason);
+        let asked = if answer.is_ok() { 1 } else { 3 };
+        assert_eq!(world.count(), 1 + asked);
+        let lasted = begun.elapsed().as_secs();
+        assert!((5 * asked as u64..=5 * asked as u64 + 2).contains(&lasted), "{lasted}");
+    }
+    // A stream that is over asks no more.
+    let world = World::new(0).await;
+    let Judgement::Permitted(permitted) = world.gate.judge(&world.head("/orders/1")).await else { panic!() };
+    drop(permitted);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(world.count(), 1);
+}
+
+#[tokio::test]
+async fn k31_a_slow_decision_point_fills_its_own_bulkhead_alone() {
+    let world = World::new(60).await;
+    world.point.0.holds.store(true, Ordering::SeqCst);
+    let paths: Vec<_> = (0..100).map(|n| format!("/orders/{n}")).collect();
+    let all = futures_util::future::join_all(paths.iter().map(|path| world.status(path)));
+    let others = async {
+        while world.count() < 2 {
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..200 {
+            assert_eq!(world.status("/free/x").await, 200);
+        }
+        world.point.0.released.add_permits(100);
+    };
+    let (statuses, ()) = tokio::join!(all, others);
+    let passed = statuses.iter().filter(|status| **status == 200).count();
+    assert!((1..=IN_FLIGHT.all).contains(&passed), "{passed}");
+    assert_eq!(statuses.iter().filter(|status| **status == 503).count(), 100 - passed);
+    assert_eq!(world.count(), passed, "nothing else was asked");
+}
