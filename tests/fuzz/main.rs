@@ -27,4 +27,5 @@ mod proofs;
 mod refresh;
 mod remote_keys;
 mod session_cookie;
+mod signals;
 mod tokens;
