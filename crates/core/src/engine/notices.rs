@@ -192,7 +192,7 @@ impl Engine {
     ///
     /// # Errors
     /// A fault of the store, after which the entry holds on this node.
-    async fn end_elsewhere(
+    pub async fn end_elsewhere(
         &self,
         entry: Revocation,
         also: Option<Revocation>,
