@@ -5,7 +5,7 @@ MUTANT of the environment chooses. What stands outside of a body, or in one that
 import re
 
 # A switch for each crate: its folder of sources, whose lib.rs gets the function.
-CRATES = ("src/", *(f"crates/{name}/src/" for name in ("core", "directories", "issuers", "kit", "proxy", "server", "store-postgres", "store-redb", "store-redis")))
+CRATES = ("src/", *(f"crates/{name}/src/" for name in ("core", "directories", "issuers", "kit", "proxy", "server", "signals", "store-postgres", "store-redb", "store-redis")))
 SWITCH = """
 pub(crate) fn mutant() -> usize {
     static NUMBER: std::sync::LazyLock<usize> =

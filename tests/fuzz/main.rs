@@ -29,5 +29,6 @@ mod proofs;
 mod refresh;
 mod remote_keys;
 mod session_cookie;
+mod signals;
 mod status_lists;
 mod tokens;

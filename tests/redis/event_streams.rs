@@ -33,7 +33,8 @@ fn s18_one_of_two_gates_polls_and_the_other_takes_over_within_20_seconds() {
     while status(second.address, "user-1") != 401 {
         std::thread::sleep(Duration::from_millis(10));
     }
-    assert_eq!((at.state().most_polling, at.count("POST", "/streams")), (1, 1), "one gate polls");
+    let most = at.state().most_polling;
+    assert_eq!((most, at.count("POST", "/streams")), (1, 1), "one gate polls");
     first.kill();
     let began = at.count("POST", "/poll");
     // The poll of the gate that is gone may still be waiting: it takes no event along.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 /// The type of verification events.
 pub const VERIFICATION: &str = "https://schemas.openid.net/secevent/ssf/event-type/verification";
 /// How long a poll without events is held back.
-const HOLD: Duration = Duration::from_secs(20);
+const HOLD: Duration = Duration::from_secs(3);
 
 /// A request as it came.
 #[derive(Clone, Debug)]
@@ -28,6 +28,8 @@ pub struct Asked {
 
 /// What a test answers instead: a status, and a body.
 pub type Lie = Box<dyn FnMut(&Asked) -> Option<(u16, String)> + Send>;
+/// What stands for the `state` of a request.
+pub type Verifies = Box<dyn Fn(&str) -> Value + Send>;
 /// Makes a token of claims, which have no `iat` yet.
 pub type Sign = Box<dyn Fn(&Value) -> String + Send + Sync>;
 
@@ -45,7 +47,7 @@ pub struct State {
     /// Everything that was asked, oldest first.
     pub asked: Vec<Asked>,
     /// What stands for the `state` in verification events. `None`: no event is sent.
-    pub verifies: Option<Box<dyn Fn(&str) -> Value + Send>>,
+    pub verifies: Option<Verifies>,
     pub lie: Option<Lie>,
     /// Where pushed events go, if the host of their URL is a name of a test.
     pub push_to: Option<SocketAddr>,

@@ -434,6 +434,12 @@ fn c36_what_a_build_lacks_names_feature_and_package() {
         (cfg!(feature = "ldap"), "[directory]\nkind = \"ldap\"\n", "directory.kind", "ldap"),
         (cfg!(feature = "sql"), "[directory]\nkind = \"sql\"\n", "directory.kind", "sql"),
         (cfg!(feature = "otel"), "[tracing]\nendpoint = \"http://localhost:4318\"\n", "tracing", "otel"),
+        (
+            cfg!(feature = "signals"),
+            "[[issuers]]\nurl = \"https://a.test\"\nstream = {}\n",
+            "issuers[0].stream",
+            "signals",
+        ),
         (cfg!(feature = "grpc"), "[[endpoints]]\ndialect = \"knox\"\n", "endpoints[0].dialect", "grpc"),
         (cfg!(feature = "relay"), "[[endpoints]]\ndialect = \"relay\"\n", "endpoints[0].dialect", "relay"),
     ] {

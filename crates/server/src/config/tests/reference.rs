@@ -21,6 +21,7 @@ const IS_FULL: bool = cfg!(all(
     feature = "postgres",
     feature = "redis",
     feature = "relay",
+    feature = "signals",
     feature = "sql"
 ));
 
@@ -571,7 +572,10 @@ fn p65_each_key_that_is_read_is_declared() {
         tables.iter().flat_map(|table| table.rows.iter().map(|row| format!("{}.{}", table.path, row.name))).collect();
     let sections: BTreeSet<&str> = tables.iter().map(|table| &*table.path).chain(["directories"]).collect();
     let more_tables = WHOLE
-        .replace("discovery = true", "discovery = true\nfetch = {}\nclaims = {}\nevents = {}\nbackchannel_logout = {}")
+        .replace(
+            "discovery = true",
+            "discovery = true\nfetch = {}\nclaims = {}\nevents = {}\nstream = {}\nbackchannel_logout = {}",
+        )
         .replace("upstream = \"app\"", "upstream = \"app\"\nstep_up = {}")
         .replace("address = \"127.0.0.1:8443\"", "address = \"127.0.0.1:8443\", tls = {}")
         .replace("id = \"web\"", "id = \"web\", profile = {}");

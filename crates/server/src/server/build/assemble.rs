@@ -138,14 +138,6 @@ pub(crate) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
         }
     };
     let users = watching.map(|(file, watcher)| Arc::new(LiveUsers::watch(file, watcher, &gate)));
-    let give_up = match config.store {
-        StoreConfig::Redb(ref settings) => settings.give_up,
-        StoreConfig::Memory => None,
-        #[cfg(feature = "postgres")]
-        StoreConfig::Postgres(_) => None,
-        #[cfg(feature = "redis")]
-        StoreConfig::Redis(_) => None,
-    };
     #[cfg(feature = "signals")]
     let streams = super::streams::of_gate(&gate, config)?;
     Ok(GateParts {
@@ -155,7 +147,7 @@ pub(crate) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
         directories,
         passwords,
         redb,
-        give_up,
+        give_up: give_up(&config.store),
         admin_tokens,
         first_user,
         trusted,
@@ -164,6 +156,18 @@ pub(crate) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
         streams,
         new_keys,
     })
+}
+
+/// How long an embedded store may be unwritable.
+fn give_up(store: &StoreConfig) -> Option<Duration> {
+    match store {
+        StoreConfig::Redb(settings) => settings.give_up,
+        StoreConfig::Memory => None,
+        #[cfg(feature = "postgres")]
+        StoreConfig::Postgres(_) => None,
+        #[cfg(feature = "redis")]
+        StoreConfig::Redis(_) => None,
+    }
 }
 
 /// A builder with everything that the configuration says about the gate; keys, store, users, the checker of passwords and

@@ -164,11 +164,20 @@ impl Collector for GateCollector {
         traces(output)?;
         issuers::write(&self.sources.issuers, output)?;
         let mut alive = output.family(&names::STREAM_ALIVE)?;
-        #[cfg(feature = "signals")]
-        for (issuer, is_alive) in self.sources.streams.alive() {
+        for (issuer, is_alive) in self.sources.alive_streams() {
             alive.add([&issuer], u64::from(is_alive))?;
         }
         self.sources.directories.encode(&mut encoder)
+    }
+}
+
+impl Sources {
+    /// The streams of events, and whether each is alive.
+    fn alive_streams(&self) -> Vec<(Arc<str>, bool)> {
+        #[cfg(feature = "signals")]
+        return self.streams.alive();
+        #[cfg(not(feature = "signals"))]
+        Vec::new()
     }
 }
 
