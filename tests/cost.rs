@@ -46,8 +46,9 @@ const STORE: &str = "ROTOGATE_TEST_STORE";
 /// Have them answered without the gate.
 const BARE: &str = "ROTOGATE_TEST_BARE";
 /// What may be kept of a token besides its text, in bytes: what it says, the headers made of it, and its places in the
-/// caches. It was 1,019 when this was written. From run to run it differs by a byte or two: 1,764 for a token of 745.
-const ROOM: usize = 1024;
+/// caches. It was 1,019 when this was written, and 8 more since a token keeps what conditions make of it. From run to run it
+/// differs by a byte or two: 1,764 for a token of 745.
+const ROOM: usize = 1032;
 /// What the layer adds to a request. The allocations are for the extensions of the request: `http::Extensions`,
 /// its table, and in it `Permitted`. The check itself allocates nothing.
 const LAYER: Row = Row { name: "the layer", instructions: 57_150.0, allocations: 3.0, file: "tests/cost.rs" };
