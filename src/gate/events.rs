@@ -171,7 +171,7 @@ impl Inner {
             self.checker.verify_global_revocation(SentGlobalRevocation {
                 issuer: &request.issuer,
                 client_id: &request.client_id,
-                audience: &request.audience,
+                audience: std::slice::from_ref(&request.audience),
                 token: token.expose_secret(),
                 body: &request.body,
             })

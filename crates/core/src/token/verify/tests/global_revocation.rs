@@ -25,7 +25,7 @@ impl Issuer {
         let sent = SentGlobalRevocation {
             issuer: "idp",
             client_id: "0oa1",
-            audience: &audience,
+            audience: std::slice::from_ref(&audience),
             token: &token,
             body: body.as_bytes(),
         };
