@@ -179,7 +179,7 @@ impl Ask {
         match said.refused {
             None => drop(lease.left.fetch_add(wanted, Ordering::Relaxed)),
             Some((_, wait)) => {
-                lease.refused_until.store(nanos(shared.monotonic().saturating_add(wait)), Ordering::Relaxed)
+                lease.refused_until.store(nanos(shared.monotonic().saturating_add(wait)), Ordering::Relaxed);
             }
         }
     }
