@@ -298,7 +298,7 @@ pub(in crate::gate) fn permit_call(
     parts: &Parts,
     permitted: Permitted,
     called: &EnclosedCall,
-) -> Result<(Permitted, limits::CallLimits), (Denial, Option<Arc<Route>>)> {
+) -> Result<limits::GovernedCall, (Denial, Option<Arc<Route>>)> {
     // A connection may outlive the rules of its beginning; the rules in force judge its calls.
     let successor = gate.successor();
     let gate = successor.as_deref().unwrap_or(gate);
