@@ -57,6 +57,8 @@ pub(super) struct RouteLimits {
 
 /// The limits of the rules that govern a call.
 pub(super) type CallLimits = Vec<Arc<RunningLimit>>;
+/// A permitted call, and these limits.
+pub(super) type GovernedCall = (Permitted, CallLimits);
 
 /// The caller whose requests exceed a limit, in the extensions of the request.
 #[derive(Clone)]

@@ -8,7 +8,7 @@ use http::request::Parts;
 use super::permit::RoutedRequest;
 use crate::dialect::EnclosedCall;
 use crate::gate::Inner;
-use crate::gate::limits::CallLimits;
+use crate::gate::limits::GovernedCall;
 use rotogate_core::denial::Denial;
 use rotogate_core::headers::Peer;
 use rotogate_core::policy::{self, Permitted};
@@ -33,7 +33,7 @@ pub(in crate::gate) fn permit_call(
     parts: &Parts,
     permitted: Permitted,
     called: &EnclosedCall,
-) -> Result<(Permitted, CallLimits), (Denial, Option<Arc<Route>>)> {
+) -> Result<GovernedCall, (Denial, Option<Arc<Route>>)> {
     // A connection may outlive the rules of its beginning; the rules in force judge its calls.
     let successor = gate.successor();
     let gate = successor.as_deref().unwrap_or(gate);

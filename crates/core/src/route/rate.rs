@@ -57,6 +57,7 @@ pub struct RateLimit {
 /// assert!(LimitPer::parse("user").is_err());
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LimitPer {
     /// The subject of an issuer.
     Subject,
@@ -85,6 +86,7 @@ pub enum LimitPer {
 /// assert_eq!(limit.over_gates().over, LimitOver::Gates);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LimitOver {
     /// At each gate.
     #[default]
