@@ -105,8 +105,7 @@ pub(super) fn claims<'r>(
         not_before,
         response,
         provider: None,
-        // Nothing is fetched for a token whose signature is not known.
-        status: if matches!(origin, ClaimsSource::Token(_)) { status::place(rules, claims)? } else { None },
+        status: status::place(rules, claims, origin)?,
     };
     Ok(AccessToken {
         text: text.into(),
