@@ -71,6 +71,7 @@ async fn s1_s4_a_verifier_elsewhere_reads_each_end_of_a_session_also_after_a_kil
     let gate = place.start();
     until("the list is published again", async || fetch(&gate, &path, &[]).await.status == StatusCode::OK).await;
     assert_eq!((bit(&gate, &path, index(&first)).await, bit(&gate, &path, index(&second)).await), (1, 0));
+    place.point_commands_at(&gate);
     // A not-before of all of the user's sessions.
     place.done(&["session", "revoke", "--subject", claims_of(&other.access)["sub"].as_str().unwrap()], "");
     until("the rest has ended, too", async || {
