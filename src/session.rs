@@ -36,5 +36,5 @@ pub use rotogate_core::session::rotation::{Lifetime, Reuse, SessionEnd};
 #[doc(inline)]
 pub use rotogate_core::session::{
     BrowserBinding, DeviceBinding, DeviceKey, Generation, InvalidScope, LastPair, RevokedBecause, Scope, Seal, Session,
-    SessionId, SessionSecret, Status, VouchedBy,
+    SessionId, SessionSecret, Status, StatusPlace, VouchedBy,
 };

@@ -150,12 +150,20 @@ impl Rules {
     }
 
     /// The gate with these rules, which replace `old`.
-    /// The longest life of a session of these rules.
+    /// The path of the status lists, if they are published. They outlive the sessions of these rules.
     #[cfg(feature = "relay")]
-    fn longest_session(&self) -> Duration {
+    fn status_path(&self, engine: &Engine) -> Option<String> {
+        let lists = engine.status_lists()?;
         let of_endpoints = self.endpoints.iter().filter_map(Endpoint::session_ttl);
         let of_clients = self.clients.iter().filter_map(|client| client.profile.session_ttl);
-        of_endpoints.chain(of_clients).fold(self.profile.session_ttl, Duration::max)
+        lists.raise_longest(of_endpoints.chain(of_clients).fold(self.profile.session_ttl, Duration::max));
+        Some(lists.settings().path.clone())
+    }
+
+    #[cfg(not(feature = "relay"))]
+    #[expect(clippy::unused_self, reason = "the lists are in the store of relays")]
+    const fn status_path(&self, _: &Engine) -> Option<String> {
+        None
     }
 
     pub(super) fn into_inner(
@@ -165,10 +173,7 @@ impl Rules {
         old: Option<&Inner>,
     ) -> Result<Inner, BuildError> {
         let RunningParts { id, running, engine, checker, leases, leeway } = kept;
-        #[cfg(feature = "relay")]
-        if let Some(lists) = engine.status_lists() {
-            lists.raise_longest(self.longest_session());
-        }
+        let status_path = self.status_path(&engine);
         let protected = ProtectedNames::new(identity.names().map(HeaderName::as_str));
         let protected = protected.with(self.strip, self.keep);
         let dialects = dialects(&self.routes)?;
@@ -191,10 +196,7 @@ impl Rules {
         let external = External::new(&public_url, self.hosts.as_deref().unwrap_or_default(), &routes);
         let hosts = self.hosts.map(|hosts| served_hosts(&hosts, &public_url, &routes)).transpose()?;
         let common = CommonRules {
-            #[cfg(feature = "relay")]
-            status_path: engine.status_lists().map(|lists| &*lists.settings().path),
-            #[cfg(not(feature = "relay"))]
-            status_path: None,
+            status_path: status_path.as_deref(),
             profile: &self.profile,
             clients: &self.clients,
             issuer: engine.issuer(),

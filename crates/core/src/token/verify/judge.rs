@@ -104,8 +104,7 @@ pub(super) fn claims<'r>(
         login: login(claims),
         not_before,
         response,
-        // Nothing is fetched for a token whose signature is not known.
-        status: if matches!(origin, ClaimsSource::Token(_)) { status::place(rules, claims)? } else { None },
+        status: status::place(rules, claims, origin)?,
         ..RareClaims::default()
     };
     Ok(AccessToken {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::genuine::{Genuine, NotGenuine, genuine_within};
-use super::judge::TokenTimes;
+use super::judge::{ClaimsSource, TokenTimes};
 use super::members::{Member, Members};
 use super::rules::IssuerRules;
 use super::shape::{TokenParts, decode};
@@ -41,8 +41,13 @@ pub(super) fn named<'a>(claims: &'a Members<'_>) -> Result<Option<(&'a str, u64)
 }
 
 /// The place that a token of these rules has in a list, if its issuer's lists are read.
-pub(super) fn place(rules: &IssuerRules, claims: &Members<'_>) -> Result<Option<StatusRef>, Denial> {
-    let Some(lists) = &rules.status_lists else { return Ok(None) };
+pub(super) fn place(
+    rules: &IssuerRules,
+    claims: &Members<'_>,
+    source: ClaimsSource<'_>,
+) -> Result<Option<StatusRef>, Denial> {
+    // Nothing is fetched for a token whose signature is not known.
+    let (Some(lists), ClaimsSource::Token(_)) = (&rules.status_lists, source) else { return Ok(None) };
     match named(claims)? {
         Some((url, index)) => lists.reference(url, index).map(Some),
         None if lists.rules().missing == MissingStatus::Refuse => Err(Denial::BadClaim("no status")),

@@ -48,7 +48,8 @@ fn list(bits: u8, bytes: &[u8]) -> Value {
 
 impl Listed {
     fn token(&self, status: Value) -> Result<AccessToken, Denial> {
-        let claims = with(idp_claims(), json!({ "status": status }));
+        let changes = serde_json::Map::from_iter([("status".to_owned(), status)]);
+        let claims = with(idp_claims(), changes.into());
         self.verifier.verify(&forge(&self.key, own_header(&self.key).to_string(), claims.to_string()), NOW, NOW)
     }
 
@@ -64,7 +65,9 @@ impl Listed {
 }
 
 fn at(index: Value) -> Value {
-    json!({ "status_list": { "idx": index, "uri": URL } })
+    let mut entry = json!({ "uri": URL });
+    entry["idx"] = index;
+    json!({ "status_list": entry })
 }
 
 #[test]
