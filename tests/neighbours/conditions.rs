@@ -8,7 +8,7 @@ use support::stub::HEAD;
 const ROUTES: &str = r#"
 [[routes]]
 path = "/web/{*rest}"
-when = { client_id = "web", scope = { exists = true } }
+when = { client_id = "web", jti = { exists = true } }
 upstream = "app"
 [[routes]]
 path = "/other/{*rest}"
@@ -69,5 +69,5 @@ fn k20_a_condition_is_judged_over_http_and_grpc_for_other_proxies_and_for_each_c
     };
     assert_eq!([call("get", &subject), call("get", "somebody"), call("delete", &subject)], [200, 403, 403]);
     let series = "rotogate_requests_total{route=\"/users/{user}/{*rest}\",outcome=\"condition\",code=\"403\"}";
-    assert_eq!(run(scene.gate.metric(series)), 1);
+    assert_eq!(run(scene.gate.metric(series)), 2, "the request, and the question of the other proxy");
 }

@@ -10,6 +10,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::scene::{Scene, bearer, run};
+use support::Place;
 use support::stub::HEAD;
 
 const NGINX: &str = "kind = \"forward-auth\"\nneighbour = \"nginx\"\ntrusted_proxies = [\"127.0.0.1/32\"]";
@@ -187,7 +188,9 @@ fn k27_k20_only_a_permit_of_the_decision_point_forwards_a_request_and_a_revocati
     run(scene.gate.revoke(&tokens.refresh));
     assert_eq!(get("/kept/permit", &[]).status, 401);
     assert_eq!(point.asked.lock().unwrap().len(), before + 1);
-    let checked = scene.place.done(&["check", "--online"], "").stdout;
+    // Without the listener that the gate holds.
+    let place = Place::new(&format!("{}{}", HEAD.replace("@upstream@", "127.0.0.1:1"), routes(point.port)));
+    let checked = place.done(&["check", "--online"], "").stdout;
     let line = format!("decision point pdp: evaluates at http://127.0.0.1:{}/access/v1/evaluation", point.port);
     assert!(checked.contains(&line), "{checked}");
 }
