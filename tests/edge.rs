@@ -29,6 +29,7 @@ pub(crate) mod event_streams;
 pub(crate) mod exchange;
 mod failures;
 mod fairness;
+mod global_revocation;
 mod headers;
 mod identity;
 pub(crate) mod introspection;

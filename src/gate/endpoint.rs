@@ -106,6 +106,17 @@ impl Endpoint {
         self
     }
 
+    /// The path of the endpoint of this dialect, if there is one alone.
+    pub(in crate::gate) fn sole_path(all: &[Self], dialect: &str) -> Option<String> {
+        let mut paths = Self::paths(all, dialect);
+        paths.next().filter(|_| paths.next().is_none()).map(str::to_owned)
+    }
+
+    /// The paths of the endpoints of this dialect.
+    pub(in crate::gate) fn paths<'a>(all: &'a [Self], dialect: &'a str) -> impl Iterator<Item = &'a str> {
+        all.iter().filter(move |endpoint| endpoint.dialect.name() == dialect).map(Self::base)
+    }
+
     /// Overrides keys of the dialect's profile, which overrides keys of the gate's.
     #[must_use]
     pub fn profile(mut self, profile: ProfileOverride) -> Self {

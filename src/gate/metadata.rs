@@ -26,6 +26,9 @@ pub(super) struct Metadata<'a> {
     pub(super) token_endpoint: String,
     revocation_endpoint: String,
     introspection_endpoint: String,
+    /// draft-parecki-oauth-global-token-revocation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) global_token_revocation_endpoint: Option<String>,
     jwks_uri: String,
     grant_types_supported: Vec<&'static str>,
     response_types_supported: [&'static str; 0],
@@ -93,6 +96,7 @@ impl<'a> Metadata<'a> {
             token_endpoint: url(&paths.token),
             revocation_endpoint: url(&paths.revocation),
             introspection_endpoint: url(&paths.introspection),
+            global_token_revocation_endpoint: None,
             jwks_uri: format!("{base}{JWKS_PATH}"),
             grant_types_supported: all
                 .iter()

@@ -9,6 +9,8 @@ use support::stub::{Edge, HEAD};
 use support::wire::Reply;
 use support::{Place, until, with};
 
+/// For scenes with security events.
+pub(super) const TRANSMITTER: &str = "transmitter-token-of-assertion-scenes";
 const GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 const KIND: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 const GATE: &str = "http://gate.test";
@@ -74,19 +76,22 @@ path = "/{*rest}"
 upstream = "app"
 "#;
 
-struct Scene {
-    edge: Edge,
-    idp: Issuer,
+pub(super) struct Scene {
+    pub(super) edge: Edge,
+    pub(super) idp: Issuer,
     ci: Issuer,
     wiki: Issuer,
 }
 
-fn scene_with(change: impl FnOnce(String) -> String) -> Scene {
+pub(super) fn scene_with(change: impl FnOnce(String) -> String) -> Scene {
     let (idp, ci, wiki) = (Issuer::new(51), Issuer::new(52), Issuer::new(53));
     let files = |place: &Place| {
         for (file, key) in [("idp.json", &idp), ("ci.json", &ci), ("wiki.json", &wiki)] {
             std::fs::write(place.path(file), json!({ "keys": [key.jwk("k1")] }).to_string()).unwrap();
         }
+        let token = place.path("events.token");
+        std::fs::write(&token, TRANSMITTER).unwrap();
+        std::fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     };
     let edge = Edge::with(&change(format!("{HEAD}{CONFIG}")), files, |_| {});
     Scene { edge, idp, ci, wiki }
@@ -119,7 +124,7 @@ fn head(typ: &str) -> Value {
 const TYP: &str = "oauth-id-jag+jwt";
 
 impl Scene {
-    fn signed(&self, changes: &Value) -> String {
+    pub(super) fn signed(&self, changes: &Value) -> String {
         self.idp.sign(&head(TYP), &jag(changes))
     }
 
@@ -137,11 +142,11 @@ impl Scene {
         self.edge.form("/connect/token", &[], &[&fields[..], further].concat())
     }
 
-    fn present(&self, assertion: &str) -> Reply {
+    pub(super) fn present(&self, assertion: &str) -> Reply {
         self.present_as("wiki", assertion, &[])
     }
 
-    fn status(&self, token: &str, path: &str) -> u16 {
+    pub(super) fn status(&self, token: &str, path: &str) -> u16 {
         self.edge.ask_as(token, &format!("GET {path}"), &[]).status
     }
 
@@ -176,7 +181,7 @@ fn error(reply: &Reply) -> String {
     reply.json()["error"].as_str().unwrap_or_default().to_owned()
 }
 
-fn access(reply: &Reply) -> String {
+pub(super) fn access(reply: &Reply) -> String {
     assert_eq!(reply.status, 200, "{reply:?}");
     let said = reply.json();
     assert_eq!(said.get("refresh_token"), None);
@@ -434,7 +439,7 @@ fn d18_the_directory_names_the_user_of_an_identity_assertion() {
     assert_eq!(error(&scene.present(&scene.signed(&json!({})))), "invalid_grant");
 }
 
-fn merged(mut into: Value, from: &Value) -> Value {
+pub(super) fn merged(mut into: Value, from: &Value) -> Value {
     into.as_object_mut().unwrap().extend(from.as_object().unwrap().clone());
     into
 }

@@ -361,7 +361,6 @@ fn n49_n50_n55_security_events_and_their_words() {
         (json!({ "events": {} }), "invalid_request"),
         (json!({ "events": { REVOKED: {}, VERIFICATION: {} } }), "invalid_request"),
         (json!({ "sub_id": null }), "invalid_request"),
-        (json!({ "sub_id": { "format": "email", "email": "a@b.test" } }), "invalid_request"),
         (json!({ "sub_id": { "format": "iss_sub", "iss": "https://other.test/", "sub": "user-1" } }), "invalid_issuer"),
         (json!({ "sub_id": { "format": "complex" } }), "invalid_request"),
         (json!({ "sub_id": { "format": "jwt_id", "iss": "https://x.test", "jti": "t-kim" } }), "invalid_issuer"),

@@ -239,6 +239,6 @@ pub(crate) fn merge(a: u8, b: u8) -> u8 {
     match effect(a).merge(effect(b)) {
         Effect::Minimum { minimum: rotation::REVOKED, .. } => REVOKED,
         Effect::Minimum { minimum, .. } => u8::try_from(minimum.get()).unwrap(),
-        other @ (Effect::NotBefore(_) | Effect::Gone) => unreachable!("{other:?}"),
+        other @ (Effect::NotBefore(_) | Effect::NotBeforeWithKeys { .. } | Effect::Gone) => unreachable!("{other:?}"),
     }
 }

@@ -43,7 +43,7 @@ impl Commits {
                 Effect::Minimum { minimum, effective_from, .. } => {
                     minimum == new.current && effective_from <= new.issued_at
                 }
-                Effect::NotBefore(_) | Effect::Gone => false,
+                Effect::NotBefore(_) | Effect::NotBeforeWithKeys { .. } | Effect::Gone => false,
             });
             if !ends {
                 self.breaks("R3: access tokens of an abandoned generation live on");

@@ -118,6 +118,8 @@ families! { ALL:
         "Received logout tokens and security events, by result";
     ISSUER_NOTICE_AGE = Histogram "issuer_notice_age_seconds" []
         "Age of the notices that were applied, from their iat until they were durable";
+    EVENTS = Counter "events" ["issuer", "type", "effect"]
+        "Good events and requests of other issuers, by their type and what they did";
     ISSUER_KEYS = Gauge "issuer_keys" ["issuer"] "Usable keys of an issuer";
     ISSUER_STATE = Gauge "issuer_state" ["issuer"] "Keys of an issuer: 0 empty, 1 fresh, 2 aging, 3 stale";
     ISSUER_LAST_SUCCESS = Gauge "issuer_last_success_timestamp_seconds" ["issuer"]

@@ -10,7 +10,7 @@ use rotogate_core::session::{Session, SessionId};
 use rotogate_core::store::StoreError;
 use rotogate_core::store::kit::begin::{self, BEGIN, VERSION, begin_of, decode_begun};
 use rotogate_core::store::kit::encoding::{decode_target, encode, encode_target};
-use rotogate_core::store::kit::fields::{EFFECT, decode_effect, encode_effect};
+use rotogate_core::store::kit::fields::{EFFECT, decode_effect, encode_effect, not_before};
 pub(super) use rotogate_core::store::kit::fields::{Op, millis, new_op};
 use rotogate_core::store::rules::end_of;
 
@@ -84,7 +84,7 @@ pub(super) fn encode_kept(entry: &Revocation) -> Vec<u8> {
     let effect = match entry.effect {
         Effect::SESSION_REVOKED => b"E",
         Effect::Gone => b"G",
-        Effect::NotBefore(_) => whole.get(..9).unwrap_or_default(),
+        Effect::NotBefore(_) | Effect::NotBeforeWithKeys { .. } => whole.get(..17).unwrap_or_default(),
         Effect::Minimum { .. } => &*whole,
     };
     [effect, &millis(entry.until)].concat()
@@ -97,8 +97,9 @@ fn split_entry(value: &[u8]) -> Option<(Effect, Timestamp, &[u8])> {
         b'E' => (Effect::SESSION_REVOKED, rest),
         b'G' => (Effect::Gone, rest),
         b'N' => {
-            let (moment, rest) = rest.split_first_chunk()?;
-            (Effect::NotBefore(Timestamp::from_millis(u64::from_be_bytes(*moment))), rest)
+            let (sessions, rest) = rest.split_first_chunk()?;
+            let (keys, rest) = rest.split_first_chunk()?;
+            (not_before(u64::from_be_bytes(*sessions), u64::from_be_bytes(*keys)), rest)
         }
         _ => {
             let (effect, rest) = value.split_at_checked(EFFECT)?;

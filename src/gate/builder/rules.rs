@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::{BuildError, DEFAULT_MAX_ENDPOINT_BODY, sound};
 use crate::dialect::kuzzle::actions::is_controller;
-use crate::dialect::{self, Dialect};
+use crate::dialect::{self, Dialect, global_revocation};
 use crate::gate::Inner;
 use crate::gate::browser::Browser;
 use crate::gate::endpoint::{CommonRules, Endpoint, Endpoints};
@@ -107,6 +107,7 @@ impl Rules {
         self.authorization_endpoint.as_deref().map_or(Ok(()), sound::authorization_endpoint)?;
         sound::origins(&self.allowed_origins)?;
         sound::clients(&self.clients, &self.endpoints, has_records)?;
+        sound::global_revocations(&self.endpoints, has_records)?;
         self.takes_id_jag = trusted.iter().any(|rules| rules.grants.id_jag.is_some());
         if let Some(problem) = self.profile.problems().into_iter().next() {
             return Err(problem.into());
@@ -172,6 +173,7 @@ impl Rules {
             is_issuer: running.is_issuer,
             uses_dpop,
             takes_id_jag: self.takes_id_jag,
+            global_revocation: Endpoint::sole_path(&self.endpoints, global_revocation::NAME),
             resources: &resources,
         };
         let sessions = self.browser.as_ref().map(Browser::session_rules).unwrap_or_default();

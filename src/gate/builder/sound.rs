@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use http::Uri;
 
 use super::BuildError;
-use crate::gate::Endpoint;
+use crate::dialect::global_revocation;
 use crate::gate::origin::origin_of;
+use crate::gate::{Endpoint, EndpointError};
 use rotogate_core::client::{Client, ExchangeRules, Grant};
 use rotogate_core::route::{Auth, Route};
 use rotogate_core::token::assertion::can_sign_assertions;
@@ -85,6 +86,18 @@ pub(super) fn clients(clients: &[Client], endpoints: &[Endpoint], has_records: b
     match named.into_iter().find(|client| !known.contains(client)) {
         Some(client) => refuse(client, "an endpoint names it, but it is not registered: call `.client(…)`"),
         None => Ok(()),
+    }
+}
+
+/// Requests for global revocation count once: used ones need a store.
+pub(super) fn global_revocations(endpoints: &[Endpoint], has_records: bool) -> Result<(), BuildError> {
+    match Endpoint::paths(endpoints, global_revocation::NAME).next() {
+        Some(path) if !has_records => {
+            const WHY: &str =
+                "its requests count once, and need a store for used ones: call `.relay_store(…)` (feature `relay`)";
+            Err(EndpointError::new(global_revocation::NAME, path, WHY).into())
+        }
+        Some(_) | None => Ok(()),
     }
 }
 

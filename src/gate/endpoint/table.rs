@@ -65,6 +65,9 @@ pub(in crate::gate) struct CommonRules<'a> {
     pub(in crate::gate) uses_dpop: bool,
     /// Whether some issuer's identity assertions are grants.
     pub(in crate::gate) takes_id_jag: bool,
+    /// The path of the endpoint for global revocation, if there is one alone: the metadata has no place for one of each
+    /// issuer.
+    pub(in crate::gate) global_revocation: Option<String>,
     pub(in crate::gate) resources: &'a [ReadyResource],
 }
 
@@ -327,6 +330,8 @@ impl Endpoints {
         let protected = common.resources.iter().filter(|resource| resource.is_ours);
         metadata.protected_resources = protected.map(|resource| &*resource.url).collect();
         metadata.announce_id_jag(common.takes_id_jag);
+        metadata.global_token_revocation_endpoint =
+            common.global_revocation.as_ref().map(|path| format!("{}{path}", public_url.trim_end_matches('/')));
         self.metadata.push(metadata.to_bytes());
         let token_endpoint = metadata.token_endpoint.clone();
         Ok(Some(Published { issuer: own, token_endpoint }))

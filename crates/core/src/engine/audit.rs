@@ -326,6 +326,7 @@ pub(super) fn revoked(entry: &Revocation, because: RevokedBecause, owed: Option<
     let (effect, not_before) = match entry.effect {
         Effect::Minimum { .. } | Effect::Gone => ("gone", None),
         Effect::NotBefore(moment) => ("not_before", Some(display(moment.rfc3339()))),
+        Effect::NotBeforeWithKeys { sessions, .. } => ("not_before_with_keys", Some(display(sessions.rfc3339()))),
     };
     let (kind, issuer, of): (_, Option<&str>, Option<&dyn std::fmt::Display>) = match &entry.target {
         Target::Session(session) => ("session", None, Some(session)),
@@ -344,6 +345,7 @@ pub(super) fn revoked(entry: &Revocation, because: RevokedBecause, owed: Option<
         RevokedBecause::Restored => ("restored", false),
         RevokedBecause::IssuerLogout => ("issuer-logout", true),
         RevokedBecause::ProviderRefused => ("provider-refused", false),
+        RevokedBecause::GlobalRevocation => ("global-revocation", false),
     };
     let of = of.map(display);
     let (owed, outcome) = match owed {

@@ -1,6 +1,7 @@
 //! Notices of other issuers that sessions have ended: they are executed, counted, and recorded if refused.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -132,8 +133,13 @@ impl Engine {
                 // Whole seconds: what began within that second counts as before.
                 let at = Timestamp::from_secs(at.as_secs()).plus(Duration::from_millis(999));
                 let entry = match effect {
-                    EventEffect::Refresh => self.before(Target::refreshed(&self.issuer, &user.subject), at),
-                    EventEffect::End | EventEffect::Log => self.subject_before(&user.subject, at),
+                    EventEffect::Refresh => {
+                        self.before(Target::refreshed(&self.issuer, &user.subject), at, RevokedBecause::IssuerLogout)
+                    }
+                    EventEffect::End | EventEffect::Log => {
+                        let target = Target::Subject { issuer: Arc::clone(&self.issuer), subject: user.subject };
+                        self.before(target, at, RevokedBecause::IssuerLogout)
+                    }
                 };
                 self.end_elsewhere(entry, None, told).await
             }
@@ -171,13 +177,12 @@ impl Engine {
     // Requirement S15.
     pub async fn revoke_globally(&self, asked: AskedRevocation, own: Option<&str>) -> Result<(), Error> {
         let of_issuer = match asked.user {
-            RevokedUser::Subject { entry, .. } => self.revoke(entry, RevokedBecause::IssuerLogout).await.map(drop),
+            RevokedUser::Subject { entry, .. } => self.revoke(entry, RevokedBecause::GlobalRevocation).await.map(drop),
             RevokedUser::Named(_) => Ok(()),
         };
         // If one fails, the other is ended all the same.
         if let Some(own) = own {
-            // The place for the bit by which a not-before ends API keys, too.
-            self.revoke_subject(own, RevokedBecause::IssuerLogout).await?;
+            self.revoke_subject(own, RevokedBecause::GlobalRevocation).await?;
         }
         of_issuer
     }

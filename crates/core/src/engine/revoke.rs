@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::directory::User;
 use crate::fault::{Error, Fault};
-use crate::revocation::{Effect, Revocation, Target};
+use crate::revocation::{Effect, LONGEST_KEY, Revocation, Target};
 use crate::session::{RevokedBecause, Session, SessionId, Status};
 use crate::store::StoreError;
 use crate::token::MAX_SESSIONLESS_LIFETIME;
@@ -221,10 +221,11 @@ impl Engine {
         self.revoke(self.subject_before(subject, moment), RevokedBecause::Operator).await
     }
 
-    /// The entry that ends every session of a subject that began at or before `moment`.
+    /// The entry that ends every session of a subject that began at or before `moment`, and every API key made by then:
+    /// the operator or a change of the user ends them.
     pub fn subject_before(&self, subject: &str, moment: Timestamp) -> Revocation {
         let target = Target::Subject { issuer: Arc::clone(&self.issuer), subject: subject.into() };
-        self.before(target, moment)
+        self.before(target, moment, RevokedBecause::Operator)
     }
 
     /// Ends every session of a client that has begun so far.
@@ -246,17 +247,17 @@ impl Engine {
 
     async fn revoke_from_now(&self, target: Target, because: RevokedBecause) -> Result<bool, Error> {
         let Some(shared) = self.store.shared() else {
-            return self.revoke(self.before(target, self.clock.stamp_not_before()), because).await;
+            return self.revoke(self.before(target, self.clock.stamp_not_before(), because), because).await;
         };
         // Only the store has the stamp that covers the sessions of all gates. Until it answers, or if it does not, this
         // gate refuses everything that began before the store's last answer (requirement C4).
-        let so_far = self.before(target.clone(), self.following.store_time());
+        let so_far = self.before(target.clone(), self.following.store_time(), because);
         self.revocations.apply(&so_far);
         let under_way = self.under_way(&so_far, because, true);
         let stamped = shared.stamp_not_before().await;
         under_way.end();
         match stamped {
-            Ok(moment) => self.revoke(self.before(target, moment), because).await,
+            Ok(moment) => self.revoke(self.before(target, moment, because), because).await,
             Err(error) => {
                 self.counts.add(Event::Revoked);
                 let owed = self.owe(so_far.clone(), because, error).await;
@@ -287,10 +288,11 @@ impl Engine {
         own.others(subject, after.map(User::login_state), moment, self.leeway)
     }
 
-    pub(super) fn before(&self, target: Target, moment: Timestamp) -> Revocation {
+    pub(super) fn before(&self, target: Target, moment: Timestamp, because: RevokedBecause) -> Revocation {
         // The store extends the end to that of the longest session. Tokens without a session live a day at most.
-        let until = moment.plus(MAX_SESSIONLESS_LIFETIME).plus(self.leeway);
-        Revocation { target, effect: Effect::NotBefore(moment), until }
+        let longest = if because.ends_keys() { LONGEST_KEY } else { MAX_SESSIONLESS_LIFETIME };
+        let until = moment.plus(longest).plus(self.leeway);
+        Revocation { target, effect: Effect::not_before(moment, because.ends_keys()), until }
     }
 
     /// Revokes one token without a session, or the target of a given entry. False if all of it was already refused:

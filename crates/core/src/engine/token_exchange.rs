@@ -155,6 +155,7 @@ impl Engine {
             jti: None,
             issued_at: Some(Timestamp::from_secs(now.as_secs())),
             delegation: Some(delegation.facts()),
+            is_key: false,
         };
         self.revocations.judge(facts, now).refuses(now)
     }

@@ -29,6 +29,7 @@ use crate::session::{Generation, SessionId, VouchedBy};
 mod delegated;
 mod entry;
 mod filling;
+mod key;
 mod missing;
 mod parts;
 mod refreshed;
@@ -62,6 +63,8 @@ pub struct TokenFacts<'a> {
     pub issued_at: Option<Timestamp>,
     /// Who acts for the subject, in our own tokens.
     pub delegation: Option<DelegatedFacts<'a>>,
+    /// This is an API key of the subject, made at `issued_at`.
+    pub is_key: bool,
 }
 
 /// The result of a check.
@@ -302,6 +305,9 @@ impl RevocationList {
     }
 
     fn refuse_from(&self, facts: TokenFacts<'_>) -> Timestamp {
+        if facts.is_key {
+            return if self.has_key_ended(facts) { Timestamp::ZERO } else { Timestamp::MAX };
+        }
         let issuer = self.issuer(facts.issuer);
         // The client of an exchanged token got it later than the subject logged in: see `has_delegate_ended`.
         let client = facts.client.filter(|_| facts.delegation.is_none());

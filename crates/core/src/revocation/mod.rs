@@ -144,14 +144,45 @@ pub enum Effect {
     /// For a subject, a client or all: sessions created (tokens without a session: issued) at or before this moment are
     /// refused.
     NotBefore(Timestamp),
+    /// As [`NotBefore`](Self::NotBefore), and API keys end, too: those of the subject, or all.
+    NotBeforeWithKeys {
+        /// Sessions created, and tokens issued, at or before this moment are refused.
+        sessions: Timestamp,
+        /// So are API keys made at or before this moment. A later not-before without keys moves `sessions` alone.
+        keys: Timestamp,
+    },
     /// A token is refused.
     Gone,
 }
+
+/// For how long a not-before that ends API keys is kept: no key lives for longer.
+pub const LONGEST_KEY: Duration = Duration::from_secs(366 * 86_400);
 
 impl Effect {
     /// Ends a session at once.
     pub const SESSION_REVOKED: Self =
         Self::Minimum { minimum: REVOKED, effective_from: Timestamp::ZERO, before: Generation::NONE };
+
+    /// A not-before of a subject, of a client or of all: does it end API keys, too?
+    pub const fn not_before(moment: Timestamp, with_keys: bool) -> Self {
+        if with_keys { Self::NotBeforeWithKeys { sessions: moment, keys: moment } } else { Self::NotBefore(moment) }
+    }
+
+    /// Up to which moment sessions are refused, if this is a not-before.
+    pub const fn sessions_until(self) -> Option<Timestamp> {
+        match self {
+            Self::NotBefore(sessions) | Self::NotBeforeWithKeys { sessions, .. } => Some(sessions),
+            Self::Minimum { .. } | Self::Gone => None,
+        }
+    }
+
+    /// Up to which moment API keys are refused.
+    pub const fn keys_until(self) -> Option<Timestamp> {
+        match self {
+            Self::NotBeforeWithKeys { keys, .. } => Some(keys),
+            Self::NotBefore(_) | Self::Minimum { .. } | Self::Gone => None,
+        }
+    }
 
     /// Merges two effects on one target: the higher minimum and the later not-before win, and `Gone` absorbs all. The
     /// operation is commutative, associative and idempotent, so the order of arrival does not matter.
@@ -173,10 +204,18 @@ impl Effect {
                 Self::Minimum { minimum, effective_from, before: a_before.max(b_before).max(lower) }
             }
             (Self::NotBefore(a), Self::NotBefore(b)) => Self::NotBefore(a.max(b)),
+            (Self::NotBeforeWithKeys { sessions: a, keys }, Self::NotBefore(b))
+            | (Self::NotBefore(b), Self::NotBeforeWithKeys { sessions: a, keys }) => {
+                Self::NotBeforeWithKeys { sessions: a.max(b), keys }
+            }
+            (
+                Self::NotBeforeWithKeys { sessions: a, keys: a_keys },
+                Self::NotBeforeWithKeys { sessions: b, keys: b_keys },
+            ) => Self::NotBeforeWithKeys { sessions: a.max(b), keys: a_keys.max(b_keys) },
             // Effects of different kinds never meet, because the target decides the kind. Refusing is the safe choice.
             (Self::Gone, _) | (_, Self::Gone) => Self::Gone,
-            (minimum @ Self::Minimum { .. }, Self::NotBefore(_))
-            | (Self::NotBefore(_), minimum @ Self::Minimum { .. }) => minimum,
+            (minimum @ Self::Minimum { .. }, Self::NotBefore(_) | Self::NotBeforeWithKeys { .. })
+            | (Self::NotBefore(_) | Self::NotBeforeWithKeys { .. }, minimum @ Self::Minimum { .. }) => minimum,
         }
     }
 }

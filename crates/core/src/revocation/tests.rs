@@ -20,7 +20,12 @@ fn minimum() -> impl Strategy<Value = Effect> {
 }
 
 fn not_before() -> impl Strategy<Value = Effect> {
-    (0..5u64).prop_map(|ms| Effect::NotBefore(Timestamp::from_millis(ms)))
+    let at = Timestamp::from_millis;
+    prop_oneof![
+        (0..5u64).prop_map(move |ms| Effect::NotBefore(at(ms))),
+        (0..5u64, 1..5u64)
+            .prop_map(move |(sessions, keys)| Effect::NotBeforeWithKeys { sessions: at(sessions), keys: at(keys) }),
+    ]
 }
 
 /// Two or three effects of one kind, as they can meet.
@@ -39,6 +44,8 @@ fn refuses(effect: Effect, generation: Generation, created: Timestamp, now: Time
             generation < before || (now >= effective_from && generation < minimum)
         }
         Effect::NotBefore(at) => created <= at,
+        // As of a key: see `a_logout_everywhere_moves_no_keys`.
+        Effect::NotBeforeWithKeys { sessions, .. } => created <= sessions,
         Effect::Gone => true,
     }
 }
@@ -71,6 +78,23 @@ proptest! {
         other.absorb(&entry(a, x));
         prop_assert_eq!(&one, &other);
         prop_assert_eq!(one.until, Timestamp::from_millis(x.max(y)));
+    }
+}
+
+#[test]
+fn k4_a_logout_everywhere_ends_no_keys_and_an_operators_end_of_a_subject_does() {
+    let at = Timestamp::from_millis;
+    let (ended, logged_out) = (Effect::not_before(at(5), true), Effect::not_before(at(9), false));
+    for merged in [ended.merge(logged_out), logged_out.merge(ended)] {
+        assert_eq!((merged.sessions_until(), merged.keys_until()), (Some(at(9)), Some(at(5))));
+        assert_eq!(merged.merge(Effect::not_before(at(12), true)).keys_until(), Some(at(12)));
+    }
+    assert_eq!(logged_out.keys_until(), None);
+    use crate::session::RevokedBecause as Because;
+    for because in Because::ALL {
+        let ends =
+            matches!(because, Because::Operator | Because::UserChanged | Because::Restored | Because::GlobalRevocation);
+        assert_eq!(because.ends_keys(), ends, "{because:?}");
     }
 }
 

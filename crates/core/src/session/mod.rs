@@ -220,12 +220,14 @@ pub enum RevokedBecause {
     IssuerLogout,
     /// The provider where the user logged in refused to refresh, or answered for another user.
     ProviderRefused,
+    /// Another issuer asked to end everything of the user (global token revocation).
+    GlobalRevocation,
 }
 
 impl RevokedBecause {
     /// All reasons.
     #[doc(hidden)]
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Logout,
         Self::Reuse,
         Self::OtherClient,
@@ -235,7 +237,24 @@ impl RevokedBecause {
         Self::Restored,
         Self::IssuerLogout,
         Self::ProviderRefused,
+        Self::GlobalRevocation,
     ];
+
+    /// Does a not-before of a subject, of a client or of all for this reason end API keys, too? Not one by the holder of a
+    /// session: "log out everywhere" leaves the owner's keys.
+    // Requirement K4.
+    #[doc(hidden)]
+    pub const fn ends_keys(self) -> bool {
+        match self {
+            Self::Operator | Self::UserChanged | Self::Restored | Self::GlobalRevocation => true,
+            Self::Logout
+            | Self::Reuse
+            | Self::OtherClient
+            | Self::TooMany
+            | Self::IssuerLogout
+            | Self::ProviderRefused => false,
+        }
+    }
 
     /// Its word in lists of sessions.
     pub const fn word(self) -> &'static str {
@@ -249,6 +268,7 @@ impl RevokedBecause {
             Self::Restored => "restored",
             Self::IssuerLogout => "issuer-logout",
             Self::ProviderRefused => "provider-refused",
+            Self::GlobalRevocation => "global-revocation",
         }
     }
 }

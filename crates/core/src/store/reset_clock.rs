@@ -15,7 +15,7 @@ use super::owed::OwedFile;
 use super::rules::is_revoked;
 use super::{Cursor, Filter, Store, StoreError};
 use crate::clock::Timestamp;
-use crate::revocation::{Effect, Revocation, Target};
+use crate::revocation::{Effect, LONGEST_KEY, Revocation, Target};
 use crate::session::RevokedBecause;
 
 /// How many records are under way at once.
@@ -74,7 +74,8 @@ pub async fn ahead(store: &dyn RemembersTime) -> Result<Ahead, StoreError> {
 pub async fn reset_clock(store: &Arc<dyn RemembersTime>, longest: Duration) -> Result<u64, StoreError> {
     let now = store.time_now().await?;
     // First: whatever follows, nothing of before is good afterwards.
-    let everything = Revocation { target: Target::Global, effect: Effect::NotBefore(now), until: now.plus(longest) };
+    let until = now.plus(longest.max(LONGEST_KEY));
+    let everything = Revocation { target: Target::Global, effect: Effect::not_before(now, true), until };
     store.revoke(everything, RevokedBecause::Operator).await?;
     let (mut ended, mut after) = (0, None);
     loop {
@@ -97,7 +98,9 @@ pub async fn reset_clock(store: &Arc<dyn RemembersTime>, longest: Duration) -> R
     }
     let (entries, _) = store.revocations_since(Cursor::default()).await?;
     let lowered = entries.into_iter().map(|entry| match moment_of(&entry) {
-        Some(moment) if moment > now => Revocation { effect: Effect::NotBefore(now), ..entry },
+        Some(moment) if moment > now => {
+            Revocation { effect: Effect::not_before(now, entry.effect.keys_until().is_some()), ..entry }
+        }
         Some(_) | None => entry,
     });
     store.lower_times(now, lowered.collect()).await?;
@@ -105,8 +108,5 @@ pub async fn reset_clock(store: &Arc<dyn RemembersTime>, longest: Duration) -> R
 }
 
 fn moment_of(entry: &Revocation) -> Option<Timestamp> {
-    match entry.effect {
-        Effect::NotBefore(moment) => Some(moment),
-        Effect::Minimum { .. } | Effect::Gone => None,
-    }
+    entry.effect.sessions_until().max(entry.effect.keys_until())
 }

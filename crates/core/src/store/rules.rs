@@ -365,11 +365,8 @@ impl Rules {
 }
 
 fn not_before(state: &impl State, target: &Target) -> Result<Option<Timestamp>, Failure> {
-    Ok(state.revocation(target)?.map(|entry| match entry.effect {
-        Effect::NotBefore(moment) => moment,
-        // `fits` admits neither. Refusing is the safe choice.
-        Effect::Minimum { .. } | Effect::Gone => Timestamp::MAX,
-    }))
+    // `fits` admits nothing else. Refusing is the safe choice.
+    Ok(state.revocation(target)?.map(|entry| entry.effect.sessions_until().unwrap_or(Timestamp::MAX)))
 }
 
 /// How a subject gets room for one more session.
@@ -391,7 +388,7 @@ pub fn ends_session(effect: Effect) -> bool {
     match effect {
         Effect::Minimum { minimum, .. } => minimum == REVOKED,
         Effect::Gone => true,
-        Effect::NotBefore(_) => false,
+        Effect::NotBefore(_) | Effect::NotBeforeWithKeys { .. } => false,
     }
 }
 
@@ -402,11 +399,16 @@ pub fn ends_session(effect: Effect) -> bool {
 pub fn fits(entry: &Revocation) -> Result<(), Failure> {
     let fits = match (&entry.target, entry.effect) {
         (Target::Session(_), Effect::Minimum { .. } | Effect::Gone)
-        | (Target::Subject { .. } | Target::Client { .. } | Target::Global, Effect::NotBefore(_))
+        | (
+            Target::Subject { .. } | Target::Client { .. } | Target::Global,
+            Effect::NotBefore(_) | Effect::NotBeforeWithKeys { .. },
+        )
         | (Target::Token { .. }, Effect::Gone) => true,
-        (Target::Session(_), Effect::NotBefore(_))
+        (Target::Session(_), Effect::NotBefore(_) | Effect::NotBeforeWithKeys { .. })
         | (Target::Subject { .. } | Target::Client { .. } | Target::Global, Effect::Minimum { .. } | Effect::Gone)
-        | (Target::Token { .. }, Effect::Minimum { .. } | Effect::NotBefore(_)) => false,
+        | (Target::Token { .. }, Effect::Minimum { .. } | Effect::NotBefore(_) | Effect::NotBeforeWithKeys { .. }) => {
+            false
+        }
     };
     if fits { Ok(()) } else { refused(format!("{:?} does not fit {:?}", entry.effect, entry.target)) }
 }

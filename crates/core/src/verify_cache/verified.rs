@@ -225,6 +225,7 @@ pub(super) fn facts(token: &AccessToken) -> TokenFacts<'_> {
         jti: token.jti.as_deref(),
         issued_at: token.issued_at,
         delegation: token.delegation().map(Delegation::facts),
+        is_key: false,
     }
 }
 

@@ -56,7 +56,7 @@ async fn r2_a_crash_at_any_point_loses_no_commit_that_had_returned() {
             let (entries, _) = store.revocations_since(Cursor::default()).await.unwrap();
             let minimum = entries.first().map_or(1, |entry| match entry.effect {
                 Effect::Minimum { minimum, .. } => minimum.get(),
-                Effect::NotBefore(_) | Effect::Gone => panic!("{entry:?}"),
+                Effect::NotBefore(_) | Effect::NotBeforeWithKeys { .. } | Effect::Gone => panic!("{entry:?}"),
             });
             assert_eq!(minimum, known.current.get());
             let bobs = store.list(Filter::Subject("bob".into()), None, 100).await.unwrap().sessions.len();

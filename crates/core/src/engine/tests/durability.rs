@@ -178,6 +178,7 @@ impl Case {
                 client: None,
                 session: None,
                 delegation: None,
+                is_key: false,
                 issuer_session: None,
                 vouched_by: None,
                 jti,

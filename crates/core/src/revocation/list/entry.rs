@@ -37,7 +37,7 @@ impl SessionEntry {
                 }
             }
             // These effects do not fit a session. Refusing is the safe choice.
-            Effect::NotBefore(_) | Effect::Gone => gone,
+            Effect::NotBefore(_) | Effect::NotBeforeWithKeys { .. } | Effect::Gone => gone,
         }
     }
 
@@ -115,31 +115,51 @@ impl SessionEntry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NotBefore {
     at: Timestamp,
+    /// The same for API keys; [`Timestamp::ZERO`] if the entry ends none.
+    keys: Timestamp,
     until: Timestamp,
 }
 
 impl NotBefore {
     pub(super) fn new(effect: Effect, until: Timestamp) -> Self {
-        let at = match effect {
-            Effect::NotBefore(at) => at,
+        let (at, keys) = match effect {
+            Effect::NotBefore(at) => (at, Timestamp::ZERO),
+            Effect::NotBeforeWithKeys { sessions, keys } => (sessions, keys),
             // These effects fit neither a subject nor a client nor all. Refusing is the safe choice.
-            Effect::Minimum { .. } | Effect::Gone => Timestamp::MAX,
+            Effect::Minimum { .. } | Effect::Gone => (Timestamp::MAX, Timestamp::MAX),
         };
-        Self { at, until }
+        Self { at, keys, until }
     }
 
     pub(super) fn at(&self) -> Timestamp {
         self.at
     }
 
+    pub(super) fn keys(&self) -> Timestamp {
+        self.keys
+    }
+
+    pub(super) fn effect(&self) -> Effect {
+        match self.keys {
+            Timestamp::ZERO => Effect::NotBefore(self.at),
+            keys => Effect::NotBeforeWithKeys { sessions: self.at, keys },
+        }
+    }
+
     pub(super) fn until(&self) -> Timestamp {
         self.until
     }
 
+    /// Does this one refuse whatever `other` refuses, for as long?
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        other.at <= self.at && other.keys <= self.keys && other.until <= self.until
+    }
+
     /// Returns true if the entry now refuses anything new.
     pub(super) fn merge(&mut self, other: &Self) -> bool {
-        let later = other.at > self.at;
+        let later = other.at > self.at || other.keys > self.keys;
         self.at = self.at.max(other.at);
+        self.keys = self.keys.max(other.keys);
         self.until = self.until.max(other.until);
         later
     }

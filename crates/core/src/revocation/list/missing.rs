@@ -31,8 +31,8 @@ impl RevocationList {
         let mut missing = Vec::new();
         let mut add = |target, effect, until| missing.push(Revocation { target, effect, until });
         let not_before = |entry: &NotBefore, known: Option<NotBefore>| {
-            let is_known = known.is_some_and(|known| entry.at() <= known.at() && entry.until() <= known.until());
-            (!is_known).then(|| (Effect::NotBefore(entry.at()), entry.until()))
+            let is_known = known.is_some_and(|known| known.covers(entry));
+            (!is_known).then(|| (entry.effect(), entry.until()))
         };
         for (name, issuer) in self.issuers.load().iter() {
             let known = other.issuer(name);

@@ -47,6 +47,7 @@ fn token(issuer: &str, jti: &str) -> Revocation {
 fn session_facts(id: SessionId, generation: Generation) -> TokenFacts<'static> {
     TokenFacts {
         delegation: None,
+        is_key: false,
         issuer_session: None,
         vouched_by: None,
         issuer: OURS,
@@ -60,6 +61,7 @@ fn session_facts(id: SessionId, generation: Generation) -> TokenFacts<'static> {
 
 /// A token of ours without one.
 const LOOSE: TokenFacts<'static> = TokenFacts {
+    is_key: false,
     delegation: None,
     issuer_session: None,
     vouched_by: None,
@@ -120,6 +122,38 @@ fn n72_an_entry_of_any_session_matches_all_tokens_of_one_subject_and_no_session_
     assert!(list.ended_elsewhere(&by, NOW));
     by.session = Some("s-1".into());
     assert!(!list.ended_elsewhere(&by, NOW));
+}
+
+#[test]
+fn s19_a_refresh_refuses_tokens_by_iat_and_leaves_sessions_alone() {
+    let later = NOW.plus(Duration::from_secs(1));
+    let by = VouchedBy::new(THEIRS, "ada").session("s-1");
+    let session = SessionId::new(NOW.minus(Duration::from_secs(60)), [3; 10]);
+    let ours =
+        TokenFacts { subject: "u-17", session: Some((session, Generation::FIRST)), vouched_by: Some(&by), ..LOOSE };
+    let named = TokenFacts { issuer_session: Some("s-1"), ..FOREIGN };
+    for (target, matched, others) in [
+        (
+            Target::refreshed(THEIRS, "ada"),
+            vec![FOREIGN, named, ours],
+            vec![LOOSE, TokenFacts { subject: "bob", ..FOREIGN }],
+        ),
+        (Target::refreshed_session(THEIRS, "s-1"), vec![named, ours], vec![FOREIGN, LOOSE]),
+        (Target::refreshed(OURS, "u-17"), vec![ours], vec![FOREIGN, named, LOOSE]),
+    ] {
+        let list = list(&[entry(target, Effect::NotBefore(NOW))]);
+        for facts in matched {
+            assert!(refused(&list, facts), "{facts:?}");
+            assert!(refused(&list, TokenFacts { issued_at: None, ..facts }), "it may be older");
+            assert!(!refused(&list, TokenFacts { issued_at: Some(later), ..facts }), "a new one: {facts:?}");
+        }
+        for facts in others {
+            assert!(!refused(&list, facts), "{facts:?}");
+        }
+        assert!(!list.ended_elsewhere(&by, session.created()), "the session goes on");
+        let asks = |issued| list.asks_for_another((OURS, "u-17"), Some(&by), issued);
+        assert!(asks(NOW) && !asks(later));
+    }
 }
 
 #[test]
@@ -594,4 +628,38 @@ fn j15_an_entry_that_a_batch_has_brought_holds_once_its_own_writer_returns() {
     assert_eq!(list.epoch(shard), 2);
     assert!(!list.apply(&gone(session(1))));
     assert_eq!(list.epoch(shard), 2, "afterwards there is nothing to raise it for");
+}
+
+/// A key of ada's, made at this second.
+fn key(made: u64) -> TokenFacts<'static> {
+    TokenFacts { client: None, issued_at: Some(Timestamp::from_secs(made)), is_key: true, ..LOOSE }
+}
+
+#[test]
+fn k4_a_key_ends_by_what_ends_keys_and_by_its_own_revocation_alone() {
+    let (ada, at) = (LOOSE.subject, |seconds| Effect::NotBefore(Timestamp::from_secs(seconds)));
+    let with_keys = |seconds| Effect::not_before(Timestamp::from_secs(seconds), true);
+    let subject = || Target::Subject { issuer: OURS.into(), subject: ada.into() };
+    let client = || Target::Client { issuer: OURS.into(), client: "batch".into() };
+    for (target, of_client) in [(subject(), None), (client(), Some("batch")), (Target::Global, None)] {
+        let list = RevocationList::new();
+        let facts = |made| TokenFacts { client: of_client, ..key(made) };
+        list.apply(&entry(target.clone(), at(50)));
+        assert!(!refused(&list, facts(10)), "{target}: as after a logout everywhere");
+        assert!(list.apply(&entry(target.clone(), with_keys(20))), "news for keys, although sessions have ended");
+        assert!(refused(&list, facts(10)) && refused(&list, facts(20)) && !refused(&list, facts(21)), "{target}");
+        assert!(refused(&list, TokenFacts { issued_at: None, ..facts(1) }), "{target}: of an unknown age");
+        let copy = RevocationList::new();
+        list.missing_in(&copy).flatten().for_each(|entry| assert!(copy.apply(&entry)));
+        assert!(
+            refused(&copy, facts(20)) && !refused(&copy, facts(21)),
+            "{target}: what a list writes back has the bit"
+        );
+    }
+    let list = RevocationList::new();
+    list.apply(&entry(client(), with_keys(20)));
+    assert!(!refused(&list, key(10)), "a client's end is not that of users' keys");
+    let jti = LOOSE.jti.unwrap();
+    list.apply(&token(OURS, jti));
+    assert!(refused(&list, key(30)) && !refused(&list, TokenFacts { jti: Some("another"), ..key(30) }));
 }

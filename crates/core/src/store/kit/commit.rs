@@ -16,7 +16,7 @@ use super::begin::{begin_of, begin_of_all};
 use super::fields::History;
 use super::snapshot::{RecordWrite, SeenRecord, Snapshot};
 use crate::clock::Timestamp;
-use crate::revocation::{Effect, Revocation, Target};
+use crate::revocation::{Revocation, Target};
 use crate::session::{Session, SessionId};
 use crate::store::rules::{Failure, KEPT_AFTER_END, Rules, end_of};
 use crate::store::{Inserted, StoreError, SubjectBound, WriteOutcome};
@@ -145,10 +145,7 @@ pub fn held_against(issuer: &Arc<str>, session: &Session) -> [Target; 3] {
 
 /// What begins once this entry is written begins after this moment.
 pub fn raises(entry: &Revocation) -> Option<Timestamp> {
-    match entry.effect {
-        Effect::NotBefore(moment) => Some(moment),
-        Effect::Minimum { .. } | Effect::Gone => None,
-    }
+    entry.effect.sessions_until()
 }
 
 /// What came of a commit.

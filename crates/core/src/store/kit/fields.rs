@@ -58,6 +58,7 @@ pub fn reason_number(because: RevokedBecause) -> u8 {
         RevokedBecause::Restored => 6,
         RevokedBecause::IssuerLogout => 7,
         RevokedBecause::ProviderRefused => 8,
+        RevokedBecause::GlobalRevocation => 9,
     }
 }
 
@@ -73,6 +74,7 @@ pub fn reason(number: u8) -> Option<RevokedBecause> {
         6 => RevokedBecause::Restored,
         7 => RevokedBecause::IssuerLogout,
         8 => RevokedBecause::ProviderRefused,
+        9 => RevokedBecause::GlobalRevocation,
         _ => return None,
     })
 }
@@ -97,9 +99,19 @@ pub fn encode_effect(effect: Effect) -> Vec<u8> {
             (b'M', [minimum.get(), effective_from.as_millis(), before.get()])
         }
         Effect::NotBefore(moment) => (b'N', [moment.as_millis(), 0, 0]),
+        Effect::NotBeforeWithKeys { sessions, keys } => (b'N', [sessions.as_millis(), keys.as_millis(), 0]),
         Effect::Gone => (b'G', [0; 3]),
     };
     std::iter::once(kind).chain(numbers.into_iter().flat_map(u64::to_be_bytes)).collect()
+}
+
+/// A not-before of its two times in milliseconds; the second is 0 if it ends no API keys.
+pub fn not_before(sessions: u64, keys: u64) -> Effect {
+    let sessions = Timestamp::from_millis(sessions);
+    match Timestamp::from_millis(keys) {
+        Timestamp::ZERO => Effect::NotBefore(sessions),
+        keys => Effect::NotBeforeWithKeys { sessions, keys },
+    }
 }
 
 /// Decodes what [`encode_effect`] made; `None`: this program does not know it.
@@ -115,8 +127,27 @@ pub fn decode_effect(bytes: &[u8]) -> Option<Effect> {
             effective_from: Timestamp::from_millis(b),
             before: Generation::new(c),
         }),
-        b'N' => Some(Effect::NotBefore(Timestamp::from_millis(a))),
+        b'N' => Some(not_before(a, b)),
         b'G' => Some(Effect::Gone),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn k4_the_bytes_of_a_not_before_say_whether_it_ends_keys() {
+        let at = Timestamp::from_millis;
+        for effect in [
+            Effect::NotBefore(at(7)),
+            Effect::NotBeforeWithKeys { sessions: at(9), keys: at(5) },
+            Effect::SESSION_REVOKED,
+            Effect::Gone,
+        ] {
+            let bytes = encode_effect(effect);
+            assert_eq!((bytes.len(), decode_effect(&bytes)), (EFFECT, Some(effect)));
+        }
     }
 }

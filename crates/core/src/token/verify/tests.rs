@@ -11,7 +11,9 @@ use crate::token::claims::MintedClaims;
 use crate::token::keyring::{Keyring, RefreshKeys, SigningKey};
 use crate::token::mint::mint;
 
+mod events;
 mod form;
+mod global_revocation;
 mod hostile;
 mod id_token;
 mod issuers;

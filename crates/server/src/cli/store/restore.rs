@@ -13,9 +13,9 @@ use crate::server::build::stores::redb_options;
 use rotogate::store::redb::RedbStore;
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::private_file;
+use rotogate_core::revocation::LONGEST_KEY;
 use rotogate_core::session::RevokedBecause;
 use rotogate_core::store::{Effect, Revocation, Store, StoreError, Target};
-use rotogate_core::token::MAX_SESSIONLESS_LIFETIME;
 use rotogate_core::token::keyring::Keyring;
 
 #[derive(Serialize)]
@@ -101,9 +101,9 @@ async fn restore(
 /// Ends everything that was issued so far, also what the back-up does not know.
 async fn end(config: &Config, store: &RedbStore) -> Result<(), StoreError> {
     let moment = SystemTime::new().wall().max(store.last_known_time().await?);
-    let longest = keys::longest_access(config).max(MAX_SESSIONLESS_LIFETIME.saturating_add(config.issuer.leeway));
+    let longest = keys::longest_access(config).max(LONGEST_KEY.saturating_add(config.issuer.leeway));
     let everything =
-        Revocation { target: Target::Global, effect: Effect::NotBefore(moment), until: moment.plus(longest) };
+        Revocation { target: Target::Global, effect: Effect::not_before(moment, true), until: moment.plus(longest) };
     store.revoke(everything, RevokedBecause::Operator).await.map(drop)
 }
 

@@ -16,17 +16,21 @@ use super::EndpointConfig;
 use super::introspection::{self, IntrospectionConfig};
 use super::issuer::{IssuerConfig, algorithm, audience, leeway};
 use super::remote::RemoteSource;
+use super::signals::GlobalRevocationConfig;
 use super::stream::{StreamConfig, StreamIssuer};
-use super::{DAY, SECOND, grants, mapping, path_in, remote, stream};
+use super::{DAY, SECOND, grants, mapping, path_in, remote, signals, stream};
 use crate::config::Config;
 use rotogate_core::client::ExchangeRules;
+use rotogate_core::directory::UserNameForm;
 use rotogate_core::private_file::{read_private, trusted};
 use rotogate_core::route::{Auth, Route, WarningKind};
 use rotogate_core::session::Scope;
 use rotogate_core::token::algorithm::Family;
 use rotogate_core::token::assertion::is_assertion_typ;
 use rotogate_core::token::claims::CLIENT_PREFIX;
-use rotogate_core::token::verify::{AllowedScopes, ClaimMapping, OWN, Preset, RequiredClaim, WantedClaim, host_of};
+use rotogate_core::token::verify::{
+    AllowedScopes, ClaimMapping, EventEffects, OWN, Preset, RequiredClaim, WantedClaim, host_of,
+};
 use rotogate_core::token::{Algorithm, IdJagRules, JwtBearerRules};
 use rotogate_kit::config::{Section, Value as Raw, printable};
 
@@ -77,6 +81,15 @@ section! {
             let is_discovered = keys.remote().is_some_and(RemoteSource::is_discovered);
             stream::read(section, dir, &StreamIssuer { url: &url, events: events.as_ref(), is_discovered })
         },
+        /// What its security events do, where it is not the default, such as `{ "credential-change" = "end" }`: `"end"`,
+        /// `"refresh"` or `"log"`, by the types in docs/signals.md.
+        reload on_event as some: EventEffects = by { signals::on_event(section) },
+        /// Where its requests to end everything of a user come (global token revocation, Okta's Universal Logout):
+        /// docs/signals.md.
+        reload global_revocation: Option<GlobalRevocationConfig> = table(signals::read_global_revocation),
+        /// Names of users, besides `iss` and `sub`, that its events and requests may use, and the lookup of an HTTP directory
+        /// resolves: `"email"`, `"opaque"`.
+        reload user_names as some: Vec<UserNameForm> = by { signals::user_names(section) },
         /// Its identity assertions about users (ID-JAG) are grants: docs/clients-without-secrets.md.
         reload id_jag: Option<IdJagRules> = table(grants::read_id_jag),
         /// Its tokens for workloads are grants (RFC 7523), such as those of GitHub Actions and Kubernetes.
@@ -311,7 +324,7 @@ pub(crate) fn read_event_token(file: &Path) -> Result<SecretString, String> {
     }
 }
 
-fn events_path(v: &Raw) -> Result<String, String> {
+pub(super) fn events_path(v: &Raw) -> Result<String, String> {
     let path = value::text(v)?;
     let is_plain = path.starts_with('/')
         && path.len() > 1
@@ -462,7 +475,7 @@ pub(super) fn check_used(sections: &[Section<'_>], config: &Config) {
             let logs_in = endpoint.browser.as_ref().and_then(|browser| browser.provider.as_deref());
             [endpoint.relayed_issuer(), logs_in].contains(&Some(issuer.name.as_str()))
         };
-        let grants = issuer.id_jag.is_some() || issuer.jwt_bearer.is_some();
+        let grants = issuer.id_jag.is_some() || issuer.jwt_bearer.is_some() || issuer.global_revocation.is_some();
         let is_used = routes.iter().any(is_let_in) || endpoints.iter().any(is_behind) || grants;
         if !section.is_bad() && !routes.is_empty() && !is_used {
             let name = printable(&issuer.name);

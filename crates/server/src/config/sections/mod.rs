@@ -54,6 +54,7 @@ mod routes;
 mod routing;
 mod server;
 mod sessions;
+mod signals;
 mod store;
 mod stream;
 mod tracing;
@@ -86,6 +87,7 @@ pub use relay::RelaySettings;
 pub use remote::RemoteSource;
 pub use server::ServerConfig;
 pub use sessions::SessionsConfig;
+pub use signals::GlobalRevocationConfig;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 pub use store::SharedSettings;
 #[cfg(feature = "postgres")]
@@ -308,6 +310,7 @@ impl<'a> CheckedSections<'a> {
     fn check(&self, config: &Config) {
         issuers::check_used(&self.issuers, config);
         grants::check(&self.issuers, &config.issuers, &config.clients, &config.directories);
+        signals::check(&self.issuers, &config.issuers, &config.directories);
         introspection::check(&self.routes, &config.routes, &config.issuers);
         routing::check(config, &self.routes);
         identity::check(&self.identity, config);

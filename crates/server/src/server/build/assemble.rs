@@ -18,11 +18,13 @@ use super::users::LiveUsers;
 #[cfg(feature = "relay")]
 use super::{exchanges, relays};
 use crate::config::{
-    AssertionHeader, ClientConfig, ClientKeySource, Config, ConfigError, ConfigErrors, EndpointConfig, IdentityConfig,
-    IdentityNames, IssuerConfig, LimitsConfig, SessionsConfig, StoreConfig, read_event_token,
+    AssertionHeader, ClientConfig, ClientKeySource, Config, ConfigError, ConfigErrors, EndpointConfig,
+    GlobalRevocationConfig, IdentityConfig, IdentityNames, IssuerConfig, LimitsConfig, SessionsConfig, StoreConfig,
+    read_event_token,
 };
 use crate::server::error::{KeyFault, ServerError};
 use rotogate::dialect::events::Events;
+use rotogate::dialect::global_revocation::GlobalRevocations;
 use rotogate::gate::{BuildError, Endpoint, Gate, GateBuilder};
 use rotogate::store::redb::RedbStore;
 use rotogate_core::client::{Client, ClientKeys};
@@ -313,6 +315,11 @@ fn with_endpoints(
         if let Some(logout) = &issuer.backchannel_logout {
             let dialect = Events::back_channel_logout(&issuer.name, of(&logout.audience));
             builder = builder.endpoint(Endpoint::new(dialect).path(logout.path.as_str()));
+        }
+        if let Some(GlobalRevocationConfig { path, client_id }) = &issuer.global_revocation {
+            let url = format!("{}{path}", config.server.public_url.to_string().trim_end_matches('/'));
+            let dialect = GlobalRevocations::new(issuer.name.as_str(), client_id.as_str(), url);
+            builder = builder.endpoint(Endpoint::new(dialect).path(path.as_str()));
         }
         if let Some(events) = &issuer.events
             && let Some(file) = &events.token_file

@@ -129,10 +129,13 @@ pub(crate) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String>
         session_claim,
         id_jag,
         jwt_bearer,
+        on_event,
+        user_names,
         // Their endpoints are the gate's.
         backchannel_logout: _,
         events: _,
         stream: _,
+        global_revocation: _,
     } = issuer;
     let audience = audience.iter().map(|audience| audience.as_str().into()).collect();
     let rules = match (keys, introspection) {
@@ -148,6 +151,8 @@ pub(crate) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String>
     rules.leeway = *leeway;
     rules.session_claim = session_claim.as_str().into();
     rules.max_lifetime = Some(*max_lifetime);
+    rules.on_event = on_event.clone();
+    rules.user_names.clone_from(user_names);
     rules.grants = AssertionGrants { id_jag: id_jag.clone(), jwt_bearer: jwt_bearer.clone() };
     Ok(rules)
 }

@@ -137,6 +137,9 @@ fn named_subject<'a>(rules: &IssuerRules, subject: &'a Map<String, Value>) -> Re
 fn complex<'a>(rules: &IssuerRules, subject: &'a Map<String, Value>) -> Result<NamedSubject<'a>, Denial> {
     let part = |name: &str| subject.get(name).map(|part| part.as_object().ok_or(malformed("sub_id is malformed")));
     let (of_session, of_user) = (part("session").transpose()?, part("user").transpose()?);
+    if subject.len() < 2 {
+        return Err(malformed("complex has no member"));
+    }
     let critical = rules.critical.load();
     let is_judged = |member: &str| matches!(member, "format" | "session" | "user");
     if subject.keys().any(|member| !is_judged(member) && critical.iter().any(|name| **name == **member)) {

@@ -163,10 +163,7 @@ fn entry_of(entry: &Revocation) -> Entry {
         Target::Token { issuer, jti } => ("token", Some(jti.to_string()), Some(issuer.to_string())),
         Target::Global => ("all", None, None),
     };
-    let not_before = match entry.effect {
-        Effect::NotBefore(moment) => Some(rfc3339(moment)),
-        Effect::Minimum { .. } | Effect::Gone => None,
-    };
+    let not_before = entry.effect.sessions_until().map(rfc3339);
     Entry { kind, of, issuer, not_before, until: rfc3339(entry.until) }
 }
 

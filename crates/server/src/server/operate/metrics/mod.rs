@@ -343,6 +343,10 @@ impl GateCollector {
         for (issuer, protocol, result, number) in gate.session_counts().notices().results() {
             notices.add([&issuer, protocol, result], number)?;
         }
+        let mut events = output.family(&names::EVENTS)?;
+        for (issuer, kind, effect, number) in gate.session_counts().notices().effects() {
+            events.add([&issuer, kind, effect], number)?;
+        }
         output.family(&names::ISSUER_NOTICE_AGE)?.add_counted([], &gate.session_counts().notices().ages())?;
         let mut verifications = output.family(&names::VERIFICATIONS)?;
         for (result, number) in gate.verifications() {

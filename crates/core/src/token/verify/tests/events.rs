@@ -1,0 +1,171 @@
+//! Security event tokens: types, subjects, and what each does.
+
+use super::*;
+use crate::denial::EventFlaw;
+use crate::revocation::{Effect, Target};
+use crate::token::verify::event::Ended;
+use crate::token::verify::{EventEffect, EventKind, EventProtocol, Reported, SentNotice, StreamNotice, UserNameForm};
+
+const CAEP: &str = "https://schemas.openid.net/secevent/caep/event-type";
+const RISC: &str = "https://schemas.openid.net/secevent/risc/event-type";
+const SSF: &str = "https://schemas.openid.net/secevent/ssf/event-type";
+
+pub(super) struct Issuer {
+    pub(super) key: SigningKey,
+    pub(super) verifier: Verifier,
+}
+
+pub(super) fn issuer(rules: impl FnOnce(IssuerRules) -> IssuerRules) -> Issuer {
+    let key = SigningKey::generate(Algorithm::Es256).unwrap();
+    let keys = IssuerKeys::from_jwks(jwks(std::slice::from_ref(&key)).to_string().as_bytes(), None).unwrap();
+    let external = IssuerRules::external(IDP, vec!["api".into()], keys).named("idp");
+    Issuer { key, verifier: Verifier::new(vec![rules(external)]).unwrap() }
+}
+
+fn user() -> Value {
+    json!({ "format": "iss_sub", "iss": IDP, "sub": "ada" })
+}
+
+impl Issuer {
+    fn told(&self, uri: &str, event: Value, subject: Value) -> Result<Reported, Denial> {
+        let header = json!({ "alg": "ES256", "typ": "secevent+jwt", "kid": self.key.kid() });
+        let claims = json!({ "iss": IDP, "aud": "gate", "iat": 1_800_000_000, "jti": "e-1", "sub_id": subject,
+            "events": { uri: event } });
+        let token = forge(&self.key, header.to_string(), claims.to_string());
+        let (protocol, audience) = (EventProtocol::SecurityEvents, ["gate".into()]);
+        let sent = SentNotice { protocol, issuer: "idp", audience: &audience, token: &token };
+        self.verifier.reported(sent, NOW, NOW)
+    }
+
+    fn effect(&self, uri: &str, event: Value) -> EventEffect {
+        self.told(uri, event, user()).unwrap().effect
+    }
+
+    fn ends(&self, subject: Value) -> Ended {
+        self.told(&format!("{CAEP}/session-revoked"), json!({}), subject).unwrap().ended
+    }
+}
+
+#[test]
+fn s19_each_type_has_its_effect_and_none_makes_a_change_for_the_better_worse() {
+    let issuer = issuer(|rules| rules);
+    for (base, word, effect) in [
+        (CAEP, "session-revoked", EventEffect::End),
+        (RISC, "account-disabled", EventEffect::End),
+        (RISC, "account-purged", EventEffect::End),
+        (RISC, "credential-compromise", EventEffect::End),
+        (RISC, "sessions-revoked", EventEffect::End),
+        (CAEP, "credential-change", EventEffect::Refresh),
+        (CAEP, "token-claims-change", EventEffect::Refresh),
+        (CAEP, "assurance-level-change", EventEffect::Refresh),
+        (RISC, "account-credential-change-required", EventEffect::Refresh),
+        (CAEP, "device-compliance-change", EventEffect::Log),
+        (CAEP, "risk-level-change", EventEffect::Log),
+        (RISC, "account-enabled", EventEffect::Log),
+        (RISC, "identifier-changed", EventEffect::Log),
+        (RISC, "identifier-recycled", EventEffect::Log),
+        (CAEP, "session-established", EventEffect::Log),
+        (CAEP, "session-presented", EventEffect::Log),
+        // Of another namespace it is another type.
+        (RISC, "session-revoked", EventEffect::Log),
+        (CAEP, "account-disabled", EventEffect::Log),
+        (SSF, "session-revoked", EventEffect::Log),
+        ("https://events.example", "session-revoked", EventEffect::Log),
+    ] {
+        assert_eq!(issuer.effect(&format!("{base}/{word}"), json!({})), effect, "{base} {word}");
+    }
+    let strict = self::issuer(|rules| {
+        EventKind::configurable().fold(rules, |rules, kind| rules.on_event(kind, EventEffect::End))
+    });
+    for (word, better, worse) in [
+        ("credential-change", json!({ "change_type": "create" }), json!({ "change_type": "revoke" })),
+        (
+            "assurance-level-change",
+            json!({ "change_direction": "increase" }),
+            json!({ "change_direction": "decrease" }),
+        ),
+        (
+            "device-compliance-change",
+            json!({ "current_status": "compliant" }),
+            json!({ "current_status": "not-compliant" }),
+        ),
+        ("risk-level-change", json!({ "current_level": "LOW" }), json!({ "current_level": "HIGH" })),
+    ] {
+        let uri = format!("{CAEP}/{word}");
+        assert_eq!(strict.effect(&uri, better), EventEffect::Log, "{word}");
+        assert_eq!(strict.effect(&uri, worse), EventEffect::End, "{word}");
+    }
+    // What concerns the stream itself ends nothing, whatever is configured.
+    let verified =
+        strict.told(&format!("{SSF}/verification"), json!({ "state": "s-1" }), json!({ "format": "opaque" }));
+    let verified = verified.unwrap();
+    assert_eq!(verified.stream, Some(StreamNotice::Verification { state: Some("s-1".into()) }));
+    assert_eq!((verified.kind, verified.ended), (EventKind::Verification, Ended::Nothing));
+    let paused = strict.told(&format!("{SSF}/stream-updated"), json!({ "status": "paused" }), Value::Null).unwrap();
+    assert_eq!(paused.stream, Some(StreamNotice::Updated { status: "paused".into() }));
+}
+
+#[test]
+fn s20_each_subject_is_matched_or_counted_as_nobodys() {
+    let issuer = issuer(|mut rules| {
+        rules.user_names = vec![UserNameForm::Email];
+        rules
+    });
+    let target = |subject: Value| match issuer.ends(subject) {
+        Ended::Tokens { entry, .. } => entry.target,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(target(user()), Target::Subject { issuer: IDP.into(), subject: "ada".into() });
+    let jwt = json!({ "format": "jwt_id", "iss": IDP, "jti": "t-1" });
+    assert_eq!(target(jwt), Target::Token { issuer: IDP.into(), jti: "t-1".into() });
+    let session = json!({ "format": "opaque", "id": "s-1" });
+    assert_eq!(target(session.clone()), Target::session_of(IDP, "s-1"));
+    let both =
+        json!({ "format": "complex", "session": session, "user": user(), "tenant": { "format": "opaque", "id": "t" } });
+    let Ended::Tokens { entry, also, is_sure } = issuer.ends(both.clone()) else { panic!("it ends a session") };
+    assert_eq!((entry.target, is_sure), (Target::session_of(IDP, "s-1"), true));
+    assert_eq!(also.unwrap().target, Target::any_session_of(IDP, "ada"), "no token named the session");
+    let email = json!({ "format": "email", "email": "ada@example.com" });
+    for subject in [email.clone(), json!({ "format": "complex", "user": email })] {
+        let Ended::OfDirectory { name, effect, .. } = issuer.ends(subject) else { panic!("the directory knows whom") };
+        assert_eq!((name.text(), effect), ("ada@example.com", EventEffect::End));
+    }
+    for nobody in [
+        json!({ "format": "complex", "tenant": { "format": "opaque", "id": "t-1" } }),
+        json!({ "format": "complex", "device": { "format": "opaque", "id": "d-1" } }),
+        json!({ "format": "complex", "user": { "format": "opaque", "id": "u-1" } }),
+        json!({ "format": "phone_number", "phone_number": "+12065550100" }),
+        json!({ "format": "account", "uri": "acct:ada@example.com" }),
+        json!({ "format": "email" }),
+    ] {
+        assert_eq!(issuer.ends(nobody.clone()), Ended::Unmatched, "{nobody}");
+    }
+    // A member that the gate cannot judge, and the transmitter calls critical.
+    assert!(issuer.verifier.note_critical_members("idp", vec!["tenant".into()]));
+    assert_eq!(issuer.ends(both), Ended::Discarded);
+    assert!(matches!(issuer.ends(user()), Ended::Tokens { .. }), "which has no such member");
+    let other = json!({ "format": "iss_sub", "iss": "https://other.example/", "sub": "ada" });
+    let told = issuer.told(&format!("{CAEP}/session-revoked"), json!({}), other);
+    assert_eq!(told, Err(Denial::RefusedEvent(EventFlaw::Issuer)), "an issuer speaks for its own users");
+}
+
+#[test]
+fn s19_a_refresh_refuses_the_access_tokens_of_its_user_and_no_session() {
+    let issuer = issuer(|rules| rules);
+    let uri = format!("{CAEP}/credential-change");
+    let changed = json!({ "change_type": "update", "event_timestamp": 1_799_999_000 });
+    let session = json!({ "format": "opaque", "id": "s-1" });
+    let both = json!({ "format": "complex", "session": session.clone(), "user": user() });
+    for (subject, wanted, is_known) in [
+        (user(), Target::refreshed(IDP, "ada"), true),
+        (both, Target::refreshed(IDP, "ada"), true),
+        (session, Target::refreshed_session(IDP, "s-1"), false),
+    ] {
+        let told = issuer.told(&uri, changed.clone(), subject).unwrap();
+        assert_eq!(told.effect, EventEffect::Refresh);
+        let Ended::Tokens { entry, also: None, is_sure } = told.ended else { panic!("{told:?}") };
+        assert_eq!((entry.target, is_sure), (wanted, is_known));
+        // S22: the time of the report, so a later login lives, however often the event comes.
+        assert_eq!(entry.effect, Effect::NotBefore(Timestamp::from_secs(1_800_000_000)));
+    }
+}

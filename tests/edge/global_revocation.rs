@@ -1,0 +1,190 @@
+//! Global token revocation, and security events that refresh, against the real binary: what another issuer ends is refused at
+//! the next request, and what it changes is asked for anew.
+
+use serde_json::{Value, json};
+
+use super::assertion_grants::{Scene, TRANSMITTER, access, merged, scene_with};
+use super::issuer::{URL, claims};
+use support::documents::Documents;
+use support::keep_secret;
+use support::wire::Reply;
+
+const GATE: &str = "http://gate.test";
+const CAEP: &str = "https://schemas.openid.net/secevent/caep/event-type";
+
+/// An issuer that revokes, tells of events, and whose users the directory knows; with a store on disk.
+fn scene(hook: &Documents) -> Scene {
+    keep_secret(TRANSMITTER);
+    let told = r#"global_revocation = { path = "/revoke/okta", client_id = "0oa1" }
+events = { path = "/events/okta", audience = ["our-client"], token_file = "events.token" }
+user_names = ["email"]
+backchannel_logout"#;
+    let directory = format!("[directory]\nkind = \"http\"\nurl = \"{}\"\n", hook.at("/hook"));
+    scene_with(|config| {
+        let config = config.replacen("backchannel_logout", told, 1).replace("[store]\nkind = \"memory\"\n", "");
+        let config = config.replace("max_age = \"5m\" }", "max_age = \"5m\", subject = \"directory\" }");
+        let route = "[[routes]]\npath = \"/okta/{*rest}\"\nissuers = [\"okta\"]\nupstream = \"app\"\n[[routes]]";
+        format!("{}{directory}", config.replacen("[[routes]]", route, 1))
+    })
+}
+
+fn now() -> u64 {
+    claims(&json!({}))["iat"].as_u64().unwrap()
+}
+
+fn user() -> Value {
+    json!({ "format": "iss_sub", "iss": URL, "sub": "u-1" })
+}
+
+impl Scene {
+    fn jwt(&self, changes: &Value) -> String {
+        let said = json!({
+            "aud": format!("{GATE}/revoke/okta"), "sub": "0oa1", "jti": uuid::Uuid::new_v4(), "exp": now() + 300,
+            "client_id": null, "scope": null,
+        });
+        let header = json!({ "alg": "EdDSA", "kid": "k1", "typ": "global-token-revocation+jwt" });
+        self.idp.sign(&header, &claims(&merged(said, changes)))
+    }
+
+    fn post(&self, path: &str, kind: &str, bearer: &str, body: &str) -> Reply {
+        let (authorization, kind) = (format!("Authorization: Bearer {bearer}"), format!("Content-Type: {kind}"));
+        let length = format!("Content-Length: {}", body.len());
+        let mut wire = self.edge.wire();
+        wire.head(&format!("POST {path}"), &["Host: gate.test", &length, &kind, &authorization]);
+        wire.send(body);
+        wire.reply()
+    }
+
+    fn revoke(&self, jwt: &str, sub_id: &Value) -> Reply {
+        self.post("/revoke/okta", "application/json", jwt, &json!({ "sub_id": sub_id }).to_string())
+    }
+
+    fn tell(&self, kind: &str, sub_id: &Value, event: &Value) -> u16 {
+        let said = json!({
+            "aud": "our-client", "jti": uuid::Uuid::new_v4(), "sub": null, "exp": null, "sub_id": sub_id,
+            "events": { format!("{CAEP}/{kind}"): event },
+        });
+        let set = self.idp.sign(&json!({ "alg": "EdDSA", "kid": "k1", "typ": "secevent+jwt" }), &claims(&said));
+        self.post("/events/okta", "application/secevent+jwt", TRANSMITTER, &set).status
+    }
+
+    /// A token of the issuer for `sub`, of an earlier second.
+    fn foreign(&self, sub: &str) -> String {
+        let jti = uuid::Uuid::new_v4();
+        self.idp.token(&json!({ "sub": sub, "jti": jti, "iat": now() - 5, "tenant": "acme", "scope": "read" }))
+    }
+
+    /// Ours, for our user, of a session that the issuer vouched for.
+    fn own(&self) -> String {
+        access(&self.present(&self.signed(&json!({ "iat": now() - 5, "sid": "s-1" }))))
+    }
+}
+
+fn scene_and_hook() -> (Scene, Documents) {
+    let hook = Documents::start();
+    hook.document("/hook/lookup", &json!({ "active": true, "subject": "u-17", "scopes": ["read"] }));
+    let scene = scene(&hook);
+    (scene, hook)
+}
+
+#[test]
+fn s13_s14_s15_another_issuer_ends_everything_of_its_user_and_of_nobody_else() {
+    let (mut scene, hook) = scene_and_hook();
+    let (theirs, others, ours) = (scene.foreign("u-1"), scene.foreign("u-2"), scene.own());
+    let status = |scene: &Scene, wanted: [u16; 3]| {
+        let found = [scene.status(&theirs, "/okta/x"), scene.status(&others, "/okta/x"), scene.status(&ours, "/x")];
+        assert_eq!(found, wanted);
+    };
+    status(&scene, [200; 3]);
+    let metadata = scene.edge.ask("GET /.well-known/oauth-authorization-server", &[]).json();
+    assert_eq!(metadata["global_token_revocation_endpoint"], format!("{GATE}/revoke/okta"));
+    // S13: the whole table of refusals. None of them ends anything.
+    let good = || scene.jwt(&json!({}));
+    let another = json!({ "format": "iss_sub", "iss": "https://off.test/", "sub": "u-1" });
+    let email = json!({ "format": "email", "email": "ada@example.com" });
+    for (jwt, sub_id, wanted) in [
+        ("no token".to_owned(), user(), 401),
+        (scene.jwt(&json!({ "aud": format!("{GATE}/revoke/other") })), user(), 401),
+        (scene.jwt(&json!({ "sub": "another-app" })), user(), 401),
+        (scene.jwt(&json!({ "exp": now() + 700 })), user(), 401),
+        (theirs.clone(), user(), 401),
+        (good(), json!("u-1"), 400),
+        (good(), json!({ "format": "opaque", "id": "u-17" }), 400),
+        (good(), another, 403),
+    ] {
+        let reply = scene.revoke(&jwt, &sub_id);
+        assert_eq!((reply.status, reply.header("cache-control")), (wanted, "no-store"), "{sub_id}");
+        assert_eq!(reply.all("www-authenticate").len(), usize::from(wanted == 401));
+    }
+    assert_eq!(scene.edge.ask("GET /revoke/okta", &[]).status, 405);
+    assert_eq!(scene.post("/revoke/okta", "application/json", &good(), &" ".repeat(4097)).status, 413);
+    assert_eq!(scene.post("/revoke/okta", "text/plain", &good(), "{}").status, 400);
+    for (answer, wanted) in [
+        (json!({ "active": false }), 404),
+        (json!({ "active": false, "several": true }), 422),
+        (json!({ "active": "perhaps" }), 503),
+    ] {
+        hook.document("/hook/lookup", &answer);
+        assert_eq!(scene.revoke(&good(), &email).status, wanted, "{answer}");
+    }
+    hook.document("/hook/lookup", &json!({ "active": true, "subject": "u-17", "scopes": ["read"] }));
+    status(&scene, [200; 3]);
+    // S15: refused at the next request, and after kill -9. S14: a second use of the JWT is none.
+    let once = good();
+    assert_eq!(scene.revoke(&once, &user()).status, 204);
+    status(&scene, [401, 200, 401]);
+    assert_eq!(scene.revoke(&once, &user()).status, 401);
+    assert_eq!(scene.revoke(&good(), &json!({ "format": "iss_sub", "iss": URL, "sub": "never-seen" })).status, 204);
+    let log = scene.edge.gate.log();
+    assert!(log.contains("issuer.event") && log.contains("global-token-revocation"), "{log}");
+    assert!(log.contains("it was used before"), "a refused request is on record");
+    let metrics = scene.edge.metrics();
+    let series = r#"rotogate_events_total{issuer="okta",type="global-token-revocation",effect="end"} 2"#;
+    assert!(metrics.contains(series), "{metrics}");
+    scene.edge.gate.kill();
+    scene.edge.gate = scene.edge.place.start();
+    status(&scene, [401, 200, 401]);
+    assert_eq!(scene.revoke(&once, &user()).status, 401, "its use outlives the process");
+}
+
+#[test]
+fn s19_s20_s22_s23_an_event_refreshes_or_ends_and_later_logins_live() {
+    let (scene, hook) = scene_and_hook();
+    let (theirs, ours) = (scene.foreign("u-1"), scene.own());
+    assert_eq!((scene.status(&theirs, "/okta/x"), scene.status(&ours, "/x")), (200, 200));
+    // Logged, or nobody's: nothing changes.
+    assert_eq!(scene.tell("device-compliance-change", &user(), &json!({ "current_status": "not-compliant" })), 202);
+    assert_eq!(scene.tell("credential-change", &user(), &json!({ "change_type": "create" })), 202);
+    let tenant = json!({ "format": "complex", "tenant": { "format": "opaque", "id": "t-1" } });
+    assert_eq!(scene.tell("session-revoked", &tenant, &json!({})), 202);
+    assert_eq!((scene.status(&theirs, "/okta/x"), scene.status(&ours, "/x")), (200, 200));
+    // Refreshed: the access tokens are refused, and the session goes on after it asked the directory.
+    let earlier = json!({ "change_type": "update", "event_timestamp": now() });
+    for _ in 0..2 {
+        assert_eq!(scene.tell("credential-change", &user(), &earlier), 202);
+        assert_eq!((scene.status(&theirs, "/okta/x"), scene.status(&ours, "/x")), (401, 401));
+    }
+    let next_second = now() + 1;
+    while now() < next_second {
+        std::thread::yield_now();
+    }
+    let asked = hook.times("/hook/lookup");
+    let again = access(&scene.present(&scene.signed(&json!({ "iat": now() - 5, "sid": "s-1" }))));
+    assert_eq!(scene.status(&again, "/x"), 200);
+    assert!(hook.times("/hook/lookup") > asked);
+    // By e-mail address: our user ends, whom the directory names.
+    let email = json!({ "format": "email", "email": "ada@example.com" });
+    assert_eq!(scene.tell("session-revoked", &email, &json!({})), 202);
+    assert_eq!(scene.status(&again, "/x"), 401);
+    let metrics = scene.edge.metrics();
+    for (kind, effect, number) in [
+        ("device-compliance-change", "log", 1),
+        ("credential-change", "log", 1),
+        ("credential-change", "refresh", 2),
+        ("session-revoked", "unmatched", 1),
+        ("session-revoked", "end", 1),
+    ] {
+        let series = format!(r#"rotogate_events_total{{issuer="okta",type="{kind}",effect="{effect}"}} {number}"#);
+        assert!(metrics.contains(&series), "{series}: {metrics}");
+    }
+}
