@@ -1,5 +1,6 @@
 //! What other issuers report: one way in for the endpoints where they push, and for a client that polls.
 
+#[cfg(feature = "program")]
 use std::sync::Arc;
 
 use secrecy::ExposeSecret;
@@ -8,9 +9,12 @@ use secrecy::ExposeSecret;
 use super::Gate;
 use super::Inner;
 use crate::dialect::global_revocation::GlobalRevocation;
+#[cfg(feature = "program")]
 use rotogate_core::clock::Timestamp;
 use rotogate_core::denial::{Denial, EventFlaw};
-use rotogate_core::engine::{NoticeResult, Origin, StreamWatch};
+#[cfg(feature = "program")]
+use rotogate_core::engine::StreamWatch;
+use rotogate_core::engine::{NoticeResult, Origin};
 use rotogate_core::fault::Error;
 #[cfg(feature = "program")]
 use rotogate_core::token::verify::SentNotice;

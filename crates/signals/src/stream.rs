@@ -134,7 +134,7 @@ impl Stream {
                 wait
             }
             Err(error) => {
-                if self.failures % LOG_EVERY == 0 {
+                if self.failures.is_multiple_of(LOG_EVERY) {
                     tracing::warn!(issuer, %error, "event stream cannot be used just now; the gate tries again");
                 }
                 let wait = Duration::from_secs(1 << self.failures.min(6)).min(MAX_BACKOFF);
@@ -169,10 +169,10 @@ impl Stream {
         self.keeper.gate.note_critical_members(&self.settings.issuer, metadata.critical_members);
         let stream = self.transmitter.stream(self.keeper.known.stream_id.as_deref()).await?;
         let issuer = &*self.settings.issuer;
-        let is_missing = |wanted: &&Box<str>| {
-            stream.delivered.as_ref().is_some_and(|delivered| !delivered.iter().any(|one| **one == ***wanted))
+        let is_missing = |wanted: &&str| {
+            stream.delivered.as_ref().is_some_and(|delivered| !delivered.iter().any(|one| one == wanted))
         };
-        let missing: Vec<_> = self.settings.events.iter().filter(is_missing).map(|one| &**one).collect();
+        let missing: Vec<_> = self.settings.events.iter().map(|one| &**one).filter(is_missing).collect();
         tracing::info!(issuer, stream = stream.stream_id, not_delivered = missing.join(" "), "event stream in use");
         let id = stream.stream_id.clone();
         self.keeper
