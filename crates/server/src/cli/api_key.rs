@@ -9,7 +9,7 @@ use super::output::Output;
 use super::{CommandResult, Failure, admin_client, runtime};
 use crate::config::AdminAccess;
 use crate::server::operate::admin::{
-    ApiKeyInfo, KeyRequest, KeysPage, LeakAnswer, LeakReport, NewKeyAnswer, RotateKeyRequest,
+    ApiKeyInfo, ApiKeyRequest, KeysPage, LeakAnswer, LeakReport, NewKeyAnswer, RotateKeyRequest,
 };
 
 #[derive(Debug, Subcommand)]
@@ -71,7 +71,7 @@ pub(super) fn run(gate: &AdminAccess, command: ApiKeyCommand, output: Output) ->
         match command {
             ApiKeyCommand::List { subject } => list(gate, subject.as_deref(), output).await,
             ApiKeyCommand::Create { name, user, account, subject, client, scopes, audience, networks, lifetime } => {
-                let request = KeyRequest { name, user, account, subject, client, scopes, audience, networks, lifetime };
+                let request = ApiKeyRequest { name, user, account, subject, client, scopes, audience, networks, lifetime };
                 show(&admin_client::post(gate, "/v1/api-keys", &request).await?, output)
             }
             ApiKeyCommand::Rotate { id, overlap } => {

@@ -212,7 +212,7 @@ impl AccessLog {
         line.word(key!("event.dataset"), "rotogate.access");
         line.word(key!("http.request.id"), head.id);
         line.bytes(key!("http.request.method"), head.method);
-        line.bytes(key!("url.path"), head.path);
+        line.bytes(key!("url.path"), &super::without_key(head.path));
         if let Some(host) = head.host {
             line.bytes(key!("server.address"), host);
         }

@@ -1,5 +1,6 @@
 //! The logs of the server: the application log, from `tracing`, and the access log. docs/logs.md describes both.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -12,6 +13,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
+use rotogate_core::api_key::KeyPrefix;
 use rotogate_core::clock::SystemTime;
 mod access;
 #[cfg(test)]
@@ -40,8 +42,23 @@ const PANIC_FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 /// among them: a line that began before may still come.
 static SINKS: Mutex<Vec<Arc<Sink>>> = Mutex::new(Vec::new());
 static ACCESS: ArcSwapOption<&'static AccessLog> = ArcSwapOption::const_empty();
+/// How the API keys of this program begin.
+static KEY_PREFIX: OnceLock<KeyPrefix> = OnceLock::new();
 /// The part of the application log that a reload changes.
 static LIVE: OnceLock<Live> = OnceLock::new();
+
+/// From now on no path in a log or a trace has an API key that begins so.
+pub(crate) fn hide_keys(prefix: &KeyPrefix) {
+    // The prefix changes by a restart alone.
+    let _ = KEY_PREFIX.set(prefix.clone());
+}
+
+/// The path of a request, as a log may have it.
+// Requirement K2.
+pub(crate) fn without_key(path: &[u8]) -> Cow<'_, [u8]> {
+    let redacted = KEY_PREFIX.get().and_then(|prefix| prefix.redacted(std::str::from_utf8(path).ok()?));
+    redacted.map_or(Cow::Borrowed(path), |text| Cow::Owned(text.into_bytes()))
+}
 
 struct Live {
     filter: reload::Handle<EnvFilter, Registry>,

@@ -189,7 +189,7 @@ fn describe<B>(span: &dyn Span, request: &Request<B>, facts: &RequestFacts<'_>) 
             text("http.request.method_original", request.method().as_str().as_bytes());
         }
     }
-    text("url.path", request.uri().path().as_bytes());
+    text("url.path", &crate::log::without_key(request.uri().path().as_bytes()));
     span.set("url.scheme", Value::Fixed(facts.scheme));
     let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
     if let Some(host) = authority.or_else(|| request.headers().get(HOST).map(HeaderValue::as_bytes)) {

@@ -9,6 +9,7 @@ use super::shared;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use super::start_wait::once_it_is_there;
 use crate::config::{Config, RedbSettings, StoreConfig};
+use crate::log;
 use crate::server::error::ServerError;
 use rotogate::gate::GateBuilder;
 #[cfg(feature = "postgres")]
@@ -47,6 +48,9 @@ pub(super) type OpenedStores = (Option<RedbStore>, Stores);
 /// The keys, and the store that was made with them. Gates of one store have the same keys: a gate without keys makes some only
 /// if it also makes the store.
 pub(super) async fn keys_and_stores(config: &Config) -> Result<(Keyring, OpenedStores), ServerError> {
+    if let Some(keys) = &config.api_keys {
+        log::hide_keys(&keys.prefix);
+    }
     let (keys, algorithm) = (&config.issuer.keys, config.issuer.algorithm);
     if !config.store.is_shared() {
         let keyring = Keyring::load_or_create(keys, algorithm).map_err(ServerError::part)?;

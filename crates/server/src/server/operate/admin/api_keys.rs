@@ -60,7 +60,7 @@ pub(crate) struct NewKeyAnswer {
 /// What a new key is to be. Exactly one of `user`, `subject` and `client` owns it.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct KeyRequest {
+pub(crate) struct ApiKeyRequest {
     /// What the owner calls it: 1 to 100 characters.
     pub(crate) name: String,
     /// A user of the users file, by name.
@@ -196,12 +196,12 @@ pub(super) async fn find(state: &AdminState, query: KeysQuery) -> Result<KeysPag
 /// Makes an API key for a user or a client. The answer has its text, which nothing has again.
 #[utoipa::path(
     post, path = "/v1/api-keys", operation_id = "create_api_key", tag = "api keys",
-    request_body = KeyRequest, responses((status = 200, description = "done", body = NewKeyAnswer))
+    request_body = ApiKeyRequest, responses((status = 200, description = "done", body = NewKeyAnswer))
 )]
 // Requirement K8.
-pub(super) async fn create(state: &AdminState, request: KeyRequest) -> AdminResult {
+pub(super) async fn create(state: &AdminState, request: ApiKeyRequest) -> AdminResult {
     let keys = keys(state)?;
-    let KeyRequest { name, user, account, subject, client, scopes, audience, networks, lifetime } = request;
+    let ApiKeyRequest { name, user, account, subject, client, scopes, audience, networks, lifetime } = request;
     let subject = match (user, subject, client) {
         (Some(user), None, None) => subject_of(state, &user, account.as_deref())?.into(),
         (None, Some(subject), None) => subject,
@@ -230,7 +230,8 @@ pub(super) async fn create(state: &AdminState, request: KeyRequest) -> AdminResu
     request_body = RotateKeyRequest, responses((status = 200, description = "done", body = NewKeyAnswer))
 )]
 pub(super) async fn rotate(state: &AdminState, id: &str, request: RotateKeyRequest) -> AdminResult {
-    let overlap = duration("overlap", request.overlap.as_deref())?;
+    let RotateKeyRequest { overlap } = request;
+    let overlap = duration("overlap", overlap.as_deref())?;
     let made = keys(state)?.rotate(id, overlap).await.map_err(|error| Refusal::of_store(&error))?;
     Ok(ok(&answer_of(state, made.ok_or_else(|| unknown(id))?)?))
 }

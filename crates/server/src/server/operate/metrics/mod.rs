@@ -309,18 +309,23 @@ impl GateCollector {
         Ok(())
     }
 
+    #[cfg(feature = "relay")]
+    fn api_keys(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
+        let mut events = output.family(&names::API_KEYS)?;
+        for (event, number) in self.sources.gate.api_keys().iter().flat_map(rotogate::gate::GateApiKeys::counts) {
+            events.add([event], number)?;
+        }
+        Ok(())
+    }
+
     fn sessions(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
         let Sources { gate, passwords, .. } = &*self.sources;
         let mut events = output.family(&names::SESSION_EVENTS)?;
         for event in Event::ALL {
             events.add([event.name()], gate.session_counts().get(event))?;
         }
-        let mut api_keys = output.family(&names::API_KEYS)?;
         #[cfg(feature = "relay")]
-        for (event, number) in gate.api_keys().iter().flat_map(rotogate::gate::GateApiKeys::counts) {
-            api_keys.add([event], number)?;
-        }
-        let _ = &mut api_keys;
+        self.api_keys(output)?;
         self.grants(output)?;
         let mut calls = output.family(&names::MCP_CALLS)?;
         for (pattern, [refused, permitted]) in gate.mcp_calls() {
