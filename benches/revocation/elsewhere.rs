@@ -83,6 +83,9 @@ fn hash_of_secret() -> String {
     made["secret_hash"].as_str().unwrap().to_owned()
 }
 
+/// A program of this machine, and how it is started.
+type Installed = (&'static str, PathBuf, fn(&Scene, &Keys, &Path, &Path) -> Peer);
+
 /// Those that this machine has; the others are named.
 async fn peers(scene: &Scene, gate: &Gate) -> Vec<Peer> {
     let folder = scene.place.path("peers");
@@ -90,7 +93,7 @@ async fn peers(scene: &Scene, gate: &Gate) -> Vec<Peer> {
     let keys = keys(scene, gate, &folder).await;
     let mut peers =
         vec![server_that_verifies(&keys).await, introspecting_gate(scene, gate), gate_that_reads_lists(scene, gate)];
-    let installed: [(&str, PathBuf, fn(&Scene, &Keys, &Path, &Path) -> Peer); 2] = [
+    let installed: [Installed; 2] = [
         ("haproxy", program("haproxy", &[PathBuf::from("/usr/sbin")]), haproxy),
         ("envoy", ::support::target_folder("interop-cache").join("neighbours/bin/envoy-itself"), envoy),
     ];

@@ -37,8 +37,10 @@ use probe::Latency;
 /// The lifetime of access tokens.
 pub(crate) const ACCESS: Duration = Duration::from_secs(300);
 
+type Part = (&'static str, fn(&mut Table));
+
 /// The parts, in order.
-const PARTS: [(&str, fn(&mut Table)); 6] = [
+const PARTS: [Part; 6] = [
     ("gates", gates::run),
     ("kill", gates::kill),
     ("cut", gates::cut),
