@@ -19,7 +19,8 @@
 
 #[doc(inline)]
 pub use rotogate_core::token::{
-    AccessTokenText, Algorithm, AllowedScopes, AssertionGrants, CertificateThumbprint, ClaimMapping, IdJagRules,
-    Ignored, IgnoredCause, IssuerKeys, IssuerRules, JagSubject, JwtBearerRules, KeyError, KeyThumbprint, Keyring,
-    Preset, RefreshToken, RequiredClaim, Roles, RulesError, SubjectEncoding, UnknownAlgorithm, WantedClaim,
+    AccessTokenText, Algorithm, AllowedScopes, AssertionGrants, CertificateThumbprint, ClaimMapping, EventEffect,
+    EventEffects, EventKind, IdJagRules, Ignored, IgnoredCause, IssuerKeys, IssuerRules, JagSubject, JwtBearerRules,
+    KeyError, KeyThumbprint, Keyring, Preset, RefreshToken, RequiredClaim, Roles, RulesError, SubjectEncoding,
+    UnknownAlgorithm, WantedClaim,
 };

@@ -28,6 +28,7 @@ pub use mint::{AccessTokenText, fingerprint, mint};
 pub use refresh::RefreshToken;
 pub use session_cookie::SessionCookie;
 pub use verify::{
-    AllowedScopes, AssertionGrants, ClaimMapping, IdJagRules, Ignored, IgnoredCause, IssuerKeys, IssuerRules,
-    JagSubject, JwtBearerRules, Preset, RequiredClaim, Roles, RulesError, SubjectEncoding, Verifier, WantedClaim,
+    AllowedScopes, AssertionGrants, ClaimMapping, EventEffect, EventEffects, EventKind, IdJagRules, Ignored,
+    IgnoredCause, IssuerKeys, IssuerRules, JagSubject, JwtBearerRules, Preset, RequiredClaim, Roles, RulesError,
+    SubjectEncoding, Verifier, WantedClaim,
 };

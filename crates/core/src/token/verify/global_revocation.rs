@@ -28,7 +28,7 @@ pub struct SentGlobalRevocation<'a> {
     /// Its `sub`: the id of this gate at the issuer.
     pub client_id: &'a str,
     /// Its `aud`: the URL of the endpoint.
-    pub audience: &'a [Box<str>],
+    pub audience: &'a str,
     /// The JWT.
     pub token: &'a str,
     /// The body, which names the user.
@@ -97,7 +97,7 @@ impl Verifier {
             return Err(unproved("typ is not global-token-revocation+jwt"));
         }
         // One audience: a JWT for several endpoints could be passed on from one to another.
-        if !claims.get("aud").is_some_and(is_one) || names_one(claims, sent.audience).is_err() {
+        if !claims.get("aud").is_some_and(is_one) || names_one(claims, &[sent.audience.into()]).is_err() {
             return Err(unproved("aud is not the URL of this endpoint alone"));
         }
         if claims.get("sub").and_then(Value::as_str) != Some(sent.client_id) {

@@ -229,7 +229,7 @@ impl Row {
             "Duration" => "duration",
             "Rate" => "rate",
             "Scope" | "AllowedScopes" => "list",
-            "CertificateAndKey" | "ClaimHeaders" => "table",
+            "CertificateAndKey" | "ClaimHeaders" | "EventEffects" => "table",
             _ if name.starts_with("Vec<") => "list",
             _ if name.starts_with("BTreeMap<") || !inner.is_empty() => "table",
             _ => "text",
@@ -578,6 +578,7 @@ fn p65_each_key_that_is_read_is_declared() {
         )
         .replace("upstream = \"app\"", "upstream = \"app\"\nstep_up = {}")
         .replace("address = \"127.0.0.1:8443\"", "address = \"127.0.0.1:8443\", tls = {}")
+        .replace("discovery = true", "discovery = true\nglobal_revocation = {}")
         .replace("id = \"web\"", "id = \"web\", profile = {}");
     let mut seen = 0;
     for more in VARIANTS.iter().map(|variant| variant.text).chain([""]) {

@@ -21,11 +21,10 @@ impl Issuer {
         let header =
             with(json!({ "alg": "ES256", "typ": "global-token-revocation+jwt", "kid": self.key.kid() }), header);
         let token = forge(&self.key, header.to_string(), with(claims(), changes).to_string());
-        let audience = URL.into();
         let sent = SentGlobalRevocation {
             issuer: "idp",
             client_id: "0oa1",
-            audience: std::slice::from_ref(&audience),
+            audience: URL,
             token: &token,
             body: body.as_bytes(),
         };
