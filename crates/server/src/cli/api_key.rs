@@ -71,7 +71,8 @@ pub(super) fn run(gate: &AdminAccess, command: ApiKeyCommand, output: Output) ->
         match command {
             ApiKeyCommand::List { subject } => list(gate, subject.as_deref(), output).await,
             ApiKeyCommand::Create { name, user, account, subject, client, scopes, audience, networks, lifetime } => {
-                let request = ApiKeyRequest { name, user, account, subject, client, scopes, audience, networks, lifetime };
+                let request =
+                    ApiKeyRequest { name, user, account, subject, client, scopes, audience, networks, lifetime };
                 show(&admin_client::post(gate, "/v1/api-keys", &request).await?, output)
             }
             ApiKeyCommand::Rotate { id, overlap } => {

@@ -71,7 +71,9 @@ mod traffic;
 pub(crate) mod users;
 
 #[cfg(feature = "relay")]
-pub(crate) use api_keys::{ApiKeyInfo, ApiKeyRequest, KeysPage, LeakAnswer, LeakReport, NewKeyAnswer, RotateKeyRequest};
+pub(crate) use api_keys::{
+    ApiKeyInfo, ApiKeyRequest, KeysPage, LeakAnswer, LeakReport, NewKeyAnswer, RotateKeyRequest,
+};
 pub(crate) use configuration::{ConfigInfo, ConfigValue, ReloadResult, ValueSource};
 pub(crate) use explain::{ExplainReport, ExplainedRule, Place};
 pub(crate) use guard::failures;
