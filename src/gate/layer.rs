@@ -50,8 +50,8 @@ pub(super) use awaited::{Settled, awaited, awaited_token};
 pub use future::ResponseFuture;
 use future::{FutureKind, PassedRequest};
 pub use judge::{Judgement, PermittedRequest};
-#[cfg(feature = "kuzzle")]
 use limited::Counted;
+#[cfg(feature = "kuzzle")]
 pub(super) use permit::{RoutedRequest, has_token_in_query, prepare, withhold};
 pub(super) use permit::{permit_call, set_target};
 
