@@ -51,8 +51,8 @@ pub use future::ResponseFuture;
 use future::{FutureKind, PassedRequest};
 pub use judge::{Judgement, PermittedRequest};
 use limited::Counted;
-#[cfg(feature = "kuzzle")]
 pub(super) use permit::{RoutedRequest, has_token_in_query, prepare, withhold};
+#[cfg(feature = "kuzzle")]
 pub(super) use permit::{permit_call, set_target};
 
 /// Puts the gate in front of a service. See [`Gate::layer`].
