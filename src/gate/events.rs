@@ -175,7 +175,7 @@ impl Inner {
             self.checker.verify_global_revocation(SentGlobalRevocation {
                 issuer: &request.issuer,
                 client_id: &request.client_id,
-                audience: std::slice::from_ref(&request.audience),
+                audience: &request.audience,
                 token: token.expose_secret(),
                 body: &request.body,
             })

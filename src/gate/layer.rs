@@ -52,7 +52,6 @@ pub(super) use awaited::{Settled, awaited, awaited_token};
 pub use future::ResponseFuture;
 use future::{FutureKind, PassedRequest};
 pub use judge::{Judgement, PermittedRequest};
-#[cfg(feature = "kuzzle")]
 use limited::Counted;
 pub(super) use permit::{RoutedRequest, has_token_in_query, prepare, withhold};
 pub(super) use permit_call::permit_call;

@@ -259,11 +259,12 @@ mod tests {
         let own = || on(RoutePolicy::default(), &[limit()]);
         assert_eq!(said(vec![own(), own()]), "", "each route has its own");
         let org = limit().named("org");
-        assert_eq!(said(vec![on(own(), &[org.clone()]), on(own(), &[org.clone()])]), "", "routes share it");
+        let one = std::slice::from_ref(&org);
+        assert_eq!(said(vec![on(own(), one), on(own(), one)]), "", "routes share it");
         let table = [
             (vec![on(own(), &[limit()])], "stands twice"),
-            (vec![on(own(), &[org.clone()]), on(own(), &[org.clone().over_gates()])], "differ"),
-            (vec![on(own(), &[org.clone()]), on(own(), &[org.clone().bursts(7)])], "differ"),
+            (vec![on(own(), one), on(own(), &[org.clone().over_gates()])], "differ"),
+            (vec![on(own(), one), on(own(), &[org.clone().bursts(7)])], "differ"),
             (vec![on(RoutePolicy::public(), &[limit()])], "no caller is known"),
             (vec![on(own(), &[limit().named("")])], "give it a name"),
             (vec![on(own(), &[limit().named("\u{e9}t\u{e9}")])], "give it a name"),
