@@ -27,6 +27,7 @@ fn user() -> Value {
 }
 
 impl Issuer {
+    #[expect(clippy::needless_pass_by_value, reason = "the tests are shorter so")]
     fn told(&self, uri: &str, event: Value, subject: Value) -> Result<Reported, Denial> {
         let header = json!({ "alg": "ES256", "typ": "secevent+jwt", "kid": self.key.kid() });
         let claims = json!({ "iss": IDP, "aud": "gate", "iat": 1_800_000_000, "jti": "e-1", "sub_id": subject,
