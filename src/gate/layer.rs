@@ -54,6 +54,7 @@ use future::{FutureKind, PassedRequest};
 pub use judge::{Judgement, PermittedRequest};
 use limited::Counted;
 pub(super) use permit::{RoutedRequest, has_token_in_query, prepare, withhold};
+#[cfg(feature = "kuzzle")]
 pub(super) use permit_call::permit_call;
 #[cfg(feature = "kuzzle")]
 pub(super) use target::set_target;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
-use support::{Answer, Place};
+use support::{Answer, Place, keep_secret, with};
 
 use super::{Ask, admin_token, with_tokens, write_token};
 
@@ -66,7 +66,7 @@ async fn o45_p49_every_operation_answers_as_the_document_says_errors_too() {
     let tokens = with_tokens(&[("vera", "viewer", "vera.token")]);
     // An issuer that never answers.
     let issuer = "[[issuers]]\nname = \"away\"\nurl = \"http://127.0.0.1:1\"\naudience = [\"api\"]\njwks_url = \"http://127.0.0.1:1/jwks\"\neverywhere = true\n";
-    let place = Place::new(&format!("{tokens}{issuer}"));
+    let place = Place::new(&format!("{}{issuer}", with(&tokens, "api_keys", "prefix = \"acme\"")));
     write_token(&place, "vera.token", VIEWER);
     let gate = place.start();
     let token = admin_token(&place);
@@ -76,6 +76,10 @@ async fn o45_p49_every_operation_answers_as_the_document_says_errors_too() {
     let checked_in = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/openapi.json");
     assert_eq!(document.json(), serde_json::from_slice::<Value>(&std::fs::read(checked_in).unwrap()).unwrap());
     let document = Document(document.json());
+    let key = "{\"name\":\"nightly\",\"user\":\"demo\"}";
+    let made = Ask::with(&gate, &token).post("/v1/api-keys", key).await.json();
+    keep_secret(made["key"].as_str().unwrap());
+    let id = made["id"].as_str().unwrap();
 
     let cases = [
         case("GET", "/livez", "/livez", ""),
@@ -90,6 +94,11 @@ async fn o45_p49_every_operation_answers_as_the_document_says_errors_too() {
         case("POST", "/v1/keys/rotate", "/v1/keys/rotate", "{\"refresh\":true}"),
         case("POST", "/v1/keys/{kid}/promote", "/v1/keys/refresh-2/promote", "{}"),
         case("POST", "/v1/keys/{kid}/retire", "/v1/keys/refresh-1/retire", "{\"force\":true}"),
+        case("GET", "/v1/api-keys", "/v1/api-keys", ""),
+        case("POST", "/v1/api-keys", "/v1/api-keys", key),
+        case("POST", "/v1/api-keys/{id}/rotate", format!("/v1/api-keys/{id}/rotate"), "{}"),
+        case("POST", "/v1/api-keys/{id}/revoke", format!("/v1/api-keys/{id}/revoke"), ""),
+        case("POST", "/v1/api-keys/leaked", "/v1/api-keys/leaked", "{\"keys\":[\"junk\"]}"),
         case("GET", "/v1/routes", "/v1/routes", ""),
         case("GET", "/v1/upstreams", "/v1/upstreams", ""),
         case("GET", "/v1/issuers", "/v1/issuers", ""),

@@ -36,11 +36,16 @@ async fn k2_k4_k8_k11_a_key_is_made_once_used_revoked_and_stays_so_after_a_crash
     assert_eq!(gate.admin(Method::POST, "/v1/api-keys/leaked", None).await.status, StatusCode::UNAUTHORIZED);
     let backup = place.path("backup.redb");
     std::fs::write(&backup, gate.admin(Method::POST, "/v1/store/backup", Some(token.trim())).await.body).unwrap();
+    let rotated = place.json(&["api-key", "rotate", &id, "--overlap", "1h"], "");
+    keep_secret(rotated["key"].as_str().unwrap());
+    let successor = rotated["id"].as_str().unwrap();
+    assert_eq!(place.json(&["api-key", "revoke", successor], "")["id"], successor);
     place.done(&["api-key", "revoke", &id], "");
+    let log = gate.log();
     gate.kill();
     let gate = place.start();
     assert_eq!((status(&gate, &key).await, status(&gate, &other).await), (StatusCode::UNAUTHORIZED, StatusCode::OK));
-    let log = gate.log();
+    let log = log + &gate.log();
     assert!(!log.contains(&key) && log.contains("api_key.create"), "the log names a key by its id");
     assert_eq!(place.json(&["api-key", "leaked"], &format!("junk\n{other}\n"))["revoked"], 1);
     assert_eq!(status(&gate, &other).await, StatusCode::UNAUTHORIZED);

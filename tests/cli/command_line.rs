@@ -56,6 +56,11 @@ fn p13_each_command_reports_an_error_as_json() {
     let key = private(&place, "x.pem", "no key");
     let users = private(&place, "old.csv", "username\nada\n");
     let errors: &[&[&str]] = &[
+        &["api-key", "create", "x", "--user", "nobody"],
+        &["api-key", "list"],
+        &["api-key", "rotate", "x"],
+        &["api-key", "revoke", "x"],
+        &["api-key", "leaked"],
         &["client", "secret", "--stdin"],
         &["audit-hash", "x"],
         &["config", "show", "--running"],
@@ -188,6 +193,11 @@ async fn p13_each_command_reports_success_as_json() {
     let elsewhere = [
         "serve",
         "upgrade",
+        "api-key-create",
+        "api-key-list",
+        "api-key-rotate",
+        "api-key-revoke",
+        "api-key-leaked",
         "keys-init",
         "issuer-list",
         "issuer-refresh",
@@ -360,7 +370,8 @@ fn p19_completions_for_five_shells_name_every_command() {
             _ => "set edit:completion:arg-completer[rotogate]",
         };
         assert!(script.contains(begin), "{shell}");
-        for word in commands.iter().filter_map(|command| command.split_once('-')).map(|(_, last)| last) {
+        let words = commands.iter().map(|command| command.strip_prefix("api-").unwrap_or(command));
+        for word in words.filter_map(|command| command.split_once('-')).map(|(_, last)| last) {
             assert!(script.contains(word), "{shell}: {word}");
         }
         assert_eq!(place.json(&["completions", shell], "")["script"], script.trim_end());

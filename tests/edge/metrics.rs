@@ -145,7 +145,7 @@ const FAMILIES: &str = "\
     config_last_reload_successful config_last_reload_success_timestamp_seconds config_info log_lines_total \
     log_dropped_lines_total log_write_errors_total browser_logins_total browser_renewals_total browser_device_total \
     exchanges_total decisions_total mcp_calls_total grants_total status_list_lag_seconds status_list_builds_total \
-    rate_refused_total stream_alive";
+    rate_refused_total stream_alive events_total api_keys_total";
 const OF_PROCESS: &str =
     "cpu_seconds_total resident_memory_bytes virtual_memory_bytes open_fds max_fds threads start_time_seconds";
 
@@ -166,7 +166,7 @@ async fn p23_every_family_exists_after_a_start_and_small_sets_are_at_0() {
         ("rotogate_upstream_requests_total{", 8),
         ("rotogate_session_events_total{", 12),
         ("rotogate_sessions_started_total{", 4),
-        ("rotogate_sessions_ended_total{", 9),
+        ("rotogate_sessions_ended_total{", 10),
         ("rotogate_grants_total{", 15),
         ("rotogate_verifications_total{", 6),
         ("rotogate_rate_limited_total{", 8),

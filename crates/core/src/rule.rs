@@ -112,15 +112,9 @@ impl Rule {
     /// The rule that refuses with this denial.
     pub const fn from_denial(denial: Denial) -> Self {
         match denial {
-            Denial::BadHost
-            | Denial::BadTarget
-            | Denial::BadFraming
-            | Denial::Tunnel
-            | Denial::TargetTooLong
-            | Denial::UnknownHost
-            | Denial::UntrustedNeighbour
-            | Denial::BadFact(_)
-            | Denial::DisguisedHeader => Self::Request,
+            Denial::BadHost | Denial::BadTarget | Denial::BadFraming | Denial::Tunnel => Self::Request,
+            Denial::TargetTooLong | Denial::UnknownHost | Denial::UntrustedNeighbour => Self::Request,
+            Denial::BadFact(_) | Denial::DisguisedHeader => Self::Request,
             Denial::BadPath(_) => Self::Path,
             Denial::NoRoute
             | Denial::UnknownSession

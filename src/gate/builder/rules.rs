@@ -185,10 +185,7 @@ impl Rules {
             || self.clients.iter().any(|client| client.dpop != DpopUse::Off)
             || routes.iter().any(|route| route.policy.dpop_required);
         if !running.is_issuer && public_url.is_empty() {
-            let needs = [(uses_dpop, "proofs (DPoP)"), (!self.resources.is_empty(), "the description of a resource")];
-            if let Some((_, what)) = needs.into_iter().find(|(is_used, _)| *is_used) {
-                return Err(BuildError::NoPublicUrl(what));
-            }
+            needs_no_url(uses_dpop, !self.resources.is_empty())?;
         }
         let limits = RouteLimits::new(&mut routes, engine.limits(), self.rate_headers)?;
         let resources = resources::ready(self.resources, &mut routes, engine.issuer(), (&public_url, uses_dpop), old)?;
@@ -251,6 +248,16 @@ impl Rules {
             checker,
         })
     }
+}
+
+/// Does a resource server do without its URL?
+///
+/// # Errors
+/// It does not.
+fn needs_no_url(uses_dpop: bool, describes_resources: bool) -> Result<(), BuildError> {
+    let needs = [(uses_dpop, "proofs (DPoP)"), (describes_resources, "the description of a resource")];
+    let needed = needs.into_iter().find(|(is_used, _)| *is_used);
+    needed.map_or(Ok(()), |(_, what)| Err(BuildError::NoPublicUrl(what)))
 }
 
 /// The configured hosts, the host of the public URL, and those that routes name.

@@ -1,6 +1,8 @@
 //! API keys: their text, and the record of one.
 
+#[cfg(feature = "relay")]
 use std::fmt;
+#[cfg(feature = "relay")]
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -62,6 +64,7 @@ pub struct ApiKey {
 
 impl ApiKey {
     /// Its networks.
+    #[cfg(feature = "relay")]
     pub(crate) fn networks(&self) -> Option<Vec<IpNet>> {
         self.networks.iter().map(|network| network.parse().ok()).collect()
     }
@@ -145,6 +148,7 @@ pub(crate) struct CachedKey {
     /// The key: that of the caches, too.
     pub(crate) text: std::sync::Arc<str>,
     /// When the record is read again.
+    #[cfg_attr(not(feature = "relay"), expect(dead_code, reason = "records are in the store of relays"))]
     pub(crate) read_again: Timestamp,
     pub(crate) networks: Vec<IpNet>,
 }
@@ -156,6 +160,7 @@ impl CachedKey {
     }
 
     /// Is the key good for a request from there?
+    #[cfg(feature = "relay")]
     pub(crate) fn is_good_at(&self, address: Option<IpAddr>) -> bool {
         self.networks.is_empty()
             || address.is_some_and(|address| self.networks.iter().any(|network| network.contains(&address)))
@@ -163,8 +168,10 @@ impl CachedKey {
 }
 
 /// The subject of the client that owns the key, `client_id` of the request.
+#[cfg(feature = "relay")]
 pub(crate) struct KeyClient<'a>(pub(crate) &'a str);
 
+#[cfg(feature = "relay")]
 impl fmt::Display for KeyClient<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "key:{}", self.0)

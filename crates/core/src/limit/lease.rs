@@ -26,7 +26,7 @@ const HELD: Duration = Duration::from_millis(500);
 
 /// The requests that this gate holds, by key.
 pub(super) struct Leases {
-    of_key: RememberedKeys<Arc<Lease>>,
+    of_key: RememberedKeys<Arc<KeyLease>>,
     hasher: RandomState,
     shared: Arc<SharedLimits>,
     /// The names of the counters begin with it.
@@ -35,7 +35,7 @@ pub(super) struct Leases {
 
 /// The requests of one key that this gate holds.
 #[derive(Debug)]
-pub(super) struct Lease {
+pub(super) struct KeyLease {
     /// The name of the counter in the store.
     name: Vec<u8>,
     left: AtomicU32,
@@ -57,7 +57,7 @@ struct Size {
 
 /// A question to the store, for requests of one key.
 pub(super) struct Ask {
-    lease: Arc<Lease>,
+    lease: Arc<KeyLease>,
     shared: Arc<SharedLimits>,
     rate: Rate,
 }
@@ -80,9 +80,9 @@ impl Leases {
         Self { of_key: remembered(), hasher: RandomState::new(), shared, limit }
     }
 
-    fn of_key(&self, key: &LimitKey<'_>) -> Arc<Lease> {
+    fn of_key(&self, key: &LimitKey<'_>) -> Arc<KeyLease> {
         self.of_key.get_with(self.hasher.hash_one(key), || {
-            Arc::new(Lease {
+            Arc::new(KeyLease {
                 name: key.name(self.limit),
                 left: AtomicU32::new(0),
                 refused_until: AtomicU64::new(0),
@@ -135,7 +135,7 @@ impl Leases {
     }
 }
 
-impl Lease {
+impl KeyLease {
     /// Takes one, and returns how many are left. More than `most` are dropped: there are more gates now.
     fn take(&self, most: u32) -> Option<u32> {
         let one_less = |left: u32| left.min(most).checked_sub(1);

@@ -116,6 +116,7 @@ impl CacheShared {
     }
 
     /// The token that stands for an API key.
+    #[cfg(feature = "relay")]
     pub(super) fn accept_key(
         self: &Arc<Self>,
         access: AccessToken,

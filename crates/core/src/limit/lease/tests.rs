@@ -277,7 +277,7 @@ async fn k18_a_request_that_another_limit_refuses_uses_no_lease_up() {
 
 #[test]
 fn more_gates_drop_what_one_held_beyond_its_part() {
-    let lease = Lease {
+    let lease = KeyLease {
         name: Vec::new(),
         left: AtomicU32::new(10),
         refused_until: AtomicU64::new(0),

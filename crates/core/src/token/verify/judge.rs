@@ -112,10 +112,9 @@ pub(super) fn claims<'r>(
         issued_by: Arc::clone(issuer),
         signer,
         rare: (rare != RareClaims::default()).then(|| Box::new(rare)),
-        subject: if rules.subject_prefix.is_empty() {
-            shown.into()
-        } else {
-            format!("{}{shown}", rules.subject_prefix).into()
+        subject: match &*rules.subject_prefix {
+            "" => shown.into(),
+            prefix => format!("{prefix}{shown}").into(),
         },
         client: client.map(Box::from),
         scope: rules.granted(scope),

@@ -178,17 +178,17 @@ fn give_up(store: &StoreConfig) -> Option<Duration> {
 /// The files of endpoints that cannot be used, each at its key.
 pub(crate) fn builder(config: &Config, remote_issuers: &RemoteIssuers) -> Result<GateBuilder, ConfigErrors> {
     // `keys` and `algorithm` made the keyring; the two limits of password checks made `passwords`.
-    let IssuerConfig { url, audience, algorithm: _, authorization_endpoint, keys: _, leeway } = &config.issuer;
+    let IssuerConfig { url, audience, algorithm: _, authorization_endpoint: _, keys: _, leeway } = &config.issuer;
     let LimitsConfig {
         rates,
         rate_headers,
-        shared,
+        shared: _,
         verified_cache,
         max_password_checks: _,
         password_queue: _,
         max_token_body,
     } = &config.limits;
-    let SessionsConfig { profile, keep_login_client, max_stream } = &config.sessions;
+    let SessionsConfig { profile, keep_login_client: _, max_stream } = &config.sessions;
     let server = &config.server;
     let mut builder = Gate::builder()
         .issuer(url.as_str())
@@ -210,35 +210,7 @@ pub(crate) fn builder(config: &Config, remote_issuers: &RemoteIssuers) -> Result
         .allowed_origins(config.cors.origins.iter().map(String::as_str))
         .trusted_proxies(server.trusted_proxies.clone())
         .identity_headers(identity(&config.identity));
-    if let Some(endpoint) = authorization_endpoint {
-        builder = builder.authorization_endpoint(endpoint);
-    }
-    if let Some(AssertionHeader { header, ttl }) = &config.identity.assertion {
-        builder = builder.assertion(header.clone(), *ttl);
-    }
-    if let Some(dpop) = &config.dpop {
-        builder = builder.dpop(dpop.clone());
-    }
-    if let Some(settings) = &config.status_list {
-        builder = builder.status_list(settings.clone());
-    }
-    #[cfg(feature = "relay")]
-    if let Some(keys) = &config.api_keys {
-        builder = builder.api_keys(keys.clone());
-    }
-    #[cfg(any(feature = "postgres", feature = "redis"))]
-    if let Some(staleness) = config.store.staleness() {
-        builder = builder.staleness(staleness);
-    }
-    if config.store.is_shared() {
-        builder = builder.node_name(node_name());
-    }
-    if !shared {
-        builder = builder.limits_per_node();
-    }
-    if !keep_login_client {
-        builder = builder.forget_login_origin();
-    }
+    builder = with_options(builder, config);
     let mut wrong = Vec::new();
     for (index, client) in config.clients.iter().enumerate() {
         match client_with_keys(client) {
@@ -265,6 +237,41 @@ pub(crate) fn builder(config: &Config, remote_issuers: &RemoteIssuers) -> Result
     #[cfg(feature = "signals")]
     let wrong = wrong.into_iter().chain(super::streams::plans(config, remote_issuers).err()).reduce(ConfigErrors::and);
     wrong.map_or(Ok(builder), Err)
+}
+
+/// What a configuration may have or leave out.
+fn with_options(mut builder: GateBuilder, config: &Config) -> GateBuilder {
+    if let Some(endpoint) = &config.issuer.authorization_endpoint {
+        builder = builder.authorization_endpoint(endpoint);
+    }
+    if let Some(AssertionHeader { header, ttl }) = &config.identity.assertion {
+        builder = builder.assertion(header.clone(), *ttl);
+    }
+    if let Some(dpop) = &config.dpop {
+        builder = builder.dpop(dpop.clone());
+    }
+    #[cfg(feature = "relay")]
+    if let Some(settings) = &config.status_list {
+        builder = builder.status_list(settings.clone());
+    }
+    #[cfg(feature = "relay")]
+    if let Some(keys) = &config.api_keys {
+        builder = builder.api_keys(keys.clone());
+    }
+    #[cfg(any(feature = "postgres", feature = "redis"))]
+    if let Some(staleness) = config.store.staleness() {
+        builder = builder.staleness(staleness);
+    }
+    if config.store.is_shared() {
+        builder = builder.node_name(node_name());
+    }
+    if !config.limits.shared {
+        builder = builder.limits_per_node();
+    }
+    if !config.sessions.keep_login_client {
+        builder = builder.forget_login_origin();
+    }
+    builder
 }
 
 /// The client, with the keys that its file holds now. Those that are fetched come later.

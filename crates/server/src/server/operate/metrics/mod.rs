@@ -384,6 +384,12 @@ impl GateCollector {
                 keys.add([key.kid(), key.algorithm().name(), state], since.as_secs())?;
             }
         }
+        self.elsewhere(output)
+    }
+
+    /// What others were asked, and what they read here.
+    fn elsewhere(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
+        let gate = &self.sources.gate;
         let mut exchanges = output.family(&names::RELAY_EXCHANGES)?;
         for (result, number) in gate.relay_exchanges() {
             exchanges.add([result], number)?;
