@@ -207,14 +207,9 @@ impl Rules {
             resources: &resources,
         };
         let sessions = self.browser.as_ref().map(Browser::session_rules).unwrap_or_default();
-        let browser = match self.browser.take() {
-            Some(browser) => {
-                let (endpoint, browser) = browser.ready(&public_url, &self.allowed_origins)?;
-                self.endpoints.push(endpoint);
-                Some(browser)
-            }
-            None => None,
-        };
+        let browser = self.browser.take().map(|browser| browser.ready(&public_url, &self.allowed_origins));
+        let (endpoint, browser) = browser.transpose()?.unzip();
+        self.endpoints.extend(endpoint);
         let endpoints = Endpoints::new(self.endpoints, &common)?;
         let clients = Clients::new(self.clients, Arc::clone(&running.passwords))?;
         Ok(Inner {

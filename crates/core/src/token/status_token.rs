@@ -1,12 +1,7 @@
 //! Status list tokens (draft-ietf-oauth-status-list): the bits of a list, as a signed text.
 
-use std::io::{Read, Write};
-
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use flate2::Compression;
-use flate2::read::ZlibDecoder;
-use flate2::write::ZlibEncoder;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use zeroize::Zeroizing;
@@ -71,9 +66,7 @@ impl CompressedList {
     /// # Errors
     /// None in memory.
     pub fn new(bits: &[u8]) -> std::io::Result<Self> {
-        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
-        encoder.write_all(bits)?;
-        Ok(Self { bits: 1, lst: URL_SAFE_NO_PAD.encode(encoder.finish()?) })
+        Ok(Self { bits: 1, lst: URL_SAFE_NO_PAD.encode(zlib::compress(bits)?) })
     }
 }
 
@@ -97,14 +90,47 @@ pub fn made_at(now: Timestamp, ttl: u64) -> u64 {
 /// What is wrong with the text.
 pub fn inflated(lst: &str) -> Result<Vec<u8>, &'static str> {
     let compressed = URL_SAFE_NO_PAD.decode(lst).map_err(|_| "lst is not base64url")?;
-    let mut bytes = Vec::new();
-    let mut decoder = ZlibDecoder::new(&*compressed).take(MAX_INFLATED as u64 + 1);
-    decoder.read_to_end(&mut bytes).map_err(|_| "lst is not a whole zlib stream")?;
-    if bytes.len() > MAX_INFLATED {
-        return Err("lst is larger than 8 MiB");
+    zlib::decompress(&compressed)
+}
+
+#[cfg(feature = "status-list")]
+mod zlib {
+    use std::io::{Read, Write};
+
+    use flate2::Compression;
+    use flate2::read::ZlibDecoder;
+    use flate2::write::ZlibEncoder;
+
+    use super::MAX_INFLATED;
+
+    pub(super) fn compress(bits: &[u8]) -> std::io::Result<Vec<u8>> {
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(bits)?;
+        encoder.finish()
     }
-    if decoder.into_inner().total_in() != compressed.len() as u64 {
-        return Err("lst has bytes after its end");
+
+    pub(super) fn decompress(compressed: &[u8]) -> Result<Vec<u8>, &'static str> {
+        let mut bytes = Vec::new();
+        let mut decoder = ZlibDecoder::new(compressed).take(MAX_INFLATED as u64 + 1);
+        decoder.read_to_end(&mut bytes).map_err(|_| "lst is not a whole zlib stream")?;
+        if bytes.len() > MAX_INFLATED {
+            return Err("lst is larger than 8 MiB");
+        }
+        if decoder.into_inner().total_in() != compressed.len() as u64 {
+            return Err("lst has bytes after its end");
+        }
+        Ok(bytes)
     }
-    Ok(bytes)
+}
+
+/// A build without the feature `status-list`: no configuration can name a list.
+#[cfg(not(feature = "status-list"))]
+mod zlib {
+    pub(super) fn compress(_: &[u8]) -> std::io::Result<Vec<u8>> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
+    pub(super) fn decompress(_: &[u8]) -> Result<Vec<u8>, &'static str> {
+        Err("this build reads no status lists")
+    }
 }

@@ -20,6 +20,7 @@ mod issuers;
 mod mapping;
 mod presets;
 mod signature;
+#[cfg(feature = "status-list")]
 mod status;
 
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
