@@ -8,9 +8,13 @@ use redb::{
 
 use super::open;
 use super::schema::{BY_END, BY_SUBJECT, BY_UNTIL, LIVE, LOG, META, REVOCATIONS, SESSIONS};
+#[cfg(feature = "relay")]
+use super::schema::{RELAYS, RELAYS_BY_UNTIL, decode_relay};
 use super::writer::failed;
 use rotogate_core::private_file::{self, Unpublished};
 use rotogate_core::store::StoreError;
+#[cfg(feature = "relay")]
+use rotogate_core::store::relay::{KEY_OWNER, RelayId};
 
 /// Rows per transaction of the copy, so that it needs little memory.
 const ROWS_PER_TRANSACTION: usize = 4096;
@@ -45,6 +49,8 @@ fn copy_tables(read: &ReadTransaction, into: &Database) -> Result<(), redb::Erro
     copy_table(read, into, REVOCATIONS)?;
     copy_table(read, into, BY_UNTIL)?;
     copy_table(read, into, LOG)?;
+    #[cfg(feature = "relay")]
+    copy_keys(read, into)?;
     // Records of the relay end within a minute. A vault of a browser session has a refresh token that may be spent by the
     // time that the copy is used: to a strict provider it would be a reuse. Without it, the session is over.
     copy_table(read, into, META)?;
@@ -52,6 +58,30 @@ fn copy_tables(read: &ReadTransaction, into: &Database) -> Result<(), redb::Erro
     let mut last = into.begin_write()?;
     last.set_durability(Durability::Immediate)?;
     last.commit()?;
+    Ok(())
+}
+
+/// The API keys, which are rows among the records of the relay.
+#[cfg(feature = "relay")]
+fn copy_keys(read: &ReadTransaction, into: &Database) -> Result<(), redb::Error> {
+    if !read.list_tables()?.any(|table| table.name() == RELAYS.name()) {
+        return Ok(());
+    }
+    let mut transaction = into.begin_write()?;
+    transaction.set_durability(Durability::None)?;
+    let mut to = transaction.open_table(RELAYS)?;
+    let mut ends = transaction.open_table(RELAYS_BY_UNTIL)?;
+    for row in read.open_table(RELAYS)?.iter()? {
+        let (id, bytes) = row?;
+        // A row that cannot be read is no key to a gate either.
+        let record = decode_relay(RelayId(*id.value()), bytes.value()).ok();
+        if let Some(record) = record.filter(|record| record.owner == KEY_OWNER) {
+            to.insert(id.value(), bytes.value())?;
+            ends.insert((record.until.as_millis(), id.value()), ())?;
+        }
+    }
+    drop((to, ends));
+    transaction.commit()?;
     Ok(())
 }
 

@@ -16,9 +16,6 @@ use super::exchange::{ReadRecord, bounded, claims_now, successor_token};
 use super::grant::{access_expiry, still_granted};
 use super::turn::Turn;
 use super::{APPLICATION, ApplicationLogin, Engine, Event, IssueKind, IssuedTokens, Login, MAX_TRIES, Origin, audit};
-pub use device::DeviceAnswer;
-pub(super) use device::DeviceProofs;
-
 use crate::client::Client;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
@@ -32,6 +29,8 @@ use crate::store::Swap;
 use crate::token::keyring::Keyring;
 use crate::token::mint::AccessTokenText;
 use crate::token::session_cookie::SessionCookie;
+pub use device::DeviceAnswer;
+pub(super) use device::DeviceProofs;
 pub use provider::{ProviderTerms, SessionProvider};
 use provider::{provider_terms, user_at_provider};
 

@@ -1,5 +1,7 @@
 //! The claims of an access token (RFC 7519 §4, RFC 9068 §2.2).
 
+mod own;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -12,8 +14,6 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::claim::OwnClaims;
 use crate::clock::Timestamp;
-use crate::denial::Denial;
-use crate::revocation::Target;
 use crate::session::{Generation, Scope, SessionId, VouchedBy};
 use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
 use crate::token::delegation::Delegation;
@@ -21,6 +21,8 @@ use crate::token::keyring::{KeyIdentity, KeyPrint};
 use crate::token::remote_status::StatusRef;
 use crate::token::status_token::StatusClaim;
 use crate::token::verify::{self, ClaimMapping, Roles};
+
+pub use own::OwnChecked;
 
 /// The `typ` of every access token that we mint (RFC 9068 §2.1).
 pub const TYP: &str = "at+jwt";
@@ -449,48 +451,6 @@ impl AccessToken {
     /// Whether the token is meant for one of `audiences`, compared byte for byte.
     pub fn is_for<A: AsRef<str>>(&self, audiences: &[A]) -> bool {
         self.audience.iter().any(|mine| audiences.iter().any(|theirs| theirs.as_ref() == &**mine))
-    }
-}
-
-/// An access token that this gate minted for its own bearer: the only kind that a command may act on. Only
-/// [`AccessToken::own`] makes one, so that neither another issuer's token (requirement R19) nor a client that acts for a user
-/// (D10) can act on our sessions.
-#[derive(Clone, Copy, Debug)]
-pub struct OwnChecked<'a>(&'a AccessToken);
-
-impl AccessToken {
-    /// The token, if this gate issued it and it has no actor.
-    ///
-    /// # Errors
-    /// [`Denial::WrongIssuer`], [`Denial::DelegatedToken`].
-    pub fn own(&self) -> Result<OwnChecked<'_>, Denial> {
-        self.of_bearer()?;
-        if self.is_ours() { Ok(OwnChecked(self)) } else { Err(Denial::WrongIssuer) }
-    }
-
-    /// Refuses a token with which a client acts for its subject.
-    ///
-    /// # Errors
-    /// [`Denial::DelegatedToken`].
-    pub fn of_bearer(&self) -> Result<(), Denial> {
-        if self.delegation().is_some() { Err(Denial::DelegatedToken) } else { Ok(()) }
-    }
-}
-
-impl<'a> OwnChecked<'a> {
-    /// Its claims.
-    pub const fn token(self) -> &'a AccessToken {
-        self.0
-    }
-
-    /// The revocable target: its session, or the token itself if it has none.
-    pub fn revocable(self) -> Option<Target> {
-        match self.0.session {
-            Some((session, _)) => Some(Target::Session(session)),
-            None => {
-                self.0.jti.as_ref().map(|jti| Target::Token { issuer: Arc::clone(self.0.issuer()), jti: jti.clone() })
-            }
-        }
     }
 }
 

@@ -43,6 +43,7 @@ mod judge;
 mod keys;
 mod mapping;
 mod members;
+mod peek;
 mod preset;
 mod response;
 mod rules;
@@ -68,6 +69,7 @@ pub use keys::{Ignored, IgnoredCause, IssuerKeys, Keys, MAX_JWKS, MAX_KEYS};
 use mapping::RefusedClaim;
 pub use mapping::{ClaimMapping, RequiredClaim, Roles, SubjectEncoding, WantedClaim};
 use members::{Member, Members};
+pub use peek::{Peeked, beginning, peek};
 pub use preset::Preset;
 pub use response::is_jwt_shaped;
 pub use response::{Responses, Told};
@@ -451,63 +453,6 @@ fn name_claim(rules: &IssuerRules, refused: RefusedClaim<'_>, told: Option<&Atom
         tracing::debug!(issuer, %claim, detail, "a genuine token is refused because of this claim");
     }
     denial
-}
-
-/// The claims of a token, unverified: for logs, never for a decision. Each text is truncated at 256 bytes.
-///
-/// ```
-/// use rotogate::gate::Peeked;
-///
-/// fn line(says: &Peeked) -> String {
-///     format!("token of issuer {}", says.issuer.as_deref().unwrap_or("-"))
-/// }
-/// assert_eq!(line(&Peeked::default()), "token of issuer -");
-/// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Peeked {
-    /// `iss`.
-    pub issuer: Option<Box<str>>,
-    /// `sub`.
-    pub subject: Option<Box<str>>,
-    /// `client_id`.
-    pub client: Option<Box<str>>,
-    /// `sid`.
-    pub session: Option<Box<str>>,
-    /// `jti`.
-    pub token_id: Option<Box<str>>,
-    /// `kid` of the header.
-    pub kid: Option<Box<str>>,
-    /// `alg` of the header.
-    pub algorithm: Option<Box<str>>,
-}
-
-/// The longest text in [`Peeked`], in bytes.
-const MAX_PEEKED_BYTES: usize = 256;
-
-/// The longest prefix of a text that fits into `most` bytes.
-pub fn beginning(text: &str, most: usize) -> &str {
-    let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
-    end.and_then(|end| text.get(..end)).unwrap_or_default()
-}
-
-/// Reads a token's claims without verifying them; `None` if it does not have the form of a token.
-pub fn peek(token: &str) -> Option<Peeked> {
-    let parts = shape::TokenParts::split(token).ok()?;
-    let header = shape::JoseHeader::read(parts.header).ok()?;
-    let payload = shape::decode(parts.claims).ok()?;
-    let claims = Members::read(&payload).ok()?;
-    let cut = |text: &str| Box::from(beginning(text, MAX_PEEKED_BYTES));
-    let text = |name| claims.get(name).and_then(Member::as_text).map(cut);
-    Some(Peeked {
-        issuer: text("iss"),
-        subject: text("sub"),
-        client: text("client_id"),
-        session: text("sid"),
-        token_id: text("jti"),
-        kid: header.kid.as_deref().map(cut),
-        algorithm: Some(cut(&header.algorithm)),
-    })
 }
 
 #[cfg(test)]
