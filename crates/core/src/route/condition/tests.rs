@@ -195,7 +195,7 @@ fn k22_all_conditions_together_are_what_a_naive_evaluator_says() {
         assert_eq!(all.unmet(&token, &|_| Some(param.to_owned())).is_none(), expected, "{shown}");
         held += usize::from(expected);
     }
-    assert!(held > 1000, "{held}");
+    assert!(held > 500, "{held}");
 }
 
 #[test]
