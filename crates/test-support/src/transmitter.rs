@@ -135,9 +135,12 @@ impl Transmitter {
 }
 
 impl Shared {
+    fn event(&self, jti: &str, sub_id: &Value, events: &Value) -> Value {
+        json!({ "iss": self.iss, "aud": self.audience, "jti": jti, "sub_id": sub_id, "events": events })
+    }
+
     fn send(&self, jti: &str, sub_id: &Value, events: &Value) {
-        let claims = json!({ "iss": self.iss, "aud": self.audience, "jti": jti, "sub_id": sub_id, "events": events });
-        let token = (self.sign)(&claims);
+        let token = (self.sign)(&self.event(jti, sub_id, events));
         let mut state = self.state.lock().unwrap();
         let delivery = state.stream.as_ref().map(|stream| stream["delivery"].clone()).unwrap_or_default();
         match delivery["method"].as_str() {
@@ -224,8 +227,17 @@ impl Shared {
                     let said = verifies(asked.body["state"].as_str().unwrap());
                     let (sub_id, events) =
                         (json!({ "format": "opaque", "id": "f67e39a0" }), json!({ VERIFICATION: { "state": said } }));
-                    let shared = Arc::clone(self);
-                    std::thread::spawn(move || shared.send(&jti, &sub_id, &events));
+                    let is_pushed =
+                        state.stream.as_ref().is_some_and(|stream| stream["delivery"]["method"] == "urn:ietf:rfc:8935");
+                    if is_pushed {
+                        let shared = Arc::clone(self);
+                        std::thread::spawn(move || shared.send(&jti, &sub_id, &events));
+                    } else {
+                        // There before the answer to this request is.
+                        let token = (self.sign)(&self.event(&jti, &sub_id, &events));
+                        state.waiting.insert(jti, token);
+                        self.changed.notify_all();
+                    }
                 }
                 return (204, String::new());
             }
