@@ -89,7 +89,11 @@ impl Scene {
         let config = CONFIG.replace("echo:", &format!("http://{application}"));
         let config = config.replace("/{account}/connect", "/connect");
         let config = with(&config, "issuer", &format!("url = \"{ISSUER}\"\nalgorithm = \"ES256\""));
-        let config = with(&config, "sessions", &format!("access_ttl = \"{}s\"", ACCESS.as_secs()));
+        let config = with(
+            &config,
+            "sessions",
+            &format!("max_sessions_per_subject = 10000\naccess_ttl = \"{}s\"", ACCESS.as_secs()),
+        );
         let place = Place::new(&format!("{config}{}{more}", server.section()));
         write_private(&place.path("store.pw"), PASSWORD);
         Self { place, server, application }

@@ -206,7 +206,7 @@ async fn nothing_needs(
     config: &Config,
     keyring: &Keyring,
     name: &str,
-    by_gate: bool,
+    #[cfg_attr(not(feature = "relay"), expect(unused_variables, reason = "for API keys"))] by_gate: bool,
 ) -> Result<Option<String>, RollError> {
     let changed = time(Keyring::changed_at(&config.issuer.keys).map_err(RollError::failed)?);
     let store = shared_store(config, keyring).await.map_err(RollError::failed)?;
