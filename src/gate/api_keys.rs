@@ -128,7 +128,7 @@ fn decided(loaded: Result<Arc<Verified>, Error>) -> Result<Arc<Verified>, Denial
 }
 
 impl RequireLayer {
-    /// Accepts API keys, too: see [`GateBuilder::api_keys`](super::GateBuilder::api_keys).
+    /// Accepts API keys, too.
     #[must_use]
     pub fn api_key(self) -> Self {
         self.policy(|policy| policy.credentials.key = true)
@@ -137,6 +137,7 @@ impl RequireLayer {
 
 impl Gate {
     /// The API keys, if the gate has some: see [`GateBuilder::api_keys`](super::GateBuilder::api_keys).
+    #[cfg(feature = "relay")]
     pub fn api_keys(&self) -> Option<GateApiKeys> {
         self.0.running.api_keys.is_some().then(|| GateApiKeys(self.clone()))
     }

@@ -81,6 +81,13 @@ impl ApiKey {
 }
 
 /// What a new key is to be.
+///
+/// ```
+/// use rotogate::gate::NewApiKey;
+///
+/// let nightly = NewApiKey { name: "nightly".into(), subject: "ada".into(), ..NewApiKey::default() };
+/// assert_eq!(nightly.account, None);
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct NewApiKey {
     /// 1 to 100 characters.

@@ -19,6 +19,13 @@ const BODY: usize = ID + 30;
 const CHECK: usize = 6;
 
 /// How the keys of a gate begin.
+///
+/// ```
+/// use rotogate::gate::KeyPrefix;
+///
+/// let prefix = KeyPrefix::new("acme").unwrap();
+/// assert_eq!((prefix.to_string(), prefix.name()), ("acme_k1_".to_owned(), "acme"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyPrefix(Box<str>);
 

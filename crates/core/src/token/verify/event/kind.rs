@@ -155,6 +155,13 @@ impl EventKind {
 }
 
 /// What the events of an issuer do: the defaults, and what is configured besides.
+///
+/// ```
+/// use rotogate::token::{EventEffect, EventEffects, EventKind};
+///
+/// let effects = EventEffects::default().on(EventKind::CredentialChange, EventEffect::End);
+/// assert_eq!(effects.on_event(EventKind::CredentialChange), EventEffect::End);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventEffects(BTreeMap<EventKind, EventEffect>);
 
