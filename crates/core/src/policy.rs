@@ -86,6 +86,21 @@ impl GateId {
 }
 
 impl Permitted {
+    /// A permit that nothing was counted for yet, without a proof.
+    #[inline]
+    fn new(route: &Arc<Route>, caller: Option<Arc<Verified>>, by: By) -> Self {
+        Self {
+            route: Arc::clone(route),
+            caller,
+            by,
+            proof: None,
+            after_session: false,
+            is_counted: false,
+            quota: None,
+            decisions: None,
+        }
+    }
+
     /// The route that it matched.
     pub fn route(&self) -> &Arc<Route> {
         &self.route
@@ -210,16 +225,7 @@ impl Permitted {
 
 /// Permits a request without a caller, on a public or optional route.
 pub fn permit_anonymous(route: &Arc<Route>, by: By) -> Permitted {
-    Permitted {
-        route: Arc::clone(route),
-        caller: None,
-        by,
-        proof: None,
-        after_session: false,
-        is_counted: false,
-        quota: None,
-        decisions: None,
-    }
+    Permitted::new(route, None, by)
 }
 
 /// Judges a caller by a second policy of the same gate, after a first policy has admitted it. Only the first asks for
@@ -244,16 +250,7 @@ pub fn authorise_again<O: Observer>(
         observer.judged(Rule::Scope, judge_scopes(policy, token))?;
         observer.judged(Rule::Role, judge_route_roles(policy, token))?;
     }
-    Ok(Permitted {
-        route: Arc::clone(route),
-        caller: Some(verified),
-        by,
-        proof: None,
-        after_session: false,
-        is_counted: false,
-        quota: None,
-        decisions: None,
-    })
+    Ok(Permitted::new(route, Some(verified), by))
 }
 
 /// A request with a valid token for another audience than the gate's own. Only a `require()` for that audience can
@@ -311,16 +308,7 @@ pub fn authorise<O: Observer>(
     observer: &mut O,
 ) -> Result<Permitted, Denial> {
     judge_observed(&route.policy, verified.token(), observer)?;
-    Ok(Permitted {
-        route: Arc::clone(route),
-        caller: Some(verified),
-        by,
-        proof: None,
-        after_session: false,
-        is_counted: false,
-        quota: None,
-        decisions: None,
-    })
+    Ok(Permitted::new(route, Some(verified), by))
 }
 
 /// Judges a token by a policy, whether or not the route requires a token.
