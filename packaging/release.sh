@@ -13,6 +13,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+RUSTUP_TOOLCHAIN=$(cat packaging/toolchain.txt)
+export RUSTUP_TOOLCHAIN
 target=$(rustc -vV | sed -n 's/^host: //p')
 # Times in the archive are that of the commit.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
@@ -47,16 +49,6 @@ EOF
     export "CC_$name=$folder/cc" "AR_$name=$folder/ar" "CARGO_TARGET_${name^^}_LINKER=rust-lld"
 }
 
-# The program is then $folder/$target/dist/rotogate.
-build() {
-    local folder=$1
-    # Panics name source files: without this, by the path of the clone and of the builder's home.
-    local maps="--remap-path-prefix=$PWD=/rotogate --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
-    CFLAGS="-ffile-prefix-map=${CARGO_HOME:-$HOME/.cargo}=/cargo -ffile-prefix-map=$folder=/target" \
-        RUSTFLAGS="$maps --remap-path-prefix=$folder=/target" CARGO_INCREMENTAL=0 CARGO_TARGET_DIR="$folder" \
-        cargo build --profile dist --locked --target "$target" --package rotogate-server --features full
-}
-
 archive() {
     local program=$1 out=$2 name="rotogate-$version-$target" tree
     tree=$(mktemp -d)
@@ -86,10 +78,10 @@ case ${1-} in
     --verify)
         here=$root/target/release-verify elsewhere=$(mktemp -d)
         trap 'rm -rf "$elsewhere"' EXIT
-        build "$here/build"
+        bash packaging/build.sh "$here/build" "$target" >/dev/null
         archive "$here/build/$target/dist/rotogate" "$here" >/dev/null
         git archive HEAD | tar -x -C "$elsewhere"
-        (cd "$elsewhere" && build "$elsewhere/build" && archive "$elsewhere/build/$target/dist/rotogate" "$elsewhere/out") >/dev/null
+        (cd "$elsewhere" && bash packaging/build.sh "$elsewhere/build" "$target" && archive "$elsewhere/build/$target/dist/rotogate" "$elsewhere/out") >/dev/null
         if cmp "$here/rotogate-$version-$target.tar.gz" "$elsewhere/out/rotogate-$version-$target.tar.gz"; then
             echo "met: two builds in two places made the same archive: $(cut -c1-64 "$here/SHA256SUMS")"
         else
@@ -110,7 +102,7 @@ case ${1-} in
         mkdir -p "$out"
         # Other targets of this version stay.
         find "$out" -name 'rotogate-*' ! -name "rotogate-$version*" -delete
-        build "${CARGO_TARGET_DIR:-$root/target}"
+        bash packaging/build.sh "${CARGO_TARGET_DIR:-$root/target}" "$target" >/dev/null
         # It writes beside the manifest.
         sbom=rotogate-$version-$target.cdx
         cargo cyclonedx --manifest-path crates/server/Cargo.toml --features full --target "$target" --format json \

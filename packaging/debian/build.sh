@@ -25,7 +25,8 @@ command -v cargo-deb >/dev/null || {
     echo "packaging/debian/build.sh: cargo-deb is missing: cargo install cargo-deb" >&2
     exit 1
 }
-cargo build --profile dist --locked --package rotogate-server --features full
-pages "${CARGO_TARGET_DIR:-target}/dist/rotogate"
+program=${CARGO_TARGET_DIR:-target}/dist/rotogate
+install -D "$(bash packaging/build.sh "${CARGO_TARGET_DIR:-target}")" "$program"
+pages "$program"
 # Without the profile, cargo-deb takes target/dist for a folder of the sources.
 cargo deb --package rotogate-server --profile dist --no-build "$@"

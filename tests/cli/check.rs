@@ -180,7 +180,8 @@ fn a_missing_file_and_a_wrong_command_line_are_exit_code_2() {
     assert_eq!(place.run(&["-V"], "").stdout.trim(), short);
     let long = place.run(&["--version"], "").stdout;
     let lines: Vec<_> = long.lines().collect();
-    assert!(lines[0] == short && lines[1].starts_with("revision: ") && lines[2].starts_with("features: "), "{long}");
+    assert!(lines[0] == short && lines[1].starts_with("revision: "), "{long}");
+    assert!(lines[2] == "profile: none" && lines[3].starts_with("features: "), "{long}");
 }
 
 #[test]

@@ -5,6 +5,9 @@ use std::sync::LazyLock;
 /// The revision that a packager names to the compiler; the sources alone do not know it.
 const REVISION: Option<&str> = option_env!("ROTOGATE_REVISION");
 
+/// The target of the recorded load that the compiler optimised this build for: packaging/build.sh names it.
+const PROFILE: Option<&str> = option_env!("ROTOGATE_PROFILED");
+
 /// The optional parts of this build.
 const FEATURES: [(&str, bool); 12] = [
     ("failpoints", cfg!(feature = "failpoints")),
@@ -21,14 +24,15 @@ const FEATURES: [(&str, bool); 12] = [
     ("test-util", cfg!(feature = "test-util")),
 ];
 
-/// Version, revision and features.
+/// Version, revision, recorded profile and features.
 // Requirement O43.
 pub(super) fn long() -> &'static str {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
         let features: Vec<_> = FEATURES.iter().filter(|(_, is_on)| *is_on).map(|(name, _)| *name).collect();
         let features = if features.is_empty() { "none".to_owned() } else { features.join(" ") };
         let revision = REVISION.unwrap_or("unknown");
-        format!("{}\nrevision: {revision}\nfeatures: {features}", env!("CARGO_PKG_VERSION"))
+        let profile = PROFILE.unwrap_or("none");
+        format!("{}\nrevision: {revision}\nprofile: {profile}\nfeatures: {features}", env!("CARGO_PKG_VERSION"))
     });
     &TEXT
 }

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Builds the program as packages have it, into FOLDER/TARGET/dist/rotogate, with the exact compiler of
+# packaging/toolchain.txt, and prints that path.
+#
+#   bash packaging/build.sh FOLDER            for this machine
+#   bash packaging/build.sh FOLDER TARGET     for another target, whose linker and C compiler are in the environment
+#
+# If packaging/profile has a profile of this target, the compiler optimises for the load that it was recorded under. A
+# profile that no longer fits is an error: bash packaging/profile/record.sh makes a new one. ROTOGATE_PROFILE=none builds
+# without, and `--version` names what was used.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+folder=$(realpath -m "${1:?the folder to build in}")
+RUSTUP_TOOLCHAIN=$(cat packaging/toolchain.txt)
+export RUSTUP_TOOLCHAIN CARGO_INCREMENTAL=0
+compiler=$(rustc -vV) || {
+    echo "packaging/build.sh: the compiler is missing: rustup toolchain install $RUSTUP_TOOLCHAIN --profile minimal" >&2
+    exit 1
+}
+host=$(sed -n 's/^host: //p' <<<"$compiler")
+target=${2:-$host}
+commit=$(sed -n 's/^commit-hash: //p' <<<"$compiler")
+refuse() {
+    echo "packaging/build.sh: packaging/profile/$target: $1: bash packaging/profile/record.sh makes a new one, ROTOGATE_PROFILE=none builds without" >&2
+    exit 1
+}
+
+profile=() ROTOGATE_PROFILED=none record=packaging/profile/$target
+if [ "${ROTOGATE_PROFILE-}" != none ] && [ -f "$record.txt" ]; then
+    # The names of functions have the version in them.
+    version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+    value() { sed -n "s/^$1: //p" "$record.txt"; }
+    [ "$(value compiler)" = "$commit" ] || refuse "it is of another compiler, $(value compiler)"
+    [ "$(value version)" = "$version" ] || refuse "it is of rotogate $(value version)"
+    [ "$(value lock)" = "$(sha256sum Cargo.lock | cut -c1-64)" ] ||
+        echo "packaging/build.sh: Cargo.lock has changed since the profile: crates that are new are built without it" >&2
+    mkdir -p "$folder"
+    xz --decompress --stdout "$record.profdata.xz" >"$folder/rotogate.profdata"
+    # The name of the file is not in the program.
+    profile=("-Cprofile-use=$folder/rotogate.profdata")
+    ROTOGATE_PROFILED=$target
+fi
+export ROTOGATE_PROFILED
+
+# Panics name source files: without this, by the path of the clone and of the builder's home.
+maps="--remap-path-prefix=$PWD=/rotogate --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo --remap-path-prefix=$folder=/target"
+said=$(mktemp)
+trap 'rm -f "$said"' EXIT
+# With a target, build scripts and macros have no part in the profile.
+CFLAGS="-ffile-prefix-map=${CARGO_HOME:-$HOME/.cargo}=/cargo -ffile-prefix-map=$folder=/target ${CFLAGS-}" \
+    RUSTFLAGS="$maps ${profile[*]}" CARGO_TARGET_DIR="$folder" \
+    cargo build --profile dist --locked --target "$target" --package rotogate-server --features full 2>&1 | tee "$said" >&2
+
+if [ ${#profile[@]} -gt 0 ]; then
+    trained=$(value functions)
+    # The compiler names each function whose profile is of other code.
+    changed=$(grep -c 'hash mismatch.*rotogate' "$said" || true)
+    [ $((changed * 20)) -le "$trained" ] || refuse "it is too old: $changed of $trained functions have changed"
+    echo "packaging/build.sh: $changed of $trained functions of the profile have changed" >&2
+fi
+echo "$folder/$target/dist/rotogate"
