@@ -748,6 +748,53 @@ def release(gate):
         expect(f"Uploading {name} v" in published.stderr, f"cargo publish --dry-run: not {name}")
 
 
+def profile():
+    """packaging/build.sh takes the recorded profile while it fits the compiler and the code, and says why it does not."""
+    recorded = {path.stem: dict(line.split(": ", 1) for line in path.read_text().splitlines()) for path in (PACKAGING / "profile").glob("*.txt")}
+    version = re.search(r'(?m)^version = "(.*)"', (ROOT / "Cargo.toml").read_text())[1]
+    expect(recorded, "profile: none is recorded")
+    for target, record in recorded.items():
+        expect(record["version"] == version, f"profile: {target} is of {record['version']}: bash packaging/profile/record.sh")
+        expect((PACKAGING / f"profile/{target}.profdata.xz").stat().st_size <= 3 << 20, f"profile: {target} is larger than 3 MiB")
+    base = (PACKAGING / "container/Containerfile").read_text()
+    toolchain = (PACKAGING / "toolchain.txt").read_text().strip()
+    expect(f"rust:{toolchain.rsplit('.', 1)[0]}-" in base, "profile: the image is built by another compiler than packaging/toolchain.txt")
+    with tempfile.TemporaryDirectory() as scratch:
+        scratch = Path(scratch)
+        tree, tools = scratch / "tree", scratch / "tools"
+        (tree / "packaging/profile").mkdir(parents=True)
+        tools.mkdir()
+        for file in ("Cargo.toml", "Cargo.lock", "packaging/build.sh", "packaging/toolchain.txt"):
+            shutil.copy(ROOT / file, tree / file)
+        # A compiler that reports what a test tells it to.
+        (tools / "rustc").write_text("#!/bin/sh\necho 'host: here'\necho 'commit-hash: abc'\n")
+        (tools / "cargo").write_text('#!/bin/sh\necho "$RUSTFLAGS, for $ROTOGATE_PROFILED" >>"$SEEN"\ncat "$WARNINGS" >&2\n')
+        for tool in tools.iterdir():
+            tool.chmod(0o755)
+        record = {"compiler": "abc", "version": version, "lock": "0", "functions": "100"}
+        subprocess.run(["xz"], input=b"counts", stdout=(tree / "packaging/profile/here.profdata.xz").open("wb"), check=True)
+        warning = "warning: crate.1: function control flow change detected (hash mismatch) _ZN8rotogate Hash = 1\n"
+        cases = (
+            ({}, 5, {}, "for here"),
+            ({}, 6, {}, "6 of 100 functions have changed"),
+            ({"compiler": "def"}, 0, {}, "of another compiler, def"),
+            ({"version": "0.0.9"}, 0, {}, "of rotogate 0.0.9"),
+            ({"compiler": "def"}, 0, {"ROTOGATE_PROFILE": "none"}, "for none"),
+        )
+        for change, changed, variables, end in cases:
+            (tree / "packaging/profile/here.txt").write_text("".join(f"{key}: {value}\n" for key, value in (record | change).items()))
+            (scratch / "warnings").write_text(warning * changed)
+            (scratch / "seen").write_text("")
+            around = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}", "SEEN": str(scratch / "seen"), "WARNINGS": str(scratch / "warnings")} | variables
+            ran = run("bash", "packaging/build.sh", scratch / "out", cwd=tree, env=around)
+            seen = (scratch / "seen").read_text()
+            if end.startswith("for "):
+                holds = ran.returncode == 0 and end in seen and ("-Cprofile-use=" in seen) == (end == "for here")
+                expect(holds and ran.stdout == f"{scratch}/out/here/dist/rotogate\n", f"profile: {change}, {changed}, {variables}: {said(ran)}; {seen}")
+            else:
+                expect(ran.returncode == 1 and end in ran.stderr, f"profile: {change}, {changed}: {said(ran)}")
+
+
 def static(gate):
     """The program of `release.sh --static`, which built it: it asks for no library, and serves where there is nothing but it."""
     headers = run("readelf", "--program-headers", "--dynamic", "--wide", gate)
@@ -880,7 +927,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--gate", type=Path, required=True)
     parser.add_argument("--require-image", action="store_true")
-    parser.add_argument("--only", help="one part: kubernetes, helm, external auth, compose, systemd, socket activation, debian, release, image; static, which is none of them")
+    parser.add_argument("--only", help="one part: kubernetes, helm, external auth, compose, systemd, socket activation, debian, release, profile, image; static, which is none of them")
     options = parser.parse_args()
     gate = options.gate.resolve()
     python = lambda: environment(gate.parent.parent)
@@ -893,6 +940,7 @@ def main():
         ("socket activation", lambda: socket_activation(gate)),
         ("debian", lambda: debian(gate)),
         ("release", lambda: release(gate)),
+        ("profile", profile),
         ("image", lambda: image(gate, options.require_image)),
         ("static", lambda: static(gate)),
     ):

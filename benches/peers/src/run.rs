@@ -36,6 +36,9 @@ pub struct Options {
     /// The row of that name alone, and no report: for a look at what a change does. Several, if given several times.
     #[arg(long)]
     cell: Vec<String>,
+    /// Only the rows with rotogate in them, and no report: a load for a profile of the program.
+    #[arg(long)]
+    own: bool,
     /// One short round with fewer tokens and revocations: does it work at all?
     #[arg(long)]
     pub quick: bool,
@@ -96,6 +99,7 @@ impl Options {
         all.retain(|set| self.only.is_empty() || self.only.iter().any(|name| name == set.key));
         for set in &mut all {
             set.cells.retain(|cell| self.cell.is_empty() || self.cell.contains(&cell.name));
+            set.cells.retain(|cell| !self.own || cell.contender.is_rotogate());
         }
         Ok(all)
     }
@@ -143,7 +147,7 @@ pub fn run(options: &Options) -> Result<()> {
         cores::print(&machine, &measured[0], &too_many, options.is_trial());
         return Ok(());
     }
-    if options.cell.is_empty() {
+    if options.cell.is_empty() && !options.own {
         return report::write(options, options.out(), &machine, &measured, began.elapsed());
     }
     for measured in &measured {
