@@ -22,7 +22,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
-use rotogate::session::{Generation, LastPair, Scope, Seal, Session, SessionId, SessionSecret, Status};
+use rotogate::session::Session;
 use rotogate::store::redb::{Options, RedbStore};
 use rotogate::store::{Inserted, Store, SubjectBound};
 use rotogate::token::Keyring;
@@ -30,6 +30,7 @@ use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate_core::token::seal::sealed;
 
 use support::program::{self, Gate, free_port, goal};
+use support::sessions::{begun_session, numbered_id};
 use support::{measures, quantile};
 
 const URL: &str = "http://gate.test";
@@ -39,70 +40,12 @@ const AT_ONCE: usize = 4096;
 /// The subject of the user who is searched for: of one session in ten thousand.
 const SUBJECT: &str = "0198f0a4-0000-7000-8000-000000000001";
 
-const CONFIG: &str = r#"
-[server]
-listen = "127.0.0.1:0"
-public_url = "http://gate.test"
-[admin]
-listen = "127.0.0.1:ADMIN"
-[issuer]
-audience = ["api"]
-[[clients]]
-id = "web"
-[[endpoints]]
-dialect = "oauth2"
-path = "/connect/token"
-[[upstreams]]
-name = "app"
-urls = ["echo:"]
-[[routes]]
-path = "/{*rest}"
-upstream = "app"
-"#;
-
 fn session(number: usize, of: usize, now: Timestamp) -> Session {
     // Spread over the last day; each is live.
     let age = DAY.mul_f64(1.0 - number as f64 / of as f64);
     let created = now.minus(age);
-    let mut random = [0; 10];
-    random[2..].copy_from_slice(&(number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
-    let id = SessionId::new(created, random);
-    let scope = || Scope::parse("read write").unwrap();
     let subject = if number.is_multiple_of(10_000) { SUBJECT.to_owned() } else { format!("user-{number}") };
-    Session {
-        bound_to: None,
-        certificate: None,
-        browser: None,
-        place: None,
-        seal: Seal::default(),
-        resource: None,
-        vouched_by: None,
-        id,
-        secret: SessionSecret::new([7; 16]),
-        subject: subject.into(),
-        account: None,
-        client: "web".into(),
-        scope: scope(),
-        dialect: "oauth2".into(),
-        expires: id.created().plus(DAY * 7),
-        latest_access_expires: id.created().plus(Duration::from_secs(300)),
-        current: Generation::new(1),
-        previous: Generation::new(0),
-        rotated_at: Timestamp::ZERO,
-        issued_at: id.created(),
-        confirmed: false,
-        last: LastPair {
-            scope: scope(),
-            access_expires: id.created().plus(Duration::from_secs(300)),
-            kid: "b7e1f9a02c5d4e38".into(),
-            refresh_key: 1,
-        },
-        status: Status::Live,
-        revision: 1,
-        user_agent: Some("Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0".into()),
-        address: Some([192, 0, 2, 1].into()),
-        claims: rotogate::claim::OwnClaims::default(),
-    }
+    begun_session(numbered_id(number, created), subject)
 }
 
 /// Fills the store of a gate that ran once, and so has its keys.
@@ -174,7 +117,7 @@ fn sign_in(port: u16, token: &str) -> (String, String) {
 
 fn measure(number: usize) {
     let port = free_port();
-    let folder = program::folder(|_| CONFIG.replace("ADMIN", &port.to_string()));
+    let folder = program::folder(|_| program::CONFIG.replace("ADMIN", &port.to_string()));
     let folder = folder.path();
     let users = format!(
         "[[users]]\nsubject = \"{SUBJECT}\"\nusername = \"ada\"\npassword = \"$argon2id$v=19$m=19456,t=2,\

@@ -28,32 +28,6 @@ const LEFT_OUT_MICROS: f64 = 0.1;
 /// Requests that are sent before their replies are read.
 const AT_ONCE: usize = 50;
 
-const CONFIG: &str = r#"
-[server]
-listen = "127.0.0.1:PORT"
-public_url = "http://gate.test"
-workers = 1
-[admin]
-listen = "127.0.0.1:ADMIN"
-[issuer]
-audience = ["api"]
-[[clients]]
-id = "web"
-[[endpoints]]
-dialect = "oauth2"
-path = "/connect/token"
-[[upstreams]]
-name = "app"
-urls = ["echo:"]
-[[routes]]
-path = "/{*rest}"
-auth = "none"
-upstream = "app"
-[log]
-format = "json"
-[access_log]
-"#;
-
 struct Running {
     child: Child,
     connection: TcpStream,
@@ -63,8 +37,11 @@ struct Running {
 impl Running {
     fn start(access_log: &str) -> Self {
         let port = free_port();
-        let config = CONFIG.replace("PORT", &port.to_string()).replace("ADMIN", &free_port().to_string());
-        let folder = program::folder(|_| format!("{config}{access_log}\n"));
+        let config = program::CONFIG
+            .replace("127.0.0.1:0\"", &format!("127.0.0.1:{port}\"\nworkers = 1"))
+            .replace("ADMIN", &free_port().to_string())
+            .replace("path = \"/{*rest}\"", "path = \"/{*rest}\"\nauth = \"none\"");
+        let folder = program::folder(|_| format!("{config}[log]\nformat = \"json\"\n[access_log]\n{access_log}\n"));
         let mut child =
             rotogate(folder.path()).arg("--json").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut byte = [0];

@@ -35,27 +35,6 @@ const MEMORY_MIB: f64 = 60.0;
 const ADD_SECONDS: f64 = 0.2;
 const IMPORT_SECONDS: f64 = 10.0;
 
-const CONFIG: &str = r#"
-[server]
-listen = "127.0.0.1:0"
-public_url = "http://gate.test"
-[admin]
-listen = "127.0.0.1:ADMIN"
-[issuer]
-audience = ["api"]
-[[clients]]
-id = "web"
-[[endpoints]]
-dialect = "oauth2"
-path = "/connect/token"
-[[upstreams]]
-name = "app"
-urls = ["echo:"]
-[[routes]]
-path = "/{*rest}"
-upstream = "app"
-"#;
-
 /// Runs a command to its end. Returns the time that it took.
 fn timed(folder: &Path, arguments: &[&str], input: &str) -> Duration {
     let start = Instant::now();
@@ -67,7 +46,7 @@ fn timed(folder: &Path, arguments: &[&str], input: &str) -> Duration {
 
 /// A folder with a configuration and this many users.
 fn folder(users: usize) -> tempfile::TempDir {
-    let folder = program::folder(|_| CONFIG.replace("ADMIN", &free_port().to_string()));
+    let folder = program::folder(|_| program::CONFIG.replace("ADMIN", &free_port().to_string()));
     let mut text = String::from("# Users of the gate.\n");
     for user in 0..users {
         write!(

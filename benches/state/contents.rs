@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 use rotogate::clock::Timestamp;
-use rotogate::session::{Generation, LastPair, RevokedBecause, Scope, Seal, Session, SessionId, SessionSecret, Status};
+use rotogate::session::{RevokedBecause, Session, SessionId};
 use rotogate::store::redb::{Options, RedbStore};
 use rotogate::store::{Inserted, Store, SubjectBound, Swept};
 use rotogate_core::revocation::{Effect, Revocation, Target};
 use uuid::Uuid;
 
 use super::Kind;
+use super::support::sessions::{begun_session, numbered_id};
 
 pub(super) const ISSUER: &str = "https://auth.example.com";
 pub(super) const CLIENT: &str = "web";
@@ -38,10 +39,7 @@ pub(super) fn store(folder: &Path) -> RedbStore {
 /// The id of a session. Creation times are spread evenly over a day.
 pub(super) fn id(number: usize, of: usize) -> SessionId {
     let created = BEGUN.plus(Duration::from_micros(DAY.as_micros() as u64 * number as u64 / of.max(1) as u64));
-    let mut random = [0; 10];
-    // Spread like random bytes, but the same in every run.
-    random[2..].copy_from_slice(&(number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
-    SessionId::new(created, random)
+    numbered_id(number, created)
 }
 
 /// An id that no session has; in key order it lies among the existing ones.
@@ -53,43 +51,7 @@ pub(super) fn unknown(number: usize, of: usize) -> SessionId {
 
 /// A session after its login.
 pub(super) fn session(number: usize, of: usize) -> Session {
-    let id = id(number, of);
-    let scope = || Scope::parse("read write").unwrap();
-    let expires = id.created().plus(DAY * 7);
-    Session {
-        bound_to: None,
-        certificate: None,
-        browser: None,
-        place: None,
-        seal: Seal::default(),
-        resource: None,
-        vouched_by: None,
-        id,
-        secret: SessionSecret::new([7; 16]),
-        subject: format!("user-{number}").into(),
-        account: None,
-        client: CLIENT.into(),
-        scope: scope(),
-        dialect: "oauth2".into(),
-        expires,
-        latest_access_expires: id.created().plus(Duration::from_secs(300)),
-        current: Generation::new(1),
-        previous: Generation::new(0),
-        rotated_at: Timestamp::ZERO,
-        issued_at: id.created(),
-        confirmed: false,
-        last: LastPair {
-            scope: scope(),
-            access_expires: id.created().plus(Duration::from_secs(300)),
-            kid: "b7e1f9a02c5d4e38".into(),
-            refresh_key: 1,
-        },
-        status: Status::Live,
-        revision: 1,
-        user_agent: Some("Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0".into()),
-        address: Some([192, 0, 2, 1].into()),
-        claims: rotogate::claim::OwnClaims::default(),
-    }
+    begun_session(id(number, of), format!("user-{number}"))
 }
 
 pub(super) fn revocation(number: usize, of: usize) -> Revocation {

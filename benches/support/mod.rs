@@ -14,6 +14,7 @@
 )]
 
 pub(crate) mod program;
+pub(crate) mod sessions;
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};

@@ -6,6 +6,28 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+/// A gate with one client, its admin listener on port `ADMIN`, and an upstream that echoes.
+pub(crate) const CONFIG: &str = r#"
+[server]
+listen = "127.0.0.1:0"
+public_url = "http://gate.test"
+[admin]
+listen = "127.0.0.1:ADMIN"
+[issuer]
+audience = ["api"]
+[[clients]]
+id = "web"
+[[endpoints]]
+dialect = "oauth2"
+path = "/connect/token"
+[[upstreams]]
+name = "app"
+urls = ["echo:"]
+[[routes]]
+path = "/{*rest}"
+upstream = "app"
+"#;
+
 /// A gate on the files of a folder: `gateway.toml` in it.
 pub(crate) struct Gate(Child);
 

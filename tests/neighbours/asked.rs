@@ -5,10 +5,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use support::stub::{HEAD, ROUTES};
 use support::wire::Wire;
 
-use super::scene::{Scene, bearer, facts, run};
+use super::scene::{NGINX, Scene, bearer, facts, run};
 use crate::corpus;
 
-const NGINX: &str = "kind = \"forward-auth\"\nneighbour = \"nginx\"\ntrusted_proxies = [\"127.0.0.1/32\"]";
 const CADDY: &str = "kind = \"forward-auth\"\nneighbour = \"caddy\"\ntrusted_proxies = [\"127.0.0.1/32\"]";
 
 const MORE: &str = r#"

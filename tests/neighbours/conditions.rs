@@ -1,8 +1,6 @@
 //! Conditions on claims, at each place where the real binary judges a route.
 
-use http::Method;
-
-use super::scene::{Scene, bearer, run};
+use super::scene::{NGINX, Scene, bearer, run};
 use support::stub::HEAD;
 
 const ROUTES: &str = r#"
@@ -34,8 +32,6 @@ upstream = "app"
 dialect = "kuzzle"
 "#;
 
-const NGINX: &str = "kind = \"forward-auth\"\nneighbour = \"nginx\"\ntrusted_proxies = [\"127.0.0.1/32\"]";
-
 #[test]
 fn k20_a_condition_is_judged_over_http_and_grpc_for_other_proxies_and_for_each_call_in_an_envelope() {
     let scene = Scene::on(HEAD, NGINX, ROUTES);
@@ -44,10 +40,7 @@ fn k20_a_condition_is_judged_over_http_and_grpc_for_other_proxies_and_for_each_c
     let subject = scene.about("GET", "/web/a", &[&good]).header("x-auth-subject").to_owned();
     assert!(!subject.is_empty());
     let header = good.split_once(": ").unwrap().1;
-    let status = |path: &str, more: &[(&str, &str)]| {
-        let headers: Vec<_> = more.iter().copied().chain([("authorization", header)]).collect();
-        run(scene.gate.call(Method::GET, path, &headers, ""))
-    };
+    let status = |path: &str, more: &[(&str, &str)]| scene.get(path, header, more);
     let own = format!("/users/{subject}/a");
     for (path, expected) in [("/web/a", 200), ("/other/a", 403), (own.as_str(), 200), ("/users/somebody/a", 403)] {
         let reply = status(path, &[]);
@@ -60,13 +53,7 @@ fn k20_a_condition_is_judged_over_http_and_grpc_for_other_proxies_and_for_each_c
         let code = grpc.headers.get("grpc-status").map(|it| it.to_str().unwrap().to_owned());
         assert_eq!(code.as_deref(), (expected == 403).then_some("7"), "{path} over gRPC");
     }
-    let call = |action: &str, index: &str| {
-        let body = format!(
-            "{{\"controller\":\"document\",\"action\":\"{action}\",\"index\":\"{index}\",\"collection\":\"c\",\"_id\":\"1\"}}"
-        );
-        let headers = [("authorization", header), ("content-type", "application/json")];
-        run(scene.gate.call(Method::POST, "/_query", &headers, &body)).status.as_u16()
-    };
+    let call = |action: &str, index: &str| scene.call_kuzzle(header, action, index, "1");
     assert_eq!([call("get", &subject), call("get", "somebody"), call("delete", &subject)], [200, 403, 403]);
     let series = "rotogate_requests_total{route=\"/users/{user}/{*rest}\",outcome=\"condition\",code=\"403\"}";
     assert_eq!(run(scene.gate.metric(series)), 2, "the request, and the question of the other proxy");

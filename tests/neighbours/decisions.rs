@@ -6,14 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::spawn;
 use std::time::Duration;
 
-use http::Method;
 use serde_json::{Value, json};
 
-use super::scene::{Scene, bearer, run};
+use super::scene::{NGINX, Scene, bearer, run};
 use support::Place;
 use support::stub::HEAD;
-
-const NGINX: &str = "kind = \"forward-auth\"\nneighbour = \"nginx\"\ntrusted_proxies = [\"127.0.0.1/32\"]";
 
 /// A decision point on a port of its own, and the questions that it got with their heads.
 struct StandIn {
@@ -141,10 +138,7 @@ fn k27_k20_only_a_permit_of_the_decision_point_forwards_a_request_and_a_revocati
     let tokens = scene.login();
     let good = bearer(&tokens);
     let header = good.split_once(": ").unwrap().1;
-    let get = |path: &str, more: &[(&str, &str)]| {
-        let headers: Vec<_> = more.iter().copied().chain([("authorization", header)]).collect();
-        run(scene.gate.call(Method::GET, path, &headers, ""))
-    };
+    let get = |path: &str, more: &[(&str, &str)]| scene.get(path, header, more);
     for (id, expected) in [
         ("permit", 200),
         ("deny", 403),
@@ -169,13 +163,7 @@ fn k27_k20_only_a_permit_of_the_decision_point_forwards_a_request_and_a_revocati
     let grpc = get("/orders/deny", &[("content-type", "application/grpc")]);
     assert_eq!(grpc.headers["grpc-status"], "7");
     // Each call in an envelope asks about the request that it equals.
-    let call = |id: &str| {
-        let body = format!(
-            "{{\"controller\":\"document\",\"action\":\"get\",\"index\":\"i\",\"collection\":\"c\",\"_id\":\"{id}\"}}"
-        );
-        let headers = [("authorization", header), ("content-type", "application/json")];
-        run(scene.gate.call(Method::POST, "/_query", &headers, &body)).status.as_u16()
-    };
+    let call = |id: &str| scene.call_kuzzle(header, "get", "i", id);
     assert_eq!([call("permit"), call("deny"), call("fault")], [200, 403, 503]);
     let (head, question) = point.asked.lock().unwrap().last().cloned().unwrap();
     assert!(head.contains("x-request-id: ") && head.contains("content-type: application/json"), "{head}");

@@ -2,9 +2,13 @@
 
 use std::net::{SocketAddr, TcpListener};
 
+use http::Method;
 use support::stub::{HEAD, Stub};
 use support::wire::{Reply, Wire};
 use support::{Gate, Place, Tokens};
+
+/// The keys of an authorizer that nginx asks.
+pub(super) const NGINX: &str = "kind = \"forward-auth\"\nneighbour = \"nginx\"\ntrusted_proxies = [\"127.0.0.1/32\"]";
 
 /// A gate, its authorizer's address, and the upstream of its public listener.
 pub(super) struct Scene {
@@ -41,6 +45,21 @@ impl Scene {
         let place = Place::new(&format!("{head}[[authorizers]]\nlisten = \"{asked}\"\n{keys}\n{routes}"));
         let gate = place.start_with_sockets(vec![socket.into()]);
         Self { gate, asked, stub, place }
+    }
+
+    /// A request for a page at the public listener with this `Authorization`, and more headers.
+    pub(super) fn get(&self, path: &str, authorization: &str, more: &[(&str, &str)]) -> support::Answer {
+        let headers: Vec<_> = more.iter().copied().chain([("authorization", authorization)]).collect();
+        run(self.gate.call(Method::GET, path, &headers, ""))
+    }
+
+    /// The status of a call of the document controller in Kuzzle's envelope.
+    pub(super) fn call_kuzzle(&self, authorization: &str, action: &str, index: &str, id: &str) -> u16 {
+        let body = serde_json::json!({
+            "controller": "document", "action": action, "index": index, "collection": "c", "_id": id,
+        });
+        let headers = [("authorization", authorization), ("content-type", "application/json")];
+        run(self.gate.call(Method::POST, "/_query", &headers, &body.to_string())).status.as_u16()
     }
 
     /// Asks with exactly these headers.

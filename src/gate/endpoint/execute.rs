@@ -52,18 +52,25 @@ impl<'a> ProofOfPossession<'a> {
 /// The key and the client certificate that tokens are bound to.
 pub(super) type Binding<'a> = (Option<OnceProof<'a>>, Option<CertificateThumbprint>);
 
+/// What a command's request says besides the command.
+#[derive(Clone, Copy)]
+pub(super) struct CommandRequest<'a> {
+    /// The account that its path names.
+    pub(super) account: Option<&'a str>,
+    pub(super) origin: &'a Origin,
+    pub(super) arrived: Arrival,
+    pub(super) presented: ProofOfPossession<'a>,
+}
+
 /// Executes a command, and counts the grant that it asks for.
 pub(super) async fn execute(
     gate: &Inner,
     endpoint: &Ready,
     command: Command,
-    account: Option<&str>,
-    origin: &Origin,
-    arrived: Arrival,
-    presented: ProofOfPossession<'_>,
+    request: CommandRequest<'_>,
 ) -> Result<Outcome, Error> {
     let grant = grant_of(&command);
-    let outcome = carry_out(gate, endpoint, command, account, origin, arrived, presented).await;
+    let outcome = carry_out(gate, endpoint, command, request).await;
     if let Some(grant) = grant {
         gate.running.grants.count(grant, &outcome);
     }
@@ -74,10 +81,7 @@ async fn carry_out(
     gate: &Inner,
     endpoint: &Ready,
     command: Command,
-    account: Option<&str>,
-    origin: &Origin,
-    arrived: Arrival,
-    presented: ProofOfPossession<'_>,
+    CommandRequest { account, origin, arrived, presented }: CommandRequest<'_>,
 ) -> Result<Outcome, Error> {
     let (account, of_account) = accounts(endpoint, account);
     let at = EndpointCommand { gate, endpoint, origin, account: of_account };

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 use tracing::Instrument;
 
-use super::execute;
+use super::execute::{self, CommandRequest, ProofOfPossession};
 use crate::dialect::{Command, CommandHandler, Outcome, OwnSessionsRequest};
 use crate::gate::Inner;
 use crate::gate::possession::PresentedProof;
@@ -42,8 +42,9 @@ impl CommandHandler for EndpointHandler<'_> {
         let executing = async move {
             match gate.endpoints.get(index) {
                 Some(endpoint) => {
-                    let presented = execute::ProofOfPossession { proof: proof.as_deref(), certificate };
-                    execute::execute(&gate, endpoint, command, account.as_deref(), &origin, arrived, presented).await
+                    let presented = ProofOfPossession { proof: proof.as_deref(), certificate };
+                    let request = CommandRequest { account: account.as_deref(), origin: &origin, arrived, presented };
+                    execute::execute(&gate, endpoint, command, request).await
                 }
                 None => Err(Denial::NoRoute.into()),
             }

@@ -1,8 +1,5 @@
 //! What a fault of the server, or of the way to it, does.
 
-use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
-
 use support::figure::print_time;
 use support::proxy::Proxy;
 use tokio::time::{Instant, timeout};
@@ -87,65 +84,20 @@ async fn c13_connections_that_died_silently_are_given_up_in_time() {
 async fn a_server_that_is_away_is_an_error_in_time_and_nothing_was_written() {
     let mut server = Server::start(&[]);
     let store = server.connect("rg").await;
-    let begun = session("alice", 1, start());
-    insert(&*store, &begun).await;
-    server.kill();
-    // From then on nothing is sent: no connection is made.
-    while store.load(begun.id).await.is_ok() {}
-    let asked = Instant::now();
-    let error = store.revoke(gone(begun.id), RevokedBecause::Logout).await.unwrap_err();
-    assert_eq!(error.outcome(), WriteOutcome::NotDone, "{error}");
-    print_time("C11 an answer without PostgreSQL", asked.elapsed(), LATEST);
-    assert_eq!(rotogate_core::fault::Fault::from(error).retry_after(), Duration::from_secs(1));
+    let took = conformance::server::a_server_that_is_away_is_an_error(store, || server.kill()).await;
+    print_time("C11 an answer without PostgreSQL", took, LATEST);
 }
 
-/// Whatever was acknowledged is there after a crash, and the gate goes on by itself.
+/// What was acknowledged is there after a crash, and the gate goes on by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_crash_of_the_server_loses_nothing_that_was_acknowledged() {
     let mut server = Server::start(&["fsync=on"]);
     let store = server.connect("rg").await;
-    let acknowledged: Arc<Mutex<Vec<(SessionId, bool)>>> = Arc::default();
-    let stop = Arc::new(AtomicBool::new(false));
-    let writers: Vec<_> = (0..4u64)
-        .map(|writer| {
-            let (store, acknowledged, stop) = (Arc::clone(&store), Arc::clone(&acknowledged), Arc::clone(&stop));
-            tokio::spawn(async move {
-                for n in 0.. {
-                    if stop.load(Ordering::SeqCst) {
-                        return;
-                    }
-                    let begun = session("alice", writer << 32 | n, start());
-                    if store.insert(begun.clone(), SubjectBound::NONE).await.is_err() {
-                        continue;
-                    }
-                    let ends = n % 2 == 0 && store.revoke(gone(begun.id), RevokedBecause::Logout).await.is_ok();
-                    acknowledged.lock().unwrap().push((begun.id, ends));
-                }
-            })
-        })
-        .collect();
-    for round in 1..=3 {
-        let before = acknowledged.lock().unwrap().len();
-        let more = async {
-            while acknowledged.lock().unwrap().len() < before + 100 {
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(PATIENCE, more).await.unwrap_or_else(|_| panic!("no writes in round {round}"));
+    conformance::server::a_crash_loses_nothing_that_was_acknowledged(store, || {
         server.kill();
         server.start_again();
-    }
-    stop.store(true, Ordering::SeqCst);
-    for writer in writers {
-        writer.await.unwrap();
-    }
-    let (list, _) = store.revocations().await.unwrap();
-    let ids: Vec<_> = acknowledged.lock().unwrap().clone();
-    for (id, ended) in ids {
-        let record = store.load(id).await.unwrap().expect("it was acknowledged");
-        assert!(!ended || rotogate_core::store::rules::is_revoked(&record), "{id}");
-        assert!(!ended || list.minimum(id) == rotogate_core::session::rotation::REVOKED, "{id}");
-    }
+    })
+    .await;
 }
 
 /// The server says success, with a warning. Neither that nor the repetition, which finds it done, is an acknowledgement.
@@ -235,23 +187,12 @@ async fn c32_what_one_node_swept_the_other_does_not_sweep_again() {
     let [a, b] = [server.connect("rg").await, server.connect("rg").await];
     let now = SystemTime::new().wall();
     let hours = |n: u64| Duration::from_secs(3600 * n);
-    let entry = |n: u64, until| {
-        let target = Target::Token { issuer: ISSUER.into(), jti: n.to_string().into() };
-        Revocation { target, effect: Effect::Gone, until }
-    };
-    for n in 0..300 {
-        a.revoke(entry(n, now.minus(hours(2))), RevokedBecause::Operator).await.unwrap();
-    }
-    let kept = a.revoke(entry(300, now.minus(hours(1) / 2)), RevokedBecause::Operator).await.unwrap();
     let over = session("alice", 1, now.minus(hours(1) / 2));
     let over = Session { expires: now.minus(hours(2)), latest_access_expires: now.minus(hours(2)), ..over };
     insert(&*a, &over).await;
     insert(&*a, &session("alice", 2, start())).await;
-    let (by_a, by_b) = tokio::join!(a.sweep(Timestamp::ZERO), b.sweep(Timestamp::MAX));
-    let (by_a, by_b) = (by_a.unwrap(), by_b.unwrap());
-    assert_eq!((by_a.revocations + by_b.revocations, by_a.sessions + by_b.sessions), (300, 1));
-    assert_eq!(b.sweep(Timestamp::MAX).await.unwrap(), Swept::default());
-    assert_eq!(b.revocations_since(Cursor::default()).await.unwrap().0, [kept]);
+    let swept = conformance::server::c32_what_one_node_swept_the_other_does_not([Arc::clone(&a), Arc::clone(&b)]).await;
+    assert_eq!(swept, 1);
     assert_eq!(b.list(Filter::All, None, 10).await.unwrap().sessions.len(), 1);
 }
 

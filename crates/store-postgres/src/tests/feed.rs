@@ -1,7 +1,5 @@
 //! C8 and C24: what a complete step of the feed proves, whatever becomes visible in which order.
 
-use std::sync::atomic::AtomicU64;
-
 use support::figure::print_time;
 use support::proxy::Proxy;
 use tokio::time::{Instant, timeout};
@@ -9,26 +7,12 @@ use tokio_postgres::Client;
 
 use super::*;
 use rotogate_core::clock::{SystemTime, TimeSource};
-use rotogate_core::store::conformance::{gone, later, minimum, not_before, session, start, subject};
+use rotogate_core::store::conformance::{gone, later, session, start};
 use rotogate_core::store::{FeedStep, Heard};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A gate without news for longer than this decides nothing.
 const STALENESS: Duration = Duration::from_secs(2);
-
-/// Each reading is later than the one before: they are in one order, wherever they are taken.
-#[derive(Default)]
-struct Readings(AtomicU64);
-
-impl TimeSource for Readings {
-    fn wall(&self) -> Timestamp {
-        start()
-    }
-
-    fn monotonic(&self) -> Duration {
-        Duration::from_millis(self.0.fetch_add(1, Ordering::SeqCst) + 1)
-    }
-}
 
 pub(super) fn follow() -> Follow {
     Follow { time: Arc::new(SystemTime::new()), every: Duration::from_millis(50), row: Arc::default() }
@@ -92,35 +76,18 @@ async fn hold(client: &Client, entry: &Revocation) {
 #[tokio::test]
 async fn c8_the_clock_is_read_before_the_beat_is_sent() {
     let server = Server::start(&[]);
-    let time = Arc::new(Readings::default());
+    let time = Arc::new(conformance::server::Readings::default());
     let clock = Arc::clone(&time);
     let proxy = Proxy::timed(server.port, Arc::new(move || clock.monotonic())).await;
     let store = PostgresStore::connect(options(proxy.port)).await.unwrap();
-    let follow = Follow { time, every: Duration::ZERO, row: Arc::default() };
-    let mut feed = store.follow(Cursor::default(), follow).await.unwrap();
-    for _ in 0..20 {
-        let (_, complete) = heard(&mut *feed).await;
-        let passed = proxy.passed();
-        assert!(passed.iter().any(|at| *at > complete.asked && *at < complete.answered), "{complete:?} {passed:?}");
-    }
+    conformance::server::c8_the_clock_is_read_before_the_beat(&store, time, || proxy.passed()).await;
 }
 
 /// Also if that takes more than one reading of the log.
 #[tokio::test]
 async fn c8_a_step_is_complete_once_everything_up_to_the_beat_was_read() {
-    const WRITTEN: u64 = 2500;
     let server = Server::start(&[]);
-    let store = server.connect("rg").await;
-    let entry = |n| minimum(session("alice", n, start()).id, 2, later(start(), 600_000));
-    store.revoke(entry(0), RevokedBecause::Operator).await.unwrap();
-    let (_, early) = store.revocations_since(Cursor::default()).await.unwrap();
-    for n in 1..=WRITTEN {
-        store.revoke(entry(n), RevokedBecause::Operator).await.unwrap();
-    }
-    let follow = Follow { time: Arc::new(Readings::default()), every: Duration::ZERO, row: Arc::default() };
-    let mut feed = store.follow(early, follow).await.unwrap();
-    let (entries, _) = heard(&mut *feed).await;
-    assert_eq!(entries.len() as u64, WRITTEN);
+    conformance::server::c8_a_step_is_complete_once_all_was_read(&*server.connect("rg").await).await;
 }
 
 /// A transaction is held open between two others: the later one is heard of, and the held one as soon as it commits.
@@ -243,14 +210,8 @@ async fn c24_every_connection_that_is_terminated_is_made_again_and_nothing_is_lo
 #[tokio::test]
 async fn c4_what_begins_after_a_not_before_was_acknowledged_is_later_than_it() {
     let server = Server::start(&[]);
-    let [a, b] = [server.connect("rg").await, server.connect("rg").await];
-    let now = a.stamp_creation(Timestamp::ZERO).await.unwrap().unwrap();
-    let moment = now.plus(LEEWAY / 2);
-    a.revoke(not_before(subject("alice"), moment), RevokedBecause::Operator).await.unwrap();
-    assert!(b.stamp_creation(Timestamp::ZERO).await.unwrap().unwrap() > moment);
-    // A moment that is far ahead is a mistake, which stops no login of others.
-    a.revoke(not_before(subject("bob"), now.plus(LEEWAY * 100)), RevokedBecause::Operator).await.unwrap();
-    assert!(b.stamp_creation(Timestamp::ZERO).await.unwrap().is_some());
+    let nodes = [server.connect("rg").await, server.connect("rg").await];
+    conformance::server::c4_what_begins_after_a_not_before_is_later(nodes).await;
 }
 
 /// Another timeline, and a disk or a log that went back, as after the promotion of a standby or with a back-up. The live

@@ -1,71 +1,27 @@
 //! C8: what a complete step of the feed proves.
 
-use std::sync::atomic::AtomicU64;
-
 use support::proxy::Proxy;
 
 use super::*;
 use rotogate_core::clock::TimeSource;
-use rotogate_core::store::conformance::{later, minimum, not_before, session, start, subject};
-use rotogate_core::store::{FeedStep, Heard};
-
-/// Each reading is later than the one before: they are in one order, wherever they are taken.
-#[derive(Default)]
-struct Readings(AtomicU64);
-
-impl TimeSource for Readings {
-    fn wall(&self) -> Timestamp {
-        start()
-    }
-
-    fn monotonic(&self) -> Duration {
-        Duration::from_millis(self.0.fetch_add(1, Ordering::SeqCst) + 1)
-    }
-}
-
-async fn step(feed: &mut dyn Feed) -> (usize, Heard) {
-    let mut entries = 0;
-    loop {
-        let FeedStep { entries: more, complete, .. } = feed.next().await.unwrap();
-        entries += more.len();
-        if let Some(complete) = complete {
-            return (entries, complete);
-        }
-    }
-}
+use rotogate_core::store::conformance::{later, minimum, session, start};
+use rotogate_core::store::FeedStep;
 
 #[tokio::test]
 async fn c8_the_clock_is_read_before_the_beat_is_sent() {
     let server = Server::start(&[]);
-    let time = Arc::new(Readings::default());
+    let time = Arc::new(conformance::server::Readings::default());
     let clock = Arc::clone(&time);
     let proxy = Proxy::timed(server.port, Arc::new(move || clock.monotonic())).await;
     let store = RedisStore::connect(options(proxy.port)).await.unwrap();
-    let follow = Follow { time, every: Duration::ZERO, row: Arc::default() };
-    let mut feed = store.follow(Cursor::default(), follow).await.unwrap();
-    for _ in 0..20 {
-        let (_, complete) = step(&mut *feed).await;
-        let passed = proxy.passed();
-        assert!(passed.iter().any(|at| *at > complete.asked && *at < complete.answered), "{complete:?} {passed:?}");
-    }
+    conformance::server::c8_the_clock_is_read_before_the_beat(&store, time, || proxy.passed()).await;
 }
 
 /// Also if that takes more than one reading of the log.
 #[tokio::test]
 async fn c8_a_step_is_complete_once_everything_up_to_the_beat_was_read() {
-    const WRITTEN: u64 = 2500;
     let server = Server::start(&[]);
-    let store = server.connect("rg").await;
-    let entry = |n| minimum(session("alice", n, start()).id, 2, later(start(), 600_000));
-    store.revoke(entry(0), RevokedBecause::Operator).await.unwrap();
-    let (_, early) = store.revocations_since(Cursor::default()).await.unwrap();
-    for n in 1..=WRITTEN {
-        store.revoke(entry(n), RevokedBecause::Operator).await.unwrap();
-    }
-    let follow = Follow { time: Arc::new(Readings::default()), every: Duration::ZERO, row: Arc::default() };
-    let mut feed = store.follow(early, follow).await.unwrap();
-    let (entries, _) = step(&mut *feed).await;
-    assert_eq!(entries as u64, WRITTEN);
+    conformance::server::c8_a_step_is_complete_once_all_was_read(&*server.connect("rg").await).await;
 }
 
 /// A million may come: page by page, and complete once the last one was read.
@@ -85,7 +41,8 @@ async fn c23_a_reader_whose_place_was_trimmed_reads_the_live_ones_in_pages() {
         redis.call('HSET', '{rg:0}:h', 'floor', last) \
         return redis.call('XTRIM', '{rg:0}:log', 'MINID', last)";
     server.cli(&["EVAL", trim, "0"]);
-    let follow = Follow { time: Arc::new(Readings::default()), every: Duration::ZERO, row: Arc::default() };
+    let follow =
+        Follow { time: Arc::new(conformance::server::Readings::default()), every: Duration::ZERO, row: Arc::default() };
     let mut feed = store.follow(early, follow).await.unwrap();
     let (mut found, mut largest) = (std::collections::BTreeSet::new(), 0);
     loop {
@@ -105,12 +62,6 @@ async fn c23_a_reader_whose_place_was_trimmed_reads_the_live_ones_in_pages() {
 #[tokio::test]
 async fn c4_what_begins_after_a_not_before_was_acknowledged_is_later_than_it() {
     let server = Server::start(&[]);
-    let [a, b] = [server.connect("rg").await, server.connect("rg").await];
-    let now = a.stamp_creation(Timestamp::ZERO).await.unwrap().unwrap();
-    let moment = now.plus(LEEWAY / 2);
-    a.revoke(not_before(subject("alice"), moment), RevokedBecause::Operator).await.unwrap();
-    assert!(b.stamp_creation(Timestamp::ZERO).await.unwrap().unwrap() > moment);
-    // A moment that is far ahead is a mistake, which stops no login of others.
-    a.revoke(not_before(subject("bob"), now.plus(LEEWAY * 100)), RevokedBecause::Operator).await.unwrap();
-    assert!(b.stamp_creation(Timestamp::ZERO).await.unwrap().is_some());
+    let nodes = [server.connect("rg").await, server.connect("rg").await];
+    conformance::server::c4_what_begins_after_a_not_before_is_later(nodes).await;
 }

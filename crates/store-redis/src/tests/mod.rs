@@ -125,16 +125,7 @@ async fn c29_ten_a_minute_over_five_nodes_are_ten() {
     for _ in 0..5 {
         nodes.push(server.connect("rg").await);
     }
-    let ten = SharedCounter { name: [1; 16], every: Duration::from_secs(60), burst: 10 };
-    let takes = (0..100).map(|n| {
-        let node = Arc::clone(&nodes[n % nodes.len()]);
-        tokio::spawn(async move { node.count(ten, CounterUse::Take).await.unwrap().is_none() })
-    });
-    let mut taken = 0;
-    for take in takes.collect::<Vec<_>>() {
-        taken += usize::from(take.await.unwrap());
-    }
-    assert_eq!(taken, 10);
+    conformance::server::c29_ten_a_minute_over_all_nodes_are_ten(&nodes).await;
     let keys = server.cli(&["--scan", "--pattern", "*:l:*"]);
     assert_eq!(keys.lines().count(), 1);
     let left = server.cli(&["PTTL", &format!("{{rg:0}}:l:{}", "\u{1}".repeat(16))]).parse::<u64>().unwrap();

@@ -16,6 +16,7 @@ pub mod races;
 #[cfg(feature = "relay")]
 pub mod relay;
 pub mod revocations;
+pub mod server;
 pub mod sessions;
 pub mod shared;
 

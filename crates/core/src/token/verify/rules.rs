@@ -193,33 +193,23 @@ impl IssuerRules {
     /// The rules for our own tokens.
     pub fn own(issuer: impl Into<Arc<str>>, audience: Vec<Box<str>>, keyring: &Keyring, leeway: Duration) -> Self {
         Self {
-            issuer: issuer.into(),
             name: OWN.into(),
             scopes: AllowedScopes::Any,
             everywhere: true,
             claims: Arc::new(ClaimMapping::own()),
-            subject_prefix: "".into(),
             ours: true,
-            audience: audience.into(),
-            typ: vec![TYP.into()],
-            keys: Keys::Own(Arc::new(IssuerKeys::own(keyring))),
             leeway,
-            max_lifetime: None,
-            session_claim: "sid".into(),
-            grants: AssertionGrants::default(),
-            on_event: EventEffects::default(),
-            user_names: Vec::new(),
-            critical: Arc::default(),
-            status_lists: None,
-            introspection: None,
-            sessions_seen: Arc::default(),
+            ..Self::with_keys(issuer.into(), audience, Keys::Own(Arc::new(IssuerKeys::own(keyring))))
         }
     }
 
     /// The rules for the tokens of another issuer: only `at+jwt` (see [`Self::typ`]), 30 s leeway, any lifetime, no
     /// scope, and accepted only on routes that name the issuer. Its name is the host of its URL.
     pub fn external(issuer: impl Into<Arc<str>>, audience: Vec<Box<str>>, keys: IssuerKeys) -> Self {
-        let issuer = issuer.into();
+        Self::with_keys(issuer.into(), audience, Keys::Live(keys.into()))
+    }
+
+    fn with_keys(issuer: Arc<str>, audience: Vec<Box<str>>, keys: Keys) -> Self {
         Self {
             name: host_of(&issuer).into(),
             issuer,
@@ -230,7 +220,7 @@ impl IssuerRules {
             ours: false,
             audience: audience.into(),
             typ: vec![TYP.into()],
-            keys: Keys::Live(keys.into()),
+            keys,
             leeway: MAX_LEEWAY,
             max_lifetime: None,
             session_claim: "sid".into(),

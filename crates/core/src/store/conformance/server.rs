@@ -1,0 +1,168 @@
+//! What holds while the server of a store fails, and between two gates that use it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::shared::{created, heard};
+use super::{BY_OPERATOR, ISSUER, LEEWAY, gone, insert, later, minimum, not_before, session, start, subject};
+use crate::clock::{SystemTime, TimeSource, Timestamp};
+use crate::fault::Fault;
+use crate::revocation::{Effect, Revocation, Target};
+use crate::session::rotation::REVOKED;
+use crate::session::{RevokedBecause, SessionId};
+use crate::store::rules::is_revoked;
+use crate::store::{CounterUse, Cursor, Follow, SharedCounter, SharedStore, Store, SubjectBound, Swept, WriteOutcome};
+
+/// How long a behaviour waits for a server that comes back.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A clock of which each reading is later than the one before: the readings are in one order, wherever they are taken.
+#[derive(Default)]
+pub struct Readings(AtomicU64);
+
+impl TimeSource for Readings {
+    fn wall(&self) -> Timestamp {
+        start()
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.0.fetch_add(1, Ordering::SeqCst) + 1)
+    }
+}
+
+/// A write without a server is an error, and has written nothing. Returns the time until the error.
+pub async fn a_server_that_is_away_is_an_error<S: Store>(store: Arc<S>, kill: impl FnOnce()) -> Duration {
+    let begun = session("alice", 1, start());
+    insert(&*store, &begun).await;
+    kill();
+    // From then on nothing is sent: no connection is made.
+    while store.load(begun.id).await.is_ok() {}
+    let asked = Instant::now();
+    let error = store.revoke(gone(begun.id), RevokedBecause::Logout).await.unwrap_err();
+    assert_eq!(error.outcome(), WriteOutcome::NotDone, "{error}");
+    let took = asked.elapsed();
+    assert_eq!(Fault::from(error).retry_after(), Duration::from_secs(1));
+    took
+}
+
+/// What was acknowledged is there after three crashes of the server, and the store goes on by itself.
+pub async fn a_crash_loses_nothing_that_was_acknowledged<S: Store>(store: Arc<S>, mut crash: impl FnMut()) {
+    let acknowledged: Arc<Mutex<Vec<(SessionId, bool)>>> = Arc::default();
+    let stop = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> = (0..4u64)
+        .map(|writer| {
+            let (store, acknowledged, stop) = (Arc::clone(&store), Arc::clone(&acknowledged), Arc::clone(&stop));
+            tokio::spawn(async move {
+                for n in 0.. {
+                    if stop.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    let begun = session("alice", writer << 32 | n, start());
+                    if store.insert(begun.clone(), SubjectBound::NONE).await.is_err() {
+                        continue;
+                    }
+                    let ends = n % 2 == 0 && store.revoke(gone(begun.id), RevokedBecause::Logout).await.is_ok();
+                    acknowledged.lock().unwrap().push((begun.id, ends));
+                }
+            })
+        })
+        .collect();
+    for round in 1..=3 {
+        let before = acknowledged.lock().unwrap().len();
+        let more = async {
+            while acknowledged.lock().unwrap().len() < before + 100 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, more).await.unwrap_or_else(|_| panic!("no writes in round {round}"));
+        crash();
+    }
+    stop.store(true, Ordering::SeqCst);
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let (list, _) = store.revocations().await.unwrap();
+    let ids: Vec<_> = acknowledged.lock().unwrap().clone();
+    for (id, ended) in ids {
+        let record = store.load(id).await.unwrap().expect("it was acknowledged");
+        assert!(!ended || is_revoked(&record), "{id}");
+        assert!(!ended || list.minimum(id) == REVOKED, "{id}");
+    }
+}
+
+/// C8: the clock is read before the request that proves freshness is sent. `time` is the clock of `passed`, the moments at
+/// which bytes went by on their way to the server.
+pub async fn c8_the_clock_is_read_before_the_beat<S: SharedStore>(
+    store: &S,
+    time: Arc<Readings>,
+    passed: impl Fn() -> Vec<Duration>,
+) {
+    let follow = Follow { time, every: Duration::ZERO, row: Arc::default() };
+    let mut feed = store.follow(Cursor::default(), follow).await.unwrap();
+    for _ in 0..20 {
+        let (_, complete) = heard(&mut *feed).await;
+        let passed = passed();
+        assert!(passed.iter().any(|at| *at > complete.asked && *at < complete.answered), "{complete:?} {passed:?}");
+    }
+}
+
+/// C8: a step is complete once all up to the beat was read, also if that takes more than one reading of the log.
+pub async fn c8_a_step_is_complete_once_all_was_read<S: SharedStore>(store: &S) {
+    const WRITTEN: u64 = 2500;
+    let entry = |n| minimum(session("alice", n, start()).id, 2, later(start(), 600_000));
+    store.revoke(entry(0), BY_OPERATOR).await.unwrap();
+    let (_, early) = store.revocations_since(Cursor::default()).await.unwrap();
+    for n in 1..=WRITTEN {
+        store.revoke(entry(n), BY_OPERATOR).await.unwrap();
+    }
+    let follow = Follow { time: Arc::new(Readings::default()), every: Duration::ZERO, row: Arc::default() };
+    let mut feed = store.follow(early, follow).await.unwrap();
+    let (entries, _) = heard(&mut *feed).await;
+    assert_eq!(entries.len() as u64, WRITTEN);
+}
+
+/// C4: what begins after a not-before is later than its moment, at each node.
+pub async fn c4_what_begins_after_a_not_before_is_later<S: SharedStore>([a, b]: [Arc<S>; 2]) {
+    let now = created(&*a, Timestamp::ZERO).await;
+    let moment = now.plus(LEEWAY / 2);
+    a.revoke(not_before(subject("alice"), moment), BY_OPERATOR).await.unwrap();
+    assert!(created(&*b, Timestamp::ZERO).await > moment);
+    // A moment that is far ahead is a mistake, which stops no login of others.
+    a.revoke(not_before(subject("bob"), now.plus(LEEWAY * 100)), BY_OPERATOR).await.unwrap();
+    created(&*b, Timestamp::ZERO).await;
+}
+
+/// C29: a hundred guesses over these nodes are as few as the counter permits.
+pub async fn c29_ten_a_minute_over_all_nodes_are_ten<S: SharedStore>(nodes: &[Arc<S>]) {
+    let ten = SharedCounter { name: [1; 16], every: Duration::from_secs(60), burst: 10 };
+    let takes = (0..100).map(|n| {
+        let node = Arc::clone(&nodes[n % nodes.len()]);
+        tokio::spawn(async move { node.count(ten, CounterUse::Take).await.unwrap().is_none() })
+    });
+    let mut taken = 0;
+    for take in takes.collect::<Vec<_>>() {
+        taken += usize::from(take.await.unwrap());
+    }
+    assert_eq!(taken, 10);
+}
+
+/// C32: what one node swept, the other does not sweep again. Returns the number of sessions that both swept.
+pub async fn c32_what_one_node_swept_the_other_does_not<S: SharedStore>([a, b]: [Arc<S>; 2]) -> u64 {
+    let now = SystemTime::new().wall();
+    let hours = |n: u64| Duration::from_secs(3600 * n);
+    let entry = |n: u64, until| {
+        let target = Target::Token { issuer: ISSUER.into(), jti: n.to_string().into() };
+        Revocation { target, effect: Effect::Gone, until }
+    };
+    for n in 0..300 {
+        a.revoke(entry(n, now.minus(hours(2))), BY_OPERATOR).await.unwrap();
+    }
+    let kept = a.revoke(entry(300, now.minus(hours(1) / 2)), BY_OPERATOR).await.unwrap();
+    let (by_a, by_b) = tokio::join!(a.sweep(Timestamp::ZERO), b.sweep(Timestamp::MAX));
+    let (by_a, by_b) = (by_a.unwrap(), by_b.unwrap());
+    assert_eq!(by_a.revocations + by_b.revocations, 300);
+    assert_eq!(b.sweep(Timestamp::MAX).await.unwrap(), Swept::default());
+    assert_eq!(b.revocations_since(Cursor::default()).await.unwrap().0, [kept]);
+    by_a.sessions + by_b.sessions
+}
