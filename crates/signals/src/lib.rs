@@ -88,6 +88,13 @@ pub struct StreamSettings {
     pub verify_every: Duration,
 }
 
+impl StreamSettings {
+    /// What the record of the stream is of.
+    fn record_parts(&self) -> [&str; 5] {
+        ["event stream", &self.issuer, &self.iss, &self.transmitter, self.delivery.method()]
+    }
+}
+
 /// A stream, and what its requests need.
 #[derive(Clone, Debug)]
 pub struct StreamPlan {
