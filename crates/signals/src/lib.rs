@@ -34,7 +34,7 @@ use rotogate_core::store::relay::RelayStore;
 use rotogate_core::store::{Cursor, StoreError};
 
 pub use access::{Access, ClientSource, TokenUrl};
-pub use receiver::{ReceiverPlan, ReceiverSettings};
+pub use receiver::{ReceiverPlan, ReceiverSettings, greet};
 pub use receivers::{ReceiverFigures, Receivers};
 pub use streams::Streams;
 pub use transmitter::inspect;

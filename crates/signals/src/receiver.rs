@@ -21,6 +21,7 @@ use rotogate_core::token::event_key::EventKey;
 use rotogate_core::token::verify::strict_object;
 
 const SESSION_REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
+const VERIFICATION: &str = "https://schemas.openid.net/secevent/ssf/event-type/verification";
 /// The time for one push. It ends within the lease of the gate that sends.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// The errors of RFC 8935 §2.4 that are of the event itself: the same event will be refused again. A key that is not known yet,
@@ -153,5 +154,24 @@ impl Pusher {
         }
         let why = format!("answered {} {word}", answer.status());
         Err(StreamError::Answer { place: target.to_string(), why: why.trim_end().to_owned() })
+    }
+}
+
+/// Pushes a verification event (SSF 1.0 §8.1.4.1), for `check --online`. What the receiver says.
+///
+/// # Errors
+/// It does not take the event.
+pub async fn greet(plan: ReceiverPlan, issuer: &str, now: Timestamp) -> Result<String, StreamError> {
+    let id = name(&["verification", &plan.settings.name, &now.as_millis().to_string()]);
+    let event = Event {
+        jti: id.clone(),
+        txn: id,
+        sub_id: json!({ "format": "opaque", "id": &*plan.settings.name }),
+        events: json!({ VERIFICATION: {} }),
+    };
+    let place = plan.settings.url.clone();
+    match Pusher::new(plan).push(&event, (issuer, now)).await? {
+        Pushed::Taken => Ok(format!("{place} takes a verification event")),
+        Pushed::Refused(why) => Err(StreamError::Answer { place: place.into(), why: format!("answered 400 {why}") }),
     }
 }

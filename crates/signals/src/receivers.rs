@@ -122,3 +122,6 @@ impl Receivers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
