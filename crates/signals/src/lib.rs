@@ -2,11 +2,16 @@
 //! Framework 1.0). The gate creates a stream at the issuer's transmitter, fetches its events (RFC 8936) or has them
 //! pushed (RFC 8935), and asks for verification events: a stream that is silent may be broken.
 //!
+//! [`Receivers`] are the other direction: they hear by push of the sessions that end at this gate.
+//!
 //! What an event means is judged by [`StreamGate::take`], the same way as for an event that is pushed without a stream.
 //!
 //! This crate has no promise of compatibility: an application depends on `rotogate`.
 
 mod access;
+mod outbox;
+mod receiver;
+mod receivers;
 mod record;
 mod stream;
 mod streams;
@@ -23,11 +28,14 @@ use secrecy::SecretString;
 
 use rotogate_core::clock::Timestamp;
 use rotogate_core::denial::EventFlaw;
+use rotogate_core::engine::ended::{End, EndPlace, EndedBatch};
 use rotogate_core::http_client::{FetchError, HttpClient};
-use rotogate_core::store::StoreError;
 use rotogate_core::store::relay::RelayStore;
+use rotogate_core::store::{Cursor, StoreError};
 
 pub use access::{Access, ClientSource, TokenUrl};
+pub use receiver::{ReceiverPlan, ReceiverSettings, greet};
+pub use receivers::{ReceiverFigures, Receivers};
 pub use streams::Streams;
 pub use transmitter::inspect;
 
@@ -47,6 +55,24 @@ pub trait StreamGate: fmt::Debug + Send + Sync + 'static {
     fn is_shared(&self) -> bool;
     /// The gate's time, which all gates of a store agree on.
     fn now(&self) -> Timestamp;
+}
+
+/// The gate, as far as its receivers need it.
+#[async_trait]
+pub trait ReceiverGate: StreamGate {
+    /// The `iss` of the gate.
+    fn issuer(&self) -> Arc<str>;
+    /// When the data of the store was adopted last: positions of before mean nothing now.
+    fn adopted(&self) -> Timestamp;
+    /// The ends that were written after this position, and the position of their end.
+    async fn ended_since(&self, after: Cursor) -> Result<(EndedBatch, Cursor), StoreError>;
+    /// The next of these ends, of sessions of these clients alone, and where to go on.
+    async fn next_ends(
+        &self,
+        batch: &EndedBatch,
+        clients: &[Box<str>],
+        place: EndPlace,
+    ) -> Result<(Vec<End>, Option<EndPlace>), StoreError>;
 }
 
 /// Why an event has no effect.
@@ -86,6 +112,13 @@ pub struct StreamSettings {
     pub delivery: Delivery,
     /// How often a verification event is asked for, and the stream's status.
     pub verify_every: Duration,
+}
+
+impl StreamSettings {
+    /// What the record of the stream is of.
+    fn record_parts(&self) -> [&str; 5] {
+        ["event stream", &self.issuer, &self.iss, &self.transmitter, self.delivery.method()]
+    }
 }
 
 /// A stream, and what its requests need.

@@ -1,13 +1,15 @@
-//! The record of a stream, in the store that all gates share: which gate attends to it, and what all of them must know. It
+//! The record of a stream or of a receiver, in the store that all gates share: which gate attends to it, and what all of them must know. It
 //! is sealed by the keyring. Another gate takes over when the lease of the present one ends.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{StreamError, StreamGate, StreamSettings};
+use super::{StreamError, StreamGate};
 use rotogate_core::clock::Timestamp;
 use rotogate_core::random::are_equal;
 use rotogate_core::store::StoreError;
@@ -47,30 +49,35 @@ impl Known {
     }
 }
 
-/// The record of one stream.
+/// A name made of these parts.
+pub(crate) fn digest(parts: &[&str]) -> [u8; 32] {
+    let mut context = Context::new(&SHA256);
+    for part in parts {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part.as_bytes());
+    }
+    let mut id = [0; 32];
+    id.copy_from_slice(context.finish().as_ref());
+    id
+}
+
+/// The record of one stream or receiver, with what gates know of it.
 #[derive(Clone, Debug)]
-pub(crate) struct StreamRecord {
+pub(crate) struct StreamRecord<K = Known> {
     gate: Arc<dyn StreamGate>,
     id: RelayId,
     run: [u8; 16],
+    known: PhantomData<fn() -> K>,
 }
 
-impl StreamRecord {
-    /// `run` names this run of the program.
-    pub(crate) fn new(gate: Arc<dyn StreamGate>, settings: &StreamSettings, run: [u8; 16]) -> Self {
-        let mut context = Context::new(&SHA256);
-        let parts = [&*settings.issuer, &settings.iss, &settings.transmitter, settings.delivery.method()];
-        for part in ["event stream"].into_iter().chain(parts) {
-            context.update(&(part.len() as u64).to_be_bytes());
-            context.update(part.as_bytes());
-        }
-        let mut id = [0; 32];
-        id.copy_from_slice(context.finish().as_ref());
-        Self { gate, id: RelayId(id), run }
+impl<K: Clone + Default + Serialize + DeserializeOwned> StreamRecord<K> {
+    /// `run` names this run of the program, and `parts` what the record is of.
+    pub(crate) fn new(gate: Arc<dyn StreamGate>, parts: &[&str], run: [u8; 16]) -> Self {
+        Self { gate, id: RelayId(digest(parts)), run, known: PhantomData }
     }
 
     /// The record, if there is one; what it says, if a gate of this keyring wrote it.
-    async fn load(&self) -> Result<Option<(RelayRecord, Option<Known>)>, StoreError> {
+    async fn load(&self) -> Result<Option<(RelayRecord, Option<K>)>, StoreError> {
         let record = self.gate.records().load_relay(self.id).await?.filter(|record| record.until > self.gate.now());
         Ok(record.map(|record| {
             let known = self.open(&record);
@@ -81,7 +88,7 @@ impl StreamRecord {
         }))
     }
 
-    fn open(&self, record: &RelayRecord) -> Option<Known> {
+    fn open(&self, record: &RelayRecord) -> Option<K> {
         let (seal, text) = record.sealed.split_at_checked(SEAL)?;
         let is_good = self.gate.seals(&self.message(record, text)).iter().any(|good| are_equal(good, seal));
         if is_good { serde_json::from_slice(text).ok() } else { None }
@@ -93,13 +100,7 @@ impl StreamRecord {
         [b"event stream", &self.id.0[..], &record.owner, &lease, &record.attempt.to_be_bytes(), text].concat()
     }
 
-    fn sealed(
-        &self,
-        known: &Known,
-        owner: [u8; 16],
-        lease: Timestamp,
-        attempt: u32,
-    ) -> Result<RelayRecord, StoreError> {
+    fn sealed(&self, known: &K, owner: [u8; 16], lease: Timestamp, attempt: u32) -> Result<RelayRecord, StoreError> {
         let failed = || StoreError::new("the record of an event stream cannot be sealed");
         let now = self.gate.now();
         let until = now.plus(KEPT_FOR);
@@ -123,7 +124,7 @@ impl StreamRecord {
     }
 
     /// Takes or keeps the stream, unless another gate has it. What is known of the stream, and whether this gate has it.
-    pub(crate) async fn hold(&self) -> Result<(Known, bool), StreamError> {
+    pub(crate) async fn hold(&self) -> Result<(K, bool), StreamError> {
         let now = self.gate.now();
         let found = self.load().await?;
         let known = found.as_ref().and_then(|(_, known)| known.clone());
@@ -157,7 +158,7 @@ impl StreamRecord {
 
     /// Changes what is known of the stream, whichever gate has it. `change` says whether it changed anything, and may be
     /// called again with what another gate wrote.
-    pub(crate) async fn change(&self, change: impl Fn(&mut Known) -> bool) -> Result<Option<Known>, StoreError> {
+    pub(crate) async fn change(&self, change: impl Fn(&mut K) -> bool) -> Result<Option<K>, StoreError> {
         for _ in 0..TRIES {
             let Some((record, Some(mut known))) = self.load().await? else { return Ok(None) };
             if !change(&mut known) {

@@ -69,7 +69,7 @@ impl Streams {
     }
 
     fn begin(&self, plan: StreamPlan) -> RunningStream {
-        let record = StreamRecord::new(Arc::clone(&self.0.gate), &plan.settings, self.0.run);
+        let record = StreamRecord::new(Arc::clone(&self.0.gate), &plan.settings.record_parts(), self.0.run);
         let stream = Stream::new(Arc::clone(&self.0.gate), record.clone(), plan.clone());
         RunningStream { plan, record, is_alive: stream.is_alive(), task: tokio::spawn(stream.run()) }
     }
@@ -140,4 +140,4 @@ impl StreamWatch for Streams {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -30,6 +30,7 @@ mod place;
 pub mod postgres;
 pub mod proxy;
 pub mod random;
+pub mod receiver;
 pub mod redis;
 pub mod redis_cluster;
 pub mod round_trips;

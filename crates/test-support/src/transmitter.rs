@@ -26,6 +26,43 @@ pub struct Asked {
     pub text: String,
 }
 
+impl Asked {
+    pub(crate) fn read(stream: &TcpStream) -> std::io::Result<Self> {
+        let mut reader = BufReader::new(stream);
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let (method, target) = line.split_once(' ').map(|(a, b)| (a, b.split(' ').next().unwrap())).unwrap_or_default();
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let (mut length, mut authorization) = (0, String::new());
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line)?;
+            let Some((name, value)) = line.trim_end().split_once(':') else { break };
+            match name.to_ascii_lowercase().as_str() {
+                "content-length" => length = value.trim().parse().unwrap(),
+                "authorization" => value.trim().clone_into(&mut authorization),
+                _ => {}
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body)?;
+        Ok(Self {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            query: query.to_owned(),
+            authorization,
+            body: serde_json::from_slice(&body).unwrap_or_default(),
+            text: String::from_utf8_lossy(&body).into_owned(),
+        })
+    }
+}
+
+pub(crate) fn respond(mut stream: &TcpStream, status: u16, answer: &str) -> std::io::Result<()> {
+    let head = format!("HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nConnection: close\r\n");
+    let location = if status == 302 { format!("Location: {answer}\r\n") } else { String::new() };
+    write!(stream, "{head}{location}Content-Length: {}\r\n\r\n{answer}", answer.len())
+}
+
 /// What a test answers instead: a status, and a body.
 pub type Lie = Box<dyn FnMut(&Asked) -> Option<(u16, String)> + Send>;
 /// What stands for the `state` of a request.
@@ -160,37 +197,9 @@ impl Shared {
     }
 
     fn serve(self: &Arc<Self>, stream: &TcpStream) -> std::io::Result<()> {
-        let mut reader = BufReader::new(stream);
-        let mut line = String::new();
-        reader.read_line(&mut line)?;
-        let (method, target) = line.split_once(' ').map(|(a, b)| (a, b.split(' ').next().unwrap())).unwrap_or_default();
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let (mut length, mut authorization) = (0, String::new());
-        loop {
-            let mut line = String::new();
-            reader.read_line(&mut line)?;
-            let Some((name, value)) = line.trim_end().split_once(':') else { break };
-            match name.to_ascii_lowercase().as_str() {
-                "content-length" => length = value.trim().parse().unwrap(),
-                "authorization" => value.trim().clone_into(&mut authorization),
-                _ => {}
-            }
-        }
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body)?;
-        let asked = Asked {
-            method: method.to_owned(),
-            path: path.to_owned(),
-            query: query.to_owned(),
-            authorization,
-            body: serde_json::from_slice(&body).unwrap_or_default(),
-            text: String::from_utf8_lossy(&body).into_owned(),
-        };
+        let asked = Asked::read(stream)?;
         let (status, answer) = self.answer(&asked);
-        let head = format!("HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nConnection: close\r\n");
-        let location = if status == 302 { format!("Location: {answer}\r\n") } else { String::new() };
-        let mut out = stream;
-        write!(out, "{head}{location}Content-Length: {}\r\n\r\n{answer}", answer.len())
+        respond(stream, status, &answer)
     }
 
     fn answer(self: &Arc<Self>, asked: &Asked) -> (u16, String) {

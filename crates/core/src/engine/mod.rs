@@ -34,6 +34,7 @@ mod browser;
 pub mod confirm;
 mod counters;
 mod counts;
+pub mod ended;
 mod events;
 mod evidence;
 mod exchange;

@@ -72,9 +72,9 @@ const WITHOUT_SESSION: &str = "#without-sid";
 /// The suffix for the targets of all tokens of a subject, but of no session of ours.
 const ANY_SESSION: &str = "#any-sid";
 /// The suffix for the targets of access tokens that are to be replaced by a refresh, by subject.
-const REFRESHED: &str = "#refreshed";
+pub(crate) const REFRESHED: &str = "#refreshed";
 /// The same, by session.
-const REFRESHED_SESSION: &str = "#refreshed-sid";
+pub(crate) const REFRESHED_SESSION: &str = "#refreshed-sid";
 
 impl Target {
     /// Everything of one session of another issuer. The target is a subject of an issuer name that no issuer has, so

@@ -26,8 +26,8 @@ const TOKEN: &str = "token-of-the-receiver";
 const REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
 
 /// A gate that judges by a table. Its tokens are not signed.
-struct FakeGate {
-    store: Arc<MemoryStore>,
+pub(crate) struct FakeGate {
+    pub(crate) store: Arc<MemoryStore>,
     time: Arc<ManualTime>,
     is_shared: bool,
     key: hmac::Key,
@@ -128,7 +128,7 @@ fn plan(at: &Transmitter, delivery: Delivery) -> (StreamPlan, support::Place) {
     (StreamPlan { settings, access: Access::File(file), http, fingerprint: at.url.clone() }, folder)
 }
 
-fn gate(store: &Arc<MemoryStore>, time: &Arc<ManualTime>, is_shared: bool) -> Arc<FakeGate> {
+pub(crate) fn gate(store: &Arc<MemoryStore>, time: &Arc<ManualTime>, is_shared: bool) -> Arc<FakeGate> {
     Arc::new(FakeGate {
         store: Arc::clone(store),
         time: Arc::clone(time),
@@ -148,7 +148,7 @@ fn world_of(gate: Arc<FakeGate>, at: &Transmitter, delivery: Delivery) -> World 
 fn world_with(gate: Arc<FakeGate>, plan: StreamPlan, folder: support::Place) -> World {
     let streams = Streams::new(Arc::clone(&gate) as _).unwrap();
     gate.streams.set(streams.clone()).unwrap();
-    let record = StreamRecord::new(Arc::clone(&gate) as _, &plan.settings, streams.0.run);
+    let record = StreamRecord::new(Arc::clone(&gate) as _, &plan.settings.record_parts(), streams.0.run);
     let stream = Stream::new(Arc::clone(&gate) as _, record.clone(), plan.clone());
     let is_alive = stream.is_alive();
     let task = tokio::spawn(std::future::pending());

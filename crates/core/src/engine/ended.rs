@@ -1,0 +1,228 @@
+//! What revocations ended, for receivers outside. The records say of which client and for which reason, so nothing is
+//! written for a receiver besides the revocation itself.
+
+use std::fmt;
+
+use super::Engine;
+use crate::clock::Timestamp;
+use crate::revocation::list::{ListFilling, RevocationList, TokenFacts};
+use crate::revocation::{Effect, REFRESHED, REFRESHED_SESSION, Revocation, Target};
+use crate::session::{RevokedBecause, Session, SessionId, Status};
+use crate::store::rules::{ends_session, is_revoked};
+use crate::store::{Cursor, Filter, Store, StoreError};
+
+/// How many sessions are read at once.
+const PAGE: usize = 1000;
+/// How many entries are resolved at once.
+const ENTRIES: usize = 64;
+
+/// What ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// The user.
+    pub subject: Box<str>,
+    /// The session. `None`: every session of the user that began until [`Self::until`].
+    pub session: Option<SessionId>,
+    /// The moment of a not-before of the user.
+    pub until: Option<Timestamp>,
+    /// The reason, in a word.
+    pub reason: &'static str,
+    /// The word of CAEP for the party that caused it.
+    pub initiating_entity: &'static str,
+}
+
+impl End {
+    fn of_session(session: &Session, because: RevokedBecause) -> Self {
+        let (subject, session) = (session.subject.clone(), Some(session.id));
+        Self { subject, session, until: None, reason: because.word(), initiating_entity: initiating_entity(because) }
+    }
+
+    /// A not-before says only whether it ends API keys, too: then its cause is not the user.
+    fn of_subject(subject: &str, effect: Effect, until: Timestamp) -> Self {
+        let is_own = effect.keys_until() != Some(until);
+        let (reason, initiating_entity) = if is_own { ("logout", "user") } else { ("administrative", "admin") };
+        Self { subject: subject.into(), session: None, until: Some(until), reason, initiating_entity }
+    }
+}
+
+const fn initiating_entity(because: RevokedBecause) -> &'static str {
+    match because {
+        RevokedBecause::Logout => "user",
+        RevokedBecause::Operator => "admin",
+        RevokedBecause::Restored => "system",
+        RevokedBecause::Reuse
+        | RevokedBecause::OtherClient
+        | RevokedBecause::TooMany
+        | RevokedBecause::UserChanged
+        | RevokedBecause::IssuerLogout
+        | RevokedBecause::ProviderRefused
+        | RevokedBecause::GlobalRevocation => "policy",
+    }
+}
+
+/// Revocations of one reading of the feed.
+pub struct EndedBatch {
+    /// Ends of one session, or of one subject.
+    single: Vec<Revocation>,
+    /// Entries of which only a look at all sessions shows what they end.
+    wide: Option<RevocationList>,
+}
+
+impl fmt::Debug for EndedBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndedBatch").field("single", &self.single.len()).finish_non_exhaustive()
+    }
+}
+
+/// How far a batch was resolved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EndPlace {
+    entry: usize,
+    after: Option<SessionId>,
+}
+
+impl EndedBatch {
+    /// The ends among these entries, of sessions of this issuer.
+    pub fn new(issuer: &str, entries: &[Revocation]) -> Self {
+        let (mut single, mut wide) = (Vec::new(), Vec::new());
+        for entry in entries {
+            match &entry.target {
+                Target::Session(_) if ends_session(entry.effect) => single.push(entry.clone()),
+                Target::Subject { issuer: of, .. } if **of == *issuer => single.push(entry.clone()),
+                Target::Client { issuer: of, .. } if **of == *issuer => wide.push(entry),
+                Target::Global => wide.push(entry),
+                // Another issuer's: sessions that it vouched for end. Those whose tokens are only refreshed go on.
+                Target::Subject { issuer: of, .. } if !of.ends_with(REFRESHED) && !of.ends_with(REFRESHED_SESSION) => {
+                    wide.push(entry);
+                }
+                Target::Session(_) | Target::Subject { .. } | Target::Client { .. } | Target::Token { .. } => {}
+            }
+        }
+        let wide = (!wide.is_empty()).then(|| {
+            let mut list = ListFilling::expecting(wide.len());
+            wide.into_iter().for_each(|entry| list.add(entry));
+            list.finish()
+        });
+        Self { single, wide }
+    }
+
+    /// The next ends, of sessions of these clients alone, and where to go on; `None` at the end.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    // Requirements S24 and S26.
+    pub async fn next(
+        &self,
+        store: &dyn Store,
+        issuer: &str,
+        clients: &[Box<str>],
+        place: EndPlace,
+        now: Timestamp,
+    ) -> Result<(Vec<End>, Option<EndPlace>), StoreError> {
+        let mut ends = Vec::new();
+        if place.entry < self.single.len() {
+            for entry in self.single.iter().skip(place.entry).take(ENTRIES) {
+                ends.extend(one(store, clients, entry).await?);
+            }
+            let entry = place.entry + ENTRIES;
+            let is_done = entry >= self.single.len() && self.wide.is_none();
+            return Ok((ends, (!is_done).then_some(EndPlace { entry, after: None })));
+        }
+        let Some(list) = &self.wide else { return Ok((ends, None)) };
+        let page = store.list(Filter::All, place.after, PAGE).await?;
+        for session in page.sessions.iter().filter(|session| is_of(clients, session)) {
+            if !is_revoked(session) && session.expires > now && ends_here(list, issuer, session, now) {
+                let by = session.vouched_by.as_deref();
+                let is_elsewhere = by.is_some_and(|by| list.ended_elsewhere(by, session.id.created()));
+                let because = if is_elsewhere { RevokedBecause::IssuerLogout } else { RevokedBecause::Operator };
+                ends.push(End::of_session(session, because));
+            }
+        }
+        Ok((ends, page.next.map(|after| EndPlace { after: Some(after), ..place })))
+    }
+}
+
+fn is_of(clients: &[Box<str>], session: &Session) -> bool {
+    clients.contains(&session.client)
+}
+
+/// What one entry of a session or a subject ended.
+async fn one(store: &dyn Store, clients: &[Box<str>], entry: &Revocation) -> Result<Option<End>, StoreError> {
+    match (&entry.target, entry.effect.sessions_until()) {
+        (Target::Session(id), _) => match store.load(*id).await {
+            Ok(session) => Ok(session.filter(|session| is_of(clients, session)).map(|session| {
+                let because = match session.status {
+                    Status::Revoked(because) => because,
+                    // The record is one of before a loss, and the entry was written back.
+                    Status::Live => RevokedBecause::Restored,
+                };
+                End::of_session(&session, because)
+            })),
+            // It is logged, and its client is not known.
+            Err(error) if error.is_of_one_record() => Ok(None),
+            Err(error) => Err(error),
+        },
+        (Target::Subject { subject, .. }, Some(until)) => {
+            let mut after = None;
+            loop {
+                let page = store.list(Filter::Subject(subject.clone()), after, PAGE).await?;
+                if page.sessions.iter().any(|session| is_of(clients, session) && session.id.created() <= until) {
+                    return Ok(Some(End::of_subject(subject, entry.effect, until)));
+                }
+                after = page.next;
+                if after.is_none() {
+                    return Ok(None);
+                }
+            }
+        }
+        _ => Ok(None),
+    }
+}
+
+fn ends_here(list: &RevocationList, issuer: &str, session: &Session, now: Timestamp) -> bool {
+    let facts = TokenFacts {
+        issuer,
+        subject: &session.subject,
+        client: Some(&session.client),
+        session: Some((session.id, session.current)),
+        issuer_session: None,
+        vouched_by: session.vouched_by.as_deref(),
+        jti: None,
+        issued_at: Some(session.issued_at),
+        delegation: None,
+        is_key: false,
+    };
+    list.judge(facts, now).refuses(now)
+}
+
+impl Engine {
+    /// The ends that were written after this position, and the position of their end.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn ended_since(&self, after: Cursor) -> Result<(EndedBatch, Cursor), StoreError> {
+        let (entries, end) = self.store.revocations_since(after).await?;
+        Ok((EndedBatch::new(&self.issuer, &entries), end))
+    }
+
+    /// [`EndedBatch::next`] of the store of this engine.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn next_ends(
+        &self,
+        batch: &EndedBatch,
+        clients: &[Box<str>],
+        place: EndPlace,
+    ) -> Result<(Vec<End>, Option<EndPlace>), StoreError> {
+        batch.next(&*self.store, &self.issuer, clients, place, self.clock.now()).await
+    }
+
+    /// When the data of the store was adopted last: positions in the revocations of before mean nothing now.
+    pub fn adopted(&self) -> Timestamp {
+        self.restoring.adopted()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,291 @@
+//! The events for one receiver, in order. What was sent is a position in the revocations of the store, so an event is as
+//! durable as the revocation, and needs no write of its own. A position is kept after its events were taken: after a kill
+//! they are sent again, and none is lost.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::receiver::{Event, Pushed, Pusher, ReceiverPlan};
+use super::record::{LEASE, RENEW, StreamRecord};
+use super::{ReceiverGate, StreamError};
+use rotogate_core::clock::Timestamp;
+use rotogate_core::engine::ended::{EndPlace, EndedBatch};
+use rotogate_core::random::jittered;
+use rotogate_core::store::Cursor;
+
+/// How often the revocations are read.
+const READ_EVERY: Duration = Duration::from_secs(1);
+/// How long an event waits for its receiver. Then it is dropped.
+// Requirement S25.
+pub(crate) const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
+/// The most events that wait in memory. The others wait in the store.
+pub(crate) const MAX_WAITING: usize = 10_000;
+/// The longest pause after a failure.
+pub(crate) const MAX_PAUSE: Duration = Duration::from_secs(600);
+/// How often an event is sent that the receiver says is bad.
+pub(crate) const TRIES: u32 = 5;
+/// How often a position is kept that no event was sent for.
+const KEEP_EVERY: Duration = Duration::from_secs(60);
+/// A lasting failure is logged at each of these attempts.
+const LOG_EVERY: u32 = 10;
+
+/// What all gates know of a receiver.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Sent {
+    /// Up to where the revocations were sent; `None` before the first reading.
+    cursor: Option<Vec<u8>>,
+    /// When the data had been adopted that the position is of.
+    adopted: Timestamp,
+}
+
+/// Figures of one receiver, of this gate.
+#[derive(Debug, Default)]
+pub(crate) struct Counted {
+    pub(crate) sent: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) dropped: AtomicU64,
+    pub(crate) waiting: AtomicU64,
+    /// Since when the oldest event waits, in milliseconds; 0: none does.
+    pub(crate) oldest: AtomicU64,
+}
+
+/// What waits, in the order of the revocations.
+enum Waiting {
+    Event {
+        event: Event,
+        read: Timestamp,
+    },
+    /// All before was sent: the position is kept.
+    Position(Cursor),
+}
+
+pub(crate) struct Outbox {
+    gate: Arc<dyn ReceiverGate>,
+    plan: ReceiverPlan,
+    record: StreamRecord<Sent>,
+    pusher: Pusher,
+    counted: Arc<Counted>,
+    held_at: Timestamp,
+    /// Up to where the revocations were read.
+    read: Option<Cursor>,
+    adopted: Timestamp,
+    kept_at: Timestamp,
+    batch: Option<(EndedBatch, EndPlace, Cursor)>,
+    waiting: VecDeque<Waiting>,
+    /// How often the first event failed, and when it is tried again.
+    failures: u32,
+    next_try: Timestamp,
+}
+
+impl Outbox {
+    pub(crate) fn new(gate: Arc<dyn ReceiverGate>, record: StreamRecord<Sent>, plan: ReceiverPlan) -> Self {
+        Self {
+            gate,
+            pusher: Pusher::new(plan.clone()),
+            plan,
+            record,
+            counted: Arc::default(),
+            held_at: Timestamp::ZERO,
+            read: None,
+            adopted: Timestamp::ZERO,
+            kept_at: Timestamp::ZERO,
+            batch: None,
+            waiting: VecDeque::new(),
+            failures: 0,
+            next_try: Timestamp::ZERO,
+        }
+    }
+
+    pub(crate) fn counted(&self) -> Arc<Counted> {
+        Arc::clone(&self.counted)
+    }
+
+    pub(crate) async fn run(mut self) {
+        let mut failures = 0_u32;
+        loop {
+            let pause = match self.step().await {
+                Ok(pause) => {
+                    failures = 0;
+                    pause
+                }
+                // Of the store alone: failures of the receiver have their own pause.
+                Err(error) => {
+                    if failures.is_multiple_of(LOG_EVERY) {
+                        let receiver = &*self.plan.settings.name;
+                        tracing::warn!(receiver, %error, "event receiver: the store does not answer; the gate tries again");
+                    }
+                    failures += 1;
+                    READ_EVERY * failures.min(10)
+                }
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Reads and sends what is due. Returns the pause before the next step.
+    pub(crate) async fn step(&mut self) -> Result<Duration, StreamError> {
+        if !self.hold().await? {
+            return Ok(RENEW);
+        }
+        self.read().await?;
+        while self.waiting.front().is_some() && self.hold().await? {
+            if !self.send_first().await? {
+                break;
+            }
+        }
+        self.count_waiting();
+        Ok(if self.batch.is_some() && self.waiting.is_empty() { Duration::ZERO } else { READ_EVERY })
+    }
+
+    /// Whether this gate sends. Another one goes on from the position that was kept.
+    async fn hold(&mut self) -> Result<bool, StreamError> {
+        let now = self.gate.now();
+        if self.read.is_some() && now < self.held_at.plus(RENEW) && self.adopted == self.gate.adopted() {
+            return Ok(true);
+        }
+        let (known, is_held) = self.record.hold().await?;
+        if !is_held {
+            (self.read, self.batch) = (None, None);
+            self.waiting.clear();
+            self.count_waiting();
+            return Ok(false);
+        }
+        self.held_at = now;
+        if self.read.is_none() || self.adopted != self.gate.adopted() {
+            (self.adopted, self.batch) = (self.gate.adopted(), None);
+            self.waiting.clear();
+            self.read = Some(self.begin(known).await?);
+        }
+        Ok(true)
+    }
+
+    /// Where to read on. A new receiver hears of what ends from now on.
+    async fn begin(&mut self, known: Sent) -> Result<Cursor, StreamError> {
+        match known.cursor {
+            Some(cursor) if known.adopted == self.adopted => Ok(Cursor::new(cursor)),
+            // Positions of before a loss of the store mean nothing. A receiver knows a repetition by its `jti`.
+            Some(_) => Ok(Cursor::default()),
+            None => {
+                let (_, end) = self.gate.ended_since(Cursor::default()).await?;
+                self.keep(&end).await?;
+                Ok(end)
+            }
+        }
+    }
+
+    async fn keep(&mut self, cursor: &Cursor) -> Result<(), StreamError> {
+        let sent = Sent { cursor: Some(cursor.as_bytes().to_vec()), adopted: self.adopted };
+        let change = |known: &mut Sent| std::mem::replace(known, sent.clone()) != sent;
+        self.record.change(change).await?;
+        self.kept_at = self.gate.now();
+        Ok(())
+    }
+
+    async fn read(&mut self) -> Result<(), StreamError> {
+        let now = self.gate.now();
+        if self.batch.is_none()
+            && let Some(read) = &self.read
+        {
+            let (batch, end) = self.gate.ended_since(read.clone()).await?;
+            self.batch = (end != *read).then_some((batch, EndPlace::default(), end));
+        }
+        let clients = &self.plan.settings.clients;
+        while self.waiting.len() < MAX_WAITING
+            && let Some((batch, place, end)) = &mut self.batch
+        {
+            let (ends, next) = self.gate.next_ends(batch, clients, *place).await?;
+            let issuer = self.gate.issuer();
+            let is_quiet = ends.is_empty() && self.waiting.is_empty();
+            for end in &ends {
+                let event = Event::of_end(end, &issuer, &self.plan.settings, now);
+                self.waiting.push_back(Waiting::Event { event, read: now });
+            }
+            match next {
+                Some(next) => *place = next,
+                None => {
+                    let end = std::mem::take(end);
+                    if !is_quiet || now >= self.kept_at.plus(KEEP_EVERY) {
+                        self.waiting.push_back(Waiting::Position(end.clone()));
+                    }
+                    (self.read, self.batch) = (Some(end), None);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the first event that waits, or keeps the position. False if it must be tried again later.
+    // Requirement S25.
+    async fn send_first(&mut self) -> Result<bool, StreamError> {
+        let now = self.gate.now();
+        let Some(first) = self.waiting.front() else { return Ok(false) };
+        let (event, read) = match first {
+            Waiting::Event { event, read } => (event, *read),
+            Waiting::Position(cursor) => {
+                let cursor = cursor.clone();
+                self.keep(&cursor).await?;
+                self.waiting.pop_front();
+                return Ok(true);
+            }
+        };
+        if now >= read.plus(KEPT_FOR) {
+            if self.counted.dropped.fetch_add(1, Ordering::Relaxed).is_multiple_of(MAX_WAITING as u64) {
+                let receiver = &*self.plan.settings.name;
+                tracing::error!(receiver, "event receiver: events are dropped that waited for 24 hours");
+            }
+            self.waiting.pop_front();
+            return Ok(true);
+        }
+        if now < self.next_try {
+            return Ok(false);
+        }
+        let receiver = Arc::clone(&self.plan.settings.name);
+        match self.pusher.push(event, (&self.gate.issuer(), now)).await {
+            Ok(Pushed::Taken) => {
+                if std::mem::take(&mut self.failures) > 0 {
+                    tracing::info!(%receiver, "event receiver takes events again");
+                }
+                self.counted.sent.fetch_add(1, Ordering::Relaxed);
+                self.waiting.pop_front();
+                return Ok(true);
+            }
+            Ok(Pushed::Refused(why)) if self.failures + 1 >= TRIES => {
+                tracing::error!(%receiver, why, "event receiver refuses an event, which is skipped");
+                self.counted.refused.fetch_add(1, Ordering::Relaxed);
+                self.failures = 0;
+                self.waiting.pop_front();
+                return Ok(true);
+            }
+            Ok(Pushed::Refused(why)) => self.fail(&why),
+            Err(error) => self.fail(&error.to_string()),
+        }
+        Ok(false)
+    }
+
+    fn fail(&mut self, error: &str) {
+        if self.failures.is_multiple_of(LOG_EVERY) {
+            let receiver = &*self.plan.settings.name;
+            tracing::warn!(receiver, error, "event receiver does not take an event; the gate tries again");
+        }
+        let pause = Duration::from_secs(1 << self.failures.min(10)).min(MAX_PAUSE);
+        self.failures += 1;
+        self.next_try = self.gate.now().plus(pause - jittered(pause / 4));
+    }
+
+    fn count_waiting(&self) {
+        let events = self.waiting.iter().filter_map(|one| match one {
+            Waiting::Event { read, .. } => Some(*read),
+            Waiting::Position(_) => None,
+        });
+        let oldest = events.clone().next().map_or(0, Timestamp::as_millis);
+        self.counted.waiting.store(events.count() as u64, Ordering::Relaxed);
+        self.counted.oldest.store(oldest, Ordering::Relaxed);
+    }
+}
+
+/// A push ends before another gate may take over.
+const _: () = assert!(RENEW.as_secs() + 10 < LEASE.as_secs());

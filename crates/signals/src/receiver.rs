@@ -1,0 +1,177 @@
+//! One receiver: its events as tokens (CAEP 1.0 §3.1), and how they are pushed to it (RFC 8935).
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::access::{Access, Authorizer};
+use super::record::digest;
+use super::{StreamError, wire};
+use rotogate_core::clock::Timestamp;
+use rotogate_core::engine::ended::End;
+use rotogate_core::http_client::{Allowed, FetchTarget, HttpClient};
+use rotogate_core::token::event_key::EventKey;
+use rotogate_core::token::verify::strict_object;
+
+const SESSION_REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
+const VERIFICATION: &str = "https://schemas.openid.net/secevent/ssf/event-type/verification";
+/// The time for one push. It ends within the lease of the gate that sends.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// The errors of RFC 8935 §2.4 that are of the event itself: the same event will be refused again. A key that is not known yet,
+/// or a token that is refused, may be good later.
+const OF_THE_EVENT: [&str; 3] = ["invalid_request", "invalid_issuer", "invalid_audience"];
+
+/// A receiver of events.
+#[derive(Clone, Debug)]
+pub struct ReceiverSettings {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// Where events are pushed.
+    pub url: Box<str>,
+    /// Their `aud`.
+    pub audience: Box<str>,
+    /// The file with the bearer token for it.
+    pub token_file: PathBuf,
+    /// The clients whose sessions it hears of.
+    pub clients: Vec<Box<str>>,
+}
+
+/// A receiver, and what its requests need.
+#[derive(Clone, Debug)]
+pub struct ReceiverPlan {
+    /// The receiver.
+    pub settings: ReceiverSettings,
+    /// What signs its events.
+    pub key: Arc<EventKey>,
+    /// What sends its requests.
+    pub http: HttpClient,
+    /// The same text only for the same configuration: a receiver whose plan has another one begins anew.
+    pub fingerprint: String,
+}
+
+/// What an event says, but for the time of its token.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Event {
+    jti: String,
+    txn: String,
+    sub_id: Value,
+    events: Value,
+}
+
+impl Event {
+    // Requirement S25: a repetition has the same `jti`.
+    pub(crate) fn of_end(end: &End, issuer: &str, settings: &ReceiverSettings, read: Timestamp) -> Self {
+        let id = end.session.map(|id| id.to_string()).unwrap_or_default();
+        let until = end.until.map(|until| until.as_millis().to_string()).unwrap_or_default();
+        let mut sub_id = json!({
+            "format": "complex",
+            "user": { "format": "iss_sub", "iss": issuer, "sub": end.subject },
+        });
+        if end.session.is_some() {
+            sub_id["session"] = json!({ "format": "opaque", "id": id });
+        }
+        let event = json!({
+            "event_timestamp": end.until.unwrap_or(read).as_secs(),
+            "initiating_entity": end.initiating_entity,
+            "reason_admin": { "en": end.reason },
+        });
+        let parts = ["ended", issuer, &end.subject, &id, &until];
+        Self {
+            jti: name(&[&["event", &settings.audience][..], &parts].concat()),
+            txn: name(&parts),
+            sub_id,
+            events: json!({ SESSION_REVOKED: event }),
+        }
+    }
+
+    fn token(&self, issuer: &str, plan: &ReceiverPlan, now: Timestamp) -> Result<String, StreamError> {
+        let claims = json!({
+            "iss": issuer,
+            "iat": now.as_secs(),
+            "jti": self.jti,
+            "aud": plan.settings.audience,
+            "txn": self.txn,
+            "sub_id": self.sub_id,
+            "events": self.events,
+        });
+        plan.key.sign(&claims).ok_or_else(|| StreamError::Access("the key of the receiver cannot sign".to_owned()))
+    }
+}
+
+fn name(parts: &[&str]) -> String {
+    URL_SAFE_NO_PAD.encode(digest(parts).get(..16).unwrap_or_default())
+}
+
+/// The receiver's answer to an event.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Pushed {
+    Taken,
+    /// The receiver will refuse the same event again, for this reason.
+    Refused(String),
+}
+
+/// Pushes events to one receiver.
+pub(crate) struct Pusher {
+    plan: ReceiverPlan,
+    authorizer: Authorizer,
+}
+
+impl Pusher {
+    pub(crate) fn new(mut plan: ReceiverPlan) -> Self {
+        plan.http = plan.http.with_timeout(TIMEOUT);
+        Self { authorizer: Authorizer::new(Access::File(plan.settings.token_file.clone())), plan }
+    }
+
+    /// Pushes an event. An error says that the same event may be taken later.
+    pub(crate) async fn push(
+        &mut self,
+        event: &Event,
+        (issuer, now): (&str, Timestamp),
+    ) -> Result<Pushed, StreamError> {
+        let target = FetchTarget::parse(&self.plan.settings.url, Allowed::by_operator());
+        let target = target.map_err(|why| StreamError::Access(why.to_string()))?;
+        let headers = HeaderMap::from_iter([
+            (CONTENT_TYPE, HeaderValue::from_static("application/secevent+jwt")),
+            (ACCEPT, HeaderValue::from_static("application/json")),
+            (AUTHORIZATION, self.authorizer.header(&self.plan.http).await?),
+        ]);
+        let token = event.token(issuer, &self.plan, now)?;
+        let answer = self.plan.http.send(&target, Method::POST, headers, Bytes::from(token)).await?;
+        if answer.status().is_success() {
+            return Ok(Pushed::Taken);
+        }
+        let said = strict_object(answer.body()).unwrap_or_default();
+        let word = said.get("err").and_then(Value::as_str).map(wire::shown).unwrap_or_default();
+        if answer.status() == StatusCode::BAD_REQUEST && OF_THE_EVENT.contains(&&*word) {
+            return Ok(Pushed::Refused(word));
+        }
+        let why = format!("answered {} {word}", answer.status());
+        Err(StreamError::Answer { place: target.to_string(), why: why.trim_end().to_owned() })
+    }
+}
+
+/// Pushes a verification event (SSF 1.0 §8.1.4.1), for `check --online`. What the receiver says.
+///
+/// # Errors
+/// It does not take the event.
+pub async fn greet(plan: ReceiverPlan, issuer: &str, now: Timestamp) -> Result<String, StreamError> {
+    let id = name(&["verification", &plan.settings.name, &now.as_millis().to_string()]);
+    let event = Event {
+        jti: id.clone(),
+        txn: id,
+        sub_id: json!({ "format": "opaque", "id": &*plan.settings.name }),
+        events: json!({ VERIFICATION: {} }),
+    };
+    let place = plan.settings.url.clone();
+    match Pusher::new(plan).push(&event, (issuer, now)).await? {
+        Pushed::Taken => Ok(format!("{place} takes a verification event")),
+        Pushed::Refused(why) => Err(StreamError::Answer { place: place.into(), why: format!("answered 400 {why}") }),
+    }
+}

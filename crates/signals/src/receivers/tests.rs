@@ -1,0 +1,312 @@
+//! Events for a stand-in of a receiver. Time is moved by hand, and the steps of an outbox are taken one by one.
+
+use std::sync::LazyLock;
+
+use async_trait::async_trait;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+use support::receiver::Receiver;
+
+use super::super::ReceiverSettings;
+use super::super::outbox::{KEPT_FOR, MAX_PAUSE, TRIES};
+use super::super::record::{LEASE, RENEW};
+use super::super::streams::tests::{FakeGate, gate};
+use super::*;
+use rotogate_core::clock::ManualTime;
+use rotogate_core::engine::ended::{End, EndPlace, EndedBatch};
+use rotogate_core::http_client::HttpClient;
+use rotogate_core::session::{RevokedBecause, Session};
+use rotogate_core::store::conformance::{gone, insert, session};
+use rotogate_core::store::{Cursor, MemoryStore, Store, StoreError};
+use rotogate_core::token::algorithm::Algorithm;
+use rotogate_core::token::event_key::EventKey;
+use rotogate_core::token::keyring::KeyMaterial;
+
+const ISS: &str = "https://gate.test";
+const TOKEN: &str = "token-of-the-gate-at-the-receiver";
+const SESSION_REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
+
+static KEY: LazyLock<Arc<EventKey>> =
+    LazyLock::new(|| Arc::new(EventKey::new(&KeyMaterial::generate(Algorithm::Rs256).unwrap()).unwrap()));
+
+#[async_trait]
+impl ReceiverGate for FakeGate {
+    fn issuer(&self) -> Arc<str> {
+        ISS.into()
+    }
+
+    fn adopted(&self) -> Timestamp {
+        Timestamp::ZERO
+    }
+
+    async fn ended_since(&self, after: Cursor) -> Result<(EndedBatch, Cursor), StoreError> {
+        let (entries, end) = self.store.revocations_since(after).await?;
+        Ok((EndedBatch::new(ISS, &entries), end))
+    }
+
+    async fn next_ends(
+        &self,
+        batch: &EndedBatch,
+        clients: &[Box<str>],
+        place: EndPlace,
+    ) -> Result<(Vec<End>, Option<EndPlace>), StoreError> {
+        batch.next(&*self.store, ISS, clients, place, self.now()).await
+    }
+}
+
+struct World {
+    at: Receiver,
+    time: Arc<ManualTime>,
+    store: Arc<MemoryStore>,
+    is_shared: bool,
+    plan: ReceiverPlan,
+    _folder: support::Place,
+    sessions: Vec<Session>,
+}
+
+impl World {
+    fn new(is_shared: bool) -> Self {
+        let at = Receiver::start(TOKEN);
+        let folder = support::Place::new("");
+        let file = folder.path("token");
+        std::fs::write(&file, TOKEN).unwrap();
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let settings = ReceiverSettings {
+            name: "siem".into(),
+            url: at.url.as_str().into(),
+            audience: "https://siem.test".into(),
+            token_file: file,
+            clients: vec!["web".into()],
+        };
+        let (key, http) = (Arc::clone(&KEY), HttpClient::new().unwrap());
+        Self {
+            plan: ReceiverPlan { settings, key, http, fingerprint: String::new() },
+            at,
+            time: ManualTime::at(Timestamp::from_secs(1_800_000_000)),
+            store: Arc::new(MemoryStore::new(ISS, Duration::ZERO)),
+            is_shared,
+            _folder: folder,
+            sessions: Vec::new(),
+        }
+    }
+
+    /// A run of the program.
+    fn begin(&self, run: u8) -> Outbox {
+        let gate: Arc<dyn ReceiverGate> = gate(&self.store, &self.time, self.is_shared);
+        let record = record(&gate, &self.plan, [run; 16]);
+        Outbox::new(gate, record, self.plan.clone())
+    }
+
+    /// Ends so many sessions of the client.
+    async fn end(&mut self, number: usize) {
+        for _ in 0..number {
+            let number = self.sessions.len() as u64;
+            let session = session("ada", number, Timestamp::from_secs(1_800_000_000));
+            insert(&*self.store, &session).await;
+            self.store.revoke(gone(session.id), RevokedBecause::Reuse).await.unwrap();
+            self.sessions.push(session);
+        }
+    }
+
+    fn taken(&self) -> Vec<String> {
+        self.at
+            .state()
+            .taken
+            .iter()
+            .map(|token| part(token, 1)["sub_id"]["session"]["id"].as_str().unwrap().into())
+            .collect()
+    }
+
+    fn ids(&self) -> Vec<String> {
+        self.sessions.iter().map(|session| session.id.to_string()).collect()
+    }
+
+    fn asked(&self) -> usize {
+        self.at.state().asked.len()
+    }
+
+    fn answers(&self, status: u16, body: &str) {
+        let body = body.to_owned();
+        self.at.state().lie = Some(Box::new(move |_| Some((status, body.clone()))));
+    }
+}
+
+fn part(token: &str, number: usize) -> Value {
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(number).unwrap()).unwrap()).unwrap()
+}
+
+fn figures(outbox: &Outbox) -> [u64; 4] {
+    let counted = outbox.counted();
+    [&counted.sent, &counted.refused, &counted.dropped, &counted.waiting].map(|count| count.load(Ordering::Relaxed))
+}
+
+#[tokio::test]
+async fn s24_s27_an_event_is_a_token_of_its_own_key_and_says_what_ended() {
+    let mut world = World::new(false);
+    world.end(1).await;
+    let mut outbox = world.begin(1);
+    outbox.step().await.unwrap();
+    assert_eq!(world.asked(), 0, "a new receiver hears of what ends from now on");
+    world.end(1).await;
+    outbox.step().await.unwrap();
+    let asked = world.at.state().asked.first().cloned().unwrap();
+    assert_eq!((asked.method.as_str(), asked.path.as_str()), ("POST", "/events"));
+    let (header, mut claims) = (part(&asked.text, 0), part(&asked.text, 1));
+    assert_eq!(header, json!({ "alg": "RS256", "typ": "secevent+jwt", "kid": KEY.kid() }));
+    let names: Vec<_> = ["jti", "txn"].iter().map(|name| claims.as_object_mut().unwrap().remove(*name)).collect();
+    assert!(names.iter().all(|name| name.as_ref().unwrap().as_str().unwrap().len() == 22));
+    let now = 1_800_000_000;
+    let expected = json!({
+        "iss": ISS,
+        "iat": now,
+        "aud": "https://siem.test",
+        "sub_id": {
+            "format": "complex",
+            "user": { "format": "iss_sub", "iss": ISS, "sub": "ada" },
+            "session": { "format": "opaque", "id": world.ids()[1] },
+        },
+        "events": { SESSION_REVOKED: {
+            "event_timestamp": now, "initiating_entity": "policy", "reason_admin": { "en": "reuse" },
+        } },
+    });
+    assert_eq!(claims, expected, "no exp, no sub");
+    assert_eq!(figures(&outbox), [1, 0, 0, 0]);
+}
+
+#[tokio::test]
+async fn s25_events_come_in_order_and_a_kill_before_the_position_is_kept_repeats_them() {
+    let mut world = World::new(false);
+    let mut outbox = world.begin(1);
+    outbox.step().await.unwrap();
+    world.end(3).await;
+    // The third event fails: the position is not kept, and the program is killed.
+    let mut number = 0;
+    world.at.state().lie = Some(Box::new(move |_| {
+        number += 1;
+        (number == 3).then(|| (503, String::new()))
+    }));
+    outbox.step().await.unwrap();
+    assert_eq!(world.taken(), world.ids()[..2]);
+    drop(outbox);
+    let mut outbox = world.begin(2);
+    outbox.step().await.unwrap();
+    let ids = world.ids();
+    assert_eq!(world.taken(), [&ids[..2], &ids].concat(), "none is lost");
+    let jti = |number: usize| part(&world.at.state().taken[number], 1)["jti"].clone();
+    assert_eq!((jti(0), jti(1)), (jti(2), jti(3)), "a repetition has the same name");
+    assert_ne!(jti(0), jti(1));
+    drop(outbox);
+    // After the position was kept, nothing comes again.
+    world.begin(3).step().await.unwrap();
+    assert_eq!(world.taken().len(), 5);
+}
+
+#[tokio::test]
+async fn s25_after_an_hour_without_the_receiver_all_events_come_in_order() {
+    let mut world = World::new(false);
+    let mut outbox = world.begin(1);
+    outbox.step().await.unwrap();
+    world.answers(503, "");
+    for _ in 0..360 {
+        if world.sessions.len() < 20 {
+            world.end(1).await;
+        }
+        outbox.step().await.unwrap();
+        world.time.advance(Duration::from_secs(10));
+    }
+    assert!((10..20).contains(&world.asked()), "the pause grows: {}", world.asked());
+    assert_eq!(figures(&outbox), [0, 0, 0, 20]);
+    world.at.state().lie = None;
+    world.time.advance(MAX_PAUSE);
+    outbox.step().await.unwrap();
+    assert_eq!(world.taken(), world.ids());
+    assert_eq!(figures(&outbox), [20, 0, 0, 0]);
+}
+
+#[tokio::test]
+async fn s25_an_event_that_waited_for_a_day_is_dropped_and_counted() {
+    let mut world = World::new(false);
+    let mut outbox = world.begin(1);
+    outbox.step().await.unwrap();
+    world.answers(503, "");
+    world.end(2).await;
+    outbox.step().await.unwrap();
+    world.time.advance(KEPT_FOR - Duration::from_secs(1));
+    world.end(1).await;
+    outbox.step().await.unwrap();
+    assert_eq!(figures(&outbox), [0, 0, 0, 3]);
+    world.time.advance(Duration::from_secs(1));
+    outbox.step().await.unwrap();
+    assert_eq!(figures(&outbox), [0, 0, 2, 1]);
+    world.at.state().lie = None;
+    world.time.advance(MAX_PAUSE);
+    outbox.step().await.unwrap();
+    assert_eq!(world.taken(), world.ids()[2..]);
+}
+
+#[tokio::test]
+async fn s25_an_event_that_the_receiver_calls_bad_is_skipped_and_holds_up_no_other() {
+    let mut world = World::new(false);
+    let mut outbox = world.begin(1);
+    outbox.step().await.unwrap();
+    world.end(1).await;
+    // A key that the receiver has not read yet: the event is good later.
+    world.answers(400, r#"{"err":"invalid_key","description":"unknown kid"}"#);
+    for _ in 0..2 * TRIES {
+        outbox.step().await.unwrap();
+        world.time.advance(MAX_PAUSE);
+    }
+    assert_eq!(figures(&outbox), [0, 0, 0, 1]);
+    world.at.state().lie = None;
+    outbox.step().await.unwrap();
+    assert_eq!(figures(&outbox), [1, 0, 0, 0]);
+    // An event of which no repetition would be better.
+    world.end(2).await;
+    let bad = world.ids()[1].clone();
+    world.at.state().lie = Some(Box::new(move |asked| {
+        let is_bad = part(&asked.text, 1)["sub_id"]["session"]["id"] == *bad;
+        is_bad.then(|| (400, r#"{"err":"invalid_request"}"#.to_owned()))
+    }));
+    let before = world.asked();
+    for _ in 0..TRIES {
+        outbox.step().await.unwrap();
+        world.time.advance(MAX_PAUSE);
+    }
+    assert_eq!(figures(&outbox), [2, 1, 0, 0]);
+    assert_eq!(world.asked() - before, TRIES as usize + 1);
+    assert_eq!(world.taken().last(), world.ids().last());
+}
+
+#[tokio::test]
+async fn s25_of_two_gates_one_sends_and_the_other_takes_over() {
+    let mut world = World::new(true);
+    let (mut first, mut second) = (world.begin(1), world.begin(2));
+    first.step().await.unwrap();
+    assert_eq!(second.step().await.unwrap(), RENEW, "the first gate has it");
+    world.end(2).await;
+    second.step().await.unwrap();
+    assert_eq!(world.taken().len(), 0);
+    first.step().await.unwrap();
+    assert_eq!(world.taken(), world.ids());
+    // The first gate is killed with an event that it has not sent.
+    world.end(1).await;
+    world.time.advance(LEASE);
+    second.step().await.unwrap();
+    assert_eq!(world.taken(), world.ids(), "each once");
+    assert_eq!(first.step().await.unwrap(), RENEW, "it comes back too late");
+    assert_eq!(world.taken().len(), 3);
+}
+
+#[tokio::test]
+async fn s26_s25_no_other_host_gets_an_event_or_the_token() {
+    let mut world = World::new(false);
+    let mut outbox = world.begin(1);
+    outbox.step().await.unwrap();
+    let other = Receiver::start(TOKEN);
+    world.end(1).await;
+    world.answers(302, &other.url);
+    outbox.step().await.unwrap();
+    assert_eq!((world.asked(), other.state().asked.len()), (1, 0), "no redirect is followed");
+    assert_eq!(figures(&outbox), [0, 0, 0, 1]);
+}
