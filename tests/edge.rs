@@ -46,6 +46,7 @@ mod long_replies;
 mod metrics;
 mod overload;
 pub(crate) mod path_corpus;
+mod receivers;
 pub(crate) mod remote_keys;
 mod resources;
 mod sessions;

@@ -25,8 +25,6 @@ LATER = {
     *("D29", "D30"),
     # keys: figures
     *("K3", "K10", "K13"),
-    # revocation beyond the gate: transmitter
-    *("S24", "S25", "S26", "S27"),
 }
 # No promise any more, or not yet. The document says so, and no test names them.
 WITHDRAWN = {"C30"}

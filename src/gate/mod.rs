@@ -81,6 +81,8 @@ pub(crate) mod program;
 #[cfg(feature = "browser-oidc")]
 mod provider_token;
 mod readiness;
+#[cfg(feature = "program")]
+mod receivers;
 #[cfg(feature = "relay")]
 mod relay;
 mod replace;

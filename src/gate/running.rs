@@ -45,6 +45,8 @@ pub(crate) struct Running {
     pub(super) is_issuer: bool,
     /// What follows the streams of events.
     pub(super) stream_watch: OnceLock<Arc<dyn StreamWatch>>,
+    /// The public keys of security events for receivers.
+    pub(super) event_keys: ArcSwap<Vec<serde_json::Value>>,
     /// The used proofs.
     pub(super) dpop: Arc<Dpop>,
     /// The ids of the clients.

@@ -137,6 +137,12 @@ families! { ALL:
         "Questions about opaque tokens to their issuer";
     STREAM_ALIVE = Gauge "stream_alive" ["issuer"]
         "1 if the last verification event of an issuer's stream came and the stream is enabled, else 0";
+    RECEIVER_EVENTS = Counter "receiver_events" ["receiver", "result"]
+        "Events for a receiver that this gate sent, or that the receiver refused, or that waited for 24 hours";
+    RECEIVER_WAITING = Gauge "receiver_waiting" ["receiver"]
+        "Events for a receiver that wait at this gate";
+    RECEIVER_LAG = Gauge "receiver_lag_seconds" ["receiver"]
+        "How long the oldest event for a receiver has waited, at the gate that sends";
     EXCHANGES = Counter "exchanges" ["provider", "result"]
         "Tokens of callers that a provider exchanged for those of upstreams, or why it did not";
     DECISIONS = Counter "decisions" ["point", "result"]

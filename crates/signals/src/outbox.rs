@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -49,6 +49,8 @@ pub(crate) struct Counted {
     pub(crate) refused: AtomicU64,
     pub(crate) dropped: AtomicU64,
     pub(crate) waiting: AtomicU64,
+    /// Whether this gate sends.
+    pub(crate) is_sender: AtomicBool,
     /// Since when the oldest event waits, in milliseconds; 0: none does.
     pub(crate) oldest: AtomicU64,
 }
@@ -284,6 +286,7 @@ impl Outbox {
         let oldest = events.clone().next().map_or(0, Timestamp::as_millis);
         self.counted.waiting.store(events.count() as u64, Ordering::Relaxed);
         self.counted.oldest.store(oldest, Ordering::Relaxed);
+        self.counted.is_sender.store(self.read.is_some(), Ordering::Relaxed);
     }
 }
 

@@ -53,8 +53,8 @@ pub struct ReceiverFigures {
     pub results: [(&'static str, u64); 3],
     /// How many wait.
     pub waiting: u64,
-    /// How long the oldest of them has waited.
-    pub lag: Duration,
+    /// How long the oldest of them has waited. `None`: another gate sends.
+    pub lag: Option<Duration>,
 }
 
 /// The record of a receiver. Another audience is another receiver, which hears of what ends from then on.
@@ -95,7 +95,7 @@ impl Receivers {
         let now = self.0.gate.now();
         let of_one = |one: &RunningReceiver| {
             let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-            let Counted { sent, refused, dropped, waiting, oldest } = &*one.counted;
+            let Counted { sent, refused, dropped, waiting, oldest, is_sender } = &*one.counted;
             let lag = match read(oldest) {
                 0 => Duration::ZERO,
                 since => now.since(Timestamp::from_millis(since)),
@@ -104,7 +104,7 @@ impl Receivers {
                 name: Arc::clone(&one.plan.settings.name),
                 results: [("sent", read(sent)), ("refused", read(refused)), ("dropped", read(dropped))],
                 waiting: read(waiting),
-                lag,
+                lag: is_sender.load(Ordering::Relaxed).then_some(lag),
             }
         };
         self.0.all.lock().iter().map(of_one).collect()

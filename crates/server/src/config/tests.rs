@@ -996,6 +996,7 @@ fn is_the_same(one: &Config, other: &Config) {
         identity,
         providers,
         decision_points,
+        receivers,
         upstreams,
         authorizers,
         resources,
@@ -1023,6 +1024,7 @@ fn is_the_same(one: &Config, other: &Config) {
     assert_eq!(identity, &other.identity);
     assert_eq!((providers, upstreams), (&other.providers, &other.upstreams));
     assert_eq!(decision_points, &other.decision_points);
+    assert_eq!(receivers, &other.receivers);
     assert_eq!(authorizers, &other.authorizers);
     assert_eq!(resources, &other.resources);
     assert_eq!(routes, &other.routes);

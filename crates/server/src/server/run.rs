@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use super::build::assemble::GateParts;
 #[cfg(feature = "signals")]
-use super::build::streams;
+use super::build::{receivers, streams};
 use super::error::{KeyFault, ServerError};
 use super::listen::limits::Limits;
 use super::listen::workers::Workers;
@@ -68,6 +68,8 @@ impl InForce {
             issuers: parts.remote_issuers.clone(),
             #[cfg(feature = "signals")]
             streams: parts.streams.clone(),
+            #[cfg(feature = "signals")]
+            receivers: parts.receivers.clone(),
             store: parts.redb.clone(),
             config: Arc::clone(&self.config),
             limits: Arc::clone(&self.limits),
@@ -88,6 +90,8 @@ impl InForce {
             remote_issuers: parts.remote_issuers.clone(),
             #[cfg(feature = "signals")]
             streams: parts.streams.clone(),
+            #[cfg(feature = "signals")]
+            receivers: parts.receivers.clone(),
             limits: Arc::clone(&self.limits),
             listeners: listeners.iter().map(of).collect(),
             trusted: parts.trusted.iter().cloned().map(IssuerState::new).collect(),
@@ -115,7 +119,11 @@ impl RunningGate {
             config: Arc::new(ArcSwap::new(config)),
         };
         #[cfg(feature = "signals")]
-        parts.streams.replace(streams::plans(&in_force.config.load(), &parts.remote_issuers)?);
+        {
+            let config = in_force.config.load();
+            parts.streams.replace(streams::plans(&config, &parts.remote_issuers)?);
+            receivers::begin(receivers::plans(&config, Some(&parts.gate))?, &parts.gate, &parts.receivers);
+        }
         let metrics = in_force.metrics(&parts, &listeners, tally);
         let reloadable = in_force.reloadable(&parts, &listeners);
         let reload = reload::watch(reloadable, last_read, Arc::clone(&in_force.outcomes));
@@ -204,7 +212,7 @@ impl RunningGate {
         shutdown.announce();
         let _ = self.stopping.send(true);
         #[cfg(feature = "signals")]
-        self.parts.streams.close().await;
+        tokio::join!(self.parts.streams.close(), self.parts.receivers.close());
         self.parts.gate.close_connections();
         self.await_requests(&mut shutdown, &mut orders).await;
         let Self { parts, in_force, reload: _reload, admin, workers, mut accepting, .. } = self;

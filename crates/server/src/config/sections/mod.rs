@@ -53,6 +53,7 @@ mod overload;
 mod provider_client;
 mod providers;
 mod rate;
+mod receivers;
 #[cfg(feature = "relay")]
 mod relay;
 mod remote;
@@ -92,6 +93,7 @@ pub use limits::LimitsConfig;
 pub use listeners::{CertificateFiles, ClientAuth, ClientRoots, ListenerConfig, TlsConfig};
 pub use provider_client::{ClientKeySettings, ProviderClientSettings};
 pub use providers::ProviderSettings;
+pub use receivers::ReceiverConfig;
 #[cfg(feature = "relay")]
 pub use relay::RelaySettings;
 pub use remote::RemoteSource;
@@ -167,6 +169,8 @@ section! {
         each decision_points: Vec<DecisionPointConfig> = by {
             decision_points::read(&root.sections("decision_points"), dir)
         },
+        /// Systems that hear of the sessions that end here (OpenID SSF, docs/signals.md).
+        each receivers: Vec<ReceiverConfig> = by { receivers::read(&root.sections("receivers"), dir, &clients) },
         /// The servers behind the gate (docs/upstreams.md).
         each upstreams: Vec<Upstream> = by { upstreams::read(&sections.upstreams, dir, &server, &admin) },
         /// A protected resource that describes itself (RFC 9728, docs/resources.md).

@@ -144,7 +144,7 @@ fn read_events(section: &Section<'_>) -> Vec<String> {
     events
 }
 
-fn url(v: &Raw) -> Result<String, String> {
+pub(super) fn url(v: &Raw) -> Result<String, String> {
     let text = value::text(v)?;
     match FetchTarget::parse(&text, Allowed::by_operator()) {
         Ok(_) => Ok(text),

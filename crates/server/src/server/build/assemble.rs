@@ -65,6 +65,8 @@ pub struct GateParts {
     /// Those whose security events come by a stream.
     #[cfg(feature = "signals")]
     pub(crate) streams: rotogate_signals::Streams,
+    #[cfg(feature = "signals")]
+    pub(crate) receivers: rotogate_signals::Receivers,
     /// Whether this start created the keys.
     pub new_keys: bool,
 }
@@ -139,7 +141,7 @@ pub(crate) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
     };
     let users = watching.map(|(file, watcher)| Arc::new(LiveUsers::watch(file, watcher, &gate)));
     #[cfg(feature = "signals")]
-    let streams = super::streams::of_gate(&gate, config)?;
+    let (streams, receivers) = (super::streams::of_gate(&gate, config)?, super::receivers::of_gate(&gate, config)?);
     Ok(GateParts {
         gate,
         proxy,
@@ -154,6 +156,8 @@ pub(crate) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
         remote_issuers,
         #[cfg(feature = "signals")]
         streams,
+        #[cfg(feature = "signals")]
+        receivers,
         new_keys,
     })
 }
@@ -235,7 +239,11 @@ pub(crate) fn builder(config: &Config, remote_issuers: &RemoteIssuers) -> Result
     }
     let wrong = ConfigErrors::new(wrong);
     #[cfg(feature = "signals")]
-    let wrong = wrong.into_iter().chain(super::streams::plans(config, remote_issuers).err()).reduce(ConfigErrors::and);
+    let wrong = wrong
+        .into_iter()
+        .chain(super::streams::plans(config, remote_issuers).err())
+        .chain(super::receivers::plans(config, None).err())
+        .reduce(ConfigErrors::and);
     wrong.map_or(Ok(builder), Err)
 }
 

@@ -13,6 +13,8 @@ pub(crate) mod issuers;
 mod mcp_probe;
 pub(crate) mod prepare;
 pub(crate) mod provider_client;
+#[cfg(feature = "signals")]
+pub(crate) mod receivers;
 #[cfg(feature = "relay")]
 pub(crate) mod relays;
 #[cfg(any(feature = "postgres", feature = "redis"))]

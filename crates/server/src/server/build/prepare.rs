@@ -9,9 +9,9 @@ use super::findings::Findings;
 use super::issuers::{self, RemoteIssuers};
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use super::shared;
-#[cfg(feature = "signals")]
-use super::streams;
 use super::{decision_points, mcp_probe};
+#[cfg(feature = "signals")]
+use super::{receivers, streams};
 use crate::config::{Config, ConfigError, ConfigErrors, DirectoryConfig};
 use rotogate::gate::GateBuilder;
 use rotogate_core::directory::Directory;
@@ -96,8 +96,12 @@ impl StartPlan {
         };
         let issuers = good(issuers::inspect(config).await);
         #[cfg(feature = "signals")]
-        let issuers =
-            issuers.into_iter().chain(good(streams::inspect_all(config, &self.remote_issuers).await)).collect();
+        let issuers = [
+            issuers,
+            good(streams::inspect_all(config, &self.remote_issuers).await),
+            good(receivers::inspect(config).await),
+        ]
+        .concat();
         let store = good(store);
         let resources = good(mcp_probe::inspect(config).await);
         let decision_points = good(decision_points::inspect(config).await);

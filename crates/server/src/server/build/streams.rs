@@ -23,10 +23,19 @@ use rotogate_signals::{
 
 /// A running gate, for its streams.
 #[derive(Debug)]
-struct GateOfStreams {
-    gate: Gate,
+pub(super) struct GateOfStreams {
+    pub(super) gate: Gate,
+    pub(super) issuer: Arc<str>,
     records: Arc<dyn RelayStore>,
     is_shared: bool,
+}
+
+impl GateOfStreams {
+    pub(super) fn new(gate: &Gate, config: &Config) -> Result<Self, ServerError> {
+        let records = gate.records().ok_or_else(|| ServerError::Unusable("the store keeps no records".to_owned()))?;
+        let issuer = config.issuer.url.as_str().into();
+        Ok(Self { gate: gate.clone(), issuer, records, is_shared: config.store.is_shared() })
+    }
 }
 
 #[async_trait]
@@ -63,9 +72,7 @@ impl StreamGate for GateOfStreams {
 
 /// The streams of a gate that begins. None runs yet.
 pub(crate) fn of_gate(gate: &Gate, config: &Config) -> Result<Streams, ServerError> {
-    let records = gate.records().ok_or_else(|| ServerError::Unusable("the store keeps no records".to_owned()))?;
-    let of_streams = GateOfStreams { gate: gate.clone(), records, is_shared: config.store.is_shared() };
-    let streams = Streams::new(Arc::new(of_streams)).map_err(ServerError::part)?;
+    let streams = Streams::new(Arc::new(GateOfStreams::new(gate, config)?)).map_err(ServerError::part)?;
     gate.watch_streams(Arc::new(streams.clone()));
     Ok(streams)
 }

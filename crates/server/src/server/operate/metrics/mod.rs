@@ -66,6 +66,8 @@ pub(crate) struct Sources {
     pub(crate) issuers: RemoteIssuers,
     #[cfg(feature = "signals")]
     pub(crate) streams: rotogate_signals::Streams,
+    #[cfg(feature = "signals")]
+    pub(crate) receivers: rotogate_signals::Receivers,
     pub(crate) store: Option<RedbStore>,
     /// The configuration in force.
     pub(crate) config: Arc<ArcSwap<Config>>,
@@ -167,6 +169,8 @@ impl Collector for GateCollector {
         for (issuer, is_alive) in self.sources.alive_streams() {
             alive.add([&issuer], u64::from(is_alive))?;
         }
+        #[cfg(feature = "signals")]
+        self.receivers(output)?;
         self.sources.directories.encode(&mut encoder)
     }
 }
@@ -182,6 +186,29 @@ impl Sources {
 }
 
 impl GateCollector {
+    /// What became of the events for receivers.
+    #[cfg(feature = "signals")]
+    fn receivers(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
+        let all = self.sources.receivers.figures();
+        let mut events = output.family(&names::RECEIVER_EVENTS)?;
+        for one in &all {
+            for (result, number) in one.results {
+                events.add([&*one.name, result], number)?;
+            }
+        }
+        let mut waiting = output.family(&names::RECEIVER_WAITING)?;
+        for one in &all {
+            waiting.add([&one.name], one.waiting)?;
+        }
+        let mut lag = output.family(&names::RECEIVER_LAG)?;
+        for one in &all {
+            if let Some(time) = one.lag {
+                lag.add([&one.name], time.as_secs_f64())?;
+            }
+        }
+        Ok(())
+    }
+
     fn requests(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
         let routes = self.sources.tally.total();
         let mut requests = output.family(&names::REQUESTS)?;

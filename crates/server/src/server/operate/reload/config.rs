@@ -12,7 +12,7 @@ use crate::server::build::files::{FileGroup, LastRead};
 use crate::server::build::issuer_rules::load_issuer_and_log;
 use crate::server::build::issuers::NextIssuers;
 #[cfg(feature = "signals")]
-use crate::server::build::streams;
+use crate::server::build::{receivers, streams};
 use crate::server::error::{KeyFault, ServerError};
 use crate::server::listen::tls::Tls;
 use crate::trace::Tracer;
@@ -92,7 +92,8 @@ impl Reloadable {
         let tracer = Tracer::start(now, self.serving.load().tracer.as_ref());
         let state = state.traced_by(tracer.map_err(|(key, message)| KeyFault::new(key, message))?);
         #[cfg(feature = "signals")]
-        let streams = streams::plans(now, &self.remote_issuers)?;
+        let (streams, receivers) =
+            (streams::plans(now, &self.remote_issuers)?, receivers::plans(now, Some(&self.gate))?);
         if logs_of(now) != logs_of(old) {
             let filter = log::filter(now.log.level).map_err(ServerError::Unusable)?;
             let lines = (now.server.workers.get(), now.issuer.url.as_str());
@@ -114,6 +115,8 @@ impl Reloadable {
         self.gate = self.gate.use_rules(rules);
         #[cfg(feature = "signals")]
         self.streams.replace(streams);
+        #[cfg(feature = "signals")]
+        receivers::begin(receivers, &self.gate, &self.receivers);
         self.serve(proxy, state);
         self.limits.set(&now.server);
         self.gate.set_bounds(&now.server.overload);

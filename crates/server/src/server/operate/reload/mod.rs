@@ -72,6 +72,8 @@ pub(crate) struct Reloadable {
     pub(crate) remote_issuers: RemoteIssuers,
     #[cfg(feature = "signals")]
     pub(crate) streams: rotogate_signals::Streams,
+    #[cfg(feature = "signals")]
+    pub(crate) receivers: rotogate_signals::Receivers,
     pub(crate) limits: Arc<Limits>,
     /// In the order of the configuration.
     pub(crate) listeners: Vec<ReloadableListener>,

@@ -1,0 +1,63 @@
+//! `[[receivers]]`: systems that hear of the sessions that end here.
+
+use std::path::{Path, PathBuf};
+
+use super::super::declare::section;
+use super::super::value;
+use super::stream::url;
+use super::{ClientConfig, dangling, path_in};
+use rotogate_kit::config::{Section, printable};
+
+section! {
+    /// An entry of `[[receivers]]`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct ReceiverConfig, read by read_keys(section, others: &[ReceiverConfig], dir: &Path) {
+        /// Required: Its name in logs and metrics.
+        reload name: String = by { read_name(section, others) },
+        /// Required: Where the gate pushes events (RFC 8935): `https`, or `http` on this machine.
+        reload url: String = required("the URL that takes events, such as \"https://siem.example.com/events\"", url),
+        /// Required: The `aud` of the events. Another one makes another receiver, which hears of what ends from then on.
+        reload audience: String = required("what the receiver calls itself, such as its URL", value::text),
+        /// Required: The file with the bearer token for the receiver (0600), which is read for each event.
+        reload token_file: PathBuf = required("the file with the token for the receiver", path_in(dir)),
+        /// Required: The file with the RSA key that signs the events (PKCS #8 in PEM, 0600). The JWK set of the gate has its public
+        /// half. No key of the keyring.
+        reload key_file: PathBuf = required("the file of an RSA key, from openssl genpkey -algorithm RSA", path_in(dir)),
+        /// Required: The receiver hears of the sessions of these clients alone.
+        reload clients: Vec<String> = list_or_empty(value::text),
+        /// A PEM file with the only trusted authorities. Default: those of the system.
+        reload ca: Option<PathBuf> = get(path_in(dir)),
+    }
+}
+
+pub(super) fn read(sections: &[Section<'_>], dir: &Path, clients: &[ClientConfig]) -> Vec<ReceiverConfig> {
+    let mut all = Vec::new();
+    for section in sections {
+        let receiver = read_keys(section, &all, dir);
+        if !cfg!(feature = "signals") {
+            section.blame("name", value::needs_feature("receivers", "signals"));
+        }
+        // Attack: a receiver learns of strangers.
+        if receiver.clients.is_empty() && !section.is_bad() {
+            section
+                .blame("clients", "is missing or empty; expected the ids of the clients whose sessions it may hear of");
+        }
+        let known: Vec<&str> = clients.iter().map(|client| &*client.client.id).collect();
+        for (index, client) in
+            receiver.clients.iter().enumerate().filter(|(_, client)| !known.contains(&client.as_str()))
+        {
+            section.blame_element("clients", index, dangling("client", client, &known));
+        }
+        section.finish();
+        all.push(receiver);
+    }
+    all
+}
+
+fn read_name(section: &Section<'_>, others: &[ReceiverConfig]) -> String {
+    let name = section.required("name", "a name for logs and metrics", value::text);
+    if !name.is_empty() && others.iter().any(|other| other.name == name) {
+        section.blame("name", format!("\"{}\" is listed twice; remove or rename one of the two", printable(&name)));
+    }
+    name
+}

@@ -1,0 +1,51 @@
+//! What receivers of security events need of a gate: what ended, and the keys that sign their events.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::Gate;
+use rotogate_core::clock::Timestamp;
+use rotogate_core::engine::ended::{End, EndPlace, EndedBatch};
+use rotogate_core::store::{Cursor, StoreError};
+
+impl Gate {
+    /// The ends that were written after this position, and the position of their end.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn ended_since(&self, after: Cursor) -> Result<(EndedBatch, Cursor), StoreError> {
+        self.0.engine.ended_since(after).await
+    }
+
+    /// The next of these ends, of sessions of these clients alone, and where to go on; `None` at the end.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn next_ends(
+        &self,
+        batch: &EndedBatch,
+        clients: &[Box<str>],
+        place: EndPlace,
+    ) -> Result<(Vec<End>, Option<EndPlace>), StoreError> {
+        self.0.engine.next_ends(batch, clients, place).await
+    }
+
+    /// When the data of the store was adopted last: positions of before mean nothing now.
+    pub fn adopted(&self) -> Timestamp {
+        self.0.engine.adopted()
+    }
+
+    /// Publishes these keys (RFC 7517) beside those of the keyring. The gate takes no token that they signed.
+    // Requirement S27.
+    pub fn publish_event_keys(&self, keys: Vec<Value>) {
+        self.0.running.event_keys.store(Arc::new(keys));
+    }
+
+    /// Whether the keyring has this key: then it signs access tokens, and must sign no events.
+    // Requirement S27.
+    pub fn signs_with(&self, key: &Value) -> bool {
+        let keys = self.0.engine.keyring().jwks();
+        keys["keys"].as_array().is_some_and(|all| all.iter().any(|own| !own["n"].is_null() && own["n"] == key["n"]))
+    }
+}
