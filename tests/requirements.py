@@ -24,7 +24,7 @@ LATER = {
     # delegation: reload and fuzz of all parts
     *("D29", "D30"),
     # keys: figures
-    *("K3", "K10", "K13"),
+    "K3",
     # revocation beyond the gate: transmitter
     *("S24", "S25", "S26", "S27"),
 }
