@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The checks that take too long for every change: run them before a release. benches/RESULTS.md has the last figures.
 #
-#   bash tests/long.sh [soak] [kills] [fuzz] [simulation] [overload] [attacks] [nodes] [figures] [versions] [peers]
+#   bash tests/long.sh [soak] [kills] [fuzz] [simulation] [overload] [attacks] [nodes] [status] [figures] [versions] [peers]
 #                                                                             all of them without an argument
 #   bash tests/long.sh versions [REVISION]
 #
@@ -14,6 +14,8 @@
 # attacks      each attack of one address or token beside others' requests    ATTACK_SECONDS=20, each
 # nodes        three gates on one store: clients, faults and a checker; a token presented by 200 at once
 #                                                  NODES_SECONDS=600, four times; NODES_ROUNDS=1000, three times
+# status       ten million indices of status lists, given out by three gates that are killed and restored
+#                                                                          STATUS_INDICES=10000000
 # versions     the program of an earlier revision and this one on one store under load, exchanged forwards and back. Without
 #              REVISION: the last tag; while there is none, the first revision that has the formats of today
 # figures      times after a fault of the store, each with its bound, met or not met: on a machine without other work
@@ -72,6 +74,11 @@ nodes() {
         cargo test --all-features --test gate -- --nocapture --test-threads=1 nodes::chaos nodes::together
 }
 
+status() {
+    ROTOGATE_STATUS_INDICES=${STATUS_INDICES:-10000000} \
+        cargo test --all-features -p rotogate-core --lib -- --nocapture s2_no_index_is_given_twice
+}
+
 figures() {
     local tests=(cargo test --all-features --no-fail-fast)
     {
@@ -107,13 +114,13 @@ if [ "${1:-}" = versions ] && [ $# -eq 2 ]; then
     REVISION=$2
     set -- versions
 fi
-for part in "${@:-soak kills fuzz simulation overload attacks nodes figures versions peers}"; do
+for part in "${@:-soak kills fuzz simulation overload attacks nodes status figures versions peers}"; do
     # Without quotes: without an argument, this is all of them.
     for one in $part; do
         case $one in
-            soak | kills | fuzz | simulation | overload | attacks | nodes | figures | versions | peers) run "$one" "$one" ;;
+            soak | kills | fuzz | simulation | overload | attacks | nodes | status | figures | versions | peers) run "$one" "$one" ;;
             *)
-                sed -n '2,22s/^# \{0,1\}//p' "$0" >&2
+                sed -n '2,24s/^# \{0,1\}//p' "$0" >&2
                 exit 2
                 ;;
         esac

@@ -12,6 +12,8 @@ use rotogate_core::client::PresentedClient;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::denial::{Denial, NotGood};
 use rotogate_core::directory::User;
+#[cfg(feature = "relay")]
+use rotogate_core::engine::api_keys::{OwnKeys, OwnKeysRequest};
 use rotogate_core::engine::{IssuedTokens, OwnSessions, OwnSessionsRequest};
 use rotogate_core::fault::Error;
 use rotogate_core::session::{Scope, SessionId};
@@ -284,6 +286,16 @@ pub trait CommandHandler: Send + Sync {
     /// # Errors
     /// The denials of the token, and [`Denial::NoRoute`] from a handler without sessions; a fault of the store.
     async fn own_sessions(&self, request: OwnSessionsRequest) -> Result<OwnSessions, Error> {
+        drop(request);
+        Err(Denial::NoRoute.into())
+    }
+
+    /// Lists, makes, replaces or revokes API keys of the user whose access token the request has.
+    ///
+    /// # Errors
+    /// The denials of the token, and [`Denial::NoRoute`] from a handler without API keys; a fault of the store.
+    #[cfg(feature = "relay")]
+    async fn own_keys(&self, request: OwnKeysRequest) -> Result<OwnKeys, Error> {
         drop(request);
         Err(Denial::NoRoute.into())
     }

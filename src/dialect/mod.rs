@@ -25,6 +25,8 @@ pub mod global_revocation;
 #[cfg(feature = "grpc")]
 pub mod knox;
 pub mod kuzzle;
+#[cfg(feature = "relay")]
+pub mod my_keys;
 pub mod my_sessions;
 pub mod oauth2;
 mod protocol;
@@ -41,6 +43,9 @@ pub use command::RelayRequest;
 pub use command::{CheckedToken, Command, CommandHandler, ExchangeRequest, Outcome, RefreshCredential};
 pub use protocol::Dialect;
 pub use registry::Options;
+#[cfg(feature = "relay")]
+#[doc(inline)]
+pub use rotogate_core::engine::api_keys::{OwnKeys, OwnKeysAction, OwnKeysRequest};
 #[doc(inline)]
 pub use rotogate_core::engine::{OwnSession, OwnSessions, OwnSessionsAction, OwnSessionsRequest};
 pub use rotogate_core::reply::{Reply, ReplyBody, StreamedBody};

@@ -95,31 +95,42 @@ impl MySessions {
             }
             _ => return Err(Denial::MalformedRequest("the query has a parameter that is not expected")),
         };
-        Ok(OwnSessionsRequest { access: self.token(call)?, scope: self.scope(), max_age: self.max_age, action })
+        Ok(OwnSessionsRequest {
+            access: presented(call, self.cookie)?,
+            scope: self.scope(),
+            max_age: self.max_age,
+            action,
+        })
     }
 
     fn refusal(&self, error: &Error) -> Reply {
-        match error {
-            Error::Denied(denial) => {
-                denied(*denial, &ChallengeParams { scopes: Cow::Owned(self.scope()), ..ChallengeParams::default() })
-            }
-            Error::Failed(fault) => {
-                let what = "the store failed; try the same again";
-                let mut reply = problem(StatusCode::SERVICE_UNAVAILABLE, Some(what));
-                reply::retry_after(&mut reply, fault.retry_after());
-                reply
-            }
-        }
+        refusal(error, self.scope())
     }
+}
 
-    fn token(&self, call: &Call<'_>) -> Result<SecretString, Denial> {
-        let places = Places { query: None, cookies: [Some(self.cookie), None], dpop: false };
-        if let Some(found) = credential::extract_from(call.headers, call.query, places)? {
-            return Ok(SecretString::from(found.token.into_owned()));
+/// A refusal in the words of these endpoints, whose callers need the scope.
+pub(super) fn refusal(error: &Error, scope: Scope) -> Reply {
+    match error {
+        Error::Denied(denial) => {
+            denied(*denial, &ChallengeParams { scopes: Cow::Owned(scope), ..ChallengeParams::default() })
         }
-        let session = session_cookie(call.headers)?.and_then(|value| std::str::from_utf8(value).ok());
-        session.map(SecretString::from).ok_or(Denial::NoCredential)
+        Error::Failed(fault) => {
+            let what = "the store failed; try the same again";
+            let mut reply = problem(StatusCode::SERVICE_UNAVAILABLE, Some(what));
+            reply::retry_after(&mut reply, fault.retry_after());
+            reply
+        }
     }
+}
+
+/// The access token of a request, or its session cookie.
+pub(super) fn presented(call: &Call<'_>, cookie: &'static str) -> Result<SecretString, Denial> {
+    let places = Places { query: None, cookies: [Some(cookie), None], dpop: false };
+    if let Some(found) = credential::extract_from(call.headers, call.query, places)? {
+        return Ok(SecretString::from(found.token.into_owned()));
+    }
+    let session = session_cookie(call.headers)?.and_then(|value| std::str::from_utf8(value).ok());
+    session.map(SecretString::from).ok_or(Denial::NoCredential)
 }
 
 #[async_trait]

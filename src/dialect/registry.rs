@@ -10,6 +10,8 @@ pub const OAUTH2: &str = "oauth2";
 pub const ENVELOPE: &str = "envelope";
 /// The name of the dialect [`kuzzle`].
 pub const KUZZLE: &str = "kuzzle";
+/// The name of the dialect `my_keys`.
+pub const MY_KEYS: &str = "my-keys";
 /// The name of the dialect [`my_sessions`].
 pub const MY_SESSIONS: &str = "my-sessions";
 /// The name of the dialect [`knox`].
@@ -32,6 +34,9 @@ pub struct Options {
     pub envelope: envelope::Envelope,
     /// The options of [`kuzzle`].
     pub kuzzle: kuzzle::Kuzzle,
+    /// The options of [`my_keys`](super::my_keys).
+    #[cfg(feature = "relay")]
+    pub my_keys: super::my_keys::MyKeys,
     /// The options of [`my_sessions`].
     pub my_sessions: my_sessions::MySessions,
 }
@@ -44,6 +49,8 @@ pub fn by_name(name: &str, options: &Options) -> Option<Box<dyn Dialect>> {
         #[cfg(feature = "grpc")]
         KNOX => Some(Box::<knox::Knox>::default()),
         KUZZLE => Some(Box::new(options.kuzzle)),
+        #[cfg(feature = "relay")]
+        MY_KEYS => Some(Box::new(options.my_keys)),
         MY_SESSIONS => Some(Box::new(options.my_sessions)),
         // For its paths and defaults. `GateBuilder::browser` makes the endpoint.
         browser::NAME => Some(Box::<browser::BrowserDialect>::default()),

@@ -9,7 +9,7 @@ use super::{Ask, admin_token, events, with_tokens, write_token};
 
 const VIEWER: &str = "the-viewer-token-of-the-page-00001";
 const OPERATOR: &str = "the-operator-token-of-the-page-001";
-const VIEWS: [&str; 6] = ["/ui/", "/ui/sessions", "/ui/keys", "/ui/routes", "/ui/config", "/ui/events"];
+const VIEWS: [&str; 7] = ["/ui/", "/ui/sessions", "/ui/keys", "/ui/api-keys", "/ui/routes", "/ui/config", "/ui/events"];
 
 /// A browser without script: it keeps cookies, and sends forms as they are.
 struct Browser<'a> {
@@ -520,4 +520,61 @@ async fn n71_the_cookie_of_a_sign_in_is_good_in_its_own_folder_alone() {
     browser.place = Some(own);
     assert_eq!(browser.get("/ui/sessions").await.status, StatusCode::OK);
     assert_eq!(other.get("/ui/sessions").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn k8_the_page_makes_a_key_that_it_shows_once_and_rotates_and_revokes_it() {
+    let config = with_tokens(&[("vera", "viewer", "vera.token"), ("grace", "operator", "grace.token")]);
+    let route = "path = \"/{*rest}\"\nupstream = \"app\"\n";
+    let config = config.replacen(route, &format!("{route}credentials = [\"token\", \"key\"]\n"), 1);
+    let place = Place::new(&support::with(&config, "api_keys", "prefix = \"acme\"\n"));
+    write_token(&place, "vera.token", VIEWER);
+    write_token(&place, "grace.token", OPERATOR);
+    let gate = place.start();
+    let mut browser = Browser::signed_in(&gate, OPERATOR).await;
+    let own = csrf(&browser.get("/ui/api-keys").await);
+    let key_in = |answer: &Answer| -> String {
+        let text = text(answer);
+        let key = text.split("<code class=\"long\">").nth(1).and_then(|rest| rest.split('<').next());
+        let key = key.unwrap_or_else(|| panic!("no key: {text}")).to_owned();
+        keep_secret(&key);
+        key
+    };
+    let form =
+        |name: &'static str, owner: &'static str| [("csrf", &*own), ("name", name), ("kind", "user"), ("owner", owner)];
+    let answer = browser.post("/ui/api-keys", &form("nightly", "demo")).await;
+    assert_eq!((answer.status, &answer.headers["cache-control"]), (StatusCode::OK, &"no-store".parse().unwrap()));
+    let first = key_in(&answer);
+    let second = key_in(&browser.post("/ui/api-keys", &form("weekly", "demo")).await);
+    let refused = text(&browser.post("/ui/api-keys", &form("x", "nobody")).await);
+    assert!(refused.contains("role=\"alert\"") && refused.contains("weekly"), "{refused}");
+    let status = async |key: &str| gate.call(Method::GET, "/hello", &[("x-api-key", key)], "").await.status;
+    assert_eq!((status(&first).await, status(&second).await), (StatusCode::OK, StatusCode::OK));
+    let id = first.trim_start_matches("acme_k1_")[..12].to_owned();
+    let listed = text(&browser.get("/ui/api-keys").await);
+    assert!(listed.find("weekly").unwrap() < listed.find("nightly").unwrap(), "the newest first: {listed}");
+    assert!(!listed.contains(&first) && listed.contains(&id));
+    let subject =
+        listed.split("data-label=\"Owner\" class=\"long\">").nth(1).unwrap().split('<').next().unwrap().to_owned();
+    assert!(text(&browser.get(&format!("/ui/api-keys?subject={subject}")).await).contains("2 keys"));
+    assert!(text(&browser.get("/ui/api-keys?subject=client:x").await).contains("0 keys"));
+    // A viewer sees them, and has no form.
+    let mut viewer = Browser::signed_in(&gate, VIEWER).await;
+    let shown = text(&viewer.get("/ui/api-keys").await);
+    assert!(shown.contains(&id) && !shown.contains("Create key") && !shown.contains("Revoke"), "{shown}");
+    let of_viewer = csrf(&viewer.get("/ui/").await);
+    for path in ["/ui/api-keys".to_owned(), format!("/ui/api-keys/{id}/revoke"), format!("/ui/api-keys/{id}/rotate")] {
+        let answer =
+            viewer.post(&path, &[("csrf", &of_viewer), ("name", "x"), ("kind", "user"), ("owner", "demo")]).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{path}");
+    }
+    for what in ["rotate", "revoke"] {
+        let confirm = text(&browser.get(&format!("/ui/api-keys/{id}/{what}")).await);
+        assert!(confirm.contains("action=\"/ui/") && confirm.contains(&id), "{confirm}");
+    }
+    let next = key_in(&browser.post(&format!("/ui/api-keys/{id}/rotate"), &[("csrf", &own)]).await);
+    let back = [("csrf", &*own), ("back", "/ui/api-keys")];
+    let answer = browser.post(&format!("/ui/api-keys/{id}/revoke"), &back).await;
+    assert_eq!((answer.status, &answer.headers["location"]), (StatusCode::SEE_OTHER, &"/ui/api-keys".parse().unwrap()));
+    assert_eq!((status(&first).await, status(&next).await), (StatusCode::UNAUTHORIZED, StatusCode::OK));
 }

@@ -686,6 +686,40 @@ fn b13_browser_sessions_are_listed_and_ended_like_others() {
 }
 
 #[test]
+fn k5_a_page_makes_keys_of_its_user_by_the_cookie_of_a_login_that_is_fresh() {
+    let more = "[[endpoints]]\ndialect = \"my-keys\"\npath = \"/account/keys\"\nmax_age = \"2s\"\n\
+                [[routes]]\npath = \"/machines/{*rest}\"\nupstream = \"app\"\ncredentials = [\"key\"]\n\
+                [api_keys]\nprefix = \"acme\"\n";
+    let edge = edge_with("", more);
+    let held = log_in(&edge);
+    let create = |origin: &str| {
+        post(&edge, "/account/keys", &[&held, origin, "Content-Type: application/json"], "{\"name\": \"of a page\"}")
+    };
+    for evil in [EVIL, "Sec-Fetch-Site: cross-site"] {
+        assert_eq!(create(evil).status, 403, "{evil}");
+    }
+    let made = create(OWN);
+    assert_eq!(made.status, 201, "{}", made.text());
+    let key = made.json()["key"].as_str().unwrap().to_owned();
+    support::keep_secret(&key);
+    let header = format!("X-API-Key: {key}");
+    assert_eq!(edge.ask("GET /machines/x", &[&header]).status, 200);
+    assert_eq!(edge.ask("GET /account/keys", &[&header]).status, 401);
+    // The same cookie, once its login is too old for it.
+    let unknown = || edge.ask("DELETE /account/keys/x", &[&held, OWN, "Content-Length: 0"]).status;
+    let statuses: Vec<u16> = std::iter::repeat_with(|| {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        unknown()
+    })
+    .take(15)
+    .take_while(|status| *status == 404)
+    .collect();
+    assert!(statuses.len() < 15, "{statuses:?}");
+    assert_eq!((unknown(), create(OWN).status), (401, 401));
+    assert_eq!(edge.ask("GET /machines/x", &[&header]).status, 200, "the key lives on");
+}
+
+#[test]
 fn b13_a_user_lists_and_ends_own_sessions_by_the_cookie_alone() {
     let more = "[[endpoints]]\ndialect = \"my-sessions\"\npath = \"/account/sessions\"\nmax_age = \"10s\"\n\
                 [cors]\norigins = [\"https://app.example\"]\nallow_credentials = true\n";

@@ -50,6 +50,7 @@ async fn p56_p70_p72_the_page_does_its_job_in_chromium_for_everybody() {
     let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let config = CONFIG.replace("[[routes]]\npath = \"/public/{*rest}\"", ROUTE);
     let config = config + &DEAD.replace("ADDRESS", &address.to_string());
+    let config = support::with(&config, "api_keys", "prefix = \"acme\"\n");
     assert!(config.contains(ROUTE));
     let place = Place::new(&config);
     let gate = place.start();

@@ -399,6 +399,7 @@ const ELSEWHERE: &[&str] = &[
     "too_many_sessions",
     "token_too_old",
     "unknown_session",
+    "unknown_api_key",
     // Of `require()`.
     "missing_claim",
     "predicate",

@@ -65,6 +65,9 @@ pub enum Denial {
     /// The caller has no live session with this id.
     // Requirement P55.
     UnknownSession,
+    /// The caller has no live API key with this id.
+    // Requirement K5.
+    UnknownApiKey,
     /// A common reading of the path leads to a stricter route than the one that matches.
     // Requirement T20.
     AmbiguousPath,

@@ -118,6 +118,7 @@ impl Rule {
             Denial::BadPath(_) => Self::Path,
             Denial::NoRoute
             | Denial::UnknownSession
+            | Denial::UnknownApiKey
             | Denial::AmbiguousPath
             | Denial::MethodNotAllowed
             | Denial::NearMiss

@@ -127,7 +127,13 @@ impl RelayStore for PostgresStore {
     }
 
     async fn relay_ids(&self) -> Result<Vec<RelayId>, StoreError> {
-        let rows = self.0.all_by(&self.0.commands, "rg_relay_ids", self.0.known.history(), Vec::new()).await?;
+        self.relay_ids_after(None, usize::MAX).await
+    }
+
+    async fn relay_ids_after(&self, after: Option<RelayId>, limit: usize) -> Result<Vec<RelayId>, StoreError> {
+        let after = after.map_or(Arg::Null(Type::BYTEA), |RelayId(id)| Arg::bytes(&id));
+        let args = vec![after, Arg::Int(i32::try_from(limit).unwrap_or(i32::MAX))];
+        let rows = self.0.all_by(&self.0.commands, "rg_relay_ids", self.0.known.history(), args).await?;
         let id = |row: &ResultRow| {
             let id: Vec<u8> = row.get("o_id")?;
             id.try_into().map(RelayId).map_err(|_| refusal("an id of a record of the relay is malformed"))

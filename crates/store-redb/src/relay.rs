@@ -1,7 +1,9 @@
 //! Records of the relay.
 
+use std::ops::Bound;
+
 use async_trait::async_trait;
-use redb::{ReadableDatabase, ReadableTable};
+use redb::ReadableDatabase;
 
 use super::writer::failed;
 use super::{RedbStore, schema};
@@ -45,14 +47,19 @@ impl RelayStore for RedbStore {
     }
 
     async fn relay_ids(&self) -> Result<Vec<RelayId>, StoreError> {
+        self.relay_ids_after(None, usize::MAX).await
+    }
+
+    async fn relay_ids_after(&self, after: Option<RelayId>, limit: usize) -> Result<Vec<RelayId>, StoreError> {
         let read = self.database()?.begin_read().map_err(failed)?;
         let records = match read.open_table(schema::RELAYS) {
             Ok(records) => records,
             Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
             Err(error) => return Err(failed(error)),
         };
-        let rows = records.iter().map_err(failed)?;
-        rows.map(|row| row.map(|(id, _)| RelayId(*id.value())).map_err(failed)).collect()
+        let from = after.map_or(Bound::Unbounded, |RelayId(id)| Bound::Excluded(id));
+        let rows = records.range::<&[u8; 32]>((from.as_ref(), Bound::Unbounded)).map_err(failed)?;
+        rows.take(limit).map(|row| row.map(|(id, _)| RelayId(*id.value())).map_err(failed)).collect()
     }
 
     async fn sweep_relay(&self, now: Timestamp) -> Result<u64, StoreError> {

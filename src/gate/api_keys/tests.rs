@@ -6,14 +6,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{COOKIE, HOST};
 use http::{HeaderMap, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use parking_lot::Mutex;
 use secrecy::ExposeSecret;
 use tower::{Layer, ServiceExt};
 use uuid::Uuid;
 
 use super::*;
-use crate::gate::{Browser, CredentialKind, GateBody, Identity, NewSession, Peer, Whose};
+use crate::dialect::my_keys::MyKeys;
+use crate::gate::{Browser, CredentialKind, Endpoint, GateBody, Identity, NewSession, Peer, Whose};
 use rotogate_core::api_key::ApiKeySettings;
 use rotogate_core::claim::{OwnClaims, ROLES};
 use rotogate_core::client::{Client, SecretHash};
@@ -23,7 +24,10 @@ use rotogate_core::engine::api_keys::keys_by_secret;
 use rotogate_core::route::{Credentials, Role, Route, RoutePolicy, StepUp};
 use rotogate_core::session::RevokedBecause;
 use rotogate_core::store::MemoryStore;
-use rotogate_core::store::relay::{KEY_OWNER, RelayStore};
+use rotogate_core::store::StoreError;
+use rotogate_core::store::relay::{
+    KEY_OWNER, RelayId, RelayInserted, RelayRecord, RelayStore, RelaySwapped, RelayVersion,
+};
 use rotogate_core::token::Algorithm;
 use rotogate_core::token::keyring::{Keyring, RefreshKeys, RefreshSecret, SigningKey};
 
@@ -110,6 +114,8 @@ impl World {
             .relay_store(Arc::<MemoryStore>::clone(&store))
             .api_keys(ApiKeySettings::new("acme").unwrap())
             .browser(Browser::own("/auth"))
+            .endpoint(Endpoint::new(MyKeys { max_age: MINUTE, ..MyKeys::default() }).path("/my/keys"))
+            .endpoint(Endpoint::new(MyKeys { needs_scope: true, ..MyKeys::default() }).path("/scoped/keys"))
             .time(Arc::<ManualTime>::clone(&time));
         for (path, policy) in routes {
             gate = gate.route(Route::new(path, policy));
@@ -132,6 +138,12 @@ impl World {
     }
 
     async fn send(&self, target: &str, pairs: &[(&str, &str)]) -> Reply {
+        self.ask(&format!("GET {target}"), pairs, "").await
+    }
+
+    async fn ask(&self, line: &str, pairs: &[(&str, &str)], body: &str) -> Reply {
+        let (method, target) = line.split_once(' ').unwrap();
+        let body = Full::from(body.to_owned());
         let service = tower::service_fn(move |request: Request<Full<Bytes>>| {
             let caller = Identity::from_extensions(request.extensions());
             let mut response = Response::new(Full::default());
@@ -139,11 +151,11 @@ impl World {
             async move { Ok::<_, Infallible>(response) }
         });
         let peer = Peer::new([192, 0, 2, 7].into(), true);
-        let mut request = Request::get(target).header(HOST, "gate.test").extension(peer);
+        let mut request = Request::builder().method(method).uri(target).header(HOST, "gate.test").extension(peer);
         for (name, value) in pairs {
             request = request.header(*name, *value);
         }
-        self.gate.layer().layer(service).oneshot(request.body(Full::default()).unwrap()).await.unwrap()
+        self.gate.layer().layer(service).oneshot(request.body(body).unwrap()).await.unwrap()
     }
 
     async fn status(&self, target: &str, key: &str) -> u16 {
@@ -242,6 +254,14 @@ async fn k4_what_ends_a_key_refuses_it_at_the_next_request() {
     let world = World::new().await;
     let (text, key) = world.made(world.new_key()).await;
     assert_eq!(world.status("/keys", &text).await, 200);
+    let (mut at, mut before) = (None, None);
+    for id in world.store.relay_ids().await.unwrap() {
+        let row = world.store.load_relay(id).await.unwrap().unwrap();
+        if String::from_utf8_lossy(&row.sealed).contains("nightly") {
+            (at, before) = (Some(id), Some(row));
+        }
+    }
+    let (at, before) = (at.unwrap(), before.unwrap());
     world.gate.0.engine.revoke_subject("ada", RevokedBecause::Logout).await.unwrap();
     assert_eq!(world.status("/keys", &text).await, 200, "a logout everywhere ends no key");
     assert!(world.keys().revoke(&key.id).await.unwrap().is_some_and(|key| key.revoked.is_some()));
@@ -249,7 +269,16 @@ async fn k4_what_ends_a_key_refuses_it_at_the_next_request() {
     assert!(world.keys().of_owner("ada").await.unwrap().is_empty());
     world.time.advance(DAY);
     world.gate.0.engine.revocations().sweep(world.gate.0.engine.clock().now());
-    assert_eq!(world.status("/keys", &text).await, 401, "the mark in the record outlives the list's");
+    assert_eq!(world.status("/keys", &text).await, 401);
+    let keys = world.gate.0.running.api_keys.as_ref().unwrap();
+    let read = keys.read(&world.gate.0.engine, &text, &|_| None).await;
+    assert!(
+        matches!(read, Err(Error::Denied(Denial::ApiKeyRefused("it was revoked")))),
+        "the end is in the record, too"
+    );
+    assert!(world.store.remove_relay(at, None).await.unwrap());
+    world.store.insert_relay(at, before, key.created).await.unwrap();
+    assert_eq!(world.status("/keys", &text).await, 401, "the record of before, written back by somebody else");
     assert!(world.keys().revoke("unknown").await.unwrap().is_none());
     for whose in [Whose::Subject("ada"), Whose::Everyone] {
         let (text, _) = world.made(world.new_key()).await;
@@ -393,4 +422,173 @@ async fn k4_a_key_goes_through_a_roll_of_the_secrets_by_its_next_use() {
     assert_eq!(world.status("/keys", &text).await, 200, "and its owner makes further ones");
     world.keys().revoke(&key.id).await.unwrap();
     assert_eq!(world.status("/keys", &text).await, 401);
+}
+
+/// The status of an answer of the endpoint for one's own keys, and its JSON.
+async fn mine(world: &World, token: &str, line: &str, body: &str) -> (u16, serde_json::Value) {
+    let bearer = format!("Bearer {token}");
+    let pairs = [("authorization", &*bearer), ("content-type", "application/json")];
+    let reply = world.ask(line, &pairs, body).await;
+    assert!(reply.status() != StatusCode::CREATED || reply.headers()["cache-control"] == "no-store");
+    let (parts, body) = reply.into_parts();
+    let bytes = body.collect().await.unwrap().to_bytes();
+    (parts.status.as_u16(), serde_json::from_slice(&bytes).unwrap_or_default())
+}
+
+async fn token_of(world: &World, subject: &str, scope: &str) -> String {
+    let begun = world.gate.sessions().start(NewSession::new(subject, "web").scope(scope).unwrap()).await.unwrap();
+    begun.access_token.expose().to_owned()
+}
+
+const CREATE: &str = "POST /my/keys";
+const NAMED: &str = "{\"name\": \"mine\"}";
+
+#[tokio::test]
+async fn k5_a_user_makes_keys_that_do_no_more_than_the_token_that_made_them() {
+    let world = World::new().await;
+    let token = token_of(&world, "ada", "read").await;
+    let (status, made) = mine(&world, &token, CREATE, NAMED).await;
+    assert_eq!((status, &made["scopes"]), (201, &"read".into()), "{made}");
+    let (text, id) = (made["key"].as_str().unwrap(), made["id"].as_str().unwrap());
+    assert_eq!((world.status("/keys", text).await, world.status("/write", text).await), (200, 403));
+    assert_eq!(mine(&world, &token, CREATE, "{\"name\": \"x\", \"scopes\": \"read write\"}").await.0, 403);
+    assert_eq!(mine(&world, &token, CREATE, "{\"name\": \"x\", \"audience\": \"https://other.test\"}").await.0, 401);
+    for (body, why) in [
+        ("{\"name\": \"\"}", "the name of a key"),
+        ("{\"name\": \"x\", \"lifetime\": 99999999}", "the lifetime is longer"),
+        ("{\"name\": \"x\", \"networks\": [\"here\"]}", "networks"),
+        ("{\"name\": \"x\", \"name\": \"y\"}", "the body"),
+        ("{\"name\": \"x\", \"subject\": \"eve\"}", "the body"),
+        ("name=x", "the body"),
+    ] {
+        let (status, problem) = mine(&world, &token, CREATE, body).await;
+        assert!(status == 400 && problem["detail"].as_str().unwrap().starts_with(why), "{body} {problem}");
+    }
+    // A wider key is none of a narrow token's to replace, for the answer has its text.
+    world.time.advance(Duration::from_secs(1));
+    let (_, wide) = world.made(world.new_key()).await;
+    assert_eq!(mine(&world, &token, &format!("POST /my/keys/{}/rotate", wide.id), "").await.0, 403);
+    let wider = token_of(&world, "ada", "read write").await;
+    let (status, next) = mine(&world, &wider, &format!("POST /my/keys/{}/rotate", wide.id), "{\"overlap\": 60}").await;
+    assert_eq!((status, &next["scopes"]), (201, &"read write".into()), "{next}");
+    let (_, list) = mine(&world, &token, "GET /my/keys", "").await;
+    let ids: Vec<_> = list["keys"].as_array().unwrap().iter().map(|key| key["id"].as_str().unwrap()).collect();
+    assert_eq!((ids.len(), ids[2]), (3, id), "the newest first: {list}");
+    assert!(!list.to_string().contains("acme_k1_"));
+    // Another user's, one that never was, and one that has ended: one answer.
+    let (other, of_batch) = world.made(NewApiKey { subject: "client:batch".into(), ..world.new_key() }).await;
+    assert_eq!(mine(&world, &token, &format!("DELETE /my/keys/{id}"), "").await.1["ended"], 1);
+    assert_eq!(world.status("/keys", text).await, 401);
+    for unknown in [&*of_batch.id, id, "nobody"] {
+        for line in [format!("DELETE /my/keys/{unknown}"), format!("POST /my/keys/{unknown}/rotate")] {
+            let (status, problem) = mine(&world, &token, &line, "").await;
+            assert_eq!((status, &problem["detail"]), (404, &"you have no such key".into()), "{line}");
+        }
+    }
+    assert_eq!(world.status("/keys", &other).await, 200);
+}
+
+#[tokio::test]
+async fn k5_neither_a_key_nor_a_token_that_is_old_or_has_no_scope_for_it_makes_a_key() {
+    let world = World::new().await;
+    let token = token_of(&world, "ada", "read").await;
+    let (key, record) = world.made(world.new_key()).await;
+    let bearer = format!("Bearer {key}");
+    for pairs in [[("authorization", &*bearer)], [("x-api-key", &*key)]] {
+        for line in ["GET /my/keys", CREATE] {
+            let reply = world.ask(line, &[&pairs[..], &[("content-type", "application/json")]].concat(), NAMED).await;
+            assert_eq!(reply.status().as_u16(), 401, "{line} {pairs:?}");
+        }
+    }
+    assert_eq!(mine(&world, &token, "GET /scoped/keys", "").await.0, 403);
+    let (changes, list) =
+        ([format!("POST /my/keys/{}/rotate", record.id), format!("DELETE /my/keys/{}", record.id)], "GET /my/keys");
+    world.time.advance(MINUTE + Duration::from_secs(1));
+    for (line, body) in [(CREATE, NAMED), (&*changes[0], ""), (&*changes[1], "")] {
+        let (status, problem) = mine(&world, &token, line, body).await;
+        assert!(status == 401 && problem.to_string().contains("too old"), "{line} {problem}");
+    }
+    let (status, all) = mine(&world, &token, list, "").await;
+    assert_eq!((status, all["keys"].as_array().unwrap().len()), (200, 1), "{all}");
+    assert_eq!(world.status("/keys", &key).await, 200, "nothing was revoked");
+    let client = token_of(&world, "ada", "read").await;
+    for _ in 1..50 {
+        // The bound counts keys of each origin.
+        world.made(world.new_key()).await;
+    }
+    let (status, problem) = mine(&world, &client, CREATE, NAMED).await;
+    assert!(status == 400 && problem["detail"].as_str().unwrap().contains("50 live keys"), "{problem}");
+}
+
+/// A store that counts what is read.
+#[derive(Debug)]
+struct Counted(Arc<MemoryStore>, std::sync::atomic::AtomicU64);
+
+#[async_trait]
+impl RelayStore for Counted {
+    async fn load_relay(&self, id: RelayId) -> Result<Option<RelayRecord>, StoreError> {
+        self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.0.load_relay(id).await
+    }
+
+    async fn insert_relay(&self, id: RelayId, row: RelayRecord, now: Timestamp) -> Result<RelayInserted, StoreError> {
+        self.0.insert_relay(id, row, now).await
+    }
+
+    async fn swap_relay(
+        &self,
+        id: RelayId,
+        expected: RelayVersion,
+        row: RelayRecord,
+    ) -> Result<RelaySwapped, StoreError> {
+        self.0.swap_relay(id, expected, row).await
+    }
+
+    async fn remove_relay(&self, id: RelayId, expected: Option<RelayVersion>) -> Result<bool, StoreError> {
+        self.0.remove_relay(id, expected).await
+    }
+
+    async fn relay_ids(&self) -> Result<Vec<RelayId>, StoreError> {
+        Err(StoreError::new("all of a million rows were asked for"))
+    }
+
+    async fn relay_ids_after(&self, after: Option<RelayId>, limit: usize) -> Result<Vec<RelayId>, StoreError> {
+        self.0.relay_ids_after(after, limit).await
+    }
+
+    async fn sweep_relay(&self, now: Timestamp) -> Result<u64, StoreError> {
+        self.0.sweep_relay(now).await
+    }
+}
+
+#[tokio::test]
+async fn k13_among_a_million_keys_an_unknown_one_costs_one_read_and_a_page_is_bounded() {
+    let world = World::new().await;
+    let (text, key) = world.made(world.new_key()).await;
+    let rows = world.store.relay_ids().await.unwrap();
+    let row = world.store.load_relay(rows[0]).await.unwrap().unwrap();
+    for n in 0..1_000_000_u32 {
+        let mut id = [0; 32];
+        id[..4].copy_from_slice(&n.wrapping_mul(2_654_435_761).to_be_bytes());
+        world.store.insert_relay(RelayId(id), row.clone(), key.created).await.unwrap();
+    }
+    let store = Arc::new(Counted(Arc::clone(&world.store), Default::default()));
+    let settings = ApiKeySettings::new("acme").unwrap();
+    let (_, unknown) = settings.prefix.generate().unwrap();
+    let keys = ApiKeys::new(settings, Arc::<Counted>::clone(&store));
+    let engine = &world.gate.0.engine;
+    let reads = || store.1.swap(0, std::sync::atomic::Ordering::Relaxed);
+    assert!(keys.read(engine, unknown.expose_secret(), &|_| None).await.is_err());
+    assert_eq!(reads(), 1);
+    assert!(keys.read(engine, &text, &|_| None).await.is_ok());
+    assert_eq!(reads(), 1);
+    // The million rows are of another place, so no page has a key of them.
+    let (mut after, mut found) = (None, Vec::new());
+    for _ in 0..3 {
+        let page = keys.list(engine, after.as_deref(), 100).await.unwrap();
+        assert_eq!(reads(), 5000);
+        found.extend(page.keys);
+        after = page.next;
+    }
+    assert!(found.len() <= 1 && keys.list(engine, Some("no cursor"), 1).await.is_err());
 }

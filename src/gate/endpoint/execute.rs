@@ -16,6 +16,8 @@ use rotogate_core::client::{Client, Grant, PresentedClient};
 use rotogate_core::credential::Credential;
 use rotogate_core::denial::{Denial, EventFlaw, NotGood};
 use rotogate_core::dpop::OnceProof;
+#[cfg(feature = "relay")]
+use rotogate_core::engine::api_keys::{ApiKeys, OwnKeys, OwnKeysRequest};
 use rotogate_core::engine::{AccountRule, Arrival, Exchange, HeldUp, Login, Origin, OwnSessions, Refresh};
 use rotogate_core::fault::Error;
 use rotogate_core::limit::Source;
@@ -157,17 +159,43 @@ pub(super) async fn own_sessions(
     account: Option<&str>,
     origin: &Origin,
 ) -> Result<OwnSessions, Error> {
+    let (verified, by_cookie) = check_own(gate, endpoint, &request.access, account, origin).await?;
+    if by_cookie {
+        request.max_age = Duration::MAX;
+    }
+    gate.engine.own_sessions(verified.token().own()?, &request, origin).await
+}
+
+/// Lists, makes, replaces or revokes a user's own API keys.
+#[cfg(feature = "relay")]
+pub(super) async fn own_keys(
+    (gate, keys): (&Arc<Inner>, &ApiKeys),
+    endpoint: &Ready,
+    request: OwnKeysRequest,
+    account: Option<&str>,
+    origin: &Origin,
+) -> Result<OwnKeys, Error> {
+    let (verified, by_cookie) = check_own(gate, endpoint, &request.access, account, origin).await?;
+    keys.own(&gate.engine, verified.token().own()?, request, by_cookie, origin).await
+}
+
+/// Checks the access token of a user, or the session cookie of their browser: the latter, if the second is true.
+async fn check_own(
+    gate: &Arc<Inner>,
+    endpoint: &Ready,
+    access: &SecretString,
+    account: Option<&str>,
+    origin: &Origin,
+) -> Result<(Arc<Verified>, bool), Denial> {
     let (_, account) = accounts(endpoint, account);
     let at = EndpointCommand { gate, endpoint, origin, account };
-    let verified = if gate.browser.is_some() && request.access.expose_secret().starts_with(session_cookie::PREFIX) {
-        request.max_age = Duration::MAX;
-        let verified = gate.checked_session(request.access.expose_secret(), origin.address).await?;
-        at.concerns(verified.token())?;
-        verified
-    } else {
-        at.check_waiting(&request.access, origin.address.into()).await?
-    };
-    gate.engine.own_sessions(verified.token().own()?, &request, origin).await
+    let by_cookie = gate.browser.is_some() && access.expose_secret().starts_with(session_cookie::PREFIX);
+    if !by_cookie {
+        return Ok((at.check_waiting(access, origin.address.into()).await?, false));
+    }
+    let verified = gate.checked_session(access.expose_secret(), origin.address).await?;
+    at.concerns(verified.token())?;
+    Ok((verified, true))
 }
 
 /// The account of a request, and the accounts that the endpoint serves to it.

@@ -73,6 +73,23 @@ impl CommandHandler for EndpointHandler<'_> {
     }
 
     #[cfg(feature = "relay")]
+    async fn own_keys(&self, request: crate::dialect::OwnKeysRequest) -> Result<crate::dialect::OwnKeys, Error> {
+        let (gate, index) = (Arc::clone(self.gate), self.endpoint);
+        let (account, origin) = (self.account.map(str::to_owned), self.origin.clone());
+        let executing = async move {
+            match (gate.endpoints.get(index), &gate.running.api_keys) {
+                (Some(endpoint), Some(keys)) => {
+                    execute::own_keys((&gate, keys), endpoint, request, account.as_deref(), &origin).await
+                }
+                _ => Err(Denial::NoRoute.into()),
+            }
+        };
+        let outcome = to_its_end(executing).await;
+        self.tell(&outcome);
+        outcome
+    }
+
+    #[cfg(feature = "relay")]
     async fn relay(&self, request: crate::dialect::RelayRequest) -> Result<crate::relay::ProviderReply, Error> {
         let (gate, index, origin) = (Arc::clone(self.gate), self.endpoint, self.origin.clone());
         let executing = async move {

@@ -14,7 +14,7 @@ const browser = await chromium.launch({
   executablePath: scene.chromium,
   args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-proxy-server"],
 });
-const VIEWS = ["/ui/", "/ui/sessions", "/ui/explain", "/ui/keys", "/ui/routes", "/ui/config", "/ui/events"];
+const VIEWS = ["/ui/", "/ui/sessions", "/ui/explain", "/ui/keys", "/ui/api-keys", "/ui/routes", "/ui/config", "/ui/events"];
 const XSS = "<img src=x onerror=document.title='hacked'>";
 const CONSENT = "Revoke session";
 
@@ -171,6 +171,20 @@ for (const colorScheme of ["light", "dark"]) {
     await page.goto(at(view));
     await isSound(page, `${view} ${colorScheme}`);
   }
+  // A key whose name is markup, shown once.
+  await page.goto(at("/ui/api-keys"));
+  await page.getByLabel("Name", { exact: true }).fill(XSS);
+  await page.getByLabel("Name of the owner").fill(scene.username);
+  await page.getByRole("button", { name: "Create key" }).click();
+  const key = await page.locator("code", { hasText: "acme_k1_" }).textContent();
+  await isSound(page, "a new key " + colorScheme);
+  await isLaidOut(page, "a new key " + colorScheme);
+  await page.getByRole("link", { name: "Back to the keys" }).click();
+  await page.getByRole("row", { name: XSS }).first().getByRole("button", { name: /^Revoke key/ }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Revoke key" }).click();
+  await page.getByRole("status").filter({ hasText: "revoked: it is refused" }).waitFor();
+  assert.ok(!(await page.content()).includes(key), "the key is not shown again");
+  await isSound(page, "API keys " + colorScheme);
   await search(page);
   await isSound(page, "sessions " + colorScheme);
   await rowOf(page, mouse.id).getByRole("button").click();

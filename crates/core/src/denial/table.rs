@@ -67,6 +67,7 @@ table! {
     Self::UnknownHost => "unknown_host", Refused, Class::UnknownHost;
     Self::NoRoute => "no_route", Refused, Class::NotFound(None);
     Self::UnknownSession => "unknown_session", Refused, Class::NotFound(Some("you have no such session"));
+    Self::UnknownApiKey => "unknown_api_key", Refused, Class::NotFound(Some("you have no such key"));
     Self::AmbiguousPath => "ambiguous_path", Refused,
         Class::NotFound(Some("ambiguous_path: the path can be read in two ways"));
     Self::MethodNotAllowed => "method_not_allowed", Refused, Class::WrongMethod;

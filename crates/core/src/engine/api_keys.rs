@@ -27,9 +27,11 @@ use crate::token::claims::{CLIENT_PREFIX, MintedClaims, TokenStyle};
 use crate::token::keyring::RefreshKeys;
 use crate::token::mint::{self, AccessTokenText};
 
+mod own;
 mod used;
 mod write;
 
+pub use own::{OwnKeys, OwnKeysAction, OwnKeysRequest};
 use used::KeyUses;
 pub use write::{AUDITED, KeyRefusal, ListedKeys, keys_by_secret};
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::{Engine, HeldUp, Origin};
+use crate::clock::Timestamp;
 use crate::context::{Actor, Context, inherited};
 use crate::denial::Denial;
 use crate::fault::Error;
@@ -120,20 +121,9 @@ impl Engine {
         request: &OwnSessionsRequest,
         origin: &Origin,
     ) -> Result<OwnSessions, Error> {
-        let token = own.token();
-        let Some((current, _)) = token.session else { return Err(Denial::UnusableCredential.into()) };
-        self.limits().own_sessions(token.token_subject()).inspect_err(|denial| {
-            let (session, subject) = (Some(current), Some(token.token_subject().into()));
-            let of = || HeldUp { session, subject, client: token.client.clone(), ..HeldUp::default() };
-            self.tell_held_up(&(*denial).into(), origin, of);
-        })?;
-        if !request.scope.iter().all(|scope| token.scope.contains(scope)) {
-            return Err(Denial::InsufficientScope.into());
-        }
         let is_ending = request.action != OwnSessionsAction::List;
-        if is_ending && token.issued_at.is_none_or(|issued| issued.plus(request.max_age) < self.clock().now()) {
-            return Err(Denial::TokenTooOld.into());
-        }
+        let oldest = is_ending.then_some((own.token().issued_at, request.max_age));
+        let current = self.admit_own(own, &request.scope, oldest, origin)?;
         let work = async {
             match request.action {
                 OwnSessionsAction::List => {
@@ -151,8 +141,36 @@ impl Engine {
                 }
             }
         };
-        // The audit trail names the user.
-        let actor = Actor { name: token.token_subject().into(), role: ROLE, via: ROLE };
+        self.acting(own, work).await
+    }
+
+    /// Admits a request of a user about what is their own, and returns the session that they use. `oldest`: since when the
+    /// credential is good, and how long ago that may be.
+    pub(super) fn admit_own(
+        &self,
+        own: OwnChecked<'_>,
+        scope: &Scope,
+        oldest: Option<(Option<Timestamp>, Duration)>,
+        origin: &Origin,
+    ) -> Result<SessionId, Denial> {
+        let token = own.token();
+        let Some((current, _)) = token.session else { return Err(Denial::UnusableCredential) };
+        self.limits().own_sessions(token.token_subject()).inspect_err(|denial| {
+            let (session, subject) = (Some(current), Some(token.token_subject().into()));
+            let of = || HeldUp { session, subject, client: token.client.clone(), ..HeldUp::default() };
+            self.tell_held_up(&(*denial).into(), origin, of);
+        })?;
+        if !scope.is_within(&token.scope) {
+            return Err(Denial::InsufficientScope);
+        }
+        let now = self.clock().now();
+        let is_old = oldest.is_some_and(|(since, age)| since.is_none_or(|since| since.plus(age) < now));
+        if is_old { Err(Denial::TokenTooOld) } else { Ok(current) }
+    }
+
+    /// Does the work as the user of a token, whom the audit trail names.
+    pub(super) async fn acting<T>(&self, own: OwnChecked<'_>, work: impl Future<Output = T>) -> T {
+        let actor = Actor { name: own.token().token_subject().into(), role: ROLE, via: ROLE };
         inherited(Context::current().map(|context| context.acted_by(actor)), work).await
     }
 

@@ -265,6 +265,11 @@ impl RelayStore for MemoryStore {
         Ok(self.tables()?.relays.keys().copied().collect())
     }
 
+    async fn relay_ids_after(&self, after: Option<RelayId>, limit: usize) -> Result<Vec<RelayId>, StoreError> {
+        let from = after.map_or(Unbounded, Excluded);
+        Ok(self.tables()?.relays.range((from, Unbounded)).take(limit).map(|(id, _)| *id).collect())
+    }
+
     async fn sweep_relay(&self, now: Timestamp) -> Result<u64, StoreError> {
         let mut total = 0;
         loop {
@@ -310,7 +315,7 @@ mod tests {
 
     #[cfg(feature = "relay")]
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    async fn the_memory_store_keeps_the_records_of_the_relay() {
+    async fn k10_the_memory_store_keeps_the_records_of_the_relay_and_of_keys() {
         conformance::run_relay(|| Arc::new(MemoryStore::for_a_trial(conformance::ISSUER, conformance::LEEWAY))).await;
     }
 

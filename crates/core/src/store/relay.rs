@@ -157,6 +157,15 @@ pub trait RelayStore: fmt::Debug + Send + Sync + 'static {
     /// The ids of all records, ended or not, in any order: for a copy of the store.
     async fn relay_ids(&self) -> Result<Vec<RelayId>, StoreError>;
 
+    /// The first ids after this one, in their order: at most `limit`. By default all are read, and most left out.
+    async fn relay_ids_after(&self, after: Option<RelayId>, limit: usize) -> Result<Vec<RelayId>, StoreError> {
+        let mut ids = self.relay_ids().await?;
+        ids.retain(|id| after.is_none_or(|after| *id > after));
+        ids.sort_unstable();
+        ids.truncate(limit);
+        Ok(ids)
+    }
+
     /// Removes the records whose end is not after `now`, and returns how many.
     async fn sweep_relay(&self, now: Timestamp) -> Result<u64, StoreError>;
 }

@@ -8,7 +8,7 @@ use rotogate_core::store::relay::{RelayInserted, RelayState, RelayStore, RelaySw
 use rotogate_core::store::rules::Rules;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_redb_store_keeps_the_records_of_the_relay() {
+async fn k10_the_redb_store_keeps_the_records_of_the_relay_and_of_keys() {
     let places = Mutex::new(Vec::new());
     conformance::run_relay(|| {
         let place = Place::new();

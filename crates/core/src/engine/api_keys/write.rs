@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
@@ -11,51 +13,64 @@ use super::{
 };
 use crate::api_key::{ApiKey, ApiKeySettings, NewApiKey};
 use crate::clock::Timestamp;
+use crate::denial::Denial;
 use crate::directory::is_valid_subject;
 use crate::engine::{Engine, MAX_TRIES, audit};
 use crate::fault::{Error, Fault};
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::{RevokedBecause, Scope};
 use crate::store::StoreError;
-use crate::store::relay::{KEY_OWNER, RelayInserted, RelayStore, RelaySwapped};
+use crate::store::relay::{KEY_OWNER, RelayId, RelayInserted, RelayStore, RelaySwapped};
 use crate::token::claims::CLIENT_PREFIX;
 
 /// The most live keys of an owner.
 const MAX_KEYS: usize = 50;
 /// The most networks of a key.
 const MAX_NETWORKS: usize = 16;
-/// For how long the list of revocations has a revoked key: longer than any gate uses it without a look at its record.
+/// For how much longer than its life the list of revocations has a revoked key.
 const HELD_FOR: Duration = Duration::from_secs(3600);
 /// The most keys of a page.
-const MAX_PAGE: usize = 200;
+const MAX_PAGE: usize = 1000;
+/// How many names of rows are read at once, and how many rows for a page: another page goes on.
+const AT_ONCE: usize = 500;
+const MAX_READ: usize = 5000;
 
 /// The events of keys in the audit trail: made, replaced, revoked, reported as leaked.
 pub const AUDITED: [&str; 4] = ["api_key_created", "api_key_rotated", "api_key_revoked", "api_key_leaked"];
 
 /// Why a key was not made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.text())]
 pub enum KeyRefusal {
     /// The name is empty, too long, or has control characters.
-    #[error("the name of a key is 1 to 100 characters, none of them a control character")]
     Name,
     /// The owner is not known, or is inactive.
-    #[error("there is no such user or client, or it is inactive")]
     Owner,
     /// A scope is asked for that the owner does not have.
-    #[error("the owner does not have all of these scopes")]
     Scope,
     /// It is to live too long, or for no time.
-    #[error("the lifetime is longer than [api_keys] max_lifetime, or less than a minute")]
     Lifetime,
     /// The audience is not 1 to 256 visible characters, or there are too many networks.
-    #[error("the audience is 1 to 256 visible characters, and there are at most 16 networks")]
     Bounds,
     /// The owner has as many live keys as it may.
-    #[error("the owner has 50 live keys: revoke one first")]
     TooMany,
     /// The key is revoked, expired or replaced already.
-    #[error("the key is revoked, expired or replaced already")]
     Over,
+}
+
+impl KeyRefusal {
+    /// Why, for the caller.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Name => "the name of a key is 1 to 100 characters, none of them a control character",
+            Self::Owner => "there is no such user or client, or it is inactive",
+            Self::Scope => "the owner does not have all of these scopes",
+            Self::Lifetime => "the lifetime is longer than [api_keys] max_lifetime, or less than a minute",
+            Self::Bounds => "the audience is 1 to 256 visible characters, and there are at most 16 networks",
+            Self::TooMany => "the owner has 50 live keys: revoke one first",
+            Self::Over => "the key is revoked, expired or replaced already",
+        }
+    }
 }
 
 /// A page of keys.
@@ -148,6 +163,7 @@ impl ApiKeys {
         if !old.is_live(engine.clock.now()) || old.successor.is_some() {
             return Ok(Some(Err(KeyRefusal::Over)));
         }
+        let until = old.expires;
         let created = self.stamp(engine, &old.subject).await?;
         let (new_id, text) = self.settings.prefix.generate().map_err(Fault::from)?;
         let lifetime = old.expires.since(old.created).min(self.settings.max_lifetime);
@@ -179,7 +195,7 @@ impl ApiKeys {
             return Ok(Some(Err(KeyRefusal::Over)));
         }
         if overlap.is_zero() {
-            self.end(engine, id).await?;
+            self.end(engine, id, until).await?;
         }
         self.count(KeyEvent::Rotated);
         audit::api_key(AUDITED[1], &key);
@@ -192,11 +208,9 @@ impl ApiKeys {
     /// A fault, after which it is refused at this gate; call again.
     // Requirement K4.
     pub async fn revoke(&self, engine: &Engine, id: &str) -> Result<Option<ApiKey>, Error> {
-        if self.load(engine, id).await?.is_none() {
-            return Ok(None);
-        }
+        let Some(StoredKey { key, .. }) = self.load(engine, id).await? else { return Ok(None) };
         // Refused here whatever becomes of the record.
-        self.end(engine, id).await?;
+        self.end(engine, id, key.expires).await?;
         let now = engine.clock.now();
         let mut is_first = false;
         let revoked = self.change(engine, id, |key| key.revoked.replace(key.revoked.unwrap_or(now)).is_none()).await?;
@@ -256,26 +270,37 @@ impl ApiKeys {
         Ok(keys)
     }
 
-    /// A page of all keys, revoked ones too, in no order that means anything. Each page reads the names of all rows.
+    /// A page of all keys, revoked ones too, in no order that means anything. It may have fewer keys than there are rows left:
+    /// it reads 5000 rows at most.
     ///
     /// # Errors
-    /// A fault.
+    /// [`Denial::MalformedRequest`] for what is no `next` of a page; a fault.
     pub async fn list(&self, engine: &Engine, after: Option<&str>, limit: usize) -> Result<ListedKeys, Error> {
         let limit = limit.clamp(1, MAX_PAGE);
-        let after = after.map(row_of_key);
-        let mut rows = engine.measured(self.store.relay_ids()).await?;
-        rows.sort_unstable();
+        let place = |text: &str| URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok().map(RelayId);
+        let malformed = Denial::MalformedRequest("cursor: the next of the page before is expected");
+        let mut after = after.map(|text| place(text).ok_or(malformed)).transpose()?;
         let mut page = ListedKeys::default();
-        for at in rows.into_iter().filter(|at| after.is_none_or(|after| *at > after)) {
-            let Some(row) = self.store.load_relay(at).await?.filter(|row| row.owner == KEY_OWNER) else { continue };
-            // The row of an owner has another form.
-            let Ok(RowContent::Key(key)) = opened::<RowContent>(engine, at, &row) else { continue };
-            if page.keys.len() == limit {
-                page.next = page.keys.last().map(|last| last.id.clone());
-                break;
+        for _ in 0..MAX_READ / AT_ONCE {
+            let rows = engine.measured(self.store.relay_ids_after(after, AT_ONCE)).await?;
+            let is_last = rows.len() < AT_ONCE;
+            for at in rows {
+                if page.keys.len() == limit {
+                    page.next = after.map(|RelayId(last)| URL_SAFE_NO_PAD.encode(last).into());
+                    return Ok(page);
+                }
+                after = Some(at);
+                let Some(row) = self.store.load_relay(at).await?.filter(|row| row.owner == KEY_OWNER) else { continue };
+                // The row of an owner has another form.
+                if let Ok(RowContent::Key(key)) = opened::<RowContent>(engine, at, &row) {
+                    page.keys.push(*key);
+                }
             }
-            page.keys.push(*key);
+            if is_last {
+                return Ok(page);
+            }
         }
+        page.next = after.map(|RelayId(last)| URL_SAFE_NO_PAD.encode(last).into());
         Ok(page)
     }
 
@@ -375,10 +400,10 @@ impl ApiKeys {
         Err(Fault::Contention.into())
     }
 
-    /// Every gate refuses the key from now on, also where it is in a cache.
-    async fn end(&self, engine: &Engine, id: &str) -> Result<(), Error> {
+    /// Every gate refuses the key from now on, also where it is in a cache, and if its record of before is written back.
+    async fn end(&self, engine: &Engine, id: &str, expires: Timestamp) -> Result<(), Error> {
         let target = Target::Token { issuer: engine.issuer.clone(), jti: id.into() };
-        let until = engine.clock.now().plus(HELD_FOR);
+        let until = expires.max(engine.clock.now()).plus(HELD_FOR);
         engine.revoke(Revocation { target, effect: Effect::Gone, until }, RevokedBecause::Operator).await.map(drop)
     }
 }

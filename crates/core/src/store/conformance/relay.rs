@@ -113,6 +113,10 @@ pub async fn a_sweep_removes_what_ended_to_the_millisecond(store: Arc<dyn RelayS
     let mut ids = store.relay_ids().await.unwrap();
     ids.sort_unstable();
     assert_eq!(ids, (0..300).map(of).collect::<Vec<_>>());
+    // K13: a page of them is read without the others.
+    assert_eq!(store.relay_ids_after(None, 3).await.unwrap(), (0..3).map(of).collect::<Vec<_>>());
+    assert_eq!(store.relay_ids_after(Some(of(296)), 9).await.unwrap(), (297..300).map(of).collect::<Vec<_>>());
+    assert!(store.relay_ids_after(Some(of(299)), 9).await.unwrap().is_empty());
     assert_eq!(store.sweep_relay(later(start(), 59_999)).await.unwrap(), 0);
     assert_eq!(store.sweep_relay(later(start(), 60_199)).await.unwrap(), 200);
     assert_eq!(store.relay_ids().await.unwrap().len(), 100);

@@ -9,6 +9,7 @@ use super::super::declare::section;
 use super::super::print::Print;
 use super::super::value;
 use super::{Config, DAY};
+use rotogate::program::MY_KEYS;
 use rotogate_core::api_key::{ApiKeySettings, KeyPrefix};
 use rotogate_kit::config::{Section, Value as Raw};
 
@@ -45,9 +46,13 @@ pub(super) fn read(root: &Section<'_>) -> Option<ApiKeySettings> {
     root.table("api_keys", read_keys)
 }
 
-/// A key is bound to nothing, and is no login.
-pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
-    for (route, section) in config.routes.iter().zip(sections).filter(|(route, _)| route.policy.credentials.key) {
+/// A key is bound to nothing, and is no login. An endpoint for keys needs keys.
+pub(super) fn check(config: &Config, routes: &[Section<'_>], endpoints: &[Section<'_>]) {
+    let of_keys = config.endpoints.iter().zip(endpoints).filter(|(endpoint, _)| endpoint.dialect == MY_KEYS);
+    for (_, section) in of_keys.filter(|_| config.api_keys.is_none()) {
+        section.blame("dialect", "needs API keys; write a section [api_keys]");
+    }
+    for (route, section) in config.routes.iter().zip(routes).filter(|(route, _)| route.policy.credentials.key) {
         let policy = &route.policy;
         let needs = [
             (policy.dpop_required, "dpop = \"required\""),

@@ -17,7 +17,7 @@ use super::sessions::read_override;
 use super::{ClientConfig, CorsConfig, DAY, SECOND, TrustedIssuer, dangling};
 use rotogate::dialect::{self, envelope::Envelope, my_sessions::MySessions};
 use rotogate::gate::ACCESS_COOKIE;
-use rotogate::program::{BROWSER, ENVELOPE, KUZZLE, KUZZLE_COOKIE, KUZZLE_HOST_COOKIE, MY_SESSIONS, OAUTH2};
+use rotogate::program::{BROWSER, ENVELOPE, KUZZLE, KUZZLE_COOKIE, KUZZLE_HOST_COOKIE, MY_KEYS, MY_SESSIONS, OAUTH2};
 use rotogate_core::engine::APPLICATION;
 use rotogate_core::session::profile::ProfileOverride;
 use rotogate_core::token::verify::is_subject;
@@ -32,8 +32,8 @@ section! {
         around: &Surroundings<'_>,
         above: &[EndpointConfig],
     ) {
-        /// Required: The protocol of its clients: `"oauth2"`, `"envelope"`, `"kuzzle"`, `"knox"`, `"browser"`, `"my-sessions"`
-        /// or `"relay"` (docs/protocols.md).
+        /// Required: The protocol of its clients: `"oauth2"`, `"envelope"`, `"kuzzle"`, `"knox"`, `"browser"`,
+        /// `"my-sessions"`, `"my-keys"` or `"relay"` (docs/protocols.md).
         reload dialect: &'static str = by { dialect },
         /// The path. `{account}` is the user's account in users.toml. Or, without: `"/connect/token"`. Default: that of the
         /// protocol.
@@ -80,6 +80,8 @@ section! {
             (dialect == MY_SESSIONS).then(|| read_my_sessions(section, &MySessions::default()))
         },
         /// The options of the dialect.
+        reload my_keys as "..?": Option<MyKeys> = by { my_keys(section, dialect) },
+        /// The options of the dialect.
         reload browser as "..?": Option<BrowserConfig> = by {
             (dialect == BROWSER).then(|| browser::read(section, &path, around))
         },
@@ -99,9 +101,14 @@ section! {
     }
 }
 
-/// A build without relays has none.
+/// A build without relays has none, and no API keys.
 #[cfg(not(feature = "relay"))]
 pub use std::convert::Infallible as RelaySettings;
+#[cfg(not(feature = "relay"))]
+use std::convert::Infallible as MyKeys;
+
+#[cfg(feature = "relay")]
+use rotogate::dialect::my_keys::MyKeys;
 
 #[cfg(not(feature = "relay"))]
 impl Print for RelaySettings {
@@ -124,6 +131,10 @@ impl EndpointConfig {
         }
         if let Some(my_sessions) = &self.my_sessions {
             options.my_sessions = *my_sessions;
+        }
+        #[cfg(feature = "relay")]
+        if let Some(my_keys) = &self.my_keys {
+            options.my_keys = *my_keys;
         }
         if let Some(KuzzleConfig { cookie, is_https }) = self.kuzzle {
             (options.kuzzle.host_cookie, options.kuzzle.secure_cookies) = (cookie == KUZZLE_HOST_COOKIE, is_https);
@@ -166,7 +177,7 @@ const RELAY: &str = dialect::relay::NAME;
 const RELAY: &str = "relay";
 
 /// The features of the dialects that not every build has.
-const FEATURES: [(&str, &str); 2] = [("knox", "grpc"), (RELAY, "relay")];
+const FEATURES: [(&str, &str); 3] = [("knox", "grpc"), (MY_KEYS, "relay"), (RELAY, "relay")];
 
 fn accepted_dialect(v: &Raw) -> Result<&'static str, String> {
     let known: Vec<_> =
@@ -179,10 +190,10 @@ pub(super) fn dialect_name(v: &Raw) -> Result<&'static str, String> {
     value::word_of_build(&known, &FEATURES[..1])(v)
 }
 
-/// The dialect of an endpoint: besides those that begin sessions, a user's own sessions and the relay.
+/// The dialect of an endpoint: besides those that begin sessions, a user's own sessions and keys, and the relay.
 fn endpoint_dialect(v: &Raw) -> Result<&'static str, String> {
-    let relay = cfg!(feature = "relay").then_some(RELAY);
-    let further = [BROWSER, MY_SESSIONS].into_iter().chain(relay);
+    let relay = if cfg!(feature = "relay") { &[MY_KEYS, RELAY][..] } else { &[] };
+    let further = [BROWSER, MY_SESSIONS].into_iter().chain(relay.iter().copied());
     let known: Vec<_> = rotogate::program::NAMES.iter().copied().chain(further).map(|name| (name, name)).collect();
     value::word_of_build(&known, &FEATURES)(v)
 }
@@ -206,7 +217,7 @@ pub(super) fn read(sections: &[Section<'_>], around: &Surroundings<'_>) -> Vec<E
 
 /// Whether its endpoint has sessions, users and clients of ours. For another one, the keys for them are unknown.
 fn begins_sessions(dialect: &str) -> bool {
-    dialect != RELAY && dialect != MY_SESSIONS
+    ![RELAY, MY_SESSIONS, MY_KEYS].contains(&dialect)
 }
 
 /// Whether clients of several kinds use its endpoint, and its sessions refresh there.
@@ -295,6 +306,29 @@ section! {
         /// The cookie of the access token in a browser: `"__Host-access"`, `"authToken"` or `"__Host-authToken"`.
         reload cookie: &'static str = get_or(value::word(&COOKIES, &[]), default.cookie),
     }
+}
+
+#[cfg(feature = "relay")]
+section! {
+    impl MyKeys, read by read_my_keys(section, default: &MyKeys) {
+        /// How old the access token of a request that makes, replaces or revokes a key may be; 24h at most. For a session
+        /// cookie: how long ago its user may have logged in.
+        reload max_age: Duration = get_or(value::duration_within(SECOND, DAY), default.max_age),
+        /// true: the access token must have the scope `keys`.
+        reload needs_scope: bool = get_or(value::boolean, default.needs_scope),
+        /// The cookie of the access token in a browser: `"__Host-access"`, `"authToken"` or `"__Host-authToken"`.
+        reload cookie: &'static str = get_or(value::word(&COOKIES, &[]), default.cookie),
+    }
+}
+
+#[cfg(feature = "relay")]
+fn my_keys(section: &Section<'_>, dialect: &str) -> Option<MyKeys> {
+    (dialect == MY_KEYS).then(|| read_my_keys(section, &MyKeys::default()))
+}
+
+#[cfg(not(feature = "relay"))]
+fn my_keys(_: &Section<'_>, _: &str) -> Option<MyKeys> {
+    None
 }
 
 const COOKIES: [(&str, &str); 3] =

@@ -156,6 +156,14 @@ const VARIANTS: &[Variant] = &[
     #[cfg(feature = "relay")]
     variant(
         "endpoints",
+        ("dialect", "my-keys"),
+        &[<rotogate::dialect::my_keys::MyKeys as Print>::KEYS],
+        "api-keys",
+        "[[endpoints]]\ndialect = \"my-keys\"",
+    ),
+    #[cfg(feature = "relay")]
+    variant(
+        "endpoints",
         ("dialect", "relay"),
         &[<crate::config::RelaySettings as Print>::KEYS],
         "relay",

@@ -390,6 +390,7 @@ fn endpoint(config: &EndpointConfig, remote_issuers: &RemoteIssuers) -> Result<E
         envelope: _,
         kuzzle: _,
         my_sessions: _,
+        my_keys: _,
         // It is no endpoint of a registered dialect.
         browser: _,
         #[cfg_attr(not(feature = "relay"), expect(unused_variables, reason = "this build has none"))]

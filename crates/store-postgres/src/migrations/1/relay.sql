@@ -103,10 +103,10 @@ begin
 end
 $$;
 
--- The ids of all records: for a copy of the store, while no gate runs.
-create function {s}.rg_relay_ids(p_known bytea) returns table (o_status text, o_id bytea) language plpgsql as $$
+-- The first ids after one, in their order: for a copy of the store, while no gate runs, and for lists of API keys.
+create function {s}.rg_relay_ids(p_known bytea, p_after bytea, p_limit integer) returns table (o_status text, o_id bytea) language plpgsql as $$
 begin
     perform {s}.rg_begin(p_known, false);
-    return query select 'id', id from {s}.relay;
+    return query select 'id', id from {s}.relay where p_after is null or id > p_after order by id limit p_limit;
 end
 $$;

@@ -11,6 +11,7 @@ use super::problem::{Code, Refusal};
 use super::revocations::subject_of;
 use super::{AdminResult, AdminState, ok, rfc3339, shown};
 use rotogate::gate::{ApiKey, GateApiKeys, KeyRefusal, NewApiKey};
+use rotogate_core::fault::Error;
 use rotogate_core::session::Scope;
 use rotogate_core::token::claims::CLIENT_PREFIX;
 
@@ -173,6 +174,27 @@ pub(super) async fn list(state: &AdminState, query: KeysQuery) -> AdminResult {
     find(state, query).await.map(|page| ok(&page))
 }
 
+/// The live keys of an owner, or the keys that one reading of the store finds: the newest first, at most this many. Are
+/// there more?
+#[cfg(feature = "page")]
+pub(super) async fn newest(
+    state: &AdminState,
+    subject: Option<&str>,
+    most: usize,
+) -> Result<(Vec<ApiKeyInfo>, bool), Refusal> {
+    let keys = keys(state)?;
+    let (mut found, is_more) = match subject {
+        Some(subject) => (keys.of_owner(subject).await.map_err(|error| Refusal::of_store(&error))?, false),
+        None => {
+            let page = keys.list(None, usize::MAX).await.map_err(|error| Refusal::of_store(&error))?;
+            (page.keys, page.next.is_some())
+        }
+    };
+    found.sort_by_key(|key| std::cmp::Reverse(key.created));
+    let is_more = is_more || found.len() > most;
+    Ok((found.iter().take(most).map(|key| info(state, key)).collect(), is_more))
+}
+
 /// A page of the keys that are asked for.
 pub(super) async fn find(state: &AdminState, query: KeysQuery) -> Result<KeysPage, Refusal> {
     let KeysQuery { subject, cursor, limit } = query;
@@ -185,7 +207,10 @@ pub(super) async fn find(state: &AdminState, query: KeysQuery) -> Result<KeysPag
     let (found, next) = match subject {
         Some(subject) => (keys.of_owner(&subject).await.map_err(|error| Refusal::of_store(&error))?, None),
         None => {
-            let page = keys.list(cursor.as_deref(), limit).await.map_err(|error| Refusal::of_store(&error))?;
+            let page = keys.list(cursor.as_deref(), limit).await.map_err(|error| match error {
+                Error::Denied(denial) => Refusal::new(Code::InvalidParameter, denial.detail().unwrap_or_default()),
+                error @ Error::Failed(_) => Refusal::of_store(&error),
+            })?;
             (page.keys, page.next)
         }
     };
@@ -200,6 +225,11 @@ pub(super) async fn find(state: &AdminState, query: KeysQuery) -> Result<KeysPag
 )]
 // Requirement K8.
 pub(super) async fn create(state: &AdminState, request: ApiKeyRequest) -> AdminResult {
+    make(state, request).await.map(|made| ok(&made))
+}
+
+/// Makes the key that is asked for.
+pub(super) async fn make(state: &AdminState, request: ApiKeyRequest) -> Result<NewKeyAnswer, Refusal> {
     let keys = keys(state)?;
     let ApiKeyRequest { name, user, account, subject, client, scopes, audience, networks, lifetime } = request;
     let subject = match (user, subject, client) {
@@ -219,8 +249,7 @@ pub(super) async fn create(state: &AdminState, request: ApiKeyRequest) -> AdminR
         networks: networks.map_err(|_| wrong("networks: networks such as 10.0.0.0/8 are expected"))?,
         lifetime: duration("lifetime", lifetime.as_deref())?,
     };
-    let made = keys.create(new).await.map_err(|error| Refusal::of_store(&error))?;
-    Ok(ok(&answer_of(state, made)?))
+    answer_of(state, keys.create(new).await.map_err(|error| Refusal::of_store(&error))?)
 }
 
 /// Replaces a key by a new one with the same owner, scopes, audience and networks. The old one lives on for the overlap.
@@ -230,10 +259,15 @@ pub(super) async fn create(state: &AdminState, request: ApiKeyRequest) -> AdminR
     request_body = RotateKeyRequest, responses((status = 200, description = "done", body = NewKeyAnswer))
 )]
 pub(super) async fn rotate(state: &AdminState, id: &str, request: RotateKeyRequest) -> AdminResult {
+    replace(state, id, request).await.map(|made| ok(&made))
+}
+
+/// Replaces the key.
+pub(super) async fn replace(state: &AdminState, id: &str, request: RotateKeyRequest) -> Result<NewKeyAnswer, Refusal> {
     let RotateKeyRequest { overlap } = request;
     let overlap = duration("overlap", overlap.as_deref())?;
     let made = keys(state)?.rotate(id, overlap).await.map_err(|error| Refusal::of_store(&error))?;
-    Ok(ok(&answer_of(state, made.ok_or_else(|| unknown(id))?)?))
+    answer_of(state, made.ok_or_else(|| unknown(id))?)
 }
 
 /// Revokes a key: it is refused from the next request on, at every gate. Answers once that is durable.
@@ -243,8 +277,13 @@ pub(super) async fn rotate(state: &AdminState, id: &str, request: RotateKeyReque
     responses((status = 200, description = "done", body = ApiKeyInfo))
 )]
 pub(super) async fn revoke(state: &AdminState, id: &str) -> AdminResult {
+    end(state, id).await.map(|ended| ok(&ended))
+}
+
+/// Revokes the key.
+pub(super) async fn end(state: &AdminState, id: &str) -> Result<ApiKeyInfo, Refusal> {
     let revoked = keys(state)?.revoke(id).await.map_err(|error| Refusal::of_revocation(&error))?;
-    Ok(ok(&info(state, &revoked.ok_or_else(|| unknown(id))?)))
+    Ok(info(state, &revoked.ok_or_else(|| unknown(id))?))
 }
 
 /// Revokes those of these texts that are live keys of this gate, and says how many they were: for a scanner of

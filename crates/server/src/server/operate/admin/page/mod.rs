@@ -32,6 +32,8 @@ use rotogate_core::random::{NoRandomness, are_equal};
 use sign_ins::SignedIn;
 use view::fields;
 
+#[cfg(feature = "relay")]
+mod api_keys;
 mod history;
 mod overview;
 mod request;

@@ -79,6 +79,10 @@ impl Request<'_> {
                 let asked = AskedExplanation { method: "GET".to_owned(), ..AskedExplanation::default() };
                 self.explained(asked, None, None).await
             }
+            #[cfg(feature = "relay")]
+            ["api-keys"] => self.api_keys(None).await,
+            #[cfg(feature = "relay")]
+            ["api-keys", id, what @ ("revoke" | "rotate")] => self.confirm_api_key(id, what).await,
             ["keys"] => html(&view::KeysView { frame: self.frame("/ui/keys").await, keys: keys::in_force(state) }),
             ["routes"] => html(&view::RoutesView {
                 frame: self.frame("/ui/routes").await,
@@ -132,6 +136,8 @@ impl Request<'_> {
                 let ended = end_all(state, request).await?.ended;
                 self.done(&form, format!("{ended} {} of {whose} revoked.", sessions_in_words(ended)))
             }
+            #[cfg(feature = "relay")]
+            ["api-keys", rest @ ..] => self.change_api_keys(rest, &form).await,
             ["explain"] => {
                 self.may(AdminRole::Operator)?;
                 let text = |name: &str| form.get(name).map(|text| text.trim().to_owned()).unwrap_or_default();
@@ -175,7 +181,7 @@ impl Request<'_> {
         Ok(limited(events::event_stream(lines.map(row))))
     }
 
-    async fn frame(&self, at: &'static str) -> Frame {
+    pub(super) async fn frame(&self, at: &'static str) -> Frame {
         let holder = &self.caller.holder;
         Frame {
             version: env!("CARGO_PKG_VERSION"),
@@ -189,21 +195,22 @@ impl Request<'_> {
         }
     }
 
-    fn may(&self, role: AdminRole) -> Result<(), Refusal> {
+    pub(super) fn may(&self, role: AdminRole) -> Result<(), Refusal> {
         guard::has_role(&self.caller.holder, role, self.parts)
     }
 
-    fn parameters(&self) -> BTreeMap<String, String> {
+    pub(super) fn parameters(&self) -> BTreeMap<String, String> {
         fields(self.parts.uri.query().unwrap_or_default().as_bytes())
     }
 
     /// Where a form leads back to: a view of the page, whatever the form says.
-    fn back(&self, form: &BTreeMap<String, String>) -> String {
-        let is_view = |back: &&String| back.starts_with("/ui/sessions") && back.bytes().all(|b| b.is_ascii_graphic());
+    pub(super) fn back(&self, form: &BTreeMap<String, String>) -> String {
+        let is_listed = |back: &str| ["/ui/sessions", "/ui/api-keys"].iter().any(|view| back.starts_with(view));
+        let is_view = |back: &&String| is_listed(back) && back.bytes().all(|b| b.is_ascii_graphic());
         form.get("back").filter(is_view).cloned().unwrap_or_else(|| "/ui/sessions".to_owned())
     }
 
-    fn done(&self, form: &BTreeMap<String, String>, notice: String) -> Shown {
+    pub(super) fn done(&self, form: &BTreeMap<String, String>, notice: String) -> Shown {
         self.state.sign_ins.leave_notice(&self.caller, notice);
         let mut back = self.back(form);
         if let (true, Some(user)) = (!form.contains_key("back"), form.get("user")) {
@@ -428,7 +435,7 @@ fn sessions_in_words(number: u64) -> &'static str {
     if number == 1 { "session" } else { "sessions" }
 }
 
-fn nothing() -> Refusal {
+pub(super) fn nothing() -> Refusal {
     Refusal::new(Code::NotFound, "there is no such view")
 }
 

@@ -10,6 +10,8 @@ use serde_json::Value;
 use super::overview::{GateState, Overview};
 use crate::config::AdminRole;
 use crate::server::build::issuers::IssuerReport;
+#[cfg(feature = "relay")]
+use crate::server::operate::admin::api_keys::{ApiKeyInfo, NewKeyAnswer};
 use crate::server::operate::admin::configuration::ConfigInfo;
 use crate::server::operate::admin::keys::Keys;
 use crate::server::operate::admin::sessions::{Page, SessionInfo};
@@ -30,11 +32,13 @@ pub(super) struct Frame {
 }
 
 /// Path, name, and who may see it.
-const VIEWS: [(&str, &str, AdminRole); 7] = [
+const VIEWS: &[(&str, &str, AdminRole)] = &[
     ("/ui/", "Overview", AdminRole::Viewer),
     ("/ui/sessions", "Sessions", AdminRole::Viewer),
     ("/ui/explain", "Explain", AdminRole::Operator),
     ("/ui/keys", "Keys", AdminRole::Viewer),
+    #[cfg(feature = "relay")]
+    ("/ui/api-keys", "API keys", AdminRole::Viewer),
     ("/ui/routes", "Routes", AdminRole::Viewer),
     ("/ui/config", "Configuration", AdminRole::Viewer),
     ("/ui/events", "Events", AdminRole::Viewer),
@@ -172,6 +176,30 @@ pub(super) struct ExplainView {
 pub(super) struct KeysView {
     pub(super) frame: Frame,
     pub(super) keys: Keys,
+}
+
+/// The API keys of the gate, or of one owner.
+#[cfg(feature = "relay")]
+#[derive(Template)]
+#[template(path = "page/api_keys.html")]
+pub(super) struct ApiKeysView {
+    pub(super) frame: Frame,
+    pub(super) subject: String,
+    pub(super) problem: Option<String>,
+    pub(super) keys: Vec<ApiKeyInfo>,
+    /// How many there are, in words.
+    pub(super) count: String,
+    /// This view, to come back to.
+    pub(super) back: String,
+}
+
+/// A new key, with its text.
+#[cfg(feature = "relay")]
+#[derive(Template)]
+#[template(path = "page/new_api_key.html")]
+pub(super) struct NewApiKeyView {
+    pub(super) frame: Frame,
+    pub(super) made: NewKeyAnswer,
 }
 
 #[derive(Template)]

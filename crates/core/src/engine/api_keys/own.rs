@@ -1,0 +1,172 @@
+//! A user's own API keys: listed, made, replaced and revoked by the user.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::{ApiKeys, KeyRefusal};
+use crate::api_key::{ApiKey, NewApiKey};
+use crate::denial::Denial;
+use crate::engine::{Engine, Origin};
+use crate::fault::Error;
+use crate::session::Scope;
+use crate::token::claims::OwnChecked;
+
+/// A user's request about their own API keys.
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::dialect::{CommandHandler, OwnKeys, OwnKeysAction, OwnKeysRequest};
+/// use rotogate::fault::Error;
+/// use rotogate::session::Scope;
+///
+/// /// Lists the keys of a user, in a `Dialect::answer`.
+/// async fn list(gate: &dyn CommandHandler, token: &str) -> Result<OwnKeys, Error> {
+///     let (scope, max_age) = (Scope::default(), Duration::from_secs(600));
+///     gate.own_keys(OwnKeysRequest { access: token.into(), scope, max_age, action: OwnKeysAction::List }).await
+/// }
+/// ```
+#[derive(Debug)]
+pub struct OwnKeysRequest {
+    /// The user's access token, or the value of the session cookie of their browser.
+    pub access: SecretString,
+    /// The scope that the token must have.
+    pub scope: Scope,
+    /// For a change: how long ago the token may have been issued, or the session of the cookie may have begun.
+    pub max_age: Duration,
+    /// What to do.
+    pub action: OwnKeysAction,
+}
+
+/// A user's action on their own API keys.
+///
+/// ```
+/// use rotogate::dialect::OwnKeysAction;
+///
+/// let action = OwnKeysAction::Revoke("3fK0aT9xQz1b".to_owned());
+/// # let _ = action;
+/// ```
+#[derive(Clone, Debug)]
+pub enum OwnKeysAction {
+    /// The live keys.
+    List,
+    /// Makes a key. Its owner and account are the caller's, whatever this has; without scopes it gets the caller's.
+    Create(Box<NewApiKey>),
+    /// Replaces a key by its id. The old one lives on for so long, by default as long as it may.
+    Rotate(String, Option<Duration>),
+    /// Revokes a key by its id.
+    Revoke(String),
+}
+
+/// The result of a request.
+///
+/// ```
+/// use rotogate::dialect::OwnKeys;
+///
+/// fn line(done: &OwnKeys) -> String {
+///     match done {
+///         OwnKeys::Listed(keys) => format!("{} keys", keys.len()),
+///         OwnKeys::Made(_, key) => format!("the new key {}", key.id),
+///         OwnKeys::Revoked => "revoked".to_owned(),
+///     }
+/// }
+/// assert_eq!(line(&OwnKeys::Revoked), "revoked");
+/// ```
+#[derive(Debug)]
+pub enum OwnKeys {
+    /// The list, the newest first.
+    Listed(Vec<ApiKey>),
+    /// The text of a new key, which no answer has again, and its record.
+    Made(SecretString, Box<ApiKey>),
+    /// The key is revoked.
+    Revoked,
+}
+
+impl ApiKeys {
+    /// Executes a user's request about their own keys. The token is good. `by_cookie`: it stands for a session cookie.
+    ///
+    /// # Errors
+    /// [`Denial::UnusableCredential`] for a client's own token; [`Denial::InsufficientScope`], [`Denial::WrongAudience`],
+    /// [`Denial::TokenTooOld`], [`Denial::UnknownApiKey`], [`Denial::RateLimited`]; [`Denial::MalformedRequest`] with the
+    /// reason why there is no key; a fault of the store.
+    // Requirement K5: a key has no more than the credential that made it, and a stolen old token makes none.
+    pub async fn own(
+        &self,
+        engine: &Engine,
+        own: OwnChecked<'_>,
+        request: OwnKeysRequest,
+        by_cookie: bool,
+        origin: &Origin,
+    ) -> Result<OwnKeys, Error> {
+        let token = own.token();
+        let since = match (by_cookie, token.session) {
+            (true, Some((session, _))) => Some(session.created()),
+            (true, None) => None,
+            (false, _) => token.issued_at,
+        };
+        let is_change = !matches!(request.action, OwnKeysAction::List);
+        let oldest = is_change.then_some((since, request.max_age));
+        engine.admit_own(own, &request.scope, oldest, origin)?;
+        let done = engine.acting(own, self.act(engine, own, request.action)).await?;
+        done.map_err(|refusal| Denial::MalformedRequest(refusal.text()).into())
+    }
+
+    async fn act(
+        &self,
+        engine: &Engine,
+        own: OwnChecked<'_>,
+        action: OwnKeysAction,
+    ) -> Result<Result<OwnKeys, KeyRefusal>, Error> {
+        let token = own.token();
+        match action {
+            OwnKeysAction::List => {
+                let mut keys = self.of_owner(engine, token.token_subject()).await?;
+                keys.retain(|key| key.account.as_deref() == token.account());
+                keys.sort_by_key(|key| std::cmp::Reverse(key.created));
+                Ok(Ok(OwnKeys::Listed(keys)))
+            }
+            OwnKeysAction::Create(new) => {
+                let scopes = new.scopes.clone().unwrap_or_else(|| token.scope.clone());
+                is_no_more(engine, own, &scopes, new.audience.as_deref())?;
+                let (subject, account) = (token.token_subject().to_owned(), token.account().map(str::to_owned));
+                let new = NewApiKey { subject, account, scopes: Some(scopes), ..*new };
+                // The user is of the directory, whose clients do not matter.
+                let made = self.create(engine, new, &|_| None).await?;
+                Ok(made.map(|(text, key)| OwnKeys::Made(text, Box::new(key))))
+            }
+            OwnKeysAction::Rotate(id, overlap) => {
+                let key = self.own_key(engine, own, &id).await?;
+                is_no_more(engine, own, &key.scopes, key.audience.as_deref())?;
+                let made = self.rotate(engine, &id, overlap).await?.ok_or(Denial::UnknownApiKey)?;
+                Ok(made.map(|(text, key)| OwnKeys::Made(text, Box::new(key))))
+            }
+            OwnKeysAction::Revoke(id) => {
+                self.own_key(engine, own, &id).await?;
+                self.revoke(engine, &id).await?;
+                Ok(Ok(OwnKeys::Revoked))
+            }
+        }
+    }
+
+    /// One answer for an unknown key, another user's, and one that has ended.
+    async fn own_key(&self, engine: &Engine, own: OwnChecked<'_>, id: &str) -> Result<ApiKey, Error> {
+        let token = own.token();
+        let key = self.get(engine, id).await?.filter(|key| {
+            *key.subject == *token.token_subject()
+                && key.account.as_deref() == token.account()
+                && key.is_live(engine.clock.now())
+        });
+        Ok(key.ok_or(Denial::UnknownApiKey)?)
+    }
+}
+
+/// Would a key with these scopes, for this audience, do no more than the token?
+fn is_no_more(engine: &Engine, own: OwnChecked<'_>, scopes: &Scope, audience: Option<&str>) -> Result<(), Denial> {
+    let token = own.token();
+    let is_for = |audience: &str| token.audience.iter().any(|known| **known == *audience);
+    let is_for_all = audience.map_or_else(|| engine.audience.iter().all(|audience| is_for(audience)), is_for);
+    if !is_for_all {
+        return Err(Denial::WrongAudience);
+    }
+    if scopes.is_within(&token.scope) { Ok(()) } else { Err(Denial::InsufficientScope) }
+}

@@ -1,0 +1,93 @@
+//! The view of API keys, and its forms: what `/v1/api-keys` does.
+
+use std::collections::BTreeMap;
+
+use super::request::{Request, nothing};
+use super::view::{self, link};
+use super::{Shown, html};
+use crate::config::AdminRole;
+use crate::server::operate::admin::api_keys::{self, ApiKeyRequest, RotateKeyRequest};
+use crate::server::operate::admin::problem::{Code, Refusal};
+use crate::server::operate::admin::shown;
+
+const VIEW: &str = "/ui/api-keys";
+/// The most keys of the view.
+const MOST: usize = 100;
+
+impl Request<'_> {
+    /// The keys, the newest first. `problem`: why none was made.
+    pub(super) async fn api_keys(&self, problem: Option<String>) -> Shown {
+        let subject = self.parameters().remove("subject").map(|text| text.trim().to_owned()).unwrap_or_default();
+        let asked = Some(&*subject).filter(|subject| !subject.is_empty());
+        let (keys, is_more, problem) = match api_keys::newest(self.state, asked, MOST).await {
+            Ok((keys, is_more)) => (keys, is_more, problem),
+            Err(refusal) if refusal.code == Code::NotConfigured => (Vec::new(), false, Some(refusal.detail)),
+            Err(refusal) => return Err(refusal),
+        };
+        let number = keys.len();
+        let words = if number == 1 { "key" } else { "keys" };
+        let more = if is_more { " There are more: search for an owner." } else { "" };
+        html(&view::ApiKeysView {
+            frame: self.frame(VIEW).await,
+            back: link(VIEW, &[("subject", &subject)]),
+            count: format!("{number} {words}, the newest first.{more}"),
+            subject,
+            problem,
+            keys,
+        })
+    }
+
+    pub(super) async fn confirm_api_key(&self, id: &str, what: &str) -> Shown {
+        self.may(AdminRole::Operator)?;
+        let back = self.back(&self.parameters());
+        let (question, button) = match what {
+            "revoke" => ("is refused from the next request on", "Revoke key"),
+            _ => ("lives on for the overlap, and the new one is shown once", "Rotate key"),
+        };
+        html(&view::ConfirmView {
+            frame: self.frame(VIEW).await,
+            question: format!("{button} {}? It {question}.", shown(id)),
+            action: format!("{VIEW}/{id}/{what}"),
+            fields: vec![("back", back.clone())],
+            back,
+            button: button.to_owned(),
+        })
+    }
+
+    // Requirement K8: the text of a key is in the answer to its form alone.
+    pub(super) async fn change_api_keys(&self, segments: &[&str], form: &BTreeMap<String, String>) -> Shown {
+        self.may(AdminRole::Operator)?;
+        let made = match segments {
+            [] => api_keys::make(self.state, request_of(form)).await,
+            [id, "rotate"] => api_keys::replace(self.state, id, RotateKeyRequest::default()).await,
+            [id, "revoke"] => {
+                let ended = api_keys::end(self.state, id).await?;
+                return self.done(form, format!("Key {} revoked: it is refused.", ended.id));
+            }
+            _ => return Err(nothing()),
+        };
+        match made {
+            Ok(made) => html(&view::NewApiKeyView { frame: self.frame(VIEW).await, made }),
+            // A wrong form is said beside it.
+            Err(Refusal { code, detail, .. }) if segments.is_empty() && code.status().is_client_error() => {
+                self.api_keys(Some(detail)).await
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }
+}
+
+/// The key that a form asks for. Its owner is a user, a subject or a client.
+fn request_of(form: &BTreeMap<String, String>) -> ApiKeyRequest {
+    let some = |name: &str| form.get(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+    let owner = |kind: &str| some("owner").filter(|_| form.get("kind").is_some_and(|known| known == kind));
+    ApiKeyRequest {
+        name: some("name").unwrap_or_default(),
+        user: owner("user"),
+        subject: owner("subject"),
+        client: owner("client"),
+        scopes: some("scopes"),
+        lifetime: some("lifetime"),
+        ..ApiKeyRequest::default()
+    }
+}

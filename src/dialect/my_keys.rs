@@ -1,0 +1,253 @@
+//! A user's own API keys over plain HTTP: a page of an application lets its user make, replace and revoke keys.
+//!
+//! | request | result |
+//! |---|---|
+//! | `GET /keys` | the live keys of the caller, the newest first |
+//! | `POST /keys` with `{"name": "nightly"}` | makes a key, and shows it once |
+//! | `POST /keys/{id}/rotate` | replaces a key, and shows the new one once |
+//! | `DELETE /keys/{id}` | revokes a key |
+//!
+//! The caller is the user of a good access token of this gate, in `Authorization` or in a cookie, or the user of a browser
+//! session; never an API key. Errors are problem documents (RFC 9457). The key of another user gets the same answer as a key that
+//! never existed.
+//!
+//! ```
+//! use rotogate::dialect::my_keys::MyKeys;
+//! use rotogate::gate::Endpoint;
+//!
+//! let endpoint = Endpoint::new(MyKeys::default()).path("/account/keys");
+//! # let _ = endpoint;
+//! ```
+// Requirement K5.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::{Method, StatusCode};
+use ipnet::IpNet;
+use secrecy::ExposeSecret;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::answer::json;
+use super::my_sessions::{presented, refusal};
+use super::{
+    Answer, Call, Command, CommandHandler, Dialect, Outcome, OwnKeys, OwnKeysAction, OwnKeysRequest, Reply, ServedPath,
+    Sources, said_json,
+};
+use rotogate_core::api_key::{ApiKey, NewApiKey};
+use rotogate_core::credential::ACCESS_COOKIE;
+use rotogate_core::denial::Denial;
+use rotogate_core::fault::Error;
+use rotogate_core::reason::Reason;
+use rotogate_core::reply::problem;
+use rotogate_core::session::Scope;
+
+/// The scope that a caller needs where [`MyKeys::needs_scope`] is set.
+pub const SCOPE: &str = "keys";
+
+const ALL: &str = "keys";
+const ONE: &str = "key";
+const ROTATE: &str = "rotate";
+
+/// The dialect `my-keys`, with its options.
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::dialect::my_keys::MyKeys;
+/// use rotogate::gate::Endpoint;
+///
+/// // A token that makes a key was issued within the last minute.
+/// let dialect = MyKeys { max_age: Duration::from_secs(60), ..MyKeys::default() };
+/// let builder = rotogate::Gate::builder().endpoint(Endpoint::new(dialect));
+/// # let _ = builder;
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MyKeys {
+    /// How old an access token may be to make, replace or revoke a key: a refresh gives a new token. For a session cookie, how
+    /// long ago its user may have logged in.
+    pub max_age: Duration,
+    /// Whether the access token must have the scope [`SCOPE`].
+    pub needs_scope: bool,
+    /// The cookie in which a browser sends the access token.
+    pub cookie: &'static str,
+}
+
+impl Default for MyKeys {
+    fn default() -> Self {
+        Self { max_age: Duration::from_secs(600), needs_scope: false, cookie: ACCESS_COOKIE }
+    }
+}
+
+impl MyKeys {
+    fn scope(&self) -> Scope {
+        let scope = if self.needs_scope { SCOPE } else { "" };
+        Scope::parse(scope).unwrap_or_default()
+    }
+
+    fn request(&self, call: &Call<'_>) -> Result<OwnKeysRequest, Denial> {
+        if call.query.is_some() {
+            return Err(Denial::MalformedRequest("the query has a parameter that is not expected"));
+        }
+        let id = || call.param("id").map(str::to_owned).ok_or(Denial::UnknownApiKey);
+        let action = match (call.operation, call.method) {
+            (ALL, &Method::GET) => OwnKeysAction::List,
+            (ALL, _) => OwnKeysAction::Create(Box::new(body::<NewOwnKey>(call)?.read()?)),
+            (ROTATE, _) if call.body.is_empty() => OwnKeysAction::Rotate(id()?, None),
+            (ROTATE, _) => OwnKeysAction::Rotate(id()?, body::<KeyRotation>(call)?.overlap.map(Duration::from_secs)),
+            (_, _) => OwnKeysAction::Revoke(id()?),
+        };
+        let (access, scope) = (presented(call, self.cookie)?, self.scope());
+        Ok(OwnKeysRequest { access, scope, max_age: self.max_age, action })
+    }
+}
+
+#[async_trait]
+impl Dialect for MyKeys {
+    fn name(&self) -> &'static str {
+        super::registry::MY_KEYS
+    }
+
+    fn default_path(&self) -> &'static str {
+        "/keys"
+    }
+
+    fn serves(&self, base: &str) -> Vec<ServedPath> {
+        let served = |operation, template, methods| ServedPath { operation, template, methods, spellings: &[] };
+        vec![
+            served(ALL, base.to_owned(), &[Method::GET, Method::POST]),
+            served(ONE, format!("{base}/{{id}}"), &[Method::DELETE]),
+            served(ROTATE, format!("{base}/{{id}}/rotate"), &[Method::POST]),
+        ]
+    }
+
+    fn sources(&self) -> Sources {
+        Sources { query: None, cookie: Some(self.cookie), session: true }
+    }
+
+    fn read(&self, _: &Call<'_>) -> Result<Command, Denial> {
+        // [`Dialect::answer`] reads the request.
+        Err(Denial::NoRoute)
+    }
+
+    fn write(&self, _: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
+        match outcome {
+            Err(error) => refusal(&error, self.scope()),
+            // This dialect has no commands.
+            Ok(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, None),
+        }
+    }
+
+    async fn answer(&self, call: &Call<'_>, gate: &dyn CommandHandler) -> Answer {
+        let done = match self.request(call) {
+            Ok(request) => gate.own_keys(request).await,
+            Err(denial) => Err(denial.into()),
+        };
+        match done {
+            Ok(done) => Answer::Reply(written(&done), Reason::ANSWERED),
+            Err(error) => Answer::Reply(refusal(&error, self.scope()), Reason::from(&error)),
+        }
+    }
+}
+
+/// The body of a request.
+fn body<T: DeserializeOwned>(call: &Call<'_>) -> Result<T, Denial> {
+    if said_json(call.headers) != Some(true) {
+        return Err(Denial::MalformedRequest("content-type: application/json is expected"));
+    }
+    // No member is unknown, and none comes twice.
+    serde_json::from_slice(call.body)
+        .map_err(|_| Denial::MalformedRequest("the body is not the JSON object that is expected"))
+}
+
+/// What a new key is to be. `lifetime` is in seconds.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewOwnKey {
+    name: String,
+    scopes: Option<String>,
+    audience: Option<String>,
+    #[serde(default)]
+    networks: Vec<String>,
+    lifetime: Option<u64>,
+}
+
+impl NewOwnKey {
+    fn read(self) -> Result<NewApiKey, Denial> {
+        let scopes = self.scopes.map(|text| Scope::parse(&text)).transpose();
+        let networks = self.networks.iter().map(|text| text.parse::<IpNet>()).collect::<Result<_, _>>();
+        Ok(NewApiKey {
+            name: self.name,
+            scopes: scopes.map_err(|_| Denial::MalformedRequest("scopes: names separated by single spaces"))?,
+            audience: self.audience,
+            networks: networks.map_err(|_| Denial::MalformedRequest("networks: a list such as [\"10.0.0.0/8\"]"))?,
+            lifetime: self.lifetime.map(Duration::from_secs),
+            ..NewApiKey::default()
+        })
+    }
+}
+
+/// How a key is replaced. `overlap` is in seconds.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyRotation {
+    overlap: Option<u64>,
+}
+
+// Requirement K8.
+fn written(done: &OwnKeys) -> Reply {
+    match done {
+        OwnKeys::Listed(keys) => {
+            json(StatusCode::OK, &OwnKeyList { keys: keys.iter().map(|key| OwnKeyEntry::new(key, None)).collect() })
+        }
+        OwnKeys::Made(text, key) => json(StatusCode::CREATED, &OwnKeyEntry::new(key, Some(text.expose_secret()))),
+        OwnKeys::Revoked => json(StatusCode::OK, &OwnKeysEnded { ended: 1 }),
+    }
+}
+
+#[derive(Serialize)]
+struct OwnKeyList<'a> {
+    keys: Vec<OwnKeyEntry<'a>>,
+}
+
+#[derive(Serialize)]
+struct OwnKeysEnded {
+    ended: u64,
+}
+
+/// A key as its user sees it. Times are seconds since 1970, as in a token.
+#[derive(Serialize)]
+struct OwnKeyEntry<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    id: &'a str,
+    name: &'a str,
+    scopes: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    audience: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    networks: &'a [Box<str>],
+    created: u64,
+    expires: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_used: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    successor: Option<&'a str>,
+}
+
+impl<'a> OwnKeyEntry<'a> {
+    fn new(key: &'a ApiKey, text: Option<&'a str>) -> Self {
+        Self {
+            key: text,
+            id: &key.id,
+            name: &key.name,
+            scopes: key.scopes.as_str(),
+            audience: key.audience.as_deref(),
+            networks: &key.networks,
+            created: key.created.as_secs(),
+            expires: key.expires.as_secs(),
+            last_used: key.last_used.map(|at| at.as_secs()),
+            successor: key.successor.as_deref(),
+        }
+    }
+}
