@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use percent_encoding::{AsciiSet, CONTROLS};
 
+use super::TokenToVerify;
 use super::mapping::{RefusedClaim, SubjectEncoding};
 use super::members::{Member, Members};
 use super::rules::IssuerRules;
@@ -46,12 +47,13 @@ pub(super) enum ClaimsSource<'a> {
 
 /// Checks everything that does not depend on the route. `issuer` has the properties that `rules` give all tokens.
 pub(super) fn claims<'r>(
-    text: &str,
+    token: TokenToVerify<'_>,
     claims: &Members<'_>,
     (rules, issuer): (&'r IssuerRules, &Arc<TokenIssuer>),
     origin: ClaimsSource<'_>,
     times: TokenTimes,
 ) -> Result<AccessToken, RefusedClaim<'r>> {
+    let text = token.text;
     let (bound_to, certificate) = confirmation(claims)?;
     let TokenTimes { expires, not_before, issued_at } = times;
     let (mapping, is_introspected) = (&rules.claims, matches!(origin, ClaimsSource::Response(_)));
@@ -108,7 +110,7 @@ pub(super) fn claims<'r>(
         ..RareClaims::default()
     };
     Ok(AccessToken {
-        text: text.into(),
+        text: token.kept.map_or_else(|| text.into(), Arc::clone),
         issued_by: Arc::clone(issuer),
         signer,
         rare: (rare != RareClaims::default()).then(|| Box::new(rare)),
