@@ -53,7 +53,6 @@ pub(super) fn claims<'r>(
     origin: ClaimsSource<'_>,
     times: TokenTimes,
 ) -> Result<AccessToken, RefusedClaim<'r>> {
-    let text = token.text;
     let (bound_to, certificate) = confirmation(claims)?;
     let TokenTimes { expires, not_before, issued_at } = times;
     let (mapping, is_introspected) = (&rules.claims, matches!(origin, ClaimsSource::Response(_)));
@@ -100,8 +99,8 @@ pub(super) fn claims<'r>(
         account,
         issuer_session,
         vouched_by: if rules.ours { vouched_by(claims)? } else { None },
-        delegation: if rules.ours { delegation(text, claims, session.is_some())? } else { None },
-        bound_to: bound_to.map(|key| (key, TokenHash::new(text))),
+        delegation: if rules.ours { delegation(token.text, claims, session.is_some())? } else { None },
+        bound_to: bound_to.map(|key| (key, TokenHash::new(token.text))),
         certificate,
         login: login(claims),
         not_before,
@@ -110,7 +109,7 @@ pub(super) fn claims<'r>(
         ..RareClaims::default()
     };
     Ok(AccessToken {
-        text: token.kept.map_or_else(|| text.into(), Arc::clone),
+        text: token.kept.map_or_else(|| token.text.into(), Arc::clone),
         issued_by: Arc::clone(issuer),
         signer,
         rare: (rare != RareClaims::default()).then(|| Box::new(rare)),
