@@ -386,6 +386,9 @@ pub(crate) fn identity_values<'c>(claims: impl IntoIterator<Item = IdentityText<
 }
 
 fn encode(claim: &str, out: &mut Vec<u8>) {
+    if claim.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'%') {
+        return out.extend_from_slice(claim.as_bytes());
+    }
     let last = claim.len().saturating_sub(1);
     for (at, byte) in claim.bytes().enumerate() {
         let inner_space = byte == b' ' && at != 0 && at != last;

@@ -68,7 +68,8 @@ pub use judge::{is_name, is_subject};
 pub use keys::{Ignored, IgnoredCause, IssuerKeys, Keys, MAX_JWKS, MAX_KEYS};
 use mapping::RefusedClaim;
 pub use mapping::{ClaimMapping, RequiredClaim, Roles, SubjectEncoding, WantedClaim};
-use members::{Member, Members};
+use members::Member;
+pub(crate) use members::Members;
 pub use peek::{Peeked, beginning, peek};
 pub use preset::Preset;
 pub use response::is_jwt_shaped;
@@ -77,6 +78,7 @@ pub(crate) use response::{introspecting, is_opaque};
 pub use rules::{AllowedScopes, IssuerRules, OWN, RulesError, host_of};
 pub use shape::MAX_TOKEN;
 pub(super) use shape::claims_of;
+pub(crate) use shape::payload_of;
 pub(crate) use signature_times::SignatureTimes;
 pub use status::{MAX_STATUS_LIST, ReadStatusList, SentStatusList};
 pub use strict_json::{members_of_depth, object as strict_object, object_of_depth};
@@ -108,12 +110,28 @@ impl From<Denial> for TokenRefusal {
     }
 }
 
+/// A token to verify, with what its caller has made of it already.
+#[derive(Clone, Copy)]
+pub(crate) struct TokenToVerify<'a> {
+    pub(crate) text: &'a str,
+    /// The text as a cache keeps it. A copy is made of the text of a good token without it.
+    pub(crate) kept: Option<&'a Arc<str>>,
+    /// Its claims, if they were read.
+    pub(crate) claims: Option<&'a Members<'a>>,
+}
+
+impl<'a> From<&'a str> for TokenToVerify<'a> {
+    fn from(text: &'a str) -> Self {
+        Self { text, kept: None, claims: None }
+    }
+}
+
 /// Verifies access tokens. Immutable: a change of keys or rules replaces it.
 #[derive(Debug)]
 pub struct Verifier {
     issuers: Vec<IssuerRules>,
     /// The index of each issuer.
-    by_issuer: HashMap<Arc<str>, usize>,
+    by_issuer: HashMap<Arc<str>, usize, foldhash::quality::RandomState>,
     /// Whether another issuer's token with a wrong type has been reported.
     told: AtomicBool,
     /// For each issuer, the kinds of mapped claims for which a refusal has been reported: one bit each.
@@ -256,23 +274,28 @@ impl Verifier {
 
     /// [`Self::verify_expired`] with an observer. An observer that continues after a refusal gets the claims of the
     /// refused token, if they can be read.
-    pub(crate) fn verify_observed<O: Observer>(
+    pub(crate) fn verify_observed<'t, O: Observer>(
         &self,
-        token: &str,
+        token: impl Into<TokenToVerify<'t>>,
         engine_now: Timestamp,
         wall_now: Timestamp,
         for_at_most: Duration,
         observer: &mut O,
     ) -> Result<AccessToken, TokenRefusal> {
-        let parts = shape::TokenParts::split(token)?;
-        let header = shape::JoseHeader::read(parts.header)?;
-        let payload = shape::decode(parts.claims)?;
-        let claims = Members::read(&payload).map_err(Denial::MalformedToken)?;
-        let Some(issuer) = claims.get("iss").and_then(Member::as_text) else {
-            return Err(Denial::BadClaim("iss must be a string").into());
+        let token = token.into();
+        let parts = shape::TokenParts::split(token.text)?;
+        let header = shape::JoseHeader::known(parts.header)?;
+        let (payload, read);
+        let claims = match token.claims {
+            Some(claims) => claims,
+            None => {
+                payload = shape::decode(parts.claims)?;
+                read = Members::read(&payload).map_err(Denial::MalformedToken)?;
+                &read
+            }
         };
-        let (rules, of_tokens) = self.found(issuer).ok_or(Denial::UnknownIssuer)?;
-        let times = TokenTimes::read(&claims);
+        let (rules, of_tokens) = self.claimed_in(claims)?;
+        let times = TokenTimes::read(claims);
         let moments = Moments::for_issuer(rules, engine_now, wall_now);
         let in_time = || times.and_then(|times| times.judge(rules, moments, for_at_most));
         let keys = rules.keys.now(engine_now);
@@ -309,9 +332,12 @@ impl Verifier {
             };
             let denied = signed.map_err(TokenRefusal::into_denial);
             observer.judged(Rule::Signature, denied).or(signed)?;
+            if O::HAS_EFFECTS {
+                header.keep(parts.header);
+            }
         }
         let source = key.map_or(ClaimsSource::Unknown, ClaimsSource::Token);
-        let judged = judge::claims(token, &claims, (rules, of_tokens), source, times?);
+        let judged = judge::claims(token, claims, (rules, of_tokens), source, times?);
         if O::HAS_EFFECTS {
             self.note(rules, judged).map_err(|denial| match denial {
                 // The token was not judged to its end.
@@ -350,7 +376,7 @@ impl Verifier {
         let keys = rules.keys.now(engine_now);
         keys.find(header.kid.as_deref(), &header.algorithm)?;
         let times = TokenTimes::read(&claims).ok()?;
-        let judged = judge::claims(token, &claims, (rules, of_tokens), ClaimsSource::Unknown, times);
+        let judged = judge::claims(token.into(), &claims, (rules, of_tokens), ClaimsSource::Unknown, times);
         judged.err()?.claim.map(|(claim, _)| claim.to_string())
     }
 
@@ -387,12 +413,15 @@ impl Verifier {
     /// # Errors
     /// The text is no token, or not of one of our issuers.
     pub(crate) fn claimed(&self, token: &str) -> Result<&IssuerRules, Denial> {
-        let payload = shape::decode(shape::TokenParts::split(token)?.claims)?;
+        let payload = payload_of(token)?;
         let claims = Members::read(&payload).map_err(Denial::MalformedToken)?;
-        let Some(issuer) = claims.get("iss").and_then(Member::as_text) else {
-            return Err(Denial::BadClaim("iss must be a string"));
-        };
-        self.rules(issuer).ok_or(Denial::UnknownIssuer)
+        self.claimed_in(&claims).map(|(rules, _)| rules)
+    }
+
+    /// [`Self::claimed`] for claims that were read, with the data that the issuer's tokens share.
+    pub(crate) fn claimed_in(&self, claims: &Members<'_>) -> Result<(&IssuerRules, &Arc<TokenIssuer>), Denial> {
+        let issuer = claims.get("iss").and_then(Member::as_text).ok_or(Denial::BadClaim("iss must be a string"))?;
+        self.found(issuer).ok_or(Denial::UnknownIssuer)
     }
 
     /// The rules of all issuers.

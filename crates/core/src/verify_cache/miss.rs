@@ -16,7 +16,7 @@ use crate::reason::Reason;
 use crate::rule::Rule;
 use crate::token::observer::Observer;
 use crate::token::remote_status::StatusWait;
-use crate::token::verify::{IssuerRules, TokenRefusal, is_jwt_shaped};
+use crate::token::verify::{IssuerRules, Members, TokenRefusal, TokenToVerify, is_jwt_shaped, payload_of};
 use crate::trace::{self, StepKind};
 
 /// The result of a check of an access token.
@@ -188,16 +188,23 @@ impl TokenChecker {
     ) -> Result<Arc<Verified>, Denial> {
         self.admit_absent(keys, key, shown, observer)?;
         // Before the shared verification below, because the accepted issuers differ from route to route.
-        if keys.verifier.has_others() && !taken(keys.verifier.claimed(key.text)?) {
-            self.counted::<O>(CheckResult::Unchecked);
-            observer.judged(Rule::Issuer, Err(Denial::WrongIssuer))?;
+        let (payload, read);
+        let mut claims = None;
+        if keys.verifier.has_others() {
+            payload = payload_of(key.text)?;
+            read = Members::read(&payload).map_err(Denial::MalformedToken)?;
+            if !taken(keys.verifier.claimed_in(&read)?.0) {
+                self.counted::<O>(CheckResult::Unchecked);
+                observer.judged(Rule::Issuer, Err(Denial::WrongIssuer))?;
+            }
+            claims = Some(&read);
         }
         let key = key.owned();
         if !O::HAS_EFFECTS {
-            return self.verify(keys, &key, shown.confirmations, observer).map_err(TokenRefusal::into_denial);
+            return self.verify(keys, &key, claims, shown.confirmations, observer).map_err(TokenRefusal::into_denial);
         }
         let span = trace::begin(StepKind::Internal, "rotogate.verify");
-        let mut verify = || self.verify(keys, &key, shown.confirmations, observer);
+        let mut verify = || self.verify(keys, &key, claims, shown.confirmations, observer);
         let anew = keys.cache.try_get_with(key.clone(), &mut verify).map_err(|refusal| *refusal);
         let anew = match anew {
             // A request that began before a change of the rules put it into the cache.
@@ -224,18 +231,19 @@ impl TokenChecker {
         &self,
         keys: &KeySet,
         key: &TokenKey,
+        claims: Option<&Members<'_>>,
         confirmations: &Confirmations,
         observer: &mut O,
     ) -> Result<Arc<Verified>, TokenRefusal> {
         let now = self.clock.now();
-        let verified = keys.verifier.verify_observed(key.text(), now, self.clock.wall(), Duration::ZERO, observer);
-        let mut access = verified.inspect_err(|refusal| {
+        // The cache key and its entry share the text.
+        let token = TokenToVerify { text: key.text(), kept: Some(key.text()), claims };
+        let verified = keys.verifier.verify_observed(token, now, self.clock.wall(), Duration::ZERO, observer);
+        let access = verified.inspect_err(|refusal| {
             if O::HAS_EFFECTS {
                 keys.remember(key.clone(), *refusal);
             }
         })?;
-        // The cache key and its entry share the text.
-        access.text = Arc::clone(key.text());
         let issuer_keys = keys.verifier.rules(access.issuer()).and_then(|rules| rules.keys.live()).map(Arc::clone);
         let rules = keys.verifier.id_of(access.issuer()).ok_or(TokenRefusal::Unchecked(Denial::UnknownIssuer))?;
         let judged = keys.shared.judge(&access, now);

@@ -283,7 +283,7 @@ impl Verifier {
     ) -> Result<AccessToken, Denial> {
         let rules = of_other_kind(rules);
         let of_tokens = rules.of_tokens();
-        let judged = judge::claims(token, claims, (&rules, &of_tokens), ClaimsSource::Unknown, times);
+        let judged = judge::claims(token.into(), claims, (&rules, &of_tokens), ClaimsSource::Unknown, times);
         judged.map_err(|refusal| match name_claim(&rules, refusal, None) {
             Denial::BadClaim(what) => refused(what),
             Denial::UnprovedBinding => refused("cnf binds it to what the gate cannot check"),

@@ -135,7 +135,7 @@ impl Verifier {
     ) -> Result<ProvedLogin, Denial> {
         let rules = of_other_kind(rules);
         let of_tokens = rules.of_tokens();
-        let judged = judge::claims(sent.token, claims, (&rules, &of_tokens), ClaimsSource::Unknown, times);
+        let judged = judge::claims(sent.token.into(), claims, (&rules, &of_tokens), ClaimsSource::Unknown, times);
         let token = judged.map_err(|refusal| match name_claim(&rules, refusal, None) {
             Denial::BadClaim(what) => refused(what),
             _ => refused("a claim is refused by the rules of its issuer"),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use percent_encoding::{AsciiSet, CONTROLS};
 
+use super::TokenToVerify;
 use super::mapping::{RefusedClaim, SubjectEncoding};
 use super::members::{Member, Members};
 use super::rules::IssuerRules;
@@ -46,7 +47,7 @@ pub(super) enum ClaimsSource<'a> {
 
 /// Checks everything that does not depend on the route. `issuer` has the properties that `rules` give all tokens.
 pub(super) fn claims<'r>(
-    text: &str,
+    token: TokenToVerify<'_>,
     claims: &Members<'_>,
     (rules, issuer): (&'r IssuerRules, &Arc<TokenIssuer>),
     origin: ClaimsSource<'_>,
@@ -98,8 +99,8 @@ pub(super) fn claims<'r>(
         account,
         issuer_session,
         vouched_by: if rules.ours { vouched_by(claims)? } else { None },
-        delegation: if rules.ours { delegation(text, claims, session.is_some())? } else { None },
-        bound_to: bound_to.map(|key| (key, TokenHash::new(text))),
+        delegation: if rules.ours { delegation(token.text, claims, session.is_some())? } else { None },
+        bound_to: bound_to.map(|key| (key, TokenHash::new(token.text))),
         certificate,
         login: login(claims),
         not_before,
@@ -108,7 +109,7 @@ pub(super) fn claims<'r>(
         ..RareClaims::default()
     };
     Ok(AccessToken {
-        text: text.into(),
+        text: token.kept.map_or_else(|| token.text.into(), Arc::clone),
         issued_by: Arc::clone(issuer),
         signer,
         rare: (rare != RareClaims::default()).then(|| Box::new(rare)),

@@ -20,6 +20,8 @@ mod published;
 
 pub use published::MAX_KEYS;
 
+type KeysByName = HashMap<Box<str>, VerifyingKey, foldhash::quality::RandomState>;
+
 /// The longest JWK set, in bytes.
 pub const MAX_JWKS: usize = 1024 * 1024;
 
@@ -132,7 +134,7 @@ impl fmt::Display for Ignored {
 /// ```
 #[derive(Clone, Debug)]
 pub struct IssuerKeys {
-    named: HashMap<Box<str>, VerifyingKey>,
+    named: KeysByName,
     /// Further keys with a name of `named`, each for another algorithm.
     same_name: Vec<VerifyingKey>,
     /// A key without a name, which is then the only key.
@@ -169,7 +171,7 @@ impl IssuerKeys {
                 Err((cause, why)) => ignored.push(Ignored { kid, cause, why }),
             }
         }
-        let mut named = HashMap::new();
+        let mut named = KeysByName::default();
         let mut unnamed = None;
         let alone = usable.len() == 1;
         for key in usable {
@@ -200,7 +202,7 @@ impl IssuerKeys {
     /// # let _ = rules;
     /// ```
     pub fn unknown() -> Self {
-        Self { named: HashMap::new(), same_name: Vec::new(), unnamed: None, ignored: Vec::new() }
+        Self { named: KeysByName::default(), same_name: Vec::new(), unnamed: None, ignored: Vec::new() }
     }
 
     /// A single public key in PEM form, bound to `algorithm`. It has no name, so a token's `kid` is not compared.
@@ -209,7 +211,7 @@ impl IssuerKeys {
     /// The text is no public key, or the key does not fit `algorithm`. HMAC never fits.
     pub fn from_public_pem(text: &[u8], algorithm: Algorithm) -> Result<Self, RulesError> {
         let key = VerifyingKey::from_public_pem(text, algorithm)?;
-        Ok(Self { named: HashMap::new(), same_name: Vec::new(), unnamed: Some(key), ignored: Vec::new() })
+        Ok(Self { named: KeysByName::default(), same_name: Vec::new(), unnamed: Some(key), ignored: Vec::new() })
     }
 
     /// The ignored keys of the JWK set.

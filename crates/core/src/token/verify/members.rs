@@ -13,11 +13,11 @@ use crate::claim::ClaimPath;
 
 /// One JSON object without repeated members.
 #[derive(Debug, PartialEq)]
-pub(super) struct Members<'a>(Vec<(Cow<'a, str>, Member<'a>)>);
+pub(crate) struct Members<'a>(Vec<(Cow<'a, str>, Member<'a>)>);
 
 /// The value of a member.
 #[derive(Debug, PartialEq)]
-pub(super) enum Member<'a> {
+pub(crate) enum Member<'a> {
     /// `null`.
     Null,
     /// `true` or `false`.
@@ -38,7 +38,7 @@ pub(super) struct NotAnObject;
 
 impl<'a> Members<'a> {
     /// Reads one JSON object that fills `bytes`, as strictly as [`strict_json`].
-    pub(super) fn read(bytes: &'a [u8]) -> Result<Self, &'static str> {
+    pub(crate) fn read(bytes: &'a [u8]) -> Result<Self, &'static str> {
         let mut parser = strict_json::parser(bytes, strict_json::MAX_DEPTH)?;
         let object = parser.deserialize_map(Object).map_err(|_| strict_json::NOT_STRICT)?;
         parser.end().map_err(|_| strict_json::NOT_ALONE)?;

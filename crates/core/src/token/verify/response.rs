@@ -92,8 +92,9 @@ impl Responses {
         }
         let times = TokenTimes::read(claims)?;
         times.judge(rules, Moments { expiry: now, beginning: now }, Duration::ZERO)?;
-        let judged = judge::claims(token, claims, (rules, &self.of_tokens), ClaimsSource::Response(response), times)
-            .map_err(|refused| name_claim(rules, refused, Some(&self.told_claims)))?;
+        let judged =
+            judge::claims(token.into(), claims, (rules, &self.of_tokens), ClaimsSource::Response(response), times)
+                .map_err(|refused| name_claim(rules, refused, Some(&self.told_claims)))?;
         rules.sessions_seen.note(judged.issuer_session());
         // The response must name the key, too: the proof is checked against it.
         if is_dpop && judged.bound_to().is_none() { Err(Denial::UnprovedBinding) } else { Ok(judged) }

@@ -1,5 +1,9 @@
 //! The form of a token, checked before any key is used: strictly as in RFC 7515 §7.1.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
@@ -61,7 +65,39 @@ pub(super) struct JoseHeader {
     pub(super) typ: Option<Box<str>>,
 }
 
+/// How many headers a thread keeps. All tokens that one key signs have the same.
+const KEPT_HEADERS: usize = 8;
+
+thread_local! {
+    /// Headers of tokens with a good signature, each with the text that it was read from.
+    static HEADERS: RefCell<VecDeque<(Box<str>, Rc<JoseHeader>)>> = const { RefCell::new(VecDeque::new()) };
+}
+
 impl JoseHeader {
+    /// [`Self::read`], or the header that this thread has read from the same text.
+    pub(super) fn known(part: &str) -> Result<Rc<Self>, Denial> {
+        let kept =
+            HEADERS.with_borrow(|kept| kept.iter().find(|(text, _)| **text == *part).map(|(_, it)| Rc::clone(it)));
+        kept.map_or_else(|| Self::read(part).map(Rc::new), Ok)
+    }
+
+    /// Does this thread keep the header of this text?
+    #[cfg(test)]
+    pub(super) fn is_kept(part: &str) -> bool {
+        HEADERS.with_borrow(|kept| kept.len() <= KEPT_HEADERS && kept.iter().any(|(text, _)| **text == *part))
+    }
+
+    /// Keeps the header of a token with a good signature: no forged token evicts one.
+    pub(super) fn keep(self: &Rc<Self>, part: &str) {
+        HEADERS.with_borrow_mut(|kept| {
+            if kept.iter().any(|(_, known)| Rc::ptr_eq(known, self)) {
+                return;
+            }
+            kept.truncate(KEPT_HEADERS - 1);
+            kept.push_front((part.into(), Rc::clone(self)));
+        });
+    }
+
     pub(super) fn read(part: &str) -> Result<Self, Denial> {
         if part.len() > MAX_HEADER_BYTES.div_ceil(3) * 4 {
             return Err(Denial::MalformedToken("header too long"));
@@ -103,6 +139,11 @@ const REFUSED: &[(&str, &str)] = &[
 /// Decodes strictly: no padding, no `+` or `/`, no white space, no left-over bits (J12).
 pub(in crate::token) fn decode(part: &str) -> Result<Vec<u8>, Denial> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_| Denial::MalformedToken("not base64url"))
+}
+
+/// The second part of a token, decoded and not verified.
+pub(crate) fn payload_of(token: &str) -> Result<Vec<u8>, Denial> {
+    decode(TokenParts::split(token)?.claims)
 }
 
 /// The claims of a token that was verified.

@@ -628,3 +628,20 @@ fn a13_a_token_out_of_its_time_costs_no_signature_check() {
         }
     }
 }
+
+#[test]
+fn a5_only_headers_of_genuine_tokens_are_kept_and_a_few_of_them() {
+    let world = world();
+    let attacker = SigningKey::generate(Algorithm::EdDsa).unwrap();
+    let verify = |key: &SigningKey, spaces: usize| {
+        let header = own_header(world.own.signer()).to_string() + &" ".repeat(spaces);
+        let token = forge(key, &header, own_claims().to_string());
+        let _ = world.verifier.verify_expired(&token, NOW, NOW, Duration::ZERO);
+        shape::JoseHeader::is_kept(token.split('.').next().unwrap())
+    };
+    let genuine = |spaces| verify(world.own.signer(), spaces);
+    assert!(genuine(0) && genuine(0));
+    assert!((1..20).all(|spaces| !verify(&attacker, spaces)));
+    // As many headers as there is room for, and more: the latest is kept.
+    assert!((1..20).all(genuine));
+}

@@ -1,12 +1,13 @@
 //! A JWK set as a provider publishes it. An unusable key does not affect the others.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk};
 use serde_json::Value;
 
 use super::{
-    Ignored, IgnoredCause, IssuerKeys, MAX_JWKS, RulesError, algorithm_of, bound, public_key, shown_kid, strict_json,
+    Ignored, IgnoredCause, IssuerKeys, KeysByName, MAX_JWKS, RulesError, algorithm_of, bound, public_key, shown_kid,
+    strict_json,
 };
 use crate::token::algorithm::{Algorithm, Family};
 use crate::token::keyring::VerifyingKey;
@@ -57,7 +58,7 @@ impl IssuerKeys {
             }
         }
         let usable = without_ambiguous(usable, &mut ignored);
-        let mut keys = Self { named: HashMap::new(), same_name: Vec::new(), unnamed: None, ignored: Vec::new() };
+        let mut keys = Self { named: KeysByName::default(), same_name: Vec::new(), unnamed: None, ignored: Vec::new() };
         let is_alone = usable.len() == 1;
         for key in usable {
             match key.kid() {
