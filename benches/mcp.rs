@@ -1,5 +1,6 @@
 //! What judging a call of the Model Context Protocol adds to a request whose token is cached: by its headers, and by bodies of
-//! 1 KiB and 64 KiB. Whole requests through `Gate::layer`, no socket; the same request on a plain route is the base.
+//! 1 KiB and 64 KiB. Whole requests through `Gate::layer`, no socket; the same request on a plain route is the base. Then the
+//! program between a client and a server that streams: how much later an event arrives (requirement M15).
 //!
 //!     cargo bench --bench mcp
 
@@ -12,8 +13,11 @@
 
 mod support;
 
-use std::time::Duration;
+use std::io::{BufRead, BufReader, Read as _, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
+use ::support::Place;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderValue, Request};
@@ -24,7 +28,8 @@ use rotogate::gate::NewSession;
 use rotogate::route::{Mcp, McpCalls, McpCheck, Resource, Route, RoutePolicy};
 use rotogate::session::Scope;
 use rotogate::token::Keyring;
-use support::{Case, Inner, interleave, measures};
+use support::program::goal;
+use support::{Case, Inner, interleave, measures, quantile};
 use tower::{Layer, Service};
 
 const ISSUER: &str = "https://auth.example.com";
@@ -32,6 +37,107 @@ const ISSUER: &str = "https://auth.example.com";
 /// A judged path, the size of its body, and what judging may add, in nanoseconds.
 const CASES: [(&str, usize, f64); 3] =
     [("/headers", 1024, 150.0), ("/body", 1024, 3_000.0), ("/body", 65_536, 60_000.0)];
+
+/// How much later than without a gate the first event of a stream may arrive, in milliseconds.
+const FIRST_EVENT_MILLIS: f64 = 5.0;
+const SECRET: &str = "a-secret-of-the-agent";
+const CONFIG: &str = r#"
+[server]
+listen = "127.0.0.1:0"
+public_url = "http://gate.test"
+[admin]
+listen = "127.0.0.1:0"
+[[clients]]
+id = "agent"
+secret_hash = "HASH"
+grants = ["client_credentials"]
+scopes = ["mcp"]
+[[endpoints]]
+dialect = "oauth2"
+path = "/connect/token"
+[[resources]]
+path = "/mcp"
+scopes = ["mcp"]
+mcp = { check = "body" }
+[[upstreams]]
+name = "tools"
+urls = ["http://UPSTREAM"]
+[[routes]]
+path = "/mcp"
+resource = "/mcp"
+upstream = "tools"
+scopes = ["mcp"]
+[[routes]]
+resource = "/mcp"
+calls = ["*"]
+"#;
+
+/// The lines of a head or of an event, up to the empty one.
+fn lines(reader: &mut impl BufRead) -> Vec<String> {
+    let lines = reader.lines().map(|line| line.expect("a line"));
+    lines.skip_while(String::is_empty).take_while(|line| !line.is_empty()).collect()
+}
+
+/// From the write of the first event of a stream to its arrival at the client, in milliseconds.
+fn first_event(address: &str, server: &TcpListener, token: &str) -> f64 {
+    let body = call(512);
+    let mut client = TcpStream::connect(address).unwrap();
+    write!(
+        client,
+        "POST /mcp HTTP/1.1\r\nHost: gate.test\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n\
+         MCP-Protocol-Version: 2026-07-28\r\nMCP-Method: tools/call\r\nMCP-Name: read_file\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    )
+    .unwrap();
+    client.write_all(&body).unwrap();
+    let (mut upstream, _) = server.accept().unwrap();
+    assert!(lines(&mut BufReader::new(&upstream))[0].starts_with("POST /mcp "));
+    upstream.set_nodelay(true).unwrap();
+    write!(upstream, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n").unwrap();
+    let mut reader = BufReader::new(client);
+    let head = lines(&mut reader);
+    assert!(head[0].contains(" 200"), "{head:?}");
+    let begun = Instant::now();
+    upstream.write_all(b"data: {}\n\n").unwrap();
+    // Through a gate the event is a chunk, and its size is a line.
+    while !reader.by_ref().lines().next().expect("a line").unwrap().starts_with("data: ") {}
+    begun.elapsed().as_secs_f64() * 1000.0
+}
+
+/// Streams with the program between client and server, and without, in turn.
+fn first_events(rounds: usize) {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let direct = server.local_addr().unwrap().to_string();
+    let place = Place::new("");
+    let made = place.run(&["client", "secret", "--stdin", "--json"], SECRET).stdout;
+    let made: serde_json::Value = serde_json::from_str(&made).unwrap();
+    let config = CONFIG.replace("HASH", made["secret_hash"].as_str().unwrap());
+    place.write_config(&config.replace("UPSTREAM", &direct));
+    let running = place.start();
+    let gate = running.address.to_string();
+    let form =
+        format!("grant_type=client_credentials&client_id=agent&client_secret={SECRET}&resource=http://gate.test/mcp");
+    let mut wire = TcpStream::connect(&gate).unwrap();
+    write!(
+        wire,
+        "POST /connect/token HTTP/1.1\r\nHost: gate.test\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+         Connection: close\r\nContent-Length: {}\r\n\r\n{form}",
+        form.len()
+    )
+    .unwrap();
+    let answer = std::io::read_to_string(wire).unwrap();
+    let granted =
+        answer.split_once("\r\n\r\n").and_then(|(_, body)| serde_json::from_str::<serde_json::Value>(body).ok());
+    let granted = granted.unwrap_or_else(|| panic!("{answer}"));
+    let token = granted["access_token"].as_str().unwrap_or_else(|| panic!("{answer}"));
+    let [mut through, mut without] = [Vec::new(), Vec::new()];
+    for _ in 0..rounds {
+        through.push(first_event(&gate, &server, token));
+        without.push(first_event(&direct, &server, token));
+    }
+    let added = quantile(&through, 0.99) - quantile(&without, 0.99);
+    goal("M15: first event of a stream, p99 over that without a gate", added, FIRST_EVENT_MILLIS, "ms");
+}
 
 /// A call with an argument of this size.
 fn call(size: usize) -> Bytes {
@@ -117,4 +223,6 @@ fn main() {
         println!("{} adds {added:.0} ns (at most {most:.0}): {verdict}", name(path, size));
     }
     runtime.shutdown_timeout(Duration::from_secs(1));
+    println!();
+    first_events(if measures() { 500 } else { 3 });
 }

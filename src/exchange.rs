@@ -87,9 +87,16 @@ impl HttpExchanger {
             if !text("issued_token_type").is_some_and(|kind| [ACCESS_TOKEN, JWT].contains(&kind)) {
                 return Err("its issued_token_type is not that of an access token");
             }
-            let is_wider = |scope: &str| !Scope::parse(scope).is_ok_and(|scope| scope.is_within(&self.scope));
-            if !self.scope.is_empty() && text("scope").is_some_and(is_wider) {
-                return Err("its scope is wider than the one that was asked for");
+            let is_within = |scope: &Value| {
+                scope
+                    .as_str()
+                    .and_then(|scope| Scope::parse(scope).ok())
+                    .is_some_and(|scope| scope.is_within(&self.scope))
+            };
+            // A list of scopes is no scope either: it could name further ones.
+            let said = answer.get("scope").filter(|scope| !scope.is_null());
+            if !self.scope.is_empty() && !said.is_none_or(is_within) {
+                return Err("its scope is wider than the one that was asked for, or no text");
             }
         }
         let token = text("access_token").filter(|token| {
@@ -104,8 +111,11 @@ impl HttpExchanger {
     }
 
     /// What an answer means.
+    ///
+    /// # Errors
+    /// It has no usable token.
     // Requirement D12.
-    fn read(&self, reply: &ProviderReply) -> Result<ExchangedToken, ExchangeFault> {
+    pub fn read(&self, reply: &ProviderReply) -> Result<ExchangedToken, ExchangeFault> {
         let unclear =
             |why: &str| ExchangeFault::Unavailable(reply.retry_after, format!("{}: {why}", self.place).into());
         if reply.status == 429 || reply.status >= 500 {

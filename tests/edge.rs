@@ -8,7 +8,7 @@ pub(crate) mod issuer;
 mod abuse;
 mod access_lines;
 mod assertion;
-mod assertion_grants;
+pub(crate) mod assertion_grants;
 mod audit;
 mod audit_actors;
 mod audit_schema;

@@ -5,7 +5,7 @@ mod asked;
 mod attacks;
 mod before;
 mod conditions;
-mod decisions;
+pub(crate) mod decisions;
 mod ingress;
 mod mutual;
 mod names;

@@ -19,10 +19,6 @@ BEGIN, END = "<!-- tests: begin -->\n", "<!-- tests: end -->\n"
 LATER = {
     # check and change
     *("P8",),
-    # calls: the time of an event through the gate
-    "M15",
-    # delegation: reload and fuzz of all parts
-    *("D29", "D30"),
     # keys: figures
     "K3",
 }
@@ -36,6 +32,8 @@ ELSEWHERE = {
     "N29": "`benches/peers/run --only neighbours`",
     "S30": "`cargo test --all-features --test fuzz -- polled_events stream_`",
     "D16": "`cargo bench --bench exchange`",
+    "D30": "`cargo test --all-features --test fuzz -- client_assertion grant_assertion oauth2_form exchange_answer`",
+    "M15": "`cargo bench --bench mcp`",
     "S28": "`cargo bench --bench revocation`",
     "B57": "`cargo test --all-features --test fuzz -- session_cookie login_ callback_`",
     "B58": "`cargo bench --bench browsers`",

@@ -10,7 +10,7 @@ use hyper::upgrade::Upgraded;
 
 use super::{CommandHandler, EnclosedCall, Reply};
 use rotogate_core::denial::Denial;
-use rotogate_core::lease::Lease;
+use rotogate_core::lease::{Lease, StreamEnd};
 use rotogate_core::overload::SocketPermit;
 
 /// Selects the upstream connection of a message: callers of one identity share a connection.
@@ -54,8 +54,9 @@ pub(crate) trait SocketGate: CommandHandler {
     /// Do the rules in force still have the connection's endpoint?
     fn is_served(&self) -> bool;
 
-    /// A WebSocket to the upstream for this call, opened as the token's caller; `None` if there is no connection.
-    async fn dial(&self, token: Option<&str>, called: &EnclosedCall) -> Option<Upgraded>;
+    /// A WebSocket to the upstream for this call, opened as the token's caller, and what ends it earlier than its token; `None` if
+    /// there is no connection.
+    async fn dial(&self, token: Option<&str>, called: &EnclosedCall) -> Option<(Upgraded, Option<StreamEnd>)>;
 }
 
 /// Serves a connection to its end.

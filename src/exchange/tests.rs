@@ -72,6 +72,7 @@ fn d12_each_answer_of_a_provider_has_its_meaning() {
         ("issued_token_type", json!("urn:ietf:params:oauth:token-type:refresh_token")),
         ("issued_token_type", Value::Null),
         ("scope", json!("g.read admin")),
+        ("scope", json!(["admin"])),
         ("access_token", json!("")),
         ("access_token", json!("a b")),
         ("access_token", json!("x".repeat(MAX_TOKEN + 1))),

@@ -23,6 +23,8 @@ use rotogate_core::token::session_cookie;
 #[cfg(feature = "browser-oidc")]
 use rotogate_issuers::login::LoginProvider;
 
+#[cfg(feature = "browser-oidc")]
+pub(super) mod client_refusals;
 pub(super) mod device;
 mod sessions;
 #[cfg(feature = "browser-oidc")]
@@ -266,6 +268,8 @@ impl Browser {
             device: self.device,
             #[cfg(feature = "browser-oidc")]
             provider: self.provider,
+            #[cfg(feature = "browser-oidc")]
+            refusals: client_refusals::ClientRefusals::default(),
         });
         let mut served = Endpoint::new(dialect).path(self.path).profile(self.profile).listeners(self.listeners);
         served.browser = Some(Arc::clone(&endpoint));
@@ -339,6 +343,9 @@ pub(crate) struct BrowserEndpoint {
     /// Where browsers log in, if not here.
     #[cfg(feature = "browser-oidc")]
     pub(super) provider: Option<LoginProvider>,
+    /// Whether that provider refuses the gate's credentials.
+    #[cfg(feature = "browser-oidc")]
+    refusals: client_refusals::ClientRefusals,
 }
 
 impl BrowserEndpoint {

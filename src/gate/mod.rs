@@ -57,6 +57,8 @@ mod endpoint;
 mod events;
 mod exchange;
 #[cfg(feature = "program")]
+mod explain_assertion;
+#[cfg(feature = "program")]
 mod explain_refresh;
 mod explanation;
 mod fault_log;

@@ -33,6 +33,8 @@ pub(super) struct ReadyResource {
     pub(super) document_path: String,
     pub(super) document_url: String,
     pub(super) scopes: Scope,
+    /// The scopes that imply others here.
+    pub(super) implied: Option<Arc<Implied>>,
     /// How its calls are judged.
     pub(super) mcp: Option<ReadyMcp>,
     document: Bytes,
@@ -76,12 +78,10 @@ pub(super) fn ready(
             let why = "a route governs its calls, and `Resource::mcp` does not say how calls are judged";
             return Err(BuildError::Resource { path: resource.path, why: why.into() });
         }
-        if resource.implies != Implied::default() {
-            let implied = Arc::new(std::mem::take(&mut resource.implies));
-            routes
-                .iter_mut()
-                .filter(|route| of_it(route))
-                .for_each(|it| it.policy.implied = Some(Arc::clone(&implied)));
+        let implied = std::mem::take(&mut resource.implies);
+        let implied = (implied != Implied::default()).then(|| Arc::new(implied));
+        if implied.is_some() {
+            routes.iter_mut().filter(|route| of_it(route)).for_each(|it| it.policy.implied.clone_from(&implied));
         }
         let url = resource.url(public_url);
         let own = [issuer.to_owned()];
@@ -105,6 +105,7 @@ pub(super) fn ready(
             document_path,
             is_ours: servers.iter().any(|server| server == issuer),
             scopes: resource.scopes,
+            implied,
             mcp: resource.mcp.map(|mcp| ReadyMcp::new(&resource.path, mcp, routes, old)).transpose()?,
             path: resource.path,
             url,

@@ -29,7 +29,7 @@ use rotogate_core::denial::Denial;
 use rotogate_core::engine::{HeldUpNote, Origin};
 use rotogate_core::fault::Error;
 use rotogate_core::headers::Peer;
-use rotogate_core::lease::{Dialled, Lease, UntilClosed};
+use rotogate_core::lease::{Dialled, Lease, StreamEnd, UntilClosed};
 use rotogate_core::overload::SocketPermit;
 use rotogate_core::policy::Permitted;
 use rotogate_core::route::path::CanonicalPath;
@@ -209,12 +209,16 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
         self.endpoint().is_some()
     }
 
-    async fn dial(&self, token: Option<&str>, called: &EnclosedCall) -> Option<Upgraded> {
+    async fn dial(&self, token: Option<&str>, called: &EnclosedCall) -> Option<(Upgraded, Option<StreamEnd>)> {
         self.decide(token, called).ok()?;
         // The connection keeps its first service, which knows only the routes of that time.
         let (mut parts, permitted, _) = self.decide_by(&self.layer, token, called).ok()?;
         // Each message is counted.
         let permitted = self.gate().decided(permitted.counted(None), &mut parts.extensions).await.ok()?;
+        // Messages from the upstream pass by the route of the connection, and no call asks for them.
+        let of_route = permitted.route().policy.decision.as_ref();
+        let decisions = permitted.decisions().iter().filter(|made| Some(&made.rule) == of_route);
+        let decisions: Vec<_> = decisions.cloned().collect();
         prepare(self.gate(), &mut parts, &permitted).ok()?;
         let headers = &mut parts.headers;
         headers.remove(SEC_WEBSOCKET_EXTENSIONS);
@@ -234,6 +238,7 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
             }
             return None;
         }
-        hyper::upgrade::on(&mut response).await.ok()
+        let upgraded = hyper::upgrade::on(&mut response).await.ok()?;
+        Some((upgraded, self.gate().ask_again(&decisions)))
     }
 }

@@ -76,14 +76,14 @@ path = "/{*rest}"
 upstream = "app"
 "#;
 
-pub(super) struct Scene {
-    pub(super) edge: Edge,
+pub(crate) struct Scene {
+    pub(crate) edge: Edge,
     pub(super) idp: Issuer,
     ci: Issuer,
     wiki: Issuer,
 }
 
-pub(super) fn scene_with(change: impl FnOnce(String) -> String) -> Scene {
+pub(crate) fn scene_with(change: impl FnOnce(String) -> String) -> Scene {
     let (idp, ci, wiki) = (Issuer::new(51), Issuer::new(52), Issuer::new(53));
     let files = |place: &Place| {
         for (file, key) in [("idp.json", &idp), ("ci.json", &ci), ("wiki.json", &wiki)] {
@@ -124,11 +124,22 @@ fn head(typ: &str) -> Value {
 const TYP: &str = "oauth-id-jag+jwt";
 
 impl Scene {
-    pub(super) fn signed(&self, changes: &Value) -> String {
+    pub(crate) fn signed(&self, changes: &Value) -> String {
         self.idp.sign(&head(TYP), &jag(changes))
     }
 
     fn present_as(&self, client: &str, assertion: &str, further: &[(&str, &str)]) -> Reply {
+        self.present_with(client, assertion, &[], further)
+    }
+
+    /// With these headers, too.
+    pub(crate) fn present_with(
+        &self,
+        client: &str,
+        assertion: &str,
+        headers: &[&str],
+        further: &[(&str, &str)],
+    ) -> Reply {
         let said = json!({
             "iss": client, "sub": client, "aud": GATE, "jti": uuid::Uuid::new_v4(), "client_id": null, "scope": null,
         });
@@ -139,7 +150,7 @@ impl Scene {
             ("client_assertion_type", KIND),
             ("client_assertion", own.as_str()),
         ];
-        self.edge.form("/connect/token", &[], &[&fields[..], further].concat())
+        self.edge.form("/connect/token", headers, &[&fields[..], further].concat())
     }
 
     pub(super) fn present(&self, assertion: &str) -> Reply {
@@ -396,6 +407,56 @@ fn d23_d24_subjects_are_compared_to_the_byte_and_each_rule_alone_refuses_a_workl
     assert_eq!(error(&scene.present_as("wiki", &scene.workload(&json!({})), &[])), "invalid_grant");
     let nothing = scene.edge.form("/connect/token", &[], &[("grant_type", GRANT)]);
     assert_eq!(error(&nothing), "invalid_request");
+}
+
+#[test]
+fn d18_an_operator_asks_why_an_assertion_is_refused_and_the_question_uses_nothing() {
+    let scene = scene();
+    scene.edge.place.point_commands_at(&scene.edge.gate);
+    let explain = |assertion: &str, further: &[&str]| -> Value {
+        let ran = scene.edge.place.run(&[&["explain", "--assertion", "--json"], further].concat(), assertion);
+        serde_json::from_str(&ran.stdout).unwrap_or_else(|_| panic!("{ran:?}"))
+    };
+    let passes = |assertion: &str| {
+        let said = explain(assertion, &[]);
+        assert_eq!((&said["kind"], &said["decision"]), (&json!("assertion"), &json!("passed")), "{said}");
+        said
+    };
+    let refused = |assertion: &str, further: &[&str]| {
+        let said = explain(assertion, further);
+        assert_eq!((&said["decision"], &said["outcome"]), (&json!("refused"), &json!("grant_assertion")), "{said}");
+        assert!(said["advice"].as_str().unwrap().contains("id_jag"), "{said}");
+        said["detail"].as_str().unwrap().to_owned()
+    };
+    let assertion = scene.signed(&json!({}));
+    assert_eq!(passes(&assertion)["token"]["session"], Value::Null);
+    let token = access(&scene.present(&assertion));
+    assert_eq!(passes(&assertion)["token"]["session"], payload(&token)["sid"], "the session that it has by now");
+    let workload = scene.workload(&json!({}));
+    for _ in 0..2 {
+        assert_eq!(passes(&workload)["token"]["client"], "deploy");
+    }
+    access(&scene.bare(&workload));
+    assert_eq!(refused(&workload, &[]), "it was used before");
+    // Each flaw has words of its own.
+    let flaws = [
+        json!({ "aud": "https://other.test" }),
+        json!({ "client_id": "unlisted" }),
+        json!({ "iat": now() - 400 }),
+        json!({ "exp": now() - 60 }),
+        json!({ "authorization_details": [] }),
+        json!({ "tenant": "other" }),
+    ];
+    let mut words: Vec<String> = flaws.iter().map(|flaw| refused(&scene.signed(flaw), &[])).collect();
+    words.push(refused(&assertion, &["--client", "bound"]));
+    words.push(refused(&scene.ci.sign(&head(TYP), &jag(&json!({}))), &[]));
+    assert!(words.iter().all(|why| !why.is_empty()), "{words:?}");
+    words.sort();
+    words.dedup();
+    assert!(words.len() >= 6, "{words:?}");
+    scene.log_out("s-1", now());
+    assert!(refused(&assertion, &[]).contains("its session is over"));
+    assert_eq!(error(&scene.present(&assertion)), "invalid_grant");
 }
 
 #[test]

@@ -105,8 +105,16 @@ fn b47_b49_b56_a_device_is_bound_once_and_proved_by_its_key_alone() {
     let evil = post(&edge, "/auth/device", &[EVIL, &browser.session, &stolen], "");
     let bare = post(&edge, "/auth/device", &[OWN, &stolen], "");
     assert_eq!((evil.status, bare.status), (403, 401));
+    edge.place.point_commands_at(&edge.gate);
+    let shown = |edge: &Edge| {
+        let listed = edge.place.json_lines(&["session", "list"]);
+        listed.iter().map(|session| session["device_bound"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(shown(&edge), [json!(false)]);
     browser.register(&edge);
     assert_eq!(state(&edge, &browser.session)["device_bound"], true);
+    edge.login();
+    assert_eq!(shown(&edge), [json!(true), json!(null)], "an operator sees it, and what is no browser has none");
     // Attack 41.
     let thief = Device::default();
     let again = format!("Secure-Session-Response: {}", thief.registration(&browser.challenge));

@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use super::browser_oidc::{OWN, SAME_ORIGIN, World, session, set_cookies, world_on, world_with};
+use super::client_assertions::reload;
 use support::wire::Reply;
 use support::{keep_secret, until};
 
@@ -122,18 +123,36 @@ fn b40_a_provider_that_does_not_continue_a_login_ends_its_session() {
     assert_eq!((world.state(&held)["authenticated"].clone(), world.edge.stub.take().len()), (json!(false), 0));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn b40_a_wrong_secret_ends_no_session_and_the_provider_is_asked_once_until_the_pause_or_a_reload() {
+    let world = world();
+    let held = world.log_in_due();
+    let other = world.log_in_with(&json!({ "refresh_token": "other-refresh-token", "expires_in": 0 }));
+    let before = world.exchanges();
+    world.refuse("401 Unauthorized", "invalid_client");
+    for (path, held) in [("/x", &held), ("/api/x", &held), ("/x", &other)] {
+        let reply = world.get(path, held);
+        assert_eq!((reply.status, is_cleared(&reply), reply.all("retry-after").len()), (503, false, 1));
+        assert!((1..=5).contains(&reply.header("retry-after").parse::<u64>().unwrap()), "{reply:?}");
+    }
+    assert_eq!(world.exchanges(), before + 1, "the second session waits, too");
+    assert!(world.edge.gate.log().contains("the provider refuses to refresh"));
+    assert_eq!(world.state(&held)["authenticated"], true);
+    // After a reload, which may bring the right secret, no session waits.
+    reload(&world.edge, 1).await;
+    world.grant(
+        &json!({ "access_token": "second-access-token", "refresh_token": "second-refresh-token", "expires_in": 3600 }),
+    );
+    for held in [&held, &other] {
+        assert_eq!(world.forwarded(held), "Bearer second-access-token");
+    }
+    assert_eq!(world.exchanges(), before + 3);
+}
+
 #[test]
 fn b40_a_fault_of_the_provider_ends_no_session_and_sends_nothing_without_its_token() {
     let world = world();
-    // Our secret is wrong.
     let held = world.log_in_due();
-    world.refuse("401 Unauthorized", "invalid_client");
-    for path in ["/x", "/api/x"] {
-        let reply = world.get(path, &held);
-        assert_eq!((reply.status, is_cleared(&reply), reply.all("retry-after").len()), (503, false, 1));
-    }
-    assert!(world.edge.gate.log().contains("the provider refuses to refresh"));
-    assert_eq!(world.state(&held)["authenticated"], true);
     // The user is forwarded for ten minutes while it is away, its token is not.
     world.provider.answer("/token", "HTTP/1.1 503 Away\r\ncontent-length: 0\r\n\r\n".to_owned());
     assert_eq!(world.get("/x", &held).status, 200);
@@ -209,6 +228,30 @@ fn b41_a_gate_that_is_killed_at_any_commit_of_a_refresh_goes_on() {
         }
     }
     assert!(killed >= 3, "before the provider was asked, after it answered, and after the vault was written: {killed}");
+}
+
+#[test]
+fn b40_a_restored_store_has_no_vaults_and_their_sessions_are_over() {
+    let mut world = world_on("kind = \"redb\"\npath = \"data/rotogate.redb\"", FORWARDING, &json!({}));
+    let held = world.log_in_with(&json!({ "refresh_token": "first-refresh-token", "expires_in": 3600 }));
+    assert_eq!(world.forwarded(&held), "Bearer first-access-token");
+    let place = &world.edge.place;
+    place.point_commands_at(&world.edge.gate);
+    place.done(&["store", "backup", "backup.redb"], "");
+    world.edge.gate.signal("TERM");
+    assert!(world.edge.gate.child.wait().unwrap().success());
+    place.done(&["store", "restore", "backup.redb"], "");
+    world.edge.gate = place.start();
+    let before = world.exchanges();
+    for path in ["/api/x", "/x"] {
+        let over = world.get(path, &held);
+        assert_eq!((over.status, is_cleared(&over)), (401, true), "{path}: {}", over.text());
+    }
+    // The refresh token of the back-up may be spent: it is presented to no provider.
+    assert_eq!((world.exchanges(), world.edge.stub.take().len()), (before, 0));
+    // A new login opens a vault again.
+    let held = world.log_in_with(&json!({ "refresh_token": "second-refresh-token", "expires_in": 3600 }));
+    assert_eq!(world.forwarded(&held), "Bearer first-access-token");
 }
 
 #[test]

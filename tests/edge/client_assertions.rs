@@ -255,7 +255,7 @@ async fn d25_d29_a_client_rolls_its_keys_in_a_file_and_at_its_address() {
     assert!(metrics.contains("issuer=\"client:orders\""), "{metrics}");
 }
 
-async fn reload(edge: &Edge, times: usize) {
+pub(super) async fn reload(edge: &Edge, times: usize) {
     edge.gate.signal("HUP");
     until("the gate reloads", async || edge.gate.log().matches("configuration reloaded").count() >= times).await;
 }

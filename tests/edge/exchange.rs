@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
+use super::client_assertions::reload;
 use super::isolation::secret;
 use super::issuer::{Issuer, URL, claims};
 use super::long_replies::{begun, is_cut};
@@ -447,4 +448,25 @@ fn d10_it_is_no_credential_at_our_endpoints() {
     let told = by("/connect/introspect").json();
     assert_eq!((&told["active"], &told["act"]), (&json!(true), &json!({ "sub": "client:orders" })));
     assert_eq!((&told["aud"], &told["client_id"]), (&json!("billing"), &json!("orders")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d29_a_reload_changes_what_a_client_exchanges_and_its_tokens_go_on() {
+    let world = world();
+    let held = world.edge.login();
+    let token = world.exchanged("orders", &held.access, &[]);
+    let config = std::fs::read_to_string(world.edge.place.path("gateway.toml")).unwrap();
+    let target = "to = [\"billing\", \"https://ledger.test/v1\"]";
+    world.edge.place.write_config(&config.replace(target, "to = [\"ledger\"]"));
+    reload(&world.edge, 1).await;
+    world.refused("orders", &held.access, &[], "invalid_target");
+    assert_eq!(said(&world.exchanged("orders", &held.access, &[("audience", "ledger")]))["aud"], json!("ledger"));
+    assert_eq!((world.status(&token, "/billing/x"), world.status(&held.access, "/x")), (200, 200));
+    let exchange = "exchange = { as = [\"api\"";
+    let without = config.replace("\"token-exchange\", \"client_credentials\"", "\"client_credentials\"");
+    let without: Vec<_> = without.lines().filter(|line| !line.starts_with(exchange)).collect();
+    world.edge.place.write_config(&without.join("\n"));
+    reload(&world.edge, 2).await;
+    world.refused("orders", &held.access, &[], "unauthorized_client");
+    assert_eq!(world.status(&token, "/billing/x"), 200);
 }

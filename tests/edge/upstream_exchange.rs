@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use serde_json::{Value, json};
 
+use super::client_assertions::reload;
 use super::issuer::{Issuer, claims};
 use support::stub::{Edge, HEAD};
 use support::wire::Reply;
@@ -367,4 +368,23 @@ fn d17_entra_is_asked_on_behalf_of_a_user_and_not_of_an_app() {
     let app = world.token(&json!({ "sub": "app", "jti": "app" }));
     assert_eq!(world.ask(&app, "/entra/x").status, 403);
     assert_eq!(world.provider.asked(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d29_a_reload_asks_anew_for_the_upstream_that_changed_and_keeps_the_tokens_of_others() {
+    let world = world();
+    let token = world.token(&json!({ "scp": "access_as_user" }));
+    world.provider.grants(&json!({}));
+    assert_eq!((world.ask(&token, "/graph/x").status, world.ask(&token, "/entra/x").status), (200, 200));
+    assert_eq!(world.provider.asked(), 2);
+    let config = std::fs::read_to_string(world.edge.place.path("gateway.toml")).unwrap();
+    world.edge.place.write_config(&config.replace("audience = \"graph\"", "audience = \"ledger\""));
+    reload(&world.edge, 1).await;
+    world.provider.grants(&json!({}));
+    world.edge.stub.take();
+    assert_eq!((world.ask(&token, "/entra/x").status, world.provider.asked()), (200, 2));
+    assert_ne!(world.edge.stub.one().all("authorization"), [format!("Bearer {}", world.provider.token())]);
+    assert_eq!((world.ask(&token, "/graph/x").status, world.provider.asked()), (200, 3));
+    assert_eq!(world.edge.stub.one().all("authorization"), [format!("Bearer {}", world.provider.token())]);
+    assert!(world.provider.last().1.contains("&audience=ledger&"));
 }

@@ -16,6 +16,7 @@ mod config;
 mod decision;
 mod device;
 mod dialects;
+mod exchange;
 mod files;
 mod headers;
 mod input;

@@ -150,6 +150,35 @@ async fn m8_m9_m10_m11_a_call_needs_what_its_path_and_its_rule_ask_for_and_one_c
 }
 
 #[tokio::test]
+async fn m10_a_requirement_of_an_application_knows_the_scopes_that_imply_others() {
+    let gate = gate(Mcp::default()).await;
+    let require = || gate.require().resource("/mcp");
+    let app = Router::new()
+        .route("/scope", any(echo).layer(require().scope("files.read")))
+        .route("/any", any(echo).layer(require().any_scope(["x", "files.read"])))
+        .route("/other", any(echo).layer(require().scope("files.list")))
+        .route("/unknown", any(echo).layer(gate.require().resource("/none")))
+        .route("/elsewhere", any(echo).layer(gate.require().scope("files.read")));
+    let server = Server::axum(app).await;
+    let ask = async |scope: &str, path: &str| {
+        let bearer = format!("Bearer {}", tokens(&gate, scope).await.0);
+        let request = server.request(path).header("authorization", bearer);
+        let answer = send(request.body(String::new()).unwrap()).await;
+        (
+            answer.status.as_u16(),
+            answer.headers.get("www-authenticate").map_or("", |it| it.to_str().unwrap()).to_owned(),
+        )
+    };
+    for path in ["/scope", "/any"] {
+        assert_eq!(ask("files.write", path).await.0, 200, "{path}");
+        assert_eq!(ask("mcp", path).await.0, 403, "{path}");
+    }
+    let (status, challenge) = ask("files.write", "/other").await;
+    assert!(status == 403 && challenge.contains(METADATA) && challenge.contains("scope=\"files.list\""), "{challenge}");
+    assert_eq!((ask("files.write", "/unknown").await.0, ask("files.write", "/elsewhere").await.0), (403, 403));
+}
+
+#[tokio::test]
 async fn k20_a_call_needs_what_the_conditions_of_its_rule_ask_for() {
     for check in [McpCheck::Body, McpCheck::Headers] {
         let mut client = Client::new(Mcp { check, ..Mcp::default() }, "mcp").await;

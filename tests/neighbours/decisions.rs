@@ -13,13 +13,13 @@ use support::Place;
 use support::stub::HEAD;
 
 /// A decision point on a port of its own, and the questions that it got with their heads.
-struct StandIn {
-    port: u16,
+pub(crate) struct StandIn {
+    pub(crate) port: u16,
     asked: Arc<Mutex<Vec<(String, Value)>>>,
 }
 
 impl StandIn {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let asked = Arc::<Mutex<Vec<_>>>::default();
@@ -58,11 +58,13 @@ fn answer(stream: TcpStream, port: u16, seen: &Mutex<Vec<(String, Value)>>) -> s
     assert!(head.starts_with("post /access/v1/evaluation "), "{head}");
     let question: Value = serde_json::from_slice(&body)?;
     let id = question["resource"]["id"].as_str().unwrap().to_owned();
+    let before = seen.lock().unwrap().len();
     seen.lock().unwrap().push((head, question));
     let json = "application/json";
     match id.as_str() {
         "permit" => reply(&mut stream, "200 OK", json, r#"{"decision":true}"#),
-        "deny" => reply(&mut stream, "200 OK", json, r#"{"decision":false}"#),
+        "twice" if before < 2 => reply(&mut stream, "200 OK", json, r#"{"decision":true}"#),
+        "deny" | "twice" => reply(&mut stream, "200 OK", json, r#"{"decision":false}"#),
         "acr" => reply(&mut stream, "200 OK", json, r#"{"decision":false,"context":{"acr_values":"gold"}}"#),
         "text" => reply(&mut stream, "200 OK", json, r#"{"decision":"true"}"#),
         "html" => reply(&mut stream, "200 OK", "text/html", r#"{"decision":true}"#),

@@ -254,6 +254,9 @@ impl<S: Stream> Session<S> {
         if self.upstreams.iter().filter_map(|upstream| upstream.caller.as_ref()).any(|caller| caller.lease.is_over()) {
             return Err(CloseReason::With(CloseCode::Restart));
         }
+        if self.upstreams.iter().any(Upstream::is_refused) {
+            return Err(CloseReason::With(CloseCode::Restart));
+        }
         self.is_unjudged |= self.gate.has_new_rules();
         if self.is_unjudged {
             match self.judge() {
@@ -444,7 +447,7 @@ impl<S: Stream> Session<S> {
             return Ok(Some(upstream));
         }
         let caller = token.map(|token| Caller::new(&*self.gate, token)).transpose()?;
-        let Some(stream) = self.gate.dial(caller.as_ref().map(|caller| caller.token.expose_secret()), called).await
+        let Some(dialled) = self.gate.dial(caller.as_ref().map(|caller| caller.token.expose_secret()), called).await
         else {
             return Ok(None);
         };
@@ -457,7 +460,7 @@ impl<S: Stream> Session<S> {
             number,
             identity,
             caller,
-            stream,
+            dialled,
             self.said.clone(),
             Arc::clone(&self.gate),
         ));

@@ -35,7 +35,7 @@ pub mod grpc;
 #[cfg(feature = "grpc")]
 mod kept;
 #[cfg(test)]
-mod tests;
+pub(in crate::gate) mod tests;
 
 /// The proxy that asks. It determines which headers are facts, and which statuses the proxy passes on.
 ///

@@ -9,7 +9,7 @@ use rotogate_core::route::{Route, RoutePolicy};
 use rotogate_core::token::keyring::Keyring;
 
 #[cfg(feature = "grpc")]
-mod grpc;
+pub(in crate::gate) mod grpc;
 mod sessions;
 
 const FAMILIES: [Neighbour; 4] = [Neighbour::Nginx, Neighbour::Traefik, Neighbour::Caddy, Neighbour::Haproxy];

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use super::client_refusals::ClientRefusals;
 use crate::gate::Inner;
 use crate::gate::relay::{EndpointRelay, RelayConfig};
 use crate::relay::http::{reply, send_error};
@@ -143,6 +144,7 @@ pub(in crate::gate) struct Vaults<'a> {
     gate: &'a Inner,
     relay: &'a EndpointRelay,
     provider: &'a LoginProvider,
+    refusals: &'a ClientRefusals,
 }
 
 impl Inner {
@@ -151,7 +153,7 @@ impl Inner {
         let browser = self.browser.as_deref()?;
         let provider = browser.provider.as_ref()?;
         let relay = self.running.relays.iter().find(|relay| relay.path() == browser.dialect.targets.path)?;
-        Some(Vaults { gate: self, relay, provider })
+        Some(Vaults { gate: self, relay, provider, refusals: &browser.refusals })
     }
 }
 
@@ -262,7 +264,16 @@ impl Vaults<'_> {
         ends: Timestamp,
     ) -> Result<Attempt, Error> {
         let Some(token) = &vault.tokens.refresh_token else { return Ok(Attempt::Failed) };
-        match self.relay.exchange(self.presented(token, ends)).await {
+        let refused = |retry_after| Fault::Provider { reason: "provider_refused", retry_after };
+        let sent = tokio::time::Instant::now();
+        self.refusals.admit(sent).map_err(refused)?;
+        let answer = self.relay.exchange(self.presented(token, ends)).await;
+        if let RelayAnswer::Reply(reply, source) = &answer
+            && *source != Source::Replayed
+        {
+            self.refusals.note(reply, sent, tokio::time::Instant::now());
+        }
+        match answer {
             RelayAnswer::Reply(reply, source) if reply.status == 200 => {
                 let Some(answer) = RefreshedTokens::read(&reply.body) else { return Ok(Attempt::Failed) };
                 if answer.id_token.as_ref().is_some_and(|token| !is_of_user(token, user)) {
@@ -290,7 +301,7 @@ impl Vaults<'_> {
                         "the provider refuses to refresh: compare client.id and its secret with the provider's entry"
                     );
                 }
-                Err(Fault::Provider { reason: "provider_refused", retry_after: PAUSE }.into())
+                Err(refused(PAUSE).into())
             }
             // The vault is of another client, or of a token that is none.
             RelayAnswer::InvalidGrant(_) => self.end(cookie).await,

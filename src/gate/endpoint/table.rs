@@ -301,6 +301,13 @@ impl Endpoints {
         Ok(all)
     }
 
+    /// The issuer and the token endpoint of each document of metadata.
+    #[cfg(feature = "program")]
+    pub(in crate::gate) fn token_endpoints(&self) -> impl Iterator<Item = (&str, &str)> {
+        let published = self.ready.iter().filter_map(|ready| ready.published.as_ref());
+        published.map(|names| (&*names.issuer, &*names.token_endpoint))
+    }
+
     /// Inserts the paths of an endpoint. Returns whether one of them contains `{account}`.
     fn insert_paths(&mut self, endpoint: &Endpoint) -> Result<bool, EndpointError> {
         let index = self.ready.len();

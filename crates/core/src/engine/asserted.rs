@@ -82,7 +82,8 @@ impl Engine {
         // Every later not-before is at or after the moment of the assertion, which may be ahead of this gate's time.
         let now = self.stamp_creation(login.grant.issued_at.minus(Duration::from_millis(1))).await?;
         let mut session = self.session_of(&login, &holder, &granted, now)?;
-        self.goes_on(&session, &holder)?;
+        let valid_from = holder.user.as_ref().map_or(Timestamp::ZERO, |user| user.sessions_valid_from);
+        self.goes_on(&session, valid_from)?;
         if let Some(proof) = &login.proof {
             proof.use_once(self.clock.now(), &*self.store).await?;
         }
@@ -107,6 +108,20 @@ impl Engine {
             }
         }
         Err(Fault::Contention.into())
+    }
+
+    /// The session that a good assertion has already. Changes nothing, and asks no directory.
+    ///
+    /// # Errors
+    /// The assertion brings no further token; a fault.
+    pub async fn session_of_assertion(&self, grant: &ProvedGrant) -> Result<Option<Session>, Error> {
+        if self.revocations.ended_elsewhere(&grant.vouched_by, grant.issued_at) {
+            return Err(OVER.into());
+        }
+        let Some(known) = self.store.load(id_of(grant, &grant.client)).await? else { return Ok(None) };
+        self.goes_on(&known, Timestamp::ZERO)?;
+        self.goes_on_as(&known, &known, grant.user.is_some())?;
+        Ok(Some(known))
     }
 
     async fn insert_asserted(&self, session: &mut Session, now: Timestamp) -> Result<Inserted, StoreError> {
@@ -208,9 +223,8 @@ impl Engine {
     }
 
     /// Has nothing ended the session, or all of its user or client, since the moment of the assertion?
-    fn goes_on(&self, session: &Session, holder: &AssertedHolder) -> Result<(), Denial> {
+    fn goes_on(&self, session: &Session, valid_from: Timestamp) -> Result<(), Denial> {
         let not_before = self.revocations.not_before(&self.issuer, &session.subject, Some(&session.client));
-        let valid_from = holder.user.as_ref().map_or(Timestamp::ZERO, |user| user.sessions_valid_from);
         let is_over = session.created() <= not_before.max(valid_from)
             || self.ended_elsewhere(session)
             || self.revocations.minimum(session.id) == REVOKED;

@@ -143,7 +143,8 @@ impl RoutePolicy {
         (self.any_scope.is_empty() || self.any_scope.iter().any(has)) && self.scopes.iter().all(has)
     }
 
-    fn has(&self, granted: &Scope, one: &str) -> bool {
+    /// Has a token with these scopes this one, or one that implies it here?
+    pub fn has(&self, granted: &Scope, one: &str) -> bool {
         self.implied.as_deref().map_or_else(|| granted.contains(one), |all| all.has(granted, one))
     }
 

@@ -13,14 +13,14 @@ use zeroize::Zeroizing;
 use super::output::Output;
 use super::{CommandResult, Failure, admin_client, runtime};
 use crate::config::AdminAccess;
-use crate::server::operate::admin::{ExplainReport, ExplainedRule, Place};
+use crate::server::operate::admin::{ExplainReport, ExplainedRule, Place, TokenKind};
 
 /// Longer than any token that the gate examines.
 const MAX_INPUT: u64 = 32 << 10;
 
 #[derive(Debug, Args)]
 pub(super) struct ExplainOptions {
-    /// The path, with its query. Not needed for a refresh token.
+    /// The path, with its query. Not needed for a refresh token or an assertion.
     #[arg(long, value_name = "PATH")]
     path: Option<String>,
     /// The method [default: GET].
@@ -41,9 +41,12 @@ pub(super) struct ExplainOptions {
     /// A header, such as 'origin: https://app.example.com'. May be repeated.
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header)]
     headers: Vec<(String, String)>,
-    /// The client that presents a refresh token [default: that of its session].
+    /// The client that presents a refresh token or an assertion [default: that of its session, or the one that it names].
     #[arg(long, value_name = "ID")]
     client: Option<String>,
+    /// The token is an assertion, which is presented as a grant.
+    #[arg(long)]
+    assertion: bool,
 }
 
 fn header(text: &str) -> Result<(String, String), String> {
@@ -70,14 +73,16 @@ struct ExplainRequest<'a> {
     headers: &'a [(String, String)],
     token: Option<&'a str>,
     client: Option<&'a str>,
+    kind: Option<TokenKind>,
 }
 
 pub(super) fn run(gate: &AdminAccess, options: &ExplainOptions, output: Output) -> CommandResult {
-    let ExplainOptions { path, method, host, from, listener, client_certificate, headers, client } = options;
+    let ExplainOptions { path, method, host, from, listener, client_certificate, headers, client, assertion } = options;
     let token = token()?;
     let token = token.trim();
-    if path.is_none() && !token.starts_with(rotogate_core::token::refresh::PREFIX) {
-        return Err(Failure::Usage("--path is missing: only a refresh token is explained without one".to_owned()));
+    if path.is_none() && !assertion && !token.starts_with(rotogate_core::token::refresh::PREFIX) {
+        let why = "--path is missing: only a refresh token or an assertion is explained without one";
+        return Err(Failure::Usage(why.to_owned()));
     }
     let question = ExplainRequest {
         path: path.as_deref(),
@@ -89,6 +94,7 @@ pub(super) fn run(gate: &AdminAccess, options: &ExplainOptions, output: Output) 
         headers,
         token: Some(token).filter(|token| !token.is_empty()),
         client: client.as_deref(),
+        kind: assertion.then_some(TokenKind::Assertion),
     };
     let body = runtime()?.block_on(admin_client::post(gate, "/v1/explain", &question))?;
     let report: ExplainReport = serde_json::from_slice(&body).map_err(Failure::failed)?;

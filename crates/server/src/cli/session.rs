@@ -228,6 +228,7 @@ fn shown(Detail { session, ended_by }: &Detail) -> String {
         ("refreshed", session.refreshed.clone()),
         ("expires", session.expires.clone()),
         ("generation", format!("{}, {seen}", session.generation)),
+        ("device", session.device_bound.map_or_else(none, |is| if is { "bound" } else { "not bound" }.to_owned())),
         ("address", session.address.clone().unwrap_or_else(none)),
         ("user agent", session.user_agent.clone().unwrap_or_else(none)),
     ]

@@ -7,6 +7,7 @@ use tokio::task::JoinHandle;
 use super::super::super::{Command, CommandHandler, Outcome};
 use super::*;
 use rotogate_core::fault::Error;
+use rotogate_core::lease::StreamEnd;
 use rotogate_core::overload::{Bounds, Overload, SocketPermit};
 
 /// A gate that knows no token, and may admit anonymous calls.
@@ -69,7 +70,7 @@ impl SocketGate for Nobody {
         self.replaced.unwrap_or(true)
     }
 
-    async fn dial(&self, _: Option<&str>, _: &EnclosedCall) -> Option<Upgraded> {
+    async fn dial(&self, _: Option<&str>, _: &EnclosedCall) -> Option<(Upgraded, Option<StreamEnd>)> {
         None
     }
 }

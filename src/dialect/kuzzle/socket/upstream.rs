@@ -17,7 +17,7 @@ use super::super::super::socket::{SocketGate, SocketIdentity};
 use super::super::raw;
 use super::{MAX_WAITING_BYTES, MAX_WAITING_MESSAGES, WRITE_TIMEOUT, socket};
 use rotogate_core::denial::Denial;
-use rotogate_core::lease::Lease;
+use rotogate_core::lease::{Lease, StreamEnd};
 use rotogate_core::overload::PoolPermit;
 
 /// A connection to the upstream.
@@ -28,6 +28,8 @@ pub(super) struct Upstream {
     to: mpsc::Sender<(String, PoolPermit)>,
     /// The bytes in `to`.
     waiting: Arc<AtomicUsize>,
+    /// The decision points of its route, which are asked again.
+    ended: Option<StreamEnd>,
 }
 
 impl Upstream {
@@ -35,14 +37,20 @@ impl Upstream {
         number: u64,
         identity: SocketIdentity,
         caller: Option<Caller>,
-        stream: Upgraded,
+        (stream, ended): (Upgraded, Option<StreamEnd>),
         said: mpsc::Sender<UpstreamEvent>,
         gate: Arc<dyn SocketGate>,
     ) -> Self {
         let (to, from) = mpsc::channel(MAX_WAITING_MESSAGES);
         let waiting = Arc::new(AtomicUsize::new(0));
         tokio::spawn(carry(number, stream, from, Arc::clone(&waiting), said, gate));
-        Self { number, identity, caller, to, waiting }
+        Self { number, identity, caller, to, waiting, ended }
+    }
+
+    /// Has a decision point refused the connection since it was opened?
+    // Requirement K30.
+    pub(super) fn is_refused(&self) -> bool {
+        self.ended.as_ref().is_some_and(|ended| ended().is_some())
     }
 
     /// Continues with another token of the same identity. A token of an earlier generation changes nothing.

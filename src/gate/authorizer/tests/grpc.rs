@@ -14,7 +14,7 @@ use crate::gate::authorizer::grpc::proto::envoy::service::auth::v3::check_respon
 use crate::gate::authorizer::grpc::proto::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse};
 use crate::gate::authorizer::grpc::{Allowed, Checks};
 
-pub(super) fn check(change: impl FnOnce(&mut HttpRequest)) -> CheckRequest {
+pub(in crate::gate) fn check(change: impl FnOnce(&mut HttpRequest)) -> CheckRequest {
     let mut http = HttpRequest {
         method: "GET".into(),
         host: "gate.test".into(),
@@ -33,7 +33,7 @@ fn merged<const N: usize>(pairs: [(&'static str, &'static str); N]) -> Vec<Heade
     pairs.into_iter().map(|(key, value)| HeadersEntry { key: key.into(), value: value.into() }).collect()
 }
 
-pub(super) fn raw(pairs: &[(&str, &[u8])]) -> Option<HeaderMap> {
+pub(in crate::gate) fn raw(pairs: &[(&str, &[u8])]) -> Option<HeaderMap> {
     let one = |(key, value): &(&str, &[u8])| HeaderValue {
         key: bytes::Bytes::copy_from_slice(key.as_bytes()),
         raw_value: bytes::Bytes::copy_from_slice(value),

@@ -214,6 +214,18 @@ async fn b48_b50_a_bound_session_needs_its_device_wherever_a_session_is_taken() 
             assert_eq!(verdict.status().as_u16(), status);
             assert!(!verdict.headers().contains_key(SET_COOKIE));
         }
+        // Envoy, over gRPC.
+        #[cfg(feature = "grpc")]
+        for (cookies, status) in [(&alone, 401), (&both, 200)] {
+            use crate::gate::authorizer::tests::grpc::{check, raw};
+            let envoy = world.gate.authorizer(Neighbour::Envoy);
+            let question = check(|http| {
+                http.path = "/x".into();
+                http.header_map = raw(&[("cookie", cookies.as_bytes())]);
+            });
+            let head = crate::gate::authorizer::grpc::head_of_check(&envoy, question);
+            assert_eq!(envoy.decide(head).await.status().as_u16(), status);
+        }
         let skipped = world.gate.0.running.browser_devices.counts().find(|(name, _)| *name == "skipped").unwrap().1;
         assert_eq!(skipped, 36);
     }

@@ -45,12 +45,12 @@ pub(super) struct Question {
     #[serde(default)]
     #[schema(value_type = Vec<Vec<String>>)]
     pub(super) headers: Vec<(String, String)>,
-    /// An access token, which goes into `Authorization`, or a refresh token.
+    /// An access token, which goes into `Authorization`, a refresh token, or an assertion that is presented as a grant.
     #[schema(value_type = Option<String>, format = Password)]
     pub(super) token: Option<SecretString>,
-    /// What the token is. Otherwise its beginning says so.
+    /// What the token is. Otherwise its beginning says so; an assertion has this `kind` alone.
     pub(super) kind: Option<TokenKind>,
-    /// The client that presents a refresh token. Otherwise that of its session.
+    /// The client that presents a refresh token or an assertion. Otherwise that of its session, or the one that it names.
     pub(super) client: Option<String>,
 }
 
@@ -60,6 +60,7 @@ pub(super) struct Question {
 pub(crate) enum TokenKind {
     Access,
     Refresh,
+    Assertion,
 }
 
 /// What the gate makes of a request.
@@ -163,7 +164,10 @@ pub(super) async fn explain_question(state: &AdminState, question: Question) -> 
         (TokenKind::Refresh, Some(token)) => {
             gate.explain_refresh_from(token, question.client.as_deref(), question.from).await
         }
-        (TokenKind::Refresh, None) => return Err("token: missing; expected a refresh token".to_owned()),
+        (TokenKind::Assertion, Some(token)) => gate.explain_assertion(token, question.client.as_deref()).await,
+        (TokenKind::Refresh | TokenKind::Assertion, None) => {
+            return Err("token: missing; expected a refresh token or an assertion".to_owned());
+        }
         (TokenKind::Access, _) => {
             let parts = head(&question, token, &config)?;
             if cors::answers(&config.cors, gate, &parts) {
@@ -395,6 +399,9 @@ impl Explained<'_> {
             Denial::WrongIssuer => "Name the issuer in issuers of the route, or use a token of one that it accepts.",
             Denial::MissingRole | Denial::RolesOverage => "Give the user the role at its issuer; new tokens have it.",
             Denial::BadSignature => "The token was changed, or another key signed it: log in again.",
+            Denial::GrantAssertion(_) => {
+                "Ask its issuer for a new assertion; compare id_jag or jwt_bearer of its entry in [[issuers]]."
+            }
             Denial::OtherClient => "The client to which the token was issued must present it.",
             Denial::SessionExpired(_) | Denial::Reuse(_) | Denial::UnknownRefreshToken => "Log in again.",
             _ => return None,

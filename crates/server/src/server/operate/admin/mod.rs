@@ -75,7 +75,7 @@ pub(crate) use api_keys::{
     ApiKeyInfo, ApiKeyRequest, KeysPage, LeakAnswer, LeakReport, NewKeyAnswer, RotateKeyRequest,
 };
 pub(crate) use configuration::{ConfigInfo, ConfigValue, ReloadResult, ValueSource};
-pub(crate) use explain::{ExplainReport, ExplainedRule, Place};
+pub(crate) use explain::{ExplainReport, ExplainedRule, Place, TokenKind};
 pub(crate) use guard::failures;
 #[cfg(feature = "page")]
 pub(crate) use page::{History, SignIns};

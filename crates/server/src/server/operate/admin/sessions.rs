@@ -49,6 +49,8 @@ pub(crate) struct SessionInfo {
     pub(crate) generation: u64,
     /// Whether a token of that pair was seen in use. Not noted of the first pair, which replaces none.
     pub(crate) confirmed: bool,
+    /// Whether the session of a browser is bound to the browser's device. `null`: it is no session of a browser.
+    pub(crate) device_bound: Option<bool>,
     /// The client address at login, if kept.
     pub(crate) address: Option<String>,
     /// The user agent at login, if kept.
@@ -163,6 +165,7 @@ fn session_info(gate: &Gate, session: &Session) -> SessionInfo {
         refreshed: rfc3339(session.issued_at),
         generation: session.current.get(),
         confirmed: session.confirmed,
+        device_bound: session.browser.as_ref().map(|browser| browser.device.is_some()),
         address: session.address.map(|address| address.to_string()),
         user_agent: session.user_agent.as_deref().map(str::to_owned),
     }

@@ -1,0 +1,96 @@
+//! The explanation of an assertion that is presented as a grant.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::Gate;
+use super::explanation::{Conclusion, ExplainedToken, Explanation, Rule, RuleVerdict};
+use rotogate_core::denial::Denial;
+use rotogate_core::fault::Error;
+use rotogate_core::reason::Reason;
+use rotogate_core::session::Session;
+use rotogate_core::token::verify::{ProvedGrant, SentGrant, strict_object};
+
+impl Gate {
+    /// Explains an assertion (RFC 7523 §2.1) at the endpoints of this gate: whether it is good, and whether its session goes on.
+    /// It consumes nothing and counts nothing. `client` is the client that presents it; `None` means the one that it names.
+    pub async fn explain_assertion(&self, assertion: &str, client: Option<&str>) -> Explanation {
+        let named = client_named_in(assertion);
+        let read = self.read_assertion(assertion, client.or(named.as_deref()));
+        let mut rules = Vec::new();
+        rules.push(match &read {
+            Ok(grant) => {
+                let by = &grant.vouched_by;
+                RuleVerdict::ok(Rule::Credential, format!("an assertion of {} about {}", by.issuer, by.subject))
+            }
+            Err(denial) => RuleVerdict::fail(Rule::Credential, denial.to_string()),
+        });
+        let found = match &read {
+            Ok(grant) => self.0.engine.session_of_assertion(grant).await,
+            Err(denial) => Err((*denial).into()),
+        };
+        rules.push(match (&read, &found) {
+            (Err(_), _) => RuleVerdict::skip(Rule::Session, "the assertion is not good"),
+            (Ok(_), Err(error)) => RuleVerdict::fail(Rule::Session, error.to_string()),
+            (Ok(_), Ok(Some(session))) => RuleVerdict::ok(Rule::Session, format!("session {} goes on", session.id)),
+            (Ok(_), Ok(None)) => RuleVerdict::ok(Rule::Session, "it was not used so far"),
+        });
+        let outcome = found.as_ref().map_or_else(Reason::from, |_| Reason::ANSWERED);
+        Explanation {
+            decision: match (outcome.is_served(), outcome.is_refusal()) {
+                (true, _) => Conclusion::Passed,
+                (false, true) => Conclusion::Refused,
+                (false, false) => Conclusion::Unavailable,
+            },
+            status: matches!(found, Err(Error::Failed(_))).then_some(503),
+            outcome: outcome.word(),
+            detail: outcome.detail(),
+            denial: match found {
+                Err(Error::Denied(denial)) => Some(denial),
+                Ok(_) | Err(Error::Failed(_)) => None,
+            },
+            challenge: None,
+            route: None,
+            also_matched: Vec::new(),
+            rules,
+            identity: Vec::new(),
+            token: read.ok().map(|grant| explained(&grant, found.ok().flatten().as_ref())),
+        }
+    }
+
+    /// As at the endpoint that takes it; without one, as at the endpoint of the gate's own name.
+    fn read_assertion(&self, assertion: &str, client: Option<&str>) -> Result<ProvedGrant, Denial> {
+        let (gate, own) = (&self.0, &**self.0.engine.issuer());
+        let read = |issuers: &[&str], endpoint: Option<&str>| {
+            let sent = SentGrant { audience: (issuers, endpoint), client, token: assertion };
+            // An assertion about a workload names no client of ours.
+            gate.checker
+                .proved_grant(sent)
+                .or_else(|denial| gate.checker.proved_grant(SentGrant { client: None, ..sent }).map_err(|_| denial))
+        };
+        let mut last = None;
+        for (issuer, endpoint) in gate.endpoints.token_endpoints() {
+            match read(&[own, issuer], Some(endpoint)) {
+                Ok(grant) => return Ok(grant),
+                Err(denial) => last = Some(denial),
+            }
+        }
+        last.map_or_else(|| read(&[own], None), Err)
+    }
+}
+
+/// The client that an assertion names, which nothing has verified.
+fn client_named_in(assertion: &str) -> Option<String> {
+    let payload = URL_SAFE_NO_PAD.decode(assertion.split('.').nth(1)?).ok()?;
+    strict_object(&payload).ok()?.get("client_id")?.as_str().map(str::to_owned)
+}
+
+fn explained(grant: &ProvedGrant, session: Option<&Session>) -> ExplainedToken {
+    ExplainedToken {
+        is_proved: true,
+        subject: Some(session.map_or(&grant.vouched_by.subject, |session| &session.subject).to_string()),
+        client: Some(grant.client.to_string()),
+        session: session.map(|session| session.id.to_string()),
+        ..ExplainedToken::default()
+    }
+}
