@@ -9,6 +9,8 @@ use rotogate_core::clock::Timestamp;
 use rotogate_core::engine::ended::{End, EndPlace, EndedBatch};
 use rotogate_core::store::{Cursor, StoreError};
 
+/// What only the program calls: docs.rs does not show it.
+#[doc(hidden)]
 impl Gate {
     /// The ends that were written after this position, and the position of their end.
     ///
