@@ -47,6 +47,8 @@ listen = "127.0.0.1:0"
 public_url = "http://gate.test"
 [admin]
 listen = "127.0.0.1:0"
+[issuer]
+audience = ["api"]
 [[clients]]
 id = "agent"
 secret_hash = "HASH"

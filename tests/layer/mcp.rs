@@ -152,7 +152,7 @@ async fn m8_m9_m10_m11_a_call_needs_what_its_path_and_its_rule_ask_for_and_one_c
 #[tokio::test]
 async fn m10_a_requirement_of_an_application_knows_the_scopes_that_imply_others() {
     let gate = gate(Mcp::default()).await;
-    let require = || gate.require().resource("/mcp");
+    let require = || gate.require().audience("https://api.test").resource("/mcp");
     let app = Router::new()
         .route("/scope", any(echo).layer(require().scope("files.read")))
         .route("/any", any(echo).layer(require().any_scope(["x", "files.read"])))
