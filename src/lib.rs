@@ -100,10 +100,8 @@ mod exchange;
 pub mod fault;
 pub mod gate;
 #[cfg(feature = "program")]
-#[cfg_attr(docsrs, doc(hidden))]
 pub mod program;
 #[cfg(feature = "relay")]
-#[cfg_attr(docsrs, doc(hidden))]
 pub mod relay;
 #[cfg(feature = "remote-keys")]
 pub mod remote_keys;

@@ -28,4 +28,4 @@ pub use rotogate_issuers::remote_keys::{
 };
 // What the program needs besides: no promise, as in `crate::program`.
 #[cfg(feature = "program")]
-pub use rotogate_issuers::remote_keys::{Inspected, follow_status_lists, inspect};
+pub use rotogate_issuers::remote_keys::{Inspected, follow_status_lists, inspect, revocation_target, token_target};

@@ -1,4 +1,4 @@
-//! The admin API of the running gate: who is let in, what each operation does, and whether its document is right.
+//! The admin API of the running gate: its authentication, what each operation does, and whether its document is right.
 
 mod crowd;
 mod document;

@@ -55,7 +55,7 @@ fn c6_a_legal_history_with_outcomes_in_doubt_is_accepted() {
             // Nothing came of it.
             op(B, (30, 40), Request::Refresh(2), Reply::InDoubt),
             rotation(A, (41, 42), 2, 3),
-            // It holds at this gate, and the other has not heard of it.
+            // The revocation holds at this gate, and the other gate does not know it yet.
             op(A, (50, 55), Request::LogOut(3), Reply::InDoubt),
             op(A, (56, 57), Request::Access(3), Reply::Refused),
             op(A, (56, 57), Request::Refresh(3), Reply::Refused),

@@ -36,7 +36,7 @@ fn decide(table: &RouteTable, target: &[u8]) -> Decision {
     }
     let Ok(path) = CanonicalPath::parse(parts.uri.path()) else { return Refused };
     let Match::Found(route) = table.find(Some("gate.test"), &Method::GET, &path) else { return Refused };
-    if route.policy.admits(&path).is_err() {
+    if rotogate_core::route::admits_path(&route.policy, &path).is_err() {
         return Refused;
     }
     let forwarded = match parts.uri.query() {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rotogate::session::{Session, SessionId};
 use rotogate::store::{RedbStore, Store, Swap};
-use rotogate_core::revocation::Revocation;
+use rotogate_core::revocation::raised_minimum;
 use rotogate_core::session::rotation::RaisedMinimum;
 
 use super::contents::{id, store, unknown};
@@ -121,7 +121,7 @@ async fn rotate(store: &dyn Store, id: SessionId, ends_previous: bool) {
         ..known.clone()
     };
     next.last.access_expires = access_expires;
-    let revocation = ends_previous.then(|| Revocation::raised(id, raised, LEEWAY));
+    let revocation = ends_previous.then(|| raised_minimum(id, raised, LEEWAY));
     let swap = store.compare_and_swap(known.revision, next, revocation).await.unwrap();
     // With few sessions, two workers may choose the same one.
     assert!(matches!(swap, Swap::Swapped | Swap::Changed(_)));

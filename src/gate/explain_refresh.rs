@@ -13,7 +13,7 @@ use rotogate_core::engine::{APPLICATION, RefreshTerms, denial_of};
 use rotogate_core::fault::Error;
 use rotogate_core::reason::Reason;
 use rotogate_core::session::rotation::{Decision, SessionEnd};
-use rotogate_core::session::{Session, Status};
+use rotogate_core::session::{Session, Status, use_in_words};
 
 impl Gate {
     /// Explains the effect of a refresh token at the endpoint of its session: the row of the table of
@@ -151,7 +151,7 @@ fn told(session: &Session) -> String {
         Status::Revoked(because) => because.word(),
     };
     let Session { subject, client, dialect, current, confirmed, .. } = session;
-    let seen = current.use_in_words(*confirmed);
+    let seen = use_in_words(*current, *confirmed);
     format!(
         "{state}, of {subject}, client {client}, begun in {dialect}; generation {} is the current one, {seen}",
         current.get()

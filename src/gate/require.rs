@@ -37,6 +37,7 @@ use rotogate_core::policy::{self, By, Permitted, Undecided};
 use rotogate_core::reason::Reason;
 use rotogate_core::route::{Auth, Role, Route, RoutePolicy};
 use rotogate_core::session::Scope;
+use rotogate_core::session::scope::impossible;
 
 /// Admits a request whose caller meets all conditions. See [`Gate::require`].
 ///
@@ -99,7 +100,7 @@ impl RequireLayer {
     pub fn scope(self, scope: &str) -> Self {
         self.policy(|policy| {
             let all = format!("{} {scope}", policy.scopes);
-            policy.scopes = Scope::parse(&all).unwrap_or_else(|_| Scope::impossible());
+            policy.scopes = Scope::parse(&all).unwrap_or_else(|_| impossible());
         })
     }
 
@@ -114,7 +115,7 @@ impl RequireLayer {
     #[must_use]
     pub fn any_scope<'a>(self, scopes: impl IntoIterator<Item = &'a str>) -> Self {
         let all = scopes.into_iter().collect::<Vec<_>>().join(" ");
-        let scopes = Scope::parse(&all).unwrap_or_else(|_| Scope::impossible());
+        let scopes = Scope::parse(&all).unwrap_or_else(|_| impossible());
         self.condition(|conditions| conditions.any_scopes.push(scopes))
     }
 

@@ -34,7 +34,7 @@ impl Document {
             .collect()
     }
 
-    /// Fails if an answer is none that the document describes. Returns its status.
+    /// Fails if the document does not describe the answer. Returns its status.
     fn check(&self, case: &Case, answer: &Answer) -> u16 {
         let Case { method, path, asked, .. } = case;
         let responses = &self.0["paths"][path][method.to_lowercase()]["responses"];

@@ -1,4 +1,4 @@
-//! Who is let in, and as whom.
+//! The authentication of administrators, and the names under which they act.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

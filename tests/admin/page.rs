@@ -293,7 +293,7 @@ async fn p56_p53_the_page_does_its_job_by_plain_forms() {
     assert_eq!(gate.get("/x", &second.access).await.status, StatusCode::UNAUTHORIZED);
     assert!(text(&browser.get(back).await).contains("1 session of demo revoked"));
 
-    // A search that finds nobody is said beside the form.
+    // The page says beside the form that a search found no user.
     let shown = text(&browser.get("/ui/sessions?user=nobody").await);
     assert!(shown.contains("no user has the name nobody"), "{shown}");
 

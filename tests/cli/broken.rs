@@ -63,7 +63,7 @@ fn pairs(place: &Place) {
     write(place, "other.pem", &other.key);
 }
 
-/// Makes the mistake; the key that is at fault, what is said, and what to do.
+/// The mistake; the key at fault, the message, and its remedy.
 type Mistake = (fn(&Place, &str) -> String, &'static str, &'static str, &'static str);
 
 /// Mistakes in files that the configuration names.
@@ -293,7 +293,7 @@ const IN_FILES: &[Mistake] = &[
     ),
 ];
 
-/// Lines that are added to a good configuration; the key that is at fault, what is said, and what to do.
+/// Lines that are added to a good configuration; the key at fault, the message, and its remedy.
 const IN_LINES: &[(&str, &str, &str, &str)] = &[
     ("[sessions]\nacess_ttl = \"5m\"", "sessions.acess_ttl", "unknown key", "did you mean access_ttl?"),
     ("[sessions]\naccess_ttl = 10", "sessions.access_ttl", "expected a duration", "write the unit too, as in \"10s\""),

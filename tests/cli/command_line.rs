@@ -243,9 +243,9 @@ async fn p14_a_closed_pipe_is_silent() {
             assert_eq!((ran.status.code(), said.as_ref()), (Some(0), ""), "{arguments:?} {more:?}");
         }
     }
-    // Done, although nobody heard of it.
+    // The command did its work, although no reader got its output.
     assert_eq!(place.json_lines(&["user", "list"])[0]["active"], false);
-    // A failure stays one, whoever reads.
+    // A failure stays a failure without a reader, too.
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let ran = place.command().args(["user", "enable", "nobody", "--json"]).stdout(writer).output().unwrap();

@@ -48,7 +48,7 @@ async fn a_session_is_listed_shown_and_ended_and_the_next_request_is_refused() {
     is_over(&gate, &next).await;
     lives(&gate, &other).await;
     assert_eq!(place.json(&["session", "show", &id], "")["status"], "operator");
-    // Once more: nothing is left to do, and that is said.
+    // Once more: the command says that nothing is left to do.
     assert_eq!(place.done(&["session", "revoke", &id], "").stdout, format!("session {id} had ended before\n"));
     assert_eq!(place.json(&["session", "revoke", &id], "")["ended"], 0);
 }

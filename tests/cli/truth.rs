@@ -1,4 +1,4 @@
-//! What an operator is told: why and by whom a session ended, which rate held an attempt up, how old keys are, what a reload
+//! What an operator reads: why and by whom a session ended, which rate held an attempt up, how old keys are, what a reload
 //! changed.
 
 use std::fs;
@@ -167,7 +167,7 @@ async fn o39_o42_o43_issuers_with_files_ages_of_keys_and_what_a_reload_changed_a
                   jwks_file = \"idp.json\"\n";
     place.write_config(&format!("{good}{issuer}"));
     let said = place.json(&["reload"], "");
-    // With the first issuer, upstreams are told which one it is.
+    // With the first issuer, upstreams get its name in a header.
     let applied = serde_json::json!(["identity.headers.issuer", "issuers", "issuers[0]"]);
     assert_eq!(said["applied"], applied, "{said}");
     let listed = place.done(&["issuer", "list"], "").stdout;

@@ -62,7 +62,7 @@ async fn the_directory_that_an_import_prints_has_the_users_of_the_file() {
     place.done(&["check", "--online"], "");
     let gate = place.start();
     place.point_commands_at(&gate);
-    // The session goes on: subject, scopes and password are the same.
+    // The session stays: subject, scopes and password are the same.
     let next = gate.refresh(&ada.refresh).await.tokens();
     let call = gate.get("/", &next.access).await;
     assert_eq!(

@@ -257,7 +257,7 @@ async fn i26_groups_that_an_attribute_names_are_read_and_the_server_says_what_th
     let eve = gate.refresh(&eve.refresh).await.tokens();
     assert_eq!(scopes_of(&gate, &eve).await, set("read other"));
 
-    // Any attribute whose values are names will do. A group that is gone is none.
+    // Any attribute whose values are names is allowed. A deleted group gives no role.
     let place = with_groups(&slapd, &format!("attribute = \"seeAlso\", {scopes}"));
     let gate = place.start();
     for (group, expected) in [("gone", "read"), ("staff", "read list")] {

@@ -85,7 +85,7 @@ fn n35_n37_without_the_key_a_refresh_token_is_worth_nothing_and_harms_nobody() {
     let second = field(&refresh(&edge, "bound", &[&holder.for_tokens()], &first), "refresh_token");
     // Superseded, it would end the session, if the thief had the key.
     harmless(&first);
-    // A proof twice: the second time nothing happens, and a fresh one goes on.
+    // The same proof twice: the second request changes nothing, and a fresh proof refreshes the session.
     let used = holder.for_tokens();
     let third = field(&refresh(&edge, "bound", &[&used], &second), "refresh_token");
     assert_eq!(refresh(&edge, "bound", &[&used], &third).error(), "invalid_dpop_proof");

@@ -1,4 +1,4 @@
-//! The audit log names who made each change, and what happens while it cannot be written.
+//! The audit log names the author of each change; what happens while the log cannot be written.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -28,7 +28,7 @@ fn actors(lines: &[Value], action: &str) -> BTreeSet<String> {
     of_action.map(|line| line["rotogate.actor"].as_str().unwrap_or("none").to_owned()).collect()
 }
 
-/// The user who runs the tests, as the command line names them.
+/// The name of the user that runs the tests, as the command line writes it.
 fn me() -> String {
     let name = std::process::Command::new("id").arg("-un").output().unwrap().stdout;
     let name = std::env::var("SUDO_USER").unwrap_or_else(|_| String::from_utf8(name).unwrap().trim().to_owned());

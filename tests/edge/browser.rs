@@ -260,7 +260,7 @@ fn b8_b17_each_login_makes_a_new_session_and_ends_the_one_that_the_browser_prese
         state(&edge, &planted)["authenticated"] == false
     });
     assert!(ended && state(&edge, &fresh)["authenticated"] == true);
-    // A cookie that no key of ours made is none.
+    // A cookie that no key of ours made counts as no cookie.
     let garbage = post_json(&edge, &[OWN, "Cookie: __Host-Http-rg=rc1_AAAA"], &credentials(&edge));
     assert_eq!(garbage.status, 200);
     // Attack 20.

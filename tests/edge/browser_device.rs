@@ -181,7 +181,7 @@ fn b48_b50_a_stolen_session_cookie_of_a_bound_session_passes_nowhere() {
     assert_eq!(state(&edge, &browser.session)["authenticated"], false);
     assert_eq!(browser.get(&edge, "/open/x", &[]), 200);
     assert!(edge.stub.one().all("x-auth-subject").is_empty(), "nobody");
-    // The browser itself goes on, with the cookie that it has: 10 minutes are not over.
+    // The browser itself is still served with its cookie: 10 minutes are not over.
     let proof = browser.proof.clone().unwrap();
     assert_eq!(browser.get(&edge, "/app", &[&proof]), 200);
     assert!(!format!("{:?}", edge.stub.one()).contains("rd1_"), "the upstream sees it");

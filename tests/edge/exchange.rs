@@ -1,4 +1,4 @@
-//! Token exchange at the gate (RFC 8693), against the real binary: who may act for whom, for how long, and where.
+//! Token exchange at the gate (RFC 8693), against the real binary: which client may act for which user, for how long, and where.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -204,7 +204,7 @@ fn d1_each_row_of_the_table_grants_or_refuses() {
         &[("subject_token", &format!("{}x", &user[..user.len() - 4]))],
         &[("subject_token", &world.theirs(&json!({ "exp": now() - 100 })))],
         &[("subject_token", &world.theirs(&json!({ "aud": "some-other-service" })))],
-        // An id of a client there is none of ours.
+        // The id of a client at another issuer names no client of ours.
         &[("subject_token", &world.theirs(&json!({ "aud": "x", "client_id": "orders" })))],
         &[("subject_token", &Issuer::new(22).token(&json!({ "iss": "https://stranger.test/" })))],
         &[("subject_token", &Issuer::new(9).token(&json!({})))],
@@ -261,7 +261,7 @@ fn d2_d3_what_is_minted_is_exchanged_and_opens_the_other_service() {
     assert_eq!((&new["aud"], &new["client_id"]), (&json!("billing"), &json!("orders")));
     assert_eq!((world.status(&token, "/billing/x"), world.status(&user, "/billing/x")), (200, 401));
     assert_eq!((world.status(&token, "/x"), world.status(&user, "/x")), (401, 200), "it is for one service alone");
-    // Both names of a bad token, and who authenticates badly by Basic, get the words of RFC 6749 §5.2.
+    // A bad token under either name, and bad credentials by Basic, get the words of RFC 6749 §5.2.
     let bad = world.ask("orders", "x", &[]).json();
     assert_eq!(bad, world.ask("billing", &user, &[("audience", "ledger")]).json(), "no reason");
     assert_eq!(bad["error"], "invalid_request");
@@ -306,7 +306,7 @@ fn d4_the_actor_is_named_to_everyone_and_a_client_cannot_say_who_acts() {
     let token = may(json!({ "sub": "client:orders", "iss": "http://gate.test", "client_id": "orders" }));
     let token = world.exchanged("orders", &token, &[]);
     world.refused("billing", &token, &[("audience", "ledger")], "invalid_request");
-    // Who acts already, at another issuer, has its name; and is bounded.
+    // An actor from another issuer keeps its name, and the length of the chain is bounded.
     let act = json!({ "sub": "client:root", "act": { "sub": "x" } });
     world.refused("orders", &world.theirs(&json!({ "act": act })), &[], "invalid_request");
     let long = json!({ "sub": "x", "note": "n".repeat(1100) });
@@ -444,7 +444,7 @@ fn d10_it_is_no_credential_at_our_endpoints() {
     assert_eq!(world.edge.refresh(&[], &token).error(), "invalid_grant");
     assert_eq!(by("/connect/revocation").status, 200, "an unknown token (RFC 7009)");
     assert_eq!((world.status(&token, "/billing/x"), world.status(&held, "/x")), (200, 200), "nothing has ended");
-    // Introspection says who acts.
+    // Introspection names the actor.
     let told = by("/connect/introspect").json();
     assert_eq!((&told["active"], &told["act"]), (&json!(true), &json!({ "sub": "client:orders" })));
     assert_eq!((&told["aud"], &told["client_id"]), (&json!("billing"), &json!("orders")));

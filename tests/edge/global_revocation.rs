@@ -158,7 +158,7 @@ fn s19_s20_s22_s23_an_event_refreshes_or_ends_and_later_logins_live() {
     let tenant = json!({ "format": "complex", "tenant": { "format": "opaque", "id": "t-1" } });
     assert_eq!(scene.tell("session-revoked", &tenant, &json!({})), 202);
     assert_eq!((scene.status(&theirs, "/okta/x"), scene.status(&ours, "/x")), (200, 200));
-    // Refreshed: the access tokens are refused, and the session goes on after it asked the directory.
+    // After a refresh: the earlier access tokens are refused, and the session stays, because the directory has its user.
     let earlier = json!({ "change_type": "update", "event_timestamp": now() });
     for _ in 0..2 {
         assert_eq!(scene.tell("credential-change", &user(), &earlier), 202);

@@ -4,7 +4,7 @@
 use super::frames::{self, Field, Outcome, Part, fields};
 use support::stub::{Edge, HEAD, Received};
 
-/// The names that the gate sets here, and how often for the caller of these tests, who has no account.
+/// The headers that the gate sets here, and how often for the caller of these tests, which has no account.
 const SET: [(&str, usize); 5] =
     [("x-auth-subject", 1), ("x-auth-client", 1), ("x-gate-scope", 1), ("remote-sid", 1), ("account", 0)];
 

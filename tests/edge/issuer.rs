@@ -36,7 +36,7 @@ impl Issuer {
         format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(der))
     }
 
-    /// Signs whatever is said.
+    /// Signs any header and claims.
     pub(crate) fn sign(&self, header: &Value, claims: &Value) -> String {
         self.sign_bytes(header.to_string().as_bytes(), claims.to_string().as_bytes())
     }

@@ -148,7 +148,7 @@ fn n42_n44_a_resource_says_where_its_tokens_come_from_and_takes_those_for_itself
     assert_eq!((reply.status, challenge(&reply)), (401, &*format!(r#"Bearer {says}, scope="read write""#)));
     let reply = edge.ask("GET /mcp/admin", &[]);
     assert_eq!(challenge(&reply), format!(r#"Bearer {says}, scope="write""#));
-    // The audience of the API, which is none of the resource's; and garbage.
+    // The audience of the API, which the resource does not accept; and garbage.
     for bad in [token(json!({})), "x.y.z".to_owned(), edge.login().access] {
         let reply = edge.ask_as(&bad, "GET /mcp/x", &[]);
         assert_eq!(reply.status, 401);
@@ -431,7 +431,7 @@ fn n45_a_token_is_for_the_resource_of_its_login_whatever_happens_between() {
             assert_eq!((reply.status, reply.json()["error"].as_str()), (400, Some("invalid_target")), "{more:?}");
         }
     }
-    // An empty one is none (RFC 6749 §3.2): the audience is that of the gate.
+    // An empty parameter counts as absent (RFC 6749 §3.2): the audience is that of the gate.
     let plain = log_in(&edge, &[("resource", "")]);
     let (access, token) = (part(&plain, "access_token"), part(&plain, "refresh_token"));
     assert_eq!((audience(&edge, &access), opens(&edge, &access)), (json!("api"), [401, 401, 401, 200]));

@@ -1,4 +1,4 @@
-//! Proofs 2 and 3: a victim who stores what he receives, and a thief who may take his refresh token at any time.
+//! Proofs 2 and 3: a victim that stores what it receives, and a thief that may take its refresh token at any time.
 
 use rotogate_core::session::rotation::{Decision, apply_decision, decide};
 

@@ -1,12 +1,12 @@
 //! The proof of the rotation table. Every history of a small world is walked through, breadth first, with the `decide`
 //! and `step` of production; the model around them is as small as it can be, and says what each part of the gate does:
 //! the record and its compare-and-swap, the revocation list, the queue of confirmations, a store that loses its last
-//! writes, a holder who stores what he receives and loses replies, a thief.
+//! writes, a holder that stores what it receives and loses replies, a thief.
 //!
 //! 1. At most one successor of a generation is live (`anyone`).
-//! 2. A sole holder who stores the new refresh token before he uses the new access token is never answered `Reuse`
+//! 2. A sole holder that stores the new refresh token before it uses the new access token is never answered `Reuse`
 //!    inside the windows, whatever he loses and however often he or the gate crashes (`holders`).
-//! 3. A thief and a victim who never act within each other's grace do not both hold live tokens after two further
+//! 3. A thief and a victim that never act within each other's grace do not both hold live tokens after two further
 //!    rotations (`holders`).
 //! 4. An acknowledged revocation is never undone (`anyone`).
 //!

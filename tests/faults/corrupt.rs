@@ -42,7 +42,7 @@ async fn o4_a_flipped_bit_is_found_or_does_not_matter_wherever_it_lies() {
         fs::write(place.path(STORE), &bad).unwrap();
         let started = place.run(&["store", "backup", "copy.redb"], "");
         if started.code == Some(0) {
-            // The whole file was read, and this bit is none of the store's.
+            // The whole file was read, and this bit belongs to no record of the store.
             fs::remove_file(place.path("copy.redb")).unwrap();
             let gate = place.start();
             kept.holds(&gate).await;

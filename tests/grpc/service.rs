@@ -1,4 +1,4 @@
-//! The dialect: login, refresh, who am I; reflection and health.
+//! The dialect `knox`: login, refresh, introspection of the own token; reflection and health.
 
 use std::collections::BTreeMap;
 use std::fs;

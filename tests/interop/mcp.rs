@@ -32,7 +32,7 @@ async fn world(resource: &str) -> (Value, Child) {
     let mut process = node.spawn().expect("node is missing: install Node.js 20 or newer");
     let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
     let urls = lines.next_line().await.unwrap().expect("the provider did not start");
-    // It goes on to print, and ends if that fails.
+    // The program prints further lines, and ends if a write fails.
     tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
     (serde_json::from_str(&urls).unwrap(), process)
 }

@@ -36,7 +36,7 @@ impl Provider {
             .expect("node is missing: install Node.js 20 or newer");
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let url = lines.next_line().await.unwrap().expect("the provider did not start");
-        // It goes on to print, and ends if that fails.
+        // The program prints further lines, and ends if a write fails.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Self { url, _process: process }
     }
@@ -97,7 +97,7 @@ async fn i33_i34_i36_a_real_provider_sees_each_token_once_and_its_detection_work
     let url = Arc::new(gate.url("/auth/token"));
     let before = provider.requests().await;
     let mut token = provider.login().await;
-    // Rounds of ten tabs, each of which goes on with what the last one got.
+    // Rounds of ten tabs. Each round refreshes the token that the round before got.
     for _ in 0..5 {
         let tabs: Vec<_> = (0..10)
             .map(|_| {

@@ -185,7 +185,7 @@ async fn b52_the_spa_example_has_a_session_and_no_token() {
     assert_eq!(ask("GET", "/api/notes", &cookie, none).await.body, "[\"buy milk\"]");
     let state = ask("GET", "/auth/session", &cookie, none).await.json();
     assert_eq!((&state["authenticated"], &state["subject"]), (&true.into(), &"ada".into()));
-    // A script without the header is none of ours.
+    // A request without the header is not from a script of ours.
     let bare = server.request("/api/notes").method("POST").header("cookie", &cookie).header("origin", ORIGIN);
     assert_eq!(send(bare.body(String::new()).unwrap()).await.status, StatusCode::FORBIDDEN);
     assert_eq!(ask("POST", "/auth/logout", &cookie, none).await.status, StatusCode::OK);

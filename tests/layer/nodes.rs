@@ -175,7 +175,7 @@ async fn a_session_that_a_gate_changed_last_is_changed_again_without_being_read(
     has_read(0);
     last = refresh(&a, &next).await.1;
     has_read(1);
-    // Nor does a session go on that another gate ended, heard of or not.
+    // A session that another gate ended is refused, too, whether its revocation has arrived or not.
     a.store.set_way(Way::FeedHeld);
     a.store.feed_is_held().await;
     b.gate.sessions().revoke_all(Whose::Subject("ada")).await.unwrap();
@@ -300,7 +300,7 @@ async fn c5_a_token_that_many_present_at_all_gates_has_one_successor() {
     }
 }
 
-/// Reads what a chatter says for about a second: its connection goes on.
+/// Reads what a chatter sends for about a second: its connection stays open.
 async fn goes_on(stream: &mut TcpStream) {
     let mut frame = [0; 2 + "on and on".len()];
     for _ in 0..100 {
@@ -349,7 +349,7 @@ async fn c27_a_connection_goes_on_past_its_token_if_another_gate_exchanged_that_
     goes_on(&mut stream).await;
 }
 
-/// Moves all clocks, and waits until all gates have heard of it.
+/// Moves all clocks, and waits until all gates have seen the new time.
 async fn move_on(nodes: &[Node], by: Duration) {
     nodes[0].store_time.advance(by);
     nodes.iter().for_each(|node| node.time.advance(by));

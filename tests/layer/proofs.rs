@@ -240,7 +240,7 @@ async fn j25_a_proof_counts_once_at_the_routes_and_verdicts_of_gates_that_share_
         let served = [node.status(&access, &fresh()).await, node.required(&access, &fresh()).await];
         assert_eq!((served, node.verdict(&access, &fresh()).await), ([200, 200], 200), "proofs of its own");
     }
-    // Where a bad credential is none, one whose proof was used elsewhere is none.
+    // Where a bad credential counts as no credential, so does one whose proof was used elsewhere.
     let captured = owner.proof("GET", "/lenient", Some(&access));
     assert_eq!(&*a.get("/lenient", &access, &captured).await.2, b"ada");
     let (status, _, subject) = b.get("/lenient", &access, &captured).await;

@@ -1,4 +1,4 @@
-//! The bounds on names: a reader who searches for a type finds one, and a function says what it does.
+//! The bounds on names: a search for a type finds one type, and a function says what it does.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -170,7 +170,7 @@ fn k27_k20_only_a_permit_of_the_decision_point_forwards_a_request_and_a_revocati
     let (head, question) = point.asked.lock().unwrap().last().cloned().unwrap();
     assert!(head.contains("x-request-id: ") && head.contains("content-type: application/json"), "{head}");
     assert_eq!((&question["action"]["name"], &question["resource"]["type"]), (&json!("GET"), &json!("document")));
-    // Kept permits count for callers who are judged on this request.
+    // A kept permit counts for a caller that this request has verified.
     let before = point.asked.lock().unwrap().len();
     assert_eq!([get("/kept/permit", &[]).status, get("/kept/permit", &[]).status], [200; 2]);
     assert_eq!(point.asked.lock().unwrap().len(), before + 1);

@@ -325,7 +325,7 @@ fn n76_the_cookie_of_the_credential_stays_before_the_upstream_behind_each_exampl
                 assert!(kept.iter().any(|cookie| cookie.contains("theme=dark")), "{}: {kept:?}", program.name);
             }
         }
-        // Several of them: none is a credential, and none arrives.
+        // Several headers: the gate takes no credential from them, and the upstream gets no such header.
         let twice = format!("Cookie: token={token}; theme=dark; token={token}");
         before.ask("GET /public/a", &[&twice]);
         assert!(!format!("{:?}", before.stub.take()).contains(&token), "{}", program.name);
@@ -354,7 +354,7 @@ fn n69_the_cookie_of_the_credential_stays_with_the_gate_behind_envoy_in_whatever
                 assert!(!format!("{arrived:?}").contains(&token), "{case}: the token");
                 // Over HTTP Envoy joins them for the gate: then none of them is a credential, and none arrives.
                 let is_joined = program.name == "envoy-http" && cookies.len() > 1;
-                // Where no token is needed, a credential that is none may pass as nobody or be refused.
+                // Where no token is needed, an unusable credential may pass as anonymous or be refused.
                 if !is_joined || target == "/private/a" {
                     assert_eq!(reply.status, if is_joined { 401 } else { 200 }, "{case}: {reply:?}");
                 }

@@ -1,4 +1,4 @@
-//! What clients are told while the way to the store fails, and that nothing is lost by it: the table of faults, row by
+//! What clients get while the way to the store fails, and that no write is lost by it: the table of faults, row by
 //! row.
 
 use std::time::Duration;

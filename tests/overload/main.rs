@@ -139,7 +139,7 @@ async fn a4_four_times_too_much_for_a_minute_is_shed_and_leaves_nothing_behind()
     tokio::time::timeout(Duration::from_secs(10 * seconds), overload(2, seconds / 2 - 4)).await.expect("a hang");
 }
 
-/// The shipped bounds, one token, an idle upstream: whoever measures a gateway begins so.
+/// The shipped bounds, one token, an idle upstream: the first measurement of a gateway.
 async fn alone(number: usize, shapes: &[(usize, usize)]) {
     let mut places = Vec::new();
     for urls in [format!("http://{}", upstream::start()), "echo:".to_owned()] {

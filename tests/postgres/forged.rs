@@ -1,4 +1,4 @@
-//! Somebody writes to the database who has no key of the gates.
+//! An attacker writes to the database without a key of the gates.
 
 use crate::redis::forged::{Damage, Forgery, damages, forgeries};
 

@@ -6,7 +6,7 @@ use support::{CONFIG, Gate, Place, Tokens, with};
 
 use super::store_of;
 
-/// What a session that goes on and one that was ended do at a gate. Returns the next tokens of the first.
+/// A live session refreshes at a gate, and an ended one is refused. Returns the next tokens of the live one.
 async fn go_on(gate: &Gate, live: &Tokens, ended: &Tokens) -> Tokens {
     assert_eq!(gate.get("/hello", &live.access).await.status, StatusCode::OK);
     assert_eq!(gate.get("/hello", &ended.access).await.status, StatusCode::UNAUTHORIZED);

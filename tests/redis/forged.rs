@@ -1,4 +1,4 @@
-//! Somebody writes to the store who has no key of the gates.
+//! An attacker writes to the store without a key of the gates.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;

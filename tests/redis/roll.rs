@@ -150,7 +150,7 @@ async fn c28_a_key_is_rolled_over_three_gates_under_load_and_no_request_is_refus
     site.copy_to(2);
     site.until_refused_for(&promote, &[], "published before").await;
     assert!(site.refused(&retire).contains("is in use"), "{}", site.refused(&retire));
-    // Other verifiers may keep the JWK set for minutes; here there are none.
+    // Other verifiers may keep the JWK set for minutes; this test has no other verifier.
     first.done(&["keys", "promote", &next, "--force"], "");
     site.until_refused_for(&retire, &[1, 2], "sign with it").await;
     site.load.goes_on().await;

@@ -30,7 +30,7 @@ async fn readyz(gate: &Gate) -> Answer {
     send(request.body(Default::default()).unwrap()).await
 }
 
-/// Clients refresh at two gates while the primary is killed: each goes on with the last token that it got.
+/// Clients refresh at two gates while the primary is killed: each refreshes the last token that it got.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c12_c14_clients_go_on_over_a_failover_without_a_login() {
     const CLIENTS: usize = 6;

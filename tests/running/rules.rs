@@ -181,7 +181,7 @@ async fn p5_a_reload_with_one_mistake_changes_nothing() {
     }
 }
 
-/// An upstream that answers one request when it is told to.
+/// An upstream that answers one request at a signal of the test.
 struct Held {
     listener: TcpListener,
 }

@@ -1,4 +1,4 @@
-//! What is wrong with certificates is said with file and key, at the start and by `rotogate check`.
+//! The start and `rotogate check` report mistakes in certificates with file and key.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -82,7 +82,7 @@ async fn a4_a_reply_that_is_not_read_is_reset_and_the_others_on_its_connection_g
     })
     .await;
     assert_eq!(connection.get("gate.test", "/public/x").await.unwrap().status, 200);
-    // What was on its way comes, and then the end that is none.
+    // The bytes on their way arrive, and then an abort instead of an orderly end.
     let broken = loop {
         match unread.body_mut().frame().await {
             Some(Ok(_)) => {}

@@ -1,4 +1,4 @@
-//! Whose trace a request belongs to, and what the upstream is told of it.
+//! The trace that a request belongs to, and the trace headers that the upstream gets.
 
 use serde_json::{Value, json};
 

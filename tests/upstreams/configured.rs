@@ -1,4 +1,4 @@
-//! What is wrong with an upstream's files is said at the start, with line and key.
+//! The start reports mistakes in an upstream's files with line and key.
 
 use super::secure::{place, upstream};
 use support::pki::{Pki, write_private};

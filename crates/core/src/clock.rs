@@ -87,7 +87,6 @@ impl Timestamp {
     }
 
     /// Formats the time as in RFC 3339, to the millisecond, for logs.
-    #[doc(hidden)]
     pub fn rfc3339(self) -> impl fmt::Display {
         // The last moment of the year 9999: RFC 3339 has no later ones.
         const LAST: u64 = 253_402_300_799_999;

@@ -51,7 +51,7 @@ pub use firebase::Parameters as FirebaseParameters;
 #[cfg(feature = "imported-hashes")]
 pub use pbkdf2::Spring;
 pub use scheme::{Accepted, CostClass, Legacy, PasswordHash};
-pub use secret_hash::SecretHash;
+pub use secret_hash::{SecretHash, unmatched_secret_hash};
 
 /// The longest password, in bytes.
 pub const MAX_PASSWORD: usize = 1024;

@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::dpop::UsedProof;
 use crate::dpop::memory::ProofName;
-use crate::route::{Auth, Role, Route, RouteDecision, RoutePolicy};
+use crate::route::{Auth, KeptConditions, Role, Route, RouteDecision, RoutePolicy};
 use crate::rule::Rule;
 use crate::token::claims::AccessToken;
 use crate::token::observer::Observer;
@@ -344,7 +344,7 @@ pub fn judge_conditions<O: Observer>(
     };
     let judged = match O::HAS_EFFECTS {
         true => caller.kept_conditions(conditions),
-        false => Arc::new(conditions.judge(&caller.token().claims())),
+        false => Arc::new(KeptConditions::judged(conditions, &caller.token().claims())),
     };
     let param = |name: &str| route.params(path?).find(|(known, _)| *known == name).map(|(_, value)| value);
     observer.judged(Rule::Condition, if judged.hold(param) { Ok(()) } else { Err(Denial::Condition) })

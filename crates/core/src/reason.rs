@@ -43,7 +43,6 @@ impl Reason {
     pub const ANSWERED: Self = Self::new("answered", ReasonKind::Served);
     /// A relay's provider refused the request, and the gate passed its words on.
     #[cfg(feature = "relay")]
-    #[doc(hidden)]
     pub const PROVIDER_REFUSED: Self = Self::new("provider_refused", ReasonKind::Refused);
     /// The upstream did not accept the token that its provider issued for the caller.
     pub const UPSTREAM_UNAUTHORIZED: Self = Self::new("upstream_unauthorized", ReasonKind::Failed);

@@ -45,10 +45,8 @@ pub struct ReplyBody {
     /// The whole body, or its beginning.
     pub data: Bytes,
     /// Boxed, because most replies have none.
-    #[doc(hidden)]
     pub trailers: Option<Box<HeaderMap>>,
     /// The rest of the body, after `data`.
-    #[doc(hidden)]
     pub stream: Option<UnsyncBoxBody<Bytes, Infallible>>,
 }
 
@@ -63,17 +61,16 @@ impl ReplyBody {
         Self { stream: Some(stream), ..Self::default() }
     }
 
-    /// Attaches a permit to the stream until its end.
-    #[doc(hidden)]
-    pub fn holding(mut self, place: PoolPermit) -> Self {
-        self.stream = self.stream.map(|stream| PermitBody::new(stream, Some(place)).boxed_unsync());
-        self
-    }
-
     /// The bytes; empty for a stream.
     pub fn data(&self) -> &Bytes {
         &self.data
     }
+}
+
+/// Attaches a permit to the stream of a body until its end.
+pub fn with_permit(mut body: ReplyBody, permit: PoolPermit) -> ReplyBody {
+    body.stream = body.stream.map(|stream| PermitBody::new(stream, Some(permit)).boxed_unsync());
+    body
 }
 
 impl From<Bytes> for ReplyBody {

@@ -59,7 +59,6 @@ pub enum Rule {
 
 impl Rule {
     /// The rules of a request, in order.
-    #[doc(hidden)]
     pub const OF_REQUESTS: [Self; 19] = [
         Self::Request,
         Self::Path,

@@ -29,7 +29,7 @@ enum Mode {
     Slow(Duration),
 }
 
-/// A source that does what it is told.
+/// A source with a script of answers.
 #[derive(Debug)]
 struct Fake {
     mode: Mutex<Mode>,
@@ -39,7 +39,7 @@ struct Fake {
     hash: Mutex<Option<SecretHash>>,
     rehash_fails: AtomicBool,
     pads: AtomicBool,
-    /// Whether it says that a user is nobody, and checks passwords itself.
+    /// Whether the source says that a user is unknown, and checks passwords itself.
     knows_its_users: AtomicBool,
     expected: Vec<CostClass>,
 }
@@ -260,7 +260,7 @@ async fn i49_nobody_s_refusal_takes_as_long_as_the_slowest_of_a_user_and_is_no_m
 
 #[tokio::test(start_paused = true)]
 async fn i61_no_refusal_wears_the_padding_out_and_a_login_alone_makes_it_shorter() {
-    // Whether the source says that a user is nobody, as LDAP does, or refuses all alike, as a hook does.
+    // Whether the source says that a user is unknown, as LDAP does, or refuses every login alike, as a hook does.
     for knows in [true, false] {
         let source = Fake::new();
         source.pads.store(true, Ordering::SeqCst);

@@ -52,28 +52,8 @@ impl fmt::Debug for HttpIntrospector {
 impl HttpIntrospector {
     /// An introspector of this endpoint.
     pub fn new(client: HttpClient, endpoint: FetchTarget, client_id: &str, secret: &SecretString) -> Self {
-        Self::with_secret(client, endpoint, client_id, (secret, SecretPlace::Basic))
-    }
-
-    /// As [`new`](Self::new), for a server that expects id and secret in the form (`client_secret_post`).
-    pub fn with_secret_in_form(
-        client: HttpClient,
-        endpoint: FetchTarget,
-        client_id: &str,
-        secret: &SecretString,
-    ) -> Self {
-        Self::with_secret(client, endpoint, client_id, (secret, SecretPlace::Form))
-    }
-
-    fn with_secret(
-        client: HttpClient,
-        endpoint: FetchTarget,
-        client_id: &str,
-        (secret, place): (&SecretString, SecretPlace),
-    ) -> Self {
-        let credentials =
-            ClientCredentials { secret: Some((secret.clone(), place)), ..ClientCredentials::public(client_id) };
-        Self::by(client, endpoint, credentials)
+        let secret = Some((secret.clone(), SecretPlace::Basic));
+        Self::by(client, endpoint, ClientCredentials { secret, ..ClientCredentials::public(client_id) })
     }
 
     /// An introspector of this endpoint, as this client.

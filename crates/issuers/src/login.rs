@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use crate::remote_keys::client::FetchClient;
-use crate::remote_keys::{Metadata, RemoteIssuer, RemoteKeys};
+use crate::remote_keys::{Metadata, RemoteIssuer, RemoteKeys, revocation_target, token_target};
 use rotogate_core::http_client::{ClientAssertions, ClientCredentials, FetchError, FetchTarget, SecretPlace};
 use rotogate_core::token::verify::object_of_depth;
 
@@ -363,7 +363,7 @@ impl LoginProvider {
     ) -> Result<ExchangedTokens, LoginFailure> {
         const WHAT: &str = "token_endpoint";
         let metadata = self.document(WHAT)?;
-        let target = metadata.token_target().ok_or_else(|| self.unknown(WHAT))?;
+        let target = token_target(&metadata).ok_or_else(|| self.unknown(WHAT))?;
         let form = encoded([
             ("grant_type", "authorization_code"),
             ("code", code),
@@ -398,7 +398,8 @@ impl LoginProvider {
     /// There is no whole answer.
     pub async fn ask_for_tokens(&self, form: &[u8], within: Duration) -> Result<Response<Bytes>, LoginFailure> {
         const WHAT: &str = "token_endpoint";
-        let target = self.document(WHAT)?.token_target().ok_or_else(|| self.unknown(WHAT))?;
+        let metadata = self.document(WHAT)?;
+        let target = token_target(&metadata).ok_or_else(|| self.unknown(WHAT))?;
         self.send(&target, form, within).await
     }
 
@@ -409,7 +410,8 @@ impl LoginProvider {
     // Requirement B43.
     pub async fn revoke(&self, refresh_token: &str, within: Duration) -> Result<StatusCode, LoginFailure> {
         const WHAT: &str = "revocation_endpoint";
-        let target = self.document(WHAT)?.revocation_target().ok_or_else(|| self.unknown(WHAT))?;
+        let metadata = self.document(WHAT)?;
+        let target = revocation_target(&metadata).ok_or_else(|| self.unknown(WHAT))?;
         let form = Zeroizing::new(encoded([("token", refresh_token), ("token_type_hint", "refresh_token")]));
         Ok(self.send(&target, form.as_bytes(), within).await?.status())
     }

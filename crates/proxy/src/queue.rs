@@ -66,7 +66,7 @@ impl<T> Queue<T> {
         Err(Waiting { queue: self, holders, number, place })
     }
 
-    /// Gives the next slot away; false if there is none, or no waiter for it. `rank` gives the holders' relative
+    /// Gives the next slot away; false without a free slot or a waiter. `rank` gives the holders' relative
     /// amount, least first, or `None` if no slot is for them. `take` takes one for them.
     pub(super) fn serve(
         &self,

@@ -16,6 +16,7 @@ use super::{PostgresInner, fault, notify};
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::store::kit::fields::{Op, new_op};
 use rotogate_core::store::kit::mark::{self, Marker};
+use rotogate_core::store::kit::network::compare_clocks;
 use rotogate_core::store::{InspectedServer, StoreError, round_trip};
 
 /// The oldest server that knows everything that is used.
@@ -39,7 +40,7 @@ async fn fitness(options: &PostgresOptions, connection: &Connection) -> Result<S
     let after = clock.wall();
     check_server(options, &settings)?;
     let server = format!("PostgreSQL at {}", options.address());
-    options.network.compare_clocks(server, before, time(settings.number("now")), after)?;
+    compare_clocks(&options.network, server, before, time(settings.number("now")), after)?;
     check_schema(options, connection).await?;
     Ok(settings)
 }
@@ -82,7 +83,7 @@ pub(super) async fn open(options: PostgresOptions) -> Result<PostgresInner, Stor
 }
 
 /// Inspects the server as a start would, without a change; the error says why the gate would not start.
-pub(super) async fn inspect(options: PostgresOptions) -> Result<InspectedServer, StoreError> {
+pub async fn inspect(options: PostgresOptions) -> Result<InspectedServer, StoreError> {
     options.check()?;
     let options = Arc::new(options);
     let connection = first_connection(&ConnectionPool::new(Arc::clone(&options), 1)).await?;
@@ -114,7 +115,7 @@ pub(super) async fn inspect(options: PostgresOptions) -> Result<InspectedServer,
     Ok(InspectedServer { found: format!("PostgreSQL at {address} has version {version}; {state}"), round_trip })
 }
 
-/// By how many versions the store was made. 0: there is none.
+/// The number of schema versions that the store has applied. 0: the store does not exist.
 async fn made(options: &PostgresOptions, connection: &Connection) -> Result<usize, StoreError> {
     let made = migrate::version(&connection.client, &options.schema).await;
     made.map_err(|error| fault::judge(options, &error).error)
@@ -150,7 +151,7 @@ impl PostgresInner {
             return Err(answer.unknown());
         }
         let server = format!("PostgreSQL at {}", self.options.address());
-        self.options.network.compare_clocks(server, before, time(answer.get("o_now")?), clock.wall())
+        compare_clocks(&self.options.network, server, before, time(answer.get("o_now")?), clock.wall())
     }
 
     pub(super) async fn settle(&self) -> Result<(), StoreError> {

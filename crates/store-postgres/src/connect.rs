@@ -242,7 +242,7 @@ pub(super) async fn connect(
     Ok(Connection { client, prepared: HashMap::new(), doubtful, driver })
 }
 
-/// An operator who cancels the wait for a synchronous standby turns it into a success with a warning. Its words depend on the
+/// If an operator cancels the wait for a synchronous standby, the server reports success with a warning. Its words depend on the
 /// server's language, and none of our functions warns.
 fn is_doubt(notice: &DbError) -> bool {
     [SqlState::WARNING, SqlState::ADMIN_SHUTDOWN].contains(notice.code())

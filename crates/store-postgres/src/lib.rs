@@ -49,8 +49,8 @@ use rotogate_core::store::kit::fields::{History, Op, new_op};
 use rotogate_core::store::kit::mark::Marker;
 use rotogate_core::store::rules::Rules;
 use rotogate_core::store::{
-    Admitted, CounterUse, Cursor, Feed, Filter, Follow, Inserted, InspectedServer, NodeSeen, Page, Restoration,
-    Revocation, SharedCounter, SharedStore, Store, StoreError, SubjectBound, Swap, Swept,
+    Admitted, CounterUse, Cursor, Feed, Filter, Follow, Inserted, NodeSeen, Page, Restoration, Revocation,
+    SharedCounter, SharedStore, Store, StoreError, SubjectBound, Swap, Swept,
 };
 
 mod call;
@@ -72,6 +72,7 @@ mod relay;
 mod revoke;
 mod session;
 
+pub use check::inspect;
 pub use options::PostgresOptions;
 
 /// The pause after a notification: what is written meanwhile shares the next one.
@@ -120,19 +121,13 @@ impl Drop for PostgresInner {
 }
 
 impl PostgresStore {
-    /// Connects, checks the server, and makes the store if there is none.
+    /// Connects, checks the server, and makes the store if it is missing.
     ///
     /// # Errors
     /// The server cannot be reached, is not fit for a store, or has another gate's. The text says what, and how to repair
     /// it.
     pub async fn connect(options: PostgresOptions) -> Result<Self, StoreError> {
         Ok(Self(Arc::new(check::open(options).await?)))
-    }
-
-    /// Finds out what [`connect`](Self::connect) would, and makes no store: what the server is.
-    #[doc(hidden)]
-    pub async fn inspect(options: PostgresOptions) -> Result<InspectedServer, StoreError> {
-        check::inspect(options).await
     }
 }
 

@@ -63,10 +63,8 @@ pub(super) enum Purpose {
 
 impl PostgresOptions {
     /// The schema, unless another one is given.
-    #[doc(hidden)]
     pub const SCHEMA: &str = "rotogate";
     /// The connections for operations, unless another number is given.
-    #[doc(hidden)]
     pub const CONNECTIONS: usize = 16;
 
     /// A database by its URL: `postgres://user@host:port/database`. No password belongs into it.
@@ -125,13 +123,11 @@ impl PostgresOptions {
     }
 
     /// Checks that a text is the URL of a database, without a password. The error does not repeat it.
-    #[doc(hidden)]
     pub fn check_url(url: &str) -> Result<(), StoreError> {
         parse(url).map(drop)
     }
 
     /// Checks that a schema may have this name.
-    #[doc(hidden)]
     pub fn check_schema(schema: &str) -> Result<(), StoreError> {
         let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
         let begins = schema.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');

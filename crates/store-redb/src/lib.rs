@@ -69,7 +69,6 @@ mod writer;
 mod tests;
 
 pub use options::Options;
-#[doc(hidden)]
 pub use options::{DEFAULT_CACHE_SIZE, DEFAULT_CHECK_UP_TO};
 
 /// How many revocations are read at a time, so that other tasks run in between.
@@ -113,7 +112,6 @@ struct RedbInner {
 }
 
 /// Checks what a start on these files would find: a readable mark beside the keys, and the store that it names.
-#[doc(hidden)]
 pub fn check_mark(mark: &Path, store: &Path, is_there: bool) -> Result<(), StoreError> {
     let file = rotogate_core::store::kit::highwater::HighWater::at(mark.to_owned());
     let known = file.read()?;
@@ -190,18 +188,6 @@ impl RedbStore {
     /// The number of commits since it was opened.
     pub fn commits(&self) -> u64 {
         self.inner.shared.commits.counted().done.buckets.iter().sum()
-    }
-
-    /// The commits since it was opened: those that are on the disk with their time, and those that failed.
-    #[doc(hidden)]
-    pub fn counted_commits(&self) -> CountedCommits {
-        self.inner.shared.commits.counted()
-    }
-
-    /// How many operations wait for a commit.
-    #[doc(hidden)]
-    pub fn queue(&self) -> usize {
-        lock(&self.inner.queue).as_ref().map_or(0, |queue| queue.max_capacity() - queue.capacity())
     }
 
     /// For how long writing has failed; `None` while it works.
@@ -320,6 +306,16 @@ fn being_opened() -> StoreError {
 
 fn stopped() -> StoreError {
     StoreError::new("the writer of the store has stopped: restart the gate").with_outcome(WriteOutcome::NotDone)
+}
+
+/// The commits since a store was opened: those that are on the disk with their time, and those that failed.
+pub fn counted_commits(store: &RedbStore) -> CountedCommits {
+    store.inner.shared.commits.counted()
+}
+
+/// How many operations wait for a commit.
+pub fn queued_commits(store: &RedbStore) -> usize {
+    lock(&store.inner.queue).as_ref().map_or(0, |queue| queue.max_capacity() - queue.capacity())
 }
 
 #[async_trait]

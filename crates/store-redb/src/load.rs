@@ -91,7 +91,7 @@ struct KeyRange {
 }
 
 impl Loading<'_> {
-    /// All keys; `None` if there are none.
+    /// All keys; `None` if the table has no key.
     fn all(&self) -> Result<Option<KeyRange>, StoreError> {
         let first = self.table.first().map_err(failed)?.map(|(key, _)| key.value().to_vec());
         let last = self.table.last().map_err(failed)?.map(|(key, _)| key.value().to_vec());

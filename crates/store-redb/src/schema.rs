@@ -99,7 +99,6 @@ pub(super) fn decode_revocation(key: &[u8], bytes: &[u8]) -> Result<(u64, Revoca
 /// Reads bytes as a record of each kind. Does everything that can be read stay the same when it is written and read
 /// again? For the fuzz targets.
 #[cfg(feature = "test-util")]
-#[doc(hidden)]
 pub fn records_read_back_the_same(bytes: &[u8]) -> bool {
     fn holds<T: Serialize + serde::de::DeserializeOwned + PartialEq>(bytes: &[u8]) -> bool {
         let again = |record: &T| decode::<T>("a record", &encode(record).ok()?).ok();

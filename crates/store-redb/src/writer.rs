@@ -131,7 +131,7 @@ impl WriterShared {
         self.fault.store(Some(Arc::new((error, self.clock.monotonic()))));
     }
 
-    /// Gives readers another database, unless there are none to be served.
+    /// Gives readers another database, unless the store no longer serves readers.
     fn read_from(&self, database: Option<Arc<Database>>) {
         self.database.store(database);
         if self.is_closed() {

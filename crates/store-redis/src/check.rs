@@ -12,6 +12,7 @@ use super::partitions::{PartitionKeys, in_each};
 use super::script::{CHECK, unexpected};
 use super::{RedisInner, drop_mut, time_of};
 use rotogate_core::clock::{SystemTime, TimeSource};
+use rotogate_core::store::kit::network::compare_clocks;
 use rotogate_core::store::{InspectedServer, StoreError, WriteOutcome, round_trip};
 
 /// The oldest server that knows everything that is used.
@@ -81,7 +82,7 @@ async fn check_all(options: &Arc<RedisOptions>) -> Result<Fit, StoreError> {
 }
 
 /// Inspects the server as a start would, without a change; the error says why the gate would not start.
-pub(super) async fn inspect(options: RedisOptions) -> Result<InspectedServer, StoreError> {
+pub async fn inspect(options: RedisOptions) -> Result<InspectedServer, StoreError> {
     let options = Arc::new(options);
     let Fit { ways, version, .. } = check_all(&options).await?;
     let is_new = opening::is_new(&options, &ways).await?;
@@ -286,7 +287,7 @@ async fn check_clock(options: &RedisOptions, link: &Link) -> Result<(), StoreErr
     let before = clock.wall();
     let reply = link.once(&cmd("TIME")).await?.map_err(|error| link.error(&error))?;
     let server = format!("Redis at {}", options.address());
-    options.network.compare_clocks(server, before, time_of(Some(reply))?, clock.wall())
+    compare_clocks(&options.network, server, before, time_of(Some(reply))?, clock.wall())
 }
 
 async fn warn_of_lost_writes(options: &RedisOptions, link: &Link) -> Result<(), StoreError> {

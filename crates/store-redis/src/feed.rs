@@ -376,7 +376,7 @@ impl Reader {
         let late = Duration::from_nanos(late.and_then(|late| u64::try_from(late).ok()).unwrap_or_default());
         self.next_beat = asked.saturating_sub(late).saturating_add(self.follow.every);
         let (inner, number, history) = (Arc::clone(&self.inner), self.partition, self.history);
-        // The first partition has the rows. The others only tell who is heard of.
+        // The first partition has the rows. The others only say which nodes are alive.
         let row = if number == 0 { self.follow.row.get().encode()? } else { Vec::new() };
         let time = Arc::clone(&self.follow.time);
         Ok(Box::pin(async move {

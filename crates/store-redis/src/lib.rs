@@ -44,8 +44,8 @@ use rotogate_core::store::kit::commit::{Hints, InsertTurns};
 use rotogate_core::store::kit::fields::History;
 use rotogate_core::store::rules::Rules;
 use rotogate_core::store::{
-    Admitted, CounterUse, Cursor, Feed, Filter, Follow, Inserted, InspectedServer, NodeSeen, Page, Restoration,
-    Revocation, SharedCounter, SharedStore, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome,
+    Admitted, CounterUse, Cursor, Feed, Filter, Follow, Inserted, NodeSeen, Page, Restoration, Revocation,
+    SharedCounter, SharedStore, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome,
 };
 use script::{Script, ScriptReply, bytes, unexpected};
 
@@ -76,6 +76,7 @@ mod sentinel;
 mod servers;
 mod session;
 
+pub use check::inspect;
 pub use options::RedisOptions;
 
 /// A store in Redis or Valkey, for several gates.
@@ -117,19 +118,13 @@ struct RedisInner {
 }
 
 impl RedisStore {
-    /// Connects, checks the server, and makes the store if there is none.
+    /// Connects, checks the server, and makes the store if it is missing.
     ///
     /// # Errors
     /// The server cannot be reached, is not fit for a store, or has another gate's. The text says what, and how to repair
     /// it.
     pub async fn connect(options: RedisOptions) -> Result<Self, StoreError> {
         Ok(Self(Arc::new(check::open(options).await?)))
-    }
-
-    /// Finds out what [`connect`](Self::connect) would, and makes no store: what the server is.
-    #[doc(hidden)]
-    pub async fn inspect(options: RedisOptions) -> Result<InspectedServer, StoreError> {
-        check::inspect(options).await
     }
 }
 

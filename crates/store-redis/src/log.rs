@@ -32,7 +32,7 @@ const MAX_STARTS: u32 = 3;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct LogPosition {
     pub(super) id: LogId,
-    /// The write that made the entry. Zeros: there is none, but nothing from `id` on was trimmed.
+    /// The write that made the entry. Zeros: no such write is known, but no entry from `id` on was trimmed.
     pub(super) op: Op,
 }
 

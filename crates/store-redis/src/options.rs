@@ -61,7 +61,6 @@ pub(super) struct Sentinel {
 
 impl RedisOptions {
     /// The prefix of keys, unless another one is given.
-    #[doc(hidden)]
     pub const PREFIX: &str = "rg";
 
     /// A server by its URL: `redis://host:port/database`, or `rediss://` for TLS. No password belongs into it.
@@ -238,7 +237,6 @@ impl RedisOptions {
     }
 
     /// Checks that the URLs belong together.
-    #[doc(hidden)]
     pub fn check_urls(urls: &[String], sentinel: bool, cluster: bool) -> Result<(), StoreError> {
         let infos = urls.iter().map(|url| parse(url)).collect::<Result<Vec<_>, _>>()?;
         let Some(first) = infos.first() else { return Err(mistake("there is no URL of Redis")) };
@@ -264,13 +262,11 @@ impl RedisOptions {
     }
 
     /// Checks that a text is the URL of a server, without credentials. The error does not repeat it.
-    #[doc(hidden)]
     pub fn check_url(url: &str) -> Result<(), StoreError> {
         parse(url).map(drop)
     }
 
     /// Checks that keys may begin with this prefix.
-    #[doc(hidden)]
     pub fn check_prefix(prefix: &str) -> Result<(), StoreError> {
         let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if prefix.is_empty() || prefix.len() > MAX_PREFIX || !prefix.chars().all(fits) {

@@ -5,6 +5,7 @@ use http::HeaderMap;
 use secrecy::ExposeSecret;
 
 use super::*;
+use rotogate_core::engine::tokens_for_test;
 use rotogate_core::fault::Fault;
 use rotogate_core::session::rotation::{Lifetime, Reuse, SessionEnd};
 
@@ -34,7 +35,7 @@ fn written(dialect: Envelope, method: &Method, outcome: Result<Outcome, Error>) 
 
 #[test]
 fn a_success_is_the_documented_body_with_an_array_of_one() {
-    let issued = IssuedTokens::for_test("aaa.bbb.ccc", "rg1_x", 3600);
+    let issued = tokens_for_test("aaa.bbb.ccc", "rg1_x", 3600);
     let (status, body, headers) = written(Envelope::default(), &Method::PUT, Ok(Outcome::Issued(Box::new(issued))));
     assert_eq!(status, StatusCode::OK);
     assert_eq!(

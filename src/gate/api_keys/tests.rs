@@ -17,7 +17,7 @@ use crate::dialect::my_keys::MyKeys;
 use crate::gate::{Browser, CredentialKind, Endpoint, GateBody, Identity, NewSession, Peer, Whose};
 use rotogate_core::api_key::ApiKeySettings;
 use rotogate_core::claim::{OwnClaims, ROLES};
-use rotogate_core::client::{Client, SecretHash};
+use rotogate_core::client::Client;
 use rotogate_core::clock::{ManualTime, Timestamp};
 use rotogate_core::directory::{Directory, DirectoryError, User};
 use rotogate_core::engine::api_keys::keys_by_secret;
@@ -102,7 +102,7 @@ impl World {
         let user = User::new("ada").scopes(Scope::parse("read write").unwrap()).claims(claims);
         let users = Arc::new(Users(Mutex::new(Some(user))));
         let mut batch = Client::public("batch");
-        batch.secret_hash = Some(SecretHash::of_nobody().unwrap());
+        batch.secret_hash = Some(rotogate_core::password::unmatched_secret_hash().unwrap());
         batch.scopes = Some(Scope::parse("read").unwrap());
         let mut gate = Gate::builder()
             .issuer(ISSUER)

@@ -10,7 +10,7 @@ use crate::gate::origin::origin_of;
 use crate::gate::{Endpoint, EndpointError};
 use rotogate_core::client::{Client, ExchangeRules, Grant};
 use rotogate_core::decision::DecisionPointRules;
-use rotogate_core::route::{Auth, Route};
+use rotogate_core::route::{Auth, Route, role_problem};
 use rotogate_core::token::assertion::can_sign_assertions;
 use rotogate_core::token::keyring::Keyring;
 use rotogate_core::token::verify::{IssuerRules, is_name};
@@ -131,7 +131,7 @@ pub(super) fn roles(own: Option<&str>, trusted: &[IssuerRules], routes: &[Route]
             let has_none = others.clone().filter(named).any(|rules| rules.claims.roles.is_empty());
             let none =
                 has_none.then_some("is of an issuer whose rules name no claim of roles: call `IssuerRules::roles`");
-            if let Some(why) = route.policy.problem_of(role, &taken).or(none) {
+            if let Some(why) = role_problem(role, &taken).or(none) {
                 return Err(BuildError::Role { route: route.id.to_string(), role: role.to_string(), why });
             }
         }

@@ -168,7 +168,7 @@ impl<'a> EndpointRequest<'a> {
         let body = StallTimeout::new(body.map_err(Into::into).boxed_unsync(), STREAMED_BODY_TIMEOUT);
         let empty = Bytes::new();
         let (reply, reason) = self.endpoint.dialect.stream(&self.call(&empty, false), body.boxed_unsync()).await;
-        EndpointResponse::reply(reply.map(|body| body.holding(place)), reason)
+        EndpointResponse::reply(reply.map(|body| reply::with_permit(body, place)), reason)
     }
 
     /// The reply to a request whose body was not read.

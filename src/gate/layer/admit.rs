@@ -25,7 +25,7 @@ use rotogate_core::policy::{self, By, Permitted, Undecided};
 use rotogate_core::reply;
 use rotogate_core::route::hosts::is_loopback;
 use rotogate_core::route::path::{CanonicalPath, PathError};
-use rotogate_core::route::{Auth, BadCredential, Match, Route, RoutePolicy, authority};
+use rotogate_core::route::{Auth, BadCredential, Match, Route, RoutePolicy, admits_path, authority, depends_on_path};
 use rotogate_core::rule::Rule;
 use rotogate_core::token::observer::Observer;
 
@@ -122,7 +122,7 @@ impl<M> GateLayer<M> {
             Err(admission) => return admission,
         };
         // The path is set anew below.
-        let judged_path = route.policy.depends_on_path().then(|| path.as_str().to_owned());
+        let judged_path = depends_on_path(&route.policy).then(|| path.as_str().to_owned());
         if path.is_rewritten() {
             let may_stay = self.may_stay(&path, raw);
             let canonical = (self.rewrite && whole.is_none()).then(|| path.as_str().to_owned());
@@ -262,7 +262,7 @@ impl<M> GateLayer<M> {
         {
             return refused(denial);
         }
-        match observer.judged(Rule::Path, route.policy.admits(path)) {
+        match observer.judged(Rule::Path, admits_path(&route.policy, path)) {
             Ok(()) => Ok(route),
             Err(denial) => refused(denial),
         }

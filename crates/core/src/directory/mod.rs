@@ -79,15 +79,6 @@ impl User {
         }
     }
 
-    /// A digest of the user's data that a login depends on. A session that began with other data is not valid.
-    #[doc(hidden)]
-    pub fn login_state(&self) -> [u8; 32] {
-        let Self { active, account, password_mark, sessions_valid_from, .. } = self;
-        let account = account.as_deref();
-        let mark = password_mark.map(PasswordMark::to_bytes);
-        PasswordMark::new(format!("{active} {account:?} {mark:?} {sessions_valid_from:?}").as_bytes()).to_bytes()
-    }
-
     /// Sets the account.
     #[must_use]
     pub fn account(self, account: impl Into<Box<str>>) -> Self {
@@ -138,6 +129,14 @@ impl User {
     }
 }
 
+/// A digest of the user's data that a login depends on. A session that began with other data is not valid.
+pub fn login_state(user: &User) -> [u8; 32] {
+    let User { active, account, password_mark, sessions_valid_from, .. } = user;
+    let account = account.as_deref();
+    let mark = password_mark.map(PasswordMark::to_bytes);
+    PasswordMark::new(format!("{active} {account:?} {mark:?} {sessions_valid_from:?}").as_bytes()).to_bytes()
+}
+
 /// Distinguishes a user's password from the previous one without revealing either: a digest of what the directory
 /// stores, such as a salted hash. Never a digest of the password itself.
 ///
@@ -163,8 +162,6 @@ impl PasswordMark {
     }
 }
 
-/// What only our own crates call: docs.rs does not show it.
-#[doc(hidden)]
 impl PasswordMark {
     /// A stored mark.
     pub fn from_bytes(kept: [u8; 32]) -> Self {

@@ -15,7 +15,7 @@ use crate::claim::OwnClaims;
 use crate::client::Client;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
-use crate::directory::{User, is_valid_subject};
+use crate::directory::{User, is_valid_subject, login_state};
 use crate::dpop::OnceProof;
 use crate::fault::{Error, Fault};
 use crate::random::random;
@@ -248,7 +248,7 @@ impl Engine {
     fn began(&self, session: &Session, holder: &AssertedHolder, origin: &Origin) {
         self.keep_written(session);
         if let (Some(own), Some(user)) = (&self.own_logins, &holder.user) {
-            own.add(session, user.login_state());
+            own.add(session, login_state(user));
         }
         self.counts.session_started(&session.dialect);
         audit::login(session, None, origin);

@@ -12,7 +12,7 @@ use crate::claim::OwnClaims;
 use crate::client::Client;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
-use crate::directory::{Directory, DirectoryError, LoginRequest, User};
+use crate::directory::{Directory, DirectoryError, LoginRequest, User, login_state};
 use crate::dpop::OnceProof;
 use crate::fault::{Error, Fault};
 use crate::limit::{Attempt, CheckPermit};
@@ -242,7 +242,7 @@ impl Engine {
         let issued = self.pair(&keyring, &session, created, IssueKind::Login)?;
         if let (Some(own), Some(checked)) = (&self.own_logins, &new.checked) {
             // Before the user is looked up again: any later change finds this login.
-            own.add(&session, checked.user.login_state());
+            own.add(&session, login_state(checked.user));
         }
         // After the stamp: a change of the user from now on has a later stamp, and ends the session begun here.
         if let Some(checked) = &new.checked

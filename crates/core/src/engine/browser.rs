@@ -21,7 +21,7 @@ use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::directory::User;
 use crate::fault::{Error, Fault};
-use crate::revocation::Revocation;
+use crate::revocation::raised_minimum;
 use crate::session::profile::Profile;
 use crate::session::rotation::{self, Decision, Lifetime, REVOKED, RecordChange, SessionEnd, decide};
 use crate::session::{BrowserBinding, DeviceBinding, LastPair, Session, SessionId, VouchedBy};
@@ -454,7 +454,7 @@ impl Engine {
     ) -> Result<Renewed, Error> {
         let RecordChange { record, raised } = change;
         let (id, before) = (record.id, read.session.current);
-        let raised = raised.map(|raised| Revocation::raised(id, raised, self.leeway));
+        let raised = raised.map(|raised| raised_minimum(id, raised, self.leeway));
         // Before the swap, as before a read: the swap returns the record if another request has changed it.
         let minimum_known = self.revocations.minimum(id);
         match self.swap(read.session.revision, record.clone(), raised.clone()).await? {

@@ -87,6 +87,8 @@ pub use standstill::Arrival;
 #[cfg(feature = "relay")]
 pub use status::StatusFollower;
 pub use token_exchange::TokenExchange;
+#[cfg(any(test, feature = "test-util"))]
+pub use types::tokens_for_test;
 pub use types::{
     AccountRule, ApplicationLogin, Exchange, HeldUp, HeldUpNote, IssueKind, IssuedTokens, Login, Origin, Refresh,
 };

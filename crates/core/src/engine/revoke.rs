@@ -7,7 +7,7 @@ use super::audit;
 use super::{AccountRule, Engine, Event, Origin};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
-use crate::directory::User;
+use crate::directory::{User, login_state};
 use crate::fault::{Error, Fault};
 use crate::revocation::{Effect, LONGEST_KEY, Revocation, Target};
 use crate::session::{RevokedBecause, Session, SessionId, Status};
@@ -213,14 +213,6 @@ impl Engine {
         self.revoke_from_now(target, because).await
     }
 
-    /// Ends every session of a subject that began at or before `moment`.
-    ///
-    /// # Errors
-    /// As [`Self::revoke_session`].
-    pub async fn revoke_subject_before(&self, subject: &str, moment: Timestamp) -> Result<bool, Error> {
-        self.revoke(self.subject_before(subject, moment), RevokedBecause::Operator).await
-    }
-
     /// The entry that ends every session of a subject that began at or before `moment`, and every API key made by then:
     /// the operator or a change of the user ends them.
     pub fn subject_before(&self, subject: &str, moment: Timestamp) -> Revocation {
@@ -276,7 +268,7 @@ impl Engine {
             let name = keyring.refresh_keys().shared_name(message);
             name.ok_or(Fault::Signing("there is no refresh key for the name of the change"))
         };
-        let state = after.map(User::login_state);
+        let state = after.map(login_state);
         let name = named(format!("changed user {subject}").as_bytes())?;
         Ok(shared.stamp_change(name, named(format!("state of {subject}: {state:?}").as_bytes())?).await?)
     }
@@ -285,7 +277,7 @@ impl Engine {
     /// `None`: they are not known.
     pub fn begun_otherwise(&self, subject: &str, after: Option<&User>, moment: Timestamp) -> Option<Vec<Revocation>> {
         let own = self.own_logins.as_ref()?;
-        own.others(subject, after.map(User::login_state), moment, self.leeway)
+        own.others(subject, after.map(login_state), moment, self.leeway)
     }
 
     pub(super) fn before(&self, target: Target, moment: Timestamp, because: RevokedBecause) -> Revocation {

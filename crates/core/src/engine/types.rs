@@ -267,24 +267,21 @@ pub struct IssuedTokens {
     pub how: IssueKind,
 }
 
+/// Tokens with arbitrary texts, for tests of replies.
 #[cfg(any(test, feature = "test-util"))]
-impl IssuedTokens {
-    /// Tokens with arbitrary texts, for tests of replies.
-    #[doc(hidden)]
-    pub fn for_test(access: &str, refresh: &str, expires_in: u64) -> Self {
-        Self {
-            bound_to: None,
-            certificate: None,
-            access_token: AccessTokenText::for_test(access),
-            refresh_token: Some(RefreshToken::for_test(refresh)),
-            expires: Timestamp::from_secs(10),
-            expires_in,
-            subject: "ada".into(),
-            scope: Scope::default(),
-            session_expires_in: None,
-            session: None,
-            user: None,
-            how: IssueKind::Rotated,
-        }
+pub fn tokens_for_test(access: &str, refresh: &str, expires_in: u64) -> IssuedTokens {
+    IssuedTokens {
+        bound_to: None,
+        certificate: None,
+        access_token: AccessTokenText::for_test(access),
+        refresh_token: Some(RefreshToken::for_test(refresh)),
+        expires: Timestamp::from_secs(10),
+        expires_in,
+        subject: "ada".into(),
+        scope: Scope::default(),
+        session_expires_in: None,
+        session: None,
+        user: None,
+        how: IssueKind::Rotated,
     }
 }

@@ -26,23 +26,22 @@ impl SecretHash {
         Self(SecretString::from(phc.into()))
     }
 
-    /// A hash that no secret matches: random bytes instead of a digest.
-    ///
-    /// # Errors
-    /// The system has no randomness.
-    #[doc(hidden)]
-    pub fn of_nobody() -> Result<Self, NoRandomness> {
-        use base64::Engine as _;
-        let bytes = random::<48>()?;
-        let (salt, digest) = bytes.split_at(16);
-        let text = |bytes| base64::engine::general_purpose::STANDARD_NO_PAD.encode(bytes);
-        Ok(Self::new(format!("$argon2id$v=19$m=19456,t=2,p=1${}${}", text(salt), text(digest))))
-    }
-
     /// The PHC string, for [`Passwords::verify`](super::Passwords::verify).
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
+}
+
+/// A hash that no secret matches: random bytes instead of a digest.
+///
+/// # Errors
+/// The system has no randomness.
+pub fn unmatched_secret_hash() -> Result<SecretHash, NoRandomness> {
+    use base64::Engine as _;
+    let bytes = random::<48>()?;
+    let (salt, digest) = bytes.split_at(16);
+    let text = |bytes| base64::engine::general_purpose::STANDARD_NO_PAD.encode(bytes);
+    Ok(SecretHash::new(format!("$argon2id$v=19$m=19456,t=2,p=1${}${}", text(salt), text(digest))))
 }
 
 /// Whether both are the same text, for a configuration that is read again; not for a presented secret.

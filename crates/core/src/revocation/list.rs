@@ -61,7 +61,7 @@ pub struct TokenFacts<'a> {
     pub jti: Option<&'a str>,
     /// `iat`.
     pub issued_at: Option<Timestamp>,
-    /// Who acts for the subject, in our own tokens.
+    /// The actor for the subject, in our own tokens.
     pub delegation: Option<DelegatedFacts<'a>>,
     /// This is an API key of the subject, made at `issued_at`.
     pub is_key: bool,
@@ -388,7 +388,7 @@ impl RevocationList {
         self.sessions.get(session, SessionEntry::highest).unwrap_or_default()
     }
 
-    /// The latest not-before of a subject, a client and all; [`Timestamp::ZERO`] if there is none.
+    /// The latest not-before of a subject, a client and all; [`Timestamp::ZERO`] without a not-before.
     pub fn not_before(&self, issuer: &str, subject: &str, client: Option<&str>) -> Timestamp {
         self.latest_not_before(self.issuer(issuer).as_deref(), subject, client).unwrap_or(Timestamp::ZERO)
     }

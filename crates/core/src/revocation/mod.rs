@@ -242,21 +242,17 @@ pub struct Revocation {
     pub until: Timestamp,
 }
 
-impl Revocation {
-    /// The revocation that follows from a rotation: the session's access tokens of earlier generations.
-    #[doc(hidden)]
-    pub fn raised(id: SessionId, raised: RaisedMinimum, leeway: Duration) -> Self {
-        Self {
-            target: Target::Session(id),
-            effect: Effect::Minimum {
-                minimum: raised.minimum,
-                effective_from: raised.effective_from,
-                before: raised.before,
-            },
-            until: raised.until.plus(leeway),
-        }
+/// The revocation that follows from a rotation: the session's access tokens of earlier generations.
+pub fn raised_minimum(id: SessionId, raised: RaisedMinimum, leeway: Duration) -> Revocation {
+    let RaisedMinimum { minimum, effective_from, before, until } = raised;
+    Revocation {
+        target: Target::Session(id),
+        effect: Effect::Minimum { minimum, effective_from, before },
+        until: until.plus(leeway),
     }
+}
 
+impl Revocation {
     /// Merges with another entry of the same target; the later end wins.
     pub fn absorb(&mut self, other: &Self) {
         debug_assert_eq!(self.target, other.target);

@@ -206,7 +206,6 @@ impl Condition {
     }
 
     /// What is wrong with it.
-    #[doc(hidden)]
     pub fn problem(&self) -> Option<&'static str> {
         let of_members = matches!(&self.comparison, Comparison::Has(ClaimValue::Text(_)) | Comparison::Exists);
         match self.comparison.problem() {
@@ -359,46 +358,36 @@ impl Conditions {
     }
 
     /// Whether they depend on the path.
-    #[doc(hidden)]
-    pub const fn has_params(&self) -> bool {
+    pub(super) const fn has_params(&self) -> bool {
         self.has_params
     }
 
     /// A parameter that this path pattern does not have.
-    #[doc(hidden)]
-    pub fn missing_param(&self, pattern: &str) -> Option<&str> {
+    pub(super) fn missing_param(&self, pattern: &str) -> Option<&str> {
         let route = Route::new(pattern, super::RoutePolicy::default());
         self.params().find(|name| !route.params(pattern).any(|(known, _)| known == *name))
     }
+}
 
-    /// Judges the claims of a token. What depends on the path is left.
-    #[doc(hidden)]
-    pub fn judge(&self, claims: &Map<String, Value>) -> KeptConditions {
-        let when = kept::settle(&self.when, claims);
-        let any = match self.when_any.as_slice() {
-            [] => vec![Box::default()],
-            tables => tables.iter().filter_map(|table| kept::settle(table, claims)).collect(),
-        };
-        KeptConditions::new(self.id, when, any)
+/// Which of the conditions these claims do not meet: claims and operators, never a value. `None` if they meet all.
+pub fn unmet_condition(
+    all: &Conditions,
+    claims: &Map<String, Value>,
+    params: &impl Fn(&str) -> Option<String>,
+) -> Option<String> {
+    let holds = |one: &Condition| match one.judge(claims) {
+        ConditionVerdict::Known(holds) => holds,
+        ConditionVerdict::Param(name, text) => params(name).is_some_and(|param| param == text),
+    };
+    if let Some(one) = all.when.iter().find(|one| !holds(one)) {
+        return Some(one.to_string());
     }
-
-    /// Which of them these claims do not meet: claims and operators, never a value. `None` if they meet all.
-    #[doc(hidden)]
-    pub fn unmet(&self, claims: &Map<String, Value>, params: &impl Fn(&str) -> Option<String>) -> Option<String> {
-        let holds = |one: &Condition| match one.judge(claims) {
-            ConditionVerdict::Known(holds) => holds,
-            ConditionVerdict::Param(name, text) => params(name).is_some_and(|param| param == text),
-        };
-        if let Some(one) = self.when.iter().find(|one| !holds(one)) {
-            return Some(one.to_string());
-        }
-        if self.when_any.is_empty() || self.when_any.iter().any(|table| table.iter().all(holds)) {
-            return None;
-        }
-        let failing = self.when_any.iter().filter_map(|table| table.iter().find(|one| !holds(one)));
-        let named: Vec<_> = failing.map(ToString::to_string).collect();
-        Some(format!("none of when_any: {}", named.join("; ")))
+    if all.when_any.is_empty() || all.when_any.iter().any(|table| table.iter().all(holds)) {
+        return None;
     }
+    let failing = all.when_any.iter().filter_map(|table| table.iter().find(|one| !holds(one)));
+    let named: Vec<_> = failing.map(ToString::to_string).collect();
+    Some(format!("none of when_any: {}", named.join("; ")))
 }
 
 /// Each claim with its operator, never a value.

@@ -42,8 +42,7 @@ impl RouteDecision {
     }
 
     /// A parameter of `resource_id` that this path pattern does not have.
-    #[doc(hidden)]
-    pub fn missing_param(&self, pattern: &str) -> Option<&str> {
+    pub(super) fn missing_param(&self, pattern: &str) -> Option<&str> {
         let route = Route::new(pattern, RoutePolicy::default());
         pieces(&self.resource_id).find_map(|piece| match piece {
             Piece::Param(name) if !route.params(pattern).any(|(known, _)| known == name) => Some(name),

@@ -72,8 +72,6 @@ impl Default for Mcp {
     }
 }
 
-/// What only our own crates call: docs.rs does not show it.
-#[doc(hidden)]
 impl Mcp {
     /// What is wrong with the versions.
     pub fn problem(&self) -> Option<String> {

@@ -27,13 +27,18 @@ mod warnings;
 
 pub use calls::CallPattern;
 pub use calls::ungoverned;
-pub use condition::{ClaimValue, Comparison, Condition, ConditionError, Conditions, KeptConditions, KeptVerdicts};
+pub use condition::{
+    ClaimValue, Comparison, Condition, ConditionError, Conditions, KeptConditions, KeptVerdicts, unmet_condition,
+};
 pub use decision::RouteDecision;
 pub use hosts::{HostError, Hosts};
 pub use lead::{LoginLead, OnExpiry};
 pub use mcp::{CallRule, CallRules, Implied, Mcp, McpCalls, McpCheck};
 pub use methods::{DEFAULT_METHODS, REGISTERED_METHODS};
-pub use policy::{Auth, BadCredential, Credentials, EncodedSlash, LooseMatch, Role, RoutePolicy};
+pub use policy::{
+    Auth, BadCredential, Credentials, EncodedSlash, LooseMatch, Role, RoutePolicy, admits_path, depends_on_path,
+    role_problem,
+};
 pub use rate::{LimitOver, LimitPer, RateLimit, unusable_limit};
 pub use resource::{RESOURCE_METADATA_PATH, Resource, StepUp};
 pub use table::{Match, RouteError, RouteProblem, RouteTable};

@@ -157,12 +157,6 @@ impl RoutePolicy {
         }
     }
 
-    /// Do its rules compare something with the path of a request?
-    #[doc(hidden)]
-    pub fn depends_on_path(&self) -> bool {
-        self.decision.is_some() || self.conditions.as_deref().is_some_and(Conditions::has_params)
-    }
-
     /// The scopes that a refusal names.
     pub fn asked_scopes(&self) -> Cow<'_, Scope> {
         match self.any_scope.is_empty() {
@@ -249,33 +243,32 @@ impl RoutePolicy {
     }
 }
 
-/// What only our own crates call: docs.rs does not show it.
-#[doc(hidden)]
-impl RoutePolicy {
-    /// The problem of one of its roles, on a route that takes the tokens of these issuers.
-    pub fn problem_of(&self, role: &Role, issuers: &[&str]) -> Option<&'static str> {
-        match &role.issuer {
-            Some(issuer) if !issuers.contains(&&**issuer) => {
-                Some("is of an issuer whose tokens the route does not take")
-            }
-            None if issuers.len() != 1 => Some(
-                "needs its issuer, because the route takes the tokens of several: write \"self:admin\" for our own, or the \
-                 name of an issuer instead of self",
-            ),
-            Some(_) | None => None,
-        }
-    }
+/// Do the rules of a policy compare something with the path of a request?
+pub fn depends_on_path(policy: &RoutePolicy) -> bool {
+    policy.decision.is_some() || policy.conditions.as_deref().is_some_and(Conditions::has_params)
+}
 
-    /// May a request with this path take the route?
-    ///
-    /// # Errors
-    /// [`Denial::BadPath`] for an escaped slash that the route does not keep.
-    // Requirement T12.
-    pub fn admits(&self, path: &CanonicalPath<'_>) -> Result<(), Denial> {
-        match self.encoded_slash {
-            EncodedSlash::Refuse if path.has_encoded_slash() => Err(PathError::EncodedSlash.into()),
-            EncodedSlash::Refuse | EncodedSlash::Keep => Ok(()),
-        }
+/// The problem of a role of a policy, on a route that takes the tokens of these issuers.
+pub fn role_problem(role: &Role, issuers: &[&str]) -> Option<&'static str> {
+    match &role.issuer {
+        Some(issuer) if !issuers.contains(&&**issuer) => Some("is of an issuer whose tokens the route does not take"),
+        None if issuers.len() != 1 => Some(
+            "needs its issuer, because the route takes the tokens of several: write \"self:admin\" for our own, or the \
+             name of an issuer instead of self",
+        ),
+        Some(_) | None => None,
+    }
+}
+
+/// May a request with this path take a route with this policy?
+///
+/// # Errors
+/// [`Denial::BadPath`] for an escaped slash that the route does not keep.
+// Requirement T12.
+pub fn admits_path(policy: &RoutePolicy, path: &CanonicalPath<'_>) -> Result<(), Denial> {
+    match policy.encoded_slash {
+        EncodedSlash::Refuse if path.has_encoded_slash() => Err(PathError::EncodedSlash.into()),
+        EncodedSlash::Refuse | EncodedSlash::Keep => Ok(()),
     }
 }
 
@@ -456,10 +449,10 @@ mod tests {
     fn t12_an_escaped_slash_passes_only_where_the_route_keeps_it() {
         let path = CanonicalPath::parse("/a%2fb").unwrap();
         let strict = RoutePolicy::default();
-        assert_eq!(strict.admits(&path), Err(Denial::BadPath(PathError::EncodedSlash)));
-        assert_eq!(strict.admits(&CanonicalPath::parse("/a/b").unwrap()), Ok(()));
+        assert_eq!(admits_path(&strict, &path), Err(Denial::BadPath(PathError::EncodedSlash)));
+        assert_eq!(admits_path(&strict, &CanonicalPath::parse("/a/b").unwrap()), Ok(()));
         let lax = RoutePolicy { encoded_slash: EncodedSlash::Keep, ..RoutePolicy::default() };
-        assert_eq!(lax.admits(&path), Ok(()));
+        assert_eq!(admits_path(&lax, &path), Ok(()));
     }
 
     #[test]
@@ -528,8 +521,7 @@ mod tests {
         assert_eq!(parse("kc:admin"), Role { issuer: Some("kc".into()), name: "admin".into() });
         assert_eq!(parse("kc:a:b"), Role { issuer: Some("kc".into()), name: "a:b".into() });
         assert_eq!(parse("urn:admin"), Role { issuer: None, name: "urn:admin".into() });
-        let policy = RoutePolicy::default();
-        let problem = |text: &str, issuers: &[&str]| policy.problem_of(&parse(text), issuers).is_some();
+        let problem = |text: &str, issuers: &[&str]| role_problem(&parse(text), issuers).is_some();
         assert!(!problem("admin", &["kc"]) && !problem("kc:admin", &["self", "kc"]) && !problem("kc:admin", &["kc"]));
         assert!(problem("admin", &["self", "kc"]) && problem("kc:admin", &["self"]));
         for text in ["kc:admin", "admin", "urn:x"] {

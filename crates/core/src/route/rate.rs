@@ -186,7 +186,6 @@ impl RateLimit {
     }
 
     /// Its name on a route.
-    #[doc(hidden)]
     pub fn name_on(&self, route: &RouteId) -> Box<str> {
         self.name.clone().unwrap_or_else(|| format!("{route} {}", self.per).into())
     }

@@ -56,7 +56,6 @@ impl Resource {
     }
 
     /// The problem of its path.
-    #[doc(hidden)]
     pub fn problem(&self) -> Option<&'static str> {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
         if !self.path.starts_with('/') || !self.path.bytes().all(is_plain) {

@@ -10,7 +10,7 @@ use crate::thumbprint::KeyThumbprint;
 /// Requests that were under way at a login or a registration have no device cookie. They pass for this long.
 const UNDER_WAY: Duration = Duration::from_secs(60);
 
-/// The cookie of a browser session, as far as a store knows it. Nobody can make the cookie from it.
+/// The cookie of a browser session, as a store keeps it: the cookie cannot be computed from this record.
 ///
 /// ```
 /// use rotogate::session::Session;

@@ -50,22 +50,21 @@ impl Generation {
         self.0
     }
 
-    /// Whether the pair of this generation was confirmed, in words. The first pair replaces none, so it is not noted.
-    #[doc(hidden)]
-    pub const fn use_in_words(self, confirmed: bool) -> &'static str {
-        match (confirmed, self) {
-            (true, _) => "seen in use",
-            (false, Self::FIRST) => "not refreshed yet",
-            (false, _) => "not seen in use",
-        }
-    }
-
     /// The generation after this one; `None` after the last number.
     pub const fn next(self) -> Option<Self> {
         match self.0.checked_add(1) {
             Some(number) => Some(Self(number)),
             None => None,
         }
+    }
+}
+
+/// Whether the pair of this generation was confirmed, in words. The first pair replaces none, so it is not noted.
+pub const fn use_in_words(generation: Generation, confirmed: bool) -> &'static str {
+    match (confirmed, generation) {
+        (true, _) => "seen in use",
+        (false, Generation::FIRST) => "not refreshed yet",
+        (false, _) => "not seen in use",
     }
 }
 
@@ -228,7 +227,6 @@ pub enum RevokedBecause {
 
 impl RevokedBecause {
     /// All reasons.
-    #[doc(hidden)]
     pub const ALL: [Self; 10] = [
         Self::Logout,
         Self::Reuse,
@@ -245,8 +243,7 @@ impl RevokedBecause {
     /// Does a not-before of a subject, of a client or of all for this reason end API keys, too? Not one by the holder of a
     /// session: "log out everywhere" leaves the owner's keys.
     // Requirement K4.
-    #[doc(hidden)]
-    pub const fn ends_keys(self) -> bool {
+    pub(crate) const fn ends_keys(self) -> bool {
         match self {
             Self::Operator | Self::UserChanged | Self::Restored | Self::GlobalRevocation => true,
             Self::Logout
@@ -412,8 +409,6 @@ impl Seal {
     }
 }
 
-/// What only our own crates call: docs.rs does not show it.
-#[doc(hidden)]
 impl Seal {
     /// A tag under the refresh secret with this id.
     pub const fn new(key: u8, tag: [u8; 16]) -> Self {
@@ -460,7 +455,6 @@ impl VouchedBy {
     }
 
     /// Can a notice name these values, and a token carry them?
-    #[doc(hidden)]
     pub fn is_valid(&self) -> bool {
         let all = [Some(&self.issuer), Some(&self.subject), self.session.as_ref()];
         all.into_iter().flatten().all(|text| (1..=256).contains(&text.len()) && !text.chars().any(char::is_control))

@@ -31,6 +31,11 @@ pub struct Scope(Box<str>);
 #[error("a scope token may contain visible ASCII characters except \" and \\")]
 pub struct InvalidScope;
 
+/// A scope that no token has. A misspelt requirement becomes this scope, so that no token satisfies it.
+pub fn impossible() -> Scope {
+    Scope("\u{0}".into())
+}
+
 impl Scope {
     /// Reads a space-separated list. A token named twice counts once.
     ///
@@ -39,12 +44,6 @@ impl Scope {
     pub fn parse(text: &str) -> Result<Self, InvalidScope> {
         let token = |t: &&str| t.bytes().all(|b| (0x21..=0x7e).contains(&b) && b != b'"' && b != b'\\');
         if text.split(' ').all(|t| token(&t)) { Ok(Self::collect(text.split(' '))) } else { Err(InvalidScope) }
-    }
-
-    /// A scope that no token has. A misspelt requirement becomes this scope, so that no token satisfies it.
-    #[doc(hidden)]
-    pub fn impossible() -> Self {
-        Self("\u{0}".into())
     }
 
     /// The scope of these tokens, each from a scope.

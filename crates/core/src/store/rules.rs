@@ -262,11 +262,10 @@ impl Rules {
         Ok(true)
     }
 
-    /// What a swap needs, whatever the store holds.
+    /// Checks a swap before the store is read: its revision rises, and its revocation fits the record.
     ///
     /// # Errors
-    /// What it lacks.
-    #[doc(hidden)]
+    /// The rule that the swap breaks.
     pub fn may_swap(expected: u64, record: &Session, revocation: Option<&Revocation>) -> Result<(), Failure> {
         if record.revision <= expected {
             return refused(format!("the new record of session {} must have a higher revision", record.id));

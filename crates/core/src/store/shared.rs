@@ -301,8 +301,7 @@ impl Staleness {
         Self { limit, served: limit }
     }
 
-    /// May a gate have it?
-    #[doc(hidden)]
+    /// Are both times in the range that a gate accepts?
     pub fn is_sound(&self) -> bool {
         (Self::SHORTEST..=Self::LONGEST).contains(&self.limit) && self.served >= self.limit
     }

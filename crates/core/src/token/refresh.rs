@@ -50,8 +50,7 @@ impl RefreshToken {
 
     /// A token with an arbitrary text, for tests of replies.
     #[cfg(any(test, feature = "test-util"))]
-    #[doc(hidden)]
-    pub fn for_test(text: &str) -> Self {
+    pub(crate) fn for_test(text: &str) -> Self {
         Self(Zeroizing::new(text.to_owned()))
     }
 }

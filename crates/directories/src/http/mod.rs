@@ -275,7 +275,7 @@ impl Source for HttpSource {
         let asked = match name.form() {
             UserNameForm::Email => Lookup { email: text, ..asked },
             UserNameForm::Opaque => Lookup { opaque: text, ..asked },
-            // A form that this crate does not know is that of nobody.
+            // A name in a form that this crate does not know is of no user.
             _ => return Ok(NamedUsers::None),
         };
         self.look_up(&asked, answer::read_named).await

@@ -5,7 +5,7 @@ use std::fmt;
 /// A value that a statement may name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Param {
-    /// `{account}`: the account of the login; NULL if there is none.
+    /// `{account}`: the account of the login; NULL for a login without account.
     Account,
     /// `{username}`: the name of the login.
     Username,

@@ -1,4 +1,4 @@
-//! Changes of users, as events of the audit trail. A command writes who made a change; a running gate writes what it finds
+//! Changes of users, as events of the audit trail. A command writes the author of a change; a running gate writes what it finds
 //! in its file, even if another program changed it.
 
 const TARGET: &str = "rotogate::audit";

@@ -160,7 +160,7 @@ fn directory(url: &str, table: &table::UserTable, replaced: Option<ReplacedEntry
 /// The file of a database.
 ///
 /// # Errors
-/// `url` is none of an SQLite file.
+/// `url` does not name an SQLite file.
 pub fn path_of(url: &str, folder: &Path) -> Result<PathBuf, String> {
     table::sqlite_path(url, folder).ok_or_else(|| format!("{url}: expected sqlite:FILE, such as sqlite:data/users.db"))
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use base64::Engine as _;
 
 use rotogate_core::clock::Timestamp;
-use rotogate_core::directory::{PasswordMark, User, is_valid_subject};
+use rotogate_core::directory::{PasswordMark, User, is_valid_subject, login_state};
 use rotogate_core::password::{Accepted, CostClass, PasswordHash, SecretHash};
 use rotogate_core::session::Scope;
 use rotogate_core::token::claims::CLIENT_PREFIX;
@@ -59,7 +59,7 @@ impl UserEntry {
         let account = user.account.as_deref().unwrap_or_default();
         let parts = [&*user.subject, &*self.username, account, &user.scopes.to_string()].map(str::to_owned);
         let text = format!("{parts:?} {} {:?}", user.account.is_some(), user.profile);
-        let state = PasswordMark::new(&user.login_state());
+        let state = PasswordMark::new(&login_state(user));
         PasswordMark::new(&[text.as_bytes(), &state.to_bytes()].concat()).to_bytes()
     }
 }

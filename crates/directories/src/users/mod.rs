@@ -51,7 +51,7 @@ pub use watch::FileWatcher;
 /// The most users that a file should have: each change reads and writes all of it.
 pub const MAX_USERS: usize = 2_000;
 
-/// A user before and after a change of the file. A new user is none: nothing depends on it yet.
+/// A user before and after a change of the file. A new user is no change: no session depends on the user yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserChange {
     /// Before.

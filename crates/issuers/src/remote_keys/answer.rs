@@ -166,22 +166,20 @@ impl Metadata {
         })
     }
 
-    /// The token endpoint, if requests may be sent there.
-    #[doc(hidden)]
-    pub fn token_target(&self) -> Option<FetchTarget> {
-        self.target(self.token_endpoint.as_deref()?)
-    }
-
-    /// The revocation endpoint, if requests may be sent there.
-    #[doc(hidden)]
-    pub fn revocation_target(&self) -> Option<FetchTarget> {
-        self.target(self.revocation_endpoint.as_deref()?)
-    }
-
     /// A URL of this document, if requests may be sent there.
     pub(crate) fn target(&self, url: &str) -> Option<FetchTarget> {
         FetchTarget::parse(url, self.allowed).ok()
     }
+}
+
+/// The token endpoint of a document, if requests may be sent there.
+pub fn token_target(metadata: &Metadata) -> Option<FetchTarget> {
+    metadata.target(metadata.token_endpoint.as_deref()?)
+}
+
+/// The revocation endpoint of a document, if requests may be sent there.
+pub fn revocation_target(metadata: &Metadata) -> Option<FetchTarget> {
+    metadata.target(metadata.revocation_endpoint.as_deref()?)
 }
 
 fn url(document: &Map<String, Value>, member: &str) -> Option<String> {

@@ -19,9 +19,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
-pub use answer::{FetchFailure, Metadata};
+pub use answer::{FetchFailure, Metadata, revocation_target, token_target};
 pub use kept::{KeptKeySet, KeySetFolder, KeySetStore};
-#[doc(hidden)]
 pub use lists::follow_status_lists;
 pub use rotogate_core::http_client::{BadProxy, Proxy};
 pub use settings::{FetchFiles, FetchSettings, InvalidRemoteIssuer, KeyLocation, RemoteIssuer};
@@ -66,8 +65,7 @@ impl RemoteKeys {
     ///
     /// # Errors
     /// As [`Self::start`].
-    #[doc(hidden)]
-    pub fn start_with(
+    pub(crate) fn start_with(
         issuer: RemoteIssuer,
         kept: Option<Arc<dyn KeySetStore>>,
         time: Arc<dyn TimeSource>,
@@ -131,7 +129,6 @@ impl RemoteKeys {
 
     /// Stops fetching at once. The keys stay as they are: for an issuer that is no longer trusted, while earlier
     /// requests may still hold its keys.
-    #[doc(hidden)]
     pub fn stop(&self) {
         self.task.abort();
     }
@@ -147,7 +144,6 @@ impl RemoteKeys {
     }
 
     /// The number of fetches with each result, from a closed set of words.
-    #[doc(hidden)]
     pub fn fetches(&self) -> impl Iterator<Item = (&'static str, u64)> {
         self.shared.fetches()
     }

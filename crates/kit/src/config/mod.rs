@@ -363,7 +363,7 @@ impl<'a> Section<'a> {
         Some(self.get_or(key, read, default))
     }
 
-    /// As [`Section::require`], with an empty value if there is none: the configuration is refused then.
+    /// As [`Section::require`], with an empty value if the key is missing: the configuration is refused then.
     pub fn required<T: Default>(
         &self,
         key: &'static str,

@@ -65,7 +65,7 @@ impl<'a> Problems<'a> {
         self.found.borrow().iter().any(|problem| under(&problem.key))
     }
 
-    /// All of them; `None` if there is none.
+    /// All problems; `None` without a problem.
     pub fn into_errors(self) -> Option<ConfigErrors> {
         ConfigErrors::new(self.found.into_inner())
     }

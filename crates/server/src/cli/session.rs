@@ -9,7 +9,7 @@ use super::output::Output;
 use super::{CommandResult, Failure, admin_client, prompt, runtime};
 use crate::config::AdminAccess;
 use crate::server::operate::admin::{RevocationReport, RevocationRequest, SessionInfo};
-use rotogate_core::session::{Generation, SessionId};
+use rotogate_core::session::{Generation, SessionId, use_in_words};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum SessionCommand {
@@ -214,7 +214,7 @@ fn line(session: &SessionInfo) -> String {
 
 fn shown(Detail { session, ended_by }: &Detail) -> String {
     let none = || "-".to_owned();
-    let seen = Generation::new(session.generation).use_in_words(session.confirmed);
+    let seen = use_in_words(Generation::new(session.generation), session.confirmed);
     let ended = ended_by.as_ref().map_or_else(String::new, |who| format!(", ended by {who}"));
     [
         ("session", session.id.clone()),

@@ -88,7 +88,7 @@ async fn a_server_that_is_away_is_an_error_in_time_and_nothing_was_written() {
     print_time("C11 an answer without PostgreSQL", took, LATEST);
 }
 
-/// What was acknowledged is there after a crash, and the gate goes on by itself.
+/// Acknowledged writes survive a crash of the server, and the gate reconnects by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_crash_of_the_server_loses_nothing_that_was_acknowledged() {
     let mut server = Server::start(&["fsync=on"]);

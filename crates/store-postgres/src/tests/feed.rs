@@ -90,7 +90,7 @@ async fn c8_a_step_is_complete_once_everything_up_to_the_beat_was_read() {
     conformance::server::c8_a_step_is_complete_once_all_was_read(&*server.connect("rg").await).await;
 }
 
-/// A transaction is held open between two others: the later one is heard of, and the held one as soon as it commits.
+/// A transaction is held open between two others: the feed brings the later one, and the held one as soon as it commits.
 #[tokio::test]
 async fn c24_entries_that_commit_out_of_order_are_all_heard_of() {
     let server = Server::start(&[]);
@@ -108,7 +108,7 @@ async fn c24_entries_that_commit_out_of_order_are_all_heard_of() {
         entries.extend(more);
     }
     assert_eq!(entries, [entry(3)]);
-    // Whoever begins or asks meanwhile finds it later, too.
+    // A reader that begins or asks meanwhile finds the entry later, too.
     let (listed, between) = node.revocations_since(Cursor::default()).await.unwrap();
     assert_eq!(listed, [entry(1), entry(3)]);
     let mut late = node.follow(Cursor::default(), follow()).await.unwrap();

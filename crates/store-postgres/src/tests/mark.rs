@@ -34,9 +34,7 @@ async fn c18_c19_a_store_that_was_set_back_while_no_gate_ran_is_refused_however_
         let expected = format!("the store is only at commit {left}");
         assert!(refused.to_string().contains(&expected), "{refused}");
     }
-    let asked =
-        PostgresStore::inspect(with(server.options().schema("rg"), |network| network.high_water = Some(mark.clone())))
-            .await;
+    let asked = inspect(with(server.options().schema("rg"), |network| network.high_water = Some(mark.clone()))).await;
     assert!(asked.unwrap_err().to_string().contains("only at commit"));
     assert_eq!(writes(&server), left, "nothing was written");
     let accepting = with(server.options().schema("rg"), |network| {

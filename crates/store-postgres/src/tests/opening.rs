@@ -4,6 +4,7 @@ use support::pki::Pki;
 
 use super::*;
 use rotogate_core::store::conformance::{gone, insert, session, start};
+use rotogate_core::store::kit::network::compare_clocks;
 
 async fn refused(options: PostgresOptions) -> String {
     let error = PostgresStore::connect(options).await.unwrap_err();
@@ -70,7 +71,7 @@ async fn c20_each_right_that_is_missing_is_named() {
     server.sql("revoke create on database postgres from gate");
     let said = refused(server.options()).await;
     assert!(said.contains("permission denied for database") && said.contains("docs/postgres.md"), "{said}");
-    // The tables may be another's, who migrates.
+    // The tables may belong to another role, which migrates.
     server.sql("create role owner login password 'owner'; grant create on database postgres to owner");
     let url = format!("postgres://owner@127.0.0.1:{}/postgres", server.port);
     let owner = PostgresOptions::new(url, network(ISSUER, KEYRING).password(SecretString::from("owner")));
@@ -207,7 +208,7 @@ async fn c20_mistakes_in_the_options_are_named_without_credentials() {
 #[tokio::test]
 async fn c20_a_skewed_clock_is_refused() {
     let now = Timestamp::from_secs(1_800_000_000);
-    let skewed = |theirs: Timestamp| options(1).network.compare_clocks("PostgreSQL", now, theirs, now);
+    let skewed = |theirs: Timestamp| compare_clocks(&options(1).network, "PostgreSQL", now, theirs, now);
     assert!(skewed(now.plus(LEEWAY)).is_ok() && skewed(now.minus(LEEWAY)).is_ok());
     for theirs in [now.plus(LEEWAY * 2), now.minus(LEEWAY * 2)] {
         let said = skewed(theirs).unwrap_err().to_string();

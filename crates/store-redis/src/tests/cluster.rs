@@ -74,7 +74,8 @@ async fn c1_however_many_sessions_begin_in_all_partitions_no_more_live_than_may(
     }
 }
 
-/// An announcement that is sent again is another's to the one who decided before it: it fails, and decides again.
+/// If an announcement is sent again, a node that decided before it sees the entry of another node: its write fails, and it
+/// decides again.
 #[tokio::test]
 async fn c2_an_insert_over_partitions_that_another_came_before_decides_again() {
     let site = Site::cluster();
@@ -149,7 +150,7 @@ async fn c4_a_not_before_that_reached_one_partition_reaches_all_with_the_next() 
     }
 }
 
-/// Begun while the not-before is on its way: whichever comes first in a partition, none goes on.
+/// Sessions begin while the not-before is on its way: no session outlives it, whichever write comes first in a partition.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn c4_no_session_of_any_partition_slips_past_a_not_before() {
     let site = Site::cluster();
@@ -270,7 +271,7 @@ async fn c20_each_command_of_a_cluster_that_is_missing_is_named() {
 async fn c20_an_inspection_of_a_cluster_finds_what_a_start_would_and_makes_nothing() {
     let site = Site::cluster();
     let content = site.content();
-    let found = RedisStore::inspect(site.options()).await.unwrap().found;
+    let found = inspect(site.options()).await.unwrap().found;
     assert!(found.contains("version ") && found.contains("no store yet"), "{found}");
     assert_eq!(site.content(), content);
     site.connect("rg").await;
@@ -278,12 +279,12 @@ async fn c20_an_inspection_of_a_cluster_finds_what_a_start_would_and_makes_nothi
     let Site::Cluster(cluster) = &site else { unreachable!() };
     let gone = support::server::free_port();
     let some = options(gone).more_urls([format!("redis://127.0.0.1:{}", cluster.nodes[1].port)]).cluster();
-    let found = RedisStore::inspect(some).await.unwrap().found;
+    let found = inspect(some).await.unwrap().found;
     assert!(found.contains("the store is this gate's"), "{found}");
     let url = format!("redis://127.0.0.1:{}", cluster.nodes[0].port);
     let other = RedisOptions::new(&url, NetworkOptions::new(ISSUER, Uuid::from_u128(8), LEEWAY)).cluster();
     for (options, part) in [(other, "another keyring"), (site.options().wait_replicas(1), "wait_replicas is 1")] {
-        let said = RedisStore::inspect(options).await.unwrap_err().to_string();
+        let said = inspect(options).await.unwrap_err().to_string();
         assert!(said.contains(part), "{said}");
     }
 }

@@ -125,7 +125,7 @@ async fn a_server_that_is_away_is_an_error_in_time_and_nothing_was_written() {
     print_time("C11 an answer without the server", took, LATEST);
 }
 
-/// What was acknowledged is there after a crash, and the gate goes on by itself.
+/// Acknowledged writes survive a crash of the server, and the gate reconnects by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_crash_of_the_server_loses_nothing_that_was_acknowledged() {
     let mut server = Server::start(&["--appendonly yes", "--appendfsync always"]);
@@ -155,7 +155,7 @@ async fn c18_a_feed_across_a_restart_of_the_server_says_that_writes_may_be_lost_
     entries.extend(heard(&mut *feed).await.0);
     entries.dedup();
     assert_eq!(entries, [ended]);
-    // It is said once.
+    // The feed reports the loss once.
     heard(&mut *feed).await;
 }
 

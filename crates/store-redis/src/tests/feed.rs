@@ -4,8 +4,8 @@ use support::proxy::Proxy;
 
 use super::*;
 use rotogate_core::clock::TimeSource;
-use rotogate_core::store::conformance::{later, minimum, session, start};
 use rotogate_core::store::FeedStep;
+use rotogate_core::store::conformance::{later, minimum, session, start};
 
 #[tokio::test]
 async fn c8_the_clock_is_read_before_the_beat_is_sent() {

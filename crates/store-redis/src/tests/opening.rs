@@ -7,6 +7,7 @@ use support::pki::Pki;
 
 use super::*;
 use rotogate_core::store::conformance::{gone, insert, session, start};
+use rotogate_core::store::kit::network::compare_clocks;
 
 const PASSWORD: &str = "a-password-of-the-store";
 const USER: &str = "user-of-the-gate";
@@ -56,11 +57,11 @@ async fn c20_a_server_that_may_evict_is_refused_at_start_and_c21_while_it_runs()
 #[tokio::test]
 async fn c20_an_inspection_finds_what_a_start_would_and_makes_nothing() {
     let server = Server::start(&[]);
-    let found = RedisStore::inspect(server.options()).await.unwrap().found;
+    let found = inspect(server.options()).await.unwrap().found;
     assert!(found.contains("version ") && found.contains("no store yet"), "{found}");
     assert_eq!(server.cli(&["DBSIZE"]), "0");
     server.connect("rg").await;
-    let found = RedisStore::inspect(server.options()).await.unwrap().found;
+    let found = inspect(server.options()).await.unwrap().found;
     assert!(found.contains("the store is this gate's"), "{found}");
     let url = format!("redis://127.0.0.1:{}", server.port);
     let other = RedisOptions::new(&url, NetworkOptions::new(ISSUER, Uuid::from_u128(8), LEEWAY));
@@ -68,7 +69,7 @@ async fn c20_an_inspection_finds_what_a_start_would_and_makes_nothing() {
     server.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
     let evicts = server.options();
     for (options, part) in [(evicts, "allkeys-lru"), (other, "another keyring"), (more, "wait_replicas is 2")] {
-        let said = RedisStore::inspect(options).await.unwrap_err().to_string();
+        let said = inspect(options).await.unwrap_err().to_string();
         assert!(said.contains(part), "{said}");
         server.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     }
@@ -257,7 +258,7 @@ async fn c20_a_skewed_clock_an_old_version_and_a_cluster_are_refused() {
     let newer = base.replace("6.0.16", "7.2.4");
     super::super::check::check_server(&options(1), &info(&newer)).unwrap();
     let now = Timestamp::from_secs(1_800_000_000);
-    let skewed = |theirs: Timestamp| options(1).network.compare_clocks("Redis", now, theirs, now);
+    let skewed = |theirs: Timestamp| compare_clocks(&options(1).network, "Redis", now, theirs, now);
     assert!(skewed(now.plus(LEEWAY)).is_ok() && skewed(now.minus(LEEWAY)).is_ok());
     for theirs in [now.plus(LEEWAY * 2), now.minus(LEEWAY * 2)] {
         let said = skewed(theirs).unwrap_err().to_string();
@@ -272,7 +273,7 @@ async fn c39_a_store_in_redis_whose_clock_was_ahead_is_brought_back() {
     let set_ahead = |later: Timestamp| {
         let later = later.as_millis().to_string();
         server.cli(&["HSET", "{rg:0}:h", "stamp", &later]);
-        // The log goes on from there, too.
+        // New entries of the log follow that one, too.
         server.cli(&["XADD", "{rg:0}:log", &format!("{later}-0"), "x", "y"]);
         server.cli(&["XDEL", "{rg:0}:log", &format!("{later}-0")]);
     };

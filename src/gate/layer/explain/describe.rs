@@ -17,7 +17,7 @@ use rotogate_core::clock::Timestamp;
 use rotogate_core::credential::{self, Found, Scheme};
 use rotogate_core::denial::Denial;
 use rotogate_core::route::path::CanonicalPath;
-use rotogate_core::route::{Auth, Match, Route, RoutePolicy};
+use rotogate_core::route::{Auth, Match, Route, RoutePolicy, unmet_condition};
 use rotogate_core::rule::Rule;
 use rotogate_core::token::claims::AccessToken;
 use rotogate_core::token::verify::{IssuerRules, Peeked, is_jwt_shaped, peek};
@@ -389,7 +389,7 @@ impl<'a, M> Described<'a, M> {
                     .find(|(known, _)| *known == name)
                     .map(|(_, value)| value.to_owned())
             };
-            route.policy.conditions.as_ref()?.unmet(&token.claims(), &param)
+            unmet_condition(route.policy.conditions.as_ref()?, &token.claims(), &param)
         });
         unmet
             .map_or_else(|| "a condition of the call's rule is not met".to_owned(), |unmet| format!("not met: {unmet}"))

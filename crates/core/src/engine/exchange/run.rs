@@ -13,7 +13,7 @@ use crate::engine::grant::{access_expiry, granted_at_refresh, still_granted};
 use crate::engine::turn::Turn;
 use crate::engine::{Engine, Event, HeldUp, IssueKind, IssuedTokens, Refresh, audit};
 use crate::fault::{Error, Fault};
-use crate::revocation::Revocation;
+use crate::revocation::{Revocation, raised_minimum};
 use crate::session::profile::Profile;
 use crate::session::rotation::{self, Decision, RecordChange, Reuse, decide};
 use crate::session::{LastPair, Session};
@@ -308,7 +308,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
     ) -> Result<Option<IssuedTokens>, Error> {
         let RecordChange { record, raised } = change;
         let (engine, id) = (self.engine, read.session.id);
-        let raised = raised.map(|raised| Revocation::raised(id, raised, engine.leeway));
+        let raised = raised.map(|raised| raised_minimum(id, raised, engine.leeway));
         engine.is_recent(self.refresh.arrived)?;
         // Before the swap, as before a read: the swap returns the record if another request has changed it.
         let minimum_known = engine.revocations.minimum(id);

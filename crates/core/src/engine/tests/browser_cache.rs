@@ -164,7 +164,7 @@ async fn b9_a_generation_that_another_gate_ended_is_a_reload_and_no_refusal() {
     let minimum = Generation::new(2);
     let until = begun.session.last.access_expires;
     let raised = RaisedMinimum { minimum, effective_from: now, before: Generation::NONE, until };
-    world.engine.revocations().apply(&crate::revocation::Revocation::raised(begun.session.id, raised, secs(0)));
+    world.engine.revocations().apply(&crate::revocation::raised_minimum(begun.session.id, raised, secs(0)));
     assert!(is_miss(&check(&world, &cookie)));
     // Nor is it one for the request that waited for what is old by now.
     let answer = SessionAnswer { cookie: Arc::clone(&cookie), outcome: Ok(first) };

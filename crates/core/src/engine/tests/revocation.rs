@@ -104,7 +104,7 @@ async fn r9_the_later_not_before_wins_whichever_comes_last() {
     let first = w.login().await;
     w.advance(secs(1));
     w.engine.revoke_subject("ada", RevokedBecause::Operator).await.unwrap();
-    w.engine.revoke_subject_before("ada", T0).await.unwrap();
+    w.engine.revoke(w.engine.subject_before("ada", T0), RevokedBecause::Operator).await.unwrap();
     assert_eq!(w.check(&first.access).unwrap_err(), Denial::TokenRevoked);
     assert_eq!(w.engine.revocations().not_before(ISSUER, "ada", None), T0.plus(HOUR + secs(1)));
 }
@@ -303,7 +303,7 @@ async fn r23_ending_what_has_ended_writes_nothing_and_raises_no_counter() {
         // The revocation may use a record that was loaded before the session ended.
         w.engine.revoke_session(&before, RevokedBecause::Operator).await.unwrap();
         w.engine.revoke(token.clone(), RevokedBecause::Logout).await.unwrap();
-        w.engine.revoke_subject_before("bob", moment).await.unwrap();
+        w.engine.revoke(w.engine.subject_before("bob", moment), RevokedBecause::Operator).await.unwrap();
     };
     all().await;
     let (once, record) = (moved(&w).await, w.record(first.session).await);

@@ -41,6 +41,16 @@ pub struct KeptConditions {
 }
 
 impl KeptConditions {
+    /// Judges the claims of a token. What depends on the path is left.
+    pub fn judged(of: &Conditions, claims: &Map<String, Value>) -> Self {
+        let when = settle(&of.when, claims);
+        let any = match of.when_any.as_slice() {
+            [] => vec![Box::default()],
+            tables => tables.iter().filter_map(|table| settle(table, claims)).collect(),
+        };
+        Self::new(of.id, when, any)
+    }
+
     pub(super) fn new(of: u64, when: Option<Box<[BoundParam]>>, any: Vec<Box<[BoundParam]>>) -> Self {
         let decided = match &when {
             None => Some(false),
@@ -75,7 +85,7 @@ impl KeptVerdicts {
         if let Some(known) = list.iter().find(|known| known.of == of.id) {
             return Arc::clone(known);
         }
-        let judged = Arc::new(of.judge(&claims()));
+        let judged = Arc::new(KeptConditions::judged(of, &claims()));
         // The oldest leaves. Of two at the same time one is lost, and judged again.
         let rest = list.iter().skip((list.len() + 1).saturating_sub(MAX_KEPT)).cloned();
         self.0.store(Some(Arc::new(rest.chain([Arc::clone(&judged)]).collect())));

@@ -6,7 +6,7 @@ use std::collections::btree_map::Entry;
 use crate::clock::Timestamp;
 use crate::random::random;
 use crate::revocation::{Effect, Revocation, Target};
-use crate::session::{Generation, RevokedBecause};
+use crate::session::Generation;
 use crate::store::{StoreError, WriteOutcome};
 
 /// The name of one write, by which the store knows it again.
@@ -44,39 +44,6 @@ pub fn new_op() -> Result<Op, StoreError> {
     random::<8>()
         .map(|bytes| *bytes)
         .map_err(|error| StoreError::caused_by("a write needs random bytes", error).with_outcome(WriteOutcome::NotDone))
-}
-
-/// The number of a reason.
-pub fn reason_number(because: RevokedBecause) -> u8 {
-    match because {
-        RevokedBecause::Logout => 0,
-        RevokedBecause::Reuse => 1,
-        RevokedBecause::OtherClient => 2,
-        RevokedBecause::Operator => 3,
-        RevokedBecause::TooMany => 4,
-        RevokedBecause::UserChanged => 5,
-        RevokedBecause::Restored => 6,
-        RevokedBecause::IssuerLogout => 7,
-        RevokedBecause::ProviderRefused => 8,
-        RevokedBecause::GlobalRevocation => 9,
-    }
-}
-
-/// The reason of a number; `None`: this program does not know it.
-pub fn reason(number: u8) -> Option<RevokedBecause> {
-    Some(match number {
-        0 => RevokedBecause::Logout,
-        1 => RevokedBecause::Reuse,
-        2 => RevokedBecause::OtherClient,
-        3 => RevokedBecause::Operator,
-        4 => RevokedBecause::TooMany,
-        5 => RevokedBecause::UserChanged,
-        6 => RevokedBecause::Restored,
-        7 => RevokedBecause::IssuerLogout,
-        8 => RevokedBecause::ProviderRefused,
-        9 => RevokedBecause::GlobalRevocation,
-        _ => return None,
-    })
 }
 
 /// The eight bytes at a place, as a number.

@@ -85,27 +85,26 @@ impl NetworkOptions {
     pub fn password_file(self, path: impl Into<PathBuf>) -> Self {
         Self { password: Some(Password::File(path.into())), ..self }
     }
+}
 
-    /// Compares the clock of the server (`theirs`) with ours, read before and after it: two clocks that differ cannot both be
-    /// right, and tokens would be refused or live too long. `server` names the server in the error.
-    ///
-    /// # Errors
-    /// They differ by more than the leeway.
-    #[doc(hidden)]
-    pub fn compare_clocks(
-        &self,
-        server: impl std::fmt::Display,
-        before: Timestamp,
-        theirs: Timestamp,
-        after: Timestamp,
-    ) -> Result<(), StoreError> {
-        if theirs.plus(self.leeway) >= before && theirs <= after.plus(self.leeway) {
-            return Ok(());
-        }
-        let apart = theirs.since(after).max(before.since(theirs)).as_secs();
-        Err(StoreError::new(format!(
-            "the clock of {server} and this machine's differ by {apart} s, which is more than the leeway: set both by NTP"
-        ))
-        .with_outcome(WriteOutcome::Refused))
+/// Compares the clock of the server (`theirs`) with ours, read before and after it: two clocks that differ cannot both be
+/// right, and tokens would be refused or live too long. `server` names the server in the error.
+///
+/// # Errors
+/// They differ by more than the leeway.
+pub fn compare_clocks(
+    options: &NetworkOptions,
+    server: impl std::fmt::Display,
+    before: Timestamp,
+    theirs: Timestamp,
+    after: Timestamp,
+) -> Result<(), StoreError> {
+    if theirs.plus(options.leeway) >= before && theirs <= after.plus(options.leeway) {
+        return Ok(());
     }
+    let apart = theirs.since(after).max(before.since(theirs)).as_secs();
+    Err(StoreError::new(format!(
+        "the clock of {server} and this machine's differ by {apart} s, which is more than the leeway: set both by NTP"
+    ))
+    .with_outcome(WriteOutcome::Refused))
 }

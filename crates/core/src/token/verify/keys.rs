@@ -80,7 +80,6 @@ pub enum IgnoredCause {
 
 impl IgnoredCause {
     /// Every cause.
-    #[doc(hidden)]
     pub const ALL: [Self; 8] = [
         Self::Use,
         Self::Secret,

@@ -133,7 +133,6 @@ pub enum WantedClaim {
 
 impl WantedClaim {
     /// Must the operator still name its values?
-    #[doc(hidden)]
     pub fn is_open(&self) -> bool {
         matches!(self, Self::OneOf(values) if values.is_empty())
     }
@@ -234,8 +233,7 @@ impl Roles {
     ///
     /// # Errors
     /// [`Denial::MissingRole`], [`Denial::RolesOverage`].
-    #[doc(hidden)]
-    pub fn judge<'a>(&self, asked: impl IntoIterator<Item = &'a Role>) -> Result<(), Denial> {
+    pub(crate) fn judge<'a>(&self, asked: impl IntoIterator<Item = &'a Role>) -> Result<(), Denial> {
         match self.are_left_out {
             _ if asked.into_iter().any(|role| self.contains(&role.name)) => Ok(()),
             true => Err(Denial::RolesOverage),

@@ -335,7 +335,6 @@ impl Preset {
     }
 
     /// The names of claims that users write themselves, in their profile or by its API.
-    #[doc(hidden)]
     pub fn claims_of_users(self) -> impl Iterator<Item = &'static str> {
         let (profile, more): (&[&str], &[&str]) = match self {
             // Tokens of machines. A fork names its branch.

@@ -38,7 +38,6 @@ pub enum UserNameForm {
 
 impl UserNameForm {
     /// All of them.
-    #[doc(hidden)]
     pub const ALL: [Self; 2] = [Self::Email, Self::Opaque];
 
     /// The word for it in subject identifiers and in the configuration.

@@ -11,7 +11,7 @@ use rotogate::remote_keys;
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::denial::Denial;
 use rotogate_core::policy;
-use rotogate_core::route::{Auth, RoutePolicy};
+use rotogate_core::route::{Auth, KeptConditions, RoutePolicy};
 use rotogate_core::token::keyring::Keyring;
 use rotogate_core::token::verify::{
     IssuerKeys, IssuerRules, Keys, OWN, Responses, Told, Verifier, is_jwt_shaped, peek,
@@ -119,7 +119,7 @@ impl AccessReport {
 /// Conditions that name a parameter of the path may hold for one path, and not for another.
 fn judged(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
     policy::judge(policy, token)?;
-    let conditions = policy.conditions.as_ref().map(|all| all.judge(&token.claims()));
+    let conditions = policy.conditions.as_ref().map(|all| KeptConditions::judged(all, &token.claims()));
     match conditions.and_then(|kept| kept.decided()) {
         Some(false) => Err(Denial::Condition),
         Some(true) | None => Ok(()),

@@ -241,7 +241,7 @@ fn read_secret_hash(section: &Section<'_>, dir: &Path) -> Option<SecretHash> {
         Raw::String(s) | Raw::Env(s) if s == MASK => {
             let message = "is masked by `rotogate check --print`: no secret matches it; write the hash";
             section.warn(WarningKind::NoAccess, "secret_hash", message);
-            SecretHash::of_nobody().map_err(|error| error.to_string())
+            rotogate_core::password::unmatched_secret_hash().map_err(|error| error.to_string())
         }
         Raw::String(s) | Raw::Env(s) => read(s),
         _ => Err("expected an argon2id hash, \"$argon2id$v=19$…\"".to_owned()),

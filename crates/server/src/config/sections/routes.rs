@@ -18,7 +18,7 @@ use crate::log::{AccessLogConfig, RouteLog};
 use rotogate_core::route::{
     AssertionForm, Auth, BadCredential, CallPattern, Conditions, Credentials, EncodedSlash, Implied, LoginLead,
     LooseMatch, McpCalls, OnExpiry, RateLimit, Resource, Role, Route, RouteDecision, RouteId, RoutePolicy, StepUp,
-    UpstreamId,
+    UpstreamId, role_problem,
 };
 use rotogate_core::session::Scope;
 use rotogate_core::token::verify::OWN;
@@ -56,7 +56,7 @@ fn route_roles(section: &Section<'_>, named: &[String], trusted: &[TrustedIssuer
     let mut roles = Vec::new();
     for (index, text) in listed {
         let role = Role::parse(&text, is_issuer);
-        match policy.problem_of(&role, &taken) {
+        match role_problem(&role, &taken) {
             Some(why) => section.blame_element("roles", index, format!("\"{}\" {why}", printable(&text))),
             None => roles.push(role),
         }

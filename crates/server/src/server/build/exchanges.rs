@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::server::error::KeyFault;
 use rotogate::program::HttpExchanger;
 use rotogate::relay::{HttpCaller, UrlSource};
+use rotogate::remote_keys::token_target;
 use rotogate_core::exchange::{ExchangeForm, UpstreamExchange};
 use rotogate_core::http_client::{Allowed, FetchTarget, HttpClient, SecretPlace, Tls};
 use rotogate_proxy::{ExchangeSettings, Upstream};
@@ -37,7 +38,7 @@ pub(super) fn load(
         }
         None => {
             let (issuers, issuer) = (issuers.clone(), Arc::clone(&issuer));
-            Arc::new(move || issuers.metadata(&issuer)?.token_target())
+            Arc::new(move || issuers.metadata(&issuer).and_then(|metadata| token_target(&metadata)))
         }
     };
     let mut client = credentials(&provider.client)?;

@@ -12,7 +12,7 @@ use rotogate::dialect::relay::KnoxProvider;
 use rotogate::dialect::relay::{EnvelopeProvider, Wire};
 use rotogate::gate::RelayConfig;
 use rotogate::relay::{HttpCaller, OAuthProvider, Provider, ProviderUrls, UrlSource};
-use rotogate::remote_keys::Metadata;
+use rotogate::remote_keys::{self, Metadata};
 use rotogate_core::http_client::{Allowed, FetchTarget, HttpClient, Tls};
 
 /// A fault of a key within the endpoint.
@@ -83,7 +83,7 @@ fn urls(relay: &RelaySettings, issuers: &RemoteIssuers) -> Result<ProviderUrls, 
     let has_revocations = relay.revocation_path.is_some();
     let revocation = match revocation {
         Some(target) => Some(Arc::new(move || Some(target.clone())) as UrlSource),
-        None => has_revocations.then(|| discovered(Metadata::revocation_target)),
+        None => has_revocations.then(|| discovered(remote_keys::revocation_target)),
     };
-    Ok(ProviderUrls { token: discovered(Metadata::token_target), revocation })
+    Ok(ProviderUrls { token: discovered(remote_keys::token_target), revocation })
 }

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use rotogate::store::NetworkOptions;
 #[cfg(feature = "postgres")]
-use rotogate::store::{PostgresOptions, PostgresStore};
+use rotogate::store::PostgresOptions;
 #[cfg(feature = "redis")]
-use rotogate::store::{RedisOptions, RedisStore};
+use rotogate::store::RedisOptions;
 use rotogate_core::private_file::read_private;
 use rotogate_core::store::Staleness;
 use rotogate_core::token::keyring::Keyring;
@@ -30,15 +30,15 @@ pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors
         StoreConfig::Memory | StoreConfig::Redb { .. } => return Ok(Vec::new()),
         #[cfg(feature = "postgres")]
         StoreConfig::Postgres(settings) => match of_postgres(config, settings, keyring) {
-            Ok(options) => {
-                PostgresStore::inspect(options).await.map_err(|error| KeyFault::new("store", error.to_string()))
-            }
+            Ok(options) => rotogate::store::inspect_postgres(options)
+                .await
+                .map_err(|error| KeyFault::new("store", error.to_string())),
             Err(message) => Err(message),
         },
         #[cfg(feature = "redis")]
         StoreConfig::Redis(settings) => match of_redis(config, settings, keyring) {
             Ok(options) => {
-                RedisStore::inspect(options).await.map_err(|error| KeyFault::new("store", error.to_string()))
+                rotogate::store::inspect_redis(options).await.map_err(|error| KeyFault::new("store", error.to_string()))
             }
             Err(message) => Err(message),
         },

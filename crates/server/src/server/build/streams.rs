@@ -165,7 +165,7 @@ fn token_source(token_url: Option<&str>, issuer: &str, issuers: &RemoteIssuers) 
         Some(target) => Arc::new(move || Some(target.clone())),
         None => {
             let (issuers, issuer): (_, Box<str>) = (issuers.clone(), issuer.into());
-            Arc::new(move || issuers.metadata(&issuer)?.token_target())
+            Arc::new(move || issuers.metadata(&issuer).and_then(|metadata| remote_keys::token_target(&metadata)))
         }
     }
 }
@@ -182,7 +182,7 @@ pub(crate) async fn inspect_all(config: &Config, issuers: &RemoteIssuers) -> Res
             && let Some(source) = config.issuers.get(index).and_then(|issuer| issuer.keys.remote())
             && let Ok(found) = remote_keys::inspect(source.issuer.clone()).await
         {
-            let target = found.metadata.and_then(|metadata| metadata.token_target());
+            let target = found.metadata.and_then(|metadata| remote_keys::token_target(&metadata));
             *token_url = Arc::new(move || target.clone());
         }
         match inspect(plan).await {

@@ -5,22 +5,24 @@ use std::time::Duration;
 
 use crate::audit::{self, KeyEvent};
 use crate::config::Config;
-use crate::server::build::stores::{open_stores, shared_store};
+use crate::server::build::stores::shared_store;
 use rotogate::gate::JWKS_MAX_AGE;
 use rotogate::program::BROWSER;
 use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
-#[cfg(feature = "relay")]
-use rotogate_core::engine::api_keys::keys_by_secret;
-use rotogate_core::session::{Session, Status};
-use rotogate_core::status_list::lists_of_key;
-use rotogate_core::store::{Filter, NODE_HEARD_WITHIN, NODE_KEPT, NodeRow, NodeSeen, Store};
+use rotogate_core::store::{NODE_HEARD_WITHIN, NODE_KEPT, NodeRow, NodeSeen, Store};
 use rotogate_core::token::Algorithm;
 use rotogate_core::token::keyring::{KeyState, Keyring};
 
+mod refresh;
+
+#[cfg(feature = "relay")]
+use refresh::api_keys_left;
+#[cfg(feature = "relay")]
+pub(crate) use refresh::keys_known_by;
+use refresh::{knows, lists_left, refresh_needed, sessions_of};
+
 /// How often `promote --wait` looks again.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How many sessions are read at once.
-const PAGE: usize = 256;
 
 /// Why a key cannot be changed. The text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -119,12 +121,6 @@ async fn until_it_may_sign(
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
-}
-
-/// Has the gate this secret, and not another one with the same id?
-fn knows(row: &NodeRow, id: u8, print: Option<&str>) -> bool {
-    let at = row.refresh_keys.iter().position(|known| *known == id);
-    at.is_some_and(|at| row.refresh_prints.get(at).is_none_or(|known| Some(&**known) == print))
 }
 
 fn names(nodes: &[NodeSeen], now: Timestamp, are: impl Fn(&NodeSeen) -> bool) -> Option<String> {
@@ -250,52 +246,6 @@ async fn nothing_needs(
     }
 }
 
-/// The live API keys whose HMAC is under this secret. Each is made anew under the current one at its next use.
-// Requirement K4.
-#[cfg(feature = "relay")]
-async fn api_keys_left(
-    config: &Config,
-    keyring: &Keyring,
-    id: u8,
-    now: Timestamp,
-) -> Result<Option<String>, RollError> {
-    let Ok(stores) = open_stores(config, keyring).await else {
-        return Ok(Some(
-            "API keys may be known by it, and the gate has the store: ask the gate, or stop it".to_owned(),
-        ));
-    };
-    let left = keys_by_secret(&*stores.relay, now).await.map_err(RollError::failed)?.get(&id).copied();
-    Ok(left.map(keys_known_by))
-}
-
-/// What needs a secret under which so many API keys are.
-#[cfg(feature = "relay")]
-pub(crate) fn keys_known_by(left: u64) -> String {
-    format!(
-        "{left} API keys were not used since another secret is current, and are known by it: use, rotate or revoke them"
-    )
-}
-
-/// How many status lists give indices by this refresh secret. A new list begins when it is gone.
-async fn lists_left(
-    config: &Config,
-    keyring: &Keyring,
-    name: &str,
-    now: Timestamp,
-) -> Result<Option<String>, RollError> {
-    let (Some(id), true) = (Keyring::refresh_id(name), config.store.is_shared() && config.status_list.is_some()) else {
-        return Ok(None);
-    };
-    let stores = open_stores(config, keyring).await.map_err(RollError::failed)?;
-    let left = lists_of_key(&*stores.relay, keyring.refresh_keys(), id, now).await.map_err(RollError::failed)?;
-    Ok(match left {
-        (_, 0) => None,
-        (open, all) => Some(format!(
-            "warning: {all} status lists were made by {name}, and {open} of them gave indices: a new list begins. All are served on"
-        )),
-    })
-}
-
 /// The gates that used a key until they were not heard of any more, and when the last of them was.
 fn used_until_the_end(
     ended: &[NodeSeen],
@@ -324,55 +274,6 @@ fn needed(kid: &str, changed: Timestamp, nodes: &[NodeSeen], now: Timestamp, acc
     }
     let left = since(changed, nodes).plus(access).since(now);
     (left > Duration::ZERO).then(|| format!("for {}, access tokens that it signed may be in use", rounded(left)))
-}
-
-/// What needs a refresh secret. Without sessions to ask, the time has passed in which each of them is refreshed or ends.
-fn refresh_needed(
-    id: u8,
-    changed: Timestamp,
-    (nodes, sessions): (&[NodeSeen], Option<u64>),
-    now: Timestamp,
-    longest: &Longest,
-) -> Option<String> {
-    let makes = |seen: &NodeSeen| seen.row.refresh_current.is_none_or(|current| current == id);
-    if let Some(making) = names(nodes, now, makes) {
-        return Some(format!("these gates of the store may make refresh tokens by it: {making}"));
-    }
-    if let Some(sessions) = sessions.filter(|sessions| *sessions > 0) {
-        return Some(match sessions {
-            1 => "the refresh token or cookie of 1 session was made by it".to_owned(),
-            _ => format!("the refresh tokens or cookies of {sessions} sessions were made by it"),
-        });
-    }
-    let unknown = longest.idle.max(longest.again).max(longest.cookie);
-    let known = if sessions.is_some() { longest.again } else { unknown };
-    let left = since(changed, nodes).plus(known).since(now);
-    (left > Duration::ZERO).then(|| format!("for {}, refresh tokens that it made may be presented", rounded(left)))
-}
-
-/// How many live sessions have a refresh token or a cookie by this secret, or a record that it sealed.
-async fn sessions_of(store: &dyn Store, id: u8, now: Timestamp, idle: Duration) -> Result<u64, RollError> {
-    let (mut count, mut after) = (0, None);
-    loop {
-        let page = store.list(Filter::All, after, PAGE).await.map_err(RollError::failed)?;
-        count += page.sessions.iter().filter(|session| needs(session, id, now, idle)).count() as u64;
-        after = page.next;
-        if after.is_none() {
-            return Ok(count);
-        }
-    }
-}
-
-fn needs(session: &Session, id: u8, now: Timestamp, idle: Duration) -> bool {
-    session.status == Status::Live
-        && (session.last.refresh_key == id || session.seal.key() == Some(id) || made_cookie(session, id))
-        && session.expires > now
-        && now.since(session.issued_at) < idle
-}
-
-/// Whether the cookie of a browser session is of this secret: it stays for as long as the session.
-fn made_cookie(session: &Session, id: u8) -> bool {
-    session.browser.as_deref().is_some_and(|browser| browser.key == id)
 }
 
 /// Adds a key, or a secret of refresh tokens, that does not sign yet.
@@ -430,13 +331,9 @@ pub(crate) async fn retire(
 
 #[cfg(test)]
 mod tests {
-    use rotogate::gate::{Gate, NewSession};
-    use rotogate_core::client::Client;
-    use rotogate_core::session::BrowserBinding;
-
     use super::*;
 
-    fn node(name: &str, kids: &[&str], keys_since: Timestamp) -> NodeSeen {
+    pub(super) fn node(name: &str, kids: &[&str], keys_since: Timestamp) -> NodeSeen {
         let signing = kids[0].into();
         let kids = kids.iter().map(|kid| (*kid).into()).collect();
         let keys_since = keys_since.as_millis();
@@ -485,66 +382,5 @@ mod tests {
         assert!(why.contains("until they ended: a ("), "{why}");
         assert_eq!(may_be_used(last, &names, hour, at(3650)), None);
         assert_eq!(used_until_the_end(&ended, at(400), |row| &*row.signing == "k3"), None);
-    }
-
-    #[test]
-    fn c28_a_gate_with_another_secret_of_the_same_id_does_not_know_its_tokens() {
-        let refresh_prints = vec!["one".into(), "two".into()];
-        let row = NodeRow { refresh_keys: vec![1, 2], refresh_prints, ..NodeRow::default() };
-        assert!(knows(&row, 2, Some("two")) && !knows(&row, 2, Some("one")) && !knows(&row, 3, Some("two")));
-        let row = NodeRow { refresh_prints: Vec::new(), ..row };
-        assert!(knows(&row, 2, Some("one")), "a version that does not say");
-    }
-
-    #[tokio::test]
-    async fn j28_a_refresh_secret_is_needed_by_the_token_of_a_session_and_by_the_seal_of_its_record() {
-        let gate = Gate::builder().issuer("https://gate.test").keys(Keyring::ephemeral().unwrap());
-        let gate = gate.client(Client::public("web")).build().await.unwrap();
-        let id = gate.sessions().start(NewSession::new("ada", "web")).await.unwrap().session.unwrap();
-        let record = gate.sessions().get(id).await.unwrap().unwrap();
-        let (key, now, idle) = (record.last.refresh_key, record.issued_at, Duration::from_secs(60));
-        let with = |token: u8, seal: u8| {
-            let mut one = record.clone();
-            one.last.refresh_key = token;
-            // A seal has a key and 16 bytes.
-            one.seal = serde_json::from_value(serde_json::to_value((seal, [0_u8; 16])).unwrap()).unwrap();
-            one
-        };
-        let is_needed = |session: &Session| needs(session, key, now, idle);
-        let other = key.wrapping_add(1);
-        assert!(is_needed(&record) && is_needed(&with(key, other)) && !is_needed(&with(other, other)));
-        let sealed = with(other, key);
-        assert!(is_needed(&sealed), "no gate could check the record without it");
-        assert!(!needs(&sealed, key, now.plus(idle), idle) && !needs(&sealed, key, record.expires, Duration::MAX));
-        // The cookie of a browser session does not change when the session is renewed.
-        let mut renewed = with(other, other);
-        renewed.browser = Some(Box::new(BrowserBinding { key, digest: [7; 32], at_provider: false, device: None }));
-        assert!(is_needed(&renewed));
-        renewed.browser =
-            Some(Box::new(BrowserBinding { key: other, digest: [7; 32], at_provider: false, device: None }));
-        assert!(!is_needed(&renewed));
-    }
-
-    #[test]
-    fn c28_a_refresh_secret_goes_once_no_session_has_a_token_or_cookie_by_it() {
-        let at = |seconds: u64| Timestamp::from_secs(1_000_000 + seconds);
-        let [access, idle, again] = [600, 1000, 100].map(Duration::from_secs);
-        let longest = Longest { access, idle, again, cookie: Duration::ZERO };
-        let nodes = [node("a", &["k1"], at(0))];
-        let why = refresh_needed(1, at(0), (&nodes, Some(0)), at(5000), &longest).unwrap();
-        assert!(why.contains("a (heard of"), "{why}");
-        let mut rolled = node("a", &["k1"], at(50));
-        rolled.row.refresh_current = Some(2);
-        let rolled = [rolled];
-        assert!(refresh_needed(1, at(0), (&rolled, Some(3)), at(5000), &longest).unwrap().contains("3 sessions"));
-        assert!(refresh_needed(1, at(0), (&rolled, Some(0)), at(149), &longest).is_some(), "a repeat may come");
-        assert_eq!(refresh_needed(1, at(0), (&rolled, Some(0)), at(150), &longest), None);
-        assert!(refresh_needed(1, at(0), (&[], None), at(999), &longest).is_some(), "sessions cannot be asked");
-        assert_eq!(refresh_needed(1, at(0), (&[], None), at(1000), &longest), None);
-        // The cookie of a browser lives as long as its session.
-        let longest = Longest { cookie: Duration::from_secs(3000), ..longest };
-        assert!(refresh_needed(1, at(0), (&[], None), at(2999), &longest).is_some());
-        assert_eq!(refresh_needed(1, at(0), (&[], None), at(3000), &longest), None);
-        assert_eq!(refresh_needed(1, at(0), (&rolled, Some(0)), at(150), &longest), None, "its sessions are counted");
     }
 }

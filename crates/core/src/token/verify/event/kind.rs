@@ -58,7 +58,6 @@ macro_rules! kinds {
 
         impl EventKind {
             /// All of them.
-            #[doc(hidden)]
             pub const ALL: &[Self] = &[$(Self::$kind),*];
 
             /// Its word in the configuration, logs and metrics: the end of its URI.
@@ -136,7 +135,6 @@ impl EventKind {
     }
 
     /// The kinds whose effect can be chosen: those of a stream itself have none.
-    #[doc(hidden)]
     pub fn configurable() -> impl Iterator<Item = Self> {
         Self::ALL.iter().copied().filter(|kind| kind.is_event() && kind.base() != SSF)
     }
@@ -179,7 +177,6 @@ impl EventEffects {
     }
 
     /// Those that are not the defaults.
-    #[doc(hidden)]
     pub fn chosen(&self) -> impl Iterator<Item = (EventKind, EventEffect)> {
         self.0.iter().map(|(kind, effect)| (*kind, *effect))
     }

@@ -30,7 +30,7 @@ use crate::server::serve::tally::{GRPC_STATUSES, Step, Tally};
 use crate::trace::COUNTS;
 use rotogate::gate::Gate;
 use rotogate::program::NAMES as DIALECTS;
-use rotogate::store::RedbStore;
+use rotogate::store::{RedbStore, redb};
 use rotogate_core::counters::FINE_SECONDS;
 use rotogate_core::engine::Event;
 use rotogate_core::password::Passwords;
@@ -467,7 +467,7 @@ impl GateCollector {
         if let Some(file) = store.as_ref().and_then(|store| std::fs::metadata(store.path()).ok()) {
             size.add([], file.len())?;
         }
-        let commits = gate.shared_writes().or_else(|| store.as_ref().map(RedbStore::counted_commits));
+        let commits = gate.shared_writes().or_else(|| store.as_ref().map(redb::counted_commits));
         let mut number = output.family(&names::STORE_COMMITS)?;
         if let Some(commits) = &commits {
             number.add(["ok"], commits.done.buckets.iter().sum::<u64>())?;
@@ -479,7 +479,7 @@ impl GateCollector {
         }
         let mut queue = output.family(&names::STORE_QUEUE)?;
         if let Some(store) = store {
-            queue.add([], store.queue())?;
+            queue.add([], redb::queued_commits(store))?;
         }
         output.one(&names::STORE_STALE, u64::from(gate.is_store_stale()))?;
         let mut heard = output.family(&names::STORE_HEARD_AGE)?;
