@@ -225,7 +225,7 @@ impl RequireLayer {
         let path = path.into();
         let Some(resource) = resources::named(&self.gate.0.resources, Some(&path)) else {
             tracing::error!(resource = path, "unknown resource in `require()`: every request is refused");
-            return self.policy(|policy| policy.scopes = Scope::impossible());
+            return self.policy(|policy| policy.scopes = impossible());
         };
         let (implied, audience) = (resource.implied.clone(), resource.url.clone());
         self.policy(|policy| (policy.resource, policy.implied) = (Some(path), implied)).audience(audience)
