@@ -7,10 +7,7 @@ use rotogate_kit::metric_families as names;
 use rotogate_signals::{Receivers, Streams};
 
 /// Whether each stream is alive, and what became of the events for receivers.
-pub(super) fn write(
-    (streams, receivers): (&Streams, &Receivers),
-    output: &mut ScrapeOutput<'_, '_>,
-) -> fmt::Result {
+pub(super) fn write((streams, receivers): (&Streams, &Receivers), output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
     let mut alive = output.family(&names::STREAM_ALIVE)?;
     for (issuer, is_alive) in streams.alive() {
         alive.add([&issuer], u64::from(is_alive))?;
