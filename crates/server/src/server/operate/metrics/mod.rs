@@ -4,6 +4,8 @@
 mod issuers;
 mod output;
 pub(crate) mod process;
+#[cfg(feature = "signals")]
+mod receivers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -165,50 +167,13 @@ impl Collector for GateCollector {
         self.logs(output)?;
         traces(output)?;
         issuers::write(&self.sources.issuers, output)?;
-        let mut alive = output.family(&names::STREAM_ALIVE)?;
-        for (issuer, is_alive) in self.sources.alive_streams() {
-            alive.add([&issuer], u64::from(is_alive))?;
-        }
         #[cfg(feature = "signals")]
-        self.receivers(output)?;
+        receivers::write((&self.sources.streams, &self.sources.receivers), output)?;
         self.sources.directories.encode(&mut encoder)
     }
 }
 
-impl Sources {
-    /// The streams of events, and whether each is alive.
-    fn alive_streams(&self) -> Vec<(Arc<str>, bool)> {
-        #[cfg(feature = "signals")]
-        return self.streams.alive();
-        #[cfg(not(feature = "signals"))]
-        Vec::new()
-    }
-}
-
 impl GateCollector {
-    /// What became of the events for receivers.
-    #[cfg(feature = "signals")]
-    fn receivers(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
-        let all = self.sources.receivers.figures();
-        let mut events = output.family(&names::RECEIVER_EVENTS)?;
-        for one in &all {
-            for (result, number) in one.results {
-                events.add([&*one.name, result], number)?;
-            }
-        }
-        let mut waiting = output.family(&names::RECEIVER_WAITING)?;
-        for one in &all {
-            waiting.add([&one.name], one.waiting)?;
-        }
-        let mut lag = output.family(&names::RECEIVER_LAG)?;
-        for one in &all {
-            if let Some(time) = one.lag {
-                lag.add([&one.name], time.as_secs_f64())?;
-            }
-        }
-        Ok(())
-    }
-
     fn requests(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
         let routes = self.sources.tally.total();
         let mut requests = output.family(&names::REQUESTS)?;
