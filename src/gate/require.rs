@@ -36,8 +36,7 @@ use rotogate_core::denial::Denial;
 use rotogate_core::policy::{self, By, Permitted, Undecided};
 use rotogate_core::reason::Reason;
 use rotogate_core::route::{Auth, Role, Route, RoutePolicy};
-use rotogate_core::session::Scope;
-use rotogate_core::session::scope::impossible;
+use rotogate_core::session::scope::{Scope, impossible};
 
 /// Admits a request whose caller meets all conditions. See [`Gate::require`].
 ///
