@@ -30,7 +30,7 @@ use super::browser::keep_cookie;
 use super::identity::Identity;
 use super::layer::{ResponseFuture, Settled};
 use super::signed_out::Led;
-use super::{Gate, layer, resources, respond, upgrade};
+use super::{Gate, layer, respond, upgrade};
 use rotogate_core::claim::ClaimPath;
 use rotogate_core::denial::Denial;
 use rotogate_core::policy::{self, By, Permitted, Undecided};
@@ -58,7 +58,7 @@ use rotogate_core::session::scope::{Scope, impossible};
 /// ```
 #[derive(Clone, Debug)]
 pub struct RequireLayer {
-    gate: Gate,
+    pub(super) gate: Gate,
     route: Arc<Route>,
     conditions: Arc<Conditions>,
 }
@@ -207,27 +207,6 @@ impl RequireLayer {
         let audience = audience.into();
         self.gate.0.running.asks_audience.store(true, Ordering::Relaxed);
         self.policy(|policy| policy.audiences.push(audience))
-    }
-
-    /// Asks what a route of the gate's resource with this path asks ([`Resource`](rotogate_core::route::Resource)): a token for the
-    /// resource's audience. A scope counts as there if the token has one that [implies](rotogate_core::route::Resource::implies) it,
-    /// and a challenge names the document of the resource. Behind [`Gate::layer`], name the resource of the layer's route.
-    ///
-    /// ```
-    /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
-    /// gate.require().resource("/files").scope("files.read")
-    /// # }
-    /// ```
-    #[must_use]
-    // Requirement M10.
-    pub fn resource(self, path: impl Into<String>) -> Self {
-        let path = path.into();
-        let Some(resource) = resources::named(&self.gate.0.resources, Some(&path)) else {
-            tracing::error!(resource = path, "unknown resource in `require()`: every request is refused");
-            return self.policy(|policy| policy.scopes = impossible());
-        };
-        let (implied, audience) = (resource.implied.clone(), resource.url.clone());
-        self.policy(|policy| (policy.resource, policy.implied) = (Some(path), implied)).audience(audience)
     }
 
     /// Accepts tokens of the issuer with this name, and of those of earlier calls. `self` is our own issuer; other

@@ -11,12 +11,13 @@ use serde::Serialize;
 use super::Inner;
 use super::builder::BuildError;
 use super::mcp::ReadyMcp;
+use super::require::RequireLayer;
 use rotogate_core::denial::Denial;
 use rotogate_core::dpop::ALGORITHM_NAMES;
 use rotogate_core::reason::Reason;
 use rotogate_core::reply::{self, Reply};
 use rotogate_core::route::{Implied, Resource, Route};
-use rotogate_core::session::Scope;
+use rotogate_core::session::scope::{Scope, impossible};
 
 /// How long a client may keep a document.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("max-age=300");
@@ -122,6 +123,29 @@ pub(super) fn ready(
         }
     }
     Ok(all)
+}
+
+impl RequireLayer {
+    /// Asks what a route of the gate's resource with this path asks ([`Resource`](rotogate_core::route::Resource)): a token for the
+    /// resource's audience. A scope counts as there if the token has one that [implies](rotogate_core::route::Resource::implies) it,
+    /// and a challenge names the document of the resource. Behind [`Gate::layer`], name the resource of the layer's route.
+    ///
+    /// ```
+    /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
+    /// gate.require().resource("/files").scope("files.read")
+    /// # }
+    /// ```
+    #[must_use]
+    // Requirement M10.
+    pub fn resource(self, path: impl Into<String>) -> Self {
+        let path = path.into();
+        let Some(resource) = named(&self.gate.0.resources, Some(&path)) else {
+            tracing::error!(resource = path, "unknown resource in `require()`: every request is refused");
+            return self.policy(|policy| policy.scopes = impossible());
+        };
+        let (implied, audience) = (resource.implied.clone(), resource.url.clone());
+        self.policy(|policy| (policy.resource, policy.implied) = (Some(path), implied)).audience(audience)
+    }
 }
 
 /// The resource of this path.
