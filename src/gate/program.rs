@@ -59,11 +59,6 @@ impl Gate {
         self.0.running.decisions.results()
     }
 
-    /// Forgets what decision points answered about a subject of an issuer, because it changed there.
-    pub fn forget_subject(&self, issuer: &str, subject: &str) {
-        self.0.running.decisions.forget_subject(issuer, subject);
-    }
-
     /// The pools that bound concurrency and buffers.
     pub fn overload(&self) -> &Overload {
         &self.0.running.overload

@@ -247,6 +247,8 @@ fn b40_a_restored_store_has_no_vaults_and_their_sessions_are_over() {
         let over = world.get(path, &held);
         assert_eq!((over.status, is_cleared(&over)), (401, true), "{path}: {}", over.text());
     }
+    let state = world.edge.ask("GET /auth/session", &[SAME_ORIGIN, &held]);
+    assert_eq!(state.json()["authenticated"], false, "{}", state.text());
     // The refresh token of the back-up may be spent: it is presented to no provider.
     assert_eq!((world.exchanges(), world.edge.stub.take().len()), (before, 0));
     // A new login opens a vault again.

@@ -356,7 +356,10 @@ impl SessionProvider for Vaults<'_> {
         loop {
             let Some(vault) = self.load(cookie).await? else {
                 // A restored store has no vaults: an older refresh token would be a reuse to the provider.
-                return Err(Denial::SessionOver("the provider's tokens of it are gone").into());
+                if when == RenewWhen::Never {
+                    return Err(Denial::SessionOver("the provider's tokens of it are gone").into());
+                }
+                return self.end(cookie).await;
             };
             let (tokens, now) = (&vault.tokens, self.gate.engine.clock().now());
             if !tokens.is_due(id, when, self.provider.keeps_access_token(), now) {

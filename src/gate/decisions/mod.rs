@@ -19,7 +19,6 @@ use rotogate_core::overload::{Bound, Pool};
 use rotogate_core::policy::{OwedDecision, Permitted};
 use rotogate_core::random::random;
 use rotogate_core::route::Route;
-use rotogate_core::token::claims::AccessToken;
 
 mod streams;
 
@@ -85,31 +84,6 @@ struct DecisionState {
 struct KeptDecision {
     decision: PolicyDecision,
     until: Timestamp,
-    of: DecisionSubject,
-}
-
-/// The subject of an answer, by its issuer, and by the provider that vouched for it.
-#[derive(Clone)]
-struct DecisionSubject {
-    issuer: Arc<str>,
-    subject: Box<str>,
-    vouched_by: Option<(Box<str>, Box<str>)>,
-}
-
-impl DecisionSubject {
-    fn new(token: &AccessToken) -> Self {
-        let by = token.vouched_by();
-        Self {
-            issuer: Arc::clone(token.issuer()),
-            subject: token.token_subject().into(),
-            vouched_by: by.map(|by| (by.issuer.as_ref().into(), by.subject.as_ref().into())),
-        }
-    }
-
-    fn is(&self, issuer: &str, subject: &str) -> bool {
-        (&*self.issuer, &*self.subject) == (issuer, subject)
-            || self.vouched_by.as_ref().is_some_and(|(by, of)| (&**by, &**of) == (issuer, subject))
-    }
 }
 
 impl std::fmt::Debug for Decisions {
@@ -146,13 +120,6 @@ impl Decisions {
     pub(super) fn results(&self) -> Vec<(Arc<str>, &'static str, u64)> {
         let results = self.results.lock();
         results.iter().map(|((point, result), count)| (Arc::clone(point), *result, *count)).collect()
-    }
-
-    /// Forgets the answers about a subject of an issuer.
-    pub(super) fn forget_subject(&self, issuer: &str, subject: &str) {
-        let mut state = self.state.lock();
-        state.forgotten += 1;
-        state.kept.retain(|_, kept| !kept.of.is(issuer, subject));
     }
 
     /// Forgets all answers.
@@ -293,19 +260,14 @@ impl Inner {
         let (answered, flight) = watch::channel(None);
         state.flights.insert(key, flight.clone());
         let (gate, rules, question) = (Arc::clone(self), point.rules.clone(), Arc::clone(&owed.question));
-        let (of, forgotten) = (DecisionSubject::new(owed.caller.token()), state.forgotten);
+        let forgotten = state.forgotten;
         tokio::spawn(async move {
             let end = DecisionFlightEnd { gate: Arc::clone(&gate), key };
             let answer = gate.ask_point(&rules, &question).await;
             if let Ok(decision) = &answer {
                 let now = gate.engine.clock().now();
                 let until = now.plus(rules.kept_for(decision));
-                gate.running.decisions.keep(
-                    key,
-                    KeptDecision { decision: decision.clone(), until, of },
-                    forgotten,
-                    now,
-                );
+                gate.running.decisions.keep(key, KeptDecision { decision: decision.clone(), until }, forgotten, now);
             }
             drop((end, place));
             answered.send_replace(Some(answer));
