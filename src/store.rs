@@ -86,14 +86,17 @@ pub use rotogate_core::store::{
 #[doc(inline)]
 pub use rotogate_store_postgres::{PostgresOptions, PostgresStore};
 // What the program needs besides: no promise, as in `crate::program`.
-#[cfg(all(feature = "postgres", feature = "program"))]
+#[cfg(feature = "program")]
+#[cfg(feature = "postgres")]
 pub use rotogate_store_postgres::inspect as inspect_postgres;
-#[cfg(all(feature = "redb", feature = "program"))]
+#[cfg(feature = "program")]
+#[cfg(feature = "redb")]
 pub use rotogate_store_redb as redb;
 #[cfg(feature = "redb")]
 #[doc(inline)]
 pub use rotogate_store_redb::{Options as RedbOptions, RedbStore};
-#[cfg(all(feature = "redis", feature = "program"))]
+#[cfg(feature = "program")]
+#[cfg(feature = "redis")]
 pub use rotogate_store_redis::inspect as inspect_redis;
 #[cfg(feature = "redis")]
 #[doc(inline)]
