@@ -14,6 +14,7 @@ use rotogate_core::token::verify::{ProvedGrant, SentGrant, strict_object};
 impl Gate {
     /// Explains an assertion (RFC 7523 §2.1) at the endpoints of this gate: whether it is good, and whether its session goes on.
     /// It consumes nothing and counts nothing. `client` is the client that presents it; `None` means the one that it names.
+    #[cfg(feature = "program")]
     pub async fn explain_assertion(&self, assertion: &str, client: Option<&str>) -> Explanation {
         let named = client_named_in(assertion);
         let read = self.read_assertion(assertion, client.or(named.as_deref()));

@@ -84,6 +84,7 @@ pub(crate) mod program;
 mod provider_token;
 mod readiness;
 #[cfg(feature = "program")]
+#[cfg(feature = "relay")]
 mod receivers;
 #[cfg(feature = "relay")]
 mod relay;

@@ -128,7 +128,8 @@ pub(super) fn ready(
 impl RequireLayer {
     /// Asks what a route of the gate's resource with this path asks ([`Resource`](rotogate_core::route::Resource)): a token for the
     /// resource's audience. A scope counts as there if the token has one that [implies](rotogate_core::route::Resource::implies) it,
-    /// and a challenge names the document of the resource. Behind [`Gate::layer`], name the resource of the layer's route.
+    /// and a challenge names the document of the resource. Behind
+    /// [`Gate::layer`](super::Gate::layer), name the resource of the layer's route.
     ///
     /// ```
     /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {

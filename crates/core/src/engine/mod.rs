@@ -34,6 +34,7 @@ mod browser;
 pub mod confirm;
 mod counters;
 mod counts;
+#[cfg(feature = "relay")]
 pub mod ended;
 mod events;
 mod evidence;
