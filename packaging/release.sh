@@ -13,8 +13,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-RUSTUP_TOOLCHAIN=$(cat packaging/toolchain.txt)
-export RUSTUP_TOOLCHAIN
 target=$(rustc -vV | sed -n 's/^host: //p')
 # Times in the archive are that of the commit.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}

@@ -18,6 +18,7 @@ programs=(
     cc:build-essential
     python3:python3-venv
     curl:curl
+    xz:xz-utils
     nginx:nginx-light
     haproxy:haproxy
     go:golang-go
