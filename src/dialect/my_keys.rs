@@ -30,7 +30,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::answer::json;
-use super::my_sessions::{presented, refusal};
+use super::my_sessions::{presented, refusal, wanted_scope};
 use super::{
     Answer, Call, Command, CommandHandler, Dialect, Outcome, OwnKeys, OwnKeysAction, OwnKeysRequest, Reply, ServedPath,
     Sources, said_json,
@@ -80,11 +80,6 @@ impl Default for MyKeys {
 }
 
 impl MyKeys {
-    fn scope(&self) -> Scope {
-        let scope = if self.needs_scope { SCOPE } else { "" };
-        Scope::parse(scope).unwrap_or_default()
-    }
-
     fn request(&self, call: &Call<'_>) -> Result<OwnKeysRequest, Denial> {
         if call.query.is_some() {
             return Err(Denial::MalformedRequest("the query has a parameter that is not expected"));
@@ -97,7 +92,7 @@ impl MyKeys {
             (ROTATE, _) => OwnKeysAction::Rotate(id()?, body::<KeyRotation>(call)?.overlap.map(Duration::from_secs)),
             (_, _) => OwnKeysAction::Revoke(id()?),
         };
-        let (access, scope) = (presented(call, self.cookie)?, self.scope());
+        let (access, scope) = (presented(call, self.cookie)?, wanted_scope(self.needs_scope, SCOPE));
         Ok(OwnKeysRequest { access, scope, max_age: self.max_age, action })
     }
 }
@@ -132,7 +127,7 @@ impl Dialect for MyKeys {
 
     fn write(&self, _: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
         match outcome {
-            Err(error) => refusal(&error, self.scope()),
+            Err(error) => refusal(&error, wanted_scope(self.needs_scope, SCOPE)),
             // This dialect has no commands.
             Ok(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, None),
         }
@@ -145,7 +140,7 @@ impl Dialect for MyKeys {
         };
         match done {
             Ok(done) => Answer::Reply(written(&done), Reason::ANSWERED),
-            Err(error) => Answer::Reply(refusal(&error, self.scope()), Reason::from(&error)),
+            Err(error) => Answer::Reply(refusal(&error, wanted_scope(self.needs_scope, SCOPE)), Reason::from(&error)),
         }
     }
 }

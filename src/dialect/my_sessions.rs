@@ -77,11 +77,6 @@ impl Default for MySessions {
 }
 
 impl MySessions {
-    fn scope(&self) -> Scope {
-        let scope = if self.needs_scope { SCOPE } else { "" };
-        Scope::parse(scope).unwrap_or_default()
-    }
-
     fn request(&self, call: &Call<'_>) -> Result<OwnSessionsRequest, Denial> {
         let action = match (call.operation, call.method, call.query) {
             (ONE, _, None) => {
@@ -97,14 +92,14 @@ impl MySessions {
         };
         Ok(OwnSessionsRequest {
             access: presented(call, self.cookie)?,
-            scope: self.scope(),
+            scope: wanted_scope(self.needs_scope, SCOPE),
             max_age: self.max_age,
             action,
         })
     }
 
     fn refusal(&self, error: &Error) -> Reply {
-        refusal(error, self.scope())
+        refusal(error, wanted_scope(self.needs_scope, SCOPE))
     }
 }
 
@@ -121,6 +116,11 @@ pub(super) fn refusal(error: &Error, scope: Scope) -> Reply {
             reply
         }
     }
+}
+
+/// The scope that the access token must have.
+pub(super) fn wanted_scope(is_wanted: bool, scope: &str) -> Scope {
+    Scope::parse(if is_wanted { scope } else { "" }).unwrap_or_default()
 }
 
 /// The access token of a request, or its session cookie.

@@ -179,20 +179,26 @@ async fn one(store: &dyn Store, clients: &[Box<str>], entry: &Revocation) -> Res
     }
 }
 
+impl<'a> TokenFacts<'a> {
+    /// Of a token that this issuer would mint for the session now.
+    pub(super) fn from_session(issuer: &'a str, session: &'a Session) -> Self {
+        Self {
+            issuer,
+            subject: &session.subject,
+            client: Some(&session.client),
+            session: Some((session.id, session.current)),
+            issuer_session: None,
+            vouched_by: session.vouched_by.as_deref(),
+            jti: None,
+            issued_at: Some(session.issued_at),
+            delegation: None,
+            is_key: false,
+        }
+    }
+}
+
 fn ends_here(list: &RevocationList, issuer: &str, session: &Session, now: Timestamp) -> bool {
-    let facts = TokenFacts {
-        issuer,
-        subject: &session.subject,
-        client: Some(&session.client),
-        session: Some((session.id, session.current)),
-        issuer_session: None,
-        vouched_by: session.vouched_by.as_deref(),
-        jti: None,
-        issued_at: Some(session.issued_at),
-        delegation: None,
-        is_key: false,
-    };
-    list.judge(facts, now).refuses(now)
+    list.judge(TokenFacts::from_session(issuer, session), now).refuses(now)
 }
 
 impl Engine {

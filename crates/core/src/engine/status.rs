@@ -199,18 +199,7 @@ mod lists {
         }
 
         fn has_ended_early(&self, session: &Session, now: Timestamp) -> bool {
-            let facts = TokenFacts {
-                issuer: &self.issuer,
-                subject: &session.subject,
-                client: Some(&session.client),
-                session: Some((session.id, session.current)),
-                issuer_session: None,
-                vouched_by: session.vouched_by.as_deref(),
-                jti: None,
-                issued_at: Some(session.issued_at),
-                delegation: None,
-                is_key: false,
-            };
+            let facts = TokenFacts::from_session(&self.issuer, session);
             is_revoked(session) || self.revocations.judge(facts, now).refuses(now)
         }
     }
