@@ -19,6 +19,7 @@ use super::dial::ConnectionHold;
 use super::error::{ProxyError, SendError};
 use super::head_timeout::HeadTimeout;
 use super::http1::ConnectionGuard;
+use super::kept_headers::KeptHeaders;
 use super::pool::{InFlightSlot, Pool, RequestHolders};
 use super::span::AttemptSpan;
 use super::upgrade::UpgradeRequest;
@@ -31,8 +32,7 @@ use rotogate_core::route::path::CanonicalPath;
 /// The most addresses at which a request is tried.
 const MAX_ADDRESSES_TRIED: usize = 3;
 
-/// The part of a request that is the same for each address.
-#[derive(Clone)]
+/// The part of a request that is the same for each address. An attempt takes method and headers.
 struct RequestTemplate {
     method: Method,
     target: PathAndQuery,
@@ -114,7 +114,7 @@ impl Inner {
                 Err(kind) => break 'failed kind,
             };
             // Keep no copy if the request cannot be sent twice.
-            let kept = (repeatable || pool.all().len() > 1).then(|| template.clone());
+            let kept = (repeatable || pool.all().len() > 1).then(|| KeptHeaders::new(&template.headers));
             loop {
                 let address = Arc::clone(&in_flight.address);
                 info.attempts = info.attempts.saturating_add(1);
@@ -161,12 +161,13 @@ impl Inner {
                 tried.push(Arc::clone(&address));
                 info.address = Some(Arc::clone(&address));
                 let again = Box::pin(next_attempt(pool, &tried, holders, &failure, back, &mut repeatable)).await;
-                let Some(((next, same), again)) = again.and_then(|again| Some((again, kept.clone()?))) else {
+                let Some(((next, same), headers)) = again.and_then(|again| Some((again, kept.as_ref()?.headers()?)))
+                else {
                     log_failure(pool, &address, &method, &failure);
                     break 'failed failure.kind;
                 };
                 record_repeat(pool, &address, &next.address, &failure);
-                *template = again;
+                (template.method, template.headers) = (method, headers);
                 (in_flight, body, attempt_begun) = (next, same, Instant::now());
             }
         };
@@ -366,12 +367,13 @@ fn head_for(
     let preserve_host = pool.upstream.preserve_host;
     let uri = url.uri(&template.target).ok_or(ProxyError::NotCanonical)?;
     let RequestTemplate { method, headers, host, .. } = template;
-    let (method, mut headers, host) = (std::mem::take(method), std::mem::take(headers), host.take());
+    let (method, mut headers) = (std::mem::take(method), std::mem::take(headers));
+    let preserved = host.as_ref().filter(|_| preserve_host);
     let host = match url {
-        UpstreamUrl::Echo => host,
-        UpstreamUrl::Http(url) => Some(host.filter(|_| preserve_host).unwrap_or_else(|| url.host().clone())),
+        UpstreamUrl::Echo => host.clone(),
+        UpstreamUrl::Http(url) => Some(preserved.unwrap_or_else(|| url.host()).clone()),
         // hyper sets the address's own host, in the form of the HTTP version.
-        UpstreamUrl::Https(_) => host.filter(|_| preserve_host),
+        UpstreamUrl::Https(_) => preserved.cloned(),
         // `:authority` is the address's own host (RFC 9113 §8.3.1).
         UpstreamUrl::H2c(_) => None,
     };

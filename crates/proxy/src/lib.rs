@@ -60,6 +60,7 @@ mod exchange;
 mod head_timeout;
 mod health;
 mod http1;
+mod kept_headers;
 mod pool;
 mod queue;
 mod seldom;
