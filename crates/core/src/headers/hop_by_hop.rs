@@ -1,7 +1,7 @@
 //! Headers that belong to one connection (RFC 9110 §7.6.1).
 
 use http::header::{
-    CONNECTION, EXPECT, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, EXPECT, Entry, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue};
 
@@ -23,8 +23,16 @@ static HOP_BY_HOP: [HeaderName; 10] = [
 
 /// Does the name begin like one in [`HOP_BY_HOP`]?
 fn begins_like_one(name: &HeaderName) -> bool {
-    matches!(name.as_str().as_bytes(), [b'k' | b'p' | b'h' | b'e' | b't' | b'u', ..])
-        && ["keep-", "proxy", "http2", "expec", "trans", "upgra"].iter().any(|begin| name.as_str().starts_with(begin))
+    // The bytes one by one: `starts_with` is a call for each beginning.
+    matches!(
+        name.as_str().as_bytes(),
+        [b'k', b'e', b'e', b'p', ..]
+            | [b'p', b'r', b'o', b'x', b'y', ..]
+            | [b'h', b't', b't', b'p', ..]
+            | [b'e', b'x', b'p', b'e', ..]
+            | [b't', b'r', b'a', b'n', ..]
+            | [b'u', b'p', b'g', b'r', b'a', b'd', b'e']
+    )
 }
 
 /// Options that concern only the connection and cannot name one of our headers.
@@ -45,10 +53,15 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
         has_others |= begins_like_one(name);
     }
     if has_connection {
-        if !names_nothing(headers) {
-            drop_named(headers);
+        // Nearly every server sends this one, which names no header.
+        let is_usual = |line: &HeaderValue| line == "keep-alive" || line == "close";
+        match headers.entry(CONNECTION) {
+            Entry::Occupied(lines) if is_usual(lines.get()) && lines.iter().nth(1).is_none() => drop(lines.remove()),
+            _ => {
+                drop_named(headers);
+                headers.remove(CONNECTION);
+            }
         }
-        headers.remove(CONNECTION);
     }
     if has_others {
         for name in &HOP_BY_HOP {
@@ -80,12 +93,6 @@ pub(super) fn settle_connection(headers: &mut HeaderMap) {
     if let (false, Ok(value)) = (left.is_empty(), HeaderValue::from_str(&left)) {
         headers.insert(CONNECTION, value);
     }
-}
-
-/// Is the only `Connection` header one that nearly every server sends, and that names no header?
-fn names_nothing(headers: &HeaderMap) -> bool {
-    let mut lines = headers.get_all(CONNECTION).iter();
-    lines.next().is_some_and(|line| line == "keep-alive" || line == "close") && lines.next().is_none()
 }
 
 fn drop_named(headers: &mut HeaderMap) {

@@ -63,6 +63,11 @@ pub(super) const fn fold_byte(byte: u8) -> u8 {
     if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' }
 }
 
+/// A bit for the first byte of a name, folded, which other bytes may share.
+pub(super) fn bit_of_first(name: &str) -> u64 {
+    name.bytes().next().map_or(u64::MAX, |first| 1 << (fold_byte(first) % 64))
+}
+
 /// The folded spelling.
 pub(super) fn fold(name: &str) -> String {
     name.bytes().map(|b| char::from(fold_byte(b))).collect()

@@ -56,6 +56,11 @@ impl HeaderPattern {
         names::fold_begins(name, &self.folded) && (self.is_begin || name.len() == self.folded.len())
     }
 
+    /// How each name that it matches begins, folded.
+    pub(super) fn begin(&self) -> &str {
+        &self.folded
+    }
+
     /// Does the pattern match a name in exactly this spelling?
     pub(super) fn is_spelt(&self, name: &str) -> bool {
         if self.is_begin { name.starts_with(&*self.name) } else { *name == *self.name }

@@ -14,6 +14,7 @@ const MAX_TARGET: usize = 8 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Authority<'a> {
     text: &'a str,
+    host: &'a str,
 }
 
 impl<'a> Authority<'a> {
@@ -25,7 +26,7 @@ impl<'a> Authority<'a> {
             Some(digits) => digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok(),
             None => port.is_empty(),
         };
-        (port_holds && is_host(host)).then_some(Self { text })
+        (port_holds && is_host(host)).then_some(Self { text, host })
     }
 
     /// Host and port.
@@ -35,12 +36,12 @@ impl<'a> Authority<'a> {
 
     /// The host alone, an IPv6 address with its brackets.
     pub fn host(self) -> &'a str {
-        host_of(self.text)
+        self.host
     }
 
     /// The port, if there is one.
     pub fn port(self) -> Option<u16> {
-        self.text.get(self.host().len()..)?.strip_prefix(':')?.parse().ok()
+        self.text.get(self.host.len()..)?.strip_prefix(':')?.parse().ok()
     }
 
     fn is_same(self, other: Self, default_port: Option<u16>) -> bool {
