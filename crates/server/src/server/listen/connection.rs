@@ -24,6 +24,7 @@ use super::connection_counts::RejectCause;
 use super::h2::{H2Streams, TrackedBody};
 use super::limits::{Bounds, Limits};
 use super::listener::{Listener, NewConnection};
+use super::once_woken::OnceWoken;
 use super::origin::Origin;
 use super::stream::Stream;
 use super::workers::Workers;
@@ -218,7 +219,7 @@ where
     let mut connection = pin!(connection);
     let is_stop = tokio::select! {
         ended = connection.as_mut() => return Ok(ended?),
-        is_stop = until_over(&mut stopped, &mut conditions) => is_stop,
+        is_stop = OnceWoken::new(until_over(&mut stopped, &mut conditions)) => is_stop,
     };
     if is_stop && !asked.load(Ordering::Relaxed) {
         tokio::select! {

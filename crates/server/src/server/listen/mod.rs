@@ -8,6 +8,7 @@ mod h2;
 pub(crate) mod limits;
 pub(crate) mod listener;
 pub(crate) mod min_rate;
+mod once_woken;
 pub(crate) mod origin;
 mod proxy_protocol;
 pub(crate) mod sockets;

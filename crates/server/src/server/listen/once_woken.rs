@@ -1,0 +1,85 @@
+//! A future beside the work of a connection, in the same task.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use futures_util::task::AtomicWaker;
+use pin_project_lite::pin_project;
+
+pin_project! {
+    /// A future that is polled only when it was woken itself.
+    ///
+    /// A task polls all of its futures when one of them was woken. The wait for a stop would be polled twice for each
+    /// request, and each poll would take a lock that all connections share.
+    pub(super) struct OnceWoken<F> {
+        #[pin]
+        future: F,
+        own: Arc<OwnWake>,
+        waker: Waker,
+    }
+}
+
+struct OwnWake {
+    /// Whether the future was woken since its last poll, or never polled.
+    is_due: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl Wake for OwnWake {
+    fn wake(self: Arc<Self>) {
+        self.is_due.store(true, Ordering::Release);
+        self.task.wake();
+    }
+}
+
+impl<F> OnceWoken<F> {
+    pub(super) fn new(future: F) -> Self {
+        let own = Arc::new(OwnWake { is_due: AtomicBool::new(true), task: AtomicWaker::new() });
+        Self { future, waker: Arc::clone(&own).into(), own }
+    }
+}
+
+impl<F: Future> Future for OnceWoken<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        // Before the look at `is_due`: a wake in between reaches this task.
+        this.own.task.register(cx.waker());
+        if !this.own.is_due.load(Ordering::Acquire) {
+            return Poll::Pending;
+        }
+        this.own.is_due.store(false, Ordering::Release);
+        this.future.poll(&mut Context::from_waker(this.waker))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures_util::task::noop_waker_ref;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn it_is_polled_when_it_was_woken_and_only_then() {
+        let (say, mut hear) = tokio::sync::mpsc::channel(1);
+        let mut polls = 0;
+        let mut listening = pin!(OnceWoken::new(std::future::poll_fn(|cx| {
+            polls += 1;
+            hear.poll_recv(cx)
+        })));
+        let cx = &mut Context::from_waker(noop_waker_ref());
+        for _ in 0..5 {
+            assert!(listening.as_mut().poll(cx).is_pending());
+        }
+        // This task has another waker, which the message wakes.
+        let hears = async { listening.await };
+        let (heard, sent) = tokio::join!(hears, async { say.send(7).await });
+        assert_eq!((heard, sent.is_ok()), (Some(7), true));
+        assert_eq!(polls, 2);
+    }
+}
