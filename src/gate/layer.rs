@@ -243,7 +243,7 @@ where
         let admission = self.layer.admit(&mut parts, EndpointMatch::Serve);
         let wait = self.layer.awaited(&parts, &admission);
         let mut admission = admission;
-        if wait.is_none() && !admission.is_pending() && !self.layer.owes_exchange(&admission) {
+        if self.layer.is_settled(wait.as_ref(), &admission) {
             if !self.layer.owes_count(&admission) {
                 return self.answer(admission, parts, body);
             }

@@ -374,7 +374,17 @@ impl<M> GateLayer<M> {
     pub(in crate::gate) async fn admit_waiting(&self, parts: &mut Parts, endpoints: EndpointMatch) -> Admission {
         let admission = self.admit(parts, endpoints);
         let wait = self.awaited(parts, &admission);
-        self.admit_after(admission, wait, parts, endpoints).await
+        let counts = endpoints != EndpointMatch::Skip && self.owes_count(&admission);
+        if !counts && self.is_settled(wait.as_ref(), &admission) {
+            return admission;
+        }
+        // Boxed: few requests wait, and the future of each would have room for the wait.
+        Box::pin(self.admit_after(admission, wait, parts, endpoints)).await
+    }
+
+    /// Does the admission wait for nothing but the limits?
+    pub(super) fn is_settled(&self, wait: Option<&Awaited>, admission: &Admission) -> bool {
+        wait.is_none() && !admission.is_pending() && !self.owes_exchange(admission)
     }
 
     /// The permit of an outer layer of the same gate. That layer saw the whole path, and has the same endpoints and
