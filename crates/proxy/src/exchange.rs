@@ -161,8 +161,7 @@ impl Inner {
                 tried.push(Arc::clone(&address));
                 info.address = Some(Arc::clone(&address));
                 let again = Box::pin(next_attempt(pool, &tried, holders, &failure, back, &mut repeatable)).await;
-                let Some(((next, same), headers)) = again.and_then(|again| Some((again, kept.as_ref()?.headers()?)))
-                else {
+                let Some(((next, same), headers)) = again.zip(kept.as_ref().and_then(KeptHeaders::headers)) else {
                     log_failure(pool, &address, &method, &failure);
                     break 'failed failure.kind;
                 };
