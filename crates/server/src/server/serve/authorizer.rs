@@ -21,7 +21,6 @@ use crate::server::listen::origin::Origin;
 use rotogate::gate::{Authorizer, GateBody, Neighbour, Verdict};
 use rotogate_core::denial::Denial;
 use rotogate_core::headers::Peer;
-use rotogate_core::overload::PermitBody;
 
 /// What an authorizer's listener answers.
 #[derive(Debug)]
@@ -37,7 +36,7 @@ pub(crate) struct Questions {
 pub(super) type VerdictFuture = Pin<Box<dyn Future<Output = ReplyResult> + Send>>;
 
 /// A reply, as each request has it.
-pub(crate) type ReplyResult = Result<Response<PermitBody<LoggedBody>>, Infallible>;
+pub(crate) type ReplyResult = Result<Response<LoggedBody>, Infallible>;
 
 impl Questions {
     pub(crate) fn new(config: &Config, authorizer: &AuthorizerConfig) -> Self {
@@ -111,7 +110,7 @@ pub(crate) async fn verdict(
     (authorizer, kind): (&Authorizer, AuthorizerKind),
     head: Result<Parts, Denial>,
     question: &Parts,
-) -> Response<PermitBody<LoggedBody>> {
+) -> Response<LoggedBody> {
     let began = state.monotonic();
     let (parts, denial) = match head {
         Ok(parts) => (parts, None),
@@ -138,5 +137,5 @@ pub(crate) async fn verdict(
     state.tally.verdicts.count(kind, response.status());
     let now = state.monotonic();
     state.tally.count_answer(verdict.as_ref(), response.status(), now.saturating_sub(began), Duration::ZERO);
-    record.complete(state, response, verdict, now).map(|body| PermitBody::new(body, permit.ok()))
+    record.complete(state, response, (verdict, permit.ok()), now)
 }

@@ -17,7 +17,6 @@ use crate::server::listen::origin::Origin;
 use rotogate::dialect::{Reply, ReplyBody};
 use rotogate::gate::{Authorizer, GateBody};
 use rotogate::program::grpc::Checks;
-use rotogate_core::overload::PermitBody;
 use rotogate_core::reply;
 
 /// How long a question may arrive, and its verdict take. Envoy asks with a timeout of its own, which is shorter.
@@ -44,11 +43,11 @@ pub(crate) async fn answer(
     let reply = tokio::time::timeout(TIMEOUT, answer)
         .await
         .unwrap_or_else(|_| reply::problem(StatusCode::REQUEST_TIMEOUT, None));
-    Ok(reply.map(|body| PermitBody::new(LoggedBody::unrecorded(GateBody::own(body)), None)))
+    Ok(reply.map(|body| LoggedBody::unrecorded(GateBody::own(body))))
 }
 
 /// A verdict with the bytes of its body.
-async fn whole(response: Response<PermitBody<LoggedBody>>) -> Reply {
+async fn whole(response: Response<LoggedBody>) -> Reply {
     let (parts, body) = response.into_parts();
     let bytes = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     Response::from_parts(parts, ReplyBody::from(bytes))

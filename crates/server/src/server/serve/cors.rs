@@ -1,7 +1,6 @@
 //! CORS (requirement T19): an explicit list of origins. Preflights are answered before authentication.
 
 use std::convert::Infallible;
-use std::task::{Context, Poll};
 
 use futures_util::future::Either;
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, HeaderName, ORIGIN, WWW_AUTHENTICATE};
@@ -19,7 +18,7 @@ use rotogate::gate::Gate;
 static DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
 /// Applies the `[cors]` section to a service.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Cors<S> {
     gate: Gate,
     plain: S,
@@ -70,28 +69,24 @@ fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
     *method == Method::OPTIONS && headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-impl<S> Service<Request<RequestBody>> for Cors<S>
+/// What a service with CORS answers.
+pub(crate) type CorsFuture<F> = Either<F, tower_http::cors::ResponseFuture<F>>;
+
+impl<S> Cors<S>
 where
     S: Service<Request<RequestBody>, Response = Response<ReplyBody>, Error = Infallible> + Clone,
 {
-    type Response = Response<ReplyBody>;
-    type Error = Infallible;
-    type Future = Either<S::Future, tower_http::cors::ResponseFuture<S::Future>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // The gate around the proxy is always ready.
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
-        let Some(with_cors) = &mut self.with_cors else { return Either::Left(self.plain.call(request)) };
+    /// Calls the service, which is always ready. Shared, so that a request clones only the service that it takes: a clone
+    /// counts in memory that all threads write.
+    pub(crate) fn call(&self, request: Request<RequestBody>) -> CorsFuture<S::Future> {
+        let Some(with_cors) = &self.with_cors else { return Either::Left(self.plain.clone().call(request)) };
         // tower-http treats every `OPTIONS` request as a preflight. One without the preflight headers is an ordinary
         // request.
         let plain = *request.method() == Method::OPTIONS && !is_preflight(request.method(), request.headers());
         if !plain && !self.gate.leaves_preflight_to_upstream(&request) && !self.gate.answers_any_origin(&request) {
-            Either::Right(with_cors.call(request))
+            Either::Right(with_cors.clone().call(request))
         } else {
-            Either::Left(self.plain.call(request))
+            Either::Left(self.plain.clone().call(request))
         }
     }
 }

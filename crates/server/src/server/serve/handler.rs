@@ -11,7 +11,6 @@ use super::request::{self, Served, Serving};
 use super::request_record::LoggedBody;
 use crate::server::listen::connection::RequestHandler;
 use crate::server::listen::origin::Origin;
-use rotogate_core::overload::PermitBody;
 
 /// Serves requests, or answers questions about requests if other proxies ask here.
 #[derive(Clone, Debug)]
@@ -21,7 +20,7 @@ pub(crate) struct GateHandler {
 }
 
 impl RequestHandler for GateHandler {
-    type Body = PermitBody<LoggedBody>;
+    type Body = LoggedBody;
     type Reply = Either<Served, VerdictFuture>;
 
     fn handle(&self, origin: &Arc<Origin>, request: Request<Incoming>) -> Self::Reply {

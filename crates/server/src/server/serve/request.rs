@@ -16,7 +16,7 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::body::RequestBody;
-use super::cors::Cors;
+use super::cors::{Cors, CorsFuture};
 use super::drain::StreamDrain;
 use super::request_record::{LoggedBody, RequestRecord};
 use super::tally::Tally;
@@ -27,7 +27,7 @@ use crate::trace::Tracer;
 use rotogate::gate::{BufferedForward, Gate, GateBody, GateLayer, GateService, Reason, Verdict};
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::headers::Peer;
-use rotogate_core::overload::{Holder, PermitBody, PoolPermit, Refusal};
+use rotogate_core::overload::{Holder, PoolPermit, Refusal};
 use rotogate_core::reply;
 use rotogate_kit::exchange::ExchangeProgress;
 use rotogate_proxy::{Proxy, ProxyBody};
@@ -134,7 +134,7 @@ impl Rejection {
 type Answered = (Response<ReplyBody>, Option<PoolPermit>);
 type ResponseBoxFuture = Pin<Box<dyn Future<Output = Answered> + Send>>;
 /// The gate around the proxy, at work.
-type ServiceFuture = <Cors<GateService<Proxy, BufferedForward>> as Service<Request<RequestBody>>>::Future;
+type ServiceFuture = CorsFuture<<GateService<Proxy, BufferedForward> as Service<Request<RequestBody>>>::Future>;
 
 /// Serves one request, or rejects it under overload. A panic ends this request alone (requirement A8).
 pub(crate) fn serve(
@@ -197,7 +197,7 @@ struct ServedRequest {
 }
 
 impl Future for Served {
-    type Output = Result<Response<PermitBody<LoggedBody>>, Infallible>;
+    type Output = Result<Response<LoggedBody>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
@@ -218,16 +218,15 @@ impl Future for Served {
             // Polled again after the response.
             None => (panic_response(), None),
         };
-        let response = match this.request.take() {
-            Some(served) => served.complete(response),
+        Poll::Ready(Ok(match this.request.take() {
+            Some(served) => served.complete(response, permit),
             None => response.map(LoggedBody::unrecorded),
-        };
-        Poll::Ready(Ok(response.map(|body| PermitBody::new(body, permit))))
+        }))
     }
 }
 
 impl ServedRequest {
-    fn complete(self, mut response: Response<ReplyBody>) -> Response<LoggedBody> {
+    fn complete(self, mut response: Response<ReplyBody>, permit: Option<PoolPermit>) -> Response<LoggedBody> {
         let Self { state, record, began, is_grpc } = self;
         let verdict = response.extensions_mut().remove::<Verdict>();
         if is_grpc && verdict.as_ref().is_some_and(|verdict| verdict.reason == Reason::PANIC) {
@@ -236,7 +235,7 @@ impl ServedRequest {
         let now = state.time.monotonic();
         let upstream = response.body().inner_ref().map_or(Duration::ZERO, |body| body.sent().2);
         state.tally.count_answer(verdict.as_ref(), response.status(), now.saturating_sub(began), upstream);
-        record.complete(&state, response, verdict, now)
+        record.complete(&state, response, (verdict, permit), now)
     }
 }
 
@@ -315,7 +314,7 @@ fn call_service(
     // The service is always ready.
     let (mut request, mut called) = (Some(request), None);
     let _ = catch_unwind(AssertUnwindSafe(|| {
-        called = request.take().map(|request| state.service.clone().call(request));
+        called = request.take().map(|request| state.service.call(request));
     }));
     match called {
         Some(called) => PendingAnswer::Called { called, received, permit: Some(permit) },

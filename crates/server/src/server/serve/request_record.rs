@@ -23,6 +23,7 @@ use rotogate_core::clock::{SystemTime, TimeSource, wall_micros};
 use rotogate_core::context::Context;
 use rotogate_core::headers;
 use rotogate_core::lease::UntilClosed;
+use rotogate_core::overload::PoolPermit;
 use rotogate_kit::exchange::{ExchangeEnd, ExchangeProgress, TunnelEnd};
 use rotogate_proxy::ProxyBody;
 
@@ -36,7 +37,8 @@ static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// The record of one request, until its response begins. Dropped before the response, it logs that the client disconnected.
 pub(crate) struct RequestRecord {
     context: Context,
-    line: Option<AccessLogLine>,
+    // Boxed: a record moves several times, with and without a log.
+    line: Option<Box<AccessLogLine>>,
     /// The end of an upgraded connection.
     tunnel: Option<TunnelEnd>,
     received: Option<ExchangeProgress>,
@@ -71,7 +73,7 @@ impl RequestRecord {
         let trace = RequestTrace::begin(state.tracer.as_ref(), request, &facts);
         let mut line = log::access().map(|log| {
             let connection = (origin.log_fields(log), (client != peer).then_some(client));
-            log.begin(request, &id, (micros, began), connection)
+            Box::new(log.begin(request, &id, (micros, began), connection))
         });
         if let Some(line) = &mut line {
             line.set_trace(trace.trace());
@@ -97,7 +99,7 @@ impl RequestRecord {
         self,
         state: &RequestState,
         mut response: Response<ReplyBody>,
-        verdict: Option<Verdict>,
+        (verdict, permit): (Option<Verdict>, Option<PoolPermit>),
         now: Duration,
     ) -> Response<LoggedBody> {
         let Self { context, mut line, tunnel, received, began, method, trace } = self;
@@ -132,7 +134,7 @@ impl RequestRecord {
         if let Some(tunnel) = tunnel.filter(|_| status == StatusCode::SWITCHING_PROTOCOLS) {
             record.begin_stream();
             tunnel.begin(move |end| record.end(end));
-            return response.map(|body| LoggedBody { body, record: None, stream: None });
+            return response.map(|body| LoggedBody { body, record: None, stream: None, permit });
         }
         if is_events {
             record.begin_stream();
@@ -141,14 +143,14 @@ impl RequestRecord {
         if is_bare || response.body().is_end_stream() {
             record.so_far.end = "complete";
         }
-        response.map(|body| LoggedBody { body, record: Some(record), stream })
+        response.map(|body| LoggedBody { body, record: Some(record), stream, permit })
     }
 }
 
 /// The record of a response. Dropped, it counts the end of the exchange, and completes the line.
 #[derive(Debug)]
 struct ReplyRecord {
-    line: Option<AccessLogLine>,
+    line: Option<Box<AccessLogLine>>,
     tally: &'static Tally,
     route: RouteLabel,
     received: Option<ExchangeProgress>,
@@ -197,7 +199,8 @@ fn add_request_id(problem: &mut Bytes, id: &HeaderValue) {
 }
 
 pin_project! {
-    /// A response body whose end is counted, and written to the access log.
+    /// A response body whose end is counted, and written to the access log. It has the permit of its request: one body
+    /// less around it, and so one copy of each response.
     #[derive(Debug)]
     pub(crate) struct LoggedBody {
         #[pin]
@@ -206,13 +209,15 @@ pin_project! {
         record: Option<ReplyRecord>,
         // If the reply may have no end of its own.
         stream: Option<DrainedStream>,
+        // Held to the end.
+        permit: Option<PoolPermit>,
     }
 }
 
 impl LoggedBody {
     /// A body without a record: its request is not one of a client.
     pub(super) fn unrecorded(body: ReplyBody) -> Self {
-        Self { body, record: None, stream: None }
+        Self { body, record: None, stream: None, permit: None }
     }
 }
 
