@@ -67,6 +67,7 @@ pub enum RefreshCredential {
 ///     actor: None,
 ///     audience: Some("billing".into()),
 ///     scope: None,
+///     wants_transaction: false,
 /// }));
 /// # let _ = command;
 /// ```
@@ -82,6 +83,8 @@ pub struct ExchangeRequest {
     pub audience: Option<Box<str>>,
     /// The requested scope.
     pub scope: Option<Scope>,
+    /// Is a transaction token wanted?
+    pub wants_transaction: bool,
 }
 
 /// A client's request to the engine. A `client` of `None` stands for the endpoint's own client, if the protocol names

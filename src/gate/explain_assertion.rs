@@ -6,6 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::Gate;
 use super::explanation::{Conclusion, ExplainedToken, Explanation, Rule, RuleVerdict};
 use rotogate_core::denial::Denial;
+use rotogate_core::directory::User;
 use rotogate_core::fault::Error;
 use rotogate_core::reason::Reason;
 use rotogate_core::session::Session;
@@ -27,14 +28,19 @@ impl Gate {
             Err(denial) => RuleVerdict::fail(Rule::Credential, denial.to_string()),
         });
         let found = match &read {
-            Ok(grant) => self.0.engine.session_of_assertion(grant).await,
+            Ok(grant) => self.0.engine.foresee_asserted(grant).await,
             Err(denial) => Err((*denial).into()),
         };
         rules.push(match (&read, &found) {
             (Err(_), _) => RuleVerdict::skip(Rule::Session, "the assertion is not good"),
             (Ok(_), Err(error)) => RuleVerdict::fail(Rule::Session, error.to_string()),
-            (Ok(_), Ok(Some(session))) => RuleVerdict::ok(Rule::Session, format!("session {} goes on", session.id)),
-            (Ok(_), Ok(None)) => RuleVerdict::ok(Rule::Session, "it was not used so far"),
+            (Ok(_), Ok((_, Some(session)))) => {
+                RuleVerdict::ok(Rule::Session, format!("session {} goes on", session.id))
+            }
+            (Ok(_), Ok((Some(user), None))) => {
+                RuleVerdict::ok(Rule::Session, format!("the directory names {}; it was not used so far", user.subject))
+            }
+            (Ok(_), Ok((None, None))) => RuleVerdict::ok(Rule::Session, "it was not used so far"),
         });
         let outcome = found.as_ref().map_or_else(Reason::from, |_| Reason::ANSWERED);
         Explanation {
@@ -55,7 +61,10 @@ impl Gate {
             also_matched: Vec::new(),
             rules,
             identity: Vec::new(),
-            token: read.ok().map(|grant| explained(&grant, found.ok().flatten().as_ref())),
+            token: read.ok().map(|grant| {
+                let (user, session) = found.unwrap_or_default();
+                explained(&grant, user.as_ref(), session.as_ref())
+            }),
         }
     }
 
@@ -86,10 +95,11 @@ fn client_named_in(assertion: &str) -> Option<String> {
     strict_object(&payload).ok()?.get("client_id")?.as_str().map(str::to_owned)
 }
 
-fn explained(grant: &ProvedGrant, session: Option<&Session>) -> ExplainedToken {
+fn explained(grant: &ProvedGrant, user: Option<&User>, session: Option<&Session>) -> ExplainedToken {
+    let named = session.map(|session| &session.subject).or(user.map(|user| &user.subject));
     ExplainedToken {
         is_proved: true,
-        subject: Some(session.map_or(&grant.vouched_by.subject, |session| &session.subject).to_string()),
+        subject: Some(named.unwrap_or(&grant.vouched_by.subject).to_string()),
         client: Some(grant.client.to_string()),
         session: session.map(|session| session.id.to_string()),
         ..ExplainedToken::default()

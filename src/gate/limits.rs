@@ -108,7 +108,7 @@ impl Inner {
     /// Must limits count a permitted request?
     pub(super) fn owes_count(&self, permitted: &Permitted) -> bool {
         let policy = &permitted.route().policy;
-        permitted.owes_count() || (policy.resource.is_some() && !permitted.is_counted() && self.mcp(policy).is_some())
+        permitted.owes_count() || (!permitted.is_counted() && self.has_call_limits(policy))
     }
 
     /// The limits of these rules.
@@ -210,7 +210,7 @@ impl Inner {
     #[cfg(feature = "program")]
     pub(super) fn foreseen_limit(&self, parts: &Parts, permitted: &Permitted) -> Option<Result<(), Denial>> {
         let policy = &permitted.route().policy;
-        let rules = self.limits_of(self.rules_of_call(policy, parts).0);
+        let rules = self.limits_of_call(policy, parts);
         if policy.rate.is_empty() && rules.is_empty() {
             return None;
         }

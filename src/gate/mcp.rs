@@ -10,11 +10,12 @@ use super::Inner;
 use super::builder::BuildError;
 use super::resources;
 use rotogate_core::denial::{CallFlaw, Denial};
+use rotogate_core::limit::RunningLimit;
 use rotogate_core::mcp::{self, Call, CallHead, Message, MessageId, has_call_headers};
 use rotogate_core::policy::{self, Permitted};
 use rotogate_core::refusal::ChallengeParams;
 use rotogate_core::reply::Reply;
-use rotogate_core::route::{CallRule, CallRules, Mcp, McpCheck, Route, RoutePolicy};
+use rotogate_core::route::{CallRule, CallRules, DecisionSubject, Mcp, McpCheck, Route, RouteDecision, RoutePolicy};
 use rotogate_core::rule::Rule;
 use rotogate_core::session::Scope;
 use rotogate_core::token::observer::Observer;
@@ -24,6 +25,9 @@ use rotogate_core::token::observer::Observer;
 pub(super) struct ReadyMcp {
     pub(super) settings: Mcp,
     pub(super) rules: CallRules,
+    /// Has a rule limits, or a decision point?
+    has_limits: bool,
+    has_decisions: bool,
 }
 
 /// What the head of a request to a resource says.
@@ -41,9 +45,9 @@ pub(super) enum HeadVerdict {
 #[derive(Clone, Debug, Default)]
 pub(super) struct CallContext {
     pub(super) id: Option<MessageId>,
-    /// The rules that govern a call of an older version, and the scopes of its token: clients of these versions forget
-    /// the scopes that they had.
-    older: Option<(Vec<Arc<Route>>, Scope)>,
+    /// A call of an older version, which no header names, and the scopes of its token: clients of these versions forget the
+    /// scopes that they had.
+    older: Option<(Call<'static>, Scope)>,
 }
 
 impl ReadyMcp {
@@ -59,7 +63,10 @@ impl ReadyMcp {
         if let Some(known) = known.and_then(|known| known.mcp.as_ref()) {
             rules.count_on(&known.rules);
         }
-        Ok(Self { settings, rules })
+        let policies = || rules.iter().map(|rule| &rule.route.policy);
+        let has_limits = policies().any(|policy| !policy.rate.is_empty());
+        let has_decisions = policies().any(|policy| policy.decision.is_some());
+        Ok(Self { settings, rules, has_limits, has_decisions })
     }
 
     /// Whether a request of this version is judged.
@@ -80,7 +87,7 @@ impl ReadyMcp {
     ) -> Result<(), Denial> {
         for rule in self.rules.of_call(call) {
             let judged = match permitted.caller() {
-                Some(caller) => policy::judge_call(&rule.route, caller, gate.engine.clock().wall(), observer),
+                Some(caller) => policy::judge_call(&rule.route, caller, || gate.engine.clock().wall(), observer),
                 None => observer.judged(Rule::Credential, Err(Denial::NoCredential)),
             };
             if O::HAS_EFFECTS {
@@ -127,7 +134,7 @@ impl Inner {
             None => Err(Denial::BadCall(CallFlaw::HeaderMismatch("MCP-Protocol-Version is missing"))),
         };
         observer.judged(Rule::Route, listed)?;
-        if let Some(call) = head.call() {
+        if let Some(call) = head.into_call() {
             mcp.judge(self, permitted, &call, observer)?;
         }
         match mcp.settings.check {
@@ -177,13 +184,12 @@ impl Inner {
         if call.method.is_none() && !is_older {
             return Err(Denial::BadCall(CallFlaw::NotOneMessage("this version has no answers of clients")));
         }
-        if head.call().is_some_and(|known| known == call) {
+        if head.into_call().is_some_and(|known| known == call) {
             return Ok(());
         }
         if is_older {
             let granted = permitted.caller().map(|caller| caller.token().scope.clone()).unwrap_or_default();
-            let rules = mcp.rules.of_call(&call).map(|rule| Arc::clone(&rule.route)).collect();
-            context.older = Some((rules, granted));
+            context.older = Some((call.clone().into_owned(), granted));
         }
         mcp.judge(self, permitted, &call, &mut ())
     }
@@ -196,35 +202,65 @@ impl Inner {
         policy: &'a RoutePolicy,
         parts: &'a Parts,
     ) {
-        let (rules, by_body) = self.rules_of_call(policy, parts);
-        if rules.is_empty() {
-            return;
-        }
+        let Some((mcp, call, granted)) = self.known_call(policy, parts) else { return };
         let mut scopes = asked.scopes.clone().into_owned();
-        for rule in rules {
-            scopes = scopes.union(&rule.policy.asked_scopes());
-            asked.step_up = rule.policy.step_up.as_ref().or(asked.step_up);
+        for rule in mcp.rules.of_call(&call) {
+            scopes = scopes.union(&rule.route.policy.asked_scopes());
+            asked.step_up = rule.route.policy.step_up.as_ref().or(asked.step_up);
         }
-        if let Some(granted) = by_body {
+        if let Some(granted) = granted {
             scopes = scopes.union(granted);
         }
         asked.scopes = std::borrow::Cow::Owned(scopes);
     }
 
-    /// The rules that govern a call whose head, or body, was read; and the scopes of the token of an older version.
-    pub(super) fn rules_of_call<'a>(
+    /// A call whose head, or body, was read, how it is judged, and the scopes of the token of an older version.
+    fn known_call<'a>(
         &'a self,
         policy: &RoutePolicy,
         parts: &'a Parts,
-    ) -> (Vec<&'a Route>, Option<&'a Scope>) {
-        let Some(mcp) = self.mcp(policy) else { return Default::default() };
-        let context = parts.extensions.get::<CallContext>();
-        let head = CallHead::read(&parts.headers).ok();
-        match (context.and_then(|context| context.older.as_ref()), head.as_ref().and_then(CallHead::call)) {
-            (Some((rules, granted)), _) => (rules.iter().map(AsRef::as_ref).collect(), Some(granted)),
-            (None, Some(call)) => (mcp.rules.of_call(&call).map(|rule| &*rule.route).collect(), None),
-            (None, None) => Default::default(),
+    ) -> Option<(&'a ReadyMcp, Call<'a>, Option<&'a Scope>)> {
+        let mcp = self.mcp(policy)?;
+        match parts.extensions.get::<CallContext>().and_then(|context| context.older.as_ref()) {
+            Some((call, granted)) => Some((mcp, call.clone(), Some(granted))),
+            None => Some((mcp, CallHead::read(&parts.headers).ok()?.into_call()?, None)),
         }
+    }
+
+    /// Must the limits of its rule count a call on a route?
+    pub(super) fn has_call_limits(&self, policy: &RoutePolicy) -> bool {
+        self.mcp(policy).is_some_and(|mcp| mcp.has_limits)
+    }
+
+    /// The limits of the rules that govern a call.
+    pub(super) fn limits_of_call(&self, policy: &RoutePolicy, parts: &Parts) -> Vec<Arc<RunningLimit>> {
+        let known = if self.has_call_limits(policy) { self.known_call(policy, parts) } else { None };
+        let Some((mcp, call, _)) = known else { return Vec::new() };
+        self.limits_of(mcp.rules.of_call(&call).map(|rule| &*rule.route))
+    }
+
+    /// What the rule of a call asks a decision point, and the call's method.
+    pub(super) fn decision_of_call(&self, policy: &RoutePolicy, parts: &Parts) -> Option<(Arc<RouteDecision>, String)> {
+        let (mcp, call, _) = self.known_call(policy, parts)?;
+        let decision = mcp.rules.of_call(&call).find_map(|rule| rule.route.policy.decision.clone())?;
+        Some((decision, call.method.unwrap_or_default().into_owned()))
+    }
+
+    /// The permit of a judged call, with what its rules ask decision points.
+    ///
+    /// # Errors
+    /// The refusal.
+    // Requirement K20.
+    pub(super) fn owing_decisions_of_call(&self, parts: &Parts, mut permitted: Permitted) -> Result<Permitted, Denial> {
+        let route = Arc::clone(permitted.route());
+        if !self.mcp(&route.policy).is_some_and(|mcp| mcp.has_decisions) {
+            return Ok(permitted);
+        }
+        let Some((mcp, call, _)) = self.known_call(&route.policy, parts) else { return Ok(permitted) };
+        for rule in mcp.rules.of_call(&call) {
+            permitted = self.owing_decision(&rule.route, DecisionSubject::Call(&call), permitted)?;
+        }
+        Ok(permitted)
     }
 
     /// The reply to a call with a flaw.

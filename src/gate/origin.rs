@@ -96,10 +96,11 @@ impl Origins {
     /// May this page call a resource? A request without an origin is no page's; `null` is a page's that hides it.
     // Requirement M13.
     pub(super) fn admit_page(&self, headers: &HeaderMap, further: &[Box<str>]) -> bool {
-        match (self.stated(headers).map(|stated| stated.origin), only(headers, &ORIGIN)) {
-            (Some(StatedOrigin::None | StatedOrigin::Own | StatedOrigin::Listed), _) => true,
-            (Some(StatedOrigin::Foreign), Ok(Some(origin))) => further.iter().any(|known| known.as_bytes() == origin),
-            _ => false,
+        let Ok(Some(origin)) = only(headers, &ORIGIN) else { return !headers.contains_key(ORIGIN) };
+        match self.stated_origin(origin) {
+            StatedOrigin::None | StatedOrigin::Own | StatedOrigin::Listed => true,
+            StatedOrigin::Foreign => further.iter().any(|known| known.as_bytes() == origin),
+            StatedOrigin::Null => false,
         }
     }
 
@@ -153,26 +154,27 @@ impl Origins {
 
     /// Rule 9: `None` for a request that states an origin or a site twice, or as a list.
     fn stated(&self, headers: &HeaderMap) -> Option<Stated> {
-        let origin = match only(headers, &ORIGIN).ok()? {
-            None => StatedOrigin::None,
-            Some(b"null") => StatedOrigin::Null,
-            Some(origin) => {
-                let is = |known: &str| origin == known.as_bytes();
-                if self.own.as_deref().is_some_and(is) {
-                    StatedOrigin::Own
-                } else if self.allowed.iter().any(|known| is(known)) {
-                    StatedOrigin::Listed
-                } else {
-                    StatedOrigin::Foreign
-                }
-            }
-        };
+        let origin = only(headers, &ORIGIN).ok()?.map_or(StatedOrigin::None, |origin| self.stated_origin(origin));
         let site = only(headers, "sec-fetch-site").ok()?.map(|site| match site {
             b"same-origin" => StatedSite::SameOrigin,
             b"none" => StatedSite::User,
             _ => StatedSite::Other,
         });
         Some(Stated { origin, site })
+    }
+
+    /// What the one value of `Origin` states.
+    fn stated_origin(&self, origin: &[u8]) -> StatedOrigin {
+        let is = |known: &str| origin == known.as_bytes();
+        if origin == b"null" {
+            StatedOrigin::Null
+        } else if self.own.as_deref().is_some_and(is) {
+            StatedOrigin::Own
+        } else if self.allowed.iter().any(|known| is(known)) {
+            StatedOrigin::Listed
+        } else {
+            StatedOrigin::Foreign
+        }
     }
 }
 

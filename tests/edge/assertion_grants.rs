@@ -494,6 +494,13 @@ fn d18_the_directory_names_the_user_of_an_identity_assertion() {
         let by_directory = config.replace("max_age = \"5m\" }", "max_age = \"5m\", subject = \"directory\" }");
         format!("{by_directory}[directory]\nkind = \"http\"\nurl = \"{}\"\n", hook.at("/hook"))
     });
+    scene.edge.place.point_commands_at(&scene.edge.gate);
+    let explained = |assertion: &str| -> Value {
+        let ran = scene.edge.place.run(&["explain", "--assertion", "--json"], assertion);
+        serde_json::from_str(&ran.stdout).unwrap_or_else(|_| panic!("{ran:?}"))
+    };
+    let foreseen = explained(&scene.signed(&json!({})));
+    assert_eq!((&foreseen["decision"], &foreseen["token"]["subject"]), (&json!("passed"), &json!("u-17")));
     let token = access(&scene.present(&scene.signed(&json!({}))));
     let said = payload(&token);
     assert_eq!((&said["sub"], &said["account"], &said["origin_sub"]), (&json!("u-17"), &json!("acme"), &json!("u-1")));
@@ -502,6 +509,8 @@ fn d18_the_directory_names_the_user_of_an_identity_assertion() {
     assert_eq!(asked, json!({ "v": 1, "subject": "u-1", "issuer": URL }));
     // An unknown user, and a user whose sessions were ended since the assertion.
     hook.document("/hook/lookup", &json!({ "active": false }));
+    let foreseen = explained(&scene.signed(&json!({})));
+    assert_eq!((&foreseen["decision"], &foreseen["outcome"]), (&json!("refused"), &json!("grant_assertion")));
     assert_eq!(error(&scene.present(&scene.signed(&json!({})))), "invalid_grant");
     hook.document("/hook/lookup", &merged(user, &json!({ "valid_from": "2099-01-01T00:00:00Z" })));
     assert_eq!(error(&scene.present(&scene.signed(&json!({})))), "invalid_grant");

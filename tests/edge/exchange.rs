@@ -21,6 +21,7 @@ const CONFIG_OF_EXCHANGES: &str = r#"
 [identity]
 headers = { actor = "x-auth-actor" }
 assertion = { header = "x-auth-assertion" }
+trust_domain = "example.test"
 [[issuers]]
 name = "kc"
 url = "https://idp.test/"
@@ -39,7 +40,7 @@ jwks_file = "stranger.json"
 id = "orders"
 secret_hash = "@hash@"
 grants = ["token-exchange", "client_credentials"]
-exchange = { as = ["api", "orders-api"], to = ["billing", "https://ledger.test/v1"], issuers = ["self", "kc"], scopes = ["read"], depth = 2 }
+exchange = { as = ["api", "orders-api"], to = ["billing", "https://ledger.test/v1"], issuers = ["self", "kc"], scopes = ["read"], depth = 2, trust_domain = "example.test" }
 [[clients]]
 id = "billing"
 secret_hash = "@hash@"
@@ -214,7 +215,6 @@ fn d1_each_row_of_the_table_grants_or_refuses() {
         &[("actor_token", &world.own_token("other")), ("actor_token_type", ACCESS)],
         &[("actor_token", user), ("actor_token_type", ACCESS)],
         &[("requested_token_type", "urn:ietf:params:oauth:token-type:refresh_token")],
-        &[("requested_token_type", "urn:ietf:params:oauth:token-type:txn_token")],
     ] {
         no(changes, "invalid_request");
     }
@@ -341,6 +341,49 @@ async fn d5_d9_it_ends_with_its_session_and_nothing_was_written_for_it() {
     world.edge.gate.kill();
     world.edge.gate = world.edge.place.start();
     assert_eq!((world.status(&user, "/billing/x"), world.status(&next, "/ledger/x")), (401, 401));
+}
+
+#[test]
+fn d28_a_client_gets_a_transaction_token_for_a_user_and_for_its_domain_alone() {
+    const TRANSACTION: &str = "urn:ietf:params:oauth:token-type:txn_token";
+    let world = world();
+    let held = world.edge.login();
+    let wanted = [("requested_token_type", TRANSACTION), ("audience", "example.test")];
+    let reply = world.ask("orders", &held.access, &wanted);
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let answer = reply.json();
+    assert_eq!((&answer["issued_token_type"], &answer["token_type"]), (&json!(TRANSACTION), &json!("N_A")));
+    assert!((50..=60).contains(&answer["expires_in"].as_u64().unwrap()) && answer.get("refresh_token").is_none());
+    let token = answer["access_token"].as_str().unwrap().to_owned();
+    keep_secret(&token);
+    let header = URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&header).unwrap()["typ"], "txntoken+jwt");
+    let claims = said(&token);
+    for (claim, expected) in [
+        ("iss", json!("http://gate.test")),
+        ("aud", json!("example.test")),
+        ("sub", said(&held.access)["sub"].clone()),
+        ("scope", json!("read")),
+        ("req_wl", json!("orders")),
+        ("tctx", Value::Null),
+        ("act", Value::Null),
+    ] {
+        assert_eq!(claims[claim], expected, "{claim}");
+    }
+    assert_eq!(claims["rctx"]["req_ip"], "127.0.0.1");
+    // It opens nothing, and brings nothing further.
+    assert_eq!(world.status(&token, "/x"), 401);
+    world.refused("orders", &token, &wanted, "invalid_request");
+    world.refused("orders", &token, &[], "invalid_request");
+    // For no other audience, as no access token, for no client without the domain, and never wider.
+    world.refused("orders", &held.access, &[wanted[0], ("audience", "billing")], "invalid_target");
+    world.refused("orders", &held.access, &[wanted[1]], "invalid_target");
+    let theirs = world.exchanged("orders", &held.access, &[]);
+    world.refused("billing", &theirs, &wanted, "invalid_target");
+    world.refused("orders", &held.access, &[wanted[0], wanted[1], ("scope", "write")], "invalid_scope");
+    let revoked = [("client_id", "web"), ("token", &*held.refresh)];
+    assert_eq!(world.edge.form("/connect/revocation", &[], &revoked).status, 200);
+    world.refused("orders", &held.access, &wanted, "invalid_request");
 }
 
 #[test]

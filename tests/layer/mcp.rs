@@ -1,6 +1,7 @@
 //! Calls of the Model Context Protocol through the layer, in front of a server that answers with what it got.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::HeaderMap;
@@ -10,6 +11,7 @@ use http::{Method, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioExecutor;
 use rotogate::Gate;
+use rotogate::decision::{DecisionFault, DecisionPoint, DecisionPointRules, PolicyDecision, RouteDecision};
 use rotogate::gate::NewSession;
 use rotogate::route::{
     Comparison, Condition, Conditions, Implied, Mcp, McpCalls, McpCheck, Resource, Role, Route, RoutePolicy, StepUp,
@@ -189,6 +191,82 @@ async fn k20_a_call_needs_what_the_conditions_of_its_rule_ask_for() {
             let session = NewSession::new("ada", "web").scope("mcp").unwrap().claim("plan", plan).unwrap();
             client.token = client.gate.sessions().start(session).await.unwrap().access_token.expose().to_owned();
             assert_eq!(client.call("tools/call", Some("export")).await.status, status, "{plan}");
+        }
+    }
+}
+
+/// Permits calls of the tool `ask_ok`, and keeps the questions.
+#[derive(Clone, Debug, Default)]
+struct AskedPoint(Arc<Mutex<Vec<Value>>>);
+
+#[async_trait::async_trait]
+impl DecisionPoint for AskedPoint {
+    async fn decide(&self, question: &[u8], _: &str) -> Result<PolicyDecision, DecisionFault> {
+        let question: Value = serde_json::from_slice(question).unwrap();
+        let is_good = question["resource"]["id"] == "tools/call ask_ok";
+        self.0.lock().unwrap().push(question);
+        Ok(if is_good { PolicyDecision::Permit } else { PolicyDecision::Deny })
+    }
+
+    fn identity(&self) -> Box<[u8]> {
+        Box::default()
+    }
+}
+
+#[tokio::test]
+async fn k20_a_decision_point_is_asked_about_a_call_that_all_rules_permit() {
+    let decided = || {
+        let decision = RouteDecision::new("pdp", "tool", "{method} {name}");
+        RoutePolicy { decision: Some(Arc::new(decision)), ..policy("mcp") }
+    };
+    for check in [McpCheck::Body, McpCheck::Headers] {
+        let older = (check == McpCheck::Body).then(|| "2025-11-25".into());
+        let versions = ["2026-07-28".into()].into_iter().chain(older).collect();
+        let point = AskedPoint::default();
+        let asked = || std::mem::take(&mut *point.0.lock().unwrap());
+        let gate = builder()
+            .decision_point(DecisionPointRules {
+                allow: Duration::ZERO,
+                ..DecisionPointRules::new("pdp", point.clone())
+            })
+            .resource(Resource { mcp: Some(Mcp { check, versions, ..Mcp::default() }), ..Resource::new("/mcp") })
+            .route(Route::new("/mcp", policy("")))
+            .route(rule("tools/call:ask_*", decided()))
+            .route(rule("*", policy("")))
+            .build()
+            .await
+            .unwrap();
+        let (token, _) = tokens(&gate, "mcp").await;
+        let app = Router::new().route("/mcp", any(echo)).layer(gate.layer().forward_buffered());
+        let client = Client { server: Server::axum(app).await, gate, token };
+        assert_eq!(client.call("tools/call", Some("ask_ok")).await.status, StatusCode::OK);
+        let expected = json!({
+            "subject": { "type": "user", "id": "ada", "properties": {
+                "iss": "https://api.test", "client_id": "web", "scope": ["mcp"],
+            } },
+            "action": { "name": "tools/call", "properties": { "method": "POST" } },
+            "resource": { "type": "tool", "id": "tools/call ask_ok" },
+            "context": { "route": "tools/call:ask_*" },
+        });
+        assert_eq!(asked(), [expected], "{check:?}");
+        let denied = client.call("tools/call", Some("ask_no")).await;
+        assert_eq!((denied.status, asked().len()), (StatusCode::FORBIDDEN, 1), "{check:?}");
+        assert!(!denied.headers.get("www-authenticate").is_some_and(|it| it.to_str().unwrap().contains(" scope=")));
+        // Other calls ask nothing, and neither does one that a rule refuses.
+        assert_eq!(client.call("tools/list", None).await.status, StatusCode::OK);
+        let stranger = Client { token: tokens(&client.gate, "other").await.0, ..client };
+        assert_eq!(stranger.call("tools/call", Some("ask_ok")).await.status, StatusCode::FORBIDDEN);
+        assert_eq!(asked(), [Value::Null; 0], "{check:?}");
+        if check == McpCheck::Body {
+            let client = Client { token: tokens(&stranger.gate, "mcp").await.0, ..stranger };
+            let headers =
+                [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call"), ("mcp-name", "ask_ok")];
+            let lied = client.post(&headers, &message("tools/call", Some("ask_no"))).await;
+            assert_eq!((error(&lied), asked().len()), ((400, json!(-32020)), 0), "the body is a rule, too");
+            for (tool, status) in [("ask_ok", StatusCode::OK), ("ask_no", StatusCode::FORBIDDEN)] {
+                let called = client.post(&[], &message("tools/call", Some(tool))).await;
+                assert_eq!((called.status, asked().len()), (status, 1), "{tool} of an older version");
+            }
         }
     }
 }

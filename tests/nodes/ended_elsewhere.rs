@@ -1,10 +1,11 @@
 //! What another issuer ends is ended at every gate of the store.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use support::{Place, until};
 
 use super::fleet::{Fleet, GATES};
 use super::servers::Servers;
+use crate::edge::exchange::{ACCESS, GRANT};
 use crate::edge::issuer::{Issuer, URL, claims};
 
 const ISSUER: &str = r#"
@@ -14,7 +15,19 @@ url = "https://idp.test/"
 audience = ["api"]
 jwks_file = "idp.json"
 everywhere = true
+scopes = ["read"]
+subject_prefix = "idp|"
 backchannel_logout = { path = "/logout/idp", audience = ["our-client"] }
+[[clients]]
+id = "orders"
+auth = "private_key_jwt"
+keys = { jwks_file = "idp.json" }
+grants = ["token-exchange"]
+exchange = { as = ["api"], to = ["billing"], issuers = ["self", "idp"] }
+[[routes]]
+path = "/billing/{*rest}"
+audiences = ["billing"]
+upstream = "app"
 "#;
 
 async fn every_gate_hears(servers: Servers) {
@@ -28,6 +41,28 @@ async fn every_gate_hears(servers: Servers) {
     for gate in 0..GATES {
         for token in [&ended, &other] {
             assert_eq!(fleet.gate(gate).get("/data", token).await.status, 200);
+        }
+    }
+    let exchanged = async |fleet: &Fleet, gate: usize, subject: &str| {
+        let own = json!({ "iss": "orders", "sub": "orders", "aud": "http://gate.test", "jti": uuid::Uuid::new_v4(), "scope": null });
+        let own = idp.sign(&json!({ "alg": "EdDSA", "kid": "k1" }), &claims(&own));
+        let fields = [
+            ("grant_type", GRANT),
+            ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
+            ("client_assertion", &own),
+            ("subject_token", subject),
+            ("subject_token_type", ACCESS),
+        ];
+        let answer = fleet.gate(gate).form("/connect/token", &fields).await;
+        let said: Value = serde_json::from_slice(&answer.body).unwrap();
+        said["access_token"].as_str().unwrap_or_else(|| panic!("{answer:?}")).to_owned()
+    };
+    // Each at another gate than the one that ends it.
+    let held = fleet.gate(0).login().await;
+    let (theirs, ours) = (exchanged(&fleet, 1, &ended).await, exchanged(&fleet, 2, &held.access).await);
+    for gate in 0..GATES {
+        for token in [&theirs, &ours] {
+            assert_eq!(fleet.gate(gate).get("/billing/x", token).await.status, 200);
         }
     }
     let told = idp.sign(
@@ -46,15 +81,20 @@ async fn every_gate_hears(servers: Servers) {
         // A token that this gate sees for the first time, and one of another session.
         assert_eq!(gate.get("/data", &token("s-1", now - 5)).await.status, 401);
         assert_eq!(gate.get("/data", &other).await.status, 200);
+        assert_eq!(gate.get("/billing/x", &theirs).await.status, 401, "what was exchanged ends with it");
+        assert_eq!(gate.get("/billing/x", &ours).await.status, 200);
     }
+    assert_eq!(fleet.gate(1).revoke(&held.refresh).await.status, 200);
+    assert_eq!(fleet.gate(1).get("/billing/x", &ours).await.status, 401);
+    until("the end is heard of", async || fleet.gate(2).get("/billing/x", &ours).await.status == 401).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn n51_n54_every_gate_on_redis_hears_what_another_issuer_ended() {
+async fn d5_n51_n54_every_gate_on_redis_hears_what_another_issuer_ended() {
     every_gate_hears(Servers::redis()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn n51_n54_every_gate_on_postgresql_hears_what_another_issuer_ended() {
+async fn d5_n51_n54_every_gate_on_postgresql_hears_what_another_issuer_ended() {
     every_gate_hears(Servers::postgres()).await;
 }

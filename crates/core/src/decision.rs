@@ -7,10 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::Method;
 use serde_json::{Map, Value, json};
 
-use crate::route::{Route, RouteDecision};
+use crate::route::{DecisionSubject, Route, RouteDecision};
 use crate::token::claims::AccessToken;
 use crate::token::verify::strict_json;
 
@@ -198,15 +197,14 @@ impl DecisionPointRules {
     }
 }
 
-/// The body of the question about a request (AuthZEN 1.0 §6.1). `path` is its canonical path. The same request has the same
-/// bytes. `None` if the path lacks a parameter.
+/// The body of a question (AuthZEN 1.0 §6.1). The same request has the same bytes. `None` if the path of the request lacks
+/// a parameter.
 // Requirement K26.
 pub fn question(
     rule: &RouteDecision,
     route: &Route,
     token: &AccessToken,
-    method: &Method,
-    path: Option<&str>,
+    about: DecisionSubject<'_>,
 ) -> Option<Vec<u8>> {
     let mut properties = Map::new();
     if !rule.claims.is_empty() {
@@ -221,11 +219,12 @@ pub fn question(
     }
     properties.insert("scope".to_owned(), token.scope.iter().collect());
     let kind = if token.is_clients_own() { "client" } else { "user" };
-    let action = rule.action.as_deref().unwrap_or(method.as_str());
+    let (method, own_action) = about.method_and_action();
+    let action = rule.action.as_deref().unwrap_or(own_action);
     let question = json!({
         "subject": { "type": kind, "id": token.subject, "properties": properties },
-        "action": { "name": action, "properties": { "method": method.as_str() } },
-        "resource": { "type": rule.resource_type, "id": rule.id_of(route, path)? },
+        "action": { "name": action, "properties": { "method": method } },
+        "resource": { "type": rule.resource_type, "id": rule.id_of(|name| about.param(route, name))? },
         "context": { "route": route.id.as_str() },
     });
     serde_json::to_vec(&question).ok()

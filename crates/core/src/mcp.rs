@@ -28,6 +28,14 @@ pub struct Call<'a> {
     pub name: Option<Cow<'a, str>>,
 }
 
+impl Call<'_> {
+    /// A copy that borrows nothing.
+    pub fn into_owned(self) -> Call<'static> {
+        let text = |text: Option<Cow<'_, str>>| text.map(|text| Cow::Owned(text.into_owned()));
+        Call { method: text(self.method), name: text(self.name) }
+    }
+}
+
 /// The member of `params` that `Mcp-Name` repeats, for the methods that require the header.
 fn named_by(method: &str) -> Option<&'static str> {
     match method {

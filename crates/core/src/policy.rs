@@ -358,7 +358,7 @@ pub fn judge_conditions<O: Observer>(
 pub fn judge_call<O: Observer>(
     rule: &Route,
     caller: &Verified,
-    now: Timestamp,
+    now: impl Fn() -> Timestamp,
     observer: &mut O,
 ) -> Result<(), Denial> {
     let (policy, token) = (&rule.policy, caller.token());
@@ -369,7 +369,9 @@ pub fn judge_call<O: Observer>(
     observer.judged(Rule::Scope, judge_scopes(policy, token))?;
     observer.judged(Rule::Role, judge_route_roles(policy, token))?;
     judge_conditions(rule, caller, None, observer)?;
-    observer.judged(Rule::StepUp, judge_step_up(policy, token, now))
+    // The clock is read where a login ages.
+    let step_up = policy.step_up.as_ref().map_or(Ok(()), |_| judge_step_up(policy, token, now()));
+    observer.judged(Rule::StepUp, step_up)
 }
 
 fn judge_audience(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {

@@ -8,6 +8,8 @@ use crate::dialect::{Command, ExchangeRequest};
 
 /// The type of what the gate issues, and takes.
 pub(super) const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+/// The type of a transaction token (draft-ietf-oauth-transaction-tokens).
+pub(super) const TRANSACTION_TOKEN: &str = "urn:ietf:params:oauth:token-type:txn_token";
 /// The other name of it: an access token of ours is a JWT.
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
@@ -21,11 +23,17 @@ pub(super) fn read(form: &Form, client: PresentedClient) -> Result<Command, Deni
     if form.get("actor_token_type").map(is_taken) != actor.as_ref().map(|_| true) {
         return Err(Denial::MalformedRequest("actor_token goes with the actor_token_type of an access token"));
     }
-    if form.get("requested_token_type").is_some_and(|wanted| wanted != ACCESS_TOKEN) {
-        return Err(Denial::MalformedRequest("requested_token_type must be that of an access token"));
-    }
+    let wants_transaction = match form.get("requested_token_type") {
+        None | Some(ACCESS_TOKEN) => false,
+        Some(TRANSACTION_TOKEN) => true,
+        Some(_) => {
+            return Err(Denial::MalformedRequest(
+                "requested_token_type must be that of an access token or a transaction token",
+            ));
+        }
+    };
     let (audience, scope) = (form.target()?, form.scope()?);
-    Ok(Command::Exchange(Box::new(ExchangeRequest { client, subject, actor, audience, scope })))
+    Ok(Command::Exchange(Box::new(ExchangeRequest { client, subject, actor, audience, scope, wants_transaction })))
 }
 
 fn is_taken(token_type: &str) -> bool {

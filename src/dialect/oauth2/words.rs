@@ -7,7 +7,7 @@ use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
 use super::super::{CheckedToken, Reply, ReplyBody};
-use super::exchange::ACCESS_TOKEN;
+use super::exchange::{ACCESS_TOKEN, TRANSACTION_TOKEN};
 use rotogate_core::denial::{Class, Denial};
 use rotogate_core::engine::{IssueKind, IssuedTokens};
 use rotogate_core::fault::Fault;
@@ -36,11 +36,16 @@ pub(super) fn issued(issued: &IssuedTokens) -> Reply {
         StatusCode::OK,
         &TokenResponse {
             access_token: issued.access_token.expose(),
-            token_type: token_type(issued.bound_to),
+            // RFC 8693 §2.2.1: what it issues is no access token.
+            token_type: if issued.how == IssueKind::Transaction { "N_A" } else { token_type(issued.bound_to) },
             expires_in: issued.expires_in,
             refresh_token: issued.refresh_token.as_ref().map(|token| token.expose()),
             scope: issued.scope.as_str(),
-            issued_token_type: (issued.how == IssueKind::Exchanged).then_some(ACCESS_TOKEN),
+            issued_token_type: match issued.how {
+                IssueKind::Exchanged => Some(ACCESS_TOKEN),
+                IssueKind::Transaction => Some(TRANSACTION_TOKEN),
+                _ => None,
+            },
         },
     )
 }

@@ -83,7 +83,10 @@ impl Rules {
 
     /// Whether the rules sign what services verify.
     fn sign(&self) -> bool {
-        self.assertion.is_some() || self.routes.iter().any(|route| route.assertion_form == AssertionForm::Transaction)
+        let mut exchanges = self.clients.iter().filter_map(|client| client.exchange.as_ref());
+        self.assertion.is_some()
+            || self.routes.iter().any(|route| route.assertion_form == AssertionForm::Transaction)
+            || exchanges.any(|rules| rules.trust_domain.is_some())
     }
 
     /// The clock by which the fetched keys of clients count.

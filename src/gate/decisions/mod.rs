@@ -6,7 +6,8 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
-use http::{Extensions, HeaderValue, Method};
+use http::request::Parts;
+use http::{Extensions, HeaderValue};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -18,7 +19,7 @@ use rotogate_core::denial::Denial;
 use rotogate_core::overload::{Bound, Pool};
 use rotogate_core::policy::{OwedDecision, Permitted};
 use rotogate_core::random::random;
-use rotogate_core::route::Route;
+use rotogate_core::route::{DecisionSubject, Route};
 
 mod streams;
 
@@ -154,12 +155,12 @@ impl Inner {
     // Requirement K29.
     pub(in crate::gate) fn owing_decision(
         &self,
-        route: &Arc<Route>,
-        (method, path): (&Method, Option<&str>),
+        route: &Route,
+        about: DecisionSubject<'_>,
         permitted: Permitted,
     ) -> Result<Permitted, Denial> {
         let (Some(rule), Some(caller)) = (&route.policy.decision, permitted.caller()) else { return Ok(permitted) };
-        let question = question(rule, route, caller.token(), method, path).ok_or(UNAVAILABLE)?;
+        let question = question(rule, route, caller.token(), about).ok_or(UNAVAILABLE)?;
         let point = self.decision_point(&rule.point).ok_or(UNAVAILABLE)?;
         let key = point.key(&question).ok_or(UNAVAILABLE)?;
         let owed = OwedDecision { rule: Arc::clone(rule), caller: Arc::clone(caller), question: question.into() };
@@ -211,6 +212,19 @@ impl Inner {
             }
         }
         Ok(permitted)
+    }
+
+    /// Has the decisions of a call (MCP) made whose body is judged.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub(in crate::gate) async fn decided_call(
+        self: &Arc<Self>,
+        parts: &mut Parts,
+        permitted: Permitted,
+    ) -> Result<Permitted, Denial> {
+        let permitted = self.owing_decisions_of_call(parts, permitted)?;
+        self.decided(permitted, &mut parts.extensions).await
     }
 
     /// Has the proof of a permitted request counted, and the decisions made that it owes.

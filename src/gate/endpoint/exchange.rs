@@ -38,6 +38,7 @@ impl EndpointCommand<'_> {
             subject: subject.token(),
             audience: request.audience.as_deref(),
             scope: request.scope.as_ref(),
+            wants_transaction: request.wants_transaction,
             profile: &client.profile.over(&self.endpoint.profile),
             proof,
             certificate,

@@ -179,7 +179,16 @@ impl<M> GateLayer<M> {
 
     /// The last part of step 7, on the routes of a resource whose calls (MCP) are judged.
     fn at_call<O: Observer>(&self, mcp: &ReadyMcp, parts: &Parts, permitted: Permitted, observer: &mut O) -> Admission {
-        match self.gate.0.judge_head(mcp, parts, &permitted, observer) {
+        let gate = &self.gate.0;
+        match gate.judge_head(mcp, parts, &permitted, observer) {
+            // An explanation asks no decision point.
+            Ok(HeadVerdict::Decided) if O::HAS_EFFECTS => {
+                let route = Arc::clone(permitted.route());
+                match gate.owing_decisions_of_call(parts, permitted) {
+                    Ok(permitted) => Admission::In(permitted),
+                    Err(denial) => Admission::Refused(denial, Some(route)),
+                }
+            }
             Ok(HeadVerdict::Decided) => Admission::In(permitted),
             Ok(HeadVerdict::NeedsBody) => Admission::Call(permitted),
             Ok(HeadVerdict::WrongMethod) => Admission::WrongMethod(reply::method_not_allowed(&[Method::POST])),

@@ -63,13 +63,17 @@ impl<M> GateLayer<M> {
         if let Err(denial) = gate.judge_body(mcp, &mut parts, &permitted, &body) {
             return refuse(&parts, denial);
         }
-        let rules = gate.limits_of(gate.rules_of_call(&route.policy, &parts).0);
+        let rules = gate.limits_of_call(&route.policy, &parts);
         let permitted = match gate.count_waiting(&parts, permitted.caller(), &route.policy, &rules).await {
             Ok(quota) => permitted.counted(quota),
             Err(denial) => {
                 Inner::note_exceeded(&mut parts, permitted.caller());
                 return refuse(&parts, denial);
             }
+        };
+        let permitted = match gate.decided_call(&mut parts, permitted).await {
+            Ok(permitted) => permitted,
+            Err(denial) => return refuse(&parts, denial),
         };
         let passed = match self.prepared(&mut parts, permitted) {
             Ok(passed) => passed,

@@ -49,7 +49,7 @@ impl<M> GateLayer<M> {
         let gate = &self.gate.0;
         let Some((permitted, caller)) = admission.to_count() else { return Counted::Done(admission) };
         let policy = &permitted.route().policy;
-        let rules = gate.limits_of(gate.rules_of_call(policy, parts).0);
+        let rules = gate.limits_of_call(policy, parts);
         match gate.count(parts, caller, policy, &rules) {
             Ok(quota) => Counted::Done(admission.counted(quota)),
             Err(Unmet::Pending(_)) => Counted::Waits(admission),
@@ -69,7 +69,7 @@ impl<M> GateLayer<M> {
         let gate = &self.gate.0;
         let Some((permitted, caller)) = admission.to_count() else { return admission };
         let policy = &permitted.route().policy;
-        let rules = gate.limits_of(gate.rules_of_call(policy, parts).0);
+        let rules = gate.limits_of_call(policy, parts);
         match gate.count_waiting(parts, caller, policy, &rules).await {
             Ok(quota) => admission.counted(quota),
             Err(denial) => {

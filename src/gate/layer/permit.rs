@@ -20,7 +20,7 @@ use rotogate_core::denial::{Denial, NotGood};
 use rotogate_core::dpop::{CheckedProof, UsedProof};
 use rotogate_core::headers::{self, Peer};
 use rotogate_core::policy::{self, By, Permitted, Undecided};
-use rotogate_core::route::{Auth, BadCredential, Route, RoutePolicy};
+use rotogate_core::route::{Auth, BadCredential, DecisionSubject, Route, RoutePolicy};
 use rotogate_core::rule::Rule;
 use rotogate_core::token::observer::Observer;
 use rotogate_core::token::session_cookie::is_of_browser;
@@ -282,7 +282,8 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         if policy.decision.is_none() || policy.auth == Auth::None || !O::HAS_EFFECTS {
             return Ok(permitted);
         }
-        self.gate.owing_decision(self.route, (self.method, self.path), permitted)
+        let about = DecisionSubject::Request(self.method, self.path);
+        self.gate.owing_decision(self.route, about, permitted)
     }
 
     /// The caller of a request whose token meets the route's policy in all but the audience, and the permit without a

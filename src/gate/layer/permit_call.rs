@@ -13,7 +13,7 @@ use rotogate_core::denial::Denial;
 use rotogate_core::headers::Peer;
 use rotogate_core::policy::{self, Permitted};
 use rotogate_core::route::path::CanonicalPath;
-use rotogate_core::route::{Auth, BadCredential, Match, Route, authority};
+use rotogate_core::route::{Auth, BadCredential, DecisionSubject, Match, Route, authority};
 
 /// Judges the call in an envelope, in addition to the envelope itself (requirement T22). The first that applies
 /// decides:
@@ -86,7 +86,7 @@ fn judge_also(
             policy::judge(&rule.policy, caller.token())?;
             policy::judge_conditions(rule, caller, path, &mut ())?;
             policy::judge_step_up(&rule.policy, caller.token(), gate.engine.clock().wall())?;
-            return gate.owing_decision(rule, (method, path), permitted);
+            return gate.owing_decision(rule, DecisionSubject::Request(method, path), permitted);
         }
         // The envelope's route required no token, or treated a bad token as none.
         (Auth::Optional | Auth::Required, None) => {

@@ -26,6 +26,12 @@ assert.equal(first.logins, 1, 'one login');
 const text = async ({ client }, name) => (await client.callTool({ name })).content[0].text;
 assert.equal(await text(first, 'read_file'), 'read');
 
+// An access token that the gate refuses: the SDK refreshes it, and the user sees nothing.
+state.asked = undefined;
+state.kept.tokens = { ...state.kept.tokens, access_token: 'over' };
+assert.equal(await text(first, 'read_file'), 'read');
+assert.ok(state.token() !== 'over' && state.asked === undefined, 'a refresh');
+
 // M21: the call that needs another scope asks for it, and passes at the first attempt after it.
 // It registered for the scopes of the first challenge alone, and this provider then refuses others: so it registers again.
 state.kept.client = undefined;

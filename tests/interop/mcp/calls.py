@@ -59,7 +59,7 @@ async def main():
     metadata = OAuthClientMetadata(
         client_name="python",
         redirect_uris=[REDIRECT],
-        grant_types=["authorization_code"],
+        grant_types=["authorization_code", "refresh_token"],
         response_types=["code"],
         token_endpoint_auth_method="none",
         application_type="native",
@@ -78,6 +78,11 @@ async def main():
 
     assert await call("2026-07-28", "read_file") == ["read"]
     assert browser.logins == 1 and "write" not in kept.tokens.scope.split(), kept.tokens.scope
+    # An access token that is over: the SDK refreshes it, and the user sees nothing.
+    before = kept.tokens.access_token
+    provider.context.token_expiry_time = 1.0
+    assert await call("2026-07-28", "read_file") == ["read"]
+    assert browser.logins == 1 and kept.tokens.access_token != before
     # M21: the call that needs another scope asks the user for it once, and passes at the next attempt. The client registered for
     # the scopes of the first challenge alone, and this provider then refuses others: so it registers again.
     kept.client = provider.context.client_info = None

@@ -11,7 +11,7 @@ export function provider() {
     clientMetadata: {
       client_name: 'sdk',
       redirect_uris: [redirectUrl],
-      grant_types: ['authorization_code'],
+      grant_types: ['authorization_code', 'refresh_token'],
       response_types: ['code'],
       token_endpoint_auth_method: 'none',
       application_type: 'native',

@@ -31,6 +31,7 @@ const provider = new Provider(issuer, {
     },
   },
   interactions: { url: (_, interaction) => `/interaction/${interaction.uid}` },
+  issueRefreshToken: () => true,
   findAccount: (_, accountId) => ({ accountId, claims: () => ({ sub: accountId }) }),
 });
 const callback = provider.callback();

@@ -33,12 +33,15 @@ pub struct ExchangeRules {
     pub scopes: Option<Scope>,
     /// The most actors in a token that it gets, itself included.
     pub depth: usize,
+    /// The trust domain whose transaction tokens it may get.
+    pub trust_domain: Option<Box<str>>,
 }
 
 impl Default for ExchangeRules {
     /// Tokens of the gate itself, and no other actor before.
     fn default() -> Self {
-        Self { audiences: Vec::new(), to: Vec::new(), issuers: vec![OWN.into()], scopes: None, depth: 1 }
+        let issuers = vec![OWN.into()];
+        Self { audiences: Vec::new(), to: Vec::new(), issuers, scopes: None, depth: 1, trust_domain: None }
     }
 }
 
@@ -79,6 +82,15 @@ impl ExchangeRules {
             (None, _) => None,
         };
         found.cloned().ok_or(Denial::InvalidTarget)
+    }
+
+    /// The trust domain of a transaction token: the one that is asked for, byte for byte, or the only one.
+    ///
+    /// # Errors
+    /// [`Denial::InvalidTarget`].
+    pub(crate) fn domain(&self, asked: Option<&str>) -> Result<&str, Denial> {
+        let domain = self.trust_domain.as_deref().ok_or(Denial::InvalidTarget)?;
+        if asked.is_none_or(|asked| asked == domain) { Ok(domain) } else { Err(Denial::InvalidTarget) }
     }
 
     /// The scope of the new token. It never is wider than that of the exchanged one.

@@ -110,18 +110,24 @@ impl Engine {
         Err(Fault::Contention.into())
     }
 
-    /// The session that a good assertion has already. Changes nothing, and asks no directory.
+    /// The user of a good assertion, if the directory names one, and the session that it has already. Changes nothing.
     ///
     /// # Errors
     /// The assertion brings no further token; a fault.
-    pub async fn session_of_assertion(&self, grant: &ProvedGrant) -> Result<Option<Session>, Error> {
+    pub async fn foresee_asserted(&self, grant: &ProvedGrant) -> Result<(Option<User>, Option<Session>), Error> {
         if self.revocations.ended_elsewhere(&grant.vouched_by, grant.issued_at) {
             return Err(OVER.into());
         }
-        let Some(known) = self.store.load(id_of(grant, &grant.client)).await? else { return Ok(None) };
-        self.goes_on(&known, Timestamp::ZERO)?;
+        let user = match &grant.user {
+            Some(user) if user.by == JagSubject::Directory => {
+                Some(self.named_by(&grant.vouched_by.issuer, &grant.vouched_by.subject).await?)
+            }
+            _ => None,
+        };
+        let Some(known) = self.store.load(id_of(grant, &grant.client)).await? else { return Ok((user, None)) };
+        self.goes_on(&known, user.as_ref().map_or(Timestamp::ZERO, |user| user.sessions_valid_from))?;
         self.goes_on_as(&known, &known, grant.user.is_some())?;
-        Ok(Some(known))
+        Ok((user, Some(known)))
     }
 
     async fn insert_asserted(&self, session: &mut Session, now: Timestamp) -> Result<Inserted, StoreError> {

@@ -15,7 +15,8 @@ use crate::session::profile::OnReuse;
 use crate::session::rotation::Reuse;
 use crate::session::{Generation, RevokedBecause, Session};
 use crate::thumbprint::KeyThumbprint;
-use crate::token::claims::MintedClaims;
+use crate::token::assertion::Transaction;
+use crate::token::claims::{AccessToken, MintedClaims};
 use crate::token::delegation::Delegation;
 
 const TARGET: &str = "rotogate::audit";
@@ -180,6 +181,21 @@ pub(crate) fn token_exchanged(minted: &MintedClaims<'_>, delegation: &Delegation
     );
 }
 
+/// A client exchanged a token for a transaction token.
+pub(crate) fn transaction_token_issued(subject: &AccessToken, about: &Transaction<'_>, origin: &Origin) {
+    info!(
+        target: TARGET,
+        event = "token_exchange",
+        session.id = subject.session.map(|(session, _)| display(session)),
+        user.id = &*subject.subject,
+        rotogate.client.id = about.workload,
+        audience = about.domain,
+        scope = about.scope.as_str(),
+        client.address = address(origin),
+        "token exchanged for a transaction token",
+    );
+}
+
 /// A rotation or a replay is routine. A reissue or a fast-forward is worth a warning.
 pub(crate) fn refreshed(session: &Session, how: IssueKind, origin: &Origin) {
     match how {
@@ -196,6 +212,7 @@ pub(crate) fn refreshed(session: &Session, how: IssueKind, origin: &Origin) {
         IssueKind::Login
         | IssueKind::ClientCredentials
         | IssueKind::Exchanged
+        | IssueKind::Transaction
         | IssueKind::Rotated
         | IssueKind::Replayed => {
             tracing::debug!(

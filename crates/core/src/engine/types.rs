@@ -213,6 +213,8 @@ pub enum IssueKind {
     ClientCredentials,
     /// An exchange of a token, to act for its user.
     Exchanged,
+    /// An exchange of a token for a transaction token.
+    Transaction,
     /// A rotation.
     Rotated,
     /// The current pair, issued again.

@@ -46,10 +46,10 @@ impl<'a> CallHead<'a> {
     }
 
     /// The call, if the headers name one.
-    pub fn call(&self) -> Option<Call<'_>> {
+    pub fn into_call(self) -> Option<Call<'a>> {
         let method = self.method?;
-        let name = self.name.as_deref().filter(|_| named_by(method).is_some());
-        Some(Call { method: Some(method.into()), name: name.map(Into::into) })
+        let name = self.name.filter(|_| named_by(method).is_some());
+        Some(Call { method: Some(method.into()), name })
     }
 
     /// Compares the headers with the body. A header that an older version does not require must be right, too.

@@ -49,8 +49,7 @@ impl Message<'_> {
 
     /// The call.
     pub fn call(&self) -> Call<'_> {
-        let text = |text: &'_ Option<Cow<'_, str>>| text.as_deref().map(|text| Cow::Owned(text.to_owned()));
-        Call { method: text(&self.method), name: text(&self.name) }
+        Call { method: self.method.as_deref().map(Cow::Borrowed), name: self.name.as_deref().map(Cow::Borrowed) }
     }
 
     /// The version of the protocol, if the message states it.

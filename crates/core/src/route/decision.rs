@@ -1,7 +1,13 @@
 //! What a route asks a decision point: `decision` of a route.
 
+use http::Method;
+
 use super::{Route, RoutePolicy};
 use crate::claim::ClaimPath;
+use crate::mcp::Call;
+
+/// The method of a call that is the answer of an older client (MCP).
+const RESPONSE: &str = "response";
 
 /// What a route asks a decision point.
 ///
@@ -19,11 +25,11 @@ use crate::claim::ClaimPath;
 pub struct RouteDecision {
     /// The name of the decision point.
     pub point: Box<str>,
-    /// The action. `None`: the method of the request.
+    /// The action. `None`: the method of the request, or that of its call (MCP).
     pub action: Option<Box<str>>,
     /// The type of the resource.
     pub resource_type: Box<str>,
-    /// The id of the resource, with parameters of the path in braces.
+    /// The id of the resource, with parameters of the path in braces. A rule for calls (MCP) has `{method}` and `{name}`.
     pub resource_id: Box<str>,
     /// The claims that the decision point gets, as properties of the subject.
     pub claims: Vec<ClaimPath>,
@@ -41,25 +47,61 @@ impl RouteDecision {
         }
     }
 
-    /// A parameter of `resource_id` that this path pattern does not have.
-    pub(super) fn missing_param(&self, pattern: &str) -> Option<&str> {
+    /// A parameter of `resource_id` that the requests of a route do not have.
+    pub(super) fn missing_param(&self, pattern: &str, is_of_calls: bool) -> Option<&str> {
         let route = Route::new(pattern, RoutePolicy::default());
+        let call = Call { method: None, name: None };
+        let get = Method::GET;
+        let about =
+            if is_of_calls { DecisionSubject::Call(&call) } else { DecisionSubject::Request(&get, Some(pattern)) };
         pieces(&self.resource_id).find_map(|piece| match piece {
-            Piece::Param(name) if !route.params(pattern).any(|(known, _)| known == name) => Some(name),
+            Piece::Param(name) if about.param(&route, name).is_none() => Some(name),
             Piece::Param(_) | Piece::Text(_) => None,
         })
     }
 
-    /// The id of the resource of a request with this canonical path. `None` if the path lacks a parameter.
-    pub(crate) fn id_of(&self, route: &Route, path: Option<&str>) -> Option<String> {
+    /// The id of the resource, whose parameters have these values. `None` if one is missing.
+    pub(crate) fn id_of<'v>(&self, param: impl Fn(&str) -> Option<&'v str>) -> Option<String> {
         let mut id = String::new();
         for piece in pieces(&self.resource_id) {
             id.push_str(match piece {
                 Piece::Text(text) => text,
-                Piece::Param(name) => route.params(path?).find(|(known, _)| *known == name)?.1,
+                Piece::Param(name) => param(name)?,
             });
         }
         Some(id)
+    }
+}
+
+/// What a decision is asked for.
+#[derive(Clone, Copy)]
+pub enum DecisionSubject<'a> {
+    /// A request with this method and canonical path.
+    Request(&'a Method, Option<&'a str>),
+    /// A call (MCP).
+    Call(&'a Call<'a>),
+}
+
+impl<'a> DecisionSubject<'a> {
+    /// The HTTP method, and the action if the rule names none.
+    pub(crate) fn method_and_action(self) -> (&'a str, &'a str) {
+        match self {
+            Self::Request(method, _) => (method.as_str(), method.as_str()),
+            Self::Call(call) => ("POST", call.method.as_deref().unwrap_or(RESPONSE)),
+        }
+    }
+
+    /// A parameter of the path of a request; `method` and `name` of a call.
+    pub(crate) fn param(self, route: &'a Route, name: &str) -> Option<&'a str> {
+        match self {
+            Self::Request(_, path) => route.params(path?).find(|(known, _)| *known == name).map(|(_, value)| value),
+            Self::Call(call) => match name {
+                "method" => Some(call.method.as_deref().unwrap_or(RESPONSE)),
+                // Not all calls have one.
+                "name" => Some(call.name.as_deref().unwrap_or_default()),
+                _ => None,
+            },
+        }
     }
 }
 
@@ -95,17 +137,21 @@ mod tests {
     #[test]
     fn k23_the_id_of_a_resource_has_parameters_that_the_path_has() {
         let order = |id: &str| RouteDecision::new("pdp", "order", id);
-        let missing = |id: &str, pattern: &str| order(id).missing_param(pattern).map(str::to_owned);
+        let missing = |id: &str, pattern: &str| order(id).missing_param(pattern, false).map(str::to_owned);
         assert_eq!(missing("{id}", "/orders/{id}"), None);
         assert_eq!(missing("orders/{id}/{rest}", "/orders/{id}/{*rest}"), None);
         assert_eq!(missing("fixed", "/orders"), None);
         assert_eq!(missing("a{", "/orders"), None);
         assert_eq!(missing("{no}", "/orders/{id}").as_deref(), Some("no"));
         assert_eq!(missing("{id}", "").as_deref(), Some("id"));
+        for (id, missing) in [("{method} {name}", None), ("{id}", Some("id"))] {
+            assert_eq!(order(id).missing_param("", true), missing, "of a rule for calls");
+        }
         let route = Route::new("/orders/{id}/{*rest}", RoutePolicy::default());
-        let id = |text: &str| order(text).id_of(&route, Some("/orders/7%20a/x/y"));
+        let about = |path| DecisionSubject::Request(&Method::GET, path);
+        let id = |text: &str| order(text).id_of(|name| about(Some("/orders/7%20a/x/y")).param(&route, name));
         assert_eq!(id("o:{id}/{rest}!").as_deref(), Some("o:7%20a/x/y!"));
         assert_eq!(id("a{"), Some("a{".to_owned()));
-        assert_eq!(order("{id}").id_of(&route, None), None);
+        assert_eq!(order("{id}").id_of(|name| about(None).param(&route, name)), None);
     }
 }

@@ -30,7 +30,7 @@ pub use calls::ungoverned;
 pub use condition::{
     ClaimValue, Comparison, Condition, ConditionError, Conditions, KeptConditions, KeptVerdicts, unmet_condition,
 };
-pub use decision::RouteDecision;
+pub use decision::{DecisionSubject, RouteDecision};
 pub use hosts::{HostError, Hosts};
 pub use lead::{LoginLead, OnExpiry};
 pub use mcp::{CallRule, CallRules, Implied, Mcp, McpCalls, McpCheck};

@@ -190,7 +190,9 @@ impl RouteTable {
                 }
             };
             let missing = route.policy.conditions.as_ref().and_then(|all| all.missing_param(path_of_all(route)));
-            let of_decision = route.policy.decision.as_ref().and_then(|rule| rule.missing_param(path_of_all(route)));
+            let of_decision = route.policy.decision.as_ref();
+            let of_decision =
+                of_decision.and_then(|rule| rule.missing_param(path_of_all(route), !route.calls.is_empty()));
             if let Some(name) = missing.or(of_decision) {
                 errors.push(RouteError { route: index, problem: RouteProblem::Param(name.to_owned()) });
             }

@@ -13,7 +13,7 @@ use serde::ser::{SerializeMap, Serializer};
 use super::algorithm::Algorithm;
 use super::claims::AccessToken;
 use super::keyring::{Keyring, SigningKey};
-use super::mint::{MintError, signed};
+use super::mint::{AccessTokenText, MintError, signed};
 use crate::clock::Timestamp;
 use crate::random::random;
 use crate::session::Scope;
@@ -116,25 +116,35 @@ pub(crate) fn assertion(
 /// The header of a transaction token (draft-ietf-oauth-transaction-tokens §8.1).
 pub const TRANSACTION_HEADER: HeaderName = HeaderName::from_static("txn-token");
 /// The longest transaction token, in bytes.
-const MAX_TRANSACTION: usize = 4096;
+pub(crate) const MAX_TRANSACTION: usize = 4096;
 /// The lifetime of a transaction token.
 const TRANSACTION_TTL: Duration = Duration::from_secs(60);
 
-/// The request that a transaction token is about.
+/// What a transaction token is about.
 #[derive(Debug)]
 pub struct Transaction<'a> {
     /// The trust domain, which is the audience.
     pub domain: &'a str,
-    /// The method of the request.
+    /// The request; `None` for a token that a client gets by an exchange.
+    pub request: Option<TransactionRequest<'a>>,
+    /// The client that asks for it. `None`: that of the caller's token.
+    pub workload: Option<&'a str>,
+    /// The scopes of the token that the transaction needs.
+    pub scope: Scope,
+    /// The address of the client.
+    pub client: Option<IpAddr>,
+}
+
+/// The request that a transaction begins with.
+#[derive(Debug, Serialize)]
+pub struct TransactionRequest<'a> {
+    /// Its method.
     pub method: &'a str,
     /// The name of its route.
     pub route: &'a str,
     /// The parts of its path that the pattern of the route names.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub params: BTreeMap<&'a str, &'a str>,
-    /// The scopes of the token that the request needs.
-    pub scope: Scope,
-    /// The address of the client.
-    pub client: Option<IpAddr>,
 }
 
 #[derive(Serialize)]
@@ -148,7 +158,8 @@ struct TransactionClaims<'a> {
     scope: &'a Scope,
     req_wl: &'a str,
     rctx: RequesterContext<'a>,
-    tctx: TransactionContext<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tctx: Option<&'a TransactionRequest<'a>>,
 }
 
 #[derive(Serialize)]
@@ -160,15 +171,7 @@ struct RequesterContext<'a> {
     origin_iss: &'a str,
 }
 
-#[derive(Serialize)]
-struct TransactionContext<'a> {
-    method: &'a str,
-    route: &'a str,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    params: &'a BTreeMap<&'a str, &'a str>,
-}
-
-/// A transaction token about one request of the caller with this token, ready to send.
+/// A transaction token for the caller with this token, and its end.
 ///
 /// # Errors
 /// It would be longer than 4 KiB, or the signature failed.
@@ -179,32 +182,37 @@ pub(crate) fn transaction(
     token: &AccessToken,
     about: &Transaction<'_>,
     now: Timestamp,
-) -> Result<HeaderValue, MintError> {
+) -> Result<(AccessTokenText, Timestamp), MintError> {
     let id = random::<16>().map_err(|_| MintError::Signing)?;
     let end = if token.expires > now { token.expires } else { token.refused_from() };
+    let expires = now.plus(TRANSACTION_TTL).min(end);
     let claims = TransactionClaims {
         iss: issuer,
         aud: about.domain,
         sub: token.header_subject(),
         iat: now.as_secs(),
-        exp: now.plus(TRANSACTION_TTL).min(end).as_secs(),
+        exp: expires.as_secs(),
         txn: uuid::Builder::from_random_bytes(*id).into_uuid(),
         scope: &about.scope,
-        req_wl: token.client.as_deref().unwrap_or(issuer),
+        req_wl: about.workload.or(token.client.as_deref()).unwrap_or(issuer),
         rctx: RequesterContext {
             req_ip: about.client,
             authn: "urn:ietf:rfc:6749",
             origin_iss: token.vouched_by().map_or(&**token.issuer(), |by| &by.issuer),
         },
-        tctx: TransactionContext { method: about.method, route: about.route, params: &about.params },
+        tctx: about.request.as_ref(),
     };
     let payload = serde_json::to_string(&claims).map_err(|_| MintError::Signing)?;
     let key = keyring.signer();
-    sent(&signed(key, key.transaction_header(), &payload)?, MAX_TRANSACTION)
+    let text = signed(key, key.transaction_header(), &payload)?;
+    if text.len() > MAX_TRANSACTION {
+        return Err(MintError::TooLong);
+    }
+    Ok((AccessTokenText::new(text), expires))
 }
 
 /// The value of a header, which no log shows.
-fn sent(text: &str, longest: usize) -> Result<HeaderValue, MintError> {
+pub(crate) fn sent(text: &str, longest: usize) -> Result<HeaderValue, MintError> {
     if text.len() > longest {
         return Err(MintError::TooLong);
     }

@@ -32,6 +32,10 @@ use crate::session::Generation;
 pub struct AccessTokenText(Zeroizing<String>);
 
 impl AccessTokenText {
+    pub(super) const fn new(text: Zeroizing<String>) -> Self {
+        Self(text)
+    }
+
     /// The compact serialisation. Use it only for the reply to its owner.
     pub fn expose(&self) -> &str {
         &self.0

@@ -15,7 +15,7 @@ use super::Verified;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::engine::Engine;
-use crate::token::assertion::{Transaction, assertion, transaction};
+use crate::token::assertion::{MAX_TRANSACTION, Transaction, assertion, sent, transaction};
 
 /// The header of assertions, and their lifetime.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,7 +100,8 @@ impl Verified {
     /// # Errors
     /// [`Denial::AssertionUnavailable`].
     pub fn transaction(&self, engine: &Engine, about: &Transaction<'_>) -> Result<HeaderValue, Denial> {
-        transaction(&engine.keyring(), engine.issuer(), &self.token, about, engine.clock().now()).map_err(|error| {
+        let signed = transaction(&engine.keyring(), engine.issuer(), &self.token, about, engine.clock().now());
+        signed.and_then(|(token, _)| sent(token.expose(), MAX_TRANSACTION)).map_err(|error| {
             tracing::error!(domain = about.domain, error = %error, "transaction token not signed: request refused");
             Denial::AssertionUnavailable(TRY_AGAIN)
         })

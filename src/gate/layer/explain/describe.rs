@@ -106,10 +106,13 @@ impl<'a, M> Described<'a, M> {
         if let Some(issuer) = self.asked_about.as_ref().filter(|_| is_asked) {
             return format!("issuer {issuer} is asked about the token");
         }
-        if let Some(decision) =
-            policy.decision.as_ref().filter(|_| rule == Rule::Decision && self.heard.token.is_some())
+        let of_route = || policy.decision.clone().map(|decision| (decision, self.method().to_string()));
+        if rule == Rule::Decision
+            && self.heard.token.is_some()
+            && let Some((decision, method)) =
+                of_route().or_else(|| self.layer.gate.0.decision_of_call(policy, self.parts))
         {
-            let (point, action) = (&decision.point, decision.action.as_deref().unwrap_or(self.method().as_str()));
+            let (point, action) = (&decision.point, decision.action.as_deref().unwrap_or(&method));
             return format!("a request asks the decision point {point}: {action}, {}", decision.resource_type);
         }
         let why = match (&self.found, rule) {

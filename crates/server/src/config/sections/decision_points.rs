@@ -55,7 +55,7 @@ section! {
     impl RouteDecision, read by read_decision_keys(section, resource: &DecisionResource) {
         /// Required: The entry of `[[decision_points]]`.
         reload point: Box<str> = by { section.required("point", "the name of a [[decision_points]] entry", value::text).into() },
-        /// The action that it is asked about. Unset: the method of the request.
+        /// The action that it is asked about. Unset: the method of the request, or that of the call (MCP) beside `calls`.
         reload action: Option<Box<str>> = by { section.get("action", value::text).map(Into::into) },
         reload resource_type as "-": Box<str> = by { resource.kind.as_str().into() },
         reload resource_id as "-": Box<str> = by { resource.id.as_str().into() },
@@ -74,7 +74,7 @@ section! {
     pub(super) struct DecisionResource, read by read_resource_keys(section) {
         /// Required: Its type.
         reload kind as "type": String = required("the type of the resource, such as \"order\"", value::text),
-        /// Required: Its id, with parameters of the path in braces.
+        /// Required: Its id, with parameters of the path in braces. Beside `calls`, `{method}` and `{name}` are those of the call.
         reload id: String = required("the id of the resource, such as \"{id}\"", value::text),
     }
 }

@@ -145,7 +145,7 @@ fn mcp_calls(v: &Raw) -> Result<McpCalls, String> {
 }
 
 /// The keys of a rule for calls of a resource.
-const OF_CALLS: [&str; 13] = [
+const OF_CALLS: [&str; 14] = [
     "id",
     "resource",
     "calls",
@@ -155,6 +155,7 @@ const OF_CALLS: [&str; 13] = [
     "issuers",
     "when",
     "when_any",
+    "decision",
     "step_up",
     "dpop",
     "certificate_bound",

@@ -14,6 +14,7 @@ use super::super::value::{self, Share};
 use super::{AdminConfig, Config, DAY, ServerConfig, path_in};
 use rotogate_core::private_file;
 use rotogate_core::route::AssertionForm;
+use rotogate_core::token::algorithm::Algorithm;
 use rotogate_core::token::assertion::can_sign_assertions;
 use rotogate_kit::config::{CertificateAndKey, Section, Value as Raw};
 use rotogate_kit::upstream_tls::UpstreamTls;
@@ -205,6 +206,13 @@ pub(super) fn check_assertions(
     }
 }
 
+/// What is wrong with a key that signs for others.
+pub(super) fn unpublished_key(algorithm: Algorithm) -> String {
+    format!(
+        "needs a key that others can verify with, and algorithm of [issuer] is {algorithm}; expected one such as \"EdDSA\""
+    )
+}
+
 /// The same for the trust domain of transaction tokens.
 fn check_transactions(config: &Config, identity: &Section<'_>, upstreams: &[Section<'_>], taken: &[&String]) {
     let domain = config.identity.trust_domain.as_ref();
@@ -216,11 +224,7 @@ fn check_transactions(config: &Config, identity: &Section<'_>, upstreams: &[Sect
             section.blame("assertion_form", "needs `trust_domain` in [identity], the audience of transaction tokens");
         }
         if !can_sign_assertions(config.issuer.algorithm) {
-            let message = format!(
-                "needs a key that others can verify with, and algorithm of [issuer] is {}; expected one such as \"EdDSA\"",
-                config.issuer.algorithm
-            );
-            section.blame("assertion_form", message);
+            section.blame("assertion_form", unpublished_key(config.issuer.algorithm));
         }
         if upstream.assertion_audience.is_some() {
             section.blame(
