@@ -40,7 +40,9 @@ const api = async (path, options = {}) => {
     const answer = await fetch(path, { ...options, headers: { 'x-csrf': '1', ...options.headers } });
     if (answer.status === 401) {
         const { login } = await answer.clone().json();
-        location.assign(`${login}?to=${encodeURIComponent(location.pathname + location.search + location.hash)}`);
+        const url = new URL(login, location);
+        url.searchParams.set('to', location.pathname + location.search + location.hash);
+        location.assign(url);
     }
     return answer;
 };

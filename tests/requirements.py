@@ -35,7 +35,7 @@ ELSEWHERE = {
     "D30": "`cargo test --all-features --test fuzz -- client_assertion grant_assertion oauth2_form exchange_answer`",
     "M15": "`cargo bench --bench mcp`",
     "S28": "`cargo bench --bench revocation`",
-    "B57": "`cargo test --all-features --test fuzz -- session_cookie login_ callback_`",
+    "B57": "`cargo test --all-features --test fuzz -- session_cookie login_ callback_ device_`",
     "B58": "`cargo bench --bench browsers`",
     "B60": "`cargo bench --bench browsers`",
     "P34": "`cargo bench --bench logs`",

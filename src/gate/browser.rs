@@ -247,7 +247,7 @@ impl Browser {
             return Err(failed("after_logout is no path of the gate, and no URL of an allowed origin"));
         }
         if let LoginPage::At(page) = &self.page
-            && !(matches!(targets.admit(page), LoginTarget::Own(_)) && is_good(page) && !page.contains('#'))
+            && !(page.starts_with('/') && is_good(page) && !page.contains('#'))
         {
             return Err(failed("its page is no path of the gate outside of the endpoint"));
         }

@@ -105,8 +105,8 @@ const PLACEHOLDER: char = '@';
 const SHORTENED: char = '~';
 
 target!(
-    /// B35: a target is kept byte for byte, or not at all; and what is kept is a path of the gate outside its endpoint, or
-    /// of a listed origin. Browsers take `\`, tabs and line ends for something else than they are, so there are none.
+    /// B35: a target is kept byte for byte, one of our origin without the origin, or not at all; and what is kept is a path of the
+    /// gate outside its endpoint, or of a listed origin. Browsers take `\`, tabs and line ends for something else than they are, so there are none.
     login_target,
     &[
         "/", "//", "\\", "/auth", "/auth/logout", "%2f", "%5c", "%09", "%0d%0a", "..", ".", ";", "#", "?", "@", ":", "https://app.test",
@@ -125,6 +125,7 @@ target!(
             assert_eq!(location, "https://gate.test/signin");
             return;
         };
+        let to = to.strip_prefix("https://gate.test").filter(|path| path.starts_with('/')).unwrap_or(to);
         let kept: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
         assert_eq!((kept.len(), &*kept[0].0, &*kept[0].1), (1, "to", to));
         assert!(to.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\'), "{to:?}");

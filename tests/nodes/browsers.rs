@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 
 use serde_json::json;
-use support::history::Recorder;
+use support::history::{Held, Recorder};
 use support::wire::{Reply, Wire};
-use support::{Gate, with};
+use support::{Gate, until, with};
 use tokio::time::Instant;
 
 use super::fleet::{Fleet, GATES};
 use super::servers::Servers;
-use crate::edge::browser_oidc::{SAME_ORIGIN, world_beside};
+use crate::edge::browser_oidc::{OWN, SAME_ORIGIN, world_beside};
 use crate::edge::browser_vault::FORWARDING;
 
 const TABS: usize = 50;
@@ -106,14 +106,52 @@ async fn one_write(servers: Servers) {
     let most = begun.elapsed().as_millis() / 1600 + 1;
     let writes = rotated().await;
     assert!(u128::from(writes) <= most, "{writes} writes, and {most} renewals were due");
+    ends_everywhere(&fleet, &recorder).await;
+}
+
+/// Attack 24: a cookie at another gate after its logout, also while that gate hears nothing; and a logout that the store
+/// does not take.
+async fn ends_everywhere(fleet: &Fleet, recorder: &Recorder) {
+    let ask = |gate: usize, head: &str, held: &Held, more: &[&str]| {
+        tokio::task::block_in_place(|| {
+            let mut wire = Wire::open(fleet.entry().at(gate).address);
+            let cookie = format!("Cookie: {}", held.tokens.access);
+            wire.head(head, &[&["Host: gate.test", &cookie, SAME_ORIGIN], more].concat());
+            wire.reply()
+        })
+    };
+    let get = |gate, held: &Held| ask(gate, "GET /hello", held, &[]).status;
+    let log_out = |gate, held: &Held| ask(gate, "POST /auth/logout", held, &[OWN, "Content-Length: 0"]);
+    let (first, second) = (fleet.entry().at(0), fleet.entry().at(1));
+    let [ended, owed] = [recorder.log_in_browser(first).await.unwrap(), recorder.log_in_browser(second).await.unwrap()];
+    for gate in 0..GATES {
+        assert_eq!([get(gate, &ended), get(gate, &owed)], [200; 2], "gate {gate}");
+    }
+    fleet.way(2).hold(true);
+    assert_eq!(log_out(0, &ended).status, 200);
+    until("the other gate hears of it", async || get(1, &ended) != 200).await;
+    assert_eq!(get(1, &ended), 401);
+    // Without news it may serve what it knows for a moment, and then nothing.
+    until("a gate without news decides nothing", async || get(2, &owed) == 503).await;
+    assert_eq!(get(2, &ended), 503);
+    fleet.way(1).hold(true);
+    let refused = log_out(1, &owed);
+    assert_eq!((refused.status, refused.all("set-cookie").len()), (503, 0), "{}", refused.text());
+    assert_eq!(refused.all("retry-after").len(), 1);
+    assert_ne!(get(1, &owed), 200, "refused here at once");
+    fleet.way(1).hold(false);
+    fleet.way(2).hold(false);
+    for gate in 0..GATES {
+        until("each gate refuses both", async || get(gate, &ended) == 401 && get(gate, &owed) == 401).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn b9_fifty_tabs_at_three_gates_on_redis_renew_once() {
+async fn b9_b12_b18_at_three_gates_on_redis_fifty_tabs_renew_once_and_a_logout_ends_the_session_everywhere() {
     one_write(Servers::redis()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn b9_fifty_tabs_at_three_gates_on_postgresql_renew_once() {
+async fn b9_b12_b18_at_three_gates_on_postgresql_fifty_tabs_renew_once_and_a_logout_ends_the_session_everywhere() {
     one_write(Servers::postgres()).await;
 }

@@ -12,6 +12,10 @@ use crate::reply::{GrpcCode, Reply, grpc_status, problem, quota_exceeded, retry_
 use crate::route::StepUp;
 use crate::session::Scope;
 
+/// The detail of a request that another page causes, and of each that a wrong `public_url` makes look like one.
+pub const CROSS_ORIGIN: &str =
+    "the request came from another site: its Origin is not that of the gate's public URL, and no allowed one";
+
 /// The requirements that a challenge states.
 #[derive(Clone, Debug)]
 pub struct ChallengeParams<'a> {
@@ -167,7 +171,7 @@ pub fn denied(denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
         // RFC 6750 §3.1: no error code for a request without usable authentication.
         Class::NoCredential | Class::UnusableCredential => asked.no_token(),
         // No challenge: a token would not help.
-        Class::CrossOrigin => problem(StatusCode::FORBIDDEN, Some("the request came from another site")),
+        Class::CrossOrigin => problem(StatusCode::FORBIDDEN, Some(CROSS_ORIGIN)),
         Class::BadToken(_) if denial == Denial::InsufficientAuthentication => asked.another_login(),
         Class::BadToken(TokenFlaw::Expired) if denial == Denial::TokenTooOld => {
             asked.invalid_token("the access token is too old for this request; refresh it")

@@ -47,6 +47,8 @@ impl LoginTargets {
         if to.len() > LONGEST || !to.bytes().all(|byte| matches!(byte, 0x21..=0x7e) && byte != b'\\') {
             return LoginTarget::ROOT;
         }
+        // `location.href` of a page of ours.
+        let to = to.strip_prefix(&*self.origin).filter(|path| path.starts_with('/')).unwrap_or(to);
         if self.is_own(to) {
             LoginTarget::Own(to)
         } else if self.listed.iter().any(|origin| is_of_origin(to, origin)) {
@@ -118,6 +120,7 @@ mod tests {
             "/a//b",
         ] {
             assert_eq!(url(to), format!("https://gate.example{to}"));
+            assert_eq!(url(&format!("https://gate.example{to}")), format!("https://gate.example{to}"));
         }
         for to in
             ["https://app.example", "https://app.example/x?y#z", "http://localhost:5173/", "https://app.example#x"]
@@ -150,6 +153,12 @@ mod tests {
             "http://app.example/",
             "https://app.example.evil/",
             "https://app.example@evil/",
+            "https://gate.example",
+            "https://gate.example.evil/x",
+            "https://gate.example@evil/",
+            "https://gate.example//evil.example",
+            "https://gate.example/auth/logout",
+            "https://gate.examplehttps://gate.example/x",
             "https://app.example:444/",
             "https:app.example",
             "HTTPS://APP.EXAMPLE/",

@@ -14,6 +14,7 @@ use rotogate_core::claim::OwnClaims;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::denial::{Class, Denial};
 use rotogate_core::fault::Error;
+use rotogate_core::refusal::CROSS_ORIGIN;
 use rotogate_core::reply::{retry_after, seconds};
 #[cfg(feature = "browser-oidc")]
 use rotogate_core::{denial::ProviderFlaw, fault::Fault};
@@ -169,7 +170,7 @@ impl Words {
             Class::Login => {
                 said(StatusCode::UNAUTHORIZED, "invalid_credentials", "the user name or the password is wrong")
             }
-            Class::CrossOrigin => said(StatusCode::FORBIDDEN, "cross_origin", "the request came from another site"),
+            Class::CrossOrigin => said(StatusCode::FORBIDDEN, "cross_origin", CROSS_ORIGIN),
             Class::TooManySessions => said(
                 StatusCode::FORBIDDEN,
                 "too_many_sessions",

@@ -1,6 +1,8 @@
 /** Leads to the login, and back to this page. */
 export const logIn = (login = "/auth/login") => {
-  location.assign(`${login}?to=${encodeURIComponent(location.pathname + location.search + location.hash)}`);
+  const url = new URL(login, location);
+  url.searchParams.set("to", location.pathname + location.search + location.hash);
+  location.assign(url);
 };
 
 /** `fetch`, which leads to the login when the session is over. 503: nothing was decided; try again later. */

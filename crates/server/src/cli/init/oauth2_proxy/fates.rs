@@ -28,8 +28,26 @@ const METRICS: Fate = Gone("[admin] has /metrics");
 const HEADERS: Fate = Gone("[identity] names the headers for services; answers to browsers get none");
 const REDIS: Fate = Gone("[store] asks for it in keys of its own: docs/redis.md");
 
+/// Which users the API of a provider lets in. No claim says it.
+pub(super) const MEMBERS: [&str; 10] = [
+    "bitbucket_repository",
+    "bitbucket_team",
+    "github_org",
+    "github_repo",
+    "github_team",
+    "github_users",
+    "gitlab_groups",
+    "gitlab_projects",
+    "google_groups",
+    "keycloak_groups",
+];
+/// Which tenants may log in; `tid` of the ID token says it.
+pub(super) const TENANTS: &str = "entra_id_allowed_tenants";
+
 /// Names of the file of TOML.
 const SETTINGS: &[(&[&str], Fate)] = &[
+    (&MEMBERS, Written),
+    (&[TENANTS], Written),
     (
         &[
             "provider",
@@ -76,7 +94,6 @@ const SETTINGS: &[(&[&str], Fate)] = &[
             "redis_ca_path",
             "request_id_header",
             "provider_ca_files",
-            "google_hosted_domains",
             "config",
             "alpha_config",
         ],
@@ -135,28 +152,17 @@ const SETTINGS: &[(&[&str], Fate)] = &[
             "validate_url",
             "skip_claims_from_profile_url",
             "google_admin_email",
-            "google_groups",
             "google_service_account_json",
             "google_use_application_default_credentials",
             "google_target_principal",
             "google_use_organization_id",
             "google_admin_api_user_scope",
-            "github_org",
-            "github_team",
-            "github_repo",
             "github_token",
-            "github_users",
-            "gitlab_groups",
-            "gitlab_projects",
-            "bitbucket_team",
-            "bitbucket_repository",
             "azure_graph_group_field",
-            "keycloak_groups",
             "resource",
             "pubjwk_url",
             "jwt_key",
             "jwt_key_file",
-            "entra_id_allowed_tenants",
             "entra_id_federated_token_auth",
             "additional_claims",
         ],
@@ -239,6 +245,11 @@ const SETTINGS: &[(&[&str], Fate)] = &[
     (&["disable_keep_alives"], Gone("reuse = \"never\" of the upstream")),
     (&["proxy_raw_path"], Gone("encoded_slash of the route")),
     (&["login_urlparameters"], Gone("parameters of the endpoint has fixed ones; a link cannot change them")),
+    (&["adfs_skip_scope"], Gone("scopes of the endpoint are sent as they stand there")),
+    (
+        &["server_tls_key_value", "server_tls_key_from_env", "server_tls_cert_value", "server_tls_cert_from_env"],
+        Gone("certificate and key are files: write cert and key of [server.tls]"),
+    ),
     (&["version", "config_test", "convert_config_to_alpha"], Gone("rotogate check")),
 ];
 
@@ -260,6 +271,10 @@ const ALPHA: &[(&str, &str)] = &[
     ("keycloak_roles", "allowed_roles"),
     ("microsoft_entra_id_allowed_tenants", "entra_id_allowed_tenants"),
     ("microsoft_entra_id_federated_token_auth", "entra_id_federated_token_auth"),
+    ("google_admin_apiuser_scope", "google_admin_api_user_scope"),
+    ("login_gov_jwt_key", "jwt_key"),
+    ("login_gov_jwt_key_file", "jwt_key_file"),
+    ("login_gov_pubjwk_url", "pubjwk_url"),
     ("server_bind_address", "http_address"),
     ("server_secure_bind_address", "https_address"),
     ("server_tls_key_from_file", "tls_key_file"),

@@ -241,6 +241,12 @@ impl Import {
             format!("provider \"{provider}\" has no oidc_issuer_url: a login needs an OpenID provider with discovery. Put one, \
                      such as Dex or Keycloak, before a provider that speaks OAuth alone")
         })?;
+        let address = url.parse::<Uri>().ok();
+        if address.is_some_and(|at| at.scheme_str() == Some("http") && !at.host().is_some_and(is_loopback)) {
+            let why = "oidc_issuer_url is http: nothing would tell the provider from another server. The gate asks it over https, or \
+                       on a loopback address. Give it a certificate first";
+            return Err(why.to_owned());
+        }
         let client = settings.get("client_id").ok_or("client_id is missing: the gate's client at the provider")?;
         let audience = std::iter::once(client).chain(settings.list("oidc_extra_audiences"));
         let mut issuer = table([
@@ -273,11 +279,16 @@ impl Import {
         if !require.is_empty() {
             issuer.insert("require".to_owned(), require.into());
         }
+        // Tokens of further issuers passed the same rules.
+        let of_users: Table = ["claims", "require"]
+            .into_iter()
+            .filter_map(|key| Some((key.to_owned(), issuer.get(key)?.clone())))
+            .collect();
         let mut issuers = vec![Value::Table(issuer)];
         for (index, pair) in self.settings.list("extra_jwt_issuers").into_iter().enumerate() {
             let (url, audience) = pair.split_once('=').ok_or("extra_jwt_issuers: expected issuer=audience")?;
             let name = format!("extra{}", index + 1);
-            issuers.push(Value::Table(table([
+            let mut further = table([
                 ("subject_prefix", format!("{name}|").into()),
                 ("name", name.into()),
                 ("url", url.into()),
@@ -285,7 +296,9 @@ impl Import {
                 ("preset", "oidc".into()),
                 ("discovery", true.into()),
                 ("everywhere", true.into()),
-            ])));
+            ]);
+            further.extend(of_users.clone());
+            issuers.push(further.into());
         }
         Ok((issuers, roles))
     }
@@ -309,6 +322,21 @@ impl Import {
     /// Which users may log in.
     fn required(&mut self, provider: &str) -> Result<Table, String> {
         let mut require = self.verified_address(provider);
+        for name in fates::MEMBERS {
+            let members = self.settings.list(name);
+            if !members.is_empty() {
+                require.insert(name.to_owned(), texts(members));
+                let why = format!(
+                    "the gate asks no API of a provider. NOBODY CAN LOG IN before the provider adds a claim {name}, or you \
+                     remove it from require, which admits all its users"
+                );
+                self.remark(name, why);
+            }
+        }
+        let tenants = self.settings.list(fates::TENANTS);
+        if !tenants.is_empty() {
+            require.insert("tid".to_owned(), texts(tenants));
+        }
         if let Some(file) = self.settings.get("authenticated_emails_file") {
             let text = std::fs::read_to_string(file).map_err(|error| format!("authenticated_emails_file: {error}"))?;
             let emails = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -351,8 +379,10 @@ impl Import {
             ("scopes", texts(scopes.filter(|scope| !scope.is_empty() && *scope != "openid"))),
         ]);
         let parameters = ["prompt", "acr_values", "approval_prompt"];
-        let parameters = parameters.iter().filter_map(|name| Some(((*name).to_owned(), settings.get(name)?.into())));
-        let parameters: Table = parameters.collect();
+        let parameters =
+            parameters.iter().filter_map(|name| Some(((*name).to_owned(), settings.get(name)?.to_owned())));
+        let parameters = parameters.chain(settings.parameters.iter().cloned());
+        let parameters: Table = parameters.map(|(name, value)| (name, value.into())).collect();
         if !parameters.is_empty() {
             endpoint.insert("parameters".to_owned(), parameters.into());
         }

@@ -10,6 +10,7 @@ struct ServedTarget {
     name: String,
     /// As oauth2-proxy compares it: with a slash at its end, it is a beginning.
     path: String,
+    upgrades: Option<bool>,
 }
 
 /// Writes `upstreams`, `routes`, and `authorizers` if there is nothing to forward to.
@@ -19,7 +20,7 @@ pub(super) fn write(import: &mut Import, config: &mut Table, roles: &[String]) -
         import.settings.list("upstreams").into_iter().map(|uri| SentTo { uri: uri.to_owned(), ..SentTo::default() });
     sent.extend(named.collect::<Vec<_>>());
     let (mut upstreams, mut destinations) = (Vec::new(), Vec::new());
-    for SentTo { path, uri, odd } in sent {
+    for SentTo { path, uri, odd, preserves_host, upgrades, timeout } in sent {
         if let Some(place) = odd {
             let why = "no path is rewritten: serve it under its path, and write its upstream and route";
             import.imported.remarks.push(Remark { setting: place, why: why.to_owned() });
@@ -40,20 +41,19 @@ pub(super) fn write(import: &mut Import, config: &mut Table, roles: &[String]) -
         let mut upstream = table([
             ("name", name.as_str().into()),
             ("urls", texts([&*origin])),
-            ("preserve_host", import.settings.is_on("pass_host_header", true).into()),
+            ("preserve_host", preserves_host.unwrap_or(import.settings.is_on("pass_host_header", true)).into()),
         ]);
-        if let Some(timeout) =
-            import.settings.get("upstream_timeout").and_then(|time| humantime::parse_duration(time).ok())
-        {
+        let timeout = timeout.as_deref().or(import.settings.get("upstream_timeout"));
+        if let Some(timeout) = timeout.and_then(|time| humantime::parse_duration(time).ok()) {
             upstream.insert("head_timeout".to_owned(), format!("{}ms", timeout.as_millis()).into());
         }
         upstreams.push(Value::Table(upstream));
         let path = path.unwrap_or_else(|| url.path().to_owned());
-        destinations.push(ServedTarget { name, path });
+        destinations.push(ServedTarget { name, path, upgrades });
     }
     if destinations.is_empty() {
         config.insert("authorizers".to_owned(), Value::Array(vec![authorizer(import).into()]));
-        destinations.push(ServedTarget { name: String::new(), path: "/".to_owned() });
+        destinations.push(ServedTarget { name: String::new(), path: "/".to_owned(), upgrades: None });
     } else {
         config.insert("upstreams".to_owned(), upstreams.into());
     }
@@ -64,8 +64,13 @@ pub(super) fn write(import: &mut Import, config: &mut Table, roles: &[String]) -
     let login = login_keys(import, roles);
     api(import, &destinations, &login, &mut routes);
     for destination in &destinations {
-        let keys = login.iter().map(|(key, value)| (key.clone(), value.clone()));
-        routes.push((route_path(&destination.path), None, &*destination.name, keys.collect()));
+        let mut keys = login.clone();
+        match destination.upgrades {
+            Some(true) => drop(keys.insert("upgrade".to_owned(), true.into())),
+            Some(false) => drop(keys.remove("upgrade")),
+            None => {}
+        }
+        routes.push((route_path(&destination.path), None, &*destination.name, keys));
     }
     let mut written: Vec<Value> = Vec::new();
     for (path, method, upstream, mut keys) in routes {

@@ -6,6 +6,7 @@ use std::path::Path;
 use saphyr::{LoadableYamlNode, YamlOwned};
 
 use super::fates::{self, Fate};
+use rotogate::program::OWN_PARAMETERS;
 
 /// A setting, under its name in the file of TOML.
 pub(super) struct Setting {
@@ -23,6 +24,10 @@ pub(super) struct SentTo {
     pub(super) uri: String,
     /// The place of a key of it that no upstream here has.
     pub(super) odd: Option<String>,
+    /// `passHostHeader`, `proxyWebSockets` and `timeout`, if it has its own.
+    pub(super) preserves_host: Option<bool>,
+    pub(super) upgrades: Option<bool>,
+    pub(super) timeout: Option<String>,
 }
 
 /// All settings. Of several places the first that is read counts.
@@ -30,6 +35,8 @@ pub(super) struct SentTo {
 pub(super) struct Settings {
     all: BTreeMap<String, Setting>,
     pub(super) upstreams: Vec<SentTo>,
+    /// Parameters of the authorization request that no link changes.
+    pub(super) parameters: Vec<(String, String)>,
 }
 
 /// Looks environment variables up.
@@ -68,7 +75,7 @@ impl Settings {
 
     /// A switch; `default` if it is not set.
     pub(super) fn is_on(&self, name: &str, default: bool) -> bool {
-        self.get(name).map_or(default, |value| matches!(value, "true" | "1" | "t" | "T" | "TRUE" | "True"))
+        self.get(name).map_or(default, is_true)
     }
 
     /// Reads a file of any kind.
@@ -155,7 +162,9 @@ impl Settings {
                     Some([provider]) => self.put_all(provider, "", &format!("providers[0] in {place}"), variables),
                     _ => return Err(format!("providers in {place}: expected one; an endpoint has one provider")),
                 },
-                "upstreamConfig" => self.read_upstreams(value, place, variables),
+                "upstreamConfig" => self.read_upstream_config(value, place, variables),
+                // Before version 7.3.
+                "upstreams" => self.read_upstreams(value, place, variables),
                 "server" => self.put_all(value, "server_", &format!("server in {place}"), variables),
                 other => self.put(&snake(other), Vec::new(), format!("{other} in {place}")),
             }
@@ -168,6 +177,10 @@ impl Settings {
         for (key, value) in value.as_mapping().into_iter().flatten() {
             let key = key.as_str().unwrap_or_default();
             let name = format!("{before}{}", snake(key));
+            if key == "loginURLParameters" {
+                self.read_parameters(value, &format!("{key} of {place}"), variables);
+                continue;
+            }
             if value.as_mapping().is_some() {
                 let inner = name.trim_end_matches("config").trim_end_matches('_');
                 self.put_all(value, &format!("{inner}_"), &format!("{key} of {place}"), variables);
@@ -183,32 +196,49 @@ impl Settings {
         }
     }
 
-    fn read_upstreams(&mut self, value: &YamlOwned, place: &str, variables: Variables<'_>) {
-        for (key, value) in value.as_mapping().into_iter().flatten() {
-            let key = key.as_str().unwrap_or_default();
-            let (true, Some(upstreams)) = (key == "upstreams", value.as_sequence()) else {
-                self.put(&snake(key), Vec::new(), format!("{key} of upstreamConfig in {place}"));
-                continue;
-            };
-            for (index, upstream) in upstreams.iter().enumerate() {
-                let mut sent = SentTo::default();
-                let place = |key: &str| format!("{key} of upstreams[{index}] in {place}");
-                for (key, value) in upstream.as_mapping().into_iter().flatten() {
-                    let text = plain(value, variables);
-                    match key.as_str().unwrap_or_default() {
-                        "id" | "staticCode" => {}
-                        "path" => sent.path = Some(text),
-                        "uri" => sent.uri = text,
-                        "static" if text == "true" => sent.uri = "static://200".to_owned(),
-                        "rewriteTarget" => sent.odd = Some(place("rewriteTarget")),
-                        "passHostHeader" => self.put("pass_host_header", vec![text], place("passHostHeader")),
-                        "proxyWebSockets" => self.put("proxy_websockets", vec![text], place("proxyWebSockets")),
-                        "timeout" => self.put("upstream_timeout", vec![text], place("timeout")),
-                        other => self.put(&snake(other), vec![text], place(other)),
-                    }
+    /// Reads the parameters of the authorization request: those with one value that a link cannot change.
+    fn read_parameters(&mut self, value: &YamlOwned, place: &str, variables: Variables<'_>) {
+        for parameter in value.as_sequence().into_iter().flatten() {
+            let of = |key: &str| parameter.as_mapping_get(key);
+            let name = of("name").map(|name| plain(name, variables)).unwrap_or_default();
+            match (of("default").and_then(YamlOwned::as_sequence).map(Vec::as_slice), of("allow")) {
+                (Some([value]), None) if !OWN_PARAMETERS.contains(&&*name) => {
+                    self.parameters.push((name, plain(value, variables)));
                 }
-                self.upstreams.push(sent);
+                _ => self.put("login_urlparameters", Vec::new(), place.to_owned()),
             }
+        }
+    }
+
+    fn read_upstream_config(&mut self, value: &YamlOwned, place: &str, variables: Variables<'_>) {
+        for (key, value) in value.as_mapping().into_iter().flatten() {
+            match key.as_str().unwrap_or_default() {
+                "upstreams" => self.read_upstreams(value, place, variables),
+                other => self.put(&snake(other), Vec::new(), format!("{other} of upstreamConfig in {place}")),
+            }
+        }
+    }
+
+    fn read_upstreams(&mut self, value: &YamlOwned, place: &str, variables: Variables<'_>) {
+        for (index, upstream) in value.as_sequence().into_iter().flatten().enumerate() {
+            let mut sent = SentTo::default();
+            let place = |key: &str| format!("{key} of upstreams[{index}] in {place}");
+            for (key, value) in upstream.as_mapping().into_iter().flatten() {
+                let text = plain(value, variables);
+                match key.as_str().unwrap_or_default() {
+                    "id" | "staticCode" => {}
+                    "static" if !is_true(&text) => {}
+                    "path" => sent.path = Some(text),
+                    "uri" => sent.uri = text,
+                    "static" => sent.uri = "static://200".to_owned(),
+                    "rewriteTarget" => sent.odd = Some(place("rewriteTarget")),
+                    "passHostHeader" => sent.preserves_host = Some(is_true(&text)),
+                    "proxyWebSockets" => sent.upgrades = Some(is_true(&text)),
+                    "timeout" => sent.timeout = Some(text),
+                    other => self.put(&snake(other), vec![text], place(other)),
+                }
+            }
+            self.upstreams.push(sent);
         }
     }
 }
@@ -219,7 +249,11 @@ fn scalar(value: &toml::Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// A scalar of YAML, with `${NAME}` replaced.
+fn is_true(value: &str) -> bool {
+    matches!(value, "true" | "1" | "t" | "T" | "TRUE" | "True")
+}
+
+/// A scalar of YAML, with each `${NAME}` and `${NAME:-default}` replaced.
 fn plain(value: &YamlOwned, variables: Variables<'_>) -> String {
     let text = match (value.as_str(), value.as_integer(), value.as_bool()) {
         (Some(text), _, _) => text.to_owned(),
@@ -227,8 +261,17 @@ fn plain(value: &YamlOwned, variables: Variables<'_>) -> String {
         (_, _, Some(switch)) => switch.to_string(),
         _ => String::new(),
     };
-    let name = text.strip_prefix("${").and_then(|name| name.strip_suffix('}'));
-    name.and_then(variables).unwrap_or(text)
+    let (mut replaced, mut rest) = (String::new(), text.as_str());
+    while let Some((before, (named, behind))) =
+        rest.split_once("${").and_then(|(before, after)| Some((before, after.split_once('}')?)))
+    {
+        let (name, default) = named.split_once(":-").map_or((named, None), |(name, default)| (name, Some(default)));
+        let value = variables(name).or_else(|| default.map(str::to_owned));
+        replaced += before;
+        replaced += &value.unwrap_or_else(|| format!("${{{named}}}"));
+        rest = behind;
+    }
+    replaced + rest
 }
 
 /// `issuerURL` is `issuer_url`.

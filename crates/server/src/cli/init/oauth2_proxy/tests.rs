@@ -155,6 +155,118 @@ providers:
     assert!(why(&imported, "injectRequestHeaders").contains("[identity]"));
     assert!(why(&imported, "insecureSkipNonce of oidcConfig of providers[0]").contains("always"));
     assert!(why(&imported, "proxyRawPath").contains("encoded_slash"));
+    // Before version 7.3.
+    let older = alpha.replace("upstreamConfig:\n  proxyRawPath: true\n  upstreams:", "upstreams:");
+    let case = Case::new(&[("core.cfg", core), ("alpha.yaml", &older)]).variables(&[("CLIENT_SECRET", SECRET)]);
+    assert_eq!(case.good().1.upstreams.len(), 2);
+}
+
+/// Each key of the reference of alpha configuration of oauth2-proxy 7.15.
+const REFERENCE: &str = r#"
+upstreamConfig:
+  proxyRawPath: false
+  upstreams:
+    - { id: app, path: /, uri: "http://${HOST:-app}:8080", static: false, staticCode: 200, flushInterval: 1s,
+        passHostHeader: false, proxyWebSockets: false, timeout: 45s, disableKeepAlives: false, insecureSkipTLSVerify: false }
+    - { id: live, path: /live/, uri: "http://${LIVE}:${PORT}" }
+injectRequestHeaders: [ { name: X-User, values: [ { claimSource: { claim: user } } ] } ]
+injectResponseHeaders: []
+metricsServer: { bindAddress: ":9100" }
+server:
+  bindAddress: ":4180"
+  secureBindAddress: ":4443"
+  tls:
+    key: { value: "", fromEnv: KEY, fromFile: /tls.key }
+    cert: { value: "", fromEnv: CERT, fromFile: /tls.crt }
+    minVersion: TLS1.3
+    cipherSuites: []
+providers:
+  - id: kc
+    provider: keycloak-oidc
+    name: Keycloak
+    clientID: web
+    clientSecret: ${CLIENT_SECRET}
+    clientSecretFile: ""
+    caFiles: []
+    useSystemTrustStore: true
+    loginURL: https://id.example/auth
+    loginURLParameters:
+      - { name: organization, default: [ myorg ] }
+      - { name: prompt, default: [ login ], allow: [ { value: consent } ] }
+      - { name: state, default: [ fixed ] }
+    authRequestResponseMode: ""
+    redeemURL: https://id.example/token
+    profileURL: https://id.example/userinfo
+    skipClaimsFromProfileURL: false
+    resource: ""
+    validateURL: ""
+    scope: openid email
+    allowedGroups: []
+    code_challenge_method: S256
+    additionalClaims: []
+    backendLogoutURL: ""
+    keycloakConfig: { groups: [], roles: [ editor ] }
+    azureConfig: { tenant: "", graphGroupField: "" }
+    microsoftEntraIDConfig: { allowedTenants: [], federatedTokenAuth: false }
+    ADFSConfig: { skipScope: false }
+    bitbucketConfig: { team: "", repository: "" }
+    githubConfig: { org: "", team: "", repo: "", token: "", users: [] }
+    gitlabConfig: { group: [], projects: [] }
+    googleConfig: { group: [], adminEmail: "", serviceAccountJson: "", useApplicationDefaultCredentials: false,
+        targetPrincipal: "", useOrganizationID: false, adminAPIUserScope: "" }
+    oidcConfig: { issuerURL: "https://id.example/realms/x", insecureAllowUnverifiedEmail: false,
+        insecureSkipIssuerVerification: false, insecureSkipNonce: false, skipDiscovery: false, jwksURL: "",
+        publicKeyFiles: [], emailClaim: email, groupsClaim: groups, userIDClaim: sub, audienceClaims: [ aud ],
+        extraAudiences: [ api ], enabledSigningAlgs: [] }
+    loginGovConfig: { jwtKey: "", jwtKeyFile: "", pubjwkURL: "" }
+"#;
+
+#[test]
+fn b54_each_key_of_alpha_configuration_is_written_or_named() {
+    let core = "email_domains=\"*\"\nredirect_url=\"https://app.example/oauth2/callback\"\n";
+    let files = [("core.cfg", core), ("alpha.yaml", REFERENCE)];
+    let variables = [("CLIENT_SECRET", SECRET), ("LIVE", "live"), ("PORT", "81")];
+    let (imported, config) = Case::new(&files).variables(&variables).good();
+    let unknown: Vec<_> = imported.remarks.iter().filter(|remark| remark.why.contains("not known")).collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+    for written in
+        ["organization = \"myorg\"", "\"http://app:8080\"", "\"http://live:81\"", "head_timeout = \"45000ms\""]
+    {
+        assert!(imported.text.contains(written), "{written}: {}", imported.text);
+    }
+    // What a link could change, and what the gate sets itself.
+    assert!(!imported.text.contains("prompt =") && !imported.text.contains("fixed\""), "{}", imported.text);
+    assert!(!why(&imported, "loginURLParameters").is_empty());
+    // The keys of one upstream are its own.
+    let text: Table = imported.text.parse().unwrap();
+    let of = |section: &str, key: &str| -> Vec<_> {
+        let entries = text[section].as_array().unwrap();
+        entries.iter().map(|entry| entry.get(key).and_then(Value::as_bool)).collect()
+    };
+    assert_eq!(of("upstreams", "preserve_host"), [Some(false), Some(true)]);
+    assert_eq!(of("routes", "upgrade"), [None, Some(true)]);
+    assert!(imported.text.contains("listen = \"0.0.0.0:4443\""), "{}", imported.text);
+    assert_eq!(config.issuers.len(), 1);
+}
+
+#[test]
+fn b54_a_list_of_users_that_no_claim_has_admits_nobody() {
+    let text = DEX.replace("http://dex", "https://dex").replace("\"example.com\"", "\"*\"");
+    for (setting, values) in [
+        ("google_groups", "[\"a\"]"),
+        ("gitlab_group", "\"b,c\""),
+        ("github_org", "\"d\""),
+        ("gitlab_projects", "[\"e\"]"),
+    ] {
+        let (imported, _) = Case::new(&[("old.cfg", &format!("{text}{setting}={values}\n"))]).good();
+        assert!(imported.text.contains(&format!("\n{setting}")), "{setting}: {}", imported.text);
+        assert!(why(&imported, setting).contains("NOBODY"), "{setting}");
+    }
+    // Of several tenants, the ID token names the one. Tokens of further issuers meet the same rules.
+    let further = "entra_id_allowed_tenants=[\"t1\"]\nskip_jwt_bearer_tokens=true\nextra_jwt_issuers=\"https://two.example=api\"\n";
+    let (imported, config) = Case::new(&[("old.cfg", &format!("{text}{further}"))]).good();
+    assert_eq!(imported.text.matches("tid = [\"t1\"]").count(), 2, "{}", imported.text);
+    assert_eq!(config.issuers.len(), 2);
 }
 
 #[test]
@@ -247,7 +359,11 @@ fn b54_an_address_that_nobody_verified_is_refused_as_before_and_the_access_token
 
 #[test]
 fn b54_what_would_open_more_than_before_is_refused_or_stays_closed() {
-    let with = |text: &str| Case::new(&[("old.cfg", &format!("{DEX}{text}"))]).import();
+    let error = Case::new(&[("old.cfg", DEX)]).import().map(drop).unwrap_err();
+    assert!(error.starts_with("oidc_issuer_url is http"), "{error}");
+    let dex = DEX.replace("http://dex", "https://dex");
+    let with = |text: &str| Case::new(&[("old.cfg", &format!("{dex}{text}"))]).import();
+    assert!(with("").is_ok());
     // A provider without OpenID Connect; two rules that both must hold.
     let gitea =
         DEX.replace("oidc_issuer_url=\"http://dex.localtest.me:5556/dex\"\nprovider=\"oidc\"", "provider=\"github\"");
