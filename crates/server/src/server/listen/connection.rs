@@ -21,6 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::conditions::ConnectionConditions;
 use super::connection_counts::RejectCause;
+use super::gather::{GatheredStream, poll_gathered};
 use super::h2::{H2Streams, TrackedBody};
 use super::limits::{Bounds, Limits};
 use super::listener::{Listener, NewConnection};
@@ -170,15 +171,15 @@ async fn serve_connection(
             Ok::<_, Infallible>(response.map(TrackedBody::new))
         })
     });
-    let stream = TokioIo::new(stream);
     // Two builders: hyper's automatic one accepts HTTP/2 where ALPN chose HTTP/1.1.
     if is_http2 {
         // Boxed: until its task runs, a request is copied several times.
         let service = service_fn(move |request| Service::call(&service, request).boxed());
+        let stream = TokioIo::new(GatheredStream::new(stream, streams.clone()));
         let connection = http2_builder(&bounds, streams.clone()).serve_connection(stream, service);
         drive_http2(connection, &streams, bounds.idle_timeout, (stopped, conditions)).await
     } else {
-        let connection = http1_builder(&bounds).serve_connection(stream, service).with_upgrades();
+        let connection = http1_builder(&bounds).serve_connection(TokioIo::new(stream), service).with_upgrades();
         drive_http1(connection, &asked, (stopped, conditions)).await
     }
 }
@@ -234,7 +235,7 @@ where
 /// Drives an HTTP/2 connection to its end. Sends `GOAWAY` at a stop, once a condition has ended, after
 /// `idle_timeout` without requests, and on a flood of resets. Cuts the connection if one of the last two happens again.
 async fn drive_http2<S, B>(
-    connection: http2::Connection<TokioIo<Stream>, S, H2Streams>,
+    connection: http2::Connection<TokioIo<GatheredStream<Stream>>, S, H2Streams>,
     streams: &H2Streams,
     idle_timeout: Duration,
     (mut stopped, mut conditions): (watch::Receiver<bool>, ConnectionConditions),
@@ -251,7 +252,7 @@ where
     let (mut is_going_away, mut stopping, mut seen) = (false, false, streams.activity());
     loop {
         let why = tokio::select! {
-            ended = connection.as_mut() => return Ok(ended?),
+            ended = poll_gathered(connection.as_mut(), streams) => return Ok(ended?),
             _ = until_over(&mut stopped, &mut conditions), if !stopping => {
                 stopping = true;
                 connection.as_mut().graceful_shutdown();

@@ -47,6 +47,8 @@ struct Shared {
     resets: Bucket,
     /// Resets beyond the rate.
     excess: AtomicU64,
+    /// Whether bytes wait for the next poll of the connection.
+    has_delayed_flush: AtomicBool,
     flooded: Notify,
 }
 
@@ -58,6 +60,7 @@ impl H2Streams {
             began: Instant::now(),
             resets: Bucket::default(),
             excess: AtomicU64::new(0),
+            has_delayed_flush: AtomicBool::new(false),
             flooded: Notify::new(),
         };
         Self { shared: Arc::new(shared), min_rate }
@@ -66,6 +69,16 @@ impl H2Streams {
     /// How many requests have begun, and whether any is in flight.
     pub(super) fn activity(&self) -> (u64, bool) {
         (self.shared.begun.load(Ordering::Relaxed), self.shared.running.load(Ordering::Relaxed) > 0)
+    }
+
+    pub(super) fn delay_flush(&self) {
+        self.shared.has_delayed_flush.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a flush was delayed since the last call.
+    pub(super) fn take_delayed_flush(&self) -> bool {
+        self.shared.has_delayed_flush.load(Ordering::Relaxed)
+            && self.shared.has_delayed_flush.swap(false, Ordering::Relaxed)
     }
 
     /// Resolves when the client exceeds the reset rate, and again if it continues.

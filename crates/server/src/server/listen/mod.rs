@@ -4,6 +4,7 @@ pub(crate) mod addresses;
 mod conditions;
 pub(crate) mod connection;
 pub(crate) mod connection_counts;
+mod gather;
 mod h2;
 pub(crate) mod limits;
 pub(crate) mod listener;
