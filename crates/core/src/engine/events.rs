@@ -14,7 +14,7 @@ use crate::session::{RevokedBecause, Session, SessionId};
 /// How many events may wait for a receiver.
 const CAPACITY: usize = 1024;
 
-/// An event at this gate. Other gates of the store have their own.
+/// An event at this gate. Events at other gates of the store are not included.
 ///
 /// ```
 /// use rotogate::gate::GateEvent;
@@ -133,7 +133,7 @@ impl GateEvents {
         }
     }
 
-    /// The number of missed events, because they were read too slowly.
+    /// The number of events that were missed because the receiver was too slow.
     pub const fn missed(&self) -> u64 {
         self.missed
     }
@@ -152,7 +152,7 @@ impl EventFeed {
 
     pub(super) fn tell(&self, event: impl FnOnce() -> GateEvent) {
         if let Some(sender) = self.sender.get().filter(|sender| sender.receiver_count() > 0) {
-            // On an error, the last receiver has just gone.
+            // An error means that the last receiver was just dropped.
             let _ = sender.send(event());
         }
     }

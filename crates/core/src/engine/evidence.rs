@@ -32,7 +32,7 @@ pub(super) struct LastRefresh {
     /// The client's address and user agent, if sessions keep them.
     pub(super) origin: Origin,
     replays: AtomicU32,
-    /// In milliseconds; 0 if this gate has written no note of it.
+    /// When the generation was confirmed, in milliseconds; 0 if this gate has written no note about it.
     confirmed_at: AtomicU64,
 }
 
@@ -42,7 +42,7 @@ impl LastRefresh {
         self.replays.load(Ordering::Relaxed)
     }
 
-    /// When the generation was confirmed, as exactly as notes are written.
+    /// When the generation was confirmed, with the precision of the batches in which notes are written.
     pub(super) fn confirmed_at(&self) -> Option<Timestamp> {
         Some(Timestamp::from_millis(self.confirmed_at.load(Ordering::Relaxed))).filter(|at| *at > Timestamp::ZERO)
     }
