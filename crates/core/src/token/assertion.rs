@@ -1,5 +1,5 @@
-//! Signed assertions about a caller, which an upstream can verify whatever way the request took. They are no access
-//! tokens, and the gate never accepts one as such.
+//! Signed assertions about a caller, which an upstream can verify independently of the request's route through the
+//! network. An assertion is not an access token, and the gate never accepts it as an access token.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -27,14 +27,15 @@ pub const TRANSACTION_TYP: &str = "txntoken+jwt";
 /// The `typ` of a status list (draft-ietf-oauth-status-list §5.1).
 pub const STATUS_LIST_TYP: &str = "statuslist+jwt";
 
-/// Is this the `typ`, without `application/`, of what the gate signs for services? Such a text is no token.
+/// Is this the `typ`, without `application/`, of a text that the gate signs for services? Such a text is not an access
+/// token.
 pub fn is_assertion_typ(typ: &str) -> bool {
     [ASSERTION_TYP, TRANSACTION_TYP, STATUS_LIST_TYP].iter().any(|known| typ.eq_ignore_ascii_case(known))
 }
 
 /// The longest assertion, in bytes.
 const MAX_ASSERTION: usize = 2048;
-/// The shortest and the longest time that an assertion may be good for.
+/// The shortest and the longest lifetime of an assertion.
 pub const ASSERTION_TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(600);
 
 /// The claims of an assertion about the caller with this token.
@@ -58,7 +59,7 @@ impl Serialize for AssertionClaims<'_> {
         map.serialize_entry("iat", &self.issued_at.as_secs())?;
         map.serialize_entry("exp", &self.expires.as_secs())?;
         map.serialize_entry("jti", &self.id)?;
-        // The issuer that vouches for the subject: two issuers may have users of one name.
+        // The issuer that vouches for the subject: two issuers may have users with the same name.
         let origin = token.vouched_by().map_or(&**token.issuer(), |by| &by.issuer);
         map.serialize_entry("origin_iss", origin)?;
         if let Some(client) = &token.client {
@@ -83,7 +84,7 @@ impl Serialize for AssertionClaims<'_> {
     }
 }
 
-/// An assertion, ready to send, and when it expires.
+/// An assertion as a header value, and its expiry.
 ///
 /// # Errors
 /// The assertion would be longer than 2 KiB, or the signature failed.
@@ -96,7 +97,8 @@ pub(crate) fn assertion(
     ttl: Duration,
 ) -> Result<(HeaderValue, Timestamp), MintError> {
     let id = random::<16>().map_err(|_| MintError::Signing)?;
-    // It does not outlive the token, whose last seconds may be those of a clock that is ahead of its issuer's.
+    // The assertion does not outlive the token. Within the leeway after the token's `exp`, the leeway ends the
+    // assertion.
     let end = if token.expires > now { token.expires } else { token.refused_from() };
     let expires = now.plus(ttl).min(end);
     let claims = AssertionClaims {
@@ -129,9 +131,9 @@ pub struct Transaction<'a> {
     pub method: &'a str,
     /// The name of its route.
     pub route: &'a str,
-    /// The parts of its path that the pattern of the route names.
+    /// The parts of the request's path that the route's pattern names.
     pub params: BTreeMap<&'a str, &'a str>,
-    /// The scopes of the token that the request needs.
+    /// The scopes of the token that the route requires.
     pub scope: Scope,
     /// The address of the client.
     pub client: Option<IpAddr>,
@@ -155,7 +157,7 @@ struct TransactionClaims<'a> {
 struct RequesterContext<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     req_ip: Option<IpAddr>,
-    /// A caller with a token of OAuth 2.0.
+    /// How the caller authenticated: with an access token of OAuth 2.0.
     authn: &'static str,
     origin_iss: &'a str,
 }
@@ -168,10 +170,10 @@ struct TransactionContext<'a> {
     params: &'a BTreeMap<&'a str, &'a str>,
 }
 
-/// A transaction token about one request of the caller with this token, ready to send.
+/// A transaction token about one request of the caller with this token, as a header value.
 ///
 /// # Errors
-/// It would be longer than 4 KiB, or the signature failed.
+/// The token would be longer than 4 KiB, or the signature failed.
 // Requirement D28.
 pub(crate) fn transaction(
     keyring: &Keyring,
@@ -203,7 +205,7 @@ pub(crate) fn transaction(
     sent(&signed(key, key.transaction_header(), &payload)?, MAX_TRANSACTION)
 }
 
-/// The value of a header, which no log shows.
+/// A header value that is marked as sensitive, so that no log shows it.
 fn sent(text: &str, longest: usize) -> Result<HeaderValue, MintError> {
     if text.len() > longest {
         return Err(MintError::TooLong);
