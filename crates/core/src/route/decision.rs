@@ -1,9 +1,9 @@
-//! What a route asks a decision point: `decision` of a route.
+//! The question of a route to a decision point: `decision` of a route.
 
 use super::{Route, RoutePolicy};
 use crate::claim::ClaimPath;
 
-/// What a route asks a decision point.
+/// The question of a route to a decision point.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::claim::ClaimPath;
 pub struct RouteDecision {
     /// The name of the decision point.
     pub point: Box<str>,
-    /// The action. `None`: the method of the request.
+    /// The action; `None` for the method of the request.
     pub action: Option<Box<str>>,
     /// The type of the resource.
     pub resource_type: Box<str>,

@@ -7,17 +7,18 @@ use serde_json::{Map, Value};
 
 use super::{Condition, ConditionVerdict, Conditions};
 
-/// The most routes whose results a token keeps. A token that is used on more is judged anew on some.
+/// The most routes whose results a token keeps. If a token is used on more routes, some of its results are computed
+/// again.
 pub(super) const MAX_KEPT: usize = 8;
 
-/// A parameter of the path, and what it must be.
+/// A parameter of the path, and its required value.
 #[derive(Clone, Debug)]
 pub(super) struct BoundParam {
     name: Box<str>,
     value: Box<str>,
 }
 
-/// The comparisons of a list that are left for the path. `None` if one is false.
+/// The comparisons of a list that remain for the path; `None` if one comparison is false already.
 pub(super) fn settle(list: &[Condition], claims: &Map<String, Value>) -> Option<Box<[BoundParam]>> {
     let mut left = Vec::new();
     for one in list {
@@ -36,12 +37,12 @@ pub struct KeptConditions {
     of: u64,
     decided: Option<bool>,
     when: Box<[BoundParam]>,
-    /// The lists of which one must hold.
+    /// The lists of comparisons of which one must hold.
     any: Vec<Box<[BoundParam]>>,
 }
 
 impl KeptConditions {
-    /// Judges the claims of a token. What depends on the path is left.
+    /// Judges the claims of a token. Comparisons with the path remain open.
     pub fn judged(of: &Conditions, claims: &Map<String, Value>) -> Self {
         let when = settle(&of.when, claims);
         let any = match of.when_any.as_slice() {
@@ -61,12 +62,12 @@ impl KeptConditions {
         Self { of, decided, when: when.unwrap_or_default(), any }
     }
 
-    /// The result, unless it depends on the path.
+    /// The result; `None` if it depends on the path.
     pub const fn decided(&self) -> Option<bool> {
         self.decided
     }
 
-    /// Whether they hold for a path with these parameters.
+    /// Do the conditions hold for a path with these parameters?
     pub fn hold<'p>(&self, param: impl Fn(&str) -> Option<&'p str>) -> bool {
         let is = |bound: &BoundParam| param(&bound.name) == Some(&*bound.value);
         self.decided.unwrap_or_else(|| self.when.iter().all(is) && self.any.iter().any(|list| list.iter().all(is)))
@@ -86,7 +87,8 @@ impl KeptVerdicts {
             return Arc::clone(known);
         }
         let judged = Arc::new(KeptConditions::judged(of, &claims()));
-        // The oldest leaves. Of two at the same time one is lost, and judged again.
+        // The oldest result is dropped. If two threads add results at the same time, one result is lost and computed
+        // again later.
         let rest = list.iter().skip((list.len() + 1).saturating_sub(MAX_KEPT)).cloned();
         self.0.store(Some(Arc::new(rest.chain([Arc::clone(&judged)]).collect())));
         judged
