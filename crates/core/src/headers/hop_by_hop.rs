@@ -21,7 +21,7 @@ static HOP_BY_HOP: [HeaderName; 10] = [
     UPGRADE,
 ];
 
-/// Does the name begin like one in [`HOP_BY_HOP`]?
+/// Does the name begin like a name in [`HOP_BY_HOP`]?
 fn begins_like_one(name: &HeaderName) -> bool {
     matches!(name.as_str().as_bytes(), [b'k' | b'p' | b'h' | b'e' | b't' | b'u', ..])
         && ["keep-", "proxy", "http2", "expec", "trans", "upgra"].iter().any(|begin| name.as_str().starts_with(begin))
@@ -37,7 +37,7 @@ const OPTIONS: [&str; 5] = ["close", "keep-alive", "upgrade", "te", "http2-setti
 /// `Connection` that names an end-to-end header (`authorization`, `host`, `content-length`, `x-auth-…`) removes nothing
 /// (T5).
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    // Most messages have at most `Connection`, and a look-up of each name costs more than a scan of the present ones.
+    // Most messages have at most `Connection`, and a look-up of each name costs more than a scan of the present names.
     let (mut has_connection, mut has_te, mut has_others) = (false, false, false);
     for name in headers.keys() {
         has_connection |= *name == CONNECTION;
@@ -82,7 +82,7 @@ pub(super) fn settle_connection(headers: &mut HeaderMap) {
     }
 }
 
-/// Is the only `Connection` header one that nearly every server sends, and that names no header?
+/// Is the only `Connection` header one of the usual values that name no header?
 fn names_nothing(headers: &HeaderMap) -> bool {
     let mut lines = headers.get_all(CONNECTION).iter();
     lines.next().is_some_and(|line| line == "keep-alive" || line == "close") && lines.next().is_none()
@@ -97,7 +97,7 @@ fn drop_named(headers: &mut HeaderMap) {
         named.extend(HeaderName::from_bytes(option.as_bytes()).ok().filter(|name| headers.contains_key(name)));
     }
     for name in named {
-        // These decided the framing; they are removed with the other hop-by-hop headers.
+        // These headers decided the framing; they are removed with the other hop-by-hop headers.
         if name != TRANSFER_ENCODING {
             headers.remove(name);
         }
