@@ -348,7 +348,7 @@ impl Limits {
         wait.map_or(Ok(()), |(limit, wait)| Err(self.too_many(limit, wait)))
     }
 
-    /// Returns the limit that would refuse an unseen token, if any. Counts nothing.
+    /// Checks whether the limits would refuse an unseen token, without counting it. The denial names the limit.
     pub(crate) fn foresee_unverified<'a>(&self, source: impl Into<Source<'a>>) -> Result<(), Denial> {
         let wait = self.unverified_wait(source.into());
         wait.map_or(Ok(()), |(limit, wait)| Err(limited(limit, wait)))
@@ -382,7 +382,7 @@ impl Limits {
         self.told.take(who).is_ok() && self.told_overall.take(()).is_ok()
     }
 
-    /// Returns the limit that would refuse the next refresh, if any. Counts nothing.
+    /// Checks whether the limits would refuse the next refresh, without counting it. The denial names the limit.
     // Requirement O37.
     pub fn foresee_refresh(&self, address: Option<IpAddr>, session: Option<SessionId>) -> Result<(), Denial> {
         if let Some(address) = address {

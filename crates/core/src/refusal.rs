@@ -85,7 +85,8 @@ impl ChallengeParams<'_> {
         reply
     }
 
-    /// The scope that a client without a good token should ask for. Only a resource with a metadata document names one.
+    /// The scope that a client without a good token should ask for. Only a resource with a metadata document names such
+    /// a scope.
     fn scope_to_ask(&self) -> Option<&Scope> {
         let (_, supported) = self.resource?;
         Some(if self.scopes.is_empty() { supported } else { &*self.scopes }).filter(|scope| !scope.is_empty())
@@ -136,8 +137,7 @@ impl ChallengeParams<'_> {
 /// The detail of the problem document for a host that is not served.
 const UNKNOWN_HOST: &str = "this gate does not serve the host that the request names";
 
-/// The detail of the problem document for a request whose head alone is at fault. It reveals nothing about a
-/// credential.
+/// The detail of the problem document for a request whose head is malformed. It reveals nothing about a credential.
 pub fn fault_of_head(denial: &Denial) -> Option<&'static str> {
     match denial.class() {
         Class::Head(head) => head.detail,
@@ -166,7 +166,7 @@ pub fn denied(denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
         Class::TooLarge => problem(StatusCode::PAYLOAD_TOO_LARGE, None),
         // RFC 6750 §3.1: no error code for a request without usable authentication.
         Class::NoCredential | Class::UnusableCredential => asked.no_token(),
-        // No challenge: a token would not help.
+        // Without a challenge, because a token would not help.
         Class::CrossOrigin => problem(StatusCode::FORBIDDEN, Some("the request came from another site")),
         Class::BadToken(_) if denial == Denial::InsufficientAuthentication => asked.another_login(),
         Class::BadToken(TokenFlaw::Expired) if denial == Denial::TokenTooOld => {
@@ -193,7 +193,7 @@ pub fn denied(denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
             retry_after(&mut reply, wait);
             reply
         }
-        // These classes concern refresh credentials, logins and clients; a data route never refuses for them.
+        // These classes concern refresh credentials, logins and clients, and do not occur on data routes.
         Class::BadGrant { .. }
         | Class::Lifetime
         | Class::Scope

@@ -348,7 +348,7 @@ impl Limits {
         Self::take_request(limits, request, told).inspect_err(|_| first.give_back(&key, &taken))
     }
 
-    /// Returns the limit that would refuse a request, if any. Counts nothing.
+    /// Checks whether a limit would refuse a request, without counting it. The error names the limit.
     // Requirement K24.
     pub fn look_request<'l>(
         limits: impl Iterator<Item = &'l RunningLimit>,

@@ -207,7 +207,7 @@ fn lapsed(s: &Session, now: Timestamp, profile: &Profile) -> Option<Lifetime> {
 pub struct RaisedMinimum {
     /// Access tokens below this generation are refused from `effective_from` on.…
     pub minimum: Generation,
-    /// … from this moment on.
+    /// The moment from which `minimum` is in force.
     pub effective_from: Timestamp,
     /// The minimum until then.
     pub before: Generation,

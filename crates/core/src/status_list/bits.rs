@@ -29,9 +29,9 @@ pub struct PublishedList {
     pub etag: HeaderValue,
     /// `iat`.
     made_at: u64,
-    /// The `kid` of the key that signed it.
+    /// The `kid` of the key that signed the list.
     kid: Box<str>,
-    /// The number of changes of the bits that it has.
+    /// The number of changes of the bits that the signed list includes.
     changes: u64,
 }
 
@@ -62,7 +62,7 @@ impl StatusBits {
 }
 
 impl StatusLists {
-    /// Builds the lists that have changed, and those whose time is over. It takes milliseconds for each.
+    /// Builds the lists that have changed or whose validity ends. Each takes some milliseconds.
     ///
     /// # Errors
     /// The key cannot sign.
