@@ -196,7 +196,8 @@ pub fn denied(path: &Path) -> Option<String> {
     }
 }
 
-/// Like [`denied`], for a private file of the gate that this process could open although it belongs to another user.
+/// Like [`denied`], but also refuses a private file of the gate that belongs to another user, even if this process can
+/// open it.
 pub fn denied_as_another(path: &Path) -> Option<String> {
     denied(path).or_else(|| {
         let owner = user::owner(path)?;

@@ -334,7 +334,7 @@ impl Conditions {
         Ok(Self { has_params, ..all })
     }
 
-    /// Those that must all hold.
+    /// The conditions that must all hold.
     pub fn when(&self) -> &[Condition] {
         &self.when
     }

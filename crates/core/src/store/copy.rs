@@ -59,7 +59,7 @@ pub fn is_later(a: &Session, b: &Session) -> bool {
 /// Puts a record into a copy, unless the copy has a later record.
 ///
 /// # Errors
-/// Those of the tables.
+/// The errors of the tables.
 pub fn put_record(state: &mut impl State, session: &Session) -> Result<(), Failure> {
     match state.session(session.id) {
         Ok(Some(known)) if is_later(&known, session) => Ok(()),
@@ -118,7 +118,7 @@ async fn revocations<S: Store + ?Sized>(store: &S, cut: Timestamp) -> Result<Vec
 /// Counts and digests the content of a store that has not ended at `cut`.
 ///
 /// # Errors
-/// Those of the store.
+/// The errors of the store.
 pub async fn content<S: Store + ?Sized>(store: &S, cut: Timestamp) -> Result<Content, StoreError> {
     let mut counting = Counting::new();
     each_page(store, cut, async |page| page.iter().try_for_each(|session| counting.session(session))).await?;

@@ -70,7 +70,7 @@ pub async fn ahead(store: &dyn RemembersTime) -> Result<Ahead, StoreError> {
 /// it ended. An interrupted run can be repeated. `longest` is the longest lifetime of an access token.
 ///
 /// # Errors
-/// Those of the store.
+/// The errors of the store.
 pub async fn reset_clock(store: &Arc<dyn RemembersTime>, longest: Duration) -> Result<u64, StoreError> {
     let now = store.time_now().await?;
     // This entry is written first: even if a later step fails, nothing that was issued before is accepted afterwards.

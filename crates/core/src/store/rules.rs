@@ -423,7 +423,7 @@ struct MergedEntry {
 /// Merges an entry of another store with the stored entry of its target.
 ///
 /// # Errors
-/// Those of the tables.
+/// The errors of the tables.
 pub fn put(state: &mut impl State, entry: &Revocation) -> Result<(), Failure> {
     match merge(state, entry)?.changed {
         Some(changed) => state.put_revocation(&changed),
