@@ -58,7 +58,7 @@ impl Gate {
         };
         let session = decided.as_ref().ok().filter(|decision| rotates(decision));
         let session = session.and(explained.named).map(|(id, _)| id);
-        // The rate of the address comes first, that of the session last.
+        // The rate of the address is judged first, the rate of the session last.
         let held_up = gate.engine.limits().foresee_refresh(from, session).err();
         let is_first = matches!(held_up, Some(Denial::RateLimited("refresh_per_address", _)));
         let (outcome, denial) = match held_up.filter(|_| denial.is_none() || is_first) {
@@ -120,7 +120,7 @@ impl Gate {
         }
     }
 
-    /// On which terms a client presents a token of a session. The engine refuses the token of another client.
+    /// The terms on which a client presents a token of a session. The engine refuses the token of another client.
     fn terms_of(&self, session: &Session, client: Option<&str>) -> Result<RefreshTerms, Denial> {
         let gate = &self.0;
         if let Some(other) = client.filter(|client| **client != *session.client) {
