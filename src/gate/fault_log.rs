@@ -67,7 +67,7 @@ impl FaultLog {
         counts
     }
 
-    /// Logs the fault that left a request undecided, if it is the first of its kind.
+    /// Logs the fault that left a request undecided, if it is the first fault of its kind.
     pub(super) fn tell<T>(&self, outcome: &Result<T, Error>, now: impl FnOnce() -> Duration) {
         let Err(Error::Failed(fault)) = outcome else { return };
         let reason = Fault::reason(fault);

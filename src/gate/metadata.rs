@@ -11,16 +11,16 @@ use rotogate_core::client::{CertificateUse, Client, Grant};
 use rotogate_core::dpop::ALGORITHM_NAMES;
 use rotogate_core::token::algorithm::{Algorithm, Family};
 
-/// RFC 8414 §3. An issuer's path is appended to it.
+/// RFC 8414 §3. An issuer's path is appended to this path.
 const OAUTH_METADATA_PATH: &str = "/.well-known/oauth-authorization-server";
-/// OpenID Connect Discovery §4. An issuer's path is put before it.
+/// OpenID Connect Discovery §4. An issuer's path is put before this path.
 const OPENID_METADATA_PATH: &str = "/.well-known/openid-configuration";
 
 /// Metadata of an authorization server without an authorization endpoint: no response types, and no ID tokens.
 #[derive(Debug, Serialize)]
 pub(super) struct Metadata<'a> {
     issuer: &'a str,
-    /// Another server's: the gate has no such endpoint.
+    /// The authorization endpoint of another server, because the gate has no such endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) authorization_endpoint: Option<&'a str>,
     pub(super) token_endpoint: String,
@@ -85,7 +85,7 @@ impl<'a> Metadata<'a> {
             grants.extend(client.grants.iter().copied().filter(|grant| !grants.contains(grant)).collect::<Vec<_>>());
         }
         let methods: Vec<_> = METHODS.into_iter().chain(by_assertion.then_some(BY_ASSERTION)).collect();
-        // `none` is for public clients.
+        // `none` is the method of public clients.
         let or_none = || ["none"].into_iter().chain(methods.iter().copied()).collect();
         let signing = if by_assertion { signing_algorithms() } else { Vec::new() };
         let all =
@@ -117,8 +117,8 @@ impl<'a> Metadata<'a> {
         }
     }
 
-    /// Names the profile of identity assertions, if some issuer's are grants here and some client may present one. No issuer
-    /// is named.
+    /// Names the profile of identity assertions, if some issuer's assertions are accepted as grants and some client may
+    /// present one. The metadata names no issuer.
     // Requirement D27.
     pub(super) fn announce_id_jag(&mut self, takes_id_jag: bool) {
         let is_presented = self.grant_types_supported.contains(&Grant::JwtBearer.word());
@@ -143,8 +143,8 @@ pub(super) fn paths(issuer: &str) -> [String; 2] {
     [format!("{OAUTH_METADATA_PATH}{path}"), format!("{path}{OPENID_METADATA_PATH}")]
 }
 
-/// The issuer of an OAuth endpoint beside the first: the public URL, and the folder of the token endpoint. `None` for a
-/// path with an account, and for a path at the root, which is the gate's.
+/// The issuer of an OAuth endpoint other than the first: the public URL, followed by the folder of the token endpoint.
+/// `None` for a path with an account, and for a path at the root, which belongs to the gate's own issuer.
 // Requirement N48.
 pub(super) fn issuer_of_endpoint(public_url: &str, base: &str) -> Option<String> {
     let (folder, _) = base.rsplit_once('/')?;

@@ -204,7 +204,7 @@ impl Vaults<'_> {
         }
     }
 
-    /// The vault of a session; `None` if the store has none. One that the cookie does not open is a fault.
+    /// The vault of a session; `None` if the store has no vault. A vault that the cookie does not open is a fault.
     // Attack 27.
     async fn load(&self, cookie: &SessionCookie) -> Result<Option<Vault>, Fault> {
         let keys = self.keys(cookie)?;
