@@ -6,9 +6,9 @@ use rotogate_core::denial::Denial;
 use super::form::Form;
 use crate::dialect::{Command, ExchangeRequest};
 
-/// The type of what the gate issues, and takes.
+/// The type of token that the gate issues, and accepts.
 pub(super) const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
-/// The other name of it: an access token of ours is a JWT.
+/// A second name for this type, because our access tokens are JWTs.
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
 // Requirement D1.

@@ -38,7 +38,7 @@ where
     /// Carries bytes both ways until both sides have ended. Nothing is lost if this is dropped.
     ///
     /// A service may notice the end of its lease first, and leave without a Close frame. If `ended` then has a reason,
-    /// this returns it before the client sees the end, for [`end`](Self::end).
+    /// this returns the reason before the client sees the end, for [`end`](Self::end).
     ///
     /// It calls `heard` when the client has sent something.
     pub(super) async fn carry(
