@@ -1,4 +1,4 @@
-//! Requests to an endpoint: the paths that a dialect serves, and the requests for them.
+//! Requests to an endpoint: the paths that a dialect serves, and the requests to these paths.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -115,8 +115,8 @@ impl fmt::Debug for Call<'_> {
 pub struct EnclosedCall {
     /// The name that rules use for the call.
     pub name: String,
-    /// The requests that make the same call without an envelope: method and canonical path. Empty if the protocol has
-    /// no such requests.
+    /// The requests that make the same call without an envelope: method and canonical path. Empty if the call exists
+    /// only in an envelope.
     pub requests: Vec<(Method, String)>,
 }
 

@@ -56,7 +56,7 @@ pub struct Notice {
     pub audience: Box<[Box<str>]>,
     /// Whether the sender of the notice may use the endpoint.
     pub is_authenticated: bool,
-    /// The signed text, or why the request has none.
+    /// The signed text, or why the request has no signed text.
     pub token: Result<SecretString, &'static str>,
 }
 

@@ -52,7 +52,7 @@ pub struct GlobalRevocation {
     pub client_id: Box<str>,
     /// Its `aud` must be this.
     pub audience: Box<str>,
-    /// The JWT, or why the request has none.
+    /// The JWT, or why the request has no JWT.
     pub token: Result<SecretString, &'static str>,
     /// The body, which names the user.
     pub body: Box<[u8]>,

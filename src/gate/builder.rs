@@ -122,8 +122,8 @@ impl GateBuilder {
         self
     }
 
-    /// The `aud` of minted tokens. On every route without its own `audiences`, a token must name one of them. The
-    /// default is the issuer.
+    /// The `aud` of minted tokens. On every route without its own `audiences`, a token must name one of these
+    /// audiences. The default is the issuer.
     #[must_use]
     pub fn audience(mut self, audience: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
         self.audience = audience.into_iter().map(Into::into).collect();

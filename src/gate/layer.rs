@@ -159,7 +159,7 @@ impl<M> GateLayer<M> {
         self
     }
 
-    /// The same layer with new rules, which replaced those of its gate.
+    /// The same layer with the new rules of its gate.
     #[cfg(feature = "kuzzle")]
     pub(super) fn ruled_by(&self, gate: Arc<Inner>) -> Self {
         Self { gate: Gate(gate), ..*self }

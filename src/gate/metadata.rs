@@ -1,5 +1,5 @@
 //! Authorization server metadata (RFC 8414), at the paths of RFC 8414 §3 and of OpenID Connect Discovery §4. Clients
-//! that know only the issuer find the endpoints there.
+//! that know only the issuer find the endpoints in this document.
 
 use bytes::Bytes;
 use http::Uri;
@@ -59,7 +59,7 @@ pub(super) struct Metadata<'a> {
 const ID_JAG: &str = "urn:ietf:params:oauth:grant-profile:id-jag";
 /// The methods by which a client can authenticate.
 const METHODS: [&str; 2] = ["client_secret_basic", "client_secret_post"];
-/// The method of RFC 7523 §2.2, if some client has keys.
+/// The method of RFC 7523 §2.2, which the metadata list if some client has keys.
 const BY_ASSERTION: &str = "private_key_jwt";
 
 impl<'a> Metadata<'a> {

@@ -63,7 +63,7 @@ pub struct RequireLayer {
     conditions: Arc<Conditions>,
 }
 
-/// Conditions on a caller besides those of a route's policy.
+/// Conditions on a caller besides the conditions of a route's policy.
 #[derive(Clone, Debug, Default)]
 struct Conditions {
     /// Sets of scopes; the token needs one scope of each set.

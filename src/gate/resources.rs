@@ -1,5 +1,5 @@
 //! The documents of protected resources (RFC 9728), and the challenges that name them. All URLs come from the
-//! configuration: a request's `Host` has no influence on them.
+//! configuration, never from the `Host` of a request.
 
 use std::sync::Arc;
 

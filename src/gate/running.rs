@@ -61,7 +61,7 @@ pub(crate) struct Running {
     pub(super) browser_logins: BrowserLogins,
     /// The proofs of browsers' devices, by their result.
     pub(super) browser_devices: BrowserDevices,
-    /// The logins at a provider whose code was sent there.
+    /// The logins whose authorization code the gate has already sent to the provider.
     #[cfg(feature = "browser-oidc")]
     pub(super) spent_logins: super::browser::transaction::SpentLogins,
     /// The store of the relays' records, and of used assertions.

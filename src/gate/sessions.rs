@@ -81,9 +81,9 @@ pub enum Whose<'a> {
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
-    /// The number of selected sessions.
+    /// The number of sessions that match the selection.
     pub matched: u64,
-    /// The number of selected sessions that were live until then.
+    /// The number of matching sessions that were still live.
     pub ended: u64,
     /// Sessions that began up to this moment have ended.
     pub not_before: Timestamp,

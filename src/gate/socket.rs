@@ -211,7 +211,7 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
 
     async fn dial(&self, token: Option<&str>, called: &EnclosedCall) -> Option<(Upgraded, Option<StreamEnd>)> {
         self.decide(token, called).ok()?;
-        // The connection keeps its first service, which knows only the routes of the connection's beginning.
+        // The connection keeps the service with which it began, and this service knows only the routes of that time.
         let (mut parts, permitted, _) = self.decide_by(&self.layer, token, called).ok()?;
         // Each message is counted.
         let permitted = self.gate().decided(permitted.counted(None), &mut parts.extensions).await.ok()?;

@@ -159,7 +159,7 @@ impl Provider for OAuthProvider {
         }
         match oauth::read("", &reply) {
             Meaning::Dead | Meaning::Refused | Meaning::Again => Ok((false, reply)),
-            // The body of such a reply is not meant for clients.
+            // The body of a reply with this meaning is not for clients.
             Meaning::Granted { .. } | Meaning::Busy | Meaning::Unclear => {
                 let status = StatusCode::BAD_GATEWAY.as_u16().max(reply.status);
                 Ok((false, ProviderReply { status, body: Zeroizing::default(), ..reply }))

@@ -1,4 +1,4 @@
-//! Claims beyond the registered ones: those that the gate puts into its own tokens ([`OwnClaims`]), and paths to a
+//! Claims beyond the registered claims: claims that the gate puts into its own tokens ([`OwnClaims`]), and paths to a
 //! claim in any token ([`ClaimPath`]).
 
 use serde::de::Error as _;
@@ -80,7 +80,7 @@ pub enum ClaimError {
     },
 }
 
-/// Claims for tokens of our own, without those that the gate itself sets, and at most 2 KiB together.
+/// Claims for the gate's own tokens, at most 2 KiB together. Claims that the gate itself sets are excluded.
 ///
 /// ```
 /// use rotogate::claim::OwnClaims;

@@ -142,8 +142,8 @@ pub struct SystemTime {
 }
 
 impl SystemTime {
-    /// The machine's clocks. Monotonic time counts from the first call in this process, so that the readings of two such
-    /// sources may be compared.
+    /// The machine's clocks. Monotonic time counts from the first call in this process, so that readings of two machine
+    /// clocks can be compared.
     pub fn new() -> Self {
         static START: OnceLock<Monotonic> = OnceLock::new();
         Self { start: *START.get_or_init(Monotonic::now) }
@@ -370,8 +370,8 @@ impl EngineClock {
         self.source.wall()
     }
 
-    /// Engine time, and the later of engine time and wall clock, with one clock read. The wall clock is that of the
-    /// last [`tick`](Self::tick), carried forward.
+    /// Engine time, and the later of engine time and wall clock, with one clock read. The wall clock is the reading of
+    /// the last [`tick`](Self::tick), carried forward.
     pub(crate) fn now_and_latest(&self) -> (Timestamp, Timestamp) {
         let mono = millis(self.source.monotonic());
         let now = self.offset.load(Ordering::Relaxed).saturating_add(mono);

@@ -41,7 +41,7 @@ pub fn ack_before_commit() -> bool {
     active().ack_before_commit
 }
 
-/// The pause between such an acknowledgement and the commit.
+/// The pause between an early acknowledgement and the commit.
 pub fn pause() {
     std::thread::sleep(PAUSE);
 }

@@ -230,8 +230,8 @@ impl CheckTimes {
     }
 }
 
-/// The memory of runs, kept for later runs, for at most as many as may run at once. If the memory were freed each time,
-/// the allocator would keep as much for every thread that had used it.
+/// The memory of finished runs, kept for later runs: at most one block for each run that may run at once. If each run
+/// freed its memory, the allocator would keep the same amount for every thread that had used it.
 #[derive(Clone, Default)]
 struct Memory(Arc<Mutex<Vec<Vec<Block>>>>);
 

@@ -245,7 +245,8 @@ pub fn is_open(path: &Path) -> Option<u32> {
     (mode & 0o055 != 0).then_some(mode)
 }
 
-/// Creates a private directory (0700) and those above it, durably. An existing directory stays unchanged.
+/// Creates a private directory (0700) and its missing parent directories, durably. An existing directory stays
+/// unchanged.
 ///
 /// # Errors
 /// The directory cannot be created, or another file has its name.

@@ -1,4 +1,4 @@
-//! The protocol over HTTP: its routes, its description of them, its cookie.
+//! The protocol over HTTP: the routes, the description of the routes, and the cookie.
 
 use std::time::{Duration, UNIX_EPOCH};
 

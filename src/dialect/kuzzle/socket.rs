@@ -87,7 +87,8 @@ async fn socket<S: Stream>(stream: S, role: Role) -> WebSocketStream<S> {
 struct LinkedToken {
     token: SecretString,
     by_cookie: bool,
-    /// The token's lease, or why it has none: the token was bad when it arrived, or a fault left it undecided.
+    /// The token's lease, or why the token has no lease: the token was bad when it arrived, or a fault left the check
+    /// undecided.
     lease: Result<Lease, Denial>,
 }
 

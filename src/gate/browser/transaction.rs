@@ -131,7 +131,7 @@ impl Transaction {
     }
 }
 
-/// The name of the cookie of a login, which contains none of the login's secrets.
+/// The name of a login's cookie. The name contains no secret of the login.
 fn name_of(state: &str) -> String {
     let hash = URL_SAFE_NO_PAD.encode(digest(&SHA256, state.as_bytes()));
     format!("{PREFIX}{}", hash.get(..NAMED).unwrap_or_default())

@@ -26,7 +26,7 @@ mod streams;
 const IN_FLIGHT: Bound = Bound { all: 64, each: 16 };
 /// The most requests that wait for one decision point, and of one caller while other callers wait.
 const WAITING: Bound = Bound { all: 256, each: 16 };
-/// The most answers that are kept. Beyond them, each request asks.
+/// The most answers that are kept. If the memory is full, a request whose answer is not kept asks the decision point.
 const MAX_KEPT: usize = 1 << 16;
 /// The delay before a retry if the decision point names no delay.
 const TRY_AGAIN: Duration = Duration::from_secs(1);

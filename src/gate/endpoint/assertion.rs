@@ -107,7 +107,8 @@ impl EndpointCommand<'_> {
         if is_here && client.may(Grant::JwtBearer) { Ok(client) } else { Err(Denial::UnauthorizedClient) }
     }
 
-    /// The resource of the token: one of the resources that the assertion names, all of which must be ours.
+    /// The resource of the token: one of the resources that the assertion names. All of them must be resources of this
+    /// gate.
     fn resource_of(&self, named: &[Box<str>], asked: Option<Box<str>>) -> Result<Option<Box<str>>, Denial> {
         let granted = |resource: Option<Box<str>>| resources::granted(&self.gate.resources, resource);
         let is_ours = named.iter().all(|resource| granted(Some(resource.clone())).is_ok());

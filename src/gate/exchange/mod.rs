@@ -67,7 +67,7 @@ struct Exchanged(HeaderValue);
 #[derive(Clone)]
 pub(in crate::gate) struct ClaimsChallenge(pub(in crate::gate) HeaderValue);
 
-/// The tokens for upstreams, and the questions for them.
+/// The tokens for upstreams, and the running requests for such tokens.
 #[derive(Default)]
 pub(in crate::gate) struct Exchanges {
     state: Mutex<ExchangeState>,

@@ -66,7 +66,7 @@ impl Admission {
     }
 }
 
-/// The steps that a permit may still need, in order. Between them, the limits count the request.
+/// The steps that a permit may still need, in order. The limits count the request between the two steps.
 #[derive(Clone, Copy)]
 enum Completion {
     Proof,

@@ -83,7 +83,7 @@ fn differences(own: &NodeRow, other: &NodeRow) -> Differences {
     found.compare(refresh, rows.map(|row| row.refresh_current.map(refresh_name)), "makes refresh tokens by");
     let [here, there] = rows.map(prints);
     for (id, _) in here.iter().filter(|(id, print)| there.get(*id).is_some_and(|other| other != *print)) {
-        // No rollover leads to two secrets with the same id: two gates made them separately.
+        // No rollover leads to two secrets with the same id. So two gates have made the secrets separately.
         found.add(2, format!("has another secret {} than this one", refresh_name(*id)));
     }
     found

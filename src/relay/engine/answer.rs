@@ -61,7 +61,7 @@ pub enum RelayAnswer {
     InvalidGrant(&'static str),
     /// The DPoP proof is bad: 400. Nothing was sent.
     InvalidProof(ProofFlaw),
-    /// The parameters differ from those of the stored answer: 400. Nothing was sent.
+    /// The parameters differ from the parameters of the stored answer: 400. Nothing was sent.
     InvalidScope,
     /// The token was sent too often, or its sender presented too many bad tokens: 429.
     TooMany {

@@ -36,7 +36,7 @@ pub struct ExchangeRules {
 }
 
 impl Default for ExchangeRules {
-    /// By default the client may exchange only the gate's own tokens, and only those without an actor.
+    /// By default the client may exchange only the gate's own tokens without an actor.
     fn default() -> Self {
         Self { audiences: Vec::new(), to: Vec::new(), issuers: vec![OWN.into()], scopes: None, depth: 1 }
     }

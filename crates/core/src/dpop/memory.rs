@@ -109,7 +109,7 @@ impl ProofId {
 /// # Errors
 /// The proof was counted before. After a fault, it is unknown whether the proof was counted.
 pub async fn once_in_store(store: &dyn SharedStore, name: ProofName, kept: Duration) -> Result<(), Error> {
-    // The counter allows the next use when the proof cannot pass any more. The store keeps the counter until then.
+    // The counter allows the next use only after the proof has expired. The store keeps the counter for this time.
     let counter = SharedCounter { name, every: kept, burst: 1 };
     match store.count(counter, CounterUse::Take).await? {
         None => Ok(()),
@@ -173,7 +173,7 @@ impl ProofMemory {
         Ok(())
     }
 
-    /// Drops the proofs that cannot pass any more.
+    /// Drops the expired proofs.
     pub(crate) fn forget(&self, now: Timestamp) {
         for shard in &self.shards {
             self.free(shard.lock().drop_past(now, self.passes_for));
@@ -216,7 +216,7 @@ impl Shard {
         }
     }
 
-    /// Drops the buckets whose proofs cannot pass any more, and returns the number of dropped proofs.
+    /// Drops the buckets whose proofs have all expired, and returns the number of dropped proofs.
     fn drop_past(&mut self, now: Timestamp, passes_for: Duration) -> usize {
         let mut dropped = 0;
         self.0.retain(|bucket| {

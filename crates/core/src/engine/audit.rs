@@ -325,7 +325,7 @@ pub(super) fn issuer_event(issuer: &str, kind: &str, effect: &str, id: &str, ori
     );
 }
 
-/// Where a revocation is kept that the store does not have.
+/// The place of a revocation that the store has not taken yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OwedPlace {
     /// In the file beside the store: the revocation is durable.

@@ -98,9 +98,10 @@ pub struct BrowserLogin {
     pub cookie: SessionCookie,
     /// The record of the session.
     pub session: Session,
-    /// The user, if the directory logged them in.
+    /// The user; `None` if the directory did not log the user in.
     pub user: Option<User>,
-    /// How long the presented session of the same user goes on, for its parallel requests. The caller ends it then.
+    /// How long the same user's previous session continues, for its parallel requests. The caller then ends this
+    /// session.
     pub presented_ends_in: Option<Duration>,
 }
 

@@ -228,7 +228,7 @@ impl Engine {
         Ok(self.cause_of(session, user, why))
     }
 
-    /// Did the issuer that vouched for the user end the login there?
+    /// Has the issuer that vouched for the user ended the user's login at this issuer?
     pub(super) fn ended_elsewhere(&self, session: &Session) -> bool {
         session.vouched_by.as_ref().is_some_and(|by| self.revocations.ended_elsewhere(by, session.created()))
     }

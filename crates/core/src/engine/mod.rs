@@ -357,7 +357,7 @@ impl Engine {
         }
     }
 
-    /// The directory's entry of a subject with this account; `None` without a directory or such an entry.
+    /// The directory's entry of a subject with this account; `None` if there is no directory or no entry.
     ///
     /// # Errors
     /// A fault of the directory.

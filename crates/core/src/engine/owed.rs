@@ -55,7 +55,7 @@ struct Debt {
 pub struct Unpaid {
     /// The number of unacknowledged revocations.
     pub total: usize,
-    /// How many of them the end of the process would lose.
+    /// The number of unacknowledged revocations that the end of the process would lose.
     pub lost_at_end: usize,
     /// Names of some revocations that the end of the process would lose, for the log.
     pub named: String,

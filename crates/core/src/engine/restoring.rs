@@ -166,8 +166,8 @@ impl Engine {
             self.suspect_loss();
             return Err(Fault::Restoring.into());
         }
-        // The record may lack the writes of a further loss. Another gate notices such a loss within this time, when it
-        // next asks for the end of the feed.
+        // A further loss may have removed writes of the record. Another gate notices such a loss within this time, when
+        // it next asks for the end of the feed.
         tokio::time::sleep(staleness.every() * 2).await;
         self.may_mint()?;
         if shared.predates_loss(session.id).await? { Ok(true) } else { Err(Fault::Restoring.into()) }

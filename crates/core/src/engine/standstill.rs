@@ -22,7 +22,7 @@ const LONGEST: Duration = Duration::from_secs(2);
 const READ_BY: u64 = 2;
 const NEVER: u64 = u64::MAX;
 
-/// The arrival of a request: the number of beats until then.
+/// The arrival of a request, as the number of beats before the arrival.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Arrival(u64);
 
@@ -85,7 +85,7 @@ impl Standstill {
     fn beat(&self, now: ClockReading) -> bool {
         let stood_still = self.is_overdue(now);
         let number = self.beats.load(Ordering::Acquire) + 1;
-        // Stored before the count rises: until then, the beat is still overdue.
+        // Stored before the count rises, because the beat counts as overdue until the count rises.
         if stood_still {
             self.stood_at.store(number, Ordering::Release);
         }

@@ -135,7 +135,7 @@ pub struct ApplicationLogin<'a> {
 pub enum Exchange<'a> {
     /// A refresh token (RFC 6749 §6).
     Refresh(&'a SecretString),
-    /// An access token of ours, in a session of a dialect that has no other credential.
+    /// An access token of the gate, in a session whose dialect has no refresh tokens.
     Access(OwnChecked<'a>),
     /// Both: the access token has the refresh token's generation or the previous one.
     Pair(&'a SecretString, OwnChecked<'a>),
@@ -160,7 +160,7 @@ pub struct Refresh<'a> {
     pub profile: &'a Profile,
     /// The dialects whose sessions the endpoint accepts.
     pub accepts: &'a [Box<str>],
-    /// The dialects among them in which an access token is its own refresh credential.
+    /// The dialects in `accepts` whose access tokens serve as refresh credentials, too.
     pub by_access: &'a [Box<str>],
     /// The request's proof of possession of a key.
     pub proof: Option<OnceProof<'a>>,

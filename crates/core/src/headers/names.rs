@@ -167,7 +167,7 @@ pub(super) fn is_ours_or_protocol(name: &str) -> bool {
     is_one_of(name, &PROTOCOL) || is_one_of(name, &OTHER_FORWARDING) || is_one_of(name, &CONNECTION)
 }
 
-/// The headers of the protocol itself, and those that we write.
+/// The headers of the protocol itself, and the headers that the gate writes.
 pub(super) fn protocol() -> impl Iterator<Item = &'static str> {
     PROTOCOL.iter().copied()
 }

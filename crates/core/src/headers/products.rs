@@ -31,7 +31,7 @@ const X_A: &[&str] = &[
 const X_C: &[&str] = &["x-client-cert*", "x-client-dn", "x-client-verify", "x-consumer-*", "x-credential-*"];
 /// Google's Cloud Endpoints; Envoy, which strips its own headers from outside requests, and trusts them inside.
 const X_E: &[&str] = &["x-endpoint-api-userinfo", "x-envoy-*"];
-/// oauth2-proxy, Traefik, Envoy and many that imitate them.
+/// oauth2-proxy, Traefik, Envoy, and the many products that imitate these three.
 const X_F: &[&str] = &[
     "x-forwarded-user",
     "x-forwarded-email",

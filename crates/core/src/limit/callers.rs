@@ -109,7 +109,8 @@ impl LimitKey<'_> {
 struct Taken {
     /// The tokens that are left in the narrowest counter.
     left: Option<Left>,
-    /// One bit for each counter, narrowest first: whether the request was taken from those that the gate held.
+    /// One bit for each counter, narrowest first: whether the request used up one of the requests that this gate holds
+    /// for the store.
     held: u8,
 }
 

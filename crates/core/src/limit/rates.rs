@@ -60,8 +60,8 @@ pub struct Rates {
     pub forged_per_address: Rate,
     /// Access tokens from one address that are refused although their signature is good.
     pub refused_per_address: Rate,
-    /// Forged and refused access tokens from all addresses together; the same rate applies to those that one client
-    /// introspects.
+    /// Forged and refused access tokens from all addresses together; the same rate applies to the tokens that one
+    /// client introspects.
     pub forged_overall: Rate,
 }
 

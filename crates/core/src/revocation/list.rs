@@ -345,8 +345,8 @@ impl RevocationList {
         }
     }
 
-    /// Did the issuer that vouched for a user end the login there, when or after our session began? A notice has whole
-    /// seconds, so a session of the same second has ended, too.
+    /// Has the issuer that vouched for a user ended the user's login, when or after our session began? A notice has
+    /// whole seconds, so a session of the same second has ended, too.
     pub(crate) fn ended_elsewhere(&self, by: &VouchedBy, begun: Timestamp) -> bool {
         let issuer = self.issuer(&by.issuer);
         let of_subject = issuer.and_then(|issuer| issuer.subjects.get(&*by.subject, NotBefore::at));

@@ -138,7 +138,7 @@ pub enum Effect {
         minimum: Generation,
         /// When `minimum` takes effect.
         effective_from: Timestamp,
-        /// The lowest generation accepted until then.
+        /// The lowest generation accepted before `effective_from`.
         before: Generation,
     },
     /// For a subject, a client or everyone: sessions that were created at or before this moment are refused, and tokens

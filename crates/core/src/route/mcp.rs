@@ -30,7 +30,7 @@ pub struct Mcp {
     pub versions: Vec<String>,
     /// The longest body, in bytes, of a call that is judged by its body.
     pub max_message: u64,
-    /// The origins of pages that may send calls, besides the gate's own origin and those of CORS. A request from
+    /// The origins of pages that may send calls, besides the gate's own origin and the CORS origins. A request from
     /// another page is refused.
     pub origins: Vec<Box<str>>,
 }
@@ -49,7 +49,7 @@ pub enum McpCheck {
     /// The body, with which the headers must agree. The gate buffers it.
     #[default]
     Body,
-    /// The headers alone, for servers that compare them with the body.
+    /// The gate checks the headers alone, because the server compares the headers with the body.
     Headers,
 }
 

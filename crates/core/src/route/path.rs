@@ -199,8 +199,8 @@ fn resolve_deep(decoded: &[u8]) -> Result<Vec<u8>, PathError> {
     if forbidden { Err(PathError::DoubleEncoding) } else { Ok(resolved) }
 }
 
-/// Decodes all levels of escapes in one pass. Two escapes never overlap, so their order does not matter, and a path of
-/// nothing but `%252525…` costs no more than another.
+/// Decodes all levels of escapes in one pass. Two escapes never overlap, so their order does not matter, and a path
+/// that consists of `%252525…` costs no more than any other path.
 pub(super) fn resolve(bytes: &[u8]) -> Vec<u8> {
     let mut out: Vec<u8> = Vec::with_capacity(bytes.len());
     for &byte in bytes {

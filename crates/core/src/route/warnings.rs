@@ -198,7 +198,7 @@ fn hosts(route: &Route) -> Vec<Option<&str>> {
     }
 }
 
-/// The route that a path leads to, and whether the path is served there.
+/// The route that a path leads to, and whether the route serves the path.
 fn look_up<'t>(table: &'t RouteTable, host: Option<&str>, method: &Method, path: &str) -> Option<(&'t Route, bool)> {
     let path = CanonicalPath::parse(path).ok()?;
     match table.find(host, method, &path) {

@@ -445,7 +445,7 @@ pub struct VouchedBy {
 }
 
 impl VouchedBy {
-    /// This issuer, and its `sub` for the user.
+    /// The issuer `issuer`, which names the user by the `sub` `subject`.
     pub fn new(issuer: impl Into<Box<str>>, subject: impl Into<Box<str>>) -> Self {
         Self { issuer: issuer.into(), subject: subject.into(), session: None }
     }

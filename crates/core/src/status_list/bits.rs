@@ -1,4 +1,4 @@
-//! The bits of the lists, and the signed texts that are made of them.
+//! The bits of the status lists, and the signed tokens that contain the bits.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

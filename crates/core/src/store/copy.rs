@@ -24,7 +24,7 @@ const PAGE: usize = 256;
 /// A store that can be the target of a copy.
 #[async_trait]
 pub trait CopyTarget: Store {
-    /// Puts these records unchanged, except those of which the copy has a later record.
+    /// Puts these records unchanged, unless the copy already has a later record of the same session.
     ///
     /// # Errors
     /// The errors of the store; or the copy was completed already.

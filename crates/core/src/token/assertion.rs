@@ -97,8 +97,7 @@ pub(crate) fn assertion(
     ttl: Duration,
 ) -> Result<(HeaderValue, Timestamp), MintError> {
     let id = random::<16>().map_err(|_| MintError::Signing)?;
-    // The assertion does not outlive the token. Within the leeway after the token's `exp`, the leeway ends the
-    // assertion.
+    // The assertion does not outlive the token. After the token's `exp`, the assertion ends with the leeway.
     let end = if token.expires > now { token.expires } else { token.refused_from() };
     let expires = now.plus(ttl).min(end);
     let claims = AssertionClaims {

@@ -241,7 +241,7 @@ impl LiveKeys {
         Ok(())
     }
 
-    /// Is the key still there?
+    /// Is the key still in the set?
     ///
     /// # Errors
     /// The errors of `Self::recheck`.
@@ -459,8 +459,8 @@ pub struct KeysWait {
 }
 
 impl KeysWait {
-    /// Waits for the end of the attempt. Returns whether its answer is final for a token that arrived before the
-    /// attempt: if its key is still missing, such a token is refused.
+    /// Waits for the end of the attempt. Returns whether the answer is final for a token that arrived before the
+    /// attempt: if the token's key is still missing, the token is refused.
     pub async fn ended(self) -> bool {
         let mut ended = self.keys.ended.subscribe();
         let over = ended.wait_for(|last| *last >= self.attempt);

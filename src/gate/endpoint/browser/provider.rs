@@ -1,4 +1,4 @@
-//! The login at a provider: leads the browser there, and begins the session when the browser returns.
+//! The login at a provider: leads the browser to the provider, and begins the session when the browser returns.
 
 use std::sync::Arc;
 
@@ -191,7 +191,8 @@ impl Exchange {
             token: &tokens.id_token,
         });
         let proved = proved.await?;
-        // If the browser were redirected to the route, the route would redirect it back here at once.
+        // If the gate redirected the browser to the route, the route would redirect the browser back to the login at
+        // once.
         if !asked.is_met(proved.acr.as_deref(), proved.auth_time, gate.engine.clock().wall()) {
             return Err(Denial::ProviderLogin(ProviderFlaw::StepUp).into());
         }

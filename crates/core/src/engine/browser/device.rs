@@ -31,8 +31,8 @@ const TRY_AGAIN: Duration = Duration::from_secs(30);
 /// The used proofs, so that each proof is accepted once.
 pub(in crate::engine) struct DeviceProofs {
     memory: ProofMemory,
-    /// The start of the process. Challenges from before are refused, because the proofs that answered them are
-    /// forgotten.
+    /// The start of the process. Challenges from before the start are refused, because this process does not know which
+    /// proofs have answered them.
     started: Timestamp,
 }
 

@@ -243,7 +243,7 @@ pub async fn a_cursor_gives_what_came_after_it_once(store: Arc<dyn Store>) {
     assert_eq!(since(Cursor::default()).await, (vec![a, b, c], end));
 }
 
-/// R10: a gate loads every entry before it serves, and the cursor is that of a reader of all entries.
+/// R10: a gate loads every entry before it serves, and the cursor equals the cursor of a reader of all entries.
 pub async fn the_list_for_a_start_has_every_entry(store: Arc<dyn Store>) {
     let sessions: Vec<_> = (0..100).map(|n| session("alice", n, start()).id).collect();
     for id in &sessions {

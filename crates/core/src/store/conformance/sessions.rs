@@ -25,7 +25,7 @@ pub async fn what_was_inserted_is_loaded(store: Arc<dyn Store>) {
     assert_eq!(store.load(session("alice", 2, start()).id).await.unwrap(), None);
 }
 
-/// The store returns the claims of a session's tokens, and swaps replace them.
+/// The store returns the claims of a session's tokens, and a swap replaces the claims.
 pub async fn claims_are_kept(store: Arc<dyn Store>) {
     let mut s = session("alice", 1, start());
     s.claims.insert("roles", ["clerk"]).unwrap();

@@ -54,7 +54,7 @@ pub struct Operation<'a> {
     pub inserts: Option<&'a str>,
     /// The subject must have no other live session that ends after this moment.
     pub only: Option<(&'a [SessionId], Timestamp)>,
-    /// Later creations must be stamped after this moment, unless it is far ahead.
+    /// Later creations must be stamped after this moment, unless this moment is far in the future.
     pub raises: Option<Timestamp>,
     /// A replaced record keeps the name and the history of its last write, by which a rotation is still recognised.
     pub keeps_names: bool,

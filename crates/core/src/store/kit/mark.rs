@@ -66,10 +66,11 @@ pub fn uuid(store: Op) -> Uuid {
     Uuid::from_bytes(id)
 }
 
-/// Compares the store at `place` with the mark. True if they contradict each other, and the operator accepts the store.
+/// Compares the store at `place` with the mark. True if the store contradicts the mark, and the operator accepts the
+/// store.
 ///
 /// # Errors
-/// They contradict each other, or the mark cannot be read.
+/// The store contradicts the mark, or the mark cannot be read.
 pub fn compare(file: Option<&Path>, accepts: bool, there: Option<(Op, u64)>, place: &str) -> Result<bool, StoreError> {
     let Some(file) = file.map(PathBuf::from).map(HighWater::at) else { return Ok(false) };
     let mark = file.read()?;

@@ -17,7 +17,7 @@ use crate::denial::Denial;
 
 /// `client_assertion_type`.
 pub const CLIENT_ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-/// The specific `typ` of a client assertion. An assertion may also have a generic type, or none.
+/// The specific `typ` of a client assertion. An assertion may also have a generic type or no type.
 const TYP: &str = "client-authentication+jwt";
 /// The longest time until an assertion expires.
 const MAX_LIFETIME: Duration = Duration::from_secs(3600);

@@ -161,8 +161,8 @@ impl Verifier {
         }
     }
 
-    /// Notes the members of a complex subject that the transmitter of an issuer calls critical: the gate discards an event
-    /// whose subject has one that it cannot judge. False if there is no such issuer.
+    /// Notes the members of a complex subject that the transmitter of an issuer calls critical: the gate discards an
+    /// event whose subject has a critical member that the gate cannot judge. False if there is no such issuer.
     pub fn note_critical_members(&self, issuer: &str, members: Vec<Box<str>>) -> bool {
         let rules = self.named(issuer);
         rules.inspect(|rules| rules.critical.store(Arc::new(members))).is_some()

@@ -97,8 +97,8 @@ const fn hours(hours: u64) -> Duration {
     Duration::from_secs(hours * 3600)
 }
 
-/// Claims that only ID tokens have: about the tokens that came with them, and about the login (OpenID Connect Core §2,
-/// §3.3.2.11).
+/// Claims that only ID tokens have: hashes of the tokens issued with the ID token, and the nonce of the login (OpenID
+/// Connect Core §2, §3.3.2.11).
 const OF_ID_TOKENS: &[&str] = &["at_hash", "c_hash", "nonce"];
 
 /// The claims of a profile (OpenID Connect Core §5.1), which users can edit themselves.

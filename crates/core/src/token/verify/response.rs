@@ -127,7 +127,7 @@ impl IssuerRules {
 }
 
 /// The issuer to ask about a token that is not a JWT: the accepted (`taken`) issuer with the longest prefix of the
-/// token. `None` if there is none, or if two have the same prefix.
+/// token. `None` if no issuer has a prefix of the token, or if two issuers have the same prefix.
 pub(crate) fn introspecting<'r>(
     issuers: &'r [IssuerRules],
     opaque: &str,

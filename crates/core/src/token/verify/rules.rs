@@ -169,10 +169,11 @@ pub struct IssuerRules {
     pub user_names: Vec<UserNameForm>,
     /// The members of a complex subject that the issuer's transmitter declares critical.
     pub(super) critical: Arc<ArcSwap<Vec<Box<str>>>>,
-    /// The status lists that show which tokens of the issuer have ended, if the gate reads them.
+    /// The status lists that show which tokens of the issuer have ended; `None` if the gate reads no lists of this
+    /// issuer.
     #[doc(hidden)]
     pub status_lists: Option<Arc<RemoteLists>>,
-    /// How the issuer's tokens are introspected, if the gate introspects them.
+    /// How the gate introspects the issuer's tokens; `None` if it introspects none of this issuer.
     pub(crate) introspection: Option<Arc<Introspection>>,
     /// The sessions that the issuer's tokens have named.
     pub(super) sessions_seen: Arc<SessionsSeen>,
@@ -309,7 +310,7 @@ impl IssuerRules {
         Ok(self)
     }
 
-    /// Reads these claims instead of those of RFC 9068.
+    /// Reads these claims instead of the claims of RFC 9068.
     #[must_use]
     pub fn claims(self, claims: ClaimMapping) -> Self {
         Self { claims: Arc::new(claims), ..self }

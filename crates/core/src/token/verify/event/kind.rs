@@ -17,8 +17,7 @@ use serde_json::{Map, Value};
 pub enum EventEffect {
     /// The event ends tokens and sessions of its subject.
     End,
-    /// Access tokens that were issued until then are refused. Our sessions continue: their next refresh asks the
-    /// directory.
+    /// Access tokens from before the event are refused. Our sessions continue: their next refresh asks the directory.
     Refresh,
     /// A line in the log.
     Log,
