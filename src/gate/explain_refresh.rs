@@ -84,7 +84,9 @@ impl Gate {
             }
             (Some(session), _) => RuleVerdict::ok(Rule::Session, told(session)),
             (None, _) if explained.named.is_none() => RuleVerdict::skip(Rule::Session, "the token names no session"),
-            (None, Some(_)) => RuleVerdict::fail(Rule::Session, "there is no such session, or the token is not of it"),
+            (None, Some(_)) => {
+                RuleVerdict::fail(Rule::Session, "there is no such session, or the session has no such token")
+            }
             (None, None) => RuleVerdict::skip(Rule::Session, "the session was not read"),
         });
         rules.push(match &decided {

@@ -208,15 +208,16 @@ async fn tick(gate: Weak<Running>) {
                 wall = %clock.wall().rfc3339(),
                 store = %clock.persisted_at_start().rfc3339(),
                 "the store was written at a time that the wall clock has not reached: nothing is minted until then. Correct \
-                 the clock; if it is right, the store is brought back by rotogate store reset-clock"
+                 the clock; if the clock is right, run rotogate store reset-clock"
             ),
             ClockState::Good => match clock.wall_is_behind() {
                 Some(by) if wrong.is_due(clock.source().monotonic()) => tracing::warn!(
                     wall = %clock.wall().rfc3339(),
                     engine = %clock.now().rfc3339(),
                     behind_s = by.as_secs(),
-                    "the wall clock is behind the time of this gate: it was set back, or was ahead before. The gate goes on by \
-                     its own time; after a restart it issues nothing until the wall clock is there. Correct it"
+                    "the wall clock is behind the time of this gate: it was set back, or was ahead before. The gate \
+                     continues with its own time; after a restart it issues nothing until the wall clock has reached this \
+                     time. Correct the wall clock"
                 ),
                 Some(_) => {}
                 None => wrong = Seldom::default(),
@@ -354,7 +355,7 @@ async fn write_key_uses(gate: &Running, unwritten: &mut StoreFaults) {
     if let Err(error) = keys.write_uses(&gate.engine).await
         && unwritten.due(gate).is_some()
     {
-        tracing::warn!(?error, "uses of API keys not noted; the next use is");
+        tracing::warn!(?error, "uses of API keys not noted; the next use of each key is noted");
     }
 }
 

@@ -162,7 +162,7 @@ pub enum Fault {
     Clock,
     /// Other gates share the store, and this gate has had no answer from the store for too long. It mints no token
     /// until the store answers.
-    #[error("the store was not heard of for too long: no token is minted until it is")]
+    #[error("no news from the store for too long: no token is minted until the store answers")]
     Stale,
     /// The store lost acknowledged writes. The gates that share it write their knowledge back, and mint no token until
     /// they have.

@@ -148,7 +148,7 @@ impl Words {
         let bad = |detail| said(StatusCode::BAD_REQUEST, "invalid_request", detail);
         let unavailable = |wait| Self {
             wait: Some(wait),
-            ..said(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", "nothing is certain; try the same again")
+            ..said(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", "the result is not certain; try again")
         };
         let denial = match error {
             Error::Denied(denial) => denial,

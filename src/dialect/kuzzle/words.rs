@@ -145,7 +145,7 @@ impl Problem {
     }
 
     fn unavailable(wait: Duration) -> Self {
-        let message = "Temporarily overloaded: not done for certain, try the same again.";
+        let message = "Temporarily overloaded: the result is not certain, try again.";
         let status = StatusCode::SERVICE_UNAVAILABLE;
         Self { wait: Some(wait), ..Self::new(status, PROCESS + 2, "api.process.overloaded", message) }
     }

@@ -355,7 +355,7 @@ impl SessionProvider for Vaults<'_> {
         when: RenewWhen,
     ) -> Result<ProviderTerms, Error> {
         if *user.issuer != *self.provider.url() {
-            return Err(Denial::SessionOver("its provider is not that of the endpoint any more").into());
+            return Err(Denial::SessionOver("the endpoint no longer uses its provider").into());
         }
         let (id, begun) = (cookie.session(), tokio::time::Instant::now());
         loop {

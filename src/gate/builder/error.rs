@@ -89,7 +89,7 @@ pub enum BuildError {
     StatusList(&'static str),
     /// The new rules name an endpoint with a relay that the running gate does not have.
     #[cfg(feature = "relay")]
-    #[error("the endpoint at {0} has a relay, and a running gate gets no other relays")]
+    #[error("the endpoint at {0} has a relay, and the relays of a running gate cannot change")]
     NewRelay(String),
     /// The rules of a profile contradict each other.
     #[error("the profile contradicts itself: {0}")]
@@ -133,7 +133,7 @@ pub enum BuildError {
     #[error("the route {0:?} has an exchange, so it must require a caller and forward no token")]
     Exchange(String),
     /// A route asks an unknown decision point, or two decision points have the same name.
-    #[error("the decision point {0:?}: each that a route asks must be there once")]
+    #[error("the decision point {0:?}: each decision point that a route asks must be defined once")]
     DecisionPoint(String),
     /// Too many of [`GateBuilder::identity_headers`](crate::gate::GateBuilder::identity_headers).
     #[error("{0} identity headers: the most is {most}", most = MAX_IDENTITY_HEADERS)]

@@ -45,7 +45,7 @@ impl EndpointCommand<'_> {
         };
         let (proof, certificate) = presented.of_client(self.gate, &client)?;
         if grant.bound_to.is_some() && grant.bound_to != proof.as_ref().map(OnceProof::key) {
-            return Err(Denial::GrantAssertion("no proof of the key in cnf.jkt came with it").into());
+            return Err(Denial::GrantAssertion("the request has no proof of the key in cnf.jkt").into());
         }
         let login = AssertedLogin {
             client: &client,

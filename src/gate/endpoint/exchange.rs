@@ -51,5 +51,5 @@ impl EndpointCommand<'_> {
 // Requirement D1.
 fn is_actor(client: &Client, actor: &AccessToken) -> Result<(), Denial> {
     let is_it = actor.is_clients_own() && actor.client.as_deref() == Some(&*client.id);
-    if is_it { Ok(()) } else { Err(Denial::NotExchangeable("the actor is another one than the client")) }
+    if is_it { Ok(()) } else { Err(Denial::NotExchangeable("the actor is not the client")) }
 }

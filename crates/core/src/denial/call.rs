@@ -32,7 +32,7 @@ impl CallFlaw {
             Self::UnsupportedVersion => "the resource does not list this version of the protocol",
             Self::NotJson => "the body is not JSON",
             Self::MediaType => "the body must be application/json without a content coding",
-            Self::NoBody => "the call is judged by its body, and this request is judged without one",
+            Self::NoBody => "the gate must read the body of this call, and this request is judged without its body",
         }
     }
 }

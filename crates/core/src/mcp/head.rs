@@ -33,9 +33,9 @@ impl<'a> CallHead<'a> {
     /// requires and that is missing.
     // Requirements M2 and M3.
     pub fn read(headers: &'a HeaderMap) -> Result<Self, CallFlaw> {
-        let version = once(headers, &VERSION, "MCP-Protocol-Version is repeated or has other characters than ASCII")?;
-        let method = once(headers, &METHOD, "Mcp-Method is repeated or has other characters than ASCII")?;
-        let name = once(headers, &NAME, "Mcp-Name is repeated or has other characters than ASCII")?;
+        let version = once(headers, &VERSION, "MCP-Protocol-Version is repeated or has characters other than ASCII")?;
+        let method = once(headers, &METHOD, "Mcp-Method is repeated or has characters other than ASCII")?;
+        let name = once(headers, &NAME, "Mcp-Name is repeated or has characters other than ASCII")?;
         let name = name.map(decode).transpose()?;
         if version.is_some_and(has_call_headers) {
             let method = method.ok_or(CallFlaw::HeaderMismatch("Mcp-Method is missing"))?;

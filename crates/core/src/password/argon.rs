@@ -49,12 +49,12 @@ impl Argon2Hash {
             "argon2id" => Algorithm::Argon2id,
             "argon2i" if !bounds.only_argon2id => Algorithm::Argon2i,
             _ if bounds.only_argon2id => {
-                return Err(BadHash("another algorithm than argon2id; only argon2id is accepted"));
+                return Err(BadHash("an algorithm other than argon2id; only argon2id is accepted"));
             }
-            _ => return Err(BadHash("another algorithm than argon2id and argon2i")),
+            _ => return Err(BadHash("an algorithm other than argon2id and argon2i")),
         };
         if hash.version != Some(19) {
-            return Err(BadHash("another version than v=19; only argon2id v=19 is accepted"));
+            return Err(BadHash("a version other than v=19; only argon2id v=19 is accepted"));
         }
         let params = Params::try_from(&hash).map_err(|_| BadHash("m, t and p are no valid argon2id parameters"))?;
         let caps = &bounds.cost;

@@ -158,7 +158,7 @@ impl Comparison {
                 Some("the values are of several types, and no claim is of all of them")
             }
             Self::Starts(text) | Self::Ends(text) if text.is_empty() => {
-                Some("the text is empty, and every text has it")
+                Some("the text is empty, and every text begins and ends with it")
             }
             _ => None,
         }

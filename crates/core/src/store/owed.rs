@@ -231,7 +231,7 @@ fn unusable(path: &Path, error: io::Error) -> StoreError {
 fn damaged(path: &Path, why: impl std::fmt::Display) -> StoreError {
     StoreError::new(format!(
         "{0} has revocations that the store had not taken, and is damaged: {why}. To start without them, move {0} away; then \
-         revoke again what the audit log has with `owed` and not a second time without it",
+         repeat each revocation that the audit log has with `owed`, but not again without `owed`",
         path.display()
     ))
 }

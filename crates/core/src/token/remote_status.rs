@@ -98,7 +98,7 @@ impl StatusRules {
     pub fn check(&self) -> Result<(), &'static str> {
         let has_path = |prefix: &str| prefix.split_once("://").is_some_and(|(_, rest)| rest.contains('/'));
         if self.prefixes.is_empty() || !self.prefixes.iter().all(|prefix| has_path(prefix)) {
-            return Err("prefixes must have one, and each a slash behind its host");
+            return Err("prefixes must have at least one entry, each with a slash after its host");
         }
         if self.ttl.0 < Duration::from_secs(1) || self.ttl.0 > self.ttl.1 {
             return Err("ttl must be a shortest time of at least 1s, and a longest one");

@@ -366,7 +366,7 @@ impl TokenChecker {
         let mut access = keys.verifier.verify(text, now, self.clock.wall()).map_err(unverified)?;
         if let Some(user) = &at_provider {
             let issuer = keys.verifier.token_issuer(&user.issuer);
-            let issuer = issuer.ok_or(Denial::SessionOver("its provider is no issuer of this gate any more"))?;
+            let issuer = issuer.ok_or(Denial::SessionOver("its provider is no longer an issuer of this gate"))?;
             access.rare.get_or_insert_default().provider = Some(Arc::clone(issuer));
         }
         let rules = keys.verifier.id_of(access.issuer()).ok_or(Denial::UnknownIssuer).map_err(unverified)?;

@@ -68,7 +68,7 @@ pub(super) async fn provider_terms(
     when: RenewWhen,
 ) -> Result<Option<ProviderTerms>, Error> {
     let Some(user) = user_at_provider(session) else { return Ok(None) };
-    let provider = provider.ok_or(Denial::SessionOver("its provider is not that of the gate any more"))?;
+    let provider = provider.ok_or(Denial::SessionOver("the gate no longer uses its provider"))?;
     provider.terms(cookie, user, session.expires, when).await.map(Some)
 }
 

@@ -212,7 +212,7 @@ fn parse(algorithm: Algorithm, material: &KeyMaterial) -> Result<(KeySigner, Ver
     };
     let pair = RsaKeyPair::from_pkcs8(&pkcs8(algorithm, material)?).map_err(|_| KeyError::Unusable {
         algorithm,
-        why: "the file contains a key of another kind, or one outside 2048 to 8192 bits",
+        why: "the file contains a key of another kind, or an RSA key outside 2048 to 8192 bits",
     })?;
     let public = DecodingKey::from_rsa_der(pair.public_key().as_ref());
     Ok((rsa_signer(algorithm, pair, padding), VerifyingKey::from_decoding(&public, algorithm)?))

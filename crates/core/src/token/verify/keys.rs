@@ -272,7 +272,8 @@ impl IssuerKeys {
 }
 
 impl Ignored {
-    const UNNAMED: Self = Self { kid: None, cause: IgnoredCause::Unnamed, why: "there are others, and it has no kid" };
+    const UNNAMED: Self =
+        Self { kid: None, cause: IgnoredCause::Unnamed, why: "the key has no kid, and there are other keys" };
 }
 
 /// The `kid` of an entry, escaped and shortened, because it comes from outside and goes into a log.

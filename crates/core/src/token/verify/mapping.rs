@@ -280,8 +280,8 @@ impl ClaimMapping {
         };
         if !self.require.iter().all(is_possible) {
             return Some(
-                "a required claim must have at least one value, and each a text, a number or a boolean; those of a preset \
-                 that has none must be named",
+                "a required claim must have at least one value, each a text, a number or a boolean; if a preset requires a \
+                 claim without values, name the values",
             );
         }
         None
