@@ -164,7 +164,8 @@ pub enum Command {
     /// Another issuer reports the end of a session or of a user: a [`Notice`](super::events::Notice) of
     /// [`Events`](super::events::Events).
     EndedElsewhere(super::events::Notice),
-    /// Another issuer asks to end everything of a user: a [`GlobalRevocation`](super::global_revocation::GlobalRevocation) of
+    /// Another issuer asks the gate to end all sessions and tokens of a user: a
+    /// [`GlobalRevocation`](super::global_revocation::GlobalRevocation) of
     /// [`GlobalRevocations`](super::global_revocation::GlobalRevocations).
     RevokeGlobally(super::global_revocation::GlobalRevocation),
     /// Asks for the state of a token (RFC 7662), for a confidential client.

@@ -58,7 +58,7 @@ where
     /// The part of the service that the layer keeps until the body has been read.
     type Kept: Send + 'static;
 
-    /// Takes the kept part from the service.
+    /// Copies the part that the layer keeps out of the service.
     fn keep(service: &S) -> Self::Kept;
 
     /// Calls the service.

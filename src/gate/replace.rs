@@ -148,7 +148,7 @@ impl Gate {
             keep_login_origin,
             max_stream,
         } = prepared;
-        // This is first: from here on, both gates strip the identity headers of both.
+        // Put the rules in force first: from then on, each of the two gates strips the identity headers of both gates.
         self.0.running.put_in_force(&gate.0);
         self.0.is_replaced.store(true, Ordering::Release);
         self.0.engine.set_styles(styles);

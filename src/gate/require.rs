@@ -118,9 +118,9 @@ impl RequireLayer {
         self.condition(|conditions| conditions.any_scopes.push(scopes))
     }
 
-    /// Requires a role, in addition to the roles of earlier calls. Roles are those of the token's own issuer: the claim
-    /// `roles` of our own tokens, the claims that [`IssuerRules::roles`](rotogate_core::token::IssuerRules::roles)
-    /// names for another issuer's tokens.
+    /// Requires a role, in addition to the roles of earlier calls. The roles are the roles of the token's own issuer:
+    /// the claim `roles` of our own tokens, the claims that
+    /// [`IssuerRules::roles`](rotogate_core::token::IssuerRules::roles) names for another issuer's tokens.
     ///
     /// `"kc:admin"` is the role `admin` only in tokens of the issuer named `kc`. A role without an issuer belongs to
     /// the only issuer that [`Self::issuer`] names, otherwise to the only trusted issuer, otherwise to our own issuer.

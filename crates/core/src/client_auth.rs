@@ -1,8 +1,8 @@
 //! The gate as a client of another server that authenticates by assertions it signs (RFC 7523 §2.2): the gate proves a
 //! key instead of sending a secret.
 //!
-//! The audience is the configured one. It is never taken from the other server's metadata: a malicious server would
-//! name another server there, and use the assertion at that server (CVE-2025-27370).
+//! The audience comes from the configuration, never from the other server's metadata: a malicious server would name a
+//! third server in its metadata, and use the assertion at that server (CVE-2025-27370).
 
 use std::fmt;
 use std::time::Duration;

@@ -52,7 +52,7 @@ struct PermitDecisions {
     owed: Vec<OwedDecision>,
 }
 
-/// A question about a request.
+/// A question about a request for a decision point.
 #[derive(Clone, Debug)]
 pub struct OwedDecision {
     /// What the route asks.
@@ -135,7 +135,7 @@ impl Permitted {
         self
     }
 
-    /// Must a decision still be made? Until then the permit permits nothing.
+    /// Must a decision still be made? A permit without this decision permits nothing.
     pub fn owes_decision(&self) -> bool {
         self.decisions.as_deref().is_some_and(|all| !all.owed.is_empty())
     }
@@ -175,7 +175,7 @@ impl Permitted {
         self.proof.as_ref().is_some_and(|proof| proof.renews_nonce)
     }
 
-    /// Must the store still count the caller's proof? Until then the permit permits nothing.
+    /// Must the store still count the caller's proof? Before the proof is counted, the permit permits nothing.
     pub fn owes_proof(&self) -> bool {
         self.proof.as_ref().is_some_and(|proof| proof.owed.is_some())
     }
@@ -190,7 +190,7 @@ impl Permitted {
         self.proof.as_mut()?.owed.take()
     }
 
-    /// Must the limits of the route still count the request? Until then the permit permits nothing.
+    /// Must the limits of the route still count the request? Before the request is counted, the permit permits nothing.
     pub fn owes_count(&self) -> bool {
         !self.is_counted && !self.route.policy.rate.is_empty()
     }

@@ -26,7 +26,7 @@ const LEEWAY: Duration = Duration::from_secs(60);
 /// A login that a route requires.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Zeroize)]
 pub(crate) struct AskedLogin {
-    /// The accepted values of `acr`, separated by spaces. If empty, any value.
+    /// The accepted values of `acr`, separated by spaces. If empty, every value is accepted.
     #[serde(rename = "a", default)]
     acr_values: String,
     /// The longest time since the login, in seconds.

@@ -73,7 +73,8 @@ impl LoginTargets {
         if ESCAPES.iter().any(|escape| folded.contains(escape)) {
             return false;
         }
-        // Compared in their loose forms, because the endpoint does not answer near misses of its paths either.
+        // Compare the loose forms, because a near miss of the endpoint's path is no useful target either: the gate
+        // answers it with 404.
         let (Ok(path), Ok(endpoint)) = (CanonicalPath::parse(path), CanonicalPath::parse(&self.path)) else {
             return false;
         };

@@ -293,7 +293,7 @@ fn headers(request: HttpRequest) -> Result<HeaderMap, Denial> {
     Ok(headers)
 }
 
-/// A reply in the form of the call: a [`CheckResponse`], encoded.
+/// The encoded [`CheckResponse`] for a reply.
 pub(super) fn spoken(reply: &mut Reply) -> Bytes {
     let allowed = reply.extensions_mut().remove::<Allowed>();
     match allowed.filter(|_| reply.status() == StatusCode::OK) {

@@ -120,7 +120,7 @@ fn wait(
 }
 
 impl Awaited {
-    /// Waits, for a bounded time.
+    /// Waits until the answer has arrived or the time limit has passed.
     pub(in crate::gate) async fn settled(self) -> Settled {
         match self.what {
             Wait::Keys(keys) => Settled { is_final: keys.ended().await, introspected: None, session: None },

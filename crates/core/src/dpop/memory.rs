@@ -2,7 +2,7 @@
 //! pass: when the memory is full, it refuses further proofs.
 //!
 //! A proof is kept as 128 bits of a hash, in a shard by its key and in a bucket by its `iat`. A bucket is dropped when
-//! no `iat` in it can pass any more.
+//! all proofs in the bucket have expired.
 //!
 //! Gates that share a store count each proof there as well, by the same hash: see [`once_in_store`].
 

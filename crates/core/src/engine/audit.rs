@@ -36,10 +36,10 @@ pub enum SessionEvent {
 }
 
 impl SessionEvent {
-    /// All of them.
+    /// All events of sessions.
     pub const ALL: [Self; 5] = [Self::Login, Self::Logout, Self::BrowserLogin, Self::BrowserLogout, Self::BrowserBound];
 
-    /// Its name in the trail.
+    /// The name of the event in the audit trail.
     // Requirement B56.
     pub const fn name(self) -> &'static str {
         match self {

@@ -34,13 +34,13 @@ const CAPACITY: usize = 1024;
 pub enum GateEvent {
     /// A session began.
     Begun {
-        /// Its id.
+        /// The id of the session.
         session: SessionId,
-        /// Its user.
+        /// The `sub` of the session's user.
         subject: Box<str>,
-        /// Its client.
+        /// The client of the session.
         client: Box<str>,
-        /// Its account, if it has one.
+        /// The account of the session, if the session has an account.
         account: Option<Box<str>>,
         /// The address of the login, if it is known.
         address: Option<IpAddr>,

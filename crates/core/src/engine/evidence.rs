@@ -1,8 +1,8 @@
 //! Facts about the last refresh of each session: evidence for the audit trail when a superseded refresh token is
 //! presented.
 //!
-//! The facts are in memory only. After a restart, or if another gate of the store made the last refresh, there are
-//! none, and the verdict is [`ReuseVerdict::Unknown`].
+//! The facts are in memory only. After a restart, or if another gate of the store made the last refresh, the gate has
+//! no facts, and the verdict is [`ReuseVerdict::Unknown`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};

@@ -172,9 +172,9 @@ impl Engine {
         }
     }
 
-    /// Ends everything of a user for another issuer: the tokens that it issued, the sessions of ours that it vouched
-    /// for, and the sessions of the user that the directory returns for it. The end is durable when this returns, also
-    /// for a user who was never seen.
+    /// Ends all sessions and tokens of a user for another issuer: the tokens that the issuer has issued, our sessions
+    /// that the issuer has vouched for, and the sessions of the user that the directory returns for this name. The end
+    /// is durable when this returns, also for a user who was never seen.
     ///
     /// # Errors
     /// A fault of the store, after which the ends hold on this node.

@@ -101,7 +101,7 @@ impl Debts {
         ending.map(|debt| &mut debt.owed.entry).chain(held).map(extend).collect()
     }
 
-    /// Some entries to write, behind this target.
+    /// The next batch of entries to write, after the target `after`.
     fn some(&self, after: Option<&Target>) -> Vec<Owed> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let debts = self.lock();
@@ -361,7 +361,7 @@ impl Engine {
     /// Clears the file, because the store has every entry.
     async fn clear_file(&self) {
         let Some(file) = self.store.owed_file() else { return };
-        // Counted first: an entry that is owed from here on adds a line.
+        // Count the lines first, because an entry that is owed from now on adds a line.
         let lines = file.lines();
         if self.owed.is_empty() && !file.is_empty() {
             let file = Arc::clone(file);

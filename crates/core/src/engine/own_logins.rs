@@ -1,8 +1,8 @@
 //! The recent logins at this gate, each with the state of its user at that time.
 //!
 //! Each gate of a shared store detects a changed user on its own, and all gates end the user's sessions up to the same
-//! moment: when the first of them read the change. Later logins with the new password stay. A gate that read the change
-//! later accepted the old password until then; it ends the sessions of these logins one by one.
+//! moment: when the first gate read the change. Later logins with the new password stay. A gate that read the change
+//! later has accepted the old password in the meantime, and ends the sessions of these logins one by one.
 
 use std::collections::VecDeque;
 use std::time::Duration;

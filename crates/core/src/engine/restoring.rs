@@ -36,7 +36,7 @@ pub(super) struct Restoring {
     phase: AtomicU8,
     /// When the data had last been adopted before this engine began: the list may lack revocations from before.
     adopted_before: AtomicU64,
-    /// When the data was adopted last, as this engine knows.
+    /// When the data was adopted last, as far as this engine knows.
     adopted: AtomicU64,
 }
 

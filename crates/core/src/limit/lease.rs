@@ -95,7 +95,8 @@ impl Leases {
         })
     }
 
-    /// Takes a request, and returns whether it came from the held ones. `local` counts for this gate alone.
+    /// Takes a request, and returns whether it was one of the requests that this gate holds. `local` counts for this
+    /// gate alone.
     pub(super) fn take(&self, key: &LimitKey<'_>, local: &Buckets) -> Result<(Left, bool), Untaken> {
         let (rate, gates) = (local.rate(), self.shared.gates());
         let size = Size::new(rate, gates);

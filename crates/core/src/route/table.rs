@@ -77,7 +77,7 @@ pub enum Match<'t> {
 #[error("route {route}: {problem}")]
 #[non_exhaustive]
 pub struct RouteError {
-    /// Its index in the list, from 0.
+    /// The index of the route in the list, from 0.
     pub route: usize,
     /// The problem.
     pub problem: RouteProblem,
@@ -159,7 +159,7 @@ struct Draft {
 
 /// The routes of one pattern before they are built.
 struct Group {
-    /// Their indices in the list.
+    /// The indices of these routes in the list.
     routes: Vec<usize>,
     is_one_path: bool,
 }

@@ -222,7 +222,7 @@ pub enum RevokedBecause {
     IssuerLogout,
     /// The provider where the user logged in refused to refresh, or answered for another user.
     ProviderRefused,
-    /// Another issuer asked to end everything of the user (global token revocation).
+    /// Another issuer asked the gate to end all sessions and tokens of the user (global token revocation).
     GlobalRevocation,
 }
 

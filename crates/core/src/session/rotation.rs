@@ -242,9 +242,9 @@ pub fn apply_decision(
     let raise_by_profile = profile.revoke_previous_after;
     let (previous, current, rotated_at, raise_after, abandoned_end) = match decision {
         Decision::Rotate => (s.current, successor(s.current)?, now, raise_by_profile, s.latest_access_expires),
-        // The generations in between are abandoned at once, whatever the profile says. Their access tokens may have
-        // expired meanwhile, but their refresh tokens have not. So the list keeps the entry at least as long as a sweep
-        // keeps ended entries, in case the store loses the write of this decision.
+        // The unused generations after `previous` end at once, whatever `revoke_previous_after` says. Their access
+        // tokens may have expired meanwhile, but their refresh tokens have not. So the list keeps the entry at least as
+        // long as a sweep keeps ended entries, in case the store loses the write of this decision.
         Decision::Reissue => {
             (s.previous, successor(s.current)?, s.rotated_at, Some(Duration::ZERO), s.latest_access_expires.max(now))
         }

@@ -126,9 +126,9 @@ pub async fn content<S: Store + ?Sized>(store: &S, cut: Timestamp) -> Result<Con
     Ok(counting.finish())
 }
 
-/// Copies the vaults of browser sessions, the API keys and the used assertions, unchanged, and compares them. The other
-/// records of the relay are not copied: they belong to exchanges, and no gate makes exchanges meanwhile. Returns the
-/// number of copied rows.
+/// Copies the vaults of browser sessions, the API keys and the used assertions, unchanged, and compares the copies with
+/// the originals. The other records of the relay are not copied: they belong to exchanges, and no gate makes exchanges
+/// meanwhile. Returns the number of copied rows.
 ///
 /// # Errors
 /// The errors of the stores; or the copy has another vault of the same session.

@@ -113,8 +113,8 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// The rules for the sessions of this issuer, which is the gate's own. `leeway` is the tolerance for clocks that differ:
-    /// `DEFAULT_LEEWAY`, unless the gate has another one.
+    /// The rules for the sessions of the gate's own issuer. `leeway` is the gate's tolerance for clocks that differ;
+    /// the default is `DEFAULT_LEEWAY`.
     pub fn new(issuer: impl Into<Arc<str>>, leeway: Duration) -> Self {
         Self { issuer: issuer.into(), leeway }
     }

@@ -133,8 +133,8 @@ impl TokenChecker {
         true
     }
 
-    /// Uses other identity headers from the next request on, and drops the cached tokens that have the old ones. Drops
-    /// nothing if the headers are the same.
+    /// Uses other identity headers from the next request on, and drops the cached tokens with the old headers. If the
+    /// headers are unchanged, no token is dropped.
     pub fn set_identity(&self, identity: IdentityHeaders) {
         let old = self.keys.load();
         if old.shared.identity == identity {

@@ -13,7 +13,7 @@ impl TokenChecker {
         self.keys.load().verifier.reported(notice, self.clock.now(), self.clock.wall())
     }
 
-    /// Verifies a request of another issuer to end everything of a user.
+    /// Verifies a request of another issuer to end all sessions and tokens of a user.
     ///
     /// # Errors
     /// As [`Self::verify_notice`].

@@ -1,4 +1,4 @@
-//! The provider where users of browsers log in, and the questions of a renewal to it.
+//! The provider where users of browsers log in, and the questions that a renewal asks this provider.
 
 use std::sync::Arc;
 

@@ -37,7 +37,7 @@ pub(super) struct RefreshRun<'e, 'r> {
     is_counted: bool,
 }
 
-/// What an attempt found, before it has any effect.
+/// The findings of an attempt, before the attempt has any effect.
 pub(super) struct JudgedRefresh<'r> {
     read: ReadRecord,
     now: Timestamp,
