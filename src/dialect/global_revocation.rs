@@ -50,7 +50,7 @@ pub struct GlobalRevocation {
     pub issuer: Box<str>,
     /// The required `sub` of the JWT.
     pub client_id: Box<str>,
-    /// Its `aud` must be this.
+    /// The value that the JWT's `aud` must have.
     pub audience: Box<str>,
     /// The JWT, or why the request has no JWT.
     pub token: Result<SecretString, &'static str>,

@@ -47,9 +47,9 @@ impl std::fmt::Debug for DeliveredEvent<'_> {
 /// A good security event, after its effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TakenEvent {
-    /// Its `jti`.
+    /// The `jti` of the event.
     pub id: Box<str>,
-    /// Its type.
+    /// The type of the event.
     pub kind: EventKind,
     /// What it did.
     pub result: NoticeResult,

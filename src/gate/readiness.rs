@@ -28,7 +28,7 @@ const RESTORING: &str = "the store has lost writes; nothing is minted until the 
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Readiness {
-    /// It can.
+    /// The gate can serve.
     Ready,
     /// Tokens pass, but no token is minted, or a revocation is not durable. The text gives the operator the reason.
     Degraded(String),

@@ -280,7 +280,7 @@ impl Clients {
         rules.flat_map(|rules| &rules.to).any(|audience| is_it(audience))
     }
 
-    /// Their ids.
+    /// The ids of all clients.
     pub fn ids(&self) -> HashSet<Box<str>> {
         self.by_id.keys().cloned().collect()
     }

@@ -52,13 +52,13 @@ impl Context {
         Self(Arc::new(ContextInner { id, client: Some(client), actor: None, trace }))
     }
 
-    /// The same request, on behalf of this actor.
+    /// The context with this actor.
     #[must_use]
     pub fn acted_by(self, actor: Actor) -> Self {
         self.with(|facts| facts.actor = Some(actor))
     }
 
-    /// The same request, in this step of its trace.
+    /// The context in this step of the request's trace.
     #[must_use]
     pub fn traced_by(self, trace: Trace) -> Self {
         self.with(|facts| facts.trace = trace)

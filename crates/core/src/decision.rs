@@ -166,7 +166,7 @@ impl DecisionFault {
 /// ```
 #[derive(Clone, Debug)]
 pub struct DecisionPointRules {
-    /// Its name for routes.
+    /// The name of the decision point for routes.
     pub name: Arc<str>,
     /// Asks it.
     pub point: Arc<dyn DecisionPoint>,

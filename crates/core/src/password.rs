@@ -80,7 +80,7 @@ pub struct BadHash(&'static str);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadPassword {
-    /// It is empty.
+    /// The password is empty.
     #[error("the password is empty")]
     Empty,
     /// The password is longer than [`MAX_PASSWORD`].

@@ -40,7 +40,7 @@ struct LiveSession<'a> {
     device_bound: bool,
 }
 
-/// The same without one.
+/// The answer to `GET /auth/session` without a live session.
 #[derive(Serialize)]
 struct NoSession<'a> {
     authenticated: bool,

@@ -64,7 +64,7 @@ pub enum Neighbour {
 }
 
 impl Neighbour {
-    /// All of them.
+    /// All neighbours.
     pub const ALL: [Self; 6] =
         [Self::Nginx, Self::IngressNginx, Self::Traefik, Self::Caddy, Self::Haproxy, Self::Envoy];
 

@@ -62,7 +62,7 @@ pub enum BuildError {
     /// A client is invalid, or not registered.
     #[error("the client {client:?}: {why}")]
     Client {
-        /// Its id.
+        /// The id of the client.
         client: String,
         /// Why the client is refused.
         why: &'static str,
@@ -121,7 +121,7 @@ pub enum BuildError {
     /// A protected resource cannot be described, or its calls cannot be judged.
     #[error("the resource {path:?}: {why}")]
     Resource {
-        /// Its path.
+        /// The path of the resource.
         path: String,
         /// Why the resource cannot be described, or its calls cannot be judged.
         why: std::borrow::Cow<'static, str>,

@@ -60,7 +60,7 @@ pub trait EndTokens: fmt::Debug + Send + Sync + 'static {
 pub struct RelaySettings {
     /// The keys of its records.
     pub sealer: Sealer,
-    /// Its rules.
+    /// The rules of the relay.
     pub rules: RelayRules,
     /// The provider.
     pub provider: Arc<dyn Provider>,

@@ -71,7 +71,7 @@ pub enum Value<'a> {
 
 /// A recorded step. Dropping the last clone ends it, too.
 pub trait Span: fmt::Debug + Send + Sync {
-    /// Its position.
+    /// The position of the step in the trace.
     fn position(&self) -> Position;
 
     /// Begins a step inside of this one.

@@ -29,7 +29,7 @@ const MAX_RSA: usize = 290;
 pub struct Registration {
     /// The key.
     pub key: DeviceKey,
-    /// Its thumbprint.
+    /// The thumbprint of the device's key.
     pub thumbprint: KeyThumbprint,
     /// The challenge that the proof answers.
     pub challenge: String,

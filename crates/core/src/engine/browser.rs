@@ -108,7 +108,7 @@ pub struct BrowserLogin {
 /// A live session, for a page that asks who is logged in.
 #[derive(Debug)]
 pub struct BrowserSession {
-    /// Its record.
+    /// The record of the session.
     pub session: Session,
     /// The absolute end of the session, which no activity moves.
     pub expires: Timestamp,

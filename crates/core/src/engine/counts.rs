@@ -40,7 +40,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// All of them.
+    /// All events.
     pub const ALL: [Self; 12] = [
         Self::Login,
         Self::LoginRefused,
@@ -56,7 +56,7 @@ impl Event {
         Self::BrokenSeal,
     ];
 
-    /// Its name in the metrics.
+    /// The name of the event in the metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Login => "login",

@@ -59,9 +59,9 @@ pub enum GateEvent {
     Reuse {
         /// The session.
         session: SessionId,
-        /// Its user.
+        /// The user of the session.
         subject: Box<str>,
-        /// Its client.
+        /// The client of the session.
         client: Box<str>,
         /// The address of the presenter, if it is known.
         address: Option<IpAddr>,

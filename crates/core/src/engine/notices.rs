@@ -47,7 +47,7 @@ pub trait StreamWatch: std::fmt::Debug + Send + Sync + 'static {
 }
 
 impl NoticeResult {
-    /// Its word in metrics.
+    /// The word for the result in metrics.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Applied => "applied",

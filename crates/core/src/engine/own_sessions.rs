@@ -82,7 +82,7 @@ pub enum OwnSessionsAction {
 /// ```
 #[derive(Clone, Debug)]
 pub struct OwnSession {
-    /// Its record.
+    /// The record of the session.
     pub session: Session,
     /// Whether it is the session that the caller uses.
     pub is_current: bool,

@@ -24,7 +24,7 @@ use crate::token::refresh::RefreshToken;
 pub struct Origin {
     /// The client's address, if it is known.
     pub address: Option<IpAddr>,
-    /// Its `User-Agent`.
+    /// The client's `User-Agent`.
     pub user_agent: Option<Box<str>>,
     /// The client whose attempt a rate refused.
     pub held_up: HeldUpNote,

@@ -54,7 +54,7 @@ pub enum Document {
     New {
         /// The headers of the answer.
         headers: HeaderMap,
-        /// Its bytes.
+        /// The bytes of the document.
         body: Bytes,
     },
 }

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 /// The gate as a client of a provider.
 #[derive(Clone, Debug)]
 pub struct ClientCredentials {
-    /// Its id.
+    /// The id of the client.
     pub id: String,
     /// The client's secret, and the place of the secret in a request.
     pub secret: Option<(SecretString, SecretPlace)>,

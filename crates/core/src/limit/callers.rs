@@ -153,7 +153,7 @@ impl std::fmt::Debug for RunningLimit {
 }
 
 impl RunningLimit {
-    /// Its name.
+    /// The name of the limit.
     pub fn name(&self) -> &'static str {
         self.name
     }

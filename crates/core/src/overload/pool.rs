@@ -209,7 +209,7 @@ impl Pool {
         self.take(holder, 1)
     }
 
-    /// The same for this amount.
+    /// Permits of this amount for this holder: see [`Self::enter`].
     pub fn take(&self, holder: Option<Holder>, amount: usize) -> Result<PoolPermit, Full> {
         self.0.enter(holder, amount)?;
         Ok(PoolPermit { kind: Arc::clone(&self.0), holder, amount })

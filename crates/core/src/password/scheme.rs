@@ -105,7 +105,7 @@ pub enum CostClass {
     ShaCrypt {
         /// The bits of the hash: 256 or 512.
         bits: u16,
-        /// Its rounds.
+        /// The rounds of the hash.
         rounds: u32,
     },
 }

@@ -73,7 +73,7 @@ const WITHOUT_SESSION: &str = "#without-sid";
 const ANY_SESSION: &str = "#any-sid";
 /// The suffix for the targets of a subject's access tokens that must be replaced by a refresh.
 pub(crate) const REFRESHED: &str = "#refreshed";
-/// The same, by session.
+/// The suffix for the targets of a session's access tokens that must be replaced by a refresh.
 pub(crate) const REFRESHED_SESSION: &str = "#refreshed-sid";
 
 impl Target {

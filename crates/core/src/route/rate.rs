@@ -185,7 +185,7 @@ impl RateLimit {
         self
     }
 
-    /// Its name on a route.
+    /// The name of the limit on a route.
     pub fn name_on(&self, route: &RouteId) -> Box<str> {
         self.name.clone().unwrap_or_else(|| format!("{route} {}", self.per).into())
     }

@@ -122,7 +122,7 @@ pub enum RouteProblem {
     SameCalls {
         /// The calls.
         calls: String,
-        /// Its index in the list.
+        /// The index of the other route in the list.
         other: usize,
     },
 }

@@ -29,7 +29,7 @@ macro_rules! kinds {
         }
 
         impl WarningKind {
-            /// All of them.
+            /// All kinds of warnings.
             pub const ALL: &'static [Self] = &[$(Self::$kind),*];
 
             /// Whether the warning is of wider access than the operator may have meant.

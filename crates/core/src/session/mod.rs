@@ -317,7 +317,7 @@ pub struct LastPair {
 pub struct Session {
     /// The session's id, which contains its creation time.
     pub id: SessionId,
-    /// Its own random secret.
+    /// The session's own random secret.
     pub secret: SessionSecret,
     /// The subject that logged in.
     pub subject: Box<str>,
@@ -435,7 +435,7 @@ impl Seal {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct VouchedBy {
-    /// Its `iss`.
+    /// The `iss` of the issuer.
     pub issuer: Box<str>,
     /// The user's `sub` there.
     pub subject: Box<str>,

@@ -25,7 +25,7 @@ pub(super) type PublishedLists = BTreeMap<u32, Arc<PublishedList>>;
 pub struct PublishedList {
     /// The text.
     pub text: Bytes,
-    /// Its entity tag.
+    /// The entity tag of the list.
     pub etag: HeaderValue,
     /// `iat`.
     made_at: u64,

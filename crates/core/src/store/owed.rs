@@ -86,7 +86,7 @@ impl OwedFile {
         Ok(Self { path, len, state: Mutex::new(state) })
     }
 
-    /// Its path.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -86,11 +86,11 @@ impl RelayRecord {
 /// The version of a record that a writer read. Each change of the record changes the version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelayVersion {
-    /// Its state.
+    /// The state of the record.
     pub state: RelayState,
-    /// Its attempt.
+    /// The attempt of the record.
     pub attempt: u32,
-    /// Its owner.
+    /// The owner of the record.
     pub owner: [u8; 16],
     /// The time of its state.
     pub since: Timestamp,

@@ -41,7 +41,7 @@ impl EventKey {
         signed(&self.key, &self.header, &claims.to_string()).ok().map(|token| token.to_string())
     }
 
-    /// Its name.
+    /// The name of the key.
     pub fn kid(&self) -> &str {
         self.key.kid()
     }

@@ -71,7 +71,7 @@ pub enum KeyError {
     ShortSecret {
         /// The intended algorithm.
         algorithm: Algorithm,
-        /// Its number of bytes.
+        /// The number of bytes of the secret.
         length: usize,
     },
     /// An HMAC secret that looks like public data.

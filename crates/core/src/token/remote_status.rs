@@ -183,7 +183,7 @@ impl RemoteLists {
 }
 
 impl RemoteList {
-    /// Its URL.
+    /// The URL of the list.
     pub fn url(&self) -> &str {
         &self.url
     }

@@ -17,7 +17,7 @@ const ROOM: usize = 512;
 /// Why a record differs from what a gate wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BrokenSeal {
-    /// It has no seal.
+    /// The record has no seal.
     #[error("it has no seal: no gate of this release wrote it, or another program has changed it")]
     Missing,
     /// The key ring has no refresh secret with this id.

@@ -89,7 +89,7 @@ pub use user_name::{UserName, UserNameForm};
 pub(crate) enum TokenRefusal {
     /// The token was refused before its signature was checked.
     Unchecked(Denial),
-    /// Its signature is bad.
+    /// The signature of the token is bad.
     Forged,
     /// The signature is good, but another rule refuses the token.
     Authentic(Denial),

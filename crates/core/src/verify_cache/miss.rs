@@ -38,11 +38,11 @@ pub enum CheckResult {
 }
 
 impl CheckResult {
-    /// All of them.
+    /// All results.
     pub const ALL: [Self; 6] =
         [Self::Hit, Self::Valid, Self::Forged, Self::Refused, Self::Unchecked, Self::RefusedUnverified];
 
-    /// Its name in the metrics.
+    /// The name of the result in the metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Hit => "hit",

@@ -27,7 +27,7 @@ pub const NODE_KEPT: Duration = Duration::from_secs(25 * 3600);
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NodeRow {
-    /// Its name, for people.
+    /// The name of the node, for people.
     pub node: Box<str>,
     /// The names of the keys by which it can verify access tokens.
     pub kids: Vec<Box<str>>,

@@ -32,7 +32,7 @@ impl AccessToken {
 }
 
 impl<'a> OwnChecked<'a> {
-    /// Its claims.
+    /// The claims of the token.
     pub const fn token(self) -> &'a AccessToken {
         self.0
     }

@@ -30,7 +30,7 @@ pub struct VerifyingKey {
 /// The identity of a key. All tokens that it verifies share it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct KeyIdentity {
-    /// Its name, if it has one.
+    /// The name of the key; `None` if the key has no name.
     pub(crate) kid: Option<Box<str>>,
     pub(crate) print: KeyPrint,
 }
@@ -150,12 +150,12 @@ impl VerifyingKey {
         Ok(self)
     }
 
-    /// Its name, if it has one.
+    /// The name of the key; `None` if the key has no name.
     pub fn kid(&self) -> Option<&str> {
         self.identity.kid.as_deref()
     }
 
-    /// Its identity.
+    /// The identity of the key.
     pub(in crate::token) fn identity(&self) -> &Arc<KeyIdentity> {
         &self.identity
     }

@@ -142,12 +142,12 @@ impl SigningKey {
         Ok(Self { signer, verifying, kid: kid.into(), header, assertion_header, transaction_header, status_header })
     }
 
-    /// Its name.
+    /// The name of the key.
     pub fn kid(&self) -> &str {
         &self.kid
     }
 
-    /// Its algorithm.
+    /// The algorithm of the key.
     pub fn algorithm(&self) -> Algorithm {
         self.verifying.algorithm()
     }

@@ -23,7 +23,7 @@ const ED25519: &str = "Ed25519";
 
 /// Why a text is not genuine.
 pub(super) enum NotGenuine {
-    /// It is no JWS.
+    /// The text is not a JWS.
     Form(&'static str),
     /// No key of the issuer signed it.
     Key,

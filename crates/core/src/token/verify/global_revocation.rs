@@ -44,7 +44,7 @@ impl std::fmt::Debug for SentGlobalRevocation<'_> {
 /// A good request, which is accepted only once.
 #[derive(Clone, Debug)]
 pub struct AskedRevocation {
-    /// Its `jti`.
+    /// The `jti` of the request, which counts once.
     pub once: UsableOnce,
     /// The issuer.
     pub issuer: Arc<str>,

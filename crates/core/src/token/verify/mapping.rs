@@ -125,7 +125,7 @@ pub struct RequiredClaim {
 pub enum WantedClaim {
     /// The claim must have exactly one of these values: a text, a number or a boolean.
     OneOf(Vec<Value>),
-    /// It is there.
+    /// The token has the claim, with any value.
     Present,
     /// The token must not have the claim.
     Absent,

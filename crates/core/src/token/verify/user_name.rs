@@ -37,7 +37,7 @@ pub enum UserNameForm {
 }
 
 impl UserNameForm {
-    /// All of them.
+    /// All forms of names.
     pub const ALL: [Self; 2] = [Self::Email, Self::Opaque];
 
     /// The form's word in subject identifiers and in the configuration.
@@ -60,7 +60,7 @@ impl UserName {
         }
     }
 
-    /// Its form.
+    /// The form of the name.
     pub const fn form(&self) -> UserNameForm {
         match self {
             Self::Email(_) => UserNameForm::Email,

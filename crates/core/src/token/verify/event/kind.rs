@@ -57,7 +57,7 @@ macro_rules! kinds {
         }
 
         impl EventKind {
-            /// All of them.
+            /// All types of events.
             pub const ALL: &[Self] = &[$(Self::$kind),*];
 
             /// The kind's word in the configuration, logs and metrics: the end of its URI.
