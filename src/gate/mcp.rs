@@ -41,8 +41,8 @@ pub(super) enum HeadVerdict {
 #[derive(Clone, Debug, Default)]
 pub(super) struct CallContext {
     pub(super) id: Option<MessageId>,
-    /// The rules for a call of an older version, and the scopes of the call's token. A challenge must repeat these
-    /// scopes, because clients of older versions forget the scopes of earlier tokens.
+    /// The rules that govern a call of an older version, and the scopes of its token: clients of these versions forget
+    /// the scopes that they had.
     older: Option<(Vec<Arc<Route>>, Scope)>,
 }
 

@@ -166,7 +166,7 @@ pub fn denied(denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
         Class::TooLarge => problem(StatusCode::PAYLOAD_TOO_LARGE, None),
         // RFC 6750 §3.1: no error code for a request without usable authentication.
         Class::NoCredential | Class::UnusableCredential => asked.no_token(),
-        // Without a challenge, because a token would not help.
+        // No challenge: a token would not help.
         Class::CrossOrigin => problem(StatusCode::FORBIDDEN, Some("the request came from another site")),
         Class::BadToken(_) if denial == Denial::InsufficientAuthentication => asked.another_login(),
         Class::BadToken(TokenFlaw::Expired) if denial == Denial::TokenTooOld => {

@@ -8,7 +8,7 @@ use crate::dialect::{Command, ExchangeRequest};
 
 /// The type of token that the gate issues, and accepts.
 pub(super) const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
-/// A second name for this type, because our access tokens are JWTs.
+/// The other name of it: an access token of ours is a JWT.
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
 // Requirement D1.

@@ -213,7 +213,7 @@ impl Inner {
         Ok(permitted)
     }
 
-    /// Has the store count the proof of a permitted request, and asks for the decisions that the request still needs.
+    /// Has the proof of a permitted request counted, and the decisions made that it owes.
     ///
     /// # Errors
     /// The refusal.

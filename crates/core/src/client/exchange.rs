@@ -81,7 +81,7 @@ impl ExchangeRules {
         found.cloned().ok_or(Denial::InvalidTarget)
     }
 
-    /// The scope of the new token, which is never wider than the scope of the exchanged token.
+    /// The scope of the new token. It never is wider than that of the exchanged one.
     ///
     /// # Errors
     /// [`Denial::InvalidScope`].

@@ -111,10 +111,10 @@ impl Engine {
         Err(Fault::Contention.into())
     }
 
-    /// Returns the session that an earlier use of the assertion began. Writes nothing, and asks no directory.
+    /// The session that a good assertion has already. Changes nothing, and asks no directory.
     ///
     /// # Errors
-    /// A denial if the assertion gives no further token; a fault.
+    /// The assertion brings no further token; a fault.
     pub async fn session_of_assertion(&self, grant: &ProvedGrant) -> Result<Option<Session>, Error> {
         if self.revocations.ended_elsewhere(&grant.vouched_by, grant.issued_at) {
             return Err(OVER.into());

@@ -82,7 +82,7 @@ pub(super) fn settle_connection(headers: &mut HeaderMap) {
     }
 }
 
-/// Is the only `Connection` header one of the usual values that name no header?
+/// Is the only `Connection` header one that nearly every server sends, and that names no header?
 fn names_nothing(headers: &HeaderMap) -> bool {
     let mut lines = headers.get_all(CONNECTION).iter();
     lines.next().is_some_and(|line| line == "keep-alive" || line == "close") && lines.next().is_none()

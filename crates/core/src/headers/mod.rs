@@ -290,7 +290,7 @@ impl ProtectedNames {
     }
 
     fn judge(&self, name: &str) -> HeaderVerdict {
-        // gRPC's binary metadata. Some libraries read such a header under the name without `-bin` (requirement T17).
+        // gRPC's binary metadata. Some libraries read it under the name of its text form (requirement T17).
         if let Some(stem) = name.strip_suffix("-bin")
             && (self.protects(stem) || names::folds_to(stem, "authorization"))
         {

@@ -19,7 +19,7 @@ use crate::claim::ClaimPath;
 pub struct RouteDecision {
     /// The name of the decision point.
     pub point: Box<str>,
-    /// The action; `None` for the method of the request.
+    /// The action. `None`: the method of the request.
     pub action: Option<Box<str>>,
     /// The type of the resource.
     pub resource_type: Box<str>,

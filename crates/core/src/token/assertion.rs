@@ -130,9 +130,9 @@ pub struct Transaction<'a> {
     pub method: &'a str,
     /// The name of its route.
     pub route: &'a str,
-    /// The parts of the request's path that the route's pattern names.
+    /// The parts of its path that the pattern of the route names.
     pub params: BTreeMap<&'a str, &'a str>,
-    /// The scopes of the token that the route requires.
+    /// The scopes of the token that the request needs.
     pub scope: Scope,
     /// The address of the client.
     pub client: Option<IpAddr>,
@@ -169,7 +169,7 @@ struct TransactionContext<'a> {
     params: &'a BTreeMap<&'a str, &'a str>,
 }
 
-/// A transaction token about one request of the caller with this token, as a header value.
+/// A transaction token about one request of the caller with this token, ready to send.
 ///
 /// # Errors
 /// The token would be longer than 4 KiB, or the signature failed.
@@ -204,7 +204,7 @@ pub(crate) fn transaction(
     sent(&signed(key, key.transaction_header(), &payload)?, MAX_TRANSACTION)
 }
 
-/// A header value that is marked as sensitive, so that no log shows it.
+/// The value of a header, which no log shows.
 fn sent(text: &str, longest: usize) -> Result<HeaderValue, MintError> {
     if text.len() > longest {
         return Err(MintError::TooLong);
