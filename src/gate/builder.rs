@@ -390,9 +390,9 @@ impl GateBuilder {
         self
     }
 
-    /// The hosts to serve besides the host of [`GateBuilder::public_url`] and the hosts that routes name:
-    /// `example.com`, `*.example.com`, or `*` for any. Requests for other hosts get 421. By default every host is
-    /// served: a layer leaves this check to the server in front of it.
+    /// The hosts to serve besides the host of [`GateBuilder::public_url`] and those that routes name: `example.com`,
+    /// `*.example.com`, or `*` for any. Requests for others get 421. By default every host is served: a layer leaves
+    /// this check to the server in front of it.
     // Requirement T23.
     #[must_use]
     pub fn hosts(mut self, hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {

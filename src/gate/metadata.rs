@@ -143,8 +143,8 @@ pub(super) fn paths(issuer: &str) -> [String; 2] {
     [format!("{OAUTH_METADATA_PATH}{path}"), format!("{path}{OPENID_METADATA_PATH}")]
 }
 
-/// The issuer of an OAuth endpoint other than the first: the public URL, followed by the folder of the token endpoint.
-/// `None` for a path with an account, and for a path at the root, which belongs to the gate's own issuer.
+/// The issuer of an OAuth endpoint beside the first: the public URL, and the folder of the token endpoint. `None` for a
+/// path with an account, and for a path at the root, which is the gate's.
 // Requirement N48.
 pub(super) fn issuer_of_endpoint(public_url: &str, base: &str) -> Option<String> {
     let (folder, _) = base.rsplit_once('/')?;

@@ -65,8 +65,8 @@ pub(in crate::gate) struct CommonRules<'a> {
     pub(in crate::gate) uses_dpop: bool,
     /// Whether some issuer's identity assertions are accepted as grants.
     pub(in crate::gate) takes_id_jag: bool,
-    /// The path of the endpoint for global revocation, if there is only one such endpoint: the metadata can name only
-    /// one.
+    /// The path of the endpoint for global revocation, if there is one alone: the metadata has no place for one of each
+    /// issuer.
     pub(in crate::gate) global_revocation: Option<String>,
     pub(in crate::gate) resources: &'a [ReadyResource],
     /// The path of the status lists, if they are published.

@@ -94,7 +94,7 @@ impl HttpClient {
         })
     }
 
-    /// Sets the time limit for resolving, connecting, TLS, head and body together.
+    /// The time for resolving, connecting, TLS, head and body together.
     #[must_use]
     pub const fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;

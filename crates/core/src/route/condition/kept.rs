@@ -7,8 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{Condition, ConditionVerdict, Conditions};
 
-/// The most routes whose results a token keeps. If a token is used on more routes, some of its results are computed
-/// again.
+/// The most routes whose results a token keeps. A token that is used on more is judged anew on some.
 pub(super) const MAX_KEPT: usize = 8;
 
 /// A parameter of the path, and its required value.
@@ -87,8 +86,7 @@ impl KeptVerdicts {
             return Arc::clone(known);
         }
         let judged = Arc::new(KeptConditions::judged(of, &claims()));
-        // The oldest result is dropped. If two threads add results at the same time, one result is lost and computed
-        // again later.
+        // The oldest leaves. Of two at the same time one is lost, and judged again.
         let rest = list.iter().skip((list.len() + 1).saturating_sub(MAX_KEPT)).cloned();
         self.0.store(Some(Arc::new(rest.chain([Arc::clone(&judged)]).collect())));
         judged
