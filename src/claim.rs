@@ -1,4 +1,4 @@
-//! Claims beyond the registered ones: those that the gate puts into its own tokens ([`OwnClaims`]), and paths to a
+//! Claims beyond the registered ones: claims that the gate puts into its own tokens ([`OwnClaims`]), and paths to a
 //! claim in any token ([`ClaimPath`]).
 //!
 //! ```

@@ -1,5 +1,5 @@
-//! Decisions as an enforcement point (AuthZEN 1.0): a decision point is asked whether a caller may send a request that all
-//! rules of its route permit. Everything but a decision is 503.
+//! Decisions as an enforcement point (AuthZEN 1.0): a decision point is asked whether a caller may send a request that
+//! all rules of its route permit. Any answer but a decision leads to 503.
 //!
 //! ```
 //! use std::sync::Arc;

@@ -32,7 +32,7 @@ pub struct HttpExchanger {
     pub url: UrlSource,
     /// Where that is, in words.
     pub place: String,
-    /// The gate as a client there.
+    /// The gate's credentials as a client at the provider.
     pub client: ClientCredentials,
     /// How it is asked.
     pub form: ExchangeForm,
@@ -70,7 +70,7 @@ impl HttpExchanger {
         pairs.extend(self.audience.as_deref().map(|audience| ("audience", audience)));
         pairs.extend(self.resource.as_deref().map(|resource| ("resource", resource)));
         pairs.extend((!self.scope.is_empty()).then(|| ("scope", self.scope.as_str())));
-        // Room for all of it: a reallocation would leave a copy of the token behind.
+        // The capacity suffices for the whole body: a reallocation would leave a copy of the token behind.
         let room = pairs.iter().map(|(name, value)| name.len() + 3 * value.len() + 2).sum();
         let text = form_urlencoded::Serializer::new(String::with_capacity(room)).extend_pairs(pairs).finish();
         Zeroizing::new(text.into_bytes())
@@ -93,7 +93,7 @@ impl HttpExchanger {
                     .and_then(|scope| Scope::parse(scope).ok())
                     .is_some_and(|scope| scope.is_within(&self.scope))
             };
-            // A list of scopes is no scope either: it could name further ones.
+            // A `scope` that is a list is refused, too: it could name further scopes.
             let said = answer.get("scope").filter(|scope| !scope.is_null());
             if !self.scope.is_empty() && !said.is_none_or(is_within) {
                 return Err("its scope is wider than the one that was asked for, or no text");
@@ -110,10 +110,10 @@ impl HttpExchanger {
         Ok(ExchangedToken { token, expires_in: expires_in.map(std::time::Duration::from_secs) })
     }
 
-    /// What an answer means.
+    /// Reads the meaning of an answer.
     ///
     /// # Errors
-    /// It has no usable token.
+    /// The answer has no usable token.
     // Requirement D12.
     pub fn read(&self, reply: &ProviderReply) -> Result<ExchangedToken, ExchangeFault> {
         let unclear =
@@ -146,7 +146,7 @@ impl HttpExchanger {
     }
 }
 
-/// Is it the token of a user? Entra's tokens of an app alone have no `scp`.
+/// Is this the token of a user? Entra's tokens for an app alone have no `scp`.
 fn has_delegated_scope(token: &str) -> bool {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     let payload = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());

@@ -22,7 +22,7 @@ pub mod knox {
     pub use crate::dialect::knox::proto::*;
 }
 
-/// Whether a login or a logout may lead to `to`, at a browser endpoint of this path with these listed origins.
+/// May a login or a logout lead to `to`, at a browser endpoint of this path with these listed origins.
 pub fn is_login_target<'a>(to: &str, path: &str, listed: impl IntoIterator<Item = &'a str>) -> bool {
     use crate::dialect::browser::target::{LoginTarget, LoginTargets};
     let listed = listed.into_iter().map(Into::into).collect();

@@ -1,7 +1,7 @@
 //! Keys of other issuers: found by discovery or by URL, fetched in the background, and kept up to date.
 //!
 //! One task fetches the keys of one issuer; requests only read them. A token with an unknown key waits for one fetch,
-//! at most once in `cooldown`. If the keys cannot be fetched, the last good ones count for `stale_for`. After that, and
+//! at most once in `cooldown`. If the keys cannot be fetched, the last good keys count for `stale_for`. After that, and
 //! before the first keys arrive, the gate answers 503: the token may be good, and a client discards a token that is
 //! refused. Only a valid key set counts as an answer.
 //!
@@ -19,13 +19,13 @@
 //! # Ok(()) }
 //! ```
 //!
-//! The fetching ends when the gate and the [`RemoteKeys`] are dropped.
+//! The task ends when the gate and the [`RemoteKeys`] are dropped.
 
 #[doc(inline)]
 pub use rotogate_issuers::remote_keys::{
     BadProxy, FetchFailure, FetchFiles, FetchSettings, InvalidRemoteIssuer, KeptKeySet, KeyLocation, KeySetFolder,
     KeySetStore, Metadata, Proxy, RemoteIssuer, RemoteKeys, RemoteStatus,
 };
-// What the program needs besides: no promise, as in `crate::program`.
+// Further items that only the program needs, without a promise of compatibility, as in `crate::program`.
 #[cfg(feature = "program")]
 pub use rotogate_issuers::remote_keys::{Inspected, follow_status_lists, inspect, revocation_target, token_target};

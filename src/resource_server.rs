@@ -1,4 +1,4 @@
-//! A resource server: accepts the access tokens of other issuers, and issues none.
+//! A resource server: accepts the access tokens of other issuers, and issues no tokens.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,8 +11,9 @@ use rotogate_issuers::remote_keys::{KeySetFolder, KeySetStore, RemoteIssuer, Rem
 use crate::Gate;
 use crate::gate::{BuildError, GateBuilder};
 
-/// Builds a [`Gate`] that accepts the access tokens of other issuers, and issues none: it needs no issuer, keys, clients or
-/// store of its own. Every path needs a token, unless it is [`public`](Self::public). All scopes of the tokens count.
+/// Builds a [`Gate`] that accepts the access tokens of other issuers, and issues no tokens: it needs no issuer, keys,
+/// clients or store of its own. Every path needs a token, unless it is [`public`](Self::public). All scopes of the
+/// tokens count.
 ///
 /// ```no_run
 /// use axum::Router;
@@ -34,7 +35,7 @@ use crate::gate::{BuildError, GateBuilder};
 /// # Ok(()) }
 /// ```
 ///
-/// It is the same gate: until the keys of an issuer are known, a request gets 503 and not 401, and
+/// The result is an ordinary gate: until the keys of an issuer are known, a request gets 503 and not 401, and
 /// [`Sessions::revoke_token`](crate::gate::Sessions::revoke_token) refuses a token from the next request on.
 ///
 /// To issue tokens as well, take the [`GateBuilder`]: [`into_builder`](Self::into_builder).
@@ -48,7 +49,7 @@ pub struct ResourceServer {
     builder: GateBuilder,
 }
 
-/// An issuer, and the rules for its tokens, whose keys are fetched when the gate is built.
+/// An issuer whose keys are fetched when the gate is built, and the rules for its tokens.
 #[derive(Debug)]
 struct TrustedIssuer {
     remote: RemoteIssuer,
@@ -70,8 +71,8 @@ impl TrustedIssuer {
 }
 
 impl ResourceServer {
-    /// Trusts the issuer of this URL, exactly as `iss` spells it. Its keys are found by discovery (RFC 8414, OpenID Connect
-    /// Discovery), and kept up to date.
+    /// Trusts the issuer with this URL, exactly as `iss` spells it. Its keys are found by discovery (RFC 8414, OpenID
+    /// Connect Discovery), and kept up to date.
     pub fn discover(issuer: impl Into<String>) -> Self {
         Self::trusting(RemoteIssuer::new("", issuer))
     }
@@ -84,7 +85,7 @@ impl ResourceServer {
         Self { first, others: Vec::new(), public: Vec::new(), folder: None, builder: GateBuilder::default() }
     }
 
-    /// Accepts tokens for this audience, in addition to those of earlier calls. A token must name one of them.
+    /// Accepts tokens for this audience, in addition to the audiences of earlier calls. A token must name one of them.
     pub fn audience(mut self, audience: impl Into<Box<str>>) -> Self {
         let rules = &mut self.first.rules;
         rules.audience = rules.audience.iter().cloned().chain([audience.into()]).collect();
@@ -129,7 +130,7 @@ impl ResourceServer {
         self
     }
 
-    /// Lets every request for this path in: `/health`, `/assets/{*rest}`.
+    /// Admits every request for this path: `/health`, `/assets/{*rest}`.
     pub fn public(mut self, path: impl Into<String>) -> Self {
         self.public.push(path.into());
         self
@@ -158,8 +159,8 @@ impl ResourceServer {
         self
     }
 
-    /// Builds the gate. It waits for one attempt to fetch the keys of each issuer. An issuer that does not answer is no
-    /// error: requests with its tokens get 503 until it does. Needs a tokio runtime.
+    /// Builds the gate. It waits for one attempt to fetch the keys of each issuer. An issuer that does not answer is
+    /// not an error: requests with its tokens get 503 until it answers. Needs a tokio runtime.
     ///
     /// # Errors
     /// See [`BuildError`].
@@ -191,7 +192,7 @@ impl ResourceServer {
         let mut names: Vec<Arc<str>> = Vec::new();
         for (keys, mut rules) in begun {
             keys.first_attempt().await;
-            // Several issuers may be on one host.
+            // Several issuers may have the same host, and so the same name.
             if names.contains(&rules.name) {
                 rules.name = Arc::clone(&rules.issuer);
             }

@@ -1,8 +1,8 @@
 //! A **session** is one login of one client: what RFC 9700 calls a token family. Every token issued since that login
 //! carries its id, and a **generation** that rises by one with each pair of tokens.
 //!
-//! What a presented refresh credential does is decided without I/O, clock or randomness; the gate's engine executes the
-//! decision.
+//! The effect of a presented refresh credential is decided without I/O, clock or randomness; the gate's engine executes
+//! the decision.
 //!
 //! ```
 //! use rotogate::session::Scope;

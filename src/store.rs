@@ -1,8 +1,8 @@
 //! Stores of sessions and revocations. The engine knows only [`Store`]; every implementation passes the same
 //! conformance suite (`store::conformance`, with the feature `test-util`).
 //!
-//! An `Ok` of a method that writes means *durable*: the process may be killed right after, and the write holds. The
-//! memory store is the exception, and says so at start.
+//! An `Ok` of a method that writes means *durable*: the write survives even if the process is killed right after. The
+//! memory store is the exception, which it logs at the start.
 //!
 //! ```
 //! use std::time::Duration;
@@ -37,8 +37,8 @@ pub mod conformance {
 }
 
 pub mod rules {
-    //! The rules of each operation of a store, for every store that can run them inside a transaction of its own: the
-    //! rules are here, the tables behind [`State`].
+    //! The rules of each operation of a store, for every store that can run them inside a transaction. This module has
+    //! the rules; [`State`] gives access to a store's tables.
     //!
     //! # A store of your own
     //!
@@ -85,7 +85,7 @@ pub use rotogate_core::store::{
 #[cfg(feature = "postgres")]
 #[doc(inline)]
 pub use rotogate_store_postgres::{PostgresOptions, PostgresStore};
-// What the program needs besides: no promise, as in `crate::program`.
+// Further items that only the program needs, without a promise of compatibility, as in `crate::program`.
 #[cfg(feature = "program")]
 #[cfg(feature = "postgres")]
 pub use rotogate_store_postgres::inspect as inspect_postgres;

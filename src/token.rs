@@ -1,7 +1,8 @@
 //! Tokens: keys, minting, verification, refresh tokens.
 //!
-//! An access token is a JWT (RFC 9068). The gate mints its own, and verifies those of other issuers, too. A refresh token
-//! is opaque to clients, and the gate can compute it again. The [`Keyring`] holds the secrets of both.
+//! An access token is a JWT (RFC 9068). The gate mints its own access tokens, and verifies the tokens of other issuers,
+//! too. A refresh token is opaque to clients, and the gate can compute it again. The [`Keyring`] holds the secrets of
+//! both.
 //!
 //! The gate checks an access token in this order: size, shape and header, because they cost nothing; then issuer and
 //! key; then `exp`, `nbf` and `iat`, which can only refuse; then the signature; then the other claims. Issuer and `kid`

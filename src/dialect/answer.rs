@@ -1,4 +1,4 @@
-//! What a dialect makes of a request: a reply, a forward, or a connection that it takes over.
+//! The answer of a dialect to a request: a reply, a forward, or a connection that it takes over.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ use rotogate_core::fault::Error;
 use rotogate_core::reason::Reason;
 use rotogate_core::reply::{Reply, ReplyBody};
 
-/// What a dialect makes of a request.
+/// The answer of a dialect to a request.
 ///
 /// ```
 /// use rotogate::dialect::{Answer, Reply, ReplyBody};
@@ -30,9 +30,9 @@ use rotogate_core::reply::{Reply, ReplyBody};
 pub enum Answer {
     /// A reply, and its outcome for the access log.
     Reply(Reply, Reason),
-    /// The reply depends on what the service behind the gate answers to the same request.
+    /// The reply depends on the answer of the service behind the gate to the same request.
     Consult(Consult),
-    /// The request is not the gate's: the enclosed call goes to the route of its path.
+    /// The request is not for the gate itself: the enclosed call goes to the route of its path.
     Forward(Forward),
     /// The dialect takes over the connection.
     #[cfg(feature = "kuzzle")]
@@ -58,7 +58,8 @@ impl fmt::Debug for Answer {
 }
 
 /// A request that is authorised like any other on the route of its path and sent on without its body. The service's
-/// answer becomes part of the gate's own reply. For operations that [`Dialect::consults`](super::Dialect::consults) names.
+/// answer becomes part of the gate's own reply. Only for operations that
+/// [`Dialect::consults`](super::Dialect::consults) names.
 ///
 /// ```
 /// use http::StatusCode;
@@ -78,11 +79,11 @@ impl fmt::Debug for Answer {
 /// # let _ = answer;
 /// ```
 pub struct Consult {
-    /// Makes the reply, with its outcome for the access log.
+    /// Makes the reply, and its outcome for the access log.
     pub then: Box<dyn FnOnce(ConsultResult) -> (Reply, Reason) + Send>,
 }
 
-/// What the service behind the gate answered.
+/// The answer of the service behind the gate.
 ///
 /// ```
 /// use rotogate::dialect::ConsultResult;
@@ -98,7 +99,7 @@ pub struct Consult {
 /// ```
 #[derive(Debug)]
 pub enum ConsultResult {
-    /// There is no service to ask.
+    /// The gate has no service to ask.
     NoService,
     /// The route of the path refuses the request.
     Refused(Denial),
@@ -125,7 +126,7 @@ pub enum ConsultResult {
 /// ```
 #[non_exhaustive]
 pub struct Forward {
-    /// The credential of the body. It replaces the one in `Authorization`.
+    /// The credential of the body. It replaces the credential in `Authorization`.
     pub credential: Option<SecretString>,
     /// The body, without credentials.
     pub body: Bytes,

@@ -1,4 +1,4 @@
-//! Requests to an endpoint: the paths that a dialect serves, and what arrives there.
+//! Requests to an endpoint: the paths that a dialect serves, and the requests to these paths.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -26,7 +26,7 @@ pub struct ServedPath {
     pub operation: &'static str,
     /// The path, a `matchit` template. A `{account}` in it names the account.
     pub template: String,
-    /// The methods; others are 405.
+    /// The methods; other methods get 405.
     pub methods: &'static [Method],
     /// Raw spellings of this path besides the canonical one, because a real client sends them. The gate answers any
     /// other spelling close to the path with 404, and never forwards it. `{account}` means the same as in the template.
@@ -59,7 +59,7 @@ pub struct Call<'a> {
     pub operation: &'static str,
     /// The values of the template's parameters, by name.
     pub params: &'a [(String, String)],
-    /// The method, one of the operation's.
+    /// The method, which is one of the operation's methods.
     pub method: &'a Method,
     /// The headers.
     pub headers: &'a HeaderMap,
@@ -96,8 +96,8 @@ impl fmt::Debug for Call<'_> {
     }
 }
 
-/// A call inside an envelope. It obeys the rules that routes have for the call, and those of the envelope's own path
-/// too.
+/// A call inside an envelope. The call obeys the rules that routes have for the call, and the rules of the envelope's
+/// own path.
 ///
 /// ```
 /// use http::Method;
@@ -113,14 +113,15 @@ impl fmt::Debug for Call<'_> {
 // Requirement T22.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EnclosedCall {
-    /// The name that rules use for it.
+    /// The name that rules use for the call.
     pub name: String,
-    /// The requests that make the same call without an envelope: method and canonical path. Empty if the protocol has
-    /// none.
+    /// The requests that make the same call without an envelope: method and canonical path. Empty if the call exists
+    /// only in an envelope.
     pub requests: Vec<(Method, String)>,
 }
 
-/// Where a dialect's clients put their access token, besides `Authorization`: on a data route, and at its endpoint.
+/// Where a dialect's clients put their access token, besides `Authorization`: on a data route, and at the dialect's
+/// endpoint.
 ///
 /// ```
 /// use rotogate::dialect::Sources;
@@ -130,11 +131,12 @@ pub struct EnclosedCall {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sources {
-    /// A parameter of the query. `Authorization` takes precedence over it, and it is never forwarded.
+    /// A parameter of the query. `Authorization` takes precedence over the parameter, which is never forwarded.
     pub query: Option<&'static str>,
     /// A cookie. A request with a token and a cookie is refused. The cookie is never forwarded.
     pub cookie: Option<&'static str>,
-    /// Whether its own operations take the session cookie of a browser. A token in `Authorization` takes precedence over it.
+    /// Whether the dialect's operations accept the session cookie of a browser. A token in `Authorization` takes
+    /// precedence over the cookie.
     pub session: bool,
 }
 
@@ -158,7 +160,7 @@ pub struct OAuthPaths {
     pub introspection: String,
 }
 
-/// Does `Content-Type` say that the body is JSON? `None` without the header. A parameter of the media type changes
+/// Does `Content-Type` declare the body to be JSON? `None` without the header. A parameter of the media type changes
 /// nothing (RFC 8259 §11).
 ///
 /// A browser sends this media type to another origin only after a preflight, unlike text and forms (Fetch §3.3.2).

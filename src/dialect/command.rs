@@ -115,7 +115,7 @@ pub enum Command {
         /// The resource that the tokens are for (RFC 8707); `None` for the audience of the gate.
         resource: Option<Box<str>>,
     },
-    /// A token for the client's own account.
+    /// Requests a token for the client's own account.
     ClientToken {
         /// The client.
         client: PresentedClient,
@@ -124,11 +124,11 @@ pub enum Command {
         /// The resource that the token is for (RFC 8707).
         resource: Option<Box<str>>,
     },
-    /// A token with which the client acts for the subject of another one (RFC 8693).
+    /// Requests a token with which the client acts for the subject of another token (RFC 8693).
     Exchange(Box<ExchangeRequest>),
-    /// A token for an assertion of another issuer (RFC 7523 §2.1).
+    /// Requests a token for an assertion of another issuer (RFC 7523 §2.1).
     Assertion {
-        /// The client. `None`: the assertion alone says who calls.
+        /// The client; `None` if only the assertion states who the caller is.
         client: Option<PresentedClient>,
         /// The assertion.
         assertion: SecretString,
@@ -147,7 +147,7 @@ pub enum Command {
         scope: Option<Scope>,
         /// The requested lifetime.
         access_ttl: Option<Duration>,
-        /// The resource that the login named: no other one is granted (RFC 8707).
+        /// The resource that the login named; no other resource is granted (RFC 8707).
         resource: Option<Box<str>>,
     },
     /// Ends the session of a token of any kind. An unknown token changes nothing (RFC 7009).
@@ -161,27 +161,28 @@ pub enum Command {
     Logout {
         /// The token.
         access: SecretString,
-        /// Ends all sessions of its user.
+        /// Whether all sessions of the token's user end.
         everywhere: bool,
     },
-    /// Another issuer says that a session or a user ended: a [`Notice`](super::events::Notice) of
+    /// Another issuer reports the end of a session or of a user: a [`Notice`](super::events::Notice) of
     /// [`Events`](super::events::Events).
     EndedElsewhere(super::events::Notice),
-    /// Another issuer asks to end everything of a user: a [`GlobalRevocation`](super::global_revocation::GlobalRevocation) of
+    /// Another issuer asks the gate to end all sessions and tokens of a user: a
+    /// [`GlobalRevocation`](super::global_revocation::GlobalRevocation) of
     /// [`GlobalRevocations`](super::global_revocation::GlobalRevocations).
     RevokeGlobally(super::global_revocation::GlobalRevocation),
-    /// The state of a token (RFC 7662), for a confidential client.
+    /// Asks for the state of a token (RFC 7662), for a confidential client.
     Introspect {
         /// The client.
         client: PresentedClient,
         /// The token.
         token: SecretString,
     },
-    /// The state of an access token, for its holder.
+    /// Asks for the state of an access token, for its holder.
     Check {
         /// The token.
         access: SecretString,
-        /// A superseded token counts as good while it may be exchanged for the same successor again.
+        /// Whether a superseded token counts as good while it may be exchanged for the same successor again.
         superseded_in_grace: bool,
     },
 }
@@ -207,7 +208,7 @@ pub enum Command {
 pub enum Outcome {
     /// Tokens.
     Issued(Box<IssuedTokens>),
-    /// The token's session is gone, or never existed: the caller need not know which.
+    /// The token's session has ended, or never existed: the caller need not know which.
     Revoked,
     /// The state of the token, or why the token is not good. Both are decisions; an undecided check is an error.
     Checked(Result<Box<CheckedToken>, NotGood>),
@@ -306,7 +307,7 @@ pub trait CommandHandler: Send + Sync {
     /// Passes a request on to the provider behind this endpoint.
     ///
     /// # Errors
-    /// [`Denial::NoRoute`] from a handler without a provider; what the relay refuses.
+    /// [`Denial::NoRoute`] from a handler without a provider; the refusals of the relay.
     #[cfg(feature = "relay")]
     async fn relay(&self, request: RelayRequest) -> Result<ProviderReply, Error> {
         drop(request);

@@ -55,7 +55,7 @@ pub(super) const BAD_TOKEN: &str = "AUTH_1002";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Envelope {
     /// How long ago the access token of a refresh may have expired. Zero, the protocol's documented rule, refuses every
-    /// expired one.
+    /// expired token.
     pub expired_for_at_most: Duration,
     /// The status of refused credentials and tokens.
     pub failure_status: StatusCode,
@@ -129,7 +129,7 @@ impl Dialect for Envelope {
         if said_json(call.headers) == Some(false) {
             return Err(Denial::MalformedRequest("the body must be application/json"));
         }
-        // A repeated member is refused at any depth (requirement R11); unknown ones are ignored.
+        // A repeated member is refused at any depth (requirement R11); unknown members are ignored.
         let mut body = strict_json::object(call.body)
             .map_err(|_| Denial::MalformedRequest("the body is not a JSON object, or repeats a member"))?;
         let mut mandatory = |name| match body.remove(name) {
@@ -192,7 +192,7 @@ impl Envelope {
             // The password was right. A client that receives "bad credentials" here would ask for the password again
             // and again.
             Class::TooManySessions => self.refused(BAD_CREDENTIALS, "Too many sessions"),
-            // One reply for every failed login, and one for every bad token (requirements A2, R7).
+            // All failed logins get the same reply, and all bad tokens get the same reply (requirements A2, R7).
             Class::Head(_)
             | Class::Tunnel
             | Class::UnknownHost

@@ -52,11 +52,11 @@ pub struct Notice {
     pub protocol: EventProtocol,
     /// The name of the issuer whose endpoint received the notice.
     pub issuer: Box<str>,
-    /// The `aud` of the token must name one of these.
+    /// The accepted audiences, of which the token's `aud` must name one.
     pub audience: Box<[Box<str>]>,
-    /// Whether its sender may use the endpoint.
+    /// Whether the sender of the notice may use the endpoint.
     pub is_authenticated: bool,
-    /// The signed text, or why there is none.
+    /// The signed text, or why the request has no signed text.
     pub token: Result<SecretString, &'static str>,
 }
 
@@ -192,7 +192,7 @@ impl Dialect for Events {
     }
 }
 
-/// The answer to one of too many requests.
+/// The answer to a request beyond a limit.
 pub(super) fn limited(wait: std::time::Duration) -> Reply {
     let mut answer = reply::problem(StatusCode::TOO_MANY_REQUESTS, None);
     reply::retry_after(&mut answer, wait);

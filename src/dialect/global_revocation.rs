@@ -48,11 +48,11 @@ const MAX_REQUEST: usize = 4 * 1024;
 pub struct GlobalRevocation {
     /// The name of the issuer whose endpoint received the request.
     pub issuer: Box<str>,
-    /// The `sub` of the JWT must be this.
+    /// The required `sub` of the JWT.
     pub client_id: Box<str>,
-    /// Its `aud` must be this.
+    /// The value that the JWT's `aud` must have.
     pub audience: Box<str>,
-    /// The JWT, or why there is none.
+    /// The JWT, or why the request has no JWT.
     pub token: Result<SecretString, &'static str>,
     /// The body, which names the user.
     pub body: Box<[u8]>,
@@ -75,14 +75,14 @@ pub struct GlobalRevocations {
 }
 
 impl GlobalRevocations {
-    /// Takes the requests of the issuer with this name, which knows the gate by `client_id`. `url` is that of the endpoint, as
-    /// the issuer calls it.
+    /// Accepts the requests of the issuer with this name, which knows the gate by `client_id`. `url` is the URL under
+    /// which the issuer calls the endpoint.
     pub fn new(issuer: impl Into<Box<str>>, client_id: impl Into<Box<str>>, url: impl Into<Box<str>>) -> Self {
         Self { issuer: issuer.into(), client_id: client_id.into(), url: url.into() }
     }
 }
 
-/// The one bearer token of a request.
+/// The only bearer token of a request.
 fn bearer(call: &Call<'_>) -> Result<SecretString, &'static str> {
     let mut values = call.headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return Err("one Authorization header is needed") };
@@ -121,7 +121,8 @@ impl Dialect for GlobalRevocations {
         if call.body.len() > MAX_REQUEST {
             return Err(Denial::BodyTooLarge);
         }
-        // A body of another type names nobody: the sender is proved first, so a stranger learns nothing of it.
+        // A body of another type counts as empty. It is refused only after the sender is proved, so that a stranger
+        // learns nothing.
         let body = if is_json(call) { Box::from(&**call.body) } else { Box::default() };
         Ok(Command::RevokeGlobally(GlobalRevocation {
             issuer: self.issuer.clone(),

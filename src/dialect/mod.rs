@@ -1,5 +1,5 @@
-//! Dialects: thin translations between one wire protocol and the engine's commands, with that protocol's words for each
-//! refusal. A dialect holds no state and decides nothing.
+//! Dialects: thin translations between one wire protocol and the engine's commands, with the protocol's own reply for
+//! each refusal. A dialect holds no state and decides nothing.
 //!
 //! Most dialects need only [`Dialect::read`], which turns a request into a [`Command`], and [`Dialect::write`], which
 //! turns its outcome into a reply; [`oauth2`] is the example to follow. A dialect whose messages are not one command

@@ -43,7 +43,7 @@ use rotogate_core::reason::Reason;
 use rotogate_core::reply::problem;
 use rotogate_core::session::Scope;
 
-/// The scope that a caller needs where [`MyKeys::needs_scope`] is set.
+/// The scope that a caller needs if [`MyKeys::needs_scope`] is set.
 pub const SCOPE: &str = "keys";
 
 const ALL: &str = "keys";
@@ -121,7 +121,7 @@ impl Dialect for MyKeys {
     }
 
     fn read(&self, _: &Call<'_>) -> Result<Command, Denial> {
-        // [`Dialect::answer`] reads the request.
+        // Not called, because [`Dialect::answer`] reads the request.
         Err(Denial::NoRoute)
     }
 
@@ -150,12 +150,12 @@ fn body<T: DeserializeOwned>(call: &Call<'_>) -> Result<T, Denial> {
     if said_json(call.headers) != Some(true) {
         return Err(Denial::MalformedRequest("content-type: application/json is expected"));
     }
-    // No member is unknown, and none comes twice.
+    // Unknown and repeated members are refused.
     serde_json::from_slice(call.body)
         .map_err(|_| Denial::MalformedRequest("the body is not the JSON object that is expected"))
 }
 
-/// What a new key is to be. `lifetime` is in seconds.
+/// The properties of a new key. `lifetime` is in seconds.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NewOwnKey {
@@ -182,7 +182,7 @@ impl NewOwnKey {
     }
 }
 
-/// How a key is replaced. `overlap` is in seconds.
+/// The parameters of a rotation. `overlap` is in seconds.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KeyRotation {

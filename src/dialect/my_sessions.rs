@@ -42,7 +42,7 @@ use rotogate_core::reply::{self, problem};
 use rotogate_core::session::{Scope, SessionId};
 use rotogate_core::token::session_cookie::session_cookie;
 
-/// The scope that a caller needs where [`MySessions::needs_scope`] is set.
+/// The scope that a caller needs if [`MySessions::needs_scope`] is set.
 pub const SCOPE: &str = "sessions";
 
 const ALL: &str = "sessions";
@@ -103,7 +103,7 @@ impl MySessions {
     }
 }
 
-/// A refusal in the words of these endpoints, whose callers need the scope.
+/// The reply to a refused request. `scope` is the scope that callers of the endpoint need.
 pub(super) fn refusal(error: &Error, scope: Scope) -> Reply {
     match error {
         Error::Denied(denial) => {
@@ -156,7 +156,7 @@ impl Dialect for MySessions {
     }
 
     fn read(&self, _: &Call<'_>) -> Result<Command, Denial> {
-        // [`Dialect::answer`] reads the request.
+        // Not called, because [`Dialect::answer`] reads the request.
         Err(Denial::NoRoute)
     }
 

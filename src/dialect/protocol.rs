@@ -57,7 +57,7 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     /// The operations at an endpoint whose path is `base`.
     fn serves(&self, base: &str) -> Vec<ServedPath>;
 
-    /// The path of an endpoint that names none.
+    /// The path of an endpoint that names no path.
     fn default_path(&self) -> &'static str;
 
     /// The session rules of the protocol. The configuration takes precedence.
@@ -65,7 +65,7 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
         ProfileOverride::default()
     }
 
-    /// The client of the dialect's sessions, if the protocol names none.
+    /// The client of the dialect's sessions, if the protocol names no client.
     fn client(&self) -> Option<&'static str> {
         None
     }
@@ -129,14 +129,14 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     /// Reads a request.
     ///
     /// # Errors
-    /// What the protocol does not allow.
+    /// The denial of a request that the protocol does not allow.
     fn read(&self, call: &Call<'_>) -> Result<Command, Denial>;
 
     /// Writes the outcome of a request, or its error.
     fn write(&self, call: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply;
 
-    /// Answers a request: reads it, has the command executed, and writes the outcome. Also returns why the request was
-    /// refused, if it was.
+    /// Answers a request: reads it, lets `gate` execute the command, and writes the outcome. Also returns the reason
+    /// for the access log.
     async fn answer(&self, call: &Call<'_>, gate: &dyn CommandHandler) -> Answer {
         let outcome = match self.read(call) {
             Ok(command) => gate.execute(command).await,
@@ -160,8 +160,8 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
         (self.write(call, Err(denial.into())), denial.into())
     }
 
-    /// Do the headers of a request show a client of this protocol? The gate asks this for refusals on a path that is
-    /// neither an endpoint's nor a route's.
+    /// Do the headers of a request show a client of this protocol? The gate asks this for refusals on a path of no
+    /// endpoint and no route.
     fn knows(&self, headers: &HeaderMap) -> bool {
         let _ = headers;
         false

@@ -52,7 +52,7 @@ pub fn by_name(name: &str, options: &Options) -> Option<Box<dyn Dialect>> {
         #[cfg(feature = "relay")]
         MY_KEYS => Some(Box::new(options.my_keys)),
         MY_SESSIONS => Some(Box::new(options.my_sessions)),
-        // For its paths and defaults. `GateBuilder::browser` makes the endpoint.
+        // Only for the dialect's paths and defaults. `GateBuilder::browser` makes the endpoint.
         browser::NAME => Some(Box::<browser::BrowserDialect>::default()),
         _ => None,
     }

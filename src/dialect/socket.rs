@@ -13,7 +13,7 @@ use rotogate_core::denial::Denial;
 use rotogate_core::lease::{Lease, StreamEnd};
 use rotogate_core::overload::SocketPermit;
 
-/// Selects the upstream connection of a message: callers of one identity share a connection.
+/// Selects the upstream connection of a message: messages of callers with the same identity share a connection.
 pub(crate) type SocketIdentity = Box<[u8]>;
 
 /// The gate, for the messages of one connection.
@@ -44,8 +44,8 @@ pub(crate) trait SocketGate: CommandHandler {
     /// Waits until the gate shuts down its connections.
     async fn closing(&self);
 
-    /// Have other rules replaced those under which the connection began? Then it can open only upstream connections
-    /// that the old rules permit, too.
+    /// Have other rules replaced the rules under which the connection began? If so, the connection can open only
+    /// upstream connections that the old rules permit, too.
     fn are_rules_replaced(&self) -> bool;
 
     /// Have the rules changed since the last call?
@@ -54,8 +54,8 @@ pub(crate) trait SocketGate: CommandHandler {
     /// Do the rules in force still have the connection's endpoint?
     fn is_served(&self) -> bool;
 
-    /// A WebSocket to the upstream for this call, opened as the token's caller, and what ends it earlier than its token; `None` if
-    /// there is no connection.
+    /// A WebSocket to the upstream for this call, opened as the token's caller, and the condition that ends it earlier
+    /// than its token; `None` if no connection can be opened.
     async fn dial(&self, token: Option<&str>, called: &EnclosedCall) -> Option<(Upgraded, Option<StreamEnd>)>;
 }
 

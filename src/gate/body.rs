@@ -1,4 +1,4 @@
-//! The body of a reply: the inner service's body, unchanged, or a body of the gate's own. Neither is boxed.
+//! The body of a reply: the inner service's body, unchanged, or a body that the gate makes. Neither is boxed.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -60,7 +60,7 @@ impl<B> GateBody<B> {
         }
     }
 
-    /// Why the reply was cut off when its caller's session ended, if it was.
+    /// Why the reply was cut off, if the end of the caller's session cut it off.
     pub fn cut(&self) -> Option<&'static str> {
         match &self.kind {
             BodyKind::Inner { guard, .. } => guard.as_ref()?.cut(),
@@ -68,7 +68,8 @@ impl<B> GateBody<B> {
         }
     }
 
-    /// The whole body, if it is in memory: the gate's own, or the result of `of_inner` for the inner service's.
+    /// The whole body, if it is in memory: the gate's own body, or the result of `of_inner` for the inner service's
+    /// body.
     pub fn own_bytes(&mut self, of_inner: impl FnOnce(&mut B) -> Option<&mut Bytes>) -> Option<&mut Bytes> {
         match &mut self.kind {
             BodyKind::Inner { body, .. } => of_inner(body),
@@ -77,7 +78,7 @@ impl<B> GateBody<B> {
         }
     }
 
-    /// The inner service's body, and the guard that it holds.
+    /// The inner service's body, with its guard and its slot.
     pub(super) fn into_inner(self) -> Option<(B, Option<Box<ReplyGuard>>, Option<InFlightSlot>)> {
         match self.kind {
             BodyKind::Inner { body, guard, counted } => Some((body, guard, counted)),

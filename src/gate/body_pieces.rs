@@ -2,11 +2,11 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-/// What arrived so far. Most bodies arrive in one piece, which is not copied.
+/// The bytes that have arrived so far. Most bodies arrive in one piece, which is not copied.
 #[derive(Debug, Default)]
 pub(super) struct BodyPieces {
     first: Bytes,
-    /// Empty, unless there is more than one piece.
+    /// The collected pieces; empty unless there are several.
     all: BytesMut,
 }
 

@@ -36,8 +36,8 @@ pub use crate::dialect::browser::LoginPage;
 pub use sessions::BrowserSessions;
 pub(super) use sessions::{keep_cookie, presented};
 
-/// The login of browsers: an endpoint whose sessions are one cookie. Scripts never see a token, and none leaves the gate
-/// for the browser.
+/// The login of browsers: an endpoint whose sessions are represented by one cookie. Scripts never see a token, and the
+/// gate sends no token to the browser.
 ///
 /// A route takes the session with [`RoutePolicy::session`](rotogate_core::route::RoutePolicy::session). Requests of other
 /// pages are refused, whatever `SameSite` says.
@@ -73,7 +73,7 @@ pub struct Browser {
     provider: Option<LoginProvider>,
 }
 
-/// The attributes of the session cookie that an operator chooses. All others are fixed.
+/// The attributes of the session cookie that an operator can choose. All other attributes are fixed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct CookieAttributes {
     is_strict: bool,
@@ -114,10 +114,10 @@ impl Browser {
         }
     }
 
-    /// A login at an OpenID provider, at `path`: `/auth/login` leads there, and the provider leads back to
-    /// `/auth/callback`, whose URL is to be registered there. The issuer must be a
-    /// [trusted issuer](super::GateBuilder::trusted_issuer): its rules map the claims of the user. The gate keeps the
-    /// provider's tokens in its [relay store](super::GateBuilder::relay_store), sealed under the browser's cookie: see
+    /// A login at an OpenID provider, at `path`: `/auth/login` leads the browser to the provider, and the provider
+    /// leads it back to `/auth/callback`, whose URL must be registered at the provider. The issuer must be a [trusted
+    /// issuer](super::GateBuilder::trusted_issuer): its rules map the claims of the user. The gate keeps the provider's
+    /// tokens in its [relay store](super::GateBuilder::relay_store), sealed under the browser's cookie: see
     /// [`ProviderToken`](super::ProviderToken).
     #[cfg(feature = "browser-oidc")]
     pub fn provider(path: impl Into<String>, provider: LoginProvider) -> Self {
@@ -131,30 +131,31 @@ impl Browser {
         self
     }
 
-    /// Where a logout by a form leads: a path of the gate, or a URL of an
-    /// [allowed origin](super::GateBuilder::allowed_origins). The default is `/`.
+    /// Sets the target of a logout by a form: a path of the gate, or a URL of an [allowed
+    /// origin](super::GateBuilder::allowed_origins). The default is `/`.
     #[must_use]
     pub fn after_logout(mut self, to: impl Into<String>) -> Self {
         self.after_logout = to.into();
         self
     }
 
-    /// `SameSite=Strict` instead of `Lax`: links from other sites open without a session. For a public page with an API
-    /// behind it.
+    /// Sets the cookie with `SameSite=Strict` instead of `Lax`: links from other sites open without a session. Useful
+    /// for a public page with an API behind it.
     #[must_use]
     pub const fn strict(mut self) -> Self {
         self.cookie.is_strict = true;
         self
     }
 
-    /// A cookie that the browser drops when it closes.
+    /// Makes a cookie that the browser drops when it closes.
     #[must_use]
     pub const fn until_closed(mut self) -> Self {
         self.cookie.is_persistent = false;
         self
     }
 
-    /// A header that each request of a script must have. Navigations, WebSockets, event streams and images need none.
+    /// Sets a header that each request of a script must have. Navigations, WebSockets, event streams and images need no
+    /// such header.
     // Requirement B24.
     #[must_use]
     pub fn csrf_header(mut self, name: HeaderName) -> Self {
@@ -162,8 +163,8 @@ impl Browser {
         self
     }
 
-    /// Whether sessions are bound to the key of the browser's device (Device Bound Session Credentials). The default is
-    /// [`DeviceBound::Off`].
+    /// Sets whether sessions are bound to the key of the browser's device (Device Bound Session Credentials). The
+    /// default is [`DeviceBound::Off`].
     // Requirement B47.
     #[must_use]
     pub const fn device_bound(mut self, bound: DeviceBound) -> Self {
@@ -171,7 +172,8 @@ impl Browser {
         self
     }
 
-    /// Overrides keys of the profile, whose default is 10 minutes between renewals, 8 hours idle, 7 days in all.
+    /// Overrides keys of the profile. By default, sessions are renewed every 10 minutes, and end after 8 idle hours or
+    /// 7 days.
     #[must_use]
     pub fn profile(mut self, profile: ProfileOverride) -> Self {
         self.profile = profile;
@@ -203,8 +205,8 @@ impl Browser {
         self
     }
 
-    /// Refuses sessions to pages of [allowed origins](super::GateBuilder::allowed_origins): CORS lets them send no
-    /// credentials.
+    /// Refuses sessions to pages of [allowed origins](super::GateBuilder::allowed_origins): CORS does not let these
+    /// pages send credentials.
     #[must_use]
     pub const fn refuse_allowed_origins(mut self) -> Self {
         self.sessions.admits_listed = false;
@@ -222,7 +224,7 @@ impl Browser {
         self.sessions.clone()
     }
 
-    /// The endpoint at this public URL, and what the rest of the gate knows of it.
+    /// The endpoint at this public URL, and the facts about it that the rest of the gate needs.
     pub(super) fn ready(
         self,
         public_url: &str,
@@ -283,7 +285,7 @@ impl Browser {
     }
 }
 
-/// How many logins of browsers ended in each way.
+/// How many logins of browsers had each result.
 #[derive(Debug, Default)]
 pub(crate) struct BrowserLogins([AtomicU64; LOGIN_RESULTS.len()]);
 
@@ -336,14 +338,14 @@ fn secure_host(public_url: &str) -> Option<String> {
 #[derive(Debug)]
 pub(crate) struct BrowserEndpoint {
     pub(super) dialect: BrowserDialect,
-    /// The host of the public URL, the only one that serves the endpoint.
+    /// The host of the public URL, which is the only host that serves the endpoint.
     pub(super) host: String,
     cookie: CookieAttributes,
     pub(super) device: DeviceBound,
-    /// Where browsers log in, if not here.
+    /// The provider where browsers log in, if they do not log in at the gate.
     #[cfg(feature = "browser-oidc")]
     pub(super) provider: Option<LoginProvider>,
-    /// Whether that provider refuses the gate's credentials.
+    /// The state of the provider's refusals of the gate's credentials.
     #[cfg(feature = "browser-oidc")]
     refusals: client_refusals::ClientRefusals,
 }
@@ -360,7 +362,7 @@ impl BrowserEndpoint {
         }
     }
 
-    /// Clears the cookies of a session. A browser clears them only by the same attributes.
+    /// Clears the cookies of a session. A browser clears a cookie only if the attributes are the same.
     pub(super) fn clear_cookies(&self, headers: &mut HeaderMap) {
         headers.append(SET_COOKIE, self.clear_cookie());
         if self.device != DeviceBound::Off {
@@ -368,18 +370,19 @@ impl BrowserEndpoint {
         }
     }
 
-    /// The `Set-Cookie` of a new session that lasts so many seconds.
+    /// The `Set-Cookie` of a new session, with this lifetime in seconds.
     fn set_cookie(&self, value: &str, seconds: u64) -> HeaderValue {
         self.cookie.cookie(value, self.cookie.is_persistent.then_some(seconds))
     }
 
-    /// Whether a safe request may set cookies: those of a login at a provider, which the browser's own transaction proves.
+    /// May a safe request of this operation set cookies? Only in a login at a provider, where the browser's transaction
+    /// cookie proves the login.
     // Requirement T25.
     pub(super) fn sets_cookies_at(&self, operation: &str) -> bool {
         self.dialect.has_provider && [LOGIN, CALLBACK].contains(&operation)
     }
 
-    /// Where the provider leads a browser back to: a constant, whatever a request says of its host.
+    /// The URL to which the provider leads a browser back. It does not depend on the host that a request names.
     #[cfg(feature = "browser-oidc")]
     pub(super) fn redirect_uri(&self) -> String {
         format!("{}{}", self.dialect.targets.origin, self.dialect.path_of(CALLBACK))
@@ -391,7 +394,7 @@ impl BrowserEndpoint {
         self.cookie.is_strict
     }
 
-    /// The page of the provider that ends the login there, if there is one.
+    /// The URL of the provider's page that ends the login at the provider, if there is one.
     #[cfg_attr(not(feature = "browser-oidc"), expect(unused_variables, reason = "for a provider"))]
     pub(super) fn logout_at_provider(&self, hint: Option<&str>) -> Option<String> {
         #[cfg(feature = "browser-oidc")]

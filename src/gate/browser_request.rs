@@ -1,5 +1,5 @@
-//! Requests by session cookie: the cookie in the request, the load and the renewal of its session, and what the reply
-//! must have.
+//! Requests by session cookie: the cookie in the request, the load and the renewal of its session, and the headers of
+//! the reply.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,20 +24,20 @@ use rotogate_core::token::session_cookie::is_of_browser;
 pub(super) use rotogate_core::token::session_cookie::session_cookie;
 use rotogate_core::verify_cache::{SessionAnswer, SessionMiss, Verified};
 
-/// The longest wait of a request for its session. The load itself goes on.
+/// The longest wait of a request for its session. The load itself continues.
 const MAX_WAIT: Duration = Duration::from_secs(10);
-/// When a request may try again whose session could not be loaded in time.
+/// The delay before a retry of a request whose session could not be loaded in time.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
-/// When a request renews its session. A prefetch of a browser does not: the user may never
-/// open the page.
+/// When a request renews its session. A browser's prefetch does not renew it, because the user may never open the page.
 // Requirement B11.
 pub(super) fn renewal_of(parts: &Parts) -> RenewWhen {
     if is_prefetch(&parts.headers) { RenewWhen::Never } else { RenewWhen::Over }
 }
 
 impl Inner {
-    /// The rules by which the session of a browser is renewed: those of its endpoint, also if the application began it.
+    /// The rules by which the session of a browser is renewed: the rules of the browser endpoint, even if the
+    /// application began the session.
     pub(in crate::gate) fn browser_rules(&self, session: &Session) -> Result<BrowserRules, Denial> {
         let of_endpoint = self.endpoints.client_of(session).or_else(|| self.endpoints.browser_client());
         let of_endpoint = of_endpoint.filter(|client| client.id == session.client).map(Arc::clone);
@@ -59,7 +59,7 @@ impl Inner {
         SessionMiss { miss: self.shown(address), keyring: self.engine.keyring(), answer }
     }
 
-    /// The session of a cookie that came to an endpoint of ours.
+    /// The session of a cookie in a request to one of our endpoints.
     ///
     /// # Errors
     /// As [`TokenChecker::check_session`](rotogate_core::verify_cache::TokenChecker::check_session).
@@ -88,12 +88,12 @@ impl Inner {
         None
     }
 
-    /// Ends the streams of browsers whose user was disabled, in the directory or at the provider.
+    /// Asks directory and provider about browser sessions with open streams, and ends the streams of disabled users.
     pub(in crate::gate) async fn ask_about_browsers(&self) {
         self.engine.ask_about_browsers(self.session_provider().as_deref()).await;
     }
 
-    /// What became of a session cookie of ours, for the request that waits for it.
+    /// The result of loading the session of a cookie, for the request that waits for it.
     pub(in crate::gate) async fn loaded_session(self: &Arc<Self>, cookie: Arc<str>, when: RenewWhen) -> SessionAnswer {
         let loading = self.session_loaded(Arc::clone(&cookie), when);
         let outcome = match tokio::time::timeout(MAX_WAIT, loading).await {
@@ -118,8 +118,8 @@ impl Inner {
         .await
     }
 
-    /// What a request by this session cookie would find, for an explanation. `None` without one of ours, and for a session
-    /// that would be renewed first.
+    /// The result that a request with this session cookie would get, for an explanation. `None` without a session
+    /// cookie of ours, and for a session that would be renewed first.
     // Requirement B54.
     pub(in crate::gate) async fn foreseen_session(&self, parts: &Parts) -> Option<SessionAnswer> {
         let value = std::str::from_utf8(session_cookie(&parts.headers).ok()??).ok()?;
@@ -135,7 +135,7 @@ impl Inner {
         Some(SessionAnswer { cookie, outcome })
     }
 
-    /// Renews the session of a caller in the background, if it is time for that.
+    /// Renews the session of a caller in the background, if a renewal is due.
     // Requirement B9.
     pub(in crate::gate) fn renew_ahead(self: &Arc<Self>, caller: &Verified, parts: &Parts) {
         let Some(cookie) = caller.session_cookie() else { return };
@@ -146,7 +146,7 @@ impl Inner {
     }
 
     fn renew_in_background(self: &Arc<Self>, cookie: Arc<str>) {
-        // Without a runtime the request that finds the token over renews it.
+        // Without a runtime, the first request after the token's expiry renews the session.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let gate = Arc::clone(self);
         runtime.spawn(async move {
@@ -155,7 +155,7 @@ impl Inner {
         });
     }
 
-    /// The lease of an upgraded connection. What its client sends renews the session of a browser.
+    /// The lease of an upgraded connection. Data from the client renews the session of a browser.
     pub(in crate::gate) fn tunnel_lease(
         self: &Arc<Self>,
         caller: Option<&Arc<Verified>>,
@@ -165,12 +165,12 @@ impl Inner {
         let Some(cookie) = caller.and_then(|caller| caller.session_cookie()).map(Arc::clone) else { return lease };
         let gate = Arc::clone(self);
         lease.renewed_by(Arc::new(move || {
-            // A connection may outlive the rules of its beginning.
+            // A connection may outlive the rules under which it began.
             gate.successor().as_ref().unwrap_or(&gate).renew_in_background(Arc::clone(&cookie));
         }))
     }
 
-    /// Clears the cookies of a session that is over, and of no other.
+    /// Clears the session cookies if the session has ended, and only then.
     // Requirement B18.
     pub(in crate::gate) fn clear_session(&self, parts: &Parts, denial: Denial, reply: &mut Reply) {
         if let Denial::SessionOver(_) = denial {
@@ -186,8 +186,8 @@ impl Inner {
         }
     }
 
-    /// Adapts the reply of the service to a request by session: no shared cache keeps it, and no session cookie comes from
-    /// behind the gate.
+    /// Adapts the reply of the service to a request by session: no shared cache may keep it, and a service behind the
+    /// gate cannot set session cookies.
     // Requirement B27.
     pub(in crate::gate) fn adapt_reply(&self, headers: &mut HeaderMap) {
         adapt_reply(headers);
@@ -218,11 +218,11 @@ pub(super) fn forwarded_token(
     Ok(header)
 }
 
-/// The access token of a session for the service: the provider's, if the user logged in at one. A handler gets it from the
-/// extensions, an upstream as the returned header, if the route forwards it.
+/// The access token of a session for the service: the provider's token, if the user logged in at a provider. A handler
+/// gets it from the extensions, an upstream as the returned header, if the route forwards it.
 ///
 /// # Errors
-/// [`Denial::ProviderTokenOver`], [`Denial::SessionUnavailable`]: without its token, the request is not sent.
+/// [`Denial::ProviderTokenOver`], [`Denial::SessionUnavailable`]: without the session's token, the request is not sent.
 // Requirement B40.
 pub(super) fn token_for_service(
     gate: &Inner,
@@ -261,7 +261,7 @@ fn has_no_store(headers: &HeaderMap) -> bool {
     directives.map(<[u8]>::trim_ascii).any(|directive| directive.eq_ignore_ascii_case(b"no-store"))
 }
 
-/// Removes what would set a cookie of a session or of a login, and leaves the other cookies as they are.
+/// Removes the `Set-Cookie` headers of session and login cookies, and leaves other cookies unchanged.
 pub(super) fn strip_set_cookie(headers: &mut HeaderMap) {
     let is_ours = |value: &HeaderValue| {
         let name = value.as_bytes().split(|byte| matches!(byte, b'=' | b';')).next().unwrap_or_default();

@@ -40,7 +40,7 @@ pub use error::BuildError;
 use rules::Rules;
 pub(super) use sound::assertion;
 
-/// The largest body of a request to an endpoint, in bytes, where its dialect names no other.
+/// The largest body of a request to an endpoint, in bytes, unless its dialect names another size.
 // Requirement A4.
 pub const DEFAULT_MAX_ENDPOINT_BODY: usize = 16 * 1024;
 /// The longest lifetime of a forwarded long-lived connection, however often its token is refreshed.
@@ -93,7 +93,7 @@ pub struct GateBuilder {
     max_stream: Option<Duration>,
     bounds: Bounds,
     forget_login_origin: bool,
-    /// The part that a running gate can replace.
+    /// The rules, which a running gate can replace.
     rules: Rules,
 }
 
@@ -114,16 +114,16 @@ impl GateBuilder {
         self
     }
 
-    /// Accepts a plain http issuer that is not on loopback. An attacker on the network can then answer in its name,
-    /// with other keys.
+    /// Accepts a plain http issuer that is not on loopback. An attacker on the network can then answer in the issuer's
+    /// name, with other keys.
     #[must_use]
     pub const fn dangerous_plain_issuer(mut self) -> Self {
         self.plain_issuer = true;
         self
     }
 
-    /// The `aud` of minted tokens. A token must name one of them on every route without its own `audiences`. The
-    /// default is the issuer.
+    /// The `aud` of minted tokens. On every route without its own `audiences`, a token must name one of these
+    /// audiences. The default is the issuer.
     #[must_use]
     pub fn audience(mut self, audience: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
         self.audience = audience.into_iter().map(Into::into).collect();
@@ -152,14 +152,15 @@ impl GateBuilder {
     }
 
     /// A store that other code **in this process** holds as well, to close it for example. Only one gate may use it: a
-    /// gate reads revocations when it is built, and never sees those that another gate writes later.
+    /// gate reads revocations when it is built, and never sees the revocations that another gate writes later.
     #[must_use]
     pub fn shared_store(mut self, store: Arc<dyn Store>) -> Self {
         self.store = Some(store);
         self
     }
 
-    /// The source of users. Without one, only the application starts sessions: [`Gate::sessions`](super::Gate::sessions).
+    /// The source of users. Without a directory, only the application starts sessions:
+    /// [`Gate::sessions`](super::Gate::sessions).
     #[must_use]
     pub fn directory(mut self, directory: Arc<dyn Directory>) -> Self {
         self.directory = Some(directory);
@@ -213,7 +214,7 @@ impl GateBuilder {
     }
 
     /// Adds a route. Without any route, every path requires a token of this gate. With routes, a request that matches
-    /// none is 404.
+    /// no route gets 404.
     #[must_use]
     pub fn route(mut self, route: Route) -> Self {
         self.rules.routes.push(route);
@@ -230,8 +231,8 @@ impl GateBuilder {
         self
     }
 
-    /// The headers that name the caller to the inner service: at most 64. The client's own copies are removed, in any
-    /// spelling.
+    /// The headers that name the caller to the inner service: at most 64. The client's copies of these headers are
+    /// removed, in any spelling.
     #[must_use]
     pub fn identity_headers(mut self, headers: impl IntoIterator<Item = (HeaderName, IdentityField)>) -> Self {
         self.rules.identity = Some(headers.into_iter().collect());
@@ -257,7 +258,7 @@ impl GateBuilder {
         self
     }
 
-    /// Which replies say what is left of the limits of a route. The default: the refusals by one.
+    /// Which replies state the remaining requests of a route's limits. The default is: only refusals by a limit.
     #[must_use]
     pub const fn rate_headers(mut self, headers: RateHeaders) -> Self {
         self.rules.rate_headers = headers;
@@ -293,7 +294,7 @@ impl GateBuilder {
         self
     }
 
-    /// How long the gate goes on without news from a store that other gates write to, too. The default is
+    /// How long the gate continues without news from a store that other gates write to, too. The default is
     /// [`Staleness::default`]. Stores of a single gate ignore it.
     #[must_use]
     pub fn staleness(mut self, staleness: Staleness) -> Self {
@@ -301,7 +302,8 @@ impl GateBuilder {
         self
     }
 
-    /// The store of the records of relays, and of the provider's tokens behind browser sessions: the gate's own store, too.
+    /// The store of the records of relays, and of the provider's tokens behind browser sessions. It may be the gate's
+    /// own store.
     #[cfg(any(feature = "relay", feature = "browser-oidc"))]
     #[must_use]
     pub fn relay_store(mut self, store: Arc<dyn rotogate_core::store::relay::RelayStore>) -> Self {
@@ -309,7 +311,7 @@ impl GateBuilder {
         self
     }
 
-    /// Publishes Token Status Lists: verifiers elsewhere read there which sessions have ended. They need
+    /// Publishes Token Status Lists: by these lists other verifiers learn which sessions have ended. The lists need
     /// [`relay_store`](Self::relay_store), and a key whose public half is published.
     #[cfg(feature = "relay")]
     #[must_use]
@@ -365,7 +367,7 @@ impl GateBuilder {
     }
 
     /// Does not store the address and user agent of a login. The audit event of a reuse then cannot compare them with
-    /// those of the reuse.
+    /// the presenter's.
     #[must_use]
     pub const fn forget_login_origin(mut self) -> Self {
         self.forget_login_origin = true;
@@ -380,8 +382,8 @@ impl GateBuilder {
         self
     }
 
-    /// The authorization endpoint that the metadata of the issuer name (RFC 8414 §2): that of the server where users log
-    /// in. The gate itself has none, and some clients take no metadata without it.
+    /// The authorization endpoint that the metadata of the issuer name (RFC 8414 §2): the endpoint of the server where
+    /// users log in. The gate itself has no such endpoint, and some clients accept no metadata without it.
     #[must_use]
     pub fn authorization_endpoint(mut self, url: impl Into<String>) -> Self {
         self.rules.authorization_endpoint = Some(url.into());
@@ -430,17 +432,18 @@ impl GateBuilder {
         self
     }
 
-    /// Accepts tokens that are bound to a key, with proofs by these rules (RFC 9449). A client or a route that requires
-    /// proofs turns this on as well, with the default rules. A running gate keeps the rules of its start.
+    /// Accepts tokens that are bound to a key, with proofs that meet these rules (RFC 9449). A client or a route that
+    /// requires proofs turns this on as well, with the default rules. A running gate keeps the rules of its start.
     #[must_use]
     pub fn dpop(mut self, settings: DpopSettings) -> Self {
         self.rules.dpop = Some(settings);
         self
     }
 
-    /// A hook that replaces the replies to refused requests: those that [`Gate::layer`](super::Gate::layer) and [`Gate::require`](super::Gate::require) refuse,
-    /// and those that the extractors [`Identity`](super::Identity) and [`Claims`](super::Claims) refuse. `None` keeps
-    /// the gate's reply. [`Denial::reason`](rotogate_core::denial::Denial::reason) is the word for a log, not for the client.
+    /// A hook that replaces the replies to refused requests: those that [`Gate::layer`](super::Gate::layer) and
+    /// [`Gate::require`](super::Gate::require) refuse, and those that the extractors [`Identity`](super::Identity) and
+    /// [`Claims`](super::Claims) refuse. If the hook returns `None`, the gate's reply is sent.
+    /// [`Denial::reason`](rotogate_core::denial::Denial::reason) is the word for a log, not for the client.
     ///
     /// The gate adds headers that clients rely on, unless the hook's reply has them: `WWW-Authenticate`, `Allow`,
     /// `Retry-After`, `Cache-Control`. The hook is not called where a protocol fixes the reply: for gRPC, on a route

@@ -35,12 +35,12 @@ const LONGEST_COOKIE: usize = 4096;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SameSite {
-    /// From pages of the same site only.
+    /// Only requests of pages of the same site carry the cookies.
     #[default]
     Strict,
-    /// Also when the user follows a link from another site.
+    /// The cookies are also sent when the user follows a link from another site.
     Lax,
-    /// From every page: for a client on another site, whose origin is among
+    /// Requests of every page carry the cookies: for a client on another site, whose origin is among
     /// [`GateBuilder::allowed_origins`](super::GateBuilder::allowed_origins).
     None,
 }
@@ -51,8 +51,8 @@ pub enum SameSite {
 /// a logout clears both. The routes take the access token from its cookie:
 /// [`RoutePolicy::cookie`](rotogate_core::route::RoutePolicy::cookie) or [`require().cookie(…)`](super::RequireLayer::cookie).
 ///
-/// Both cookies are `HttpOnly`, `Secure`, and of this host alone (`__Host-`). They last as long as their tokens, unless
-/// [`Self::until_closed`] says otherwise. Chrome and Firefox accept them from `http://localhost`, too.
+/// Both cookies are `HttpOnly`, `Secure`, and limited to this host (`__Host-`). They last as long as their tokens,
+/// unless [`Self::until_closed`] says otherwise. Chrome and Firefox accept them from `http://localhost`, too.
 ///
 /// A request that changes something needs proof that a page of our own or of an allowed origin sent it:
 /// [`Self::admit`], [`Self::refresh`] and [`Self::log_out`] refuse other requests with [`Denial::CrossOrigin`].
@@ -172,8 +172,8 @@ impl Cookies {
         }
     }
 
-    /// Whether a request with these headers may log in, or change anything by cookie. `Origin` or `Sec-Fetch-Site` must
-    /// show that a page of our own or of an allowed origin sent it.
+    /// Checks that a request with these headers may log in, or change anything by cookie. `Origin` or `Sec-Fetch-Site`
+    /// must show that a page of our own or of an allowed origin sent it.
     ///
     /// # Errors
     /// [`Denial::CrossOrigin`].

@@ -75,7 +75,7 @@ pub struct Endpoint {
     relay_config: Option<super::relay::RelayConfig>,
     #[cfg(feature = "relay")]
     relay: Option<Arc<super::relay::EndpointRelay>>,
-    /// The login of browsers, if the endpoint is one.
+    /// The login of browsers, if this is the browser endpoint.
     pub(super) browser: Option<Arc<BrowserEndpoint>>,
 }
 
@@ -111,7 +111,7 @@ impl Endpoint {
         self
     }
 
-    /// The path of the endpoint of this dialect, if there is one alone.
+    /// The path of the endpoint of this dialect, if there is only one such endpoint.
     pub(in crate::gate) fn sole_path(all: &[Self], dialect: &str) -> Option<String> {
         let mut paths = Self::paths(all, dialect);
         paths.next().filter(|_| paths.next().is_none()).map(str::to_owned)
@@ -122,7 +122,7 @@ impl Endpoint {
         all.iter().filter(move |endpoint| endpoint.dialect.name() == dialect).map(Self::base)
     }
 
-    /// Overrides keys of the dialect's profile, which overrides keys of the gate's.
+    /// Overrides keys of the dialect's profile, which overrides keys of the gate's profile.
     #[must_use]
     pub fn profile(mut self, profile: ProfileOverride) -> Self {
         self.profile = profile;
@@ -195,7 +195,7 @@ impl Endpoint {
         Ok(Some((Arc::clone(relay), config)))
     }
 
-    /// How long its sessions live, if it says so.
+    /// How long the endpoint's sessions live, if the endpoint states it.
     #[cfg(feature = "relay")]
     pub(super) fn session_ttl(&self) -> Option<std::time::Duration> {
         self.profile.session_ttl.max(self.dialect.profile().session_ttl)
@@ -228,7 +228,7 @@ pub(super) fn jwks(gate: &Inner, method: &Method) -> (Reply, Reason) {
     document(method, "application/jwk-set+json", serde_json::to_vec(&keys).unwrap_or_default().into())
 }
 
-/// No store of this build keeps the register of status lists, so none is served.
+/// No store of this build keeps the register of status lists, so no list is served.
 #[cfg(not(feature = "relay"))]
 pub(super) const fn status_list(_: &Inner, _: u32, _: &http::request::Parts) -> Result<(Reply, Reason), Denial> {
     Err(Denial::NoRoute)

@@ -1,4 +1,4 @@
-//! What other issuers report: one way in for the endpoints where they push, and for a client that polls.
+//! The reports of other issuers: one entry point for the endpoints to which they push, and for a client that polls.
 
 #[cfg(feature = "program")]
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use rotogate_core::token::verify::{
     AskedRevocation, EventEffect, EventKind, EventProtocol, Reported, SentGlobalRevocation, StreamNotice,
 };
 
-/// The word for requests for global revocation, where that of a protocol of notices stands.
+/// The word for requests for global revocation, used in place of the word for a protocol of notices.
 const GLOBAL_REVOCATION: &str = "global-revocation";
 
 /// A security event token of another issuer (RFC 8417), as a transmitter delivered it.
@@ -31,7 +31,7 @@ const GLOBAL_REVOCATION: &str = "global-revocation";
 pub struct DeliveredEvent<'a> {
     /// The name of the issuer that must have signed it.
     pub issuer: &'a str,
-    /// Its `aud` must name one of these.
+    /// The accepted audiences, of which `aud` must name one.
     pub audience: &'a [Box<str>],
     /// The signed text.
     pub token: &'a str,
@@ -47,24 +47,24 @@ impl std::fmt::Debug for DeliveredEvent<'_> {
 /// A good security event, after its effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TakenEvent {
-    /// Its `jti`.
+    /// The `jti` of the event.
     pub id: Box<str>,
-    /// Its type.
+    /// The type of the event.
     pub kind: EventKind,
     /// What it did.
     pub result: NoticeResult,
-    /// What it says of its stream.
+    /// The event's statement about its stream.
     pub stream: Option<StreamNotice>,
 }
 
 #[cfg(feature = "program")]
 impl Gate {
-    /// Does what a security event of another issuer says, as the endpoint does to which it is pushed. Everything is durable
-    /// when this returns: the event may be acknowledged then, and not before. A repetition changes nothing.
+    /// Executes a security event of another issuer, as the endpoint for pushed events does. Everything is durable when
+    /// this returns; only then may the event be acknowledged. A repetition changes nothing.
     ///
     /// # Errors
-    /// [`Denial::RefusedEvent`], for good: [`EventFlaw::word`] is the `err` of its `setErrs` (RFC 8936). With every other
-    /// error nothing was decided: the event is not acknowledged, and comes again.
+    /// [`Denial::RefusedEvent`], for good: [`EventFlaw::word`] is the `err` of its `setErrs` (RFC 8936). After any
+    /// other error nothing was decided: the event is not acknowledged, and is delivered again.
     pub async fn take_event(&self, event: DeliveredEvent<'_>) -> Result<TakenEvent, Error> {
         let DeliveredEvent { issuer, audience, token } = event;
         let sent = SentNotice { protocol: EventProtocol::SecurityEvents, issuer, audience, token };
@@ -73,13 +73,14 @@ impl Gate {
     }
 
     /// Notes the members of a complex subject that the transmitter of an issuer calls critical
-    /// (`critical_subject_members` of its configuration): an event whose subject has one that the gate cannot judge is
-    /// discarded. False if there is no issuer of this name.
+    /// (`critical_subject_members` of its configuration): an event whose subject has a critical member that the gate
+    /// cannot judge is discarded. False if there is no issuer of this name.
     pub fn note_critical_members(&self, issuer: &str, members: Vec<Box<str>>) -> bool {
         self.0.checker.note_critical_members(issuer, members)
     }
 
-    /// Names what follows the streams of events: pushed ones, and those of [`Self::take_event`]. The first call counts.
+    /// Sets the observer of event streams, for pushed events and for events of [`Self::take_event`]. Only the first
+    /// call has an effect.
     pub fn watch_streams(&self, watch: Arc<dyn StreamWatch>) {
         let _ = self.0.running.stream_watch.set(watch);
     }
@@ -90,7 +91,7 @@ impl Gate {
         self.0.running.records.clone()
     }
 
-    /// The seal of a record under each secret of the keyring, the current one first.
+    /// The seal of a record under each secret of the keyring, the current secret's first.
     #[cfg(feature = "relay")]
     pub fn record_seals(&self, message: &[u8]) -> Vec<Vec<u8>> {
         let seals = self.0.engine.keyring().refresh_keys().relay_secrets(message);
@@ -104,7 +105,7 @@ impl Gate {
 }
 
 impl Inner {
-    /// Does what a notice of another issuer reports, counts it, and records it.
+    /// Executes the notice of another issuer, counts it, and records it.
     // Requirements N49–N56, S19 to S23.
     pub(super) async fn take_notice(
         &self,
@@ -129,14 +130,16 @@ impl Inner {
         self.engine.record_notice(issuer, protocol.word(), result, origin);
         let (taken, effect) = taken?;
         if effect == EventEffect::Refresh && taken.result == NoticeResult::Applied {
-            // What a decision point said of the user may have changed, too. Such events are rare.
+            // The answers of decision points about the user may have changed, too. Such events are rare, so all answers
+            // are forgotten.
             self.running.decisions.forget_all();
         }
         self.engine.record_event(issuer, (taken.kind, effect, &taken.id), taken.result, origin);
         Ok(taken)
     }
 
-    /// Passes on what an event says of its stream. One that verifies it with a state that was not asked for is refused.
+    /// Passes on an event's statement about its stream. An event that verifies the stream with a state that the gate
+    /// did not request is refused.
     // Requirement S21.
     async fn hear(&self, issuer: &str, notice: Option<&StreamNotice>) -> Result<(), Error> {
         let (Some(watch), Some(notice)) = (self.running.stream_watch.get(), notice) else { return Ok(()) };
@@ -158,7 +161,8 @@ impl Inner {
         Ok(())
     }
 
-    /// The `jti` of the request. Whom it names is known before the request is used up, so a failed directory uses up none.
+    /// Executes the request, and returns its `jti`. The named user is looked up before the request is marked as used,
+    /// so a failure of the directory does not use up the request.
     async fn revoked_globally(&self, request: &GlobalRevocation, origin: &Origin) -> Result<Box<str>, Error> {
         let asked = self.proved_revocation(request, origin)?;
         let own = self.engine.user_of_revocation(&asked).await?;
@@ -182,7 +186,7 @@ impl Inner {
         })
     }
 
-    /// Reads what another issuer sent, within the limits on what is forged.
+    /// Reads a message of another issuer, within the limits on forged tokens.
     pub(super) fn judge_notice<T>(
         &self,
         origin: &Origin,

@@ -13,8 +13,9 @@ use rotogate_core::session::Session;
 use rotogate_core::token::verify::{ProvedGrant, SentGrant, strict_object};
 
 impl Gate {
-    /// Explains an assertion (RFC 7523 §2.1) at the endpoints of this gate: whether it is good, and whether its session goes on.
-    /// It consumes nothing and counts nothing. `client` is the client that presents it; `None` means the one that it names.
+    /// Explains an assertion (RFC 7523 §2.1) at the endpoints of this gate: whether it is good, and whether its session
+    /// continues. Nothing is consumed or counted. `client` is the presenting client; `None` means the client that the
+    /// assertion names.
     #[cfg(feature = "program")]
     pub async fn explain_assertion(&self, assertion: &str, client: Option<&str>) -> Explanation {
         let named = client_named_in(assertion);
@@ -68,12 +69,13 @@ impl Gate {
         }
     }
 
-    /// As at the endpoint that takes it; without one, as at the endpoint of the gate's own name.
+    /// Reads the assertion as the endpoint that accepts it would; without such an endpoint, as an endpoint of the
+    /// gate's issuer would.
     fn read_assertion(&self, assertion: &str, client: Option<&str>) -> Result<ProvedGrant, Denial> {
         let (gate, own) = (&self.0, &**self.0.engine.issuer());
         let read = |issuers: &[&str], endpoint: Option<&str>| {
             let sent = SentGrant { audience: (issuers, endpoint), client, token: assertion };
-            // An assertion about a workload names no client of ours.
+            // An assertion about a workload does not name a client of ours.
             gate.checker
                 .proved_grant(sent)
                 .or_else(|denial| gate.checker.proved_grant(SentGrant { client: None, ..sent }).map_err(|_| denial))
@@ -89,7 +91,7 @@ impl Gate {
     }
 }
 
-/// The client that an assertion names, which nothing has verified.
+/// The client that an assertion names, unverified.
 fn client_named_in(assertion: &str) -> Option<String> {
     let payload = URL_SAFE_NO_PAD.decode(assertion.split('.').nth(1)?).ok()?;
     strict_object(&payload).ok()?.get("client_id")?.as_str().map(str::to_owned)

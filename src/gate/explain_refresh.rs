@@ -58,7 +58,7 @@ impl Gate {
         };
         let session = decided.as_ref().ok().filter(|decision| rotates(decision));
         let session = session.and(explained.named).map(|(id, _)| id);
-        // The rate of the address comes first, that of the session last.
+        // The rate of the address is judged first, the rate of the session last.
         let held_up = gate.engine.limits().foresee_refresh(from, session).err();
         let is_first = matches!(held_up, Some(Denial::RateLimited("refresh_per_address", _)));
         let (outcome, denial) = match held_up.filter(|_| denial.is_none() || is_first) {
@@ -84,7 +84,9 @@ impl Gate {
             }
             (Some(session), _) => RuleVerdict::ok(Rule::Session, told(session)),
             (None, _) if explained.named.is_none() => RuleVerdict::skip(Rule::Session, "the token names no session"),
-            (None, Some(_)) => RuleVerdict::fail(Rule::Session, "there is no such session, or the token is not of it"),
+            (None, Some(_)) => {
+                RuleVerdict::fail(Rule::Session, "there is no such session, or the session has no such token")
+            }
             (None, None) => RuleVerdict::skip(Rule::Session, "the session was not read"),
         });
         rules.push(match &decided {
@@ -120,7 +122,7 @@ impl Gate {
         }
     }
 
-    /// On which terms a client presents a token of a session. The engine refuses the token of another client.
+    /// The terms on which a client presents a token of a session. The engine refuses the token of another client.
     fn terms_of(&self, session: &Session, client: Option<&str>) -> Result<RefreshTerms, Denial> {
         let gate = &self.0;
         if let Some(other) = client.filter(|client| **client != *session.client) {

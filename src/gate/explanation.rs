@@ -10,7 +10,7 @@ use rotogate_core::route::{Route, RouteId};
 pub use rotogate_core::rule::Rule;
 use rotogate_core::session::Scope;
 
-/// The rules that decide on a request, one by one. It never contains the token.
+/// The rules that decide on a request, one by one. An explanation never contains the token.
 ///
 /// ```
 /// use rotogate::gate::{Explanation, RuleResult};
@@ -26,10 +26,10 @@ use rotogate_core::session::Scope;
 pub struct Explanation {
     /// The conclusion: the request passes, is refused, or cannot be decided now.
     pub decision: Conclusion,
-    /// The status of the gate's own reply. `None`: the service behind the gate answers, or the reply depends on more
-    /// than the head of the request.
+    /// The status of the gate's own reply; `None` if the service behind the gate answers, or if the reply depends on
+    /// more than the head of the request.
     pub status: Option<u16>,
-    /// The outcome, as the log and the metrics name it.
+    /// The outcome, in the word of the log and the metrics.
     pub outcome: &'static str,
     /// The cause of a refusal, in the words of the log.
     pub detail: Option<&'static str>,
@@ -39,7 +39,7 @@ pub struct Explanation {
     pub challenge: Option<String>,
     /// The route that matched.
     pub route: Option<Arc<Route>>,
-    /// Less specific routes that match, too.
+    /// Less specific routes that also match.
     pub also_matched: Vec<RouteId>,
     /// Every rule, in the order in which they are listed.
     pub rules: Vec<RuleVerdict>,
@@ -63,7 +63,7 @@ pub enum Conclusion {
     Passed,
     /// A rule refuses it.
     Refused,
-    /// The decision depends on something that is not known at this moment.
+    /// The decision depends on facts that are not known at this moment.
     Unavailable,
 }
 
@@ -110,7 +110,7 @@ pub struct RuleVerdict {
 pub enum RuleResult {
     /// The rule lets the request pass.
     Ok,
-    /// The rule refuses the request, or would, if no rule before it did.
+    /// The rule refuses the request, or would refuse it if no earlier rule did.
     Fail,
     /// The rule does not apply, or could not be judged.
     Skip,
@@ -144,7 +144,7 @@ pub struct ExplainedToken {
     /// Whether the signature was verified, or the issuer vouches for the token. Otherwise every claim here is
     /// unverified.
     pub is_proved: bool,
-    /// The name of the issuer whose rules judge the token; ours is `self`.
+    /// The name of the issuer whose rules judge the token; our own issuer is `self`.
     pub issuer_name: Option<String>,
     /// `iss`.
     pub issuer: Option<String>,

@@ -1,6 +1,6 @@
 //! The log of faults that left requests undecided. An outage of the store fails each request that needs it. The gate
 //! logs the first fault of a kind with its cause, counts the others, and logs their number once a minute. So the number
-//! of lines depends on the minutes of an outage, not on its requests. The access log has a line for each of them.
+//! of lines depends on the minutes of an outage, not on its requests. The access log has a line for each request.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use rotogate_core::fault::{Chain, Error, Fault};
 /// The interval between two lines with the number of faults.
 const COUNT_EVERY: Duration = Duration::from_secs(60);
 
-/// The faults that go on, by kind.
+/// The lasting faults, by kind.
 #[derive(Debug, Default)]
 pub(super) struct FaultLog(Mutex<BTreeMap<&'static str, Lasting>>);
 
-/// A kind of fault that goes on.
+/// A kind of fault that lasts.
 #[derive(Debug)]
 struct Lasting {
     /// The monotonic time of the last line.
@@ -67,7 +67,7 @@ impl FaultLog {
         counts
     }
 
-    /// Logs the fault that left a request undecided, if it is the first of its kind.
+    /// Logs the fault that left a request undecided, if it is the first fault of its kind.
     pub(super) fn tell<T>(&self, outcome: &Result<T, Error>, now: impl FnOnce() -> Duration) {
         let Err(Error::Failed(fault)) = outcome else { return };
         let reason = Fault::reason(fault);

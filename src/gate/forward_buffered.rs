@@ -1,4 +1,4 @@
-//! Forwards requests whose body the gate has read to the service behind it, if the service allows that.
+//! Forwards requests whose body the gate has read to the service behind the gate, if the layer is set up for that.
 
 use std::future::Future;
 use std::time::Duration;
@@ -17,11 +17,11 @@ use rotogate_core::reply;
 
 /// The longest reply that a consult reads, in bytes.
 const MAX_CONSULTED: usize = 1024 * 1024;
-/// The time limit for that reply.
+/// The time limit for the reply to a consult.
 const CONSULTED_WITHIN: Duration = Duration::from_secs(10);
 
-/// Whether a request whose body the gate has read can be forwarded. There are two implementations: [`NoForward`] and
-/// [`BufferedForward`].
+/// Decides whether a request whose body the gate has read can be forwarded. There are two implementations:
+/// [`NoForward`] and [`BufferedForward`].
 ///
 /// ```
 /// use rotogate::gate::{ForwardBuffered, GateLayer};
@@ -55,10 +55,10 @@ pub trait Forwarding<S, B>: Clone + Send + Sync + 'static
 where
     S: Service<Request<B>>,
 {
-    /// The part of the service that the layer keeps until the body was read.
+    /// The part of the service that the layer keeps until the body has been read.
     type Kept: Send + 'static;
 
-    /// Takes that part from the service.
+    /// Copies the part that the layer keeps out of the service.
     fn keep(service: &S) -> Self::Kept;
 
     /// Calls the service.
@@ -79,7 +79,7 @@ where
     fn dialer(kept: Self::Kept) -> Option<Dialer>;
 }
 
-/// Why a call was not forwarded: a mistake in how the gate is put in front of the service.
+/// Why a call was not forwarded: a mistake in the setup of the gate in front of the service.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("{why}")]
 pub struct NotForwarded {
@@ -191,7 +191,7 @@ where
 
     #[cfg(feature = "kuzzle")]
     fn dialer(kept: S) -> Option<Dialer> {
-        // The lock is for services that are `Send` but not `Sync`.
+        // The lock supports services that are `Send` but not `Sync`.
         let kept = parking_lot::Mutex::new(kept);
         Some(std::sync::Arc::new(move |parts| {
             let service = kept.lock().clone();

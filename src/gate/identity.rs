@@ -25,9 +25,9 @@ use rotogate_core::token::claims::AccessToken;
 use rotogate_core::token::verify::Roles;
 use rotogate_core::verify_cache::Verified;
 
-/// The caller of a request that the gate let pass, read by [`Identity::from_extensions`]. With the feature `axum` it is
-/// an extractor: `Identity` where the route requires a caller, `Option<Identity>` where a caller is optional. Without a
-/// gate in front, both answer 500.
+/// The caller of a request that the gate has admitted, read by [`Identity::from_extensions`]. With the feature `axum`
+/// it is an extractor: `Identity` where the route requires a caller, `Option<Identity>` where a caller is optional.
+/// Without a gate in front, both answer 500.
 ///
 /// ```
 /// use rotogate::Identity;
@@ -69,7 +69,7 @@ struct ReadClaims {
 #[error("the claims do not have the expected shape")]
 pub struct ClaimsError(#[from] serde_json::Error);
 
-/// What the caller of a request presented.
+/// The kind of credential that the caller of a request presented.
 ///
 /// ```
 /// use rotogate::Identity;
@@ -119,44 +119,44 @@ impl Identity {
         &self.verified.token().subject
     }
 
-    /// The subject as the token has it: without prefix, and not encoded.
+    /// The subject as it is in the token: without prefix, and not encoded.
     pub fn token_subject(&self) -> &str {
         self.verified.token().token_subject()
     }
 
-    /// The account, if the user belongs to one. For another issuer's token: the mapped account, after the issuer's name
-    /// and a colon.
+    /// The account, if the user belongs to one. For another issuer's token, the mapped account, preceded by the
+    /// issuer's name and a colon.
     pub fn account(&self) -> Option<&str> {
         self.verified.token().account()
     }
 
-    /// `client_id`, or the claim that its issuer's rules name.
+    /// `client_id`, or the claim that the issuer's rules name.
     pub fn client(&self) -> Option<&str> {
         self.verified.token().client.as_deref()
     }
 
-    /// The granted scope. For another issuer's token: the scope that its rules map and accept.
+    /// The granted scope. For another issuer's token, the scope that the issuer's rules map and accept.
     pub fn scope(&self) -> &Scope {
         &self.verified.token().scope
     }
 
-    /// `iss`; for the session of a browser whose user logged in at a provider, that provider.
+    /// `iss` of the token; for the session of a browser whose user logged in at a provider, the provider's issuer.
     pub fn issuer(&self) -> &str {
         self.verified.token().vouching_issuer().url()
     }
 
-    /// The short name of the issuer: `self` for this gate, else
+    /// The short name of the issuer: `self` for this gate, otherwise
     /// [`IssuerRules::name`](rotogate_core::token::IssuerRules::name).
     pub fn issuer_name(&self) -> &str {
         self.verified.token().vouching_issuer().name()
     }
 
-    /// The session, for tokens of this gate that have one.
+    /// The session, for tokens of this gate that have a session.
     pub fn session(&self) -> Option<SessionId> {
         self.verified.token().session.map(|(session, _)| session)
     }
 
-    /// What the caller presented.
+    /// The kind of credential that the caller presented.
     pub fn credential(&self) -> CredentialKind {
         match self.verified.session_cookie() {
             Some(_) => CredentialKind::Session,
@@ -349,7 +349,7 @@ mod extract {
             Self::with(why, denial, parts)
         }
 
-        /// Of a request whose caller has no token of a provider.
+        /// The reply to a request whose caller has no token of a provider.
         #[cfg(feature = "browser-oidc")]
         pub(in crate::gate) fn without_token(denial: Denial, parts: &Parts) -> Self {
             match Why::from_parts(parts) {
@@ -387,7 +387,7 @@ mod extract {
         }
     }
 
-    /// `None` if a gate let the request pass without a caller; an error if there is no gate in front.
+    /// `None` if a gate let the request pass without a caller; an error if no gate is in front.
     impl<S: Sync> OptionalFromRequestParts<S> for Identity {
         type Rejection = NoIdentity;
 
@@ -415,7 +415,7 @@ mod extract {
         }
     }
 
-    /// `None` if a gate let the request pass without a caller; an error if there is no gate in front.
+    /// `None` if a gate let the request pass without a caller; an error if no gate is in front.
     impl<S: Sync, T: DeserializeOwned> OptionalFromRequestParts<S> for Claims<T> {
         type Rejection = NoIdentity;
 

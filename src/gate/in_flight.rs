@@ -9,8 +9,8 @@ use rotogate_core::verify_cache::Verified;
 /// One request of a caller, counted from its admission to the last byte of its reply.
 pub(super) struct InFlightSlot {
     caller: Arc<Verified>,
-    /// Set for a caller beyond its share, which uses spare capacity. Its address is not charged for it, so that other
-    /// callers there keep theirs.
+    /// Set for a caller beyond its share, which uses spare capacity. The slot is not charged to the caller's address,
+    /// so that other callers at the address keep their share.
     #[expect(dead_code, reason = "held, not read")]
     lent: Option<Lent>,
     /// The buffer permit of the request body, if the gate buffers it.

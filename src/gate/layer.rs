@@ -98,7 +98,7 @@ impl GateLayer {
         }
     }
 
-    /// Forwards calls that a protocol wraps: a request to an endpoint whose body turns out to be for the service behind
+    /// Forwards calls that a protocol wraps: requests to an endpoint whose body turns out to be for the service behind
     /// the gate (Kuzzle's `POST /_query`), and the connections that a protocol takes over (Kuzzle's WebSocket). The
     /// service must be `Clone`, and its request body must be made from [`Bytes`]. Without this option such a request is
     /// answered with 501.
@@ -132,8 +132,8 @@ impl<M> GateLayer<M> {
     /// The layer lets such a request pass without a caller, on routes that require no audience themselves. A
     /// `require()` for the token's audience then makes the token's subject the caller; [`Identity`](super::Identity)
     /// and every other `require()` refuse the request. **Each handler that takes no `Identity` must then be behind a
-    /// `require()`.** The layer drops the reply of a handler that is not: the client gets 401, and the log an ERROR,
-    /// but the handler has run.
+    /// `require()`.** If a handler is not, the layer drops its reply: the client gets 401, and the log an ERROR, but
+    /// the handler has run.
     #[must_use]
     pub const fn deferring_audience(mut self) -> Self {
         self.defer_audience = true;
@@ -142,7 +142,7 @@ impl<M> GateLayer<M> {
 
     /// Names the caller to the service in the identity headers alone, not in the extensions of the request. A cached
     /// token then costs no allocation. [`Identity`](super::Identity) refuses every request behind such a layer, and a
-    /// `require()` knows no caller, unless the route forwards the token.
+    /// `require()` finds no caller, unless the route forwards the token.
     #[must_use]
     pub const fn headers_only(mut self) -> Self {
         self.headers_only = true;
@@ -159,7 +159,7 @@ impl<M> GateLayer<M> {
         self
     }
 
-    /// The same layer with the rules that replaced those of its gate.
+    /// The same layer with the new rules of its gate.
     #[cfg(feature = "kuzzle")]
     pub(super) fn ruled_by(&self, gate: Arc<Inner>) -> Self {
         Self { gate: Gate(gate), ..*self }
@@ -252,8 +252,8 @@ where
                 Counted::Waits(waiting) => admission = waiting,
             }
         }
-        // The request is decided again when it is known whether the token is good, or was the first with its proof. The
-        // ready service moves into the future; a clone of it may not be ready.
+        // The request is decided again once the token has been judged, or its proof has been counted. The ready service
+        // moves into the future; a clone of it may not be ready.
         let clone = self.inner.clone();
         let mut service = Self { inner: std::mem::replace(&mut self.inner, clone), layer: self.layer.clone() };
         let layer = self.layer.clone();

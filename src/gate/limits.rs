@@ -24,10 +24,10 @@ use rotogate_core::verify_cache::Verified;
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LEFT: HeaderName = HeaderName::from_static("ratelimit");
-/// How often a request asks the store for a place in its limits.
+/// How often a request asks the store for the requests of its limits.
 const ROUNDS: usize = 32;
 
-/// Which replies say what is left of the limits of a route (draft-ietf-httpapi-ratelimit-headers).
+/// Which replies state the remaining requests of a route's limits (draft-ietf-httpapi-ratelimit-headers).
 ///
 /// ```
 /// use rotogate::Gate;
@@ -65,7 +65,7 @@ pub(super) type GovernedCall = (Permitted, CallLimits);
 pub(super) struct OverQuota(Arc<Verified>);
 
 impl RouteLimits {
-    /// Gives each limit its place. What the running gate has counted stays.
+    /// Gives each limit its place. The counts of the running gate stay.
     pub(super) fn new(routes: &mut [Route], limits: &Limits, headers: RateHeaders) -> Result<Self, BuildError> {
         if let Some((index, why)) = unusable_limit(routes) {
             let route = routes.get(index).map(|route| route.id.to_string()).unwrap_or_default();
@@ -90,7 +90,7 @@ impl RouteLimits {
         limits.use_limits(self.all.iter().map(|(limit, running)| (running, limit)));
     }
 
-    /// Those of a route.
+    /// The limits of a route.
     fn of_policy<'a>(&'a self, policy: &'a RoutePolicy) -> impl Iterator<Item = &'a Arc<RunningLimit>> {
         policy.rate.iter().filter_map(|limit| self.all.get(limit.place)).map(|(_, running)| running)
     }
@@ -117,10 +117,10 @@ impl Inner {
         all.collect()
     }
 
-    /// Counts a request with the limits of its route and with further ones, or with none of them.
+    /// Counts a request with the limits of its route and with further limits, or with none of them.
     ///
     /// # Errors
-    /// A limit that refuses it, or must ask the store first.
+    /// The limit that refuses the request, or that must ask the store first.
     pub(super) fn count(
         &self,
         parts: &Parts,
@@ -149,10 +149,10 @@ impl Inner {
         }))
     }
 
-    /// [`Self::count`], after a wait if one is needed.
+    /// [`Self::count`], after a wait if the limits need one.
     ///
     /// # Errors
-    /// The limit that refuses it.
+    /// The limit that refuses the request.
     pub(super) async fn count_waiting(
         &self,
         parts: &Parts,
@@ -177,7 +177,7 @@ impl Inner {
         Err(self.exceeded(parts, caller, refused))
     }
 
-    /// Refuses a request beyond a limit, and says whose it is.
+    /// Refuses a request beyond a limit, and notes its caller.
     pub(super) fn exceeded(
         &self,
         parts: &Parts,
@@ -206,7 +206,7 @@ impl Inner {
         }
     }
 
-    /// Which limit would refuse a permitted request. Counts nothing.
+    /// The limit that would refuse a permitted request, without counting it.
     #[cfg(feature = "program")]
     pub(super) fn foreseen_limit(&self, parts: &Parts, permitted: &Permitted) -> Option<Result<(), Denial>> {
         let policy = &permitted.route().policy;
@@ -250,7 +250,7 @@ impl Inner {
         then(&LimitedRequest { caller, address: &address })
     }
 
-    /// Says in a refusal which limit it is of.
+    /// States in a refusal which limit refused.
     pub(super) fn state_quota(&self, denial: Denial, reply: &mut Reply) {
         let Denial::QuotaExceeded(name, wait) = denial else { return };
         let Some(quota) = self.engine.limits().quota(name).filter(|_| self.limits.headers != RateHeaders::Off) else {
@@ -264,13 +264,13 @@ impl Inner {
     }
 }
 
-/// Adds the fields. The service may have limits of its own.
+/// Appends the fields, because the service may have added fields about its own limits.
 pub(super) fn add(headers: &mut http::HeaderMap, fields: &QuotaFields) {
     headers.append(POLICY, fields.policy.clone());
     headers.append(LEFT, fields.left.clone());
 }
 
-/// A claim as the key of a limit. The text `"1"` and the number 1 are two.
+/// A claim as the key of a limit. The text `"1"` and the number 1 are different keys.
 fn said(value: &Value) -> Option<String> {
     match value {
         Value::String(_) | Value::Number(_) | Value::Bool(_) => Some(value.to_string()),

@@ -1,5 +1,5 @@
 //! The background tasks of a gate: engine time, confirmations, the sweep, and the revocations of other gates. Each is a
-//! task of its own, so that a store that hangs delays no other. The tasks end with the gate.
+//! separate task, so that a hanging store delays only the task that waits for it. The tasks end with the gate.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub(super) async fn begin(gate: &Arc<Running>, feed: Option<Box<dyn Feed>>) -> R
         loop {
             let step = feed.next().await?;
             gate.engine.take_step(&step).await?;
-            // After a store has lost data, a token may pass only once the other gates have written back their
+            // After a store has lost data, tokens are accepted only once the other gates have written back their
             // revocations.
             if step.complete.is_some() && gate.engine.is_restored().await {
                 break;
@@ -111,7 +111,7 @@ struct StoreFaults {
 }
 
 impl StoreFaults {
-    /// The severity with which to log this failure; `None` if it need not be logged.
+    /// The severity with which to log this failure; `None` if it should not be logged.
     fn due(&mut self, gate: &Running) -> Option<Severity> {
         let now = gate.engine.clock().source().monotonic();
         let is_shared = gate.engine.beats_every().is_some();
@@ -163,7 +163,7 @@ async fn beat(gate: Weak<Running>) {
     }
 }
 
-/// Checks whether the shared store is still suitable. The feed shows whether it is reachable.
+/// Checks whether the shared store is still suitable. The feed shows whether the store is reachable.
 async fn watch_store(gate: Weak<Running>) {
     let mut ticks = every(STORE_CHECK_EVERY);
     loop {
@@ -171,7 +171,7 @@ async fn watch_store(gate: Weak<Running>) {
         let Some(gate) = gate.upgrade() else { return };
         let unfit = match gate.engine.store().check().await {
             Err(error) if error.outcome() == WriteOutcome::Refused => Some(error.to_string()),
-            // The last known state holds.
+            // The last known state stays valid.
             Err(_) => continue,
             Ok(()) => None,
         };
@@ -208,15 +208,16 @@ async fn tick(gate: Weak<Running>) {
                 wall = %clock.wall().rfc3339(),
                 store = %clock.persisted_at_start().rfc3339(),
                 "the store was written at a time that the wall clock has not reached: nothing is minted until then. Correct \
-                 the clock; if it is right, the store is brought back by rotogate store reset-clock"
+                 the clock; if the clock is right, run rotogate store reset-clock"
             ),
             ClockState::Good => match clock.wall_is_behind() {
                 Some(by) if wrong.is_due(clock.source().monotonic()) => tracing::warn!(
                     wall = %clock.wall().rfc3339(),
                     engine = %clock.now().rfc3339(),
                     behind_s = by.as_secs(),
-                    "the wall clock is behind the time of this gate: it was set back, or was ahead before. The gate goes on by \
-                     its own time; after a restart it issues nothing until the wall clock is there. Correct it"
+                    "the wall clock is behind the time of this gate: it was set back, or was ahead before. The gate \
+                     continues with its own time; after a restart it issues nothing until the wall clock has reached this \
+                     time. Correct the wall clock"
                 ),
                 Some(_) => {}
                 None => wrong = Seldom::default(),
@@ -258,7 +259,7 @@ async fn ask_about_browsers(gate: Weak<Running>) {
     loop {
         ticks.tick().await;
         let Some(gate) = gate.upgrade() else { return };
-        // Without a gate in force nobody holds one: the task ends with the running state.
+        // Without a gate in force, no gate is left, and the task ends with the running state.
         if let Some(gate) = gate.in_force() {
             gate.ask_about_browsers().await;
         }
@@ -347,14 +348,14 @@ async fn sweep_relays(gate: &Running, unswept: &mut StoreFaults) {
     }
 }
 
-/// Notes when API keys were used, and makes their HMACs anew under the current secret.
+/// Writes when API keys were used, and renews their HMACs under the current secret.
 #[cfg(feature = "relay")]
 async fn write_key_uses(gate: &Running, unwritten: &mut StoreFaults) {
     let Some(keys) = &gate.api_keys else { return };
     if let Err(error) = keys.write_uses(&gate.engine).await
         && unwritten.due(gate).is_some()
     {
-        tracing::warn!(?error, "uses of API keys not noted; the next use is");
+        tracing::warn!(?error, "uses of API keys not noted; the next use of each key is noted");
     }
 }
 

@@ -20,7 +20,7 @@ use rotogate_core::rule::Rule;
 use rotogate_core::session::Scope;
 use rotogate_core::token::observer::Observer;
 
-/// How the calls of a resource are judged, with its rules.
+/// The settings for judging the calls of a resource, and its rules.
 #[derive(Debug)]
 pub(super) struct ReadyMcp {
     pub(super) settings: Mcp,
@@ -30,10 +30,10 @@ pub(super) struct ReadyMcp {
     has_decisions: bool,
 }
 
-/// What the head of a request to a resource says.
+/// The verdict on the head of a request to a resource.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum HeadVerdict {
-    /// The request is no call, or its call is judged.
+    /// The request is not a call, or its call is judged already.
     Decided,
     /// The body must be read.
     NeedsBody,
@@ -41,7 +41,7 @@ pub(super) enum HeadVerdict {
     WrongMethod,
 }
 
-/// What the gate has learned of a call from its body, in the extensions of the request.
+/// The facts about a call that the gate has read from its body, in the extensions of the request.
 #[derive(Clone, Debug, Default)]
 pub(super) struct CallContext {
     pub(super) id: Option<MessageId>,
@@ -51,7 +51,7 @@ pub(super) struct CallContext {
 }
 
 impl ReadyMcp {
-    /// Checks the settings and the rules of a resource. The rules go on with the counts of those that they replace.
+    /// Checks the settings and the rules of a resource. The rules continue the counts of the rules that they replace.
     pub(super) fn new(path: &str, settings: Mcp, routes: &[Route], old: Option<&Inner>) -> Result<Self, BuildError> {
         let refuse = |why| BuildError::Resource { path: path.to_owned(), why: String::into(why) };
         if let Some(why) = settings.problem() {
@@ -69,7 +69,7 @@ impl ReadyMcp {
         Ok(Self { settings, rules, has_limits, has_decisions })
     }
 
-    /// Whether a request of this version is judged.
+    /// Does the resource accept this version?
     fn lists(&self, version: Option<&str>) -> bool {
         match version {
             Some(version) => self.settings.versions.iter().any(|listed| listed == version),
@@ -106,8 +106,8 @@ impl Inner {
         resources::named(&self.resources, policy.resource.as_deref())?.mcp.as_ref()
     }
 
-    /// Judges the head of a permitted request to a resource. A call whose headers name it is judged here, before its body is
-    /// read.
+    /// Judges the head of a permitted request to a resource. A call that the headers name is judged here, before its
+    /// body is read.
     ///
     /// # Errors
     /// The refusal.
@@ -118,12 +118,12 @@ impl Inner {
         permitted: &Permitted,
         observer: &mut O,
     ) -> Result<HeadVerdict, Denial> {
-        // A page that rebinds its own name to this address states its own origin.
+        // A page that uses DNS rebinding to reach this address still states its own origin.
         let is_ours = self.origins.admit_page(&parts.headers, &mcp.settings.origins);
         observer.judged(Rule::Origin, if is_ours { Ok(()) } else { Err(Denial::CrossOrigin) })?;
         match parts.method {
             Method::POST => {}
-            // The stream and the end of a session, in older versions.
+            // In older versions, GET opens the stream of a session, and DELETE ends the session.
             Method::GET | Method::DELETE if mcp.settings.takes_older() => return Ok(HeadVerdict::Decided),
             _ => return Ok(HeadVerdict::WrongMethod),
         }
@@ -146,7 +146,7 @@ impl Inner {
         }
     }
 
-    /// Judges the body of a call whose head is judged. What the gate learns of the call is then in the extensions.
+    /// Judges the body of a call whose head is judged. Stores the facts about the call in the extensions.
     ///
     /// # Errors
     /// The refusal.
@@ -194,7 +194,7 @@ impl Inner {
         mcp.judge(self, permitted, &call, &mut ())
     }
 
-    /// Adds what the rules of the call ask for to a challenge, so that one answer names all scopes.
+    /// Adds the requirements of the call's rules to a challenge, so that one answer names all scopes.
     // Requirement M9.
     pub(super) fn ask_of_call<'a>(
         &'a self,
@@ -278,7 +278,7 @@ impl Inner {
     }
 }
 
-/// Whether the body is JSON in its own bytes.
+/// Checks that the body is JSON without a content coding.
 fn is_plain_json(headers: &HeaderMap) -> Result<(), CallFlaw> {
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     let named = types.next().and_then(|value| value.to_str().ok()).unwrap_or_default();

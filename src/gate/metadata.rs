@@ -1,5 +1,5 @@
 //! Authorization server metadata (RFC 8414), at the paths of RFC 8414 §3 and of OpenID Connect Discovery §4. Clients
-//! that know only the issuer find the endpoints there.
+//! that know only the issuer find the endpoints in this document.
 
 use bytes::Bytes;
 use http::Uri;
@@ -11,16 +11,16 @@ use rotogate_core::client::{CertificateUse, Client, Grant};
 use rotogate_core::dpop::ALGORITHM_NAMES;
 use rotogate_core::token::algorithm::{Algorithm, Family};
 
-/// RFC 8414 §3. An issuer's path is appended to it.
+/// RFC 8414 §3. An issuer's path is appended to this path.
 const OAUTH_METADATA_PATH: &str = "/.well-known/oauth-authorization-server";
-/// OpenID Connect Discovery §4. An issuer's path is put before it.
+/// OpenID Connect Discovery §4. An issuer's path is put before this path.
 const OPENID_METADATA_PATH: &str = "/.well-known/openid-configuration";
 
 /// Metadata of an authorization server without an authorization endpoint: no response types, and no ID tokens.
 #[derive(Debug, Serialize)]
 pub(super) struct Metadata<'a> {
     issuer: &'a str,
-    /// Another server's: the gate has no such endpoint.
+    /// The authorization endpoint of another server, because the gate has no such endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) authorization_endpoint: Option<&'a str>,
     pub(super) token_endpoint: String,
@@ -59,7 +59,7 @@ pub(super) struct Metadata<'a> {
 const ID_JAG: &str = "urn:ietf:params:oauth:grant-profile:id-jag";
 /// The methods by which a client can authenticate.
 const METHODS: [&str; 2] = ["client_secret_basic", "client_secret_post"];
-/// The method of RFC 7523 §2.2, if some client has keys.
+/// The method of RFC 7523 §2.2, which the metadata list if some client has keys.
 const BY_ASSERTION: &str = "private_key_jwt";
 
 impl<'a> Metadata<'a> {
@@ -85,7 +85,7 @@ impl<'a> Metadata<'a> {
             grants.extend(client.grants.iter().copied().filter(|grant| !grants.contains(grant)).collect::<Vec<_>>());
         }
         let methods: Vec<_> = METHODS.into_iter().chain(by_assertion.then_some(BY_ASSERTION)).collect();
-        // `none` is for public clients.
+        // `none` is the method of public clients.
         let or_none = || ["none"].into_iter().chain(methods.iter().copied()).collect();
         let signing = if by_assertion { signing_algorithms() } else { Vec::new() };
         let all =
@@ -117,8 +117,8 @@ impl<'a> Metadata<'a> {
         }
     }
 
-    /// Names the profile of identity assertions, if some issuer's are grants here and some client may present one. No issuer
-    /// is named.
+    /// Names the profile of identity assertions, if some issuer's assertions are accepted as grants and some client may
+    /// present one. The metadata names no issuer.
     // Requirement D27.
     pub(super) fn announce_id_jag(&mut self, takes_id_jag: bool) {
         let is_presented = self.grant_types_supported.contains(&Grant::JwtBearer.word());

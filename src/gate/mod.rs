@@ -145,7 +145,7 @@ pub use rotogate_issuers::login::LoginProvider;
 pub use sessions::{NewSession, Sessions, Tally, Whose};
 pub use verdict::{Operation, Recipient, RefusedToken, Verdict, Who};
 
-// What the program needs besides: no promise, as in `crate::program`.
+// Further items that only the program needs, without a promise of compatibility, as in `crate::program`.
 #[cfg(feature = "relay")]
 pub use relay::RelayConfig;
 #[cfg(feature = "program")]
@@ -205,7 +205,7 @@ pub(crate) struct Inner {
     pub(crate) max_endpoint_body: usize,
     /// The application's hook for refused requests.
     refusals: Option<respond::RefusalHook>,
-    /// Whether new rules have replaced these.
+    /// Whether new rules have replaced these rules.
     is_replaced: AtomicBool,
     /// Whether tokens may be bound to a key, and clients may prove it.
     uses_dpop: bool,
@@ -216,13 +216,13 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    /// The gate with the rules in force, if they replaced these while a connection or a request went on.
+    /// The gate with the rules in force, if they replaced these rules while a connection or a request was under way.
     fn successor(&self) -> Option<Arc<Self>> {
         self.is_replaced.load(Ordering::Acquire).then(|| self.running.in_force()).flatten()
     }
 
-    /// Calls `strip` with the names of the identity headers of these rules, and of those in force: a client may have
-    /// sent a header that had no meaning before.
+    /// Calls `strip` with the names of the identity headers of these rules, and of the rules in force: a client may
+    /// have sent a header that had no meaning before.
     fn strip(&self, mut strip: impl FnMut(&ProtectedNames)) {
         strip(&self.protected);
         if let Some(successor) = self.successor() {
@@ -230,7 +230,7 @@ impl Inner {
         }
     }
 
-    /// What the challenges of a route ask for.
+    /// The requirements that the challenges of a route state.
     fn asked_by<'a>(&'a self, policy: &'a RoutePolicy, headers: &http::HeaderMap) -> respond::ChallengeParams<'a> {
         let resource = resources::named(&self.resources, policy.resource.as_deref());
         respond::ChallengeParams {
@@ -247,13 +247,13 @@ impl Inner {
         MissContext::new(&self.engine, source)
     }
 
-    /// Is a token for its issuer's audience, or for that of a route which accepts its tokens? Our own endpoints refuse
-    /// any other (requirement J20).
+    /// Is a token for its issuer's audience, or for the audience of a route that accepts the issuer's tokens? Our own
+    /// endpoints refuse any other token (requirement J20).
     fn serves_audience_of(&self, token: &AccessToken) -> bool {
         let is_asked = |policy: &RoutePolicy| {
             policy.takes(token.issuer_name(), token.is_accepted_everywhere()) && token.is_for(&policy.audiences)
         };
-        // A token that a client exchanged may be for a service that this gate does not forward to.
+        // A delegated token may be for a service to which this gate does not forward.
         let is_exchanged = || token.delegation().is_some() && self.clients.exchange_for(|to| token.is_for(&[to]));
         token.is_for(&token.issued_by.audience) || self.asking.iter().any(is_asked) || is_exchanged()
     }
@@ -270,8 +270,8 @@ impl Gate {
         GateBuilder::default()
     }
 
-    /// Follows the events of this gate from now on: sessions that begin and end, reuse, refusals. For notifications and
-    /// dashboards of an application; the complete audit trail is in the log.
+    /// Follows the events of this gate from now on: sessions that begin and end, reuse, refusals. Useful for an
+    /// application's notifications and dashboards; the complete audit trail is in the log.
     pub fn events(&self) -> GateEvents {
         self.0.engine.events()
     }
@@ -295,8 +295,8 @@ impl Gate {
         Sessions(self.clone())
     }
 
-    /// Whether a request is for a document that itself states which origins may read it. For a CORS layer in front of
-    /// the gate.
+    /// Is a request for a document that itself states which origins may read it? A CORS layer in front of the gate
+    /// needs this.
     pub fn answers_any_origin<B>(&self, request: &http::Request<B>) -> bool {
         let path = request.uri().path();
         path.starts_with(RESOURCE_METADATA_PATH)
@@ -305,8 +305,8 @@ impl Gate {
             })
     }
 
-    /// Whether the route of this CORS preflight leaves the answer to its upstream. For a CORS layer in front of the
-    /// gate.
+    /// Does the route of this CORS preflight leave the answer to its upstream? A CORS layer in front of the gate needs
+    /// this.
     pub fn leaves_preflight_to_upstream<B>(&self, request: &http::Request<B>) -> bool {
         preflight::is_for_upstream(&self.0, request.method(), request.uri(), request.headers())
     }
@@ -332,9 +332,9 @@ impl Gate {
         self.0.leases.close();
     }
 
-    /// Writes queued confirmations to the store, and revocations that it did not acknowledge. Await it before the
-    /// process ends. A lost confirmation may force a user to log in again. Revocations that the store still refuses are
-    /// lost with the process, unless they are kept [beside it](crate::store::RedbStore); the log names them.
+    /// Writes queued confirmations to the store, and revocations that the store has not acknowledged. Await it before
+    /// the process ends. A lost confirmation may force a user to log in again. Revocations that the store still refuses
+    /// are lost with the process, unless they are kept [beside it](crate::store::RedbStore); the log names them.
     ///
     /// # Errors
     /// The errors of the store.
@@ -348,7 +348,7 @@ impl Gate {
         }
     }
 
-    /// Whether a client of this id is registered.
+    /// Is a client with this id registered?
     pub fn has_client(&self, id: &str) -> bool {
         self.0.running.clients.load().contains(id)
     }

@@ -1,4 +1,4 @@
-//! The state that a gate publishes to the other gates of its store, and its checks of theirs.
+//! The state that a gate publishes to the other gates of its store, and its checks of the other gates' state.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -11,12 +11,12 @@ use rotogate_core::store::{LiveRow, NodeSeen};
 
 pub(super) mod keys;
 
-/// A gate whose last heartbeat is older does not run any more.
+/// A gate whose last heartbeat is older than this counts as stopped.
 const RUNS_FOR: Duration = Duration::from_secs(20);
 
 /// How often a gate reads the state of the others.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// How long the users of two gates may differ before the log says so: a file needs time to reach all of them.
+/// How long the users of two gates may differ before the log says so: a users file needs time to reach all gates.
 const MAY_DIFFER_FOR: Duration = Duration::from_secs(60);
 
 impl Gate {
@@ -40,7 +40,7 @@ pub(super) async fn look(gate: Weak<Running>) {
         looks.tick().await;
         let Some(gate) = gate.upgrade() else { return };
         let Some(shared) = gate.engine.store().shared() else { return };
-        // Other tasks log a store that does not answer.
+        // Other tasks log that the store does not answer.
         let Ok(nodes) = shared.nodes().await else { continue };
         gate.engine.set_nodes(nodes.len());
         let now = gate.engine.clock().source().monotonic();
@@ -55,7 +55,7 @@ pub(super) async fn look(gate: Weak<Running>) {
     }
 }
 
-/// Since when the users of other gates differ from those of this one.
+/// Since when the users of other gates differ from the users of this gate.
 #[derive(Default)]
 struct UsersSeen {
     differ: BTreeMap<Box<str>, Duration>,

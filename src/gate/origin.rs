@@ -1,7 +1,7 @@
-//! Requests of other pages (requirements T18 and B20). A browser adds cookies to requests that any site causes, and states
-//! the site in `Origin` (RFC 6454 §7) and `Sec-Fetch-Site` (W3C Fetch Metadata). A request with a token cookie that may
-//! change something must come from the gate's own origin, or from one that the operator has listed. A request by browser
-//! session must pass the table of [`Origins::admit_session`], whatever its method.
+//! Requests of other pages (requirements T18 and B20). A browser adds cookies to requests that any site causes, and
+//! states the site in `Origin` (RFC 6454 §7) and `Sec-Fetch-Site` (W3C Fetch Metadata). A request with a token cookie
+//! that may change something must come from the gate's own origin, or from an origin that the operator has listed. A
+//! request by browser session must pass the table of [`Origins::admit_session`], whatever its method.
 
 use http::header::{ACCEPT, ORIGIN, UPGRADE};
 use http::request::Parts;
@@ -62,13 +62,13 @@ enum StatedSite {
 #[derive(Clone, Copy)]
 struct Stated {
     origin: StatedOrigin,
-    /// `None` from a browser that does not send it.
+    /// The stated site; `None` from a browser that does not send the header.
     site: Option<StatedSite>,
 }
 
 impl Stated {
-    /// Rules 4, 5 and 8: whether a page of our own or of a listed origin sent the request. `Origin` decides, and
-    /// `Sec-Fetch-Site` only without an origin. `null` counts as none.
+    /// Rules 4, 5 and 8: did a page of our own or of a listed origin send the request? `Origin` decides, and
+    /// `Sec-Fetch-Site` only without an origin. `null` counts as no origin.
     fn is_proof(self) -> bool {
         match self.origin {
             StatedOrigin::Own | StatedOrigin::Listed => true,
@@ -88,12 +88,13 @@ impl Origins {
         self.stated(&parts.headers).is_some_and(|stated| is_safe(parts, policy) || stated.is_proof())
     }
 
-    /// Whether a request proves that a page of our own or of a listed origin sent it.
+    /// Does a request prove that a page of our own or of a listed origin sent it?
     pub(super) fn asked(&self, headers: &HeaderMap) -> bool {
         self.stated(headers).is_some_and(Stated::is_proof)
     }
 
-    /// May this page call a resource? A request without an origin is no page's; `null` is a page's that hides it.
+    /// May this page call a resource? A request without an origin comes from no page; `null` comes from a page that
+    /// hides its origin.
     // Requirement M13.
     pub(super) fn admit_page(&self, headers: &HeaderMap, further: &[Box<str>]) -> bool {
         let Ok(Some(origin)) = only(headers, &ORIGIN) else { return !headers.contains_key(ORIGIN) };
@@ -104,8 +105,8 @@ impl Origins {
         }
     }
 
-    /// The same for a login or a logout of a browser: pages of a listed origin that may send no credentials begin and end no
-    /// session.
+    /// Like [`asked`](Self::asked), for a login or a logout of a browser: a page of a listed origin that may not send
+    /// credentials cannot begin or end a session.
     pub(super) fn asked_for_session(&self, headers: &HeaderMap) -> bool {
         self.stated(headers).is_some_and(|stated| {
             stated.is_proof() && (stated.origin != StatedOrigin::Listed || self.sessions.admits_listed)
@@ -178,10 +179,10 @@ impl Origins {
     }
 }
 
-/// A header is there twice, or its value is a list.
+/// The error for a header that occurs twice, or whose value is a list.
 struct NotOne;
 
-/// The one value of a header.
+/// The only value of a header.
 fn only(headers: &HeaderMap, name: impl http::header::AsHeaderName) -> Result<Option<&[u8]>, NotOne> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
@@ -202,8 +203,8 @@ fn has_fetch_metadata(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| name.as_str().starts_with("sec-fetch-"))
 }
 
-/// Rule 7: whether scripts send such a request, and therefore can add a header. A navigation cannot, nor can a WebSocket,
-/// an event stream, an image or another subresource.
+/// Rule 7: can a script have sent such a request, so that it could add a header? A navigation cannot, nor can a
+/// WebSocket, an event stream, an image or another subresource.
 fn needs_csrf_header(parts: &Parts, policy: &RoutePolicy) -> bool {
     let headers = &parts.headers;
     let mode = fetch_metadata(headers, "sec-fetch-mode");
@@ -222,12 +223,14 @@ fn has_csrf_header(headers: &HeaderMap, name: &HeaderName) -> bool {
     values.next().is_some_and(is_usable) && values.next().is_none()
 }
 
-/// Whether a request changes nothing. One that opens a WebSocket may, because any message may follow.
+/// Does a request change nothing? A request that opens a WebSocket may change something, because any message may
+/// follow.
 fn is_safe(parts: &Parts, policy: &RoutePolicy) -> bool {
     has_safe_method(parts, policy) && !parts.headers.contains_key(UPGRADE)
 }
 
-/// Whether the method is safe (RFC 9110 §9.2.1). One with a method override that the upstream obeys is not.
+/// Is the method safe (RFC 9110 §9.2.1)? A method is not safe if the request has a method override that the upstream
+/// obeys.
 fn has_safe_method(parts: &Parts, policy: &RoutePolicy) -> bool {
     matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS)
         && !(policy.keep_override_headers && headers::has_override(&parts.headers))

@@ -1,6 +1,6 @@
 //! Load shedding: the reply to a request beyond a bound. `Gate::overloaded` judges nothing: it reads no credential and
-//! no body, and counts for no limit. It only looks up the dialect of the reply, because some clients take a reply in
-//! another format for a success.
+//! no body, and no limit counts the request. It only looks up the dialect of the reply, because some clients take a
+//! reply in another format for a success.
 
 use std::sync::Arc;
 

@@ -39,7 +39,7 @@ impl External {
         let mut named = Hosts::default();
         // `*` is not a named host: it would accept a proof that a client made for a host of an attacker.
         for host in hosts.iter().chain(routes.iter().flat_map(|route| &route.hosts)).filter(|host| *host != "*") {
-            // An invalid host was refused before.
+            // An invalid host was refused earlier, so an error cannot occur.
             let _ = named.add(host);
         }
         Self { public, named }
@@ -54,14 +54,14 @@ pub(super) fn certificate_of(parts: &Parts) -> Option<CertificateThumbprint> {
 /// The proof of a request to an endpoint, until its client is known.
 #[derive(Debug)]
 pub(super) struct PresentedProof {
-    /// Only the headers of the proof.
+    /// The headers of the request that belong to the proof.
     headers: HeaderMap,
     method: Method,
     target: Option<TargetUri>,
 }
 
 impl Inner {
-    /// The rules for proofs, if the gate has any.
+    /// The rules for proofs, if the gate accepts proofs.
     pub(super) fn dpop(&self) -> Option<&Dpop> {
         self.uses_dpop.then(|| &*self.running.dpop)
     }
@@ -117,7 +117,7 @@ impl Inner {
         }
     }
 
-    /// Uses a proof at this gate, and says whether the store must count it.
+    /// Uses a proof at this gate, and tells whether the store must count it.
     pub(super) fn use_proof(&self, proof: &CheckedProof) -> Result<Option<Box<UsedProof>>, Denial> {
         let owed = self.running.dpop.use_once(proof, self.engine.clock().now(), &**self.engine.store())?;
         let renews_nonce = proof.renews_nonce();
@@ -127,7 +127,7 @@ impl Inner {
     /// Counts the proof of a permitted request in the store that gates share, if needed.
     ///
     /// # Errors
-    /// The proof was used at another gate, or the store cannot tell.
+    /// The proof was used at another gate, or the store cannot tell whether it was used.
     pub(super) async fn count_proof(&self, mut permitted: Permitted) -> Result<Permitted, Denial> {
         let Some(name) = permitted.take_owed_proof() else { return Ok(permitted) };
         let counted = self.running.dpop.use_in_store(name, &**self.engine.store()).await;
@@ -154,7 +154,7 @@ impl Inner {
     /// Checks the proof of a client that asks for tokens.
     ///
     /// # Errors
-    /// The proof is not good, or missing although the client must have one.
+    /// The proof is bad, or missing although the client must send one.
     pub(super) fn proof_of_client(
         &self,
         presented: Option<&PresentedProof>,
@@ -191,7 +191,7 @@ impl Inner {
     /// The certificate that a client's new tokens are bound to.
     ///
     /// # Errors
-    /// The client must present a certificate, and its connection has none.
+    /// The client must present a certificate, and its connection has no certificate.
     pub(super) fn certificate_of_client(
         presented: Option<CertificateThumbprint>,
         of: CertificateUse,
@@ -222,7 +222,7 @@ impl Inner {
         }
     }
 
-    /// Adds a nonce to the reply to a request that is refused for the lack of one.
+    /// Adds a nonce to the reply to a request that is refused for lack of a nonce.
     pub(super) fn give_nonce(&self, denial: Denial, reply: &mut Reply) {
         if denial == Denial::BadProof(ProofFlaw::Nonce)
             && let Some(nonce) = self.dpop_nonce()

@@ -7,8 +7,8 @@ use super::Inner;
 use rotogate_core::route::Match;
 use rotogate_core::route::path::CanonicalPath;
 
-/// The method that a preflight asks about (Fetch standard, «CORS-preflight request»); `None` for any other request, a
-/// plain `OPTIONS` too.
+/// The method that a preflight asks about (Fetch standard, «CORS-preflight request»); `None` for any other request,
+/// including a plain `OPTIONS`.
 pub(super) fn requested_method(method: &Method, headers: &HeaderMap) -> Option<Method> {
     if *method != Method::OPTIONS || !headers.contains_key(ORIGIN) {
         return None;
@@ -16,7 +16,7 @@ pub(super) fn requested_method(method: &Method, headers: &HeaderMap) -> Option<M
     Method::from_bytes(headers.get(ACCESS_CONTROL_REQUEST_METHOD)?.as_bytes()).ok()
 }
 
-/// Is this a preflight for a route that leaves them to its upstream?
+/// Is this a preflight for a route that leaves preflights to its upstream?
 pub(super) fn is_for_upstream(gate: &Inner, method: &Method, uri: &Uri, headers: &HeaderMap) -> bool {
     let Some(requested) = requested_method(method, headers) else { return false };
     let Ok(path) = CanonicalPath::parse(uri.path()) else { return false };

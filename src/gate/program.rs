@@ -1,5 +1,5 @@
-//! The operations of a gate that the program needs, and an embedder does not: counters, pools, and the users shared
-//! with other gates.
+//! The operations of a gate that only the program needs, not an embedder: counters, pools, and the users shared with
+//! other gates.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -64,14 +64,15 @@ impl Gate {
         &self.0.running.overload
     }
 
-    /// Refuses logins, refreshes and other grants with 503 while this is set, for a program whose audit log cannot be
-    /// written. Revocations and issued tokens are not affected. The first call counts.
+    /// Refuses logins, refreshes and other grants with 503 while this flag is set, for a program whose audit log cannot
+    /// be written. Revocations and issued tokens are not affected. Only the first call has an effect.
     pub fn suspend_grants_while(&self, suspended: Arc<AtomicBool>) {
         self.0.running.engine.suspend_grants_while(suspended);
     }
 
-    /// Resolves once no refresh token is on its way to a provider. For a process that is about to stop: a client that
-    /// disconnects does not end its exchange, and the record of an aborted exchange says only that it began.
+    /// Resolves once no refresh token is on its way to a provider. A process that is about to stop awaits this: a
+    /// client that disconnects does not end its exchange, and the record of an aborted exchange says only that it
+    /// began.
     #[cfg(feature = "relay")]
     pub async fn relays_idle(&self) {
         for relay in &self.0.running.relays {
@@ -104,12 +105,12 @@ impl Gate {
         self.0.running.grants.counts().collect()
     }
 
-    /// How many logins of browsers ended in each way.
+    /// How many logins of browsers had each result.
     pub fn browser_logins(&self) -> Vec<(&'static str, u64)> {
         self.0.running.browser_logins.counts().collect()
     }
 
-    /// How many proofs of the devices of browsers ended in each way.
+    /// How many proofs of browsers' devices had each result.
     pub fn browser_devices(&self) -> Vec<(&'static str, u64)> {
         self.0.running.browser_devices.counts().collect()
     }
@@ -134,7 +135,7 @@ impl Gate {
         self.0.engine.shared_writes()
     }
 
-    /// Whether tokens are refused because the last contact with the store is too old.
+    /// Are tokens refused because the last contact with the store is too old?
     pub fn is_store_stale(&self) -> bool {
         self.0.engine.freshness() == Freshness::Stale
     }
@@ -186,14 +187,14 @@ impl Sessions {
         Ok(self.0.0.engine.moment_of_change(subject, after).await?)
     }
 
-    /// The revocations of sessions of a user that began at this gate after that time, while the user's data differed
-    /// from now. `None`: the sessions are not known.
+    /// The revocations for a user's sessions that began at this gate after `moment` with user data that differs from
+    /// the current data. `None` if these sessions are not known.
     pub fn begun_otherwise(&self, subject: &str, after: Option<&User>, moment: Timestamp) -> Option<Vec<Revocation>> {
         self.0.0.engine.begun_otherwise(subject, after, moment)
     }
 
-    /// Refuses the target of a revocation that another revocation will replace. Until [`Self::let_go`], a stop would
-    /// lose it.
+    /// Refuses the target of a revocation that another revocation will replace. If the process stops before
+    /// [`Self::let_go`], the refusal is lost.
     pub fn refuse_for_now(&self, revocation: &Revocation) {
         self.0.0.engine.refuse_for_now(revocation, RevokedBecause::Operator);
     }

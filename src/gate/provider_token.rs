@@ -1,4 +1,5 @@
-//! The access token of the provider where the user of a browser's session logged in, for calls of a handler's own.
+//! The access token of the provider where the user of a browser's session logged in, for a handler's own calls to the
+//! provider.
 
 use std::sync::Arc;
 
@@ -7,9 +8,9 @@ use zeroize::Zeroizing;
 
 use rotogate_core::denial::Denial;
 
-/// The provider's access token of the caller, whose session began with a login at a provider: for requests of the handler
-/// to the provider's APIs. The gate has refreshed it, if that was due. With the feature `axum` it is an extractor: without
-/// a token that is good, it answers 401 or 503, and never goes on without one. Does not print.
+/// The provider's access token of the caller, whose session began with a login at a provider: for requests of the
+/// handler to the provider's APIs. The gate has refreshed the token if a refresh was due. With the feature `axum` it is
+/// an extractor: without a good token, it answers 401 or 503, and never calls the handler. Does not print.
 ///
 /// ```
 /// use rotogate::gate::ProviderToken;
@@ -24,7 +25,7 @@ use rotogate_core::denial::Denial;
 #[derive(Clone)]
 pub struct ProviderToken(Arc<Zeroizing<String>>);
 
-/// What the layer found, for the handler behind it.
+/// The result of the layer, for the handler behind it.
 #[derive(Clone)]
 struct Found(Result<ProviderToken, Denial>);
 

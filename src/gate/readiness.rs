@@ -1,10 +1,10 @@
-//! Whether a gate can serve, for an orchestrator.
+//! The readiness of a gate, for an orchestrator.
 
 use super::Gate;
 use rotogate_core::clock::ClockState;
 use rotogate_core::engine::Freshness;
 
-/// Why a gate on a shared store is not ready, or only in part.
+/// The reason for which a gate on a shared store is not ready, or only partly.
 const NOT_HEARD: &str = "the store was not heard of for longer than the staleness";
 const RESTORING: &str = "the store has lost writes; nothing is minted until the gates have written back what they know";
 
@@ -28,16 +28,16 @@ const RESTORING: &str = "the store has lost writes; nothing is minted until the 
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Readiness {
-    /// It can.
+    /// The gate can serve.
     Ready,
-    /// Tokens pass, but none is minted, or a revocation is not durable. The text gives the operator the reason.
+    /// Tokens pass, but no token is minted, or a revocation is not durable. The text gives the operator the reason.
     Degraded(String),
     /// The gate cannot serve. The text gives the operator the reason.
     NotReady(String),
 }
 
 impl Gate {
-    /// Whether the gate can serve: checks the clock and the store.
+    /// The readiness of the gate: checks the clock and the store.
     pub async fn readiness(&self) -> Readiness {
         match self.0.engine.clock().tick() {
             ClockState::Good => {}
@@ -65,7 +65,7 @@ impl Gate {
         self.store_readiness().await
     }
 
-    /// Whether the store lets the gate serve.
+    /// The readiness of the store.
     pub async fn store_readiness(&self) -> Readiness {
         let unpaid = self.0.engine.unpaid();
         let owed = match (unpaid.total, unpaid.lost_at_end) {
@@ -74,7 +74,7 @@ impl Gate {
             (total, lost) => format!("revocations that the store has not taken: {total}, of which a stop loses {lost}"),
         };
         match self.state_of_store().await {
-            // They are about to be written.
+            // The unacknowledged revocations are kept beside the store, and will be written.
             Readiness::Ready if unpaid.lost_at_end == 0 => Readiness::Ready,
             Readiness::Ready => Readiness::Degraded(owed),
             Readiness::Degraded(why) => Readiness::Degraded(format!("{why}; {owed}")),

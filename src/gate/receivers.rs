@@ -1,4 +1,4 @@
-//! What receivers of security events need of a gate: what ended, and the keys that sign their events.
+//! The operations that receivers of security events need: ended sessions, and the keys that sign their events.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use rotogate_core::clock::Timestamp;
 use rotogate_core::engine::ended::{End, EndPlace, EndedBatch};
 use rotogate_core::store::{Cursor, StoreError};
 
-/// What only the program calls: docs.rs does not show it.
+/// Functions that only the program calls: docs.rs does not show them.
 #[doc(hidden)]
 impl Gate {
-    /// The ends that were written after this position, and the position of their end.
+    /// The ends that were written after this position, and the position after the last of them.
     ///
     /// # Errors
     /// The store does not answer.
@@ -20,7 +20,7 @@ impl Gate {
         self.0.engine.ended_since(after).await
     }
 
-    /// The next of these ends, of sessions of these clients alone, and where to go on; `None` at the end.
+    /// The next ended sessions of these clients, and the position of the following ones; `None` at the end.
     ///
     /// # Errors
     /// The store does not answer.
@@ -33,18 +33,18 @@ impl Gate {
         self.0.engine.next_ends(batch, clients, place).await
     }
 
-    /// When the data of the store was adopted last: positions of before mean nothing now.
+    /// When the data of the store was adopted last. An adoption invalidates earlier positions.
     pub fn adopted(&self) -> Timestamp {
         self.0.engine.adopted()
     }
 
-    /// Publishes these keys (RFC 7517) beside those of the keyring. The gate takes no token that they signed.
+    /// Publishes these keys (RFC 7517) beside those of the keyring. The gate accepts no token that these keys signed.
     // Requirement S27.
     pub fn publish_event_keys(&self, keys: Vec<Value>) {
         self.0.running.event_keys.store(Arc::new(keys));
     }
 
-    /// Whether the keyring has this key: then it signs access tokens, and must sign no events.
+    /// Does the key ring have this key? Such a key signs access tokens, and must not sign events.
     // Requirement S27.
     pub fn signs_with(&self, key: &Value) -> bool {
         let keys = self.0.engine.keyring().jwks();

@@ -35,7 +35,7 @@ pub struct RelayConfig {
     pub provider: Arc<dyn Provider>,
     /// The identifier of the provider in the keys of the records: its token URL, or its issuer.
     pub place: String,
-    /// Whether the provider's access tokens are those of one of the gate's issuers.
+    /// Whether the provider's access tokens are tokens of one of the gate's issuers.
     pub known_issuer: bool,
 }
 
@@ -168,7 +168,7 @@ impl EndpointRelay {
         answer
     }
 
-    /// Notes that the answer to the refresh token of a vault is in the vault.
+    /// Notes that the answer to a vault's refresh token is stored in the vault.
     #[cfg(feature = "browser-oidc")]
     pub(super) async fn settle(&self, presented: Presented) -> Result<(), StoreError> {
         self.relay.settle(presented).await
@@ -296,7 +296,7 @@ impl EndTokens for TokenEnder {
     async fn end(&self, access_token: &str) -> Result<(), StoreError> {
         let token = match self.checker.verify_answer(access_token).map_err(NotGood::from_denial) {
             Ok(token) => token,
-            // The token is not good here, so nothing needs to end.
+            // The gate does not accept the token, so nothing needs to end.
             Err(Ok(_)) => return Ok(()),
             Err(Err(undecided)) => {
                 return Err(StoreError::caused_by("a token to revoke could not be verified", undecided));

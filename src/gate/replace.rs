@@ -80,7 +80,7 @@ impl Gate {
     /// Routes stay: they name issuers, and accept no other issuer unless its rules say `everywhere`.
     ///
     /// # Errors
-    /// No verifier can be made of the keys. The old ones stay in use.
+    /// No verifier can be made from the keys. The old keys stay in use.
     pub fn set_keys(&self, keyring: Keyring, trusted: Vec<IssuerRules>) -> Result<(), BuildError> {
         self.swap_keys(Arc::new(keyring), trusted).map(drop)
     }
@@ -113,7 +113,7 @@ impl Gate {
     /// Mints and verifies with the prepared keys: the part of [`Self::swap_keys`] that cannot fail. Returns whether
     /// keys or rules differ.
     pub fn use_keys(&self, PreparedKeys { verifier, keyring }: PreparedKeys) -> bool {
-        // The verifier first: otherwise a token could be minted that the gate refuses.
+        // The verifier is replaced first, because otherwise the gate could mint a token that it refuses.
         let other = self.0.checker.set_verifier(verifier);
         #[cfg(feature = "relay")]
         self.0.running.relays.iter().for_each(|relay| relay.set_keyring(&keyring));
@@ -129,7 +129,7 @@ impl Gate {
     /// other values of the builder are ignored. Changes nothing.
     ///
     /// # Errors
-    /// As [`GateBuilder::build`]. An endpoint with a relay must already have one.
+    /// As [`GateBuilder::build`]. An endpoint with a relay must already have one in the running gate.
     pub fn prepare_rules(&self, builder: GateBuilder) -> Result<PreparedRules, BuildError> {
         builder.prepare_rules(self)
     }
@@ -148,7 +148,7 @@ impl Gate {
             keep_login_origin,
             max_stream,
         } = prepared;
-        // First: from here on, both gates strip the identity headers of both.
+        // Put the rules in force first: from then on, each of the two gates strips the identity headers of both gates.
         self.0.running.put_in_force(&gate.0);
         self.0.is_replaced.store(true, Ordering::Release);
         self.0.engine.set_styles(styles);

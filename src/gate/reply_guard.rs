@@ -1,9 +1,9 @@
 //! Ends long replies with their caller's session: server-sent events, gRPC streams, downloads. A reply of unknown
 //! length, or of more than [`LONG_REPLY_BYTES`], has a [`Lease`] like a tunnel, which is checked every second.
 //!
-//! A reply that ends early is aborted, so that no client takes a part for the whole: over HTTP/1.1 the connection
-//! closes without the last chunk, over HTTP/2 the stream is reset. A gRPC reply ends with the status `UNAUTHENTICATED`.
-//! Bytes that were already passed to the connection may still arrive.
+//! A reply that ends early is aborted, so that no client mistakes a part for the whole reply: over HTTP/1.1 the
+//! connection closes without the last chunk, over HTTP/2 the stream is reset. A gRPC reply ends with the status
+//! `UNAUTHENTICATED`. Bytes that were already passed to the connection may still arrive.
 
 use std::sync::Arc;
 use std::task;
@@ -21,11 +21,12 @@ use rotogate_core::reply::{GrpcCode, grpc_trailers};
 use rotogate_core::route::Route;
 use rotogate_core::verify_cache::Verified;
 
-/// How often a long reply is checked, and so the longest delay of its end (requirement T9 bounds tunnels alike).
+/// How often a long reply is checked, which is also the longest delay of its end (requirement T9 bounds tunnels in the
+/// same way).
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// A reply of known length is long if it has more bytes than this.
 const LONG_REPLY_BYTES: u64 = 1024 * 1024;
-/// A reply whose frames are always ready is checked after this many of them.
+/// A reply whose frames are always ready is checked after this many frames.
 const FRAMES_UNCHECKED: u32 = 64;
 
 /// The caller whose session ends a reply, and the route of the request.
@@ -33,7 +34,7 @@ struct GuardedCaller {
     gate: Arc<Inner>,
     verified: Arc<Verified>,
     route: Arc<Route>,
-    /// The decisions of its permit.
+    /// The decisions of the request's permit.
     decisions: Vec<OwedDecision>,
 }
 
@@ -60,7 +61,7 @@ impl std::fmt::Debug for ReplyGuard {
 }
 
 enum State {
-    /// There is no lease yet. Most replies end in this state.
+    /// The reply has no lease yet. Most replies end in this state.
     New {
         frames: u32,
     },
@@ -103,7 +104,7 @@ impl ReplyGuard {
         self.cut
     }
 
-    /// Called before each frame. `waits`: no frame is ready.
+    /// Called before each frame. `waits` tells that no frame is ready.
     pub(super) fn poll_expired(&mut self, cx: &mut task::Context<'_>, waits: bool) -> Option<Cut> {
         match &mut self.state {
             State::New { frames } if !waits && *frames < FRAMES_UNCHECKED => {
@@ -115,7 +116,7 @@ impl ReplyGuard {
                 let lease = Lease::for_caller(&gate.leases, Some(verified), route.policy.on_expiry);
                 let lease = lease.ended_by(gate.ask_again(decisions));
                 let mut ticks = tokio::time::interval(CHECK_INTERVAL);
-                // After a pause of several seconds, check once, not once for each second.
+                // After a pause of several seconds, the reply is checked once, not once for each second.
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 self.state = State::Checking { lease, ticks };
             }

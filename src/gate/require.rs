@@ -40,8 +40,8 @@ use rotogate_core::session::scope::{Scope, impossible};
 
 /// Admits a request whose caller meets all conditions. See [`Gate::require`].
 ///
-/// Each method adds a condition, and all of them must hold. A refusal is 401 if the token is missing or not good here,
-/// and 403 if it does not meet a condition. A refusal is logged (`rotogate::denial`), and is in the
+/// Each method adds a condition, and all of them must hold. A refusal is 401 if the token is missing or not accepted
+/// here, and 403 if it does not meet a condition. A refusal is logged (`rotogate::denial`), and is in the
 /// [`Verdict`](super::Verdict) of an annotated layer.
 ///
 /// ```
@@ -63,14 +63,14 @@ pub struct RequireLayer {
     conditions: Arc<Conditions>,
 }
 
-/// Conditions on a caller besides those of a route's policy.
+/// Conditions on a caller besides the conditions of a route's policy.
 #[derive(Clone, Debug, Default)]
 struct Conditions {
-    /// Sets of scopes; the token needs one scope of each.
+    /// Sets of scopes; the token needs one scope of each set.
     any_scopes: Vec<Scope>,
-    /// Sets of roles; the token needs one role of each.
+    /// Sets of roles; the token needs one role of each set.
     any_roles: Vec<Vec<Role>>,
-    /// A claim and its required value. `None`: a malformed path, which no token can satisfy.
+    /// A claim and its required value; `None` for a malformed path, which no token can satisfy.
     claims: Vec<(Option<ClaimPath>, Value)>,
     checks: Vec<Check>,
 }
@@ -91,10 +91,10 @@ impl RequireLayer {
         Self { gate, route: Arc::new(Route::catch_all(RoutePolicy::default())), conditions: Arc::default() }
     }
 
-    /// Asks for a scope, in addition to those of earlier calls; `"read write"` are two scopes.
+    /// Requires a scope, in addition to the scopes of earlier calls; `"read write"` are two scopes.
     ///
-    /// A text with characters that no scope may hold (RFC 6749 §3.3) becomes a scope that no token has: every request
-    /// is refused.
+    /// A text with characters that a scope must not contain (RFC 6749 §3.3) becomes a scope that no token has: every
+    /// request is refused.
     #[must_use]
     pub fn scope(self, scope: &str) -> Self {
         self.policy(|policy| {
@@ -103,8 +103,8 @@ impl RequireLayer {
         })
     }
 
-    /// Asks for one of these scopes, in addition to all of those of [`Self::scope`]. Each call adds a set, and the
-    /// token needs one scope of each. The reply's challenge names them all.
+    /// Requires one of these scopes, in addition to all scopes of [`Self::scope`]. Each call adds a set, and the token
+    /// needs one scope of each set. The reply's challenge names all scopes.
     ///
     /// ```
     /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
@@ -118,12 +118,12 @@ impl RequireLayer {
         self.condition(|conditions| conditions.any_scopes.push(scopes))
     }
 
-    /// Asks for a role, in addition to those of earlier calls. Roles are those of the token's own issuer: the claim
-    /// `roles` of our own tokens, the claims that [`IssuerRules::roles`](rotogate_core::token::IssuerRules::roles)
-    /// names of another issuer's.
+    /// Requires a role, in addition to the roles of earlier calls. The roles are the roles of the token's own issuer:
+    /// the claim `roles` of our own tokens, the claims that
+    /// [`IssuerRules::roles`](rotogate_core::token::IssuerRules::roles) names for another issuer's tokens.
     ///
-    /// `"kc:admin"` is the role `admin` in tokens of the issuer named `kc` only. A bare role belongs to the one issuer
-    /// that [`Self::issuer`] names, else to the only trusted issuer, else to our own tokens.
+    /// `"kc:admin"` is the role `admin` only in tokens of the issuer named `kc`. A role without an issuer belongs to
+    /// the only issuer that [`Self::issuer`] names, otherwise to the only trusted issuer, otherwise to our own issuer.
     ///
     /// ```
     /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
@@ -135,8 +135,8 @@ impl RequireLayer {
         self.any_role([role])
     }
 
-    /// Asks for one of these roles, as [`Self::role`] asks for one. Each call adds a set, and the token needs one role
-    /// of each.
+    /// Requires one of these roles, each written as for [`Self::role`]. Each call adds a set, and the token needs one
+    /// role of each set.
     ///
     /// ```
     /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
@@ -160,11 +160,11 @@ impl RequireLayer {
         role
     }
 
-    /// Asks that a claim have this value, or be a list that contains it. For the path see [`ClaimPath`]:
+    /// Requires that a claim have this value, or be a list that contains it. For the path see [`ClaimPath`]:
     /// `realm_access.roles`, `"https://example.com/tenant"` with its quotes.
     ///
-    /// The meaning of a claim depends on its issuer: if tokens of several issuers are accepted, ask for the
-    /// [`issuer`](Self::issuer) too.
+    /// The meaning of a claim depends on its issuer: if tokens of several issuers are accepted, require the
+    /// [`issuer`](Self::issuer), too.
     ///
     /// ```
     /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
@@ -196,9 +196,10 @@ impl RequireLayer {
         self.condition(|conditions| conditions.checks.push(Check(Arc::new(check))))
     }
 
-    /// Asks that the token be meant for this audience, or one of those of earlier calls, instead of the gate's own.
+    /// Requires that the token be meant for this audience, or for an audience of an earlier call, instead of the gate's
+    /// own audience.
     ///
-    /// Behind [`Gate::layer`] a token must be for both, because the layer's route asks for the gate's own audience
+    /// Behind [`Gate::layer`] a token must be for both, because the layer's route requires the gate's own audience
     /// first, and the layer cannot know that this `require()` follows. To change that, use
     /// [`gate.layer().deferring_audience()`](super::GateLayer::deferring_audience), or add the audience to a route of
     /// the gate ([`RoutePolicy::audiences`]).
@@ -209,9 +210,9 @@ impl RequireLayer {
         self.policy(|policy| policy.audiences.push(audience))
     }
 
-    /// Accepts tokens of the issuer with this name, and of those of earlier calls. `self` is our own issuer; other
-    /// names are those of [`IssuerRules::name`](rotogate_core::token::IssuerRules::name). By default, tokens of our own
-    /// issuer and of issuers that are accepted everywhere pass.
+    /// Accepts tokens of the issuer with this name, and of the issuers of earlier calls. `self` is our own issuer; the
+    /// names of other issuers are those of [`IssuerRules::name`](rotogate_core::token::IssuerRules::name). By default,
+    /// tokens of our own issuer and of issuers that are accepted everywhere pass.
     #[must_use]
     pub fn issuer(self, name: impl Into<String>) -> Self {
         let name = name.into();
@@ -383,7 +384,7 @@ impl<S> Require<S> {
     {
         match judged {
             Ok(()) => {
-                // A layer in front adapts the reply to a session itself.
+                // A layer in front adapts the reply to a request by session itself.
                 let by_session = parts.extensions.get::<Permitted>().filter(|permitted| {
                     permitted.by().gate == self.layer.gate.0.id
                         && !permitted.by().layer

@@ -1,5 +1,5 @@
 //! The documents of protected resources (RFC 9728), and the challenges that name them. All URLs come from the
-//! configuration: a request's `Host` has no influence on them.
+//! configuration, never from the `Host` of a request.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ const MAX_AGE: HeaderValue = HeaderValue::from_static("max-age=300");
 #[derive(Debug)]
 pub(super) struct ReadyResource {
     pub(super) path: String,
-    /// Its identifier, which is the audience of its tokens.
+    /// The resource's identifier, which is the audience of its tokens.
     pub(super) url: String,
     /// Whether this gate issues its tokens.
     pub(super) is_ours: bool,
@@ -34,7 +34,7 @@ pub(super) struct ReadyResource {
     pub(super) document_path: String,
     pub(super) document_url: String,
     pub(super) scopes: Scope,
-    /// The scopes that imply others here.
+    /// The scopes that imply other scopes at this resource.
     pub(super) implied: Option<Arc<Implied>>,
     /// How its calls are judged.
     pub(super) mcp: Option<ReadyMcp>,
@@ -126,10 +126,11 @@ pub(super) fn ready(
 }
 
 impl RequireLayer {
-    /// Asks what a route of the gate's resource with this path asks ([`Resource`](rotogate_core::route::Resource)): a token for the
-    /// resource's audience. A scope counts as there if the token has one that [implies](rotogate_core::route::Resource::implies) it,
-    /// and a challenge names the document of the resource. Behind
-    /// [`Gate::layer`](super::Gate::layer), name the resource of the layer's route.
+    /// Requires the same as a route of the gate's resource with this path
+    /// ([`Resource`](rotogate_core::route::Resource)): a token for the resource's audience. A required scope counts as
+    /// present if the token has a scope that [implies](rotogate_core::route::Resource::implies) it, and a challenge
+    /// names the document of the resource. Behind [`Gate::layer`](super::Gate::layer), name the resource of the layer's
+    /// route.
     ///
     /// ```
     /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
@@ -154,8 +155,8 @@ pub(super) fn named<'a>(all: &'a [ReadyResource], path: Option<&str>) -> Option<
     all.iter().find(|resource| path == Some(&*resource.path))
 }
 
-/// The resource that a client asks tokens for (RFC 8707), if this gate issues its tokens. The comparison is byte for
-/// byte, so a relative URL, or one with a fragment, matches no resource.
+/// The resource for which a client requests tokens (RFC 8707), if this gate issues its tokens. The comparison is byte
+/// for byte, so a relative URL, or one with a fragment, matches no resource.
 // Requirement N45.
 pub(super) fn granted(all: &[ReadyResource], asked: Option<Box<str>>) -> Result<Option<Box<str>>, Denial> {
     let is_granted = |asked: &str| all.iter().any(|resource| resource.is_ours && resource.url == asked);
@@ -165,7 +166,7 @@ pub(super) fn granted(all: &[ReadyResource], asked: Option<Box<str>>) -> Result<
     }
 }
 
-/// Pages of any origin may read a document: it is the same for every caller, and no credential is read.
+/// Pages of any origin may read a document: a document is the same for every caller, and no credential is read.
 pub(super) fn document(resource: &ReadyResource, method: &Method) -> (Reply, Reason) {
     let mut reply = match *method {
         Method::GET | Method::HEAD => {

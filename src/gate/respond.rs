@@ -1,5 +1,5 @@
-//! The reply to a refused request on data routes: in a dialect's words, the application's, or the plain ones. Endpoints
-//! answer in their dialect instead.
+//! The reply to a refused request on data routes: in the form of a dialect or of the application, or in plain form.
+//! Endpoints answer in their dialect instead.
 
 use std::fmt;
 use std::sync::Arc;
@@ -41,8 +41,8 @@ impl RefusalHook {
         extensions.get()
     }
 
-    /// The application's reply, completed by the headers that clients rely on; the plain reply if the hook returns
-    /// none.
+    /// The application's reply, completed by the headers that clients rely on; the plain reply if the hook returns no
+    /// reply.
     fn instead_of(&self, plain: Reply, denial: Denial, parts: &Parts) -> Reply {
         let Some(own) = (self.0)(&denial, parts) else { return plain };
         let mut reply = own.map(Into::into);
@@ -57,7 +57,7 @@ impl RefusalHook {
     }
 }
 
-/// The reply to a refused request: a gRPC status, the hook's reply, or the plain one.
+/// The reply to a refused request: a gRPC status, the hook's reply, or the plain reply.
 #[cfg(any(feature = "axum", test))]
 pub(super) fn refused(hook: Option<&RefusalHook>, parts: &Parts, denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
     hooked(hook, parts, denial, plain(parts, denial, asked))
@@ -68,7 +68,7 @@ pub(super) fn plain(parts: &Parts, denial: Denial, asked: &ChallengeParams<'_>) 
     if reply::is_grpc(&parts.headers) { denied_grpc(denial) } else { denied(denial, asked) }
 }
 
-/// The hook's reply, or the plain one.
+/// The hook's reply, or the plain reply.
 pub(super) fn hooked(hook: Option<&RefusalHook>, parts: &Parts, denial: Denial, plain: Reply) -> Reply {
     match hook {
         Some(hook) if !reply::is_grpc(&parts.headers) => hook.instead_of(plain, denial, parts),
@@ -76,7 +76,7 @@ pub(super) fn hooked(hook: Option<&RefusalHook>, parts: &Parts, denial: Denial, 
     }
 }
 
-/// The refusal in a dialect's own format, if the dialect has one for it; else `plain`.
+/// The refusal in a dialect's own format, if the dialect has a format for it; otherwise `plain`.
 pub(crate) fn worded(
     dialect: Option<&dyn Dialect>,
     headers: &HeaderMap,

@@ -1,5 +1,5 @@
 //! The state of a gate for as long as it runs, while its rules may be replaced: keys, sessions, caches, bounds, relays.
-//! The background tasks hold only this.
+//! The background tasks hold only this state.
 
 use std::collections::HashSet;
 use std::sync::atomic::AtomicBool;
@@ -40,10 +40,10 @@ pub(crate) struct Running {
     pub(super) unfit_store: ArcSwapOption<String>,
     pub(super) passwords: Arc<Passwords>,
     pub(super) has_directory: bool,
-    /// Whether the gate has an issuer of its own. A gate without one is a resource server: it mints no tokens, accepts
-    /// none of its own, and serves neither keys nor metadata.
+    /// Whether the gate has an issuer of its own. A gate without an issuer is a resource server: it mints no tokens,
+    /// accepts none of its own, and serves neither keys nor metadata.
     pub(super) is_issuer: bool,
-    /// What follows the streams of events.
+    /// The observer of the event streams.
     pub(super) stream_watch: OnceLock<Arc<dyn StreamWatch>>,
     /// The public keys of security events for receivers.
     pub(super) event_keys: ArcSwap<Vec<serde_json::Value>>,
@@ -59,15 +59,15 @@ pub(crate) struct Running {
     pub(super) decisions: super::decisions::Decisions,
     /// The logins of browsers, by their result.
     pub(super) browser_logins: BrowserLogins,
-    /// The proofs of their devices, by their result.
+    /// The proofs of browsers' devices, by their result.
     pub(super) browser_devices: BrowserDevices,
-    /// The logins at a provider whose code was sent there.
+    /// The logins whose authorization code the gate has already sent to the provider.
     #[cfg(feature = "browser-oidc")]
     pub(super) spent_logins: super::browser::transaction::SpentLogins,
-    /// The store of their records, and of used assertions.
+    /// The store of the relays' records, and of used assertions.
     #[cfg(feature = "relay")]
     pub(super) records: Option<Arc<dyn rotogate_core::store::relay::RelayStore>>,
-    /// The API keys, if the gate has some.
+    /// The API keys, if they are configured.
     #[cfg(feature = "relay")]
     pub(super) api_keys: Option<Arc<rotogate_core::engine::api_keys::ApiKeys>>,
     /// The relays of the endpoints. Replacing the rules keeps them.

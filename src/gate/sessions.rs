@@ -81,9 +81,9 @@ pub enum Whose<'a> {
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
-    /// The number of selected sessions.
+    /// The number of sessions that match the selection.
     pub matched: u64,
-    /// The number of selected sessions that were live until then.
+    /// The number of matching sessions that were still live.
     pub ended: u64,
     /// Sessions that began up to this moment have ended.
     pub not_before: Timestamp,
@@ -94,7 +94,7 @@ impl Sessions {
     /// user, now or at a refresh: the session ends when it is revoked or expires. Its tokens are refreshed at endpoints
     /// with `accepts("application")`.
     ///
-    /// If the user has as many sessions as the profile allows, the oldest ends, or this one is refused.
+    /// If the user has as many sessions as the profile allows, the oldest session ends, or the new session is refused.
     ///
     /// # Errors
     /// [`Denial::InvalidClient`] for a client that is not registered
@@ -120,8 +120,9 @@ impl Sessions {
     }
 
     /// The next tokens for a refresh token of a session that [`Self::start`] began: rotation, replay within grace, and
-    /// reuse detection, as at an endpoint. The rules are those of the gate's profile and of the session's client. For
-    /// an application whose login page or single-page client uses no endpoint of the gate; see also [`Gate::cookies`].
+    /// reuse detection, as at an endpoint. The rules are those of the gate's profile and of the session's client. Meant
+    /// for an application whose login page or single-page client uses no endpoint of the gate; see also
+    /// [`Gate::cookies`].
     ///
     /// The refresh runs to its end even if the future is dropped.
     ///
@@ -208,8 +209,8 @@ impl Sessions {
         Ok(self.0.0.engine.store().list(filter, after, limit).await?)
     }
 
-    /// Why a session has ended although its record is live: `expired`; `not-before` if all sessions of its age were
-    /// revoked; or the reason of a revocation that the store has not written yet.
+    /// Why a session has ended although its record is live: `expired`; `not-before` if all sessions that began by then
+    /// were revoked; or the reason of a revocation that the store has not written yet.
     pub fn is_over(&self, session: &Session) -> Option<&'static str> {
         self.0.0.engine.is_over(session)
     }
@@ -219,7 +220,7 @@ impl Sessions {
         self.0.0.engine.clock().stamp_not_before()
     }
 
-    /// Whether other gates write to the store, too.
+    /// Do other gates write to the store, too?
     pub fn are_shared(&self) -> bool {
         self.0.0.engine.store().shared().is_some()
     }
@@ -231,7 +232,7 @@ impl Sessions {
     }
 
     /// Refuses the target of a revocation from the next request on, on this node, until the entry expires or the
-    /// process ends. For a change that must take effect before the store has it.
+    /// process ends. Meant for a change that must take effect before the store has it.
     pub fn refuse(&self, revocation: &Revocation) {
         self.0.0.engine.refuse(revocation, RevokedBecause::Operator);
     }
@@ -245,7 +246,7 @@ impl Sessions {
     }
 
     /// Ends a session: its tokens are refused from the next request on. `false` if no session has this id. A store of
-    /// several gates may have lost the session: the id is then revoked all the same, so that no gate brings the session
+    /// several gates may have lost the session: the id is then revoked nevertheless, so that no gate brings the session
     /// back.
     ///
     /// # Errors
@@ -304,7 +305,7 @@ impl Sessions {
                 return true;
             }
             tally.matched += 1;
-            // The not-befores of the other kind may have ended the session earlier.
+            // A not-before of the other kind may have ended the session earlier.
             let (subject, client) = match whose {
                 Whose::Subject(_) => ("", Some(session.client.as_ref())),
                 Whose::Client(_) => (session.subject.as_ref(), None),
@@ -320,7 +321,7 @@ impl Sessions {
         Ok(tally)
     }
 
-    /// The sessions that [`Self::revoke_counted`] would match and end now. Ends none.
+    /// Counts the sessions that [`Self::revoke_counted`] would match and end now, without ending them.
     ///
     /// # Errors
     /// A fault of the store.
@@ -344,7 +345,7 @@ impl Sessions {
         Ok(entries)
     }
 
-    /// Whether the store has such a session.
+    /// Does the store have a session of this selection?
     ///
     /// # Errors
     /// A fault of the store.
@@ -381,7 +382,7 @@ impl Sessions {
         }
     }
 
-    /// Refuses one token without a session from now on: another issuer's, or one that a client got for itself. `expires`
+    /// Refuses one token without a session from now on: a token of another issuer, or a client's own token. `expires`
     /// is the token's `exp`; the entry is kept until then.
     ///
     /// # Errors
@@ -397,7 +398,7 @@ impl Sessions {
     }
 
     /// Refuses all tokens that another issuer has issued to a subject so far: those whose `iat` is not later than now.
-    /// `lifetime` is the longest lifetime of such a token; the entry is kept as long.
+    /// `lifetime` is the longest lifetime of such a token; the entry is kept for the same time.
     ///
     /// # Errors
     /// As [`Self::revoke`].

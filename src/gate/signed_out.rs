@@ -1,5 +1,5 @@
 //! Refusals of requests without a live session, on routes that take sessions: a tab is led to the login, and a script
-//! learns where it is.
+//! gets the path of the login.
 
 use http::StatusCode;
 use http::header::AUTHORIZATION;
@@ -16,7 +16,7 @@ use rotogate_core::denial::Denial;
 use rotogate_core::reply;
 use rotogate_core::route::{LoginLead, RoutePolicy};
 
-/// What a browser gets instead of the plain refusal.
+/// The reply to a browser instead of the plain refusal.
 pub(super) enum Led {
     /// The plain refusal, with the path of the login if another login would help.
     Plain(Reply),
@@ -25,7 +25,7 @@ pub(super) enum Led {
 }
 
 impl Inner {
-    /// What a refused request gets, on a route of this policy.
+    /// The reply to a refused request, on a route with this policy.
     // Requirement B36.
     pub(super) fn led_to_login(&self, parts: &Parts, denial: Denial, policy: &RoutePolicy, plain: Reply) -> Led {
         let Some(browser) = self.browser.as_ref().filter(|_| policy.credentials.session) else {
@@ -53,7 +53,7 @@ impl Inner {
     }
 }
 
-/// Whether another login can mend the refusal. One by password has no `acr`; a provider is asked for it.
+/// Can another login remedy the refusal? A login by password has no `acr`; a provider can be asked for it.
 fn would_help(denial: Denial, policy: &RoutePolicy, at_provider: bool) -> bool {
     let is_step_up = denial == Denial::InsufficientAuthentication && !at_provider;
     !is_step_up || policy.step_up.as_ref().is_none_or(|step_up| step_up.acr.is_empty())

@@ -49,7 +49,7 @@ pub(super) fn take_over<M: Send + Sync + 'static>(
         return Err(NotForwarded::NO_CONNECTION);
     };
     let tunnel = head.extensions.remove::<UntilClosed>();
-    // The dialect presents the credential of the connection itself, like that of each message.
+    // The dialect presents the credential of the connection itself, like the credential of each message.
     head.headers.remove(AUTHORIZATION);
     if let Some(cookie) = sources.cookie {
         credential::remove_cookie(&mut head.headers, cookie);
@@ -81,7 +81,7 @@ struct SocketConnection<M> {
     origin: Origin,
     place: SocketPermit,
     dialer: Dialer,
-    /// The rules that judged the connection last, if they replaced those of its beginning.
+    /// The rules that judged the connection last, if they replaced the rules under which it began.
     judged: Mutex<Option<Weak<Inner>>>,
 }
 
@@ -90,8 +90,8 @@ impl<M> SocketConnection<M> {
         self.layer.inner()
     }
 
-    /// The endpoint with the rules in force, which may have replaced those of the beginning (requirement T34). `None`
-    /// if the rules have no such endpoint.
+    /// The endpoint with the rules in force, which may have replaced the rules under which the connection began
+    /// (requirement T34). `None` if the rules have no such endpoint.
     fn endpoint(&self) -> Option<(Arc<Inner>, usize)> {
         let Some(gate) = self.gate().successor() else { return Some((Arc::clone(self.gate()), self.endpoint)) };
         let raw = self.head.uri.path();
@@ -136,7 +136,7 @@ impl<M: Send + Sync + 'static> CommandHandler for SocketConnection<M> {
             gate: &gate,
             endpoint,
             account: None,
-            // Each call has its own note of the limit that refused it.
+            // Each call has its own note for the limit that refuses it.
             origin: Origin { held_up: HeldUpNote::open(), ..self.origin.clone() },
             arrived: gate.engine.arrival(),
             proof: None,
@@ -211,11 +211,11 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
 
     async fn dial(&self, token: Option<&str>, called: &EnclosedCall) -> Option<(Upgraded, Option<StreamEnd>)> {
         self.decide(token, called).ok()?;
-        // The connection keeps its first service, which knows only the routes of that time.
+        // The connection keeps the service with which it began, and this service knows only the routes of that time.
         let (mut parts, permitted, _) = self.decide_by(&self.layer, token, called).ok()?;
         // Each message is counted.
         let permitted = self.gate().decided(permitted.counted(None), &mut parts.extensions).await.ok()?;
-        // Messages from the upstream pass by the route of the connection, and no call asks for them.
+        // Messages from the upstream pass by the connection's route, without a call that could be judged.
         let of_route = permitted.route().policy.decision.as_ref();
         let decisions = permitted.decisions().iter().filter(|made| Some(&made.rule) == of_route);
         let decisions: Vec<_> = decisions.cloned().collect();

@@ -1,8 +1,8 @@
 //! The deadline of a request body that is processed while it arrives.
 //!
-//! tower-http's `TimeoutBody` restarts with each frame, so a client that sends a byte now and then never reaches it.
-//! This deadline is for the whole body. tower-http's `DeadlineBody` is too, but adds a crate for every user, and
-//! refuses data that arrived in time and is read later.
+//! tower-http's `TimeoutBody` restarts with each frame, so a client that sends a byte from time to time never reaches
+//! it. This deadline is for the whole body. tower-http's `DeadlineBody` also has a deadline for the whole body, but
+//! adds a crate for every user, and refuses data that arrived in time and is read later.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -9,7 +9,7 @@ use rotogate_core::counters::Seldom;
 use rotogate_core::engine::StatusFollower;
 use rotogate_core::fault::Chain;
 
-/// How often the lists are brought up to date: a change is in them by then.
+/// How often the lists are brought up to date, which bounds the delay of a change.
 const UPDATE_EVERY: Duration = Duration::from_secs(1);
 
 /// Starts the task, if lists are published.

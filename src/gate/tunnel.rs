@@ -18,8 +18,8 @@ mod websocket;
 /// How often the token is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// The one protocol that a request upgrades to. `None` for several protocols, and for another version of HTTP, because
-/// the gate would not see its requests.
+/// The only protocol to which a request upgrades. `None` for several protocols, and for another version of HTTP,
+/// because the gate would not see its requests.
 pub fn protocol(headers: &HeaderMap) -> Option<HeaderValue> {
     let asks = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
     if !asks.map(str::trim).any(|option| option.eq_ignore_ascii_case("upgrade")) {
@@ -33,7 +33,7 @@ pub fn protocol(headers: &HeaderMap) -> Option<HeaderValue> {
     (is_token && !is_http).then(|| value.clone())
 }
 
-/// Copies bytes both ways until both sides have ended, or until the lease ends: then it returns the reason.
+/// Copies bytes both ways until both sides have ended, or until the lease ends. Returns the reason if the lease ended.
 pub async fn carry<C, S>(client: C, server: S, is_websocket: bool, lease: &Lease) -> Option<LeaseEnd>
 where
     C: AsyncRead + AsyncWrite + Unpin,

@@ -1,4 +1,4 @@
-//! Upgrades of requests to the service inside. If the policy allows none, the layer removes the upgrade. Otherwise the
+//! Upgrades of requests to the service inside. If the policy allows no upgrade, the layer removes it. Otherwise the
 //! upgraded connection ends with its session, whatever the service does with it.
 //!
 //! A hyper server leaves an [`OnUpgrade`] in the request, from which the service gets the connection. Only hyper can
@@ -37,7 +37,7 @@ const PIPE: usize = 8 * 1024;
 /// The request that opens the HTTP connection over the pipe.
 const ASKS: &[u8] = b"GET / HTTP/1.1\r\nhost: pipe\r\nconnection: upgrade\r\nupgrade: pipe\r\n\r\n";
 
-/// Ties the upgrade of a request to a lease, if its policy allows one; otherwise removes the upgrade.
+/// Ties the upgrade of a request to a lease, if the route's policy allows upgrades; otherwise removes the upgrade.
 pub(super) fn settle(gate: &Arc<Inner>, parts: &mut Parts, permitted: &Permitted, place: Option<PoolPermit>) {
     if !parts.headers.contains_key(UPGRADE) {
         return;
@@ -79,7 +79,7 @@ pub(super) fn refuse(parts: &mut Parts) {
     parts.headers.remove(CONNECTION);
 }
 
-/// Replaces a client's upgrade by one that ends with a lease. `None` without a tokio runtime.
+/// Replaces a client's upgrade by an upgrade that ends with a lease. `None` without a tokio runtime.
 fn bridge(client: OnUpgrade, is_websocket: bool, lease: Lease) -> Option<OnUpgrade> {
     let runtime = tokio::runtime::Handle::try_current().ok()?;
     let (mut near, far) = tokio::io::duplex(PIPE);
@@ -93,7 +93,7 @@ fn bridge(client: OnUpgrade, is_websocket: bool, lease: Lease) -> Option<OnUpgra
             let agreed = agreed.lock().take();
             async move {
                 if let Some(agreed) = agreed {
-                    // On an error the other end was dropped, and this connection with it.
+                    // An error means that the other end was dropped, and that this connection ended with it.
                     let _ = agreed.await;
                 }
                 Ok::<_, Infallible>(switching())
@@ -112,8 +112,8 @@ fn bridge(client: OnUpgrade, is_websocket: bool, lease: Lease) -> Option<OnUpgra
     let _ = Pin::new(&mut begin).poll(&mut cx);
     let own = made.lock().take()?;
     runtime.spawn(async move {
-        // On an error the service did not answer 101, or the client disconnected. The service's upgrade then fails as
-        // well.
+        // An error means that the service did not answer 101, or that the client disconnected. The service's upgrade
+        // then fails as well.
         let Ok(client) = client.await else { return };
         let _ = agree.send(());
         if pipe.await.is_ok() && skip_head(&mut near).await.is_some() {

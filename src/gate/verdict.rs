@@ -113,7 +113,7 @@ pub enum Who {
 pub struct Recipient {
     /// `sub`.
     pub subject: Box<str>,
-    /// The session, where there is one.
+    /// The session, if the tokens belong to one.
     pub session: Option<SessionId>,
 }
 
@@ -156,7 +156,7 @@ impl Verdict {
         }
     }
 
-    /// The session of the request, if a verified token or an issued one names it.
+    /// The session of the request, if a verified or an issued token names it.
     pub fn session(&self) -> Option<SessionId> {
         match self.who.as_ref()? {
             Who::Caller(identity) => identity.session(),
@@ -168,8 +168,8 @@ impl Verdict {
 }
 
 impl RefusedToken {
-    /// The claims of a token that was refused for this reason. `None` if the reason is not the token, or the token does
-    /// not parse.
+    /// The claims of a token that was refused for this reason. `None` if the refusal is not about the token, or the
+    /// token cannot be parsed.
     pub(super) fn peek(denial: &Denial, token: &str) -> Option<Who> {
         let is_proved = denial.token_is_proved()?;
         verify::peek(token).map(|says| Who::Refused(Box::new(Self { is_proved, says })))

@@ -11,7 +11,7 @@ use rotogate_core::fault::Error;
 use rotogate_core::store::SharedStore;
 use rotogate_core::token::Algorithm;
 
-/// The longest proof, in bytes. An RSA key of 8192 bits and its signature fit.
+/// The longest proof, in bytes. A proof with an RSA key of 8192 bits and its signature fits.
 const MAX_PROOF: usize = 8 << 10;
 /// The accepted form: the provider decides what it accepts beyond this.
 const FORM: Form = Form {
@@ -31,8 +31,8 @@ const FORM: Form = Form {
 };
 /// The largest difference between a proof's `iat` and our time.
 const WINDOW: Duration = Duration::from_secs(60);
-/// How long a used proof is remembered: as long as any gate could accept it, and as much again as the clocks of two
-/// gates may differ.
+/// How long a used proof is remembered: as long as any gate could accept it, plus the allowed difference of two gates'
+/// clocks.
 const COUNTS_FOR: Duration = Duration::from_secs(3 * WINDOW.as_secs());
 /// How many proofs are remembered.
 const MAX_SEEN: u64 = 100_000;
@@ -47,7 +47,7 @@ pub(super) struct Proofs {
 
 /// A good proof that was not used before.
 pub(super) struct GoodProof {
-    /// The thumbprint of its key.
+    /// The thumbprint of the proof's key.
     pub(super) jkt: String,
     id: ProofId,
 }
@@ -78,7 +78,7 @@ impl Proofs {
         Ok(GoodProof { jkt: proof.key.to_string(), id })
     }
 
-    /// Uses a proof. If several requests have the same proof, this succeeds for one of them.
+    /// Uses a proof. If several requests have the same proof, this succeeds for only one of them.
     pub(super) fn use_once(&self, proof: &GoodProof, now: Timestamp) -> Result<(), NotRecorded> {
         self.seen.record(&proof.id, now)
     }
@@ -88,7 +88,7 @@ impl Proofs {
         once_in_store(store, proof.id.name(), COUNTS_FOR).await
     }
 
-    /// Remembers as many proofs as possible, each of another key.
+    /// Fills the memory with proofs, each with a different key.
     #[cfg(test)]
     pub(super) fn fill(&self, now: Timestamp) {
         for n in 0..MAX_SEEN {

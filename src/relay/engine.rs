@@ -2,7 +2,7 @@
 //! (`flight`), claim, ask and store (`ask`), answer (`answer`).
 //!
 //! The intent to send a token is durable before the token is sent, and the answer is durable before the client gets it.
-//! A token that was sent without a whole reply is *unknown*: the relay never sends it again of its own accord.
+//! A token that was sent but got no complete reply is *unknown*: the relay never sends it again on its own.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -45,13 +45,13 @@ pub use settings::{AfterUnknown, EndTokens, MAX_GRACE, RelayParts, RelayRules, R
 
 /// The longest refresh token, in bytes.
 pub const MAX_TOKEN: usize = 8 << 10;
-/// The lease's time beyond the timeout, for the writes of the store.
+/// By how much the lease exceeds the timeout, to allow for the writes of the store.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
-/// The delay before a retry after an attempt without a reply, or if the provider gives none.
+/// The delay before a retry after an attempt without a reply, or if the provider names no delay.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The longest time that a provider may ask clients to wait.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
-/// How often one request reads the record again after others changed it.
+/// How often one request reads the record again after other requests changed it.
 const MAX_ROUNDS: usize = 4;
 /// How often one token may be sent.
 const SENDS: Rate = Rate::new(10, Duration::from_secs(2));
@@ -133,7 +133,7 @@ impl Relay {
         self.core.settings.store(Arc::new(settings.bounded()));
     }
 
-    /// Resolves once no exchange and no revocation is running: before the process ends.
+    /// Resolves once no exchange and no revocation is running. Awaited before the process ends.
     pub async fn idle(&self) {
         let mut under_way = self.core.under_way.subscribe();
         // The sender lives as long as this relay.
@@ -186,8 +186,8 @@ impl Relay {
         RelayAnswer::Reply(reply, Source::Asked)
     }
 
-    /// Answers a refresh token. The call to the provider is a task of its own: a caller that stops waiting cancels
-    /// nothing.
+    /// Answers a refresh token. The call to the provider runs in its own task, so that a caller that stops waiting does
+    /// not cancel it.
     pub async fn exchange(&self, mut presented: Presented) -> RelayAnswer {
         let proof = match presented.proof.as_ref().map(|proof| self.core.proved(proof)).transpose() {
             Ok(proof) => proof,
@@ -203,7 +203,8 @@ impl Relay {
         };
         let answer = self.answer(&presentation).await;
         match &proof {
-            // Last, and only if the answer has tokens: a client without a good token cannot fill the memory of proofs.
+            // The proof is used last, and only if the answer has tokens, so that a client without a good token cannot
+            // fill the memory of proofs.
             Some(proof) if self.core.has_tokens(&presentation, &answer) => self.core.prove_once(proof, answer).await,
             Some(_) | None => answer,
         }
@@ -222,8 +223,8 @@ impl Relay {
                     Ok(place) => Next::Ask(before, place),
                     Err(answer) => return answer,
                 },
-                // The attempt belongs to another run of the program, unless the exchange has just ended and the store
-                // has its outcome.
+                // The attempt belongs to another run of the program, unless the exchange has just ended, so that the
+                // store has its outcome.
                 Known::Pending(left) if was_pending => Next::Orphaned(left),
                 Known::Pending(_) => Next::MaybeOurs,
             };
@@ -252,7 +253,8 @@ impl Relay {
         revoked.unwrap_or_else(|_| RelayAnswer::unavailable(RETRY_AFTER, "relay_aborted"))
     }
 
-    /// Notes that the presenter has stored the answer to this token, which was [kept](Presented::keep_until) for that.
+    /// Notes that the presenter has stored the answer to this token, which was [kept](Presented::keep_until) until
+    /// then.
     ///
     /// # Errors
     /// The store fails.
@@ -294,7 +296,7 @@ impl Core {
         matches!(presentation.settings.provider.read(token, reply), Meaning::Granted { .. })
     }
 
-    /// The answer, if its proof was not used before.
+    /// The answer, if the request's proof was not used before.
     async fn prove_once(&self, proof: &GoodProof, answer: RelayAnswer) -> RelayAnswer {
         match self.proofs.use_once(proof, self.clock.now()) {
             Ok(()) => {}

@@ -50,9 +50,10 @@ pub struct HttpCaller {
 }
 
 impl HttpCaller {
-    /// Sends with this client. The provider has `timeout` for an answer.
+    /// A caller that sends with this client. The provider has the time `timeout` for an answer.
     pub fn new(http: HttpClient, timeout: Duration) -> Self {
-        // A little less than the relay's own bound: this timeout can tell whether anything was sent.
+        // A little less than the relay's own bound, so that this timeout, which knows whether anything was sent, comes
+        // first.
         let timeout = timeout - timeout / 20;
         Self { http: http.with_timeout(timeout).with_max_size(oauth::MAX_BODY) }
     }
@@ -60,7 +61,7 @@ impl HttpCaller {
     /// Sends a request once.
     ///
     /// # Errors
-    /// The URL is not known, or there is no whole reply.
+    /// The URL is not known, or no complete reply arrived.
     pub async fn send(
         &self,
         url: &UrlSource,
@@ -83,7 +84,7 @@ pub(crate) fn reply(response: Response<Bytes>) -> ProviderReply {
     let text = |name: HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     ProviderReply {
         status: parts.status.as_u16(),
-        // A date instead of seconds is ignored.
+        // `Retry-After` with a date instead of seconds is ignored.
         retry_after: text(RETRY_AFTER).and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs),
         challenge: text(WWW_AUTHENTICATE),
         dpop_nonce: text(DPOP_NONCE),
@@ -152,13 +153,13 @@ impl Provider for OAuthProvider {
         let url = self.urls.revocation.as_ref();
         let url = url.ok_or_else(|| SendError::NotSent("it has no revocation URL".to_owned()))?;
         let reply = self.post(url, request).await?;
-        // RFC 7009 §2.2: 200, also for an unknown token.
+        // RFC 7009 §2.2: the answer is 200, even for an unknown token.
         if reply.status == StatusCode::OK {
             return Ok((true, ProviderReply { body: Zeroizing::default(), ..reply }));
         }
         match oauth::read("", &reply) {
             Meaning::Dead | Meaning::Refused | Meaning::Again => Ok((false, reply)),
-            // The body of such a reply is not for clients.
+            // The body of a reply with this meaning is not for clients.
             Meaning::Granted { .. } | Meaning::Busy | Meaning::Unclear => {
                 let status = StatusCode::BAD_GATEWAY.as_u16().max(reply.status);
                 Ok((false, ProviderReply { status, body: Zeroizing::default(), ..reply }))

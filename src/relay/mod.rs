@@ -1,8 +1,8 @@
-//! The relay: in front of a provider that rotates refresh tokens itself.
+//! The relay, which stands in front of a provider that rotates refresh tokens itself.
 //!
-//! A provider that accepts each refresh token once ends the login of a client that presents one twice: two tabs at
-//! once, or a lost reply. The relay exchanges a token once, and repeats the answer for every presentation within
-//! `grace`. It stores no token: the presented token is the key that decrypts its answer.
+//! A provider that accepts each refresh token once ends the login of a client that presents a token twice, for example
+//! from two tabs, or after a lost reply. The relay exchanges each token once, and repeats the answer for every
+//! presentation within `grace`. It stores no token: the presented token is the key that decrypts its answer.
 //!
 //! [`engine`] has the steps, [`provider`] the interface to a provider, [`http`] a provider behind URLs, [`oauth`] the
 //! replies of RFC 6749, [`seal`] the keys, `dpop` the proofs of RFC 9449.

@@ -25,12 +25,13 @@ pub fn read(token: &str, reply: &ProviderReply) -> Meaning {
             // RFC 9449 §8; RFC 8628 §3.5.
             Some("use_dpop_nonce" | "authorization_pending" | "slow_down") => Meaning::Again,
             Some(_) => Meaning::Refused,
-            // Not a reply of a token endpoint.
+            // The text is not a reply of a token endpoint.
             None => Meaning::Unclear,
         },
         // The provider itself did not process the request.
         429 | 501 | 503 => Meaning::Busy,
-        // 500: it may have failed after the rotation. 502, 504: an intermediary, which does not know.
+        // 500: the provider may have failed after the rotation. 502 and 504 come from an intermediary, which does not
+        // know the outcome.
         _ => Meaning::Unclear,
     }
 }
@@ -85,7 +86,8 @@ fn member(reply: &ProviderReply, name: &str) -> Option<String> {
     text(&object(reply)?, name).map(str::to_owned)
 }
 
-/// The place of the value of `expires_in`, its whole seconds, and whether it is a string, as some providers write it.
+/// The place of the value of `expires_in`, its whole seconds, and whether the value is a string, as some providers
+/// write it.
 fn expires_in(body: &[u8]) -> Option<(usize, usize, u64, bool)> {
     let members: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(body).ok()?;
     let raw = members.get("expires_in")?.get();

@@ -30,7 +30,7 @@ impl fmt::Debug for ProviderRequest {
 pub struct ProviderReply {
     /// The status.
     pub status: u16,
-    /// The delay before a retry, if the reply has one.
+    /// The delay before a retry, if the reply names one.
     pub retry_after: Option<Duration>,
     /// `WWW-Authenticate`.
     pub challenge: Option<String>,
@@ -83,10 +83,10 @@ impl ProviderReply {
     }
 }
 
-/// Why there is no whole reply. The text is for the log and contains no part of the request.
+/// Why no complete reply arrived. The text is for the log and contains no part of the request.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    /// Not a byte of the request was processed: no name, no connection, no TLS, a refused stream.
+    /// The provider processed no byte of the request: the name, the connection, TLS or the stream failed.
     #[error("not sent: {0}")]
     NotSent(String),
     /// The provider may have processed the request.
@@ -104,22 +104,23 @@ pub enum Meaning {
         /// The lifetime of the access token, if the reply has it.
         lifetime: Option<Duration>,
     },
-    /// The refresh token is not good.
+    /// The refresh token is bad.
     Dead,
-    /// Another part of the request is not good. Nothing was rotated.
+    /// Another part of the request is bad. Nothing was rotated.
     Refused,
-    /// The client must repeat the request as the reply says: a step of the protocol. Nothing was rotated.
+    /// The client must repeat the request as the reply demands, as a step of the protocol. Nothing was rotated.
     Again,
     /// The provider did not process the request. Nothing was rotated.
     Busy,
-    /// Any other reply: the provider may have rotated.
+    /// Any other reply, after which the provider may have rotated the token.
     Unclear,
 }
 
-/// A provider, with one wire format. It sends each request once: neither it nor a connection repeats one.
+/// A provider, with one wire format. It sends each request once: neither the provider nor a connection repeats a
+/// request.
 #[async_trait]
 pub trait Provider: fmt::Debug + Send + Sync + 'static {
-    /// The URL that a DPoP proof of such a request is for (RFC 9449 §4.2), if it is known and the format has proofs.
+    /// The URL that a DPoP proof of an exchange is for (RFC 9449 §4.2), if it is known and the format has proofs.
     fn proof_url(&self) -> Option<String> {
         None
     }
@@ -130,10 +131,10 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     /// The meaning of the reply to the exchange of `token`.
     fn read(&self, token: &str, reply: &ProviderReply) -> Meaning;
 
-    /// The reply as it is replayed after this time: its lifetimes are shorter by that time.
+    /// The reply for a replay after the time `passed`: its lifetimes are shortened by this time.
     fn aged(&self, reply: ProviderReply, passed: Duration) -> ProviderReply;
 
-    /// The access token of such a reply.
+    /// The access token of a reply with tokens.
     fn access_token(&self, reply: &ProviderReply) -> Option<Zeroizing<String>>;
 
     /// Sends a request to revoke a token. True in `Ok` if the provider accepted it.

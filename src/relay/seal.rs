@@ -37,7 +37,7 @@ const LABEL_PARAMS: &[u8] = b"rotogate relay params";
 const VERSION: u8 = 1;
 const NONCE: usize = 12;
 
-/// A key could not be derived, or an answer not sealed.
+/// A key could not be derived, or an answer could not be sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an answer of the relay could not be sealed")]
 pub struct NotSealed;
@@ -45,7 +45,7 @@ pub struct NotSealed;
 /// The presenter of a refresh token, as its request showed it.
 #[derive(Clone, Debug, Default)]
 pub struct Presenter {
-    /// The client's id; empty if it sent none.
+    /// The client's id; empty if the client sent no id.
     pub client: String,
     /// The client's secret or assertion.
     pub credential: Option<SecretString>,
@@ -77,14 +77,16 @@ impl fmt::Debug for Sealer {
 }
 
 impl Sealer {
-    /// For the endpoint of this name in front of this token URL: a token has no meaning at another endpoint.
+    /// The secrets for the endpoint with this name in front of this token URL. At another endpoint, a token has other
+    /// keys.
     pub fn new(keyring: &Keyring, endpoint: &str, token_url: &str) -> Self {
         let message = fields([endpoint.as_bytes(), token_url.as_bytes()]);
         let secrets = keyring.refresh_keys().relay_secrets(&message);
         Self { salts: secrets.iter().map(|secret| Salt::new(HKDF_SHA256, secret.as_ref())).collect() }
     }
 
-    /// The keys of a token, under each refresh key: records are written under the first, and read under all.
+    /// The keys of a token, under each refresh key: records are written under the first keys, and read under all of
+    /// them.
     ///
     /// # Errors
     /// The library fails.
@@ -123,7 +125,7 @@ impl RelayKeys {
         })
     }
 
-    /// The keys of the vault of a browser's session: of a row that belongs to no token.
+    /// The keys of the vault of a browser's session, a row that belongs to no token.
     ///
     /// # Errors
     /// The library fails.
@@ -135,12 +137,12 @@ impl RelayKeys {
         Ok(Self { id: RelayId(secret.id), seal: expand(&prk, LABEL_VAULT)?, params: hmac::Key::from(params) })
     }
 
-    /// The key of the token's record in the store: the same for every presenter.
+    /// The id of the token's record in the store, which is the same for every presenter.
     pub fn id(&self) -> RelayId {
         self.id
     }
 
-    /// Were they derived for the same token and presenter? The comparison takes constant time.
+    /// Were both keys derived for the same token and presenter? The comparison takes constant time.
     pub fn is_same(&self, other: &Self) -> bool {
         are_equal(self.seal.as_slice(), other.seal.as_slice())
     }
@@ -179,7 +181,8 @@ impl RelayKeys {
         Ok(record)
     }
 
-    /// The answer of a record; `None` if another token, client, credential or DPoP key sealed it, or if it was changed.
+    /// The answer of a record; `None` if another token, client, credential or DPoP key sealed it, or if the record was
+    /// changed.
     pub fn open(&self, record: &RelayRecord) -> Option<Zeroizing<Vec<u8>>> {
         let key = RandomizedNonceKey::new(&AES_256_GCM, self.seal.as_slice()).ok()?;
         let (nonce, sealed) = record.sealed.split_first_chunk::<NONCE>()?;
@@ -207,11 +210,11 @@ impl RelayKeys {
     }
 }
 
-/// Each field preceded by its length, so that no two lists of fields have the same bytes.
+/// Each field preceded by its length, so that different lists of fields never have the same bytes.
 fn fields<'a>(list: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut bytes = Vec::new();
     for field in list {
-        // No field is longer than a request.
+        // The length fits, because no field is longer than a request.
         bytes.extend_from_slice(&u32::try_from(field.len()).unwrap_or(u32::MAX).to_be_bytes());
         bytes.extend_from_slice(field);
     }

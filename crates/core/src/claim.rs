@@ -1,4 +1,4 @@
-//! Claims beyond the registered ones: those that the gate puts into its own tokens ([`OwnClaims`]), and paths to a
+//! Claims beyond the registered claims: claims that the gate puts into its own tokens ([`OwnClaims`]), and paths to a
 //! claim in any token ([`ClaimPath`]).
 
 use serde::de::Error as _;
@@ -64,7 +64,7 @@ pub enum ClaimError {
     /// A name that is empty, too long, or has control characters.
     #[error("the claim {0:?}: a name has 1 to {MAX_NAME} bytes, and no control characters")]
     Name(String),
-    /// A value that is no JSON, is nested too deeply, or changes when it is written and read again.
+    /// A value that is not JSON, is nested too deeply, or changes when it is written and read again.
     #[error("the claim {0:?}: its value cannot be written as JSON that reads back the same")]
     Value(String),
     /// All claims together are too long.
@@ -75,12 +75,12 @@ pub enum ClaimError {
     Path {
         /// The path.
         path: String,
-        /// Why it cannot be parsed, and how to write it.
+        /// Why the path cannot be parsed, and how to write it.
         why: &'static str,
     },
 }
 
-/// Claims for tokens of our own, without those that the gate itself sets, and at most 2 KiB together.
+/// Claims for the gate's own tokens, at most 2 KiB together. Claims that the gate itself sets are excluded.
 ///
 /// ```
 /// use rotogate::claim::OwnClaims;
@@ -100,7 +100,7 @@ impl OwnClaims {
         Self::default()
     }
 
-    /// Adds a claim, or replaces the one with this name.
+    /// Adds a claim, or replaces the claim with this name.
     ///
     /// # Errors
     /// See [`ClaimError`]; the claims are then unchanged.
@@ -141,12 +141,12 @@ impl OwnClaims {
         self.0.is_empty()
     }
 
-    /// The claims as a JSON object; an empty text if there are no claims.
+    /// The claims as the text of a JSON object; an empty text if there are no claims.
     pub(crate) fn text(&self) -> String {
         if self.is_empty() { String::new() } else { serde_json::to_string(&self.0).unwrap_or_default() }
     }
 
-    /// Reads what [`Self::text`] wrote.
+    /// Reads the text that [`Self::text`] wrote.
     fn of_text(text: &str) -> Result<Self, ClaimError> {
         if text.is_empty() {
             return Ok(Self::default());
@@ -177,12 +177,13 @@ fn depth(value: &Value) -> usize {
     }
 }
 
-/// The length of a JSON text with its characters beyond ASCII escaped, as some clients need it.
+/// The length of a JSON text with its characters beyond ASCII escaped, as some clients need them.
 fn escaped_length(text: &str) -> usize {
     text.chars().map(|c| if c.is_ascii() { 1 } else { 6 * c.len_utf16() }).sum()
 }
 
-/// An object in human-readable formats, else a text, because the store's binary format cannot represent every value.
+/// Serialised as an object in human-readable formats, otherwise as a text, because the store's binary format cannot
+/// represent every value.
 impl Serialize for OwnClaims {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if serializer.is_human_readable() {

@@ -50,7 +50,7 @@ pub enum Grant {
 }
 
 impl Grant {
-    /// Its `grant_type` (RFC 6749).
+    /// The grant's `grant_type` (RFC 6749).
     pub const fn word(self) -> &'static str {
         match self {
             Self::Password => "password",
@@ -96,7 +96,7 @@ pub enum CertificateUse {
     /// A client certificate has no effect on tokens.
     #[default]
     Off,
-    /// A request on a connection with a client certificate gets bound tokens, any other gets bearer tokens.
+    /// A request on a connection with a client certificate gets bound tokens, any other request gets bearer tokens.
     Optional,
     /// A request on a connection without a client certificate is refused.
     Required,
@@ -131,7 +131,7 @@ impl PartialEq for ClientKeys {
 
 impl Eq for ClientKeys {}
 
-/// What only our own crates call: docs.rs does not show it.
+/// Functions that only our own crates call: docs.rs does not show them.
 #[doc(hidden)]
 impl ClientKeys {
     /// Keys that are fetched.
@@ -160,21 +160,21 @@ impl ClientKeys {
 pub struct Client {
     /// `client_id`.
     pub id: Box<str>,
-    /// The argon2id hash of its secret, if it is confidential (RFC 6749 §2.1).
+    /// The argon2id hash of the client's secret, if the client is confidential (RFC 6749 §2.1).
     pub secret_hash: Option<SecretHash>,
-    /// Its public keys, if it authenticates by assertions instead of a secret.
+    /// The client's public keys, if it authenticates by assertions instead of a secret.
     pub keys: Option<ClientKeys>,
-    /// The grants that it may use.
+    /// The grants that the client may use.
     pub grants: Vec<Grant>,
-    /// The scopes that it may ask for; `None` for no restriction.
+    /// The scopes that the client may ask for; `None` for no restriction.
     pub scopes: Option<Scope>,
     /// Rules that differ from the endpoint's.
     pub profile: ProfileOverride,
-    /// Whether its tokens are bound to its key.
+    /// Whether the client's tokens are bound to its key.
     pub dpop: DpopUse,
-    /// Whether its tokens are bound to its client certificate.
+    /// Whether the client's tokens are bound to its client certificate.
     pub certificate_bound: CertificateUse,
-    /// For whom it may act, and where; `None` without [`Grant::TokenExchange`].
+    /// The rules for acting on behalf of users; `None` without [`Grant::TokenExchange`].
     pub exchange: Option<ExchangeRules>,
 }
 
@@ -194,7 +194,7 @@ impl Client {
         }
     }
 
-    /// Can it authenticate (RFC 6749 §2.1)?
+    /// Can the client authenticate (RFC 6749 §2.1)?
     pub const fn is_confidential(&self) -> bool {
         self.secret_hash.is_some() || self.keys.is_some()
     }
@@ -220,9 +220,9 @@ impl Client {
 pub struct PresentedClient {
     /// `client_id`.
     pub id: String,
-    /// The secret, if a non-empty one was sent.
+    /// The secret, if a non-empty secret was sent.
     pub secret: Option<SecretString>,
-    /// The assertion (RFC 7523 §2.2), if one was sent instead of a secret.
+    /// The assertion (RFC 7523 §2.2), if an assertion was sent instead of a secret.
     pub assertion: Option<SecretString>,
 }
 
@@ -248,7 +248,7 @@ impl fmt::Debug for Clients {
 }
 
 impl Clients {
-    /// Registers these clients. A later client replaces an earlier one with the same id.
+    /// Registers these clients. A later client replaces an earlier client with the same id.
     ///
     /// # Errors
     /// The system has no randomness.
@@ -280,7 +280,7 @@ impl Clients {
         rules.flat_map(|rules| &rules.to).any(|audience| is_it(audience))
     }
 
-    /// Their ids.
+    /// The ids of all clients.
     pub fn ids(&self) -> HashSet<Box<str>> {
         self.by_id.keys().cloned().collect()
     }
@@ -290,9 +290,9 @@ impl Clients {
         self.by_id.get(id).map(|known| Arc::clone(&known.client))
     }
 
-    /// The presented client, if it authenticates without an assertion: a confidential client with its secret, a public one by sending no
-    /// secret (RFC 6749 §3.2.1). `limits` must admit a secret before it is hashed; the last good secret needs no
-    /// admission.
+    /// The presented client, if it authenticates without an assertion: a confidential client with its secret, a public
+    /// client by sending no secret (RFC 6749 §3.2.1). `limits` must admit a secret before it is hashed; the last good
+    /// secret needs no admission.
     ///
     /// # Errors
     /// [`Denial::InvalidClient`], or a denial of `limits`; a fault if too many password checks wait.

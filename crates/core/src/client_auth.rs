@@ -1,8 +1,8 @@
-//! The gate as a client of another server that authenticates by assertions it signs (RFC 7523 §2.2): where a secret could be
-//! sent, a key is proved instead.
+//! The gate as a client of another server that authenticates by assertions it signs (RFC 7523 §2.2): the gate proves a
+//! key instead of sending a secret.
 //!
-//! The audience is what the operator wrote. What the other server says of itself never becomes one: a malicious server would
-//! name another, and use the assertion there (CVE-2025-27370).
+//! The audience comes from the configuration, never from the other server's metadata: a malicious server would name a
+//! third server in its metadata, and use the assertion at that server (CVE-2025-27370).
 
 use std::fmt;
 use std::time::Duration;
@@ -17,12 +17,12 @@ use crate::http_client::ClientAssertions;
 use crate::token::algorithm::{Algorithm, Family};
 use crate::token::keyring::{KeyError, KeyMaterial, SigningKey};
 
-/// How long an assertion is good: one request.
+/// The lifetime of an assertion, which is used for one request.
 const LIFETIME: Duration = Duration::from_secs(60);
-/// The algorithms that a key in a file may have, if none is named.
+/// The algorithms that are tried for a key file if the configuration names no algorithm.
 const KINDS: [Algorithm; 4] = [Algorithm::EdDsa, Algorithm::Es256, Algorithm::Es384, Algorithm::Rs256];
 
-/// The key of the gate at another server.
+/// The key with which the gate authenticates at another server.
 pub struct ClientKey {
     client: Box<str>,
     audience: Box<str>,
@@ -40,11 +40,11 @@ impl fmt::Debug for ClientKey {
 }
 
 impl ClientKey {
-    /// The private key in this text (PKCS #8 in PEM), of the client with this id. Its `kid` is its thumbprint (RFC 7638), unless
-    /// one is given; its algorithm is the usual one of its kind.
+    /// The private key in this text (PKCS #8 in PEM), of the client with this id. Its `kid` is its thumbprint (RFC
+    /// 7638), unless a `kid` is given; its algorithm is the usual algorithm for this kind of key, unless one is given.
     ///
     /// # Errors
-    /// The text is no key, or the key does not fit the algorithm. A shared secret never fits.
+    /// The text is not a key, or the key does not fit the algorithm. A shared secret never fits.
     pub fn new(
         client: &str,
         audience: &str,
@@ -63,7 +63,7 @@ impl ClientKey {
                 tried.fold(first, |found, other| found.or(other))?
             }
         };
-        // The most accepted type: some servers refuse the one of its own.
+        // `JWT` is the most widely accepted type: some servers refuse the specific type of client assertions.
         let header = json!({ "alg": key.algorithm().name(), "typ": "JWT", "kid": key.kid() }).to_string();
         Ok(Self { client: client.into(), audience: audience.into(), key, header: URL_SAFE_NO_PAD.encode(header) })
     }

@@ -81,14 +81,14 @@ impl Timestamp {
         Self(self.0.saturating_sub(millis(by)))
     }
 
-    /// The time since `earlier`; zero if this is not after it.
+    /// The time since `earlier`; zero if `earlier` is not earlier.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
     /// Formats the time as in RFC 3339, to the millisecond, for logs.
     pub fn rfc3339(self) -> impl fmt::Display {
-        // The last moment of the year 9999: RFC 3339 has no later ones.
+        // The last moment of the year 9999: RFC 3339 has no later moments.
         const LAST: u64 = 253_402_300_799_999;
         humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + Duration::from_millis(self.0.min(LAST)))
     }
@@ -142,8 +142,8 @@ pub struct SystemTime {
 }
 
 impl SystemTime {
-    /// The machine's clocks. Monotonic time counts from the first call in this process, so that the readings of two such
-    /// sources may be compared.
+    /// The machine's clocks. Monotonic time counts from the first call in this process, so that readings of two machine
+    /// clocks can be compared.
     pub fn new() -> Self {
         static START: OnceLock<Monotonic> = OnceLock::new();
         Self { start: *START.get_or_init(Monotonic::now) }
@@ -277,13 +277,14 @@ pub enum ClockState {
     /// Everything.
     Good,
     /// The wall clock jumped more than [`MAX_JUMP`] past the monotonic one. The gate is not ready, sweeps nothing, and
-    /// mints nothing: by the wall clock, a new token would already have expired. This lasts until the two agree again,
-    /// or until a restart, which accepts the wall clock as it is.
+    /// mints nothing: by the wall clock, a new token would already have expired. This lasts until both clocks agree
+    /// again, or until a restart, which accepts the wall clock as it is.
     Jumped,
-    /// The store remembers a time that the wall clock has not reached. The gate mints nothing until it has.
+    /// The store remembers a time that the wall clock has not reached. The gate mints nothing until the wall clock has
+    /// reached it.
     Behind,
     /// The wall clock differs from the time of the store that several gates share by more than the leeway. The gate
-    /// mints nothing until the two agree.
+    /// mints nothing until both clocks agree.
     Skewed,
 }
 
@@ -369,8 +370,8 @@ impl EngineClock {
         self.source.wall()
     }
 
-    /// Engine time, and the later of engine time and wall clock, with one clock read. The wall clock is that of the
-    /// last [`tick`](Self::tick), carried forward.
+    /// Engine time, and the later of engine time and wall clock, with one clock read. The wall clock is the reading of
+    /// the last [`tick`](Self::tick), carried forward.
     pub(crate) fn now_and_latest(&self) -> (Timestamp, Timestamp) {
         let mono = millis(self.source.monotonic());
         let now = self.offset.load(Ordering::Relaxed).saturating_add(mono);
@@ -379,7 +380,7 @@ impl EngineClock {
     }
 
     /// The later of engine time and wall clock, which decides the `exp` of our own tokens. The engine does not mint
-    /// while the wall clock has jumped ahead, and such a clock prolongs no token either.
+    /// while the wall clock has jumped ahead, and such a clock does not prolong a token either.
     pub fn latest(&self) -> Timestamp {
         self.now_and_latest().1
     }
@@ -420,15 +421,15 @@ impl EngineClock {
         self.persisted_at_start
     }
 
-    /// By how much the wall clock is behind engine time, if by more than the leeway: it was set back, or was ahead
-    /// before. Engine time goes on without it, but each start waits for it (requirement C40).
+    /// By how much the wall clock is behind engine time, if by more than the leeway, because it was set back or was
+    /// ahead before. Engine time continues without it, but each start waits for the wall clock (requirement C40).
     pub fn wall_is_behind(&self) -> Option<Duration> {
         let by = self.now().since(self.source.wall());
         (by > self.leeway).then_some(by)
     }
 
-    /// A stamp for a new session, later than `after` and than every not-before so far. `None` if that is further ahead
-    /// of engine time than the leeway: then a clock is wrong, and a later attempt succeeds.
+    /// A stamp for a new session, later than `after` and than every not-before so far. `None` if the stamp would be
+    /// further ahead of engine time than the leeway: then a clock is wrong, and a later attempt succeeds.
     pub fn stamp_creation(&self, after: Timestamp) -> Option<Timestamp> {
         let now = self.now();
         let floor = if after == Timestamp::ZERO { 0 } else { after.0.saturating_add(1) };
@@ -442,7 +443,8 @@ impl EngineClock {
             .then_some(Timestamp(stamp))
     }
 
-    /// A stamp for a not-before: no earlier than any session created so far, and earlier than each later one.
+    /// A stamp for a not-before: not earlier than any session created so far, and earlier than each session created
+    /// later.
     pub fn stamp_not_before(&self) -> Timestamp {
         let now = self.now().0;
         let mut stamp = 0;

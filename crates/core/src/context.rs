@@ -1,5 +1,5 @@
-//! The request that the running task works for: its id and its client, for every line that it logs, and its trace. The
-//! log layer of the server reads them. The subscriber of a library user has spans instead.
+//! The request that the running task works for: its id and its client, for every log line of the task, and its trace.
+//! The log layer of the server reads them. Applications that embed the library use spans instead.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -11,9 +11,9 @@ use trace::Trace;
 
 pub mod trace;
 
-/// A value of one caller or one request, which HTTP/2 must not index. If clients share a connection to the upstream, a
-/// client could otherwise infer other clients' values from the lengths of messages (RFC 7541 §7.1.3). An unindexed
-/// value also evicts no repeated value from the table.
+/// Marks a value of one caller or one request, which HTTP/2 must not index. If clients share a connection to the
+/// upstream, a client could otherwise infer other clients' values from the lengths of messages (RFC 7541 §7.1.3). An
+/// unindexed value also evicts no repeated value from the table.
 pub fn unindexed(mut value: HeaderValue) -> HeaderValue {
     value.set_sensitive(true);
     value
@@ -47,18 +47,18 @@ tokio::task_local! {
 }
 
 impl Context {
-    /// The context of a request of this id, from this address.
+    /// The context of a request with this id, from this address.
     pub fn new(id: HeaderValue, client: IpAddr, trace: Trace) -> Self {
         Self(Arc::new(ContextInner { id, client: Some(client), actor: None, trace }))
     }
 
-    /// The same request, on behalf of this actor.
+    /// The context with this actor.
     #[must_use]
     pub fn acted_by(self, actor: Actor) -> Self {
         self.with(|facts| facts.actor = Some(actor))
     }
 
-    /// The same request, in this step of its trace.
+    /// The context in this step of the request's trace.
     #[must_use]
     pub fn traced_by(self, trace: Trace) -> Self {
         self.with(|facts| facts.trace = trace)
@@ -110,7 +110,7 @@ impl Context {
     }
 }
 
-/// Runs a future in the context of the task that spawned it, if that had one.
+/// Runs a future in the context of the task that spawned it, if that task had a context.
 pub async fn inherited<F: Future>(context: Option<Context>, work: F) -> F::Output {
     match context {
         Some(context) => CONTEXT.scope(context, work).await,

@@ -1,5 +1,5 @@
-//! Counters for metrics that many threads write and few read. Each thread has its own lane, as long as there are not
-//! more threads than lanes, so no thread waits for a cache line that another thread writes. A reader sums the lanes.
+//! Counters for metrics that many threads write and few read. Each thread has its own lane, unless there are more
+//! threads than lanes, so no thread waits for a cache line that another thread writes. A reader sums the lanes.
 
 #[cfg(any(feature = "kuzzle", feature = "relay"))]
 use std::collections::BTreeMap;
@@ -37,7 +37,7 @@ impl<const N: usize> Default for Counters<N> {
 impl<const N: usize> Counters<N> {
     /// Adds to one of the counters.
     pub fn add(&self, which: usize, number: u64) {
-        // A thread that is ending has no lane any more.
+        // A thread that is ending no longer has a lane.
         let lane = LANE.try_with(|lane| *lane).unwrap_or_default();
         if let Some(count) = self.0.get(lane).and_then(|lane| lane.0.get(which)) {
             count.fetch_add(number, Ordering::Relaxed);
@@ -57,7 +57,7 @@ impl<const N: usize> Counters<N> {
 /// The shortest time between two log messages of a kind.
 const SAY_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
-/// Rate limit of a log message: at once, then once a minute for as long as the condition lasts.
+/// Rate limit of a log message: it is written at once, then once a minute while the condition lasts.
 #[derive(Debug, Default)]
 pub struct Seldom {
     /// The monotonic time of the last message; `None` before the first.
@@ -65,7 +65,7 @@ pub struct Seldom {
 }
 
 impl Seldom {
-    /// Whether the message is written at this monotonic time.
+    /// Should the message be written at this monotonic time?
     pub fn is_due(&mut self, now: Duration) -> bool {
         let is_due = self.said.is_none_or(|said| now >= said + SAY_AGAIN_AFTER);
         if is_due {
@@ -83,7 +83,7 @@ pub struct SeldomByKind(Mutex<BTreeMap<&'static str, (Seldom, u64)>>);
 
 #[cfg(any(feature = "kuzzle", feature = "relay"))]
 impl SeldomByKind {
-    /// Whether a message of this kind is due, and how many were skipped since the last one.
+    /// The number of skipped messages of this kind since the last one, if a message is due.
     pub fn is_due(&self, kind: &'static str, now: Duration) -> Option<u64> {
         let mut kinds = self.0.lock();
         let (seldom, others) = kinds.entry(kind).or_default();
@@ -158,7 +158,7 @@ impl<const N: usize> Durations<N> {
     }
 }
 
-/// Counts the durable writes of a store: successful writes with their durations, and failed ones.
+/// Counts the durable writes of a store: successful writes with their durations, and failed writes.
 #[derive(Debug)]
 pub struct Commits {
     durations: Durations<{ COARSE_SECONDS.len() + 1 }>,

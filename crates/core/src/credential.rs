@@ -24,8 +24,8 @@ impl<'a> Credential<'a> {
         Self { token, bearer: true }
     }
 
-    /// A token that may be bound to a key. Either the caller checks the presenter's proof, or the presenter needs none,
-    /// because it only introspects or revokes the token.
+    /// A token that may be bound to a key. Either the caller checks the presenter's proof, or the presenter needs no
+    /// proof, because it only introspects or revokes the token.
     pub const fn maybe_bound(token: &'a str) -> Self {
         Self { token, bearer: false }
     }
@@ -76,18 +76,18 @@ pub fn scheme(headers: &HeaderMap) -> Scheme {
     }
 }
 
-/// A credential, and whether a browser adds it on its own. If so, the request must prove its origin.
+/// A credential, and whether a browser sends it automatically. If so, the request must prove its origin.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Found<T> {
     /// The credential.
     pub token: T,
     /// The scheme of `Authorization`; `Bearer` for a cookie.
     pub scheme: Scheme,
-    /// Whether a cookie contains it.
+    /// Whether a cookie contains the credential.
     pub by_cookie: bool,
 }
 
-/// The one credential of a request, in any place that its route and dialect allow.
+/// The only credential of a request, in any place that its route and dialect allow.
 pub fn extract_from<'h>(
     headers: &'h HeaderMap,
     query: Option<&str>,
@@ -96,7 +96,7 @@ pub fn extract_from<'h>(
     extract_known(headers, query, places, |_| None)
 }
 
-/// The one credential of a request. `known` may recognise the token of an `Authorization` header by its bytes. The
+/// The only credential of a request. `known` may recognise the token of an `Authorization` header by its bytes. The
 /// characters of a recognised token need no check, because it was examined before.
 pub fn extract_known<'h, T: From<Cow<'h, str>>>(
     headers: &'h HeaderMap,
@@ -112,7 +112,7 @@ pub fn extract_known<'h, T: From<Cow<'h, str>>>(
     let by_header = extract_as(headers, query, read)?;
     let mut by_cookie = None;
     let [first, second] = places.cookies;
-    // If both settings have the same name, there is one cookie.
+    // If both settings have the same name, there is only one cookie.
     for name in first.into_iter().chain(second.filter(|name| first != Some(*name))) {
         for value in cookies(headers, name) {
             if by_cookie.replace(value).is_some() {
@@ -141,7 +141,7 @@ pub fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &
         .filter(|value| !value.is_empty() && *value != b"null")
 }
 
-/// The names and values of the cookies whose name begins so.
+/// The names and values of the cookies whose names have this prefix.
 pub fn cookies_with_prefix<'h>(headers: &'h HeaderMap, prefix: &str) -> impl Iterator<Item = (&'h [u8], &'h [u8])> {
     pairs(headers).filter_map(split_pair).filter(move |(name, _)| name.starts_with(prefix.as_bytes()))
 }
@@ -204,7 +204,7 @@ pub fn at_most_one(headers: &HeaderMap) -> Result<(), Denial> {
     if headers.get_all(AUTHORIZATION).iter().nth(1).is_some() { Err(Denial::TwoCredentials) } else { Ok(()) }
 }
 
-/// The one bearer token of a request, or `None` if it has none.
+/// The only bearer token of a request, or `None` if the request has no bearer token.
 ///
 /// # Errors
 /// [`Denial::TwoCredentials`] for a second `Authorization` header, or one beside a token in the query.
@@ -215,7 +215,7 @@ pub fn extract<'h>(headers: &'h HeaderMap, query: Option<&str>) -> Result<Option
     Ok(token.map(Credential::new))
 }
 
-/// The result of `read` for the one `Authorization` header. `None` from `read` means an unusable credential.
+/// The result of `read` for the only `Authorization` header. `None` from `read` means an unusable credential.
 fn extract_as<'h, T>(
     headers: &'h HeaderMap,
     query: Option<&str>,
@@ -269,8 +269,8 @@ pub(crate) fn has_query_token(query: &str) -> bool {
     query.len() >= TOKEN_PARAMETER.len() && query.split(SEPARATORS).any(is_token_parameter)
 }
 
-/// The query without its `access_token` parameters, otherwise unchanged. `None` if there were none. An empty string
-/// means that no parameter remains; the caller then removes the `?`, too.
+/// The query without its `access_token` parameters, otherwise unchanged. `None` if the query has no such parameters. An
+/// empty string means that no parameter remains; the caller then removes the `?`, too.
 pub fn strip_query_token(query: &str) -> Option<String> {
     if !has_query_token(query) {
         return None;
@@ -281,14 +281,14 @@ pub fn strip_query_token(query: &str) -> Option<String> {
         if !is_token_parameter(parameter.unwrap_or(piece)) {
             out.push_str(piece);
         } else if parameter.is_none() {
-            // Remove the separator before the last parameter with it.
+            // The separator before the last parameter is removed with it.
             out.pop();
         }
     }
     Some(out)
 }
 
-/// No spelling of the parameter is shorter.
+/// The parameter's name, in its shortest spelling.
 const TOKEN_PARAMETER: &str = "access_token";
 const SEPARATORS: [char; 2] = ['&', ';'];
 

@@ -1,6 +1,6 @@
-//! Decisions as an enforcement point (AuthZEN 1.0): a decision point is asked whether a caller may send a request that all
-//! rules of its route permit. This module has the interface to ask, the question, and what its answer means; the gate
-//! keeps the answers.
+//! Decisions as an enforcement point (AuthZEN 1.0): a decision point is asked whether a caller may send a request that
+//! all rules of its route permit. This module has the interface for asking, the question, and the meaning of the
+//! answer; the gate caches the answers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -47,11 +47,12 @@ pub trait DecisionPoint: fmt::Debug + Send + Sync + 'static {
     /// Nothing was decided. The error says nothing about the caller.
     async fn decide(&self, question: &[u8], id: &str) -> Result<PolicyDecision, DecisionFault>;
 
-    /// Identifies the decision point and the gate's account there: answers of equal ones count for each other.
+    /// Identifies the decision point and the gate's account there: decision points with equal bytes share their
+    /// answers.
     fn identity(&self) -> Box<[u8]>;
 }
 
-/// What a decision point answers.
+/// The answer of a decision point.
 ///
 /// ```
 /// use rotogate::decision::PolicyDecision;
@@ -65,7 +66,7 @@ pub enum PolicyDecision {
     Permit,
     /// The caller may not.
     Deny,
-    /// The caller must log in with one of these, which are the `acr_values` of a challenge (RFC 9470).
+    /// The caller must log in with one of these `acr_values`, which a challenge names (RFC 9470).
     StepUp(Box<str>),
 }
 
@@ -82,7 +83,7 @@ impl PolicyDecision {
     /// Reads the body of an answer with the status 200. Only a boolean is a decision.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The problem of the answer.
     // Requirement K27.
     pub fn read(body: &[u8]) -> Result<Self, &'static str> {
         if body.len() > MAX_ANSWER {
@@ -103,7 +104,7 @@ impl PolicyDecision {
     }
 }
 
-/// The wanted login, if it can stand in a challenge.
+/// The required login, if a challenge can contain it.
 fn acr_values(context: &Map<String, Value>) -> Option<Box<str>> {
     let values = match context.get("acr_values")? {
         Value::String(values) => values.clone(),
@@ -164,11 +165,11 @@ impl DecisionFault {
 /// ```
 #[derive(Clone, Debug)]
 pub struct DecisionPointRules {
-    /// Its name for routes.
+    /// The name of the decision point for routes.
     pub name: Arc<str>,
     /// Asks it.
     pub point: Arc<dyn DecisionPoint>,
-    /// How long a permit counts, at most [`MAX_KEPT`](Self::MAX_KEPT). Zero: each request asks.
+    /// How long a permit counts, at most [`MAX_KEPT`](Self::MAX_KEPT). If zero, each request asks.
     pub allow: Duration,
     /// How long a refusal counts, at most [`MAX_KEPT`](Self::MAX_KEPT).
     pub deny: Duration,
@@ -212,7 +213,7 @@ pub fn question(
         let found = rule.claims.iter().filter_map(|path| Some((path.to_string(), path.find(&claims)?.clone())));
         properties.extend(found);
     }
-    // Last: no claim replaces what the gate says.
+    // The gate's own properties are added last, so that no claim replaces them.
     properties.insert("iss".to_owned(), json!(token.vouching_issuer().url()));
     if let Some(client) = &token.client {
         properties.insert("client_id".to_owned(), json!(client));

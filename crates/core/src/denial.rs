@@ -92,13 +92,13 @@ pub enum Denial {
     BodyTooLarge,
     /// The body of a request to one of our endpoints violates the protocol.
     MalformedRequest(&'static str),
-    /// A logout token or a security event of another issuer is not good.
+    /// A logout token or a security event of another issuer was refused.
     // Requirement N49.
     RefusedEvent(EventFlaw),
     /// A browser comes back from a provider, and is not logged in.
     // Requirements B29, B32, B33.
     ProviderLogin(ProviderFlaw),
-    /// A call of the Model Context Protocol whose headers or body are not one call, or not the same.
+    /// A call of the Model Context Protocol whose headers or body are malformed, or contradict each other.
     // Requirements M1 to M4.
     BadCall(CallFlaw),
 
@@ -119,7 +119,7 @@ pub enum Denial {
     UnknownKey,
     /// The header's algorithm is not the key's.
     WrongAlgorithm,
-    /// `typ` is not that of an access token (RFC 9068 §4).
+    /// `typ` is not the type of an access token (RFC 9068 §4).
     WrongType,
     /// The signature is bad.
     BadSignature,
@@ -141,15 +141,15 @@ pub enum Denial {
     /// A client acts with the token for its subject, which our endpoints do not accept (RFC 8693).
     // Requirement D10.
     DelegatedToken,
-    /// The token may not be exchanged by this client (RFC 8693 §2.2.2): a fixed text.
+    /// This client may not exchange the token (RFC 8693 §2.2.2). Contains the reason as a fixed text.
     // Requirement D1.
     NotExchangeable(&'static str),
-    /// The provider refuses to exchange the caller's token for one of the upstream.
+    /// The provider refuses to exchange the caller's token for a token of the upstream.
     // Requirement D12.
     ExchangeRefused,
-    /// The provider wants the user to log in with more before it exchanges the token.
+    /// The provider requires a stronger login of the user before it exchanges the token.
     ExchangeClaims,
-    /// The token of the upstream is not known now.
+    /// The token for the upstream is not available now.
     ExchangeUnavailable(Duration),
     /// `exp` is past.
     TokenExpired,
@@ -171,15 +171,15 @@ pub enum Denial {
     /// time.
     // Requirement I20.
     IntrospectionUnavailable(Duration),
-    /// The status list that the token names is not to be had, so it is unknown whether its issuer ended it. Another
-    /// attempt may succeed after this time.
+    /// The status list that the token names is unavailable, so it is unknown whether the issuer ended the token.
+    /// Another attempt may succeed after this time.
     // Requirement S11.
     StatusListUnavailable(Duration),
     /// Other gates may have revoked the token, and this gate has had no news from their store for too long. Another
     /// attempt may succeed after this time.
     // Requirement C10.
     RevocationsUnavailable(Duration),
-    /// The assertion about the caller could not be signed, and the upstream gets no request without one.
+    /// The assertion about the caller could not be signed, and the upstream gets no request without an assertion.
     // Requirement N57.
     AssertionUnavailable(Duration),
     /// The token is not meant for this route.
@@ -200,14 +200,14 @@ pub enum Denial {
     /// The decision point does not permit the request.
     // Requirement K27.
     DecisionDenied,
-    /// The decision point wants the caller to log in with more (RFC 9470).
+    /// The decision point requires a stronger login of the caller (RFC 9470).
     DecisionStepUp,
     /// The decision point did not decide. Another attempt may succeed after this time.
     DecisionUnavailable(Duration),
     /// The caller did not log in as the route asks, or too long ago (RFC 9470).
     // Requirement N46.
     InsufficientAuthentication,
-    /// A claim does not have the value that the route asks for.
+    /// A claim does not have the value that the route requires.
     MissingClaim,
     /// A check of the application refuses the caller.
     Predicate,
@@ -215,36 +215,38 @@ pub enum Denial {
     ClaimsShape,
 
     // The cookie of a browser session.
-    /// No key of this gate made the session cookie, or its secret is not that of the session that it names.
+    /// No key of this gate made the session cookie, or its secret does not belong to the session that it names.
     // Requirement B3.
     UnknownSessionCookie,
-    /// The session of the cookie is over, and why. Log in again.
+    /// The session of the cookie has ended, for the contained reason. The user must log in again.
     // Requirement B18.
     SessionOver(&'static str),
-    /// The session must be renewed first, and the request is no activity of its user: the browser sent it ahead.
+    /// The session must be renewed first, but the request does not count as activity of the user, because the browser
+    /// prefetched it.
     SessionNotRenewed,
-    /// The session is not at hand, and could not be read or renewed. Another attempt may succeed after this time.
+    /// The session is not cached, and could not be read or renewed. Another attempt may succeed after this time.
     // Requirement B18.
     SessionUnavailable(Duration),
-    /// The route forwards the provider's access token, and that of the session is over and cannot be refreshed.
+    /// The route forwards the provider's access token, but the session's token has expired and cannot be refreshed.
     // Requirement B40.
     ProviderTokenOver,
-    /// The session is bound to a device, and the request has no cookie of that device; or it should be bound, and is not.
+    /// The session is bound to a device, and the request has no cookie of that device; or the session must be bound to
+    /// a device, and is not bound.
     // Requirement B48.
     DeviceProofMissing,
-    /// The gate does not bind the session to the device, or does not believe it: why.
+    /// The gate does not bind the session to the device, or the device's proof is bad. Contains the reason.
     // Requirements B47, B49.
     DeviceRefused(&'static str),
 
     // An API key.
-    /// The API key is not one of ours, has ended, or its owner has: why, for the log alone.
+    /// The API key is unknown or has ended, or its owner is not active. Contains the reason, for the log alone.
     // Requirement K4.
     ApiKeyRefused(&'static str),
     /// The record of the API key could not be read. Another attempt may succeed after this time.
     ApiKeyUnavailable(Duration),
 
     // A refresh credential.
-    /// The text is no refresh token of ours, or its session no longer exists.
+    /// The text is not a refresh token of ours, or its session no longer exists.
     UnknownRefreshToken,
     /// Another client's refresh token.
     // Requirement R6.
@@ -264,13 +266,15 @@ pub enum Denial {
     Reuse(Reuse),
     /// An access token and a refresh token of different pairs.
     MismatchedPair,
-    /// The relay sends nothing for this refresh token: it has an answer for another presenter, or may not repeat it.
+    /// The relay does not send this refresh token: it has an answer for another presenter, or may not repeat the
+    /// request.
     // Requirement I38.
     RelayRefused(&'static str),
-    /// A DPoP proof that is missing or not good (RFC 9449 §4.3).
+    /// A DPoP proof that is missing or bad (RFC 9449 §4.3).
     // Requirements I38, N30.
     BadProof(ProofFlaw),
-    /// The memory of used proofs is full, so this one cannot be recorded. Another attempt may succeed after this time.
+    /// The memory of used proofs is full, so this proof cannot be recorded. Another attempt may succeed after this
+    /// time.
     // Requirement N33.
     ProofsFull(Duration),
     /// The store that gates share cannot tell whether the proof was used at another gate. Another attempt, with another
@@ -287,23 +291,23 @@ pub enum Denial {
     TtlExceeded,
     /// The requested scope exceeds the grant, or is malformed.
     InvalidScope,
-    /// This gate grants no tokens for the requested resource, or it is not the session's (RFC 8707).
+    /// This gate grants no tokens for the requested resource, or the resource is not the session's (RFC 8707).
     InvalidTarget,
 
     // A login or a client.
     /// Unknown user or wrong password: the caller never learns which.
     // Requirement A2.
     WrongPassword,
-    /// The password is right, but the user has no account, and the endpoint requires one. The reply is that of a wrong
-    /// password.
+    /// The password is right, but the user has no account, and the endpoint requires one. The reply is the same as for
+    /// a wrong password.
     // Requirement I55.
     NoAccount,
     /// The client is unknown, or failed to authenticate.
     InvalidClient,
-    /// The assertion by which a client authenticates is not good, or was used.
+    /// The assertion by which a client authenticates is bad, or was used before.
     // Requirements D22, D24.
     ClientAssertion(&'static str),
-    /// An assertion that is presented as a grant is not good, was used, or its session is over.
+    /// An assertion that is presented as a grant is bad or was used before, or its session has ended.
     // Requirements D18, D21 to D24.
     GrantAssertion(&'static str),
     /// The client may not use this grant.
@@ -312,11 +316,11 @@ pub enum Denial {
     UnsupportedGrantType,
     /// The user has as many live sessions as allowed, and the rules refuse another one.
     TooManySessions,
-    /// A limit of attempts, by its name: a key of `[limits]`, or one of docs/outcomes.md. The next attempt counts after this
-    /// time.
+    /// A limit of attempts, by its name: a key of `[limits]`, or a name in docs/outcomes.md. The next attempt is
+    /// admitted after this time.
     // Requirements O35, O46.
     RateLimited(&'static str, Duration),
-    /// The caller's requests exceed a limit of the route, by its name. The next one counts after this time.
+    /// The caller's requests exceed a limit of the route, by its name. The next request is admitted after this time.
     // Requirements K15 to K20.
     QuotaExceeded(&'static str, Duration),
 }

@@ -1,5 +1,5 @@
-//! Exchange towards an upstream: the caller's token of another issuer becomes one for the upstream (RFC 8693, or Entra's
-//! on-behalf-of). This module has the interface to ask a provider; the gate keeps the answers.
+//! Exchange towards an upstream: the caller's token of another issuer is exchanged for a token for the upstream (RFC
+//! 8693, or Entra's on-behalf-of). This module has the interface for asking a provider; the gate caches the answers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ pub trait TokenExchanger: fmt::Debug + Send + Sync + 'static {
     /// Exchanges a token, with one attempt.
     ///
     /// # Errors
-    /// There is no token for the upstream. The error says nothing about the caller's token.
+    /// The provider gave no token for the upstream. The error says nothing about the caller's token.
     async fn exchange(&self, token: &str) -> Result<ExchangedToken, ExchangeFault>;
 
-    /// Identifies provider, client and what is asked for: equal ones get equal answers.
+    /// Identifies the provider, the client and the request: exchangers with equal bytes get equal answers.
     fn identity(&self) -> Box<[u8]>;
 }
 
-/// How the provider is asked.
+/// The protocol in which the provider is asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ExchangeForm {
     /// RFC 8693.
@@ -36,7 +36,7 @@ pub enum ExchangeForm {
 pub struct ExchangedToken {
     /// The token.
     pub token: Zeroizing<String>,
-    /// Its lifetime, if the provider says it.
+    /// The token's lifetime, if the provider states it.
     pub expires_in: Option<Duration>,
 }
 
@@ -49,13 +49,13 @@ impl fmt::Debug for ExchangedToken {
 /// Why there is no token for the upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExchangeFault {
-    /// The user must log in with more: the value of a challenge (`WWW-Authenticate`).
+    /// A stronger login of the user is required. Contains the value of a challenge (`WWW-Authenticate`).
     StepUp(Box<str>),
     /// The provider refuses this user, or this token.
     Refused,
     /// The provider refuses the gate. Only an operator can repair this.
     Ours(Box<str>),
-    /// Nothing was decided. The delay that the provider asks for, and why.
+    /// The provider decided nothing. Contains the delay that the provider asks for, and the reason.
     Unavailable(Option<Duration>, Box<str>),
 }
 
@@ -71,7 +71,7 @@ impl ExchangeFault {
     }
 }
 
-/// The exchange of a route's upstream.
+/// The token exchange for a route's upstream.
 #[derive(Clone, Debug)]
 pub struct UpstreamExchange {
     /// The provider's name, for metrics.
@@ -104,14 +104,15 @@ impl UpstreamExchange {
         Self { provider, upstream, issuer, max_age, exchanger, tag: digest }
     }
 
-    /// What distinguishes its answers from those of other exchanges: the same after a reload of equal settings.
+    /// A digest that distinguishes this exchange's answers from those of other exchanges. It stays the same after a
+    /// reload of equal settings.
     pub const fn tag(&self) -> &[u8; 32] {
         &self.tag
     }
 
-    /// The lifetime of a token whose provider says none.
+    /// The assumed lifetime of a token if the provider states none.
     pub const UNKNOWN_LIFETIME: Duration = Duration::from_secs(60);
-    /// A token is not sent in its last seconds.
+    /// How long before its expiry a token is no longer sent.
     pub const MARGIN: Duration = Duration::from_secs(10);
 
     /// How long a token is kept.

@@ -1,5 +1,5 @@
 //! Points where a test may stop the process or inject a fault: `ROTOGATE_FAILPOINT`, read once, several separated by
-//! `;`. Only with the feature `failpoints`, which no release has.
+//! `;`. Exists only with the feature `failpoints`, which no release has.
 //!
 //! - `after-commit:N`: the process aborts after the store's Nth commit, before it is acknowledged.
 //! - `ack-before-commit`: the store acknowledges before it commits, a planted fault that a crash test must find.
@@ -41,14 +41,14 @@ pub fn ack_before_commit() -> bool {
     active().ack_before_commit
 }
 
-/// The pause between such an acknowledgement and the commit.
+/// The pause between an early acknowledgement and the commit.
 pub fn pause() {
     std::thread::sleep(PAUSE);
 }
 
 /// Moves the wall clock, in milliseconds since 1970.
 pub(crate) fn shifted(wall: u64) -> u64 {
-    /// While the file is written, it has no number for a moment.
+    /// While the file is being written, it briefly contains no number, so the last number counts.
     static LAST: AtomicI64 = AtomicI64::new(0);
     let Some(file) = &active().wall_clock else { return wall };
     let said = std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok());
@@ -68,7 +68,7 @@ pub fn sweep_every(usual: Duration) -> Duration {
 /// Called for each request.
 #[expect(clippy::panic, reason = "that is the fault")]
 pub fn at_request(path: &str) {
-    /// A second panic while the first unwinds ends the process.
+    /// A second panic during unwinding ends the process.
     struct Again;
     impl Drop for Again {
         fn drop(&mut self) {

@@ -94,7 +94,7 @@ impl StoreError {
         Self { retry_after: Some(wait), ..self }
     }
 
-    /// Whether the fault concerns the record of one session alone.
+    /// Does the fault concern only the record of one session?
     pub const fn is_of_one_record(&self) -> bool {
         self.is_of_one_record
     }
@@ -160,9 +160,9 @@ pub enum Fault {
     /// A clock is wrong. The gate mints no token until it is right.
     #[error("a clock is wrong: no token is minted until it is corrected")]
     Clock,
-    /// Other gates share the store, and this one has had no answer from it for too long. It mints no token until the
-    /// store answers.
-    #[error("the store was not heard of for too long: no token is minted until it is")]
+    /// Other gates share the store, and this gate has had no answer from the store for too long. It mints no token
+    /// until the store answers.
+    #[error("no news from the store for too long: no token is minted until the store answers")]
     Stale,
     /// The store lost acknowledged writes. The gates that share it write their knowledge back, and mint no token until
     /// they have.
@@ -184,7 +184,7 @@ pub enum Fault {
     /// Other requests changed the session at every attempt.
     #[error("other requests changed the session at every attempt")]
     Contention,
-    /// The provider behind a relay, or of a login, gave no answer, or none that can be used.
+    /// The provider behind a relay, or of a login, gave no usable answer.
     #[error("the provider: {reason}")]
     Provider {
         /// The word for logs and metrics.
@@ -251,7 +251,7 @@ impl Fault {
     }
 }
 
-/// Refused or failed, never both.
+/// An error of the engine: either a refusal or a failure.
 ///
 /// ```
 /// use rotogate::denial::Denial;
@@ -282,7 +282,7 @@ impl<F: Into<Fault>> From<F> for Error {
     fn from(fault: F) -> Self {
         match fault.into() {
             Fault::Directory(DirectoryError::NoAccount) => Self::Denied(Denial::NoAccount),
-            // A limit of the directory is an error of the caller, like ours.
+            // A refusal by the directory's limit is an error of the caller, like a refusal by our limits.
             Fault::Directory(DirectoryError::Later(wait)) => Self::Denied(Denial::RateLimited("directory", wait)),
             fault => Self::Failed(fault),
         }

@@ -1,5 +1,5 @@
 //! Introspection as a client (RFC 7662): the gate asks an issuer about tokens that it cannot verify itself. This module
-//! has the settings of an issuer, and the interface to ask; the cache of tokens asks and keeps the answers.
+//! has the settings of an issuer, and the interface for asking it; the cache of tokens asks and keeps the answers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ pub trait Introspector: fmt::Debug + Send + Sync + 'static {
     /// Asks about a token. Returns the body of a response with status 200.
     ///
     /// # Errors
-    /// There was no such response. The error says nothing about the token.
+    /// The issuer gave no such response. The error says nothing about the token.
     async fn introspect(&self, token: &str) -> Result<Bytes, IntrospectionFault>;
 
     /// Identifies server and client: if two introspectors have the same bytes, the answers to one are valid for the
@@ -38,9 +38,9 @@ pub struct IntrospectionFault {
 }
 
 impl IntrospectionFault {
-    /// The server refused the gate as its client. Only an operator can repair this.
+    /// The cause for a server that refused the gate as its client. Only an operator can repair this.
     pub const CLIENT_REFUSED: &str = "client_refused";
-    /// The response violates RFC 7662.
+    /// The cause for a response that violates RFC 7662.
     pub const MALFORMED: &str = "malformed";
 
     /// A fault of this cause.
@@ -60,18 +60,18 @@ impl IntrospectionFault {
 pub struct Introspection {
     /// Asks the issuer.
     pub introspector: Arc<dyn Introspector>,
-    /// How long a response counts: at most [`MAX_CACHE`](Self::MAX_CACHE), and never beyond the token's `exp`. Zero: each
-    /// request asks.
+    /// How long a response counts: at most [`MAX_CACHE`](Self::MAX_CACHE), and never beyond the token's `exp`. If zero,
+    /// each request asks the issuer.
     pub cache: Duration,
     /// How long a token that is not active is refused without asking again.
     pub negative: Duration,
     /// How much longer a response counts while the issuer does not answer.
     pub stale_if_error: Duration,
-    /// Only tokens that begin with this text are introspected. Empty: all that are not JWTs.
+    /// Only tokens that begin with this text are introspected. If empty, all tokens that are not JWTs are introspected.
     pub prefix: Box<str>,
-    /// Are the issuer's JWTs introspected, too? If it has keys, they verify them first.
+    /// Are the issuer's JWTs introspected, too? If the issuer has keys, the JWTs are verified first.
     pub always: bool,
-    /// Does a response without `aud` count for the issuer's own audience?
+    /// Does a response without `aud` count as naming the issuer's own audience?
     pub audience_optional: bool,
 }
 
@@ -154,7 +154,7 @@ impl Introspection {
         None
     }
 
-    /// Whether both ask the same server, and interpret each response in the same way.
+    /// Do both ask the same server, and interpret each response in the same way?
     pub(crate) fn equals(&self, other: &Self) -> bool {
         let Self { introspector, cache, negative, stale_if_error, prefix, always, audience_optional } = self;
         (cache, negative, stale_if_error, prefix, always, audience_optional)

@@ -25,13 +25,13 @@ use crate::verify_cache::{TokenChecker, Verified};
 pub struct LeaseContext {
     pub(crate) engine: Arc<Engine>,
     pub(crate) checker: Arc<TokenChecker>,
-    /// The longest that a connection may last.
+    /// The longest time that a connection may last.
     max_stream: ArcSwap<Duration>,
     closing: tokio::sync::watch::Sender<bool>,
 }
 
 impl LeaseContext {
-    /// A context. Connections last `max_stream` at most.
+    /// A context in which connections last `max_stream` at most.
     pub fn new(engine: Arc<Engine>, checker: Arc<TokenChecker>, max_stream: Duration) -> Self {
         Self {
             engine,
@@ -41,7 +41,7 @@ impl LeaseContext {
         }
     }
 
-    /// Replaces the longest time that a connection may last, for open ones, too.
+    /// Replaces the longest time that a connection may last, including open connections.
     pub fn set_max_stream(&self, longest: Duration) {
         self.max_stream.store(Arc::new(longest));
     }
@@ -57,9 +57,9 @@ impl LeaseContext {
     }
 }
 
-/// Ties a long-lived connection to its caller: it is valid as long as the token and session it was opened with. The
-/// gate inserts it into the extensions of a request that asks for an upgrade, on a route that passes upgrades. A long
-/// response has one, too.
+/// Ties a long-lived connection to its caller: it is valid as long as the token and session with which the connection
+/// was opened. The gate inserts it into the extensions of a request that asks for an upgrade, on a route that passes
+/// upgrades. A long response has a lease, too.
 ///
 /// The layer ends an upgraded connection with its lease, whatever its handler does. A handler may wait for the end
 /// itself:
@@ -75,12 +75,13 @@ impl LeaseContext {
 /// ends the leases of the generation that it abandons. A revocation ends all leases that it matches. No connection
 /// outlives `GateBuilder::max_stream`.
 ///
-/// The session of a browser has no such token: its leases last until it was idle for too long, or to its end. A renewal at
-/// any gate prolongs them. What the client of a WebSocket sends is activity; an open event stream is none.
+/// For a browser session, the lease lasts until the session's idle end or its absolute end. A renewal at any gate
+/// prolongs the lease. Data that the client of a WebSocket sends counts as activity; an open event stream does not.
 #[derive(Clone)]
 pub struct Lease {
     context: Arc<LeaseContext>,
-    /// `None` if the route requires no caller. Then only the maximum length and the gate's shutdown end the connection.
+    /// The caller; `None` if the route requires no caller. Without a caller, only the maximum length and the gate's
+    /// shutdown end the connection.
     verified: Option<Arc<Verified>>,
     line: Option<Arc<LiveConnection>>,
     opened: Timestamp,
@@ -90,11 +91,11 @@ pub struct Lease {
     place: Option<Arc<PoolPermit>>,
     /// Renews the session of a browser.
     renew: Option<Arc<dyn Fn() + Send + Sync>>,
-    /// What else ends it.
+    /// A further condition that ends the connection.
     ended_by: Option<StreamEnd>,
 }
 
-/// Whether a connection must end although its token is good.
+/// Tells whether a connection must end although its token is good.
 pub type StreamEnd = Arc<dyn Fn() -> Option<Denial> + Send + Sync>;
 
 /// Why a long-lived connection ends.
@@ -113,11 +114,11 @@ pub type StreamEnd = Arc<dyn Fn() -> Option<Denial> + Send + Sync>;
 /// ```
 #[derive(Debug)]
 pub enum LeaseEnd {
-    /// Its token or session is no longer valid.
+    /// The connection's token or session is no longer valid.
     Denied(Denial),
-    /// It is not known at this moment whether its token is still valid.
+    /// It is not known at this moment whether the connection's token is still valid.
     Undecided(Denial),
-    /// It reached the maximum length. Its token may still be valid.
+    /// The connection reached its maximum length. The token may still be valid.
     MaxStream,
     /// The gate is shutting down.
     Closing,
@@ -154,14 +155,14 @@ impl fmt::Debug for Lease {
 }
 
 impl Lease {
-    /// Whether the lease is valid now.
+    /// Checks that the lease is valid now.
     ///
     /// # Errors
     /// The denial: the token expired or was revoked.
     pub fn check(&self) -> Result<(), Denial> {
         let Some(verified) = &self.verified else { return Ok(()) };
         let successor = || self.line.as_ref()?.advanced_to();
-        // The session of a browser ends when it was idle for too long, not with an access token.
+        // The session of a browser ends at its idle end, not with an access token.
         let idle_expires = self.line.as_ref().and_then(|line| line.idle_expires());
         let on_expiry = if idle_expires.is_some() { OnExpiry::Keep } else { self.on_expiry };
         if self.on_expiry == OnExpiry::Close
@@ -184,7 +185,7 @@ impl Lease {
     }
 
     /// Waits until the lease is no longer valid, the connection reaches its maximum length, or the gate shuts down;
-    /// returns which. Checks at each interval `every`.
+    /// returns the reason. Checks at each interval `every`.
     pub async fn ended(&self, every: Duration) -> LeaseEnd {
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -200,7 +201,7 @@ impl Lease {
     }
 }
 
-/// What only our own crates call: docs.rs does not show it.
+/// Functions that only our own crates call: docs.rs does not show them.
 #[doc(hidden)]
 impl Lease {
     /// A lease for a token that is checked now.
@@ -212,7 +213,7 @@ impl Lease {
 
     /// A lease for a caller whose token was just checked.
     pub fn for_caller(context: &Arc<LeaseContext>, caller: Option<&Arc<Verified>>, on_expiry: OnExpiry) -> Self {
-        // A token that a client exchanged has no successor: a rotation of the user's session prolongs it nowhere (D6).
+        // A delegated token has no successor: a rotation of the user's session does not prolong it (D6).
         let advancing = caller.filter(|caller| caller.token().delegation().is_none());
         let session = advancing.and_then(|caller| Some((caller.token().session?, caller.token().expires)));
         let line = session.map(|((id, generation), expires)| {
@@ -233,17 +234,18 @@ impl Lease {
         }
     }
 
-    /// Sets what renews the session, if a session cookie opened the connection. What its client sends is activity.
+    /// Sets the function that renews the session, if a session cookie opened the connection. Data from the client
+    /// counts as activity.
     pub fn renewed_by(self, renew: Arc<dyn Fn() + Send + Sync>) -> Self {
         Self { renew: Some(renew), ..self }
     }
 
-    /// Sets what else ends the connection.
+    /// Sets a further condition that ends the connection.
     pub fn ended_by(self, ended_by: Option<StreamEnd>) -> Self {
         Self { ended_by, ..self }
     }
 
-    /// Notes that the client sent something: it has its session renewed, as a request would.
+    /// Notes that the client sent data, which renews the session as a request would.
     pub fn note_activity(&self) {
         if let (Some(renew), Some(line)) = (&self.renew, &self.line)
             && line.takes_renewal(self.context.engine.clock().now())
@@ -268,8 +270,8 @@ impl Lease {
         self.verified.as_ref()?.token().session.map(|(session, _)| session)
     }
 
-    /// Whether this lease replaces `other`. It does if it belongs to another session, or to the same session and no earlier
-    /// generation.
+    /// Does this lease replace `other`? True if it belongs to another session, or to the same session and the same or a
+    /// later generation.
     #[cfg(feature = "kuzzle")]
     pub fn supersedes(&self, other: &Self) -> bool {
         match (&self.line, &other.line) {
@@ -288,7 +290,7 @@ impl Lease {
         }
     }
 
-    /// Why the lease has ended, or that the gate shuts down.
+    /// Why the lease has ended, including a shutdown of the gate.
     pub fn has_ended(&self) -> Option<LeaseEnd> {
         if *self.context.closing.borrow() { Some(LeaseEnd::Closing) } else { self.end() }
     }
@@ -299,6 +301,6 @@ impl Lease {
 #[derive(Clone, Copy, Debug)]
 pub struct Dialled;
 
-/// In the extensions of a request that asks for an upgrade: a value that is kept until the upgraded connection closes.
+/// A value in the extensions of a request that asks for an upgrade, which is kept until the upgraded connection closes.
 #[derive(Clone)]
 pub struct UntilClosed(pub Arc<dyn std::any::Any + Send + Sync>);

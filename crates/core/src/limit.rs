@@ -84,7 +84,7 @@ mod atomic {
 const BUCKET_BITS: u32 = 18;
 /// The number of buckets of a limit on clients, of which there are few, as a power of 2.
 const CLIENT_BUCKET_BITS: u32 = 12;
-/// How many pairs of address and user are remembered for their login, and how many addresses for their good tokens.
+/// How many pairs of address and user are remembered after a login, and how many addresses after a good token.
 const MAX_REMEMBERED_KEYS: u64 = 100_000;
 /// The rate of one network's failures with a client that exceeds its own rate.
 const OWN_FAILURES: Rate = Rate::new(3, Duration::from_secs(300));
@@ -94,7 +94,7 @@ const OWN_SESSIONS: Rate = Rate::new(20, Duration::from_secs(3));
 /// The rate of one client's assertions, each of which is a row in the store until it expires.
 const ASSERTIONS: Rate = Rate::new(1000, Duration::from_millis(50));
 
-/// The rates of audit trail lines about one refused client, and about all.
+/// The rates of lines in the audit trail: about one refused client, and about all clients.
 const TOLD: Rate = Rate::new(1, Duration::from_secs(60));
 const TOLD_OVERALL: Rate = Rate::new(100, Duration::from_secs(1));
 
@@ -150,7 +150,7 @@ impl std::fmt::Debug for Limits {
 }
 
 impl Limits {
-    /// Limits on the time of `time`.
+    /// Limits that use the clock `time`.
     pub fn new(rates: Rates, time: Arc<dyn TimeSource>) -> Self {
         let by_network = |rate| ByNetwork::new(rate, &time);
         let keyed = |rate| Buckets::new(BUCKET_BITS, rate, Arc::clone(&time));
@@ -214,8 +214,8 @@ impl Limits {
         self.rates.store(Arc::new(rates));
     }
 
-    /// Reserves room for known callers, if this many password checks may run and wait: strangers get three quarters of
-    /// the permits, and clients that have not authenticated yet an eighth.
+    /// Reserves room for known callers among this many password checks that may run or wait: strangers get at most
+    /// three quarters of the permits, and clients that have not authenticated yet at most an eighth.
     #[must_use]
     pub fn with_password_places(mut self, places: usize) -> Self {
         self.strangers = Some(Arc::new(Semaphore::new((places - places / 4).max(1))));
@@ -331,7 +331,7 @@ impl Limits {
         self.own_sessions.take(subject).map_err(|wait| refusal("own_sessions", wait))
     }
 
-    /// Counts an assertion of a client, or for it, before it is recorded as used.
+    /// Counts an assertion by which a client authenticates or gets a token, before the assertion is recorded as used.
     ///
     /// # Errors
     /// [`Denial::RateLimited`].
@@ -342,13 +342,13 @@ impl Limits {
     /// Admits the verification of an unseen token. Verification costs a signature check.
     ///
     /// # Errors
-    /// [`Denial::RateLimited`] while the sender, or all together, exceed the rate of forged or refused tokens.
+    /// [`Denial::RateLimited`] while the sender, or all senders together, exceed the rate of forged or refused tokens.
     pub fn admit_unverified<'a>(&self, source: impl Into<Source<'a>>) -> Result<(), Denial> {
         let wait = self.unverified_wait(source.into());
         wait.map_or(Ok(()), |(limit, wait)| Err(self.too_many(limit, wait)))
     }
 
-    /// Whether an unseen token would be refused, and the limit. Counts nothing.
+    /// Checks whether the limits would refuse an unseen token, without counting it. The denial names the limit.
     pub(crate) fn foresee_unverified<'a>(&self, source: impl Into<Source<'a>>) -> Result<(), Denial> {
         let wait = self.unverified_wait(source.into());
         wait.map_or(Ok(()), |(limit, wait)| Err(limited(limit, wait)))
@@ -376,13 +376,13 @@ impl Limits {
         self.refused_attempts.sums()
     }
 
-    /// Whether the audit trail gets a line about a refused attempt: one a minute for each client, and one rate for all,
-    /// so that an attacker cannot fill the trail.
+    /// May the audit trail get a line about a refused attempt? One line a minute is admitted for each client, and a
+    /// bounded rate for all clients, so that an attacker cannot fill the trail.
     pub(crate) fn may_tell(&self, who: impl Hash) -> bool {
         self.told.take(who).is_ok() && self.told_overall.take(()).is_ok()
     }
 
-    /// Whether the next attempt would be refused, and the limit. Counts nothing.
+    /// Checks whether the limits would refuse the next refresh, without counting it. The denial names the limit.
     // Requirement O37.
     pub fn foresee_refresh(&self, address: Option<IpAddr>, session: Option<SessionId>) -> Result<(), Denial> {
         if let Some(address) = address {
@@ -408,7 +408,7 @@ impl Limits {
         }
     }
 
-    /// Did this source present good tokens lately? An authenticated client counts as one that did.
+    /// Did this source present good tokens lately? An authenticated client counts as known.
     pub fn knows(&self, source: Source<'_>) -> bool {
         match source {
             Source::Client(_) => true,

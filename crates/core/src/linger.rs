@@ -1,6 +1,6 @@
-//! Lingering close: closes a connection so that the last response arrives. If a socket is closed while unread bytes of
-//! its peer wait, the kernel resets the connection, and the peer may lose data that it has not read yet. Some clients
-//! (curl 7.88) also drop the response when an HTTP/2 stream is reset with `NO_ERROR` (RFC 9113 §8.1).
+//! Lingering close: closes a connection in a way that lets the last response arrive. If a socket is closed while unread
+//! bytes of its peer wait, the kernel resets the connection, and the peer may lose data that it has not read yet. Some
+//! clients (curl 7.88) also drop the response when an HTTP/2 stream is reset with `NO_ERROR` (RFC 9113 §8.1).
 
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// The most bytes that the peer may still send.
 const MAX_LINGER_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Ends our side, and drops the peer's further bytes until the peer ends its side; for at most two seconds and 16 MiB.
+/// Ends our side, and discards the peer's further bytes until the peer ends its side, for at most two seconds and 16
+/// MiB.
 pub async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
     let dropped = async {
         stream.shutdown().await?;
@@ -23,7 +24,7 @@ pub async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
     let _ = tokio::time::timeout(LINGER_TIMEOUT, dropped).await;
 }
 
-/// Drops the remaining body of a request that was answered, within the same bounds.
+/// Discards the remaining body of an answered request, within the same bounds.
 pub async fn drop_rest<B: Body + Unpin>(mut body: B) {
     let dropped = async {
         let mut left = usize::try_from(MAX_LINGER_BYTES).unwrap_or(usize::MAX);

@@ -11,10 +11,11 @@ pub use message::{Message, MessageId, read};
 
 use std::borrow::Cow;
 
-/// The versions that a resource may list, the newest first. The first requires servers to compare headers and body.
+/// The versions that a resource may list, the newest first. The newest version requires servers to compare headers and
+/// body.
 pub const VERSIONS: [&str; 3] = ["2026-07-28", "2025-11-25", "2025-06-18"];
 
-/// Whether servers of this version must compare the headers with the body. Versions are dates.
+/// Must servers of this version compare the headers with the body? Versions are dates.
 pub fn has_call_headers(version: &str) -> bool {
     version >= VERSIONS[0]
 }
@@ -22,7 +23,7 @@ pub fn has_call_headers(version: &str) -> bool {
 /// A call: its method, and the name of the tool, the prompt or the resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call<'a> {
-    /// The JSON-RPC method; `None` for the answer of a client, which versions before 2026-07-28 have.
+    /// The JSON-RPC method; `None` for a client's answer, which exists in versions before 2026-07-28.
     pub method: Option<Cow<'a, str>>,
     /// `params.name` or `params.uri`, for a method that has one.
     pub name: Option<Cow<'a, str>>,

@@ -17,7 +17,7 @@ pub const SITE_48: u32 = 32;
 pub(crate) fn network(address: IpAddr) -> u64 {
     match address.to_canonical() {
         IpAddr::V4(v4) => u64::from(v4.to_bits()),
-        // The highest bit distinguishes it from every IPv4 address.
+        // The highest bit distinguishes an IPv6 network from every IPv4 address.
         IpAddr::V6(v6) => u64::try_from(v6.to_bits() >> 64).unwrap_or_default() | 1 << 63,
     }
 }
@@ -80,7 +80,7 @@ impl Holder {
         Self::new(network(address))
     }
 
-    /// The subject of an issuer's tokens, over all of its sessions.
+    /// The subject of an issuer's tokens, over all sessions of the subject.
     pub(crate) fn caller(issuer: &str, subject: &str) -> Self {
         Self::new((issuer, subject))
     }

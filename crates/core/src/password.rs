@@ -1,9 +1,9 @@
 //! Passwords: argon2id, with bounded parallelism, on threads that serve no requests (requirement A3).
 //!
-//! A check costs memory and time by design, so a flood of logins must not take either from other requests: a fixed
-//! number of checks run at once, a fixed number wait, and the next one gets 503 with `Retry-After`. Every check costs
-//! the same, whatever is wrong, so its time reveals nothing (requirement A2): if stored hashes differ in cost, a second
-//! run on a dummy hash makes up for a cheaper one.
+//! A check costs memory and time by design, so a flood of logins must not take memory or time from other requests: a
+//! fixed number of checks run at once, a fixed number wait, and any further check gets 503 with `Retry-After`. Every
+//! check costs the same, whatever is wrong, so its time reveals nothing (requirement A2): if stored hashes differ in
+//! cost, a run on a dummy hash makes up for the lower cost of a cheaper hash.
 //!
 //! With the feature `imported-hashes`, hashes that other systems made are accepted too (requirement I30), each within a
 //! bound of its cost.
@@ -59,8 +59,8 @@ pub const MAX_PASSWORD: usize = 1024;
 /// A run's memory above this size is not kept for the next run.
 const KEPT_BLOCKS: usize = 64 * 1024;
 
-/// An unusable stored hash: of another kind, damaged, or more expensive than the bound of its scheme (our own argon2id:
-/// 64 MiB, 10 passes, 4 lanes).
+/// An unusable stored hash: of an unknown kind, damaged, or more expensive than the bound of its scheme (our own
+/// argon2id: 64 MiB, 10 passes, 4 lanes).
 ///
 /// ```
 /// use rotogate_core::password;
@@ -80,13 +80,13 @@ pub struct BadHash(&'static str);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadPassword {
-    /// It is empty.
+    /// The password is empty.
     #[error("the password is empty")]
     Empty,
-    /// It is longer than [`MAX_PASSWORD`].
+    /// The password is longer than [`MAX_PASSWORD`].
     #[error("the password is longer than 1024 bytes")]
     TooLong,
-    /// No random bytes for the salt, or no memory.
+    /// The system gave no random bytes for the salt, or no memory.
     #[error("the password could not be hashed: {0}")]
     Failed(&'static str),
 }
@@ -133,7 +133,7 @@ pub fn hash(password: &SecretString) -> Result<String, BadPassword> {
     hash_with(password, Cost::default())
 }
 
-/// As [`hash`], at another cost.
+/// Like [`hash`], at the given cost.
 ///
 /// ```
 /// use rotogate_core::password::{self, Cost};
@@ -157,8 +157,8 @@ pub fn hash_with(password: &SecretString, cost: Cost) -> Result<String, BadPassw
     argon::hash(bytes, cost)
 }
 
-/// Checks passwords: a bounded number run at once, and a bounded number wait. A check that needs much memory counts for
-/// as many usual checks as have that memory together.
+/// Checks passwords: a bounded number run at once, and a bounded number wait. A check that needs much memory counts as
+/// several usual checks, in proportion to its memory.
 ///
 /// ```
 /// use rotogate::directory::password::{self, Passwords};
@@ -171,7 +171,7 @@ pub fn hash_with(password: &SecretString, cost: Cost) -> Result<String, BadPassw
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Passwords {
-    /// In KiB: [`SHARE_KIB`] for each check that may run.
+    /// Permits in KiB of memory: [`SHARE_KIB`] for each check that may run.
     running: Arc<Semaphore>,
     capacity: u32,
     /// Permits of checks that run or wait.
@@ -189,7 +189,7 @@ pub struct Passwords {
 struct CheckTimes(Arc<Mutex<HashMap<CostClass, Duration>>>);
 
 impl CheckTimes {
-    /// The most classes; no directory has that many.
+    /// The most measured classes, which is more than a directory has.
     const MAX: usize = 1024;
 
     /// Blocks for some checks if the class is new.
@@ -198,7 +198,7 @@ impl CheckTimes {
             return *time;
         }
         let Ok(dummy) = class.dummy() else { return Duration::ZERO };
-        // The least of several runs: disturbances only add time.
+        // The shortest of several runs counts, because disturbances only add time.
         let mut least = Duration::MAX;
         for _ in 0..5 {
             let start = thread_cpu_time();
@@ -216,7 +216,7 @@ impl CheckTimes {
         least
     }
 
-    /// The dummy checks that make a check of `own` take as long as one of `dearest`.
+    /// The dummy checks that make a check of `own` take as long as a check of `dearest`.
     fn missing(&self, own: CostClass, dearest: CostClass, memory: &mut Vec<Block>) -> Vec<CostClass> {
         if own == dearest {
             return Vec::new();
@@ -230,8 +230,8 @@ impl CheckTimes {
     }
 }
 
-/// The memory of runs, kept for the next ones, for at most as many as may run at once. If it were freed each time, the
-/// allocator would keep as much for every thread that had used it.
+/// The memory of finished runs, kept for later runs: at most one block for each run that may run at once. If each run
+/// freed its memory, the allocator would keep the same amount for every thread that had used it.
 #[derive(Clone, Default)]
 struct Memory(Arc<Mutex<Vec<Vec<Block>>>>);
 
@@ -298,7 +298,8 @@ impl Passwords {
         self.run(password, hash, class).await
     }
 
-    /// Does the work of [`Passwords::verify`] without a hash to compare with, for an unknown user. It takes as long.
+    /// Does the work of [`Passwords::verify`] without a hash to compare with, for an unknown user, so that the answer
+    /// takes as long.
     ///
     /// # Errors
     /// As [`Passwords::verify`].
@@ -318,13 +319,13 @@ impl Passwords {
 
     async fn permits(&self, class: CostClass) -> Result<[tokio::sync::OwnedSemaphorePermit; 2], DirectoryError> {
         let admitted = Arc::clone(&self.admitted).try_acquire_owned().map_err(|_| DirectoryError::Busy)?;
-        // A check that needs more memory than there is runs alone.
+        // A check that needs more memory than all permits together takes all permits.
         let share = class.memory_kib().clamp(SHARE_KIB, self.capacity);
         let running = Arc::clone(&self.running).acquire_many_owned(share).await.map_err(|_| DirectoryError::Busy)?;
         Ok([admitted, running])
     }
 
-    /// Runs a check, and the dummy checks that make up for the rest of the cost.
+    /// Runs a check, and the dummy checks that raise the cost to that of the most expensive class.
     async fn run(
         &self,
         password: &SecretString,
@@ -341,7 +342,7 @@ impl Passwords {
         let (kept, times) = (self.memory.clone(), self.times.clone());
         let (durations, clock) = (Arc::clone(&self.durations), SystemTime::new());
         let checked = tokio::task::spawn_blocking(move || {
-            // The permits move with the work: a caller that disconnects does not free a permit while its run goes on.
+            // The permits move with the work: a caller that disconnects does not free a permit while its run continues.
             let _permits = permits;
             let begun = clock.monotonic();
             let bytes = password.expose_secret().as_bytes();
@@ -367,7 +368,7 @@ impl Passwords {
     }
 }
 
-/// What only our own crates call: docs.rs does not show it.
+/// Functions that only our own crates call: docs.rs does not show them.
 #[doc(hidden)]
 impl Passwords {
     /// The durations of checks, without their waiting time.
@@ -380,8 +381,8 @@ impl Passwords {
         self.places.saturating_sub(self.admitted.available_permits())
     }
 
-    /// Is this the password of the hash? A check takes as long as one of the class `dearest`, whatever the result, and
-    /// also without a hash (requirement I32).
+    /// Is this the password of the hash? A check takes as long as a check of the class `dearest`, whatever the result,
+    /// and even without a hash (requirement I32).
     ///
     /// # Errors
     /// As [`Passwords::verify`].
@@ -396,8 +397,8 @@ impl Passwords {
         Ok(self.run(password, hash, dearest).await? && !is_dummy)
     }
 
-    /// The class whose checks take the longest; our own class if there is none. Blocks for some checks of new classes,
-    /// unless all are argon2.
+    /// The class whose checks take the longest; our own class if `classes` is empty. Blocks for some checks of new
+    /// classes, unless all classes are argon2.
     pub fn dearest(&self, classes: impl IntoIterator<Item = CostClass>) -> CostClass {
         // Only the most expensive class of each kind is measured.
         let mut most: BTreeMap<(u8, u32), (u64, CostClass)> = BTreeMap::new();

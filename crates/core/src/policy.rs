@@ -25,11 +25,11 @@ pub struct Permitted {
     by: By,
     /// The remaining steps for the caller's proof.
     proof: Option<Box<UsedProof>>,
-    /// Whether the request came with the cookie of a session that is over.
+    /// Whether the request came with the cookie of an ended session.
     after_session: bool,
-    /// Whether its limits have counted the request.
+    /// Whether the route's limits have counted the request.
     is_counted: bool,
-    /// What the reply says of these limits.
+    /// The header fields of the reply about these limits.
     quota: Option<Box<QuotaFields>>,
     /// The answers of decision points.
     decisions: Option<Box<PermitDecisions>>,
@@ -44,19 +44,20 @@ pub struct QuotaFields {
     pub left: HeaderValue,
 }
 
-/// The answers of decision points that a permit stands on, and those that it still needs. Until then it permits nothing.
+/// The decisions that a permit is based on, and the decisions that it still needs. Until all are made, the permit
+/// permits nothing.
 #[derive(Clone, Debug, Default)]
 struct PermitDecisions {
     made: Vec<OwedDecision>,
     owed: Vec<OwedDecision>,
 }
 
-/// A question about a request.
+/// A question about a request for a decision point.
 #[derive(Clone, Debug)]
 pub struct OwedDecision {
     /// What the route asks.
     pub rule: Arc<RouteDecision>,
-    /// The caller, who was judged on this request.
+    /// The caller who was judged for this request.
     pub caller: Arc<Verified>,
     /// The body.
     pub question: Arc<[u8]>,
@@ -67,7 +68,7 @@ pub struct OwedDecision {
 pub struct By {
     /// The gate.
     pub gate: GateId,
-    /// Whether the gate's layer issued it, by its routes. A `require()` has no routes.
+    /// Whether the gate's layer issued the permit, by its routes. A `require()` has no routes.
     pub layer: bool,
     /// Whether the layer leaves the audience to `require()`.
     pub defers: bool,
@@ -86,7 +87,7 @@ impl GateId {
 }
 
 impl Permitted {
-    /// A permit that nothing was counted for yet, without a proof.
+    /// A new permit, without a proof, for a request that no limit has counted.
     #[inline]
     fn new(route: &Arc<Route>, caller: Option<Arc<Verified>>, by: By) -> Self {
         Self {
@@ -101,7 +102,7 @@ impl Permitted {
         }
     }
 
-    /// The route that it matched.
+    /// The route that the request matched.
     pub fn route(&self) -> &Arc<Route> {
         &self.route
     }
@@ -122,7 +123,7 @@ impl Permitted {
         self
     }
 
-    /// Adds a decision that was made for it.
+    /// Adds a decision that was made for the request.
     pub fn with_decision(mut self, made: OwedDecision) -> Self {
         self.decisions.get_or_insert_default().made.push(made);
         self
@@ -134,7 +135,7 @@ impl Permitted {
         self
     }
 
-    /// Must a decision still be made? Until then the permit permits nothing.
+    /// Must a decision still be made? A permit without this decision permits nothing.
     pub fn owes_decision(&self) -> bool {
         self.decisions.as_deref().is_some_and(|all| !all.owed.is_empty())
     }
@@ -154,7 +155,7 @@ impl Permitted {
         self.caller.as_ref()
     }
 
-    /// For a request whose session cookie counts for nothing, because its session is over.
+    /// Marks a request whose session cookie is ignored, because its session has ended.
     pub fn after_session(self) -> Self {
         Self { after_session: true, ..self }
     }
@@ -169,17 +170,17 @@ impl Permitted {
         Self { proof, ..self }
     }
 
-    /// Must the reply bring the caller a new nonce?
+    /// Must the reply contain a new nonce for the caller?
     pub fn renews_nonce(&self) -> bool {
         self.proof.as_ref().is_some_and(|proof| proof.renews_nonce)
     }
 
-    /// Must the store still count the caller's proof? Until then the permit permits nothing.
+    /// Must the store still count the caller's proof? Before the proof is counted, the permit permits nothing.
     pub fn owes_proof(&self) -> bool {
         self.proof.as_ref().is_some_and(|proof| proof.owed.is_some())
     }
 
-    /// Must something still be awaited?
+    /// Is a proof, a decision or a count still missing?
     pub fn is_pending(&self) -> bool {
         self.owes_proof() || self.owes_decision()
     }
@@ -189,12 +190,12 @@ impl Permitted {
         self.proof.as_mut()?.owed.take()
     }
 
-    /// Must the limits of its route still count the request? Until then the permit permits nothing.
+    /// Must the limits of the route still count the request? Before the request is counted, the permit permits nothing.
     pub fn owes_count(&self) -> bool {
         !self.is_counted && !self.route.policy.rate.is_empty()
     }
 
-    /// The limits have counted the request, or it counts with none. The reply says this of them.
+    /// Notes that the limits have counted the request, or that no limit applies. `quota` has the reply's header fields.
     #[must_use]
     pub fn counted(self, quota: Option<Box<QuotaFields>>) -> Self {
         Self { is_counted: true, quota, ..self }
@@ -205,7 +206,7 @@ impl Permitted {
         self.is_counted
     }
 
-    /// What the reply says of limits.
+    /// The header fields of the reply about limits.
     pub fn quota(&self) -> Option<&QuotaFields> {
         self.quota.as_deref()
     }
@@ -228,8 +229,8 @@ pub fn permit_anonymous(route: &Arc<Route>, by: By) -> Permitted {
     Permitted::new(route, None, by)
 }
 
-/// Judges a caller by a second policy of the same gate, after a first policy has admitted it. Only the first asks for
-/// the gate's own audience.
+/// Judges a caller by a second policy of the same gate, after a first policy has admitted it. Only the first policy
+/// requires the gate's own audience.
 ///
 /// # Errors
 /// The errors of [`authorise`].
@@ -278,12 +279,12 @@ impl Undecided {
         self.by
     }
 
-    /// Whether a `require()` has since judged it.
+    /// Has a `require()` judged the request since?
     pub fn is_decided(&self) -> bool {
         self.decided.load(Ordering::Acquire)
     }
 
-    /// Judges it by the route of a `require()`.
+    /// Judges the request by the route of a `require()`.
     ///
     /// # Errors
     /// The errors of [`authorise`].
@@ -314,7 +315,7 @@ pub fn authorise<O: Observer>(
 /// Judges a token by a policy, whether or not the route requires a token.
 ///
 /// # Errors
-/// The denial of the rule that refuses it.
+/// The denial of the rule that refuses the token.
 pub fn judge(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
     judge_observed(policy, token, &mut ())
 }
@@ -327,8 +328,8 @@ fn judge_observed<O: Observer>(policy: &RoutePolicy, token: &AccessToken, observ
     observer.judged(Rule::Role, judge_route_roles(policy, token))
 }
 
-/// Judges the claims of a caller by the conditions of a route. `path`: the canonical path of the request, for routes whose
-/// conditions name its parameters.
+/// Judges the claims of a caller by the conditions of a route. `path` is the canonical path of the request, for routes
+/// whose conditions name parameters of the path.
 ///
 /// # Errors
 /// [`Denial::Condition`].
@@ -350,8 +351,8 @@ pub fn judge_conditions<O: Observer>(
     observer.judged(Rule::Condition, if judged.hold(param) { Ok(()) } else { Err(Denial::Condition) })
 }
 
-/// Judges the caller of a call (MCP) by its rule, after the route of its path has permitted the request. A rule that names
-/// no issuers asks for none.
+/// Judges the caller of a call (MCP) by its rule, after the route of its path has permitted the request. A rule that
+/// names no issuers accepts any issuer.
 ///
 /// # Errors
 /// The errors of [`authorise`], [`Denial::Condition`], and [`Denial::InsufficientAuthentication`].
@@ -385,12 +386,13 @@ fn judge_audience(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denia
 
 fn judge_issuer(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
     let issuer = token.vouching_issuer();
-    // The route takes sessions. Without `issuers`, it takes those of each provider.
+    // A route that takes sessions and names no issuers accepts the sessions of every provider.
     let everywhere = issuer.is_accepted_everywhere || token.is_at_provider();
     if policy.takes(&issuer.name, everywhere) { Ok(()) } else { Err(Denial::WrongIssuer) }
 }
 
-/// Judges whether an API key may stand for a token here, and how a token is bound. Its caller has already proved its key or certificate.
+/// Judges whether the route accepts an API key, and whether the token is bound as the route requires. The caller has
+/// already proved the token's key or certificate.
 fn judge_binding(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
     if !policy.credentials.key && token.is_api_key() {
         return Err(Denial::UnusableCredential);
@@ -408,7 +410,8 @@ fn judge_route_roles(policy: &RoutePolicy, token: &AccessToken) -> Result<(), De
     if policy.roles.is_empty() { Ok(()) } else { judge_roles(policy, &policy.roles, token) }
 }
 
-/// Has the token one of these roles? A route's policy says which issuer a role without one belongs to.
+/// Checks that the token has one of these roles. The route's policy decides to which issuer a role without an issuer
+/// belongs.
 ///
 /// # Errors
 /// [`Denial::MissingRole`]; [`Denial::RolesOverage`] if the issuer left roles out.
@@ -420,7 +423,7 @@ pub fn judge_roles(policy: &RoutePolicy, roles: &[Role], token: &AccessToken) ->
     token.roles().judge(counting)
 }
 
-/// Did the caller log in as the route asks, and not too long ago?
+/// Checks that the caller logged in as the route requires, and not too long ago.
 ///
 /// # Errors
 /// [`Denial::InsufficientAuthentication`].
@@ -433,7 +436,8 @@ pub fn judge_step_up(policy: &RoutePolicy, token: &AccessToken, now: Timestamp) 
     }
 }
 
-/// May this token name the role? A bare role belongs to the one issuer that the route names, else to our own tokens.
+/// May this token name the role? A role without an issuer belongs to the only issuer that the route names, otherwise to
+/// our own issuer.
 fn may_name(policy: &RoutePolicy, role: &Role, token: &AccessToken) -> bool {
     match (&role.issuer, policy.issuers.as_slice()) {
         (Some(issuer), _) => *token.vouching_issuer().name == **issuer,

@@ -100,7 +100,7 @@ fn check(path: &Path, meta: &Metadata) -> Result<(), String> {
     match objection(meta.mode(), meta.uid(), us, group_is_ours, for_folder(Metadata::uid, meta.uid())) {
         None => Ok(()),
         Some(Objection::Owner(what)) => Err(format!("{shown}: {what}{}", user::advice(path))),
-        // Mode 600 would lock our user out.
+        // The advice of mode 600 would lock our user out.
         Some(Objection::Mode(what)) if meta.uid() != us && us != 0 => {
             let group = rustix::process::getegid().as_raw();
             Err(format!("{shown}: {what}: as root, chgrp {group} {shown} && chmod 640 {shown}"))
@@ -116,7 +116,7 @@ enum Objection {
     Mode(String),
 }
 
-/// The problem of a file with this mode and owner.
+/// The problem of a file with this mode and owner, if there is one.
 #[cfg(unix)]
 fn objection(mode: u32, owner: u32, us: u32, group_is_ours: bool, is_of_its_folder: bool) -> Option<Objection> {
     if owner != us && owner != 0 && !is_of_its_folder {
@@ -184,8 +184,8 @@ fn dir_objection(mode: u32, owner: u32, us: u32) -> Option<Objection> {
         .then(|| Objection::Mode(format!("may be written by others (mode {:04o})", mode & 0o7777)))
 }
 
-/// Why we may not read a file that the gate's user may read, although the file itself is fine. `None` if we may, or if
-/// the problem is another.
+/// Why this process may not read a file that the gate's user may read, although the file itself is fine. `None` if this
+/// process may read it, or if there is another problem.
 pub fn denied(path: &Path) -> Option<String> {
     let shown = path.display();
     match user::may(path, rustix::fs::Access::READ_OK) {
@@ -196,7 +196,8 @@ pub fn denied(path: &Path) -> Option<String> {
     }
 }
 
-/// As [`denied`], for a private file of the gate that this process, of another user, could open.
+/// Like [`denied`], but also refuses a private file of the gate that belongs to another user, even if this process can
+/// open it.
 pub fn denied_as_another(path: &Path) -> Option<String> {
     denied(path).or_else(|| {
         let owner = user::owner(path)?;
@@ -213,7 +214,7 @@ pub fn denied_as_another(path: &Path) -> Option<String> {
     })
 }
 
-/// Why a missing file cannot be created, or an existing one cannot be written. The flag says that only a right is
+/// Why a missing file cannot be created, or an existing one cannot be written. The flag is true if only a permission is
 /// missing, which another user may have.
 pub fn unwritable(path: &Path) -> Option<(String, bool)> {
     let shown = path.display();
@@ -244,7 +245,8 @@ pub fn is_open(path: &Path) -> Option<u32> {
     (mode & 0o055 != 0).then_some(mode)
 }
 
-/// Creates a private directory (0700) and those above it, durably. An existing directory stays unchanged.
+/// Creates a private directory (0700) and its missing parent directories, durably. An existing directory stays
+/// unchanged.
 ///
 /// # Errors
 /// The directory cannot be created, or another file has its name.
@@ -258,7 +260,7 @@ pub fn create_private_dir(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(path)?;
-    // The outermost first, so that each takes its owner from the one above it.
+    // The outermost directory is created first, so that each takes its owner from the directory above it.
     for dir in missing.into_iter().rev() {
         adopt(&File::open(dir)?, dir)?;
         sync_dir(dir)?;
@@ -282,8 +284,8 @@ pub fn adopt(made: &File, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Replaces a private file (0600) as a whole, or creates it. A reader sees the old content or the new, also after a
-/// crash, and when this returns the new content is durable.
+/// Replaces a private file (0600) as a whole, or creates it. A reader sees either the old or the new content, even
+/// after a crash. The new content is durable when this returns.
 ///
 /// # Errors
 /// An I/O error; or the path is a symbolic link, which is not written through, or no regular file.
@@ -294,7 +296,7 @@ pub fn write_private_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_dir(path)
 }
 
-/// Creates a private file (0600) like [`write_private_atomic`], but never replaces one.
+/// Creates a private file (0600) like [`write_private_atomic`], but never replaces an existing file.
 ///
 /// # Errors
 /// I/O; [`io::ErrorKind::AlreadyExists`] if the name is taken, even by a broken link.
@@ -320,8 +322,8 @@ pub fn lock_for_edit(path: &Path) -> io::Result<EditLock> {
     Ok(EditLock(file))
 }
 
-/// Waits until no process holds the lock beside `path`, and keeps others from taking it until the value is dropped. Makes
-/// no file: `None` if no process ever took the lock.
+/// Waits until no process holds the lock beside `path`, and keeps others from taking it until the value is dropped.
+/// Creates no file: `None` if no process ever took the lock.
 ///
 /// # Errors
 /// As [`lock_for_edit`].
@@ -347,7 +349,7 @@ impl Unpublished {
     pub fn beside(path: &Path) -> io::Result<(Self, File)> {
         let random = *random::<8>()?;
         let name = beside(path, &format!("{:016x}.tmp", u64::from_ne_bytes(random)))?;
-        // O_EXCL does not follow a link either.
+        // O_EXCL also refuses to follow a link.
         let file = private_options().read(true).create_new(true).open(&name)?;
         let unpublished = Self(name);
         adopt(&file, &unpublished.0)?;
@@ -367,7 +369,7 @@ impl Unpublished {
     /// An I/O error; [`io::ErrorKind::AlreadyExists`] if the name is taken, even by a broken link. The existing file
     /// stays unchanged.
     pub fn publish_new(self, path: &Path) -> io::Result<()> {
-        // Unlike a rename, a link fails if the name is taken: of two concurrent processes, one succeeds.
+        // Unlike a rename, a link fails if the name is taken: of two concurrent processes, only one succeeds.
         match fs::hard_link(&self.0, path) {
             // The file system has no hard links. A file that appears between these two steps would be replaced.
             Err(error)
@@ -385,7 +387,7 @@ impl Unpublished {
 
 impl Drop for Unpublished {
     fn drop(&mut self) {
-        // After a rename there is no temporary name to remove.
+        // After a rename the temporary name is gone, so the removal may fail.
         let _ = fs::remove_file(&self.0);
     }
 }

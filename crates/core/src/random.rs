@@ -38,7 +38,7 @@ pub fn jittered(most: Duration) -> Duration {
     most.mul_f64(f64::from(part) / f64::from(u16::MAX))
 }
 
-/// Whether the texts are equal. Takes constant time for texts of one length.
+/// Are the texts equal? Takes constant time for texts of the same length.
 pub fn are_equal(a: &[u8], b: &[u8]) -> bool {
     constant_time::verify_slices_are_equal(a, b).is_ok()
 }

@@ -41,7 +41,7 @@ impl Reason {
     pub const PASSED: Self = Self::new("passed", ReasonKind::Served);
     /// One of the gate's own endpoints executed the request.
     pub const ANSWERED: Self = Self::new("answered", ReasonKind::Served);
-    /// A relay's provider refused the request, and the gate passed its words on.
+    /// A relay's provider refused the request, and the gate forwarded its reply.
     #[cfg(feature = "relay")]
     pub const PROVIDER_REFUSED: Self = Self::new("provider_refused", ReasonKind::Refused);
     /// The upstream did not accept the token that its provider issued for the caller.
@@ -95,7 +95,7 @@ impl Reason {
         self.word
     }
 
-    /// A fixed text with the claim, the part of the request, or the deadline.
+    /// A fixed text that names the claim, the part of the request, or the deadline.
     pub const fn detail(self) -> Option<&'static str> {
         self.detail
     }

@@ -89,7 +89,8 @@ impl ChallengeParams<'_> {
         reply
     }
 
-    /// The scope that a client without a good token should ask for. Only a resource with a metadata document names one.
+    /// The scope that a client without a good token should ask for. Only a resource with a metadata document names such
+    /// a scope.
     fn scope_to_ask(&self) -> Option<&Scope> {
         let (_, supported) = self.resource?;
         Some(if self.scopes.is_empty() { supported } else { &*self.scopes }).filter(|scope| !scope.is_empty())
@@ -140,8 +141,7 @@ impl ChallengeParams<'_> {
 /// The detail of the problem document for a host that is not served.
 const UNKNOWN_HOST: &str = "this gate does not serve the host that the request names";
 
-/// The detail of the problem document for a request whose head alone is at fault. It reveals nothing about a
-/// credential.
+/// The detail of the problem document for a request whose head is malformed. It reveals nothing about a credential.
 pub fn fault_of_head(denial: &Denial) -> Option<&'static str> {
     match denial.class() {
         Class::Head(head) => head.detail,
@@ -197,7 +197,7 @@ pub fn denied(denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
             retry_after(&mut reply, wait);
             reply
         }
-        // These classes concern refresh credentials, logins and clients; a data route never refuses for them.
+        // These classes concern refresh credentials, logins and clients, and do not occur on data routes.
         Class::BadGrant { .. }
         | Class::Lifetime
         | Class::Scope

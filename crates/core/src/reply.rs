@@ -44,7 +44,7 @@ pub type StreamedBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + 
 pub struct ReplyBody {
     /// The whole body, or its beginning.
     pub data: Bytes,
-    /// Boxed, because most replies have none.
+    /// The trailers. Boxed, because most replies have no trailers.
     pub trailers: Option<Box<HeaderMap>>,
     /// The rest of the body, after `data`.
     pub stream: Option<UnsyncBoxBody<Bytes, Infallible>>,
@@ -104,7 +104,7 @@ pub fn problem(status: StatusCode, detail: Option<&str>) -> Reply {
     problem_of(status, &Problem { kind: "about:blank", title, status: status.as_u16(), detail, violated: None })
 }
 
-/// The problem document of a limit of this name (draft-ietf-httpapi-ratelimit-headers).
+/// The problem document of the limit with this name (draft-ietf-httpapi-ratelimit-headers).
 pub(crate) fn quota_exceeded(limit: &str) -> Reply {
     let status = StatusCode::TOO_MANY_REQUESTS;
     let body = Problem {

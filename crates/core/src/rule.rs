@@ -19,11 +19,11 @@ pub enum Rule {
     Path,
     /// The route, its methods, and the gate's own endpoints.
     Route,
-    /// The one credential, and its form.
+    /// The request's only credential, and its form.
     Credential,
     /// The origin of a request with a cookie.
     Origin,
-    /// The limits on tokens that are not good.
+    /// The limits on bad tokens.
     Limit,
     /// The issuer's key.
     Key,
@@ -47,7 +47,7 @@ pub enum Rule {
     Condition,
     /// How and when the caller logged in (RFC 9470).
     StepUp,
-    /// How many requests its callers may make.
+    /// How many requests the route's callers may make.
     Quota,
     /// The answer of a decision point.
     Decision,

@@ -1,11 +1,11 @@
-//! Our Token Status Lists (draft-ietf-oauth-status-list): a bit for each session, which verifiers elsewhere read.
+//! Our Token Status Lists (draft-ietf-oauth-status-list): a bit for each session, for other verifiers.
 //!
-//! The gates of a store take blocks of indices from its register of lists: one write for each thousand logins. A keyed
-//! permutation makes the index of a session from its number, so an index shows neither the order nor the number of logins.
-//! No index is given twice. When the store may have gone back (a restored copy, lost writes), every list of the register
-//! gives no more, and a new one begins.
+//! The gates of a store take blocks of indices from its register of lists: one write per thousand logins. A keyed
+//! permutation makes the index of a session from its number, so an index shows neither the order nor the number of
+//! logins. No index is assigned twice. When the store may have been set back (a restored copy, lost writes), all lists
+//! of the register are closed, and a new list begins.
 //!
-//! Our gates never read their lists: they know more, and sooner.
+//! Our gates never read their own lists, because they know the revocations themselves, and earlier.
 
 mod allocator;
 mod bits;
@@ -28,9 +28,9 @@ use bits::{PublishedLists, StatusBits};
 pub use bits::PublishedList;
 pub use register::{RegisteredList, lists_of_key};
 
-/// The indices that a gate takes at once.
+/// The number of indices that a gate takes from the register at once.
 pub const BLOCK: u32 = 1024;
-/// For how long a gate gives the indices of a block.
+/// How long a gate assigns the indices of a block.
 pub const BLOCK_FOR: Duration = Duration::from_secs(24 * 3600);
 
 /// How status lists are published.
@@ -49,7 +49,7 @@ pub struct StatusListSettings {
     pub size: ListSize,
     /// For how long a verifier may keep a list.
     pub ttl: Duration,
-    /// After which time a list is not used any more.
+    /// The time after which a verifier must not use a list any more.
     pub expires: Duration,
 }
 
@@ -67,10 +67,10 @@ impl StatusListSettings {
     /// The shortest and the longest `ttl`.
     pub const TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_secs(3600);
 
-    /// May lists be published so?
+    /// Checks that lists can be published with these settings.
     ///
     /// # Errors
-    /// What is wrong.
+    /// The problem of the settings.
     pub fn check(&self) -> Result<(), &'static str> {
         if !(14..=24).contains(&self.size.0) {
             return Err("size must be 2^14 to 2^24");
@@ -115,7 +115,7 @@ pub struct StatusLists {
     published: ArcSwap<PublishedLists>,
     /// Engine time in ms until which the published lists may be served.
     usable_until: AtomicU64,
-    /// Engine time in ms for which all that has ended is in the lists.
+    /// Engine time in ms up to which the lists contain all ended sessions.
     complete_at: AtomicU64,
     builds: AtomicU64,
 }
@@ -138,12 +138,12 @@ impl StatusLists {
         }
     }
 
-    /// Sessions live this long at most: a list outlives those that it has.
+    /// Raises the longest life of a session. A list is kept for longer than its sessions live.
     pub fn raise_longest(&self, longest: Duration) {
         self.longest.fetch_max(longest.as_secs(), Ordering::Relaxed);
     }
 
-    /// How they are published.
+    /// The settings of publication.
     pub fn settings(&self) -> &StatusListSettings {
         &self.settings
     }
@@ -153,10 +153,10 @@ impl StatusLists {
         &self.base
     }
 
-    /// The published list of this number; `Err`: none may be served now.
+    /// The published list with this number.
     ///
     /// # Errors
-    /// What has ended lately is not known.
+    /// The lists are out of date, and must not be served now.
     // Requirement S6.
     pub fn published(&self, number: u32, now: Timestamp) -> Result<Option<Arc<PublishedList>>, StaleLists> {
         if now.as_millis() >= self.usable_until.load(Ordering::Acquire) {
@@ -165,7 +165,7 @@ impl StatusLists {
         Ok(self.published.load().get(&number).cloned())
     }
 
-    /// How long ago the lists had all that had ended.
+    /// The time since the lists last contained all ended sessions.
     pub fn lag(&self, now: Timestamp) -> Duration {
         match self.complete_at.load(Ordering::Acquire) {
             0 => Duration::ZERO,
@@ -178,7 +178,7 @@ impl StatusLists {
         self.builds.load(Ordering::Relaxed)
     }
 
-    /// All that had ended by `at` is in the bits.
+    /// Notes that the bits contain all sessions that had ended by `at`.
     pub(crate) fn complete(&self, at: Timestamp) {
         self.complete_at.fetch_max(at.as_millis(), Ordering::AcqRel);
     }
@@ -188,13 +188,13 @@ impl StatusLists {
         self.usable_until.fetch_max(until.as_millis(), Ordering::AcqRel);
     }
 
-    /// Notes that the session of this place has ended.
+    /// Notes that the session with this place has ended.
     pub(crate) fn set(&self, place: StatusPlace) {
         self.bits.lock().set(place);
     }
 }
 
-/// What has ended lately is not known, so no list is served.
+/// The lists are out of date, so no list is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StaleLists;
 

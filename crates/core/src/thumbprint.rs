@@ -1,5 +1,5 @@
 //! The SHA-256 thumbprints that tokens and sessions are bound to: of a public key (RFC 7638, RFC 9449 §6), and of a
-//! client certificate (RFC 8705 §3.1). They are distinct types, so that one never stands for the other.
+//! client certificate (RFC 8705 §3.1). They are distinct types, so that one cannot be used in place of the other.
 
 use std::fmt;
 

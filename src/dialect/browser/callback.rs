@@ -1,16 +1,16 @@
-//! The parameters with which a browser comes back from a provider (RFC 6749 §4.1.2, RFC 9207).
+//! The parameters with which a browser returns from a provider (RFC 6749 §4.1.2, RFC 9207).
 
 use rotogate_core::denial::{Denial, ProviderFlaw};
 
 /// The longest query, in bytes.
 const LONGEST: usize = 8 << 10;
 
-/// What a browser brings back from a provider.
+/// The parameters that a browser brings back from a provider.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Callback {
     pub(crate) state: String,
     pub(crate) answer: ProviderAnswer,
-    /// The provider that the answer is from, if it says so.
+    /// The provider that answered, if the answer names it.
     pub(crate) issuer: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Device Bound Session Credentials (W3C webappsec-dbsc): what a browser sends, and what it reads.
+//! Device Bound Session Credentials (W3C webappsec-dbsc): the headers and bodies that a browser sends and reads.
 
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
@@ -18,23 +18,23 @@ pub(crate) const CHALLENGE: HeaderName = HeaderName::from_static("secure-session
 const RESPONSE: HeaderName = HeaderName::from_static("secure-session-response");
 /// The session whose device is proved.
 const ID: HeaderName = HeaderName::from_static("sec-secure-session-id");
-/// Why a browser sends a request without the cookie of its device. It grants nothing.
+/// The header that states why a browser sends a request without its device cookie. The header grants nothing.
 pub(crate) const SKIPPED: HeaderName = HeaderName::from_static("secure-session-skipped");
-/// The headers of the protocol begin so.
+/// The prefix of the protocol's headers.
 pub(crate) const PREFIX: &str = "secure-session-";
-/// The attributes of the cookie. Those of the registration must be the same.
+/// The attributes of the device cookie, which must equal those in the registration.
 const ATTRIBUTES: &str = "Path=/; Secure; HttpOnly; SameSite=Lax";
 
-/// What a browser says of its device.
+/// The statements of a browser about its device.
 pub(crate) struct ShownDevice<'a> {
-    /// The session that it names; `None` at a registration.
+    /// The session that the browser names; `None` at a registration.
     pub(crate) session: Option<&'a str>,
     /// The proof.
     pub(crate) proof: Option<&'a str>,
 }
 
 impl<'a> ShownDevice<'a> {
-    /// Two values of a header, or one in another form, are none that anything accepts.
+    /// Reads the headers. A header with two values or a malformed value counts as missing.
     pub(crate) fn read(headers: &'a HeaderMap) -> Self {
         let only = |name: &HeaderName| {
             let mut values = headers.get_all(name).iter();
@@ -48,7 +48,7 @@ impl<'a> ShownDevice<'a> {
     }
 }
 
-/// The `Set-Cookie` of the cookie of a device. Empty and of no age: it is cleared.
+/// The `Set-Cookie` of a device cookie. An empty value with age 0 clears the cookie.
 pub(crate) fn set_cookie(value: &str, seconds: u64) -> HeaderValue {
     let cookie = format!("{}={value}; {ATTRIBUTES}; Max-Age={seconds}", device_cookie::NAME);
     // The value is base64url, and everything else is fixed.
@@ -64,8 +64,8 @@ pub(crate) fn challenged(headers: &mut HeaderMap, challenge: Option<String>, ses
 }
 
 impl BrowserDialect {
-    /// The header that asks a browser to bind its session. Without the parameter `authorization`, which it would copy into
-    /// `Authorization`.
+    /// The header that asks a browser to bind its session. The parameter `authorization` is left out, because the
+    /// browser would copy it into `Authorization`.
     // Requirement B47.
     pub(crate) fn registration(&self, challenge: &str) -> Option<HeaderValue> {
         let path = self.path_of(DEVICE);
@@ -95,7 +95,7 @@ pub(crate) fn refreshed() -> Reply {
     words::hardened(Response::new(ReplyBody::default()))
 }
 
-/// The answer about a session that is over, or that this browser has no cookie of any more.
+/// The answer about a session that has ended, or whose cookie this browser no longer has.
 pub(crate) fn over(session: &str) -> Reply {
     words::hardened(json(StatusCode::OK, &json!({ "session_identifier": session, "continue": false })))
 }

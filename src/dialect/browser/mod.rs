@@ -1,4 +1,4 @@
-//! A login of browsers: an own form or JSON, and a session of one cookie, so the browser never sees a token.
+//! A login of browsers by the gate's own form or by JSON. The session is one cookie, so the browser never sees a token.
 //!
 //! | request | answer |
 //! |---|---|
@@ -10,7 +10,7 @@
 //! | `POST /auth/device` | binds the session to the browser's device, and proves the device later |
 //! | `GET /auth/callback` | with a provider: the session's cookie, and 303 to `to` |
 //!
-//! The gate carries the requests out (`gate/endpoint/browser.rs`); this module reads them, and has the words.
+//! The gate executes the requests (`gate/endpoint/browser.rs`); this module reads them, and writes the replies.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ use target::{LoginTarget, LoginTargets};
 
 /// The dialect's name in `gateway.toml`.
 pub const NAME: &str = "browser";
-/// The path of an endpoint that names none.
+/// The path of an endpoint that names no path.
 pub(crate) const DEFAULT_PATH: &str = "/auth";
 
 pub(crate) const LOGIN: &str = "login";
@@ -59,7 +59,8 @@ pub const PROFILE: ProfileOverride = ProfileOverride {
     session_ttl: Some(Duration::from_secs(7 * 86_400)),
     idle_ttl: Some(Duration::from_secs(8 * 3600)),
     grace: None,
-    // No refresh token leaves the gate, so no response with one is lost. The default is longer than `idle_ttl`.
+    // No refresh token leaves the gate, so no response with a refresh token can be lost. The default would exceed
+    // `idle_ttl`.
     lost_response_window: Some(Duration::ZERO),
     on_reuse: None,
     on_other_client: None,
@@ -83,9 +84,9 @@ pub enum LoginPage {
     /// The gate's own plain form.
     #[default]
     BuiltIn,
-    /// A page of the application, by its path. It gets the parameters `to`, and `error` after a failed login.
+    /// A page of the application, by its path. The page gets the parameter `to`, and `error` after a failed login.
     At(String),
-    /// No page: 404, and navigations without a session are 401.
+    /// No page: `GET /auth/login` is 404, and navigations without a session get 401.
     None,
 }
 
@@ -94,9 +95,9 @@ pub enum LoginPage {
 pub(crate) struct BrowserDialect {
     pub(crate) targets: LoginTargets,
     pub(crate) page: LoginPage,
-    /// Where a logout by a form leads.
+    /// The target of a logout by a form.
     pub(crate) after_logout: String,
-    /// Whether browsers log in at a provider, and with no password here.
+    /// Whether browsers log in at a provider instead of by password at the gate.
     pub(crate) has_provider: bool,
     /// Whether sessions are bound to devices.
     pub(crate) binds_devices: bool,
@@ -107,7 +108,7 @@ pub(crate) struct SentLogin {
     pub(crate) username: String,
     pub(crate) password: SecretString,
     pub(crate) account: Option<String>,
-    /// Where the login leads, as the browser says.
+    /// The target of the login that the browser named.
     pub(crate) to: Option<String>,
 }
 
@@ -115,7 +116,7 @@ pub(crate) struct SentLogin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SentAs {
     Json,
-    /// By a form of a page: the answer is shown.
+    /// By a form of a page, so that the browser shows the answer.
     Form,
     Other,
 }
@@ -138,7 +139,7 @@ impl BrowserDialect {
         format!("{}/{operation}", self.targets.path)
     }
 
-    /// The login that leads back to `to`, an absolute URL; `None` without a page to lead to.
+    /// The URL of the login that leads back to `to`, an absolute URL; `None` without a login page.
     pub(crate) fn login_url(&self, to: &str, asked: &AskedLogin) -> Option<String> {
         if self.page == LoginPage::None {
             return None;
@@ -159,7 +160,7 @@ impl BrowserDialect {
         }
     }
 
-    /// The target that a parameter names; the beginning without one.
+    /// The target that the parameter `to` names; [`LoginTarget::ROOT`] without the parameter.
     pub(crate) fn target<'a>(&self, to: Option<&'a str>) -> LoginTarget<'a> {
         to.map_or(LoginTarget::ROOT, |to| self.targets.admit(to))
     }
@@ -219,7 +220,7 @@ impl BrowserDialect {
     }
 }
 
-/// A parameter of a query. The first of several counts.
+/// A parameter of a query. If it is repeated, the first value counts.
 pub(crate) fn query_parameter(query: Option<&str>, name: &str) -> Option<String> {
     let mut pairs = form_urlencoded::parse(query?.as_bytes());
     pairs.find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
@@ -265,7 +266,7 @@ impl Dialect for BrowserDialect {
     }
 
     fn read(&self, _: &Call<'_>) -> Result<Command, Denial> {
-        // The endpoint carries the requests out itself: none is a command.
+        // The endpoint executes the requests itself, so this dialect has no commands.
         Err(Denial::NoRoute)
     }
 

@@ -1,22 +1,22 @@
-//! Who is led to the login: requests without a live session, on a route that takes sessions. Only the browser knows
-//! whether its user would see a login, and says so in Fetch Metadata.
+//! Decides which requests are led to the login: requests without a live session, on a route that takes sessions. Only
+//! the browser knows whether its user would see a login, which it states in Fetch Metadata.
 
 use http::header::{ACCEPT, UPGRADE};
 use http::{HeaderMap, Method};
 
-/// What a request without a live session gets.
+/// The reply to a request without a live session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SignedOut {
-    /// A redirect to the login: the tab opens a page.
+    /// The tab opens a page: a redirect to the login.
     Login,
-    /// A page that says that nothing was sent: the tab sends a form.
+    /// The tab sends a form: a page tells that the form was not sent.
     Page,
     /// 401 with the path of the login, for scripts.
     Problem,
 }
 
 impl SignedOut {
-    /// What this request gets.
+    /// The reply to this request.
     // Requirement B36.
     pub(crate) fn of_request(method: &Method, headers: &HeaderMap) -> Self {
         if is_prefetch(headers) || headers.contains_key(UPGRADE) || !is_navigation(headers) {
@@ -30,7 +30,7 @@ impl SignedOut {
     }
 }
 
-/// Whether the request opens a page in a tab, and is not for a frame in one.
+/// Does the request open a page in a tab, rather than in a frame of a page?
 pub(crate) fn is_navigation(headers: &HeaderMap) -> bool {
     if headers.keys().any(|name| name.as_str().starts_with("sec-fetch-")) {
         let is = |name: &str, value: &[u8]| {
@@ -39,7 +39,8 @@ pub(crate) fn is_navigation(headers: &HeaderMap) -> bool {
         };
         return is("sec-fetch-mode", b"navigate") && is("sec-fetch-dest", b"document");
     }
-    // A browser without Fetch Metadata: `Accept` of a navigation names HTML, and libraries of scripts add the other one.
+    // A browser without Fetch Metadata: a navigation's `Accept` names HTML, and script libraries add
+    // `X-Requested-With`.
     !headers.contains_key("x-requested-with") && accepts_html(headers)
 }
 
@@ -49,7 +50,7 @@ fn accepts_html(headers: &HeaderMap) -> bool {
     types.filter_map(|range| range.split(';').next()).any(|range| range.trim().eq_ignore_ascii_case("text/html"))
 }
 
-/// Whether the browser fetches ahead of a navigation that may never happen.
+/// Is the request a prefetch for a navigation that may never happen?
 pub(crate) fn is_prefetch(headers: &HeaderMap) -> bool {
     let says = |name: &str| {
         let ahead = |value: &[u8]| value.windows(3).any(|window| window.eq_ignore_ascii_case(b"pre"));

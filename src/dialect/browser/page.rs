@@ -1,5 +1,5 @@
 //! The gate's own pages for browsers: the login form, the button that logs out, and the page after a form that came too
-//! late. No script, no frame, one style, whose hash the policy names.
+//! late. The pages have no script, no frame, and one style, whose hash is in the policy.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -74,13 +74,13 @@ pub(super) fn login(status: StatusCode, action: &str, to: &str, message: Option<
     page(status, "Log in", &body)
 }
 
-/// The button that logs out: a link or an image must end nothing.
+/// The page with the logout button, because a link or an image must not end a session.
 pub(super) fn logout(action: &str) -> Reply {
     let body = format!("<form method=\"post\" action=\"{}\">\n<button>Log out</button>\n</form>\n", escaped(action));
     page(StatusCode::OK, "Log out", &body)
 }
 
-/// The answer to a form that leads elsewhere, also to another origin.
+/// The answer to a form that leads to another URL, even of another origin.
 pub(crate) fn onwards(title: &str, url: &str) -> Reply {
     let mut reply = page(StatusCode::OK, title, &format!("<p><a href=\"{}\">Continue</a></p>\n", escaped(url)));
     if let Ok(value) = HeaderValue::try_from(format!("0;url={url}")) {
@@ -102,7 +102,7 @@ pub(super) fn begin_again(status: StatusCode, text: &str, login: &str) -> Reply 
     page(status, "Not logged in", &body)
 }
 
-/// The answer to a form whose session is over: nothing reached the application.
+/// The answer to a form whose session has ended: nothing reached the application.
 pub(crate) fn signed_out(login: &str) -> Reply {
     let body = format!(
         "<p role=\"alert\">You are signed out. Your entry was not sent.</p>\n<p><a href=\"{}\">Log in</a>, then send it \
@@ -112,7 +112,7 @@ pub(crate) fn signed_out(login: &str) -> Reply {
     page(StatusCode::UNAUTHORIZED, "Signed out", &body)
 }
 
-/// Text as HTML, also in an attribute between double quotes.
+/// Escapes a text for HTML, including attributes in double quotes.
 fn escaped(text: &str) -> String {
     let mut html = String::with_capacity(text.len());
     for character in text.chars() {

@@ -1,6 +1,6 @@
-//! The login that a route asks for beyond being logged in (RFC 9470): `acr_values` and `max_age` of OpenID Connect. They go
-//! from the refusal to the login, on to the provider, and are compared with its answer: one that is less leads nowhere, or
-//! a browser would be led in a circle.
+//! The stronger login that a route may require (RFC 9470): `acr_values` and `max_age` of OpenID Connect. They are
+//! passed from the refusal to the login and on to the provider, and are compared with the provider's answer: a weaker
+//! login ends in an error, because otherwise the browser would be redirected in a loop.
 
 #[cfg(any(feature = "browser-oidc", test))]
 use std::time::Duration;
@@ -23,10 +23,10 @@ const LONGEST: usize = 512;
 #[cfg(any(feature = "browser-oidc", test))]
 const LEEWAY: Duration = Duration::from_secs(60);
 
-/// A login that a route asks for.
+/// A login that a route requires.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Zeroize)]
 pub(crate) struct AskedLogin {
-    /// The accepted values of `acr`, separated by spaces. Empty: any.
+    /// The accepted values of `acr`, separated by spaces. If empty, every value is accepted.
     #[serde(rename = "a", default)]
     acr_values: String,
     /// The longest time since the login, in seconds.
@@ -35,7 +35,7 @@ pub(crate) struct AskedLogin {
 }
 
 impl AskedLogin {
-    /// What the policy of a route asks for.
+    /// The login that the policy of a route requires.
     pub(crate) fn of_route(step_up: Option<&StepUp>) -> Self {
         step_up.map_or_else(Self::default, |step_up| Self {
             acr_values: step_up.acr.join(" "),
@@ -43,7 +43,8 @@ impl AskedLogin {
         })
     }
 
-    /// What a link to the login asks for. Anybody may write one: it can only ask for more.
+    /// The login that a link to the login requires. Any page may write such a link, because it can only require a
+    /// stronger login.
     #[cfg(any(feature = "browser-oidc", test))]
     pub(crate) fn read(query: Option<&str>) -> Self {
         let is_good =
@@ -61,7 +62,7 @@ impl AskedLogin {
         acr.into_iter().chain(self.max_age.as_deref().map(|age| (MAX_AGE, age))).collect()
     }
 
-    /// Is it this login, or one that is more?
+    /// Does a login with these claims meet the requirement?
     #[cfg(any(feature = "browser-oidc", test))]
     pub(crate) fn is_met(&self, acr: Option<&str>, auth_time: Option<Timestamp>, now: Timestamp) -> bool {
         let mut values = self.acr_values.split(' ').filter(|value| !value.is_empty()).peekable();

@@ -1,11 +1,11 @@
-//! Where a login leads: the parameter `to`, which any page may write. Only a path of the gate and a URL of a listed origin
-//! count, so a login never leads to a stranger's page.
+//! The target of a login: the parameter `to`, which any page may write. Only a path of the gate or a URL of a listed
+//! origin is accepted, so a login never leads to a foreign page.
 
 use rotogate_core::route::path::CanonicalPath;
 
 /// The longest `to`, in bytes.
 const LONGEST: usize = 2048;
-/// Escapes that a later reader could take for a separator, a line end or the begin of a host.
+/// Escapes that a later parser could take for a separator, a line end or the beginning of a host.
 const ESCAPES: [&str; 6] = ["%09", "%0a", "%0b", "%0d", "%5c", "%2f%2f"];
 
 /// The targets to which a login may lead.
@@ -13,7 +13,7 @@ const ESCAPES: [&str; 6] = ["%09", "%0a", "%0b", "%0d", "%5c", "%2f%2f"];
 pub(crate) struct LoginTargets {
     /// The origin of the public URL.
     pub(crate) origin: String,
-    /// The path of the endpoint, below which no login leads.
+    /// The path of the endpoint. A login never leads to a path below it.
     pub(crate) path: String,
     /// Further origins, as a browser writes them.
     pub(crate) listed: Vec<Box<str>>,
@@ -29,10 +29,10 @@ pub(crate) enum LoginTarget<'a> {
 }
 
 impl<'a> LoginTarget<'a> {
-    /// The beginning: where a login leads that names no good target.
+    /// The root path: the target of a login that names no accepted target.
     pub(crate) const ROOT: Self = Self::Own("/");
 
-    /// The target as a parameter `to` names it.
+    /// The target, as in the parameter `to`.
     pub(crate) const fn as_str(self) -> &'a str {
         match self {
             Self::Own(to) | Self::Listed(to) => to,
@@ -41,7 +41,7 @@ impl<'a> LoginTarget<'a> {
 }
 
 impl LoginTargets {
-    /// The target that `to` names, or else the beginning.
+    /// The target that `to` names, or the root path if `to` is not accepted.
     // Requirement B35.
     pub(crate) fn admit<'a>(&self, to: &'a str) -> LoginTarget<'a> {
         if to.len() > LONGEST || !to.bytes().all(|byte| matches!(byte, 0x21..=0x7e) && byte != b'\\') {
@@ -75,7 +75,8 @@ impl LoginTargets {
         if ESCAPES.iter().any(|escape| folded.contains(escape)) {
             return false;
         }
-        // Loose forms: the endpoint answers no near miss of its paths either.
+        // Compare the loose forms, because a near miss of the endpoint's path is no useful target either: the gate
+        // answers it with 404.
         let (Ok(path), Ok(endpoint)) = (CanonicalPath::parse(path), CanonicalPath::parse(&self.path)) else {
             return false;
         };
@@ -84,7 +85,7 @@ impl LoginTargets {
     }
 }
 
-/// Whether a URL begins with an origin, and the origin ends there.
+/// Does a URL have this origin, and not one that only begins with it?
 fn is_of_origin(url: &str, origin: &str) -> bool {
     let rest = url.strip_prefix(origin);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']))
@@ -196,7 +197,7 @@ mod tests {
             let known = std::iter::once(targets.origin.as_str()).chain(targets.listed.iter().map(AsRef::as_ref));
             assert!(known.into_iter().any(|origin| is_of_origin(&url, origin)), "{url:?}");
             assert!(http::HeaderValue::try_from(&url).is_ok() && !url.contains('\\'));
-            // A browser that resolves it against our page stays at that origin.
+            // A browser that resolves the target against our page stays at our origin.
             let rest = url.strip_prefix("https://gate.example").unwrap_or("/");
             assert!(!rest.starts_with("//"));
         });

@@ -19,7 +19,7 @@ use rotogate_core::reply::{retry_after, seconds};
 #[cfg(feature = "browser-oidc")]
 use rotogate_core::{denial::ProviderFlaw, fault::Fault};
 
-/// A body of another media type. Such a request may come from a form of any site (requirement T25).
+/// The refusal of a body of another media type, because a form of any site may send such a request (requirement T25).
 pub(crate) const NOT_A_LOGIN: Denial = Denial::MalformedRequest("the body must be application/json or a form");
 
 /// The answer to a login by JSON.
@@ -41,7 +41,7 @@ struct LiveSession<'a> {
     device_bound: bool,
 }
 
-/// The same without one.
+/// The answer to `GET /auth/session` without a live session.
 #[derive(Serialize)]
 struct NoSession<'a> {
     authenticated: bool,
@@ -54,7 +54,7 @@ struct LoggedOut<'a> {
     logout: Option<&'a str>,
 }
 
-/// RFC 9457, with an error code for scripts.
+/// A problem document (RFC 9457) with an error code for scripts.
 #[derive(Serialize)]
 struct BrowserProblem<'a> {
     #[serde(rename = "type")]
@@ -115,8 +115,8 @@ impl BrowserDialect {
         hardened(json(StatusCode::OK, &NoSession { authenticated: false, login: &self.path_of(LOGIN) }))
     }
 
-    /// The answer to a logout. The caller clears the cookie. `elsewhere`: the page of the provider that ends the login
-    /// there.
+    /// The answer to a logout. The caller clears the cookie. `elsewhere` is the provider's page that ends the login at
+    /// the provider.
     pub(crate) fn logged_out(&self, call: &Call<'_>, elsewhere: Option<&str>) -> Reply {
         match (SentAs::of_call(call), elsewhere) {
             // The policy of the page forbids a redirect to another origin.
@@ -149,7 +149,7 @@ impl Words {
         let bad = |detail| said(StatusCode::BAD_REQUEST, "invalid_request", detail);
         let unavailable = |wait| Self {
             wait: Some(wait),
-            ..said(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", "nothing is certain; try the same again")
+            ..said(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", "the result is not certain; try again")
         };
         let denial = match error {
             Error::Denied(denial) => denial,
@@ -190,7 +190,7 @@ impl Words {
             Class::WrongMethod => {
                 said(StatusCode::METHOD_NOT_ALLOWED, "invalid_request", "the method is not served here")
             }
-            // None of these classes concerns a login, a logout or the state of a session.
+            // These classes do not concern a login, a logout or the state of a session.
             Class::Head(_)
             | Class::Tunnel
             | Class::UnusableCredential
@@ -242,7 +242,7 @@ pub(crate) fn not_logged_in(dialect: &BrowserDialect, error: &Error) -> Reply {
     reply
 }
 
-/// The answer to a look at the head alone.
+/// The answer to a HEAD request.
 #[cfg(feature = "browser-oidc")]
 pub(crate) fn nothing() -> Reply {
     let mut reply = Response::new(ReplyBody::default());
@@ -266,7 +266,7 @@ fn failed_login(dialect: &BrowserDialect, call: &Call<'_>, words: &Words) -> Rep
     if matches!(words.status, StatusCode::FORBIDDEN | StatusCode::MISDIRECTED_REQUEST)
         && words.error != "too_many_sessions"
     {
-        // Nothing of a request from elsewhere is kept, its target included.
+        // Nothing of a cross-origin request is kept, not even its target.
         return page::message(words.status, "Not logged in", words.detail);
     }
     let to = form::read_with(call, &[]).ok().and_then(|form| form.get("to").map(str::to_owned));
@@ -287,7 +287,7 @@ fn failed_login(dialect: &BrowserDialect, call: &Call<'_>, words: &Words) -> Rep
     }
 }
 
-/// The refusal of a request without a live session, for a script: the plain one, with the path of the login.
+/// The refusal of a request without a live session, for a script: the plain refusal, with the path of the login.
 pub(crate) fn with_login(plain: Reply, login: &str) -> Reply {
     let Ok(Value::Object(mut body)) = serde_json::from_slice(plain.body().data()) else { return plain };
     body.insert("login".to_owned(), login.into());

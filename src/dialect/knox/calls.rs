@@ -1,4 +1,4 @@
-//! The calls of the service. Each is one command.
+//! The calls of the service, each of which is one command.
 
 use std::sync::OnceLock;
 
@@ -85,7 +85,7 @@ impl<'a> Calling<'a> {
 
     pub(super) async fn get_me(&self) -> Reply {
         let serve = |_: Request<GetMeRequest>| async move {
-            // gRPC metadata are HTTP headers, so the rule of one `Authorization` applies (requirement T17).
+            // gRPC metadata are HTTP headers, so the rule of a single `Authorization` applies (requirement T17).
             let found = credential::extract(self.call.headers, None).and_then(|c| c.ok_or(Denial::NoCredential));
             let access = found.map_err(|denial| self.refused(&denial.into()))?.token().into();
             let user = match self.execute(Command::Check { access, superseded_in_grace: false }).await? {

@@ -10,8 +10,8 @@
 //! `UNAUTHENTICATED`, an empty field `INVALID_ARGUMENT`, a rate limit `RESOURCE_EXHAUSTED`, and a failure on our side
 //! `UNAVAILABLE`, the last two with `google.rpc.RetryInfo`.
 //!
-//! User fields are those of the directory's profile: `first_name`, `last_name`, `email`, `role` (`"user"`, `"admin"`),
-//! `avatar`, `phone`, `dids` (a list), `external_ids` (a table of texts), `metadata` (a table of anything).
+//! The fields of a user come from the directory's profile: `first_name`, `last_name`, `email`, `role` (`"user"`,
+//! `"admin"`), `avatar`, `phone`, `dids` (a list), `external_ids` (a table of texts), `metadata` (a table of anything).
 //!
 //! ```
 //! use rotogate::dialect::knox::Knox;

@@ -1,4 +1,5 @@
-//! Server reflection, in both versions in use, and health. Their libraries answer while the request body still arrives.
+//! Server reflection, in both versions in use, and health. The libraries of these services answer while the request
+//! body still arrives.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -91,7 +92,7 @@ pub(crate) const REFLECTION_V1_ALPHA: &str = "/grpc.reflection.v1alpha.ServerRef
 pub(crate) const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
 pub(crate) const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 
-/// A server's body. Its failures are in its trailers. After any other failure the stream ends without a status, which
+/// A server's body, whose failures are in its trailers. After any other failure the stream ends without a status, which
 /// every client treats as a failure.
 struct Unfailing(tonic::body::Body);
 

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::super::EnclosedCall;
 use super::words::Problem;
 
-/// The requests of each action.
+/// The equivalent requests of each action.
 type Actions = HashMap<&'static str, Vec<(Method, &'static str)>>;
 
 static ACTIONS: LazyLock<Actions> = LazyLock::new(|| {

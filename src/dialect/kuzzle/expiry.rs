@@ -20,7 +20,7 @@ pub(super) fn read(asked: Option<&Value>) -> Result<Option<Duration>, Problem> {
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     };
     let Some(millis) = millis.filter(|millis| millis.is_finite()) else { return Err(bad()) };
-    // No token of this gate lives for ever.
+    // No token of this gate lives for ever, so the request is refused.
     if millis.to_bits() == NEVER.to_bits() {
         return Err(Problem::ttl_exceeded());
     }
@@ -39,7 +39,7 @@ fn bad() -> Problem {
     Problem::invalid_argument("expiresIn", "a duration of at least a millisecond, such as 2h")
 }
 
-/// The duration in milliseconds; `None` if the text is no duration.
+/// The duration in milliseconds; `None` if the text is not a duration.
 fn millis(text: &str) -> Option<f64> {
     if text.len() > MAX_TEXT_BYTES {
         return None;

@@ -1,4 +1,4 @@
-//! The protocol over HTTP: its routes, its description of them, its cookie.
+//! The protocol over HTTP: the routes, the description of the routes, and the cookie.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -16,13 +16,13 @@ use rotogate_core::denial::Denial;
 pub(super) const PARAMETER: &str = "jwt";
 /// The cookie for a token.
 pub const COOKIE: &str = "authToken";
-/// The same cookie with the prefix `__Host-`: a browser accepts it only from this very host over https, and sends it to
-/// no other host (RFC 10017 §4.1.3.2).
+/// The same cookie with the prefix `__Host-`: a browser accepts it only from exactly this host over https, and sends it
+/// to no other host (RFC 10017 §4.1.3.2).
 pub const HOST_COOKIE: &str = "__Host-authToken";
 /// The operation that accepts any call in an envelope.
 pub(super) const QUERY: &str = "_query";
 
-/// The operation that is a WebSocket.
+/// The operation that opens a WebSocket.
 pub(super) const SOCKET: &str = "websocket";
 
 /// A route of an action.
@@ -139,8 +139,8 @@ pub(super) fn public_api(own: &str) -> Value {
 }
 
 /// The list for the SDKs: the upstream's list, with the gate's own actions in it. The SDK for JavaScript knows no
-/// action outside the list it receives, so a list of the gate's actions alone is sent only if there is no Kuzzle behind
-/// the gate.
+/// action outside the list it receives, so a list of only the gate's actions is sent only if no Kuzzle is behind the
+/// gate.
 pub(super) fn overlaid(own: Value, said: ConsultResult, asked: &Message) -> Result<Value, Problem> {
     let (status, body) = match said {
         ConsultResult::NoService | ConsultResult::Refused(Denial::NoRoute | Denial::MethodNotAllowed) => {

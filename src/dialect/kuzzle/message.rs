@@ -11,7 +11,7 @@ use super::actions;
 use super::words::{self, Problem};
 use rotogate_core::token::verify::{members_of_depth, object_of_depth};
 
-/// The deepest nesting of JSON. No query for documents is deeper.
+/// The deepest nesting of JSON, which no query for documents exceeds.
 const MAX_DEPTH: usize = 64;
 
 /// The member of an envelope that contains a token.
@@ -75,7 +75,7 @@ impl Action {
     }
 }
 
-/// Where a call has its arguments. A flag in a query is set by its presence, whatever its value.
+/// The place of a call's arguments. A flag in a query is set by its presence, whatever its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Arguments {
     Query,
@@ -241,13 +241,13 @@ impl Message {
     }
 }
 
-/// Is there nothing but the white space of JSON (RFC 8259 §2)? A form feed is not JSON white space: an upstream would
+/// Does the text consist only of JSON white space (RFC 8259 §2)? A form feed is not JSON white space: an upstream would
 /// refuse it.
 fn is_blank(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| b" \t\n\r".contains(byte))
 }
 
-/// An empty text is an empty object: the SDKs label an empty body as JSON.
+/// Reads an object. An empty text counts as an empty object, because the SDKs label an empty body as JSON.
 fn read_object(bytes: &[u8]) -> Result<Map<String, Value>, Problem> {
     if is_blank(bytes) {
         return Ok(Map::new());

@@ -62,7 +62,7 @@ mod tests;
 const MALFORMED: Reason = Reason::denied(&Denial::MalformedRequest("not a call of this protocol"));
 /// The path after the prefix of an endpoint.
 const QUERY_PATH: &str = "/_query";
-/// A call in an envelope may contain a document.
+/// The longest envelope in bytes, which may contain a document.
 const MAX_ENVELOPE: usize = 1024 * 1024;
 
 /// The dialect `kuzzle`, with its options.
@@ -80,8 +80,8 @@ const MAX_ENVELOPE: usize = 1024 * 1024;
 pub struct Kuzzle {
     /// Whether cookies are `Secure`. Set this if the public URL is https.
     pub secure_cookies: bool,
-    /// Whether the cookie is `__Host-authToken` instead of `authToken`. A browser accepts `__Host-` only from this very
-    /// host over https, so no other host of the domain can plant one. Needs `secure_cookies`.
+    /// Whether the cookie is `__Host-authToken` instead of `authToken`. A browser accepts `__Host-` only from exactly
+    /// this host over https, so no other host of the domain can plant such a cookie. Needs `secure_cookies`.
     pub host_cookie: bool,
 }
 
@@ -145,7 +145,7 @@ impl Dialect for Kuzzle {
         self::http::action(operation) == Some(Action::PublicApi)
     }
 
-    /// Not every call is a command, so [`Dialect::answer`] answers instead.
+    /// Not called: not every call is a command, so [`Dialect::answer`] answers instead.
     fn read(&self, _: &Call<'_>) -> Result<Command, Denial> {
         Err(Denial::MalformedRequest("a call of this protocol is answered, not read"))
     }
@@ -210,7 +210,7 @@ impl Dialect for Kuzzle {
         self.reply(&asked, done)
     }
 
-    /// The SDK for JavaScript sends one of these headers on every call, the SDK for the JVM the other.
+    /// On every call, the SDK for JavaScript sends one of these headers, and the SDK for the JVM the other one.
     fn knows(&self, headers: &HeaderMap) -> bool {
         headers.contains_key(words::VOLATILE) || headers.contains_key(words::REQUEST_ID)
     }
@@ -233,8 +233,8 @@ impl Kuzzle {
         if self.host_cookie { self::http::HOST_COOKIE } else { self::http::COOKIE }
     }
 
-    /// The one token of a call: from the envelope, else from `Authorization`, else from the query. A token in the
-    /// cookie excludes any other.
+    /// The only token of a call: from the envelope, otherwise from `Authorization`, otherwise from the query. Beside a
+    /// token in the cookie, any other token is refused.
     fn credential_of<'a>(
         self,
         headers: &'a HeaderMap,
@@ -277,7 +277,7 @@ impl Kuzzle {
         malformed(&asked, Problem::invalid_argument("upgrade", "a WebSocket of version 13"))
     }
 
-    /// Forwards a call to the service that has its action.
+    /// Forwards a call to the service that answers its action.
     fn forward(self, mut asked: Message, called: EnclosedCall, call: &Call<'_>) -> Answer {
         if let (Some(_), Err(denial)) = (&asked.jwt, self.credential_of(call.headers, call.query, &asked)) {
             // The same rule as for the gate's own actions: no cookie beside another token.

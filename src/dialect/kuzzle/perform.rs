@@ -15,7 +15,7 @@ use rotogate_core::engine::IssuedTokens;
 use rotogate_core::fault::Error;
 use rotogate_core::reason::Reason;
 
-/// The one strategy of a login.
+/// The only strategy of a login.
 const STRATEGY: &str = "local";
 /// The `kuid` of an anonymous caller.
 const ANONYMOUS: &str = "-1";
@@ -28,7 +28,7 @@ pub(super) struct ActionResult {
     pub(super) reason: Reason,
 }
 
-/// What happens to the caller's cookie.
+/// The effect on the caller's cookie.
 pub(super) enum Cookie {
     Leave,
     Set(Box<IssuedTokens>),
@@ -37,14 +37,14 @@ pub(super) enum Cookie {
 
 /// What an action needs.
 enum ActionPlan {
-    /// The result is known already.
+    /// The result, which is known without the engine.
     Now(Value),
     /// The engine must execute a command.
     Engine(Command),
 }
 
 type Credential<'a> = Result<Option<Found<Cow<'a, str>>>, Denial>;
-/// Why an action is not executed: for the client, and for the log.
+/// The reason why an action is not executed, for the client and for the log.
 type ActionError = (Problem, Reason);
 
 /// Executes an action. `path` is the path of the request.
@@ -55,7 +55,7 @@ pub(super) async fn perform(
     path: &str,
     gate: &dyn CommandHandler,
 ) -> ActionResult {
-    // A token that arrived in a cookie is returned in a cookie: no script may read it.
+    // A token that arrived in a cookie is returned in a cookie, so that no script can read it.
     let in_cookie = asked.flag("cookieAuth") || matches!(&credential, Ok(Some(found)) if found.by_cookie);
     let outcome = match wanted(asked, action, credential, path) {
         Ok(ActionPlan::Now(result)) => {
@@ -66,7 +66,7 @@ pub(super) async fn perform(
         Err((problem, reason)) => return ActionResult { came: Err(problem), cookie: Cookie::Leave, reason },
     };
     let reason = match &outcome {
-        // A bad token is the answer to `checkToken`; every other action is refused for it.
+        // For `checkToken`, a bad token is a regular answer; every other action is refused.
         Ok(Outcome::Checked(Err(not_good))) if action != Action::CheckToken => Reason::denied(&not_good.denial()),
         outcome => super::super::reason(outcome),
     };
@@ -76,8 +76,8 @@ pub(super) async fn perform(
             (came, if in_cookie { Cookie::Set(issued) } else { Cookie::Leave })
         }
         Ok(Outcome::Revoked) => (Ok(acknowledged()), if in_cookie { Cookie::Clear } else { Cookie::Leave }),
-        // A logout with a dead token removes the cookie all the same. A cookie whose token may still be good stays, and
-        // the client learns that the logout ended nothing (requirement R16).
+        // A logout with a dead token still removes the cookie. A cookie whose token may still be good stays, and the
+        // client learns that the logout ended nothing (requirement R16).
         Err(Error::Denied(denial))
             if action == Action::Logout
                 && in_cookie

@@ -1,7 +1,7 @@
 //! Messages that pass through the gate. Members that the gate does not read pass byte for byte: parsing and serialising
 //! would change a number of thirty digits, or `1.10`.
 //!
-//! `strict_json` cannot read here: it does not keep the original text of a value, and it needs a complete text, where
+//! `strict_json` cannot be used here: it does not keep the original text of a value, and it needs a complete text, but
 //! [`text_of`] has only the beginning.
 
 use std::fmt;
@@ -11,7 +11,7 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// An object without the member `remove`, and with the member `set` replaced, or added at the end; `None` if the text
-/// is no object.
+/// is not an object.
 pub(super) fn rewrite(text: &[u8], remove: &str, set: Option<(&str, &str)>) -> Option<String> {
     let mut reader = serde_json::Deserializer::from_slice(text);
     let mut members = reader.deserialize_map(MembersVisitor).ok()?;
@@ -38,7 +38,7 @@ pub(super) fn rewrite(text: &[u8], remove: &str, set: Option<(&str, &str)>) -> O
 /// The text of a member, if the beginning of an object contains it.
 pub(super) fn text_of(begun: &[u8], name: &str) -> Option<String> {
     let mut found = None;
-    // Deserialisation ends with an error at the end of the text, or where the member was found.
+    // Deserialisation ends with an error at the end of the text, or at the found member.
     let _ = serde_json::Deserializer::from_slice(begun).deserialize_map(TextOf { name, found: &mut found });
     found
 }

@@ -8,7 +8,7 @@
 //! Bounds: a message has at most 16 KiB until the connection has presented a valid token, and 1 MiB afterwards, and
 //! must be complete within ten seconds; 4 MiB may wait in either direction; one connection has four identities at once,
 //! and a fifth closes the oldest. The gate disconnects a client that does not read, or is silent for a minute, or has
-//! no valid token for a minute, unless the route requires none. Each waiting byte counts as buffered.
+//! no valid token for a minute, unless the route requires no token. Each waiting byte counts as buffered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +52,7 @@ use upstream::{Caller, Upstream, UpstreamEvent, relayed};
 const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 /// How many identities one connection may use at once.
 const MAX_IDENTITIES: usize = 4;
-/// How many messages may wait for an upstream, and how many bytes of them.
+/// How many messages may wait for an upstream, and how many bytes these messages may have together.
 const MAX_WAITING_MESSAGES: usize = 64;
 const MAX_WAITING_BYTES: usize = 4 * MAX_MESSAGE_BYTES;
 /// How many upstream messages may wait for the client; beyond that the gate stops reading from the upstream
@@ -66,7 +66,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const ANONYMOUS_TIMEOUT: Duration = Duration::from_secs(60);
 /// The size of a read; the library has a buffer of this size for each connection.
 const READ_BUFFER_BYTES: usize = 8 * 1024;
-/// How long a client may take to accept what is sent.
+/// How long a client may take to accept sent data.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A byte stream.
@@ -87,7 +87,8 @@ async fn socket<S: Stream>(stream: S, role: Role) -> WebSocketStream<S> {
 struct LinkedToken {
     token: SecretString,
     by_cookie: bool,
-    /// The token's lease, or why there is none: the token was not good when it arrived, or a fault left it undecided.
+    /// The token's lease, or why the token has no lease: the token was bad when it arrived, or a fault left the check
+    /// undecided.
     lease: Result<Lease, Denial>,
 }
 
@@ -120,7 +121,7 @@ struct Session<S> {
     said: mpsc::Sender<UpstreamEvent>,
     /// Since when the connection has had no valid token.
     anonymous: Option<Instant>,
-    /// Whether new rules came into force that have not judged the connection yet.
+    /// Whether new rules are in force that have not judged the connection yet.
     is_unjudged: bool,
 }
 
@@ -165,13 +166,13 @@ async fn serve_on<S: Stream>(
         is_unjudged: false,
     };
     let Err(ended) = session.run(&mut hears).await;
-    // Messages from the upstreams need not wait for the client any more.
+    // The upstreams are dropped, so that their messages no longer wait for the client.
     session.upstreams.clear();
     let mut client = session.client;
     let close = async {
         match ended {
             CloseReason::With(code) => client.close(Some(CloseFrame { code, reason: "".into() })).await,
-            // The library has prepared the reply.
+            // The library has prepared the reply to the client's Close frame.
             CloseReason::ByClient => SinkExt::close(&mut client).await,
             CloseReason::Broken => Err(tokio_tungstenite::tungstenite::Error::ConnectionClosed),
         }
@@ -200,7 +201,7 @@ impl<S: Stream> Session<S> {
                     match frame {
                         Some(Ok(Frame::Text(text))) => self.hear(text.as_bytes()).await?,
                         Some(Ok(Frame::Binary(bytes))) => self.hear(&bytes).await?,
-                        // The library answers pings and closes.
+                        // The library itself answers Ping and Close frames.
                         Some(Ok(Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_))) => {}
                         Some(Ok(Frame::Close(_))) => return Err(CloseReason::ByClient),
                         None => return Err(CloseReason::Broken),
@@ -231,7 +232,7 @@ impl<S: Stream> Session<S> {
         }
     }
 
-    /// Applies the wider bounds, on the caller's account, once a token is good.
+    /// Applies the wider bounds, counted for the caller, once a good token was presented.
     fn know(&self, lease: Option<&Lease>) -> Result<(), CloseReason> {
         let Some(caller) = lease.and_then(Lease::holder) else { return Ok(()) };
         self.gate.place().know(caller).map_err(|_| CloseReason::With(CloseCode::Again))
@@ -275,14 +276,13 @@ impl<S: Stream> Session<S> {
         }
         let is_somebody = self.linked.is_some() || self.upstreams.iter().any(|upstream| upstream.caller.is_some());
         self.anonymous = (!is_somebody).then(|| self.anonymous.unwrap_or_else(Instant::now));
-        // A connection to a route that requires no token needs none.
+        // On a route that requires no token, the connection needs no token either.
         if self.anonymous.is_some_and(|since| since.elapsed() > ANONYMOUS_TIMEOUT)
             && self.gate.permit(None, &nothing()).is_err()
         {
             return Err(CloseReason::With(CloseCode::Policy));
         }
-        // A client that logged in on another connection has no linked token on this one, and must be notified all the
-        // same.
+        // A client that logged in on another connection has no linked token on this one, and must still be notified.
         if is_unlinked || self.upstreams.len() < before {
             self.send(words::token_expired()).await?;
         }
@@ -293,7 +293,7 @@ impl<S: Stream> Session<S> {
     /// without a call that could be judged.
     ///
     /// # Errors
-    /// Why the connection must end. An undecided denial counts only if there is no other.
+    /// Why the connection must end. An undecided denial counts only if no other denial applies.
     fn judge(&self) -> Result<(), Denial> {
         if !self.gate.is_served() {
             return Err(Denial::NoRoute);
@@ -406,7 +406,7 @@ impl<S: Stream> Session<S> {
         if let (Some(token), false) = (token_text, self.gate.place().is_known()) {
             self.know(self.gate.lease(token).ok().as_ref())?;
         }
-        // The `room` of the reply is the id of the request; a client that named none gets one.
+        // The `room` of the reply is the id of the request; a client that sent no id gets a new one.
         let set = Some(("requestId", asked.request_id.as_str()));
         let text = raw::rewrite(bytes, message::JWT, set).unwrap_or_default();
         let room = match self.gate.place().buffer(text.len()) {
@@ -426,13 +426,13 @@ impl<S: Stream> Session<S> {
         };
         match told {
             true => Ok(()),
-            // The client reconnects to the routes and upstreams in force.
+            // A restart makes the client reconnect to the routes and upstreams in force.
             false if self.gate.are_rules_replaced() => Err(CloseReason::With(CloseCode::Restart)),
             false => self.refuse(&asked, Problem::unreachable(), Reason::NOT_FORWARDED).await,
         }
     }
 
-    /// The upstream connection of an identity, which is opened if there is none yet; `None` if it cannot be opened.
+    /// The upstream connection of an identity, which is opened if it does not exist yet; `None` if it cannot be opened.
     async fn upstream(
         &mut self,
         identity: SocketIdentity,

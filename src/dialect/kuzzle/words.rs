@@ -145,12 +145,12 @@ impl Problem {
     }
 
     fn unavailable(wait: Duration) -> Self {
-        let message = "Temporarily overloaded: not done for certain, try the same again.";
+        let message = "Temporarily overloaded: the result is not certain, try again.";
         let status = StatusCode::SERVICE_UNAVAILABLE;
         Self { wait: Some(wait), ..Self::new(status, PROCESS + 2, "api.process.overloaded", message) }
     }
 
-    /// The error for a denial. Every token that is not good gets the same one.
+    /// The error for a denial. Every bad token gets the same error.
     pub(super) fn of_denial(denial: Denial, asked: &Message) -> Self {
         match denial.class() {
             Class::NoCredential => Self::unauthorized(asked),
@@ -235,7 +235,7 @@ fn envelope(asked: &Message, result: &Value, problem: Option<&Problem>) -> Value
             "status": problem.status.as_u16(),
         })
     });
-    // A WebSocket message has no header for the wait.
+    // The wait is in the body, because a WebSocket message has no header for it.
     let wait = problem.and_then(|problem| problem.wait).map(|wait| seconds(wait).to_string());
     json!({
         "requestId": asked.request_id,

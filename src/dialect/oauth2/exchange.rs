@@ -6,7 +6,7 @@ use rotogate_core::denial::Denial;
 use super::form::Form;
 use crate::dialect::{Command, ExchangeRequest};
 
-/// The type of what the gate issues, and takes.
+/// The type of token that the gate issues, and accepts.
 pub(super) const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 /// The type of a transaction token (draft-ietf-oauth-transaction-tokens).
 pub(super) const TRANSACTION_TOKEN: &str = "urn:ietf:params:oauth:token-type:txn_token";

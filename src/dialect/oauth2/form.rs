@@ -14,13 +14,13 @@ use rotogate_core::denial::Denial;
 use rotogate_core::session::Scope;
 use rotogate_core::token::verify::{CLIENT_ASSERTION_TYPE, peek};
 
-/// The parameters of a request (RFC 6749 §3.2). No parameter is repeated, and an empty one counts as absent.
+/// The parameters of a request (RFC 6749 §3.2). No parameter is repeated, and an empty parameter counts as absent.
 pub(in crate::dialect) struct Form {
     fields: Vec<(String, Zeroizing<String>)>,
 }
 
-/// The most parameters of a request, several times those of any grant. It bounds the search for a repeated parameter,
-/// which compares each with all others.
+/// The most parameters of a request, several times the number that any grant needs. It bounds the search for repeated
+/// parameters, which compares each parameter with all others.
 // Requirement A23.
 pub(in crate::dialect) const MAX_PARAMETERS: usize = 64;
 
@@ -85,7 +85,7 @@ impl Form {
         self.fields.iter().filter(|(name, _)| names.contains(&&**name)).map(|(_, value)| value.as_str())
     }
 
-    /// The one service that an exchanged token is to be for (RFC 8693 §2.1).
+    /// The only service that the exchanged token is to be for (RFC 8693 §2.1).
     // Requirement D1.
     pub(super) fn target(&self) -> Result<Option<Box<str>>, Denial> {
         Ok(one(self.values(&[RESOURCE, AUDIENCE]))?.filter(|one| !one.is_empty()))
@@ -97,20 +97,20 @@ impl Form {
         if twice { Err(Denial::MalformedRequest("a parameter was sent twice")) } else { Ok(()) }
     }
 
-    /// The one resource that the tokens are to be for (RFC 8707 §2). The gate grants a token for one resource alone.
+    /// The only resource that the tokens are to be for (RFC 8707 §2). The gate grants a token for one resource alone.
     // Requirement N45.
     pub(super) fn resource(&self) -> Result<Option<Box<str>>, Denial> {
         Ok(one(self.values(&[RESOURCE]))?.filter(|one| !one.is_empty()))
     }
 
-    /// Does the request say anything of a client?
+    /// Does the request contain any client credentials or a client id?
     pub(super) fn names_client(&self, headers: &HeaderMap) -> bool {
         let fields = ["client_id", "client_secret", "client_assertion", "client_assertion_type"];
         headers.contains_key(AUTHORIZATION) || fields.iter().any(|name| self.get(name).is_some())
     }
 
-    /// The client, by Basic, by the body or by an assertion, in one of the ways alone (RFC 6749 §2.3). All may have the same
-    /// `client_id`.
+    /// The client, by Basic, by the body or by an assertion, but only in one of these ways (RFC 6749 §2.3). The same
+    /// `client_id` may be repeated.
     // Requirement D24.
     pub(super) fn client(&self, headers: &HeaderMap) -> Result<PresentedClient, Denial> {
         let id = self.get("client_id");

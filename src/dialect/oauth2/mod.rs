@@ -101,7 +101,7 @@ impl Dialect for OAuth2 {
         if call.operation == TOKEN && form.get("grant_type") == Some(Grant::JwtBearer.word()) {
             form.once(form::AUDIENCE)?;
             return Ok(Command::Assertion {
-                // Who presents an assertion about a workload needs no client of its own.
+                // The presenter of an assertion about a workload needs no client credentials.
                 client: if form.names_client(call.headers) { Some(form.client(call.headers)?) } else { None },
                 assertion: form.secret("assertion").ok_or(Denial::MalformedRequest("assertion is missing"))?,
                 scope: form.scope()?,

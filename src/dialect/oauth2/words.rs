@@ -15,8 +15,8 @@ use rotogate_core::reply::retry_after;
 use rotogate_core::thumbprint::KeyThumbprint;
 use rotogate_core::token::claims::Confirmation;
 
-/// RFC 6749 §5.1. Every reply repeats the `refresh_token` if there is one: clients replace theirs with whatever
-/// arrives.
+/// RFC 6749 §5.1. Every reply repeats the `refresh_token` if the session has one, because clients replace their token
+/// by the reply's.
 #[derive(Serialize)]
 struct TokenResponse<'a> {
     access_token: &'a str,
@@ -55,7 +55,7 @@ const fn token_type(bound_to: Option<KeyThumbprint>) -> &'static str {
     if bound_to.is_some() { "DPoP" } else { "Bearer" }
 }
 
-/// RFC 7009 §2.2: the same reply for a revoked token and an unknown one.
+/// RFC 7009 §2.2: the same reply for a revoked and for an unknown token.
 pub(super) fn revoked() -> Reply {
     let mut reply = Response::new(ReplyBody::default());
     no_store(&mut reply);
@@ -143,10 +143,10 @@ struct Refusal<'a> {
     error_description: &'a str,
 }
 
-/// The reply to a denial. Every refresh token that is not good gets the same one (requirement R7): MeshyDB documents
-/// five cases, and the reply distinguishes them only as far as the RFC's error codes do.
+/// The reply to a denial. Every bad refresh token gets the same reply (requirement R7): MeshyDB documents five cases,
+/// and the reply distinguishes them only as far as the RFC's error codes do.
 ///
-/// `asks_for_basic`: the reply to a client that did not authenticate names Basic.
+/// `asks_for_basic` tells whether the reply to an unauthenticated client names Basic.
 pub(in crate::dialect) fn denied(denial: Denial, asks_for_basic: bool) -> Reply {
     let class = denial.class();
     let (status, error, description) = match class {
@@ -178,7 +178,7 @@ pub(in crate::dialect) fn denied(denial: Denial, asks_for_basic: bool) -> Reply 
         }
         Class::Login => (StatusCode::BAD_REQUEST, "invalid_grant", "the username or the password is wrong"),
         // RFC 6749 §5.2 has no code for this, and `invalid_grant` would make clients ask for the password again. The
-        // device grant uses this code at its token endpoint (RFC 8628 §3.5) for a final refusal.
+        // device grant uses this code at its token endpoint (RFC 8628 §3.5) for a final refusal, too.
         Class::TooManySessions => {
             (StatusCode::BAD_REQUEST, "access_denied", "the user has too many sessions; end one, and log in again")
         }
@@ -196,7 +196,7 @@ pub(in crate::dialect) fn denied(denial: Denial, asks_for_basic: bool) -> Reply 
             "invalid_grant",
             "the refresh token or the assertion is invalid, expired or revoked",
         ),
-        // These classes concern requests and bearer tokens on data routes; a token endpoint never refuses for them.
+        // These classes concern requests and bearer tokens on data routes; they do not occur at a token endpoint.
         Class::Head(_)
         | Class::Tunnel
         | Class::NotFound(_)
@@ -235,7 +235,7 @@ fn unavailable(wait: Duration) -> Reply {
     reply
 }
 
-/// A refusal in the words of RFC 6749 §5.2.
+/// A refusal in the form of RFC 6749 §5.2.
 #[cfg(feature = "relay")]
 pub(in crate::dialect) fn refusal(status: StatusCode, error: &str, error_description: &str) -> Reply {
     json(status, &Refusal { error, error_description })
@@ -247,7 +247,7 @@ fn json<T: Serialize>(status: StatusCode, body: &T) -> Reply {
     reply
 }
 
-/// RFC 6749 §5.1, for refusals as well.
+/// Sets the cache headers of RFC 6749 §5.1, for refusals as well.
 fn no_store(reply: &mut Reply) {
     reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     reply.headers_mut().insert(PRAGMA, HeaderValue::from_static("no-cache"));

@@ -23,7 +23,7 @@ use crate::relay::{
 use rotogate_core::denial::Denial;
 use rotogate_core::token::verify::object_of_depth;
 
-/// A login, by its name in `grants`.
+/// The name of a login in `grants`.
 pub const PASSWORD: &str = "password";
 const LOGIN: &str = "POST";
 const REFRESH: &str = "PUT";
@@ -70,7 +70,7 @@ pub(super) fn read(dialect: &RelayDialect, call: &Call<'_>) -> Result<RelayReque
     }))
 }
 
-/// The provider's reply: JSON of the protocol.
+/// The provider's reply to the client, which is JSON of the protocol.
 pub(super) fn reply(reply: &ProviderReply) -> Reply {
     let mut written = Reply::new(ReplyBody::from(reply.body.to_vec()));
     *written.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::BAD_GATEWAY);
@@ -79,7 +79,7 @@ pub(super) fn reply(reply: &ProviderReply) -> Reply {
     written
 }
 
-/// Whether a reply has new tokens.
+/// Does a reply contain new tokens?
 pub(super) fn is_granted(reply: &ProviderReply) -> bool {
     tokens(reply).is_some()
 }

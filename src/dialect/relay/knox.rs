@@ -31,7 +31,7 @@ use rotogate_core::http_client::{FetchTarget, HttpClient};
 use rotogate_core::reason::Reason;
 use rotogate_core::reply::is_grpc;
 
-/// The statuses that refuse a request. Any other status says only whether the rotation may have happened.
+/// The statuses that refuse a request. Any other status shows only whether the rotation may have happened.
 const CODES: [(Code, u16); 6] = [
     (Code::Unauthenticated, 401),
     (Code::InvalidArgument, 400),
@@ -172,8 +172,8 @@ impl KnoxProvider {
     }
 }
 
-/// Makes one request and reads its whole answer. On failure `failed` has the cause, because a gRPC status cannot say
-/// whether anything was sent.
+/// Makes one request and reads its whole answer. On failure, `failed` gets the cause, because a gRPC status does not
+/// show whether anything was sent.
 async fn exchange(
     http: &HttpClient,
     target: &FetchTarget,
@@ -253,7 +253,7 @@ impl Provider for KnoxProvider {
     }
 }
 
-/// A refusal or a fault of the gate's own.
+/// The reply to a refusal or a fault of the gate itself.
 pub(super) fn refused(error: &rotogate_core::fault::Error) -> Reply {
     refusal(&words::status(error))
 }

@@ -53,7 +53,7 @@ pub enum Wire {
 }
 
 impl Wire {
-    /// Is it gRPC? Then the provider has a path for each call.
+    /// Is the protocol gRPC? Then the provider has a path for each call.
     pub const fn is_grpc(self) -> bool {
         match self {
             Self::OAuth | Self::Envelope => false,
@@ -68,10 +68,10 @@ impl Wire {
 pub struct RelayDialect {
     /// The protocol.
     pub wire: Wire,
-    /// The grants that are served. All but `refresh_token` are passed through.
+    /// The grants that are served. All grants but `refresh_token` are passed through.
     pub grants: Vec<String>,
-    /// The id of the gate's client at the provider, which the gate adds to each request. `None`: the client's own
-    /// credentials pass.
+    /// The id of the gate's client at the provider, which the gate adds to each request. `None` if the client's own
+    /// credentials are passed on.
     pub client: Option<String>,
     /// The path of revocations.
     pub revocation_path: Option<String>,

@@ -96,7 +96,7 @@ fn request(own: Option<&str>, headers: &HeaderMap, form: &Form) -> Result<(Prese
     Ok((presenter, ProviderRequest { call: "", headers: sent, body }))
 }
 
-/// The client as it presents itself, in one place only (RFC 6749 §2.3).
+/// The client's credentials, which may be in one place only (RFC 6749 §2.3).
 fn presenter(headers: &HeaderMap, form: &Form) -> Result<Presenter, Denial> {
     let id = form.get("client_id");
     let mut in_form = SECRETS.iter().filter_map(|name| form.secret(name));
@@ -133,7 +133,7 @@ pub(super) fn reply(call: &Call<'_>, reply: &ProviderReply) -> Reply {
     written
 }
 
-/// A refusal or a fault of the gate's own.
+/// The reply to a refusal or a fault of the gate itself.
 pub(super) fn refusal(headers: &HeaderMap, error: &Error) -> Reply {
     match error {
         Error::Denied(denial) => {

@@ -30,11 +30,11 @@ use rotogate_core::token::session_cookie::is_of_browser;
 
 /// The expiry of the token, in Unix seconds.
 pub(super) const EXPIRES: HeaderName = HeaderName::from_static("x-auth-expires");
-/// The status of a refusal. Some neighbours change the status line.
+/// The status of a refusal, as a header, because some neighbours change the status line.
 pub(super) const STATUS: HeaderName = HeaderName::from_static("x-auth-status");
-/// What is wrong with the head of a refused request. The body says it too, but some neighbours do not pass it on.
+/// The flaw in the head of a refused request. The body has it, too, but some neighbours do not pass the body on.
 pub(super) const DETAIL: HeaderName = HeaderName::from_static("x-auth-detail");
-/// Where a tab logs in that opened a page without a session: the URL to redirect it to.
+/// The URL of the login, to which a tab without a session is to be redirected.
 const LOGIN: HeaderName = HeaderName::from_static("x-auth-login");
 /// The names of headers that Envoy removes from the request.
 const TO_REMOVE: HeaderName = HeaderName::from_static("x-envoy-auth-headers-to-remove");
@@ -46,7 +46,7 @@ static SOMETIMES_SENT: [HeaderName; 2] =
 /// The initial capacity of an answer's headers.
 const FEW_HEADERS: usize = 16;
 
-/// The changes that a neighbour makes to the request that it forwards.
+/// The changes that a neighbour makes to a forwarded request.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Mutations {
     /// Headers that the neighbour overwrites.
@@ -68,7 +68,7 @@ fn of_the_request(gate: &Inner, parts: &mut Parts, permitted: &Permitted) -> (Mu
     let mut set = HeaderMap::new();
     let Disguises { names: mut remove, form } = parts.extensions.remove::<Disguises>().unwrap_or_default();
     gate.strip(|names| {
-        // The client does not set Envoy's own headers: Envoy removes those that a client sent.
+        // Envoy's own headers in the question do not come from the client, because Envoy removes a client's copies.
         let goes = |name: &&HeaderName| !names.passes(name, policy) && !name.as_str().starts_with("x-envoy-");
         remove.extend(parts.headers.keys().filter(goes).cloned());
     });
@@ -89,7 +89,7 @@ enum CookiesLeft {
     None,
 }
 
-/// Takes the credential's cookies, those of sessions and those of logins out of the head.
+/// Takes the cookies of the credential, of sessions and of logins out of the head.
 // Requirements N69 and B15.
 fn cookies_left(gate: &Inner, parts: &mut Parts, permitted: &Permitted) -> CookiesLeft {
     // All `Cookie` headers: a client may send several.
@@ -112,8 +112,8 @@ fn cookies_left(gate: &Inner, parts: &mut Parts, permitted: &Permitted) -> Cooki
     }
 }
 
-/// Is there such a cookie behind a comma? Envoy over HTTP joins several `Cookie` headers with commas in the question, and
-/// forwards them unjoined.
+/// Is there such a cookie after a comma? Envoy over HTTP joins several `Cookie` headers with commas in the question,
+/// and forwards them unjoined.
 fn has_joined(headers: &HeaderMap, is_one: impl Fn(&[u8]) -> bool) -> bool {
     let is_it = |pair: &[u8]| {
         let name = pair.split(|byte| *byte == b'=').next().filter(|name| name.len() < pair.len());
@@ -122,7 +122,7 @@ fn has_joined(headers: &HeaderMap, is_one: impl Fn(&[u8]) -> bool) -> bool {
     headers.get_all(COOKIE).iter().any(|cookies| cookies.as_bytes().split(|byte| b",;".contains(byte)).any(is_it))
 }
 
-/// The cookies that a neighbour copies from the answer, because it removes none by itself.
+/// Adds the cookies that a neighbour copies from the answer, because it cannot remove single cookies itself.
 fn state_cookies(neighbour: Neighbour, sent: &HeaderMap, left: CookiesLeft, headers: &mut HeaderMap) {
     let rest = match left {
         CookiesLeft::These(rest) => Some(rest),
@@ -132,7 +132,7 @@ fn state_cookies(neighbour: Neighbour, sent: &HeaderMap, left: CookiesLeft, head
             HeaderValue::from_bytes(&all.join(&b"; "[..])).ok().filter(|all| !all.is_empty())
         }
     };
-    // Without the header, Caddy would forward the name of its variable, and Traefik would forward an empty one.
+    // Without the header, Caddy would forward the name of its variable, and Traefik would forward an empty header.
     if let Some(rest) = rest.or_else(|| (neighbour != Neighbour::Traefik).then(|| HeaderValue::from_static(""))) {
         headers.insert(COOKIE, rest);
     }
@@ -151,7 +151,7 @@ fn mutations(
     let Mutations { mut set, mut remove } = of_the_request;
     add_identity(gate, permitted, audience, &mut set)?;
     let mut goes = |name: HeaderName| {
-        // Both lists are short: a search is cheaper than hashing each name.
+        // Both lists are short, so a search is cheaper than hashing each name.
         if !remove.contains(&name) {
             remove.push(name);
         }
@@ -162,10 +162,10 @@ fn mutations(
     Ok(Mutations { set, remove })
 }
 
-/// Adds the headers that name the caller to the upstream. A request without a caller gets none.
+/// Adds the headers that name the caller to the upstream. A request without a caller gets no such headers.
 ///
 /// # Errors
-/// [`Denial::AssertionUnavailable`]; those of [`forwarded_token`].
+/// [`Denial::AssertionUnavailable`]; the errors of [`forwarded_token`].
 fn add_identity(
     gate: &Inner,
     permitted: &Permitted,
@@ -203,13 +203,13 @@ pub(super) fn allowed(
             (changes, QuestionForm::Headers) => {
                 let changes = mutations(gate, changes, permitted, audience)?;
                 reply.headers_mut().extend(changes.set);
-                // HeaderName is a token, so the list is a header value.
+                // A `HeaderName` is a token, so the joined list is a valid header value.
                 let list = changes.remove.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(", ");
                 reply.headers_mut().extend(HeaderValue::try_from(list).ok().map(|list| (TO_REMOVE, list)));
             }
             #[cfg(feature = "grpc")]
             (changes, QuestionForm::Message) => {
-                // An assertion expires before its token.
+                // An assertion expires before its token, so an answer with an assertion is not kept.
                 let is_usual = changes.is_empty() && audience.is_none();
                 let caller = permitted.caller().filter(|_| is_usual);
                 let allowed = match caller.and_then(|caller| kept::find(caller, permitted.route())) {
@@ -229,8 +229,8 @@ pub(super) fn allowed(
             add_identity(gate, permitted, audience, headers)?;
             let left = cookies_left(gate, parts, permitted);
             state_cookies(neighbour, &parts.headers, left, headers);
-            // These neighbours copy a header only if the answer has it, and might otherwise keep the client's. Traefik
-            // removes the client's itself, and would forward an empty header.
+            // These neighbours copy a header only if the answer has it, and might otherwise keep the client's copy.
+            // Traefik removes the client's copy itself, and would forward an empty header.
             if neighbour != Neighbour::Traefik {
                 let mut state = |name: &HeaderName| {
                     headers.entry(name).or_insert_with(|| HeaderValue::from_static(""));
@@ -251,8 +251,8 @@ pub(super) fn passed(mut reply: Reply, permitted: Permitted) -> Reply {
     reply
 }
 
-/// A refusal. It is never in the words of a dialect or of the application: some of those have the status 200, which
-/// means "permit" to a neighbour.
+/// A refusal. Its form is never that of a dialect or of the application, because some of these refusals have the status
+/// 200, which means "permit" to a neighbour.
 pub(super) fn refused(
     neighbour: Neighbour,
     gate: &Inner,
@@ -302,7 +302,7 @@ pub(super) fn wrong_method(neighbour: Neighbour, gate: &Inner, said: &Reply) -> 
     reply
 }
 
-/// The answer to a question beyond a bound: nothing was decided.
+/// The answer to a question that a bound refuses, so that nothing was decided.
 pub(super) fn overloaded(neighbour: Neighbour, refusal: Refusal, permitted: Option<&Permitted>) -> Reply {
     let reason = Reason::shed(refusal);
     reason.tell();
@@ -313,7 +313,8 @@ pub(super) fn overloaded(neighbour: Neighbour, refusal: Refusal, permitted: Opti
     reply
 }
 
-/// The refusal of a tab without a session. It names the login; a neighbour that passes on redirects gets one.
+/// The refusal of a tab without a session. It names the URL of the login; a neighbour that passes on redirects gets a
+/// redirect.
 // Requirement B45.
 fn led(neighbour: Neighbour, redirect: &Reply, plain: Reply) -> Reply {
     let mut reply = stated(neighbour, plain);
@@ -329,7 +330,7 @@ fn led(neighbour: Neighbour, redirect: &Reply, plain: Reply) -> Reply {
 /// A refusal with a status that the neighbour can pass on, and with the real status in a header.
 pub(super) fn stated(neighbour: Neighbour, mut reply: Reply) -> Reply {
     let status = reply.status();
-    // A refusal must have an error status: the neighbour takes any other for a permit.
+    // A refusal must have an error status: the neighbour takes any other status for a permit.
     let status = if status.is_client_error() || status.is_server_error() {
         status
     } else {

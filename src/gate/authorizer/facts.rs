@@ -31,7 +31,7 @@ pub(super) struct Facts {
 }
 
 /// Reads the facts from the headers in which this neighbour states them, and ignores the headers of other neighbours.
-/// `is_ours`: does only the gate set a header of this name?
+/// `is_ours` tells whether only the gate sets a header of this name.
 pub(super) fn read(neighbour: Neighbour, question: &Parts, is_ours: impl Fn(&str) -> bool) -> Result<Facts, Denial> {
     let headers = &question.headers;
     // The neighbour, or a proxy between it and the upstream, removes the headers that `Connection` names.
@@ -52,7 +52,7 @@ pub(super) fn read(neighbour: Neighbour, question: &Parts, is_ours: impl Fn(&str
                 return Err(Denial::BadFact("x-original-url has a fragment"));
             }
             let bad = Denial::BadFact("x-original-url is not an absolute URL");
-            // The path stays text: parsing could make of it something that the neighbour does not forward.
+            // The path stays a text, because parsing could change it to a path that the neighbour does not forward.
             let (scheme, rest) = url.split_once("://").ok_or(bad)?;
             let at = rest.find(['/', '?']).filter(|&at| rest.as_bytes().get(at) == Some(&b'/')).ok_or(bad)?;
             let (authority, path) = rest.split_at(at);
@@ -136,7 +136,7 @@ fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<&'h str, Denial
     }
 }
 
-/// The value of a header that occurs exactly once and is no list.
+/// The value of a header that occurs exactly once and is not a list.
 fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<&'h str, Denial> {
     match only(headers, name)? {
         list if list.contains(',') => Err(Denial::BadFact("a fact is a list")),
@@ -164,7 +164,7 @@ pub(super) fn host(text: &str) -> Result<HeaderValue, Denial> {
 /// A target in origin form, byte for byte: the neighbour forwards exactly the target that the gate judges.
 pub(super) fn target(text: &str) -> Result<PathAndQuery, Denial> {
     let target = PathAndQuery::try_from(text).map_err(|_| Denial::BadTarget)?;
-    // The parser would cut off a fragment here, and some upstreams would not.
+    // The parser cuts off a fragment here, but some upstreams do not.
     if !text.starts_with('/') || target.as_str() != text {
         return Err(Denial::BadTarget);
     }

@@ -1,9 +1,9 @@
 //! Envoy's external authorization over gRPC, version 3 (`envoy.service.auth.v3.Authorization/Check`).
 //!
 //! The facts are attributes that Envoy fills itself, never headers. Envoy joins equal names in `headers` with commas.
-//! The filter may send `header_map`, which lists each header separately; the gate then reads only that. Every failure
-//! on our side is a refusal with an HTTP status, not a gRPC error: with `failure_mode_allow` Envoy permits a request
-//! after an error.
+//! The filter may send `header_map`, which lists each header separately; the gate then reads only `header_map`. Every
+//! failure on our side is a refusal with an HTTP status, not a gRPC error: with `failure_mode_allow` Envoy permits a
+//! request after an error.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -62,7 +62,7 @@ const MAX_BODY_BYTES: usize = 4096;
 /// The initial size of the buffers of a question and of its answer. Both grow.
 const QUESTION_BUFFER_BYTES: usize = 4096;
 const ANSWER_BUFFER_BYTES: usize = 1024;
-/// tonic's default size of a frame of the answer.
+/// The frame size of the answer, which is tonic's default.
 const YIELD_BYTES: usize = 32 * 1024;
 /// The most headers of a question: more than any proxy lets a client send (requirement A24).
 const MAX_HEADERS: usize = 1024;
@@ -92,10 +92,10 @@ impl fmt::Debug for WireHeader {
 /// The answer to a question about a permitted request, in the extensions of the reply.
 #[derive(Clone, Debug)]
 pub(super) enum Allowed {
-    /// The answer as it was encoded before.
+    /// A kept answer, already encoded.
     Kept(Bytes),
-    /// The changes to the request, its caller, and the route for which the answer is kept: the answer is the same for
-    /// each of the caller's requests on that route.
+    /// A new answer: the changes to the request, its caller, and the route for which the answer is kept, because it is
+    /// the same for each of the caller's requests on that route.
     Made { changes: Mutations, caller: Option<Arc<Verified>>, keep_for: Option<Arc<Route>> },
 }
 
@@ -193,7 +193,7 @@ impl Checks {
         let serve = |question: tonic::Request<CheckRequest>| async move {
             let head = authorizer.admits(peer).and_then(|()| authorizer.head_of_check(question.into_inner()));
             let head = head.map(|head| super::on_listener_of(peer, head));
-            // Pinned in place, as below: awaiting the future by value would copy it, and it contains a request.
+            // Pinned in place, as below: awaiting the future by value would copy it with the request that it contains.
             let mut reply = pin!(verdict(head)).await;
             Ok::<_, Status>(tonic::Response::new(spoken(&mut reply)))
         };
@@ -243,7 +243,7 @@ fn present(attribute: &Bytes) -> Result<&str, Denial> {
     if attribute.is_empty() { Err(Denial::BadFact("an attribute is empty")) } else { text(attribute) }
 }
 
-/// Every attribute must be text.
+/// An attribute as a text, which every attribute must be.
 fn text(attribute: &Bytes) -> Result<&str, Denial> {
     std::str::from_utf8(attribute).map_err(|_| Denial::BadFact("an attribute is not UTF-8"))
 }
@@ -282,7 +282,7 @@ fn headers(request: HttpRequest) -> Result<HeaderMap, Denial> {
                 }
                 if is_of_the_request(&key) {
                     let (name, value) = header(&key, value)?;
-                    // Each name may occur once, in whatever spelling.
+                    // Each name may occur only once, in any spelling.
                     if headers.try_insert(name, value).map_err(|_| BAD)?.is_some() {
                         return Err(Denial::BadFact("a header is repeated"));
                     }
@@ -293,7 +293,7 @@ fn headers(request: HttpRequest) -> Result<HeaderMap, Denial> {
     Ok(headers)
 }
 
-/// A reply in the form of the call: a [`CheckResponse`], encoded.
+/// The encoded [`CheckResponse`] for a reply.
 pub(super) fn spoken(reply: &mut Reply) -> Bytes {
     let allowed = reply.extensions_mut().remove::<Allowed>();
     match allowed.filter(|_| reply.status() == StatusCode::OK) {
@@ -349,8 +349,8 @@ fn denied(reply: &Response<reply::ReplyBody>) -> CheckResponse {
     }
 }
 
-/// Headers that overwrite the client's: Envoy's default is to append. Further values of a name, such as a second
-/// challenge, are appended to the first.
+/// Headers that overwrite the client's copies, which Envoy by default would append to. Further values of a name, such
+/// as a second challenge, are appended to the first.
 fn overwritten(headers: &HeaderMap, texts: &mut Texts) -> Vec<HeaderValueOption> {
     let mut previous = None;
     // The values of one name are adjacent.

@@ -1,6 +1,6 @@
-//! Encoded answers about permitted requests, a few for each thread. They decide nothing: the gate looks for an answer
-//! after it has permitted the request. The content depends only on the caller's token and the route, so it is the same
-//! for each of the caller's requests that has no headers of its own to remove.
+//! Encoded answers about permitted requests, a few for each thread. They do not decide anything: the gate looks for a
+//! kept answer after it has permitted the request. The content depends only on the caller's token and the route, so it
+//! is the same for each of the caller's requests that has no headers of its own to remove.
 //!
 //! The addresses of token and route choose the one slot of an answer. A kept answer holds both alive, so no other token
 //! or route gets these addresses.
@@ -15,8 +15,8 @@ use rotogate_core::verify_cache::Verified;
 
 /// The number of slots per thread.
 const SLOTS: usize = 1024;
-/// The longest answer that is kept, in bytes; a longer one is encoded each time. The answers of a thread take 2 MiB at
-/// most.
+/// The longest answer that is kept, in bytes; a longer answer is encoded each time. The answers of a thread take at
+/// most 2 MiB.
 const MAX_ANSWER_BYTES: usize = 2048;
 
 thread_local! {
@@ -43,7 +43,7 @@ pub(super) fn find(caller: &Arc<Verified>, route: &Arc<Route>) -> Option<Bytes> 
     })
 }
 
-/// Keeps an answer in place of the one in its slot.
+/// Keeps an answer, replacing the answer in its slot.
 pub(super) fn keep(caller: &Arc<Verified>, route: &Arc<Route>, answer: &Bytes) {
     if answer.len() > MAX_ANSWER_BYTES {
         return;

@@ -1,4 +1,5 @@
-//! The gate as an authorizer: another proxy asks it for its verdict on each request, and forwards the request itself.
+//! The gate as an authorizer: another proxy asks the gate for a verdict on each request, and forwards the request
+//! itself.
 //!
 //! The proxy states facts about the request in headers ([`facts`]) or in a message (`grpc`). The gate builds the head
 //! of the judged request from them, and takes steps 1 to 7 as for any other request. Step 8 answers with a verdict
@@ -63,7 +64,7 @@ pub enum Neighbour {
 }
 
 impl Neighbour {
-    /// All of them.
+    /// All neighbours.
     pub const ALL: [Self; 6] =
         [Self::Nginx, Self::IngressNginx, Self::Traefik, Self::Caddy, Self::Haproxy, Self::Envoy];
 
@@ -92,7 +93,8 @@ impl Neighbour {
         }
     }
 
-    /// Does this neighbour hand a redirect of the answer to its client? The others have a rule for it in their configuration.
+    /// Does this neighbour pass a redirect of the answer on to its client? Other neighbours need a rule for it in their
+    /// configuration.
     const fn passes_redirects(self) -> bool {
         match self {
             Self::Traefik | Self::Caddy | Self::Envoy => true,
@@ -103,7 +105,7 @@ impl Neighbour {
 
 /// Answers another proxy with the verdict on the request that the proxy is about to forward. See [`Gate::authorizer`].
 ///
-/// Serve it on a listener of its own, which only that proxy reaches, and insert the [`Peer`] of each connection.
+/// Serve it on a separate listener, which only that proxy can reach, and insert the [`Peer`] of each connection.
 ///
 /// ```
 /// use rotogate::gate::{Neighbour, Peer};
@@ -130,7 +132,7 @@ pub struct Authorizer {
     gate: Gate,
     neighbour: Neighbour,
     trusted: Trusted,
-    /// The audience of the assertions in its answers; `None`: no assertions.
+    /// The audience of the assertions in the answers; `None` if the answers have no assertions.
     assertion_audience: Option<Arc<str>>,
 }
 
@@ -144,8 +146,8 @@ enum Trusted {
     All,
 }
 
-/// The headers that the upstream must not see, as they were sent: those that imitate one of ours, and those in which
-/// other neighbours state facts. The judged head no longer has them. With the form of the answer that removes them.
+/// The sent headers that the upstream must not see, because they imitate a header of ours, or because other neighbours
+/// state facts in them. The judged head no longer has them. Also contains the form of the answer, which removes them.
 #[derive(Clone, Debug, Default)]
 struct Disguises {
     names: Vec<HeaderName>,
@@ -159,7 +161,7 @@ struct Marked {
 }
 
 impl Marked {
-    /// The head of a request with these facts and headers.
+    /// The head of the request in question, from its facts and headers.
     fn head_of(self, facts: facts::Facts, mut headers: HeaderMap) -> Result<Parts, Denial> {
         let Self { of_the_question, disguises } = self;
         of_the_question.iter().chain(&disguises.names).for_each(|name| drop(headers.remove(name)));
@@ -199,7 +201,7 @@ impl Gate {
     }
 }
 
-/// The head of a request, for routes and hosts: as if it had arrived on the listener of the question. The clients of a
+/// Makes a head count, for routes and hosts, as if it had arrived on the listener of the question. The clients of a
 /// proxy on this machine may name this machine's listeners.
 fn on_listener_of(asking: Option<&Peer>, mut head: Parts) -> Parts {
     if let Some(asking) = asking
@@ -239,8 +241,8 @@ impl Authorizer {
     /// the question.
     ///
     /// # Errors
-    /// The peer is not trusted, a fact is missing, repeated or malformed, or a header imitates one of ours. The
-    /// question is then unchanged.
+    /// The peer is not trusted, a fact is missing, repeated or malformed, or a header imitates a header of ours. After
+    /// an error the question is unchanged.
     pub fn head(&self, question: &mut Parts) -> Result<Parts, Denial> {
         self.admits(question.extensions.get::<Peer>())?;
         if !headers::is_framed_once(&question.headers) {
@@ -276,7 +278,7 @@ impl Authorizer {
     /// The headers of a question that do not belong to the request in question.
     ///
     /// # Errors
-    /// A header imitates one of ours, and the neighbour cannot remove it.
+    /// A header imitates a header of ours, and the neighbour cannot remove it.
     fn marked(&self, headers: &HeaderMap, form: QuestionForm) -> Result<Marked, Denial> {
         let of_the_question: Vec<_> =
             headers.keys().filter(|name| facts::is_no_header_of_the_request(name)).cloned().collect();
@@ -304,13 +306,14 @@ impl Authorizer {
             Err(denial) => return answer::refused(self.neighbour, gate, None, denial, None),
         };
         // A verdict of 2xx means "permit", so the gate cannot answer a preflight here. A preflight that its route
-        // leaves to the upstream passes; any other is an ordinary OPTIONS request.
+        // leaves to the upstream passes; any other preflight is judged as an ordinary OPTIONS request.
         if preflight::requested_method(&parts.method, &parts.headers).is_some()
             && !preflight::is_for_upstream(gate, &parts.method, &parts.uri, &parts.headers)
         {
             parts.headers.remove(ACCESS_CONTROL_REQUEST_METHOD);
         }
-        // No rewriting: the neighbour forwards its own path, so a path that is not canonical is refused.
+        // The gate cannot rewrite the path, because the neighbour forwards its own, so a path that is not canonical is
+        // refused.
         let layer = GateLayer::new(self.gate.clone()).at_edge();
         match layer.admit_waiting(&mut parts, EndpointMatch::Refuse).await {
             Admission::In(permitted) => self.permitted(&mut parts, permitted),
@@ -323,7 +326,7 @@ impl Authorizer {
                 answer::refused(self.neighbour, gate, Some(&parts), denial, Some(permitted.route()))
             }
             Admission::WrongMethod(reply) => answer::wrong_method(self.neighbour, gate, &reply),
-            // A layer with `Refuse` serves no endpoint, and this one defers no audience.
+            // A layer with `Refuse` serves no endpoint, and this layer leaves no audience to a `require()`.
             Admission::Endpoint(_) | Admission::Undecided(..) => {
                 answer::refused(self.neighbour, gate, Some(&parts), Denial::EndpointElsewhere, None)
             }
@@ -340,8 +343,8 @@ impl Authorizer {
             return refused(parts, Denial::UnusableCredential);
         }
         // The answer counts as a request of its caller until it is made: the gate does not see the end of a request
-        // that the neighbour forwards. The slot is not lent: it ends with this function, and the question may have been
-        // counted for another holder.
+        // that the neighbour forwards. The slot is not lent to the caller, because it ends with this function, and the
+        // question may have been counted for another holder.
         let slot = permitted.caller().map(|caller| InFlightSlot::enter(gate, caller, || None)).transpose();
         let _slot = match slot {
             Ok(slot) => slot,

@@ -1,4 +1,4 @@
-//! A provider that refuses the gate as a client: how long its refreshes wait.
+//! Pauses refreshes at a provider that refuses the gate as a client.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -30,7 +30,8 @@ impl ClientRefusals {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// May a refresh ask the provider now? After a pause one refresh asks, and the others wait for a further one.
+    /// May a refresh ask the provider now? After a pause, one refresh asks the provider, and the others wait for a
+    /// further pause.
     ///
     /// # Errors
     /// How long the pause still lasts.
@@ -45,13 +46,13 @@ impl ClientRefusals {
         }
     }
 
-    /// Notes what the provider answered at `now` to a refresh that was sent at `sent`.
+    /// Notes the provider's answer, received at `now`, to a refresh that was sent at `sent`.
     pub(super) fn note(&self, reply: &ProviderReply, sent: Instant, now: Instant) {
         let mut paused = self.paused();
         let is_refusal = reply.status == 401 || oauth::error(reply).as_deref() == Some("invalid_client");
         match *paused {
             _ if !is_refusal => *paused = None,
-            // Refreshes that were sent before the pause began say nothing new.
+            // The answer to a refresh that was sent before the pause began does not extend the pause.
             Some(known) if sent < known.since => {}
             known => {
                 let delay = known.map_or(FIRST, |known| (known.delay * 2).min(LONGEST));
@@ -77,7 +78,7 @@ mod tests {
         let (refusals, begun) = (ClientRefusals::default(), Instant::now());
         let after = |seconds: u64| begun + Duration::from_secs(seconds);
         assert_eq!(refusals.admit(begun), Ok(()));
-        // Two that were under way at once begin one pause.
+        // Two refreshes that were under way at the same time begin only one pause.
         for _ in 0..2 {
             refusals.note(&reply(400, "invalid_client"), begun, after(1));
         }
@@ -92,7 +93,7 @@ mod tests {
             }
         }
         assert_eq!(asked, [5, 10, 20, 40, 60, 60, 60]);
-        // Whatever else it answers, it knows the gate again.
+        // Any other answer shows that the provider accepts the gate again.
         refusals.note(&reply(400, "invalid_grant"), after(300), after(300));
         assert_eq!(refusals.admit(after(300)), Ok(()));
         refusals.note(&reply(401, ""), after(300), after(301));

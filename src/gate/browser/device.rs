@@ -1,4 +1,4 @@
-//! Sessions that are bound to a device: the rule for requests, what a refusal has for the browser, and the counts.
+//! Sessions that are bound to a device: the rule for requests, the headers of a refusal, and the counts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,23 +17,23 @@ use rotogate_core::verify_cache::Verified;
 
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
-/// What became of a device's question, or of a request without its device: the values of the label `result`.
+/// The result of a device's request for a cookie, or of a request without its device: the values of the label `result`.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::gate) enum DeviceResult {
     Registered,
     Refreshed,
-    /// The proof is not good, or the session is bound to another key.
+    /// The proof is bad, or the session is bound to another key.
     Refused,
     /// The session is over.
     Over,
     Unavailable,
-    /// The browser says why it has no cookie of the device.
+    /// The browser states why it has no cookie of the device.
     Skipped,
 }
 
 const NAMES: [&str; 6] = ["registered", "refreshed", "refused", "over", "unavailable", "skipped"];
 
-/// How many of each there were.
+/// The number of each result.
 #[derive(Debug, Default)]
 pub(crate) struct BrowserDevices([AtomicU64; NAMES.len()]);
 
@@ -50,14 +50,14 @@ impl BrowserDevices {
     }
 }
 
-/// The one cookie of a device in a request.
+/// The only device cookie of a request.
 pub(in crate::gate) fn shown_device(headers: &HeaderMap) -> Option<&[u8]> {
     let mut found = credential::cookies(headers, device_cookie::NAME);
     found.next().filter(|_| found.next().is_none())
 }
 
 impl Inner {
-    /// Whether a caller has what their session needs besides its cookie: that of the device to which it is bound.
+    /// Checks that a caller whose session is bound to a device has the device cookie, too.
     ///
     /// # Errors
     /// [`Denial::DeviceProofMissing`].
@@ -71,8 +71,8 @@ impl Inner {
         if is_admitted { Ok(()) } else { Err(Denial::DeviceProofMissing) }
     }
 
-    /// What the refusal of a request without its device has for the browser: the next challenge. A cookie that is not good
-    /// goes, so that the next request brings another one.
+    /// Adds the next challenge to the refusal of a request without its device. A bad device cookie is cleared, so that
+    /// the browser gets a new cookie before its next request.
     // Requirement B50.
     pub(in crate::gate) fn ask_for_device(&self, parts: &Parts, denial: Denial, headers: &mut HeaderMap) {
         if denial != Denial::DeviceProofMissing {
@@ -88,7 +88,7 @@ impl Inner {
         headers.append(SET_COOKIE, set_cookie("", 0));
     }
 
-    /// Removes what would end a binding, or begin another one, from the reply of a service.
+    /// Removes the headers that would end a binding, or begin another binding, from the reply of a service.
     // Requirement B27.
     pub(in crate::gate) fn keep_binding(&self, headers: &mut HeaderMap) {
         if self.browser.as_ref().is_none_or(|browser| browser.device == DeviceBound::Off) {
@@ -103,7 +103,7 @@ impl Inner {
     }
 }
 
-/// What is left of `Clear-Site-Data` without the cookies, if it has them.
+/// The value of `Clear-Site-Data` without `cookies`, if it contains them.
 fn without_cookies(value: &HeaderValue) -> Option<Option<HeaderValue>> {
     let all: Vec<_> = value.to_str().ok()?.split(',').map(str::trim).collect();
     if all.contains(&"\"*\"") {

@@ -44,7 +44,7 @@ pub struct BrowserSessions(Gate);
 
 impl Gate {
     /// Begins and ends sessions of browsers behind a login page of the application. The gate needs a
-    /// [`Browser`](super::Browser): its path, cookie and profile hold for these sessions, too.
+    /// [`Browser`](super::Browser): its path, cookie and profile apply to these sessions, too.
     pub fn browser(&self) -> BrowserSessions {
         BrowserSessions(self.clone())
     }
@@ -52,10 +52,10 @@ impl Gate {
 
 impl BrowserSessions {
     /// Begins a session for the browser that sent this request, for a user whom the application has logged in. Returns
-    /// the headers of the reply. The session that the browser presents ends.
+    /// the headers of the reply. The session that the browser presented ends.
     ///
-    /// The gate asks no directory about the user, as with [`Sessions::start`](crate::gate::Sessions::start). Limits of
-    /// logins are the application's.
+    /// The gate asks no directory about the user, as with [`Sessions::start`](crate::gate::Sessions::start). The
+    /// application must limit the attempts to log in.
     ///
     /// # Errors
     /// [`Denial::CrossOrigin`] without proof that a page of our own or of an allowed origin sent the request;
@@ -113,7 +113,7 @@ impl BrowserSessions {
         Ok(headers)
     }
 
-    /// The gate and its browser endpoint, for a request that proves its origin.
+    /// The gate and its browser endpoint, if the request proves its origin.
     fn asked(&self, request: &Parts) -> Result<(&Arc<Inner>, &BrowserEndpoint), Denial> {
         let gate = &self.0.0;
         let browser = gate.browser.as_deref().ok_or(Denial::NoRoute)?;
@@ -122,7 +122,8 @@ impl BrowserSessions {
 }
 
 impl Inner {
-    /// Ends the session of a cookie, here and then at its provider. Returns the hint for the page there.
+    /// Ends the session of a cookie, first at the gate and then at its provider. Returns the hint for the provider's
+    /// logout page.
     ///
     /// # Errors
     /// As [`Engine::end_browser`](rotogate_core::engine::Engine::end_browser).
@@ -145,7 +146,8 @@ impl Inner {
     }
 }
 
-/// The cookie that a request from this address presents. One that no key of ours made is none, and counts as forged.
+/// The cookie that a request from this address presents. A cookie that no key of ours made is ignored, and counts as
+/// forged.
 // Requirement B3.
 pub(in crate::gate) fn presented(
     gate: &Inner,
@@ -164,8 +166,8 @@ fn authenticated(gate: &Inner, value: &[u8], address: Option<IpAddr>) -> Option<
 }
 
 impl Inner {
-    /// Ends the session that a browser presented at a login of the same user, once its parallel requests have passed. Its
-    /// record ends by itself at that time, should this gate stop before.
+    /// Ends the session that a browser presented at a login of the same user, once its parallel requests have passed.
+    /// If this gate stops before, the record's own expiry ends the session at that time.
     // Requirement B8.
     pub(in crate::gate) fn end_presented_later(
         self: &Arc<Self>,
@@ -178,7 +180,7 @@ impl Inner {
         let gate = Arc::clone(self);
         runtime.spawn(async move {
             tokio::time::sleep(wait).await;
-            // A fault is owed and logged.
+            // After a fault, the end is owed to the store and logged.
             let _ = gate.engine.end_browser(&cookie, &origin).await;
             #[cfg(feature = "browser-oidc")]
             if let Some(vaults) = gate.vaults() {
@@ -204,7 +206,7 @@ pub(in crate::gate) fn keep_cookie(gate: &Inner, parts: &mut Parts) {
     }
 }
 
-/// As [`presented`], for a handler that may be behind a layer.
+/// Like [`presented`], for a handler that may be behind a layer.
 fn presented_to_handler(gate: &Inner, request: &Parts) -> Result<Option<SessionCookie>, Denial> {
     let address = gate.client_address(request);
     match request.extensions.get::<RemovedCookie>() {

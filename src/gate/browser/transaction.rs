@@ -1,5 +1,5 @@
-//! Logins under way at a provider: one sealed cookie for each, so that tabs do not disturb each other, and nothing in the
-//! store.
+//! Logins under way at a provider: one sealed cookie for each, so that tabs do not disturb each other. The store keeps
+//! nothing about these logins.
 
 use std::collections::VecDeque;
 
@@ -20,13 +20,13 @@ use rotogate_core::random::{NoRandomness, are_equal, random};
 use rotogate_core::token::session_cookie::LOGIN_NAME as PREFIX;
 use rotogate_core::token::{Keyring, login_cookie};
 
-/// How many characters of a hash of `state` the name of a cookie has.
+/// How many characters of a hash of `state` are in the name of the cookie.
 const NAMED: usize = 8;
-/// The most logins under way in one browser. The oldest one goes.
+/// The most logins under way in one browser. Beyond it, the oldest login is dropped.
 // Requirement B31.
 const MOST: usize = 12;
-/// The most bytes that their cookies take in a request. Beyond it, too, the oldest one goes: an upstream refuses a head
-/// that is too long.
+/// The most bytes that the cookies of logins may take in a request. Beyond it, the oldest login is dropped, because an
+/// upstream refuses a head that is too long.
 const MOST_BYTES: usize = 8 << 10;
 /// How long a login may take, in seconds.
 const LIFETIME: u64 = 600;
@@ -48,7 +48,7 @@ pub(in crate::gate) struct Transaction {
     /// The login that a route asks for.
     #[serde(flatten)]
     pub(in crate::gate) asked: AskedLogin,
-    /// When it began, in seconds.
+    /// When the login began, in seconds.
     #[serde(rename = "b")]
     begun: u64,
 }
@@ -90,7 +90,7 @@ impl Transaction {
         }
     }
 
-    /// Adds the cookie of this login to a reply, and clears those for which there is no room beside it.
+    /// Adds the cookie of this login to a reply, and clears the cookies of other logins for which there is no room.
     // Requirement B31.
     pub(in crate::gate) fn put(
         &self,
@@ -105,7 +105,7 @@ impl Transaction {
         let mut others: Vec<(String, usize, u64)> = Vec::new();
         for (name, value) in credential::cookies_with_prefix(request, PREFIX) {
             let Ok(name) = std::str::from_utf8(name) else { continue };
-            // What does not open, or is too old, goes first.
+            // Cookies that cannot be opened or are too old are dropped first.
             let known = Self::open(name, value, keyring).filter(|known| known.is_live(now));
             let begun = known.map_or(0, |known| known.begun);
             others.push((name.to_owned(), name.len() + value.len(), begun));
@@ -131,7 +131,7 @@ impl Transaction {
     }
 }
 
-/// The name of the cookie of a login: no secret of it.
+/// The name of a login's cookie. The name contains no secret of the login.
 fn name_of(state: &str) -> String {
     let hash = URL_SAFE_NO_PAD.encode(digest(&SHA256, state.as_bytes()));
     format!("{PREFIX}{}", hash.get(..NAMED).unwrap_or_default())
@@ -146,7 +146,7 @@ fn clear(reply: &mut HeaderMap, name: &str) {
     }
 }
 
-/// `SameSite=Lax`, because the browser comes back from another site.
+/// `SameSite=Lax`, because the browser returns from another site.
 fn cookie(name: &str, value: &str, seconds: u64) -> HeaderValue {
     let cookie = format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={seconds}");
     // The value is base64url, and everything else is fixed.
@@ -155,13 +155,14 @@ fn cookie(name: &str, value: &str, seconds: u64) -> HeaderValue {
     cookie
 }
 
-/// The logins whose code was sent to the provider, for as long as their cookie may come again: no code is sent twice.
+/// The logins whose code was sent to the provider, for as long as their cookies are accepted, so that no code is sent
+/// twice.
 // Requirement B34.
 #[derive(Debug, Default)]
 pub(in crate::gate) struct SpentLogins(Mutex<VecDeque<(u64, [u8; 16])>>);
 
 impl SpentLogins {
-    /// Whether this login is spent by this call alone.
+    /// Marks this login as spent. True if no earlier call did.
     pub(in crate::gate) fn spend(&self, transaction: &Transaction, now: Timestamp) -> bool {
         let hash = digest(&SHA256, transaction.state.as_bytes());
         let Some(hash) = hash.as_ref().first_chunk::<16>() else { return false };
@@ -189,7 +190,7 @@ mod tests {
         Timestamp::from_secs(NOW.as_secs() + seconds)
     }
 
-    /// The cookies of a browser that stored what replies set.
+    /// The cookies of a browser that stores the cookies of replies.
     #[derive(Default)]
     struct Jar(Vec<(String, String)>);
 
@@ -239,7 +240,7 @@ mod tests {
             jar.begin("/", &keyring, after(30 + n / 100));
         }
         assert_eq!(jar.0.len(), MOST);
-        // Long targets take the room of several.
+        // Logins with long targets take the room of several logins.
         for n in 0..12 {
             jar.begin(&format!("/{}", "x".repeat(2047)), &keyring, after(60 + n));
         }
@@ -255,7 +256,7 @@ mod tests {
         assert_eq!(jar.has(&state, &keyring, after(600)), None);
         assert_eq!(jar.has(&state, &Keyring::ephemeral().unwrap(), NOW), None);
         assert_eq!(Jar::default().has(&state, &keyring, NOW), None);
-        // Attack 9: the cookie of another tab does not do, also under the name of this one.
+        // Attack 9: the cookie of another tab is refused, even under the name of this tab's cookie.
         let other = jar.begin("/y", &keyring, NOW);
         let (name, _) = jar.0[0].clone();
         let (_, foreign) = jar.0[1].clone();

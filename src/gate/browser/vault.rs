@@ -1,8 +1,9 @@
-//! The vault of a session whose user logged in at a provider: the provider's tokens, in a row of the relay's table, sealed
-//! under the cookie itself. Store and keys together open none (requirement B5).
+//! The vault of a session whose user logged in at a provider: the provider's tokens, in a row of the relay's table,
+//! sealed under the cookie itself. The store and the keys together do not suffice to open a vault (requirement B5).
 //!
-//! A refresh goes through the relay: the vault is read, its refresh token exchanged, and the vault written. Only then does the
-//! relay drop the answer. After a kill in between, the next request of the browser finds the answer there.
+//! A refresh goes through the relay: the vault is read, its refresh token exchanged, and the vault written. Only then
+//! does the relay drop the answer. If the gate is killed in between, the browser's next request finds the answer in the
+//! relay.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,21 +35,23 @@ use rotogate_core::token::session_cookie::SessionCookie;
 use rotogate_core::token::verify::object_of_depth;
 use rotogate_issuers::login::{FurtherTokens, LoginFailure, LoginProvider, RefreshedTokens};
 
-/// The provider's time for a refresh: less than a request waits for its session.
+/// The provider's time for a refresh: shorter than the time that a request waits for its session.
 const TIMEOUT: Duration = Duration::from_secs(8);
 /// The provider's time for a revocation at a logout.
 const REVOKED_WITHIN: Duration = Duration::from_secs(2);
-/// How long the relay repeats an answer that is in the vault: another gate may have read the vault before.
+/// How long the relay repeats an answer that is already in the vault, because another gate may have read the vault
+/// before.
 const GRACE: Duration = Duration::from_secs(60);
-/// The life of an access token whose answer names none.
+/// The assumed life of an access token if the answer states none.
 const UNKNOWN_LIFE: Duration = Duration::from_secs(300);
-/// How long a session goes on after its last refresh while the provider does not answer, if no token of it is forwarded.
+/// How long a session continues after its last refresh while the provider does not answer, if its token is not
+/// forwarded.
 const WITHOUT_PROVIDER: Duration = Duration::from_secs(600);
-/// After a refresh that failed, none begins for this long.
+/// How long no refresh begins after a failed one.
 const PAUSE: Duration = Duration::from_secs(5);
 /// The tokens of an answer are used for this long at least, if only to name the user.
 const AT_LEAST: Duration = Duration::from_secs(1);
-/// How often a gate looks whether another one has finished its refresh.
+/// The interval at which a gate checks whether another gate has finished its refresh.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// The longest ID token that is kept, in bytes.
 const MAX_HINT: usize = 4 << 10;
@@ -66,7 +69,7 @@ pub(in crate::gate) struct KeptTokens {
     access_token: Option<String>,
     #[zeroize(skip)]
     granted_at: Timestamp,
-    /// The end of the access token.
+    /// The expiry of the access token.
     #[zeroize(skip)]
     expires: Timestamp,
 }
@@ -88,7 +91,7 @@ impl KeptTokens {
         }
     }
 
-    /// The tokens after a refresh. What the answer does not replace stays.
+    /// The tokens after a refresh. Tokens that the answer does not replace stay.
     fn refreshed(&self, provider: &LoginProvider, answer: &RefreshedTokens, now: Timestamp) -> Self {
         let id_token = answer.id_token.as_ref().map(|token| token.as_str());
         let mut new = Self::new(provider, (id_token, &answer.access_token), &answer.further, now);
@@ -97,13 +100,13 @@ impl KeptTokens {
         new
     }
 
-    /// Four fifths of the access token's life, a tenth more or less for each session.
+    /// The time of the next refresh: after four fifths of the access token's life, varied by a tenth for each session.
     fn refresh_from(&self, session: SessionId) -> Timestamp {
         let spread = u32::from(session.as_bytes().last().copied().unwrap_or_default()) * 200 / 255;
         self.granted_at.plus(self.expires.since(self.granted_at) / 1000 * (700 + spread))
     }
 
-    /// Whether a request must wait for a refresh, or one is to begin in the background.
+    /// Must the tokens be refreshed now, before the request or in the background?
     fn is_due(&self, session: SessionId, when: RenewWhen, keeps_access_token: bool, now: Timestamp) -> bool {
         let is_over = self.expires <= now || keeps_access_token && self.access_token.is_none();
         let is_ahead = when == RenewWhen::Due && self.refresh_from(session) <= now;
@@ -117,7 +120,8 @@ impl KeptTokens {
             token_until: self.expires,
             is_refreshable,
             refresh_from: if is_refreshable { self.refresh_from(session) } else { Timestamp::MAX },
-            // Without a refresh token the session lives to its own limits. No answer is refreshed before it is used.
+            // Without a refresh token, the session lives until its own limits. The tokens of an answer are used at
+            // least once before the next refresh.
             good_until: if is_refreshable { self.expires.max(now.plus(AT_LEAST)) } else { Timestamp::MAX },
         }
     }
@@ -157,12 +161,12 @@ impl Inner {
     }
 }
 
-/// What became of an attempt to refresh.
+/// The result of an attempt to refresh.
 enum Attempt {
     Refreshed(KeptTokens),
-    /// There is another vault: another gate wrote it, or the answer was an old one, whose access token is over.
+    /// The vault has changed: another gate wrote it, or the answer was an old one, whose access token has expired.
     Changed,
-    /// Another gate waits for the provider.
+    /// Another gate is waiting for the provider.
     UnderWay,
     Failed,
 }
@@ -195,12 +199,12 @@ impl Vaults<'_> {
         let record = sealed(&keys, record, tokens)?;
         match self.relay.store().insert_relay(keys.id(), record, now).await? {
             RelayInserted::Inserted => Ok(()),
-            // A session id is random: this does not happen.
+            // Session ids are random, so this does not happen.
             RelayInserted::Present(_) => Err(Fault::Contention),
         }
     }
 
-    /// The vault of a session; `None` if the store has none. One that the cookie does not open is a fault.
+    /// The vault of a session; `None` if the store has no vault. A vault that the cookie does not open is a fault.
     // Attack 27.
     async fn load(&self, cookie: &SessionCookie) -> Result<Option<Vault>, Fault> {
         let keys = self.keys(cookie)?;
@@ -222,7 +226,8 @@ impl Vaults<'_> {
         self.load(cookie).await.ok().flatten().map(|vault| vault.tokens)
     }
 
-    /// Removes the vault of a session that has ended. One that stays is swept at the end that the session would have had.
+    /// Removes the vault of a session that has ended. If the removal fails, the vault is swept when the session would
+    /// have expired.
     pub(in crate::gate) async fn remove(&self, cookie: &SessionCookie) {
         let Ok(keys) = self.keys(cookie) else { return };
         if let Err(error) = self.relay.store().remove_relay(keys.id(), None).await {
@@ -230,7 +235,7 @@ impl Vaults<'_> {
         }
     }
 
-    /// Revokes the refresh token of a session that has ended at the provider, which has two seconds for it.
+    /// Revokes, at the provider, the refresh token of a session that has ended. The provider has two seconds to answer.
     // Requirement B43.
     pub(in crate::gate) async fn revoke(&self, tokens: &KeptTokens) {
         let Some(token) = &tokens.refresh_token else { return };
@@ -238,7 +243,7 @@ impl Vaults<'_> {
         let why = match answered {
             Ok(Ok(status)) if status.is_success() => return,
             Ok(Ok(status)) => format!("status {status}"),
-            // It has no such endpoint: the hint of the logout ends the login there.
+            // The provider has no revocation endpoint: the logout page ends the login at the provider, by the hint.
             Ok(Err(LoginFailure::Unknown(..))) => return,
             Ok(Err(why)) => why.to_string(),
             Err(_) => "no answer in time".to_owned(),
@@ -285,7 +290,7 @@ impl Vaults<'_> {
                     return Ok(Attempt::Changed);
                 }
                 if let Err(error) = self.relay.settle(self.presented(token, ends)).await {
-                    // The record ends with the session.
+                    // The relay's record expires with the session.
                     tracing::warn!(error = ?Chain(&error), "the relay keeps an answer that is in a vault");
                 }
                 let is_old = source == Source::Replayed && tokens.expires <= self.gate.engine.clock().now();
@@ -303,7 +308,7 @@ impl Vaults<'_> {
                 }
                 Err(refused(PAUSE).into())
             }
-            // The vault is of another client, or of a token that is none.
+            // The vault belongs to another client, or contains a malformed token.
             RelayAnswer::InvalidGrant(_) => self.end(cookie).await,
             RelayAnswer::Unavailable { reason: "relay_pending", .. } => Ok(Attempt::UnderWay),
             RelayAnswer::Unavailable { .. } | RelayAnswer::TooMany { .. } => Ok(Attempt::Failed),
@@ -350,12 +355,12 @@ impl SessionProvider for Vaults<'_> {
         when: RenewWhen,
     ) -> Result<ProviderTerms, Error> {
         if *user.issuer != *self.provider.url() {
-            return Err(Denial::SessionOver("its provider is not that of the endpoint any more").into());
+            return Err(Denial::SessionOver("the endpoint no longer uses its provider").into());
         }
         let (id, begun) = (cookie.session(), tokio::time::Instant::now());
         loop {
             let Some(vault) = self.load(cookie).await? else {
-                // A restored store has no vaults: an older refresh token would be a reuse to the provider.
+                // A restored store has no vaults, because the provider would treat an older refresh token as a reuse.
                 if when == RenewWhen::Never {
                     return Err(Denial::SessionOver("the provider's tokens of it are gone").into());
                 }
@@ -388,7 +393,8 @@ fn sealed(keys: &RelayKeys, record: RelayRecord, tokens: &KeptTokens) -> Result<
     keys.seal(record, &text).map_err(|_| NOT_SEALED)
 }
 
-/// Does this ID token, which came from the token endpoint itself, name the user of the session? (OpenID Connect Core §12.2)
+/// Does this ID token, which the token endpoint itself returned, name the user of the session? (OpenID Connect Core
+/// §12.2)
 // Attack 39.
 fn is_of_user(token: &str, user: &VouchedBy) -> bool {
     let payload = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok()).map(Zeroizing::new);
@@ -410,7 +416,8 @@ struct RefreshingProvider(LoginProvider);
 #[async_trait]
 impl Provider for RefreshingProvider {
     async fn send(&self, request: &ProviderRequest) -> Result<ProviderReply, SendError> {
-        // A little less than the relay's own bound: this timeout can tell whether anything was sent.
+        // A little less than the relay's own bound: so that this timeout, which knows whether anything was sent, comes
+        // first.
         match self.0.ask_for_tokens(&request.body, TIMEOUT - TIMEOUT / 20).await {
             Ok(answer) => Ok(reply(answer)),
             Err(LoginFailure::Unreachable(error)) => Err(send_error(&error)),

@@ -71,7 +71,7 @@ impl GateBuilder {
             return Err(BuildError::Staleness);
         }
         let clock = Arc::new(start_clock(&*store, &time, self.staleness, leeway).await?);
-        // Loaded before the gate serves anything (requirement R10).
+        // The revocations are loaded before the gate serves anything (requirement R10).
         let (revocations, loaded_to) = store.revocations().await?;
         let revocations = Arc::new(revocations);
         let row = nodes::row(self.node_name.take(), u64::from_be_bytes(*random()?));
@@ -100,7 +100,7 @@ impl GateBuilder {
         });
         #[cfg(feature = "relay")]
         self.begin_status(&engine, &keyring, is_issuer)?;
-        // Fetched keys count by the time that requests see.
+        // The validity of fetched keys is judged by the same clock as requests.
         self.trusted.iter().filter_map(|rules| rules.keys.live()).for_each(|keys| keys.set_clock(&clock));
         self.rules.set_clock(&clock);
         let identity = self.rules.identity(&self.trusted);
@@ -130,8 +130,8 @@ impl GateBuilder {
         says_none && !self.trusted.is_empty() && !self.rules.need_an_issuer()
     }
 
-    /// The issuer and the keys of the gate's own tokens. A resource server uses its keys only for its records: they
-    /// sign nothing, and its revocations of subjects concern the tokens of its first issuer.
+    /// The issuer and the keys of the gate's own tokens. A resource server uses its keys only for its records: the keys
+    /// sign no tokens, and its revocations of subjects concern the tokens of its first issuer.
     fn own(&mut self) -> Result<(Arc<str>, Arc<Keyring>), BuildError> {
         if self.is_resource_server()
             && let Some(first) = self.trusted.first()
@@ -160,7 +160,7 @@ impl GateBuilder {
         (limits.shared_by(Arc::clone(&counters) as _, Arc::clone(time)), Some(counters))
     }
 
-    /// Publishes status lists from now on, if they are asked for.
+    /// Publishes status lists from now on, if they are configured.
     #[cfg(feature = "relay")]
     fn begin_status(&mut self, engine: &Engine, keyring: &Keyring, is_issuer: bool) -> Result<(), BuildError> {
         let Some(settings) = self.status_list.take() else { return Ok(()) };
@@ -253,7 +253,7 @@ impl GateBuilder {
         })
     }
 
-    /// The running relays with their next settings: those of endpoints, and that of the logins of browsers.
+    /// The running relays with their next settings: the relays of endpoints, and the relay of browser logins.
     #[cfg(feature = "relay")]
     fn next_relays(&mut self, running: &[Arc<EndpointRelay>]) -> Result<Vec<NextRelay>, BuildError> {
         let endpoints = self.rules.endpoints.iter_mut().map(|endpoint| endpoint.go_on_with(running));
@@ -323,15 +323,15 @@ async fn start_clock(
     Ok(EngineClock::start_with_store(Arc::clone(time), (asked, time.monotonic()), store_time, leeway))
 }
 
-/// Compares the keys with those of the other gates on the store. This precedes the first heartbeat: the others must not
-/// count on this node yet.
+/// Compares the keys with those of the other gates on the store. This precedes the first heartbeat, because other gates
+/// must not rely on this node yet.
 async fn check_other_nodes(store: &dyn Store, row: &LiveRow) -> Result<(), BuildError> {
     let Some(shared) = store.shared() else { return Ok(()) };
     let (others, now) = (shared.nodes().await?, store.last_known_time().await?);
     nodes::keys::check(&row.get(), &others, now).map_err(BuildError::OtherKeys)
 }
 
-/// Warns if the round trip to the store exceeds what the staleness allows: the gate would refuse good tokens
+/// Warns if the round trip to the store is too long for the staleness, because the gate would refuse good tokens
 /// (requirement C43).
 async fn warn_of_distance(store: &dyn Store, staleness: Staleness) -> Result<(), StoreError> {
     let round_trip = round_trip(|| store.last_known_time()).await?;

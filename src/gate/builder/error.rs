@@ -26,18 +26,18 @@ pub enum BuildError {
     /// [`GateBuilder::issuer`](crate::gate::GateBuilder::issuer) was not called.
     #[error("an issuer is needed: call `.issuer(\"https://…\")`, the `iss` of the tokens that this gate mints")]
     NoIssuer,
-    /// Clients could not use this issuer.
+    /// Clients could not use tokens of this issuer.
     #[error("the issuer {issuer:?}: {why}")]
     Issuer {
         /// The issuer.
         issuer: String,
-        /// Why clients could not use it.
+        /// Why clients could not use the issuer.
         why: &'static str,
     },
-    /// The public URL has a path, or is no URL.
+    /// The public URL has a path, or is not a URL.
     #[error("the public URL {0:?} is not `scheme://host[:port]`, of http or https")]
     PublicUrl(String),
-    /// The authorization endpoint is no URL, or has a fragment.
+    /// The authorization endpoint is not a URL, or has a fragment.
     #[error("the authorization endpoint {0:?} is no http or https URL without a fragment")]
     AuthorizationEndpoint(String),
     /// A resource server has no issuer to take its public URL from, and configures this feature, which needs one.
@@ -62,7 +62,7 @@ pub enum BuildError {
     /// A client is invalid, or not registered.
     #[error("the client {client:?}: {why}")]
     Client {
-        /// Its id.
+        /// The id of the client.
         client: String,
         /// Why the client is refused.
         why: &'static str,
@@ -76,8 +76,8 @@ pub enum BuildError {
     /// Running nodes of the store have other keys, and the difference is more than one step of a rollover.
     #[error("{0}")]
     OtherKeys(String),
-    /// An endpoint has a relay, or browsers log in at a provider, or there are API keys, and the gate has no store for their
-    /// records.
+    /// An endpoint has a relay, or browsers log in at a provider, or there are API keys, but the gate has no store for
+    /// their records.
     #[cfg(feature = "relay")]
     #[error(
         "an endpoint with a relay, a login at a provider, or API keys need a store for their records: call `.relay_store(…)`"
@@ -89,7 +89,7 @@ pub enum BuildError {
     StatusList(&'static str),
     /// The new rules name an endpoint with a relay that the running gate does not have.
     #[cfg(feature = "relay")]
-    #[error("the endpoint at {0} has a relay, and a running gate gets no other relays")]
+    #[error("the endpoint at {0} has a relay, and the relays of a running gate cannot change")]
     NewRelay(String),
     /// The rules of a profile contradict each other.
     #[error("the profile contradicts itself: {0}")]
@@ -121,9 +121,9 @@ pub enum BuildError {
     /// A protected resource cannot be described, or its calls cannot be judged.
     #[error("the resource {path:?}: {why}")]
     Resource {
-        /// Its path.
+        /// The path of the resource.
         path: String,
-        /// Why it cannot be described, or its calls cannot be judged.
+        /// Why the resource cannot be described, or its calls cannot be judged.
         why: std::borrow::Cow<'static, str>,
     },
     /// The configured assertions cannot be made.
@@ -132,8 +132,8 @@ pub enum BuildError {
     /// A route with an exchange towards its upstream requires no caller, or forwards the caller's token.
     #[error("the route {0:?} has an exchange, so it must require a caller and forward no token")]
     Exchange(String),
-    /// A route asks a decision point that there is not, or two have one name.
-    #[error("the decision point {0:?}: each that a route asks must be there once")]
+    /// A route asks an unknown decision point, or two decision points have the same name.
+    #[error("the decision point {0:?}: each decision point that a route asks must be defined once")]
     DecisionPoint(String),
     /// Too many of [`GateBuilder::identity_headers`](crate::gate::GateBuilder::identity_headers).
     #[error("{0} identity headers: the most is {most}", most = MAX_IDENTITY_HEADERS)]

@@ -61,7 +61,7 @@ pub(super) struct Rules {
     pub(super) browser: Option<Browser>,
     pub(super) rate_headers: RateHeaders,
     pub(super) decision_points: Vec<DecisionPointRules>,
-    /// Whether some issuer's identity assertions are grants.
+    /// Whether some issuer's identity assertions are accepted as grants.
     pub(super) takes_id_jag: bool,
 }
 
@@ -76,12 +76,12 @@ pub(super) struct RunningParts {
 }
 
 impl Rules {
-    /// Whether the rules issue tokens or sign assertions.
+    /// Do the rules issue tokens or sign assertions?
     pub(super) fn need_an_issuer(&self) -> bool {
         !self.clients.is_empty() || !self.endpoints.is_empty() || self.sign() || self.browser.is_some()
     }
 
-    /// Whether the rules sign what services verify.
+    /// Do the rules sign assertions that services verify?
     fn sign(&self) -> bool {
         let mut exchanges = self.clients.iter().filter_map(|client| client.exchange.as_ref());
         self.assertion.is_some()
@@ -89,7 +89,7 @@ impl Rules {
             || exchanges.any(|rules| rules.trust_domain.is_some())
     }
 
-    /// The clock by which the fetched keys of clients count.
+    /// Sets the clock by which the validity of clients' fetched keys is judged.
     pub(super) fn set_clock(&self, clock: &Arc<EngineClock>) {
         let fetched = self.clients.iter().filter_map(|client| client.keys.as_ref()?.keys().live());
         fetched.for_each(|keys| keys.set_clock(clock));
@@ -137,7 +137,7 @@ impl Rules {
         Ok(())
     }
 
-    /// Gates that count alone have no limits over all gates.
+    /// Checks that a gate that counts alone has no limits over all gates.
     pub(super) fn check_gates_alone(&self) -> Result<(), BuildError> {
         let is_over_gates = |route: &&Route| route.policy.rate.iter().any(|limit| limit.over == LimitOver::Gates);
         self.routes.iter().find(is_over_gates).map_or(Ok(()), |route| {
@@ -152,8 +152,8 @@ impl Rules {
         IdentityHeaders { headers, assertion: self.assertion.clone() }
     }
 
-    /// The gate with these rules, which replace `old`.
-    /// The path of the status lists, if they are published. They outlive the sessions of these rules.
+    /// The path of the status lists, if they are published. Raises the longest session life that the lists must
+    /// outlive.
     #[cfg(feature = "relay")]
     fn status_path(&self, engine: &Engine) -> Option<String> {
         let lists = engine.status_lists()?;
@@ -248,17 +248,17 @@ impl Rules {
     }
 }
 
-/// Does a resource server do without its URL?
+/// Checks that a resource server needs no public URL.
 ///
 /// # Errors
-/// It does not.
+/// A configured feature needs the public URL.
 fn needs_no_url(uses_dpop: bool, describes_resources: bool) -> Result<(), BuildError> {
     let needs = [(uses_dpop, "proofs (DPoP)"), (describes_resources, "the description of a resource")];
     let needed = needs.into_iter().find(|(is_used, _)| *is_used);
     needed.map_or(Ok(()), |(_, what)| Err(BuildError::NoPublicUrl(what)))
 }
 
-/// The configured hosts, the host of the public URL, and those that routes name.
+/// The configured hosts, the host of the public URL, and the hosts that routes name.
 fn served_hosts(given: &[String], public_url: &str, routes: &[Route]) -> Result<Hosts, HostError> {
     let mut hosts = Hosts::default();
     let uri = public_url.parse::<http::Uri>().ok();
@@ -290,7 +290,7 @@ fn dialects(routes: &[Route]) -> Result<Vec<Box<dyn Dialect>>, BuildError> {
     Ok(found)
 }
 
-/// Routes name known issuers.
+/// Checks that routes name only known issuers.
 fn names(trusted: &[IssuerRules], routes: &[Route]) -> Result<(), BuildError> {
     let is_known = |name: &str| name == OWN || trusted.iter().any(|rules| *rules.name == *name);
     match routes.iter().flat_map(|route| &route.policy.issuers).find(|name| !is_known(name)) {
@@ -300,7 +300,7 @@ fn names(trusted: &[IssuerRules], routes: &[Route]) -> Result<(), BuildError> {
 }
 
 /// The default headers. With several issuers, a subject is ambiguous without its issuer, so the issuer has a header
-/// too. Roles have a header if tokens of another issuer carry roles.
+/// too. Roles have a header if tokens of another issuer contain roles.
 fn default_identity_headers(trusted: &[IssuerRules]) -> Vec<(HeaderName, IdentityField)> {
     let issuer = (!trusted.is_empty()).then_some((HeaderName::from_static("x-auth-issuer"), IdentityField::Issuer));
     let has_roles = trusted.iter().any(|rules| !rules.claims.roles.is_empty());

@@ -90,7 +90,7 @@ pub(super) fn clients(clients: &[Client], endpoints: &[Endpoint], has_records: b
     }
 }
 
-/// Requests for global revocation count once: used ones need a store.
+/// A request for global revocation is accepted only once, so used requests need a store.
 pub(super) fn global_revocations(endpoints: &[Endpoint], has_records: bool) -> Result<(), BuildError> {
     match Endpoint::paths(endpoints, global_revocation::NAME).next() {
         Some(path) if !has_records => {
@@ -102,7 +102,7 @@ pub(super) fn global_revocations(endpoints: &[Endpoint], has_records: bool) -> R
     }
 }
 
-/// What is wrong with the rules for exchanges of a client.
+/// The problem of the rules for a client's exchanges.
 // Requirement D1.
 fn exchange(client: &Client) -> Option<&'static str> {
     match &client.exchange {
@@ -121,7 +121,7 @@ fn exchange(client: &Client) -> Option<&'static str> {
     }
 }
 
-/// Each role has one issuer whose tokens the route takes, and whose rules name the claims of roles.
+/// Each role needs an issuer whose tokens the route accepts, and whose rules name the claims of roles.
 pub(super) fn roles(own: Option<&str>, trusted: &[IssuerRules], routes: &[Route]) -> Result<(), BuildError> {
     for route in routes.iter().filter(|route| !route.policy.roles.is_empty()) {
         let others = trusted.iter().filter(|rules| route.policy.takes(&rules.name, rules.everywhere));
@@ -173,7 +173,7 @@ pub(super) fn assertion_audiences(
     }
 }
 
-/// Each decision point has a name of its own, and routes name known ones.
+/// Each decision point has a unique name, and routes name only known decision points.
 pub(super) fn decisions(routes: &[Route], points: &[DecisionPointRules]) -> Result<(), BuildError> {
     let twice = points.iter().enumerate().find(|(at, one)| points.iter().take(*at).any(|other| other.name == one.name));
     let asked = routes.iter().filter_map(|route| route.policy.decision.as_ref());
@@ -184,7 +184,7 @@ pub(super) fn decisions(routes: &[Route], points: &[DecisionPointRules]) -> Resu
     }
 }
 
-/// An exchange towards an upstream takes the place of the caller's token, and needs a caller.
+/// An exchange towards an upstream replaces the caller's token, so the route needs a caller.
 // Requirement D11.
 pub(super) fn exchanges(routes: &[Route]) -> Result<(), BuildError> {
     let is_wrong = |route: &&Route| route.policy.forward_token || route.policy.auth != Auth::Required;
@@ -194,7 +194,7 @@ pub(super) fn exchanges(routes: &[Route]) -> Result<(), BuildError> {
     }
 }
 
-/// Parses a URL, and its host. `None` if it has a part that neither an issuer nor an origin may have.
+/// Parses a URL, and its host. `None` if the URL has a part that neither an issuer nor an origin may have.
 fn url(text: &str) -> Option<(Uri, String)> {
     if text.contains(['#', '?']) {
         return None;

@@ -1,5 +1,5 @@
-//! Decisions of decision points (AuthZEN), after all local rules: the caller was judged on this request before an answer is
-//! asked for or looked up, so that a revocation always wins.
+//! Decisions of decision points (AuthZEN), after all local rules: the caller is judged for the request before an answer
+//! is requested or looked up, so that a revocation always wins.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock};
@@ -23,17 +23,17 @@ use rotogate_core::route::{DecisionSubject, Route};
 
 mod streams;
 
-/// The most questions in flight to one decision point, and of one caller while others ask.
+/// The most questions in flight to one decision point, and for one caller while other callers ask.
 const IN_FLIGHT: Bound = Bound { all: 64, each: 16 };
-/// The most requests that wait for one decision point, and of one caller while others wait.
+/// The most requests that wait for one decision point, and of one caller while other callers wait.
 const WAITING: Bound = Bound { all: 256, each: 16 };
-/// The most answers that are kept. Beyond them, each request asks.
+/// The most answers that are kept. If the memory is full, a request whose answer is not kept asks the decision point.
 const MAX_KEPT: usize = 1 << 16;
-/// The delay before a retry where the decision point names none, and the longest that it may name.
+/// The delay before a retry if the decision point names no delay.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 const MAX_RETRY: Duration = Duration::from_secs(60);
 
-/// The key of an answer: two decision points, accounts there or questions never have one.
+/// The key of an answer, which differs for different decision points, accounts at them and questions.
 type QuestionKey = [u8; 32];
 
 /// A decision, or when to ask again.
@@ -78,7 +78,7 @@ pub(super) struct Decisions {
 struct DecisionState {
     kept: HashMap<QuestionKey, KeptDecision>,
     flights: HashMap<QuestionKey, watch::Receiver<Option<DecisionAnswer>>>,
-    /// Counts what was forgotten: the answer to a question from before is not kept.
+    /// The number of times that answers were forgotten: an answer to an earlier question is not kept.
     forgotten: u64,
 }
 
@@ -93,7 +93,7 @@ impl std::fmt::Debug for Decisions {
     }
 }
 
-/// Ends a flight, also if its task panics.
+/// Ends a flight, even if its task panics.
 struct DecisionFlightEnd {
     gate: Arc<Inner>,
     key: QuestionKey,
@@ -171,7 +171,7 @@ impl Inner {
         match kept {
             Some(PolicyDecision::Permit) => Ok(permitted.with_decision(owed)),
             Some(PolicyDecision::Deny) => Err(Denial::DecisionDenied),
-            // Its challenge is written where the reply is.
+            // The code that makes the reply writes the challenge.
             Some(PolicyDecision::StepUp(_)) | None => Ok(permitted.owing_decision(owed)),
         }
     }
@@ -180,7 +180,7 @@ impl Inner {
         self.decision_points.iter().find(|point| *point.rules.name == *name)
     }
 
-    /// Has the decisions that a permitted request owes made. The caller is judged again after the wait.
+    /// Asks for the decisions that a permitted request still needs. The caller is judged again after the wait.
     ///
     /// # Errors
     /// The refusal.
@@ -240,7 +240,8 @@ impl Inner {
         self.decided(permitted, extensions).await
     }
 
-    /// The answer to a question about a caller who was judged: a kept one, or one that is asked for now.
+    /// The answer to a question about a caller who was judged: a kept answer, or the answer to a question that is asked
+    /// now.
     async fn decide(self: &Arc<Self>, owed: &OwedDecision, from_kept: bool) -> DecisionAnswer {
         let point = self.decision_point(&owed.rule.point).ok_or(TRY_AGAIN)?;
         let key = point.key(&owed.question).ok_or(TRY_AGAIN)?;
@@ -258,8 +259,8 @@ impl Inner {
         answered.clone().unwrap_or(Err(TRY_AGAIN))
     }
 
-    /// The flight of a question. It has a task of its own: a client that leaves cancels nothing. `None`: too many are in
-    /// flight.
+    /// The flight of a question. It runs in its own task, so that a client that disconnects does not cancel it. `None`
+    /// if too many questions are in flight.
     fn decision_flight(
         self: &Arc<Self>,
         point: &ReadyPoint,

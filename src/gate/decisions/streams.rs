@@ -1,4 +1,4 @@
-//! Streams whose permit has decisions: the decision points are asked again while they last.
+//! Streams whose permit has decisions: the decision points are asked again while the stream lasts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +12,12 @@ use rotogate_core::policy::OwedDecision;
 
 /// The shortest time between two questions about a stream.
 const LEAST: Duration = Duration::from_secs(5);
-/// So many faults in a row end a stream.
+/// The number of consecutive faults that ends a stream.
 const MAX_FAULTS: u32 = 3;
 
 impl Inner {
-    /// Asks again about the stream of a permit, for as long as the returned value lives. `None`: the permit has no decisions.
+    /// Asks again about the stream of a permit, for as long as the returned value lives. `None` if the permit has no
+    /// decisions.
     // Requirement K30.
     pub(in crate::gate) fn ask_again(self: &Arc<Self>, decisions: &[OwedDecision]) -> Option<StreamEnd> {
         if decisions.is_empty() {
@@ -31,7 +32,7 @@ impl Inner {
                 if seen.strong_count() == 0 {
                     return;
                 }
-                // The rules in force ask, as for a new request.
+                // The rules in force decide what is asked, as for a new request.
                 let now = gate.successor().unwrap_or_else(|| Arc::clone(&gate));
                 let end = now.stream_end(&decisions, &mut faults).await;
                 let Some(ended) = seen.upgrade() else { return };

@@ -1,4 +1,4 @@
-//! Answers a request to an endpoint: reads its body, has the dialect answer, and checks the reply.
+//! Answers a request to an endpoint: reads its body, lets the dialect answer, and checks the reply.
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
@@ -93,7 +93,8 @@ where
         return request.stream(body).await;
     }
     if let Some(browser) = &endpoint.browser {
-        // Before the body: a password that another page sent is not looked at (requirement B25).
+        // Judged before the body is read, so that a password that a foreign page sent is not examined (requirement
+        // B25).
         if let Err(denial) = browser::admit(&gate, browser, operation.name(), &parts) {
             let empty = Bytes::new();
             return request.refuse(&request.call(&empty, false), denial);
@@ -203,8 +204,8 @@ impl<'a> EndpointRequest<'a> {
         EndpointResponse::reply(self.endpoint.dialect.write(call, Err(denial.into())), denial)
     }
 
-    /// Is this a change by cookie, or any request by session, that no allowed page made? A browser adds cookies to any
-    /// site's requests (requirements T18 and B20).
+    /// Is this a change by cookie, or any request by session, that did not come from an allowed page? A browser adds
+    /// cookies to any site's requests (requirements T18 and B20).
     fn is_by_foreign_cookie(&self) -> bool {
         let (sources, headers, policy) = (self.endpoint.dialect.sources(), &self.parts.headers, RoutePolicy::default());
         let has = |name| credential::cookies(headers, name).next().is_some();
@@ -238,7 +239,8 @@ impl<'a> EndpointRequest<'a> {
         reason: Reason,
     ) -> EndpointResponse {
         let recipient = handler.recipient.into_inner();
-        // Each dialect checks this before it acts. This is the second line of defence (requirement T25).
+        // A dialect must not set cookies after a safe request, which it checks itself. This check is the second line of
+        // defence (requirement T25).
         let of_login = self.endpoint.browser.as_ref().is_some_and(|browser| browser.sets_cookies_at(call.operation));
         let may_set_cookie = (call.from_own_origin && !call.method.is_safe()) || of_login;
         if reply.headers().contains_key(SET_COOKIE) && !may_set_cookie {

@@ -1,4 +1,5 @@
-//! The grant by an assertion of another issuer (RFC 7523 §2.1): an identity assertion (ID-JAG), or one about a workload.
+//! The grant by an assertion of another issuer (RFC 7523 §2.1): an identity assertion (ID-JAG), or an assertion about a
+//! workload.
 
 use std::sync::Arc;
 
@@ -44,7 +45,7 @@ impl EndpointCommand<'_> {
         };
         let (proof, certificate) = presented.of_client(self.gate, &client)?;
         if grant.bound_to.is_some() && grant.bound_to != proof.as_ref().map(OnceProof::key) {
-            return Err(Denial::GrantAssertion("no proof of the key in cnf.jkt came with it").into());
+            return Err(Denial::GrantAssertion("the request has no proof of the key in cnf.jkt").into());
         }
         let login = AssertedLogin {
             client: &client,
@@ -61,7 +62,7 @@ impl EndpointCommand<'_> {
         Ok(Outcome::Issued(Box::new(self.gate.engine.asserted(login).await?)))
     }
 
-    /// The assertion, verified. An unknown key waits for the issuer's keys.
+    /// Verifies the assertion. If its key is unknown, waits for the issuer's keys.
     async fn proved_grant(&self, client: Option<&Client>, assertion: &SecretString) -> Result<ProvedGrant, Error> {
         let (limits, address, checker) = (self.gate.engine.limits(), self.origin.address, &self.gate.checker);
         limits.admit_unverified(address)?;
@@ -91,7 +92,8 @@ impl EndpointCommand<'_> {
         Ok(read?)
     }
 
-    /// The client that gets the token. A user's assertion needs the client itself; that of a workload stands for it.
+    /// The client that gets the token. A user's assertion needs an authenticated client; a workload's assertion itself
+    /// authenticates the client.
     fn client_of(&self, grant: &ProvedGrant, named: Option<Arc<Client>>) -> Result<Arc<Client>, Denial> {
         let is_confidential = named.as_ref().is_some_and(|client| client.is_confidential());
         if grant.user.is_some() && !is_confidential {
@@ -105,7 +107,8 @@ impl EndpointCommand<'_> {
         if is_here && client.may(Grant::JwtBearer) { Ok(client) } else { Err(Denial::UnauthorizedClient) }
     }
 
-    /// The resource of the token: one of the assertion's, each of which is ours.
+    /// The resource of the token: one of the resources that the assertion names. All of them must be resources of this
+    /// gate.
     fn resource_of(&self, named: &[Box<str>], asked: Option<Box<str>>) -> Result<Option<Box<str>>, Denial> {
         let granted = |resource: Option<Box<str>>| resources::granted(&self.gate.resources, resource);
         let is_ours = named.iter().all(|resource| granted(Some(resource.clone())).is_ok());

@@ -1,4 +1,5 @@
-//! Authenticates the client of a request, wherever clients do: at the token endpoint, for a revocation, for an introspection.
+//! Authenticates the client of a request, wherever clients authenticate: at the token endpoint, for a revocation, for
+//! an introspection.
 
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ impl EndpointCommand<'_> {
                 (client, Some(used))
             }
             Some(presented) => (clients.authenticate(presented, self.gate.engine.limits(), address).await?, None),
-            // The protocol names no client: use the endpoint's, which is public (requirement R20).
+            // The protocol names no client: use the endpoint's client, which is public (requirement R20).
             None => (Arc::clone(self.endpoint.client.as_ref().ok_or(Denial::InvalidClient)?), None),
         };
         if self.endpoint.clients.as_ref().is_some_and(|allowed| !allowed.contains(&client.id)) {
@@ -35,13 +36,14 @@ impl EndpointCommand<'_> {
             return Err(Denial::UnauthorizedClient.into());
         }
         if let Some(used) = used {
-            // Last: what is refused for another reason is not used.
+            // The use is recorded last, so that a request that is refused for another reason does not use up the
+            // assertion.
             self.gate.use_once(&used, &client.id, Denial::ClientAssertion("it was used before")).await?;
         }
         Ok(client)
     }
 
-    /// The client that an assertion authenticates (RFC 7523 §2.2). The assertion is not used yet.
+    /// The client that an assertion authenticates (RFC 7523 §2.2). The use of the assertion is not recorded yet.
     async fn by_assertion(&self, id: &str, assertion: &SecretString) -> Result<(Arc<Client>, UsableOnce), Error> {
         let (engine, address) = (&self.gate.engine, self.origin.address);
         let client = self.gate.clients.get(id).ok_or(Denial::InvalidClient)?;
@@ -72,7 +74,8 @@ impl EndpointCommand<'_> {
         Ok((Arc::clone(&client), read?))
     }
 
-    /// The names by which an assertion may mean this endpoint: our issuer, and that of its own metadata.
+    /// The names by which an assertion may name this endpoint: our issuer, and the issuer of the endpoint's own
+    /// metadata.
     pub(super) fn issuers(&self) -> Vec<&str> {
         let published = self.endpoint.published.as_ref().map(|published| &*published.issuer);
         [Some(&**self.gate.engine.issuer()), published].into_iter().flatten().collect()
@@ -80,7 +83,7 @@ impl EndpointCommand<'_> {
 }
 
 impl Inner {
-    /// Records that an assertion is used, at all gates.
+    /// Records at all gates that an assertion is used.
     #[cfg(feature = "relay")]
     pub(in crate::gate) async fn use_once(
         &self,
@@ -95,7 +98,7 @@ impl Inner {
         }
     }
 
-    /// No gate of this build takes assertions.
+    /// A gate of this build accepts no assertions.
     #[cfg(not(feature = "relay"))]
     pub(in crate::gate) async fn use_once(&self, _: &UsableOnce, _: &str, _: Denial) -> Result<(), Error> {
         Err(StoreError::new("this build has no store for used assertions").into())

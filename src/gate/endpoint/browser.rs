@@ -1,4 +1,5 @@
-//! Carries out what browsers ask at their endpoint: a login, the state of a session, a logout, a proof of their device.
+//! Executes the requests of browsers at their endpoint: a login, the state of a session, a logout, a proof of the
+//! device.
 
 use std::sync::Arc;
 
@@ -28,8 +29,8 @@ use rotogate_core::route::{RoutePolicy, authority};
 use rotogate_core::session::Session;
 use rotogate_core::token::session_cookie::SessionCookie;
 
-/// Whether a request may reach the endpoint: by the host of the public URL, and with the origin that its operation
-/// needs. Judged before the body is read.
+/// Checks that a request may reach the endpoint: it must name the host of the public URL, and have the origin that its
+/// operation needs. Judged before the body is read.
 ///
 /// # Errors
 /// [`Denial::UnknownHost`], [`Denial::CrossOrigin`].
@@ -44,9 +45,9 @@ pub(super) fn admit(gate: &Inner, browser: &BrowserEndpoint, operation: &str, pa
         (LOGIN, &Method::POST) => gate.origins.asked_for_session(&parts.headers),
         (LOGOUT, &Method::POST) => gate.origins.asked_for_session(&parts.headers) && may_use_session(),
         (SESSION, _) => may_use_session(),
-        // No script sends it, so it has no header of scripts.
+        // The browser itself sends this request, so it lacks the header that scripts must send.
         (DEVICE, _) => gate.origins.asked_for_session(&parts.headers),
-        // A page with a form or a button: a request for it changes nothing.
+        // A request for a page with a form or a button changes nothing.
         _ => true,
     };
     if is_good {
@@ -77,7 +78,7 @@ pub(super) async fn answer(
                 };
             }
             (CALLBACK, &Method::GET) => return provider::finish(browser, provider, call, handler).await,
-            // A look at the head begins no login, and ends none.
+            // A HEAD request neither begins nor ends a login.
             (LOGIN | CALLBACK, _) => return (words::nothing(), Reason::ANSWERED),
             _ => {}
         }
@@ -110,13 +111,13 @@ async fn log_in(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointHa
     Ok(reply)
 }
 
-/// Notes whose session begins, for the access log.
+/// Notes the user and client of the new session, for the access log.
 fn told_recipient(handler: &EndpointHandler<'_>, session: &Session) {
     let recipient = Recipient { subject: session.subject.clone(), session: Some(session.id) };
     let _ = handler.recipient.set(Who::Issued(Box::new(recipient)));
 }
 
-/// Begins the session of a login. Also returns where the login leads, as the browser says.
+/// Begins the session of a login. Also returns the target that the browser named.
 async fn begin(
     browser: &BrowserEndpoint,
     call: &Call<'_>,
@@ -171,7 +172,7 @@ async fn log_out(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointH
         let (gate, origin) = (Arc::clone(handler.gate), handler.origin.clone());
         let ended = to_its_end(async move { gate.log_browser_out(&cookie, &origin).await }).await;
         handler.tell(&ended);
-        // After a fault the cookie stays: the browser can try again.
+        // After a fault the cookie stays, so that the browser can try again.
         hint = ended?;
     }
     let at_provider = browser.logout_at_provider(hint.as_ref().map(|hint| hint.as_str()));
@@ -180,7 +181,7 @@ async fn log_out(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointH
     Ok(reply)
 }
 
-/// The state of the session. To ask is no activity.
+/// The state of the session. The question does not count as activity.
 async fn state(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointHandler<'_>) -> Result<Reply, Error> {
     let gate = handler.gate;
     let Some(cookie) = presented(gate, call.headers, handler.origin.address)? else {
@@ -189,7 +190,7 @@ async fn state(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointHan
     let found = gate.engine.browser_session(&cookie, &|session| gate.browser_rules(session)).await;
     handler.tell(&found);
     match found {
-        // To a copied cookie, the session says nothing of its user.
+        // The session reveals nothing about its user to the holder of a copied cookie.
         Ok(live) if !gate.engine.admits_device(browser.device, &live.session, shown_device(call.headers)) => {
             Ok(browser.dialect.none())
         }

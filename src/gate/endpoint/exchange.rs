@@ -13,7 +13,7 @@ use rotogate_core::limit::Source;
 use rotogate_core::token::claims::AccessToken;
 
 impl EndpointCommand<'_> {
-    /// Exchanges the token of a user. The verifier of requests judges it, at this moment; the limits count the client.
+    /// Exchanges the token of a user. The token is verified like the token of a request; the limits count the client.
     // Requirement D1.
     pub(super) async fn exchange(
         &self,
@@ -48,9 +48,9 @@ impl EndpointCommand<'_> {
     }
 }
 
-/// The actor is the client itself.
+/// Checks that the actor token belongs to the client itself.
 // Requirement D1.
 fn is_actor(client: &Client, actor: &AccessToken) -> Result<(), Denial> {
     let is_it = actor.is_clients_own() && actor.client.as_deref() == Some(&*client.id);
-    if is_it { Ok(()) } else { Err(Denial::NotExchangeable("the actor is another one than the client")) }
+    if is_it { Ok(()) } else { Err(Denial::NotExchangeable("the actor is not the client")) }
 }

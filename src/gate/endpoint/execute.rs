@@ -1,4 +1,4 @@
-//! Carries out the commands of dialects.
+//! Executes the commands of dialects.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,17 +54,17 @@ impl<'a> ProofOfPossession<'a> {
 /// The key and the client certificate that tokens are bound to.
 pub(super) type Binding<'a> = (Option<OnceProof<'a>>, Option<CertificateThumbprint>);
 
-/// What a command's request says besides the command.
+/// The parts of a command's request besides the command.
 #[derive(Clone, Copy)]
 pub(super) struct CommandRequest<'a> {
-    /// The account that its path names.
+    /// The account that the request's path names.
     pub(super) account: Option<&'a str>,
     pub(super) origin: &'a Origin,
     pub(super) arrived: Arrival,
     pub(super) presented: ProofOfPossession<'a>,
 }
 
-/// Executes a command, and counts the grant that it asks for.
+/// Executes a command, and counts the grant that the command requests.
 pub(super) async fn execute(
     gate: &Inner,
     endpoint: &Ready,
@@ -179,7 +179,7 @@ pub(super) async fn own_keys(
     keys.own(&gate.engine, verified.token().own()?, request, by_cookie, origin).await
 }
 
-/// Checks the access token of a user, or the session cookie of their browser: the latter, if the second is true.
+/// Checks the access token of a user, or, if the flag is true, the session cookie of their browser.
 async fn check_own(
     gate: &Arc<Inner>,
     endpoint: &Ready,
@@ -239,7 +239,7 @@ impl ReadCredential {
 
     /// The credential as the engine exchanges it.
     fn exchange(&self) -> Result<Exchange<'_>, Denial> {
-        // Another issuer's token is not a refresh credential here, and the reply reveals no more.
+        // Another issuer's token is not a refresh credential at this gate. The reply does not reveal the difference.
         let own = |access| AccessToken::own(access).map_err(|_| Denial::UnknownRefreshToken);
         match self {
             Self::Refresh(token) => Ok(Exchange::Refresh(token)),
@@ -259,7 +259,7 @@ pub(super) struct EndpointCommand<'a> {
 }
 
 impl EndpointCommand<'_> {
-    /// Does what another issuer reports.
+    /// Executes the report of another issuer.
     async fn end_elsewhere(&self, notice: &Notice) -> Result<(), Error> {
         let reported = self.gate.judge_notice(self.origin, || match (&notice.token, notice.is_authenticated) {
             (_, false) => Err(Denial::RefusedEvent(EventFlaw::Authentication)),
@@ -275,7 +275,7 @@ impl EndpointCommand<'_> {
         self.gate.take_notice(&notice.issuer, notice.protocol, reported, self.origin).await.map(drop)
     }
 
-    /// A token for a confidential client's own account.
+    /// Issues a token for a confidential client's own account.
     async fn client_token(
         &self,
         client: PresentedClient,
@@ -305,7 +305,7 @@ impl EndpointCommand<'_> {
         self.gate.engine.tell_held_up(&denial.into(), self.origin, of);
     }
 
-    /// Says whether a token is good (RFC 7662).
+    /// Answers whether a token is good (RFC 7662).
     async fn introspect(&self, client: PresentedClient, token: &SecretString) -> Result<Outcome, Error> {
         let client = self.client(Some(client), None).await?;
         // RFC 7662 §2.1: the client must be authenticated, or anyone could scan for valid tokens.
@@ -324,7 +324,7 @@ impl EndpointCommand<'_> {
     }
 
     /// Checks a token of a presenter who need not have the key that the token is bound to: introspection and revocation
-    /// take no proof (requirement N38). It must be valid now, and for this endpoint.
+    /// take no proof (requirement N38). The token must be valid now, and for this endpoint.
     fn check_unproved(&self, token: &SecretString, source: Source<'_>) -> Result<Arc<Verified>, Denial> {
         let credential = Credential::maybe_bound(token.expose_secret());
         let verified = self.gate.checker.check(credential, || self.gate.shown(source))?;
@@ -332,14 +332,14 @@ impl EndpointCommand<'_> {
         Ok(verified)
     }
 
-    /// Checks a token, and waits for its issuer if that decides.
+    /// Checks a token, and waits for its issuer if the issuer must decide.
     async fn check_waiting(&self, token: &SecretString, source: Source<'_>) -> Result<Arc<Verified>, Denial> {
         let verified = self.wait_for(Credential::new(token.expose_secret()), source).await?;
         self.concerns(verified.token())?;
         Ok(verified)
     }
 
-    /// Checks a token, for any audience and account, and waits for its issuer if that decides.
+    /// Checks a token, for any audience and account, and waits for its issuer if the issuer must decide.
     pub(super) async fn wait_for(
         &self,
         credential: Credential<'_>,
@@ -355,7 +355,7 @@ impl EndpointCommand<'_> {
         check(settled.introspected()).map_err(|denial| settled.refusal(denial))
     }
 
-    /// Verifies a token, accepting one that is revoked, or that expired at most `expired_for_at_most` ago.
+    /// Verifies a token, also if it is revoked, or expired at most `expired_for_at_most` ago.
     fn verify_ignoring_expiry(
         &self,
         token: &SecretString,
@@ -365,7 +365,7 @@ impl EndpointCommand<'_> {
         self.gate.checker.verify_ignoring_expiry(token.expose_secret(), expired_for_at_most, shown)
     }
 
-    /// Whether a token is for an audience that this gate serves, and for this endpoint's account.
+    /// Checks that a token is for an audience that this gate serves, and for this endpoint's account.
     fn concerns(&self, token: &AccessToken) -> Result<(), Denial> {
         if !self.gate.serves_audience_of(token) {
             return Err(Denial::WrongAudience);
@@ -373,7 +373,7 @@ impl EndpointCommand<'_> {
         self.is_of_account(token)
     }
 
-    /// Whether a token is of the endpoint's account. A client's own token has no account, and passes.
+    /// Checks that a token belongs to the endpoint's account. A client's own token has no account, and passes.
     fn is_of_account(&self, token: &AccessToken) -> Result<(), Denial> {
         let known = self.account.has(token.account()) || token.is_clients_own();
         if known { Ok(()) } else { Err(Denial::OtherAccount) }
@@ -397,7 +397,7 @@ impl EndpointCommand<'_> {
         Ok(Box::new(found))
     }
 
-    /// Checks a token that its own rotation revoked: it is good as long as that rotation may be replayed.
+    /// Checks a token that its own rotation revoked: it is accepted as long as that rotation may be replayed.
     async fn check_superseded(&self, token: &SecretString) -> Result<CheckedToken, Error> {
         let access = self.verify_ignoring_expiry(token, Duration::ZERO)?;
         self.concerns(&access)?;
@@ -423,7 +423,7 @@ impl EndpointCommand<'_> {
     }
 
     /// Ends the session of a token that has expired or was rotated away. The token is refused, but its session may
-    /// still be live, and its holder asks to end it (requirement R16).
+    /// still be live, and the token's holder asks to end it (requirement R16).
     async fn log_out_dead(&self, access: &SecretString, denial: Denial) -> Result<(), Error> {
         if !matches!(denial, Denial::TokenExpired | Denial::TokenRevoked) {
             return Ok(());
@@ -452,7 +452,7 @@ impl EndpointCommand<'_> {
         }
         let read = self.verify_ignoring_expiry(token, Duration::ZERO);
         let Ok(access) = decided(read)? else { return Ok(()) };
-        // Only its own issuer can end a token.
+        // Only the issuer of a token can end it, so another issuer's token is ignored.
         let Ok(own) = access.own() else { return Ok(()) };
         if access.client.as_deref() == Some(&*client.id) {
             self.is_of_account(&access)?;

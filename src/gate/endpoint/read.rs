@@ -1,5 +1,5 @@
 //! Reads the body of a request to an endpoint (requirements A4, A10, A11). A small body is read from any client. A
-//! longer one costs memory and parsing time, so the gate reads it only after it has found a good token, in the head or
+//! longer body costs memory and parsing time, so the gate reads it only after it has found a good token, in the head or
 //! in the first bytes of the body. While the gate waits for a body without a good token, the request holds a permit of
 //! a small pool.
 

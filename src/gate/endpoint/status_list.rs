@@ -11,10 +11,10 @@ use rotogate_core::overload::TRY_AGAIN;
 use rotogate_core::reason::Reason;
 use rotogate_core::reply;
 
-/// The list of this number.
+/// The list with this number.
 ///
 /// # Errors
-/// There is no such list; or what has ended lately is not known.
+/// There is no such list, or the lists are out of date.
 // Requirements S1, S6.
 pub(in crate::gate) fn status_list(gate: &Inner, number: u32, parts: &Parts) -> Result<(Reply, Reason), Denial> {
     let lists = gate.engine.status_lists().ok_or(Denial::NoRoute)?;
@@ -45,7 +45,7 @@ pub(in crate::gate) fn status_list(gate: &Inner, number: u32, parts: &Parts) -> 
     Ok((open(reply), Reason::ANSWERED))
 }
 
-/// Scripts of every page may read it: it is public.
+/// Allows scripts of every page to read the reply, because lists are public.
 fn open(mut reply: Reply) -> Reply {
     reply.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     reply

@@ -25,9 +25,9 @@ pub(super) struct Ready {
     pub(super) dialect: Arc<dyn Dialect>,
     pub(super) profile: Profile,
     pub(super) clients: Option<Vec<Box<str>>>,
-    /// The names in its metadata, if it has some.
+    /// The names in the endpoint's metadata, if it has metadata.
     pub(super) published: Option<Published>,
-    /// The client of the endpoint's sessions, if the protocol names none. It is public.
+    /// The client of the endpoint's sessions, if the protocol names no client. This client is public.
     pub(super) client: Option<Arc<Client>>,
     pub(super) accepts: Vec<Box<str>>,
     /// The dialects of `accepts` whose access token is its own refresh credential.
@@ -35,11 +35,11 @@ pub(super) struct Ready {
     /// The relay to the provider behind the endpoint.
     #[cfg(feature = "relay")]
     pub(super) relay: Option<Arc<EndpointRelay>>,
-    /// The login of browsers, if the endpoint is one.
+    /// The login of browsers, if this is the browser endpoint.
     pub(super) browser: Option<Arc<BrowserEndpoint>>,
-    /// The listeners that serve the endpoint. Empty: all.
+    /// The listeners that serve the endpoint. If empty, all listeners.
     pub(super) listeners: Vec<Box<str>>,
-    /// The one account that the endpoint is for.
+    /// The only account that the endpoint serves, if it is bound to one.
     pub(super) account: Option<Box<str>>,
     /// Whether a path of the endpoint contains `{account}`.
     pub(super) names_accounts: bool,
@@ -58,12 +58,12 @@ pub(in crate::gate) struct CommonRules<'a> {
     pub(in crate::gate) clients: &'a [Client],
     pub(in crate::gate) issuer: &'a str,
     pub(in crate::gate) public_url: &'a str,
-    /// For the metadata of `issuer`.
+    /// The authorization endpoint, for the metadata of `issuer`.
     pub(in crate::gate) authorization_endpoint: Option<&'a str>,
     pub(in crate::gate) has_directory: bool,
     pub(in crate::gate) is_issuer: bool,
     pub(in crate::gate) uses_dpop: bool,
-    /// Whether some issuer's identity assertions are grants.
+    /// Whether some issuer's identity assertions are accepted as grants.
     pub(in crate::gate) takes_id_jag: bool,
     /// The path of the endpoint for global revocation, if there is one alone: the metadata has no place for one of each
     /// issuer.
@@ -143,13 +143,13 @@ impl Ready {
     }
 }
 
-/// The client of an endpoint's sessions, if the protocol names none: the registered client, with its grants and scopes;
-/// or a public client with the dialect's default name, if no client of that name is registered. A confidential client
-/// is an error, because it could not authenticate (requirement R20).
+/// The client of an endpoint's sessions, if the protocol names no client: the registered client, with its grants and
+/// scopes; or a public client with the dialect's default name, if no client with this name is registered. A
+/// confidential client is an error, because it could not authenticate (requirement R20).
 fn own_client(endpoint: &Endpoint, clients: &[Client]) -> Result<Option<Arc<Client>>, String> {
     let default = endpoint.dialect.client();
     let Some(id) = endpoint.client.as_deref().or(default) else { return Ok(None) };
-    // The last of several clients with one id counts.
+    // If several clients have the same id, the last one counts.
     match clients.iter().rev().find(|client| *client.id == *id) {
         Some(client) if client.is_confidential() => Err(format!(
             "the client {id:?} is confidential, and this protocol has no place for its secret; name a public client"
@@ -221,7 +221,7 @@ pub(in crate::gate) struct Endpoints {
     exact: matchit::Router<PathEntry>,
     /// The templates in lower case, to find near misses.
     loose: matchit::Router<Option<usize>>,
-    /// Each document of metadata.
+    /// All metadata documents.
     metadata: Vec<Bytes>,
 }
 
@@ -254,9 +254,9 @@ pub(in crate::gate) enum Hit {
     Metadata(usize),
     /// The document of the resource at this position.
     Resource(usize),
-    /// The status list of this number.
+    /// The status list with this number.
     StatusList(u32),
-    /// A near miss of a path of this endpoint; with `None`, of one of the gate's own paths.
+    /// A near miss of a path of this endpoint, or, with `None`, of one of the gate's own paths.
     NearMiss(Option<usize>),
 }
 
@@ -321,8 +321,8 @@ impl Endpoints {
         Ok(names_accounts)
     }
 
-    /// Inserts the metadata of an OAuth endpoint. The first endpoint's metadata is that of the gate's issuer; each
-    /// later endpoint has an issuer of its own path. Returns its names.
+    /// Inserts the metadata of an OAuth endpoint. The first endpoint's metadata names the gate's issuer; each later
+    /// endpoint has an issuer with its own path. Returns the names in the metadata.
     fn insert_metadata(
         &mut self,
         endpoint: &Endpoint,
@@ -382,7 +382,7 @@ impl Endpoints {
         self.for_session(session).map(|ready| &ready.profile)
     }
 
-    /// The client of the endpoint at which a session refreshes, if the protocol names none.
+    /// The client of the endpoint at which a session refreshes, if the protocol names no client.
     pub(in crate::gate) fn client_of(&self, session: &Session) -> Option<&Arc<Client>> {
         self.for_session(session)?.client.as_ref().filter(|client| client.id == session.client)
     }
@@ -406,7 +406,7 @@ impl Endpoints {
             ready.accepts.contains(&session.dialect)
                 && ready.clients.as_ref().is_none_or(|clients| clients.contains(&session.client))
         };
-        // The endpoint of the session's own dialect precedes one that also accepts its sessions.
+        // The endpoint of the session's own dialect precedes an endpoint that only accepts its sessions.
         let is_own = |ready: &&Ready| *ready.dialect.name() == *session.dialect;
         self.ready.iter().filter(serves).find(is_own).or_else(|| self.ready.iter().find(serves))
     }
@@ -421,13 +421,13 @@ impl Endpoints {
         self.metadata.get(index).cloned().unwrap_or_default()
     }
 
-    /// Whether an operation serves upgrades only.
+    /// Does an operation serve only upgrades?
     pub(in crate::gate) fn upgrades(&self, operation: &MatchedOperation) -> bool {
         let endpoint = self.ready.get(operation.endpoint);
         endpoint.is_some_and(|endpoint| endpoint.dialect.upgrades(operation.served.operation))
     }
 
-    /// The listeners that serve an operation. Empty: all.
+    /// The listeners that serve an operation. If empty, all listeners.
     pub(in crate::gate) fn listeners(&self, operation: &MatchedOperation) -> &[Box<str>] {
         self.ready.get(operation.endpoint).map_or(&[], |endpoint| &endpoint.listeners)
     }
@@ -478,7 +478,7 @@ impl Endpoints {
     }
 }
 
-/// A number as the URL of a list has it.
+/// The number in the URL of a list, which has only one spelling.
 fn number(text: Option<&str>) -> Option<u32> {
     text.and_then(|text| text.parse::<u32>().ok().filter(|number| number.to_string() == text))
 }

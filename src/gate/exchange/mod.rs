@@ -1,4 +1,4 @@
-//! Exchange towards upstreams, after the permit: the caller was judged on this request before the table is read, and the
+//! Exchange towards upstreams, after the permit: the caller is judged for the request before the table is read, and the
 //! upstream gets the exchanged token in place of the caller's.
 
 use std::collections::{BTreeMap, HashMap};
@@ -30,13 +30,14 @@ use table::{Entry, EntryKey, Table};
 
 /// The most requests that wait for one provider.
 const MAX_WAITING: usize = 256;
-/// The most of them of one caller.
+/// The most waiting requests of one caller.
 const MAX_OF_CALLER: usize = 16;
 /// How long a refusal of the provider is kept.
 const REFUSED_FOR: Duration = Duration::from_secs(5);
-/// The delay before a retry where the provider says none; and before the next try after it refused the gate.
+/// The delay before a retry if the provider names no delay, and before the next attempt after the provider refused the
+/// gate.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
-/// How often what is over, or revoked, leaves the table.
+/// How often expired and revoked entries are removed from the table.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// Why a request does not reach its upstream.
@@ -66,7 +67,7 @@ struct Exchanged(HeaderValue);
 #[derive(Clone)]
 pub(in crate::gate) struct ClaimsChallenge(pub(in crate::gate) HeaderValue);
 
-/// The tokens for upstreams, and the questions for them.
+/// The tokens for upstreams, and the running requests for such tokens.
 #[derive(Default)]
 pub(in crate::gate) struct Exchanges {
     state: Mutex<ExchangeState>,
@@ -90,7 +91,7 @@ impl std::fmt::Debug for Exchanges {
     }
 }
 
-/// A request among those that wait.
+/// The place of a waiting request.
 struct Place<'a> {
     exchanges: &'a Exchanges,
     provider: &'a Arc<str>,
@@ -114,7 +115,7 @@ fn leave<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
     }
 }
 
-/// Ends a flight, also if its task panics.
+/// Ends a flight, even if its task panics.
 struct FlightEnd {
     gate: Arc<Inner>,
     key: EntryKey,
@@ -128,12 +129,12 @@ impl Drop for FlightEnd {
 
 const UNAVAILABLE: Denial = Denial::ExchangeUnavailable(TRY_AGAIN);
 
-/// The key of an entry. Two callers, issuers, upstreams or settings never have one.
+/// The key of an entry. It differs for different callers, issuers, upstreams and settings.
 fn key_of(exchange: &UpstreamExchange, caller: &Verified) -> Option<EntryKey> {
     Some((*exchange.tag(), caller.digest(digest)?))
 }
 
-/// A keyed digest of a token and its issuer, each behind its length.
+/// A keyed digest of a token and its issuer, each preceded by its length.
 fn digest(token: &AccessToken) -> Option<[u8; 32]> {
     static KEY: LazyLock<Option<hmac::Key>> =
         LazyLock::new(|| Some(hmac::Key::new(hmac::HMAC_SHA256, random::<32>().ok()?.as_slice())));
@@ -145,7 +146,7 @@ fn digest(token: &AccessToken) -> Option<[u8; 32]> {
     tag.sign().as_ref().try_into().ok()
 }
 
-/// The session of a caller at its issuer, or all without one.
+/// The caller's session at its issuer, or, without a session, the whole caller.
 fn session_of(token: &AccessToken) -> Box<[u8]> {
     let (kind, of) = match token.issuer_session() {
         Some(session) => (1, session),
@@ -154,7 +155,7 @@ fn session_of(token: &AccessToken) -> Box<[u8]> {
     [token.issuer().as_bytes(), &[0, kind], of.as_bytes()].concat().into()
 }
 
-/// The header of a token, whose bytes are zeroised with it.
+/// The header of a token, whose bytes are zeroised when it is dropped.
 fn header(token: &ExchangedToken) -> Option<HeaderValue> {
     let text = Zeroizing::new([b"Bearer ", token.token.as_bytes()].concat());
     let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(text)).ok()?;
@@ -162,10 +163,10 @@ fn header(token: &ExchangedToken) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// The token of a permitted request for the service behind the gate: the exchanged one, or that of a session.
+/// The token of a permitted request for the service behind the gate: the exchanged token, or the token of a session.
 ///
 /// # Errors
-/// Without its token, the request is not sent.
+/// The token is missing, so the request is not sent.
 // Requirement D11.
 pub(in crate::gate) fn token_for_upstream(
     gate: &Arc<Inner>,
@@ -186,7 +187,7 @@ impl Exchanges {
         state.table.find(key, now).map(|entry| (entry.answer.clone(), now >= entry.renew_from))
     }
 
-    /// Drops what the provider answered about a token: the upstream did not accept it.
+    /// Drops the provider's answer about a token, because the upstream did not accept the exchanged token.
     pub(in crate::gate) fn drop_entry(&self, exchange: &UpstreamExchange, caller: &Verified) {
         if let Some(key) = key_of(exchange, caller) {
             self.state.lock().table.remove(&key);
@@ -203,7 +204,7 @@ impl Exchanges {
         *self.results.lock().entry((Arc::clone(&exchange.provider), result)).or_default() += 1;
     }
 
-    /// A place among those that wait, and the flight to wait for; it begins one.
+    /// A place among the waiting requests, and the flight to wait for, which is begun if none is running.
     // Requirements D13 and D16.
     fn join<'a>(
         &'a self,
@@ -225,7 +226,7 @@ impl Exchanges {
         Ok((Place { exchanges: self, provider: &exchange.provider, holder }, flight))
     }
 
-    /// The flight for a key. It has a task of its own: a client that leaves cancels nothing.
+    /// The flight for a key. It runs in its own task, so that a client that disconnects does not cancel it.
     fn flight(
         &self,
         state: &mut ExchangeState,
@@ -256,7 +257,7 @@ impl Exchanges {
 }
 
 impl Inner {
-    /// Keeps what the provider answered.
+    /// Keeps the provider's answer.
     // Requirements D12, D14 and D15.
     fn settle_exchange(
         &self,
@@ -268,7 +269,7 @@ impl Inner {
         let (now, exchanges) = (self.engine.clock().now(), &self.running.exchanges);
         let session = session_of(caller.token());
         let is_over = |caller: &Arc<Verified>| self.checker.check_known(Arc::clone(caller), &mut ()).is_err();
-        // Revoked meanwhile: the exchanged token is dropped.
+        // The caller's token was revoked meanwhile, so the exchanged token is dropped.
         if let Err(denial) = self.checker.check_known(Arc::clone(&caller), &mut ()) {
             exchanges.count(exchange, "revoked");
             exchanges.state.lock().table.remove_session(&session);
@@ -335,7 +336,7 @@ impl Inner {
     fn exchanging(permitted: &Permitted) -> Option<Result<Exchanging<'_>, Denial>> {
         let exchange = permitted.route().exchange.as_ref()?;
         let caller = permitted.caller().ok_or(Denial::NoCredential);
-        // Tokens of other issuers, and ours, are for others than this provider.
+        // Only tokens of the configured issuer are sent to the provider.
         let is_of = |caller: &&Arc<Verified>| {
             **caller.token().issuer_name() == *exchange.issuer && caller.session_token().is_none()
         };
@@ -388,11 +389,11 @@ impl Inner {
         Ok(())
     }
 
-    /// The token for the upstream of a permitted request; `None` if its upstream has no exchange. The caller's token never
-    /// is it.
+    /// The token for the upstream of a permitted request; `None` if its upstream has no exchange. It is never the
+    /// caller's token.
     ///
     /// # Errors
-    /// There is none now.
+    /// No token is available now.
     // Requirement D11.
     pub(in crate::gate) fn exchanged_token(
         self: &Arc<Self>,
@@ -408,7 +409,7 @@ impl Inner {
         let key = key_of(exchange, caller).ok_or(UNAVAILABLE)?;
         let (answer, is_old) = exchanges.find(&key, self.engine.clock().now()).ok_or(UNAVAILABLE)?;
         if is_old && answer.is_ok() {
-            // If it fails, the old one serves on.
+            // If the renewal fails, the old token is still used.
             let _ = exchanges.flight(&mut exchanges.state.lock(), self, exchange, caller, key);
         }
         answer.map(Some).map_err(|refusal| {

@@ -1,4 +1,4 @@
-//! What providers answered: a bounded table. A session is an index, by which its entries are counted.
+//! A bounded table of providers' answers. An index by session counts the entries of each session.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -7,7 +7,7 @@ use http::HeaderValue;
 use super::ExchangeRefusal;
 use rotogate_core::clock::Timestamp;
 
-/// The key of an entry: what distinguishes the exchange, and a keyed digest of issuer and token.
+/// The key of an entry: the exchange's tag, and a keyed digest of issuer and token.
 pub(super) type EntryKey = ([u8; 32], [u8; 32]);
 
 /// The most entries of one session.
@@ -27,7 +27,7 @@ pub(super) struct Table<C> {
 /// What a provider answered.
 pub(super) struct Entry<C> {
     pub(super) answer: Result<HeaderValue, ExchangeRefusal>,
-    /// From when on it is renewed while it still serves.
+    /// The time from which the entry is renewed in the background while it is still used.
     pub(super) renew_from: Timestamp,
     pub(super) until: Timestamp,
     pub(super) session: Box<[u8]>,
@@ -52,7 +52,8 @@ impl<C> Table<C> {
         self.known.get(key).filter(|entry| now < entry.until)
     }
 
-    /// Adds an entry, in place of one with its key. The oldest of its session, and then the ones that end first, give way.
+    /// Adds an entry, or replaces the entry with the same key. If there is no room, the oldest entry of its session is
+    /// dropped, and then the entries that expire first.
     // Requirement D14.
     pub(super) fn insert(&mut self, key: EntryKey, entry: Entry<C>) {
         self.remove(&key);
@@ -133,7 +134,7 @@ mod tests {
         assert!(table.find(&key(11), now).is_none() && table.find(&key(12), now).is_some());
         table.insert(key(30), entry("other", 100, 10));
         assert_eq!(table.len(), MAX_OF_SESSION + 1, "another session has its own");
-        // The same key again takes no other's place.
+        // Replacing an entry evicts no other entry.
         table.insert(key(19), entry("s", 100, 10));
         assert!(table.find(&key(12), now).is_some());
         assert!(table.find(&key(19), Timestamp::from_secs(100)).is_none(), "it is over");

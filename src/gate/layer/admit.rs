@@ -1,4 +1,4 @@
-//! Steps 1 to 7 of a request: the decision where the request goes.
+//! Steps 1 to 7 of a request: they decide where the request goes.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -31,13 +31,13 @@ use rotogate_core::token::observer::Observer;
 
 /// Where a request goes.
 pub(in crate::gate) enum Admission {
-    /// To the service, with the permit of its route's policy.
+    /// The request goes to the service, with the permit of its route's policy.
     In(Permitted),
-    /// To the service, once the body of its call (MCP) is judged.
+    /// The request goes to the service, once the body of its call (MCP) is judged.
     Call(Permitted),
     /// To one of our endpoints.
     Endpoint(Hit),
-    /// To the service, without a caller: a `require()` there decides.
+    /// The request goes to the service without a caller: a `require()` in the service decides.
     Undecided(Undecided, Permitted),
     /// The request is refused.
     Refused(Denial, Option<Arc<Route>>),
@@ -50,14 +50,14 @@ pub(in crate::gate) enum Admission {
 pub(in crate::gate) enum EndpointMatch {
     /// The endpoint serves the request.
     Serve,
-    /// The match is ignored: the endpoint itself asks for the decision of the route.
+    /// The match is ignored: the endpoint itself requests the route's decision.
     Skip,
-    /// The request is refused: another proxy would forward it past the endpoint.
+    /// The request is refused: another proxy would forward it without the endpoint's answer.
     Refuse,
 }
 
 impl Admission {
-    /// Must a decision about an admitted request still be made, or its proof be counted in the store that gates share?
+    /// Must an admitted request still wait for a decision, or for its proof to be counted in the shared store?
     pub(super) fn is_pending(&self) -> bool {
         match self {
             Self::In(permitted) | Self::Call(permitted) | Self::Undecided(_, permitted) => permitted.is_pending(),
@@ -66,7 +66,7 @@ impl Admission {
     }
 }
 
-/// What a permit may still owe, in order: between the two, the limits count the request.
+/// The steps that a permit may still need, in order. The limits count the request between the two steps.
 #[derive(Clone, Copy)]
 enum Completion {
     Proof,
@@ -79,13 +79,13 @@ fn takes_bad_for_none(policy: &RoutePolicy) -> bool {
 }
 
 impl<M> GateLayer<M> {
-    /// Decides by steps 1 to 7. Nothing is awaited: all data are in memory.
+    /// Decides by steps 1 to 7. Does not await anything, because all data are in memory.
     pub(in crate::gate) fn admit(&self, parts: &mut Parts, endpoints: EndpointMatch) -> Admission {
         self.admit_observed(parts, endpoints, &mut ())
     }
 
     /// [`Self::admit`] with an observer. An observer that continues after a refusal may get another admission than the
-    /// request: the first refusal counts.
+    /// request would: the first refusal counts.
     pub(super) fn admit_observed<O: Observer>(
         &self,
         parts: &mut Parts,
@@ -110,18 +110,18 @@ impl<M> GateLayer<M> {
             Ok(host) => host,
             Err(denial) => return Admission::Refused(denial, None),
         };
-        // 3. Endpoint. Before any route, so that no route, however wide, can shadow or forward an endpoint.
+        // 3. Endpoint. It precedes the routes, so that no route, however wide, can shadow or forward an endpoint.
         if let Some(admission) = self.at_endpoint(parts, &path, raw, endpoints) {
             return admission;
         }
-        // 4. Route. Its policy says what steps 5 to 7 require.
+        // 4. Route. Its policy states the requirements of steps 5 to 7.
         let preflight = preflight::requested_method(&parts.method, &parts.headers);
         let method = preflight.as_ref().unwrap_or(&parts.method);
         let route = match self.route(parts, host, method, &path, observer) {
             Ok(route) => route,
             Err(admission) => return admission,
         };
-        // The path is set anew below.
+        // The path is copied, because the request's path is replaced below.
         let judged_path = depends_on_path(&route.policy).then(|| path.as_str().to_owned());
         if path.is_rewritten() {
             let may_stay = self.may_stay(&path, raw);
@@ -133,8 +133,8 @@ impl<M> GateLayer<M> {
             }
         }
         if preflight.is_some() && route.policy.preflight_to_upstream {
-            // Browsers send preflights without credentials. A credential here was not verified, and a route that
-            // forwards tokens would forward it as a verified one.
+            // Browsers send preflights without credentials. A credential in a preflight was not verified, and a route
+            // that forwards tokens would forward it like a verified one.
             parts.headers.remove(AUTHORIZATION);
             return Admission::In(policy::permit_anonymous(route, self.by()).counted(None));
         }
@@ -196,7 +196,7 @@ impl<M> GateLayer<M> {
         }
     }
 
-    /// Logs refusals of steps 5 to 7 that an operator should know of.
+    /// Logs the refusals of steps 5 to 7 that an operator should know about.
     fn report(&self, parts: &Parts, denial: Denial, policy: &RoutePolicy) {
         let gate = &self.gate.0;
         if denial == Denial::WrongAudience
@@ -288,7 +288,7 @@ impl<M> GateLayer<M> {
         Admission::WrongMethod(if reply::is_grpc(&parts.headers) {
             respond::denied_grpc(Denial::MethodNotAllowed)
         } else {
-            // Any route of the path determines the dialect: the routes differ in methods only.
+            // Any route of the path determines the dialect: the routes differ only in their methods.
             let route = allowed.iter().find_map(|method| match gate.routes.find(Some(host), method, path) {
                 Match::Found(route) | Match::Ambiguous(route) => Some(route),
                 Match::MethodNotAllowed(_) | Match::None => None,
@@ -315,8 +315,8 @@ impl<M> GateLayer<M> {
         methods.iter().filter(is_here).cloned().collect()
     }
 
-    /// The event that a request must wait for before it can be decided; `None` if no pending event could decide it, or
-    /// too many requests wait.
+    /// The event that a request must wait for before the gate can decide about it; `None` if no pending event could
+    /// decide, or if too many requests wait.
     pub(super) fn awaited(&self, parts: &Parts, admission: &Admission) -> Option<Awaited> {
         match admission {
             Admission::Refused(denial, Some(route)) => awaited(&self.gate.0, parts, *denial, &route.policy),
@@ -342,7 +342,7 @@ impl<M> GateLayer<M> {
             Settled::take_back(parts);
         }
         let mut admission = self.completed(admission, parts, Completion::Proof).await;
-        // An endpoint that asks for the decision of the route counts the call.
+        // An endpoint that requests the route's decision counts the call itself.
         if endpoints != EndpointMatch::Skip {
             admission = self.count(admission, parts).await;
         }
@@ -370,7 +370,7 @@ impl<M> GateLayer<M> {
             (Ok(permitted), None) if is_call => Admission::Call(permitted),
             (Ok(permitted), None) => Admission::In(permitted),
             (Ok(anonymous), Some(undecided)) => Admission::Undecided(undecided, anonymous),
-            // The same answer as for a proof that was used at this gate.
+            // The answer is the same as for a proof that was used at this gate.
             (Err(denial), _) if takes_bad_for_none(&route.policy) => match NotGood::from_denial(denial) {
                 Ok(_) => Admission::In(policy::permit_anonymous(&route, by)),
                 Err(denial) => Admission::Refused(denial, Some(route)),
@@ -379,7 +379,7 @@ impl<M> GateLayer<M> {
         }
     }
 
-    /// The decision, after a wait if one is needed.
+    /// The decision, after a wait if the decision needs one.
     pub(in crate::gate) async fn admit_waiting(&self, parts: &mut Parts, endpoints: EndpointMatch) -> Admission {
         let admission = self.admit(parts, endpoints);
         let wait = self.awaited(parts, &admission);

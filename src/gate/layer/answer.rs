@@ -130,8 +130,8 @@ impl<S, M> GateService<S, M> {
 }
 
 impl<M> GateLayer<M> {
-    /// Step 8, prepare. Concurrency bounds first: a request beyond one is not changed. The state of the request is kept
-    /// only for a caller or a verdict; other requests cost nothing here.
+    /// Step 8, prepare. Concurrency bounds are judged first, so that a request beyond a bound is not changed. The state
+    /// of the request is kept only for a caller or a verdict, so that other requests cost nothing here.
     pub(super) fn prepared(
         &self,
         parts: &mut Parts,
@@ -169,7 +169,7 @@ impl<M> GateLayer<M> {
         let keep =
             |permitted| PassedRequest { gate: Arc::clone(gate), permitted, counted, is_guarded: true, undecided: None };
         if self.headers_only {
-            // A layer in front may have put a caller there, which must not pass.
+            // A layer in front may have inserted a caller, which must not reach the service.
             parts.extensions.remove::<Permitted>();
             return Ok(is_kept.then(|| keep(permitted)));
         }

@@ -1,4 +1,4 @@
-//! What proves the caller to the service behind: an assertion, or a transaction token.
+//! The proof of the caller for the service behind the gate: an assertion, or a transaction token.
 
 use http::request::Parts;
 use http::{HeaderName, HeaderValue};
@@ -9,7 +9,7 @@ use rotogate_core::policy::Permitted;
 use rotogate_core::route::AssertionForm;
 use rotogate_core::token::assertion::{TRANSACTION_HEADER, Transaction, TransactionRequest};
 
-/// The header for the service of this route; `None` without a caller, and where the route sends none.
+/// The header for the service of this route; `None` without a caller, and if the route sends no assertion.
 ///
 /// # Errors
 /// [`Denial::AssertionUnavailable`].

@@ -46,11 +46,11 @@ pub(in crate::gate) struct Settled {
     /// The issuer answered after the request arrived: a key that is still missing does not exist.
     is_final: bool,
     introspected: Option<Introspected>,
-    /// That of a session, or of an API key.
+    /// The answer about a session, or about an API key.
     session: Option<SessionAnswer>,
 }
 
-/// The wait of a refused request; `None` if no pending event could decide it, or too many requests wait.
+/// The wait of a refused request; `None` if no pending event could decide about it, or if too many requests wait.
 pub(in crate::gate) fn awaited(
     gate: &Arc<Inner>,
     parts: &Parts,
@@ -91,7 +91,7 @@ pub(in crate::gate) fn awaited_token(
     wait(gate, token, denial, address.map(Holder::address), address, None)
 }
 
-/// May an event that is under way decide the request?
+/// May a pending event decide about a request with this denial?
 const fn is_awaited(denial: Denial) -> bool {
     matches!(
         denial,
@@ -120,7 +120,7 @@ fn wait(
 }
 
 impl Awaited {
-    /// Waits, for a bounded time.
+    /// Waits until the answer has arrived or the time limit has passed.
     pub(in crate::gate) async fn settled(self) -> Settled {
         match self.what {
             Wait::Keys(keys) => Settled { is_final: keys.ended().await, introspected: None, session: None },
@@ -175,7 +175,7 @@ impl Settled {
         self.introspected.as_ref()
     }
 
-    /// The final refusal of the request, from the second decision's.
+    /// The final refusal of the request, from the refusal of the second decision.
     pub(in crate::gate) fn refusal(&self, denial: Denial) -> Denial {
         match denial {
             Denial::KeysUnavailable(_) if self.is_final => Denial::UnknownKey,

@@ -24,7 +24,7 @@ use rotogate_core::overload::{Holder, PoolPermit, Refusal};
 use rotogate_core::policy::{self, Permitted};
 use rotogate_core::reason::Reason;
 
-/// The time limit for the body of a call, whose caller has a good token.
+/// The time limit for the body of a call. Its caller has a good token.
 const BODY_WITHIN: Duration = Duration::from_secs(10);
 
 /// Why a body was not read.

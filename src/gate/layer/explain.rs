@@ -39,17 +39,17 @@ struct Decision {
     caller: Option<Arc<Verified>>,
     /// The reply to a refused request.
     refusal: Option<Reply>,
-    /// The endpoint or document of the gate that answers, if one does.
+    /// The endpoint or document of the gate that answers the request, if one does.
     endpoint: Option<String>,
-    /// Why that endpoint cannot answer now.
+    /// Why this endpoint cannot answer now.
     fault: Option<Fault>,
 }
 
 impl<M> GateLayer<M> {
-    /// Explains what the layer would do with a request of this head, and why. It has no effect: it counts nothing,
-    /// confirms no token, caches no token, fetches nothing and forwards nothing. If a request would wait for the keys
-    /// of an issuer, for the issuer's answer about a token, or for the renewal of its session, the conclusion is
-    /// [`Conclusion::Unavailable`]. Bounds on concurrency are not judged.
+    /// Explains what the layer would do with a request with this head, and why. The explanation has no effect: it
+    /// counts nothing, confirms no token, caches no token, fetches nothing and forwards nothing. If a request would
+    /// wait for the keys of an issuer, for the issuer's answer about a token, or for the renewal of its session, the
+    /// conclusion is [`Conclusion::Unavailable`]. Bounds on concurrency are not judged.
     ///
     /// A [`Peer`] in the extensions gives the origin of the request.
     ///
@@ -148,7 +148,7 @@ impl<M> GateLayer<M> {
         (explanation, session.map(|(id, generation)| (id, generation.get())))
     }
 
-    /// Decides on the request. Records a refusal that is part of the admission, too.
+    /// Decides on the request. Also records a refusal that is part of the admission.
     fn decision(&self, admission: Admission, parts: &Parts, recorder: &mut Recorder) -> Decision {
         let gate = &*self.gate.0;
         let mut decision = Decision::default();
@@ -210,7 +210,7 @@ impl<M> GateLayer<M> {
 /// Does this endpoint operation issue tokens of the gate?
 fn issues(dialect: &str, operation: &str) -> bool {
     let may = ["token", "login", "refreshToken", "AuthnWithPassword", "RefreshAccessToken"].contains(&operation);
-    // A relay issues the tokens of its provider.
+    // A relay issues its provider's tokens instead.
     may && dialect != "relay"
 }
 

@@ -83,14 +83,14 @@ impl<M> GateLayer<M> {
         if let Err(denial) = prepare(gate, &mut parts, &permitted) {
             return refuse(denial, Some(Arc::clone(permitted.route())));
         }
-        // Remove the token from each place where the protocol may put it, used or not, whatever the route's policy
+        // The token is removed from each place where the protocol may put it, used or not, whatever the route's policy
         // (R13).
         if let Some(dialect) = gate.endpoints.dialect(endpoint) {
             let sources = dialect.sources();
             withhold(&mut parts, Places { query: sources.query, cookies: [sources.cookie, None], dpop: false });
         }
         parts.extensions.insert(permitted.clone());
-        // The dialect replaced the body by one of known length.
+        // The dialect replaced the body by a body of known length.
         parts.headers.remove(TRANSFER_ENCODING);
         parts.headers.remove(CONTENT_ENCODING);
         parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
@@ -103,7 +103,7 @@ impl<M> GateLayer<M> {
         Self::only_permitted(self.admit(parts, EndpointMatch::Skip))
     }
 
-    /// Decides by the route, and waits until it is known whether the token is good.
+    /// Decides by the route, and waits if the token cannot be judged yet.
     pub(super) async fn admit_on_route_waiting(&self, parts: &mut Parts) -> Result<Permitted, Denial> {
         let admission = self.admit_waiting(parts, EndpointMatch::Skip).await;
         Self::only_permitted(self.count(admission, parts).await)

@@ -57,8 +57,8 @@ impl PassedRequest {
         self.permitted.caller().or(undecided).is_some_and(|caller| caller.session_cookie().is_some())
     }
 
-    /// The guard of a long reply, which ends with its caller's session. Boxed: few replies have one, and each reply
-    /// moves several times on its way to the connection.
+    /// The guard of a long reply, which ends with its caller's session. Boxed, because few replies have a guard, and
+    /// each reply moves several times on its way to the connection.
     fn guard<R: Body>(&self, response: &Response<R>) -> Option<Box<ReplyGuard>> {
         if !self.is_guarded || is_short(&response.body().size_hint()) {
             return None;
@@ -69,8 +69,8 @@ impl PassedRequest {
         Some(Box::new(ReplyGuard::new(Arc::clone(&self.gate), caller, &self.permitted, is_grpc)))
     }
 
-    /// The reply to a request whose upstream did not accept the exchanged token. A 401 would make the client throw its own
-    /// good token away.
+    /// The reply to a request whose upstream did not accept the exchanged token. A 401 would make the client discard
+    /// its own good token.
     // Requirement D12.
     fn unauthorized(&self, status: StatusCode) -> Option<(Reply, Reason)> {
         let exchange = self.permitted.route().exchange.as_ref().filter(|_| status == StatusCode::UNAUTHORIZED)?;
@@ -80,7 +80,8 @@ impl PassedRequest {
         Some((reply::problem(StatusCode::BAD_GATEWAY, Some("upstream_unauthorized")), reason))
     }
 
-    /// The reply that replaces the handler's if the token is for another audience and no `require()` has judged it.
+    /// The reply that replaces the handler's reply if the token is for another audience and no `require()` has judged
+    /// it.
     fn unjudged(&self, said: &HeaderMap) -> Option<(Reply, Reason)> {
         if self.undecided.as_ref().is_none_or(|undecided| undecided.is_decided()) {
             return None;

@@ -1,5 +1,5 @@
-//! The gate for a server that is no tower service: the server calls [`Gate::judge`] with the head of each request. The
-//! layer itself takes steps 1 to 8, around a service that keeps the prepared request.
+//! The gate for a server that is not a tower service: the server calls [`Gate::judge`] with the head of each request.
+//! The layer itself takes steps 1 to 8, around a service that keeps the prepared request.
 
 use std::convert::Infallible;
 use std::future::{Ready, poll_fn, ready};
@@ -78,19 +78,19 @@ pub struct PermittedRequest {
 }
 
 impl PermittedRequest {
-    /// The caller; `None` for a request without a token on a route that requires none.
+    /// The caller; `None` for a request without a token on a route that requires no token.
     pub fn identity(&self) -> Option<Identity> {
         Identity::from_extensions(&self.head.extensions)
     }
 
     /// The head of the request for the service: without the token, unless the route forwards it, without headers that
-    /// imitate the gate's, and with the gate's own. A token in the query is removed from the URI, too. A
-    /// [`require`](Gate::require) judges this head without verifying the token again.
+    /// imitate the gate's headers, and with the gate's own headers. A token in the query is removed from the URI, too.
+    /// A [`require`](Gate::require) judges this head without verifying the token again.
     pub const fn head(&self) -> &Parts {
         &self.head
     }
 
-    /// The headers to remove from the request before you set those of [`set`](Self::set).
+    /// The headers to remove from the request before you set the headers of [`set`](Self::set).
     pub fn remove(&self) -> &[HeaderName] {
         &self.remove
     }
@@ -123,7 +123,8 @@ impl PermittedRequest {
 #[derive(Debug)]
 struct PreparedHead(Box<Parts>);
 
-/// Never read. It stands for a reply of unknown length, which the layer would end with its caller's session.
+/// A body that is never read. It represents a reply of unknown length, which the layer would end with its caller's
+/// session.
 impl Body for PreparedHead {
     type Data = Bytes;
     type Error = Infallible;
@@ -184,7 +185,7 @@ where
 }
 
 impl Gate {
-    /// Judges a request by its head, for a server that is no tower service, with the routes of [`Gate::layer`]. The
+    /// Judges a request by its head, for a server that is not a tower service, with the routes of [`Gate::layer`]. The
     /// head must have the whole path, `Host` (or an authority, over HTTP/2), and the [`Peer`](crate::gate::Peer) in its
     /// extensions, for limits by address. Tokens in a body are never read.
     ///
@@ -205,7 +206,7 @@ impl Gate {
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
     pub async fn judge(&self, head: &Parts) -> Judgement {
-        // A server that is no tower service serves upgrades itself.
+        // A server that is not a tower service serves upgrades itself.
         let layer = GateLayer { edge: true, ..GateLayer::new(self.clone()) };
         if layer.is_for_endpoint(head) { Judgement::Endpoint } else { judged_by(&layer, head).await }
     }
@@ -231,7 +232,7 @@ impl Gate {
 }
 
 impl<M> GateLayer<M> {
-    /// Whether an endpoint answers the request.
+    /// Does an endpoint answer the request?
     fn is_for_endpoint(&self, head: &Parts) -> bool {
         let raw = head.uri.path();
         let hit =
@@ -241,8 +242,8 @@ impl<M> GateLayer<M> {
 }
 
 impl RequireLayer {
-    /// Judges a request by its head, like [`Gate::judge`]. If the head is that of a [`PermittedRequest`], it judges
-    /// only the conditions; keep both permits then.
+    /// Judges a request by its head, like [`Gate::judge`]. For the head of a [`PermittedRequest`] it judges only the
+    /// conditions; keep both permits in this case.
     ///
     /// ```
     /// use rotogate::Gate;

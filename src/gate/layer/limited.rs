@@ -11,10 +11,10 @@ use rotogate_core::limit::Unmet;
 use rotogate_core::policy::{Permitted, QuotaFields};
 use rotogate_core::verify_cache::Verified;
 
-/// What the limits say of an admitted request.
+/// The answer of the limits about an admitted request.
 pub(in crate::gate) enum Counted {
     Done(Admission),
-    /// The store that gates share must be asked first.
+    /// The shared store must be asked first.
     Waits(Admission),
 }
 
@@ -61,7 +61,7 @@ impl<M> GateLayer<M> {
         }
     }
 
-    /// Counts an admitted request, after a wait if one is needed.
+    /// Counts an admitted request, after a wait if the limits need one.
     pub(super) async fn count(&self, admission: Admission, parts: &mut Parts) -> Admission {
         if !self.owes_count(&admission) {
             return admission;

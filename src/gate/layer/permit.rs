@@ -27,12 +27,12 @@ use rotogate_core::token::session_cookie::is_of_browser;
 use rotogate_core::token::verify::IssuerRules;
 use rotogate_core::verify_cache::{Introspected, Verified};
 
-/// A request whose route is known. Steps 5 to 7 are its methods: each takes the result of the one before it.
+/// A request whose route is known. Steps 5 to 7 are its methods: each step takes the result of the step before it.
 pub(in crate::gate) struct RoutedRequest<'a, O> {
     gate: &'a Inner,
     parts: &'a Parts,
     route: &'a Arc<Route>,
-    /// The policy that says where the token may be.
+    /// The policy that decides where the token may be.
     places_of: &'a RoutePolicy,
     /// The canonical path, if the rules of the route depend on it.
     path: Option<&'a str>,
@@ -79,17 +79,17 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         Self { gate, parts, route, places_of: &route.policy, path: None, method: &parts.method, by, observer }
     }
 
-    /// With the canonical path of the request.
+    /// Sets the canonical path of the request.
     pub(super) fn on_path(self, path: Option<&'a str>) -> Self {
         Self { path, ..self }
     }
 
-    /// With the method of the call in an envelope.
+    /// Sets the method of the call in an envelope.
     pub(super) fn with_method(self, method: &'a Method) -> Self {
         Self { method, ..self }
     }
 
-    /// With the places for a token of another route.
+    /// Sets the route whose places for a token apply.
     pub(super) fn with_places_of(self, places_of: &'a RoutePolicy) -> Self {
         Self { places_of, ..self }
     }
@@ -131,7 +131,8 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
             (Auth::Optional, BadCredential::Refuse) => {
                 let caller = self.observer.attempt(|observer| {
                     match (RoutedRequest { gate, parts, route, places_of, path, method, by, observer }).caller() {
-                        // A cookie that is over, none of ours, or without its device, is none.
+                        // A cookie of an ended session, a foreign cookie, or a cookie without its device counts as
+                        // missing.
                         Err(Denial::SessionOver(_)) => Ok(Some(policy::permit_anonymous(route, by).after_session())),
                         Err(Denial::UnknownSessionCookie | Denial::DeviceProofMissing) => Ok(None),
                         caller => caller,
@@ -148,7 +149,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
                     Ok(Some(caller)) => Ok(caller),
                     Err(Denial::TwoCredentials) => Err(Denial::TwoCredentials),
                     Err(Denial::SessionOver(_)) => Ok(policy::permit_anonymous(route, by).after_session()),
-                    // One that was not examined is not a bad one (requirement R15).
+                    // A credential that was not examined is not a bad credential (requirement R15).
                     Err(denial) => NotGood::from_denial(denial).map(|_| policy::permit_anonymous(route, by)),
                     Ok(None) => Ok(policy::permit_anonymous(route, by)),
                 }
@@ -167,7 +168,8 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
     fn credential(&mut self) -> Result<Option<Found<PresentedToken<'a>>>, Denial> {
         let Self { gate, parts, places_of, .. } = *self;
         let found = self.observer.read(Rule::Credential, self.extract())?;
-        // First: a page that may not send the request learns nothing, and confirms no generation.
+        // The origin is judged first, so that a page that may not send the request learns nothing, and confirms no
+        // generation.
         if let Some(found @ Found { by_cookie: true, .. }) = &found {
             let may_send = match &found.token {
                 PresentedToken::Session(_) => gate.origins.admit_session(parts, places_of),
@@ -178,8 +180,8 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         Ok(found)
     }
 
-    /// The one credential of a kind that the route takes. A token or an API key decides alone: the session cookie beside it, which the
-    /// browser adds by itself, is ignored.
+    /// The only credential of a kind that the route takes. Beside a token or an API key, the session cookie, which the
+    /// browser adds automatically, is ignored.
     // Requirements B16 and B17.
     fn extract(&self) -> Result<Option<Found<PresentedToken<'a>>>, Denial> {
         let Self { gate, parts, places_of, .. } = *self;
@@ -250,15 +252,15 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         let CheckedCaller { verified, first_sight, proof } = checked;
         let authorised = policy::authorise(self.route, verified, self.by, self.observer)
             .and_then(|permitted| self.further_judged(permitted));
-        // The verification was wasted, unless a `require()` inside asks for this audience. The limit counts it once:
-        // later requests with this token hit the cache.
+        // The verification was wasted, unless a `require()` behind the layer requires this audience. The limit counts
+        // it once: later requests with this token hit the cache.
         if let (Some(address), Err(Denial::WrongAudience), false) = (first_sight, &authorised, self.by.defers)
             && O::HAS_EFFECTS
         {
             self.gate.engine.limits().record_refused(address);
         }
         let permitted = authorised?;
-        // Last: a request that is refused for another reason must leave its proof unused.
+        // The proof is used last, because a request that is refused for another reason must leave its proof unused.
         let used = self.use_proof(proof.as_ref())?;
         Ok(permitted.proved_by(used))
     }
@@ -268,8 +270,8 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         self.further_judged(permitted)
     }
 
-    /// The permit, if its caller meets the conditions of the route, and logged in as it asks. The login is judged for each
-    /// request, because it ages. Last comes the decision point.
+    /// The permit, if the caller meets the conditions of the route, and logged in as the route requires. The login is
+    /// judged for each request, because it ages. The decision point is last.
     fn further_judged(&mut self, permitted: Permitted) -> Result<Permitted, Denial> {
         let policy = &self.route.policy;
         let Some(caller) = permitted.caller() else { return Ok(permitted) };
@@ -278,7 +280,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
             let now = self.gate.engine.clock().wall();
             self.observer.judged(Rule::StepUp, policy::judge_step_up(policy, caller.token(), now))?;
         }
-        // An explanation asks nobody.
+        // An explanation asks no decision point.
         if policy.decision.is_none() || policy.auth == Auth::None || !O::HAS_EFFECTS {
             return Ok(permitted);
         }
@@ -286,8 +288,8 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         self.gate.owing_decision(self.route, about, permitted)
     }
 
-    /// The caller of a request whose token meets the route's policy in all but the audience, and the permit without a
-    /// caller.
+    /// The caller of a request whose token meets the route's policy in all but the audience, and the permit for the
+    /// request without a caller.
     pub(super) fn undecided(&mut self) -> Result<(Undecided, Permitted), Denial> {
         let found = self.credential()?.ok_or(Denial::NoCredential)?;
         let CheckedCaller { verified, proof, .. } = self.verify(found)?;
@@ -324,8 +326,9 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
 /// Step 8: removes credentials and the client's copies of identity headers, then sets the gate's own.
 ///
 /// # Errors
-/// [`Denial::AssertionUnavailable`]; those of [`token_for_service`]; before the permit is [completed](Inner::completed),
-/// [`Denial::DecisionUnavailable`] and [`Denial::ProofsUnavailable`]. The request is then unchanged.
+/// [`Denial::AssertionUnavailable`]; the errors of [`token_for_service`]; before the permit is
+/// [completed](Inner::completed), [`Denial::DecisionUnavailable`] and [`Denial::ProofsUnavailable`]. The request is
+/// then unchanged.
 pub(in crate::gate) fn prepare(gate: &Arc<Inner>, parts: &mut Parts, permitted: &Permitted) -> Result<(), Denial> {
     let route = permitted.route();
     let policy = &route.policy;
@@ -369,12 +372,12 @@ pub(in crate::gate) fn withhold(parts: &mut Parts, places: Places<'_>) {
     withhold_query_token(parts, places.query);
 }
 
-/// Is a token in the query, whether or not the route takes one there?
+/// Is a token in the query, whether or not the route accepts it there?
 pub(in crate::gate) fn has_token_in_query(uri: &Uri, places: Places<'_>) -> bool {
     uri.query().is_some_and(|query| without_token(query, places.query).is_some())
 }
 
-/// The query without tokens; `None` if it has none.
+/// The query without tokens; `None` if the query has no tokens.
 fn without_token(query: &str, parameter: Option<&str>) -> Option<String> {
     let rest = credential::strip_query_token(query);
     let stripped = parameter.and_then(|name| credential::strip_parameter(rest.as_deref().unwrap_or(query), name));
@@ -406,7 +409,8 @@ impl Inner {
         }
     }
 
-    /// The client's address: the peer's, or the one that trusted proxies state. Logs mistakes in the set-up.
+    /// The client's address: the peer's address, or the address that trusted proxies state. Logs mistakes in the
+    /// set-up.
     pub(in crate::gate) fn client_address(&self, parts: &Parts) -> Option<IpAddr> {
         let client = self.address_of(parts);
         match parts.extensions.get::<Peer>() {

@@ -15,16 +15,16 @@ use rotogate_core::policy::{self, Permitted};
 use rotogate_core::route::path::CanonicalPath;
 use rotogate_core::route::{Auth, BadCredential, DecisionSubject, Match, Route, authority};
 
-/// Judges the call in an envelope, in addition to the envelope itself (requirement T22). The first that applies
-/// decides:
+/// Judges the call in an envelope, in addition to the envelope itself (requirement T22). The first of these that
+/// applies decides:
 ///
 /// 1. a rule that names the call or its controller,
 /// 2. the routes of all requests that are equivalent to the call: each request that a route serves must be permitted,
 /// 3. the rule for all calls, `*`, which therefore never replaces the rule of a path.
 ///
-/// Refused: a call whose paths are served for other methods only, because no client could send it without an envelope
-/// either; and a call whose paths no route serves, if there is no rule for all calls. A call without equivalent
-/// requests that no rule names is decided by the envelope's route alone.
+/// Refused are a call whose paths are served only for other methods, because a client could not send it without an
+/// envelope either; and a call whose paths no route serves, if there is no rule for all calls. A call without
+/// equivalent requests that no rule names is decided by the envelope's route alone.
 ///
 /// # Errors
 /// The denial, and the route that refuses.
@@ -34,7 +34,7 @@ pub(in crate::gate) fn permit_call(
     permitted: Permitted,
     called: &EnclosedCall,
 ) -> Result<GovernedCall, (Denial, Option<Arc<Route>>)> {
-    // A connection may outlive the rules of its beginning; the rules in force judge its calls.
+    // A connection may outlive the rules under which it began; the rules in force judge its calls.
     let successor = gate.successor();
     let gate = successor.as_deref().unwrap_or(gate);
     let host = authority::check(parts).map_err(|denial| (denial, None))?.host();
@@ -88,7 +88,7 @@ fn judge_also(
             policy::judge_step_up(&rule.policy, caller.token(), gate.engine.clock().wall())?;
             return gate.owing_decision(rule, DecisionSubject::Request(method, path), permitted);
         }
-        // The envelope's route required no token, or treated a bad token as none.
+        // The envelope's route required no token, or treated a bad token as missing.
         (Auth::Optional | Auth::Required, None) => {
             let places_of = &permitted.route().policy;
             let mut observer = ();

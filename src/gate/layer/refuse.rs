@@ -22,8 +22,8 @@ use rotogate_core::policy::Permitted;
 use rotogate_core::reason::Reason;
 use rotogate_core::route::{Route, RoutePolicy};
 
-/// Renders a denial: in the route's dialect; without a route, in the dialect whose client the request shows; else as a
-/// gRPC status or a problem document.
+/// Renders a denial: in the route's dialect; without a route, in the dialect of the client that the request shows;
+/// otherwise as a gRPC status or a problem document.
 pub(super) fn refused(
     gate: &Inner,
     parts: &Parts,
@@ -129,7 +129,7 @@ impl Inner {
     /// The dialect in which a route refuses.
     pub(in crate::gate) fn dialect(&self, policy: &RoutePolicy) -> Option<&dyn Dialect> {
         let name = policy.dialect.as_ref()?;
-        // An endpoint's dialect first: it has the options that its clients expect.
+        // An endpoint's dialect has precedence, because it has the options that its clients expect.
         let own = self.endpoints.dialect_named(name);
         own.or_else(|| self.dialects.iter().find(|dialect| dialect.name() == name).map(AsRef::as_ref))
     }

@@ -1,4 +1,4 @@
-//! The target of a request that goes on.
+//! The target of a request that is passed on.
 
 use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};

@@ -1,4 +1,5 @@
-//! Whether the keys of a gate match those of the other gates on its store. One step of a rollover may lie between them.
+//! Checks that the keys of a gate match the keys of the other gates on its store. They may differ by one step of a
+//! rollover.
 
 use super::RUNS_FOR;
 use rotogate_core::clock::Timestamp;
@@ -20,8 +21,8 @@ pub(in crate::gate) fn say(row: &LiveRow, keyring: &Keyring, now: Timestamp) {
     });
 }
 
-/// Refuses keys that are more than one step of a rollover away from those of a running gate: one of the two could then
-/// make tokens that the other refuses.
+/// Refuses keys that are more than one step of a rollover away from the keys of a running gate: one of the two gates
+/// could then make tokens that the other refuses.
 ///
 /// # Errors
 /// The difference, the gates that differ, and what to do.
@@ -44,7 +45,7 @@ pub(in crate::gate) fn check(own: &NodeRow, others: &[NodeSeen], now: Timestamp)
     ))
 }
 
-/// The differences of another gate from this one.
+/// The differences between another gate's keys and this gate's keys.
 #[derive(Default)]
 struct Differences {
     steps: usize,
@@ -73,7 +74,7 @@ fn differences(own: &NodeRow, other: &NodeRow) -> Differences {
     let rows = [own, other];
     let mut found = Differences::default();
     if other.kids.is_empty() {
-        // A version that does not publish its keys.
+        // The other gate has a version that does not publish its keys.
         return found;
     }
     let kids = rows.map(|row| row.kids.iter().map(ToString::to_string).collect());
@@ -82,7 +83,7 @@ fn differences(own: &NodeRow, other: &NodeRow) -> Differences {
     found.compare(refresh, rows.map(|row| row.refresh_current.map(refresh_name)), "makes refresh tokens by");
     let [here, there] = rows.map(prints);
     for (id, _) in here.iter().filter(|(id, print)| there.get(*id).is_some_and(|other| other != *print)) {
-        // No rollover ends in two secrets with one id: they were made on two gates.
+        // No rollover leads to two secrets with the same id. So two gates have made the secrets separately.
         found.add(2, format!("has another secret {} than this one", refresh_name(*id)));
     }
     found

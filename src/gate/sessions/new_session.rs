@@ -51,7 +51,7 @@ impl NewSession {
     /// Sets the scope; `"read write"` are two scopes. The default is empty.
     ///
     /// # Errors
-    /// A character that no scope may hold (RFC 6749 §3.3), or a text that is too long.
+    /// A character that a scope must not contain (RFC 6749 §3.3), or a text that is too long.
     pub fn scope(self, scope: &str) -> Result<Self, InvalidScope> {
         Ok(Self { scope: Scope::parse(scope)?, ..self })
     }
@@ -101,7 +101,7 @@ impl NewSession {
         self
     }
 
-    /// Overrides the gate's profile for the lifetime of the session and of its first access token. Refreshes follow the
+    /// Overrides the gate's profile for the lifetime of the session and of its first access token. Refreshes use the
     /// profile of the endpoint.
     #[must_use]
     pub fn profile(mut self, profile: Profile) -> Self {

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frames::Frames;
 
-/// The buffer of each direction, in bytes. Nothing more is read until it is written out (back-pressure).
+/// The buffer of each direction, in bytes. Nothing more is read until the buffer is written out (back-pressure).
 const BUFFER: usize = 8 * 1024;
 
 pub(super) struct FrameCopy {
@@ -115,7 +115,7 @@ impl FrameCopy {
         self.frames.has_close()
     }
 
-    /// Whether the last byte was written and the side shut down.
+    /// Was the last byte written and the side shut down?
     pub(super) fn is_shut(&self) -> bool {
         self.is_shut
     }

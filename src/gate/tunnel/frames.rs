@@ -25,8 +25,8 @@ impl Frames {
         }
     }
 
-    /// The number of the next bytes that belong to the current frame: all if the frame does not end there, none if they
-    /// turn out not to be a frame.
+    /// The number of the next bytes that belong to the current frame: all bytes if the frame does not end within them,
+    /// 0 if they turn out not to be a frame.
     pub(super) fn rest_of_frame(&self, bytes: &[u8]) -> usize {
         let mut ahead = self.clone();
         let mut passed = 0;
@@ -46,7 +46,7 @@ impl Frames {
         self.has_close
     }
 
-    /// Whether some bytes were not a frame. The boundaries of all later frames are then unknown.
+    /// Did bytes pass that were not a frame? The boundaries of all later frames are then unknown.
     pub(super) fn is_lost(&self) -> bool {
         self.is_lost
     }

@@ -38,7 +38,7 @@ where
     /// Carries bytes both ways until both sides have ended. Nothing is lost if this is dropped.
     ///
     /// A service may notice the end of its lease first, and leave without a Close frame. If `ended` then has a reason,
-    /// this returns it before the client sees the end, for [`end`](Self::end).
+    /// this returns the reason before the client sees the end, for [`end`](Self::end).
     ///
     /// It calls `heard` when the client has sent something.
     pub(super) async fn carry(
@@ -99,7 +99,7 @@ where
         self.to_upstream.end_with(&masked_close_frame(why));
         let mut has_rest = false;
         poll_fn(|cx| {
-            // Neither side waits for the other, whether broken or slow.
+            // Neither side waits for the other side, which may be broken or slow.
             let upstream = self.to_upstream.poll_copy(cx, &mut self.client, &mut self.upstream).map(drop);
             let client = self.poll_tell_client(cx, &mut has_rest, &to_client).map(drop);
             ready!(upstream);
@@ -118,7 +118,7 @@ where
     }
 }
 
-/// The Close frame for a reason, with the code and text of the `kuzzle` dialect, if that has one.
+/// The Close frame for a reason, with the code and text of the `kuzzle` dialect, if that dialect defines one.
 fn close_frame(why: &LeaseEnd, mask: Option<[u8; 4]>) -> Vec<u8> {
     let (code, reason) = match why {
         LeaseEnd::Denied(_) => (1008_u16, "the access token is no longer good"),
@@ -140,7 +140,7 @@ fn close_frame(why: &LeaseEnd, mask: Option<[u8; 4]>) -> Vec<u8> {
 fn masked_close_frame(why: &LeaseEnd) -> Vec<u8> {
     match random::<4>() {
         Ok(mask) => close_frame(why, Some(*mask)),
-        // Without a frame the connection is closed all the same.
+        // Without random bytes the connection is closed without a Close frame.
         Err(_) => Vec::new(),
     }
 }

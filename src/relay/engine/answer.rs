@@ -1,4 +1,4 @@
-//! The request that a dialect makes of a relay, and its result.
+//! A dialect's request to a relay, and its result.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use rotogate_core::clock::Timestamp;
 use rotogate_core::denial::ProofFlaw;
 use rotogate_core::fault::Fault;
 
-/// A refresh token as the dialect read it, and the request that exchanges it.
+/// The refresh token that the dialect has read, and the request that exchanges it.
 pub struct Presented {
     /// The token.
     pub token: SecretString,
@@ -27,8 +27,8 @@ pub struct Presented {
     pub request: ProviderRequest,
     /// The client's address, for the audit trail.
     pub address: Option<IpAddr>,
-    /// An answer with another refresh token is kept until this time, not for the grace: until [`Relay::settle`] tells that
-    /// the presenter has stored it.
+    /// An answer with a new refresh token is kept until this time instead of for the grace, unless [`Relay::settle`]
+    /// reports that the presenter has stored it.
     ///
     /// [`Relay::settle`]: crate::relay::Relay::settle
     pub keep_until: Option<Timestamp>,
@@ -45,7 +45,7 @@ impl fmt::Debug for Presented {
 pub enum Source {
     /// This request asked the provider.
     Asked,
-    /// Another request with the same token asked at the same time.
+    /// Another request with the same token asked the provider at the same time.
     Joined,
     /// An earlier request asked.
     Replayed,
@@ -56,13 +56,14 @@ pub enum Source {
 pub enum RelayAnswer {
     /// The provider's reply, to be passed on.
     Reply(ProviderReply, Source),
-    /// The token is not good for this presenter, or may not be retried: 400. Nothing was sent. The text has the reason.
+    /// The token is not valid for this presenter, or may not be retried: 400. Nothing was sent. The text has the
+    /// reason.
     InvalidGrant(&'static str),
-    /// The DPoP proof is not good: 400. Nothing was sent.
+    /// The DPoP proof is bad: 400. Nothing was sent.
     InvalidProof(ProofFlaw),
-    /// The parameters differ from those of the stored answer: 400. Nothing was sent.
+    /// The parameters differ from the parameters of the stored answer: 400. Nothing was sent.
     InvalidScope,
-    /// The token was sent too often, or its sender presented too many bad ones: 429.
+    /// The token was sent too often, or its sender presented too many bad tokens: 429.
     TooMany {
         /// The name of the limit.
         limit: &'static str,

@@ -28,7 +28,7 @@ impl Core {
             return Ok(End::TooMany(wait));
         }
         let before = before.map(|before| before.record);
-        // The refusal of another presenter is not an attempt of this one.
+        // The refusal of another presenter does not count as an attempt of this presenter.
         let unknown = before.as_ref().filter(|record| record.state != RelayState::Dead);
         let intent = self.intent(rules, keys, &presentation.presented.params, unknown)?;
         match self.claim(keys, before.as_ref(), intent.clone()).await {
@@ -145,8 +145,7 @@ impl Core {
         }
     }
 
-    /// Replaces the intent by the answer. If that fails, the client gets the answer all the same, because the tokens
-    /// exist.
+    /// Replaces the intent by the answer. If that fails, the client still gets the answer, because the tokens exist.
     async fn keep(
         &self,
         keys: &RelayKeys,
@@ -167,7 +166,7 @@ impl Core {
         }
     }
 
-    /// Records that the provider may have rotated, for as long as an answer would be kept.
+    /// Records that the provider may have rotated the token. The record lives as long as an answer would.
     async fn unknown(&self, rules: &RelayRules, keys: &RelayKeys, intent: &RelayRecord, why: &str) -> End {
         if let Some(others) = self.is_due("no_reply") {
             let (endpoint, attempt) = (&self.endpoint, intent.attempt);
@@ -182,7 +181,7 @@ impl Core {
         End::Unavailable(RETRY_AFTER, "relay_unknown")
     }
 
-    /// Restores the record from before this attempt, which rotated nothing.
+    /// Restores the earlier record, because this attempt rotated nothing.
     async fn undo(&self, keys: &RelayKeys, intent: &RelayRecord, unknown: Option<&RelayRecord>) {
         let Some(unknown) = unknown else { return self.remove(keys, intent).await };
         let (attempt, until) = (unknown.attempt, unknown.until);

@@ -1,4 +1,4 @@
-//! Running exchanges. Requests with the same token share one.
+//! Running exchanges. Requests with the same token share one exchange.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +14,13 @@ use crate::relay::seal::{NotSealed, RelayKeys};
 use rotogate_core::overload::PoolPermit;
 use rotogate_core::store::relay::RelayId;
 
-/// The next step for a presentation whose exchange does not run here.
+/// The next step for a presentation whose exchange does not run in this process.
 pub(super) enum Next {
     /// Ask the provider, with this permit.
     Ask(Option<Before>, PoolPermit),
     /// An attempt is pending, perhaps in this process.
     MaybeOurs,
-    /// The pending attempt belongs to another run of the program. Its outcome may arrive for this long.
+    /// The pending attempt belongs to another run of the program. Its outcome may still arrive within this time.
     Orphaned(Duration),
 }
 
@@ -28,7 +28,7 @@ pub(super) enum Next {
 pub(super) struct Presentation {
     pub(super) presented: Presented,
     pub(super) settings: Arc<RelaySettings>,
-    /// The first are those of the current refresh key.
+    /// The keys under each refresh key, the current key's first.
     pub(super) keys: Vec<RelayKeys>,
 }
 
@@ -48,7 +48,7 @@ pub(super) enum End {
     Reply(ProviderReply),
     Unavailable(Duration, &'static str),
     TooMany(Duration),
-    /// The record changed before anything was sent.
+    /// The record changed before anything was sent, so it must be read again.
     Again,
 }
 
@@ -71,7 +71,7 @@ impl Drop for UnderWay {
     }
 }
 
-/// A running exchange. Dropping it removes its entry, also if its task panics.
+/// A running exchange. Dropping it removes its entry, even if its task panics.
 struct Flight {
     task: UnderWay,
     id: RelayId,
@@ -103,7 +103,8 @@ impl Core {
         Ok(Some(Arc::new(Presentation { presented, settings, keys })))
     }
 
-    /// Waits for the running exchange, or begins one with its own permit. `None`: the record must be read again.
+    /// Waits for the running exchange, or begins an exchange with its own permit. `None` if the record must be read
+    /// again.
     pub(super) async fn join(self: &Arc<Self>, presentation: &Arc<Presentation>, next: Next) -> Option<RelayAnswer> {
         let Ok(current) = presentation.current() else { return Some(RelayAnswer::failed(&NOT_SEALED)) };
         let id = current.id();
@@ -124,7 +125,7 @@ impl Core {
         let patience = if leads { timeout + 2 * LEASE_MARGIN } else { timeout };
         let finished = match tokio::time::timeout(patience, finished.wait_for(Option::is_some)).await {
             Ok(Ok(finished)) => finished.clone()?,
-            // The task was aborted. Its record shows how far it came.
+            // The task was aborted. Its record shows how far the exchange came.
             Ok(Err(_)) => return Some(RelayAnswer::unavailable(RETRY_AFTER, "relay_aborted")),
             Err(_) => return Some(RelayAnswer::unavailable(RETRY_AFTER, "relay_pending")),
         };

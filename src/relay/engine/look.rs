@@ -19,7 +19,7 @@ pub(super) struct Before {
 /// The state of a token in the store.
 pub(super) enum Known {
     Answer(RelayAnswer),
-    /// An attempt is pending, for this long at most.
+    /// An attempt is pending, for at most this long.
     Pending(Duration),
     /// The token may be sent.
     Ask(Option<Before>),
@@ -64,13 +64,15 @@ impl Core {
             }
             RelayState::Dead => match opened.as_deref().and_then(|bytes| ProviderReply::decode(bytes)) {
                 Some(reply) => Known::Answer(RelayAnswer::Reply(reply, Source::Replayed)),
-                // Another client was refused, perhaps because of its identity. Only the provider can judge this one.
+                // Another client was refused, perhaps because of its identity. Only the provider can judge this
+                // presenter.
                 None => Known::Ask(Some(Before { place, record })),
             },
             RelayState::Pending if record.lease > now && !self.is_over(&record) => {
                 Known::Pending(record.lease.since(now))
             }
-            // An attempt without an owner has an unknown outcome once its lease has expired: no outcome can follow.
+            // Once the lease has expired, no outcome of the pending attempt can follow, so the outcome counts as
+            // unknown.
             RelayState::Pending | RelayState::Unknown => {
                 let is_same = opened.is_some() && keys.params(&presentation.presented.params) == record.params;
                 match presentation.settings.rules.after_unknown {
@@ -102,14 +104,14 @@ impl Core {
             let attempt = record.attempt.saturating_add(1);
             let record = RelayRecord { attempt, until, sealed: Vec::new(), ..record };
             let record = keys.seal(record, &reply).map_err(|error| StoreError::caused_by("not sealed", error))?;
-            // Another gate may have shortened it meanwhile.
+            // Another gate may have shortened the record's life meanwhile.
             self.store.swap_relay(keys.id(), before, record).await?;
         }
         Ok(())
     }
 
-    /// Whether it is certain before the end of the lease that no outcome will be stored. It is if only this process writes to
-    /// the store, and the record belongs to a killed run of the program (requirement I56).
+    /// Is it certain before the end of the lease that no outcome will be stored? It is certain if only this process
+    /// writes to the store, and the record belongs to a killed run of the program (requirement I56).
     fn is_over(&self, record: &RelayRecord) -> bool {
         self.is_alone && record.owner != self.owner
     }

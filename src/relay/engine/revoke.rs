@@ -8,7 +8,7 @@ use crate::relay::provider::ProviderReply;
 use rotogate_core::fault::StoreError;
 use rotogate_core::store::relay::RelayState;
 
-/// Header, payload, signature.
+/// The parts of a JWS: header, payload and signature.
 const JWS_PARTS: usize = 3;
 
 impl Core {

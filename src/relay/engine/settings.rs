@@ -14,16 +14,17 @@ use rotogate_core::limit::Limits;
 use rotogate_core::store::Store;
 use rotogate_core::store::relay::RelayStore;
 
-/// The longest grace. Within it the provider does not see a repeated token.
+/// The longest grace. Within the grace, the provider does not see a repeated token.
 pub const MAX_GRACE: Duration = Duration::from_secs(60);
 
-/// The answer to a client's retry after an attempt without a whole reply.
+/// The answer to a client's retry after an attempt without a complete reply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AfterUnknown {
-    /// The token is sent once more. It succeeds if the provider did not process it before, or has a window of its own.
+    /// The token is sent once more. It succeeds if the provider did not process it before, or has a grace window of its
+    /// own.
     #[default]
     TryOnce,
-    /// The token is refused: for providers that end all logins of a user when a token is presented twice.
+    /// The token is refused. Meant for providers that end all logins of a user when a token is presented twice.
     Refuse,
 }
 
@@ -34,7 +35,7 @@ pub struct RelayRules {
     pub grace: Duration,
     /// The time limit for the provider.
     pub timeout: Duration,
-    /// The answer to a retry after an attempt without a whole reply.
+    /// The answer to a retry after an attempt without a complete reply.
     pub after_unknown: AfterUnknown,
 }
 
@@ -59,7 +60,7 @@ pub trait EndTokens: fmt::Debug + Send + Sync + 'static {
 pub struct RelaySettings {
     /// The keys of its records.
     pub sealer: Sealer,
-    /// Its rules.
+    /// The rules of the relay.
     pub rules: RelayRules,
     /// The provider.
     pub provider: Arc<dyn Provider>,
@@ -73,9 +74,9 @@ pub struct RelayParts {
     pub settings: RelaySettings,
     /// The records.
     pub store: Arc<dyn RelayStore>,
-    /// Whether no other process writes to the store. The exchanges of other runs of the program have then ended.
+    /// Whether no other process writes to the store, so that the exchanges of other runs of the program have ended.
     pub is_alone: bool,
-    /// The store in which proofs are counted, if gates share it; `None`: each gate counts for itself.
+    /// The store in which proofs are counted, if gates share it; `None` if each gate counts for itself.
     pub counts_proofs: Option<Arc<dyn Store>>,
     /// The limits of refused tokens.
     pub limits: Arc<Limits>,

@@ -8,7 +8,7 @@ use super::ClaimError;
 
 /// The longest path, in bytes.
 const MAX_PATH: usize = 512;
-/// The most segments: no token has deeper claims (J10).
+/// The most segments of a path, because no accepted token has deeper claims (J10).
 const MAX_SEGMENTS: usize = 15;
 /// Characters that are allowed only in quotes. Most belong to a URL, a URN, or a wildcard or expression of other path
 /// languages, which would silently match nothing.
@@ -100,7 +100,7 @@ impl ClaimPath {
         rest.iter().try_fold(claims.get(&**first)?, |value, segment| value.get(&**segment))
     }
 
-    /// Is `wanted` the value at this path, or an element of the list there?
+    /// Is `wanted` the value at this path, or an element of a list at this path?
     pub fn holds(&self, claims: &Map<String, Value>, wanted: &Value) -> bool {
         match self.find(claims) {
             Some(Value::Object(members)) if self.of_names => {

@@ -5,7 +5,7 @@ use crate::session::Scope;
 use crate::token::claims::AccessToken;
 use crate::token::verify::OWN;
 
-/// For whom a client may act, and where: it exchanges the token of a user for one with which it calls another service.
+/// The rules of a client that exchanges the token of a user for a token with which it calls another service.
 ///
 /// ```
 /// use rotogate::client::{Client, ExchangeRules, Grant, SecretHash};
@@ -23,22 +23,22 @@ use crate::token::verify::OWN;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExchangeRules {
-    /// The audiences that are this client: a token for one of them was meant for it.
+    /// The audiences that name this client: a token for one of them was meant for the client.
     pub audiences: Vec<Box<str>>,
-    /// The audiences that it may get tokens for.
+    /// The audiences for which the client may get tokens.
     pub to: Vec<Box<str>>,
-    /// The names of the issuers whose tokens it may exchange; ours is `self`.
+    /// The names of the issuers whose tokens the client may exchange; our own issuer is `self`.
     pub issuers: Vec<Box<str>>,
-    /// The only scopes of the tokens that it gets; `None` for those of the token that it exchanges.
+    /// The only scopes that the new tokens may have; `None` for the scopes of the exchanged token.
     pub scopes: Option<Scope>,
-    /// The most actors in a token that it gets, itself included.
+    /// The most actors in a new token, including the client itself.
     pub depth: usize,
     /// The trust domain whose transaction tokens it may get.
     pub trust_domain: Option<Box<str>>,
 }
 
 impl Default for ExchangeRules {
-    /// Tokens of the gate itself, and no other actor before.
+    /// By default the client may exchange only the gate's own tokens without an actor.
     fn default() -> Self {
         let issuers = vec![OWN.into()];
         Self { audiences: Vec::new(), to: Vec::new(), issuers, scopes: None, depth: 1, trust_domain: None }
@@ -61,7 +61,7 @@ impl ExchangeRules {
         } else if !is_of_client && !subject.is_for(&self.audiences) {
             "the token was not meant for this client"
         } else if subject.response().is_some() {
-            // Its issuer says when it ends, and no request would ask it about the token that was issued.
+            // Only the issuer knows when an introspected token ends, and no request would ask it about the new token.
             "the token is known by its issuer's answer alone"
         } else if subject.token_subject().is_empty() || subject.is_clients_own() {
             "a client's own token has no user"
@@ -71,7 +71,7 @@ impl ExchangeRules {
         Err(Denial::NotExchangeable(refused))
     }
 
-    /// The audience of the new token: the one that is asked for, byte for byte, or the only one.
+    /// The audience of the new token: the requested audience, compared byte for byte, or the only permitted audience.
     ///
     /// # Errors
     /// [`Denial::InvalidTarget`].

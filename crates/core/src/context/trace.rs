@@ -17,7 +17,7 @@ pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// `tracestate`.
 pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// `00-` trace id `-` span id `-` flags.
+/// The length of `00-` trace id `-` span id `-` flags.
 const LENGTH: usize = 55;
 const SAMPLED: u8 = 1;
 
@@ -31,10 +31,10 @@ pub enum Trace {
     Unrecorded {
         /// The trace.
         id: [u8; 16],
-        /// Its flags, if this process set or accepted them.
+        /// The trace's flags, if this process set or accepted them.
         flags: Option<u8>,
     },
-    /// This process records the trace. The span is that of the current step.
+    /// This process records the trace. The span belongs to the current step.
     Recorded(Arc<dyn Span>),
 }
 
@@ -71,7 +71,7 @@ pub enum Value<'a> {
 
 /// A recorded step. Dropping the last clone ends it, too.
 pub trait Span: fmt::Debug + Send + Sync {
-    /// Its position.
+    /// The position of the step in the trace.
     fn position(&self) -> Position;
 
     /// Begins a step inside of this one.
@@ -83,7 +83,7 @@ pub trait Span: fmt::Debug + Send + Sync {
     /// Replaces the name.
     fn rename(&self, name: String);
 
-    /// Sets `error.type`. `failed`: the step failed, and did not only refuse something.
+    /// Sets `error.type`. `failed` tells whether the step failed, rather than only refused something.
     fn set_error(&self, error: &str, failed: bool);
 
     /// Ends the step. Later changes are ignored.
@@ -201,7 +201,7 @@ pub async fn step<T, E>(
     done
 }
 
-/// Runs a future inside of a step, if there is one.
+/// Runs a future inside the step `span`, if there is one.
 pub async fn inside<F: Future>(span: Option<&Arc<dyn Span>>, work: F) -> F::Output {
     match (span, Context::current()) {
         (Some(span), Some(context)) => context.traced_by(Trace::Recorded(Arc::clone(span))).scope(work).await,
@@ -209,7 +209,8 @@ pub async fn inside<F: Future>(span: Option<&Arc<dyn Span>>, work: F) -> F::Outp
     }
 }
 
-/// The values of lower-case digits, the only ones that Trace Context allows; above 15 for all other bytes.
+/// The values of lower-case hex digits, which are the only digits that Trace Context allows; above 15 for all other
+/// bytes.
 const VALUES: [u8; 256] = {
     let mut values = [0xff; 256];
     let mut value = 0;
@@ -224,7 +225,7 @@ const fn digit(value: u8) -> u8 {
     value + b'0' + (value > 9) as u8 * (b'a' - b'9' - 1)
 }
 
-// Neither has a branch for each digit: they are most of the cost of an unrecorded request.
+// Reading and writing hex are most of the cost of an unrecorded trace, so neither has a branch for each digit.
 
 fn write_hex(text: &mut [u8], bytes: &[u8]) {
     for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {

@@ -10,13 +10,13 @@
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallFlaw {
-    /// A header of the call is missing, repeated, malformed, or not what the body says.
+    /// A header of the call is missing, repeated, malformed, or contradicts the body.
     HeaderMismatch(&'static str),
     /// The resource does not list the version of the protocol.
     UnsupportedVersion,
     /// The body is not JSON.
     NotJson,
-    /// The body is JSON, but no single JSON-RPC message with one meaning.
+    /// The body is JSON, but not a single, unambiguous JSON-RPC message.
     NotOneMessage(&'static str),
     /// The body has another media type, or a content coding.
     MediaType,
@@ -25,14 +25,14 @@ pub enum CallFlaw {
 }
 
 impl CallFlaw {
-    /// What is wrong, in a fixed text.
+    /// The flaw, as a fixed text.
     pub const fn what(self) -> &'static str {
         match self {
             Self::HeaderMismatch(what) | Self::NotOneMessage(what) => what,
             Self::UnsupportedVersion => "the resource does not list this version of the protocol",
             Self::NotJson => "the body is not JSON",
             Self::MediaType => "the body must be application/json without a content coding",
-            Self::NoBody => "the call is judged by its body, and this request is judged without one",
+            Self::NoBody => "the gate must read the body of this call, and this request is judged without its body",
         }
     }
 }

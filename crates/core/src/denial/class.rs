@@ -29,13 +29,13 @@ pub enum Class {
     Tunnel,
     /// The gate does not serve the host that the request names.
     UnknownHost,
-    /// The path leads to nothing. The detail is for plain replies.
+    /// The gate serves nothing at this path. The detail is for plain replies.
     NotFound(Option<&'static str>),
     /// The method is not served at this path.
     WrongMethod,
     /// The body is too large.
     TooLarge,
-    /// The body or a parameter violates the protocol: a fixed text.
+    /// The body or a parameter violates the protocol. Contains a fixed text.
     Request(&'static str),
     /// More than one credential was sent.
     TwoCredentials,
@@ -47,7 +47,7 @@ pub enum Class {
     CrossOrigin,
     /// The access token is not good.
     BadToken(TokenFlaw),
-    /// The proof that goes with the access token, or with a request for one, is missing or not good.
+    /// The proof that goes with the access token, or with a request for one, is missing or bad.
     BadProof {
         /// The client must use a nonce of the gate.
         needs_nonce: bool,
@@ -66,7 +66,7 @@ pub enum Class {
     Lifetime,
     /// The requested scope is malformed, or goes beyond what may be granted.
     Scope,
-    /// The requested resource is not one that the gate grants tokens for (RFC 8707).
+    /// The gate grants no tokens for the requested resource (RFC 8707).
     Target,
     /// The login failed: unknown user or wrong password.
     Login,
@@ -78,9 +78,9 @@ pub enum Class {
     ClientNotAllowed,
     /// The endpoint does not serve this grant type.
     GrantType,
-    /// A rate limit applies; the next attempt counts after this time.
+    /// A rate limit applies; the next attempt is admitted after this time.
     Limited(Duration),
-    /// The decision needs something that is not available: 503. Nothing was decided, and another attempt may succeed
+    /// A system that the decision needs is not available: 503. Nothing was decided, and another attempt may succeed
     /// after this time.
     Unavailable(Duration),
 }
@@ -103,9 +103,9 @@ pub enum Class {
 pub struct BadHead {
     /// The status of a reply in plain HTTP.
     pub status: StatusCode,
-    /// What is wrong, for a problem document.
+    /// The flaw, for a problem document.
     pub detail: Option<&'static str>,
-    /// What is wrong, for a protocol that reports an HTTP error inside its own.
+    /// The flaw, for a protocol that reports an HTTP error inside its own messages.
     pub summary: &'static str,
     /// Whether the end of the request is unknown, so that the connection must be closed (RFC 9112 §6.3).
     pub closes: bool,
@@ -127,7 +127,7 @@ pub enum TokenFlaw {
     Malformed,
     /// The token was refused before its signature was verified, or its signature is bad: its claims prove nothing.
     Unproved,
-    /// The signature is good, but not the claims or their use.
+    /// The signature is good, but a claim or the token's use is not.
     Proved,
     /// The signature is good, but the token has expired.
     Expired,

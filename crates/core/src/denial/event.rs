@@ -15,15 +15,15 @@ pub enum EventFlaw {
     Request(&'static str),
     /// No key of the issuer signed the token.
     Key,
-    /// The token is from another issuer than the endpoint's.
+    /// The token is from another issuer than the endpoint's issuer.
     Issuer,
     /// The token is for another audience.
     Audience,
     /// The sender did not authenticate.
     Authentication,
-    /// It verifies a stream with a state that was not asked for (SSF 1.0 §8.1.4.1).
+    /// The event verifies a stream with a state that the gate did not request (SSF 1.0 §8.1.4.1).
     State,
-    /// The sender's proof, a JWT, is not good.
+    /// The sender's proof, a JWT, is bad.
     Credential(&'static str),
     /// The directory has no such user.
     UnknownUser,

@@ -31,7 +31,7 @@ pub enum PathError {
     DoubleEncoding,
     /// `%2F`, on a route that does not keep it.
     EncodedSlash,
-    /// Not the canonical spelling, and the gate does not rewrite it.
+    /// The path is not in its canonical spelling, and the gate does not rewrite it.
     NotCanonical,
 }
 

@@ -15,7 +15,7 @@ use super::Denial;
 #[non_exhaustive]
 // Requirement N30.
 pub enum ProofFlaw {
-    /// A proof is needed, and there is none.
+    /// A proof is required, but missing.
     Missing,
     /// The proof is not one JWT of the right form.
     Malformed(&'static str),
@@ -33,7 +33,7 @@ pub enum ProofFlaw {
     Url,
     /// `iat` is too far from now.
     Time,
-    /// `iat` is before the start of the gate, which does not know the proofs used then.
+    /// `iat` is before the start of the gate, which does not know the proofs that were used before.
     BeforeStart,
     /// `nonce` is missing, expired, or was not issued by this gate.
     Nonce,

@@ -18,13 +18,13 @@ use super::Denial;
 pub enum Standing {
     /// The credential is refused everywhere at this gate, for all time.
     Dead,
-    /// The credential is refused for this request. The gate did not decide more about it.
+    /// The credential is refused for this request. The gate decided nothing further about the credential.
     Refused,
     /// The gate did not examine the credential. The same request may pass later.
     Undecided,
 }
 
-/// Why a credential is not good: a decision. An undecided denial is not a decision and never becomes a `NotGood`.
+/// The decision that a credential is bad. An undecided denial is not a decision and never becomes a `NotGood`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -59,7 +59,7 @@ impl NotGood {
 }
 
 impl Denial {
-    /// Is the credential unexamined? Then the same request may pass later.
+    /// Was the credential not examined? Then the same request may pass later.
     pub const fn is_undecided(&self) -> bool {
         matches!(self.standing(), Standing::Undecided)
     }

@@ -45,8 +45,8 @@ pub struct User {
     pub password_mark: Option<PasswordMark>,
     /// The scopes that the user's tokens may carry.
     pub scopes: Scope,
-    /// The current claims for the access tokens of the user's sessions; a refresh takes them from here. Roles are the
-    /// claim `roles` ([`ROLES`](crate::claim::ROLES)).
+    /// The current claims for the access tokens of the user's sessions; a refresh copies them into the new token. Roles
+    /// are the claim `roles` ([`ROLES`](crate::claim::ROLES)).
     pub claims: OwnClaims,
     /// The issuer that vouched for the user at this login, if the directory asked an issuer.
     pub vouched_by: Option<VouchedBy>,
@@ -152,7 +152,7 @@ pub fn login_state(user: &User) -> [u8; 32] {
 pub struct PasswordMark([u8; 32]);
 
 impl PasswordMark {
-    /// Makes a mark from what the directory stores of the password, or from anything that changes with it: a version,
+    /// Makes a mark from the stored form of the password, or from any value that changes with the password: a version,
     /// the time of the change.
     pub fn new(kept: &[u8]) -> Self {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, kept);
@@ -235,11 +235,11 @@ impl<'a> LoginRequest<'a> {
 /// ```
 #[derive(Debug)]
 pub enum NamedUsers {
-    /// There is none.
+    /// No user has this name.
     None,
-    /// This one.
+    /// One user has this name.
     One(Box<User>),
-    /// The name is not that of one user: nothing ends.
+    /// Several users have this name, so no session ends.
     Several,
 }
 
@@ -247,10 +247,10 @@ pub enum NamedUsers {
 ///
 /// A login asks twice: [`authenticate`](Self::authenticate) first, and [`lookup`](Self::lookup) right before the
 /// session is written. If the two differ in `active`, `account`, `sessions_valid_from` or `password_mark`, the user was
-/// changed in between, and the password is checked once more. So both must return the same for an unchanged user, and a
-/// directory that knows when a password changes must show it in one of the last two. A refresh asks
-/// [`lookup`](Self::lookup). It ends a session whose user is inactive or in another account, or that was created at or
-/// before `sessions_valid_from`.
+/// changed in between, and the password is checked once more. So both must return the same values for an unchanged
+/// user, and a directory that knows when a password changes must show the change in one of the last two fields. A
+/// refresh asks [`lookup`](Self::lookup). It ends a session whose user is inactive or in another account, or that was
+/// created at or before `sessions_valid_from`.
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -279,8 +279,8 @@ pub enum NamedUsers {
 /// ```
 #[async_trait]
 pub trait Directory: fmt::Debug + Send + Sync + 'static {
-    /// The user with this name and password in this account. `None` for an unknown user, an inactive user and a wrong
-    /// password alike, after the same amount of work.
+    /// The user with this name and password in this account. `None`, after the same amount of work, for an unknown
+    /// user, an inactive user and a wrong password.
     // Requirement A2.
     async fn authenticate(
         &self,
@@ -304,20 +304,22 @@ pub trait Directory: fmt::Debug + Send + Sync + 'static {
         self.lookup(subject).await
     }
 
-    /// The user whom another issuer names, by its `iss` and the `sub` there: for an identity assertion whose issuer says
-    /// `subject = "directory"`. By default there is none. An e-mail address must link no accounts.
+    /// The user that another issuer names by its `iss` and `sub`. Used for an identity assertion whose issuer is
+    /// configured with `subject = "directory"`. The default implementation returns `None`. An e-mail address must never
+    /// link two accounts.
     async fn lookup_of_issuer(&self, _issuer: &str, _subject: &str) -> Result<Option<User>, DirectoryError> {
         Ok(None)
     }
 
-    /// The users whom another issuer names otherwise than by its `sub`. The gate asks only for the forms that the issuer's
-    /// rules allow, and only to end what these users have: no login ever follows from such a name. By default there are none.
+    /// The users that another issuer names by another name than its `sub`. The gate asks only for the forms of name
+    /// that the issuer's rules allow, and only to end the users' sessions: no login ever follows from such a name. The
+    /// default implementation finds no user.
     async fn lookup_named(&self, _issuer: &str, _name: &UserName) -> Result<NamedUsers, DirectoryError> {
         Ok(NamedUsers::None)
     }
 
-    /// The name under which limits count logins within the account: the same for all spellings that the directory takes
-    /// for one name. The default is the name as submitted. It must not depend on the users: if two names of one user
+    /// The name under which limits count logins within the account: the same name for all spellings that the directory
+    /// treats as equal. The default is the name as submitted. It must not depend on the users: if two names of one user
     /// shared a limit, wrong passwords for one name would reveal the other.
     fn limit_key<'a>(&self, _account: Option<&str>, username: &'a str) -> Cow<'a, str> {
         Cow::Borrowed(username)

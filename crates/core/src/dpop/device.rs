@@ -1,5 +1,5 @@
 //! Proofs of a browser's device (Device Bound Session Credentials): a JWT of the type `dbsc+jwt` whose `jti` is a
-//! challenge of the gate. The first one brings the key; later ones are signed by the key in the session's record.
+//! challenge of the gate. The first proof contains the key; the key in the session's record signs later proofs.
 
 use std::sync::Arc;
 
@@ -18,20 +18,20 @@ use crate::thumbprint::KeyThumbprint;
 use crate::token::Algorithm;
 use crate::token::keyring::VerifyingKey;
 
-/// The algorithms, as a structured field names them.
+/// The accepted algorithms, in the syntax of a structured field.
 pub const ALGORITHMS: &str = "ES256 RS256";
 const FORM: Form = Form { typ: "dbsc+jwt", max_length: MAX_PROOF, algorithms: &[Algorithm::Es256, Algorithm::Rs256] };
-/// The longest RSA key that a record takes, in bytes.
+/// The longest RSA key that a record can contain, in bytes.
 const MAX_RSA: usize = 290;
 
-/// A proof that brings its key.
+/// A proof that contains its key.
 #[derive(Debug)]
 pub struct Registration {
     /// The key.
     pub key: DeviceKey,
-    /// Its thumbprint.
+    /// The thumbprint of the device's key.
     pub thumbprint: KeyThumbprint,
-    /// The challenge that it answers.
+    /// The challenge that the proof answers.
     pub challenge: String,
 }
 
@@ -49,7 +49,7 @@ pub fn sent_text(value: &[u8]) -> Option<&str> {
 /// Reads the proof of a registration.
 ///
 /// # Errors
-/// The first check that it fails.
+/// The first check that the proof fails.
 // Requirement B47.
 pub fn read_registration(proof: &str) -> Result<Registration, ProofFlaw> {
     let signed = SignedProof::read(proof, FORM)?;
@@ -59,10 +59,10 @@ pub fn read_registration(proof: &str) -> Result<Registration, ProofFlaw> {
     Ok(Registration { key, thumbprint: signed.key, challenge })
 }
 
-/// The challenge in a later proof, which the recorded key signed. It names no key of its own.
+/// The challenge in a later proof, which the recorded key signed. Such a proof must not contain a key.
 ///
 /// # Errors
-/// The first check that it fails.
+/// The first check that the proof fails.
 // Requirement B49.
 pub fn read_refresh(proof: &str, device: &DeviceBinding) -> Result<String, ProofFlaw> {
     if proof.len() > FORM.max_length {
@@ -86,7 +86,7 @@ pub fn read_refresh(proof: &str, device: &DeviceBinding) -> Result<String, Proof
     signed.id().map(str::to_owned).ok_or(ProofFlaw::Id)
 }
 
-/// A public key as a record has it; `None` if it is too long for one.
+/// A public key in the form of a record; `None` if the key is too long for a record.
 fn key_of(jwk: &Jwk) -> Option<DeviceKey> {
     let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).ok();
     match &jwk.algorithm {

@@ -1,7 +1,7 @@
 //! A cache of the keys of clients whose proofs were good.
 //!
-//! All proofs of a client have the same header as long as it keeps its key. Parsing the header and its key again would
-//! cost a fifth of the request.
+//! All proofs of a client have the same header as long as the client keeps its key. Parsing the header and its key
+//! again would cost a fifth of the request.
 
 use std::sync::Arc;
 

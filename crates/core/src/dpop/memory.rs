@@ -1,8 +1,8 @@
 //! The used proofs, so that each proof is used once. The memory is bounded, and never forgets a proof that could still
-//! pass: when it is full, it refuses.
+//! pass: when the memory is full, it refuses further proofs.
 //!
 //! A proof is kept as 128 bits of a hash, in a shard by its key and in a bucket by its `iat`. A bucket is dropped when
-//! no `iat` in it can pass any more.
+//! all proofs in the bucket have expired.
 //!
 //! Gates that share a store count each proof there as well, by the same hash: see [`once_in_store`].
 
@@ -24,15 +24,15 @@ use crate::thumbprint::KeyThumbprint;
 const SHARDS: usize = 64;
 /// The time that a bucket covers.
 const BUCKET: Duration = Duration::from_secs(30);
-/// One key may fill one part in this many of the memory.
+/// The fraction of the memory that one key may fill: one part in this many.
 pub(crate) const SHARE: u64 = 50;
 
 /// Why a proof was not recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotRecorded {
-    /// It is there already.
+    /// The proof was recorded before.
     Seen,
-    /// Its key has its share of the memory.
+    /// The proof's key has used up its share of the memory.
     KeyIsFull,
     /// The memory is full.
     Full,
@@ -80,12 +80,12 @@ impl Hasher for Prehashed {
     }
 
     fn write_u32(&mut self, number: u32) {
-        // A hash table takes the position from the low bits, and the tag that it compares first from the high ones.
+        // A hash table takes the position from the low bits, and the tag that it compares first from the high bits.
         self.0 = u64::from(number) | u64::from(number) << 32;
     }
 }
 
-/// The name of a proof in shared stores: the same at all gates.
+/// The name of a proof in shared stores, which is the same at all gates.
 pub(crate) type ProofName = [u8; 16];
 
 /// The name of a proof in a memory.
@@ -104,12 +104,12 @@ impl ProofId {
     }
 }
 
-/// Counts a proof in the store that gates share. `kept` is how long the proof may pass at any of them.
+/// Counts a proof in the store that gates share. `kept` is how long the proof may pass at any gate.
 ///
 /// # Errors
-/// The proof was counted before. On a fault, its use is unknown.
+/// The proof was counted before. After a fault, it is unknown whether the proof was counted.
 pub async fn once_in_store(store: &dyn SharedStore, name: ProofName, kept: Duration) -> Result<(), Error> {
-    // The counter allows the next use when the proof cannot pass any more. The store keeps the counter until then.
+    // The counter allows the next use only after the proof has expired. The store keeps the counter for this time.
     let counter = SharedCounter { name, every: kept, burst: 1 };
     match store.count(counter, CounterUse::Take).await? {
         None => Ok(()),
@@ -146,7 +146,7 @@ impl ProofMemory {
     /// Records a proof that was not recorded before. Check and insert are one step.
     ///
     /// # Errors
-    /// See [`NotRecorded`]. Nothing is then recorded.
+    /// See [`NotRecorded`]. The proof is then not recorded.
     pub fn record(&self, proof: &ProofId, now: Timestamp) -> Result<(), NotRecorded> {
         match self.record_once(proof, now) {
             Err(NotRecorded::Full) => {
@@ -173,7 +173,7 @@ impl ProofMemory {
         Ok(())
     }
 
-    /// Drops the proofs that cannot pass any more.
+    /// Drops the expired proofs.
     pub(crate) fn forget(&self, now: Timestamp) {
         for shard in &self.shards {
             self.free(shard.lock().drop_past(now, self.passes_for));
@@ -216,7 +216,7 @@ impl Shard {
         }
     }
 
-    /// Drops the buckets whose proofs cannot pass any more, and returns the number of dropped proofs.
+    /// Drops the buckets whose proofs have all expired, and returns the number of dropped proofs.
     fn drop_past(&mut self, now: Timestamp, passes_for: Duration) -> usize {
         let mut dropped = 0;
         self.0.retain(|bucket| {

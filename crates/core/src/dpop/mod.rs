@@ -1,7 +1,7 @@
 //! Proofs of possession (RFC 9449, DPoP): a token that is bound to a key is good only with a proof for this one
 //! request, signed with that key.
 //!
-//! The checks of a proof, cheap ones first. Each has its own [`ProofFlaw`]:
+//! The checks of a proof, cheap checks first. Each has its own [`ProofFlaw`]:
 //!
 //! | # | check | flaw |
 //! |---|---|---|
@@ -84,8 +84,8 @@ pub enum NoncePolicy {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CountedIn {
-    /// Over all gates that share the store. Each use is a round trip to the store. If no other gate uses the store, at
-    /// this gate.
+    /// Over all gates that share the store. Each use of a proof is a round trip to the store. If no other gate uses the
+    /// store, the proof is counted at this gate only.
     #[default]
     Store,
     /// At each gate.
@@ -156,7 +156,7 @@ pub struct Expected<'a> {
     pub method: &'a Method,
     /// The URL of the request, as its client sees it; `None` if the gate does not serve the host of the request.
     pub target: Option<TargetUri>,
-    /// The hash of the token of a request on a data route (`ath`), and the key that it is bound to.
+    /// The hash of the token of a request on a data route (`ath`), and the key that the token is bound to.
     pub token: Option<(&'a str, KeyThumbprint)>,
 }
 
@@ -179,7 +179,7 @@ pub struct UsedProof {
 }
 
 impl CheckedProof {
-    /// Must the reply bring a new nonce?
+    /// Must the reply contain a new nonce?
     pub const fn renews_nonce(&self) -> bool {
         self.renews_nonce
     }
@@ -250,7 +250,8 @@ impl Dpop {
             NoncePolicy::Off => false,
             NoncePolicy::Required => {
                 let issued = proof.nonce().and_then(|nonce| nonce::issued_at(keys, nonce, now, self.leeway));
-                // A proof with a nonce from after the start was not used before it, whatever its `iat`.
+                // A proof with a nonce that was issued after the start cannot have been used before the start, whatever
+                // its `iat`.
                 let issued = issued.filter(|issued| *issued >= self.started).ok_or(ProofFlaw::Nonce)?;
                 nonce::is_old(issued, now)
             }
@@ -292,7 +293,7 @@ impl Dpop {
     /// Check 12 over all gates that share the store.
     ///
     /// # Errors
-    /// The proof was used at another gate. On a fault, its use is unknown.
+    /// The proof was used at another gate. After a fault, it is unknown whether the proof was counted.
     pub async fn use_in_store(&self, name: ProofName, store: &dyn Store) -> Result<(), Error> {
         match self.settings.counted_in.shared(store) {
             Some(shared) => once_in_store(shared, name, self.counts_for()).await,
@@ -326,7 +327,7 @@ impl Dpop {
 /// The content of a proof.
 #[derive(Debug)]
 pub struct ExaminedProof {
-    /// The thumbprint of its key.
+    /// The thumbprint of the proof's key.
     pub key: KeyThumbprint,
     /// `htm`.
     pub method: Option<String>,
@@ -341,7 +342,7 @@ pub struct ExaminedProof {
 /// Reads a proof without judging its request or token: checks 1 to 5.
 ///
 /// # Errors
-/// The first check that it fails.
+/// The first check that the proof fails.
 pub fn examine(proof: &str) -> Result<ExaminedProof, ProofFlaw> {
     let proof = SignedProof::read(proof, OURS)?;
     let text = |text: Option<&str>| text.map(str::to_owned);

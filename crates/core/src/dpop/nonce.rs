@@ -12,7 +12,7 @@ use crate::token::keyring::RefreshKeys;
 
 /// The lifetime of a nonce.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(300);
-/// From this age on, a reply brings a new nonce.
+/// The age of a nonce from which a reply contains a new nonce.
 const RENEWED_FROM: Duration = Duration::from_secs(150);
 const TIME: usize = 8;
 const TAG: usize = 16;
@@ -29,7 +29,7 @@ pub(crate) fn issued_at(keys: &RefreshKeys, nonce: &str, now: Timestamp, leeway:
     let bytes: [u8; TIME + TAG] = URL_SAFE_NO_PAD.decode(nonce).ok()?.try_into().ok()?;
     let (time, tag) = bytes.split_first_chunk::<TIME>()?;
     let issued = Timestamp::from_millis(u64::from_be_bytes(*time));
-    // Another gate may have issued it, whose clock is ahead of ours.
+    // Another gate, whose clock is ahead of ours, may have issued the nonce.
     let in_time = issued <= now.plus(leeway) && now.since(issued) < LIFETIME;
     let genuine = keys.nonce_tags(time).iter().any(|good| are_equal(good, tag));
     (in_time && genuine).then_some(issued)

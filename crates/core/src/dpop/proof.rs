@@ -93,7 +93,7 @@ impl ProofKey {
 
 /// A proof with a good signature.
 pub struct SignedProof<'a> {
-    /// The thumbprint of the key that signed it.
+    /// The thumbprint of the key that signed the proof.
     pub key: KeyThumbprint,
     /// The header as it was sent, and its key, if the key was parsed now.
     pub(super) read: Option<(&'a str, Arc<ProofKey>)>,
@@ -109,8 +109,7 @@ impl<'a> SignedProof<'a> {
         Self::read_with(proof, form, |_| None)
     }
 
-    /// Reads a proof, with known keys by the headers that had them, as sent. Such a header has passed the checks of
-    /// this form before.
+    /// Reads a proof. `known` finds the keys of encoded headers that have passed the checks of this form before.
     ///
     /// # Errors
     /// The first failed check.

@@ -22,7 +22,7 @@ pub enum HttpScheme {
 }
 
 impl HttpScheme {
-    /// The scheme of this name, in any case.
+    /// The scheme of this name, in any letter case.
     pub fn parse(text: &str) -> Option<Self> {
         if text.eq_ignore_ascii_case("https") {
             Some(Self::Https)
@@ -60,7 +60,7 @@ impl TargetUri {
         {
             authority.truncate(host.len());
         }
-        // The path is the client's or the rewritten one: both have the same canonical form.
+        // The path may be the client's path or the rewritten path: both have the same canonical form.
         let path = if path.is_empty() { "/" } else { path };
         let path = CanonicalPath::parse(path).ok()?.as_str().to_owned();
         Some(Self { scheme, authority, path })

@@ -1,6 +1,7 @@
-//! Tokens for the assertions of other issuers. Each assertion has one session, whose id follows from the assertion alone: the
-//! same at all gates and over all keys. So a repeated identity assertion finds its session, and an ended one is never revived.
-//! There is no refresh token: the issuer's next assertion is one.
+//! Tokens for the assertions of other issuers. Each assertion has one session, whose id follows from the assertion
+//! alone: the id is the same at all gates and under all keys. So a repeated identity assertion finds its session, and
+//! an ended session is never revived. There is no refresh token: the client presents the issuer's next assertion
+//! instead.
 
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ pub struct AssertedLogin<'a> {
     pub grant: &'a ProvedGrant,
     /// The requested scope; `None` for all that is allowed.
     pub scope: Option<Scope>,
-    /// The audience of its tokens, if not that of the gate.
+    /// The audience of the session's tokens, if it is not the gate's audience.
     pub resource: Option<Box<str>>,
     /// The endpoint's rules.
     pub profile: &'a Profile,
@@ -53,7 +54,7 @@ pub struct AssertedLogin<'a> {
     pub origin: &'a Origin,
 }
 
-/// Whose session it is, and all that its tokens may carry.
+/// The subject of the session, and everything that the session's tokens may carry.
 struct AssertedHolder {
     subject: Box<str>,
     account: Option<Box<str>>,
@@ -79,7 +80,7 @@ impl Engine {
         self.limits.assertion(&login.client.id)?;
         let holder = self.holder(&login).await?;
         let granted = granted_at_login(login.scope.as_ref(), login.client.scopes.as_ref(), &holder.scope)?;
-        // Every later not-before is at or after the moment of the assertion, which may be ahead of this gate's time.
+        // The stamp lies at or after `iat` of the assertion, which may be ahead of this gate's clock.
         let now = self.stamp_creation(login.grant.issued_at.minus(Duration::from_millis(1))).await?;
         let mut session = self.session_of(&login, &holder, &granted, now)?;
         let valid_from = holder.user.as_ref().map_or(Timestamp::ZERO, |user| user.sessions_valid_from);
@@ -101,7 +102,7 @@ impl Engine {
                     }
                     Ok(Inserted::NoLongerValid(_)) => return Err(OVER.into()),
                     Ok(Inserted::TooMany) => return Err(Denial::TooManySessions.into()),
-                    // There is a session with this id by now.
+                    // Another gate has inserted the session meanwhile.
                     Err(error) if error.outcome() == WriteOutcome::Refused => {}
                     Err(error) => return Err(error.into()),
                 },
@@ -135,7 +136,7 @@ impl Engine {
         self.measured(self.store.insert(session.clone(), SubjectBound::NONE)).await
     }
 
-    /// Whom the assertion is about, here.
+    /// Returns the subject at this gate for whom the assertion speaks.
     async fn holder(&self, login: &AssertedLogin<'_>) -> Result<AssertedHolder, Error> {
         let Some(proved) = &login.grant.user else {
             let subject = format!("{CLIENT_PREFIX}{}", login.client.id);
@@ -187,8 +188,8 @@ impl Engine {
         now: Timestamp,
     ) -> Result<Session, Error> {
         let (grant, keyring) = (login.grant, self.keyring());
-        // The record outlives the assertion, so that it finds its session, ended or not. A token that it gets in its last
-        // moment ends with the session.
+        // The record outlives the assertion, so that a repeated assertion finds its session, ended or not. A token that
+        // is issued in the assertion's last moment ends with the session.
         let access_ttl = login.profile.access_ttl.min(login.profile.max_access_ttl);
         let end = Timestamp::from_secs(grant.once.until.plus(access_ttl).as_secs_rounded_up());
         let origin = self.kept_origin(login.origin);
@@ -228,7 +229,7 @@ impl Engine {
         })
     }
 
-    /// Has nothing ended the session, or all of its user or client, since the moment of the assertion?
+    /// Is the session still live: has no revocation of the session, its user or its client followed the assertion?
     fn goes_on(&self, session: &Session, valid_from: Timestamp) -> Result<(), Denial> {
         let not_before = self.revocations.not_before(&self.issuer, &session.subject, Some(&session.client));
         let is_over = session.created() <= not_before.max(valid_from)
@@ -237,7 +238,8 @@ impl Engine {
         if is_over { Err(OVER) } else { Ok(()) }
     }
 
-    /// Goes the known session on, for one that is like it but for its times?
+    /// Does the known session continue for this assertion, whose session would differ from the known one only in its
+    /// times?
     fn goes_on_as(&self, known: &Session, like: &Session, is_repeatable: bool) -> Result<(), Denial> {
         if !is_repeatable {
             return Err(Denial::GrantAssertion("it was used before"));
@@ -261,7 +263,7 @@ impl Engine {
         self.events.tell(|| GateEvent::begun(session, origin.address));
     }
 
-    /// One more access token of the session.
+    /// Issues a further access token of the session.
     fn asserted_token(
         &self,
         session: &Session,
@@ -269,7 +271,7 @@ impl Engine {
         now: Timestamp,
         login: &AssertedLogin<'_>,
     ) -> Result<IssuedTokens, Error> {
-        // What the session was begun with bounds each of its tokens.
+        // The scope at the session's beginning bounds the scope of each token.
         let scope = scope.intersection(&session.scope);
         let expires = access_expiry(now, session.expires, None, login.profile);
         let jti = uuid::Builder::from_random_bytes(*random().map_err(Fault::from)?).into_uuid().to_string();
@@ -310,7 +312,7 @@ impl Engine {
     }
 }
 
-/// The session of an assertion: its moment, and a digest of issuer, id and client, each behind its length.
+/// The session id of an assertion: its `iat`, and a digest of issuer, id and client, each preceded by its length.
 fn id_of(grant: &ProvedGrant, client: &str) -> SessionId {
     let mut context = Context::new(&SHA256);
     for part in [&*grant.once.issuer, &*grant.once.id, client] {

@@ -37,10 +37,10 @@ pub enum SessionEvent {
 }
 
 impl SessionEvent {
-    /// All of them.
+    /// All events of sessions.
     pub const ALL: [Self; 5] = [Self::Login, Self::Logout, Self::BrowserLogin, Self::BrowserLogout, Self::BrowserBound];
 
-    /// Its name in the trail.
+    /// The name of the event in the audit trail.
     // Requirement B56.
     pub const fn name(self) -> &'static str {
         match self {
@@ -125,7 +125,7 @@ pub(crate) fn too_many_sessions(session: &Session, origin: &Origin) {
     );
 }
 
-/// This many of the subject's sessions ended to make room for a new one.
+/// `ended` sessions of the subject were ended to make room for a new session.
 pub(crate) fn gave_way(session: &Session, ended: usize) {
     warn!(
         target: TARGET,
@@ -148,7 +148,7 @@ pub(crate) fn client_token(client: &str, jti: &str, origin: &Origin) {
     );
 }
 
-/// What became of an API key.
+/// An API key was created, rotated, revoked or reported as leaked.
 #[cfg(feature = "relay")]
 pub(crate) fn api_key(event: &'static str, key: &crate::api_key::ApiKey) {
     info!(
@@ -328,7 +328,7 @@ pub(super) fn notice_refused(issuer: &str, protocol: &str, flaw: EventFlaw, orig
     );
 }
 
-/// An event of another issuer was taken. Its revocation is a record of its own.
+/// An event of another issuer was accepted. The revocation that it causes has an audit record of its own.
 pub(super) fn issuer_event(issuer: &str, kind: &str, effect: &str, id: &str, origin: &Origin) {
     info!(
         target: TARGET,
@@ -342,7 +342,7 @@ pub(super) fn issuer_event(issuer: &str, kind: &str, effect: &str, id: &str, ori
     );
 }
 
-/// The place of a revocation that the store does not have.
+/// The place of a revocation that the store has not taken yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OwedPlace {
     /// In the file beside the store: the revocation is durable.
@@ -352,8 +352,8 @@ pub(super) enum OwedPlace {
 }
 
 /// A revocation. If a request caused it, the log adds the request's id, the client's address and, on the admin
-/// listener, the actor (`crate::context`). A revocation that the store does not have is logged again once the store has
-/// it.
+/// listener, the actor (`crate::context`). A revocation that the store does not have yet is logged again once the store
+/// has taken it.
 pub(super) fn revoked(entry: &Revocation, because: RevokedBecause, owed: Option<OwedPlace>) {
     let (effect, not_before) = match entry.effect {
         Effect::Minimum { .. } | Effect::Gone => ("gone", None),

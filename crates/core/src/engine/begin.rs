@@ -32,7 +32,7 @@ use crate::token::session_cookie::SessionCookie;
 use crate::token::verify::{is_name, is_subject};
 use crate::trace;
 
-/// How often one login checks the password when the user changes meanwhile.
+/// How often one login checks the password again because the user changed during the check.
 const MAX_PASSWORD_CHECKS: usize = 4;
 
 impl Engine {
@@ -59,7 +59,7 @@ impl Engine {
             username: &name,
             client: &login.client.id,
         };
-        // Concurrently: a store that gates share may be far away (requirement C42).
+        // Stamp and password check run concurrently: a store that gates share may be far away (requirement C42).
         let stamping = async { self.stamp_creation(Timestamp::ZERO).await.map_err(Error::from) };
         let (_place, first) = tokio::try_join!(self.admit_login(&login, attempt), stamping)?;
         let mut first = Some(first);
@@ -67,7 +67,7 @@ impl Engine {
         let mut known = Timestamp::ZERO;
         let mut is_proved = false;
         for _ in 0..MAX_PASSWORD_CHECKS {
-            // Every later revocation gets a stamp at or after this one.
+            // Every later revocation gets a stamp at or after this stamp.
             let asked = match first.take() {
                 Some(asked) => asked,
                 None => self.stamp_creation(Timestamp::ZERO).await?,
@@ -82,7 +82,8 @@ impl Engine {
             }
             let scope = granted_at_login(login.scope.as_ref(), login.client.scopes.as_ref(), &user.scopes)?;
             let bound_to = match &login.proof {
-                // Once, and only after a good password: a client without one cannot fill the memory of proofs.
+                // The proof is recorded once, and only after a good password: a client without a password cannot fill
+                // the memory of proofs.
                 Some(proof) => {
                     if !is_proved {
                         proof.use_once(self.clock.now(), &*self.store).await?;
@@ -151,7 +152,8 @@ impl Engine {
             Err(DirectoryError::NoAccount) => (None, Denial::NoAccount),
             answered => (answered.map_err(noted)?, Denial::WrongPassword),
         };
-        // A directory should not return an inactive user. No refresh would continue the session, so none is begun.
+        // A directory should not return an inactive user. No refresh would continue the session, so no session is
+        // begun.
         let subject = user.as_ref().map(|user| user.subject.clone());
         let Some(user) = user.filter(|user| user.active) else {
             self.counts.add(Event::LoginRefused);
@@ -241,10 +243,11 @@ impl Engine {
         let (session, cookie) = self.first_record(&new, (created, place), &keyring)?;
         let issued = self.pair(&keyring, &session, created, IssueKind::Login)?;
         if let (Some(own), Some(checked)) = (&self.own_logins, &new.checked) {
-            // Before the user is looked up again: any later change finds this login.
+            // The login is noted before the user is looked up again: any later change of the user finds it.
             own.add(&session, login_state(checked.user));
         }
-        // After the stamp: a change of the user from now on has a later stamp, and ends the session begun here.
+        // This check follows the stamp: a change of the user from now on has a later stamp, and ends the session begun
+        // here.
         if let Some(checked) = &new.checked
             && !self.holds(checked, new.client).await?
         {
@@ -258,7 +261,7 @@ impl Engine {
         let inserting = self.measured(self.store.insert(session.clone(), bound));
         let inserting = trace::step("rotogate.store.commit", "insert", inserting);
         let inserted = match &new.checked {
-            // Concurrently: the password was right, and the user is unchanged.
+            // Both run concurrently: the password was right, and the user is unchanged.
             Some(checked) => tokio::join!(inserting, self.limits.record_login(checked.attempt)).0,
             None => inserting.await,
         };
@@ -436,7 +439,7 @@ impl Engine {
         if Timestamp::from_secs(now.as_secs()) > not_before {
             return Ok(now);
         }
-        // The creation stamp advances as well, so that a later not-before also lies after this token.
+        // The creation stamp advances to the end of the second, so that a later not-before also lies after this token.
         let end_of_second = Timestamp::from_secs(now.as_secs().saturating_add(1)).minus(Duration::from_millis(1));
         self.stamp_creation(end_of_second).await
     }
@@ -476,7 +479,7 @@ struct SessionDraft<'a> {
     checked: Option<CheckedUser<'a>>,
 }
 
-/// A user whose password was checked.
+/// The user of a login, whose password was checked.
 struct CheckedUser<'a> {
     directory: &'a dyn Directory,
     user: &'a User,
@@ -491,6 +494,6 @@ struct CheckedUser<'a> {
 enum BeginOutcome {
     /// The session began.
     Begun(Box<BegunSession>),
-    /// Sessions of the user were ended, or the user was changed, up to this moment if it is known.
+    /// The user's sessions were ended, or the user was changed, up to this moment if the moment is known.
     Changed(Timestamp),
 }

@@ -1,9 +1,9 @@
-//! Sessions of browsers, whose one credential is a cookie. The gate holds the refresh side itself: the cookie stands for
-//! the current access token of its session, and a request that comes when this token is over has it renewed.
+//! Sessions of browsers, whose one credential is a cookie. The gate holds the refresh side itself: the cookie stands
+//! for the current access token of its session, and a request that arrives after this token's expiry renews it.
 //!
-//! The cookie never changes within a session, so nothing of a renewal can be lost on the way to the browser, and none of
-//! the rules of [`rotation`](crate::session::rotation) about superseded tokens applies: a renewal is a rotation of the
-//! current generation.
+//! The cookie never changes within a session, so a lost response cannot lose a renewal, and the rules of
+//! [`rotation`](crate::session::rotation) about superseded tokens do not apply: a renewal is a rotation of the current
+//! generation.
 
 mod device;
 mod ending;
@@ -34,14 +34,14 @@ pub(super) use device::DeviceProofs;
 pub use provider::{ProviderTerms, SessionProvider};
 use provider::{provider_terms, user_at_provider};
 
-/// What stands for a session outside of the gate.
+/// The credential that represents a session outside of the gate.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum HeldBy {
     /// The tokens of a client.
     Client,
     /// The cookie of a browser.
     Browser,
-    /// The cookie of a browser whose user logged in at a provider, in the words of this dialect.
+    /// The cookie of a browser whose user logged in at a provider, through this dialect.
     BrowserAtProvider(&'static str),
 }
 
@@ -49,12 +49,12 @@ pub(super) enum HeldBy {
 pub(super) struct BegunSession {
     pub(super) session: Session,
     pub(super) issued: IssuedTokens,
-    /// Of a browser's session.
+    /// The cookie of a browser session.
     pub(super) cookie: Option<SessionCookie>,
 }
 
 impl HeldBy {
-    /// The dialect of a session that no dialect begins itself.
+    /// The dialect that is recorded for a session with this credential.
     pub(super) const fn dialect(self) -> &'static str {
         match self {
             Self::BrowserAtProvider(dialect) => dialect,
@@ -62,7 +62,7 @@ impl HeldBy {
         }
     }
 
-    /// A new cookie for a session of a browser, and what its record has of the cookie.
+    /// A new cookie for a browser session, and the part of the cookie that the session's record keeps.
     pub(super) fn cookie(
         self,
         keyring: &Keyring,
@@ -82,7 +82,7 @@ impl HeldBy {
 /// The rules of a browser session: its client, as registered now, and the profile of its endpoint under that client.
 #[derive(Clone, Debug)]
 pub struct BrowserRules {
-    /// The client. A renewal grants no scope that it has lost.
+    /// The client. A renewal grants no scope that the client has lost.
     pub client: Arc<Client>,
     /// The profile.
     pub profile: Profile,
@@ -98,29 +98,30 @@ pub struct BrowserLogin {
     pub cookie: SessionCookie,
     /// The record of the session.
     pub session: Session,
-    /// The user, if the directory logged them in.
+    /// The user; `None` if the directory did not log the user in.
     pub user: Option<User>,
-    /// How long the presented session of the same user goes on, for its parallel requests. The caller ends it then.
+    /// How long the same user's previous session continues, for its parallel requests. The caller then ends this
+    /// session.
     pub presented_ends_in: Option<Duration>,
 }
 
 /// A live session, for a page that asks who is logged in.
 #[derive(Debug)]
 pub struct BrowserSession {
-    /// Its record.
+    /// The record of the session.
     pub session: Session,
-    /// Its end, which nothing moves.
+    /// The absolute end of the session, which no activity moves.
     pub expires: Timestamp,
-    /// Its end without further requests.
+    /// The end of the session if no further request arrives.
     pub idle_expires: Timestamp,
 }
 
 /// When a session is renewed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RenewWhen {
-    /// Never: the request is no activity. A session whose token is over is refused.
+    /// Never: the request does not count as activity. A session whose token has expired is refused.
     Never,
-    /// If its access token is over.
+    /// If the session's access token has expired.
     Over,
     /// As soon as four fifths of the life of its access token have passed.
     Due,
@@ -131,11 +132,11 @@ pub enum RenewWhen {
 pub struct SessionTerms {
     /// The last renewal.
     pub renewed_at: Timestamp,
-    /// From this time on a request renews it.
+    /// From this time on, a request renews the session.
     pub renew_from: Timestamp,
-    /// How long it lives without a renewal.
+    /// How long the session lives without a renewal.
     pub idle_ttl: Duration,
-    /// Its end, which nothing moves.
+    /// The absolute end of the session, which no activity moves.
     pub ends: Timestamp,
 }
 
@@ -153,22 +154,22 @@ impl SessionTerms {
         }
     }
 
-    /// The end of the session without further requests.
+    /// The end of the session if no further request arrives.
     pub fn idle_expires(&self) -> Timestamp {
         self.renewed_at.plus(self.idle_ttl).min(self.ends)
     }
 }
 
-/// The current access token of a browser session. It stays at the gate, or goes to the upstream.
+/// The current access token of a browser session. The token stays at the gate, or is sent to the upstream.
 #[derive(Debug)]
 pub struct BrowserToken {
     /// The token.
     pub access_token: AccessTokenText,
     /// The times of the session.
     pub terms: SessionTerms,
-    /// The user at the provider where they logged in, if they did.
+    /// The user's identity at the provider, if the user logged in at a provider.
     pub at_provider: Option<Box<VouchedBy>>,
-    /// The key that makes its cookies, and when the session was bound to a device, if it was.
+    /// The key of the session's cookies and the time of the binding, if the session is bound to a device.
     pub device: Option<(u8, Timestamp)>,
     /// What that provider says.
     pub provider: Option<ProviderTerms>,
@@ -176,8 +177,8 @@ pub struct BrowserToken {
 
 impl Engine {
     /// Logs a user in, and begins a session whose credential is a cookie. The session of the cookie that the browser
-    /// presented ends: no session is adopted. One of the same user ends after `grace`, so that parallel requests pass. The
-    /// login must name no proof and no certificate.
+    /// presented ends, so that no session is taken over at a login. A presented session of the same user ends after
+    /// `grace`, so that parallel requests pass. The login must name no proof and no certificate.
     ///
     /// # Errors
     /// As [`login`](Self::login).
@@ -242,10 +243,10 @@ impl Engine {
         SessionCookie::authenticate(self.keyring().refresh_keys(), value)
     }
 
-    /// The live session of a cookie. Nothing is renewed: the question is no activity.
+    /// The live session of a cookie. The lookup renews nothing: it does not count as activity.
     ///
     /// # Errors
-    /// [`Denial::SessionOver`], [`Denial::UnknownSessionCookie`]; a fault, after which nothing is known.
+    /// [`Denial::SessionOver`], [`Denial::UnknownSessionCookie`]; a fault, which decided nothing.
     pub async fn browser_session(
         &self,
         cookie: &SessionCookie,
@@ -268,12 +269,13 @@ impl Engine {
         self.turns.take(session).await
     }
 
-    /// The current access token of a session, after a renewal if it is time for one. All requests of this gate that need
-    /// a renewal wait for one turn; of several gates one writes, and the others read what it wrote.
+    /// The current access token of a session, after a renewal if a renewal is due. All requests of this gate that need
+    /// a renewal wait for one turn; if several gates renew at once, one gate writes, and the others read its record.
     ///
-    /// Directory and provider are asked first: a renewal that one of them did not permit is none, and no activity.
+    /// Directory and provider are asked first: if one of them does not permit the renewal, nothing is renewed, and the
+    /// request does not count as activity.
     ///
-    /// The future must run to its end, as that of [`refresh`](Self::refresh).
+    /// The future must run to its end, like the future of [`refresh`](Self::refresh).
     ///
     /// # Errors
     /// [`Denial::SessionOver`] and [`Denial::UnknownSessionCookie`]: log in again. [`Denial::SessionNotRenewed`]; a fault,
@@ -294,8 +296,8 @@ impl Engine {
         token
     }
 
-    /// `renews` becomes true once it is time for a renewal. `binds`: to this device, unless the session is bound to it
-    /// already.
+    /// Sets `renews` to true if a renewal is due. With `binds`, binds the session to this device, unless it is bound to
+    /// this device already.
     async fn token_after_renewal(
         &self,
         cookie: &SessionCookie,
@@ -359,7 +361,8 @@ impl Engine {
             return Err(over(SessionEnd::List).into());
         }
         let Some(read) = self.read_for_refresh(id).await? else {
-            // A store that lost the record may get it back: that is known once this gate may mint again.
+            // A store that lost the record may get it back from another gate: the record is missing for good only if it
+            // is missing once this gate may mint again.
             self.may_mint()?;
             // Records of ended sessions are swept.
             return Err(Denial::SessionOver("its record is gone").into());
@@ -376,7 +379,7 @@ impl Engine {
         session.browser.as_deref().is_some_and(|binding| cookie.proves(keyring.refresh_keys(), binding))
     }
 
-    /// Judges a session by the table of rotations. `user`: as the directory has them, if it was asked.
+    /// Judges a session by the table of rotations. `user` is the directory's entry, if the directory was asked.
     async fn judge_browser(
         &self,
         read: &ReadRecord,
@@ -390,7 +393,8 @@ impl Engine {
             Decision::Revoked(why) => Err(over(self.end_revoked(session, user, why).await?).into()),
             Decision::Expired(Lifetime::Session) => Err(Denial::SessionOver("it outlived session_ttl").into()),
             Decision::Expired(Lifetime::Idle) => Err(Denial::SessionOver("it was idle for idle_ttl").into()),
-            // The store lost renewals. The cookie is of all generations, so it goes on from the latest that is known.
+            // The store lost renewals. The cookie is valid for all generations, so the session continues from the
+            // latest known one.
             Decision::Ahead { .. } if self.may_continue(session).await? => Ok(Decision::Ahead { fast_forward: true }),
             Decision::Ahead { .. } => Err(Denial::SessionOver("the store lost writes of it").into()),
             Decision::Rotate | Decision::Replay | Decision::Reissue | Decision::Reuse(_) => Ok(Decision::Rotate),
@@ -455,7 +459,7 @@ impl Engine {
         let RecordChange { record, raised } = change;
         let (id, before) = (record.id, read.session.current);
         let raised = raised.map(|raised| raised_minimum(id, raised, self.leeway));
-        // Before the swap, as before a read: the swap returns the record if another request has changed it.
+        // Read before the swap, as before a load: the swap returns the record if another request has changed it.
         let minimum_known = self.revocations.minimum(id);
         match self.swap(read.session.revision, record.clone(), raised.clone()).await? {
             Swap::Swapped => {
@@ -484,7 +488,7 @@ impl Engine {
 enum Renewed {
     /// The record that was written.
     Done(Box<Session>),
-    /// Another request changed the session: its record now, if the store told it.
+    /// Another request changed the session. Contains the new record, if the store returned it.
     Changed(Option<Box<ReadRecord>>),
 }
 

@@ -58,8 +58,8 @@ impl Confirmations {
         self.pending.get(&session).is_some_and(|seen| *seen >= generation)
     }
 
-    /// Writes the pending notes, and passes the written ones on, with the sessions that they changed. A note that could
-    /// not be written stays, and the next call tries it again.
+    /// Writes the pending notes, and passes the written notes on, with the sessions that the notes changed. A note that
+    /// could not be written stays, and the next call tries it again.
     ///
     /// # Errors
     /// The errors of the store.
@@ -71,7 +71,7 @@ impl Confirmations {
         loop {
             let mut notes: Vec<_> =
                 self.pending.iter().take(MAX_FLUSHED_NOTES).map(|note| (*note.key(), *note.value())).collect();
-            // Sessions that began about the same time are neighbours in a store.
+            // Sorted, because sessions that began about the same time are neighbours in a store.
             notes.sort_unstable();
             for batch in notes.chunks(NOTES_PER_WRITE) {
                 marked(batch, store.confirm(batch.to_vec()).await?);

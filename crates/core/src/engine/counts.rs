@@ -17,7 +17,7 @@ pub enum Event {
     Login,
     /// A username or password was wrong.
     LoginRefused,
-    /// A client got a token for itself.
+    /// A client got a token for its own account.
     ClientToken,
     /// A client exchanged a token, to act for its user.
     TokenExchanged,
@@ -40,7 +40,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// All of them.
+    /// All events.
     pub const ALL: [Self; 12] = [
         Self::Login,
         Self::LoginRefused,
@@ -56,7 +56,7 @@ impl Event {
         Self::BrokenSeal,
     ];
 
-    /// Its name in the metrics.
+    /// The name of the event in the metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Login => "login",
@@ -78,11 +78,11 @@ impl Event {
 /// How renewals of browser sessions end, in the order of the counters.
 const RENEWALS: [&str; 3] = ["ok", "over", "unavailable"];
 
-/// A counter for each event, and more about some of them.
+/// A counter for each event, and further counters for some events.
 #[derive(Debug, Default)]
 pub struct Counts {
     events: [AtomicU64; Event::ALL.len()],
-    /// By dialect. The number of dialects is small.
+    /// The begun sessions of each dialect. The number of dialects is small.
     started: Mutex<BTreeMap<Box<str>, u64>>,
     ended: [AtomicU64; RevokedBecause::ALL.len()],
     renewals: [AtomicU64; RENEWALS.len()],
@@ -128,7 +128,7 @@ impl Counts {
         }
     }
 
-    /// A browser session was to be renewed.
+    /// Counts an attempt to renew a browser session, by its result.
     // Requirement B56.
     pub(super) fn renewed(&self, error: Option<&Error>) {
         let at = match error {
@@ -151,7 +151,7 @@ impl Counts {
         self.started.lock().clone()
     }
 
-    /// How many sessions were ended one by one, for each of [`RevokedBecause::ALL`].
+    /// How many single sessions were ended, for each reason of [`RevokedBecause::ALL`].
     pub fn sessions_ended(&self) -> [u64; RevokedBecause::ALL.len()] {
         self.ended.each_ref().map(|count| count.load(Ordering::Relaxed))
     }

@@ -1,5 +1,5 @@
-//! What revocations ended, for receivers outside. The records say of which client and for which reason, so nothing is
-//! written for a receiver besides the revocation itself.
+//! The sessions that revocations ended, for receivers outside of the gate. The session records state client and reason,
+//! so the gate writes nothing but the revocation itself.
 
 use std::fmt;
 
@@ -21,13 +21,13 @@ const ENTRIES: usize = 64;
 pub struct End {
     /// The user.
     pub subject: Box<str>,
-    /// The session. `None`: every session of the user that began until [`Self::until`].
+    /// The session; `None` for every session of the user that began until [`Self::until`].
     pub session: Option<SessionId>,
-    /// The moment of a not-before of the user.
+    /// The moment of the user's not-before, if the entry is one.
     pub until: Option<Timestamp>,
     /// The reason, in a word.
     pub reason: &'static str,
-    /// The word of CAEP for the party that caused it.
+    /// CAEP's word for the party that caused the end.
     pub initiating_entity: &'static str,
 }
 
@@ -37,7 +37,7 @@ impl End {
         Self { subject, session, until: None, reason: because.word(), initiating_entity: initiating_entity(because) }
     }
 
-    /// A not-before says only whether it ends API keys, too: then its cause is not the user.
+    /// A not-before does not state its cause. If it also ends API keys, an operator caused it, otherwise the user.
     fn of_subject(subject: &str, effect: Effect, until: Timestamp) -> Self {
         let is_own = effect.keys_until() != Some(until);
         let (reason, initiating_entity) = if is_own { ("logout", "user") } else { ("administrative", "admin") };
@@ -60,11 +60,11 @@ const fn initiating_entity(because: RevokedBecause) -> &'static str {
     }
 }
 
-/// Revocations of one reading of the feed.
+/// The revocations of one read of the feed.
 pub struct EndedBatch {
-    /// Ends of one session, or of one subject.
+    /// Entries that end one session, or the sessions of one subject.
     single: Vec<Revocation>,
-    /// Entries of which only a look at all sessions shows what they end.
+    /// Entries whose ended sessions can be found only by a scan of all sessions.
     wide: Option<RevocationList>,
 }
 
@@ -74,7 +74,7 @@ impl fmt::Debug for EndedBatch {
     }
 }
 
-/// How far a batch was resolved.
+/// The position up to which a batch was resolved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EndPlace {
     entry: usize,
@@ -82,7 +82,7 @@ pub struct EndPlace {
 }
 
 impl EndedBatch {
-    /// The ends among these entries, of sessions of this issuer.
+    /// The entries that end sessions of this issuer.
     pub fn new(issuer: &str, entries: &[Revocation]) -> Self {
         let (mut single, mut wide) = (Vec::new(), Vec::new());
         for entry in entries {
@@ -91,7 +91,8 @@ impl EndedBatch {
                 Target::Subject { issuer: of, .. } if **of == *issuer => single.push(entry.clone()),
                 Target::Client { issuer: of, .. } if **of == *issuer => wide.push(entry),
                 Target::Global => wide.push(entry),
-                // Another issuer's: sessions that it vouched for end. Those whose tokens are only refreshed go on.
+                // An entry of another issuer ends the sessions that this issuer vouched for. An entry that only asks
+                // for a refresh of tokens ends no session.
                 Target::Subject { issuer: of, .. } if !of.ends_with(REFRESHED) && !of.ends_with(REFRESHED_SESSION) => {
                     wide.push(entry);
                 }
@@ -106,7 +107,7 @@ impl EndedBatch {
         Self { single, wide }
     }
 
-    /// The next ends, of sessions of these clients alone, and where to go on; `None` at the end.
+    /// The next ended sessions of these clients, and the position of the following ones; `None` at the end.
     ///
     /// # Errors
     /// The store does not answer.
@@ -146,19 +147,19 @@ fn is_of(clients: &[Box<str>], session: &Session) -> bool {
     clients.contains(&session.client)
 }
 
-/// What one entry of a session or a subject ended.
+/// The end that one entry for a session or a subject caused.
 async fn one(store: &dyn Store, clients: &[Box<str>], entry: &Revocation) -> Result<Option<End>, StoreError> {
     match (&entry.target, entry.effect.sessions_until()) {
         (Target::Session(id), _) => match store.load(*id).await {
             Ok(session) => Ok(session.filter(|session| is_of(clients, session)).map(|session| {
                 let because = match session.status {
                     Status::Revoked(because) => because,
-                    // The record is one of before a loss, and the entry was written back.
+                    // The record dates from before a loss of the store, and only the entry was written back.
                     Status::Live => RevokedBecause::Restored,
                 };
                 End::of_session(&session, because)
             })),
-            // It is logged, and its client is not known.
+            // The record cannot be read, which is logged, so its client is not known.
             Err(error) if error.is_of_one_record() => Ok(None),
             Err(error) => Err(error),
         },
@@ -180,7 +181,7 @@ async fn one(store: &dyn Store, clients: &[Box<str>], entry: &Revocation) -> Res
 }
 
 impl<'a> TokenFacts<'a> {
-    /// Of a token that this issuer would mint for the session now.
+    /// The facts of a token that this issuer would mint for the session now.
     pub(super) fn from_session(issuer: &'a str, session: &'a Session) -> Self {
         Self {
             issuer,
@@ -202,7 +203,7 @@ fn ends_here(list: &RevocationList, issuer: &str, session: &Session, now: Timest
 }
 
 impl Engine {
-    /// The ends that were written after this position, and the position of their end.
+    /// The ends that were written after this position, and the position after the last of them.
     ///
     /// # Errors
     /// The store does not answer.
@@ -211,7 +212,7 @@ impl Engine {
         Ok((EndedBatch::new(&self.issuer, &entries), end))
     }
 
-    /// [`EndedBatch::next`] of the store of this engine.
+    /// [`EndedBatch::next`] with this engine's store.
     ///
     /// # Errors
     /// The store does not answer.
@@ -224,7 +225,8 @@ impl Engine {
         batch.next(&*self.store, &self.issuer, clients, place, self.clock.now()).await
     }
 
-    /// When the data of the store was adopted last: positions in the revocations of before mean nothing now.
+    /// When the data of the store was adopted last: an adoption invalidates all earlier positions in the feed of
+    /// revocations.
     pub fn adopted(&self) -> Timestamp {
         self.restoring.adopted()
     }

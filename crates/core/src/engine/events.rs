@@ -14,7 +14,7 @@ use crate::session::{RevokedBecause, Session, SessionId};
 /// How many events may wait for a receiver.
 const CAPACITY: usize = 1024;
 
-/// An event at this gate. Other gates of the store have their own.
+/// An event at this gate. Events at other gates of the store are not included.
 ///
 /// ```
 /// use rotogate::gate::GateEvent;
@@ -34,13 +34,13 @@ const CAPACITY: usize = 1024;
 pub enum GateEvent {
     /// A session began.
     Begun {
-        /// Its id.
+        /// The id of the session.
         session: SessionId,
-        /// Its user.
+        /// The `sub` of the session's user.
         subject: Box<str>,
-        /// Its client.
+        /// The client of the session.
         client: Box<str>,
-        /// Its account, if it has one.
+        /// The account of the session, if the session has an account.
         account: Option<Box<str>>,
         /// The address of the login, if it is known.
         address: Option<IpAddr>,
@@ -59,9 +59,9 @@ pub enum GateEvent {
     Reuse {
         /// The session.
         session: SessionId,
-        /// Its user.
+        /// The user of the session.
         subject: Box<str>,
-        /// Its client.
+        /// The client of the session.
         client: Box<str>,
         /// The address of the presenter, if it is known.
         address: Option<IpAddr>,
@@ -133,7 +133,7 @@ impl GateEvents {
         }
     }
 
-    /// The number of missed events, because they were read too slowly.
+    /// The number of events that were missed because the receiver was too slow.
     pub const fn missed(&self) -> u64 {
         self.missed
     }
@@ -152,7 +152,7 @@ impl EventFeed {
 
     pub(super) fn tell(&self, event: impl FnOnce() -> GateEvent) {
         if let Some(sender) = self.sender.get().filter(|sender| sender.receiver_count() > 0) {
-            // On an error, the last receiver has just gone.
+            // An error means that the last receiver was just dropped.
             let _ = sender.send(event());
         }
     }

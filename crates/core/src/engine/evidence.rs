@@ -1,8 +1,8 @@
 //! Facts about the last refresh of each session: evidence for the audit trail when a superseded refresh token is
 //! presented.
 //!
-//! The facts are in memory only. After a restart, or if another gate of the store made the last refresh, there are
-//! none, and the verdict is [`ReuseVerdict::Unknown`].
+//! The facts are in memory only. After a restart, or if another gate of the store made the last refresh, the gate has
+//! no facts, and the verdict is [`ReuseVerdict::Unknown`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -32,7 +32,7 @@ pub(super) struct LastRefresh {
     /// The client's address and user agent, if sessions keep them.
     pub(super) origin: Origin,
     replays: AtomicU32,
-    /// In milliseconds; 0 if this gate has written no note of it.
+    /// When the generation was confirmed, in milliseconds; 0 if this gate has written no note about it.
     confirmed_at: AtomicU64,
 }
 
@@ -42,7 +42,7 @@ impl LastRefresh {
         self.replays.load(Ordering::Relaxed)
     }
 
-    /// When the generation was confirmed, as exactly as notes are written.
+    /// When the generation was confirmed, with the precision of the batches in which notes are written.
     pub(super) fn confirmed_at(&self) -> Option<Timestamp> {
         Some(Timestamp::from_millis(self.confirmed_at.load(Ordering::Relaxed))).filter(|at| *at > Timestamp::ZERO)
     }

@@ -68,17 +68,17 @@ impl Engine {
         };
         observer.named(named.session, named.generation);
         if !O::HAS_EFFECTS {
-            // A request is asked this before anything else.
+            // For a request this is checked before all other steps.
             self.may_mint()?;
         }
         let turn = self.turns.take(named.session).await;
-        // Only a rotation finds out whether a record that was not read is still so.
+        // Only the swap of a rotation detects whether a recalled record is outdated.
         let recalled = if O::HAS_EFFECTS { self.recall_for_refresh(named.session, named.generation) } else { None };
         let record = match recalled {
             Some(record) => Some(record),
             None => self.read_for_refresh(named.session).await?,
         };
-        // A request proves itself by the record that it decides on.
+        // A request checks the token against the record of each attempt instead.
         let proves = |record: &ReadRecord| named.proves(&record.session.secret, &record.session.client);
         let record = record.filter(|record| O::HAS_EFFECTS || proves(record));
         if let Some(record) = &record {
@@ -95,8 +95,8 @@ impl Engine {
     }
 
     pub(super) async fn read_for_refresh(&self, id: SessionId) -> Result<Option<ReadRecord>, StoreError> {
-        // Read before the record: the list entry of a refresh that wins meanwhile must not look like writes that the
-        // record has lost.
+        // The list is read before the record: otherwise the list entry of a concurrent refresh would look like a write
+        // that the record has lost.
         let minimum_known = self.revocations.minimum(id);
         let read = self.store.load(id).await?;
         Ok(read.map(|session| ReadRecord { session, minimum_known, is_recalled: false }))
@@ -151,7 +151,7 @@ impl Engine {
         let swapping = self.measured(self.store.compare_and_swap(expected, record, raised));
         let swapped = trace::step("rotogate.store.commit", "swap", swapping).await;
         if swapped.is_err() {
-            // The write may have reached the store, and the list then lacks its revocations.
+            // The write may have reached the store. Then the list lacks the write's revocations.
             self.is_behind.store(true, Ordering::SeqCst);
         }
         swapped
@@ -173,7 +173,7 @@ impl Engine {
         }
     }
 
-    /// Does what the profile says of a client that presents the token of another one.
+    /// Applies the profile's rule for a client that presents another client's token.
     async fn judge_other_client(&self, session: &Session, refresh: &Refresh<'_>) -> Result<(), Error> {
         self.counts.add(Event::OtherClient);
         audit::other_client(session, &refresh.client.id, refresh.origin);
@@ -197,7 +197,7 @@ impl Engine {
         }
     }
 
-    /// The source of the not-before that ended the session. The table of decisions knows only the latest of them.
+    /// The source of the not-before that ended the session. The table of decisions knows only the latest not-before.
     // Requirement O33.
     fn cause_of(&self, session: &Session, user: Option<&Option<User>>, why: SessionEnd) -> SessionEnd {
         match why {
@@ -228,7 +228,7 @@ impl Engine {
         Ok(self.cause_of(session, user, why))
     }
 
-    /// Did the issuer that vouched for the user end the login there?
+    /// Has the issuer that vouched for the user ended the user's login at this issuer?
     pub(super) fn ended_elsewhere(&self, session: &Session) -> bool {
         session.vouched_by.as_ref().is_some_and(|by| self.revocations.ended_elsewhere(by, session.created()))
     }
@@ -271,7 +271,7 @@ impl Engine {
             }
             OnReuse::RevokeSubject => {
                 let one = self.revoke_session(session, RevokedBecause::Reuse).await;
-                // If one fails, the other is ended all the same.
+                // Both ends are tried, even if one fails.
                 self.revoke_subject(&session.subject, RevokedBecause::Reuse).await?;
                 one?;
             }
@@ -306,8 +306,8 @@ pub(super) fn bounded<'a>(session: &Session, profile: &'a Profile) -> Cow<'a, Pr
     }
 }
 
-/// Whether the directory ends the session. It then ends for good, and its access tokens with it: a user who is enabled
-/// again logs in again.
+/// Does the directory end the session? Such an end is final for the session and its access tokens: a user who is
+/// enabled again must log in again.
 // Requirement I23.
 fn ends_for_its_user(session: &Session, user: Option<&Option<User>>, why: SessionEnd) -> bool {
     match why {
@@ -320,11 +320,11 @@ fn ends_for_its_user(session: &Session, user: Option<&Option<User>>, why: Sessio
     }
 }
 
-/// A record as the store had it, and the list's entry for its session from before the read.
+/// A record as it was in the store, and the revocation list's entry for the session before the read.
 pub(super) struct ReadRecord {
     pub(super) session: Session,
     pub(super) minimum_known: Generation,
-    /// The record was not read now: the store had it once, and may have a later one.
+    /// The record was not read from the store but recalled: the store may have a later record.
     pub(super) is_recalled: bool,
 }
 
@@ -341,7 +341,7 @@ impl StartedRefresh<'_> {
     }
 }
 
-/// The user's current claims in the directory; those of the last pair, if no directory answers for the session.
+/// The user's current claims in the directory; the claims of the last pair, if no directory answers for the session.
 pub(super) fn claims_now(session: &Session, user: Option<&Option<User>>) -> OwnClaims {
     match user {
         Some(Some(user)) => user.claims.clone(),

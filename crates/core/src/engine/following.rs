@@ -17,7 +17,7 @@ use crate::store::{FeedStep, Heard, Staleness, StoreError};
 const MAX_ASKED: usize = 256;
 /// How many entries are merged before requests get a turn: a feed may bring a million at once.
 const MERGED_AT_ONCE: usize = 1024;
-/// How long before its token expires the store is asked about a long connection.
+/// How long before the expiry of a long connection's token the store is asked about the connection.
 const ASKED_BEFORE: Duration = Duration::from_secs(3);
 
 /// The state of following a shared store.
@@ -68,7 +68,8 @@ impl Following {
 impl Engine {
     /// Applies what a feed brought.
     ///
-    /// The store has lost writes, and this gate's revocations were not written back. The next step tries again.
+    /// An error means that the store has lost writes, and that this gate's revocations were not written back. The next
+    /// step tries again.
     pub async fn take_step(&self, step: &FeedStep) -> Result<(), StoreError> {
         let mut rotated = Vec::new();
         for entries in step.entries.chunks(MERGED_AT_ONCE) {
@@ -83,7 +84,7 @@ impl Engine {
                 tokio::task::yield_now().await;
             }
         }
-        // A store that does not answer must not hold up the feed: the remaining connections then end.
+        // A store that does not answer must not hold up the feed: the remaining connections end instead.
         let mut answers = true;
         for (session, entry) in rotated {
             answers = answers && self.advance_lines(session).await;

@@ -39,7 +39,7 @@ pub(super) fn granted_at_login(asked: Option<&Scope>, client: Option<&Scope>, us
     if granted.is_empty() && !asked.is_empty() { Err(Denial::InvalidScope) } else { Ok(granted) }
 }
 
-/// The scope of a refresh: that of the login or less (RFC 6749 §6), without scopes that the client or the user has
+/// The scope of a refresh: the scope of the login or less (RFC 6749 §6), without scopes that the client or the user has
 /// lost.
 pub(super) fn granted_at_refresh(
     session: &Session,

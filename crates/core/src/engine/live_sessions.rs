@@ -3,7 +3,7 @@
 //! generation abandoned by a reissue is not moved, so its connections end.
 //!
 //! A connection that a session cookie opened depends on the session, not on its access token: a renewal at any gate
-//! prolongs it to the new idle end, and it ends there, or with the session.
+//! prolongs the connection to the session's new idle end. The connection ends at the idle end, or with the session.
 //!
 //! Only sessions with connections are in the map, so a rotation costs one look-up.
 
@@ -21,7 +21,7 @@ use crate::clock::Timestamp;
 use crate::session::{Generation, SessionId};
 use crate::token::keyring::KeyPrint;
 
-/// After what a client sent began a renewal, nothing begins another one for this long: it may have failed.
+/// After data from a client began a renewal, which may fail, further data begins no renewal for this long.
 const RENEWED_AGAIN: Duration = Duration::from_secs(1);
 
 /// The connections of all sessions.
@@ -45,15 +45,15 @@ pub struct LiveConnection {
 
 /// The part of a connection that a session cookie opened.
 struct BrowserConnection {
-    /// The value of the cookie: what asks the provider.
+    /// The value of the cookie, with which the provider is asked.
     cookie: Arc<str>,
     idle_ttl: Duration,
     ends: Timestamp,
     /// The life of an access token of the session.
     access_ttl: Duration,
-    /// When directory and issuer are asked next, in milliseconds.
+    /// When directory and issuer are asked next about the session, in milliseconds.
     asked_next: AtomicU64,
-    /// Before this time, in milliseconds, what the client sends begins no renewal.
+    /// Before this time, in milliseconds, data from the client begins no renewal.
     renewed_next: AtomicU64,
 }
 
@@ -126,7 +126,7 @@ impl LiveSessions {
         for line in lines {
             let mut state = line.state.lock();
             let (is_moved, expires) = match &line.browser {
-                // The cookie is of all generations.
+                // The cookie is valid for all generations.
                 Some(browser) => (issued.generation > state.generation, browser.renewed(&issued)),
                 None => (state.generation == presented || state.before == Some(presented), issued.expires),
             };
@@ -146,8 +146,8 @@ impl LiveSessions {
         self.0.contains_key(&session)
     }
 
-    /// The browser sessions with a connection about which nobody was asked for the life of an access token, and their
-    /// cookies. Each is returned once.
+    /// The browser sessions with connections, and their cookies, for which directory and provider were last asked more
+    /// than an access token's lifetime ago. Each session is returned once per lifetime.
     pub(crate) fn unasked(&self, now: Timestamp) -> Vec<(SessionId, Arc<str>)> {
         self.sessions_with(|line| {
             let browser = line.browser.as_ref().filter(|browser| browser.takes_question(now))?;
@@ -166,7 +166,7 @@ impl LiveSessions {
         let mut seen = Vec::new();
         for lines in self.0.iter() {
             let lines_of: Vec<_> = lines.value().iter().filter_map(Weak::upgrade).collect();
-            // All of them: each takes its own question.
+            // `last` visits all connections, because each call of `due_of` sets the next time of its connection.
             due.extend(lines_of.iter().filter_map(&due_of).last());
             seen.extend(lines_of);
         }
@@ -189,7 +189,7 @@ impl BrowserConnection {
     }
 }
 
-/// Has this moment come? Then the next one is `again` later.
+/// Is this moment reached? If so, the next moment is `again` after now.
 fn takes(next: &AtomicU64, now: Timestamp, again: Duration) -> bool {
     let due = next.load(Ordering::Relaxed);
     let later = now.plus(again).as_millis();
@@ -202,7 +202,7 @@ impl LiveConnection {
         self.browser.as_ref().map(|_| self.state.lock().expires)
     }
 
-    /// Does what the client sends now renew the session, and has it begun no renewal lately?
+    /// Does data from the client renew the session now? Not if such data has begun a renewal lately.
     pub(crate) fn takes_renewal(&self, now: Timestamp) -> bool {
         self.browser.as_ref().is_some_and(|browser| takes(&browser.renewed_next, now, RENEWED_AGAIN))
     }
@@ -212,12 +212,12 @@ impl LiveConnection {
         self.session
     }
 
-    /// The generation that it depends on now.
+    /// The generation that the connection depends on now.
     pub fn generation(&self) -> Generation {
         self.state.lock().generation
     }
 
-    /// The token that a rotation moved it to, if there was one.
+    /// The token to which a rotation moved the connection, if there was a rotation.
     pub fn advanced_to(&self) -> Option<SuccessorToken> {
         self.state.lock().advanced_to
     }

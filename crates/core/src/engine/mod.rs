@@ -128,8 +128,8 @@ pub struct EngineConfig {
     pub counters: Option<Arc<StoreCounters>>,
     /// Keep user agent and address of a login with the session?
     pub keep_login_origin: bool,
-    /// How long the engine goes on without news from a store that other gates write to, too; `None`: no other gate
-    /// writes to it.
+    /// How long the engine continues without news from a store that several gates write to; `None` if no other gate
+    /// writes to the store.
     pub staleness: Option<Staleness>,
 }
 
@@ -158,18 +158,18 @@ pub struct Engine {
     counts: Arc<Counts>,
     /// Rate limit of the log message about an unusable entry of the directory.
     bad_entries: Mutex<Seldom>,
-    /// A write failed, but may have reached the store.
+    /// Whether a write failed that may have reached the store.
     is_behind: AtomicBool,
     /// The state of following a store that other gates write to.
     following: Following,
-    /// The logins here, if other gates write to the store.
+    /// The recent logins at this gate, if other gates write to the store.
     own_logins: Option<OwnLogins>,
     restoring: Restoring,
     written: Written,
     standstill: standstill::Standstill,
     owed: owed::Debts,
     events: EventFeed,
-    /// While it is set, no token is issued.
+    /// While the flag is set, no token is issued.
     suspended: OnceLock<Arc<AtomicBool>>,
     /// The status lists, if they are published.
     #[cfg(feature = "relay")]
@@ -263,7 +263,7 @@ impl Engine {
         &self.counts
     }
 
-    /// Counts a write to a shared store, where each write is a commit of its own.
+    /// Measures a write to a shared store, where each write is a commit of its own.
     async fn measured<T>(&self, write: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         if self.store.shared().is_none() {
             return write.await;
@@ -309,12 +309,12 @@ impl Engine {
         self.styles.store(Arc::new(styles));
     }
 
-    /// Whether sessions keep the address and user agent of a login and of a refresh to come.
+    /// Sets whether sessions keep the address and user agent of future logins and refreshes.
     pub fn set_keep_login_origin(&self, keep: bool) {
         self.keep_login_origin.store(keep, Ordering::Relaxed);
     }
 
-    /// Records in the audit trail and the access log whose attempt a limit refused, once for each request.
+    /// Records in the audit trail and the access log which client's attempt a limit refused, once for each request.
     // Requirements O35, O46.
     pub fn tell_held_up(&self, error: &Error, origin: &Origin, of: impl FnOnce() -> HeldUp) {
         let Error::Denied(Denial::RateLimited(limit, _) | Denial::QuotaExceeded(limit, _)) = error else { return };
@@ -357,7 +357,7 @@ impl Engine {
         }
     }
 
-    /// The directory's entry of a subject with this account; `None` if there is no directory, or no such entry.
+    /// The directory's entry of a subject with this account; `None` if there is no directory or no entry.
     ///
     /// # Errors
     /// A fault of the directory.
@@ -368,7 +368,7 @@ impl Engine {
         }
     }
 
-    /// Issues no token while this is set. The first call counts.
+    /// Issues no token while this flag is set. Only the first call has an effect.
     pub fn suspend_grants_while(&self, suspended: Arc<AtomicBool>) {
         // A later call passes the same flag.
         let _ = self.suspended.set(suspended);
@@ -383,12 +383,12 @@ impl Engine {
             ClockState::Good if !self.restoring.is_over() => Err(Fault::Restoring),
             ClockState::Good if self.following.is_fresh(self.clock.now()) => Ok(()),
             ClockState::Good => Err(Fault::Stale),
-            // A token minted on the old time would be expired by the new one.
+            // A token minted by the old time would already be expired by the new time.
             ClockState::Jumped | ClockState::Behind | ClockState::Skewed => Err(Fault::Clock),
         }
     }
 
-    /// Makes what was read from a shared store as durable as an acknowledged write.
+    /// Makes data that was read from a shared store as durable as an acknowledged write.
     async fn settle(&self) -> Result<(), StoreError> {
         match self.store.shared() {
             Some(shared) => shared.settle().await,
@@ -477,7 +477,7 @@ impl Engine {
         })
     }
 
-    /// The audience of tokens for a resource; without one, that of the gate.
+    /// The audience of tokens for a resource, or the gate's audience without a resource.
     fn audience_for<'a>(&'a self, resource: Option<&'a [Box<str>]>) -> &'a [Box<str>] {
         resource.unwrap_or(&self.audience)
     }

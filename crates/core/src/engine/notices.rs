@@ -1,4 +1,4 @@
-//! Notices of other issuers that sessions have ended: they are executed, counted, and recorded if refused.
+//! Notices of other issuers about ended sessions: the gate executes and counts them, and records refused ones.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,26 +27,27 @@ const AGE_SECONDS: [f64; 8] = [1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 3600.0, f64::IN
 pub enum NoticeResult {
     /// The named sessions are ended.
     Applied,
-    /// The event is of another kind, and ends nothing.
+    /// The event is of a kind that ends nothing.
     Noted,
-    /// Its subject is nobody that the gate could know.
+    /// The event's subject is a form of name that the gate does not know.
     Unmatched,
-    /// Its subject has a critical member that the gate cannot judge.
+    /// The event's subject has a critical member that the gate cannot judge.
     Discarded,
 }
 
-/// Follows what good events say of their streams.
+/// Receives the statements of good events about the streams that delivered them.
 #[async_trait]
 pub trait StreamWatch: std::fmt::Debug + Send + Sync + 'static {
-    /// Takes what an event of this issuer says of its stream. `false`: it answers what nobody asked, and is refused.
+    /// Takes the statement of an issuer's event about its stream. False if the event answers a verification that the
+    /// gate did not request: the event is then refused.
     ///
     /// # Errors
-    /// Nothing was decided.
+    /// A fault of the store, which decided nothing.
     async fn hears(&self, issuer: &str, notice: &StreamNotice) -> Result<bool, StoreError>;
 }
 
 impl NoticeResult {
-    /// Its word in metrics.
+    /// The word for the result in metrics.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Applied => "applied",
@@ -56,7 +57,7 @@ impl NoticeResult {
         }
     }
 
-    /// What a good event did, in one word.
+    /// The effect of a good event, in one word.
     const fn effect(self, of: EventEffect) -> &'static str {
         match self {
             Self::Applied => of.word(),
@@ -70,14 +71,14 @@ const UNSURE: &str = "a session alone, and no accepted token of the issuer named
 
 /// The issuer's configured name, the protocol and the result.
 type NoticeKind = (Box<str>, &'static str, &'static str);
-/// Figures by issuer and two words.
+/// Counts by issuer and two further labels.
 type ByIssuer = Vec<(Box<str>, &'static str, &'static str, u64)>;
 
 /// The number of notices, and the age of those that ended something.
 #[derive(Debug)]
 pub struct NoticeCounts {
     results: Mutex<BTreeMap<NoticeKind, u64>>,
-    /// Of good ones, by the type of the event and its effect.
+    /// The number of good notices, by the type of the event and its effect.
     effects: Mutex<BTreeMap<NoticeKind, u64>>,
     ages: Durations<{ AGE_SECONDS.len() + 1 }>,
 }
@@ -104,19 +105,19 @@ impl NoticeCounts {
         listed(&self.effects)
     }
 
-    /// The ages of notices that ended something, from `iat` until they were applied.
+    /// The ages of notices that ended something: the time from `iat` until the notice was applied.
     pub fn ages(&self) -> CountedDurations {
         self.ages.counted()
     }
 }
 
 impl Engine {
-    /// Does what another issuer reports. Durable when this returns. A repeated notice changes nothing: each entry has the time
-    /// of the report, so it concerns nothing that began later.
+    /// Executes the report of another issuer. The result is durable when this returns. A repeated notice changes
+    /// nothing: each entry has the time of the report, so it does not concern sessions that began later.
     ///
     /// # Errors
-    /// [`Denial::RefusedEvent`] if it is not sure that anything ended; a fault of the store, after which the entry holds on this
-    /// node; a fault of the directory, which decided nothing.
+    /// [`Denial::RefusedEvent`] if it is uncertain whether anything ended; a fault of the store, after which the entry
+    /// holds on this node; a fault of the directory, which decided nothing.
     // Requirements S22, S23.
     pub async fn take_report(&self, reported: Reported) -> Result<NoticeResult, Error> {
         let told = reported.told;
@@ -130,7 +131,7 @@ impl Engine {
                 let NamedUsers::One(user) = self.named_users(&issuer, &name).await? else {
                     return Ok(NoticeResult::Unmatched);
                 };
-                // Whole seconds: what began within that second counts as before.
+                // The time is in whole seconds: sessions that began within that second count as earlier.
                 let at = Timestamp::from_secs(at.as_secs()).plus(Duration::from_millis(999));
                 let entry = match effect {
                     EventEffect::Refresh => {
@@ -149,10 +150,12 @@ impl Engine {
         }
     }
 
-    /// Whom a request for global revocation concerns, besides the users of its issuer: our subject, if there is one.
+    /// The subject of ours that a request for global revocation concerns, besides the users of its issuer, if there is
+    /// one.
     ///
     /// # Errors
-    /// [`Denial::RefusedEvent`] if a name is not that of one user; a fault of the directory, which decided nothing.
+    /// [`Denial::RefusedEvent`] if a name does not name exactly one user; a fault of the directory, which decided
+    /// nothing.
     pub async fn user_of_revocation(&self, asked: &AskedRevocation) -> Result<Option<Box<str>>, Error> {
         match &asked.user {
             RevokedUser::Subject { subject, .. } => {
@@ -169,8 +172,9 @@ impl Engine {
         }
     }
 
-    /// Ends everything of a user for another issuer: the tokens that it issued, the sessions of ours that it vouched for, and
-    /// those of the user whom the directory names for it. Durable when this returns, also for a user who was never seen.
+    /// Ends all sessions and tokens of a user for another issuer: the tokens that the issuer has issued, our sessions
+    /// that the issuer has vouched for, and the sessions of the user that the directory returns for this name. The end
+    /// is durable when this returns, also for a user who was never seen.
     ///
     /// # Errors
     /// A fault of the store, after which the ends hold on this node.
@@ -180,7 +184,7 @@ impl Engine {
             RevokedUser::Subject { entry, .. } => self.revoke(entry, RevokedBecause::GlobalRevocation).await.map(drop),
             RevokedUser::Named(_) => Ok(()),
         };
-        // If one fails, the other is ended all the same.
+        // Both ends are tried, even if one fails.
         if let Some(own) = own {
             self.revoke_subject(own, RevokedBecause::GlobalRevocation).await?;
         }
@@ -203,7 +207,7 @@ impl Engine {
         also: Option<Revocation>,
         told: Timestamp,
     ) -> Result<NoticeResult, Error> {
-        // This gate refuses both, and owes them to the store, whatever the store answers.
+        // Both entries hold at this gate and are owed to the store, whatever the store answers.
         if let Some(also) = &also {
             self.refuse(also, RevokedBecause::Logout);
         }

@@ -1,6 +1,6 @@
 //! Revocations that hold at this gate and that the store has not acknowledged. They are written again until the store
-//! has them (requirements C22, R24, R30). If the store has a file beside it, they outlive the process; otherwise their
-//! callers got an error.
+//! has them (requirements C22, R24, R30). If the store has a file beside it, they outlive the process; otherwise the
+//! callers who asked for them got an error.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -53,11 +53,11 @@ struct Debt {
 /// The revocations that a store has not acknowledged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unpaid {
-    /// The number of revocations.
+    /// The number of unacknowledged revocations.
     pub total: usize,
-    /// How many of them the end of the process would lose.
+    /// The number of unacknowledged revocations that the end of the process would lose.
     pub lost_at_end: usize,
-    /// Some of the latter, for the log.
+    /// Names of some revocations that the end of the process would lose, for the log.
     pub named: String,
 }
 
@@ -66,12 +66,12 @@ impl Debts {
         self.0.lock()
     }
 
-    /// Notes an entry. False if there is no room for it.
+    /// Notes an entry. False if there is no room for the entry.
     fn note(&self, entry: &Revocation, because: RevokedBecause, is_kept: bool) -> bool {
         let mut debts = self.lock();
         if let Some(known) = debts.by_target.get_mut(&entry.target) {
             let effect = known.owed.entry.effect.merge(entry.effect);
-            // A later end alone changes nothing: see `extend`.
+            // An entry that differs only in its end is no change: see `extend`.
             known.is_kept = is_kept || (known.is_kept && effect == known.owed.entry.effect);
             known.owed.entry.absorb(entry);
             return true;
@@ -101,7 +101,7 @@ impl Debts {
         ending.map(|debt| &mut debt.owed.entry).chain(held).map(extend).collect()
     }
 
-    /// Some entries to write, behind this target.
+    /// The next batch of entries to write, after the target `after`.
     fn some(&self, after: Option<&Target>) -> Vec<Owed> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let debts = self.lock();
@@ -229,7 +229,7 @@ impl Engine {
     /// # Errors
     /// The error of the store.
     pub(super) async fn owe(&self, entry: Revocation, because: RevokedBecause, error: StoreError) -> Result<(), Error> {
-        // A refused entry is owed, too: an operator may remove the reason, such as a missing right.
+        // An entry that the store refuses is owed, too: an operator may remove the reason, such as a missing right.
         if !self.owed.note(&entry, because, false) {
             return Err(error.into());
         }
@@ -240,7 +240,7 @@ impl Engine {
         if kept { Ok(()) } else { Err(error.into()) }
     }
 
-    /// Writes the entry to the file beside the store. True if it is there.
+    /// Writes the entry to the file beside the store. True if the file has the entry.
     async fn keep_beside(&self, file: &Arc<OwedFile>, owed: Owed) -> bool {
         if self.owed.is_kept(&owed.entry.target) {
             return true;
@@ -255,7 +255,7 @@ impl Engine {
         }
     }
 
-    /// Holds an entry without giving it to the store.
+    /// Makes an entry hold at this gate, without giving it to the store.
     pub(super) fn hold(&self, entry: &Revocation) {
         let mut debts = self.owed.lock();
         if debts.held.len() < MAX_OWED {
@@ -272,7 +272,7 @@ impl Engine {
         }
     }
 
-    /// Records in the audit trail where an entry is, if that has changed.
+    /// Records in the audit trail where an entry is kept, if that place has changed.
     pub(super) fn tell_where(&self, entry: &Revocation, because: RevokedBecause, is_news: bool, is_durable: bool) {
         if !is_news {
             return;
@@ -297,8 +297,8 @@ impl Engine {
         }
     }
 
-    /// Writes entries that the store has not acknowledged, and returns how many it did. A failed entry does not hold up
-    /// the others, which may be in another partition.
+    /// Writes entries that the store has not acknowledged, and returns how many the store has now acknowledged. A
+    /// failed entry does not hold up the others, which may be in another partition.
     ///
     /// # Errors
     /// The errors of the store. Entries that it did not take stay.
@@ -361,7 +361,7 @@ impl Engine {
     /// Clears the file, because the store has every entry.
     async fn clear_file(&self) {
         let Some(file) = self.store.owed_file() else { return };
-        // Counted first: an entry that is owed from here on adds a line.
+        // Count the lines first, because an entry that is owed from now on adds a line.
         let lines = file.lines();
         if self.owed.is_empty() && !file.is_empty() {
             let file = Arc::clone(file);

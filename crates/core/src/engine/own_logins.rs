@@ -1,8 +1,8 @@
 //! The recent logins at this gate, each with the state of its user at that time.
 //!
 //! Each gate of a shared store detects a changed user on its own, and all gates end the user's sessions up to the same
-//! moment: when the first of them read the change. Later logins with the new password stay. A gate that read the change
-//! later accepted the old password until then; it ends those sessions one by one.
+//! moment: when the first gate read the change. Later logins with the new password stay. A gate that read the change
+//! later has accepted the old password in the meantime, and ends the sessions of these logins one by one.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -34,7 +34,7 @@ pub(super) struct OwnLogins(Mutex<Logins>);
 #[derive(Debug, Default)]
 struct Logins {
     all: VecDeque<OwnLogin>,
-    /// Logins up to this time are forgotten.
+    /// The list no longer contains logins up to this time.
     forgotten: Timestamp,
 }
 
@@ -56,8 +56,8 @@ impl OwnLogins {
         logins.all.push_back(login);
     }
 
-    /// The ends of the subject's logins after `moment` that had another state than this one. `None`: they are not
-    /// known.
+    /// The ends for the subject's logins after `moment` whose user had another state than this one. `None` if the list
+    /// no longer reaches back to `moment`.
     pub(super) fn others(
         &self,
         subject: &str,

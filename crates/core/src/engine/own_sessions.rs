@@ -1,4 +1,4 @@
-//! A user's own sessions: the list of the live ones, and their end (requirement P55).
+//! A user's own sessions: listing the live sessions, and ending them (requirement P55).
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::session::{RevokedBecause, Scope, Session, SessionId, Status};
 use crate::store::Filter;
 use crate::token::claims::OwnChecked;
 
-/// The most sessions of a list: the newest ones.
+/// The most sessions of a list. It shows the newest sessions.
 const MOST: usize = 1000;
 /// How many records are read at once.
 const AT_ONCE: usize = 1000;
@@ -82,7 +82,7 @@ pub enum OwnSessionsAction {
 /// ```
 #[derive(Clone, Debug)]
 pub struct OwnSession {
-    /// Its record.
+    /// The record of the session.
     pub session: Session,
     /// Whether it is the session that the caller uses.
     pub is_current: bool,
@@ -110,7 +110,7 @@ pub enum OwnSessions {
 }
 
 impl Engine {
-    /// Executes a user's request about their own sessions. The token is good.
+    /// Executes a user's request about their own sessions. The caller has verified the token.
     ///
     /// # Errors
     /// [`Denial::UnusableCredential`] for a client's own token; [`Denial::InsufficientScope`], [`Denial::TokenTooOld`],
@@ -144,8 +144,8 @@ impl Engine {
         self.acting(own, work).await
     }
 
-    /// Admits a request of a user about what is their own, and returns the session that they use. `oldest`: since when the
-    /// credential is good, and how long ago that may be.
+    /// Admits a user's request about their own sessions or keys, and returns the session of the token. `oldest` is the
+    /// issue time of the credential and its greatest permitted age.
     pub(super) fn admit_own(
         &self,
         own: OwnChecked<'_>,
@@ -175,7 +175,7 @@ impl Engine {
     }
 
     async fn end_own(&self, own: OwnChecked<'_>, id: SessionId, origin: &Origin) -> Result<OwnSessions, Error> {
-        // One answer for an unknown session, another user's, and one that has ended.
+        // An unknown session, another user's session and an ended session get the same answer.
         let session = self.store().load(id).await?.filter(|session| self.is_own(own, session));
         let session = session.ok_or(Denial::UnknownSession)?;
         self.log_out(&session, &session.client, origin).await?;

@@ -1,13 +1,13 @@
 //! Recovers when a shared store has lost writes that it had acknowledged (requirement O5). The engine:
 //!
-//! 1. adopts the data: the operations of engines that have not noticed the loss fail from now on, until these adopt it,
-//!    too.
+//! 1. adopts the data: the operations of engines that have not noticed the loss fail from now on, until those engines
+//!    adopt the data, too.
 //! 2. writes back its revocation list, as far as the store lacks it.
 //! 3. writes back the records that it wrote lately.
-//! 4. mints nothing until every other engine has done so, or has had the time.
+//! 4. mints nothing until every other engine has done the same, or has had enough time for it.
 //!
-//! Afterwards a session can still be behind its token, if only engines that are gone knew its last writes. It continues
-//! from the token, at an engine that knows every revocation since the session began.
+//! Afterwards a session can still be behind its token, if only engines that no longer run knew its last writes. An
+//! engine that knows every revocation since the session began continues the session from the token.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -36,7 +36,7 @@ pub(super) struct Restoring {
     phase: AtomicU8,
     /// When the data had last been adopted before this engine began: the list may lack revocations from before.
     adopted_before: AtomicU64,
-    /// When the data was adopted last, as this engine knows.
+    /// When the data was adopted last, as far as this engine knows.
     adopted: AtomicU64,
 }
 
@@ -62,7 +62,7 @@ impl Restoring {
 }
 
 impl Engine {
-    /// The store seems to have lost writes.
+    /// Notes that the store seems to have lost writes.
     pub(super) fn suspect_loss(&self) {
         self.restoring.phase.store(LOST, Ordering::Release);
     }
@@ -117,8 +117,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Ends the recovery as soon as the other gates have written back their knowledge, or have had the time. True if it
-    /// has ended.
+    /// Ends the recovery as soon as the other gates have written back their knowledge, or have had enough time for it.
+    /// True if the recovery has ended.
     pub async fn is_restored(&self) -> bool {
         let (Some(shared), Some(staleness)) = (self.store.shared(), self.following.staleness()) else { return true };
         if self.restoring.is_over() {
@@ -139,8 +139,8 @@ impl Engine {
         self.restoring.is_over()
     }
 
-    /// Considers losses before this engine began. What it read from the store may lack revocations that other gates are
-    /// about to write back, so it mints nothing until they have.
+    /// Considers losses before this engine began. Its data from the store may lack revocations that other gates are
+    /// about to write back, so it mints nothing until they have written them.
     pub async fn join(&self) -> Result<(), StoreError> {
         let (Some(shared), Some(staleness)) = (self.store.shared(), self.following.staleness()) else { return Ok(()) };
         let restoration = shared.restoration(staleness.limit * 3).await?;
@@ -166,8 +166,8 @@ impl Engine {
             self.suspect_loss();
             return Err(Fault::Restoring.into());
         }
-        // The record may lack writes of a further loss, which another gate notices within this time, with its next
-        // question for the end of the revocations.
+        // A further loss may have removed writes of the record. Another gate notices such a loss within this time, when
+        // it next asks for the end of the feed.
         tokio::time::sleep(staleness.every() * 2).await;
         self.may_mint()?;
         if shared.predates_loss(session.id).await? { Ok(true) } else { Err(Fault::Restoring.into()) }

@@ -22,8 +22,8 @@ impl Engine {
     /// `Ok(false)` if the token is not ours.
     ///
     /// # Errors
-    /// [`Denial::OtherClient`] if it belongs to another client, [`Denial::OtherAccount`]; a fault, after which the
-    /// entry holds on this node.
+    /// [`Denial::OtherClient`] if the token belongs to another client, [`Denial::OtherAccount`]; a fault, after which
+    /// the entry holds on this node.
     pub async fn revoke_refresh_token(
         &self,
         token: &str,
@@ -59,7 +59,8 @@ impl Engine {
     ///
     /// If there is no record, or it cannot be read, the session ends here and now: a key of the gates made the token,
     /// so it was issued in the session that it names. A store that lost the record may get it back. Client and account
-    /// are only in the record, and are then not compared. Any holder of the token can end the session in any case.
+    /// are only in the record, so without a record they are not compared. Any holder of the token can end the session
+    /// in any case.
     // Requirement R26.
     async fn session_to_end(&self, token: &str) -> Result<ToEnd, Error> {
         let keyring = self.keyring();
@@ -92,8 +93,8 @@ impl Engine {
         Ok(None)
     }
 
-    /// Ends a session whose record cannot be read: here at once, and in the store as soon as it works. If only this
-    /// record is at fault, the store works, and the end is durable when this returns.
+    /// Ends a session whose record cannot be read: at this gate at once, and in the store as soon as the store works.
+    /// If only this record is at fault, the store works, and the end is durable when this returns.
     ///
     /// # Errors
     /// The error of the store, unless the end outlives the process.
@@ -114,8 +115,8 @@ impl Engine {
         owed.map(|()| is_news)
     }
 
-    /// The end of a session that has no record here. Its moment is rounded to a whole hour, so that a repetition writes
-    /// nothing.
+    /// The entry that ends a session without a record at this gate. Its time is rounded to a whole hour, so that a
+    /// repeated call writes nothing.
     pub fn end_of(&self, id: SessionId, expires: Timestamp) -> Revocation {
         let last = self.clock.now().plus(MAX_SESSIONLESS_LIFETIME).as_secs().next_multiple_of(3600);
         let until = expires.max(Timestamp::from_secs(last)).plus(self.leeway);
@@ -165,7 +166,7 @@ impl Engine {
     /// As [`Self::revoke_refresh_token`].
     pub async fn log_out_everywhere(&self, own: OwnChecked<'_>, client: &str, origin: &Origin) -> Result<(), Error> {
         let everywhere = self.revoke_subject(&own.token().subject, RevokedBecause::Logout).await;
-        // If one fails, the other is ended all the same.
+        // Both ends are tried, even if one fails.
         self.log_out_token(own, client, origin).await?;
         everywhere.map(drop)
     }
@@ -213,8 +214,8 @@ impl Engine {
         self.revoke_from_now(target, because).await
     }
 
-    /// The entry that ends every session of a subject that began at or before `moment`, and every API key made by then:
-    /// the operator or a change of the user ends them.
+    /// The entry that ends every session of a subject that began at or before `moment`, and every API key that was made
+    /// by then. Used for ends by the operator or by a change of the user.
     pub fn subject_before(&self, subject: &str, moment: Timestamp) -> Revocation {
         let target = Target::Subject { issuer: Arc::clone(&self.issuer), subject: subject.into() };
         self.before(target, moment, RevokedBecause::Operator)
@@ -273,15 +274,16 @@ impl Engine {
         Ok(shared.stamp_change(name, named(format!("state of {subject}: {state:?}").as_bytes())?).await?)
     }
 
-    /// The ends of the sessions of a user that began here after `moment`, while the user's data differed from now.
-    /// `None`: they are not known.
+    /// The ends for a user's sessions that began at this gate after `moment` with user data that differs from the
+    /// current data. `None` if these logins are no longer known.
     pub fn begun_otherwise(&self, subject: &str, after: Option<&User>, moment: Timestamp) -> Option<Vec<Revocation>> {
         let own = self.own_logins.as_ref()?;
         own.others(subject, after.map(login_state), moment, self.leeway)
     }
 
     pub(super) fn before(&self, target: Target, moment: Timestamp, because: RevokedBecause) -> Revocation {
-        // The store extends the end to that of the longest session. Tokens without a session live a day at most.
+        // The store extends the entry's life to the end of the longest session. Tokens without a session live a day at
+        // most.
         let longest = if because.ends_keys() { LONGEST_KEY } else { MAX_SESSIONLESS_LIFETIME };
         let until = moment.plus(longest).plus(self.leeway);
         Revocation { target, effect: Effect::not_before(moment, because.ends_keys()), until }
@@ -311,7 +313,7 @@ impl Engine {
     }
 
     /// [`Self::refuse`] for an entry that the store does not get, because another entry, not known yet, will replace
-    /// it. Until [`Self::let_go`], a stop would lose it.
+    /// it. If the process stops before [`Self::let_go`], the entry is lost.
     pub fn refuse_for_now(&self, entry: &Revocation, because: RevokedBecause) {
         self.hold(entry);
         self.refuse(entry, because);

@@ -2,8 +2,8 @@
 //!
 //! The client of a request that waited meanwhile may have continued at another gate. Its refresh token is then
 //! superseded, which is no sign of theft. So a request that arrived before the process ran again is answered with a
-//! fault, and so is one that is read in the first moments after: it may have waited in the buffers of the system. Later
-//! requests are good.
+//! fault, and so is a request that is read in the first moments after: it may have waited in the buffers of the system.
+//! Later requests are accepted.
 //!
 //! A task [beats](Standstill::beat) while the process runs. A missing beat is a standstill, by the monotonic clock, which
 //! counts suspensions, or by the wall clock where it does not.
@@ -16,13 +16,13 @@ use crate::clock::{TimeSource, Timestamp};
 use crate::fault::Fault;
 use crate::store::Staleness;
 
-/// The longest standstill without effect: the time limit of a store operation, for which clients wait anyway.
+/// The longest standstill that is ignored: the time limit of a store operation, which clients wait for anyway.
 const LONGEST: Duration = Duration::from_secs(2);
 /// Within this many beats after a standstill, all requests that waited for the process have been read.
 const READ_BY: u64 = 2;
 const NEVER: u64 = u64::MAX;
 
-/// The arrival of a request: the number of beats until then.
+/// The arrival of a request, as the number of beats before the arrival.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Arrival(u64);
 
@@ -49,7 +49,7 @@ impl ClockReading {
 /// The detector of standstills.
 #[derive(Debug)]
 pub(super) struct Standstill {
-    /// `None`: no other gate uses the store, so no client can have continued elsewhere.
+    /// `None` if no other gate uses the store, so that no client can have continued elsewhere.
     longest: Option<Duration>,
     beats: AtomicU64,
     monotonic: AtomicU64,
@@ -85,7 +85,7 @@ impl Standstill {
     fn beat(&self, now: ClockReading) -> bool {
         let stood_still = self.is_overdue(now);
         let number = self.beats.load(Ordering::Acquire) + 1;
-        // This precedes the new count: until the count rises, the beat is still overdue.
+        // Stored before the count rises, because the beat counts as overdue until the count rises.
         if stood_still {
             self.stood_at.store(number, Ordering::Release);
         }
@@ -120,7 +120,7 @@ impl Engine {
         }
     }
 
-    /// A fault for a request that may be old.
+    /// Answers a fault for a request that may have waited during a standstill.
     pub(super) fn is_recent(&self, arrived: Arrival) -> Result<(), Fault> {
         let waited = self.standstill.longest.is_some()
             && self.standstill.may_have_waited(arrived, ClockReading::now(self.clock.source().as_ref()));

@@ -1,4 +1,4 @@
-//! Status lists: the place of a session that begins, and the bits of those that ended.
+//! Status lists: the place of a new session, and the bits of ended sessions.
 
 use super::Engine;
 use crate::clock::Timestamp;
@@ -31,7 +31,8 @@ impl Engine {
         self.claim_of(session.place?)
     }
 
-    /// The claim `status` of a token that a client gets for one of ours: that of the session.
+    /// The claim `status` of a token that a client gets in exchange for one of our tokens: the claim of the same
+    /// session.
     pub(super) fn carried_status(
         &self,
         subject: &AccessToken,
@@ -53,7 +54,7 @@ impl Engine {
     }
 }
 
-/// What has ended, as the lists show it.
+/// Keeps the status lists up to date with the revocations.
 #[cfg(feature = "relay")]
 mod lists {
     use std::sync::Arc;
@@ -74,33 +75,33 @@ mod lists {
 
     /// How many sessions are read at once.
     const PAGE: usize = 1000;
-    /// For how long lists are served without news of a store that no other gate writes to.
+    /// For how long lists are served without an answer of the store, if no other gate writes to the store.
     const SERVED: Duration = Duration::from_secs(10);
 
     /// Follows the revocations for the lists.
     #[derive(Debug, Default)]
     pub struct StatusFollower {
-        /// How far the revocations were read; `None`: all sessions are to be looked at first.
+        /// The position up to which the revocations were read; `None` if all sessions must be scanned first.
         read: Option<Cursor>,
-        /// When the data that was read had been adopted.
+        /// When the data in which `read` is a position was adopted.
         adopted: Timestamp,
-        /// The sessions to look at: those of these subjects, or all.
+        /// The sessions that are still to be scanned: the sessions of some subjects, or all.
         wanted: Vec<Filter>,
         /// What is looked at now.
         look: Option<StatusLook>,
     }
 
-    /// A look at sessions, beside the path of new revocations.
+    /// A scan of sessions in a task of its own, so that new revocations do not wait for it.
     #[derive(Debug)]
     struct StatusLook {
-        /// When what it looks for was read.
+        /// When the revocations that caused the scan were read.
         begun: Timestamp,
         filters: Vec<Filter>,
         task: JoinHandle<Result<(), StoreError>>,
     }
 
     impl Engine {
-        /// Publishes these status lists. The first call counts.
+        /// Publishes these status lists. Only the first call has an effect.
         pub fn publish_status(&self, lists: Arc<StatusLists>) {
             let _ = self.status_lists.set(lists);
         }
@@ -113,7 +114,7 @@ mod lists {
         /// Brings the lists up to date.
         ///
         /// # Errors
-        /// The store does not answer: what was published is served for a while.
+        /// The store does not answer. The published lists are served for a while.
         // Requirements S4 to S6.
         pub async fn follow_status(self: &Arc<Self>, follower: &mut StatusFollower) -> Result<(), Fault> {
             let Some(lists) = self.status_lists() else { return Ok(()) };
@@ -123,7 +124,7 @@ mod lists {
             let (now, keyring) = (self.clock.now(), self.keyring());
             lists.read_register(keyring.refresh_keys(), now, || self.restoring.adopted()).await?;
             if self.restoring.adopted() != follower.adopted {
-                // The positions of the revocations are others now.
+                // An adoption of the store's data invalidates the positions.
                 (follower.read, follower.adopted) = (None, self.restoring.adopted());
             }
             let is_first = follower.read.is_none();
@@ -163,14 +164,15 @@ mod lists {
                             session.and_then(|session| session.place).into_iter().for_each(|place| lists.set(place));
                             Ok(())
                         }
-                        // It is logged: the record of this session cannot be read.
+                        // The record of this session cannot be read, which the engine has logged.
                         Err(error) if error.is_of_one_record() => Ok(()),
                         Err(error) => Err(error),
                     };
                 }
                 (Target::Session(_) | Target::Token { .. }, _) => return Ok(()),
                 (Target::Subject { issuer, subject }, _) if *issuer == self.issuer => Filter::Subject(subject.clone()),
-                // A client, all, or what another issuer vouched for.
+                // Ends the sessions of a client, of everyone, or of users for whom another issuer vouched: no index
+                // finds them.
                 (Target::Subject { .. } | Target::Client { .. } | Target::Global, _) => Filter::All,
             };
             if !wanted.contains(&filter) {
@@ -179,7 +181,7 @@ mod lists {
             Ok(())
         }
 
-        /// Sets the bits of the sessions that have ended, among these.
+        /// Sets the bits of the ended sessions among those that the filters list.
         async fn look(&self, lists: &StatusLists, filters: &[Filter]) -> Result<(), StoreError> {
             for filter in filters {
                 let mut after = None;
@@ -205,7 +207,7 @@ mod lists {
     }
 
     impl StatusFollower {
-        /// Goes on with what is to be looked at, off the path of new revocations. True if nothing is left.
+        /// Continues the scans, in a task of their own. True if no scan is left.
         async fn looked(&mut self, engine: &Arc<Engine>, now: Timestamp) -> Result<bool, StoreError> {
             if let Some(look) = &self.look
                 && !look.task.is_finished()

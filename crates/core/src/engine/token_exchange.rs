@@ -1,5 +1,5 @@
 //! Token exchange (RFC 8693): a client gets a token with which it acts for the subject of another token. The new token
-//! ends with that one's session, and the store knows nothing of it.
+//! ends with the session of the exchanged token. The store has no record of the new token.
 
 use serde_json::{Map, Value};
 
@@ -32,9 +32,9 @@ pub struct TokenExchange<'a> {
     pub rules: &'a ExchangeRules,
     /// The token, verified now.
     pub subject: &'a AccessToken,
-    /// The audience that it asks for.
+    /// The audience that the client asks for.
     pub audience: Option<&'a str>,
-    /// The scope that it asks for.
+    /// The scope that the client asks for.
     pub scope: Option<&'a Scope>,
     /// Does it ask for a transaction token?
     pub wants_transaction: bool,
@@ -51,7 +51,8 @@ pub struct TokenExchange<'a> {
 const NO_ACTOR: Denial = Denial::NotExchangeable("the token does not let this client act");
 
 impl Engine {
-    /// Counts a token without a record, for a client itself or with which it acts for a user.
+    /// Counts a token without a record against the limits: a client's own token, or a token with which the client acts
+    /// for a user.
     ///
     /// # Errors
     /// [`Denial::RateLimited`]; a fault.
@@ -226,19 +227,19 @@ impl Engine {
     }
 }
 
-/// The issuer that vouched for the subject, and the token of it that was exchanged first.
+/// The issuer that vouched for the subject, and that issuer's token, which was exchanged first.
 fn origin_of(subject: &AccessToken) -> Result<(Option<VouchedBy>, Option<TokenOrigin>), Denial> {
     if subject.is_ours() {
         let earlier = subject.delegation().and_then(|earlier| earlier.origin.clone());
         return Ok((subject.vouched_by().cloned(), earlier));
     }
-    // Its subject becomes one of ours, and must not be that of a user or a client of ours.
+    // The token's subject becomes a subject of ours, and must not equal the subject of one of our users or clients.
     if !subject.has_prefixed_subject() || subject.subject.starts_with(CLIENT_PREFIX) {
         return Err(Denial::NotExchangeable("the issuer has no subject_prefix"));
     }
     let by = VouchedBy::new(&**subject.issuer(), subject.token_subject());
     let by = subject.issuer_session().map_or_else(|| by.clone(), |session| by.clone().session(session));
-    // Without it, a notice of the issuer could not tell whether it ends the token.
+    // Without `iat`, the gate could not decide whether a notice of the issuer ends the token.
     let issued_at = subject.issued_at.ok_or(Denial::BadClaim("no iat"))?;
     if !by.is_valid() {
         return Err(Denial::NotExchangeable("its subject or session is too long"));
@@ -246,13 +247,13 @@ fn origin_of(subject: &AccessToken) -> Result<(Option<VouchedBy>, Option<TokenOr
     Ok((Some(by), Some(TokenOrigin { issued_at, jti: subject.jti.clone() })))
 }
 
-/// The claims that the new token takes along: those of our own user, and who may act. The claims of another issuer are
-/// none of ours.
+/// The claims that the new token takes along: the claims of our own user, and `may_act`. Other claims of another issuer
+/// are dropped.
 fn carried(subject: &AccessToken, claims: Map<String, Value>) -> OwnClaims {
     let mut own = OwnClaims::new();
     let taken = claims.into_iter().filter(|(name, _)| subject.is_ours() || name == "may_act");
     for (name, value) in taken {
-        // Those that the gate sets are refused here.
+        // `insert` refuses the claims that the gate sets itself.
         let _ = own.insert(name, value);
     }
     own

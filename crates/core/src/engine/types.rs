@@ -24,7 +24,7 @@ use crate::token::refresh::RefreshToken;
 pub struct Origin {
     /// The client's address, if it is known.
     pub address: Option<IpAddr>,
-    /// Its `User-Agent`.
+    /// The client's `User-Agent`.
     pub user_agent: Option<Box<str>>,
     /// The client whose attempt a rate refused.
     pub held_up: HeldUpNote,
@@ -59,7 +59,7 @@ pub struct HeldUp {
 pub struct HeldUpNote(Option<Arc<OnceLock<HeldUp>>>);
 
 impl HeldUpNote {
-    /// A note that the access log reads later.
+    /// An empty note that the access log reads later.
     pub fn open() -> Self {
         Self(Some(Arc::default()))
     }
@@ -71,7 +71,7 @@ impl HeldUpNote {
 
     pub(super) fn set(&self, held_up: HeldUp) {
         if let Some(note) = &self.0 {
-            // The first note is about the limit that refused.
+            // Only the first note counts: it is about the limit that refused the request.
             let _ = note.set(held_up);
         }
     }
@@ -92,7 +92,7 @@ pub struct Login<'a> {
     pub scope: Option<Scope>,
     /// The requested lifetime of the access token; `None` for the profile's.
     pub access_ttl: Option<Duration>,
-    /// The audience of its tokens, if not that of the gate.
+    /// The audience of the session's tokens, if it is not the gate's audience.
     pub resource: Option<Box<str>>,
     /// The endpoint's rules.
     pub profile: &'a Profile,
@@ -135,9 +135,9 @@ pub struct ApplicationLogin<'a> {
 pub enum Exchange<'a> {
     /// A refresh token (RFC 6749 §6).
     Refresh(&'a SecretString),
-    /// An access token of ours, in a session of a dialect that has no other credential.
+    /// An access token of the gate, in a session whose dialect has no refresh tokens.
     Access(OwnChecked<'a>),
-    /// Both: the access token's generation is that of the refresh token, or the one before.
+    /// Both: the access token has the refresh token's generation or the previous one.
     Pair(&'a SecretString, OwnChecked<'a>),
 }
 
@@ -150,21 +150,21 @@ pub struct Refresh<'a> {
     pub client: &'a Client,
     /// The accounts whose sessions the request may concern.
     pub account: AccountRule<'a>,
-    /// The requested scope: the granted one or less.
+    /// The requested scope: the granted scope or less.
     pub scope: Option<Scope>,
     /// The requested lifetime of the access token; `None` for the profile's.
     pub access_ttl: Option<Duration>,
-    /// The requested resource: the granted one.
+    /// The requested resource, which must be the granted one.
     pub resource: Option<Box<str>>,
     /// The endpoint's rules.
     pub profile: &'a Profile,
     /// The dialects whose sessions the endpoint accepts.
     pub accepts: &'a [Box<str>],
-    /// The dialects among them in which an access token is its own refresh credential.
+    /// The dialects in `accepts` whose access tokens serve as refresh credentials, too.
     pub by_access: &'a [Box<str>],
-    /// The proof that the request has.
+    /// The request's proof of possession of a key.
     pub proof: Option<OnceProof<'a>>,
-    /// The client certificate of its connection.
+    /// The client certificate of the request's connection.
     pub certificate: Option<CertificateThumbprint>,
     /// When the request arrived.
     pub arrived: Arrival,
@@ -177,7 +177,7 @@ pub struct Refresh<'a> {
 pub enum AccountRule<'a> {
     /// The endpoint's path has no account: it refreshes sessions of every account.
     Any,
-    /// Only sessions of this account; of no account, if the path names none.
+    /// Only sessions of this account; only sessions without an account, if the path names no account.
     Only(Option<&'a str>),
 }
 
@@ -263,7 +263,7 @@ pub struct IssuedTokens {
     pub bound_to: Option<KeyThumbprint>,
     /// The client certificate that the tokens are bound to (RFC 8705). The type of such a token stays `Bearer`.
     pub certificate: Option<CertificateThumbprint>,
-    /// The user, if a directory knows one.
+    /// The user, if a directory knows the session's user.
     pub user: Option<User>,
     /// How they were issued.
     pub how: IssueKind,

@@ -1,5 +1,5 @@
-//! Assertions that count once, at all gates of a store and over restarts: each used one is a row in the table of the relay,
-//! which ends when the assertion could not pass any more.
+//! Assertions that count once, at all gates of a store and over restarts: each used assertion is a row in the table of
+//! the relay. The row expires when the assertion itself would be refused as expired.
 
 use aws_lc_rs::digest::{Context, SHA256};
 
@@ -12,10 +12,11 @@ use crate::store::relay::{RelayId, RelayInserted, RelayRecord, RelayState, Relay
 use crate::token::verify::UsableOnce;
 
 impl Engine {
-    /// Records that an assertion is used. `client` is the one that it is for.
+    /// Records that an assertion is used. `client` is the client that presented it.
     ///
     /// # Errors
-    /// `replayed`, if it was used before; [`Denial::RateLimited`]. After a fault, its use is unknown.
+    /// `replayed`, if it was used before; [`Denial::RateLimited`]. After a fault, it is unknown whether the use was
+    /// recorded.
     // Requirements D22, D26.
     pub async fn use_once(
         &self,
@@ -50,14 +51,15 @@ impl Engine {
         }
     }
 
-    /// The seal of such a row under each key, the current key's first.
+    /// The seal of a used assertion's row under each key, the current key's first.
     fn used_tags(&self, id: RelayId) -> Vec<Vec<u8>> {
         let message = [&b"used assertion"[..], &id.0].concat();
         self.keyring().refresh_keys().relay_secrets(&message).iter().map(|tag| tag.as_ref().to_vec()).collect()
     }
 }
 
-/// The same at all gates and over all keys: each part is behind its length, so no two assertions have one name.
+/// The name is the same at all gates and under all keys. Each part is preceded by its length, so no two assertions have
+/// the same name.
 fn name(used: &UsableOnce) -> RelayId {
     let mut context = Context::new(&SHA256);
     for part in [used.kind, &used.issuer, &used.id] {

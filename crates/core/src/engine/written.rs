@@ -30,7 +30,7 @@ const MAX_KEPT: u64 = 65_536;
 const COST: i32 = 2;
 /// The most credit for saved reads, each of which tolerates a failure.
 const MOST_LUCK: i32 = 64;
-/// After this many reads without a guess, another guess is tried.
+/// The least credit: it bounds how many reads pass before a recalled record is tried again.
 const LEAST_LUCK: i32 = -64;
 
 #[derive(Clone, Debug)]
@@ -66,7 +66,7 @@ impl Written {
         }
     }
 
-    /// Keeps a record that the store has acknowledged, if none of a later revision is kept. `now` is monotonic.
+    /// Keeps a record that the store has acknowledged, unless a later revision is kept already. `now` is monotonic.
     pub(super) fn keep(&self, now: Duration, record: &Session) {
         let Some(records) = &self.records else { return };
         let new = WrittenRecord { at: now, record: Arc::new(record.clone()), is_confirmed: false };
@@ -107,8 +107,8 @@ impl Written {
         let _ = self.luck.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
-    /// Confirms these generations, whose notes were written. Only the records of `marked` changed. The others were
-    /// changed before by others, by an unknown number of revisions, so they are forgotten.
+    /// Confirms these generations, whose notes were written. The write changed only the records of `marked`. The other
+    /// records were changed earlier by other engines, by an unknown number of revisions, so they are forgotten.
     pub(super) fn confirm(&self, seen: &[(SessionId, Generation)], marked: Vec<SessionId>) {
         let Some(records) = &self.records else { return };
         let marked: HashSet<_> = marked.into_iter().collect();
@@ -129,7 +129,7 @@ impl Written {
         all.filter(|(_, kept)| kept.at + RESTORED >= heard).map(|(_, kept)| kept.record.as_ref().clone()).collect()
     }
 
-    /// Distrusts all records: the store has lost writes, and may have other ones of the same revisions.
+    /// Distrusts all records: the store has lost writes, and may have other records with the same revisions.
     pub(super) fn distrust(&self, now: Duration) {
         // A record written in this millisecond counts as earlier, too.
         self.distrusted.store(as_millis(now).saturating_add(1), Ordering::Relaxed);

@@ -31,7 +31,7 @@ pub struct ClientCertificate {
 }
 
 impl ClientCertificate {
-    /// From the client's own certificate in DER, not from one of its issuers'.
+    /// From the client's own certificate in DER, not from a certificate of its issuers.
     pub fn from_der(der: &[u8]) -> Self {
         Self { thumbprint: CertificateThumbprint::from_der(der), header: None }
     }

@@ -1,4 +1,4 @@
-//! The origin of a request: read only from headers of trusted proxies, and written anew for the upstream (T6).
+//! The origin of a request: read only from headers of trusted proxies, and rewritten for the upstream (T6).
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +19,7 @@ static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// The client of a request: the peer, or, if the peer is a trusted proxy, the last address in `X-Forwarded-For` that is
 /// not itself a trusted proxy. Earlier entries are only the client's own claim.
 ///
-/// An entry that is no address ends the list: the proxy that added it is then the last known one.
+/// An entry that is not an address ends the list: the proxy that added it is then the last known address.
 pub fn client_ip(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
     let mut client = peer.to_canonical();
     for hop in hops(headers) {
@@ -34,12 +34,12 @@ pub fn client_ip(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr
     client
 }
 
-/// Does the peer name the client that it forwards for?
+/// Does the peer name the client for which it forwards the request?
 pub fn says_for_whom(headers: &HeaderMap) -> bool {
     headers.contains_key(&FOR)
 }
 
-/// The scheme that the client used: that of the connection, or the one that a trusted proxy names.
+/// The scheme that the client used: the scheme of the connection, or the scheme that a trusted proxy names.
 pub fn scheme(headers: &HeaderMap, peer: &Peer, trusted: &[IpNet]) -> HeaderValue {
     let from_proxy = peer.may_forward() && is_trusted(peer.address().to_canonical(), trusted);
     let named = from_proxy.then(|| only(headers, &PROTO)).flatten().filter(is_scheme);
@@ -54,7 +54,7 @@ pub fn scheme(headers: &HeaderMap, peer: &Peer, trusted: &[IpNet]) -> HeaderValu
 pub fn forwarded(headers: &mut HeaderMap, peer: &Peer, host: Option<&HeaderValue>, trusted: &[IpNet]) {
     let address = peer.address().to_canonical();
     let from_proxy = peer.may_forward() && is_trusted(address, trusted);
-    // For a sender that names no client, the values are precomputed.
+    // For a sender that does not name a client, the values are precomputed.
     let chain = if from_proxy && headers.contains_key(&FOR) {
         HeaderValue::try_from(chain(headers, address, trusted)).ok()
     } else {
@@ -125,7 +125,7 @@ fn chain(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> String {
     texts.join(", ")
 }
 
-/// The entries of `X-Forwarded-For`, the nearest first; `None` for an entry that is no address.
+/// The entries of `X-Forwarded-For`, the nearest first; `None` for an entry that is not an address.
 fn hops(headers: &HeaderMap) -> impl Iterator<Item = Option<IpAddr>> {
     let lines = headers.get_all(&FOR).into_iter().collect::<Vec<_>>().into_iter().rev();
     lines

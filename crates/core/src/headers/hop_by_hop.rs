@@ -21,7 +21,7 @@ static HOP_BY_HOP: [HeaderName; 10] = [
     UPGRADE,
 ];
 
-/// Does the name begin like one in [`HOP_BY_HOP`]?
+/// Does the name begin like a name in [`HOP_BY_HOP`]?
 fn begins_like_one(name: &HeaderName) -> bool {
     // The bytes one by one: `starts_with` is a call for each beginning.
     matches!(
@@ -45,7 +45,7 @@ const OPTIONS: [&str; 5] = ["close", "keep-alive", "upgrade", "te", "http2-setti
 /// `Connection` that names an end-to-end header (`authorization`, `host`, `content-length`, `x-auth-…`) removes nothing
 /// (T5).
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    // Most messages have at most `Connection`, and a look-up of each name costs more than a scan of the present ones.
+    // Most messages have at most `Connection`, and a look-up of each name costs more than a scan of the present names.
     let (mut has_connection, mut has_te, mut has_others) = (false, false, false);
     for name in headers.keys() {
         has_connection |= *name == CONNECTION;
@@ -104,7 +104,7 @@ fn drop_named(headers: &mut HeaderMap) {
         named.extend(HeaderName::from_bytes(option.as_bytes()).ok().filter(|name| headers.contains_key(name)));
     }
     for name in named {
-        // These decided the framing; they are removed with the other hop-by-hop headers.
+        // These headers decided the framing; they are removed with the other hop-by-hop headers.
         if name != TRANSFER_ENCODING {
             headers.remove(name);
         }

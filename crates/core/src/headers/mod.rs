@@ -1,5 +1,5 @@
-//! Decides which headers pass the gate, and which only the gate sets. Three steps, in this order, for every request on
-//! every route, public ones too:
+//! Decides which headers pass the gate, and which headers only the gate sets. Every request passes three steps in this
+//! order, on every route, including public routes:
 //!
 //! 1. [`ProtectedNames::strip_untrusted`], when the route is known and before anything is added, removes identity
 //!    headers that the client sent, in every spelling, and overrides of method or URL.
@@ -24,7 +24,8 @@ pub use crate::context::unindexed;
 use crate::network::Holder;
 use crate::route::RoutePolicy;
 
-/// The headers of a credential, and whether each is forwarded with the token: a DPoP proof is (RFC 9449 §4.1).
+/// The headers of a credential, and whether each is forwarded with the token. A DPoP proof is forwarded (RFC 9449
+/// §4.1).
 static CREDENTIALS: [(HeaderName, bool); 3] =
     [(AUTHORIZATION, true), (HeaderName::from_static("dpop"), true), (PROXY_AUTHORIZATION, false)];
 
@@ -64,7 +65,7 @@ pub struct Peer {
     text: HeaderValue,
     secure: bool,
     at_loopback: bool,
-    /// Do its forwarding headers count, if the peer is a trusted proxy?
+    /// Do the peer's forwarding headers count, if the peer is a trusted proxy?
     forwards: bool,
     holder: Holder,
     listener: Option<Arc<str>>,
@@ -100,8 +101,8 @@ impl Peer {
         Self { listener: Some(name), ..self }
     }
 
-    /// Sets the certificate that the client presented. A proxy's certificate is not its clients': give it to no peer
-    /// that forwards for others.
+    /// Sets the certificate that the client presented. Do not set a proxy's certificate on a peer that forwards for
+    /// others, because it is not the certificate of the proxy's clients.
     #[must_use]
     pub fn with_certificate(self, certificate: ClientCertificate) -> Self {
         Self { certificate: Some(Arc::new(certificate)), ..self }
@@ -122,14 +123,14 @@ impl Peer {
         self.at_loopback
     }
 
-    /// Makes a peer whose forwarding headers never count, even if its address is that of a trusted proxy: another
-    /// protocol than HTTP supplied the address, so the headers are the client's own claim.
+    /// Makes a peer whose forwarding headers never count, even if its address is that of a trusted proxy: a protocol
+    /// other than HTTP supplied the address, so the headers are the client's own claim.
     #[must_use]
     pub fn without_forwarding(self) -> Self {
         Self { forwards: false, ..self }
     }
 
-    /// Do its forwarding headers count, if the peer is a trusted proxy?
+    /// Do the peer's forwarding headers count, if the peer is a trusted proxy?
     pub const fn may_forward(&self) -> bool {
         self.forwards
     }
@@ -155,7 +156,7 @@ impl Peer {
     }
 }
 
-/// What only our own crates call: docs.rs does not show it.
+/// Functions that only our own crates call: docs.rs does not show them.
 #[doc(hidden)]
 impl Peer {
     /// The name of the listener, shared with another peer.
@@ -163,20 +164,20 @@ impl Peer {
         self.listener.clone()
     }
 
-    /// Is something that is bound to these listeners served on this connection? Without names, every listener serves
-    /// it.
+    /// Is a route or endpoint that is bound to these listeners served on this connection? Without names, every listener
+    /// serves it.
     pub fn is_on(peer: Option<&Self>, listeners: &[Box<str>]) -> bool {
         let own = || peer.and_then(Self::listener);
         listeners.is_empty() || own().is_some_and(|own| listeners.iter().any(|name| **name == *own))
     }
 
-    /// The holder whose share of the pools its requests use.
+    /// The holder whose share of the pools the peer's requests use.
     pub const fn holder(&self) -> Holder {
         self.holder
     }
 
     /// The client of a request, as far as trusted proxies name it. `None` for a trusted proxy that names no client,
-    /// because it stands for all its clients.
+    /// because its requests come from many clients.
     pub fn client_of(&self, headers: &HeaderMap, trusted: &[IpNet]) -> Option<Holder> {
         let address = self.address.to_canonical();
         if !self.forwards || !trusted.iter().any(|network| network.contains(&address)) {
@@ -187,7 +188,7 @@ impl Peer {
     }
 }
 
-/// The names of headers that name the caller to an upstream. Only the gate sets them.
+/// The names of headers that identify the caller to an upstream, which only the gate may set.
 #[derive(Clone, Debug, Default)]
 pub struct ProtectedNames {
     /// The configured names, folded.
@@ -210,7 +211,7 @@ enum HeaderVerdict {
 }
 
 impl ProtectedNames {
-    /// The built-in names and the configured ones, in any spelling.
+    /// The built-in and the configured names, in any spelling.
     pub fn new<I>(configured: I) -> Self
     where
         I: IntoIterator,
@@ -224,8 +225,8 @@ impl ProtectedNames {
         Self { configured, strip: Vec::new(), keep: Vec::new(), begins }
     }
 
-    /// Adds names that never pass, and lets built-in ones pass (requirement T24). A header that the gate itself sets
-    /// never passes.
+    /// Adds names that never pass (`strip`), and lets built-in names pass (`keep`; requirement T24). A header that the
+    /// gate itself sets never passes.
     #[must_use]
     pub fn with(mut self, strip: Vec<HeaderPattern>, keep: Vec<HeaderPattern>) -> Self {
         (self.strip, self.keep) = (strip, keep);
@@ -243,8 +244,8 @@ impl ProtectedNames {
         names::is_override(name.as_str())
     }
 
-    /// Does the name imitate one that has a meaning to an upstream or to the gate? A proxy that removes headers by name
-    /// does not remove the imitation (requirement N9).
+    /// Does the name imitate a name that has a meaning to an upstream or to the gate? A proxy that removes headers by
+    /// name does not remove the imitation (requirement N9).
     pub fn is_disguise(&self, name: &HeaderName) -> bool {
         let name = name.as_str();
         // Binary metadata, which `judge` removes in any spelling.
@@ -254,13 +255,13 @@ impl ProtectedNames {
                 && (self.protects(name) || names::is_override(name) || names::is_disguised(name))
     }
 
-    /// Whether the name is a configured one, in any spelling.
+    /// Is this a configured name, in any spelling?
     fn is_configured(&self, name: &str) -> bool {
         self.configured.iter().any(|own| names::folds_to(name, own))
             || self.strip.iter().any(|pattern| pattern.matches(name))
     }
 
-    /// Did the operator keep this name? It passes only in the exact configured spelling.
+    /// Is this name in `keep`? It passes only in the exact configured spelling.
     fn keeps(&self, name: &str) -> bool {
         self.keep.iter().any(|pattern| pattern.is_spelt(name))
     }
@@ -320,7 +321,7 @@ impl ProtectedNames {
     }
 }
 
-/// The headers of a credential that the upstream of a route does not get (T14, N40).
+/// The credential headers that the upstream of a route does not get (T14, N40).
 pub fn withheld(policy: &RoutePolicy) -> impl Iterator<Item = &'static HeaderName> {
     CREDENTIALS.iter().filter(|(_, is_of_token)| !goes(*is_of_token, policy)).map(|(name, _)| name)
 }
@@ -332,7 +333,7 @@ const fn goes(is_of_token: bool, policy: &RoutePolicy) -> bool {
 /// Keeps the client's credentials from the upstream: `Authorization` and a DPoP proof unless the route forwards the
 /// token, `Proxy-Authorization` always (T14).
 pub fn strip_credentials(headers: &mut HeaderMap, policy: &RoutePolicy) {
-    // A scan of the present names costs less than a look-up of each of these.
+    // A scan of the present names costs less than a look-up of each credential header.
     let mut present = [false; CREDENTIALS.len()];
     for name in headers.keys() {
         for (is_there, (credential, _)) in present.iter_mut().zip(&CREDENTIALS) {
@@ -353,7 +354,7 @@ pub fn not_from_clients() -> impl Iterator<Item = &'static str> {
 }
 
 /// A claim as a header value (T4): everything but visible ASCII is percent-encoded, and so is `%` itself, so that two
-/// claims never give one value. Spaces stay unless they could be trimmed away, so a scope list is readable.
+/// claims never give the same value. Spaces stay unless they could be trimmed away, so a scope list is readable.
 pub fn identity_value(claim: &str) -> HeaderValue {
     let mut text = Vec::with_capacity(claim.len());
     encode(claim, &mut text);
@@ -365,18 +366,18 @@ pub fn identity_value(claim: &str) -> HeaderValue {
 pub(crate) enum IdentityText<'c> {
     /// One claim.
     Claim(Cow<'c, str>),
-    /// Several, joined by commas. A comma in one of them is escaped.
+    /// Several claims, joined by commas. A comma within a claim is escaped.
     List(&'c [Box<str>]),
 }
 
 /// The expected length of a claim's text, in bytes: an identifier, or a short name.
 const USUAL_CLAIM: usize = 24;
 
-/// The [values](identity_value) of several claims in one allocation: every request of their caller takes a reference to
-/// each, and so touches one counter instead of many.
+/// The [values](identity_value) of several claims in one allocation: every request of the caller takes a reference to
+/// each value, and so touches one reference counter instead of many.
 pub(crate) fn identity_values<'c>(claims: impl IntoIterator<Item = IdentityText<'c>>) -> Vec<HeaderValue> {
     let claims = claims.into_iter();
-    // Room for usual claims, so that it need not grow.
+    // The capacity suffices for usual claims, so that the buffer rarely grows.
     let mut text = Vec::with_capacity(claims.size_hint().1.unwrap_or_default() * USUAL_CLAIM);
     let ends: Vec<usize> = claims
         .map(|claim| {

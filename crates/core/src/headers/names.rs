@@ -2,7 +2,7 @@
 
 use super::products;
 
-/// Headers that ask an upstream to treat the request as another one than the gate judged.
+/// Headers that ask an upstream to treat the request as a request with another method or URL than the gate judged.
 const OVERRIDES: [&str; 16] = [
     "x-http-method-override",
     "x-http-method",
@@ -22,8 +22,8 @@ const OVERRIDES: [&str; 16] = [
     "x-forwarded-path",
 ];
 
-/// Headers that state the origin of a request, besides the three that we write. Always removed: proxies do not agree on
-/// them.
+/// Headers that state the origin of a request, besides the three headers that the gate writes. Always removed: proxies
+/// do not agree on them.
 pub(super) const OTHER_FORWARDING: [&str; 17] = [
     "forwarded",
     "x-forwarded",
@@ -87,8 +87,8 @@ fn is_one_of(name: &str, list: &[&str]) -> bool {
     list.iter().any(|listed| folds_to(name, listed))
 }
 
-/// Is a name with this beginning on none of the lists of identity headers and overrides? This settles most headers of
-/// most requests.
+/// Is a name with this beginning on none of the lists of identity headers and overrides? This test settles most headers
+/// of most requests.
 fn is_of_no_list(name: &str) -> bool {
     let bytes = name.as_bytes();
     let second = || bytes.get(1).copied().map(fold_byte);
@@ -133,7 +133,7 @@ pub(super) fn is_other_forwarding(name: &str) -> bool {
     may_be && is_one_of(name, &OTHER_FORWARDING)
 }
 
-/// Is the name clearly on no list here, and not disguised? That holds for most headers of most requests.
+/// Is the name clearly on no list here, and not disguised? Most headers of most requests are plain.
 pub(super) fn is_plain(name: &str) -> bool {
     is_of_no_list(name) && name != "proxy" && !name.bytes().any(is_unusual)
 }
@@ -172,12 +172,12 @@ pub(super) fn is_ours_or_protocol(name: &str) -> bool {
     is_one_of(name, &PROTOCOL) || is_one_of(name, &OTHER_FORWARDING) || is_one_of(name, &CONNECTION)
 }
 
-/// The headers of the protocol itself, and those that we write.
+/// The headers of the protocol itself, and the headers that the gate writes.
 pub(super) fn protocol() -> impl Iterator<Item = &'static str> {
     PROTOCOL.iter().copied()
 }
 
-/// Must no `Connection` header remove this header?
+/// Is this a header that no `Connection` header may remove?
 pub(super) fn is_end_to_end(name: &str) -> bool {
     const REQUEST: [&str; 16] = [
         "accept",

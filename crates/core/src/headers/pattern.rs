@@ -33,7 +33,7 @@ impl HeaderPattern {
     /// Parses a pattern such as `x-vouch-user` or `x-vouch-*`.
     ///
     /// # Errors
-    /// Why the text is no pattern.
+    /// Why the text is not a pattern.
     pub fn parse(text: &str) -> Result<Self, String> {
         let begin = text.strip_suffix('*');
         let name = begin.unwrap_or(text);

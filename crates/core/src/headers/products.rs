@@ -1,7 +1,7 @@
 //! Headers in which proxies, identity providers and clouds identify the caller to an upstream (requirement T24). An
 //! upstream that was once behind one of these products may still trust its headers, so a client's copies never pass,
-//! whatever service is behind the gate. `[identity] keep` lets one pass, for a gate behind the product that sets it;
-//! `strip` adds others.
+//! whatever service is behind the gate. `[identity] keep` lets such a header pass, for a gate behind the product that
+//! sets it; `strip` adds further names.
 //!
 //! A trailing `*` matches anything. The lists are grouped by the letters that distinguish them, because each header of
 //! each request is compared with them.
@@ -10,7 +10,7 @@ use super::names::{fold_begins, fold_byte, folds_to};
 
 const X_A: &[&str] = &[
     "x-auth",
-    // oauth2-proxy has `x-auth-request-*`.
+    // Includes `x-auth-request-*` of oauth2-proxy.
     "x-auth-*",
     // Kong's OAuth 2 plugin, and others.
     "x-authenticated-*",
@@ -31,7 +31,7 @@ const X_A: &[&str] = &[
 const X_C: &[&str] = &["x-client-cert*", "x-client-dn", "x-client-verify", "x-consumer-*", "x-credential-*"];
 /// Google's Cloud Endpoints; Envoy, which strips its own headers from outside requests, and trusts them inside.
 const X_E: &[&str] = &["x-endpoint-api-userinfo", "x-envoy-*"];
-/// oauth2-proxy, Traefik, Envoy and many that imitate them.
+/// oauth2-proxy, Traefik, Envoy, and the many products that imitate these three.
 const X_F: &[&str] = &[
     "x-forwarded-user",
     "x-forwarded-email",
@@ -69,12 +69,12 @@ const O: &[&str] = &["oidc-*", "oam-remote-user*"];
 const R: &[&str] = &["remote-*"];
 /// nginx; Shibboleth; SiteMinder.
 const S: &[&str] = &["ssl-client*", "shib-*", "sm-user*", "sm-universalid"];
-/// The last is that of transaction tokens.
+/// `txn-token` is the header of transaction tokens.
 const T: &[&str] = &["tailscale-*", "teleport-jwt-assertion", "txn-token"];
 
 const ALL: [&[&str]; 21] = [X_A, X_C, X_E, X_F, X_G, X_I, X_M, X_P, X_R, X_S, X_T, X_U, X_V, X_W, C, I, L, O, R, S, T];
 
-/// The only list that may contain a name.
+/// The only list that may contain this name, chosen by its first letters.
 fn list_of(name: &str) -> &'static [&'static str] {
     let mut bytes = name.bytes().map(fold_byte);
     let (Some(first), Some(second)) = (bytes.next(), bytes.next()) else { return &[] };

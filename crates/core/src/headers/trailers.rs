@@ -12,8 +12,8 @@ const NEVER: [HeaderName; 10] =
 
 impl ProtectedNames {
     /// Removes forbidden fields from the trailers of a request, on every route: identity headers, overrides and
-    /// forwarding headers in every spelling, credentials, framing, and every name with `_` (T3 to T6). An upstream that
-    /// merges trailers into its headers then learns from a client only what headers could say.
+    /// forwarding headers in every spelling, credentials, framing, and every name with `_` (T3 to T6). So an upstream
+    /// that merges trailers into its headers gets nothing from a client that could not be sent as a header.
     pub fn strip_trailers(&self, trailers: &mut HeaderMap) {
         let gone: Vec<HeaderName> = trailers.keys().filter(|name| !self.may_trail(name)).cloned().collect();
         for name in gone {

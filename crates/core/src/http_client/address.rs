@@ -47,7 +47,7 @@ impl Reach {
     fn from_v4(address: Ipv4Addr) -> Self {
         let [a, b, c, _] = address.octets();
         match (a, b, c) {
-            // A connection to 0.0.0.0 reaches this machine. From 224 on: multicast, reserved, broadcast.
+            // A connection to 0.0.0.0 reaches this machine. Networks from 224 on are multicast, reserved or broadcast.
             (0 | 224.., ..) | (169, 254, _) => Self::Never,
             _ if METADATA_V4.contains(&address) => Self::Never,
             (127, ..) => Self::Loopback,
@@ -82,7 +82,7 @@ impl Reach {
 fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let v4 = |high: u16, low: u16| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low));
     match address.segments() {
-        // Mapped, compatible (deprecated; `::` is one of them), translated (SIIT), NAT64.
+        // IPv4-mapped, IPv4-compatible (deprecated; includes `::`), IPv4-translated (SIIT) and NAT64 addresses.
         [0, 0, 0, 0, 0, 0xffff, h, l]
         | [0, 0, 0, 0, 0, 0, h, l]
         | [0, 0, 0, 0, 0xffff, 0, h, l]
@@ -95,7 +95,7 @@ fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     }
 }
 
-/// The addresses that a URL may lead to.
+/// The addresses to which a URL may lead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allowed {
     link_local: bool,
@@ -105,20 +105,20 @@ pub struct Allowed {
 }
 
 impl Allowed {
-    /// For a URL that the operator wrote.
+    /// The permitted addresses for a URL that the operator configured.
     pub const fn by_operator() -> Self {
         Self { link_local: false, loopback: true, private: true, public: true }
     }
 
-    /// For a URL in a document of an issuer, with the issuer's host and its addresses. The URL must not lead to a less
-    /// public address than the issuer's.
+    /// The permitted addresses for a URL in a document of an issuer, from the issuer's host and its addresses. The URL
+    /// must not lead to a less public address than the issuer's.
     pub fn by_issuer(host: &str, addresses: &[IpAddr]) -> Self {
         let private = addresses.iter().any(|address| Reach::from_address(*address) == Reach::Private);
         Self { link_local: false, loopback: is_loopback(host), private, public: true }
     }
 
-    /// Also permits link-local addresses, and so the metadata services among them. Only for a URL whose operator asks
-    /// for it.
+    /// Also permits link-local addresses, including the metadata services among them. Only for a URL for which the
+    /// operator has configured this.
     #[must_use]
     pub const fn with_dangerous_link_local(mut self) -> Self {
         self.link_local = true;
@@ -130,7 +130,7 @@ impl Allowed {
         Self { link_local: false, loopback: true, private: false, public: false }
     }
 
-    /// Whether an address may be connected to.
+    /// May the client connect to this address?
     pub fn permits(self, address: IpAddr) -> bool {
         match Reach::from_address(address) {
             Reach::Never => self.link_local && is_link_local(address),
@@ -141,7 +141,7 @@ impl Allowed {
     }
 }
 
-/// Whether an address is link-local, in its plain spelling.
+/// Is the address link-local, in its plain form?
 const fn is_link_local(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => v4.is_link_local(),
@@ -149,13 +149,13 @@ const fn is_link_local(address: IpAddr) -> bool {
     }
 }
 
-/// A host as a URL has it, as an address.
+/// Parses the host of a URL as an address.
 pub(super) fn literal(host: &str) -> Option<IpAddr> {
     let inside = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     inside.map_or_else(|| host.parse().map(IpAddr::V4).ok(), |host| host.parse().map(IpAddr::V6).ok())
 }
 
-/// Whether a host as a URL has it is this machine by its spelling.
+/// Does the host of a URL name this machine by its spelling?
 pub(super) fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost")
         || literal(host).is_some_and(|address| Reach::from_address(address) == Reach::Loopback)

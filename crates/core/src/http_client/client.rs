@@ -40,7 +40,7 @@ impl std::fmt::Debug for HttpClient {
     }
 }
 
-/// The answer to a conditional request. A caller handles both, so the enum is exhaustive.
+/// The answer to a conditional request. A caller must handle both variants, so the enum is exhaustive.
 #[derive(Clone, Debug)]
 pub enum Document {
     /// The document has not changed (304).
@@ -54,7 +54,7 @@ pub enum Document {
     New {
         /// The headers of the answer.
         headers: HeaderMap,
-        /// Its bytes.
+        /// The bytes of the document.
         body: Bytes,
     },
 }
@@ -68,7 +68,8 @@ pub fn bearer(token: &SecretString) -> Option<HeaderValue> {
 }
 
 impl HttpClient {
-    /// A client that trusts the authorities of the system, which are read now. A request has 10 s, a body 256 KiB.
+    /// A client that trusts the authorities of the system, which are read now. The time limit of a request is 10 s, the
+    /// size limit of a body 256 KiB.
     ///
     /// # Errors
     /// The system trusts no authority.
@@ -100,14 +101,14 @@ impl HttpClient {
         self
     }
 
-    /// The time for resolving, connecting and TLS, if it is shorter than the one for everything.
+    /// Sets the time limit for resolving, connecting and TLS, if it is shorter than the limit for the whole request.
     #[must_use]
     pub const fn with_connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = Some(timeout);
         self
     }
 
-    /// The longest body of an answer, in bytes.
+    /// Sets the longest body of an answer, in bytes.
     #[must_use]
     pub const fn with_max_size(mut self, max_size: usize) -> Self {
         self.max_size = max_size;
@@ -145,7 +146,7 @@ impl HttpClient {
         }
     }
 
-    /// Fetches a document. With an `etag`, the answer may be that it has not changed.
+    /// Fetches a document. With an `etag`, the answer may be [`Document::Unchanged`].
     ///
     /// # Errors
     /// No answer, or another status than 200 and, with an `etag`, 304.
@@ -173,7 +174,7 @@ impl HttpClient {
     /// Sends a request, and reads its whole answer. The caller judges the status; only redirects are errors.
     ///
     /// # Errors
-    /// There is no usable answer. [`FetchError::not_sent`] says whether the request may be sent again.
+    /// No usable answer arrived. [`FetchError::not_sent`] says whether the request may be sent again.
     pub async fn send(
         &self,
         target: &FetchTarget,
@@ -186,7 +187,7 @@ impl HttpClient {
         self.within(target, exchange, &written).await
     }
 
-    /// Bounds the time of an exchange. `written` says whether any of the request was sent.
+    /// Bounds the time of an exchange. `written` tells whether any byte of the request was sent.
     async fn within<T>(
         &self,
         target: &FetchTarget,
@@ -237,7 +238,7 @@ impl HttpClient {
             .handshake(stream);
         let (mut sender, connection) = handshake.await.map_err(failed)?;
         let mut request = request(target, method, headers, body);
-        // HTTP/2 has the host in `:authority`, and no `Connection`.
+        // HTTP/2 has the host in `:authority`, and no `Connection` header.
         request.headers_mut().remove(header::HOST);
         request.headers_mut().remove(header::CONNECTION);
         *request.uri_mut() = target.uri().clone();
@@ -296,7 +297,7 @@ impl HttpClient {
         }
         if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
             let location = parts.headers.get(header::LOCATION).and_then(|value| Uri::try_from(value.as_bytes()).ok());
-            // Only the host: the rest may hold secrets.
+            // Only the host is logged, because the rest may contain secrets.
             let host = location.as_ref().and_then(Uri::host).unwrap_or("the same host");
             return failed(
                 FetchErrorKind::Redirect,
@@ -320,7 +321,7 @@ impl HttpClient {
     }
 }
 
-/// The request as it is sent: with the host of its target, and without accepting compression.
+/// Builds the request, with the host of its target, and without accepting compression.
 fn request(target: &FetchTarget, method: Method, headers: HeaderMap, body: Bytes) -> Request<Full<Bytes>> {
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = method;

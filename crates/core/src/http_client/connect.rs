@@ -114,7 +114,7 @@ pub(super) async fn connect(
         tcp.set_nodelay(true);
         tcp
     };
-    // A URL with http leads to this machine.
+    // An `http` URL leads to this machine, so only `https` uses the proxy.
     let connected = match proxy.filter(|_| target.uri().scheme() == Some(&Scheme::HTTPS)) {
         None => HttpsConnector::from((tcp(target.allowed()), tls)).oneshot(target.uri().clone()).await,
         Some(proxy) => {
@@ -137,7 +137,7 @@ fn judge(error: &(dyn std::error::Error + 'static)) -> (FetchErrorKind, String) 
         };
         return (kind, cause.to_string());
     }
-    // The connector has an error type of its own for TCP; TLS gives plain I/O errors.
+    // The connector has its own error type for TCP, so a plain I/O error comes from TLS.
     let tls = error.is::<io::Error>();
     let last = causes.last().unwrap_or(error);
     match tls {

@@ -1,4 +1,4 @@
-//! The gate as a client of another server, as its requests say it (RFC 6749 §2.3.1).
+//! The credentials with which the gate authenticates as a client of another server (RFC 6749 §2.3.1).
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use zeroize::Zeroizing;
 /// The gate as a client of a provider.
 #[derive(Clone, Debug)]
 pub struct ClientCredentials {
-    /// Its id.
+    /// The id of the client.
     pub id: String,
-    /// Its secret, and the place of the secret in a request.
+    /// The client's secret, and the place of the secret in a request.
     pub secret: Option<(SecretString, SecretPlace)>,
-    /// What signs an assertion for each request, instead of a secret (RFC 7523 §2.2).
+    /// The signer of an assertion for each request, used instead of a secret (RFC 7523 §2.2).
     pub assertions: Option<Arc<dyn ClientAssertions>>,
 }
 
@@ -45,13 +45,13 @@ impl ClientCredentials {
         Self { id: id.into(), secret: None, assertions: None }
     }
 
-    /// Is the client named in the form, and not in a header?
+    /// Is the client named in the form instead of a header?
     pub fn is_in_form(&self) -> bool {
         self.assertions.is_some() || !matches!(self.secret, Some((_, SecretPlace::Basic)))
     }
 
-    /// Adds the client to a form: what each request of the gate as a client calls. `None` if the client cannot be encoded, or its
-    /// key cannot sign.
+    /// Adds the client to a form. Each request of the gate as a client calls this. `None` if the client cannot be
+    /// encoded, or its key cannot sign.
     pub fn add_to(&self, headers: &mut HeaderMap, body: &mut Zeroizing<Vec<u8>>) -> Option<()> {
         let mut pairs = Vec::new();
         let assertion = match &self.assertions {

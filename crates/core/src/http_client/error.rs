@@ -18,7 +18,7 @@ pub enum FetchErrorKind {
     TooLarge,
     /// A redirect, which is not followed.
     Redirect,
-    /// The caller cannot use this status.
+    /// The answer has a status that the caller cannot use.
     Status,
     /// The body is compressed.
     Encoding,
@@ -28,7 +28,7 @@ pub enum FetchErrorKind {
     Http,
 }
 
-/// Why a request has no answer. The text has the host and the cause, and no part of the request.
+/// Why a request has no answer. The text contains the host and the cause, but no part of the request.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub struct FetchError {

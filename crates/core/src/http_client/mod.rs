@@ -1,9 +1,9 @@
 //! The client of the gate's own requests: for documents of other issuers, and to an operator's services.
 //!
-//! The other side may lie, and may have supplied the URL. So a request has one time limit for everything, a bound for
-//! the body, and a set of permitted addresses. Addresses are checked after the name is resolved and before the
-//! connection is made: the checked address is the one that is connected to. Redirects, compression and the proxy
-//! variables of the environment have no effect; a [`Proxy`] is set explicitly.
+//! The other side may be malicious, and may have supplied the URL. So a request has a total time limit, a bound for the
+//! body, and a set of permitted addresses. Addresses are checked after the name is resolved and before the connection
+//! is made: the client connects to the checked address. Redirects, compression and the proxy variables of the
+//! environment have no effect; a [`Proxy`] is set explicitly.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {

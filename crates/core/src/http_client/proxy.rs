@@ -35,7 +35,7 @@ impl Proxy {
     /// Reads `http://host:port`.
     ///
     /// # Errors
-    /// The text is no such URL.
+    /// The text is not such a URL.
     pub fn parse(text: &str) -> Result<Self, BadProxy> {
         let uri: Uri = text.parse().map_err(|_| BadProxy)?;
         let authority = uri.authority().ok_or(BadProxy)?;

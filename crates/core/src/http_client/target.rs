@@ -9,7 +9,7 @@ use rustls::pki_types::ServerName;
 
 use super::address::{Allowed, is_loopback, literal};
 
-/// A URL that the gate may fetch, and the addresses that it may lead to.
+/// A URL that the gate may fetch, and the addresses to which it may lead.
 #[derive(Clone, Debug)]
 pub struct FetchTarget {
     uri: Uri,
@@ -23,16 +23,16 @@ pub struct FetchTarget {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadTarget {
-    /// The text is no URL with scheme, host and path.
+    /// The text is not a URL with scheme, host and path.
     #[error("expected a URL such as https://id.example.com/path")]
     Malformed,
-    /// The scheme is another one, or `http` to another machine.
+    /// The scheme is neither `https` nor `http` to this machine.
     #[error("expected https; http is only for localhost and loopback addresses")]
     Scheme,
     /// The URL contains a name and password, or a fragment.
     #[error("expected a URL without user, password and fragment")]
     Extra,
-    /// The host is an address that the URL must not lead to.
+    /// The host is an address to which the URL must not lead.
     #[error("the URL must not lead to this address")]
     Address,
 }
@@ -55,7 +55,8 @@ impl FetchTarget {
         }
         let host = authority.host();
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        // The parser reads a port that is no number, or that is missing after the colon, as no port at all.
+        // The parser ignores a port that is not a number, or that is missing after the colon, so the length is
+        // compared.
         let port_is_read = authority.as_str().len() == host.len() || authority.port_u16().is_some_and(|port| port > 0);
         if !port_is_read || ServerName::try_from(bare).is_err() {
             return Err(BadTarget::Malformed);

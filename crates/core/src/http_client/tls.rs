@@ -18,14 +18,15 @@ const MAX_FILE_BYTES: u64 = 4 << 20;
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Tls {
-    /// The only trusted authorities, in PEM. `None`: those of the system.
+    /// The only trusted authorities, in PEM; `None` for the system's authorities.
     pub ca: Option<String>,
     /// A certificate with its chain, and its private key, in PEM.
     pub client_cert: Option<(String, SecretString)>,
     pub(super) files: TlsFiles,
 }
 
-/// The files that the settings were read from, as errors begin with them; empty for those of other origin.
+/// The names of the files from which the settings were read, as prefixes of errors; empty if a setting is not from a
+/// file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TlsFiles {
     ca: String,
@@ -40,7 +41,7 @@ pub(super) struct TlsFiles {
 pub struct BadTls {
     /// The setting at fault: `ca` or `client_cert`.
     pub key: &'static str,
-    /// The problem, and what to do.
+    /// The problem and its remedy.
     pub message: String,
 }
 
@@ -56,7 +57,7 @@ impl Tls {
     /// file of the key.
     ///
     /// # Errors
-    /// A file that cannot be read.
+    /// A file cannot be read.
     pub fn read(ca: Option<&Path>, client_cert: Option<(&Path, &Path)>) -> Result<Self, BadTls> {
         let mut tls = Self::default();
         let named = |file: &Path| format!("{}: ", file.display());
@@ -96,7 +97,7 @@ impl Tls {
         Ok(Arc::new(config))
     }
 
-    /// The TLS configuration towards a server that these authorities verify.
+    /// The TLS configuration for connections to servers, verified by these authorities.
     ///
     /// # Errors
     /// The setting at fault.

@@ -1,4 +1,4 @@
-//! What the limits are asked about.
+//! The attempts and senders that the limits judge.
 
 use std::net::IpAddr;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Rate;
 use super::atomic::{AtomicU64, Ordering};
 
-/// One bucket: when it is full again, in ns of a monotonic clock.
+/// One bucket, as the time in ns of a monotonic clock when it is full again.
 #[derive(Debug, Default)]
 pub struct Bucket(AtomicU64);
 
@@ -13,13 +13,13 @@ impl Bucket {
     /// Takes one token of `rate` at `now`, a time of one monotonic clock.
     ///
     /// # Errors
-    /// There is no token. The error is the time until there is one.
+    /// No token is left. The error is the time until one is earned.
     pub fn take(&self, rate: Rate, now: Duration) -> Result<(), Duration> {
         let price = nanos(rate.every).max(1);
         self.take_of(nanos(now), price, price.saturating_mul(u64::from(rate.burst.get()))).map(drop)
     }
 
-    /// Takes what costs `price`. Returns when the bucket is full again.
+    /// Takes tokens for `price`. Returns the time when the bucket is full again.
     pub(super) fn take_of(&self, now: u64, price: u64, depth: u64) -> Result<u64, Duration> {
         let mut full_again = 0;
         let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
@@ -32,13 +32,13 @@ impl Bucket {
         }
     }
 
-    /// Gives back what was taken for `price`.
+    /// Gives back tokens that were taken for `price`.
     pub(super) fn give_back(&self, price: u64) {
         let back = |full_at: u64| Some(full_at.saturating_sub(price));
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, back);
     }
 
-    /// Counts what has happened, unless the bucket is in debt.
+    /// Counts an attempt that has happened already, unless the bucket is in debt.
     pub(super) fn charge(&self, now: u64, price: u64, depth: u64) {
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
             let full_at = full_at.max(now);

@@ -22,7 +22,7 @@ type BucketPage = Box<[Bucket]>;
 /// What is left of a rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Left {
-    /// So many more tokens may be taken now.
+    /// The number of tokens that may still be taken now.
     pub requests: u32,
     /// The time until the bucket is full.
     pub reset: Duration,
@@ -54,7 +54,7 @@ impl Buckets {
         buckets
     }
 
-    /// Changes the rate. A bucket is full at the time when it would have been full at the old rate.
+    /// Changes the rate. The time when a bucket is full again stays the same as under the old rate.
     pub(super) fn set_rate(&self, rate: Rate) {
         let every = nanos(rate.every).max(1);
         self.every.store(every, Ordering::Relaxed);
@@ -65,12 +65,12 @@ impl Buckets {
         self.depth.load(Ordering::Relaxed)
     }
 
-    /// Takes one token, or returns the time until there is one.
+    /// Takes one token, or returns the time until one is earned.
     pub fn take(&self, key: impl Hash) -> Result<(), Duration> {
         self.take_share(key, NonZeroU32::MIN)
     }
 
-    /// Takes one token, if this many are left.
+    /// Takes one token, if this many are left afterwards.
     pub(crate) fn take_leaving(&self, key: impl Hash, left: u32) -> Result<(), Duration> {
         self.take_of(key, self.price(NonZeroU32::MIN), self.depth_above(left))
     }
@@ -108,7 +108,7 @@ impl Buckets {
         self.bucket(key).take_of(self.now(), price, depth).map(drop)
     }
 
-    /// [`Self::take`], with what is left.
+    /// [`Self::take`], which also returns the tokens that are left.
     pub(super) fn take_left(&self, key: impl Hash) -> Result<Left, Duration> {
         let (now, price) = (self.now(), self.price(NonZeroU32::MIN));
         let reset = self.bucket(key).take_of(now, price, self.depth())?.saturating_sub(now);
@@ -123,7 +123,7 @@ impl Buckets {
         Rate::new(burst, Duration::from_nanos(every))
     }
 
-    /// Gives back a token that was taken at this share.
+    /// Gives back a token that was taken at this share of the rate.
     pub(super) fn give_back(&self, key: impl Hash, share: NonZeroU32) {
         self.bucket(key).give_back(self.price(share));
     }

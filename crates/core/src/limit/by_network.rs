@@ -1,4 +1,4 @@
-//! Rates for each caller, and wider ones for the networks that contain it.
+//! Rates for each caller, and wider rates for the networks that contain the caller.
 
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -11,7 +11,8 @@ use super::{BUCKET_BITS, Rate};
 use crate::clock::TimeSource;
 use crate::network::{SITE_48, SITE_56, network, sites};
 
-/// The number of buckets for the networks above a /64, as a power of 2: there are fewer.
+/// The number of buckets for the networks above a /64, as a power of 2: fewer than for callers, because there are fewer
+/// such networks.
 const WIDE_BUCKET_BITS: u32 = BUCKET_BITS - 3;
 
 pub(super) fn wider(rate: Rate, times: u32) -> Rate {
@@ -19,8 +20,8 @@ pub(super) fn wider(rate: Rate, times: u32) -> Rate {
     Rate { burst, every: (rate.every / times).max(Duration::from_nanos(1)) }
 }
 
-/// One rate for each caller, and wider ones for the networks that contain it. `what` distinguishes the counted attempts
-/// of one caller.
+/// One rate for each caller, and wider rates for the networks that contain the caller. `what` distinguishes the counted
+/// attempts of one caller.
 pub(super) struct ByNetwork {
     callers: Buckets,
     sites_56: Buckets,
@@ -43,7 +44,7 @@ impl ByNetwork {
         self.sites_48.set_rate(wider(rate, SITE_48));
     }
 
-    /// Takes one token from the caller and from each network around it, or from none.
+    /// Takes one token from the caller and from each network around it, or no token at all.
     pub(super) fn take(&self, address: IpAddr, what: impl Hash + Copy) -> Result<(), Duration> {
         self.take_share(address, what, NonZeroU32::MIN)
     }
@@ -85,7 +86,7 @@ impl ByNetwork {
         }
     }
 
-    /// The time until neither the caller nor a network around it is in debt.
+    /// The time until the caller and all networks around it are out of debt.
     pub(super) fn debt(&self, address: IpAddr, what: impl Hash + Copy) -> Option<Duration> {
         let caller = self.callers.debt((network(address), what));
         match sites(address) {

@@ -1,6 +1,6 @@
 //! Limits of routes: how many requests each caller may make.
 //!
-//! A limit outlives the rules that name it: a reload changes its rate, and keeps its counts.
+//! A limit outlives the rules that name it: a reload of the configuration changes the rate, and keeps the counts.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -23,7 +23,7 @@ use crate::clock::TimeSource;
 use crate::network::{Network, SITE_48, SITE_56, networks};
 use crate::route::{LimitOver, LimitPer, RateLimit};
 
-/// The `client_id` of an API key begins with it.
+/// The prefix of an API key's `client_id`.
 const KEY: &str = "key:";
 
 /// The limits in force.
@@ -43,16 +43,16 @@ pub struct RunningLimit {
     name: &'static str,
     per: LimitPer,
     over: LimitOver,
-    /// One; of addresses three, for the networks that contain them.
+    /// One set of counters; for a limit on addresses three sets, for the address and the networks that contain it.
     counters: Box<[RequestCounters]>,
     refused: AtomicU64,
-    /// The requests of a window, and the window in ns, as the configuration says them.
+    /// The requests of a window, and the window in ns, as configured.
     requests: AtomicU32,
     window: AtomicU64,
 }
 
 struct RequestCounters {
-    /// How many times the rate of a caller they have.
+    /// By how much these counters' rate exceeds the rate of a caller.
     times: u32,
     buckets: Buckets,
     leases: Option<Leases>,
@@ -68,7 +68,7 @@ pub struct LimitedCaller<'a> {
     pub client: Option<&'a str>,
     /// The account.
     pub account: Option<&'a str>,
-    /// Reads a text, a number or a truth value.
+    /// Reads a claim that is a text, a number or a boolean.
     pub claim: &'a dyn Fn(&ClaimPath) -> Option<String>,
 }
 
@@ -80,12 +80,12 @@ pub struct LimitedRequest<'a> {
     pub address: &'a dyn Fn() -> Option<IpAddr>,
 }
 
-/// What a bucket is for.
+/// The key of a bucket.
 #[derive(Debug, Hash)]
 pub(super) enum LimitKey<'a> {
-    /// The callers that lack what is counted, or all.
+    /// The callers without the counted property, or all callers.
     Common,
-    /// A value that an issuer says.
+    /// A value that an issuer states about the caller.
     Said(&'a str, Cow<'a, str>),
     Address(IpAddr),
     Network(Network),
@@ -107,9 +107,10 @@ impl LimitKey<'_> {
 /// A request that was counted.
 #[derive(Default)]
 struct Taken {
-    /// What is left of the narrowest counter.
+    /// The tokens that are left in the narrowest counter.
     left: Option<Left>,
-    /// Which of the counters gave a request that the gate held, narrowest first: one bit each.
+    /// One bit for each counter, narrowest first: whether the request used up one of the requests that this gate holds
+    /// for the store.
     held: u8,
 }
 
@@ -119,22 +120,22 @@ pub(super) enum Untaken {
     Pending(Ask),
 }
 
-/// Why a request is not within its limits. It was counted nowhere.
+/// Why a request is not within its limits. Such a request is not counted.
 pub enum Unmet {
-    /// This limit refuses it, for so long.
+    /// The limit that refuses the request, and for how long.
     Refused(&'static str, Duration),
-    /// The store that gates share must be asked first.
+    /// The shared store must be asked first.
     Pending(PendingLease),
 }
 
-/// A question to the store that gates share.
+/// A question to the shared store.
 pub struct PendingLease {
     limit: &'static str,
     ask: Ask,
 }
 
 impl PendingLease {
-    /// Waits for the answer, for a bounded time. Then the request is taken again.
+    /// Waits for the answer, for a bounded time. The caller then tries to take the request again.
     pub async fn answered(self) {
         self.ask.answered().await;
     }
@@ -152,7 +153,7 @@ impl std::fmt::Debug for RunningLimit {
 }
 
 impl RunningLimit {
-    /// Its name.
+    /// The name of the limit.
     pub fn name(&self) -> &'static str {
         self.name
     }
@@ -225,7 +226,7 @@ impl RunningLimit {
     }
 }
 
-/// Takes from the counters of each network, or from none.
+/// Takes a request from the counters of all networks, or from none of them.
 fn take_networks<'c>(rest: &mut impl Iterator<Item = ((Network, u32), &'c RequestCounters)>) -> Result<Taken, Untaken> {
     let Some(((network, _), counters)) = rest.next() else { return Ok(Taken::default()) };
     let key = LimitKey::Network(network);
@@ -269,7 +270,7 @@ impl RateLimit {
     }
 }
 
-/// The names of limits live as long as the process: they are few, and of the configuration.
+/// The names of limits live as long as the process. They are few, because they come from the configuration.
 fn kept(name: &str) -> &'static str {
     static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
     let mut names = NAMES.lock();
@@ -284,7 +285,8 @@ fn kept(name: &str) -> &'static str {
 }
 
 impl Limits {
-    /// The limit of this name, with its counts if it is in force and counts the same.
+    /// The limit of this name, with its present counts if a limit of this name that counts the same property is in
+    /// force.
     // Requirement K21.
     pub fn running_limit(&self, name: &str, limit: &RateLimit) -> Arc<RunningLimit> {
         let counts_the_same =
@@ -311,7 +313,7 @@ impl Limits {
         Arc::new(RunningLimit { name, per, over, counters, refused: AtomicU64::new(0), requests, window })
     }
 
-    /// Puts limits in force, in the place of those before.
+    /// Puts limits in force, replacing the earlier ones.
     pub fn use_limits<'a>(&self, limits: impl Iterator<Item = (&'a Arc<RunningLimit>, &'a RateLimit)>) {
         *self.callers.in_force.lock() = limits
             .map(|(running, limit)| {
@@ -321,10 +323,10 @@ impl Limits {
             .collect();
     }
 
-    /// Counts a request with all limits, or with none. `told` gets what is left of each.
+    /// Counts a request with all limits, or with none of them. `told` gets the remaining requests of each limit.
     ///
     /// # Errors
-    /// The limit that refuses it, or must ask the store.
+    /// The limit that refuses the request, or that must ask the store first.
     // Requirement K18.
     pub fn take_request<'l>(
         limits: &mut dyn Iterator<Item = &'l RunningLimit>,
@@ -347,7 +349,7 @@ impl Limits {
         Self::take_request(limits, request, told).inspect_err(|_| first.give_back(&key, &taken))
     }
 
-    /// Whether a request would be refused, and by which limit. Counts nothing.
+    /// Checks whether a limit would refuse a request, without counting it. The error names the limit.
     // Requirement K24.
     pub fn look_request<'l>(
         limits: impl Iterator<Item = &'l RunningLimit>,
@@ -358,7 +360,7 @@ impl Limits {
         refused.map_or(Ok(()), |(name, wait)| Err(Unmet::Refused(name, wait)))
     }
 
-    /// The requests of a window of the limit in force with this name, and the window.
+    /// The number of requests and the window of the limit in force with this name.
     pub fn quota(&self, name: &str) -> Option<(u32, Duration)> {
         self.callers.in_force.lock().iter().find(|limit| limit.name == name).map(|limit| limit.quota())
     }

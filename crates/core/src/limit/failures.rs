@@ -18,9 +18,9 @@ impl std::fmt::Debug for Failures {
 }
 
 impl Failures {
-    /// Allows this many failures at once, and as many in each further `within`.
+    /// Allows this many failures at once, and the same number in each further period `within`.
     pub fn new(most: u32, within: Duration, time: &Arc<dyn TimeSource>) -> Self {
-        // The failure after the burst begins the wait.
+        // The wait begins with the first failure beyond the burst.
         let rate = Rate::new(most.saturating_sub(1), within / most.max(1));
         Self(ByNetwork::new(rate, time))
     }
@@ -30,7 +30,7 @@ impl Failures {
         self.0.charge(address, ());
     }
 
-    /// How long the network must wait; `None` if it need not.
+    /// How long the network must wait; `None` if it need not wait.
     pub fn wait(&self, address: IpAddr) -> Option<Duration> {
         self.0.debt(address, ())
     }

@@ -1,11 +1,13 @@
-//! Limits that gates of one store count together: each gate takes requests in advance, and admits from these.
+//! Limits that gates of one store count together: each gate takes requests from the store in advance, and admits
+//! requests from this supply.
 //!
-//! A gate holds at most half a second's requests of a key, divided by the number of gates, or one. So in any time all gates
-//! together admit at most what one bucket would, and half a second's requests or one for each gate. A gate that is killed
-//! loses what it held; nobody gets it.
+//! For each key, a gate holds at most half a second's requests divided by the number of gates, but at least one. So all
+//! gates together admit at most as many requests as one bucket, plus half a second's requests or one for each gate. The
+//! requests that a killed gate held are lost.
 //!
-//! While the store does not answer, each gate counts for itself, at the rate divided by the number of gates. What it admits
-//! is also counted there meanwhile, so a cut brings no second burst.
+//! While the store does not answer, each gate counts for itself, at the rate divided by the number of gates. Each gate
+//! also counts locally the requests that it admits while the store answers, so a lost connection brings no second
+//! burst.
 
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
@@ -21,7 +23,7 @@ use super::callers::{LimitKey, Untaken};
 use super::shared::{SharedLimits, Use};
 use super::{Rate, RememberedKeys, remembered};
 
-/// The time whose requests the gates may hold together.
+/// The gates may together hold the requests of this period.
 const HELD: Duration = Duration::from_millis(500);
 
 /// The requests that this gate holds, by key.
@@ -29,7 +31,7 @@ pub(super) struct Leases {
     of_key: RememberedKeys<Arc<KeyLease>>,
     hasher: RandomState,
     shared: Arc<SharedLimits>,
-    /// The names of the counters begin with it.
+    /// The name of the limit, which is part of the counters' names.
     limit: &'static str,
 }
 
@@ -39,11 +41,11 @@ pub(super) struct KeyLease {
     /// The name of the counter in the store.
     name: Vec<u8>,
     left: AtomicU32,
-    /// The store refuses until this monotonic time, in ns.
+    /// The monotonic time in ns until which the store refuses.
     refused_until: AtomicU64,
     /// Held while the store is asked, so that a gate never holds more than it may.
     asking: Mutex<()>,
-    /// Whether it is asked ahead of a request.
+    /// Whether the store is being asked ahead of a request.
     is_asked_ahead: AtomicBool,
 }
 
@@ -67,7 +69,8 @@ impl Size {
         let burst = rate.burst.get();
         let each = HELD.as_nanos() / rate.every.as_nanos().max(1) / u128::from(gates.get());
         let most = u32::try_from(each).unwrap_or(u32::MAX).clamp(1, burst);
-        // What the gates hold is missing elsewhere. Of a small burst they hold nothing, and ask for each request.
+        // Requests that a gate holds are missing at the other gates. So gates hold none of a small burst, and ask for
+        // each request.
         match u64::from(most) * u64::from(gates.get()) * 4 <= u64::from(burst) {
             true => Self { most, is_ahead: true },
             false => Self { most: 1, is_ahead: false },
@@ -92,7 +95,8 @@ impl Leases {
         })
     }
 
-    /// Takes a request, and says whether it was held. `local` counts for this gate alone.
+    /// Takes a request, and returns whether it was one of the requests that this gate holds. `local` counts for this
+    /// gate alone.
     pub(super) fn take(&self, key: &LimitKey<'_>, local: &Buckets) -> Result<(Left, bool), Untaken> {
         let (rate, gates) = (local.rate(), self.shared.gates());
         let size = Size::new(rate, gates);
@@ -126,7 +130,7 @@ impl Leases {
         refused.and_then(|lease| lease.refused_for(self.shared.monotonic())).map_or(Ok(()), Err)
     }
 
-    /// Gives back a request, which was held or was this gate's own.
+    /// Gives back a request to the held ones or to this gate's own count.
     pub(super) fn give_back(&self, key: &LimitKey<'_>, local: &Buckets, was_held: bool) {
         local.give_back(key, self.shared.gates());
         if was_held {
@@ -136,7 +140,8 @@ impl Leases {
 }
 
 impl KeyLease {
-    /// Takes one, and returns how many are left. More than `most` are dropped: there are more gates now.
+    /// Takes one request, and returns how many are left. Requests beyond `most` are dropped, because the number of
+    /// gates has risen.
     fn take(&self, most: u32) -> Option<u32> {
         let one_less = |left: u32| left.min(most).checked_sub(1);
         let before = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).ok()?;
@@ -150,7 +155,7 @@ impl KeyLease {
 }
 
 impl Ask {
-    /// Asks without a request that waits.
+    /// Asks the store in the background, before a request has to wait.
     fn ahead(self) {
         if let Some(runtime) = self.shared.runtime.clone() {
             runtime.spawn(async move {
@@ -161,18 +166,18 @@ impl Ask {
         }
     }
 
-    /// Waits until there is a request, or the store refuses or is away.
+    /// Waits until the gate holds requests again, the store refuses, or the store does not answer.
     pub(super) async fn answered(self) {
         let Self { lease, shared, rate } = self;
         let _asking = lease.asking.lock().await;
         let size = Size::new(rate, shared.gates());
         let left = lease.left.load(Ordering::Relaxed);
-        // Another has asked meanwhile.
+        // Another request has asked meanwhile.
         if left > size.most / 2 || lease.refused_for(shared.monotonic()).is_some() {
             return;
         }
         let wanted = size.most - left.min(size.most);
-        // So many at once are one attempt, at a rate that is as much slower.
+        // Taking `wanted` requests counts as one attempt at a rate that is slower by this factor.
         let at_once = Rate::new(rate.burst.get() / wanted.max(1), rate.every.saturating_mul(wanted));
         let steps = [(lease.name.clone(), at_once, Use::Take)];
         let Some(said) = shared.within(shared.counters.admit(None, &steps)).await else { return };

@@ -25,7 +25,7 @@ pub enum LimitName {
 }
 
 impl LimitName {
-    /// All of them.
+    /// All limits.
     pub const ALL: [Self; 8] = [
         Self::LoginPerAddress,
         Self::LoginPerAccount,

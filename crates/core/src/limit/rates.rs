@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-/// A burst, and the time that earns one further attempt.
+/// A rate: a burst, and the time that earns one further attempt.
 ///
 /// ```
 /// use std::time::Duration;
@@ -15,7 +15,7 @@ use std::time::Duration;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// The number of attempts at once.
+    /// The number of attempts that are admitted at once.
     pub burst: NonZeroU32,
     /// The time that earns one further attempt.
     pub every: Duration,
@@ -45,8 +45,8 @@ impl Rate {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rates {
-    /// Logins from one address. Logins of a user from an address where that user has logged in before have this rate of
-    /// their own.
+    /// Logins from one address. Logins of a user from an address where that user has logged in before are counted
+    /// separately, at this rate.
     pub login_per_address: Rate,
     /// Logins of one user from addresses where that user never logged in.
     pub login_per_account: Rate,
@@ -60,7 +60,8 @@ pub struct Rates {
     pub forged_per_address: Rate,
     /// Access tokens from one address that are refused although their signature is good.
     pub refused_per_address: Rate,
-    /// Forged and refused access tokens from all addresses together, and those that one client introspects.
+    /// Forged and refused access tokens from all addresses together; the same rate applies to the tokens that one
+    /// client introspects.
     pub forged_overall: Rate,
 }
 
@@ -74,7 +75,8 @@ impl Default for Rates {
             refresh_per_session: Rate::new(10, Duration::from_secs(2)),
             forged_per_address: Rate::new(50, Duration::from_millis(100)),
             refused_per_address: Rate::new(200, Duration::from_millis(50)),
-            // A twentieth of one processor's time with RS256 of 2048 bits, a fifth with ES256.
+            // Verifying 5000 tokens a second takes a twentieth of one processor with RS256 of 2048 bits, a fifth with
+            // ES256.
             forged_overall: Rate::new(5000, Duration::from_micros(200)),
         }
     }

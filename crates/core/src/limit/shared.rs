@@ -1,5 +1,5 @@
 //! Limits on guesses at passwords and secrets that all gates of a shared store count together: an attacker who spreads
-//! guesses over N gates gets no more of them.
+//! guesses over N gates gets no further guesses.
 //!
 //! While the store does not answer, each gate counts for itself, at the rate divided by the number of gates.
 
@@ -22,7 +22,7 @@ use crate::network::networks;
 
 /// How long an attempt waits for the shared counters.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// How long the shared counters are not asked again after they did not answer.
+/// How long the shared counters are not asked after a missing answer.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The shared counters do not answer.
@@ -55,8 +55,8 @@ pub struct Admission {
 /// Counters that several gates share.
 #[async_trait]
 pub trait RateCounters: fmt::Debug + Send + Sync {
-    /// Takes all steps, in their order, or none. A remembered caller takes one attempt of their own instead. This is
-    /// one operation, because each round trip to a distant store delays a login.
+    /// Takes all steps, in their order, or none of them. For a remembered caller, one attempt of the caller's own
+    /// counter is taken instead. This is one operation, because each round trip to a distant store delays a login.
     async fn admit(&self, caller: Option<(&[u8], Rate)>, steps: &[Step]) -> Result<Admission, Away>;
 
     /// Remembers this name.
@@ -69,13 +69,13 @@ pub trait RateCounters: fmt::Debug + Send + Sync {
     fn nodes(&self) -> u32;
 }
 
-/// Counters that several gates share, and the times when they did not answer.
+/// Counters that several gates share, and the state of a pause after a missing answer.
 pub(super) struct SharedLimits {
     pub(super) counters: Arc<dyn RateCounters>,
     time: Arc<dyn TimeSource>,
-    /// The monotonic time, in ms, until which they are not asked.
+    /// The monotonic time, in ms, until which the counters are not asked.
     paused: AtomicU64,
-    /// Where they are asked ahead of a request.
+    /// The runtime in which the counters are asked ahead of a request.
     pub(super) runtime: Option<Handle>,
 }
 
@@ -84,7 +84,7 @@ impl SharedLimits {
         Self { counters, time, paused: AtomicU64::new(0), runtime: Handle::try_current().ok() }
     }
 
-    /// Whether the counters are not asked, because they did not answer.
+    /// Are the counters not asked at present, because they did not answer?
     pub(super) fn is_paused(&self) -> bool {
         self.now() < self.paused.load(Ordering::Relaxed)
     }
@@ -103,7 +103,7 @@ impl SharedLimits {
         u64::try_from(self.time.monotonic().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// The answer of the counters, unless it is late.
+    /// The answer of the counters; `None` if it is late or missing.
     pub(super) async fn within<T>(&self, asking: impl Future<Output = Result<T, Away>>) -> Option<T> {
         if self.is_paused() {
             return None;
@@ -125,7 +125,7 @@ impl SharedLimits {
     /// The longest debt of the networks around an address.
     async fn own_debt(&self, kind: &str, address: IpAddr, client: &str) -> Result<Option<Duration>, Away> {
         let steps = Self::networks(kind, Some(address), &[client.as_bytes()], OWN_FAILURES, Use::Look);
-        // Each network separately: the first one in debt would hide a longer debt.
+        // Each network is asked separately: in one operation, the first network in debt would hide a longer debt.
         let mut longest = None;
         for step in &steps {
             let debt = self.counters.admit(None, std::slice::from_ref(step)).await?;
@@ -166,7 +166,7 @@ impl Guess {
     }
 }
 
-/// The name of a counter. Distinct parts have distinct names.
+/// The name of a counter. Distinct parts give distinct names.
 pub(super) fn name(kind: &str, parts: &[&[u8]]) -> Vec<u8> {
     let mut name = Vec::new();
     for part in std::iter::once(kind.as_bytes()).chain(parts.iter().copied()) {
@@ -190,7 +190,7 @@ fn around<'a>(
     })
 }
 
-/// The network that counts as the caller.
+/// The name of the network that counts as the caller.
 fn caller(address: IpAddr) -> Vec<u8> {
     networks(address).next().map(|(network, _)| network.to_bytes().to_vec()).unwrap_or_default()
 }
@@ -212,7 +212,7 @@ impl Limits {
         self
     }
 
-    /// The number of gates by which to divide a rate that all share and this gate counts for itself.
+    /// The number of gates by which this gate divides a common rate while it counts alone.
     pub(super) fn share(&self) -> NonZeroU32 {
         self.shared.as_ref().map_or(NonZeroU32::MIN, |shared| shared.gates())
     }
@@ -272,7 +272,7 @@ impl Limits {
     }
 
     /// Takes these steps, unless the caller is refused because too many attempts with the client failed, and some of
-    /// them were the caller's. Returns whether the caller is known, and which step refuses, and for how long.
+    /// them were the caller's own. Returns whether the caller is known, which step refuses, and for how long.
     async fn attempted(
         &self,
         shared: &SharedLimits,
@@ -307,7 +307,7 @@ impl Limits {
         let (Some(shared), Some(address), Some(known)) = (&self.shared, attempt.address, user(attempt)) else {
             return;
         };
-        // If this is lost, the address counts as a stranger's at other gates until the next login.
+        // If this write is lost, other gates treat the address as a stranger's until the next login.
         let _ = shared
             .within(async {
                 let client = client(address, attempt.client);

@@ -1,5 +1,5 @@
-//! The flaw of a call, and the JSON-RPC error that names it. Clients distinguish a server of this version from an older
-//! one by these errors: after another 400 they try the handshake of older versions.
+//! The flaw of a call, and the JSON-RPC error that names it. By these errors, clients distinguish a server of this
+//! version from an older server: after any other 400 they try the handshake of older versions.
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
@@ -51,7 +51,7 @@ struct Versions<'a> {
     requested: Option<&'a str>,
 }
 
-/// The reply to a call with a flaw. Without a readable message its id is unknown, and left out.
+/// The reply to a call with a flaw. If the message is not readable, its id is unknown and is left out.
 // Requirement M1.
 pub fn reply(flaw: CallFlaw, id: Option<&MessageId>, supported: &[String], requested: Option<&str>) -> Reply {
     let (code, name) = error(flaw);

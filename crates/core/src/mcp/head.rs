@@ -13,10 +13,11 @@ const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const METHOD: HeaderName = HeaderName::from_static("mcp-method");
 const NAME: HeaderName = HeaderName::from_static("mcp-name");
 
-/// What the headers say about a call.
+/// The parts of a call that the headers state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallHead<'a> {
-    /// `MCP-Protocol-Version`. Clients of versions before 2025-06-18 send none, and others send none with their first message.
+    /// `MCP-Protocol-Version`. Clients of versions before 2025-06-18 do not send this header, and other clients do not
+    /// send it with their first message.
     pub version: Option<&'a str>,
     /// `Mcp-Method`.
     pub method: Option<&'a str>,
@@ -32,9 +33,9 @@ impl<'a> CallHead<'a> {
     /// requires and that is missing.
     // Requirements M2 and M3.
     pub fn read(headers: &'a HeaderMap) -> Result<Self, CallFlaw> {
-        let version = once(headers, &VERSION, "MCP-Protocol-Version is repeated or has other characters than ASCII")?;
-        let method = once(headers, &METHOD, "Mcp-Method is repeated or has other characters than ASCII")?;
-        let name = once(headers, &NAME, "Mcp-Name is repeated or has other characters than ASCII")?;
+        let version = once(headers, &VERSION, "MCP-Protocol-Version is repeated or has characters other than ASCII")?;
+        let method = once(headers, &METHOD, "Mcp-Method is repeated or has characters other than ASCII")?;
+        let name = once(headers, &NAME, "Mcp-Name is repeated or has characters other than ASCII")?;
         let name = name.map(decode).transpose()?;
         if version.is_some_and(has_call_headers) {
             let method = method.ok_or(CallFlaw::HeaderMismatch("Mcp-Method is missing"))?;
@@ -52,7 +53,7 @@ impl<'a> CallHead<'a> {
         Some(Call { method: Some(method.into()), name })
     }
 
-    /// Compares the headers with the body. A header that an older version does not require must be right, too.
+    /// Compares the headers with the body. A header that an older version does not require must agree, too.
     ///
     /// # Errors
     /// [`CallFlaw::HeaderMismatch`].
@@ -66,7 +67,7 @@ impl<'a> CallHead<'a> {
         if told.name.is_some() && !is_told(self.name.as_deref(), told.name.as_deref()) {
             return Err(CallFlaw::HeaderMismatch("Mcp-Name is not the name in the body"));
         }
-        // A body of this version without the header would be judged by the rules of an older one.
+        // A body of this version without the header would be judged by the rules of an older version.
         match (self.version, message.version()) {
             (Some(header), Some(body)) if header != body => {
                 Err(CallFlaw::HeaderMismatch("MCP-Protocol-Version is not the version in the body"))
@@ -95,7 +96,7 @@ fn decode(value: &str) -> Result<Cow<'_, str>, CallFlaw> {
     let Some(encoded) = value.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) else {
         return Ok(value.into());
     };
-    // This alphabet takes one spelling of each value: padded, and without surplus bits.
+    // This decoder accepts only one spelling of each value: padded, and without surplus bits.
     let bytes = STANDARD.decode(encoded).map_err(|_| FLAW)?;
     String::from_utf8(bytes).map(Cow::Owned).map_err(|_| FLAW)
 }

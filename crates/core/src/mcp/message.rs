@@ -1,5 +1,6 @@
-//! Reads one JSON-RPC message so that no other reader can find another call in the same bytes: a member occurs once, and
-//! no member differs from another, or from a known one, by letter case alone. Readers of Go take such twins for one.
+//! Reads one JSON-RPC message so that no other reader can find another call in the same bytes: each member occurs only
+//! once, and no member differs from another member, or from a known name, by letter case alone. JSON readers of Go
+//! treat such members as equal.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{Call, named_by};
 use crate::denial::CallFlaw;
 
-/// How deep arrays and objects may lie in each other.
+/// How deeply arrays and objects may be nested.
 const MAX_DEPTH: usize = 64;
 /// The longest id that a reply repeats, in bytes.
 const MAX_ID: usize = 256;
@@ -42,7 +43,7 @@ pub struct Message<'a> {
 }
 
 impl Message<'_> {
-    /// Its id; `None` for a notification.
+    /// The message's id; `None` for a notification.
     pub const fn id(&self) -> Option<&MessageId> {
         self.id.as_ref()
     }
@@ -77,7 +78,7 @@ pub fn read(body: &[u8]) -> Result<Message<'_>, (CallFlaw, Option<MessageId>)> {
     }
 }
 
-/// What was found so far.
+/// The members that were found so far.
 #[derive(Default)]
 struct CallMembers<'a> {
     /// Why the message has no single meaning.
@@ -91,13 +92,13 @@ struct CallMembers<'a> {
     version: Option<Cow<'a, str>>,
 }
 
-/// A member that names what is called.
+/// A member that names the called tool, prompt or resource.
 #[derive(Default)]
 enum NameMember<'a> {
     #[default]
     Absent,
     Text(Cow<'a, str>),
-    /// It is no text.
+    /// The member is not a text.
     Other,
 }
 
@@ -130,7 +131,7 @@ impl<'a> CallMembers<'a> {
         Ok(Message { id, method: Some(method), name, version: self.version })
     }
 
-    /// Refuses, with the reason. The error of the reader is not shown.
+    /// Refuses the message, and notes the reason. The JSON reader's own error is not shown.
     fn refuse<T, E: serde::de::Error>(&mut self, what: &'static str) -> Result<T, E> {
         self.flaw.get_or_insert(what);
         Err(E::custom(what))
@@ -250,14 +251,14 @@ impl<'a> DeserializeSeed<'a> for IdSeed {
     }
 }
 
-/// Reads over a value, and keeps it if it is a text.
+/// Skips a value, but returns it if it is a text.
 #[derive(Clone, Copy)]
 struct Skip {
     left: usize,
 }
 
 impl Skip {
-    /// For a member of this object.
+    /// Makes the reader for a member of this object.
     const fn naming(place: Place) -> Self {
         Self { left: MAX_DEPTH - place.depth() }
     }
@@ -326,7 +327,7 @@ impl<'a> Visitor<'a> for Skip {
     }
 }
 
-/// A member as a reader sees it that does not distinguish letter case.
+/// The name of a member, as read by a JSON reader that ignores letter case.
 fn fold(key: &str) -> String {
     if key.is_ascii() {
         return key.to_ascii_lowercase();

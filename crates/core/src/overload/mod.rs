@@ -2,10 +2,10 @@
 //! counted here: requests in flight, pending request bodies of endpoints, our own streams, tunnels, WebSockets without
 //! a valid token, and buffered bytes. This module does not depend on HTTP.
 //!
-//! Each kind is a pool: a total, and a share of it for each holder. A holder is a client address (IPv6: its /64) or a
-//! caller, which is one subject of one issuer. Shares bind only while a pool is nearly full: a single holder can take
-//! all but a reserve, which remains for the others (requirement A17). A full pool refuses at once, because a refusal
-//! costs next to nothing, while waiting costs memory and delays all clients.
+//! Each kind of resource has a pool: a total, and a share of the total for each holder. A holder is a client address
+//! (IPv6: its /64) or a caller, which is one subject of one issuer. Shares bind only while a pool is nearly full: a
+//! single holder can take all but a reserve, which remains for the others (requirement A17). A full pool refuses at
+//! once, because a refusal costs next to nothing, while waiting costs memory and delays all clients.
 //!
 //! Holders share a fixed number of counters under a hash that a client cannot predict, so memory is bounded and a
 //! permit costs two atomic additions. Two holders that share a counter share its bound.
@@ -49,8 +49,8 @@ pub const TRY_AGAIN: Duration = Duration::from_secs(1);
 pub struct Bounds {
     /// Requests in flight, in total and from one address. Only the program counts them; a layer does not.
     pub requests: Bound,
-    /// Requests in flight of one caller: its share of [`Self::requests`]. A layer does not count those, so this is the
-    /// caller's maximum.
+    /// Requests in flight of one caller: its share of [`Self::requests`]. A layer does not count all requests, so in a
+    /// layer this is the caller's maximum.
     pub requests_per_caller: usize,
     /// Requests to endpoints whose body has not arrived yet, in total and from one address.
     pub pending_bodies: Bound,
@@ -61,7 +61,7 @@ pub struct Bounds {
     /// WebSockets that the gate answers itself and that have not presented a valid token yet, in total and from one
     /// address.
     pub anonymous_sockets: Bound,
-    /// Requests that wait until it is known whether their token is good, in total and from one address.
+    /// Requests that wait for the verification of their token, in total and from one address.
     pub unverified: Bound,
     /// Buffered bytes of bodies, messages and queues, in total and for one caller, or one address if no caller is
     /// known.
@@ -97,7 +97,7 @@ pub enum Refusal {
     Bodies,
     /// The gate answers too many streams.
     Streams,
-    /// Too many tunnels, of this caller or in all.
+    /// Too many tunnels, of this caller or in total.
     Tunnels,
     /// Too many WebSockets without a valid token.
     #[cfg(feature = "kuzzle")]
@@ -153,7 +153,7 @@ pub struct Overload {
     pub tunnels: Pool,
     #[cfg(feature = "kuzzle")]
     pub(crate) sockets: Pool,
-    /// Requests that wait until it is known whether their token is good.
+    /// Requests that wait for the verification of their token.
     pub unverified: Pool,
     /// Buffered bytes.
     pub buffered: Pool,

@@ -1,6 +1,6 @@
 //! Delayed retries. A rejection is cheap but not free: clients that retry immediately would turn rejection into the
 //! main load. If a connection was rejected less than `Retry-After` (a second) ago, its next request is delayed until
-//! that second has passed, and then admitted if there is room. The bounds on delayed requests are those on requests in
+//! that second has passed, and then admitted if there is room. Delayed requests have the same bounds as requests in
 //! flight, in total and for each address.
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -2,17 +2,18 @@
 //!
 //! Shares bind only under contention (requirement A17). While more than an eighth of a pool is free, every request for
 //! it succeeds. Of the last eighth a holder gets at most its share, scaled by the free fraction. So a single holder
-//! gets at most seven eighths, and each further greedy holder leaves a part of the rest: filling a pool takes as many
-//! greedy holders as shares fit into it, and until then a holder that has little is admitted.
+//! gets at most seven eighths, and each further greedy holder leaves a part of the rest. A pool is full only when as
+//! many greedy holders as there are shares have taken theirs; until then a holder of few permits is admitted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Holder;
 
-/// The number of counters that holders share. A holder at its bound exhausts the counter for one in this many others.
+/// The number of counters that holders share. A holder at its bound also blocks one in this many other holders, which
+/// share its counter.
 const COUNTERS: usize = 4096;
-/// The reserve for holders that have little: one part in this many.
+/// The reserve for holders of few permits: one part in this many.
 const RESERVE: usize = 8;
 
 /// The bounds of a pool.
@@ -27,8 +28,8 @@ const RESERVE: usize = 8;
 pub struct Bound {
     /// In total.
     pub all: usize,
-    /// The most that one holder may have while others take the rest. A single holder may have more, up to seven eighths
-    /// of the total. If the total has no bound, this is the maximum.
+    /// The share of one holder under contention. While the pool has room, a single holder may have more, up to seven
+    /// eighths of the total. If the total has no bound, this is the maximum.
     pub each: usize,
 }
 
@@ -65,8 +66,8 @@ impl Usage {
         self.free == 0
     }
 
-    /// May a holder of `held`, whose share is `each`, take `amount` more? Whether that much is free is checked
-    /// elsewhere.
+    /// May a holder of `held`, whose share is `each`, take `amount` more? The caller checks whether this amount is
+    /// free.
     #[inline]
     pub const fn admits(self, held: usize, amount: usize, each: usize) -> bool {
         if self.most == usize::MAX {
@@ -146,7 +147,7 @@ impl Shares {
     }
 }
 
-/// A count, at least zero. It is briefly below zero if a holder leaves before its lent permit is given back.
+/// A count, at least zero. The raw count is briefly below zero if a holder leaves before its lent permit is returned.
 const fn positive(count: usize) -> usize {
     if count > usize::MAX / 2 { 0 } else { count }
 }
@@ -202,13 +203,13 @@ impl Pool {
         self.0.shares.set(bound.each);
     }
 
-    /// A permit for this holder; `None` counts towards the total only. If several compete for the last permit at the
-    /// same moment, all may fail.
+    /// A permit for this holder; `None` counts towards the total only. If several callers compete for the last permit
+    /// at the same moment, all may fail.
     pub fn enter(&self, holder: Option<Holder>) -> Result<PoolPermit, Full> {
         self.take(holder, 1)
     }
 
-    /// The same for this amount.
+    /// Permits of this amount for this holder: see [`Self::enter`].
     pub fn take(&self, holder: Option<Holder>, amount: usize) -> Result<PoolPermit, Full> {
         self.0.enter(holder, amount)?;
         Ok(PoolPermit { kind: Arc::clone(&self.0), holder, amount })
@@ -249,7 +250,7 @@ impl Drop for Lent {
     }
 }
 
-/// What a holder has taken of a pool, until it is dropped.
+/// The amount that a holder has taken from a pool, until this is dropped.
 #[derive(Debug)]
 pub struct PoolPermit {
     kind: Arc<PoolInner>,
@@ -311,7 +312,7 @@ mod tests {
         // A late holder is admitted although no holder has left.
         let late = pool.enter(from([192, 0, 2, 11])).expect("a place for a holder of nothing");
         drop(late);
-        // Freed permits go to the holders with the least: the first has far more than its share.
+        // Freed permits go to the holders with the fewest permits: the first holder has far more than its share.
         held[0].truncate(650);
         assert_eq!(pool.enter(from([192, 0, 2, 1])).unwrap_err(), Full::Holder);
         assert!(taken(&pool, from([192, 0, 2, 11])).len() > 20);
@@ -331,7 +332,7 @@ mod tests {
         assert_eq!(taken(&whole, from([192, 0, 2, 1])).len(), 40, "a share of all is no bound");
         let endless = Pool::new(Bound { all: usize::MAX, each: 3 });
         assert_eq!(taken(&endless, from([192, 0, 2, 1])).len(), 3, "without a total the share is the most");
-        // A bound below the present number: present holders stay, and no other is admitted.
+        // A bound below the present number: present holders keep their permits, and no other holder is admitted.
         let held = taken(&whole, from([192, 0, 2, 1]));
         whole.set(Bound { all: 1, each: 1 });
         assert!(whole.enter(None).is_err());

@@ -17,7 +17,7 @@ pub struct SocketPermit {
 }
 
 impl SocketPermit {
-    /// A place for a socket.
+    /// Takes a permit for a socket.
     ///
     /// # Errors
     /// The sockets, or those of the address, have reached their bound.
@@ -31,12 +31,12 @@ impl SocketPermit {
         })
     }
 
-    /// Was a valid token presented on it?
+    /// Was a valid token presented on the socket?
     pub fn is_known(&self) -> bool {
         self.is_known.load(Ordering::Relaxed)
     }
 
-    /// Moves the permit to this caller, who presented a valid token. Only the first call counts.
+    /// Moves the permit to this caller, who presented a valid token. Only the first call has an effect.
     pub fn know(&self, caller: Holder) -> Result<(), Refusal> {
         if self.is_known() {
             return Ok(());

@@ -14,18 +14,18 @@ const MAX_OUTPUT: usize = 64;
 pub(super) struct Argon2Bounds {
     cost: Cost,
     only_argon2id: bool,
-    /// The message for a more expensive hash.
+    /// The message for a hash beyond the bounds.
     too_dear: &'static str,
 }
 
-/// For hashes that only we make.
+/// The bounds for our own hashes.
 pub(super) const OURS: Argon2Bounds = Argon2Bounds {
     cost: Cost { memory_kib: 64 * 1024, passes: 10, lanes: 4 },
     only_argon2id: true,
     too_dear: "dearer than the caps: m at most 65536 (64 MiB), t at most 10, p at most 4",
 };
 
-/// For hashes of other systems.
+/// The bounds for hashes of other systems.
 #[cfg(feature = "imported-hashes")]
 pub(super) const IMPORTED: Argon2Bounds = Argon2Bounds {
     cost: Cost { memory_kib: 256 * 1024, passes: 20, lanes: 8 },
@@ -49,12 +49,12 @@ impl Argon2Hash {
             "argon2id" => Algorithm::Argon2id,
             "argon2i" if !bounds.only_argon2id => Algorithm::Argon2i,
             _ if bounds.only_argon2id => {
-                return Err(BadHash("another algorithm than argon2id; only argon2id is accepted"));
+                return Err(BadHash("an algorithm other than argon2id; only argon2id is accepted"));
             }
-            _ => return Err(BadHash("another algorithm than argon2id and argon2i")),
+            _ => return Err(BadHash("an algorithm other than argon2id and argon2i")),
         };
         if hash.version != Some(19) {
-            return Err(BadHash("another version than v=19; only argon2id v=19 is accepted"));
+            return Err(BadHash("a version other than v=19; only argon2id v=19 is accepted"));
         }
         let params = Params::try_from(&hash).map_err(|_| BadHash("m, t and p are no valid argon2id parameters"))?;
         let caps = &bounds.cost;
@@ -82,7 +82,7 @@ impl Argon2Hash {
         }
     }
 
-    /// Whether [`hash`] would make it with the same parameters today.
+    /// Does the hash have the parameters of today's [`hash`]?
     pub(super) fn is_ours(&self) -> bool {
         self.algorithm == Algorithm::Argon2id && self.cost() == Cost::default()
     }

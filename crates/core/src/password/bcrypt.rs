@@ -10,18 +10,18 @@ use zeroize::Zeroizing;
 use super::BadHash;
 use crate::random::are_equal;
 
-/// Above it, a check takes more than two seconds.
+/// The highest accepted cost. Above it, a check takes more than two seconds.
 const MAX_COST: u32 = 15;
-/// The salt of 16 bytes has 132 bits as text, and some makers fill the last four.
+/// The text of a 16-byte salt has 132 bits, and some implementations set the surplus four bits.
 const TEXT: GeneralPurpose = GeneralPurpose::new(&alphabet::BCRYPT, NO_PAD.with_decode_allow_trailing_bits(true));
 
 /// The input of bcrypt.
 enum Before {
     /// The password.
     Nothing,
-    /// The password's SHA-256 in hexadecimal digits: Django.
+    /// Django: the password's SHA-256 in hexadecimal digits.
     HexSha256,
-    /// The password's HMAC-SHA-256 with the text of the salt as the key, in base64: passlib.
+    /// passlib: the password's HMAC-SHA-256 in base64, with the text of the salt as the key.
     Hmac(Box<str>),
 }
 

@@ -1,6 +1,6 @@
-//! What a run of argon2 costs.
+//! The cost of a run of argon2.
 
-/// The memory of a check of our own hashes, and the least that any check counts for.
+/// The memory of a check of our own hashes, which is also the least memory that any check counts for.
 pub(super) const SHARE_KIB: u32 = 19 * 1024;
 
 /// The cost of one argon2 run.
@@ -37,7 +37,7 @@ impl Cost {
         self.with_work(self.work().saturating_mul(share.into()).checked_div(whole.into())?)
     }
 
-    /// The same lanes, with memory and passes that make this work; `None` if that is too little.
+    /// The cost of this much work on the same lanes; `None` if the work is too little for a run.
     pub(super) fn with_work(self, work: u64) -> Option<Self> {
         let least = u64::from(self.lanes.max(1)) * 8;
         let passes = u64::from(self.passes).min(work / least);

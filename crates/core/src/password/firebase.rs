@@ -23,7 +23,7 @@ use crate::random::are_equal;
 const MAX_MEM_COST: u32 = 15;
 const BROKEN: BadHash =
     BadHash("damaged; expected $firebase-scrypt$m=…,r=…$salt$hash, as rotogate user import writes it");
-/// The export has the alphabet of URLs or the standard one, with padding or without.
+/// An export uses the URL-safe or the standard alphabet, with or without padding.
 const URL: GeneralPurpose = GeneralPurpose::new(
     &alphabet::URL_SAFE,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -61,7 +61,7 @@ impl Parameters {
     /// # Errors
     /// A text that describes the problem, without the key.
     pub fn from_json(json: &str) -> Result<Self, String> {
-        // Without the error's own text, which may repeat a value.
+        // The error's own text is left out, because it may repeat a secret value.
         let file: File = serde_json::from_str(json).map_err(|error| {
             format!(
                 "{}:{}: expected JSON with base64_signer_key, base64_salt_separator, rounds and mem_cost, as numbers and \
@@ -79,7 +79,7 @@ impl Parameters {
         Ok(Self(Arc::new(ParametersInner { signer_key, salt_separator, rounds: file.rounds, mem_cost: file.mem_cost })))
     }
 
-    /// The text of a stored hash, from an account of an export; `None` if one of the two is no base64.
+    /// The text of a stored hash, from the salt and hash of an exported account; `None` if either is not base64.
     pub fn hash_of(&self, salt: &str, hash: &str) -> Option<String> {
         let (salt, hash) = (STANDARD.encode(decode(salt)?), STANDARD.encode(decode(hash)?));
         Some(format!("$firebase-scrypt$m={},r={}${salt}${hash}", self.0.mem_cost, self.0.rounds))

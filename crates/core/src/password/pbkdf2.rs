@@ -18,9 +18,9 @@ const BROKEN: BadHash = BadHash("damaged: its parts do not make a PBKDF2 hash");
 /// The settings of Spring's `Pbkdf2PasswordEncoder`, if they were not the defaults.
 #[derive(Clone, Debug, Default)]
 pub struct Spring {
-    /// Its iterations. Unset: 185 000 for `{pbkdf2}`, 310 000 for `{pbkdf2@SpringSecurity_v5_8}`.
+    /// The encoder's iterations; by default 185 000 for `{pbkdf2}`, 310 000 for `{pbkdf2@SpringSecurity_v5_8}`.
     pub iterations: Option<u32>,
-    /// Its secret, which it appends to each salt. Unset: empty.
+    /// The encoder's secret, which it appends to each salt; empty by default.
     pub secret: Option<SecretString>,
 }
 
@@ -126,7 +126,7 @@ fn name(bits: u16) -> &'static str {
     }
 }
 
-/// ASP.NET Core Identity: base64 of a version byte and the fields of that version. `None` if this is no such text.
+/// ASP.NET Core Identity: base64 of a version byte and the fields of that version. `None` if the text has another form.
 pub(super) fn parse_asp_net(text: &str) -> Result<Pbkdf2, Option<BadHash>> {
     let bytes = STANDARD.decode(text).map_err(|_| None)?;
     let part = |from: usize, to: usize| bytes.get(from..to).ok_or(Some(BROKEN));

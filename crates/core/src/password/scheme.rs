@@ -14,7 +14,7 @@ use super::{bcrypt, firebase, legacy, pbkdf2, scrypt};
 #[cfg(feature = "imported-hashes")]
 mod tests;
 
-/// A scheme that is accepted only if the operator lists it: it is weak, and each login replaces its hash.
+/// A weak scheme, which is accepted only if the operator lists it. Each login replaces its hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Legacy {
     /// `$P$` and `$H$`: MD5, many times (WordPress until 6.8, phpBB).
@@ -105,7 +105,7 @@ pub enum CostClass {
     ShaCrypt {
         /// The bits of the hash: 256 or 512.
         bits: u16,
-        /// Its rounds.
+        /// The rounds of the hash.
         rounds: u32,
     },
 }
@@ -129,7 +129,7 @@ impl CostClass {
         }
     }
 
-    /// The kind of the class, and the work that orders the classes of a kind.
+    /// The kind of the class, and a measure of work by which the classes of a kind are ordered.
     pub(super) fn work(self) -> ((u8, u32), u64) {
         match self {
             Self::Argon2(cost) => ((0, 0), cost.work()),
@@ -166,12 +166,12 @@ impl CostClass {
     pub(super) fn share(self, share: f64) -> Vec<Self> {
         let of = |whole: u32| {
             let part = f64::from(whole) * share.clamp(0.0, 1.0);
-            // In range: a share of a `u32`.
+            // The cast cannot overflow, because this is a share of a `u32`.
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and a u32")]
             let part = part.round() as u32;
             part
         };
-        // 2^n in parts of powers of two, down to a hundredth of it.
+        // A share of 2^n as a sum of powers of two, down to a hundredth of 2^n.
         let powers = |log: u32, least: u32| {
             let mut left = of(1 << 16);
             let mut parts = Vec::new();
@@ -200,7 +200,7 @@ impl CostClass {
                 rounds => vec![Self::Phpass { rounds }],
             },
             Self::ShaCrypt { bits, rounds } => match of(rounds) {
-                // Fewer rounds are not defined.
+                // SHA-crypt is not defined for fewer rounds.
                 0..1000 => Vec::new(),
                 rounds => vec![Self::ShaCrypt { bits, rounds }],
             },
@@ -264,13 +264,13 @@ impl PasswordHash {
         }
     }
 
-    /// Whether [`hash`](super::hash) would make it with the same parameters today: argon2id with our cost. A login
-    /// replaces any other hash.
+    /// Does the hash have the parameters of today's [`hash`](super::hash): argon2id with our cost? A login replaces any
+    /// other hash.
     pub fn is_ours(&self) -> bool {
         matches!(&self.0, HashScheme::Argon2(hash) if hash.is_ours())
     }
 
-    /// Whether this is the password. Blocks for the time of a check.
+    /// Is this the password? Blocks for the time of a check.
     pub(super) fn matches(&self, password: &[u8], memory: &mut Vec<Block>) -> bool {
         match &self.0 {
             HashScheme::Argon2(hash) => hash.matches(password, memory),

@@ -14,7 +14,7 @@ use crate::random::are_equal;
 const BROKEN: BadHash = BadHash("damaged: its parts do not make an scrypt hash");
 /// N · r · 128 bytes.
 const MAX_MEMORY: u64 = 64 << 20;
-/// Django asks for 5 since 5.1.
+/// The highest accepted parallelism; Django uses 5 since version 5.1.
 const MAX_PARALLELISM: u32 = 8;
 
 pub(super) struct Scrypt {

@@ -44,7 +44,7 @@ pub fn unmatched_secret_hash() -> Result<SecretHash, NoRandomness> {
     Ok(SecretHash::new(format!("$argon2id$v=19$m=19456,t=2,p=1${}${}", text(salt), text(digest))))
 }
 
-/// Whether both are the same text, for a configuration that is read again; not for a presented secret.
+/// Compares the texts, for a configuration that is read again. Not for the check of a presented secret.
 impl PartialEq for SecretHash {
     fn eq(&self, other: &Self) -> bool {
         self.expose() == other.expose()

@@ -1,7 +1,7 @@
 //! Files that are not secret but decide about trust (requirement O15): `gateway.toml`, public keys, certificates. All
 //! users may read them. Only our user, root and the file's owner may write or exchange them.
 //!
-//! A group of ours may write them, too: under umask 002 a copy gives every file to the user's own group.
+//! A group of our user may write them, too, because under umask 002 a copied file is writable by the user's own group.
 
 use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -41,7 +41,7 @@ pub fn read(path: &Path, max: u64) -> Result<Vec<u8>, String> {
 /// leads to.
 ///
 /// # Errors
-/// The users who could, and the remedy.
+/// The users who could exchange the file, and the remedy.
 pub fn check_folders(path: &Path) -> Result<(), String> {
     let named = parent(path);
     let real = fs::canonicalize(path).ok();

@@ -17,7 +17,7 @@ pub(super) fn is_our_group(group: u32) -> bool {
     rustix::process::getegid().as_raw() == group || groups.iter().any(|ours| ours.as_raw() == group)
 }
 
-/// May this process access the file this way, as the user that it acts as?
+/// May this process access the file in this way, with the rights of its effective user?
 pub(super) fn may(path: &Path, access: rustix::fs::Access) -> rustix::io::Result<()> {
     rustix::fs::accessat(rustix::fs::CWD, path, access, rustix::fs::AtFlags::EACCESS)
 }

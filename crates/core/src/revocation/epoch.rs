@@ -81,7 +81,7 @@ pub struct Batch<'a, const N: usize = SHARDS> {
 }
 
 impl<const N: usize> Batch<'_, N> {
-    /// Records that an entry was added that may match tokens of this shard.
+    /// Records that an added entry may match tokens of this shard.
     pub fn concerns(&mut self, shard: usize) {
         self.concerned |= 1 << (shard % N);
     }
@@ -92,7 +92,7 @@ impl<const N: usize> Batch<'_, N> {
         self.epochs.batches.0.load(Ordering::Acquire) > 1
     }
 
-    /// Records that an entry was added that may match any token.
+    /// Records that an added entry may match any token.
     pub fn concerns_all(&mut self) {
         self.concerned = u64::MAX;
     }

@@ -63,7 +63,7 @@ pub struct TokenFacts<'a> {
     pub issued_at: Option<Timestamp>,
     /// The actor for the subject, in our own tokens.
     pub delegation: Option<DelegatedFacts<'a>>,
-    /// This is an API key of the subject, made at `issued_at`.
+    /// Whether the token represents an API key of the subject, made at `issued_at`.
     pub is_key: bool,
 }
 
@@ -95,7 +95,7 @@ impl<K: Eq + Hash, V> CountedMap<K, V> {
     }
 
     /// Writers insert before they raise the epoch, and readers load the epoch before this call. So if a reader still
-    /// finds a count of zero, its check is already out of date.
+    /// finds a count of zero, its check will be repeated anyway.
     fn get<Q, T>(&self, key: &Q, of: impl FnOnce(&V) -> T) -> Option<T>
     where
         K: Borrow<Q>,
@@ -186,7 +186,7 @@ pub struct RevocationList {
     /// These few entries hardly ever change, so they are read without a lock.
     issuers: ArcSwap<Vec<(Arc<str>, Arc<Issuer>)>>,
     global: Mutex<Option<NotBefore>>,
-    /// The moment in `global`; 0 for none. Written under its lock.
+    /// The moment in `global`; 0 without a moment. Written under the lock of `global`.
     global_not_before: AtomicU64,
     epochs: Epochs,
     /// Engine time, in ms, until which the list may be used without news from a shared store.
@@ -292,7 +292,8 @@ impl RevocationList {
     fn concerned(&self, target: &Target) -> Concerned {
         match target {
             Target::Session(id) => Concerned::Shard(session_shard(*id)),
-            // The id of an exchanged token of another issuer is a claim of ours, too.
+            // A delegated token of ours contains the id of another issuer's exchanged token, so such an entry may match
+            // it, too.
             Target::Token { .. } | Target::Subject { .. } | Target::Client { .. } | Target::Global => Concerned::All,
         }
     }
@@ -309,7 +310,7 @@ impl RevocationList {
             return if self.has_key_ended(facts) { Timestamp::ZERO } else { Timestamp::MAX };
         }
         let issuer = self.issuer(facts.issuer);
-        // The client of an exchanged token got it later than the subject logged in: see `has_delegate_ended`.
+        // The client of a delegated token got it later than the subject logged in: see `has_delegate_ended`.
         let client = facts.client.filter(|_| facts.delegation.is_none());
         let not_before = self.latest_not_before(issuer.as_deref(), facts.subject, client);
         let not_before = not_before.max(self.session_not_before(facts.issuer, facts.issuer_session, facts.subject));
@@ -344,8 +345,8 @@ impl RevocationList {
         }
     }
 
-    /// Did the issuer that vouched for a user end the login there, when or after our session began? A notice has whole
-    /// seconds, so a session of the same second has ended, too.
+    /// Has the issuer that vouched for a user ended the user's login, when or after our session began? A notice has
+    /// whole seconds, so a session of the same second has ended, too.
     pub(crate) fn ended_elsewhere(&self, by: &VouchedBy, begun: Timestamp) -> bool {
         let issuer = self.issuer(&by.issuer);
         let of_subject = issuer.and_then(|issuer| issuer.subjects.get(&*by.subject, NotBefore::at));
@@ -370,7 +371,7 @@ impl RevocationList {
         of_issuer.subjects.get(whose, NotBefore::at)
     }
 
-    /// The shard whose counter rises with every entry that such a token can match.
+    /// The shard whose counter rises with every entry that can match such a token.
     pub fn shard_of(&self, facts: TokenFacts<'_>) -> usize {
         // Other entries raise all counters.
         facts.session.map_or(0, |(id, _)| session_shard(id))
@@ -382,18 +383,18 @@ impl RevocationList {
     }
 
     /// The highest minimum generation known for a session, whether or not it is in effect yet; `REVOKED` if the session
-    /// is revoked, 0 if nothing is known. For [`Facts::minimum_known`](crate::session::rotation::Facts::minimum_known):
+    /// is revoked, 0 without an entry. For [`Facts::minimum_known`](crate::session::rotation::Facts::minimum_known):
     /// read it before the record is loaded.
     pub fn minimum(&self, session: SessionId) -> Generation {
         self.sessions.get(session, SessionEntry::highest).unwrap_or_default()
     }
 
-    /// The latest not-before of a subject, a client and all; [`Timestamp::ZERO`] without a not-before.
+    /// The latest of the not-befores of a subject, a client and everyone; [`Timestamp::ZERO`] without a not-before.
     pub fn not_before(&self, issuer: &str, subject: &str, client: Option<&str>) -> Timestamp {
         self.latest_not_before(self.issuer(issuer).as_deref(), subject, client).unwrap_or(Timestamp::ZERO)
     }
 
-    /// The later not-before of a subject and a client, without that of all.
+    /// The later of the not-befores of a subject and a client, without the global one.
     pub fn not_before_of_its_own(&self, issuer: &str, subject: &str, client: Option<&str>) -> Timestamp {
         let issuer = self.issuer(issuer);
         let (of_subject, of_client) = Self::own_not_befores(issuer.as_deref(), subject, client);

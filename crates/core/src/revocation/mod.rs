@@ -40,7 +40,7 @@ pub use list::RevocationList;
 pub enum Target {
     /// One of our sessions.
     Session(SessionId),
-    /// Everything of one subject.
+    /// Everything that was issued for one subject.
     Subject {
         /// `iss`.
         issuer: Arc<str>,
@@ -65,26 +65,26 @@ pub enum Target {
     },
 }
 
-/// The suffix of an issuer's name in the targets of its sessions. No issuer has it in its name (RFC 8414 §2).
+/// The suffix of another issuer's name in the targets of its sessions. No issuer's name contains a `#` (RFC 8414 §2).
 const SESSIONS_OF: &str = "#sid";
-/// The suffix for the targets of its tokens that name no session.
+/// The suffix for the targets of another issuer's tokens that name no session.
 const WITHOUT_SESSION: &str = "#without-sid";
-/// The suffix for the targets of all tokens of a subject, but of no session of ours.
+/// The suffix for the targets of all tokens of another issuer's subject, without our own sessions.
 const ANY_SESSION: &str = "#any-sid";
-/// The suffix for the targets of access tokens that are to be replaced by a refresh, by subject.
+/// The suffix for the targets of a subject's access tokens that must be replaced by a refresh.
 pub(crate) const REFRESHED: &str = "#refreshed";
-/// The same, by session.
+/// The suffix for the targets of a session's access tokens that must be replaced by a refresh.
 pub(crate) const REFRESHED_SESSION: &str = "#refreshed-sid";
 
 impl Target {
-    /// Everything of one session of another issuer. The target is a subject of an issuer name that no issuer has, so
-    /// every store and every earlier release can read it.
+    /// Everything of one session of another issuer. The target is encoded as a subject of an issuer name that no issuer
+    /// has, so every store can read it.
     pub(crate) fn session_of(issuer: &str, sid: &str) -> Self {
         Self::Subject { issuer: format!("{issuer}{SESSIONS_OF}").into(), subject: sid.into() }
     }
 
     /// The tokens of one subject of another issuer, whatever session they name. Our sessions that the issuer vouched
-    /// for continue, except those that name no session of that issuer.
+    /// for continue, unless they name no session of that issuer.
     pub(crate) fn any_session_of(issuer: &str, subject: &str) -> Self {
         Self::Subject { issuer: format!("{issuer}{ANY_SESSION}").into(), subject: subject.into() }
     }
@@ -94,13 +94,13 @@ impl Target {
         Self::Subject { issuer: format!("{issuer}{WITHOUT_SESSION}").into(), subject: subject.into() }
     }
 
-    /// The access tokens of one subject of any issuer, those of our sessions that the issuer vouched for among them. The
-    /// sessions continue.
+    /// The access tokens of one subject of any issuer, including the tokens of our sessions that the issuer vouched
+    /// for. The sessions continue.
     pub(crate) fn refreshed(issuer: &str, subject: &str) -> Self {
         Self::Subject { issuer: format!("{issuer}{REFRESHED}").into(), subject: subject.into() }
     }
 
-    /// The same for one session of another issuer.
+    /// The access tokens of one session of another issuer. The session continues.
     pub(crate) fn refreshed_session(issuer: &str, sid: &str) -> Self {
         Self::Subject { issuer: format!("{issuer}{REFRESHED_SESSION}").into(), subject: sid.into() }
     }
@@ -138,24 +138,25 @@ pub enum Effect {
         minimum: Generation,
         /// When `minimum` takes effect.
         effective_from: Timestamp,
-        /// The lowest generation accepted until then.
+        /// The lowest generation accepted before `effective_from`.
         before: Generation,
     },
-    /// For a subject, a client or all: sessions created (tokens without a session: issued) at or before this moment are
-    /// refused.
+    /// For a subject, a client or everyone: sessions that were created at or before this moment are refused, and tokens
+    /// without a session that were issued by then.
     NotBefore(Timestamp),
-    /// As [`NotBefore`](Self::NotBefore), and API keys end, too: those of the subject, or all.
+    /// As [`NotBefore`](Self::NotBefore), but API keys of the subject, or of everyone, end as well.
     NotBeforeWithKeys {
         /// Sessions created, and tokens issued, at or before this moment are refused.
         sessions: Timestamp,
-        /// So are API keys made at or before this moment. A later not-before without keys moves `sessions` alone.
+        /// API keys that were made at or before this moment are refused. A later not-before without keys moves only
+        /// `sessions`.
         keys: Timestamp,
     },
     /// A token is refused.
     Gone,
 }
 
-/// For how long a not-before that ends API keys is kept: no key lives for longer.
+/// How long a not-before that ends API keys is kept: the longest life of a key.
 pub const LONGEST_KEY: Duration = Duration::from_secs(366 * 86_400);
 
 impl Effect {
@@ -163,7 +164,7 @@ impl Effect {
     pub const SESSION_REVOKED: Self =
         Self::Minimum { minimum: REVOKED, effective_from: Timestamp::ZERO, before: Generation::NONE };
 
-    /// A not-before of a subject, of a client or of all: does it end API keys, too?
+    /// A not-before, which also ends API keys if `with_keys` is true.
     pub const fn not_before(moment: Timestamp, with_keys: bool) -> Self {
         if with_keys { Self::NotBeforeWithKeys { sessions: moment, keys: moment } } else { Self::NotBefore(moment) }
     }
@@ -212,7 +213,8 @@ impl Effect {
                 Self::NotBeforeWithKeys { sessions: a, keys: a_keys },
                 Self::NotBeforeWithKeys { sessions: b, keys: b_keys },
             ) => Self::NotBeforeWithKeys { sessions: a.max(b), keys: a_keys.max(b_keys) },
-            // Effects of different kinds never meet, because the target decides the kind. Refusing is the safe choice.
+            // Effects of different kinds never meet, because the target decides the kind. If they did, refusing
+            // everything is the safe choice.
             (Self::Gone, _) | (_, Self::Gone) => Self::Gone,
             (minimum @ Self::Minimum { .. }, Self::NotBefore(_) | Self::NotBeforeWithKeys { .. })
             | (Self::NotBefore(_) | Self::NotBeforeWithKeys { .. }, minimum @ Self::Minimum { .. }) => minimum,
@@ -238,11 +240,11 @@ pub struct Revocation {
     pub target: Target,
     /// The effect on it.
     pub effect: Effect,
-    /// The expiry of the last token that it can match, leeway included.
+    /// The expiry of the last token that the entry can match, leeway included.
     pub until: Timestamp,
 }
 
-/// The revocation that follows from a rotation: the session's access tokens of earlier generations.
+/// The revocation that follows from a rotation: it ends the session's access tokens of earlier generations.
 pub fn raised_minimum(id: SessionId, raised: RaisedMinimum, leeway: Duration) -> Revocation {
     let RaisedMinimum { minimum, effective_from, before, until } = raised;
     Revocation {

@@ -22,7 +22,7 @@ impl<'a> Authority<'a> {
         let host = host_of(text);
         let port = text.get(host.len()..)?;
         let port_holds = match port.strip_prefix(':') {
-            // Digits only: `u16` alone would accept `+80`, too.
+            // Checked for digits first, because parsing as `u16` alone would accept `+80`.
             Some(digits) => digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok(),
             None => port.is_empty(),
         };

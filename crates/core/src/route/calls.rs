@@ -55,7 +55,7 @@ impl CallPattern {
         self.controller.is_none()
     }
 
-    /// How specifically the pattern names a call: 3 exactly, 2 by its controller, 1 as any call; 0 if it does not
+    /// How specifically the pattern names a call: 3 for an exact match, 2 for its controller, 1 for `*`, 0 for no
     /// match.
     pub(super) fn names(&self, call: &str) -> u8 {
         let (controller, action) = call.split_once(':').unwrap_or((call, ""));
@@ -79,7 +79,7 @@ impl fmt::Display for CallPattern {
 }
 
 /// Finds an envelope's route that is less strict than another route, without a rule for calls that have no path: such a
-/// call would bypass the stricter route. Returns the indices of the stricter route and of the envelope's.
+/// call would bypass the stricter route. Returns the indices of the stricter route and of the envelope's route.
 ///
 /// A rule covers such calls if it is `*`, or if it is at least as strict as the stricter route and names a controller
 /// outside the protocol's own API. The paths of the API's calls are known, and their routes decide. `envelopes` are the
@@ -103,7 +103,7 @@ pub fn ungoverned(
             let is_stricter = |route: &Route| {
                 let policy = super::RoutePolicy {
                     upgrade: envelope.policy.upgrade,
-                    // A limit bounds how many requests pass, not which.
+                    // Limits are ignored here: they bound how many requests pass, not which requests.
                     rate: envelope.policy.rate.clone(),
                     ..route.policy.clone()
                 };

@@ -1,7 +1,7 @@
 //! Conditions on the claims of a caller: `when` and `when_any` of a route.
 //!
-//! A condition is data, so an evaluation is bounded by the number of comparisons, and an explanation can name the one that
-//! fails. Everything that is not there, or of another type, is false.
+//! A condition is data, so an evaluation is bounded by the number of comparisons, and an explanation can name the
+//! comparison that fails. A comparison with a missing claim, or a claim of another type, is false.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +17,7 @@ pub use kept::{KeptConditions, KeptVerdicts};
 
 /// The most comparisons of a route.
 const MAX_COMPARISONS: usize = 16;
-/// The longest text of a comparison, in bytes. A claim that is longer equals no parameter of a path.
+/// The longest text of a comparison, in bytes. A longer claim never equals a parameter of a path.
 const MAX_TEXT: usize = 256;
 
 /// A value that a claim is compared with. The types are never converted: the text `"7"` is not the number 7, and neither is
@@ -78,7 +78,7 @@ fn integer(claim: &Value) -> Option<i128> {
     claim.as_i64().map(i128::from).or_else(|| claim.as_u64().map(i128::from))
 }
 
-/// What a claim must be.
+/// The required value of a claim.
 ///
 /// ```
 /// use rotogate::route::{Comparison, Condition};
@@ -94,26 +94,26 @@ pub enum Comparison {
     Equals(ClaimValue),
     /// Equal to one of these.
     OneOf(Vec<ClaimValue>),
-    /// A list with this element. With `{}` at the end of its path: an object with this member.
+    /// The claim is a list with this element; or, with `{}` at the end of its path, an object with this member.
     Has(ClaimValue),
-    /// Of the type of these values, and equal to none.
+    /// The claim has the type of these values, but equals none of them.
     Not(Vec<ClaimValue>),
-    /// A text that begins with this one.
+    /// The claim is a text that begins with this text.
     Starts(Box<str>),
-    /// A text that ends with this one.
+    /// The claim is a text that ends with this text.
     Ends(Box<str>),
-    /// A whole number, at least this.
+    /// The claim is a whole number of at least this value.
     Min(i64),
-    /// A whole number, at most this.
+    /// The claim is a whole number of at most this value.
     Max(i64),
     /// There, and not null.
     Exists,
-    /// A text equal to the parameter of the path with this name, in the canonical form of the path.
+    /// The claim is a text that equals the path parameter of this name, in the canonical form of the path.
     Param(Box<str>),
 }
 
 impl Comparison {
-    /// Its word in `gateway.toml`.
+    /// The operator's word in `gateway.toml`.
     pub const fn word(&self) -> &'static str {
         match self {
             Self::Equals(_) => "equals",
@@ -158,7 +158,7 @@ impl Comparison {
                 Some("the values are of several types, and no claim is of all of them")
             }
             Self::Starts(text) | Self::Ends(text) if text.is_empty() => {
-                Some("the text is empty, and every text has it")
+                Some("the text is empty, and every text begins and ends with it")
             }
             _ => None,
         }
@@ -171,7 +171,7 @@ impl ClaimValue {
     }
 }
 
-/// A claim, and what it must be.
+/// A claim, and its required value.
 ///
 /// ```
 /// use rotogate::route::{ClaimValue, Comparison, Condition};
@@ -249,13 +249,13 @@ impl fmt::Display for Condition {
     }
 }
 
-/// The result of a comparison, or what the path must still be compared with.
+/// The result of a comparison, or the comparison that remains for the path.
 enum ConditionVerdict<'c, 'a> {
     Known(bool),
     Param(&'c str, &'a str),
 }
 
-/// What is wrong with the conditions of a route.
+/// A problem of the conditions of a route.
 ///
 /// ```
 /// use rotogate::route::{ConditionError, Conditions};
@@ -273,7 +273,7 @@ pub enum ConditionError {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// There is no condition, or a table without one.
+    /// The conditions are empty, or contain an empty table.
     #[error("there is no comparison; expected at least one, or no condition")]
     Nothing,
     /// Too many comparisons.
@@ -296,7 +296,7 @@ pub enum ConditionError {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Conditions {
-    /// Differs from that of all others, so that results that are kept with a token are only those of the same conditions.
+    /// A unique number, so that results that are kept with a token are used only for the same conditions.
     id: u64,
     when: Vec<Condition>,
     when_any: Vec<Vec<Condition>>,
@@ -312,7 +312,7 @@ impl PartialEq for Conditions {
 impl Eq for Conditions {}
 
 impl Conditions {
-    /// All of `when` must hold, and all of one list of `when_any`, unless it is empty.
+    /// All conditions of `when` must hold, and, unless `when_any` is empty, all conditions of one of its lists.
     ///
     /// # Errors
     /// [`ConditionError`].
@@ -334,12 +334,12 @@ impl Conditions {
         Ok(Self { has_params, ..all })
     }
 
-    /// Those that must all hold.
+    /// The conditions that must all hold.
     pub fn when(&self) -> &[Condition] {
         &self.when
     }
 
-    /// The lists of which one must hold.
+    /// The lists of conditions of which one must hold.
     pub fn when_any(&self) -> &[Vec<Condition>] {
         &self.when_any
     }
@@ -349,7 +349,7 @@ impl Conditions {
         self.when.iter().chain(self.when_any.iter().flatten())
     }
 
-    /// The names of the parameters of the path that they compare with.
+    /// The names of the path parameters that the conditions compare claims with.
     pub(crate) fn params(&self) -> impl Iterator<Item = &str> {
         self.iter().filter_map(|one| match &one.comparison {
             Comparison::Param(name) => Some(&**name),
@@ -357,7 +357,7 @@ impl Conditions {
         })
     }
 
-    /// Whether they depend on the path.
+    /// Do the conditions depend on the path?
     pub(super) const fn has_params(&self) -> bool {
         self.has_params
     }
@@ -369,7 +369,8 @@ impl Conditions {
     }
 }
 
-/// Which of the conditions these claims do not meet: claims and operators, never a value. `None` if they meet all.
+/// The conditions that these claims do not meet, as claims and operators without values. `None` if the claims meet all
+/// conditions.
 pub fn unmet_condition(
     all: &Conditions,
     claims: &Map<String, Value>,

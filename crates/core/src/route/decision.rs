@@ -1,4 +1,4 @@
-//! What a route asks a decision point: `decision` of a route.
+//! The question of a route to a decision point: `decision` of a route.
 
 use http::Method;
 
@@ -9,7 +9,7 @@ use crate::mcp::Call;
 /// The method of a call that is the answer of an older client (MCP).
 const RESPONSE: &str = "response";
 
-/// What a route asks a decision point.
+/// The question of a route to a decision point.
 ///
 /// ```
 /// use std::sync::Arc;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use super::authority::is_host;
 
-/// Not a valid host.
+/// The text is not a valid host.
 ///
 /// ```
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -39,7 +39,7 @@ pub struct Hosts {
 }
 
 impl Hosts {
-    /// Adds a host: `example.com`, an address, `*.example.com` for all names below that, or `*` for any.
+    /// Adds a host: `example.com`, an address, `*.example.com` for all names below the domain, or `*` for any host.
     ///
     /// # Errors
     /// The text is none of these forms.
@@ -60,7 +60,7 @@ impl Hosts {
 
     /// Whether this host, without its port, is one of the gate's hosts.
     pub fn admit(&self, host: &str) -> bool {
-        // The usual spelling of clients.
+        // First compared in the usual spelling of clients.
         if self.any || self.exact.iter().any(|known| **known == *host) {
             return true;
         }

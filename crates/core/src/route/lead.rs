@@ -1,4 +1,5 @@
-//! What happens beside a route: where a tab without a session is led, and what a connection does when its token expires.
+//! Two settings of a route: whether a tab without a session is led to the login, and what happens to a connection when
+//! its token expires.
 
 /// `on_expiry`.
 ///
@@ -21,7 +22,7 @@ pub enum OnExpiry {
 }
 
 impl OnExpiry {
-    /// Its word in `gateway.toml`.
+    /// The value's word in `gateway.toml`.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Close => "close",
@@ -50,7 +51,7 @@ pub enum LoginLead {
 }
 
 impl LoginLead {
-    /// Its word in `gateway.toml`.
+    /// The value's word in `gateway.toml`.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Auto => "auto",

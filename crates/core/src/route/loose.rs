@@ -1,7 +1,7 @@
 //! The loose match (requirement T20). Servers behind a gate fold case, cut `;parameters`, drop dots and white space
 //! around a segment, decode once more, cut at an escaped `?` or `#`, and treat `/p` as `/p/`. So the upstream may serve
-//! a path of one route as a path of another, stricter one. This module makes the readings of such a path; the table
-//! looks for the routes that they lead to.
+//! a path of one route as a path of another, stricter route. This module computes the possible readings of a path; the
+//! table looks up the routes to which they lead.
 
 use std::borrow::Cow;
 
@@ -76,7 +76,7 @@ pub(super) fn folded(pattern: &[Segment<'_>], mut add: impl FnMut(&[Segment<'_>]
         let segments: Vec<Segment<'_>> = (0..)
             .zip(pattern.iter().zip(&texts))
             .filter_map(|(at, (segment, text))| match text {
-                // Empty segments are merged; the one at the end is a trailing slash.
+                // Empty segments are merged; an empty segment at the end is a trailing slash.
                 Some(text) if text.is_empty() && at != last => None,
                 Some(text) => Some(Segment::Plain(text)),
                 None => Some(*segment),
@@ -134,8 +134,8 @@ fn fold(segment: &str, lax: Lax) -> Cow<'_, str> {
     if lax.trims {
         name = name.trim_end_matches(|c: char| c == '.' || c.is_whitespace()).trim_start();
     }
-    // To upper case and back: some characters equal a letter in only one of the two cases (the Kelvin sign, the long
-    // s).
+    // Converted to upper case and back, because some characters equal a letter in only one of the two cases (the Kelvin
+    // sign, the long s).
     Cow::Owned(match name.is_ascii() {
         true => name.to_ascii_lowercase(),
         false => name.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect(),

@@ -11,7 +11,8 @@ pub use rules::{CallRule, CallRules};
 
 use crate::mcp::VERSIONS;
 
-/// How the calls of a resource are judged. The default judges the body, takes the newest version, and bodies of 1 MiB.
+/// How the calls of a resource are judged. The default judges the body, accepts the newest version, and bodies of up to
+/// 1 MiB.
 ///
 /// ```
 /// use rotogate::route::{Mcp, Resource};
@@ -29,11 +30,12 @@ pub struct Mcp {
     pub versions: Vec<String>,
     /// The longest body, in bytes, of a call that is judged by its body.
     pub max_message: u64,
-    /// The origins of pages that may call, besides the gate's own and those of CORS. A request of another page is refused.
+    /// The origins of pages that may send calls, besides the gate's own origin and the CORS origins. A request from
+    /// another page is refused.
     pub origins: Vec<Box<str>>,
 }
 
-/// What names the call of a request.
+/// The part of a request that names its call.
 ///
 /// ```
 /// use rotogate::route::{Mcp, McpCheck};
@@ -47,12 +49,12 @@ pub enum McpCheck {
     /// The body, with which the headers must agree. The gate buffers it.
     #[default]
     Body,
-    /// The headers alone, for servers that compare them with the body.
+    /// The gate checks the headers alone, because the server compares the headers with the body.
     Headers,
 }
 
 impl McpCheck {
-    /// Its word in `gateway.toml`.
+    /// The value's word in `gateway.toml`.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Body => "body",
@@ -73,7 +75,7 @@ impl Default for Mcp {
 }
 
 impl Mcp {
-    /// What is wrong with the versions.
+    /// The problem of the versions, if there is one.
     pub fn problem(&self) -> Option<String> {
         let known = || VERSIONS.join("\", \"");
         if self.versions.is_empty() {
@@ -90,7 +92,8 @@ impl Mcp {
         })
     }
 
-    /// Whether an older version is listed, whose clients send no headers about the call, and GET and DELETE requests.
+    /// Is an older version of the protocol accepted? Its clients send GET and DELETE requests, and no headers about the
+    /// call.
     pub fn takes_older(&self) -> bool {
         self.versions.iter().any(|version| version != VERSIONS[0])
     }

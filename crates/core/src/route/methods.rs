@@ -46,7 +46,7 @@ pub(super) fn is_default(method: &Method) -> bool {
     DEFAULT_METHODS.contains(method) || REGISTERED_METHODS.contains(&method.as_str())
 }
 
-/// All methods that such a route serves.
+/// All methods that a route without a list serves.
 pub(super) fn defaults() -> impl Iterator<Item = Method> {
     let registered = REGISTERED_METHODS.iter().filter_map(|name| Method::from_bytes(name.as_bytes()).ok());
     DEFAULT_METHODS.into_iter().chain(registered)

@@ -67,35 +67,36 @@ pub fn check_pattern(pattern: &str) -> Result<(), String> {
 pub struct Route {
     /// The name in logs and metrics. It comes from the configuration, never from a request.
     pub id: RouteId,
-    /// The hosts that it serves, without port. Empty: every host that no route names.
+    /// The hosts that the route serves, without port. If empty, every host that no route names.
     pub hosts: Vec<String>,
-    /// The methods that it serves; `GET` includes `HEAD`. Empty: `DEFAULT_METHODS` and `REGISTERED_METHODS`.
+    /// The methods that the route serves; `GET` includes `HEAD`. If empty, `DEFAULT_METHODS` and `REGISTERED_METHODS`.
     pub methods: Vec<Method>,
-    /// A pattern: `{name}` matches one whole segment, a trailing `{*rest}` everything that remains, even nothing.
+    /// A pattern: `{name}` matches one whole segment, a trailing `{*rest}` the rest of the path, which may be empty.
     pub path: String,
-    /// The enclosed calls that it is a rule for, on any path. A route for calls alone has an empty path.
+    /// The enclosed calls that this rule governs, on any path. A route for calls alone has an empty path.
     // Requirement T22.
     pub kuzzle: Vec<CallPattern>,
-    /// The calls of its resource (MCP) that it is a rule for. Such a route has an empty path.
+    /// The calls of its resource (MCP) that this rule governs. A route with `calls` has an empty path.
     // Requirement M8.
     pub calls: Vec<McpCalls>,
-    /// The listeners that serve it, by the names in `Peer::on_listener`. On other listeners it is 404, and no less
-    /// specific route takes its place. Empty: all.
+    /// The listeners that serve the route, by the names in `Peer::on_listener`. Other listeners answer 404, and no less
+    /// specific route replaces it. If empty, all listeners.
     pub listeners: Vec<Box<str>>,
     /// The requirements of the route.
     pub policy: RoutePolicy,
-    /// Its upstream. `None` for the service inside the layer.
+    /// The route's upstream; `None` for the service inside the layer.
     pub upstream: Option<UpstreamId>,
-    /// The `aud` of the signed assertions about its callers. `None`: the gate sends no assertion on this route.
+    /// The `aud` of the signed assertions about the route's callers; `None` if the gate sends no assertion on this
+    /// route.
     pub assertion_audience: Option<Arc<str>>,
     /// The form of these assertions.
     pub assertion_form: AssertionForm,
-    /// The exchange of its callers' tokens for ones of its upstream. `None`: there is none.
+    /// The exchange of the callers' tokens for tokens of the upstream; `None` if the route exchanges no tokens.
     #[doc(hidden)]
     pub exchange: Option<Arc<UpstreamExchange>>,
 }
 
-/// What proves the caller to the service behind the gate.
+/// The kind of assertion that proves the caller to the service behind the gate.
 ///
 /// ```
 /// use rotogate::route::{AssertionForm, Route, RoutePolicy};
@@ -206,7 +207,7 @@ impl Route {
         }
     }
 
-    /// The parts of a path that the pattern of this route names, each with its name. The path must match the pattern.
+    /// The names and values of the path parameters of this route's pattern. The path must match the pattern.
     pub fn params<'a>(&'a self, path: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
         let mut left = path.strip_prefix('/');
         self.path.split('/').skip(1).filter_map(move |segment| {

@@ -1,4 +1,4 @@
-//! The canonical path: parsed once. The gate forwards the very path that it matched.
+//! The canonical path: parsed once. The gate forwards exactly the path that it matched.
 //!
 //! If two parsers read one path differently, a request can bypass a policy: the gate sees `/public/..;/admin` below
 //! `/public`, the upstream serves `/admin`. So a path has one spelling here. Spellings that RFC 3986 §6.2.2 calls
@@ -55,8 +55,9 @@ impl<'a> CanonicalPath<'a> {
         &self.text
     }
 
-    /// Whether the canonical path differs from the path that was sent. A layer that cannot rewrite, because routing has happened, then
-    /// refuses it. For our own endpoints such a spelling is a near miss (R12).
+    /// Whether the canonical path differs from the path that was sent. A layer that cannot rewrite the path, because
+    /// routing has happened already, then refuses the request. For our own endpoints such a spelling is a near miss
+    /// (R12).
     pub fn is_rewritten(&self) -> bool {
         matches!(self.text, Cow::Owned(_))
     }
@@ -73,7 +74,7 @@ impl<'a> CanonicalPath<'a> {
     }
 
     /// Could a server that folds case, cuts parameters and trailing dots, or decodes once more read another path? Most
-    /// paths allow no other reading; the others have readings (requirement T20).
+    /// paths allow only one reading (requirement T20).
     pub(super) const fn has_loose_form(&self) -> bool {
         self.has_loose_form
     }
@@ -85,15 +86,15 @@ impl<'a> CanonicalPath<'a> {
         loosen(&self.text)
     }
 
-    /// The path without the borrow.
+    /// The path as an owned value.
     pub fn into_owned(self) -> CanonicalPath<'static> {
         let Self { text, encoded_slash, has_loose_form } = self;
         CanonicalPath { text: Cow::Owned(text.into_owned()), encoded_slash, has_loose_form }
     }
 }
 
-/// Whether the loose form differs, for a path that is already canonical: nothing to decode, merge or examine, as in
-/// most paths. `None` for other paths.
+/// Whether the loose form differs, for the usual path that is canonical already, with nothing to decode, merge or
+/// examine; `None` for other paths.
 fn plain(path: &[u8]) -> Option<bool> {
     let mut previous = 0;
     let mut varies = false;
@@ -114,14 +115,14 @@ fn plain(path: &[u8]) -> Option<bool> {
 }
 
 const PLAIN: u8 = 0;
-/// Allowed, but different in the loose form: upper case, and `;` before parameters.
+/// An allowed byte that the loose form changes: upper case, and `;` before parameters.
 const VARIES: u8 = 1;
 const SLASH: u8 = 2;
 const DOT: u8 = 3;
-/// Not allowed, or only in an escape.
+/// A byte that is not allowed, or only as an escape.
 const NEVER: u8 = 4;
 
-/// The class of each byte. A table, because every byte of every path is examined.
+/// The class of each byte. A table is fast enough to examine every byte of every path.
 const CLASSES: [u8; 256] = {
     let mut table = [NEVER; 256];
     let mut byte: u8 = 0;
@@ -198,8 +199,8 @@ fn resolve_deep(decoded: &[u8]) -> Result<Vec<u8>, PathError> {
     if forbidden { Err(PathError::DoubleEncoding) } else { Ok(resolved) }
 }
 
-/// Decodes all levels of escapes in one pass. Two escapes never overlap, so their order does not matter, and a path of
-/// nothing but `%252525…` costs no more than another.
+/// Decodes all levels of escapes in one pass. Two escapes never overlap, so their order does not matter, and a path
+/// that consists of `%252525…` costs no more than any other path.
 pub(super) fn resolve(bytes: &[u8]) -> Vec<u8> {
     let mut out: Vec<u8> = Vec::with_capacity(bytes.len());
     for &byte in bytes {
@@ -233,8 +234,8 @@ fn loosen(text: &str) -> Cow<'_, str> {
         let name = segment.split(';').next().unwrap_or_default().trim_end_matches(['.', ' ']);
         if !name.is_empty() {
             out.push('/');
-            // To upper case and back: some characters equal a letter in only one of the two cases (the Kelvin sign, the
-            // long s).
+            // Converted to upper case and back, because some characters equal a letter in only one of the two cases
+            // (the Kelvin sign, the long s).
             out.extend(name.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase));
         }
     }
@@ -267,7 +268,7 @@ const fn is_unreserved(byte: u8) -> bool {
     matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~')
 }
 
-/// RFC 3986 §3.3, without escapes.
+/// Is the byte a `pchar` of RFC 3986 §3.3, without escapes?
 const fn is_pchar(byte: u8) -> bool {
     is_unreserved(byte)
         || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@')

@@ -1,4 +1,4 @@
-//! Path patterns, and the tree that finds the most specific one for a path.
+//! Path patterns, and the tree that finds the most specific pattern for a path.
 //!
 //! matchit, whose notation this is, refuses `/{name}/x` beside `/{*rest}`; a gate with a catch-all route and tenants in
 //! its paths needs both. The tree matches the segments of a path from left to right. At each node it tries the plain
@@ -52,8 +52,8 @@ pub(super) fn parse(pattern: &str) -> Result<Vec<Segment<'_>>, String> {
                 let what = "a parameter is a whole segment; write a literal brace as %7B or %7D";
                 return Err(foreign(what));
             }
-            // Other proxies' notations. Taken literally they would match nothing, and a less specific route would serve
-            // the paths that they should protect.
+            // A notation of another proxy. Taken literally the pattern would match nothing, and a less specific route
+            // would serve the paths that it should protect.
             None if text.contains('*') => {
                 return Err(foreign(
                     "`*` is no wildcard here: {name} matches one segment, a trailing {*rest} the rest",

@@ -32,22 +32,23 @@ pub struct RoutePolicy {
     /// The kinds of credentials that the route takes.
     // Requirement B16.
     pub credentials: Credentials,
-    /// The scopes that the token must have, all of them.
+    /// The scopes that the token must all have.
     pub scopes: Scope,
-    /// The scopes of which the token must have one, besides all of `scopes`. Empty: no further scope is required.
+    /// The scopes of which the token must have at least one, besides all of `scopes`. If empty, no further scope is
+    /// required.
     pub any_scope: Scope,
-    /// The roles of which the token must have one. Empty: no role is required.
+    /// The roles of which the token must have at least one. If empty, no role is required.
     pub roles: Vec<Role>,
-    /// What the claims of the caller must be.
+    /// The conditions on the caller's claims.
     // Requirement K22.
     pub conditions: Option<Arc<Conditions>>,
-    /// What a decision point is asked about each request that all other rules permit.
+    /// The question to a decision point about each request that all other rules permit.
     // Requirement K27.
     pub decision: Option<Arc<RouteDecision>>,
-    /// The names of the accepted issuers; ours is `self`. Empty: our own issuer, and those that are accepted
-    /// everywhere.
+    /// The names of the accepted issuers; our own issuer is `self`. If empty, our own issuer, and the issuers that are
+    /// accepted everywhere.
     pub issuers: Vec<String>,
-    /// The audiences of which the token must name one. Empty: any audience that its issuer's rules allow.
+    /// The audiences of which the token must name one. If empty, any audience that the issuer's rules allow.
     pub audiences: Vec<String>,
     /// The treatment of an invalid credential if no credential is required.
     pub bad_credential_on_optional: BadCredential,
@@ -56,18 +57,19 @@ pub struct RoutePolicy {
     pub forward_token: bool,
     /// The treatment of paths with `%2F`.
     pub encoded_slash: EncodedSlash,
-    /// Whether headers with `_` in their names pass, unless they could be read as one of ours.
+    /// Whether headers with `_` in their names pass, unless a server could read them as one of the gate's headers.
     // Requirement T4.
     pub keep_underscore_headers: bool,
     /// Whether headers that override method or URL pass.
     // Requirement T6.
     pub keep_override_headers: bool,
-    /// The longest request body, in bytes. `None`: no bound.
+    /// The longest request body in bytes; `None` for no bound.
     pub max_body: Option<u64>,
     /// Whether CORS preflights go to the upstream.
     // Requirement T19.
     pub preflight_to_upstream: bool,
-    /// The dialect that words this route's refusals, and whose clients' places for a token are accepted.
+    /// The dialect that words this route's refusals. The places where this dialect's clients put a token are accepted,
+    /// too.
     pub dialect: Option<String>,
     /// A cookie that may contain the access token.
     // Requirement T18.
@@ -82,20 +84,20 @@ pub struct RoutePolicy {
     pub certificate_required: bool,
     /// What happens to a tunnel or a long reply when its caller's token expires.
     pub on_expiry: OnExpiry,
-    /// The treatment of a path that a common reading leads to a stricter route.
+    /// The treatment of a path that lax servers read as a path of a stricter route.
     // Requirement T20.
     pub loose_match: LooseMatch,
     /// The path of the protected resource that the route belongs to: its challenges name the document, and the
     /// resource's identifier is one of `audiences`.
     pub resource: Option<String>,
-    /// The scopes of the resource that contain others.
+    /// The scopes of the resource that imply other scopes.
     pub implied: Option<Arc<Implied>>,
     /// The required login of the caller.
     pub step_up: Option<StepUp>,
     /// Whether a browser without a live session is led to the login, on a route that takes sessions.
     // Requirement B36.
     pub login: LoginLead,
-    /// How many requests its callers may make. One limit that is exceeded refuses a request, which then counts nowhere.
+    /// The limits on the callers' requests. A request that exceeds one limit is refused, and no limit counts it.
     pub rate: Vec<RateLimit>,
 }
 
@@ -105,19 +107,19 @@ impl RoutePolicy {
         Self { auth: Auth::None, ..Self::default() }
     }
 
-    /// With or without a token; a token that is sent must be valid.
+    /// Requests need no token, but a token that is sent must be valid.
     pub fn optional() -> Self {
         Self { auth: Auth::Optional, ..Self::default() }
     }
 
-    /// Takes the sessions of browsers, too.
+    /// Accepts the sessions of browsers, too.
     #[must_use]
     pub fn session(mut self) -> Self {
         self.credentials.session = true;
         self
     }
 
-    /// Limits the requests of its callers.
+    /// Adds a limit on the callers' requests.
     #[must_use]
     pub fn limit(mut self, limit: RateLimit) -> Self {
         self.rate.push(limit);
@@ -131,25 +133,25 @@ impl RoutePolicy {
         self
     }
 
-    /// Does the route accept tokens of this issuer? `everywhere`: the issuer is accepted on routes that name no
-    /// issuers.
+    /// Does the route accept tokens of this issuer? `everywhere` tells whether the issuer is accepted on routes that
+    /// name no issuers.
     pub fn takes(&self, issuer: &str, everywhere: bool) -> bool {
         if self.issuers.is_empty() { everywhere } else { self.issuers.iter().any(|name| name == issuer) }
     }
 
-    /// Has a token with these scopes what the route asks for?
+    /// Do these scopes of a token meet the route's requirements?
     pub(crate) fn grants(&self, granted: &Scope) -> bool {
         let has = |one: &str| self.has(granted, one);
         (self.any_scope.is_empty() || self.any_scope.iter().any(has)) && self.scopes.iter().all(has)
     }
 
-    /// Has a token with these scopes this one, or one that implies it here?
+    /// Does a token with these scopes have the scope `one`, or a scope that implies it on this route?
     pub fn has(&self, granted: &Scope, one: &str) -> bool {
         self.implied.as_deref().map_or_else(|| granted.contains(one), |all| all.has(granted, one))
     }
 
-    /// The scopes of a token that its request here needs: of those that the route asks for, what the token has; all if the
-    /// route asks for none.
+    /// The scopes of a token that a request on this route needs: the required scopes that the token has, or all its
+    /// scopes if the route requires no scope.
     pub fn needed_of(&self, granted: &Scope) -> Scope {
         match self.asked_scopes() {
             asked if asked.is_empty() => granted.clone(),
@@ -165,8 +167,8 @@ impl RoutePolicy {
         }
     }
 
-    /// Is there a request that this policy refuses and `other` admits? Then no spelling of a path of this route may
-    /// reach the other one.
+    /// Is there a request that this policy refuses and `other` admits? If so, no spelling of a path of this route may
+    /// reach the other route.
     ///
     /// This is not an order: each of two policies may be stricter than the other.
     // Requirement T20.
@@ -187,12 +189,12 @@ impl RoutePolicy {
             step_up,
             dpop_required,
             certificate_required,
-            // Its audience is one of `audiences`.
+            // Not compared: the resource's audience is one of `audiences`.
             resource: _,
             implied,
             rate,
-            // These decide how a request is forwarded, how a refusal is worded and where a token may be. They neither
-            // admit nor refuse.
+            // Not compared: these fields decide how a request is forwarded, how a refusal is worded and where a token
+            // may be, but not whether a request is admitted.
             forward_token: _,
             encoded_slash: _,
             keep_underscore_headers: _,
@@ -214,8 +216,8 @@ impl RoutePolicy {
         // A public route requires nothing else.
         let asks = *auth != Auth::None;
         let unlike = |ours: &[String], theirs: &[String]| {
-            // Without audiences the issuer's own rules decide. Either side may accept audiences that the other does
-            // not.
+            // Without audiences the issuer's own rules decide. Either policy may accept audiences that the other does
+            // not accept.
             ours.is_empty() != theirs.is_empty() || theirs.iter().any(|one| !ours.contains(one))
         };
         // The scopes that the other policy requires may include one that this policy requires.
@@ -243,12 +245,12 @@ impl RoutePolicy {
     }
 }
 
-/// Do the rules of a policy compare something with the path of a request?
+/// Does the policy have rules that depend on the path of a request?
 pub fn depends_on_path(policy: &RoutePolicy) -> bool {
     policy.decision.is_some() || policy.conditions.as_deref().is_some_and(Conditions::has_params)
 }
 
-/// The problem of a role of a policy, on a route that takes the tokens of these issuers.
+/// The problem of a required role on a route that accepts the tokens of these issuers.
 pub fn role_problem(role: &Role, issuers: &[&str]) -> Option<&'static str> {
     match &role.issuer {
         Some(issuer) if !issuers.contains(&&**issuer) => Some("is of an issuer whose tokens the route does not take"),
@@ -283,15 +285,15 @@ pub fn admits_path(policy: &RoutePolicy, path: &CanonicalPath<'_>) -> Result<(),
 // Requirement I17.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Role {
-    /// The name of the issuer. `None`: the only issuer of the route.
+    /// The name of the issuer; `None` for the only issuer of the route.
     pub issuer: Option<Box<str>>,
     /// The role.
     pub name: Box<str>,
 }
 
 impl Role {
-    /// Reads `"kc:admin"`, the role `admin` of the issuer named `kc`; or `"admin"`. If the text before a colon names no
-    /// issuer, it is a part of the role.
+    /// Reads `"kc:admin"`, the role `admin` of the issuer named `kc`; or `"admin"`. If the text before the colon names
+    /// no issuer, the whole text is the role.
     pub fn parse(text: &str, is_issuer: impl Fn(&str) -> bool) -> Self {
         match text.split_once(':').filter(|(issuer, _)| is_issuer(issuer)) {
             Some((issuer, name)) => Self { issuer: Some(issuer.into()), name: name.into() },
@@ -320,7 +322,7 @@ impl fmt::Display for Role {
 pub enum Auth {
     /// Public: no token is examined.
     None,
-    /// With or without a token; a token that is sent must be valid.
+    /// A token is optional, but a token that is sent must be valid.
     Optional,
     /// Only with a token.
     #[default]
@@ -328,7 +330,7 @@ pub enum Auth {
 }
 
 impl Auth {
-    /// Its word in `gateway.toml`.
+    /// The value's word in `gateway.toml`.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Required => "required",
@@ -338,7 +340,7 @@ impl Auth {
     }
 }
 
-/// `credentials`: the kinds that a route takes. By default bearer tokens alone.
+/// `credentials`: the kinds of credentials that a route accepts; by default only bearer tokens.
 ///
 /// ```
 /// use rotogate::route::{Credentials, RoutePolicy};
@@ -351,11 +353,11 @@ impl Auth {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Credentials {
-    /// Access tokens. A token decides alone, whatever else a request has.
+    /// Access tokens. If a request has a token, only the token counts.
     pub token: bool,
     /// The session cookie of a browser.
     pub session: bool,
-    /// API keys. A key decides alone beside a session cookie, and is refused beside a token.
+    /// API keys. Beside a session cookie only the key counts; beside a token the key is refused.
     // Requirement K6.
     pub key: bool,
 }
@@ -367,7 +369,7 @@ impl Default for Credentials {
 }
 
 impl Credentials {
-    /// Does the other take a kind that this does not?
+    /// Does `other` accept a kind of credential that this value does not?
     const fn lacks(self, other: Self) -> bool {
         (other.token && !self.token) || (other.session && !self.session) || (other.key && !self.key)
     }
@@ -413,7 +415,7 @@ pub enum EncodedSlash {
 }
 
 impl EncodedSlash {
-    /// Its word in `gateway.toml`.
+    /// The value's word in `gateway.toml`.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Refuse => "refuse",
@@ -434,10 +436,10 @@ impl EncodedSlash {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LooseMatch {
-    /// 404: servers behind a gate fold case, cut parameters, and treat `/p` as `/p/`.
+    /// The gate answers 404, because servers behind a gate may fold case, cut parameters, and treat `/p` as `/p/`.
     #[default]
     Refuse,
-    /// The route's upstream compares paths byte for byte, as the gate does.
+    /// The path is accepted, because the route's upstream compares paths byte for byte, as the gate does.
     Ignore,
 }
 
@@ -470,7 +472,7 @@ mod tests {
         };
         let lax = RoutePolicy { bad_credential_on_optional: BadCredential::Anonymous, ..RoutePolicy::optional() };
         let upgrade = RoutePolicy { upgrade: true, ..RoutePolicy::default() };
-        // Whether each policy is stricter than the other; neither, if both are false.
+        // Whether each policy is stricter than the other.
         let table = [
             (RoutePolicy::default(), RoutePolicy::default(), false, false),
             (RoutePolicy::default(), RoutePolicy::optional(), true, false),

@@ -12,7 +12,7 @@ const MOST_LIMITS: usize = 8;
 /// The longest name of a limit, in bytes.
 const LONGEST_NAME: usize = 64;
 
-/// How many requests each caller of a route may make. Counted after the caller is permitted.
+/// A limit on the requests of each caller of a route. A request is counted after the caller is permitted.
 ///
 /// A limit is a token bucket: [`burst`](Self::burst) requests at once, and `requests` more in each `window`, evenly earned.
 ///
@@ -29,25 +29,25 @@ const LONGEST_NAME: usize = 64;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RateLimit {
-    /// Its name in replies, logs and metrics: up to 64 visible ASCII characters and spaces. Routes that name one limit share
-    /// it. `None`: the name of the route, and what is counted.
+    /// The limit's name in replies, logs and metrics: up to 64 visible ASCII characters and spaces. Routes with the
+    /// same name share the limit. `None` for a name made of the route and the counted property.
     pub name: Option<Box<str>>,
-    /// What has a bucket of its own.
+    /// The property that has a bucket of its own for each value.
     pub per: LimitPer,
     /// The requests of a window.
     pub requests: NonZeroU32,
-    /// The time that earns so many requests.
+    /// The time that earns `requests` requests.
     pub window: Duration,
-    /// The requests at once. `None`: those of a window.
+    /// The number of requests that are admitted at once; `None` for `requests`.
     pub burst: Option<NonZeroU32>,
     /// Where the requests are counted.
     pub over: LimitOver,
-    /// Its index among the limits of a gate, which sets it.
+    /// The limit's index among the limits of a gate. The gate sets it.
     #[doc(hidden)]
     pub place: usize,
 }
 
-/// What has a bucket of its own. Callers without it share one.
+/// The property that has a bucket of its own for each value. Callers without the property share a bucket.
 ///
 /// ```
 /// use rotogate::route::LimitPer;
@@ -67,11 +67,11 @@ pub enum LimitPer {
     Key,
     /// The account.
     Account,
-    /// The client's address; of IPv6 the /64, with 4 times the limit for a /56 and 32 times for a /48.
+    /// The client's address; for IPv6 its /64, with 4 times the limit for a /56 and 32 times for a /48.
     Address,
-    /// Nothing: all requests together.
+    /// No property: all requests of the route share a bucket.
     Route,
-    /// The text, number or truth value of a claim, of an issuer.
+    /// A claim of the caller's token that is a text, a number or a boolean, separately for each issuer.
     Claim(ClaimPath),
 }
 
@@ -91,7 +91,7 @@ pub enum LimitOver {
     /// At each gate.
     #[default]
     Gate,
-    /// At all gates of a store together.
+    /// All gates of a store count together.
     Gates,
 }
 
@@ -107,7 +107,7 @@ impl LimitPer {
     /// Reads `"subject"`, or `"claim:org_id"`.
     ///
     /// # Errors
-    /// What is expected.
+    /// The expected form.
     pub fn parse(text: &str) -> Result<Self, String> {
         Ok(match text {
             "subject" => Self::Subject,
@@ -127,7 +127,7 @@ impl LimitPer {
         })
     }
 
-    /// Is it a property of the caller's token?
+    /// Is this a property of the caller's token?
     const fn is_of_token(&self) -> bool {
         !matches!(self, Self::Address | Self::Route)
     }
@@ -148,7 +148,7 @@ impl fmt::Display for LimitPer {
 }
 
 impl LimitOver {
-    /// Its word in `gateway.toml`.
+    /// The value's word in `gateway.toml`.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Gate => "gate",
@@ -158,7 +158,7 @@ impl LimitOver {
 }
 
 impl RateLimit {
-    /// So many requests in each window, at each gate. Zero counts as one.
+    /// A limit of `requests` in each window, counted at each gate separately. Zero counts as one.
     pub fn new(per: LimitPer, requests: u32, window: Duration) -> Self {
         let requests = NonZeroU32::new(requests).unwrap_or(NonZeroU32::MIN);
         Self { name: None, per, requests, window, burst: None, over: LimitOver::Gate, place: 0 }
@@ -171,33 +171,33 @@ impl RateLimit {
         self
     }
 
-    /// With so many requests at once.
+    /// Sets the number of requests that are admitted at once.
     #[must_use]
     pub const fn bursts(mut self, burst: u32) -> Self {
         self.burst = NonZeroU32::new(burst);
         self
     }
 
-    /// Counted at all gates of a store together.
+    /// Counts the requests at all gates of a store together.
     #[must_use]
     pub const fn over_gates(mut self) -> Self {
         self.over = LimitOver::Gates;
         self
     }
 
-    /// Its name on a route.
+    /// The name of the limit on a route.
     pub fn name_on(&self, route: &RouteId) -> Box<str> {
         self.name.clone().unwrap_or_else(|| format!("{route} {}", self.per).into())
     }
 
-    /// Does it count as the other does?
+    /// Do both limits count in the same way?
     pub(super) fn counts_as(&self, other: &Self) -> bool {
         (&self.per, self.requests, self.window, self.burst, self.over)
             == (&other.per, other.requests, other.window, other.burst, other.over)
     }
 }
 
-/// The first limit that cannot be used: its index among the routes, and why.
+/// The first limit that cannot be used: the index of its route, and the reason.
 // Requirement K23.
 pub fn unusable_limit(routes: &[Route]) -> Option<(usize, String)> {
     let mut known: Vec<(Box<str>, &RateLimit, usize)> = Vec::new();

@@ -18,17 +18,19 @@ use crate::session::Scope;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resource {
-    /// Its path. Appended to the gate's public URL, it is the resource's identifier, and the audience of its tokens.
+    /// The resource's path. Appended to the gate's public URL, it gives the resource's identifier, which is also the
+    /// audience of its tokens.
     pub path: String,
     /// A name for people.
     pub name: Option<String>,
-    /// The issuers of its tokens. Empty: this gate.
+    /// The issuers of the resource's tokens. If empty, this gate.
     pub authorization_servers: Vec<String>,
     /// The scopes that a client may ask for.
     pub scopes: Scope,
-    /// The scopes that contain others: a token with the wide one needs no narrow one on the routes of the resource.
+    /// The scopes that imply other scopes: on the resource's routes, a token with the wide scope does not need the
+    /// narrow one.
     pub implies: Implied,
-    /// How calls of the Model Context Protocol are judged. `None`: its requests are no calls.
+    /// How calls of the Model Context Protocol are judged. `None` if the resource is not an MCP server.
     pub mcp: Option<Mcp>,
 }
 
@@ -45,12 +47,12 @@ impl Resource {
         }
     }
 
-    /// Its identifier at the gate with this public URL.
+    /// The resource's identifier at the gate with this public URL.
     pub fn url(&self, public_url: &str) -> String {
         format!("{}{}", public_url.trim_end_matches('/'), self.path)
     }
 
-    /// The path of the document that describes it (RFC 9728 §3.1).
+    /// The path of the document that describes the resource (RFC 9728 §3.1).
     pub fn document_path(&self) -> String {
         format!("{RESOURCE_METADATA_PATH}{}", if self.path == "/" { "" } else { &self.path })
     }
@@ -88,15 +90,15 @@ pub const RESOURCE_METADATA_PATH: &str = "/.well-known/oauth-protected-resource"
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StepUp {
-    /// The accepted values of `acr`. Empty: any.
+    /// The accepted values of `acr`. If empty, any value.
     pub acr: Vec<Box<str>>,
     /// The longest time since `auth_time`.
     pub max_age: Option<Duration>,
 }
 
 impl StepUp {
-    /// Does a login with these claims meet it at this moment? It is judged for each request, because the login ages.
-    /// The issuer's clock may be ahead by `leeway`.
+    /// Does a login with these claims meet the requirement at this moment? The requirement is judged for each request,
+    /// because the login ages. The issuer's clock may be ahead by `leeway`.
     pub(crate) fn is_met(
         &self,
         (acr, auth_time): (Option<&str>, Option<Timestamp>),
@@ -110,7 +112,7 @@ impl StepUp {
         has_acr && is_fresh
     }
 
-    /// Is there a login that meets `other` but not this?
+    /// Is there a login that meets `other` but not this requirement?
     pub(crate) fn is_stricter_than(&self, other: &Self) -> bool {
         let by_acr =
             !self.acr.is_empty() && (other.acr.is_empty() || other.acr.iter().any(|one| !self.acr.contains(one)));

@@ -1,7 +1,7 @@
 //! All routes, built for look-ups. The precedence is fixed and does not depend on the order in the configuration:
 //!
 //! 1. **host**, exactly, in any letter case. For a host that routes name, only these routes count; for every other
-//!    host, the routes that name none.
+//!    host, the routes that name no host.
 //! 2. **path**, by the most specific pattern: plain segments before `{name}` before `{*rest}`.
 //! 3. **method**, among the routes of that very pattern. If none of these routes serves it, the reply is 405, even if a
 //!    less specific pattern would serve it: a request never falls through to a less strict route.
@@ -49,7 +49,7 @@ pub struct RouteTable {
 pub enum Match<'t> {
     /// This route.
     Found(&'t Arc<Route>),
-    /// This route, but a common reading of the path leads to a stricter one: 404.
+    /// The route matches, but a common reading of the path leads to a stricter route: 404.
     Ambiguous(&'t Arc<Route>),
     /// The path has routes for these methods only: 405 with `Allow`.
     MethodNotAllowed(&'t [Method]),
@@ -77,7 +77,7 @@ pub enum Match<'t> {
 #[error("route {route}: {problem}")]
 #[non_exhaustive]
 pub struct RouteError {
-    /// Its index in the list, from 0.
+    /// The index of the route in the list, from 0.
     pub route: usize,
     /// The problem.
     pub problem: RouteProblem,
@@ -100,7 +100,7 @@ pub struct RouteError {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RouteProblem {
-    /// A host with a port, a wildcard, or something that is no host name.
+    /// A host with a port or a wildcard, or a text that is not a host name.
     #[error("{0:?} is not a host name without port")]
     Host(String),
     /// A pattern that cannot be parsed, or that no canonical path can match.
@@ -117,12 +117,12 @@ pub enum RouteProblem {
     /// A condition or a decision names a parameter that the path does not have.
     #[error("a condition or its decision names the parameter {0:?}, which its path does not have")]
     Param(String),
-    /// Another route is a rule for the same calls.
+    /// Another route has a rule for the same calls.
     #[error("it is a rule for {calls} on the same host as route {other}")]
     SameCalls {
         /// The calls.
         calls: String,
-        /// Its index in the list.
+        /// The index of the other route in the list.
         other: usize,
     },
 }
@@ -139,7 +139,7 @@ struct Site {
 /// The routes of one pattern.
 #[derive(Debug, Default)]
 struct PatternRoutes {
-    /// By the methods that routes list.
+    /// The routes by the methods that they list.
     listed: Vec<(Method, Arc<Route>)>,
     /// The route without a list of methods.
     unlisted: Option<Arc<Route>>,
@@ -159,12 +159,13 @@ struct Draft {
 
 /// The routes of one pattern before they are built.
 struct Group {
-    /// Their indices in the list.
+    /// The indices of these routes in the list.
     routes: Vec<usize>,
     is_one_path: bool,
 }
 
-/// The pattern of the path that each request of a route has. A rule for calls is looked up without a path.
+/// The pattern of the path that each request of a route has. A rule for calls has an empty path, because it is looked
+/// up without a path.
 fn path_of_all(route: &Route) -> &str {
     if route.kuzzle.is_empty() && route.calls.is_empty() { &route.path } else { "" }
 }
@@ -260,7 +261,7 @@ impl RouteTable {
         }
     }
 
-    /// Every route whose pattern matches the path and that serves the method, in no order: for an explanation.
+    /// Every route whose pattern matches the path and that serves the method, in any order, for an explanation.
     pub fn matching(&self, host: Option<&str>, method: &Method, path: &CanonicalPath<'_>) -> Vec<&Arc<Route>> {
         let site = host.and_then(|host| self.site(host)).unwrap_or(&self.other_hosts);
         let places = RefCell::new(Vec::new());
@@ -296,7 +297,7 @@ impl RouteTable {
         named.filter(|(closeness, _)| *closeness > 1).max_by_key(|(closeness, _)| *closeness).map(|(_, route)| route)
     }
 
-    /// The rule `*`, if there is one: for calls that neither a rule nor a path decides about.
+    /// The rule `*`, if there is one. It decides about calls for which no rule and no path decides.
     pub fn general_rule(&self, host: Option<&str>) -> Option<&Arc<Route>> {
         self.rules(host).iter().find(|(calls, _)| calls.is_general()).map(|(_, route)| route)
     }
@@ -335,7 +336,7 @@ impl Site {
     ) -> Option<&Arc<Route>> {
         let stricter = |other: &usize| {
             let entry = self.entries.get(*other).filter(|_| *other != place)?;
-            // A pattern that matches the path itself, but lost to a more specific one, needs no other reading.
+            // A pattern that matches the path itself but lost to a more specific pattern needs no other reading.
             entry.stricter(method, route).filter(|_| !self.paths.any(path.as_str(), &|known| known == other))
         };
         let exact = |path: &str| {
@@ -371,7 +372,7 @@ impl Draft {
         }
     }
 
-    /// The index of another route that is a rule for the same calls, if there is one.
+    /// Adds a rule. Returns the index of another route with a rule for the same calls, if there is one.
     fn add_rule(&mut self, calls: &CallPattern, route: usize) -> Option<usize> {
         let other = self.rules.iter().find(|(known, _)| known == calls).map(|(_, other)| *other);
         self.rules.push((calls.clone(), route));
@@ -436,8 +437,8 @@ impl PatternRoutes {
         }
     }
 
-    /// Is a path that matches the pattern exempt from the loose match? It is if the operator wrote that exact spelling,
-    /// or declared that the upstream compares paths as the gate does.
+    /// Is a path that matches the pattern exempt from the loose match? It is exempt if the operator wrote that exact
+    /// spelling, or declared that the upstream compares paths as the gate does.
     fn is_exempt(&self, route: &Route) -> bool {
         self.is_one_path
             || match route.policy.loose_match {
@@ -446,9 +447,9 @@ impl PatternRoutes {
             }
     }
 
-    /// The route that a request would take here, if it is stricter than another. If no route here serves the method,
-    /// any of them counts: the request is refused under the pattern's own spelling, so it must be refused under every
-    /// other spelling.
+    /// The route of this pattern that a request would take, if it is stricter than `than`. If no route of the pattern
+    /// serves the method, any of its routes counts: the request is refused under the pattern's own spelling, so it must
+    /// be refused under every other spelling.
     fn stricter(&self, method: &Method, than: &Route) -> Option<&Arc<Route>> {
         let is_stricter = |route: &&Arc<Route>| route.policy.is_stricter_than(&than.policy);
         match self.find(method) {

@@ -18,7 +18,7 @@ pub struct RouteWarning {
     pub message: String,
 }
 
-/// Declares the kinds, each with whether it warns of wider access, and lists all of them.
+/// Declares the kinds, states for each kind whether it warns of wider access, and lists all kinds.
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident: $is_wider_access:literal,)*) => {
         /// The subject of a warning about the configuration. `tests/cli/remedies.rs` runs the attack that each kind
@@ -29,7 +29,7 @@ macro_rules! kinds {
         }
 
         impl WarningKind {
-            /// All of them.
+            /// All kinds of warnings.
             pub const ALL: &'static [Self] = &[$(Self::$kind),*];
 
             /// Whether the warning is of wider access than the operator may have meant.
@@ -45,17 +45,17 @@ macro_rules! kinds {
 kinds! {
     /// Another handler answers the path of a route.
     NeverReached: false,
-    /// A path that lax servers take for that of a stricter route.
+    /// Lax servers read a path of the route as a path of a stricter route.
     Beside: true,
-    /// Lax servers take a path, in some spelling, for that of a stricter route.
+    /// In some spelling, lax servers read a path of the route as a path of a stricter route.
     AnySpelling: true,
-    /// Lax servers take a path for that of a stricter route, and the gate refuses such requests.
+    /// Lax servers read a path of the route as a path of a stricter route, and the gate refuses such requests.
     NeverServed: false,
-    /// A less strict route serves the path above its paths.
+    /// A less strict route serves the path above the route's paths.
     Uncovered: true,
-    /// The path above its paths is refused.
+    /// The path above the route's paths is refused.
     UncoveredRefused: false,
-    /// Under other hosts, a less strict route serves its paths.
+    /// Under other hosts, a less strict route serves the route's paths.
     OtherHosts: true,
     /// Tokens for a resource are accepted on a route that does not belong to it.
     OfResource: true,
@@ -63,7 +63,7 @@ kinds! {
     Everybody: true,
     /// A condition on a claim that users write themselves.
     ClaimOfUsers: true,
-    /// A setting without effect, or one that an upstream or another machine sees. It lets no request through.
+    /// A setting that has no effect, or that only an upstream or another machine notices. It admits no further request.
     NoAccess: false,
 }
 
@@ -71,7 +71,7 @@ kinds! {
 const SAMPLE: &str = "0-sample";
 
 /// All warnings, in the order of the list. `taken` names the handler that answers a path before any route does. Routes
-/// that make no table have errors, and no warnings.
+/// from which no table can be built give errors instead of warnings.
 pub fn warnings(routes: &[Route], taken: impl Fn(&str) -> Option<String>) -> Vec<RouteWarning> {
     let Ok(table) = RouteTable::build(routes.to_vec()) else { return Vec::new() };
     let mut found = Vec::new();
@@ -96,7 +96,7 @@ pub fn warnings(routes: &[Route], taken: impl Fn(&str) -> Option<String>) -> Vec
     found
 }
 
-/// A route, and the data to compare it with the others.
+/// A route, and the data for comparing it with the other routes.
 struct ExaminedRoute<'a> {
     table: &'a RouteTable,
     route: &'a Route,
@@ -107,7 +107,7 @@ struct ExaminedRoute<'a> {
 }
 
 impl ExaminedRoute<'_> {
-    /// Lax servers take its paths for those of a stricter route.
+    /// Do lax servers read the route's paths as paths of a stricter route?
     fn beside(&self, host: Option<&str>) -> Option<(WarningKind, String)> {
         let stricter = self.table.stricter_reading(host, self.method, self.sample)?;
         if stricter.id == self.route.id {
@@ -141,7 +141,7 @@ impl ExaminedRoute<'_> {
         })
     }
 
-    /// The prefix of its paths leads to a less strict route.
+    /// Does the path above the route's paths lead to a less strict route?
     fn uncovered(&self, host: Option<&str>) -> Option<(WarningKind, String)> {
         let (Segment::Rest, before) = self.pattern.split_last()? else { return None };
         if before.is_empty() {
@@ -172,7 +172,7 @@ impl ExaminedRoute<'_> {
         })
     }
 
-    /// The same path leads to a less strict route, under a host that no route names.
+    /// Does the same path lead to a less strict route, under a host that no route names?
     fn other_hosts(&self, host: Option<&str>) -> Option<(WarningKind, String)> {
         let (route, _) = (self.route, host?);
         let (other, true) = look_up(self.table, None, self.method, self.sample)? else { return None };
@@ -198,7 +198,7 @@ fn hosts(route: &Route) -> Vec<Option<&str>> {
     }
 }
 
-/// The route that a path leads to, and whether the path is served there.
+/// The route that a path leads to, and whether the route serves the path.
 fn look_up<'t>(table: &'t RouteTable, host: Option<&str>, method: &Method, path: &str) -> Option<(&'t Route, bool)> {
     let path = CanonicalPath::parse(path).ok()?;
     match table.find(host, method, &path) {

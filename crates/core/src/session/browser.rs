@@ -1,4 +1,4 @@
-//! What the record of a browser session has besides that of a client: its cookie, and the key of its device.
+//! The additional parts of a browser session's record: its cookie, and the key of its device.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::thumbprint::KeyThumbprint;
 
-/// Requests that were under way at a login or a registration have no device cookie. They pass for this long.
+/// How long after a login or a registration requests pass without a device cookie, because they were under way then.
 const UNDER_WAY: Duration = Duration::from_secs(60);
 
 /// The cookie of a browser session, as a store keeps it: the cookie cannot be computed from this record.
@@ -28,22 +28,22 @@ pub struct BrowserBinding {
     pub key: u8,
     /// A keyed digest of the cookie.
     pub digest: [u8; 32],
-    /// Whether the user logged in at a provider: the issuer that vouched for them. The session then has a vault with the
-    /// provider's tokens.
+    /// Whether the user logged in at a provider, which is the issuer in `vouched_by`. The session then has a vault with
+    /// the provider's tokens.
     pub at_provider: bool,
-    /// The key of the browser's device, once the session is bound to one.
+    /// The key of the browser's device, once the session is bound to a device.
     #[serde(default)]
     pub device: Option<Box<DeviceBinding>>,
 }
 
 impl BrowserBinding {
-    /// The key of its cookies, and when the session was bound to a device; `None` if it was not.
+    /// The key of the session's cookies, and the time of the binding; `None` if the session is not bound to a device.
     pub(crate) fn bound_device(&self) -> Option<(u8, Timestamp)> {
         self.device.as_ref().map(|device| (self.key, device.bound_at))
     }
 }
 
-/// The key of a browser's device (Device Bound Session Credentials). The first key of a session stays.
+/// The key of a browser's device (Device Bound Session Credentials). The first key to which a session is bound stays.
 ///
 /// ```
 /// use rotogate::session::Session;
@@ -61,7 +61,7 @@ pub struct DeviceBinding {
     pub thumbprint: KeyThumbprint,
     /// The public key.
     pub key: DeviceKey,
-    /// When the session was bound to it.
+    /// When the session was bound to the key.
     pub bound_at: Timestamp,
 }
 
@@ -96,7 +96,7 @@ pub enum DeviceKey {
 }
 
 impl DeviceKey {
-    /// The bytes of the key, and a number of its kind: what a record's seal covers.
+    /// A number for the kind of key, and the bytes of the key, as a record's seal covers them.
     pub(crate) fn parts(&self) -> (u8, [&[u8]; 2]) {
         match self {
             Self::Es256 { x, y } => (1, [x, y]),
@@ -119,15 +119,16 @@ pub enum DeviceBound {
     /// No session is.
     #[default]
     Off,
-    /// A session is bound if its browser can do it.
+    /// A session is bound if its browser supports binding.
     Optional,
-    /// A session that its browser does not bind ends a minute after its login.
+    /// A session that the browser does not bind is refused from a minute after its login.
     Required,
 }
 
 impl DeviceBound {
-    /// Whether a request passes whose session began at `created`. `device`: the key that makes the cookies of the session, and
-    /// when it was bound to a device, if it was. `is_proved`: whether the request has a good cookie of the device.
+    /// Does a request pass whose session began at `created`? `device` is the key of the session's cookies and the time
+    /// of its binding, if the session is bound. `is_proved` checks whether the request has a good device cookie under
+    /// this key.
     // Requirement B48.
     pub(crate) fn admits(
         self,

@@ -35,7 +35,7 @@ pub use scope::{InvalidScope, Scope};
 pub struct Generation(u64);
 
 impl Generation {
-    /// No pair: the generation before [`FIRST`](Self::FIRST).
+    /// The absence of a pair: the generation before [`FIRST`](Self::FIRST).
     pub const NONE: Self = Self(0);
     /// The pair that a login issues.
     pub const FIRST: Self = Self(1);
@@ -45,7 +45,7 @@ impl Generation {
         Self(number)
     }
 
-    /// The number, as a token's `gen` claim has it.
+    /// The number, as in a token's `gen` claim.
     pub const fn get(self) -> u64 {
         self.0
     }
@@ -59,7 +59,8 @@ impl Generation {
     }
 }
 
-/// Whether the pair of this generation was confirmed, in words. The first pair replaces none, so it is not noted.
+/// Whether the pair of this generation was confirmed, in words. The first pair replaces no other pair, so its use is
+/// not noted.
 pub const fn use_in_words(generation: Generation, confirmed: bool) -> &'static str {
     match (confirmed, generation) {
         (true, _) => "seen in use",
@@ -203,25 +204,25 @@ pub enum Status {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum RevokedBecause {
-    /// Its holder logged out, or revoked one of its tokens (RFC 7009).
+    /// The holder logged out, or revoked one of the session's tokens (RFC 7009).
     Logout,
     /// A superseded refresh token was presented (RFC 9700 §4.14.2).
     Reuse,
-    /// Another client presented its refresh token.
+    /// Another client presented the session's refresh token.
     OtherClient,
     /// The operator or the application ended the session.
     Operator,
-    /// The subject exceeded the number of live sessions, and this was the oldest.
+    /// The subject exceeded the number of live sessions, and this session was the oldest.
     TooMany,
     /// A refresh found that the user is gone, inactive, in another account, or has a later `sessions_valid_from`.
     UserChanged,
-    /// The store had lost the end, and with it the reason. A gate that knew of the end wrote it back.
+    /// The store had lost the end of the session and its reason. A gate that knew of the end wrote it back.
     Restored,
-    /// The issuer that vouched for the user reported that the login there ended.
+    /// The issuer that vouched for the user reported the end of the login at the issuer.
     IssuerLogout,
     /// The provider where the user logged in refused to refresh, or answered for another user.
     ProviderRefused,
-    /// Another issuer asked to end everything of the user (global token revocation).
+    /// Another issuer asked the gate to end all sessions and tokens of the user (global token revocation).
     GlobalRevocation,
 }
 
@@ -240,8 +241,8 @@ impl RevokedBecause {
         Self::GlobalRevocation,
     ];
 
-    /// Does a not-before of a subject, of a client or of all for this reason end API keys, too? Not one by the holder of a
-    /// session: "log out everywhere" leaves the owner's keys.
+    /// Does a not-before with this reason end API keys, too? A logout does not: "log out everywhere" keeps the user's
+    /// API keys.
     // Requirement K4.
     pub(crate) const fn ends_keys(self) -> bool {
         match self {
@@ -255,7 +256,7 @@ impl RevokedBecause {
         }
     }
 
-    /// Its word in lists of sessions.
+    /// The reason's word in lists of sessions.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Logout => "logout",
@@ -272,7 +273,7 @@ impl RevokedBecause {
     }
 }
 
-/// The inputs of the last pair of tokens, from which the same bytes can be made again.
+/// The inputs of the last pair of tokens, from which the gate can make the same bytes again.
 ///
 /// ```
 /// use rotogate::clock::Timestamp;
@@ -314,9 +315,9 @@ pub struct LastPair {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
-    /// Its id, which contains its creation time.
+    /// The session's id, which contains its creation time.
     pub id: SessionId,
-    /// Its own random secret.
+    /// The session's own random secret.
     pub secret: SessionSecret,
     /// The subject that logged in.
     pub subject: Box<str>,
@@ -330,7 +331,7 @@ pub struct Session {
     pub dialect: Box<str>,
     /// The end of the session. No refresh moves it.
     pub expires: Timestamp,
-    /// The expiry of the last of all its access tokens.
+    /// The latest expiry of all its access tokens.
     pub latest_access_expires: Timestamp,
 
     /// The last generation issued.
@@ -357,24 +358,25 @@ pub struct Session {
     /// The claims of the last pair's access token beyond those of the gate itself.
     #[serde(default)]
     pub claims: OwnClaims,
-    /// The key of the last pair (RFC 9449); `None` if the session began without a key. It never changes for a public
-    /// client.
+    /// The key of the last pair (RFC 9449); `None` if the session began without a key. For a public client the key
+    /// never changes.
     #[serde(default)]
     pub bound_to: Option<KeyThumbprint>,
-    /// The resource that its tokens are for (RFC 8707): their audience. `None`: the audience of the gate.
+    /// The resource that the session's tokens are for (RFC 8707), as their audience; `None` for the audience of the
+    /// gate.
     #[serde(default)]
     pub resource: Option<Box<str>>,
-    /// The issuer that vouched for its user. When that issuer reports a logout, the session ends.
+    /// The issuer that vouched for the session's user. When that issuer reports a logout, the session ends.
     #[serde(default)]
     pub vouched_by: Option<Box<VouchedBy>>,
-    /// The client certificate of the last pair (RFC 8705); `None` if the session began without one. It never changes
-    /// for a public client.
+    /// The client certificate of the last pair (RFC 8705); `None` if the session began without a certificate. For a
+    /// public client the certificate never changes.
     #[serde(default)]
     pub certificate: Option<CertificateThumbprint>,
-    /// The cookie that stands for the session in a browser. No refresh token of such a session leaves the gate.
+    /// The cookie that represents the session in a browser. No refresh token of such a session leaves the gate.
     #[serde(default)]
     pub browser: Option<Box<BrowserBinding>>,
-    /// Its place in a status list. It never changes.
+    /// The session's place in a status list, which never changes.
     #[serde(default)]
     pub place: Option<StatusPlace>,
     /// Proves that a gate wrote the record. A store keeps it unchanged.
@@ -384,7 +386,7 @@ pub struct Session {
 
 /// Proves that a gate wrote a record: a tag under a key of the gates over every field but [`Session::status`],
 /// [`Session::confirmed`] and [`Session::revision`], which a store changes in place. The gate seals each record that it
-/// writes, and checks each that it loads: a session without a good seal is answered with 503.
+/// writes, and checks each record that it loads: a request for a session without a good seal gets 503.
 ///
 /// ```
 /// use rotogate::session::Seal;
@@ -403,7 +405,7 @@ pub struct Session {
 pub struct Seal(Option<(u8, [u8; 16])>);
 
 impl Seal {
-    /// The id of the refresh secret that made it, and the tag.
+    /// The id of the refresh secret that made the seal, and the tag.
     pub(crate) const fn parts(&self) -> Option<(u8, [u8; 16])> {
         self.0
     }
@@ -415,7 +417,7 @@ impl Seal {
         Self(Some((key, tag)))
     }
 
-    /// The id of the refresh secret that made it.
+    /// The id of the refresh secret that made the seal.
     pub fn key(&self) -> Option<u8> {
         self.0.map(|(key, _)| key)
     }
@@ -433,17 +435,17 @@ impl Seal {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct VouchedBy {
-    /// Its `iss`.
+    /// The `iss` of the issuer.
     pub issuer: Box<str>,
     /// The user's `sub` there.
     pub subject: Box<str>,
-    /// The `sid` there, if the issuer has one.
+    /// The issuer's `sid` for the session, if there is one.
     #[serde(default)]
     pub session: Option<Box<str>>,
 }
 
 impl VouchedBy {
-    /// This issuer, and the user's `sub` there.
+    /// The issuer `issuer`, which names the user by the `sub` `subject`.
     pub fn new(issuer: impl Into<Box<str>>, subject: impl Into<Box<str>>) -> Self {
         Self { issuer: issuer.into(), subject: subject.into(), session: None }
     }
@@ -454,7 +456,7 @@ impl VouchedBy {
         Self { session: Some(session.into()), ..self }
     }
 
-    /// Can a notice name these values, and a token carry them?
+    /// Are these values short enough to be named by a notice and carried in a token?
     pub fn is_valid(&self) -> bool {
         let all = [Some(&self.issuer), Some(&self.subject), self.session.as_ref()];
         all.into_iter().flatten().all(|text| (1..=256).contains(&text.len()) && !text.chars().any(char::is_control))

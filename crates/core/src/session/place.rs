@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The bit of a session in one of our Token Status Lists: verifiers elsewhere read there that the session has ended.
+/// The bit of a session in one of our Token Status Lists: by this bit other verifiers learn that the session has ended.
 ///
 /// ```
 /// use rotogate::session::StatusPlace;
@@ -19,7 +19,7 @@ pub struct StatusPlace {
 }
 
 impl StatusPlace {
-    /// The URL of the list; `base` is that of all lists.
+    /// The URL of the list. `base` is the common prefix of all lists' URLs.
     pub fn url(self, base: &str) -> String {
         format!("{base}/{}", self.list)
     }

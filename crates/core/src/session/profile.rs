@@ -9,8 +9,8 @@ const SECOND: u64 = 1;
 const MINUTE: u64 = 60;
 const HOUR: u64 = 3600;
 const DAY: u64 = 86_400;
-/// The largest `max_sessions_per_subject`. A login counts its subject's sessions one by one, so more would make it
-/// slow.
+/// The largest `max_sessions_per_subject`. A login counts its subject's sessions one by one, so a larger number would
+/// make logins slow.
 pub const MAX_SESSIONS_PER_SUBJECT: u32 = 10_000;
 
 /// The consequence of a superseded token beyond its windows (RFC 9700 §4.14.2).
@@ -36,7 +36,7 @@ pub enum OnReuse {
 }
 
 impl OnReuse {
-    /// Its word in `gateway.toml`.
+    /// The value's word in `gateway.toml`.
     pub const fn word(self) -> &'static str {
         match self {
             Self::RevokeSession => "revoke-session",
@@ -66,7 +66,7 @@ pub enum OnOtherClient {
 }
 
 impl OnOtherClient {
-    /// Its word in `gateway.toml`.
+    /// The value's word in `gateway.toml`.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Deny => "deny",
@@ -96,7 +96,7 @@ pub enum OnTooMany {
 }
 
 impl OnTooMany {
-    /// Its word in `gateway.toml`.
+    /// The value's word in `gateway.toml`.
     pub const fn word(self) -> &'static str {
         match self {
             Self::EndOldest => "end-oldest",
@@ -105,7 +105,7 @@ impl OnTooMany {
     }
 }
 
-/// The rules for a session's tokens. The defaults are those of `gateway.toml`.
+/// The rules for a session's tokens. The defaults equal the defaults of `gateway.toml`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -139,7 +139,7 @@ pub struct Profile {
     pub max_sessions_per_subject: u32,
     /// The consequence of a login beyond that number.
     pub on_too_many: OnTooMany,
-    /// When a rotation ends the earlier access tokens. `None`: they live until they expire.
+    /// How long after a rotation the earlier access tokens end; `None` if they live until they expire.
     pub revoke_previous_after: Option<Duration>,
 }
 
@@ -191,7 +191,7 @@ pub struct ProfileOverride {
 }
 
 impl ProfileOverride {
-    /// These rules where they are set, else those of `base`.
+    /// The rules of `base`, replaced by these rules where they are set.
     pub fn over(&self, base: &Profile) -> Profile {
         Profile {
             access_ttl: self.access_ttl.unwrap_or(base.access_ttl),

@@ -22,7 +22,7 @@ use crate::clock::Timestamp;
 /// A minimum generation that no token reaches: the session is revoked.
 pub const REVOKED: Generation = Generation::new(u64::MAX);
 
-/// The facts besides the record.
+/// The facts that a decision needs besides the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// Does the directory know the user, and is the user active and still in the session's account?
@@ -37,9 +37,9 @@ pub struct Facts {
     /// loaded later is no older than the list's entry. In the other order, another request's rotation in between would
     /// look like writes that the store has lost.
     pub minimum_known: Generation,
-    /// Does this gate have every revocation of this session, even if the store has lost data? A gate that once loaded
-    /// its revocations from a store that had lost writes does not, for the rest of the session: the session's next
-    /// change does not restore what was lost before it.
+    /// Does this gate have every revocation of this session, even if the store has lost data? False for the rest of the
+    /// session once this gate has loaded its revocations from a store that had lost writes: a later change of the
+    /// session does not bring back the lost revocations.
     pub unbroken_revocations: bool,
 }
 
@@ -66,7 +66,7 @@ pub enum SessionEnd {
     /// The session began at or before a not-before in the revocation list: all sessions of its user, of its client or
     /// of the gate were revoked.
     NotBefore,
-    /// The issuer that vouched for the user ended the login there.
+    /// The issuer that vouched for the user ended the user's login at the issuer.
     Elsewhere,
 }
 
@@ -131,7 +131,8 @@ pub enum Decision {
     Revoked(SessionEnd),
     /// The session outlived a lifetime.
     Expired(Lifetime),
-    /// Store or record have lost writes. Fast-forward if that is safe, else refuse.
+    /// The store or the record has lost writes. The session is fast-forwarded if that is safe; otherwise the credential
+    /// is refused.
     // Requirement O5.
     Ahead {
         /// The session may continue from the presented generation.
@@ -156,7 +157,8 @@ pub fn decide(s: &Session, generation: Generation, facts: Facts, now: Timestamp,
         return Decision::Expired(which);
     }
     if generation > s.current || facts.minimum_known > s.current {
-        // The list shows the least that was lost: only a token at or past it can be the latest one.
+        // The list gives a lower bound of the lost generation: only a token at or past this bound can be the latest
+        // one.
         let latest = generation > s.current && generation >= facts.minimum_known;
         let fast_forward = facts.unbroken_revocations && latest && successor(generation).is_some();
         return Decision::Ahead { fast_forward };
@@ -203,9 +205,9 @@ fn lapsed(s: &Session, now: Timestamp, profile: &Profile) -> Option<Lifetime> {
 /// The effect of a rotation on the session's earlier access tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RaisedMinimum {
-    /// Access tokens below this generation are refused …
+    /// Access tokens below this generation are refused from `effective_from` on.…
     pub minimum: Generation,
-    /// … from this moment on.
+    /// The moment from which `minimum` is in force.
     pub effective_from: Timestamp,
     /// The minimum until then.
     pub before: Generation,
@@ -222,13 +224,13 @@ pub struct RecordChange {
     pub raised: Option<RaisedMinimum>,
 }
 
-/// The generation after this one. None reaches `REVOKED`, which therefore never denotes a token.
+/// The generation after this one. No generation reaches `REVOKED`, which therefore never denotes a token.
 fn successor(generation: Generation) -> Option<Generation> {
     generation.next().filter(|next| *next < REVOKED)
 }
 
-/// The change of the record when `decision` issues a new generation; `None` if it issues none, or if the record's
-/// counters are used up.
+/// The change of the record when `decision` issues a new generation; `None` if `decision` issues no generation, or if
+/// the record's counters are used up.
 pub fn apply_decision(
     s: &Session,
     decision: Decision,
@@ -240,13 +242,13 @@ pub fn apply_decision(
     let raise_by_profile = profile.revoke_previous_after;
     let (previous, current, rotated_at, raise_after, abandoned_end) = match decision {
         Decision::Rotate => (s.current, successor(s.current)?, now, raise_by_profile, s.latest_access_expires),
-        // The generations in between are abandoned at once, whatever the profile says. Their access tokens may have
-        // expired meanwhile, but their refresh tokens have not. So the list keeps the entry at least as long as a sweep
-        // keeps ended entries, in case the store loses this very write.
+        // The unused generations after `previous` end at once, whatever `revoke_previous_after` says. Their access
+        // tokens may have expired meanwhile, but their refresh tokens have not. So the list keeps the entry at least as
+        // long as a sweep keeps ended entries, in case the store loses the write of this decision.
         Decision::Reissue => {
             (s.previous, successor(s.current)?, s.rotated_at, Some(Duration::ZERO), s.latest_access_expires.max(now))
         }
-        // The record does not know the access tokens whose issue it lost, but no token lives longer than this.
+        // The record lacks the access tokens that were issued in lost writes, but no token lives longer than this.
         Decision::Ahead { fast_forward: true } => {
             let lost = now.plus(profile.max_access_ttl).min(s.expires);
             (presented, successor(presented)?, now, raise_by_profile, s.latest_access_expires.max(lost))

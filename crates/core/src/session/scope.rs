@@ -46,12 +46,12 @@ impl Scope {
         if text.split(' ').all(|t| token(&t)) { Ok(Self::collect(text.split(' '))) } else { Err(InvalidScope) }
     }
 
-    /// The scope of these tokens, each from a scope.
+    /// The scope of these scope tokens, each of which is taken from a valid scope.
     pub(crate) fn from_tokens<'a>(tokens: impl IntoIterator<Item = &'a str>) -> Self {
         Self::collect(tokens.into_iter())
     }
 
-    /// Compares few tokens with each other, and uses a set for many: a client may name thousands in one parameter
+    /// Compares few tokens in pairs, and uses a set for many tokens: a client may name thousands in one parameter
     /// (requirement A23).
     fn collect<'a>(tokens: impl Iterator<Item = &'a str>) -> Self {
         const FEW: usize = 16;
@@ -93,13 +93,13 @@ impl Scope {
         self.iter().all(|t| other.contains(t))
     }
 
-    /// The tokens of both, those of this one first.
+    /// The tokens of both scopes, beginning with this scope's tokens.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
         Self::collect(self.iter().chain(other.iter()))
     }
 
-    /// The tokens in both, in this one's order.
+    /// The tokens that both scopes have, in the order of this scope.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
         Self::collect(self.iter().filter(|t| other.contains(t)))

@@ -1,4 +1,4 @@
-//! Gives each session an index that no other session has or gets.
+//! Assigns each session an index that no other session has or gets.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,23 +14,24 @@ use crate::store::relay::{RelayInserted, RelaySwapped};
 use crate::store::{StoreError, WriteOutcome};
 use crate::token::keyring::RefreshKeys;
 
-/// How often other gates may be faster.
+/// How often a change of the register is tried while other gates change it.
 const MAX_TRIES: usize = 64;
-/// While the last list has no more blocks than this, the next one is in the register already: every gate knows a list
-/// before a token names it.
+/// When the last list has at most this many blocks left, the next list is added to the register, so that every gate
+/// knows a list before a token names it.
 const OPENED_AHEAD: u32 = 8;
 
-/// What this gate has of the lists.
+/// This gate's block of indices, and its knowledge of the register.
 #[derive(Debug, Default)]
 pub(super) struct Allocator {
     block: Option<IndexBlock>,
-    /// The number of the last row that this gate read or wrote: the store never goes back behind it.
+    /// The number of the last row that this gate read or wrote. A lower number in the store means that the store was
+    /// set back.
     attempt: u32,
     /// The lists that this gate knows.
     known: Vec<RegisteredList>,
 }
 
-/// Numbers of a list that only this gate has.
+/// A block of a list's numbers, which only this gate assigns.
 #[derive(Debug)]
 struct IndexBlock {
     list: u32,
@@ -53,10 +54,10 @@ impl IndexBlock {
 }
 
 impl StatusLists {
-    /// A place that no session has. `adopted` is when the gates last found that the store had lost writes.
+    /// Assigns a place that no session has. `adopted` is when the gates last noticed a loss of writes in the store.
     ///
     /// # Errors
-    /// The store gives no block.
+    /// The store does not answer, or the register gives no block.
     // Requirement S2.
     pub async fn place(
         &self,
@@ -82,7 +83,7 @@ impl StatusLists {
         place.ok_or_else(|| StoreError::new("a block without an index"))
     }
 
-    /// Reads the register, and keeps it in order: what a restored store or a retired secret left behind.
+    /// Reads the register, and repairs it after a restored store or a retired secret.
     ///
     /// # Errors
     /// The store does not answer, or no gate of this keyring wrote the register.
@@ -95,14 +96,14 @@ impl StatusLists {
         let mut allocator = self.allocator.lock().await;
         let size = self.settings.size.0;
         self.change(&mut allocator, keys, now, &adopted, |register| {
-            // There is a list before the first login.
+            // A list must exist before the first login.
             let is_ready = register.lists.iter().any(|list| gives(list, keys, size));
             if is_ready { Ok((false, ())) } else { register.open(size, keys.current(), now).map(|()| (true, ())) }
         })
         .await
     }
 
-    /// Changes the register by compare-and-swap. `change` says whether it changed anything.
+    /// Changes the register by compare-and-swap. `change` returns whether it changed anything.
     async fn change<T>(
         &self,
         allocator: &mut Allocator,
@@ -119,7 +120,7 @@ impl StatusLists {
             };
             let attempt = row.as_ref().map_or(0, |row| row.attempt);
             let mut must_write = is_outdated;
-            // What this gate knows is later than what the store has.
+            // True if this gate knows a later state of the register than the store has.
             let went_back = is_lost || attempt < allocator.attempt;
             must_write |= in_order(&mut register, allocator, went_back, (now, adopted()));
             must_write |= register.drop_ended(Duration::from_secs(self.longest.load(Ordering::Relaxed)), now);
@@ -148,7 +149,7 @@ impl StatusLists {
     }
 }
 
-/// Closes the lists of a store that went back. True if anything changed.
+/// Closes the lists of a store that was set back. True if anything changed.
 fn in_order(
     register: &mut Register,
     allocator: &Allocator,
@@ -169,12 +170,12 @@ fn in_order(
     *register != before
 }
 
-/// Does the list give blocks?
+/// Can blocks still be taken from the list?
 fn gives(list: &RegisteredList, keys: &RefreshKeys, size: u8) -> bool {
     list.closed.is_none() && list.size == size && list.blocks < list.capacity() && keys.contains(list.key)
 }
 
-/// Takes the next block: its list, and its number there.
+/// Takes the next block. Returns its list, and its number in the list.
 fn take(
     register: &mut Register,
     keys: &RefreshKeys,

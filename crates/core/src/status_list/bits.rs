@@ -1,4 +1,4 @@
-//! The bits of the lists, and the signed texts that are made of them.
+//! The bits of the status lists, and the signed tokens that contain the bits.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,13 +25,13 @@ pub(super) type PublishedLists = BTreeMap<u32, Arc<PublishedList>>;
 pub struct PublishedList {
     /// The text.
     pub text: Bytes,
-    /// Its entity tag.
+    /// The entity tag of the list.
     pub etag: HeaderValue,
     /// `iat`.
     made_at: u64,
-    /// The `kid` of the key that signed it.
+    /// The `kid` of the key that signed the list.
     kid: Box<str>,
-    /// The number of changes of the bits that it has.
+    /// The number of changes of the bits that the signed list includes.
     changes: u64,
 }
 
@@ -62,7 +62,7 @@ impl StatusBits {
 }
 
 impl StatusLists {
-    /// Builds the lists that have changed, and those whose time is over. It takes milliseconds for each.
+    /// Builds the lists that have changed or whose validity ends. Each takes some milliseconds.
     ///
     /// # Errors
     /// The key cannot sign.

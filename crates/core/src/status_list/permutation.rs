@@ -4,12 +4,12 @@ use aws_lc_rs::hmac;
 
 const ROUNDS: u8 = 4;
 
-/// The index of a number below 2^`size`: each number has another index below 2^`size`.
+/// The index of a number below 2^`size`: different numbers have different indices below 2^`size`.
 pub(super) fn index(key: &hmac::Key, size: u8, number: u32) -> u32 {
     let half = u32::from(size).div_ceil(2);
     let mask = (1_u32 << half) - 1;
     let mut index = number;
-    // A list of an odd size is half of the network's range: what falls outside is permuted again.
+    // A list of an odd size is half of the network's range: an index outside of the list is permuted again.
     loop {
         let (mut left, mut right) = (index >> half, index & mask);
         for round in 0..ROUNDS {

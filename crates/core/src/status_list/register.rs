@@ -22,17 +22,17 @@ const TAG: usize = 32;
 /// A list of the register.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegisteredList {
-    /// Its number, which is random: numbers show neither how many lists there are nor when one began.
+    /// The list's number, which is random, so that it shows neither how many lists exist nor when a list began.
     pub number: u32,
-    /// The binary logarithm of the number of its bits.
+    /// The binary logarithm of the list's number of bits.
     pub size: u8,
-    /// The id of the refresh secret that its permutation comes from.
+    /// The id of the refresh secret from which the list's permutation is derived.
     pub key: u8,
     /// The blocks that were taken.
     pub blocks: u32,
-    /// When it began, in milliseconds.
+    /// When the list began, in milliseconds.
     pub opened: u64,
-    /// Since when it gives no blocks, in milliseconds.
+    /// When the list was closed, in milliseconds. No block is taken from a closed list.
     pub closed: Option<u64>,
 }
 
@@ -56,9 +56,9 @@ pub(super) struct Register {
 /// A row as it was read.
 pub(super) struct ReadRegister {
     pub(super) register: Register,
-    /// The row must be written anew: it is sealed under an old secret, or of a restored store.
+    /// Whether the row must be rewritten, because it is sealed under an old secret or comes from a restored store.
     pub(super) is_outdated: bool,
-    /// Its lists cannot be read: their secret is gone.
+    /// Whether the row's lists cannot be read, because their secret is gone.
     pub(super) is_lost: bool,
 }
 
@@ -66,7 +66,7 @@ impl Register {
     /// Reads a row.
     ///
     /// # Errors
-    /// No gate of this keyring wrote it.
+    /// No gate of this keyring wrote the row.
     pub(super) fn read(keys: &RefreshKeys, row: &RelayRecord, now: Timestamp) -> Result<ReadRegister, StoreError> {
         let bad = |what: &str| {
             StoreError::new(format!("the register of status lists {what}: no gate of this keyring wrote it so"))
@@ -80,7 +80,7 @@ impl Register {
                 (Self { lists }, true)
             }
             Some(_) => return Err(bad("has no good seal")),
-            // The secret was retired while no gate ran. Nothing in the row can be trusted, so new lists begin.
+            // The secret was retired while no gate ran. The row's content cannot be trusted, so new lists begin.
             None => (Self::default(), false),
         };
         let is_restored = row.state != RelayState::Done;
@@ -91,7 +91,7 @@ impl Register {
         Ok(ReadRegister { register, is_outdated, is_lost: !is_known })
     }
 
-    /// The row of this register after `attempt` others.
+    /// The row of this register, with the number `attempt`.
     pub(super) fn row(&self, keys: &RefreshKeys, attempt: u32, now: Timestamp) -> Result<RelayRecord, StoreError> {
         let lists =
             serde_json::to_vec(&self.lists).map_err(|error| StoreError::caused_by("no register of lists", error))?;
@@ -139,7 +139,7 @@ fn sealed_text(key: u8, attempt: u32, lists: &[u8]) -> Vec<u8> {
     [&[key][..], &attempt.to_be_bytes(), lists].concat()
 }
 
-/// How many lists of a store still give indices by the permutation of this refresh secret, and how many were made by it.
+/// How many lists of a store still assign indices with this refresh secret, and how many lists were made with it.
 ///
 /// # Errors
 /// The store does not answer, or no gate of this keyring wrote the register.

@@ -1,4 +1,4 @@
-//! C3: a store that compares and writes in another language does what the rules decide in Rust.
+//! C3: a store that implements its operations in another language gives the same results as the rules in Rust.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::BTreeSet;
@@ -13,7 +13,7 @@ use crate::revocation::{Effect, Target};
 use crate::session::profile::OnTooMany;
 use crate::session::{Generation, RevokedBecause, Session, SessionId, Status};
 
-/// A small generator: the same numbers in every run.
+/// A small random generator with the same numbers in every run.
 struct Numbers(u64);
 
 impl Numbers {
@@ -23,11 +23,12 @@ impl Numbers {
     }
 }
 
-/// The same operations on a store that runs the rules, and on this one, which is empty, have the same results.
+/// Runs the same operations on an empty `store` and on a memory store, which runs the rules, and compares the results.
 pub async fn agrees_with_the_rules(store: &dyn Store, seed: u64, operations: u64) {
     let memory = MemoryStore::for_a_trial(ISSUER, LEEWAY);
     let mut trial = Trial { numbers: Numbers(seed), store, memory: &memory, known: Vec::new(), said: Vec::new() };
-    // The latest end of all sessions only grows here, so that one that stays makes it the same.
+    // The latest end of all sessions may only grow in a store. A session that outlives all others makes it equal in
+    // both stores.
     let longest = session("dave", 1 << 41, start());
     let longest = Session { expires: longest.expires.plus(Duration::from_secs(86_400)), ..longest };
     for store in trial.stores() {
@@ -70,7 +71,7 @@ pub async fn agrees_with_the_rules(store: &dyn Store, seed: u64, operations: u64
     assert_eq!(of_store, of_memory);
 }
 
-/// Both stores, and what they said of an operation: the store first, then the memory store.
+/// Both stores, and their results of an operation, the tested store's result first.
 struct Trial<'a> {
     numbers: Numbers,
     store: &'a dyn Store,
@@ -98,7 +99,7 @@ impl<'a> Trial<'a> {
         self.known.push(begun.id);
     }
 
-    /// False: there is no record to swap.
+    /// False if there is no record to swap.
     async fn swap(&mut self, id: SessionId, at: Timestamp) -> bool {
         let Some(record) = self.memory.load(id).await.unwrap() else { return false };
         let next = Session { status: Status::Live, ..rotated(&record, at) };
@@ -135,7 +136,8 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// Writes back a record around the one that there is, or `unknown`. Was it restored?
+    /// Writes back a record that is slightly older or newer than the stored one, or `unknown` if there is none. True if
+    /// the record was restored.
     async fn restore(&mut self, unknown: Session, id: SessionId) -> bool {
         let shared = self.store.shared().unwrap();
         let record = match self.memory.load(id).await.unwrap() {
@@ -145,7 +147,7 @@ impl<'a> Trial<'a> {
         let generation = (record.current.get() + self.numbers.below(3)).saturating_sub(1);
         let revision = (record.revision + self.numbers.below(3)).saturating_sub(1).max(1);
         let record = Session { current: Generation::new(generation), revision, ..record };
-        // Nothing was written since.
+        // After the adoption, no record counts as written.
         shared.adopt().await.unwrap();
         let written = shared.restore(vec![record.clone()]).await.unwrap();
         let restored = self.memory.restore(&record).unwrap();
@@ -162,7 +164,7 @@ impl<'a> Trial<'a> {
     }
 }
 
-/// What a node presumes may be of before another one's write.
+/// A node's hints may be outdated by another node's write: it must decide again.
 pub async fn decides_anew<S: Store>([a, b]: [Arc<S>; 2]) {
     let begun = session("alice", 1, start());
     conformance::insert(&*a, &begun).await;
@@ -174,13 +176,13 @@ pub async fn decides_anew<S: Store>([a, b]: [Arc<S>; 2]) {
     let Effect::Minimum { minimum: highest, .. } = entries[0].effect else { panic!("{entries:?}") };
     assert_eq!((entries.len(), highest.get()), (1, 9));
     let find = async || a.shared().unwrap().load_to_revoke(begun.id).await.unwrap();
-    // It has found this entry.
+    // Node `a` has read this entry.
     find().await;
     b.revoke(minimum(begun.id, 12, later(start(), 900_000)), RevokedBecause::Operator).await.unwrap();
     let merged = a.revoke(minimum(begun.id, 3, later(start(), 600_000)), RevokedBecause::Operator).await.unwrap();
     let Effect::Minimum { minimum: highest, .. } = merged.effect else { panic!("{merged:?}") };
     assert_eq!(highest.get(), 12);
-    // It has found a live session of this revision.
+    // Node `a` has read a live session of this revision.
     find().await;
     let last = rotated(&next, later(start(), 6));
     assert_eq!(b.compare_and_swap(next.revision, last.clone(), None).await.unwrap(), Swap::Swapped);
@@ -189,7 +191,7 @@ pub async fn decides_anew<S: Store>([a, b]: [Arc<S>; 2]) {
     assert_eq!((ended.current, ended.revision), (last.current, last.revision + 1));
 }
 
-/// Sessions that begin all the time do not keep a not-before from them.
+/// A not-before is written although sessions begin all the time.
 pub async fn outlives_what_begins<S: Store + 'static>([a, b]: [Arc<S>; 2]) {
     let (stop, begun) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let storm = {
@@ -220,7 +222,7 @@ pub async fn outlives_what_begins<S: Store + 'static>([a, b]: [Arc<S>; 2]) {
     assert!(storm.await.unwrap().is_some());
 }
 
-/// However many sessions of a subject begin at two nodes, no more live than may.
+/// However many sessions of a subject begin at two nodes, the bound of live sessions holds.
 pub async fn keeps_the_bound<S: Store + 'static>(nodes: [Arc<S>; 2]) {
     for (name, from, on_too_many) in [("alice", 0, OnTooMany::EndOldest), ("bob", 1000, OnTooMany::Refuse)] {
         let bound = SubjectBound { most: 3, idle_ttl: Duration::from_secs(600), on_too_many };
@@ -232,7 +234,7 @@ pub async fn keeps_the_bound<S: Store + 'static>(nodes: [Arc<S>; 2]) {
                 loop {
                     match node.insert(begun.clone(), bound).await {
                         Ok(inserted) => break inserted,
-                        // Each attempt met another one. A client asks again, too.
+                        // Other inserts won each time. The test tries again, as a client does.
                         Err(error) if error.outcome() == WriteOutcome::NotDone => {}
                         Err(error) => panic!("{error}"),
                     }

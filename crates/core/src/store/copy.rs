@@ -1,8 +1,8 @@
-//! Copies a store into another one, of another kind: all sessions that have not ended, and all live revocations, as they are.
-//! No gate runs on either meanwhile.
+//! Copies a store into a store of another kind: all sessions that have not ended, and all live revocations, unchanged.
+//! No gate may use either store meanwhile.
 //!
-//! What is put into a copy may come in any order, and again: of two records of a session the later one stays, and
-//! revocations merge. Until a copy is whole, it says so, and no gate opens it.
+//! Records may be put into a copy in any order and repeatedly: of two records of a session the later one stays, and
+//! revocations merge. An incomplete copy is marked as such, and no gate opens it.
 
 use std::fmt;
 
@@ -21,55 +21,56 @@ use crate::session::Session;
 /// How many records are read and written at once.
 const PAGE: usize = 256;
 
-/// A store that can be copied into.
+/// A store that can be the target of a copy.
 #[async_trait]
 pub trait CopyTarget: Store {
-    /// Puts these records as they are, each unless the one that is there is later.
+    /// Puts these records unchanged, unless the copy already has a later record of the same session.
     ///
     /// # Errors
-    /// Also if the copy is whole already.
+    /// The errors of the store; or the copy was completed already.
     async fn put_sessions(&self, sessions: Vec<Session>) -> Result<(), StoreError>;
 
-    /// Merges these revocations with those that are there.
+    /// Merges these revocations with those of the copy.
     async fn put_revocations(&self, entries: Vec<Revocation>) -> Result<(), StoreError>;
 
-    /// What begins in the copy, and each not-before of it, is later than this creation.
+    /// Makes all later stamps of the copy, for sessions and for not-befores, lie after this creation.
     async fn raise_stamp(&self, latest: Timestamp) -> Result<(), StoreError> {
         let _ = latest;
         Ok(())
     }
 
-    /// The copy is whole: gates may open it, and no session is put into it any more. Repeated, it changes nothing.
+    /// Marks the copy as complete: gates may open it, and no more sessions can be put into it. A repeated call changes
+    /// nothing.
     async fn end_copy(&self) -> Result<(), StoreError>;
 }
 
-/// Nothing is put into a copy that is whole: gates may run on it.
+/// The error for a write to a complete copy, which gates may use already.
 pub fn is_whole() -> StoreError {
     StoreError::new("the copy was ended meanwhile, by another command").with_outcome(WriteOutcome::Refused)
 }
 
-/// Was `a` written after `b`, both records of one session? A revoked record is the last one. After a loss of writes, a
-/// generation that a client has counts for more than the number of writes.
+/// Was `a` written after `b`, if both are records of one session? A revoked record counts as the last one. The
+/// generation counts before the revision, because after a loss of writes a client may have a token of that generation.
 pub fn is_later(a: &Session, b: &Session) -> bool {
     let rank = |session: &Session| (is_revoked(session), session.current, session.revision);
     rank(a) > rank(b)
 }
 
-/// Puts a record into a copy, unless the one that is there is later.
+/// Puts a record into a copy, unless the copy has a later record.
 ///
 /// # Errors
-/// Those of the tables.
+/// The errors of the tables.
 pub fn put_record(state: &mut impl State, session: &Session) -> Result<(), Failure> {
     match state.session(session.id) {
         Ok(Some(known)) if is_later(&known, session) => Ok(()),
         Ok(known) => state.put_session(known.as_ref(), session),
-        // It is no good to anybody.
+        // An unreadable record is useless, so it is replaced.
         Err(Failure::Refused(_)) => state.put_session(None, session),
         Err(broken @ Failure::Broken(_)) => Err(broken),
     }
 }
 
-/// What a store holds, as far as it is copied.
+/// The content of a store that a copy takes over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Content {
     /// The number of sessions.
@@ -114,10 +115,10 @@ async fn revocations<S: Store + ?Sized>(store: &S, cut: Timestamp) -> Result<Vec
     Ok(live)
 }
 
-/// What of a store has not ended at `cut`.
+/// Counts and digests the content of a store that has not ended at `cut`.
 ///
 /// # Errors
-/// Those of the store.
+/// The errors of the store.
 pub async fn content<S: Store + ?Sized>(store: &S, cut: Timestamp) -> Result<Content, StoreError> {
     let mut counting = Counting::new();
     each_page(store, cut, async |page| page.iter().try_for_each(|session| counting.session(session))).await?;
@@ -125,24 +126,26 @@ pub async fn content<S: Store + ?Sized>(store: &S, cut: Timestamp) -> Result<Con
     Ok(counting.finish())
 }
 
-/// Copies the vaults of browser sessions, the API keys and the used assertions, as they are, and compares them. The other records of the relay stay behind: they
-/// are of exchanges, which no gate makes meanwhile. Returns how many there are.
+/// Copies the vaults of browser sessions, the API keys and the used assertions, unchanged, and compares the copies with
+/// the originals. The other records of the relay are not copied: they belong to exchanges, and no gate makes exchanges
+/// meanwhile. Returns the number of copied rows.
 ///
 /// # Errors
-/// Those of the stores; another vault of the same session in the copy.
+/// The errors of the stores; or the copy has another vault of the same session.
 #[cfg(feature = "relay")]
 pub async fn copy_vaults(from: &dyn RelayStore, to: &dyn RelayStore, cut: Timestamp) -> Result<u64, StoreError> {
     let mut copied = 0;
     for id in from.relay_ids().await? {
         let Some(mut vault) = from.load_relay(id).await? else { continue };
         if vault.owner == LISTS_OWNER {
-            // The copy may be older than the last index that a gate gave: its lists give none any more.
+            // The copy may be older than the last index that a gate assigned, so no further index of its lists may be
+            // assigned.
             vault.state = RelayState::Unknown;
         }
         if ![KEY_OWNER, VAULT_OWNER, USED_OWNER, LISTS_OWNER].contains(&vault.owner) || vault.until <= cut {
             continue;
         }
-        // Repeated, it is there already.
+        // In a repeated copy the row exists already.
         to.insert_relay(id, vault.clone(), cut).await?;
         if to.load_relay(id).await?.as_ref() != Some(&vault) {
             return Err(StoreError::new("the copy has another vault of a session than the store that is copied"));
@@ -152,7 +155,7 @@ pub async fn copy_vaults(from: &dyn RelayStore, to: &dyn RelayStore, cut: Timest
     Ok(copied)
 }
 
-/// Counts and digests what a store holds.
+/// Counts and digests the content of a store.
 struct Counting {
     context: Context,
     sessions: u64,
@@ -164,7 +167,7 @@ impl Counting {
         Self { context: Context::new(&SHA256), sessions: 0, revocations: 0 }
     }
 
-    /// In the order of their ids.
+    /// Adds a session. Sessions must be added in the order of their ids.
     fn session(&mut self, session: &Session) -> Result<(), StoreError> {
         let record = encode(session)?;
         self.context.update(session.id.as_bytes());
@@ -174,11 +177,11 @@ impl Counting {
         Ok(())
     }
 
-    /// In the order of their targets, after the sessions.
+    /// Adds a revocation. Revocations must be added after the sessions, in the order of their targets.
     fn revocation(&mut self, target: &[u8], entry: &Revocation) {
         self.context.update(&(target.len() as u64).to_be_bytes());
         self.context.update(target);
-        // Equal effects in one form.
+        // The merge gives equal effects one form.
         self.context.update(format!("{:?} {:?}", entry.effect.merge(entry.effect), entry.until).as_bytes());
         self.revocations += 1;
     }
@@ -190,11 +193,11 @@ impl Counting {
     }
 }
 
-/// Copies what has not ended at `cut`, and compares. Cut short, it can begin again.
+/// Copies the content that has not ended at `cut`, and compares both stores. An interrupted copy can be started again.
 ///
 /// # Errors
-/// Those of the stores; if the copy is not what was copied; and if the file beside the first store has revocations that the
-/// store did not take.
+/// The errors of the stores; the copy differs from the original; or the file beside the first store has revocations
+/// that the store did not take.
 pub async fn copy<F, T>(from: &F, to: &T, cut: Timestamp) -> Result<Content, StoreError>
 where
     F: Store + ?Sized,
@@ -247,7 +250,7 @@ mod tests {
             let inserted = from.insert_relay(id(u8::try_from(n).unwrap()), record, Timestamp::ZERO).await.unwrap();
             assert_eq!(inserted, RelayInserted::Inserted);
         }
-        // Twice: the command can be repeated.
+        // Run twice, because the command can be repeated.
         for _ in 0..2 {
             assert_eq!(copy_vaults(&from, &to, NOW).await.unwrap(), 2);
         }

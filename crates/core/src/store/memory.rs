@@ -19,7 +19,7 @@ use crate::session::{Generation, RevokedBecause, Session, SessionId};
 #[cfg(any(test, feature = "test-util"))]
 pub mod nodes;
 
-/// A store that loses everything when the process ends. Its rules are those of every other store.
+/// A store that loses everything when the process ends. It follows the same rules as every other store.
 ///
 /// ```
 /// use rotogate::clock::Timestamp;
@@ -35,7 +35,7 @@ pub mod nodes;
 /// ```
 pub struct MemoryStore {
     rules: Rules,
-    /// Never held across an await: each operation is one short critical section.
+    /// The lock is never held across an await: each operation is one short critical section.
     tables: Mutex<Tables>,
 }
 
@@ -53,13 +53,13 @@ struct Tables {
 }
 
 impl MemoryStore {
-    /// An empty store. `issuer` is our own issuer; `leeway` is added to the end of what a revocation can match.
+    /// An empty store. `issuer` is our own issuer; `leeway` is added to the end of each revocation.
     pub fn new(issuer: impl Into<Arc<str>>, leeway: Duration) -> Self {
         tracing::warn!("sessions and revocations are kept in memory only: a restart ends all sessions");
         Self::for_a_trial(issuer, leeway)
     }
 
-    /// The same without the warning that nothing is kept.
+    /// Like [`new`](Self::new), without the warning that the store keeps nothing.
     pub fn for_a_trial(issuer: impl Into<Arc<str>>, leeway: Duration) -> Self {
         Self { rules: Rules { issuer: issuer.into(), leeway }, tables: Mutex::default() }
     }

@@ -65,13 +65,13 @@ pub use shared::{
 pub enum Swap {
     /// The new record is stored and durable.
     Swapped,
-    /// Another writer changed the record. It is now this, or `None` if it is gone.
+    /// Another writer changed the record. Contains the current record, or `None` if the record was removed.
     Changed(Option<Box<Session>>),
     /// A not-before of the subject, the client or all was raised meanwhile, and covers this session.
     NoLongerValid,
 }
 
-/// How many live sessions a subject may have, and what happens to one more.
+/// How many live sessions a subject may have, and what happens to a further session.
 ///
 /// ```
 /// use std::time::Duration;
@@ -95,7 +95,7 @@ pub enum Swap {
 pub struct SubjectBound {
     /// The number, including the new session.
     pub most: u32,
-    /// A session without a refresh for this long is over.
+    /// A session without a refresh for this long counts as ended.
     pub idle_ttl: Duration,
     /// What happens to one more.
     pub on_too_many: OnTooMany,
@@ -127,7 +127,7 @@ pub enum Inserted {
     Inserted(Vec<Revocation>),
     /// A not-before at this moment covers this session.
     NoLongerValid(Timestamp),
-    /// Its subject has as many live sessions as allowed, and none of them gives way.
+    /// The subject has as many live sessions as allowed, and the rules let no session give way.
     TooMany,
 }
 
@@ -152,20 +152,20 @@ impl Cursor {
         Self(bytes.into())
     }
 
-    /// What [`Self::new`] was given; empty for the beginning.
+    /// The bytes that [`Self::new`] was given; empty for the beginning.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The position of a store that counts its entries from 1. 0 is the beginning.
+    /// The position in a store that counts its entries from 1. 0 is the beginning.
     pub fn from_place(place: u64) -> Self {
         if place == 0 { Self::default() } else { Self::new(place.to_be_bytes()) }
     }
 
-    /// The position of a store that counts its entries.
+    /// The position in a store that counts its entries, as a number.
     ///
     /// # Errors
-    /// It was made by another kind of store.
+    /// Another kind of store made the cursor.
     pub fn place(&self) -> Result<u64, StoreError> {
         match *self.0 {
             [] => Ok(0),
@@ -246,9 +246,9 @@ pub struct Swept {
     pub revocations: u64,
 }
 
-/// A store of sessions and revocations. **For one gate in one process,** unless it is [shared](Store::shared): a gate reads
-/// the revocations at its start, and afterwards knows only its own. Another gate on the same store would still accept
-/// tokens that were revoked here.
+/// A store of sessions and revocations. **For one gate in one process,** unless it is [shared](Store::shared): a gate
+/// reads the revocations at its start, and afterwards knows only those that it makes itself. Another gate on the same
+/// store would still accept tokens that were revoked here.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -270,21 +270,22 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Inserts a new session. The same transaction checks it against the not-before of its subject, its client and all,
     /// and counts its subject's live sessions: those that are neither revoked nor expired, idle for too long, or older
-    /// than a not-before. The excess gives way, oldest first, as if revoked because of [`RevokedBecause::TooMany`]; or
-    /// nothing is written.
+    /// than a not-before. If the bound ends old sessions, the excess sessions are revoked, oldest first, because of
+    /// [`RevokedBecause::TooMany`]; otherwise nothing is written.
     ///
-    /// At most about a thousand give way at once: after the bound was lowered, later inserts end the rest.
+    /// At most about a thousand sessions give way at once: after the bound was lowered, later inserts end the rest.
     ///
     /// # Errors
-    /// Also if there is a session with that id.
+    /// The errors of the store; or a session with that id exists.
     async fn insert(&self, session: Session, bound: SubjectBound) -> Result<Inserted, StoreError>;
 
     /// Replaces the record whose revision is `expected` with `record`, together with `revocation`, in one transaction.
-    /// The transaction checks the not-before of subject, client and all again. A revoked session is `Changed`, whatever
-    /// its revision.
+    /// The transaction checks the not-before of subject, client and all again. For a revoked session the result is
+    /// `Changed`, whatever its revision.
     ///
     /// # Errors
-    /// Also if the new record's revision is not above `expected`, or its subject or client differ from the old ones.
+    /// The errors of the store; or the new record's revision is not above `expected`, or its subject or client differ
+    /// from the old record's.
     async fn compare_and_swap(
         &self,
         expected: u64,
@@ -292,21 +293,23 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         revocation: Option<Revocation>,
     ) -> Result<Swap, StoreError>;
 
-    /// Merges `entry` with what is known of its target. If it ends a session, the same transaction writes `because`
+    /// Merges `entry` with the stored entry of its target. If it ends a session, the same transaction writes `because`
     /// into its record and raises its revision. This is unconditional, and repeating it changes nothing more: the first
     /// reason stays. A raised minimum leaves the record unchanged.
     ///
     /// `until` is raised to the end of everything that the entry can match: a session's latest access token, the
-    /// longest session of a subject, the longest of all for a client or for all; plus the store's `leeway`. Returns the
-    /// merged entry.
+    /// longest session of a subject; for a client or for everyone, the longest of all sessions; plus the store's
+    /// `leeway`. Returns the merged entry.
     async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<Revocation, StoreError>;
 
-    /// All entries written after `cursor`, each target once, and the cursor of their end. [`Cursor::default`] returns every
-    /// live entry. A merged entry is written anew, and is returned only as it is then.
+    /// All entries written after `cursor`, each target once, and the cursor after the last of them. With
+    /// [`Cursor::default`] it returns every live entry. A merge moves an entry to the end, and only the merged entry is
+    /// returned.
     async fn revocations_since(&self, cursor: Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError>;
 
-    /// A list of every live entry, and the cursor of their end: what a gate loads before it serves. The default uses
-    /// [`revocations_since`](Self::revocations_since), which has all of them in memory twice for a moment.
+    /// A list of every live entry, and the cursor after the last of them, which a gate loads before it serves. The
+    /// default implementation uses [`revocations_since`](Self::revocations_since), which briefly has all entries in
+    /// memory twice.
     #[doc(hidden)]
     async fn revocations(&self) -> Result<(RevocationList, Cursor), StoreError> {
         let (entries, end) = self.revocations_since(Cursor::default()).await?;
@@ -315,11 +318,11 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         Ok((list.finish(), end))
     }
 
-    /// Marks generations as seen in use, if they still are the current ones of a live session. Changes only that field
-    /// and the revision, which rises by one.
+    /// Marks generations as seen in use, if each still is the current generation of a live session. Changes only that
+    /// field and the revision, which rises by one.
     ///
-    /// Returns the sessions that this call marked. It may leave some out if it had to be sent again: it never names one
-    /// whose record this call did not change.
+    /// Returns the sessions that this call marked. It may leave some out if the request had to be repeated, but it
+    /// never names a session whose record this call did not change.
     async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<Vec<SessionId>, StoreError>;
 
     /// A page of at most `limit` sessions (1 to 1000) with ids after `after`.
@@ -338,12 +341,13 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         None
     }
 
-    /// What keeps revocations over a restart that the store did not take. `None`: the process alone does.
+    /// The file that keeps revocations over a restart if the store did not take them. `None` if only the process keeps
+    /// them.
     #[doc(hidden)]
     fn owed_file(&self) -> Option<&Arc<owed::OwedFile>> {
         None
     }
 
-    /// Can the store write? For readiness.
+    /// Checks that the store can write, for the readiness probe.
     async fn check(&self) -> Result<(), StoreError>;
 }

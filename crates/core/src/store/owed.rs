@@ -1,8 +1,9 @@
-//! Revocations that a store did not take, in a file beside it: they outlive the process. The space of the file is set
-//! aside when it is made, so that a full disk does not stop it (requirement R24).
+//! Revocations that a store did not take, in a file beside it: they outlive the process. The file's space is reserved
+//! when the file is created, so that a full disk does not prevent writing (requirement R24).
 //!
-//! Each revocation is a line of JSON, and the rest of the file is zeros. [`OwedFile::keep`] returns when its line is on the
-//! disk. A line that was cut short was not acknowledged. When the store has all of them, zeros take their place.
+//! Each revocation is a line of JSON, and the rest of the file is zeros. [`OwedFile::keep`] returns when its line is on
+//! the disk. A line that was cut short was not acknowledged. When the store has all of the revocations, zeros replace
+//! the lines.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -16,7 +17,7 @@ use crate::private_file::{self, Unpublished};
 use crate::revocation::Revocation;
 use crate::session::RevokedBecause;
 
-/// The space that is set aside, in bytes: for some five thousand revocations.
+/// The reserved space in bytes, for about five thousand revocations.
 const LEN: usize = 1 << 20;
 
 /// A revocation that the store did not take.
@@ -39,21 +40,21 @@ pub struct OwedFile {
 
 #[derive(Debug, Default)]
 struct OwedFileState {
-    /// `None`: no space could be set aside.
+    /// The file; `None` if no space could be reserved.
     file: Option<File>,
     /// So many bytes are lines.
     used: usize,
-    /// Behind this place there are only zeros.
+    /// The position after which the file has only zeros.
     written: usize,
     /// How many lines were written by this process.
     lines: u64,
-    /// What an earlier process left.
+    /// The revocations that an earlier process left in the file.
     found: Vec<Owed>,
 }
 
 impl OwedFile {
-    /// Opens the file of the store at this path, or makes it. Without space for it there is no error: the log says so, and
-    /// each [`keep`](Self::keep) tries again.
+    /// Opens or creates the file of the store at this path. A lack of space is not an error: it is logged, and each
+    /// [`keep`](Self::keep) tries again.
     ///
     /// # Errors
     /// There is a file that cannot be read, or that is damaged.
@@ -63,7 +64,7 @@ impl OwedFile {
         Self::open(PathBuf::from(name), LEN)
     }
 
-    /// Opens the file, or makes one of so many bytes.
+    /// Opens the file, or creates a file of `len` bytes.
     ///
     /// # Errors
     /// The file is damaged, or the disk has no room for it.
@@ -85,12 +86,12 @@ impl OwedFile {
         Ok(Self { path, len, state: Mutex::new(state) })
     }
 
-    /// Its path.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What an earlier process left. The second call finds nothing.
+    /// Takes the revocations that an earlier process left. A second call returns none.
     pub fn take_found(&self) -> Vec<Owed> {
         std::mem::take(&mut self.state().found)
     }
@@ -120,7 +121,7 @@ impl OwedFile {
         if end > self.len {
             return Err(io::Error::new(ErrorKind::StorageFull, format!("{} is full", self.path.display())));
         }
-        // What an attempt that failed may have left behind it.
+        // The zeros overwrite bytes that a failed attempt may have left.
         line.resize(line.len().max(state.written.saturating_sub(state.used)), 0);
         state.written = state.written.max(end);
         let place = state.used;
@@ -130,7 +131,7 @@ impl OwedFile {
         Ok(())
     }
 
-    /// Removes all of them, unless one was added since there were this many [lines](Self::lines). Blocks.
+    /// Removes all revocations, unless one was added since [`lines`](Self::lines) returned this number. Blocks.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -145,10 +146,11 @@ impl OwedFile {
         Ok(())
     }
 
-    /// Refuses what needs all revocations in the store, if the file beside it has one. `why` is a half sentence.
+    /// Refuses an operation that needs all revocations in the store, if the file beside the store has any. `why` is a
+    /// clause of the error text.
     ///
     /// # Errors
-    /// It has, with the way out.
+    /// The file has revocations. The error says how to resolve this.
     pub fn none_beside<S: Store + ?Sized>(store: &S, why: &str) -> Result<(), StoreError> {
         if store.owed_file().is_none_or(|file| file.is_empty()) {
             return Ok(());
@@ -171,7 +173,7 @@ fn write_at(file: Option<&mut File>, place: usize, bytes: &[u8]) -> io::Result<(
     file.sync_data()
 }
 
-/// A new file whose space is its own.
+/// Creates a file with reserved space.
 fn make(path: &Path, len: usize) -> io::Result<File> {
     let (unpublished, mut file) = Unpublished::beside(path)?;
     set_aside(&mut file, 0, len)?;
@@ -179,10 +181,10 @@ fn make(path: &Path, len: usize) -> io::Result<File> {
     Ok(file)
 }
 
-/// Written once, a block needs no further space, not even to note that it was written.
+/// Writes zeros, because a block that was written once needs no further space, not even for file system metadata.
 fn set_aside(file: &mut File, from: usize, len: usize) -> io::Result<()> {
     match rustix::fs::fallocate(&*file, rustix::fs::FallocateFlags::empty(), 0, len as u64) {
-        // Such a file system gives space to what is written alone.
+        // Such a file system allocates space only by writing.
         Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
         Err(error) => return Err(error.into()),
     }
@@ -229,7 +231,7 @@ fn unusable(path: &Path, error: io::Error) -> StoreError {
 fn damaged(path: &Path, why: impl std::fmt::Display) -> StoreError {
     StoreError::new(format!(
         "{0} has revocations that the store had not taken, and is damaged: {why}. To start without them, move {0} away; then \
-         revoke again what the audit log has with `owed` and not a second time without it",
+         repeat each revocation that the audit log has with `owed`, but not again without `owed`",
         path.display()
     ))
 }
@@ -309,7 +311,7 @@ mod tests {
         for cut in 1..20 {
             let mut torn = bytes.clone();
             torn[end - cut..end].fill(0);
-            // A block of an earlier life of the file.
+            // Bytes that an earlier use of the block left.
             torn[4000..4010].fill(b'x');
             std::fs::write(&path, torn).unwrap();
             let (file, found) = reopened(&path);

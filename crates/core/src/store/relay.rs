@@ -1,7 +1,8 @@
-//! The records of the relay: for each refresh token of a provider that was exchanged lately, what became of it.
+//! The records of the relay: the result of the exchange, for each of a provider's refresh tokens that was exchanged
+//! lately.
 //!
-//! A store that keeps them implements [`RelayStore`]. [`insert`], [`swap`], [`remove`] and [`sweep_step`] decide what
-//! each operation does; behind [`RelayRows`] are the tables.
+//! A store that keeps them implements [`RelayStore`]. [`insert`], [`swap`], [`remove`] and [`sweep_step`] decide the
+//! effect of each operation; [`RelayRows`] gives access to the tables.
 
 use std::fmt;
 
@@ -12,44 +13,44 @@ use super::rules::{Failure, MAX_SWEPT};
 use super::{StoreError, WriteOutcome};
 use crate::clock::Timestamp;
 
-/// The largest sealed part of a record: an answer of at most 64 KiB, and what surrounds it.
+/// The largest sealed part of a record: an answer of at most 64 KiB, and the overhead of the seal.
 pub const MAX_SEALED: usize = (64 << 10) + 1024;
 
-/// The owner of rows that are no records of the relay: the vaults of browser sessions, with the tokens of their provider.
-/// Such a row lives as long as its session, and no run of a program is named so.
+/// The owner of rows that are not records of the relay but vaults of browser sessions, with the tokens of their
+/// provider. Such a row lives as long as its session. No run of the program has this owner.
 pub const VAULT_OWNER: [u8; 16] = *b"rotogate vault 1";
 
-/// The owner of rows that are used assertions: their id is that of the assertion, and they have no content.
+/// The owner of rows that are used assertions. The row's id identifies the assertion, and the row has no content.
 pub const USED_OWNER: [u8; 16] = *b"rotogate used  1";
 
-/// The owner of the row that is the register of status lists.
+/// The owner of the row that contains the register of status lists.
 pub const LISTS_OWNER: [u8; 16] = *b"rotogate lists 1";
 
-/// The owner of rows that are API keys, or the names of those of one owner.
+/// The owner of rows that contain an API key, or the names of one owner's keys.
 pub const KEY_OWNER: [u8; 16] = *b"rotogate api key";
 
-/// The key of a record. It is derived from the refresh token, and says nothing without the keyring.
+/// The key of a record. It is derived from the refresh token, and reveals nothing without the key ring.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RelayId(pub [u8; 32]);
 
 impl fmt::Debug for RelayId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Enough to tell two of them apart in a log.
+        // Four bytes are enough to tell two ids apart in a log.
         let [a, b, c, d, ..] = self.0;
         write!(f, "RelayId({a:02x}{b:02x}{c:02x}{d:02x}…)")
     }
 }
 
-/// What became of a refresh token.
+/// The state of the exchange of a refresh token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum RelayState {
-    /// It is about to be sent, or was sent, and no answer is stored.
+    /// The token is about to be sent, or was sent, and no answer is stored.
     Pending,
-    /// The provider exchanged it. The answer is in the record.
+    /// The provider exchanged the token. The answer is in the record.
     Done,
-    /// The provider refused it. The refusal is in the record.
+    /// The provider refused the token. The refusal is in the record.
     Dead,
-    /// It was sent, and no whole answer came back: the provider may have exchanged it, or not.
+    /// The token was sent, but no complete answer arrived: the provider may have exchanged it.
     Unknown,
 }
 
@@ -58,38 +59,38 @@ pub enum RelayState {
 pub struct RelayRecord {
     /// What became of the token.
     pub state: RelayState,
-    /// How often it was sent within the life of this record, or is about to be.
+    /// The number of the attempt to send the token, within the life of this record.
     pub attempt: u32,
     /// The run of the program that made the attempt.
     pub owner: [u8; 16],
     /// When the record got this state.
     pub since: Timestamp,
-    /// Until when an answer to a pending attempt may still come.
+    /// The time until which an answer to a pending attempt may still arrive.
     pub lease: Timestamp,
-    /// The end of the record: from here on it is as if it were not there.
+    /// The end of the record: from this time on it counts as absent.
     pub until: Timestamp,
-    /// A keyed digest of the parameters that an answer depends on: the same only for the same parameters.
+    /// A keyed digest of the parameters that an answer depends on.
     pub params: [u8; 32],
-    /// The answer, sealed under the refresh token and its presenter. For a record without an answer, a sealed nothing,
-    /// which only the same presenter can open.
+    /// The answer, sealed under the refresh token and its presenter. A record without an answer has an empty text,
+    /// sealed so that only the same presenter can open it.
     pub sealed: Vec<u8>,
 }
 
 impl RelayRecord {
-    /// What a writer must know to replace the record.
+    /// The version that a writer must name to replace the record.
     pub fn version(&self) -> RelayVersion {
         RelayVersion { state: self.state, attempt: self.attempt, owner: self.owner, since: self.since }
     }
 }
 
-/// The record that a writer read. Each change makes another version.
+/// The version of a record that a writer read. Each change of the record changes the version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelayVersion {
-    /// Its state.
+    /// The state of the record.
     pub state: RelayState,
-    /// Its attempt.
+    /// The attempt of the record.
     pub attempt: u32,
-    /// Its owner.
+    /// The owner of the record.
     pub owner: [u8; 16],
     /// The time of its state.
     pub since: Timestamp,
@@ -113,7 +114,7 @@ impl RelayVersion {
 pub enum RelayInserted {
     /// The record is stored and durable.
     Inserted,
-    /// There is this record, and its end has not come.
+    /// A record with this id exists and has not ended.
     Present(Box<RelayRecord>),
 }
 
@@ -122,28 +123,29 @@ pub enum RelayInserted {
 pub enum RelaySwapped {
     /// The new record is stored and durable.
     Swapped,
-    /// There is another version now, or none.
+    /// The record has another version now, or was removed.
     Changed(Option<Box<RelayRecord>>),
 }
 
-/// A store of the relay's records. As with [`Store`](super::Store), an `Ok` of a method that writes means durable, and
-/// one process writes.
+/// A store of the relay's records. As with [`Store`](super::Store), an `Ok` of a writing method means that the write is
+/// durable, and only one process writes.
 #[async_trait]
 pub trait RelayStore: fmt::Debug + Send + Sync + 'static {
     /// The record of an id, ended or not.
     async fn load_relay(&self, id: RelayId) -> Result<Option<RelayRecord>, StoreError>;
 
-    /// Inserts a record if there is none whose end is after `now`.
+    /// Inserts a record, unless a record with this id ends after `now`.
     ///
     /// # Errors
-    /// Also if its sealed part is larger than [`MAX_SEALED`].
+    /// The errors of the store; or the sealed part is larger than [`MAX_SEALED`].
     async fn insert_relay(&self, id: RelayId, record: RelayRecord, now: Timestamp)
     -> Result<RelayInserted, StoreError>;
 
-    /// Replaces the record if it still is the version `expected`.
+    /// Replaces the record if it still has the version `expected`.
     ///
     /// # Errors
-    /// Also if its sealed part is larger than [`MAX_SEALED`], or the new record is of the same version.
+    /// The errors of the store; or the sealed part is larger than [`MAX_SEALED`], or the new record has the same
+    /// version.
     async fn swap_relay(
         &self,
         id: RelayId,
@@ -151,13 +153,14 @@ pub trait RelayStore: fmt::Debug + Send + Sync + 'static {
         record: RelayRecord,
     ) -> Result<RelaySwapped, StoreError>;
 
-    /// Removes the record: of the version `expected` only, or of any. Was there such a record?
+    /// Removes the record if it has the version `expected`, or any version without `expected`. True if there was such a
+    /// record.
     async fn remove_relay(&self, id: RelayId, expected: Option<RelayVersion>) -> Result<bool, StoreError>;
 
     /// The ids of all records, ended or not, in any order: for a copy of the store.
     async fn relay_ids(&self) -> Result<Vec<RelayId>, StoreError>;
 
-    /// The first ids after this one, in their order: at most `limit`. By default all are read, and most left out.
+    /// At most `limit` ids after this one, in order. The default implementation reads all ids.
     async fn relay_ids_after(&self, after: Option<RelayId>, limit: usize) -> Result<Vec<RelayId>, StoreError> {
         let mut ids = self.relay_ids().await?;
         ids.retain(|id| after.is_none_or(|after| *id > after));
@@ -170,13 +173,13 @@ pub trait RelayStore: fmt::Debug + Send + Sync + 'static {
     async fn sweep_relay(&self, now: Timestamp) -> Result<u64, StoreError>;
 }
 
-/// The records inside one transaction: reads see the writes before them.
+/// The records inside one transaction, in which reads see earlier writes.
 pub trait RelayRows {
     /// The record of an id.
     fn relay(&self, id: RelayId) -> Result<Option<RelayRecord>, Failure>;
-    /// Writes a record; `old` is the one that it replaces.
+    /// Writes a record; `old` is the replaced record.
     fn put_relay(&mut self, id: RelayId, old: Option<&RelayRecord>, new: &RelayRecord) -> Result<(), Failure>;
-    /// Removes a record, which is `old`.
+    /// Removes the record `old`.
     fn take_relay(&mut self, id: RelayId, old: &RelayRecord) -> Result<(), Failure>;
     /// Removes at most `limit` records whose end is not after `now`, readable or not, and returns how many.
     fn take_ended_relays(&mut self, now: Timestamp, limit: usize) -> Result<u64, Failure>;
@@ -228,15 +231,15 @@ pub fn remove(rows: &mut impl RelayRows, id: RelayId, expected: Option<RelayVers
     }
 }
 
-/// One step of [`RelayStore::sweep_relay`]: 0 means that it is done.
+/// One step of [`RelayStore::sweep_relay`]: 0 means that the sweep is complete.
 pub fn sweep_step(rows: &mut impl RelayRows, now: Timestamp) -> Result<u64, Failure> {
     rows.take_ended_relays(now, MAX_SWEPT)
 }
 
-/// Is the sealed part no larger than [`MAX_SEALED`]?
+/// Checks that the sealed part is at most [`MAX_SEALED`].
 ///
 /// # Errors
-/// It is larger.
+/// The sealed part is larger.
 pub fn fits(record: &RelayRecord) -> Result<(), Failure> {
     if record.sealed.len() <= MAX_SEALED {
         return Ok(());
@@ -245,10 +248,10 @@ pub fn fits(record: &RelayRecord) -> Result<(), Failure> {
     Err(Failure::Refused(refusal(format!("a record of the relay has {length} bytes, above {MAX_SEALED}"))))
 }
 
-/// May this record take the place of the version `expected`?
+/// Checks that this record may replace the version `expected`.
 ///
 /// # Errors
-/// It has the same version, or its sealed part is larger than [`MAX_SEALED`].
+/// The record has the same version, or its sealed part is larger than [`MAX_SEALED`].
 pub fn may_replace(expected: RelayVersion, record: &RelayRecord) -> Result<(), Failure> {
     fits(record)?;
     if record.version() == expected {
@@ -257,7 +260,7 @@ pub fn may_replace(expected: RelayVersion, record: &RelayRecord) -> Result<(), F
     Ok(())
 }
 
-/// What is refused before anything is written.
+/// An error for an operation that is refused before anything is written.
 pub fn refusal(message: impl Into<String>) -> StoreError {
     StoreError::new(message).with_outcome(WriteOutcome::Refused)
 }

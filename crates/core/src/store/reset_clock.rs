@@ -1,9 +1,9 @@
-//! A store that was written under a clock that was ahead, brought back to the time of now (requirement C39). No gate runs on it
-//! meanwhile.
+//! Brings a store that was written under a clock that was ahead back to the current time (requirement C39). No gate may
+//! use the store meanwhile.
 //!
-//! Until the clocks reach the time that such a store remembers, nothing begins in it: a session that began before a not-before
-//! would be over from the start. So the times that are ahead are lowered to now. Then they no longer cover what they ended,
-//! and everything that was issued so far is ended instead.
+//! Until the clocks reach the time that such a store remembers, no session begins in it, because a session that began
+//! before a not-before would have ended from the start. So the times that are ahead are lowered to now. The lowered
+//! not-befores no longer cover all that they ended, so everything that was issued so far is ended instead.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,47 +18,47 @@ use crate::clock::Timestamp;
 use crate::revocation::{Effect, LONGEST_KEY, Revocation, Target};
 use crate::session::RevokedBecause;
 
-/// How many records are under way at once.
+/// How many sessions are ended at once.
 const PAGE: usize = 256;
 
 /// A store that remembers times.
 #[async_trait]
 pub trait RemembersTime: Store {
-    /// The time of now, as the store counts it: the server's own, or that of this machine.
+    /// The current time by the store's clock: the server's clock, or the clock of this machine.
     async fn time_now(&self) -> Result<Timestamp, StoreError>;
 
     /// The latest time that the store remembers besides its not-befores.
     async fn latest_time(&self) -> Result<Timestamp, StoreError>;
 
-    /// Ends its use, once everything is on the disk.
+    /// Closes the store once everything is on the disk.
     async fn finish(&self) -> Result<(), StoreError> {
         Ok(())
     }
 
-    /// Remembers no time later than `now`. These entries take the place of those that are there.
+    /// Lowers all remembered times to `now` at most. `entries` replace the store's entries.
     async fn lower_times(&self, now: Timestamp, entries: Vec<Revocation>) -> Result<(), StoreError>;
 }
 
-/// What a store remembers of times that have not come.
+/// The current time, and the latest time that a store remembers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ahead {
-    /// The time of now.
+    /// The current time by the store's clock.
     pub now: Timestamp,
-    /// The latest of them; no later than `now` if there is none.
+    /// The latest remembered time; not later than `now` if no time is ahead.
     pub latest: Timestamp,
 }
 
 impl Ahead {
-    /// Is anything refused because of it?
+    /// Does the store refuse anything because its latest time is ahead?
     pub fn is_too_far(&self, leeway: Duration) -> bool {
         self.latest > self.now.plus(leeway)
     }
 }
 
-/// What the store remembers of times that have not come.
+/// Reads the current time and the latest time that the store remembers.
 ///
 /// # Errors
-/// Those of the store. The file beside it has revocations: the next start would bring their times back.
+/// The errors of the store; or the file beside the store has revocations, whose times the next start would bring back.
 pub async fn ahead(store: &dyn RemembersTime) -> Result<Ahead, StoreError> {
     OwedFile::none_beside(store, "times that are ahead would come back with them")?;
     let (entries, _) = store.revocations_since(Cursor::default()).await?;
@@ -66,14 +66,14 @@ pub async fn ahead(store: &dyn RemembersTime) -> Result<Ahead, StoreError> {
     Ok(Ahead { now: store.time_now().await?, latest: store.latest_time().await?.max(latest) })
 }
 
-/// Ends every session and every token issued so far, and lowers what is ahead to now. Returns how many sessions it ended.
-/// Cut short, it can be run again. `longest` is how long an access token lives at most.
+/// Ends every session and every token issued so far, and lowers times that are ahead to now. Returns how many sessions
+/// it ended. An interrupted run can be repeated. `longest` is the longest lifetime of an access token.
 ///
 /// # Errors
-/// Those of the store.
+/// The errors of the store.
 pub async fn reset_clock(store: &Arc<dyn RemembersTime>, longest: Duration) -> Result<u64, StoreError> {
     let now = store.time_now().await?;
-    // First: whatever follows, nothing of before is good afterwards.
+    // This entry is written first: even if a later step fails, nothing that was issued before is accepted afterwards.
     let until = now.plus(longest.max(LONGEST_KEY));
     let everything = Revocation { target: Target::Global, effect: Effect::not_before(now, true), until };
     store.revoke(everything, RevokedBecause::Operator).await?;

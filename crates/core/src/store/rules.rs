@@ -1,5 +1,5 @@
-//! What each operation of a store does, decided once for every store that can run it inside a transaction of its own: the
-//! rules are here, the tables behind [`State`].
+//! The effects of each operation of a store, decided once for all stores. This module has the rules; [`State`] gives
+//! access to a store's tables within a transaction.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +37,7 @@ pub const MAX_ENDED: usize = 1000;
 /// ```
 #[derive(Debug)]
 pub enum Failure {
-    /// This operation is refused, and has written nothing.
+    /// The operation is refused, and has written nothing.
     Refused(StoreError),
     /// The store itself failed: nothing of the transaction may be committed.
     Broken(StoreError),
@@ -56,7 +56,7 @@ fn refused<T>(message: impl Into<String>) -> Result<T, Failure> {
     Err(Failure::Refused(StoreError::new(message).with_outcome(WriteOutcome::Refused)))
 }
 
-/// Sessions and revocations inside one transaction: reads see the writes before them.
+/// Sessions and revocations inside one transaction, in which reads see earlier writes.
 ///
 /// ```
 /// use rotogate::session::SessionId;
@@ -84,7 +84,7 @@ pub trait State {
     fn put_session(&mut self, old: Option<&Session>, new: &Session) -> Result<(), Failure>;
     /// Writes the entry of a target at the next position of the sequence, and frees its earlier position.
     fn put_revocation(&mut self, entry: &Revocation) -> Result<(), Failure>;
-    /// Remembers a time, if it is later than the one remembered.
+    /// Remembers a time, if it is later than the remembered one.
     fn raise_time(&mut self, time: Timestamp) -> Result<(), Failure>;
     /// Removes at most `limit` sessions and `limit` revocations that ended before `before`.
     fn remove_ended(&mut self, before: Timestamp, limit: usize) -> Result<Swept, Failure>;
@@ -106,15 +106,15 @@ pub trait State {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// Our own issuer: all sessions are its.
+    /// Our own issuer, which all sessions belong to.
     pub(super) issuer: Arc<str>,
-    /// Added to the end of what a revocation can match.
+    /// The time that is added to the end of everything that a revocation can match.
     pub(super) leeway: Duration,
 }
 
 impl Rules {
-    /// The rules for the sessions of this issuer, which is the gate's own. `leeway` is the tolerance for clocks that differ:
-    /// `DEFAULT_LEEWAY`, unless the gate has another one.
+    /// The rules for the sessions of the gate's own issuer. `leeway` is the gate's tolerance for clocks that differ;
+    /// the default is `DEFAULT_LEEWAY`.
     pub fn new(issuer: impl Into<Arc<str>>, leeway: Duration) -> Self {
         Self { issuer: issuer.into(), leeway }
     }
@@ -146,7 +146,7 @@ impl Rules {
         Ok(Inserted::Inserted(ended))
     }
 
-    /// What makes room for one more session of a subject; `None` if nothing does.
+    /// Finds the sessions that must give way to a further session of a subject; `None` if there is no room.
     fn room_for(&self, state: &impl State, session: &Session, bound: SubjectBound) -> Result<Option<Room>, Failure> {
         let mut room = Room::default();
         let Some(most) = usize::try_from(bound.most).ok().filter(|_| bound != SubjectBound::NONE) else {
@@ -166,13 +166,14 @@ impl Rules {
         if live.len() < most {
             return Ok(Some(room));
         }
-        // Only now the records: they show which sessions are idle, and whose client was revoked.
+        // The records are read only if they are needed: they show which sessions are idle, and whose client was
+        // revoked.
         let mut records = Vec::new();
         for id in live {
             match state.session(id) {
                 Ok(Some(record)) if self.is_live(state, &record, now, bound.idle_ttl)? => records.push(record),
                 Ok(Some(_) | None) => {}
-                // No request can continue an unreadable session.
+                // An unreadable session does not count, because no request can continue it.
                 Err(Failure::Refused(error)) => tracing::error!(session = %id, %error, "session not counted"),
                 Err(broken @ Failure::Broken(_)) => return Err(broken),
             }
@@ -239,9 +240,9 @@ impl Rules {
         Ok(Swap::Swapped)
     }
 
-    /// See [`SharedStore::restore`](super::SharedStore::restore): writes a record back that the store may have lost. False
-    /// if it has a later one, or if the session has ended. The caller leaves out sessions that were changed since; one that
-    /// was written back since is not.
+    /// See [`SharedStore::restore`](super::SharedStore::restore): writes a record back that the store may have lost.
+    /// False if the store has a later record, or if the session has ended. The caller leaves out sessions that were
+    /// changed since the loss; a session that was only written back does not count as changed.
     pub fn restore(&self, state: &mut impl State, record: &Session) -> Result<bool, Failure> {
         let known = state.session(record.id)?;
         if known.as_ref().is_some_and(|known| known.subject != record.subject || known.client != record.client) {
@@ -255,14 +256,14 @@ impl Rules {
         if !is_later || has_ended || is_revoked(record) {
             return Ok(false);
         }
-        // A note of use may have raised the revision of an earlier generation since.
+        // A confirmation may have raised the revision of an earlier generation meanwhile.
         let revision = known.as_ref().map_or(record.revision, |known| record.revision.max(known.revision + 1));
         state.put_session(known.as_ref(), &Session { revision, ..record.clone() })?;
         state.raise_time(time_in(record))?;
         Ok(true)
     }
 
-    /// Checks a swap before the store is read: its revision rises, and its revocation fits the record.
+    /// Checks a swap before the store is read: the revision must rise, and the revocation must fit the record.
     ///
     /// # Errors
     /// The rule that the swap breaks.
@@ -287,8 +288,8 @@ impl Rules {
                 Ok(Some(record)) => {
                     let reach = record.latest_access_expires;
                     if ends_session(entry.effect) {
-                        // Its entry was written with its end. If the entry is gone, so is everything that it could
-                        // match.
+                        // The entry was written when the session ended. If the entry was swept, everything that it
+                        // could match has expired.
                         if is_revoked(&record) && state.revocation(&entry.target)?.is_none() {
                             return Ok(entry);
                         }
@@ -297,8 +298,8 @@ impl Rules {
                     reach
                 }
                 Ok(None) => Timestamp::ZERO,
-                // A record that this version cannot read cannot be marked. Its entry outlives it instead, so the
-                // revocation holds all the same.
+                // A record that this version cannot read cannot be marked as revoked. The entry outlives the record
+                // instead, so the revocation holds.
                 Err(Failure::Refused(error)) => {
                     tracing::error!(session = %id, %error, "session revoked, but its record cannot be read");
                     state.end_of_all()?
@@ -308,7 +309,7 @@ impl Rules {
             Target::Subject { issuer, subject } if *issuer == self.issuer => state.end_of_subject(subject)?,
             Target::Client { issuer, .. } if *issuer == self.issuer => state.end_of_all()?,
             Target::Global => state.end_of_all()?,
-            // No session of ours, so no session's end: the caller knows how long the tokens live.
+            // The target has no session of ours, so only the caller knows how long its tokens live.
             Target::Subject { .. } | Target::Client { .. } | Target::Token { .. } => Timestamp::ZERO,
         };
         entry.until = entry.until.max(reach.plus(self.leeway));
@@ -334,7 +335,7 @@ impl Rules {
                     }
                 }
                 Ok(None) => {}
-                // The others count all the same: unconfirmed is the safe side.
+                // The other notes still count. Leaving a generation unconfirmed is safe.
                 Err(Failure::Refused(error)) => {
                     tracing::error!(session = %id, %error, "session not confirmed");
                 }
@@ -350,13 +351,13 @@ impl Rules {
         state.remove_ended(now.minus(KEPT_AFTER_END), MAX_SWEPT)
     }
 
-    /// The latest not-before of a session's subject, of its client and of all.
+    /// The latest of the not-befores of a session's subject, of its client and of everyone.
     fn not_before(&self, state: &impl State, session: &Session) -> Result<Option<Timestamp>, Failure> {
         let client = Target::Client { issuer: Arc::clone(&self.issuer), client: session.client.clone() };
         Ok(self.not_before_of_all(state, &session.subject)?.max(not_before(state, &client)?))
     }
 
-    /// The latest not-before of a subject and of all.
+    /// The later of the not-befores of a subject and of everyone.
     fn not_before_of_all(&self, state: &impl State, subject: &str) -> Result<Option<Timestamp>, Failure> {
         let subject = Target::Subject { issuer: Arc::clone(&self.issuer), subject: subject.into() };
         Ok(not_before(state, &subject)?.max(not_before(state, &Target::Global)?))
@@ -364,14 +365,14 @@ impl Rules {
 }
 
 fn not_before(state: &impl State, target: &Target) -> Result<Option<Timestamp>, Failure> {
-    // `fits` admits nothing else. Refusing is the safe choice.
+    // `fits` admits only effects with a moment here. For any other effect, refusing everything is the safe choice.
     Ok(state.revocation(target)?.map(|entry| entry.effect.sessions_until().unwrap_or(Timestamp::MAX)))
 }
 
 /// How a subject gets room for one more session.
 #[derive(Default)]
 struct Room {
-    /// Sessions that are over, and no longer count.
+    /// Sessions that have ended and no longer count.
     over: Vec<SessionId>,
     give_way: Vec<GivesWay>,
 }
@@ -382,7 +383,7 @@ struct GivesWay {
     merged: MergedEntry,
 }
 
-/// Whether this effect ends a session.
+/// Does this effect end a session?
 pub fn ends_session(effect: Effect) -> bool {
     match effect {
         Effect::Minimum { minimum, .. } => minimum == REVOKED,
@@ -391,10 +392,10 @@ pub fn ends_session(effect: Effect) -> bool {
     }
 }
 
-/// An effect that does not fit its target is an error of the caller, and must not look like a revocation.
+/// Checks that an effect fits its target. A mistake of the caller must not look like a revocation.
 ///
 /// # Errors
-/// What does not fit.
+/// The reason why the effect does not fit.
 pub fn fits(entry: &Revocation) -> Result<(), Failure> {
     let fits = match (&entry.target, entry.effect) {
         (Target::Session(_), Effect::Minimum { .. } | Effect::Gone)
@@ -413,16 +414,16 @@ pub fn fits(entry: &Revocation) -> Result<(), Failure> {
 }
 
 struct MergedEntry {
-    /// The target's entry from now on.
+    /// The target's entry after the merge.
     now: Revocation,
-    /// The same, if it differs from the previous entry.
+    /// The merged entry, if it differs from the previous entry.
     changed: Option<Revocation>,
 }
 
-/// Merges an entry of another store with what is known of its target.
+/// Merges an entry of another store with the stored entry of its target.
 ///
 /// # Errors
-/// Those of the tables.
+/// The errors of the tables.
 pub fn put(state: &mut impl State, entry: &Revocation) -> Result<(), Failure> {
     match merge(state, entry)?.changed {
         Some(changed) => state.put_revocation(&changed),

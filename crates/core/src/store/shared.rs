@@ -1,15 +1,17 @@
-//! What a store adds if several gates share it: stamps that all of them agree on, and a feed of what the others revoked.
+//! The further operations of a store that several gates share: stamps that all gates agree on, and a feed of the other
+//! gates' revocations.
 //!
-//! A gate on a shared store accepts a token only while it has heard of every revocation that was acknowledged more than
-//! [`Staleness::limit`] ago. Each [`FeedStep`] that is complete proves this anew: the node reads its own monotonic clock,
-//! **then** asks the store for the end of its revocations, and applies everything up to there. Whatever was acknowledged
-//! before that reading is applied then. No clocks are compared, and a slow answer only makes the proof older.
+//! A gate on a shared store accepts a token only while it knows every revocation that was acknowledged more than
+//! [`Staleness::limit`] ago. Each complete [`FeedStep`] proves this again: the node reads its own monotonic clock,
+//! **then** asks the store for the end of its revocations, and applies everything up to that end. So every revocation
+//! that was acknowledged before the clock was read is then applied. No clocks are compared, and a slow answer only
+//! makes the proof older.
 //!
-//! **A store that loses writes.** A server that fails over to a replica, or comes back from a crash, may lack writes that it
-//! had acknowledged. Every node that notices gives the data a new *history*, so that all of them learn of it. Each writes
-//! back the revocations that it knows and the records that it wrote lately. No token is issued until all have, or have had
-//! the time: then a session whose token is still ahead of its record goes on from that token, at a gate that has heard of
-//! every revocation since the session began.
+//! **A store that loses writes.** A server that fails over to a replica, or comes back from a crash, may lack writes
+//! that it had acknowledged. The first node that notices gives the data a new *history*, by which all other nodes
+//! notice the loss. Each node writes back the revocations that it knows and the records that it wrote lately. No token
+//! is issued until all nodes have done so, or have had enough time. A session whose token is still ahead of its record
+//! then continues from that token, at a gate that knows every revocation since the session began.
 
 use std::fmt;
 use std::sync::Arc;
@@ -32,8 +34,8 @@ pub use row::{LiveRow, NODE_HEARD_WITHIN, NODE_KEPT, NodeRow, NodeSeen};
 
 /// A store that several processes write to. Each process has a handle of its own.
 ///
-/// Every write may be sent again after a reply that did not come: the store finds out that it was done, and changes
-/// nothing more.
+/// Every write may be sent again after a missing reply: the store recognises a repeated write, and changes nothing
+/// more.
 ///
 /// ```
 /// use rotogate::clock::Timestamp;
@@ -49,28 +51,28 @@ pub use row::{LiveRow, NODE_HEARD_WITHIN, NODE_KEPT, NodeRow, NodeSeen};
 /// ```
 #[async_trait]
 pub trait SharedStore: Store {
-    /// A moment for something that is about to begin: a session, or a token without one. It is later than `after` and
-    /// than every not-before whose write was acknowledged, by any node, and no earlier than the store's time. Every later
-    /// [`stamp_not_before`](Self::stamp_not_before), on any node, is at or after it. `None` if `after` is further ahead of
-    /// the store's time than the leeway: a clock is wrong.
+    /// A creation stamp for a session, or for a token without a session, that is about to begin. It is later than
+    /// `after` and than every not-before whose write was acknowledged, by any node, and no earlier than the store's
+    /// time. Every later [`stamp_not_before`](Self::stamp_not_before), on any node, is at or after it. `None` if
+    /// `after` is further ahead of the store's time than the leeway: a clock is wrong.
     async fn stamp_creation(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError>;
 
     /// A moment for a not-before: at or after every creation that was stamped so far, by any node.
     async fn stamp_not_before(&self) -> Result<Timestamp, StoreError>;
 
-    /// A moment for a not-before that follows from a change which every node finds by itself, in a file that all of them
-    /// read. The first node gets a new stamp, as by [`stamp_not_before`](Self::stamp_not_before), and the others the same
-    /// for a day. `name` says what changed, `state` what it is now.
+    /// A moment for a not-before that follows from a change which every node detects by itself, in a file that all
+    /// nodes read. The first node gets a new stamp, as from [`stamp_not_before`](Self::stamp_not_before); for a day,
+    /// the other nodes get the same stamp. `name` identifies the changed object, `state` its new state.
     async fn stamp_change(&self, name: [u8; 16], state: [u8; 16]) -> Result<Timestamp, StoreError>;
 
-    /// Counts an attempt among all nodes. Answers how long to wait, if the counter refuses. No state outlives the time in
-    /// which the counter is full again. Sent twice in a row, an attempt counts once; sent again after another's, it may
-    /// count twice.
+    /// Counts an attempt among all nodes. Returns how long to wait if the counter refuses. The state expires once the
+    /// counter is full again. An attempt that is sent twice in a row counts once; if another attempt came in between,
+    /// it may count twice.
     async fn count(&self, counter: SharedCounter, how: CounterUse) -> Result<Option<Duration>, StoreError>;
 
-    /// Counts an attempt with several counters, in their order: with all of them, or, where one refuses, with none. If the name of
-    /// `caller` is remembered, its counter takes the attempt, and the others do not. A store that can do so in one round trip
-    /// does; sent again, it counts as [`count`](Self::count) does.
+    /// Counts an attempt with several counters, in their order: with all of them, or with none if one of them refuses.
+    /// If the name of `caller` is remembered, only the caller's own counter takes the attempt. A store may do this in
+    /// one round trip. Repetitions count as with [`count`](Self::count).
     async fn admit(
         &self,
         caller: Option<SharedCounter>,
@@ -96,14 +98,14 @@ pub trait SharedStore: Store {
         Ok(Admitted { is_known, refused: None })
     }
 
-    /// Remembers a name for this long, for all nodes. Again, it begins anew.
+    /// Remembers a name for this long, for all nodes. A repeated call restarts the time.
     async fn remember(&self, name: [u8; 16], lifetime: Duration) -> Result<(), StoreError>;
 
     /// Is the name [remembered](Self::remember)?
     async fn remembers(&self, name: [u8; 16]) -> Result<bool, StoreError>;
 
-    /// The nodes that were heard of within [`NODE_HEARD_WITHIN`], by the store's time: those whose feeds ask for the end of
-    /// the revocations. A node that ended is among them until then.
+    /// The nodes that were heard of within [`NODE_HEARD_WITHIN`], by the store's time, because their feeds asked for
+    /// the end of the revocations. A node that has ended is still listed for that time.
     async fn nodes(&self) -> Result<Vec<NodeSeen>, StoreError> {
         self.nodes_within(NODE_HEARD_WITHIN).await
     }
@@ -112,13 +114,13 @@ pub trait SharedStore: Store {
     /// hour while there are more than a thousand.
     async fn nodes_within(&self, within: Duration) -> Result<Vec<NodeSeen>, StoreError>;
 
-    /// Loads a session that is about to be revoked: other requests that wait for the store do not hold this one up.
+    /// Loads a session that is about to be revoked: requests that already wait for the store do not delay this one.
     async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
         self.load(id).await
     }
 
-    /// Everything that this handle read before is kept as an acknowledged write is. What another request wrote may be
-    /// readable before it is acknowledged.
+    /// Waits until everything that this handle has read is as durable as an acknowledged write. Another request's write
+    /// may be readable before it is acknowledged.
     async fn settle(&self) -> Result<(), StoreError> {
         Ok(())
     }
@@ -126,39 +128,41 @@ pub trait SharedStore: Store {
     /// Follows the revocations that any node writes, from `from` on.
     async fn follow(&self, from: Cursor, follow: Follow) -> Result<Box<dyn Feed>, StoreError>;
 
-    /// Takes over the data as it is now, after a feed said that writes were [lost](FeedStep::lost), or because the node
-    /// has found so itself. The first node gives the data a new history; the others take over that. From then on, every
-    /// operation of a node that works with another history fails and does nothing: it must adopt the data, too.
+    /// Adopts the data in its present state, after a feed reported that writes were [lost](FeedStep::lost), or because
+    /// the node noticed the loss itself. The first node gives the data a new history, which the other nodes adopt. From
+    /// then on, every operation of a node with another history fails and does nothing, until this node adopts the data,
+    /// too.
     async fn adopt(&self) -> Result<(), StoreError>;
 
-    /// Writes records back that the store may have lost: this node had written them, and they were acknowledged. A record
-    /// is written only if it is the later one (generation, then revision), if no node has changed the session since the data
-    /// was adopted, and if no revocation ends the session. What another node wrote back is no change: of two nodes that
-    /// write a session back, the later record stays, whichever comes first. Returns how many were written, because the store
-    /// lacked them.
+    /// Writes records back that the store may have lost: records that this node wrote and that were acknowledged. A
+    /// record is written only if it is later than the stored one (by generation, then revision), if no node has changed
+    /// the session since the data was adopted, and if no revocation ends the session. A record that another node wrote
+    /// back does not count as changed: if two nodes write a session back, the later record stays, in whatever order
+    /// they write. Returns the number of written records, which the store lacked.
     async fn restore(&self, records: Vec<Session>) -> Result<usize, StoreError>;
 
-    /// Says that this node has written back what it knew of, and asks whether the others have.
+    /// Reports that this node has written back its knowledge, and asks whether the other nodes have done the same.
     async fn restoration(&self, patience: Duration) -> Result<Restoration, StoreError>;
 
-    /// Is the session's record one of before the data was adopted, kept or written back, so that a token ahead of it is no
-    /// sign of a further loss?
+    /// Does the session's record date from before the last adoption, because it was kept or written back? A token ahead
+    /// of such a record is no sign of a further loss.
     async fn predates_loss(&self, id: SessionId) -> Result<bool, StoreError>;
 
-    /// The session's record, if the last write of it was a swap of this handle that ended with an error, in doubt, and no
-    /// token of it was confirmed since: then the client repeats its own refresh, and no other has the tokens.
+    /// The session's record, if the last write of it was a swap of this handle that ended with an error, in doubt, and
+    /// no token of it was confirmed since. Then the client repeats its own refresh, and no other client has the tokens.
     async fn written_in_doubt(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
         let _ = id;
         Ok(None)
     }
 
-    /// The client has the tokens that such a swap was for: a further repeat is none.
+    /// Notes that the client now has the tokens of a swap in doubt. A later repeat of the refresh is a reuse, not a
+    /// retry.
     fn resolved(&self, id: SessionId) {
         let _ = id;
     }
 }
 
-/// How far the nodes have written back what a store lost.
+/// How far the nodes have written back the lost writes of a store.
 ///
 /// ```
 /// use rotogate::clock::Timestamp;
@@ -173,8 +177,8 @@ pub trait SharedStore: Store {
 pub struct Restoration {
     /// When the data was adopted last, by the store's clock; [`Timestamp::ZERO`] if it never was.
     pub adopted: Timestamp,
-    /// Every node that was heard of before the loss has written back what it knew of, or has had as long as the
-    /// `patience` for it. A node that comes later finds its operations refused until it has.
+    /// Whether every node that was heard of before the loss has written back its knowledge, or has had the `patience`
+    /// as time for it. The operations of a node that returns later are refused until it has adopted the data.
     pub is_complete: bool,
 }
 
@@ -194,7 +198,7 @@ pub struct Follow {
     pub time: Arc<dyn TimeSource>,
     /// How often the node asks for the end of the revocations.
     pub every: Duration,
-    /// What the node says of itself whenever it asks.
+    /// The row about itself that the node sends with each question.
     pub row: Arc<LiveRow>,
 }
 
@@ -204,7 +208,7 @@ impl fmt::Debug for Follow {
     }
 }
 
-/// The revocations of a shared store, as they are written.
+/// The revocations of a shared store, as nodes write them.
 ///
 /// ```
 /// use rotogate::store::{Feed, Revocation, StoreError};
@@ -223,14 +227,14 @@ impl fmt::Debug for Follow {
 /// ```
 #[async_trait]
 pub trait Feed: fmt::Debug + Send {
-    /// Waits for the next step. While the store answers, the next complete one comes within about [`Follow::every`].
+    /// Waits for the next step. While the store answers, the next complete step comes within about [`Follow::every`].
     ///
     /// # Errors
-    /// The store does not answer. The next call tries again, after a pause of its own, and goes on where the feed was.
+    /// The store does not answer. The next call pauses, tries again, and continues at the same position.
     async fn next(&mut self) -> Result<FeedStep, StoreError>;
 }
 
-/// What a feed brought.
+/// One step of a feed.
 ///
 /// ```
 /// use rotogate::store::FeedStep;
@@ -242,10 +246,10 @@ pub trait Feed: fmt::Debug + Send {
 pub struct FeedStep {
     /// Entries, in the order in which they may be applied. An entry may come again.
     pub entries: Vec<Revocation>,
-    /// `None`: more follows. Else the node knows everything that was acknowledged before it asked.
+    /// The proof that the node knows everything that was acknowledged before it asked; `None` if more entries follow.
     pub complete: Option<Heard>,
-    /// The store has lost writes that it had acknowledged, or another node has found that it has:
-    /// [`SharedStore::adopt`] is next. Until then no step is complete.
+    /// The store has lost writes that it had acknowledged, or another node has noticed a loss. The node must call
+    /// [`SharedStore::adopt`]; until then no step is complete.
     pub lost: bool,
 }
 
@@ -262,15 +266,15 @@ pub struct FeedStep {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heard {
-    /// The node's [monotonic clock](TimeSource::monotonic) before it asked.
+    /// The node's [monotonic clock](TimeSource::monotonic) before the question.
     pub asked: Duration,
-    /// The same after the answer.
+    /// The node's monotonic clock after the answer.
     pub answered: Duration,
     /// The store's time in the answer.
     pub store_time: Timestamp,
 }
 
-/// For how long a gate goes on without hearing from a shared store.
+/// How long a gate continues without news from a shared store.
 ///
 /// ```
 /// use std::time::Duration;
@@ -282,11 +286,11 @@ pub struct Heard {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Staleness {
-    /// The longest time for which a revocation that was acknowledged elsewhere may be unknown here. Past it, no token is
-    /// issued.
+    /// The longest time for which a revocation that was acknowledged at another gate may be unknown at this gate.
+    /// Without news for longer, no token is issued.
     pub limit: Duration,
-    /// The longest time without news for which requests with a token pass: [`limit`](Self::limit), unless availability
-    /// counts for more.
+    /// The longest time without news for which requests with a token pass: [`limit`](Self::limit), unless the operator
+    /// prefers availability.
     pub served: Duration,
 }
 
@@ -311,9 +315,9 @@ impl Staleness {
         self.limit / 4
     }
 
-    /// The shortest [`limit`](Self::limit) for a store that is so far away. A proof is as old as its question: it is one round
-    /// trip old when it comes, and the next one is asked for a quarter of the limit later. Twice that is left for a round trip
-    /// that takes longer.
+    /// The shortest [`limit`](Self::limit) for a store at this round-trip time. A proof is one round trip old when it
+    /// arrives, and the next question follows a quarter of the limit later. The rest of the limit is a reserve for slow
+    /// round trips.
     pub fn needed_for(round_trip: Duration) -> Duration {
         (round_trip * 4).max(Self::SHORTEST)
     }

@@ -95,7 +95,7 @@ impl Algorithm {
         Self::Hs512,
     ];
 
-    /// The name in `alg`. Letter case matters.
+    /// The name in `alg`. Upper and lower case are distinct.
     pub const fn name(self) -> &'static str {
         match self {
             Self::EdDsa => "EdDSA",
@@ -132,7 +132,7 @@ impl Algorithm {
         }
     }
 
-    /// The length of its hash, in bytes: the minimum for an HMAC secret (RFC 7518 §3.2).
+    /// The length of the algorithm's hash, in bytes: the minimum for an HMAC secret (RFC 7518 §3.2).
     pub(crate) const fn hash_len(self) -> usize {
         match self {
             Self::EdDsa | Self::Es256 | Self::Rs256 | Self::Ps256 | Self::Hs256 => 32,

@@ -1,5 +1,5 @@
-//! Signed assertions about a caller, which an upstream can verify whatever way the request took. They are no access
-//! tokens, and the gate never accepts one as such.
+//! Signed assertions about a caller, which an upstream can verify independently of the request's route through the
+//! network. An assertion is not an access token, and the gate never accepts it as an access token.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -27,14 +27,15 @@ pub const TRANSACTION_TYP: &str = "txntoken+jwt";
 /// The `typ` of a status list (draft-ietf-oauth-status-list §5.1).
 pub const STATUS_LIST_TYP: &str = "statuslist+jwt";
 
-/// Is this the `typ`, without `application/`, of what the gate signs for services? Such a text is no token.
+/// Is this the `typ`, without `application/`, of a text that the gate signs for services? Such a text is not an access
+/// token.
 pub fn is_assertion_typ(typ: &str) -> bool {
     [ASSERTION_TYP, TRANSACTION_TYP, STATUS_LIST_TYP].iter().any(|known| typ.eq_ignore_ascii_case(known))
 }
 
 /// The longest assertion, in bytes.
 const MAX_ASSERTION: usize = 2048;
-/// The shortest and the longest time that an assertion may be good for.
+/// The shortest and the longest lifetime of an assertion.
 pub const ASSERTION_TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(600);
 
 /// The claims of an assertion about the caller with this token.
@@ -58,7 +59,7 @@ impl Serialize for AssertionClaims<'_> {
         map.serialize_entry("iat", &self.issued_at.as_secs())?;
         map.serialize_entry("exp", &self.expires.as_secs())?;
         map.serialize_entry("jti", &self.id)?;
-        // The issuer that vouches for the subject: two issuers may have users of one name.
+        // The issuer that vouches for the subject: two issuers may have users with the same name.
         let origin = token.vouched_by().map_or(&**token.issuer(), |by| &by.issuer);
         map.serialize_entry("origin_iss", origin)?;
         if let Some(client) = &token.client {
@@ -83,7 +84,7 @@ impl Serialize for AssertionClaims<'_> {
     }
 }
 
-/// An assertion, ready to send, and when it expires.
+/// An assertion as a header value, and its expiry.
 ///
 /// # Errors
 /// The assertion would be longer than 2 KiB, or the signature failed.
@@ -96,7 +97,7 @@ pub(crate) fn assertion(
     ttl: Duration,
 ) -> Result<(HeaderValue, Timestamp), MintError> {
     let id = random::<16>().map_err(|_| MintError::Signing)?;
-    // It does not outlive the token, whose last seconds may be those of a clock that is ahead of its issuer's.
+    // The assertion does not outlive the token. After the token's `exp`, the assertion ends with the leeway.
     let end = if token.expires > now { token.expires } else { token.refused_from() };
     let expires = now.plus(ttl).min(end);
     let claims = AssertionClaims {
@@ -166,7 +167,7 @@ struct TransactionClaims<'a> {
 struct RequesterContext<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     req_ip: Option<IpAddr>,
-    /// A caller with a token of OAuth 2.0.
+    /// How the caller authenticated: with an access token of OAuth 2.0.
     authn: &'static str,
     origin_iss: &'a str,
 }
@@ -174,7 +175,7 @@ struct RequesterContext<'a> {
 /// A transaction token for the caller with this token, and its end.
 ///
 /// # Errors
-/// It would be longer than 4 KiB, or the signature failed.
+/// The token would be longer than 4 KiB, or the signature failed.
 // Requirement D28.
 pub(crate) fn transaction(
     keyring: &Keyring,

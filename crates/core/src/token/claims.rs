@@ -41,12 +41,12 @@ pub struct TokenStyle {
     /// A claim that repeats `sub`, for clients that look for it under this name.
     pub subject_claim: Option<&'static str>,
     /// Whether the payload's base64url must contain neither `-` nor `_`, for clients that decode it as plain base64.
-    /// Characters of strings that would cause one are escaped, which does not change the JSON value.
+    /// Characters that would cause `-` or `_` are escaped within strings, which does not change the JSON value.
     pub plain_base64: bool,
 }
 
-/// The claims of a token to be minted. They are written in the order of the fields, so that the same claims give the
-/// same bytes.
+/// The claims of a token to be minted. The claims are written in the order of the fields, so that the same claims give
+/// the same bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct MintedClaims<'a> {
     /// `iss`: our issuer.
@@ -75,13 +75,13 @@ pub struct MintedClaims<'a> {
     pub certificate: Option<CertificateThumbprint>,
     /// `origin_iss`, `origin_sub` and `origin_sid`: the issuer that vouched for the subject, if any.
     pub vouched_by: Option<&'a VouchedBy>,
-    /// `act`, and the rest of a token that a client exchanged, if any.
+    /// `act` and the further claims of a token that a client got by token exchange, if any.
     pub delegation: Option<&'a Delegation>,
     /// Further claims, which none of the other fields sets.
     pub own: Option<&'a OwnClaims>,
     /// `status`: the place of the session in a status list, if any.
     pub status: Option<StatusClaim<'a>>,
-    /// The form that the clients of the session's dialect need.
+    /// The form of token that the clients of the session's dialect need.
     pub style: TokenStyle,
 }
 
@@ -134,7 +134,7 @@ impl Serialize for MintedClaims<'_> {
     }
 }
 
-/// RFC 7800 §3.1, with the members of RFC 9449 §6.1 and RFC 8705 §3.1.
+/// `cnf` (RFC 7800 §3.1), with the members of RFC 9449 §6.1 and RFC 8705 §3.1.
 #[derive(serde::Serialize)]
 pub struct Confirmation<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -168,7 +168,7 @@ pub struct AccessToken {
     pub(crate) text: Arc<str>,
     /// The data that all tokens of its issuer share.
     pub issued_by: Arc<TokenIssuer>,
-    /// The key that signed it; `None` for an introspected token.
+    /// The key that signed the token; `None` for an introspected token.
     pub(crate) signer: Option<Arc<KeyIdentity>>,
     /// The claims that most tokens do not have.
     pub(crate) rare: Option<Box<RareClaims>>,
@@ -190,24 +190,24 @@ pub struct AccessToken {
     pub expires: Timestamp,
 }
 
-/// The properties of all tokens of an issuer, by its rules.
+/// The properties that an issuer's rules give to all its tokens.
 #[derive(Debug, PartialEq)]
 pub struct TokenIssuer {
     /// `iss`.
     pub(crate) url: Arc<str>,
-    /// Its short name, which routes use.
+    /// The issuer's short name, which routes use.
     pub(crate) name: Arc<str>,
     /// Whether our own issuer minted the token.
     pub(crate) is_ours: bool,
-    /// Are its tokens accepted on routes that name no issuers?
+    /// Are the issuer's tokens accepted on routes that name no issuers?
     pub(crate) is_accepted_everywhere: bool,
     /// Which claims are read.
     pub(crate) mapping: Arc<ClaimMapping>,
     /// The length of the prefix of the subjects, in bytes.
     pub(crate) subject_prefix: usize,
-    /// A token must name one of these if a route names no audience.
+    /// The accepted audiences if a route names no audience.
     pub audience: Arc<[Box<str>]>,
-    /// How much its clock may differ from ours.
+    /// How much the issuer's clock may differ from ours.
     pub(crate) leeway: Duration,
 }
 
@@ -217,7 +217,7 @@ impl TokenIssuer {
         &self.url
     }
 
-    /// Its short name, which routes use.
+    /// The issuer's short name, which routes use.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -251,16 +251,17 @@ pub(crate) struct RareClaims {
     pub(crate) not_before: Option<Timestamp>,
     /// The response with the claims of an introspected token, which no key verified.
     pub(crate) response: Option<Arc<str>>,
-    /// The provider where the user of a browser's session logged in: the session counts as one of that issuer.
+    /// The provider where the user of a browser's session logged in: routes and upstreams see the session as a session
+    /// of that issuer.
     pub(crate) provider: Option<Arc<TokenIssuer>>,
-    /// Its place in a status list of its issuer.
+    /// The token's place in a status list of its issuer.
     pub(crate) status: Option<StatusRef>,
     /// The token stands for an API key.
     pub(crate) is_key: bool,
 }
 
 impl RareClaims {
-    /// The memory that they take.
+    /// The memory that the claims take, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let Self { roles, raw_subject, account, issuer_session, vouched_by, bound_to, login, response, .. } = self;
         let texts = [raw_subject, account, issuer_session, &login.acr].map(Option::as_deref);
@@ -296,13 +297,13 @@ impl AccessToken {
         &self.issued_by.url
     }
 
-    /// The short name of its issuer, for routes.
+    /// The short name of the token's issuer, for routes.
     pub fn issuer_name(&self) -> &Arc<str> {
         &self.issued_by.name
     }
 
-    /// The issuer that vouches for the caller before routes and upstreams: that of the token, or the provider where the
-    /// user of a browser's session logged in.
+    /// The issuer that routes and upstreams see: the provider where the user of a browser session logged in, otherwise
+    /// the token's issuer.
     pub fn vouching_issuer(&self) -> &TokenIssuer {
         let provider = self.rare.as_deref().and_then(|rare| rare.provider.as_deref());
         provider.unwrap_or(&self.issued_by)
@@ -335,12 +336,13 @@ impl AccessToken {
         self.rare.as_deref().map_or_else(|| &*NONE, |rare| &rare.roles)
     }
 
-    /// `account` of our own tokens; for another issuer's, the mapped account, after the issuer's name and a colon.
+    /// `account` of our own tokens; for another issuer's token the mapped account, preceded by the issuer's name and a
+    /// colon.
     pub fn account(&self) -> Option<&str> {
         self.rare.as_deref()?.account.as_deref()
     }
 
-    /// The session at its issuer, from the claim that its rules name; `None` for our own tokens.
+    /// The session at the token's issuer, from the claim that the issuer's rules name; `None` for our own tokens.
     pub fn issuer_session(&self) -> Option<&str> {
         self.rare.as_deref()?.issuer_session.as_deref()
     }
@@ -375,12 +377,13 @@ impl AccessToken {
         self.rare.as_deref()?.not_before
     }
 
-    /// The `kid` of the key that signed it, if the key has one; `None` for an introspected token.
+    /// The `kid` of the key that signed the token, if the key has a `kid`; `None` for an introspected token.
     pub fn kid(&self) -> Option<&str> {
         self.signer.as_deref()?.kid.as_deref()
     }
 
-    /// The print of that key, whatever its name: long-lived connections end when the key is removed.
+    /// The print of the key that signed the token: long-lived connections end when this key is removed, whatever its
+    /// `kid`.
     pub(crate) fn key(&self) -> KeyPrint {
         self.signer.as_deref().map_or(KeyPrint::NONE, |signer| signer.print)
     }
@@ -396,12 +399,13 @@ impl AccessToken {
         (login.and_then(|login| login.acr.as_deref()), login.and_then(|login| login.auth_time))
     }
 
-    /// The time from which its age makes it invalid: our own token's `exp`, another issuer's with the leeway.
+    /// The time from which the token counts as expired: `exp` of our own token; `exp` plus the leeway for another
+    /// issuer's token.
     pub(crate) fn refused_from(&self) -> Timestamp {
         if self.is_ours() { self.expires } else { self.expires.plus(self.leeway()) }
     }
 
-    /// Does it stand for an API key of its subject?
+    /// Does the token stand for an API key of its subject?
     pub fn is_api_key(&self) -> bool {
         self.rare.as_deref().is_some_and(|rare| rare.is_key)
     }
@@ -416,7 +420,7 @@ impl AccessToken {
         self.rare.as_deref().is_some_and(|rare| rare.bound_to.is_some() || rare.certificate.is_some())
     }
 
-    /// Does its subject begin with a prefix of its issuer?
+    /// Do the issuer's rules put a prefix before the token's subject?
     pub(crate) fn has_prefixed_subject(&self) -> bool {
         self.issued_by.subject_prefix > 0
     }
@@ -425,7 +429,7 @@ impl AccessToken {
         self.rare.as_deref()?.raw_subject.as_deref()
     }
 
-    /// The subject as the token has it. Revocations use this form.
+    /// The subject as it is in the token, without prefix. Revocations use this form.
     pub fn token_subject(&self) -> &str {
         let rest = || self.subject.get(self.issued_by.subject_prefix..).unwrap_or_default();
         self.raw_subject().unwrap_or_else(rest)
@@ -439,8 +443,8 @@ impl AccessToken {
         }
     }
 
-    /// Every claim, as the token has it; for an introspected token every member of the response, including `active`.
-    /// Parsed at each call, because most callers need only the claims above, and many tokens are cached.
+    /// Every claim of the token; for an introspected token every member of the response, including `active`. Parsed at
+    /// each call, because most callers need only the claims above, and many tokens are cached.
     pub fn claims(&self) -> serde_json::Map<String, serde_json::Value> {
         match self.response() {
             Some(response) => verify::strict_json::object(response.as_bytes()).unwrap_or_default(),
@@ -455,7 +459,7 @@ impl AccessToken {
 }
 
 impl fmt::Debug for AccessToken {
-    /// Omits the claims that only the application understands: they may contain anything.
+    /// Omits the claims that only the application understands: they may contain secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AccessToken")
             .field("issuer", self.issuer())

@@ -1,4 +1,5 @@
-//! Who acts for the subject of a token (RFC 8693 §4.1), and the token of another issuer that it came of.
+//! Who acts for the subject of a token (RFC 8693 §4.1), and the token of another issuer from which the exchange
+//! started.
 
 use serde::Serialize;
 use serde::ser::SerializeMap;
@@ -11,17 +12,17 @@ pub use crate::revocation::list::TokenOrigin;
 /// The longest `act`, in bytes of JSON.
 pub const MAX_ACT: usize = 1024;
 
-/// The claims of a token that a client exchanged.
+/// The claims of a token that a client got by token exchange.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Delegation {
-    /// `act`. Only the outermost actor decides anything.
+    /// `act`. Only the outermost actor matters for decisions.
     act: Value,
-    /// The token of another issuer that was exchanged; `None` for one of our sessions.
+    /// The token of another issuer that was exchanged; `None` if the exchange started from one of our sessions.
     pub origin: Option<TokenOrigin>,
 }
 
 impl Delegation {
-    /// The delegation with this `act`; `None` if that names no actor, or is too long.
+    /// The delegation with this `act`; `None` if `act` names no actor, or is too long.
     // Requirement D4.
     pub fn new(act: Value, origin: Option<TokenOrigin>) -> Option<Self> {
         let names_one = act.get("sub").and_then(Value::as_str).is_some_and(is_subject);
@@ -38,7 +39,7 @@ impl Delegation {
         self.act.get("sub").and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// What the revocation list needs of it.
+    /// The facts that the revocation list needs.
     pub(crate) fn facts(&self) -> DelegatedFacts<'_> {
         DelegatedFacts { origin: self.origin.as_ref() }
     }
@@ -48,7 +49,7 @@ impl Delegation {
         std::iter::successors(Some(&self.act), |act| act.get("act")).count()
     }
 
-    /// `act` with this actor as the outermost one. The actors of another issuer have its name.
+    /// `act` with this actor as the outermost one. An actor that another issuer named gets the issuer's name, too.
     pub(crate) fn around(actor: &str, earlier: Option<Value>, issuer_of_earlier: Option<&str>) -> Value {
         let mut act = Map::new();
         act.insert("sub".into(), actor.into());
@@ -70,7 +71,7 @@ impl Delegation {
         Ok(())
     }
 
-    /// The memory that it takes: a tree of JSON takes several times its text.
+    /// An estimate of the memory that the claims take, in bytes: a JSON tree takes several times its text.
     pub(crate) fn bytes(&self) -> usize {
         let jti = self.origin.as_ref().and_then(|origin| origin.jti.as_deref()).map_or(0, str::len);
         4 * self.act.to_string().len() + jti

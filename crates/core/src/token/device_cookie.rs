@@ -1,5 +1,6 @@
 //! The short cookie that proves the device of a browser session, and the challenges that its key signs (Device Bound
-//! Session Credentials). The gate keeps neither: a tag under the key of the session's cookie says that it made them.
+//! Session Credentials). The gate stores neither of them: a tag under the key of the session's cookie shows that the
+//! gate made them.
 //!
 //! ```text
 //! cookie    = rd1_ + base64url( kid 1 ‖ sid 16 ‖ expiry 8 ‖ HMAC(K_device[kid], 1 ‖ kid ‖ sid ‖ expiry)[..16] )
@@ -31,7 +32,7 @@ const BODY: usize = SIGNED + TAG;
 const OF_COOKIE: &[u8] = &[1];
 const OF_CHALLENGE: &[u8] = &[2];
 
-/// The cookie of a session whose own cookie this key made; `None` if the key ring lost the key.
+/// The device cookie of a session. `key` is the key of the session's cookie; `None` if the key ring no longer has it.
 pub fn make(keys: &RefreshKeys, key: u8, session: SessionId, expires: Timestamp) -> Option<Zeroizing<String>> {
     let mut body = Zeroizing::new([&[key], session.as_bytes().as_slice(), &time_of(expires)].concat());
     let tag = keys.device_tag(key, &[OF_COOKIE, &body])?;
@@ -45,7 +46,7 @@ pub fn make(keys: &RefreshKeys, key: u8, session: SessionId, expires: Timestamp)
 /// The expiry in a cookie of this session; `None` for every other text.
 // Requirement B48.
 pub fn expiry(keys: &RefreshKeys, key: u8, session: SessionId, value: &[u8]) -> Option<Timestamp> {
-    // Strict: each cookie has one spelling.
+    // Strict decoding, so that each cookie has only one spelling.
     let body = URL_SAFE_NO_PAD.decode(value.strip_prefix(PREFIX.as_bytes())?).ok()?;
     let (signed, tag) = body.split_at_checked(SIGNED)?;
     let expected = keys.device_tag(key, &[OF_COOKIE, signed])?;
@@ -61,7 +62,7 @@ pub fn challenge(keys: &RefreshKeys, key: u8, session: SessionId, now: Timestamp
     Some(URL_SAFE_NO_PAD.encode([time.as_slice(), &tag].concat()))
 }
 
-/// When a challenge for this session was issued; `None` if it was not.
+/// The issue time of a challenge for this session; `None` if the text is not such a challenge.
 // Requirement B49.
 pub fn challenged_at(keys: &RefreshKeys, key: u8, session: SessionId, text: &str) -> Option<Timestamp> {
     let body = URL_SAFE_NO_PAD.decode(text).ok()?;
@@ -121,7 +122,7 @@ mod tests {
         assert_eq!(challenged_at(&keys, 1, session(2), &text), None);
         assert_eq!(challenged_at(&keys, 2, session(1), &text), None);
         let later = challenge(&keys, 1, session(1), Timestamp::from_secs(1_800_000_001)).unwrap();
-        // The time of one with the tag of the other.
+        // The time of one challenge with the tag of the other challenge.
         assert_eq!(challenged_at(&keys, 1, session(1), &format!("{}{}", &later[..11], &text[11..])), None);
         for garbage in ["", "AAAA", &text[..31], &format!("{text}A"), "null"] {
             assert_eq!(challenged_at(&keys, 1, session(1), garbage), None, "{garbage}");

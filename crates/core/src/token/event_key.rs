@@ -1,5 +1,5 @@
-//! The key that signs security event tokens (RFC 8417) for receivers. It is none of the keyring, so the gate takes no token that
-//! it signed.
+//! The key that signs security event tokens (RFC 8417) for receivers. The key is not in the key ring, so the gate
+//! accepts no token that this key signed.
 
 use std::fmt;
 
@@ -24,11 +24,11 @@ impl fmt::Debug for EventKey {
 }
 
 impl EventKey {
-    /// The RSA key in this text (PKCS #8 in PEM): the interoperability profile of CAEP asks for RS256. Its `kid` is its
-    /// thumbprint (RFC 7638).
+    /// The RSA key in this text (PKCS #8 in PEM): the interoperability profile of CAEP asks for RS256. The key's `kid`
+    /// is its thumbprint (RFC 7638).
     ///
     /// # Errors
-    /// The text is no RSA key.
+    /// The text is not an RSA key.
     // Requirement S27.
     pub fn new(pem: &KeyMaterial) -> Result<Self, KeyError> {
         let key = SigningKey::from_material(Algorithm::Rs256, pem)?;
@@ -41,7 +41,7 @@ impl EventKey {
         signed(&self.key, &self.header, &claims.to_string()).ok().map(|token| token.to_string())
     }
 
-    /// Its name.
+    /// The name of the key.
     pub fn kid(&self) -> &str {
         self.key.kid()
     }

@@ -71,13 +71,13 @@ pub enum KeyError {
     ShortSecret {
         /// The intended algorithm.
         algorithm: Algorithm,
-        /// Its number of bytes.
+        /// The number of bytes of the secret.
         length: usize,
     },
-    /// Data that may be public was given as an HMAC secret.
+    /// An HMAC secret that looks like public data.
     #[error("this is {0}, which can never be an HMAC secret: anyone who knows it could sign tokens")]
     PublicAsSecret(&'static str),
-    /// A `kid` that no header could name.
+    /// A `kid` that a token's header cannot contain.
     #[error("a kid must be 1 to 128 visible ASCII characters")]
     BadKid,
     /// The keys are inconsistent.
@@ -111,9 +111,10 @@ pub enum KeyError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum KeyState {
-    /// It signs and verifies. Exactly one key has this state.
+    /// The key signs and verifies. Exactly one key has this state.
     Signing,
-    /// It only verifies: a new key that some verifiers do not know yet, or an old one whose tokens are still valid.
+    /// The key only verifies: a new key that some verifiers do not know yet, or an old key whose tokens are still
+    /// valid.
     Verifying,
 }
 
@@ -157,7 +158,7 @@ impl Keyring {
         Self::from_parts(new_id()?, signer, Vec::new(), refresh)
     }
 
-    /// A key ring that ends with the process, for tests and trials. Every token becomes invalid with it.
+    /// A key ring that ends with the process, for tests and trials. All tokens become invalid when the process ends.
     ///
     /// # Errors
     /// The random source fails.
@@ -178,9 +179,9 @@ impl Keyring {
 
     /// The `jti` of the access token of one generation: 22 characters, the same at each call.
     ///
-    /// `refresh_key` is the id in the session's record, so that a refresh key added in between changes nothing.
-    /// `access_expires` is an input because one generation can have more than one access token. `None` if that refresh
-    /// key is gone.
+    /// `refresh_key` is the id in the session's record, so that a refresh key that is added later does not change the
+    /// `jti`. `access_expires` is an input because one generation can have more than one access token. `None` if the
+    /// key ring no longer has this refresh key.
     pub fn derive_jti(
         &self,
         refresh_key: u8,
@@ -192,13 +193,13 @@ impl Keyring {
     }
 }
 
-/// What only our own crates call: docs.rs does not show it.
+/// Functions that only our own crates call: docs.rs does not show them.
 #[doc(hidden)]
 impl Keyring {
     /// A key ring from keys that the caller stores.
     ///
     /// # Errors
-    /// Two keys have one `kid`.
+    /// Two keys have the same `kid`.
     pub fn from_parts(
         id: Uuid,
         signer: SigningKey,
@@ -262,8 +263,8 @@ fn encode(bytes: &[u8]) -> Zeroizing<String> {
     Zeroizing::new(URL_SAFE_NO_PAD.encode(bytes))
 }
 
-/// Installs the process-wide cryptography provider of the library that verifies. Without one, its first use would
-/// panic, and so would every later one.
+/// Installs the process-wide cryptography provider of the `jsonwebtoken` library. Without a provider, every use of the
+/// library would panic.
 pub(crate) fn install_provider() {
     // An error means that a provider is already installed.
     let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();

@@ -1,9 +1,9 @@
 //! The current keys of another issuer.
 //!
-//! Requests read the present set without a lock. The one task that fetches keys (`rotogate-issuers`), or an
-//! application by `Gate::set_trusted`, replaces it. Each set has a generation; a cached
-//! token carries the generation for which its key was last found, so a hit costs an atomic load and a comparison. An
-//! equal set keeps its generation, and a key that left the set ends the cached tokens that it signed.
+//! Requests read the present set without a lock. The one task that fetches keys (`rotogate-issuers`), or an application
+//! by `Gate::set_trusted`, replaces it. Each set has a generation; a cached token carries the generation for which its
+//! key was last found, so a hit costs an atomic load and a comparison. An equal set keeps its generation, and removing
+//! a key from the set ends the cached tokens that this key signed.
 //!
 //! While the keys are not known, the answer is [`Denial::KeysUnavailable`]: the token may be good, and a client
 //! discards a token that is refused.
@@ -30,8 +30,7 @@ mod state;
 
 /// The most requests that wait for the keys of one issuer.
 const MAX_WAITING: usize = 256;
-/// `Retry-After` if the next attempt is not scheduled: for keys that an application sets, and for a fetch that should
-/// begin at once.
+/// `Retry-After` if no attempt is scheduled: an application sets the keys, or a fetch should begin at once.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// The present keys of an issuer.
@@ -39,7 +38,7 @@ pub struct LiveKeys {
     current: ArcSwapOption<FetchedKeys>,
     /// The generation of `current`. Read on each hit.
     generation: AtomicU64,
-    /// Milliseconds: from this moment on the keys are too old to be used. Read on each hit.
+    /// The time in milliseconds from which the keys are too old to be used. Read on each hit.
     usable_until: AtomicU64,
     /// How keys are fetched; `None` if they are only set.
     fetch: Option<FetchRules>,
@@ -62,7 +61,7 @@ pub struct FetchRules {
     pub timeout: Duration,
 }
 
-/// A set of keys, and its number.
+/// A set of keys, and its generation.
 struct FetchedKeys {
     keys: IssuerKeys,
     generation: u64,
@@ -83,7 +82,8 @@ struct Fetching {
 
 #[derive(Clone, Copy)]
 struct LastAttempt {
-    /// When the attempt began, by engine time and by the wall clock, to which the times in tokens refer.
+    /// When the attempt began, by engine time. `began_wall` is the same moment by the wall clock, to which the times in
+    /// tokens refer.
     began: Timestamp,
     began_wall: Timestamp,
     result: AttemptResult,
@@ -95,7 +95,7 @@ enum AttemptResult {
     Failed { next: Timestamp },
 }
 
-/// The keys, if there are any: an empty set means that the keys are not known.
+/// The keys, or `None` for an empty set, which means that the keys are not known.
 fn known(keys: IssuerKeys) -> Option<IssuerKeys> {
     (!keys.is_empty()).then_some(keys)
 }
@@ -168,7 +168,7 @@ impl LiveKeys {
     fn replace(&self, keys: Option<IssuerKeys>) {
         let generation = self.generation.load(Ordering::Relaxed) + 1;
         self.current.store(keys.map(|keys| Arc::new(FetchedKeys { keys, generation })));
-        // After the set: a request that reads the new number finds the new set.
+        // Stored after the set: a request that reads the new generation finds the new set.
         self.generation.store(generation, Ordering::Release);
     }
 
@@ -202,7 +202,7 @@ impl LiveKeys {
         self.fetch.is_some()
     }
 
-    /// Do both have equal keys that are never fetched or replaced?
+    /// Do both have the same keys? Two different sets whose keys are fetched never count as equal.
     pub(crate) fn equals(self: &Arc<Self>, other: &Arc<Self>) -> bool {
         if Arc::ptr_eq(self, other) {
             return true;
@@ -228,8 +228,8 @@ impl LiveKeys {
         now.as_millis() < self.usable_until.load(Ordering::Acquire)
     }
 
-    /// Is the key of a cached token still in the set? `stamp` is the generation for which it was last found; 0 at
-    /// first.
+    /// Is the key of a cached token still in the set? `stamp` is the generation for which it was last found; initially
+    /// 0.
     ///
     /// # Errors
     /// The key left the set, or the keys are not known at this moment.
@@ -241,7 +241,7 @@ impl LiveKeys {
         Ok(())
     }
 
-    /// Is the key still there?
+    /// Is the key still in the set?
     ///
     /// # Errors
     /// The errors of `Self::recheck`.
@@ -298,13 +298,14 @@ impl LiveKeys {
         }
         let Some(last) = &fetching.last else { return (Denial::KeysUnavailable(TRY_AGAIN), true) };
         match last.result {
-            // The token may be good. Only the schedule of retries decides when the issuer is asked again.
+            // After a failed fetch the token may be good. Only the schedule of retries decides when the issuer is asked
+            // again.
             AttemptResult::Failed { .. } => (Denial::KeysUnavailable(fetching.next_try(now)), false),
             AttemptResult::Good => {
-                // The token may be newer than the answer, and so may its key. Then only an attempt that a request asked
-                // for delays the next one: a scheduled attempt must not keep out a key of the next second (requirement
-                // I51). A token without `iat` may be newer, too. If another attempt has just failed to find its key,
-                // the token is refused.
+                // The token and its key may be newer than the issuer's last answer. Then only an attempt that a request
+                // asked for delays the next one: a scheduled attempt must not keep out a key of the next second
+                // (requirement I51). A token without `iat` may be newer, too. If another attempt has just failed to
+                // find its key, the token is refused.
                 let is_newer = issued_at.is_some_and(|issued_at| issued_at > last.began_wall.minus(leeway));
                 let since = if is_newer || issued_at.is_none() { fetching.last_wanted } else { Some(last.began) };
                 let rest = since.map_or(Duration::ZERO, |since| rules.cooldown.saturating_sub(now.since(since)));
@@ -317,7 +318,8 @@ impl LiveKeys {
         }
     }
 
-    /// A permit to wait for the attempt that is wanted or running; `None` if there is no such attempt, or no permit.
+    /// A permit to wait for the wanted or running attempt; `None` without such an attempt, or if too many requests
+    /// wait.
     pub fn join(self: &Arc<Self>) -> Option<KeysWait> {
         let rules = self.fetch?;
         let (attempt, begins_later) = {
@@ -430,7 +432,7 @@ impl FetchAttempt {
         self.result = Some(AttemptResult::Good);
     }
 
-    /// Records that the issuer did not answer as it should. The next attempt is at `next`.
+    /// Records that the issuer gave no usable answer. The next attempt is at `next`.
     pub fn fail(mut self, next: Timestamp) {
         self.result = Some(AttemptResult::Failed { next });
     }
@@ -457,8 +459,8 @@ pub struct KeysWait {
 }
 
 impl KeysWait {
-    /// Waits for the end of the attempt. Returns whether its answer is final for a token that arrived before the
-    /// attempt: such a token is refused if its key is still missing.
+    /// Waits for the end of the attempt. Returns whether the answer is final for a token that arrived before the
+    /// attempt: if the token's key is still missing, the token is refused.
     pub async fn ended(self) -> bool {
         let mut ended = self.keys.ended.subscribe();
         let over = ended.wait_for(|last| *last >= self.attempt);

@@ -1,5 +1,5 @@
-//! The cookie of a login under way at a provider: what the gate must know when the browser comes back, sealed under a key
-//! of the refresh secret. Nothing of such a login is in the store.
+//! The cookie of a login under way at a provider: it carries the state that the gate needs when the browser returns,
+//! sealed under a key that is derived from the refresh secret. The store keeps nothing about such a login.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce};
 use base64::Engine as _;

@@ -113,8 +113,9 @@ pub(super) fn signed(key: &SigningKey, header: &str, payload: &str) -> Result<Ze
     Ok(token)
 }
 
-/// Equivalent JSON whose base64url contains neither `-` nor `_`. These stand for 62 and 63: six bits that, within
-/// ASCII, only `>`, `?`, `~` and DEL produce at some offset. They occur only in strings, where an escape is equivalent.
+/// Equivalent JSON whose base64url contains neither `-` nor `_`, the digits for 62 and 63. Of the ASCII characters only
+/// `>`, `?`, `~` and DEL can produce these six bits. These characters occur only in strings, where an escape is
+/// equivalent.
 fn escaped_for_plain_base64(json: &str) -> String {
     let mut escaped = String::with_capacity(json.len());
     let mut units = [0; 2];
@@ -130,7 +131,7 @@ fn escaped_for_plain_base64(json: &str) -> String {
     escaped
 }
 
-/// A fingerprint of any token for logs: sixteen characters that are the same for the same token during this process,
+/// The fingerprint of a token for logs: sixteen characters that are the same for the same token during this process,
 /// and reveal nothing about it (requirement A6).
 pub fn fingerprint(token: &str) -> String {
     static KEY: LazyLock<Option<hmac::Key>> =

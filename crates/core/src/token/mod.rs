@@ -18,7 +18,8 @@ pub mod session_cookie;
 pub mod status_token;
 pub mod verify;
 
-/// The longest lifetime of a token without a session. Revocations of such tokens by subject or client are kept as long.
+/// The longest lifetime of a token without a session. Revocations of such tokens by subject or client are kept for the
+/// same time.
 pub const MAX_SESSIONLESS_LIFETIME: std::time::Duration = std::time::Duration::from_secs(86_400);
 
 pub use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};

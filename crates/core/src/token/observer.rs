@@ -5,15 +5,16 @@ use crate::denial::Denial;
 use crate::rule::Rule;
 use crate::token::claims::AccessToken;
 
-/// Receives the result of each rule, and decides whether the rules after a refusal are judged, too.
+/// Receives the result of each rule, and decides whether the path continues after a refusal.
 pub trait Observer {
-    /// Does the path have effects? Without effects nothing is counted, noted, cached, fetched or logged.
+    /// Whether the path has effects. Without effects it counts, notes, caches, fetches and logs nothing.
     const HAS_EFFECTS: bool;
 
     /// A rule was judged.
     ///
     /// # Errors
-    /// The refusal, if it ends the path. An observer that returns `Ok` for a refusal has no effects, and permits nothing.
+    /// The refusal, if it ends the path. An observer that returns `Ok` for a refusal must be one without effects, and
+    /// the request is not admitted.
     fn judged(&mut self, rule: Rule, judged: Result<(), Denial>) -> Result<(), Denial>;
 
     /// Reports a rule whose value later rules need: a refusal ends the path.
@@ -29,7 +30,7 @@ pub trait Observer {
     /// Receives the claims of a token, unless its refusal has ended the path.
     fn token(&mut self, token: &AccessToken);
 
-    /// Judges something that a route may ignore. Its refusal counts only if the caller returns it.
+    /// Judges a credential that a route may ignore. A refusal counts only if the caller returns it.
     ///
     /// # Errors
     /// The refusal.

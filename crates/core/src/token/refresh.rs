@@ -2,8 +2,9 @@
 //!
 //! A token is `rg1_` and, in base64url without padding: key id (1 byte) · session id (16) · generation (varint) · tag A
 //! (16) · tag B (16). Both tags are truncated HMAC-SHA-256. Tag A covers the prefix and everything before it, under a
-//! key of the server: without that key, no forgery reaches the store. Tag B covers the same bytes and the client id of
-//! the record, under the session's own secret. So making a token takes the key file and the store.
+//! key of the server: without that key, a forged token is refused before the store is read. Tag B covers the same bytes
+//! and the client id of the record, under the session's own secret. So only a holder of both the key file and the store
+//! can make a token.
 
 use std::fmt;
 
@@ -61,8 +62,8 @@ impl fmt::Debug for RefreshToken {
     }
 }
 
-/// The refresh token of one generation: the same at each call. `client` is the client of the session's record. `None`
-/// if the key ring has no such refresh key.
+/// The refresh token of one generation. Each call returns the same token. `client` is the client of the session's
+/// record. `None` if the key ring has no such refresh key.
 pub fn make(
     keys: &RefreshKeys,
     key_id: u8,
@@ -82,14 +83,14 @@ pub fn make(
     Some(RefreshToken(text))
 }
 
-/// A refresh token whose tag A is good: one of our keys made it. Only [`proves`](Authentic::proves) says whether it
-/// belongs to its session.
+/// A refresh token whose tag A is good: one of our keys made it. Only [`proves`](Authentic::proves) decides whether the
+/// token belongs to its session.
 pub struct Authentic {
-    /// The refresh key that made it.
+    /// The id of the refresh key that made the token.
     pub key_id: u8,
-    /// The session that it names.
+    /// The session that the token names.
     pub session: SessionId,
-    /// The generation that it was issued for.
+    /// The generation that the token was issued for.
     pub generation: Generation,
     tag_b: [u8; TAG],
 }
@@ -126,7 +127,7 @@ pub fn authenticate(keys: &RefreshKeys, token: &str) -> Option<Authentic> {
     if text.len() > MAX_BODY.div_ceil(3) * 4 {
         return None;
     }
-    // Strict: no padding, no other alphabet, no left-over bits. Each token has one spelling.
+    // Strict decoding, without padding, other alphabets or left-over bits: each token has only one spelling.
     let body = Zeroizing::new(URL_SAFE_NO_PAD.decode(text).ok()?);
     if !(MIN_BODY..=MAX_BODY).contains(&body.len()) {
         return None;
@@ -141,7 +142,7 @@ pub fn authenticate(keys: &RefreshKeys, token: &str) -> Option<Authentic> {
     are_equal(expected.as_slice(), tag_a).then(|| Authentic { key_id, session, generation, tag_b: *tag_b })
 }
 
-/// The input of both tags. The varint is self-delimiting, so what follows cannot be read as part of it.
+/// The input of both tags. The varint is self-delimiting, so the bytes that follow cannot be read as part of it.
 fn message(key_id: u8, id: SessionId, generation: Generation) -> Zeroizing<Vec<u8>> {
     let mut out = Zeroizing::new(Vec::with_capacity(PREFIX.len() + MAX_BODY));
     out.extend_from_slice(PREFIX.as_bytes());

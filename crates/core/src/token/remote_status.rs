@@ -1,8 +1,9 @@
-//! The status lists of other issuers (draft-ietf-oauth-status-list), as requests read them: has the token's issuer
-//! ended it?
+//! The status lists of other issuers (draft-ietf-oauth-status-list), as requests read them to find out whether the
+//! issuer has ended a token.
 //!
-//! A list is fetched only for a token with a good signature, from under a prefix that the operator named. While it is not
-//! to be had, the last good one counts for a while; then the answer is [`Denial::StatusListUnavailable`], never a refusal.
+//! A list is fetched only for a token with a good signature, from under a prefix that the operator named. While the
+//! list cannot be fetched, the last good list counts for a while; then the answer is [`Denial::StatusListUnavailable`],
+//! never a refusal of the token.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,7 +30,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// The longest wait of a request for a list.
 const WAIT: Duration = Duration::from_secs(5);
 
-/// What a token without a status is.
+/// How a token without a status is judged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MissingStatus {
     /// Good.
@@ -42,13 +43,13 @@ pub enum MissingStatus {
 /// Which lists of an issuer are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusRules {
-    /// The URL of a list begins with one of these.
+    /// The permitted prefixes of a list's URL.
     pub prefixes: Vec<String>,
-    /// The shortest and the longest time for which a list is kept, whatever it says.
+    /// The shortest and the longest time for which a list is kept, whatever `ttl` the list states.
     pub ttl: (Duration, Duration),
-    /// For how long the last good list counts while no other is to be had.
+    /// How long the last good list counts while no newer list can be fetched.
     pub stale_for: Duration,
-    /// What a token without a status is.
+    /// How a token without a status is judged.
     pub missing: MissingStatus,
 }
 
@@ -90,14 +91,14 @@ impl PartialEq for StatusRef {
 }
 
 impl StatusRules {
-    /// May lists be read by these rules?
+    /// Checks that the rules are complete and valid.
     ///
     /// # Errors
-    /// What is wrong.
+    /// The problem of the rules.
     pub fn check(&self) -> Result<(), &'static str> {
         let has_path = |prefix: &str| prefix.split_once("://").is_some_and(|(_, rest)| rest.contains('/'));
         if self.prefixes.is_empty() || !self.prefixes.iter().all(|prefix| has_path(prefix)) {
-            return Err("prefixes must have one, and each a slash behind its host");
+            return Err("prefixes must have at least one entry, each with a slash after its host");
         }
         if self.ttl.0 < Duration::from_secs(1) || self.ttl.0 > self.ttl.1 {
             return Err("ttl must be a shortest time of at least 1s, and a longest one");
@@ -116,7 +117,7 @@ impl StatusRules {
 }
 
 impl RemoteLists {
-    /// The lists that these rules allow. None is known yet.
+    /// The lists that these rules allow, none of which is fetched yet.
     pub fn new(rules: StatusRules) -> Arc<Self> {
         Arc::new(Self { rules, lists: Mutex::default(), wanted: Arc::default() })
     }
@@ -155,13 +156,13 @@ impl RemoteLists {
         Ok(StatusRef { list, index })
     }
 
-    /// The wait for a list that a token named; `None` if no attempt is due.
+    /// A wait for a list that a token named; `None` if the last attempt failed.
     pub(super) fn join(&self, url: &str) -> Option<StatusWait> {
         let list = Arc::clone(self.lists.lock().get(url)?);
         list.is_wanted.store(true, Ordering::Release);
         self.wanted.notify_one();
         let attempts = *list.ended.borrow();
-        // After a failure the next attempt is later than a request waits.
+        // After a failure, the next attempt may come too late for a waiting request.
         (list.failures.load(Ordering::Acquire) == 0).then_some(StatusWait { list, attempts })
     }
 
@@ -182,7 +183,7 @@ impl RemoteLists {
 }
 
 impl RemoteList {
-    /// Its URL.
+    /// The URL of the list.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -204,7 +205,7 @@ impl RemoteList {
         let usable_until = fresh_until.plus(rules.stale_for).min(list.expires);
         self.current.store(Some(Arc::new(list)));
         self.usable_until.store(usable_until.as_millis(), Ordering::Release);
-        // One that expires at once must not be asked for without a pause.
+        // A list that expires at once must not be fetched again without a pause.
         let next = fresh_until.max(now.plus(TRY_AGAIN));
         self.failures.store(0, Ordering::Release);
         self.end(next);
@@ -224,7 +225,7 @@ impl RemoteList {
 }
 
 impl StatusRef {
-    /// Does the list say that the token is good? `wall` is the wall clock.
+    /// Checks that the list declares the token valid. `wall` is the wall clock.
     // Requirements S8, S11, S12.
     pub(crate) fn check(&self, wall: Timestamp) -> Result<(), Denial> {
         if wall.as_millis() >= self.list.usable_until.load(Ordering::Acquire) {
@@ -241,7 +242,8 @@ impl StatusRef {
 }
 
 impl AccessToken {
-    /// Has its issuer not ended it, by the status list that it names? `wall` is the wall clock.
+    /// Checks that the issuer has not ended the token, by the status list that the token names. `wall` is the wall
+    /// clock.
     ///
     /// # Errors
     /// [`Denial::TokenRevoked`], [`Denial::BadClaim`], [`Denial::StatusListUnavailable`].
@@ -266,7 +268,7 @@ impl StatusWait {
     pub async fn ended(self) {
         let mut ended = self.list.ended.subscribe();
         let over = ended.wait_for(|attempts| *attempts > self.attempts);
-        // A list that is late is decided as one that is not to be had.
+        // After a timeout, the list counts as unavailable.
         let _ = tokio::time::timeout(WAIT, over).await;
     }
 }

@@ -1,4 +1,5 @@
-//! The seal of a session's record: a writer to the store who has no key of the gates cannot make an accepted record.
+//! The seal of a session's record: an intruder who can write to the store but has no key of the gates cannot make an
+//! accepted record.
 //!
 //! A seal is a truncated HMAC-SHA-256 over every field that only a gate writes, under a separate key for each refresh
 //! secret, whose id is in the seal. The seal does not cover the fields that a store changes in place:
@@ -16,13 +17,13 @@ const ROOM: usize = 512;
 /// Why a record differs from what a gate wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BrokenSeal {
-    /// It has no seal.
+    /// The record has no seal.
     #[error("it has no seal: no gate of this release wrote it, or another program has changed it")]
     Missing,
     /// The key ring has no refresh secret with this id.
     #[error("its seal is of refresh secret {0}, which this gate does not have: see rotogate keys list --refresh")]
     UnknownKey(u8),
-    /// The seal belongs to another content.
+    /// The seal does not fit the record's content.
     #[error("its seal is for other content: a program without a key of the gates wrote it")]
     Wrong,
 }
@@ -34,10 +35,10 @@ pub fn sealed(keys: &RefreshKeys, mut record: Session) -> Option<Session> {
     Some(record)
 }
 
-/// Did a gate write the record as it is, except for the fields that a store changes in place?
+/// Checks that a gate wrote the record as it is, except for the fields that a store changes in place.
 ///
 /// # Errors
-/// Why no gate did.
+/// The reason why no gate can have written the record.
 pub fn check(keys: &RefreshKeys, record: &Session) -> Result<(), BrokenSeal> {
     let (key, found) = record.seal.parts().ok_or(BrokenSeal::Missing)?;
     let expected = tag(keys, key, record).ok_or(BrokenSeal::UnknownKey(key))?;
@@ -109,7 +110,7 @@ fn other_fields(record: &Session) -> Vec<u8> {
     if let Some(StatusPlace { list, index }) = place {
         fields.some(&[list.to_be_bytes(), index.to_be_bytes()].concat());
     }
-    // The last field. Without it the bytes are those of a session with tokens, which end before it.
+    // The browser's fields come last: a session with tokens has none of them, so its bytes end here.
     if let Some(BrowserBinding { key, digest, at_provider, device }) = browser.as_deref() {
         fields.0.extend([*key, u8::from(*at_provider)]);
         fields.some(digest);
@@ -124,7 +125,7 @@ fn other_fields(record: &Session) -> Vec<u8> {
     fields.0
 }
 
-/// Fields of variable length, each preceded by its length, so that no two lists have the same bytes.
+/// Fields of variable length, each preceded by its length, so that two different lists never have the same bytes.
 struct Fields(Vec<u8>);
 
 impl Fields {
@@ -133,7 +134,7 @@ impl Fields {
         self.0.extend_from_slice(field);
     }
 
-    /// An optional field. No field is as long as the marker of a missing one.
+    /// An optional field. No field is as long as the length `u64::MAX`, which marks a missing field.
     fn maybe(&mut self, field: Option<&[u8]>) {
         match field {
             Some(field) => self.some(field),
@@ -155,7 +156,7 @@ mod tests {
 
     type Forgery = fn(&mut Session);
 
-    /// A change of each sealed field, and of each byte that could move from one field to the next.
+    /// Changes of each sealed field, and of bytes that could move from one field to the next.
     fn forgeries() -> Vec<(&'static str, Forgery)> {
         fn bind(record: &mut Session) {
             record.bound_to = Some(KeyThumbprint::from_bytes([7; 32]));
@@ -215,7 +216,7 @@ mod tests {
             assert_ne!(forged, record, "{what}");
             assert_eq!(check(keys, &forged), Err(BrokenSeal::Wrong), "{what}");
         }
-        // A binding cannot be removed either.
+        // A forger cannot remove a binding either.
         let mut bound = conformance::session("alice", 1, AT);
         bound.bound_to = Some(KeyThumbprint::from_bytes([7; 32]));
         let bound = sealed(keys, bound).unwrap();

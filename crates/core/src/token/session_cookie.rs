@@ -1,9 +1,9 @@
 //! The cookie of a browser session: the whole credential of a browser that never sees a token.
 //!
 //! Its value is `rc1_` and, in base64url without padding: key id (1 byte) · session id (16) · random secret (32) · tag
-//! (16). The tag is a truncated HMAC-SHA-256 over everything before it, under a key of the server: without that key, no
-//! forgery reaches the store. The record of the session has a keyed digest of session id and secret, so neither a reader
-//! of the store nor a holder of the keys can make the cookie of a session.
+//! (16). The tag is a truncated HMAC-SHA-256 over everything before it, under a key of the server: without that key, a
+//! forged cookie is refused before the store is read. The record of the session has a keyed digest of session id and
+//! secret, so neither a reader of the store nor a holder of the keys can make the cookie of a session.
 
 use std::fmt;
 
@@ -19,9 +19,9 @@ use crate::denial::Denial;
 use crate::random::{NoRandomness, are_equal, random};
 use crate::session::{BrowserBinding, SessionId};
 
-/// The name of the cookie. A browser takes it only with `Secure`, `Path=/` and no `Domain`.
+/// The name of the cookie. A browser accepts a cookie of this name only with `Secure`, `Path=/` and no `Domain`.
 pub const NAME: &str = "__Host-Http-rg";
-/// The names of the cookies of [logins under way](super::login_cookie) begin so.
+/// The prefix of the names of [cookies of logins under way](super::login_cookie).
 pub const LOGIN_NAME: &str = "__Host-Http-rg-tx-";
 /// The prefix of every value, so that secret scanners find leaks.
 pub const PREFIX: &str = "rc1_";
@@ -35,7 +35,8 @@ const FIXED: usize = 1 + 16;
 const SIGNED: usize = FIXED + SECRET;
 const BODY: usize = SIGNED + TAG;
 
-/// Is it the name of a cookie that the gate keeps to itself? In any letter case, as upstreams may read it.
+/// Is this the name of a cookie that the gate does not pass to upstreams? Compared without letter case, because
+/// upstreams may compare so.
 pub fn is_of_browser(name: &[u8]) -> bool {
     let begin = name.get(..LOGIN_NAME.len());
     name.eq_ignore_ascii_case(NAME.as_bytes())
@@ -46,7 +47,7 @@ pub fn is_of_browser(name: &[u8]) -> bool {
 /// The one session cookie of a request.
 ///
 /// # Errors
-/// [`Denial::TwoCredentials`] for two of them.
+/// [`Denial::TwoCredentials`] if the request has two session cookies.
 // Requirement B17.
 pub fn session_cookie(headers: &HeaderMap) -> Result<Option<&[u8]>, Denial> {
     let mut found = credential::cookies(headers, NAME);
@@ -56,8 +57,8 @@ pub fn session_cookie(headers: &HeaderMap) -> Result<Option<&[u8]>, Denial> {
     }
 }
 
-/// A session cookie whose tag is good: one of our keys made it. Only [`proves`](Self::proves) says whether it belongs to
-/// its session. Does not print; zeroised when dropped.
+/// A session cookie whose tag is good: one of our keys made it. Only [`proves`](Self::proves) decides whether the
+/// cookie belongs to its session. Does not print; zeroised when dropped.
 pub struct SessionCookie {
     body: Zeroizing<[u8; BODY]>,
 }
@@ -89,13 +90,13 @@ impl SessionCookie {
     }
 
     /// Reads a value and checks its tag, without a store. `None` for every text that no key of ours made: garbage, an
-    /// edited, truncated or extended value, or one of a removed key.
+    /// edited, truncated or extended value, or a cookie of a removed key.
     // Requirement B3.
     pub fn authenticate(keys: &RefreshKeys, value: &str) -> Option<Self> {
         if value.len() != LENGTH {
             return None;
         }
-        // Strict: no padding, no other alphabet, no left-over bits. Each cookie has one spelling.
+        // Strict decoding, without padding, other alphabets or left-over bits: each cookie has only one spelling.
         let mut decoded = URL_SAFE_NO_PAD.decode(value.strip_prefix(PREFIX)?).ok()?;
         let body: Option<[u8; BODY]> = decoded.as_slice().try_into().ok();
         decoded.zeroize();
@@ -105,12 +106,12 @@ impl SessionCookie {
         are_equal(expected.as_slice(), tag).then_some(cookie)
     }
 
-    /// The refresh secret that made it.
+    /// The id of the refresh secret that made the cookie.
     pub fn key(&self) -> u8 {
         self.body.first().copied().unwrap_or_default()
     }
 
-    /// The session that it names.
+    /// The session that the cookie names.
     pub fn session(&self) -> SessionId {
         let id = self.body.get(1..FIXED).and_then(|id| id.try_into().ok());
         SessionId::from_bytes(id.unwrap_or_default())
@@ -124,18 +125,19 @@ impl SessionCookie {
         value
     }
 
-    /// What the session's record has of the cookie; `None` if the key ring lost its key.
+    /// The part of the cookie that the session's record keeps; `None` if the key ring no longer has the cookie's key.
     pub fn binding(&self, keys: &RefreshKeys) -> Option<BrowserBinding> {
         Some(BrowserBinding { key: self.key(), digest: self.digest(keys)?, at_provider: false, device: None })
     }
 
-    /// Was it made for the session with this record? The comparison takes constant time.
+    /// Was the cookie made for the session with this record? The comparison takes constant time.
     // Requirement B4.
     pub fn proves(&self, keys: &RefreshKeys, binding: &BrowserBinding) -> bool {
         self.key() == binding.key && self.digest(keys).is_some_and(|digest| are_equal(&digest, &binding.digest))
     }
 
-    /// What seals the provider's tokens of the session; `None` if the key ring lost its key.
+    /// The secret that seals the provider's tokens of the session; `None` if the key ring no longer has the cookie's
+    /// key.
     // Requirement B5.
     #[cfg(feature = "relay")]
     pub fn vault(&self, keys: &RefreshKeys) -> Option<VaultSecret> {
@@ -150,7 +152,8 @@ impl SessionCookie {
     }
 }
 
-/// What seals the provider's tokens of a session. It needs the cookie: store and keys do not make it. Does not print.
+/// The secret that seals the provider's tokens of a session. It is derived from the cookie: the store and the keys do
+/// not suffice to make it. Does not print.
 ///
 /// ```text
 /// id     = HMAC(K_vault[kid], "id" ‖ sid)
@@ -160,7 +163,7 @@ impl SessionCookie {
 pub struct VaultSecret {
     /// The key of the row in the store.
     pub id: [u8; 32],
-    /// From which the key of the seal is derived.
+    /// The secret from which the key of the seal is derived.
     pub secret: Zeroizing<[u8; 32]>,
 }
 
@@ -250,7 +253,7 @@ mod tests {
         let binding = one.binding(&keys).unwrap();
         assert!(one.proves(&keys, &binding) && !other.proves(&keys, &binding));
         assert!(!one.proves(&keys, &BrowserBinding { key: 2, ..binding.clone() }));
-        // Key and record, without the cookie's secret: what they can make is another cookie.
+        // With the key and the record, but without the cookie's secret, only a different cookie can be made.
         let mut body = *other.body;
         body[FIXED..SIGNED].copy_from_slice(&binding.digest);
         let tag = keys.cookie_tag(1, &body[..SIGNED]).unwrap();
@@ -270,11 +273,11 @@ mod tests {
         let again = SessionCookie::authenticate(&keys, &cookie.value()).unwrap().vault(&keys).unwrap();
         assert_eq!((vault.id, &vault.secret), (again.id, &again.secret));
         assert_eq!(format!("{vault:?}"), "VaultSecret(…)");
-        // Another cookie of the session finds the row, and does not open it.
+        // Another cookie of the session finds the row, but cannot open it.
         let other = make(1).vault(&keys).unwrap();
         assert!(other.id == vault.id && other.secret != vault.secret);
         assert_ne!(make(2).vault(&keys).unwrap().id, vault.id);
-        // What the record has of the cookie is none of it.
+        // The digest in the record equals no part of the vault's secret.
         let binding = cookie.binding(&keys).unwrap();
         assert!(binding.digest != *vault.secret && binding.digest != vault.id);
         let foreign = RefreshKeys::new(2, &[(2, RefreshSecret::generate().unwrap())]).unwrap();

@@ -13,7 +13,7 @@ use crate::session::StatusPlace;
 
 /// The most bytes of an inflated list.
 pub const MAX_INFLATED: usize = 8 << 20;
-/// The claim `status`: where verifiers elsewhere read whether the session of a token has ended.
+/// The claim `status`: the place where other verifiers read whether the token's session has ended.
 #[derive(Clone, Copy, Debug)]
 pub struct StatusClaim<'a> {
     /// The URL of all lists.
@@ -41,7 +41,7 @@ impl Serialize for StatusClaim<'_> {
 pub struct StatusListClaims<'a> {
     /// When the list expires, in seconds.
     pub exp: u64,
-    /// When it was made, in seconds.
+    /// When the list was made, in seconds.
     pub iat: u64,
     /// Our issuer.
     pub iss: &'a str,
@@ -49,7 +49,7 @@ pub struct StatusListClaims<'a> {
     pub status_list: CompressedList,
     /// The URL of the list.
     pub sub: &'a str,
-    /// For how long it may be kept, in seconds.
+    /// For how long a verifier may cache the list, in seconds.
     pub ttl: u64,
 }
 
@@ -61,10 +61,10 @@ pub struct CompressedList {
 }
 
 impl CompressedList {
-    /// The list of these bits: the first one is the lowest bit of the first byte.
+    /// The list of these bits, beginning with the lowest bit of the first byte.
     ///
     /// # Errors
-    /// None in memory.
+    /// The compression fails, which does not happen in memory.
     pub fn new(bits: &[u8]) -> std::io::Result<Self> {
         Ok(Self { bits: 1, lst: URL_SAFE_NO_PAD.encode(zlib::compress(bits)?) })
     }
@@ -79,7 +79,8 @@ pub fn sign(key: &SigningKey, claims: &StatusListClaims<'_>) -> Result<Zeroizing
     signed(key, key.status_header(), &payload)
 }
 
-/// The time from which a list counts that is made now: gates that share their keys give equal bytes within `ttl`.
+/// The `iat` of a list that is made now, rounded down to a multiple of `ttl`, so that gates that share their keys make
+/// equal bytes.
 pub fn made_at(now: Timestamp, ttl: u64) -> u64 {
     now.as_secs() - now.as_secs() % ttl.max(1)
 }
@@ -87,7 +88,7 @@ pub fn made_at(now: Timestamp, ttl: u64) -> u64 {
 /// The bytes of `lst`.
 ///
 /// # Errors
-/// What is wrong with the text.
+/// The problem of the text.
 pub fn inflated(lst: &str) -> Result<Vec<u8>, &'static str> {
     let compressed = URL_SAFE_NO_PAD.decode(lst).map_err(|_| "lst is not base64url")?;
     zlib::decompress(&compressed)

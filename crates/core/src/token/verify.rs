@@ -89,9 +89,9 @@ pub use user_name::{UserName, UserNameForm};
 pub(crate) enum TokenRefusal {
     /// The token was refused before its signature was checked.
     Unchecked(Denial),
-    /// Its signature is bad.
+    /// The signature of the token is bad.
     Forged,
-    /// The signature is good, but the token is refused.
+    /// The signature is good, but another rule refuses the token.
     Authentic(Denial),
 }
 
@@ -110,13 +110,13 @@ impl From<Denial> for TokenRefusal {
     }
 }
 
-/// A token to verify, with what its caller has made of it already.
+/// A token to verify, with the parts that the caller has prepared already.
 #[derive(Clone, Copy)]
 pub(crate) struct TokenToVerify<'a> {
     pub(crate) text: &'a str,
-    /// The text as a cache keeps it. A copy is made of the text of a good token without it.
+    /// The text as a shared allocation, if a cache has made one. Without it, a good token's text is copied.
     pub(crate) kept: Option<&'a Arc<str>>,
-    /// Its claims, if they were read.
+    /// The token's claims, if the caller has read them.
     pub(crate) claims: Option<&'a Members<'a>>,
 }
 
@@ -138,7 +138,7 @@ pub struct Verifier {
     told_claims: Box<[AtomicU8]>,
     /// For each issuer, the identity of its rules and keys.
     ids: Box<[RulesId]>,
-    /// For each issuer, the data that its tokens share.
+    /// For each issuer, the data that all its tokens share.
     of_tokens: Box<[Arc<TokenIssuer>]>,
     signature_times: Arc<SignatureTimes>,
 }
@@ -161,7 +161,7 @@ impl RulesId {
         NEXT.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Do both have the same rules, whatever the keys?
+    /// Do both have the same rules? The keys may differ.
     pub(crate) fn has_rules_of(self, other: Self) -> bool {
         self.rules == other.rules
     }
@@ -183,7 +183,7 @@ impl Verifier {
         Ok(Self { issuers, by_issuer, told, told_claims, ids, of_tokens, signature_times })
     }
 
-    /// A verifier of the same rules, to [follow](Self::following) this one.
+    /// A verifier with the same rules, to replace this one by [`following`](Self::following).
     pub(crate) fn duplicate(&self) -> Self {
         let told_claims = self.told_claims.iter().map(|_| AtomicU8::new(0)).collect();
         Self {
@@ -228,7 +228,7 @@ impl Verifier {
         self
     }
 
-    /// The identity of an issuer's rules.
+    /// The identity of an issuer's rules and keys.
     pub(crate) fn id_of(&self, issuer: &str) -> Option<RulesId> {
         self.ids.get(*self.by_issuer.get(issuer)?).copied()
     }
@@ -243,16 +243,16 @@ impl Verifier {
         self.found(issuer).map(|(rules, _)| rules)
     }
 
-    /// The rules for the tokens of `issuer`, with the data that its tokens share.
+    /// The rules for the tokens of `issuer`, and the data that these tokens share.
     fn found(&self, issuer: &str) -> Option<(&IssuerRules, &Arc<TokenIssuer>)> {
         let place = *self.by_issuer.get(issuer)?;
         self.issuers.get(place).zip(self.of_tokens.get(place))
     }
 
-    /// Verifies what does not depend on the request. The caller must judge audience, scopes and revocation.
+    /// Checks all rules that do not depend on the request. The caller must judge audience, scopes and revocation.
     ///
     /// # Errors
-    /// The rule that refuses the token. The denial contains no part of the token.
+    /// The denial of the rule that refuses the token. It contains no part of the token.
     pub fn verify(&self, token: &str, engine_now: Timestamp, wall_now: Timestamp) -> Result<AccessToken, Denial> {
         self.verify_expired(token, engine_now, wall_now, Duration::ZERO).map_err(TokenRefusal::into_denial)
     }
@@ -261,7 +261,7 @@ impl Verifier {
     /// protocols that exchange an expired access token together with its refresh token.
     ///
     /// # Errors
-    /// As [`Self::verify`], with how far the verification got.
+    /// As [`Self::verify`]. The error also tells whether the signature was checked.
     pub(crate) fn verify_expired(
         &self,
         token: &str,
@@ -340,7 +340,7 @@ impl Verifier {
         let judged = judge::claims(token, claims, (rules, of_tokens), source, times?);
         if O::HAS_EFFECTS {
             self.note(rules, judged).map_err(|denial| match denial {
-                // The token was not judged to its end.
+                // An unavailable status list is no verdict about the token.
                 Denial::StatusListUnavailable(_) => TokenRefusal::Unchecked(denial),
                 decided => TokenRefusal::Authentic(decided),
             })
@@ -366,7 +366,8 @@ impl Verifier {
         }
     }
 
-    /// The mapped claim that refuses a token whose key is known, for an explanation. The signature is not checked.
+    /// The mapped claim for which a token with a known key is refused, for an explanation. The signature is not
+    /// checked.
     pub fn refused_claim(&self, token: &str, engine_now: Timestamp) -> Option<String> {
         let parts = shape::TokenParts::split(token).ok()?;
         let header = shape::JoseHeader::read(parts.header).ok()?;
@@ -380,8 +381,8 @@ impl Verifier {
         judged.err()?.claim.map(|(claim, _)| claim.to_string())
     }
 
-    /// Refuses a token with a wrong type. The first genuine one of another issuer is reported, because the rules may be
-    /// wrong, and not the token.
+    /// Refuses a token with a wrong type. The first genuine token with a wrong type is reported, because the configured
+    /// rules may be wrong instead of the token.
     fn wrong_type<O: Observer>(
         &self,
         rules: &IssuerRules,
@@ -395,7 +396,7 @@ impl Verifier {
             return TokenRefusal::Forged;
         }
         if O::HAS_EFFECTS && !self.told.swap(true, Ordering::Relaxed) {
-            // The type comes from outside, although its issuer has signed it.
+            // The type is escaped and truncated, because it comes from outside, although the issuer has signed it.
             let typ: String = typ.unwrap_or_default().chars().take(64).flat_map(char::escape_default).collect();
             tracing::warn!(
                 issuer = &*rules.issuer,
@@ -411,14 +412,14 @@ impl Verifier {
     /// costs anything.
     ///
     /// # Errors
-    /// The text is no token, or not of one of our issuers.
+    /// The text is not a token, or its issuer is not configured.
     pub(crate) fn claimed(&self, token: &str) -> Result<&IssuerRules, Denial> {
         let payload = payload_of(token)?;
         let claims = Members::read(&payload).map_err(Denial::MalformedToken)?;
         self.claimed_in(&claims).map(|(rules, _)| rules)
     }
 
-    /// [`Self::claimed`] for claims that were read, with the data that the issuer's tokens share.
+    /// [`Self::claimed`] for claims that are read already. Also returns the data that the issuer's tokens share.
     pub(crate) fn claimed_in(&self, claims: &Members<'_>) -> Result<(&IssuerRules, &Arc<TokenIssuer>), Denial> {
         let issuer = claims.get("iss").and_then(Member::as_text).ok_or(Denial::BadClaim("iss must be a string"))?;
         self.found(issuer).ok_or(Denial::UnknownIssuer)
@@ -465,7 +466,7 @@ impl Verifier {
 }
 
 /// Logs the mapped claim that refused a genuine token. The first refusal of each issuer and kind (a bit in `told`) is a
-/// warning, because the mapping may be wrong, and not the token.
+/// warning, because the configured mapping may be wrong instead of the token.
 fn name_claim(rules: &IssuerRules, refused: RefusedClaim<'_>, told: Option<&AtomicU8>) -> Denial {
     let RefusedClaim { denial, claim } = refused;
     let Some((claim, kind)) = claim.filter(|_| !rules.ours) else { return denial };

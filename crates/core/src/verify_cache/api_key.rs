@@ -1,5 +1,5 @@
-//! API keys: as with a session cookie, the cache has a verified token under the bytes of the key, and a hit costs what a
-//! token's costs. On a miss the checksum is tested, which needs no store; then the request waits for
+//! API keys: as with a session cookie, the cache has a verified token under the bytes of the key, and a hit costs as
+//! much as a token's hit. On a miss the checksum is tested, which needs no store; then the request waits for
 //! [`TokenChecker::load_key`], which reads the record and its owner.
 
 use std::net::IpAddr;
@@ -18,7 +18,7 @@ use crate::session::SessionId;
 use crate::token::claims::LoginClaims;
 use crate::token::observer::Observer;
 
-/// Every key that is not good is refused alike.
+/// All bad keys get the same refusal.
 const REVOKED: Denial = Denial::ApiKeyRefused("it was revoked, or all keys of its owner were");
 const NETWORK: Denial = Denial::ApiKeyRefused("it is not good from this address");
 
@@ -30,7 +30,7 @@ impl TokenChecker {
         self.key_prefix.as_ref().is_some_and(begins)
     }
 
-    /// Checks an API key. `address`: where the request comes from.
+    /// Checks an API key. `address` returns the client's address.
     ///
     /// # Errors
     /// [`Denial::ApiKeyUnavailable`] for a key whose record must be read first; [`Denial::ApiKeyRefused`];
@@ -49,7 +49,7 @@ impl TokenChecker {
         });
         match checked {
             Ok(known) if O::HAS_EFFECTS => Ok(known),
-            // It is good. An observer hears of each rule.
+            // The key is good. The rules are judged again, so that an observer without effects gets each result.
             Ok(known) => self.check_now(known, observer),
             Err(denial) => observer.read(Rule::from_denial(denial), Err(denial)),
         }
@@ -87,7 +87,7 @@ impl TokenChecker {
         Err(Denial::ApiKeyUnavailable(TRY_AGAIN))
     }
 
-    /// A key in the caches whose record need not be read again.
+    /// A key in the caches whose record need not be read again yet.
     fn known_key<O: Observer>(&self, keys: &KeySet, text: &str) -> Result<Option<Arc<Verified>>, Denial> {
         let at_hand = if O::HAS_EFFECTS { front::find(keys.id, text.as_bytes()) } else { None };
         if let Some(known) = at_hand
@@ -105,7 +105,7 @@ impl TokenChecker {
         Ok(shared)
     }
 
-    /// The key, if nothing ended it; `None` if its record is to be read again.
+    /// The key, if nothing ended it; `None` if its record must be read again.
     // Requirement K4.
     fn if_good_key(&self, known: Arc<Verified>) -> Result<Option<Arc<Verified>>, Denial> {
         if known.api_key().is_none_or(|key| key.read_again <= self.clock.now()) {
@@ -119,7 +119,7 @@ impl TokenChecker {
         }
     }
 
-    /// The token that stands for a key: from the cache, if another request has read its record meanwhile.
+    /// The token that represents a key: from the cache, if another request has read the key's record meanwhile.
     ///
     /// # Errors
     /// As [`ApiKeys::read`].
@@ -142,7 +142,8 @@ impl TokenChecker {
                 keys.cache.insert(keys.key(text).owned(), Arc::clone(&verified));
                 Ok(verified)
             }
-            // An owner may be back tomorrow; the others are not good for ever.
+            // A refusal because of the owner is not remembered, because the owner may be enabled again. All other
+            // refusals are final.
             Err(Error::Denied(denial @ Denial::ApiKeyRefused(_))) if !ApiKeys::is_of_owner(denial) => {
                 keys.refused.insert(keys.key(text).owned(), RefusedToken { denial, token: None });
                 Err(denial.into())
@@ -151,7 +152,7 @@ impl TokenChecker {
         }
     }
 
-    /// What [`load_key`](Self::load_key) would find, for an explanation: nothing is cached.
+    /// The result of [`load_key`](Self::load_key), for an explanation: nothing is cached.
     ///
     /// # Errors
     /// As [`ApiKeys::read`].
@@ -165,7 +166,7 @@ impl TokenChecker {
         self.verify_key(&self.keys.load(), text, api_keys.read(engine, text, clients).await?)
     }
 
-    /// Verifies the token that stands for a key, as every other.
+    /// Verifies the token that represents a key, like every other token.
     fn verify_key(&self, keys: &KeySet, text: &Arc<str>, read: ReadKey) -> Result<Arc<Verified>, Error> {
         let ReadKey { access_token, key, read_again } = read;
         let now = self.clock.now();

@@ -1,7 +1,7 @@
 //! The assertions about a verified token's caller, cached with the token: one for each audience.
 //!
-//! A hit copies an assertion that is ready to send. After half of its lifetime, one request orders a new one, which is
-//! signed in the background, and the others meanwhile use the old one.
+//! A hit copies a finished assertion. After half of its lifetime, one request orders a new assertion, which is signed
+//! in the background, while the other requests use the old one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +26,7 @@ pub struct AssertionHeader {
     pub ttl: Duration,
 }
 
-/// The most cached assertions of one token, each of up to 2 KiB. A further one evicts the oldest.
+/// The most cached assertions of one token, each of up to 2 KiB. A further assertion evicts the oldest.
 const MAX_KEPT: usize = 4;
 /// The delay before a retry, if an assertion could not be signed.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
@@ -42,7 +42,7 @@ pub(super) struct Assertions {
 struct CachedAssertion {
     audience: Arc<str>,
     value: HeaderValue,
-    /// The generation of the keys that signed it.
+    /// The generation of the keys that signed the assertion.
     generation: u64,
     renew_from: Timestamp,
     expires: Timestamp,
@@ -111,7 +111,7 @@ impl Verified {
     fn order(self: &Arc<Self>, engine: &Arc<Engine>, audience: &Arc<str>) {
         let (caller, engine, audience) = (Arc::clone(self), Arc::clone(engine), Arc::clone(audience));
         let renew = move || {
-            // If it fails, the failure is logged once the old one has expired and a request needs a new one.
+            // If it fails, the failure is logged once the old assertion has expired and a request needs a new one.
             let _ = caller.sign(&engine, &audience, true);
         };
         match tokio::runtime::Handle::try_current() {
@@ -125,8 +125,8 @@ impl Verified {
         let unavailable = Denial::AssertionUnavailable(TRY_AGAIN);
         let Some((header, assertions)) = self.assertions() else { return Err(unavailable) };
         let _one_at_once = assertions.signing.lock();
-        // Read the generation first: if the keys are replaced meanwhile, this assertion counts as old, and never an
-        // assertion by a removed key as new.
+        // Read the generation first: if the keys are replaced meanwhile, this assertion counts as old, and an assertion
+        // by a removed key never counts as new.
         let generation = engine.keys_generation();
         let now = engine.clock().now();
         if let Some(kept) = assertions.find(audience, generation).filter(|kept| !anew && now < kept.expires) {

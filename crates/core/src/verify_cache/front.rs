@@ -3,8 +3,8 @@
 //! every hit.
 //!
 //! A token has one slot, chosen by the end of its signature, which a client cannot choose for a valid token. A new
-//! token evicts the one in its slot. When the tokens take more memory than the bound, others are evicted in turn. A
-//! token is found only by all of its bytes, and only for the keys that verified it.
+//! token evicts the token in its slot. When the tokens take more memory than the bound, the slots are emptied in turn.
+//! A token is found only by all of its bytes, and only for the keys that verified it.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::Verified;
 
 /// The number of slots of a thread.
 const SLOTS: usize = 4096;
-/// The unit of memory accounting, rounded up.
+/// The unit of memory accounting, to which sizes are rounded up.
 const UNIT_BYTES: u32 = 256;
 /// The most memory of a thread's tokens, 8 MiB: 4096 tokens of usual size fit.
 const MAX_UNITS: usize = (8 << 20) / UNIT_BYTES as usize;
@@ -36,13 +36,14 @@ struct Front {
 struct Slot {
     set: SetId,
     found: u8,
-    /// A part of the token's hash. It is in the slot, because the token itself is seldom in the processor's cache.
+    /// A part of the token's hash. The tag is kept in the slot, because the token itself is seldom in the processor's
+    /// cache.
     tag: u8,
     units: u16,
     verified: Arc<Verified>,
 }
 
-/// The identity of a key set. No two sets of a process have the same.
+/// The identity of a key set, unique within the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SetId(pub(super) u32);
 
@@ -54,8 +55,8 @@ impl SetId {
     }
 }
 
-/// The token, if this thread has it. Now and then it returns `None` all the same, so that the look-up reaches the
-/// shared cache.
+/// The token, if this thread has it. From time to time this returns `None` although the token is cached, so that the
+/// look-up reaches the shared cache.
 pub(super) fn find(set: SetId, token: &[u8]) -> Option<Arc<Verified>> {
     FRONT.with(|front| {
         let mut front = front.try_borrow_mut().ok()?;

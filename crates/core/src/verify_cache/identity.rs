@@ -47,7 +47,7 @@ pub enum IdentityField {
     Session,
     /// `iss`.
     Issuer,
-    /// The roles, joined by commas; absent if the issuer left some out.
+    /// The roles, joined by commas; absent if the issuer left roles out.
     Roles,
     /// Another claim, if it is a string, a number or a boolean.
     Claim(Box<str>),
@@ -59,7 +59,7 @@ impl IdentityHeaders {
         self.headers.iter().map(|(name, _)| name).chain(self.assertion.as_ref().map(|assertion| &assertion.name))
     }
 
-    /// The value of each header whose field the token has.
+    /// The values of the headers whose fields the token has.
     pub(super) fn values(&self, token: &AccessToken) -> IdentityValues {
         let asks_claims = self.headers.iter().any(|(_, field)| matches!(field, IdentityField::Claim(_)));
         let others = if asks_claims { token.claims() } else { serde_json::Map::new() };
@@ -76,7 +76,7 @@ impl IdentityHeaders {
                     return None;
                 }
                 IdentityField::Roles => return Some(IdentityText::List(token.roles().names())),
-                // The scope as this gate grants it, not as another issuer writes it.
+                // The header has the scope that this gate grants, not the scope as the issuer wrote it.
                 IdentityField::Claim(name) if **name == *"scope" || token.issued_by.mapping.has_scope_in(name) => {
                     token.scope.as_str().into()
                 }
@@ -98,7 +98,7 @@ impl IdentityHeaders {
     }
 }
 
-/// The most identity headers of a gate, besides that of the assertion.
+/// The most identity headers of a gate, besides the assertion header.
 pub const MAX_IDENTITY_HEADERS: usize = 64;
 
 /// The values that one token has for the gate's identity headers.
@@ -109,7 +109,7 @@ pub(super) struct IdentityValues {
 }
 
 impl IdentityValues {
-    /// The values with their names, ready to send.
+    /// The header names with their values.
     pub(super) fn named<'a>(
         &'a self,
         headers: &'a IdentityHeaders,

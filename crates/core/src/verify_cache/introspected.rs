@@ -47,14 +47,14 @@ const UNSEEN: Rate = Rate::new(200, Duration::from_millis(5));
 const UNSEEN_KEPT: u32 = UNSEEN.burst.get() / 4;
 /// The most concurrent questions to one issuer.
 const MAX_FLIGHTS: usize = 256;
-/// How many of them may be about tokens that were never good.
+/// How many of these questions may be about tokens that were never good.
 const MAX_UNSEEN_FLIGHTS: usize = 192;
-/// How many of these are reserved for known callers.
+/// How many of the questions about unseen tokens are reserved for known callers.
 const UNSEEN_FLIGHTS_KEPT: usize = MAX_UNSEEN_FLIGHTS / 4;
 /// The longest duration of one question. The introspector has a shorter bound of its own.
 const MAX_WAIT: Duration = Duration::from_secs(30);
-/// How long a token is remembered after its response is no longer valid: it counts as seen, and long connections may
-/// use it.
+/// How long a token is remembered after its response is no longer valid: meanwhile it counts as seen, and long
+/// connections may use it.
 const REMEMBERED: Duration = Duration::from_secs(600);
 /// After a fault, or a question in the background, the issuer is not asked again about a known token for this long.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -94,15 +94,15 @@ struct SeenToken {
     verified: Arc<Verified>,
     /// Set if the issuer's last answer is that the token is not active, or not good.
     ended: Option<Denial>,
-    /// From this time on a request has the issuer asked in the background.
+    /// From this time on, a request causes a question to the issuer in the background.
     renew_from: Timestamp,
     /// The response is valid until this time.
     fresh_until: Timestamp,
     /// The response is valid until this time while the issuer does not answer.
     stale_until: Timestamp,
-    /// No question in the background before this time, in milliseconds.
+    /// The earliest time of the next question in the background, in milliseconds.
     asked_next: AtomicU64,
-    /// After a fault, no question at all before this time, in milliseconds.
+    /// After a fault, the earliest time of any question, in milliseconds.
     paused_until: AtomicU64,
 }
 
@@ -113,7 +113,7 @@ struct InactiveToken {
     until: Timestamp,
 }
 
-/// The denial if nothing was decided.
+/// The denial for a token about which nothing was decided.
 fn unavailable(retry_after: Option<Duration>) -> Denial {
     Denial::IntrospectionUnavailable(retry_after.unwrap_or(PAUSE).max(PAUSE))
 }
@@ -171,7 +171,7 @@ impl IntrospectedTokens {
         }))
     }
 
-    /// Are these the tokens of an issuer with these rules? Its keys do not matter.
+    /// Are these the tokens of an issuer with these rules? The issuer's keys may differ.
     pub(super) fn are_of(&self, rules: &IssuerRules) -> bool {
         self.responses.rules().equals(&rules.without_keys())
     }
@@ -223,8 +223,8 @@ impl IntrospectedTokens {
         Some(Err(refused.denial))
     }
 
-    /// Begins to ask about an unknown token. With `cache = 0` each request asks for itself, in [`Self::wait`].
-    /// `is_known`: the caller's address presented good tokens lately.
+    /// Begins to ask about an unknown token. With `cache = 0` each request asks separately, in [`Self::wait`].
+    /// `is_known` tells whether the caller's address presented good tokens lately.
     ///
     /// # Errors
     /// Always an error: [`Denial::IntrospectionUnavailable`], or [`Denial::RateLimited`] for a token that was never
@@ -246,7 +246,7 @@ impl IntrospectedTokens {
         entry::<O, _, _, _, _>(&self.seen, token).is_some_and(|seen| seen.ended.is_none())
     }
 
-    /// A request's wait for the answer about this token; `None` if too many questions are running, or the last one
+    /// A request's wait for the answer about this token; `None` if too many questions are running, or the last question
     /// failed a moment ago.
     pub(super) fn wait(self: &Arc<Self>, token: &str, is_known: bool) -> Option<IntrospectionWait> {
         let flight = if self.introspection.cache.is_zero() {
@@ -267,7 +267,7 @@ impl IntrospectedTokens {
         let is_ours = now.as_millis() >= next
             && seen.asked_next.compare_exchange(next, later, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if is_ours {
-            // Without a free slot the next request tries again.
+            // If no slot is free, the next request tries again.
             drop(self.ask(token, true));
         }
     }
@@ -283,7 +283,8 @@ impl IntrospectedTokens {
         }
         match self.flights.entry(id) {
             dashmap::Entry::Occupied(flight) => Ok(flight.get().clone()),
-            // A question removes its entry when it ends, which needs this lock.
+            // The entry is inserted under the lock that the question needs to remove it, so the question cannot end
+            // before.
             dashmap::Entry::Vacant(place) => Ok(place.insert(self.depart(token, id, true, is_known)?).clone()),
         }
     }
@@ -439,7 +440,7 @@ impl IntrospectedTokens {
         let now = self.clock.now();
         let token = &verified.token.text;
         let seen = self.seen.get(&**token).unwrap_or_else(|| {
-            // The token was evicted: its time begins anew, and the issuer is asked at once.
+            // The token was evicted: its times restart, and the issuer is asked at once.
             let seen = Arc::new(SeenToken {
                 verified: Arc::clone(verified),
                 ended: None,

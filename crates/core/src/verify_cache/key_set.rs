@@ -64,7 +64,7 @@ pub(super) enum AskedAbout {
 
 impl KeySet {
     /// The set that replaces `old`. The tokens of issuers whose rules and keys stay the same are taken over;
-    /// introspected ones even if the keys differ. No token is taken over if the shared data differ.
+    /// introspected tokens are taken over even if the keys differ. No token is taken over if the shared data differ.
     pub(super) fn new(
         verifier: Verifier,
         clock: &Arc<EngineClock>,
@@ -82,7 +82,8 @@ impl KeySet {
         let kept = old.filter(|old| old.verifier.ids().iter().any(|id| ids.contains(id)));
         let cache = kept.map(|old| old.cache.clone()).unwrap_or_else(|| Self::cache(clock, capacity));
         if kept.is_some() {
-            // Frees their memory. Requests that run meanwhile may add others, so each hit is checked, too.
+            // This frees the memory of outdated tokens. Running requests may still add such tokens, so each hit is
+            // checked, too.
             let over = cache.iter().filter(|(_, verified)| !ids.contains(&verified.rules));
             over.for_each(|(key, _)| cache.invalidate(&*key));
         }
@@ -139,7 +140,7 @@ impl KeySet {
         self.introspected.iter().find(|tokens| *tokens.rules().issuer == *issuer)
     }
 
-    /// The tokens to which this one belongs, if its issuer must be asked, and its signature is not enough.
+    /// The introspected tokens of this token's issuer, if the issuer must be asked because the signature is not enough.
     pub(super) fn introspecting(
         &self,
         token: &str,

@@ -1,11 +1,12 @@
-//! The checks of ID tokens and of assertions, which are never cached: a login is answered once.
+//! The checks of ID tokens and of assertions, which are never cached, because each is used only once.
 
 use super::{IdentityField, TokenChecker};
 use crate::denial::Denial;
 use crate::token::verify::{ProvedGrant, ProvedLogin, SentGrant, SentIdToken};
 
 impl TokenChecker {
-    /// The user of a login at a provider. An ID token whose key is not known waits for one fetch of the keys.
+    /// Returns the user of a login at a provider. If the key of the ID token is not known, the check waits for one
+    /// fetch of the keys.
     ///
     /// # Errors
     /// [`Denial::ProviderLogin`]; [`Denial::KeysUnavailable`].

@@ -38,11 +38,11 @@ pub enum CheckResult {
 }
 
 impl CheckResult {
-    /// All of them.
+    /// All results.
     pub const ALL: [Self; 6] =
         [Self::Hit, Self::Valid, Self::Forged, Self::Refused, Self::Unchecked, Self::RefusedUnverified];
 
-    /// Its name in the metrics.
+    /// The name of the result in the metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Hit => "hit",
@@ -82,13 +82,13 @@ impl<'a> MissContext<'a> {
 }
 
 impl TokenChecker {
-    /// Takes texts that begin so for API keys.
+    /// Treats texts with this prefix as API keys.
     #[must_use]
     pub fn with_key_prefix(self, prefix: Option<KeyPrefix>) -> Self {
         Self { key_prefix: prefix, ..self }
     }
 
-    /// A text that is meant as an API key is no token, and no issuer is asked about it.
+    /// Refuses a text that is meant as an API key: it is not a token, and no issuer is asked about it.
     // Requirement K6.
     pub(super) fn is_no_key(&self, token: &str) -> Result<(), Denial> {
         let is_key = self.key_prefix.as_ref().is_some_and(|prefix| prefix.begins(token));
@@ -133,7 +133,8 @@ impl TokenChecker {
         Ok(verified)
     }
 
-    /// May a token that is in no cache of good tokens be examined? Not if it was refused before.
+    /// May a token that is in no cache of good tokens be examined? A token that was refused before gets the same
+    /// refusal.
     fn admit_absent<O: Observer>(
         &self,
         keys: &KeySet,
@@ -187,7 +188,8 @@ impl TokenChecker {
         observer: &mut O,
     ) -> Result<Arc<Verified>, Denial> {
         self.admit_absent(keys, key, shown, observer)?;
-        // Before the shared verification below, because the accepted issuers differ from route to route.
+        // The issuer is checked before the shared verification below, because the accepted issuers differ from route to
+        // route.
         let (payload, read);
         let mut claims = None;
         if keys.verifier.has_others() {
@@ -207,7 +209,7 @@ impl TokenChecker {
         let mut verify = || self.verify(keys, &key, claims, shown.confirmations, observer);
         let anew = keys.cache.try_get_with(key.clone(), &mut verify).map_err(|refusal| *refusal);
         let anew = match anew {
-            // A request that began before a change of the rules put it into the cache.
+            // A request that began before a change of the rules has cached the token.
             Ok(verified) if !verified.stands_in(keys) => {
                 verify().inspect(|verified| keys.cache.insert(key.clone(), Arc::clone(verified)))
             }
@@ -263,7 +265,7 @@ impl TokenChecker {
         Ok(verified)
     }
 
-    /// The wait of a token for the status list that it names.
+    /// A wait for the status list that the token names.
     pub fn awaited_status(&self, token: &str) -> Option<StatusWait> {
         self.keys.load().verifier.awaited_status(token)
     }

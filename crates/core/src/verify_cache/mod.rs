@@ -20,8 +20,8 @@
 //! signature check, and evicts no good token. Only tokens signed with our issuers' keys get into that cache.
 //!
 //! The cache's key is the whole token, hashed with a fast keyed hash and then compared byte for byte. A digest as the
-//! key would cost 410 ns instead of about 60, and gains nothing: only tokens with a good signature are inserted, so a
-//! client cannot choose keys that collide.
+//! key would cost 410 ns instead of about 60, and would gain nothing: only tokens with a good signature are inserted,
+//! so a client cannot choose keys that collide.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,7 +85,7 @@ const ENTRY_OVERHEAD_BYTES: usize = 800;
 /// The memory for the assertions of a cached token, of usual size, for two upstreams.
 const ASSERTION_BYTES: usize = 1536;
 
-/// Checks tokens, with the cache of verified ones.
+/// Checks tokens, with the cache of verified tokens.
 pub struct TokenChecker {
     keys: ArcSwap<KeySet>,
     clock: Arc<EngineClock>,
@@ -94,7 +94,7 @@ pub struct TokenChecker {
     callers: Arc<Shares>,
     capacity: u64,
     results: Counters<{ CheckResult::ALL.len() }>,
-    /// How the API keys of the gate begin, if it has some.
+    /// The prefix of the gate's API keys, if the gate has API keys.
     key_prefix: Option<KeyPrefix>,
 }
 
@@ -121,7 +121,7 @@ impl TokenChecker {
     }
 
     /// Verifies with other rules and keys from the next request on, and drops the cached tokens of each issuer whose
-    /// rules or keys changed. Returns false, and drops nothing, if none changed.
+    /// rules or keys changed. Returns false, and drops nothing, if no rules or keys changed.
     pub fn set_verifier(&self, verifier: Verifier) -> bool {
         let old = self.keys.load();
         if old.verifier.equals(&verifier) {
@@ -133,8 +133,8 @@ impl TokenChecker {
         true
     }
 
-    /// Uses other identity headers from the next request on, and drops the cached tokens that have the old ones. Drops
-    /// nothing if the headers are the same.
+    /// Uses other identity headers from the next request on, and drops the cached tokens with the old headers. If the
+    /// headers are unchanged, no token is dropped.
     pub fn set_identity(&self, identity: IdentityHeaders) {
         let old = self.keys.load();
         if old.shared.identity == identity {
@@ -187,8 +187,8 @@ impl TokenChecker {
     /// judge the returned token in any case.
     ///
     /// # Errors
-    /// The denial of the rule that refuses it. [`Denial::RateLimited`] for an unseen token, if too many forged ones
-    /// came from its source. [`Denial::IntrospectionUnavailable`] if its issuer must be asked first: see
+    /// The denial of the rule that refuses the credential. [`Denial::RateLimited`] for an unseen token, if too many
+    /// forged tokens came from its source. [`Denial::IntrospectionUnavailable`] if its issuer must be asked first: see
     /// [`Self::awaited_introspection`].
     pub fn check_of<'a, O: Observer>(
         &self,
@@ -252,7 +252,7 @@ impl TokenChecker {
         found.filter(|verified| verified.is_token())
     }
 
-    /// Checks a token that [`Self::at_hand`] found. It may be bound; the caller judges that.
+    /// Checks a token that [`Self::at_hand`] found. The token may be bound to a key, which the caller must check.
     ///
     /// # Errors
     /// As [`Self::check_of`], for a token that was good before.
@@ -279,7 +279,7 @@ impl TokenChecker {
         Ok(verified)
     }
 
-    /// Checks a long-lived connection again: its verified token, or the one that a rotation moved it to.
+    /// Checks a long-lived connection again: its verified token, or the token that a rotation moved it to.
     pub(crate) fn check_again(
         &self,
         verified: &Arc<Verified>,
@@ -298,7 +298,7 @@ impl TokenChecker {
         let keys = self.keys.load();
         let rules = keys.verifier.id_of(token.issuer()).ok_or(Denial::UnknownIssuer)?;
         if !rules.has_rules_of(verified.rules) {
-            // The rules that permitted the connection are no longer in force, and other rules do not judge it.
+            // The rules that permitted the connection are no longer in force, and other rules must not decide about it.
             return Err(Denial::UnknownIssuer);
         }
         if token.response().is_none() {
@@ -335,8 +335,8 @@ impl TokenChecker {
         now: Timestamp,
         latest: Timestamp,
     ) -> Result<(), Denial> {
-        // Tokens of other issuers are judged on wall time, ours on engine time, but the expiry of ours on the later of
-        // both.
+        // Tokens of other issuers are judged by the wall clock, our own tokens by engine time, except that the later of
+        // both decides the expiry of our own tokens.
         let (now, latest) = if token.is_ours() {
             (now, latest)
         } else {
@@ -368,7 +368,7 @@ impl TokenChecker {
         }
         self.is_no_key(token)?;
         let keys = self.keys.load();
-        // A token that was verified before needs no second signature check. Its times are judged as usual.
+        // A token that was verified before needs no second signature check, but its times are judged as usual.
         let key = keys.key(token);
         let seen = keys.cached::<()>(key).map(|verified| verified.token.clone());
         let seen = seen.or_else(|| keys.refused.get(&key)?.token.map(|token| AccessToken::clone(&token)));
@@ -413,8 +413,8 @@ impl TokenChecker {
     }
 
     /// The wait of a token whose issuer must be asked; `None` if too many questions are running, or the issuer did not
-    /// answer. `taken` is that of the check, or `None` if the check was for any issuer. `is_known`: the caller
-    /// presented good tokens lately.
+    /// answer. `taken` must be the check's `taken`, or `None` if the check was for any issuer. `is_known` tells whether
+    /// the caller presented good tokens lately.
     pub fn awaited_introspection(
         &self,
         token: &str,
@@ -439,7 +439,7 @@ impl TokenChecker {
         keys.introspected.iter().flat_map(of).collect()
     }
 
-    /// The issuer that is asked about a token; `None` if its keys alone decide.
+    /// The issuer that must be asked about a token; `None` if the issuer's keys alone decide.
     pub fn asked_about(&self, token: &str, taken: impl Fn(&IssuerRules) -> bool) -> Option<Arc<str>> {
         let keys = self.keys.load();
         keys.introspecting(token, AskedAbout::All, taken).map(|tokens| Arc::clone(&tokens.rules().name))
@@ -455,7 +455,7 @@ impl TokenChecker {
         self.keys.load().verifier.refused_claim(token, self.clock.now())
     }
 
-    /// The keys of the issuer with this name; `None` for our own, and for an unknown one.
+    /// The keys of the issuer with this name; `None` for our own issuer, and for an unknown name.
     pub fn keys_of(&self, name: &str) -> Option<Arc<LiveKeys>> {
         self.keys.load().verifier.named(name)?.keys.live().map(Arc::clone)
     }

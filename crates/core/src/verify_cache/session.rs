@@ -1,10 +1,10 @@
-//! Sessions of browsers: the check of a session cookie. The cookie stands for the current access token of its session,
-//! and the cache has the verified token under the bytes of the cookie. A hit costs what a bearer token's costs.
+//! Sessions of browsers: the check of a session cookie. The cookie represents the current access token of its session,
+//! and the cache has the verified token under the bytes of the cookie. A hit costs as much as a bearer token's hit.
 //!
 //! On a miss the cookie's tag is checked, which needs no store. A request with a good tag waits for
-//! [`TokenChecker::load_session`], which reads the record, renews it if it is time for that, and verifies the access
-//! token as every other. A token that has expired, or was ended by a later generation, is a miss: only the record says
-//! whether the session is over.
+//! [`TokenChecker::load_session`], which reads the record, renews the session if a renewal is due, and verifies the
+//! access token like every other token. A token that has expired, or was ended by a later generation, is a miss: only
+//! the record says whether the session is over.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,10 +31,11 @@ use crate::token::session_cookie::{PREFIX, SessionCookie};
 
 /// The last generation that a token can have.
 const LATEST: Generation = Generation::new(u64::MAX - 1);
-/// After a renewal in the background began, or failed, none begins for this long.
+/// How long no renewal in the background begins after one has begun or failed.
 const PAUSE: Duration = TRY_AGAIN;
 
-/// Whether a text is meant as a session cookie. No token is one: what the cache has for a cookie is found by cookie alone.
+/// Is this text meant as a session cookie? No token looks like a session cookie, so the cache's entry for a cookie is
+/// found by the cookie alone.
 pub(super) fn is_cookie(text: &str) -> bool {
     text.starts_with(PREFIX)
 }
@@ -44,17 +45,17 @@ pub(super) struct CachedSession {
     /// The value of the cookie: the key of the cache.
     pub(super) cookie: Arc<str>,
     terms: SessionTerms,
-    /// Of a session whose user logged in at a provider.
+    /// The provider's terms, if the user logged in at a provider.
     provider: Option<Box<ProviderTerms>>,
-    /// Of a session that is bound to a device.
+    /// The device, if the session is bound to a device.
     device: Option<Box<CachedDevice>>,
-    /// No renewal in the background before this time, in milliseconds.
+    /// The earliest time of the next renewal in the background, in milliseconds.
     asked_next: AtomicU64,
 }
 
 /// The device of a cached session.
 struct CachedDevice {
-    /// The key that makes its cookies, and when the session was bound.
+    /// The key of the session's cookies, and when the session was bound.
     bound: (u8, Timestamp),
     /// The last good cookie of the device, and its expiry.
     last: Mutex<Option<([u8; device_cookie::LENGTH], Timestamp)>>,
@@ -90,16 +91,16 @@ pub struct SessionMiss<'a> {
     pub miss: MissContext<'a>,
     /// The keys that make cookies.
     pub keyring: Arc<Keyring>,
-    /// What the request waited for.
+    /// The result of the read that the request waited for.
     pub answer: Option<&'a SessionAnswer>,
 }
 
-/// What became of a session cookie or an API key, for the request that waited for it.
+/// The result of reading the record of a session cookie or an API key, for the request that waited for it.
 #[derive(Clone)]
 pub struct SessionAnswer {
     /// The value of the cookie, or the key.
     pub cookie: Arc<str>,
-    /// The token that it stands for; or the denial, which is undecided after a fault.
+    /// The token that the credential represents; or the denial, which is undecided after a fault.
     pub outcome: Result<Arc<Verified>, Denial>,
 }
 
@@ -120,7 +121,7 @@ impl Verified {
         self.session().map(|session| &session.terms)
     }
 
-    /// Is it time for a renewal in the background, and has none begun lately? The caller begins one.
+    /// Is a renewal in the background due, and has no renewal begun lately? If so, the caller must begin it.
     pub fn takes_renewal(&self, now: Timestamp) -> bool {
         let Some(session) = self.session() else { return false };
         let next = session.asked_next.load(Ordering::Relaxed);
@@ -130,8 +131,8 @@ impl Verified {
             && session.asked_next.compare_exchange(next, later, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// Whether a request by session passes with what it shows of a device: a bound session needs the device's cookie. Other
-    /// callers need none.
+    /// Does a request pass with the device cookie that it has? A bound session needs a good device cookie. Other
+    /// callers need no device cookie.
     // Requirement B48.
     pub fn admits_device<'a>(
         &self,
@@ -158,7 +159,7 @@ impl Verified {
         self.session().map(|_| &*self.token.text)
     }
 
-    /// The provider's access token, if the user of the session logged in at a provider: what a route forwards.
+    /// The provider's access token, if the user of the session logged in at a provider. A route may forward this token.
     ///
     /// # Errors
     /// [`Denial::ProviderTokenOver`]; [`Denial::SessionUnavailable`] if the provider did not refresh it.
@@ -178,12 +179,12 @@ impl Verified {
 }
 
 impl TokenChecker {
-    /// Checks a session cookie. `value`: its bytes in the request.
+    /// Checks a session cookie. `value` contains its bytes in the request.
     ///
     /// # Errors
     /// [`Denial::SessionUnavailable`] for a cookie of ours whose session must be loaded first: see
     /// [`load_session`](Self::load_session). [`Denial::SessionOver`], [`Denial::UnknownSessionCookie`];
-    /// [`Denial::RateLimited`] for an unseen cookie, if too many forged ones came from its source.
+    /// [`Denial::RateLimited`] for an unseen cookie, if too many forged cookies came from its source.
     // Requirement B3.
     pub fn check_session<'a, O: Observer>(
         &self,
@@ -196,7 +197,8 @@ impl TokenChecker {
             Ok(None) => {}
             Ok(Some(known)) => {
                 self.counted::<O>(CheckResult::Hit);
-                // It is good. An observer hears of each rule.
+                // The session is good. The rules are judged again, so that an observer without effects gets each
+                // result.
                 return if O::HAS_EFFECTS { Ok(known) } else { self.check_now(known, observer) };
             }
             Err(denial) => return observer.read(Rule::from_denial(denial), Err(denial)),
@@ -224,10 +226,10 @@ impl TokenChecker {
         observer.read(Rule::Revocation, Err(Denial::SessionUnavailable(TRY_AGAIN)))
     }
 
-    /// A session in the caches that needs no look at its record.
+    /// A session in the caches whose record need not be read.
     ///
     /// # Errors
-    /// An undecided denial: it is not known whether its token was revoked.
+    /// An undecided denial, if it is not known whether the session's token was revoked.
     fn known_session<O: Observer>(&self, keys: &KeySet, value: &[u8]) -> Result<Option<Arc<Verified>>, Denial> {
         let now = self.clock.now();
         let at_hand = if O::HAS_EFFECTS { front::find(keys.id, value) } else { None };
@@ -240,7 +242,7 @@ impl TokenChecker {
         if !is_cookie(text) {
             return Ok(None);
         }
-        // Another thread may have renewed it.
+        // Another thread may have renewed the session.
         let shared = keys.cached::<O>(keys.key(text)).map(|known| self.if_good(&known)).transpose()?.flatten();
         if let Some(known) = &shared
             && O::HAS_EFFECTS
@@ -251,13 +253,13 @@ impl TokenChecker {
         Ok(shared)
     }
 
-    /// The session, if its token is good now; `None` if only its record says what became of it.
+    /// The session, if its token is good now; `None` if the session's record must be read.
     ///
     /// # Errors
     /// [`Denial::SessionOver`]; an undecided denial.
     fn if_good(&self, known: &Arc<Verified>) -> Result<Option<Arc<Verified>>, Denial> {
         let Some(session) = known.session() else { return Ok(None) };
-        // The provider is to be asked first.
+        // The provider must be asked first.
         if session.provider.as_deref().is_some_and(|provider| provider.good_until <= self.clock.now()) {
             return Ok(None);
         }
@@ -269,11 +271,11 @@ impl TokenChecker {
         }
     }
 
-    /// Whether the list of revocations ends the session itself, not only the generation of its token.
+    /// Does the revocation list end the session itself, not only the generation of its token?
     fn is_ended(&self, known: &Verified) -> bool {
         let session = known.token.session.map(|(id, _)| (id, LATEST));
         let now = self.clock.now();
-        // A token that is to be replaced says nothing of its session.
+        // A request for newer tokens ends no session, so it must not match.
         let issued_at = Some(Timestamp::MAX);
         self.revocations.judge(TokenFacts { session, issued_at, ..known.facts() }, now).refuses(now)
     }
@@ -283,7 +285,7 @@ impl TokenChecker {
         let checked = match &answer.outcome {
             Ok(verified) => {
                 self.counted::<O>(CheckResult::Valid);
-                // A later generation may have ended this one meanwhile.
+                // A later generation may have ended this token meanwhile.
                 let good = self.if_good(verified);
                 good.and_then(|good| good.ok_or(Denial::SessionUnavailable(TRY_AGAIN)))
             }
@@ -296,8 +298,8 @@ impl TokenChecker {
         }
     }
 
-    /// The session of a cookie: from the cache, if another request has loaded it meanwhile; else from its record, after a
-    /// renewal if `when` says so.
+    /// The session of a cookie: from the cache, if another request has loaded it meanwhile; otherwise from its record,
+    /// after a renewal if `when` requires one.
     ///
     /// The future must run to its end: give it a task of its own.
     ///
@@ -320,7 +322,7 @@ impl TokenChecker {
         match engine.browser_token(&turn, &cookie, by, when).await {
             Ok(token) => self.keep_session(value, token),
             Err(Error::Denied(denial)) if denial.standing() == Standing::Dead => {
-                // An end is for good: it needs no second look at the record.
+                // The end of a session is final, so the refusal is remembered and the record is not read again.
                 let keys = self.keys.load();
                 keys.refused.insert(keys.key(value).owned(), RefusedToken { denial, token: None });
                 Err(denial.into())
@@ -329,8 +331,8 @@ impl TokenChecker {
         }
     }
 
-    /// What [`load_session`](Self::load_session) would find, for an explanation: nothing is renewed or cached. `None` if the
-    /// session would be renewed first.
+    /// The result of [`load_session`](Self::load_session), for an explanation: nothing is renewed or cached. `None` if
+    /// the session would be renewed first.
     ///
     /// # Errors
     /// As [`Engine::browser_session`].
@@ -356,7 +358,7 @@ impl TokenChecker {
         Ok(verified)
     }
 
-    /// Verifies the token of a session, as every other.
+    /// Verifies the token of a session, like every other token.
     fn verify_session(&self, keys: &KeySet, value: &Arc<str>, token: BrowserToken) -> Result<Arc<Verified>, Error> {
         let BrowserToken { access_token, mut terms, at_provider, device, provider } = token;
         let (now, text) = (self.clock.now(), access_token.expose());
@@ -364,7 +366,7 @@ impl TokenChecker {
         let mut access = keys.verifier.verify(text, now, self.clock.wall()).map_err(unverified)?;
         if let Some(user) = &at_provider {
             let issuer = keys.verifier.token_issuer(&user.issuer);
-            let issuer = issuer.ok_or(Denial::SessionOver("its provider is no issuer of this gate any more"))?;
+            let issuer = issuer.ok_or(Denial::SessionOver("its provider is no longer an issuer of this gate"))?;
             access.rare.get_or_insert_default().provider = Some(Arc::clone(issuer));
         }
         let rules = keys.verifier.id_of(access.issuer()).ok_or(Denial::UnknownIssuer).map_err(unverified)?;

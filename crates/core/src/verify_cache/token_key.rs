@@ -1,7 +1,7 @@
 //! A token as the key of a cache, with the hash of its text.
 //!
-//! The text has some 700 bytes. It is hashed once for all look-ups of a check. A cache that grows or evicts reads no
-//! texts: those of old tokens are no longer in the processor's cache.
+//! The text has some 700 bytes. It is hashed once for all look-ups of a check. A cache that grows or evicts does not
+//! read the texts, because the texts of old tokens are no longer in the processor's cache.
 
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;

@@ -1,11 +1,11 @@
-//! What other issuers tell the gate: notices, and requests to end everything of a user.
+//! Verifies messages of other issuers: notices, and requests to end everything of a user.
 
 use super::TokenChecker;
 use crate::denial::Denial;
 use crate::token::verify::{AskedRevocation, Reported, SentGlobalRevocation, SentNotice};
 
 impl TokenChecker {
-    /// What a notice of another issuer reports.
+    /// Verifies a notice of another issuer, and returns its report.
     ///
     /// # Errors
     /// [`Denial::RefusedEvent`], [`Denial::KeysUnavailable`].
@@ -13,7 +13,7 @@ impl TokenChecker {
         self.keys.load().verifier.reported(notice, self.clock.now(), self.clock.wall())
     }
 
-    /// A request of another issuer to end everything of a user.
+    /// Verifies a request of another issuer to end all sessions and tokens of a user.
     ///
     /// # Errors
     /// As [`Self::verify_notice`].

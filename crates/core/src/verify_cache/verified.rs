@@ -41,7 +41,7 @@ pub struct Verified {
     /// The shard of the revocation counters.
     shard: u32,
     pub(super) watch: RevocationEpoch,
-    /// The rules and keys that judged it.
+    /// The rules and keys that judged the token.
     pub(super) rules: RulesId,
     holder: Holder,
     more: Option<Box<More>>,
@@ -50,21 +50,21 @@ pub struct Verified {
 }
 
 /// Data that only some tokens have: if assertions are configured, if the keys of the issuer may change, if the token is
-/// bound, or if a session cookie stands for it.
+/// bound, or if a session cookie represents it.
 #[derive(Default)]
 struct More {
-    /// The keys of its issuer; `None` for our own, which change with the whole cache.
+    /// The keys of the token's issuer; `None` for our own keys, which change with the whole cache.
     keys: Option<Arc<LiveKeys>>,
-    /// The generation of the keys for which its key was last found. Zero makes the first check look it up.
+    /// The generation of the keys in which the token's key was last found. Zero makes the first check look the key up.
     keys_stamp: AtomicU64,
-    /// Whether the use of a bound token was noted, which only its first proof does.
+    /// Whether the use of a bound token was noted. Only the first proof notes it.
     is_confirmed: AtomicBool,
     assertions: Assertions,
-    /// Of a caller with a session cookie.
+    /// The session, if the caller has a session cookie.
     session: Option<CachedSession>,
     /// See [`Verified::digest`].
     digest: OnceLock<[u8; 32]>,
-    /// Of a caller with an API key.
+    /// The API key, if the caller has one.
     api_key: Option<CachedKey>,
 }
 
@@ -115,7 +115,7 @@ impl CacheShared {
         self.accept_with(access, rules, judged, more)
     }
 
-    /// The token that stands for an API key.
+    /// Makes the verified token that represents an API key.
     #[cfg(feature = "relay")]
     pub(super) fn accept_key(
         self: &Arc<Self>,
@@ -169,8 +169,8 @@ impl Verified {
         self.holder
     }
 
-    /// The digest of the token by which a table of the gate finds what belongs to it. It is made once, where the token has
-    /// data of its own (keys that may change, say), and `None` is not kept.
+    /// The digest of the token, by which a table of the gate finds its entry for the token. It is computed once and
+    /// kept if the token has further data (such as keys that may change). `None` is not kept.
     pub fn digest(&self, make: impl FnOnce(&AccessToken) -> Option<[u8; 32]>) -> Option<[u8; 32]> {
         let Some(more) = self.more.as_deref() else { return make(&self.token) };
         match more.digest.get() {
@@ -200,7 +200,7 @@ impl Verified {
         self.headers.named(&self.shared.identity)
     }
 
-    /// Does its issuer still have the key that signed it?
+    /// Checks that the issuer still has the key that signed the token.
     pub(super) fn recheck_key(&self, now: Timestamp) -> Result<(), Denial> {
         match self.more.as_deref().and_then(|more| Some((more.keys.as_ref()?, &more.keys_stamp))) {
             Some((keys, stamp)) => keys.recheck(&self.token.key(), stamp, now),
@@ -242,19 +242,19 @@ impl Verified {
         self.shard as usize
     }
 
-    /// Are the rules and keys that judged it still in force?
+    /// Are the rules and keys that judged the token still in force?
     pub(super) fn stands_in(&self, keys: &KeySet) -> bool {
         keys.verifier.id_of(self.token.issuer()) == Some(self.rules)
     }
 
-    /// Its key in the caches: the token, or the session cookie or API key that it stands for.
+    /// The token's key in the caches: its text, or the session cookie or API key that it represents.
     pub(super) fn text(&self) -> &str {
         let Some(more) = self.more.as_deref() else { return &self.token.text };
         let session = more.session.as_ref().map(|session| &*session.cookie);
         session.or_else(|| more.api_key.as_ref().map(|key| &*key.text)).unwrap_or(&self.token.text)
     }
 
-    /// Is it a token that a caller presented, as opposed to one that stands for a session or an API key?
+    /// Did the caller present this token itself, rather than a session cookie or an API key?
     pub(super) fn is_token(&self) -> bool {
         self.more.as_deref().is_none_or(|more| more.session.is_none() && more.api_key.is_none())
     }

@@ -33,12 +33,12 @@ pub(super) struct Inflow<S> {
     frame: Frame,
     /// The announced payload of the current message.
     message: u64,
-    /// A fragment arrived that is not the last one.
+    /// Whether a fragment arrived that is not the last one.
     is_open: bool,
     /// When the current message or header began.
     since: Option<Instant>,
     room: Option<PoolPermit>,
-    /// The library has read a complete message.
+    /// Whether the library has read a complete message.
     is_read: bool,
     ended: Option<CloseCode>,
 }
@@ -48,7 +48,7 @@ pub(super) struct Inflow<S> {
 struct Frame {
     is_data: bool,
     is_final: bool,
-    /// How many bytes of its payload are still to come.
+    /// How many bytes of the frame's payload are still to come.
     left: u64,
 }
 
@@ -69,7 +69,7 @@ impl<S> Inflow<S> {
         }
     }
 
-    /// Why the reader stops, if it does.
+    /// Why the reader stops, if it stops.
     pub(super) fn ended(&self) -> Option<CloseCode> {
         self.ended
     }

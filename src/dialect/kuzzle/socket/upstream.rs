@@ -28,7 +28,7 @@ pub(super) struct Upstream {
     to: mpsc::Sender<(String, PoolPermit)>,
     /// The bytes in `to`.
     waiting: Arc<AtomicUsize>,
-    /// The decision points of its route, which are asked again.
+    /// The check of the decision points of the connection's route, which are asked again.
     ended: Option<StreamEnd>,
 }
 

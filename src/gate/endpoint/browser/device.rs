@@ -30,7 +30,7 @@ pub(super) async fn answer(
         Ok(cookie) => cookie,
         Err(denial) => return (words::denied(&browser.dialect, call, &denial.into()), denial.into()),
     };
-    // After a second login a browser may ask about its first session, of which it has no cookie any more.
+    // After a second login a browser may ask about its first session, whose cookie it no longer has.
     let cookie = cookie.filter(|cookie| shown.session.is_none_or(|id| SessionId::parse(id) == Some(cookie.session())));
     let answered = match (&cookie, shown.session) {
         (None, None) => Err(Denial::NoCredential.into()),
@@ -58,7 +58,7 @@ pub(super) async fn answer(
     if let Ok(Some(DeviceAnswer { cookie, age })) = &answered {
         reply.headers_mut().append(SET_COOKIE, set_cookie(cookie, age.as_secs()));
     }
-    // A session that is bound to another key has no use for a challenge.
+    // A session that is bound to another key gets no challenge.
     let is_challenged = matches!(&answered, Ok(Some(_)) | Err(Error::Denied(Denial::BadProof(_))));
     if let Some(cookie) = cookie.filter(|_| is_challenged) {
         challenged(reply.headers_mut(), engine.device_challenge(&cookie), cookie.session());
@@ -84,7 +84,7 @@ async fn register(
     .await
 }
 
-/// A new cookie for the device of a session; `None` if the session is over, or bound to no device.
+/// A new cookie for the device of a session; `None` if the session has ended, or is not bound to a device.
 // Requirement B49.
 async fn refresh(
     cookie: &SessionCookie,

@@ -1,4 +1,4 @@
-//! The login at a provider: leads the browser there, and begins the session when it comes back.
+//! The login at a provider: leads the browser to the provider, and begins the session when the browser returns.
 
 use std::sync::Arc;
 
@@ -24,7 +24,8 @@ use rotogate_issuers::login::{LoginFailure, LoginProvider, LoginSecrets};
 /// The time after which a provider that failed is asked again.
 const RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
 const NOT_BEGUN: Denial = Denial::ProviderLogin(ProviderFlaw::NotBegun);
-/// `iss` is missing. Keycloak's document says that it is always there, whatever the client's entry says.
+/// The error for a missing `iss`. Keycloak's discovery document promises `iss` even if the client's settings exclude
+/// it.
 const NO_ISSUER: &str = "iss is missing, and the provider's discovery document says that it is always there (Keycloak: \
                          turn off \"Exclude Issuer From Authentication Response\" of the client)";
 
@@ -53,8 +54,8 @@ pub(super) async fn begin(
     Ok(reply)
 }
 
-/// Answers a browser that comes back from the provider. It is never led there again by itself: without cookies, that
-/// would not end.
+/// Answers a browser that returns from the provider. The browser is never sent back to the provider automatically,
+/// because without cookies this would loop.
 // Requirement B29.
 pub(super) async fn finish(
     browser: &BrowserEndpoint,
@@ -151,7 +152,7 @@ async fn log_in(
     to_its_end(async move { exchange.begin_session(&gate, &origin).await }).await
 }
 
-/// The provider that the answer is from is the one that was asked (RFC 9207 §2.4).
+/// Checks that the answer comes from the provider that was asked (RFC 9207 §2.4).
 // Requirement B32.
 fn judge_issuer(provider: &LoginProvider, said: Option<&str>) -> Result<(), Denial> {
     let refused = |what| Err(Denial::ProviderLogin(ProviderFlaw::Issuer(what)));
@@ -163,7 +164,7 @@ fn judge_issuer(provider: &LoginProvider, said: Option<&str>) -> Result<(), Deni
     }
 }
 
-/// A code, and what it is exchanged with.
+/// A code, and the parameters of its exchange.
 struct Exchange {
     provider: LoginProvider,
     redirect_uri: String,
@@ -190,7 +191,8 @@ impl Exchange {
             token: &tokens.id_token,
         });
         let proved = proved.await?;
-        // A browser that were led on would be led back here at once.
+        // If the gate redirected the browser to the route, the route would redirect the browser back to the login at
+        // once.
         if !asked.is_met(proved.acr.as_deref(), proved.auth_time, gate.engine.clock().wall()) {
             return Err(Denial::ProviderLogin(ProviderFlaw::StepUp).into());
         }
@@ -209,13 +211,13 @@ impl Exchange {
         let grace = start.profile.grace;
         let vaults = gate.vaults().ok_or(Denial::NoRoute)?;
         let mut begun = gate.engine.start_at_provider(start, NAME).await?;
-        // No browser has the cookie yet: a kill before this leaves a session without a cookie.
+        // No browser has the cookie yet, so a kill before this point leaves only an unusable session.
         if let Err(fault) = vaults.begin(&begun.cookie, &kept, begun.session.expires).await {
             let _ = gate.engine.end_browser(&begun.cookie, origin).await;
             return Err(fault.into());
         }
         if let Some(presented) = presented {
-            // Its refresh token is not revoked: to some providers that would end this login, too.
+            // The old session's refresh token is not revoked, because some providers would then end the new login, too.
             begun.presented_ends_in = gate.engine.end_presented(&presented, &begun.session, grace, origin).await;
             match begun.presented_ends_in {
                 Some(_) => gate.end_presented_later(&begun, Some(presented), origin.clone()),
@@ -226,7 +228,8 @@ impl Exchange {
     }
 }
 
-/// The error of a request for which the provider was asked in vain. The log has the cause, without the provider's words.
+/// The error of a request for which the provider gave no usable answer. The log has the cause, without the provider's
+/// own text.
 fn failed(provider: &LoginProvider, why: &LoginFailure) -> Error {
     let reason = match why {
         LoginFailure::Code => return Denial::ProviderLogin(ProviderFlaw::Code).into(),

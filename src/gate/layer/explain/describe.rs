@@ -28,7 +28,7 @@ pub(super) struct Described<'a, M> {
     parts: &'a Parts,
     heard: &'a Recorder,
     route: Option<&'a Arc<Route>>,
-    /// The endpoint or document of the gate that answers it.
+    /// The endpoint or document of the gate that answers the request.
     endpoint: Option<&'a str>,
     /// The method that a CORS preflight asks about.
     asked: Option<Method>,
@@ -239,7 +239,7 @@ impl<'a, M> Described<'a, M> {
         }
     }
 
-    /// Why no route serves the request, or why the matching one does not.
+    /// Why no route serves the request, or why the matching route does not serve it.
     fn no_route(&self, denial: Denial) -> String {
         let gate = &*self.layer.gate.0;
         let raw = self.raw();
@@ -434,7 +434,7 @@ fn two(denial: Denial, headers: &HeaderMap) -> String {
     }
 }
 
-/// By how much the token's time is off, if that is the reason of the refusal.
+/// By how much a time of the token is off, if this is the reason of the refusal.
 fn time_of(token: Option<&AccessToken>, denial: Denial, wall: Timestamp) -> String {
     match (denial, token) {
         (Denial::TokenExpired, Some(token)) => format!(" {} ago", shown(wall.since(token.expires))),

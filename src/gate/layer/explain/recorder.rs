@@ -15,14 +15,14 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    /// The result of a rule; `None` if it was not judged. A rule with several parts refuses if one part does, with the
-    /// first refusal.
+    /// The result of a rule; `None` if the rule was not judged. A rule with several parts refuses if one part refuses,
+    /// with the first refusal.
     pub(super) fn said(&self, rule: Rule) -> Option<Result<(), Denial>> {
         let mut all = self.rules.iter().filter(|(judged, _)| *judged == rule).map(|(_, said)| *said);
         all.clone().find(Result::is_err).or_else(|| all.next())
     }
 
-    /// Records the refusal that ended the path, and returns the first one.
+    /// Records the refusal that ended the path, and returns the first refusal.
     pub(super) fn refused(&mut self, denial: Denial) -> Denial {
         self.rules.push((Rule::from_denial(denial), Err(denial)));
         *self.refusal.get_or_insert(denial)

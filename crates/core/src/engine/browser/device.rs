@@ -1,4 +1,4 @@
-//! Sessions of browsers that are bound to the key of a device: a copied cookie is worth nothing without it.
+//! Sessions of browsers that are bound to the key of a device: without this key, a copied session cookie is useless.
 
 use std::time::Duration;
 
@@ -16,30 +16,31 @@ use crate::session::{BrowserBinding, DeviceBinding, DeviceBound, Generation, Ses
 use crate::token::device_cookie;
 use crate::token::session_cookie::SessionCookie;
 
-/// A session is bound within this time of its login, or never.
+/// A session can be bound only within this time after its login.
 const REGISTERED_WITHIN: Duration = Duration::from_secs(300);
 /// How long a challenge may be answered.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(300);
 /// How long a browser keeps the cookie of a device.
 const COOKIE_AGE: Duration = Duration::from_secs(600);
-/// A cookie is good for this much longer: for requests that were under way at its end.
+/// The leeway after a cookie's expiry, for requests that were under way when it expired.
 const COOKIE_LEEWAY: Duration = Duration::from_secs(60);
 /// How many proofs are remembered. Beyond this number, proofs are answered with 503.
 const MAX_PROOFS: u64 = 200_000;
 const TRY_AGAIN: Duration = Duration::from_secs(30);
 
-/// The proofs that were used, so that each counts once.
+/// The used proofs, so that each proof is accepted once.
 pub(in crate::engine) struct DeviceProofs {
     memory: ProofMemory,
-    /// Challenges of before are not answered any more: what answered them is not known.
+    /// The start of the process. Challenges from before the start are refused, because this process does not know which
+    /// proofs have answered them.
     started: Timestamp,
 }
 
-/// What a browser gets whose device is proved. Does not print.
+/// The reply to a browser that has proved its device. Does not print.
 pub struct DeviceAnswer {
     /// The cookie of the device.
     pub cookie: Zeroizing<String>,
-    /// How long the browser keeps it.
+    /// How long the browser keeps the cookie.
     pub age: Duration,
 }
 
@@ -55,10 +56,10 @@ impl DeviceProofs {
     }
 }
 
-/// Whether a session is still to be bound to this device; no, if it is bound to it already.
+/// Must a session still be bound to this device? False if it is bound to this device already.
 ///
 /// # Errors
-/// [`Denial::DeviceRefused`] if it is bound to another one.
+/// [`Denial::DeviceRefused`] if the session is bound to another device.
 // Requirement B47.
 pub(super) fn is_to_be_bound(session: &Session, device: &DeviceBinding) -> Result<bool, Denial> {
     match session.browser.as_deref().and_then(|browser| browser.device.as_ref()) {
@@ -71,7 +72,8 @@ pub(super) fn is_to_be_bound(session: &Session, device: &DeviceBinding) -> Resul
     }
 }
 
-/// Binds a session with its renewal. All gates read the record then, because no earlier generation passes.
+/// Binds a session as part of its renewal. Afterwards all gates read the new record, because they refuse earlier
+/// generations.
 // Requirement B48.
 pub(super) fn bind(change: &mut RecordChange, device: &DeviceBinding, now: Timestamp) {
     let record = &mut change.record;
@@ -83,7 +85,7 @@ pub(super) fn bind(change: &mut RecordChange, device: &DeviceBinding, now: Times
 }
 
 impl Engine {
-    /// A challenge for the browser of this cookie.
+    /// A challenge for the browser that sent this cookie.
     pub fn device_challenge(&self, cookie: &SessionCookie) -> Option<String> {
         let keyring = self.keyring();
         device_cookie::challenge(keyring.refresh_keys(), cookie.key(), cookie.session(), self.clock.now())
@@ -91,10 +93,10 @@ impl Engine {
 
     /// Binds the session of a cookie to the key of a proof.
     ///
-    /// The future must run to its end, as that of [`refresh`](Self::refresh).
+    /// The future must run to its end, like the future of [`refresh`](Self::refresh).
     ///
     /// # Errors
-    /// [`Denial::BadProof`], [`Denial::DeviceRefused`]; those of [`browser_session`](Self::browser_session).
+    /// [`Denial::BadProof`], [`Denial::DeviceRefused`]; the errors of [`browser_session`](Self::browser_session).
     // Requirement B47.
     pub async fn bind_device(
         &self,
@@ -114,10 +116,11 @@ impl Engine {
         self.device_answer(cookie, now)
     }
 
-    /// A new cookie for the device of a session, whose key signed this proof. `None`: the session is bound to none.
+    /// A new device cookie for a session whose device key signed this proof. `None` if the session is not bound to a
+    /// device.
     ///
     /// # Errors
-    /// [`Denial::BadProof`], also without a proof; [`Denial::ProofsFull`]; those of
+    /// [`Denial::BadProof`] for a bad or missing proof; [`Denial::ProofsFull`]; the errors of
     /// [`browser_session`](Self::browser_session).
     // Requirement B49.
     pub async fn refresh_device(
@@ -146,7 +149,7 @@ impl Engine {
         self.device_answer(cookie, now).map(Some)
     }
 
-    /// Whether a request by a live session passes with this cookie of a device.
+    /// Does a request of a live session pass with this device cookie?
     // Requirement B48.
     pub fn admits_device(&self, mode: DeviceBound, live: &Session, shown: Option<&[u8]>) -> bool {
         let (keyring, now) = (self.keyring(), self.clock.now());
@@ -157,7 +160,7 @@ impl Engine {
         })
     }
 
-    /// When a challenge was issued for this cookie's session, lately.
+    /// The issue time of a challenge for this cookie's session. An expired or foreign challenge is an error.
     fn challenged_at(&self, cookie: &SessionCookie, challenge: &str, now: Timestamp) -> Result<Timestamp, Denial> {
         let keyring = self.keyring();
         let at = device_cookie::challenged_at(keyring.refresh_keys(), cookie.key(), cookie.session(), challenge);

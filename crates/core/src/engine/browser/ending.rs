@@ -29,8 +29,8 @@ impl Engine {
         }
     }
 
-    /// Ends the session that a browser presented at a login: one of the same user after `grace`, which is then returned, and
-    /// any other at once.
+    /// Ends the session that a browser presented at a login: a session of the same user ends after `grace`, which is
+    /// then returned, and any other session ends at once.
     pub async fn end_presented(
         &self,
         presented: &SessionCookie,
@@ -41,14 +41,14 @@ impl Engine {
         if self.goes_on_for(presented, new, grace).await {
             return Some(grace);
         }
-        // From now on this gate refuses the old session, whatever the store does. What the store did not take is owed and
-        // logged; the new session is durable, and is not lost for it.
+        // From now on this gate refuses the old session, whatever the store does. An end that the store did not take is
+        // written later and logged; the new session is durable already, and a failure here does not end it.
         let _ = self.end_browser(presented, origin).await;
         None
     }
 
-    /// Lets the session of a cookie end after `grace`, if the new session is of the same user. Durably: on any error the
-    /// session does not go on.
+    /// Lets the session of a cookie end after `grace`, if the new session is of the same user. The end is durable on
+    /// return; on any error the session does not continue.
     pub(in crate::engine) async fn goes_on_for(
         &self,
         presented: &SessionCookie,
@@ -70,11 +70,11 @@ impl Engine {
         is_written
     }
 
-    /// Ends the session of a cookie: on return durably. A cookie without a session changes nothing.
+    /// Ends the session of a cookie. The end is durable on return. A cookie without a session changes nothing.
     ///
     /// # Errors
-    /// A fault of the store. The session is then refused at this gate, its end is owed, and the cookie must stay, so that
-    /// the browser can try again.
+    /// A fault of the store. The session is then refused at this gate, its end is still to be written, and the cookie
+    /// must stay, so that the browser can try again.
     pub async fn end_browser(&self, cookie: &SessionCookie, origin: &Origin) -> Result<(), Error> {
         let id = cookie.session();
         let record = self.record_to_end(id, Timestamp::ZERO, RevokedBecause::Logout).await?;
@@ -92,7 +92,7 @@ impl Engine {
         user: Option<&Option<User>>,
     ) -> Result<bool, Error> {
         let facts = self.facts(&read.session, user, read.minimum_known);
-        // Its idle end is judged by its connections.
+        // The session's connections enforce the idle end themselves.
         let profile = Profile { idle_ttl: Duration::MAX, session_ttl: Duration::MAX, ..Profile::default() };
         match decide(&read.session, read.session.current, facts, self.clock.now(), &profile) {
             Decision::Revoked(why) => self.end_revoked(&read.session, user, why).await.map(|_| true),

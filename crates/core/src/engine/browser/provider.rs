@@ -1,4 +1,4 @@
-//! The provider where users of browsers log in, as a renewal asks it.
+//! The provider where users of browsers log in, and the questions that a renewal asks this provider.
 
 use std::sync::Arc;
 
@@ -14,20 +14,21 @@ use crate::fault::Error;
 use crate::session::{Session, SessionId, VouchedBy};
 use crate::token::session_cookie::SessionCookie;
 
-/// Of how many sessions with open streams a gate asks at once: a provider that hangs does not hold up the others for long.
+/// About how many sessions with open streams a gate asks at once, so that a hanging provider does not hold up the
+/// questions to other providers for long.
 const ASKED_AT_ONCE: usize = 64;
 
-/// What requests need of the provider where the user of a session logged in.
+/// The facts from a session's provider that requests need.
 pub struct ProviderTerms {
-    /// Its access token, if it is kept. Does not print.
+    /// The provider's access token, if it is kept. Does not print.
     pub access_token: Option<Arc<Zeroizing<String>>>,
     /// The end of that token.
     pub token_until: Timestamp,
     /// Whether the provider gave a refresh token.
     pub is_refreshable: bool,
-    /// From this time on a request has the token refreshed.
+    /// From this time on, a request causes a refresh of the token.
     pub refresh_from: Timestamp,
-    /// The session is good until this time without another look at the vault.
+    /// Until this time the session is good without another read of the vault.
     pub good_until: Timestamp,
 }
 
@@ -40,10 +41,10 @@ impl std::fmt::Debug for ProviderTerms {
 /// The provider where users of browsers log in.
 #[async_trait]
 pub trait SessionProvider: Send + Sync {
-    /// The terms of a live session that ends at `ends`, after a refresh of the provider's tokens if it is time for that.
+    /// The terms of a live session that ends at `ends`, after a refresh of the provider's tokens if a refresh is due.
     ///
     /// # Errors
-    /// [`Denial::SessionOver`] if the provider does not continue it; a fault, after which nothing is known.
+    /// [`Denial::SessionOver`] if the provider does not continue the session; a fault, which decided nothing.
     async fn terms(
         &self,
         cookie: &SessionCookie,
@@ -53,13 +54,13 @@ pub trait SessionProvider: Send + Sync {
     ) -> Result<ProviderTerms, Error>;
 }
 
-/// The user at the provider of a session whose user logged in there.
+/// The identity at the provider of a user who logged in at a provider.
 pub(super) fn user_at_provider(session: &Session) -> Option<&VouchedBy> {
     session.browser.as_deref().filter(|binding| binding.at_provider)?;
     session.vouched_by.as_deref()
 }
 
-/// What the provider of a session says; `None` for a session of an own login.
+/// The terms of the session's provider; `None` if the user did not log in at a provider.
 pub(super) async fn provider_terms(
     session: &Session,
     cookie: &SessionCookie,
@@ -67,12 +68,12 @@ pub(super) async fn provider_terms(
     when: RenewWhen,
 ) -> Result<Option<ProviderTerms>, Error> {
     let Some(user) = user_at_provider(session) else { return Ok(None) };
-    let provider = provider.ok_or(Denial::SessionOver("its provider is not that of the gate any more"))?;
+    let provider = provider.ok_or(Denial::SessionOver("the gate no longer uses its provider"))?;
     provider.terms(cookie, user, session.expires, when).await.map(Some)
 }
 
 impl Engine {
-    /// Notes that a login at a provider was refused, after the browser proved that it began it.
+    /// Notes that a login at a provider was refused, after the browser proved that it had begun this login.
     // Requirement B56.
     pub fn tell_provider_login_refused(&self, issuer: &str, client: &str, flaw: ProviderFlaw, origin: &Origin) {
         self.counts.add(Event::LoginRefused);
@@ -81,14 +82,15 @@ impl Engine {
         self.events.tell(|| GateEvent::LoginRefused { subject: None, client: client.into(), address: origin.address });
     }
 
-    /// Asks directory, issuers and provider about the browser sessions of long connections, once for the life of an access
-    /// token each, as a renewal would. It writes no record but an end, and is no activity. What the provider answers goes
-    /// into the vault, because its last refresh token may be spent.
+    /// Asks directory, issuers and provider about the browser sessions of long connections, once per lifetime of an
+    /// access token for each session, as a renewal would. Writes no record except the end of a session, and does not
+    /// count as activity. The provider's answer is stored in the vault, because the provider may have used up its
+    /// previous refresh token.
     // Requirement B14.
     pub async fn ask_about_browsers(&self, provider: Option<&dyn SessionProvider>) {
         let questions = self.live_sessions.unasked(self.clock.now()).into_iter();
         let questions = questions.map(async |(id, cookie)| {
-            // After a fault nothing is known. The connections go on, and the next question comes in time.
+            // A fault decides nothing. The connections stay open, and the provider is asked again later.
             if let Err(error) = self.ask_about_browser(id, &cookie, provider).await {
                 tracing::debug!(session.id = %id, ?error, "the question about the session of an open stream");
             }

@@ -63,10 +63,10 @@ pub struct RefreshTerms {
 }
 
 impl Engine {
-    /// Explains a refresh token, presented on the terms that `terms_of` finds for its session: what a refresh finds on its way
-    /// to the row of the table, and that row. Keys, certificates and rates belong to a request, so an explanation leaves them
-    /// out. If several gates share a store, a token ahead of the store counts as refused here: whether it may continue is
-    /// decided when it is used.
+    /// Explains a refresh token, presented on the terms that `terms_of` finds for its session: the findings of a
+    /// refresh on its way to the row of the table, and that row. Keys, certificates and rates belong to a request, so
+    /// an explanation leaves them out. If several gates share a store, a token ahead of the store counts as refused
+    /// here: whether it may continue is decided when it is used.
     pub async fn explain_refresh(
         &self,
         token: &SecretString,

@@ -46,7 +46,7 @@ impl PresentedCredential {
 }
 
 /// Checks the key of a bound session. A public client must keep the key of its login; a confidential client
-/// authenticates by its secret, so it may use another key, but not none.
+/// authenticates by its secret, so it may use another key, but must use a key.
 // Requirements N35, N37.
 pub(super) fn proves_key(session: &Session, refresh: &Refresh<'_>) -> Result<(), Denial> {
     let Some(bound_to) = session.bound_to else { return Ok(()) };

@@ -37,7 +37,7 @@ pub(super) struct RefreshRun<'e, 'r> {
     is_counted: bool,
 }
 
-/// What an attempt found, before it has any effect.
+/// The findings of an attempt, before the attempt has any effect.
 pub(super) struct JudgedRefresh<'r> {
     read: ReadRecord,
     now: Timestamp,
@@ -102,7 +102,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
     /// Reads the record, checks who presents the credential, asks the directory, and decides.
     pub(super) async fn judge<O: RefreshObserver>(&mut self, observer: &mut O) -> Result<JudgedRefresh<'r>, Error> {
         let mut read = self.read().await?;
-        // Notes that are not written yet count.
+        // Confirmations that are not written to the store yet count, too.
         read.session.confirmed |= self.engine.confirmations.has(read.session.id, read.session.current);
         observer.proved(&read.session);
         self.check_presenter::<O>(&read.session).await?;
@@ -217,7 +217,8 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         // Near the session's end, no new token would live longer.
         let longest = left * 2 >= life || last.access_expires.as_secs() >= session.expires.as_secs();
         if same_keys && allowed && longest {
-            // Nothing is written from here on. Refreshes that wait for replicas wait together, not one after the other.
+            // Nothing is written from here on, so the turn ends: refreshes that wait for replicas wait together, not
+            // one after the other.
             drop(self.turn.take());
             // The rotation may have been read before it was acknowledged (requirement C14).
             engine.settle().await?;
@@ -310,7 +311,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         let (engine, id) = (self.engine, read.session.id);
         let raised = raised.map(|raised| raised_minimum(id, raised, engine.leeway));
         engine.is_recent(self.refresh.arrived)?;
-        // Before the swap, as before a read: the swap returns the record if another request has changed it.
+        // Read before the swap, as before a load: the swap returns the record if another request has changed it.
         let minimum_known = engine.revocations.minimum(id);
         // The swap is polled first: the token is signed while the store writes.
         let (swapped, issued) =

@@ -1,27 +1,27 @@
-//! What ends a token that a client exchanged, besides what ends the subject's session.
+//! The revocations that end a delegated token, besides those of the subject's session.
 
 use super::{RevocationList, TokenFacts};
 use crate::clock::Timestamp;
 use crate::revocation::ANY_SESSION;
 
-/// What the list needs of a token that a client exchanged.
+/// The facts about a delegated token that the list needs.
 #[derive(Clone, Copy, Debug)]
 pub struct DelegatedFacts<'a> {
     /// The token of another issuer that was exchanged first.
     pub origin: Option<&'a TokenOrigin>,
 }
 
-/// The token of another issuer that was exchanged first: a revocation of it ends what came of it.
+/// The token of another issuer that was exchanged first: its revocation ends the tokens that were exchanged for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenOrigin {
-    /// `origin_iat`: when its issuer issued it.
+    /// `origin_iat`: when the issuer issued the token.
     pub issued_at: Timestamp,
     /// `origin_jti`.
     pub jti: Option<Box<str>>,
 }
 
 impl RevocationList {
-    /// Was everything of the client revoked after it exchanged a token, or the token of another issuer that it exchanged?
+    /// Was everything of the client revoked after the exchange, or was the exchanged token of another issuer revoked?
     // Requirements D5 and D8.
     pub(super) fn has_delegate_ended(&self, facts: TokenFacts<'_>, delegation: DelegatedFacts<'_>) -> bool {
         let (_, of_client) = Self::own_not_befores(self.issuer(facts.issuer).as_deref(), "", facts.client);

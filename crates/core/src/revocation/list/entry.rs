@@ -8,7 +8,7 @@ pub(super) enum SessionEntry {
     /// The minimum applies now.
     Plain {
         minimum: Generation,
-        /// Milliseconds: the lower six bytes, which last for nine thousand years.
+        /// The end in milliseconds: the lower six bytes, which suffice for nine thousand years.
         until: [u8; 6],
     },
     /// The minimum takes effect later, or the entry has no end.
@@ -115,7 +115,7 @@ impl SessionEntry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NotBefore {
     at: Timestamp,
-    /// The same for API keys; [`Timestamp::ZERO`] if the entry ends none.
+    /// The moment for API keys; [`Timestamp::ZERO`] if the entry ends no API keys.
     keys: Timestamp,
     until: Timestamp,
 }
@@ -150,7 +150,7 @@ impl NotBefore {
         self.until
     }
 
-    /// Does this one refuse whatever `other` refuses, for as long?
+    /// Does this entry refuse everything that `other` refuses, for at least as long?
     pub(super) fn covers(&self, other: &Self) -> bool {
         other.at <= self.at && other.keys <= self.keys && other.until <= self.until
     }

@@ -1,15 +1,15 @@
 //! Fills a list from a store, before the list is in use.
 //!
-//! The table of a million entries is far larger than the processor's caches, so entries inserted in order of arrival
-//! miss them each time. The filling therefore sorts entries by their part of the table, and inserts many of a part at a
-//! time.
+//! The table of a million entries is far larger than the processor's caches, so inserting entries in order of arrival
+//! misses the caches each time. The filling therefore sorts entries by their part of the table, and inserts many of a
+//! part at a time.
 
 use super::RevocationList;
 use super::entry::SessionEntry;
 use crate::revocation::{Revocation, Target};
 use crate::session::SessionId;
 
-/// The most waiting entries, over all parts: 3 MiB of them.
+/// The most waiting entries, over all parts: 3 MiB.
 const MAX_WAITING_ENTRIES: usize = 96 << 10;
 
 /// Fills a list.
@@ -19,7 +19,7 @@ pub struct ListFilling {
     waiting: Waiting,
 }
 
-/// A thread's share of filling a list, beside other threads.
+/// One thread's share of filling a list together with other threads.
 #[derive(Debug)]
 pub struct ListShare<'a> {
     list: &'a RevocationList,
@@ -86,7 +86,7 @@ impl ListFilling {
         self.waiting.add(&self.list, revocation);
     }
 
-    /// The part of the filling that one of `threads` threads does.
+    /// The share of one of `threads` threads.
     pub fn share(&self, threads: usize) -> ListShare<'_> {
         ListShare {
             list: &self.list,
@@ -94,7 +94,7 @@ impl ListFilling {
         }
     }
 
-    /// The list, with all added entries. Finish each share first.
+    /// The list, with all added entries. Each share must be finished first.
     pub fn finish(self) -> RevocationList {
         let Self { list, waiting } = self;
         waiting.finish(&list);

@@ -1,11 +1,11 @@
-//! What ends an API key: its own revocation, and a not-before that ends keys, too.
+//! The revocations that end an API key: its own revocation, and a not-before that includes API keys.
 
 use super::{NotBefore, RevocationList, TokenFacts};
 use crate::clock::Timestamp;
 
 impl RevocationList {
-    /// Was the key revoked, or were all keys of its owner, or all keys, that were made until then? `client` is the client that
-    /// owns the key, if one does.
+    /// Was the key revoked, alone or with all earlier keys of its owner or of everyone? `client` is the owner, if a
+    /// client owns the key.
     // Requirement K4.
     pub(super) fn has_key_ended(&self, facts: TokenFacts<'_>) -> bool {
         let of_all = self.global.lock().as_ref().map(NotBefore::keys);

@@ -8,7 +8,7 @@ use crate::clock::Timestamp;
 use crate::session::SessionId;
 
 impl RevocationList {
-    /// The entries whose refusals `other` lacks or ends earlier; in portions, so that a list of a million is not copied
+    /// The entries that `other` lacks or ends earlier, in portions, so that a list of a million entries is not copied
     /// at once. Sweep both lists to the same moment before.
     pub fn missing_in<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = Vec<Revocation>> + 'a {
         let sessions = (0..self.sessions.number()).map(move |part| {

@@ -1,8 +1,8 @@
 //! The table of sessions: a map in many parts, each with its own lock.
 //!
 //! A map doubles when it is seven eighths full, so a map that has just doubled takes twice the memory it needs. The
-//! number of parts is therefore chosen by the expected number of entries: the maps are filled well, a part fits into a
-//! processor's cache while it is filled, and a thread that waits for a growing part waits briefly.
+//! number of parts is therefore chosen by the expected number of entries, so that the maps are well filled, a part fits
+//! into a processor's cache while it is filled, and a thread waits only briefly for a growing part.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -16,7 +16,7 @@ use crate::session::SessionId;
 
 /// The least number of parts.
 const MIN_PARTS: usize = 64;
-/// The expected number of entries of a part. Its map has room for 7168, to allow for chance.
+/// The expected number of entries of a part. Its map has room for 7168 entries, because the parts are filled at random.
 const ENTRIES_PER_PART: usize = 6400;
 
 /// The gate makes the ids, not clients, so a fast hash is safe.
@@ -33,7 +33,7 @@ impl SessionTable {
     pub(super) fn expecting(entries: usize) -> Self {
         let parts = entries.div_ceil(ENTRIES_PER_PART).max(MIN_PARTS);
         let each = entries.div_ceil(parts);
-        // Chance fills some parts more than others.
+        // Extra room, because the random ids fill some parts more than others.
         let room = each + each / 10;
         let part = || RwLock::new(HashMap::with_capacity_and_hasher(room, RandomState::default()));
         let parts = (0..parts).map(|_| part()).collect();
@@ -96,7 +96,7 @@ impl SessionTable {
                 }
             }
         }
-        // Once for all entries: threads that fill at the same time share the counter.
+        // The counter is raised once for all entries, because the filling threads share it.
         self.count.fetch_add(part.len() - before, Ordering::Release);
     }
 

@@ -1,4 +1,4 @@
-//! Access tokens that are to be replaced, while the sessions go on.
+//! Access tokens that must be replaced by a refresh, while their sessions continue.
 
 use super::{RevocationList, TokenFacts};
 use crate::clock::Timestamp;
@@ -6,15 +6,15 @@ use crate::revocation::{REFRESHED, REFRESHED_SESSION};
 use crate::session::VouchedBy;
 
 impl RevocationList {
-    /// Was the token issued before its issuer, or the one that vouched for its session, asked for another one? A token of
-    /// ours has whole seconds, so one of the same second is refused, too.
+    /// Was the token issued before its issuer, or the issuer that vouched for its session, asked for newer tokens? Our
+    /// tokens have times in whole seconds, so a token of the same second is refused, too.
     // Requirement S19.
     pub(super) fn is_to_be_refreshed(&self, facts: TokenFacts<'_>) -> bool {
         let of_token = self.refreshed_at(facts.issuer, facts.issuer_session, facts.subject);
         is_before(facts.issued_at, of_token.max(self.refreshed_by(facts.vouched_by)))
     }
 
-    /// The same for the last token of one of our sessions.
+    /// Must the last token of one of our sessions be replaced for the same reason?
     pub(crate) fn asks_for_another(
         &self,
         (issuer, subject): (&str, &str),

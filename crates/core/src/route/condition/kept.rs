@@ -10,14 +10,14 @@ use super::{Condition, ConditionVerdict, Conditions};
 /// The most routes whose results a token keeps. A token that is used on more is judged anew on some.
 pub(super) const MAX_KEPT: usize = 8;
 
-/// A parameter of the path, and what it must be.
+/// A parameter of the path, and its required value.
 #[derive(Clone, Debug)]
 pub(super) struct BoundParam {
     name: Box<str>,
     value: Box<str>,
 }
 
-/// The comparisons of a list that are left for the path. `None` if one is false.
+/// The comparisons of a list that remain for the path; `None` if one comparison is false already.
 pub(super) fn settle(list: &[Condition], claims: &Map<String, Value>) -> Option<Box<[BoundParam]>> {
     let mut left = Vec::new();
     for one in list {
@@ -36,12 +36,12 @@ pub struct KeptConditions {
     of: u64,
     decided: Option<bool>,
     when: Box<[BoundParam]>,
-    /// The lists of which one must hold.
+    /// The lists of comparisons of which one must hold.
     any: Vec<Box<[BoundParam]>>,
 }
 
 impl KeptConditions {
-    /// Judges the claims of a token. What depends on the path is left.
+    /// Judges the claims of a token. Comparisons with the path remain open.
     pub fn judged(of: &Conditions, claims: &Map<String, Value>) -> Self {
         let when = settle(&of.when, claims);
         let any = match of.when_any.as_slice() {
@@ -61,12 +61,12 @@ impl KeptConditions {
         Self { of, decided, when: when.unwrap_or_default(), any }
     }
 
-    /// The result, unless it depends on the path.
+    /// The result; `None` if it depends on the path.
     pub const fn decided(&self) -> Option<bool> {
         self.decided
     }
 
-    /// Whether they hold for a path with these parameters.
+    /// Do the conditions hold for a path with these parameters?
     pub fn hold<'p>(&self, param: impl Fn(&str) -> Option<&'p str>) -> bool {
         let is = |bound: &BoundParam| param(&bound.name) == Some(&*bound.value);
         self.decided.unwrap_or_else(|| self.when.iter().all(is) && self.any.iter().any(|list| list.iter().all(is)))

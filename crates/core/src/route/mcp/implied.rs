@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::session::Scope;
 
-/// The scopes that imply a scope, with those that imply them.
+/// For each scope, the scopes that imply it, directly or through other scopes.
 ///
 /// ```
 /// use rotogate::route::Implied;
@@ -25,10 +25,10 @@ pub struct Implied {
 }
 
 impl Implied {
-    /// From each scope and the scopes that it implies.
+    /// Builds the closure from each scope and the scopes that it implies.
     ///
     /// # Errors
-    /// A circle, by its scopes.
+    /// The scopes of a circle.
     pub fn new(given: impl IntoIterator<Item = (String, Scope)>) -> Result<Self, String> {
         let given: BTreeMap<String, Scope> = given.into_iter().collect();
         let mut by: BTreeMap<Box<str>, BTreeSet<Box<str>>> = BTreeMap::new();
@@ -52,7 +52,7 @@ impl Implied {
         Ok(Self { given, by })
     }
 
-    /// Has a token with these scopes this one?
+    /// Does a token with these scopes have the scope `asked`?
     pub fn has(&self, granted: &Scope, asked: &str) -> bool {
         granted.contains(asked)
             || self.by.get(asked).is_some_and(|wider| wider.iter().any(|scope| granted.contains(scope)))

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::mcp::Call;
 
-/// The calls of a rule: `method:name`, `method:prefix*`, `method` for all of its names, or `*` for all calls.
+/// The calls of a rule: `method:name`, `method:prefix*`, `method` for all names of the method, or `*` for all calls.
 ///
 /// ```
 /// use rotogate::route::{McpCalls, Route, RoutePolicy};
@@ -68,13 +68,13 @@ impl McpCalls {
         self.method.is_none()
     }
 
-    /// Whether the pattern gives the beginning of some names of this method.
+    /// Is the pattern a prefix pattern for this method?
     pub(super) fn has_prefix_of(&self, method: &str) -> bool {
         self.method.as_deref() == Some(method) && matches!(self.name, NamePattern::Prefix(_))
     }
 
-    /// How specifically the pattern names a call: exactly, by the longest prefix, by its method, as any call. `None` if it
-    /// does not match.
+    /// How specifically the pattern names a call: an exact match is closest, then the longest prefix, the method, and
+    /// `*`. `None` if it does not match.
     // Requirement M8.
     pub(super) fn closeness(&self, call: &Call<'_>) -> Option<usize> {
         let Some(method) = self.method.as_deref() else { return Some(0) };

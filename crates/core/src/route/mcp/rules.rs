@@ -27,7 +27,7 @@ impl CallRule {
         self.counts[usize::from(is_permitted)].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The calls that were refused, and those that were permitted.
+    /// The numbers of refused and of permitted calls.
     pub fn counted(&self) -> [u64; 2] {
         [&self.counts[0], &self.counts[1]].map(|count| count.load(Ordering::Relaxed))
     }
@@ -37,7 +37,7 @@ impl CallRules {
     /// The rules among these routes, in their order.
     ///
     /// # Errors
-    /// A pattern that two rules have, or that there is no rule for all other calls.
+    /// Two rules have the same pattern, or there is no rule for all other calls.
     pub fn new<'r>(routes: impl Iterator<Item = &'r Route>) -> Result<Self, String> {
         let mut rules: Vec<CallRule> = Vec::new();
         for route in routes {
@@ -57,7 +57,7 @@ impl CallRules {
         Ok(Self(rules))
     }
 
-    /// Goes on with the counts of the rules that these replace.
+    /// Continues the counts of the replaced rules.
     pub fn count_on(&mut self, old: &Self) {
         for rule in &mut self.0 {
             if let Some(known) = old.0.iter().find(|known| known.calls == rule.calls) {
@@ -71,8 +71,8 @@ impl CallRules {
         self.0.iter()
     }
 
-    /// The rules that govern a call, in configuration order: the most specific one. A URI that a server may read in another
-    /// way is governed by each rule that could be meant.
+    /// The rules that govern a call, in configuration order: the most specific one. A URI that a server may read in
+    /// several ways is governed by each rule that could apply.
     pub fn of_call<'s>(&'s self, call: &Call<'_>) -> impl Iterator<Item = &'s CallRule> {
         let closest = self.0.iter().filter_map(|rule| Some((rule.calls.closeness(call)?, rule)));
         let closest = closest.max_by_key(|(closeness, _)| *closeness).map(|(_, rule)| rule);

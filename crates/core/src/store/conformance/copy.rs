@@ -1,4 +1,4 @@
-//! A copy of the embedded store, and back: what arrives is what was there (C31).
+//! Copies the embedded store and back: the content stays the same (C31).
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -7,8 +7,8 @@ use super::{BY_OPERATOR, gone, insert, minimum, not_before, rotated, session, st
 use crate::store::copy::{CopyTarget, content, copy};
 use crate::store::{StoreError, Swap};
 
-/// `open` opens the embedded store in the file of that name, `connect` the one store: as the copy of the store of that name,
-/// or as a gate does.
+/// `open` opens the embedded store in a file of the given name. `connect` opens the tested store, as the copy of a
+/// store with the given name, or without a name as a gate does.
 pub async fn there_and_back<E: CopyTarget, S: CopyTarget + Debug>(
     open: impl Fn(&str, Option<&str>) -> Result<E, StoreError>,
     connect: impl AsyncFn(Option<&'static str>) -> Result<S, StoreError>,
@@ -29,10 +29,10 @@ pub async fn there_and_back<E: CopyTarget, S: CopyTarget + Debug>(
     let was = content(&first, start()).await.unwrap();
     assert_eq!((was.sessions, was.revocations), (600, 3));
 
-    // Cut short, and begun again.
+    // An interrupted copy that is begun again.
     let target = connect(Some("first")).await.unwrap();
     target.put_sessions(sessions[..10].to_vec()).await.unwrap();
-    // By two commands in any order: the later record stays, and an end is the last one.
+    // Two commands copy in any order: the later record stays, and an ended record counts as the latest.
     let other = connect(Some("first")).await.unwrap();
     let ended = first.load(sessions[1].id).await.unwrap().unwrap();
     other.put_sessions(vec![next.clone(), ended.clone()]).await.unwrap();
@@ -66,7 +66,7 @@ pub async fn there_and_back<E: CopyTarget, S: CopyTarget + Debug>(
     assert_eq!(back.load(later.id).await.unwrap(), Some(later));
     assert_eq!(back.load(sessions[2].id).await.unwrap(), Some(sessions[2].clone()));
     assert!(crate::store::rules::is_revoked(&back.load(sessions[1].id).await.unwrap().unwrap()));
-    // The not-before holds on.
+    // The not-before is still in force.
     let swapped = back.compare_and_swap(1, rotated(&sessions[3], start()), None).await.unwrap();
     assert_eq!(swapped, Swap::NoLongerValid);
 }

@@ -1,4 +1,4 @@
-//! What holds between two handles on one store that has lost writes, or is thought to have.
+//! Behaviours of two handles on one store that has lost writes, or seems to have lost writes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::store::{Cursor, Feed, SharedStore, Swap};
 /// Longer than a test takes.
 const LONG: Duration = Duration::from_secs(3600);
 
-/// Waits until the feed says that writes were lost.
+/// Waits until the feed reports a loss of writes.
 async fn lost(feed: &mut dyn Feed) {
     let waiting = async {
         loop {
@@ -27,7 +27,7 @@ async fn lost(feed: &mut dyn Feed) {
     tokio::time::timeout(PATIENCE, waiting).await.expect("the feed says it");
 }
 
-/// C15: once one node has adopted the data, no other writes or reads until it has, too.
+/// C15: once one node has adopted the data, no other node writes or reads until it has adopted the data, too.
 pub async fn c15_a_loss_that_one_node_noticed_is_noticed_by_all<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let time = Arc::new(SystemTime::new());
     let begun = session("alice", 1, created(&*a, Timestamp::ZERO).await);
@@ -56,13 +56,13 @@ pub async fn c15_a_loss_that_one_node_noticed_is_noticed_by_all<S: SharedStore>(
     }
     assert_eq!(b.compare_and_swap(begun.revision, next.clone(), None).await.unwrap(), Swap::Swapped);
     assert!(!a.predates_loss(begun.id).await.unwrap(), "it was written since");
-    // The next loss is another one.
+    // A further adoption marks a further loss.
     b.adopt().await.unwrap();
     assert!(b.predates_loss(begun.id).await.unwrap());
     assert!(a.load(begun.id).await.is_err());
 }
 
-/// C16: it is over when every node that was there has written back what it knew, or has had the time.
+/// C16: a recovery is complete when every node has written back its knowledge, or has had enough time for it.
 pub async fn c16_it_is_over_when_every_node_has_had_its_time<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let time = Arc::new(SystemTime::new());
     let mut feeds = [
@@ -86,7 +86,7 @@ pub async fn c16_it_is_over_when_every_node_has_had_its_time<S: SharedStore>([a,
     tokio::time::timeout(PATIENCE, over).await.expect("the time is over");
 }
 
-/// C15: a record is written back where the store has none, or an older one that no node has written since.
+/// C15: a record is written back if the store has no record, or an older one that no node has written since the loss.
 pub async fn c15_only_what_was_lost_is_written_back<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let now = created(&*a, Timestamp::ZERO).await;
     let all: Vec<Session> = (0..6).map(|number| session("alice", number, now)).collect();
@@ -109,13 +109,13 @@ pub async fn c15_only_what_was_lost_is_written_back<S: SharedStore>([a, b]: [Arc
         assert_eq!(b.load(written.id).await.unwrap(), Some(next(written)), "it was written since");
         assert!(is_revoked(&b.load(ended.id).await.unwrap().unwrap()));
     }
-    // An older record instead of a later one, and a record whose entry is all that is left of the session.
+    // Neither an older record nor a session of which only the revocation is left is written back.
     a.restore(vec![older.clone()]).await.unwrap();
     assert_eq!(b.load(older.id).await.unwrap(), Some(next(older)));
     b.revoke(gone(covered.id), BY_OPERATOR).await.unwrap();
     a.restore(vec![covered.clone()]).await.unwrap();
     assert_eq!(b.load(covered.id).await.unwrap(), None);
-    // A restored session is one like any other.
+    // A restored session can be continued like any other session.
     assert_eq!(b.compare_and_swap(missing.revision, next(missing), None).await.unwrap(), Swap::Swapped);
     let moment = b.stamp_not_before().await.unwrap();
     b.revoke(not_before(subject("alice"), moment), BY_OPERATOR).await.unwrap();
@@ -125,7 +125,7 @@ pub async fn c15_only_what_was_lost_is_written_back<S: SharedStore>([a, b]: [Arc
 }
 
 /// C37: one node acknowledged a generation and another node the next one, and both were lost. Whichever is written back
-/// first, the next one stays, and a token ahead of it may go on.
+/// first, the later generation stays, and a session whose token is ahead of it may continue.
 pub async fn c37_of_two_nodes_that_write_a_session_back_the_later_record_stays<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let now = created(&*a, Timestamp::ZERO).await;
     let all: Vec<Session> = (0..4).map(|number| session("alice", number, now)).collect();
@@ -149,20 +149,20 @@ pub async fn c37_of_two_nodes_that_write_a_session_back_the_later_record_stays<S
     b.restore(vec![latest.clone()]).await.unwrap();
     a.restore(vec![next(reversed)]).await.unwrap();
     assert_eq!(is_of_before(reversed).await, latest);
-    // A note that the earlier generation was used comes in between, and raises its revision as a rotation does.
+    // A confirmation of the earlier generation is written in between, and raises the revision as a rotation does.
     b.confirm(vec![(confirmed.id, confirmed.current)]).await.unwrap();
     a.restore(vec![next(confirmed)]).await.unwrap();
     let restored = is_of_before(confirmed).await;
     assert_eq!(restored.current, next(confirmed).current);
     assert!(restored.revision > next(confirmed).revision, "whoever read the note must not swap it for another");
-    // What was changed since stays, however late a node comes.
+    // A record that was changed since the loss stays, however late another node writes back.
     let swapped = b.compare_and_swap(latest.revision, next(&latest), None).await.unwrap();
     assert_eq!(swapped, Swap::Swapped);
     a.restore(vec![next(&next(&latest))]).await.unwrap();
     assert_eq!(b.load(latest.id).await.unwrap(), Some(next(&latest)));
 }
 
-/// C38: what was missing is counted, and not what was offered.
+/// C38: the result counts the missing records, not the offered ones.
 pub async fn c38_a_node_learns_how_many_records_were_missing<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let now = created(&*a, Timestamp::ZERO).await;
     let [kept, missing] = [1, 2].map(|number| session("alice", number, now));
@@ -174,8 +174,8 @@ pub async fn c38_a_node_learns_how_many_records_were_missing<S: SharedStore>([a,
     assert_eq!(b.restore(vec![kept, missing]).await.unwrap(), 0, "another node has written it back");
 }
 
-/// C39: what began under a clock that was ahead stops nothing once the store was brought back. `set_ahead` makes the store
-/// remember this time, as its server would by such a clock.
+/// C39: times that were written under a clock that was ahead block no login once the store's clock is reset.
+/// `set_ahead` makes the store remember this time, as if its server's clock were ahead.
 #[cfg(feature = "store-kit")]
 pub async fn c39_a_shared_store_is_brought_back<S>(store: Arc<S>, set_ahead: impl FnOnce(Timestamp))
 where
@@ -204,7 +204,7 @@ where
         let begun = session(name, number, created(store, Timestamp::ZERO).await);
         assert_eq!(store.insert(begun, SubjectBound::NONE).await.unwrap(), Inserted::Inserted(Vec::new()));
     }
-    // What is older than the reset is over, also what has no record.
+    // Everything older than the reset has ended, including sessions without a record.
     let (list, _) = store.revocations().await.unwrap();
     assert!(
         list.not_before(super::ISSUER, "alice", None) >= now && list.not_before(super::ISSUER, "bob", None) < later

@@ -1,4 +1,5 @@
-//! What every store must do, as tests that any store can run: [`run`] with a function that makes an empty one.
+//! The behaviours that every store must have, as tests for any store: call [`run`] with a function that makes an empty
+//! store.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests, for stores of this crate and of others")]
 
 use std::sync::{Arc, OnceLock};
@@ -24,15 +25,15 @@ pub mod shared;
 pub const ISSUER: &str = "https://auth.example";
 /// The leeway that a store under test must be given.
 pub const LEEWAY: Duration = Duration::from_secs(30);
-/// When the sessions of tests of stores with a time of their caller begin.
+/// When the sessions begin in tests of stores that get the time from their caller.
 pub const START: Timestamp = Timestamp::from_secs(1_700_000_000);
-/// The reason of most revocations here.
+/// The reason of most revocations in the suite.
 pub const BY_OPERATOR: RevokedBecause = RevokedBecause::Operator;
 /// The generation of the first refresh.
 const SECOND: Generation = Generation::new(2);
 /// How long they live.
 pub const SESSION_TTL: Duration = Duration::from_secs(30 * 86_400);
-/// How long their access tokens live.
+/// How long the access tokens of the suite's sessions live.
 pub const ACCESS_TTL: Duration = Duration::from_secs(600);
 
 macro_rules! behaviours {
@@ -45,8 +46,8 @@ macro_rules! behaviours {
     };
 }
 
-/// Runs every behaviour, each on an empty store of its own, made with `ISSUER` and `LEEWAY`. The races want a
-/// runtime with several threads.
+/// Runs every behaviour, each on an empty store of its own, made with `ISSUER` and `LEEWAY`. The races need a runtime
+/// with several threads.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -89,7 +90,7 @@ pub async fn run<S: Store, F: Fn() -> Arc<S>>(make: F) {
         races::a_reader_of_revocations_misses_none,
         races::however_many_begin_at_once_no_more_live_than_may,
     );
-    // A shared store has a time of its own.
+    // A shared store has its own clock, so this behaviour does not apply.
     if make().shared().is_none() {
         behaviours!(make:
             sessions::the_last_known_time_never_goes_back,
@@ -101,7 +102,7 @@ pub async fn run<S: Store, F: Fn() -> Arc<S>>(make: F) {
     }
 }
 
-/// What must hold besides for a [`SharedStore`]: `make` gives two handles on one empty store.
+/// Runs the further behaviours of a [`SharedStore`]. `make` returns two handles on one empty store.
 ///
 /// ```no_run
 /// use std::sync::Arc;
@@ -136,7 +137,7 @@ pub async fn run_shared<S: SharedStore>(make: impl AsyncFn() -> [Arc<S>; 2]) {
     loss::c38_a_node_learns_how_many_records_were_missing(make().await).await;
 }
 
-/// The same for the records of the relay.
+/// Runs the behaviours of the relay's records.
 #[cfg(feature = "relay")]
 pub async fn run_relay<S: super::relay::RelayStore, F: Fn() -> Arc<S>>(make: F) {
     relay::what_was_inserted_is_loaded_and_inserted_once(make()).await;
@@ -148,13 +149,14 @@ pub async fn run_relay<S: super::relay::RelayStore, F: Fn() -> Arc<S>>(make: F) 
     relay::one_of_many_inserts_wins(make()).await;
 }
 
-/// When the sessions of the suite begin: with it, because a shared store judges by its own clock what has ended.
+/// When the sessions of the suite begin: at the start of the suite, because a shared store judges by its own clock
+/// which sessions have ended.
 pub fn start() -> Timestamp {
     static BEGAN: OnceLock<Timestamp> = OnceLock::new();
     *BEGAN.get_or_init(|| Timestamp::from_secs(SystemTime::new().wall().as_secs()))
 }
 
-/// A live session of `subject` that began at `created`; `number` distinguishes those of one millisecond.
+/// A live session of `subject` that began at `created`; `number` distinguishes sessions of the same millisecond.
 pub fn session(subject: &str, number: u64, created: Timestamp) -> Session {
     let mut random = [0; 10];
     random[2..].copy_from_slice(&number.to_be_bytes());
@@ -204,7 +206,7 @@ pub fn rotated(session: &Session, now: Timestamp) -> Session {
     }
 }
 
-/// The end of a session, with the shortest valid `until`.
+/// An entry that ends a session, with the shortest valid `until`.
 pub fn gone(id: SessionId) -> Revocation {
     Revocation { target: Target::Session(id), effect: Effect::SESSION_REVOKED, until: Timestamp::ZERO }
 }
@@ -216,17 +218,17 @@ pub fn minimum(id: SessionId, minimum: u64, until: Timestamp) -> Revocation {
     Revocation { target: Target::Session(id), effect, until }
 }
 
-/// A not-before, with the shortest valid `until`.
+/// A not-before entry, with the shortest valid `until`.
 pub fn not_before(target: Target, moment: Timestamp) -> Revocation {
     Revocation { target, effect: Effect::NotBefore(moment), until: Timestamp::ZERO }
 }
 
-/// Everything of one subject of ours.
+/// The target for one subject of ours.
 pub fn subject(name: &str) -> Target {
     Target::Subject { issuer: ISSUER.into(), subject: name.into() }
 }
 
-/// Everything issued to one client of ours.
+/// The target for one client of ours.
 pub fn client(name: &str) -> Target {
     Target::Client { issuer: ISSUER.into(), client: name.into() }
 }

@@ -13,7 +13,7 @@ use crate::store::{Cursor, Filter, Inserted, Store, SubjectBound, Swap};
 
 const ROUNDS: u64 = 40;
 
-/// Rotates as the engine does: a caller that loses reloads and tries again. Returns whether it succeeded.
+/// Rotates as the engine does: a caller that loses reloads and tries again. True if the rotation succeeded.
 async fn rotate(store: &dyn Store, id: SessionId) -> bool {
     let mut known = store.load(id).await.unwrap().unwrap();
     loop {
@@ -31,7 +31,7 @@ async fn rotate(store: &dyn Store, id: SessionId) -> bool {
     }
 }
 
-/// R1: of two hundred concurrent callers one wins, and all others see which.
+/// R1: one of two hundred concurrent callers wins, and all others get the winner's record.
 pub async fn one_of_many_swaps_wins(store: Arc<dyn Store>) {
     const CALLERS: usize = 200;
     let s = session("alice", 1, start());
@@ -81,7 +81,7 @@ pub async fn a_rotation_never_undoes_a_revocation(store: Arc<dyn Store>) {
     }
 }
 
-/// A late confirmation changes nothing, and a timely one is not lost: no write overwrites another.
+/// A late confirmation changes nothing, and a timely confirmation is not lost: no write overwrites another.
 pub async fn a_rotation_never_loses_to_a_confirmation(store: Arc<dyn Store>) {
     for round in 0..ROUNDS {
         let s = session("alice", round, start());
@@ -127,7 +127,7 @@ pub async fn no_session_slips_past_a_not_before(store: Arc<dyn Store>) {
         barrier.wait().await;
         store.revoke(not_before(subject(&name), later(start(), 1)), RevokedBecause::Operator).await.unwrap();
         let (inserted, young) = inserting.await.unwrap();
-        // In either order, neither continues.
+        // In either order, neither session continues.
         assert!(!rotate(&*store, old.id).await);
         match inserted {
             Inserted::Inserted(_) => assert!(!rotate(&*store, young.id).await),
@@ -141,7 +141,7 @@ pub async fn no_session_slips_past_a_not_before(store: Arc<dyn Store>) {
     assert!(store.list(Filter::All, None, 1000).await.unwrap().sessions.iter().all(|s| s.current == Generation::FIRST));
 }
 
-/// A reader that follows with a cursor ends with what the store has.
+/// A reader that follows with a cursor finally has all entries of the store.
 pub async fn a_reader_of_revocations_misses_none(store: Arc<dyn Store>) {
     const WRITERS: u64 = 4;
     let mut writers = JoinSet::new();
@@ -149,7 +149,7 @@ pub async fn a_reader_of_revocations_misses_none(store: Arc<dyn Store>) {
         let store = Arc::clone(&store);
         writers.spawn(async move {
             for n in 0..50 {
-                // Ten targets, which the writers raise in turn.
+                // The writers raise the entries of ten targets in turn.
                 let id = session("alice", (writer + n) % 10, start()).id;
                 let entry = minimum(id, 1 + n * WRITERS + writer, later(start(), n));
                 store.revoke(entry, RevokedBecause::Operator).await.unwrap();
@@ -159,7 +159,7 @@ pub async fn a_reader_of_revocations_misses_none(store: Arc<dyn Store>) {
     let mut known = BTreeMap::new();
     let mut cursor = Cursor::default();
     loop {
-        // Checked before reading: everything acknowledged by then must be seen.
+        // Checked before the read, which must return everything that was acknowledged by then.
         while let Some(writer) = writers.try_join_next() {
             writer.unwrap();
         }
@@ -177,7 +177,7 @@ pub async fn a_reader_of_revocations_misses_none(store: Arc<dyn Store>) {
     assert_eq!(known, all.into_iter().map(|entry| (entry.target.clone(), entry)).collect());
 }
 
-/// R22: the transaction that inserts also counts.
+/// R22: the bound holds, because the inserting transaction also counts the live sessions.
 pub async fn however_many_begin_at_once_no_more_live_than_may(store: Arc<dyn Store>) {
     const MOST: u32 = 5;
     const CALLERS: u32 = 60;

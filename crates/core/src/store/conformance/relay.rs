@@ -16,7 +16,7 @@ pub fn id(n: u8) -> RelayId {
     RelayId([n; 32])
 }
 
-/// A record before its token is sent, which ends a minute later.
+/// A pending record, which ends after a minute.
 pub fn pending(since: Timestamp) -> RelayRecord {
     RelayRecord {
         state: RelayState::Pending,
@@ -35,7 +35,7 @@ pub fn done(before: &RelayRecord, since: Timestamp) -> RelayRecord {
     RelayRecord { state: RelayState::Done, since, until: later(since, 30_000), sealed: vec![4; 2000], ..before.clone() }
 }
 
-/// There is one record of an id, and reading changes nothing.
+/// An id has only one record, and reading does not change it.
 pub async fn what_was_inserted_is_loaded_and_inserted_once(store: Arc<dyn RelayStore>) {
     assert_eq!(store.load_relay(id(1)).await.unwrap(), None);
     let first = pending(start());
@@ -49,18 +49,18 @@ pub async fn what_was_inserted_is_loaded_and_inserted_once(store: Arc<dyn RelayS
     assert_eq!(store.load_relay(id(2)).await.unwrap(), Some(second));
 }
 
-/// At its end, not a millisecond before.
+/// A new record replaces an old one at the old one's end, not a millisecond earlier.
 pub async fn an_ended_record_gives_way(store: Arc<dyn RelayStore>) {
     let old = pending(start());
     store.insert_relay(id(1), old.clone(), start()).await.unwrap();
     let new = pending(old.until);
     assert_eq!(store.insert_relay(id(1), new.clone(), old.until).await.unwrap(), RelayInserted::Inserted);
     assert_eq!(store.load_relay(id(1)).await.unwrap(), Some(new));
-    // Its place among the ends is the new one.
+    // The index of ends has the new record's end.
     assert_eq!(store.sweep_relay(old.until).await.unwrap(), 0);
 }
 
-/// Each part of a version counts.
+/// A swap compares each part of the version.
 pub async fn a_swap_needs_the_expected_version(store: Arc<dyn RelayStore>) {
     let first = pending(start());
     let next = done(&first, later(start(), 5));
@@ -85,7 +85,7 @@ pub async fn a_swap_needs_the_expected_version(store: Arc<dyn RelayStore>) {
     assert_eq!(store.load_relay(id(1)).await.unwrap(), Some(next));
 }
 
-/// By its version, or whatever it is.
+/// Removal with a version needs that version; removal without a version removes any record.
 pub async fn a_record_is_removed_once_and_only_in_its_version(store: Arc<dyn RelayStore>) {
     let first = pending(start());
     assert!(!store.remove_relay(id(1), None).await.unwrap());
@@ -100,7 +100,7 @@ pub async fn a_record_is_removed_once_and_only_in_its_version(store: Arc<dyn Rel
     assert_eq!(store.load_relay(id(1)).await.unwrap(), None);
 }
 
-/// More of them than one step removes.
+/// Uses more records than one step of a sweep removes.
 pub async fn a_sweep_removes_what_ended_to_the_millisecond(store: Arc<dyn RelayStore>) {
     let of = |n: u16| {
         let mut bytes = [0; 32];
@@ -113,7 +113,7 @@ pub async fn a_sweep_removes_what_ended_to_the_millisecond(store: Arc<dyn RelayS
     let mut ids = store.relay_ids().await.unwrap();
     ids.sort_unstable();
     assert_eq!(ids, (0..300).map(of).collect::<Vec<_>>());
-    // K13: a page of them is read without the others.
+    // K13: a page of ids is read without the other ids.
     assert_eq!(store.relay_ids_after(None, 3).await.unwrap(), (0..3).map(of).collect::<Vec<_>>());
     assert_eq!(store.relay_ids_after(Some(of(296)), 9).await.unwrap(), (297..300).map(of).collect::<Vec<_>>());
     assert!(store.relay_ids_after(Some(of(299)), 9).await.unwrap().is_empty());
@@ -131,7 +131,7 @@ pub async fn a_sweep_removes_what_ended_to_the_millisecond(store: Arc<dyn RelayS
     assert_eq!(store.sweep_relay(Timestamp::MAX).await.unwrap(), 0);
 }
 
-/// A store is not filled by one large answer.
+/// A large answer is refused, so that it cannot fill the store.
 pub async fn too_much_is_refused_and_changes_nothing(store: Arc<dyn RelayStore>) {
     let first = pending(start());
     let large = RelayRecord { sealed: vec![0; MAX_SEALED + 1], ..done(&first, later(start(), 1)) };
@@ -145,7 +145,7 @@ pub async fn too_much_is_refused_and_changes_nothing(store: Arc<dyn RelayStore>)
     assert_eq!(store.load_relay(id(1)).await.unwrap(), Some(fits));
 }
 
-/// Of a hundred that claim one token, one may send it.
+/// Of a hundred callers that claim one token, only one may send it.
 pub async fn one_of_many_inserts_wins(store: Arc<dyn RelayStore>) {
     const CALLERS: u8 = 100;
     let barrier = Arc::new(Barrier::new(CALLERS.into()));

@@ -1,4 +1,4 @@
-//! Revocations: what they do to records, how they merge, how they are read.
+//! Revocations: their effect on records, their merging, and their reading.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ async fn all(store: &dyn Store) -> Vec<Revocation> {
     store.revocations_since(Cursor::default()).await.unwrap().0
 }
 
-/// R10: the entry reaches to the end of the last access token, leeway included.
+/// R10: the entry lives until the end of the last access token plus the leeway.
 pub async fn a_session_is_revoked_with_its_record_and_its_entry(store: Arc<dyn Store>) {
     let s = session("alice", 1, start());
     insert(&*store, &s).await;
@@ -25,7 +25,7 @@ pub async fn a_session_is_revoked_with_its_record_and_its_entry(store: Arc<dyn S
     assert_eq!(store.load(s.id).await.unwrap(), Some(revoked));
 }
 
-/// Neither record nor cursor moves; a longer `until` is still accepted.
+/// A repetition changes neither record nor cursor; a longer `until` is still accepted.
 pub async fn a_repeated_revocation_changes_nothing_and_keeps_the_first_reason(store: Arc<dyn Store>) {
     let s = session("alice", 1, start());
     insert(&*store, &s).await;
@@ -41,7 +41,7 @@ pub async fn a_repeated_revocation_changes_nothing_and_keeps_the_first_reason(st
     assert_eq!(all(&*store).await, [longer]);
 }
 
-/// Its access tokens of earlier generations end; the session continues.
+/// Access tokens of earlier generations end; the session continues.
 pub async fn a_raised_minimum_does_not_end_a_session(store: Arc<dyn Store>) {
     let s = session("alice", 1, start());
     insert(&*store, &s).await;
@@ -52,7 +52,7 @@ pub async fn a_raised_minimum_does_not_end_a_session(store: Arc<dyn Store>) {
     assert_eq!(swap, Swap::Swapped);
 }
 
-/// The caller knows how long its tokens live; the store does not.
+/// Only the caller knows how long the tokens of an unknown session live.
 pub async fn an_unknown_session_is_revoked_as_given(store: Arc<dyn Store>) {
     let id = session("alice", 1, start()).id;
     let given = Revocation { until: later(start(), 77_000), ..gone(id) };
@@ -61,7 +61,8 @@ pub async fn an_unknown_session_is_revoked_as_given(store: Arc<dyn Store>) {
     assert_eq!(store.load(id).await.unwrap(), None);
 }
 
-/// R10, for subject, client, all and a token: never shorter than given, never shorter than what it matches.
+/// R10, for a subject, a client, everyone and a token: `until` is never before the given time, and never before the end
+/// of the matched sessions.
 pub async fn an_entry_lives_as_long_as_what_it_matches(store: Arc<dyn Store>) {
     let short = session("alice", 1, start());
     let long = Session { latest_access_expires: later(short.expires, 500), ..session("alice", 2, start()) };
@@ -111,7 +112,7 @@ pub async fn other_issuers_do_not_touch_our_sessions(store: Arc<dyn Store>) {
     assert_eq!(store.compare_and_swap(1, rotated(&s, later(start(), 5)), None).await.unwrap(), Swap::Swapped);
 }
 
-/// An error must not look like an effective revocation.
+/// A mistaken call must not look like an effective revocation.
 pub async fn an_effect_that_does_not_fit_is_an_error(store: Arc<dyn Store>) {
     let s = session("alice", 1, start());
     insert(&*store, &s).await;
@@ -134,7 +135,7 @@ pub async fn an_effect_that_does_not_fit_is_an_error(store: Arc<dyn Store>) {
     assert_eq!(all(&*store).await, []);
 }
 
-/// Equal counts as before; of several, the latest is named.
+/// A session created at the same moment counts as before. If several not-befores apply, the latest one is returned.
 pub async fn an_insert_is_held_against_each_not_before(store: Arc<dyn Store>) {
     let cuts = [(subject("alice"), 10), (client("web"), 20), (Target::Global, 30)];
     for (n, (target, cut)) in (0..).zip(cuts) {
@@ -151,13 +152,13 @@ pub async fn an_insert_is_held_against_each_not_before(store: Arc<dyn Store>) {
         }
         insert(&*store, &session("alice", n, later(cut, 1))).await;
     }
-    // Not the last one written, but the latest moment.
+    // The latest moment counts, not the not-before that was written last.
     store.revoke(not_before(subject("bob"), later(start(), 5)), BY_OPERATOR).await.unwrap();
     let bobs = store.insert(session("bob", 1, start()), SubjectBound::NONE).await.unwrap();
     assert_eq!(bobs, Inserted::NoLongerValid(later(start(), 30)));
 }
 
-/// Inside the swap's own transaction.
+/// The swap checks the not-befores in its own transaction.
 pub async fn a_swap_is_held_against_each_not_before(store: Arc<dyn Store>) {
     for (n, target) in (0..).zip([subject("alice"), client("tv"), Target::Global]) {
         let named = Session { client: "tv".into(), ..session("alice", 10 + n, later(start(), n)) };
@@ -175,7 +176,7 @@ pub async fn a_swap_is_held_against_each_not_before(store: Arc<dyn Store>) {
     assert_eq!(swap, Swap::Swapped);
 }
 
-/// Swapped, both are stored; otherwise neither.
+/// If the swap succeeds, record and revocation are stored; otherwise neither is stored.
 pub async fn a_swap_brings_its_revocation_or_neither(store: Arc<dyn Store>) {
     let s = session("alice", 1, start());
     insert(&*store, &s).await;
@@ -188,7 +189,7 @@ pub async fn a_swap_brings_its_revocation_or_neither(store: Arc<dyn Store>) {
     assert_eq!(all(&*store).await, [entry]);
 }
 
-/// In any order: the higher minimum, the later not-before, the later end, and gone above all.
+/// In any order, the higher minimum, the later not-before and the later end win, and "gone" wins over both.
 pub async fn entries_merge_and_never_weaken(store: Arc<dyn Store>) {
     let s = session("alice", 1, start());
     insert(&*store, &s).await;
@@ -219,9 +220,9 @@ pub async fn entries_merge_and_never_weaken(store: Arc<dyn Store>) {
     assert_eq!(all(&*store).await, [Revocation { until: end, ..gone(s.id) }, entry]);
 }
 
-/// A merged entry is returned again at its new position, and only there.
+/// A merged entry is returned at its new position only.
 pub async fn a_cursor_gives_what_came_after_it_once(store: Arc<dyn Store>) {
-    // The order of entries has no meaning: those of a target merge.
+    // The order of entries does not matter, because the entries of a target merge.
     let since = async |cursor: Cursor| {
         let (mut entries, end) = store.revocations_since(cursor).await.unwrap();
         entries.sort_by(|a, b| a.target.cmp(&b.target));
@@ -242,15 +243,14 @@ pub async fn a_cursor_gives_what_came_after_it_once(store: Arc<dyn Store>) {
     assert_eq!(since(Cursor::default()).await, (vec![a, b, c], end));
 }
 
-/// R10: what a gate loads before it serves is everything that there is, session by session and the rest, and it ends
-/// where a reader of all would.
+/// R10: a gate loads every entry before it serves, and the cursor equals the cursor of a reader of all entries.
 pub async fn the_list_for_a_start_has_every_entry(store: Arc<dyn Store>) {
     let sessions: Vec<_> = (0..100).map(|n| session("alice", n, start()).id).collect();
     for id in &sessions {
         store.revoke(gone(*id), BY_OPERATOR).await.unwrap();
     }
     store.revoke(not_before(subject("bob"), start()), BY_OPERATOR).await.unwrap();
-    // A merged entry has its position at the end.
+    // A merged entry moves to the end of the sequence.
     store.revoke(minimum(sessions[0], 2, later(start(), 600_000)), BY_OPERATOR).await.unwrap();
     let (entries, end) = store.revocations_since(Cursor::default()).await.unwrap();
     let (list, loaded_to) = store.revocations().await.unwrap();

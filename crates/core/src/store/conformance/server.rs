@@ -1,4 +1,4 @@
-//! What holds while the server of a store fails, and between two gates that use it.
+//! Behaviours while the server of a store fails, and of two gates that use one server.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,10 +14,10 @@ use crate::session::{RevokedBecause, SessionId};
 use crate::store::rules::is_revoked;
 use crate::store::{CounterUse, Cursor, Follow, SharedCounter, SharedStore, Store, SubjectBound, Swept, WriteOutcome};
 
-/// How long a behaviour waits for a server that comes back.
+/// How long a behaviour waits for a server to return.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A clock of which each reading is later than the one before: the readings are in one order, wherever they are taken.
+/// A clock whose readings strictly increase, so that readings of different threads have a total order.
 #[derive(Default)]
 pub struct Readings(AtomicU64);
 
@@ -31,12 +31,12 @@ impl TimeSource for Readings {
     }
 }
 
-/// A write without a server is an error, and has written nothing. Returns the time until the error.
+/// A write without a server is an error that has written nothing. Returns the time until the error.
 pub async fn a_server_that_is_away_is_an_error<S: Store>(store: Arc<S>, kill: impl FnOnce()) -> Duration {
     let begun = session("alice", 1, start());
     insert(&*store, &begun).await;
     kill();
-    // From then on nothing is sent: no connection is made.
+    // Wait until the handle notices: from then on it sends nothing, because no connection is made.
     while store.load(begun.id).await.is_ok() {}
     let time = SystemTime::new();
     let asked = time.monotonic();
@@ -47,7 +47,7 @@ pub async fn a_server_that_is_away_is_an_error<S: Store>(store: Arc<S>, kill: im
     took
 }
 
-/// What was acknowledged is there after three crashes of the server, and the store goes on by itself.
+/// Acknowledged writes survive three crashes of the server, and the store recovers by itself.
 pub async fn a_crash_loses_nothing_that_was_acknowledged<S: Store>(store: Arc<S>, mut crash: impl FnMut()) {
     let acknowledged: Arc<Mutex<Vec<(SessionId, bool)>>> = Arc::default();
     let stop = Arc::new(AtomicBool::new(false));
@@ -92,8 +92,8 @@ pub async fn a_crash_loses_nothing_that_was_acknowledged<S: Store>(store: Arc<S>
     }
 }
 
-/// C8: the clock is read before the request that proves freshness is sent. `time` is the clock of `passed`, the moments at
-/// which bytes went by on their way to the server.
+/// C8: the clock is read before the request that proves freshness is sent. `passed` records, by the clock `time`, when
+/// bytes passed on their way to the server.
 pub async fn c8_the_clock_is_read_before_the_beat<S: SharedStore>(
     store: &S,
     time: Arc<Readings>,
@@ -108,7 +108,7 @@ pub async fn c8_the_clock_is_read_before_the_beat<S: SharedStore>(
     }
 }
 
-/// C8: a step is complete once all up to the beat was read, also if that takes more than one reading of the log.
+/// C8: a step is complete once everything up to the beat was read, even if this takes several reads of the log.
 pub async fn c8_a_step_is_complete_once_all_was_read<S: SharedStore>(store: &S) {
     const WRITTEN: u64 = 2500;
     let entry = |n| minimum(session("alice", n, start()).id, 2, later(start(), 600_000));
@@ -123,18 +123,18 @@ pub async fn c8_a_step_is_complete_once_all_was_read<S: SharedStore>(store: &S) 
     assert_eq!(entries.len() as u64, WRITTEN);
 }
 
-/// C4: what begins after a not-before is later than its moment, at each node.
+/// C4: at each node, sessions that begin after a not-before have a later creation than its moment.
 pub async fn c4_what_begins_after_a_not_before_is_later<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let now = created(&*a, Timestamp::ZERO).await;
     let moment = now.plus(LEEWAY / 2);
     a.revoke(not_before(subject("alice"), moment), BY_OPERATOR).await.unwrap();
     assert!(created(&*b, Timestamp::ZERO).await > moment);
-    // A moment that is far ahead is a mistake, which stops no login of others.
+    // A moment that is far ahead is a mistake, and must not block logins of other users.
     a.revoke(not_before(subject("bob"), now.plus(LEEWAY * 100)), BY_OPERATOR).await.unwrap();
     created(&*b, Timestamp::ZERO).await;
 }
 
-/// C29: a hundred guesses over these nodes are as few as the counter permits.
+/// C29: of a hundred guesses over these nodes, only as many pass as the counter permits.
 pub async fn c29_ten_a_minute_over_all_nodes_are_ten<S: SharedStore>(nodes: &[Arc<S>]) {
     let ten = SharedCounter { name: [1; 16], every: Duration::from_secs(60), burst: 10 };
     let takes = (0..100).map(|n| {
@@ -148,7 +148,7 @@ pub async fn c29_ten_a_minute_over_all_nodes_are_ten<S: SharedStore>(nodes: &[Ar
     assert_eq!(taken, 10);
 }
 
-/// C32: what one node swept, the other does not sweep again. Returns the number of sessions that both swept.
+/// C32: a node does not sweep again what another node has swept. Returns the number of sessions that both swept.
 pub async fn c32_what_one_node_swept_the_other_does_not<S: SharedStore>([a, b]: [Arc<S>; 2]) -> u64 {
     let now = SystemTime::new().wall();
     let hours = |n: u64| Duration::from_secs(3600 * n);

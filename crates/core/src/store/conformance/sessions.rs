@@ -25,7 +25,7 @@ pub async fn what_was_inserted_is_loaded(store: Arc<dyn Store>) {
     assert_eq!(store.load(session("alice", 2, start()).id).await.unwrap(), None);
 }
 
-/// The claims of a session's tokens come back, and change with it.
+/// The store returns the claims of a session's tokens, and a swap replaces the claims.
 pub async fn claims_are_kept(store: Arc<dyn Store>) {
     let mut s = session("alice", 1, start());
     s.claims.insert("roles", ["clerk"]).unwrap();
@@ -37,7 +37,7 @@ pub async fn claims_are_kept(store: Arc<dyn Store>) {
     assert_eq!(store.load(s.id).await.unwrap(), Some(next));
 }
 
-/// A second session of one id is an error, and the first one stays.
+/// Inserting a second session with the same id is an error, and the first session stays.
 pub async fn an_id_is_inserted_once(store: Arc<dyn Store>) {
     let s = session("alice", 1, start());
     insert(&*store, &s).await;
@@ -45,7 +45,7 @@ pub async fn an_id_is_inserted_once(store: Arc<dyn Store>) {
     assert_eq!(store.load(s.id).await.unwrap(), Some(s));
 }
 
-/// R1: another revision is `Changed`, with the record as it is.
+/// R1: a swap with another revision returns `Changed` with the current record.
 pub async fn a_swap_needs_the_expected_revision(store: Arc<dyn Store>) {
     let s = session("alice", 1, start());
     let next = rotated(&s, later(start(), 5));
@@ -70,7 +70,7 @@ pub async fn a_swap_must_raise_the_revision_and_keep_the_subject(store: Arc<dyn 
     assert_eq!(store.load(s.id).await.unwrap(), Some(s));
 }
 
-/// Not even with the right revision.
+/// Not even a swap with the right revision succeeds.
 pub async fn a_revoked_session_is_never_swapped(store: Arc<dyn Store>) {
     let s = session("alice", 1, start());
     insert(&*store, &s).await;
@@ -82,7 +82,7 @@ pub async fn a_revoked_session_is_never_swapped(store: Arc<dyn Store>) {
     assert_eq!(store.load(s.id).await.unwrap(), Some(revoked));
 }
 
-/// Another generation, an unknown or a revoked session is skipped; the others of the batch count.
+/// Notes of another generation, of an unknown or of a revoked session are skipped; the other notes of the batch count.
 pub async fn a_confirmation_touches_one_field_and_only_of_the_current_generation(store: Arc<dyn Store>) {
     let [a, b, c] = [1, 2, 3].map(|n| session("alice", n, start()));
     let unknown = session("alice", 4, start()).id;
@@ -104,12 +104,12 @@ pub async fn a_confirmation_touches_one_field_and_only_of_the_current_generation
     assert_eq!(store.load(a.id).await.unwrap(), Some(confirmed.clone()));
     assert_eq!(store.load(b.id).await.unwrap(), Some(b));
     assert_eq!(store.load(c.id).await.unwrap(), revoked);
-    // Confirmed already: nothing changes, so no swap is disturbed.
+    // A confirmed generation is not changed again, so no swap is disturbed.
     assert_eq!(store.confirm(vec![(a.id, Generation::FIRST)]).await.unwrap(), []);
     assert_eq!(store.load(a.id).await.unwrap(), Some(confirmed));
 }
 
-/// Oldest first, each once, of all subjects or of one.
+/// Pages list each session once, oldest first, for all subjects or for one subject.
 pub async fn sessions_are_listed_page_by_page_in_order(store: Arc<dyn Store>) {
     let mut all = Vec::new();
     for n in 0..40_u64 {
@@ -142,7 +142,7 @@ async fn check_pages(store: &dyn Store, mut all: Vec<Session>) {
     }
 }
 
-/// Writes with an engine time raise it, and so does a sweep. A stamp ahead of it does not.
+/// Writes with an engine time and sweeps raise the last known time. A creation stamp ahead of it does not.
 pub async fn the_last_known_time_never_goes_back(store: Arc<dyn Store>) {
     assert_eq!(store.last_known_time().await.unwrap(), Timestamp::ZERO);
     let s = Session { issued_at: later(start(), 20), ..session("alice", 1, later(start(), 9_000)) };
@@ -158,7 +158,7 @@ pub async fn the_last_known_time_never_goes_back(store: Arc<dyn Store>) {
     assert_eq!(store.last_known_time().await.unwrap(), later(start(), 60));
 }
 
-/// To the millisecond. What is removed leaves the lists and the revocations, too.
+/// The hour is exact to the millisecond. Removed sessions leave the lists, and their revocations go, too.
 pub async fn a_sweep_removes_what_ended_an_hour_ago_and_nothing_else(store: Arc<dyn Store>) {
     let [early, late] = [1, 2].map(|n| session("alice", n, later(start(), n)));
     insert(&*store, &early).await;
@@ -179,7 +179,7 @@ pub async fn a_sweep_removes_what_ended_an_hour_ago_and_nothing_else(store: Arc<
     assert_eq!(store.sweep(Timestamp::ZERO).await.unwrap(), Swept::default());
 }
 
-/// Also if it takes more than one step.
+/// A sweep continues even if it takes several steps.
 pub async fn a_sweep_goes_on_until_all_is_removed(store: Arc<dyn Store>) {
     let mut inserts = JoinSet::new();
     for n in 0..1100 {
@@ -208,15 +208,15 @@ pub async fn a_session_outlives_its_last_access_token(store: Arc<dyn Store>) {
     assert_eq!(store.sweep(later(token_ends, 1001).plus(HOUR)).await.unwrap().sessions, 1);
 }
 
-/// It can write, and holds nothing.
+/// A new store can write, and is empty.
 pub async fn a_new_store_is_ready(store: Arc<dyn Store>) {
     store.check().await.unwrap();
     assert_eq!(store.revocations_since(Cursor::default()).await.unwrap(), (vec![], Cursor::default()));
     assert_eq!(store.list(Filter::All, None, 5).await.unwrap().next, None);
 }
 
-/// R22: one session too many ends the oldest, or does not begin. Ended sessions do not count, for whatever reason they
-/// ended.
+/// R22: a session beyond the bound ends the oldest session, or does not begin. Ended sessions do not count, for
+/// whatever reason they ended.
 pub async fn a_subject_has_so_many_live_sessions_and_no_more(store: Arc<dyn Store>) {
     let day = Duration::from_secs(86_400);
     let bound = |most, on_too_many| SubjectBound { most, idle_ttl: day, on_too_many };
@@ -239,23 +239,23 @@ pub async fn a_subject_has_so_many_live_sessions_and_no_more(store: Arc<dyn Stor
     assert_eq!(store.revocations_since(Cursor::default()).await.unwrap().0, [entry(1)]);
     assert_eq!(store.load(s(2).id).await.unwrap(), Some(s(2)));
 
-    // A rotation is not another session, and a revoked one makes room.
+    // A rotation does not count as a session, and a revoked session makes room.
     let next = rotated(&s(3), later(start(), 4));
     assert_eq!(store.compare_and_swap(1, next, None).await.unwrap(), Swap::Swapped);
     store.revoke(gone(s(2).id), RevokedBecause::Logout).await.unwrap();
     assert_eq!(store.insert(s(5), refuse(3)).await.unwrap(), began());
     assert_eq!(store.insert(s(6), refuse(3)).await.unwrap(), Inserted::TooMany);
-    // Three live; a lowered bound ends as many as it must.
+    // Three sessions live; a lowered bound ends as many sessions as needed.
     let Inserted::Inserted(ended) = store.insert(s(6), end(2)).await.unwrap() else { panic!("it began") };
     assert_eq!(ended.iter().map(|entry| &entry.target).collect::<Vec<_>>(), [&gone(s(3).id).target, &entry(4).target]);
 
-    // Sessions before a not-before of the subject or of its client are over.
+    // Sessions before a not-before of the subject or of its client count as ended.
     store.revoke(not_before(subject("alice"), later(start(), 6)), RevokedBecause::Operator).await.unwrap();
     assert_eq!(store.insert(s(7), refuse(1)).await.unwrap(), began());
     assert_eq!(store.insert(s(8), refuse(1)).await.unwrap(), Inserted::TooMany);
     store.revoke(not_before(client("web"), later(start(), 7)), RevokedBecause::Operator).await.unwrap();
     assert_eq!(store.insert(s(8), refuse(1)).await.unwrap(), began());
-    // So are idle ones, and those past their end.
+    // Idle sessions and expired sessions count as ended, too.
     let idle = session("alice", 9, later(start(), 8).plus(day));
     assert_eq!(store.insert(idle.clone(), refuse(1)).await.unwrap(), began());
     let late = idle.expires;
@@ -264,7 +264,8 @@ pub async fn a_subject_has_so_many_live_sessions_and_no_more(store: Arc<dyn Stor
     assert_eq!(store.insert(session("alice", 10, late), refuse(1)).await.unwrap(), began());
 }
 
-/// A client that logs in and out all day does not fill the store for a month.
+/// A revoked session is not kept until its original end, so that a client that logs in and out all day does not fill
+/// the store.
 pub async fn a_revoked_session_is_kept_while_its_access_tokens_would_live(store: Arc<dyn Store>) {
     let [revoked, live] = [1, 2].map(|n| session("alice", n, start()));
     insert(&*store, &revoked).await;

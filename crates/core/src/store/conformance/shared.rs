@@ -1,4 +1,4 @@
-//! What holds between two handles on one store.
+//! Behaviours of two handles on one store.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,7 @@ use crate::store::{
     CounterUse, Cursor, Feed, Follow, Inserted, NodeRow, SharedCounter, SharedStore, SubjectBound, Swap,
 };
 
-/// How long a behaviour waits for what must come.
+/// How long a behaviour waits for an expected event.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) fn follow(time: &Arc<SystemTime>) -> Follow {
@@ -23,7 +23,7 @@ pub(super) async fn created<S: SharedStore>(store: &S, after: Timestamp) -> Time
     store.stamp_creation(after).await.unwrap().expect("the clocks agree")
 }
 
-/// The entries up to the next complete step.
+/// The entries up to the next complete step, and the proof of that step.
 pub(super) async fn heard(feed: &mut dyn Feed) -> (Vec<Revocation>, crate::store::Heard) {
     let mut entries = Vec::new();
     loop {
@@ -35,7 +35,7 @@ pub(super) async fn heard(feed: &mut dyn Feed) -> (Vec<Revocation>, crate::store
     }
 }
 
-/// C4: a not-before is at or after whatever began before it on any node, and before whatever begins afterwards.
+/// C4: the stamp of a not-before is at or after every earlier creation on any node, and before every later creation.
 pub async fn c4_stamps_of_all_nodes_are_in_one_order<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     for _ in 0..10 {
         let before = [created(&*a, Timestamp::ZERO).await, created(&*b, Timestamp::ZERO).await];
@@ -46,13 +46,13 @@ pub async fn c4_stamps_of_all_nodes_are_in_one_order<S: SharedStore>([a, b]: [Ar
             assert!(created(&**node, Timestamp::ZERO).await > moment);
         }
     }
-    // A moment that one node was given reaches all of them with its entry.
+    // A moment that was given at one node reaches all nodes with its entry.
     let ahead = created(&*a, Timestamp::ZERO).await.plus(LEEWAY / 2);
     a.revoke(not_before(Target::Global, ahead), BY_OPERATOR).await.unwrap();
     assert!(created(&*b, ahead).await > ahead);
 }
 
-/// A stamp further ahead than the leeway means a wrong clock, and nothing begins.
+/// A stamp further ahead than the leeway means a wrong clock: no session begins.
 pub async fn a_stamp_too_far_ahead_is_none<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let now = created(&*a, Timestamp::ZERO).await;
     assert_eq!(b.stamp_creation(now.plus(LEEWAY * 3)).await.unwrap(), None);
@@ -72,7 +72,8 @@ pub async fn what_one_node_wrote_the_other_has<S: SharedStore>([a, b]: [Arc<S>; 
     assert!(crate::store::rules::is_revoked(&b.load(begun.id).await.unwrap().unwrap()));
 }
 
-/// C4: a session that one node began is refused after another node's not-before, and none begins below it.
+/// C4: a session that one node began is refused after another node's not-before, and no session begins with an earlier
+/// creation.
 pub async fn c4_a_not_before_covers_sessions_of_other_nodes<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let begun = session("alice", 1, created(&*a, Timestamp::ZERO).await);
     insert(&*a, &begun).await;
@@ -86,7 +87,7 @@ pub async fn c4_a_not_before_covers_sessions_of_other_nodes<S: SharedStore>([a, 
     insert(&*a, &afterwards).await;
 }
 
-/// A feed that begins where a list ends brings what another node writes, in time.
+/// A feed that begins where a list ends brings the writes of another node in time.
 pub async fn a_feed_brings_what_another_node_wrote<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let time = Arc::new(SystemTime::new());
     let begun = session("alice", 1, created(&*a, Timestamp::ZERO).await);
@@ -118,12 +119,12 @@ pub async fn a_feed_brings_what_another_node_wrote<S: SharedStore>([a, b]: [Arc<
     assert_eq!(all.len(), 2);
 }
 
-/// C8: whatever was acknowledged before a node asked is applied once its step is complete. Under load, from a list and
-/// a feed that begin in the middle of it.
+/// C8: when a step is complete, every write that was acknowledged before the node asked is applied. Tested under load,
+/// with a list and a feed that begin in the middle of it.
 pub async fn c8_a_complete_step_has_all_that_was_acknowledged_before<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let time = Arc::new(SystemTime::new());
     let began = created(&*a, Timestamp::ZERO).await;
-    // The monotonic time after each acknowledgement.
+    // The sessions whose end was acknowledged, each with the monotonic time after the acknowledgement.
     let acknowledged: Arc<Mutex<Vec<(SessionId, Duration)>>> = Arc::default();
     let done = Arc::new(AtomicBool::new(false));
     let writers: Vec<_> = (0..4u64)
@@ -172,7 +173,7 @@ fn counter(number: u8, every: Duration, burst: u32) -> SharedCounter {
     SharedCounter { name: [number; 16], every, burst }
 }
 
-/// C29: all nodes together take as many attempts as one alone might, however they come.
+/// C29: all nodes together admit as many attempts as a single node would, in whatever order the attempts come.
 pub async fn c29_nodes_count_attempts_together<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let hour = Duration::from_secs(3600);
     let ten = counter(1, hour, 10);
@@ -195,7 +196,7 @@ pub async fn c29_nodes_count_attempts_together<S: SharedStore>([a, b]: [Arc<S>; 
     b.count(ten, CounterUse::GiveBack).await.unwrap();
     assert_eq!(a.count(ten, CounterUse::Take).await.unwrap(), None);
     assert!(b.count(ten, CounterUse::Take).await.unwrap().is_some());
-    // An attempt is earned back by the store's time.
+    // The store's time decides when an attempt is earned back.
     let soon = counter(3, Duration::from_millis(50), 1);
     assert_eq!(a.count(soon, CounterUse::Take).await.unwrap(), None);
     while let Some(wait) = b.count(soon, CounterUse::Take).await.unwrap() {
@@ -204,7 +205,7 @@ pub async fn c29_nodes_count_attempts_together<S: SharedStore>([a, b]: [Arc<S>; 
     }
 }
 
-/// C29: attempts that have happened put a counter into debt, by one at most.
+/// C29: attempts that are counted afterwards put a counter into debt, by one attempt at most.
 pub async fn c29_a_counter_of_what_has_happened_is_in_debt_by_one<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let every = Duration::from_secs(3600);
     let two = counter(1, every, 2);
@@ -219,7 +220,7 @@ pub async fn c29_a_counter_of_what_has_happened_is_in_debt_by_one<S: SharedStore
     assert!(debt > every / 2 && debt <= every, "{debt:?}");
 }
 
-/// C29: what one node remembers another knows.
+/// C29: a name that one node remembers is known to the other nodes.
 pub async fn c29_what_one_node_remembers_another_knows<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let (name, other) = ([1; 16], [2; 16]);
     assert!(!b.remembers(name).await.unwrap());
@@ -236,7 +237,7 @@ pub async fn c29_what_one_node_remembers_another_knows<S: SharedStore>([a, b]: [
     assert!(a.remembers(name).await.unwrap());
 }
 
-/// C28: a node that follows is known to all, with what it says of itself.
+/// C28: all nodes see each node that follows the feed, with its row.
 pub async fn c28_each_node_sees_what_every_node_says_of_itself<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let time = Arc::new(SystemTime::new());
     assert_eq!(a.nodes().await.unwrap(), []);
@@ -265,7 +266,7 @@ pub async fn c28_each_node_sees_what_every_node_says_of_itself<S: SharedStore>([
     assert_eq!(names(&a).await, [row("a", &["k1"]), row("b", &["k1"])]);
     let (live, feed) = &mut feeds[1];
     live.change(|row| row.kids.push("k2".into()));
-    // A proof may be under way that was asked for before.
+    // A proof may be under way that was requested before the change.
     let changed = time.monotonic();
     while heard(&mut **feed).await.1.asked <= changed {}
     for store in [&a, &b] {
@@ -276,7 +277,7 @@ pub async fn c28_each_node_sees_what_every_node_says_of_itself<S: SharedStore>([
     assert!(ages.iter().all(|age| *age < PATIENCE), "{ages:?}");
 }
 
-/// A change that each node finds by itself has one moment; another change of the same has a later one.
+/// A change that each node detects by itself gets one moment; a further change of the same name gets a later moment.
 pub async fn a_change_that_every_node_finds_has_one_moment<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let (user, old, new) = ([1; 16], [2; 16], [3; 16]);
     let before = created(&*b, Timestamp::ZERO).await;

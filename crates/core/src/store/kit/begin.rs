@@ -1,4 +1,5 @@
-//! How a record begins in a store that compares records and knows no rules: each fact that makes it another record.
+//! The first bytes of a record in a store that compares records and knows no rules: they change with each write of the
+//! record.
 
 use std::fmt;
 
@@ -9,17 +10,18 @@ use crate::session::{Session, SessionId};
 use crate::store::rules::is_revoked;
 use crate::store::{StoreError, WriteOutcome};
 
-/// The version of everything that such a store reads. The record behind it has a version of its own.
+/// The version of these first bytes, which the store reads. The encoded record that follows has its own version.
 pub const VERSION: u8 = 1;
-/// The length of a begin: the version, whether the session was revoked, the revision, and whose it is.
+/// The length of the first bytes: the version, whether the session is revoked, the revision, and a digest of subject
+/// and client.
 pub const BEGIN: usize = 18;
 
-/// What a record begins with: another write has made it another.
+/// The first bytes of this record. Every later write of the session has other first bytes.
 pub fn begin_of(session: &Session) -> [u8; BEGIN] {
     begin_at(session, is_revoked(session), session.revision)
 }
 
-/// The same, of this session at another revision.
+/// The first bytes that this session has at the given revision.
 pub fn begin_at(session: &Session, is_revoked: bool, revision: u64) -> [u8; BEGIN] {
     let mut bytes = [0; BEGIN];
     let parts = begin_of_all(is_revoked).into_iter().chain(revision.to_be_bytes());
@@ -27,12 +29,12 @@ pub fn begin_at(session: &Session, is_revoked: bool, revision: u64) -> [u8; BEGI
     bytes
 }
 
-/// What the record of every session begins with that is revoked, or is not.
+/// The prefix that the records of all revoked sessions, or of all live sessions, have in common.
 pub fn begin_of_all(is_revoked: bool) -> [u8; 2] {
     [VERSION, u8::from(is_revoked)]
 }
 
-/// Differs if the subject or the client differs: a mistake of the caller, so eight bytes are enough.
+/// A digest of subject and client. A difference can only be a mistake of the caller, so eight bytes are enough.
 fn whose(session: &Session) -> [u8; 8] {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(&(session.subject.len() as u64).to_be_bytes());
@@ -43,7 +45,7 @@ fn whose(session: &Session) -> [u8; 8] {
     first
 }
 
-/// The record under an id, in a server of this name. An error is of this record alone.
+/// Decodes the record under an id. `server` names the server in errors. An error concerns this record alone.
 ///
 /// # Errors
 /// The bytes are damaged, or of another version.
@@ -57,7 +59,7 @@ pub fn decode_begun(server: &str, id: SessionId, begin: &[u8], record: Option<&[
     if begin.starts_with(&begin_of(&session)) { Ok(session) } else { Err(damaged()) }
 }
 
-/// What a later version wrote.
+/// The error for a record that another version of the program wrote.
 pub fn unknown_version(server: &str, what: impl fmt::Display, version: u64) -> StoreError {
     StoreError::new(format!(
         "{what} has version {version} in {server}, and this program knows only {VERSION}: it was written by another version of \

@@ -1,6 +1,6 @@
-//! Commits, for a store that compares revisions and knows no rules. The rules run here, over what is presumed of the store. The
-//! store carries out what they write, if it is as presumed; else it answers with what is there, and the rules run again over
-//! that. So most writes take one round trip, and what a gate does not know costs another one.
+//! Commits, for a store that compares revisions and knows no rules. The rules run in the gate, on a presumed state of
+//! the store. The store executes the resulting writes if its state is as presumed; otherwise it answers with its state,
+//! and the rules run again on that. So most writes take one round trip, and a wrong presumption costs one more.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -21,53 +21,54 @@ use crate::session::{Session, SessionId};
 use crate::store::rules::{Failure, KEPT_AFTER_END, Rules, end_of};
 use crate::store::{Inserted, StoreError, SubjectBound, WriteOutcome};
 
-/// How often an operation is decided again, because others changed what it depends on. Its time bounds it as well.
+/// How often an operation is decided again because other gates changed the state that it depends on. The time limit of
+/// the operation bounds the attempts as well.
 pub const MAX_DECISIONS: u32 = 24;
-/// Sessions begin all the time. A revocation that has met a later end twice is kept this much longer than need be, and each
-/// time twice as long, so that it comes through.
+/// New sessions may move the latest end during each attempt to write a revocation. From the second conflict on, the
+/// revocation is kept this much longer than necessary, doubled at each further attempt, so that it succeeds.
 const MARGIN: Duration = Duration::from_secs(60);
 /// For `Retry-After`.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// The capacity for hints: an entry counts one, a record sixteen.
+/// The capacity for hints. An entry counts as one, a record as sixteen.
 const MAX_HINTS: u64 = 65_536;
 const TURNS: usize = 64;
 
-/// What an operation depends on, besides what the rules write.
+/// The preconditions and side effects of an operation, besides the writes of the rules.
 #[derive(Default)]
 pub struct Operation<'a> {
-    /// These records are as they were seen.
+    /// These records must be unchanged since they were read.
     pub ids: Vec<SessionId>,
-    /// These sessions are live, whatever else has become of them.
+    /// These sessions must be live. Their records may have changed otherwise.
     pub live: Vec<SessionId>,
-    /// The entries of these targets are as they were seen.
+    /// The entries of these targets must be unchanged since they were read.
     pub targets: Vec<Target>,
-    /// No not-before of the session's subject, of its client or of all is at or after its creation.
+    /// No not-before of the session's subject, of its client or of all may be at or after the session's creation.
     pub held: Option<&'a Session>,
-    /// The server's time is no later.
+    /// The server's time must not be later.
     pub by: Option<Timestamp>,
-    /// The store is a copy that is not whole.
+    /// The store must be an incomplete copy.
     pub into_copy: bool,
-    /// Whose sessions count where the rules ask for an end. `None`: those of all.
+    /// The subject whose sessions count if the rules ask for the latest end; `None` if all sessions count.
     pub subject: Option<&'a str>,
-    /// The subject's index has had so many inserts.
+    /// The number of inserts into this subject's index must be unchanged.
     pub inserts: Option<&'a str>,
-    /// The subject has no live session besides these that ends after this moment.
+    /// The subject must have no other live session that ends after this moment.
     pub only: Option<(&'a [SessionId], Timestamp)>,
-    /// What begins from now on begins after this moment, unless it is far ahead.
+    /// Later creations must be stamped after this moment, unless this moment is far in the future.
     pub raises: Option<Timestamp>,
-    /// A record that is replaced keeps the name and the history of its last write: a rotation is still known by them.
+    /// A replaced record keeps the name and the history of its last write, by which a rotation is still recognised.
     pub keeps_names: bool,
-    /// What is written is of this history, instead of that of the data.
+    /// The history of the written records, if it is not the history of the data.
     pub history: Option<History>,
 }
 
-/// What a commit compares, in the order of its answer.
+/// The parts of the store's state that a commit compares, in the order of its answer.
 pub struct Compared<'s> {
-    /// The records, each with what becomes of it.
+    /// The compared records, each with its write, if it is written.
     pub records: Vec<(SessionId, Option<&'s RecordWrite>)>,
-    /// The entries, each with what becomes of it.
+    /// The compared entries, each with its new content, if it is written.
     pub entries: Vec<(Target, Option<&'s Revocation>)>,
-    /// The not-befores that must not hold.
+    /// The targets whose not-befores must not cover the session.
     pub held: Vec<Target>,
 }
 
@@ -77,14 +78,14 @@ impl<'a> Operation<'a> {
         Self {
             ids: vec![session.id],
             held: Some(session),
-            // What may have revoked it is swept an hour after it ended.
+            // A revocation that covers the session is swept an hour after its own end, so a later insert could miss it.
             by: Some(session.created().plus(KEPT_AFTER_END)),
             keeps_names: true,
             ..Self::default()
         }
     }
 
-    /// What a commit of this operation compares, once the rules ran over a snapshot.
+    /// The parts of the store's state that a commit of this operation compares, once the rules ran on a snapshot.
     pub fn compared<'s>(&self, issuer: &Arc<str>, snapshot: &'s Snapshot) -> Compared<'s> {
         let mut records: Vec<_> = snapshot.writes().iter().map(|write| (write.new.id, Some(write))).collect();
         for id in self.ids.iter().chain(&self.live) {
@@ -104,8 +105,8 @@ impl<'a> Operation<'a> {
     }
 }
 
-/// The history of a record that a gate wrote back after a loss. No data has it: the record is not of the data that was
-/// adopted, and another node may have a later one.
+/// The history of a record that a gate wrote back after a loss. No data has this history: so the record does not count
+/// as written since the adoption, and another node may still write back a later record.
 const EARLIER: History = [0; 8];
 
 impl<'a> Operation<'a> {
@@ -123,7 +124,8 @@ impl<'a> Operation<'a> {
 }
 
 impl Operation<'_> {
-    /// What the record of a session must begin with, empty if any will do; `None`: there must be none.
+    /// The bytes with which the record of a session must begin; empty if any record will do, `None` if there must be no
+    /// record.
     pub fn expected_begin(&self, snapshot: &Snapshot, id: SessionId, is_written: bool) -> Option<Vec<u8>> {
         Some(match snapshot.record(id)? {
             SeenRecord::Unreadable(_) => Vec::new(),
@@ -133,7 +135,7 @@ impl Operation<'_> {
     }
 }
 
-/// The targets of the not-befores that a session is held against.
+/// The targets whose not-befores may cover a session.
 pub fn held_against(issuer: &Arc<str>, session: &Session) -> [Target; 3] {
     let issuer = || Arc::clone(issuer);
     [
@@ -143,23 +145,23 @@ pub fn held_against(issuer: &Arc<str>, session: &Session) -> [Target; 3] {
     ]
 }
 
-/// What begins once this entry is written begins after this moment.
+/// The moment after which sessions must begin once this entry is written.
 pub fn raises(entry: &Revocation) -> Option<Timestamp> {
     entry.effect.sessions_until()
 }
 
-/// What came of a commit.
+/// The result of a commit.
 pub enum Committed {
     /// Everything was written.
     Done,
-    /// Nothing was written: the store is like this.
+    /// Nothing was written. Contains the state of the store.
     Changed(Snapshot),
-    /// Its time was over.
+    /// The commit came after its time limit, and wrote nothing.
     Late,
 }
 
-/// What came of inserting a session that the bound of its subject had room for; `ended` gave way to it. `None`: the subject has
-/// other sessions now, so the room is to be found anew.
+/// The result of an insert for which the bound of its subject had room after `ended` gave way. `None` if the subject's
+/// sessions have changed, so that the room must be found again.
 ///
 /// # Errors
 /// The commit came too late.
@@ -183,20 +185,20 @@ pub fn inserted(
 /// An operation that the rules have decided.
 #[derive(Clone, Copy)]
 pub struct Decided<'a> {
-    /// What it depends on.
+    /// The preconditions of the operation.
     pub operation: &'a Operation<'a>,
-    /// What the rules read, and what they wrote.
+    /// The state that the rules read, and their writes.
     pub snapshot: &'a Snapshot,
-    /// The snapshot is the store's own answer, so what follows from it needs no commit if nothing is written.
+    /// Whether the snapshot is the store's own answer. Then a decision without writes needs no commit.
     pub is_answer: bool,
 }
 
-/// A store that carries out what the rules wrote.
+/// A store that executes the writes of the rules.
 pub trait Commit: Sync {
-    /// How long the decisions about an operation may take together.
+    /// How long all attempts to decide an operation may take together.
     fn patience(&self) -> Duration;
 
-    /// Carries out operations, each by itself and as a whole, in one round trip.
+    /// Executes several operations in one round trip. Each is atomic and independent of the others.
     fn commit(&self, all: &[Decided<'_>]) -> impl Future<Output = Result<Vec<Committed>, StoreError>> + Send;
 }
 
@@ -213,16 +215,16 @@ impl OpenDecision<'_> {
         Decided { operation: &self.operation, snapshot: &self.snapshot, is_answer: self.is_answer }
     }
 
-    /// Does nothing follow that the store must do?
+    /// Is the decision final without a commit?
     fn is_done(&self) -> bool {
         self.is_answer && !self.snapshot.is_changed() && self.operation.raises.is_none()
     }
 }
 
-/// Decides operations by a rule, each by itself, and carries them out. `None`: its time was over.
+/// Decides each operation by a rule, and executes it. `None` for an operation that came after its time limit.
 ///
 /// # Errors
-/// Those of the store; the inner ones are the rule's.
+/// The errors of the store. The inner results have the errors of the rule.
 pub async fn decide_each<T>(
     store: &impl Commit,
     operations: impl IntoIterator<Item = (Operation<'_>, Snapshot)>,
@@ -263,10 +265,10 @@ pub async fn decide_each<T>(
     Err(changed_again())
 }
 
-/// The same for one operation.
+/// [`decide_each`] for one operation.
 ///
 /// # Errors
-/// Those of the store and of the rule.
+/// The errors of the store and of the rule.
 pub async fn decide<T>(
     store: &impl Commit,
     operation: Operation<'_>,
@@ -277,17 +279,17 @@ pub async fn decide<T>(
     results.pop().unwrap_or_else(|| Err(changed_again()))
 }
 
-/// How much later than it was found an end may be, at the attempt after this one.
+/// By how much an end may lie after the found one, at the attempt after this one.
 pub fn margin(number: u32) -> Duration {
     if number == 0 { Duration::ZERO } else { MARGIN.saturating_mul(1 << number.min(16)) }
 }
 
-/// Other gates were faster each time.
+/// The error if other gates were faster at each attempt.
 pub fn changed_again() -> StoreError {
     not_done("other gates changed a session at every attempt to change it")
 }
 
-/// The insert of a session came after all that may have revoked it was swept.
+/// The error for an insert that came so late that revocations of the session may have been swept already.
 pub fn too_late(session: &Session) -> StoreError {
     not_done(format!("session {} took more than an hour to begin", session.id))
 }
@@ -296,7 +298,7 @@ fn not_done(message: impl Into<String>) -> StoreError {
     StoreError::new(message).with_outcome(WriteOutcome::NotDone).with_retry_after(RETRY_AFTER)
 }
 
-/// How sessions were found last: what an operation presumes. If that is no longer so, it costs a round trip.
+/// The last known state of sessions, which operations presume. An outdated hint costs a round trip.
 pub struct Hints(Cache<SessionId, Hint, foldhash::quality::RandomState>);
 
 #[derive(Clone)]
@@ -313,7 +315,7 @@ impl Default for Hints {
 }
 
 impl Hints {
-    /// What was known of a session. It is known no more.
+    /// Removes and returns the known state of a session.
     pub fn take(&self, id: SessionId) -> Snapshot {
         let mut snapshot = Snapshot::default();
         if let Some(Hint { record, entry }) = self.0.remove(&id) {
@@ -327,7 +329,7 @@ impl Hints {
         snapshot
     }
 
-    /// A session was found like this.
+    /// Notes the state in which a session was found.
     pub fn note(&self, id: SessionId, record: Option<Session>, entry: Option<Revocation>) {
         if record.is_some() || entry.is_some() {
             self.0.insert(id, Hint { record: record.map(Arc::new), entry });
@@ -335,7 +337,8 @@ impl Hints {
     }
 }
 
-/// Inserts of one subject that count its sessions take turns: among gates, the one that loses decides again.
+/// Lets the inserts of one subject that count its sessions take turns within this gate. Between gates, the loser of a
+/// conflict decides again.
 pub struct InsertTurns {
     locks: [Mutex<()>; TURNS],
     hasher: foldhash::fast::RandomState,

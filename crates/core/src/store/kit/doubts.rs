@@ -1,5 +1,5 @@
-//! Swaps of a handle of which no reply came. Without a grace period, the client's repeat of such a refresh looks like a
-//! copy of its token; the record says whether it is this handle's own.
+//! Remembers the swaps of a handle that got no reply. Without a grace period, the client's retry of such a refresh
+//! looks like a use of a stolen token; the name of the record's last write shows whether this handle wrote it.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -9,9 +9,9 @@ use super::fields::Op;
 use crate::session::SessionId;
 use crate::store::{StoreError, Swap, WriteOutcome};
 
-/// Of so many sessions; of more, the latest.
+/// The most remembered sessions. Of more sessions, the latest are kept.
 const MAX: usize = 65_536;
-/// So many of one session.
+/// The most remembered swaps of one session.
 const MAX_OF_ONE: usize = 4;
 
 /// See the module.
@@ -25,11 +25,11 @@ struct OpsBySession {
 }
 
 impl Doubts {
-    /// Takes note of what is known of a swap.
+    /// Notes the result of a swap.
     pub fn take(&self, id: SessionId, op: Op, swapped: &Result<Swap, StoreError>) {
         match swapped {
             Ok(Swap::Swapped) => self.forget(id),
-            // An earlier one may be why.
+            // An earlier swap in doubt may have caused this result, so it stays noted.
             Ok(Swap::Changed(_) | Swap::NoLongerValid) => {}
             Err(error) if error.outcome() == WriteOutcome::InDoubt => self.note(id, op),
             Err(_) => {}
@@ -54,7 +54,7 @@ impl Doubts {
         }
     }
 
-    /// What was unknown of a session is known.
+    /// Forgets the swaps of a session, whose state is known again.
     pub fn forget(&self, id: SessionId) {
         let mut known = self.0.lock();
         if known.ops.remove(&id).is_some() {
@@ -62,7 +62,7 @@ impl Doubts {
         }
     }
 
-    /// The swaps of a session of which no reply came.
+    /// The swaps of a session that got no reply.
     pub fn ops(&self, id: SessionId) -> Option<Vec<Op>> {
         self.0.lock().ops.get(&id).cloned()
     }

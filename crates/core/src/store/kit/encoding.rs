@@ -1,4 +1,4 @@
-//! The bytes of records: postcard behind one byte that names their version. What this program does not know is an error.
+//! The bytes of records: a version byte, followed by postcard. An unknown version is an error.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,14 +14,14 @@ const VERSION: u8 = 1;
 /// Encodes a record. The bytes may contain a session's secret.
 ///
 /// # Errors
-/// None for a record that a gate made.
+/// Does not fail for a record that a gate made.
 pub fn encode(record: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     postcard::to_extend(record, vec![VERSION])
         .map(Zeroizing::new)
         .map_err(|error| StoreError::caused_by("a record cannot be encoded", error))
 }
 
-/// Decodes what [`encode`] made; `what` names it in errors.
+/// Decodes the bytes of [`encode`]. `what` names the record in errors.
 ///
 /// # Errors
 /// The bytes are damaged, or of another version.
@@ -43,10 +43,10 @@ pub fn decode<T: DeserializeOwned>(what: impl std::fmt::Display, bytes: &[u8]) -
     }
 }
 
-/// Decodes the record under an id, which must be its own. An error is of this record alone.
+/// Decodes the record under an id, which must equal the record's id. An error concerns this record alone.
 ///
 /// # Errors
-/// The bytes are damaged, or those of another session.
+/// The bytes are damaged, or are the record of another session.
 pub fn decode_session(id: &[u8; 16], bytes: &[u8]) -> Result<Session, StoreError> {
     let id = SessionId::from_bytes(*id);
     match decode::<Session>(format_args!("session {id}"), bytes) {
@@ -62,12 +62,12 @@ pub fn decode_session(id: &[u8; 16], bytes: &[u8]) -> Result<Session, StoreError
 /// Encodes a target, which is the key of its revocation.
 ///
 /// # Errors
-/// None for a target that a gate made.
+/// Does not fail for a target that a gate made.
 pub fn encode_target(target: &Target) -> Result<Vec<u8>, StoreError> {
     postcard::to_stdvec(target).map_err(|error| StoreError::caused_by("a target cannot be encoded", error))
 }
 
-/// Decodes what [`encode_target`] made.
+/// Decodes the bytes of [`encode_target`].
 ///
 /// # Errors
 /// The bytes are damaged.
@@ -88,8 +88,8 @@ mod tests {
 
     #[test]
     fn the_bytes_of_a_version_never_change() {
-        // Every later program must be able to read a record of today. If this fails, the layout changed: give it
-        // a version of its own, and still read the old one.
+        // Every later program must be able to read a record of today. If this fails, the layout changed: give the new
+        // layout a new version, and still read the old layout.
         let session = whole();
         let bytes = encode(&session).unwrap();
         let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
@@ -109,7 +109,7 @@ mod tests {
         7494341674943416749434167494341674943416749434167494341674943416749434167494341670101090909090909090\
         9090909090909090909090909090909090909090909090909000001072a01015a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a";
 
-    /// A session that has everything.
+    /// A session with every optional field.
     fn whole() -> Session {
         let mut session = conformance::session("alice", 1, Timestamp::from_millis(1_700_000_000_000));
         session.claims.insert("roles", ["admin"]).unwrap();
@@ -142,12 +142,13 @@ mod tests {
             let bytes = encode(&session).unwrap();
             assert_eq!(bytes[0], VERSION);
             assert_eq!(decode_session(session.id.as_bytes(), &bytes).unwrap(), session);
-            // A cut record and one with more behind it are damaged, never another session.
+            // A truncated record and a record with trailing bytes count as damaged, and are never read as another
+            // session.
             for damaged in [bytes[..bytes.len() - 1].to_vec(), [&bytes[..], &[0]].concat(), bytes[..20].to_vec()] {
                 let error = decode_session(session.id.as_bytes(), &damaged).unwrap_err();
                 assert!(error.is_of_one_record(), "{error}");
             }
-            // A store of an application's own may write it as JSON.
+            // An application's own store may write the record as JSON.
             let json = serde_json::to_string(&session).unwrap();
             assert_eq!(serde_json::from_str::<Session>(&json).unwrap(), session);
         }
@@ -173,7 +174,8 @@ mod tests {
     fn i42_a_record_cannot_hold_a_claim_that_the_gate_itself_sets() {
         let session = conformance::session("alice", 1, Timestamp::from_millis(1_700_000_000_000));
         let bytes = encode(&session).unwrap();
-        // Behind the claims are no key, no resource, no issuer, no certificate, no cookie, no status and no seal.
+        // The eight zeros after the claims stand for the absent fields: key, resource, issuer, certificate, cookie,
+        // status and seal.
         let (record, [0, 0, 0, 0, 0, 0, 0, 0]) = bytes.split_last_chunk().unwrap() else { panic!("{bytes:?}") };
         let with = |claims: &[u8]| [record, &[claims.len() as u8], claims, &[0; 7]].concat();
         assert!(decode_session(session.id.as_bytes(), &with(br#"{"tenant":"x"}"#)).is_ok());

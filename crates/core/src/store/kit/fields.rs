@@ -1,4 +1,4 @@
-//! What the stores of several gates have in common: the names of writes, and the bytes of effects and reasons.
+//! The common parts of stores that several gates share: the names of writes, and the bytes of effects and reasons.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -9,16 +9,16 @@ use crate::revocation::{Effect, Revocation, Target};
 use crate::session::Generation;
 use crate::store::{StoreError, WriteOutcome};
 
-/// The name of one write, by which the store knows it again.
+/// The name of one write, by which the store recognises a repetition.
 pub type Op = [u8; 8];
 
-/// The name of what a store, or a partition of it, has had since it was made, or since it lost writes.
+/// The name of a period of a store or of a partition: from its creation, or from a loss of writes, to the next loss.
 pub type History = [u8; 8];
 
 /// The live revocations, each with its place in the log.
 pub type LiveRevocations<P> = BTreeMap<Target, (P, Revocation)>;
 
-/// Adds what a log has, in any order: of two entries with one target the later one stays.
+/// Adds the entries of a log, in any order. Of two entries with the same target, the later one stays.
 pub fn add_logged<P: Ord>(live: &mut LiveRevocations<P>, entries: Vec<(P, Revocation)>) {
     for (place, entry) in entries {
         match live.entry(entry.target.clone()) {
@@ -29,7 +29,7 @@ pub fn add_logged<P: Ord>(live: &mut LiveRevocations<P>, entries: Vec<(P, Revoca
     }
 }
 
-/// Those of one log in its order; those of several by the clocks of their servers.
+/// The entries in their order: by the positions in one log, or by the servers' clocks if there are several logs.
 pub fn in_order<P: Ord>(live: LiveRevocations<P>) -> Vec<Revocation> {
     let mut entries: Vec<_> = live.into_values().collect();
     entries.sort_by(|(one, _), (other, _)| one.cmp(other));
@@ -72,7 +72,7 @@ pub fn encode_effect(effect: Effect) -> Vec<u8> {
     std::iter::once(kind).chain(numbers.into_iter().flat_map(u64::to_be_bytes)).collect()
 }
 
-/// A not-before of its two times in milliseconds; the second is 0 if it ends no API keys.
+/// A not-before with these two times in milliseconds; the second is 0 if it ends no API keys.
 pub fn not_before(sessions: u64, keys: u64) -> Effect {
     let sessions = Timestamp::from_millis(sessions);
     match Timestamp::from_millis(keys) {
@@ -81,9 +81,9 @@ pub fn not_before(sessions: u64, keys: u64) -> Effect {
     }
 }
 
-/// Decodes what [`encode_effect`] made; `None`: this program does not know it.
+/// Decodes the bytes of [`encode_effect`]; `None` if this program does not know the effect.
 pub fn decode_effect(bytes: &[u8]) -> Option<Effect> {
-    // Something longer says more than this program knows.
+    // A longer effect has fields that this program does not know.
     if bytes.len() != EFFECT {
         return None;
     }

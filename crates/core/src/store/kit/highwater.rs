@@ -1,8 +1,8 @@
-//! The high-water mark: a small file apart from the store that names the store they were used with, and the number of
-//! its commits. A store that is missing, is another one, or is behind its mark was lost or restored from a back-up.
+//! The high-water mark: a small file apart from the store, which names the last used store and the number of its
+//! commits. A store that is missing, has another name, or is behind its mark was lost or restored from a backup.
 //!
 //! The mark is a lower bound: it is written after the store, at start, every [`COMMITS_PER_MARK`] commits and at a
-//! clean stop. A store that was set back by fewer commits than came after the last mark is **not** noticed.
+//! clean stop. The mark does **not** detect a store that was set back by fewer commits than followed the last mark.
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -24,14 +24,14 @@ const MAX_LEN: u64 = 4096;
 pub struct Mark {
     /// The store's id.
     pub store: Uuid,
-    /// The number of its commits, at least.
+    /// A lower bound of the number of the store's commits.
     pub sequence: u64,
 }
 
 /// How a store compares with its mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MarkVerdict {
-    /// The store that the mark names, no older than the mark; or there is no mark.
+    /// The store has the mark's name and is not older than the mark; or there is no mark.
     AsExpected,
     /// There is a mark, but no store.
     Missing,
@@ -42,7 +42,7 @@ pub enum MarkVerdict {
 }
 
 impl MarkVerdict {
-    /// Compares the store as it is (`None`: there is none) with the mark.
+    /// Compares the store, or `None` if there is no store, with the mark.
     pub fn compare(mark: Option<Mark>, store: Option<Mark>) -> Self {
         match (mark, store) {
             (None, _) => Self::AsExpected,
@@ -68,7 +68,7 @@ struct MarkRecord {
     sequence: u64,
 }
 
-/// The operator accepts a store that contradicts its mark.
+/// Logs that the operator accepts a store that contradicts its mark.
 pub fn accept(alarm: &str) {
     tracing::warn!(
         target: "rotogate::audit",
@@ -90,7 +90,7 @@ impl HighWater {
     /// The file cannot be read, or is damaged.
     pub fn read(&self) -> Result<Option<Mark>, StoreError> {
         let shown = self.path.display();
-        // A dangling link is not the absence of a mark.
+        // A dangling link does not count as a missing mark.
         if std::fs::symlink_metadata(&self.path).is_err_and(|e| e.kind() == ErrorKind::NotFound) {
             return Ok(None);
         }
@@ -124,7 +124,7 @@ impl HighWater {
         private_file::write_private_atomic(&self.path, &text).map_err(failed)
     }
 
-    /// Raises the mark: other processes of the same store may write it, too.
+    /// Raises the mark, but never lowers it, because other processes of the same store may write it, too.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -135,7 +135,8 @@ impl HighWater {
         }
     }
 
-    /// What is wrong, what it means, and how the operator accepts it; `None` if nothing is wrong.
+    /// The message about a contradiction: the problem, its meaning, and how the operator accepts the store; `None`
+    /// without a contradiction.
     pub fn alarm(&self, verdict: MarkVerdict, mark: Option<Mark>, store: &std::path::Path) -> Option<String> {
         let known = mark.map_or_else(String::new, |m| format!("store {} at commit {}", m.store, m.sequence));
         let found = match verdict {

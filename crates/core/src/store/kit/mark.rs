@@ -1,6 +1,7 @@
-//! The high-water mark of a gate on a store that gates share: which one it last used, and how many writes that had. It is raised
-//! at each start and each minute. A store that was emptied, or set back by a back-up, while no gate ran that remembers, is
-//! noticed by it. A loss that a running gate notices lowers it: the gates write back what they know.
+//! The high-water mark of a gate on a store that gates share: the name of the last used store, and the number of its
+//! writes. The mark is raised at each start and each minute. It shows when a store was emptied, or restored from a
+//! backup, while no gate was running. A loss that a running gate notices lowers the mark, because the gates then write
+//! back their knowledge.
 
 use std::path::{Path, PathBuf};
 
@@ -10,19 +11,19 @@ use super::fields::Op;
 use super::highwater::{self, HighWater, Mark, MarkVerdict};
 use crate::store::{StoreError, WriteOutcome};
 
-/// Writes the mark, if there is to be one.
+/// Writes the mark, if one is configured.
 pub struct Marker {
     file: Option<HighWater>,
     store: Uuid,
 }
 
 impl Marker {
-    /// For the store of this name; without a file it writes nothing.
+    /// A marker for the store of this name. Without a file, it writes nothing.
     pub fn new(file: Option<&Path>, store: Op) -> Self {
         Self { file: file.map(PathBuf::from).map(HighWater::at), store: uuid(store) }
     }
 
-    /// Raises the mark, later if that fails now.
+    /// Raises the mark. After a failure, the next call tries again.
     pub async fn raise(&self, sequence: u64) {
         or_later(self.write(sequence, HighWater::raise).await);
     }
@@ -32,7 +33,7 @@ impl Marker {
         or_later(self.write(sequence, HighWater::write).await);
     }
 
-    /// At a start, which fails if the mark cannot be written.
+    /// Writes the mark at a start, which fails if the mark cannot be written.
     ///
     /// # Errors
     /// The mark cannot be written.
@@ -58,17 +59,18 @@ fn or_later(written: Result<(), StoreError>) {
     }
 }
 
-/// As the embedded store's name is written.
+/// The store's name in the form of an embedded store's name.
 pub fn uuid(store: Op) -> Uuid {
     let mut id = [0; 16];
     id.iter_mut().zip(store).for_each(|(to, from)| *to = from);
     Uuid::from_bytes(id)
 }
 
-/// Compares what is there, at `place`, with the mark. True if they contradict each other, and the operator accepts it.
+/// Compares the store at `place` with the mark. True if the store contradicts the mark, and the operator accepts the
+/// store.
 ///
 /// # Errors
-/// They contradict each other, or the mark cannot be read.
+/// The store contradicts the mark, or the mark cannot be read.
 pub fn compare(file: Option<&Path>, accepts: bool, there: Option<(Op, u64)>, place: &str) -> Result<bool, StoreError> {
     let Some(file) = file.map(PathBuf::from).map(HighWater::at) else { return Ok(false) };
     let mark = file.read()?;

@@ -1,5 +1,5 @@
-//! What the stores in crates of their own need besides the API of stores: bytes of records, names of writes, the mark apart
-//! from a store, the way to a server. With the feature `store-kit`; it has no promise.
+//! The common parts of the stores that are separate crates: bytes of records, names of writes, the high-water mark, the
+//! options for a server. Needs the feature `store-kit`, and may change without notice.
 
 pub mod begin;
 pub mod commit;

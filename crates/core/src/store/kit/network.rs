@@ -1,4 +1,4 @@
-//! How a gate reaches the server of its store, and what it says of itself there.
+//! How a gate reaches the server of its store, and how it identifies itself there.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::password::Password;
 use crate::clock::Timestamp;
 use crate::store::{StoreError, WriteOutcome};
 
-/// What every store in a server of its own is opened with, besides the address of the server.
+/// The options for opening a store on a server, besides the server's address.
 ///
 /// ```
 /// # fn example(keyring: &rotogate::token::Keyring) {
@@ -31,25 +31,26 @@ pub struct NetworkOptions {
     pub keyring: Uuid,
     /// The leeway of the gate.
     pub leeway: Duration,
-    /// The certificates, in PEM, that the server's may be issued by, in place of the system's.
+    /// The trusted CA certificates for the server, in PEM, instead of those of the system.
     pub ca: Option<Vec<u8>>,
     /// The gate's own certificate and key, in PEM.
     pub client_certificate: Option<(Vec<u8>, SecretString)>,
-    /// The file of this gate's high-water mark: by it a later start notices that this store is an older one. Gates on one
-    /// machine may have one file.
+    /// The file of this gate's high-water mark: by this mark a later start notices that the store was set back. Gates
+    /// on one machine may share one file.
     pub high_water: Option<PathBuf>,
-    /// The operator accepts a store that is another one, or older than its mark.
+    /// Whether the operator accepts another store than the mark's, or a store that is older than its mark.
     pub accept_restored: bool,
     /// The longest wait for a connection. Default: 1 s.
     pub connect_timeout: Duration,
-    /// The longest wait for one reply; a later one closes the connection. Default: 1 s for PostgreSQL, 700 ms for Redis.
+    /// The longest wait for one reply. A timeout closes the connection. Default: 1 s for PostgreSQL, 700 ms for Redis.
     pub reply_timeout: Option<Duration>,
-    /// The longest wait for an operation in all, with every repetition. Default: 2 s.
+    /// The longest wait for an operation with all its repetitions. Default: 2 s.
     pub operation_timeout: Duration,
     /// The password of the gate's user.
     #[doc(hidden)]
     pub password: Option<Password>,
-    /// The name of the store that this one is to become a copy of. It is new, or such a copy that is not whole.
+    /// The name of the store of which this store is to become a copy. This store must be new, or an incomplete copy of
+    /// that store.
     #[doc(hidden)]
     pub copying: Option<String>,
 }
@@ -79,19 +80,19 @@ impl NetworkOptions {
         Self { password: Some(Password::Value(password)), ..self }
     }
 
-    /// A file with the password, which no other user may read. The gate reads it at each connection, so a new password needs
-    /// no restart.
+    /// A file with the password, which no other user may read. The gate reads the file at each connection, so a new
+    /// password needs no restart.
     #[must_use]
     pub fn password_file(self, path: impl Into<PathBuf>) -> Self {
         Self { password: Some(Password::File(path.into())), ..self }
     }
 }
 
-/// Compares the clock of the server (`theirs`) with ours, read before and after it: two clocks that differ cannot both be
-/// right, and tokens would be refused or live too long. `server` names the server in the error.
+/// Compares the clock of the server (`theirs`) with ours, read before and after it: if the clocks differ, one of them
+/// is wrong, and tokens would be refused or live too long. `server` names the server in the error.
 ///
 /// # Errors
-/// They differ by more than the leeway.
+/// The clocks differ by more than the leeway.
 pub fn compare_clocks(
     options: &NetworkOptions,
     server: impl std::fmt::Display,

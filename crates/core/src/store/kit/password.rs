@@ -15,12 +15,12 @@ const MAX_FILE: u64 = 4096;
 pub enum Password {
     /// The text.
     Value(SecretString),
-    /// In a file, which only our user may read.
+    /// The password is in a file, which only our user may read.
     File(PathBuf),
 }
 
 impl Password {
-    /// As it is now; `server` names the server in errors.
+    /// Reads the current password. `server` names the server in errors.
     ///
     /// # Errors
     /// The file cannot be read, or others can read it.

@@ -1,6 +1,6 @@
-//! What an operation is decided by at a store that cannot run the rules in a transaction of its own: what it has read, or
-//! presumes. The rules run over it, and it keeps what they write. The store then carries that out as one, if everything is
-//! still as it was here; else it answers with what is there, and the rules run again.
+//! The known or presumed state of a store that cannot run the rules in a transaction of its own. The rules run on this
+//! snapshot, which collects their writes. The store then executes the writes atomically if its state still equals the
+//! snapshot; otherwise it answers with its state, and the rules run again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,22 +15,22 @@ use crate::store::{StoreError, Swept};
 /// A record as it was found.
 #[derive(Debug)]
 pub enum SeenRecord {
-    /// It can be read.
+    /// The record can be read.
     Whole(Box<Session>),
-    /// It cannot, for this reason.
+    /// The record cannot be read, for this reason.
     Unreadable(StoreError),
 }
 
 /// A record that the rules write.
 #[derive(Debug)]
 pub struct RecordWrite {
-    /// The one that it replaces.
+    /// The record that is replaced.
     pub old: Option<Session>,
     /// The new one.
     pub new: Session,
 }
 
-/// See the module.
+/// The known or presumed state of a store: see the module.
 #[derive(Debug, Default)]
 pub struct Snapshot {
     records: BTreeMap<SessionId, SeenRecord>,
@@ -43,7 +43,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// There is this record.
+    /// Adds a record that the store has.
     pub fn see(&mut self, id: SessionId, record: Result<Session, StoreError>) {
         let seen = match record {
             Ok(session) => SeenRecord::Whole(Box::new(session)),
@@ -52,12 +52,12 @@ impl Snapshot {
         self.records.insert(id, seen);
     }
 
-    /// There is this entry.
+    /// Adds an entry that the store has.
     pub fn see_entry(&mut self, entry: Revocation) {
         self.entries.insert(entry.target.clone(), entry);
     }
 
-    /// The record of this session was written since the store last lost writes.
+    /// Notes that the record of this session was written since the store last lost writes.
     pub fn see_current(&mut self, id: SessionId) {
         self.current.insert(id);
     }
@@ -67,17 +67,17 @@ impl Snapshot {
         self.current.contains(&id)
     }
 
-    /// The end may be this much later than it was found.
+    /// Allows the end to lie this much after the found one.
     pub fn allow(&mut self, margin: Duration) {
         self.end = self.end.plus(margin);
     }
 
-    /// The end that was found, with what is allowed.
+    /// The found end plus the allowed margin.
     pub fn found_end(&self) -> Timestamp {
         self.end
     }
 
-    /// The sessions that are asked for end by then: all of them, or those of one subject.
+    /// Sets the latest end of the sessions that the operation is about: of all sessions, or of one subject's.
     pub fn see_end(&mut self, end: Timestamp) {
         self.end = end;
     }
@@ -100,7 +100,7 @@ impl Snapshot {
         self.entries.get(target)
     }
 
-    /// The end that the rules relied on; `None` if they did not ask.
+    /// The end that the rules relied on; `None` if they did not ask for it.
     pub fn end_relied_on(&self) -> Option<Timestamp> {
         self.reads_end.load(Ordering::Relaxed).then_some(self.end)
     }
@@ -159,7 +159,7 @@ impl State for Snapshot {
     }
 
     fn forget_live(&mut self, _subject: &str, _id: SessionId) -> Result<(), Failure> {
-        // The store drops what has ended by its own time.
+        // The store drops ended sessions by its own clock.
         Ok(())
     }
 
@@ -178,7 +178,7 @@ impl State for Snapshot {
     }
 
     fn raise_time(&mut self, _time: Timestamp) -> Result<(), Failure> {
-        // The time of the store's server counts.
+        // The server's clock counts instead.
         Ok(())
     }
 

@@ -1,4 +1,5 @@
-//! Several handles on one store in memory, as several gates would have on a remote one, for tests: each can be cut off.
+//! Several handles on one store in memory, as several gates would have on a remote store. For tests, each handle can be
+//! cut off.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -33,34 +34,34 @@ struct Common {
     changes: Mutex<HashMap<[u8; 16], Change>>,
     /// Until when each name is remembered.
     remembered: Mutex<HashMap<[u8; 16], Timestamp>>,
-    /// What each node that follows said last, and when.
+    /// The last row of each node that follows the feed, and when it was sent.
     rows: Mutex<HashMap<u64, (Timestamp, Arc<NodeRow>)>>,
     /// Changed after each write.
     written: watch::Sender<()>,
     head: Mutex<SharedHead>,
-    /// The server that answers: another one after a failover.
+    /// The number of the server that answers, which a failover changes.
     server: AtomicU64,
     nodes: AtomicU64,
 }
 
-/// What a change led to, and its stamp.
+/// The state after a change, and the stamp of the change.
 type Change = ([u8; 16], Timestamp);
 
-/// What every operation is held against.
+/// The state that every operation checks.
 #[derive(Clone, Debug, Default)]
 struct SharedHead {
-    /// Rises with each loss that was noticed.
+    /// A number that rises with each noticed loss.
     history: u64,
     adopted: Timestamp,
     /// The number of writes.
     writes: u64,
-    /// The sessions that were changed in this history. One that was written back is as it was before.
+    /// The sessions that were changed in this history. A session that was only written back does not count as changed.
     written: BTreeSet<SessionId>,
-    /// The nodes: when they were heard of last, and for which history they have written back what they knew.
+    /// For each node, when it was last heard of, and the history for which it has written back its knowledge.
     nodes: BTreeMap<u64, (Timestamp, u64)>,
 }
 
-/// What a store had at a moment.
+/// The content of a store at a moment.
 pub struct Backup {
     tables: Tables,
     head: SharedHead,
@@ -72,7 +73,7 @@ impl fmt::Debug for Backup {
     }
 }
 
-/// What a test does to one node's way to the store.
+/// The state of one node's connection to the store, which a test can change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Way {
     /// Everything passes.
@@ -80,11 +81,11 @@ pub enum Way {
     Open,
     /// Nothing reaches the store.
     Cut,
-    /// Requests reach the store, and the answers to the feed wait.
+    /// Requests reach the store, but the answers to the feed are held back.
     FeedHeld,
 }
 
-/// How many answers were held, and how many of them passed.
+/// How many answers were held back, and how many of them were released.
 #[derive(Clone, Copy, Debug, Default)]
 struct Held {
     began: u64,
@@ -156,25 +157,25 @@ impl MemoryNode {
         self.loads.load(Ordering::SeqCst)
     }
 
-    /// Waits until an answer to the feed is held.
+    /// Waits until an answer to the feed is held back.
     pub async fn feed_is_held(&self) {
-        // The sender is this handle's own.
+        // This handle owns the sender, so the wait cannot fail.
         let _ = self.held.subscribe().wait_for(|held| held.began > held.passed).await;
     }
 
-    /// Lets the held answer pass, and waits until the feed took it. Later ones are held again.
+    /// Releases the held answer, and waits until the feed has taken it. Later answers are held back again.
     pub async fn release_one(&self) {
         let passed = self.held.borrow().passed;
         self.release.notify_one();
         let _ = self.held.subscribe().wait_for(|held| held.passed > passed).await;
     }
 
-    /// Changes this node's way to the store.
+    /// Changes the state of this node's connection to the store.
     pub fn set_way(&self, way: Way) {
         self.way.send_replace(way);
     }
 
-    /// What the store has now, for [`lose`](Self::lose).
+    /// The present content of the store, for [`lose`](Self::lose).
     pub fn back_up(&self) -> Result<Backup, StoreError> {
         Ok(Backup { tables: self.common.store.tables()?.clone(), head: self.common.head().clone() })
     }
@@ -184,14 +185,14 @@ impl MemoryNode {
         self.common.head().history
     }
 
-    /// The store fails over to a replica that lacks everything since the back-up.
+    /// Simulates a failover to a replica that lacks everything since the backup.
     pub fn fail_over(&self, backup: &Backup) -> Result<(), StoreError> {
         self.lose(backup)?;
         self.common.server.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 
-    /// The store loses everything since the back-up, and looks the same otherwise.
+    /// Simulates a loss of everything since the backup, without a visible failover.
     pub fn lose(&self, backup: &Backup) -> Result<(), StoreError> {
         *self.common.store.tables()? = backup.tables.clone();
         *self.common.head() = backup.head.clone();
@@ -209,7 +210,7 @@ impl MemoryNode {
         }
     }
 
-    /// After a write, of a session's record or of something else.
+    /// Counts a successful write. `record` is the session whose record was written, if any.
     fn wrote<T>(&self, record: Option<SessionId>, result: Result<T, StoreError>) -> Result<T, StoreError> {
         if result.is_ok() {
             let mut head = self.common.head();
@@ -465,7 +466,7 @@ impl Feed for NodeFeed {
             self.held.send_modify(|held| held.began += 1);
             tokio::select! {
                 () = self.release.notified() => {}
-                // A handle that is gone opens the way.
+                // A dropped handle releases the answer, too.
                 _ = self.way.wait_for(|way| *way != Way::FeedHeld) => {}
             }
             self.held.send_modify(|held| held.passed += 1);

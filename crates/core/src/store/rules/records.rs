@@ -1,4 +1,4 @@
-//! What the rules read from a record, and what they make of it.
+//! The facts that the rules read from a record, and the changes that they make to it.
 
 use crate::clock::Timestamp;
 use crate::session::{Generation, RevokedBecause, Session, Status};
@@ -6,8 +6,8 @@ use crate::session::{Generation, RevokedBecause, Session, Status};
 /// The most sessions of a page, whatever the caller asks for.
 const MAX_PAGE: usize = 1000;
 
-/// The end of a session and of everything issued in it. A revoked session is kept only while its access tokens would
-/// live: otherwise a client that logs in and out all day would fill the store.
+/// The end of a session and of everything issued in it. A revoked session is kept only as long as its access tokens
+/// could live: otherwise a client that logs in and out all day would fill the store.
 ///
 /// ```
 /// use rotogate::store::rules::end_of;
@@ -42,7 +42,7 @@ pub fn page_size(limit: usize) -> usize {
     limit.clamp(1, MAX_PAGE)
 }
 
-/// The latest engine time in a record. Not its creation, which may be stamped ahead of it.
+/// The latest engine time in a record, without its creation, which may be stamped ahead of the engine time.
 pub fn time_in(session: &Session) -> Timestamp {
     session.issued_at.max(session.rotated_at)
 }
@@ -56,8 +56,8 @@ pub(super) fn apply_revoke(record: &Session, because: RevokedBecause) -> Option<
     })
 }
 
-/// The record with `generation` confirmed; `None` if that is not the current one of a live session, or is confirmed
-/// already.
+/// The record with `generation` confirmed; `None` if `generation` is not the current generation of a live session, or
+/// is confirmed already.
 pub(super) fn apply_confirm(record: &Session, generation: Generation) -> Option<Session> {
     (!is_revoked(record) && record.current == generation && !record.confirmed).then(|| Session {
         confirmed: true,
@@ -66,7 +66,7 @@ pub(super) fn apply_confirm(record: &Session, generation: Generation) -> Option<
     })
 }
 
-/// Was a session ended before its time?
+/// Was the session ended before its expiry?
 ///
 /// ```
 /// use rotogate::store::rules::is_revoked;

@@ -1,4 +1,4 @@
-//! Counters of attempts that all nodes share: rates (GCRA), and what is remembered for a while.
+//! Counters of attempts that all nodes share: rates (GCRA), and names that are remembered for a while.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use std::time::Duration;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SharedCounter {
-    /// What is counted: a digest, never a name or an address. One that could be guessed is under a key that the store does not
-    /// have.
+    /// The name of the counter: a digest, never a user's name or an address. If the digested text could be guessed, the
+    /// digest uses a key that the store does not have.
     pub name: [u8; 16],
     /// The time that earns one attempt.
     pub every: Duration,
-    /// The number of attempts at once.
+    /// The number of attempts that are admitted at once.
     pub burst: u32,
 }
 
@@ -29,7 +29,7 @@ impl SharedCounter {
     }
 }
 
-/// What came of an attempt with several counters.
+/// The result of an attempt with several counters.
 ///
 /// ```
 /// use rotogate::store::Admitted;
@@ -42,13 +42,14 @@ impl SharedCounter {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admitted {
-    /// The caller's name is remembered, and its counter alone was asked.
+    /// Whether the caller's name is remembered, so that only the caller's counter was asked.
     pub is_known: bool,
-    /// Which of the counters refuses, and for how long. None of them has counted then.
+    /// The index of the counter that refuses, and how long it refuses. After a refusal, no counter has counted the
+    /// attempt.
     pub refused: Option<(usize, Duration)>,
 }
 
-/// What is done with a [`SharedCounter`].
+/// An operation on a [`SharedCounter`].
 ///
 /// ```
 /// use rotogate::store::CounterUse;
@@ -64,24 +65,24 @@ pub struct Admitted {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CounterUse {
-    /// Takes one attempt, if there is one. Answers how long it is until there is one.
+    /// Takes one attempt, if an attempt is left; otherwise returns the time until one is earned.
     Take,
-    /// Counts an attempt that has happened. One beyond the burst puts the counter into debt, which never exceeds one
-    /// attempt.
+    /// Counts an attempt that has happened already. An attempt beyond the burst puts the counter into debt, which never
+    /// exceeds one attempt.
     Charge,
-    /// Answers how long the counter is in debt, and changes nothing.
+    /// Returns how long the counter is in debt, and changes nothing.
     Look,
-    /// Gives back one that was taken.
+    /// Gives back one attempt that was taken.
     GiveBack,
 }
 
 impl CounterUse {
-    /// The next state of a counter, in microseconds, and how long to wait. `full_at` is the state, `now` the store's time.
-    /// The state remains if there is no next one.
+    /// The next state of a counter, and how long to wait, in microseconds. `full_at` is the state, `now` the store's
+    /// time. `None` leaves the state unchanged.
     pub fn apply(self, counter: &SharedCounter, full_at: u64, now: u64) -> (Option<u64>, u64) {
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let (every, depth) = (micros(counter.every).max(1), micros(counter.depth()).max(1));
-        // One that is full later was counted under a clock that was ahead.
+        // A later `full_at` was written under a clock that was ahead, so it is capped.
         let full_at = full_at.min(now.saturating_add(depth).saturating_add(every));
         let from = full_at.max(now);
         let next = from.saturating_add(every);

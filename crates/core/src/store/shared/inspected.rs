@@ -1,14 +1,14 @@
-//! What a check finds of the server of a shared store.
+//! The findings of a check about the server of a shared store.
 
 use std::time::Duration;
 
 use crate::clock::{SystemTime, TimeSource};
 use crate::fault::StoreError;
 
-/// How often a round trip is measured. The shortest counts: what takes longer waited for something else.
+/// How often a round trip is measured. The shortest time counts, because longer ones include other delays.
 const MEASURED: u32 = 5;
 
-/// What a server is, and how far away.
+/// The kind of a server, and its round-trip time.
 #[derive(Clone, Debug)]
 pub struct InspectedServer {
     /// In words.
@@ -17,10 +17,10 @@ pub struct InspectedServer {
     pub round_trip: Duration,
 }
 
-/// The shortest time that an answer takes, of several questions in turn.
+/// Measures the round-trip time: the shortest of several successive questions.
 ///
 /// # Errors
-/// Those of the questions.
+/// The errors of the questions.
 pub async fn round_trip<T, A>(mut ask: impl FnMut() -> A) -> Result<Duration, StoreError>
 where
     A: Future<Output = Result<T, StoreError>>,

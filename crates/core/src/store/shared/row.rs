@@ -1,4 +1,4 @@
-//! What each node says of itself beside its beat, for the others and for an operator.
+//! The row that each node sends about itself with its beat, for the other nodes and for an operator.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::fault::StoreError;
 
-/// A node that was not heard of for longer does not count as one that runs.
+/// A node without a beat for this long does not count as running.
 pub const NODE_HEARD_WITHIN: Duration = Duration::from_secs(300);
-/// A node is remembered for this long: a day, the longest that access tokens live unless a configuration says otherwise, and
-/// an hour.
+/// A node is remembered for this long: one hour longer than a day, which is the longest default lifetime of access
+/// tokens.
 pub const NODE_KEPT: Duration = Duration::from_secs(25 * 3600);
 
-/// What a node says of itself. It has no secret.
+/// The row that a node sends about itself. It contains no secret.
 ///
 /// ```
 /// use rotogate::store::NodeRow;
@@ -27,39 +27,40 @@ pub const NODE_KEPT: Duration = Duration::from_secs(25 * 3600);
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NodeRow {
-    /// Its name, for people.
+    /// The name of the node, for people.
     pub node: Box<str>,
     /// The names of the keys by which it can verify access tokens.
     pub kids: Vec<Box<str>>,
-    /// The one of them that signs here.
+    /// The name of the key with which the node signs.
     pub signing: Box<str>,
-    /// The ids of the secrets by which it knows refresh tokens.
+    /// The ids of the secrets with which the node can verify refresh tokens.
     pub refresh_keys: Vec<u8>,
-    /// What tells each of these secrets from others with its id; empty in rows of versions that did not say so.
+    /// Prints that distinguish these secrets from other secrets with the same ids; empty in rows of versions that did
+    /// not send them.
     pub refresh_prints: Vec<Box<str>>,
-    /// The id of the one by which it makes them; `None` in rows of versions that did not say so.
+    /// The id of the secret with which the node makes refresh tokens; `None` in rows of versions that did not send it.
     pub refresh_current: Option<u8>,
-    /// Since when it has these keys, in milliseconds since 1970 by the store's time.
+    /// Since when the node has these keys, in milliseconds since 1970 by the store's time.
     pub keys_since: u64,
     /// A fingerprint of all keys and their uses; equal on nodes with equal keys.
     pub keyring: Box<str>,
-    /// A digest of the users, if they are in a file.
+    /// A digest of the users file, if the users are in a file.
     pub users: Option<Box<str>>,
 }
 
 impl NodeRow {
-    /// The row as a store keeps it. Later versions may say more.
+    /// Encodes the row for a store. Later versions may add members.
     ///
     /// # Errors
-    /// None for a row that a gate made.
+    /// Does not fail for a row that a gate made.
     pub fn encode(&self) -> Result<Vec<u8>, StoreError> {
         serde_json::to_vec(self).map_err(|error| StoreError::caused_by("a node's row cannot be written", error))
     }
 
-    /// What [`encode`](Self::encode) made, here or in another version.
+    /// Decodes the text of [`encode`](Self::encode), of this version or another one.
     ///
     /// # Errors
-    /// It is something else.
+    /// The bytes are not such a row.
     pub fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
         serde_json::from_slice(bytes).map_err(|error| StoreError::caused_by("a node's row cannot be read", error))
     }
@@ -79,7 +80,7 @@ impl NodeRow {
 pub struct NodeSeen {
     /// What it said last.
     pub row: NodeRow,
-    /// When, by the store's time.
+    /// When the node was last heard of, by the store's time.
     pub beat: Timestamp,
 }
 

@@ -7,13 +7,13 @@ use crate::denial::Denial;
 use crate::revocation::Target;
 
 /// An access token that this gate minted for its own bearer: the only kind that a command may act on. Only
-/// [`AccessToken::own`] makes one, so that neither another issuer's token (requirement R19) nor a client that acts for a user
-/// (D10) can act on our sessions.
+/// [`AccessToken::own`] makes a value of this type, so that neither another issuer's token (requirement R19) nor a
+/// client that acts for a user (D10) can act on our sessions.
 #[derive(Clone, Copy, Debug)]
 pub struct OwnChecked<'a>(&'a AccessToken);
 
 impl AccessToken {
-    /// The token, if this gate issued it and it has no actor.
+    /// The token, if this gate issued it and the token has no actor.
     ///
     /// # Errors
     /// [`Denial::WrongIssuer`], [`Denial::DelegatedToken`].
@@ -32,7 +32,7 @@ impl AccessToken {
 }
 
 impl<'a> OwnChecked<'a> {
-    /// Its claims.
+    /// The claims of the token.
     pub const fn token(self) -> &'a AccessToken {
         self.0
     }

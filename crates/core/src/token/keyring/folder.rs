@@ -89,7 +89,7 @@ impl Keyring {
     /// created with mode 0700; the files have mode 0600.
     ///
     /// # Errors
-    /// There is a key ring already, or the possible remains of one; or the folder cannot be written.
+    /// The folder has a key ring already, or files that may be left of a key ring; or the folder cannot be written.
     pub fn create(dir: &Path, algorithm: Algorithm) -> Result<Self, KeyError> {
         let folder = FolderWriteLock::begin(dir)?;
         Self::create_in(folder, dir, algorithm)
@@ -111,8 +111,8 @@ impl Keyring {
         Self::load(dir)
     }
 
-    /// Loads the key ring in `dir`; `None` if [`Keyring::load_or_create`] would create one. Writes nothing. Waits for a
-    /// process that is creating one.
+    /// Loads the key ring in `dir`; `None` if [`Keyring::load_or_create`] would create a key ring. Writes nothing.
+    /// Waits for a process that is creating a key ring.
     ///
     /// # Errors
     /// As [`Keyring::load_or_create`], except for errors of writing.
@@ -126,7 +126,8 @@ impl Keyring {
         refuse_link(dir)?;
         private_file::check_private_dir(dir).map_err(KeyError::Refused)?;
         let Err(leftovers) = refuse_leftovers(dir) else { return Ok(None) };
-        // Either a first start was cut short, or one is running: a running one holds the lock until it ends.
+        // Either a first start was interrupted, or a first start is running: a running start holds the lock until it
+        // ends.
         let Ok(Some(_folder)) = private_file::wait_for_edit(&dir.join(INDEX)) else { return Err(leftovers) };
         if !is_missing(&dir.join(INDEX)) {
             return Self::load(dir).map(Some);
@@ -134,7 +135,7 @@ impl Keyring {
         refuse_leftovers(dir).map(|()| None)
     }
 
-    /// Makes the key with that name the signing key; the former one only verifies.
+    /// Makes the key with that name the signing key. The former signing key then only verifies.
     ///
     /// # Errors
     /// As [`Keyring::load`]; there is no such key; the folder cannot be written.
@@ -153,11 +154,11 @@ impl Keyring {
     }
 }
 
-/// What only our own crates call: docs.rs does not show it.
+/// Functions that only our own crates call: docs.rs does not show them.
 #[doc(hidden)]
 impl Keyring {
     /// Adds the key in the file `from`, and returns its `kid`. An existing key only changes its state. With
-    /// [`KeyState::Signing`] it signs from now on, and the former signing key only verifies.
+    /// [`KeyState::Signing`] the key signs from now on, and the former signing key only verifies.
     ///
     /// # Errors
     /// As [`Keyring::load`]; the file is not a key for `algorithm`, or open to others; the folder cannot be written.
@@ -174,8 +175,9 @@ impl Keyring {
         add(dir, &KeyMaterial::generate(algorithm)?, algorithm, state)
     }
 
-    /// Loads the key ring in `dir`, or makes one that is not in force yet: for a gate that shares its store, and may
-    /// not be the first. No other process can write into the folder until it is published or dropped.
+    /// Loads the key ring in `dir`, or makes a new key ring that is not in force yet: for a gate that shares its store,
+    /// and may not be the first gate. No other process can write into the folder until the new key ring is published or
+    /// dropped.
     ///
     /// # Errors
     /// As [`Keyring::load_or_create`].
@@ -256,7 +258,7 @@ fn add(dir: &Path, material: &KeyMaterial, algorithm: Algorithm, state: KeyState
     if state == KeyState::Signing {
         index.sign_with(key.kid());
     }
-    // Write nothing that could not be read again.
+    // Checked before the write, so that no unreadable index is written.
     index.keyring(dir)?;
     index.write(&folder, dir)?;
     Ok(key.kid().to_owned())
@@ -295,7 +297,7 @@ fn io(path: &Path, source: std::io::Error) -> KeyError {
     KeyError::Io { path: path.display().to_string(), source }
 }
 
-/// Something in the folder could not be written.
+/// The error for a file in the folder that could not be written.
 fn unwritten(path: &Path, error: std::io::Error) -> KeyError {
     if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) {
         let remedy = "change keys as the owner of their folder and where it is writable, then copy it from there";
@@ -368,14 +370,14 @@ impl Index {
         }
     }
 
-    /// The keys, or those of an index that was written after this one was read.
+    /// The keys of this index, or of a newer index if the index was replaced after this one was read.
     fn keyring_or_later(mut self, dir: &Path) -> Result<Keyring, KeyError> {
         loop {
             let wrong = match self.keyring(dir) {
                 Ok(keyring) => return Ok(keyring),
                 Err(wrong) => wrong,
             };
-            // The removal of a key changes the index first.
+            // A key's removal changes the index before it deletes the file, so a missing file may mean a newer index.
             let now = Self::read(dir)?;
             if now == self {
                 return Err(wrong);

@@ -1,8 +1,8 @@
 //! Rejects data that may be public as an HMAC secret (requirement J2).
 //!
 //! In the classic attack, a verifier that expects RSA uses its public key, as text, as the secret of HS256
-//! (CVE-2015-9235, CVE-2022-23540). Here a key is bound to its algorithm, so no token can cause that. An operator can
-//! still name the wrong file; these checks find it.
+//! (CVE-2015-9235, CVE-2022-23540). Here a key is bound to its algorithm, so no token can cause such a confusion. An
+//! operator can still name the wrong file; these checks detect this mistake.
 
 use base64::Engine;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
@@ -63,7 +63,7 @@ fn plain_form(bytes: &[u8]) -> Option<&'static str> {
         return Some("an OpenSSH key");
     }
     if trimmed.starts_with(b"{") || trimmed.starts_with(b"[") {
-        // Random bytes may begin like JSON, but they are not JSON.
+        // Random bytes may begin like JSON, so the whole text is parsed.
         if serde_json::from_slice::<serde::de::IgnoredAny>(trimmed).is_ok() {
             return Some("a JWK or other JSON");
         }

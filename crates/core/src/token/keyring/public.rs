@@ -1,4 +1,4 @@
-//! A key that verifies: our own, or one of a trusted issuer.
+//! A key that verifies signatures: our own key, or the key of a trusted issuer.
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,17 +30,17 @@ pub struct VerifyingKey {
 /// The identity of a key. All tokens that it verifies share it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct KeyIdentity {
-    /// Its name, if it has one.
+    /// The name of the key; `None` if the key has no name.
     pub(crate) kid: Option<Box<str>>,
     pub(crate) print: KeyPrint,
 }
 
-/// Identifies a key, whatever its name: a digest of the key and of the algorithm that it is bound to.
+/// Identifies a key independently of its `kid`: a digest of the key and of the algorithm that it is bound to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct KeyPrint([u8; 32]);
 
 impl KeyPrint {
-    /// The print of no key, for a token that was introspected.
+    /// The print for an introspected token, which no key verified.
     pub(crate) const NONE: Self = Self([0; 32]);
 
     /// The print of a public key, from its thumbprint (RFC 7638).
@@ -48,7 +48,7 @@ impl KeyPrint {
         Self::from_digest(&digest::digest(&digest::SHA256, format!("{algorithm} {thumbprint}").as_bytes()))
     }
 
-    /// The print of a secret, which reveals nothing about it: an HMAC over a text that no token can be.
+    /// The print of a secret, which reveals nothing about it: a digest of an HMAC over a text that cannot be a token.
     fn of_secret(key: &KeySigner, algorithm: Algorithm) -> Option<Self> {
         let tag = key.try_sign(format!("rotogate: which key is this? {algorithm}").as_bytes()).ok()?;
         Some(Self::from_digest(&digest::digest(&digest::SHA256, &tag)))
@@ -77,7 +77,7 @@ impl fmt::Debug for VerifyingKey {
 }
 
 impl VerifyingKey {
-    /// A public key in JWK form, bound to `algorithm`; its name is its `kid`, if it has one.
+    /// A public key in JWK form, bound to `algorithm`; its name is the `kid` of the JWK, if present.
     ///
     /// # Errors
     /// The key does not fit the algorithm, is malformed or too weak: RSA under 2048 bits, a point that is not on the
@@ -101,7 +101,7 @@ impl VerifyingKey {
         Ok((Self { identity, algorithm, verifier, signature_len, public: Some(jwk.clone()) }, thumbprint))
     }
 
-    /// A public key in PEM form (SubjectPublicKeyInfo, or PKCS #1 for RSA), bound to `algorithm`. It has no name.
+    /// A public key in PEM form (SubjectPublicKeyInfo, or PKCS #1 for RSA), bound to `algorithm`. The key has no name.
     ///
     /// # Errors
     /// As [`VerifyingKey::from_jwk`]; or the PEM contains something else, or more than one key.
@@ -150,12 +150,12 @@ impl VerifyingKey {
         Ok(self)
     }
 
-    /// Its name, if it has one.
+    /// The name of the key; `None` if the key has no name.
     pub fn kid(&self) -> Option<&str> {
         self.identity.kid.as_deref()
     }
 
-    /// Its identity.
+    /// The identity of the key.
     pub(in crate::token) fn identity(&self) -> &Arc<KeyIdentity> {
         &self.identity
     }
@@ -165,17 +165,17 @@ impl VerifyingKey {
         self.identity.print
     }
 
-    /// The one algorithm that it verifies.
+    /// The only algorithm whose signatures the key verifies.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// The length of its signatures, in bytes.
+    /// The length of the key's signatures, in bytes.
     pub(crate) fn signature_len(&self) -> usize {
         self.signature_len
     }
 
-    /// Is `signature` a signature of this key over `message`?
+    /// Is `signature` a signature by this key over `message`?
     pub(crate) fn verifies(&self, message: &[u8], signature: &Vec<u8>) -> bool {
         self.verifier.verify(message, signature).is_ok()
     }
@@ -256,7 +256,7 @@ const OF_ANOTHER_KIND: &str = "the key is of another kind than its algorithm tak
 /// Whether the key is a point of small order of edwards25519, in any encoding. There are eight such points, with seven encodings of
 /// `y` and either sign: RFC 8032 §5.1.7 leaves this check to the verifier.
 fn is_small_order(key: &[u8; 32]) -> bool {
-    /// `y` without the sign: 0, 1, the two of order 8, -1, and 0 and 1 beyond the prime.
+    /// `y` without the sign bit: 0, 1, the two points of order 8, -1, and the encodings of 0 and 1 beyond the prime.
     const Y: [[u8; 32]; 7] = {
         const fn around_prime(first: u8) -> [u8; 32] {
             let mut y = [0xff; 32];

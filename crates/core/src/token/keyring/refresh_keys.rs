@@ -1,4 +1,4 @@
-//! The server's half of a refresh token: one secret for each key id, and keys derived from it for each purpose.
+//! The server's half of a refresh token: one secret for each key id, and a derived key for each purpose.
 
 use std::fmt;
 
@@ -88,8 +88,8 @@ struct DerivedKeys {
     status: hmac::Key,
 }
 
-/// The server's keys for refresh tokens: one makes new tokens, the others still verify older ones. Does not print; the
-/// cryptographic library cleanses keys when they are dropped.
+/// The server's keys for refresh tokens: the current key makes new tokens, the others still verify older tokens. Does
+/// not print; the cryptographic library cleanses keys when they are dropped.
 pub struct RefreshKeys {
     current: u8,
     keys: Vec<DerivedKeys>,
@@ -164,8 +164,8 @@ impl RefreshKeys {
         self.key(id).is_some()
     }
 
-    /// Distinguishes this secret from others with its id, without revealing it: the same on every gate that has the
-    /// secret.
+    /// A print that distinguishes this secret from other secrets with the same id, without revealing it. Every gate
+    /// that has the secret computes the same print.
     pub fn print(&self, id: u8) -> Option<String> {
         Some(URL_SAFE_NO_PAD.encode(truncated(&hmac::sign(&self.key(id)?.shared, PRINT))))
     }
@@ -179,7 +179,7 @@ impl RefreshKeys {
         Some(truncated(&hmac::sign(&self.key(id)?.tag, message)))
     }
 
-    /// The tag of a session's record over these parts in sequence.
+    /// The tag of a session's record, over these parts in sequence.
     pub(in crate::token) fn seal(&self, id: u8, parts: &[&[u8]]) -> Option<[u8; 16]> {
         let mut message = hmac::Context::with_key(&self.key(id)?.seal);
         parts.iter().for_each(|part| message.update(part));
@@ -191,19 +191,21 @@ impl RefreshKeys {
         Some(truncated(&hmac::sign(&self.key(id)?.cookie, message)))
     }
 
-    /// The digest of a session cookie over `message`: what the session's record has.
+    /// The digest of a session cookie over `message`, which the session's record keeps.
     pub(in crate::token) fn cookie_digest(&self, id: u8, message: &[u8]) -> Option<[u8; 32]> {
         hmac::sign(&self.key(id)?.digest, message).as_ref().try_into().ok()
     }
 
-    /// The tag of a device cookie or of a challenge, over these parts in sequence. Each has a fixed length.
+    /// The tag of a device cookie or of a challenge, over these parts in sequence. Each part has a fixed length, so no
+    /// length is hashed.
     pub(in crate::token) fn device_tag(&self, id: u8, parts: &[&[u8]]) -> Option<[u8; 16]> {
         let mut message = hmac::Context::with_key(&self.key(id)?.device);
         parts.iter().for_each(|part| message.update(part));
         Some(truncated(&message.sign()))
     }
 
-    /// The HMAC of an API key, or the tag of its record, over these parts. The first names which, the last has any length.
+    /// The HMAC of an API key, or the tag of its record, over these parts. The first part says which of the two is
+    /// made.
     // Requirement K2.
     pub fn api_key_tag(&self, id: u8, parts: &[&[u8]]) -> Option<[u8; 32]> {
         let mut message = hmac::Context::with_key(&self.key(id)?.api_key);
@@ -214,7 +216,7 @@ impl RefreshKeys {
         message.sign().as_ref().try_into().ok()
     }
 
-    /// The key that seals logins under way.
+    /// The key that seals the cookies of logins under way.
     pub(in crate::token) fn login_key(&self, id: u8) -> Option<&LessSafeKey> {
         Some(&self.key(id)?.login)
     }
@@ -227,7 +229,7 @@ impl RefreshKeys {
         Some(message.sign())
     }
 
-    /// The tag of the register of status lists over `message`; `None`: there is no secret of this id.
+    /// The tag of the register of status lists over `message`; `None` if the key ring has no secret with this id.
     #[cfg(feature = "relay")]
     pub(crate) fn status_tag(&self, id: u8, message: &[u8]) -> Option<hmac::Tag> {
         let mut of_register = hmac::Context::with_key(&self.key(id)?.status);
@@ -257,8 +259,8 @@ impl RefreshKeys {
         current.into_iter().chain(others).map(|key| hmac::sign(&key.relay, message)).collect()
     }
 
-    /// The hash that the audit trail has in place of the name of a refused login, because people type passwords there.
-    /// 16 hexadecimal digits, the same for the same name as long as the oldest refresh secret stays.
+    /// The hash that the audit trail contains instead of the name of a refused login, because people type passwords
+    /// there. 16 hexadecimal digits, the same for the same name as long as the oldest refresh secret stays.
     pub fn name_hash(&self, name: &str) -> Option<String> {
         let hash = self.shared_name(format!("audit name {name}").as_bytes())?;
         Some(hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect())

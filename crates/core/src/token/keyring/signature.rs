@@ -3,8 +3,8 @@
 //! The library's own implementations cannot be kept with a key: they are not `Send`, and those for RSA and for public
 //! keys parse the key again for each signature: a new RS256 token then costs 22.2 us instead of 16.6 (`cargo bench
 //! --bench layer`). Both use aws-lc-rs. These types are not registered as the provider of the process, because all
-//! users of `jsonwebtoken` share that: the library's own provider is installed for key formats and thumbprints, and
-//! only if the application has installed none.
+//! users of `jsonwebtoken` share the provider: the library's own provider is installed for key formats and thumbprints,
+//! unless the application has installed a provider.
 
 use std::sync::Arc;
 
@@ -69,7 +69,7 @@ impl JwtSigner for Secret {
 /// A pair of keys.
 enum Pair {
     Edwards(Ed25519KeyPair),
-    /// A pair whose signatures have a fixed length (RFC 7518 §3.4).
+    /// An ECDSA key pair, whose signatures have a fixed length (RFC 7518 §3.4).
     Ecdsa(EcdsaKeyPair),
     /// A pair with its padding.
     Rsa(RsaKeyPair, &'static dyn RsaEncoding),
@@ -97,7 +97,7 @@ impl JwtSigner for PrivateKey {
     }
 }
 
-/// A public RSA key from its modulus and exponent. `None` if it has not 2048 to 8192 bits.
+/// A public RSA key from its modulus and exponent. `None` unless the key has 2048 to 8192 bits.
 pub(super) fn rsa_verifier(algorithm: Algorithm, n: &[u8], e: &[u8]) -> Option<KeyVerifier> {
     let parameters: &'static RsaParameters = match algorithm {
         Algorithm::Rs256 => &signature::RSA_PKCS1_2048_8192_SHA256,

@@ -1,4 +1,4 @@
-//! A key that signs. It is parsed once, not for each signature.
+//! A key that signs. The key is parsed once, not for each signature.
 
 use std::fmt;
 
@@ -78,11 +78,11 @@ pub struct SigningKey {
     signer: KeySigner,
     verifying: VerifyingKey,
     kid: Box<str>,
-    /// The header of every token that it signs, prepared once.
+    /// The header of every access token that the key signs, prepared once.
     header: Box<str>,
-    /// The header of every assertion that it signs, prepared once.
+    /// The header of every assertion that the key signs, prepared once.
     assertion_header: Box<str>,
-    /// The header of every transaction token that it signs, prepared once.
+    /// The header of every transaction token that the key signs, prepared once.
     transaction_header: Box<str>,
     status_header: Box<str>,
 }
@@ -119,10 +119,10 @@ impl SigningKey {
         Self::assemble(signer, verifying, &kid)
     }
 
-    /// The same with a given name.
+    /// Like [`SigningKey::from_material`], with the given name as `kid`.
     ///
     /// # Errors
-    /// As [`SigningKey::from_material`]; or the name is no `kid`: 1 to 128 visible ASCII characters.
+    /// As [`SigningKey::from_material`]; or the name is not a valid `kid`: 1 to 128 visible ASCII characters.
     pub fn from_material_named(algorithm: Algorithm, material: &KeyMaterial, kid: &str) -> Result<Self, KeyError> {
         let (signer, verifying) = parse(algorithm, material)?;
         Self::assemble(signer, verifying, kid)
@@ -130,7 +130,8 @@ impl SigningKey {
 
     fn assemble(signer: KeySigner, verifying: VerifyingKey, kid: &str) -> Result<Self, KeyError> {
         let verifying = verifying.named(kid)?;
-        // Written by hand, so that the order of the members never changes. A kid is escaped as a JSON value.
+        // The header is written by hand, so that the order of its members never changes. The `kid` is escaped as a JSON
+        // value.
         let algorithm = verifying.algorithm();
         let header = |typ| {
             let kid = serde_json::Value::from(kid);
@@ -141,37 +142,37 @@ impl SigningKey {
         Ok(Self { signer, verifying, kid: kid.into(), header, assertion_header, transaction_header, status_header })
     }
 
-    /// Its name.
+    /// The name of the key.
     pub fn kid(&self) -> &str {
         &self.kid
     }
 
-    /// Its algorithm.
+    /// The algorithm of the key.
     pub fn algorithm(&self) -> Algorithm {
         self.verifying.algorithm()
     }
 
-    /// The key that verifies its signatures.
+    /// The key that verifies this key's signatures.
     pub fn verifying_key(&self) -> &VerifyingKey {
         &self.verifying
     }
 
-    /// The encoded header of every token that it signs.
+    /// The encoded header of every access token that the key signs.
     pub(in crate::token) fn header(&self) -> &str {
         &self.header
     }
 
-    /// The encoded header of every assertion that it signs.
+    /// The encoded header of every assertion that the key signs.
     pub(in crate::token) fn assertion_header(&self) -> &str {
         &self.assertion_header
     }
 
-    /// The encoded header of every transaction token that it signs.
+    /// The encoded header of every transaction token that the key signs.
     pub(in crate::token) fn transaction_header(&self) -> &str {
         &self.transaction_header
     }
 
-    /// The encoded header of every status list that it signs.
+    /// The encoded header of every status list that the key signs.
     pub(in crate::token) fn status_header(&self) -> &str {
         &self.status_header
     }
@@ -211,7 +212,7 @@ fn parse(algorithm: Algorithm, material: &KeyMaterial) -> Result<(KeySigner, Ver
     };
     let pair = RsaKeyPair::from_pkcs8(&pkcs8(algorithm, material)?).map_err(|_| KeyError::Unusable {
         algorithm,
-        why: "the file contains a key of another kind, or one outside 2048 to 8192 bits",
+        why: "the file contains a key of another kind, or an RSA key outside 2048 to 8192 bits",
     })?;
     let public = DecodingKey::from_rsa_der(pair.public_key().as_ref());
     Ok((rsa_signer(algorithm, pair, padding), VerifyingKey::from_decoding(&public, algorithm)?))

@@ -17,7 +17,7 @@ struct Tally {
     refused: usize,
 }
 
-/// Checks like the verifier: the length first, then the signature.
+/// Checks as the verifier does: first the length, then the signature.
 fn verifies(key: &VerifyingKey, message: &[u8], signature: &[u8]) -> bool {
     signature.len() == key.signature_len() && key.verifies(message, &signature.to_vec())
 }
@@ -27,7 +27,7 @@ impl Tally {
         match result {
             TestResult::Valid => assert!(accepted, "{name}, {id}: a good signature is refused"),
             TestResult::Invalid => assert!(!accepted, "{name}, {id}: a bad signature is accepted"),
-            // A matter of policy: these vectors are no forgeries.
+            // "Acceptable" vectors are no forgeries: a library may accept or refuse them.
             TestResult::Acceptable => {}
         }
         if accepted {
@@ -37,7 +37,7 @@ impl Tally {
         }
     }
 
-    /// The set had good and bad vectors.
+    /// Asserts that the set had good and bad vectors, so that the test could fail.
     fn is_meaningful(&self, name: &str) {
         assert!(self.accepted > 0 && self.refused > 0, "{name}: {self:?}");
     }

@@ -12,7 +12,7 @@ pub struct KeyChange {
     pub added: Vec<String>,
     /// The removed keys.
     pub left: Vec<String>,
-    /// The names that now stand for another key.
+    /// The names that now identify a different key.
     pub reused: Vec<String>,
 }
 

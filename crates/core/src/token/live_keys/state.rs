@@ -5,25 +5,25 @@ use crate::clock::Timestamp;
 /// The validity of a set of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validity {
-    /// From this time on another set should have been fetched.
+    /// From this time on, a new set should have been fetched.
     pub fresh_until: Timestamp,
-    /// From this time on the set is not used any more.
+    /// From this time on, the set must not be used.
     pub usable_until: Timestamp,
 }
 
 impl Validity {
-    /// For keys that are never fetched.
+    /// The validity of keys that are never fetched.
     pub const ENDLESS: Self = Self { fresh_until: Timestamp::MAX, usable_until: Timestamp::MAX };
 }
 
 /// The state of an issuer's keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IssuerKeyState {
-    /// The keys are not known, and never were.
+    /// The set is empty: the keys are not known.
     Empty,
     /// The keys are up to date.
     Fresh,
-    /// Another set is due, or could not be fetched. The present set is used.
+    /// A new set is due, or could not be fetched. The present set is still used.
     Aging,
     /// The keys are too old to be used.
     Stale,

@@ -1,8 +1,9 @@
 //! Assertions by which a client authenticates with a key of its own (RFC 7523 §2.2, with the rules of its revision):
 //! `private_key_jwt`.
 //!
-//! `aud` is one value, and an issuer of this gate. The token endpoint is none: an authorization server that plays another
-//! one's endpoint would get an assertion that is good there (CVE-2025-27370).
+//! `aud` must be a single value, the issuer of this gate. The URL of the token endpoint is not accepted: a malicious
+//! authorization server that names another server's token endpoint as its own would get an assertion that the other
+//! server accepts (CVE-2025-27370).
 
 use std::fmt;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::denial::Denial;
 
 /// `client_assertion_type`.
 pub const CLIENT_ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-/// The type of an assertion, if it names one of its own.
+/// The specific `typ` of a client assertion. An assertion may also have a generic type or no type.
 const TYP: &str = "client-authentication+jwt";
 /// The longest time until an assertion expires.
 const MAX_LIFETIME: Duration = Duration::from_secs(3600);
@@ -42,16 +43,16 @@ impl fmt::Debug for SentClientAssertion<'_> {
     }
 }
 
-/// A good assertion, which counts once.
+/// A good assertion, which is accepted only once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsableOnce {
-    /// The purpose: an assertion for one is unknown for the others.
+    /// The purpose of the assertion. Used assertions are remembered separately for each purpose.
     pub kind: &'static str,
     /// `iss`.
     pub issuer: Box<str>,
-    /// `jti`, or what stands for it.
+    /// `jti`, or a name that is derived from the claims.
     pub id: Box<str>,
-    /// From here on it is refused in any case, by the clock of each gate.
+    /// From this time on, every gate refuses the assertion as expired.
     pub until: Timestamp,
 }
 
@@ -60,7 +61,7 @@ const fn refused(what: &'static str) -> Denial {
 }
 
 impl SentClientAssertion<'_> {
-    /// Verifies the assertion, but not that it is used once.
+    /// Verifies the assertion. The caller must still check that the assertion was not used before.
     ///
     /// # Errors
     /// [`Denial::ClientAssertion`]; [`Denial::KeysUnavailable`].
@@ -82,7 +83,7 @@ impl SentClientAssertion<'_> {
                 return Err(refused("aud must be the issuer of this gate, as its only value"));
             }
             let times = TokenTimes::read(&claims).map_err(|_| refused("exp is missing, or a time is malformed"))?;
-            // Used ones are kept by the engine's time.
+            // Both clocks judge the expiry, because the records of used assertions are kept by engine time.
             if times.expires.plus(leeway) <= wall.max(engine_now) {
                 return Err(refused("it is expired"));
             }

@@ -25,7 +25,7 @@ const MAX_AGE: Duration = Duration::from_secs(300);
 const MAX_LIFETIME: Duration = Duration::from_secs(86_400);
 /// A session that another issuer vouched for must be refreshed within this time, or it ends.
 pub const VOUCHED_IDLE: Duration = Duration::from_secs(3 * 86_400);
-/// How much longer a notice is kept: until each gate of a store has received it.
+/// How much longer an entry is kept than its tokens can live, so that each gate of a store has received it.
 const HEARD_WITHIN: Duration = Duration::from_secs(3600);
 const LOGOUT: &str = "http://schemas.openid.net/event/backchannel-logout";
 
@@ -45,7 +45,7 @@ pub enum EventProtocol {
 }
 
 impl EventProtocol {
-    /// Its word in log lines and metrics.
+    /// The protocol's word in log lines and metrics.
     pub const fn word(self) -> &'static str {
         match self {
             Self::BackChannelLogout => "logout",
@@ -61,7 +61,7 @@ pub struct SentNotice<'a> {
     pub protocol: EventProtocol,
     /// The name of the issuer that must have signed it.
     pub issuer: &'a str,
-    /// Its `aud` must name one of these.
+    /// The accepted audiences, of which `aud` must name one.
     pub audience: &'a [Box<str>],
     /// The signed text.
     pub token: &'a str,
@@ -78,19 +78,19 @@ impl std::fmt::Debug for SentNotice<'_> {
 pub struct Reported {
     /// The type of the event.
     pub kind: EventKind,
-    /// What such an event does here.
+    /// The effect of such an event at this gate.
     pub effect: EventEffect,
-    /// What it does it to.
+    /// The target of the effect.
     pub ended: Ended,
     /// `iat`: the time of the issuer's report.
     pub told: Timestamp,
     /// `jti`.
     pub id: Box<str>,
-    /// What it says of the stream that delivered it.
+    /// The event's statement about the stream that delivered it.
     pub stream: Option<StreamNotice>,
 }
 
-/// What an event says of its stream.
+/// An event's statement about its stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StreamNotice {
     /// The answer to a request for verification.
@@ -118,22 +118,22 @@ pub enum Ended {
         /// Whether some token is known to end. If not, the sender gets an error, but the entry holds all the same.
         is_sure: bool,
     },
-    /// Those of a user of ours, whom only the directory can name.
+    /// The tokens of a user of ours. Only the directory can resolve the user's name.
     OfDirectory {
         /// The issuer that names the user.
         issuer: Arc<str>,
         /// The name.
         name: UserName,
-        /// End, or refresh.
+        /// Whether the tokens end or must be refreshed.
         effect: EventEffect,
         /// Up to this moment.
         at: Timestamp,
     },
     /// The notice ends nothing, because it is an event of another kind.
     Nothing,
-    /// Its subject is nobody that the gate could know.
+    /// The event's subject has a form that the gate cannot relate to a user or a session.
     Unmatched,
-    /// Its subject has a critical member that the gate cannot judge.
+    /// The event's subject has a critical member that the gate cannot judge.
     Discarded,
 }
 
@@ -149,7 +149,7 @@ pub(super) fn malformed(what: &'static str) -> Denial {
 }
 
 impl Verifier {
-    /// What a notice reports.
+    /// Verifies a notice, and returns its report.
     ///
     /// # Errors
     /// [`Denial::RefusedEvent`]; [`Denial::KeysUnavailable`].
@@ -161,14 +161,14 @@ impl Verifier {
         }
     }
 
-    /// Notes the members of a complex subject that the transmitter of an issuer calls critical: the gate discards an event
-    /// whose subject has one that it cannot judge. False if there is no such issuer.
+    /// Notes the members of a complex subject that the transmitter of an issuer calls critical: the gate discards an
+    /// event whose subject has a critical member that the gate cannot judge. False if there is no such issuer.
     pub fn note_critical_members(&self, issuer: &str, members: Vec<Box<str>>) -> bool {
         let rules = self.named(issuer);
         rules.inspect(|rules| rules.critical.store(Arc::new(members))).is_some()
     }
 
-    /// A notice that the issuer of this name signed.
+    /// Checks that the issuer of this name signed the notice.
     pub(super) fn notice(&self, issuer: &str, token: &str, now: Timestamp) -> Result<Signed<'_>, Denial> {
         let rules = self.named(issuer).ok_or(Denial::RefusedEvent(EventFlaw::Issuer))?;
         let read = |payload: &[u8]| {
@@ -260,7 +260,7 @@ fn session_target(rules: &IssuerRules, sid: &str, subject: Option<&str>) -> Targ
     (Target::session_of(&rules.issuer, sid), also, is_sure)
 }
 
-/// Whether it is known which tokens name the session.
+/// Is it known which tokens name the session?
 fn proves(rules: &IssuerRules, sid: &str) -> bool {
     rules.sessions_seen.name(sid) != Named::Unproven
 }
@@ -269,8 +269,8 @@ pub(super) fn subject_of(rules: &IssuerRules, subject: &str) -> Target {
     Target::Subject { issuer: Arc::clone(&rules.issuer), subject: subject.into() }
 }
 
-/// Refuses tokens that were issued at this moment or before, for as long as one can live, and as long as a session that
-/// the issuer vouched for may wait for its next refresh.
+/// Refuses tokens that were issued at this moment or before, for the longest lifetime of a token, and for the longest
+/// time after which a session that the issuer vouched for must be refreshed.
 pub(super) fn before(rules: &IssuerRules, target: Target, at: Timestamp, wall: Timestamp) -> Revocation {
     let of_tokens = at.plus(rules.max_lifetime.unwrap_or(MAX_LIFETIME)).plus(rules.leeway);
     let until = of_tokens.max(wall.plus(VOUCHED_IDLE).plus(HEARD_WITHIN));

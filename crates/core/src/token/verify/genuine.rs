@@ -1,4 +1,4 @@
-//! The signature of a text that another party signed and that is no access token: a notice, an ID token, an assertion.
+//! Checks the signature of a text from another party that is not an access token: a notice, an ID token, an assertion.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ const ED25519: &str = "Ed25519";
 
 /// Why a text is not genuine.
 pub(super) enum NotGenuine {
-    /// It is no JWS.
+    /// The text is not a JWS.
     Form(&'static str),
     /// No key of the issuer signed it.
     Key,
@@ -31,7 +31,7 @@ pub(super) enum NotGenuine {
     Unavailable(Denial),
 }
 
-/// Reads the claims of a text, and then checks that one of the keys signed it, by the key's own algorithm.
+/// Reads the claims of a text, and then checks that one of the keys signed the text with the key's own algorithm.
 pub(super) fn genuine<T>(
     (keys, leeway): (&Keys, Duration),
     token: &str,
@@ -63,7 +63,7 @@ pub(super) fn genuine_within<T>(
             _ => NotGenuine::Key,
         }));
     };
-    // RFC 9864 gave EdDSA with Ed25519 a second name, which libraries write by now.
+    // RFC 9864 gave EdDSA with Ed25519 a second name, which some libraries use.
     let is_second_name = key.algorithm() == Algorithm::EdDsa && &*header.algorithm == ED25519;
     let is_right = &*header.algorithm == key.algorithm().name() || is_second_name;
     if !is_right || !parts.is_signed_by(key) {

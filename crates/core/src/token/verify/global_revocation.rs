@@ -17,17 +17,17 @@ use crate::revocation::Revocation;
 
 /// The type of its JWT.
 const TYP: &str = "global-token-revocation+jwt";
-/// The longest time until it expires.
+/// The longest time until the request's JWT expires.
 const MAX_LIFETIME: Duration = Duration::from_secs(600);
 
 /// A request to verify.
 #[derive(Clone, Copy)]
 pub struct SentGlobalRevocation<'a> {
-    /// The name of the issuer that must have signed it.
+    /// The name of the issuer that must have signed the request.
     pub issuer: &'a str,
-    /// Its `sub`: the id of this gate at the issuer.
+    /// The required `sub`: the id of this gate at the issuer.
     pub client_id: &'a str,
-    /// Its `aud`: the URL of the endpoint.
+    /// The required `aud`: the URL of the endpoint.
     pub audience: &'a str,
     /// The JWT.
     pub token: &'a str,
@@ -41,14 +41,14 @@ impl std::fmt::Debug for SentGlobalRevocation<'_> {
     }
 }
 
-/// A good request, which counts once.
+/// A good request, which is accepted only once.
 #[derive(Clone, Debug)]
 pub struct AskedRevocation {
-    /// Its `jti`.
+    /// The `jti` of the request, which counts once.
     pub once: UsableOnce,
     /// The issuer.
     pub issuer: Arc<str>,
-    /// Whose tokens and sessions end.
+    /// The user whose tokens and sessions end.
     pub user: RevokedUser,
 }
 
@@ -59,10 +59,11 @@ pub enum RevokedUser {
     Subject {
         /// `sub`.
         subject: Box<str>,
-        /// What refuses the user's tokens of this issuer, and ends our sessions that it vouched for.
+        /// The entry that refuses the tokens of this issuer for the user, and ends our sessions that the issuer vouched
+        /// for.
         entry: Revocation,
     },
-    /// A user of ours, whom only the directory can name.
+    /// A user of ours. Only the directory can resolve the name.
     Named(UserName),
 }
 
@@ -70,7 +71,7 @@ fn unproved(what: &'static str) -> Denial {
     Denial::RefusedEvent(EventFlaw::Credential(what))
 }
 
-/// What is wrong with the JWT is wrong with the sender's proof.
+/// Reports a flaw of the JWT as a flaw of the sender's proof.
 fn as_proof(denial: Denial) -> Denial {
     match denial {
         Denial::RefusedEvent(flaw) => unproved(flaw.what()),
@@ -79,11 +80,11 @@ fn as_proof(denial: Denial) -> Denial {
 }
 
 impl Verifier {
-    /// Verifies a request, but not that it is used once.
+    /// Verifies a request. The caller must still check that the request was not used before.
     ///
     /// # Errors
-    /// [`Denial::RefusedEvent`]: [`EventFlaw::Credential`] if its sender is not proved to be the issuer, which is judged first.
-    /// [`Denial::KeysUnavailable`].
+    /// [`Denial::RefusedEvent`]: [`EventFlaw::Credential`] if the sender is not proved to be the issuer, which is
+    /// judged first. [`Denial::KeysUnavailable`].
     // Requirements S13, S14.
     pub fn asked_revocation(
         &self,
@@ -96,7 +97,8 @@ impl Verifier {
         if signed.typ.as_deref() != Some(TYP) {
             return Err(unproved("typ is not global-token-revocation+jwt"));
         }
-        // One audience: a JWT for several endpoints could be passed on from one to another.
+        // The JWT must have a single audience: one receiver of a JWT for several endpoints could replay it at the
+        // others.
         if !claims.get("aud").is_some_and(is_one) || names_one(claims, &[sent.audience.into()]).is_err() {
             return Err(unproved("aud is not the URL of this endpoint alone"));
         }
@@ -106,7 +108,7 @@ impl Verifier {
         let issued = issued_at(claims, rules, wall).map_err(as_proof)?;
         let expires = claims.get("exp").and_then(Value::as_u64).ok_or(unproved("exp must be a time"))?;
         let expires = Timestamp::from_secs(expires.min(u64::from(u32::MAX) * 2));
-        // Used ones are kept by the engine's time.
+        // Both clocks judge the expiry, because the records of used requests are kept by engine time.
         if expires.plus(rules.leeway) <= wall.max(engine_now) {
             return Err(unproved("exp is past"));
         }
@@ -133,7 +135,7 @@ fn malformed(what: &'static str) -> Denial {
     Denial::RefusedEvent(EventFlaw::Request(what))
 }
 
-/// The user that the body names, alone.
+/// The user that the body names. The body must not name anything else.
 fn revoked_user(rules: &IssuerRules, body: &[u8], at: Timestamp, wall: Timestamp) -> Result<RevokedUser, Denial> {
     let body = strict_json::object(body).map_err(malformed)?;
     let named = body.get("sub_id").and_then(Value::as_object).filter(|_| body.len() == 1);

@@ -1,5 +1,6 @@
-//! Assertions as grants (RFC 7523 §2.1): another issuer says who calls, and the gate issues a token for it. There are two
-//! kinds, told apart by `typ`: an identity assertion about a user (ID-JAG), and one about a workload.
+//! Assertions as grants (RFC 7523 §2.1): another issuer states who the caller is, and the gate issues a token for the
+//! caller. There are two kinds, told apart by `typ`: an identity assertion about a user (ID-JAG), and one about a
+//! workload.
 
 use std::fmt;
 use std::time::Duration;
@@ -23,10 +24,10 @@ use crate::token::claims::AccessToken;
 
 /// The type of an identity assertion (draft-ietf-oauth-identity-assertion-authz-grant).
 const ID_JAG: &str = "oauth-id-jag+jwt";
-/// The type of any other assertion, if it names one of its own.
+/// The specific type of an assertion about a workload, which may also have a generic type.
 const GRANT: &str = "authorization-grant+jwt";
 
-/// Which of an issuer's assertions are grants here. Without an entry, none is.
+/// The kinds of an issuer's assertions that the gate accepts as grants. Without an entry, it accepts no assertion.
 ///
 /// ```
 /// use std::time::Duration;
@@ -40,9 +41,9 @@ const GRANT: &str = "authorization-grant+jwt";
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AssertionGrants {
-    /// Its identity assertions about users.
+    /// The rules for the issuer's identity assertions about users.
     pub id_jag: Option<IdJagRules>,
-    /// Its assertions about workloads.
+    /// The rules for the issuer's assertions about workloads.
     pub jwt_bearer: Option<JwtBearerRules>,
 }
 
@@ -58,15 +59,15 @@ pub struct AssertionGrants {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdJagRules {
-    /// The clients that may present them.
+    /// The clients that may present identity assertions.
     pub clients: Vec<Box<str>>,
-    /// The greatest age of one, by its `iat`.
+    /// The greatest age of an assertion, by its `iat`.
     pub max_age: Duration,
     /// Who the user is here.
     pub subject: JagSubject,
 }
 
-/// Who the user of an identity assertion is here.
+/// How the user of an identity assertion is mapped to a user at this gate.
 ///
 /// ```
 /// use rotogate::token::JagSubject;
@@ -75,7 +76,7 @@ pub struct IdJagRules {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum JagSubject {
-    /// The issuer's user, with its prefix.
+    /// The issuer's user, with the issuer's prefix before the subject.
     #[default]
     Issuer,
     /// The user whom the directory names for the issuer's `iss` and `sub`.
@@ -94,7 +95,7 @@ pub enum JagSubject {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JwtBearerRules {
-    /// The subjects that count, each compared byte for byte. Empty: none.
+    /// The accepted subjects, each compared byte for byte. If empty, no assertion is accepted.
     pub subjects: Vec<Box<str>>,
     /// The longest time from `iat` to `exp`.
     pub max_lifetime: Duration,
@@ -105,7 +106,8 @@ pub struct JwtBearerRules {
 /// An assertion to verify.
 #[derive(Clone, Copy)]
 pub struct SentGrant<'a> {
-    /// The issuers of this gate, and its token endpoint, by which an assertion about a workload may name it, too.
+    /// The issuers of this gate, and the URL of its token endpoint, which an assertion about a workload may name
+    /// instead.
     pub audience: (&'a [&'a str], Option<&'a str>),
     /// The authenticated client.
     pub client: Option<&'a str>,
@@ -124,32 +126,32 @@ impl fmt::Debug for SentGrant<'_> {
 pub struct ProvedGrant {
     /// The client that gets the token.
     pub client: Box<str>,
-    /// `None`: the token is the client's own.
+    /// The user; `None` if the token is the client's own.
     pub user: Option<ProvedUser>,
-    /// What names the assertion.
+    /// The identity of the assertion, for the check that it is used once.
     pub once: UsableOnce,
     /// `iat`.
     pub issued_at: Timestamp,
     /// The key to which the token must be bound.
     pub bound_to: Option<KeyThumbprint>,
-    /// The issuer, the subject and the session there.
+    /// The issuer, and the subject and session at the issuer.
     pub vouched_by: VouchedBy,
 }
 
 /// The user of an identity assertion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProvedUser {
-    /// Who the user is here.
+    /// How the user is mapped to a user at this gate.
     pub by: JagSubject,
     /// The subject, with the issuer's prefix.
     pub subject: Box<str>,
-    /// The account, with the issuer's name before it.
+    /// The account, preceded by the issuer's name.
     pub account: Option<Box<str>>,
-    /// The scope that the issuer's rules let in.
+    /// The scope that the issuer's rules allow.
     pub scope: Scope,
     /// The roles.
     pub claims: OwnClaims,
-    /// The resources that it is for. Empty: it names none.
+    /// The resources that the assertion names. Empty if it names no resource.
     pub resources: Vec<Box<str>>,
 }
 
@@ -158,7 +160,8 @@ const fn refused(what: &'static str) -> Denial {
 }
 
 impl Verifier {
-    /// Verifies an assertion, but not that it is used once, nor that its session goes on.
+    /// Verifies an assertion. The caller must still check that the assertion was not used before, or that its session
+    /// continues.
     ///
     /// # Errors
     /// [`Denial::GrantAssertion`]; [`Denial::KeysUnavailable`].
@@ -182,7 +185,7 @@ impl Verifier {
         let claims = Members::read(&payload).map_err(refused)?;
         let times = TokenTimes::read(&claims).map_err(|_| refused("exp or iat is missing, or no time"))?;
         let issued_at = times.issued_at.ok_or(refused("iat is missing"))?;
-        // Used ones are kept by the engine's time.
+        // Both clocks judge the expiry, because the records of used assertions are kept by engine time.
         let moments = judge::Moments { expiry: wall.max(now), beginning: wall };
         times.judge(rules, moments, Duration::ZERO).map_err(|_| refused("it is expired, or not valid yet"))?;
         if claims.get("authorization_details").is_some() {
@@ -241,7 +244,7 @@ impl Verifier {
         self.proved(rules, &token, (client, Some(user)), id.into(), (times, issued_at))
     }
 
-    /// An assertion about a workload, which is the client of the issuer's rules.
+    /// Judges an assertion about a workload, which gets a token of the client that the issuer's rules name.
     fn workload(
         &self,
         rules: &IssuerRules,
@@ -273,7 +276,7 @@ impl Verifier {
         self.proved(rules, &token, (&bearer.as_client, None), id, (times, issued_at))
     }
 
-    /// The claims, by the issuer's mapping and requirements.
+    /// Judges the claims by the issuer's mapping and requirements.
     fn judged(
         &self,
         rules: &IssuerRules,
@@ -310,7 +313,8 @@ impl Verifier {
         if !by.is_valid() {
             return Err(refused("its subject or session cannot be named"));
         }
-        // A logout ends this session. Until now, no token of the issuer named it.
+        // Noted, so that a logout that names this session is known to end it, although no access token of the issuer
+        // may have named it.
         rules.sessions_seen.note(token.issuer_session());
         let until = times.expires.plus(rules.leeway * 2);
         let once = UsableOnce { kind: "grant", issuer: (*rules.issuer).into(), id, until };
@@ -323,7 +327,7 @@ fn text<'a>(claims: &'a Members<'_>, name: &str) -> Option<&'a str> {
     claims.get(name).and_then(Member::as_text)
 }
 
-/// `resource` (RFC 8707): one, or a list.
+/// `resource` (RFC 8707): a text, or a list of texts.
 fn resources(claims: &Members<'_>) -> Result<Vec<Box<str>>, Denial> {
     const WHY: Denial = refused("resource must be a text, or a list of texts");
     let one = |member: &Member<'_>| member.as_text().filter(|text| !text.is_empty()).map(Box::from).ok_or(WHY);
@@ -334,7 +338,7 @@ fn resources(claims: &Members<'_>) -> Result<Vec<Box<str>>, Denial> {
     }
 }
 
-/// A name for an assertion without one.
+/// Derives a name from the claims of an assertion without `jti`.
 fn named_by_claims(rules: &IssuerRules, subject: &str, (times, issued_at): (TokenTimes, Timestamp)) -> Box<str> {
     let (issued, expires) = (issued_at.as_millis(), times.expires.as_millis());
     let said = format!("{} {} {subject} {issued} {expires}", rules.issuer.len(), rules.issuer);

@@ -1,6 +1,6 @@
 //! ID tokens (OpenID Connect Core §3.1.3.7): another issuer's answer to a login that the gate itself asked for. Key and
-//! signature are judged as for an access token, and the claims are mapped as those of one. No ID token is ever an access
-//! token, and no access token an ID token: this one must have the `nonce` of the login.
+//! signature are judged as for an access token, and the claims are mapped in the same way. An ID token never passes as
+//! an access token, nor an access token as an ID token: an ID token must have the `nonce` of the login.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,9 +22,10 @@ use crate::session::{Scope, VouchedBy};
 use crate::token::algorithm::Algorithm;
 use crate::token::claims::TokenIssuer;
 
-/// The greatest age of an ID token: it is made when the code is exchanged.
+/// The greatest age of an ID token, which the issuer makes when the code is exchanged.
 const MAX_AGE: Duration = Duration::from_secs(600);
-/// Claims that tell the kinds of an issuer's tokens apart. What they must be in an access token says nothing here.
+/// Claims that tell the kinds of an issuer's tokens apart. The values that are required in an access token do not apply
+/// to an ID token.
 const KINDS: [&str; 2] = ["typ", "token_use"];
 
 /// An ID token to verify, and the login that it must answer.
@@ -36,7 +37,7 @@ pub struct SentIdToken<'a> {
     pub client: &'a str,
     /// The nonce of the login.
     pub nonce: &'a str,
-    /// The access token that came with it.
+    /// The access token that came with the ID token.
     pub access_token: &'a str,
     /// The scope that the provider granted, in its own names.
     pub scope: &'a str,
@@ -55,17 +56,17 @@ impl std::fmt::Debug for SentIdToken<'_> {
 pub struct ProvedLogin {
     /// The subject, with the issuer's prefix.
     pub subject: Box<str>,
-    /// The account, with the issuer's name before it.
+    /// The account, preceded by the issuer's name.
     pub account: Option<Box<str>>,
-    /// The granted scope that the issuer's rules let in.
+    /// The part of the granted scope that the issuer's rules allow.
     pub scope: Scope,
     /// The roles.
     pub claims: OwnClaims,
-    /// The issuer, the user and the session there.
+    /// The issuer, and the user and session at the issuer.
     pub vouched_by: VouchedBy,
-    /// `acr` of the login, which the claims have, too.
+    /// `acr` of the login, which is also in the claims.
     pub acr: Option<Box<str>>,
-    /// `auth_time` of the login, which the claims have, too.
+    /// `auth_time` of the login, which is also in the claims.
     pub auth_time: Option<Timestamp>,
 }
 
@@ -83,8 +84,8 @@ impl Verifier {
         self.found(issuer).map(|(_, shared)| shared)
     }
 
-    /// The user of a login at a provider. Of the claims that have no meaning to the gate, the session gets those that are
-    /// `shown` in identity headers, if they are texts, numbers or booleans.
+    /// Verifies the ID token of a login at a provider, and returns the user. Of the claims that have no meaning to the
+    /// gate, the session keeps the claims that are `shown` in identity headers, if they are texts, numbers or booleans.
     ///
     /// # Errors
     /// [`Denial::ProviderLogin`]; [`Denial::KeysUnavailable`].
@@ -125,7 +126,7 @@ impl Verifier {
         self.mapped(rules, &sent, &claims, (times, shown))
     }
 
-    /// The user, by the issuer's mapping.
+    /// Reads the user by the issuer's mapping.
     fn mapped(
         &self,
         rules: &IssuerRules,
@@ -158,7 +159,7 @@ impl Verifier {
                 Some(Member::Bool(value)) => own.insert(&**name, value),
                 _ => continue,
             };
-            // A claim with a meaning of its own is in the session already.
+            // A claim that has a meaning to the gate is in the session already.
             if let Err(ClaimError::TooLong) = inserted {
                 return Err(refused("its claims take too much room"));
             }
@@ -166,7 +167,8 @@ impl Verifier {
         let granted = Scope::parse(sent.scope).map_err(|_| refused("the granted scope is malformed"))?;
         let granted = rules.granted(granted);
         let by = VouchedBy::new(&*rules.issuer, token.token_subject());
-        // A logout ends this session. Until now, no token of the issuer named it.
+        // Noted, so that a logout that names this session is known to end it, although no access token of the issuer
+        // may have named it.
         rules.sessions_seen.note(token.issuer_session());
         Ok(ProvedLogin {
             subject: token.subject.clone(),
@@ -183,7 +185,7 @@ impl Verifier {
     }
 }
 
-/// Is it the answer to this login, for this client?
+/// Checks that the ID token answers this login, for this client.
 fn answers(claims: &Members<'_>, sent: &SentIdToken<'_>, algorithm: Algorithm) -> Result<(), Denial> {
     let text = |name: &str| claims.get(name).map(Member::as_text);
     let others = match claims.get("aud") {
@@ -226,8 +228,9 @@ fn half_hash(algorithm: Algorithm, token: &str) -> String {
     URL_SAFE_NO_PAD.encode(left)
 }
 
-/// The rules of an issuer for its ID tokens and assertions. Audience and lifetime are those of access tokens, and so are claims that
-/// must be there, or must not, so that no other token passes as one. What the operator asks of a claim's value holds.
+/// The rules of an issuer for its ID tokens and assertions. Audience, lifetime and the required presence or absence of
+/// claims distinguish access tokens from other tokens, so they do not apply here. The values that the operator requires
+/// of claims do apply.
 pub(super) fn of_other_kind(rules: &IssuerRules) -> IssuerRules {
     let is_of_kind = |path: &ClaimPath| path.segments().len() == 1 && path.segments().any(|name| KINDS.contains(&name));
     let holds =

@@ -21,7 +21,7 @@ use crate::token::keyring::VerifyingKey;
 
 /// The longest name (subject, session, token, client), in bytes (J9).
 const MAX_NAME: usize = 256;
-/// The end of the year 9999, in seconds: no honest time is later, and nothing overflows before it.
+/// The end of the year 9999, in seconds: no genuine token has a later time, and up to it no calculation overflows.
 const LAST_SECOND: u64 = 253_402_300_799;
 
 /// Is this a valid `jti`, client or account?
@@ -45,7 +45,7 @@ pub(super) enum ClaimsSource<'a> {
     Unknown,
 }
 
-/// Checks everything that does not depend on the route. `issuer` has the properties that `rules` give all tokens.
+/// Checks everything that does not depend on the route. `issuer` has the properties that all tokens of `rules` share.
 pub(super) fn claims<'r>(
     token: TokenToVerify<'_>,
     claims: &Members<'_>,
@@ -75,12 +75,13 @@ pub(super) fn claims<'r>(
         let account = mapping.account_of(claims)?;
         (None, account.map(|account| format!("{}:{account}", rules.name).into()))
     };
-    // A claim of another type names no session: the token then ends with any session of its subject.
+    // A claim that is not a text names no session. Such a token ends with any session of its subject.
     let issuer_session = match rules.ours || rules.session_claim.is_empty() {
         true => None,
         false => claims.get(&rules.session_claim).and_then(Member::as_text).map(Box::from),
     };
-    // RFC 7662 §2.2 makes `iat` optional. The issuer was asked whether the token is active.
+    // `iat` is optional in an introspection response (RFC 7662 §2.2), because the issuer itself states that the token
+    // is active.
     if !(is_introspected && issued_at.is_none()) {
         lifetime(expires, issued_at, rules)?;
     }
@@ -151,7 +152,8 @@ fn vouched_by(claims: &Members<'_>) -> Result<Option<VouchedBy>, Denial> {
     }
 }
 
-/// Who acts for the subject of one of our tokens (RFC 8693 §4.1). A token without a session came of one of another issuer.
+/// Who acts for the subject of one of our tokens (RFC 8693 §4.1). A delegated token without a session comes from an
+/// exchange of another issuer's token.
 // Requirements D4 and D8.
 fn delegation(text: &str, claims: &Members<'_>, has_session: bool) -> Result<Option<Delegation>, Denial> {
     if claims.get("act").is_none() {
@@ -205,14 +207,14 @@ fn confirmation(claims: &Members<'_>) -> Result<Bindings, Denial> {
     if key.is_none() && certificate.is_none() { Err(Denial::UnprovedBinding) } else { Ok((key, certificate)) }
 }
 
-/// The login. A claim of another type is ignored.
+/// The claims about the login. A claim of a wrong type is ignored.
 fn login(claims: &Members<'_>) -> LoginClaims {
     let acr = claims.get("acr").and_then(Member::as_text).map(Box::from);
     let auth_time = claims.get("auth_time").and_then(Member::as_u64).filter(|secs| *secs <= LAST_SECOND);
     LoginClaims { acr, auth_time: auth_time.map(Timestamp::from_secs) }
 }
 
-/// Percent-encodes everything but visible ASCII, and `%`: two subjects never give one text.
+/// Percent-encodes `%` and everything but visible ASCII, so that two subjects never give the same text.
 fn percent_encoded(subject: &str) -> Cow<'_, str> {
     const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
     percent_encoding::utf8_percent_encode(subject, ENCODED).into()
@@ -226,7 +228,7 @@ pub(super) struct TokenTimes {
     pub(super) issued_at: Option<Timestamp>,
 }
 
-/// The moments for which a token is judged.
+/// The times by which expiry and beginning of a token are judged.
 #[derive(Clone, Copy)]
 pub(super) struct Moments {
     /// For `exp`.
@@ -239,7 +241,7 @@ impl Moments {
     /// The moments for a token of an issuer with these rules.
     pub(super) fn for_issuer(rules: &IssuerRules, engine_now: Timestamp, wall_now: Timestamp) -> Self {
         if rules.ours {
-            // The later of both times decides the expiry of our own tokens: a slow clock prolongs none.
+            // The later of both times decides the expiry of our own tokens: so a slow clock does not prolong a token.
             Self { expiry: engine_now.max(wall_now), beginning: engine_now }
         } else {
             Self { expiry: wall_now, beginning: wall_now }
@@ -256,7 +258,7 @@ impl TokenTimes {
         })
     }
 
-    /// Are these times valid at these moments?
+    /// Checks that the token is valid at these moments.
     pub(super) fn judge(
         self,
         rules: &IssuerRules,
@@ -329,7 +331,7 @@ fn audience<'r>(claims: &Members<'_>, rules: &'r IssuerRules) -> Result<Arc<[Box
     }
 }
 
-/// Both or neither: a session without a generation could not be revoked by generation.
+/// A token needs both claims or neither: a session without a generation could not be revoked by generation.
 fn session(sid: Option<&str>, generation: Option<&Member<'_>>) -> Result<Option<(SessionId, Generation)>, Denial> {
     match (sid, generation) {
         (None, None) => Ok(None),

@@ -41,7 +41,7 @@ pub const MAX_JWKS: usize = 1024 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Ignored {
-    /// Its `kid`, if it has one, shortened and escaped for a log.
+    /// The key's `kid`, if present, shortened and escaped for a log.
     pub kid: Option<String>,
     /// The kind of the reason.
     pub cause: IgnoredCause,
@@ -66,7 +66,7 @@ pub enum IgnoredCause {
     Secret,
     /// The key has private members.
     Private,
-    /// The kind or curve is not supported, or the entry is no key.
+    /// The kind or curve is not supported, or the entry is not a key.
     Kind,
     /// The algorithm is not supported, or not accepted from this issuer.
     Algorithm,
@@ -255,7 +255,7 @@ impl IssuerKeys {
                 .all(|key| other.find(key.kid(), key.algorithm().name()).map(print) == Some(key.print()))
     }
 
-    /// The key with exactly the token's `kid`; or the only key, if the token names no session or the key has no name. If no
+    /// The key with exactly the token's `kid`; or the only key, if the token has no `kid` or the key has no name. If no
     /// key of that name is for the token's algorithm, this returns one for another algorithm.
     pub(super) fn find(&self, kid: Option<&str>, algorithm: &str) -> Option<&VerifyingKey> {
         match (kid, &self.unnamed) {
@@ -272,7 +272,8 @@ impl IssuerKeys {
 }
 
 impl Ignored {
-    const UNNAMED: Self = Self { kid: None, cause: IgnoredCause::Unnamed, why: "there are others, and it has no kid" };
+    const UNNAMED: Self =
+        Self { kid: None, cause: IgnoredCause::Unnamed, why: "the key has no kid, and there are other keys" };
 }
 
 /// The `kid` of an entry, escaped and shortened, because it comes from outside and goes into a log.
@@ -307,7 +308,7 @@ impl KeysNow<'_> {
 }
 
 impl Keys {
-    /// No keys: the issuer's tokens are introspected, and no JWT of it is verified.
+    /// No keys: the issuer's tokens are introspected, and its JWTs are not verified.
     pub(super) fn none() -> Self {
         Self::Own(Arc::new(IssuerKeys::unknown()))
     }
@@ -371,7 +372,7 @@ impl Keys {
         }
     }
 
-    /// Are there no keys, and will there never be any?
+    /// Does the issuer have no keys at all, because its tokens are introspected?
     pub(crate) fn are_missing(&self) -> bool {
         match self {
             Self::Own(keys) => keys.is_empty(),
@@ -396,7 +397,8 @@ fn usable_key(entry: Value, configured: Option<Algorithm>) -> Result<VerifyingKe
 
 /// The public key for signatures in one entry of a JWK set.
 fn public_key(entry: Value) -> Result<Jwk, (IgnoredCause, &'static str)> {
-    // The library reads an unknown `alg` as unknown, but refuses the key if `alg` is no string; both are refused here.
+    // The library reads an unknown `alg` as unknown, but refuses the key if `alg` is not a string; both are refused
+    // here.
     let jwk: Jwk = serde_json::from_value(entry).map_err(|_| (IgnoredCause::Unusable, "malformed"))?;
     match &jwk.algorithm {
         AlgorithmParameters::RSA(_) | AlgorithmParameters::EllipticCurve(_) | AlgorithmParameters::OctetKeyPair(_) => {}

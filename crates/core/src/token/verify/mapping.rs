@@ -1,4 +1,4 @@
-//! Maps the claims of an issuer's tokens. They are read once, when a token is verified.
+//! Maps the claims of an issuer's tokens. The claims are read once, when a token is verified.
 //!
 //! ```
 //! use rotogate::claim::ClaimPath;
@@ -24,7 +24,7 @@ use crate::session::Scope;
 
 /// The most roles of one token, and the most elements of a list of scopes.
 const MAX_LIST: usize = 256;
-/// Where a provider states that it left claims out (OpenID Connect Core §5.6.2).
+/// The claim in which a provider states that it left claims out (OpenID Connect Core §5.6.2).
 const LEFT_OUT: &str = "_claim_names";
 /// Entra's name for left-out groups in tokens of the implicit flow.
 const HAS_GROUPS: (&str, &str) = ("groups", "hasgroups");
@@ -59,7 +59,7 @@ pub struct ClaimMapping {
     pub subject_encoding: SubjectEncoding,
     /// The audience, a text, instead of `aud`.
     pub audience: Option<ClaimPath>,
-    /// Claims that its tokens must have, or must not have.
+    /// Claims that the issuer's tokens must have, or must not have.
     pub require: Vec<RequiredClaim>,
 }
 
@@ -83,7 +83,7 @@ pub enum SubjectEncoding {
 }
 
 impl SubjectEncoding {
-    /// Its word in `gateway.toml`.
+    /// The encoding's word in `gateway.toml`.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Ascii => "ascii",
@@ -125,14 +125,14 @@ pub struct RequiredClaim {
 pub enum WantedClaim {
     /// The claim must have exactly one of these values: a text, a number or a boolean.
     OneOf(Vec<Value>),
-    /// It is there.
+    /// The token has the claim, with any value.
     Present,
-    /// It is not there.
+    /// The token must not have the claim.
     Absent,
 }
 
 impl WantedClaim {
-    /// Must the operator still name its values?
+    /// Must the operator still name the accepted values of the claim?
     pub fn is_open(&self) -> bool {
         matches!(self, Self::OneOf(values) if values.is_empty())
     }
@@ -155,7 +155,7 @@ impl Default for ClaimMapping {
     }
 }
 
-/// A mapped claim that is refused.
+/// A mapped claim for which a token is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RefusedClaim<'r> {
     pub(super) denial: Denial,
@@ -224,12 +224,13 @@ impl Roles {
         &self.names
     }
 
-    /// Did the issuer leave roles out because there are too many? Then its subject has more than [`Self::names`].
+    /// Did the issuer leave roles out because there are too many? Then the subject has more roles than [`Self::names`].
     pub const fn are_left_out(&self) -> bool {
         self.are_left_out
     }
 
-    /// Is one of these roles among them? If the issuer left roles out, a missing role may be one of those.
+    /// Checks that the token has one of these roles. If the issuer left roles out, a missing role may be one of the
+    /// left-out roles.
     ///
     /// # Errors
     /// [`Denial::MissingRole`], [`Denial::RolesOverage`].
@@ -244,7 +245,8 @@ impl Roles {
 
 impl ClaimMapping {
     /// Asks that a claim have exactly one of these values: texts, numbers or booleans. This replaces earlier
-    /// requirements on the claim. A preset leaves the values of some claims open; naming those of one of them suffices.
+    /// requirements on the claim. A preset leaves the values of some claims open; it suffices to name the values of one
+    /// of these claims.
     pub fn require(&mut self, path: ClaimPath, values: Vec<Value>) {
         let wanted = WantedClaim::OneOf(values);
         match self.require.iter_mut().find(|known| known.path == path) {
@@ -261,7 +263,7 @@ impl ClaimMapping {
         Self { roles: ClaimPath::parse(ROLES).into_iter().collect(), ..Self::default() }
     }
 
-    /// The problem of the mapping, if there is one.
+    /// The problem of an invalid mapping.
     pub(super) fn problem(&self) -> Option<&'static str> {
         let texts = [&self.client, &self.account, &self.subject].into_iter().flatten().chain(&self.audience);
         let required = self.require.iter().map(|required| &required.path);
@@ -278,14 +280,14 @@ impl ClaimMapping {
         };
         if !self.require.iter().all(is_possible) {
             return Some(
-                "a required claim must have at least one value, and each a text, a number or a boolean; those of a preset \
-                 that has none must be named",
+                "a required claim must have at least one value, each a text, a number or a boolean; if a preset requires a \
+                 claim without values, name the values",
             );
         }
         None
     }
 
-    /// Are the required claims there?
+    /// Checks the requirements on claims.
     pub(super) fn judge_required(&self, claims: &Members<'_>) -> Result<(), RefusedClaim<'_>> {
         for RequiredClaim { path, wanted } in &self.require {
             let found = claims.at(path).map_err(|_| ClaimKind::Required.refuse(path))?;
@@ -301,7 +303,7 @@ impl ClaimMapping {
         Ok(())
     }
 
-    /// The subject as the token has it. In an introspection response, a client's own token may have no subject; the
+    /// The subject as it is in the token. In an introspection response, a client's own token may have no subject; the
     /// client is then the subject.
     pub(super) fn subject_of<'c>(&self, claims: &'c Members<'_>, or_client: bool) -> Result<&'c str, RefusedClaim<'_>> {
         let found = match text(claims, &self.subject, ClaimKind::Subject)? {
@@ -333,7 +335,7 @@ impl ClaimMapping {
         Some(found.ok_or_else(|| ClaimKind::Audience.refuse(path)))
     }
 
-    /// The scope with the issuer's names. Our own tokens have it as a text.
+    /// The scope with the issuer's names. In our own tokens the scope is a text.
     pub(super) fn scope_of(&self, claims: &Members<'_>, ours: bool) -> Result<Scope, RefusedClaim<'_>> {
         let Some((path, member)) = first(claims, &self.scope, ClaimKind::Scope)? else { return Ok(Scope::default()) };
         let refuse = || ClaimKind::Scope.refuse(path);
@@ -352,7 +354,7 @@ impl ClaimMapping {
             | Member::Array(_)
             | Member::Object(_) => return Err(refuse()),
         };
-        // Each element is one scope.
+        // Each element of a list must be a single scope.
         if listed.iter().any(|one| one.is_empty() || one.contains(' ')) {
             return Err(refuse());
         }
@@ -374,7 +376,7 @@ impl ClaimMapping {
         Scope::from_tokens(words)
     }
 
-    /// The roles. Nothing in our own tokens is refused: a claim of another type names no role.
+    /// The roles. In our own tokens, a claim of a wrong type is not refused but names no role.
     pub(super) fn roles_of(&self, claims: &Members<'_>, ours: bool) -> Result<Roles, RefusedClaim<'_>> {
         let (mut names, mut are_left_out): (Vec<&str>, bool) = (Vec::new(), false);
         for path in &self.roles {

@@ -32,7 +32,7 @@ pub(crate) enum Member<'a> {
     Object(Members<'a>),
 }
 
-/// A value on the path to a claim is no object.
+/// A value on the path to a claim is not an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NotAnObject;
 
@@ -54,7 +54,7 @@ impl<'a> Members<'a> {
         self.0.iter().map(|(name, _)| &**name)
     }
 
-    /// The value at a path; `None` if nothing is there.
+    /// The value at a path; `None` if the object has no such member.
     pub(super) fn at(&self, path: &ClaimPath) -> Result<Option<&Member<'a>>, NotAnObject> {
         let mut segments = path.segments();
         let mut found = segments.next().and_then(|first| self.get(first));
@@ -80,7 +80,7 @@ impl Member<'_> {
         }
     }
 
-    /// The number, if the value is one without sign and fraction.
+    /// The value as a number, if it is a number without sign and fraction.
     pub(super) fn as_u64(&self) -> Option<u64> {
         match self {
             Self::Number(number) => number.as_u64(),
@@ -111,7 +111,7 @@ impl<'de> Visitor<'de> for Object {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Members<'de>, A::Error> {
-        // More than most tokens have.
+        // The capacity: more members than most tokens have.
         read(map, 16)
     }
 }
@@ -128,7 +128,7 @@ fn read<'de, A: MapAccess<'de>>(mut map: A, expected: usize) -> Result<Members<'
     Ok(Members(members))
 }
 
-/// Checks that no name is repeated. Sorts the names if comparing all pairs would take long.
+/// Checks that no name is repeated. Sorts the names if comparing all pairs would take too long.
 fn once<'n, E: Error>(names: impl ExactSizeIterator<Item = &'n Cow<'n, str>> + Clone) -> Result<(), E> {
     let twice = if names.len() <= 16 {
         let mut rest = names;
@@ -248,7 +248,7 @@ mod tests {
         }
     }
 
-    /// Both readers agree on the same bytes, or both refuse them.
+    /// Asserts that both readers read the bytes alike, or both refuse them.
     fn agrees(bytes: &[u8]) {
         match (Members::read(bytes), strict_json::object(bytes)) {
             (Ok(members), Ok(object)) => {

@@ -1,4 +1,4 @@
-//! What a token says of itself, unverified: for messages to operators.
+//! The unverified claims of a token, for messages to operators.
 
 use super::members::{Member, Members};
 use super::shape::{JoseHeader, TokenParts, decode};
@@ -35,7 +35,7 @@ pub struct Peeked {
 /// The longest text in [`Peeked`], in bytes.
 const MAX_PEEKED_BYTES: usize = 256;
 
-/// The longest prefix of a text that fits into `most` bytes.
+/// The longest prefix of a text that takes at most `most` bytes.
 pub fn beginning(text: &str, most: usize) -> &str {
     let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     end.and_then(|end| text.get(..end)).unwrap_or_default()

@@ -34,7 +34,7 @@ use crate::token::algorithm::Algorithm;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Preset {
-    /// Keycloak: access tokens of a realm. Its ID and refresh tokens have another claim `typ`.
+    /// Keycloak: access tokens of a realm. The claim `typ` of its ID and refresh tokens has another value.
     Keycloak,
     /// Entra ID, endpoint version 2.0, one tenant.
     EntraV2,
@@ -72,21 +72,21 @@ pub enum Preset {
 struct Provider {
     preset: Preset,
     name: &'static str,
-    /// The accepted `typ` of the header; an empty text stands for a missing one.
+    /// The accepted `typ` of the header; an empty text stands for a missing `typ`.
     typ: &'static [&'static str],
     scope: &'static [&'static str],
     client: &'static [&'static str],
     roles: &'static [&'static str],
     subject_encoding: SubjectEncoding,
     audience: Option<&'static str>,
-    /// Claims, each with its values.
+    /// Required claims, each with its accepted values.
     require: &'static [(&'static str, &'static [&'static str])],
-    /// Claims that only its access tokens have.
+    /// Claims that only the provider's access tokens have.
     present: &'static [&'static str],
-    /// Claims that only its other tokens have.
+    /// Claims that only the provider's other tokens have.
     absent: &'static [&'static str],
-    /// Claims whose values only the operator knows. The operator must name those of at least one; otherwise every
-    /// account at the provider would be accepted.
+    /// Claims whose values only the operator knows. The operator must name the values of at least one of these claims;
+    /// otherwise every account at the provider would be accepted.
     asked: &'static [&'static str],
     /// The algorithm of keys without `alg`.
     algorithm: Option<Algorithm>,
@@ -97,10 +97,11 @@ const fn hours(hours: u64) -> Duration {
     Duration::from_secs(hours * 3600)
 }
 
-/// The claims of an ID token about the tokens that came with it, and about the login (OpenID Connect Core §2, §3.3.2.11).
+/// Claims that only ID tokens have: hashes of the tokens issued with the ID token, and the nonce of the login (OpenID
+/// Connect Core §2, §3.3.2.11).
 const OF_ID_TOKENS: &[&str] = &["at_hash", "c_hash", "nonce"];
 
-/// The claims of a profile (OpenID Connect Core §5.1), which its user writes.
+/// The claims of a profile (OpenID Connect Core §5.1), which users can edit themselves.
 const PROFILE: [&str; 14] = [
     "name",
     "given_name",
@@ -141,7 +142,7 @@ const PROVIDERS: [Provider; 16] = [
         preset: Preset::Keycloak,
         name: "keycloak",
         roles: &["realm_access.roles"],
-        // The other value marks tokens bound by DPoP, which `cnf` shows as well.
+        // The value `DPoP` marks tokens that are bound by DPoP, which `cnf` shows as well.
         require: &[("typ", &["Bearer", "DPoP"])],
         ..PLAIN
     },
@@ -156,7 +157,7 @@ const PROVIDERS: [Provider; 16] = [
         present: &["azp"],
         absent: OF_ID_TOKENS,
         algorithm: Some(Algorithm::Rs256),
-        // 28 hours with continuous access evaluation.
+        // With continuous access evaluation, tokens live up to 28 hours.
         max_lifetime: hours(29),
         ..PLAIN
     },
@@ -213,9 +214,9 @@ const PROVIDERS: [Provider; 16] = [
         typ: &["JWT"],
         scope: &[],
         client: &[],
-        // It contains names of branches and environments.
+        // `sub` contains names of branches and environments, which may have any characters.
         subject_encoding: SubjectEncoding::Percent,
-        // By number, because another owner can take over a name.
+        // The owner is named by its number, because another owner can take over a name.
         asked: &["repository_owner_id"],
         max_lifetime: hours(1),
         ..PLAIN
@@ -254,7 +255,7 @@ const PROVIDERS: [Provider; 16] = [
         name: "authentik",
         client: &["azp"],
         roles: &["groups"],
-        // Its access token is its ID token with these two claims, and the same audience.
+        // Authentik's access token is its ID token with these two additional claims, and the same audience.
         present: &["azp", "uid"],
         absent: &["at_hash", "c_hash"],
         ..PLAIN
@@ -287,9 +288,9 @@ const PROVIDERS: [Provider; 16] = [
         client: &["azp"],
         roles: &["o.rol"],
         audience: Some("azp"),
-        // A session that is pending waits for a task of its user, who counts as signed out.
+        // A pending session waits for a task of its user, who counts as signed out.
         require: &[("sts", &["active"])],
-        // Tokens of templates have the same key, any lifetime and no session.
+        // Tokens that are made from templates have the same key, any lifetime and no session.
         present: &["sid"],
         absent: OF_ID_TOKENS,
         max_lifetime: hours(1),
@@ -320,24 +321,24 @@ impl Preset {
     ];
 
     fn provider(self) -> &'static Provider {
-        // No entry is missing, which a test checks; `oidc` is the fallback.
+        // A test checks that no entry is missing; `oidc` is the fallback.
         PROVIDERS.iter().find(|provider| provider.preset == self).unwrap_or(const { &PLAIN })
     }
 
-    /// Its word in `gateway.toml`.
+    /// The preset's word in `gateway.toml`.
     pub fn word(self) -> &'static str {
         self.provider().name
     }
 
-    /// The types of its access tokens.
+    /// The values of `typ` in the provider's access tokens.
     pub fn typ(self) -> impl Iterator<Item = &'static str> {
         self.provider().typ.iter().copied()
     }
 
-    /// The names of claims that users write themselves, in their profile or by its API.
+    /// The names of claims that users can write themselves, in their profile or by the provider's API.
     pub fn claims_of_users(self) -> impl Iterator<Item = &'static str> {
         let (profile, more): (&[&str], &[&str]) = match self {
-            // Tokens of machines. A fork names its branch.
+            // These tokens belong to machines. The owner of a fork chooses the branch's name.
             Self::GithubActions => (&[], &["head_ref"]),
             Self::Kubernetes => (&[], &[]),
             Self::EntraV2 | Self::EntraV1 => (&PROFILE, &["email", "upn", "unique_name"]),
@@ -356,21 +357,21 @@ impl Preset {
         profile.iter().chain(more).copied()
     }
 
-    /// The longest lifetime of its access tokens.
+    /// The longest lifetime of the provider's access tokens.
     pub fn max_lifetime(self) -> Duration {
         self.provider().max_lifetime
     }
 
-    /// The algorithm of its keys without `alg`.
+    /// The algorithm of the provider's keys without `alg`.
     pub fn algorithm(self) -> Option<Algorithm> {
         self.provider().algorithm
     }
 
-    /// The claim mapping. If it has required claims without values, the operator must name the values of one: until
-    /// then, the mapping is refused.
+    /// The claim mapping. If the mapping requires claims without stating values, the operator must name the values of
+    /// one of them; until then, the mapping is refused.
     pub fn claims(self) -> ClaimMapping {
         let provider = self.provider();
-        // A test parses each of them.
+        // A test checks that each path can be parsed.
         let paths = |paths: &[&str]| paths.iter().filter_map(|path| ClaimPath::parse(path).ok()).collect::<Vec<_>>();
         let wanted = |path: &str, wanted| Some(RequiredClaim { path: ClaimPath::parse(path).ok()?, wanted });
         let required = provider.require.iter().filter_map(|(path, values)| {

@@ -15,7 +15,7 @@ use crate::token::claims::{AccessToken, TokenIssuer};
 
 /// Members that state the kind of a token, for servers that also introspect refresh tokens and ID tokens.
 const KINDS: [&str; 2] = ["token_use", "token_type"];
-/// Their values for tokens that are no access tokens.
+/// The values of [`KINDS`] for tokens that are not access tokens.
 const OTHER_KINDS: [&str; 4] = ["refresh_token", "refresh", "id_token", "id"];
 
 /// The result of a response.
@@ -33,7 +33,7 @@ pub enum Told {
 #[derive(Debug)]
 pub struct Responses {
     rules: IssuerRules,
-    /// The properties of all its tokens.
+    /// The properties that all tokens of the issuer share.
     of_tokens: Arc<TokenIssuer>,
     /// The kinds of mapped claims for which a refusal has been reported: one bit each.
     told_claims: AtomicU8,
@@ -53,7 +53,7 @@ impl Responses {
     /// Reads the response about `token`.
     ///
     /// # Errors
-    /// It is no response of RFC 7662, so nothing is known.
+    /// The text is not a response of RFC 7662, so nothing is known about the token.
     // Requirement I20.
     pub fn read(&self, token: &str, response: &[u8], now: Timestamp) -> Result<Told, &'static str> {
         if response.len() > MAX_RESPONSE {
@@ -96,7 +96,7 @@ impl Responses {
             judge::claims(token.into(), claims, (rules, &self.of_tokens), ClaimsSource::Response(response), times)
                 .map_err(|refused| name_claim(rules, refused, Some(&self.told_claims)))?;
         rules.sessions_seen.note(judged.issuer_session());
-        // The response must name the key, too: the proof is checked against it.
+        // The response must name the key, because the proof is checked against it.
         if is_dpop && judged.bound_to().is_none() { Err(Denial::UnprovedBinding) } else { Ok(judged) }
     }
 }
@@ -110,8 +110,8 @@ pub fn is_jwt_shaped(token: &str) -> bool {
     fourth.is_none() && [first, second, third].into_iter().all(|part| part.is_some_and(is_part))
 }
 
-/// Whether the token can be an opaque one of another issuer. It must have the characters of RFC 6750 §2.1, and must not be one of
-/// our own refresh tokens, which no other server may see.
+/// Can the token be an opaque token of another issuer? It must have only characters of RFC 6750 §2.1, and must not be
+/// one of our own refresh tokens, which no other server may see.
 pub(crate) fn is_opaque(token: &str) -> bool {
     let is_character = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
     (1..=super::MAX_TOKEN).contains(&token.len())
@@ -126,8 +126,8 @@ impl IssuerRules {
     }
 }
 
-/// The issuer to ask about a token that is no JWT: the accepted (`taken`) issuer with the longest prefix of the token.
-/// `None` if there is none, or if two have the same prefix.
+/// The issuer to ask about a token that is not a JWT: the accepted (`taken`) issuer with the longest prefix of the
+/// token. `None` if no issuer has a prefix of the token, or if two issuers have the same prefix.
 pub(crate) fn introspecting<'r>(
     issuers: &'r [IssuerRules],
     opaque: &str,

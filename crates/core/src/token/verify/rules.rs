@@ -40,7 +40,7 @@ pub enum RulesError {
     /// Two sets of rules for one issuer, or two for our own.
     #[error("the issuer {0:?} is repeated, or is not the only own issuer")]
     Twice(String),
-    /// An issuer without a name, or without an accepted type.
+    /// A rule of an issuer that is out of bounds.
     #[error("the issuer {issuer:?}: {why}")]
     Rule {
         /// The issuer.
@@ -48,7 +48,7 @@ pub enum RulesError {
         /// The problem.
         why: &'static str,
     },
-    /// Text that is not a JWK set.
+    /// A text that is not a JWK set.
     #[error("not a JWK set: {0}")]
     NotJwks(&'static str),
     /// A published JWK set with more keys than are read.
@@ -57,7 +57,7 @@ pub enum RulesError {
     /// A JWK set without a usable key.
     #[error("no usable key: {}", listed(.0))]
     NoUsableKey(Vec<Ignored>),
-    /// Two keys with one name, or several keys of which one has no name.
+    /// Two keys with the same name, or several keys of which one has no name.
     #[error("the keys are ambiguous: {0:?} is repeated")]
     Ambiguous(String),
     /// An unusable single key.
@@ -90,7 +90,7 @@ fn listed(ignored: &[Ignored]) -> String {
 pub enum AllowedScopes {
     /// Any scope that the issuer grants.
     Any,
-    /// The granted scopes that are also among these.
+    /// Only the granted scopes that are listed here.
     Only(Scope),
 }
 
@@ -129,26 +129,27 @@ const MAX_PREFIX: usize = 64;
 pub struct IssuerRules {
     /// `iss`, compared byte for byte.
     pub issuer: Arc<str>,
-    /// Its short name, for routes; only our own has `OWN`.
+    /// The issuer's short name, for routes; only our own issuer is named `OWN`.
     pub name: Arc<str>,
-    /// The scopes that its tokens may have here. Other scopes in `scope` are dropped, so neither routes nor upstreams
-    /// see them.
+    /// The scopes that the issuer's tokens may have at this gate. Other scopes in `scope` are dropped, so neither
+    /// routes nor upstreams see them.
     pub scopes: AllowedScopes,
-    /// Are its tokens accepted on routes that name no issuers?
+    /// Are the issuer's tokens accepted on routes that name no issuers?
     pub everywhere: bool,
-    /// The mapping of its claims.
+    /// The mapping of the issuer's claims.
     pub claims: Arc<ClaimMapping>,
-    /// The prefix of its subjects, so that they are distinct from other issuers' subjects. Revocations name them
-    /// without it.
+    /// The prefix of its subjects, so that they are distinct from other issuers' subjects. Revocations use subjects
+    /// without this prefix.
     pub subject_prefix: Box<str>,
     /// Is this our own issuer? Its tokens are judged on engine time, and have more claims.
     pub ours: bool,
-    /// The audience that its tokens need, unless a route says otherwise. The route judges it.
+    /// The audience that the issuer's tokens need, unless a route states another audience. The audience is judged with
+    /// the route's rules.
     pub audience: Arc<[Box<str>]>,
     /// The accepted types, compared without letter case and without a leading `application/`. An empty entry stands for
     /// tokens without `typ`.
     pub typ: Vec<Box<str>>,
-    /// The keys that verify them.
+    /// The keys that verify the issuer's tokens.
     #[doc(hidden)]
     pub keys: Keys,
     /// How much the issuer's clock may differ from ours: at most 30 s. Our own tokens end at their `exp`, and the
@@ -156,27 +157,30 @@ pub struct IssuerRules {
     pub leeway: Duration,
     /// The longest accepted time from `iat` to `exp`. If it is set, `iat` is required.
     pub max_lifetime: Option<Duration>,
-    /// The claim with the session at the issuer, which its logouts and events name. Empty: its tokens have no session.
+    /// The claim with the session at the issuer, which its logouts and events name. If empty, the issuer's tokens have
+    /// no session.
     pub session_claim: Box<str>,
-    /// Which of its assertions are grants.
+    /// The kinds of the issuer's assertions that are accepted as grants.
     pub grants: AssertionGrants,
-    /// What its security events do.
+    /// The effects of the issuer's security events.
     pub on_event: EventEffects,
-    /// The names of our users, besides its own subjects, that it may use, and the directory knows.
+    /// The forms of name by which the issuer may name our users, besides its own subjects. The directory must know
+    /// these names.
     pub user_names: Vec<UserNameForm>,
-    /// The members of a complex subject that its transmitter calls critical.
+    /// The members of a complex subject that the issuer's transmitter declares critical.
     pub(super) critical: Arc<ArcSwap<Vec<Box<str>>>>,
-    /// The status lists that say which of its tokens have ended, if they are read.
+    /// The status lists that show which tokens of the issuer have ended; `None` if the gate reads no lists of this
+    /// issuer.
     #[doc(hidden)]
     pub status_lists: Option<Arc<RemoteLists>>,
-    /// How its tokens are introspected, if they are.
+    /// How the gate introspects the issuer's tokens; `None` if it introspects none of this issuer.
     pub(crate) introspection: Option<Arc<Introspection>>,
-    /// The sessions that its tokens have named.
+    /// The sessions that the issuer's tokens have named.
     pub(super) sessions_seen: Arc<SessionsSeen>,
 }
 
 impl IssuerRules {
-    /// The properties of all its tokens.
+    /// The properties that all tokens of the issuer share.
     pub(super) fn of_tokens(&self) -> Arc<TokenIssuer> {
         Arc::new(TokenIssuer {
             url: Arc::clone(&self.issuer),
@@ -234,7 +238,7 @@ impl IssuerRules {
         }
     }
 
-    /// Are its JWTs introspected, too?
+    /// Are the issuer's JWTs introspected, too?
     pub(crate) fn is_always_introspected(&self) -> bool {
         self.introspection.as_ref().is_some_and(|introspection| introspection.always)
     }
@@ -244,14 +248,14 @@ impl IssuerRules {
         Self { keys: Keys::none(), ..self.clone() }
     }
 
-    /// How long after its `exp` a token is accepted.
+    /// How long a token is accepted after its `exp`.
     pub(super) fn leeway_of_expiry(&self) -> Duration {
         if self.ours { Duration::ZERO } else { self.leeway }
     }
 
     /// Accepts tokens of these types instead of `at+jwt`. Many issuers write `JWT` into access tokens (Keycloak, Entra,
-    /// Auth0's default profile), some write no type (Cognito), for which you list `""`. If such an issuer signs ID
-    /// tokens with the same keys, only the audience keeps them out.
+    /// Auth0's default profile), others write no type (Cognito): list `""` for them. If such an issuer signs ID tokens
+    /// with the same keys, only the audience keeps them out.
     #[must_use]
     pub fn typ(mut self, types: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
         self.typ = types.into_iter().map(Into::into).collect();
@@ -269,8 +273,8 @@ impl IssuerRules {
         Ok(self)
     }
 
-    /// Takes type, claims and longest lifetime from the preset of a provider. Call it first: later settings replace
-    /// their part of the preset.
+    /// Takes type, claims and longest lifetime from the preset of a provider. Call this function first: later settings
+    /// replace their part of the preset.
     ///
     /// ```
     /// # use rotogate::token::{IssuerKeys, IssuerRules, Preset};
@@ -306,7 +310,7 @@ impl IssuerRules {
         Ok(self)
     }
 
-    /// Reads these claims instead of those of RFC 9068.
+    /// Reads these claims instead of the claims of RFC 9068.
     #[must_use]
     pub fn claims(self, claims: ClaimMapping) -> Self {
         Self { claims: Arc::new(claims), ..self }
@@ -360,19 +364,19 @@ impl IssuerRules {
         Self { name: name.into(), ..self }
     }
 
-    /// Sets the scopes that its tokens may have.
+    /// Sets the scopes that the issuer's tokens may have.
     #[must_use]
     pub fn scopes(self, scopes: AllowedScopes) -> Self {
         Self { scopes, ..self }
     }
 
-    /// Accepts its tokens also on routes that name no issuers.
+    /// Accepts the issuer's tokens also on routes that name no issuers.
     #[must_use]
     pub fn everywhere(self) -> Self {
         Self { everywhere: true, ..self }
     }
 
-    /// Sets the effect of one kind of its security events.
+    /// Sets the effect of one kind of the issuer's security events.
     #[must_use]
     pub fn on_event(self, kind: EventKind, effect: EventEffect) -> Self {
         Self { on_event: self.on_event.on(kind, effect), ..self }
@@ -394,7 +398,7 @@ impl IssuerRules {
     }
 }
 
-/// What only our own crates call: docs.rs does not show it.
+/// Functions that only our own crates call: docs.rs does not show them.
 #[doc(hidden)]
 impl IssuerRules {
     /// [`Self::external`] for an issuer without keys, which is asked about each of its tokens.
@@ -410,7 +414,7 @@ impl IssuerRules {
     }
 }
 
-/// The host of an issuer's URL; the whole text if it is no URL.
+/// The host of an issuer's URL; the whole text if it is not a URL.
 pub fn host_of(issuer: &str) -> &str {
     let rest = issuer.split_once("://").map_or(issuer, |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);

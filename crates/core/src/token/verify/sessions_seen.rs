@@ -1,5 +1,5 @@
-//! The sessions that an issuer's accepted tokens named. A notice that names another session ends more than that session:
-//! tokens may have the session in another claim than `session_claim`.
+//! The sessions that an issuer's accepted tokens named. A notice that names a session that no token named ends more
+//! than that session: the tokens may have the session in another claim than `session_claim`.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
@@ -12,11 +12,11 @@ const NAMED: usize = 1 << 12;
 /// The number of slots that one session may use. The newest session always has a slot.
 const WAYS: usize = 4;
 
-/// Hashes of `N` texts. Two texts are taken for the same in one of 500 million cases, and the hash is keyed with a
+/// Hashes of `N` texts. Two different texts are confused in one of 500 million cases, and the hash is keyed with a
 /// secret.
 #[derive(Debug, Default)]
 struct Recent<const N: usize> {
-    /// Allocated for the first text. 0 is a free slot.
+    /// The slots, allocated when the first text is added. 0 marks a free slot.
     places: OnceLock<Box<[AtomicU32]>>,
 }
 
@@ -58,15 +58,16 @@ pub(super) struct SessionsSeen {
     vouches: AtomicBool,
 }
 
-/// The knowledge about a session that a notice names.
+/// What is known about a session that a notice names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Named {
-    /// An accepted token named it.
+    /// An accepted token named the session.
     Carried,
-    /// No token named it, but its effect is known: tokens named sessions of other notices, or the issuer has no tokens
-    /// here, and only vouches for our sessions, which store its session ids.
+    /// No token named the session, but the effect of the notice is known: tokens named the sessions of other notices,
+    /// or the issuer has no tokens at this gate and only vouches for our sessions, which store the issuer's session
+    /// ids.
     Elsewhere,
-    /// It is not known whether any token names it.
+    /// It is not known whether any token names the session.
     Unproven,
 }
 
@@ -87,7 +88,7 @@ impl SessionsSeen {
         set(&self.vouches);
     }
 
-    /// Records a notice that names a session, and returns what is known of it.
+    /// Records a notice that names a session, and returns what is known about the session.
     pub(super) fn name(&self, session: &str) -> Named {
         let hash = self.hasher.hash_one(session);
         self.named.add(hash);

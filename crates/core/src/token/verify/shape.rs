@@ -49,7 +49,7 @@ impl<'a> TokenParts<'a> {
         Ok(Self { header, claims, signature: decode(signature)?, message })
     }
 
-    /// Is the signature this key's?
+    /// Did this key make the signature?
     pub(super) fn is_signed_by(&self, key: &VerifyingKey) -> bool {
         self.signature.len() == key.signature_len() && key.verifies(self.message.as_bytes(), &self.signature)
     }
@@ -57,15 +57,15 @@ impl<'a> TokenParts<'a> {
 
 /// The header members that the gate uses. A token with any other member that could change its meaning was refused.
 pub(super) struct JoseHeader {
-    /// `alg`, which is compared with the key's.
+    /// `alg`, which is compared with the key's algorithm.
     pub(super) algorithm: Box<str>,
-    /// `kid`, which is looked up.
+    /// `kid`, by which the key is looked up.
     pub(super) kid: Option<Box<str>>,
     /// `typ`.
     pub(super) typ: Option<Box<str>>,
 }
 
-/// How many headers a thread keeps. All tokens that one key signs have the same.
+/// How many headers a thread keeps. All tokens that one key signs have the same header.
 const KEPT_HEADERS: usize = 8;
 
 thread_local! {
@@ -87,7 +87,7 @@ impl JoseHeader {
         HEADERS.with_borrow(|kept| kept.len() <= KEPT_HEADERS && kept.iter().any(|(text, _)| **text == *part))
     }
 
-    /// Keeps the header of a token with a good signature: no forged token evicts one.
+    /// Keeps the header of a token with a good signature, so that a forged token cannot evict a kept header.
     pub(super) fn keep(self: &Rc<Self>, part: &str) {
         HEADERS.with_borrow_mut(|kept| {
             if kept.iter().any(|(_, known)| Rc::ptr_eq(known, self)) {

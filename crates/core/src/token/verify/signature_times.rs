@@ -8,7 +8,7 @@ use crate::token::algorithm::Algorithm;
 
 type OfAlgorithm = Durations<{ FINE_SECONDS.len() + 1 }>;
 
-/// The durations of each algorithm that was used.
+/// The durations of signature checks, for each used algorithm.
 #[derive(Debug, Default)]
 pub(crate) struct SignatureTimes {
     algorithms: [OnceLock<OfAlgorithm>; Algorithm::ALL.len()],

@@ -17,7 +17,7 @@ use crate::token::status_token::inflated;
 /// The longest status list token, in bytes.
 pub const MAX_STATUS_LIST: usize = 4 << 20;
 
-/// The place of a token: the URL of its list, and its index there. `None`: it has no status.
+/// The place of a token: the URL of its list, and its index in the list. `None` if the token has no status list.
 pub(super) fn named<'a>(claims: &'a Members<'_>) -> Result<Option<(&'a str, u64)>, Denial> {
     let status = match claims.get("status") {
         None => return Ok(None),
@@ -27,7 +27,7 @@ pub(super) fn named<'a>(claims: &'a Members<'_>) -> Result<Option<(&'a str, u64)
         }
     };
     let entry = match status.get("status_list") {
-        // Another mechanism.
+        // The token uses another status mechanism.
         None => return Ok(None),
         Some(Member::Object(entry)) => entry,
         Some(Member::Null | Member::Bool(_) | Member::Text(_) | Member::Number(_) | Member::Array(_)) => {
@@ -40,13 +40,13 @@ pub(super) fn named<'a>(claims: &'a Members<'_>) -> Result<Option<(&'a str, u64)
     Ok(Some((url, index.ok_or(Denial::BadClaim("idx of status_list must be a whole number from 0"))?)))
 }
 
-/// The place that a token of these rules has in a list, if its issuer's lists are read.
+/// The place of a token in a status list, if the gate reads the issuer's lists.
 pub(super) fn place(
     rules: &IssuerRules,
     claims: &Members<'_>,
     source: ClaimsSource<'_>,
 ) -> Result<Option<StatusRef>, Denial> {
-    // Nothing is fetched for a token whose signature is not known.
+    // No list is fetched for a token whose signature is not verified.
     let (Some(lists), ClaimsSource::Token(_)) = (&rules.status_lists, source) else { return Ok(None) };
     match named(claims)? {
         Some((url, index)) => lists.reference(url, index).map(Some),
@@ -56,7 +56,7 @@ pub(super) fn place(
 }
 
 impl Verifier {
-    /// The wait of a genuine token for the status list that it names.
+    /// A wait for the status list that a genuine token names.
     pub(crate) fn awaited_status(&self, token: &str) -> Option<StatusWait> {
         let lists = self.claimed(token).ok()?.status_lists.as_ref()?;
         let parts = TokenParts::split(token).ok()?;
@@ -86,11 +86,11 @@ pub struct SentStatusList<'a> {
     pub text: &'a str,
     /// Where it was.
     pub url: &'a str,
-    /// The issuer that it must be of.
+    /// The issuer that must have signed the list.
     pub issuer: &'a str,
     /// The keys of that issuer.
     pub keys: &'a Keys,
-    /// The `iat` of the list that is known.
+    /// The `iat` of the list that the gate has already.
     pub known: Option<Timestamp>,
     /// How much the clock of the issuer may differ from ours.
     pub leeway: Duration,
@@ -104,7 +104,7 @@ impl SentStatusList<'_> {
     /// Reads the list.
     ///
     /// # Errors
-    /// What is wrong with it: nothing of a token.
+    /// The problem of the list. The denial says nothing about a token.
     // Requirements S8, S9.
     pub fn read(self, engine_now: Timestamp, wall: Timestamp) -> Result<ReadStatusList, Denial> {
         let refuse = |flaw| match flaw {
@@ -119,7 +119,7 @@ impl SentStatusList<'_> {
             return Err(wrong("typ must be statuslist+jwt"));
         }
         let (lst, list) = claims;
-        // After the signature: inflating costs more than checking it.
+        // Inflated only after the signature check, because inflating costs more than the check.
         Ok(ReadStatusList { bytes: inflated(&lst).map_err(wrong)?.into(), ..list })
     }
 
@@ -159,7 +159,7 @@ impl SentStatusList<'_> {
 }
 
 impl ReadStatusList {
-    /// The status at an index: 0 is valid. `None`: the list is shorter.
+    /// The status at an index: 0 is valid. `None` if the list is shorter.
     pub fn value(&self, index: u64) -> Option<u8> {
         let in_byte = 8 / u64::from(self.bits);
         let byte = self.bytes.get(usize::try_from(index / in_byte).ok()?)?;

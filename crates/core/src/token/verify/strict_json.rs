@@ -50,7 +50,8 @@ pub(super) fn parser(
 ) -> Result<serde_json::Deserializer<serde_json::de::StrRead<'_>>, &'static str> {
     // Checked before the parser runs, because it recurses for each level.
     if is_shallow(bytes, max_depth) {
-        // The whole text at once costs less than each string in it, and includes the texts that a parser skips.
+        // Checking the whole text as UTF-8 costs less than checking each string, and includes the texts that a parser
+        // skips.
         std::str::from_utf8(bytes).map(serde_json::Deserializer::from_str).map_err(|_| NOT_STRICT)
     } else {
         Err("JSON nested too deeply")
@@ -59,8 +60,8 @@ pub(super) fn parser(
 
 /// Counts brackets outside of strings. Does not check whether the rest is JSON.
 fn is_shallow(bytes: &[u8], max_depth: usize) -> bool {
-    // Most documents have too few brackets to be too deep. This scan is vectorised: both brackets differ in one bit, and
-    // a sum of bytes counts those of as many bytes as it can hold.
+    // Most documents have too few brackets to be too deep. This count is vectorised: `{` and `[` differ in one bit, and
+    // a sum of bytes counts the brackets of a piece that is short enough not to overflow.
     let brackets = |piece: &[u8]| piece.iter().map(|byte| u8::from(byte | 0x20 == b'{')).sum::<u8>();
     if bytes.chunks(u8::MAX.into()).map(|piece| usize::from(brackets(piece))).sum::<usize>() <= max_depth {
         return true;

@@ -1,4 +1,4 @@
-//! Names of users besides `sub`, by which another issuer may mean one of ours. The directory alone knows whom.
+//! Names other than `sub`, by which another issuer may name one of our users. Only the directory can resolve them.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ use std::fmt;
 pub enum UserName {
     /// An e-mail address.
     Email(Box<str>),
-    /// An id of the application, such as that of provisioning.
+    /// An id that the application assigns, such as a provisioning id.
     Opaque(Box<str>),
 }
 
@@ -37,10 +37,10 @@ pub enum UserNameForm {
 }
 
 impl UserNameForm {
-    /// All of them.
+    /// All forms of names.
     pub const ALL: [Self; 2] = [Self::Email, Self::Opaque];
 
-    /// The word for it in subject identifiers and in the configuration.
+    /// The form's word in subject identifiers and in the configuration.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Email => "email",
@@ -50,7 +50,8 @@ impl UserNameForm {
 }
 
 impl UserName {
-    /// The name of a subject identifier of this format. `member`: a member of it, if it is a text of 1 to 256 bytes.
+    /// The name of a subject identifier of this format. `member` returns a member of the identifier, if that member is
+    /// a text of 1 to 256 bytes.
     pub(super) fn read<'a>(format: &str, member: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
         match format {
             "email" => member("email").map(|email| Self::Email(email.into())),
@@ -59,7 +60,7 @@ impl UserName {
         }
     }
 
-    /// Its form.
+    /// The form of the name.
     pub const fn form(&self) -> UserNameForm {
         match self {
             Self::Email(_) => UserNameForm::Email,
@@ -75,7 +76,7 @@ impl UserName {
     }
 }
 
-/// A name belongs to a person.
+/// A name is personal data, so it is not printed.
 impl fmt::Debug for UserName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -10,7 +10,7 @@ use crate::limit::{Limits, Source};
 pub struct IntrospectionWait {
     pub(super) issuer: Arc<str>,
     pub(super) token: Arc<str>,
-    /// `None`: the question has been answered meanwhile.
+    /// The running question; `None` if it has been answered meanwhile.
     pub(super) flight: Option<Receiver>,
 }
 
@@ -23,7 +23,7 @@ pub struct Introspected {
 }
 
 impl IntrospectionWait {
-    /// Waits for the answer. `None` if it is in the cache.
+    /// Waits for the answer. `None` if the answer is in the cache.
     pub async fn ended(self) -> Option<Introspected> {
         let mut flight = self.flight?;
         let outcome = match flight.wait_for(Option::is_some).await {
@@ -37,7 +37,7 @@ impl IntrospectionWait {
 }
 
 impl Introspected {
-    /// The outcome, if it is about this token of this issuer.
+    /// The outcome, if the answer is about this token of this issuer.
     pub(in crate::verify_cache) fn about(&self, tokens: &IntrospectedTokens, token: &str) -> Option<Outcome> {
         let is_it = *self.issuer == *tokens.rules().issuer && *self.token == *token;
         is_it.then(|| self.outcome.clone())

@@ -40,7 +40,7 @@ impl NewKeyring {
         &self.keyring
     }
 
-    /// Puts it in force.
+    /// Puts the key ring in force.
     ///
     /// # Errors
     /// The folder cannot be written.
@@ -58,7 +58,7 @@ impl Drop for NewKeyring {
         }
         let signing = self.index.signing.iter().map(|key| &key.file);
         for file in signing.chain(self.index.refresh.iter().map(|secret| &secret.file)) {
-            // The next start names a key that is left behind.
+            // If this fails, the next start reports the key file that was left behind.
             let _ = std::fs::remove_file(self.dir.join(file));
         }
     }

@@ -1,4 +1,4 @@
-//! Changes of a key ring: another refresh secret, and the end of keys that are no longer used.
+//! Changes of a key ring: adding a refresh secret, and removing keys that are no longer used.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -6,10 +6,10 @@ use std::time::SystemTime;
 use super::{FolderWriteLock, INDEX, Index, RefreshEntry, RefreshState, beside, file_error, io};
 use crate::token::keyring::{KeyError, KeyState, Keyring, RefreshSecret};
 
-/// The prefix of a refresh secret's file, and of its name.
+/// The prefix of a refresh secret's name and of its file's name.
 const REFRESH: &str = "refresh-";
 
-/// What only our own crates call: docs.rs does not show it.
+/// Functions that only our own crates call: docs.rs does not show them.
 #[doc(hidden)]
 impl Keyring {
     /// The id of the refresh secret with this name, such as `refresh-2`; `None` for the name of any other key.
@@ -24,7 +24,8 @@ impl Keyring {
     pub fn add_refresh(dir: &Path) -> Result<u8, KeyError> {
         let folder = FolderWriteLock::begin(dir)?;
         let mut index = Index::read(dir)?;
-        // The highest id so far plus one: the secret with the lowest id makes the names in a shared store.
+        // The new id is the highest so far plus one: the secret with the lowest id makes the names in a shared store
+        // and must stay the lowest.
         let last = index.refresh.iter().map(|secret| secret.id).max().unwrap_or_default();
         let full = || KeyError::BadSet("all 255 ids of refresh secrets are used".to_owned());
         let id = last.checked_add(1).ok_or_else(full)?;
@@ -55,7 +56,8 @@ impl Keyring {
     /// Removes the key with this name, and its file.
     ///
     /// # Errors
-    /// As [`Keyring::load`]; there is no such key; it signs, or makes refresh tokens; the folder cannot be written.
+    /// As [`Keyring::load`]; there is no such key; the key signs, or makes refresh tokens; the folder cannot be
+    /// written.
     pub fn retire(dir: &Path, name: &str) -> Result<(), KeyError> {
         let folder = FolderWriteLock::begin(dir)?;
         let mut index = Index::read(dir)?;
@@ -78,7 +80,7 @@ impl Keyring {
         };
         let path = beside(dir, &file)?;
         index.keyring(dir)?;
-        // The index first: it must not name a missing file.
+        // The index is written before the file is removed: it must not name a missing file.
         index.write(&folder, dir)?;
         std::fs::remove_file(&path).map_err(|error| {
             file_error(

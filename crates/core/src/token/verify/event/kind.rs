@@ -1,10 +1,10 @@
-//! The types of events, and what each does here.
+//! The types of events, and the effect of each type at this gate.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-/// What an event does here. Nothing un-revokes.
+/// The effect of an event at this gate. No event undoes a revocation.
 ///
 /// ```
 /// use rotogate::token::{EventEffect, EventEffects, EventKind};
@@ -15,16 +15,16 @@ use serde_json::{Map, Value};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventEffect {
-    /// Tokens and sessions of its subject end.
+    /// The event ends tokens and sessions of its subject.
     End,
-    /// Access tokens that were issued until then are refused. Our sessions go on: their next token asks the directory.
+    /// Access tokens from before the event are refused. Our sessions continue: their next refresh asks the directory.
     Refresh,
     /// A line in the log.
     Log,
 }
 
 impl EventEffect {
-    /// Its word in the configuration, logs and metrics.
+    /// The effect's word in the configuration, logs and metrics.
     pub const fn word(self) -> &'static str {
         match self {
             Self::End => "end",
@@ -37,10 +37,10 @@ impl EventEffect {
 const CAEP: &str = "https://schemas.openid.net/secevent/caep/event-type/";
 const RISC: &str = "https://schemas.openid.net/secevent/risc/event-type/";
 const SSF: &str = "https://schemas.openid.net/secevent/ssf/event-type/";
-/// Of no security event token.
+/// The start of the "URI" of a kind that is not a security event token.
 const OWN: &str = "";
 
-/// Declares the kinds: the start of their URI, the rest of it, and the default.
+/// Declares the kinds: the start of the URI, the rest of the URI, and the default effect.
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident = $base:ident $word:literal $effect:ident;)*) => {
         /// The type of an event of another issuer.
@@ -57,10 +57,10 @@ macro_rules! kinds {
         }
 
         impl EventKind {
-            /// All of them.
+            /// All types of events.
             pub const ALL: &[Self] = &[$(Self::$kind),*];
 
-            /// Its word in the configuration, logs and metrics: the end of its URI.
+            /// The kind's word in the configuration, logs and metrics: the end of its URI.
             pub const fn word(self) -> &'static str {
                 match self { $(Self::$kind => $word,)* }
             }
@@ -86,19 +86,19 @@ kinds! {
     AccountDisabled = RISC "account-disabled" End;
     /// RISC: an account was deleted.
     AccountPurged = RISC "account-purged" End;
-    /// RISC: a credential of the user is known to others.
+    /// RISC: a credential of the user was compromised.
     CredentialCompromise = RISC "credential-compromise" End;
-    /// CAEP: a credential of the user was changed or revoked; a new one alone is logged.
+    /// CAEP: a credential of the user was changed or revoked; the creation of a credential is only logged.
     CredentialChange = CAEP "credential-change" Refresh;
     /// CAEP: the claims of a token changed.
     TokenClaimsChange = CAEP "token-claims-change" Refresh;
-    /// CAEP: the login counts for less; a change to more is logged.
+    /// CAEP: the assurance level of the login decreased; an increase is only logged.
     AssuranceLevelChange = CAEP "assurance-level-change" Refresh;
     /// RISC: the user must change a credential.
     AccountCredentialChangeRequired = RISC "account-credential-change-required" Refresh;
-    /// CAEP: a device complies no more; a change to `compliant` is logged.
+    /// CAEP: a device is no longer compliant; a change to `compliant` is only logged.
     DeviceComplianceChange = CAEP "device-compliance-change" Log;
-    /// CAEP: the risk is rated otherwise; a change to `LOW` is logged.
+    /// CAEP: the risk level changed; a change to `LOW` is only logged.
     RiskLevelChange = CAEP "risk-level-change" Log;
     /// CAEP: a session began.
     SessionEstablished = CAEP "session-established" Log;
@@ -106,9 +106,9 @@ kinds! {
     SessionPresented = CAEP "session-presented" Log;
     /// RISC: an account was enabled.
     AccountEnabled = RISC "account-enabled" Log;
-    /// RISC: the user has another name.
+    /// RISC: the user's identifier changed.
     IdentifierChanged = RISC "identifier-changed" Log;
-    /// RISC: the name belongs to another user now.
+    /// RISC: the identifier belongs to another user now.
     IdentifierRecycled = RISC "identifier-recycled" Log;
     /// SSF: the answer to a request for verification.
     Verification = SSF "verification" Log;
@@ -123,7 +123,7 @@ kinds! {
 }
 
 impl EventKind {
-    /// The kind of a URI of `events`.
+    /// The kind of event that a URI in `events` names.
     pub(super) fn from_uri(uri: &str) -> Self {
         let is_it = |kind: &Self| kind.is_event() && uri.strip_prefix(kind.base()) == Some(kind.word());
         Self::ALL.iter().copied().find(is_it).unwrap_or(Self::Other)
@@ -134,12 +134,12 @@ impl EventKind {
         !self.base().is_empty()
     }
 
-    /// The kinds whose effect can be chosen: those of a stream itself have none.
+    /// The kinds whose effect can be configured. Events about a stream have no effect.
     pub fn configurable() -> impl Iterator<Item = Self> {
         Self::ALL.iter().copied().filter(|kind| kind.is_event() && kind.base() != SSF)
     }
 
-    /// A change for the better, which is logged, whatever the configuration says.
+    /// Is the event a change for the better? Such an event is only logged, whatever effect is configured.
     fn is_harmless(self, event: &Map<String, Value>) -> bool {
         let says = |name: &str, what: &str| event.get(name).and_then(Value::as_str) == Some(what);
         match self {
@@ -152,7 +152,7 @@ impl EventKind {
     }
 }
 
-/// What the events of an issuer do: the defaults, and what is configured besides.
+/// The effects of an issuer's events: the defaults, and the configured exceptions.
 ///
 /// ```
 /// use rotogate::token::{EventEffect, EventEffects, EventKind};
@@ -164,7 +164,7 @@ impl EventKind {
 pub struct EventEffects(BTreeMap<EventKind, EventEffect>);
 
 impl EventEffects {
-    /// With another effect of one kind.
+    /// Sets the effect of one kind of event.
     #[must_use]
     pub fn on(mut self, kind: EventKind, effect: EventEffect) -> Self {
         self.0.insert(kind, effect);
@@ -176,7 +176,7 @@ impl EventEffects {
         self.0.get(&kind).copied().unwrap_or(kind.default_effect())
     }
 
-    /// Those that are not the defaults.
+    /// The effects that differ from the defaults.
     pub fn chosen(&self) -> impl Iterator<Item = (EventKind, EventEffect)> {
         self.0.iter().map(|(kind, effect)| (*kind, *effect))
     }

@@ -1,4 +1,4 @@
-//! Security event tokens (RFC 8417): their type, their subject, and what of it ends or is to be refreshed.
+//! Security event tokens (RFC 8417): their type, their subject, and their effect on the subject's tokens and sessions.
 
 use std::sync::Arc;
 
@@ -14,25 +14,25 @@ use crate::clock::Timestamp;
 use crate::denial::{Denial, EventFlaw};
 use crate::revocation::{Effect, Revocation, Target};
 
-/// Whom the subject of an event names (RFC 9493 §3; SSF 1.0 §3).
+/// The meaning of an event's subject (RFC 9493 §3; SSF 1.0 §3).
 #[derive(Debug)]
 enum NamedSubject<'a> {
     /// A user of the issuer, by `sub`.
     User(&'a str),
-    /// A session there, and perhaps its user.
+    /// A session at the issuer, and perhaps the session's user.
     Session(&'a str, Option<&'a str>),
     /// A token, by `jti`.
     Token(&'a str),
     /// A user whom the directory may know by this name.
     ByDirectory(UserName),
-    /// Nobody that the gate could know: a form or a member that it cannot relate to tokens or sessions.
+    /// The subject has a form or a member that the gate cannot relate to tokens or sessions.
     Unknown,
-    /// The transmitter says that a member that the gate cannot judge is critical.
+    /// The subject has a member that the gate cannot judge, and that the transmitter declares critical.
     Critical,
 }
 
 impl Signed<'_> {
-    /// What a security event token does.
+    /// Judges a security event token, and returns its report.
     // Requirements S19, S20.
     pub(super) fn security_event(self, audience: &[Box<str>], wall: Timestamp) -> Result<Reported, Denial> {
         let Self { rules, typ, claims } = self;
@@ -57,7 +57,7 @@ impl Signed<'_> {
             return Ok(report(Ended::Nothing, stream_notice(kind, event)?));
         }
         let subject = claims.get("sub_id").and_then(Value::as_object).ok_or(malformed("no sub_id"))?;
-        // The later of both times, never in the future.
+        // The later of `event_timestamp` and `iat`, but not a time in the future.
         let stated = event.get("event_timestamp").and_then(Value::as_u64).map(Timestamp::from_secs);
         let at = stated.map_or(issued, |stated| stated.max(issued)).min(wall.max(issued));
         let named = named_subject(rules, subject)?;
@@ -69,7 +69,7 @@ impl Signed<'_> {
     }
 }
 
-/// What an event says of the stream itself (SSF 1.0 §8.1.4).
+/// An event's statement about the stream itself (SSF 1.0 §8.1.4).
 fn stream_notice(kind: EventKind, event: &Map<String, Value>) -> Result<Option<StreamNotice>, Denial> {
     Ok(match kind {
         EventKind::Verification => Some(StreamNotice::Verification { state: text(event, "state")?.map(Into::into) }),
@@ -94,7 +94,8 @@ fn ended(rules: &IssuerRules, named: NamedSubject<'_>, at: Timestamp, wall: Time
     Ended::Tokens { entry: before(rules, target, at, wall), also, is_sure }
 }
 
-/// All access tokens of a user are refused, also those of other sessions: each is replaced by one refresh.
+/// The effect of a refresh event: all access tokens of a user are refused, including the tokens of other sessions.
+/// Clients replace each of them by one refresh.
 fn refreshed(rules: &IssuerRules, named: NamedSubject<'_>, at: Timestamp, wall: Timestamp) -> Ended {
     let (target, is_sure) = match named {
         NamedSubject::User(subject) | NamedSubject::Session(_, Some(subject)) => {
@@ -126,7 +127,7 @@ fn named_subject<'a>(rules: &IssuerRules, subject: &'a Map<String, Value>) -> Re
             is_of(rules, subject)?;
             text(subject, "jti")?.map(NamedSubject::Token).ok_or(malformed("jwt_id has no jti"))
         }
-        // Of an event about sessions it is one.
+        // In an event about sessions, an opaque identifier is a session id.
         Some("opaque") => session(rules, subject, None),
         Some("complex") => complex(rules, subject),
         Some(_) => user(rules, subject),
@@ -157,7 +158,7 @@ fn complex<'a>(rules: &IssuerRules, subject: &'a Map<String, Value>) -> Result<N
         }
         (Some(of_session), None | Some(NamedSubject::Unknown)) => session(rules, of_session, None),
         (_, Some(user)) => Ok(user),
-        // A tenant, a device or an application alone ends nothing.
+        // A subject that names only a tenant, a device or an application ends nothing.
         (None, None) => Ok(NamedSubject::Unknown),
     }
 }
@@ -177,7 +178,7 @@ fn session<'a>(
     Ok(NamedSubject::Session(id, user))
 }
 
-/// A user, by `sub`, or by a name that only the directory knows.
+/// A user, named by `sub` or by a name that only the directory can resolve.
 fn user<'a>(rules: &IssuerRules, user: &'a Map<String, Value>) -> Result<NamedSubject<'a>, Denial> {
     match user.get("format").and_then(Value::as_str) {
         Some("iss_sub") => {

@@ -51,7 +51,7 @@ impl IssuerKeys {
         for entry in entries {
             let kid = shown_kid(&entry);
             match published_key(entry, algorithms) {
-                // An identical key in the set counts once.
+                // A duplicate of a key in the set is skipped.
                 Ok(key) if usable.iter().any(|known| is_same(known, &key)) => {}
                 Ok(key) => usable.push(key),
                 Err((cause, why)) => ignored.push(Ignored { kid, cause, why }),
@@ -78,7 +78,7 @@ impl IssuerKeys {
     }
 }
 
-/// What only our own crates call: docs.rs does not show it.
+/// Functions that only our own crates call: docs.rs does not show them.
 #[doc(hidden)]
 impl IssuerKeys {
     /// The name and algorithm of each key, for an operator.
@@ -101,7 +101,7 @@ fn is_same(a: &VerifyingKey, b: &VerifyingKey) -> bool {
     a.kid() == b.kid() && a.print() == b.print()
 }
 
-/// The keys that name and algorithm distinguish. The caller judges keys without a name.
+/// The keys that differ in name or algorithm. The caller judges keys without a name.
 fn without_ambiguous(usable: Vec<VerifyingKey>, ignored: &mut Vec<Ignored>) -> Vec<VerifyingKey> {
     let mut count: BTreeMap<(String, &str), usize> = BTreeMap::new();
     let id = |key: &VerifyingKey| key.kid().map(|kid| (kid.to_owned(), key.algorithm().name()));
@@ -150,7 +150,7 @@ fn published_key(entry: Value, algorithms: &[Algorithm]) -> Result<VerifyingKey,
 fn unknown_kind(members: &serde_json::Map<String, Value>) -> Option<(IgnoredCause, &'static str)> {
     let text = |name| members.get(name).and_then(Value::as_str);
     match (text("kty"), text("crv")) {
-        // Report a key for encryption as such, whatever its kind.
+        // An encryption key is reported as such, whatever its kind.
         _ if text("use").is_some_and(|usage| usage != "sig") => Some((IgnoredCause::Use, "not for signatures (use)")),
         (Some("RSA"), _) | (Some("EC"), Some("P-256" | "P-384")) | (Some("OKP"), Some("Ed25519")) => None,
         _ => Some((IgnoredCause::Kind, "of a kind or curve that we do not verify")),
