@@ -174,8 +174,8 @@ pub(super) async fn list(state: &AdminState, query: KeysQuery) -> AdminResult {
     find(state, query).await.map(|page| ok(&page))
 }
 
-/// The live keys of an owner, or the keys that one reading of the store finds: the newest first, at most this many. Are
-/// there more?
+/// The live keys of an owner, or the keys that one scan of the store finds: the newest first, at most `most`. Also
+/// returns whether there are more.
 #[cfg(feature = "page")]
 pub(super) async fn newest(
     state: &AdminState,
@@ -195,7 +195,7 @@ pub(super) async fn newest(
     Ok((found.iter().take(most).map(|key| info(state, key)).collect(), is_more))
 }
 
-/// A page of the keys that are asked for.
+/// A page of the keys that match a query.
 pub(super) async fn find(state: &AdminState, query: KeysQuery) -> Result<KeysPage, Refusal> {
     let KeysQuery { subject, cursor, limit } = query;
     let keys = keys(state)?;
@@ -228,7 +228,7 @@ pub(super) async fn create(state: &AdminState, request: ApiKeyRequest) -> AdminR
     make(state, request).await.map(|made| ok(&made))
 }
 
-/// Makes the key that is asked for.
+/// Makes the requested key.
 pub(super) async fn make(state: &AdminState, request: ApiKeyRequest) -> Result<NewKeyAnswer, Refusal> {
     let keys = keys(state)?;
     let ApiKeyRequest { name, user, account, subject, client, scopes, audience, networks, lifetime } = request;

@@ -108,19 +108,20 @@ fn values(config: &Config) -> Vec<(String, toml::Value)> {
         }
     }
     let mut all = Vec::new();
-    // What was printed can be read.
+    // The printed configuration always parses.
     add("", toml::Value::Table(config.to_toml().parse().unwrap_or_default()), &mut all);
     all
 }
 
-/// The keys with another value in `other`, which a start would take up.
+/// The keys with another value in `other`, the configuration that a start would use.
 fn differing(in_force: &Config, other: &Config) -> Vec<String> {
     let (ours, theirs) = (values(in_force), values(other));
     let only = |one: &[(String, toml::Value)], other: &[(String, toml::Value)]| -> BTreeSet<String> {
         one.iter().filter(|pair| !other.contains(pair)).map(|(key, _)| key.clone()).collect()
     };
     let all: BTreeSet<String> = only(&ours, &theirs).union(&only(&theirs, &ours)).cloned().collect();
-    // An element of a list that the other has not is told whole: its defaults are of no use to a reader.
+    // If an element of a list is missing in the other configuration, the element is reported as one key: its
+    // single values are of no use to a reader.
     let is_in = |values: &[(String, toml::Value)], element: &str| {
         values
             .iter()

@@ -1,5 +1,5 @@
-//! `POST /v1/explain`: why a request is refused. The gate's own layer explains; here come the places in the configuration,
-//! and what to do.
+//! `POST /v1/explain`: why a request is refused. The gate's own layer gives the reasons. This module adds the places in
+//! the configuration, and advice.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -145,13 +145,13 @@ pub(super) async fn answer(state: &AdminState, question: &Bytes) -> AdminResult 
 }
 
 async fn explain(state: &AdminState, body: &Bytes) -> Result<ExplainReport, String> {
-    // The error may repeat a part of the body, in which a token is.
+    // The error of the parser may repeat a part of the body, which contains a token.
     let question: Question = serde_json::from_slice(body)
         .map_err(|error| format!("line {}, column {}: not a question", error.line(), error.column()))?;
     explain_question(state, question).await
 }
 
-/// What the gate makes of the request that a question is about.
+/// How the gate would decide on the request in a question.
 pub(super) async fn explain_question(state: &AdminState, question: Question) -> Result<ExplainReport, String> {
     let (config, serving) = (state.config.load_full(), state.serving.load_full());
     let gate = serving.gate();
@@ -224,7 +224,7 @@ fn head(question: &Question, token: Option<&str>, config: &Config) -> Result<Par
     Ok(parts)
 }
 
-/// A CORS preflight that the gate answers: no rule is asked.
+/// The report of a CORS preflight, which the gate answers without any rule.
 fn preflight() -> ExplainReport {
     ExplainReport {
         kind: TokenKind::Access,
@@ -241,7 +241,7 @@ fn preflight() -> ExplainReport {
     }
 }
 
-/// An explanation in the light of the configuration.
+/// An explanation, together with the configuration.
 struct Explained<'a> {
     state: &'a AdminState,
     config: &'a Config,
@@ -317,7 +317,7 @@ impl Explained<'_> {
         Some(format!("clients[{index}]"))
     }
 
-    /// The key of the configuration by which a rule judges.
+    /// The configuration key on which a rule depends.
     fn key_of(&self, rule: Rule) -> Option<String> {
         let route = self.explanation.route.as_deref();
         let of_route = |key: &str| Some(self.route_key(route?, key));
@@ -409,7 +409,7 @@ impl Explained<'_> {
         Some(advice.to_owned())
     }
 
-    /// Which command says who ended the session.
+    /// Advice with the command that shows who ended the session.
     // Requirement O47.
     fn advice_of_ended(&self) -> String {
         let token =
@@ -420,7 +420,7 @@ impl Explained<'_> {
         }
     }
 
-    /// Where the keys of the token's issuer come from, and how others get there.
+    /// Advice about the source of the issuer's keys, and how to add further keys there.
     fn key_advice(&self) -> String {
         let name = self.explanation.token.as_ref().and_then(|token| token.issuer_name.as_deref()).unwrap_or(OWN);
         let Some(issuer) = self.config.issuers.iter().find(|issuer| issuer.name == name) else {

@@ -43,7 +43,7 @@ pub(super) async fn drop_keys(state: &AdminState, name: &str) -> AdminResult {
     Ok(ok(&report))
 }
 
-/// The name as it is in the configuration.
+/// Decodes the name in the path, to compare it with the configuration.
 fn decoded(name: &str) -> String {
     percent_decode_str(name).decode_utf8_lossy().into_owned()
 }

@@ -1,4 +1,4 @@
-//! The operator's view of the gate's own keys, and how one takes the place of another.
+//! The operator's view of the gate's own keys, and the operations that replace a key.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -147,7 +147,7 @@ pub(super) async fn list(state: &AdminState, EntriesQuery { kind, limit }: Entri
         Some(_) => return Err(Refusal::new(Code::InvalidParameter, "limit: a number from 1 to 1000 is expected")),
     };
     let mut all = state.gate.sessions().revocations().await.map_err(|error| Refusal::of_store(&error))?;
-    // A rotation raises a minimum, which revokes nothing that anyone revoked.
+    // A rotation raises the minimal generation of a session. That is no revocation, so it is not listed.
     all.retain(|entry| !matches!(entry.effect, Effect::Minimum { .. }) || entry.effect == Effect::SESSION_REVOKED);
     all.retain(|entry| kind.as_deref().is_none_or(|kind| entry_of(entry).kind == kind));
     all.sort_by(|a, b| b.until.cmp(&a.until).then_with(|| a.target.cmp(&b.target)));
@@ -261,7 +261,7 @@ fn asked(state: &AdminState, request: RevocationRequest) -> Result<RevocationTar
     }
 }
 
-/// Nothing here knows what another issuer, or a client, named.
+/// Refuses a target that this gate cannot look up, unless the request has `force`.
 fn must_be_forced(force: bool, what: &str) -> Result<(), Refusal> {
     match force {
         true => Ok(()),
@@ -281,7 +281,8 @@ fn foreign(config: &Config, name: &str) -> Result<(String, Duration), Refusal> {
     Ok((issuer.url.clone(), issuer.max_lifetime))
 }
 
-/// Ends each session of an account: revocations are of subjects, and a subject may have moved.
+/// Ends each session of an account by itself: a revocation of a subject could miss sessions, because a
+/// subject may have moved between accounts.
 async fn of_account(state: &AdminState, account: &str, dry_run: bool) -> Result<RevocationReport, Refusal> {
     let sessions = state.gate.sessions();
     let mut report = RevocationReport { dry_run, ..RevocationReport::default() };
@@ -313,7 +314,7 @@ async fn end(state: &AdminState, session: &Session) -> Result<bool, Refusal> {
     Ok(sessions.revoke(session.id).await.map_err(|error| Refusal::of_revocation(&error))? && was_live)
 }
 
-/// What a user without an account is asked for by, beside one that has an account.
+/// The word that selects the user without an account, if another user of the name has an account.
 const NO_ACCOUNT: &str = "none";
 
 /// The subject of a user.
@@ -329,7 +330,7 @@ pub(super) fn subject_of(state: &AdminState, user: &str, account: Option<&str>) 
         Some("") => users.named(Some(None), user),
         Some(account) => users.named(Some(Some(account)), user),
     };
-    // As the message below calls the user without an account; an account may have that name.
+    // The message below calls the user without an account by this word. An account of this name comes first.
     if found.is_empty() && account == Some(NO_ACCOUNT) {
         found = users.named(Some(None), user);
     }
@@ -352,13 +353,14 @@ pub(super) fn subject_of(state: &AdminState, user: &str, account: Option<&str>) 
     }
 }
 
-/// Why there is nothing to end, and what was probably meant. `None` if users, clients or the store know the target.
+/// Why there is nothing to end, and which target was probably meant. `None` if users, clients or the store know the
+/// target.
 async fn unknown(state: &AdminState, whose: Whose<'_>) -> Result<Option<String>, Error> {
     let sessions = state.gate.sessions();
     match whose {
         Whose::Everyone => Ok(None),
         Whose::Subject(subject) => {
-            // Another system may have the user: nothing is said to be unknown.
+            // The user may be in another system, so the target is not reported as unknown.
             let Some(users) = state.users.as_ref().map(|users| users.directory()) else { return Ok(None) };
             if users.name_of(subject).is_some() || sessions.has_any(whose).await? {
                 return Ok(None);
@@ -376,7 +378,7 @@ async fn unknown(state: &AdminState, whose: Whose<'_>) -> Result<Option<String>,
             }
             Ok(Some(format!("no client, session or token has the client_id {}", shown(client))))
         }
-        // A kind of target that this program does not know: nothing is said to be unknown.
+        // A kind of target that this program does not know is not reported as unknown.
         _ => Ok(None),
     }
 }

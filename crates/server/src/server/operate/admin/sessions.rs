@@ -18,7 +18,7 @@ const DEFAULT_PAGE_SESSIONS: usize = 100;
 const MAX_PAGE_SESSIONS: usize = 1000;
 /// How many sessions are read for one page. With a filter that few sessions pass, a page may have fewer than asked for.
 const MAX_READ_SESSIONS: usize = 20_000;
-/// With the newest first, as many are enough to look at.
+/// The same with the newest first: an operator does not look at more sessions at once.
 const NEWEST_AT_ONCE: usize = 250;
 
 /// A session as an operator sees it, without its secret. Times are in RFC 3339.
@@ -112,7 +112,7 @@ pub(super) struct Page {
     pub(super) next: Option<String>,
 }
 
-/// What a filter asks of the status.
+/// The condition of a filter on the status.
 #[derive(Clone, Copy)]
 enum AskedStatus {
     Live,
@@ -120,7 +120,7 @@ enum AskedStatus {
     Because(&'static str),
 }
 
-/// Why a session may be over.
+/// The reasons for which a session may have ended.
 pub(super) fn reasons() -> impl Iterator<Item = &'static str> {
     ["expired", "not-before"].into_iter().chain(RevokedBecause::ALL.into_iter().map(RevokedBecause::word))
 }
@@ -181,13 +181,13 @@ pub(super) async fn list(state: &AdminState, query: SessionsQuery) -> AdminResul
     find(state, query).await.map(|page| ok(&page))
 }
 
-/// A page of the sessions that are asked for.
+/// A page of the sessions that match a query.
 pub(super) async fn find(state: &AdminState, query: SessionsQuery) -> Result<Page, Refusal> {
     let SessionsQuery { user, account, subject, client, dialect, status, since, until, order, cursor, limit } = query;
     let gate = &state.gate;
     let (filter, account) = match (user, subject) {
         (Some(_), Some(_)) => return Err(wrong("at most one of user and subject is expected")),
-        // The account of the user; a login from before the user moved had another.
+        // The present account of the user. A session from before the user moved has another account.
         (Some(user), None) => (Filter::Subject(subject_of(state, &user, account.as_deref())?), None),
         (None, Some(subject)) => (Filter::Subject(subject.into()), account),
         (None, None) => (Filter::All, account),
@@ -229,7 +229,7 @@ pub(super) async fn find(state: &AdminState, query: SessionsQuery) -> Result<Pag
         let page = page.map_err(|error| Refusal::of_store(&error))?;
         let last = page.sessions.last().map(|session| session.id);
         for session in &page.sessions {
-            // Beyond what is asked for.
+            // The session is beyond the requested range of time.
             let is_end = match is_newest_first {
                 true => since.is_some_and(|since| session.created() < since),
                 false => until.is_some_and(|until| session.created() >= until),
@@ -263,7 +263,7 @@ fn asked_status(text: Option<&str>) -> Result<Option<AskedStatus>, Refusal> {
     })
 }
 
-/// Are the newest asked for first?
+/// Whether the query requests the newest sessions first.
 fn asked_order(text: Option<&str>) -> Result<bool, Refusal> {
     match text {
         None | Some("oldest") => Ok(false),
@@ -300,7 +300,7 @@ pub(super) async fn detail(state: &AdminState, name: &str) -> Result<SessionDeta
     let session = session.ok_or_else(|| unknown(name))?;
     let history = events::of_session(&state.config.load().issuer.url, &session);
     let session = session_info(gate, &session);
-    // Its lifetimes end a session without anyone.
+    // An expired session was ended by nobody.
     let is_revoked = !matches!(&*session.status, "live" | "expired");
     Ok(SessionDetail { session, ended_by: is_revoked.then(|| events::ended_by(&history)).flatten(), history })
 }
@@ -320,7 +320,7 @@ pub(super) async fn revoke(gate: &Gate, name: &str) -> AdminResult {
 pub(super) async fn end(gate: &Gate, name: &str) -> Result<RevocationReport, Refusal> {
     let id = SessionId::parse(name).ok_or_else(|| unknown(name))?;
     let sessions = gate.sessions();
-    // A session that cannot be read ends all the same.
+    // A session whose record cannot be read is revoked nevertheless.
     let was_live = match sessions.get(id).await {
         Ok(Some(session)) => is_live(&sessions, &session),
         Ok(None) | Err(_) => true,
@@ -331,7 +331,7 @@ pub(super) async fn end(gate: &Gate, name: &str) -> Result<RevocationReport, Ref
     Ok(RevocationReport::of_one(was_live))
 }
 
-/// Can the session still be refreshed?
+/// Whether the session can still be refreshed.
 pub(super) fn is_live(sessions: &Sessions, session: &Session) -> bool {
     session.status == Status::Live && sessions.is_over(session).is_none()
 }
@@ -340,7 +340,7 @@ fn unknown(id: &str) -> Refusal {
     Refusal::new(Code::UnknownSession, format!("there is no session {}", shown(id)))
 }
 
-/// The store may have lost it.
+/// The refusal for a session that the store does not have.
 fn lost(id: &str) -> Refusal {
     let what = format!("the store has no session {0}; {0} is revoked, so that no gate brings it back", shown(id));
     Refusal::new(Code::UnknownSession, what)

@@ -59,7 +59,8 @@ pub(super) fn routes(state: &AdminState) -> Response<Body> {
 pub(super) fn all_routes(state: &AdminState) -> Vec<RouteInfo> {
     let config = state.config.load();
     let mut sorted: Vec<&Route> = config.routes.iter().collect();
-    // As the table of routes looks them up: by host, then by the most specific pattern, then by listed methods.
+    // In the order in which the routing table tries the routes: by host, then by the most specific pattern,
+    // then by listed methods.
     sorted.sort_by_cached_key(|route| (route.hosts.is_empty(), specificity(&route.path), route.methods.is_empty()));
     sorted.into_iter().map(|route| info(state, route)).collect()
 }
@@ -90,7 +91,7 @@ fn info(state: &AdminState, route: &Route) -> RouteInfo {
     }
 }
 
-/// What orders patterns: plain segments before `{name}` before `{*rest}`.
+/// The sort key of a pattern: plain segments come before `{name}`, and `{name}` before `{*rest}`.
 fn specificity(path: &str) -> Vec<(u8, Reverse<usize>, String)> {
     let kind = |segment: &str| match segment {
         _ if segment.starts_with("{*") => 2,
