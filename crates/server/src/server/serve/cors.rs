@@ -33,7 +33,7 @@ impl<S: Clone> Cors<S> {
         let (allow_credentials, max_age) = (*allow_credentials, *max_age);
         let mut expose = expose.clone();
         if config.uses_dpop() {
-            // A page that proves its key needs both for the next proof (RFC 9449 §8, §9).
+            // A page that uses DPoP needs both headers for its next proof (RFC 9449 §8, §9).
             for name in [WWW_AUTHENTICATE, DPOP_NONCE.clone()] {
                 if !expose.contains(&name) {
                     expose.push(name);
@@ -57,7 +57,7 @@ impl<S: Clone> Cors<S> {
     }
 }
 
-/// Does the gate itself answer this request, because it is a CORS preflight?
+/// Whether the gate itself answers this request, because it is a CORS preflight.
 pub(crate) fn answers(config: &CorsConfig, gate: &Gate, head: &Parts) -> bool {
     if config.origins.is_empty() || !is_preflight(&head.method, &head.headers) {
         return false;
@@ -85,8 +85,8 @@ where
 
     fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
         let Some(with_cors) = &mut self.with_cors else { return Either::Left(self.plain.call(request)) };
-        // tower-http treats every `OPTIONS` request as a preflight. One without the preflight headers is an ordinary
-        // request.
+        // tower-http treats every `OPTIONS` request as a preflight. An `OPTIONS` request without the preflight
+        // headers is an ordinary request.
         let plain = *request.method() == Method::OPTIONS && !is_preflight(request.method(), request.headers());
         if !plain && !self.gate.leaves_preflight_to_upstream(&request) && !self.gate.answers_any_origin(&request) {
             Either::Right(with_cors.call(request))

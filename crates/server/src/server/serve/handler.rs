@@ -1,4 +1,4 @@
-//! What answers the requests of a listener.
+//! The handler of a listener's requests.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::server::listen::connection::RequestHandler;
 use crate::server::listen::origin::Origin;
 use rotogate_core::overload::PermitBody;
 
-/// Serves requests, or answers questions about requests if other proxies ask here.
+/// Serves requests, or answers questions of other proxies about requests.
 #[derive(Clone, Debug)]
 pub(crate) struct GateHandler {
     pub(crate) serving: Serving,

@@ -46,7 +46,7 @@ pub(crate) struct RequestRecord {
 }
 
 impl RequestRecord {
-    /// Gives the request an id, which the upstream sees too, and begins its line.
+    /// Gives the request an id, which the upstream gets, too, and begins its line of the access log.
     pub(crate) fn new<B>(
         state: &RequestState,
         origin: &Origin,
@@ -125,7 +125,7 @@ impl RequestRecord {
         let tally = state.tally;
         let so_far = ExchangeEnd::default();
         let mut record = ReplyRecord { line, tally, route: RouteLabel::from_verdict(verdict), received, began, so_far };
-        // A response without a message has its status here, not in trailers.
+        // A gRPC response without messages has its status in the headers, not in trailers.
         if is_grpc {
             record.so_far.set_grpc_status(response.headers().get(&GRPC_STATUS));
         }
@@ -157,7 +157,7 @@ struct ReplyRecord {
 }
 
 impl ReplyRecord {
-    /// The response is a stream or a tunnel.
+    /// Records that the response is a stream or a tunnel.
     fn begin_stream(&mut self) {
         if !self.so_far.is_stream {
             self.so_far.is_stream = true;
@@ -202,15 +202,15 @@ pin_project! {
     pub(crate) struct LoggedBody {
         #[pin]
         body: ReplyBody,
-        // Of a tunnel, the task that carries it has the record.
+        // `None` for a tunnel, because the task of the tunnel holds the record.
         record: Option<ReplyRecord>,
-        // If the reply may have no end of its own.
+        // Set if the reply may have no end of its own.
         stream: Option<DrainedStream>,
     }
 }
 
 impl LoggedBody {
-    /// A body without a record: its request is not one of a client.
+    /// A body without a record, for a request that is not a client's.
     pub(super) fn unrecorded(body: ReplyBody) -> Self {
         Self { body, record: None, stream: None }
     }
