@@ -61,7 +61,7 @@ pub(super) fn run(gate: &AdminAccess, options: &EventsOptions, output: Output) -
     })
 }
 
-/// What a reader looks for first; then the rest.
+/// Formats an event: the fields that a reader looks for first, then the others.
 fn line(event: &Value) -> String {
     const FIRST: [&str; 4] = ["timestamp", "event.action", "event.outcome", "rotogate.actor"];
     const LEFT_OUT: [&str; 8] = [

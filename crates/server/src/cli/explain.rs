@@ -15,7 +15,7 @@ use super::{CommandResult, Failure, admin_client, runtime};
 use crate::config::AdminAccess;
 use crate::server::operate::admin::{ExplainReport, ExplainedRule, Place, TokenKind};
 
-/// Longer than any token that the gate examines.
+/// The longest input, in bytes. It exceeds any token that the gate examines.
 const MAX_INPUT: u64 = 32 << 10;
 
 #[derive(Debug, Args)]
@@ -102,7 +102,7 @@ pub(super) fn run(gate: &AdminAccess, options: &ExplainOptions, output: Output) 
     if report.decision == "passed" { Ok(()) } else { Err(Failure::Told) }
 }
 
-/// The token, on standard input. Empty: the request has none there.
+/// Reads the token from standard input. Empty if the request has no token.
 fn token() -> Result<Zeroizing<String>, Failure> {
     let mut text = Zeroizing::new(String::new());
     std::io::stdin().take(MAX_INPUT).read_to_string(&mut text).map_err(Failure::failed)?;
@@ -139,7 +139,7 @@ fn line(rule: &ExplainedRule) -> String {
     let ExplainedRule { rule: name, result, detail, config } = rule;
     let is_failed = result == "fail";
     let result = if is_failed { "FAIL" } else { result };
-    // Where a rule is met, its line is not looked for.
+    // The line of a rule that is met is of no interest, except for the route.
     let place = config.as_ref().filter(|_| is_failed || name == "route").map(place).unwrap_or_default();
     format!("  {result:<5} {name:<11} {detail}{place}")
 }

@@ -18,7 +18,7 @@ use rotogate::gate::JWKS_MAX_AGE;
 use rotogate_core::token::Algorithm;
 use rotogate_core::token::keyring::{KeyState, Keyring};
 
-/// How long a running gate may take to have a key, and how often it is asked.
+/// How long a running gate may take to load a key, and how often the command asks the gate.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(10);
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
@@ -178,13 +178,14 @@ pub(super) fn run(config: &Config, command: KeysCommand, output: Output) -> Comm
     }
 }
 
-/// Signs with a key. `when`: as [`key_roll::promote`].
+/// Makes a key the signing key. For `when`, see [`key_roll::promote`].
 fn promote(config: &Config, kid: &str, when: Option<(bool, Duration)>) -> CommandResult {
     runtime()?.block_on(key_roll::promote(config, kid, when)).map_err(Failure::failed)?;
     confirmed(config, kid, Some(OwnKeyState::Signing))
 }
 
-/// Waits until a running gate has a key in this state, or has it no more. Does nothing if none runs.
+/// Waits until the running gate has a key in the expected state; with `None`, until it no longer has the key.
+/// Does nothing if no gate runs.
 // Requirement O29.
 fn confirmed(config: &Config, kid: &str, expected: Option<OwnKeyState>) -> CommandResult {
     let gate = config.admin.access();
@@ -219,7 +220,7 @@ fn confirmed(config: &Config, kid: &str, expected: Option<OwnKeyState>) -> Comma
 }
 
 impl KeysCommand {
-    /// What it works with.
+    /// The source of the command's data.
     pub(super) fn reach(&self, path: &Path) -> Result<Reach, Failure> {
         match self {
             Self::List { gate, .. } | Self::Promote { gate, .. } | Self::Retire { gate, .. } => gate.reach(path),
@@ -230,7 +231,7 @@ impl KeysCommand {
     }
 }
 
-/// The same, by the running gate alone.
+/// Runs the command through the running gate alone.
 pub(super) fn run_at_gate(gate: &AdminAccess, command: KeysCommand, output: Output) -> CommandResult {
     let ask = |kid: &str, operation: &str, force: bool| -> Result<ChangedKey, Failure> {
         let path = format!("/v1/keys/{}/{operation}", admin_client::escaped(kid));

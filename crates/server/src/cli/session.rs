@@ -188,7 +188,8 @@ async fn revoke(gate: &AdminAccess, which: Which, output: Output) -> CommandResu
         RevocationRequest { user, account, subject, client, all, force, dry_run, ..RevocationRequest::default() };
     let body = admin_client::post(gate, "/v1/revocations", &request).await?;
     let ended: RevocationReport = serde_json::from_slice(&body).map_err(Failure::failed)?;
-    // Tokens of a user have sessions; a client, or everyone, may also have tokens without a session.
+    // All tokens of a user belong to sessions, so no match means that nothing was revoked. Clients may also
+    // have tokens without a session.
     if of_whom && ended.matched == 0 && !force {
         return Err(Failure::Failed(format!("there is no session{of}: nothing was ended")));
     }

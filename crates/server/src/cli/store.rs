@@ -69,7 +69,7 @@ pub(super) fn run(config: &Config, command: StoreCommand, output: Output) -> Com
 }
 
 impl StoreCommand {
-    /// What it works with.
+    /// The source of the command's data.
     pub(super) fn reach(&self, path: &Path) -> Result<Reach, Failure> {
         match self {
             Self::Backup { to: _, gate } => gate.reach(path),
@@ -80,7 +80,7 @@ impl StoreCommand {
     }
 }
 
-/// The same, by the running gate alone.
+/// Runs the command through the running gate alone.
 pub(super) fn run_at_gate(gate: &AdminAccess, command: StoreCommand, output: Output) -> CommandResult {
     let StoreCommand::Backup { to, gate: _ } = command else { return Err(no_gate_can()) };
     is_free(&to)?;
@@ -90,7 +90,7 @@ pub(super) fn run_at_gate(gate: &AdminAccess, command: StoreCommand, output: Out
     written(&to, true, output)
 }
 
-/// The file of the embedded store. Other stores have means of their own.
+/// The file of the embedded store. Other stores have their own backup tools.
 fn embedded(config: &Config) -> Result<&Path, Failure> {
     let why = match &config.store {
         StoreConfig::Redb(RedbSettings { path, .. }) => return Ok(path),
@@ -132,14 +132,14 @@ fn written(to: &Path, from_gate: bool, output: Output) -> CommandResult {
     })
 }
 
-/// Asks the running gate for a copy. `false` if none answers.
+/// Asks the running gate for a copy. `false` if no gate answers.
 async fn from_running_gate(gate: &AdminAccess, to: &Path) -> Result<bool, Failure> {
     let Some(response) = admin_client::send(gate, Method::POST, "/v1/store/backup").await? else { return Ok(false) };
     if response.status() != StatusCode::OK {
         return Err(admin_client::refused(gate, response).await?);
     }
     private_file::create_private_dir(private_file::parent(to)).map_err(Failure::failed)?;
-    // Written under a temporary name until it is complete.
+    // The copy has a temporary name until it is complete.
     let cannot = |error| Failure::Failed(format!("{} cannot be written: {error}", to.display()));
     let (part, file) = Unpublished::beside(to).map_err(cannot)?;
     write(file, response.into_body()).await?;

@@ -1,13 +1,13 @@
-//! What becomes of each setting of oauth2-proxy.
+//! The table of oauth2-proxy's settings, which says how an import treats each of them.
 
 /// What becomes of a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// It is written.
+    /// The import writes a counterpart.
     Written,
-    /// It has no counterpart, for this reason.
+    /// The setting has no counterpart, for this reason.
     None(&'static str),
-    /// No version that this table knows has it.
+    /// No version of oauth2-proxy in this table has the setting.
     Unknown,
 }
 
@@ -28,7 +28,7 @@ const METRICS: Fate = Gone("[admin] has /metrics");
 const HEADERS: Fate = Gone("[identity] names the headers for services; answers to browsers get none");
 const REDIS: Fate = Gone("[store] asks for it in keys of its own: docs/redis.md");
 
-/// Names of the file of TOML.
+/// The settings by their names in the TOML file.
 const SETTINGS: &[(&[&str], Fate)] = &[
     (
         &[
@@ -247,7 +247,7 @@ pub(super) fn of_setting(name: &str) -> Fate {
     SETTINGS.iter().find(|(names, _)| names.contains(&name)).map_or(Fate::Unknown, |(_, fate)| *fate)
 }
 
-/// Names of alpha configuration that differ from those of the file of TOML.
+/// Names in the alpha configuration that differ from the names in the TOML file.
 const ALPHA: &[(&str, &str)] = &[
     ("id", "config"),
     ("name", "provider_display_name"),
@@ -267,7 +267,7 @@ const ALPHA: &[(&str, &str)] = &[
     ("server_tls_cipher_suites", "tls_cipher_suites"),
 ];
 
-/// The name in the file of TOML of a setting of alpha configuration.
+/// The name in the TOML file for a setting of the alpha configuration.
 pub(super) fn alpha(name: &str) -> &str {
     ALPHA.iter().find(|(alpha, _)| *alpha == name).map_or(name, |(_, known)| known)
 }
