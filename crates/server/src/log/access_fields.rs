@@ -1,4 +1,5 @@
-//! The fields of the access log. `packaging/schema/access.schema.json` and a table of `docs/logs.md` are made of them.
+//! The fields of the access log. `packaging/schema/access.schema.json` and a table of `docs/logs.md` are generated
+//! from this list.
 //!
 //! A field is only ever added within a major version.
 
@@ -20,9 +21,9 @@ pub(super) enum FieldKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum On {
     All,
-    /// Every line but that of a stream's or a tunnel's begin.
+    /// Every line except the line at the begin of a stream or tunnel.
     Ended,
-    /// As the text says.
+    /// Lines that the text describes.
     Some(&'static str),
 }
 
@@ -130,10 +131,10 @@ mod tests {
         let mut found: BTreeSet<&str> = ["timestamp", "rotogate.truncated"].into();
         assert!(line.contains("{\\\"timestamp\\\"") && line.contains("\"rotogate.truncated\""));
         found.extend(access.split("key!(\"").skip(1).filter_map(|rest| rest.split('"').next()));
-        // Those of a refused token are in an array.
+        // The fields of a refused token are in an array.
         found
             .extend(access.split("(\"").skip(1).filter_map(|rest| rest.split_once("\", &says.").map(|(name, _)| name)));
-        // Those of a trace have their names from the library.
+        // The names of trace fields come from the library.
         let trace = std::fs::read_to_string(root().join("crates/core/src/context/trace.rs")).unwrap();
         let (_, trace) = trace.split_once("pub fn log(").unwrap();
         found.extend(trace.split("field(\"").skip(1).take(3).filter_map(|rest| rest.split('"').next()));
