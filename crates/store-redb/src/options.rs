@@ -31,16 +31,17 @@ pub struct Options {
     pub keyring_id: Uuid,
     /// Added to the end of what a revocation can match.
     pub leeway: Duration,
-    /// The file of the high-water mark, beside the keys and not beside the store. Without one, an older store in place
-    /// of this one goes unnoticed.
+    /// The file of the high-water mark, beside the keys and not beside the store. Without a mark, the gate cannot
+    /// detect that an older store has replaced this one.
     pub high_water: Option<PathBuf>,
-    /// The operator accepts a store that is missing, another one, or older than its mark.
+    /// Whether the operator accepts that the store is missing, is another one, or is older than its mark.
     pub accept_restored: bool,
     /// The size of the cache in memory, in bytes.
     pub cache_size: usize,
     /// Up to this size, in bytes, all checksums of the file are verified when it is opened.
     pub check_up_to: u64,
-    /// The store is to become a copy of the one with this name. It is new, or such a copy that is not whole.
+    /// The store is to become a copy of the store with this name. It must be new, or an unfinished copy of the same
+    /// store.
     #[doc(hidden)]
     pub copying: Option<String>,
 }
