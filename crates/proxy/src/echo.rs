@@ -17,7 +17,7 @@ struct Echo<'r> {
     query: Option<&'r str>,
     /// In the order of sending.
     headers: Vec<(&'r str, String)>,
-    /// As UTF-8; other bytes become U+FFFD.
+    /// The body as UTF-8; invalid bytes become U+FFFD.
     body: String,
     /// Whether the body was longer than the shown part.
     truncated: bool,

@@ -3,8 +3,8 @@
 //! A LIFO pool. A connection is checked out until its response body is fully read; surplus connections go idle and time
 //! out.
 //!
-//! hyper-util's client costs more instructions for each request (docs/performance.md, "Where the time of a proxied request
-//! goes"), and bounds neither the age of a connection nor the number of its requests.
+//! hyper-util's client needs more instructions for each request (docs/performance.md, "Where the time of a proxied
+//! request goes"), and limits neither the age of a connection nor the number of its requests.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -58,10 +58,10 @@ enum Checkout {
 
 struct Connection {
     sender: SendRequest<LentBody>,
-    /// The timer for response heads. `None` before the first head that was awaited.
+    /// The timer for response heads. `None` until a head is first awaited.
     timer: Option<LazySleep>,
     holding: ConnectionHold,
-    /// The requests that it has carried.
+    /// The number of requests so far on this connection.
     requests: u32,
 }
 
@@ -106,13 +106,13 @@ impl Connections {
             let is_new = kept.is_none();
             let mut connection = match kept {
                 Some(connection) => connection,
-                // Boxed, like everything rare on this path, because every request's future would have its size. It has
-                // a time limit of its own.
+                // Boxed, like all rare futures on this path, because unboxed it would enlarge the future of every
+                // request. It has its own time limit.
                 None => Box::pin(self.connect()).await?,
             };
             let taken = request.take().ok_or_else(SendError::nothing)?;
             let Connection { sender, timer, .. } = &mut connection;
-            // Pinned in place, because captured values would be copied into the future.
+            // Pinned in place, because awaiting by value would copy the future.
             let sending = pin!(sender.try_send_request(taken));
             let sent = timeout.within_on(timer, sending).await;
             let mut error = match sent.ok_or(None)? {
@@ -192,7 +192,7 @@ impl Shared {
     }
 }
 
-/// Runs while there are idle connections.
+/// Closes old connections. Runs while there are idle connections.
 async fn sweep(connections: Weak<Shared>, first: Duration) {
     let mut next = Instant::now() + first;
     loop {

@@ -1,7 +1,7 @@
 //! The reverse proxy: forwards the requests that the gate admits, and streams bodies both ways with back-pressure,
 //! without buffering them.
 //!
-//! It expects a request with a canonical path (any other is refused again here) and with a [`Peer`] in its extensions,
+//! It expects a request with a canonical path (it refuses any other path again) and with a [`Peer`] in its extensions,
 //! from which [`rotogate_core::headers::ProtectedNames::strip_untrusted`] has removed the headers that a client must
 //! not set.
 //!
@@ -144,7 +144,7 @@ struct ActiveUpstream {
 }
 
 impl ActiveUpstream {
-    /// `before`: the upstream of this name that it replaces.
+    /// Starts an upstream. `before` is the upstream of the same name that it replaces.
     fn start(
         upstream: Upstream,
         settings: &Settings,
@@ -167,7 +167,7 @@ impl ActiveUpstream {
     }
 }
 
-/// The figures of an upstream, for metrics.
+/// The metrics of an upstream.
 pub struct UpstreamReport {
     /// The name of the upstream.
     pub name: String,
@@ -239,8 +239,8 @@ impl Proxy {
         Ok(Self(Arc::new(Inner { upstreams, settings, resolver: Arc::clone(&self.0.resolver) })))
     }
 
-    /// The same upstreams. Those with a file in `changed` use the present content of the files: certificates, keys and
-    /// credentials.
+    /// A proxy with the same upstreams. Upstreams with a file in `changed` use the current content of their files:
+    /// certificates, keys and credentials.
     ///
     /// # Errors
     /// The files cannot be used.
@@ -271,7 +271,7 @@ impl Proxy {
         self.0.upstreams.iter().position(|running| running.pool.upstream.name == name).map(UpstreamId::new)
     }
 
-    /// The figures of all upstreams.
+    /// The metrics of all upstreams.
     pub fn report(&self) -> Vec<UpstreamReport> {
         let report = |running: &Arc<ActiveUpstream>| running.pool.report();
         self.0.upstreams.iter().map(report).collect()

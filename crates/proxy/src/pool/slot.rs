@@ -33,7 +33,7 @@ impl Drop for InFlightSlot {
         // In this order: a waiter that sees the free slot also sees that the holders left.
         self.pool.leave(self.holders);
         self.address.leave();
-        // If no request waits, write nothing that all workers share.
+        // If no request waits, avoids a write to memory that all workers share.
         if !self.pool.queue.is_empty() {
             self.pool.serve_waiting();
         }
