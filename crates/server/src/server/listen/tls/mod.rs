@@ -142,7 +142,7 @@ pub(crate) fn load(config: &TlsConfig) -> Result<(TlsState, Vec<KeyFault>), KeyF
     // Early data can be replayed, and a refresh must not be replayed (RFC 8470 §4).
     settings.max_early_data_size = 0;
     match &config.client_auth {
-        // Each listener has its own ticket keys.
+        // Each listener has tickets of its own.
         ClientAuth::None => {
             settings.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| failed(&error.to_string()))?;
         }
