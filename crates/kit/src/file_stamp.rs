@@ -24,7 +24,7 @@ pub struct Stamp(Option<Attributes>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Attributes {
-    /// Device and inode. For a folder, only these, mode and owner count.
+    /// Device and inode. For a folder, the stamp has only these, mode and owner.
     file: (u64, u64),
     length: u64,
     /// Seconds and nanoseconds of the last change of the content, and of any attribute.

@@ -108,7 +108,7 @@ impl NegotiatedClient {
 
 impl Clients {
     /// Sends the request. It is passed by reference, which saves a copy in each future on the way. Returns the response
-    /// head, and a guard of the connection that the body comes over, if this module pools it.
+    /// head, and a guard of the body's connection, if this module pools the connection.
     ///
     /// # Errors
     /// `None`: the response head timed out.

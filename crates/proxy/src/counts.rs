@@ -46,7 +46,7 @@ impl AttemptResult {
         Self::ClientGone,
     ];
 
-    /// Its value as a label.
+    /// The label of the result.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ok => "ok",

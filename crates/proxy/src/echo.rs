@@ -15,7 +15,7 @@ struct Echo<'r> {
     method: &'r str,
     path: &'r str,
     query: Option<&'r str>,
-    /// In the order of sending.
+    /// The headers in the order of sending.
     headers: Vec<(&'r str, String)>,
     /// The body as UTF-8; invalid bytes become U+FFFD.
     body: String,

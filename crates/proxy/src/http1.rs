@@ -34,7 +34,7 @@ pub(super) struct Connections(Arc<Shared>);
 struct Shared {
     dial: Dial,
     builder: Builder,
-    /// How long an idle connection is kept, and how many.
+    /// How long idle connections are kept, and how many of them.
     idle_timeout: Duration,
     max_idle: usize,
     /// A connection is closed after this many requests.
@@ -78,11 +78,11 @@ impl Connections {
         Self(Arc::new(Shared { dial, builder, idle_timeout, max_idle, requests_each, idle, is_swept }))
     }
 
-    /// Sends the request in origin form, and consumes it. Returns the response head, and a guard of the connection that
-    /// the body comes over.
-    ///
-    /// A pooled connection may turn out to be closed. If no byte of the request was written, it is sent on another
+    /// Sends the request in origin form, and consumes it. Returns the response head, and a guard of the body's
     /// connection.
+    ///
+    /// A pooled connection may turn out to be closed. If no byte of the request was written, the request is sent on
+    /// another connection.
     ///
     /// # Errors
     /// `None`: the response head timed out.
@@ -202,8 +202,8 @@ async fn sweep(connections: Weak<Shared>, first: Duration) {
     }
 }
 
-/// The connection that a response comes over. Dropping it returns the connection to the pool, or closes it if the
-/// response was not read to its end.
+/// The connection of a response. Dropping it returns the connection to the pool, or closes it if the response was not
+/// read to its end.
 pub(super) struct ConnectionGuard {
     connection: Option<Connection>,
     /// Dangling if the pool was replaced meanwhile.

@@ -80,12 +80,13 @@ pub use url::{BadUpstreamUrl, HttpUrl, UpstreamUrl};
 /// Limits and trust, for all upstreams.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// For a connection to one address, its TLS handshake included, and for the lookup of a name. Default 5 s.
+    /// The time limit for a connection to one address, its TLS handshake included, and for the lookup of a name.
+    /// Default 5 s.
     pub connect_timeout: Duration,
-    /// From the last progress of the request to the response head. Default 60 s; with a request body, the refusal may
-    /// take up to twice as long.
+    /// The time limit from the last progress of the request to the response head. Default 60 s; with a request body,
+    /// the refusal may take up to twice as long.
     pub head_timeout: Duration,
-    /// For the next frame of a body, while the other direction makes no progress either. Default 60 s.
+    /// The time limit for the next frame of a body, while the other direction makes no progress either. Default 60 s.
     pub idle_timeout: Duration,
     /// How long an idle connection is kept. Default 30 s.
     pub pool_idle: Duration,
@@ -224,8 +225,8 @@ impl Proxy {
     }
 
     /// A proxy to these upstreams that trusts these proxies, to replace this one. An unchanged upstream keeps its
-    /// connections and the state of its addresses; a changed one keeps its counters. Requests of this proxy finish
-    /// under it. Must be called in a Tokio runtime.
+    /// connections and the state of its addresses. A changed upstream keeps its counters only. Requests of this proxy
+    /// finish under it. Must be called in a Tokio runtime.
     ///
     /// # Errors
     /// The certificates of an upstream cannot be used.

@@ -117,7 +117,7 @@ impl Pool {
         tasks.spawn(async move {
             for turn in 0_usize.. {
                 let number = pool.all().len().max(1);
-                // One address after the other, so that not all connections are opened at once.
+                // Renews one address after the other, so that not all connections are opened at once.
                 let share = pool.upstream.max_connection_age / u32::try_from(number).unwrap_or(u32::MAX);
                 tokio::time::sleep(share).await;
                 if let Some(address) = pool.all().get(turn % number) {

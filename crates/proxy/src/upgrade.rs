@@ -1,5 +1,5 @@
-//! Upgraded connections (RFC 9110 §7.8) through the proxy, such as WebSockets. They are forwarded if the route allows
-//! it and the caller is authenticated, and end when the caller's token ends (requirement T9).
+//! Upgraded connections (RFC 9110 §7.8) through the proxy, such as WebSockets. An upgrade is forwarded if the route
+//! allows it and the caller is authenticated. The connection ends when the caller's token ends (requirement T9).
 
 use std::any::Any;
 use std::sync::Arc;

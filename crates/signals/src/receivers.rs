@@ -1,4 +1,4 @@
-//! All receivers of a gate. A reload replaces those whose configuration differs.
+//! All receivers of a gate. A reload replaces receivers whose configuration differs.
 
 use std::fmt;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ impl fmt::Debug for Receivers {
 /// The metrics of one receiver at this gate.
 #[derive(Clone, Debug)]
 pub struct ReceiverFigures {
-    /// Its name.
+    /// The name of the receiver.
     pub name: Arc<str>,
     /// The events by their results: sent, refused, dropped.
     pub results: [(&'static str, u64); 3],

@@ -1,4 +1,4 @@
-//! All streams of a gate. A reload replaces those whose configuration differs.
+//! All streams of a gate. A reload replaces streams whose configuration differs.
 
 use std::fmt;
 use std::sync::Arc;

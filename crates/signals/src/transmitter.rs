@@ -26,7 +26,7 @@ pub(crate) struct Transmitter {
     settings: StreamSettings,
     http: HttpClient,
     authorizer: Authorizer,
-    /// Its metadata, and the addresses that its URLs may lead to.
+    /// The transmitter's metadata, and the addresses to which its URLs may lead.
     known: Option<(Metadata, Allowed)>,
 }
 

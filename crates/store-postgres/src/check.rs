@@ -83,7 +83,7 @@ pub(super) async fn open(options: PostgresOptions) -> Result<PostgresInner, Stor
     Ok(inner)
 }
 
-/// Inspects the server as a start would, without a change; the error says why the gate would not start.
+/// Inspects the server as a start would, without changing data. The error is the reason why the gate would not start.
 pub async fn inspect(options: PostgresOptions) -> Result<InspectedServer, StoreError> {
     options.check()?;
     let options = Arc::new(options);

@@ -242,8 +242,8 @@ pub(super) async fn connect(
     Ok(Connection { client, prepared: HashMap::new(), doubtful, driver })
 }
 
-/// If an operator cancels the wait for a synchronous standby, the server reports success with a warning. Its words depend on the
-/// server's language, and none of our functions warns.
+/// If an operator cancels the wait for a synchronous standby, the server reports success with a warning. The text
+/// depends on the server's language, so any warning counts: our own functions do not warn.
 fn is_doubt(notice: &DbError) -> bool {
     [SqlState::WARNING, SqlState::ADMIN_SHUTDOWN].contains(notice.code())
 }

@@ -73,7 +73,7 @@ pub use options::{DEFAULT_CACHE_SIZE, DEFAULT_CHECK_UP_TO};
 
 /// How many revocations are read at a time, so that other tasks run in between.
 const REVOCATIONS_PER_READ: usize = 2048;
-/// How many generations are confirmed at a time, for the same reason.
+/// How many generations are confirmed at a time, so that other tasks run in between.
 const CONFIRMATIONS_PER_WRITE: usize = 256;
 
 /// A handle to the store. Clones are handles to the same store; dropping the last one closes it.
@@ -111,7 +111,7 @@ struct RedbInner {
     backend: staged::StagedFile,
 }
 
-/// Checks what a start on these files would find: a readable mark beside the keys, and the store that it names.
+/// Checks the files of a start: the mark beside the keys must be readable, and the store that it names must exist.
 pub fn check_mark(mark: &Path, store: &Path, is_there: bool) -> Result<(), StoreError> {
     let file = rotogate_core::store::kit::highwater::HighWater::at(mark.to_owned());
     let known = file.read()?;
@@ -180,7 +180,7 @@ impl RedbStore {
         }
     }
 
-    /// Its file.
+    /// The file of the store.
     pub fn path(&self) -> &Path {
         &self.inner.path
     }
@@ -195,8 +195,8 @@ impl RedbStore {
         self.inner.shared.failed_for()
     }
 
-    /// Copies the store, as of this moment, into a new file at `path` (0600), while reading and writing go on. The file
-    /// gets its name when it is complete.
+    /// Copies the present state of the store into a new file at `path` (0600), while reading and writing continue. The
+    /// file gets its name when it is complete.
     ///
     /// # Errors
     /// There is a file at `path` already, or it cannot be written.

@@ -19,7 +19,8 @@ use rotogate_core::revocation::RevocationList;
 use rotogate_core::revocation::list::{ListFilling, ListShare};
 use rotogate_core::store::{Cursor, StoreError};
 
-/// How many entries a thread reads before it looks for a free processor. Few in tests, so that they take several steps.
+/// How many entries a thread reads before it looks for a free processor. The number is small in tests, so that they
+/// take several steps.
 const ENTRIES_PER_STEP: usize = if cfg!(test) { 16 } else { 8 << 10 };
 /// The most threads. More threads would wait for each other at the pages that all of them need.
 const MAX_THREADS: usize = 8;

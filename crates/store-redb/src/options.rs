@@ -29,10 +29,11 @@ pub struct Options {
     pub issuer: Arc<str>,
     /// The keyring in use. A store of another one is refused.
     pub keyring_id: Uuid,
-    /// Added to the end of what a revocation can match.
+    /// The tolerance for differing clocks. A revocation is kept for this time after the last session or token that it
+    /// can match has ended.
     pub leeway: Duration,
-    /// The file of the high-water mark, beside the keys and not beside the store. Without a mark, the gate cannot
-    /// detect that an older store has replaced this one.
+    /// The file of the high-water mark. It belongs beside the keys, not beside the store. Without a mark, the gate
+    /// cannot detect that an older store has replaced this one.
     pub high_water: Option<PathBuf>,
     /// Whether the operator accepts that the store is missing, is another one, or is older than its mark.
     pub accept_restored: bool,
@@ -47,8 +48,9 @@ pub struct Options {
 }
 
 impl Options {
-    /// The defaults, without a high-water mark. Then an older copy in place of the store goes unnoticed, and so do the
-    /// sessions and revocations that it lacks; the log says so when the store is opened. See [`Self::high_water`].
+    /// The defaults, without a high-water mark. Without it, the gate cannot detect that an older copy has replaced the
+    /// store, and that sessions and revocations are missing. The log warns of this when the store is opened. See
+    /// [`Self::high_water`].
     pub fn new(issuer: impl Into<Arc<str>>, keyring_id: Uuid, leeway: Duration) -> Self {
         Self {
             issuer: issuer.into(),
@@ -62,8 +64,8 @@ impl Options {
         }
     }
 
-    /// Detects a store that was lost or restored from a back-up, by a file at this path. It belongs beside the keys,
-    /// not beside the store: a mark that is restored together with the store detects nothing.
+    /// Detects a store that was lost or restored from a back-up, by a file at this path. This file belongs beside the
+    /// keys, not beside the store, because a mark that is restored together with the store detects nothing.
     #[must_use]
     pub fn high_water(mut self, path: impl Into<PathBuf>) -> Self {
         self.high_water = Some(path.into());

@@ -93,8 +93,8 @@ impl StagedFile {
         self.held().unwrap().steps.len()
     }
 
-    /// The file as a crash after `steps` steps may leave it, if it was `image` before: of the writes that were not
-    /// synced yet, only those that `survives` lets through have reached the disk.
+    /// The content of the file that a crash after `steps` steps may leave, if the content was `image` before. Writes
+    /// that were not synced have reached the disk only if `survives` returns true for them.
     #[cfg(test)]
     pub(super) fn crash(&self, mut image: Vec<u8>, steps: usize, mut survives: impl FnMut() -> bool) -> Vec<u8> {
         let held = self.held().unwrap();

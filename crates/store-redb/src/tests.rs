@@ -90,7 +90,7 @@ async fn fill(store: &RedbStore) {
     store.revoke(not_before(subject("bob"), START), RevokedBecause::Operator).await.unwrap();
 }
 
-/// Whether a write that was not synced survives a crash: all of them, none, or each at random.
+/// Whether a write that was not synced survives a crash: all such writes, no such write, or each at random.
 fn survives(which: u32, random: &mut u64) -> bool {
     match which {
         0 => true,

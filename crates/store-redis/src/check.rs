@@ -81,7 +81,7 @@ async fn check_all(options: &Arc<RedisOptions>) -> Result<Fit, StoreError> {
     Ok(Fit { ways, evicted, version })
 }
 
-/// Inspects the server as a start would, without a change; the error says why the gate would not start.
+/// Inspects the server as a start would, without changing data. The error is the reason why the gate would not start.
 pub async fn inspect(options: RedisOptions) -> Result<InspectedServer, StoreError> {
     let options = Arc::new(options);
     let Fit { ways, version, .. } = check_all(&options).await?;

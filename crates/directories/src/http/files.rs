@@ -1,4 +1,4 @@
-//! The files that a login hook needs: its secret, and those of TLS. All of them are read again when one of them
+//! The files that a login hook needs: its secret, and the files for TLS. All of them are read again when one of them
 //! changes, so that a new secret needs no restart.
 
 use std::path::Path;

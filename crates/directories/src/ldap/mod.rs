@@ -114,7 +114,7 @@ struct Search<'a> {
     scope: SearchScope,
     filter: &'a str,
     attributes: &'a [String],
-    /// More entries than this are a fault.
+    /// The most entries that the search may find. More entries are a fault.
     most: usize,
 }
 

@@ -26,7 +26,7 @@ impl UserEvent {
     /// All events.
     pub const ALL: [Self; 5] = [Self::Added, Self::Changed, Self::Removed, Self::Disabled, Self::Enabled];
 
-    /// Its name in the audit trail.
+    /// The name of the event in the audit trail.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Added => "user_add",

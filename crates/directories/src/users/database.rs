@@ -30,7 +30,7 @@ const NEEDS_FILE: &str = "password_hash: only a users file has the key or the le
 /// An entry of `[[directories]]`.
 #[derive(Clone, Copy, Debug)]
 pub struct ReplacedEntry<'a> {
-    /// Its name.
+    /// The name of the entry.
     pub name: &'a str,
     /// The accounts of the directory.
     pub accounts: Option<&'a [String]>,
@@ -81,7 +81,7 @@ impl UserCopy {
     /// is the entry of `[[directories]]` that the database replaces.
     ///
     /// # Errors
-    /// The table cannot hold a user, or has it already; or the database cannot be written.
+    /// The table cannot hold a user, or already has the user; or the database cannot be written.
     pub fn add_to(
         &self,
         (url, path): (&str, &Path),

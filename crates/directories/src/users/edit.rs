@@ -36,7 +36,7 @@ pub enum EditError {
     /// The file cannot be read, is accessible to others, or is broken.
     #[error("{0}")]
     File(String),
-    /// The users of an import, none of which was added.
+    /// Users of an import are invalid, so no user was added.
     #[error("nothing was imported:{0}")]
     Import(ImportProblems),
     /// With the users of an import, the file would have too many users.
@@ -397,8 +397,8 @@ fn rewrite<T>(
     Ok(done)
 }
 
-/// The comment at the top of the file, which a blank line separates from the first user. It may be that of an earlier
-/// version.
+/// The comment at the top of the file, which a blank line separates from the first user. An earlier version may have
+/// written it.
 fn header(text: &str) -> &str {
     let end = text.find("\n\n").map_or(text.len(), |at| at + 1);
     text.get(..end).filter(|head| head.lines().all(|line| line.starts_with('#'))).unwrap_or_default()

@@ -71,7 +71,8 @@ impl Users {
     }
 
     /// A class that few users have but that makes every login slow: less than a thousandth of the users have it, and
-    /// its checks take more than four times as long as those of the usual class. Also returns the number of its users.
+    /// its checks take more than four times as long as checks of the usual class. Also returns the number of its
+    /// users.
     pub(super) fn lone_dear(&self, passwords: &Passwords) -> Option<(CostClass, usize)> {
         let mut numbers: BTreeMap<CostClass, usize> = BTreeMap::new();
         for entry in &self.entries {

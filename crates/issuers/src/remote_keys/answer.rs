@@ -29,7 +29,7 @@ const RFC_8414: &str = "/.well-known/oauth-authorization-server";
 #[error("{message}")]
 #[non_exhaustive]
 pub struct FetchFailure {
-    /// One word, from a closed set: `dns`, `connect`, `tls`, `timeout`, `too_large`, `redirect`, `status`, `encoding`,
+    /// A word from a closed set: `dns`, `connect`, `tls`, `timeout`, `too_large`, `redirect`, `status`, `encoding`,
     /// `refused_address`, `http`, `not_json`, `no_usable_key`, `issuer_mismatch` or `files`.
     pub cause: &'static str,
     /// A description, without secrets.
@@ -196,7 +196,7 @@ pub(super) fn shown(text: &str) -> String {
     beginning(text, MAX_SHOWN).escape_debug().to_string()
 }
 
-/// The URLs of an issuer's discovery document: by OpenID Connect, and, if there is none, by RFC 8414.
+/// The URLs of an issuer's discovery document: by OpenID Connect, and as a second choice by RFC 8414.
 pub(super) fn discovery_urls(issuer: &str) -> [String; 2] {
     let base = issuer.strip_suffix('/').unwrap_or(issuer);
     let path = base.find("://").and_then(|scheme| base.get(scheme + 3..)?.find('/').map(|at| scheme + 3 + at));

@@ -109,7 +109,7 @@ impl Default for FetchSettings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeyLocation {
-    /// At the `jwks_uri` of the discovery document, whose URL follows from the issuer's.
+    /// At the `jwks_uri` of the discovery document. The URL of this document follows from the issuer's URL.
     Discovery,
     /// At the `jwks_uri` of the discovery document at this URL.
     DiscoveryAt(String),

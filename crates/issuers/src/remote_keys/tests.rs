@@ -139,7 +139,7 @@ async fn i1_keys_are_found_by_discovery_and_by_url() {
     issuer.publish(&[&second]);
     by_url.refresh().await.unwrap();
     assert!(has(&by_url, &second) && !has(&by_url, &first) && has(&by_discovery, &first));
-    // Without a document at the path of OpenID Connect, that of RFC 8414 is read.
+    // If there is no document at the path of OpenID Connect, the gate reads the document at the path of RFC 8414.
     issuer.answer(DISCOVERY, http("404 Not Found", "", ""));
     issuer.discovery(RFC_8414, "issuer", issuer.url());
     assert!(has(&started(issuer.remote()).await, &second));

@@ -1,7 +1,7 @@
 //! The text of a TOML file as a tree of values with positions; and [`Section`], which reads a table of the tree.
 //!
 //! All problems are reported at once: each key is read on its own, and reading continues after a problem. A key that no
-//! code asks for is unknown, so the list of known keys cannot differ from what is read.
+//! code reads is unknown, so there is no list of known keys that could differ from the keys that are read.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -380,7 +380,7 @@ impl<'a> Section<'a> {
         self.list(key, read).unwrap_or_default()
     }
 
-    /// A table within this one, if it is there. `read` reads all of its keys.
+    /// A table within this one, if it is present. `read` must read all of its keys.
     pub fn table<T>(&self, key: &'static str, read: impl FnOnce(&Self) -> T) -> Option<T> {
         if !self.has(key) {
             return None;

@@ -29,8 +29,8 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    // A fixed size: otherwise the kernel grows the buffers to tens of megabytes, and a test cannot tell where the bytes
-    // are.
+    // The size is fixed, because otherwise the kernel grows the buffers to tens of megabytes, and a test cannot find
+    // out where the bytes are.
     socket.set_recv_buffer_size(SOCKET_BUFFER as u32).unwrap();
     socket.set_send_buffer_size(SOCKET_BUFFER as u32).unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();

@@ -27,19 +27,19 @@ struct CheckReport<'a> {
     warnings: Vec<At>,
     /// The addresses that a gate would listen on.
     listen: Vec<SocketAddr>,
-    /// With `--online`: what the directory answered.
+    /// With `--online`: the answers of the directory.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     directory: Vec<String>,
-    /// With `--online`: what the issuers answered whose keys are fetched.
+    /// With `--online`: the answers of issuers whose keys are fetched.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     issuers: Vec<String>,
-    /// With `--online`: what the server answered whose store several gates share.
+    /// With `--online`: the answers of the server of a shared store.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     store: Vec<String>,
-    /// With `--online`: what the servers answered whose calls (MCP) are judged by headers.
+    /// With `--online`: the answers of servers whose MCP calls are judged by headers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     resources: Vec<String>,
-    /// With `--online`: where the decision points evaluate.
+    /// With `--online`: the evaluation endpoints of the decision points.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     decision_points: Vec<String>,
     /// With `--print`.

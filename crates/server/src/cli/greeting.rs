@@ -1,4 +1,5 @@
-//! What a gate prints when it starts: its addresses, what it created, and lines to paste.
+//! The greeting that a gate prints when it starts: its addresses, the files and users that it created, and lines to
+//! paste.
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;

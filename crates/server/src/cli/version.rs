@@ -1,4 +1,4 @@
-//! What `rotogate --version` shows.
+//! The output of `rotogate --version`.
 
 use std::sync::LazyLock;
 

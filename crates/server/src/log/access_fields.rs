@@ -10,7 +10,7 @@ use FieldKind::{Number, Text, Time, True, Word};
 pub(super) enum FieldKind {
     Text,
     Time,
-    /// One of a fixed set.
+    /// A word of a fixed set.
     Word(&'static [&'static str]),
     Number,
     /// Present only if it is true.
@@ -32,7 +32,7 @@ pub(super) struct Field {
     pub(super) name: &'static str,
     pub(super) kind: FieldKind,
     pub(super) on: On,
-    /// Without a full stop.
+    /// The meaning of the field, without a full stop.
     pub(super) meaning: &'static str,
 }
 
@@ -46,7 +46,7 @@ const TOKEN: On = On::Some("refused tokens that parse");
 const KNOWN: On = On::Some("where known");
 const FORWARDED: On = On::Some("forwarded");
 
-/// In the order of a line.
+/// All fields, in the order of a line.
 pub(super) const FIELDS: &[Field] = &[
     field("timestamp", Time, On::All, "when the request head had arrived: RFC 3339, microseconds, UTC"),
     field("event.dataset", Word(&["rotogate.access"]), On::All, "the log"),

@@ -136,7 +136,7 @@ impl Sink {
         self.hurry();
     }
 
-    /// Its application lines are those of the audit log.
+    /// Records that the application lines of this output are lines of the audit log.
     pub(super) fn set_audit(&self, on_failure: OnAuditFailure) {
         self.is_audit.store(true, Ordering::Relaxed);
         self.keeps_lines.store(on_failure == OnAuditFailure::Refuse, Ordering::Relaxed);
@@ -238,7 +238,7 @@ impl Sink {
         }
     }
 
-    /// Reopens the file, after everything logged so far has gone to the old one.
+    /// Reopens the file, after all lines so far were written to the old file.
     pub(super) fn reopen(&self) {
         self.reopen.store(true, Ordering::Release);
         self.hurry();

@@ -38,7 +38,7 @@ pub enum ServerError {
     /// A socket that another program passed cannot be used.
     #[error("socket {index} of LISTEN_FDS is not a TCP socket: {error}")]
     PassedSocket {
-        /// Its number, from 0.
+        /// The number of the socket, from 0.
         index: usize,
         /// The error of the system.
         error: io::Error,

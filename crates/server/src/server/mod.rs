@@ -46,7 +46,7 @@ pub enum Order {
     Upgrade(Vec<SocketAddr>),
 }
 
-/// What an in-place upgrade passes to the next program.
+/// The state that an in-place upgrade passes to the next program.
 #[derive(Debug)]
 pub struct UpgradeState {
     /// The listening sockets, with their queued connections.

@@ -72,9 +72,9 @@ impl SpanCounts {
 pub struct RequestFacts<'a> {
     /// Whether the peer is a trusted proxy.
     pub is_trusted: bool,
-    /// When it began, in microseconds since 1970.
+    /// When the request began, in microseconds since 1970.
     pub micros: u64,
-    /// Its id.
+    /// The id of the request.
     pub id: &'a HeaderValue,
     /// The client, behind trusted proxies.
     pub client: std::net::IpAddr,

@@ -27,9 +27,9 @@ struct RestoreReport<'a> {
     /// Where the former store is.
     #[serde(skip_serializing_if = "Option::is_none")]
     kept: Option<PathBuf>,
-    /// Everything that was issued before is over.
+    /// Whether all sessions and tokens from before the restore were ended.
     all_ended: bool,
-    /// How many live API keys the back-up has: they have ended, or are valid again.
+    /// The number of live API keys in the back-up, which were ended or are valid again.
     #[serde(skip_serializing_if = "Option::is_none")]
     api_keys: Option<u64>,
 }

@@ -1,4 +1,4 @@
-//! `rotogate token inspect`: what the gate would decide about a token, and why.
+//! `rotogate token inspect`: the gate's decision about a token, and the reason.
 
 use std::sync::Arc;
 

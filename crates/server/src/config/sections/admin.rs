@@ -62,7 +62,7 @@ impl AdminRole {
     /// All roles.
     pub const ALL: [Self; 3] = [Self::Viewer, Self::Operator, Self::Admin];
 
-    /// Its word in the configuration and in the audit trail.
+    /// The word for the role in the configuration and in the audit trail.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Viewer => "viewer",

@@ -184,7 +184,7 @@ fn check_auth(section: &Section<'_>, client: &ClientConfig) {
     }
 }
 
-/// The keys of one client, by the rules for those of an issuer.
+/// Reads the source of a client's keys, by the same rules as for the keys of an issuer.
 fn read_key_source(section: &Section<'_>, dir: &Path, client: &str) -> KeySource {
     key_source(section, dir, None, (&format!("{CLIENT_PREFIX}{client}"), client))
 }

@@ -23,7 +23,7 @@ pub struct ProviderClientSettings {
     pub secret_file: Option<PathBuf>,
     /// Where the secret is sent.
     pub secret_in: SecretPlace,
-    /// Its key, instead of a secret.
+    /// The client's key, instead of a secret.
     pub key: Option<ClientKeySettings>,
 }
 

@@ -55,8 +55,8 @@ impl Writer {
         }
     }
 
-    /// Waits for lines, then for the flush interval or a full buffer, and writes. `pending` stays set while lines come, so
-    /// that a line in an empty buffer wakes only a writer that had nothing to write for a whole interval.
+    /// Waits for lines, then for the flush interval or a full buffer, and writes. `pending` stays set while lines
+    /// arrive. So a line in an empty buffer wakes the writer only if it had nothing to write for a whole interval.
     pub(super) fn run(mut self) {
         loop {
             while !self.sink.pending.load(Ordering::Acquire) {

@@ -128,8 +128,8 @@ impl LastRead {
     }
 }
 
-/// The gate's own keys: the folder and its files. Without the store's mark, which changes all the time, and without
-/// names that begin with a dot (locks, and files being written).
+/// The gate's own keys: the folder and its files. Leaves out the store's mark, which changes all the time, and names
+/// that begin with a dot (locks, and files being written).
 pub(crate) fn own(config: &Config) -> Vec<PathBuf> {
     let mark = config.store.mark();
     let hidden = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(b".");

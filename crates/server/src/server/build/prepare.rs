@@ -1,6 +1,6 @@
 //! All steps of a start, except that it binds no sockets, does not lock the store and creates no files (requirement
-//! O12). `rotogate check`, a start, a reload and an in-place upgrade all call it, so there is one list of rules. Only
-//! a start can find out whether another process has the store open, and whether its content is sound.
+//! O12). `rotogate check`, a start, a reload and an in-place upgrade all use [`prepare`], so there is one list of
+//! rules. Only a start can find out whether another process has the store open, and whether its content is sound.
 
 use std::sync::Arc;
 
@@ -167,9 +167,9 @@ fn shared(config: &Config, planned: &[DirectoryPlan], passwords: &Arc<Passwords>
 /// A directory, by the place of its users.
 #[derive(Debug)]
 pub(crate) enum DirectoryPlan {
-    /// In this file.
+    /// In this users file.
     File(Arc<FileDirectory>),
-    /// In this file, which does not exist yet.
+    /// In the users file, which does not exist yet.
     NewFile,
     /// In another system.
     Remote(RemoteDirectory),

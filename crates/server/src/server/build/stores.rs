@@ -112,7 +112,7 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<OpenedStores, Serv
     }
 }
 
-/// How the embedded store of a configuration is opened.
+/// The options of the embedded store from a configuration.
 pub(crate) fn redb_options(config: &Config, keyring: Uuid) -> Options {
     let mut options = Options::new(config.issuer.url.as_str(), keyring, config.issuer.leeway);
     if let StoreConfig::Redb(RedbSettings { path: _, mark, accept_restored_store, cache_size, give_up: _ }) =

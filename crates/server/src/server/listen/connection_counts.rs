@@ -1,4 +1,4 @@
-//! Counts connections: those that are open, and those that were closed before a request.
+//! Counts open connections, and connections that were closed before a request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -12,9 +12,9 @@ pub(crate) enum RejectCause {
     Tls,
     /// The header of the PROXY protocol is missing or malformed, or the peer is not trusted.
     ProxyProtocol,
-    /// It was not ready for requests in time.
+    /// The connection was not ready for requests in time.
     HeadTimeout,
-    /// It ended or broke before it was ready for requests.
+    /// The connection ended or broke before it was ready for requests.
     Broken,
 }
 
@@ -22,7 +22,7 @@ impl RejectCause {
     pub(crate) const ALL: [Self; 5] =
         [Self::PerAddress, Self::Tls, Self::ProxyProtocol, Self::HeadTimeout, Self::Broken];
 
-    /// Its value as a label.
+    /// The label of the cause.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::PerAddress => "per_address",

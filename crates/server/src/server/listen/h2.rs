@@ -112,8 +112,8 @@ where
         let delivery = Arc::<Delivery>::default();
         let request = DELIVERY.scope(Arc::clone(&delivery), request);
         let budget = RateBudget::new(self.min_rate);
-        // A struct, because an `async` block would hold the request twice; and boxed, because tokio copies a task as a whole
-        // when it begins and when it ends.
+        // The task is a struct, because an `async` block would hold the request twice. It is boxed, because tokio
+        // copies a whole task when it begins and when it ends.
         tokio::spawn(Box::pin(StreamTask { request, delivery, seen: 0, budget, _running: running }));
     }
 }

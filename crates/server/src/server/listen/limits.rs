@@ -79,13 +79,13 @@ impl Limits {
     }
 }
 
-/// The bound on connections, limited to what the semaphore can count.
+/// The bound on connections, limited to the maximum of the semaphore.
 fn max_connections(config: &ServerConfig) -> u32 {
     u32::try_from(config.max_connections.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX)
 }
 
-/// The most connections of one network, over all listeners: half of all, or what the configuration grants an address.
-/// The bound of a /48 at one listener is wider than this (requirement A28).
+/// The most connections of one network, over all listeners: half of all connections, or the configured bound of an
+/// address if this is larger. The bound of a /48 at one listener is wider than this (requirement A28).
 fn max_of_a_network(config: &ServerConfig) -> usize {
     let of_address = config.listeners.iter().map(|listener| listener.max_connections_per_address).max();
     config.max_connections.div_ceil(2).max(of_address.unwrap_or_default())

@@ -1,4 +1,4 @@
-//! Where the requests of a connection come from, and which servers they may be for.
+//! The origin of the requests of a connection, and the servers for which they may be.
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};

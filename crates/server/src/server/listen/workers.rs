@@ -1,6 +1,6 @@
 //! The worker threads that serve requests. Each has a runtime of its own. A connection stays on its thread from the
-//! first byte to the last, with the upstream connections that its requests use. So no thread waits for another's lock,
-//! and none is woken for another's I/O.
+//! first byte to the last, with the upstream connections that its requests use. So no thread waits for a lock of
+//! another thread, or is woken for the I/O of another thread.
 //!
 //! A connection goes to the thread with the fewest connections. Many small connections are thereby spread evenly.
 //! One busy connection is not: all its requests share a thread.

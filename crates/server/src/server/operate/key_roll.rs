@@ -27,7 +27,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Why a key cannot be changed. The text says what to do.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RollError {
-    /// There is no such key.
+    /// The keyring has no such key.
     #[error("{0}")]
     Unknown(String),
     /// The key may not sign yet, or is still needed.
@@ -169,7 +169,8 @@ pub(crate) struct Longest {
     idle: Duration,
     /// For how long a refresh token works after its exchange.
     again: Duration,
-    /// For how long the cookie of a browser works, if an endpoint sets one: it stays as it is until its session ends.
+    /// For how long the cookie of a browser works, if an endpoint sets one. The cookie does not change until its
+    /// session ends.
     cookie: Duration,
 }
 

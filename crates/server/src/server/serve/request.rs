@@ -149,8 +149,8 @@ pub(crate) fn serve(
     let record = RequestRecord::new(&state, origin, &mut request, began, received.as_ref());
     let is_grpc = reply::is_grpc(request.headers());
     let (is_misdirected, request) = origin.is_misdirected(request);
-    // `enter` and `catch_unwind` copy what a closure captures and returns. The closures of this file capture references
-    // only: each takes its input from one `Option`, and writes its result into another.
+    // `enter` and `catch_unwind` copy the captured and returned values of a closure. So the closures of this file
+    // capture references only: each takes its input from one `Option`, and writes its result into another.
     let (mut asked, mut answer) = (Some((request, permit, received)), None);
     record.context().clone().enter(|| {
         answer = asked.take().map(|(request, permit, received)| match permit {
@@ -168,9 +168,8 @@ pub(crate) fn serve(
 pin_project! {
     /// A request that is served, until its response begins.
     ///
-    /// A struct instead of `async` blocks inside each other. A block holds the future that it awaits twice, as what it
-    /// captures and as what it awaits; and a future is moved, and thereby copied, several times on its way to the
-    /// connection.
+    /// This is a struct instead of nested `async` blocks. A block holds an awaited future twice, as a captured value
+    /// and as the awaited one. A future is also moved, and thereby copied, several times on its way to the connection.
     pub(crate) struct Served {
         // `None` after the response.
         #[pin]

@@ -1,4 +1,5 @@
-//! What the server records about a request: its id, its access-log line, and the context for log events that it causes.
+//! The server's record of a request: its id, its access-log line, and the context for log events that the request
+//! causes.
 
 use std::pin::Pin;
 use std::sync::Arc;

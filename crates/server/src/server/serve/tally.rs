@@ -54,7 +54,7 @@ pub(crate) enum Step {
 impl Step {
     pub(crate) const ALL: [Self; 2] = [Self::Decide, Self::Endpoint];
 
-    /// Its value as a label.
+    /// The label of the step.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Decide => "decide",
@@ -246,7 +246,7 @@ mod tests {
 
     use super::*;
 
-    /// How many requests valgrind sees counted.
+    /// The environment variable with the number of requests to count under valgrind.
     const REQUESTS: &str = "ROTOGATE_TEST_REQUESTS";
     /// 2 % of the 57 000 instructions that a request with a cached token takes in a release (docs/performance.md).
     const GOAL: u64 = 1140;

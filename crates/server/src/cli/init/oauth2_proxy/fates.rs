@@ -1,6 +1,6 @@
 //! The table of oauth2-proxy's settings, which says how an import treats each of them.
 
-/// What becomes of a setting.
+/// The treatment of a setting by an import.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     /// The import writes a counterpart.
@@ -242,7 +242,7 @@ const SETTINGS: &[(&[&str], Fate)] = &[
     (&["version", "config_test", "convert_config_to_alpha"], Gone("rotogate check")),
 ];
 
-/// What becomes of a setting.
+/// The treatment of a setting by an import.
 pub(super) fn of_setting(name: &str) -> Fate {
     SETTINGS.iter().find(|(names, _)| names.contains(&name)).map_or(Fate::Unknown, |(_, fate)| *fate)
 }

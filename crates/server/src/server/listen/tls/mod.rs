@@ -1,6 +1,6 @@
 //! TLS of a listener (requirement T16): TLS 1.2 and 1.3 with the cipher suites of aws-lc-rs, all of which are AEADs
-//! with ephemeral keys. No renegotiation (rustls has none), no early data, and no connection without a common ALPN
-//! protocol if the client offers any.
+//! with ephemeral keys. There is no renegotiation (rustls has none), no early data, and no connection without a common
+//! ALPN protocol if the client offers any.
 //!
 //! Certificates are reloaded when their files change ([`Tls::reload`]), and new connections get the new
 //! certificates. An open connection keeps the gate's certificate, and ends if the client's certificate is no
@@ -94,7 +94,7 @@ impl Tls {
         files.zip(ends).filter_map(|(file, end)| Some((file, end?))).collect()
     }
 
-    /// Its key in gateway.toml, for logs.
+    /// The key of the listener's TLS settings in gateway.toml, for logs.
     pub(crate) fn key(&self) -> String {
         self.config.load().key.clone()
     }

@@ -350,7 +350,7 @@ impl Explained<'_> {
         self.state.users.as_ref()?.directory().name_of(subject)
     }
 
-    /// What to do about a refusal.
+    /// Advice about a refusal.
     fn advice(&self, denial: Denial) -> Option<String> {
         let advice = match denial {
             Denial::InsufficientScope => return self.scope_advice(),

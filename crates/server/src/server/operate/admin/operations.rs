@@ -1,4 +1,5 @@
-//! Every operation of this listener: its method, its path, and the role that it requires. openapi.rs describes the same ones.
+//! Every operation of this listener: its method, its path, and the role that it requires. openapi.rs describes the same
+//! operations.
 
 use std::sync::LazyLock;
 
@@ -7,7 +8,7 @@ use matchit::Router;
 
 use crate::config::AdminRole;
 
-/// What is asked for.
+/// The operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
     Live,

@@ -1,4 +1,4 @@
-//! The operator's requests about many sessions: what is revoked, and how one revokes.
+//! The operator's requests about many sessions: listing revocations, and revoking.
 
 use std::time::Duration;
 
@@ -85,7 +85,7 @@ pub(crate) struct RevocationReport {
 }
 
 impl RevocationReport {
-    /// Of a single session.
+    /// The report about a single session.
     pub(super) fn of_one(ended: bool) -> Self {
         Self { matched: 1, ended: ended.into(), ..Self::default() }
     }
@@ -186,7 +186,7 @@ pub(super) async fn revoke(state: &AdminState, request: RevocationRequest) -> Ad
     end_all(state, request).await.map(|report| ok(&report))
 }
 
-/// Ends what a request names, or counts it.
+/// Ends the target of a request, or counts its sessions.
 pub(super) async fn end_all(state: &AdminState, request: RevocationRequest) -> Result<RevocationReport, Refusal> {
     let (dry_run, force) = (request.dry_run, request.force);
     let asked = asked(state, request)?;
@@ -234,7 +234,7 @@ pub(super) async fn end_all(state: &AdminState, request: RevocationRequest) -> R
 fn asked(state: &AdminState, request: RevocationRequest) -> Result<RevocationTarget, Refusal> {
     let RevocationRequest { user, account, subject, issuer, client, token, all, dry_run: _, force: _ } = request;
     let wrong = |what: &str| Err(Refusal::new(Code::InvalidBody, what));
-    // An empty account is that of the user who has none.
+    // An empty account selects the user without an account.
     let account_alone = account.as_ref().filter(|_| user.is_none()).cloned();
     let texts = [&user, &account_alone, &subject, &issuer, &client];
     if texts.into_iter().flatten().any(String::is_empty) || token.as_ref().is_some_and(|token| token.jti.is_empty()) {

@@ -133,7 +133,7 @@ impl Seat {
         }
     }
 
-    /// Resolves when the connection gives way to another.
+    /// Resolves when the connection must close for another one.
     pub(super) async fn left(&self) {
         self.leaves.notified().await;
     }

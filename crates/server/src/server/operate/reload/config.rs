@@ -1,5 +1,5 @@
 //! Applies another `gateway.toml` to a running gate: routes, clients, endpoints, upstreams, other issuers and many
-//! other keys, all or nothing. Keys that only a start reads keep their value, and the log names those that differ.
+//! other keys, all or nothing. Keys that only a start reads keep their value, and the log names the changed ones.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! The reloads of a running gate. When files change, it reloads its own keys, the keys of trusted issuers and clients,
 //! its credentials at providers, and certificates. On SIGHUP, [`config`] applies the keys of `gateway.toml` that a
 //! reload can apply. The users file has its own watcher. A broken file is not applied: the old content stays in force,
-//! and the log says so once for each change. A broken file of one issuer or listener does not affect other issuers or
+//! and this is logged once for each change. A broken file of one issuer or listener does not affect other issuers or
 //! listeners.
 
 use std::path::{Path, PathBuf};
@@ -302,15 +302,15 @@ impl Reloadable {
         }
     }
 
-    /// Reads the files of an issuer if they changed. Returns whether its rules differ from those in force.
+    /// Reads the files of an issuer if they changed. Returns whether its rules differ from the rules in force.
     fn poll_issuer(&mut self, index: usize, issuer: &TrustedIssuer, group: &mut FileGroup) -> bool {
         let Some(trusted) = self.trusted.get_mut(index) else { return false };
         let mut differs = false;
         if group.changed(|| files::of_issuer(issuer)).is_some() {
             match load_issuer_and_log(issuer) {
                 Ok(mut rules) => {
-                    // The files of an issuer with fetched keys are those of its introspection; the fetched
-                    // keys stay.
+                    // If the keys of an issuer are fetched, its files are for introspection only, so the fetched keys
+                    // are kept.
                     if let Some(keys) = self.remote_issuers.keys_of(&issuer.name) {
                         rules.keys = keys;
                     }

@@ -26,7 +26,7 @@ impl ReloadSource {
     pub(crate) const ALL: [Self; 6] =
         [Self::Configuration, Self::Keys, Self::Issuers, Self::Certificates, Self::Upstreams, Self::Clients];
 
-    /// Its value as a label.
+    /// The label of the source.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Configuration => "configuration",

@@ -1,4 +1,4 @@
-//! The view of API keys, and its forms: what `/v1/api-keys` does.
+//! The view of API keys, and its forms, which do the same as `/v1/api-keys`.
 
 use std::collections::BTreeMap;
 

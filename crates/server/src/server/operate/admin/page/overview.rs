@@ -141,7 +141,7 @@ pub(super) struct Aging {
 pub(super) struct ChartLine {
     pub(super) class: &'static str,
     pub(super) name: &'static str,
-    /// Its newest value, in words.
+    /// The newest value of the line, in words.
     pub(super) latest: String,
     pub(super) path: String,
 }

@@ -112,7 +112,7 @@ pub(super) struct RevokeAll {
     pub(super) button: String,
     pub(super) field: &'static str,
     pub(super) value: String,
-    /// Of the user, if it was named.
+    /// The account of the user, if the form named one.
     pub(super) account: String,
 }
 
@@ -125,10 +125,10 @@ pub(super) struct SessionsView {
     pub(super) clients: Vec<String>,
     pub(super) problem: Option<String>,
     pub(super) page: Option<Page>,
-    /// How many there are, in words.
+    /// The number of entries, in words.
     pub(super) count: String,
     pub(super) all: Option<RevokeAll>,
-    /// This view, to come back to.
+    /// The URL of this view, to which a form returns.
     pub(super) back: String,
     pub(super) next: Option<String>,
 }
@@ -187,9 +187,9 @@ pub(super) struct ApiKeysView {
     pub(super) subject: String,
     pub(super) problem: Option<String>,
     pub(super) keys: Vec<ApiKeyInfo>,
-    /// How many there are, in words.
+    /// The number of entries, in words.
     pub(super) count: String,
-    /// This view, to come back to.
+    /// The URL of this view, to which a form returns.
     pub(super) back: String,
 }
 
