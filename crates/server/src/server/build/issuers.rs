@@ -89,18 +89,18 @@ fn given_to(all: &[Remote], builder: GateBuilder, config: &Config) -> GateBuilde
 pub(crate) struct IssuerReport {
     pub(crate) name: String,
     pub(crate) url: String,
-    /// `empty`, `fresh`, `aging`, `stale`; `file` if its keys are in a file, `introspection` if it has none.
+    /// `empty`, `fresh`, `aging`, `stale`; `file` if the keys are in a file, `introspection` if the issuer has no keys.
     pub(crate) state: String,
-    /// The number of usable keys, where they are fetched.
+    /// The number of usable keys, if the gate fetches the keys.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) keys: Option<usize>,
-    /// The key of the configuration and the file of its keys, if they are in one.
+    /// The configuration key and the path of the file with the issuer's keys, if the keys are in a file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) file: Option<String>,
-    /// Whether its keys were dropped by an operator.
+    /// Whether an operator dropped the issuer's keys.
     pub(crate) dropped: bool,
     pub(crate) required: bool,
-    /// In RFC 3339.
+    /// When the gate last fetched the keys (RFC 3339).
     pub(crate) last_success: Option<String>,
     pub(crate) failure: Option<IssuerFailure>,
     pub(crate) refused_keys: Vec<RefusedKey>,
@@ -113,7 +113,7 @@ pub(crate) struct IssuerFailure {
     pub(crate) message: String,
 }
 
-/// A key of its set that is not used.
+/// A key of the issuer's key set that the gate does not use.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct RefusedKey {
     pub(crate) kid: Option<String>,

@@ -19,9 +19,9 @@ use crate::server::operate::reload::read_again;
 /// The configuration in force.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub(crate) struct ConfigInfo {
-    /// The file that it was read from.
+    /// The file of the configuration.
     pub(crate) file: String,
-    /// As `rotogate check --print` prints it: with all defaults, and secrets masked.
+    /// The configuration as `rotogate check --print` prints it: with all defaults, and secrets masked.
     pub(super) toml: String,
     /// Each value, with where it comes from.
     pub(crate) values: Vec<ConfigValue>,
@@ -30,7 +30,7 @@ pub(crate) struct ConfigInfo {
 /// A value of the configuration.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub(crate) struct ConfigValue {
-    /// As in `server.workers` or `routes[1].path`.
+    /// The key, such as `server.workers` or `routes[1].path`.
     pub(crate) key: String,
     pub(crate) value: Value,
     pub(crate) source: ValueSource,
@@ -136,20 +136,20 @@ fn differing(in_force: &Config, other: &Config) -> Vec<String> {
     told.into_iter().collect()
 }
 
-/// What a check found.
+/// The findings of a check.
 #[derive(Serialize, ToSchema)]
 pub(super) struct CheckResult {
     file: String,
-    /// Whether a start or a reload would take it.
+    /// Whether a start or a reload would accept the configuration.
     ok: bool,
-    /// What would be refused.
+    /// What a start or a reload would refuse.
     errors: Vec<Finding>,
     warnings: Vec<Finding>,
-    /// The keys with another value than in force.
+    /// The keys whose value differs from the value in force.
     changed: Vec<String>,
 }
 
-/// Checks the file again, as `rotogate check` does. Changes nothing.
+/// Checks the configuration file, as `rotogate check` does. Changes nothing.
 #[utoipa::path(
     post, path = "/v1/config/check", operation_id = "check_config", tag = "config",
     responses((status = 200, description = "done", body = CheckResult))
@@ -188,7 +188,7 @@ fn findings(errors: &ConfigErrors) -> Vec<Finding> {
     errors.iter().map(Finding::new).collect()
 }
 
-/// What came of a reload.
+/// The result of a reload.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub(crate) struct ReloadResult {
     file: String,
@@ -213,8 +213,8 @@ impl std::fmt::Display for ReloadResult {
     }
 }
 
-/// Reads the file again, as SIGHUP does, and waits until it is in force. 422 with each place if it cannot be used: then
-/// nothing has changed.
+/// Reads the configuration again, as SIGHUP does, and waits until it is in force. 422 with each wrong place if it cannot be
+/// used: then nothing has changed.
 #[utoipa::path(
     post, path = "/v1/config/reload", operation_id = "reload_config", tag = "config",
     responses((status = 200, description = "done", body = ReloadResult))

@@ -32,15 +32,15 @@ const EVENT_STREAM: &str = "text/event-stream";
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct EventsQuery {
-    /// With this `event.action`.
+    /// Only lines with this `event.action`.
     pub(super) action: Option<String>,
-    /// About this subject.
+    /// Only lines about this subject.
     pub(super) subject: Option<String>,
-    /// About this session.
+    /// Only lines about this session.
     pub(super) session: Option<String>,
-    /// Caused by the holder of the token of this name.
+    /// Only lines of changes by the holder of the token of this name.
     pub(super) actor: Option<String>,
-    /// The most lines.
+    /// The maximum number of lines.
     #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
     pub(super) limit: Option<String>,
 }
@@ -48,7 +48,7 @@ pub(super) struct EventsQuery {
 /// Lines of the audit trail.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Events {
-    /// The newest last, each with the fields of docs/logs.md.
+    /// The lines, the newest last, each with the fields of docs/logs.md.
     #[schema(value_type = Vec<Object>)]
     pub(super) events: Vec<Value>,
 }
@@ -162,8 +162,8 @@ pub(super) fn ended_by(history: &[Value]) -> Option<String> {
     })
 }
 
-/// The last lines of the audit trail, of 1000 that are in memory. With `Accept: text/event-stream` those, and each further
-/// one when it is written.
+/// The last lines of the audit trail, from the 1000 lines in memory. With `Accept: text/event-stream`, also each further
+/// line when it is written.
 #[utoipa::path(
     get, path = "/v1/events", operation_id = "list_events", tag = "events",
     params(EventsQuery),

@@ -29,8 +29,8 @@ pub(crate) struct RevocationRequest {
     /// Every session of the user of this name in the users file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) user: Option<String>,
-    /// Every session of this account; with `user`, the user's account, if several have a user of that name: empty for the one
-    /// that has none.
+    /// Every session of this account. With `user`: the user's account, if several accounts have a user of that name; empty
+    /// for the user without an account.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) account: Option<String>,
     /// Every session of this subject, or every token that `issuer` has issued to it.
@@ -48,11 +48,11 @@ pub(crate) struct RevocationRequest {
     /// `true`: every session and token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) all: Option<bool>,
-    /// Counts, and ends nothing.
+    /// Only counts the sessions, and ends none.
     #[serde(default)]
     pub(crate) dry_run: bool,
-    /// Enters the revocation even if users, clients and store know no such target: always needed for what another
-    /// issuer names, and for a token.
+    /// Enters the revocation even if users, clients and store know no such target. Always needed for a subject of another
+    /// issuer, and for a token.
     #[serde(default)]
     pub(crate) force: bool,
 }
@@ -61,9 +61,9 @@ pub(crate) struct RevocationRequest {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TokenName {
-    /// Its `jti`.
+    /// The token's `jti`.
     pub(crate) jti: String,
-    /// The name of its issuer in `[[issuers]]`; without it, the gate.
+    /// The name of the token's issuer in `[[issuers]]`. Absent: the gate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) issuer: Option<String>,
 }
@@ -71,15 +71,16 @@ pub(crate) struct TokenName {
 /// What a revocation ended, or would end.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 pub(crate) struct RevocationReport {
-    /// The sessions that it matched, those that had ended before included.
+    /// The number of matching sessions, including sessions that had already ended.
     #[serde(default)]
     pub(crate) matched: u64,
-    /// The sessions that were live until then.
+    /// The number of sessions that were live until the revocation.
     pub(crate) ended: u64,
-    /// Sessions and tokens from before this moment are refused (RFC 3339). Absent where single sessions or a token end.
+    /// Sessions and tokens from before this moment are refused (RFC 3339). Absent if the target is a single token or single
+    /// sessions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) not_before: Option<String>,
-    /// Whether nothing was ended, only counted.
+    /// Whether the gate only counted the sessions, and ended none.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) dry_run: bool,
 }
@@ -91,30 +92,30 @@ impl RevocationReport {
     }
 }
 
-/// An entry of the revocation list. The audit trail has who entered it.
+/// An entry of the revocation list. The audit trail says who made the entry.
 #[derive(Serialize, ToSchema)]
 struct Entry {
     /// `session`, `subject`, `client`, `token` or `all`.
     kind: &'static str,
-    /// Its id, subject, `client_id` or `jti`.
+    /// The target's id, subject, `client_id` or `jti`.
     #[serde(skip_serializing_if = "Option::is_none")]
     of: Option<String>,
-    /// `iss` of its tokens.
+    /// The `iss` of the refused tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     issuer: Option<String>,
     /// Sessions that began up to this moment are refused, and tokens without a session that were issued up to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_before: Option<String>,
-    /// When the last token that it can match has expired.
+    /// When the last token that the entry can match has expired.
     until: String,
 }
 
 /// A page of the list.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Entries {
-    /// Those that end last come first.
+    /// The entries, the latest `until` first.
     revocations: Vec<Entry>,
-    /// How many there are of this kind.
+    /// The number of all entries of this kind.
     total: usize,
 }
 
@@ -125,12 +126,12 @@ pub(super) struct Entries {
 pub(super) struct EntriesQuery {
     /// `session`, `subject`, `client`, `token` or `all`.
     kind: Option<String>,
-    /// The most entries.
+    /// The maximum number of entries.
     #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
     limit: Option<String>,
 }
 
-/// What is revoked and could still match a token.
+/// The revocations that could still match a token.
 #[utoipa::path(
     get, path = "/v1/revocations", operation_id = "list_revocations", tag = "revocations",
     params(EntriesQuery), responses((status = 200, description = "done", body = Entries))
@@ -177,7 +178,7 @@ enum RevocationTarget {
     Everyone,
 }
 
-/// Revokes: sessions and tokens of the target are refused from the next request on. Answers once that is durable.
+/// Revokes sessions and tokens of a target: they are refused from the next request on. Answers once this is durable.
 #[utoipa::path(
     post, path = "/v1/revocations", operation_id = "revoke", tag = "revocations",
     request_body = RevocationRequest, responses((status = 200, description = "done", body = RevocationReport))

@@ -24,7 +24,7 @@ const NEWEST_AT_ONCE: usize = 250;
 /// A session as an operator sees it, without its secret. Times are in RFC 3339.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct SessionInfo {
-    /// Its id: the `sid` of its tokens.
+    /// The session's id: the `sid` of its tokens.
     pub(crate) id: String,
     /// The user that logged in.
     pub(crate) subject: String,
@@ -43,13 +43,13 @@ pub(crate) struct SessionInfo {
     pub(crate) created: String,
     /// When the session ends, refreshed or not.
     pub(crate) expires: String,
-    /// When its latest pair of tokens was issued.
+    /// When the latest pair of tokens was issued.
     pub(crate) refreshed: String,
-    /// The generation of that pair.
+    /// The generation of the latest pair of tokens.
     pub(crate) generation: u64,
-    /// Whether a token of that pair was seen in use. Not noted of the first pair, which replaces none.
+    /// Whether a token of the latest pair was seen in use. Not noted for the first pair, which replaces no other pair.
     pub(crate) confirmed: bool,
-    /// Whether the session of a browser is bound to the browser's device. `null`: it is no session of a browser.
+    /// Whether a browser's session is bound to the browser's device. `null`: the session is not a browser's.
     pub(crate) device_bound: Option<bool>,
     /// The client address at login, if kept.
     pub(crate) address: Option<String>,
@@ -57,15 +57,15 @@ pub(crate) struct SessionInfo {
     pub(crate) user_agent: Option<String>,
 }
 
-/// A session, and what is known of its past.
+/// A session and its history.
 #[derive(Serialize, ToSchema)]
 pub(super) struct SessionDetail {
     #[serde(flatten)]
     pub(super) session: SessionInfo,
-    /// What the audit trail has about it among its last 1000 lines: who ended it, too.
+    /// The lines about the session among the last 1000 lines of the audit trail, also about who ended the session.
     #[schema(value_type = Vec<Object>)]
     pub(super) history: Vec<Value>,
-    /// The actor that ended the session, if those lines say so.
+    /// The actor that ended the session, if the lines of `history` say so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) ended_by: Option<String>,
 }
@@ -75,29 +75,29 @@ pub(super) struct SessionDetail {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct SessionsQuery {
-    /// Of the user of this name in the users file.
+    /// Only sessions of the user of this name in the users file.
     pub(super) user: Option<String>,
-    /// Of this account; with `user`, the account of the user. Empty: without an account.
+    /// Only sessions of this account; with `user`, the account of the user. Empty: without an account.
     pub(super) account: Option<String>,
-    /// Of this subject.
+    /// Only sessions of this subject.
     pub(super) subject: Option<String>,
-    /// Of this client.
+    /// Only sessions of this client.
     pub(super) client: Option<String>,
-    /// That began at an endpoint of this dialect.
+    /// Only sessions that began at an endpoint of this dialect.
     pub(super) dialect: Option<String>,
-    /// `live`, `ended`, or the reason of the end, as in the answer.
+    /// Only sessions with this status: `live`, `ended`, or the reason of the end, as in the answer.
     pub(super) status: Option<String>,
-    /// That began at this moment or later (RFC 3339).
+    /// Only sessions that began at this moment or later (RFC 3339).
     #[param(value_type = Option<String>, format = DateTime)]
     pub(super) since: Option<String>,
-    /// That began before this moment (RFC 3339).
+    /// Only sessions that began before this moment (RFC 3339).
     #[param(value_type = Option<String>, format = DateTime)]
     pub(super) until: Option<String>,
     /// `oldest` or `newest` first; by default `oldest`.
     pub(super) order: Option<String>,
-    /// The `next` of the page before, with the same order.
+    /// The `next` of the previous page, with the same order.
     pub(super) cursor: Option<String>,
-    /// The most sessions on the page.
+    /// The maximum number of sessions on the page.
     #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
     pub(super) limit: Option<String>,
 }
@@ -171,8 +171,8 @@ fn session_info(gate: &Gate, session: &Session) -> SessionInfo {
     }
 }
 
-/// The sessions, the oldest first, page by page. One that began before the first page was asked for is on exactly one
-/// page, whatever begins and ends meanwhile.
+/// The sessions, the oldest first, page by page. A session that began before the request for the first page is on exactly
+/// one page, even if other sessions begin or end meanwhile.
 #[utoipa::path(
     get, path = "/v1/sessions", operation_id = "list_sessions", tag = "sessions",
     params(SessionsQuery), responses((status = 200, description = "done", body = Page))
@@ -292,7 +292,7 @@ pub(super) async fn show(state: &AdminState, name: &str) -> AdminResult {
     detail(state, name).await.map(|detail| ok(&detail))
 }
 
-/// A session, and what is known of its past.
+/// A session and its history.
 pub(super) async fn detail(state: &AdminState, name: &str) -> Result<SessionDetail, Refusal> {
     let gate = &state.gate;
     let id = SessionId::parse(name).ok_or_else(|| unknown(name))?;
@@ -305,8 +305,8 @@ pub(super) async fn detail(state: &AdminState, name: &str) -> Result<SessionDeta
     Ok(SessionDetail { session, ended_by: is_revoked.then(|| events::ended_by(&history)).flatten(), history })
 }
 
-/// Ends a session: its tokens are refused from the next request on. Answers once that is durable; `ended` is 0 if it had
-/// ended before.
+/// Ends a session: its tokens are refused from the next request on. Answers once the end is durable; `ended` is 0 if the
+/// session had already ended.
 #[utoipa::path(
     post, path = "/v1/sessions/{id}/revoke", operation_id = "revoke_session", tag = "sessions",
     params(("id" = String, Path, description = "its id: the `sid` of its tokens")),
