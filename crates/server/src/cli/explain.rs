@@ -26,13 +26,13 @@ pub(super) struct ExplainOptions {
     /// The method [default: GET].
     #[arg(long)]
     method: Option<String>,
-    /// The host that the request names [default: that of public_url].
+    /// The host that the request names [default: the host of public_url].
     #[arg(long)]
     host: Option<String>,
     /// The address of the client [default: 127.0.0.1].
     #[arg(long, value_name = "ADDRESS")]
     from: Option<IpAddr>,
-    /// The name of the listener that the request arrives on [default: one without a name].
+    /// The name of the listener that the request arrives on [default: a listener without a name].
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
     /// The client certificate of the connection, in PEM.
@@ -41,7 +41,8 @@ pub(super) struct ExplainOptions {
     /// A header, such as 'origin: https://app.example.com'. May be repeated.
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header)]
     headers: Vec<(String, String)>,
-    /// The client that presents a refresh token or an assertion [default: that of its session, or the one that it names].
+    /// The client that presents a refresh token or an assertion [default: the client of the session, or the client
+    /// that the assertion names].
     #[arg(long, value_name = "ID")]
     client: Option<String>,
     /// The token is an assertion, which is presented as a grant.

@@ -15,7 +15,7 @@ pub(super) struct GateOptions {
     /// The admin listener of the gate to ask, such as http://127.0.0.1:8081. The configuration is not read then.
     #[arg(long, global = true, value_name = "URL", value_parser = address)]
     admin: Option<Authority>,
-    /// The file of a token of that listener.
+    /// The file with a token of the admin listener.
     #[arg(long, global = true, value_name = "FILE", requires = "admin")]
     token_file: Option<PathBuf>,
 }

@@ -21,10 +21,10 @@ const FILE: &str = "gateway.toml";
 
 #[derive(Debug, Args)]
 pub(super) struct InitOptions {
-    /// The folder of the new gateway.toml. By default, the file is the one that --config names.
+    /// The folder of the new gateway.toml. By default, the new file is the one that --config names.
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// The upstream: where requests with a good token go. "echo:" responds with what it received.
+    /// The upstream, which gets the requests with a valid token. "echo:" responds with the request that it received.
     #[arg(long, value_name = "URL", default_value = "echo:")]
     upstream: String,
     /// The id of the first client, the application that users log in with.
@@ -34,11 +34,11 @@ pub(super) struct InitOptions {
     /// users of an OpenID provider, whose URL and client you then write into the file.
     #[arg(long, value_name = "LOGIN", conflicts_with = "client")]
     browser: Option<BrowserLoginKind>,
-    /// Does what this configuration of oauth2-proxy does: its cfg, its alpha configuration (.yaml), a file with its flags or its
-    /// environment; several files, if it has them. Variables `OAUTH2_PROXY_*` count, too. Names what has no counterpart.
+    /// Translates this configuration of oauth2-proxy: its cfg, its alpha configuration (.yaml), a file with its flags or its
+    /// environment; several files, if it has them. Variables `OAUTH2_PROXY_*` count, too. Names settings without a counterpart.
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["client", "browser", "upstream"])]
     from_oauth2_proxy: Option<Vec<PathBuf>>,
-    /// With --from-oauth2-proxy: its flags, behind "--".
+    /// With --from-oauth2-proxy: the flags of oauth2-proxy, behind "--".
     #[arg(last = true, value_name = "FLAGS", requires = "from_oauth2_proxy")]
     flags: Vec<String>,
 }

@@ -88,24 +88,24 @@ enum Command {
         /// Treats warnings as errors: exit code 1.
         #[arg(long)]
         strict: bool,
-        /// Asks the systems that the configuration names too: the directory, if users are not in a file, and
-        /// issuers whose keys are fetched.
+        /// Also asks the systems that the configuration names: the directory, if users are not in a file, and issuers
+        /// whose keys are fetched.
         #[arg(long)]
         online: bool,
     },
     /// The configuration: what it says, and where each value comes from.
     #[command(subcommand)]
     Config(config_show::ConfigCommand),
-    /// Has the running gate read gateway.toml again, and waits for what comes of it.
+    /// Makes the running gate read gateway.toml again, and waits for the result.
     ///
-    /// Exit code 1 if the file is refused: then nothing has changed. Names the keys that need an upgrade.
+    /// Exit code 1 if the file is refused: then nothing has changed. Names the keys whose new values need an upgrade.
     Reload(gate::GateOptions),
-    /// Has the running gate replace itself by the program at its path, with the whole of gateway.toml, and waits for what comes
-    /// of it. No connection is refused meanwhile.
+    /// Makes the running gate replace itself by the program at its path, with the whole gateway.toml, and waits for the
+    /// result. No connection is refused meanwhile.
     ///
-    /// Exit code 1 if it is refused: then the old program serves on.
+    /// Exit code 1 if the upgrade is refused: then the old program goes on serving.
     Upgrade,
-    /// Lines of the audit log, of the last 1000.
+    /// Prints lines of the audit log, from the last 1000 lines.
     Events {
         #[command(flatten)]
         gate: gate::GateOptions,
@@ -142,8 +142,8 @@ enum Command {
         #[command(subcommand)]
         command: issuer::IssuerCommand,
     },
-    /// Shows what the running gate makes of a request, rule by rule, and what to do if it refuses it. The token comes on
-    /// standard input.
+    /// Shows how the running gate would decide on a request, rule by rule, and what to do if it refuses the request.
+    /// Reads the token from standard input.
     ///
     /// Changes nothing. Exit code 1 if the request is refused.
     Explain {
@@ -161,7 +161,7 @@ enum Command {
     /// The store.
     #[command(subcommand)]
     Store(store::StoreCommand),
-    /// Prints what the audit log has in place of the name of a refused login.
+    /// Prints the hash that the audit log has in place of the name of a refused login.
     AuditHash {
         /// The name, as it was typed.
         name: String,

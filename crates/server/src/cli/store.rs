@@ -29,25 +29,28 @@ pub(super) enum StoreCommand {
         #[command(flatten)]
         gate: gate::GateOptions,
     },
-    /// Makes a back-up the store, while no gate runs. The former store stays beside it under another name.
+    /// Replaces the store by a back-up, while no gate runs. The former store is kept beside it under another name.
     Restore {
-        /// The back-up. It stays as it is.
+        /// The back-up, which stays unchanged.
         from: PathBuf,
-        /// Ends every session and every token issued so far: what was revoked since the back-up is not valid again.
+        /// Ends every session and every token issued so far, so that nothing revoked since the back-up is valid again.
         #[arg(long)]
         end_all: bool,
     },
-    /// Copies all sessions and revocations into another store, and compares. Cut short, it can be run again.
+    /// Copies all sessions and revocations into another store, and compares both. If the copy is interrupted, run it
+    /// again.
     Copy {
-        /// The configuration with the other store. It has the same issuer and the same keys. No gate may run on either.
+        /// The configuration with the other store, with the same issuer and the same keys. No gate may run on either
+        /// store.
         #[arg(long)]
         to_config: PathBuf,
     },
-    /// Brings back a store that was written under a clock that was ahead, while no gate runs. Every session ends.
+    /// Repairs a store that was written while the clock was ahead. No gate may run. Every session ends.
     ///
-    /// Correct the clock first. Otherwise the store issues nothing until that time has come.
+    /// Correct the clock first. Without this repair, the gate issues no tokens until the time that the wrong clock
+    /// showed.
     ResetClock {
-        /// Does not ask.
+        /// Does not ask for a confirmation.
         #[arg(long)]
         yes: bool,
     },

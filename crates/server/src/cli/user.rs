@@ -93,7 +93,7 @@ pub(super) enum UserCommand {
 pub(super) struct UserArguments {
     /// The user's name.
     username: String,
-    /// The user's account. Without it, or if it is "", the user of this name that has no account.
+    /// The user's account. By default, or if it is "", the user of this name without an account.
     #[arg(long)]
     account: Option<String>,
 }

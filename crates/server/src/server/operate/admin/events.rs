@@ -38,7 +38,7 @@ pub(super) struct EventsQuery {
     pub(super) subject: Option<String>,
     /// Only lines about this session.
     pub(super) session: Option<String>,
-    /// Only lines of changes by the holder of the token of this name.
+    /// Only lines of actions by the holder of the token of this name.
     pub(super) actor: Option<String>,
     /// The maximum number of lines.
     #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
