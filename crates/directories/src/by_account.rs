@@ -1,5 +1,5 @@
 //! Several directories, each with its own accounts. The account selects the one directory that is asked, and no other
-//! is asked instead: a user of one directory is never taken for a user of another (requirement I25).
+//! directory is asked instead. So a user of one directory is never taken for a user of another (requirement I25).
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use rotogate_core::password::{Cost, Passwords};
 /// A directory, and its accounts.
 #[derive(Clone, Debug)]
 pub struct AccountDirectory {
-    /// `None`: all accounts that no other directory has, and users without an account.
+    /// `None` for all accounts that no other directory has, and for users without an account.
     pub accounts: Option<Vec<String>>,
     /// The directory.
     pub directory: Arc<dyn Directory>,
@@ -63,7 +63,7 @@ impl Directory for Directories {
     async fn log_in(&self, login: &LoginRequest<'_>) -> Result<Option<User>, DirectoryError> {
         match self.find(login.account) {
             Some(directory) => directory.log_in(login).await,
-            // The work of a check, as for an unknown user (requirement I64).
+            // Does the work of a password check, as for an unknown user (requirement I64).
             None => self.passwords.verify_dummy(login.password, Cost::default()).await.map(|()| None),
         }
     }
@@ -75,7 +75,7 @@ impl Directory for Directories {
     async fn lookup_in(&self, account: Option<&str>, subject: &str) -> Result<Option<User>, DirectoryError> {
         match self.find(account) {
             Some(directory) => directory.lookup_in(account, subject).await,
-            // The session began under another configuration, which does not mean that its user was removed.
+            // The session began under another configuration, so the user need not have been removed.
             None => Err(DirectoryError::Unavailable(match account {
                 Some(account) => format!("no directory of the configuration has the account {account:?}"),
                 None => "no directory of the configuration has users without an account".to_owned(),
@@ -83,7 +83,7 @@ impl Directory for Directories {
         }
     }
 
-    /// Whichever directory has users without an account: an issuer's names have none of ours.
+    /// Asks the directory of users without an account, because the users of another issuer have no account here.
     async fn lookup_of_issuer(&self, issuer: &str, subject: &str) -> Result<Option<User>, DirectoryError> {
         match self.find(None) {
             Some(directory) => directory.lookup_of_issuer(issuer, subject).await,
@@ -91,7 +91,7 @@ impl Directory for Directories {
         }
     }
 
-    /// Likewise.
+    /// Asks the directory of users without an account, as above.
     async fn lookup_named(&self, issuer: &str, name: &UserName) -> Result<NamedUsers, DirectoryError> {
         match self.find(None) {
             Some(directory) => directory.lookup_named(issuer, name).await,

@@ -28,9 +28,10 @@ enum Reported {
 struct State {
     /// Consecutive faults.
     faults: u32,
-    /// While the circuit is open: when it admits an attempt, and how long it stays open if that fails.
+    /// While the circuit is open: the time of the next attempt, and how long the circuit stays open if this attempt
+    /// fails.
     open: Option<(Instant, Duration)>,
-    /// Whether that attempt is running.
+    /// Whether the attempt that tests the source is running.
     is_probing: bool,
     reported: Reported,
 }
@@ -51,7 +52,7 @@ impl Circuit {
         self.state.lock()
     }
 
-    /// How much longer the source is not asked.
+    /// How much longer no request is sent to the source.
     pub(super) fn rest(&self, now: Instant) -> Option<Duration> {
         let state = self.state();
         let (until, pause) = state.open?;
@@ -106,7 +107,7 @@ impl Circuit {
             if is_open {
                 tracing::error!(directory, kind, cause, %error, "directory fails; it is asked less often until it answers");
             } else if error.cause == Cause::Credentials {
-                // The cause will not go away on its own.
+                // Such a cause does not disappear by itself, so an operator must act.
                 tracing::error!(directory, kind, cause, %error, "directory refuses the gate; logins and refreshes get 503");
             } else {
                 tracing::warn!(directory, kind, cause, %error, "directory fails; logins and refreshes get 503");

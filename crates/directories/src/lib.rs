@@ -41,7 +41,7 @@ pub use metrics::DirectoryMetrics;
 pub use remote::Bounds;
 pub use remote::RemoteDirectory;
 
-/// An element of `hashes`: a scheme, at the usual cost or at this one.
+/// An element of `hashes`: a scheme with its usual cost or with a given cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExpectedHash {
     /// The configured text.
@@ -50,7 +50,7 @@ pub struct ExpectedHash {
     pub class: CostClass,
 }
 
-/// Why a source has no answer. A word for logs and metrics, from this closed set.
+/// Why a source has no answer. Logs and metrics use the words of this closed set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
     /// There was no answer in time.
@@ -61,14 +61,14 @@ pub enum Cause {
     Credentials,
     /// The source answered with an error of its own.
     Refused,
-    /// The answer cannot be right.
+    /// The answer is malformed or contradicts the request.
     Answer,
     /// The entry of one user is unusable, or the source failed for this user: two users of one name, another user than
     /// the requested one, a wrong type. Other users are not affected.
     Entry,
     /// The code that reads the answer panicked.
     Panic,
-    /// The source does not answer before this time has passed. This is no fault.
+    /// The source asks to repeat the request after this time. This is no fault.
     Later(Duration),
 }
 
@@ -87,7 +87,7 @@ impl Cause {
         }
     }
 
-    /// Whether the cause concerns one user only, and not the source.
+    /// Whether the cause concerns one user only, not the whole source.
     // Requirement I46.
     pub const fn is_of_one_user(self) -> bool {
         match self {
@@ -101,7 +101,7 @@ impl Cause {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct SourceError {
-    /// Why.
+    /// The cause.
     pub cause: Cause,
     message: String,
 }
@@ -143,7 +143,7 @@ impl SourceSettings {
         }
     }
 
-    /// Can it name a user for the subject of another issuer?
+    /// Whether the system can name a user for the subject of another issuer.
     pub fn names_users_of_issuers(&self) -> bool {
         match *self {
             #[cfg(feature = "hook")]
@@ -186,12 +186,12 @@ impl SourceSettings {
     allow(dead_code, reason = "each kind of source has one of them")
 )]
 pub enum Login {
-    /// The source checked the password itself. `None`: unknown, inactive or wrong password.
+    /// The source checked the password itself. `None` if the user is unknown or inactive, or the password is wrong.
     Checked(Option<User>),
     /// No password was checked: the source has no such user, or no user can have such a password. If refusals are
-    /// padded, this one takes as long as the slowest recent check.
+    /// padded, this refusal takes as long as the slowest recent check.
     Absent,
-    /// The source has a hash, which the gate checks. `None`: the user is unknown.
+    /// The source returned a hash, which the gate checks. `None` if the user is unknown.
     Hashed(Option<HashedUser>),
 }
 
@@ -205,13 +205,13 @@ pub struct HashedUser {
     pub is_marked: bool,
 }
 
-/// A login, for a task of its own. Does not print, because it contains the password.
+/// A login, which a separate task can own. Does not print, because it contains the password.
 pub struct LoginAttempt {
-    /// The account of the path.
+    /// The account in the request's path.
     pub account: Option<String>,
-    /// As the caller sent it.
+    /// The text that the caller sent.
     pub username: String,
-    /// As the caller sent it.
+    /// The text that the caller sent.
     pub password: SecretString,
     /// The OAuth client.
     pub client: Option<String>,
@@ -242,7 +242,7 @@ impl From<&LoginRequest<'_>> for LoginAttempt {
 pub struct Found {
     /// The lines of the description.
     pub lines: Vec<String>,
-    /// No user can have an account: the key that would name the account.
+    /// Set if no user can have an account: the configuration key that would name the account.
     pub lacks_account: Option<&'static str>,
 }
 
@@ -255,15 +255,15 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
     /// Looks a user up for a login. The name is one that `username::is_acceptable` accepts.
     async fn authenticate(&self, login: &LoginAttempt) -> Result<Login, SourceError>;
 
-    /// The current entry of a subject, whose session has this account.
+    /// Looks up the current entry of a subject, whose session has this account.
     async fn lookup(&self, account: Option<&str>, subject: &str) -> Result<Option<User>, SourceError>;
 
-    /// The user whom another issuer names.
+    /// Looks up the user with this `sub` of another issuer.
     async fn lookup_of_issuer(&self, _issuer: &str, _subject: &str) -> Result<Option<User>, SourceError> {
         Ok(None)
     }
 
-    /// The users whom another issuer names otherwise than by its `sub`.
+    /// Looks up the users that another issuer names in another way than by its `sub`.
     async fn lookup_named(&self, _issuer: &str, _name: &UserName) -> Result<NamedUsers, SourceError> {
         Ok(NamedUsers::None)
     }
@@ -278,12 +278,12 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
         false
     }
 
-    /// The expected classes of hashes, before any hash was seen.
+    /// The classes of hashes to expect before the first hash was read.
     fn expected_hashes(&self) -> &[CostClass] {
         &[]
     }
 
-    /// Whether hashes of an old kind are replaced.
+    /// Whether hashes of old kinds are replaced.
     fn rehashes(&self) -> bool {
         false
     }

@@ -1,4 +1,4 @@
-//! The figures of the directories.
+//! The metrics of the directories.
 
 use std::fmt;
 use std::time::Duration;
@@ -51,7 +51,7 @@ impl DirectoryMetrics {
         self.requests.get_or_create(&labels).clone()
     }
 
-    /// Counts a request that ended.
+    /// Counts a finished request.
     pub(super) fn count(&self, of: &Label, operation: &'static str, result: &'static str) {
         self.requests(of, operation, result).inc();
     }

@@ -1,6 +1,6 @@
 //! Pads the duration of refusals. A source that checks passwords itself may refuse an unknown user faster than a wrong
-//! password; so each refusal takes as long as the slowest recent refusal, and as the slowest recent login (requirement
-//! A2).
+//! password. So each refusal takes at least as long as the slowest recent refusal and the slowest recent login
+//! (requirement A2).
 //!
 //! Only a login can expire an older measurement: anyone can cause fast refusals, and could otherwise lower the measured
 //! duration (requirement I61).
@@ -10,7 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// A measurement counts for one to two of these windows, in which there are logins.
+/// A measurement counts for one to two of these windows. Only windows with logins count.
 const WINDOW: Duration = Duration::from_secs(2 * 3600);
 
 /// The slowest recent logins and refusals.
@@ -30,8 +30,8 @@ impl SlowestCheck {
         let mut windows = self.0.lock();
         let age = windows.begun.map_or(Duration::MAX, |begun| now.saturating_duration_since(begun));
         if age >= WINDOW {
-            // Whatever the time since the last one: after a pause, an expired measurement would make the next refusal
-            // reveal the user.
+            // Shifts by one window only, however long ago the last login was: after a pause, an expired measurement
+            // would make the next refusal reveal the user.
             *windows = Windows { begun: Some(now), current: Duration::ZERO, previous: windows.current };
         }
         windows.current = windows.current.max(took);
@@ -44,7 +44,7 @@ impl SlowestCheck {
         windows.missing(took)
     }
 
-    /// How much longer a refusal must take that is inherently faster, and so must not count as a measurement.
+    /// How much longer an inherently faster refusal must take. Such a refusal does not count as a measurement.
     pub(super) fn missing(&self, took: Duration) -> Duration {
         self.0.lock().missing(took)
     }

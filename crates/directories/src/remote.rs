@@ -63,7 +63,7 @@ enum Fault {
     Failed(String),
     /// The source's entry of this user is unusable.
     Entry(String),
-    /// The source answers after this time.
+    /// The source asks to repeat the request after this time.
     Later(Duration),
 }
 
@@ -87,13 +87,14 @@ struct Inner {
     source: Arc<dyn Source>,
     bounds: Bounds,
     turns: Arc<Semaphore>,
-    /// How many requests logins may take and wait for. Anyone may try to log in, while lookups are for existing
-    /// sessions (requirement A20).
+    /// Permits for logins, which may use only a part of all requests: anyone may try to log in, while lookups are for
+    /// existing sessions (requirement A20).
     logins: Arc<Semaphore>,
     circuit: Circuit,
     lookups: Cache<Key, Option<User>>,
     passwords: Arc<Passwords>,
-    /// The class of the most expensive hash, seen or expected: every check takes as long (requirements A2, I32).
+    /// The class of the most expensive hash, seen or expected. Every check takes as long as one of this class
+    /// (requirements A2, I32).
     dearest: Mutex<Dearest>,
     /// One password is rehashed at a time.
     rehashing: Semaphore,
@@ -130,7 +131,7 @@ impl fmt::Debug for RemoteDirectory {
 }
 
 impl RemoteDirectory {
-    /// A directory whose requests run on the current runtime, so call it inside one.
+    /// Creates a directory. Must be called in a runtime, on which its requests will run.
     pub fn new(
         name: &str,
         source: Arc<dyn Source>,
@@ -230,7 +231,7 @@ impl RemoteDirectory {
                 }
             })
         }));
-        // The runtime ends with the gate.
+        // The task fails only if the runtime ends with the gate.
         task.await.unwrap_or_else(|_| Err(Fault::Failed("the gate stops".to_owned())))
     }
 
@@ -265,7 +266,7 @@ impl RemoteDirectory {
         let parsed = match PasswordHash::parse(hash.expose(), &Accepted::default()) {
             Ok(parsed) => parsed,
             Err(error) => {
-                // Takes as long as for a usable hash (requirement I47).
+                // The check takes as long as for a usable hash (requirement I47).
                 let dearest = self.dearest_with(None).await;
                 inner.passwords.check(password, None, dearest).await?;
                 let directory = &inner.label.directory;
@@ -286,7 +287,7 @@ impl RemoteDirectory {
         Ok(Some(user))
     }
 
-    /// The most expensive class, including this one. Measures classes of a new kind; other checks wait meanwhile.
+    /// The most expensive class, including `class`. Measures classes of a new kind. Other checks wait meanwhile.
     async fn dearest_with(&self, class: Option<CostClass>) -> CostClass {
         let mut dearest = self.0.dearest.lock().await;
         let mut new = dearest.expected.clone();
@@ -377,7 +378,7 @@ impl Directory for RemoteDirectory {
         let lacks_account = found.as_ref().is_some_and(has_none);
         let user = found.filter(|user| user.active && user.account.as_deref() == login.account);
         match &user {
-            // The login looks the user up once more, and must not see an older entry.
+            // The login looks up the user again, and must not get an older entry from the cache.
             Some(user) => {
                 let key = Key::new(login.account, &user.subject);
                 self.0.lookups.invalidate(&key).await;
@@ -387,7 +388,7 @@ impl Directory for RemoteDirectory {
             None if is_absent => sleep(self.0.checks.missing(took)).await,
             None => sleep(self.0.checks.refused(took)).await,
         }
-        // Most likely the configuration is at fault, and not the user.
+        // Most likely the fault is in the configuration, not in the user's entry.
         if lacks_account { Err(DirectoryError::NoAccount) } else { Ok(user) }
     }
 

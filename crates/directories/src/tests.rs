@@ -1,4 +1,4 @@
-//! A directory over a source that hangs, fails, lies and panics.
+//! Tests of a directory over a source that hangs, fails, lies and panics.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -39,7 +39,7 @@ struct Fake {
     hash: Mutex<Option<SecretHash>>,
     rehash_fails: AtomicBool,
     pads: AtomicBool,
-    /// Whether the source says that a user is unknown, and checks passwords itself.
+    /// Whether the source reports unknown users, and checks passwords itself.
     knows_its_users: AtomicBool,
     expected: Vec<CostClass>,
 }
@@ -204,7 +204,7 @@ async fn i46_a_fault_of_one_user_is_no_fault_of_the_source() {
         assert_eq!(directory.figures().get("fake", "lookup", cause), 20);
         source.set(Mode::Good);
         assert!(directory.lookup("bob").await.unwrap().is_some(), "{mode:?}");
-        // The source answered: whatever it says of a user closes the circuit.
+        // Any answer of the source about a user closes the circuit.
         source.set(Mode::Fails);
         for _ in 0..5 {
             assert!(is_unavailable(&directory.lookup("bob").await));
@@ -260,7 +260,7 @@ async fn i49_nobody_s_refusal_takes_as_long_as_the_slowest_of_a_user_and_is_no_m
 
 #[tokio::test(start_paused = true)]
 async fn i61_no_refusal_wears_the_padding_out_and_a_login_alone_makes_it_shorter() {
-    // Whether the source says that a user is unknown, as LDAP does, or refuses every login alike, as a hook does.
+    // The source reports an unknown user, as LDAP does, or refuses all logins in the same way, as a hook does.
     for knows in [true, false] {
         let source = Fake::new();
         source.pads.store(true, Ordering::SeqCst);
@@ -324,7 +324,7 @@ async fn a20_logins_leave_turns_to_the_lookups_of_sessions() {
     while source.asked() < 6 {
         tokio::task::yield_now().await;
     }
-    // Others wait for a turn of logins. A refresh waits for none of them.
+    // Further logins wait for their turn. A refresh does not wait for them.
     let lookup = {
         let directory = directory.clone();
         tokio::spawn(async move { directory.lookup("ada").await })
@@ -479,7 +479,7 @@ async fn i32_an_unknown_user_costs_as_much_as_an_expected_hash_before_one_was_se
     for (expected, work) in [
         (vec![], Cost::default().work()),
         (vec![CostClass::Argon2(dear)], dear.work()),
-        // A PBKDF2 run in place of argon2.
+        // One PBKDF2 run instead of argon2.
         (vec![pbkdf2], 0),
         (vec![CostClass::Argon2(CHEAP)], Cost::default().work()),
     ] {
@@ -491,7 +491,7 @@ async fn i32_an_unknown_user_costs_as_much_as_an_expected_hash_before_one_was_se
             assert!(directory.authenticate(None, "none", &secret("wrong")).await.unwrap().is_none());
             assert_eq!((passwords.runs(), passwords.work()), (logins, logins * work), "{expected:?}");
         }
-        // A known user with a cheaper hash costs the same, because the rest is added.
+        // A check of a known user with a cheaper hash costs the same, because the remaining work is added.
         let before = passwords.runs();
         assert!(login(&directory, "wrong").await.unwrap().is_none());
         assert!(passwords.runs() - before >= 2, "{expected:?}");

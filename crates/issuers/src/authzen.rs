@@ -17,18 +17,18 @@ use rotogate_core::http_client::{Allowed, Document, FetchTarget, HttpClient, bea
 use rotogate_core::token::verify::strict_object;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// How long the metadata count.
+/// How long fetched metadata is used.
 const METADATA_FOR: Duration = Duration::from_secs(3600);
 /// The path of an evaluation, unless the metadata name another (AuthZEN 1.0 §10.1).
 const EVALUATION: &str = "/access/v1/evaluation";
 const WELL_KNOWN: &str = "/.well-known/authzen-configuration";
 
-/// Where a decision point evaluates.
+/// The location of the evaluation endpoint.
 #[derive(Clone, Debug)]
 pub enum EvaluationPlace {
     /// At this URL.
     Url(FetchTarget),
-    /// Where the metadata of the decision point with this identifier say.
+    /// At the URL in the metadata of the decision point with this identifier.
     Metadata(String),
 }
 
@@ -48,8 +48,8 @@ impl fmt::Debug for HttpDecisionPoint {
 }
 
 impl HttpDecisionPoint {
-    /// A decision point at this place, which gets the token as `Authorization: Bearer`. The time of the client is the one for
-    /// a decision.
+    /// A decision point at this place, which gets the token as `Authorization: Bearer`. The client's timeout bounds
+    /// each decision.
     ///
     /// # Errors
     /// The token cannot be in a header.
@@ -77,10 +77,10 @@ impl HttpDecisionPoint {
         })
     }
 
-    /// The evaluation endpoint: the one of the configuration, or of the metadata.
+    /// The evaluation endpoint, from the configuration or from the metadata.
     ///
     /// # Errors
-    /// The metadata cannot be fetched, or are not those of this decision point.
+    /// The metadata cannot be fetched, or belongs to another decision point.
     pub async fn evaluation(&self) -> Result<FetchTarget, DecisionFault> {
         let url = match &self.place {
             EvaluationPlace::Url(target) => return Ok(target.clone()),
@@ -105,15 +105,15 @@ impl HttpDecisionPoint {
     }
 }
 
-/// The URL of the metadata: the well-known path stands between host and path.
+/// The URL of the metadata: the well-known path is inserted between host and path.
 fn metadata_url(url: &str) -> Option<String> {
     let uri: Uri = url.parse().ok()?;
     let path = uri.path().trim_end_matches('/');
     Some(format!("{}://{}{WELL_KNOWN}{path}", uri.scheme()?, uri.authority()?))
 }
 
-/// The evaluation endpoint of metadata, which must be those of this decision point, and at its host: a document cannot
-/// lead the gate elsewhere.
+/// The evaluation endpoint in the metadata. The metadata must belong to this decision point, and the endpoint must be
+/// on its host, so that a document cannot direct the gate elsewhere.
 fn evaluation_of(url: &str, body: &[u8]) -> Result<FetchTarget, String> {
     let metadata = strict_object(body).map_err(|_| "the metadata are no JSON object".to_owned())?;
     let text = |name: &str| metadata.get(name).and_then(serde_json::Value::as_str);

@@ -62,7 +62,7 @@ impl HttpIntrospector {
         Self { client: client.with_max_size(MAX_RESPONSE), endpoint, credentials, identity }
     }
 
-    /// Whom it asks, and as whom.
+    /// The identity of the endpoint and of the client.
     fn identity_of(endpoint: &FetchTarget, credentials: &ClientCredentials) -> Box<[u8]> {
         let ClientCredentials { id, secret, assertions } = credentials;
         let (secret, place) = match secret {
@@ -86,7 +86,7 @@ fn form(token: &str) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(form.finish().into_bytes())
 }
 
-/// Does an error of RFC 6749 §5.2 refuse the gate itself?
+/// Whether an error of RFC 6749 §5.2 refuses the gate itself, not the token.
 fn refuses_client(body: &[u8]) -> bool {
     let answer: Option<serde_json::Value> = serde_json::from_slice(body).ok();
     let error = answer.as_ref().and_then(|answer| answer.get("error")?.as_str());

@@ -1,5 +1,5 @@
-//! Requests to other issuers over HTTPS: their keys, which are fetched and kept up to date, introspection of their
-//! tokens, and logins of browsers there. And to decision points.
+//! Requests over HTTPS to other issuers and to decision points. From issuers, this crate fetches keys and keeps them
+//! up to date. It also introspects their tokens, and logs browsers in at them.
 //!
 //! This crate has no promise of compatibility: an application depends on `rotogate`, which re-exports what its users
 //! need.

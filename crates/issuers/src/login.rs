@@ -1,5 +1,6 @@
-//! The gate as a client of an OpenID provider (OpenID Connect Core §3.1): the URL to which a browser is led, and the
-//! exchange of the code that it brings back. PKCE with S256 always, one exchange, no redirect followed.
+//! The gate as a client of an OpenID provider (OpenID Connect Core §3.1): the URL to which a browser is redirected,
+//! and the exchange of the code that the browser brings back. It always uses PKCE with S256, exchanges a code once,
+//! and follows no redirect.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,16 +24,16 @@ use rotogate_core::token::verify::object_of_depth;
 
 /// The largest answer of a provider, in bytes.
 const MAX_ANSWER: usize = 64 << 10;
-/// The provider's time for a whole answer.
+/// The time limit for a whole answer of the provider.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// The deepest nesting of an answer.
 const MAX_DEPTH: usize = 16;
-/// The longest URL of a logout, in bytes: servers refuse longer ones.
+/// The longest logout URL, in bytes. Servers refuse longer URLs.
 const MAX_LOGOUT_URL: usize = 4 << 10;
-/// The scope that makes an authorization request one of OpenID.
+/// The scope that makes an authorization request an OpenID request.
 const OPENID: &str = "openid";
 
-/// The parameters of an authorization request that the gate alone sets.
+/// The parameters of an authorization request that only the gate may set.
 pub const OWN_PARAMETERS: [&str; 13] = [
     "client_id",
     "client_secret",
@@ -49,7 +50,7 @@ pub const OWN_PARAMETERS: [&str; 13] = [
     "state",
 ];
 
-/// The last discovery document of an issuer; `None` before it was read.
+/// Returns the latest discovery document of an issuer; `None` before it was read.
 pub type MetadataSource = Arc<dyn Fn() -> Option<Arc<Metadata>> + Send + Sync>;
 
 /// A provider where browsers log in, and the gate's client there.
@@ -73,7 +74,7 @@ pub struct LoginProvider {
     name: Arc<str>,
     url: Arc<str>,
     metadata: MetadataSource,
-    /// Its files are read again for each request, as those of the fetching are.
+    /// The client, whose files are read again for each request, as for the fetches of keys.
     http: Arc<Mutex<FetchClient>>,
     client: ClientCredentials,
     scopes: Vec<String>,
@@ -105,13 +106,13 @@ pub struct ExchangedTokens {
     pub id_token: Zeroizing<String>,
     /// The access token.
     pub access_token: Zeroizing<String>,
-    /// The granted scope; what was asked for if the answer does not name it (RFC 6749 §5.1).
+    /// The granted scope. If the answer does not name a scope, the requested one (RFC 6749 §5.1).
     pub scope: String,
     /// The refresh token, and the life of the access token.
     pub further: FurtherTokens,
 }
 
-/// What the answer to a code or to a refresh token has besides. Does not print.
+/// The further content of the answer to a code or to a refresh token. Does not print.
 #[derive(Default)]
 pub struct FurtherTokens {
     /// The refresh token.
@@ -147,7 +148,7 @@ impl FurtherTokens {
 }
 
 impl RefreshedTokens {
-    /// Reads the body of a good answer.
+    /// Reads the body of a successful answer.
     pub fn read(body: &[u8]) -> Option<Self> {
         let answer = object_of_depth(body, MAX_DEPTH).ok()?;
         Some(Self {
@@ -168,37 +169,38 @@ impl fmt::Debug for ExchangedTokens {
     }
 }
 
-/// Why a provider does not take part in a login.
+/// Why a login at a provider fails.
 #[derive(Debug, thiserror::Error)]
 pub enum LoginFailure {
-    /// Its discovery document is not known yet, or does not name the endpoint.
+    /// The provider's discovery document is not known yet, or does not name the endpoint.
     #[error("the discovery document of {0} is not known, or names no usable {1}")]
     Unknown(Arc<str>, &'static str),
     /// A file of the client cannot be used, or its id or secret cannot be sent.
     #[error("{0}")]
     Client(String),
-    /// There is no whole answer.
+    /// There was no complete answer.
     #[error(transparent)]
     Unreachable(#[from] FetchError),
-    /// The code is not good.
+    /// The provider does not accept the code.
     #[error("the provider refused the code")]
     Code,
     /// The provider refuses the gate's client.
     #[error("the provider refuses our client: {0}; compare client.id and its secret with the provider's entry")]
     Refused(&'static str),
-    /// The answer is not that of a token endpoint.
+    /// The answer is not a valid answer of a token endpoint.
     #[error("{0}")]
     Unusable(&'static str),
 }
 
 impl LoginProvider {
-    /// The provider whose keys are fetched here, by its discovery document; a public client with this id.
+    /// The provider whose keys `remote` fetches, found by its discovery document. The gate is a public client with
+    /// this id.
     pub fn new(remote: &RemoteKeys, client: impl Into<String>) -> Self {
         let of_document = remote.clone();
         Self::with_metadata(remote.issuer(), client, Arc::new(move || of_document.metadata()))
     }
 
-    /// The same with another source of the document.
+    /// A provider with another source of the discovery document.
     #[doc(hidden)]
     pub fn with_metadata(issuer: &RemoteIssuer, client: impl Into<String>, metadata: MetadataSource) -> Self {
         Self {
@@ -236,7 +238,7 @@ impl LoginProvider {
         self
     }
 
-    /// The scopes to ask for, besides `openid`.
+    /// The scopes to request, besides `openid`.
     #[must_use]
     pub fn scopes(mut self, scopes: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.scopes = vec![OPENID.to_owned()];
@@ -244,7 +246,7 @@ impl LoginProvider {
         self
     }
 
-    /// A further parameter of the authorization request. One that the gate sets itself is ignored.
+    /// A further parameter of the authorization request. A parameter that the gate sets itself is ignored.
     // Requirement B28.
     #[must_use]
     pub fn parameter(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
@@ -255,14 +257,14 @@ impl LoginProvider {
         self
     }
 
-    /// Does not keep the access token: no route forwards it, and no handler asks for it.
+    /// Does not keep the access token, because no route forwards it and no handler needs it.
     #[must_use]
     pub const fn identity_only(mut self) -> Self {
         self.keeps_access_token = false;
         self
     }
 
-    /// Leaves the parameters with the provider (RFC 9126), also if it does not demand that.
+    /// Pushes the parameters to the provider (RFC 9126), even if the provider does not require it.
     #[must_use]
     pub const fn pushed(mut self) -> Self {
         self.is_pushed = true;
@@ -270,7 +272,7 @@ impl LoginProvider {
     }
 }
 
-/// What only our own crates call: docs.rs does not show it.
+/// Methods for our own crates only. docs.rs does not show them.
 #[doc(hidden)]
 impl LoginProvider {
     /// The name of the issuer.
@@ -278,7 +280,7 @@ impl LoginProvider {
         &self.name
     }
 
-    /// The issuer, as `iss` has it.
+    /// The issuer's URL, as in `iss`.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -288,15 +290,16 @@ impl LoginProvider {
         &self.client.id
     }
 
-    /// Whether each answer of the provider has `iss`; `None` while its document is not known.
+    /// Whether each answer of the provider has `iss`. `None` while its discovery document is not known.
     pub fn names_itself(&self) -> Option<bool> {
         Some((self.metadata)()?.names_itself)
     }
 
-    /// The URL to which a browser is led for a login. `step_up`: what a route asks of it, before the operator's parameters.
+    /// The URL to which a browser is redirected for a login. `step_up` has the demands of a route on the login, which
+    /// override the operator's parameters.
     ///
     /// # Errors
-    /// The provider cannot be asked, or does not take the parameters.
+    /// The provider cannot be reached, or refuses the pushed parameters.
     // Requirements B28, B37.
     pub async fn login_url(
         &self,
@@ -325,7 +328,8 @@ impl LoginProvider {
         let client = ("client_id", self.client.id.as_str());
         let asked = own.into_iter().chain(further);
         let query = if self.is_pushed || metadata.requires_pushed_requests {
-            // Each parameter goes there, `client_id` too. In a form it comes with the secret or the assertion.
+            // A pushed request needs all parameters, including `client_id`. If the client authenticates in the form,
+            // the form contains `client_id` already.
             let in_header = !self.client.is_in_form();
             let request_uri =
                 self.push(&metadata, encoded(in_header.then_some(client).into_iter().chain(asked))).await?;
@@ -336,7 +340,7 @@ impl LoginProvider {
         Ok(with_query(endpoint, &query))
     }
 
-    /// Leaves the parameters of an authorization request with the provider.
+    /// Pushes the parameters of an authorization request to the provider.
     async fn push(&self, metadata: &Metadata, form: String) -> Result<String, LoginFailure> {
         const WHAT: &str = "pushed_authorization_request_endpoint";
         let url = metadata.pushed_authorization_request_endpoint.as_deref();
@@ -353,7 +357,7 @@ impl LoginProvider {
     /// Exchanges a code, once.
     ///
     /// # Errors
-    /// The code is not good, or there is no usable answer.
+    /// The provider does not accept the code, or there is no usable answer.
     // Requirement B34.
     pub async fn exchange(
         &self,
@@ -392,10 +396,10 @@ impl LoginProvider {
         self.keeps_access_token
     }
 
-    /// Sends a form to the token endpoint once, within this time.
+    /// Sends a form to the token endpoint once, with this time limit.
     ///
     /// # Errors
-    /// There is no whole answer.
+    /// There was no complete answer.
     pub async fn ask_for_tokens(&self, form: &[u8], within: Duration) -> Result<Response<Bytes>, LoginFailure> {
         const WHAT: &str = "token_endpoint";
         let metadata = self.document(WHAT)?;
@@ -403,10 +407,10 @@ impl LoginProvider {
         self.send(&target, form, within).await
     }
 
-    /// Revokes a refresh token (RFC 7009), if the provider can.
+    /// Revokes a refresh token (RFC 7009), if the provider supports this.
     ///
     /// # Errors
-    /// There is no whole answer.
+    /// There was no complete answer.
     // Requirement B43.
     pub async fn revoke(&self, refresh_token: &str, within: Duration) -> Result<StatusCode, LoginFailure> {
         const WHAT: &str = "revocation_endpoint";
@@ -416,7 +420,7 @@ impl LoginProvider {
         Ok(self.send(&target, form.as_bytes(), within).await?.status())
     }
 
-    /// The page of the provider that ends the login there, if it has one. A URL that is too long is made without the hint.
+    /// The logout URL of the provider, if it has one. If the URL would be too long, it is made without the hint.
     // Requirement B43.
     pub fn logout_url(&self, back_to: &str, hint: Option<&str>) -> Option<String> {
         let metadata = (self.metadata)()?;
@@ -473,7 +477,7 @@ fn text<'a>(answer: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
     answer.get(name).and_then(Value::as_str)
 }
 
-/// The failure that an error of RFC 6749 §5.2 means. The provider's own text is neither shown nor logged.
+/// The failure for an error of RFC 6749 §5.2. The provider's own text is neither shown nor logged.
 // Requirement B44.
 fn refusal(answer: &Map<String, Value>) -> LoginFailure {
     match text(answer, "error") {

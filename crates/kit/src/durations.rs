@@ -11,7 +11,7 @@ pub const BUCKET_SECONDS: [f64; 15] =
 pub struct Durations<const N: usize = { BUCKET_SECONDS.len() }> {
     /// The number of durations in each bucket.
     pub buckets: [u64; N],
-    /// In seconds.
+    /// The sum of all durations, in seconds.
     pub sum: f64,
 }
 

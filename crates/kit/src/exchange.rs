@@ -91,7 +91,7 @@ impl std::fmt::Debug for TunnelEnd {
 }
 
 impl TunnelEnd {
-    /// Begins the tunnel. `told` is called at its end.
+    /// Begins the tunnel. `told` is called at the tunnel's end.
     pub fn begin(&self, told: impl FnOnce(&'static str) + Send + 'static) {
         self.0.lock().told = Some(Box::new(told));
     }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use rotogate_core::clock::Timestamp;
 
-/// How often files are checked. A change counts once two checks in a row find the same state, so that a file is not
-/// read while it is being written: after two intervals, or a little more.
+/// How often files are checked. A change is reported once two checks in a row find the same state, so that a file is
+/// not read while it is being written. This takes two intervals, or a little more.
 pub const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// If the state keeps changing for this many checks, the files are read anyway.
 const MAX_UNSTABLE_CHECKS: u32 = 2;
@@ -24,7 +24,7 @@ pub struct Stamp(Option<Attributes>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Attributes {
-    /// Device and inode. For a folder, only these, mode and owner count.
+    /// Device and inode. For a folder, the stamp has only these, mode and owner.
     file: (u64, u64),
     length: u64,
     /// Seconds and nanoseconds of the last change of the content, and of any attribute.
@@ -35,7 +35,7 @@ struct Attributes {
 }
 
 impl Stamp {
-    /// The stamp of the file that a path leads to now, through links.
+    /// The stamp of the file at a path, after following links.
     pub fn read(path: &Path) -> Self {
         use std::os::unix::fs::MetadataExt;
         Self(std::fs::metadata(path).ok().map(|meta| {
@@ -70,11 +70,11 @@ impl Stamp {
 /// Files that are checked repeatedly.
 #[derive(Debug, Default)]
 pub struct ChangeDetector {
-    /// Their state when they were last read.
+    /// The stamps of the files when they were last read.
     read: Vec<(PathBuf, Stamp)>,
     /// The state that the last check found, if it differs, and the number of such checks.
     found: Option<(Vec<(PathBuf, Stamp)>, u32)>,
-    /// Whether a file had changed just before it was read.
+    /// Whether a file had changed just before it was read, so that it must be read again.
     again: bool,
 }
 
@@ -86,7 +86,7 @@ impl ChangeDetector {
         Self { read, found: None, again }
     }
 
-    /// Notes that the files are about to be read, for another reason than a check.
+    /// Notes that the files are about to be read for another reason than a check.
     pub fn note_read(&mut self, paths: impl IntoIterator<Item = PathBuf>, now: Timestamp) {
         *self = Self::new(paths, now);
     }
@@ -133,7 +133,7 @@ fn stamps(paths: impl IntoIterator<Item = PathBuf>) -> Vec<(PathBuf, Stamp)> {
 mod tests {
     use super::*;
 
-    /// Long after every change in the test.
+    /// A time long after all changes in the test.
     const LATER: Timestamp = Timestamp::from_secs(10_000_000_000);
 
     #[test]
@@ -151,7 +151,7 @@ mod tests {
         assert!(detector.poll_changed([path.clone()], LATER));
         assert!(!detector.poll_changed([path.clone()], LATER), "once");
 
-        // Written in place, with its old time.
+        // The file is written in place, and gets its old time.
         std::fs::write(&path, "odd").unwrap();
         std::fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
         assert!(!detector.poll_changed([path.clone()], LATER));

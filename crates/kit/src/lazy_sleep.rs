@@ -1,8 +1,9 @@
 //! A timer that is reset for each request of a connection.
 //!
-//! A `Sleep` of tokio costs some 1000 instructions a request: it is entered into the runtime's timer wheel, and removed
-//! again because the request is nearly always faster. [`LazySleep`] stays in the wheel. Moving its end later only
-//! stores a number; when the wheel wakes it too early, once in the time that it measures, it is entered again.
+//! A `Sleep` of tokio costs some 1000 instructions a request: it is inserted into the runtime's timer wheel, and
+//! removed again because the request is nearly always faster. [`LazySleep`] stays in the wheel. Moving its end to a
+//! later time only stores a number. When the wheel wakes it too early, at most once in the time that it measures, it is
+//! inserted again.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub struct LazySleep {
     entry: Pin<Box<tokio::time::Sleep>>,
-    /// Never before the end of `entry`.
+    /// The end of the timer, which is never before the end of `entry`.
     until: Instant,
 }
 
@@ -35,7 +36,7 @@ impl LazySleep {
         }
     }
 
-    /// Ready at the end, or later.
+    /// Ready at the end of the timer, or later.
     pub fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             ready!(self.entry.as_mut().poll(cx));

@@ -1,4 +1,4 @@
-//! Code that the crates of the program `rotogate` share, and no user of the layer needs. It has no promise of
+//! Code that the crates of the program `rotogate` share, and that users of the layer do not need. It has no promise of
 //! compatibility.
 
 pub mod config;

@@ -1,8 +1,8 @@
 //! TLS to upstreams (requirement T16): TLS 1.2 and 1.3. The certificate is always verified, and no setting turns that
 //! off. To trust a self-signed upstream, name its CA.
 //!
-//! Without a CA of its own, an upstream is verified against the system's store, not a compiled-in list. The store has
-//! the operator's authorities, and an authority that loses its trust disappears with the next system update.
+//! If an upstream has no configured CA, it is verified against the system's store, not a compiled-in list. The store
+//! contains the operator's authorities, and an authority that loses its trust is removed by the next system update.
 
 use std::path::{Path, PathBuf};
 
@@ -15,9 +15,9 @@ use rotogate_core::http_client::Tls;
 /// How an upstream is verified, and the gate's own certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UpstreamTls {
-    /// A PEM file of the only trusted authorities. `None`: those of the system.
+    /// A PEM file of the only trusted authorities. `None` for the system's authorities.
     pub ca: Option<PathBuf>,
-    /// The name that its certificate must have, also sent as SNI. `None`: the host of its address.
+    /// The name that the upstream's certificate must have, also sent as SNI. `None` for the host of its address.
     pub server_name: Option<String>,
     /// PEM files of the gate's certificate with its chain, and of its private key.
     pub client_cert: Option<(PathBuf, PathBuf)>,

@@ -29,7 +29,7 @@ impl WorkerId {
         CURRENT.set(self.0);
     }
 
-    /// This thread's item of [`Self::per_worker`]. Without an item of its own, a thread uses the first.
+    /// This thread's item of [`Self::per_worker`]. A thread without its own item uses the first one.
     pub fn current<T>(each: &[T]) -> Option<&T> {
         each.get(CURRENT.get()).or_else(|| each.first())
     }

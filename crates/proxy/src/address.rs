@@ -1,9 +1,10 @@
 //! One address of an upstream: its connections, its load, and whether it is in service.
 //!
 //! An address is **ejected** after [`Upstream::max_failures`] consecutive failures: no connection, a failed handshake,
-//! a connection that broke or sent no HTTP before the response head, or no head in time. A response is no failure, not
-//! even a 5xx: one bad page would eject every address. After a time the address is readmitted; the first failure then
-//! ejects it again, for twice as long. With health checks, good checks readmit it instead.
+//! a connection that broke or sent no HTTP before the response head, or no head in time. A response is never a
+//! failure, not even a 5xx, because otherwise one bad page would eject every address. After a time the address is
+//! readmitted; the first failure then ejects it again, for twice as long. With health checks, good checks readmit it
+//! instead.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -40,7 +41,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// How much of an HTTP/1.1 response is buffered before the client reads it. A response head must fit as well.
 const MAX_UNREAD_BYTES: usize = 64 * 1024;
 /// The receive windows over HTTP/2, for a stream and for the connection. The connection's window is never smaller than
-/// the sum of its streams': otherwise a few clients that do not read would stall all others on the connection.
+/// the sum of the windows of its streams. Otherwise a few clients that do not read would stall all others on the
+/// connection.
 const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
 /// How much of one request body is buffered in an HTTP/2 connection.
@@ -54,7 +56,7 @@ pub(super) struct Address {
     pub(super) url: UpstreamUrl,
     /// The socket address; `None` for `echo:`.
     pub(super) to: Option<SocketAddr>,
-    /// Its name in logs.
+    /// The name of the address in logs.
     name: Box<str>,
     clients: Option<ArcSwap<Clients>>,
     in_flight: AtomicUsize,
@@ -74,7 +76,7 @@ pub(super) struct Clients(Box<[Client]>);
 enum Client {
     /// HTTP/1.1 in clear text, without negotiation.
     Http1(Connections),
-    /// Each connection negotiates its HTTP version; or HTTP/2, with one connection for all requests.
+    /// Connections that negotiate their HTTP version, or one HTTP/2 connection for all requests.
     Negotiated(Box<NegotiatedClient>),
 }
 
@@ -105,8 +107,8 @@ impl NegotiatedClient {
 }
 
 impl Clients {
-    /// Sends the request. Taking it by reference saves a copy in each future on the way. Returns the response head, and
-    /// a guard of the connection that the body comes over, if this module pools it.
+    /// Sends the request. It is passed by reference, which saves a copy in each future on the way. Returns the response
+    /// head, and a guard of the body's connection, if this module pools the connection.
     ///
     /// # Errors
     /// `None`: the response head timed out.
@@ -120,7 +122,7 @@ impl Clients {
             Client::Http1(connections) => {
                 connections.send(request, timeout).await.map(|(response, in_use)| (response, Some(in_use)))
             }
-            // Boxed because it is large: every request's future would carry its size.
+            // Boxed because it is large. Unboxed, it would enlarge the future of every request.
             Client::Negotiated(any) => {
                 let request = request.take().ok_or_else(SendError::nothing)?;
                 let sent = Box::pin(timeout.within(any.send(request, upgrade))).await;
@@ -153,7 +155,8 @@ impl Connector {
             let mut http1 = upstream.tls.load()?;
             http1.alpn_protocols = vec![b"http/1.1".to_vec()];
             let mut any = http1.clone();
-            // Over HTTP/2, `:authority` would have to be the client's host, and hyper pools connections by authority.
+            // HTTP/2 is not used with `preserve_host`: `:authority` would have to be the client's host, and hyper
+            // pools connections by authority.
             if !upstream.preserve_host {
                 any.alpn_protocols.insert(0, b"h2".to_vec());
             }
@@ -252,7 +255,7 @@ impl Address {
         }
     }
 
-    /// Its name in logs.
+    /// The name of the address in logs.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
@@ -261,7 +264,7 @@ impl Address {
         self.clients.as_ref().map(ArcSwap::load_full)
     }
 
-    /// Opens new connections from now on. Each old one closes after its current request.
+    /// Replaces the connections by new ones. Each old connection closes after its current request.
     pub(super) fn renew(&self, connecting: &Connector) {
         if let (Some(clients), Some(to)) = (&self.clients, self.to)
             && let Some(new) = connecting.clients(&self.url, to)
@@ -270,12 +273,13 @@ impl Address {
         }
     }
 
-    /// The number of requests at this address. Sequentially consistent, like the two methods below.
+    /// The number of requests at this address. Uses sequentially consistent ordering, like the two methods below.
     pub(super) fn load(&self) -> usize {
         self.in_flight.load(Ordering::SeqCst)
     }
 
-    /// Counts one more request, unless there are `most`. Sequentially consistent with [`Self::leave`]: see the queue.
+    /// Counts one more request, unless there are `most`. Uses sequentially consistent ordering, like [`Self::leave`];
+    /// the queue needs this.
     pub(super) fn enter(&self, most: usize) -> bool {
         self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| (n < most).then_some(n + 1)).is_ok()
     }
@@ -293,7 +297,7 @@ impl Address {
         self.bad_checks.load(Ordering::Relaxed)
     }
 
-    /// Whether the address is in service but has failed as often as would eject it, without a success since.
+    /// Whether the address is in service, but its last attempts all failed, as many as would eject it.
     // Requirement O30.
     pub(super) fn is_failing(&self, upstream: &Upstream) -> bool {
         let failures = self.failures.load(Ordering::Relaxed);
@@ -302,7 +306,7 @@ impl Address {
 
     /// Counts a response. Returns whether the address failed before it.
     pub(super) fn record_success(&self, upstream: &Upstream) -> bool {
-        // Usually there is nothing to write.
+        // Usually both are zero, so nothing is written.
         let (failures, ejections) = (self.failures.load(Ordering::Relaxed), self.ejections.load(Ordering::Relaxed));
         if failures == 0 && ejections == 0 {
             return false;
@@ -361,7 +365,7 @@ impl Address {
 /// The name of an address in logs.
 fn name(url: &UpstreamUrl, to: Option<SocketAddr>) -> String {
     match (url.address(), to) {
-        // A host name can have several addresses.
+        // A host name can have several addresses, so show the address, too.
         (Some(url), Some(to)) if url.ip().is_none() => format!("{} ({to})", url.authority()),
         (Some(url), Some(_)) => url.authority().to_string(),
         (None, _) | (_, None) => "echo:".to_owned(),

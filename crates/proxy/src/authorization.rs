@@ -21,8 +21,8 @@ pub fn load(path: &Path) -> Result<HeaderValue, String> {
     Ok(value)
 }
 
-/// Has the text scheme and credential (RFC 9110 §11.4)? A single word is probably a credential whose scheme was
-/// forgotten.
+/// Whether the text has a scheme and a credential (RFC 9110 §11.4). A single word is probably a credential without its
+/// scheme.
 fn is_complete(value: &HeaderValue) -> bool {
     value.to_str().is_ok_and(|text| {
         text.split_once(' ').is_some_and(|(scheme, rest)| !scheme.is_empty() && !rest.trim().is_empty())

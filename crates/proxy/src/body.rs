@@ -41,8 +41,8 @@ pub enum BodyError {
 #[error("the request body comes too slowly")]
 pub struct TooSlow;
 
-/// Runs while a frame is awaited. Restarts while the other body of the exchange makes progress: a client that only
-/// listens sends nothing (gRPC, server-sent events).
+/// A timer that runs while a frame is awaited. It restarts while the other body of the exchange makes progress,
+/// because a client that only listens sends nothing (gRPC, server-sent events).
 #[derive(Debug)]
 struct IdleTimer {
     limit: Duration,
@@ -89,8 +89,8 @@ struct Forwarding {
     progress: Progress,
 }
 
-/// A counter of the frames that the upstream has received or sent. The default does not count: if the request has no
-/// body, only the response can make progress.
+/// A counter of the frames that the upstream has received or sent. The default does not count, because without a
+/// request body only the response can make progress.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Progress(Option<Arc<AtomicU64>>);
 
@@ -159,11 +159,11 @@ impl RequestBody {
     }
 }
 
-/// Returns an unread body; see [`RequestBody::lend`]. An empty body is always available.
+/// Returns an unread body; see [`RequestBody::lend`]. An empty body can always be returned.
 pub(super) struct BodyReturn(Option<oneshot::Receiver<RequestBody>>);
 
 impl BodyReturn {
-    /// Takes the body back. Call it after the lent body was dropped.
+    /// Takes the body back. Call this after the lent body was dropped.
     pub(super) fn take(self) -> Option<RequestBody> {
         match self.0 {
             None => Some(RequestBody::empty()),
@@ -250,7 +250,7 @@ pub struct ProxyBody {
 /// The forwarding of a request, for the access log.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ForwardInfo {
-    /// The last address that was tried. `None` for a response of an upstream, whose body knows the address.
+    /// The last address that was tried. `None` for a response of an upstream, because its body has the address.
     pub(super) address: Option<Arc<Address>>,
     pub(super) attempts: u8,
     pub(super) took: Duration,
@@ -272,7 +272,7 @@ pub(super) struct Exchange {
 }
 
 impl ProxyBody {
-    /// A body of the proxy's own.
+    /// A body that the proxy itself created.
     pub fn full(text: impl Into<Bytes>) -> Self {
         let bytes = text.into();
         Self { kind: Kind::Own((!bytes.is_empty()).then_some(bytes)), sent: ForwardInfo::default() }
@@ -293,7 +293,7 @@ impl ProxyBody {
         (address.map(Address::name), self.sent.attempts, self.sent.took)
     }
 
-    /// The whole body, if it is the proxy's own.
+    /// The whole body, if the proxy itself created it.
     pub fn own_bytes(&mut self) -> Option<&mut Bytes> {
         match &mut self.kind {
             Kind::Own(bytes) => bytes.as_mut(),

@@ -27,7 +27,7 @@ pub enum AttemptResult {
     Tls,
     /// The response was not HTTP.
     Protocol,
-    /// No place at the upstream became free in time.
+    /// No slot at the upstream became free in time.
     Saturated,
     /// The client disconnected, or its request broke off.
     ClientGone,
@@ -46,7 +46,7 @@ impl AttemptResult {
         Self::ClientGone,
     ];
 
-    /// Its value as a label.
+    /// The label of the result.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -60,7 +60,7 @@ impl AttemptResult {
         }
     }
 
-    /// `None`: the request failed before an attempt.
+    /// The result for an error. `None` if the request failed before any attempt.
     pub(super) const fn from_error(error: ProxyError) -> Option<Self> {
         match error {
             ProxyError::Unreachable => Some(Self::Unreachable),
@@ -87,7 +87,7 @@ pub struct Counted {
     pub classes: [u64; CODE_CLASSES.len()],
     /// Attempts after the first one of a request.
     pub retries: u64,
-    /// From the request to the head of the response.
+    /// The durations from the request to the head of the response.
     pub durations: Durations,
 }
 
@@ -168,7 +168,7 @@ impl<'a> Attempt<'a> {
         Self(Some(counts))
     }
 
-    /// Ends the attempt, which is counted elsewhere.
+    /// Ends the attempt without counting, because its result is counted elsewhere.
     pub(super) fn end(mut self) {
         self.0 = None;
     }

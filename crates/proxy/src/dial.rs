@@ -82,8 +82,8 @@ impl UpstreamConnection {
     }
 }
 
-/// State of a connection. An upgraded connection counts at its address until it is closed, whichever task holds it. If
-/// hyper pools the connection, each response on it has a clone of this in its extensions.
+/// State of a connection. An upgraded connection counts as a request at its address until it is closed, whichever task
+/// holds it. If hyper pools the connection, each response has a clone of this value in its extensions.
 #[derive(Clone, Default)]
 pub(super) struct ConnectionHold(Arc<HoldState>);
 
@@ -107,7 +107,7 @@ impl ConnectionHold {
 
 impl Drop for UpstreamConnection {
     fn drop(&mut self) {
-        // Responses have clones of the hold; the slot must be released with the connection.
+        // Releases the slot together with the connection, although responses may still have clones of the hold.
         drop(self.holding.0.request.lock().take());
     }
 }

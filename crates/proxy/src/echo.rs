@@ -15,9 +15,9 @@ struct Echo<'r> {
     method: &'r str,
     path: &'r str,
     query: Option<&'r str>,
-    /// In the order of sending.
+    /// The headers in the order of sending.
     headers: Vec<(&'r str, String)>,
-    /// As UTF-8; other bytes become U+FFFD.
+    /// The body as UTF-8; invalid bytes become U+FFFD.
     body: String,
     /// Whether the body was longer than the shown part.
     truncated: bool,

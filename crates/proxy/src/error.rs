@@ -16,7 +16,7 @@ use rotogate_core::reply::{self, GrpcCode};
 /// `Retry-After` for a busy upstream, in seconds.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
-/// Why an upstream did not answer a request. Also in the extensions of the response, for the access log.
+/// Why an upstream did not answer a request. The extensions of the response contain this, for the access log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyError {
     /// The path is not canonical: the forwarded path would differ from the matched one.
@@ -43,9 +43,9 @@ pub enum ProxyError {
     HeadTimeout,
     /// All addresses of the upstream are at `max_requests`.
     Overloaded,
-    /// The caller, or the client address, is at its share of the upstream.
+    /// The caller, or the client address, uses its full share of the upstream.
     ShareTaken,
-    /// The route has no upstream: only other proxies ask about its requests.
+    /// The route has no upstream, because it is only for questions of other proxies.
     NoUpstream,
     /// The gate is assembled wrongly: no such upstream, or a request without target or peer.
     Miswired,
@@ -126,7 +126,8 @@ impl ProxyError {
         response
     }
 
-    /// The response in the words of a dialect, if it has any: its clients could take another response for a success.
+    /// The response in the format of a dialect, if the dialect has one. Its clients could mistake any other response
+    /// for a success.
     pub(super) fn response_in(self, dialect: &str) -> Response<ProxyBody> {
         let dialect = rotogate::program::by_name(dialect, &dialect::Options::default());
         let Some(reply) = dialect
@@ -245,7 +246,7 @@ impl SendError {
                 io::ErrorKind::ConnectionReset
                     | io::ErrorKind::ConnectionAborted
                     | io::ErrorKind::BrokenPipe
-                    // TLS that ends without `close_notify`.
+                    // The TLS connection ended without `close_notify`.
                     | io::ErrorKind::UnexpectedEof
             )
         };

@@ -44,7 +44,7 @@ struct RequestTemplate {
 /// A request that [`Inner::send`] sends.
 pub(super) struct Outgoing {
     template: RequestTemplate,
-    /// An empty extension map that has capacity, for the response.
+    /// An empty extension map with allocated capacity, which the response reuses.
     room: Extensions,
 }
 
@@ -92,8 +92,8 @@ impl From<ProxyError> for ForwardError {
 impl Inner {
     /// Sends a prepared request, and repeats it if the rules of the module allow it.
     ///
-    /// One future that borrows large values and boxes rare ones, because a captured value is copied at each level.
-    /// Consumes `outgoing`.
+    /// This is one future, which borrows large values and boxes rare ones, because a captured value is copied at each
+    /// level. Consumes `outgoing`.
     pub(super) async fn send(
         &self,
         pool: &Arc<Pool>,
@@ -235,7 +235,7 @@ impl Inner {
     }
 }
 
-/// The slot of a first attempt, if there is one.
+/// The slot for the first attempt, or the error.
 fn first_place(pool: &Pool, entered: Result<Option<InFlightSlot>, ProxyError>) -> Result<InFlightSlot, ProxyError> {
     entered?.ok_or_else(|| {
         tracing::error!(upstream = pool.upstream.name, "upstream without address");
@@ -308,7 +308,7 @@ fn record_unforwarded(pool: &Pool, kind: ProxyError, attempts: u8) {
     {
         pool.counts.failed(result);
     }
-    // Failures at an address were already logged there.
+    // Failures at an address were logged already.
     if kind == ProxyError::Overloaded
         && let Some(others) = pool.seldom.is_due(kind.reason())
     {
@@ -337,8 +337,8 @@ async fn next_attempt(
     if !failure.lost || !std::mem::take(repeatable) {
         return None;
     }
-    // Prefer another address. But a connection that died while idle says little about its address, so the same one is
-    // used if there is no other.
+    // Prefer another address. But a connection that died while idle says little about its address, so the same address
+    // is used if there is no other.
     let next = match pool.enter(tried, holders).await {
         Ok(None) => pool.enter(&[], holders).await.unwrap_or_default(),
         next => next.unwrap_or_default(),
@@ -384,7 +384,7 @@ fn head_for(
         // The identity headers name the caller.
         headers.insert(AUTHORIZATION, own.clone());
     }
-    // Not the client's version: a pooled connection refuses a request of another version.
+    // Replaces the client's version, because a pooled connection refuses a request of another version.
     let version = if matches!(url, UpstreamUrl::H2c(_)) { Version::HTTP_2 } else { Version::HTTP_11 };
     frame(&mut headers, body, version);
     if matches!(url, UpstreamUrl::Https(_)) {
@@ -406,8 +406,8 @@ fn head_for(
     Ok(out)
 }
 
-/// Sets the true length of the body, whatever the client declared: exactly one framing. HTTP/2 frames bodies itself and
-/// has no `Connection` (RFC 9113 §8.2.2).
+/// Sets the true length of the body, whatever the client declared, so that the request has exactly one framing. HTTP/2
+/// frames bodies itself and has no `Connection` (RFC 9113 §8.2.2).
 fn frame(headers: &mut HeaderMap, body: &RequestBody, version: Version) {
     let said = headers.remove(CONTENT_LENGTH).is_some();
     if version == Version::HTTP_2 {

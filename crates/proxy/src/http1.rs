@@ -3,8 +3,8 @@
 //! A LIFO pool. A connection is checked out until its response body is fully read; surplus connections go idle and time
 //! out.
 //!
-//! hyper-util's client costs more instructions for each request (docs/performance.md, "Where the time of a proxied request
-//! goes"), and bounds neither the age of a connection nor the number of its requests.
+//! hyper-util's client needs more instructions for each request (docs/performance.md, "Where the time of a proxied
+//! request goes"), and limits neither the age of a connection nor the number of its requests.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -34,7 +34,7 @@ pub(super) struct Connections(Arc<Shared>);
 struct Shared {
     dial: Dial,
     builder: Builder,
-    /// How long an idle connection is kept, and how many.
+    /// How long idle connections are kept, and how many of them.
     idle_timeout: Duration,
     max_idle: usize,
     /// A connection is closed after this many requests.
@@ -58,10 +58,10 @@ enum Checkout {
 
 struct Connection {
     sender: SendRequest<LentBody>,
-    /// The timer for response heads. `None` before the first head that was awaited.
+    /// The timer for response heads. `None` until a head is first awaited.
     timer: Option<LazySleep>,
     holding: ConnectionHold,
-    /// The requests that it has carried.
+    /// The number of requests so far on this connection.
     requests: u32,
 }
 
@@ -78,11 +78,11 @@ impl Connections {
         Self(Arc::new(Shared { dial, builder, idle_timeout, max_idle, requests_each, idle, is_swept }))
     }
 
-    /// Sends the request in origin form, and consumes it. Returns the response head, and a guard of the connection that
-    /// the body comes over.
-    ///
-    /// A pooled connection may turn out to be closed. If no byte of the request was written, it is sent on another
+    /// Sends the request in origin form, and consumes it. Returns the response head, and a guard of the body's
     /// connection.
+    ///
+    /// A pooled connection may turn out to be closed. If no byte of the request was written, the request is sent on
+    /// another connection.
     ///
     /// # Errors
     /// `None`: the response head timed out.
@@ -106,13 +106,13 @@ impl Connections {
             let is_new = kept.is_none();
             let mut connection = match kept {
                 Some(connection) => connection,
-                // Boxed, like everything rare on this path, because every request's future would have its size. It has
-                // a time limit of its own.
+                // Boxed, like all rare futures on this path, because unboxed it would enlarge the future of every
+                // request. It has its own time limit.
                 None => Box::pin(self.connect()).await?,
             };
             let taken = request.take().ok_or_else(SendError::nothing)?;
             let Connection { sender, timer, .. } = &mut connection;
-            // Pinned in place, because captured values would be copied into the future.
+            // Pinned in place, because awaiting by value would copy the future.
             let sending = pin!(sender.try_send_request(taken));
             let sent = timeout.within_on(timer, sending).await;
             let mut error = match sent.ok_or(None)? {
@@ -192,7 +192,7 @@ impl Shared {
     }
 }
 
-/// Runs while there are idle connections.
+/// Closes old connections. Runs while there are idle connections.
 async fn sweep(connections: Weak<Shared>, first: Duration) {
     let mut next = Instant::now() + first;
     loop {
@@ -202,8 +202,8 @@ async fn sweep(connections: Weak<Shared>, first: Duration) {
     }
 }
 
-/// The connection that a response comes over. Dropping it returns the connection to the pool, or closes it if the
-/// response was not read to its end.
+/// The connection of a response. Dropping it returns the connection to the pool, or closes it if the response was not
+/// read to its end.
 pub(super) struct ConnectionGuard {
     connection: Option<Connection>,
     /// Dangling if the pool was replaced meanwhile.

@@ -1,7 +1,7 @@
 //! The reverse proxy: forwards the requests that the gate admits, and streams bodies both ways with back-pressure,
 //! without buffering them.
 //!
-//! It expects a request with a canonical path (any other is refused again here) and with a [`Peer`] in its extensions,
+//! It expects a request with a canonical path (it refuses any other path again) and with a [`Peer`] in its extensions,
 //! from which [`rotogate_core::headers::ProtectedNames::strip_untrusted`] has removed the headers that a client must
 //! not set.
 //!
@@ -81,12 +81,13 @@ pub use url::{BadUpstreamUrl, HttpUrl, UpstreamUrl};
 /// Limits and trust, for all upstreams.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// For a connection to one address, its TLS handshake included, and for the lookup of a name. Default 5 s.
+    /// The time limit for a connection to one address, its TLS handshake included, and for the lookup of a name.
+    /// Default 5 s.
     pub connect_timeout: Duration,
-    /// From the last progress of the request to the response head. Default 60 s; with a request body, the refusal may
-    /// take up to twice as long.
+    /// The time limit from the last progress of the request to the response head. Default 60 s; with a request body,
+    /// the refusal may take up to twice as long.
     pub head_timeout: Duration,
-    /// For the next frame of a body, while the other direction makes no progress either. Default 60 s.
+    /// The time limit for the next frame of a body, while the other direction makes no progress either. Default 60 s.
     pub idle_timeout: Duration,
     /// How long an idle connection is kept. Default 30 s.
     pub pool_idle: Duration,
@@ -145,7 +146,7 @@ struct ActiveUpstream {
 }
 
 impl ActiveUpstream {
-    /// `before`: the upstream of this name that it replaces.
+    /// Starts an upstream. `before` is the upstream of the same name that it replaces.
     fn start(
         upstream: Upstream,
         settings: &Settings,
@@ -168,7 +169,7 @@ impl ActiveUpstream {
     }
 }
 
-/// The figures of an upstream, for metrics.
+/// The metrics of an upstream.
 pub struct UpstreamReport {
     /// The name of the upstream.
     pub name: String,
@@ -225,8 +226,8 @@ impl Proxy {
     }
 
     /// A proxy to these upstreams that trusts these proxies, to replace this one. An unchanged upstream keeps its
-    /// connections and the state of its addresses; a changed one keeps its counters. Requests of this proxy finish
-    /// under it. Must be called in a Tokio runtime.
+    /// connections and the state of its addresses. A changed upstream keeps its counters only. Requests of this proxy
+    /// finish under it. Must be called in a Tokio runtime.
     ///
     /// # Errors
     /// The certificates of an upstream cannot be used.
@@ -240,8 +241,8 @@ impl Proxy {
         Ok(Self(Arc::new(Inner { upstreams, settings, resolver: Arc::clone(&self.0.resolver) })))
     }
 
-    /// The same upstreams. Those with a file in `changed` use the present content of the files: certificates, keys and
-    /// credentials.
+    /// A proxy with the same upstreams. Upstreams with a file in `changed` use the current content of their files:
+    /// certificates, keys and credentials.
     ///
     /// # Errors
     /// The files cannot be used.
@@ -272,7 +273,7 @@ impl Proxy {
         self.0.upstreams.iter().position(|running| running.pool.upstream.name == name).map(UpstreamId::new)
     }
 
-    /// The figures of all upstreams.
+    /// The metrics of all upstreams.
     pub fn report(&self) -> Vec<UpstreamReport> {
         let report = |running: &Arc<ActiveUpstream>| running.pool.report();
         self.0.upstreams.iter().map(report).collect()

@@ -117,7 +117,7 @@ impl Pool {
         tasks.spawn(async move {
             for turn in 0_usize.. {
                 let number = pool.all().len().max(1);
-                // One address after the other, so that not all connections are opened at once.
+                // Renews one address after the other, so that not all connections are opened at once.
                 let share = pool.upstream.max_connection_age / u32::try_from(number).unwrap_or(u32::MAX);
                 tokio::time::sleep(share).await;
                 if let Some(address) = pool.all().get(turn % number) {
@@ -135,7 +135,7 @@ impl Pool {
         self.addresses.load_full()
     }
 
-    /// Its figures.
+    /// The metrics of the upstream.
     pub(super) fn report(&self) -> UpstreamReport {
         let all = self.addresses.load();
         let unhealthy_after = self.upstream.health.as_ref().map(|check| check.unhealthy_after);
@@ -167,10 +167,10 @@ impl Pool {
         }
     }
 
-    /// An address for a request that was already tried at `tried`. `None`: there is no other address.
+    /// An address for a request that was already tried at `tried`. `None` if there is no other address.
     ///
     /// # Errors
-    /// All addresses stay full, or the free slots are not for these holders; or no address is known.
+    /// All addresses stay full, or the free slots are reserved for other holders; or no address is known.
     pub(super) async fn enter(
         self: &Arc<Self>,
         tried: &[Arc<Address>],
@@ -213,7 +213,7 @@ impl Pool {
         }
     }
 
-    /// The holders' slots relative to their shares; `None` if no slot is for them.
+    /// The holders' slots relative to their shares; `None` if they may not have a slot now.
     fn rank(&self, places: &Places, holders: RequestHolders) -> Option<u64> {
         let mut rank = 0;
         let (caller, client) = (holders.caller.map(|it| self.callers.held(it)), holders.client);
@@ -259,8 +259,8 @@ impl Pool {
         let RequestHolders { caller, mut client } = holders;
         if let Some(caller) = caller {
             let before = self.callers.enter(caller, 1, each_caller, usage).ok_or(NoPlace::Share)?;
-            // A caller beyond its share uses spare capacity. Its address is not charged for it, so that other callers
-            // there keep theirs.
+            // A caller beyond its share uses spare capacity. Its client address is not charged for this slot, so that
+            // other callers at this address keep their share.
             client = client.filter(|_| before < each_caller);
         }
         let mut counted = RequestHolders { caller, client: None };
@@ -297,7 +297,7 @@ impl Pool {
         if let ([only], []) = (all, tried) {
             return enter(only).ok_or(NoPlace::Full);
         }
-        // If all are ejected, all are used, because that is better than none.
+        // If all addresses are ejected, all are used, because this is better than using none.
         let none_in_service = all.iter().all(|address| address.is_ejected());
         let fits = |address: &&Arc<Address>| {
             (none_in_service || !address.is_ejected()) && !tried.iter().any(|other| Arc::ptr_eq(other, address))
@@ -360,7 +360,7 @@ impl Pool {
         }
         self.settle(found);
         self.lookups.fetch_add(1, Ordering::Release);
-        // More addresses have more slots.
+        // More addresses may have been found, which have more slots.
         self.serve_waiting();
     }
 
@@ -414,7 +414,7 @@ impl Pool {
         }
     }
 
-    /// Logs that an address that failed has answered.
+    /// Logs that an address that had failed has answered again.
     pub(super) fn log_recovery(&self, address: &Address) {
         if let Some(others) = self.seldom.is_due("answers_again") {
             tracing::info!(upstream = self.upstream.name, %address, others, "address answers again");
@@ -443,7 +443,7 @@ fn fixed(url: &UpstreamUrl) -> Option<Vec<Option<SocketAddr>>> {
     }
 }
 
-/// Why a request gets no slot now.
+/// Why a request cannot get a slot now.
 enum NoPlace {
     Full,
     /// The free slots are for holders with smaller amounts.

@@ -1,7 +1,7 @@
 //! Requests that wait for a slot at an upstream, fair between their holders (requirement A18): the next slot goes to
 //! the request whose holders use the least of their shares, and among equals to the one that has waited longest.
 //!
-//! A waiting request counts toward the `max_requests` of `[server]`, and toward the share of its holders: the queue
+//! A waiting request counts toward the `max_requests` of `[server]`, and toward the share of its holders, so the queue
 //! needs no bound of its own. A search takes as long as there are waiting holders.
 
 use std::collections::hash_map::Entry;
@@ -15,13 +15,13 @@ use super::pool::RequestHolders;
 
 /// The waiting requests. A slot is a `T`.
 pub(super) struct Queue<T> {
-    /// The number of requests that wait, or are about to. If it is zero, nothing else is read.
+    /// The number of requests that wait or are about to wait. If it is zero, nothing else is read.
     waiting: AtomicUsize,
     waiters: Mutex<Waiters<T>>,
 }
 
 struct Waiters<T> {
-    /// In the order of arrival.
+    /// The waiting requests of each group of holders, in the order of arrival.
     by_holders: HashMap<RequestHolders, VecDeque<(u64, oneshot::Sender<T>)>, foldhash::fast::RandomState>,
     next: u64,
 }
@@ -51,7 +51,8 @@ impl<T> Queue<T> {
         self.waiters.lock()
     }
 
-    /// A slot, if `take` finds one now. Earlier waiters wait only because no slot is for them.
+    /// A slot, if `take` finds one now. This is fair: earlier waiters still wait only because they may not have a slot
+    /// now.
     pub(super) fn enter(&self, holders: RequestHolders, take: impl FnOnce() -> Option<T>) -> Result<T, Waiting<'_, T>> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let mut waiters = self.waiters();
@@ -66,8 +67,9 @@ impl<T> Queue<T> {
         Err(Waiting { queue: self, holders, number, place })
     }
 
-    /// Gives the next slot away; false without a free slot or a waiter. `rank` gives the holders' relative
-    /// amount, least first, or `None` if no slot is for them. `take` takes one for them.
+    /// Gives the next slot to a waiter. Returns false if there is no free slot or no waiter. `rank` returns the
+    /// relative amount of the holders, of which the least is served first, or `None` if they may not have a slot now.
+    /// `take` takes a slot for them.
     pub(super) fn serve(
         &self,
         rank: impl Fn(RequestHolders) -> Option<u64>,
@@ -86,7 +88,7 @@ impl<T> Queue<T> {
             of_them.remove();
         }
         self.waiting.fetch_sub(1, Ordering::Relaxed);
-        // If the waiter has just gone, dropping the slot serves the queue again.
+        // If the waiter has just stopped waiting, dropping the slot serves the queue again.
         drop(waiters);
         drop(waiter.map(|(_, waiter)| waiter.send(place)));
         true

@@ -1,5 +1,6 @@
-//! Rate limit for log lines that each request may cause: the first is written at once, then one a minute, with the
-//! number of the others. So the number of lines depends on the minutes of an outage, not on its requests.
+//! A rate limit for log lines that each request may cause. The first line is written at once, and then one line a
+//! minute, with the number of skipped lines. So the number of lines depends on the minutes of an outage, not on its
+//! requests.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,7 +23,7 @@ struct Said {
 }
 
 impl Seldom {
-    /// Whether a line of this kind is due, and how many were skipped since the last one.
+    /// If a line of this kind is due, the number of lines that were skipped since the last one.
     // Requirement O31.
     pub(super) fn is_due(&self, kind: &'static str) -> Option<u64> {
         let now = Instant::now();

@@ -32,7 +32,7 @@ impl AttemptSpan {
             span.set("server.address", Value::Text(host));
             span.set("server.port", Value::Number(port.into()));
             let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-            // The URL without its query.
+            // The URL without its query, which may contain secrets.
             let full = format!("{scheme}://{host}:{port}{}", head.uri.path());
             span.set("url.full", Value::Text(&full));
         }

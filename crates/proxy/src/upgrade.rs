@@ -1,5 +1,5 @@
-//! Upgraded connections (RFC 9110 §7.8) through the proxy, such as WebSockets. They are forwarded if the route allows
-//! it and the caller is authenticated, and end when the caller's token ends (requirement T9).
+//! Upgraded connections (RFC 9110 §7.8) through the proxy, such as WebSockets. An upgrade is forwarded if the route
+//! allows it and the caller is authenticated. The connection ends when the caller's token ends (requirement T9).
 
 use std::any::Any;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use rotogate_core::lease::{Dialled, Lease};
 use rotogate_core::policy::Permitted;
 use rotogate_kit::exchange::TunnelEnd;
 
-/// In the extensions of a request: held until its connection closes, upgraded or not.
+/// A permit in the extensions of a request, which is held until its connection closes, upgraded or not.
 #[derive(Clone)]
 pub struct ConnectionPermit(pub Arc<dyn Any + Send + Sync>);
 
@@ -31,11 +31,11 @@ pub(super) struct UpgradeRequest {
 enum Downstream {
     /// A client.
     Client { client: OnUpgrade, lease: Lease, permit: Option<ConnectionPermit>, tunnel: TunnelEnd },
-    /// The gate, which authenticates each message.
+    /// The gate itself, which authenticates each message.
     Gate,
 }
 
-/// The upgrade that a request asks for, if it may be forwarded.
+/// The upgrade that a request asks for, if the upgrade may be forwarded.
 pub(super) fn requested_upgrade<B>(request: &mut Request<B>, permitted: &Permitted) -> Option<Box<UpgradeRequest>> {
     if !permitted.route().policy.upgrade || !request.headers().contains_key(UPGRADE) {
         return None;
@@ -43,7 +43,7 @@ pub(super) fn requested_upgrade<B>(request: &mut Request<B>, permitted: &Permitt
     if request.extensions_mut().remove::<Dialled>().is_some() {
         return Some(Box::new(UpgradeRequest { protocol: protocol(request.headers())?, end: Downstream::Gate }));
     }
-    // Without a lease nothing could end the tunnel, so a route without authentication allows no upgrade.
+    // Without authentication there is no lease that could end the tunnel, so such a route allows no upgrade.
     if permitted.caller().is_none() || *request.method() != Method::GET || request.version() != Version::HTTP_11 {
         return None;
     }

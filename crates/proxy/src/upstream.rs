@@ -17,7 +17,7 @@ use rotogate_kit::upstream_tls::UpstreamTls;
 pub struct Upstream {
     /// Its name in logs and metrics.
     pub name: String,
-    /// Its addresses. A host name has as many as it resolves to.
+    /// Its addresses. A host name has all addresses to which it resolves.
     pub urls: Vec<UpstreamUrl>,
     /// Whether it receives the client's verified `Host` instead of the configured address. The proxy then uses HTTP/1.1
     /// for an `https://` address.
@@ -32,11 +32,11 @@ pub struct Upstream {
     pub tls: UpstreamTls,
     /// The file with the gate's own `Authorization`, which replaces the caller's.
     pub authorization_file: Option<PathBuf>,
-    /// The `aud` of the signed assertions that it receives. `None`: its name.
+    /// The `aud` of the signed assertions that it receives. `None` for the upstream's name.
     pub assertion_audience: Option<String>,
     /// The form of these assertions.
     pub assertion_form: AssertionForm,
-    /// How tokens of its callers are exchanged for its own. `None`: they are not.
+    /// How tokens of callers are exchanged for tokens of this upstream. `None` if they are not exchanged.
     pub exchange: Option<ExchangeSettings>,
     /// The most requests in flight at one address, streams and upgraded connections included. In HTTP/1.1 each has a
     /// connection of its own. Default 1024.
@@ -63,12 +63,12 @@ pub struct Upstream {
     pub max_requests_per_connection: NonZeroU32,
 }
 
-/// What a provider is asked for, on behalf of a caller.
+/// The request to a provider on behalf of a caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExchangeSettings {
     /// The provider's name.
     pub provider: String,
-    /// How it is asked.
+    /// The form of the request.
     pub form: ExchangeForm,
     /// `audience`.
     pub audience: Option<String>,
@@ -76,11 +76,11 @@ pub struct ExchangeSettings {
     pub resource: Option<String>,
     /// `scope`.
     pub scope: Scope,
-    /// The longest that an answer is kept.
+    /// The longest time that an answer is cached.
     pub max_age: Duration,
 }
 
-/// Whether a connection to an upstream is reused. HTTP/2 numbers its responses, so this concerns HTTP/1.1 only.
+/// Whether a connection to an upstream is reused. This applies to HTTP/1.1 only, because HTTP/2 numbers its responses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reuse {
     /// A connection is reused once its response was read to the end and no other bytes arrived. If the upstream sends a
@@ -89,7 +89,7 @@ pub enum Reuse {
     /// that lasts.
     #[default]
     Safe,
-    /// Each request has a connection of its own: for upstreams that are not trusted to answer once.
+    /// Each request has its own connection. For upstreams that may answer more than once.
     Never,
 }
 

@@ -34,7 +34,7 @@ impl UpstreamUrl {
     pub(super) fn uri(&self, target: &PathAndQuery) -> Option<Uri> {
         match self {
             Self::Echo => Some(Uri::from(target.clone())),
-            // In origin form (RFC 9112 §3.2.1).
+            // HTTP/1.1 uses the origin form (RFC 9112 §3.2.1).
             Self::Http(url) => Some(Uri::from(url.target(target)?)),
             Self::Https(url) | Self::H2c(url) => {
                 let uri = Uri::builder().scheme(url.scheme.clone()).authority(url.authority.clone());
@@ -44,7 +44,7 @@ impl UpstreamUrl {
     }
 }
 
-/// As written in the configuration.
+/// The text as in the configuration.
 impl std::fmt::Display for UpstreamUrl {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (scheme, url) = match self {
@@ -63,7 +63,7 @@ pub struct HttpUrl {
     scheme: Scheme,
     authority: Authority,
     host: HeaderValue,
-    /// Without a trailing slash; empty for none.
+    /// The path prefix, without a trailing slash; empty for none.
     prefix: String,
 }
 

@@ -1,5 +1,5 @@
-//! Changes of keys and clients, as events of the audit trail. A command writes who made a change; a running gate
-//! writes what it finds in its files, even if another program changed them.
+//! Changes of keys and clients, as events of the audit trail. A command records who made a change. A running
+//! gate records the changes that it finds in its files, even if another program made them.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use crate::config::ClientConfig;
 use rotogate_core::token::keyring::Keyring;
 
 const TARGET: &str = "rotogate::audit";
-/// The actor of what a gate finds in a file.
+/// The actor of a change that a gate finds in a file.
 const FILE: &str = "file";
 
 /// What happened to a key.
@@ -31,7 +31,7 @@ impl KeyEvent {
     }
 }
 
-/// A command changed this key.
+/// Records that a command changed this key.
 pub(crate) fn write_key(event: KeyEvent, kid: &str) {
     write_key_by(event, kid, None);
 }
@@ -40,7 +40,7 @@ fn write_key_by(event: KeyEvent, kid: &str, actor: Option<&'static str>) {
     tracing::info!(target: TARGET, event = event.name(), rotogate.actor = actor, kid, "key changed");
 }
 
-/// A gate found other keys in its folder.
+/// Records that a gate found other keys in its folder.
 pub(crate) fn write_found_keys(old: &Keyring, new: &Keyring) {
     let names = |keys: &Keyring| -> Vec<String> {
         let signing = keys.signing_keys().map(|key| key.kid().to_owned());
@@ -60,7 +60,7 @@ pub(crate) fn refresh_name(id: u8) -> String {
     format!("refresh-{id}")
 }
 
-/// A reload took other clients.
+/// Records the clients that a reload changed.
 pub(crate) fn write_changed_clients(old: &[ClientConfig], new: &[ClientConfig]) {
     let by_id = |clients| -> BTreeMap<String, &ClientConfig> {
         let clients: &[ClientConfig] = clients;

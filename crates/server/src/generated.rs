@@ -1,5 +1,5 @@
-//! Documents that are made of the code and checked in. The command that writes them is [`COMMAND`]; without `WRITE_DOCS`
-//! it compares them.
+//! Documents that are generated from the code and checked in. [`COMMAND`] writes them. Without `WRITE_DOCS`, the same
+//! tests compare them.
 
 use std::path::Path;
 
@@ -7,7 +7,8 @@ use rotogate_kit::metric_families::{ALL, Kind, OF_PROCESS};
 
 pub(crate) const COMMAND: &str = "WRITE_DOCS=1 cargo test --all-features --lib -- generated";
 
-/// Compares a document with what the code says. `path` is relative to the root of the repository.
+/// Compares a document with the text that the code generates. `path` is relative to the root of the
+/// repository.
 ///
 /// # Panics
 /// They differ.
@@ -20,7 +21,7 @@ pub(crate) fn assert_current(path: &str, text: &str) {
     assert!(is_current, "{} is not what the code says: {COMMAND}", path.display());
 }
 
-/// The same for a part of a page, between `<!-- part: begin -->` and `<!-- part: end -->`.
+/// Compares a part of a page, between `<!-- part: begin -->` and `<!-- part: end -->`.
 ///
 /// # Panics
 /// They differ, or the page has no such part.

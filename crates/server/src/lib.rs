@@ -1,6 +1,6 @@
 //! rotogate as a program: the [`rotogate`] layer around a reverse proxy, with configuration, listeners, admin API and
-//! command line. The binary `rotogate`, its tests and its benches share this library. Its API follows the program and
-//! makes no promise. An application that embeds the gate depends on [`rotogate`] instead.
+//! command line. The binary `rotogate`, its tests and its benches share this library. Its API may change with the
+//! program at any time. An application that embeds the gate depends on [`rotogate`] instead.
 //!
 //! | for | see |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! How the gate authenticates at a transmitter: with a token of a file, or as a client of an authorization server.
+//! The gate's authentication at a transmitter: with a token from a file, or as a client of an authorization server.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -17,27 +17,27 @@ use rotogate_core::http_client::{ClientCredentials, FetchTarget, HttpClient, bea
 use rotogate_core::private_file::{read_private, trusted};
 use rotogate_core::token::verify::strict_object;
 
-/// How long a token is used whose lifetime is not known, and the longest time for any.
+/// How long a token with unknown lifetime is used, and the longest time for any token.
 const TOKEN_LIFE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
 
-/// The present URL of a token endpoint; `None` before it is known.
+/// Returns the current URL of a token endpoint; `None` before it is known.
 pub type TokenUrl = Arc<dyn Fn() -> Option<FetchTarget> + Send + Sync>;
 
-/// The gate as a client, from its present files.
+/// Returns the gate's client credentials, from the current content of their files.
 pub type ClientSource = Arc<dyn Fn() -> Result<ClientCredentials, String> + Send + Sync>;
 
 /// How the gate authenticates at a transmitter.
 #[derive(Clone)]
 pub enum Access {
-    /// By the bearer token in this file, which is read for each request.
+    /// With the bearer token in this file, which is read for each request.
     File(PathBuf),
-    /// By tokens of an authorization server (RFC 6749 §4.4).
+    /// With tokens of an authorization server (RFC 6749 §4.4).
     Client {
-        /// The gate as its client, which is read for each token.
+        /// The gate's client credentials, which are read for each token request.
         credentials: ClientSource,
-        /// Its token endpoint.
+        /// The token endpoint.
         token_url: TokenUrl,
-        /// The scope to ask for. Empty: none.
+        /// The requested scope; empty for none.
         scope: String,
     },
 }
@@ -51,7 +51,7 @@ impl fmt::Debug for Access {
     }
 }
 
-/// Makes the `Authorization` of requests, and keeps the token that it is made of.
+/// Makes the `Authorization` of requests, and caches its token.
 pub(crate) struct Authorizer {
     access: Access,
     kept: Option<(HeaderValue, Instant)>,
@@ -62,7 +62,7 @@ impl Authorizer {
         Self { access, kept: None }
     }
 
-    /// The transmitter refused the token.
+    /// Drops the cached token, because the transmitter refused it.
     pub(crate) fn forget(&mut self) {
         self.kept = None;
     }
@@ -117,7 +117,7 @@ async fn granted(
     let header = header.filter(|_| !token.is_empty() && is_bearer.eq_ignore_ascii_case("bearer"));
     let header = header.ok_or_else(|| refused("has no bearer token".to_owned()))?;
     let life = answer.get("expires_in").and_then(serde_json::Value::as_u64);
-    // It is not used in its last moments.
+    // The token is not used in the last moments of its life.
     let life = life.map_or(TOKEN_LIFE.0, |seconds| Duration::from_secs(seconds).min(TOKEN_LIFE.1) * 9 / 10);
     Ok((header, life))
 }

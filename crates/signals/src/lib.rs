@@ -1,10 +1,11 @@
-//! Revocation beyond the gate: the streams by which other issuers report security events (OpenID Shared Signals
-//! Framework 1.0). The gate creates a stream at the issuer's transmitter, fetches its events (RFC 8936) or has them
-//! pushed (RFC 8935), and asks for verification events: a stream that is silent may be broken.
+//! Streams by which other issuers report security events, such as revocations (OpenID Shared Signals Framework 1.0).
+//! The gate creates a stream at the issuer's transmitter, and fetches its events (RFC 8936) or has them pushed (RFC
+//! 8935). It also requests verification events, because a silent stream may be broken.
 //!
-//! [`Receivers`] are the other direction: they hear by push of the sessions that end at this gate.
+//! [`Receivers`] are the other direction: this gate pushes events about its ended sessions to them.
 //!
-//! What an event means is judged by [`StreamGate::take`], the same way as for an event that is pushed without a stream.
+//! [`StreamGate::take`] decides the effect of an event, in the same way as for an event that is pushed without a
+//! stream.
 //!
 //! This crate has no promise of compatibility: an application depends on `rotogate`.
 
@@ -39,11 +40,11 @@ pub use receivers::{ReceiverFigures, Receivers};
 pub use streams::Streams;
 pub use transmitter::inspect;
 
-/// The gate, as far as streams need it.
+/// The functions of the gate that streams need.
 #[async_trait]
 pub trait StreamGate: fmt::Debug + Send + Sync + 'static {
-    /// Judges a security event token of the issuer with this name, and puts its effect in force. The effect is durable
-    /// when this returns `Ok`.
+    /// Judges a security event token of the issuer with this name, and applies its effect. The effect is durable when
+    /// this returns `Ok`.
     async fn take(&self, issuer: &str, audience: &[Box<str>], set: SecretString) -> Result<(), NotTaken>;
     /// Notes the members of complex subjects that the transmitter of this issuer calls critical.
     fn note_critical_members(&self, issuer: &str, members: Vec<Box<str>>);
@@ -53,20 +54,20 @@ pub trait StreamGate: fmt::Debug + Send + Sync + 'static {
     fn seals(&self, message: &[u8]) -> Vec<Vec<u8>>;
     /// Whether other gates may use the store.
     fn is_shared(&self) -> bool;
-    /// The gate's time, which all gates of a store agree on.
+    /// The gate's time, on which all gates of a store agree.
     fn now(&self) -> Timestamp;
 }
 
-/// The gate, as far as its receivers need it.
+/// The functions of the gate that receivers need.
 #[async_trait]
 pub trait ReceiverGate: StreamGate {
     /// The `iss` of the gate.
     fn issuer(&self) -> Arc<str>;
-    /// When the data of the store was adopted last: positions of before mean nothing now.
+    /// When the data of the store was last adopted. Positions from before are meaningless now.
     fn adopted(&self) -> Timestamp;
-    /// The ends that were written after this position, and the position of their end.
+    /// The ends of sessions that were written after this position, and the position after the last of them.
     async fn ended_since(&self, after: Cursor) -> Result<(EndedBatch, Cursor), StoreError>;
-    /// The next of these ends, of sessions of these clients alone, and where to go on.
+    /// The next ends in this batch, only for sessions of these clients, and the place to continue.
     async fn next_ends(
         &self,
         batch: &EndedBatch,
@@ -78,13 +79,13 @@ pub trait ReceiverGate: StreamGate {
 /// Why an event has no effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotTaken {
-    /// It is refused, and will be refused again.
+    /// The event is refused, and a repetition would be refused, too.
     Refused(EventFlaw),
-    /// Nothing was decided: the same event may be taken later.
+    /// There was no decision, so the same event may be accepted later.
     Undecided,
 }
 
-/// How events come.
+/// How events arrive.
 #[derive(Clone, Debug)]
 pub enum Delivery {
     /// The gate fetches them (RFC 8936).
@@ -102,48 +103,48 @@ pub struct StreamSettings {
     pub iss: Box<str>,
     /// The URL of its transmitter, exactly as the transmitter's metadata has it.
     pub transmitter: Box<str>,
-    /// The hosts besides the transmitter's that its URLs may have, with their ports if these are unusual.
+    /// Further hosts that the transmitter's URLs may have, besides its own, with unusual ports.
     pub hosts: Vec<Box<str>>,
     /// The audiences that the stream may have.
     pub audience: Vec<Box<str>>,
-    /// The types of the events to ask for.
+    /// The types of events to request.
     pub events: Vec<Box<str>>,
-    /// How events come.
+    /// How events arrive.
     pub delivery: Delivery,
-    /// How often a verification event is asked for, and the stream's status.
+    /// How often the gate requests a verification event and the stream's status.
     pub verify_every: Duration,
 }
 
 impl StreamSettings {
-    /// What the record of the stream is of.
+    /// The facts that identify the record of the stream.
     fn record_parts(&self) -> [&str; 5] {
         ["event stream", &self.issuer, &self.iss, &self.transmitter, self.delivery.method()]
     }
 }
 
-/// A stream, and what its requests need.
+/// A stream, and the parts that its requests need.
 #[derive(Clone, Debug)]
 pub struct StreamPlan {
     /// The stream.
     pub settings: StreamSettings,
     /// How the gate authenticates at the transmitter.
     pub access: Access,
-    /// What sends its requests.
+    /// The client for its requests.
     pub http: HttpClient,
-    /// The same text only for the same configuration: a stream whose plan has another one begins anew.
+    /// Identifies the configuration. If it changes, the stream starts again.
     pub fingerprint: String,
 }
 
-/// Why a stream cannot be used just now.
+/// Why a stream cannot be used at present.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
     /// The gate's own file, key or secret cannot be used.
     #[error("{0}")]
     Access(String),
-    /// No answer.
+    /// The request got no answer.
     #[error(transparent)]
     Fetch(#[from] FetchError),
-    /// An answer that is not what was asked for.
+    /// The answer was not the expected one.
     #[error("{place}: {why}")]
     Answer {
         /// The endpoint.

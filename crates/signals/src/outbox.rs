@@ -1,6 +1,6 @@
-//! The events for one receiver, in order. What was sent is a position in the revocations of the store, so an event is as
-//! durable as the revocation, and needs no write of its own. A position is kept after its events were taken: after a kill
-//! they are sent again, and none is lost.
+//! The events for one receiver, in order. The progress is a position in the revocations of the store, so an event is as
+//! durable as its revocation, and needs no separate write. A position is stored after the receiver took its events. If
+//! the process is killed before that, the events are sent again, and none is lost.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,32 +17,32 @@ use rotogate_core::engine::ended::{EndPlace, EndedBatch};
 use rotogate_core::random::jittered;
 use rotogate_core::store::Cursor;
 
-/// How often the revocations are read.
+/// How often the outbox reads new revocations.
 const READ_EVERY: Duration = Duration::from_secs(1);
-/// How long an event waits for its receiver. Then it is dropped.
+/// How long an event waits for its receiver before it is dropped.
 // Requirement S25.
 pub(crate) const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
-/// The most events that wait in memory. The others wait in the store.
+/// The most events that wait in memory. Further events stay in the store.
 pub(crate) const MAX_WAITING: usize = 10_000;
 /// The longest pause after a failure.
 pub(crate) const MAX_PAUSE: Duration = Duration::from_secs(600);
-/// How often an event is sent that the receiver says is bad.
+/// How often an event that the receiver rejects is sent.
 pub(crate) const TRIES: u32 = 5;
-/// How often a position is kept that no event was sent for.
+/// How often the position is stored while there are no events to send.
 const KEEP_EVERY: Duration = Duration::from_secs(60);
-/// A lasting failure is logged at each of these attempts.
+/// A lasting failure is logged once in this number of attempts.
 const LOG_EVERY: u32 = 10;
 
-/// What all gates know of a receiver.
+/// The progress of a receiver, which all gates share.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Sent {
-    /// Up to where the revocations were sent; `None` before the first reading.
+    /// The position up to which revocations were sent; `None` before the first reading.
     cursor: Option<Vec<u8>>,
-    /// When the data had been adopted that the position is of.
+    /// The time of the last adoption of the data to which the position belongs.
     adopted: Timestamp,
 }
 
-/// Figures of one receiver, of this gate.
+/// This gate's metrics of one receiver.
 #[derive(Debug, Default)]
 pub(crate) struct Counted {
     pub(crate) sent: AtomicU64,
@@ -51,17 +51,17 @@ pub(crate) struct Counted {
     pub(crate) waiting: AtomicU64,
     /// Whether this gate sends.
     pub(crate) is_sender: AtomicBool,
-    /// Since when the oldest event waits, in milliseconds; 0: none does.
+    /// The time since which the oldest event waits, in milliseconds; 0 if no event waits.
     pub(crate) oldest: AtomicU64,
 }
 
-/// What waits, in the order of the revocations.
+/// The entries of the outbox, in the order of the revocations.
 enum Waiting {
     Event {
         event: Event,
         read: Timestamp,
     },
-    /// All before was sent: the position is kept.
+    /// Everything before this entry was sent, so this position can be stored.
     Position(Cursor),
 }
 
@@ -72,13 +72,13 @@ pub(crate) struct Outbox {
     pusher: Pusher,
     counted: Arc<Counted>,
     held_at: Timestamp,
-    /// Up to where the revocations were read.
+    /// The position up to which revocations were read.
     read: Option<Cursor>,
     adopted: Timestamp,
     kept_at: Timestamp,
     batch: Option<(EndedBatch, EndPlace, Cursor)>,
     waiting: VecDeque<Waiting>,
-    /// How often the first event failed, and when it is tried again.
+    /// The number of failures of the first event, and the time of the next attempt.
     failures: u32,
     next_try: Timestamp,
 }
@@ -114,7 +114,7 @@ impl Outbox {
                     failures = 0;
                     pause
                 }
-                // Of the store alone: failures of the receiver have their own pause.
+                // This is a fault of the store. Failures of the receiver have their own pause.
                 Err(error) => {
                     if failures.is_multiple_of(LOG_EVERY) {
                         let receiver = &*self.plan.settings.name;
@@ -128,7 +128,7 @@ impl Outbox {
         }
     }
 
-    /// Reads and sends what is due. Returns the pause before the next step.
+    /// Reads revocations and sends events. Returns the pause before the next step.
     pub(crate) async fn step(&mut self) -> Result<Duration, StreamError> {
         if !self.hold().await? {
             return Ok(RENEW);
@@ -143,7 +143,7 @@ impl Outbox {
         Ok(if self.batch.is_some() && self.waiting.is_empty() { Duration::ZERO } else { READ_EVERY })
     }
 
-    /// Whether this gate sends. Another one goes on from the position that was kept.
+    /// Whether this gate sends. A gate that takes over continues from the stored position.
     async fn hold(&mut self) -> Result<bool, StreamError> {
         let now = self.gate.now();
         if self.read.is_some() && now < self.held_at.plus(RENEW) && self.adopted == self.gate.adopted() {
@@ -165,11 +165,12 @@ impl Outbox {
         Ok(true)
     }
 
-    /// Where to read on. A new receiver hears of what ends from now on.
+    /// The position from which to read. A new receiver gets events about sessions that end from now on.
     async fn begin(&mut self, known: Sent) -> Result<Cursor, StreamError> {
         match known.cursor {
             Some(cursor) if known.adopted == self.adopted => Ok(Cursor::new(cursor)),
-            // Positions of before a loss of the store mean nothing. A receiver knows a repetition by its `jti`.
+            // Positions from before a loss of the store are meaningless, so all revocations are sent again. The
+            // receiver recognises a repeated event by its `jti`.
             Some(_) => Ok(Cursor::default()),
             None => {
                 let (_, end) = self.gate.ended_since(Cursor::default()).await?;
@@ -220,7 +221,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Sends the first event that waits, or keeps the position. False if it must be tried again later.
+    /// Sends the first waiting event, or stores the position. Returns false if this must be repeated later.
     // Requirement S25.
     async fn send_first(&mut self) -> Result<bool, StreamError> {
         let now = self.gate.now();
@@ -290,5 +291,5 @@ impl Outbox {
     }
 }
 
-/// A push ends before another gate may take over.
+/// A push must end before another gate may take over.
 const _: () = assert!(RENEW.as_secs() + 10 < LEASE.as_secs());

@@ -1,4 +1,4 @@
-//! One receiver: its events as tokens (CAEP 1.0 §3.1), and how they are pushed to it (RFC 8935).
+//! One receiver: its events as tokens (CAEP 1.0 §3.1), and the push of these events (RFC 8935).
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,41 +22,41 @@ use rotogate_core::token::verify::strict_object;
 
 const SESSION_REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
 const VERIFICATION: &str = "https://schemas.openid.net/secevent/ssf/event-type/verification";
-/// The time for one push. It ends within the lease of the gate that sends.
+/// The time limit of a push. It is shorter than the lease of the sending gate.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// The errors of RFC 8935 §2.4 that are of the event itself: the same event will be refused again. A key that is not known yet,
-/// or a token that is refused, may be good later.
+/// The errors of RFC 8935 §2.4 that concern the event itself, so that a repetition would be refused, too. After other
+/// errors, such as an unknown key or a refused token, the event may be accepted later.
 const OF_THE_EVENT: [&str; 3] = ["invalid_request", "invalid_issuer", "invalid_audience"];
 
 /// A receiver of events.
 #[derive(Clone, Debug)]
 pub struct ReceiverSettings {
-    /// Its name in the configuration.
+    /// The name of the receiver in the configuration.
     pub name: Arc<str>,
-    /// Where events are pushed.
+    /// The URL to which events are pushed.
     pub url: Box<str>,
-    /// Their `aud`.
+    /// The `aud` of the events.
     pub audience: Box<str>,
-    /// The file with the bearer token for it.
+    /// The file with the bearer token for the receiver.
     pub token_file: PathBuf,
-    /// The clients whose sessions it hears of.
+    /// The clients about whose sessions the receiver gets events.
     pub clients: Vec<Box<str>>,
 }
 
-/// A receiver, and what its requests need.
+/// A receiver, and the parts that its requests need.
 #[derive(Clone, Debug)]
 pub struct ReceiverPlan {
     /// The receiver.
     pub settings: ReceiverSettings,
-    /// What signs its events.
+    /// The key that signs its events.
     pub key: Arc<EventKey>,
-    /// What sends its requests.
+    /// The client for its requests.
     pub http: HttpClient,
-    /// The same text only for the same configuration: a receiver whose plan has another one begins anew.
+    /// Identifies the configuration. If it changes, the receiver starts again.
     pub fingerprint: String,
 }
 
-/// What an event says, but for the time of its token.
+/// The content of an event, without the time of its token.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Event {
     jti: String,
@@ -129,7 +129,7 @@ impl Pusher {
         Self { authorizer: Authorizer::new(Access::File(plan.settings.token_file.clone())), plan }
     }
 
-    /// Pushes an event. An error says that the same event may be taken later.
+    /// Pushes an event. After an error, the same event may be accepted later.
     pub(crate) async fn push(
         &mut self,
         event: &Event,
@@ -157,10 +157,10 @@ impl Pusher {
     }
 }
 
-/// Pushes a verification event (SSF 1.0 §8.1.4.1), for `check --online`. What the receiver says.
+/// Pushes a verification event (SSF 1.0 §8.1.4.1), for `check --online`. Returns a line about the receiver's answer.
 ///
 /// # Errors
-/// It does not take the event.
+/// The receiver does not accept the event.
 pub async fn greet(plan: ReceiverPlan, issuer: &str, now: Timestamp) -> Result<String, StreamError> {
     let id = name(&["verification", &plan.settings.name, &now.as_millis().to_string()]);
     let event = Event {

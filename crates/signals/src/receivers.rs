@@ -1,4 +1,4 @@
-//! All receivers of a gate. A reload replaces those whose configuration differs.
+//! All receivers of a gate. A reload replaces receivers whose configuration differs.
 
 use std::fmt;
 use std::sync::Arc;
@@ -44,27 +44,28 @@ impl fmt::Debug for Receivers {
     }
 }
 
-/// What became of the events of one receiver at this gate.
+/// The metrics of one receiver at this gate.
 #[derive(Clone, Debug)]
 pub struct ReceiverFigures {
-    /// Its name.
+    /// The name of the receiver.
     pub name: Arc<str>,
     /// The events by their results: sent, refused, dropped.
     pub results: [(&'static str, u64); 3],
-    /// How many wait.
+    /// The number of waiting events.
     pub waiting: u64,
-    /// How long the oldest of them has waited. `None`: another gate sends.
+    /// How long the oldest of them has waited. `None` if another gate sends.
     pub lag: Option<Duration>,
 }
 
-/// The record of a receiver. Another audience is another receiver, which hears of what ends from then on.
+/// The record of a receiver. If the audience changes, this is another receiver, which gets events about sessions that
+/// end from then on.
 pub(crate) fn record(gate: &Arc<dyn ReceiverGate>, plan: &ReceiverPlan, run: [u8; 16]) -> StreamRecord<Sent> {
     let gate: Arc<dyn StreamGate> = Arc::<dyn ReceiverGate>::clone(gate);
     StreamRecord::new(gate, &["event receiver", &plan.settings.name, &plan.settings.audience], run)
 }
 
 impl Receivers {
-    /// No receivers yet.
+    /// An empty set of receivers.
     ///
     /// # Errors
     /// The system returns no random bytes.
@@ -72,8 +73,8 @@ impl Receivers {
         Ok(Self(Arc::new(SharedReceivers { gate, run: *random::<16>()?, all: Mutex::default() })))
     }
 
-    /// Begins the receivers that are new or differ, goes on with the others, and ends those that are not among `plans`. Needs
-    /// a tokio runtime.
+    /// Starts new and changed receivers, keeps unchanged ones, and ends all receivers that are not in `plans`. Needs a
+    /// tokio runtime.
     pub fn replace(&self, plans: Vec<ReceiverPlan>) {
         let mut all = self.0.all.lock();
         let mut old = std::mem::take(&mut *all);
@@ -90,7 +91,7 @@ impl Receivers {
         }
     }
 
-    /// The figures of each receiver.
+    /// The metrics of each receiver.
     pub fn figures(&self) -> Vec<ReceiverFigures> {
         let now = self.0.gate.now();
         let of_one = |one: &RunningReceiver| {

@@ -1,5 +1,6 @@
-//! The record of a stream or of a receiver, in the store that all gates share: which gate attends to it, and what all of them must know. It
-//! is sealed by the keyring. Another gate takes over when the lease of the present one ends.
+//! The record of a stream or of a receiver, in the store that all gates share. It names the gate that serves the
+//! stream, and has the state that all gates must know. The keyring seals it. Another gate takes over when the lease of
+//! the serving gate ends.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -15,41 +16,41 @@ use rotogate_core::random::are_equal;
 use rotogate_core::store::StoreError;
 use rotogate_core::store::relay::{RelayId, RelayInserted, RelayRecord, RelayState, RelaySwapped};
 
-/// How long a gate that is not heard of keeps the stream.
+/// How long a gate keeps the stream without renewing its lease.
 // Requirement S18.
 pub(crate) const LEASE: Duration = Duration::from_secs(15);
-/// How often the gate with the stream renews its lease, and others look at it.
+/// How often the serving gate renews its lease, and other gates check the lease.
 pub(crate) const RENEW: Duration = Duration::from_secs(4);
-/// How long the record of a stream is kept that no gate attends to.
+/// How long the record of a stream that no gate serves is kept.
 const KEPT_FOR: Duration = Duration::from_secs(30 * 86_400);
 /// The length of a seal.
 const SEAL: usize = 32;
-/// How often a change is tried that another gate's change met.
+/// How often a change is repeated that conflicts with another gate's change.
 const TRIES: usize = 5;
 
-/// What all gates know of a stream.
+/// The state of a stream, which all gates share.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Known {
-    /// Its name at the transmitter.
+    /// The id of the stream at the transmitter.
     pub(crate) stream_id: Option<String>,
-    /// The `state` of the verification event that is due, and when it was asked for.
+    /// The `state` of the expected verification event, and the time of its request.
     pub(crate) asked: Option<(String, Timestamp)>,
-    /// When a verification event was asked for, or came, last.
+    /// When a verification event was last requested or last arrived.
     pub(crate) verified: Timestamp,
-    /// Whether the last one came.
+    /// Whether the last requested verification event arrived.
     pub(crate) is_verified: bool,
-    /// Whether its transmitter says that it is paused or disabled.
+    /// Whether the transmitter reports the stream as paused or disabled.
     pub(crate) is_paused: bool,
 }
 
 impl Known {
-    /// Whether events may be expected to come.
+    /// Whether events can be expected to arrive.
     pub(crate) const fn is_alive(&self) -> bool {
         self.is_verified && !self.is_paused
     }
 }
 
-/// A name made of these parts.
+/// A digest of these parts, for use as an id.
 pub(crate) fn digest(parts: &[&str]) -> [u8; 32] {
     let mut context = Context::new(&SHA256);
     for part in parts {
@@ -61,7 +62,7 @@ pub(crate) fn digest(parts: &[&str]) -> [u8; 32] {
     id
 }
 
-/// The record of one stream or receiver, with what gates know of it.
+/// The record of one stream or receiver, with its shared state.
 #[derive(Clone, Debug)]
 pub(crate) struct StreamRecord<K = Known> {
     gate: Arc<dyn StreamGate>,
@@ -71,12 +72,12 @@ pub(crate) struct StreamRecord<K = Known> {
 }
 
 impl<K: Clone + Default + Serialize + DeserializeOwned> StreamRecord<K> {
-    /// `run` names this run of the program, and `parts` what the record is of.
+    /// `run` identifies this run of the program, and `parts` the stream or receiver.
     pub(crate) fn new(gate: Arc<dyn StreamGate>, parts: &[&str], run: [u8; 16]) -> Self {
         Self { gate, id: RelayId(digest(parts)), run, known: PhantomData }
     }
 
-    /// The record, if there is one; what it says, if a gate of this keyring wrote it.
+    /// The record, if there is one, and its state, if a gate with this keyring wrote it.
     async fn load(&self) -> Result<Option<(RelayRecord, Option<K>)>, StoreError> {
         let record = self.gate.records().load_relay(self.id).await?.filter(|record| record.until > self.gate.now());
         Ok(record.map(|record| {
@@ -94,7 +95,7 @@ impl<K: Clone + Default + Serialize + DeserializeOwned> StreamRecord<K> {
         if is_good { serde_json::from_slice(text).ok() } else { None }
     }
 
-    /// Everything that decides is under the seal.
+    /// The sealed message. It includes every field on which a gate decides.
     fn message(&self, record: &RelayRecord, text: &[u8]) -> Vec<u8> {
         let lease = record.lease.as_millis().to_be_bytes();
         [b"event stream", &self.id.0[..], &record.owner, &lease, &record.attempt.to_be_bytes(), text].concat()
@@ -112,7 +113,7 @@ impl<K: Clone + Default + Serialize + DeserializeOwned> StreamRecord<K> {
         Ok(record)
     }
 
-    /// Puts a record in the place of the one that was read. Was it still there?
+    /// Replaces the record that was read. Returns false if another gate has changed it meanwhile.
     async fn put(&self, old: Option<&RelayRecord>, new: RelayRecord) -> Result<bool, StoreError> {
         let records = self.gate.records();
         Ok(match old {
@@ -123,14 +124,15 @@ impl<K: Clone + Default + Serialize + DeserializeOwned> StreamRecord<K> {
         })
     }
 
-    /// Takes or keeps the stream, unless another gate has it. What is known of the stream, and whether this gate has it.
+    /// Takes or keeps the stream, unless another gate has it. Returns the shared state, and whether this gate has the
+    /// stream.
     pub(crate) async fn hold(&self) -> Result<(K, bool), StreamError> {
         let now = self.gate.now();
         let found = self.load().await?;
         let known = found.as_ref().and_then(|(_, known)| known.clone());
         if let (Some((record, _)), Some(known)) = (&found, &known) {
             let is_own = record.owner == self.run;
-            // A store that one gate alone uses: nobody else can take over.
+            // If one gate alone uses the store, no other gate can take over, so the lease need not be renewed.
             let is_held = is_own && (!self.gate.is_shared() || record.lease > now.plus(LEASE - RENEW));
             let is_anothers = !is_own && self.gate.is_shared() && record.lease > now;
             if is_held || is_anothers {
@@ -156,8 +158,8 @@ impl<K: Clone + Default + Serialize + DeserializeOwned> StreamRecord<K> {
         Ok(())
     }
 
-    /// Changes what is known of the stream, whichever gate has it. `change` says whether it changed anything, and may be
-    /// called again with what another gate wrote.
+    /// Changes the shared state, whichever gate has the stream. `change` returns whether it changed anything. It may be
+    /// called again with the state that another gate wrote.
     pub(crate) async fn change(&self, change: impl Fn(&mut K) -> bool) -> Result<Option<K>, StoreError> {
         for _ in 0..TRIES {
             let Some((record, Some(mut known))) = self.load().await? else { return Ok(None) };

@@ -1,4 +1,5 @@
-//! One stream: it is created, verified, watched, and, if events are fetched, polled. Each step does what is due.
+//! One stream. The gate creates, verifies and watches it, and polls it if events are fetched. Each step does the work
+//! that is due.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,16 +15,16 @@ use super::{Delivery, NotTaken, StreamError, StreamGate, StreamPlan, StreamSetti
 use rotogate_core::clock::Timestamp;
 use rotogate_core::random::{jittered, random};
 
-/// How soon a verification event must come.
+/// How soon a requested verification event must arrive.
 // Requirement S21.
 const DUE: Duration = Duration::from_secs(120);
-/// How soon the next verification event is asked for after one that did not come, at most.
+/// The longest time before the next request, if a verification event did not arrive.
 const AGAIN: Duration = Duration::from_secs(300);
-/// The pause after a poll that brought nothing new at once.
+/// The pause after a poll that was answered at once without new events.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause after failures.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
-/// A lasting failure is logged at each of these attempts.
+/// A lasting failure is logged once in this number of attempts.
 const LOG_EVERY: u32 = 10;
 
 pub(crate) struct Stream {
@@ -31,15 +32,15 @@ pub(crate) struct Stream {
     keeper: Keeper,
     transmitter: Transmitter,
     in_use: Option<Configuration>,
-    /// For the next poll.
+    /// The acknowledgements for the next poll.
     said: Acknowledged,
     status_at: Timestamp,
-    /// Whether a paused stream was asked to be enabled.
+    /// Whether the gate has already asked to enable the paused stream.
     is_tried: bool,
     failures: u32,
 }
 
-/// What keeps the stream for this gate.
+/// Keeps the stream for this gate, by its record.
 struct Keeper {
     issuer: Arc<str>,
     gate: Arc<dyn StreamGate>,
@@ -49,7 +50,7 @@ struct Keeper {
 }
 
 impl Keeper {
-    /// Takes or keeps the stream, unless another gate has it; and judges whether a verification event is overdue.
+    /// Takes or keeps the stream, unless another gate has it. Also checks whether a verification event is overdue.
     // Requirement S18.
     async fn hold(&mut self) -> Result<bool, StreamError> {
         let (known, is_held) = self.record.hold().await?;
@@ -123,7 +124,7 @@ impl Stream {
         }
     }
 
-    /// Does what is due. Returns the pause before the next step.
+    /// Does the work that is due. Returns the pause before the next step.
     pub(crate) async fn step(&mut self) -> Duration {
         let issuer = &*self.settings.issuer.clone();
         match Box::pin(self.try_step()).await {
@@ -159,13 +160,13 @@ impl Stream {
         }
     }
 
-    /// Creates the stream, or goes on with the one that there is.
+    /// Creates the stream, or continues with the existing one.
     async fn begin(&mut self) -> Result<(), StreamError> {
         if self.in_use.is_some() {
             return Ok(());
         }
         let metadata = self.transmitter.discover().await?;
-        // Before an event can come.
+        // Noted before an event can arrive.
         self.keeper.gate.note_critical_members(&self.settings.issuer, metadata.critical_members);
         let stream = self.transmitter.stream(self.keeper.known.stream_id.as_deref()).await?;
         let issuer = &*self.settings.issuer;
@@ -188,7 +189,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Asks whether the stream is enabled, and if it is not, once for it to be.
+    /// Asks whether the stream is enabled. If not, requests once to enable it.
     async fn look_at_status(&mut self) -> Result<(), StreamError> {
         let now = self.keeper.gate.now();
         let Some(stream) = self.in_use.as_ref().filter(|_| now >= self.status_at) else { return Ok(()) };
@@ -205,13 +206,13 @@ impl Stream {
                 let is_first = !std::mem::replace(&mut self.is_tried, true);
                 !(is_first && matches!(self.transmitter.enable(&id).await, Ok("enabled")))
             }
-            // It is created again.
+            // The transmitter no longer has the stream, so the next step creates it again.
             Ok(None) => {
                 self.in_use = None;
                 return self.keeper.change(|known| known.stream_id.take().is_some()).await;
             }
             Err(error) => {
-                // Its events may come all the same.
+                // Events of the stream may arrive nevertheless.
                 tracing::warn!(%issuer, %error, "event stream: its status is not known");
                 return Ok(());
             }
@@ -219,7 +220,7 @@ impl Stream {
         self.keeper.change(|known| std::mem::replace(&mut known.is_paused, is_paused) != is_paused).await
     }
 
-    /// Asks for a verification event, if one is due.
+    /// Requests a verification event, if one is due.
     // Requirement S21.
     async fn verify(&mut self) -> Result<(), StreamError> {
         let Some(stream) = &self.in_use else { return Ok(()) };
@@ -233,7 +234,7 @@ impl Stream {
         let id = stream.stream_id.clone();
         let bytes = random::<16>().map_err(|error| StreamError::Access(error.to_string()))?;
         let state: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        // Every gate knows it before the event can come.
+        // Stored first, so that every gate knows the `state` before the event can arrive.
         self.keeper
             .change(|known| {
                 (known.asked, known.verified) = (Some((state.clone(), now)), now);
@@ -247,8 +248,8 @@ impl Stream {
         Ok(())
     }
 
-    /// Fetches events, judges them, and keeps what the next poll says of them.
-    // Requirement S17: an event is acknowledged by the poll after it is durable.
+    /// Fetches events, judges them, and keeps their acknowledgements for the next poll.
+    // Requirement S17: the next poll acknowledges an event once the event's effect is durable.
     async fn poll(&mut self, url: &str) -> Result<Duration, StreamError> {
         let began = Instant::now();
         let said = std::mem::take(&mut self.said);
@@ -256,7 +257,7 @@ impl Stream {
             Ok(Some(polled)) => polled,
             Ok(None) => return Ok(PAUSE),
             Err(error) => {
-                // It is not known whether the acknowledgements came there.
+                // The transmitter may not have received the acknowledgements, so the next poll repeats them.
                 self.said = said;
                 return Err(error);
             }
@@ -276,13 +277,13 @@ impl Stream {
         match (is_undecided, is_new) {
             (true, _) => Err(StreamError::Undecided),
             (false, true) => Ok(Duration::ZERO),
-            // A transmitter that holds no poll back, or that sends the acknowledged again.
+            // The transmitter answers polls at once, or sends acknowledged events again.
             (false, false) => Ok(PAUSE.saturating_sub(began.elapsed())),
         }
     }
 
-    /// Sends a poll, and keeps the stream while the transmitter holds the answer back. `None`: the stream is another
-    /// gate's by now, or exists no more.
+    /// Sends a poll, and renews the lease while the transmitter delays its answer. `None` if another gate has taken
+    /// the stream, or the stream no longer exists.
     async fn await_events(&mut self, url: &str, said: &Acknowledged) -> Result<Option<Polled>, StreamError> {
         let Self { keeper, transmitter, in_use, .. } = self;
         let mut answer = std::pin::pin!(transmitter.poll(url, said));

@@ -1,4 +1,4 @@
-//! All streams of a gate. A reload replaces those whose configuration differs.
+//! All streams of a gate. A reload replaces streams whose configuration differs.
 
 use std::fmt;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ impl fmt::Debug for Streams {
 }
 
 impl Streams {
-    /// No streams yet.
+    /// An empty set of streams.
     ///
     /// # Errors
     /// The system returns no random bytes.
@@ -54,8 +54,8 @@ impl Streams {
         Ok(Self(Arc::new(Shared { gate, run: *random::<16>()?, all: Mutex::default() })))
     }
 
-    /// Begins the streams that are new or differ, goes on with the others, and ends those that are not among `plans`. Needs
-    /// a tokio runtime.
+    /// Starts new and changed streams, keeps unchanged ones, and ends all streams that are not in `plans`. Needs a
+    /// tokio runtime.
     // Requirement S29.
     pub fn replace(&self, plans: Vec<StreamPlan>) {
         let mut all = self.0.all.lock();
@@ -74,14 +74,14 @@ impl Streams {
         RunningStream { plan, record, is_alive: stream.is_alive(), task: tokio::spawn(stream.run()) }
     }
 
-    /// For each stream: the name of its issuer, and whether its last verification event came and it is enabled.
+    /// The issuer's name for each stream, and whether the stream is enabled and its last verification event arrived.
     pub fn alive(&self) -> Vec<(Arc<str>, bool)> {
         let all = self.0.all.lock();
         let of = |one: &RunningStream| (Arc::clone(&one.plan.settings.issuer), one.is_alive.load(Ordering::Relaxed));
         all.iter().map(of).collect()
     }
 
-    /// Ends all streams, and lets another gate take them at once. The transmitters keep theirs.
+    /// Ends all streams at this gate, and lets another gate take them at once. They still exist at the transmitters.
     pub async fn close(&self) {
         let all = std::mem::take(&mut *self.0.all.lock());
         for stream in all {
@@ -94,7 +94,7 @@ impl Streams {
     }
 }
 
-/// The tokens that a push is authenticated by are no part of the text.
+/// Whether two plans are equal. Compares the tokens for pushes, too, because the fingerprint does not contain them.
 fn is_same(one: &StreamPlan, other: &StreamPlan) -> bool {
     use secrecy::ExposeSecret;
     let token = |plan: &StreamPlan| match &plan.settings.delivery {
@@ -114,7 +114,7 @@ impl StreamWatch for Streams {
         let now = self.0.gate.now();
         let is_good = AtomicBool::new(true);
         let change = |known: &mut Known| match notice {
-            // The transmitter sends it of its own accord.
+            // The transmitter sent this event without a request.
             StreamNotice::Verification { state: None } => false,
             StreamNotice::Verification { state: Some(state) } => {
                 let asked = known.asked.as_ref();

@@ -1,5 +1,6 @@
-//! The requests to a transmitter. Its metadata names the URLs: they must be on its own host, or on one that the operator
-//! lists, and lead to no less public address than the transmitter's own. No redirect is followed.
+//! The requests to a transmitter. Its metadata names the URLs. These must be on the transmitter's own host, or on a
+//! host that the operator lists. They must not lead to a less public address than the transmitter's own. No redirect is
+//! followed.
 
 use std::time::Duration;
 
@@ -13,11 +14,11 @@ use super::wire::{self, Configuration, MAX_EVENTS, Metadata, Polled};
 use super::{StreamError, StreamPlan, StreamSettings};
 use rotogate_core::http_client::{Allowed, Document, FetchTarget, HttpClient};
 
-/// The time for one request that the transmitter answers at once.
+/// The time limit of a request that the transmitter answers at once.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// The time for a poll, which the transmitter answers when it has an event, or after a while.
+/// The time limit of a poll, which the transmitter answers when it has an event, or after a while.
 const POLL_TIMEOUT: Duration = Duration::from_secs(75);
-/// The longest answer to a poll, in bytes: events of 16 KiB, and their names.
+/// The longest answer to a poll, in bytes: events of 16 KiB with their names.
 const MAX_POLLED: usize = MAX_EVENTS * (17 << 10);
 
 /// The transmitter of one stream.
@@ -25,16 +26,16 @@ pub(crate) struct Transmitter {
     settings: StreamSettings,
     http: HttpClient,
     authorizer: Authorizer,
-    /// Its metadata, and the addresses that its URLs may lead to.
+    /// The transmitter's metadata, and the addresses to which its URLs may lead.
     known: Option<(Metadata, Allowed)>,
 }
 
-/// What a poll says of the events before.
+/// The acknowledgements of earlier events in a poll.
 #[derive(Debug, Default)]
 pub(crate) struct Acknowledged {
-    /// The events that have their effect.
+    /// The events whose effect is durable.
     pub(crate) taken: Vec<String>,
-    /// The refused ones, each with the reason (RFC 8936 §2.2).
+    /// The refused events, each with the reason (RFC 8936 §2.2).
     pub(crate) refused: Map<String, Value>,
 }
 
@@ -59,8 +60,8 @@ impl Transmitter {
         Ok(metadata)
     }
 
-    /// A URL of the transmitter, if the gate may send its credential there.
-    // Attack: a transmitter that names another host, or an address inside.
+    /// A URL of the transmitter, if the gate may send its credential to it.
+    // Attack: the transmitter names another host, or an internal address.
     fn target(&self, url: &str) -> Result<FetchTarget, StreamError> {
         let refused = |why: String| {
             let place =
@@ -114,7 +115,7 @@ impl Transmitter {
         self.known.as_ref().map(|(metadata, _)| metadata).ok_or_else(missing)
     }
 
-    /// Goes on with the stream of this id, or creates one; if there is one already, changes it to what is configured.
+    /// Continues the stream with this id, or creates one. An existing stream is changed to the configured settings.
     // Requirement S16.
     pub(crate) async fn stream(&mut self, known: Option<&str>) -> Result<Configuration, StreamError> {
         let stream = self.found(known).await?;
@@ -150,7 +151,7 @@ impl Transmitter {
         }
     }
 
-    /// Changes the stream of this id. `None`: there is none.
+    /// Changes the stream with this id to the configured settings. `None` if it does not exist.
     async fn changed(&mut self, url: &str, id: &str) -> Result<Option<Configuration>, StreamError> {
         let asked = Configuration::asked(&self.settings, Some(id));
         let (status, body, at) = self.manage(Method::PATCH, url, Some(&asked)).await?;
@@ -161,7 +162,7 @@ impl Transmitter {
         Configuration::parse(&body, &self.settings).map(Some).map_err(|why| answer(&at, why))
     }
 
-    /// Removes a new stream that is not as it must be. One that stays delivers to nobody.
+    /// Removes a new stream that does not have the requested settings. If the removal fails, no gate uses the stream.
     async fn remove(&mut self, url: &str, created: &[u8]) {
         let document = rotogate_core::token::verify::strict_object(created).unwrap_or_default();
         if let Some(id) = document.get("stream_id").and_then(Value::as_str).filter(|id| !id.is_empty()) {
@@ -169,7 +170,7 @@ impl Transmitter {
         }
     }
 
-    /// The status of a stream. `None`: there is no such stream.
+    /// The status of a stream. `None` if the stream does not exist.
     pub(crate) async fn status(&mut self, id: &str) -> Result<Option<(&'static str, Option<String>)>, StreamError> {
         let url = with_id(&self.metadata()?.status_endpoint, id);
         let (status, body, at) = self.manage(Method::GET, &url, None).await?;
@@ -180,7 +181,7 @@ impl Transmitter {
         wire::status(&body, id).map(Some).map_err(|why| answer(&at, why))
     }
 
-    /// Asks for the stream to be enabled. Its status afterwards.
+    /// Requests to enable the stream. Returns its status afterwards.
     pub(crate) async fn enable(&mut self, id: &str) -> Result<&'static str, StreamError> {
         let url = self.metadata()?.status_endpoint.clone();
         let asked = json!({ "stream_id": id, "status": "enabled" });
@@ -189,16 +190,16 @@ impl Transmitter {
         wire::status(&body, id).map(|(word, _)| word).map_err(|why| answer(&at, why))
     }
 
-    /// Asks for a verification event with this `state`.
+    /// Requests a verification event with this `state`.
     pub(crate) async fn ask_verification(&mut self, id: &str, state: &str) -> Result<(), StreamError> {
         let url = self.metadata()?.verification_endpoint.clone();
         let asked = json!({ "stream_id": id, "state": state });
         let (status, _, at) = self.manage(Method::POST, &url, Some(&asked)).await?;
-        // SSF 1.0 §8.1.4.2: 204. Some answer 200 or 202.
+        // The status should be 204 (SSF 1.0 §8.1.4.2), but some transmitters answer 200 or 202.
         if status.is_success() { Ok(()) } else { Err(unexpected(&at, status)) }
     }
 
-    /// Fetches events (RFC 8936 §2.2). `None`: there is no such stream.
+    /// Fetches events (RFC 8936 §2.2). `None` if the stream does not exist.
     pub(crate) async fn poll(&mut self, url: &str, said: &Acknowledged) -> Result<Option<Polled>, StreamError> {
         let mut body = json!({ "maxEvents": MAX_EVENTS, "returnImmediately": false });
         if !said.taken.is_empty() {
@@ -217,10 +218,10 @@ impl Transmitter {
     }
 }
 
-/// Asks a transmitter once, for `check --online`. Creates and changes nothing. What it says, a line each.
+/// Asks a transmitter once, for `check --online`. Creates and changes nothing. Returns a line for each answer.
 ///
 /// # Errors
-/// It does not answer, or is not what the configuration says.
+/// The transmitter does not answer, or its answers contradict the configuration.
 pub async fn inspect(plan: StreamPlan) -> Result<Vec<String>, StreamError> {
     let mut at = Transmitter::new(plan);
     let metadata = at.discover().await?;
@@ -244,7 +245,7 @@ pub async fn inspect(plan: StreamPlan) -> Result<Vec<String>, StreamError> {
     Ok(lines)
 }
 
-/// Host and port of a URL, as the operator writes them in `hosts`: without the usual port.
+/// Host and port of a URL in the form of `hosts`: the usual port is left out.
 fn authority(url: &str) -> Option<String> {
     let uri: Uri = url.parse().ok()?;
     let host = uri.host()?.to_ascii_lowercase();

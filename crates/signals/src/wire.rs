@@ -1,5 +1,5 @@
-//! The documents of a transmitter (OpenID SSF 1.0 §7 and §8, RFC 8936), read strictly: a duplicate member is refused. No
-//! request is made here.
+//! The documents of a transmitter (OpenID SSF 1.0 §7 and §8, RFC 8936), parsed strictly: a duplicate member is refused.
+//! This module makes no request.
 
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value, json};
@@ -12,11 +12,11 @@ pub const MAX_EVENTS: usize = 100;
 /// The longest text of a transmitter that the gate keeps or repeats, in bytes.
 const MAX_NAME: usize = 256;
 
-/// What is wrong with a document, without any part of it that could be a secret.
+/// The fault of a document, without any part of the document that could be a secret.
 pub type Flaw = String;
 
 impl Delivery {
-    /// Its name in stream configurations (SSF 1.0 §6.1).
+    /// The name of the delivery method in stream configurations (SSF 1.0 §6.1).
     pub const fn method(&self) -> &'static str {
         match self {
             Self::Poll => "urn:ietf:rfc:8936",
@@ -25,7 +25,7 @@ impl Delivery {
     }
 }
 
-/// The URL of a transmitter's metadata: the well-known part stands before the path (SSF 1.0 §7.2).
+/// The URL of a transmitter's metadata: the well-known part is inserted before the path (SSF 1.0 §7.2).
 pub fn metadata_url(transmitter: &str) -> Option<String> {
     let (scheme, rest) = transmitter.split_once("://")?;
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
@@ -35,13 +35,13 @@ pub fn metadata_url(transmitter: &str) -> Option<String> {
 /// The metadata of a transmitter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metadata {
-    /// Where streams are created.
+    /// The URL to create and change streams.
     pub configuration_endpoint: String,
-    /// Where a stream says whether it is enabled.
+    /// The URL of the status of streams.
     pub status_endpoint: String,
-    /// Where verification events are asked for.
+    /// The URL to request verification events.
     pub verification_endpoint: String,
-    /// Where its keys are.
+    /// The URL of its keys.
     pub jwks_uri: Option<String>,
     /// The members of complex subjects that a receiver must understand.
     pub critical_members: Vec<Box<str>>,
@@ -51,7 +51,7 @@ impl Metadata {
     /// Reads the metadata of this transmitter.
     ///
     /// # Errors
-    /// It is of another transmitter, or has not what the gate needs.
+    /// The metadata belongs to another transmitter, or lacks a member that the gate needs.
     // Requirement S16: another transmitter's metadata is refused (mix-up).
     pub fn parse(body: &[u8], settings: &StreamSettings) -> Result<Self, Flaw> {
         let document = strict_object(body)?;
@@ -84,14 +84,14 @@ impl Metadata {
     }
 }
 
-/// A stream as its transmitter has it.
+/// The configuration of a stream at its transmitter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Configuration {
-    /// Its name there.
+    /// The id of the stream.
     pub stream_id: String,
-    /// Where its events are fetched, if they are.
+    /// The URL to fetch events, if the stream is polled.
     pub poll_url: Option<String>,
-    /// The types that it delivers, if it says so.
+    /// The types of events that the transmitter delivers, if it lists them.
     pub delivered: Option<Vec<String>>,
     /// The shortest time between two requests for a verification event, in seconds.
     pub min_verification_interval: u64,
@@ -101,17 +101,17 @@ impl Configuration {
     /// Reads the configuration of a stream.
     ///
     /// # Errors
-    /// It is none, or not of a stream for this gate.
+    /// The document is no configuration, or not one of a stream for this gate.
     pub fn parse(body: &[u8], settings: &StreamSettings) -> Result<Self, Flaw> {
         Self::read(&strict_object(body)?, settings)
     }
 
-    /// The first stream for this gate in a list (SSF 1.0 §8.1.1.2), or the only one.
+    /// The first stream for this gate in a list (SSF 1.0 §8.1.1.2), or in a single document.
     ///
     /// # Errors
-    /// There is none.
+    /// The list has no stream for this gate.
     pub fn of_list(body: &[u8], settings: &StreamSettings) -> Result<Self, Flaw> {
-        // The strict parser reads objects.
+        // The strict parser reads only objects, so the list is wrapped in one.
         let wrapped = [&b"{\"all\":"[..], body, b"}"].concat();
         let mut why = "it lists no stream".to_owned();
         let all = match strict_object(&wrapped)?.remove("all") {
@@ -182,7 +182,7 @@ impl Configuration {
 /// The status of a stream (SSF 1.0 §8.1.2): its word, and the transmitter's reason.
 ///
 /// # Errors
-/// It is of another stream, or has no known word.
+/// The document is about another stream, or has an unknown status word.
 pub fn status(body: &[u8], stream_id: &str) -> Result<(&'static str, Option<String>), Flaw> {
     let document = strict_object(body)?;
     if text(&document, "stream_id")?.is_some_and(|id| id != stream_id) {
@@ -197,17 +197,17 @@ pub fn status(body: &[u8], stream_id: &str) -> Result<(&'static str, Option<Stri
 /// The answer to a poll (RFC 8936 §2.4).
 #[derive(Debug, Default)]
 pub struct Polled {
-    /// The events, each with the name by which it is acknowledged.
+    /// The events, each with the name for its acknowledgement.
     pub sets: Vec<(String, SecretString)>,
-    /// Whether more are there now.
+    /// Whether the transmitter has more events now.
     pub has_more: bool,
 }
 
 impl Polled {
-    /// Reads the answer to a poll. Of more events than were asked for, the rest waits for the next poll.
+    /// Reads the answer to a poll. Takes at most the requested number of events; the next poll gets the rest.
     ///
     /// # Errors
-    /// It is none.
+    /// The document is not the answer to a poll.
     pub fn parse(body: &[u8]) -> Result<Self, Flaw> {
         let mut document = strict_object(body)?;
         let has_more = match document.get("moreAvailable") {

@@ -95,7 +95,7 @@ impl ToSql for Arg {
     }
 
     fn accepts(_: &Type) -> bool {
-        // The value that it holds is asked.
+        // The contained value checks the type in `to_sql_checked`.
         true
     }
 
@@ -116,7 +116,7 @@ impl ResultRow {
         self.get("o_status")
     }
 
-    /// A word that this program does not know.
+    /// The error for a status word that this program does not know.
     pub(super) fn unknown(&self) -> StoreError {
         unexpected(&format!("the word {:?}", self.status().unwrap_or_default()))
     }

@@ -1,4 +1,4 @@
-//! Whether a server is fit for a store.
+//! Checks whether a server is fit for a store.
 
 use std::sync::Arc;
 
@@ -19,9 +19,9 @@ use rotogate_core::store::kit::mark::{self, Marker};
 use rotogate_core::store::kit::network::compare_clocks;
 use rotogate_core::store::{InspectedServer, StoreError, round_trip};
 
-/// The oldest server that knows everything that is used.
+/// The oldest server version that has all features that the store uses.
 const OLDEST: u32 = 130_000;
-/// The connections that only revocations use.
+/// The number of connections that only revocations use.
 const FOR_REVOCATIONS: usize = 2;
 
 const SETTINGS: &str = "select current_setting('server_version_num') as version, \
@@ -32,7 +32,7 @@ const SETTINGS: &str = "select current_setting('server_version_num') as version,
     current_setting('synchronous_standby_names') as standbys, (select count(*) from pg_stat_replication) as followers, \
     floor(extract(epoch from clock_timestamp()) * 1000)::bigint as now";
 
-/// Is the server fit, and may the gate's user look into the schema?
+/// Checks that the server is fit, and that the gate's user may read the schema.
 async fn fitness(options: &PostgresOptions, connection: &Connection) -> Result<Settings, StoreError> {
     let clock = SystemTime::new();
     let before = clock.wall();
@@ -51,7 +51,8 @@ pub(super) async fn open(options: PostgresOptions) -> Result<PostgresInner, Stor
     let commands = Arc::new(ConnectionPool::new(Arc::clone(&options), options.connections));
     let connection = first_connection(&commands).await?;
     fitness(&options, &connection).await?;
-    // Before anything is written: an attempt to start must not bring an older store nearer to the mark.
+    // Compares before anything is written, because an attempt to start must not bring an older store nearer to the
+    // mark.
     let is_accepted = compare_with_mark(&options, &connection).await?;
     commands.give_back(connection);
     migrate(&commands).await?;
@@ -75,14 +76,14 @@ pub(super) async fn open(options: PostgresOptions) -> Result<PostgresInner, Stor
         hints: Default::default(),
         options,
     };
-    // A write shows that the store takes any.
+    // Writes, to show that the store accepts writes.
     let answer = inner.one("rg_check", Vec::new()).await?;
     inner.known.adopt(history, ServerPosition::in_answer(&answer)?);
     inner.mark.begin(writes(&answer)?, is_accepted).await?;
     Ok(inner)
 }
 
-/// Inspects the server as a start would, without a change; the error says why the gate would not start.
+/// Inspects the server as a start would, without changing data. The error is the reason why the gate would not start.
 pub async fn inspect(options: PostgresOptions) -> Result<InspectedServer, StoreError> {
     options.check()?;
     let options = Arc::new(options);
@@ -115,13 +116,13 @@ pub async fn inspect(options: PostgresOptions) -> Result<InspectedServer, StoreE
     Ok(InspectedServer { found: format!("PostgreSQL at {address} has version {version}; {state}"), round_trip })
 }
 
-/// The number of schema versions that the store has applied. 0: the store does not exist.
+/// The number of schema versions that the store has applied. 0 if the store does not exist.
 async fn made(options: &PostgresOptions, connection: &Connection) -> Result<usize, StoreError> {
     let made = migrate::version(&connection.client, &options.schema).await;
     made.map_err(|error| fault::judge(options, &error).error)
 }
 
-/// True if the mark contradicts what is there, and the operator accepts it.
+/// Returns true if the mark contradicts the store, but the operator accepts the store.
 async fn compare_with_mark(options: &PostgresOptions, connection: &Connection) -> Result<bool, StoreError> {
     let (file, schema) = (options.network.high_water.as_deref(), &options.schema);
     if file.is_none() {
@@ -142,7 +143,7 @@ async fn compare_with_mark(options: &PostgresOptions, connection: &Connection) -
 }
 
 impl PostgresInner {
-    /// Does the server take writes, and is it still fit?
+    /// Checks that the server accepts writes and is still fit.
     pub(super) async fn check(&self) -> Result<(), StoreError> {
         let clock = SystemTime::new();
         let before = clock.wall();
@@ -160,7 +161,7 @@ impl PostgresInner {
     }
 }
 
-/// Tries again while that may help.
+/// Makes the first connection. Repeats the attempt while a repetition may help.
 async fn first_connection(pool: &ConnectionPool) -> Result<Connection, StoreError> {
     let mut last = None;
     let trying = async {
@@ -209,7 +210,7 @@ impl Settings {
         self.get(name).parse().unwrap_or_default()
     }
 
-    /// A name of a store or of a history, in hexadecimal digits.
+    /// Reads the name of a store or of a history, in hexadecimal digits.
     fn name(&self, of: &str, place: &str) -> Result<Op, StoreError> {
         let name = u64::from_str_radix(self.get(of), 16).ok().filter(|_| self.get(of).len() == 16);
         name.map(u64::to_be_bytes).ok_or_else(|| mistake(format!("{place} has no {of}: restore a whole back-up")))
@@ -258,7 +259,7 @@ fn lacking(options: &PostgresOptions, what: &str) -> StoreError {
     mistake(format!("PostgreSQL at {address} does not allow the gate's user {what}: docs/postgres.md has its rights"))
 }
 
-/// A schema that the gate's user may not look into.
+/// Fails if the gate's user may not read the schema.
 async fn check_schema(options: &PostgresOptions, connection: &Connection) -> Result<(), StoreError> {
     let schema = &options.schema;
     let closed =
@@ -269,7 +270,7 @@ async fn check_schema(options: &PostgresOptions, connection: &Connection) -> Res
     }
 }
 
-/// Where there is no store, the gate's user makes one.
+/// If there is no store, the gate's user must have the rights to create one.
 async fn check_may_make(options: &PostgresOptions, connection: &Connection) -> Result<(), StoreError> {
     let schema = &options.schema;
     let may = format!(
@@ -307,7 +308,7 @@ fn place(options: &PostgresOptions) -> String {
     format!("the store {:?} in PostgreSQL at {}", options.schema, options.address())
 }
 
-/// Is the store this gate's? Its history and its name.
+/// Checks that the store belongs to this gate. Returns the store's history and name.
 async fn check_head(options: &PostgresOptions, connection: &Connection) -> Result<[Op; 2], StoreError> {
     let schema = &options.schema;
     let place = place(options);
@@ -317,7 +318,8 @@ async fn check_head(options: &PostgresOptions, connection: &Connection) -> Resul
     let Some(head) = ask(options, connection, &statement).await?.pop() else {
         return Err(mistake(format!("{place} lost its head: restore a whole back-up, or use another schema")));
     };
-    // First: a store with data of its own must not be told what else differs.
+    // This check comes first, so that a store with its own data is refused for this reason before any other
+    // difference.
     match (head.try_get("copying").ok().flatten(), &options.network.copying) {
         (None, None) => {}
         (Some(copied), Some(from)) if copied == from => {}

@@ -1,5 +1,5 @@
-//! Commits: one function compares the store with what the rules ran over, and writes what they wrote, or answers with what is
-//! there.
+//! Commits: one function compares the store with the snapshot over which the rules ran. If they are equal, it writes
+//! the result. Otherwise it answers with the present state.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use rotogate_core::store::kit::commit::{Commit, Committed, Compared, Decided, Op
 use rotogate_core::store::kit::fields::{self, History, Op, new_op};
 use rotogate_core::store::kit::snapshot::Snapshot;
 
-/// Where a commit goes, and under what name.
+/// The destination of a commit, and its name.
 #[derive(Clone, Copy)]
 pub(super) struct CommitCall<'a> {
     inner: &'a PostgresInner,
@@ -53,7 +53,7 @@ fn some(bytes: impl Into<Vec<u8>>) -> Option<Zeroizing<Vec<u8>>> {
 }
 
 impl RecordArgs {
-    /// In the order in which everything locks them.
+    /// Adds the records in the order of their ids, in which all functions lock records.
     fn add(
         &mut self,
         call: &CommitCall<'_>,
@@ -66,7 +66,7 @@ impl RecordArgs {
             let state = decided.operation.expected_begin(decided.snapshot, *id, write.is_some());
             self.states.push(state.map(Zeroizing::new));
             self.news.push(write.map(|write| encode_row(&write.new)).transpose()?);
-            // They never change.
+            // Subject and client never change, so only a new record needs them.
             let begins = write.filter(|write| write.old.is_none()).map(|write| &write.new);
             self.subjects.push(begins.and_then(|session| some(key(session.subject.as_bytes()))));
             self.clients.push(begins.map(|session| call.inner.client_key(&session.client)).transpose()?.and_then(some));
@@ -110,7 +110,7 @@ fn conditions(operation: &Operation<'_>, snapshot: &Snapshot, compared: &Compare
     ])
 }
 
-/// The records and their entries, as the store has them.
+/// The records and entries that the store has at present.
 fn seen(answer: &ResultRow, compared: &[Compared<'_>]) -> Result<Vec<Snapshot>, StoreError> {
     let records: Vec<SessionId> = compared.iter().flat_map(|one| &one.records).map(|(id, _)| *id).collect();
     let list = |name| Ok::<_, StoreError>(answer.get::<Option<Vec<Option<&[u8]>>>>(name)?.unwrap_or_default());
@@ -150,7 +150,7 @@ impl Commit for CommitCall<'_> {
         self.inner.options.network.operation_timeout
     }
 
-    /// Several operations are of one record each, and depend on nothing else.
+    /// If there are several operations, each concerns one record, and depends on nothing else.
     async fn commit(&self, all: &[Decided<'_>]) -> Result<Vec<Committed>, StoreError> {
         let Some(first) = all.first() else { return Ok(Vec::new()) };
         let (mut records, mut entries, mut asked) = (RecordArgs::default(), EntryArgs::default(), Vec::new());
@@ -202,7 +202,7 @@ impl Commit for CommitCall<'_> {
 }
 
 impl PostgresInner {
-    /// A commit under a name of its own.
+    /// A commit with a new name.
     pub(super) fn commit_by<'a>(&'a self, pool: &'a ConnectionPool) -> Result<CommitCall<'a>, StoreError> {
         Ok(self.commit_as(new_op()?, pool))
     }

@@ -1,8 +1,8 @@
-//! Connections: each carries one statement at a time, and is made again after a fault.
+//! Connections: each carries one statement at a time, and is replaced after a fault.
 //!
-//! Every call may be sent again: the server finds out that it was done. So a call whose reply did not come goes out again,
-//! over another connection, until the deadline of its operation. A commit is never cancelled: the connection is closed
-//! instead.
+//! Every call may be repeated, because the server detects that it was done before. So a call without a reply is
+//! repeated over another connection, until the deadline of its operation. A commit is never cancelled. Its connection
+//! is closed instead.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,19 +25,19 @@ use super::options::{PostgresOptions, Purpose};
 use rotogate_core::random::jittered;
 use rotogate_core::store::{StoreError, WriteOutcome};
 
-/// How many calls wait at once. One more is refused: it would wait longer than its deadline.
+/// How many calls may wait at once. A further call is refused, because it would wait longer than its deadline.
 const MAX_IN_FLIGHT: usize = 1024;
-/// The first pause before a call is sent again, or a connection is tried again. Each later one is twice as long.
+/// The first pause before a call or an attempt to connect is repeated. Each later pause is twice as long.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(50);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// For `Retry-After`.
+/// The value of `Retry-After` after a failure.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Connections of one kind.
 pub(super) struct ConnectionPool {
     pub(super) options: Arc<PostgresOptions>,
     idle: Mutex<Vec<Connection>>,
-    /// As many as there may be connections.
+    /// One permit for each connection that may exist.
     places: Semaphore,
     in_flight: Semaphore,
     connecting: tokio::sync::Mutex<Connecting>,
@@ -49,18 +49,18 @@ struct Connecting {
     next_try: Option<Instant>,
 }
 
-/// A connection. It ends when it is dropped.
+/// A connection. Dropping it closes the connection.
 pub(super) struct Connection {
     pub(super) client: Client,
     prepared: HashMap<&'static str, Statement>,
-    /// The server warned of a commit that it did not wait for.
+    /// Whether the server has warned of a commit for which it did not wait.
     doubtful: Arc<AtomicBool>,
     driver: JoinHandle<()>,
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // A driver that waits for a reply would wait on.
+        // Without this, a driver that waits for a reply would go on waiting.
         self.driver.abort();
     }
 }
@@ -68,16 +68,16 @@ impl Drop for Connection {
 /// Why one attempt failed.
 pub(super) struct PostgresFailure {
     pub(super) error: StoreError,
-    /// Sending the same again may help.
+    /// Whether to repeat the call.
     pub(super) again: bool,
-    /// All idle connections are of no more use, too.
+    /// Whether all idle connections must be closed, too.
     pub(super) all: bool,
-    /// The data is of another history than the call.
+    /// Whether the data has another history than the call expects.
     pub(super) is_other_history: bool,
 }
 
 impl PostgresFailure {
-    /// No more than an error: a repetition fails alike, and other connections are as good as before.
+    /// A failure that a repetition would not mend, and that does not affect other connections.
     fn for_good(error: StoreError) -> Self {
         Self { error, again: false, all: false, is_other_history: false }
     }
@@ -94,7 +94,7 @@ impl ConnectionPool {
         }
     }
 
-    /// Calls a function, again and again if it must, until the operation's deadline.
+    /// Calls a function, and repeats the call after faults until the operation's deadline.
     pub(super) async fn ask(&self, call: &Call) -> Result<Vec<Row>, PostgresFailure> {
         let Ok(_permit) = self.in_flight.try_acquire() else {
             let error = not_done(format!("{MAX_IN_FLIGHT} requests to PostgreSQL wait for their replies"));
@@ -115,7 +115,7 @@ impl ConnectionPool {
             if !failed.again || Instant::now() + wait >= deadline {
                 return Err(PostgresFailure { error: outcome(failed.error, &sent), ..failed });
             }
-            // Says more than that time ran out.
+            // This failure tells an operator more than a timeout.
             last = Some(failed.error);
             tokio::time::sleep(wait).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -136,7 +136,7 @@ impl ConnectionPool {
                     "PostgreSQL at {} did not wait for its synchronous standby: the write may be lost",
                     self.options.address()
                 ));
-                // A repetition would find it done, and say so.
+                // A repetition would find the commit done, and wrongly report success.
                 PostgresFailure::for_good(error.with_outcome(WriteOutcome::InDoubt))
             }
             Ok(Ok(rows)) => {
@@ -164,7 +164,7 @@ impl ConnectionPool {
         Err(failed)
     }
 
-    /// A connection of the pool, or a new one. Nothing keeps count of it but the caller.
+    /// A connection of the pool, or a new one. The caller must hold a permit of `places`.
     pub(super) async fn connection(&self) -> Result<Connection, PostgresFailure> {
         let idle = || {
             let mut idle = self.idle.lock();
@@ -178,7 +178,7 @@ impl ConnectionPool {
         if let Some(connection) = idle() {
             return Ok(connection);
         }
-        // One at a time: a server that comes back is not run over.
+        // Connects one at a time, so that a server that is back does not get all attempts at once.
         let mut connecting = self.connecting.lock().await;
         if let Some(connection) = idle() {
             return Ok(connection);
@@ -214,7 +214,7 @@ pub(super) async fn connect(
 ) -> Result<Connection, PostgresFailure> {
     let config = options.config(purpose).map_err(PostgresFailure::for_good)?;
     let tls = options.tls().map_err(PostgresFailure::for_good)?;
-    // Around all of it: the driver's own timeout leaves out the greeting.
+    // This timeout includes the greeting, which the driver's own timeout does not.
     let (client, mut connection) = match timeout(options.network.connect_timeout, config.connect(tls)).await {
         Ok(Ok(connected)) => connected,
         Ok(Err(error)) => {
@@ -232,7 +232,7 @@ pub(super) async fn connect(
         let mut messages = poll_fn(move |context| connection.poll_message(context));
         while let Some(Ok(message)) = messages.next().await {
             match message {
-                // It comes before the end of the reply, so the flag is there when the caller looks.
+                // The notice arrives before the end of the reply, so the flag is set when the caller reads it.
                 AsyncMessage::Notice(notice) if is_doubt(&notice) => doubt.store(true, Ordering::Release),
                 AsyncMessage::Notification(_) => heard.iter().for_each(|heard| heard.notify_one()),
                 _ => {}
@@ -242,8 +242,8 @@ pub(super) async fn connect(
     Ok(Connection { client, prepared: HashMap::new(), doubtful, driver })
 }
 
-/// If an operator cancels the wait for a synchronous standby, the server reports success with a warning. Its words depend on the
-/// server's language, and none of our functions warns.
+/// If an operator cancels the wait for a synchronous standby, the server reports success with a warning. The text
+/// depends on the server's language, so any warning counts: our own functions do not warn.
 fn is_doubt(notice: &DbError) -> bool {
     [SqlState::WARNING, SqlState::ADMIN_SHUTDOWN].contains(notice.code())
 }
@@ -267,7 +267,7 @@ impl Connection {
         self.client.query(&statement, &args).await
     }
 
-    /// Waits until it ended.
+    /// Waits until the connection has ended.
     pub(super) async fn ended(&mut self) {
         drop((&mut self.driver).await);
     }

@@ -1,4 +1,4 @@
-//! A copy of another store. Until it is whole, its head says so, and no gate opens it.
+//! A copy of another store. Until the copy is complete, its head marks it as unfinished, and no gate opens it.
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -29,7 +29,7 @@ impl CopyTarget for PostgresStore {
         for entry in entries {
             let targets = vec![entry.target.clone()];
             let operation = Operation { targets, raises: raises(&entry), ..Operation::default() };
-            // It reaches nothing here: the records have their end already.
+            // The entry changes no record, because the copied records already contain their ends.
             let merge = |state: &mut Snapshot| rules::put(state, &entry);
             decide(&self.0.commit_by(&self.0.revocations)?, operation, Snapshot::default(), merge).await?;
         }

@@ -1,4 +1,4 @@
-//! What all nodes count together, and the moment of a change that each of them finds.
+//! Counters that all nodes share, and the shared moment of a change that each node finds by itself.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use rotogate_core::store::{Admitted, CounterUse, SharedCounter, StoreError};
 
 /// How long the moment of a change is kept.
 const CHANGE_KEPT: Duration = Duration::from_secs(86_400);
-/// So many microseconds leave room to add two of them to a time.
+/// The longest time. In microseconds, two such times can be added to a time without overflow.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 fn micros(time: Duration) -> i64 {
@@ -27,7 +27,7 @@ fn millis(time: Duration) -> Arg {
 impl PostgresInner {
     pub(super) async fn stamp_change(&self, name: [u8; 16], state: [u8; 16]) -> Result<Timestamp, StoreError> {
         let args = vec![Arg::bytes(&name), Arg::bytes(&state), millis(CHANGE_KEPT)];
-        // It is for a revocation.
+        // The moment is for a revocation, so it uses the connections for revocations.
         let answer = self.one_by(&self.revocations, "rg_change", args).await?;
         if answer.status()? == "stamp" { Ok(time(answer.get("o_stamp")?)) } else { Err(answer.unknown()) }
     }

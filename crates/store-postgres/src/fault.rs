@@ -1,4 +1,4 @@
-//! What an error of the driver means.
+//! Classifies errors of the driver.
 
 use std::error::Error as _;
 use std::io;
@@ -38,12 +38,13 @@ fn of_connection(options: &PostgresOptions, error: &Error) -> Judged {
     if let Some(cause) = error.source() {
         text = format!("{text}: {cause}");
     }
-    // A wrong password or certificate does not become right by itself.
+    // A repetition does not mend a wrong password or certificate.
     let again = error.is_closed() || cause.is_some();
     (text, WriteOutcome::InDoubt, again, error.is_closed())
 }
 
-/// An error ends its transaction, so nothing was done. Without names of users, which the server's own text may have.
+/// Judges an error of the server. It ends its transaction, so nothing was done. The text has no user names, which the
+/// server's own text may contain.
 fn of_server(options: &PostgresOptions, refused: &DbError) -> Judged {
     use WriteOutcome::{InDoubt, NotDone, Refused};
     let address = options.address();
@@ -97,7 +98,7 @@ fn of_server(options: &PostgresOptions, refused: &DbError) -> Judged {
         }
         "23505" => (format!("PostgreSQL at {address} refuses it: {said}"), Refused, false, false),
         "57P03" => (format!("PostgreSQL at {address} is starting or stopping: {said}"), NotDone, true, true),
-        // The transaction may be at the end of its commit.
+        // The transaction may have committed already.
         _ if ends || code == &SqlState::ADMIN_SHUTDOWN || code == &SqlState::CRASH_SHUTDOWN => {
             (format!("PostgreSQL at {address} ended the connection: {said}"), InDoubt, true, true)
         }

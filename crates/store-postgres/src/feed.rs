@@ -1,9 +1,9 @@
-//! What other nodes revoke, as they write it.
+//! The feed: revocations of other nodes, as they are written.
 //!
-//! A node reads the log ten times a second, and whenever a notification says that there is something. Now and then the
-//! reading is a *beat*: the node reads its own monotonic clock first, and the reading writes the node's row. Whatever was
-//! acknowledged before that clock was read is in it, or in the pages behind it. A notification is a hint: nothing is lost
-//! with it.
+//! A node reads the log ten times a second, and whenever a notification announces new entries. Now and then such a
+//! reading is a *beat*: the node first reads its own monotonic clock, and the reading also writes the node's row. The
+//! reading and the pages after it contain every revocation that was acknowledged before the clock was read. A
+//! notification is only a hint, so the loss of one does no harm.
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,18 +28,18 @@ pub(super) struct PostgresFeed {
     inner: Arc<PostgresInner>,
     pool: ConnectionPool,
     follow: Follow,
-    /// `None`: the live ones are read next.
+    /// The position in the log. `None` if the live revocations must be read next.
     place: Option<LogProgress>,
-    /// Entries that no step has brought yet.
+    /// Entries that no step has returned yet.
     ready: Vec<Revocation>,
-    /// A beat whose pages are not all read.
+    /// A beat of which further pages must be read.
     beat: Option<Heard>,
     /// The monotonic time of the next beat.
     next_beat: Duration,
     faults: u32,
-    /// The history of the place and the beat.
+    /// The history to which the position and the beat belong.
     history: History,
-    /// The last step said that writes were lost.
+    /// Whether the last step reported a loss of writes.
     said_lost: bool,
     heard: Arc<Notify>,
     listener: Option<JoinHandle<()>>,
@@ -51,7 +51,8 @@ impl Drop for PostgresFeed {
     }
 }
 
-/// Listens, and connects again whenever the connection ends. After each time there may be something to read.
+/// Listens for notifications, and connects again whenever the connection ends. Wakes the reader after each connect,
+/// because notifications may have been missed.
 async fn listen(options: Arc<PostgresOptions>, heard: Arc<Notify>) {
     let mut pause = FIRST_PAUSE;
     loop {
@@ -90,7 +91,7 @@ impl PostgresFeed {
         })
     }
 
-    /// Nothing is lost if a caller stops waiting: what was read is kept with the place it was read to.
+    /// Safe to cancel: the entries read so far are kept together with their position.
     async fn step(&mut self) -> Result<FeedStep, StoreError> {
         loop {
             let history = self.inner.known.history();
@@ -110,10 +111,10 @@ impl PostgresFeed {
                 let (live, end) = self.inner.snapshot(&self.pool, self.history).await?;
                 self.ready.extend(live.into_values().map(|(_, entry)| entry));
                 self.place = Some(end);
-                // The pages behind a beat may be those that were lost.
+                // The pages that the beat still needed may be among the lost entries.
                 self.beat = None;
             }
-            // They hold from now on, whatever follows.
+            // Returns these entries first: they are valid, whatever the next answer is.
             if !self.ready.is_empty() {
                 return Ok(FeedStep { entries: std::mem::take(&mut self.ready), complete: None, lost: false });
             }
@@ -138,7 +139,7 @@ impl PostgresFeed {
         }
     }
 
-    /// The proof, if this reading is the last of a beat.
+    /// Reads the log once. Returns the proof if this is the last reading of a beat.
     async fn read(&mut self, beats: bool) -> Result<Option<Heard>, StoreError> {
         let Some(place) = &mut self.place else { return Ok(None) };
         let asked = self.follow.time.monotonic();
@@ -154,7 +155,7 @@ impl PostgresFeed {
             self.inner.known.saw(self.history, &server);
         }
         if self.inner.known.is_lost() {
-            // Nothing is complete before the data is adopted.
+            // No step is complete before the data is adopted.
             self.beat = None;
             return Ok(None);
         }
@@ -181,7 +182,7 @@ impl Feed for PostgresFeed {
         let step = self.step().await;
         match &step {
             Ok(_) => self.faults = 0,
-            // What it read was adopted meanwhile, under another name.
+            // The data was adopted as another history meanwhile, so the error is of no interest.
             Err(_) if self.inner.known.history() != self.history => return Ok(FeedStep::default()),
             Err(_) => {
                 self.faults = self.faults.saturating_add(1);

@@ -1,17 +1,19 @@
-//! A store of several gates in PostgreSQL: one primary, whose standbys are its own affair.
+//! A store of several gates in PostgreSQL: one primary. The gates do not know its standbys.
 //!
-//! **Writing.** The rules run here, over what the gate presumes of the store. One function compares the store with that, and
-//! writes as a whole, or answers with what is there (`commit.rs`). Each write has a random name, and a function that finds it says
-//! what it said before: so whatever got no reply is sent again. Only the server's clock counts.
+//! **Writing.** The rules run in the gate, over a snapshot that the gate has read or presumes. One function compares
+//! the store with the snapshot. It writes the result atomically, or answers with the present state (`commit.rs`). Each
+//! write has a random name. A function that finds this name in the store repeats its former answer, so a call without a
+//! reply can be repeated. Only the server's clock counts.
 //!
-//! **Durable** is what the server makes of it: every transaction has `synchronous_commit` at `on` at least. With
-//! `synchronous_standby_names`, an `Ok` was written to a standby, too; a commit whose wait for it was cancelled is in doubt.
+//! **Durability** depends on the server: every transaction has `synchronous_commit` at `on` at least. With
+//! `synchronous_standby_names`, an `Ok` means that a standby has the write, too. If the wait for the standby was
+//! cancelled, the commit is in doubt.
 //!
-//! **Order.** Revocations get ids from a sequence, and ids become visible out of order. A reader goes on behind those that
-//! are missing, and looks for each until no transaction is left that may have taken it (`log.rs`).
+//! **Order.** Revocations get ids from a sequence, and ids become visible out of order. A reader continues after
+//! missing ids, and looks for each of them until no transaction is left that may have taken it (`log.rs`).
 //!
-//! **A loss** of acknowledged writes shows in another server or timeline, in a disk or a log that went back, or in another
-//! history, which a node that noticed gave the data. See `loss.rs`.
+//! **A loss** of acknowledged writes shows as another server or timeline, as a disk or log position that went back, or
+//! as another history, which the first node that noticed has set. See `loss.rs`.
 //!
 //! **Tables** in the schema `rotogate`, and the functions beside them, are made by `migrations/`, a version at a time, under a lock:
 //!
@@ -75,7 +77,7 @@ mod session;
 pub use check::inspect;
 pub use options::PostgresOptions;
 
-/// The pause after a notification: what is written meanwhile shares the next one.
+/// The pause after a notification. Writes during the pause share the next notification.
 const NOTIFY_PAUSE: Duration = Duration::from_millis(5);
 
 /// A store in PostgreSQL, for several gates.
@@ -100,15 +102,15 @@ struct PostgresInner {
     known: KnownHistory,
     /// The name of the store, which is in its head.
     store: Op,
-    /// This run of the program, among the nodes.
+    /// The id of this run of the program among the nodes.
     node: Op,
     commands: Arc<ConnectionPool>,
     doubts: rotogate_core::store::kit::doubts::Doubts,
     inserts: InsertTurns,
     hints: Hints,
-    /// Logouts do not wait behind a storm of refreshes.
+    /// Separate connections for revocations, so that a storm of refreshes does not delay a logout.
     revocations: ConnectionPool,
-    /// Something was written to the log.
+    /// Notified when something was written to the log.
     written: Arc<Notify>,
     notifier: JoinHandle<()>,
     mark: Marker,
@@ -124,8 +126,8 @@ impl PostgresStore {
     /// Connects, checks the server, and makes the store if it is missing.
     ///
     /// # Errors
-    /// The server cannot be reached, is not fit for a store, or has another gate's. The text says what, and how to repair
-    /// it.
+    /// The server cannot be reached, is not fit for a store, or has the store of another gate. The text names the fault
+    /// and its remedy.
     pub async fn connect(options: PostgresOptions) -> Result<Self, StoreError> {
         Ok(Self(Arc::new(check::open(options).await?)))
     }
@@ -137,13 +139,13 @@ impl fmt::Debug for PostgresStore {
     }
 }
 
-/// Tells readers that there is something to read, never within the transaction that wrote it: a notification takes a lock of
-/// the whole server at its commit.
+/// Notifies readers of new entries. This never happens within the transaction that wrote them, because a notification
+/// takes a lock of the whole server at its commit.
 async fn notify(pool: Arc<ConnectionPool>, written: Arc<Notify>) {
     loop {
         written.notified().await;
         if let Ok(connection) = pool.connection().await {
-            // It may be lost, so no commit waits for the disk.
+            // A notification may be lost, so its commit need not wait for the disk.
             let statement = format!(
                 "select set_config('synchronous_commit', 'off', true), pg_notify('{}', '')",
                 pool.options.schema
@@ -159,8 +161,8 @@ async fn notify(pool: Arc<ConnectionPool>, written: Arc<Notify>) {
 }
 
 impl PostgresInner {
-    /// Calls a function that returns one row. Its first argument is what is known of the data: on a server where that does
-    /// not hold, it does nothing.
+    /// Calls a function that returns one row. Its first argument is the state of the data that the gate knows. If the
+    /// server has lost this state, the function does nothing.
     async fn one(&self, function: &'static str, args: Vec<Arg>) -> Result<ResultRow, StoreError> {
         self.one_by(&self.commands, function, args).await
     }
@@ -222,7 +224,7 @@ impl PostgresInner {
         Ok(record::key(&record::target(&client)?).into_owned())
     }
 
-    /// `None`: further ahead than the leeway.
+    /// Issues a stamp. `None` if `after` is further ahead than the leeway.
     async fn stamp(&self, creation: bool, after: Option<Timestamp>) -> Result<Option<Timestamp>, StoreError> {
         let after = after.map_or(Arg::Null(Type::INT8), |after| Arg::Big(record::millis(after)));
         let pool = if creation { &*self.commands } else { &self.revocations };

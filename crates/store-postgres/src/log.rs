@@ -1,12 +1,12 @@
-//! Revocations as they are read: the live ones, and the log of those that were written.
+//! Reads revocations: the live ones, and the log of recent writes.
 //!
-//! A writer takes the id of its entry while it holds the lock of the log, and keeps that lock until its transaction ends. A
-//! reader that finds ids missing below its place asks for the transactions that hold it. An id that none of them can have
-//! taken, and that is still missing afterwards, never comes: its transaction was rolled back. So no clock decides, and a
-//! transaction elsewhere in the server delays nothing.
+//! A writer takes the id of its entry while it holds the lock of the log, and keeps that lock until its transaction
+//! ends. A reader that finds ids missing below its position asks for the transactions that hold this lock. If none of
+//! them can have taken an id, and the id is still missing afterwards, it will never appear, because its transaction was
+//! rolled back. So the decision needs no clock, and a transaction elsewhere in the server causes no delay.
 //!
-//! A reader that begins takes the end of the log, then the live ones, then reads the log on from there: entries only
-//! tighten, so whatever changed while it read is in the log.
+//! A new reader first notes the end of the log, then reads the live revocations, and then reads the log from the noted
+//! end. Entries only become stricter, so all changes during the read are in the log.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,23 +25,24 @@ use rotogate_core::store::{Cursor, StoreError, WriteOutcome};
 
 /// How many entries one reply has.
 pub(super) const PAGE: i32 = 1000;
-/// How many ids a reader waits for at most, and how far below the end of the log one that begins looks for some.
+/// How many missing ids a reader waits for at most, and how far below the end of the log a new reader looks for
+/// missing ids.
 const MAX_MISSING: i32 = 10_000;
-/// How often a reader begins anew before it gives up.
+/// How often a reader starts again before it gives up.
 const MAX_STARTS: u32 = 3;
-/// How often a reader looks once more for ids that have no writer left.
+/// How often a reader looks again for ids that have no writer left.
 const MAX_LOOKS: u32 = 8;
 
-/// How far a reader is.
+/// The position of a reader.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct LogProgress {
-    /// Everything up to here was read,
+    /// All entries up to this id were read, except those in `missing`.
     pub(super) high: i64,
-    /// but for these, each with the transactions that may have taken it. `None`: not known yet.
+    /// The missing ids, each with the transactions that may have taken it. `None` if these are not known yet.
     missing: BTreeMap<i64, Option<BTreeSet<String>>>,
 }
 
-/// A node's beat, if a reading is one.
+/// The beat of a node, which a reading may carry.
 pub(super) struct Beat<'a> {
     pub(super) node: &'a [u8],
     pub(super) said: &'a [u8],
@@ -51,14 +52,14 @@ pub(super) struct Beat<'a> {
 #[derive(Debug)]
 pub(super) struct LogBatch {
     pub(super) entries: Vec<(i64, Revocation)>,
-    /// There is more.
+    /// Whether there are more entries to read.
     pub(super) more: bool,
-    /// An id is missing that no transaction has taken: another look settles it.
+    /// Whether an id is missing that no open transaction has taken. Another look decides whether it will appear.
     unsettled: bool,
-    /// The place is not in the log any more: the live ones must be read.
+    /// Whether the log no longer has the position, so that the live revocations must be read.
     pub(super) is_lost: bool,
     pub(super) now: Timestamp,
-    /// The server that was beaten to.
+    /// The server that answered the beat.
     pub(super) server: Option<ServerPosition>,
 }
 
@@ -72,7 +73,7 @@ impl PostgresInner {
         Cursor::new(history.into_iter().chain(ids).collect::<Vec<_>>())
     }
 
-    /// `None`: the beginning, or a place of another history.
+    /// The position of a cursor. `None` for the beginning, or for a position of another history.
     pub(super) fn place(&self, cursor: &Cursor) -> Result<Option<LogProgress>, StoreError> {
         let (parts, rest) = cursor.as_bytes().as_chunks::<8>();
         match (parts, rest) {
@@ -109,7 +110,7 @@ impl PostgresInner {
         Ok((list.finish(), self.cursor(history, &end)))
     }
 
-    /// Every live revocation, and the end of the log after the last of them.
+    /// Every live revocation, and the position in the log up to which they are complete.
     pub(super) async fn snapshot(
         &self,
         pool: &ConnectionPool,
@@ -146,7 +147,7 @@ impl PostgresInner {
         }
     }
 
-    /// The entries after a place, which moves to the end; `None` if the place is lost.
+    /// The entries after a position, which moves to the end of the log. `None` if the position is lost.
     async fn logged_after(
         &self,
         pool: &ConnectionPool,
@@ -167,7 +168,7 @@ impl PostgresInner {
         }
     }
 
-    /// Reads the log on from a place, which moves.
+    /// Reads the log from a position, and moves the position.
     pub(super) async fn read_on(
         &self,
         pool: &ConnectionPool,

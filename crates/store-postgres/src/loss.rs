@@ -1,4 +1,4 @@
-//! After a loss of acknowledged writes: a new history, and what the nodes write back.
+//! Recovery after a loss of acknowledged writes: the data gets a new history, and the nodes write back their records.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,17 +19,17 @@ use rotogate_core::store::{Restoration, StoreError, WriteOutcome};
 pub(super) struct KnownHistory {
     /// The history that every call expects.
     history: AtomicU64,
-    /// The server went back behind what it had acknowledged, or may have.
+    /// Whether the server has lost acknowledged writes, or may have.
     lost: AtomicBool,
     server: Mutex<ServerPosition>,
 }
 
-/// A server as it was last.
+/// The last known position of a server.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ServerPosition {
-    /// Its system and its timeline.
+    /// The identifier of the database system, and the timeline.
     pub(super) name: String,
-    /// How far its disk was.
+    /// The position up to which its disk was written.
     pub(super) written: i64,
 }
 
@@ -60,7 +60,7 @@ impl KnownHistory {
         self.server.lock()
     }
 
-    /// Something shows that the data is no longer all of this history. It counts unless other data was adopted since.
+    /// Records a sign that writes of this history were lost. Does nothing if another history was adopted since.
     pub(super) fn flag_lost(&self, history: History) {
         let server = self.server();
         if self.history() == history && !self.lost.swap(true, Ordering::AcqRel) {
@@ -78,7 +78,7 @@ impl KnownHistory {
         [&history[..], &server.written.to_be_bytes(), timeline.as_bytes()].concat()
     }
 
-    /// The data is of this history from now on, and what was lost is known.
+    /// Switches to the new history that was given to the data after a loss.
     pub(super) fn adopt(&self, history: History, server: ServerPosition) {
         let mut known = self.server();
         *known = server;
@@ -86,7 +86,7 @@ impl KnownHistory {
         self.lost.store(false, Ordering::Release);
     }
 
-    /// A server answered. Another one may lack what was acknowledged last.
+    /// Records which server answered. Another server may lack the last acknowledged writes.
     pub(super) fn saw(&self, history: History, server: &ServerPosition) {
         let mut known = self.server();
         if known.name == server.name && self.history() == history {
@@ -108,7 +108,8 @@ impl PostgresInner {
                 let history: &[u8] = answer.get("o_history")?;
                 let history = history.try_into().map_err(|_| unexpected("no history"))?;
                 self.known.adopt(history, ServerPosition::in_answer(&answer)?);
-                // The loss is known: it must not keep a later start from the store.
+                // Sets the mark to the lower number of writes, so that this known loss does not make a later start
+                // refuse the store.
                 self.mark.set(writes(&answer)?).await;
                 Ok(())
             }
@@ -130,16 +131,16 @@ impl PostgresInner {
         Ok(restored)
     }
 
-    /// True if the store lacked it.
+    /// Writes a record back. Returns true if the store lacked it.
     async fn restore_one(&self, record: &Session) -> Result<bool, StoreError> {
-        // What another node wrote back has another history: the later record stays.
+        // Another node may have written the record back, with the current history. A later record is kept.
         let restore = |state: &mut Snapshot, _| {
             if state.is_current(record.id) { Ok(false) } else { self.rules().restore(state, record) }
         };
         let call = self.commit_by(&self.commands)?;
         match decide_each(&call, [(Operation::restoring(record), Snapshot::default())], restore).await?.pop() {
             Some(Ok(written)) => Ok(written == Some(true)),
-            // One record must not hold up the others.
+            // The failure of one record must not stop the others.
             Some(Err(error)) => {
                 tracing::error!(session.id = %record.id, %error, "session not written back");
                 Ok(false)

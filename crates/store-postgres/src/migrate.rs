@@ -1,4 +1,4 @@
-//! The tables and functions of the store, as each version made them: forwards only, one node at a time.
+//! Migrations of the store's tables and functions: forwards only, one node at a time.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::options::{PostgresOptions, mistake};
 use rotogate_core::store::StoreError;
 use rotogate_core::store::kit::fields::new_op;
 
-/// Each is applied once as a whole, in this order. What was released never changes.
+/// Each migration is applied once as a whole, in this order. A released migration never changes.
 const MIGRATIONS: [&[&str]; 1] = [&[
     include_str!("migrations/1/tables.sql"),
     include_str!("migrations/1/operation.sql"),
@@ -26,7 +26,7 @@ const MIGRATIONS: [&[&str]; 1] = [&[
     include_str!("migrations/1/copy.sql"),
     include_str!("migrations/1/relay.sql"),
 ]];
-/// How long another node may migrate.
+/// How long this node waits while another node migrates.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The first column of the first row.
@@ -37,7 +37,7 @@ pub(super) fn first(rows: Vec<SimpleQueryMessage>) -> Option<String> {
     })
 }
 
-/// Makes what is missing.
+/// Applies the migrations that the store lacks.
 pub(super) async fn migrate(pool: &ConnectionPool) -> Result<(), StoreError> {
     let options = &pool.options;
     let connection = pool.connection().await.map_err(|failed| failed.error)?;
@@ -52,7 +52,7 @@ pub(super) async fn migrate(pool: &ConnectionPool) -> Result<(), StoreError> {
             .await?;
         apply(&connection.client, options).await
     };
-    // On an error the connection ends, and its transaction with it.
+    // An error drops the connection, which also ends its transaction.
     let known = match timeout(PATIENCE, migrating).await {
         Ok(Ok(known)) => known,
         Ok(Err(error)) => return Err(fault::judge(options, &error).error),
@@ -68,7 +68,7 @@ pub(super) async fn migrate(pool: &ConnectionPool) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Whether this version made the schema, or an earlier one.
+/// Fails if a later version of the program made the schema.
 pub(super) fn check_version(options: &PostgresOptions, known: usize) -> Result<(), StoreError> {
     if known <= MIGRATIONS.len() {
         return Ok(());
@@ -81,7 +81,7 @@ pub(super) fn check_version(options: &PostgresOptions, known: usize) -> Result<(
     )))
 }
 
-/// 0: there is nothing yet.
+/// The version of the schema. 0 if there is none yet.
 pub(super) async fn version(client: &Client, schema: &str) -> Result<usize, Error> {
     let there = format!("select 1 from pg_tables where schemaname = '{schema}' and tablename = 'migration'");
     if first(client.simple_query(&there).await?).is_none() {
@@ -98,7 +98,7 @@ async fn apply(client: &Client, options: &PostgresOptions) -> Result<usize, Erro
     if first(client.simple_query(&there).await?).is_none() {
         client.batch_execute(&format!("create schema \"{schema}\"")).await?;
     }
-    // Another node may have been first.
+    // Another node may have migrated meanwhile.
     let known = version(client, schema).await?;
     if known == 0 {
         client
@@ -123,7 +123,7 @@ async fn apply(client: &Client, options: &PostgresOptions) -> Result<usize, Erro
 fn head(options: &PostgresOptions) -> String {
     let schema = &options.schema;
     let hex = |op: [u8; 8]| op.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    // Without randomness, nothing else would work either, and the row says so: it has no id.
+    // Without randomness the gate could not work at all. The row then has an empty id, which a start refuses.
     let [store, history] = [new_op(), new_op()].map(|op| op.map_or_else(|_| String::new(), hex));
     let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
     let (issuer, keyring) = (quoted(&options.network.issuer), options.network.keyring);

@@ -1,4 +1,4 @@
-//! How a PostgreSQL store is reached, and what it is used for.
+//! The options of a PostgreSQL store: its address, and how the gate uses it.
 
 use std::error::Error as _;
 use std::fmt;
@@ -17,11 +17,11 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use rotogate_core::store::kit::network::NetworkOptions;
 use rotogate_core::store::{StoreError, WriteOutcome};
 
-/// The longest name of a schema: PostgreSQL cuts longer ones.
+/// The longest name of a schema. PostgreSQL truncates longer names.
 const MAX_SCHEMA: usize = 63;
 /// The most connections of one gate for its operations.
 const MAX_CONNECTIONS: usize = 1000;
-/// After this time without an acknowledgement the system gives a connection up.
+/// After this time without an acknowledgement, the system closes a connection.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEPALIVE: Duration = Duration::from_secs(10);
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -46,25 +46,26 @@ pub struct PostgresOptions {
     url: String,
     listen_url: Option<String>,
     pub(super) schema: String,
-    /// The gate, its password, its certificates and its patience.
+    /// The options that all networked stores share, such as password, certificates and timeouts.
     pub network: NetworkOptions,
     pub(super) connections: usize,
-    /// Whether a connection keeps its statements. Not behind a pooler that gives each transaction another connection.
+    /// Whether a connection keeps prepared statements. False behind a pooler that gives each transaction another
+    /// connection.
     pub(super) named: bool,
 }
 
-/// Which of the two addresses.
+/// The purpose of a connection, which selects one of the two URLs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     Statements,
-    /// Notifications, which a pooler does not pass on.
+    /// For notifications, which a pooler does not pass on.
     Listening,
 }
 
 impl PostgresOptions {
-    /// The schema, unless another one is given.
+    /// The default name of the schema.
     pub const SCHEMA: &str = "rotogate";
-    /// The connections for operations, unless another number is given.
+    /// The default number of connections for operations.
     pub const CONNECTIONS: usize = 16;
 
     /// A database by its URL: `postgres://user@host:port/database`. No password belongs into it.
@@ -79,7 +80,7 @@ impl PostgresOptions {
         }
     }
 
-    /// The URL of the server itself, for notifications, if the other one is a pooler's.
+    /// The URL of the server itself, for notifications, if the other URL is that of a pooler.
     #[must_use]
     pub fn listen_url(self, url: impl Into<String>) -> Self {
         Self { listen_url: Some(url.into()), ..self }
@@ -97,7 +98,7 @@ impl PostgresOptions {
         Self { connections: connections.clamp(1, MAX_CONNECTIONS), ..self }
     }
 
-    /// Between the gate and the server is a pooler that gives each transaction another connection.
+    /// For a server behind a pooler that gives each transaction another connection.
     #[must_use]
     pub fn unnamed_statements(self) -> Self {
         Self { named: false, ..self }
@@ -108,12 +109,12 @@ impl PostgresOptions {
         self.network.reply_timeout.unwrap_or(STATEMENT_TIMEOUT)
     }
 
-    /// The address, as messages name it: without the user.
+    /// The address for messages, without the user.
     pub(super) fn address(&self) -> String {
         parse(&self.url).map(|config| address(&config)).unwrap_or_default()
     }
 
-    /// Checks the options as far as that is possible without the server.
+    /// Checks the options without contacting the server.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         for url in [Some(&self.url), self.listen_url.as_ref()].into_iter().flatten() {
             parse(url)?;
@@ -139,12 +140,12 @@ impl PostgresOptions {
         Ok(())
     }
 
-    /// Does anything listen for notifications? Through a pooler they do not come.
+    /// Whether the gate listens for notifications. A pooler does not pass them on.
     pub(super) fn listens(&self) -> bool {
         self.named || self.listen_url.is_some()
     }
 
-    /// For the next connection, with the password as it is now.
+    /// The settings of the next connection, with the current password.
     pub(super) fn config(&self, purpose: Purpose) -> Result<Config, StoreError> {
         let direct = self.listen_url.as_ref().filter(|_| purpose == Purpose::Listening);
         let mut config = parse(direct.unwrap_or(&self.url))?;
@@ -159,7 +160,7 @@ impl PostgresOptions {
             .application_name("rotogate")
             .target_session_attrs(TargetSessionAttrs::ReadWrite);
         if self.named || direct.is_some() {
-            // A pooler refuses options, and a connection of a pooler is shared.
+            // Not for a pooler: it refuses options, and its connections are shared.
             config.options(format!(
                 "-c statement_timeout={} -c idle_in_transaction_session_timeout={}",
                 self.statement_timeout().as_millis(),
@@ -184,7 +185,7 @@ impl PostgresOptions {
             // Certificates of the system's store that cannot be parsed are skipped.
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         }
-        // The provider is named: an application may have several.
+        // The crypto provider is explicit, because an application may have several.
         let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| bad(&error.to_string()))?
@@ -217,15 +218,15 @@ fn address(config: &Config) -> String {
     format!("{}/{}", hosts.collect::<Vec<_>>().join(","), config.get_dbname().unwrap_or_default())
 }
 
-/// Away from this machine, TLS with a verified certificate is required.
+/// Parses a URL. For a server on another machine, TLS with a verified certificate is required.
 fn parse(url: &str) -> Result<Config, StoreError> {
     const EXPECTED: &str = "write postgres://user@host:port/database";
     if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
         return Err(mistake(format!("the URL of PostgreSQL begins with postgres://: {EXPECTED}")));
     }
-    // The certificate and its name are verified in any case, so these words mean the same here.
+    // The certificate and its name are always verified, so these modes mean the same here.
     let plain = url.replace("sslmode=verify-full", "sslmode=require").replace("sslmode=verify-ca", "sslmode=require");
-    // Not the parser's own words alone: they may quote the URL.
+    // The error does not show the parser's own text, because it may quote the URL.
     let mut config: Config = plain.parse().map_err(|error: tokio_postgres::Error| {
         let reason = error.source().map_or_else(String::new, |reason| format!(" ({reason})"));
         mistake(format!("the URL of PostgreSQL cannot be read{reason}: {EXPECTED}"))
@@ -262,7 +263,7 @@ pub(super) fn mistake(message: impl Into<String>) -> StoreError {
 
 impl fmt::Debug for PostgresOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not even the URL: a mistaken one may have a password.
+        // Does not print the URL, because a wrong URL may contain a password.
         f.debug_struct("PostgresOptions")
             .field("schema", &self.schema)
             .field("issuer", &self.network.issuer)

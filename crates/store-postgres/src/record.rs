@@ -1,4 +1,4 @@
-//! What the columns hold.
+//! The encoding of the columns.
 
 use std::borrow::Cow;
 
@@ -15,10 +15,10 @@ use rotogate_core::store::kit::fields::{decode_effect, encode_effect};
 use rotogate_core::store::rules::end_of;
 use zeroize::Zeroizing;
 
-/// An index takes no longer values.
+/// The longest value in an index of PostgreSQL.
 const MAX_KEY: usize = 1024;
 
-/// Capped at the largest that a column holds: 292 million years.
+/// A time in milliseconds, capped at the maximum of a column: 292 million years.
 pub(super) fn millis(time: Timestamp) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
@@ -35,7 +35,7 @@ pub(super) fn uuid(id: SessionId) -> Uuid {
     Uuid::from_bytes(*id.as_bytes())
 }
 
-/// The index entry of a value: the value, or its digest if it is too long.
+/// The index entry of a value: the value itself, or its digest if the value is too long.
 pub(super) fn key(value: &[u8]) -> Cow<'_, [u8]> {
     if value.len() <= MAX_KEY {
         return Cow::Borrowed(value);
@@ -58,7 +58,7 @@ pub(super) fn session_prefix() -> Result<Vec<u8>, StoreError> {
     }
 }
 
-/// The new row of a session: its state, its end, and the record.
+/// Encodes the row of a session: its state, its end, and the record.
 pub(super) fn encode_row(session: &Session) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     let mut bytes = Zeroizing::new(begin_of(session).to_vec());
     bytes.extend_from_slice(&millis(end_of(session)).to_be_bytes());
@@ -66,12 +66,12 @@ pub(super) fn encode_row(session: &Session) -> Result<Zeroizing<Vec<u8>>, StoreE
     Ok(bytes)
 }
 
-/// The record under an id. What cannot be read is a fault of this record alone.
+/// Decodes the record of a session. An error concerns this record alone.
 pub(super) fn decode(id: SessionId, state: &[u8], record: &[u8]) -> Result<Session, StoreError> {
     decode_begun("PostgreSQL", id, state, Some(record))
 }
 
-/// An entry as a commit compares it: the effect and the end.
+/// Encodes an entry for the comparison in a commit: the effect and the end.
 pub(super) fn encode_entry(entry: &Revocation) -> Zeroizing<Vec<u8>> {
     Zeroizing::new([encode_effect(entry.effect), millis(entry.until).to_be_bytes().to_vec()].concat())
 }
@@ -88,7 +88,7 @@ fn damaged() -> StoreError {
     )
 }
 
-/// An entry as its columns have it.
+/// Decodes an entry from its columns.
 pub(super) fn entry(target: &[u8], effect: &[u8], until: i64) -> Result<Revocation, StoreError> {
     let effect = decode_effect(effect).ok_or_else(damaged)?;
     Ok(Revocation { target: decode_target(target)?, effect, until: time(until) })
@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(*key(&short), short);
         assert_eq!(key(&long).len(), 33);
         assert_ne!(key(&long), key(&vec![8; MAX_KEY + 1]));
-        // No target begins with the byte that marks a digest.
+        // The first byte of a digest key must not be the first byte of any target.
         for of in [Target::Global, Target::Session(SessionId::from_bytes([0xff; 16]))] {
             assert!(target(&of).unwrap()[0] < 0xff);
         }

@@ -1,4 +1,4 @@
-//! The records of the relay. Their ends are judged by the time that the caller gives, as in every store.
+//! The records of the relay. As in every store, the caller gives the time that decides whether a record has ended.
 
 use async_trait::async_trait;
 use tokio_postgres::types::Type;
@@ -16,7 +16,7 @@ use rotogate_core::store::relay::{
 };
 use rotogate_core::store::rules::MAX_SWEPT;
 
-/// The version of a row. The record in it has a version of its own.
+/// The version of a row. The record inside has its own version.
 const VERSION: i16 = 1;
 
 fn record(id: RelayId, answer: &ResultRow) -> Result<RelayRecord, StoreError> {

@@ -1,4 +1,4 @@
-//! Revocations as they are written, and the sweep.
+//! The writes of revocations, and the sweep.
 
 use super::PostgresInner;
 use super::call::{Arg, ResultRow, unexpected};
@@ -9,7 +9,7 @@ use rotogate_core::store::kit::snapshot::Snapshot;
 use rotogate_core::store::rules::{MAX_SWEPT, fits};
 use rotogate_core::store::{StoreError, Swept};
 
-/// How many writes there were.
+/// The number of writes that the store has had.
 pub(super) fn writes(answer: &ResultRow) -> Result<u64, StoreError> {
     answer.get::<i64>("o_writes").map(|writes| u64::try_from(writes).unwrap_or_default())
 }
@@ -31,7 +31,7 @@ impl PostgresInner {
         revoked.ok_or_else(|| unexpected("a time that was not given"))
     }
 
-    /// Of several nodes that sweep at once, one does it.
+    /// Removes ended data. If several nodes sweep at once, one of them does the work.
     pub(super) async fn sweep(&self) -> Result<Swept, StoreError> {
         let mut swept = Swept::default();
         loop {

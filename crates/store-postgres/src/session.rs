@@ -23,12 +23,12 @@ use rotogate_core::store::{Filter, Inserted, Page, StoreError, SubjectBound, Swa
 /// How many records one call confirms.
 const CONFIRMED_AT_ONCE: usize = 256;
 
-/// The sessions that give way to one more, and those that this was decided by.
+/// The sessions that must end for a new one, and the state from which this was decided.
 #[derive(Debug, Default)]
 pub(super) struct InsertRoom {
-    /// The subject's sessions; `None` if there are more.
+    /// The ids of the subject's sessions; `None` if there may be more.
     ids: Option<Vec<SessionId>>,
-    /// The same, and what the rules wrote.
+    /// The subject's sessions, and the changes by the rules.
     plan: Snapshot,
     ended: Vec<Revocation>,
 }
@@ -42,7 +42,7 @@ fn id_of(id: &Uuid) -> SessionId {
 }
 
 impl PostgresInner {
-    /// The record of a session, and its entry.
+    /// Reads the record of a session, and its revocation entry.
     async fn read(
         &self,
         pool: &ConnectionPool,
@@ -60,14 +60,14 @@ impl PostgresInner {
         }
     }
 
-    /// A rotation that follows presumes the entry that is found.
+    /// Loads a session. A rotation that follows presumes that the revocation entry is unchanged.
     pub(super) async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
         let Some((row, entry)) = self.read(&self.commands, id).await? else { return Ok(None) };
         self.hints.note(id, None, entry);
         row_of(&row, id).map(Some)
     }
 
-    /// A revocation that follows presumes what is found.
+    /// Loads a session. A revocation that follows presumes that record and entry are unchanged.
     pub(super) async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
         let Some((row, entry)) = self.read(&self.revocations, id).await? else { return Ok(None) };
         let record = row_of(&row, id)?;
@@ -75,7 +75,7 @@ impl PostgresInner {
         Ok(Some(record))
     }
 
-    /// The record, if a swap in doubt wrote it last, and its tokens were not seen since.
+    /// The record of a session, if a swap in doubt wrote it last and its tokens have not been used since.
     pub(super) async fn written_in_doubt(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
         let Some(ops) = self.doubts.ops(id) else { return Ok(None) };
         let Some((row, _)) = self.read(&self.commands, id).await? else { return Ok(None) };
@@ -104,7 +104,7 @@ impl PostgresInner {
         Err(not_done("other gates began sessions of one subject at every attempt to begin another"))
     }
 
-    /// The sessions that give way to another one, by the rules; or the reason why it does not begin.
+    /// The sessions that must end for the new one, by the rules; or the reason why the new session is refused.
     pub(super) async fn room_for(
         &self,
         session: &Session,
@@ -117,7 +117,7 @@ impl PostgresInner {
         }
     }
 
-    /// The subject's live sessions, and what is held against them.
+    /// The subject's live sessions, and the revocations that may match them.
     async fn sessions_beside(
         &self,
         session: &Session,
@@ -151,18 +151,18 @@ impl PostgresInner {
         for (of, entry) in list("o_targets")?.into_iter().zip(list("o_entries")?) {
             found.see_entry(decode_entry(decode_target(of)?, entry)?);
         }
-        // Those that begin meanwhile are later than so many.
+        // Sessions that begin meanwhile are later than these, so the list is complete if it has less than `limit` ids.
         Ok(((ids.len() < limit).then_some(ids), found))
     }
 
-    /// `None`: the subject's sessions are not what the room was found in.
+    /// Inserts a session. `None` if the subject's sessions have changed since the room was found.
     pub(super) async fn insert_as(
         &self,
         op: Op,
         session: &Session,
         room: &InsertRoom,
     ) -> Result<Option<Inserted>, StoreError> {
-        // If none gives way, it does not matter that another one ends meanwhile.
+        // If no session must give way, it does not matter whether another session ends meanwhile.
         let counted = room.plan.sessions().filter(|_| !room.ended.is_empty());
         let operation = Operation {
             live: counted.map(|one| one.id).collect(),
@@ -175,7 +175,8 @@ impl PostgresInner {
         inserted(committed, &self.rules(), session, &room.ended)
     }
 
-    /// Presumes the record that the new one follows, and the entry that was found or written last.
+    /// Replaces a record. Presumes the record that precedes the new one, and the revocation entry that was read or
+    /// written last.
     pub(super) async fn swap(
         &self,
         op: Op,
@@ -204,7 +205,7 @@ impl PostgresInner {
 
     pub(super) async fn confirm(&self, seen: &[(SessionId, Generation)]) -> Result<Vec<SessionId>, StoreError> {
         let (mut marked, mut seen) = (Vec::new(), seen.to_vec());
-        // In the order in which everything locks them.
+        // Sorts by id, the order in which all functions lock records.
         seen.sort_unstable();
         for seen in seen.chunks(CONFIRMED_AT_ONCE) {
             let mut found = BTreeMap::<_, Snapshot>::new();
@@ -243,7 +244,7 @@ impl PostgresInner {
                 Filter::Subject(name) => Arg::bytes(&key(name.as_bytes())),
             };
             let from = at.map_or(Arg::Null(Type::UUID), |id| Arg::Id(uuid(id)));
-            // One more than the page has shows whether there is a next one.
+            // One more id than the page has shows whether there is a next page.
             let asked = limit + 1;
             let args = vec![subject, from, Arg::Int(i32::try_from(asked).unwrap_or(i32::MAX))];
             let rows = self.all_by(&self.commands, "rg_list", self.known.history(), args).await?;

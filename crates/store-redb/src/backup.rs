@@ -18,10 +18,10 @@ use rotogate_core::store::relay::{KEY_OWNER, RelayId};
 
 /// Rows per transaction of the copy, so that it needs little memory.
 const ROWS_PER_TRANSACTION: usize = 4096;
-/// The copy is written once and never read.
+/// The cache of the copy. It is small, because the copy is written once and never read.
 const CACHE_BYTES: usize = 16 << 20;
 
-/// Copies everything that a read transaction sees into a new file (0600), which gets its name when it is complete and
+/// Copies all data that a read transaction sees into a new file (0600), which gets its name when it is complete and
 /// durable. An existing file at `to` stays unchanged, and is an error.
 pub(super) fn copy(read: &ReadTransaction, to: &Path) -> Result<(), StoreError> {
     let shown = to.display();
@@ -41,7 +41,7 @@ pub(super) fn copy(read: &ReadTransaction, to: &Path) -> Result<(), StoreError> 
 fn copy_tables(read: &ReadTransaction, into: &Database) -> Result<(), redb::Error> {
     copy_table(read, into, SESSIONS)?;
     copy_table(read, into, BY_SUBJECT)?;
-    // A store of an earlier version that no gate has opened since has none.
+    // A store of an earlier version lacks this table until a gate opens it.
     if read.list_tables()?.any(|table| table.name() == LIVE.name()) {
         copy_table(read, into, LIVE)?;
     }
@@ -51,17 +51,18 @@ fn copy_tables(read: &ReadTransaction, into: &Database) -> Result<(), redb::Erro
     copy_table(read, into, LOG)?;
     #[cfg(feature = "relay")]
     copy_keys(read, into)?;
-    // Records of the relay end within a minute. A vault of a browser session has a refresh token that may be spent by the
-    // time that the copy is used: to a strict provider it would be a reuse. Without it, the session is over.
+    // Other records of the relay are not copied. They end within a minute, except the vaults of browser sessions. The
+    // refresh token in a vault may be spent by the time that the copy is used, and a strict provider would treat it as
+    // reused. A session without its vault ends.
     copy_table(read, into, META)?;
-    // All earlier commits were left in memory; this one makes them durable.
+    // The earlier commits are only in memory. This commit makes all of them durable.
     let mut last = into.begin_write()?;
     last.set_durability(Durability::Immediate)?;
     last.commit()?;
     Ok(())
 }
 
-/// The API keys, which are rows among the records of the relay.
+/// Copies the API keys, which are rows among the records of the relay.
 #[cfg(feature = "relay")]
 fn copy_keys(read: &ReadTransaction, into: &Database) -> Result<(), redb::Error> {
     if !read.list_tables()?.any(|table| table.name() == RELAYS.name()) {
@@ -73,7 +74,7 @@ fn copy_keys(read: &ReadTransaction, into: &Database) -> Result<(), redb::Error>
     let mut ends = transaction.open_table(RELAYS_BY_UNTIL)?;
     for row in read.open_table(RELAYS)?.iter()? {
         let (id, bytes) = row?;
-        // A row that cannot be read is no key to a gate either.
+        // A gate could not use a row that cannot be decoded either.
         let record = decode_relay(RelayId(*id.value()), bytes.value()).ok();
         if let Some(record) = record.filter(|record| record.owner == KEY_OWNER) {
             to.insert(id.value(), bytes.value())?;
@@ -110,7 +111,7 @@ fn copy_table<K: Key + 'static, V: Value + 'static>(
     }
 }
 
-/// Copies a store that no process uses. The store is checked in full first, and not changed.
+/// Copies a store that no process uses. The store is first checked in full, and not changed.
 pub(super) fn copy_file(from: &Path, to: &Path) -> Result<(), StoreError> {
     let database = open::untouched(from, super::DEFAULT_CACHE_SIZE)?;
     let read = database.begin_read().map_err(failed)?;

@@ -1,4 +1,4 @@
-//! A copy of another store, and the store whose time is reset.
+//! Operations on an unfinished copy of another store, and the reset of a store's time.
 
 use async_trait::async_trait;
 use redb::{Database, ReadableDatabase};
@@ -13,7 +13,7 @@ use rotogate_core::store::reset_clock::RemembersTime;
 use rotogate_core::store::rules::{self, Failure, State};
 use rotogate_core::store::{Revocation, Store, StoreError};
 
-/// Puts into a copy that is not whole.
+/// Writes into an unfinished copy.
 fn put(state: &mut Writing<'_>, work: impl FnOnce(&mut Writing<'_>) -> Result<(), Failure>) -> Result<(), Failure> {
     match state.text(COPYING_ROW)? {
         Some(_) => work(state),

@@ -1,16 +1,16 @@
 //! The embedded store: one redb file, one process.
 //!
 //! **Writing.** One thread puts all queued operations into one transaction, syncs it to the disk, and only then
-//! answers: an `Ok` is durable. Operations of one batch see each other in their order; a refused one writes nothing. If
-//! a commit fails, every operation of its batch fails, and nothing more is written until the file is opened again: the
-//! failed writes may or may not be in it. The writer reopens it by itself, with back-off, once there is room; reading
-//! continues meanwhile. A caller that stops waiting does not undo its operation. Revocations that a failed store did not
-//! take are kept in a file beside it, `<path>.owed`.
+//! answers: an `Ok` is durable. Operations of one batch see the effects of earlier operations of the batch. A refused
+//! operation writes nothing. If a commit fails, every operation of its batch fails, and nothing more is written until
+//! the file is opened again, because the failed writes may or may not be in it. The writer reopens the file by itself,
+//! with back-off, once there is room. Reading continues meanwhile. A caller that stops waiting does not undo its
+//! operation. Revocations that a failed store did not take are kept in a file beside it, `<path>.owed`.
 //!
 //! **Opening.** A file that is damaged, foreign, of an unknown version, of another keyring, open to other users or in
-//! use is refused and left unchanged, to the byte. Its checksums are all verified up to [`Options::check_up_to`] bytes;
-//! a larger file is verified in full only after a crash. A store older than its high-water mark is refused until the
-//! operator accepts it.
+//! use is refused and left unchanged, to the byte. All checksums of a file of up to [`Options::check_up_to`] bytes are
+//! verified. A larger file is verified in full only after a crash. A store older than its high-water mark is refused
+//! until the operator accepts it.
 //!
 //! ```
 //! # fn example(keyring: &rotogate::token::Keyring) -> Result<(), Box<dyn std::error::Error>> {
@@ -73,7 +73,7 @@ pub use options::{DEFAULT_CACHE_SIZE, DEFAULT_CHECK_UP_TO};
 
 /// How many revocations are read at a time, so that other tasks run in between.
 const REVOCATIONS_PER_READ: usize = 2048;
-/// How many generations are confirmed at a time, for the same reason.
+/// How many generations are confirmed at a time, so that other tasks run in between.
 const CONFIRMATIONS_PER_WRITE: usize = 256;
 
 /// A handle to the store. Clones are handles to the same store; dropping the last one closes it.
@@ -100,7 +100,7 @@ pub struct RedbStore {
 
 struct RedbInner {
     path: PathBuf,
-    /// `None`: no gate works on it.
+    /// `None` if no gate works on the store.
     owed: Option<Arc<OwedFile>>,
     /// `None` once closed.
     queue: Mutex<Option<mpsc::Sender<Box<dyn Job>>>>,
@@ -111,7 +111,7 @@ struct RedbInner {
     backend: staged::StagedFile,
 }
 
-/// Checks what a start on these files would find: a readable mark beside the keys, and the store that it names.
+/// Checks the files of a start: the mark beside the keys must be readable, and the store that it names must exist.
 pub fn check_mark(mark: &Path, store: &Path, is_there: bool) -> Result<(), StoreError> {
     let file = rotogate_core::store::kit::highwater::HighWater::at(mark.to_owned());
     let known = file.read()?;
@@ -180,7 +180,7 @@ impl RedbStore {
         }
     }
 
-    /// Its file.
+    /// The file of the store.
     pub fn path(&self) -> &Path {
         &self.inner.path
     }
@@ -195,8 +195,8 @@ impl RedbStore {
         self.inner.shared.failed_for()
     }
 
-    /// Copies the store, as of this moment, into a new file at `path` (0600), while reading and writing go on. The file
-    /// gets its name when it is complete.
+    /// Copies the present state of the store into a new file at `path` (0600), while reading and writing continue. The
+    /// file gets its name when it is complete.
     ///
     /// # Errors
     /// There is a file at `path` already, or it cannot be written.
@@ -208,7 +208,7 @@ impl RedbStore {
             .name("rotogate-backup".to_owned())
             .spawn(move || {
                 let copied = database.begin_read().map_err(failed).and_then(|read| backup::copy(&read, &path));
-                // Before the reply, so that a caller that closes the store afterwards finds it closed.
+                // Dropped before the reply, so that the store is really closed if the caller closes it afterwards.
                 drop(database);
                 let _ = reply.send(copied);
             })
@@ -219,7 +219,7 @@ impl RedbStore {
     /// Copies a store that no gate uses. The store is verified in full first, and not a byte of it is changed. Blocks.
     ///
     /// # Errors
-    /// A gate uses it (then ask the gate), it is damaged, or the copy cannot be written.
+    /// A gate uses the store (then ask the gate for a copy), the store is damaged, or the copy cannot be written.
     pub fn backup_file(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<(), StoreError> {
         backup::copy_file(from.as_ref(), to.as_ref())
     }
@@ -248,7 +248,7 @@ impl RedbStore {
         decode("the head of the store", row.value())
     }
 
-    /// The entries after a place of the log, and the last place read.
+    /// The entries after a position of the log, and the last position that was read.
     fn revocations_step(&self, after: u64) -> Result<(Vec<Revocation>, u64), StoreError> {
         let read = self.database()?.begin_read().map_err(failed)?;
         let log = read.open_table(LOG).map_err(failed)?;
@@ -291,7 +291,8 @@ impl fmt::Debug for RedbStore {
     }
 }
 
-/// A lock whose holders only ever replace a whole value: a panic cannot leave half of one.
+/// Locks a mutex even after a panic of another holder. All holders replace a whole value, so a panic cannot leave an
+/// incomplete value.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock()
 }
@@ -308,7 +309,7 @@ fn stopped() -> StoreError {
     StoreError::new("the writer of the store has stopped: restart the gate").with_outcome(WriteOutcome::NotDone)
 }
 
-/// The commits since a store was opened: those that are on the disk with their time, and those that failed.
+/// The commits since a store was opened: the successful ones with their duration, and the failed ones.
 pub fn counted_commits(store: &RedbStore) -> CountedCommits {
     store.inner.shared.commits.counted()
 }
@@ -345,7 +346,8 @@ impl Store for RedbStore {
     }
 
     async fn revocations_since(&self, cursor: Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError> {
-        // In steps, each of its own moment: an entry that moves meanwhile moves to the end, which is still to come.
+        // Reads in steps, each with its own read transaction. An entry that changes meanwhile moves to the end of the
+        // log, so a later step finds it.
         let (mut entries, mut end) = self.revocations_step(cursor.place()?)?;
         let mut step = entries.len();
         while step == REVOCATIONS_PER_READ {
@@ -363,7 +365,7 @@ impl Store for RedbStore {
     }
 
     async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<Vec<SessionId>, StoreError> {
-        // One call may bring any number of them. Each counts alone.
+        // A call may contain any number of generations. Each is applied by itself.
         let (mut rest, mut marked) = (seen.as_slice(), Vec::new());
         loop {
             let (step, more) = rest.split_at(rest.len().min(CONFIRMATIONS_PER_WRITE));
@@ -382,7 +384,7 @@ impl Store for RedbStore {
         let table = read.open_table(SESSIONS).map_err(failed)?;
         let after = after.map(|id| *id.as_bytes());
         let mut sessions = Vec::new();
-        // A record that cannot be read is left out: the others are listed all the same.
+        // A record that cannot be decoded is left out, and the others are listed.
         let list = |sessions: &mut Vec<Session>, id: &schema::Id, record: &[u8]| match decode_session(id, record) {
             Ok(session) => sessions.push(session),
             Err(error) => tracing::error!(session = %SessionId::from_bytes(*id), %error, "session not listed"),
@@ -408,7 +410,7 @@ impl Store for RedbStore {
                 for row in index.range::<(&str, &schema::Id)>((from, to)).map_err(failed)? {
                     let (key, _) = row.map_err(failed)?;
                     let (_, id) = key.value();
-                    // A row without its record remains from a record that could not be read.
+                    // A row without a record remains from a record that could not be decoded when it was removed.
                     if let Some(record) = table.get(id).map_err(failed)? {
                         list(&mut sessions, id, record.value());
                     }

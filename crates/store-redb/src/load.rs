@@ -1,8 +1,8 @@
 //! Loads all revocations, for a start.
 //!
-//! Threads share the table: each has a range of its keys. As long as a processor is free, a thread hands the upper part of
-//! what it has left to a new one. The range is halved between two keys that are there, so keys that lie close together
-//! are shared as well.
+//! Threads share the table: each has a range of its keys. As long as a processor is free, a thread passes the upper
+//! part of its remaining range to a new thread. The range is halved between two existing keys, so that keys close to
+//! each other are also divided evenly.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -19,17 +19,18 @@ use rotogate_core::revocation::RevocationList;
 use rotogate_core::revocation::list::{ListFilling, ListShare};
 use rotogate_core::store::{Cursor, StoreError};
 
-/// How many entries a thread reads before it looks for a free processor. Few in tests, so that they take several steps.
+/// How many entries a thread reads before it looks for a free processor. The number is small in tests, so that they
+/// take several steps.
 const ENTRIES_PER_STEP: usize = if cfg!(test) { 16 } else { 8 << 10 };
-/// The most threads. More would wait for each other at the pages that all of them need.
+/// The most threads. More threads would wait for each other at the pages that all of them need.
 const MAX_THREADS: usize = 8;
 /// The table's length is not covered by its checksums, so no more room than this is reserved in advance.
 const MAX_RESERVED_ENTRIES: u64 = 16 << 20;
 
 type Revocations = ReadOnlyTable<&'static [u8], &'static [u8]>;
 
-/// Reads the table, and not the log, whose order does not matter here: in one transaction, without a look-up for each
-/// entry, and without more of them in memory than the list itself. No thread of the caller is blocked meanwhile.
+/// Reads all revocations from the table instead of the log, because their order does not matter here. This needs one
+/// transaction and no look-up for each entry, and memory for the list only. It does not block a thread of the caller.
 pub(super) async fn all(database: Arc<Database>) -> Result<(RevocationList, Cursor), StoreError> {
     let (reply, answer) = oneshot::channel();
     Builder::new()
@@ -73,18 +74,18 @@ fn read(database: &Database) -> Result<(RevocationList, Cursor), StoreError> {
 struct Loading<'a> {
     table: &'a Revocations,
     filling: &'a ListFilling,
-    /// Those that no thread has. Kept, so that a new thread needs no memory of its own.
+    /// Shares that no thread uses now. They are kept so that a new thread can reuse their memory.
     shares: Mutex<Vec<ListShare<'a>>>,
     /// How many threads may be busy.
     threads: usize,
     busy: AtomicUsize,
-    /// The last place of the log that was read.
+    /// The last position in the log of the entries read so far.
     end: AtomicU64,
-    /// The first error. The others stop then.
+    /// The first error, which stops all threads.
     error: Mutex<Option<StoreError>>,
 }
 
-/// The keys from one to another, both of which are there.
+/// A range of keys. Both ends are existing keys.
 struct KeyRange {
     first: Vec<u8>,
     last: Vec<u8>,
@@ -98,7 +99,7 @@ impl Loading<'_> {
         Ok(first.zip(last).map(|(first, last)| KeyRange { first, last }))
     }
 
-    /// Reads the entries of these keys, with other threads if there are free ones.
+    /// Reads the entries of these keys, together with other threads if processors are free.
     fn take<'scope>(&'scope self, threads: &'scope Scope<'scope, '_>, keys: KeyRange) {
         let share = self.shares.lock().pop();
         let mut share = share.unwrap_or_else(|| self.filling.share(self.threads));
@@ -144,13 +145,13 @@ impl Loading<'_> {
         Ok(())
     }
 
-    /// May another thread begin? It counts as busy then.
+    /// Whether another thread may begin. If so, counts it as busy.
     fn may_begin(&self) -> bool {
         let more = |busy| (busy < self.threads).then_some(busy + 1);
         self.busy.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
-    /// Takes away the upper half, by the distance of the keys; `None` if they are too close.
+    /// Splits off the upper half of a range, by the distance of the keys; `None` if they are too close.
     fn split(&self, keys: &mut KeyRange) -> Result<Option<KeyRange>, StoreError> {
         let Some(middle) = middle(&keys.first, &keys.last) else { return Ok(None) };
         let upper = self.table.range::<&[u8]>(&*middle..=&*keys.last).map_err(failed)?.next().transpose();

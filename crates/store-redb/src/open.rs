@@ -1,4 +1,4 @@
-//! Opens the file: nothing in it is trusted, and a refused file is left unchanged.
+//! Opens the file. Nothing in the file is trusted, and a refused file is left unchanged.
 
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,7 +27,7 @@ use rotogate_core::store::{StoreError, WriteOutcome};
 /// The room that a failed store needs before it is reopened, in bytes: a few changes of the usual size.
 const MIN_FREE_BYTES: usize = 256 << 10;
 
-/// A store that may be used.
+/// A store that passed all checks.
 pub(super) struct OpenedStore {
     pub(super) database: Database,
     pub(super) head: StoreHead,
@@ -36,7 +36,7 @@ pub(super) struct OpenedStore {
     pub(super) backend: StagedFile,
 }
 
-/// Opens the store at `path`, or creates it if neither the file nor a store in the mark is there.
+/// Opens the store at `path`, or creates it if the file does not exist and the mark names no store.
 pub(super) fn open(path: &Path, options: &Options) -> Result<OpenedStore, StoreError> {
     let high_water = options.high_water.clone().map(HighWater::at);
     let mark = high_water.as_ref().map_or(Ok(None), HighWater::read)?;
@@ -61,7 +61,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<OpenedStore, StoreE
     };
     let marker = match high_water {
         Some(file) => {
-            // The sequence is durable: it was read from the file, or committed to it.
+            // The sequence is durable, because it was read from the file or committed to it.
             file.write(Mark { store: head.store, sequence: head.sequence })?;
             Some(MarkSchedule::new(file, head.sequence))
         }
@@ -85,12 +85,12 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<OpenedStore, StoreE
     })
 }
 
-/// Reopens a store after a failed write, as the same store. Call it when nothing has the store open any more. A store
-/// that cannot be written now is not used.
+/// Reopens a store after a failed write, as the same store. Call this when no one has the store open any more. Fails
+/// if the store cannot be written now.
 pub(super) fn again(path: &Path, options: &Options, last: StoreHead) -> Result<OpenedStore, StoreError> {
     let file = private_file::open_private(path, false).map_err(|why| StoreError::new(format!("the store {why}")))?;
-    // The system counts failed writes as written (and may report the failure only once). Its cache is dropped, so that
-    // the file is read as it is on the disk.
+    // The system treats failed writes as written (and may report the failure only once). Its cache is dropped, so that
+    // the file is read from the disk.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)
         .map_err(|error| cannot_open(path, error.into()))?;
@@ -106,7 +106,7 @@ pub(super) fn again(path: &Path, options: &Options, last: StoreHead) -> Result<O
     Ok(OpenedStore { head, ..opened })
 }
 
-/// Is there room beside the store for a change of it?
+/// Checks that the disk has room for a change of the store.
 pub(super) fn has_room(path: &Path) -> Result<(), StoreError> {
     use std::io::Write;
     let write = || {
@@ -162,8 +162,8 @@ fn existing(
         head = write(&database, head, |state| state.fill_live())?;
     }
     if let MarkVerdict::Behind(_) = verdict {
-        // From here on it is a store of its own: if the store that it was copied from returns, the mark does not fit
-        // that one.
+        // From here on this is a store with its own name. If the store from which it was copied returns, the mark no
+        // longer fits that store.
         head = write(&database, head, |state| {
             state.rename(random_id()?);
             Ok(())
@@ -172,7 +172,7 @@ fn existing(
     Ok((database, head, backend))
 }
 
-/// A copy that is not whole serves no gate.
+/// Fails for an unfinished copy, unless the same copy is to be continued.
 fn may_open(path: &Path, options: &Options, copying: Option<String>) -> Result<(), StoreError> {
     let shown = path.display();
     let why = match (copying, &options.copying) {
@@ -201,7 +201,7 @@ fn examine<T>(
     }
     let backend = StagedFile::holding(file).map_err(|error| unusable(path, error))?;
     let for_redb = backend.clone();
-    // redb is built to report damage as an error, but an attacker may have crafted the file.
+    // redb reports damage as an error, but it may panic on a file that an attacker has crafted.
     let examined = catch_unwind(AssertUnwindSafe(|| {
         let mut builder = Builder::new();
         builder.set_cache_size(cache_size);
@@ -223,7 +223,7 @@ fn examine<T>(
     Ok((database, judged, backend))
 }
 
-/// Does the store have the table of live sessions?
+/// Whether the store has the table of live sessions.
 fn has_live(database: &Database) -> Result<bool, StoreError> {
     let read = database.begin_read().map_err(failed)?;
     let meta = read.open_table(META).map_err(failed)?;
@@ -231,7 +231,7 @@ fn has_live(database: &Database) -> Result<bool, StoreError> {
     Ok(schema.is_some_and(|schema| schema.value() == SCHEMA.to_be_bytes()))
 }
 
-/// Are these our tables? Returns the store's own description.
+/// Checks that the tables are ours. Returns the store's own description.
 fn inspect(path: &Path, read: &ReadTransaction) -> Result<StoreHead, StoreError> {
     let tables: Vec<_> = read.list_tables().map_err(failed)?.map(|table| table.name().to_owned()).collect();
     if !tables.iter().any(|name| name == META.name()) {
@@ -263,7 +263,7 @@ fn inspect(path: &Path, read: &ReadTransaction) -> Result<StoreHead, StoreError>
     Ok(head)
 }
 
-/// A new store, complete before it gets its name: no process ever finds half of one.
+/// Creates a store. It is complete before it gets its name, so that no process finds an incomplete one.
 fn new(path: &Path, options: &Options) -> Result<(Database, StoreHead, StagedFile), StoreError> {
     private_file::create_private_dir(private_file::parent(path)).map_err(|error| cannot_open(path, error))?;
     let (unpublished, file) = Unpublished::beside(path).map_err(|error| cannot_open(path, error))?;

@@ -29,25 +29,28 @@ pub struct Options {
     pub issuer: Arc<str>,
     /// The keyring in use. A store of another one is refused.
     pub keyring_id: Uuid,
-    /// Added to the end of what a revocation can match.
+    /// The tolerance for differing clocks. A revocation is kept for this time after the last session or token that it
+    /// can match has ended.
     pub leeway: Duration,
-    /// The file of the high-water mark, beside the keys and not beside the store. Without one, an older store in place
-    /// of this one goes unnoticed.
+    /// The file of the high-water mark. It belongs beside the keys, not beside the store. Without a mark, the gate
+    /// cannot detect that an older store has replaced this one.
     pub high_water: Option<PathBuf>,
-    /// The operator accepts a store that is missing, another one, or older than its mark.
+    /// Whether the operator accepts that the store is missing, is another one, or is older than its mark.
     pub accept_restored: bool,
     /// The size of the cache in memory, in bytes.
     pub cache_size: usize,
     /// Up to this size, in bytes, all checksums of the file are verified when it is opened.
     pub check_up_to: u64,
-    /// The store is to become a copy of the one with this name. It is new, or such a copy that is not whole.
+    /// The store is to become a copy of the store with this name. It must be new, or an unfinished copy of the same
+    /// store.
     #[doc(hidden)]
     pub copying: Option<String>,
 }
 
 impl Options {
-    /// The defaults, without a high-water mark. Then an older copy in place of the store goes unnoticed, and so do the
-    /// sessions and revocations that it lacks; the log says so when the store is opened. See [`Self::high_water`].
+    /// The defaults, without a high-water mark. Without it, the gate cannot detect that an older copy has replaced the
+    /// store, and that sessions and revocations are missing. The log warns of this when the store is opened. See
+    /// [`Self::high_water`].
     pub fn new(issuer: impl Into<Arc<str>>, keyring_id: Uuid, leeway: Duration) -> Self {
         Self {
             issuer: issuer.into(),
@@ -61,8 +64,8 @@ impl Options {
         }
     }
 
-    /// Detects a store that was lost or restored from a back-up, by a file at this path. It belongs beside the keys,
-    /// not beside the store: a mark that is restored together with the store detects nothing.
+    /// Detects a store that was lost or restored from a back-up, by a file at this path. This file belongs beside the
+    /// keys, not beside the store, because a mark that is restored together with the store detects nothing.
     #[must_use]
     pub fn high_water(mut self, path: impl Into<PathBuf>) -> Self {
         self.high_water = Some(path.into());

@@ -39,7 +39,7 @@ pub(super) const BY_END: TableDefinition<(u64, &Id), ()> = TableDefinition::new(
 pub(super) const REVOCATIONS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("revocations");
 pub(super) const BY_UNTIL: TableDefinition<(u64, &[u8]), ()> = TableDefinition::new("revocations_by_until");
 pub(super) const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("revocation_log");
-/// Created by the first write: a store may lack it, and an earlier program leaves it alone.
+/// Created by the first write, so a store may lack this table. Earlier versions of the program ignore it.
 #[cfg(feature = "relay")]
 pub(super) const RELAYS: TableDefinition<&RelayKey, &[u8]> = TableDefinition::new("relay_records");
 #[cfg(feature = "relay")]
@@ -53,9 +53,9 @@ pub(super) const SCHEMA_ROW: &str = "schema";
 pub(super) const HEAD_ROW: &str = "head";
 /// The row of [`META`] with the name of the store that this one is becoming a copy of.
 pub(super) const COPYING_ROW: &str = "copying";
-/// The tables as above.
+/// The version with all tables above.
 pub(super) const SCHEMA: u32 = 2;
-/// The same without `live_sessions`, which is made when such a store is opened.
+/// The version without `live_sessions`. This table is added when such a store is opened.
 pub(super) const SCHEMA_WITHOUT_LIVE: u32 = 1;
 /// The least and the greatest id, for the bounds of a range.
 pub(super) const FIRST_ID: Id = [0; 16];
@@ -76,7 +76,7 @@ pub(super) struct StoreHead {
     pub(super) last_known_time: Timestamp,
 }
 
-/// A target's entry, as in its row: the target is the key.
+/// The row of a target's entry. The target is the key of the row.
 #[derive(PartialEq, Serialize, Deserialize)]
 struct RevocationRow {
     place: u64,
@@ -96,8 +96,8 @@ pub(super) fn decode_revocation(key: &[u8], bytes: &[u8]) -> Result<(u64, Revoca
     Ok((place, Revocation { target, effect, until }))
 }
 
-/// Reads bytes as a record of each kind. Does everything that can be read stay the same when it is written and read
-/// again? For the fuzz targets.
+/// Decodes bytes as a record of each kind. Returns whether each decoded record stays the same when it is encoded and
+/// decoded again. For the fuzz targets.
 #[cfg(feature = "test-util")]
 pub fn records_read_back_the_same(bytes: &[u8]) -> bool {
     fn holds<T: Serialize + serde::de::DeserializeOwned + PartialEq>(bytes: &[u8]) -> bool {
@@ -109,7 +109,7 @@ pub fn records_read_back_the_same(bytes: &[u8]) -> bool {
     holds::<Session>(bytes) && holds::<StoreHead>(bytes) && holds::<RevocationRow>(bytes) && target
 }
 
-/// A redb error inside a transaction: nothing of it may be committed.
+/// A redb error inside a transaction, which must not be committed.
 pub(super) fn broken(error: impl Into<redb::Error>) -> Failure {
     let error = error.into();
     Failure::Broken(StoreError::caused_by(format!("the store cannot be read or written: {error}"), error))
@@ -161,7 +161,7 @@ impl<'t> Writing<'t> {
         Ok(bytes.map(|bytes| String::from_utf8_lossy(bytes.value()).into_owned()))
     }
 
-    /// Writes such a row; removes it with `None`.
+    /// Writes a row of [`META`] with a text; removes the row if the text is `None`.
     pub(super) fn set_text(&mut self, row: &str, text: Option<&str>) -> Result<(), Failure> {
         match text {
             Some(text) => drop(self.meta.insert(row, text.as_bytes()).map_err(broken)?),
@@ -188,7 +188,7 @@ impl<'t> Writing<'t> {
                     let key = (&*session.subject, id.value());
                     self.live.insert(key, session.expires.as_millis()).map_err(broken)?;
                 }
-                // No request can continue an unreadable session, so it does not count.
+                // A session that cannot be decoded does not count, because no request can continue it.
                 Err(error) => tracing::warn!(%error, "session not counted as live"),
             }
         }
@@ -201,12 +201,12 @@ impl<'t> Writing<'t> {
         self.changed = true;
     }
 
-    /// Writes at least the head.
+    /// Marks the transaction as changed, so that at least the head is written.
     pub(super) fn touch(&mut self) {
         self.changed = true;
     }
 
-    /// Writes the head, if anything was written. `None`: nothing was, and there is nothing to commit.
+    /// Writes the head, if anything has changed. `None` if there is nothing to commit.
     pub(super) fn finish(mut self) -> Result<Option<StoreHead>, Failure> {
         if !self.changed {
             return Ok(None);
@@ -237,7 +237,7 @@ impl<'t> Writing<'t> {
                     self.live.remove((&*session.subject, id)).map_err(broken)?;
                     self.by_subject.remove((&*session.subject, id)).map_err(broken)?;
                 }
-                // Its subject is unknown, so its row stays in the index, where readers skip it.
+                // The subject of this record is unknown, so its row stays in the index, where readers skip it.
                 Some(Err(error)) => tracing::warn!(%error, "ended session removed unread"),
                 None => {}
             }
@@ -252,7 +252,7 @@ impl<'t> Writing<'t> {
             let (until, target) = key.value();
             ended.push((until, target.to_vec()));
         }
-        // Read all of them first: an unreadable entry refuses the sweep before anything is written.
+        // Read all entries first, so that an unreadable entry refuses the sweep before anything is written.
         let places = ended.iter().map(|(_, target)| Ok(self.entry(target)?.map(|(place, _)| place)));
         let places: Vec<_> = places.collect::<Result<_, Failure>>()?;
         for ((until, target), place) in ended.iter().zip(places) {
@@ -267,7 +267,7 @@ impl<'t> Writing<'t> {
 }
 
 impl Writing<'_> {
-    /// Remembers this time, whatever was remembered. These entries take the place of those that are there.
+    /// Sets the last known time, even to an earlier one, and replaces the entries of these targets.
     pub(super) fn set_time(&mut self, time: Timestamp, entries: &[Revocation]) -> Result<(), Failure> {
         entries.iter().try_for_each(|entry| self.put_revocation(entry))?;
         self.head.last_known_time = time;
@@ -319,7 +319,7 @@ impl State for Writing<'_> {
     }
 
     fn put_session(&mut self, old: Option<&Session>, new: &Session) -> Result<(), Failure> {
-        // Decided before the first write, so that a record that cannot be encoded refuses only one operation.
+        // Encoded before the first write, so that a record that cannot be encoded refuses only this operation.
         let bytes = encode(new).map_err(Failure::Refused)?;
         let (id, end) = (new.id.as_bytes(), end_of(new).as_millis());
         let old_end = old.map(|old| end_of(old).as_millis());
@@ -330,7 +330,7 @@ impl State for Writing<'_> {
             self.by_end.insert((end, id), ()).map_err(broken)?;
             self.by_subject.insert((&*new.subject, id), end).map_err(broken)?;
         }
-        // A rotation does not change this.
+        // The row of live sessions, which a rotation does not change.
         let live = |session: &Session| (!is_revoked(session)).then_some(session.expires);
         match (old.and_then(live), live(new)) {
             (old, Some(end)) if old != Some(end) => {
@@ -372,7 +372,8 @@ impl State for Writing<'_> {
     }
 
     fn remove_ended(&mut self, before: Timestamp, limit: usize) -> Result<Swept, Failure> {
-        // Revocations first: only they can refuse, and must do so before anything is written.
+        // Revocations come first, because only their removal can be refused, and this must happen before anything is
+        // written.
         let revocations = self.remove_ended_revocations(before.as_millis(), limit)?;
         let sessions = self.remove_ended_sessions(before.as_millis(), limit)?;
         self.changed |= sessions + revocations > 0;

@@ -1,5 +1,5 @@
-//! A file that redb may read but not yet write: its writes are held back until the file proves to be ours, intact and
-//! the right one. So a refused file is left exactly as it was, even if redb would have begun to repair it.
+//! A file that redb may read but not yet write: its writes are held back until checks show that the file is ours,
+//! intact and the right store. So a refused file is left exactly as it was, even if redb has begun to repair it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,7 +13,7 @@ use redb::{BackendError, DatabaseError, StorageBackend};
 
 const BLOCK_BYTES: usize = 4096;
 
-/// The backend for redb, and, as a clone of it, the handle that lets the writes through.
+/// The backend for redb. A clone is the handle that releases the writes.
 #[derive(Clone, Debug)]
 pub(super) struct StagedFile(Arc<StagedInner>);
 
@@ -26,13 +26,13 @@ struct StagedInner {
     failing: AtomicBool,
 }
 
-/// Writes held back: as steps, to be executed in this order, and as blocks, to be read meanwhile.
+/// The held writes: as steps, which will be executed in this order, and as blocks, which serve reads meanwhile.
 #[derive(Debug, Default)]
 struct StagedWrites {
     steps: Vec<FileOperation>,
     blocks: BTreeMap<u64, Vec<u8>>,
     length: u64,
-    /// The content of the file from here on is cut off, even if the length has grown again.
+    /// The offset from which the content of the file has been cut off, even if the length has grown again.
     cut: u64,
 }
 
@@ -66,8 +66,8 @@ impl StagedFile {
         })))
     }
 
-    /// Executes the held steps in their order, so that a crash in the middle leaves what redb would have left. From now
-    /// on all writes go through. Call it while nothing else uses the file.
+    /// Executes the held steps in order, so that a crash in the middle leaves the same state as without staging. From
+    /// now on all writes go through. Call this while nothing else uses the file.
     pub(super) fn release(&self) -> io::Result<()> {
         let held = std::mem::take(&mut *self.held()?);
         for step in held.steps {
@@ -81,7 +81,7 @@ impl StagedFile {
         Ok(())
     }
 
-    /// Makes every write fail from now on, like a disk.
+    /// Makes every write fail from now on, like a broken disk.
     #[cfg(test)]
     pub(super) fn fail(&self) {
         self.0.failing.store(true, Ordering::SeqCst);
@@ -93,8 +93,8 @@ impl StagedFile {
         self.held().unwrap().steps.len()
     }
 
-    /// The file as a crash after `steps` steps may leave it, if it was `image` before: of the writes that were not
-    /// synced yet, only those that `survives` lets through have reached the disk.
+    /// The content of the file that a crash after `steps` steps may leave, if the content was `image` before. Writes
+    /// that were not synced have reached the disk only if `survives` returns true for them.
     #[cfg(test)]
     pub(super) fn crash(&self, mut image: Vec<u8>, steps: usize, mut survives: impl FnMut() -> bool) -> Vec<u8> {
         let held = self.held().unwrap();
@@ -121,7 +121,7 @@ impl StagedFile {
         self.0.holding.load(Ordering::Acquire)
     }
 
-    /// The block as it would be: held back, or else in the file; zeros if neither has it.
+    /// The content of a block: from the held writes, or else from the file; zeros if neither has it.
     fn block(&self, held: &StagedWrites, number: u64) -> io::Result<Vec<u8>> {
         if let Some(block) = held.blocks.get(&number) {
             return Ok(block.clone());
@@ -169,7 +169,7 @@ impl StorageBackend for StagedFile {
         };
         let first = offset / BLOCK_BYTES as u64;
         let last = (end.saturating_sub(1) / BLOCK_BYTES as u64).max(first);
-        // An intact file is read as it is, nearly all of it.
+        // Nearly all reads of an intact file go directly to the file.
         if end <= held.cut && held.blocks.range(first..=last).next().is_none() {
             return self.0.file.read(offset, out);
         }
@@ -190,7 +190,7 @@ impl StorageBackend for StagedFile {
         let mut held = self.held()?;
         held.steps.push(FileOperation::Length(length));
         if length < held.length {
-            // Bytes cut off are zeros if the file grows again.
+            // Bytes that were cut off read as zeros if the file grows again.
             held.blocks.retain(|number, _| number.saturating_mul(BLOCK_BYTES as u64) < length);
             let tail = usize::try_from(length % BLOCK_BYTES as u64).unwrap_or(0);
             if let Some(rest) =

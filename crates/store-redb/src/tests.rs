@@ -21,7 +21,7 @@ mod relay;
 
 const KEYRING: Uuid = Uuid::from_u128(0x6b65_7973);
 
-/// A directory with a store and, in another folder, its mark.
+/// A directory with a store, and with its mark in another folder.
 struct Place {
     dir: TempDir,
 }
@@ -51,7 +51,7 @@ impl Place {
         RedbStore::open(self.path(), self.options()).unwrap()
     }
 
-    /// The error text; the file must stay unchanged, to the byte.
+    /// Opens the store, which must be refused without a change of the file. Returns the error text.
     fn refused(&self) -> String {
         self.refused_with(self.options())
     }
@@ -70,7 +70,7 @@ impl Place {
     }
 }
 
-/// Everything that a store can return.
+/// All data that a store can return.
 async fn content(store: &RedbStore) -> (Vec<Session>, Vec<Revocation>, Timestamp) {
     let sessions = store.list(Filter::All, None, 1000).await.unwrap();
     assert_eq!(sessions.next, None);
@@ -90,7 +90,7 @@ async fn fill(store: &RedbStore) {
     store.revoke(not_before(subject("bob"), START), RevokedBecause::Operator).await.unwrap();
 }
 
-/// Whether a write that was not synced survives a crash: all of them, none, or each at random.
+/// Whether a write that was not synced survives a crash: all such writes, no such write, or each at random.
 fn survives(which: u32, random: &mut u64) -> bool {
     match which {
         0 => true,
@@ -102,7 +102,7 @@ fn survives(which: u32, random: &mut u64) -> bool {
     }
 }
 
-/// Leaves the file as a killed process would: with its content, but not closed cleanly.
+/// Copies the file as a killed process would leave it: with its content, but not closed cleanly.
 fn killed_copy(from: &Place) -> Place {
     let to = Place::new();
     to.replace(&std::fs::read(from.path()).unwrap());
@@ -137,7 +137,7 @@ async fn r2_everything_is_there_after_a_clean_stop_and_after_a_kill() {
         assert_eq!(content(&again).await, before);
         let page = again.list(Filter::Subject("alice".into()), None, 10).await.unwrap();
         assert_eq!(page.sessions.len(), 3);
-        // The sequence continues after what is known.
+        // The log continues after the known entries.
         let (_, end) = again.revocations_since(Cursor::default()).await.unwrap();
         again.revoke(not_before(Target::Global, START), RevokedBecause::Operator).await.unwrap();
         let (entries, _) = again.revocations_since(end).await.unwrap();
@@ -151,7 +151,7 @@ async fn dropping_the_last_handle_finishes_what_is_queued() {
     let store = place.open();
     let s = session("alice", 1, START);
     let handle = store.clone();
-    // Queued, and its caller no longer waits.
+    // The operation is queued, and its caller stops waiting.
     let mut pending = Box::pin(handle.insert(s.clone(), SubjectBound::NONE));
     assert!(futures_util::poll!(&mut pending).is_pending());
     drop(pending);
@@ -193,7 +193,7 @@ async fn what_is_queued_together_is_one_commit_and_what_changes_nothing_is_none(
     let place = Place::new();
     let store = place.open();
     let (release, blocking) = hold(&store).await;
-    // One more than N, which is refused: the others of its batch stand.
+    // One more than N. It is refused, and the others of its batch are written.
     let mut inserts = JoinSet::new();
     for n in (0..N).chain([0]) {
         let store = store.clone();
@@ -295,7 +295,7 @@ async fn o22_a_store_that_cannot_be_written_can_be_read_and_is_closed() {
     insert(&store, &s).await;
     store.inner.backend.fail();
     store.insert(session("alice", 2, START), SubjectBound::NONE).await.unwrap_err();
-    // Another file is not accepted as ours, and none is created.
+    // While the file is missing, the store must not create another one.
     std::fs::rename(place.path(), place.path().with_extension("away")).unwrap();
     tokio::time::sleep(Duration::from_millis(700)).await;
     assert!(store.check().await.is_err());
@@ -338,7 +338,7 @@ async fn r23_ending_what_has_ended_is_no_commit() {
 async fn a_backup_taken_under_writes_is_a_moment_of_the_store() {
     let place = Place::new();
     let store = place.open();
-    // Each step changes two records in one transaction: at any moment they agree.
+    // Each step changes two records in one transaction, so they agree at any moment.
     let [a, b] = [1, 2].map(|n| session("alice", n, START));
     insert(&store, &a).await;
     insert(&store, &b).await;
@@ -372,7 +372,7 @@ async fn a_backup_taken_under_writes_is_a_moment_of_the_store() {
             copy.list(Filter::All, None, 1000).await.unwrap().sessions.into_iter().map(|s| (s.id, s)).collect();
         assert_eq!(sessions[&a.id].current, sessions[&b.id].current);
         assert!(copy.last_known_time().await.unwrap() >= sessions[&a.id].issued_at);
-        // Its indexes fit its records: all of it can be swept.
+        // The indexes of the copy match its records, so all of them can be swept.
         let bobs = copy.list(Filter::Subject("bob".into()), None, 1000).await.unwrap().sessions.len();
         assert_eq!(sessions.len(), bobs + 2);
         let swept = copy.sweep(Timestamp::MAX).await.unwrap();

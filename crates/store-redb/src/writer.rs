@@ -22,22 +22,23 @@ use rotogate_core::store::rules::{Failure, Rules};
 pub(super) const QUEUE_LENGTH: usize = 4096;
 /// The most operations of one transaction: the whole queue, so that a steady stream cannot delay its commit.
 const MAX_BATCH: usize = QUEUE_LENGTH;
-/// After this many commits a failed write of the mark is tried again.
+/// The number of commits after which a failed write of the mark is repeated.
 const MARK_RETRY_COMMITS: u64 = 256;
 
-/// How long to wait before the file is reopened after a failure, at first and at most.
+/// The first and the longest pause before the file is reopened after a failure.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(30);
-/// The interval between reports that it could not be reopened.
+/// The interval between reports that the file could not be reopened.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 /// How often the queue is checked meanwhile.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// An operation in the queue, of any result type.
 pub(super) trait Job: Send {
-    /// Executes the operation inside the transaction. An error is the store's: the whole transaction is aborted.
+    /// Executes the operation inside the transaction. An error is a fault of the store, and aborts the whole
+    /// transaction.
     fn apply(&mut self, rules: &Rules, state: &mut Writing<'_>) -> Result<(), StoreError>;
-    /// Sends the result to the caller, or why the transaction failed.
+    /// Sends the caller the result, or the reason why the transaction failed.
     fn answer(self: Box<Self>, committed: Result<(), Arc<StoreError>>);
 }
 
@@ -76,7 +77,7 @@ where
             (Ok(()), None) => Err(StoreError::new("the store did not execute this operation")),
             (Err(fault), _) => Err(not_written(fault)),
         };
-        // The caller may be gone; what was written stays.
+        // If the caller no longer waits, the write is kept nevertheless.
         let _ = self.reply.send(outcome);
     }
 }
@@ -93,7 +94,7 @@ pub(super) struct WriterShared {
     closed: AtomicBool,
     /// Commits since the store was opened.
     pub(super) commits: Commits,
-    /// Why nothing can be written, and since when.
+    /// The fault that prevents writes, and its time.
     fault: ArcSwapOption<(Arc<StoreError>, Duration)>,
     clock: SystemTime,
 }
@@ -131,7 +132,7 @@ impl WriterShared {
         self.fault.store(Some(Arc::new((error, self.clock.monotonic()))));
     }
 
-    /// Gives readers another database, unless the store no longer serves readers.
+    /// Gives readers another database, unless the store is closed.
     fn read_from(&self, database: Option<Arc<Database>>) {
         self.database.store(database);
         if self.is_closed() {
@@ -140,12 +141,12 @@ impl WriterShared {
     }
 }
 
-/// The mark, and when to write it next.
+/// The mark, and the schedule of its writes.
 pub(super) struct MarkSchedule {
     file: HighWater,
     /// The sequence in the last mark.
     written: u64,
-    /// The sequence at which to write it.
+    /// The sequence at which the mark is written next.
     pub(super) next: u64,
 }
 
@@ -173,24 +174,24 @@ impl MarkSchedule {
 pub(super) struct Writer {
     pub(super) path: PathBuf,
     pub(super) options: Options,
-    /// `None` while it cannot be reopened.
+    /// `None` while the file cannot be reopened.
     pub(super) database: Option<Arc<Database>>,
     pub(super) queue: mpsc::Receiver<Box<dyn Job>>,
     pub(super) rules: Rules,
-    /// As of the last commit.
+    /// The head after the last commit.
     pub(super) head: StoreHead,
     pub(super) shared: Arc<WriterShared>,
     pub(super) marker: Option<MarkSchedule>,
-    /// Set while nothing can be written.
+    /// Set while the store cannot be written.
     pub(super) trouble: Option<ReopenSchedule>,
     pub(super) reports: Reports,
 }
 
-/// When the file is reopened.
+/// The schedule of attempts to reopen the file.
 pub(super) struct ReopenSchedule {
     wait: Duration,
     due: Duration,
-    /// Readers have a working database.
+    /// Whether readers have a working database.
     has_view: bool,
 }
 
@@ -199,7 +200,7 @@ impl ReopenSchedule {
         Self { wait: FIRST_RETRY, due: now + FIRST_RETRY, has_view: false }
     }
 
-    /// It could not be reopened.
+    /// Schedules the next attempt after a failed one.
     fn postpone(&mut self, now: Duration) {
         self.wait = (self.wait * 2).min(LAST_RETRY);
         self.due = now + self.wait;
@@ -210,12 +211,12 @@ impl ReopenSchedule {
 #[derive(Default)]
 pub(super) struct Reports {
     last: Option<Duration>,
-    /// Whether anything was said of the failure that lasts.
+    /// Whether the present failure was reported.
     is_told: bool,
 }
 
 impl Reports {
-    /// May a failure be reported now?
+    /// Whether a failure may be reported now. If so, counts it as reported.
     fn is_due(&mut self, now: Duration) -> bool {
         let is_due = self.last.is_none_or(|last| now.saturating_sub(last) >= REPORT_INTERVAL);
         if is_due {
@@ -224,7 +225,7 @@ impl Reports {
         is_due
     }
 
-    /// The failure is over. Is that to be reported?
+    /// Ends the failure. Returns whether its end should be reported.
     fn end(&mut self) -> bool {
         std::mem::take(&mut self.is_told)
     }
@@ -251,12 +252,12 @@ impl Writer {
         }
         let Self { database, head, marker, .. } = self;
         let marked = marker.map_or(Ok(()), |mut marker| marker.write(head));
-        // Usually the last reference, so the file is closed and unlocked when the reply is sent.
+        // This is usually the last reference, so the file is closed and unlocked when the reply is sent.
         drop(database);
         let _ = closed.send(marked);
     }
 
-    /// The next operation; `None` if there are no more. After a failure the file is reopened in between.
+    /// The next operation; `None` if there will be no more. After a failure, also reopens the file while it waits.
     fn next(&mut self) -> Option<Box<dyn Job>> {
         loop {
             let Some(trouble) = &self.trouble else { return self.queue.blocking_recv() };
@@ -274,7 +275,8 @@ impl Writer {
 
     fn batch(&mut self, mut jobs: Vec<Box<dyn Job>>) {
         let result = match self.shared.fault() {
-            // After a failed write, memory and disk may differ. Only reopening the file tells.
+            // After a failed write, memory and disk may differ, and only reopening the file shows the state on the
+            // disk.
             Some(fault) => Err(fault),
             None => self.transact(&mut jobs).map_err(|error| {
                 self.shared.commits.add(Duration::ZERO, false);
@@ -333,13 +335,13 @@ impl Writer {
         Ok(())
     }
 
-    /// Drops the database: the file is locked while it is open.
+    /// Drops the database, because the file is locked while it is open.
     fn let_go(&mut self) {
         self.shared.read_from(None);
         self.database = None;
     }
 
-    /// A failed database serves only what it has in memory. Opens another one for readers.
+    /// Opens another database for readers, because a failed database can serve only the pages that are in memory.
     fn keep_reading(&mut self) {
         let Some(trouble) = &mut self.trouble else { return };
         if trouble.has_view {
@@ -362,12 +364,13 @@ impl Writer {
         }
     }
 
-    /// Decides and commits. With the failpoint `ack-before-commit`, the jobs are gone afterwards: answered too early.
+    /// Executes the jobs and commits. The failpoint `ack-before-commit` answers the jobs too early, and leaves none.
     fn transact(&mut self, jobs: &mut Vec<Box<dyn Job>>) -> Result<(), StoreError> {
         let database = self.database.as_ref().ok_or_else(super::being_opened)?;
         let mut transaction = database.begin_write().map_err(failed)?;
-        // One sync for each commit. A checksum detects a transaction torn by a crash. It is not cryptographic; but
-        // forging one takes control of every byte of the pages, and each has keys that an attacker does not choose.
+        // One sync for each commit. A checksum detects a transaction that a crash has torn. The checksum is not
+        // cryptographic, but a forger would need control over every byte of the pages, and each page has keys that an
+        // attacker cannot choose.
         transaction.set_durability(Durability::Immediate).map_err(failed)?;
         let Some(head) = Self::decide(&self.rules, self.head, &transaction, jobs)? else {
             return transaction.abort().map_err(failed);
@@ -415,7 +418,7 @@ mod tests {
         let mut reports = Reports::default();
         let mut said = Vec::new();
         let mut now = Duration::from_secs(7);
-        // An hour in which it cannot be reopened.
+        // An hour in which the file cannot be reopened.
         assert!(reports.is_due(now));
         said.push(now);
         let mut schedule = ReopenSchedule::begin(now);
@@ -429,7 +432,7 @@ mod tests {
         }
         assert!(reports.end() && !reports.end());
         assert!(said.len() >= 59, "{said:?}");
-        // An hour in which it works for a second, and fails again.
+        // An hour in which the store repeatedly works for a second and fails again.
         let before = said.len();
         let mut ends = 0;
         for second in 3600..7200 {

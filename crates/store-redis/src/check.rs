@@ -1,4 +1,4 @@
-//! Whether a server is fit for a store: at start, and while it runs.
+//! Checks whether a server is fit for a store, at the start and while the gate runs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::store::kit::network::compare_clocks;
 use rotogate_core::store::{InspectedServer, StoreError, WriteOutcome, round_trip};
 
-/// The oldest server that knows everything that is used.
+/// The oldest server version that has all commands that the store uses.
 const OLDEST: (u32, u32) = (6, 2);
-/// The first one that can wait for append-only files.
+/// The first version with WAITAOF, which waits for append-only files.
 const KNOWS_FSYNC: (u32, u32) = (7, 2);
-/// Above this part of `maxmemory`, in percent, the store is not ready: soon it takes no writes.
+/// Above this part of `maxmemory`, in percent, the store is not ready, because it will soon refuse writes.
 const FULL: u128 = 90;
 
 /// The reply to INFO.
@@ -53,12 +53,12 @@ pub(super) fn is_forbidden(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
 }
 
-/// Servers that were found fit.
+/// The connections to servers that were found fit.
 struct Fit {
     ways: Ways,
-    /// How many keys they have evicted.
+    /// How many keys these servers have evicted.
     evicted: u64,
-    /// That of the first one. `None`: the user may not ask.
+    /// The version of the first server. `None` if the gate's user may not call INFO.
     version: Option<String>,
 }
 
@@ -81,7 +81,7 @@ async fn check_all(options: &Arc<RedisOptions>) -> Result<Fit, StoreError> {
     Ok(Fit { ways, evicted, version })
 }
 
-/// Inspects the server as a start would, without a change; the error says why the gate would not start.
+/// Inspects the server as a start would, without changing data. The error is the reason why the gate would not start.
 pub async fn inspect(options: RedisOptions) -> Result<InspectedServer, StoreError> {
     let options = Arc::new(options);
     let Fit { ways, version, .. } = check_all(&options).await?;
@@ -112,12 +112,14 @@ pub(super) async fn open(options: RedisOptions) -> Result<RedisInner, StoreError
     let options = Arc::new(options);
     let Fit { ways, evicted, version: _ } = check_all(&options).await?;
     let inner = opening::open_heads(options, ways, evicted).await?;
-    // A head that a failover loses would be another store's.
+    // Waits until the heads are durable: after a failover that lost a head, the gate would create another
+    // store.
     inner.settle().await?;
     Ok(inner)
 }
 
-/// Is the server fit, and may the gate's user do what it must? What it says of itself, if the user may ask.
+/// Checks that the server is fit, and that the gate's user has all rights. Returns the server's INFO, if the
+/// user may call it.
 async fn fitness(options: &RedisOptions, commands: &Link, keys: &PartitionKeys) -> Result<Option<Info>, StoreError> {
     let mut greeting = pipe();
     drop_mut(greeting.cmd("TIME"));
@@ -139,7 +141,7 @@ async fn fitness(options: &RedisOptions, commands: &Link, keys: &PartitionKeys) 
     Ok(info)
 }
 
-/// `None`: the user may not ask.
+/// The reply to INFO. `None` if the gate's user may not call it.
 pub(super) async fn info(link: &Link, section: Option<&str>) -> Result<Option<Info>, StoreError> {
     let mut command = cmd("INFO");
     section.into_iter().for_each(|section| drop(command.arg(section).clone()));
@@ -204,7 +206,7 @@ fn check_policy(options: &RedisOptions, info: &Info) -> Result<(), StoreError> {
     }
 }
 
-/// Tries each command, on keys of ours that do not exist, or that are gone again afterwards.
+/// Tries each command on keys with our prefix that do not exist, or that the check removes again.
 async fn check_permissions(options: &RedisOptions, link: &Link, keys: &PartitionKeys) -> Result<(), StoreError> {
     let (none, hash, set) = (keys.named("probe"), keys.named("probe:h"), keys.named("probe:z"));
     let on = |name: &str, key: &[u8], args: &[&str]| {
@@ -270,7 +272,8 @@ async fn check_permissions(options: &RedisOptions, link: &Link, keys: &Partition
     Ok(())
 }
 
-/// Names a right that the gate's user lacks. A subcommand has its command before it: `CLUSTER|SLOTS`.
+/// The error about a right that the gate's user lacks. A subcommand is written with its command:
+/// `CLUSTER|SLOTS`.
 pub(super) fn not_allowed(options: &RedisOptions, keys: &PartitionKeys, name: &str, error: &RedisError) -> StoreError {
     let (address, tag) = (options.address(), &keys.tag);
     let what = if error.detail().is_some_and(|text| text.contains("command")) {
@@ -281,7 +284,7 @@ pub(super) fn not_allowed(options: &RedisOptions, keys: &PartitionKeys, name: &s
     refused(format!("Redis at {address} does not allow the gate's user {what}"))
 }
 
-/// Two clocks that differ cannot both be right, and tokens would be refused or live too long.
+/// Compares the clocks of gate and server. If they differ, tokens would be refused or live too long.
 async fn check_clock(options: &RedisOptions, link: &Link) -> Result<(), StoreError> {
     let clock = SystemTime::new();
     let before = clock.wall();
@@ -293,7 +296,7 @@ async fn check_clock(options: &RedisOptions, link: &Link) -> Result<(), StoreErr
 async fn warn_of_lost_writes(options: &RedisOptions, link: &Link) -> Result<(), StoreError> {
     let mut command = cmd("CONFIG");
     command.arg("GET").arg("appendfsync");
-    // Often forbidden, and then it is the operator's to know.
+    // Users often may not call CONFIG. Then only the operator can know the setting.
     if let Ok(Value::Array(pair)) = link.once(&command).await?
         && let Some(policy) = pair.into_iter().nth(1).and_then(super::bytes)
         && policy != b"always"
@@ -308,7 +311,7 @@ async fn warn_of_lost_writes(options: &RedisOptions, link: &Link) -> Result<(), 
 }
 
 impl RedisInner {
-    /// Everything that was read before is where an acknowledged write is.
+    /// Waits until everything that was read before is as durable as an acknowledged write.
     pub(super) async fn settle(&self) -> Result<(), StoreError> {
         if self.options.durable().is_none() {
             return Ok(());
@@ -320,7 +323,7 @@ impl RedisInner {
         settled.await.map(drop)
     }
 
-    /// Do the servers take writes, and keep what was written?
+    /// Checks that the servers accept writes and evict no keys.
     pub(super) async fn check(&self) -> Result<(), StoreError> {
         let mut evicted = 0;
         for partition in self.commands.one_of_each() {

@@ -1,8 +1,9 @@
 //! Requests by partition: to one server, or to the primary of a cluster that has the partition's slot.
 //!
-//! The library's own client of clusters sends again by rules of its own. Ours are the deadline of an operation and what is
-//! known of a write, so here is a table of the few slots that the partitions have. It is read again after every fault. A
-//! server that sends elsewhere (`MOVED`) corrects it; while a slot moves, each command follows for itself (`ASK`).
+//! The library's cluster client has its own rules for repetitions. Ours depend on the deadline of an operation and on
+//! the state of a write. So this module keeps its own table of the few slots of the partitions. The table is read again
+//! after every fault. A redirection (`MOVED`) corrects it. While a slot moves, each command follows its own redirection
+//! (`ASK`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,20 +28,22 @@ use super::servers::Servers;
 use rotogate_core::random::jittered;
 use rotogate_core::store::StoreError;
 
-/// How often the servers are asked for the table at most.
+/// The shortest pause between two requests for the table.
 const BETWEEN: Duration = Duration::from_millis(100);
-/// How often a request follows `MOVED` at once. Two servers that send to each other are asked after pauses.
+/// How often a request follows `MOVED` at once. After that, it pauses first, because two servers may redirect
+/// to each other.
 const MAX_HOPS: u32 = 3;
 
 impl Address {
-    /// As in `MOVED`; an empty host is that of the server that says so.
+    /// Parses an address in a `MOVED` or `ASK` error. An empty host means the host of the server that
+    /// replied.
     fn parse(text: &str, said_by: &Self) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;
         let host = if host.is_empty() { said_by.host.as_str() } else { host };
         Some(Self { host: host.to_owned(), port: port.parse().ok()? })
     }
 
-    /// As in the reply to `CLUSTER SLOTS`, where a host may be unknown.
+    /// Reads an address in the reply to `CLUSTER SLOTS`, where the host may be unknown.
     fn read(node: Value, said_by: &Self) -> Option<Self> {
         let Value::Array(node) = node else { return None };
         let mut parts = node.into_iter();
@@ -51,12 +54,12 @@ impl Address {
     }
 }
 
-/// Which server has what was asked for.
+/// A redirection to the server that has the requested slot.
 #[derive(Clone, Debug)]
 pub(super) enum Elsewhere {
-    /// From now on.
+    /// For all further requests.
     Moved(String),
-    /// For this command, while its slot moves.
+    /// For this command only, while its slot moves.
     Ask(String),
 }
 
@@ -85,7 +88,7 @@ impl Primaries {
         }
     }
 
-    /// Connections of their own to the same servers, for commands that block for so long, and without lanes.
+    /// Separate connections to the same servers, without lanes, for commands that block for up to `blocks`.
     pub(super) fn another(&self, blocks: Duration) -> Self {
         match self {
             Self::One(link) => Self::One(link.another(blocks).into()),
@@ -93,7 +96,7 @@ impl Primaries {
         }
     }
 
-    /// For checks: the connection to the server of a partition.
+    /// The connection to the server of a partition, for checks.
     pub(super) fn link_of(&self, partition: usize) -> Result<Arc<Link>, StoreError> {
         match self {
             Self::One(link) => Ok(Arc::clone(link)),
@@ -101,7 +104,7 @@ impl Primaries {
         }
     }
 
-    /// A partition of each primary, its options, and the connection to it.
+    /// For each primary, one of its partitions, its options and the connection.
     pub(super) fn each(&self, options: &RedisOptions) -> Vec<(usize, RedisOptions, Arc<Link>)> {
         match self {
             Self::One(link) => vec![(0, options.clone(), Arc::clone(link))],
@@ -109,7 +112,7 @@ impl Primaries {
         }
     }
 
-    /// One partition of each server.
+    /// One partition for each server.
     pub(super) fn one_of_each(&self) -> Vec<usize> {
         match self {
             Self::One(_) => vec![0],
@@ -118,12 +121,12 @@ impl Primaries {
     }
 }
 
-/// Which server has which partition. Another table has another number.
+/// The primary of each partition. Each new table has another number.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ClusterTable {
     number: u64,
     primaries: Vec<Address>,
-    /// All servers, replicas among them: any of them tells the table.
+    /// All servers including replicas, because any of them can report the table.
     nodes: Vec<Address>,
 }
 
@@ -139,12 +142,12 @@ pub(super) struct Topology {
     options: Arc<RedisOptions>,
     /// The servers of the URLs.
     seeds: Vec<Address>,
-    /// Of each partition.
+    /// The slot of each partition.
     slots: Vec<i64>,
     table: watch::Sender<Arc<ClusterTable>>,
-    /// Connections that ask for the table alone.
+    /// Connections that only request the table.
     links: Links,
-    /// What the connections to a server share, those that block by themselves.
+    /// The shared state of the connections to a server. Connections that block have a state of their own.
     servers: Lock<HashMap<(Address, bool), Arc<Servers>>>,
     asking: Mutex<Option<Instant>>,
     /// How often the table was asked for.
@@ -152,7 +155,7 @@ pub(super) struct Topology {
 }
 
 impl Topology {
-    /// Asks the servers of the URLs.
+    /// Requests the table from the servers of the URLs.
     pub(super) async fn find(options: &Arc<RedisOptions>) -> Result<Arc<Self>, StoreError> {
         let seeds = options.places()?;
         let link = first_that_answers(options, &seeds).await?;
@@ -198,8 +201,8 @@ impl Topology {
         Arc::clone(&self.table.borrow())
     }
 
-    /// Asks for the table, of all servers at once, and takes the first good answer. `not` is the server that failed: what
-    /// it says counts only if no other says anything.
+    /// Requests the table from all servers at once, and takes the first valid answer. The server `not` has failed, and
+    /// is asked only if no other server is known.
     async fn renew(&self, not: Option<&Address>) {
         let before = self.asked.load(Ordering::Acquire);
         let mut last = self.asking.lock().await;
@@ -212,7 +215,7 @@ impl Topology {
         }
         let table = self.table();
         let mut nodes: Vec<_> = table.nodes.iter().filter(|node| Some(*node) != not).cloned().collect();
-        // Also the one that failed, if no other is known.
+        // Asks the failed server, too, if no other server is known.
         let none = nodes.is_empty();
         let more: Vec<_> =
             self.seeds.iter().filter(|seed| !nodes.contains(seed) && (none || Some(*seed) != not)).collect();
@@ -241,7 +244,8 @@ impl Topology {
         self.read_slots(ranges, &node)
     }
 
-    /// `None`: a slot of ours has no primary, or the reply cannot be read.
+    /// Reads the reply to `CLUSTER SLOTS`. `None` if a slot of a partition has no primary, or the reply
+    /// cannot be parsed.
     fn read_slots(&self, ranges: Vec<Value>, said_by: &Address) -> Option<(Vec<Address>, Vec<Address>)> {
         let mut primaries = vec![None; self.slots.len()];
         let mut nodes = Vec::new();
@@ -273,7 +277,7 @@ impl Topology {
         });
     }
 
-    /// The answer to a request for a partition.
+    /// Corrects the table after a `MOVED` reply.
     fn moved(&self, partition: usize, to: Address) {
         self.table.send_if_modified(|table| {
             let mut next = ClusterTable::clone(table);
@@ -297,7 +301,7 @@ impl Topology {
     }
 }
 
-/// `CLUSTER`, at start. The error says what is wrong with the server or with what the user may do.
+/// Calls a `CLUSTER` subcommand at the start. The error describes a fault of the server or a missing right.
 async fn ask_seed(
     options: &RedisOptions,
     link: &Link,
@@ -317,7 +321,7 @@ async fn ask_seed(
     }
 }
 
-/// A connection to one of the servers.
+/// A connection to the first of the servers that answers.
 async fn first_that_answers(options: &RedisOptions, seeds: &[Address]) -> Result<Link, StoreError> {
     let mut greetings: FuturesUnordered<_> = seeds
         .iter()
@@ -369,7 +373,7 @@ impl Cluster {
         (table.number, links)
     }
 
-    /// A partition of each primary, its options, and the connection to it.
+    /// For each primary, one of its partitions, its options and the connection.
     fn each_primary(&self) -> Vec<(usize, RedisOptions, Arc<Link>)> {
         let table = self.topology.table();
         let of = |at: usize| {
@@ -393,7 +397,7 @@ impl Cluster {
         Ok((address.clone(), self.link(address)))
     }
 
-    /// Sends a request, again and again if it must, until the operation's deadline.
+    /// Sends a request, and repeats it after faults until the operation's deadline.
     async fn ask(&self, partition: usize, request: &Request) -> Result<Value, StoreError> {
         let Ok(_permit) = self.in_flight.try_acquire() else {
             return Err(not_done(format!("{MAX_IN_FLIGHT} requests to Redis wait for their replies")));
@@ -430,7 +434,7 @@ impl Cluster {
                 return Err(after_all(failed, sent.load(Ordering::Relaxed)));
             }
             last = Some(failed);
-            // After any failure, the partition may be elsewhere.
+            // After any failure, the partition may be on another server.
             let _ = timeout_at(deadline, self.topology.renew(Some(&address))).await;
             self.forget_others();
             tokio::time::sleep(wait).await;
@@ -438,14 +442,14 @@ impl Cluster {
         }
     }
 
-    /// Closes connections to servers that are no primaries any more.
+    /// Closes connections to servers that are not primaries any more.
     fn forget_others(&self) {
         let table = self.topology.table();
         let mut links = self.links.lock();
         links.retain(|address, _| table.primaries.contains(address));
     }
 
-    /// Sends a request once; where a server says `ASK`, to the other one.
+    /// Sends a request once. If the server replies `ASK`, sends it to the other server.
     async fn follow(
         &self,
         address: &Address,
@@ -463,7 +467,8 @@ impl Cluster {
         match request {
             Request::Script { script, keys, args } => to.asking(script, keys, args, sent).await,
             Request::Pipeline(pipeline) => {
-                // The keys of its commands may be at different servers, and each is at one of the two.
+                // While a slot moves, each key of the pipeline is at one of the two servers, so each command
+                // is sent by itself.
                 let mut replies = Vec::new();
                 for command in pipeline.cmd_iter() {
                     let alone = Request::Pipeline(Pipeline::with_capacity(1).add_command(command.clone()).clone());

@@ -1,4 +1,5 @@
-//! Commits: one script compares the store with what the rules ran over, and writes what they wrote, or answers with what is there.
+//! Commits: one script compares the store with the snapshot over which the rules ran. If they are equal, it writes the
+//! result. Otherwise it answers with the present state.
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use rotogate_core::store::kit::fields::History;
 use rotogate_core::store::kit::snapshot::{RecordWrite, Snapshot};
 use rotogate_core::store::rules::end_of;
 
-/// Where a commit goes, and under what name.
+/// The destination of a commit, and its name.
 #[derive(Clone, Copy)]
 pub(super) struct CommitCall<'a> {
     pub(super) inner: &'a RedisInner,
@@ -48,14 +49,14 @@ impl ScriptParts {
         self.args.push(arg.map(Into::into).unwrap_or_default());
     }
 
-    /// What a value begins with; `None`: there is no such value.
+    /// Adds the expected beginning of a value. `None` means that the value must not exist.
     fn begins(&mut self, begin: Option<&[u8]>) {
         self.args.push(begin.map_or_else(|| b"-".to_vec(), |begin| [b"=", begin].concat()));
     }
 }
 
 impl CommitCall<'_> {
-    /// Adds what the script is given for an operation.
+    /// Adds the keys and arguments of an operation.
     fn add(&self, parts: &mut ScriptParts, decided: Decided<'_>, compared: &Compared<'_>) -> Result<(), StoreError> {
         let Decided { operation, snapshot, .. } = decided;
         let (mut letters, mut values) = (Vec::new(), Vec::new());
@@ -113,7 +114,7 @@ impl CommitCall<'_> {
         parts.keys.push(self.partition.keys.session(id));
         let mut how = Vec::new();
         match write {
-            // A place in the index stays where the end does.
+            // The place in the index depends on the session's end only, so it stays the same.
             Some(RecordWrite { old: Some(old), new }) if is_answer && end_of(old) == end_of(new) => {}
             Some(write) => {
                 parts.keys.push(self.partition.keys.subject(&write.new.subject));

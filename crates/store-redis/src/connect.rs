@@ -1,6 +1,6 @@
-//! Requests: sent again, over another connection if it must be, until the deadline of their operation.
+//! Requests are repeated until the deadline of their operation, over another connection if necessary.
 //!
-//! Every request may be sent again: each script finds out that it was done.
+//! Every request may be repeated, because each script detects that it ran before.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,9 +19,10 @@ use super::servers::Servers;
 use rotogate_core::random::jittered;
 use rotogate_core::store::{StoreError, WriteOutcome};
 
-/// How many requests of a kind wait for their replies. One more is refused: it would wait longer than its deadline.
+/// How many requests of a kind may wait for their replies. A further request is refused, because it would wait
+/// longer than its deadline.
 pub(super) const MAX_IN_FLIGHT: usize = 1024;
-/// The first pause before a request is sent again. Each later one is twice as long.
+/// The first pause before a request is repeated. Each later pause is twice as long.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(50);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -31,28 +32,28 @@ pub(super) enum Request {
     Pipeline(Pipeline),
 }
 
-/// Sends requests of a kind over one connection, and what waits for replicas over lanes.
+/// Sends requests of a kind over one connection, and scripts whose writes wait for replicas over lanes.
 ///
 /// More connections would be slower: Redis syncs its file before it answers, and the more requests arrive together, the
 /// fewer syncs there are.
 pub(super) struct Link {
     servers: Arc<Servers>,
     line: Line,
-    /// Where scripts go, if their writes wait for replicas.
+    /// The lanes for scripts, if writes wait for replicas.
     lanes: Option<Lanes>,
     in_flight: Semaphore,
-    /// The server may be a replica: it is asked for nothing of the store.
+    /// Whether the server may be a replica, which gets no request about the store's data.
     of_any: bool,
 }
 
 impl Link {
-    /// `blocks`: how long a command may block.
+    /// A link whose commands may block for up to `blocks`.
     pub(super) fn new(servers: Arc<Servers>, blocks: Duration) -> Self {
         let line = Line::new(Arc::clone(&servers), blocks);
         Self { servers, line, lanes: None, in_flight: Semaphore::new(MAX_IN_FLIGHT), of_any: false }
     }
 
-    /// To a server that may be a replica.
+    /// A link to a server that may be a replica.
     pub(super) fn to_any(servers: Arc<Servers>) -> Self {
         let line = Line::to_any(Arc::clone(&servers));
         Self { line, of_any: true, ..Self::new(servers, Duration::ZERO) }
@@ -63,7 +64,7 @@ impl Link {
         Self::new(Arc::clone(&self.servers), blocks)
     }
 
-    /// From now on scripts go over so many lanes, if the store waits for replicas.
+    /// Sends scripts over this number of lanes, if the store waits for replicas.
     pub(super) fn with_lanes(self, number: usize) -> Self {
         let durable = self.servers.options.durable();
         let lanes = durable.map(|durable| Lanes::new(&self.servers, durable, number));
@@ -89,14 +90,14 @@ impl Link {
             if !failed.again || Instant::now() + wait >= deadline {
                 return Err(after_all(failed, sent.load(Ordering::Relaxed)));
             }
-            // Says more than that time ran out.
+            // This failure tells an operator more than a timeout.
             last = Some(failed);
             tokio::time::sleep(wait).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
-    /// No reply came in time.
+    /// The failure if no reply arrived in time.
     pub(super) fn late(&self) -> RedisFailure {
         RedisFailure::in_doubt(self.servers.fault())
     }
@@ -124,7 +125,8 @@ impl Link {
         result
     }
 
-    /// Sends a script once to the server that its slot moves to, which takes it only right behind `ASKING`.
+    /// Sends a script once to the server to which its slot moves. This server accepts the script only
+    /// directly after `ASKING`.
     pub(super) async fn asking(
         &self,
         script: &'static Script,
@@ -140,7 +142,8 @@ impl Link {
         self.asking_for(script.command(true, keys, args), sent).await
     }
 
-    /// The same with a command that writes nothing, or need not wait for replicas.
+    /// Sends a command once to the server to which its slot moves. The command writes nothing, or need not
+    /// wait for replicas.
     pub(super) async fn asking_for(&self, command: Cmd, sent: &AtomicBool) -> Result<Value, RedisFailure> {
         let mut both = pipe();
         both.cmd("ASKING").add_command(command);
@@ -150,7 +153,7 @@ impl Link {
         replies.into_iter().nth(1).ok_or_else(|| RedisFailure::again(&unexpected("a short list")))
     }
 
-    /// Sends a command, for checks. The error is the server's own.
+    /// Sends a command once, for checks. Returns the server's own error.
     pub(super) async fn once(&self, command: &Cmd) -> Result<Result<Value, RedisError>, StoreError> {
         self.line.once(command).await
     }
@@ -161,16 +164,17 @@ impl Link {
     }
 }
 
-/// Reads, and makes sure that the server was a primary by then: a replica may be any time behind.
+/// Reads, and checks that the server was a primary at that moment, because a replica may lag behind.
 async fn read(mut connection: MultiplexedConnection, pipeline: &Pipeline, of_any: bool) -> Result<Value, RedisError> {
     let mut whole = pipeline.clone();
     whole.cmd("ROLE");
     let mut replies = connection.send_packed_commands(&whole, 0, whole.len()).await?;
     if replies.pop().is_some_and(|role| of_any || is_primary(&role)) {
-        // The first error as the server gave it: the library's own for pipelines has no code.
+        // Returns the first error of the server itself, because the library's error for pipelines has no
+        // code.
         return Value::Array(replies).extract_error();
     }
-    // What is forbidden is an error among the others.
+    // A missing right is an error of one of these replies, and is reported first.
     Value::Array(replies).extract_error()?;
     Err(redis::make_extension_error(REPLICA.to_owned(), None))
 }

@@ -1,4 +1,5 @@
-//! A copy of another store. Until it is whole, its heads say so, and no gate opens it.
+//! A copy of another store. Until the copy is complete, its heads mark it as unfinished, and no gate opens
+//! it.
 
 use async_trait::async_trait;
 use redis::Value;
@@ -16,7 +17,7 @@ use rotogate_core::store::kit::snapshot::Snapshot;
 use rotogate_core::store::reset_clock::RemembersTime;
 use rotogate_core::store::{Revocation, SharedStore, StoreError, rules};
 
-/// How many records are under way at once.
+/// How many records are written at once.
 const AT_ONCE: usize = 64;
 
 #[async_trait]
@@ -38,7 +39,7 @@ impl CopyTarget for RedisStore {
                 let targets = vec![entry.target.clone()];
                 let operation = Operation { targets, raises: raises(&entry), ..Operation::default() };
                 let call = inner.call_to_revoke(partition, op);
-                // It reaches nothing here: the records have their end already.
+                // The entry changes no record, because the copied records already contain their ends.
                 let merge = |state: &mut Snapshot| rules::put(state, &entry);
                 decide(&call, operation, Snapshot::default(), merge).await.map(drop)
             };
@@ -67,7 +68,7 @@ impl CopyTarget for RedisStore {
             });
             ended.await.map(drop)
         };
-        // The first one last: a copy whose first head is whole is whole.
+        // Ends the first partition last, so that its head shows that the whole copy is complete.
         in_each(inner.partitions.iter().skip(1).map(end)).await?;
         inner.settle().await?;
         end(inner.partitions.first()).await?;
@@ -75,7 +76,7 @@ impl CopyTarget for RedisStore {
     }
 }
 
-/// How many entries one script writes anew.
+/// How many entries one script rewrites.
 const LOWERED_AT_ONCE: usize = 128;
 
 #[async_trait]
@@ -105,7 +106,7 @@ impl RemembersTime for RedisStore {
                     args.push([target(&entry.target)?, encode_kept(entry)]);
                 }
             }
-            // Once at least.
+            // The script runs at least once.
             let mut rest = args.chunks(LOWERED_AT_ONCE);
             let mut some = rest.next().unwrap_or_default();
             loop {

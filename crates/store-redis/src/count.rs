@@ -1,4 +1,4 @@
-//! What all nodes count together, and the moment of a change that each of them finds.
+//! Counters that all nodes share, and the shared moment of a change that each node finds by itself.
 
 use std::time::Duration;
 
@@ -12,15 +12,15 @@ use rotogate_core::store::{Admitted, CounterUse, SharedCounter, StoreError};
 /// How long the moment of a change is kept.
 const CHANGE_KEPT: Duration = Duration::from_secs(86_400);
 
-/// Lua computes with numbers that are exact up to 2^53. So many microseconds are a hundred years.
+/// The longest time. In microseconds it stays below 2^53, up to which Lua's numbers are exact.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 impl RedisInner {
     pub(super) async fn stamp_change(&self, name: [u8; 16], state: [u8; 16]) -> Result<Timestamp, StoreError> {
         let args = vec![state.to_vec(), CHANGE_KEPT.as_millis().to_string().into_bytes(), self.leeway()];
-        // The stamps are there.
+        // The first partition issues all stamps.
         let first = self.partitions.first();
-        // It is for a revocation.
+        // The moment is for a revocation, so it uses the connection for revocations.
         let (run, keys) = ((new_op()?, first.history()), vec![first.keys.with("c:", &name)]);
         let mut answer = self.run_as(&self.revokes, first, run, &CHANGE, keys, args).await?;
         if answer.status != "stamp" {
@@ -40,7 +40,8 @@ impl RedisInner {
         Ok(admitted.refused.map(|(_, wait)| wait))
     }
 
-    /// In one round trip, if all counters are in one partition. Else one after the other, and what was taken is given back.
+    /// Takes from several counters: in one round trip if all are in one partition, otherwise one after the other. If a
+    /// counter refuses, gives back what was taken.
     pub(super) async fn admit(
         &self,
         op: Op,
@@ -75,7 +76,7 @@ impl RedisInner {
         Ok(Admitted { is_known: false, refused: None })
     }
 
-    /// In one partition.
+    /// Takes from several counters of one partition.
     pub(super) async fn admit_in(
         &self,
         partition: &Partition,
@@ -118,7 +119,8 @@ impl RedisInner {
         Ok(is_known)
     }
 
-    /// How long to wait, for which counter, and whether the name is remembered.
+    /// Runs the counting script. Returns how long to wait, the index of the counter that requires it, and
+    /// whether the name is remembered.
     async fn counted(
         &self,
         partition: &Partition,

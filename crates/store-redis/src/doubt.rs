@@ -1,4 +1,4 @@
-//! The record of a swap of which no reply came.
+//! The record of a swap that got no reply.
 
 use redis::Value;
 
@@ -9,7 +9,7 @@ use rotogate_core::session::{Session, SessionId};
 use rotogate_core::store::StoreError;
 
 impl RedisInner {
-    /// The record, if a swap in doubt wrote it last, and its tokens were not seen since.
+    /// The record of a session, if a swap in doubt wrote it last and its tokens have not been used since.
     pub(super) async fn written_in_doubt(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
         let Some(ops) = self.doubts.ops(id) else { return Ok(None) };
         let partition = self.partitions.of_session(id);

@@ -1,4 +1,4 @@
-//! What an error of Redis means: what is known of the write, and whether to send it again.
+//! Classifies errors of Redis: the outcome of the write, and whether to repeat it.
 
 use std::time::Duration;
 
@@ -7,9 +7,9 @@ use redis::{ErrorKind, RedisError, ServerErrorKind};
 use super::cluster::Elsewhere;
 use rotogate_core::store::{StoreError, WriteOutcome};
 
-/// For `Retry-After`.
+/// The value of `Retry-After` after a failure.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// The code of an error that we make ourselves: the server is no primary.
+/// The code of our own error that the server is not a primary.
 pub(super) const REPLICA: &str = "REPLICA";
 
 /// Why one attempt failed.
@@ -17,26 +17,26 @@ pub(super) const REPLICA: &str = "REPLICA";
 pub(super) struct RedisFailure {
     pub(super) text: String,
     pub(super) outcome: WriteOutcome,
-    /// Sending the same again may help.
+    /// Whether to send the request again.
     pub(super) again: bool,
-    /// The connection is of no more use.
+    /// Whether the connection must be closed.
     pub(super) closes: bool,
-    /// Another server of the cluster has what was asked for.
+    /// The redirection to another server of the cluster, if any.
     pub(super) elsewhere: Option<Elsewhere>,
 }
 
 impl RedisFailure {
-    /// Before anything was sent.
+    /// A failure before anything was sent.
     pub(super) fn before(text: impl Into<String>) -> Self {
         Self { text: text.into(), outcome: WriteOutcome::NotDone, again: true, closes: false, elsewhere: None }
     }
 
-    /// The server may have done what was sent, and the gate may send it again.
+    /// A failure after which the server may have executed the request. The gate may repeat it.
     pub(super) fn in_doubt(text: impl Into<String>) -> Self {
         Self { text: text.into(), outcome: WriteOutcome::InDoubt, again: true, closes: false, elsewhere: None }
     }
 
-    /// Nothing was sent, and it would be the same again.
+    /// A failure that a repetition would not mend. Nothing was sent.
     pub(super) fn for_good(text: impl Into<String>, outcome: WriteOutcome) -> Self {
         Self { text: text.into(), outcome, again: false, closes: true, elsewhere: None }
     }
@@ -54,12 +54,12 @@ impl RedisFailure {
         Self { text: describe(address, error), outcome, again, closes, elsewhere: Elsewhere::from_error(error) }
     }
 
-    /// Sending the same again may help.
+    /// A failure with this error, which a repetition may mend.
     pub(super) fn again(error: &StoreError) -> Self {
         Self { outcome: error.outcome(), ..Self::in_doubt(error.to_string()) }
     }
 
-    /// The write was done before this failure.
+    /// The same failure, if the write may have been done before it.
     pub(super) fn after(self) -> Self {
         Self { outcome: WriteOutcome::InDoubt, elsewhere: None, ..self }
     }
@@ -81,7 +81,7 @@ fn meaning(error: &RedisError) -> (WriteOutcome, bool, bool) {
             | ServerErrorKind::TryAgain
             | ServerErrorKind::Moved
             | ServerErrorKind::Ask => (WriteOutcome::NotDone, true, false),
-            // A primary that became a replica: its address may lead to the new one.
+            // The primary became a replica. Its address may now lead to the new primary.
             ServerErrorKind::ReadOnly => (WriteOutcome::NotDone, true, true),
             ServerErrorKind::NoPerm => (WriteOutcome::NotDone, false, false),
             _ if is_out_of_memory(error) => (WriteOutcome::NotDone, false, false),
@@ -90,7 +90,7 @@ fn meaning(error: &RedisError) -> (WriteOutcome, bool, bool) {
         },
         ErrorKind::Extension => match error.code() {
             Some("BUSY" | "NOREPLICAS") => (WriteOutcome::NotDone, true, false),
-            // A command that waited, at a primary that became a replica.
+            // A blocked command ended because the primary became a replica.
             Some("UNBLOCKED") => (WriteOutcome::InDoubt, true, true),
             Some("NOAUTH" | "WRONGPASS") => (WriteOutcome::NotDone, false, true),
             Some("OOM" | "MISCONF") => (WriteOutcome::NotDone, false, false),
@@ -100,7 +100,7 @@ fn meaning(error: &RedisError) -> (WriteOutcome, bool, bool) {
     }
 }
 
-/// The problem and its remedy, without names of users, which the server's own text may have.
+/// The problem and its remedy. The text has no user names, which the server's own text may contain.
 pub(super) fn describe(address: &str, error: &RedisError) -> String {
     let code = error.code().unwrap_or_default();
     match error.kind() {
@@ -134,12 +134,12 @@ pub(super) fn describe(address: &str, error: &RedisError) -> String {
     }
 }
 
-/// Before 7.0 a script hides the code in its own error.
+/// Before version 7.0, the error of a script contains the code in its text.
 fn is_out_of_memory(error: &RedisError) -> bool {
     error.detail().is_some_and(|detail| detail.contains("OOM command not allowed"))
 }
 
-/// A script met a key that moved away, before it wrote anything.
+/// Whether a script found that a key has moved away. This happens before the script writes anything.
 fn is_not_local(error: &RedisError) -> bool {
     error.detail().is_some_and(|detail| detail.contains("non local key"))
 }

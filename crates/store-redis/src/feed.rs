@@ -1,20 +1,22 @@
-//! What other nodes revoke, as they write it.
+//! The feed: revocations of other nodes, as they are written.
 //!
-//! A node asks for the end of the log (the *beat*), having read its own monotonic clock first, and knows everything that was
-//! acknowledged before that reading once it has everything up to this end. The beat says how far the reader is. Its one script
-//! shows that the reader's last entry is in the log, and brings what follows up to the end: the answer alone is the proof.
-//! Meanwhile the reader waits for entries on a connection of its own, so that a revocation comes by itself, however long the
-//! beat is under way. Both bring an entry; the first counts. A reader whose last entry is gone reads the live revocations anew.
+//! A node first reads its own monotonic clock, and then asks for the end of the log (the *beat*). Once the node has all
+//! entries up to this end, it knows every revocation that was acknowledged before the clock was read. The beat sends
+//! the reader's position. Its single script checks that the reader's last entry is in the log, and returns all later
+//! entries up to the end, so the answer alone is the proof. Meanwhile the reader waits for entries on a separate
+//! connection, so that a revocation arrives at once, however long the beat takes. An entry may arrive both ways; the
+//! second copy is ignored. A reader whose last entry is gone from the log reads all live revocations again.
 //!
-//! Until the last page of the live ones nothing is proved, and the gate becomes stale if that takes longer than its staleness.
-//! What was acknowledged between the last proof and the end of the log before the first page may be on any page: they are in
-//! no order of time. Following the log beside the pages would bring what is newer, and not these. A reader that keeps its place
-//! never reads them: the log's last entry is not trimmed, and the others are kept longer than any staleness.
+//! Until the last page of live revocations is read, nothing is proved. If this takes longer than the staleness, the
+//! gate becomes stale. Pages are not in time order, so a revocation from before the scan may be on any page. Tailing
+//! the log in parallel would yield newer entries only. A reader that keeps its place needs no scan: the last entry of
+//! the log is never trimmed, and other entries are kept longer than any staleness.
 //!
-//! Each partition has a reader of its own with a connection of its own: a command that waits reads one slot of a cluster,
-//! and holds up whatever follows on its connection. A step is complete once all partitions were asked and read; what it
-//! proves is as old as the oldest question among them. All of them ask at the same times, so that is the same moment but for
-//! a partition that answers late. A partition that does not answer holds up the proof, and not the entries of others.
+//! Each partition has its own reader and connection, because a blocking command can read only one slot of a cluster,
+//! and delays all later commands on its connection. A step is complete once all partitions have answered a beat. Its
+//! proof is as old as the oldest of these beats. All readers send their beats at the same times, so the beats are
+//! equally old unless a partition answers late. A partition that does not answer delays the proof, but not the entries
+//! of other partitions.
 
 use std::fmt;
 use std::sync::Arc;
@@ -41,11 +43,11 @@ use rotogate_core::store::{Cursor, Feed, FeedStep, Follow, Heard, Revocation, St
 
 /// The longest wait for an entry.
 const LONGEST_BLOCK: Duration = Duration::from_millis(500);
-/// How long the log keeps entries. A reader that is further behind reads the live ones anew.
+/// How long the log keeps entries. A reader that is further behind reads all live revocations again.
 const LOG_KEPT_MS: u64 = 15 * 60 * 1000;
-/// How long a server that no longer has a partition may take to say that it goes on.
+/// How long to wait for the answer of the former server of a partition, to learn whether it still runs.
 const EARLIER_ANSWERS: Duration = Duration::from_millis(500);
-/// The first pause after a fault. Each later one is twice as long.
+/// The first pause after a fault. Each later pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -55,7 +57,7 @@ pub(super) struct RedisFeed {
     reads: FuturesUnordered<BoxFuture<'static, (Reader, Result<FeedStep, StoreError>)>>,
     /// The last proof of each partition.
     heard: Box<[Option<Heard>]>,
-    /// When the question of the last complete step was asked.
+    /// The time of the oldest beat in the last complete step.
     told: Option<Duration>,
 }
 
@@ -75,8 +77,8 @@ impl RedisFeed {
         let of_each: Option<Vec<Heard>> = self.heard.iter().copied().collect();
         let of_each = of_each?;
         let asked = of_each.iter().map(|heard| heard.asked).min()?;
-        // The time of the store is the first partition's, in the middle between its question and its answer. The earlier
-        // question moves that middle, so it moves the time as well.
+        // The store's time is the first partition's time in the middle between its question and its answer. The earlier
+        // question moves this middle, so the time is moved by the same amount.
         let first = of_each.first()?;
         let store_time = first.store_time.minus(first.asked.saturating_sub(asked) / 2);
         let heard = Heard { asked, answered: first.answered, store_time };
@@ -130,23 +132,23 @@ struct Reader {
     primaries: Arc<Primaries>,
     partition: usize,
     follow: Follow,
-    /// `None`: the live ones are read next.
+    /// The last entry that was read. `None` if the live revocations must be read next.
     place: Option<LogPosition>,
     scan: Option<LiveScan>,
-    /// Entries that no step has brought yet.
+    /// Entries that no step has returned yet.
     ready: Vec<Revocation>,
-    /// Under way.
+    /// The beat whose answer is awaited, if any.
     beat: Option<Asking<BeatReply>>,
     reading: Option<Asking<LogReading>>,
     /// The monotonic time of the next beat.
     next_beat: Duration,
     faults: u32,
     server: Option<ServerRun>,
-    /// The history of the fields above.
+    /// The history to which the fields above belong.
     history: History,
 }
 
-/// The run of a server, and the name of what it writes to its replicas.
+/// The run id of a server, and the id of its replication stream.
 struct ServerRun {
     link: Arc<Link>,
     run: String,
@@ -161,8 +163,8 @@ async fn run_of(link: &Link) -> Result<Option<String>, StoreError> {
     said(link, "server", "run_id").await
 }
 
-/// Is the earlier server still what it was, and the next one none of its replicas? Then a slot was moved from one to the
-/// other, key by key, and nothing is lost.
+/// Whether the earlier server still runs as before, and the next server is not its replica. In this case, a slot was
+/// moved from one to the other, key by key, and no write was lost.
 async fn gave_away(known: &ServerRun, next: &Link) -> bool {
     let earlier = async {
         let run = run_of(&known.link).await.ok()??;
@@ -176,9 +178,10 @@ async fn gave_away(known: &ServerRun, next: &Link) -> bool {
     followed.is_some_and(|followed| followed != known.replication)
 }
 
-/// The live ones, as far as they were read. Entries only tighten: whatever the scan misses is in the log.
+/// The progress of a scan of the live revocations. Entries only become stricter, so any change that the scan
+/// misses is in the log.
 struct LiveScan {
-    /// The end of the log before the first page. The log is read on from there.
+    /// The end of the log before the first page. After the scan, the log is read from here.
     begin: LogPosition,
     /// The cursor of the next page.
     next: Vec<u8>,
@@ -186,21 +189,21 @@ struct LiveScan {
 
 type Asking<T> = BoxFuture<'static, Result<T, StoreError>>;
 
-/// The entries of the log after a place.
+/// The entries of the log after a position.
 struct LogReading {
-    /// Where it begins.
+    /// The position after which the entries begin.
     from: LogPosition,
-    /// The entry there, if the log has one.
+    /// The entry at this position, if the log has one.
     known: Option<(LogPosition, Revocation)>,
     floor: LogId,
     entries: Vec<(LogPosition, Revocation)>,
 }
 
-/// The answer to a beat: everything up to the end of the log, unless there is more than a page.
+/// The answer to a beat: all entries up to the end of the log, or one page if there are more.
 struct BeatReply {
     heard: Heard,
     reading: LogReading,
-    /// The run of the server; empty if the gate's user may not ask.
+    /// The run id of the server; empty if the gate's user may not call INFO.
     run: String,
 }
 
@@ -241,12 +244,13 @@ impl Reader {
         let step = self.step().await;
         match &step {
             Ok(_) => self.faults = 0,
-            // What it read was adopted meanwhile, under another name.
+            // The data was adopted as another history meanwhile, so the error is of no interest.
             Err(_) if self.partition().history() != self.history => return Ok(FeedStep::default()),
             Err(_) => {
                 self.faults = self.faults.saturating_add(1);
                 (self.beat, self.reading, self.scan) = (None, None, None);
-                // The beat may be what failed. Without this, its repetition would wait for a whole interval.
+                // Perhaps the beat failed. Without this, the next beat would be sent only after a whole
+                // interval.
                 if self.next_beat > self.follow.time.monotonic() {
                     self.beat_again();
                 }
@@ -255,22 +259,22 @@ impl Reader {
         step
     }
 
-    /// Makes the next beat due now. Those after it stay at the same times as those of the other partitions.
+    /// Makes the next beat due now. Later beats keep the common times of all partitions.
     fn beat_again(&mut self) {
         self.next_beat = self.next_beat.saturating_sub(self.follow.every);
     }
 
-    /// Nothing is lost if a caller stops waiting: what was read is kept with the place it was read to.
+    /// Safe to cancel: the entries read so far are kept together with their position.
     async fn step(&mut self) -> Result<FeedStep, StoreError> {
         loop {
             let history = self.partition().history();
             if self.history != history {
-                // The log is another one, and perhaps the server.
+                // The log is another one, and perhaps the server, too.
                 (self.place, self.scan, self.server) = (None, None, None);
                 (self.beat, self.reading) = (None, None);
                 self.history = history;
             }
-            // They hold from now on, whatever follows.
+            // Returns these entries first: they are valid, whatever the next answer is.
             if !self.ready.is_empty() {
                 return Ok(FeedStep { entries: std::mem::take(&mut self.ready), complete: None, lost: false });
             }
@@ -298,7 +302,7 @@ impl Reader {
                         let entries = std::mem::take(&mut self.ready);
                         return Ok(FeedStep { entries, complete: Some(complete), lost: false });
                     }
-                    // The caller looks at each step whether data was lost.
+                    // The caller checks at each step whether data was lost.
                     if self.partition().is_lost() {
                         return Ok(FeedStep::default());
                     }
@@ -312,7 +316,8 @@ impl Reader {
         }
     }
 
-    /// The proof, if the answer has everything up to the end of the log.
+    /// Handles the answer to a beat. Returns the proof if the answer has all entries up to the end of the
+    /// log.
     async fn take_beat(&mut self, beat: BeatReply) -> Result<Option<Heard>, StoreError> {
         let is_whole = beat.reading.entries.len() < PAGE;
         self.same_run(beat.run).await?;
@@ -325,12 +330,13 @@ impl Reader {
         Ok(is_whole.then_some(beat.heard))
     }
 
-    /// Takes over what follows a place, as far as that is news. False: the place is gone.
+    /// Takes over the entries after a position that are new. Returns false if the log no longer has the
+    /// position.
     fn take(&mut self, LogReading { from, known, floor, entries }: LogReading) -> bool {
         if !from.is_there(known.as_ref(), floor) {
             tracing::warn!(%from.id, %floor, "the log of revocations begins later: reading all live ones");
             if from.id >= floor {
-                // Not trimmed: lost.
+                // The entry was not trimmed, so it was lost.
                 self.partition().flag_lost(self.history, Sign::Certain);
             }
             self.place = None;
@@ -345,10 +351,12 @@ impl Reader {
         true
     }
 
-    /// Reads a page of the live ones. They are applied page by page: there may be millions.
+    /// Reads a page of the live revocations. Each page is applied at once, because there may be millions of
+    /// entries.
     async fn scan_on(&mut self) -> Result<Vec<Revocation>, StoreError> {
         if self.scan.is_none() {
-            // A cursor is of one server: the next beat finds out whether another answered meanwhile.
+            // A cursor is valid for one server only. The next beat detects whether another server answered
+            // meanwhile.
             self.same_server().await?;
         }
         let (inner, partition) = (&self.inner, self.inner.partitions.get(self.partition));
@@ -371,12 +379,13 @@ impl Reader {
     /// Sends a beat: asks for all entries from `place` to the end of the log.
     fn ask(&mut self, from: LogPosition) -> Result<Asking<BeatReply>, StoreError> {
         let asked = self.follow.time.monotonic();
-        // At the same times as the other partitions, which began at the same moment.
+        // Keeps the common times of all partitions, whose readers began at the same moment.
         let late = asked.saturating_sub(self.next_beat).as_nanos().checked_rem(self.follow.every.as_nanos());
         let late = Duration::from_nanos(late.and_then(|late| u64::try_from(late).ok()).unwrap_or_default());
         self.next_beat = asked.saturating_sub(late).saturating_add(self.follow.every);
         let (inner, number, history) = (Arc::clone(&self.inner), self.partition, self.history);
-        // The first partition has the rows. The others only say which nodes are alive.
+        // The first partition stores the rows of nodes. The other partitions only record which nodes are
+        // alive.
         let row = if number == 0 { self.follow.row.get().encode()? } else { Vec::new() };
         let time = Arc::clone(&self.follow.time);
         Ok(Box::pin(async move {
@@ -397,17 +406,17 @@ impl Reader {
         }))
     }
 
-    /// A server that started again may have lost what it acknowledged last, and so may another that took over from it.
-    /// Their files alone would tell.
+    /// Detects another run of the server. A server that restarted, or took over from another, may have lost the last
+    /// acknowledged writes, and only its files would show this.
     async fn same_server(&mut self) -> Result<(), StoreError> {
         let link = self.inner.beats.link_of(self.partition)?;
         let run = run_of(&link).await?.unwrap_or_default();
         self.same_run(run).await
     }
 
-    /// The same, of the server whose run this is: it has answered just now.
+    /// Compares the run of the server that has just answered with the known one.
     async fn same_run(&mut self, run: String) -> Result<(), StoreError> {
-        // Where the gate's user may not ask, only the number of writes and the log tell of a loss.
+        // If the gate's user may not call INFO, only the number of writes and the log can show a loss.
         if run.is_empty() || self.server.as_ref().is_some_and(|known| known.run == run) {
             return Ok(());
         }
@@ -416,9 +425,9 @@ impl Reader {
             Some(known) if gave_away(known, &link).await => {
                 tracing::info!(partition = self.partition, "the partition moved to another server of Redis");
             }
-            // Else it was adopted meanwhile.
+            // The history must be the same, or else the data was adopted meanwhile.
             Some(_) if self.partition().history() == self.history => {
-                // Every partition that the server has may lack writes.
+                // Every partition of this server may lack writes.
                 for partition in self.inner.partitions.iter() {
                     if self.inner.beats.link_of(partition.number).is_ok_and(|other| Arc::ptr_eq(&other, &link)) {
                         partition.flag_lost(partition.history(), Sign::Possible);
@@ -433,7 +442,7 @@ impl Reader {
     }
 }
 
-/// Reads what follows a place, and waits for it for a while.
+/// Reads the entries after a position. Waits for a while if there are none.
 async fn read_on(
     inner: Arc<RedisInner>,
     primaries: Arc<Primaries>,

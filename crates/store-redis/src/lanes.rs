@@ -1,8 +1,9 @@
 //! Writes that are acknowledged once replicas have them.
 //!
-//! WAIT counts the replicas that have what its own connection wrote, and blocks that connection. So a lane sends whatever
-//! waits for it as one pipeline with one WAIT at its end, and answers then. A script that finds its work done writes
-//! nothing, and WAIT would count replicas that lack that work: so each pipeline writes the number of writes once more.
+//! WAIT counts the replicas that have the writes of its own connection, and blocks this connection. So a lane sends all
+//! queued requests as one pipeline with one WAIT at the end, and answers them afterwards. A script that finds its work
+//! done writes nothing, so WAIT would count replicas that lack this work. Therefore each pipeline also rewrites the
+//! number of writes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -23,16 +24,16 @@ use rotogate_core::store::WriteOutcome;
 
 /// How long a lane waits for replicas.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
-/// And for append-only files, which may be written every second.
+/// How long a lane waits for append-only files, which may be synced only once a second.
 const LONGEST_FSYNC: Duration = Duration::from_millis(1200);
-/// How many requests one pipeline has: other clients of the server wait meanwhile.
+/// How many requests one pipeline has at most, because other clients of the server wait meanwhile.
 const MAX_BATCH: usize = 256;
 
-/// Where an acknowledged write must be, besides in the primary's memory.
+/// The places that must have a write before it is acknowledged, besides the primary's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Durable {
     pub(super) replicas: u32,
-    /// In the append-only files, of the primary as well.
+    /// Whether the write must be in the append-only files of the primary and of the replicas.
     pub(super) fsync: bool,
 }
 
@@ -43,13 +44,13 @@ const QUEUED: u8 = 0;
 const SENT: u8 = 1;
 const GIVEN_UP: u8 = 2;
 
-/// A script, and what it is given: the keys that every script has first, and then its own; the history, the name of the
-/// operation, and the rest.
+/// A script with its keys and arguments. Keys: those common to all scripts, then the script's own. Arguments: the
+/// history, the name of the operation, then the script's own.
 pub(super) struct ScriptCall {
     pub(super) script: &'static Script,
     pub(super) keys: Vec<Vec<u8>>,
     pub(super) args: Vec<Vec<u8>>,
-    /// Its slot moves to the lane's server, and `ASKING` comes before it.
+    /// Whether the slot is moving to the lane's server, so that `ASKING` must precede the script.
     pub(super) asking: bool,
 }
 
@@ -59,13 +60,13 @@ struct Queued {
     reply: oneshot::Sender<Result<Value, RedisFailure>>,
 }
 
-/// Lanes that share a queue: each takes what waits as soon as it is free.
+/// Lanes that share a queue. A lane takes all queued requests as soon as it is free.
 pub(super) struct Lanes {
     queue: UnboundedSender<Queued>,
     _tasks: JoinSet<()>,
 }
 
-/// Tells at its end whether the job may have been sent.
+/// When dropped, reports whether the job may have been sent.
 struct SentGuard<'a> {
     state: Arc<AtomicU8>,
     sent: &'a AtomicBool,
@@ -92,7 +93,8 @@ impl Lanes {
         Self { queue, _tasks: tasks }
     }
 
-    /// The lane goes on with what it has sent, whether the caller waits or not.
+    /// Queues a job and waits for its reply. If the caller stops waiting, a job that was sent is still
+    /// carried out.
     pub(super) async fn send(&self, job: ScriptCall, sent: &AtomicBool) -> Result<Value, RedisFailure> {
         let (reply, replied) = oneshot::channel();
         let asked = SentGuard { state: Arc::new(AtomicU8::new(QUEUED)), sent };
@@ -141,7 +143,7 @@ impl Lane {
         }
         let touches = touches(&batch);
         let mut replies = self.line.on(&open, self.send(&open.connection, &batch, &touches, false)).await;
-        // Every script may be sent again.
+        // Every script may be repeated, so the whole batch is sent again with the script texts.
         if replies.as_ref().is_ok_and(|replies| replies.iter().any(is_unknown_script)) {
             replies = self.line.on(&open, self.send(&open.connection, &batch, &touches, true)).await;
         }
@@ -169,7 +171,7 @@ impl Lane {
     ) -> Vec<Result<Value, RedisFailure>> {
         let failed = |error: RedisError| self.line.failed(open.primary.as_ref(), &error);
         let waited = replies.pop().unwrap_or(Value::Nil).extract_error();
-        // What went wrong behind a job leaves it in doubt.
+        // An error of WAIT, which follows the jobs, leaves them in doubt.
         let enough = waited.map_err(|error| failed(error).after()).and_then(|waited| self.durable.check(&waited));
         let mut replies = replies.into_iter();
         let mut next = |asking: bool| {
@@ -217,8 +219,8 @@ impl Lane {
     }
 }
 
-/// What [`CHECK`] is given: it writes, and changes nothing else. If its history is none of the data's, neither is that of
-/// its jobs, and they did nothing.
+/// The arguments of a [`CHECK`] script, which only rewrites the number of writes. If its history differs from the
+/// data's, the history of its jobs does, too, and they did nothing.
 #[derive(PartialEq, Eq)]
 struct Touch {
     keys: Vec<Vec<u8>>,
@@ -237,7 +239,7 @@ impl Touch {
     }
 }
 
-/// One for each partition, which a slot that moves may take elsewhere.
+/// One touch for each partition, because a moving slot may take a partition to another server.
 fn touches(batch: &[Queued]) -> Vec<Touch> {
     let mut touches: Vec<Touch> = Vec::new();
     for Queued { job, .. } in batch {

@@ -1,15 +1,16 @@
 //! A store of several gates in Redis or Valkey: one server, the primary that Sentinels name, or a cluster.
 //!
-//! **Writing.** The rules run in the gate, over what it has read or presumes. A script then writes what they say, as a whole and
-//! in one order for all nodes, or answers that something is not as it was read: see `commit.rs`. Each write has a random name,
-//! and a script that finds it says what it said before: so whatever got no reply is sent again. Only the server's clock counts.
+//! **Writing.** The rules run in the gate, over a snapshot that the gate has read or presumes. A script then writes
+//! their result atomically, in one order for all nodes, or answers that the store differs from the snapshot: see
+//! `commit.rs`. Each write has a random name. A script that finds this name in the store repeats its former answer, so
+//! a request without a reply can be sent again. Only the server's clock counts.
 //!
-//! **Durable** is what the server makes of it: with `appendonly yes` and `appendfsync always` an `Ok` survives a crash of
-//! the server. Other settings lose up to a second, and a warning at start says so. A primary that is lost with its last writes
-//! is what [`RedisOptions::wait_replicas`] is for.
+//! **Durability** depends on the server: with `appendonly yes` and `appendfsync always`, an `Ok` survives a crash of
+//! the server. With other settings, a crash loses up to a second of writes; a warning at the start says so.
+//! [`RedisOptions::wait_replicas`] protects against the loss of a primary with its last writes.
 //!
-//! **Keys**, for the prefix `rg` and partition 0, the only one of a single server. A cluster has 16 (see `partitions.rs`).
-//! All of a partition have one hash tag, for one script touches several.
+//! **Keys**, for the prefix `rg` and partition 0, the only one of a single server. A cluster has 16 partitions (see
+//! `partitions.rs`). All keys of a partition have the same hash tag, because a script needs several of them.
 //!
 //! | key | type | holds |
 //! |---|---|---|
@@ -98,10 +99,10 @@ struct RedisInner {
     options: Arc<RedisOptions>,
     partitions: Partitions,
     issuer: Arc<str>,
-    /// This run of the program, among the nodes.
+    /// The id of this run of the program among the nodes.
     node: Op,
     commands: Primaries,
-    /// So that a storm of refreshes does not hold up a logout.
+    /// Separate connections for revocations, so that a storm of refreshes does not delay a logout.
     revokes: Primaries,
     beats: Primaries,
     /// The name of the store, which is in each of its heads.
@@ -110,7 +111,8 @@ struct RedisInner {
     evicted: u64,
     inserts: InsertTurns,
     hints: Hints,
-    /// The clients whose not-befores a bounded insert reads besides those of its own.
+    /// Clients of recent sessions. A bounded insert reads their not-befores together with those of its own
+    /// client.
     clients: parking_lot::Mutex<std::collections::BTreeSet<Box<str>>>,
     doubts: rotogate_core::store::kit::doubts::Doubts,
     mark: rotogate_core::store::kit::mark::Marker,
@@ -121,8 +123,8 @@ impl RedisStore {
     /// Connects, checks the server, and makes the store if it is missing.
     ///
     /// # Errors
-    /// The server cannot be reached, is not fit for a store, or has another gate's. The text says what, and how to repair
-    /// it.
+    /// The server cannot be reached, is not fit for a store, or has the store of another gate. The text names the fault
+    /// and its remedy.
     pub async fn connect(options: RedisOptions) -> Result<Self, StoreError> {
         Ok(Self(Arc::new(check::open(options).await?)))
     }
@@ -134,7 +136,8 @@ impl fmt::Debug for RedisStore {
     }
 }
 
-/// The data is of another history than the partition's; or of the same (`found` is that, or none), with fewer writes.
+/// The error if the data has another history than expected, or the same history with fewer writes. In the second
+/// case, `found` is the expected history or `None`.
 fn other_history(partition: &Partition, expected: History, found: Option<&[u8]>) -> StoreError {
     let is_same = found.is_none_or(|found| found == expected);
     partition.flag_lost(expected, if is_same { Sign::Certain } else { Sign::Possible });
@@ -144,7 +147,7 @@ fn other_history(partition: &Partition, expected: History, found: Option<&[u8]>)
 }
 
 impl RedisInner {
-    /// Runs a script under a name of its own.
+    /// Runs a script under a new name.
     async fn run(
         &self,
         partition: &Partition,
@@ -168,14 +171,15 @@ impl RedisInner {
         if answer.status == "history" {
             return Err(other_history(partition, history, answer.bytes().ok().as_deref()));
         }
-        // What waits for replicas may be seen before it is acknowledged.
+        // A read may see writes that still wait for replicas, so it must not raise the number of acknowledged
+        // writes.
         if script.waits || self.options.durable().is_none() {
             partition.saw(history, answer.seq);
         }
         Ok(answer)
     }
 
-    /// Sends a script, whatever the history is.
+    /// Sends a script without a check of the history in the answer.
     async fn send(
         &self,
         primaries: &Primaries,
@@ -193,7 +197,7 @@ impl RedisInner {
         ScriptReply::read(primaries.ask(partition.number, &Request::Script { script, keys, args }).await?)
     }
 
-    /// Reads, from the history that is expected.
+    /// Reads data, which must be of the expected history.
     async fn read(
         &self,
         primaries: &Primaries,
@@ -224,11 +228,12 @@ impl RedisInner {
             return Err(other_history(partition, expected, history.as_deref()));
         }
         let seq = seq.and_then(|seq| String::from_utf8(seq).ok()?.parse().ok()).ok_or_else(|| unexpected("no seq"))?;
-        // A request that was sent when `before` writes were known finds at least as many.
+        // The gate knew of `before` writes when it sent the request, so the server must have at least as
+        // many.
         if seq < before {
             return Err(other_history(partition, expected, None));
         }
-        // What waits for replicas may be read before it is acknowledged.
+        // A read may see writes that are not acknowledged yet, because they wait for replicas.
         if self.options.durable().is_none() {
             partition.saw(expected, seq);
         }
@@ -380,10 +385,10 @@ impl SharedStore for RedisStore {
 }
 
 impl RedisInner {
-    /// `None`: further ahead than the leeway.
+    /// Issues a stamp. `None` if `after` is further ahead than the leeway.
     async fn stamp(&self, kind: &str, after: &str) -> Result<Option<Timestamp>, StoreError> {
         let args = vec![kind.into(), after.into(), self.leeway()];
-        // A not-before is of a revocation.
+        // A not-before belongs to a revocation.
         let primaries = if kind == "before" { &self.revokes } else { &self.commands };
         let first = self.partitions.first();
         let name = (new_op()?, first.history());
@@ -405,10 +410,10 @@ impl RedisInner {
     }
 }
 
-/// A pipeline is built by methods that return it.
+/// Discards the pipeline that its own building methods return.
 fn drop_mut(_: &mut Pipeline) {}
 
-/// The reply to TIME: seconds and microseconds.
+/// Parses the reply to TIME: seconds and microseconds.
 fn time_of(reply: Option<Value>) -> Result<Timestamp, StoreError> {
     let Some(Value::Array(parts)) = reply else { return Err(unexpected("no time")) };
     let mut numbers = parts.into_iter().map(|part| String::from_utf8(bytes(part)?).ok()?.parse::<u64>().ok());

@@ -1,4 +1,4 @@
-//! One connection, made again after a fault, and to another server when that is the primary.
+//! One connection, which is made again after a fault, or to another server that became the primary.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::sentinel::Primary;
 use super::servers::Servers;
 use rotogate_core::store::{StoreError, WriteOutcome};
 
-/// How many requests wait for the connection to take them.
+/// How many requests may wait until the connection takes them.
 const BUFFER: usize = 1024;
 
 pub(super) struct Line {
@@ -22,13 +22,13 @@ pub(super) struct Line {
     live: Mutex<ConnectionState>,
 }
 
-/// How a connection is made.
+/// The settings to make a connection.
 #[derive(Clone)]
 struct Dial {
     servers: Arc<Servers>,
-    /// Longer than the time that a command of this connection may block.
+    /// The longest wait for a reply. It is longer than a command of this connection may block.
     reply: Duration,
-    /// The server may be a replica.
+    /// Whether the server may be a replica.
     of_any: bool,
 }
 
@@ -54,14 +54,14 @@ impl Line {
         Self { dial: Dial { servers, reply, of_any: false }, live: Mutex::default() }
     }
 
-    /// To a server that may be a replica.
+    /// A line to a server that may be a replica.
     pub(super) fn to_any(servers: Arc<Servers>) -> Self {
         let Self { dial, live } = Self::new(servers, Duration::ZERO);
         Self { dial: Dial { of_any: true, ..dial }, live }
     }
 
-    /// Sends on a connection and waits for the reply, for as long as its server is the primary. After a fault that ends
-    /// the connection, the next request has another.
+    /// Sends over a connection and waits for the reply, but only while its server is the primary. After a fault that
+    /// closes the connection, the next request gets a new connection.
     pub(super) async fn on<T>(
         &self,
         open: &Open,
@@ -112,8 +112,9 @@ impl Line {
             return Ok(open.clone());
         }
         live.open = None;
-        // In a task of its own: a caller that does something else meanwhile, such as a reader beside its other questions, is
-        // not polled, and would keep the turn from all connections of the store, also from what it waits for itself.
+        // Runs in a task of its own. The caller may not be polled while it handles another future, as a reader of the
+        // feed does. It would then hold the turn, and block all connections of the store, perhaps even the one for
+        // which it waits.
         let made = tokio::spawn(self.dial.clone().made()).await;
         let made = made.unwrap_or_else(|_| Err(RedisFailure::before("a connection to Redis was given up")));
         let (connection, primary, generation) = made?;
@@ -123,7 +124,7 @@ impl Line {
         Ok(open)
     }
 
-    /// Requests that wait on it for their replies fail by their own timeouts.
+    /// Closes a connection. Requests that still wait on it for replies fail by their own timeouts.
     pub(super) async fn close(&self, number: u64) {
         let mut live = self.live.lock().await;
         if live.number == number
@@ -139,7 +140,8 @@ impl Line {
 }
 
 impl Dial {
-    /// A connection when it is its turn, the primary that it leads to, and its generation.
+    /// Waits for its turn, and makes a connection. Also returns the primary to which it leads, and its
+    /// generation.
     async fn made(self) -> Result<(MultiplexedConnection, Option<Primary>, u64), RedisFailure> {
         let turn = self.servers.turn().await;
         let (primary, generation) = (self.servers.primary().await, self.servers.generation());
@@ -170,7 +172,7 @@ impl Dial {
             let role = cmd("ROLE").query_async::<Value>(&mut connection).await;
             Ok((connection, role))
         };
-        // Around all of it: the library's own timeout leaves out the greeting.
+        // This timeout includes the greeting, which the library's own timeout does not.
         match timeout(options.network.connect_timeout, connecting).await {
             Ok(Ok((connection, Ok(role)))) if self.of_any || is_primary(&role) => Ok(connection),
             Ok(Ok((_, Ok(_)))) => Err(RedisFailure::replica(&self.address(primary), primary.is_some())),
@@ -198,7 +200,7 @@ impl Dial {
     }
 }
 
-/// The reply to ROLE.
+/// Whether the reply to ROLE is that of a primary.
 pub(super) fn is_primary(role: &Value) -> bool {
     let Value::Array(parts) = role else { return false };
     parts.first().cloned().and_then(bytes).as_deref() == Some(b"master")

@@ -1,7 +1,7 @@
 //! Pages of sessions.
 //!
-//! A subject's sessions are in its index. All sessions have none: the first page scans the keys once, and the next pages go
-//! on in what it found. A session that lived throughout is in it once.
+//! The sessions of a subject are in an index. There is no index of all sessions, so the first page scans the keys, and
+//! the next pages use the ids that this scan found. A session that exists throughout the scan is found exactly once.
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -21,11 +21,11 @@ use rotogate_core::session::SessionId;
 use rotogate_core::store::rules::page_size;
 use rotogate_core::store::{Filter, Page, StoreError};
 
-/// How many keys one step looks at.
+/// How many keys one step of a scan reads.
 const SCANNED_AT_ONCE: usize = 1000;
-/// How often a scan of a cluster whose partitions move begins anew.
+/// How often a scan starts again because partitions of the cluster moved.
 const MAX_SCANS: u32 = 3;
-/// For how long pages go on in one scan.
+/// How long the result of a scan serves further pages.
 const SCAN_KEPT: Duration = Duration::from_secs(60);
 
 /// The last scan of all sessions.
@@ -65,7 +65,7 @@ impl RedisInner {
             Filter::All => Bound::Unbounded,
         };
         while !rest.is_empty() {
-            // One more than the page has shows whether there is a next one.
+            // One more id than the page has shows whether there is a next page.
             let (some, more) = rest.split_at(rest.len().min(limit + 1));
             for (id, record) in self.load_all(some).await? {
                 let session = match record {
@@ -108,7 +108,7 @@ impl RedisInner {
             Primaries::One(link) => self.scan_server(link).await?,
             Primaries::Cluster(cluster) => self.scan_cluster(cluster).await?,
         };
-        // What was found is of the history that is expected.
+        // Checks that the ids found belong to the expected history.
         try_join_all(self.partitions.iter().map(|partition| self.read(&self.commands, partition, |_| ()))).await?;
         // A scan may bring a key more than once.
         ids.sort_unstable();
@@ -120,7 +120,7 @@ impl RedisInner {
         for _ in 0..MAX_SCANS {
             let (number, links) = cluster.primaries();
             let parts = try_join_all(links.iter().map(|link| self.scan_server(link))).await;
-            // A partition that moved meanwhile may have been left out.
+            // The scan may have missed a partition that moved meanwhile.
             if cluster.primaries().0 == number {
                 return Ok(parts?.into_iter().flatten().collect());
             }

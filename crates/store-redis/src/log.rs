@@ -1,8 +1,9 @@
-//! Revocations as they are read: the live ones, and the log of those that were written.
+//! Reads revocations: the live ones, and the log of recent writes.
 //!
-//! A reader that begins takes the end of the log, then the live ones, then reads the log on from there: entries only
-//! tighten, so whatever changed while it read is in the log. A place is its id **and** the write that made it: if that entry
-//! is not there, something between was lost or trimmed, and the reader begins anew.
+//! A new reader first notes the end of the log, then reads the live revocations, and then reads the log from the noted
+//! end. Entries only become stricter, so all changes during the read are in the log. A position consists of an entry's
+//! id **and** the write that made the entry. If the log no longer has this entry, later entries may have been lost or
+//! trimmed, too, and the reader starts again.
 
 use std::collections::btree_map::Entry;
 
@@ -25,14 +26,14 @@ use rotogate_core::store::{Cursor, StoreError, WriteOutcome};
 pub(super) const PAGE: usize = 1000;
 /// The cursor that a scan begins with.
 pub(super) const BEGIN: &[u8] = b"0";
-/// How often a reader begins anew before it gives up.
+/// How often a reader starts again before it gives up.
 const MAX_STARTS: u32 = 3;
 
-/// How far a reader is.
+/// The position of a reader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct LogPosition {
     pub(super) id: LogId,
-    /// The write that made the entry. Zeros: no such write is known, but no entry from `id` on was trimmed.
+    /// The write that made the entry. Zeros if no write is known, but no entry from `id` on was trimmed.
     pub(super) op: Op,
 }
 
@@ -41,7 +42,7 @@ impl LogPosition {
         self.op != Op::default()
     }
 
-    /// Is everything behind it in the log? `found` is the entry at its id.
+    /// Whether all entries after this position are in the log. `found` is the entry at its id.
     pub(super) fn is_there(&self, found: Option<&(Self, Revocation)>, floor: LogId) -> bool {
         if self.has_entry() { found.is_some_and(|(found, _)| found == self) } else { floor <= self.id }
     }
@@ -58,7 +59,7 @@ impl RedisInner {
         Cursor::new(parts.flatten().collect::<Vec<_>>())
     }
 
-    /// The place in each partition. `None`: the beginning, or a place of another history.
+    /// The position in each partition. `None` for the beginning, or for a position of another history.
     pub(super) fn places(&self, cursor: &Cursor) -> Result<Vec<Option<LogPosition>>, StoreError> {
         let (parts, rest) = cursor.as_bytes().as_chunks::<8>();
         let (places, short) = parts.as_chunks::<4>();
@@ -85,7 +86,7 @@ impl RedisInner {
         Ok((in_order(live), self.cursor(&ends)))
     }
 
-    /// The entries of a partition after a place; all, if the place is lost.
+    /// The entries of a partition after a position; all entries if the position is lost.
     async fn since(
         &self,
         partition: &Partition,
@@ -113,7 +114,7 @@ impl RedisInner {
 
     /// Adds every live revocation of a partition to a list. Returns the end of its log after the last of them.
     async fn fill(&self, list: &Mutex<ListFilling>, partition: &Partition) -> Result<LogPosition, StoreError> {
-        // Some come twice, in any order: the list merges them.
+        // Entries may arrive twice and in any order. The list merges them.
         let add = |entries: Vec<(LogId, Revocation)>| {
             let mut list = list.lock();
             entries.iter().for_each(|(_, entry)| list.add(entry));
@@ -163,7 +164,7 @@ impl RedisInner {
     ) -> Result<(), StoreError> {
         let (mut page, mut rest) = self.scan_live(primaries, partition, BEGIN.into()).await?;
         while let Some(cursor) = rest {
-            // The next page is asked for first, and is on its way while this one is taken.
+            // Requests the next page before this page is handled, so that both overlap.
             let next = self.scan_live(primaries, partition, cursor);
             let (next, taken) = join(next, async { decode_page(page).map(&mut take) }).await;
             taken?;
@@ -172,8 +173,8 @@ impl RedisInner {
         decode_page(page).map(take)
     }
 
-    /// Some of the live revocations, and the cursor of the next ones, if there may be any. Those that live all the while
-    /// are in one page or several.
+    /// A page of the live revocations, and the cursor of the next page, if there may be one. A revocation that lives
+    /// throughout is on at least one page.
     pub(super) async fn live_page(
         &self,
         primaries: &Primaries,
@@ -221,7 +222,7 @@ impl RedisInner {
         Ok(entries.first().map_or(empty, |(place, _)| *place))
     }
 
-    /// The entries after a place; `None` if the place is lost.
+    /// The entries after a position; `None` if the position is lost.
     async fn logged_after(
         &self,
         primaries: &Primaries,
@@ -233,7 +234,7 @@ impl RedisInner {
             let (log, head) = (partition.keys.named("log"), partition.keys.named("h"));
             let mut replies = self
                 .read(primaries, partition, |pipeline| {
-                    // From the place itself on: its entry shows that nothing is missing behind it.
+                    // Reads from the position itself on: if its entry is there, no later entry is missing.
                     pipeline.cmd("XRANGE").arg(log).arg(at.id.to_string()).arg("+").arg("COUNT").arg(PAGE);
                     pipeline.cmd("HGET").arg(head).arg("floor");
                 })
@@ -269,7 +270,8 @@ fn trimmed_again() -> StoreError {
     not_done("the log of revocations in Redis was trimmed while it was read, again and again")
 }
 
-/// What all partitions have, and the end of each log. Those of a target merge: it may be in several.
+/// Merges the revocations of all partitions, because a target may have entries in several. Also returns the
+/// end of each log.
 fn all_of(of_each: Vec<(LiveRevocations<LogId>, LogPosition)>) -> (LiveRevocations<LogId>, Vec<LogPosition>) {
     let mut parts = of_each.into_iter();
     let Some((mut live, end)) = parts.next() else { return (LiveRevocations::new(), Vec::new()) };

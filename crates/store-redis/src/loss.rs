@@ -1,4 +1,5 @@
-//! After a loss of acknowledged writes: a new history, and what the nodes write back.
+//! Recovery after a loss of acknowledged writes: the data gets a new history, and the nodes write back their
+//! records.
 
 use std::time::Duration;
 
@@ -15,17 +16,18 @@ use rotogate_core::store::kit::commit::{Operation, decide_each};
 use rotogate_core::store::kit::snapshot::Snapshot;
 use rotogate_core::store::{Restoration, StoreError, WriteOutcome};
 
-/// How many records are under way at once.
+/// How many records are written at once.
 const AT_ONCE: usize = 64;
 
 impl RedisInner {
-    /// The partitions that lost writes; all, if none is known to have. Of the others it takes over what other nodes have
-    /// found.
+    /// Adopts the partitions that lost writes, or all if no loss is known. For the other partitions, takes over the
+    /// history that other nodes have given them.
     pub(super) async fn adopt(&self) -> Result<(), StoreError> {
         let none = !self.partitions.iter().any(Partition::is_lost);
         let adopt = async |partition: &Partition| self.adopt_one(partition, none || partition.is_lost()).await;
         in_each(self.partitions.iter().map(adopt)).await?;
-        // The loss is known: it must not keep a later start from the store.
+        // Sets the mark to the lower number of writes, so that this known loss does not make a later start
+        // refuse the store.
         self.mark.set(self.partitions.writes()).await;
         Ok(())
     }
@@ -59,13 +61,14 @@ impl RedisInner {
         Ok(restored)
     }
 
-    /// How many of them the store lacked.
+    /// Writes records back. Returns how many of them the store lacked.
     async fn restore_in(&self, partition: &Partition, records: &[&Session]) -> Result<usize, StoreError> {
         let (op, history) = (new_op()?, partition.history());
         let call = CommitCall { inner: self, primaries: &self.commands, partition, op, history };
         let operations = records.iter().map(|record| (Operation::restoring(record), Snapshot::default()));
         let restore = |state: &mut Snapshot, place: usize| match records.get(place) {
-            // What another node wrote back has another history: the later record stays.
+            // Another node may have written the record back, with the current history. A later record is
+            // kept.
             Some(record) if !state.is_current(record.id) => self.rules().restore(state, record),
             Some(_) | None => Ok(false),
         };
@@ -73,7 +76,7 @@ impl RedisInner {
         for (record, written) in records.iter().zip(decide_each(&call, operations, restore).await?) {
             match written {
                 Ok(written) => restored += usize::from(written == Some(true)),
-                // One record must not hold up the others.
+                // The failure of one record must not stop the others.
                 Err(error) => tracing::error!(session.id = %record.id, %error, "session not written back"),
             }
         }

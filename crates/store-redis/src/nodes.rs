@@ -18,7 +18,7 @@ impl RedisInner {
             return Err(answer.unknown());
         }
         let now = answer.time;
-        // A scan may bring a node twice.
+        // A scan may return a node twice.
         let mut nodes = BTreeMap::new();
         let mut found = answer.list()?.into_iter();
         while let (Some(id), Some(age), Some(row)) = (found.next(), found.next(), found.next()) {
@@ -26,7 +26,7 @@ impl RedisInner {
                 return Err(unexpected("no row of a node"));
             };
             let by = Duration::from_millis(age.unsigned_abs());
-            // Ahead: the server's clock was.
+            // The beat is ahead of now, because the server's clock was ahead.
             let beat = if age < 0 { now.plus(by) } else { now.minus(by) };
             nodes.insert(id, NodeSeen { row: NodeRow::decode(&row)?, beat });
         }

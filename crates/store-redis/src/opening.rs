@@ -1,7 +1,7 @@
-//! Opens a store: makes its partitions, or compares them with what this gate expects.
+//! Opens a store: creates its partitions, or compares them with the expectations of this gate.
 //!
-//! Each partition has a head. That of partition 0 is made first and names the store; the others are made with that name.
-//! Once all are there, it says so: from then on, a head that is missing was lost.
+//! Each partition has a head. The head of partition 0 is created first and contains the name of the store, which the
+//! other heads get, too. Once all heads exist, the first head records this: from then on, a missing head was lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,15 +24,15 @@ use rotogate_core::store::kit::mark::{self, Marker};
 /// The layout of everything in the store.
 const SCHEMA: &str = "1";
 
-/// How many lanes writes have that wait for replicas, to each primary.
+/// The number of lanes to each primary for writes that wait for replicas.
 const WRITER_LANES: usize = 4;
 
-/// The ways to the servers of a store.
+/// The connections to the servers of a store.
 pub(super) struct Ways {
     pub(super) commands: Primaries,
     revokes: Primaries,
     beats: Primaries,
-    /// How many partitions there are.
+    /// The number of partitions.
     count: usize,
 }
 
@@ -59,7 +59,7 @@ fn expected_head(options: &RedisOptions, count: usize) -> [(&'static str, String
     ]
 }
 
-/// Is there no store yet? One that is there is compared with what this gate expects.
+/// Whether the store does not exist yet. An existing store is compared with the expectations of this gate.
 pub(super) async fn is_new(options: &RedisOptions, ways: &Ways) -> Result<bool, StoreError> {
     let heads = Heads { options, primaries: &ways.commands, count: ways.count };
     heads.compare_with_mark().await?;
@@ -78,8 +78,8 @@ pub(super) async fn is_new(options: &RedisOptions, ways: &Ways) -> Result<bool, 
     Ok(is_new)
 }
 
-/// The clocks of several servers, each read between two readings of ours. Where they differ, a creation that one stamped
-/// is of another time to the next.
+/// Compares the clocks of several servers, each read between two readings of our own clock. If they differ, servers
+/// would disagree about the time of a stamped creation.
 pub(super) fn agree(options: &RedisOptions, times: &[(Duration, Timestamp, Duration)]) -> Result<(), StoreError> {
     let latest = times.iter().map(|(_, time, after)| time.as_millis().saturating_sub(millis(*after))).max();
     let earliest = times.iter().map(|(before, time, _)| time.as_millis().saturating_sub(millis(*before))).min();
@@ -102,14 +102,15 @@ pub(super) fn not_a_node(options: &RedisOptions) -> StoreError {
     refused(format!("Redis at {} is not a node of a cluster: remove cluster = true, or give a node", options.address()))
 }
 
-/// Makes each partition, or compares it.
+/// Creates each partition, or compares it.
 pub(super) async fn open_heads(
     options: Arc<RedisOptions>,
     Ways { commands, revokes, beats, count }: Ways,
     evicted: u64,
 ) -> Result<RedisInner, StoreError> {
     let heads = Heads { options: &options, primaries: &commands, count };
-    // Before anything is written: an attempt to start must not bring an older store nearer to the mark.
+    // Compares before anything is written, because an attempt to start must not bring an older store nearer
+    // to the mark.
     let is_accepted = heads.compare_with_mark().await?;
     let new = new_op()?;
     let mut is_made = true;
@@ -158,13 +159,13 @@ impl Heads<'_> {
         format!("the store {:?} in Redis at {}", self.options.prefix, self.options.address())
     }
 
-    /// True if the mark contradicts what is there, and the operator accepts it.
+    /// Returns true if the mark contradicts the store, but the operator accepts the store.
     async fn compare_with_mark(&self) -> Result<bool, StoreError> {
         let (file, accepts) = (self.options.network.high_water.as_deref(), self.options.network.accept_restored);
         mark::compare(file, accepts, self.stand().await?, &self.place())
     }
 
-    /// The store that is there, and how many writes it had.
+    /// The name of the existing store, and its number of writes.
     async fn stand(&self) -> Result<Option<(Op, u64)>, StoreError> {
         let (mut store, mut writes) = (None, 0_u64);
         for number in 0..self.count {
@@ -182,7 +183,8 @@ impl Heads<'_> {
         store.map(|name| Ok((name.try_into().map_err(|_| unexpected("no store"))?, writes))).transpose()
     }
 
-    /// Were all heads made before? Then none may be missing; nor may the first one, if there is another.
+    /// Whether all heads were created before. In this case, no head may be missing. The first head may never
+    /// be missing if another one exists.
     async fn are_whole(&self) -> Result<bool, StoreError> {
         let (mut made, mut missing, mut first_there) = (false, Vec::new(), None);
         for number in 0..self.count {
@@ -217,7 +219,7 @@ impl Heads<'_> {
         self.primaries.ask(0, &Request::Pipeline(pipeline)).await.map(drop)
     }
 
-    /// The store of a partition, if that was made.
+    /// The name of the store in a partition's head, if the head exists.
     async fn compare(&self, number: usize) -> Result<Option<Vec<u8>>, StoreError> {
         let expected = expected_head(self.options, self.count);
         let mut pipeline = pipe();
@@ -245,14 +247,15 @@ impl Heads<'_> {
         Ok(Some(store.unwrap_or_default()))
     }
 
-    /// The history and the number of writes of a partition, and the store that it is of.
+    /// Opens a partition. Returns its history, its number of writes, and the name of its store.
     async fn open(&self, number: usize, new: Op, store: Option<Op>) -> Result<(([u8; 8], u64), Op), StoreError> {
         let expected = expected_head(self.options, self.count);
         let mut args = vec![new_op()?.to_vec(), new_op()?.to_vec(), new.to_vec()];
         let mut fields: Vec<_> = expected.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
         fields.extend(store.as_ref().map(|store| ("store", &store[..])));
         if let Some(from) = &self.options.network.copying {
-            // First: a store with data of its own must not be told what else differs.
+            // This field comes first, so that a store with its own data is refused for this reason before any
+            // other difference.
             fields.insert(0, ("copying", from.as_bytes()));
         }
         args.extend(fields.iter().flat_map(|(name, value)| [name.as_bytes().to_vec(), value.to_vec()]));

@@ -1,4 +1,4 @@
-//! How a Redis store is reached, and what it is used for.
+//! The options of a Redis store: its address, and how the gate uses it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use rotogate_core::store::{StoreError, WriteOutcome};
 
 /// The longest prefix of keys.
 const MAX_PREFIX: usize = 64;
-/// After this time without an acknowledgement the system gives a connection up.
+/// After this time without an acknowledgement, the system closes a connection.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEPALIVE: Duration = Duration::from_secs(10);
 const REPLY_TIMEOUT: Duration = Duration::from_millis(700);
@@ -38,20 +38,20 @@ const REPLY_TIMEOUT: Duration = Duration::from_millis(700);
 /// ```
 #[derive(Clone)]
 pub struct RedisOptions {
-    /// The server, its Sentinels, or nodes of the cluster.
+    /// The URLs of the server, of its Sentinels, or of nodes of the cluster.
     pub(super) urls: Vec<String>,
     pub(super) sentinel: Option<Sentinel>,
     pub(super) cluster: bool,
     username: Option<String>,
     pub(super) prefix: String,
-    /// The gate, its password, its certificates and its patience.
+    /// The options that all networked stores share, such as password, certificates and timeouts.
     pub network: NetworkOptions,
     pub(super) assume_noeviction: bool,
     wait_replicas: u32,
     wait_fsync: bool,
 }
 
-/// How the Sentinels know the primary, and how they know the gate.
+/// The Sentinels' name for the primary, and the gate's credentials at the Sentinels.
 #[derive(Clone)]
 pub(super) struct Sentinel {
     pub(super) name: String,
@@ -60,7 +60,7 @@ pub(super) struct Sentinel {
 }
 
 impl RedisOptions {
-    /// The prefix of keys, unless another one is given.
+    /// The default prefix of keys.
     pub const PREFIX: &str = "rg";
 
     /// A server by its URL: `redis://host:port/database`, or `rediss://` for TLS. No password belongs into it.
@@ -159,7 +159,7 @@ impl RedisOptions {
         Self { cluster: true, ..self }
     }
 
-    /// The same for one server of a cluster.
+    /// The options with one server of a cluster as their address.
     pub(super) fn at(&self, address: &Address) -> Self {
         let scheme = self.first_url().split_once("://").map_or("redis", |(scheme, _)| scheme);
         Self { urls: vec![format!("{scheme}://{address}")], ..self.clone() }
@@ -190,7 +190,7 @@ impl RedisOptions {
         Self { wait_fsync: true, ..self }
     }
 
-    /// The longest wait for the reply to a command. A later one closes the connection.
+    /// The longest wait for the reply to a command. A later reply closes the connection.
     pub(super) fn reply_timeout(&self) -> Duration {
         self.network.reply_timeout.unwrap_or(REPLY_TIMEOUT)
     }
@@ -201,7 +201,7 @@ impl RedisOptions {
         (replicas > 0 || fsync).then_some(Durable { replicas, fsync })
     }
 
-    /// Where the store is, as messages name it. The URLs have no credentials, which [`check`](Self::check) makes sure of.
+    /// The address of the store for messages. [`check`](Self::check) ensures that the URLs have no credentials.
     pub(super) fn address(&self) -> String {
         let urls: Vec<_> = self.urls.iter().map(|url| host_of(url)).collect();
         match &self.sentinel {
@@ -214,7 +214,7 @@ impl RedisOptions {
         self.urls.first().map_or("", String::as_str)
     }
 
-    /// Checks the options as far as that is possible without the server.
+    /// Checks the options without contacting the server.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         Self::check_urls(&self.urls, self.sentinel.is_some(), self.cluster)?;
         let info = parse(self.first_url())?;
@@ -275,8 +275,8 @@ impl RedisOptions {
         Ok(())
     }
 
-    /// A client for the next connection to a server, with the password as it is now. Without an address, to that of the
-    /// URL.
+    /// A client for the next connection to a server, with the current password. Without an address, uses the address of
+    /// the URL.
     pub(super) fn client(&self, at: Option<&Address>) -> Result<Client, StoreError> {
         let info = parse(self.first_url())?;
         let info = match at {
@@ -314,7 +314,8 @@ impl RedisOptions {
         if !tls {
             return Client::open(info).map_err(failed);
         }
-        // The client of Redis takes the process's provider. If the program chose none, it is ours.
+        // The Redis client uses the process's crypto provider. If the program has not chosen one, install
+        // ours.
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         }
@@ -326,7 +327,7 @@ impl RedisOptions {
     }
 }
 
-/// Where a server is.
+/// The address of a server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Address {
     pub(super) host: String,
@@ -364,7 +365,7 @@ pub(super) fn host_of(url: &str) -> &str {
 
 fn parse(url: &str) -> Result<ConnectionInfo, StoreError> {
     let info = url.into_connection_info().map_err(|_| {
-        // Not the library's own text: it may repeat the URL.
+        // Does not show the library's text, because it may repeat the URL.
         mistake("the URL of Redis cannot be read: write redis://host:port or rediss://host:port")
     })?;
     let settings = info.redis_settings();
@@ -380,7 +381,7 @@ fn parse(url: &str) -> Result<ConnectionInfo, StoreError> {
     }
 }
 
-/// A silent connection is noticed within seconds, whatever the system's own settings are.
+/// TCP settings that detect a silent connection within seconds, whatever the system's own settings are.
 fn tcp() -> TcpSettings {
     let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(Duration::from_secs(1));
     let settings = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
@@ -395,7 +396,7 @@ fn mistake(message: impl Into<String>) -> StoreError {
 
 impl fmt::Debug for RedisOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not even the URL: a mistaken one may have a password.
+        // Does not print the URL, because a wrong URL may contain a password.
         f.debug_struct("RedisOptions")
             .field("prefix", &self.prefix)
             .field("issuer", &self.network.issuer)

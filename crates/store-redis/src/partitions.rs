@@ -1,27 +1,31 @@
 //! Partitions: parts of the store that one script can reach as a whole.
 //!
-//! A script touches keys of one partition only, which have one hash tag and so one slot of a cluster. A session is in the
-//! partition of the last byte of its id, which is random. The not-befores of a subject, a client and all are in **every**
-//! partition: so each rotation is atomic with all that it is held against. One server has one partition.
+//! A script touches keys of one partition only. These keys have the same hash tag, and so the same slot of a cluster.
+//! The last byte of a session's id, which is random, selects the session's partition. Not-befores of a subject, of a
+//! client and of all sessions are in **every** partition, so that each rotation is atomic with all revocations that
+//! could refuse it. A single server has one partition.
 //!
-//! **Stamps** (requirement C4). Partition 0 alone stamps creations and not-befores, so they are in one order. A not-before is
-//! acknowledged once every partition has it, partition 0 among them, which raises its last stamp to it: every creation
-//! that is stamped afterwards is later. A session that was stamped before is at or before a not-before that is stamped
-//! later. Its insert reaches its own partition after the not-before, and is refused there; or before it, and then each
-//! swap is refused, because the not-before is in that partition once it is acknowledged. No other order is left.
+//! **Stamps** (requirement C4). Only partition 0 stamps creations and not-befores, so they have one order. A not-before
+//! is acknowledged once every partition has it. Partition 0 then raises its last stamp to the not-before, so every
+//! creation that is stamped afterwards is later. Now consider a session that was stamped before the not-before. If its
+//! insert reaches its partition after the not-before, the insert is refused. If the insert comes first, later swaps of
+//! the session are refused, because the partition has the not-before once this is acknowledged. There is no other
+//! order.
 //!
-//! **A not-before** is decided over what all partitions have of it, and the latest end of the sessions there. Each partition takes
-//! the result if it still has what was found, and no session there ends later. Else it answers with what it has, and the
-//! not-before is decided again. Either may be repeated. A node that dies between them has acknowledged nothing, and the next
-//! not-before of that target brings what it left to every partition.
+//! **A not-before** is decided from the target's entries in all partitions, and from the latest end of the sessions
+//! there. Each partition accepts the result if its entry is unchanged, and no session there ends later. Otherwise it
+//! answers with its present state, and the not-before is decided again. Both steps may be repeated. A node that dies
+//! between them has acknowledged nothing. The next not-before of the target carries the partial result to every
+//! partition.
 //!
-//! **The bound of a subject's sessions** is decided over all partitions. An insert that is bounded reads them all, with the
-//! number of inserts in each. Then it raises that number in each other partition, unless it changed since. Then it inserts,
-//! unless the number changed in its own. Of two such inserts, the later one has read what the earlier one wrote. Suppose
-//! that B inserts after A, and read A's partition before A inserted. B raised the number there before A inserted, or else B
-//! failed there. A read that number before B raised it, and fails; or afterwards, and so after all that B read. Then A
-//! raised the number in B's partition after B had read it and before A inserted, hence before B inserts: B fails. An insert
-//! that fails is decided again. The sessions that give way end after the insert, and before it is acknowledged.
+//! **The bound of a subject's sessions** is decided over all partitions. A bounded insert first reads all partitions,
+//! including the number of inserts in each. Then it raises this number in each other partition, unless the number has
+//! changed. Then it inserts into its own partition, unless the number there has changed. Of two such inserts, the later
+//! one has read the session of the earlier one. Proof: suppose that B inserts after A, but B read A's partition before
+//! A inserted. Then B raised the number in A's partition before A inserted, or else B failed there. If A read this
+//! number before B raised it, A fails. If A read it afterwards, A read after all of B's reads. In this case A raised
+//! the number in B's partition after B had read it and before B inserts, so B fails. A failed insert is decided again.
+//! The sessions that give way to the new one are ended after the insert, but before it is acknowledged.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -33,7 +37,7 @@ use rotogate_core::session::SessionId;
 use rotogate_core::store::kit::fields::History;
 use rotogate_core::store::{StoreError, WriteOutcome};
 
-/// How many partitions a cluster's store has. It is in the head, and never changes.
+/// The number of partitions in a cluster. It is stored in the head, and never changes.
 pub(super) const OF_A_CLUSTER: usize = 16;
 
 /// The names of keys of one partition.
@@ -64,28 +68,29 @@ impl PartitionKeys {
         self.with("sub:", subject.as_bytes())
     }
 
-    /// The first keys of every script.
+    /// The keys that every script gets first.
     pub(super) fn fixed(&self) -> Vec<Vec<u8>> {
         ["h", "r", "u", "log"].map(|name| self.named(name)).into()
     }
 }
 
-/// A partition, and what is known of it.
+/// A partition, and the gate's knowledge of its state.
 pub(super) struct Partition {
     pub(super) number: usize,
     pub(super) keys: PartitionKeys,
     /// The history that every request expects.
     history: AtomicU64,
-    /// The number of writes that the server was known to have made.
+    /// The highest number of writes that the server has reported.
     pub(super) seq: AtomicU64,
-    /// The server went back behind what it had acknowledged, or may have.
+    /// Whether the server has lost acknowledged writes, or may have.
     lost: AtomicBool,
 }
 
-/// How sure it is that writes are missing.
+/// How certain it is that writes are missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sign {
-    /// Another server answers, or it started again, or another node has noticed: maybe none is missing.
+    /// Another server answers, the server restarted, or another node noticed a loss. Perhaps no write is
+    /// missing.
     Possible,
     /// The server counts fewer writes than it had acknowledged, or its log lacks an entry that was read.
     Certain,
@@ -106,21 +111,22 @@ impl Partition {
         self.history.load(Ordering::Acquire).to_be_bytes()
     }
 
-    /// The data is of this history from now on, and what was lost is known.
+    /// Switches to the new history that was given to the data after a loss.
     pub(super) fn adopt(&self, history: History, seq: u64) {
         self.seq.store(seq, Ordering::Release);
         self.history.store(u64::from_be_bytes(history), Ordering::Release);
         self.lost.store(false, Ordering::Release);
     }
 
-    /// The server has made this many writes in this history.
+    /// Records that the server has made this many writes in this history.
     pub(super) fn saw(&self, history: History, seq: u64) {
         if self.history() == history {
             self.seq.fetch_max(seq, Ordering::AcqRel);
         }
     }
 
-    /// Something shows that the data is no longer all of this history. It may have been adopted since.
+    /// Records a sign that writes of this history were lost. Does nothing if another history was adopted
+    /// since.
     pub(super) fn flag_lost(&self, history: History, sign: Sign) {
         if self.history() != history || self.lost.swap(true, Ordering::AcqRel) {
             return;
@@ -141,7 +147,7 @@ impl Partition {
     }
 }
 
-/// All partitions of a store. There is at least one.
+/// All partitions of a store, at least one.
 pub(super) struct Partitions {
     first: Partition,
     others: Box<[Partition]>,
@@ -152,7 +158,7 @@ impl Partitions {
         Self { first, others: others.into() }
     }
 
-    /// The one that stamps, and whose time is the store's.
+    /// The partition that issues stamps, and whose time is the store's time.
     pub(super) fn first(&self) -> &Partition {
         &self.first
     }
@@ -161,7 +167,7 @@ impl Partitions {
         self.others.len() + 1
     }
 
-    /// How many writes the servers are known to have made, over all partitions.
+    /// The number of writes that the servers have reported, over all partitions.
     pub(super) fn writes(&self) -> u64 {
         self.iter().map(|partition| partition.seq.load(Ordering::Acquire)).fold(0, u64::saturating_add)
     }
@@ -178,17 +184,17 @@ impl Partitions {
         self.of_bytes(id.as_bytes())
     }
 
-    /// By the last byte.
+    /// The partition that the last byte selects.
     pub(super) fn of_bytes(&self, id: &[u8]) -> &Partition {
         self.get(usize::from(id.last().copied().unwrap_or_default()) % self.count())
     }
 
-    /// Of a target that no session of ours is held against.
+    /// The partition of a target that cannot affect our own sessions.
     pub(super) fn of_target(&self, target: &[u8]) -> &Partition {
         self.of_bytes(digest::digest(&digest::SHA256, target).as_ref())
     }
 
-    /// Sorts values by partition, in order. Partitions without a value are left out.
+    /// Groups values by partition, in order. Partitions without a value are left out.
     pub(super) fn sort<T>(
         &self,
         all: impl IntoIterator<Item = T>,
@@ -202,7 +208,7 @@ impl Partitions {
     }
 }
 
-/// Writes to several partitions at once. Each is tried, whatever becomes of the others.
+/// Writes to several partitions at once. Tries each write, even if others fail.
 pub(super) async fn in_each<T>(
     writes: impl IntoIterator<Item = impl Future<Output = Result<T, StoreError>>>,
 ) -> Result<Vec<T>, StoreError> {
@@ -213,7 +219,7 @@ pub(super) async fn in_each<T>(
     };
     let is_in_doubt = results.iter().any(may_be_done);
     results.into_iter().collect::<Result<_, _>>().map_err(|error: StoreError| {
-        // Others may have done their part.
+        // The writes to other partitions may have succeeded.
         let may_be_in_doubt = is_in_doubt && error.outcome() == WriteOutcome::NotDone;
         if may_be_in_doubt { error.with_outcome(WriteOutcome::InDoubt) } else { error }
     })

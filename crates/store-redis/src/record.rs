@@ -1,4 +1,5 @@
-//! The bytes of what the store keeps. A script reads the fixed parts only, so each fact that it decides by is there.
+//! The encoding of records and entries. Scripts read the fixed parts only, so these contain every fact on which a
+//! script decides.
 
 use std::fmt;
 
@@ -14,14 +15,15 @@ use rotogate_core::store::kit::fields::{EFFECT, decode_effect, encode_effect, no
 pub(super) use rotogate_core::store::kit::fields::{Op, millis, new_op};
 use rotogate_core::store::rules::end_of;
 
-/// Where the encoded record is, behind the name of its last write, its history, and its end.
+/// The offset of the encoded record, after the name of its last write, its history, and its end.
 const FIXED: usize = 42;
 /// The name of the last write.
 const OP: std::ops::Range<usize> = 18..26;
-/// The history that the last write was made in.
+/// The history in which the last write was made.
 pub(super) const HISTORY: std::ops::Range<usize> = 26..34;
 
-/// A session's record: the fixed part, which scripts compare, and the record as the embedded store has it.
+/// A session's record: the fixed part, which scripts compare, and then the record in the encoding of the
+/// embedded store.
 pub(super) fn encode_record(session: &Session, op: &Op, history: &[u8; 8]) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     let mut bytes = Zeroizing::new(begin_of(session).to_vec());
     bytes.extend_from_slice(op);
@@ -36,7 +38,7 @@ pub(super) fn op_of(record: &[u8]) -> Option<Op> {
     record.get(OP)?.try_into().ok()
 }
 
-/// The record under an id. An error is of this record alone.
+/// Decodes the record of a session. An error concerns this record alone.
 pub(super) fn decode_record(id: SessionId, bytes: &[u8]) -> Result<Session, StoreError> {
     decode_begun("Redis", id, bytes.get(..BEGIN).unwrap_or(bytes), bytes.get(FIXED..))
 }
@@ -45,7 +47,7 @@ pub(super) fn unknown_version(what: impl fmt::Display, version: u64) -> StoreErr
     begin::unknown_version("Redis", what, version)
 }
 
-/// A place in the log.
+/// A position in the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct LogId {
     pub(super) time: u64,
@@ -71,14 +73,14 @@ fn damaged() -> StoreError {
     )
 }
 
-/// The entry of a target among the live ones, and its place in the log.
+/// Decodes the live entry of a target, and its position in the log.
 pub(super) fn decode_live(target: &[u8], value: &[u8]) -> Result<(Revocation, LogId), StoreError> {
     let (effect, until, id) = split_entry(value).ok_or_else(damaged)?;
     let id = LogId::parse(id).ok_or_else(damaged)?;
     Ok((Revocation { target: decode_target(target)?, effect, until }, id))
 }
 
-/// An entry as it is kept, without its place in the log.
+/// Encodes an entry without its position in the log.
 pub(super) fn encode_kept(entry: &Revocation) -> Vec<u8> {
     let whole = encode_effect(entry.effect);
     let effect = match entry.effect {
@@ -90,7 +92,7 @@ pub(super) fn encode_kept(entry: &Revocation) -> Vec<u8> {
     [effect, &millis(entry.until)].concat()
 }
 
-/// The effect of an entry and its end, as scripts keep them, and what follows.
+/// Splits an entry into its effect, its end, and the rest.
 fn split_entry(value: &[u8]) -> Option<(Effect, Timestamp, &[u8])> {
     let (&kind, rest) = value.split_first()?;
     let (effect, rest) = match kind {
@@ -110,7 +112,7 @@ fn split_entry(value: &[u8]) -> Option<(Effect, Timestamp, &[u8])> {
     Some((effect, Timestamp::from_millis(u64::from_be_bytes(*until)), rest))
 }
 
-/// An entry of the log, and the write that made it.
+/// Decodes an entry of the log, and the name of the write that made it.
 pub(super) fn decode_logged(bytes: &[u8]) -> Result<(Op, Revocation), StoreError> {
     match bytes.split_first() {
         Some((&VERSION, rest)) => {

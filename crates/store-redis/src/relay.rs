@@ -1,7 +1,8 @@
 //! The records of the relay.
 //!
-//! Their ends are judged by the time that the caller gives, as in every store: records of a relay live for a minute, and
-//! the engine's time follows the server's. The server drops a record an hour after its end by its own clock.
+//! As in every store, the caller gives the time that decides whether a record has ended: records of a relay live for a
+//! minute, and the engine's time follows the server's time. The server drops a record an hour after its end by its own
+//! clock.
 
 use async_trait::async_trait;
 use redis::{Pipeline, Value};
@@ -18,7 +19,7 @@ use rotogate_core::store::relay::{
 };
 
 const VERSION: u8 = 1;
-/// Where the encoded record begins.
+/// The offset of the encoded record.
 const FIXED: usize = 46;
 const SWEPT_AT_ONCE: u64 = 128;
 

@@ -15,15 +15,15 @@ use rotogate_core::store::kit::snapshot::Snapshot;
 use rotogate_core::store::rules::fits;
 use rotogate_core::store::{NODE_KEPT, StoreError, Swept, WriteOutcome};
 
-/// How many revocations one script removes: other writers wait meanwhile.
+/// How many revocations one script removes at most, because other writers wait meanwhile.
 const SWEPT_AT_ONCE: u64 = 128;
 
-/// What a partition has of a not-before, and when the last session there ends that it may match.
+/// The entry of a not-before in a partition, and the latest end of the sessions there that it may match.
 struct PartitionEntry<'a> {
     partition: &'a Partition,
     known: Option<Revocation>,
     end: Timestamp,
-    /// It was written by this very revocation.
+    /// Whether this revocation has written the entry.
     is_written: bool,
 }
 
@@ -63,7 +63,7 @@ impl RedisInner {
         revoked.ok_or_else(|| unexpected("a time that was not given"))
     }
 
-    /// The partition that has the entries of a target; `None` if each of them has.
+    /// The partition that has the entries of a target; `None` if every partition has them.
     pub(super) fn held_by(&self, of: &Target) -> Result<Option<&Partition>, StoreError> {
         Ok(match of {
             Target::Session(id) => Some(self.partitions.of_session(*id)),
@@ -75,8 +75,8 @@ impl RedisInner {
         })
     }
 
-    /// A not-before in every partition: see [`partitions`](super::partitions). The rules run over what all of them have. Then
-    /// each gets the result, unless it has changed since: then they run again.
+    /// Writes a not-before to every partition: see [`partitions`](super::partitions). The rules run over the entries of
+    /// all partitions, and the result is written to each. If a partition has changed meanwhile, the rules run again.
     async fn revoke_in_all(
         &self,
         op: Op,
@@ -104,7 +104,7 @@ impl RedisInner {
                 all.iter().filter_map(|one| one.known.as_ref()).fold(None, |known, one| Some(merged(known, one)));
             let now = rules.revoke(&mut over(known.as_ref()), entry.clone(), because)?;
             let is_begun = all.iter().any(|one| one.is_written);
-            // Some partition may have it.
+            // If a partition already has the entry, an error leaves the write in doubt.
             let in_doubt = |error: StoreError| if is_begun { error.with_outcome(WriteOutcome::InDoubt) } else { error };
             let open: Vec<_> = all.iter_mut().filter(|one| !one.has(&now)).collect();
             if open.is_empty() {
@@ -131,13 +131,13 @@ impl RedisInner {
         Err(changed_again().with_outcome(WriteOutcome::InDoubt))
     }
 
-    /// A commit that a storm of refreshes does not hold up.
+    /// A commit over the connections for revocations, so that a storm of refreshes does not delay it.
     pub(super) fn call_to_revoke<'a>(&'a self, partition: &'a Partition, op: Op) -> CommitCall<'a> {
         CommitCall { inner: self, primaries: &self.revokes, partition, op, history: partition.history() }
     }
 
-    /// Sessions expire by themselves. Of several nodes that sweep at once, each removes what the others have not.
-    /// A not-before counts once for each partition that had it.
+    /// Removes ended revocations. Sessions expire by themselves. If several nodes sweep at once, each removes
+    /// different entries. A not-before counts once for each partition that had it.
     pub(super) async fn sweep(&self) -> Result<Swept, StoreError> {
         let swept = in_each(self.partitions.iter().map(|partition| self.sweep_in(partition))).await?;
         self.mark.raise(self.partitions.writes()).await;

@@ -43,18 +43,19 @@ scripts! {
 
 const COMMON: &str = include_str!("scripts/common.lua");
 
-/// A script with what all of them begin with. The server knows it by its hash.
+/// A script, including the code that all scripts have at their beginning. The server finds it by its hash.
 pub(super) struct Script {
     source: String,
     hash: String,
-    /// Whether its writes are acknowledged once replicas have them, if any are.
+    /// Whether its writes are acknowledged only once replicas have them, if the store waits for replicas.
     pub(super) waits: bool,
 }
 
 impl Script {
     fn new(name: &str, body: &str) -> Self {
         let source = format!("local OPENING = {}\n{COMMON}{body}", matches!(name, "open" | "adopt"));
-        // A counter that a failover sets back costs a few attempts. One that waited for a disk would cost each login seconds.
+        // A counter does not wait: a failover that sets it back allows a few more attempts, but waiting for a disk
+        // would delay each login by seconds.
         Self { waits: name != "count", ..Self::from_source(&source) }
     }
 
@@ -62,7 +63,8 @@ impl Script {
         Self { source: source.to_owned(), hash: redis::Script::new(source).get_hash().to_owned(), waits: true }
     }
 
-    /// By its hash; in full if the server does not know it, which it then does.
+    /// Sends the script's hash. If the server does not know the hash, sends the full text, which the server
+    /// then keeps.
     pub(super) async fn send(
         &self,
         mut connection: MultiplexedConnection,
@@ -77,7 +79,7 @@ impl Script {
         }
     }
 
-    /// By its hash, or in full.
+    /// The command that runs the script, by its hash or in full.
     pub(super) fn command(&self, in_full: bool, keys: &[Vec<u8>], args: &[Vec<u8>]) -> Cmd {
         if in_full { command("EVAL", &self.source, keys, args) } else { command("EVALSHA", &self.hash, keys, args) }
     }
@@ -92,7 +94,8 @@ fn command(name: &str, script: &str, keys: &[Vec<u8>], args: &[Vec<u8>]) -> Cmd 
     command
 }
 
-/// The reply of every script: the server's time, the number of writes, a word, and the values of that word.
+/// The reply of every script: the server's time, the number of writes, a status word, and the values that
+/// belong to the status.
 pub(super) struct ScriptReply {
     pub(super) time: Timestamp,
     pub(super) seq: u64,
@@ -142,7 +145,7 @@ impl ScriptReply {
         }
     }
 
-    /// A word that this program does not know.
+    /// The error for a status word that this program does not know.
     pub(super) fn unknown(&self) -> StoreError {
         unexpected(&format!("the word {:?}", self.status))
     }

@@ -1,8 +1,9 @@
 //! The Sentinels: which server is the primary now.
 //!
-//! Each of them is asked every second, and at once when a server refuses or ends a connection. The answer with the highest
-//! configuration epoch counts, for each failover raises it: a Sentinel that is cut off from the others still names the
-//! primary of before. What they name is a server to try: the connection itself shows whether it is a primary.
+//! The gate asks each Sentinel every second, and at once when a server refuses or closes a connection. The answer with
+//! the highest configuration epoch wins, because each failover raises the epoch, and a Sentinel that is cut off from
+//! the others still names the former primary. The answer is only a server to try: the connection itself shows whether
+//! the server is a primary.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,25 +23,25 @@ use rotogate_core::random::jittered;
 use rotogate_core::store::{StoreError, WriteOutcome};
 
 const EVERY: Duration = Duration::from_secs(1);
-/// The gate asks a Sentinel at most ten times a second.
+/// The shortest pause between two questions to a Sentinel: at most ten questions a second.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// A primary, after so many failovers.
+/// A primary, with the configuration epoch that names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Primary {
     pub(super) address: Address,
     pub(super) epoch: u64,
 }
 
-/// Asks until it is dropped.
+/// The tasks that ask the Sentinels. Dropping this ends them.
 pub(super) struct Sentinels {
     said: Arc<Said>,
     ask: watch::Sender<()>,
     _tasks: JoinSet<()>,
 }
 
-/// What the Sentinels said last, each for itself. One that does not answer any more has said what it said.
+/// The last answer of each Sentinel. The answer of a Sentinel that does not answer any more is kept.
 struct Said {
     each: Mutex<Vec<Word>>,
     best: watch::Sender<Option<Primary>>,
@@ -68,12 +69,12 @@ impl Sentinels {
         self.said.best.subscribe()
     }
 
-    /// Something is wrong with the primary: there may be another.
+    /// Asks the Sentinels at once, because a fault of the primary may mean that there is another one.
     pub(super) fn ask(&self) {
         self.ask.send_replace(());
     }
 
-    /// Why there is no primary.
+    /// Why no primary is known.
     pub(super) fn fault(&self) -> Option<String> {
         let each = self.said.each.lock();
         each.iter().find_map(|word| word.fault.clone())
@@ -101,7 +102,8 @@ impl Said {
     }
 }
 
-/// The answer of the latest failover; of different ones, that of most Sentinels; else the one that is in use.
+/// The primary with the highest epoch. Among different answers of this epoch, the one that most Sentinels
+/// give; among equals, the primary in use.
 fn best(each: &[Word], known: Option<&Primary>) -> Option<Primary> {
     let said = || each.iter().filter_map(|word| word.primary.as_ref());
     let weight = |one: &Primary| {
@@ -131,7 +133,7 @@ async fn follow(options: Arc<RedisOptions>, at: usize, url: String, said: Arc<Sa
         sleep(SHORTEST_PAUSE).await;
         tokio::select! {
             () = sleep(pause.saturating_sub(SHORTEST_PAUSE)) => {}
-            // The sender lives as long as this task.
+            // Never fails, because the sender outlives this task.
             Ok(()) = asked.changed() => {}
         }
     }
@@ -156,7 +158,8 @@ async fn question(
             connection.insert(made.map_err(|error| failed(&error))?)
         }
     };
-    // The address by a command of its own: during a failover it is the next primary's before the other says so.
+    // A separate command reads the address: during a failover, it reports the next primary earlier than the
+    // second command does.
     let mut question = pipe();
     drop_mut(question.add_command(cmd("SENTINEL")).arg("GET-MASTER-ADDR-BY-NAME").arg(name));
     drop_mut(question.add_command(cmd("SENTINEL")).arg("MASTER").arg(name));
@@ -183,7 +186,7 @@ async fn question(
     Ok(Primary { address: Address { host, port }, epoch })
 }
 
-/// A number in a list of names and values.
+/// The number with this name in a list of names and values.
 fn field(reply: Value, name: &[u8]) -> Option<u64> {
     let Value::Array(parts) = reply else { return None };
     let mut parts = parts.into_iter().map(bytes);

@@ -1,4 +1,4 @@
-//! Which server the connections of a store go to, and how often one is tried.
+//! The server to which the connections of a store go, and the pace of new connections.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use super::options::RedisOptions;
 use super::sentinel::{Primary, Sentinels};
 use rotogate_core::random::jittered;
 
-/// The first pause after a connection that failed. Each later one is twice as long.
+/// The first pause after a failed connection. Each later pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// How many connections are tried in a second, those that succeed among them.
+/// How many connections are tried in a second, including successful ones.
 const TRIES: usize = 10;
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -25,14 +25,15 @@ pub(super) struct Servers {
     pub(super) options: Arc<RedisOptions>,
     sentinels: Option<Sentinels>,
     pace: Mutex<Pace>,
-    /// Raised by each fault of a connection. Those that were made before may be as dead, and are made again before they are
-    /// used: else a request that is sent again could meet one silent connection after the other.
+    /// Raised by each fault of a connection. Connections of an earlier generation may be dead, too, and are made again
+    /// before their next use. Otherwise a repeated request could meet one silent connection after the other.
     generation: AtomicU64,
-    /// Why the last try failed.
+    /// Why the last attempt to connect failed.
     fault: Lock<Option<String>>,
 }
 
-/// Connections are made one after the other, so that a server that is back is not asked for all at once.
+/// The pace of new connections. They are made one after the other, so that a server that is back does not get
+/// all of them at once.
 #[derive(Default)]
 pub(super) struct Pace {
     tries: VecDeque<Instant>,
@@ -47,10 +48,10 @@ impl Servers {
         Arc::new(Self { options, sentinels, pace, generation: AtomicU64::new(0), fault })
     }
 
-    /// Waits until the Sentinels name one. `None`: there is one server only.
+    /// Waits until the Sentinels name a primary. `None` without Sentinels.
     pub(super) async fn primary(&self) -> Option<Primary> {
         let mut said = self.sentinels.as_ref()?.primary();
-        // The sender lives as long as we do.
+        // Never fails, because `self` holds the sender.
         said.wait_for(Option::is_some).await.ok().and_then(|primary| primary.clone())
     }
 
@@ -65,14 +66,14 @@ impl Servers {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// A connection of this generation was of no more use.
+    /// Records that a connection of this generation failed.
     pub(super) fn distrust(&self, generation: u64) {
-        // Of several faults of one generation, the first counts.
+        // Only the first fault of a generation raises it.
         let _ = self.generation.compare_exchange(generation, generation + 1, Ordering::AcqRel, Ordering::Relaxed);
         self.ask_again();
     }
 
-    /// There may be another primary.
+    /// Asks the Sentinels again, because there may be another primary.
     pub(super) fn ask_again(&self) {
         if let Some(sentinels) = &self.sentinels {
             sentinels.ask();
@@ -93,7 +94,7 @@ impl Servers {
         pace
     }
 
-    /// Takes note of the outcome of an attempt to connect.
+    /// Records the outcome of an attempt to connect.
     pub(super) fn tried(&self, mut pace: MutexGuard<'_, Pace>, fault: Option<String>) {
         if fault.is_some() {
             let longest = FIRST_PAUSE.saturating_mul(1 << pace.failures.min(8)).min(LONGEST_PAUSE);
@@ -105,7 +106,7 @@ impl Servers {
         *self.fault.lock() = fault;
     }
 
-    /// Why no connection is there.
+    /// Why there is no connection.
     pub(super) fn fault(&self) -> String {
         let last = self.fault.lock().clone();
         let without = || self.sentinels.as_ref().and_then(Sentinels::fault);

@@ -26,17 +26,17 @@ use rotogate_core::store::kit::snapshot::Snapshot;
 use rotogate_core::store::rules::{Failure, Rules, is_revoked};
 use rotogate_core::store::{Inserted, StoreError, SubjectBound, Swap, WriteOutcome};
 
-/// How many records one script confirms: other writers wait meanwhile.
+/// How many records one script confirms at most, because other writers wait meanwhile.
 const CONFIRMED_AT_ONCE: usize = 64;
-/// How many clients are asked about besides a login's own.
+/// How many further clients a login reads not-befores of.
 const CLIENTS_KNOWN: usize = 32;
 
-/// The sessions that give way to one more, and those that this was decided by.
+/// The sessions that must end for a new one, and the state from which this was decided.
 #[derive(Debug, Default)]
 pub(super) struct InsertRoom {
     /// How often a session of the subject was inserted, in each partition.
     inserts: Vec<String>,
-    /// The subject's sessions, and what the rules wrote.
+    /// The subject's sessions, and the changes by the rules.
     plan: Snapshot,
     ended: Vec<Revocation>,
 }
@@ -54,7 +54,8 @@ impl RedisInner {
         }
     }
 
-    /// The same, for a revocation that follows: it presumes what is found.
+    /// Reads the record for a revocation that follows. Notes the result as a hint, which the revocation
+    /// presumes to be current.
     pub(super) async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
         let partition = self.partitions.of_session(id);
         let (key, entries, of) = (partition.keys.session(id), partition.keys.named("r"), target(&Target::Session(id))?);
@@ -70,7 +71,7 @@ impl RedisInner {
         Ok(record)
     }
 
-    /// The records of these ids, as far as there are any.
+    /// The records of these ids that exist.
     pub(super) async fn load_all(
         &self,
         ids: &[SessionId],
@@ -92,7 +93,7 @@ impl RedisInner {
     ) -> Result<Vec<(SessionId, Result<Session, StoreError>)>, StoreError> {
         let keys = ids.iter().map(|id| partition.keys.session(*id));
         let records = if self.partitions.count() > 1 {
-            // While a slot moves, each key is at one of two servers.
+            // Separate commands, because each key may be at either of two servers while a slot moves.
             let get = |pipeline: &mut Pipeline| keys.for_each(|key| drop_mut(pipeline.cmd("GET").arg(key)));
             self.read(&self.commands, partition, get).await?.collect()
         } else {
@@ -126,7 +127,7 @@ impl RedisInner {
                 if let Some(inserted) = self.insert_among_partitions(op, session, room).await? {
                     return Ok(inserted);
                 }
-                // Two that hinder each other would go on to do so.
+                // Two writers that conflict once would conflict again if both retried at the same time.
                 tokio::time::sleep(jittered(FIRST_PAUSE.saturating_mul(1 << decision.min(6)))).await;
             } else if let Some(inserted) = self.insert_as(op, session, &room).await? {
                 return Ok(inserted);
@@ -135,7 +136,8 @@ impl RedisInner {
         Err(not_done("other gates began sessions of one subject at every attempt to begin another"))
     }
 
-    /// The sessions that give way to another one, by the rules; or the reason why it does not begin.
+    /// The sessions that must end for the new one, by the rules; or the reason why the new session is
+    /// refused.
     pub(super) async fn room_for(
         &self,
         session: &Session,
@@ -148,7 +150,8 @@ impl RedisInner {
         }
     }
 
-    /// Says in each other partition that a session is about to begin. False: the room was found before another said so.
+    /// Announces a new session in each other partition. Returns false if another insert was announced after the room
+    /// was found.
     pub(super) async fn announce(&self, session: &Session, room: &InsertRoom) -> Result<bool, StoreError> {
         let own = self.partitions.of_session(session.id);
         let others = self.partitions.iter().filter(|partition| partition.number != own.number);
@@ -165,7 +168,7 @@ impl RedisInner {
         Ok(!announced.await?.contains(&false))
     }
 
-    /// An insert that is bounded over all partitions: see [`partitions`](super::partitions).
+    /// Inserts with a bound over all partitions: see [`partitions`](super::partitions).
     pub(super) async fn insert_among_partitions(
         &self,
         op: Op,
@@ -175,7 +178,7 @@ impl RedisInner {
         if !self.announce(session, &room).await? {
             return Ok(None);
         }
-        // Here alone: what gives way does so afterwards.
+        // Inserts into the own partition only. The sessions that give way end afterwards.
         let mut plan = Snapshot::default();
         self.rules().insert(&mut plan, session, SubjectBound::NONE)?;
         match self.insert_as(op, session, &InsertRoom { inserts: room.inserts, plan, ended: Vec::new() }).await? {
@@ -186,12 +189,12 @@ impl RedisInner {
             let entry = Revocation { until: Timestamp::ZERO, ..ended.clone() };
             self.revoke(new_op()?, entry, RevokedBecause::TooMany).await
         }));
-        // The session is there, and not acknowledged.
+        // The session exists already, but is not acknowledged, so an error leaves it in doubt.
         let entries = entries.await.map_err(|error| error.with_outcome(WriteOutcome::InDoubt))?;
         Ok(Some(Inserted::Inserted(entries)))
     }
 
-    /// `None`: the subject's sessions are not what the room was found in.
+    /// Inserts a session. `None` if the subject's sessions have changed since the room was found.
     pub(super) async fn insert_as(
         &self,
         op: Op,
@@ -209,8 +212,8 @@ impl RedisInner {
         inserted(call.commit(&[decided]).await?.pop(), &self.rules(), session, &room.ended)
     }
 
-    /// The subject's sessions, what is held against them, and how many were inserted: in one round trip, if they are in one
-    /// partition.
+    /// The subject's sessions, the revocations that may match them, and the numbers of inserts. Takes one round trip if
+    /// there is one partition.
     async fn sessions_beside(&self, session: &Session) -> Result<(Vec<String>, Snapshot), StoreError> {
         if self.partitions.count() == 1 {
             return self.sessions_in_one(session).await;
@@ -228,7 +231,7 @@ impl RedisInner {
         for one in found.sessions().chain([session]) {
             targets.extend(held_against(&self.issuer, one));
         }
-        // Every partition has the not-befores, and each the entries of its sessions.
+        // Every partition has all not-befores, but only the entries of its own sessions.
         let own = |target: &Target| match target {
             Target::Session(id) => *id,
             Target::Subject { .. } | Target::Client { .. } | Target::Global | Target::Token { .. } => session.id,
@@ -244,7 +247,8 @@ impl RedisInner {
         let first = self.partitions.first();
         let client_of = |client: &str| Target::Client { issuer: Arc::clone(&self.issuer), client: client.into() };
         let mut targets = BTreeSet::from(held_against(&self.issuer, session));
-        // The script cannot read whose client's the others are.
+        // The script cannot decode the clients of the other sessions, so the gate sends the clients that it
+        // knows.
         targets.extend(self.clients().iter().map(|client| client_of(client)));
         let fields = targets.iter().map(target).collect::<Result<Vec<_>, _>>()?;
         let own = target(&Target::Session(session.id))?;
@@ -276,7 +280,7 @@ impl RedisInner {
         let others: BTreeSet<_> =
             found.sessions().map(|one| client_of(&one.client)).filter(|of| !targets.contains(of)).collect();
         if !others.is_empty() {
-            // Asked for at once from the next login on.
+            // From the next login on, the first request includes these clients.
             self.learn_clients(found.sessions());
             for entry in self.entries_of(first, others.into_iter().collect()).await? {
                 found.see_entry(entry);
@@ -293,7 +297,7 @@ impl RedisInner {
         }
     }
 
-    /// The clients of sessions that were counted lately.
+    /// The clients of sessions that recent logins counted.
     fn clients(&self) -> parking_lot::MutexGuard<'_, BTreeSet<Box<str>>> {
         self.clients.lock()
     }
@@ -310,7 +314,7 @@ impl RedisInner {
         known.map(|(field, value)| decode_live(field, &value).map(|(entry, _)| entry)).collect()
     }
 
-    /// The ids in a subject's indexes, and how often one was inserted in each partition.
+    /// The ids in a subject's indexes, and the number of inserts in each partition.
     pub(super) async fn sessions_of(&self, subject: &str) -> Result<(Vec<String>, Vec<SessionId>), StoreError> {
         let reads = self.partitions.iter().map(|partition| self.sessions_in(partition, subject));
         let (counts, ids): (_, Vec<_>) = try_join_all(reads).await?.into_iter().unzip();
@@ -368,7 +372,7 @@ impl RedisInner {
         }
     }
 
-    /// Why the record that is there was not replaced, by the rules.
+    /// Why the rules did not replace the present record.
     fn refused_swap(&self, expected: u64, record: &Session, now: Session) -> Result<Swap, Failure> {
         let mut found = Snapshot::default();
         found.see(record.id, Ok(now));

@@ -19,7 +19,7 @@ fn wrong(message: &str) -> SourceError {
     SourceError::new(Cause::Entry, message)
 }
 
-/// The user of an answer. `None`: the user is inactive.
+/// Reads the user of an answer. `None` if the user is inactive.
 pub(super) fn read(body: &[u8]) -> Result<Option<User>, SourceError> {
     let object = strict_object(body).map_err(|what| wrong(&format!("the answer is {what}")))?;
     let mut answer = Answer(object);
@@ -30,7 +30,7 @@ pub(super) fn read(body: &[u8]) -> Result<Option<User>, SourceError> {
     }
 }
 
-/// The users of an answer about a name: one, none, or `"several": true`.
+/// Reads an answer about a name: one user, no user, or `"several": true`.
 pub(super) fn read_named(body: &[u8]) -> Result<NamedUsers, SourceError> {
     let object = strict_object(body).map_err(|what| wrong(&format!("the answer is {what}")))?;
     match object.get("several") {

@@ -1,5 +1,5 @@
-//! The files that a login hook needs: its secret, and those of TLS. They are read again when one of them changes, so that
-//! a new secret needs no restart.
+//! The files that a login hook needs: its secret, and the files for TLS. All of them are read again when one of them
+//! changes, so that a new secret needs no restart.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use rotogate_kit::file_stamp::Stamp;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest answer, in bytes.
 const MAX_ANSWER: usize = 64 << 10;
-/// Longer than any `timeout` of the section, which bounds a request.
+/// The timeout of the HTTP client. It is longer than any `timeout` of the section, which bounds a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The client and the secret that the files contain.
@@ -29,7 +29,7 @@ pub(super) struct Access {
     pub(super) authorization: Option<HeaderValue>,
 }
 
-/// The access, and the state of the files that it was made from.
+/// The access, and the stamps of the files from which it was made.
 #[derive(Debug)]
 pub(super) struct Files {
     settings: Arc<HttpSettings>,
@@ -40,13 +40,13 @@ impl Files {
     /// # Errors
     /// The key at fault, and the problem.
     pub(super) fn open(settings: &Arc<HttpSettings>) -> Result<Self, (&'static str, String)> {
-        // Before the files are read: the next request detects a change in between.
+        // Taken before the files are read, so that the next request detects a change in between.
         let stamps = stamps(settings);
         let access = access(settings)?;
         Ok(Self { settings: Arc::clone(settings), read: Mutex::new((stamps, access)) })
     }
 
-    /// The present access. Cheap while the files are unchanged.
+    /// The access by the current files. Cheap while the files are unchanged.
     ///
     /// # Errors
     /// A file has changed, and cannot be used.

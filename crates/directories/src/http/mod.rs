@@ -40,7 +40,7 @@ pub struct HttpSettings {
     pub url: String,
     /// The file with the secret that authenticates the gate to the hook.
     pub secret_file: Option<PathBuf>,
-    /// The authorities for the hook's certificate. `None`: those of the system.
+    /// The authorities for the hook's certificate. `None` for the system's authorities.
     pub ca: Option<PathBuf>,
     /// PEM files of the gate's certificate with its chain, and of its private key.
     pub client_cert: Option<(PathBuf, PathBuf)>,
@@ -109,13 +109,13 @@ struct Lookup<'a> {
     subject: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     account: Option<&'a str>,
-    /// The issuer whose `sub` the subject is. None: it is ours.
+    /// The issuer whose `sub` the subject is. `None` for a subject of this gate.
     #[serde(skip_serializing_if = "Option::is_none")]
     issuer: Option<&'a str>,
-    /// In place of the subject, for `issuer`: an e-mail address.
+    /// An e-mail address from `issuer`, instead of the subject.
     #[serde(skip_serializing_if = "Option::is_none")]
     email: Option<&'a str>,
-    /// Likewise: an id of the application.
+    /// An id of the application from `issuer`, instead of the subject.
     #[serde(skip_serializing_if = "Option::is_none")]
     opaque: Option<&'a str>,
 }
@@ -143,7 +143,7 @@ impl HttpSource {
         let body = body(asked)?;
         match self.ask(&self.lookup, body.clone(), read).await {
             // A hook that restarts, or a load balancer in front of it, may close the connection. A lookup changes
-            // nothing, so it may be repeated.
+            // nothing, so it is repeated.
             Err(Asked::Unanswered(error)) if error.kind() == FetchErrorKind::Http => {
                 Ok(self.ask(&self.lookup, body, read).await?)
             }
@@ -198,7 +198,7 @@ impl From<Asked> for SourceError {
     }
 }
 
-/// A status that is no verdict. 401 and 403 are about the gate's own secret.
+/// The error for a status that is no verdict. 401 and 403 concern the gate's own secret.
 fn refused(target: &FetchTarget, status: StatusCode) -> SourceError {
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
@@ -209,7 +209,8 @@ fn refused(target: &FetchTarget, status: StatusCode) -> SourceError {
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
             SourceError::new(Cause::Refused, format!("{target}: answered {status}"))
         }
-        // The hook answered, and failed for this user. 429 belongs here: a hook may limit the attempts with one name.
+        // The hook answered, but failed for this user. This includes 429, because a hook may limit the attempts with
+        // one name.
         status => {
             let message = format!("{target}: answered {status}; a hook answers 200, for an unknown user, too");
             SourceError::new(Cause::Entry, message)
@@ -222,7 +223,7 @@ fn cause(kind: FetchErrorKind) -> Cause {
         FetchErrorKind::Timeout => Cause::Timeout,
         FetchErrorKind::TooLarge | FetchErrorKind::Encoding => Cause::Entry,
         FetchErrorKind::Redirect | FetchErrorKind::Status | FetchErrorKind::Http => Cause::Answer,
-        // No connection, and kinds that the client may add later.
+        // There was no connection, or the client has added another kind of error.
         _ => Cause::Connect,
     }
 }
@@ -275,7 +276,7 @@ impl Source for HttpSource {
         let asked = match name.form() {
             UserNameForm::Email => Lookup { email: text, ..asked },
             UserNameForm::Opaque => Lookup { opaque: text, ..asked },
-            // A name in a form that this crate does not know is of no user.
+            // No user has a name in a form that this crate does not know.
             _ => return Ok(NamedUsers::None),
         };
         self.look_up(&asked, answer::read_named).await
@@ -288,7 +289,7 @@ impl Source for HttpSource {
     async fn inspect(&self) -> Result<Found, SourceError> {
         let found = self.lookup(None, UNKNOWN_SUBJECT).await?;
         let said = if found.is_some() { "it has a user of this subject" } else { "inactive, as it should be" };
-        // What it says of accounts, it says of users only.
+        // The answers of a hook about accounts concern single users, so they are not checked here.
         Ok(Found { lines: vec![format!("lookup of {UNKNOWN_SUBJECT}: {said}")], lacks_account: None })
     }
 }

@@ -42,7 +42,7 @@ pub(super) mod code {
 /// A connection.
 pub(super) struct Connection {
     pub(super) ldap: Ldap,
-    /// An operation is running, or has failed. Such a connection is not reused.
+    /// Whether an operation is running or has failed. Such a connection is not reused.
     pub(super) is_spoilt: bool,
     /// The modification time of the password file before the connection was opened.
     password_of: Option<std::time::SystemTime>,
@@ -57,7 +57,7 @@ pub(super) struct LdapConnector {
 }
 
 impl LdapConnector {
-    /// The modification time of the password file. `None`: no password is used, or the file cannot be read.
+    /// The modification time of the password file. `None` if no password is used, or the file cannot be read.
     fn password_changed(&self) -> Option<std::time::SystemTime> {
         let (_, file) = self.settings.bind.as_ref().filter(|_| self.binds)?;
         file.metadata().ok()?.modified().ok()
@@ -81,7 +81,7 @@ impl LdapConnector {
     }
 
     async fn open(&self, url: &str) -> Result<Connection, SourceError> {
-        // Before the file is read: a change in between closes the connection once more.
+        // Taken before the file is read, so that a change in between closes the connection again.
         let password_of = self.password_changed();
         let mut ldap = self.connect(url).await?;
         if let Some((dn, file)) = self.settings.bind.as_ref().filter(|_| self.binds) {
@@ -136,7 +136,7 @@ pub(super) fn bind_password(file: &Path) -> Result<SecretString, String> {
     Ok(SecretString::from(password.to_owned()))
 }
 
-/// A result for the operator, without text of the server that could quote a request.
+/// Describes a result for the operator, without text of the server that could quote a request.
 pub(super) fn describe(result: &LdapResult) -> String {
     format!("result {}", result.rc)
 }
@@ -146,7 +146,7 @@ pub(super) fn lost(error: &LdapError) -> SourceError {
     SourceError::new(cause, error.to_string())
 }
 
-/// A failed result of a search. One with scope `base` concerns an entry that another entry named.
+/// The error for a failed search. A search with scope `base` is for an entry that another entry named.
 pub(super) fn refused(result: &LdapResult, scope: SearchScope) -> SourceError {
     let cause = match result.rc {
         code::TIME_LIMIT_EXCEEDED => Cause::Timeout,

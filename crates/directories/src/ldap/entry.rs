@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::super::{Cause, SourceError};
 
-/// Seconds from 1601, where a FILETIME begins, to 1970.
+/// The seconds between the beginning of FILETIME in 1601 and 1970.
 const FILETIME_EPOCH_SECONDS: u64 = 11_644_473_600;
 /// The number of FILETIME units in a millisecond.
 const FILETIME_PER_MILLISECOND: u64 = 10_000;
@@ -33,13 +33,14 @@ impl Entry {
 
     fn bytes(&self, attribute: &str) -> Vec<&[u8]> {
         let is_it = |name: &str| name.eq_ignore_ascii_case(attribute);
-        // Binary values that happen to be UTF-8 are among the texts.
+        // The library stores binary values that are valid UTF-8 as texts.
         let texts = self.0.attrs.iter().filter(|(name, _)| is_it(name)).flat_map(|(_, values)| values);
         let binary = self.0.bin_attrs.iter().filter(|(name, _)| is_it(name)).flat_map(|(_, values)| values);
         texts.map(String::as_bytes).chain(binary.map(Vec::as_slice)).collect()
     }
 
-    /// Active Directory returns a long list in parts, under a name such as `memberOf;range=0-1499`.
+    /// Fails if a list is incomplete: Active Directory returns a long list in parts, under a name such as
+    /// `memberOf;range=0-1499`.
     fn check_whole(&self, attribute: &str) -> Result<(), SourceError> {
         let is_part = |name: &&String| {
             let mut options = name.split(';');
@@ -86,8 +87,8 @@ impl Entry {
         }
     }
 
-    /// A time: generalized time in UTC (RFC 4517 §3.3.13), or a FILETIME. Without a fraction, it is the end of the
-    /// second: sessions of that second count as older.
+    /// A time: generalized time in UTC (RFC 4517 §3.3.13), or a FILETIME. A time without a fraction means the end of
+    /// the second, so that sessions of this second count as older.
     pub(super) fn moment(&self, attribute: &str) -> Result<Timestamp, SourceError> {
         let Some(text) = self.text(attribute)? else { return Ok(Timestamp::ZERO) };
         let found = if text.ends_with('Z') { generalized(text) } else { of_filetime(text) };
@@ -95,7 +96,7 @@ impl Entry {
     }
 }
 
-/// The value that a search for a subject compares the attribute with. `None`: no entry can have this subject.
+/// The attribute value for a search by subject. `None` if no entry can have this subject.
 pub(super) fn subject_value(attribute: &str, subject: &str) -> Option<String> {
     if attribute.eq_ignore_ascii_case(OBJECT_GUID) {
         return Uuid::parse_str(subject).ok().map(|guid| super::filter::escaped(&guid.to_bytes_le()));
@@ -121,7 +122,7 @@ fn generalized(text: &str) -> Option<Timestamp> {
 
 fn of_filetime(text: &str) -> Option<Timestamp> {
     let count: u64 = text.parse().ok()?;
-    // 0: the user must change the password.
+    // 0 means that the user must change the password.
     let millis = count.div_ceil(FILETIME_PER_MILLISECOND);
     Some(Timestamp::from_millis(millis).minus(Duration::from_secs(FILETIME_EPOCH_SECONDS)))
 }

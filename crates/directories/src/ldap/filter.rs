@@ -56,7 +56,7 @@ impl Filter {
             return Err(format!("{mark} is missing"));
         }
         let filter = Self { source: source.to_owned(), placeholder };
-        // A name is also replaced by "*", for any name.
+        // A name may also be replaced by "*", which matches any name.
         let values: &[&str] = match placeholder {
             Placeholder::Username => &["x", "*"],
             Placeholder::Dn | Placeholder::Now => &["0"],
@@ -67,7 +67,7 @@ impl Filter {
         Ok(filter)
     }
 
-    /// As configured.
+    /// The configured text.
     pub fn source(&self) -> &str {
         &self.source
     }
@@ -83,7 +83,7 @@ impl Filter {
     }
 }
 
-/// Bytes as the value of a filter.
+/// Escapes bytes for use as a value in a filter.
 pub(super) fn escaped(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("\\{byte:02x}")).collect()
 }

@@ -38,7 +38,7 @@ pub enum GroupsBy {
         /// Finds the groups of `{dn}`.
         filter: Filter,
     },
-    /// In this attribute of the user's entry, whose values are the distinguished names of the groups.
+    /// By this attribute of the user's entry, whose values are the distinguished names of the groups.
     Attribute(String),
 }
 
@@ -113,9 +113,9 @@ impl LdapSource {
         Ok(names)
     }
 
-    /// Reads each group by its distinguished name, one after the other on one connection. The name comes from the
-    /// server, never from a part of a distinguished name. A group that does not exist, or that the service account may
-    /// not see, is skipped.
+    /// Reads each group by its distinguished name, one after the other on one connection. The group's name comes from
+    /// its entry, never from a part of a distinguished name. A group that does not exist, or that the service account
+    /// may not see, is skipped.
     async fn groups_by_attribute(
         &self,
         entry: &Entry,
@@ -135,7 +135,7 @@ impl LdapSource {
         for _ in 0..=groups.nested {
             let mut next = Vec::new();
             for dn in std::mem::take(&mut level) {
-                // The empty name is that of the server itself (RFC 4512 §5.1).
+                // The empty name stands for the server itself (RFC 4512 §5.1).
                 if dn.is_empty() {
                     return Err(SourceError::new(Cause::Entry, format!("attribute {attribute}: an empty name")));
                 }

@@ -46,9 +46,9 @@ pub struct LdapSettings {
     pub starttls: bool,
     /// Whether connections without TLS are allowed.
     pub dangerous_plaintext: bool,
-    /// The authorities for the servers' certificates. `None`: those of the system.
+    /// The authorities for the servers' certificates. `None` for the system's authorities.
     pub ca: Option<PathBuf>,
-    /// The name and the password file of the service account that searches. `None`: anonymous.
+    /// The name and the password file of the service account that searches. `None` for anonymous searches.
     pub bind: Option<(String, PathBuf)>,
     /// The base of the search for users.
     pub base: String,
@@ -72,7 +72,7 @@ pub struct LdapSettings {
     pub profile: BTreeMap<String, String>,
     /// The groups of users.
     pub groups: Option<GroupSettings>,
-    /// The number of connections that search, and of those that bind.
+    /// The number of connections that search, and also of connections that bind.
     pub pool: usize,
 }
 
@@ -114,7 +114,7 @@ struct Search<'a> {
     scope: SearchScope,
     filter: &'a str,
     attributes: &'a [String],
-    /// More entries than this are a fault.
+    /// The most entries that the search may find. More entries are a fault.
     most: usize,
 }
 
@@ -180,7 +180,7 @@ impl LdapSource {
         let mut stream = started.await.map_err(|error| lost(&error))?;
         let mut entries = Vec::new();
         while let Some(entry) = stream.next().await.map_err(|error| lost(&error))? {
-            // `construct` panics if this is no entry.
+            // `construct` panics on a result that is not an entry.
             if entry.is_ref() || entry.is_intermediate() {
                 continue;
             }
@@ -204,7 +204,7 @@ impl LdapSource {
         Ok(entries)
     }
 
-    /// Is this the password of the entry?
+    /// Whether this is the password of the entry.
     async fn bind(&self, dn: &str, password: &SecretString) -> Result<bool, SourceError> {
         let mut connection = Self::connection(&self.binding).await?;
         connection.is_spoilt = true;
@@ -212,8 +212,8 @@ impl LdapSource {
         let result = connection.ldap.simple_bind(dn, password.expose_secret()).await.map_err(|error| lost(&error))?;
         let is_right = match result.rc {
             code::SUCCESS => true,
-            // Wrong password; no password; locked, or disabled, as some servers report it. A different answer would
-            // reveal the name (requirement I63).
+            // The password is wrong, or the entry has no password or is locked or disabled; servers report these cases
+            // differently. Different answers of the gate would reveal the name (requirement I63).
             code::INVALID_CREDENTIALS
             | code::UNWILLING
             | code::INAPPROPRIATE_AUTHENTICATION
@@ -282,7 +282,7 @@ impl LdapSource {
     }
 }
 
-/// One value as a text, several as a list.
+/// Converts one value to a text, and several to a list.
 fn json(values: &[&str]) -> Option<serde_json::Value> {
     match values {
         [] => None,
@@ -315,14 +315,14 @@ impl Source for LdapSource {
             most: 1,
         };
         let Some(found) = self.search(search, false).await?.pop() else {
-            // Make the same requests as for a wrong password. The server hashes nothing for an unknown name; the
-            // padding of refusals makes up for that (requirement I49). The answer to this bind decides nothing.
+            // Makes the same requests as for a wrong password. The server hashes nothing for an unknown name, so the
+            // padding of refusals adds the missing time (requirement I49). The answer to this bind does not matter.
             return match self.bind(&format!("uid=rotogate-unknown-user,{}", settings.base), password).await {
                 Err(error) if error.cause != Cause::Entry => Err(error),
                 _ => Ok(Login::Absent),
             };
         };
-        // An empty name would be an anonymous bind, whatever the password.
+        // A bind with an empty name would be anonymous, whatever the password.
         if found.dn().is_empty() {
             return Err(SourceError::new(Cause::Entry, "the search found an entry without a name"));
         }
@@ -357,7 +357,7 @@ impl Source for LdapSource {
     async fn lookup(&self, _: Option<&str>, subject: &str) -> Result<Option<User>, SourceError> {
         let settings = &*self.settings;
         let Some(value) = subject_value(&settings.subject, subject) else { return Ok(None) };
-        // A user that the login would not find must not refresh either.
+        // A user that a login would not find must not be able to refresh.
         let filter = format!("(&({}={value}){}{})", settings.subject, settings.filter.for_any(), self.active());
         let search = Search {
             base: &settings.base,

@@ -1,7 +1,7 @@
 use super::filter::Placeholder;
 use super::*;
 
-/// A source whose server cannot be reached: whatever it asks is a fault.
+/// A source whose server cannot be reached, so that each request is a fault.
 fn unreachable() -> LdapSource {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let settings = LdapSettings {
@@ -38,7 +38,7 @@ fn login(password: &str) -> LoginAttempt {
     }
 }
 
-/// Dialects refuse an empty password themselves; the source does not rely on that.
+/// Dialects refuse an empty password themselves, but the source does not rely on this.
 #[tokio::test]
 async fn i26_a_password_that_a_server_may_accept_unchecked_is_refused_without_asking() {
     let source = unreachable();

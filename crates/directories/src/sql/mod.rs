@@ -35,7 +35,7 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an idle connection is kept.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// The place of the database URL.
+/// The database URL, or the file that contains it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DatabaseUrl {
     /// In the configuration: a URL without a password.
@@ -51,7 +51,7 @@ pub struct SqlSettings {
     pub url: DatabaseUrl,
     /// The base folder for a relative path of an SQLite file.
     pub folder: PathBuf,
-    /// The authorities for the server's certificate. `None`: those of the system.
+    /// The authorities for the server's certificate. `None` for the system's authorities.
     pub ca: Option<PathBuf>,
     /// Finds a user for a login.
     pub authenticate: Template,
@@ -67,7 +67,7 @@ pub struct SqlSettings {
     pub pool: usize,
     /// Whether statements are prepared once for each connection.
     pub statement_cache: bool,
-    /// Expected hashes, before any was seen.
+    /// The hashes to expect before the first one was read.
     pub hashes: Vec<ExpectedHash>,
 }
 
@@ -253,9 +253,9 @@ impl SqlSource {
     }
 }
 
-/// Whether an SQLSTATE concerns the values of this user, and not the statement: a subquery with two rows, a value that
-/// cannot be converted, a constraint, or an error that a function of the database raised (`P0`: PL/pgSQL, `45`:
-/// `SIGNAL`).
+/// Whether an SQLSTATE concerns the values of this user, not the statement. Examples: a subquery with two rows, a
+/// value that cannot be converted, a violated constraint, or an error that a database function raised (`P0`: PL/pgSQL,
+/// `45`: `SIGNAL`).
 fn is_of_values(state: &str) -> bool {
     ["21", "22", "23", "45", "P0"].iter().any(|class| state.starts_with(class))
 }
@@ -344,7 +344,7 @@ impl Source for SqlSource {
             }
             let types = parameters.join(", ");
             let of = if types.trim_matches([',', ' ']).is_empty() { String::new() } else { format!(" ({types})") };
-            // PostgreSQL adds the type.
+            // With PostgreSQL, the description of a column is its name and its type.
             let is_account =
                 |column: &String| column.split(' ').next().is_some_and(|column| column.eq_ignore_ascii_case("account"));
             if name != "rehash" && !columns.iter().any(is_account) {

@@ -28,10 +28,10 @@ mod code {
     pub(super) const ACCESS_DENIED: u16 = 1045;
     pub(super) const SHUTDOWN: u16 = 1053;
     pub(super) const KILLED: u16 = 1317;
-    /// The errors of the time limit for statements: MariaDB's and MySQL's.
+    /// The errors of an exceeded time limit in MariaDB and in MySQL.
     pub(super) const TOO_LONG: [u16; 2] = [1969, 3024];
     pub(super) const LOCK_WAIT: u16 = 1205;
-    /// `SIGNAL` with a state of its own: not found, and an exception.
+    /// `SIGNAL` with an own state: not found, and an exception.
     pub(super) const SIGNALLED: [u16; 2] = [1643, 1644];
 }
 
@@ -42,7 +42,7 @@ struct MysqlConnector {
 /// A connection.
 struct MysqlSession {
     connection: Conn,
-    /// A statement is running, or has failed. Such a connection is not reused.
+    /// Whether a statement is running or has failed. Such a connection is not reused.
     is_spoilt: bool,
 }
 
@@ -82,19 +82,19 @@ fn fault(error: &mysql_async::Error) -> SourceError {
         code if code::SIGNALLED.contains(&code) || super::is_of_values(&refused.state) => Cause::Entry,
         _ => Cause::Refused,
     };
-    // The message of some errors quotes values; these errors concern the statement or the account.
+    // Some messages quote values. Only messages about the statement or the account are shown.
     let is_of_statement = refused.state.starts_with("42") || refused.state.starts_with("28");
     let what = if is_of_statement { refused.message.as_str() } else { "the statement failed" };
     SourceError::new(cause, format!("{what} (error {}, SQLSTATE {})", refused.code, refused.state))
 }
 
-/// Reads a URL. Away from this machine, TLS with a verified certificate is required.
+/// Reads a URL. For a server on another machine, TLS with a verified certificate is required.
 pub(super) fn options(url: &str, caches: bool) -> Result<Opts, String> {
     let url = url.strip_prefix("mariadb:").map_or_else(|| url.to_owned(), |rest| format!("mysql:{rest}"));
-    // Without the parser's own words, which may quote the URL.
+    // The error does not show the parser's own text, because it may quote the URL.
     let parsed =
         Opts::from_url(&url).map_err(|_| "is no MySQL URL; expected mysql://user:password@host/database".to_owned())?;
-    // For this scheme the parser takes an address for a name, and leaves the brackets of IPv6.
+    // For this scheme, the parser treats an IP address as a name, and keeps the brackets of IPv6.
     let host = parsed.ip_or_hostname();
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).to_owned();
     let is_local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
@@ -102,15 +102,15 @@ pub(super) fn options(url: &str, caches: bool) -> Result<Opts, String> {
     let builder = OptsBuilder::from_opts(parsed)
         .ip_or_hostname(host)
         .setup(vec![SETUP])
-        // A socket that the server names may belong to another server.
+        // Not used, because a socket that the server names may belong to another server.
         .prefer_socket(false)
         .stmt_cache_size(if caches { STATEMENT_CACHE } else { 0 })
-        // Options that disable the verification are ignored.
+        // Replaces the URL's options, which could disable the verification.
         .ssl_opts(is_encrypted.then(SslOpts::default));
     Ok(builder.into())
 }
 
-/// TLS that trusts only these authorities for the server's certificate.
+/// TLS settings that trust only these authorities for the server's certificate.
 fn verified(ca: Option<&Path>) -> SslOpts {
     let roots = match ca {
         Some(path) => vec![path.to_owned().into()],
@@ -173,7 +173,7 @@ impl MySql {
         }
     }
 
-    /// At most two rows.
+    /// Runs a query, and returns at most two rows.
     pub(super) async fn query(
         &self,
         statement: &Arc<Statement>,
@@ -182,7 +182,7 @@ impl MySql {
         self.run(statement, values).await?.0.into_iter().map(row).collect()
     }
 
-    /// The number of changed rows.
+    /// Runs a statement, and returns the number of changed rows.
     pub(super) async fn execute(
         &self,
         statement: &Arc<Statement>,
@@ -194,7 +194,7 @@ impl MySql {
     pub(super) async fn prepare(&self, statement: &Arc<Statement>) -> Result<Prepared, SourceError> {
         let mut session = super::session(&self.pool).await?;
         let prepared = session.connection.prep(statement.text.as_str()).await.map_err(|error| fault(&error))?;
-        // The server has no types for parameters.
+        // The server does not report the types of parameters.
         let parameters = vec![String::new(); usize::from(prepared.num_params())];
         let columns = prepared.columns().iter().map(|column| column.name_str().into_owned()).collect();
         session.connection.close(prepared).await.map_err(|error| fault(&error))?;

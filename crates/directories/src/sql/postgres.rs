@@ -30,7 +30,7 @@ struct PostgresConnector {
 struct PostgresSession {
     client: Client,
     prepared: Vec<(String, tokio_postgres::Statement)>,
-    /// A statement is running, or has failed. Such a connection is not reused.
+    /// Whether a statement is running or has failed. Such a connection is not reused.
     is_spoilt: bool,
 }
 
@@ -63,7 +63,7 @@ impl managed::Manager for PostgresConnector {
 fn fault(error: &tokio_postgres::Error) -> SourceError {
     if let Some(refused) = error.as_db_error() {
         let state = refused.code().code();
-        // Without the detail, which may quote the row.
+        // Leaves out the detail, because it may quote the row.
         return SourceError::new(cause_of(state), format!("{} (SQLSTATE {state})", refused.message()));
     }
     let reason = error.source().map_or_else(|| error.to_string(), ToString::to_string);
@@ -72,7 +72,8 @@ fn fault(error: &tokio_postgres::Error) -> SourceError {
 
 fn cause_of(state: &str) -> Cause {
     match state {
-        // This also covers a slow row of one user: a database that hangs looks the same, and must be left alone.
+        // This also applies if the row of one user is slow, because the gate cannot distinguish this from a database
+        // that hangs and must be left alone.
         state if state == SqlState::QUERY_CANCELED.code() => Cause::Timeout,
         state if super::is_of_values(state) => Cause::Entry,
         state if state.starts_with("28") => Cause::Credentials,
@@ -128,7 +129,7 @@ impl ToSql for Text {
 /// A database.
 pub(super) struct Postgres {
     pool: Pool<PostgresConnector>,
-    /// Whether statements are prepared once for each connection. Not behind a pooler that gives each transaction
+    /// Whether statements are prepared once for each connection. False behind a pooler that gives each transaction
     /// another connection.
     caches: bool,
 }
@@ -139,11 +140,11 @@ impl std::fmt::Debug for Postgres {
     }
 }
 
-/// Reads a URL. Away from this machine, TLS with a verified certificate is required.
+/// Reads a URL. For a server on another machine, TLS with a verified certificate is required.
 pub(super) fn config(url: &str, caches: bool) -> Result<Config, String> {
-    // rustls verifies certificate and name in any case, so both values mean the same here.
+    // rustls always verifies certificate and name, so these modes mean the same here.
     let url = url.replace("sslmode=verify-full", "sslmode=require").replace("sslmode=verify-ca", "sslmode=require");
-    // Without the parser's own words, which may quote the URL with its password.
+    // The error does not show the parser's own text, because it may quote the URL with its password.
     let parsed: Result<Config, _> = url.parse();
     let mut config = parsed.map_err(|error| {
         let reason = error.source().map_or_else(String::new, |reason| format!(": {reason}"));
@@ -169,7 +170,7 @@ pub(super) fn config(url: &str, caches: bool) -> Result<Config, String> {
     }
     config.connect_timeout(CONNECT_TIMEOUT).application_name("rotogate");
     if caches {
-        // A pooler refuses options, and its connections are shared.
+        // Not for a pooler: it refuses options, and its connections are shared.
         config.options(format!("-c statement_timeout={}", STATEMENT_TIMEOUT.as_millis()));
     }
     Ok(config)
@@ -181,7 +182,7 @@ impl Postgres {
         Ok(Self { pool, caches })
     }
 
-    /// Runs a statement with the time limit. `None`: a value fits no column.
+    /// Runs a statement with the time limit. `None` if a value does not fit its column's type.
     async fn run<T>(
         &self,
         statement: &Statement,
@@ -218,7 +219,7 @@ impl Postgres {
         }
     }
 
-    /// At most two rows.
+    /// Runs a query, and returns at most two rows.
     pub(super) async fn query(
         &self,
         statement: &Arc<Statement>,
@@ -239,7 +240,7 @@ impl Postgres {
         found.iter().map(row).collect()
     }
 
-    /// The number of changed rows.
+    /// Runs a statement, and returns the number of changed rows.
     pub(super) async fn execute(
         &self,
         statement: &Arc<Statement>,
@@ -325,7 +326,7 @@ mod tests {
             ("21000", Cause::Entry),
             ("22012", Cause::Entry),
             ("23505", Cause::Entry),
-            // RAISE EXCEPTION, and INTO STRICT without a row and with two.
+            // The states of RAISE EXCEPTION, and of INTO STRICT without a row and with two rows.
             ("P0001", Cause::Entry),
             ("P0002", Cause::Entry),
             ("P0003", Cause::Entry),

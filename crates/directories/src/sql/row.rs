@@ -162,7 +162,8 @@ fn moment(field: &Field) -> Result<Timestamp, SourceError> {
     found.ok_or_else(|| wrong("valid_from", "a time, seconds since 1970, or text such as 2026-01-31T12:00:00Z", field))
 }
 
-/// A time of the system, rounded up to the millisecond: sessions created at or before it are not valid.
+/// Converts a system time, rounded up to the millisecond, because sessions created at or before this time are not
+/// valid.
 pub(super) fn of_system_time(time: std::time::SystemTime) -> Option<Timestamp> {
     let since = time.duration_since(std::time::UNIX_EPOCH).ok()?;
     u64::try_from(since.as_micros().div_ceil(1000)).ok().map(Timestamp::from_millis)

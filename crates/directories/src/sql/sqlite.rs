@@ -38,7 +38,7 @@ impl managed::Manager for Opener {
     }
 
     async fn recycle(&self, _: &mut Connection, _: &managed::Metrics) -> managed::RecycleResult<SourceError> {
-        // Another file may have replaced the open one.
+        // The open file may have been removed from the path.
         if self.path.exists() { Ok(()) } else { Err(RecycleError::message("the file is gone")) }
     }
 }
@@ -104,7 +104,7 @@ impl Sqlite {
         })
     }
 
-    /// At most two rows.
+    /// Runs a query, and returns at most two rows.
     pub(super) async fn query(
         &self,
         statement: &Arc<Statement>,
@@ -130,7 +130,7 @@ impl Sqlite {
         .await
     }
 
-    /// The number of changed rows.
+    /// Runs a statement, and returns the number of changed rows.
     pub(super) async fn execute(
         &self,
         statement: &Arc<Statement>,

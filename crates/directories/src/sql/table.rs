@@ -12,7 +12,7 @@ use crate::username;
 use rotogate_core::directory::User;
 use rotogate_core::password::SecretHash;
 
-/// Names are compared exactly, and are unique in their account.
+/// The definition of the table. Names are compared exactly, and are unique within an account.
 const TABLE: &str = "
 CREATE TABLE IF NOT EXISTS users (
     subject TEXT NOT NULL PRIMARY KEY,
@@ -26,7 +26,7 @@ CREATE TABLE IF NOT EXISTS users (
 CREATE UNIQUE INDEX IF NOT EXISTS users_name ON users (username, ifnull(account, ''));
 ";
 
-/// The columns that are no field of a profile.
+/// The columns that are not fields of profiles.
 const COLUMNS: [&str; 7] = ["subject", "username", "account", "password_hash", "active", "scopes", "valid_from"];
 
 /// A user to add.
@@ -34,7 +34,7 @@ const COLUMNS: [&str; 7] = ["subject", "username", "account", "password_hash", "
 pub struct TableUser<'a> {
     /// The login name.
     pub username: &'a str,
-    /// Everything else.
+    /// The other facts about the user.
     pub user: &'a User,
     /// The hash of the password.
     pub hash: &'a SecretHash,
@@ -54,7 +54,7 @@ pub struct UserTable {
 }
 
 impl UserTable {
-    /// `authenticate`, `lookup` and `rehash` of the directory.
+    /// The statements for `authenticate`, `lookup` and `rehash` of the directory.
     pub fn statements(&self) -> [(&'static str, String); 3] {
         let fields: String = self.profile.iter().map(|field| format!(", \"{field}\"")).collect();
         let select = |condition: &str| {
@@ -94,7 +94,8 @@ pub fn sqlite_path(url: &str, folder: &Path) -> Option<PathBuf> {
     (!path.is_empty() && !path.contains('?')).then(|| folder.join(path))
 }
 
-/// Adds users to the database of a file, all or none; without a file, to one in memory. `dry_run`: keeps nothing.
+/// Adds users to the database in a file, all or none. Without a file, uses a database in memory. `dry_run` keeps
+/// nothing.
 ///
 /// # Errors
 /// See [`TableError`].
@@ -171,7 +172,7 @@ fn add_columns(transaction: &Transaction<'_>, user: &TableUser<'_>, known: &mut 
         if known.contains(field) {
             continue;
         }
-        // SQLite compares column names without regard to case, and the names are part of statements.
+        // Compared without regard to case, as in SQLite. The names become part of statements, so they are restricted.
         let is_taken = COLUMNS
             .iter()
             .copied()
@@ -201,7 +202,7 @@ fn insert<'u>(
     }
     let text = |text: &str| Value::Text(text.to_owned());
     let scopes = user.scopes.as_str();
-    // A text that begins like JSON would be read as JSON.
+    // Stored as JSON if the text begins like JSON, because it would be read as JSON.
     let scopes =
         if scopes.starts_with('[') { Json::from_iter(user.scopes.iter()).to_string() } else { scopes.to_owned() };
     let seconds = user.sessions_valid_from.as_millis().div_ceil(1000);

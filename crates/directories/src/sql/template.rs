@@ -137,7 +137,7 @@ impl Template {
         self.texts().any(|text| text.contains(word))
     }
 
-    /// As configured.
+    /// The configured text.
     pub fn source(&self) -> &str {
         &self.source
     }

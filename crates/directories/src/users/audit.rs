@@ -1,8 +1,8 @@
-//! Changes of users, as events of the audit trail. A command writes the author of a change; a running gate writes what it finds
-//! in its file, even if another program changed it.
+//! Changes of users, as events of the audit trail. A command records the author of a change. A running gate records the
+//! changes that it finds in its file, even if another program made them.
 
 const TARGET: &str = "rotogate::audit";
-/// The actor of what a gate finds in a file.
+/// The actor of a change that a gate finds in a file.
 const FILE: &str = "file";
 /// Above this many changed users, a gate writes their number instead of a line for each.
 const MAX_LINES: usize = 100;
@@ -12,9 +12,9 @@ const MAX_LINES: usize = 100;
 pub enum UserEvent {
     /// A new user.
     Added,
-    /// Other keys of the user.
+    /// Other keys of the user changed.
     Changed,
-    /// The user is gone.
+    /// The user was removed.
     Removed,
     /// The user may no longer log in.
     Disabled,
@@ -23,10 +23,10 @@ pub enum UserEvent {
 }
 
 impl UserEvent {
-    /// Each of them.
+    /// All events.
     pub const ALL: [Self; 5] = [Self::Added, Self::Changed, Self::Removed, Self::Disabled, Self::Enabled];
 
-    /// Its name in the audit trail.
+    /// The name of the event in the audit trail.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Added => "user_add",
@@ -47,14 +47,14 @@ pub struct ChangedUser<'a> {
     pub name: &'a str,
     /// The account, if the user belongs to one.
     pub account: Option<&'a str>,
-    /// Where it is known.
+    /// The subject, if it is known.
     pub subject: Option<&'a str>,
     /// The keys that differ.
     pub changed: Option<String>,
 }
 
 impl ChangedUser<'_> {
-    /// A command changed the user.
+    /// Records that a command changed the user.
     pub fn write(&self) {
         self.write_by(None);
     }
@@ -75,7 +75,7 @@ impl ChangedUser<'_> {
     }
 }
 
-/// A gate found these changes in its users file.
+/// Records the changes that a gate found in its users file.
 pub(super) fn write_found_users(found: &[ChangedUser<'_>]) {
     if found.len() > MAX_LINES {
         return write_import(found.len(), Some(FILE));
@@ -83,7 +83,7 @@ pub(super) fn write_found_users(found: &[ChangedUser<'_>]) {
     found.iter().for_each(|user| user.write_by(Some(FILE)));
 }
 
-/// A command added or changed so many users at once.
+/// Records that a command added or changed this number of users at once.
 pub fn write_imported_users(users: usize) {
     write_import(users, None);
 }

@@ -1,4 +1,4 @@
-//! Users copied into an SQLite database, for more of them than a file should have.
+//! Copies users into an SQLite database, for more users than a file should have.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,22 +17,22 @@ use rotogate_core::private_file;
 #[derive(Debug)]
 pub struct UserCopy {
     users: Vec<(ImportPlace, UserEntry)>,
-    /// The users, counted as by an import.
+    /// The counts of the users, as of an import.
     pub imported: Imported,
-    /// Hashes of Spring need what the configuration has.
+    /// Whether there are Spring hashes, which need settings in the configuration.
     needs_spring: bool,
 }
 
-/// A hash that a directory of this kind does not check.
+/// The problem of a hash that a directory of this kind does not check.
 const NEEDS_FILE: &str = "password_hash: only a users file has the key or the leave that it needs (firebase, allow_legacy, \
                           spring_pbkdf2_…): give the user another password with rotogate user passwd";
 
 /// An entry of `[[directories]]`.
 #[derive(Clone, Copy, Debug)]
 pub struct ReplacedEntry<'a> {
-    /// Its name.
+    /// The name of the entry.
     pub name: &'a str,
-    /// The accounts that it has.
+    /// The accounts of the directory.
     pub accounts: Option<&'a [String]>,
 }
 
@@ -62,7 +62,7 @@ impl UserCopy {
         Ok(Self { users, imported, needs_spring: is_set(&file.accepted().spring) })
     }
 
-    /// The users of an import. `accepted`: what a users file would check.
+    /// The users of an import. `accepted` has the hashes that a users file would check.
     ///
     /// # Errors
     /// As [`import::import`].
@@ -77,11 +77,11 @@ impl UserCopy {
         Ok(Self { users, imported, needs_spring: is_set(&accepted.spring) })
     }
 
-    /// Adds the users to the database, all or none. `url` is of the database as the configuration is to name it, and
-    /// `replaced` the entry of `[[directories]]` that it takes the place of.
+    /// Adds the users to the database, all or none. `url` is the URL of the database for the configuration. `replaced`
+    /// is the entry of `[[directories]]` that the database replaces.
     ///
     /// # Errors
-    /// The table cannot hold a user, or has it already; or the database cannot be written.
+    /// The table cannot hold a user, or already has the user; or the database cannot be written.
     pub fn add_to(
         &self,
         (url, path): (&str, &Path),
@@ -178,7 +178,7 @@ fn row(entry: &UserEntry) -> TableUser<'_> {
     }
 }
 
-/// Adds rows to a file that only its owner may read. A new file stays only if all rows are in it.
+/// Adds rows to a file that only its owner may read. A new file is kept only if all rows were added.
 fn add_private(path: &Path, rows: &[TableUser<'_>], dry_run: bool) -> Result<table::UserTable, TableError> {
     let failed = |error: std::io::Error| TableError::Database(error.to_string());
     if std::fs::symlink_metadata(path).is_ok() {
@@ -193,7 +193,7 @@ fn add_private(path: &Path, rows: &[TableUser<'_>], dry_run: bool) -> Result<tab
     table::add(Some(path), rows, false).inspect_err(|_| drop(std::fs::remove_file(path)))
 }
 
-/// `hashes` of these classes: of each scheme, the dearest.
+/// The value of `hashes` for these classes: the most expensive one of each scheme.
 fn expected(classes: impl Iterator<Item = CostClass>) -> Vec<String> {
     let mut dearest: BTreeMap<&str, u32> = BTreeMap::new();
     for class in classes {
@@ -201,7 +201,7 @@ fn expected(classes: impl Iterator<Item = CostClass>) -> Vec<String> {
             CostClass::Argon2(cost) => {
                 let usual = Cost::default();
                 let passes = u32::try_from(cost.work().div_ceil(usual.memory_kib.into())).unwrap_or(u32::MAX);
-                // A check takes as long as ours in any case.
+                // Not needed, because every check takes at least as long as one of our own hashes.
                 if passes <= usual.passes {
                     continue;
                 }
@@ -212,7 +212,7 @@ fn expected(classes: impl Iterator<Item = CostClass>) -> Vec<String> {
             CostClass::Pbkdf2 { bits: 256, iterations } => ("pbkdf2-sha256", iterations, 5_000_000),
             CostClass::Pbkdf2 { bits: 512, iterations } => ("pbkdf2-sha512", iterations, 5_000_000),
             CostClass::Scrypt { log_n, .. } => ("scrypt", u32::from(log_n).max(10), 16),
-            // No such hash is in a table.
+            // A table has no hashes of this scheme.
             _ => continue,
         };
         let known = dearest.entry(scheme).or_default();

@@ -36,17 +36,17 @@ pub enum EditError {
     /// The file cannot be read, is accessible to others, or is broken.
     #[error("{0}")]
     File(String),
-    /// The users of an import, none of which was added.
+    /// Users of an import are invalid, so no user was added.
     #[error("nothing was imported:{0}")]
     Import(ImportProblems),
-    /// An import of this many users into a file of so many.
+    /// With the users of an import, the file would have too many users.
     #[error(
         "the users file has {there} users, and {added} more are beyond {MAX_USERS}, the most that an import may make of it"
     )]
     TooMany {
-        /// The users of the file.
+        /// The number of users in the file.
         there: usize,
-        /// Those of the import.
+        /// The number of users in the import.
         added: usize,
     },
     /// The file cannot be written.
@@ -55,7 +55,7 @@ pub enum EditError {
     /// No such user.
     #[error("there is no such user")]
     Unknown,
-    /// The account has such a name already, or the subject is taken.
+    /// The account already has a user of this name, or the subject is taken.
     #[error("there is such a user already: {0}")]
     Exists(&'static str),
     /// A name that a user may not have, or a change that changes nothing.
@@ -80,7 +80,7 @@ pub struct UserKey<'a> {
 pub struct ListedUser {
     /// The login name.
     pub username: String,
-    /// Everything else, without the password.
+    /// The other facts about the user, without the password.
     pub user: User,
 }
 
@@ -169,7 +169,7 @@ pub fn set_active(file: impl Into<UsersFile>, who: UserKey<'_>, active: bool, no
 /// session loses the scopes that its user lost.
 ///
 /// # Errors
-/// See [`EditError`]: the user has them all already, or none of them.
+/// See [`EditError`]: the user already has all of the scopes, or has none of them.
 pub fn change_scopes(
     file: impl Into<UsersFile>,
     who: UserKey<'_>,
@@ -201,8 +201,8 @@ pub(super) struct Rehash {
     pub(super) new: SecretHash,
 }
 
-/// Replaces hashes, each only if it still is the old one. The password stays the same, and so do its mark and the
-/// sessions (requirement I31). Returns how many were replaced.
+/// Replaces each hash that is still the old one. The password stays the same, so its mark and the sessions stay, too
+/// (requirement I31). Returns how many were replaced.
 pub(super) fn rehash(file: &UsersFile, hashes: &[Rehash]) -> Result<usize, EditError> {
     let by_subject: HashMap<&str, &Rehash> = hashes.iter().map(|rehash| (&*rehash.subject, rehash)).collect();
     let unchanged = |entry: &UserEntry| by_subject.get(&*entry.user.subject).filter(|rehash| rehash.old == entry.hash);
@@ -260,7 +260,7 @@ pub(super) fn table(entry: &UserEntry) -> Result<Table, EditError> {
     Ok(table)
 }
 
-/// A JSON value in TOML, which has no `null`: a member that is null is left out.
+/// Converts a JSON value to TOML. TOML has no `null`, so members that are null are left out.
 fn toml(json: &serde_json::Value) -> Option<toml_edit::Value> {
     use serde_json::Value;
     Some(match json {
@@ -334,7 +334,8 @@ fn change<T>(
     rewrite(file, &text, false, edit)
 }
 
-/// Adds users at the end, with one write. Creates the file if it is missing. `dry_run`: does all but write.
+/// Adds users at the end, with one write. Creates the file if it is missing. `dry_run` does everything except the
+/// write.
 pub(super) fn add(
     file: &UsersFile,
     dry_run: bool,
@@ -363,18 +364,18 @@ fn rewrite<T>(
     edit: impl FnOnce(&Users, &mut ArrayOfTables) -> Result<T, EditError>,
 ) -> Result<T, EditError> {
     let shown = file.path().display();
-    // The TOML editor writes these line ends, too.
+    // The TOML editor writes the same line ends.
     let text: &str = &Zeroizing::new(text.replace("\r\n", "\n"));
     let users = parse::parse(text, file).map_err(EditError::File)?;
-    // Without the error's own `Display`: it repeats the line, which may hold a hash.
+    // Does not use the error's own `Display`, because it repeats the line, which may contain a hash.
     let broken = |error: toml_edit::TomlError| EditError::File(format!("{shown}: not TOML: {}", error.message()));
     let mut document: DocumentMut = text.parse().map_err(broken)?;
-    // A list of inline tables means the same in TOML; it is written as [[users]].
+    // A list of inline tables means the same in TOML. It is rewritten as [[users]].
     let item = document.remove("users").unwrap_or_else(|| Item::ArrayOfTables(ArrayOfTables::new()));
     let mut tables =
         item.into_array_of_tables().map_err(|_| EditError::File(format!("{shown}: users is not a list of tables")))?;
     let done = edit(&users, &mut tables)?;
-    // A comment at the end stays before what is added.
+    // A comment at the end of the file stays before the new users.
     if let Some(added) = tables.get_mut(users.entries().len()) {
         let comment = document.trailing().as_str().unwrap_or_default();
         let newline = if comment.is_empty() || comment.ends_with('\n') { "" } else { "\n" };
@@ -396,13 +397,14 @@ fn rewrite<T>(
     Ok(done)
 }
 
-/// The comment at the head of the file, which a blank line separates from the first user: ours, or an older one.
+/// The comment at the top of the file, which a blank line separates from the first user. An earlier version may have
+/// written it.
 fn header(text: &str) -> &str {
     let end = text.find("\n\n").map_or(text.len(), |at| at + 1);
     text.get(..end).filter(|head| head.lines().all(|line| line.starts_with('#'))).unwrap_or_default()
 }
 
-/// To the TOML editor, the header belongs to the first user or to the end of the file. It is kept at the top.
+/// Puts the header at the top, because the TOML editor treats it as part of the first user or of the end of the file.
 fn with_header(header: &str, text: String) -> String {
     if text.starts_with(header) { text } else { format!("{header}{}", text.replacen(header, "", 1)) }
 }
@@ -427,7 +429,7 @@ fn moment(at: Timestamp) -> toml_edit::Value {
     }
 }
 
-/// `None` after the year 9999, which RFC 3339 cannot write.
+/// A time in RFC 3339. `None` after the year 9999, which RFC 3339 cannot express.
 pub(super) fn rfc3339(at: Timestamp) -> Option<String> {
     let time = UNIX_EPOCH.checked_add(Duration::from_millis(at.as_millis()));
     time.filter(|_| at < LAST_WRITABLE).map(|time| humantime::format_rfc3339_millis(time).to_string())

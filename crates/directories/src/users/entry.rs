@@ -1,4 +1,4 @@
-//! A user of `users.toml`: what its keys may hold, and what is kept of them.
+//! A user of `users.toml`: the allowed values of its keys, and the entry made from them.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
@@ -17,15 +17,15 @@ use rotogate_kit::config::{Node, Section, Value, printable, value};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct UserEntry {
     pub(super) username: Box<str>,
-    /// With the mark of the password, which stays the same as long as the password does, although a login may replace
-    /// its hash.
+    /// The user, with the mark of the password. The mark stays the same while the password does, although a login may
+    /// replace the hash.
     pub(super) user: User,
     pub(super) hash: SecretHash,
     pub(super) class: CostClass,
 }
 
 impl UserEntry {
-    /// Reads a table key by key, and reports what is wrong. `None` if a value is missing that every user has.
+    /// Reads a table key by key, and reports all problems. `None` if a required value is missing.
     pub(super) fn read(section: &Section<'_>, accepted: &Accepted) -> Option<Self> {
         let subject = section.require("subject", "the sub of the user's tokens", subject);
         let username = section.require("username", "the name to log in with", name);
@@ -41,19 +41,19 @@ impl UserEntry {
         section.finish();
         let (hash, class) = password?;
         let own = PasswordMark::new(hash.expose().as_bytes());
-        // Of another hash: somebody changed the password by hand.
+        // The mark belongs to another hash if somebody has changed the password by hand.
         let mark = rehashed.filter(|(of, _)| *of == own).map_or(own, |(_, mark)| mark);
         let mut user = User::new(subject?).active(active).sessions_valid_from(valid_from).password_mark(mark);
         (user.account, user.scopes, user.profile) = (account, scopes, profile);
         Some(Self { username: username?, user, hash, class })
     }
 
-    /// The account and the name, which are unique together.
+    /// The account and the name, which together are unique.
     pub(super) fn name(&self) -> (Option<&str>, &str) {
         (self.user.account.as_deref(), &self.username)
     }
 
-    /// A digest of what the user is. The fields have no terminators, so their lengths are among the digested.
+    /// A digest of the user. The fields have no terminators, so their lengths are digested, too.
     pub(super) fn digest(&self) -> [u8; 32] {
         let user = &self.user;
         let account = user.account.as_deref().unwrap_or_default();
@@ -99,7 +99,8 @@ pub(super) fn is_valid_account(account: &str) -> bool {
     is_subject(account) && !account.contains('/')
 }
 
-/// The value may be a password that was mistaken for its hash: it is never repeated.
+/// Reads a hash. Errors never repeat the value, because it may be a password that somebody entered instead of its
+/// hash.
 pub(super) fn hash(v: &Value, accepted: &Accepted) -> Result<(SecretHash, CostClass), String> {
     match v {
         Value::String(s) => match PasswordHash::parse(s, accepted) {
@@ -125,7 +126,7 @@ fn mark(v: &Value) -> Result<PasswordMark, String> {
     bytes.map(PasswordMark::from_bytes).ok_or_else(|| "expected what the gate wrote here; remove rehashed".to_owned())
 }
 
-/// How a mark is written.
+/// The encoding of a mark.
 pub(super) const MARK: base64::engine::GeneralPurpose = base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 fn moment(v: &Value) -> Result<Timestamp, String> {
@@ -142,7 +143,7 @@ fn moment(v: &Value) -> Result<Timestamp, String> {
     })
 }
 
-/// A time in UTC, as RFC 3339 writes it. A fraction of a millisecond counts as a whole one.
+/// A time in UTC, as RFC 3339 writes it. A fraction of a millisecond is rounded up.
 pub(super) fn instant(text: &str) -> Option<Timestamp> {
     let since = humantime::parse_rfc3339(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
     u64::try_from((since + Duration::from_nanos(999_999)).as_millis()).ok().map(Timestamp::from_millis)

@@ -1,7 +1,8 @@
-//! Users of other systems, from a file: JSON lines, CSV with a header, or what `firebase auth:export` writes. Their
-//! password hashes stay as they are; a login replaces each by ours.
+//! Imports users of other systems from a file: JSON lines, CSV with a header, or the export of `firebase auth:export`.
+//! Their password hashes are kept, until a login replaces each with one of ours.
 //!
-//! An error names the line, or the user of a Firebase export, and never repeats a value: it may be a password.
+//! An error names the line, or the user of a Firebase export. It never repeats a value, because the value may be a
+//! password.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -38,7 +39,7 @@ impl std::fmt::Display for ImportPlace {
     }
 }
 
-/// Defaults for users that say nothing else.
+/// Defaults for users without these values.
 #[derive(Debug, Default)]
 pub struct ImportDefaults {
     /// The account.
@@ -56,15 +57,15 @@ pub struct Imported {
     pub users: usize,
     /// The number of users of each scheme.
     pub schemes: BTreeMap<&'static str, usize>,
-    /// Users without a password, which are left out: those of a Firebase export that log in elsewhere.
+    /// The number of users without a password, who are left out: in a Firebase export, users that log in elsewhere.
     pub without_password: usize,
 }
 
-/// Adds the users of a text to the file, all or none, with one write. `name` tells CSV by its ending.
+/// Adds the users of a text to the file, all or none, with one write. The ending of `name` identifies CSV.
 ///
 /// # Errors
-/// The text is in no known form, or a user is not possible, or is there already: the error names the first of them. Or
-/// the file would have more users than [`MAX_USERS`].
+/// The text has an unknown form, or users are invalid or exist already; the error names the first of them. Or the file
+/// would have more users than [`MAX_USERS`].
 pub fn import(
     file: &UsersFile,
     name: &str,
@@ -135,7 +136,7 @@ pub(super) fn read(
     Ok((users, imported))
 }
 
-/// The first problems, and the number of all.
+/// The first problems, and the number of all problems.
 #[derive(Debug, Default)]
 pub struct ImportProblems {
     shown: Vec<(ImportPlace, String)>,
@@ -185,7 +186,7 @@ fn records(name: &str, text: &str, defaults: &ImportDefaults) -> Result<(Placed,
     if name.to_ascii_lowercase().ends_with(".csv") {
         return Ok((csv_records(text)?, 0));
     }
-    // An export is one object over many lines.
+    // A Firebase export is one object that spans many lines.
     if let Ok(Value::Object(mut whole)) = serde_json::from_str(text)
         && let Some(Value::Array(users)) = whole.remove("users")
     {
@@ -203,7 +204,7 @@ fn records(name: &str, text: &str, defaults: &ImportDefaults) -> Result<(Placed,
     Ok((lines.map(record).collect(), 0))
 }
 
-/// A line of JSON. As a struct, it has each member once.
+/// A line of JSON. Parsing into a struct refuses repeated members.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ImportLine {
@@ -220,7 +221,7 @@ struct ImportLine {
 fn json_record(line: &str) -> Result<Record, String> {
     let line: ImportLine = serde_json::from_str(line).map_err(|error| {
         let said = error.to_string();
-        // These name a member. Others may repeat a value.
+        // These messages name a member only. Other messages may repeat a value.
         match said.starts_with("unknown field") || said.starts_with("duplicate field") {
             true => said,
             false => format!("expected a JSON object with username and password_hash, at column {}", error.column()),
@@ -240,7 +241,7 @@ fn json_record(line: &str) -> Result<Record, String> {
     Ok(members.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect())
 }
 
-/// An empty cell is an absent key. A column `profile.x` is the field x of the profile.
+/// Reads records from CSV. An empty cell means an absent key. A column `profile.x` is the field x of the profile.
 fn csv_records(text: &str) -> Result<Placed, EditError> {
     let line = |at: Option<&csv::Position>| {
         ImportPlace::Line(at.map_or(1, |at| usize::try_from(at.line()).unwrap_or(usize::MAX)))
@@ -393,7 +394,7 @@ fn moment(value: &Value) -> Option<Timestamp> {
         Value::String(text) => text.parse().ok(),
         _ => None,
     };
-    // Beyond the year 9999 it is milliseconds, or a mistake.
+    // A time beyond the year 9999 is in milliseconds, or a mistake.
     if let Some(seconds) = seconds {
         return (seconds < 253_402_300_800).then(|| Timestamp::from_secs(seconds));
     }

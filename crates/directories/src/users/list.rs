@@ -1,4 +1,4 @@
-//! The users of a file, and where to find one.
+//! The users of a file, with indexes to find a user.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -23,7 +23,7 @@ impl PartialEq for Users {
     }
 }
 
-/// An account has no `/`, so no two names have one key.
+/// The key of a user. An account has no `/`, so different names have different keys.
 fn name_key((account, username): (Option<&str>, &str)) -> String {
     format!("{}/{username}", account.unwrap_or_default())
 }
@@ -57,21 +57,22 @@ impl Users {
         self.by_name.get(&name_key((account, username))).copied()
     }
 
-    /// The class whose checks take the longest, of the classes in use. Every check takes as long, so that its duration
-    /// does not tell whether a user exists (A2, I32).
+    /// The class in use whose checks take the longest. Every check takes as long, so that its duration does not reveal
+    /// whether a user exists (A2, I32).
     pub(super) fn dearest(&self) -> CostClass {
         self.dearest
     }
 
-    /// Finds the dearest class, of the classes in use and of those that are expected. Blocks if a class was not measured
-    /// yet.
+    /// Finds the most expensive class among the classes in use and the expected ones. Blocks if a class was not
+    /// measured yet.
     pub(super) fn measure(&mut self, passwords: &Passwords, expected: &[CostClass]) {
         let in_use = self.entries.iter().map(|entry| entry.class);
         self.dearest = passwords.dearest(in_use.chain(expected.iter().copied()));
     }
 
-    /// A class that few users have and that makes every login slow: less than a thousandth of the users, and checks of
-    /// more than four times the time of the usual class. With the number of its users.
+    /// A class that few users have but that makes every login slow: less than a thousandth of the users have it, and
+    /// its checks take more than four times as long as checks of the usual class. Also returns the number of its
+    /// users.
     pub(super) fn lone_dear(&self, passwords: &Passwords) -> Option<(CostClass, usize)> {
         let mut numbers: BTreeMap<CostClass, usize> = BTreeMap::new();
         for entry in &self.entries {
@@ -83,7 +84,7 @@ impl Users {
         (number * 1000 < self.entries.len() && is_dear()).then_some((self.dearest, number))
     }
 
-    /// The users that differ in `now`; and what the audit trail has of them, of new ones, and of new names.
+    /// The users that differ in `now`, and the audit events about changed users, new users and new names.
     pub(super) fn changes<'a>(&'a self, now: &'a Self) -> (Vec<UserChange>, Vec<ChangedUser<'a>>) {
         let (mut changes, mut found) = (Vec::new(), Vec::new());
         for old in &self.entries {

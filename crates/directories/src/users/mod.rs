@@ -14,7 +14,7 @@
 //! ```
 //!
 //! The file is reloaded when it changes ([`FileDirectory::watch`]). A broken file is logged with line and key, and the
-//! users stay as they were. The file holds password hashes, so only the gate's user may access it (requirement O2).
+//! users stay unchanged. The file holds password hashes, so only the gate's user may access it (requirement O2).
 
 pub mod audit;
 #[cfg(feature = "sql")]
@@ -48,24 +48,24 @@ use rotogate_core::password::{Accepted, CostClass, FirebaseParameters, PasswordH
 use rotogate_core::private_file;
 pub use watch::FileWatcher;
 
-/// The most users that a file should have: each change reads and writes all of it.
+/// The most users that a file should have, because each change reads and writes the whole file.
 pub const MAX_USERS: usize = 2_000;
 
 /// A user before and after a change of the file. A new user is no change: no session depends on the user yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserChange {
-    /// Before.
+    /// The user before the change.
     pub before: User,
-    /// Now; `None` for a removed user.
+    /// The user after the change; `None` if the user was removed.
     pub after: Option<User>,
 }
 
-/// A users file, and which password hashes it may have besides those that always are accepted.
+/// A users file, and the further password hashes that it may have, besides those that are always accepted.
 #[derive(Clone, Debug)]
 pub struct UsersFile {
     path: PathBuf,
     accepted: Arc<Accepted>,
-    /// The classes of hashes that users may have, although the file has none yet.
+    /// The classes of hashes to expect, although no user in the file has one yet.
     expected: Vec<CostClass>,
 }
 
@@ -75,24 +75,24 @@ impl UsersFile {
         Self { path: path.into(), accepted: Arc::new(accepted), expected: Vec::new() }
     }
 
-    /// Hashes of these classes cost as much as if the file had some already.
+    /// Checks take as long as if the file already had hashes of these classes.
     #[must_use]
     pub fn expecting(mut self, classes: impl IntoIterator<Item = CostClass>) -> Self {
         self.expected = classes.into_iter().collect();
         self
     }
 
-    /// Its path.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The parameters of the Firebase project that users come from.
+    /// The parameters of the Firebase project from which users were imported.
     pub fn firebase(&self) -> Option<&FirebaseParameters> {
         self.accepted.firebase.as_ref()
     }
 
-    /// The hashes that it may have.
+    /// The further hashes that the file may have.
     pub fn accepted(&self) -> &Accepted {
         &self.accepted
     }
@@ -123,7 +123,7 @@ type Hook = Arc<dyn Fn(&[UserChange]) + Send + Sync>;
 pub struct FirstUser {
     /// The login name.
     pub username: String,
-    /// The password, which is stored nowhere else: to be printed once.
+    /// The password, which must be printed once, because it is stored nowhere else.
     pub password: SecretString,
 }
 
@@ -152,7 +152,8 @@ impl FileDirectory {
     /// Opens the file.
     ///
     /// # Errors
-    /// It cannot be read, is accessible to others (requirement O2), or is broken: then the text names every problem.
+    /// The file cannot be read, is accessible to others (requirement O2), or is broken. In the last case, the text
+    /// names every problem.
     pub fn open(file: impl Into<UsersFile>, passwords: Arc<Passwords>) -> Result<Self, DirectoryError> {
         let file = file.into();
         let mut users = parse::read(&file).map_err(DirectoryError::Unavailable)?;
@@ -173,7 +174,7 @@ impl FileDirectory {
     /// Creates the file and its directory, with one user `demo`, and opens it.
     ///
     /// # Errors
-    /// I/O errors; also if the file exists.
+    /// I/O errors, or the file exists already.
     pub fn create_with_first_user(
         file: impl Into<UsersFile>,
         passwords: Arc<Passwords>,
@@ -187,7 +188,7 @@ impl FileDirectory {
     /// Reads the file again. Returns whether the users changed.
     ///
     /// # Errors
-    /// As [`FileDirectory::open`]. The users stay as they were, and the problem is logged.
+    /// As [`FileDirectory::open`]. The users stay unchanged, and the problem is logged.
     pub fn reload(&self) -> Result<bool, DirectoryError> {
         let _turn = self.reloading.lock();
         self.last_read.begin(&self.file.path);
@@ -195,7 +196,7 @@ impl FileDirectory {
         let mut users = match parse::read(&self.file) {
             Ok(users) => users,
             Err(what) => {
-                // Once for each change, however often the file is read.
+                // Logged once for each change, however often the file is read.
                 if self.broken.swap(Some(Arc::new(what.clone()))).as_deref() != Some(&what) {
                     for problem in what.lines() {
                         tracing::error!(problem, "users file broken; the old users stay in force");
@@ -232,7 +233,7 @@ impl FileDirectory {
         Ok(true)
     }
 
-    /// The users of a name: in one account, or in none (`Some(None)`); or all of them.
+    /// The users with this name: in one account, without an account (`Some(None)`), or all of them (`None`).
     pub fn named(&self, account: Option<Option<&str>>, username: &str) -> Vec<User> {
         let users = self.users.load_full();
         let is_it = |entry: &&UserEntry| {
@@ -246,7 +247,8 @@ impl FileDirectory {
         self.users.load().by_subject(subject).map(|entry| entry.username.to_string())
     }
 
-    /// Warnings of what is allowed but probably not intended: few users whose hashes make every login slow, or too many users.
+    /// Warnings of states that are allowed but probably not intended: few users whose hashes make every login slow, or
+    /// too many users.
     pub fn warnings(&self) -> Vec<String> {
         let users = self.users.load();
         let dear = users.lone_dear(&self.passwords).map(|(class, number)| {
@@ -263,19 +265,19 @@ impl FileDirectory {
         self.broken.load().is_some()
     }
 
-    /// Calls `hook` after each change with the users that differ from before; the new users are in force by then. The hook must not
-    /// call [`FileDirectory::reload`].
+    /// Calls `hook` after each change with the users that changed. The new users are in force before the call. The hook
+    /// must not call [`FileDirectory::reload`].
     pub fn on_change(&self, hook: impl Fn(&[UserChange]) + Send + Sync + 'static) {
         self.hooks.write().push(Arc::new(hook));
     }
 
-    /// Calls `hook` after each reload that brought other users. The hook must not call [`FileDirectory::reload`].
+    /// Calls `hook` after each reload that changed the users. The hook must not call [`FileDirectory::reload`].
     pub fn on_reload(&self, hook: impl Fn() + Send + Sync + 'static) {
         self.after_reload.write().push(Arc::new(hook));
     }
 
-    /// A digest of all users, by which gates see whether they have the same. The order in the file does not count, nor does
-    /// whether a hash was replaced at a login.
+    /// A digest of all users, by which gates detect whether they have the same users. The digest does not depend on the
+    /// order in the file, and does not change when a login replaces a hash.
     pub fn digest(&self) -> String {
         let users = self.users.load_full();
         let mut digests: Vec<_> = users.entries().iter().map(|entry| entry.digest()).collect();
@@ -322,7 +324,7 @@ impl Directory for FileDirectory {
         let hash = match hash {
             Ok(hash) => hash,
             Err(error) => {
-                // As long as a hash that can be used (requirement I47).
+                // Takes as long as the check of a usable hash (requirement I47).
                 self.passwords.check(password, None, users.dearest()).await?;
                 return Err(DirectoryError::Entry(format!("a stored password hash: {error}")));
             }
@@ -330,7 +332,7 @@ impl Directory for FileDirectory {
         let is_ours = hash.as_ref().is_some_and(PasswordHash::is_ours);
         let matches = self.passwords.check(password, hash, users.dearest()).await?;
         let Some(entry) = entry.filter(|_| matches) else { return Ok(None) };
-        // The check may have waited. A user that was disabled or got another password meanwhile is refused.
+        // The check may have waited, so refuse a user that was disabled or got another password meanwhile.
         let now = self.users.load();
         let still = now
             .by_name(account, username)

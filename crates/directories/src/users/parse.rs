@@ -22,7 +22,7 @@ pub(super) fn parse(text: &str, file: &UsersFile) -> Result<Users, String> {
     match (problems.into_errors(), users) {
         (None, Some(users)) => Ok(users),
         (Some(errors), _) => Err(errors.to_string()),
-        // Without a tree there is at least one problem.
+        // Unreachable: if there is no tree, there is at least one problem.
         (None, None) => Err(format!("{name}: cannot be read")),
     }
 }

@@ -1,6 +1,6 @@
-//! Replaces imported hashes by ours (requirement I31). A login knows the password, so its hash can be made anew: as one of
-//! the bounded password checks, after the login was answered. A thread of its own writes the file, once for all logins
-//! of a short time, because the whole file is written each time.
+//! Replaces imported hashes by ours (requirement I31). A login has the password, so it can be hashed again. This
+//! happens after the login was answered, and counts as one of the bounded password checks. A separate thread writes the
+//! file once for all logins of a short period, because each write is of the whole file.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -21,14 +21,14 @@ use rotogate_core::password::{Passwords, SecretHash};
 /// How long hashes are collected for one write.
 const COLLECT: Duration = Duration::from_millis(500);
 
-/// The old hash of each user whose hash is being replaced, or was in the file that has not been read again.
+/// The old hash of each user whose hash is being replaced, or was replaced in the file but not read from it yet.
 type UnderWay = Arc<Mutex<HashMap<Box<str>, SecretHash>>>;
 
 pub(super) struct Rehasher {
     file: UsersFile,
     passwords: Arc<Passwords>,
     under_way: UnderWay,
-    /// Of the thread, which is started for the first hash.
+    /// The sender to the writing thread, which is started for the first hash.
     writer: OnceLock<Option<Sender<Rehash>>>,
 }
 
@@ -37,8 +37,8 @@ impl Rehasher {
         Self { file, passwords, under_way: UnderWay::default(), writer: OnceLock::new() }
     }
 
-    /// Begins to replace the hash of a user that has just proved to know the password. At most once for a hash; what
-    /// fails is tried again at the next login.
+    /// Starts to replace the hash of a user that has just proved knowledge of the password. Starts at most once for a
+    /// hash. After a failure, the next login tries again.
     pub(super) fn begin(&self, user: &UserEntry, password: &SecretString) {
         let Some(writer) = self.writer.get_or_init(|| start(self.file.clone(), Arc::clone(&self.under_way))).clone()
         else {
@@ -60,7 +60,7 @@ impl Rehasher {
                     let rehash = Rehash { subject: subject.clone(), old, new: SecretHash::new(new) };
                     writer.send(rehash).is_ok()
                 }
-                // Other logins come first.
+                // The checks of other logins have precedence.
                 Err(DirectoryError::Busy) => false,
                 Err(error) => {
                     tracing::warn!(%error, subject = &*subject, "password hash not replaced; the next login tries again");
@@ -73,7 +73,7 @@ impl Rehasher {
         });
     }
 
-    /// Forgets users whose hash in the file is another one now.
+    /// Forgets users whose hash in the file has changed.
     pub(super) fn forget_replaced(&self, users: &Users) {
         self.under_way.lock().retain(|subject, old| users.by_subject(subject).is_some_and(|entry| entry.hash == *old));
     }
@@ -91,7 +91,7 @@ fn start(file: UsersFile, under_way: UnderWay) -> Option<Sender<Rehash>> {
     }
 }
 
-/// Writes what comes, until the directory is dropped.
+/// Writes replaced hashes, until the directory is dropped.
 fn write_all(file: &UsersFile, receiver: &Receiver<Rehash>, under_way: &UnderWay) {
     let clock = SystemTime::new();
     while let Ok(first) = receiver.recv() {

@@ -263,7 +263,7 @@ fn the_first_user_may_be_added_where_there_is_no_file() {
     let text = std::fs::read_to_string(&path).unwrap();
     assert!(text.starts_with("# Users of the gate") && text.matches("# Users of the gate").count() == 1, "{text}");
 
-    // Another header, such as that of an earlier version, stays too.
+    // Another header, such as that of an earlier version, is also kept.
     let (_, users) = text.split_once("\n\n").unwrap();
     private_file::write_private_atomic(&path, format!("# Mine.\n# Two lines.\n\n{users}").as_bytes()).unwrap();
     edit::remove_user(&path, bob).unwrap();
@@ -341,7 +341,7 @@ fn a_change_of_the_file_is_seen() {
     assert!(changes[0].after.as_ref().unwrap().active);
 }
 
-/// A hash of the right form that is fast to check and the same for all.
+/// Many users with the same hash, which is fast to check.
 fn many(number: usize) -> String {
     let hash = hash_with(&secret("right"), CHEAP).unwrap();
     (0..number)
@@ -382,7 +382,7 @@ fn what_changed_between_two_texts_is_named() {
     let (changes, found) = before.changes(&now);
     let events: Vec<_> = found.iter().map(|user| (user.event, user.subject)).collect();
     assert_eq!((changes.len(), events), (1, vec![(Removed, Some("s-2")), (Added, Some("s-9"))]));
-    // Moved to the end.
+    // A user moved to the end of the file.
     let moved = text.split_once("\n# before 2").unwrap();
     let (third, rest) = moved.1.split_once("\n# before 3").unwrap();
     let now = read(&format!("{}\n# before 3{rest}\n# before 2{third}", moved.0)).unwrap();
@@ -523,7 +523,7 @@ fn an_edit_of_a_file_with_windows_line_ends_keeps_its_header() {
     assert_eq!(std::fs::read_to_string(&path).unwrap().trim_end(), "# a header");
 }
 
-/// A bcrypt hash of "correct horse", of passlib.
+/// A bcrypt hash of "correct horse", made by passlib.
 const BCRYPT: &str = "$2b$04$mVcgOk.KkzulJ1pCQt2NpOtZcqrvDYLqb2GUts5zMYGWcpE/nsn.6";
 
 /// A file with bob, whose hash was imported, and ada of [`file`].
@@ -569,7 +569,7 @@ async fn i31_a_login_replaces_an_imported_hash_once_and_keeps_the_sessions() {
     assert_eq!(directory.lookup("s-bob").await.unwrap().as_ref(), Some(&before), "the mark of the password is kept");
     assert_eq!(directory.authenticate(None, "bob", &right).await.unwrap().as_ref(), Some(&before));
     assert_eq!(directory.authenticate(None, "bob", &secret("wrong horse")).await.unwrap(), None);
-    // Dropped, the directory has written all that it will.
+    // After the drop, the directory writes nothing more.
     drop(directory);
     assert_eq!(replaced(&path, BCRYPT), hash);
     use std::os::unix::fs::MetadataExt;
@@ -613,8 +613,8 @@ async fn i31_another_password_ends_the_sessions_also_after_a_replaced_hash() {
     directory.reload().unwrap();
     assert_eq!(mark(&directory), first, "also the second time");
 
-    // By hand: `rehashed` is of another hash now. A login at another gate replaces this hash, too, before this one reads
-    // the file.
+    // The hash was changed by hand, so `rehashed` belongs to another hash. A login at another gate replaces the new
+    // hash, too, before this gate reads the file.
     let text = std::fs::read_to_string(&path).unwrap();
     let by_hand = hash_with(&secret("by hand"), CHEAP).unwrap();
     private_file::write_private_atomic(&path, text.replace(&dearer, &by_hand).as_bytes()).unwrap();
@@ -660,7 +660,7 @@ async fn i32_a_hash_that_is_expected_costs_as_much_before_the_file_has_one() {
     for (account, name, is_whole) in [(None, "nobody", true), (Some("acme"), "ada", false)] {
         let before = directory.passwords.runs();
         assert_eq!(directory.authenticate(account, name, &secret("wrong")).await.unwrap(), None);
-        // The dummy of the class, or a cheap check and what makes up for the rest.
+        // The check of a dummy hash of the class, or a cheap check with additional work.
         assert_eq!(directory.passwords.runs() - before == 1, is_whole, "{name}");
     }
     edit::set_active(&path, ADA, false, NOW).unwrap();
@@ -821,7 +821,7 @@ mod import {
         let lines = |number: usize| -> String {
             (0..number).map(|n| format!("{{\"username\":\"u{n}\",\"password_hash\":\"{BCRYPT}\"}}\n")).collect()
         };
-        // Ada of [`file`] is there.
+        // The file already has ada of [`file`].
         let said = refused("x", &lines(MAX_USERS));
         assert_eq!(
             said,
@@ -840,7 +840,7 @@ mod database {
     use super::*;
     use rotogate_core::password::{Legacy, Spring};
 
-    /// What is wrong with a copy of the file with ada and `more`.
+    /// The problems of a copy of the file with ada and `more`.
     fn refused(more: &str, accepted: Accepted) -> String {
         let dir = tempfile::tempdir().unwrap();
         let users = UsersFile::new(file(&dir, more), accepted);

@@ -11,7 +11,7 @@ use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::directory::DirectoryError;
 use rotogate_kit::file_stamp::{CHECK_INTERVAL, ChangeDetector};
 
-/// Watches the users file until dropped. A change counts within a second.
+/// Watches the users file until dropped. A change is in force within a second.
 #[derive(Debug)]
 #[must_use = "the file is watched until this is dropped"]
 pub struct FileWatcher(#[expect(dead_code, reason = "held: dropping it ends the watching")] Sender<()>);
@@ -24,7 +24,7 @@ pub(super) struct UsersFileState {
 }
 
 impl UsersFileState {
-    /// Takes note that the file is about to be read. A check then finds later changes only.
+    /// Notes that the file is about to be read, so that a check finds later changes only.
     pub(super) fn begin(&self, path: &Path) {
         self.detector().note_read([path.to_owned()], self.clock.wall());
     }
@@ -41,7 +41,7 @@ impl UsersFileState {
 pub(super) fn start(directory: &Arc<FileDirectory>) -> Result<FileWatcher, DirectoryError> {
     let held = Arc::downgrade(directory);
     let (watch, dropped) = channel();
-    // Covers changes between opening the file and now. `reload` logs the error.
+    // Reads changes since the file was opened. `reload` logs the error.
     let _ = directory.reload();
     let run = move || {
         while let Err(RecvTimeoutError::Timeout) = dropped.recv_timeout(CHECK_INTERVAL) {

@@ -10,7 +10,7 @@ use super::*;
 const SECRETS: LoginSecrets<'_> = LoginSecrets { state: "S", nonce: "N", verifier: "V" };
 const BACK: &str = "https://gate.example/auth/callback";
 
-/// A provider that gives each of these answers once, and keeps the requests.
+/// A provider that gives each of these answers once, and records the requests.
 struct Stub {
     url: String,
     received: Arc<Mutex<Vec<String>>>,
@@ -98,7 +98,7 @@ async fn b28_an_authorization_request_has_state_nonce_and_pkce_and_no_parameter_
         ("prompt", "consent"),
     ];
     assert_eq!(query(&url), expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
-    // Each once.
+    // Each parameter occurs once.
     assert_eq!(url.matches('=').count(), expected.len());
 }
 
@@ -175,7 +175,7 @@ async fn b43_a_logout_leads_to_the_provider_if_it_has_a_page_for_it() {
     let expected = "/end?client_id=web&post_logout_redirect_uri=https%3A%2F%2Fgate.example%2F";
     assert_eq!(url, format!("{}{expected}", stub.url));
     assert_eq!(logout_url(Some("e.y.J")), format!("{}{expected}&id_token_hint=e.y.J", stub.url));
-    // Servers refuse longer ones.
+    // A longer hint is left out, because servers refuse longer URLs.
     assert_eq!(logout_url(Some(&"e".repeat(MAX_LOGOUT_URL))), url);
     let issuer = RemoteIssuer::new("kc", stub.url.as_str());
     let silent = LoginProvider::with_metadata(&issuer, "web", Arc::new(|| None));

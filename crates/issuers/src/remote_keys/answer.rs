@@ -1,4 +1,4 @@
-//! The answers of an issuer: its discovery document, its key set, and their freshness. Anything else counts as no
+//! The answers of an issuer: its discovery document, its key set, and their freshness. Any other response counts as no
 //! answer.
 
 use std::time::Duration;
@@ -29,7 +29,7 @@ const RFC_8414: &str = "/.well-known/oauth-authorization-server";
 #[error("{message}")]
 #[non_exhaustive]
 pub struct FetchFailure {
-    /// One word, from a closed set: `dns`, `connect`, `tls`, `timeout`, `too_large`, `redirect`, `status`, `encoding`,
+    /// A word from a closed set: `dns`, `connect`, `tls`, `timeout`, `too_large`, `redirect`, `status`, `encoding`,
     /// `refused_address`, `http`, `not_json`, `no_usable_key`, `issuer_mismatch` or `files`.
     pub cause: &'static str,
     /// A description, without secrets.
@@ -77,7 +77,7 @@ impl FetchFailure {
         Self::new(REFUSED_ADDRESS, message)
     }
 
-    /// Must an operator look at this failure? It is not just that the issuer is unreachable.
+    /// Whether an operator must look at this failure, because it is more than an unreachable issuer.
     pub(super) fn is_grave(&self) -> bool {
         [ISSUER_MISMATCH, REFUSED_ADDRESS, FILES].contains(&self.cause)
     }
@@ -113,15 +113,15 @@ pub struct Metadata {
     pub revocation_endpoint: Option<String>,
     /// The authorization endpoint, where browsers log in.
     pub authorization_endpoint: Option<String>,
-    /// Where a browser logs out (OpenID Connect RP-Initiated Logout 1.0).
+    /// The endpoint where a browser logs out (OpenID Connect RP-Initiated Logout 1.0).
     pub end_session_endpoint: Option<String>,
-    /// Where a client leaves the parameters of an authorization request (RFC 9126).
+    /// The endpoint to push the parameters of an authorization request (RFC 9126).
     pub pushed_authorization_request_endpoint: Option<String>,
-    /// Whether the issuer takes no other authorization requests.
+    /// Whether the issuer accepts pushed authorization requests only.
     pub requires_pushed_requests: bool,
     /// Whether each answer of the authorization endpoint has `iss` (RFC 9207).
     pub names_itself: bool,
-    /// The addresses that these URLs may lead to.
+    /// The addresses to which these URLs may lead.
     pub(super) allowed: Allowed,
 }
 
@@ -196,7 +196,7 @@ pub(super) fn shown(text: &str) -> String {
     beginning(text, MAX_SHOWN).escape_debug().to_string()
 }
 
-/// The URLs of an issuer's discovery document: by OpenID Connect, and, if there is none, by RFC 8414.
+/// The URLs of an issuer's discovery document: by OpenID Connect, and as a second choice by RFC 8414.
 pub(super) fn discovery_urls(issuer: &str) -> [String; 2] {
     let base = issuer.strip_suffix('/').unwrap_or(issuer);
     let path = base.find("://").and_then(|scheme| base.get(scheme + 3..)?.find('/').map(|at| scheme + 3 + at));

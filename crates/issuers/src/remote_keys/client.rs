@@ -1,4 +1,4 @@
-//! The client of one issuer, from files that are read again at each fetch.
+//! The HTTP client for one issuer. Its files are read again at each fetch.
 
 use std::path::Path;
 
@@ -14,12 +14,12 @@ use rotogate_core::private_file::{read_private, trusted};
 /// The longest file of authorities, in bytes.
 const MAX_CA: u64 = 4 << 20;
 
-/// Makes a client, and a new one when the files have changed.
+/// Makes the client, and replaces it when its files have changed.
 pub(crate) struct FetchClient {
     files: FetchFiles,
     settings: FetchSettings,
     proxy: Option<Proxy>,
-    /// The client, and a digest of the files that it was made from.
+    /// The client, and a digest of the files from which it was made.
     made: Option<([u8; 32], HttpClient)>,
 }
 
@@ -28,7 +28,7 @@ impl FetchClient {
         Self { files: issuer.files.clone(), settings: issuer.fetch, proxy: issuer.proxy.clone(), made: None }
     }
 
-    /// The client and its `Authorization`, from the present files.
+    /// The client and its `Authorization`, from the current files.
     pub(crate) fn current(&mut self) -> Result<(HttpClient, Option<HeaderValue>), FetchFailure> {
         let mut tls = Tls::default();
         let mut digest = Context::new(&SHA256);

@@ -1,4 +1,4 @@
-//! One attempt: the discovery document if it is due, then the keys.
+//! One attempt: fetches the discovery document if it is due, and then the keys.
 
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ impl Fetcher {
         self.etag = None;
     }
 
-    /// Makes one attempt. Returns its result, and how long that is fresh.
+    /// Makes one attempt. Returns its result, and how long the result is fresh.
     pub(super) async fn attempt(&mut self, now: Duration) -> Result<(Fetched, Duration), FetchFailure> {
         let result = self.try_once(now).await;
         self.schedule.fetched(result.is_ok());

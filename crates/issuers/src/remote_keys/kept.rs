@@ -1,4 +1,4 @@
-//! Stores the last good key set of each issuer, so that a restart during an issuer's outage causes none here.
+//! Stores the last good key set of each issuer, so that the gate can restart during an issuer's outage.
 
 use std::fmt;
 use std::io;
@@ -17,7 +17,8 @@ use rotogate_core::private_file::{create_private_dir, read_private_bytes, write_
 const MAX_BYTES: u64 = 4 << 20;
 /// The longest file name of an issuer, in bytes, before its ending.
 const MAX_NAME: usize = 200;
-/// How many files are read or written at once. Each takes a thread, and the runtime keeps the memory of idle threads.
+/// How many files are read or written at once. Each access takes a thread, and the runtime keeps the memory of idle
+/// threads.
 const MAX_AT_ONCE: usize = 8;
 /// The characters that are escaped in a file name.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
@@ -41,7 +42,7 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 pub struct KeptKeySet {
     /// The issuer's URL.
     pub issuer: String,
-    /// The source of the keys. Keys from another source do not count.
+    /// The source of the keys. A stored set from another source is ignored.
     pub source: String,
     /// When they were fetched, or the issuer last confirmed them as unchanged.
     pub fetched_at: Timestamp,
@@ -50,7 +51,7 @@ pub struct KeptKeySet {
 }
 
 impl KeptKeySet {
-    /// How long the set may still be used at `now`. `None`: it must not be used.
+    /// How long the set may still be used at `now`. `None` if it must not be used.
     pub(super) fn usable_for(
         &self,
         now: Timestamp,
@@ -204,7 +205,7 @@ mod tests {
         let file = store.file("kc");
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(file.parent().unwrap()).unwrap().count(), 1, "no temporary file is left");
-        // A file that is damaged, truncated or readable by others is an error, never a set.
+        // A file that is damaged, truncated or readable by others must be an error, never a set.
         let whole = std::fs::read(&file).unwrap();
         for bytes in [&whole[..whole.len() - 1], b"", b"{}", b"null", b"\xff"] {
             std::fs::write(&file, bytes).unwrap();

@@ -1,4 +1,4 @@
-//! Fetches the status lists of an issuer that tokens name.
+//! Fetches the status lists that the tokens of an issuer name.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use rotogate_core::token::verify::{Keys, MAX_STATUS_LIST, SentStatusList};
 /// How long the task sleeps while no list is needed.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// Why a list was not taken.
+/// Why a list was not accepted.
 enum NoList {
     Fetch(FetchFailure),
     Refused(Denial),
@@ -61,7 +61,7 @@ async fn follow(lists: Weak<RemoteLists>, issuer: RemoteIssuer, keys: Keys, leew
     }
 }
 
-/// Fetches lists side by side. Returns those that failed.
+/// Fetches lists concurrently. Returns the lists that failed.
 async fn fetch<'l>(
     client: &mut FetchClient,
     due: &'l [Arc<RemoteList>],

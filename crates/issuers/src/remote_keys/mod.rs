@@ -53,7 +53,7 @@ pub struct RemoteKeys {
 }
 
 impl RemoteKeys {
-    /// Starts to fetch the keys of an issuer. Needs a tokio runtime. A stored set counts at once.
+    /// Starts to fetch the keys of an issuer. Needs a tokio runtime. A stored set is in force at once.
     ///
     /// # Errors
     /// The settings contradict each other, or a URL is not allowed. An issuer that does not answer is no error.
@@ -61,7 +61,7 @@ impl RemoteKeys {
         Self::start_with(issuer, kept, Arc::new(SystemTime::new()))
     }
 
-    /// The same with another clock.
+    /// Starts to fetch the keys of an issuer with another clock.
     ///
     /// # Errors
     /// As [`Self::start`].
@@ -82,7 +82,7 @@ impl RemoteKeys {
         Ok(Self { keys, shared, commands, tried, task })
     }
 
-    /// The rules for the tokens of the issuer: those of
+    /// The rules for the tokens of the issuer: the rules of
     /// [`IssuerRules::external`](rotogate_core::token::IssuerRules::external), with these keys.
     pub fn rules(&self, audience: impl IntoIterator<Item = impl Into<Box<str>>>) -> IssuerRules {
         let RemoteIssuer { name, issuer, .. } = self.issuer();
@@ -112,7 +112,7 @@ impl RemoteKeys {
     /// Fetches the keys now, ahead of the schedule. After [`Self::drop_keys`] it fetches again.
     ///
     /// # Errors
-    /// Why the issuer brought no keys.
+    /// The reason why the issuer returned no keys.
     pub async fn refresh(&self) -> Result<(), FetchFailure> {
         let (done, answer) = oneshot::channel();
         let _ = self.commands.send(Command::Refresh(done)).await;
@@ -120,15 +120,15 @@ impl RemoteKeys {
     }
 
     /// Drops the keys, also the stored ones. No token of the issuer passes until [`Self::refresh`] is called, or the
-    /// process restarts: the switch for an issuer that is no longer trusted.
+    /// process restarts. Use this for an issuer that is no longer trusted.
     pub async fn drop_keys(&self) {
         let (done, answer) = oneshot::channel();
         let _ = self.commands.send(Command::Drop(done)).await;
         let _ = answer.await;
     }
 
-    /// Stops fetching at once. The keys stay as they are: for an issuer that is no longer trusted, while earlier
-    /// requests may still hold its keys.
+    /// Stops fetching at once. The keys stay unchanged, because earlier requests may still use them. Use this for an
+    /// issuer that was removed from the configuration.
     pub fn stop(&self) {
         self.task.abort();
     }
@@ -183,7 +183,7 @@ pub struct Inspected {
 /// ```
 ///
 /// # Errors
-/// Why there are no keys.
+/// The reason why there are no keys.
 pub async fn inspect(issuer: RemoteIssuer) -> Result<Inspected, FetchFailure> {
     let mut fetcher = Fetcher::new(issuer);
     match fetcher.attempt(Duration::ZERO).await? {

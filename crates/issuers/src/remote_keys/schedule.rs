@@ -6,23 +6,23 @@ use super::settings::FetchSettings;
 
 /// The longest time between attempts that fail.
 const MAX_BACK_OFF: Duration = Duration::from_secs(60);
-/// The discovery document is read again with every sixth fetch of keys, …
+/// The discovery document is read again with every sixth fetch of keys.
 const FETCHES_PER_DISCOVERY: u32 = 6;
-/// … and after this time.
+/// The longest time between two readings of the discovery document.
 const DISCOVERY_FOR: Duration = Duration::from_secs(24 * 3600);
 
 /// The state of the schedule of one issuer. Times are those of a monotonic clock.
 #[derive(Clone, Debug)]
 pub(super) struct Schedule {
     min: Duration,
-    /// The longest time until the next fetch after a good one. If that fails, there is time for more attempts before
-    /// the set is too old (requirement I50).
+    /// The longest time until the next fetch after a good one. If this fetch fails, there is time for more attempts
+    /// before the set is too old (requirement I50).
     most: Duration,
     /// Consecutive failures.
     failures: u32,
     /// Fetches of keys since the discovery document was read.
     fetches: u32,
-    /// When the discovery document was last read. `None`: it must be read before keys are fetched.
+    /// When the discovery document was last read. `None` if it must be read before keys are fetched.
     discovered: Option<Duration>,
 }
 
@@ -37,15 +37,14 @@ impl Schedule {
         }
     }
 
-    /// After a good answer that is fresh for this long, the next fetch is at 80 to 95 % of that time, so that gates do
-    /// not fetch together.
+    /// The wait after a good answer that is fresh for this long: 80 to 95 % of that time, at random, so that gates do
+    /// not fetch at the same time.
     pub(super) fn after_good(&mut self, fresh: Duration, random: u32) -> Duration {
         self.failures = 0;
         fresh.min(self.most).mul_f64(0.80 + 0.15 * fraction(random))
     }
 
-    /// After a failure, the next attempt follows after 1, 2, 4 … 60 s, with a jitter of 20 %, and never later than
-    /// `min`.
+    /// The wait after a failure: 1, 2, 4 … 60 s, with a jitter of 20 %, and never longer than `min`.
     pub(super) fn after_failure(&mut self, random: u32) -> Duration {
         let most = MAX_BACK_OFF.min(self.min);
         let doubled = 1_u64.checked_shl(self.failures.min(16)).unwrap_or(u64::MAX);
@@ -54,7 +53,7 @@ impl Schedule {
         base.mul_f64(0.8 + 0.4 * fraction(random)).min(most)
     }
 
-    /// Must the discovery document be read before keys are fetched?
+    /// Whether the discovery document must be read before keys are fetched.
     pub(super) fn discovery_is_due(&self, now: Duration) -> bool {
         self.fetches >= FETCHES_PER_DISCOVERY
             || self.discovered.is_none_or(|at| now.saturating_sub(at) >= DISCOVERY_FOR)

@@ -109,7 +109,7 @@ impl Default for FetchSettings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeyLocation {
-    /// At the `jwks_uri` of the discovery document, whose URL follows from the issuer's.
+    /// At the `jwks_uri` of the discovery document. The URL of this document follows from the issuer's URL.
     Discovery,
     /// At the `jwks_uri` of the discovery document at this URL.
     DiscoveryAt(String),
@@ -131,7 +131,7 @@ pub enum KeyLocation {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FetchFiles {
-    /// The only trusted authorities, in PEM. `None`: those of the system.
+    /// The only trusted authorities, in PEM. `None` for the system's authorities.
     pub ca: Option<PathBuf>,
     /// A certificate, its chain and its private key, in PEM.
     pub client_cert: Option<PathBuf>,
@@ -180,19 +180,19 @@ impl RemoteIssuer {
         }
     }
 
-    /// Takes the keys from this URL, without discovery.
+    /// Fetches the keys from this URL, without discovery.
     #[must_use]
     pub fn jwks_url(self, url: impl Into<String>) -> Self {
         Self { location: KeyLocation::JwksUrl(url.into()), ..self }
     }
 
-    /// Takes the discovery document from this URL.
+    /// Fetches the discovery document from this URL.
     #[must_use]
     pub fn discovery_at(self, url: impl Into<String>) -> Self {
         Self { location: KeyLocation::DiscoveryAt(url.into()), ..self }
     }
 
-    /// Only keys of these algorithms count.
+    /// Accepts only keys of these algorithms.
     #[must_use]
     pub fn algorithms(self, algorithms: impl IntoIterator<Item = Algorithm>) -> Self {
         Self { algorithms: algorithms.into_iter().collect(), ..self }
@@ -204,10 +204,10 @@ impl RemoteIssuer {
         Self { fetch, ..self }
     }
 
-    /// Reads the file of authorities, and makes a client of the files.
+    /// Reads the file of authorities, and makes a client with the files.
     ///
     /// # Errors
-    /// Why the files cannot be used.
+    /// The reason why the files cannot be used.
     pub fn check_files(&self) -> Result<(), FetchFailure> {
         FetchClient::new(self).current().map(drop)
     }

@@ -1,4 +1,4 @@
-//! The state, the figures and the last failure of the fetching, for handles and the gate.
+//! The state, the metrics and the last failure of the fetches, for handles and the gate.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,7 +29,7 @@ pub struct RemoteStatus {
     pub keys: usize,
     /// The time of the issuer's last answer, by the wall clock.
     pub last_success: Option<Timestamp>,
-    /// Why the last attempt failed. `None` if it did not.
+    /// Why the last attempt failed. `None` if it succeeded.
     pub failure: Option<FetchFailure>,
     /// The ignored keys of the last set.
     pub ignored: Vec<Ignored>,
@@ -37,7 +37,7 @@ pub struct RemoteStatus {
     pub is_dropped: bool,
     /// Whether there ever was a good set, fetched or stored.
     pub had_keys: bool,
-    /// The requests that wait for keys.
+    /// The number of requests that wait for keys.
     pub waiting: usize,
     /// How often a token named a key that is not in the set.
     pub unknown_kids: u64,
@@ -57,7 +57,7 @@ pub(super) struct Progress {
 #[derive(Debug)]
 pub(super) struct RemoteKeysShared {
     issuer: RemoteIssuer,
-    /// The gate's clock, once there is a gate; before that, a clock of its own.
+    /// The gate's clock, once there is a gate; before that, a separate clock.
     clock: ArcSwap<EngineClock>,
     progress: Mutex<Progress>,
     metadata: ArcSwapOption<Metadata>,
@@ -83,7 +83,7 @@ impl RemoteKeysShared {
         &self.issuer
     }
 
-    /// The clock that judges the keys.
+    /// The clock that decides whether the keys are valid.
     pub(super) fn clock(&self) -> Arc<EngineClock> {
         self.clock.load_full()
     }
@@ -122,7 +122,7 @@ impl RemoteKeysShared {
         }
     }
 
-    /// Counts an attempt that brought keys.
+    /// Counts a successful attempt.
     pub(super) fn count_good(&self, is_unchanged: bool) {
         if is_unchanged { &self.unchanged } else { &self.good }.fetch_add(1, Ordering::Relaxed);
     }

@@ -17,7 +17,7 @@ use rotogate_core::token::verify::{Ignored, IgnoredCause, IssuerKeys};
 
 /// The interval at which a lasting failure is logged.
 const LOG_AGAIN: Duration = Duration::from_secs(600);
-/// The shortest wait for the time at which the keys are too old: the gate's clock may be behind.
+/// The shortest wait until the keys are too old, because the gate's clock may be behind.
 const AT_LEAST: Duration = Duration::from_millis(10);
 /// `Retry-After` for requests after the keys were dropped.
 const DROPPED_RETRY: Duration = Duration::from_secs(60);
@@ -27,7 +27,7 @@ const DROPPED_RETRY: Duration = Duration::from_secs(60);
 pub(super) enum Command {
     /// Fetch now.
     Refresh(oneshot::Sender<Result<(), FetchFailure>>),
-    /// Drop the keys, and fetch no more.
+    /// Drop the keys, and stop fetching.
     Drop(oneshot::Sender<()>),
 }
 
@@ -50,12 +50,12 @@ pub(super) struct Task {
 enum Wakeup {
     /// A fetch is due.
     Fetch,
-    /// The set may be too old from now on: the clock of the gate decides.
+    /// The set may be too old from now on. The clock of the gate decides this.
     Stale,
     /// A request needs a fetch, a gate adopted the keys, or the keys were dropped.
     Wanted,
     Command(Command),
-    /// All handles were dropped: only the gate has the keys.
+    /// All handles were dropped, so only the gate has the keys.
     NoCommands,
 }
 
@@ -90,7 +90,7 @@ impl Task {
     ) {
         let Some(present) = keys.upgrade() else { return };
         let wants = present.wants();
-        // Boxed, like the attempts, so that a waiting task stays small.
+        // Boxed, like the attempts, so that a waiting task needs little memory.
         Box::pin(self.restore(&present)).await;
         drop(present);
         let mut commands = Some(commands);
@@ -304,7 +304,7 @@ impl Task {
         }
     }
 
-    /// Logs a failure when it begins or changes, and then at intervals.
+    /// Logs a failure when it begins or when its cause changes, and then at intervals.
     fn log_failure(&mut self, keys: &LiveKeys, failure: &FetchFailure) {
         let (name, cause, now) = (&self.issuer.name, failure.cause, self.time.monotonic());
         let is_stale = keys.state(self.shared.clock().now()) == IssuerKeyState::Stale;
@@ -335,7 +335,7 @@ async fn receive(commands: &mut Option<mpsc::Receiver<Command>>) -> Option<Comma
     }
 }
 
-/// A random delay: gates that start together should not fetch together.
+/// A random delay, so that gates that start together do not fetch together.
 fn spread() -> u32 {
     random::<4>().map_or(u32::MAX / 2, |bytes| u32::from_ne_bytes(*bytes))
 }

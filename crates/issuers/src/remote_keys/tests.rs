@@ -20,10 +20,10 @@ use rotogate_core::token::live_keys::IssuerKeyState;
 const DISCOVERY: &str = "/realm/.well-known/openid-configuration";
 const RFC_8414: &str = "/.well-known/oauth-authorization-server/realm";
 const KEYS: &str = "/keys";
-/// No test should take that long.
+/// A timeout that no test should reach.
 const LONG: Duration = Duration::from_secs(20);
 
-/// An issuer on this machine. It says what the test puts at a path, and 404 otherwise.
+/// An issuer on this machine. It answers with the content that the test sets for a path, and otherwise with 404.
 struct Issuer {
     address: SocketAddr,
     answers: Arc<Mutex<HashMap<String, Vec<u8>>>>,
@@ -135,11 +135,11 @@ async fn i1_keys_are_found_by_discovery_and_by_url() {
     assert!(has(&by_discovery, &first) && has(&by_url, &first));
     assert!(by_discovery.metadata().unwrap().jwks_uri.ends_with(KEYS) && by_url.metadata().is_none());
     assert_eq!(issuer.seen(), [DISCOVERY, KEYS, KEYS]);
-    // An operator need not wait.
+    // The refresh of an operator need not wait for the cooldown.
     issuer.publish(&[&second]);
     by_url.refresh().await.unwrap();
     assert!(has(&by_url, &second) && !has(&by_url, &first) && has(&by_discovery, &first));
-    // Without a document at the path of OpenID Connect, that of RFC 8414 is read.
+    // If there is no document at the path of OpenID Connect, the gate reads the document at the path of RFC 8414.
     issuer.answer(DISCOVERY, http("404 Not Found", "", ""));
     issuer.discovery(RFC_8414, "issuer", issuer.url());
     assert!(has(&started(issuer.remote()).await, &second));
@@ -159,7 +159,7 @@ async fn i1_i3_a_request_that_wants_keys_causes_one_fetch() {
     remote.first_attempt().await;
     let clock = EngineClock::start(Arc::clone(&time) as _, Timestamp::ZERO, Duration::ZERO);
     let asked = |remote: &RemoteKeys| remote.keys().missing(clock.now(), Some(Timestamp::ZERO), Duration::ZERO);
-    // The token is older than a good answer, and within its cooldown: no request is sent.
+    // The token is older than a good answer, and the cooldown of this answer is not over, so no request is sent.
     assert!(matches!(asked(&remote), Denial::UnknownKey));
     issuer.publish(&[&first, &second]);
     time.advance(Duration::from_secs(2));
@@ -252,7 +252,7 @@ async fn i10_an_equal_set_is_unchanged() {
     let remote = started(issuer.remote()).await;
     remote.refresh().await.unwrap();
     assert_eq!((count(&remote, "ok"), count(&remote, "unchanged")), (1, 1));
-    // The ETag alone shows that the set is unchanged, too.
+    // The same ETag is enough to show that the set is unchanged.
     issuer.answer(KEYS, http("200 OK", "etag: \"same\"\r\n", jwks(&[&first])));
     remote.refresh().await.unwrap();
     issuer.answer(KEYS, http("500 Oh", "", ""));
@@ -310,7 +310,7 @@ async fn i4_i12_a_kept_set_counts_while_its_issuer_is_silent() {
 async fn i12_keys_count_by_the_clock_of_the_gate_once_there_is_one() {
     let (issuer, first) = (Issuer::new().await, key());
     issuer.publish(&[&first]);
-    // A machine without a clock of its own starts in 1970; its store remembers better.
+    // A machine without a battery-backed clock starts in 1970, but its store remembers a later time.
     let time = ManualTime::at(Timestamp::from_secs(100));
     let remote = RemoteKeys::start_with(issuer.remote(), None, Arc::clone(&time) as _).unwrap();
     remote.first_attempt().await;
@@ -350,7 +350,7 @@ async fn dropped_keys_stay_away_until_they_are_refreshed() {
         remote.keys().missing(now.plus(Duration::from_secs(100)), None, Duration::ZERO),
         Denial::KeysUnavailable(_)
     ));
-    // When the task answers, it has seen the request.
+    // The task has seen the request when it answers.
     remote.drop_keys().await;
     assert_eq!(issuer.seen().len(), before);
     remote.refresh().await.unwrap();
@@ -417,14 +417,14 @@ async fn i59_a_set_that_becomes_too_old_is_logged_and_fetched_at_once() {
     let time = ManualTime::at(Timestamp::from_secs(1_800_000_000));
     let remote = RemoteKeys::start_with(settings, None, Arc::clone(&time) as _).unwrap();
     remote.first_attempt().await;
-    // Timers move by `advance` alone: while a blocking task runs they do not jump ahead of sockets.
+    // Only `advance` moves timers: while a blocking task runs, they do not jump ahead of sockets.
     let (_release, held) = std::sync::mpsc::channel::<()>();
     tokio::task::spawn_blocking(move || held.recv());
     tokio::time::pause();
     for path in [DISCOVERY, KEYS] {
         issuer.answer(path, http("500 Oh", "", ""));
     }
-    // After so many failures the next attempt is in 48 s or more.
+    // After this many failures, the next attempt is in 48 s or more.
     time.advance(stale_for - rest);
     for _ in 0..7 {
         remote.refresh().await.unwrap_err();

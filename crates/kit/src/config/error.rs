@@ -35,7 +35,7 @@ impl fmt::Display for ConfigError {
 pub struct ConfigErrors(Vec<ConfigError>);
 
 impl ConfigErrors {
-    /// `None` if there is no problem.
+    /// Sorts the problems. `None` if there is no problem.
     pub fn new(found: Vec<ConfigError>) -> Option<Self> {
         (!found.is_empty()).then(|| Self(found).sorted())
     }
@@ -64,7 +64,7 @@ impl ConfigErrors {
         Self(vec![error])
     }
 
-    /// Both lists.
+    /// Joins both lists.
     pub fn and(mut self, mut others: Self) -> Self {
         self.0.append(&mut others.0);
         self.sorted()

@@ -1,7 +1,7 @@
 //! The text of a TOML file as a tree of values with positions; and [`Section`], which reads a table of the tree.
 //!
 //! All problems are reported at once: each key is read on its own, and reading continues after a problem. A key that no
-//! code asks for is unknown, so the list of known keys cannot differ from what is read.
+//! code reads is unknown, so there is no list of known keys that could differ from the keys that are read.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -38,7 +38,7 @@ pub struct Node {
     pub value: Value,
     /// Its position.
     pub origin: ValueOrigin,
-    /// The position of its key, which an unknown key is reported at.
+    /// The position of its key, at which an unknown key is reported.
     pub key: ValueOrigin,
 }
 
@@ -78,7 +78,7 @@ impl Value {
     }
 }
 
-/// Escapes and cuts untrusted text for an error message.
+/// Escapes and truncates untrusted text for an error message.
 pub fn printable(text: &str) -> String {
     let mut shown: String = text.chars().take(80).flat_map(char::escape_debug).collect();
     if text.chars().nth(80).is_some() {
@@ -93,7 +93,7 @@ pub fn parse(text: &str, problems: &Problems<'_>) -> Option<Node> {
     is_whole.then_some(root)
 }
 
-/// The part of a file's text that is TOML, and whether that is all of it.
+/// Parses the part of a file's text that is valid TOML. Also returns whether the whole text is valid.
 pub fn parse_sound(text: &str, problems: &Problems<'_>) -> (Node, bool) {
     let (table, errors) = DeTable::parse_recoverable(text);
     let (span, is_whole) = (table.span(), errors.is_empty());
@@ -141,9 +141,9 @@ pub struct Section<'a> {
     origin: Option<&'a ValueOrigin>,
     problems: &'a Problems<'a>,
     asked: RefCell<Vec<&'static str>>,
-    /// Keys that were refused as not available yet: neither unknown nor worth a suggestion.
+    /// Keys that were refused as not available yet. They are neither reported as unknown nor suggested.
     later: RefCell<Vec<&'static str>>,
-    /// Its kind was refused, so what it may have is unknown.
+    /// Whether the kind of the table was refused, so that its possible keys are unknown.
     is_of_unknown_kind: Cell<bool>,
 }
 
@@ -194,7 +194,7 @@ impl<'a> Section<'a> {
         self.entries.is_some_and(|entries| entries.contains_key(key))
     }
 
-    /// Reports keys that belong elsewhere, with what to write.
+    /// Reports keys that belong elsewhere, with the remedy.
     pub fn misplaced(&self, keys: &[&'static str], remedy: &str) {
         for key in keys.iter().filter(|key| self.has(key)) {
             self.blame(key, remedy);
@@ -230,8 +230,8 @@ impl<'a> Section<'a> {
         read(&path).map_err(|message| self.blame(key, message)).ok()
     }
 
-    /// Warns about a key, at the table if the key is absent: allowed, but probably not intended. A test asks for the remedies
-    /// of each kind of wider access.
+    /// Warns about a key, at the table if the key is absent: allowed, but probably not intended. A test requires a
+    /// remedy for each kind of wider access.
     // Requirement P67.
     pub fn warn(&self, _: WarningKind, key: &str, message: impl Into<String>) {
         let origin = self.entries.and_then(|e| e.get(key)).map(|node| &node.origin);
@@ -256,7 +256,7 @@ impl<'a> Section<'a> {
         self.entries?.get(key)
     }
 
-    /// The value of a key. `None` if it is absent or refused: then the default applies.
+    /// The value of a key. `None` if the key is absent or refused; then the default applies.
     pub fn get<T>(&self, key: &'static str, read: impl FnOnce(&Value) -> Result<T, String>) -> Option<T> {
         let node = self.ask(key)?;
         match read(&node.value) {
@@ -268,7 +268,8 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// As [`Section::get`], for the key that decides which others there are. If it is refused, they are not judged.
+    /// As [`Section::get`], for the key that decides which other keys are allowed. If this key is refused, other keys
+    /// are not reported as unknown.
     pub fn kind<T>(&self, key: &'static str, read: impl FnOnce(&Value) -> Result<T, String>) -> Option<T> {
         let kind = self.get(key, read);
         self.is_of_unknown_kind.set(kind.is_none() && self.has(key));
@@ -290,7 +291,7 @@ impl<'a> Section<'a> {
         self.get(key, read)
     }
 
-    /// A list of scalars without the refused elements. In the environment it is separated by commas.
+    /// A list of scalars without the refused elements. In the environment, elements are separated by commas.
     pub fn list<T>(&self, key: &'static str, read: impl Fn(&Value) -> Result<T, String>) -> Option<Vec<T>> {
         self.indexed(key, read).map(|list| list.into_iter().map(|(_, value)| value).collect())
     }
@@ -332,7 +333,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A table within this one. If it is absent, all its keys are.
+    /// A table within this one. If the table is absent, all its keys are absent.
     pub fn section(&self, key: &'static str) -> Self {
         Self::new(self.ask(key), self.name(key), self.problems)
     }
@@ -353,7 +354,7 @@ impl<'a> Section<'a> {
         self.get(key, read).unwrap_or(default)
     }
 
-    /// As [`Section::get_or`], for a value that is always there.
+    /// As [`Section::get_or`], for a value that always exists.
     pub fn some_or<T>(
         &self,
         key: &'static str,
@@ -363,7 +364,8 @@ impl<'a> Section<'a> {
         Some(self.get_or(key, read, default))
     }
 
-    /// As [`Section::require`], with an empty value if the key is missing: the configuration is refused then.
+    /// As [`Section::require`], but returns an empty value if the key is missing. The configuration is refused in this
+    /// case.
     pub fn required<T: Default>(
         &self,
         key: &'static str,
@@ -378,7 +380,7 @@ impl<'a> Section<'a> {
         self.list(key, read).unwrap_or_default()
     }
 
-    /// A table within this one, if it is there. `read` reads all of its keys.
+    /// A table within this one, if it is present. `read` must read all of its keys.
     pub fn table<T>(&self, key: &'static str, read: impl FnOnce(&Self) -> T) -> Option<T> {
         if !self.has(key) {
             return None;
@@ -389,7 +391,7 @@ impl<'a> Section<'a> {
         Some(table)
     }
 
-    /// A part of the bound with the name `of.0`, and at most that.
+    /// An amount, or a percentage of the bound with the name `of.0`; at most this bound.
     pub fn share_of(&self, key: &'static str, of: (&str, usize), default: value::Share) -> usize {
         let (name, whole) = of;
         let amount = self.get_or(key, value::share, default).to_amount(whole);
@@ -448,7 +450,7 @@ fn variable_meant(node: &Node, key: &str, known: &[&str]) -> Option<String> {
     let ValueOrigin::Env(name) = &node.key else { return None };
     let table = known.iter().filter(|table| key.strip_prefix(**table).is_some_and(|rest| rest.starts_with('_')));
     let table = table.max_by_key(|table| table.len())?;
-    // The path of this table, then the key as written.
+    // The full name consists of the path of this table and the key.
     let at = name.len().checked_sub(key.len())?;
     let (head, tail) = (name.get(..at + table.len())?, name.get(at + table.len() + 1..)?);
     (!tail.is_empty()).then(|| format!("{head}__{tail}"))

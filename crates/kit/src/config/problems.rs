@@ -16,7 +16,7 @@ pub struct Problems<'a> {
 }
 
 impl<'a> Problems<'a> {
-    /// For the text of a file, whose name each problem has.
+    /// A collector for the text of a file, whose name each problem gets.
     pub fn new(file: &'a str, text: &'a str) -> Self {
         let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
         Self { file, text, lines, found: RefCell::default(), warned: RefCell::default() }

@@ -9,7 +9,7 @@ use super::{Value, nearest};
 use rotogate_core::limit::Rate;
 use rotogate_core::session::Scope;
 
-/// Longer than any sensible time, and far from overflow.
+/// The longest duration. It exceeds any sensible time, and is far from an overflow.
 const MAX_DURATION: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 /// The message for a value of another kind.
@@ -84,7 +84,7 @@ pub enum Share {
 }
 
 impl Share {
-    /// As an amount; at least 1.
+    /// The share as an amount, at least 1.
     pub fn to_amount(self, whole: usize) -> usize {
         let amount = match self {
             Self::Amount(amount) => amount,

@@ -30,10 +30,10 @@ impl InFlightSlot {
 
 impl Drop for InFlightSlot {
     fn drop(&mut self) {
-        // In this order: a waiter that sees the free slot also sees that the holders left.
+        // The order of these calls matters: a waiter that sees the free slot must also see that the holders have left.
         self.pool.leave(self.holders);
         self.address.leave();
-        // If no request waits, write nothing that all workers share.
+        // If no request waits, avoids a write to memory that all workers share.
         if !self.pool.queue.is_empty() {
             self.pool.serve_waiting();
         }

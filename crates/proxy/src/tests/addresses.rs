@@ -32,7 +32,7 @@ fn proxy_to(addresses: &[SocketAddr], change: impl FnOnce(&mut Upstream)) -> Pro
     Proxy::new(vec![upstream], Settings::default()).unwrap()
 }
 
-/// Makes this time pass at once, and lets the tasks that wait for it run.
+/// Advances the time at once, and lets the tasks that wait for it run.
 async fn pass(time: Duration) {
     tokio::time::pause();
     tokio::time::advance(time).await;

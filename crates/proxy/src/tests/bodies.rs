@@ -22,7 +22,7 @@ use rotogate_core::route::RoutePolicy;
 
 const CHUNK: usize = 64 * 1024;
 const CHUNKS: u64 = 1024;
-/// More than all buffers of the sockets and the protocol. The whole body is 32 times as long.
+/// More bytes than fit into all buffers of sockets and protocol. The whole body is 32 times as long.
 const IN_FLIGHT: u64 = 2 << 20;
 
 /// A body that is always ready, and counts its bytes.

@@ -50,7 +50,7 @@ async fn an_upstream_that_does_not_answer_in_time_is_a_504() {
 }
 
 /// Answers the first request of each connection. Closes the first `dying` connections after reading their second
-/// request: to the sender, they died while idle.
+/// request. To the sender, they appear to have died while idle.
 async fn forgetful(dying: usize) -> (std::net::SocketAddr, Arc<AtomicUsize>) {
     let requests = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&requests);

@@ -9,7 +9,7 @@ use super::support::*;
 use crate::{Proxy, Reuse, Settings, Upstream};
 use rotogate_kit::worker_id::WorkerId;
 
-/// What an upstream sees of its numbered connections.
+/// The events of numbered connections, as an upstream sees them.
 #[derive(Debug, PartialEq, Eq)]
 enum Event {
     Asked(usize),
@@ -101,7 +101,7 @@ async fn each_lane_has_connections_of_its_own() {
     );
 }
 
-/// A proxy whose upstream has these rules for reuse.
+/// A proxy whose upstream has these rules for the reuse of connections.
 fn proxy_reusing(address: SocketAddr, reuse: Reuse, most: u32) -> Proxy {
     let url = format!("http://{address}");
     let upstream = Upstream { reuse, max_requests_per_connection: NonZeroU32::new(most).unwrap(), ..upstream(&[&url]) };
@@ -157,7 +157,7 @@ async fn t27_an_upstream_that_answers_late_and_twice_reaches_no_other_request_wh
     for proxy in [&kept, &kept, &kept, &fresh, &fresh, &fresh] {
         seen.push(text(forward(proxy, get("/", &[])).await).await);
     }
-    // The third request of a connection gets the answer to the second. A request with a connection of its own gets its
-    // own answer.
+    // The third request of a connection gets the answer to the second. A request with its own connection gets its own
+    // answer.
     assert_eq!(seen, ["1", "1", "2", "1", "1", "1"]);
 }

@@ -114,7 +114,7 @@ async fn a_failing_address_is_put_aside_and_each_time_in_a_row_for_twice_as_long
     assert_eq!(put_one_aside_of(&pool, &address).await, 5, "all is forgiven");
 }
 
-/// The number of failures until the address is ejected.
+/// Fails until the address is ejected. Returns the number of failures.
 async fn put_one_aside_of(pool: &Arc<Pool>, address: &Arc<Address>) -> u32 {
     for failures in 1.. {
         loop {
@@ -226,7 +226,7 @@ fn taken(pool: &Arc<Pool>, holders: RequestHolders) -> Vec<InFlightSlot> {
     std::iter::from_fn(|| at_once(pool, holders)).take(1000).collect()
 }
 
-/// Requests that wait; the holders' number is sent when one has its place.
+/// Starts requests that wait. When one gets its slot, the number of its holders is sent.
 fn waiting(pool: &Arc<Pool>, callers: &[u8]) -> mpsc::UnboundedReceiver<(u8, InFlightSlot)> {
     let (sender, receiver) = mpsc::unbounded_channel();
     for caller in callers.iter().copied() {
@@ -241,7 +241,7 @@ fn waiting(pool: &Arc<Pool>, callers: &[u8]) -> mpsc::UnboundedReceiver<(u8, InF
 
 #[tokio::test(start_paused = true)]
 async fn a17_one_caller_uses_an_idle_upstream_and_leaves_the_reserve_to_others() {
-    // For each address of the upstream: a caller has a tenth of the places, a client address a quarter.
+    // For each address of the upstream, a caller has a tenth of the slots, and a client address a quarter.
     for addresses in [1, 2] {
         let pool = pool_of(addresses, |upstream| {
             upstream.max_requests = 80;
@@ -249,12 +249,12 @@ async fn a17_one_caller_uses_an_idle_upstream_and_leaves_the_reserve_to_others()
         });
         let all = taken(&pool, holders(1, 1));
         assert_eq!(all.len(), 70 * addresses);
-        // Other callers get places, from any address and from that of the first caller.
+        // Other callers get slots, from other client addresses and from that of the first caller.
         let others: Vec<_> =
             (2..6).map(|caller| at_once(&pool, holders(caller, caller % 2)).expect("a place")).collect();
         assert!(at_once(&pool, holders(1, 9)).is_none(), "the first from elsewhere");
         drop((all, others));
-        // One address has many callers, none above its share.
+        // One client address has many callers, none of them above its share.
         let mut all: Vec<_> = (1..200).filter_map(|caller| at_once(&pool, holders(caller, 1))).collect();
         all.extend((1..200).filter_map(|caller| at_once(&pool, holders(caller, 1))));
         assert_eq!(all.len(), 70 * addresses);
@@ -275,20 +275,21 @@ async fn a18_a_request_beyond_its_share_waits_and_those_with_little_are_first() 
     assert_eq!(first.len(), 14);
     let _second = taken(&pool, holders(2, 2));
     let _third = at_once(&pool, holders(3, 3)).unwrap();
-    // In the order of arrival: the first caller again and again, then others, of which one has a request already.
+    // The order of arrival: several requests of the first caller, then other callers, of which one has a request
+    // already.
     let mut served = waiting(&pool, &[1, 1, 1, 1, 3, 4, 5]);
     tokio::task::yield_now().await;
     let mut held = Vec::new();
     for expected in [4, 5, 3] {
         first.pop();
-        // The last free place is for a caller that has none.
+        // The last free slot is for a caller that has none.
         let and_one_more = if expected == 3 { first.pop() } else { None };
         drop(and_one_more);
         let (caller, slot) = served.recv().await.unwrap();
         assert_eq!(caller, expected);
         held.push(slot);
     }
-    // The first caller gets the rest when no other caller waits.
+    // The first caller gets the remaining slots when no other caller waits.
     assert_eq!(first.len(), 10);
     first.clear();
     for _ in 0..4 {
@@ -354,7 +355,7 @@ async fn a18_who_waits_has_the_places_of_an_address_that_is_readmitted() {
     put_one_aside(&pool).await;
     let _held = at_once(&pool, holders(1, 1)).expect("a place at the other address");
     assert!(pool.upstream.eject_for < pool.upstream.queue_timeout);
-    // No request ends meanwhile.
+    // Meanwhile no request ends.
     let mut served = waiting(&pool, &[2]);
     assert_eq!(served.recv().await.unwrap().0, 2);
 }

@@ -29,8 +29,8 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    // A fixed size: otherwise the kernel grows the buffers to tens of megabytes, and a test cannot tell where the bytes
-    // are.
+    // The size is fixed, because otherwise the kernel grows the buffers to tens of megabytes, and a test cannot find
+    // out where the bytes are.
     socket.set_recv_buffer_size(SOCKET_BUFFER as u32).unwrap();
     socket.set_send_buffer_size(SOCKET_BUFFER as u32).unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -105,7 +105,7 @@ pub(super) fn proxy(address: SocketAddr) -> Proxy {
     proxy_with(&[&format!("http://{address}")], Settings::default())
 }
 
-/// A proxy whose sockets buffer little, so that buffered bytes are the proxy's.
+/// A proxy whose sockets buffer little, so that buffered bytes are in the proxy.
 pub(super) fn proxy_with_small_sockets(address: SocketAddr) -> Proxy {
     let settings = Settings { socket_buffer: Some(SOCKET_BUFFER as u32), ..Settings::default() };
     proxy_with(&[&format!("http://{address}")], settings)
@@ -157,7 +157,7 @@ pub(super) async fn text(response: Response<ProxyBody>) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// The heads that an upstream saw.
+/// The request heads that an upstream received.
 pub(super) type Seen = Arc<std::sync::Mutex<Vec<(Method, String, HeaderMap)>>>;
 
 /// An upstream that records the heads and sends the bodies back.

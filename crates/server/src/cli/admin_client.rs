@@ -25,7 +25,7 @@ pub(super) async fn send(
     send_with(gate, method, path_and_query, None, None).await
 }
 
-/// The same, with a body of JSON and with what to accept, if there is such a thing.
+/// Sends a request with the admin token, with an optional JSON body and an optional `Accept` header.
 async fn send_with(
     gate: &AdminAccess,
     method: Method,
@@ -36,7 +36,7 @@ async fn send_with(
     let Some(file) = &gate.token_file else {
         return Err(Failure::Usage("--token-file FILE is missing: the file of an admin token of that gate".to_owned()));
     };
-    // A token file that this user may not see is not the same as a missing one.
+    // A token file that this user may not see must not be reported as missing.
     if file.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
         return match probe(gate, Method::GET, "/livez").await {
             Err(Unanswered::NoGate) => Ok(None),
@@ -88,19 +88,19 @@ async fn send_with(
     }
 }
 
-/// Why there is no answer.
+/// Why a request got no answer.
 pub(super) enum Unanswered {
-    /// Nothing listens there.
+    /// Nothing listens at the address.
     NoGate,
-    /// Anything else: a gate may run.
+    /// Any other failure: a gate may be running.
     Failed(Failure),
 }
 
-/// Does nothing listen there?
+/// Whether the error means that nothing listens at the address.
 fn is_refused(error: &hyper_util::client::legacy::Error) -> bool {
     let causes = std::iter::successors(Some(error as &dyn std::error::Error), |&error| error.source());
     let mut kinds = causes.filter_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
-    // Of port 0 the system says that it is not available.
+    // For port 0 the system reports that the address is not available.
     error.is_connect()
         && kinds
             .any(|kind| matches!(kind, std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::AddrNotAvailable))
@@ -110,10 +110,10 @@ fn unreachable(gate: &AdminAccess, error: &hyper_util::client::legacy::Error) ->
     Failure::Failed(format!("the gate on {} cannot be asked: {:?}", gate.address, Chain(error)))
 }
 
-/// Asks for what needs no token: a probe. Any status is an answer.
+/// Sends a probe, which needs no token. Any status counts as an answer.
 ///
 /// # Errors
-/// No gate answers.
+/// No gate answered.
 pub(super) async fn probe(gate: &AdminAccess, method: Method, path: &str) -> Result<(StatusCode, Bytes), Unanswered> {
     let failed = |failure| Unanswered::Failed(failure);
     let request = Request::builder().method(method).uri(format!("http://{}{path}", gate.address));
@@ -141,7 +141,7 @@ pub(super) async fn request(gate: &AdminAccess, method: Method, path_and_query: 
     read_body(response).await
 }
 
-/// The lines of such an answer, which come one by one.
+/// The lines of the answer of a gate that must run. They arrive one by one.
 ///
 /// # Errors
 /// No gate runs, or it refuses the request.
@@ -163,7 +163,7 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// The next line, with its end; `None` at the end of the answer.
+    /// The next line, with its line break; `None` at the end of the answer.
     ///
     /// # Errors
     /// The answer is cut short.
@@ -179,7 +179,7 @@ impl Lines {
     }
 }
 
-/// An answer without its end.
+/// The failure of an answer that ends too early.
 pub(super) fn cut_short() -> Failure {
     Failure::Failed("the gate's answer was cut short: see its log. The command can be run again".to_owned())
 }
@@ -206,7 +206,7 @@ async fn answered(gate: &AdminAccess, response: Option<Response<Incoming>>) -> R
     }
 }
 
-/// No gate runs.
+/// The failure if no gate runs.
 pub(super) fn nobody(gate: &AdminAccess) -> Failure {
     Failure::Failed(format!(
         "no gate answers on {} (admin.listen): start it; sessions, fetched keys and stores are listed and changed through it",
@@ -214,7 +214,7 @@ pub(super) fn nobody(gate: &AdminAccess) -> Failure {
     ))
 }
 
-/// What an answer says that is no success.
+/// The failure that an answer without success reports.
 pub(super) async fn refused(gate: &AdminAccess, response: Response<Incoming>) -> Result<Failure, Failure> {
     Ok(match problem(response).await? {
         None => Failure::Failed(format!("the program that answers on {} is not rotogate", gate.address)),
@@ -223,7 +223,7 @@ pub(super) async fn refused(gate: &AdminAccess, response: Response<Incoming>) ->
     })
 }
 
-/// What a problem document says, if it is one.
+/// The problem document of a response, if it contains one.
 async fn problem(response: Response<Incoming>) -> Result<Option<ProblemReply>, Failure> {
     let body = read_body(response).await?;
     Ok(serde_json::from_slice(&body).ok())
@@ -236,7 +236,7 @@ struct ProblemReply {
     errors: Vec<At>,
 }
 
-/// A name as a segment of a path of the admin API.
+/// Escapes a name for use as a path segment of the admin API.
 pub(super) fn escaped(text: &str) -> String {
     form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }

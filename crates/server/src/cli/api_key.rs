@@ -16,53 +16,54 @@ use crate::server::operate::admin::{
 pub(super) enum ApiKeyCommand {
     /// Lists keys.
     List {
-        /// Only live keys of this subject; `client:` and a client for those of a client.
+        /// Only live keys of this subject; for the keys of a client, `client:` and the client.
         #[arg(long)]
         subject: Option<String>,
     },
-    /// Makes a key, and prints it. Nothing prints it again.
+    /// Makes a key, and prints it. No later command can print it.
     Create {
-        /// What the owner calls it.
+        /// The name of the key.
         name: String,
-        /// A user of the users file owns it.
+        /// The owner: a user of the users file, by name.
         #[arg(long, conflicts_with_all = ["subject", "client"], required_unless_present_any = ["subject", "client"])]
         user: Option<String>,
         /// The account of the user or subject.
         #[arg(long)]
         account: Option<String>,
-        /// The user with this `sub` owns it.
+        /// The owner: the user with this `sub`.
         #[arg(long, conflicts_with = "client")]
         subject: Option<String>,
-        /// This confidential client owns it.
+        /// The owner: this confidential client.
         #[arg(long)]
         client: Option<String>,
-        /// Its scopes, separated by spaces; all of the owner's without this.
+        /// The scopes of the key, separated by spaces; by default all scopes of the owner.
         #[arg(long)]
         scopes: Option<String>,
-        /// The one audience that it is for.
+        /// The only audience of the key.
         #[arg(long)]
         audience: Option<String>,
-        /// A network from which it is good, such as 10.0.0.0/8; may be repeated.
+        /// A network from which the key is accepted, such as 10.0.0.0/8; may be repeated.
         #[arg(long = "network")]
         networks: Vec<String>,
-        /// How long it lives, such as 90d.
+        /// How long the key is valid, such as 90d.
         #[arg(long)]
         lifetime: Option<String>,
     },
-    /// Replaces a key, and prints the new one. The old one lives on for the overlap.
+    /// Replaces a key, and prints the new key. The old key stays valid for the overlap.
     Rotate {
         /// The id of the old key.
         id: String,
-        /// How long the old key lives on, such as 1d; 0s ends it.
+        /// How long the old key stays valid, such as 1d; 0s ends it at once.
         #[arg(long)]
         overlap: Option<String>,
     },
     /// Revokes a key: it is refused from the next request on.
     Revoke {
-        /// Its id.
+        /// The id of the key.
         id: String,
     },
-    /// Revokes the keys on standard input that are keys of this gate, one a line, and says how many they were.
+    /// Revokes the live keys of this gate among the keys on standard input, one key a line, and says how many they
+    /// were.
     Leaked,
 }
 

@@ -13,8 +13,8 @@ use crate::config::{self, Config, ConfigError, ConfigErrors, ProcessEnv, RedbSet
 use crate::server::{self, Inspected, UnavailableAddress};
 use rotogate_core::private_file;
 
-/// Names the addresses of the gate that asks for this check; its in-place upgrade need not find them free. The name
-/// differs from other variables of ours, so that an older program ignores it.
+/// The environment variable with the addresses of the gate that runs this check before an in-place upgrade. These
+/// addresses need not be free. The name differs from other variables of ours, so that an older program ignores it.
 pub(super) const HELD_VAR: &str = "_ROTOGATE_HELD";
 /// How long a running gate may take to report its addresses.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -27,19 +27,19 @@ struct CheckReport<'a> {
     warnings: Vec<At>,
     /// The addresses that a gate would listen on.
     listen: Vec<SocketAddr>,
-    /// With `--online`: what the directory answered.
+    /// With `--online`: the answers of the directory.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     directory: Vec<String>,
-    /// With `--online`: what the issuers answered whose keys are fetched.
+    /// With `--online`: the answers of issuers whose keys are fetched.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     issuers: Vec<String>,
-    /// With `--online`: what the server answered whose store several gates share.
+    /// With `--online`: the answers of the server of a shared store.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     store: Vec<String>,
-    /// With `--online`: what the servers answered whose calls (MCP) are judged by headers.
+    /// With `--online`: the answers of servers whose MCP calls are judged by headers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     resources: Vec<String>,
-    /// With `--online`: where the decision points evaluate.
+    /// With `--online`: the evaluation endpoints of the decision points.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     decision_points: Vec<String>,
     /// With `--print`.
@@ -73,7 +73,7 @@ pub(super) fn run(path: &Path, options: CheckOptions, output: Output) -> Command
         configuration: printed.clone(),
     };
     output.write(&checked, || {
-        // With `--print`, everything but the configuration is a TOML comment.
+        // With `--print`, all other lines are TOML comments, so that the output is a valid configuration.
         let begin = if print { "# " } else { "" };
         let mut text: String = warnings.iter().map(|warning| format!("{begin}warning: {warning}\n")).collect();
         text.extend(found.directory.iter().map(|line| format!("{begin}directory: {line}\n")));
@@ -94,7 +94,7 @@ pub(super) fn run(path: &Path, options: CheckOptions, output: Output) -> Command
     Ok(())
 }
 
-/// A file that could not be examined is neither good nor bad; the exit code says so.
+/// The failure for these errors. If a file could not be examined, the exit code differs.
 fn wrong(errors: &ConfigErrors) -> Failure {
     let mut at: Vec<ConfigError> = errors.iter().cloned().collect();
     for error in at.iter_mut().filter(|error| error.unchecked) {
@@ -103,7 +103,7 @@ fn wrong(errors: &ConfigErrors) -> Failure {
     Failure::Configuration(at)
 }
 
-/// The warnings, and what the systems answered that the configuration names.
+/// The warnings, and the answers of the systems that the configuration names.
 async fn check(config: &Config, online: bool) -> Result<(Vec<ConfigError>, Inspected), ConfigErrors> {
     let plan = server::prepare(config).await;
     let (used, mut warnings) = addresses(config).await;
@@ -120,8 +120,8 @@ async fn check(config: &Config, online: bool) -> Result<(Vec<ConfigError>, Inspe
     }
 }
 
-/// The addresses that other programs have; and those of which it is unknown whether the gate on this configuration has
-/// them.
+/// Errors for the addresses that other programs use, and warnings for the addresses that perhaps the gate with this
+/// configuration uses.
 async fn addresses(config: &Config) -> (Vec<ConfigError>, Vec<ConfigError>) {
     let held = std::env::var(HELD_VAR).unwrap_or_default();
     let held: Vec<SocketAddr> = held.split(',').filter_map(|address| address.parse().ok()).collect();
@@ -156,7 +156,8 @@ struct StatusReply {
     listeners: Vec<SocketAddr>,
 }
 
-/// The addresses of the gate that runs on this configuration, which knows the admin token. `None` if none answers.
+/// The addresses of the running gate with this configuration, whose admin token is known. `None` if no gate
+/// answers.
 async fn running_gate_addresses(config: &Config) -> Option<Vec<SocketAddr>> {
     let asked = async {
         let response = admin_client::send(&config.admin.access(), Method::GET, "/v1/status").await.ok().flatten()?;

@@ -43,7 +43,7 @@ pub(super) fn run(command: &ClientCommand, output: Output) -> CommandResult {
     })
 }
 
-/// 256 random bits.
+/// A new secret of 256 random bits.
 fn new_secret() -> Result<SecretString, Failure> {
     let bytes = random::<32>().map_err(Failure::failed)?;
     Ok(SecretString::from(URL_SAFE_NO_PAD.encode(bytes.as_slice())))

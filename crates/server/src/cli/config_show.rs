@@ -12,10 +12,10 @@ use crate::server::operate::admin::{ConfigInfo, ConfigValue, ValueSource};
 pub(super) enum ConfigCommand {
     /// Shows each value that the file or the environment sets, with its line or its variable. Secrets are masked.
     Show {
-        /// Shows the defaults, too: everything that the gate goes by.
+        /// Shows the defaults, too: every value in force.
         #[arg(long)]
         effective: bool,
-        /// Asks the running gate: the file may have changed since it was read.
+        /// Asks the running gate, because the file may have changed since the gate read it.
         #[arg(long)]
         running: bool,
     },

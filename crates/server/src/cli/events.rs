@@ -20,13 +20,13 @@ pub(super) struct EventsOptions {
     /// Only lines about this session.
     #[arg(long)]
     session: Option<String>,
-    /// Only lines of what this actor did: the name of a token, cli:USER, file, system.
+    /// Only lines of actions by this actor: the name of a token, cli:USER, file, system.
     #[arg(long)]
     actor: Option<String>,
-    /// At most so many, the last ones.
+    /// Only the last lines, at most this many.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
     limit: u16,
-    /// Goes on with each line that is written.
+    /// Then prints each further line when it is written.
     #[arg(long)]
     follow: bool,
 }
@@ -61,7 +61,7 @@ pub(super) fn run(gate: &AdminAccess, options: &EventsOptions, output: Output) -
     })
 }
 
-/// What a reader looks for first; then the rest.
+/// Formats an event: the fields that a reader looks for first, then the others.
 fn line(event: &Value) -> String {
     const FIRST: [&str; 4] = ["timestamp", "event.action", "event.outcome", "rotogate.actor"];
     const LEFT_OUT: [&str; 8] = [

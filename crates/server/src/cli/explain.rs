@@ -15,7 +15,7 @@ use super::{CommandResult, Failure, admin_client, runtime};
 use crate::config::AdminAccess;
 use crate::server::operate::admin::{ExplainReport, ExplainedRule, Place, TokenKind};
 
-/// Longer than any token that the gate examines.
+/// The longest input, in bytes. It exceeds any token that the gate examines.
 const MAX_INPUT: u64 = 32 << 10;
 
 #[derive(Debug, Args)]
@@ -26,13 +26,13 @@ pub(super) struct ExplainOptions {
     /// The method [default: GET].
     #[arg(long)]
     method: Option<String>,
-    /// The host that the request names [default: that of public_url].
+    /// The host that the request names [default: the host of public_url].
     #[arg(long)]
     host: Option<String>,
     /// The address of the client [default: 127.0.0.1].
     #[arg(long, value_name = "ADDRESS")]
     from: Option<IpAddr>,
-    /// The name of the listener that the request arrives on [default: one without a name].
+    /// The name of the listener that the request arrives on [default: a listener without a name].
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
     /// The client certificate of the connection, in PEM.
@@ -41,7 +41,8 @@ pub(super) struct ExplainOptions {
     /// A header, such as 'origin: https://app.example.com'. May be repeated.
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header)]
     headers: Vec<(String, String)>,
-    /// The client that presents a refresh token or an assertion [default: that of its session, or the one that it names].
+    /// The client that presents a refresh token or an assertion [default: the client of the session, or the client
+    /// that the assertion names].
     #[arg(long, value_name = "ID")]
     client: Option<String>,
     /// The token is an assertion, which is presented as a grant.
@@ -102,7 +103,7 @@ pub(super) fn run(gate: &AdminAccess, options: &ExplainOptions, output: Output) 
     if report.decision == "passed" { Ok(()) } else { Err(Failure::Told) }
 }
 
-/// The token, on standard input. Empty: the request has none there.
+/// Reads the token from standard input. Empty if the request has no token.
 fn token() -> Result<Zeroizing<String>, Failure> {
     let mut text = Zeroizing::new(String::new());
     std::io::stdin().take(MAX_INPUT).read_to_string(&mut text).map_err(Failure::failed)?;
@@ -139,7 +140,7 @@ fn line(rule: &ExplainedRule) -> String {
     let ExplainedRule { rule: name, result, detail, config } = rule;
     let is_failed = result == "fail";
     let result = if is_failed { "FAIL" } else { result };
-    // Where a rule is met, its line is not looked for.
+    // The line of a rule that is met is of no interest, except for the route.
     let place = config.as_ref().filter(|_| is_failed || name == "route").map(place).unwrap_or_default();
     format!("  {result:<5} {name:<11} {detail}{place}")
 }

@@ -1,5 +1,5 @@
-//! How a command finds the running gate: by `admin.listen` and `admin.token_file` alone, so that a mistake anywhere else
-//! in the configuration takes no command away.
+//! How a command finds the running gate. It needs only `admin.listen` and `admin.token_file`, so that commands still
+//! work if another part of the configuration is broken.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ pub(super) struct GateOptions {
     /// The admin listener of the gate to ask, such as http://127.0.0.1:8081. The configuration is not read then.
     #[arg(long, global = true, value_name = "URL", value_parser = address)]
     admin: Option<Authority>,
-    /// The file of a token of that listener.
+    /// The file with a token of the admin listener.
     #[arg(long, global = true, value_name = "FILE", requires = "admin")]
     token_file: Option<PathBuf>,
 }
@@ -27,7 +27,7 @@ fn address(text: &str) -> Result<Authority, String> {
     authority.ok_or_else(|| "expected http:// with a host and a port, such as http://127.0.0.1:8081".to_owned())
 }
 
-/// What a command works with.
+/// The source of a command's data.
 pub(super) enum Reach {
     /// The whole configuration.
     Configured(Box<Config>),
@@ -41,7 +41,7 @@ impl GateOptions {
         Some(AdminAccess { address, token_file: self.token_file.clone() })
     }
 
-    /// For a command that asks the gate and needs nothing else.
+    /// The access for a command that needs the running gate only.
     pub(super) fn access(&self, path: &Path) -> Result<AdminAccess, Failure> {
         match self.reach(path)? {
             Reach::Configured(config) => Ok(config.admin.access()),
@@ -49,12 +49,14 @@ impl GateOptions {
         }
     }
 
-    /// For a command that the gate would refuse beside a broken configuration.
+    /// The access for a command that the gate would refuse because of a broken configuration. Fails if the
+    /// configuration is broken.
     pub(super) fn sound(&self, path: &Path) -> Result<AdminAccess, Failure> {
         self.named().map_or_else(|| super::load(path).map(|config| config.admin.access()), Ok)
     }
 
-    /// For a command that the gate can carry out where the configuration is broken.
+    /// The whole configuration, or else the access to the gate, for a command that the gate can carry out
+    /// despite a broken configuration.
     // Requirement O28.
     pub(super) fn reach(&self, path: &Path) -> Result<Reach, Failure> {
         if let Some(gate) = self.named() {
@@ -67,7 +69,7 @@ impl GateOptions {
     }
 }
 
-/// Asks the gate beside a broken configuration, and says so in a line.
+/// Reads the access to the gate from a broken configuration, and reports the first error in a line.
 fn beside(path: &Path, errors: &ConfigErrors) -> Result<AdminAccess, Failure> {
     let Ok(gate) = config::load_access(path, &ProcessEnv) else { return Err(Failure::configuration(errors)) };
     let first = errors.iter().next().map(|error| error.to_string().replace('\n', " ")).unwrap_or_default();

@@ -1,4 +1,5 @@
-//! What a gate prints when it starts: its addresses, what it created, and lines to paste.
+//! The greeting that a gate prints when it starts: its addresses, the files and users that it created, and lines to
+//! paste.
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -76,7 +77,8 @@ impl Greeting {
         let listening: Vec<_> = public.iter().map(ToString::to_string).collect();
         let admin = started.admin.map(display);
         tracing::info!(listening = listening.join(", "), admin, version = env!("CARGO_PKG_VERSION"), "listening");
-        // For an operator who asked for it or looks on, and for the first password, which is shown nowhere else.
+        // Greets an operator who asked for a greeting or is at a terminal. Also greets to show the first
+        // password, which is shown nowhere else.
         let is_terminal = std::io::stdout().is_terminal();
         let output = Output { json: output.json || (self.is_json && !is_terminal) };
         if asked || is_terminal || started.first_user.is_some() {
@@ -101,7 +103,7 @@ impl Greeting {
         if let Some(page) = &self.login_page {
             text.push_str(&format!("\nBrowsers log in at {page}\n"));
         }
-        // A certificate is for a name, not for the address.
+        // Prefers a listener without TLS, because a certificate is valid for a name, not for the address.
         let clear = public.iter().find(|public| !public.is_secure);
         let base = clear.map_or_else(|| self.public_url.clone(), ToString::to_string);
         if let (Some(client), Some(path)) = (&self.client, &self.token_path) {

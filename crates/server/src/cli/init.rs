@@ -21,10 +21,10 @@ const FILE: &str = "gateway.toml";
 
 #[derive(Debug, Args)]
 pub(super) struct InitOptions {
-    /// The folder of the new gateway.toml. By default, the file is the one that --config names.
+    /// The folder of the new gateway.toml. By default, the new file is the one that --config names.
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// The upstream: where requests with a good token go. "echo:" responds with what it received.
+    /// The upstream, which gets the requests with a valid token. "echo:" responds with the request that it received.
     #[arg(long, value_name = "URL", default_value = "echo:")]
     upstream: String,
     /// The id of the first client, the application that users log in with.
@@ -34,11 +34,11 @@ pub(super) struct InitOptions {
     /// users of an OpenID provider, whose URL and client you then write into the file.
     #[arg(long, value_name = "LOGIN", conflicts_with = "client")]
     browser: Option<BrowserLoginKind>,
-    /// Does what this configuration of oauth2-proxy does: its cfg, its alpha configuration (.yaml), a file with its flags or its
-    /// environment; several files, if it has them. Variables `OAUTH2_PROXY_*` count, too. Names what has no counterpart.
+    /// Translates this configuration of oauth2-proxy: its cfg, its alpha configuration (.yaml), a file with its flags or its
+    /// environment; several files, if it has them. Variables `OAUTH2_PROXY_*` count, too. Names settings without a counterpart.
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["client", "browser", "upstream"])]
     from_oauth2_proxy: Option<Vec<PathBuf>>,
-    /// With --from-oauth2-proxy: its flags, behind "--".
+    /// With --from-oauth2-proxy: the flags of oauth2-proxy, behind "--".
     #[arg(last = true, value_name = "FLAGS", requires = "from_oauth2_proxy")]
     flags: Vec<String>,
 }
@@ -55,10 +55,10 @@ enum BrowserLoginKind {
 #[derive(Serialize)]
 struct InitReport<'a> {
     file: &'a Path,
-    /// Files with secrets that were written beside it.
+    /// Files with secrets that were written beside the configuration.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     secrets: Vec<PathBuf>,
-    /// Of an import: settings without a counterpart, or with a condition.
+    /// The settings of an import that have no counterpart, or whose counterpart depends on a condition.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     remarks: &'a [oauth2_proxy::Remark],
 }
@@ -67,7 +67,7 @@ pub(super) fn run(configured: &Path, options: &InitOptions, output: Output) -> C
     let path = options.dir.as_ref().map_or_else(|| configured.to_owned(), |folder| folder.join(FILE));
     let imported = match &options.from_oauth2_proxy {
         Some(files) => {
-            // One that is not UTF-8 is none of oauth2-proxy.
+            // oauth2-proxy has no variable that is not UTF-8.
             let text = |text: std::ffi::OsString| text.into_string().ok();
             let variables: Vec<_> =
                 std::env::vars_os().filter_map(|(name, value)| text(name).zip(text(value))).collect();
@@ -77,7 +77,7 @@ pub(super) fn run(configured: &Path, options: &InitOptions, output: Output) -> C
         None => oauth2_proxy::Imported { text: text(options), ..Default::default() },
     };
     let text = imported.text;
-    // What a start would refuse is not written.
+    // Does not write a configuration that a start would refuse.
     config::parse(&text, &path, &ProcessEnv).map_err(|errors| {
         Failure::Usage(format!("nothing was written, for the configuration would be wrong:\n{errors}"))
     })?;
@@ -119,13 +119,13 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     private_file::create_private_dir(private_file::parent(path))?;
     let (part, mut file) = Unpublished::beside(path)?;
     file.write_all(text.as_bytes())?;
-    // No secret: a service reads it that runs as another user.
+    // The file has no secrets, and a service that runs as another user must read it.
     file.set_permissions(Permissions::from_mode(0o644))?;
     file.sync_all()?;
     part.publish_new(path)
 }
 
-/// A login at a provider.
+/// The configuration of a login at a provider.
 const AT_PROVIDER: &str = r#"[[issuers]]                            # the provider where browsers log in
 name = "idp"
 url = "https://id.example.com/realms/x"   # its issuer, exactly as its discovery document has it
@@ -142,12 +142,12 @@ provider = "idp"
 client = { id = "web" }                # of a confidential client also secret_file = "idp.secret" (mode 0600)
 scopes = ["profile"]
 "#;
-/// The users of a gate that logs them in by itself.
+/// The directory of a gate with its own users.
 const DIRECTORY: &str = r#"[directory]                            # the users; `rotogate user` edits the file
 path = "data/users.toml"               # made at the first start with the user demo
 
 "#;
-/// Those of a provider.
+/// The directory of a gate whose users are at a provider.
 const NO_DIRECTORY: &str = "[directory]\nkind = \"none\"                          # the users are the provider's\n\n";
 
 fn text(options: &InitOptions) -> String {

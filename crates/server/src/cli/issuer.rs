@@ -16,12 +16,12 @@ pub(super) enum IssuerCommand {
     List,
     /// Fetches the keys of an issuer now.
     Refresh {
-        /// Its name in [[issuers]].
+        /// The name of the issuer in [[issuers]].
         name: String,
     },
     /// Drops the keys of an issuer: its tokens get 503 until the next refresh or start.
     Drop {
-        /// Its name in [[issuers]].
+        /// The name of the issuer in [[issuers]].
         name: String,
     },
 }

@@ -18,15 +18,15 @@ use rotogate::gate::JWKS_MAX_AGE;
 use rotogate_core::token::Algorithm;
 use rotogate_core::token::keyring::{KeyState, Keyring};
 
-/// How long a running gate may take to have a key, and how often it is asked.
+/// How long a running gate may take to load a key, and how often the command asks the gate.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(10);
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeysCommand {
-    /// Makes the keys of a new gate. A gate that shares its store makes none by itself unless it makes the store.
+    /// Makes the keys of a new gate. A gate that shares its store makes keys by itself only if it also makes the store.
     Init {
-        /// The algorithm of the key; the default is that of the configuration.
+        /// The algorithm of the key; by default the algorithm of the configuration.
         #[arg(long)]
         algorithm: Option<Algorithm>,
     },
@@ -38,50 +38,51 @@ pub(super) enum KeysCommand {
         #[command(flatten)]
         gate: gate::GateOptions,
     },
-    /// Adds a new key, which only verifies: the first step of changing the key that signs.
+    /// Adds a new key, which only verifies: the first step of a change of the signing key.
     Add {
-        /// The algorithm of the key; the default is that of the configuration.
+        /// The algorithm of the key; by default the algorithm of the configuration.
         #[arg(long)]
         algorithm: Option<Algorithm>,
         /// Adds a secret of refresh tokens instead.
         #[arg(long, conflicts_with = "algorithm")]
         refresh: bool,
     },
-    /// Changes the key that signs: adds a new one, which is published, waits until other verifiers have it, and signs with it
-    /// then. Takes 5 minutes or more. Cut short, keys promote --wait goes on.
+    /// Changes the signing key: adds and publishes a new key, waits until other verifiers have the key, and then signs
+    /// with it. Takes 5 minutes or more. If this is interrupted, keys promote --wait does the rest.
     Rotate {
-        /// The algorithm of the key; the default is that of the configuration.
+        /// The algorithm of the key; by default the algorithm of the configuration.
         #[arg(long)]
         algorithm: Option<Algorithm>,
         /// Changes the secret of refresh tokens instead.
         #[arg(long, conflicts_with_all = ["algorithm", "after"])]
         refresh: bool,
-        /// How long the key is published before it signs; 5m at least, for which verifiers keep published keys.
+        /// How long the key is published before it signs; at least 5m, because verifiers keep the published keys for
+        /// that time.
         #[arg(long, default_value = "5m", value_parser = humantime::parse_duration)]
         after: Duration,
     },
-    /// Signs with a key of the keyring from now on. Refused while a gate of the store cannot verify by it, or while other
-    /// verifiers may still have the keys that were published before it.
+    /// Signs with a key of the keyring from now on. Refused while a gate of the store cannot verify with the key, or
+    /// while other verifiers may still have the published keys without it.
     Promote {
         /// The key; refresh-2 is the second secret of refresh tokens.
         #[arg(allow_hyphen_values = true)]
         kid: String,
-        /// Waits until it may sign, instead of refusing.
+        /// Waits until the key may sign, instead of refusing.
         #[arg(long)]
         wait: bool,
-        /// Signs at once, whatever refuses the tokens: for a key that was stolen.
+        /// Signs at once, even if verifiers may refuse the tokens: for a stolen key.
         #[arg(long, conflicts_with = "wait")]
         force: bool,
         #[command(flatten)]
         gate: gate::GateOptions,
     },
-    /// Removes a key that is no longer used, and its file. Refused while a gate signs with it, while an access token that
-    /// it signed may be in use, or while a session has a refresh token by it.
+    /// Removes a key that is no longer used, and its file. Refused while a gate signs with the key, while an access
+    /// token that the key signed may be in use, or while a session has a refresh token made with the key.
     Retire {
         /// The key; refresh-1 is the first secret of refresh tokens.
         #[arg(allow_hyphen_values = true)]
         kid: String,
-        /// Removes it at once, whatever needs it: for a key that was stolen.
+        /// Removes the key at once, even if tokens need it: for a stolen key.
         #[arg(long)]
         force: bool,
         #[command(flatten)]
@@ -91,10 +92,11 @@ pub(super) enum KeysCommand {
     Import {
         /// The file. Other users must not be able to read it.
         file: PathBuf,
-        /// The one algorithm of the key.
+        /// The only algorithm of the key.
         #[arg(long)]
         algorithm: Algorithm,
-        /// Signs with it from now on. Without this it only verifies, until it is imported again with --sign, or promoted.
+        /// Signs with the key from now on. By default the key only verifies, until it is imported again with --sign, or
+        /// promoted.
         #[arg(long)]
         sign: bool,
     },
@@ -178,13 +180,14 @@ pub(super) fn run(config: &Config, command: KeysCommand, output: Output) -> Comm
     }
 }
 
-/// Signs with a key. `when`: as [`key_roll::promote`].
+/// Makes a key the signing key. For `when`, see [`key_roll::promote`].
 fn promote(config: &Config, kid: &str, when: Option<(bool, Duration)>) -> CommandResult {
     runtime()?.block_on(key_roll::promote(config, kid, when)).map_err(Failure::failed)?;
     confirmed(config, kid, Some(OwnKeyState::Signing))
 }
 
-/// Waits until a running gate has a key in this state, or has it no more. Does nothing if none runs.
+/// Waits until the running gate has a key in the expected state; with `None`, until it no longer has the key.
+/// Does nothing if no gate runs.
 // Requirement O29.
 fn confirmed(config: &Config, kid: &str, expected: Option<OwnKeyState>) -> CommandResult {
     let gate = config.admin.access();
@@ -219,7 +222,7 @@ fn confirmed(config: &Config, kid: &str, expected: Option<OwnKeyState>) -> Comma
 }
 
 impl KeysCommand {
-    /// What it works with.
+    /// The source of the command's data.
     pub(super) fn reach(&self, path: &Path) -> Result<Reach, Failure> {
         match self {
             Self::List { gate, .. } | Self::Promote { gate, .. } | Self::Retire { gate, .. } => gate.reach(path),
@@ -230,7 +233,7 @@ impl KeysCommand {
     }
 }
 
-/// The same, by the running gate alone.
+/// Runs the command through the running gate alone.
 pub(super) fn run_at_gate(gate: &AdminAccess, command: KeysCommand, output: Output) -> CommandResult {
     let ask = |kid: &str, operation: &str, force: bool| -> Result<ChangedKey, Failure> {
         let path = format!("/v1/keys/{}/{operation}", admin_client::escaped(kid));

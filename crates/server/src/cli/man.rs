@@ -15,8 +15,8 @@ const CONFIGURATION: &str = include_str!("../../gateway.toml");
 
 #[derive(Debug, Args)]
 pub(super) struct ManOptions {
-    /// Writes all pages into man1 and man5 of this folder, such as /usr/local/share/man, and replaces those of another
-    /// version: rotogate(1), rotogate-check(1) and so on for each command, gateway.toml(5).
+    /// Writes all pages into man1 and man5 of this folder, such as /usr/local/share/man, and replaces the pages
+    /// of another version: rotogate(1), rotogate-check(1) and so on for each command, gateway.toml(5).
     #[arg(long)]
     dir: Option<PathBuf>,
 }
@@ -45,7 +45,7 @@ pub(super) fn run(options: &ManOptions, output: Output) -> CommandResult {
     Ok(())
 }
 
-/// Writes a page where man(1) looks for it.
+/// Writes a page into the subfolder where man(1) looks for it.
 fn write(folder: &Path, name: &str, text: &str) -> Result<PathBuf, Failure> {
     let section = name.rsplit('.').next().unwrap_or_default();
     let folder = folder.join(format!("man{section}"));
@@ -55,7 +55,7 @@ fn write(folder: &Path, name: &str, text: &str) -> Result<PathBuf, Failure> {
     Ok(file)
 }
 
-/// The pages of a command and of those below it, and that of the configuration.
+/// The pages of a command, of its subcommands, and of the configuration.
 fn pages(command: clap::Command) -> Result<Vec<(String, String)>, Failure> {
     let mut pages = Vec::new();
     let mut left = vec![command];
@@ -72,7 +72,7 @@ fn page(command: clap::Command) -> Result<(String, String), Failure> {
     let page = Man::new(command.after_help(EXIT_CODES)).manual("rotogate");
     let mut text = Vec::new();
     page.render(&mut text).map_err(Failure::failed)?;
-    // That of the program itself.
+    // The page of the program itself.
     if !page.get_filename().contains('-') {
         more(&mut text)?;
     }

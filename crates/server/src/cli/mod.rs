@@ -45,7 +45,7 @@ use gate::Reach;
 use output::Output;
 use upgrade::Baton;
 
-/// What the exit codes mean, in the help and in the man pages.
+/// The meaning of the exit codes, for the help and the man pages.
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 it could not be done, it was refused, or nothing matched; 2 the command line or the configuration \
 is wrong.";
@@ -88,24 +88,24 @@ enum Command {
         /// Treats warnings as errors: exit code 1.
         #[arg(long)]
         strict: bool,
-        /// Asks the systems that the configuration names too: the directory, if users are not in a file, and
-        /// issuers whose keys are fetched.
+        /// Also asks the systems that the configuration names: the directory, if users are not in a file, and issuers
+        /// whose keys are fetched.
         #[arg(long)]
         online: bool,
     },
     /// The configuration: what it says, and where each value comes from.
     #[command(subcommand)]
     Config(config_show::ConfigCommand),
-    /// Has the running gate read gateway.toml again, and waits for what comes of it.
+    /// Makes the running gate read gateway.toml again, and waits for the result.
     ///
-    /// Exit code 1 if the file is refused: then nothing has changed. Names the keys that need an upgrade.
+    /// Exit code 1 if the file is refused: then nothing has changed. Names the keys whose new values need an upgrade.
     Reload(gate::GateOptions),
-    /// Has the running gate replace itself by the program at its path, with the whole of gateway.toml, and waits for what comes
-    /// of it. No connection is refused meanwhile.
+    /// Makes the running gate replace itself by the program at its path, with the whole gateway.toml, and waits for the
+    /// result. No connection is refused meanwhile.
     ///
-    /// Exit code 1 if it is refused: then the old program serves on.
+    /// Exit code 1 if the upgrade is refused: then the old program goes on serving.
     Upgrade,
-    /// Lines of the audit log, of the last 1000.
+    /// Prints lines of the audit log, from the last 1000 lines.
     Events {
         #[command(flatten)]
         gate: gate::GateOptions,
@@ -142,8 +142,8 @@ enum Command {
         #[command(subcommand)]
         command: issuer::IssuerCommand,
     },
-    /// Shows what the running gate makes of a request, rule by rule, and what to do if it refuses it. The token comes on
-    /// standard input.
+    /// Shows how the running gate would decide on a request, rule by rule, and what to do if it refuses the request.
+    /// Reads the token from standard input.
     ///
     /// Changes nothing. Exit code 1 if the request is refused.
     Explain {
@@ -161,7 +161,7 @@ enum Command {
     /// The store.
     #[command(subcommand)]
     Store(store::StoreCommand),
-    /// Prints what the audit log has in place of the name of a refused login.
+    /// Prints the hash that the audit log has in place of the name of a refused login.
     AuditHash {
         /// The name, as it was typed.
         name: String,
@@ -172,21 +172,21 @@ enum Command {
     Man(man::ManOptions),
 }
 
-/// What went wrong, for the user at the terminal.
+/// A failure of a command, for the user at the terminal.
 #[derive(Debug)]
 enum Failure {
     /// Exit code 1.
     Failed(String),
-    /// Exit code 1, with the places in a file that was to be read. At least one.
+    /// Exit code 1, with the faulty places of an input file, at least one.
     Refused { what: String, at: Vec<At> },
     /// Exit code 2.
     Usage(String),
     /// The configuration, or files that it names: exit code 2, or 1 if only the permission to read a file is missing.
     /// At least one error.
     Configuration(Vec<ConfigError>),
-    /// Exit code 1. What was asked for was written, and says so itself.
+    /// Exit code 1. The output of the command already shows the failure.
     Told,
-    /// The reader of standard output has closed it. Not a failure: `| head` has what it wanted.
+    /// The reader of standard output has closed it. This is no failure: `| head` does the same.
     OutputClosed,
 }
 
@@ -199,7 +199,7 @@ impl Failure {
         Self::Configuration(errors.iter().cloned().collect())
     }
 
-    /// The places that it names.
+    /// The places that the failure names.
     fn at(&self) -> Vec<At> {
         match self {
             Self::Refused { what: _, at } => at.clone(),
@@ -288,7 +288,7 @@ pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => match baton.filter(|baton| baton.refused.is_none()) {
-            // The former program accepted these arguments.
+            // The former program of an in-place upgrade accepted these arguments.
             Some(baton) => {
                 print_error(&error.to_string());
                 print_error(&baton.roll_back(&Failure::failed(error), None).to_string());
@@ -340,12 +340,13 @@ pub fn main() -> ExitCode {
         Command::Man(options) => man::run(&options, output),
     };
     let Err(failure) = done else { return ExitCode::SUCCESS };
-    // Where a gate logs, its last words are needed whatever reads its standard output.
+    // A gate also reports to standard error, because its last message must be in the journal whatever reads
+    // its standard output.
     report(&failure, output, is_gate)
 }
 
-/// Reports a failure: as JSON on standard output if that was asked for, otherwise as text on standard error. `both`: there,
-/// too. Returns the exit code.
+/// Reports a failure: as JSON on standard output if `--json` was given, otherwise as text on standard error. With
+/// `both`, JSON is followed by the text on standard error. Returns the exit code.
 fn report(failure: &Failure, output: Output, both: bool) -> ExitCode {
     let (code, status) = failure.kind();
     if matches!(failure, Failure::Told | Failure::OutputClosed) {
@@ -367,14 +368,14 @@ fn report(failure: &Failure, output: Output, both: bool) -> ExitCode {
     ExitCode::from(status)
 }
 
-/// A command line that is wrong; or one that asks for help or the version, which clap treats alike.
+/// Reports a wrong command line. clap also treats a request for help or for the version as an error.
 fn command_line(error: &clap::Error) -> ExitCode {
-    // What clap has read of it is lost.
+    // The error has not kept the arguments that clap had parsed, so look for `--json` again.
     let json = std::env::args_os().skip(1).take_while(|argument| argument != "--").any(|argument| argument == "--json");
     if json && error.use_stderr() {
         return report(&Failure::Usage(error.render().to_string().trim_end().to_owned()), Output { json }, false);
     }
-    // If this fails, the reader is gone.
+    // An error means that the reader has closed the output.
     let _ = error.print();
     ExitCode::from(if error.use_stderr() { 2 } else { 0 })
 }
@@ -391,14 +392,14 @@ fn audit_hash(config: &Config, name: &str, output: Output) -> CommandResult {
     output.write(&AuditHash { name_hash: &name_hash }, || name_hash.clone())
 }
 
-/// Opens the audit log for the changes that a command makes, until what this returns is dropped.
+/// Opens the audit log for the changes of a command, until the returned value is dropped.
 ///
 /// # Errors
-/// It cannot be written, and `audit_log.on_failure` is `refuse`: nothing may change then.
+/// The audit log cannot be written, and `audit_log.on_failure` is `refuse`: then nothing may change.
 fn audit_trail(config: &Config) -> Result<Option<Logs>, Failure> {
     let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
     let user = user.map_or_else(|| nix::unistd::getuid().to_string(), |user| user.name);
-    // sudo gives the name of the operator who became root by it.
+    // sudo passes the name of the operator who called it.
     let by_sudo = std::env::var("SUDO_USER").ok().filter(|_| nix::unistd::getuid().is_root());
     let actor = by_sudo.map_or_else(|| format!("cli:{user}"), |name| format!("cli:{name}"));
     match log::start_for_command(&config.audit_log, actor) {
@@ -422,7 +423,7 @@ fn load(path: &std::path::Path) -> Result<Config, Failure> {
     config::load(path, &ProcessEnv).map_err(|errors| Failure::configuration(&errors))
 }
 
-/// What needs the whole configuration.
+/// The failure of a command that needs the whole configuration.
 fn no_gate_can() -> Failure {
     Failure::Usage("the running gate cannot do this by itself: it needs the configuration, whole".to_owned())
 }

@@ -1,5 +1,6 @@
-//! What a command asks at the terminal. Passwords: typed there without an echo, or piped in. Never an argument, which other
-//! users can see. And whether it may do what cannot be undone.
+//! Questions of a command at the terminal. It reads passwords, which are typed without an echo or piped in. A password
+//! is never an argument, because other users can see arguments. It also asks for confirmation before a change that
+//! cannot be undone.
 
 use std::io::{BufRead, IsTerminal, Read};
 
@@ -8,13 +9,13 @@ use zeroize::Zeroizing;
 
 use super::Failure;
 
-/// Longer than any password may be.
+/// The longest input, in characters. No password may be as long.
 const MAX_SECRET_CHARS: u64 = 4096;
 
 /// The minimum length of a password (NIST SP 800-63B §3.1.1.2).
 const MIN_PASSWORD_CHARS: usize = 8;
 
-/// Asks whether to do `what`: the answer is `word`. Without a terminal, `--yes` is needed.
+/// Asks whether to do `what`; the user confirms with `word`. Without a terminal, `--yes` is needed.
 pub(super) fn confirm(what: &str, word: &str, yes: bool) -> Result<(), Failure> {
     if yes {
         return Ok(());
@@ -54,7 +55,8 @@ fn typed(username: &str) -> Result<SecretString, Failure> {
     not_empty(first, "the password")
 }
 
-/// The same with the word `yes`. Without a terminal, a script goes on as before.
+/// Asks for the confirmation `yes` if there is a terminal. Without a terminal, the command goes on, so that
+/// scripts still work.
 ///
 /// # Errors
 /// The answer is not `yes`.

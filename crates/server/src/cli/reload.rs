@@ -1,4 +1,5 @@
-//! `rotogate reload` and `rotogate upgrade`: the running gate takes up another configuration, or another program.
+//! `rotogate reload` and `rotogate upgrade`: the running gate changes to another configuration or another
+//! program.
 
 use std::time::Duration;
 
@@ -17,9 +18,10 @@ pub(super) fn run(gate: &AdminAccess, output: Output) -> CommandResult {
     output.write(&result, || result.to_string())
 }
 
-/// How long an upgrade may take beyond `drain_timeout`: to check, to open the store, to fetch keys.
+/// How long an upgrade may take beyond `drain_timeout`: the new program checks its configuration, opens the
+/// store and fetches keys.
 const START_TIME: Duration = Duration::from_secs(60);
-/// How often the gate is asked meanwhile.
+/// How often the command asks the gate meanwhile.
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Serialize)]
@@ -46,7 +48,7 @@ pub(super) fn upgrade(config: &Config, output: Output) -> CommandResult {
         let waiting = tokio::time::timeout(config.server.drain_timeout + START_TIME, async {
             loop {
                 tokio::time::sleep(ASK_EVERY).await;
-                // While the programs change, nothing answers.
+                // No gate answers while the new program replaces the old one.
                 let Ok((now, _)) = seen(gate, None).await else { continue };
                 let Ok((_, last)) = seen(gate, Some(REFUSED)).await else { continue };
                 if last.is_some() && last.as_ref().map(|(id, _)| id) != refused.as_ref().map(|(id, _)| id) {
@@ -90,7 +92,8 @@ struct EventLine {
     reason: String,
 }
 
-/// Which start of the gate answers, by its last line of an action, or of any; and the line's id and reason.
+/// The start of the gate that answers, from the last audit line of an action (or of any action), and that
+/// line's id and reason.
 async fn seen(gate: &AdminAccess, action: Option<&str>) -> Result<(Option<String>, Option<(String, String)>), Failure> {
     let action = action.map_or_else(String::new, |action| format!("&action={action}"));
     let body = admin_client::request(gate, Method::GET, &format!("/v1/events?limit=1{action}")).await?;

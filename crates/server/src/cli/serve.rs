@@ -19,7 +19,7 @@ use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_kit::file_stamp::{CHECK_INTERVAL, ChangeDetector};
 
 pub(super) fn run(path: &Path, output: Output, baton: Option<Baton>) -> CommandResult {
-    // A program started by an in-place upgrade has the variable already.
+    // A program that an in-place upgrade started has these variables already.
     if baton.is_none() {
         exec_with_allocator_settings();
     }
@@ -81,7 +81,8 @@ fn start(
         tracing::error!(reason, "in-place upgrade failed; this program runs on as before");
     }
     runtime()?.block_on(async {
-        // Before the gate reports that it is ready: a signal without a handler would kill it.
+        // Installs the handlers before the gate reports that it is ready: a signal without a handler would
+        // kill the process.
         let signals = Signals::new().map_err(Failure::failed)?;
         let greeted = greeting::Greeting::new(&config);
         let (watched, hash) = (config.server.watch, config.hash());
@@ -89,7 +90,7 @@ fn start(
         warn(&plan.warnings);
         let server = Server::bind(config, plan, passed).await.map_err(Failure::failed)?;
         match greeted.write(&server, output) {
-            // Without a first password, the greeting may go unread.
+            // If the greeting has no first password, a failure to write it is only logged.
             Err(failure) if server.parts().first_user.is_none() => tracing::warn!("{failure}"),
             Err(Failure::OutputClosed) => return Err(Failure::Failed("standard output cannot be written".to_owned())),
             written => written?,
@@ -120,13 +121,14 @@ fn warn(warnings: &[ConfigError]) {
 }
 
 /// Settings of the allocator. It returns free memory after 10 ms, so that a flood leaves nothing behind (requirement
-/// A15): by default mimalloc purges free memory only when a later request triggers it. And it takes no huge pages, of
-/// which each thread would touch some for a few objects: a gate with a thousand issuers then has twice the memory.
+/// A15): by default mimalloc purges free memory only when a later request triggers it. It also does without huge
+/// pages: each thread would touch several of them for a few objects, which doubles the memory of a gate with a
+/// thousand issuers.
 const ALLOCATOR_SETTINGS: [(&str, &str); 2] = [("MIMALLOC_PURGE_DELAY", "10"), ("MIMALLOC_ALLOW_THP", "0")];
 
-/// Applies the settings of the allocator, which reads them from the environment at the first allocation. No safe function
-/// changes them later. So the program executes itself once: the same process, with its files, and more variables. A value
-/// that the operator has set stays.
+/// Applies the settings of the allocator, which reads them from the environment at the first allocation. No safe
+/// function changes them later. So the program executes itself once: the same process, with its files, and more
+/// variables. A value that the operator has set is kept.
 fn exec_with_allocator_settings() {
     use std::os::unix::process::CommandExt;
     let missing: Vec<_> = ALLOCATOR_SETTINGS.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()).collect();
@@ -134,7 +136,7 @@ fn exec_with_allocator_settings() {
     let (false, Ok(program), Some(name)) = (missing.is_empty(), std::env::current_exe(), arguments.next()) else {
         return;
     };
-    // `exec` returns only on failure. Then free memory is kept longer.
+    // `exec` returns only on failure. The program then goes on, but keeps free memory longer.
     let _ = std::process::Command::new(program).arg0(name).args(arguments).envs(missing).exec();
 }
 
@@ -156,7 +158,8 @@ fn keep_memory_private() -> CommandResult {
     Ok(())
 }
 
-/// Each connection is a file. The soft limit of most systems, 1024, is for programs that use `select`.
+/// Raises the limit of open files, because each connection is one. Most systems have a soft limit of 1024,
+/// for programs that use `select`.
 fn allow_many_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let bounds = getrlimit(Resource::Nofile);
@@ -237,7 +240,7 @@ impl Signals {
             if matches!(order, Order::Stop) {
                 notify_manager(NotifyState::Stopping);
             }
-            // Not an upgrade: while it waits, a stop can still cancel it.
+            // An upgrade is not the last order, because a stop can still cancel it while it waits.
             let is_last = matches!(order, Order::Stop);
             if orders.send(order).await.is_err() || is_last {
                 return;
@@ -257,7 +260,7 @@ struct WatchedConfig {
 impl WatchedConfig {
     fn new(path: &Path) -> Self {
         let detector = ChangeDetector::new([path.to_owned()], SystemTime::new().wall());
-        // A start has read it; if it is gone since, its return is a change.
+        // The start has read this content. If the file is missing by now, its return counts as a change.
         Self { path: path.to_owned(), detector, text: std::fs::read(path).unwrap_or_default() }
     }
 
@@ -269,7 +272,7 @@ impl WatchedConfig {
             if !detector.poll_changed([path.clone()], SystemTime::new().wall()) {
                 continue;
             }
-            // While an editor replaces the file, there may be none.
+            // The file may be missing for a moment while an editor replaces it.
             match std::fs::read(&*path) {
                 Ok(now) if now != *text => {
                     *text = now;

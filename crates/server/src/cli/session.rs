@@ -20,7 +20,7 @@ pub(super) enum SessionCommand {
     },
     /// Shows one session.
     Show {
-        /// Its id: the `sid` of its tokens.
+        /// The id of the session: the `sid` of its tokens.
         id: String,
     },
     /// Ends one session or many: their tokens are refused from the next request on.
@@ -35,7 +35,7 @@ pub(super) struct Whose {
     /// Only sessions of the user of this name (`rotogate user list`).
     #[arg(long, conflicts_with = "subject")]
     user: Option<String>,
-    /// The user's account, if several have a user of that name; "" for the one without an account.
+    /// The user's account, if several accounts have a user of that name; "" for the user without an account.
     #[arg(long, requires = "user")]
     account: Option<String>,
     /// Only sessions of this subject: the `sub` of the tokens.
@@ -44,7 +44,7 @@ pub(super) struct Whose {
     /// Only sessions of this client.
     #[arg(long)]
     client: Option<String>,
-    /// Only sessions that are live, ended, or ended for this reason (docs/admin.md).
+    /// Only sessions with this status: live, ended, or the reason of the end (docs/admin.md).
     #[arg(long)]
     status: Option<String>,
     /// Only sessions that began at this moment or later: 2026-11-20T18:00:00Z.
@@ -59,13 +59,13 @@ pub(super) struct Whose {
 pub(super) struct Which {
     #[command(flatten)]
     target: Target,
-    /// The user's account, if several have a user of that name; "" for the one without an account.
+    /// The user's account, if several accounts have a user of that name; "" for the user without an account.
     #[arg(long, requires = "user")]
     account: Option<String>,
     /// Enters the revocation even if users, clients and store know no such subject or client.
     #[arg(long)]
     force: bool,
-    /// Counts, and ends nothing.
+    /// Only counts the sessions, and ends none.
     #[arg(long, conflicts_with = "id")]
     dry_run: bool,
     /// Ends every session (--all) without a question.
@@ -188,7 +188,8 @@ async fn revoke(gate: &AdminAccess, which: Which, output: Output) -> CommandResu
         RevocationRequest { user, account, subject, client, all, force, dry_run, ..RevocationRequest::default() };
     let body = admin_client::post(gate, "/v1/revocations", &request).await?;
     let ended: RevocationReport = serde_json::from_slice(&body).map_err(Failure::failed)?;
-    // Tokens of a user have sessions; a client, or everyone, may also have tokens without a session.
+    // All tokens of a user belong to sessions, so no match means that nothing was revoked. Clients may also
+    // have tokens without a session.
     if of_whom && ended.matched == 0 && !force {
         return Err(Failure::Failed(format!("there is no session{of}: nothing was ended")));
     }

@@ -29,25 +29,28 @@ pub(super) enum StoreCommand {
         #[command(flatten)]
         gate: gate::GateOptions,
     },
-    /// Makes a back-up the store, while no gate runs. The former store stays beside it under another name.
+    /// Replaces the store by a back-up, while no gate runs. The former store is kept beside it under another name.
     Restore {
-        /// The back-up. It stays as it is.
+        /// The back-up, which stays unchanged.
         from: PathBuf,
-        /// Ends every session and every token issued so far: what was revoked since the back-up is not valid again.
+        /// Ends every session and every token issued so far, so that nothing revoked since the back-up is valid again.
         #[arg(long)]
         end_all: bool,
     },
-    /// Copies all sessions and revocations into another store, and compares. Cut short, it can be run again.
+    /// Copies all sessions and revocations into another store, and compares both. If the copy is interrupted, run it
+    /// again.
     Copy {
-        /// The configuration with the other store. It has the same issuer and the same keys. No gate may run on either.
+        /// The configuration with the other store, with the same issuer and the same keys. No gate may run on either
+        /// store.
         #[arg(long)]
         to_config: PathBuf,
     },
-    /// Brings back a store that was written under a clock that was ahead, while no gate runs. Every session ends.
+    /// Repairs a store that was written while the clock was ahead. No gate may run. Every session ends.
     ///
-    /// Correct the clock first. Otherwise the store issues nothing until that time has come.
+    /// Correct the clock first. Without this repair, the gate issues no tokens until the time that the wrong clock
+    /// showed.
     ResetClock {
-        /// Does not ask.
+        /// Does not ask for a confirmation.
         #[arg(long)]
         yes: bool,
     },
@@ -69,7 +72,7 @@ pub(super) fn run(config: &Config, command: StoreCommand, output: Output) -> Com
 }
 
 impl StoreCommand {
-    /// What it works with.
+    /// The source of the command's data.
     pub(super) fn reach(&self, path: &Path) -> Result<Reach, Failure> {
         match self {
             Self::Backup { to: _, gate } => gate.reach(path),
@@ -80,7 +83,7 @@ impl StoreCommand {
     }
 }
 
-/// The same, by the running gate alone.
+/// Runs the command through the running gate alone.
 pub(super) fn run_at_gate(gate: &AdminAccess, command: StoreCommand, output: Output) -> CommandResult {
     let StoreCommand::Backup { to, gate: _ } = command else { return Err(no_gate_can()) };
     is_free(&to)?;
@@ -90,7 +93,7 @@ pub(super) fn run_at_gate(gate: &AdminAccess, command: StoreCommand, output: Out
     written(&to, true, output)
 }
 
-/// The file of the embedded store. Other stores have means of their own.
+/// The file of the embedded store. Other stores have their own backup tools.
 fn embedded(config: &Config) -> Result<&Path, Failure> {
     let why = match &config.store {
         StoreConfig::Redb(RedbSettings { path, .. }) => return Ok(path),
@@ -132,14 +135,14 @@ fn written(to: &Path, from_gate: bool, output: Output) -> CommandResult {
     })
 }
 
-/// Asks the running gate for a copy. `false` if none answers.
+/// Asks the running gate for a copy. `false` if no gate answers.
 async fn from_running_gate(gate: &AdminAccess, to: &Path) -> Result<bool, Failure> {
     let Some(response) = admin_client::send(gate, Method::POST, "/v1/store/backup").await? else { return Ok(false) };
     if response.status() != StatusCode::OK {
         return Err(admin_client::refused(gate, response).await?);
     }
     private_file::create_private_dir(private_file::parent(to)).map_err(Failure::failed)?;
-    // Written under a temporary name until it is complete.
+    // The copy has a temporary name until it is complete.
     let cannot = |error| Failure::Failed(format!("{} cannot be written: {error}", to.display()));
     let (part, file) = Unpublished::beside(to).map_err(cannot)?;
     write(file, response.into_body()).await?;

@@ -19,30 +19,30 @@ mod inspect;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TokenCommand {
-    /// Shows what a token on standard input is, what the gate would decide about it, and why. Fetches the keys of its
-    /// issuer, if they are fetched. Does not check revocations. Exit code 1 if the token is refused.
+    /// Shows what a token on standard input is, how the gate would decide on the token, and why. Fetches the issuer's
+    /// keys, if the gate would. Does not check revocations. Exit code 1 if the token is refused.
     Inspect {
-        /// The name of the issuer in [[issuers]], or "self", by whose rules the token is judged. Otherwise the token
-        /// tells: by its iss, or by its beginning if it is opaque.
+        /// The name of the issuer in [[issuers]], or "self", by whose rules the token is judged. By default the token's
+        /// iss names the issuer, or the prefix of an opaque token.
         #[arg(long)]
         issuer: Option<String>,
-        /// Shows the token to the introspection endpoint of its issuer, where the gate would.
+        /// Sends the token to the introspection endpoint of its issuer, if the gate would.
         #[arg(long)]
         online: bool,
     },
-    /// Mints an access token without a session, for a job or a test. It ends when it expires, or by a revocation of its
-    /// jti.
+    /// Mints an access token without a session, for a job or a test. The token is valid until it expires, or its jti is
+    /// revoked.
     Mint {
         /// The `sub`.
         #[arg(long)]
         subject: String,
-        /// The client that it is for: one of [[clients]], which can revoke it.
+        /// The client of the token: one of [[clients]]. This client can revoke the token.
         #[arg(long)]
         client: String,
-        /// Its scopes, separated by spaces.
+        /// The scopes of the token, separated by spaces.
         #[arg(long, default_value = "")]
         scope: String,
-        /// Its lifetime; a day at most.
+        /// The lifetime of the token; a day at most.
         #[arg(long, default_value = "10m", value_parser = humantime::parse_duration)]
         ttl: Duration,
     },

@@ -1,10 +1,10 @@
 //! The in-place upgrade: the next program replaces this one in the same process, with the listening sockets and their
 //! queued connections (requirements O13, O14).
 //!
-//! The start of this program decided which program that is: an absolute path, never a name that is looked up. By now
-//! the path may hold another version. Besides the sockets, the next program receives the *baton*: this program as an
-//! open file, and the configuration in force. If the next program fails before it serves, it rolls back: the process
-//! becomes this program again, with that configuration and those sockets.
+//! The start of this program determined the path of the next program: an absolute path, never a name to look up. By
+//! now the path may hold another version. Besides the sockets, the next program receives the *baton*: this program
+//! as an open file, and the configuration in force. If the next program fails before it serves, it rolls back: the
+//! process becomes this program again, with that configuration and those sockets.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -27,7 +27,8 @@ use crate::server::UpgradeState;
 /// The first passed file descriptor (`sd_listen_fds(3)`).
 const FIRST_PASSED_FD: usize = 3;
 /// Names the baton: `PID,NUMBER,NUMBER`. The numbers are the process, the file with the [`BatonContent`], and the
-/// former program. The prefix differs from other variables of ours: an unknown one of those stops a start.
+/// former program. The prefix differs from our other variables, because an unknown variable with their prefix
+/// stops a start.
 const BATON_VAR: &str = "_ROTOGATE_BATON";
 /// Why an upgrade was rolled back.
 const REFUSED_VAR: &str = "_ROTOGATE_REFUSED";
@@ -59,7 +60,7 @@ impl Program {
     /// Asks the next program to check the configuration. Returns the addresses that it would listen on.
     ///
     /// # Errors
-    /// The report of the check, or the program gives none: it is not rotogate.
+    /// The report of a check that failed; or the program is not rotogate, because it prints no report.
     pub(super) fn check(&self, config: &Path, held: &[SocketAddr]) -> Result<Vec<SocketAddr>, String> {
         let shown = self.path.display();
         let held = held.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
@@ -73,7 +74,7 @@ impl Program {
             .map_err(|error| format!("{shown} cannot be run: {error}"))?;
         let said: CheckOutput = serde_json::from_slice(&checked.stdout).unwrap_or_default();
         if checked.status.success() {
-            // Without them the new program would not serve.
+            // Only rotogate reports addresses. Another program would not serve.
             return if said.ok { Ok(said.listen) } else { Err(format!("{shown} is not rotogate: put rotogate there")) };
         }
         let text = said.error.map_or_else(
@@ -84,7 +85,7 @@ impl Program {
     }
 }
 
-/// The output of `check`, as far as it matters here. An older program reports less.
+/// The fields of the output of `check` that an upgrade needs. An older program reports fewer fields.
 #[derive(Default, Deserialize)]
 struct CheckOutput {
     #[serde(default)]
@@ -110,13 +111,13 @@ fn invoked_path(name: &OsStr) -> Option<PathBuf> {
     ((there.dev(), there.ino()) == (running.dev(), running.ino())).then_some(path)
 }
 
-/// What the former program left, in case this one fails.
+/// The state that the former program passed, for the case that this program fails.
 #[derive(Debug)]
 pub(super) struct Baton {
     program: PathBuf,
     /// The text of the configuration in force.
     pub(super) config: String,
-    /// Why the upgrade failed, if it was rolled back. Then this program is the former one.
+    /// Why the upgrade failed, if it was rolled back. In this case, this program is the former one.
     pub(super) refused: Option<String>,
     /// The file descriptor of the former program.
     former: usize,
@@ -173,12 +174,13 @@ impl Baton {
     }
 }
 
-/// Makes an error fit for an environment variable.
+/// Shortens an error, and removes characters that an environment variable cannot have.
 fn reason(why: &Failure) -> String {
     why.to_string().replace('\0', " ").chars().take(MAX_REASON_CHARS).collect()
 }
 
-/// Becomes the program that the path holds now. Returns only if neither that program nor this one can be executed.
+/// Replaces this process with the program that is now at the path. Returns only if neither that program nor this
+/// one can be executed.
 pub(super) fn replace_process(program: &Program, state: UpgradeState) -> Failure {
     let UpgradeState { sockets, config } = state;
     let count = sockets.len();
@@ -198,7 +200,7 @@ pub(super) fn replace_process(program: &Program, state: UpgradeState) -> Failure
     let why = Failure::Failed(format!("{} cannot be run: {}", program.path.display(), command.exec()));
     tracing::error!(error = %why, "in-place upgrade failed; this program runs on");
     crate::log::flush();
-    // All file descriptors are already in place.
+    // The passed file descriptors already have their final numbers.
     let mut again = Command::new("/proc/self/exe");
     again.arg0(&program.path).args(&program.arguments).env(BATON_VAR, &numbers).env(REFUSED_VAR, reason(&why));
     set_listen_variables(&mut again, count);

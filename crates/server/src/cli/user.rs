@@ -93,7 +93,7 @@ pub(super) enum UserCommand {
 pub(super) struct UserArguments {
     /// The user's name.
     username: String,
-    /// The user's account. Without it, or if it is "", the user of this name that has no account.
+    /// The user's account. By default, or if it is "", the user of this name without an account.
     #[arg(long)]
     account: Option<String>,
 }
@@ -122,7 +122,7 @@ struct UserRow {
 }
 
 impl UserCommand {
-    /// What it works with.
+    /// The source of the command's data.
     pub(super) fn reach(&self, path: &Path) -> Result<Reach, Failure> {
         match self {
             Self::Disable { who: _, gate } => gate.reach(path),
@@ -138,7 +138,7 @@ impl UserCommand {
     }
 }
 
-/// The same, by the running gate alone.
+/// Runs the command through the running gate alone.
 pub(super) fn run_at_gate(gate: &AdminAccess, command: UserCommand, output: Output) -> CommandResult {
     let UserCommand::Disable { who: UserArguments { username, account }, gate: _ } = command else {
         return Err(no_gate_can());
@@ -230,7 +230,7 @@ fn unchanged(error: &EditError) -> Failure {
     Failure::Failed(format!("{error}; nothing was changed"))
 }
 
-/// Whether the users of an account are in the file: another directory may have them.
+/// Fails if the users of an account are in another directory than the users file.
 fn belongs_into_the_file(config: &Config, account: Option<&str>) -> CommandResult {
     let (Some(file), found) = (config.file_directory(), config.directory_of(account)) else { return Ok(()) };
     if found.is_some_and(|found| found.key == file.key) {
@@ -243,7 +243,7 @@ fn belongs_into_the_file(config: &Config, account: Option<&str>) -> CommandResul
     }))
 }
 
-/// Makes a running gate read the file, and waits until the change counts. Does nothing if none runs.
+/// Makes a running gate read the file, and waits until the change is in force. Does nothing if no gate runs.
 fn reload_running_gate(config: &Config) -> CommandResult {
     let asked = runtime()?.block_on(admin_client::send(&config.admin.access(), Method::POST, "/v1/users/reload"));
     let why = match asked {

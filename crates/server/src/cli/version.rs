@@ -1,11 +1,11 @@
-//! What `rotogate --version` shows.
+//! The output of `rotogate --version`.
 
 use std::sync::LazyLock;
 
-/// The revision that a packager names to the compiler; the sources alone do not know it.
+/// The revision, which a packager sets at build time because the sources do not contain it.
 const REVISION: Option<&str> = option_env!("ROTOGATE_REVISION");
 
-/// The target of the recorded load that the compiler optimised this build for: packaging/build.sh names it.
+/// The target for which this build is optimised by a recorded load. packaging/build.sh sets it.
 const PROFILE: Option<&str> = option_env!("ROTOGATE_PROFILED");
 
 /// The optional parts of this build.

@@ -1,4 +1,4 @@
-//! [`section!`] declares a section of `gateway.toml`, or a table in one: each key once.
+//! [`section!`] declares a section of `gateway.toml`, or a table in a section. Each key is declared once.
 //!
 //! ```ignore
 //! section! {
@@ -12,31 +12,32 @@
 //! ```
 //!
 //! A line has four parts:
-//! - the class, which says what applies a change of the key: `reload` or `restart`. `no_key` is for a field that is
-//!   computed. `restart("listen" if differs)` is for a key that needs a restart only if `differs(old, new)`, and is
+//! - the class, which says how a change of the key takes effect: `reload` or `restart`. `no_key` is for a field that
+//!   is computed. `restart("listen" if differs)` is for a key that needs a restart only if `differs(old, new)`, and is
 //!   then reported as `listen`. `each` is for a section whose keys have classes.
-//! - the key, which is the name of the field. `as "other"` if they differ, `as ".."` if the value has several keys of the
-//!   section, `as "..?"` if those are the keys of one kind of the section, which the reference shows in a table of their own,
-//!   `as some` if its empty value is not printed, and `as "-"` if the key is printed elsewhere.
+//! - the key, which is the name of the field. `as "other"` if the two differ, `as ".."` if the value has several keys
+//!   of the section, `as "..?"` if these are the keys of one kind of the section, which the reference shows in a
+//!   separate table, `as some` if its empty value is not printed, and `as "-"` if the key is printed elsewhere.
 //! - the type, which decides how the key is printed: see `Print`.
 //! - how the key is read: a method of [`Section`] without its first argument, the key. `by { … }` is
 //!   any other expression. It can use the parameters, and the fields above.
 //!
-//! Its documentation is the description of the key in docs/configuration.md and gateway.toml: what the key does, its unit and
-//! its bounds. `Required: ` begins it where no default is possible and the key is not read by `required`; a last sentence
-//! `Default: …` is for a default that is no value.
+//! The doc comment of a line is the description of the key in docs/configuration.md and gateway.toml: the effect of the
+//! key, its unit and its bounds. It begins with `Required: ` if no default is possible and the key is not read by
+//! `required`. It ends with a sentence `Default: …` if the default is not a value.
 //!
-//! `with { … }` after the lines describes the keys that a line reads by hand: class, name, type in a word, and the type that
-//! declares the keys of a table (`fetch: table of FetchKeys`). `section!(keys { … })` does it for a type without lines.
+//! `with { … }` after the lines describes the keys that a line reads by hand: class, name, type in a word, and the type
+//! that declares the keys of a table (`fetch: table of FetchKeys`). `section!(keys { … })` describes the keys of a type
+//! without lines.
 //!
 //! `read_keys` is the function that reads the keys, with the parameters that the lines need. It does not call
-//! [`Section::finish`]: the rules that span keys come before that. `impl Type` instead of
-//! `pub struct Type` is for a type of another crate, whose fields are all listed.
+//! [`Section::finish`], because the rules that span several keys are checked before that. `impl Type` instead of `pub
+//! struct Type` is for a type of another crate, whose fields are all listed.
 
 #[cfg(doc)]
 use rotogate_kit::config::Section;
 
-/// A key, as the reference shows it.
+/// A key in the generated reference.
 #[cfg(test)]
 pub(crate) struct Key {
     pub(crate) name: &'static str,
@@ -44,20 +45,20 @@ pub(crate) struct Key {
     /// The lines of its description.
     pub(crate) about: &'static [&'static str],
     pub(crate) type_name: &'static str,
-    /// How it is read.
+    /// How the key is read.
     pub(crate) how: &'static str,
     /// The keys of its table, or of the tables of its list.
     pub(crate) inner: &'static [Self],
 }
 
-/// What a reload does with each key of a type, as [`section!`] declares it.
+/// The behaviour of a reload for each key of a type, as [`section!`] declares it.
 pub(crate) trait DeclaredKeys: Sized {
     /// Whether each key needs a restart.
     const NEED_RESTART: bool;
     /// Whether a reload applies each key.
     const RELOAD: bool;
 
-    /// Takes over the old value of each key that needs a restart. Returns the names of those that differ.
+    /// Keeps the old value of each key that needs a restart. Returns the names of the keys that differ.
     fn keep(&mut self, old: &Self) -> Vec<String>;
 
     /// The keys that differ.
@@ -66,7 +67,7 @@ pub(crate) trait DeclaredKeys: Sized {
 
 /// A section, which may be a list of tables, or absent.
 pub(crate) trait Sections: Clone + PartialEq {
-    /// As [`DeclaredKeys::keep`]. A section of keys that all need a restart is kept, and named, as a whole.
+    /// As [`DeclaredKeys::keep`]. If all keys of a section need a restart, the section is kept and named as a whole.
     fn keep_section(&mut self, old: &Self, name: &str) -> Vec<String>;
 }
 
@@ -80,7 +81,7 @@ impl<T: DeclaredKeys + Clone + PartialEq> Sections for T {
 }
 
 impl<T: DeclaredKeys + Clone + PartialEq> Sections for Vec<T> {
-    /// An entry has no counterpart in the old list.
+    /// Keeps the list as a whole or not at all, because an entry has no counterpart in the old list.
     fn keep_section(&mut self, old: &Self, name: &str) -> Vec<String> {
         const { assert!(T::NEED_RESTART || T::RELOAD, "a list whose entries have keys of both classes") };
         if T::NEED_RESTART { keep_whole(self, old, name) } else { Vec::new() }

@@ -1,4 +1,4 @@
-//! The environment, behind a trait so that tests can supply one, laid over the values of the file.
+//! The environment, which overrides the values of the file. It is behind a trait, so that tests can supply one.
 
 use std::collections::BTreeMap;
 
@@ -8,12 +8,12 @@ use rotogate_kit::config::{Node, Problems, Value, ValueOrigin};
 const PREFIX: &str = "ROTOGATE_";
 /// Variables with the prefix that are not keys.
 const NOT_KEYS: [&str; 3] = ["ROTOGATE_CONFIG", "ROTOGATE_LOG", "ROTOGATE_FAILPOINT"];
-/// Deeper than any key.
+/// The deepest nesting of a variable. No key is as deep.
 const MAX_DEPTH: usize = 8;
 
 /// A source of environment variables.
 pub trait Env {
-    /// Every variable whose name is UTF-8, in any order; `None` for a value that is not.
+    /// Every variable whose name is UTF-8, in any order. The value is `None` if it is not UTF-8.
     fn vars(&self) -> Vec<(String, Option<String>)>;
 }
 
@@ -52,12 +52,12 @@ fn is_of_a_service(rest: &str, value: &str) -> bool {
     if !is_name(rest) || rest.contains("__") {
         return false;
     }
-    // After the name of the service. The rest of that name is empty for `rotogate` alone.
+    // The words after the name of the service. The rest of the name is empty for a service `rotogate`.
     let words: Vec<&str> = rest.split('_').collect();
     let is_number = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit());
     (0..words.len()).any(|at| match words.get(at..).unwrap_or_default() {
         ["SERVICE", "HOST"] | ["SERVICE", "PORT", ..] => true,
-        // A port set by an operator is a number; this one is always a URL.
+        // A port that an operator sets is a number, but the value of this variable is always a URL.
         ["PORT"] => value.contains("://"),
         ["PORT", number, "TCP" | "UDP" | "SCTP"]
         | ["PORT", number, "TCP" | "UDP" | "SCTP", "PROTO" | "PORT" | "ADDR"] => is_number(number),

@@ -1,4 +1,4 @@
-//! Reads `gateway.toml` into a [`Config`], or reports everything that is wrong with it.
+//! Reads `gateway.toml` into a [`Config`], or reports all its problems.
 //!
 //! Every value can also come from the environment: `ROTOGATE_STORE__PATH` is `path` of `[store]`, a number selects an
 //! element of a list (`ROTOGATE_CLIENTS__0__ID`), and a list of plain values is separated by commas. The environment
@@ -41,7 +41,7 @@ const MAX_FILE_BYTES: u64 = 4 << 20;
 /// Reads the file at `path`, and overlays the environment.
 ///
 /// # Errors
-/// Everything that is wrong, at once; or the file cannot be read.
+/// All problems of the configuration, or that the file cannot be read.
 pub fn load(path: &Path, env: &dyn Env) -> Result<Config, ConfigErrors> {
     let text = String::from_utf8(read(path)?).map_err(|error| {
         let what = format!("is not UTF-8 text, from byte {} on", error.utf8_error().valid_up_to());
@@ -50,8 +50,8 @@ pub fn load(path: &Path, env: &dyn Env) -> Result<Config, ConfigErrors> {
     parse(&text, path, env)
 }
 
-/// Reads how to ask the running gate, and nothing else: from the parts of the file that are sound, overlaid by the
-/// environment.
+/// Reads only the keys that a command needs to ask the running gate. Uses the valid parts of the file, overridden by
+/// the environment.
 ///
 /// # Errors
 /// The file cannot be read, or one of the two keys is wrong.
@@ -88,7 +88,7 @@ fn read(path: &Path) -> Result<Vec<u8>, ConfigErrors> {
 /// Reads a configuration from `text`. Errors name `file`, and relative paths are relative to its directory.
 ///
 /// # Errors
-/// Everything that is wrong, at once.
+/// All problems of the configuration.
 pub fn parse(text: &str, file: &Path, env: &dyn Env) -> Result<Config, ConfigErrors> {
     let name = file.display().to_string();
     let problems = Problems::new(&name, text);
@@ -104,7 +104,7 @@ pub fn parse(text: &str, file: &Path, env: &dyn Env) -> Result<Config, ConfigErr
     match (problems.into_errors(), config) {
         (None, Some(config)) => Ok(Config { warnings, ..config }),
         (Some(errors), _) => Err(errors),
-        // Without a tree there is at least one problem.
+        // Unreachable: if there is no tree, there is at least one problem.
         (None, None) => Err(ConfigErrors::one(name.clone(), "cannot be read".to_owned())),
     }
 }

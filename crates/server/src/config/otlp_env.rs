@@ -1,10 +1,10 @@
-//! The variables that OpenTelemetry specifies for exporters. They count where `[tracing]` says nothing: the section
-//! alone turns traces on.
+//! The variables that OpenTelemetry specifies for exporters. They are used for keys that `[tracing]` does not set.
+//! Only the section turns traces on.
 
 use super::env::Env;
 use rotogate_kit::config::{Node, Value, ValueOrigin};
 
-/// Key, and the variables that it may come from, the first before the second.
+/// Each key with its variables, in the order of their precedence.
 const VARIABLES: [(&str, &[&str]); 5] = [
     ("endpoint", &["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"]),
     ("protocol", &["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"]),
@@ -20,7 +20,7 @@ pub(super) fn overlay(root: &mut Node, env: &dyn Env) {
     let vars = env.vars();
     for (key, names) in VARIABLES {
         let set = |wanted: &&&str| {
-            // An empty variable counts as none, says OpenTelemetry.
+            // OpenTelemetry specifies that an empty variable counts as not set.
             let found = vars.iter().find(|(name, _)| name == **wanted)?;
             found.1.as_deref().filter(|value| !value.is_empty()).map(str::to_owned)
         };
@@ -31,12 +31,12 @@ pub(super) fn overlay(root: &mut Node, env: &dyn Env) {
     }
 }
 
-/// The value as `[tracing]` has it.
+/// Converts a value to the form of `[tracing]`.
 fn in_our_words(key: &str, name: &str, text: String) -> String {
     match (key, name, text.as_str()) {
         ("protocol", _, "http/protobuf") => "http".to_owned(),
         ("timeout", _, milliseconds) if milliseconds.bytes().all(|b| b.is_ascii_digit()) => format!("{text}ms"),
-        // The endpoint of all signals is a folder; that of traces is a whole URL.
+        // The endpoint of all signals is a base URL. The endpoint of traces is a complete URL.
         (_, "OTEL_EXPORTER_OTLP_ENDPOINT", url) if has_path(url) => format!("{}/v1/traces", url.trim_end_matches('/')),
         _ => text,
     }

@@ -1,5 +1,5 @@
-//! Prints a configuration as a `gateway.toml` with every value in force, defaults included: for comparison, and to be
-//! read again. The sections print themselves with these helpers.
+//! Prints a configuration as a `gateway.toml` with every value in force, defaults included. The output serves for
+//! comparisons, and can be read again. The sections print themselves with these helpers.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,12 +23,12 @@ use rotogate_core::session::Scope;
 use rotogate_kit::config::CertificateAndKey;
 use rotogate_proxy::UpstreamUrl;
 
-/// Replaces a secret. Read again, it is a hash that no secret has, and a warning.
+/// The replacement of a secret. When it is read again, it is a hash that no secret has, and causes a warning.
 pub(super) const MASK: &str = "(masked)";
 
-/// A type of values of keys. It is printed as its reader takes it.
+/// A type of configuration values. A value is printed in the form that its reader accepts.
 pub(crate) trait Print {
-    /// Its keys, if it is a table or a list of tables.
+    /// The keys of the type, if it is a table or a list of tables.
     #[cfg(test)]
     const KEYS: &'static [Key] = &[];
 
@@ -42,7 +42,7 @@ pub(crate) trait Words: Copy + PartialEq + 'static {
     const WORDS: &'static [(&'static str, Self)];
 }
 
-/// A value that stands under a key, or is left out.
+/// A value that is printed under a key, or left out.
 pub(crate) trait Put {
     /// As [`Print::KEYS`].
     #[cfg(test)]
@@ -127,7 +127,7 @@ impl Print for Scope {
 }
 
 impl Print for PathBuf {
-    /// An absolute path, which means the same in a file elsewhere.
+    /// Prints an absolute path, which means the same in a file in another folder.
     fn print(&self) -> Value {
         std::path::absolute(self).unwrap_or_else(|_| self.clone()).display().to_string().into()
     }
@@ -162,7 +162,7 @@ impl Print for NonZeroU32 {
 }
 
 impl Print for Uri {
-    /// An origin has no path.
+    /// Prints an origin without a path.
     fn print(&self) -> Value {
         let text = self.to_string();
         if self.path() == "/" { text.trim_end_matches('/').into() } else { text.into() }

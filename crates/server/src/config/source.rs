@@ -17,11 +17,11 @@ pub struct Source {
 
 /// Where a value comes from.
 pub(crate) enum KeyOrigin {
-    /// The program.
+    /// The default of the program.
     Default,
-    /// The file, and the line.
+    /// The file, with the line.
     File(Option<usize>),
-    /// This variable.
+    /// This environment variable.
     Environment(String),
 }
 
@@ -32,7 +32,7 @@ struct ValuePlace {
 }
 
 impl fmt::Debug for Source {
-    /// Without the text, which may hold secrets.
+    /// Does not print the text, because it may contain secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Source").field("file", &self.file).finish_non_exhaustive()
     }
@@ -76,14 +76,14 @@ impl Source {
         }
     }
 
-    /// A problem with the value of a key, at the key's position. An absent key is reported at the table that it would
-    /// be in.
+    /// A problem with the value of a key, at the key's position. An absent key is reported at the table to which it
+    /// would belong.
     pub(crate) fn blame(&self, key: &str, message: impl Into<String>) -> ConfigError {
         let (source, position) = self.found(key);
         ConfigError { source, position, key: key.to_owned(), message: message.into(), unchecked: false }
     }
 
-    /// The file or variable, and the line, of a key, or else of the table that it would be in.
+    /// The file or variable, and the line, of a key, or else of the table to which it would belong.
     pub(crate) fn place(&self, key: &str) -> (String, Option<usize>) {
         let (source, position) = self.found(key);
         (source, position.map(|(line, _)| line))

@@ -374,7 +374,7 @@ fn what_is_not_built_yet_is_refused_and_not_ignored() {
 
 #[test]
 fn p69_one_mistake_is_one_message_that_says_what_to_write() {
-    // A wrong kind says nothing of the keys beside it.
+    // If the kind is wrong, other keys are not reported as unknown.
     for kind in ["[directory]\nkind = \"ldpa\"\n", "[store]\nkind = \"postgress\"\n"] {
         let errors = said(&format!(
             "{kind}url = \"ldaps://ldap.example.com\"\nbase = \"dc=x\"\nfilter = \"(uid={{username}})\"\n"
@@ -392,7 +392,7 @@ fn p69_one_mistake_is_one_message_that_says_what_to_write() {
             "{errors:?}"
         );
     }
-    // A duration is shown as one writes it.
+    // Errors show durations in the form of the configuration.
     let errors = said("[sessions]\nidle_ttl = \"60d\"\nlost_response_window = \"0s\"\n");
     assert!(errors.len() == 1 && errors[0].contains("60d") && !errors[0].contains("month"), "{errors:?}");
 }
@@ -411,7 +411,7 @@ fn p69_a_header_of_a_claim_that_no_user_has_is_said() {
     for delivered in ["team", "roles", "sub", "client_id"] {
         assert_eq!(warned(&format!("{ldap}{}", header(delivered))), Vec::<String>::new(), "{delivered}");
     }
-    // A users file may have any.
+    // Users in a users file may have any claim.
     assert_eq!(warned(&header("taem")), Vec::<String>::new());
 }
 
@@ -426,7 +426,7 @@ fn c36_what_a_build_lacks_names_feature_and_package() {
         assert!(error.contains(part), "{error}");
     }
     assert!(read(&value("reddis")).unwrap_err().contains("did you mean \"redis\"?"));
-    // Each setting of a feature, in a build that lacks it.
+    // Each setting that needs a feature, in a build without this feature.
     for (has, text, key, feature) in [
         (cfg!(feature = "redis"), "[store]\nkind = \"redis\"\nurls = [\"redis://127.0.0.1\"]\n", "store.kind", "redis"),
         (cfg!(feature = "postgres"), "[store]\nkind = \"postgres\"\n", "store.kind", "postgres"),
@@ -529,7 +529,7 @@ fn mistakes_in_a_store_in_redis_are_named_without_its_credentials() {
     assert_eq!(redis(&format!("{sentinels}cluster = true\n")), [""; 0], "several nodes of a cluster");
     let more = "sentinel = \"main\"\nsentinel_username = \"a\"\nsentinel_password_file = \"b\"\n";
     assert_eq!(redis(&format!("{sentinels}{more}")), [""; 0]);
-    // Keys of it elsewhere are mistakes.
+    // Keys of this kind in another kind are mistakes.
     assert_eq!(said(&format!("[store]\n{url}")).len(), 1);
 }
 
@@ -793,7 +793,7 @@ fn t23_a_host_is_a_name_a_domain_or_any() {
 
 #[test]
 fn more_identity_headers_than_a_token_keeps_are_refused() {
-    // Five are there by default.
+    // There are five headers by default.
     let claims = |number: usize| (0..number).map(|at| format!("x-c{at} = \"c{at}\"")).collect::<Vec<_>>().join(", ");
     let config = |number| format!("{MINIMAL}[identity]\nclaims = {{ {} }}\n", claims(number));
     assert_eq!(read(&config(59)).unwrap().identity.claims.len(), 59);
@@ -863,7 +863,7 @@ fn listeners_that_differ_are_tables_and_tls_beside_listen_is_for_its_addresses()
     );
     assert_eq!((first.proxy_protocol, first.max_connections_per_address), (true, 7));
     assert_eq!((second.tls.as_ref(), second.max_connections_per_address), (None, 8));
-    // Both forms at once make one list.
+    // Both forms together result in one list.
     let both = "listen = \"127.0.0.1:1\"\n[[server.listeners]]\naddress = \"127.0.0.1:2\"";
     assert_eq!(server(both).unwrap().addresses().map(|at| at.port()).collect::<Vec<_>>(), [1, 2]);
 }
@@ -964,7 +964,7 @@ fn o24_the_access_log_has_its_own_keys_and_says_what_is_wrong_with_them() {
     );
 }
 
-/// Without the keys under which listeners were found: `listen` and `[[server.listeners]]` say the same.
+/// Removes the keys under which listeners were found, because `listen` and `[[server.listeners]]` are equivalent.
 fn without_places(server: &ServerConfig) -> ServerConfig {
     let mut server = server.clone();
     for listener in &mut server.listeners {
@@ -976,7 +976,8 @@ fn without_places(server: &ServerConfig) -> ServerConfig {
     server
 }
 
-/// Every section but the clients, whose hashes are masked. Without `..`: a new section does not compile until it is compared.
+/// Compares every section except the clients, whose hashes are masked. The pattern has no `..`, so a new section does
+/// not compile until it is compared.
 fn is_the_same(one: &Config, other: &Config) {
     let Config {
         server,
@@ -1057,7 +1058,7 @@ fn p9_o12_what_is_printed_is_read_again_and_says_the_same_but_for_secrets() {
             parse(&printed, Path::new("/elsewhere/gateway.toml"), &()).unwrap_or_else(|e| panic!("{e}\n{printed}"));
         assert_eq!(again.to_toml(), printed);
         is_the_same(&again, &config);
-        // A mask does not silently become a hash: no secret matches it, and there is a warning.
+        // A mask must not silently become a hash: no secret matches it, and there is a warning.
         let masked = config.clients.iter().filter(|client| client.secret_hash.is_some()).count();
         assert_eq!(again.warnings.iter().filter(|warning| warning.message.contains("is masked")).count(), masked);
         for (one, other) in config.clients.iter().zip(&again.clients) {
@@ -1096,7 +1097,7 @@ fn p61_o23_variables_of_an_orchestrator_are_passed_over_and_misspelt_ones_are_no
         ("ROTOGATE_SERVER_LISTEN", "127.0.0.1:0", "did you mean ROTOGATE_SERVER__LISTEN?"),
         ("ROTOGATE_CLIENTS_0_ID", "x", "did you mean ROTOGATE_CLIENTS__0_ID?"),
         ("ROTOGATE_LOG__LEVL", "info", "did you mean level?"),
-        // What an operator writes by mistake.
+        // Mistakes of an operator.
         ("ROTOGATE_PORT", "8080", "unknown key"),
         ("ROTOGATE_PORT_8080_HTTP", "x", "unknown key"),
         ("ROTOGATE_SERVICE__HOST", "x", "unknown key"),

@@ -1,4 +1,4 @@
-//! Readers of the values of a gate: URLs, hosts, paths, headers. The others are those of the kit.
+//! Readers of values that only the gate has: URLs, hosts, paths, headers. Other readers are in the kit.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -17,7 +17,7 @@ pub(crate) fn word_of<T: Words>(value: &Value) -> Result<T, String> {
     word(T::WORDS, &[])(value)
 }
 
-/// An address or a network. A network of all addresses is refused.
+/// An address or a network. A network that contains all addresses is refused.
 pub(crate) fn network(value: &Value) -> Result<IpNet, String> {
     let parsed: Option<IpNet> = match value {
         Value::String(s) | Value::Env(s) => s.parse().ok().or_else(|| s.parse::<IpAddr>().ok().map(IpNet::from)),
@@ -40,7 +40,7 @@ fn http_url(text: &str) -> Option<Uri> {
     (scheme_fits && plain && !text.contains('#') && port_is_sound(&uri)).then_some(uri)
 }
 
-/// `http` accepts `host:` and `host:99999` as authorities without a port.
+/// Whether the port is valid: the library `http` accepts `host:` and `host:99999` as authorities without a port.
 fn port_is_sound(uri: &Uri) -> bool {
     let Some(authority) = uri.authority() else { return false };
     let rest = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
@@ -56,7 +56,8 @@ pub(crate) fn origin_url(value: &Value) -> Result<Uri, String> {
     .map_or_else(|| unexpected("http://host[:port] or https://host[:port] without a path", value), Ok)
 }
 
-/// An issuer: an absolute URL without query and fragment (RFC 8414 §2). Kept byte for byte, because it is compared so.
+/// An issuer: an absolute URL without query and fragment (RFC 8414 §2). It is kept byte for byte, because it is
+/// compared byte for byte.
 pub(crate) fn issuer_url(value: &Value) -> Result<String, String> {
     match value {
         Value::String(s) | Value::Env(s) if http_url(s).is_some() => Ok(s.clone()),
@@ -64,7 +65,7 @@ pub(crate) fn issuer_url(value: &Value) -> Result<String, String> {
     }
 }
 
-/// The URL of an endpoint for browsers. It may have a query, and no fragment (RFC 6749 §3.1).
+/// The URL of an endpoint for browsers. It may have a query, but no fragment (RFC 6749 §3.1).
 pub(crate) fn endpoint_url(value: &Value) -> Result<String, String> {
     match value {
         Value::String(s) | Value::Env(s)
@@ -114,7 +115,7 @@ pub(crate) fn upstream_url(value: &Value) -> Result<UpstreamUrl, String> {
     };
     let host = uri.host().unwrap_or_default();
     let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host).to_ascii_lowercase();
-    // `127.1` and `0x7f000001` reach loopback too, in a form that the checks would not recognise.
+    // `127.1` and `0x7f000001` also reach loopback, but the checks would not recognise these forms.
     let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
     let numeric = !last.is_empty() && (last.bytes().all(|b| b.is_ascii_digit()) || last.starts_with("0x"));
     if numeric && !host.contains(':') && host.parse::<Ipv4Addr>().is_err() {
@@ -190,7 +191,7 @@ pub(crate) fn pattern(value: &Value) -> Result<String, String> {
     }
 }
 
-/// A header that names the caller to an upstream. Empty: it is not sent.
+/// A header that identifies the caller to an upstream. If empty, it is not sent.
 pub(crate) fn identity_header(value: &Value) -> Result<Option<HeaderName>, String> {
     match value {
         Value::String(s) | Value::Env(s) if s.is_empty() => Ok(None),

@@ -1,8 +1,8 @@
 //! The access log: one line for each request, written when its response body has ended. docs/logs.md lists the fields.
 //!
 //! The line is built as the request proceeds. The fields of the request head are written at once, so that the head need
-//! not be kept; the others follow as they become known. Every request drops its line in the end, and dropping it writes
-//! it.
+//! not be kept. The other fields follow as they become known. Every request drops its line at its end, and the drop
+//! writes the line.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -21,7 +21,8 @@ use rotogate_core::headers::Peer;
 use rotogate_core::trace::Trace;
 use rotogate_kit::exchange::ExchangeEnd;
 
-/// The access log of the process. It is never dropped: lines refer to it without a reference count.
+/// The access log of the process. It is never dropped, so that lines can refer to it without a reference
+/// count.
 #[derive(Debug)]
 pub(crate) struct AccessLog {
     pub(super) sink: Arc<Sink>,
@@ -29,7 +30,7 @@ pub(crate) struct AccessLog {
     pub(super) user_agent: bool,
     pub(super) sample: Sample,
     pub(super) routes: BTreeMap<Box<str>, RouteLog>,
-    /// Lines about tokens of this issuer do not name the issuer.
+    /// The gate's own issuer, which lines about its tokens leave out.
     pub(super) own_issuer: String,
     pub(super) time: SystemTime,
 }
@@ -38,11 +39,11 @@ pub(crate) struct AccessLog {
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectionFields {
     fields: Arc<[u8]>,
-    /// The length of the fields without the address of the client, which follows them.
+    /// The length of the fields before the address of the client, which comes last.
     without_client: usize,
 }
 
-/// The head of a request as a line begins with it.
+/// The fields of a request's head, with which a line begins.
 struct Head<'a> {
     method: &'a [u8],
     path: &'a [u8],
@@ -50,19 +51,19 @@ struct Head<'a> {
     user_agent: Option<&'a [u8]>,
     id: &'a [u8],
     version: Version,
-    /// Since 1970.
+    /// The time of the request since 1970.
     micros: u64,
     /// Fields that are ready to be copied.
     connection: &'a [u8],
-    /// `None` if `connection` has it.
+    /// `None` if `connection` has the client's address.
     client: Option<IpAddr>,
 }
 
-/// Where the parts of a [`Head`] are in one buffer, until it is known whether the request has a line. A copy of the bytes
-/// costs less than clones of the request's parts, each of which counts a reference.
+/// The positions of the parts of a [`Head`] in one buffer, which holds them until it is known whether the request gets
+/// a line. A copy of the bytes is cheaper than clones of the request's parts, each of which counts a reference.
 #[derive(Debug)]
 struct RawHead {
-    /// Where method, path, host, user agent and id end. The fields of the connection follow.
+    /// The ends of method, path, host, user agent and id. The fields of the connection follow.
     ends: [usize; 5],
     has_host: bool,
     has_user_agent: bool,
@@ -118,16 +119,17 @@ pub(crate) struct UpstreamFields<'a> {
     pub(crate) took: Duration,
 }
 
-/// The line of one request. Dropping it writes it.
+/// The line of one request. Dropping it writes the line.
 #[derive(Debug)]
 pub(crate) struct AccessLogLine {
     log: &'static AccessLog,
     line: Option<LogLine>,
-    /// Of a request that has a line only if it does not pass. Its line is not written yet: `line` has the bytes of the head.
+    /// Set for a request that gets a line only if it does not pass. The line was not begun yet: `line` has the bytes
+    /// of the head.
     unsampled: Option<RawHead>,
     began: Duration,
     is_answered: bool,
-    /// How the exchange ended, or nothing of it if the client was gone before.
+    /// How the exchange ended. Empty if the client disconnected before.
     end: ExchangeEnd,
 }
 
@@ -154,8 +156,8 @@ impl AccessLog {
         ConnectionFields { fields: line.written().into(), without_client }
     }
 
-    /// Begins a line with the fields of the request head. `micros` is the time since 1970, `began` that of
-    /// [`TimeSource::monotonic`]. `client` is `None` if it is the peer.
+    /// Begins a line with the fields of the request head. `micros` is the time since 1970, `began` the time
+    /// of [`TimeSource::monotonic`]. `client` is `None` if the client is the peer.
     pub(crate) fn begin<B>(
         &'static self,
         request: &Request<B>,
@@ -195,7 +197,7 @@ impl AccessLog {
         self.format == LogFormat::Json
     }
 
-    /// Has a request with this result a line? It is `chosen` if the sample has it.
+    /// Whether a request with this result gets a line. `chosen` says whether the sample includes the request.
     fn wants(&self, chosen: bool, status: StatusCode, reason: Reason, verdict: Option<&Verdict>) -> bool {
         let is_good = reason == Reason::PASSED && (status.is_success() || status.is_redirection());
         let route = verdict.and_then(|verdict| verdict.route.as_ref()).filter(|_| !self.routes.is_empty());
@@ -236,7 +238,7 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Adds whom the request is of, or whom the reply is for.
+/// Adds the identity of the caller, or of the user that the reply is for.
 fn add_who(line: &mut LogLine, who: &Who, own_issuer: &str) {
     match who {
         Who::Caller(caller) => {
@@ -296,7 +298,7 @@ fn add_who(line: &mut LogLine, who: &Who, own_issuer: &str) {
     }
 }
 
-/// Adds what the upstream did. The head of the response took `took` in all.
+/// Adds the fields of the upstream. `took` is the whole time until the head of the response.
 fn add_upstream(line: &mut LogLine, sent: &UpstreamFields<'_>, took: Duration) {
     if let Some(upstream) = sent.upstream {
         line.own(key!("rotogate.upstream"), upstream);
@@ -312,7 +314,7 @@ fn add_upstream(line: &mut LogLine, sent: &UpstreamFields<'_>, took: Duration) {
 }
 
 impl AccessLogLine {
-    /// Begins the line of a request that the sample left out.
+    /// Begins the line of a request that the sample does not include.
     fn write_head(&mut self) {
         if let (Some(head), Some(raw)) = (self.unsampled.take(), &mut self.line) {
             *raw = self.log.head(&head.read(raw.written()));
@@ -326,7 +328,7 @@ impl AccessLogLine {
         }
     }
 
-    /// Adds the fields of the response head, which came at `now` of [`TimeSource::monotonic`].
+    /// Adds the fields of the response head, which arrived at `now` by [`TimeSource::monotonic`].
     pub(crate) fn set_response(
         &mut self,
         now: Duration,
@@ -384,7 +386,8 @@ impl AccessLogLine {
 
 impl Drop for AccessLogLine {
     fn drop(&mut self) {
-        // A client that was gone before the response is an error.
+        // A request whose client disconnected before the response counts as an error, so it always gets a
+        // line.
         self.write_head();
         let Some(mut line) = self.line.take() else { return };
         if !self.is_answered {

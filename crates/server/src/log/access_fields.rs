@@ -1,4 +1,5 @@
-//! The fields of the access log. `packaging/schema/access.schema.json` and a table of `docs/logs.md` are made of them.
+//! The fields of the access log. `packaging/schema/access.schema.json` and a table of `docs/logs.md` are generated
+//! from this list.
 //!
 //! A field is only ever added within a major version.
 
@@ -9,7 +10,7 @@ use FieldKind::{Number, Text, Time, True, Word};
 pub(super) enum FieldKind {
     Text,
     Time,
-    /// One of a fixed set.
+    /// A word of a fixed set.
     Word(&'static [&'static str]),
     Number,
     /// Present only if it is true.
@@ -20,9 +21,9 @@ pub(super) enum FieldKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum On {
     All,
-    /// Every line but that of a stream's or a tunnel's begin.
+    /// Every line except the line at the begin of a stream or tunnel.
     Ended,
-    /// As the text says.
+    /// Lines that the text describes.
     Some(&'static str),
 }
 
@@ -31,7 +32,7 @@ pub(super) struct Field {
     pub(super) name: &'static str,
     pub(super) kind: FieldKind,
     pub(super) on: On,
-    /// Without a full stop.
+    /// The meaning of the field, without a full stop.
     pub(super) meaning: &'static str,
 }
 
@@ -45,7 +46,7 @@ const TOKEN: On = On::Some("refused tokens that parse");
 const KNOWN: On = On::Some("where known");
 const FORWARDED: On = On::Some("forwarded");
 
-/// In the order of a line.
+/// All fields, in the order of a line.
 pub(super) const FIELDS: &[Field] = &[
     field("timestamp", Time, On::All, "when the request head had arrived: RFC 3339, microseconds, UTC"),
     field("event.dataset", Word(&["rotogate.access"]), On::All, "the log"),
@@ -130,10 +131,10 @@ mod tests {
         let mut found: BTreeSet<&str> = ["timestamp", "rotogate.truncated"].into();
         assert!(line.contains("{\\\"timestamp\\\"") && line.contains("\"rotogate.truncated\""));
         found.extend(access.split("key!(\"").skip(1).filter_map(|rest| rest.split('"').next()));
-        // Those of a refused token are in an array.
+        // The fields of a refused token are in an array.
         found
             .extend(access.split("(\"").skip(1).filter_map(|rest| rest.split_once("\", &says.").map(|(name, _)| name)));
-        // Those of a trace have their names from the library.
+        // The names of trace fields come from the library.
         let trace = std::fs::read_to_string(root().join("crates/core/src/context/trace.rs")).unwrap();
         let (_, trace) = trace.split_once("pub fn log(").unwrap();
         found.extend(trace.split("field(\"").skip(1).take(3).filter_map(|rest| rest.split('"').next()));

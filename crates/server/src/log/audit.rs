@@ -1,4 +1,4 @@
-//! The audit trail: what each of its events is called, and what every line of it has.
+//! The audit trail: the names of its events, and the fields that every line has.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,8 @@ use super::settings::LogAddresses;
 pub(super) const TARGET: &str = "rotogate::audit";
 const DATASET: &str = "rotogate.audit";
 
-/// A kind of event. `packaging/schema/audit.schema.json` is made of them. Codes are stable: rules and searches name them.
+/// A kind of event. `packaging/schema/audit.schema.json` is generated from the kinds. Codes are stable, because rules
+/// and searches of operators use them.
 struct EventKind {
     /// The field `event` of the `tracing` event.
     event: &'static str,
@@ -24,7 +25,8 @@ struct EventKind {
 
 #[cfg(test)]
 impl EventKind {
-    /// The outcomes, the usual one first. That of a revocation may not be known: the store has not taken it.
+    /// The outcomes, the usual one first. The outcome of a revocation may be unknown, if the store has not
+    /// taken the revocation.
     fn outcomes(&self) -> &'static [&'static str] {
         match (self.is_success, self.event == "revocation") {
             (true, true) => &["success", "unknown"],
@@ -42,7 +44,7 @@ const fn bad(event: &'static str, action: &'static str, code: &'static str) -> E
     EventKind { event, action, code, is_success: false }
 }
 
-/// All kinds. The last letter of a code is `I` for information, `W` for what deserves a look.
+/// All kinds. The last letter of a code is `I` for information, and `W` for an event that deserves a look.
 const KINDS: &[EventKind] = &[
     good("login", "session.start", "RG1001I"),
     bad("login_refused", "session.start_refused", "RG1002W"),
@@ -107,7 +109,7 @@ pub(super) struct TrailEntry {
 
 /// Numbers the lines of a process.
 pub(super) struct Trail {
-    /// Names the process: a number counts from 1 in each.
+    /// Identifies the process, because the numbers begin at 1 in each process.
     boot: String,
     last: AtomicU64,
     pub(super) addresses: ArcSwap<LogAddresses>,
@@ -133,7 +135,7 @@ impl Trail {
         TrailEntry { kind, id: id(micros), number: self.last.fetch_add(1, Ordering::Relaxed) + 1 }
     }
 
-    /// Adds what every line of the trail has.
+    /// Adds the fields that every line of the trail has.
     pub(super) fn begin(&self, line: &mut LogLine, entry: &TrailEntry, outcome: Option<&str>) {
         line.word("event.dataset", DATASET);
         if let Some(kind) = entry.kind {
@@ -146,7 +148,7 @@ impl Trail {
         line.number("rotogate.audit.seq", entry.number);
     }
 
-    /// An address, as far as the trail may have it.
+    /// The part of an address that the trail may contain.
     pub(super) fn address(&self, address: IpAddr) -> Option<IpAddr> {
         match **self.addresses.load() {
             LogAddresses::Full => Some(address),
@@ -192,7 +194,7 @@ mod tests {
                 events_in(&path, found);
             } else if path.extension().is_some_and(|end| end == "rs") && !path.ends_with("log/audit.rs") {
                 let text = std::fs::read_to_string(&path).unwrap();
-                // Each event of the trail names its target, then itself.
+                // In the sources, each event of the trail has its target, then its name.
                 for after in
                     text.split("target: TARGET").skip(1).chain(text.split("target: \"rotogate::audit\"").skip(1))
                 {
@@ -212,7 +214,7 @@ mod tests {
         for folder in ["src", "crates/core/src", "crates/directories/src", "crates/server/src"] {
             events_in(&root.join(folder), &mut found);
         }
-        // Whose name is chosen when it happens.
+        // Events whose name is chosen at run time.
         found.extend(rotogate_directories::users::audit::UserEvent::ALL.map(|event| event.name().to_owned()));
         found.extend(rotogate_core::engine::SessionEvent::ALL.map(|event| event.name().to_owned()));
         #[cfg(feature = "relay")]

@@ -22,11 +22,11 @@ pub(super) struct EventWriter {
     pub(super) trail: Arc<Trail>,
 }
 
-/// Where events go.
+/// The outputs of events.
 pub(super) struct Outputs {
     pub(super) sink: Arc<Sink>,
     pub(super) format: LogFormat,
-    /// The output of the audit trail, if it has one of its own, where every line is JSON.
+    /// The separate output of the audit trail, if configured. Every line there is JSON.
     pub(super) audit: Option<Arc<Sink>>,
     /// Whether to colour the level, for a terminal.
     pub(super) colours: bool,
@@ -187,7 +187,7 @@ impl Visit for Fields {
         }
     }
 
-    /// Receives `Display` values too.
+    /// `tracing` passes `Display` values to this method, too.
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
             // Writing into memory does not fail.

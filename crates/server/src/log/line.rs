@@ -8,7 +8,7 @@ use rotogate_core::token::verify::beginning;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
-/// The longest text from outside, in bytes: before and after it is escaped. Given the number of such fields, no line is
+/// The longest text from outside, in bytes, both before and after escaping. With the number of such fields, no line is
 /// longer than 8 KiB.
 const MAX_FOREIGN_BYTES: usize = 256;
 const MAX_ESCAPED_BYTES: usize = 512;
@@ -35,7 +35,7 @@ pub(crate) trait FieldKey {
     /// Writes the key with JSON's comma, quotes and colon, or with the space and `=` of text.
     fn write(self, format: LogFormat, bytes: &mut Vec<u8>);
 
-    /// The same, with the opening quote of a JSON string.
+    /// Writes the key as [`Self::write`] does, with the opening quote of a JSON string.
     fn write_before_string(self, format: LogFormat, bytes: &mut Vec<u8>);
 }
 
@@ -101,7 +101,7 @@ const MAX_SPARE_BUFFERS: usize = 64;
 const BUFFER_BYTES: usize = 1024;
 
 impl LogLine {
-    /// A line of this moment, in microseconds since 1970.
+    /// A line with this time, in microseconds since 1970.
     pub(crate) fn new(format: LogFormat, micros: u64) -> Self {
         let mut line = Self::fields(format);
         if format == LogFormat::Json {
@@ -114,7 +114,7 @@ impl LogLine {
         line
     }
 
-    /// Fields alone, which are part of other lines.
+    /// A buffer of fields without a time, for use in other lines.
     pub(super) fn fields(format: LogFormat) -> Self {
         let spare = SPARE.with_borrow_mut(Vec::pop);
         Self { bytes: spare.unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES)), format, truncated: false }
@@ -136,7 +136,7 @@ impl LogLine {
             if *known != second {
                 let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(second);
                 *text = humantime::format_rfc3339_seconds(time).to_string();
-                // The zone follows the fraction.
+                // Removes the zone, which is written after the fraction.
                 text.truncate(text.len().saturating_sub(1));
                 *known = second;
             }
@@ -172,7 +172,7 @@ impl LogLine {
         self.word(key, Uuid::from_bytes(*session.as_bytes()).hyphenated().encode_lower(&mut text).as_bytes());
     }
 
-    /// A text from outside, cut and escaped.
+    /// Adds a text from outside, truncated and escaped.
     #[inline(always)]
     pub(crate) fn text(&mut self, key: impl FieldKey, text: &str) {
         if self.format == LogFormat::Json && text.len() <= MAX_FOREIGN_BYTES && is_plain(text.as_bytes()) {
@@ -182,7 +182,7 @@ impl LogLine {
         self.value(text, MAX_FOREIGN_BYTES, MAX_ESCAPED_BYTES);
     }
 
-    /// The same for bytes that may not be UTF-8.
+    /// Adds bytes from outside that may not be UTF-8, truncated and escaped.
     #[inline(always)]
     pub(crate) fn bytes(&mut self, key: impl FieldKey, bytes: &[u8]) {
         if self.format == LogFormat::Json && bytes.len() <= MAX_FOREIGN_BYTES && is_plain(bytes) {
@@ -194,7 +194,7 @@ impl LogLine {
         }
     }
 
-    /// A text of the program itself, which may quote text from outside.
+    /// Adds a text of the program itself, which may quote text from outside.
     #[inline(always)]
     pub(crate) fn own(&mut self, key: impl FieldKey, text: &str) {
         if self.format == LogFormat::Json && text.len() <= MAX_OWN_BYTES && is_plain(text.as_bytes()) {
@@ -244,7 +244,7 @@ impl LogLine {
         self.bytes.extend_from_slice(text.as_bytes());
     }
 
-    /// A text that has to be cut, quoted or escaped.
+    /// Adds a text that may need truncation, quotes or escapes.
     #[inline(never)]
     fn value(&mut self, text: &str, most: usize, most_escaped: usize) {
         let is_bare = |b: u8| b.is_ascii_alphanumeric() || b"-._~:/+@,;*{}()[]!?&%$#|^".contains(&b);
@@ -305,7 +305,7 @@ impl Drop for LogLine {
             return;
         }
         bytes.clear();
-        // While the thread ends, its buffers are gone already.
+        // This fails while the thread ends, when its buffers are gone already.
         let _ = SPARE.try_with(|spare| {
             if let Ok(mut spare) = spare.try_borrow_mut()
                 && spare.len() < MAX_SPARE_BUFFERS
@@ -316,7 +316,8 @@ impl Drop for LogLine {
     }
 }
 
-/// Visible ASCII and spaces, without quotes and backslashes. Looks at all bytes: without an early exit, several at a time.
+/// Whether a text is visible ASCII and spaces, without quotes and backslashes. Looks at all bytes: without an early
+/// exit, the loop handles several bytes at a time.
 fn is_plain(text: &[u8]) -> bool {
     text.iter().fold(true, |plain, b| plain & matches!(b, b' '..=b'~') & (*b != b'"') & (*b != b'\\'))
 }

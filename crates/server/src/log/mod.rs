@@ -38,22 +38,22 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a panic waits for a slow output.
 const PANIC_FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// The outputs, for a signal, a panic and the end of the process. One that no log is configured to write to any more is
-/// among them: a line that began before may still come.
+/// The outputs, for a signal, a panic and the end of the process. The list keeps outputs that no configured log uses
+/// any more, because a line that began before may still arrive.
 static SINKS: Mutex<Vec<Arc<Sink>>> = Mutex::new(Vec::new());
 static ACCESS: ArcSwapOption<&'static AccessLog> = ArcSwapOption::const_empty();
-/// How the API keys of this program begin.
+/// The prefix of this gate's API keys.
 static KEY_PREFIX: OnceLock<KeyPrefix> = OnceLock::new();
 /// The part of the application log that a reload changes.
 static LIVE: OnceLock<Live> = OnceLock::new();
 
-/// From now on no path in a log or a trace has an API key that begins so.
+/// From now on, paths in logs and traces do not show API keys with this prefix.
 pub(crate) fn hide_keys(prefix: &KeyPrefix) {
-    // The prefix changes by a restart alone.
+    // Setting it again does nothing: the prefix changes only by a restart.
     let _ = KEY_PREFIX.set(prefix.clone());
 }
 
-/// The path of a request, as a log may have it.
+/// The path of a request without API keys, for logs.
 // Requirement K2.
 pub(crate) fn without_key(path: &[u8]) -> Cow<'_, [u8]> {
     let redacted = KEY_PREFIX.get().and_then(|prefix| prefix.redacted(std::str::from_utf8(path).ok()?));
@@ -91,11 +91,11 @@ pub(crate) struct PreparedLogs {
     outputs: event::Outputs,
     audit: (LogAddresses, OnAuditFailure),
     access: Option<AccessLog>,
-    /// Those that are in use, each with the bytes that may wait and for how long.
+    /// The outputs in use, each with the number of bytes that may wait, and how long.
     sinks: Vec<(Arc<Sink>, (usize, Duration))>,
 }
 
-/// Opens the outputs of the configured logs. One that is open already is used again.
+/// Opens the outputs of the configured logs. Uses outputs that are open already again.
 ///
 /// `workers` is the number of threads that serve requests. Lines about tokens of `own_issuer` do not name the issuer.
 pub(crate) fn prepare(
@@ -107,7 +107,7 @@ pub(crate) fn prepare(
 ) -> Result<PreparedLogs, LogError> {
     let bounds = (access.buffer, access.flush_interval);
     let mut sinks: Vec<(Arc<Sink>, _)> = Vec::new();
-    // One thread writes to one output, so that lines do not mix.
+    // Logs with the same output share one thread, so that lines do not mix.
     let mut open = |output: &LogOutput, key| {
         let known = sinks.iter().map(|(sink, _)| Arc::clone(sink)).chain(self::sinks()).find(|s| s.output() == output);
         let opened = match known {
@@ -153,7 +153,7 @@ pub(crate) fn prepare(
     Ok(PreparedLogs { filter, outputs, audit, access: access_log, sinks })
 }
 
-/// Writes `tracing` events from now on. Once in a process.
+/// Writes `tracing` events from now on. May be called once in a process.
 pub(crate) fn start(prepared: PreparedLogs) -> Result<Logs, LogError> {
     let PreparedLogs { filter, outputs, audit: (addresses, on_failure), access, sinks } = prepared;
     put_in_force(&outputs, on_failure, access, &sinks);
@@ -189,10 +189,10 @@ pub(crate) fn start_for_command(audit: &AuditLogConfig, actor: String) -> Result
     Ok(Some(Logs(())))
 }
 
-/// Goes on with these logs.
+/// Replaces the logs with these.
 ///
 /// # Errors
-/// The level cannot be set; then nothing has changed.
+/// The level cannot be set. In this case nothing has changed.
 pub(crate) fn replace(prepared: PreparedLogs) -> Result<(), String> {
     let PreparedLogs { filter, outputs, audit: (addresses, on_failure), access, sinks } = prepared;
     let Some(live) = LIVE.get() else { return Ok(()) };
@@ -219,11 +219,12 @@ fn put_in_force(
     if let Some(audit) = &outputs.audit {
         audit.set_audit(on_failure);
     }
-    // Lines refer to it without a reference count, so it lives as long as the process. Changes are rare.
+    // The access log lives as long as the process, because lines refer to it without a reference count.
+    // Changes are rare, so this leaks little.
     ACCESS.store(access.map(|access| Arc::new(&*Box::leak(Box::new(access)))));
     let is_used = |sink: &&Arc<Sink>| used.iter().any(|(used, _)| Arc::ptr_eq(used, sink));
     sinks.iter().filter(|sink| !is_used(sink)).for_each(|sink| sink.retire());
-    // The next line finds out.
+    // If the new output fails too, the next line sets the flag again.
     AUDIT_IS_FAILING.store(false, Ordering::SeqCst);
 }
 
@@ -232,7 +233,8 @@ pub(crate) fn access() -> Option<&'static AccessLog> {
     ACCESS.load().as_deref().copied()
 }
 
-/// The filter of the application log for this level, or as `ROTOGATE_LOG` says. No level hides the audit trail.
+/// The filter of the application log: from `ROTOGATE_LOG`, or else for this level. No level hides the audit
+/// trail.
 ///
 /// # Errors
 /// `ROTOGATE_LOG` is wrong.
@@ -258,12 +260,14 @@ pub(crate) fn flush() {
     sinks().iter().for_each(|sink| sink.flush(FLUSH_TIMEOUT));
 }
 
-/// The same after a panic, which may end the process; at most [`PANIC_FLUSH_TIMEOUT`].
+/// Waits after a panic, which may end the process, until everything is written, but at most
+/// [`PANIC_FLUSH_TIMEOUT`].
 pub(crate) fn flush_after_panic() {
     sinks().iter().for_each(|sink| sink.flush(PANIC_FLUSH_TIMEOUT));
 }
 
-/// Set while no line of the audit log can be written, and [`OnAuditFailure::Refuse`] says what to do then.
+/// The flag that is set while no line of the audit log can be written and [`OnAuditFailure::Refuse`] is
+/// configured.
 pub(crate) fn audit_is_failing() -> &'static Arc<AtomicBool> {
     &AUDIT_IS_FAILING
 }
@@ -271,7 +275,7 @@ pub(crate) fn audit_is_failing() -> &'static Arc<AtomicBool> {
 /// Waits until the audit log has all lines so far, but at most [`FLUSH_TIMEOUT`].
 pub(crate) async fn flush_audit() {
     let Some(sink) = LIVE.get().and_then(|live| live.outputs.load().audit.clone()) else { return };
-    // If the task fails, the runtime stops.
+    // The task fails only if the runtime stops.
     let _ = tokio::task::spawn_blocking(move || sink.flush(FLUSH_TIMEOUT)).await;
 }
 

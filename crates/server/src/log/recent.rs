@@ -8,10 +8,10 @@ use tokio::sync::broadcast;
 
 /// How many lines are kept.
 pub(crate) const KEPT_LINES: usize = 1000;
-/// How many lines a follower may be behind. It misses those before them.
+/// How many lines a follower may be behind. It misses older lines.
 const MAX_BEHIND: usize = 1000;
 
-/// One for the process, as the logs are.
+/// One for the process, because the logs are global, too.
 static RECENT: LazyLock<Recent> = LazyLock::new(|| Recent::new(KEPT_LINES));
 
 /// Lines of JSON, the newest last.
@@ -33,8 +33,8 @@ impl Recent {
             lines.pop_front();
         }
         lines.push_back(Arc::clone(&text));
-        // Under the lock, so that a follower misses no line between what was kept and what comes. Without followers it
-        // fails.
+        // Sent under the lock, so that a new follower misses no line between the kept lines and the first sent one.
+        // Sending fails if there are no followers.
         let _ = self.followers.send(text);
     }
 
@@ -49,7 +49,7 @@ pub(super) fn keep(line: &[u8]) {
     RECENT.keep(line);
 }
 
-/// The lines that are kept, the oldest first, and those that come.
+/// The kept lines, the oldest first, and a receiver of new lines.
 pub(crate) fn follow() -> (Vec<Arc<str>>, broadcast::Receiver<Arc<str>>) {
     RECENT.follow()
 }

@@ -84,13 +84,13 @@ pub struct AccessLogConfig {
     pub flush_interval: Duration,
     /// Whether lines have the `User-Agent`.
     pub log_user_agent: bool,
-    /// Of which part of the requests that passed there is a line.
+    /// The share of passed requests that get a line.
     pub sample: Sample,
     /// Routes with a rule of their own, by id.
     pub routes: BTreeMap<Box<str>, RouteLog>,
 }
 
-/// A part of all requests, in millionths.
+/// A share of all requests, in millionths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample(pub(crate) u32);
 
@@ -98,13 +98,13 @@ impl Sample {
     /// Every request.
     pub const ALL: Self = Self(1_000_000);
 
-    /// Chooses a request.
+    /// Decides at random whether the sample includes a request.
     pub(crate) fn takes(self) -> bool {
         self == Self::ALL || fastrand::u32(..Self::ALL.0) < self.0
     }
 }
 
-/// The requests of a route that the access log has, unless it has all.
+/// The requests of a route that get a line, if not all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteLog {
     /// Nothing.
@@ -116,9 +116,10 @@ pub enum RouteLog {
 /// `[audit_log]`: a line for each security event and each change by an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditLogConfig {
-    /// The output, where every line is JSON. `None`: that of the application log, in its format.
+    /// The output, where every line is JSON. With `None`, lines go to the output of the application log, in
+    /// its format.
     pub output: Option<LogOutput>,
-    /// How much of an address its lines have.
+    /// How much of a client's address the lines have.
     pub addresses: LogAddresses,
     /// The behaviour while its lines cannot be written.
     pub on_failure: OnAuditFailure,
@@ -127,9 +128,9 @@ pub struct AuditLogConfig {
 /// The behaviour while no line of the audit log can be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnAuditFailure {
-    /// Everything goes on. The lines that are lost are counted.
+    /// The gate works as before. Lost lines are counted.
     Continue,
-    /// No session begins or continues, no token is issued and operators change nothing; except that a revocation is never
+    /// No session begins or continues, no token is issued, and operators can change nothing. Only revocations are never
     /// refused.
     Refuse,
 }

@@ -2,8 +2,8 @@
 //! each output writes the buffers. A request never waits for an output: beyond the bound, lines are dropped and
 //! counted.
 //!
-//! Access lines have a buffer for each worker thread, so that no thread waits for another. Application lines share one
-//! buffer: they are few.
+//! Access lines have a buffer for each worker thread, so that no thread waits for another. Application lines are few,
+//! so they share one buffer.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -25,14 +25,15 @@ mod thread;
 
 use thread::Writer;
 
-/// A buffer of this size is written at once; a smaller one after the flush interval. To wake the writer costs a worker more
-/// than a hundred lines do, so the size is what half of the default `buffer` allows.
+/// A buffer of this size is written at once; a smaller one after the flush interval. Waking the writer costs a worker
+/// more than a hundred lines do, so this is as large as half of the default `buffer` allows.
 const CHUNK_BYTES: usize = 256 * 1024;
 /// The bound on buffered application lines, and the reserve for errors, warnings and audit events.
 const APPLICATION_BYTES: usize = 192 * 1024;
 const RESERVE_BYTES: usize = 64 * 1024;
 
-/// Set while lines of the audit log cannot be written, or do not fit, and none may be missing.
+/// Set while lines of the audit log cannot be written or do not fit, if the configuration demands a complete
+/// audit log.
 pub(super) static AUDIT_IS_FAILING: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
 /// Lines that wait to be written.
@@ -52,22 +53,22 @@ pub(crate) struct Sink {
     application: Mutex<Buffer>,
     /// How long a line may wait, in milliseconds.
     interval: AtomicU64,
-    /// No log is configured to write here any more. Lines that began before are still written.
+    /// Whether no configured log writes to this output any more. Lines that began before are still written.
     is_retired: AtomicBool,
-    /// Whether its application lines are those of the audit log.
+    /// Whether the application lines of this output are lines of the audit log.
     is_audit: AtomicBool,
     /// Flags for the writer: there are lines; write at once; reopen the file.
     pending: AtomicBool,
     urgent: AtomicBool,
     reopen: AtomicBool,
     writer: Mutex<Option<Thread>>,
-    /// The number of flushes requested, and of those done.
+    /// The number of requested flushes, and of finished ones.
     asked: AtomicU64,
     done: Mutex<u64>,
     is_done: Condvar,
-    /// Lines that cannot be written are kept and tried again.
+    /// Whether lines that cannot be written are kept and tried again.
     keeps_lines: AtomicBool,
-    /// Of application lines, and of access lines.
+    /// The counts of application lines, and of access lines.
     app: WriterCounts,
     access: WriterCounts,
 }
@@ -118,7 +119,7 @@ impl Sink {
         &self.output
     }
 
-    /// From now on a log writes here, with these bounds.
+    /// Records that a log writes to this output from now on, with these bounds.
     pub(super) fn set(&self, buffer: usize, interval: Duration) {
         // One half is written while the other half fills.
         self.share.store((buffer / 2 / self.workers.len()).max(16 * 1024), Ordering::Relaxed);
@@ -128,13 +129,14 @@ impl Sink {
         self.keeps_lines.store(false, Ordering::Relaxed);
     }
 
-    /// No log writes here any more: the file is closed, and opened again for a line that began before.
+    /// Records that no log writes to this output any more. The file is closed. A line that began before opens
+    /// it again.
     pub(super) fn retire(&self) {
         self.is_retired.store(true, Ordering::Relaxed);
         self.hurry();
     }
 
-    /// Its application lines are those of the audit log.
+    /// Records that the application lines of this output are lines of the audit log.
     pub(super) fn set_audit(&self, on_failure: OnAuditFailure) {
         self.is_audit.store(true, Ordering::Relaxed);
         self.keeps_lines.store(on_failure == OnAuditFailure::Refuse, Ordering::Relaxed);
@@ -158,7 +160,7 @@ impl Sink {
         self.keeps_lines.load(Ordering::Relaxed)
     }
 
-    /// Says whether lines that must not be missing can be written.
+    /// Sets the flag for an audit log whose lines must not be missing but cannot be written.
     fn set_failing(&self, is_failing: bool) {
         if self.keeps_lines() && !self.is_retired.load(Ordering::Relaxed) {
             AUDIT_IS_FAILING.store(is_failing, Ordering::SeqCst);
@@ -176,7 +178,7 @@ impl Sink {
             let share = self.share.load(Ordering::Relaxed);
             let mut buffer = buffer_of_worker.lock();
             if buffer.bytes.len() + line.len() > share {
-                // Counted here: a writer that is stuck in its output counts nothing (requirement O32).
+                // Counted here, because a writer that hangs in its output cannot count (requirement O32).
                 self.access.dropped.fetch_add(1, Ordering::Relaxed);
                 return;
             }
@@ -210,7 +212,7 @@ impl Sink {
         self.hurry();
     }
 
-    /// Is there a line to write, or a request to the writer?
+    /// Whether there is a line to write, or a request to the writer.
     fn has_work(&self) -> bool {
         let mut buffers = self.workers.iter().chain([&self.application]);
         self.urgent.load(Ordering::Acquire) || buffers.any(|buffer| !buffer.lock().bytes.is_empty())
@@ -230,13 +232,13 @@ impl Sink {
     }
 
     fn unpark(&self) {
-        // The lock is held for a moment only, and never by a writer.
+        // The lock is held for a moment only, and never by the writer while it writes.
         if let Some(thread) = &*self.writer.lock() {
             thread.unpark();
         }
     }
 
-    /// Reopens the file, after everything logged so far has gone to the old one.
+    /// Reopens the file, after all lines so far were written to the old file.
     pub(super) fn reopen(&self) {
         self.reopen.store(true, Ordering::Release);
         self.hurry();
@@ -258,7 +260,7 @@ fn open(output: &LogOutput) -> io::Result<File> {
         LogOutput::Stdout => Ok(io::stdout().as_fd().try_clone_to_owned()?.into()),
         LogOutput::File(path) => {
             let file = OpenOptions::new().create(true).append(true).mode(0o640).open::<&PathBuf>(path)?;
-            // Root may make the file of a service.
+            // A file that root creates must belong to the user of the service.
             private_file::adopt(&file, path)?;
             Ok(file)
         }

@@ -12,10 +12,10 @@ use rotogate_core::store::StoreError;
 /// Why the gate could not start, or had to stop. The text says what failed, where, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// Keys of the configuration, at their places: the value, or a file that it names, cannot be used.
+    /// Errors of the configuration at their lines: a value, or a file that it names, cannot be used.
     #[error("{0}")]
     Configured(#[from] ConfigErrors),
-    /// The same, without the place.
+    /// An error of one key, without its line.
     #[error("{0}")]
     Key(#[from] KeyFault),
     /// A file or a value cannot be used. The text names it.
@@ -24,7 +24,7 @@ pub enum ServerError {
     /// A part of the gate cannot be opened or built.
     #[error("{:?}", Chain(&**.0))]
     Part(Box<dyn std::error::Error + Send + Sync>),
-    /// A shared store exists, and its keys are not here.
+    /// The shared store exists, but its keys are not on this machine.
     #[error(
         "{error}. There are no keys in {}, and a gate makes keys for a new store only: copy the key folder of another gate of \
          this store", .folder.display()
@@ -35,12 +35,12 @@ pub enum ServerError {
         /// Where the keys should be.
         folder: PathBuf,
     },
-    /// A socket that another program passed.
+    /// A socket that another program passed cannot be used.
     #[error("socket {index} of LISTEN_FDS is not a TCP socket: {error}")]
     PassedSocket {
-        /// Its number, from 0.
+        /// The number of the socket, from 0.
         index: usize,
-        /// What the system says.
+        /// The error of the system.
         error: io::Error,
     },
     /// The system provides no worker threads.
@@ -49,7 +49,7 @@ pub enum ServerError {
     /// The admin listener has no thread or no socket.
     #[error("the admin listener cannot be served: {0}")]
     AdminListener(io::Error),
-    /// The embedded store could not be written for `store.give_up`.
+    /// The embedded store could not be written for the time in `store.give_up`.
     #[error(
         "the store {} could not be written for {} (store.give_up): the gate stops. Nothing that was acknowledged is lost. \
          Free space on its disk and start the gate again", .path.display(), written(*.give_up)
@@ -60,7 +60,7 @@ pub enum ServerError {
         /// `store.give_up`.
         give_up: Duration,
     },
-    /// The store did not take what the gate owed it at the end.
+    /// The store could not take the last writes of the gate.
     #[error("revocations or confirmations could not be written: {0}")]
     Unwritten(StoreError),
 }
@@ -77,7 +77,7 @@ impl ServerError {
     }
 }
 
-/// What is wrong with a key of the configuration, or with a file that it names.
+/// A fault of a configuration key, or of a file that it names.
 #[derive(Debug, thiserror::Error)]
 #[error("{key}: {message}")]
 pub struct KeyFault {

@@ -37,15 +37,16 @@ use serve::authorizer::Questions;
 pub enum Order {
     /// Apply this configuration, as far as a reload can.
     Reload(Box<Config>),
-    /// Another configuration was asked for and cannot be used: the log says why.
+    /// A reload was requested, but the configuration cannot be used. The log has the reason.
     RefusedReload,
     /// Stop.
     Stop,
-    /// Stop for an in-place upgrade: keep the sockets open for the next program, which listens on these addresses.
+    /// Stop for an in-place upgrade: keep the sockets open for the next program, which will listen on these
+    /// addresses.
     Upgrade(Vec<SocketAddr>),
 }
 
-/// What an in-place upgrade passes to the next program.
+/// The state that an in-place upgrade passes to the next program.
 #[derive(Debug)]
 pub struct UpgradeState {
     /// The listening sockets, with their queued connections.
@@ -63,14 +64,14 @@ pub enum ShutdownKind {
     Upgrade(UpgradeState),
 }
 
-/// A listener, and what it answers if other proxies ask there.
+/// A listener, and its answers to questions if it is for other proxies.
 #[derive(Debug)]
 struct BoundListener {
     listener: Listener,
     questions: Option<Arc<Questions>>,
 }
 
-/// Where clients send their requests.
+/// The address to which clients send their requests.
 #[derive(Clone, Copy, Debug)]
 pub struct PublicAddress {
     /// The address of the socket.
@@ -103,13 +104,14 @@ impl Server {
     /// Serves nothing before [`Self::run`].
     ///
     /// # Errors
-    /// Keys, store, users or addresses of the configuration cannot be had.
+    /// Keys, store or users cannot be opened, or an address cannot be bound.
     pub async fn bind(
         config: Config,
         mut plan: StartPlan,
         passed: Vec<std::net::TcpListener>,
     ) -> Result<Self, ServerError> {
-        // Ports first: a second gate that was started by mistake should report the port, not the locked store.
+        // Binds the ports first: a second gate that was started by mistake should report the port, not the
+        // locked store.
         let mut sockets = Sockets::with(passed);
         let mut listeners = Vec::new();
         for listener in config.listeners() {
@@ -160,7 +162,7 @@ impl Server {
         self.admin_address().into_iter().chain(probes)
     }
 
-    /// What this start built, and what it created because it was missing. The greeting shows it.
+    /// The parts of the gate. They also tell the greeting what this start created because it was missing.
     pub fn parts(&self) -> &GateParts {
         &self.parts
     }

@@ -47,7 +47,7 @@ pub(super) struct RunningGate {
     spare_sockets: Vec<std::net::TcpListener>,
 }
 
-/// What a reload replaces, and what came of reloads.
+/// The parts that a reload replaces, and the outcomes of reloads.
 struct InForce {
     config: Arc<ArcSwap<Config>>,
     proxy: Arc<ArcSwap<Proxy>>,
@@ -183,7 +183,7 @@ impl RunningGate {
                 Some(Order::Stop) | None => break None,
             }
         };
-        // Close the spare sockets now: no successor will accept what queues on them.
+        // Close the spare sockets now: no next program will accept the connections that would queue on them.
         self.spare_sockets.clear();
         (ShutdownKind::Stopped, error)
     }
@@ -199,10 +199,11 @@ impl RunningGate {
         sockets::open_missing(&self.spare_sockets, wanted)
     }
 
-    /// Lets the requests in flight finish, and closes everything. `lost` is why the gate had to stop.
+    /// Lets the requests in flight finish, and closes everything. `lost` is the error that stopped the gate,
+    /// if any.
     ///
     /// # Errors
-    /// `lost`; or the store did not take what it is owed.
+    /// `lost`; or the store did not take the last writes.
     pub(super) async fn drain(
         mut self,
         mut shutdown: ShutdownKind,
@@ -231,7 +232,8 @@ impl RunningGate {
         }
         match (flushed, &shutdown) {
             (Ok(()), _) => {}
-            // A store that fails at the last moment does not cancel the upgrade: the next program opens it and judges.
+            // A store that fails at the last moment does not cancel the upgrade: the next program opens the store, and
+            // stops if it still fails.
             (Err(error), ShutdownKind::Upgrade(_)) => tracing::error!(%error, "confirmations not written"),
             (Err(error), ShutdownKind::Stopped) => return Err(ServerError::Unwritten(error)),
         }
@@ -262,7 +264,7 @@ impl RunningGate {
         };
         let drained = async {
             while accepting.join_next().await.is_some() {}
-            // A client that went away does not end its exchange.
+            // The exchange of a relay goes on if its client disconnects, so wait for exchanges, too.
             #[cfg(feature = "relay")]
             parts.gate.relays_idle().await;
         };
@@ -281,18 +283,18 @@ impl RunningGate {
     }
 }
 
-/// What serves the first requests.
+/// The state from which the first requests are served.
 fn first_state(
     config: &Config,
     parts: &GateParts,
     tally: &'static Tally,
     drain: &StreamDrain,
 ) -> Result<RequestState, ServerError> {
-    // The name is cloned for each request: a name from static text needs no reference count.
+    // The name is cloned for each request, and a name from static text needs no reference count.
     let request_id: &'static str = Box::leak(config.server.request_id_header.as_str().into());
     let named = (HeaderName::from_static(request_id), drain.clone());
     let state = RequestState::new(config, parts.gate.clone(), parts.proxy.clone(), tally, named)?;
-    // The files were read before; a fault can only be new.
+    // `prepare` has read these files already, so an error here means that a file has changed since.
     let tracer = Tracer::start(config, None);
     let tracer = tracer.map_err(|(key, message)| ServerError::at(config, KeyFault::new(key, message)))?;
     Ok(state.traced_by(tracer))
@@ -323,7 +325,7 @@ impl ShutdownKind {
     }
 }
 
-/// Says what the store did not take until the end.
+/// Logs the revocations that the store did not take until the end.
 fn tell_unpaid(gate: &rotogate::Gate) {
     let Unpaid { total, lost_at_end, named } = gate.unpaid();
     if lost_at_end > 0 {
@@ -341,7 +343,7 @@ fn tell_unpaid(gate: &rotogate::Gate) {
     }
 }
 
-/// Resolves when the store could not be written for `give_up`.
+/// Resolves once the store could not be written for the time `give_up`.
 async fn store_is_lost(store: Option<RedbStore>, give_up: Option<Duration>) -> ServerError {
     let (Some(store), Some(give_up)) = (store, give_up) else { return std::future::pending().await };
     let mut looks = tokio::time::interval(Duration::from_secs(1).min(give_up));
@@ -354,7 +356,7 @@ async fn store_is_lost(store: Option<RedbStore>, give_up: Option<Duration>) -> S
     }
 }
 
-/// Writes to the audit log that an in-place upgrade is refused: this program serves on.
+/// Writes to the audit log that an in-place upgrade is refused, and that this program goes on serving.
 pub(crate) fn refuse_upgrade(reason: &str) {
     tracing::warn!(target: "rotogate::audit", event = "process_upgrade_refused", reason, "upgrade refused");
 }

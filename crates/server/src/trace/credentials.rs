@@ -17,9 +17,9 @@ const OF_TRANSPORT: [HeaderName; 6] = [CONNECTION, CONTENT_LENGTH, CONTENT_TYPE,
 
 /// The contents of the files.
 pub(crate) struct Credentials {
-    /// For each request to the collector.
+    /// Headers for each request to the collector.
     pub(super) headers: HeaderMap,
-    /// If the endpoint is https.
+    /// The TLS settings, if the endpoint is https.
     pub(super) tls: Option<ClientConfig>,
 }
 
@@ -33,19 +33,19 @@ impl Credentials {
         let headers = headers.map_err(|message| ("tracing.headers_file", message))?.unwrap_or_default();
         let is_tls = settings.endpoint.scheme_str() == Some("https");
         let tls = UpstreamTls { ca: settings.ca.clone(), ..UpstreamTls::default() };
-        // A file that is named must be good, even while the endpoint does not need it.
+        // A named file must be valid even if the endpoint does not need it.
         let tls = (is_tls || settings.ca.is_some()).then(|| tls.load()).transpose();
         let tls = tls.map_err(|BadTls { message, .. }| ("tracing.ca", message))?;
         Ok(Self { headers, tls: tls.filter(|_| is_tls) })
     }
 
-    /// The files, with their keys.
+    /// The files, with the configuration keys that name them.
     pub(crate) fn files(settings: &TracingConfig) -> impl Iterator<Item = (&'static str, &Path)> {
         let files = [("tracing.headers_file", &settings.headers_file), ("tracing.ca", &settings.ca)];
         files.into_iter().filter_map(|(key, file)| Some((key, file.as_deref()?)))
     }
 
-    /// The state of the files.
+    /// The stamps of the files, to detect changes.
     pub(super) fn stamps(settings: &TracingConfig) -> Vec<Stamp> {
         Self::files(settings).map(|(_, file)| Stamp::read(file)).collect()
     }

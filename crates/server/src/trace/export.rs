@@ -20,14 +20,14 @@ use rotogate_core::clock::{SystemTime, TimeSource};
 /// The interval between reports that spans cannot be sent.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The exporter of OpenTelemetry, on the runtime of the gate. The thread of the batch processor has none, and both
-/// transports need one.
+/// Runs OpenTelemetry's exporter on the runtime of the gate, because both transports need a runtime, and the
+/// thread of the batch processor has none.
 pub(super) struct Exporter {
     otlp: Arc<Otlp>,
     runtime: Handle,
     timeout: Duration,
     endpoint: String,
-    /// The spans that wait or are under way.
+    /// The number of spans that wait or are being sent.
     queued: Arc<AtomicUsize>,
     time: SystemTime,
     reported: Mutex<Option<Duration>>,
@@ -98,7 +98,7 @@ impl SpanExporter for Exporter {
             Ok(Err(_)) => Err(OTelSdkError::Timeout(timeout)),
             Err(_) => Err(OTelSdkError::InternalFailure("the gate stops, or the exporter failed".to_owned())),
         };
-        // Only now: a span under way takes memory, too.
+        // Subtracted only now, because a span that is being sent takes memory, too.
         self.queued.fetch_sub(spans, Ordering::Relaxed);
         match &sent {
             Ok(()) => COUNTS.sent.fetch_add(spans as u64, Ordering::Relaxed),
@@ -115,7 +115,7 @@ impl SpanExporter for Exporter {
     }
 
     fn set_resource(&mut self, resource: &Resource) {
-        // Nothing is exported before it is set, so nobody else has the exporter.
+        // The resource is set before the first export, so the exporter is not shared yet.
         if let Some(otlp) = Arc::get_mut(&mut self.otlp) {
             otlp.set_resource(resource);
         }

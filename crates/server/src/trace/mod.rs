@@ -1,11 +1,13 @@
-//! Traces: which requests are recorded, and the span of a request. `docs/traces.md` describes them for operators.
+//! Traces: the choice of requests to record, and the span of a request. `docs/traces.md` describes them for
+//! operators.
 //!
 //! Whether a request is recorded is decided once, before any span exists. A request that is not recorded costs a look
-//! at its `traceparent`, and where it names no trace of a trusted proxy, the making of another `traceparent`.
+//! at its `traceparent`, and a new `traceparent` unless it has one from a trusted proxy.
 //!
-//! The spans are those of [`rotogate_core::trace`]: data of the OpenTelemetry SDK, made here and handed to its batch
-//! processor. Neither its tracer nor `tracing` spans stand in between. Both decide about each span anew, and both look
-//! for the parent in a context of their own; here the parent is at hand, in the context of the request.
+//! The spans implement [`rotogate_core::trace`]. This module creates span data of the OpenTelemetry SDK, and passes it
+//! directly to the SDK's batch processor. It uses neither the SDK's tracer nor `tracing` spans, because both decide
+//! about each span anew, and look for the parent in a context of their own. Here the context of the request has the
+//! parent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,7 +41,7 @@ pub use recorder::Tracer;
 /// The longest text of a client in an attribute, in bytes.
 const MAX_FOREIGN_BYTES: usize = 256;
 
-/// The flags that have a meaning: sampled, and a random trace id. Others are zero in what this process sends.
+/// The flags that have a meaning: sampled, and a random trace id. This process sends all other flags as zero.
 const KNOWN_FLAGS: u8 = 3;
 
 /// The counts of ended spans of this process, by outcome.
@@ -65,14 +67,14 @@ impl SpanCounts {
     }
 }
 
-/// The facts about a request that its span has, besides its head.
+/// The facts about a request for its span, besides the request's head.
 #[derive(Debug)]
 pub struct RequestFacts<'a> {
     /// Whether the peer is a trusted proxy.
     pub is_trusted: bool,
-    /// When it began, in microseconds since 1970.
+    /// When the request began, in microseconds since 1970.
     pub micros: u64,
-    /// Its id.
+    /// The id of the request.
     pub id: &'a HeaderValue,
     /// The client, behind trusted proxies.
     pub client: std::net::IpAddr,
@@ -82,7 +84,8 @@ pub struct RequestFacts<'a> {
     pub scheme: &'static str,
 }
 
-/// The trace of a request, and its span if it is recorded. Dropped before the response, it says that the client is gone.
+/// The trace of a request, and its span if it is recorded. Dropped before the response, it records that the client
+/// disconnected.
 #[derive(Debug)]
 pub struct RequestTrace {
     trace: Trace,
@@ -90,11 +93,11 @@ pub struct RequestTrace {
 }
 
 impl RequestTrace {
-    /// Decides whether a request is recorded, and makes `traceparent` and `tracestate` what the upstream shall see.
+    /// Decides whether a request is recorded, and sets `traceparent` and `tracestate` for the upstream.
     pub fn begin<B>(tracer: Option<&Arc<Tracer>>, request: &mut Request<B>, facts: &RequestFacts<'_>) -> Self {
         let given = Position::from_headers(request.headers());
         let Some(tracer) = tracer else {
-            // Nobody here takes part, so both headers pass.
+            // Tracing is off, so both headers pass unchanged.
             let trace = given.map_or(Trace::None, |given| Trace::Unrecorded { id: given.trace, flags: None });
             return Self { trace, names_user: false };
         };
@@ -107,7 +110,7 @@ impl RequestTrace {
                 (Position { span: random_span(), flags: parent.flags & KNOWN_FLAGS, ..parent }, Some(parent))
             }
             _ => {
-                // A new trace. The state belongs to the one that the client names.
+                // Begins a new trace. Removes the state, which belongs to the client's own trace.
                 request.headers_mut().remove(&TRACESTATE);
                 let trace = random_trace();
                 let flags = u8::from(tracer.samples(trace));
@@ -123,17 +126,18 @@ impl RequestTrace {
         let link = given.filter(|_| parent.is_none());
         let span = tracer.server_span(name, position, (parent, link), request.headers(), facts.micros);
         describe(&*span, request, facts);
-        // A span that is forwarded outside of an attempt of the proxy has this one as its parent.
+        // If the request is forwarded without a span of the proxy, the upstream's span has this span as its
+        // parent.
         request.headers_mut().insert(TRACEPARENT, position.header());
         Self { trace: Trace::Recorded(span), names_user: tracer.names_user() }
     }
 
-    /// For log lines and steps.
+    /// The trace, for log lines and for the spans of single steps.
     pub const fn trace(&self) -> &Trace {
         &self.trace
     }
 
-    /// Ends the span with what is known of the response.
+    /// Ends the span with the facts about the response.
     pub fn end(self, method: &Method, status: StatusCode, reason: Reason, verdict: Option<&Verdict>) {
         let Some(span) = self.trace.span() else { return };
         span.set("http.response.status_code", Value::Number(i64::from(status.as_u16())));
@@ -171,14 +175,14 @@ impl RequestTrace {
 impl Drop for RequestTrace {
     fn drop(&mut self) {
         if let Some(span) = self.trace.span() {
-            // Has no effect on a span that has ended.
+            // This has no effect on a span that has ended.
             span.set_error(Reason::CLIENT_GONE.word(), false);
             span.end();
         }
     }
 }
 
-/// The attributes of a request's head. Never a query, and never a header but these.
+/// Sets the attributes of a request's head. Never includes the query, and no header except those named here.
 fn describe<B>(span: &dyn Span, request: &Request<B>, facts: &RequestFacts<'_>) {
     let text =
         |key, bytes: &[u8]| span.set(key, Value::Text(beginning(&String::from_utf8_lossy(bytes), MAX_FOREIGN_BYTES)));
@@ -209,12 +213,13 @@ fn describe<B>(span: &dyn Span, request: &Request<B>, facts: &RequestFacts<'_>) 
     text("http.request.id", facts.id.as_bytes());
 }
 
-/// The name of a new trace. It is no secret, so a fast generator makes it. A name of zeros would mean none.
+/// The id of a new trace. The id is no secret, so it comes from a fast generator. It is not all zeros, which
+/// would mean no trace.
 fn random_trace() -> [u8; 16] {
     fastrand::u128(1..).to_be_bytes()
 }
 
-/// The name of a new span.
+/// The id of a new span.
 fn random_span() -> [u8; 8] {
     fastrand::u64(1..).to_be_bytes()
 }

@@ -1,4 +1,4 @@
-//! In a program without OpenTelemetry nothing records.
+//! Stands for the recorder in a build without OpenTelemetry, which records nothing.
 
 use std::sync::Arc;
 

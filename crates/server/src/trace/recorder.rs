@@ -22,30 +22,30 @@ use rotogate_core::clock::{SystemTime, TimeSource, wall_micros};
 use rotogate_core::trace::{Position, Span, StepKind, TRACESTATE, Value};
 use rotogate_kit::file_stamp::Stamp;
 
-/// How long the end of a process, or of a configuration, waits for a collector.
+/// How long to wait for a collector when the process ends or another configuration takes over.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 /// The most spans of a batch.
 const MAX_BATCH: usize = 512;
-/// The attributes that a span of a request has, and room for some more.
+/// The capacity for the usual attributes of a request's span, and some more.
 const USUAL_ATTRIBUTES: usize = 24;
 
-/// `service.instance.id`: of this process, whichever of its configurations is in force.
+/// `service.instance.id`. It identifies the process, and does not change with the configuration.
 static INSTANCE: LazyLock<String> = LazyLock::new(|| uuid::Uuid::new_v4().to_string());
 
 /// The recorder of requests under one configuration.
 #[derive(Debug)]
 pub struct Tracer {
     recorder: Arc<Recorder>,
-    /// Traces whose name is below it are recorded.
+    /// Traces whose id is below this bound are recorded.
     below: u64,
     settings: TracingConfig,
-    /// The state of its files when they were read.
+    /// The stamps of the files when they were read.
     stamps: Vec<Stamp>,
 }
 
 impl Tracer {
-    /// The tracer of a configuration: the running one, if neither `[tracing]` nor its files have changed. Must be called
-    /// in a Tokio runtime.
+    /// The tracer of a configuration. Returns the running tracer if neither `[tracing]` nor its files have changed.
+    /// Must be called in a Tokio runtime.
     ///
     /// # Errors
     /// The key at fault, and what is wrong.
@@ -62,8 +62,8 @@ impl Tracer {
         Ok(Some(Arc::new(Self { recorder, below, settings: settings.clone(), stamps })))
     }
 
-    /// Whether a new trace of this name is recorded. Other programs with this ratio decide in the same way
-    /// (`TraceIdRatioBased` of OpenTelemetry).
+    /// Whether a new trace with this id is recorded. Other programs with the same ratio decide in the same
+    /// way (`TraceIdRatioBased` of OpenTelemetry).
     pub(super) fn samples(&self, trace: [u8; 16]) -> bool {
         let [.., a, b, c, d, e, f, g, h] = trace;
         u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 1 < self.below
@@ -74,7 +74,8 @@ impl Tracer {
         self.settings.identity
     }
 
-    /// Begins the span of a request. `parent` is in another process; `link` is what an untrusted client named as one.
+    /// Begins the span of a request. `parent` is in another process. `link` is a parent that an untrusted client
+    /// named.
     pub(super) fn server_span(
         &self,
         name: &'static str,
@@ -96,7 +97,7 @@ impl Tracer {
         Arc::new(RecordedSpan::new(Arc::clone(&self.recorder), position, at, data))
     }
 
-    /// Sends what is recorded, for a bounded time. Nothing is recorded afterwards.
+    /// Sends the recorded spans, for a bounded time. Nothing is recorded afterwards.
     pub async fn flush(&self) {
         let recorder = Arc::clone(&self.recorder);
         // The collector may take longer; the thread ends with the process.
@@ -104,7 +105,7 @@ impl Tracer {
     }
 }
 
-/// The bound that this part of all names is below.
+/// The bound below which this share of all trace ids lies.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the product is within u64")]
 fn threshold(sample: f64) -> u64 {
     if sample >= 1.0 { u64::MAX } else { (sample * 2f64.powi(63)) as u64 }
@@ -115,9 +116,9 @@ fn context(Position { trace, span, flags }: Position, is_remote: bool, state: Tr
     SpanContext::new(trace, span, TraceFlags::new(flags), is_remote, state)
 }
 
-/// Takes ended spans. When the last user of it is gone, it sends what it has.
+/// Takes ended spans. Sends the remaining spans when its last user drops it.
 struct Recorder {
-    /// `None` while it is dropped.
+    /// `None` while the recorder is dropped.
     processor: Option<BatchSpanProcessor>,
     queued: Arc<AtomicUsize>,
     queue: usize,
@@ -170,8 +171,8 @@ impl Recorder {
         }
     }
 
-    /// Takes an ended span. Never waits: with a full queue, it drops the span and counts it. The queue of the processor
-    /// is as long, but does not say when it is full, and forgets the spans under way.
+    /// Takes an ended span. Never waits: with a full queue, it drops the span and counts it. The processor's own queue
+    /// has the same length, but does not report when it is full, and does not count the spans that are being sent.
     fn take(&self, span: SpanData) {
         let Some(processor) = &self.processor else { return };
         if self.queued.fetch_add(1, Ordering::Relaxed) >= self.queue {
@@ -184,7 +185,7 @@ impl Recorder {
 
     fn shut_down(&self) {
         if let Some(processor) = &self.processor {
-            // What could not be sent was reported.
+            // The exporter has already reported spans that could not be sent.
             let _ = processor.shutdown_with_timeout(FLUSH_TIMEOUT);
         }
     }
@@ -193,7 +194,8 @@ impl Recorder {
 impl Drop for Recorder {
     fn drop(&mut self) {
         let Some(processor) = self.processor.take() else { return };
-        // The last user may be a request, and a request does not wait for a collector.
+        // A thread of its own waits: the last user may be a request, and a request must not wait for a
+        // collector.
         let end = move || drop(processor.shutdown_with_timeout(FLUSH_TIMEOUT));
         let _ = std::thread::Builder::new().name("trace-flush".to_owned()).spawn(end);
     }
@@ -276,7 +278,7 @@ impl Span for RecordedSpan {
 
     fn end(&self) {
         let Some(mut data) = self.data.lock().take() else { return };
-        // By the clock that is never set.
+        // Measured by the monotonic clock, which is never set.
         data.end_time = data.start_time + self.recorder.time.monotonic().saturating_sub(self.begun);
         self.recorder.take(data);
     }

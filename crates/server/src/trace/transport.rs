@@ -1,4 +1,4 @@
-//! Connections to a collector, for both protocols: by the gate's own TLS.
+//! Connections to a collector for both protocols, with the gate's own TLS.
 
 use std::io;
 use std::pin::Pin;
@@ -78,7 +78,7 @@ impl tower::Service<Uri> for Connector {
     }
 }
 
-/// Sends batches over HTTP/1.1, each on a connection of its own: there is one in a second at most.
+/// Sends batches over HTTP/1.1, each on its own connection, because there is at most one batch a second.
 pub(super) struct OtlpHttp {
     connector: Connector,
     headers: HeaderMap,
@@ -108,7 +108,7 @@ impl HttpClient for OtlpHttp {
         let path = request.uri().path().parse()?;
         *request.uri_mut() = path;
         request.headers_mut().insert(HOST, host);
-        // These count more than those of OTEL_EXPORTER_OTLP_HEADERS.
+        // These headers override the headers of OTEL_EXPORTER_OTLP_HEADERS.
         for (name, value) in &self.headers {
             request.headers_mut().insert(name, value.clone());
         }
@@ -119,7 +119,7 @@ impl HttpClient for OtlpHttp {
             let body = Limited::new(body, MAX_ANSWER).collect().await?;
             Ok(Response::from_parts(parts, body.to_bytes()))
         };
-        // The connection is driven here, and ends with this future.
+        // This future drives the connection, which ends with it.
         let driven = async {
             let _ = connection.await;
             std::future::pending().await
@@ -131,10 +131,11 @@ impl HttpClient for OtlpHttp {
     }
 }
 
-/// A channel to the collector, which connects when it is used first, and again when it is lost. Needs a Tokio runtime.
+/// A channel to the collector, which connects at its first use, and again after a connection is lost. Needs a Tokio
+/// runtime.
 pub(super) fn channel(endpoint: &Uri, credentials: &Credentials) -> Result<Channel, String> {
     let connector = Connector::new(endpoint, credentials, b"h2")?;
-    // The scheme says to tonic whether to do TLS; the connector does.
+    // An http scheme keeps tonic from adding TLS, which the connector does.
     let authority = endpoint.authority().map_or("", |authority| authority.as_str());
     let plain = Endpoint::from_shared(format!("http://{authority}")).map_err(|error| error.to_string())?;
     Ok(plain.origin(endpoint.clone()).connect_with_connector_lazy(connector))

@@ -1,4 +1,4 @@
-//! Events for a stand-in of a receiver. Time is moved by hand, and the steps of an outbox are taken one by one.
+//! Events for a simulated receiver. The tests move the time, and run the steps of an outbox one by one.
 
 use std::sync::LazyLock;
 
@@ -98,7 +98,7 @@ impl World {
         Outbox::new(gate, record, self.plan.clone())
     }
 
-    /// Ends so many sessions of the client.
+    /// Ends this number of the client's sessions.
     async fn end(&mut self, number: usize) {
         for _ in 0..number {
             let number = self.sessions.len() as u64;
@@ -180,7 +180,7 @@ async fn s25_events_come_in_order_and_a_kill_before_the_position_is_kept_repeats
     let mut outbox = world.begin(1);
     outbox.step().await.unwrap();
     world.end(3).await;
-    // The third event fails: the position is not kept, and the program is killed.
+    // The third event fails, so the position is not stored. Then the program is killed.
     let mut number = 0;
     world.at.state().lie = Some(Box::new(move |_| {
         number += 1;
@@ -197,7 +197,7 @@ async fn s25_events_come_in_order_and_a_kill_before_the_position_is_kept_repeats
     assert_eq!((jti(0), jti(1)), (jti(2), jti(3)), "a repetition has the same name");
     assert_ne!(jti(0), jti(1));
     drop(outbox);
-    // After the position was kept, nothing comes again.
+    // Once the position was stored, no event is repeated.
     world.begin(3).step().await.unwrap();
     assert_eq!(world.taken().len(), 5);
 }
@@ -251,7 +251,7 @@ async fn s25_an_event_that_the_receiver_calls_bad_is_skipped_and_holds_up_no_oth
     let mut outbox = world.begin(1);
     outbox.step().await.unwrap();
     world.end(1).await;
-    // A key that the receiver has not read yet: the event is good later.
+    // The receiver has not read the key yet, so it accepts the event later.
     world.answers(400, r#"{"err":"invalid_key","description":"unknown kid"}"#);
     for _ in 0..2 * TRIES {
         outbox.step().await.unwrap();
@@ -261,7 +261,7 @@ async fn s25_an_event_that_the_receiver_calls_bad_is_skipped_and_holds_up_no_oth
     world.at.state().lie = None;
     outbox.step().await.unwrap();
     assert_eq!(figures(&outbox), [1, 0, 0, 0]);
-    // An event of which no repetition would be better.
+    // An event that the receiver would reject again.
     world.end(2).await;
     let bad = world.ids()[1].clone();
     world.at.state().lie = Some(Box::new(move |asked| {

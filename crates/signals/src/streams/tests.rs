@@ -1,4 +1,4 @@
-//! Streams at the stand-in of a transmitter. Time is moved by hand, and the steps of a stream are taken one by one.
+//! Streams at a simulated transmitter. The tests move the time, and run the steps of a stream one by one.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -25,7 +25,7 @@ const AUDIENCE: &str = "https://gate.test/events";
 const TOKEN: &str = "token-of-the-receiver";
 const REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
 
-/// A gate that judges by a table. Its tokens are not signed.
+/// A gate that judges events by a table. The tokens are not signed.
 pub(crate) struct FakeGate {
     pub(crate) store: Arc<MemoryStore>,
     time: Arc<ManualTime>,
@@ -99,7 +99,7 @@ fn transmitter() -> Transmitter {
     Transmitter::start(ISS, AUDIENCE, TOKEN, Box::new(unsigned))
 }
 
-/// A gate with one stream, whose steps the test takes.
+/// A gate with one stream, whose steps the test runs.
 struct World {
     gate: Arc<FakeGate>,
     streams: Streams,
@@ -173,7 +173,7 @@ impl World {
     }
 }
 
-/// Polls are answered at once.
+/// Answers polls at once.
 fn at_once(asked: &Asked) -> Option<(u16, String)> {
     (asked.path == "/poll" && asked.body["ack"].is_null() && asked.body["setErrs"].is_null())
         .then(|| (200, json!({ "sets": {} }).to_string()))
@@ -196,14 +196,14 @@ async fn s16_a_stream_is_created_and_found_again() {
     let created = at.state().asked.iter().find(|asked| asked.path == "/streams").cloned().unwrap();
     let asked = json!({ "events_requested": [REVOKED], "delivery": { "method": "urn:ietf:rfc:8936" } });
     assert_eq!((created.method.as_str(), created.body), ("POST", asked));
-    // A restart knows its id.
+    // After a restart, the gate knows the stream's id.
     let restarted = || world_of(gate(&one.gate.store, &one.gate.time, false), &at, Delivery::Poll);
     restarted().stream.step().await;
     assert_eq!((at.count("POST", "/streams"), at.count("PATCH", "/streams"), at.count("GET", "/streams")), (1, 1, 0));
-    // A gate that does not know it: 409, and the one that is listed.
+    // A gate that does not know the id gets 409, and then uses the listed stream.
     world(&at).stream.step().await;
     assert_eq!((at.count("POST", "/streams"), at.count("PATCH", "/streams"), at.count("GET", "/streams")), (2, 2, 1));
-    // One that the transmitter forgot is created again.
+    // A stream that the transmitter has forgotten is created again.
     at.state().stream = None;
     restarted().stream.step().await;
     assert_eq!((at.count("POST", "/streams"), at.count("PATCH", "/streams")), (3, 3));
@@ -266,7 +266,7 @@ async fn s16_each_lie_of_a_transmitter_is_refused_alone() {
     ];
     for (path, status, body, says) in lies {
         let at = Transmitter::start(ISS, AUDIENCE, TOKEN, Box::new(unsigned));
-        // The lie has the port of another stand-in.
+        // The false URL has the port of another simulated transmitter.
         let own = at.url.trim_end_matches("/ssf").to_owned();
         let body = body.replace(&base, &own);
         at.state().lie = Some(Box::new(move |asked| {
@@ -330,7 +330,7 @@ async fn s17_an_event_is_acknowledged_after_it_is_taken() {
     );
     assert_eq!(world.taken(), ["good", "verification-1"], "the answer to the first request is among them");
     assert_eq!(acknowledged(&at), Vec::<String>::new(), "no poll said anything yet");
-    // The poll that would acknowledge fails. The next one says the same.
+    // The poll with the acknowledgements fails, so the next poll repeats them.
     at.state().lie = Some(Box::new(|asked| (asked.path == "/poll").then(|| (500, String::new()))));
     world.stream.step().await;
     assert_eq!(acknowledged(&at), Vec::<String>::new());
@@ -358,7 +358,7 @@ async fn s17_more_events_are_fetched_at_once_and_repeated_ones_are_not() {
         assert_eq!(world.stream.step().await, Duration::ZERO);
     }
     assert!(world.taken().len() >= 250);
-    // A transmitter that forgets acknowledgements is not asked in a loop.
+    // The gate does not poll in a loop if the transmitter forgets acknowledgements.
     let same =
         json!({ "sets": { "x": unsigned(&json!({ "jti": "x", "events": {} })) }, "moreAvailable": true }).to_string();
     at.state().lie = Some(Box::new(move |asked| (asked.path == "/poll").then(|| (200, same.clone()))));
@@ -383,7 +383,7 @@ async fn s18_one_gate_has_the_stream_and_another_takes_over() {
         first.stream.step().await;
         assert_eq!(polls(&at), before + 1, "the lease is renewed");
     }
-    // The first one is not heard of any more.
+    // The first gate stops renewing its lease.
     time.advance(LEASE - Duration::from_secs(1));
     assert_eq!(second.stream.step().await, RENEW);
     time.advance(RENEW);
@@ -393,7 +393,7 @@ async fn s18_one_gate_has_the_stream_and_another_takes_over() {
     assert!(LEASE + RENEW <= Duration::from_secs(20), "S18");
     assert_eq!(first.stream.step().await, RENEW, "it comes back too late");
     assert_eq!(polls(&at), before + 1);
-    // A gate that stops in order leaves it at once.
+    // A gate that stops in an orderly way releases the stream at once.
     second.streams.close().await;
     first.stream.step().await;
     assert_eq!(polls(&at), before + 2);
@@ -430,7 +430,7 @@ async fn s18_a_record_that_no_gate_wrote_decides_nothing() {
     assert!(world.record.hold().await.unwrap().1);
 }
 
-/// Lets the event come that was asked for, and takes it.
+/// Waits for the requested verification event, and takes it.
 async fn verified(world: &mut World, at: &Transmitter) {
     at.until("a verification event", |state: &mut State| (!state.waiting.is_empty()).then_some(()));
     world.stream.step().await;
@@ -446,7 +446,7 @@ async fn s21_a_stream_is_alive_if_its_verification_event_came() {
     let asked = |at: &Transmitter| at.count("POST", "/verify");
     let first = at.state().asked.iter().find(|asked| asked.path == "/verify").cloned().unwrap();
     assert_eq!((first.body["stream_id"].as_str(), first.body["state"].as_str().unwrap().len()), (Some("f67e39a0"), 32));
-    // The next one is due after `verify_every`. It does not come.
+    // The next verification event is due after `verify_every`. It does not arrive.
     at.state().lie = Some(Box::new(at_once));
     at.state().verifies = None;
     world.gate.time.advance(Duration::from_secs(3590));
@@ -461,7 +461,7 @@ async fn s21_a_stream_is_alive_if_its_verification_event_came() {
     world.gate.time.advance(Duration::from_secs(1));
     world.stream.step().await;
     assert_eq!((asked(&at), world.alive()), (2, false), "silence is not health");
-    // Another state is refused, and changes nothing.
+    // A verification event with another state is refused, and changes nothing.
     world.gate.time.advance(Duration::from_secs(300));
     at.state().verifies = Some(Box::new(|state| state.to_ascii_uppercase().into()));
     at.state().lie = None;
@@ -473,11 +473,11 @@ async fn s21_a_stream_is_alive_if_its_verification_event_came() {
     world.stream.step().await;
     assert_eq!(at.state().refused["verification-3"]["err"], "invalid_state");
     assert!(!world.alive());
-    // Without a state the transmitter sends it of its own accord: it is taken, and proves nothing.
+    // A verification event without a state was not requested. It is accepted, but proves nothing.
     at.send("own", &user(), &json!({ support::transmitter::VERIFICATION: {} }));
     world.stream.step().await;
     assert_eq!((world.taken().last().unwrap().as_str(), world.alive()), ("own", false));
-    // One that comes makes it alive again.
+    // The next event that arrives makes the stream alive again.
     at.state().verifies = Some(Box::new(|state| state.into()));
     world.gate.time.advance(Duration::from_secs(500));
     at.send("e-3", &user(), &json!({ REVOKED: {} }));
@@ -509,7 +509,7 @@ async fn s21_a_paused_stream_is_asked_once_to_go_on() {
     assert_eq!(at.count("POST", "/status"), 1, "one try");
     let asked = at.state().asked.iter().rfind(|asked| asked.method == "POST" && asked.path == "/status").cloned();
     assert_eq!(asked.unwrap().body, json!({ "stream_id": "f67e39a0", "status": "enabled" }));
-    // The transmitter says itself when it goes on, and when it does not.
+    // The transmitter reports itself when the stream is enabled or disabled.
     at.state().lie = None;
     let updated = |jti: &str, status: &str| {
         let kind = "https://schemas.openid.net/secevent/ssf/event-type/stream-updated";
@@ -520,7 +520,7 @@ async fn s21_a_paused_stream_is_asked_once_to_go_on() {
         world.stream.step().await;
         assert_eq!(world.alive(), status == "enabled");
     }
-    // A status that is not known, or of another stream, says nothing.
+    // An unknown status, or the status of another stream, is ignored.
     for answer in [r#"{"stream_id":"other","status":"enabled"}"#, r#"{"status":"fine"}"#, "[]"] {
         at.state().lie = Some(Box::new(move |asked| {
             (asked.path == "/status").then(|| (200, answer.to_owned())).or_else(|| at_once(asked))
@@ -612,7 +612,7 @@ async fn a_client_proves_itself_for_each_token_and_no_more_often() {
     assert_eq!((at.count("POST", "/token"), at.count("POST", "/poll")), (1, 2));
     let form = at.state().asked.iter().find(|asked| asked.path == "/token").unwrap().text.clone();
     assert_eq!(form, "grant_type=client_credentials&scope=ssf.read+ssf.manage&client_id=gate");
-    // A token that is refused is not used again.
+    // A refused token is not used again.
     at.state().lie = Some(Box::new(|asked| (asked.path == "/poll").then(|| (401, String::new()))));
     world.stream.step().await;
     at.state().lie = Some(Box::new(at_once));

@@ -1,4 +1,4 @@
-//! What a fault of the server, or of the way to it, does.
+//! Faults of the server, and of the connection to it.
 
 use support::figure::print_time;
 use support::proxy::Proxy;
@@ -10,15 +10,16 @@ use rotogate_core::revocation::Effect;
 use rotogate_core::store::conformance::{gone, insert, later, minimum, rotated, session, start};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// No answer is later.
+/// The longest time for an answer.
 const LATEST: Duration = Duration::from_secs(3);
 
 async fn through(proxy: &Proxy) -> PostgresStore {
-    // One connection, so that it is the one that is cut.
+    // The store has one connection, so that this connection is cut.
     PostgresStore::connect(options(proxy.port).schema("rg").connections(1)).await.unwrap()
 }
 
-/// Cuts the reply to an operation after each of its bytes. The operation is done once, and says what it would have said.
+/// Cuts the reply to an operation after each of its bytes. The operation must be done once, and return its normal
+/// result.
 #[tokio::test]
 async fn c2_a_reply_that_is_cut_after_any_byte_is_asked_for_again_and_the_write_done_once() {
     let server = Server::start(&[]);
@@ -100,7 +101,8 @@ async fn a_crash_of_the_server_loses_nothing_that_was_acknowledged() {
     .await;
 }
 
-/// The server says success, with a warning. Neither that nor the repetition, which finds it done, is an acknowledgement.
+/// The server reports success with a warning. Neither this reply nor that of a repetition, which finds the commit done,
+/// may count as an acknowledgement.
 #[tokio::test]
 async fn c26_a_cancelled_wait_for_a_synchronous_standby_is_no_acknowledgement() {
     let server = Server::start(&[]);
@@ -138,7 +140,7 @@ async fn c26_a_cancelled_wait_for_a_synchronous_standby_is_no_acknowledgement() 
         assert_eq!(error.outcome(), WriteOutcome::InDoubt, "{error}");
         assert!(error.to_string().contains("synchronous standby"), "{error}");
     }
-    // It can be read, and nothing that is made of it may be answered yet.
+    // The record can be read, but no answer may depend on it yet.
     let read = store.load_to_revoke(begun.id).await.unwrap().unwrap();
     assert!(rotogate_core::store::rules::is_revoked(&read));
     let settling = tokio::spawn({
@@ -152,7 +154,7 @@ async fn c26_a_cancelled_wait_for_a_synchronous_standby_is_no_acknowledgement() 
     store.settle().await.unwrap();
 }
 
-/// Whatever the role or the database says meanwhile.
+/// This holds even if the settings of the role or the database differ.
 #[tokio::test]
 async fn c26_every_commit_waits_for_the_disk() {
     let server = Server::start(&[]);
@@ -196,7 +198,7 @@ async fn c32_what_one_node_swept_the_other_does_not_sweep_again() {
     assert_eq!(b.list(Filter::All, None, 10).await.unwrap().sessions.len(), 1);
 }
 
-/// A record of another version is an error of that session alone, and can still be revoked.
+/// A record of another version is an error of that session alone. The session can still be revoked.
 #[tokio::test]
 async fn a_record_of_another_version_is_an_error_of_that_session_alone() {
     let server = Server::start(&[]);

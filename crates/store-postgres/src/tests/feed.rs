@@ -1,4 +1,4 @@
-//! C8 and C24: what a complete step of the feed proves, whatever becomes visible in which order.
+//! C8 and C24: the proof in a complete step of the feed, in whatever order entries become visible.
 
 use support::figure::print_time;
 use support::proxy::Proxy;
@@ -11,14 +11,14 @@ use rotogate_core::store::conformance::{gone, later, session, start};
 use rotogate_core::store::{FeedStep, Heard};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// A gate without news for longer than this decides nothing.
+/// A gate without a proof for longer than this refuses to decide.
 const STALENESS: Duration = Duration::from_secs(2);
 
 pub(super) fn follow() -> Follow {
     Follow { time: Arc::new(SystemTime::new()), every: Duration::from_millis(50), row: Arc::default() }
 }
 
-/// The entries up to the next proof, whatever fails before.
+/// The entries up to the next proof. Ignores failures before it.
 pub(super) async fn heard(feed: &mut dyn Feed) -> (Vec<Revocation>, Heard) {
     let mut entries = Vec::new();
     let until_complete = async {
@@ -35,7 +35,7 @@ pub(super) async fn heard(feed: &mut dyn Feed) -> (Vec<Revocation>, Heard) {
     (entries, complete)
 }
 
-/// Waits until the feed says that writes were lost.
+/// Waits until the feed reports a loss of writes.
 pub(super) async fn lost(feed: &mut dyn Feed) {
     let waiting = async {
         loop {
@@ -49,12 +49,12 @@ pub(super) async fn lost(feed: &mut dyn Feed) {
     timeout(PATIENCE, waiting).await.expect("the feed says it");
 }
 
-/// A revocation that is given its end.
+/// A revocation with an explicit end.
 pub(super) fn entry(n: u64) -> Revocation {
     Revocation { until: later(start(), 600_000), ..gone(session("alice", n, start()).id) }
 }
 
-/// A client beside the gate.
+/// A database client beside the gate.
 async fn beside(store: &PostgresStore) -> Client {
     let config = store.0.options.config(options::Purpose::Statements).unwrap();
     let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
@@ -83,7 +83,7 @@ async fn c8_the_clock_is_read_before_the_beat_is_sent() {
     conformance::server::c8_the_clock_is_read_before_the_beat(&store, time, || proxy.passed()).await;
 }
 
-/// Also if that takes more than one reading of the log.
+/// This holds even if it takes more than one reading of the log.
 #[tokio::test]
 async fn c8_a_step_is_complete_once_everything_up_to_the_beat_was_read() {
     let server = Server::start(&[]);
@@ -103,12 +103,12 @@ async fn c24_entries_that_commit_out_of_order_are_all_heard_of() {
     store.revoke(entry(3), RevokedBecause::Operator).await.unwrap();
     let mut entries = Vec::new();
     for _ in 0..10 {
-        // It is in no step, and stops none.
+        // The held entry is in no step, and delays none.
         let (more, _) = heard(&mut *feed).await;
         entries.extend(more);
     }
     assert_eq!(entries, [entry(3)]);
-    // A reader that begins or asks meanwhile finds the entry later, too.
+    // A reader that starts meanwhile finds the entry later, too.
     let (listed, between) = node.revocations_since(Cursor::default()).await.unwrap();
     assert_eq!(listed, [entry(1), entry(3)]);
     let mut late = node.follow(Cursor::default(), follow()).await.unwrap();
@@ -126,7 +126,7 @@ async fn c24_entries_that_commit_out_of_order_are_all_heard_of() {
     assert_eq!(node.revocations_since(between).await.unwrap().0.len(), 2);
 }
 
-/// What was rolled back is not waited for.
+/// A reader does not wait for an id whose transaction was rolled back.
 #[tokio::test]
 async fn c24_an_entry_that_was_rolled_back_leaves_no_gap_behind() {
     let server = Server::start(&[]);
@@ -183,7 +183,7 @@ async fn c24_without_notifications_the_bound_holds() {
     print_time("C24 an entry without notifications", asked.elapsed(), STALENESS);
 }
 
-/// Every connection ends, those that listen among them.
+/// All connections are terminated, including those that listen.
 #[tokio::test]
 async fn c24_every_connection_that_is_terminated_is_made_again_and_nothing_is_lost() {
     let server = Server::start(&[]);
@@ -206,7 +206,7 @@ async fn c24_every_connection_that_is_terminated_is_made_again_and_nothing_is_lo
     }
 }
 
-/// Whatever moment it has, and whichever node asks.
+/// This holds for every moment of the not-before, and for every node.
 #[tokio::test]
 async fn c4_what_begins_after_a_not_before_was_acknowledged_is_later_than_it() {
     let server = Server::start(&[]);
@@ -214,8 +214,8 @@ async fn c4_what_begins_after_a_not_before_was_acknowledged_is_later_than_it() {
     conformance::server::c4_what_begins_after_a_not_before_is_later(nodes).await;
 }
 
-/// Another timeline, and a disk or a log that went back, as after the promotion of a standby or with a back-up. The live
-/// entries are read anew.
+/// The signs are another timeline, and a disk or log position that went back, as after the promotion of a standby or
+/// the restore of a back-up. The feed then reads all live entries again.
 #[tokio::test]
 async fn c23_a_feed_says_what_shows_that_writes_were_lost() {
     let server = Server::start(&[]);
@@ -233,7 +233,7 @@ async fn c23_a_feed_says_what_shows_that_writes_were_lost() {
     lost(&mut *feed).await;
     store.adopt().await.unwrap();
     assert_eq!(heard(&mut *feed).await.0, [entry(1)]);
-    // A sequence that went back has lost what it gave out.
+    // If the sequence went back, the log has lost entries.
     server.sql("delete from rg.revocation_log; select setval('rg.log_id', 1, false)");
     lost(&mut *feed).await;
     store.adopt().await.unwrap();
@@ -251,7 +251,7 @@ async fn c23_a_log_that_was_trimmed_past_a_reader_is_made_up_by_the_live_entries
     for n in 1..500 {
         store.revoke(entry(n), RevokedBecause::Operator).await.unwrap();
     }
-    // As after a quarter of an hour.
+    // The entries are as old as after a quarter of an hour.
     server.sql("update rg.revocation_log set written = written - 1000000 where id < 400");
     store.sweep(Timestamp::ZERO).await.unwrap();
     assert_eq!(server.sql("select count(*) from rg.revocation_log"), "101");

@@ -1,4 +1,4 @@
-//! What nodes do about a standby that was promoted, and lacks what the primary had acknowledged.
+//! The recovery after the promotion of a standby that lacks acknowledged writes of the primary.
 
 use super::feed::{entry, follow, heard, lost};
 use super::*;
@@ -18,7 +18,8 @@ async fn c15_what_a_promoted_standby_lacks_is_noticed_before_anything_is_written
     a.revoke(entry(7), RevokedBecause::Operator).await.unwrap();
     while heard(&mut *feed).await.0.is_empty() {}
     server.fail_over_to(&standby);
-    // The connections are new, and no beat was written. The earlier record is there again, and no node rotates it.
+    // The connections are new, and no beat was written yet. The store has the earlier record again, and no node may
+    // rotate it.
     for node in [&a, &b] {
         let error = node.compare_and_swap(begun.revision, next.clone(), None).await.unwrap_err();
         assert!(error.to_string().contains("lost writes"), "{error}");

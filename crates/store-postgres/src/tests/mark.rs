@@ -1,4 +1,4 @@
-//! The high-water mark: of a store that was set back, and of one whose gates noticed a loss.
+//! The high-water mark of a store that was set back, and of a store whose gates noticed a loss.
 
 use std::path::Path;
 
@@ -43,7 +43,7 @@ async fn c18_c19_a_store_that_was_set_back_while_no_gate_ran_is_refused_however_
     });
     drop(PostgresStore::connect(accepting).await.unwrap());
     connect(&server, &mark).await.unwrap();
-    // A database that was emptied, and another store.
+    // The database was emptied, and gets another store.
     server.sql("drop schema rg cascade");
     assert!(connect(&server, &mark).await.is_err());
     server.connect("rg").await;
@@ -60,7 +60,7 @@ async fn c15_a_loss_that_a_gate_noticed_keeps_no_later_start_from_the_store() {
     connect(&server, &mark).await.unwrap();
 }
 
-/// Also a mark that other gates of the machine have, too, is never lowered by a start.
+/// A start never lowers a mark, even if several gates of the machine share it.
 #[tokio::test]
 async fn c19_gates_on_one_machine_may_have_one_mark() {
     let server = Server::start(&[]);

@@ -1,4 +1,4 @@
-//! Against a real server, which each test starts for itself.
+//! Tests against a real server, which each test starts for itself.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -73,7 +73,7 @@ pub(super) fn network(issuer: &str, keyring: Uuid) -> NetworkOptions {
     NetworkOptions::new(issuer, keyring, LEEWAY).password(SecretString::from(PASSWORD))
 }
 
-/// These options, with other ones of the network.
+/// The options with changed network options.
 pub(super) fn with(mut options: PostgresOptions, change: impl FnOnce(&mut NetworkOptions)) -> PostgresOptions {
     change(&mut options.network);
     options
@@ -106,7 +106,7 @@ async fn c1_nodes_on_a_postgres_store_pass_the_conformance_suite() {
     .await;
 }
 
-/// Guesses are no faster with five nodes than with one, and what was counted is forgotten.
+/// An attacker can guess no faster at five nodes than at one. Old counters are removed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn c29_ten_a_minute_over_five_nodes_are_ten() {
     let server = Server::start(&[]);

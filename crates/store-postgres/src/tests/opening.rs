@@ -1,4 +1,4 @@
-//! C20: what is refused at start, with the reason and the remedy, and without credentials.
+//! C20: a start refuses unfit servers. Its error has the reason and the remedy, but no credentials.
 
 use support::pki::Pki;
 
@@ -58,7 +58,7 @@ async fn c20_another_issuer_keyring_or_schema_is_refused() {
     server.connect("rotogate").await;
     // Another schema is another store.
     PostgresStore::connect(of("https://it's.example", KEYRING).schema("other")).await.unwrap();
-    // A head that is gone is not made anew over what is left.
+    // A missing head is not created again over the remaining data.
     store.revoke(gone(session("alice", 1, start()).id), RevokedBecause::Logout).await.unwrap();
     server.sql("delete from rotogate.head");
     let said = refused(server.options()).await;
@@ -87,7 +87,7 @@ async fn c20_each_right_that_is_missing_is_named() {
         server.sql(&format!("grant {right} to gate"));
     }
     let store = PostgresStore::connect(server.options()).await.unwrap();
-    // What was granted is enough for everything.
+    // The granted rights are enough for all operations.
     let begun = session("alice", 1, start());
     insert(&store, &begun).await;
     store.confirm(vec![(begun.id, Generation::FIRST)]).await.unwrap();

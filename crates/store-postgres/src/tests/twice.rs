@@ -1,4 +1,4 @@
-//! C2: whatever is sent again changes nothing more.
+//! C2: a repeated call changes nothing more.
 
 use super::*;
 use rotogate_core::session::profile::OnTooMany;
@@ -27,13 +27,13 @@ async fn c2_a_swap_that_is_sent_again_changes_nothing_more() {
     let before = content(&server);
     assert_eq!(store.0.swap(op, 1, &next, Some(&entry)).await.unwrap(), Swap::Swapped);
     assert_eq!(content(&server), before);
-    // A confirmation and a revocation are writes of others: it was swapped all the same.
+    // A confirmation and a revocation by others follow. The repeated swap must still report that it was done.
     store.confirm(vec![(begun.id, next.current)]).await.unwrap();
     store.revoke(gone(begun.id), RevokedBecause::Logout).await.unwrap();
     let before = content(&server);
     assert_eq!(store.0.swap(op, 1, &next, Some(&entry)).await.unwrap(), Swap::Swapped);
     assert_eq!(content(&server), before);
-    // Behind another's swap the first one is history.
+    // After another node's swap, the first swap is superseded.
     let other = session("bob", 2, start());
     insert(&*store, &other).await;
     let first = rotated(&other, later(start(), 5));
@@ -63,10 +63,10 @@ async fn c2_an_insert_that_is_sent_again_changes_nothing_more_and_says_who_gave_
     let before = content(&server);
     assert_eq!(store.0.insert_as(op, &second, &room).await.unwrap(), Some(done));
     assert_eq!(content(&server), before);
-    // Under another name it is another insert.
+    // An insert under another name is another insert.
     let error = store.0.insert_as(new_op().unwrap(), &second, &room).await.unwrap_err();
     assert_eq!(error.outcome(), WriteOutcome::Refused);
-    // A room that was found before another insert is found anew.
+    // A room that was found before another insert is outdated, and must be found again.
     let third = session("alice", 3, later(start(), 2));
     assert_eq!(store.0.insert_as(new_op().unwrap(), &third, &room).await.unwrap(), None);
     assert_eq!(content(&server), before);
@@ -89,7 +89,7 @@ async fn c2_a_revocation_and_a_confirmation_that_are_sent_again_change_nothing_m
         assert_eq!(store.revoke(entry.clone(), RevokedBecause::Logout).await.unwrap(), merged);
         assert_eq!(content(&server), before);
     }
-    // Behind a later one of the same target.
+    // Repeats the not-before after a later one of the same target.
     let later_one = not_before(subject("alice"), later(moment, 5));
     let merged = store.revoke(later_one, RevokedBecause::Logout).await.unwrap();
     let before = content(&server);

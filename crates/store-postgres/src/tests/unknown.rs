@@ -4,7 +4,7 @@ use super::*;
 use rotogate_core::clock::SystemTime;
 use rotogate_core::store::conformance::{gone, later, session, start};
 
-/// It may be a revocation. What is written behind it does not pass it.
+/// An unknown entry may be a revocation, so later entries must not overtake it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn o4_an_unknown_entry_of_the_log_leaves_a_node_stale() {
     for effect in ["58".to_owned() + &"00".repeat(24), "47".to_owned() + &"00".repeat(25)] {
@@ -20,7 +20,7 @@ async fn o4_an_unknown_entry_of_the_log_leaves_a_node_stale() {
             "insert into rotogate.revocation_log (written, target, effect, until) values (1, '\\x{target}', '\\x{effect}', 1)"
         ));
         store.revoke(Revocation { until: later(start(), 600_000), ..entry }, RevokedBecause::Operator).await.unwrap();
-        // A proof that was asked for before may be under way.
+        // The answer to an earlier beat may still arrive.
         let (mut faults, mut proofs) = (0, 0);
         while faults < 5 {
             match feed.next().await {

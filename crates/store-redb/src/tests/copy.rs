@@ -1,4 +1,4 @@
-//! C31: what is copied into the embedded store, and what is not.
+//! C31: the data that is copied into the embedded store, and the data that is left out.
 
 use std::path::Path;
 
@@ -28,7 +28,7 @@ async fn c31_of_two_records_of_a_session_the_later_one_stays() {
     assert!(copy.put_sessions(vec![first]).await.is_err());
 }
 
-/// No gate on the copy reads the file beside the first store.
+/// The revocations in the file beside the store would be missing in the copy, so the copy is refused.
 #[tokio::test]
 async fn c31_a_store_whose_file_has_revocations_is_not_copied() {
     let folder = tempfile::tempdir().unwrap();

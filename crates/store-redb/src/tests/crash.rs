@@ -1,4 +1,4 @@
-//! What a crash may leave behind.
+//! The states that a crash may leave.
 
 use super::*;
 use redb::{Builder, Durability};
@@ -21,7 +21,7 @@ async fn r2_a_crash_at_any_point_loses_no_commit_that_had_returned() {
     let database = Builder::new().create_with_backend(backend.clone()).unwrap();
     let rules = Rules::new(conformance::ISSUER, conformance::LEEWAY);
     let opened = backend.steps();
-    // At each number of steps: the revision and the sequence that had been acknowledged.
+    // The acknowledged revision and sequence, for each number of steps.
     let mut acknowledged = vec![(0, s.revision, head.sequence)];
     for n in 0..3 {
         let next = rotated(&s, later(START, n));
@@ -44,13 +44,13 @@ async fn r2_a_crash_at_any_point_loses_no_commit_that_had_returned() {
         for survival in 0..3 {
             let image = backend.crash(before.clone(), steps, || survives(survival, &mut random));
             place.replace(&image);
-            // Without a mark, which would follow each of these stores in turn.
+            // Without a mark, because it would change with each of these stores.
             let options = Options { high_water: None, ..place.options() };
             let store = RedbStore::open(place.path(), options).unwrap();
             let known = store.load(s.id).await.unwrap().unwrap();
             let &(_, revision, _) = acknowledged.iter().rfind(|(at, ..)| *at <= steps).unwrap();
             assert!(known.revision >= revision, "step {steps}: {} lost {revision}", known.revision);
-            // Record, revocation and sequence are of one moment.
+            // Record, revocation and sequence belong to the same moment.
             let sequence = store.head().unwrap().sequence;
             assert!(acknowledged.iter().any(|&(_, r, q)| (r, q) == (known.revision, sequence)), "step {steps}");
             let (entries, _) = store.revocations_since(Cursor::default()).await.unwrap();
@@ -61,7 +61,7 @@ async fn r2_a_crash_at_any_point_loses_no_commit_that_had_returned() {
             assert_eq!(minimum, known.current.get());
             let bobs = store.list(Filter::Subject("bob".into()), None, 100).await.unwrap().sessions.len();
             assert_eq!(bobs as u64, known.current.get() - 1);
-            // And it works from there.
+            // The store must work after the crash.
             insert(&store, &session("carol", 99, START)).await;
         }
     }
@@ -90,7 +90,7 @@ async fn child() {
         insert(&store, &session("alice", n, START)).await;
         println!("\n{n} acknowledged");
         if store.commits() == n {
-            // Acknowledged, and not committed: die at the worst moment.
+            // The operation is acknowledged but not committed: abort at the worst moment.
             std::process::abort();
         }
     }

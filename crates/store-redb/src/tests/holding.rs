@@ -1,11 +1,11 @@
-//! Long operations go in steps, so that the writer serves other callers in between.
+//! Long operations run in steps, so that the writer serves other callers in between.
 
 use super::*;
 use rotogate_core::store::rules::MAX_SWEPT;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Sessions from `START` on, each with an entry of its own, that end when sessions do.
+/// Sessions from `START` on, each with its own revocation entry, which ends with the session.
 async fn many(store: &RedbStore, number: usize) -> Vec<Session> {
     let sessions: Vec<_> = (0..number as u64).map(|n| session("alice", n, START)).collect();
     let writes = sessions.iter().map(|s| async {

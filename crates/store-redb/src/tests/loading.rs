@@ -1,17 +1,17 @@
-//! What a start loads: everything, however the keys lie, and by however many threads.
+//! A start loads all revocations, for every distribution of keys and every number of threads.
 
 use redb::Database;
 
 use super::*;
 
-/// A few ids of each moment, so that keys lie close together here and far from each other there.
+/// Several ids for each of a few moments, so that some keys are close together and others far apart.
 fn id(n: u64) -> SessionId {
     let mut random = [0; 10];
     random[2..].copy_from_slice(&n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
     SessionId::new(later(START, [0, 1, 1_000_000, 90_000_000][(n % 4) as usize]), random)
 }
 
-/// Sessions, tokens whose keys begin with the same long text, and one entry far behind all others.
+/// Sessions, tokens whose keys have a long common beginning, and one entry far after all others.
 async fn many(store: &RedbStore) -> (Vec<SessionId>, Vec<Box<str>>) {
     let sessions: Vec<_> = (0..700).map(id).collect();
     let tokens: Vec<Box<str>> = (0..300).map(|n| format!("token-{n}").into()).collect();

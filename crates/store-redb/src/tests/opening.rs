@@ -1,4 +1,4 @@
-//! Which files are opened, which are refused, and the mark.
+//! The files that are opened or refused, and the mark.
 
 use super::*;
 use rotogate_core::store::kit::highwater::{COMMITS_PER_MARK, HighWater, Mark};
@@ -54,7 +54,7 @@ async fn o4_a_damaged_page_is_found_wherever_it_lies() {
         bad[range].iter_mut().for_each(|byte| *byte ^= 0x55);
         place.replace(&bad);
         match RedbStore::open(place.path(), place.options()) {
-            // An unreferenced page.
+            // The damaged page is not in use.
             Ok(store) => assert_eq!(content(&store).await, before, "page {page}"),
             Err(error) => {
                 refused += 1;
@@ -124,7 +124,7 @@ async fn o4_a_record_of_an_unknown_version_is_an_error_and_can_still_be_revoked(
     for filter in [Filter::All, Filter::Subject("alice".into())] {
         assert_eq!(store.list(filter, None, 9).await.unwrap().sessions, std::slice::from_ref(&b));
     }
-    // The others continue, and its revocation holds at least as long as it could.
+    // The other sessions continue, and the revocation lasts at least as long as the session could.
     store.confirm(vec![(a.id, Generation::FIRST), (b.id, Generation::FIRST)]).await.unwrap();
     assert!(store.load(b.id).await.unwrap().unwrap().confirmed);
     let entry = store.revoke(gone(a.id), RevokedBecause::Operator).await.unwrap();
@@ -200,7 +200,7 @@ async fn o5_a_lost_store_is_not_silently_begun_anew() {
     assert!(error.contains("LOST FILE") && error.contains("accept_restored_store = true"), "{error}");
     assert!(!place.path().exists());
     drop(RedbStore::open(place.path(), Options { accept_restored: true, ..place.options() }).unwrap());
-    // Logged once: the mark is that of the new store.
+    // The alarm is logged once, because the mark now names the new store.
     place.open();
 }
 
@@ -221,7 +221,7 @@ async fn o5_a_restored_backup_needs_the_operators_word() {
     assert_eq!(content(&accepted).await, (vec![], vec![], Timestamp::ZERO));
     drop(accepted);
     drop(place.open());
-    // The original of the back-up lacks what was written since, so it counts as another store now.
+    // The original store lacks the later writes to the restored one, so it now counts as another store.
     place.replace(&latest);
     assert!(place.refused().contains("another one"));
 }
@@ -252,7 +252,7 @@ async fn o5_the_mark_is_written_at_start_and_at_a_clean_stop_and_never_ahead_of_
     fill(&store).await;
     let durable = store.head().unwrap().sequence;
     assert_eq!(sequence(), at_start, "a few commits are not yet marked");
-    // A kill at this moment: the store is ahead of its mark, which is expected.
+    // The process is killed at this moment. The store is then ahead of its mark, which is allowed.
     let killed = killed_copy(&place);
     std::fs::create_dir_all(killed.mark().parent().unwrap()).unwrap();
     file.read().unwrap().map(|mark| HighWater::at(killed.mark()).write(mark)).unwrap().unwrap();
@@ -299,7 +299,7 @@ async fn r22_live_sessions_are_known_after_a_restart_and_in_a_store_of_an_earlie
     assert_eq!(ended(store.insert(s(3), bound).await.unwrap()), [Target::Session(s(1).id)]);
     drop(store);
 
-    // The file as an earlier version would leave it.
+    // Changes the file to the form of an earlier version.
     let database = Database::open(place.path()).unwrap();
     let transaction = database.begin_write().unwrap();
     assert!(transaction.delete_table(schema::LIVE).unwrap());
@@ -322,7 +322,7 @@ async fn r22_live_sessions_are_known_after_a_restart_and_in_a_store_of_an_earlie
 async fn c46_the_clock_of_a_store_is_not_reset_while_a_revocation_waits_beside_it() {
     let place = Place::new();
     let store = place.open();
-    // Of a time that was ahead.
+    // An entry from a time when the clock was ahead.
     let entry = not_before(Target::Global, later(START, 1_000_000));
     let file = store.owed_file().unwrap();
     file.keep(&Owed { entry, because: rotogate_core::session::RevokedBecause::Operator }).unwrap();

@@ -66,8 +66,8 @@ async fn a_store_of_an_earlier_version_has_no_records_and_takes_them() {
     assert_eq!(content(&store).await.0, before.0);
 }
 
-/// As `r2_a_crash_at_any_point_loses_no_commit_that_had_returned`: after an intent was acknowledged no crash brings a
-/// time before it back, nor after an answer.
+/// As `r2_a_crash_at_any_point_loses_no_commit_that_had_returned`: a crash loses neither an acknowledged intent nor an
+/// acknowledged answer.
 #[tokio::test]
 async fn i35_a_crash_at_any_point_keeps_the_intent_and_the_answer_that_had_returned() {
     let place = Place::new();
@@ -95,7 +95,7 @@ async fn i35_a_crash_at_any_point_keeps_the_intent_and_the_answer_that_had_retur
             }
             _ => assert_eq!(swap(&mut state, id(1), first.version(), record).unwrap(), RelaySwapped::Swapped),
         }
-        // Another's operation in the same commit.
+        // The same commit contains the operation of another caller.
         rules.insert(&mut state, &session("bob", record.sealed.len() as u64, START), SubjectBound::NONE).unwrap();
         head = state.finish().unwrap().unwrap();
         transaction.commit().unwrap();

@@ -1,4 +1,4 @@
-//! A reader whose beats alone bring entries.
+//! A reader that gets entries from its beats only.
 
 use super::super::tests::Server;
 use super::*;
@@ -21,7 +21,7 @@ async fn c8_a_beat_proves_nothing_beyond_a_full_page() {
     let follow = Follow { time: ManualTime::at(Timestamp::ZERO), every: Duration::ZERO, row: Arc::default() };
     let place = store.0.places(&early).unwrap()[0];
     let mut reader = Reader::new(&store.0, 0, place, &follow, Duration::ZERO);
-    // Its own reading, which runs beside the beats, would bring the entries before them.
+    // Stops the reading beside the beats, which would return the entries before them.
     reader.reading = Some(Box::pin(std::future::pending()));
     let mut entries = 0;
     loop {

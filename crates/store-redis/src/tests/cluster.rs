@@ -1,4 +1,4 @@
-//! A cluster of real servers: what is true of one server, and what only a cluster can do.
+//! Tests on a cluster of real servers: the behaviour of one server, and of clusters only.
 
 use std::collections::BTreeSet;
 
@@ -41,7 +41,7 @@ async fn c1_a_cluster_keeps_the_records_of_the_relay() {
     conformance::run_relay(|| connect_now(&site)).await;
 }
 
-/// Four nodes, which hinder each other, and sessions in all partitions.
+/// Four nodes, whose inserts conflict, and sessions in all partitions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn c1_however_many_sessions_begin_in_all_partitions_no_more_live_than_may() {
     let site = Site::cluster();
@@ -95,7 +95,8 @@ async fn c2_an_insert_over_partitions_that_another_came_before_decides_again() {
     assert_eq!(store.load(third.id).await.unwrap().map(|known| known.status), Some(Status::Live));
 }
 
-/// Between the announcement of one and its insert, another decides: it has seen the announcement, and not the session.
+/// A second insert decides between the announcement and the insert of the first: it has seen the announcement, but not
+/// the session.
 #[tokio::test]
 async fn c2_an_insert_that_was_announced_before_another_decided_is_not_overlooked() {
     let site = Site::cluster();
@@ -110,7 +111,7 @@ async fn c2_an_insert_that_was_announced_before_another_decided_is_not_overlooke
     assert_eq!(b.insert(second, bound).await.unwrap(), Inserted::TooMany);
 }
 
-/// One that did not come to its end reached a part of the store. The next brings it everywhere.
+/// An interrupted not-before reached only a part of the store. The next one brings it to every partition.
 #[tokio::test]
 async fn c4_a_not_before_that_reached_one_partition_reaches_all_with_the_next() {
     let site = Site::cluster();
@@ -200,7 +201,7 @@ async fn c20_another_number_of_partitions_and_a_lost_head_are_refused() {
     at(5, "DEL", &[]);
     let said = refused(site.options()).await;
     assert!(said.contains("lost the head of its partition 5") && said.contains("whole back-up"), "{said}");
-    // Where not all were made yet, the rest is.
+    // If not all heads were created yet, the next start creates the rest.
     at(0, "HDEL", &["made"]);
     site.connect("rg").await;
     assert_eq!(at(0, "HGET", &["made"]), "1");
@@ -225,7 +226,7 @@ async fn c20_a_cluster_that_is_none_or_whose_clocks_differ_is_refused() {
     assert!(said.contains("made in a cluster") && said.contains("set cluster = true"), "{said}");
     let at = Duration::from_secs;
     let time = Timestamp::from_secs(1_800_000_000);
-    // Asked for a second, two clocks may differ by the leeway and that second.
+    // If the question takes a second, two clocks may differ by the leeway and this second.
     let agree = |apart: Duration| {
         super::super::opening::agree(
             &server.options(),

@@ -29,7 +29,7 @@ async fn in_each_partition(store: &RedisStore) -> Vec<Session> {
     all
 }
 
-/// Until it is done, whatever fails before.
+/// Repeats an operation until it succeeds.
 async fn done<T>(mut what: impl AsyncFnMut() -> Option<T>) -> T {
     let repeated = async {
         loop {
@@ -56,11 +56,11 @@ async fn c12_a_gate_goes_on_after_a_promotion() {
     });
     assert!(!at_lost.is_empty() && !at_others.is_empty());
     cluster.nodes[lost].kill();
-    // Or the replica is faster than the deadline of an answer.
+    // If the replica takes over before the deadline, there is no error.
     if let Err(error) = store.load(all[at_lost[0]].id).await {
         assert_eq!(rotogate_core::fault::Fault::from(error).retry_after(), Duration::from_secs(1));
     }
-    // Its replica takes over, and nothing of the gate starts again.
+    // The replica takes over, and no part of the gate restarts.
     let waiting = tokio::task::spawn_blocking(move || {
         cluster.until_promoted(lost + 3);
         cluster
@@ -81,7 +81,8 @@ async fn c12_a_gate_goes_on_after_a_promotion() {
     drop(cluster);
 }
 
-/// What is known of other partitions is known at once; that nothing is missing, only when all answer.
+/// Entries of other partitions arrive at once. The proof that no entry is missing needs the answers of all
+/// partitions.
 #[tokio::test]
 async fn c8_a_partition_that_is_away_holds_up_the_proof_and_not_the_entries_of_others() {
     let mut cluster = RedisCluster::start(false, &["--cluster-require-full-coverage no"]);
@@ -165,7 +166,8 @@ impl Move {
     }
 }
 
-/// It fails, and is known not to be done. An attempt that the deadline cut off may have been, so it is asked again.
+/// Repeats a write until it fails as certainly not done. After an attempt that the deadline cut off, the write may
+/// have been done.
 async fn not_done(write: impl AsyncFn() -> Result<(), StoreError>) {
     for _ in 0..10 {
         let error = write().await.unwrap_err();
@@ -177,7 +179,7 @@ async fn not_done(write: impl AsyncFn() -> Result<(), StoreError>) {
     panic!("each attempt was cut off");
 }
 
-/// Between the first key and the last, every key is at one of two servers.
+/// While the keys of a slot move one by one, every key is at one of two servers.
 #[tokio::test]
 async fn c11_while_a_slot_moves_reads_follow_each_key_and_nothing_is_half_written() {
     let cluster = RedisCluster::start(false, &[]);
@@ -200,7 +202,8 @@ async fn c11_while_a_slot_moves_reads_follow_each_key_and_nothing_is_half_writte
     // A script needs all its keys at one server.
     not_done(async || store.compare_and_swap(1, rotated(&ids[0], start()), None).await.map(drop)).await;
     not_done(async || store.revoke(gone(ids[1].id), RevokedBecause::Logout).await.map(drop)).await;
-    // The record is still there, and the index, which the script finds by the record, is not.
+    // The record is still at the first server, but the index, which the script finds by the record, has
+    // moved.
     moving.carry(&store.0.partitions.get(3).keys.subject("alice")).await;
     not_done(async || store.revoke(gone(ids[2].id), RevokedBecause::Logout).await.map(drop)).await;
     moving.end().await;
@@ -214,7 +217,8 @@ async fn c11_while_a_slot_moves_reads_follow_each_key_and_nothing_is_half_writte
     assert!(!store.0.partitions.iter().any(Partition::is_lost));
 }
 
-/// Each primary has a replica of its own, and what moves is waited for where it arrives.
+/// Each primary has its own replica. A write to a moving slot waits for the replica of the server to which
+/// the slot moves.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c14_in_a_cluster_a_write_waits_for_the_replicas_of_the_primary_that_takes_it() {
     let cluster = RedisCluster::start(true, &[]);
@@ -238,7 +242,7 @@ async fn c14_in_a_cluster_a_write_waits_for_the_replicas_of_the_primary_that_tak
     assert_eq!(store.settle().await.unwrap_err().outcome(), WriteOutcome::InDoubt);
     stopped.signal("CONT");
     done(async || store.settle().await.ok()).await;
-    // Its keys are all there, so that the other server takes what is asked of it.
+    // All its keys have moved, so the other server accepts the request.
     store.revoke(minimum(all[3].id, 1, later(start(), 600_000)), RevokedBecause::Operator).await.unwrap();
     moving.begin().await;
     for key in moving.keys().await {
@@ -276,7 +280,7 @@ async fn c11_a_slot_that_moves_during_refreshes_loses_none() {
                             rotations.fetch_add(1, Ordering::SeqCst);
                         }
                         Ok(other) => panic!("{other:?}"),
-                        // It may be done all the same.
+                        // The write may have been done nevertheless.
                         Err(_) => {
                             if let Ok(Some(now)) = store.load(known.id).await {
                                 known = now;
@@ -321,7 +325,7 @@ async fn c11_a_slot_that_moves_during_refreshes_loses_none() {
     assert!(!store.0.partitions.iter().any(Partition::is_lost));
 }
 
-/// The nodes announce proxies in front of them.
+/// The nodes announce the addresses of proxies in front of them.
 async fn behind_proxies(cluster: &RedisCluster) -> Vec<Proxy> {
     let mut proxies = Vec::new();
     for node in &cluster.nodes {
@@ -344,7 +348,7 @@ async fn c11_a_reply_of_a_cluster_that_is_cut_is_asked_for_again() {
     let store = RedisStore::connect(options(proxies[0].port).cluster()).await.unwrap();
     let proxy = &proxies[cluster.node_of("{rg:3}:h")];
     let mut cuts = 0;
-    // One server is asked for every byte of the same replies.
+    // The tests of one server cut every byte of the same replies, so some bytes are enough here.
     for n in (0..).step_by(3) {
         let begun = session("alice", 3 + 16 * n, start());
         let mut was_cut = false;

@@ -1,4 +1,4 @@
-//! C31: what is copied from the embedded store and back is what it was.
+//! C31: a copy from the embedded store and back has the same content.
 
 use super::site::Site;
 use super::*;

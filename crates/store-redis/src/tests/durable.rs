@@ -1,4 +1,4 @@
-//! Nothing is acknowledged that too few replicas have.
+//! No write is acknowledged before enough replicas have it.
 
 use support::proxy::Proxy;
 use support::redis::Replicated;
@@ -47,7 +47,7 @@ async fn c14_without_a_replica_nothing_is_acknowledged_and_with_one_the_same_req
         store.stamp_change([1; 16], [2; 16]).await.unwrap_err(),
     ];
     print_time("C14 six answers without the replica", asked.elapsed(), LATEST * 6);
-    // A guess costs less than the second that a disk may take.
+    // A guess must not wait for a disk, which may take a second.
     let counter = SharedCounter { name: [3; 16], every: Duration::from_secs(60), burst: 1 };
     assert_eq!(store.count(counter, CounterUse::Take).await.unwrap(), None);
     store.remember([4; 16], Duration::from_secs(60)).await.unwrap();
@@ -56,7 +56,7 @@ async fn c14_without_a_replica_nothing_is_acknowledged_and_with_one_the_same_req
         assert_eq!(error.outcome(), WriteOutcome::InDoubt, "{error}");
         assert!(error.to_string().contains("wait_replicas is 1"), "{error}");
     }
-    // They are there, and so are not repeated: what was read is settled instead.
+    // The writes are in the store, so they are not repeated. Instead, the gate waits until they are durable.
     assert_eq!(store.load(begun.id).await.unwrap(), Some(next.clone()));
     assert!(store.settle().await.is_err());
     replica.signal("CONT");
@@ -67,7 +67,7 @@ async fn c14_without_a_replica_nothing_is_acknowledged_and_with_one_the_same_req
     assert_eq!(ended, "1", "the replica has it");
 }
 
-/// An old primary that still answers a node, and that its replicas have left, proves nothing.
+/// An old primary that its replicas have left still answers a node, but its answers prove nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c17_a_primary_that_its_replicas_left_says_nothing_of_revocations() {
     let [primary, replica] = pair();
@@ -104,7 +104,7 @@ async fn c14_writes_that_wait_together_wait_once_and_all_of_them_are_done() {
     let line = said.lines().find(|line| line.starts_with("cmdstat_wait:")).unwrap();
     let calls: u64 = line.split(['=', ',']).nth(1).unwrap().parse().unwrap();
     assert!(calls < WRITES / 4, "{line}");
-    // Acknowledged: the replica has them all.
+    // The writes are acknowledged, so the replica has all of them.
     assert_eq!(replica.cli(&["ZCARD", "{rg:0}:sub:alice"]), (WRITES + 1).to_string());
 }
 
@@ -161,7 +161,7 @@ async fn c1_the_redis_store_passes_the_conformance_suite_with_a_replica() {
     .await;
 }
 
-/// Clients that go on with what they got, while the primary dies and a replica takes over.
+/// Clients continue with their tokens while the primary dies and a replica takes over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn c14_a_promotion_loses_nothing_that_was_acknowledged() {
     let mut servers = Replicated::start(&[]);

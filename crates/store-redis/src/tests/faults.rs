@@ -1,4 +1,4 @@
-//! What a fault of the server, or of the way to it, does.
+//! Faults of the server, and of the connection to it.
 
 use support::proxy::Proxy;
 use tokio::time::{Instant, timeout};
@@ -19,7 +19,7 @@ fn follow() -> Follow {
     Follow { time: Arc::new(SystemTime::new()), every: Duration::from_millis(50), row: Arc::default() }
 }
 
-/// The entries up to the next proof, whatever fails before.
+/// The entries up to the next proof. Ignores failures before it.
 async fn heard(feed: &mut dyn Feed) -> (Vec<Revocation>, Heard) {
     let mut entries = Vec::new();
     let until_complete = async {
@@ -35,7 +35,7 @@ async fn heard(feed: &mut dyn Feed) -> (Vec<Revocation>, Heard) {
     (entries, complete)
 }
 
-/// What a feed brings before it says that writes were lost.
+/// The entries of a feed before it reports a loss of writes.
 async fn lost(feed: &mut dyn Feed) -> Vec<Revocation> {
     let mut entries = Vec::new();
     let until_lost = async {
@@ -51,7 +51,8 @@ async fn lost(feed: &mut dyn Feed) -> Vec<Revocation> {
     entries
 }
 
-/// Cuts the reply to an operation after each of its bytes. The operation is done once, and says what it would have said.
+/// Cuts the reply to an operation after each of its bytes. The operation must be done once, and return its normal
+/// result.
 #[tokio::test]
 async fn c2_a_reply_that_is_cut_after_any_byte_is_asked_for_again_and_the_write_done_once() {
     // One store makes ten connections a second at most, so several take turns.
@@ -60,7 +61,7 @@ async fn c2_a_reply_that_is_cut_after_any_byte_is_asked_for_again_and_the_write_
     assert!(cuts.iter().sum::<usize>() > 30, "{cuts:?}");
 }
 
-/// Returns after how many bytes a reply was cut.
+/// Cuts a reply after each of these numbers of bytes. Returns how many replies were cut.
 async fn cut_after_each(bytes: impl Iterator<Item = usize>) -> usize {
     let server = Server::start(&[]);
     let proxy = Proxy::to(server.port).await;
@@ -137,7 +138,7 @@ async fn a_crash_of_the_server_loses_nothing_that_was_acknowledged() {
     .await;
 }
 
-/// It may have lost what it acknowledged last.
+/// The server may have lost the last acknowledged writes.
 #[tokio::test]
 async fn c18_a_feed_across_a_restart_of_the_server_says_that_writes_may_be_lost_and_goes_on() {
     let mut server = Server::start(&["--appendonly yes", "--appendfsync always"]);
@@ -205,7 +206,7 @@ async fn c23_a_log_that_was_trimmed_past_a_reader_is_made_up_by_the_live_entries
     for n in 1..500 {
         store.revoke(entry(n), RevokedBecause::Operator).await.unwrap();
     }
-    // As a beat does after a quarter of an hour.
+    // The same trim that a beat does after a quarter of an hour.
     let args = vec![vec![1; 8], vec![1; 3], b"0".to_vec(), b"0-0".to_vec(), b"1".to_vec()];
     let first = store.0.partitions.first();
     let keys = vec![first.keys.named("n")];
@@ -220,7 +221,7 @@ async fn c23_a_log_that_was_trimmed_past_a_reader_is_made_up_by_the_live_entries
     assert!(entries.len() >= 499, "{}", entries.len());
     let mut from_early = store.follow(early, follow()).await.unwrap();
     assert_eq!(heard(&mut *from_early).await.0.len(), 500);
-    // An entry that is gone, and was not trimmed, was lost.
+    // An entry that is missing but was not trimmed was lost.
     server.cli(&["XTRIM", "{rg:0}:log", "MAXLEN", "0"]);
     lost(&mut *feed).await;
 }
@@ -245,7 +246,7 @@ async fn c23_a_server_that_was_emptied_answers_no_question() {
         assert!(error.to_string().contains("has lost writes"), "{error}");
     }
     lost(&mut *feed).await;
-    // It is another store now, which is not taken for this one.
+    // The data is another store now, which the gate must not use.
     let error = store.adopt().await.unwrap_err();
     assert!(error.to_string().contains("was emptied") && error.outcome() == WriteOutcome::NotDone, "{error}");
     lost(&mut *feed).await;
@@ -259,7 +260,7 @@ async fn c32_what_one_node_swept_the_other_does_not_sweep_again() {
     conformance::server::c32_what_one_node_swept_the_other_does_not(nodes).await;
 }
 
-/// By the server's clock, whatever the caller's says.
+/// The server's clock decides, whatever the caller's clock says.
 #[tokio::test]
 async fn a_record_expires_an_hour_after_its_end() {
     let server = Server::start(&[]);
@@ -287,8 +288,8 @@ async fn c12_a_caller_that_does_not_go_on_keeps_no_other_from_a_connection() {
     let servers = Servers::new(&Arc::new(server.options()));
     let [one, other] = [(); 2].map(|()| Line::new(Arc::clone(&servers), Duration::ZERO));
     let mut waiting = Box::pin(one.connection());
-    // It has begun to make a connection, and is not polled from here on: a task that waits for several things at once leaves
-    // the others alone while it deals with one.
+    // The future has begun to make a connection, and is not polled from here on. A task that waits for several futures
+    // does the same while it handles one of them.
     assert!(futures_util::poll!(&mut waiting).is_pending());
     tokio::time::timeout(PATIENCE, other.connection()).await.expect("the turn is free again").map(drop).unwrap();
     waiting.await.map(drop).unwrap();

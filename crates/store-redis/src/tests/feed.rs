@@ -1,4 +1,4 @@
-//! C8: what a complete step of the feed proves.
+//! C8: the proof in a complete step of the feed.
 
 use support::proxy::Proxy;
 
@@ -17,14 +17,14 @@ async fn c8_the_clock_is_read_before_the_beat_is_sent() {
     conformance::server::c8_the_clock_is_read_before_the_beat(&store, time, || proxy.passed()).await;
 }
 
-/// Also if that takes more than one reading of the log.
+/// This holds even if it takes more than one reading of the log.
 #[tokio::test]
 async fn c8_a_step_is_complete_once_everything_up_to_the_beat_was_read() {
     let server = Server::start(&[]);
     conformance::server::c8_a_step_is_complete_once_all_was_read(&*server.connect("rg").await).await;
 }
 
-/// A million may come: page by page, and complete once the last one was read.
+/// The entries arrive page by page, and the step is complete once the last page was read.
 #[tokio::test]
 async fn c23_a_reader_whose_place_was_trimmed_reads_the_live_ones_in_pages() {
     const WRITTEN: usize = 3000;
@@ -36,7 +36,7 @@ async fn c23_a_reader_whose_place_was_trimmed_reads_the_live_ones_in_pages() {
     for n in 1..=WRITTEN as u64 {
         store.revoke(entry(n), RevokedBecause::Operator).await.unwrap();
     }
-    // As a beat does it.
+    // Trims the log as a beat does.
     let trim = "local last = redis.call('XREVRANGE', '{rg:0}:log', '+', '-', 'COUNT', 1)[1][1] \
         redis.call('HSET', '{rg:0}:h', 'floor', last) \
         return redis.call('XTRIM', '{rg:0}:log', 'MINID', last)";
@@ -58,7 +58,7 @@ async fn c23_a_reader_whose_place_was_trimmed_reads_the_live_ones_in_pages() {
     assert!(largest < WRITTEN, "{largest} of them in one step");
 }
 
-/// Whatever moment it has, and whichever node asks.
+/// This holds for every moment of the not-before, and for every node.
 #[tokio::test]
 async fn c4_what_begins_after_a_not_before_was_acknowledged_is_later_than_it() {
     let server = Server::start(&[]);

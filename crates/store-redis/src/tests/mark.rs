@@ -1,4 +1,4 @@
-//! The high-water mark: of a store that was set back, and of one whose gates noticed a loss.
+//! The high-water mark of a store that was set back, and of a store whose gates noticed a loss.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ async fn connect(site: &Site, mark: &Path) -> Result<RedisStore, StoreError> {
     RedisStore::connect(with(site.options().prefix("rg"), |network| network.high_water = Some(mark.into()))).await
 }
 
-/// As if there had been more writes, or fewer.
+/// Changes the number of writes in the store.
 async fn move_writes(store: &RedisStore, by: i64) {
     let first = store.0.partitions.first();
     let head = first.keys.named("h");

@@ -1,11 +1,11 @@
-//! C33: what a session and a revocation take of the server's memory.
+//! C33: the server's memory for a session and for a revocation.
 
 use super::*;
 use rotogate_core::revocation::Effect;
 use rotogate_core::session::{Generation, LastPair, Scope, Seal, SessionSecret, Status};
 use rotogate_core::store::conformance::start;
 
-/// The page that says it.
+/// The page that documents these numbers.
 const PAGE: &str = include_str!("../../../../docs/scale.md");
 const NUMBER: u64 = 4000;
 const DAY: Duration = Duration::from_secs(86_400);
@@ -57,7 +57,7 @@ fn session(number: u64) -> Session {
     }
 }
 
-/// Bytes of all keys like this one, by what the server says of each.
+/// The total bytes of all keys that match a pattern, as the server reports them.
 fn bytes_of(server: &Server, pattern: &str) -> f64 {
     let script = "local all = 0 \
         for _, key in ipairs(redis.call('KEYS', ARGV[1])) do all = all + redis.call('MEMORY', 'USAGE', key, 'SAMPLES', 0) end \

@@ -1,4 +1,4 @@
-//! Against a real server, which each test starts for itself.
+//! Tests against a real server, which each test starts for itself.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -31,11 +31,11 @@ mod twice;
 mod unknown;
 
 const KEYRING: Uuid = Uuid::from_u128(7);
-/// How long a test waits for what must happen.
+/// How long a test waits for an event that must happen.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// No answer is later (C11, C13).
+/// The longest time for an answer (C11, C13).
 const LATEST: Duration = Duration::from_secs(3);
-/// After an outage a node serves again (C12).
+/// The longest time until a node serves again after an outage (C12).
 const BACK: Duration = Duration::from_secs(5);
 
 /// A server of the test's own, and how to connect to it.
@@ -73,7 +73,7 @@ pub(super) fn options(port: u16) -> RedisOptions {
     RedisOptions::new(format!("redis://127.0.0.1:{port}"), NetworkOptions::new(ISSUER, KEYRING, LEEWAY))
 }
 
-/// These options, with other ones of the network.
+/// The options with changed network options.
 pub(super) fn with(mut options: RedisOptions, change: impl FnOnce(&mut NetworkOptions)) -> RedisOptions {
     change(&mut options.network);
     options
@@ -117,7 +117,7 @@ async fn c37_what_one_node_wrote_back_to_redis_keeps_out_nothing_later() {
     conformance::loss::c38_a_node_learns_how_many_records_were_missing(pair().await).await;
 }
 
-/// Guesses are no faster with five nodes than with one.
+/// An attacker can guess no faster at five nodes than at one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn c29_ten_a_minute_over_five_nodes_are_ten() {
     let server = Server::start(&[]);

@@ -1,4 +1,4 @@
-//! C20: what is refused at start, with the reason and the remedy, and without credentials.
+//! C20: a start refuses unfit servers. Its error has the reason and the remedy, but no credentials.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use rotogate_core::store::kit::network::compare_clocks;
 
 const PASSWORD: &str = "a-password-of-the-store";
 const USER: &str = "user-of-the-gate";
-/// As the documentation gives it.
+/// The commands that the documentation lists.
 pub(super) const COMMANDS: &str = "+eval +evalsha +get +mget +set +del +exists +pexpireat +persist +hset +hget +hmget +hexists +hincrby \
     +hscan +hdel +zadd +zincrby +zrem +zscore +zrange +zrevrange +zrangebyscore +zremrangebyscore +xadd +xread +xrange \
     +xrevrange +xtrim +scan +time +role +info";
@@ -111,7 +111,7 @@ async fn c20_another_issuer_keyring_or_schema_is_refused() {
     // Another prefix is another store.
     let other = RedisOptions::new(&url, NetworkOptions::new("https://other.example", KEYRING, LEEWAY)).prefix("other");
     RedisStore::connect(other).await.unwrap();
-    // A head that is gone is not made anew over what is left.
+    // A missing head is not created again over the remaining data.
     store.revoke(gone(session("alice", 1, start()).id), RevokedBecause::Logout).await.unwrap();
     server.cli(&["DEL", "{rg:0}:h"]);
     let said = refused(server.options()).await;
@@ -145,7 +145,7 @@ async fn c20_each_command_and_key_pattern_that_is_missing_is_named() {
     let keys = "~{rg:0}:*";
     allow(&server, &format!("{keys} {COMMANDS}"));
     let store = RedisStore::connect(as_user(&server)).await.unwrap();
-    // What was allowed is enough for everything.
+    // The allowed commands are enough for all operations.
     let begun = session("alice", 1, start());
     insert(&store, &begun).await;
     store.confirm(vec![(begun.id, Generation::FIRST)]).await.unwrap();
@@ -245,7 +245,7 @@ async fn c20_mistakes_in_the_options_are_named_without_credentials() {
     assert!(said.contains("cannot be reached"), "{said}");
 }
 
-/// A server of another time, version or kind: the checks see what it says.
+/// The checks refuse the replies of a server with another time, version or kind.
 #[tokio::test]
 async fn c20_a_skewed_clock_an_old_version_and_a_cluster_are_refused() {
     let server = Server::start(&["--cluster-enabled yes"]);
@@ -273,7 +273,7 @@ async fn c39_a_store_in_redis_whose_clock_was_ahead_is_brought_back() {
     let set_ahead = |later: Timestamp| {
         let later = later.as_millis().to_string();
         server.cli(&["HSET", "{rg:0}:h", "stamp", &later]);
-        // New entries of the log follow that one, too.
+        // New entries of the log must follow this entry, too.
         server.cli(&["XADD", "{rg:0}:log", &format!("{later}-0"), "x", "y"]);
         server.cli(&["XDEL", "{rg:0}:log", &format!("{later}-0")]);
     };

@@ -1,4 +1,4 @@
-//! A primary that the Sentinels name, and that changes.
+//! The primary that the Sentinels name, and its changes.
 
 use support::redis::{PRIMARY, Replicated};
 use tokio::time::{Instant, timeout};
@@ -21,7 +21,8 @@ async fn promoted(servers: &Replicated, old: u16) {
     timeout(PATIENCE, other).await.expect("a replica becomes the primary");
 }
 
-/// Works again. Each attempt is another session: one whose answer was lost may be in the store.
+/// Waits until the store works again. Each attempt inserts another session, because a session whose answer
+/// was lost may be in the store.
 async fn again(store: &RedisStore) {
     let (mut last, mut tries) = (None, 0);
     let back = async {
@@ -50,7 +51,8 @@ async fn c12_after_the_sentinels_promoted_a_replica_a_node_goes_on_there() {
     promoted(&servers, old).await;
     again(&store).await;
     store.revoke(gone(begun.id), RevokedBecause::Logout).await.unwrap();
-    // The old one comes back as a primary, until the Sentinels see it. Nothing goes there.
+    // The old primary comes back as a primary until the Sentinels notice it. The gate must send nothing to
+    // it.
     servers.servers[0].start_again();
     let mut written = 0;
     for n in 3..200 {
@@ -61,7 +63,7 @@ async fn c12_after_the_sentinels_promoted_a_replica_a_node_goes_on_there() {
     assert_eq!(servers.servers[0].cli(&["EXISTS", "{rg:0}:sub:carol"]), "0");
 }
 
-/// Its connections stay open, as in some ways of failing over.
+/// The connections of the old primary stay open, as in some kinds of failover.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c12_a_primary_that_became_a_replica_is_left_at_once_and_nothing_is_read_there() {
     let servers = Replicated::start(&[]);
@@ -80,7 +82,7 @@ async fn c12_a_primary_that_became_a_replica_is_left_at_once_and_nothing_is_read
     let next = rotated(&begun, later(start(), 5));
     let error = store.compare_and_swap(1, next.clone(), None).await.unwrap_err();
     assert!(error.to_string().contains("replica"), "{error}");
-    // Left alone, they might take a minute and more to repair it, in one way or the other.
+    // Without this, the Sentinels might take a minute and more to repair the roles.
     for sentinel in &servers.sentinels {
         sentinel.cli(&["SENTINEL", "REMOVE", PRIMARY]);
         sentinel.cli(&["SENTINEL", "MONITOR", PRIMARY, "127.0.0.1", &new.port.to_string(), "2"]);
@@ -106,10 +108,10 @@ async fn c20_what_the_sentinels_do_not_know_is_refused() {
     let server = options(servers.servers[0].port).sentinel(PRIMARY);
     let said = RedisStore::connect(server).await.unwrap_err().to_string();
     assert!(said.contains("Sentinel"), "{said}");
-    // One Sentinel that is away is no matter.
+    // The gate works with one Sentinel missing.
     let some = options_of(&servers).more_urls([format!("redis://127.0.0.1:{port}")]);
     RedisStore::connect(some).await.unwrap();
-    // As the documentation gives the user's rights.
+    // The user has the rights that the documentation lists.
     let [right, wrong] = ["a-password-of-the-sentinels", "another"].map(|text| {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();

@@ -4,7 +4,7 @@ use support::redis_cluster::RedisCluster;
 
 use super::*;
 
-/// Everything that a server holds, but for the number of writes.
+/// All data of a server, except the number of writes.
 const CONTENT: &str = "local found = {}
 local keys = redis.call('KEYS', '*')
 table.sort(keys)

@@ -22,13 +22,13 @@ async fn a_storm_of_refreshes_that_wait_is_bounded_and_holds_up_no_revocation() 
     let begun = session("alice", 0, start());
     insert(&*store, &begun).await;
     proxy.silence();
-    // Nothing is answered until the silent connection is given up.
+    // No request is answered until the silent connection is closed.
     let mut storm = JoinSet::new();
     for n in 1..=2 * MAX_IN_FLIGHT as u64 {
         let store = Arc::clone(&store);
         storm.spawn(async move { store.insert(session("alice", n, start()), SubjectBound::NONE).await });
     }
-    // The way of revocations is free.
+    // The connection for revocations is free.
     assert_eq!(SharedStore::load_to_revoke(&*store, begun.id).await.unwrap(), Some(begun.clone()));
     store.revoke(gone(begun.id), RevokedBecause::Logout).await.unwrap();
     let mut refused = 0;
@@ -39,11 +39,11 @@ async fn a_storm_of_refreshes_that_wait_is_bounded_and_holds_up_no_revocation() 
         assert_eq!(rotogate_core::fault::Fault::from(error).retry_after(), SECOND);
         refused += 1;
     }
-    // The others were sent again on another connection.
+    // The other requests were sent again over another connection.
     assert!((1..=MAX_IN_FLIGHT).contains(&refused), "{refused}");
 }
 
-/// Each node has a way to the server of its own, on which its tries are counted.
+/// Each node connects to the server through its own proxy, which counts the attempts.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn c12_a_hundred_nodes_reconnect() {
     const NODES: usize = 100;
@@ -59,7 +59,7 @@ async fn c12_a_hundred_nodes_reconnect() {
     let stop = Arc::new(AtomicBool::new(false));
     let mut asking = JoinSet::new();
     for (_, store) in &nodes {
-        // Several requests of each wait for a connection all the time, on each of its ways.
+        // Several requests of each node always wait on each of its connections.
         for _ in 0..3 {
             let (store, stop, id) = (Arc::clone(store), Arc::clone(&stop), begun.id);
             asking.spawn(async move {
@@ -106,7 +106,7 @@ async fn c12_ten_connections_are_tried_in_a_second_whether_they_succeed_or_not()
     }
 }
 
-/// What the server says when it cannot do a write, and what is known of the write then.
+/// The server's errors for failed writes, and the outcome that each of them means.
 #[tokio::test]
 async fn c11_each_fault_of_the_server_is_known_for_what_it_is() {
     let server = Server::start(&[]);

@@ -3,7 +3,7 @@
 use super::*;
 use rotogate_core::store::conformance::{gone, later, session, start};
 
-/// It may be a revocation. What is written behind it does not pass it.
+/// An unknown entry may be a revocation, so later entries must not overtake it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn o4_an_unknown_entry_of_the_log_leaves_a_node_stale() {
     for (field, entry) in [("e", "\u{2}12345678"), ("f", "anything"), ("e", "\u{1}12345678X")] {
@@ -19,7 +19,7 @@ async fn o4_an_unknown_entry_of_the_log_leaves_a_node_stale() {
         server.cli(&["XADD", "{rg:0}:log", "*", field, entry]);
         let ends = gone(session("alice", 1, start()).id);
         store.revoke(Revocation { until: later(start(), 600_000), ..ends }, RevokedBecause::Operator).await.unwrap();
-        // A proof that was asked for before may be under way.
+        // The answer to an earlier beat may still arrive.
         let (mut faults, mut proofs) = (0, 0);
         while faults < 5 {
             match feed.next().await {
@@ -32,7 +32,7 @@ async fn o4_an_unknown_entry_of_the_log_leaves_a_node_stale() {
     }
 }
 
-/// The target of an unknown entry is not made a known one.
+/// A revocation must not replace an unknown entry of its target.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn o4_an_unknown_live_revocation_is_neither_read_nor_merged() {
     let server = Server::start(&[]);

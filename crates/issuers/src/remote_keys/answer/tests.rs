@@ -38,7 +38,7 @@ fn i8_another_issuer_by_one_byte_is_another() {
             assert!(error.message.contains(text), "{error}");
         }
     }
-    // Nothing of the other issuer reaches a log unescaped.
+    // No text of the other issuer may reach a log unescaped.
     let error = Metadata::parse(&document("issuer", "a\nb\u{1b}[31m".repeat(1000)), ISSUER).unwrap_err();
     assert!(!error.message.contains(char::is_control) && error.message.len() < 2000, "{error}");
 }
@@ -53,7 +53,7 @@ fn i8_a_discovery_document_is_read_strictly() {
     for odd in [json!(null), json!(1), json!([]), json!(""), json!("https://id.example.com/\u{0}")] {
         let error = Metadata::parse(&document("jwks_uri", odd.clone()), ISSUER).unwrap_err();
         assert_eq!(error.cause, "refused_address", "{odd}");
-        // A member that is not needed may be odd.
+        // A member that is not needed may have any value.
         assert_eq!(Metadata::parse(&document("token_endpoint", odd), ISSUER).unwrap().token_endpoint, None);
     }
     for bad in [

@@ -1,6 +1,6 @@
-//! Many issuers that rotate their keys while they fail and lie, in simulated time: no forged token passes, and no good one
-//! is refused for longer than the bound. The keys, the schedule, the reading of answers and the verification are the real
-//! ones; time, network and the issuers are simulated.
+//! Many issuers that rotate their keys while they fail and lie, in simulated time. No forged token may pass, and no
+//! good token may be refused for longer than the bound. Keys, schedule, parsing of answers and verification are real.
+//! Time, network and issuers are simulated.
 
 use super::*;
 use crate::remote_keys::answer;
@@ -15,12 +15,13 @@ const START: Timestamp = Timestamp::from_secs(1_800_000_000);
 const TICK: u64 = 2;
 const HOURS: u64 = 3;
 const ISSUERS: usize = 6;
-/// Longer outages than this end the use of the last keys.
+/// The length of an outage that ends the use of the last keys.
 const STALE_FOR: Duration = Duration::from_secs(1800);
-/// What an issuer that answers well needs to be heard: the longest back-off, or the cooldown; and two ticks.
+/// The longest time until the gate has the keys of an issuer that answers well: the longest back-off or the cooldown,
+/// and two ticks.
 const BOUND: u64 = 60 + 2 * TICK;
 
-/// A generator of numbers (xorshift): a failure is repeated by its seed.
+/// A random number generator (xorshift). Its seed reproduces a failure.
 struct Random(u64);
 
 impl Random {
@@ -35,7 +36,7 @@ impl Random {
         self.next() % bound
     }
 
-    /// True once in so many times.
+    /// Returns true once in this many calls, on average.
     fn once_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
     }
@@ -47,7 +48,7 @@ enum Health {
     Good,
     Silent,
     Lying,
-    /// A good answer that a cache in between made long ago: it lacks new keys, and has old ones.
+    /// An old good answer from a cache in between, which lacks new keys and has old ones.
     Outdated,
 }
 
@@ -59,10 +60,10 @@ struct World {
     /// When the next attempt is due, in seconds.
     due: u64,
     health: Health,
-    /// Since when it answers well.
+    /// The time since which the issuer answers well.
     good_since: u64,
     healthy_again: u64,
-    /// The published keys, the last one signs; and what was published before the last change.
+    /// The published keys, of which the last one signs, and the keys published before the last change.
     published: Vec<Arc<Keyring>>,
     before: String,
     removed: Option<(Arc<Keyring>, u64)>,
@@ -105,7 +106,7 @@ impl World {
         set(&self.published)
     }
 
-    /// What the issuer does by itself in this moment.
+    /// Changes of the issuer in this tick.
     fn live_on(&mut self, now: u64, random: &mut Random) {
         if now >= self.healthy_again && self.health != Health::Good {
             self.health = Health::Good;
@@ -113,7 +114,7 @@ impl World {
         }
         if self.health == Health::Good && random.once_in(300) {
             self.health = [Health::Silent, Health::Lying, Health::Outdated][usize::try_from(random.below(3)).unwrap()];
-            // One outage in eight is longer than the keys may be used.
+            // One outage in eight may last longer than the keys may be used.
             let longest = if random.once_in(8) { 2 * STALE_FOR.as_secs() } else { 600 };
             self.healthy_again = now + 1 + random.below(longest);
         }
@@ -231,7 +232,7 @@ fn run(seed: u64) {
                     passed += 1;
                     world.refused_since = None;
                 }
-                // A refusal of a good token may only be for lack of keys.
+                // A good token may only be refused because keys are missing.
                 Err(denial) => {
                     refused += 1;
                     assert!(matches!(denial, Denial::KeysUnavailable(_)), "seed {seed}, {now}: {denial}");
@@ -263,7 +264,7 @@ fn run(seed: u64) {
     }
     assert!(passed > refused && refused > 100, "{passed} passed, {refused} refused: both must happen");
     for world in &worlds {
-        // Each token above names an unknown key now and then: the attempts follow the schedule all the same.
+        // The tokens above often name unknown keys, but the attempts must still follow the schedule.
         let most = HOURS * 3600 / world.settings.cooldown.as_secs() + 60;
         assert!(world.attempts.len() as u64 <= most, "{} attempts", world.attempts.len());
     }

@@ -1,5 +1,5 @@
-//! `rotogate store copy`: the sessions and revocations of one configuration's store, in that of another. No gate runs on
-//! either meanwhile.
+//! `rotogate store copy`: copies sessions and revocations from the store of one configuration into the store of
+//! another. No gate may run on either store meanwhile.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -28,7 +28,7 @@ use rotogate_core::store::relay::RelayStore;
 use rotogate_core::store::{Store, StoreError};
 use rotogate_core::token::keyring::Keyring;
 
-/// A gate that runs beats every 15 seconds at least.
+/// How old the last heartbeat of a gate must be. A running gate sends one at least every 15 seconds.
 const SILENT_FOR: Duration = Duration::from_secs(20);
 
 #[derive(Serialize)]
@@ -72,7 +72,7 @@ fn name(store: &StoreConfig) -> String {
     }
 }
 
-/// A copy in a file has another name until it is whole.
+/// The temporary name of a copy in a file until the copy is complete.
 fn unfinished(path: &Path) -> PathBuf {
     let mut part = path.as_os_str().to_owned();
     part.push(".copying");
@@ -128,7 +128,7 @@ async fn copied(config: &Config, to: &Config, keyring: &Keyring) -> Result<Conte
     }
 }
 
-/// The mark of the gate is of the store that was there before.
+/// Prepares the options for a copy. The mark file of the gate belongs to the store that was there before.
 #[cfg(any(feature = "postgres", feature = "redis"))]
 fn begin_copy(network: &mut NetworkOptions, from: String) {
     network.high_water = None;
@@ -150,7 +150,7 @@ async fn copy_all<T: CopyTarget + RelayStore>(from: &Stores, to: &T, cut: Timest
     to.end_copy().await.map(|()| content)
 }
 
-/// The copy has another name until it is whole.
+/// Copies into an embedded store, which has a temporary name until the copy is complete.
 async fn into_redb(
     (from, of): (&Stores, String),
     cut: Timestamp,
@@ -177,7 +177,8 @@ async fn into_redb(
     Ok(content)
 }
 
-/// The embedded store is open once. One that gates share shows who beats. A beat that is ahead is of a clock that was.
+/// Fails if a gate runs on the store. Only one process can open the embedded store. A shared store lists the
+/// heartbeats of its gates. A heartbeat far in the future comes from a clock that was ahead, and is ignored.
 pub(super) async fn no_gate_runs<S: Store + ?Sized>(store: &S) -> CommandResult {
     let Some(shared) = store.shared() else { return Ok(()) };
     let nodes = shared.nodes().await.map_err(Failure::failed)?;

@@ -1,4 +1,4 @@
-//! `rotogate store reset-clock`: the way out of a store that was written under a clock that was ahead.
+//! `rotogate store reset-clock`: repairs a store that was written while the clock was ahead.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use rotogate_core::store::reset_clock::{Ahead, RemembersTime, ahead, reset_clock
 use rotogate_core::token::MAX_SESSIONLESS_LIFETIME;
 use rotogate_core::token::keyring::Keyring;
 
-/// What is given up.
+/// The loss that the operator confirms.
 const GIVEN_UP: &str = "every session ends, and every token issued so far: all users log in again. A token of a client's own \
     (client_credentials) that was issued for a later time is refused until that time comes; rotate the signing key to end it \
     for good";

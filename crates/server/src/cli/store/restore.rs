@@ -1,4 +1,4 @@
-//! `rotogate store restore`: a back-up takes the place of the embedded store, while no gate runs.
+//! `rotogate store restore`: replaces the embedded store with a back-up, while no gate runs.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
@@ -27,9 +27,9 @@ struct RestoreReport<'a> {
     /// Where the former store is.
     #[serde(skip_serializing_if = "Option::is_none")]
     kept: Option<PathBuf>,
-    /// Everything that was issued before is over.
+    /// Whether all sessions and tokens from before the restore were ended.
     all_ended: bool,
-    /// How many live API keys the back-up has: they have ended, or are valid again.
+    /// The number of live API keys in the back-up, which were ended or are valid again.
     #[serde(skip_serializing_if = "Option::is_none")]
     api_keys: Option<u64>,
 }
@@ -43,10 +43,10 @@ pub(super) fn run(config: &Config, path: &Path, from: &Path, end_all: bool, outp
     let _trail = audit_trail(config)?;
     let part = beside(path, "restoring");
     let (kept, api_keys) = runtime()?.block_on(async {
-        // Left by a run that was cut short.
+        // An interrupted run may have left a part.
         remove_part(&part)?;
         let restored = restore(config, &keyring, path, from, &part, end_all).await;
-        // Its file for owed revocations stays behind also where the part became the store.
+        // The part's file for unwritten revocations is left over even if the part has become the store.
         let removed = remove_part(&part);
         if restored.is_ok() {
             removed?;
@@ -91,7 +91,7 @@ async fn restore(
     let mut options = redb_options(config, keyring.id());
     let mark = options.high_water.take();
     options.accept_restored = true;
-    // Opened in any case: keys and version are compared before the store is replaced.
+    // Opens the part in any case, because this compares keys and version before the store is replaced.
     let store = RedbStore::open(part, options.clone()).map_err(Failure::failed)?;
     #[cfg(feature = "relay")]
     let keys = keys_by_secret(&store, SystemTime::new().wall()).await.map(|keys| Some(keys.values().sum()));
@@ -102,7 +102,8 @@ async fn restore(
     ended.map_err(Failure::failed)?;
     let keys = keys.map_err(Failure::failed)?;
 
-    // From here on a start finds one store or the other. Until the mark is written it refuses the new one.
+    // From here on a start finds the old or the new store. A start refuses the new store until the mark is
+    // written.
     let kept = keep(path).map_err(|error| cannot(path, &error))?;
     fs::rename(part, path).map_err(|error| cannot(path, &error))?;
     let folder = private_file::parent(path);
@@ -113,7 +114,7 @@ async fn restore(
     Ok((kept, keys))
 }
 
-/// Ends everything that was issued so far, also what the back-up does not know.
+/// Ends all sessions and tokens issued so far, including those that the back-up does not know.
 async fn end(config: &Config, store: &RedbStore) -> Result<(), StoreError> {
     let moment = SystemTime::new().wall().max(store.last_known_time().await?);
     let longest = keys::longest_access(config).max(LONGEST_KEY.saturating_add(config.issuer.leeway));
@@ -122,7 +123,8 @@ async fn end(config: &Config, store: &RedbStore) -> Result<(), StoreError> {
     store.revoke(everything, RevokedBecause::Operator).await.map(drop)
 }
 
-/// A gate has its store locked. The lock that this returns keeps one from starting on the former store.
+/// Fails if a gate runs, which has locked its store. The returned lock keeps a gate from starting on the
+/// former store.
 fn no_gate_runs(path: &Path) -> Result<Option<File>, Failure> {
     if !path.exists() {
         return Ok(None);
@@ -138,13 +140,13 @@ fn no_gate_runs(path: &Path) -> Result<Option<File>, Failure> {
     }
 }
 
-/// Gives the store a second name, under which it stays.
+/// Gives the store a second name, under which it is kept.
 fn keep(path: &Path) -> io::Result<Option<PathBuf>> {
     let kept = beside(path, &format!("replaced-{}", SystemTime::new().wall().as_secs()));
     match fs::hard_link(path, &kept) {
         Ok(()) => Ok(Some(kept)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        // A file system without hard links.
+        // The file system has no hard links.
         Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied) => {
             fs::rename(path, &kept).map(|()| Some(kept))
         }

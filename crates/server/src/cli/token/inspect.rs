@@ -1,4 +1,4 @@
-//! `rotogate token inspect`: what the gate would decide about a token, and why.
+//! `rotogate token inspect`: the gate's decision about a token, and the reason.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use rotogate_core::token::verify::{
 };
 use rotogate_core::token::{AccessToken, refresh};
 
-/// What a token is, and what the gate makes of it.
+/// The kind of a token, and the gate's decision about it.
 #[derive(Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(super) enum TokenReport {
@@ -33,7 +33,7 @@ pub(super) enum TokenReport {
 }
 
 impl TokenReport {
-    /// Whether the gate would take it, as far as this says.
+    /// Whether the gate would accept the token, as far as this command checks.
     pub(super) fn is_authentic(&self) -> bool {
         match self {
             Self::AccessToken(report) => report.authentic,
@@ -45,10 +45,10 @@ impl TokenReport {
 #[derive(Default, Serialize)]
 pub(super) struct AccessReport {
     authentic: bool,
-    /// The name of the issuer whose rules judged it.
+    /// The name of the issuer whose rules decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     issuer: Option<String>,
-    /// What told that it is good or not: `keys` or `introspection`.
+    /// The basis of the decision: `keys` or `introspection`.
     #[serde(skip_serializing_if = "Option::is_none")]
     judged_by: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,7 +58,7 @@ pub(super) struct AccessReport {
     /// The rules' judgement of the token's claims.
     #[serde(skip_serializing_if = "Option::is_none")]
     caller: Option<Caller>,
-    /// Each route that asks for a token, with `accepted` or the reason for a refusal.
+    /// Each route that requires a token, with `accepted` or the reason for a refusal.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     routes: Vec<RouteDecision>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -75,7 +75,7 @@ struct Caller {
     scope: String,
     audience: Vec<String>,
     roles: Vec<String>,
-    /// The issuer left roles out.
+    /// Whether the issuer left roles out of the token.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     roles_left_out: bool,
 }
@@ -116,7 +116,8 @@ impl AccessReport {
     }
 }
 
-/// Conditions that name a parameter of the path may hold for one path, and not for another.
+/// Applies the policy of a route. A condition that names a path parameter may hold for some paths only, so it
+/// is left undecided.
 fn judged(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
     policy::judge(policy, token)?;
     let conditions = policy.conditions.as_ref().map(|all| KeptConditions::judged(all, &token.claims()));
@@ -126,8 +127,9 @@ fn judged(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
     }
 }
 
-/// Judges a token by the rules of the issuer with this name, or else of the one that it names itself. Fetches the keys of
-/// that issuer, if they are fetched. Asks its introspection endpoint only if `online`: that shows it the token.
+/// Judges a token by the rules of the issuer with this name, or else of the issuer that the token names. Fetches the
+/// keys of the issuer if the gate would. Asks the introspection endpoint only if `online`, because the endpoint then
+/// sees the token.
 pub(super) async fn inspect(
     config: &Config,
     keyring: &Keyring,
@@ -172,7 +174,7 @@ pub(super) async fn inspect(
     Ok(TokenReport::AccessToken(Box::new(report)))
 }
 
-/// Does a JWT name this issuer, or is this issuer asked about such a token?
+/// Whether a JWT names this issuer, or whether the gate asks this issuer about such an opaque token.
 fn names_or_introspects(issuer: &TrustedIssuer, token: &str) -> bool {
     if is_jwt_shaped(token) {
         return peek(token).and_then(|says| says.issuer).is_some_and(|named| *named == *issuer.url);
@@ -190,7 +192,8 @@ async fn of_another(
     let is_asked = issuer.introspection.as_ref().is_some_and(|it| it.always || !is_jwt_shaped(token));
     let has_keys = issuer.keys.file().is_some() || issuer.keys.remote().is_some();
     let mut report = AccessReport::default();
-    // An issuer that is always asked has its JWTs verified first, if it has keys.
+    // If the gate asks an issuer about all tokens, it verifies JWTs by the issuer's keys first, if there are
+    // keys.
     if !is_asked || (has_keys && is_jwt_shaped(token)) {
         if let Some(source) = issuer.keys.remote() {
             match remote_keys::inspect(source.issuer.clone()).await {
@@ -210,7 +213,7 @@ async fn of_another(
     Ok(AccessReport { issuer: Some(issuer.name.clone()), ..report })
 }
 
-/// Without keys the gate answers 503.
+/// Notes the failed fetch. Without keys, the gate answers 503.
 fn unknown(report: &mut AccessReport, failure: &remote_keys::FetchFailure) -> Keys {
     report.detail = Some(format!("{}: {failure}", failure.cause));
     Keys::Live(IssuerKeys::unknown().into())

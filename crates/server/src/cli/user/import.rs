@@ -24,20 +24,20 @@ pub(in crate::cli) struct ImportArguments {
     /// The file. Only its owner may read it. With --to, the users file by default.
     #[arg(required_unless_present = "to")]
     file: Option<PathBuf>,
-    /// Adds the users to this SQLite database, whose path begins at the configuration, and prints the `[directory]` that
-    /// reads it.
+    /// Adds the users to this SQLite database, whose path is relative to the configuration, and prints the
+    /// `[directory]` that reads the database.
     #[arg(long, value_name = "sqlite:FILE")]
     pub(super) to: Option<String>,
     /// Reports what would be imported, and changes nothing.
     #[arg(long)]
     pub(super) dry_run: bool,
-    /// The password hash parameters of the Firebase project, as JSON; those of `[directory]` by default.
+    /// The password hash parameters of the Firebase project, as JSON; by default the parameters in `[directory]`.
     #[arg(long, value_name = "FILE", requires = "file")]
     firebase: Option<PathBuf>,
-    /// The account of users that name none.
+    /// The account of users for whom the file names no account.
     #[arg(long, requires = "file")]
     account: Option<String>,
-    /// The scopes of users that name none, separated by spaces.
+    /// The scopes of users for whom the file names no scopes, separated by spaces.
     #[arg(long, default_value = "", requires = "file")]
     scopes: String,
 }
@@ -58,7 +58,7 @@ struct ImportReport {
     dry_run: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     database: Option<PathBuf>,
-    /// What belongs into the configuration.
+    /// The section to add to the configuration.
     #[serde(skip_serializing_if = "Option::is_none")]
     directory: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -94,7 +94,8 @@ impl ImportReport {
     }
 }
 
-/// The parameters of the Firebase project: the option's, which must be the configuration's, too.
+/// The parameters of the Firebase project: from the option, or else from the configuration. If both have
+/// them, they must be equal.
 fn firebase(file: Option<&Path>, users: Option<&UsersFile>) -> Result<Option<FirebaseParameters>, Failure> {
     let configured = users.and_then(UsersFile::firebase);
     let Some(path) = file else { return Ok(configured.cloned()) };
@@ -110,7 +111,7 @@ fn firebase(file: Option<&Path>, users: Option<&UsersFile>) -> Result<Option<Fir
     Ok(Some(read))
 }
 
-/// Adds the users to the users file, and waits until a running gate has them.
+/// Adds the users to the users file, and waits until a running gate has loaded them.
 pub(super) fn into_file(
     config: &Config,
     file: &UsersFile,
@@ -155,7 +156,7 @@ pub(super) fn into_database(
         (Some(path), file) => {
             let defaults = arguments.defaults(file.as_ref())?;
             let text = private_file::read_private(path).map_err(Failure::Failed)?;
-            // What a database does not check is refused below, with the reason.
+            // Import accepts these values; the checks below refuse users that the database would not check.
             let accepted = Accepted {
                 legacy: Legacy::NAMES.iter().map(|(_, scheme)| *scheme).collect(),
                 firebase: defaults.firebase.clone(),
@@ -189,7 +190,7 @@ pub(super) fn into_database(_: &Config, _: &str, _: &ImportArguments, _: Timesta
     Err(Failure::Failed(crate::config::value::needs_feature("--to", "sql")))
 }
 
-/// Names the lines of the imported file.
+/// A failure that names the lines of the imported file.
 fn refused(file: &str, error: EditError) -> Failure {
     let problems = match error {
         EditError::Import(problems) => problems,

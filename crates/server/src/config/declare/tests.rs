@@ -1,4 +1,4 @@
-//! What a reload does with the keys of a configuration.
+//! The behaviour of a reload for the keys of a configuration.
 
 use std::path::Path;
 
@@ -38,7 +38,7 @@ const AFTER: &str = r#"
     cors = { origins = ["https://app.example.com"] }
 "#;
 
-/// The grammar of `section!` has no key without a class, so that a new key does not compile until its class is decided.
+/// The grammar of `section!` requires a class for each key, so a new key does not compile until its class is decided.
 #[test]
 fn p6_a_reload_applies_the_keys_of_its_class_and_keeps_the_others() {
     let (old, new) = (read(BEFORE), read(AFTER));
@@ -65,7 +65,7 @@ fn p6_a_reload_applies_the_keys_of_its_class_and_keeps_the_others() {
     assert_eq!((&now.cors, &now.clients), (&new.cors, &new.clients));
 }
 
-/// A listener is its socket. A reload applies its certificates and its bound.
+/// A reload keeps the socket of a listener, but applies its certificates and its bound.
 #[test]
 fn p6_a_listener_is_kept_for_its_socket_alone() {
     let server = |more: &str| {

@@ -47,14 +47,14 @@ section! {
     }
 }
 
-/// What the holder of a token may do. Each role may do what the ones before it may.
+/// The rights of the holder of a token. Each role includes the roles before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AdminRole {
     /// Reads.
     Viewer,
     /// Ends sessions, reloads.
     Operator,
-    /// Everything: copies of the store.
+    /// All operations, such as copies of the store.
     Admin,
 }
 
@@ -62,7 +62,7 @@ impl AdminRole {
     /// All roles.
     pub const ALL: [Self; 3] = [Self::Viewer, Self::Operator, Self::Admin];
 
-    /// Its word in the configuration and in the audit trail.
+    /// The word for the role in the configuration and in the audit trail.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Viewer => "viewer",
@@ -107,18 +107,18 @@ impl AdminConfig {
 pub struct AdminAccess {
     /// The host and port of the admin listener.
     pub address: String,
-    /// The file of a token. `None`: none was named, so that probes alone can be asked for.
+    /// The file of a token. `None` if no file was named, so that only probes can be requested.
     pub token_file: Option<PathBuf>,
 }
 
 impl AdminConfig {
-    /// How a command asks the gate of this configuration.
+    /// The access of a command to the gate with this configuration.
     pub fn access(&self) -> AdminAccess {
         AdminAccess { address: self.listen.to_string(), token_file: Some(self.token_file.clone()) }
     }
 }
 
-/// The two keys alone, whatever else the configuration says.
+/// Reads only the two keys for access, whatever the other keys contain.
 pub(crate) fn read_access(section: &Section<'_>, dir: &Path) -> AdminAccess {
     let listen = section.get("listen", value::address).unwrap_or_else(|| loopback(AdminConfig::PORT));
     let token_file = section.get("token_file", path_in(dir)).unwrap_or_else(|| dir.join(AdminConfig::TOKEN_FILE));
@@ -173,7 +173,7 @@ fn read_tokens(section: &Section<'_>, dir: &Path, default: &Path) -> Vec<AdminTo
     tokens
 }
 
-/// A name that reads well in a log line.
+/// The name of a token, which must be readable in a log line.
 fn token_name(value: &Raw) -> Result<String, String> {
     const MAX_BYTES: usize = 64;
     let name = value::text(value)?;

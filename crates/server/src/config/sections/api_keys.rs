@@ -46,7 +46,8 @@ pub(super) fn read(root: &Section<'_>) -> Option<ApiKeySettings> {
     root.table("api_keys", read_keys)
 }
 
-/// A key is bound to nothing, and is no login. An endpoint for keys needs keys.
+/// Checks the use of API keys. Keys are not bound to a proof, and are no login, so routes cannot require these. An
+/// endpoint for keys needs `[api_keys]`.
 pub(super) fn check(config: &Config, routes: &[Section<'_>], endpoints: &[Section<'_>]) {
     let of_keys = config.endpoints.iter().zip(endpoints).filter(|(endpoint, _)| endpoint.dialect == MY_KEYS);
     for (_, section) in of_keys.filter(|_| config.api_keys.is_none()) {

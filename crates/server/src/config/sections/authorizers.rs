@@ -56,7 +56,7 @@ section! {
     }
 }
 
-/// The listeners beside that of an authorizer.
+/// The other listeners, beside that of an authorizer.
 struct Others<'a> {
     dir: &'a Path,
     server: &'a ServerConfig,
@@ -72,7 +72,7 @@ impl<'a> Others<'a> {
 /// `kind` of an authorizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthorizerKind {
-    /// Questions are HTTP requests. The neighbour says which headers are facts.
+    /// Questions are HTTP requests. The kind of the asking proxy decides which headers are reliable.
     ForwardAuth(Neighbour),
     /// Questions are calls of Envoy's `envoy.service.auth.v3.Authorization/Check`.
     ExtAuthz,
@@ -89,7 +89,7 @@ impl AuthorizerKind {
 }
 
 impl AuthorizerConfig {
-    /// The networks of the proxies that may ask. Empty where a client certificate is required instead.
+    /// The networks of the proxies that may ask. Empty if a client certificate is required instead.
     pub fn trusted<'a>(&'a self, server: &'a ServerConfig) -> &'a [IpNet] {
         self.trusted_proxies.as_deref().unwrap_or(&server.trusted_proxies)
     }
@@ -112,7 +112,7 @@ pub(super) fn read(
                 section.blame("listen", format!("{address} is taken by {by}; expected an address of its own"));
             }
         }
-        // The other keys are read although one of the two is refused.
+        // Reads the other keys even if one of these two was refused.
         let asked = (kind.unwrap_or(AuthorizerKind::ExtAuthz), listen.unwrap_or(loopback(0)));
         let authorizer = read_keys(section, asked.0, asked.1, &others);
         let proves = authorizer.tls.as_ref().is_some_and(|tls| matches!(tls.client_auth, ClientAuth::Required(_)));
@@ -145,7 +145,7 @@ fn kind(section: &Section<'_>) -> Option<AuthorizerKind> {
             }
             Some(AuthorizerKind::ExtAuthz)
         }
-        // Read in any case, so that it is known.
+        // The key is read in any case, so that it is not reported as unknown.
         Some(false) => section
             .require("neighbour", "the proxy that asks, such as \"nginx\"", value::word(&names, &[]))
             .map(AuthorizerKind::ForwardAuth),

@@ -60,9 +60,9 @@ section! {
 /// `same_site`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SameSiteRule {
-    /// Also after a link from another site.
+    /// The cookie is also sent after a link from another site.
     Lax,
-    /// From pages of the site alone.
+    /// The cookie is sent from pages of the same site only.
     Strict,
 }
 
@@ -75,7 +75,7 @@ impl Words for DeviceBound {
         &[("off", Self::Off), ("optional", Self::Optional), ("required", Self::Required)];
 }
 
-/// `csrf_header`; an empty text is none.
+/// `csrf_header`. An empty text means no header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CsrfHeader(pub Option<HeaderName>);
 
@@ -104,7 +104,8 @@ fn page(v: &Raw) -> Result<LoginPage, String> {
     }
 }
 
-/// Only a header that no page of another origin can send without a preflight protects.
+/// Reads `csrf_header`. Refuses a header that a page of another origin can send without a preflight, because it would
+/// not protect.
 fn csrf_header(v: &Raw) -> Result<CsrfHeader, String> {
     if matches!(v, Raw::String(text) | Raw::Env(text) if text.is_empty()) {
         return Ok(CsrfHeader(None));
@@ -150,7 +151,7 @@ pub(super) fn read(section: &Section<'_>, path: &str, around: &Surroundings<'_>)
         }
     }
     let host = around.public_url.host().unwrap_or_default();
-    // A URL that could not be read is reported where it stands.
+    // If the public URL could not be read, this was reported at its own key.
     if !around.is_https && !host.is_empty() && !is_loopback(host) {
         let message = "needs a server.public_url that begins with https://: a browser keeps the cookie of a session over \
                        https alone, and from loopback";
@@ -229,14 +230,14 @@ fn read_parameters(section: &Section<'_>) -> BTreeMap<String, String> {
     parameters
 }
 
-/// Whether a login or a logout may lead there.
+/// Whether a login or a logout may redirect to this URL.
 fn leads(to: &str, path: &str, cors: &CorsConfig) -> bool {
     let listed = cors.origins.iter().filter(|_| cors.allow_credentials).map(String::as_str);
     rotogate::program::is_login_target(to, path, listed)
 }
 
 impl BrowserConfig {
-    /// The endpoint with these settings, and those that it shares with other endpoints.
+    /// The endpoint with these settings, and with the settings that all endpoints have.
     pub(crate) fn browser(
         &self,
         endpoint: &EndpointConfig,
@@ -250,7 +251,7 @@ impl BrowserConfig {
             csrf_header: CsrfHeader(csrf_header),
             persistent,
             device_bound,
-            // `provider` has them.
+            // `provider` has these settings.
             provider: _,
             client: _,
             scopes: _,
@@ -296,7 +297,7 @@ pub(super) fn check(config: &Config, endpoints: &[Section<'_>], routes: &[Sectio
         section.blame("dialect", "\"browser\" is there twice; one cookie is of one endpoint, so remove one of the two");
     }
     let taking = || config.routes.iter().zip(routes).filter(|(route, _)| route.policy.credentials.session);
-    // A route without such an endpoint is reported where `credentials` is read.
+    // If there is no such endpoint, a route is reported when its `credentials` are read.
     let Some((endpoint, browser, section)) = first else { return };
     if browser.same_site == SameSiteRule::Strict {
         for (_, section) in taking().filter(|(route, _)| route.policy.login == LoginLead::Auto) {
@@ -324,7 +325,7 @@ pub(super) fn check(config: &Config, endpoints: &[Section<'_>], routes: &[Sectio
     }
 }
 
-/// Rules of a login at a provider.
+/// Checks the rules of a login at a provider.
 fn check_provider(config: &Config, provider: &str, (endpoint, section): (&EndpointConfig, &Section<'_>)) {
     let profile = endpoint.profile.over(&config.sessions.profile);
     if profile.idle_ttl > VOUCHED_IDLE && !section.is_bad() {
@@ -342,7 +343,7 @@ fn check_provider(config: &Config, provider: &str, (endpoint, section): (&Endpoi
     }
 }
 
-/// A login page that needs a login would lead to itself.
+/// Checks that the login page needs no login, because it would redirect to itself.
 fn check_page(config: &Config, browser: &BrowserConfig, section: &Section<'_>) {
     let LoginPage::At(page) = &browser.page else { return };
     let path = page.split('?').next().unwrap_or_default();

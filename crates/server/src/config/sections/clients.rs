@@ -164,7 +164,7 @@ pub(super) fn read(sections: &[Section<'_>], dir: &Path) -> Vec<ClientConfig> {
     clients
 }
 
-/// A client authenticates in one way, and has what that way needs.
+/// Checks that a client authenticates in one way, and has the keys for it.
 fn check_auth(section: &Section<'_>, client: &ClientConfig) {
     match (client.auth, &client.keys) {
         (ClientAuthentication::PrivateKeyJwt, None) if !section.is_bad() => {
@@ -184,7 +184,7 @@ fn check_auth(section: &Section<'_>, client: &ClientConfig) {
     }
 }
 
-/// The keys of one client, by the rules for those of an issuer.
+/// Reads the source of a client's keys, by the same rules as for the keys of an issuer.
 fn read_key_source(section: &Section<'_>, dir: &Path, client: &str) -> KeySource {
     key_source(section, dir, None, (&format!("{CLIENT_PREFIX}{client}"), client))
 }
@@ -197,7 +197,7 @@ fn read_id(section: &Section<'_>, others: &[ClientConfig]) -> String {
     id
 }
 
-/// Tokens are bound to certificates that some listener asks for.
+/// Checks that a listener requests certificates, if tokens are bound to them.
 pub(super) fn check_certificates(config: &Config, clients: &[Section<'_>], routes: &[Section<'_>]) {
     let mut with_tls = config.server.listeners.iter().filter_map(|listener| listener.tls.as_ref());
     if with_tls.any(|tls| tls.client_auth.roots().is_some()) {
@@ -213,7 +213,7 @@ pub(super) fn check_certificates(config: &Config, clients: &[Section<'_>], route
     }
 }
 
-/// RFC 6749 appendix A.1, with a length that every protocol allows.
+/// A client id (RFC 6749 appendix A.1), with a length that every protocol allows.
 fn client_id(v: &Raw) -> Result<String, String> {
     match v {
         Raw::String(s) | Raw::Env(s) if (1..=256).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_graphic()) => {
@@ -235,7 +235,7 @@ fn read_secret_hash(section: &Section<'_>, dir: &Path) -> Option<SecretHash> {
         &["secret", "client_secret"],
         "is not kept in clear: write secret_hash, or secret_hash_file; `rotogate client secret` makes a secret and its hash",
     );
-    // The value may be a secret that was mistaken for its hash: it is never repeated.
+    // The value may be a secret that somebody entered instead of its hash, so errors never repeat it.
     let read = |phc: &str| cost_of(phc).map(|_| SecretHash::new(phc.to_owned())).map_err(|e| format!("is {e}"));
     let direct = section.get("secret_hash", |v| match v {
         Raw::String(s) | Raw::Env(s) if s == MASK => {

@@ -8,7 +8,7 @@ use rotogate_kit::config::{Node, Section, Value as Raw, nearest, printable};
 
 const OPERATORS: [&str; 8] = ["has", "not", "starts", "ends", "min", "max", "exists", "param"];
 
-/// The conditions of a route, which takes the tokens of these issuers.
+/// Reads the conditions of a route, which accepts the tokens of these issuers.
 pub(super) fn read(
     section: &Section<'_>,
     auth: Auth,
@@ -42,7 +42,7 @@ pub(super) fn read(
     }
 }
 
-/// The conditions of a table: of each claim a value, a list of values, or a table of operators.
+/// Reads the conditions of a table. Each claim has a value, a list of values, or a table of operators.
 fn read_table(table: &Section<'_>) -> Vec<Condition> {
     let mut all = Vec::new();
     for (claim, wanted) in table.free() {
@@ -132,7 +132,7 @@ fn scalar(value: &Raw) -> Result<ClaimValue, String> {
     }
 }
 
-/// Claims that the users of an issuer write themselves decide nothing.
+/// Warns of conditions on claims that users of an issuer can set themselves.
 fn warn_of_users(
     section: &Section<'_>,
     key: &str,
@@ -159,7 +159,7 @@ fn warn_of_users(
     }
 }
 
-/// As they are read.
+/// Prints conditions in the form in which they are read.
 pub(super) fn put(conditions: &Conditions, table: &mut Table) {
     let list = |list: &[Condition]| {
         let mut all = Table::new();
@@ -189,7 +189,7 @@ pub(super) fn put(conditions: &Conditions, table: &mut Table) {
     }
 }
 
-/// The word of an operator, unless its value stands alone, and the value.
+/// The word of an operator, if the value needs one, and the value.
 fn printed(comparison: &Comparison) -> (Option<&'static str>, Value) {
     let one = |value: &ClaimValue| match value {
         ClaimValue::Text(text) => Value::from(&**text),

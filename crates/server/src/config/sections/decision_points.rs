@@ -128,7 +128,7 @@ fn point_url(v: &Raw) -> Result<String, String> {
     }
 }
 
-/// `decision` of a route, which asks one of these decision points.
+/// Reads `decision` of a route, which asks one of these decision points.
 pub(super) fn of_route(section: &Section<'_>, auth: Auth, points: &[DecisionPointConfig]) -> Option<RouteDecision> {
     if !section.has("decision") {
         return None;
@@ -151,7 +151,7 @@ pub(super) fn of_route(section: &Section<'_>, auth: Auth, points: &[DecisionPoin
     Some(decision)
 }
 
-/// As it is read.
+/// Prints `decision` in the form in which it is read.
 pub(super) fn put(decision: &RouteDecision, table: &mut Table) {
     let mut inner = Table::new();
     decision.put(&mut inner, "..");

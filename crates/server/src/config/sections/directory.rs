@@ -33,14 +33,15 @@ pub struct DirectoryConfig {
     pub key: String,
     /// Its name in logs and metrics.
     pub name: String,
-    /// The accounts that it has. `None`: all that no other has, and users without an account.
+    /// The accounts of the directory. `None` for all accounts that no other directory has, and for users without an
+    /// account.
     pub accounts: Option<Vec<String>>,
     /// Where the users are.
     pub users: UsersConfig,
 }
 
 impl DirectoryConfig {
-    /// Can it name a user for the subject of another issuer?
+    /// Whether the directory can name a user for the subject of another issuer.
     pub(super) fn names_users_of_issuers(&self) -> bool {
         match &self.users {
             UsersConfig::File { .. } => false,
@@ -56,14 +57,14 @@ pub enum UsersConfig {
     File {
         /// The file.
         path: PathBuf,
-        /// Which imported password hashes it may have.
+        /// The imported password hashes that the file may contain.
         hashes: HashesConfig,
     },
     /// Another system.
     Remote {
         /// The system.
         source: SourceSettings,
-        /// The bounds on requests to it.
+        /// The bounds on requests to the system.
         bounds: Bounds,
     },
 }
@@ -90,7 +91,7 @@ const KINDS: &[(&str, Option<DirectoryKind>)] = &[
     ("sql", Some(DirectoryKind::Sql)),
 ];
 
-/// The features of the kinds that not every build has.
+/// The features of the kinds that are not in every build.
 const FEATURES: &[(&str, &str)] = &[("http", "hook"), ("ldap", "ldap"), ("sql", "sql")];
 
 /// The default of `path`.
@@ -102,7 +103,7 @@ pub(super) fn is_none(root: &Section<'_>) -> bool {
     !root.has("directories") && root.section("directory").get("kind", is_none).unwrap_or(false)
 }
 
-/// Reads `[directory]`, or `[[directories]]` in its place. None with `kind = "none"`.
+/// Reads `[directory]`, or else `[[directories]]`. The list is empty with `kind = "none"`.
 pub(super) fn read(root: &Section<'_>, dir: &Path) -> Vec<DirectoryConfig> {
     if !root.has("directories") {
         return read_one(&root.section("directory"), dir, false).into_iter().collect();
@@ -120,7 +121,8 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Vec<DirectoryConfig> {
     all
 }
 
-/// Each account has one directory, each name stands once, and one users file is all that `rotogate user` can edit.
+/// Checks that each account has one directory, that names are unique, and that there is at most one users file,
+/// because `rotogate user` can edit only one.
 fn check_distinct(sections: &[Section<'_>], all: &[DirectoryConfig]) {
     for (at, (section, one)) in sections.iter().zip(all).enumerate() {
         let before = || all.iter().take(at);
@@ -151,7 +153,7 @@ fn check_distinct(sections: &[Section<'_>], all: &[DirectoryConfig]) {
     }
 }
 
-/// The name of a directory: a label of metrics.
+/// The name of a directory, which is also a label of metrics.
 fn name(value: &Value) -> Result<String, String> {
     let text = value::text(value)?;
     let fits = text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
@@ -217,7 +219,7 @@ fn bounds(section: &Section<'_>, kind: DirectoryKind) -> Bounds {
     read_bounds(section, timeout)
 }
 
-/// The longest time of a bound.
+/// The longest time that a bound may have.
 #[cfg(any(feature = "hook", feature = "ldap", feature = "sql"))]
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -235,14 +237,14 @@ section! {
     }
 }
 
-/// Whether the name, the place or the keys of the users file differ.
+/// Whether the name, the path or the keys of the users file differ.
 pub(super) fn is_another_file(old: &[DirectoryConfig], new: &[DirectoryConfig]) -> bool {
     let is_file = |one: &&DirectoryConfig| matches!(one.users, UsersConfig::File { .. });
     let file = |all: &[DirectoryConfig]| all.iter().find(is_file).map(|one| (one.name.clone(), one.users.clone()));
     file(old) != file(new)
 }
 
-/// The only directory as `[directory]`, several as `[[directories]]`.
+/// Prints a single directory as `[directory]`, and several as `[[directories]]`.
 pub(super) fn print(directories: &[DirectoryConfig], root: &mut Table) {
     match directories {
         [] => put(root, "directory", Table::from_iter([("kind".to_owned(), Toml::from("none"))])),

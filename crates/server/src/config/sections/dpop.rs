@@ -9,7 +9,7 @@ use super::SECOND;
 use rotogate_core::dpop::{CountedIn, DpopSettings, NoncePolicy};
 use rotogate_kit::config::Section;
 
-/// The longest `max_age`: a proof is for one request.
+/// The longest `max_age`. It is short, because a proof is for one request.
 const MAX_AGE: Duration = Duration::from_secs(300);
 
 section! {

@@ -101,7 +101,7 @@ section! {
     }
 }
 
-/// A build without relays has none, and no API keys.
+/// In a build without relays, no endpoint has relay settings, and there are no API keys.
 #[cfg(not(feature = "relay"))]
 pub use std::convert::Infallible as RelaySettings;
 #[cfg(not(feature = "relay"))]
@@ -118,7 +118,7 @@ impl Print for RelaySettings {
 }
 
 impl EndpointConfig {
-    /// Can a login here be for an account?
+    /// Whether a login at this endpoint can be for an account.
     pub(crate) fn may_have_account(&self) -> bool {
         self.account.is_some() || self.path.contains("{account}")
     }
@@ -165,7 +165,7 @@ pub(super) struct Surroundings<'a> {
 }
 
 impl EndpointConfig {
-    /// Do users of the directory log in here?
+    /// Whether users of the directory log in at this endpoint.
     pub(super) fn begins_logins(&self) -> bool {
         has_clients(self.dialect)
     }
@@ -190,7 +190,7 @@ pub(super) fn dialect_name(v: &Raw) -> Result<&'static str, String> {
     value::word_of_build(&known, &FEATURES[..1])(v)
 }
 
-/// The dialect of an endpoint: besides those that begin sessions, a user's own sessions and keys, and the relay.
+/// Reads the dialect of an endpoint: one that begins sessions, one for a user's own sessions or keys, or the relay.
 fn endpoint_dialect(v: &Raw) -> Result<&'static str, String> {
     let relay = if cfg!(feature = "relay") { &[MY_KEYS, RELAY][..] } else { &[] };
     let further = [BROWSER, MY_SESSIONS].into_iter().chain(relay.iter().copied());
@@ -215,19 +215,20 @@ pub(super) fn read(sections: &[Section<'_>], around: &Surroundings<'_>) -> Vec<E
     endpoints
 }
 
-/// Whether its endpoint has sessions, users and clients of ours. For another one, the keys for them are unknown.
+/// Whether an endpoint of this dialect has sessions, users and clients of this gate. For other dialects, the keys for
+/// these are unknown.
 fn begins_sessions(dialect: &str) -> bool {
     ![RELAY, MY_SESSIONS, MY_KEYS].contains(&dialect)
 }
 
-/// Whether clients of several kinds use its endpoint, and its sessions refresh there.
+/// Whether clients of several kinds use an endpoint of this dialect, and refresh their sessions at it.
 fn has_clients(dialect: &str) -> bool {
     begins_sessions(dialect) && dialect != BROWSER
 }
 
 fn read_path(section: &Section<'_>, dialect: &str, above: &[EndpointConfig]) -> String {
     let path = if dialect == KUZZLE {
-        // The prefix of its routes; none by default.
+        // The prefix of the routes of the dialect; empty by default.
         section.get_or("path", kuzzle_prefix, "/".to_owned())
     } else {
         let default = if section.has("path") || section.is_bad() { None } else { default_path(section, dialect) };
@@ -282,7 +283,7 @@ fn read_account(section: &Section<'_>, path: &str) -> Option<String> {
     section.get("account", account)
 }
 
-/// The dialect's routes use the cookie of its first endpoint.
+/// Reads the cookie. Routes of the dialect use the cookie of its first endpoint.
 fn read_cookie(section: &Section<'_>, is_https: bool, above: &[EndpointConfig]) -> &'static str {
     const HOST: &str = KUZZLE_HOST_COOKIE;
     let cookie = section.get_or("cookie", value::word(&COOKIES[1..], &[]), KUZZLE_COOKIE);
@@ -334,7 +335,7 @@ fn my_keys(_: &Section<'_>, _: &str) -> Option<MyKeys> {
 const COOKIES: [(&str, &str); 3] =
     [(ACCESS_COOKIE, ACCESS_COOKIE), (KUZZLE_COOKIE, KUZZLE_COOKIE), (KUZZLE_HOST_COOKIE, KUZZLE_HOST_COOKIE)];
 
-/// `client`, for a dialect whose protocol names none. For another dialect the key is unknown.
+/// Reads `client`, for a dialect whose protocol names no client. For other dialects, the key is unknown.
 fn endpoint_client(section: &Section<'_>, dialect: &str, clients: &[ClientConfig]) -> Option<String> {
     let default = rotogate::program::by_name(dialect, &dialect::Options::default())?.client()?;
     let named = section.get("client", value::text);
@@ -359,7 +360,7 @@ fn endpoint_client(section: &Section<'_>, dialect: &str, clients: &[ClientConfig
     named
 }
 
-/// `accepts`. Only sessions of protocols without refresh tokens can be refreshed by an access token.
+/// Reads `accepts`. Only sessions of protocols without refresh tokens can be refreshed with an access token.
 fn accepts(section: &Section<'_>, dialect: &str) -> Vec<&'static str> {
     let by_access = |name: &str| {
         rotogate::program::by_name(name, &dialect::Options::default())
@@ -410,7 +411,7 @@ impl Print for StatusCode {
     }
 }
 
-/// The SDKs support a prefix, but no account in the path.
+/// Reads the prefix of the path. The SDKs support a prefix, but no account in the path.
 fn kuzzle_prefix(v: &Raw) -> Result<String, String> {
     match v {
         Raw::String(s) | Raw::Env(s) if s.is_empty() || s == "/" => Ok("/".to_owned()),

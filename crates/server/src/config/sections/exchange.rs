@@ -45,7 +45,7 @@ pub(super) fn read(section: &Section<'_>) -> ExchangeRules {
     rules
 }
 
-/// The rules and the grant go together, and are for confidential clients.
+/// Checks that a client has either both the rules and the grant or neither of them, and that it is confidential.
 pub(super) fn check_client(section: &Section<'_>, client: &Client, is_public: bool) {
     match (client.may(Grant::TokenExchange), &client.exchange) {
         (true, None) if !section.has("exchange") => {
@@ -61,7 +61,7 @@ pub(super) fn check_client(section: &Section<'_>, client: &Client, is_public: bo
     }
 }
 
-/// The issuers exist, and no assertion has an audience that a client can get a token for.
+/// Checks that the issuers exist, and that no client can get a token for the audience of an assertion.
 pub(super) fn check(sections: &[Section<'_>], config: &Config) {
     let names: Vec<&str> = std::iter::once(OWN).chain(config.issuers.iter().map(|issuer| &*issuer.name)).collect();
     let asserted = |to: &str| {

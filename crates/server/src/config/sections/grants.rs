@@ -49,7 +49,7 @@ fn texts(section: &Section<'_>, key: &'static str, expected: &str) -> Vec<Box<st
     listed.into_iter().map(Into::into).collect()
 }
 
-/// The clients and the directory that the grants of issuers need.
+/// Checks that there are the clients and the directory that the grants of issuers need.
 pub(super) fn check(
     sections: &[Section<'_>],
     issuers: &[TrustedIssuer],

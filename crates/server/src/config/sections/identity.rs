@@ -1,4 +1,4 @@
-//! `[identity]`: the headers that tell an upstream the caller.
+//! `[identity]`: the headers that identify the caller to an upstream.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -86,7 +86,7 @@ section! {
     }
 }
 
-/// A header that is sent if it has a name.
+/// A header, which is sent only if it has a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdentityHeader(pub Option<HeaderName>);
 
@@ -107,7 +107,7 @@ impl Print for ClaimHeaders {
     }
 }
 
-/// The headers that have a value so far. No header has two.
+/// The headers that have a value so far. No header may have two values.
 #[derive(Default)]
 struct UsedHeaders(RefCell<Vec<HeaderName>>);
 
@@ -121,7 +121,7 @@ impl UsedHeaders {
         Ok(())
     }
 
-    /// The header of a key, which must be free.
+    /// Notes the header of a key. Reports a header that another key uses already.
     fn note(&self, section: &Section<'_>, key: &'static str, header: Option<HeaderName>) -> Option<HeaderName> {
         if let Some(Err(message)) = header.as_ref().map(|header| self.take(header)) {
             section.blame(key, message);
@@ -192,11 +192,12 @@ fn read_keep(section: &Section<'_>, used: &UsedHeaders) -> Vec<HeaderPattern> {
     keep
 }
 
-/// The claims that each token of the gate may have.
+/// The claims that any token of the gate may have.
 const REGISTERED: [&str; 12] =
     ["iss", "sub", "aud", "exp", "iat", "jti", "client_id", "scope", "sid", "gen", "account", "auth_time"];
 
-/// Warns of a header of a claim that no user has. A users file, a hook and other issuers may have any claim.
+/// Warns of a header for a claim that no user has. Users in a users file, of a hook or of another issuer may have any
+/// claim.
 pub(super) fn check(section: &Section<'_>, config: &Config) {
     let claims_of = |directory: &DirectoryConfig| match &directory.users {
         UsersConfig::File { .. } => None,

@@ -1,4 +1,4 @@
-//! `introspection` of an entry of `[[issuers]]`: how the issuer is asked about tokens that are not JWTs.
+//! `introspection` of an entry of `[[issuers]]`: the requests to the issuer about tokens that are not JWTs.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -51,7 +51,7 @@ section! {
     }
 }
 
-/// Required, unless there is a key.
+/// Reads `secret_file`, which is required unless there is a key.
 fn read_secret_file(section: &Section<'_>, dir: &Path) -> Option<PathBuf> {
     if section.has("key_file") {
         return section.get("secret_file", path_in(dir));
@@ -65,7 +65,7 @@ fn within(longest: Duration) -> impl Fn(&Raw) -> Result<Duration, String> {
     value::duration_within(Duration::ZERO, longest)
 }
 
-/// Where a request has the gate's id and secret (RFC 6749 §2.3.1).
+/// The place of the gate's id and secret in a request (RFC 6749 §2.3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecretIn {
     /// In `Authorization`.
@@ -79,7 +79,7 @@ impl Words for SecretIn {
 }
 
 impl IntrospectionConfig {
-    /// The files that it names, each with its key.
+    /// The files that the table names, each with its key.
     pub(crate) fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         let ca = self.ca.as_deref().map(|ca| ("ca", ca));
         let client_cert = self.client_cert.as_deref().map(|cert| ("client_cert", cert));
@@ -111,7 +111,8 @@ fn prefix(v: &Raw) -> Result<String, String> {
     }
 }
 
-/// Blames a route on which it is not clear which issuer is asked about an opaque token: the token does not say.
+/// Reports a route for which several issuers could be asked about an opaque token, because the token does not name its
+/// issuer.
 pub(super) fn check(sections: &[Section<'_>], routes: &[Route], issuers: &[TrustedIssuer]) {
     for (section, route) in sections.iter().zip(routes) {
         let policy = &route.policy;

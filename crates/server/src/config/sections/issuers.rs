@@ -1,4 +1,4 @@
-//! `[[issuers]]`: the issuers that are trusted besides our own.
+//! `[[issuers]]`: the trusted issuers besides the gate itself.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -161,14 +161,14 @@ pub enum KeySource {
     Jwks(PathBuf, Option<Algorithm>),
     /// One public key in PEM, and its algorithm.
     PublicKey(PathBuf, Algorithm),
-    /// None: all its tokens are introspected.
+    /// No keys, because all tokens are introspected.
     None,
     /// A JWK set that is fetched.
     Remote(Box<RemoteSource>),
 }
 
 impl KeySource {
-    /// The key that names it, and its file, if it is in one.
+    /// The configuration key and the file, if the keys are in a file.
     pub fn file(&self) -> Option<(&'static str, &Path)> {
         match self {
             Self::Jwks(path, _) => Some(("jwks_file", path)),
@@ -177,12 +177,12 @@ impl KeySource {
         }
     }
 
-    /// Are all tokens introspected?
+    /// Whether all tokens are introspected.
     pub(super) const fn is_none(&self) -> bool {
         matches!(self, Self::None)
     }
 
-    /// The keys that are fetched.
+    /// The source of fetched keys, if the keys are fetched.
     pub fn remote(&self) -> Option<&RemoteSource> {
         match self {
             Self::Remote(source) => Some(source),
@@ -272,13 +272,13 @@ fn read_typ(section: &Section<'_>, preset: Option<Preset>) -> Vec<String> {
     })
 }
 
-/// Issuers that serve everybody. Their own preset asks for a restriction.
+/// Issuers at which everybody can have an account. Their preset requires a restriction.
 const OF_EVERYBODY: [(&str, Preset); 2] = [
     ("https://accounts.google.com", Preset::Google),
     ("https://token.actions.githubusercontent.com", Preset::GithubActions),
 ];
 
-/// Without that preset, nothing but this asks for a restriction.
+/// Warns of such an issuer without its preset, because then nothing else requires a restriction.
 // Requirement I60.
 fn warn_of_everybody(section: &Section<'_>, url: &str, preset: Option<Preset>, claims: &ClaimMapping) {
     let is_its = |(known, _): &&(&str, Preset)| url.trim_end_matches('/') == *known;
@@ -317,7 +317,7 @@ fn read_events_token_file(section: &Section<'_>, dir: &Path, has_token: bool) ->
     file
 }
 
-/// The token of a sender of events.
+/// Reads the token that a sender of events presents.
 pub(crate) fn read_event_token(file: &Path) -> Result<SecretString, String> {
     let text = trusted::check_folders(file).and_then(|()| read_private(file))?;
     let token = text.trim();
@@ -343,7 +343,7 @@ fn session_claim(v: &Raw) -> Result<String, String> {
     }
 }
 
-/// Whether the URL is an http one of another machine.
+/// Whether the URL has the scheme http and names another machine.
 fn is_plain(url: &str) -> bool {
     let Some(uri) = url.parse::<Uri>().ok().filter(|uri| uri.scheme() == Some(&Scheme::HTTP)) else { return false };
     let host = uri.host().unwrap_or_default().to_ascii_lowercase();
@@ -390,7 +390,7 @@ fn subject_prefix(v: &Raw) -> Result<String, String> {
     }
 }
 
-/// A list, or "any", which must be written: another issuer's scopes do not mean what ours mean.
+/// Reads a list, or "any". There is no default, because scopes of another issuer may have another meaning than ours.
 fn allowed_scopes(section: &Section<'_>) -> AllowedScopes {
     const ANY: &str = "any";
     let is_any = |v: &Raw| matches!(v, Raw::String(word) | Raw::Env(word) if word == ANY);
@@ -402,7 +402,7 @@ fn allowed_scopes(section: &Section<'_>) -> AllowedScopes {
     AllowedScopes::Only(Scope::parse(&joined).unwrap_or_default())
 }
 
-/// The keys of `[[issuers]]` that name a source of keys. Exactly one of them is there.
+/// The keys of `[[issuers]]` that name a source of keys. Exactly one of them must be present.
 const SOURCES: [&str; 4] = ["discovery", "jwks_url", "jwks_file", "public_key"];
 
 fn issuer_keys(section: &Section<'_>, dir: &Path, preset: Option<Preset>, named: (&str, &str)) -> KeySource {
@@ -416,7 +416,7 @@ fn issuer_keys(section: &Section<'_>, dir: &Path, preset: Option<Preset>, named:
     key_source(section, dir, preset, named)
 }
 
-/// The keys of an issuer, or of a client, which has no discovery document.
+/// Reads the source of the keys of an issuer, or of a client, which has no discovery document.
 pub(super) fn key_source(
     section: &Section<'_>,
     dir: &Path,
@@ -431,7 +431,7 @@ pub(super) fn key_source(
     let jwks = section.get("jwks_file", file);
     let public_key = section.get("public_key", file);
     let written = section.get("algorithm", algorithm);
-    // The algorithm of keys without `alg`, if only the preset names one.
+    // If the entry names no algorithm, the preset's algorithm applies to keys without `alg`.
     let algorithm = written.or(preset.and_then(Preset::algorithm));
     let remote = remote::read(section, dir, name, url, algorithm);
     let named: Vec<_> = SOURCES.into_iter().filter(|key| section.has(key)).collect();
@@ -462,7 +462,7 @@ pub(super) fn key_source(
     }
 }
 
-/// Blames an issuer whose tokens no route accepts: probably a route should.
+/// Reports an issuer whose tokens no route accepts, because this is probably a mistake.
 pub(super) fn check_used(sections: &[Section<'_>], config: &Config) {
     let Config { issuers, routes, endpoints, clients, .. } = config;
     for (section, issuer) in sections.iter().zip(issuers) {

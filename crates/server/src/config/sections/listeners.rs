@@ -78,7 +78,7 @@ section! {
     }
 }
 
-/// What an entry of `[[server.listeners]]` has of `[server]`, and the listeners above it.
+/// The defaults of an entry of `[[server.listeners]]` from `[server]`, and the listeners before it.
 struct Defaults<'a> {
     trusted: &'a [IpNet],
     per_address: usize,
@@ -94,14 +94,14 @@ fn comes_or_goes(old: &Option<TlsConfig>, new: &Option<TlsConfig>) -> bool {
 pub enum ClientAuth {
     /// No certificate is requested.
     None,
-    /// A client may connect without one. An invalid one ends the connection.
+    /// A client may connect without a certificate. An invalid certificate ends the connection.
     Optional(ClientRoots),
-    /// Every client must present one.
+    /// Every client must present a valid certificate.
     Required(ClientRoots),
 }
 
 impl ClientAuth {
-    /// What judges the certificates of clients.
+    /// The roots by which certificates of clients are verified, if any.
     pub const fn roots(&self) -> Option<&ClientRoots> {
         match self {
             Self::None => None,
@@ -115,14 +115,15 @@ impl ClientAuth {
 pub struct ClientRoots {
     /// The roots of client certificates.
     pub ca: PathBuf,
-    /// The lists of revoked certificates (RFC 5280 §5). If there is one, each certificate below a root needs one.
+    /// The lists of revoked certificates (RFC 5280 §5). If there is any list, each certificate below a root needs a
+    /// list of its issuer.
     pub crls: Vec<PathBuf>,
     /// `client_cert_header`: upstreams get the certificate in `Client-Cert` (RFC 9440).
     pub header: bool,
 }
 
-/// The default: a tenth of that of `max_connections`. One address cannot take all connections, and many users behind
-/// one address stay below it.
+/// The default, a tenth of the default of `max_connections`. So one address cannot take all connections, and many
+/// users behind one address stay below the bound.
 pub(super) const DEFAULT_CONNECTIONS_PER_ADDRESS: usize = 1000;
 
 pub(super) fn read(server: &Section<'_>, dir: &Path, trusted: &[IpNet]) -> Vec<ListenerConfig> {
@@ -171,7 +172,7 @@ fn simple(server: &Section<'_>, dir: &Path, per_address: usize, alone: bool) -> 
     listen.into_iter().map(one).collect()
 }
 
-/// `name` of a listener: no other has it.
+/// Reads `name` of a listener, which must be unique.
 pub(super) fn name<'a>(
     section: &Section<'_>,
     others: impl IntoIterator<Item = &'a ListenerConfig>,
@@ -184,7 +185,7 @@ pub(super) fn name<'a>(
     Some(name.into())
 }
 
-/// `listeners` of a route or an endpoint: names of listeners. Empty: all.
+/// Reads `listeners` of a route or an endpoint: names of listeners. An empty list means all listeners.
 pub(super) fn bound_to(section: &Section<'_>, known: &[&str]) -> Vec<Box<str>> {
     let Some(names) = section.list("listeners", value::text) else { return Vec::new() };
     if names.is_empty() {
@@ -222,7 +223,7 @@ pub(super) fn read_tls(listener: &Section<'_>, dir: &Path) -> Option<TlsConfig> 
     Some(tls)
 }
 
-/// `certificates`, or `cert` and `key` in their place.
+/// Reads `certificates`, or `cert` and `key` instead.
 fn read_certificates(section: &Section<'_>, dir: &Path) -> Vec<CertificateFiles> {
     let listed = section.sections("certificates");
     if !section.has("certificates") {
@@ -232,7 +233,7 @@ fn read_certificates(section: &Section<'_>, dir: &Path) -> Vec<CertificateFiles>
         if section.has(key) {
             section.blame(key, "conflicts with certificates; expected one of the two");
         }
-        // Reading it marks it as known: one error is enough.
+        // Reading the key marks it as known, so that there is only one error.
         section.get(key, |_| Ok(()));
     }
     if listed.is_empty() && !section.is_bad() {
@@ -243,7 +244,7 @@ fn read_certificates(section: &Section<'_>, dir: &Path) -> Vec<CertificateFiles>
     certificates
 }
 
-/// An operator who names roots wants them used: `client_ca` alone means `required`.
+/// Reads `client_auth`. `client_ca` alone means `required`, because an operator who names roots wants them to be used.
 fn read_client_auth(section: &Section<'_>, dir: &Path) -> ClientAuth {
     #[derive(Clone, Copy)]
     enum CertificateDemand {

@@ -16,7 +16,7 @@ use crate::log::{
 };
 use rotogate_kit::config::{Section, Value as Raw};
 
-/// The word of a route whose errors alone are written.
+/// The value of `access_log` for a route of which only errors are logged.
 const ERRORS: &str = "errors";
 
 section! {
@@ -111,7 +111,7 @@ pub(super) fn read_audit(
     audit_log
 }
 
-/// An output that no other log has.
+/// Reads the output, which no other log may have.
 fn read_audit_output(
     dir: &Path,
     log: &LogConfig,
@@ -138,7 +138,7 @@ fn read_on_failure(has_output: bool) -> impl Fn(&Raw) -> Result<OnAuditFailure, 
     }
 }
 
-/// A number from 0 to 1, in millionths.
+/// Reads a number from 0 to 1 as millionths.
 fn read_sample(v: &Raw) -> Result<Sample, String> {
     let number = match v {
         Raw::Integer(number) => number.to_string().parse().ok(),
@@ -146,12 +146,12 @@ fn read_sample(v: &Raw) -> Result<Sample, String> {
         _ => None,
     };
     let part = number.filter(|part: &f64| (0.0..=1.0).contains(part));
-    // Within these bounds it is a whole number that fits.
+    // Within these bounds, the result is a whole number that fits the type.
     let millionths = part.and_then(|part| format!("{:.0}", part * f64::from(Sample::ALL.0)).parse().ok());
     millionths.map(Sample).ok_or_else(|| format!("expected a number from 0 to 1, such as 0.1, found {}", v.describe()))
 }
 
-/// `access_log` of a route. `None`: everything.
+/// Reads `access_log` of a route. `None` if all requests are logged.
 pub(super) fn read_route(v: &Raw) -> Result<Option<RouteLog>, String> {
     match v {
         Raw::Bool(true) => Ok(None),
@@ -168,7 +168,7 @@ pub(super) fn print_route(log: RouteLog) -> Value {
     }
 }
 
-/// The output of a log. A file needs a slash, so that a misspelt word is not taken for one.
+/// Reads the output of a log. A file name needs a slash, so that a misspelt word is not taken for a file.
 fn read_output(dir: &Path) -> impl Fn(&Raw) -> Result<LogOutput, String> {
     move |v| match value::text(v)?.as_str() {
         "stderr" => Ok(LogOutput::Stderr),

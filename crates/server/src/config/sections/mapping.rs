@@ -1,4 +1,4 @@
-//! The keys of `[[issuers]]` that say which claims are read, and what they mean here.
+//! The keys of `[[issuers]]` that select the claims to read, and map them to the gate's own terms.
 
 use serde_json::Value as Json;
 use toml::{Table, Value};
@@ -10,10 +10,10 @@ use rotogate_core::session::Scope;
 use rotogate_core::token::verify::{ClaimMapping, RequiredClaim, SubjectEncoding, WantedClaim};
 use rotogate_kit::config::{Section, Value as Raw};
 
-/// A claim of Supabase's tokens that users write themselves.
+/// A claim of Supabase's tokens that users can set themselves.
 const OF_THE_USER: &str = "user_metadata";
 
-/// Reads the mapping. A key that is not written keeps its value of `base`.
+/// Reads the mapping. A key that is absent keeps its value in `base`.
 pub(super) fn read(section: &Section<'_>, base: ClaimMapping) -> ClaimMapping {
     let claims = section.section("claims");
     let paths = |key: &'static str, base: Vec<ClaimPath>| claims.one_or_list(key, path).unwrap_or(base);
@@ -63,7 +63,8 @@ fn subject_encoding(section: &Section<'_>) -> Option<SubjectEncoding> {
     section.get("subject_encoding", value::word(&words, &[]))
 }
 
-/// Scopes, each with a scope or a list of scopes: in `scope_map` the issuer's scopes with their meaning here.
+/// Reads a table of scopes, each with a scope or a list of scopes. In `scope_map`, these are the issuer's scopes and
+/// the corresponding scopes of the gate.
 pub(super) fn scope_map(section: &Section<'_>, key: &'static str) -> Option<Vec<(Box<str>, Scope)>> {
     let table = section.section(key);
     let of = |v: &Raw| match v {
@@ -86,7 +87,7 @@ pub(super) fn scope_map(section: &Section<'_>, key: &'static str) -> Option<Vec<
     section.has(key).then_some(map)
 }
 
-/// Required claims, each with its value or the list of its values; those of the preset besides.
+/// Reads the required claims, each with its value or a list of allowed values. Adds the required claims of the preset.
 fn require(section: &Section<'_>, mut mapping: ClaimMapping) -> ClaimMapping {
     let table = section.section("require");
     for (claim, wanted) in table.free() {
@@ -120,7 +121,7 @@ fn require(section: &Section<'_>, mut mapping: ClaimMapping) -> ClaimMapping {
     mapping
 }
 
-/// Does the preset leave the values of this claim to the operator?
+/// Whether the preset leaves the values of this claim to the operator.
 fn is_asked(mapping: &ClaimMapping, path: &ClaimPath) -> bool {
     mapping.require.iter().any(|known| known.path == *path && known.wanted.is_open())
 }
@@ -156,7 +157,7 @@ impl Print for ClaimMapping {
         put(&mut table, "scope_map", map);
         let mut values = Table::new();
         for RequiredClaim { path, wanted } in require {
-            // The preset has the others.
+            // Other required claims come from the preset.
             if let WantedClaim::OneOf(several) = wanted {
                 put(&mut values, &path.to_string(), several.iter().map(json).collect::<Vec<_>>());
             }

@@ -1,7 +1,7 @@
 //! The sections of `gateway.toml`, one file for each: its type, its defaults, how it is read, and how it is printed.
 //!
-//! [`section!`](super::declare) declares the keys. Reading continues after a refused value with the default, so that every
-//! problem is reported; the result is discarded then.
+//! [`section!`](super::declare) declares the keys. After a refused value, reading continues with the default, so that
+//! every problem is reported. The result is then discarded.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -210,11 +210,11 @@ section! {
 
 type RouteLogs = BTreeMap<Box<str>, RouteLog>;
 
-/// How much of the hash of a configuration is shown: enough to tell two of them apart.
+/// How many bytes of a configuration's hash are shown, enough to distinguish two configurations.
 const HASH_BYTES: usize = 8;
 
 impl Config {
-    /// The rules of a client at an endpoint: those of `[sessions]`, overridden by the endpoint, overridden by the
+    /// The rules of a client at an endpoint: the rules of `[sessions]`, which the endpoint may override, and then the
     /// client.
     pub fn profile(&self, endpoint: &EndpointConfig, client: &ClientConfig) -> Profile {
         client.profile.over(&endpoint.profile.over(&self.sessions.profile))
@@ -251,7 +251,7 @@ impl Config {
     /// The users file, and the password schemes that it may contain.
     ///
     /// # Errors
-    /// As [`HashesConfig::accepted`], and if the users are not in a file.
+    /// As [`HashesConfig::accepted`]; also if the users are not in a file.
     pub fn users_file(&self) -> Result<UsersFile, String> {
         match self.file_directory() {
             Some(DirectoryConfig { key, users: UsersConfig::File { path, hashes }, .. }) => {
@@ -271,7 +271,7 @@ impl Config {
         self.directories.iter().find(has).or_else(|| self.directories.iter().find(|one| one.accounts.is_none()))
     }
 
-    /// Does the gate take tokens that are bound to a key?
+    /// Whether the gate accepts tokens that are bound to a key.
     pub(crate) fn uses_dpop(&self) -> bool {
         self.dpop.is_some()
             || self.clients.iter().any(|client| client.dpop != DpopUse::Off)
@@ -359,7 +359,7 @@ fn processors() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
-/// Whether two listeners cannot both have their address.
+/// Whether two listeners cannot listen on their addresses at the same time.
 fn collide(a: SocketAddr, b: SocketAddr) -> bool {
     let (x, y) = (a.ip().to_canonical(), b.ip().to_canonical());
     a.port() != 0 && a.port() == b.port() && (x == y || x.is_unspecified() || y.is_unspecified())
@@ -370,7 +370,7 @@ fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
-/// "there is no X", with the name that was probably meant.
+/// The text "there is no X", with the name that was probably meant.
 fn dangling(what: &str, name: &str, known: &[&str]) -> String {
     let shown = printable(name);
     match nearest(name, known) {

@@ -1,5 +1,5 @@
-//! The bounds under overload, keys of `[server]`. A bound for one holder is a number or a percentage of the bound for
-//! all, and at most that.
+//! The bounds under overload, keys of `[server]`. A bound for one holder is a number, or a percentage of the bound for
+//! all holders. It cannot exceed that bound.
 
 use toml::{Table, Value};
 
@@ -8,7 +8,7 @@ use super::super::value::{self, Share};
 use rotogate_core::overload::{Bound, Bounds};
 use rotogate_kit::config::Section;
 
-/// The longest body and message that the gate buffers whole: a lower bound would refuse valid ones.
+/// The longest body and message that the gate buffers as a whole. A lower bound would refuse valid ones.
 const MIN_BUFFERED_BYTES: usize = 1 << 20;
 
 /// Reads the bounds.

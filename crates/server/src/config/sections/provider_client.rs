@@ -1,4 +1,4 @@
-//! The gate's client at a provider: that of a relay, and that of a login of browsers.
+//! The gate's client at a provider, for a relay or for logins of browsers.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use rotogate_core::token::Algorithm;
 use rotogate_core::token::algorithm::Family;
 use rotogate_kit::config::Section;
 
-/// The client that the gate is towards a provider.
+/// The gate's client at a provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProviderClientSettings {
     /// Its id.
@@ -23,7 +23,7 @@ pub struct ProviderClientSettings {
     pub secret_file: Option<PathBuf>,
     /// Where the secret is sent.
     pub secret_in: SecretPlace,
-    /// Its key, instead of a secret.
+    /// The client's key, instead of a secret.
     pub key: Option<ClientKeySettings>,
 }
 
@@ -45,10 +45,10 @@ section! {
     }
 }
 
-/// The keys that say by which key the gate authenticates.
+/// The configuration keys about the key with which the gate authenticates.
 const FURTHER: [&str; 3] = ["assertion_audience", "key_algorithm", "key_id"];
 
-/// Reads `key_file` and what belongs to it. `others` are the keys that would be another way.
+/// Reads `key_file` and its further keys. `others` are the configuration keys for other ways to authenticate.
 pub(super) fn read_key(section: &Section<'_>, dir: &Path, others: &[&'static str]) -> Option<ClientKeySettings> {
     let settings = read_key_settings(section, dir);
     if !section.has("key_file") {

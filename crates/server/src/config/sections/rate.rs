@@ -13,7 +13,7 @@ use rotogate::gate::RateHeaders;
 use rotogate_core::route::{LimitOver, LimitPer, RateLimit, Route, unusable_limit};
 use rotogate_kit::config::{Section, Value as Raw};
 
-/// A limit as it is written: `"100/1m"`.
+/// A limit in the form `"100/1m"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Quota {
     requests: NonZeroU32,
@@ -86,7 +86,7 @@ fn burst(v: &Raw) -> Result<NonZeroU32, String> {
     NonZeroU32::new(count).ok_or_else(|| "is too few".to_owned())
 }
 
-/// As the rates of `[limits]`, with the window.
+/// Reads a limit in the form of the rates in `[limits]`, and keeps the window.
 fn quota(v: &Raw) -> Result<Quota, String> {
     value::rate(v)?;
     let text = value::text(v)?;
@@ -105,7 +105,7 @@ pub(super) fn of_route(section: &Section<'_>) -> Vec<RateLimit> {
     limits.collect()
 }
 
-/// The rules of a limit that span keys and routes.
+/// Checks the rules of limits that span several keys or routes.
 // Requirement K23.
 pub(super) fn check(sections: &[Section<'_>], config: &Config) {
     if sections.iter().any(Section::is_bad) {

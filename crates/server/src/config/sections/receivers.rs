@@ -1,4 +1,4 @@
-//! `[[receivers]]`: systems that hear of the sessions that end here.
+//! `[[receivers]]`: systems that get events about sessions that end at this gate.
 
 use std::path::{Path, PathBuf};
 
@@ -37,7 +37,7 @@ pub(super) fn read(sections: &[Section<'_>], dir: &Path, clients: &[ClientConfig
         if !cfg!(feature = "signals") {
             section.blame("name", value::needs_feature("receivers", "signals"));
         }
-        // Attack: a receiver learns of strangers.
+        // Attack: a receiver learns about users who are not its own.
         if receiver.clients.is_empty() && !section.is_bad() {
             section
                 .blame("clients", "is missing or empty; expected the ids of the clients whose sessions it may hear of");

@@ -93,8 +93,8 @@ impl Words for AfterUnknown {
     const WORDS: &'static [(&'static str, Self)] = &[("try-once", Self::TryOnce), ("refuse", Self::Refuse)];
 }
 
-/// The grants that the gate's own client may pass on: each presents what a user got or knows. Those for the client itself,
-/// and those whose proof the client made, would serve everybody.
+/// The grants that may use the gate's own client: each presents a credential that a user got or knows. Grants for the
+/// client itself, and grants whose proof the client makes, would serve everybody.
 const OF_USERS: [&str; 4] =
     [REFRESH_TOKEN, PASSWORD, "authorization_code", "urn:ietf:params:oauth:grant-type:device_code"];
 
@@ -183,7 +183,7 @@ fn read_client(section: &Section<'_>, dir: &Path, wire: Wire, grants: &[String])
     Some(client)
 }
 
-/// A URL that the gate may ask.
+/// A URL to which the gate may send requests.
 fn url(v: &Raw) -> Result<String, String> {
     let text = value::text(v)?;
     match FetchTarget::parse(&text, Allowed::by_operator()) {

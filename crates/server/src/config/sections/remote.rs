@@ -1,4 +1,4 @@
-//! The keys of `[[issuers]]` that say where an issuer's keys are fetched, and how often.
+//! The keys of `[[issuers]]` about the fetching of an issuer's keys: the URL and the times.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,30 +14,30 @@ use rotogate_core::http_client::Proxy;
 use rotogate_core::token::Algorithm;
 use rotogate_kit::config::{Section, Value as Raw};
 
-/// The keys of an issuer that are fetched.
+/// The source of an issuer's fetched keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteSource {
-    /// The issuer, and where its keys are.
+    /// The issuer, and the location of its keys.
     pub issuer: RemoteIssuer,
     /// Whether the last good set is kept on disk.
     pub keep: bool,
-    /// Whether the gate is not ready before it has the keys for the first time.
+    /// Whether the gate is ready only once it has got the keys for the first time.
     pub required: bool,
 }
 
 impl RemoteSource {
-    /// Are the keys fetched from the same place, in the same way?
+    /// Whether the keys are fetched from the same place in the same way.
     pub(crate) fn is_fetched_as(&self, other: &Self) -> bool {
         self.issuer == other.issuer && self.keep == other.keep
     }
 
-    /// Whether the issuer's metadata are read, and with them the URLs of its endpoints.
+    /// Whether the gate reads the issuer's metadata, which contains the URLs of its endpoints.
     pub(super) fn is_discovered(&self) -> bool {
         matches!(self.issuer.location, KeyLocation::Discovery | KeyLocation::DiscoveryAt(_))
     }
 }
 
-/// Reads `discovery`, `jwks_url`, `fetch` and `required`. `None`: neither of the first two is there.
+/// Reads `discovery`, `jwks_url`, `fetch` and `required`. `None` if both `discovery` and `jwks_url` are absent.
 pub(super) fn read(
     section: &Section<'_>,
     dir: &Path,
@@ -70,7 +70,7 @@ pub(super) fn read(
     issuer.proxy = proxy;
     if let Err(wrong) = issuer.check() {
         match wrong.key {
-            // Blamed already, if it is not there or no URL.
+            // A URL that is missing or invalid was reported already.
             "url" if section.is_bad() || url.is_empty() => {}
             key @ ("url" | "discovery" | "jwks_url") => section.blame(key, wrong.message),
             _ if fetch.is_bad() => {}
@@ -80,7 +80,7 @@ pub(super) fn read(
     Some(RemoteSource { issuer, keep, required: required.unwrap_or(false) })
 }
 
-/// `true`, or the address of the document.
+/// Reads `true`, or the URL of the discovery document.
 fn discovery(v: &Raw) -> Result<KeyLocation, String> {
     match v {
         Raw::Bool(true) => Ok(KeyLocation::Discovery),
@@ -158,7 +158,7 @@ pub(super) fn print(table: &mut Table, source: &RemoteSource) {
         KeyLocation::Discovery => put(table, "discovery", true),
         KeyLocation::DiscoveryAt(url) => put(table, "discovery", url.as_str()),
         KeyLocation::JwksUrl(url) => put(table, "jwks_url", url.as_str()),
-        // The library may have more of them than this configuration.
+        // The library may add locations that this configuration does not have.
         _ => {}
     }
     issuer.algorithms.first().copied().put(table, "algorithm");

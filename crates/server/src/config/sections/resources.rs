@@ -108,7 +108,7 @@ fn resource_path(v: &Raw) -> Result<String, String> {
     }
 }
 
-/// An issuer (RFC 8414 §2), byte for byte.
+/// An issuer URL (RFC 8414 §2), which is kept byte for byte.
 fn authorization_server(v: &Raw) -> Result<String, String> {
     let text = value::text(v)?;
     let is_url = text.parse::<Uri>().is_ok_and(|uri| {
@@ -121,11 +121,13 @@ fn authorization_server(v: &Raw) -> Result<String, String> {
     }
 }
 
-/// A client that is asked for this scope asks its provider for a refresh token, which no resource needs.
+/// The scope for a refresh token. If a resource demanded it, clients would request refresh tokens, which no resource
+/// needs.
 // Requirement M14.
 const OFFLINE: &str = "offline_access";
 
-/// A client of the Model Context Protocol looks for an authorization endpoint, and the gate has none.
+/// Checks resources and their routes. A client of the Model Context Protocol needs an authorization endpoint, which the
+/// gate does not have, so its resource must name another issuer.
 pub(super) fn check(sections: &[Section<'_>], all: &[Resource], routes: &[Route], issuer: &str, are_asked_about: bool) {
     let kind = WarningKind::NoAccess;
     for (section, resource) in sections.iter().zip(all) {
@@ -158,8 +160,8 @@ pub(super) fn check(sections: &[Section<'_>], all: &[Resource], routes: &[Route]
     }
 }
 
-/// A route that names neither a resource nor audiences takes tokens for the audiences of their issuer. If the URL of a
-/// resource is one of these, the resource's tokens open that route, too.
+/// Warns of routes that tokens of a resource open by accident. A route that names neither a resource nor audiences
+/// accepts tokens for the audiences of their issuer, and the URL of a resource may be one of these.
 // Requirement N67.
 pub(super) fn check_audiences(config: &Config, route_sections: &[Section<'_>]) {
     let public_url = config.server.public_url.to_string();

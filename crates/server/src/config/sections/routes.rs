@@ -31,7 +31,7 @@ const PROOFS: [(&str, bool); 2] = [("optional", false), ("required", true)];
 /// The words of `preflight`: whether the upstream answers preflights.
 const PREFLIGHTS: [(&str, bool); 2] = [("gate", false), ("upstream", true)];
 
-/// `issuers` of a route.
+/// Reads `issuers` of a route.
 fn route_issuers(section: &Section<'_>, issuers: &[TrustedIssuer]) -> Vec<String> {
     let known: Vec<&str> = [OWN].into_iter().chain(issuers.iter().map(|issuer| issuer.name.as_str())).collect();
     let Some(named) = section.indexed("issuers", value::text) else { return Vec::new() };
@@ -44,7 +44,7 @@ fn route_issuers(section: &Section<'_>, issuers: &[TrustedIssuer]) -> Vec<String
     named.into_iter().map(|(_, name)| name).collect()
 }
 
-/// `roles` of a route: each of one issuer that the route takes, and that has a claim of roles.
+/// Reads `roles` of a route. Each role belongs to an issuer that the route accepts and that has a claim of roles.
 fn route_roles(section: &Section<'_>, named: &[String], trusted: &[TrustedIssuer]) -> Vec<Role> {
     let policy = RoutePolicy { issuers: named.to_vec(), ..RoutePolicy::default() };
     let takes = |issuer: &&TrustedIssuer| policy.takes(&issuer.name, issuer.everywhere);
@@ -61,7 +61,7 @@ fn route_roles(section: &Section<'_>, named: &[String], trusted: &[TrustedIssuer
             None => roles.push(role),
         }
     }
-    // An issuer that cannot name a role would be refused by this route for ever.
+    // The route would always refuse tokens of an issuer that cannot name roles.
     if let Some(issuer) = trusted.iter().filter(takes).find(|issuer| issuer.claims.roles.is_empty())
         && !roles.is_empty()
     {
@@ -82,7 +82,7 @@ fn role(v: &Raw) -> Result<String, String> {
     })
 }
 
-/// What routes refer to.
+/// The other entries to which routes refer.
 pub(super) struct Names<'a> {
     pub(super) upstreams: &'a [Upstream],
     pub(super) issuers: &'a [TrustedIssuer],
@@ -91,15 +91,15 @@ pub(super) struct Names<'a> {
     pub(super) resources: &'a [Resource],
     /// The listeners that have a name.
     pub(super) listeners: &'a [&'a str],
-    /// Is there an endpoint that begins sessions of browsers?
+    /// Whether an endpoint begins sessions of browsers.
     pub(super) has_browser: bool,
-    /// Are there API keys?
+    /// Whether there are API keys.
     pub(super) has_keys: bool,
-    /// Do other proxies ask about their requests? Then a route needs no upstream.
+    /// Whether other proxies ask about requests. Then a route needs no upstream.
     pub(super) are_asked_about: bool,
 }
 
-/// Adds to `logs` what the access log has of each route, unless it is everything.
+/// Adds the `access_log` of each route to `logs`, unless all requests are logged.
 pub(super) fn read(sections: &[Section<'_>], names: &Names<'_>, logs: &mut BTreeMap<Box<str>, RouteLog>) -> Vec<Route> {
     let known: Vec<&str> = names.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
     let mut routes: Vec<Route> = Vec::new();
@@ -117,7 +117,7 @@ pub(super) fn read(sections: &[Section<'_>], names: &Names<'_>, logs: &mut BTree
             if section.has("id") {
                 section.blame("id", format!("\"{id}\" is listed twice; rename one of the two"));
             }
-            // Several routes have one path and differ by hosts or methods.
+            // Several routes may have the same path and differ in hosts or methods, so number their ids.
             id = (2_usize..)
                 .map(|n| RouteId::from(format!("{}#{n}", route.id)))
                 .find(|id| routes.iter().all(|r| r.id != *id))
@@ -162,7 +162,8 @@ const OF_CALLS: [&str; 14] = [
     "rate",
 ];
 
-/// A rule for calls has no path, and only what a call must have besides what the route of its path asks for.
+/// Reports keys that a rule for calls cannot have: it has no path, and only adds demands to those of the route of the
+/// path.
 fn blame_beside_calls(section: &Section<'_>, names: &Names<'_>) {
     for (key, _) in section.free().iter().filter(|(key, _)| !OF_CALLS.contains(key)) {
         section.blame(key, "does not apply beside calls: the route of the resource's path decides it");
@@ -178,7 +179,7 @@ fn call_pattern(v: &Raw) -> Result<CallPattern, String> {
     CallPattern::parse(&value::text(v)?).map_err(|why| format!("{why}, found {}", v.describe()))
 }
 
-/// What a route is for, and where it leads.
+/// The requests that a route serves, and its upstream.
 struct Destination {
     path: String,
     kuzzle: Vec<CallPattern>,
@@ -214,7 +215,7 @@ fn read_destination(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>
     Destination { path, kuzzle, calls, upstream, is_path }
 }
 
-/// Reports what a public route never asks for: with both, the route looks protected but is not.
+/// Reports demands of a public route, which it would never check: the route would look protected but not be so.
 fn blame_unasked(section: &Section<'_>, policy: &RoutePolicy) {
     let asked = [
         ("scopes", !policy.scopes.is_empty()),
@@ -427,7 +428,7 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>) -> R
 }
 
 pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLogConfig) -> Value {
-    // The others come from the upstream.
+    // The other fields come from the upstream.
     let Route { id, hosts, methods, path, kuzzle, calls, listeners, policy, upstream, .. } = route;
     let RoutePolicy { auth, bad_credential_on_optional, preflight_to_upstream, resource, forward_token, .. } = policy;
     let mut table = Table::new();
@@ -458,7 +459,7 @@ pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLo
     table.into()
 }
 
-/// The word of a value.
+/// The word for a value.
 fn word(words: &[(&'static str, bool)], value: bool) -> &'static str {
     words.iter().find(|(_, known)| *known == value).map_or("", |(word, _)| word)
 }

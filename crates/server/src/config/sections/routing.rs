@@ -1,4 +1,4 @@
-//! Checks that need all routes, and the endpoints beside them.
+//! Checks that need all routes and all endpoints.
 
 use http::Method;
 
@@ -79,10 +79,11 @@ fn all_envelopes(config: &Config) -> Vec<(Method, String)> {
     dialects(config).flat_map(|(base, dialect)| envelopes(dialect.as_ref(), base)).collect()
 }
 
-/// What answers a path before any route: an endpoint, also at near misses of its paths.
+/// Returns a function that names the endpoint that answers a path before any route. An endpoint also answers near
+/// misses of its paths.
 fn taken(config: &Config) -> impl Fn(&str) -> Option<String> {
     let mut taken = matchit::Router::new();
-    // Conflicting templates are reported elsewhere.
+    // Conflicts between templates are reported elsewhere.
     let _ = taken.insert(JWKS_PATH, "the gate itself".to_owned());
     for (base, dialect) in dialects(config) {
         for served in dialect.serves(base) {

@@ -114,7 +114,7 @@ fn timeout() -> impl Fn(&Raw) -> Result<Duration, String> {
 }
 
 impl ServerConfig {
-    /// Where requests are accepted.
+    /// The addresses at which requests are accepted.
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         self.listeners.iter().map(|listener| listener.address)
     }
@@ -122,7 +122,7 @@ impl ServerConfig {
 
 pub(super) fn read(section: &Section<'_>, dir: &Path) -> ServerConfig {
     let server = read_keys(section, dir);
-    // Each listener holds a permit for the connection that it waits for.
+    // Each listener needs a permit for the connection for which it waits.
     if server.max_connections < server.listeners.len() {
         let message = format!("is {}, and there are {} listeners", server.max_connections, server.listeners.len());
         section.blame("max_connections", message);
@@ -131,7 +131,7 @@ pub(super) fn read(section: &Section<'_>, dir: &Path) -> ServerConfig {
     server
 }
 
-/// Whether a listener comes, goes, or differs in a key that needs a restart.
+/// Whether a listener was added or removed, or differs in a key that needs a restart.
 fn are_other_sockets(old: &[ListenerConfig], new: &[ListenerConfig]) -> bool {
     old.len() != new.len() || old.iter().zip(new).any(|(old, new)| !new.clone().keep(old).is_empty())
 }

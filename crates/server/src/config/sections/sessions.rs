@@ -100,7 +100,7 @@ impl Words for OnTooMany {
 pub(super) fn read(section: &Section<'_>) -> SessionsConfig {
     section.later(&["on_expiry"]);
     let sessions = read_keys(section);
-    // A refused value was reported; its default need not be checked too.
+    // A refused value was reported already, and its default need not be checked.
     if !section.is_bad() {
         check_profile(section, &sessions.profile, "");
     }
@@ -117,7 +117,7 @@ pub(super) fn read_override(section: &Section<'_>) -> ProfileOverride {
     rules
 }
 
-/// Blames each bound that the rules break. Returns whether there is none.
+/// Reports each bound that the rules violate. Returns whether all bounds are met.
 fn check_profile(section: &Section<'_>, rules: &Profile, place: &str) -> bool {
     let problems = rules.problems();
     for problem in &problems {

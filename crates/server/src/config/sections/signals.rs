@@ -1,5 +1,5 @@
-//! What an issuer tells of its users, beside its tokens: `global_revocation`, `on_event` and `user_names` of an entry of
-//! `[[issuers]]`.
+//! Information about users that an issuer sends besides tokens: `global_revocation`, `on_event` and `user_names` of an
+//! entry of `[[issuers]]`.
 
 use toml::{Table, Value};
 
@@ -39,7 +39,7 @@ impl Print for Vec<UserNameForm> {
     }
 }
 
-/// The effects that are not the defaults.
+/// Reads the effects that differ from the defaults.
 pub(super) fn on_event(section: &Section<'_>) -> EventEffects {
     const EFFECTS: [(&str, EventEffect); 3] =
         [("end", EventEffect::End), ("refresh", EventEffect::Refresh), ("log", EventEffect::Log)];
@@ -59,13 +59,13 @@ pub(super) fn on_event(section: &Section<'_>) -> EventEffects {
     effects
 }
 
-/// The names of users that only the directory knows.
+/// Reads the forms of user names that only the directory can resolve.
 pub(super) fn user_names(section: &Section<'_>) -> Vec<UserNameForm> {
     let words = UserNameForm::ALL.map(|form| (form.word(), form));
     section.list_or_empty("user_names", |v: &Raw| value::word(&words, &[])(v))
 }
 
-/// The directory that names need, and the keys that a JWT needs.
+/// Checks that there is a directory for names, and that there are keys for JWTs.
 pub(super) fn check(sections: &[Section<'_>], issuers: &[TrustedIssuer], directories: &[DirectoryConfig]) {
     for (section, issuer) in sections.iter().zip(issuers).filter(|(section, _)| !section.is_bad()) {
         if !issuer.user_names.is_empty() && !directories.iter().any(DirectoryConfig::names_users_of_issuers) {

@@ -10,7 +10,7 @@ use rotogate_core::status_list::{ListSize, StatusListSettings};
 use rotogate_core::token::remote_status::{MissingStatus, StatusRules};
 use rotogate_kit::config::Section;
 
-/// The default bounds of how long a list of another issuer is kept.
+/// The default bounds of the time for which a list of another issuer is cached.
 const TTL: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(900));
 const MAX_EXPIRES: Duration = Duration::from_secs(24 * 3600);
 

@@ -33,14 +33,14 @@ pub use shared::SharedSettings;
 /// `[store]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreConfig {
-    /// Sessions are lost at a restart.
+    /// A store in memory, which loses its sessions at a restart.
     Memory,
     /// The embedded store.
     Redb(RedbSettings),
     /// A database that several gates share.
     #[cfg(feature = "postgres")]
     Postgres(PostgresSettings),
-    /// A server that several gates share.
+    /// A Redis server that several gates share.
     #[cfg(feature = "redis")]
     Redis(Box<RedisSettings>),
 }
@@ -95,7 +95,7 @@ const FEATURES: &[(&str, &str)] = &[("postgres", "postgres"), ("redis", "redis")
 impl StoreConfig {
     /// The default of `mark`.
     const MARK: &str = "data/store.mark";
-    /// Where the mark was before it had a key of its own.
+    /// The path of the mark before it had its own key.
     const FORMER_MARK: &str = "store.mark";
 
     /// The file of the high-water mark.
@@ -120,12 +120,12 @@ impl StoreConfig {
         }
     }
 
-    /// Whether other gates write to it, too.
+    /// Whether other gates write to the store, too.
     pub(crate) fn is_shared(&self) -> bool {
         !matches!(self, Self::Memory | Self::Redb(_))
     }
 
-    /// How long the gate goes on without news of a store that it shares. `None`: it shares none.
+    /// How long the gate works without news from a shared store. `None` if the store is not shared.
     #[cfg(any(feature = "postgres", feature = "redis"))]
     pub(crate) fn staleness(&self) -> Option<Staleness> {
         self.shared().map(|shared| shared.staleness)
@@ -137,7 +137,7 @@ pub(super) fn read(section: &Section<'_>, dir: &Path, keys: &Path) -> StoreConfi
     let store = match kind {
         StoreKind::Redb => StoreConfig::Redb(read_redb(section, dir, keys)),
         StoreKind::Memory => {
-            // Its keys are known, and of no use.
+            // Reads the keys of redb, so that they are not reported as unknown, and ignores them.
             read_redb(section, dir, keys);
             StoreConfig::Memory
         }
@@ -154,7 +154,7 @@ fn read_mark(section: &Section<'_>, dir: &Path, keys: &Path) -> PathBuf {
     let chosen = section.get("mark", path_in(dir));
     chosen.unwrap_or_else(|| {
         let former = keys.join(StoreConfig::FORMER_MARK);
-        // A mark that is forgotten says nothing.
+        // A mark at the former path must not be forgotten, because a new mark would detect no loss.
         if former.exists() { former } else { dir.join(StoreConfig::MARK) }
     })
 }

@@ -1,4 +1,4 @@
-//! `stream` of an entry of `[[issuers]]`: how its security events come to the gate.
+//! `stream` of an entry of `[[issuers]]`: the delivery of its security events to the gate.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -45,19 +45,19 @@ section! {
     }
 }
 
-/// What the entry says besides.
+/// The facts from other keys of the entry.
 pub(super) struct StreamIssuer<'a> {
     pub(super) url: &'a str,
     pub(super) events: Option<&'a EventsConfig>,
     pub(super) is_discovered: bool,
 }
 
-/// How events come.
+/// The delivery of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamDelivery {
-    /// The gate fetches them.
+    /// The gate fetches events.
     Poll,
-    /// The transmitter sends them.
+    /// The transmitter pushes events.
     Push,
 }
 
@@ -65,7 +65,7 @@ impl Words for StreamDelivery {
     const WORDS: &'static [(&'static str, Self)] = &[("poll", Self::Poll), ("push", Self::Push)];
 }
 
-/// The types of events that end or refresh something here.
+/// The types of events that end sessions or refresh data at this gate.
 const EVENTS: [&str; 9] = [
     "https://schemas.openid.net/secevent/caep/event-type/session-revoked",
     "https://schemas.openid.net/secevent/caep/event-type/credential-change",

@@ -12,10 +12,10 @@ use super::{SECOND, path_in};
 use rotogate_core::route::WarningKind;
 use rotogate_kit::config::{Section, Value as Raw};
 
-/// Where OTLP over HTTP takes traces.
+/// The path for traces in OTLP over HTTP.
 const HTTP_PATH: &str = "/v1/traces";
 
-/// How spans are sent.
+/// The protocol to send spans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TraceProtocol {
     /// OTLP over HTTP/1.1, in protobuf.
@@ -113,7 +113,7 @@ fn read_endpoint(v: &Raw, protocol: TraceProtocol) -> Result<Uri, String> {
     }
 }
 
-/// Whether spans cross a network that others may listen to.
+/// Whether spans would cross a network without encryption.
 fn is_in_clear(endpoint: &Uri) -> bool {
     let host = endpoint.host().unwrap_or_default().trim_matches(['[', ']']);
     let is_here = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());

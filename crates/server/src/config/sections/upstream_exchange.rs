@@ -1,4 +1,4 @@
-//! `exchange` of `[[upstreams]]`: what a provider is asked for on behalf of a caller.
+//! `exchange` of `[[upstreams]]`: the tokens that the gate requests from a provider on behalf of a caller.
 
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ pub(super) fn read(section: &Section<'_>) -> ExchangeSettings {
     exchange
 }
 
-/// The caller's token is of the provider's issuer, and goes nowhere else.
+/// Checks that the caller's token comes from the provider's issuer, so that it is sent to no other party.
 // Requirement D11.
 pub(super) fn check(sections: &[Section<'_>], config: &Config) {
     let known: Vec<&str> = config.providers.iter().map(|provider| provider.name.as_str()).collect();
@@ -77,7 +77,7 @@ pub(super) fn check(sections: &[Section<'_>], config: &Config) {
     }
 }
 
-/// Why the callers of a route cannot have their tokens exchanged at a provider of this issuer.
+/// Why tokens of the callers of a route cannot be exchanged at a provider of this issuer.
 fn problem(route: &Route, issuer: &str, config: &Config, upstream: &Upstream) -> Option<String> {
     let policy = &route.policy;
     let name = &upstream.name;

@@ -167,7 +167,8 @@ fn read_authorization_file(section: &Section<'_>, dir: &Path) -> Option<PathBuf>
     })
 }
 
-/// No audience of an upstream or an authorizer is one of access tokens: an assertion must open no route.
+/// Checks that no audience of an upstream or an authorizer is also an audience of access tokens, because an assertion
+/// must not open a route.
 pub(super) fn check_assertions(
     config: &Config,
     identity: &Section<'_>,
@@ -258,8 +259,8 @@ fn read_urls(section: &Section<'_>, server: &ServerConfig, admin: &AdminConfig) 
     urls.into_iter().map(|(_, url)| url).collect()
 }
 
-/// `ca`, `server_name` and `client_cert`. The verification of an upstream cannot be turned off (requirement T16); the
-/// usual names of such a key get an error that says so.
+/// Reads `ca`, `server_name` and `client_cert`. The verification of an upstream cannot be turned off (requirement
+/// T16). The usual names of a key for this get an error that explains it.
 fn read_tls(section: &Section<'_>, urls: &[UpstreamUrl], dir: &Path) -> UpstreamTls {
     for key in ["verify", "insecure", "insecure_skip_verify", "danger_accept_invalid_certs"] {
         if section.has(key) {
@@ -280,7 +281,7 @@ fn read_tls(section: &Section<'_>, urls: &[UpstreamUrl], dir: &Path) -> Upstream
         return tls;
     }
     for key in ["ca", "server_name", "client_cert"] {
-        // Such a key suggests TLS, but no address uses it.
+        // The key suggests that TLS is used, but no address uses it.
         if section.has(key) && !urls.is_empty() {
             section.blame(key, "only applies to https:// addresses, and urls has none; remove it");
         }
@@ -297,7 +298,7 @@ fn read_health_path(section: &Section<'_>) -> PathAndQuery {
     path.unwrap_or_else(|| PathAndQuery::from_static("/"))
 }
 
-/// The address of the gate that an upstream is, if it is one (requirement O1).
+/// The address of the gate to which an upstream would lead back, if any (requirement O1).
 fn loops_back(url: &UpstreamUrl, server: &ServerConfig, admin: &AdminConfig) -> Option<String> {
     if reaches(url, admin.listen) {
         return Some(format!("our own admin listener, {}", admin.listen));

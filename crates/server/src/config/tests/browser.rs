@@ -21,7 +21,7 @@ fn b54_an_endpoint_of_browsers_needs_only_its_dialect() {
     let profile = endpoint.profile.over(&config.sessions.profile);
     let hours = |hours: u64| Duration::from_secs(hours * 3600);
     assert_eq!((profile.access_ttl, profile.idle_ttl, profile.session_ttl), (hours(1) / 6, hours(8), hours(7 * 24)));
-    // What is printed reads the same.
+    // The printed configuration means the same when it is read again.
     let again = read(&config.to_toml()).unwrap();
     assert_eq!(again.endpoints, config.endpoints);
 }
@@ -119,12 +119,12 @@ fn b39_b54_a_provider_that_cannot_log_in_browsers_is_refused() {
     assert!(nobody.iter().any(|line| line.contains("endpoints[0].client: is missing")), "{nobody:?}");
     let fixed = with_issuer(&ISSUER.replace("discovery = true", "jwks_url = \"https://id.example/keys\""), "");
     assert!(fixed[0].contains("endpoints[0].provider: expected an issuer with discovery"), "{fixed:?}");
-    // Then the upstream gets the provider's access token.
+    // With `forward_token`, the upstream gets the provider's access token.
     let forwarding = ROUTE.replace("upstream =", "forward_token = true\nupstream =");
     let keys = "provider = \"kc\"\nclient = { id = \"web\" }\n";
     let lines = said(&format!("{ISSUER}{ENDPOINT}{keys}{UPSTREAM}{forwarding}"));
     assert_eq!(lines, Vec::<String>::new());
-    // Two users could have one subject.
+    // Otherwise a user of the gate and a user of the provider could have the same subject.
     let tokens = "[[endpoints]]\ndialect = \"oauth2\"\npath = \"/token\"\n[[clients]]\nid = \"web\"\n";
     let lines = at_provider(tokens);
     assert!(lines.len() == 1 && lines[0].contains("endpoints[0].provider: has no subject_prefix"), "{lines:?}");

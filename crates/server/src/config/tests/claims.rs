@@ -1,4 +1,4 @@
-//! Claims of other issuers: which are read, what is required of them, and what they mean here.
+//! Claims of other issuers: the claims that are read, the required values, and their mapping.
 
 use super::*;
 use rotogate_core::claim::ClaimPath;
@@ -42,7 +42,7 @@ subject_encoding = "percent"
         subject_encoding: SubjectEncoding::Percent,
         audience: paths(&["client_id"]).pop(),
         scope_map: vec![("access_as_user".into(), scope("read")), ("api:write".into(), scope("write read"))],
-        // A table has an order of its own.
+        // A table has its own order.
         require: vec![
             wants("\"kubernetes.io\".namespace", &[json!("a"), json!("b")]),
             wants("org.id", &[json!(1), json!(true)]),

@@ -26,7 +26,7 @@ when_any = [ { dept = ["eng", "ops"] }, { level = { min = 3, max = 9 }, seat = 7
 #[test]
 fn k25_the_tables_of_a_route_are_the_conditions_of_the_library() {
     let text = |text: &str| ClaimValue::from(text);
-    // A table has an order of its own.
+    // A table has its own order.
     let when = vec![
         one("a.b", Comparison::Ends("y".into())),
         one("a.b", Comparison::Starts("x".into())),

@@ -1,4 +1,4 @@
-//! Issuers, their scopes and names; the sessions and clients that an endpoint accepts.
+//! Issuers with their scopes and names, and the sessions and clients that an endpoint accepts.
 
 use super::*;
 
@@ -92,7 +92,7 @@ fn j18_another_issuer_s_scopes_count_where_they_are_listed() {
     assert_eq!(scopes("scopes = [\"read\", \"write\"]\n"), only("read write"));
     assert_eq!(scopes("scopes = \"any\"\n"), AllowedScopes::Any);
     assert!(!said(&issuer("https://idp.test/", "everywhere = true\nscopes = \"all\"\n")).is_empty());
-    // With several issuers, upstreams learn the issuer of a subject.
+    // With several issuers, upstreams must get the issuer of a subject.
     let header = |more: &str, issuers: &str| {
         let identity = format!("[identity]\nheaders = {{ {more} }}\n");
         read(&format!("{MINIMAL}{identity}{issuers}{}", route(""))).unwrap().identity.headers.issuer.0

@@ -1,4 +1,4 @@
-//! docs/configuration.md and the comments of gateway.toml are made of the declarations.
+//! docs/configuration.md and the comments of gateway.toml are generated from the declarations.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::config::{Config, HashesConfig, parse};
 use crate::generated::{assert_current, assert_part_is_current};
 use rotogate_core::route::RoutePolicy;
 
-/// The keys of every build.
+/// Whether this build has all keys.
 const IS_FULL: bool = cfg!(all(
     feature = "grpc",
     feature = "hook",
@@ -25,7 +25,7 @@ const IS_FULL: bool = cfg!(all(
     feature = "sql"
 ));
 
-/// A configuration with each section. It writes no key that has a default.
+/// A configuration with each section. It sets no key that has a default.
 const WHOLE: &str = r#"
 server = { public_url = "http://127.0.0.1:8080", listeners = [{ address = "127.0.0.1:8443" }] }
 issuer = { audience = ["api"] }
@@ -67,7 +67,7 @@ struct Variant {
     named: (&'static str, &'static str),
     keys: &'static [&'static [Key]],
     page: &'static str,
-    /// What the kind takes.
+    /// A configuration of this kind.
     text: &'static str,
 }
 
@@ -171,7 +171,7 @@ const VARIANTS: &[Variant] = &[
     ),
 ];
 
-/// The keys of a section, or those of one kind of it.
+/// The keys of a section, or of one kind of the section.
 struct Table {
     /// The section, such as `server.listeners`.
     path: String,
@@ -184,11 +184,11 @@ struct Table {
 struct Row {
     name: String,
     key: &'static Key,
-    /// What is printed where the key is not written.
+    /// The printed value if the key is absent.
     default: Option<Value>,
 }
 
-/// Its meaning and its default, in words.
+/// The meaning and the default of a key, in words.
 struct Description {
     text: String,
     is_required: bool,
@@ -223,7 +223,7 @@ impl Row {
         Description { text: text.to_owned(), is_required, default }
     }
 
-    /// Its type, in words.
+    /// The type of the key, in words.
     fn kind(&self) -> &'static str {
         let Key { type_name, how, inner, .. } = self.key;
         let name = type_name.strip_prefix("Option<").map_or(*type_name, |name| name.trim_end_matches('>'));
@@ -250,7 +250,7 @@ impl Row {
         has_rows || !self.key.inner.is_empty()
     }
 
-    /// Its default as a value.
+    /// The default of the key as a value.
     fn literal(&self) -> Option<String> {
         let percent = self.key.how.split_once("Share::Percent(").and_then(|(_, rest)| rest.split_once(')'));
         let value = self.default.as_ref()?;
@@ -272,7 +272,7 @@ fn has_entries(value: &Value) -> bool {
     value.as_table().is_some_and(|table| !table.is_empty())
 }
 
-/// The lines of a comment as one.
+/// Joins the lines of a comment.
 fn words(lines: &[&str]) -> String {
     lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
 }
@@ -315,7 +315,7 @@ fn add(tables: &mut Vec<Table>, table: Table, keys: &'static [Key], printed: &Pr
     collect(tables, at, keys, "", printed);
 }
 
-/// Adds the keys to a table, those of its lists of tables as tables of their own.
+/// Adds the keys to a table. The keys of a list of tables become a separate table.
 fn collect(tables: &mut Vec<Table>, at: usize, keys: &'static [Key], prefix: &str, printed: &Printed) {
     for key in keys.iter().filter(|key| key.class != "no_key" && key.name != "-") {
         let name = format!("{prefix}{}", key.name);
@@ -328,7 +328,8 @@ fn collect(tables: &mut Vec<Table>, at: usize, keys: &'static [Key], prefix: &st
             let Table { path, variant, .. } = &tables[at];
             let default = printed.default_of(&format!("{path}.{name}"), *variant);
             tables[at].rows.push(Row { name: name.clone(), key, default });
-            // Those of a profile are the keys of [sessions], those of an authorizer's `tls` the keys of [[server.listeners]].
+            // The keys of a profile are listed under [sessions], and the keys of an authorizer's `tls` under
+            // [[server.listeners]].
             let is_elsewhere = name == "profile" || (name == "tls" && tables[at].path == "authorizers");
             if !is_elsewhere && !key.type_name.starts_with("Vec<") {
                 collect(tables, at, key.inner, &format!("{name}."), printed);
@@ -337,7 +338,7 @@ fn collect(tables: &mut Vec<Table>, at: usize, keys: &'static [Key], prefix: &st
     }
 }
 
-/// A configuration as it is written, and as it is printed.
+/// A configuration as written, and as printed.
 struct Printed {
     written: Value,
     printed: Value,
@@ -351,7 +352,7 @@ impl Printed {
         Self { written: text.parse::<toml::Table>().unwrap().into(), printed }
     }
 
-    /// What is printed of a key that is not written.
+    /// The printed value of a key that is absent.
     fn default_of(&self, path: &str, variant: Option<&Variant>) -> Option<Value> {
         let of = variant.map(|variant| variant.named);
         match find(&self.written, path, of) {
@@ -361,7 +362,7 @@ impl Printed {
     }
 }
 
-/// The value at a path. Of a list, that of the first entry that has it and is of the kind.
+/// The value at a path. In a list, the value of the first entry that has the key and is of the given kind.
 fn find<'a>(value: &'a Value, path: &str, of: Option<(&str, &str)>) -> Option<&'a Value> {
     let (key, rest) = path.split_once('.').map_or((path, None), |(key, rest)| (key, Some(rest)));
     let value = value.get(key)?;
@@ -375,7 +376,7 @@ fn find<'a>(value: &'a Value, path: &str, of: Option<(&str, &str)>) -> Option<&'
 
 /// A key, or the head of a section, in gateway.toml.
 struct Line<'a> {
-    /// Without the comment.
+    /// The line without its comment.
     body: &'a str,
     is_commented: bool,
     table: usize,
@@ -386,7 +387,7 @@ struct Line<'a> {
 
 const SHIPPED: &str = include_str!("../../../../../gateway.toml");
 
-/// What stands before the comment. A `#` in a string begins none.
+/// The part before the comment. A `#` in a string does not begin a comment.
 fn body(line: &str) -> &str {
     let mut quote = None;
     for (at, c) in line.char_indices().skip(2) {
@@ -401,7 +402,8 @@ fn body(line: &str) -> &str {
     line.trim_end()
 }
 
-/// Each line of gateway.toml that has a key or begins a section, and the others. Lines that go on with a comment are left out.
+/// Each line of gateway.toml that has a key or begins a section, and the other lines. Continuation lines of comments
+/// are left out.
 fn shipped(tables: &[Table]) -> Vec<Result<Line<'static>, &'static str>> {
     let lines: Vec<&str> = SHIPPED.lines().collect();
     let mut found = Vec::new();
@@ -429,7 +431,7 @@ fn shipped(tables: &[Table]) -> Vec<Result<Line<'static>, &'static str>> {
             base = tables.iter().position(|table| is_of(table, None));
             own = tables.iter().position(|table| variant.is_some() && is_of(table, variant.map(|one| one.named)));
             let table = base.unwrap_or_default();
-            // A table within a section is a key of it.
+            // A table within a section is a key of this section.
             let name = if base.is_none() { path.split_once('.').map(|(_, name)| name.to_owned()) } else { None };
             if own.is_some() {
                 found.push(Err(*line));
@@ -465,7 +467,7 @@ fn section(tables: &[Table], path: &str) -> usize {
     tables.iter().position(|table| table.path == section).unwrap()
 }
 
-/// Where comments begin, and where they end.
+/// The first and the last column of comments.
 const COLUMNS: (usize, usize) = (39, 120);
 
 /// A line of gateway.toml with its comment.
@@ -490,7 +492,7 @@ fn commented(line: &Line<'_>, comment: &str) -> String {
     lines.join("\n")
 }
 
-/// The comment of gateway.toml is the description of the key, where it stands first.
+/// A comment in gateway.toml is the description of the key, at the first occurrence of the key.
 #[test]
 fn the_comments_of_the_first_configuration_are_generated() {
     if !IS_FULL {
@@ -556,7 +558,7 @@ fn is_same(a: &str, b: &str) -> bool {
     a == b || time(a).is_some_and(|a| time(b) == Some(a))
 }
 
-/// A key that no table has: the error about it names those that the table has.
+/// A key that no table has. The error about it names the keys of the table.
 const UNKNOWN: &str = "zzzzzzzz";
 
 fn add_unknown(value: &mut Value) {
@@ -611,7 +613,7 @@ fn p65_each_key_that_is_read_is_declared() {
     assert!(seen > 1000, "{seen}");
 }
 
-/// A cell of a table of Markdown, with links to pages.
+/// A cell of a Markdown table, with links to pages.
 fn cell(text: &str) -> String {
     let mut found = String::new();
     let mut rest = text;
@@ -639,7 +641,7 @@ fn p65_p68_the_reference_of_the_configuration_is_generated() {
         let mut rows: Vec<_> = table.rows.iter().collect();
         let place =
             |row: &Row| lines.iter().position(|line| line.table == at && line.name.as_deref() == Some(&row.name));
-        // Those that gateway.toml does not have are last; a key of a table is behind the table.
+        // Keys that are not in gateway.toml come last. The keys of a table follow the table.
         rows.sort_by_key(|row| {
             let parent = row.name.split('.').next().unwrap();
             let of = |name: &str| table.row(name).and_then(place);
@@ -652,7 +654,7 @@ fn p65_p68_the_reference_of_the_configuration_is_generated() {
     assert_part_is_current("docs/configuration.md", "keys", text.trim_start());
 }
 
-/// Keys of one kind on the page of that kind: page, part, section, kind, and the table in the section.
+/// The keys of one kind on the page for this kind: page, part, section, kind, and the table in the section.
 const PARTS: [(&str, &str, &str, Option<&str>, &str); 9] = [
     ("issuers", "fetch", "issuers", None, "fetch."),
     ("issuers", "claims", "issuers", None, "claims."),

@@ -57,24 +57,24 @@ fn o32_p35_o24_an_output_that_takes_nothing_holds_nobody_up_and_what_does_not_fi
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
-    // A reader that has it open but reads nothing.
+    // A reader has the pipe open but reads nothing.
     let mut reader = OpenOptions::new().read(true).write(true).open(&path).unwrap();
     let sink = Sink::open(LogOutput::File(path), 1, 64 * 1024, Duration::from_millis(50)).unwrap();
     let line = [&[b'x'; 99][..], b"\n"].concat();
     let all = 10_000;
     for number in 0..all {
-        // Returns although nothing is read: that is the test.
+        // The test is that this returns although nothing is read.
         sink.access(&line);
         if number % 100 == 0 {
             sink.application(&line, true);
         }
     }
-    // Counted while the writer is stuck, so that a metric tells in time.
+    // The drops are counted while the writer hangs, so that a metric shows them in time.
     let lost = |counts: &WriterCounts| counts.dropped.load(Ordering::Relaxed);
     assert!(lost(sink.access_counts()) > 0 && lost(sink.app_counts()) == 0);
     (0..all).for_each(|_| sink.application(&line, false));
     assert!(lost(sink.app_counts()) > 0);
-    // From now on the reader reads: the buffered lines arrive, and later ones too.
+    // From now on the reader reads: the buffered lines arrive, and later lines, too.
     let mut piece = vec![0; 1 << 16];
     let more = Arc::clone(&sink);
     let writes = std::thread::spawn(move || {

@@ -14,27 +14,27 @@ use rotogate_core::clock::{SystemTime, TimeSource};
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 /// The pause before a retry when an output would block.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
-/// The pause before lines that could not be written are tried again, where they are kept.
+/// The pause before kept lines, which could not be written, are tried again.
 const KEPT_RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// The bound on lines that are kept.
 const MAX_KEPT_BYTES: usize = 1 << 20;
-/// A file whose lines must be durable is synchronised at most this often.
+/// The shortest time between two synchronisations of a file whose lines must be durable.
 const SYNC_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The writer thread of an output.
 pub(super) struct Writer {
     sink: Arc<Sink>,
-    /// `None` once no log writes here, until there is a line.
+    /// `None` once no log writes to this output, until a late line arrives.
     file: Option<File>,
     /// Empty buffers, to swap for full ones.
     spare: Vec<Vec<u8>>,
     /// Lines that could not be written and are tried again.
     kept: Buffer,
-    /// The last line was written only in part.
+    /// Whether the last line was written only in part.
     torn: bool,
-    /// When the file was synchronised.
+    /// When the file was last synchronised.
     synced_at: Option<Duration>,
-    /// How many dropped lines were reported, and when.
+    /// The number of dropped lines at the last report, and the time of this report.
     reported: u64,
     reported_at: Option<Duration>,
     time: SystemTime,
@@ -55,8 +55,8 @@ impl Writer {
         }
     }
 
-    /// Waits for lines, then for the flush interval or a full buffer, and writes. `pending` stays set while lines come, so
-    /// that a line in an empty buffer wakes only a writer that had nothing to write for a whole interval.
+    /// Waits for lines, then for the flush interval or a full buffer, and writes. `pending` stays set while lines
+    /// arrive. So a line in an empty buffer wakes the writer only if it had nothing to write for a whole interval.
     pub(super) fn run(mut self) {
         loop {
             while !self.sink.pending.load(Ordering::Acquire) {
@@ -85,7 +85,7 @@ impl Writer {
             let asked = self.sink.asked.load(Ordering::Acquire);
             let reopen = self.sink.reopen.swap(false, Ordering::AcqRel);
             if reopen && !self.kept.bytes.is_empty() {
-                // The new file may be where there is room.
+                // The new file may be on another volume that has room.
                 self.open_again();
             }
             let has_written = self.pass();
@@ -99,7 +99,7 @@ impl Writer {
             self.report_dropped();
             if !has_written {
                 self.sink.pending.store(false, Ordering::SeqCst);
-                // A line that arrived between the pass and this found `pending` set, and did not wake this thread.
+                // A line that arrived after the pass but before `pending` was cleared did not wake this thread.
                 if self.sink.has_work() {
                     self.sink.pending.store(true, Ordering::SeqCst);
                 }
@@ -107,11 +107,12 @@ impl Writer {
         }
     }
 
-    /// Writes all buffers. `true` if there was a line.
+    /// Writes all buffers. Returns whether there was a line.
     fn pass(&mut self) -> bool {
         let sink = Arc::clone(&self.sink);
         let mut spare = std::mem::take(&mut self.spare);
-        // Taken first and written last: a reader of an event finds all earlier access lines.
+        // Events are taken first and written last, so that a reader of an event finds all earlier access
+        // lines in the output.
         let events = std::mem::take(&mut *sink.application.lock());
         let mut has_lines = !events.bytes.is_empty();
         for (buffer_of_worker, spare) in sink.workers.iter().zip(&mut spare) {
@@ -142,7 +143,8 @@ impl Writer {
         bytes
     }
 
-    /// Writes lines of the audit log. What cannot be written is tried again, if no line may be missing.
+    /// Writes lines of the audit log. Keeps lines that cannot be written for another attempt, if no line may
+    /// be missing.
     fn write_audit(&mut self, events: &Buffer) {
         let mut buffer = std::mem::take(&mut self.kept);
         if buffer.bytes.len() + events.bytes.len() > MAX_KEPT_BYTES {
@@ -174,14 +176,14 @@ impl Writer {
         sink.set_failing(!is_written);
     }
 
-    /// Makes what was written durable. False if that fails.
+    /// Makes the written lines durable. Returns false on failure.
     fn sync(&mut self) -> bool {
         if !matches!(self.sink.output, LogOutput::File(_)) {
             return true;
         }
         let since = self.synced_at.map(|at| self.time.monotonic().saturating_sub(at));
         if let Some(wait) = since.and_then(|since| SYNC_INTERVAL.checked_sub(since)) {
-            // What comes meanwhile is written and synchronised together.
+            // Lines that arrive meanwhile are then written and synchronised together.
             std::thread::sleep(wait);
         }
         let Some(file) = &self.file else { return true };
@@ -189,15 +191,15 @@ impl Writer {
         self.synced_at = Some(self.time.monotonic());
         match synced {
             Ok(()) => true,
-            // A pipe or a device.
+            // A pipe or a device cannot be synchronised.
             Err(error) if error.kind() == ErrorKind::InvalidInput => true,
             Err(_) => false,
         }
     }
 
-    /// Writes whole lines. Returns how many were lost.
+    /// Writes complete lines. Returns how many were lost.
     fn write(&mut self, mut bytes: &[u8], counts: &WriterCounts) -> u64 {
-        // End a torn line, so that the next line stays whole.
+        // End a torn line, so that the next line begins on a line of its own.
         if self.torn && self.put(&mut &b"\n"[..]).is_ok() {
             self.torn = false;
         }
@@ -208,7 +210,7 @@ impl Writer {
         count_lines(bytes)
     }
 
-    /// Leaves the unwritten rest in `bytes`.
+    /// Writes `bytes`. On failure, leaves the unwritten rest in `bytes`.
     fn put(&mut self, bytes: &mut &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let file = match &mut self.file {

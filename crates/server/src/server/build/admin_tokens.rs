@@ -82,7 +82,7 @@ pub(crate) struct Holder {
     pub(crate) role: AdminRole,
 }
 
-/// All tokens, each as its file had it last.
+/// All tokens, each as last read from its file.
 #[derive(Debug)]
 pub(crate) struct AdminTokens(Vec<TokenFile>);
 
@@ -97,7 +97,7 @@ struct TokenFile {
 #[derive(Debug)]
 struct Watched {
     detector: ChangeDetector,
-    /// What the log said last about a file that cannot be used.
+    /// The last problem of this file that was logged.
     problem: Option<String>,
 }
 
@@ -117,12 +117,12 @@ impl AdminTokens {
         config.all_tokens().map(open).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Whose token it is. Compares with every token, in constant time.
+    /// The holder of the presented token. Compares with every token, in constant time.
     pub(crate) fn holder(&self, presented: &str) -> Option<&Holder> {
         self.entry(presented).map(|(holder, _)| holder)
     }
 
-    /// The same, with the token as it is in force.
+    /// The holder of the presented token, and the token in force.
     pub(crate) fn entry(&self, presented: &str) -> Option<(&Holder, Arc<AdminToken>)> {
         let own = self.0.iter().map(|one| (one.token.load_full(), one)).filter(|(token, _)| token.is(presented));
         own.map(|(token, one)| (&one.holder, token)).fold(None, |first, entry| first.or(Some(entry)))

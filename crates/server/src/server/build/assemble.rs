@@ -37,20 +37,20 @@ use rotogate_core::verify_cache::IdentityField;
 use rotogate_directories::users::{FileDirectory, FirstUser};
 use rotogate_proxy::{Proxy, Settings, Upstream};
 
-/// A gate, and what the server keeps beside it.
+/// A gate, and the other parts of a server.
 #[derive(Debug)]
 pub struct GateParts {
     /// The gate.
     pub gate: Gate,
     /// The service behind the gate.
     pub(crate) proxy: Proxy,
-    /// Keeps the users in step with their file. `None`: other systems have all users.
+    /// Applies changes of the users file. `None` if all users are in other systems.
     pub(crate) users: Option<Arc<LiveUsers>>,
     /// The directories, which a reload replaces.
     pub(crate) directories: Arc<LiveDirectories>,
-    /// Checks passwords, a bounded number at once.
+    /// Checks passwords, at most a configured number at the same time.
     pub(crate) passwords: Arc<Passwords>,
-    /// The embedded store, if the configuration names it.
+    /// The embedded store, if the gate uses one.
     pub(crate) redb: Option<RedbStore>,
     /// How long the embedded store may be unwritable.
     pub(crate) give_up: Option<Duration>,
@@ -60,9 +60,9 @@ pub struct GateParts {
     pub first_user: Option<FirstUser>,
     /// The rules for each `[[issuers]]` entry, as read at the start.
     pub(crate) trusted: Vec<IssuerRules>,
-    /// Those whose keys are fetched.
+    /// The issuers whose keys are fetched.
     pub(crate) remote_issuers: RemoteIssuers,
-    /// Those whose security events come by a stream.
+    /// The streams of security events from other issuers.
     #[cfg(feature = "signals")]
     pub(crate) streams: rotogate_signals::Streams,
     #[cfg(feature = "signals")]
@@ -131,7 +131,8 @@ pub(crate) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
         let (keyring, (redb, stores)) = opened;
         match stores.given_to(builder.clone().keys(keyring)).build().await {
             Ok(gate) => break (gate, redb),
-            // In the middle of a failover: another gate has given the data a new history, or another server is the primary.
+            // A failover is under way: another gate has started a new history of the data, or another server is the
+            // primary.
             Err(BuildError::Store(error)) if config.store.is_shared() => match wait.pause(&error).await {
                 true => opened = keys_and_stores(config).await?,
                 false => return Err(ServerError::part(BuildError::Store(error))),
@@ -174,14 +175,15 @@ fn give_up(store: &StoreConfig) -> Option<Duration> {
     }
 }
 
-/// A builder with everything that the configuration says about the gate; keys, store, users, the checker of passwords and
-/// the rules of other issuers are not in it. The sections are destructured without `..`: a new key does not compile until
-/// it is given to the builder, or listed here as read elsewhere.
+/// A builder with all settings of the gate. The caller adds keys, store, users, the checker of passwords and the rules
+/// of other issuers. The sections are destructured without `..`: a new key does not compile until it is given to the
+/// builder, or listed here as read elsewhere.
 ///
 /// # Errors
-/// The files of endpoints that cannot be used, each at its key.
+/// The files of endpoints that cannot be used, each reported at its configuration key.
 pub(crate) fn builder(config: &Config, remote_issuers: &RemoteIssuers) -> Result<GateBuilder, ConfigErrors> {
-    // `keys` and `algorithm` made the keyring; the two limits of password checks made `passwords`.
+    // Not for the builder: `keys` and `algorithm` are for the keyring, the two limits of password checks for
+    // `Passwords`.
     let IssuerConfig { url, audience, algorithm: _, authorization_endpoint: _, keys: _, leeway } = &config.issuer;
     let LimitsConfig {
         rates,
@@ -196,7 +198,7 @@ pub(crate) fn builder(config: &Config, remote_issuers: &RemoteIssuers) -> Result
     let server = &config.server;
     let mut builder = Gate::builder()
         .issuer(url.as_str())
-        // An operator may choose an http issuer; `rotogate check` accepts it too.
+        // An operator may choose an issuer URL with http; `rotogate check` accepts such a URL, too.
         .dangerous_plain_issuer()
         .audience(audience.iter().map(String::as_str))
         .leeway(*leeway)
@@ -247,7 +249,7 @@ pub(crate) fn builder(config: &Config, remote_issuers: &RemoteIssuers) -> Result
     wrong.map_or(Ok(builder), Err)
 }
 
-/// What a configuration may have or leave out.
+/// Adds the optional parts of a configuration.
 fn with_options(mut builder: GateBuilder, config: &Config) -> GateBuilder {
     if let Some(endpoint) = &config.issuer.authorization_endpoint {
         builder = builder.authorization_endpoint(endpoint);
@@ -282,7 +284,7 @@ fn with_options(mut builder: GateBuilder, config: &Config) -> GateBuilder {
     builder
 }
 
-/// The client, with the keys that its file holds now. Those that are fetched come later.
+/// The client, with the keys that its file holds now. Keys from a URL are added later, when they are fetched.
 fn client_with_keys(config: &ClientConfig) -> Result<Client, KeyFault> {
     let mut client = config.client.clone();
     if let Some(ClientKeySource { source }) = &config.keys {
@@ -322,7 +324,7 @@ fn routes(config: &Config, _: &RemoteIssuers, _: &mut [ConfigError]) -> Vec<Rout
     config.routes.clone()
 }
 
-/// Adds the endpoints. Those whose files cannot be used are left out, and reported.
+/// Adds the endpoints. An endpoint whose files cannot be used is left out, and reported.
 fn with_endpoints(
     mut builder: GateBuilder,
     config: &Config,
@@ -386,12 +388,12 @@ fn endpoint(config: &EndpointConfig, remote_issuers: &RemoteIssuers) -> Result<E
         accepts,
         account,
         listeners,
-        // `options` has those of the dialect.
+        // These sections are options of the dialect, which `options` holds.
         envelope: _,
         kuzzle: _,
         my_sessions: _,
         my_keys: _,
-        // It is no endpoint of a registered dialect.
+        // A browser endpoint has no registered dialect.
         browser: _,
         #[cfg_attr(not(feature = "relay"), expect(unused_variables, reason = "this build has none"))]
         relay,
@@ -447,7 +449,7 @@ pub(super) fn proxy_settings(config: &Config) -> Settings {
 }
 
 fn identity(config: &IdentityConfig) -> Vec<(HeaderName, IdentityField)> {
-    // The builder takes `assertion`, `strip` and `keep` on its own.
+    // `assertion`, `strip` and `keep` are given to the builder elsewhere.
     let IdentityConfig { headers, claims, assertion: _, trust_domain: _, strip: _, keep: _ } = config;
     let IdentityNames { subject, account, client, actor, scope, session, issuer, roles } = headers;
     let fixed = [

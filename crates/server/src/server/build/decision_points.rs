@@ -38,10 +38,11 @@ fn point(config: &DecisionPointConfig) -> Result<HttpDecisionPoint, KeyFault> {
     HttpDecisionPoint::new(client, place, token.as_ref()).map_err(|why| KeyFault::new("token_file", why))
 }
 
-/// Asks each decision point for its metadata, for `check --online`. Where they evaluate, a line each.
+/// Asks each decision point for its metadata, for `check --online`. Returns a line for each, with the URL of
+/// its evaluations.
 ///
 /// # Errors
-/// What is wrong with which of them.
+/// The decision points that failed, each with the reason.
 pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors> {
     let (mut lines, mut wrong) = (Vec::new(), Vec::new());
     for (index, entry) in config.decision_points.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! The directories of a running gate, which a reload replaces (requirement I44). A directory whose configuration stays the
-//! same keeps its connections and what it knows of faults.
+//! The directories of a running gate, which a reload replaces (requirement I44). A directory whose configuration stays
+//! the same keeps its connections and its record of faults.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use rotogate_directories::{AccountDirectory, Directories, DirectoryMetrics, Remo
 /// A directory with its configuration.
 type Configured = (DirectoryConfig, Arc<dyn Directory>);
 
-/// The directories, and what is needed to open further ones.
+/// The directories, and the parts from which further directories are opened.
 #[derive(Debug)]
 pub(crate) struct LiveDirectories {
     shared: Directories,
@@ -37,17 +37,18 @@ impl LiveDirectories {
         Self { shared, configured: Mutex::new(configured), passwords, metrics }
     }
 
-    /// All of them, for the gate.
+    /// All directories as one, for the gate.
     pub(crate) fn shared(&self) -> Arc<dyn Directory> {
         Arc::new(self.shared.clone())
     }
 
-    /// Their figures.
+    /// The metrics of the directories.
     pub(crate) const fn metrics(&self) -> &DirectoryMetrics {
         &self.metrics
     }
 
-    /// Opens the directories of another configuration that are not open yet. Nothing takes effect.
+    /// Opens the directories of another configuration that are not open yet. The directories in force stay as
+    /// they are.
     ///
     /// # Errors
     /// The key at fault, and what is wrong.
@@ -76,7 +77,7 @@ impl LiveDirectories {
         new.iter().map(open).collect()
     }
 
-    /// Makes prepared directories those of the gate.
+    /// Puts prepared directories in force.
     pub(crate) fn replace(&self, prepared: Vec<Configured>) {
         let mut configured = self.configured.lock();
         self.shared.replace(entries(&prepared));

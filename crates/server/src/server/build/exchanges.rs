@@ -1,4 +1,4 @@
-//! The exchanges of upstreams: their providers, and the files that these need.
+//! The token exchanges of upstreams: their providers, and the files that the providers need.
 
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ pub(super) fn load(
     };
     let mut client = credentials(&provider.client)?;
     if form == ExchangeForm::Entra {
-        // As its own libraries send it.
+        // Entra's own libraries send the secret in the form, too.
         client.secret.iter_mut().for_each(|(_, place)| *place = SecretPlace::Form);
     }
     let exchanger = HttpExchanger {

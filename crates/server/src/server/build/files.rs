@@ -1,6 +1,6 @@
-//! Detects whether files differ from what is in force. Files are checked often, read when their attributes change, and
-//! tried when their content or permissions change. Refused content is logged once, and retried only now and then while
-//! it stays the same.
+//! Detects whether files differ from the content in force. Files are checked often, read when their attributes change,
+//! and tried when their content or permissions change. Refused content is logged once. While it stays the same, it is
+//! retried only now and then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -15,9 +15,9 @@ use crate::server::listen::tls::files_of;
 use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate_kit::file_stamp::{ChangeDetector, Stamp};
 
-/// When refused content is tried again: the reason may have been something other than the files.
+/// The pause before refused content is tried again: the cause of the refusal may have been outside the files.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
-/// The bytes of a file that are compared. Files of keys and certificates are shorter.
+/// The number of bytes of a file that are compared. Files of keys and certificates are shorter.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// Files that are loaded together.
@@ -27,9 +27,9 @@ pub(crate) struct FileGroup {
     in_force: Digests,
     /// The content that was tried last.
     tried: Digests,
-    /// The content that was refused last, and when to try it again.
+    /// The content that was refused last, and the time of the next attempt.
     refused: Option<(Digests, Timestamp)>,
-    /// When what is in force was read.
+    /// When the content in force was read.
     taken: Timestamp,
 }
 
@@ -37,14 +37,15 @@ pub(crate) struct FileGroup {
 type Digests = BTreeMap<PathBuf, [u8; 32]>;
 
 impl FileGroup {
-    /// A group of files that are about to be read. A change in between is read twice rather than never.
+    /// A group of files that the caller is about to read. A change between this call and the read is read
+    /// twice rather than never.
     pub(crate) fn new(paths: Vec<PathBuf>) -> Self {
         let detector = ChangeDetector::new(paths.clone(), now());
         let in_force = digests(paths);
         Self { detector, tried: in_force.clone(), in_force, refused: None, taken: now() }
     }
 
-    /// The files that differ from what is in force, if they should be tried now.
+    /// The files that differ from the content in force, if they should be tried now.
     pub(crate) fn changed(&mut self, paths: impl Fn() -> Vec<PathBuf>) -> Option<Vec<PathBuf>> {
         let due = self.refused.as_ref().is_some_and(|(_, due)| *due <= now());
         if !self.detector.poll_changed(paths(), now()) && !due {
@@ -59,39 +60,40 @@ impl FileGroup {
         let all: BTreeSet<_> = old.keys().chain(new.keys()).collect();
         let changed: Vec<_> = all.into_iter().filter(|path| old.get(*path) != new.get(*path)).cloned().collect();
         if changed.is_empty() {
-            // The files are back to what is in force.
+            // The files have the content in force again.
             self.refused = None;
             return None;
         }
         Some(changed)
     }
 
-    /// The files that both groups have, with another content here.
+    /// The files of both groups whose content differs.
     pub(crate) fn differing_from(&self, other: &Self) -> Vec<PathBuf> {
         let differs = |path: &PathBuf| other.in_force.get(path).is_some_and(|old| self.in_force.get(path) != Some(old));
         self.in_force.keys().filter(|path| differs(path)).cloned().collect()
     }
 
-    /// The content that was tried is in force.
+    /// The content that was tried last is now in force.
     pub(crate) fn mark_applied(&mut self) {
         self.in_force = self.tried.clone();
         self.refused = None;
         self.taken = now();
     }
 
-    /// The content that was tried cannot be used. Returns whether this is news for the log.
+    /// The content that was tried last cannot be used. Returns whether this is new, so that the caller logs
+    /// it.
     pub(crate) fn mark_refused(&mut self) -> bool {
         let is_news = self.refused.as_ref().is_none_or(|(refused, _)| *refused != self.tried);
         self.refused = Some((self.tried.clone(), now().plus(RETRY_AFTER)));
         is_news
     }
 
-    /// When what is in force was read.
+    /// When the content in force was read.
     pub(crate) fn taken(&self) -> Timestamp {
         self.taken
     }
 
-    /// Whether the files say something other than what is in force.
+    /// Whether the files have content that was refused.
     pub(crate) fn is_refused(&self) -> bool {
         self.refused.is_some()
     }
@@ -126,8 +128,8 @@ impl LastRead {
     }
 }
 
-/// The gate's own keys: the folder and its files. Without the store's mark, which changes all the time, and without
-/// names that begin with a dot (locks, and files being written).
+/// The gate's own keys: the folder and its files. Leaves out the store's mark, which changes all the time, and names
+/// that begin with a dot (locks, and files being written).
 pub(crate) fn own(config: &Config) -> Vec<PathBuf> {
     let mark = config.store.mark();
     let hidden = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(b".");

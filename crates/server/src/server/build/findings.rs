@@ -1,4 +1,4 @@
-//! What a start would find wrong with the files of a configuration, each fault at its key.
+//! The faults that a start would find in the files of a configuration, each reported at its key.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use rotogate_core::token::verify::IssuerRules;
 use rotogate_directories::users::FileDirectory;
 use rotogate_directories::{DirectoryMetrics, RemoteDirectory, Source, SourceSettings};
 
-/// What is found in a configuration and in the files that it names.
+/// The faults and warnings found in a configuration and in the files that it names.
 pub(super) struct Findings<'a> {
     config: &'a Config,
     pub(super) wrong: Vec<ConfigError>,
@@ -41,7 +41,7 @@ impl<'a> Findings<'a> {
         Self { config, wrong: Vec::new(), warnings: config.warnings.clone() }
     }
 
-    /// Each fault of a file becomes an error of its own.
+    /// Adds an error for a fault of a file.
     fn blame(&mut self, key: &str, message: impl Into<String>) {
         let faults = message.into();
         self.wrong.extend(faults.lines().map(|fault| self.config.blame(key, fault)));
@@ -51,7 +51,8 @@ impl<'a> Findings<'a> {
         self.warnings.push(self.config.blame(key, message));
     }
 
-    /// A file that the gate's user may read but this process may not is neither good nor bad.
+    /// Reports a file that this process may not read, but the gate's user perhaps may: the check cannot judge
+    /// it.
     fn unchecked(&mut self, key: &str, message: String) {
         self.wrong.push(ConfigError { unchecked: true, ..self.config.blame(key, message) });
     }
@@ -132,7 +133,7 @@ impl<'a> Findings<'a> {
         None
     }
 
-    /// Can a file with a secret be read, if there is one?
+    /// Checks that a file with a secret can be read, if the configuration names one.
     #[cfg(any(feature = "postgres", feature = "redis"))]
     fn secret(&mut self, key: &'static str, file: Option<&Path>) {
         if let Some(file) = file {
@@ -140,7 +141,7 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// Can a file without secrets be read, if there is one?
+    /// Checks that a file without secrets can be read, if the configuration names one.
     #[cfg(any(feature = "postgres", feature = "redis"))]
     fn public(&mut self, key: &'static str, file: Option<&Path>) {
         if let Some(file) = file {
@@ -149,7 +150,7 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// Can a certificate and its key be read, if there are any?
+    /// Checks that a certificate and its key can be read, if the configuration names them.
     #[cfg(any(feature = "postgres", feature = "redis"))]
     fn pair(&mut self, key: &'static str, pair: Option<&(PathBuf, PathBuf)>) {
         let (certificate, secret) = pair.map(|(certificate, key)| (certificate.as_path(), key.as_path())).unzip();
@@ -174,7 +175,7 @@ impl<'a> Findings<'a> {
             self.secret("store.password_file", password_file.as_deref());
             self.pair("store.client_cert", client_cert.as_ref());
             self.public("store.ca", ca.as_deref());
-            // Each start replaces it.
+            // Each start replaces the mark, so the folder must be writable.
             self.writable("store.mark", private_file::parent(mark));
         }
         #[cfg(feature = "redis")]
@@ -189,7 +190,7 @@ impl<'a> Findings<'a> {
         } else if let Err(error) = check_mark(mark, path, is_there || *accept_restored_store || path.exists()) {
             self.blame(KEY, error.to_string());
         } else if mark.parent().is_some_and(Path::is_dir) {
-            // Each start replaces it.
+            // Each start replaces the mark, so the folder must be writable.
             self.writable("store.mark", private_file::parent(mark));
         }
     }
@@ -241,7 +242,7 @@ impl<'a> Findings<'a> {
 
     pub(super) fn trusted(&mut self) -> Vec<IssuerRules> {
         let mut all = Vec::new();
-        // While there is a client, the system's authorities are read once for all of them.
+        // While one client exists, all clients share the system's authorities, so they are read once.
         let _reads_authorities_once = self.config.issuers.iter().any(is_asked).then(HttpClient::new);
         for (index, issuer) in self.config.issuers.iter().enumerate() {
             if let Some(source) = issuer.keys.remote() {
@@ -273,7 +274,7 @@ impl<'a> Findings<'a> {
         all
     }
 
-    /// Checks the files of `introspection`. Returns whether they can be used.
+    /// Checks the files of `introspection`. Returns whether all of them can be used.
     fn introspection(&mut self, index: usize, issuer: &TrustedIssuer) -> bool {
         let Some(config) = &issuer.introspection else { return true };
         let named = |key: &str| format!("issuers[{index}].introspection.{key}");
@@ -292,7 +293,7 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// The files that the client of an issuer's server needs.
+    /// Checks the files that the HTTP client for an issuer's server needs.
     fn fetch_files(&mut self, index: usize, source: &RemoteSource) {
         let key = format!("issuers[{index}].fetch");
         let files = &source.issuer.files;
@@ -325,7 +326,7 @@ impl<'a> Findings<'a> {
         all.iter().map(|section| self.directory(section, passwords, metrics)).collect()
     }
 
-    /// With a problem, the plan is not used.
+    /// Plans a directory. If there is a problem, the returned plan is a placeholder that no start uses.
     fn directory(
         &mut self,
         section: &DirectoryConfig,
@@ -382,7 +383,7 @@ impl<'a> Findings<'a> {
         settings.open().map_err(|(key, message)| self.blame(&format!("{table}.{key}"), message)).ok()
     }
 
-    /// Builds a gate on a memory store: what the builder refuses, a start refuses.
+    /// Builds a gate on a memory store, because a start fails on everything that the builder refuses.
     pub(super) async fn gate(&mut self, builder: GateBuilder) {
         let issuer = &self.config.issuer;
         let store = MemoryStore::for_a_trial(issuer.url.as_str(), issuer.leeway);
@@ -394,7 +395,7 @@ impl<'a> Findings<'a> {
     }
 }
 
-/// Is the issuer's server asked, for keys or about tokens?
+/// Whether the gate asks the issuer's server, for keys or about tokens.
 fn is_asked(issuer: &TrustedIssuer) -> bool {
     issuer.keys.remote().is_some() || issuer.introspection.is_some()
 }

@@ -28,8 +28,8 @@ pub(crate) fn load_issuer_and_log(issuer: &TrustedIssuer) -> Result<IssuerRules,
     Ok(rules)
 }
 
-/// The keys of an issuer or a client: those that its file holds now, or unknown ones that are fetched later. `None`: it has no
-/// keys.
+/// The keys of an issuer or a client: the keys that its file holds now, or an empty set that a fetch fills later.
+/// `None` if it has no keys.
 pub(super) fn load_keys(source: &KeySource, whose: &str) -> Result<Option<IssuerKeys>, String> {
     let read = |path| trusted::read(path, MAX_KEY_FILE_BYTES);
     let (path, keys) = match source {
@@ -45,7 +45,7 @@ pub(super) fn load_keys(source: &KeySource, whose: &str) -> Result<Option<Issuer
     keys.map(Some).map_err(|error| format!("{}: the keys of {whose}: {error}{remedy}", path.display()))
 }
 
-/// How an issuer is asked about opaque tokens, with the secret that its file holds now.
+/// The client for an issuer's introspection of opaque tokens, with the secret that its file holds now.
 ///
 /// # Errors
 /// The key at fault, and what is wrong with it.
@@ -117,7 +117,7 @@ pub(crate) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String>
         scopes,
         everywhere,
         subject_prefix,
-        // Its values are in the other keys.
+        // The values of the preset are in the other keys.
         preset: _,
         claims,
         audience,
@@ -131,9 +131,9 @@ pub(crate) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String>
         jwt_bearer,
         on_event,
         user_names,
-        // `RemoteIssuers` gives the rules their lists.
+        // `RemoteIssuers` adds the status lists to the rules.
         status_list: _,
-        // Their endpoints are the gate's.
+        // The endpoints of back-channel logout belong to the gate.
         backchannel_logout: _,
         events: _,
         stream: _,

@@ -1,4 +1,4 @@
-//! The issuers whose keys are fetched: their start, their states, and what an operator asks of them.
+//! The issuers whose keys are fetched: their start, their states, and the operations of an operator on them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,21 +19,22 @@ use rotogate_core::token::verify::{IssuerRules, Keys, strict_object};
 
 /// How long a start waits for the first answers of all issuers together.
 const START_WAIT: Duration = Duration::from_secs(3);
-/// The folder of kept sets, beside that of the gate's own keys.
+/// The folder of stored key sets, beside the folder of the gate's own keys.
 const KEPT: &str = "issuers";
-/// The issuers whose keys are fetched, in the order of the configuration. Clones share them: a reload replaces them for
-/// all.
+/// The issuers whose keys are fetched, in the order of the configuration. Clones share the list: a reload replaces it
+/// for all of them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RemoteIssuers(Arc<ArcSwap<Vec<Remote>>>);
 
 #[derive(Clone, Debug)]
 struct Remote {
     keys: RemoteKeys,
-    /// What the configuration says of them.
+    /// The source of the keys, from the configuration.
     source: RemoteSource,
 }
 
-/// The issuers of another configuration. They are asked already; unless they are put in force, that ends with this.
+/// The issuers of another configuration. Their keys are fetched already. Dropping this value before it is put in
+/// force stops the fetches that it started.
 #[derive(Debug)]
 pub(crate) struct NextIssuers {
     all: Vec<Remote>,
@@ -41,7 +42,7 @@ pub(crate) struct NextIssuers {
 }
 
 impl NextIssuers {
-    /// Goes on with the keys of this source, or starts to fetch them.
+    /// Reuses the keys of this source if they are fetched already, or else starts to fetch them.
     fn add(
         &mut self,
         config: &Config,
@@ -88,18 +89,18 @@ fn given_to(all: &[Remote], builder: GateBuilder, config: &Config) -> GateBuilde
 pub(crate) struct IssuerReport {
     pub(crate) name: String,
     pub(crate) url: String,
-    /// `empty`, `fresh`, `aging`, `stale`; `file` if its keys are in a file, `introspection` if it has none.
+    /// `empty`, `fresh`, `aging`, `stale`; `file` if the keys are in a file, `introspection` if the issuer has no keys.
     pub(crate) state: String,
-    /// The number of usable keys, where they are fetched.
+    /// The number of usable keys, if the gate fetches the keys.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) keys: Option<usize>,
-    /// The key of the configuration and the file of its keys, if they are in one.
+    /// The configuration key and the path of the file with the issuer's keys, if the keys are in a file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) file: Option<String>,
-    /// Whether its keys were dropped by an operator.
+    /// Whether an operator dropped the issuer's keys.
     pub(crate) dropped: bool,
     pub(crate) required: bool,
-    /// In RFC 3339.
+    /// When the gate last fetched the keys (RFC 3339).
     pub(crate) last_success: Option<String>,
     pub(crate) failure: Option<IssuerFailure>,
     pub(crate) refused_keys: Vec<RefusedKey>,
@@ -112,7 +113,7 @@ pub(crate) struct IssuerFailure {
     pub(crate) message: String,
 }
 
-/// A key of its set that is not used.
+/// A key of the issuer's key set that the gate does not use.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct RefusedKey {
     pub(crate) kid: Option<String>,
@@ -160,12 +161,12 @@ impl RemoteIssuers {
             next.add(config, &present, source)?;
         }
         let first = futures_util::future::join_all(next.started.iter().map(RemoteKeys::first_attempt));
-        // What is late goes on in the background.
+        // Fetches that take longer go on in the background.
         let _ = tokio::time::timeout(START_WAIT, first).await;
         Ok(next)
     }
 
-    /// Goes on with these issuers. Those that are not among them are asked no more.
+    /// Puts these issuers in force. Stops the fetches of all other issuers.
     pub(crate) fn replace(&self, mut next: NextIssuers) {
         next.started.clear();
         let old = self.0.swap(Arc::new(std::mem::take(&mut next.all)));
@@ -184,12 +185,12 @@ impl RemoteIssuers {
         self.named(name).map(|remote| Keys::Live(remote.keys.keys()))
     }
 
-    /// What the discovery document of an issuer said last.
+    /// The metadata from the latest discovery document of an issuer.
     pub(crate) fn metadata(&self, name: &str) -> Option<Arc<remote_keys::Metadata>> {
         self.named(name)?.keys.metadata()
     }
 
-    /// The required issuer that never had keys.
+    /// The name of a required issuer that never had keys, if there is one.
     pub(crate) fn missing(&self) -> Option<String> {
         let missing = |remote: &&Remote| remote.source.required && !remote.keys.status().had_keys;
         self.0.load().iter().find(missing).map(|remote| remote.keys.issuer().name.clone())
@@ -215,14 +216,14 @@ impl RemoteIssuers {
         IssuerReports { issuers: config.issuers.iter().map(of).collect() }
     }
 
-    /// Fetches the keys of an issuer now. `None`: there is no such issuer.
+    /// Fetches the keys of an issuer now. `None` if no issuer has this name.
     pub(crate) async fn refresh(&self, name: &str) -> Option<(IssuerReport, Result<(), FetchFailure>)> {
         let remote = self.named(name)?;
         let result = remote.keys.refresh().await;
         Some((report(&remote), result))
     }
 
-    /// Drops the keys of an issuer. `None`: there is no such issuer.
+    /// Drops the keys of an issuer. `None` if no issuer has this name.
     pub(crate) async fn drop_keys(&self, name: &str) -> Option<IssuerReport> {
         let remote = self.named(name)?;
         remote.keys.drop_keys().await;
@@ -239,7 +240,7 @@ impl RemoteIssuers {
         self.0.load().iter().map(of).collect()
     }
 
-    /// How often the fetches of each issuer ended in which way.
+    /// The number of fetches of each issuer, by their outcome.
     pub(crate) fn fetches(&self) -> Vec<(String, &'static str, u64)> {
         let all = self.0.load();
         let of = |remote: &Remote| {
@@ -256,7 +257,7 @@ impl Drop for NextIssuers {
     }
 }
 
-/// An issuer whose keys are in a file, or that is always asked.
+/// The report of an issuer whose keys are in a file, or that is asked about each token.
 // Requirement O39.
 fn not_fetched(issuer: &TrustedIssuer) -> IssuerReport {
     let file = issuer.keys.file().map(|(key, file)| format!("{key} {}", file.display()));
@@ -299,12 +300,13 @@ fn report(remote: &Remote) -> IssuerReport {
     }
 }
 
-/// The folder of kept sets: the data folder, in which the gate's own keys are, too.
+/// The folder of stored key sets, in the data folder of the gate's own keys.
 fn folder(config: &Config) -> PathBuf {
     config.issuer.keys.parent().unwrap_or(Path::new("")).join(KEPT)
 }
 
-/// Asks each issuer once, for `check --online`. What they say, a line each; or what is wrong with which of them.
+/// Asks each issuer once, for `check --online`. Returns a line for each answer, or the issuers that failed with
+/// the reasons.
 pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors> {
     let asked = config.issuers.iter().enumerate().map(|(index, issuer)| async move {
         let key = format!("issuers[{index}]");
@@ -342,7 +344,7 @@ pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors
     ConfigErrors::new(wrong).map_or(Ok(lines), Err)
 }
 
-/// What an issuer says when it is asked, or the key at fault and why.
+/// The lines about an issuer's answer, or the key at fault and the reason.
 type Found = Result<Vec<String>, KeyFault>;
 
 async fn inspect_keys(source: &RemoteSource) -> Found {
@@ -358,7 +360,8 @@ async fn inspect_keys(source: &RemoteSource) -> Found {
     Ok([keys].into_iter().chain(found.keys.ignored().iter().map(|ignored| format!("not used: {ignored}"))).collect())
 }
 
-/// Asks about a token that cannot exist. Only a server that knows the gate as its client says that it is not active.
+/// Asks about a token that cannot exist. Only a server that knows the gate as its client answers that the token is
+/// not active.
 async fn inspect_introspection(settings: &IntrospectionConfig) -> Found {
     const URL: &str = "introspection.url";
     let introspection = load_introspection(settings).map_err(|fault| KeyFault::new("introspection", fault.message))?;

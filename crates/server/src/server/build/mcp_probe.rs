@@ -19,17 +19,17 @@ use rotogate_core::policy::{By, GateId, permit_anonymous};
 use rotogate_core::route::{McpCheck, Resource, Route};
 use rotogate_proxy::Proxy;
 
-/// The method of the body, which lists what a server can do and changes nothing.
+/// The method in the body. It lists the abilities of a server and changes nothing.
 const METHOD: &str = "server/discover";
-/// What the header says instead.
+/// The method in the header of the call whose header does not agree.
 const OTHER: &str = "tools/list";
 const WITHIN: Duration = Duration::from_secs(10);
 
-/// Sends two calls to each server that is expected to compare: one whose header agrees with the body, and one whose header
-/// does not. What they answered, a line each.
+/// Sends two calls to each server that is expected to compare: one whose header agrees with the body, and one whose
+/// header does not. Returns a line for each answer.
 ///
 /// # Errors
-/// A server that does not compare; and, as unchecked, one that does not answer.
+/// A server that does not compare. A server that does not answer is reported as unchecked.
 // Requirement M6.
 pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors> {
     let (mut lines, mut wrong) = (Vec::new(), Vec::new());
@@ -76,7 +76,8 @@ pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors
     ConfigErrors::new(wrong).map_or(Ok(lines), Err)
 }
 
-/// Whether the server of this route refuses the call whose header lies, and takes the other; or what it did instead.
+/// Whether the server of this route accepts the call whose header agrees with the body, and refuses the other one.
+/// An error describes any other answer.
 async fn compares(proxy: &Proxy, config: &Config, route: &Route, path: &str) -> Result<bool, String> {
     let agreed = send(proxy, config, route, path, METHOD).await?;
     if !agreed.is_success() {

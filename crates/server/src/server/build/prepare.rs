@@ -1,6 +1,6 @@
-//! Everything that a start does except to bind, to lock the store and to create files (requirement O12). `rotogate
-//! check`, a start, a reload and an in-place upgrade all call it, so there is one list of rules. Only a start can find
-//! out whether another process has the store open, and whether its content is sound.
+//! All steps of a start, except that it binds no sockets, does not lock the store and creates no files (requirement
+//! O12). `rotogate check`, a start, a reload and an in-place upgrade all use [`prepare`], so there is one list of
+//! rules. Only a start can find out whether another process has the store open, and whether its content is sound.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use rotogate_core::token::verify::IssuerRules;
 use rotogate_directories::users::FileDirectory;
 use rotogate_directories::{AccountDirectory, Directories, DirectoryMetrics, RemoteDirectory};
 
-/// What the systems that a configuration names answered, a line each.
+/// The answers of the systems that a configuration names.
 #[derive(Debug, Default)]
 pub(crate) struct Inspected {
     pub(crate) issuers: Vec<String>,
@@ -30,7 +30,7 @@ pub(crate) struct Inspected {
     pub(crate) store: Vec<String>,
     pub(crate) resources: Vec<String>,
     pub(crate) decision_points: Vec<String>,
-    /// What is allowed and probably not intended.
+    /// Settings that are allowed but probably not intended.
     pub(crate) warnings: Vec<ConfigError>,
 }
 
@@ -43,12 +43,12 @@ pub struct StartPlan {
     pub(crate) last_read: Option<LastRead>,
     /// The builder of the gate, with the files that its endpoints need.
     pub(crate) builder: GateBuilder,
-    /// Those whose keys will be fetched. The builder's endpoints know them.
+    /// The issuers whose keys will be fetched. The builder's endpoints refer to them.
     pub(crate) remote_issuers: RemoteIssuers,
     pub(crate) trusted: Vec<IssuerRules>,
     /// In the order of the configuration.
     pub(crate) directories: Vec<DirectoryPlan>,
-    /// The figures of those in other systems.
+    /// The metrics of the directories in other systems.
     pub(crate) metrics: DirectoryMetrics,
     pub(crate) passwords: Arc<Passwords>,
 }
@@ -129,7 +129,8 @@ pub async fn prepare(config: &Config) -> Result<StartPlan, ConfigErrors> {
     let directories = findings.directories(&passwords, &metrics);
     let remote_issuers = RemoteIssuers::default();
     let builder = findings.builder(&remote_issuers);
-    // Without the rules of an issuer, each route that takes its tokens would be another problem.
+    // If the rules of an issuer are missing, the trial would report each route that accepts its tokens as a
+    // further problem.
     let is_whole = trusted.len() == config.issuers.len();
     if is_whole
         && let Ok(builder) = builder.clone()
@@ -154,7 +155,7 @@ pub async fn prepare(config: &Config) -> Result<StartPlan, ConfigErrors> {
     }
 }
 
-/// All directories as one. `None`: their only users are in a file that does not exist yet.
+/// All directories as one. `None` if the only directory is a users file that does not exist yet.
 fn shared(config: &Config, planned: &[DirectoryPlan], passwords: &Arc<Passwords>) -> Option<Arc<dyn Directory>> {
     let entry = |(section, planned): (&DirectoryConfig, &DirectoryPlan)| {
         Some(AccountDirectory { accounts: section.accounts.clone(), directory: planned.directory()? })
@@ -163,12 +164,12 @@ fn shared(config: &Config, planned: &[DirectoryPlan], passwords: &Arc<Passwords>
     if all.is_empty() { None } else { Some(Arc::new(Directories::new(all, Arc::clone(passwords)))) }
 }
 
-/// Where the users of a directory are.
+/// A directory, by the place of its users.
 #[derive(Debug)]
 pub(crate) enum DirectoryPlan {
-    /// In this file.
+    /// In this users file.
     File(Arc<FileDirectory>),
-    /// In this file, which does not exist yet.
+    /// In the users file, which does not exist yet.
     NewFile,
     /// In another system.
     Remote(RemoteDirectory),

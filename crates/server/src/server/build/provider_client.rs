@@ -58,8 +58,8 @@ pub(crate) fn files(client: &ProviderClientSettings) -> impl Iterator<Item = (&'
     secret.into_iter().chain(client.key.as_ref().map(|key| (KEY_FILE, key.file.as_path())))
 }
 
-/// The provider where browsers log in, if they do not log in here. What its discovery document says is asked for at each
-/// login.
+/// The provider where browsers log in, if they do not log in at this gate. Each login reads the metadata of its
+/// discovery document.
 ///
 /// # Errors
 /// A file cannot be used.

@@ -41,7 +41,7 @@ impl ReceiverGate for GateOfStreams {
     }
 }
 
-/// The receivers of a gate that begins. None hears yet.
+/// The receivers of a gate that starts. No event is sent to them yet.
 pub(crate) fn of_gate(gate: &Gate, config: &Config) -> Result<Receivers, ServerError> {
     Receivers::new(Arc::new(GateOfStreams::new(gate, config)?)).map_err(ServerError::part)
 }
@@ -49,7 +49,7 @@ pub(crate) fn of_gate(gate: &Gate, config: &Config) -> Result<Receivers, ServerE
 /// The receivers of a configuration. Reads their files.
 ///
 /// # Errors
-/// The files that cannot be used, each at its key.
+/// The files that cannot be used, each reported at its key.
 pub(crate) fn plans(config: &Config, gate: Option<&Gate>) -> Result<Vec<ReceiverPlan>, ConfigErrors> {
     let (mut plans, mut wrong) = (Vec::new(), Vec::new());
     for (index, receiver) in config.receivers.iter().enumerate() {
@@ -84,7 +84,7 @@ fn plan(receiver: &ReceiverConfig, gate: Option<&Gate>) -> Result<ReceiverPlan, 
             token_file: token_file.clone(),
             clients: clients.iter().map(|client| client.as_str().into()).collect(),
         },
-        // Of files it has the paths, and the key's name.
+        // The fingerprint has the paths of files, not their content, and the name of the signing key.
         fingerprint: format!("{receiver:?} {}", key.kid()),
         key: Arc::new(key),
         http,
@@ -99,10 +99,10 @@ pub(crate) fn begin(plans: Vec<ReceiverPlan>, gate: &Gate, receivers: &Receivers
     receivers.replace(plans);
 }
 
-/// Sends each receiver a verification event, for `check --online`. What they say, a line each.
+/// Sends each receiver a verification event, for `check --online`. Returns a line for each answer.
 ///
 /// # Errors
-/// What is wrong with which of them.
+/// The receivers that failed, each with the reason.
 pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors> {
     let (mut lines, mut wrong) = (Vec::new(), Vec::new());
     for (index, plan) in plans(config, None)?.into_iter().enumerate() {

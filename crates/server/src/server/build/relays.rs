@@ -66,7 +66,8 @@ pub(crate) fn load(relay: &RelaySettings, issuers: &RemoteIssuers) -> Result<Rel
     })
 }
 
-/// Where the provider is: as the configuration says, or else as the discovery document of its issuer says at that moment.
+/// The URLs of the provider: from the configuration, or else from the discovery document of its issuer at the time of
+/// the call.
 fn urls(relay: &RelaySettings, issuers: &RemoteIssuers) -> Result<ProviderUrls, KeyFault> {
     let target = |key: &'static str, url: &str| {
         FetchTarget::parse(url, Allowed::by_operator()).map_err(|error| bad(key)(error.to_string()))

@@ -21,9 +21,9 @@ use crate::config::{PostgresSettings, Statements};
 use crate::config::{RedisSettings, SentinelSettings};
 use crate::server::error::KeyFault;
 
-/// Asks the store's server what a start would, for `check --online`.
+/// Asks the store's server the same questions as a start, for `check --online`.
 pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors> {
-    // Without keys, a start would make them: no store has them yet.
+    // If there are no keys, a start would create them, so no store can match them yet.
     let keyring = Keyring::load_if_there(&config.issuer.keys).ok().flatten();
     let keyring = keyring.map_or_else(Uuid::new_v4, |keyring| keyring.id());
     let found = match &config.store {
@@ -77,10 +77,11 @@ fn own_certificate((cert, key): &(PathBuf, PathBuf)) -> Result<(Vec<u8>, SecretS
     Ok((pem, SecretString::from(key.as_str())))
 }
 
-/// What both kinds of server are reached with. The files are read at a start only, but for the password.
+/// The connection options of both kinds of store server. Except for the password, their files are read at a
+/// start only.
 #[cfg(any(feature = "postgres", feature = "redis"))]
 fn network(config: &Config, settings: &SharedSettings, keyring: Uuid) -> Result<NetworkOptions, KeyFault> {
-    // The engine has the staleness.
+    // The engine reads the staleness.
     let SharedSettings { password_file, ca, client_cert, mark, accept_restored_store, staleness: _ } = settings;
     let options = NetworkOptions {
         ca: ca.as_deref().map(authorities).transpose()?,

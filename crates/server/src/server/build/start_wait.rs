@@ -1,4 +1,4 @@
-//! A start in the middle of a failover waits, as a gate that runs does.
+//! Lets a start wait for the end of a failover, as a running gate does.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use rotogate_core::fault::Chain;
 use rotogate_core::store::{StoreError, WriteOutcome};
 use tokio::time::Instant;
 
-/// How long a start waits for a store that is in the middle of a failover (requirement C44): as long as one takes.
+/// How long a start waits for a store during a failover (requirement C44). Failovers take less time than this.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Between two attempts.
+/// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// The attempts of one start.
@@ -22,10 +22,10 @@ impl StartWait {
         Self { begun: Instant::now(), is_said: false }
     }
 
-    /// Waits before the next attempt, and logs why at the first one. Returns false at once if no further attempt may
-    /// succeed soon: an operator must act, or the time is over.
+    /// Waits before the next attempt. Logs the reason at the first one. Returns false at once if a further attempt
+    /// is useless, because an operator must act or the time is over.
     pub(crate) async fn pause(&mut self, error: &StoreError) -> bool {
-        // What an operator must mend is refused by the server.
+        // The server refuses: only an operator can correct the cause.
         if error.outcome() == WriteOutcome::Refused || self.begun.elapsed() >= PATIENCE {
             return false;
         }
@@ -40,7 +40,8 @@ impl StartWait {
     }
 }
 
-/// Tries until the store is there, or is refused, or does not come.
+/// Connects to the store. Retries during a failover, until the store is available, refuses, or the time is
+/// over.
 #[cfg(any(feature = "postgres", feature = "redis"))]
 pub(super) async fn once_it_is_there<T, C>(mut connect: impl FnMut() -> C) -> Result<T, StoreError>
 where

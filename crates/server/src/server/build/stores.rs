@@ -42,11 +42,11 @@ impl From<MemoryStore> for Stores {
     }
 }
 
-/// The embedded store, if it is one, and the stores of the gate.
+/// The embedded store, if the gate uses one, and the stores of the gate.
 pub(super) type OpenedStores = (Option<RedbStore>, Stores);
 
-/// The keys, and the store that was made with them. Gates of one store have the same keys: a gate without keys makes some only
-/// if it also makes the store.
+/// The keys, and the store that was made with them. All gates of a store have the same keys, so a gate without keys
+/// creates keys only if it also creates the store.
 pub(super) async fn keys_and_stores(config: &Config) -> Result<(Keyring, OpenedStores), ServerError> {
     if let Some(keys) = &config.api_keys {
         log::hide_keys(&keys.prefix);
@@ -74,7 +74,7 @@ pub(crate) async fn open_stores(config: &Config, keyring: &Keyring) -> Result<St
     Ok(stores(config, keyring).await?.1)
 }
 
-/// The store that other gates use, too, as the configuration names it; `None` if it names no such store.
+/// The configured store, if other gates can share it; else `None`.
 pub(crate) async fn shared_store(config: &Config, keyring: &Keyring) -> Result<Option<Arc<dyn Store>>, ServerError> {
     if !config.store.is_shared() {
         return Ok(None);
@@ -112,7 +112,7 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<OpenedStores, Serv
     }
 }
 
-/// How the embedded store of a configuration is opened.
+/// The options of the embedded store from a configuration.
 pub(crate) fn redb_options(config: &Config, keyring: Uuid) -> Options {
     let mut options = Options::new(config.issuer.url.as_str(), keyring, config.issuer.leeway);
     if let StoreConfig::Redb(RedbSettings { path: _, mark, accept_restored_store, cache_size, give_up: _ }) =

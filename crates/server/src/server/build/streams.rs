@@ -49,7 +49,7 @@ impl StreamGate for GateOfStreams {
     }
 
     fn note_critical_members(&self, issuer: &str, members: Vec<Box<str>>) {
-        // Of an issuer that a reload took away, there is nothing to note.
+        // Does nothing if a reload has removed the issuer.
         self.gate.note_critical_members(issuer, members);
     }
 
@@ -70,7 +70,7 @@ impl StreamGate for GateOfStreams {
     }
 }
 
-/// The streams of a gate that begins. None runs yet.
+/// The streams of a gate that starts. No stream runs yet.
 pub(crate) fn of_gate(gate: &Gate, config: &Config) -> Result<Streams, ServerError> {
     let streams = Streams::new(Arc::new(GateOfStreams::new(gate, config)?)).map_err(ServerError::part)?;
     gate.watch_streams(Arc::new(streams.clone()));
@@ -80,7 +80,7 @@ pub(crate) fn of_gate(gate: &Gate, config: &Config) -> Result<Streams, ServerErr
 /// The streams of a configuration. Reads their files.
 ///
 /// # Errors
-/// The files that cannot be used, each at its key.
+/// The files that cannot be used, each reported at its key.
 pub(crate) fn plans(config: &Config, issuers: &RemoteIssuers) -> Result<Vec<StreamPlan>, ConfigErrors> {
     let (mut plans, mut wrong) = (Vec::new(), Vec::new());
     for (index, issuer) in config.issuers.iter().enumerate() {
@@ -154,12 +154,12 @@ fn plan(
         },
         access,
         http,
-        // Of files it has the paths.
+        // The fingerprint has the paths of files, not their content.
         fingerprint: format!("{} {stream:?} {push}", issuer.url),
     })
 }
 
-/// The token endpoint: the configured one, or that of the issuer's discovery document.
+/// The token endpoint: the configured URL, or the URL in the issuer's discovery document.
 fn token_source(token_url: Option<&str>, issuer: &str, issuers: &RemoteIssuers) -> TokenUrl {
     match token_url.and_then(|url| FetchTarget::parse(url, Allowed::by_operator()).ok()) {
         Some(target) => Arc::new(move || Some(target.clone())),
@@ -170,7 +170,8 @@ fn token_source(token_url: Option<&str>, issuer: &str, issuers: &RemoteIssuers) 
     }
 }
 
-/// Asks each transmitter once, for `check --online`. What they say, a line each; or what is wrong with which of them.
+/// Asks each transmitter once, for `check --online`. Returns a line for each answer, or the transmitters that failed
+/// with the reasons.
 pub(crate) async fn inspect_all(config: &Config, issuers: &RemoteIssuers) -> Result<Vec<String>, ConfigErrors> {
     let (mut lines, mut wrong) = (Vec::new(), Vec::new());
     for mut plan in plans(config, issuers)? {

@@ -1,5 +1,5 @@
-//! Acts on changes of the users file: a user that was disabled, removed, moved to another account or given another
-//! password is refused from the first request after the file was read, not only at the next refresh.
+//! Acts on changes of the users file. If a user was disabled, removed, moved to another account or given another
+//! password, the gate refuses the user's tokens from the next request on, not only at the next refresh.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,14 +23,14 @@ const DURABLE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct LiveUsers {
     directory: Arc<FileDirectory>,
     _watcher: FileWatcher,
-    /// The number of revocations that are not durable yet. They already count on this gate.
+    /// The number of revocations that are not durable yet. This gate already applies them.
     unwritten: watch::Receiver<usize>,
 }
 
 /// Why a change of the file was not applied completely.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReloadError {
-    /// The file is broken; the users stay as they were.
+    /// The file is broken; the users stay unchanged.
     #[error("{0}")]
     Broken(String),
     /// The change counts here, but the store does not have all revocations that it caused.
@@ -56,7 +56,7 @@ impl LiveUsers {
             for change in changes {
                 let Some(end) = end_of_sessions(change, &gate) else { continue };
                 if let End::Now(entry) = &end {
-                    // Synchronously: the next request is refused.
+                    // Synchronous, so that the next request is refused already.
                     gate.sessions().refuse(entry);
                 }
                 unwritten.send_modify(|number| *number += 1);
@@ -95,7 +95,7 @@ impl LiveUsers {
     }
 }
 
-/// How a change ends sessions.
+/// How a change of a user ends the user's sessions.
 enum End {
     /// By this revocation.
     Now(Revocation),
@@ -103,11 +103,11 @@ enum End {
     AsOfAll { subject: Box<str>, after: Option<User> },
 }
 
-/// How a change ends sessions, if it does: all sessions so far of a user that must log in again.
+/// How a change ends sessions, if it does. If the user must log in again, all sessions so far end.
 fn end_of_sessions(change: &UserChange, gate: &Gate) -> Option<End> {
     let UserChange { before, after } = change;
     let sessions = gate.sessions();
-    // The time of this moment, not of the file: a session that began in between began by the old file.
+    // Now, not the time of the file: a session that began between the two was admitted by the old file.
     let moment = match after {
         Some(after) if !must_log_in_again(before, after) => {
             (after.sessions_valid_from > before.sessions_valid_from).then_some(after.sessions_valid_from)?
@@ -121,8 +121,9 @@ fn end_of_sessions(change: &UserChange, gate: &Gate) -> Option<End> {
     Some(End::Now(sessions.subject_before(&before.subject, moment)))
 }
 
-/// Ends the sessions of a user that other gates of the store find changed, too. All of them end what began until the first
-/// one found it. What this gate began since by the old state of the user, it ends besides.
+/// Ends the sessions of a changed user. Other gates of the store find the change, too. All gates end the sessions that
+/// began before the first gate found the change. This gate also ends the later sessions that it admitted by the old
+/// state of the user.
 async fn end_as_of_all(gate: &Gate, subject: &str, after: Option<&User>) {
     let sessions = gate.sessions();
     let (mut wait, mut held) = (FIRST_RETRY, None);
@@ -134,8 +135,8 @@ async fn end_as_of_all(gate: &Gate, subject: &str, after: Option<&User>) {
                     error = why(&error),
                     "moment of a user's change not known; refused on this node, retrying"
                 );
-                // More than needs be, perhaps: a login that another gate admitted since is refused here, too. So the store is
-                // not given it, and the process alone has it.
+                // This may refuse too much: a login that another gate admitted by the new state is refused here, too.
+                // So this revocation stays in the process, and is not written to the store.
                 held.get_or_insert_with(|| {
                     let so_far = sessions.subject_before(subject, sessions.now());
                     sessions.refuse_for_now(&so_far);

@@ -38,12 +38,12 @@ impl Addresses {
         Arc::new(Self { max: AtomicUsize::new(max), widens: true, in_use: Mutex::default() })
     }
 
-    /// The same bound for an address and for the networks around it: the most that one of them ever has (requirement A28).
+    /// Bounds an address and each network around it by the same maximum (requirement A28).
     pub(super) fn of_any_network(max: usize) -> Arc<Self> {
         Arc::new(Self { max: AtomicUsize::new(max), widens: false, in_use: Mutex::default() })
     }
 
-    /// Sets another bound. Connections beyond it stay open.
+    /// Sets another bound. Open connections beyond the bound stay open.
     pub(crate) fn set_max(&self, max: usize) {
         self.max.store(max, Ordering::Relaxed);
     }
@@ -60,7 +60,7 @@ impl Addresses {
             }
             if !held.is_logged {
                 held.is_logged = true;
-                // Once for each flood: a line for each connection would flood the log in turn.
+                // Logged once for each flood: a line for each connection would flood the log.
                 tracing::warn!(%address, most = max, "connection limit of an address reached; further connections closed");
             }
             return None;

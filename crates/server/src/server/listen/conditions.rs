@@ -1,5 +1,5 @@
-//! Conditions that held when a connection was accepted, and that time or a reload may end: the validity of its client's
-//! certificate, and the trust in the proxy that carries it (requirements T36, T43).
+//! Conditions under which a connection was accepted, and which may end later: the validity of the client's certificate,
+//! and the trust in the proxy in front of the client (requirements T36, T43).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -36,9 +36,9 @@ struct TrustedProxy {
 }
 
 impl ConnectionConditions {
-    /// Adds a certificate. `tls` has last seen the state that accepted it.
+    /// Adds a certificate. The last state that `tls` has seen is the one that accepted the certificate.
     pub(super) fn add_certificate(&mut self, chain: &[CertificateDer<'_>], tls: watch::Receiver<Arc<TlsState>>) {
-        // It is valid up to and including that second.
+        // A certificate is valid up to and including its last second.
         let end = chain.first().and_then(end_of).map(|last| at_unix_time(last.saturating_add(1)));
         let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
         self.certificate = Some(Box::new(AcceptedCertificate { chain, end, tls }));
@@ -49,13 +49,14 @@ impl ConnectionConditions {
         self.proxy = Some(Box::new(TrustedProxy { address, bounds }));
     }
 
-    /// Resolves when one of them no longer holds.
+    /// Resolves when one of the conditions no longer holds.
     pub(super) async fn ended(&mut self) {
         let Self { certificate, proxy } = self;
         if certificate.is_none() && proxy.is_none() {
             return std::future::pending().await;
         }
-        // Boxed: most connections have no conditions, and the future would take room in each of them.
+        // Boxed: most connections have no conditions, and an unboxed future would need memory in each
+        // connection.
         Box::pin(async {
             tokio::select! {
                 Some(()) = OptionFuture::from(certificate.as_mut().map(|certificate| certificate.ended())) => {}
@@ -97,8 +98,8 @@ impl TrustedProxy {
     }
 }
 
-/// The moment at which the wall clock, as it goes now, will show this Unix time; at the latest in a year, which is longer
-/// than a timer can last.
+/// The instant at which the wall clock will show this Unix time, if no one adjusts the clock. At most a year ahead,
+/// because timers are limited.
 fn at_unix_time(seconds: u64) -> Instant {
     const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
     let now = Duration::from_millis(SystemTime::new().wall().as_millis());

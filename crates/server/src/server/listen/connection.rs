@@ -38,14 +38,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// that, the connection ends with `ENHANCE_YOUR_CALM`.
 const MAX_UNSEEN_RESETS: usize = 20;
 const MAX_STREAM_ERRORS: usize = 100;
-/// The most bytes of one response that wait in the connection for the client, besides the socket's buffer. A larger
-/// buffer is not faster, and a connection may have a hundred of them.
+/// The most bytes of one response that the connection buffers for the client, besides the socket's buffer. A larger
+/// buffer is not faster, and a connection may have a hundred such buffers.
 const MAX_UNSENT_BYTES: usize = 64 * 1024;
 /// The interval of HTTP/2 pings, and the time for the reply to one.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long a new connection may wait for its first request after a stop. Its client could not know that the gate was
-/// stopping.
+/// How long a new connection may wait for its first request after a stop, because its client could not know about the
+/// stop.
 const STOP_GRACE: Duration = Duration::from_millis(500);
 
 /// Why a connection ended early.
@@ -90,7 +90,8 @@ pub(crate) async fn serve(
 ) {
     let listener = Arc::new(listener);
     loop {
-        // The permit comes first: connections that cannot be served yet wait in the system's backlog.
+        // Takes the permit before it accepts: connections that cannot be served yet wait in the system's
+        // backlog.
         let permit = tokio::select! {
             permit = Arc::clone(&limits.permits).acquire_owned() => permit,
             () = until_stopped(&mut stopped) => break,
@@ -133,7 +134,7 @@ async fn serve_connection(
     mut stopped: watch::Receiver<bool>,
     permit: OwnedSemaphorePermit,
 ) -> Result<(), ConnectionError> {
-    // Those of its beginning, to the end.
+    // The connection keeps the bounds in force at its beginning.
     let (replaced, bounds) = (bounds.clone(), bounds.borrow().clone());
     let established = tokio::select! {
         // `biased`: a request that has already arrived is answered.
@@ -161,8 +162,8 @@ async fn serve_connection(
             request.extensions_mut().insert(permit.clone());
         }
         let pending = of_http2.as_ref().map(H2Streams::pending_reply);
-        // Outside the future: over HTTP/2 that future is a task of its own, and a request whose task waits to run is in
-        // flight too.
+        // Called outside of the future: over HTTP/2 the future is a task of its own, and a request whose task waits to
+        // run counts as in flight, too.
         handler.handle(&origin, request).map(move |answered| {
             let Ok(response) = answered;
             if let Some(pending) = pending {
@@ -204,8 +205,8 @@ async fn establish(
     }
 }
 
-/// Drives an HTTP/1.1 connection to its end. At a stop, and once a condition has ended, the request in flight is the last;
-/// a connection that `asked` nothing yet has a moment for its first one.
+/// Drives an HTTP/1.1 connection to its end. At a stop, and once a condition has ended, the request in flight is the
+/// last. At a stop, a connection without a request so far (`asked`) gets a moment for its first one.
 async fn drive_http1<S, B>(
     connection: http1::UpgradeableConnection<TokioIo<Stream>, S>,
     asked: &AtomicBool,

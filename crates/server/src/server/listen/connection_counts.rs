@@ -1,4 +1,4 @@
-//! Counts connections: those that are open, and those that were closed before a request.
+//! Counts open connections, and connections that were closed before a request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 /// Why a connection was closed before a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RejectCause {
-    /// The connections of its address are at their bound.
+    /// The client address has as many connections as its bound allows.
     PerAddress,
     /// The TLS handshake failed.
     Tls,
-    /// The PROXY protocol's header is missing, malformed, or of a peer that is not trusted.
+    /// The header of the PROXY protocol is missing or malformed, or the peer is not trusted.
     ProxyProtocol,
-    /// It was not ready for requests in time.
+    /// The connection was not ready for requests in time.
     HeadTimeout,
-    /// It ended or broke before it was ready for requests.
+    /// The connection ended or broke before it was ready for requests.
     Broken,
 }
 
@@ -22,7 +22,7 @@ impl RejectCause {
     pub(crate) const ALL: [Self; 5] =
         [Self::PerAddress, Self::Tls, Self::ProxyProtocol, Self::HeadTimeout, Self::Broken];
 
-    /// Its value as a label.
+    /// The label of the cause.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::PerAddress => "per_address",
@@ -47,7 +47,7 @@ pub(crate) struct ConnectionCounts {
 }
 
 impl ConnectionCounts {
-    /// Counts an open connection until what this returns is dropped.
+    /// Counts an open connection until the returned value is dropped.
     pub(crate) fn open(self: &Arc<Self>, is_http2: bool) -> OpenConnection {
         let place = usize::from(is_http2);
         if let Some(open) = self.open.get(place) {
@@ -63,12 +63,12 @@ impl ConnectionCounts {
         }
     }
 
-    /// The open connections of each of [`PROTOCOLS`].
+    /// The number of open connections for each of [`PROTOCOLS`].
     pub(crate) fn now(&self) -> [usize; PROTOCOLS.len()] {
         self.open.each_ref().map(|open| open.load(Ordering::Relaxed))
     }
 
-    /// Those rejected for each of [`RejectCause::ALL`].
+    /// The number of rejected connections for each of [`RejectCause::ALL`].
     pub(crate) fn rejected(&self) -> [u64; RejectCause::ALL.len()] {
         self.rejected.each_ref().map(|rejected| rejected.load(Ordering::Relaxed))
     }

@@ -3,7 +3,7 @@
 //!
 //! In HTTP/1.1, a client that does not read blocks its socket. In HTTP/2 each response has a flow-control window of its
 //! own, so an unread response stalls while pings are still answered. hyper spawns each request through the executor, so
-//! the executor can end one of them and leave the others.
+//! the executor can end one request and leave the others.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,11 +21,11 @@ use tokio::time::Instant;
 
 use super::min_rate::{MinRate, RateBudget};
 
-/// How many requests a client may reset before the response: 200 at once, and then 100 per second. Far above what clicks or
-/// expired deadlines cause, far below a flood (CVE-2023-44487). hyper counts resets that arrive before the request was
-/// read.
+/// How many requests a client may reset before the response: 200 at once, and then 100 per second. Far above the resets
+/// that clicks or expired deadlines cause, far below a flood (CVE-2023-44487). hyper counts resets that arrive before
+/// the request was read.
 const RESETS: Rate = Rate::new(200, Duration::from_millis(10));
-/// After `GOAWAY`, a client may still reset this many requests that it had already sent.
+/// The number of requests that a client may still reset after `GOAWAY`, because it had sent them already.
 const EXCESS_RESETS_PER_NOTICE: u64 = 100;
 
 tokio::task_local! {
@@ -125,8 +125,8 @@ where
         let delivery = Arc::<Delivery>::default();
         let request = DELIVERY.scope(Arc::clone(&delivery), request);
         let budget = RateBudget::new(self.min_rate);
-        // A struct, because an `async` block would hold the request twice; and boxed, because tokio copies a task as a whole
-        // when it begins and when it ends.
+        // The task is a struct, because an `async` block would hold the request twice. It is boxed, because tokio
+        // copies a whole task when it begins and when it ends.
         tokio::spawn(Box::pin(StreamTask { request, delivery, seen: 0, budget, _running: running }));
     }
 }
@@ -193,7 +193,7 @@ pin_project! {
 }
 
 impl<B> TrackedBody<B> {
-    /// Must be called in the task of the request, which knows its progress record.
+    /// Must be called in the task of the request, because the progress record is a local of that task.
     pub(crate) fn new(body: B) -> Self {
         Self { body, delivery: DELIVERY.try_with(Arc::clone).ok() }
     }

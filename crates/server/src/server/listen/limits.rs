@@ -46,12 +46,12 @@ impl Limits {
         }
     }
 
-    /// The bound on connections in force.
+    /// The bound on the number of connections that is in force.
     pub(crate) fn max(&self) -> u32 {
         self.max.load(Ordering::Relaxed)
     }
 
-    /// The bounds of a new connection, and what replaces them.
+    /// The bounds of a new connection. The receiver reports later replacements.
     pub(super) fn bounds(&self) -> watch::Receiver<Arc<Bounds>> {
         self.bounds.subscribe()
     }
@@ -65,7 +65,7 @@ impl Limits {
         let before = self.max.swap(now, Ordering::Relaxed);
         self.permits.add_permits(now.saturating_sub(before) as usize);
         let too_many = before.saturating_sub(now);
-        // Free places are gone at once, those of open connections as they end.
+        // Free permits are removed at once, the permits of open connections when these end.
         let free = self.permits.forget_permits(too_many as usize);
         let rest = too_many.saturating_sub(u32::try_from(free).unwrap_or(u32::MAX));
         if rest > 0 {
@@ -79,13 +79,13 @@ impl Limits {
     }
 }
 
-/// The bound on connections, limited to what the semaphore can count.
+/// The bound on connections, limited to the maximum of the semaphore.
 fn max_connections(config: &ServerConfig) -> u32 {
     u32::try_from(config.max_connections.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX)
 }
 
-/// The most connections of one network, over all listeners: half of all, or what the configuration grants an address.
-/// The bounds of a /48 are wider than that (requirement A28).
+/// The most connections of one network, over all listeners: half of all connections, or the configured bound of an
+/// address if this is larger. The bound of a /48 at one listener is wider than this (requirement A28).
 fn max_of_a_network(config: &ServerConfig) -> usize {
     let of_address = config.listeners.iter().map(|listener| listener.max_connections_per_address).max();
     config.max_connections.div_ceil(2).max(of_address.unwrap_or_default())

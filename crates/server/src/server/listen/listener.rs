@@ -28,7 +28,7 @@ const PREFACE_POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// The first bytes of every HTTP/2 connection (RFC 9113 §3.4). No HTTP/1.1 request begins with them.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A listener for requests, or for questions of other proxies about requests.
+/// A listener for requests of clients, or for questions of other proxies about requests.
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub(crate) socket: TcpListener,
@@ -44,8 +44,8 @@ pub(crate) struct Listener {
     name: Option<Arc<str>>,
 }
 
-/// The networks from which a listener takes questions; `None`: all, because of the certificate. A reload replaces them
-/// (requirement T37).
+/// The networks from which a listener accepts questions. `None` accepts all networks, because the peer's certificate
+/// is required. A reload replaces them (requirement T37).
 #[derive(Debug, Default)]
 pub(crate) struct AskingNetworks(ArcSwap<Option<Arc<[IpNet]>>>);
 
@@ -58,7 +58,7 @@ impl AskingNetworks {
         self.0.load_full()
     }
 
-    /// Are questions of a peer at this address accepted?
+    /// Whether questions from a peer at this address are accepted.
     fn has(&self, peer: IpAddr) -> bool {
         let (peer, networks) = (peer.to_canonical(), self.0.load());
         (**networks).as_ref().is_none_or(|networks| networks.iter().any(|network| network.contains(&peer)))
@@ -72,9 +72,9 @@ pub(crate) struct NewConnection {
     pub(super) is_http2: bool,
     /// `None` for a trusted proxy, whose connections are not counted.
     pub(crate) permit: Option<[AddressPermit; 2]>,
-    /// It serves no request once one of them has ended.
+    /// Once one of these conditions has ended, the connection serves no request.
     pub(super) conditions: ConnectionConditions,
-    /// The trusted proxy that carries it.
+    /// The trusted proxy that carries the connection.
     pub(super) carried_by: Option<IpAddr>,
 }
 
@@ -107,12 +107,12 @@ impl Listener {
         Ok(Self { socket, tls, proxy_protocol, addresses, counts, asking: None, at_loopback, name })
     }
 
-    /// The same, for questions of other proxies.
+    /// Makes this a listener for questions of other proxies.
     pub(crate) fn asked_by(self, asking: Arc<AskingNetworks>) -> Self {
         Self { asking: Some(asking), ..self }
     }
 
-    /// Do clients send their requests here?
+    /// Whether clients send their requests to this listener.
     pub(crate) const fn is_public(&self) -> bool {
         self.asking.is_none()
     }
@@ -133,7 +133,7 @@ impl Listener {
         &self.counts
     }
 
-    /// Everything before the first request. The caller sets the deadline.
+    /// Sets up a connection: all steps before its first request. The caller sets the deadline.
     pub(super) async fn establish(
         &self,
         mut stream: TcpStream,
@@ -148,8 +148,8 @@ impl Listener {
             false => peer,
         };
         // A trusted proxy carries the connections of all its clients, so its address is not counted. If a PROXY header
-        // names the client, that address is counted. The forwarding headers are then the client's own claims, in
-        // whatever network it is.
+        // names the client, the client's address is counted. The client itself then wrote the forwarding headers, so
+        // they are not trusted, whatever its network.
         let is_proxy = match &self.asking {
             Some(asking) => asking.has(client.ip()),
             None => bounds.trusts(client.ip()) && (!self.proxy_protocol || client == peer),
@@ -183,7 +183,7 @@ impl Listener {
         Ok(established)
     }
 
-    /// The TLS handshake, and what the connection is after it. It has no permit yet.
+    /// Performs the TLS handshake. The returned connection has no permit yet.
     async fn over_tls(
         &self,
         tls: &Tls,
@@ -193,7 +193,7 @@ impl Listener {
         bounds: &Bounds,
     ) -> Result<NewConnection, SetUpError> {
         if begins_with_a_method(&stream).await.map_err(|error| RejectCause::Broken.caused_by(error))? {
-            // Boxed: its buffer would be a part of each connection's task.
+            // Boxed: otherwise the task of each connection would contain the buffer of this future.
             Box::pin(answer_plain_http(&mut stream)).await;
             return Err(RejectCause::Tls.with("the client speaks HTTP without TLS"));
         }
@@ -211,7 +211,7 @@ impl Listener {
             _ => None,
         };
         let mut peer = self.peer(client, true);
-        // A certificate of a proxy is not that of the clients whose requests it carries.
+        // The certificate of a proxy does not identify the clients whose requests the proxy carries.
         if let (Some([leaf, ..]), false, true) = (session.peer_certificates(), is_proxy, self.is_public()) {
             peer = peer.with_certificate(match loaded.tells_upstreams {
                 true => ClientCertificate::told_to_upstreams(leaf),
@@ -250,24 +250,26 @@ impl Listener {
     }
 }
 
-/// The answer to a request without TLS where TLS is expected: a client would show the user a broken connection.
+/// The answer to a request without TLS where TLS is expected. Without this answer, a client would show its user
+/// a broken connection.
 const PLAIN_HTTP: &str = "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 48\r\n\
                           connection: close\r\n\r\nThis port takes HTTPS: write https:// in the URL";
 
 /// Answers a request without TLS. Best effort: the connection ends either way.
 async fn answer_plain_http(stream: &mut TcpStream) {
-    // With unread bytes, the end would be a reset.
+    // Reads first: closing a socket with unread bytes would reset the connection.
     let _ = stream.read(&mut [0; 8192]).await;
     let _ = stream.write_all(PLAIN_HTTP.as_bytes()).await;
 }
 
-/// Peeks at the first byte: that of a method is none of TLS.
+/// Whether the first byte is that of an HTTP method, which no TLS record begins with. Does not consume the
+/// byte.
 async fn begins_with_a_method(stream: &TcpStream) -> io::Result<bool> {
     let mut first = [0];
     stream.peek(&mut first).await.map(|seen| seen == 1 && first[0].is_ascii_uppercase())
 }
 
-/// Peeks at the first bytes without consuming them.
+/// Whether the connection begins with the HTTP/2 preface. Does not consume the bytes.
 async fn begins_with_preface(stream: &TcpStream) -> io::Result<bool> {
     let mut bytes = [0; PREFACE.len()];
     loop {
@@ -276,7 +278,7 @@ async fn begins_with_preface(stream: &TcpStream) -> io::Result<bool> {
         if seen == PREFACE.len() || !PREFACE.starts_with(begun) || seen == 0 {
             return Ok(begun == PREFACE);
         }
-        // The bytes that are there keep the socket readable, so only a timer can wait for the rest.
+        // The bytes received so far keep the socket readable, so only a timer can wait for the rest.
         tokio::time::sleep(PREFACE_POLL_INTERVAL).await;
     }
 }

@@ -8,10 +8,10 @@ use tokio::time::{Instant, Sleep};
 
 use crate::config::ServerConfig;
 
-/// How slow a client may be.
+/// The minimum rate of a client, and the tolerance.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MinRate {
-    /// Zero: any progress is enough.
+    /// At zero, any progress is enough.
     pub(super) bytes_per_second: u64,
     /// How far behind that rate the client may fall.
     pub(super) max_lag: Duration,
@@ -25,7 +25,7 @@ impl MinRate {
 
 /// The time budget of one client in one direction. Waiting for the client spends it; bytes earn time back at the
 /// minimum rate, up to `max_lag`. So a stalled client has `max_lag`, and a client that moves one byte now and then has
-/// only a little more. Time in which nothing waits for the client is free.
+/// only a little more. The budget is not spent while nothing waits for the client.
 #[derive(Debug)]
 pub(crate) struct RateBudget {
     min_rate: MinRate,

@@ -1,4 +1,5 @@
-//! The lowest room: sockets, TLS, and connections up to the head of each request. What answers a request is handed in.
+//! The lowest layer of the server: sockets, TLS, and connections up to the head of each request. The caller passes the
+//! handler that answers requests.
 
 pub(crate) mod addresses;
 mod conditions;

@@ -1,4 +1,4 @@
-//! Where the requests of a connection come from, and which servers they may be for.
+//! The origin of the requests of a connection, and the servers for which they may be.
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
@@ -21,13 +21,14 @@ pub(crate) struct Origin {
     pub(crate) proxied_by: Option<IpAddr>,
     /// The minimum rate of its requests and responses.
     pub(crate) min_rate: MinRate,
-    /// The holder that its requests count for. `None` for a trusted proxy, where each request names its client.
+    /// The client whose limits the requests of this connection count for. `None` for a trusted proxy, where
+    /// each request names its client.
     pub(crate) holder: Option<Holder>,
     /// When a request was last rejected for overload.
     pub(crate) last_rejection: LastRejection,
     /// The TLS version.
     pub(crate) tls: Option<&'static str>,
-    /// For each format: a reload may change it.
+    /// One for each log format, because a reload may change the format.
     log_fields: [OnceLock<ConnectionFields>; 2],
     requested: Option<RequestedServer>,
 }
@@ -60,7 +61,8 @@ impl Origin {
         Self { requested: Some(requested), ..Self::clear(peer, is_proxy, min_rate) }
     }
 
-    /// The origin of a request that a proxy asks about: its client, named by this connection's peer.
+    /// The origin of a request that a proxy asks about. The peer of this connection, the proxy, names the
+    /// client.
     pub(crate) fn asked_for(&self, client: &Peer) -> Self {
         Self {
             proxied_by: Some(self.peer.address()),
@@ -69,7 +71,7 @@ impl Origin {
         }
     }
 
-    /// The fields of the access log that its requests have in common.
+    /// The fields of the access log that all requests of this connection have in common.
     pub(crate) fn log_fields(&self, log: &AccessLog) -> &ConnectionFields {
         let [json, text] = &self.log_fields;
         let fields = if log.is_json() { json } else { text };

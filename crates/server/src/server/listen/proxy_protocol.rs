@@ -1,8 +1,8 @@
-//! The PROXY protocol header, version 2: a TCP proxy names its client with it.
+//! The header of the PROXY protocol, version 2, in which a TCP proxy names its client.
 //!
 //! If a listener expects the header, it is required: a connection that begins with anything else, version 1 included,
-//! is closed. So is a connection whose header names no client (Unix socket, UDP, unspecified). Its requests would count
-//! as the proxy's own, and their forwarding headers would be trusted.
+//! is closed. So is a connection whose header names no client (Unix socket, UDP, unspecified). Otherwise the requests
+//! would count as the proxy's own, and their forwarding headers would be trusted.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,11 +12,12 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// Signature, version and command, family and protocol, and the length of the rest.
 const FIXED_HEADER_BYTES: usize = 16;
-/// The longest rest: addresses take 36 bytes, and the proxies' additions (which are ignored) some hundred.
+/// The maximum length of the rest: addresses take 36 bytes, and the additions of proxies (which are ignored)
+/// some hundred.
 const MAX_REST_BYTES: usize = 4096;
 
-/// Reads the header from a connection, and nothing after it. `peer` is the proxy, which speaks for itself with the
-/// command `LOCAL` (health checks do).
+/// Reads the header from a connection, and nothing after it. `peer` is the proxy. With the command `LOCAL`, as in
+/// health checks, the proxy connects for itself, so `peer` is the client.
 pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin), peer: SocketAddr) -> io::Result<SocketAddr> {
     let refused = |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("the PROXY header {what}"));
     let mut header = vec![0; FIXED_HEADER_BYTES];
@@ -66,7 +67,7 @@ mod tests {
     #[tokio::test]
     async fn the_client_is_who_the_header_says() {
         assert_eq!(client_of(&header(0x21, 0x11, &V4)).await.unwrap(), "203.0.113.7:4660");
-        // With an addition: an ALPN of two bytes.
+        // With an addition, here an ALPN of two bytes.
         assert_eq!(
             client_of(&header(0x21, 0x11, &[&V4[..], &[1, 0, 2, b'h', b'2']].concat())).await.unwrap(),
             "203.0.113.7:4660"
@@ -100,13 +101,13 @@ mod tests {
             header(0x22, 0x11, &V4),
             header(0x21, 0x41, &V4),
             header(0x21, 0x13, &V4),
-            // Too short for its family, cut off, too long.
+            // Lengths that are too short for the address family, cut off, or too long.
             header(0x21, 0x11, &V4[..11]),
             header(0x21, 0x21, &V4),
             header(0x21, 0x11, &V4)[..20].to_vec(),
             header(0x21, 0x11, &[0; 4097]),
             Vec::new(),
-            // No client that could be named.
+            // Headers that cannot name a client.
             header(0x21, 0x00, &[]),
             header(0x21, 0x01, &V4),
             header(0x21, 0x10, &V4),

@@ -18,7 +18,7 @@ pub(crate) struct Sockets {
     spare: Vec<std::net::TcpListener>,
 }
 
-/// The passed sockets, if any. A process can take them once.
+/// The passed sockets, if any. A process can call this function once.
 ///
 /// # Errors
 /// A passed socket is not a TCP socket.
@@ -65,8 +65,8 @@ impl Sockets {
     }
 }
 
-/// Binds a socket for each wanted address that none of `spare` has: for an in-place upgrade, while this program still
-/// serves. An address with port 0 is left to the next program.
+/// Binds a socket for each wanted address for which `spare` has none. An in-place upgrade needs this while this
+/// program still serves. An address with port 0 is left to the next program.
 ///
 /// # Errors
 /// An address cannot be bound. Then none of the new sockets stays open.

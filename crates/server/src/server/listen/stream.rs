@@ -10,8 +10,8 @@ use tokio_rustls::server::TlsStream;
 
 use super::min_rate::{MinRate, RateBudget};
 
-/// A socket whose writes time out if the client does not read, or reads below the minimum rate. It lies below TLS,
-/// because only the socket distinguishes sent bytes from buffered ones.
+/// A socket whose writes time out if the client does not read, or reads below the minimum rate. TLS is on top of
+/// it, because only the socket distinguishes sent bytes from buffered bytes.
 #[derive(Debug)]
 pub(crate) struct Socket {
     stream: TcpStream,

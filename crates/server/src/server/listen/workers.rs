@@ -1,13 +1,13 @@
 //! The worker threads that serve requests. Each has a runtime of its own. A connection stays on its thread from the
-//! first byte to the last, with the upstream connections that its requests use. So no thread waits for another's lock,
-//! and none is woken for another's I/O.
+//! first byte to the last, with the upstream connections that its requests use. So no thread waits for a lock of
+//! another thread, or is woken for the I/O of another thread.
 //!
-//! A connection goes to the thread with the fewest connections. Many small connections even out. One busy connection
-//! does not: its requests share a thread.
+//! A connection goes to the thread with the fewest connections. Many small connections are thereby spread evenly.
+//! One busy connection is not: all its requests share a thread.
 //!
-//! tokio-util's `LocalPoolHandle` chooses threads alike. But its threads have no names, it panics if a runtime cannot
-//! start, and dropping it does not wait for its threads. A stop relies on that wait: the store is closed after the last
-//! worker has ended.
+//! tokio-util's `LocalPoolHandle` chooses threads in the same way. But its threads have no names, it panics if a
+//! runtime cannot start, and dropping it does not wait for its threads. A stop needs this wait, because the store is
+//! closed after the last worker has ended.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -32,7 +32,7 @@ pub(crate) struct Workers {
 struct Worker {
     runtime: Handle,
     connections: Arc<AtomicUsize>,
-    /// Dropped to end the thread.
+    /// Dropping the sender ends the thread.
     goes_on: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -51,7 +51,7 @@ impl Workers {
     pub(crate) fn spawn(&self, connection: impl Future<Output = ()> + Send + 'static) {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.workers.len().max(1);
         let (before, from) = self.workers.split_at_checked(turn).unwrap_or_default();
-        // The first of those with the fewest.
+        // Of the threads with the fewest connections, the first.
         let Some(worker) = from.iter().chain(before).min_by_key(|worker| worker.connections.load(Ordering::Relaxed))
         else {
             return;
@@ -63,7 +63,8 @@ impl Workers {
         });
     }
 
-    /// The probes by which the watchdog finds out whether the threads still serve. They keep no thread alive.
+    /// The probes by which the watchdog finds out whether the threads still serve. The probes keep no thread
+    /// alive.
     pub(crate) fn pulse(&self) -> Pulse {
         Pulse(self.workers.iter().map(|worker| worker.runtime.clone()).collect())
     }
@@ -90,7 +91,7 @@ impl Drop for CountedConnection {
 pub(crate) struct Pulse(Vec<Handle>);
 
 impl Pulse {
-    /// Returns when each thread has run a task from now on, or has ended.
+    /// Returns when each thread has run a task that is spawned now, or has ended.
     pub(crate) async fn answered(&self) {
         let answers: Vec<_> = self.0.iter().map(|runtime| runtime.spawn(async {})).collect();
         for answer in answers {
@@ -109,7 +110,8 @@ impl Worker {
             worker.enter();
             // The sender sends nothing; it is dropped.
             let _ = runtime.block_on(ended);
-            // Blocking work, such as a password check, ends by itself. Nothing waits for it any more.
+            // Blocking work, such as a password check, ends by itself, and no request needs its result any
+            // more.
             runtime.shutdown_background();
         })?;
         Ok(Self { runtime: handle, connections: Arc::default(), goes_on: Some(goes_on), thread: Some(thread) })
@@ -172,7 +174,7 @@ mod tests {
         assert_eq!(on(&next, "rotogate-2"), 3);
     }
 
-    /// Without an answer the watchdog gets no report (requirement P60).
+    /// A thread that does not answer keeps the report from the watchdog (requirement P60).
     #[tokio::test]
     async fn p60_a_thread_that_stands_still_does_not_answer() {
         let workers = workers(2);
@@ -187,7 +189,7 @@ mod tests {
         let pulse = workers.pulse();
         let asked = tokio::spawn(async move { pulse.answered().await });
         tokio::task::yield_now().await;
-        // What the other thread does now comes after its answer, which is thus here.
+        // The other thread runs this task after the probe, so its answer has arrived afterwards.
         workers.workers[1].runtime.spawn(async {}).await.unwrap();
         tokio::task::yield_now().await;
         assert!(!asked.is_finished());

@@ -1,4 +1,4 @@
-//! When a key may sign, and when it may go.
+//! Decides when a key may sign, and when it may be removed.
 
 use std::path::Path;
 use std::time::Duration;
@@ -27,10 +27,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Why a key cannot be changed. The text says what to do.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RollError {
-    /// There is no such key.
+    /// The keyring has no such key.
     #[error("{0}")]
     Unknown(String),
-    /// It may not sign yet, or is still needed.
+    /// The key may not sign yet, or is still needed.
     #[error("{0}")]
     TooEarly(String),
     /// The folder or the store failed.
@@ -44,7 +44,8 @@ impl RollError {
     }
 }
 
-/// The gates of the store that run, and its time; those of this machine if no other gate uses the store.
+/// The running gates of a shared store, and the store's time. If no other gate can use the store: an empty
+/// list, and the time of this machine.
 async fn look(store: Option<&dyn Store>) -> Result<(Vec<NodeSeen>, Timestamp), RollError> {
     Ok(match store.and_then(Store::shared) {
         Some(shared) => {
@@ -55,7 +56,7 @@ async fn look(store: Option<&dyn Store>) -> Result<(Vec<NodeSeen>, Timestamp), R
     })
 }
 
-/// The gates that are remembered, and were not heard of lately: they ended, or were cut off.
+/// The gates that the store still lists but that no longer report: they ended, or were cut off.
 async fn ended(store: Option<&dyn Store>, now: Timestamp) -> Result<Vec<NodeSeen>, RollError> {
     let Some(shared) = store.and_then(Store::shared) else { return Ok(Vec::new()) };
     let seen = shared.nodes_within(NODE_KEPT).await.map_err(RollError::failed)?;
@@ -66,7 +67,7 @@ pub(crate) fn time(of: std::time::SystemTime) -> Timestamp {
     Timestamp::ZERO.plus(of.duration_since(std::time::UNIX_EPOCH).unwrap_or_default())
 }
 
-/// The keys as the folder has them, if the one with this name is among them.
+/// The keys in the folder. Fails if no key has this name.
 fn keys_with(folder: &Path, name: &str) -> Result<Keyring, RollError> {
     let keyring = load(folder)?;
     let (is_there, list) = match Keyring::refresh_id(name) {
@@ -77,7 +78,7 @@ fn keys_with(folder: &Path, name: &str) -> Result<Keyring, RollError> {
     is_there.then_some(keyring).ok_or_else(missing)
 }
 
-/// The keys as the folder has them.
+/// The keys in the folder.
 pub(crate) fn load(folder: &Path) -> Result<Keyring, RollError> {
     let keyring = Keyring::load_if_there(folder).map_err(RollError::failed)?;
     keyring.ok_or_else(|| {
@@ -89,12 +90,13 @@ pub(crate) fn load(folder: &Path) -> Result<Keyring, RollError> {
     })
 }
 
-/// Does the key sign, or make refresh tokens?
+/// Whether the key signs access tokens, or makes refresh tokens.
 fn is_in_use(keyring: &Keyring, name: &str) -> bool {
     keyring.signer().kid() == name || Keyring::refresh_id(name) == Some(keyring.refresh_keys().current())
 }
 
-/// Returns once what this key makes is good everywhere, and a key that is published has been so for `after`.
+/// Returns once every verifier accepts tokens by this key. A key that is published must have been published
+/// for at least `after`.
 async fn until_it_may_sign(
     config: &Config,
     keyring: &Keyring,
@@ -137,7 +139,7 @@ fn lacking(nodes: &[NodeSeen], now: Timestamp, has: impl Fn(&NodeSeen) -> bool) 
     Some(format!("these gates of the store cannot verify by it: {lacking}"))
 }
 
-/// Why a token that this key signs might be refused somewhere; `None` if none would be.
+/// Why a token by this key might be refused somewhere. `None` if all verifiers accept it.
 fn why_not(
     kid: &str,
     (written, published_for): (Timestamp, Duration),
@@ -152,7 +154,7 @@ fn why_not(
         .then(|| format!("for {}, other verifiers may have the keys that were published before it", rounded(left)))
 }
 
-/// Since when all gates have their keys. A gate that restarts has them anew.
+/// The time since which all gates have their present keys. It begins anew when a gate restarts.
 fn since(written: Timestamp, nodes: &[NodeSeen]) -> Timestamp {
     nodes.iter().map(|seen| Timestamp::from_millis(seen.row.keys_since)).fold(written, Timestamp::max)
 }
@@ -161,13 +163,14 @@ fn rounded(left: Duration) -> String {
     rotogate_core::clock::written(Duration::from_secs(left.as_secs() + 1))
 }
 
-/// The longest times that any endpoint or client of a configuration has.
+/// The longest lifetimes of all endpoints and clients of a configuration.
 pub(crate) struct Longest {
     pub(crate) access: Duration,
     idle: Duration,
     /// For how long a refresh token works after its exchange.
     again: Duration,
-    /// For how long the cookie of a browser works, if an endpoint sets one: it stays as it is until its session ends.
+    /// For how long the cookie of a browser works, if an endpoint sets one. The cookie does not change until its
+    /// session ends.
     cookie: Duration,
 }
 
@@ -197,7 +200,8 @@ impl Longest {
     }
 }
 
-/// Fails if anything may still need this key. `by_gate`: the gate itself has looked at its API keys. What a gate may need that starts again is a warning.
+/// Fails if anything may still need this key. Returns a warning if a gate may need the key when it starts again.
+/// `by_gate` says that the running gate has checked its API keys.
 async fn nothing_needs(
     config: &Config,
     keyring: &Keyring,
@@ -246,7 +250,7 @@ async fn nothing_needs(
     }
 }
 
-/// The gates that used a key until they were not heard of any more, and when the last of them was.
+/// The gates that used a key until their last report, and the latest of these reports.
 fn used_until_the_end(
     ended: &[NodeSeen],
     now: Timestamp,
@@ -256,7 +260,7 @@ fn used_until_the_end(
     Some((last, names(ended, now, |seen| uses(&seen.row))?))
 }
 
-/// Whether what such a gate made last may be presented.
+/// Why the last tokens of such gates may still be presented, if so.
 fn may_be_used(last: Timestamp, names: &str, window: Duration, now: Timestamp) -> Option<String> {
     let left = last.plus(window).since(now);
     (left > Duration::ZERO).then(|| {
@@ -267,7 +271,7 @@ fn may_be_used(last: Timestamp, names: &str, window: Duration, now: Timestamp) -
     })
 }
 
-/// What needs a key that signed.
+/// What still needs a key that has signed, if anything.
 fn needed(kid: &str, changed: Timestamp, nodes: &[NodeSeen], now: Timestamp, access: Duration) -> Option<String> {
     if let Some(signing) = names(nodes, now, |seen| *seen.row.signing == *kid) {
         return Some(format!("these gates of the store sign with it: {signing}"));
@@ -289,12 +293,12 @@ pub(crate) fn add(config: &Config, algorithm: Option<Algorithm>, refresh: bool) 
     Ok(kid)
 }
 
-/// Signs with a key. `when`: refuses or waits while it may not, and the least time for which it is published; `None`: at
-/// once, whatever refuses the tokens.
+/// Makes a key the signing key. `when` says whether to wait until the key may sign or else to refuse, and the least
+/// time for which the key must have been published. `None` promotes at once, even if verifiers will refuse the tokens.
 pub(crate) async fn promote(config: &Config, kid: &str, when: Option<(bool, Duration)>) -> Result<(), RollError> {
     let folder = &config.issuer.keys;
     let keyring = keys_with(folder, kid)?;
-    // Written anew, the folder would count as changed now.
+    // Does not write the folder again, because the folder would then count as changed now.
     if is_in_use(&keyring, kid) {
         return Ok(());
     }
@@ -310,7 +314,8 @@ pub(crate) async fn promote(config: &Config, kid: &str, when: Option<(bool, Dura
     Ok(())
 }
 
-/// Removes a key, unless something needs it. `Ok(Some(_))` is a warning. `by_gate`: the running gate has asked its API keys.
+/// Removes a key, unless something needs it. `Ok(Some(_))` is a warning. `by_gate` says that the running gate has
+/// checked its API keys.
 pub(crate) async fn retire(
     config: &Config,
     kid: &str,

@@ -1,4 +1,4 @@
-//! What an operator does with a running gate: reload, keys, admin listener, metrics, watchdog.
+//! The operation of a running gate: reload, keys, admin listener, metrics, watchdog.
 
 pub(crate) mod admin;
 pub(crate) mod key_roll;

@@ -1,6 +1,6 @@
 //! The watchdog of the service manager (`WatchdogSec=` of systemd): it kills and restarts a gate that stops reporting.
-//! A report means that every thread that serves requests has just run a task. A timer alone would go on while those
-//! threads stand still.
+//! A report means that every thread that serves requests has just run a task. A timer alone would go on reporting
+//! while those threads hang.
 
 use std::time::Duration;
 

@@ -22,17 +22,17 @@ use rotogate::gate::{Authorizer, GateBody, Neighbour, Verdict};
 use rotogate_core::denial::Denial;
 use rotogate_core::headers::Peer;
 
-/// What an authorizer's listener answers.
+/// The questions that an authorizer's listener answers.
 #[derive(Debug)]
 pub(crate) struct Questions {
     kind: AuthorizerKind,
-    /// Whether the listener has verified the asking peer's certificate.
+    /// Whether the listener requires a client certificate of the asking peer.
     proves: bool,
     asking: Arc<AskingNetworks>,
     assertion_audience: Option<Arc<str>>,
 }
 
-/// A question at work.
+/// The future of an answer to a question.
 pub(super) type VerdictFuture = Pin<Box<dyn Future<Output = ReplyResult> + Send>>;
 
 /// A reply, as each request has it.
@@ -51,12 +51,12 @@ impl Questions {
     /// Accepts questions from the networks of this configuration, from the next question on.
     pub(crate) fn trust(&self, server: &ServerConfig, authorizer: &AuthorizerConfig) {
         let trusted: Arc<[IpNet]> = authorizer.trusted(server).into();
-        // With both, both are asked for.
+        // If networks are configured beside the certificate, the peer must satisfy both.
         let trusted = Some(trusted).filter(|networks| !(networks.is_empty() && self.proves));
         self.asking.set(trusted);
     }
 
-    /// From where questions are accepted.
+    /// The networks from which questions are accepted.
     pub(crate) fn asking(&self) -> Arc<AskingNetworks> {
         Arc::clone(&self.asking)
     }
@@ -93,7 +93,7 @@ pub(crate) fn answer(
         if questions.kind == AuthorizerKind::ExtAuthz {
             return super::checks::answer(&state, &origin, &authorizer, question, body).await;
         }
-        // Neither read nor awaited.
+        // The body of a question is not needed.
         drop(body);
         let closing = Authorizer::closing(&question);
         let head = authorizer.head(&mut question);
@@ -103,7 +103,7 @@ pub(crate) fn answer(
     })
 }
 
-/// The verdict on a request with this head, or the refusal of the question, with a record of either.
+/// The verdict on a request with this head, or the refusal of the question. Both are recorded as a request.
 pub(crate) async fn verdict(
     state: &RequestState,
     origin: &Arc<Origin>,
@@ -123,7 +123,7 @@ pub(crate) async fn verdict(
     let permit = state.enter(&origin, request.headers());
     let (parts, ()) = request.into_parts();
     let decided = {
-        // Pinned where it is made: each future around it would copy it.
+        // Pinned in place: each future around this one would copy it.
         let decided = pin!(async {
             match &permit {
                 Ok(_) => authorizer.decide(denial.map_or(Ok(parts), Err)).await,

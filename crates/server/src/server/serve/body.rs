@@ -38,8 +38,8 @@ pub(crate) struct FilteredBody {
     progress: Option<ExchangeProgress>,
 }
 
-/// A body with a minimum rate until the response begins. After that, the two directions may be a conversation in which
-/// a client that listens sends nothing.
+/// A body with a minimum rate until the response begins. After that, request and response may be a conversation, in
+/// which a client may be silent while it listens.
 #[derive(Debug)]
 pub(crate) struct MinRateBody {
     body: FilteredBody,
@@ -60,7 +60,8 @@ impl RequestBody {
         min_rate: MinRate,
         progress: ExchangeProgress,
     ) -> Request<Self> {
-        // Over HTTP/1.1, reading the body would send `100 Continue` to a client that waits for it.
+        // Over HTTP/1.1, reading the body would send `100 Continue` to a client that waits for this status
+        // before it sends the body.
         let lingers = request.version() == Version::HTTP_2 || !request.headers().contains_key(EXPECT);
         let budget = RateBudget::new(min_rate);
         request.map(|body| {
@@ -161,7 +162,8 @@ impl MinRateBody {
 }
 
 impl Drop for MinRateBody {
-    /// A client that is answered before it has sent its whole body should receive the response, not a reset.
+    /// Reads the rest of the body in the background: a client that is answered before it has sent its whole
+    /// body should receive the response, not a reset.
     fn drop(&mut self) {
         if self.lingers
             && !self.body.is_end_stream()

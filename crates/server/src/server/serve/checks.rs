@@ -19,12 +19,13 @@ use rotogate::gate::{Authorizer, GateBody};
 use rotogate::program::grpc::Checks;
 use rotogate_core::reply;
 
-/// How long a question may arrive, and its verdict take. Envoy asks with a timeout of its own, which is shorter.
+/// The time limit for the arrival of a question and its verdict. Envoy's own timeout is shorter.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 static CHECKS: LazyLock<Checks> = LazyLock::new(Checks::default);
 
-/// Answers a call. Only a verdict has a line in the access log, under the request that it is about.
+/// Answers a call. Only a verdict has a line in the access log. The line describes the request that the
+/// verdict is about.
 pub(crate) async fn answer(
     state: &RequestState,
     origin: &Arc<Origin>,
@@ -38,7 +39,7 @@ pub(crate) async fn answer(
         let response = pin!(verdict(state, origin, asked, head, question)).await;
         whole(response).await
     };
-    // Pinned here, because a timeout would move it.
+    // Pinned here, because the timeout would move the future.
     let answer = pin!(CHECKS.answer(authorizer, question, body, decide));
     let reply = tokio::time::timeout(TIMEOUT, answer)
         .await

@@ -32,7 +32,7 @@ impl<S: Clone> Cors<S> {
         let (allow_credentials, max_age) = (*allow_credentials, *max_age);
         let mut expose = expose.clone();
         if config.uses_dpop() {
-            // A page that proves its key needs both for the next proof (RFC 9449 §8, §9).
+            // A page that uses DPoP needs both headers for its next proof (RFC 9449 §8, §9).
             for name in [WWW_AUTHENTICATE, DPOP_NONCE.clone()] {
                 if !expose.contains(&name) {
                     expose.push(name);
@@ -56,7 +56,7 @@ impl<S: Clone> Cors<S> {
     }
 }
 
-/// Does the gate itself answer this request, because it is a CORS preflight?
+/// Whether the gate itself answers this request, because it is a CORS preflight.
 pub(crate) fn answers(config: &CorsConfig, gate: &Gate, head: &Parts) -> bool {
     if config.origins.is_empty() || !is_preflight(&head.method, &head.headers) {
         return false;

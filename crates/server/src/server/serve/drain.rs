@@ -1,8 +1,8 @@
-//! Ends streams early at an in-place upgrade (requirement P4): new requests wait until the last one under way has ended,
-//! and a reply without an end of its own would make them wait for `drain_timeout`.
+//! Ends streams early at an in-place upgrade (requirement P4): new requests wait until the last request in flight has
+//! ended, and a reply without an end would make them wait for `drain_timeout`.
 //!
-//! Such replies are event streams, which end as if the upstream had ended them, and gRPC calls, which end with the status
-//! `UNAVAILABLE`. Their clients come back by themselves. Other replies end by themselves.
+//! Such replies are event streams, which end as if the upstream had ended them, and gRPC calls, which end with the
+//! status `UNAVAILABLE`. The clients of both reconnect by themselves. All other replies end by themselves.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,18 +18,18 @@ use tokio::sync::watch;
 pub(crate) struct StreamDrain(Arc<watch::Sender<bool>>);
 
 impl StreamDrain {
-    /// Ends all streams, and those that begin from now on.
+    /// Ends all streams, also streams that begin from now on.
     pub(crate) fn end_streams(&self) {
         self.0.send_replace(true);
     }
 
     async fn ended(self) {
-        // The sender lives as long as this.
+        // `self` keeps the sender alive, so waiting does not fail.
         let _ = self.0.subscribe().wait_for(|ended| *ended).await;
     }
 }
 
-/// How a reply that has no end of its own is ended.
+/// The kinds of replies without an end, which are ended in different ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StreamKind {
     /// Server-sent events.
@@ -38,11 +38,11 @@ pub(crate) enum StreamKind {
     Grpc,
 }
 
-/// A reply that ends with its server's streams.
+/// A reply that the drain of its server can end.
 pub(crate) struct DrainedStream {
     kind: StreamKind,
     drain: StreamDrain,
-    /// Made when the reply first waits: most gRPC replies never do.
+    /// Created when the reply first waits, because most gRPC replies never wait.
     end: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     is_over: bool,
 }
@@ -58,7 +58,8 @@ impl DrainedStream {
         Self { kind, drain, end: None, is_over: false }
     }
 
-    /// Called while the reply waits for its next frame. Ready once it must end, with its trailers if it has any.
+    /// Called while the reply waits for its next frame. Ready once the reply must end, with trailers if its kind
+    /// has them.
     pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<HeaderMap>> {
         let end = self.end.get_or_insert_with(|| Box::pin(self.drain.clone().ended()));
         if end.poll_unpin(cx).is_pending() {

@@ -1,4 +1,4 @@
-//! What answers the requests of a listener.
+//! The handler of a listener's requests.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::request_record::LoggedBody;
 use crate::server::listen::connection::RequestHandler;
 use crate::server::listen::origin::Origin;
 
-/// Serves requests, or answers questions about requests if other proxies ask here.
+/// Serves requests, or answers questions of other proxies about requests.
 #[derive(Clone, Debug)]
 pub(crate) struct GateHandler {
     pub(crate) serving: Serving,

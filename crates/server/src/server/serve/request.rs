@@ -40,17 +40,18 @@ pub(crate) fn gate_layer(gate: &Gate) -> GateLayer<BufferedForward> {
 /// The body of every response.
 pub(crate) type ReplyBody = GateBody<ProxyBody>;
 
-/// What serves requests now.
+/// The state from which requests are served now.
 pub(crate) type Serving = Arc<ArcSwap<RequestState>>;
 
-/// What each request needs. A reload replaces all of it at once: a request goes on with the one that it began with.
+/// The parts that each request needs. A reload replaces all of them at once. A request keeps the state with which
+/// it began.
 #[derive(Debug)]
 pub(crate) struct RequestState {
     service: Cors<GateService<Proxy, BufferedForward>>,
     gate: Gate,
     pub(crate) tally: &'static Tally,
     time: SystemTime,
-    /// Knows the names of the upstreams.
+    /// The proxy, which also knows the names of the upstreams.
     pub(crate) proxy: Proxy,
     /// The header that carries the request id.
     pub(crate) request_id: HeaderName,
@@ -72,19 +73,19 @@ impl RequestState {
         Ok(Self { service, gate, tally, time: SystemTime::new(), proxy, request_id, drain, tracer: None })
     }
 
-    /// What goes on with another configuration.
+    /// The state for another configuration. Counters, tracer and drain stay the same.
     pub(crate) fn replaced_by(&self, config: &Config, gate: Gate, proxy: Proxy) -> Result<Self, KeyFault> {
         let (request_id, drain) = (self.request_id.clone(), self.drain.clone());
         let state = Self::new(config, gate, proxy, self.tally, (request_id, drain))?;
         Ok(state.traced_by(self.tracer.clone()))
     }
 
-    /// The same, with what records requests.
+    /// The same state with this tracer.
     pub(crate) fn traced_by(self, tracer: Option<Arc<Tracer>>) -> Self {
         Self { tracer, ..self }
     }
 
-    /// The same, with another proxy.
+    /// The same state with another proxy.
     pub(crate) fn with_proxy(&self, config: &Config, proxy: Proxy) -> Result<Self, KeyFault> {
         self.replaced_by(config, self.gate.clone(), proxy)
     }
@@ -98,7 +99,7 @@ impl RequestState {
         &self.gate
     }
 
-    /// The trusted proxies, if the peer is one of them; else none.
+    /// The networks of trusted proxies if the peer is in one of them; else an empty list.
     pub(super) fn trusted_by(&self, peer: &Peer) -> &[IpNet] {
         let proxies = self.gate.trusted_proxies();
         let address = peer.address().to_canonical();
@@ -108,7 +109,7 @@ impl RequestState {
     /// A permit for a request.
     ///
     /// # Errors
-    /// The gate is at its bound, or the holder is.
+    /// The gate as a whole, or the client, has as many requests in flight as its bound allows.
     pub(crate) fn enter(&self, origin: &Origin, headers: &HeaderMap) -> Result<PoolPermit, Rejection> {
         let of_proxy = || origin.peer.client_of(headers, self.gate.trusted_proxies());
         let holder = origin.holder.or_else(of_proxy);
@@ -148,8 +149,8 @@ pub(crate) fn serve(
     let record = RequestRecord::new(&state, origin, &mut request, began, received.as_ref());
     let is_grpc = reply::is_grpc(request.headers());
     let (is_misdirected, request) = origin.is_misdirected(request);
-    // `enter` and `catch_unwind` copy what a closure captures and returns. The closures of this file capture references
-    // only: each takes its input from one `Option`, and writes its result into another.
+    // `enter` and `catch_unwind` copy the captured and returned values of a closure. So the closures of this file
+    // capture references only: each takes its input from one `Option`, and writes its result into another.
     let (mut asked, mut answer) = (Some((request, permit, received)), None);
     record.context().clone().enter(|| {
         answer = asked.take().map(|(request, permit, received)| match permit {
@@ -167,9 +168,8 @@ pub(crate) fn serve(
 pin_project! {
     /// A request that is served, until its response begins.
     ///
-    /// A struct instead of `async` blocks inside each other. A block holds the future that it awaits twice, as what it
-    /// captures and as what it awaits; and a future is moved, and thereby copied, several times on its way to the
-    /// connection.
+    /// This is a struct instead of nested `async` blocks. A block holds an awaited future twice, as a captured value
+    /// and as the awaited one. A future is also moved, and thereby copied, several times on its way to the connection.
     pub(crate) struct Served {
         // `None` after the response.
         #[pin]
@@ -178,7 +178,8 @@ pin_project! {
     }
 
     impl PinnedDrop for Served {
-        // What ends with the request logs in its context. A request that is still here lost its client.
+        // The future is dropped within the context of the request, so that its log events name the request. A
+        // request that still has its record here lost its client.
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             if let Some(ServedRequest { state, record, began, .. }) = this.request {
@@ -215,7 +216,7 @@ impl Future for Served {
         let (response, permit) = match answered {
             Some(answered) => answered,
             None if this.answer.is_some() => return Poll::Pending,
-            // Polled again after the response.
+            // The future was polled again after the response.
             None => (panic_response(), None),
         };
         Poll::Ready(Ok(match this.request.take() {
@@ -242,9 +243,9 @@ impl ServedRequest {
 pin_project! {
     #[project = PendingAnswerProjection]
     enum PendingAnswer {
-        // By the gate, and by the upstream behind it.
+        // The gate, and the upstream behind it, answer.
         Called { #[pin] called: ServiceFuture, received: Option<ExchangeProgress>, permit: Option<PoolPermit> },
-        // By neither, or after a wait.
+        // The server answers by itself, or only after a wait.
         Boxed { answer: ResponseBoxFuture },
     }
 }
@@ -272,7 +273,8 @@ impl Future for PendingAnswer {
     }
 }
 
-/// A request without a permit. Waits for one if the connection was rejected less than `Retry-After` ago; else rejects.
+/// Handles a request that got no permit. Waits for a permit if the connection was rejected less than `Retry-After`
+/// ago; else rejects the request.
 async fn wait_or_reject(
     state: Arc<RequestState>,
     origin: Arc<Origin>,
@@ -327,7 +329,7 @@ fn call_service(
     }
 }
 
-/// 421: the client asks for another server than its connection was opened for.
+/// 421: the connection was opened for another server than the request names.
 fn misdirected() -> Response<ReplyBody> {
     let detail = "this host is served on a connection of its own";
     let mut reply = reply::problem(StatusCode::MISDIRECTED_REQUEST, Some(detail)).map(GateBody::own);
@@ -346,8 +348,9 @@ fn reject<B>(gate: &Gate, request: &Request<B>, refusal: Refusal) -> Response<Re
 
 /// The response, or a 500 if the service panicked.
 ///
-/// tower-http's `CatchPanic` boxes the body of every response. That would cost each request an allocation and hide the
-/// [`GateBody`], which the access log asks how a response ended. `CatchUnwind` of futures-util copies each response twice.
+/// tower-http's `CatchPanic` boxes the body of every response. That would cost each request an allocation. It would
+/// also hide the [`GateBody`], from which the access log learns how a response ended. `CatchUnwind` of futures-util
+/// copies each response twice.
 fn poll_caught<B>(
     answer: Pin<&mut impl Future<Output = Result<Response<GateBody<B>>, Infallible>>>,
     cx: &mut Context<'_>,
@@ -361,12 +364,12 @@ fn poll_caught<B>(
     match response {
         Some(response) => Poll::Ready(response),
         None if polled.is_ok() => Poll::Pending,
-        // The hook of the program has logged it by then.
+        // The panic hook of the program has already logged the panic.
         None => Poll::Ready(panic_response()),
     }
 }
 
-/// The log has the details; the caller gets none.
+/// A 500 without details, which only the log has.
 pub(super) fn panic_response<B>() -> Response<GateBody<B>> {
     let mut reply = reply::problem(StatusCode::INTERNAL_SERVER_ERROR, None).map(GateBody::own);
     reply.extensions_mut().insert(Verdict::new(Reason::PANIC));

@@ -1,4 +1,5 @@
-//! What the server records about a request: its id, its access-log line, and the context for log events that it causes.
+//! The server's record of a request: its id, its access-log line, and the context for log events that the request
+//! causes.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -48,7 +49,7 @@ pub(crate) struct RequestRecord {
 }
 
 impl RequestRecord {
-    /// Gives the request an id, which the upstream sees too, and begins its line.
+    /// Gives the request an id, which the upstream gets, too, and begins its line of the access log.
     pub(crate) fn new<B>(
         state: &RequestState,
         origin: &Origin,
@@ -127,7 +128,7 @@ impl RequestRecord {
         let tally = state.tally;
         let so_far = ExchangeEnd::default();
         let mut record = ReplyRecord { line, tally, route: RouteLabel::from_verdict(verdict), received, began, so_far };
-        // A response without a message has its status here, not in trailers.
+        // A gRPC response without messages has its status in the headers, not in trailers.
         if is_grpc {
             record.so_far.set_grpc_status(response.headers().get(&GRPC_STATUS));
         }
@@ -159,7 +160,7 @@ struct ReplyRecord {
 }
 
 impl ReplyRecord {
-    /// The response is a stream or a tunnel.
+    /// Records that the response is a stream or a tunnel.
     fn begin_stream(&mut self) {
         if !self.so_far.is_stream {
             self.so_far.is_stream = true;
@@ -205,9 +206,9 @@ pin_project! {
     pub(crate) struct LoggedBody {
         #[pin]
         body: ReplyBody,
-        // Of a tunnel, the task that carries it has the record.
+        // `None` for a tunnel, because the task of the tunnel holds the record.
         record: Option<ReplyRecord>,
-        // If the reply may have no end of its own.
+        // Set if the reply may have no end of its own.
         stream: Option<DrainedStream>,
         // Held to the end.
         permit: Option<PoolPermit>,
@@ -215,7 +216,7 @@ pin_project! {
 }
 
 impl LoggedBody {
-    /// A body without a record: its request is not one of a client.
+    /// A body without a record, for a request that is not a client's.
     pub(super) fn unrecorded(body: ReplyBody) -> Self {
         Self { body, record: None, stream: None, permit: None }
     }

@@ -1,4 +1,4 @@
-//! What a request is counted under: its route, and its outcome.
+//! The labels of a request in the metrics: its route and its outcome.
 
 use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
@@ -30,7 +30,7 @@ impl RouteLabel {
         }
     }
 
-    /// The route of a verdict that has no further use.
+    /// The route of a verdict that is not needed any more.
     pub(crate) fn from_verdict(verdict: Option<Verdict>) -> Self {
         let Some(verdict) = verdict else { return Self::Preflight };
         match (verdict.route, verdict.operation) {
@@ -41,8 +41,8 @@ impl RouteLabel {
     }
 }
 
-/// The same, of a verdict that is needed still. To look a route up it need not be shared: that is a write to memory which
-/// all threads have in common.
+/// The route of a verdict that is still needed. It borrows the route: cloning the `Arc` for a look-up would write to
+/// memory that all threads share.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum RouteRef<'a> {
     Route(&'a Arc<Route>),

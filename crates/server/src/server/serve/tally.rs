@@ -1,9 +1,9 @@
-//! Counts answered requests: how many, with what outcome, how fast. Each thread has a counter of its own, so that no
+//! Counts answered requests: their number, outcome and duration. Each thread has a counter of its own, so that no
 //! thread waits for another; a scrape adds them up.
 //!
-//! prometheus-client encodes the result. Its `Family` does not count: all threads would share its lock and the mutex of
-//! each histogram, and each metric would look its labels up. A family of counters and one of histograms take 950
-//! instructions (112 ns) for a request, this module 350 (27 ns), on one thread without contention.
+//! prometheus-client encodes the result. Its `Family` is not used to count, because all threads would share its lock
+//! and the mutex of each histogram, and each metric would look up its labels. A family of counters and one of
+//! histograms take 950 instructions (112 ns) for a request, this module 350 (27 ns), on one thread without contention.
 //!
 //! A request is counted twice: when its response begins, so that a stream is counted while it lasts, and when it has ended.
 
@@ -25,7 +25,7 @@ use rotogate_kit::durations::Durations;
 use rotogate_kit::exchange::ExchangeEnd;
 use rotogate_kit::worker_id::WorkerId;
 
-/// What is counted of requests, by thread.
+/// The counts of requests, by thread.
 #[derive(Debug)]
 pub(crate) struct Tally {
     threads: Box<[Mutex<ThreadCounts>]>,
@@ -45,16 +45,16 @@ struct ThreadCounts {
 /// A part of the gate's own work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// To decide on a request, and to forward it.
+    /// The decision on a request, and its forwarding.
     Decide,
-    /// To answer one at an endpoint.
+    /// The answer to a request at an endpoint.
     Endpoint,
 }
 
 impl Step {
     pub(crate) const ALL: [Self; 2] = [Self::Decide, Self::Endpoint];
 
-    /// Its value as a label.
+    /// The label of the step.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Decide => "decide",
@@ -93,14 +93,14 @@ impl Tally {
         Self { threads: WorkerId::per_worker(threads.get(), Mutex::default), verdicts: VerdictCounts::default() }
     }
 
-    /// The counters of a process, for as long as it runs. Every response refers to them: a reference that all threads count
-    /// would be memory that all of them write.
+    /// The counters of a process, which live as long as the process. Every response refers to them, and a shared
+    /// reference count would be memory that all threads write.
     pub(crate) fn of_process(threads: NonZeroUsize) -> &'static Self {
         Box::leak(Box::new(Self::new(threads)))
     }
 
-    /// Counts an answered request. `took` is the time from its head to that of the response, `upstream` what an upstream
-    /// had of it.
+    /// Counts an answered request. `took` is the time from the request's head to the response's head. `upstream` is the
+    /// upstream's part of this time.
     pub(super) fn count_answer(&self, verdict: Option<&Verdict>, code: StatusCode, took: Duration, upstream: Duration) {
         let end = RequestEnd { outcome: outcome(verdict).word(), code: Some(code) };
         let is_endpoint = verdict.is_some_and(|verdict| verdict.operation.is_some());
@@ -114,7 +114,8 @@ impl Tally {
         self.begin(RouteRef::None, end, took, None);
     }
 
-    /// Counts a response that begins: `took` since the head of its request, `own` of that in the gate.
+    /// Counts a response that begins. `took` is the time since the head of its request, and `own` the gate's
+    /// part of this time.
     pub(crate) fn begin(&self, route: RouteRef<'_>, end: RequestEnd, took: Duration, own: Option<(Step, Duration)>) {
         self.with(|counts| {
             if let Some((step, own)) = own
@@ -132,7 +133,7 @@ impl Tally {
     /// Counts a response that has ended.
     pub(crate) fn end(&self, route: &RouteLabel, end: &ExchangeEnd) {
         self.with(|counts| {
-            // It was there when the response began, unless another thread began it.
+            // The route is usually known since the response began, but another thread may have begun it.
             match counts.routes.get_mut(route.id()) {
                 Some(known) => known.count_end(end),
                 None => counts.routes.entry(route.clone()).or_default().count_end(end),
@@ -178,7 +179,7 @@ impl RouteTally {
         self.received = self.received.saturating_add(end.received);
         self.sent = self.sent.saturating_add(end.sent);
         if let Some(status) = end.grpc {
-            // There are 17; a server may send any number.
+            // There are 17 statuses, but a server may send any number.
             add(&mut self.grpc, status.min(GRPC_STATUSES), 1);
         }
         if end.is_stream {
@@ -196,7 +197,7 @@ impl RouteTally {
     }
 }
 
-/// The number of gRPC statuses: 0 to 16. Others share this one.
+/// The number of gRPC statuses: 0 to 16. All other values share this one.
 pub(crate) const GRPC_STATUSES: u64 = 17;
 
 /// Adds to the count of a key. A route sees few of them.
@@ -229,7 +230,7 @@ impl VerdictCounts {
         }
     }
 
-    /// Each count, with the values of its labels.
+    /// All counts, with their label values.
     pub(crate) fn all(&self) -> impl Iterator<Item = ([&'static str; 2], u64)> {
         let kinds = Self::KINDS.iter().zip(&self.0);
         kinds.flat_map(|(kind, counts)| {
@@ -245,14 +246,14 @@ mod tests {
 
     use super::*;
 
-    /// How many requests valgrind sees counted.
+    /// The environment variable with the number of requests to count under valgrind.
     const REQUESTS: &str = "ROTOGATE_TEST_REQUESTS";
     /// 2 % of the 57 000 instructions that a request with a cached token takes in a release (docs/performance.md).
     const GOAL: u64 = 1140;
     /// What counting may cost in a build without any optimisation.
     const BOUND: u64 = 12_000;
 
-    /// What valgrind counts, and nothing around it.
+    /// The code whose instructions valgrind counts.
     #[inline(never)]
     fn counted_requests(tally: &Tally, requests: u64) {
         let passed = RequestEnd { outcome: "passed", code: Some(StatusCode::OK) };

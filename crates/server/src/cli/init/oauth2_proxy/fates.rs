@@ -1,13 +1,13 @@
-//! What becomes of each setting of oauth2-proxy.
+//! The table of oauth2-proxy's settings, which says how an import treats each of them.
 
-/// What becomes of a setting.
+/// The treatment of a setting by an import.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// It is written.
+    /// The import writes a counterpart.
     Written,
-    /// It has no counterpart, for this reason.
+    /// The setting has no counterpart, for this reason.
     None(&'static str),
-    /// No version that this table knows has it.
+    /// No version of oauth2-proxy in this table has the setting.
     Unknown,
 }
 
@@ -253,12 +253,12 @@ const SETTINGS: &[(&[&str], Fate)] = &[
     (&["version", "config_test", "convert_config_to_alpha"], Gone("rotogate check")),
 ];
 
-/// What becomes of a setting.
+/// The treatment of a setting by an import.
 pub(super) fn of_setting(name: &str) -> Fate {
     SETTINGS.iter().find(|(names, _)| names.contains(&name)).map_or(Fate::Unknown, |(_, fate)| *fate)
 }
 
-/// Names of alpha configuration that differ from those of the file of TOML.
+/// Names in the alpha configuration that differ from the names in the TOML file.
 const ALPHA: &[(&str, &str)] = &[
     ("id", "config"),
     ("name", "provider_display_name"),
@@ -282,7 +282,7 @@ const ALPHA: &[(&str, &str)] = &[
     ("server_tls_cipher_suites", "tls_cipher_suites"),
 ];
 
-/// The name in the file of TOML of a setting of alpha configuration.
+/// The name in the TOML file for a setting of the alpha configuration.
 pub(super) fn alpha(name: &str) -> &str {
     ALPHA.iter().find(|(alpha, _)| *alpha == name).map_or(name, |(_, known)| known)
 }

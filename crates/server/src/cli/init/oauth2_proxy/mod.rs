@@ -1,7 +1,9 @@
-//! `rotogate init --from-oauth2-proxy`: a gateway.toml that does what a configuration of oauth2-proxy does.
+//! `rotogate init --from-oauth2-proxy`: writes a gateway.toml with the behaviour of an oauth2-proxy
+//! configuration.
 //!
-//! Nothing becomes more open than it was: a route without login is written only if its pattern has the same meaning
-//! here, and a restriction of users that no key expresses becomes a rule that refuses every user, with a comment.
+//! The new configuration never admits more than the old one. A route without login is written only if its pattern
+//! has the same meaning in this gate. A restriction of users that no key can express becomes a rule that refuses
+//! every user, with a comment.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -23,15 +25,15 @@ use fates::Fate;
 use rotogate_core::route::hosts::is_loopback;
 use settings::{SentTo, Settings};
 
-/// A setting without a counterpart, or with a condition.
+/// A setting without a counterpart, or with a counterpart under a condition.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Remark {
-    /// Its name, and where it stands. Never its value.
+    /// The name of the setting, and the file or flag that sets it. Never its value.
     pub(super) setting: String,
     pub(super) why: String,
 }
 
-/// What an import makes.
+/// The result of an import.
 #[derive(Default)]
 pub(super) struct Imported {
     pub(super) text: String,
@@ -40,7 +42,7 @@ pub(super) struct Imported {
     pub(super) remarks: Vec<Remark>,
 }
 
-/// Where settings come from. Flags count before variables, and variables before files.
+/// The sources of settings. Flags have precedence over variables, and variables over files.
 pub(super) struct SettingSources<'a> {
     pub(super) flags: &'a [String],
     pub(super) variables: &'a [(String, String)],
@@ -69,7 +71,7 @@ struct Import {
 
 /// The name of the provider in the configuration.
 const PROVIDER: &str = "idp";
-/// The longest `idle_ttl` of sessions of a provider.
+/// The longest `idle_ttl` of sessions that began at a provider.
 const IDLE: u64 = 3 * 86_400;
 
 /// A table of these entries.
@@ -101,7 +103,7 @@ impl Import {
         let (public_url, path) = self.public_url();
         config.insert("server".to_owned(), self.server(&public_url).into());
         config.insert("admin".to_owned(), table([("listen", "127.0.0.1:8081".into())]).into());
-        // The users are the provider's.
+        // The users are in the provider's directory.
         config.insert("directory".to_owned(), table([("kind", "none".into())]).into());
         let issuer = table([("audience", texts(["api"])), ("keys", "data/keys".into())]);
         config.insert("issuer".to_owned(), issuer.into());
@@ -117,7 +119,7 @@ impl Import {
         let config = toml::to_string(&config).map_err(|error| error.to_string())?;
         let mut text = "# Written by `rotogate init --from-oauth2-proxy`. gateway.toml(5) shows all keys.\n".to_owned();
         for Remark { setting, why } in &self.imported.remarks {
-            // Places have names of files, which may have any character.
+            // Places contain file names, which may have control characters.
             let setting: String = setting.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
             text += &format!("# - {setting}: {why}\n");
         }
@@ -125,7 +127,7 @@ impl Import {
         Ok(self.imported)
     }
 
-    /// The URL of the gate, and the path of the endpoint, so that the redirect URI stays.
+    /// The URL of the gate and the path of the endpoint, chosen so that the redirect URI stays the same.
     fn public_url(&mut self) -> (String, String) {
         let prefix = self.settings.get("proxy_prefix").unwrap_or("/oauth2").to_owned();
         let url = self.settings.get("redirect_url").and_then(|url| url.parse::<Uri>().ok());
@@ -142,7 +144,7 @@ impl Import {
         (format!("{scheme}://{authority}"), path)
     }
 
-    /// The address to listen on; with a certificate that of https.
+    /// The address to listen on; with a certificate, the https address of oauth2-proxy.
     fn listen(&self) -> Option<SocketAddr> {
         let name = if self.settings.get("tls_cert_file").is_some() { "https_address" } else { "http_address" };
         let default = if name == "https_address" { ":443" } else { "127.0.0.1:4180" };
@@ -183,7 +185,7 @@ impl Import {
             self.remark("session_store_type", "a cluster or Sentinels: write [store], docs/redis.md has the keys");
             return Ok(table([("path", "data/rotogate.redb".into())]));
         };
-        // What stands before the host is a name and a password.
+        // Removes a user name and password before the host.
         let authority = url.authority().map(http::uri::Authority::as_str).unwrap_or_default();
         let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
         let (name, in_url) = user.split_once(':').unwrap_or((user, ""));
@@ -204,7 +206,7 @@ impl Import {
         Ok(store)
     }
 
-    /// The headers for services, under the names that `--set-xauthrequest` gives them.
+    /// The identity headers for services, with the names of `--set-xauthrequest`.
     fn identity(&mut self) -> Table {
         let (asked, passed) =
             (self.settings.is_on("set_xauthrequest", false), self.settings.is_on("pass_user_headers", true));
@@ -223,7 +225,7 @@ impl Import {
         table([("headers", headers.into()), ("claims", claims.into_iter().collect::<Table>().into())])
     }
 
-    /// The provider and further issuers, and the roles that routes ask for.
+    /// The provider and further issuers, and the roles that routes require.
     fn issuers(&mut self) -> Result<(Vec<Value>, Vec<String>), String> {
         let settings = &self.settings;
         let provider = settings.get("provider").unwrap_or("google").to_owned();
@@ -303,8 +305,8 @@ impl Import {
         Ok((issuers, roles))
     }
 
-    /// The rule that services may rely on the address of a user. Entra ID has no such claim, and oauth2-proxy asks for none
-    /// there.
+    /// The rule that a user's e-mail address must be verified. Entra ID has no such claim, so oauth2-proxy does not
+    /// require it there.
     fn verified_address(&mut self, provider: &str) -> Table {
         let is_asked = self.settings.get("scope").is_none_or(|scope| scope.split(' ').any(|scope| scope == "email"));
         let is_needless = self.settings.is_on("insecure_oidc_allow_unverified_email", false);
@@ -319,7 +321,7 @@ impl Import {
         table([("email_verified", true.into())])
     }
 
-    /// Which users may log in.
+    /// The conditions for a user to log in.
     fn required(&mut self, provider: &str) -> Result<Table, String> {
         let mut require = self.verified_address(provider);
         for name in fates::MEMBERS {
@@ -404,7 +406,8 @@ impl Import {
     }
 }
 
-/// A path of oauth2-proxy begins at its working directory, and one of gateway.toml at that file.
+/// Makes a path absolute: oauth2-proxy resolves a relative path from its working directory, but gateway.toml
+/// from the folder of the file.
 fn absolute(path: &str) -> String {
     std::path::absolute(Path::new(path)).map_or_else(|_| path.to_owned(), |path| path.display().to_string())
 }

@@ -8,7 +8,7 @@ use super::{Import, Remark, SentTo, table, texts};
 /// An upstream of the gate, and the paths that lead there.
 struct ServedTarget {
     name: String,
-    /// As oauth2-proxy compares it: with a slash at its end, it is a beginning.
+    /// A path as in oauth2-proxy: with a slash at its end, it matches every path that begins with it.
     path: String,
     upgrades: Option<bool>,
 }
@@ -28,7 +28,7 @@ pub(super) fn write(import: &mut Import, config: &mut Table, roles: &[String]) -
         }
         let url = uri.parse::<Uri>().ok().filter(|url| matches!(url.scheme_str(), Some("http" | "https")));
         let Some(url) = url else {
-            // An answer of its own is for proxies that ask.
+            // `static://` is oauth2-proxy's fixed answer to proxies that ask. It needs no upstream.
             if !uri.starts_with("static://") {
                 import
                     .remark("upstreams", "a server of files, a socket or a bad URL: put a server with http before it");
@@ -93,7 +93,7 @@ pub(super) fn write(import: &mut Import, config: &mut Table, roles: &[String]) -
 
 type NewRoute<'a> = (String, Option<String>, &'a str, Table);
 
-/// The proxy that asks about its requests.
+/// The authorizer for a proxy that asks about its requests.
 fn authorizer(import: &mut Import) -> Table {
     import.remark(
         "upstreams",
@@ -161,7 +161,7 @@ fn api<'a>(import: &mut Import, all: &'a [ServedTarget], login: &Table, routes: 
     }
 }
 
-/// The upstream of a path: that of the longest beginning.
+/// The upstream with the longest prefix of a path.
 fn destination<'a>(all: &'a [ServedTarget], path: &str) -> &'a str {
     let is_for = |one: &&ServedTarget| match one.path.as_str() {
         "" | "/" => true,
@@ -180,8 +180,8 @@ fn route_path(path: &str) -> String {
     }
 }
 
-/// The routes for a regular expression, if they match no more than it does; `None` for one that is more than a path with
-/// an anchor before it.
+/// The routes for a regular expression. They match no more than the expression. `None` if the expression is not simply
+/// a path after an anchor.
 pub(super) fn paths(pattern: &str) -> Option<Vec<String>> {
     let path = pattern.strip_prefix('^')?;
     let (path, is_whole) = path.strip_suffix('$').map_or((path, false), |path| (path, true));

@@ -1,4 +1,4 @@
-//! Reads settings of oauth2-proxy, wherever they stand: a file of TOML, flags, environment variables, alpha configuration.
+//! Reads the settings of oauth2-proxy from all sources: a TOML file, flags, environment variables, alpha configuration.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,12 +8,12 @@ use saphyr::{LoadableYamlNode, YamlOwned};
 use super::fates::{self, Fate};
 use rotogate::program::OWN_PARAMETERS;
 
-/// A setting, under its name in the file of TOML.
+/// A setting, stored under its name in the TOML file.
 pub(super) struct Setting {
     pub(super) values: Vec<String>,
-    /// How its place calls it, and which place that is; never with its value.
+    /// The name of the setting in its source, and the source. Never the value.
     pub(super) place: String,
-    /// Whether its values stood in a list: a comma is then a part of a value.
+    /// Whether the source has the values as a list. Then a comma is a part of a value.
     is_array: bool,
 }
 
@@ -22,7 +22,7 @@ pub(super) struct Setting {
 pub(super) struct SentTo {
     pub(super) path: Option<String>,
     pub(super) uri: String,
-    /// The place of a key of it that no upstream here has.
+    /// The place of a key that this gate's upstreams do not support, if there is one.
     pub(super) odd: Option<String>,
     /// `passHostHeader`, `proxyWebSockets` and `timeout`, if it has its own.
     pub(super) preserves_host: Option<bool>,
@@ -30,7 +30,7 @@ pub(super) struct SentTo {
     pub(super) timeout: Option<String>,
 }
 
-/// All settings. Of several places the first that is read counts.
+/// All settings. If several sources have a setting, the source that is read first counts.
 #[derive(Default)]
 pub(super) struct Settings {
     all: BTreeMap<String, Setting>,
@@ -39,7 +39,7 @@ pub(super) struct Settings {
     pub(super) parameters: Vec<(String, String)>,
 }
 
-/// Looks environment variables up.
+/// Looks up an environment variable.
 pub(super) type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 impl Settings {
@@ -48,7 +48,7 @@ impl Settings {
     }
 
     fn add(&mut self, name: &str, setting: Setting) {
-        // Flags of a list have the singular.
+        // The flag for an element of a list has the singular name.
         let mut name = name.to_ascii_lowercase().replace('-', "_");
         if fates::of_setting(&name) == Fate::Unknown && fates::of_setting(&format!("{name}s")) != Fate::Unknown {
             name.push('s');
@@ -96,7 +96,7 @@ impl Settings {
             return Ok(());
         }
         let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-            // The message of the parser alone: an excerpt would show the line.
+            // Shows only the message of the parser: an excerpt would show the line, which may hold a secret.
             format!("{name} is neither TOML nor a file of flags or variables: {}", error.message())
         })?;
         for (key, value) in table {
@@ -110,7 +110,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Reads flags, each with `=` or with its value behind it.
+    /// Reads flags, each with its value after `=` or as the next word.
     pub(super) fn read_flags(&mut self, flags: impl IntoIterator<Item = String>, place: &str) -> Result<(), String> {
         let mut found: Vec<(String, Vec<String>)> = Vec::new();
         let mut waiting: Option<String> = None;
@@ -140,7 +140,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Reads environment variables; those of other programs are none of ours.
+    /// Reads the environment variables of oauth2-proxy, and ignores the variables of other programs.
     pub(super) fn read_variables<'a>(&mut self, variables: impl Iterator<Item = (&'a str, String)>, place: &str) {
         for (name, value) in variables {
             if let Some(setting) = name.trim().strip_prefix(PREFIX) {
@@ -149,9 +149,9 @@ impl Settings {
         }
     }
 
-    /// Reads alpha configuration.
+    /// Reads the alpha configuration.
     fn read_alpha(&mut self, text: &str, place: &str, variables: Variables<'_>) -> Result<(), String> {
-        // What the parser says could show the text.
+        // The message of the parser could show the text, which may hold a secret.
         let wrong = |line: usize| format!("{place} is not YAML: see line {line}");
         let documents = YamlOwned::load_from_str(text).map_err(|error| wrong(error.marker().line()))?;
         let root = documents.first().and_then(YamlOwned::as_mapping);
@@ -172,7 +172,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Puts the members of a mapping, `issuerURL` of `oidcConfig` as `oidc_issuer_url`.
+    /// Adds the members of a mapping; for example, `issuerURL` of `oidcConfig` becomes `oidc_issuer_url`.
     fn put_all(&mut self, value: &YamlOwned, before: &str, place: &str, variables: Variables<'_>) {
         for (key, value) in value.as_mapping().into_iter().flatten() {
             let key = key.as_str().unwrap_or_default();
@@ -274,7 +274,7 @@ fn plain(value: &YamlOwned, variables: Variables<'_>) -> String {
     replaced + rest
 }
 
-/// `issuerURL` is `issuer_url`.
+/// Converts a name to snake case: `issuerURL` becomes `issuer_url`.
 fn snake(name: &str) -> String {
     let mut snake = String::new();
     let mut was_upper = true;
@@ -294,7 +294,7 @@ fn unquoted(text: &str) -> String {
     inner.unwrap_or(text).to_owned()
 }
 
-/// The flags of a file: one a line, as a list of YAML, or as a shell has them.
+/// The flags of a file: one on each line, as a YAML list, or as shell words.
 fn words(text: &str) -> Vec<String> {
     let lines = text.lines().map(|line| line.trim().trim_end_matches('\\').trim());
     let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -303,7 +303,7 @@ fn words(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// Words between spaces; quotes hold one together.
+/// Splits a line at spaces that are outside of quotes.
 fn shell_words(line: &str) -> Vec<String> {
     let (mut words, mut quote) = (vec![String::new()], None);
     for letter in line.chars() {

@@ -6,7 +6,7 @@ use super::*;
 use crate::config::{self, Config, ProcessEnv};
 use rotogate_core::route::{Auth, LoginLead};
 
-/// What is a secret in the tests below.
+/// The value that no output of the tests below may show.
 const SECRET: &str = "b2F1dGgyLXByb3h5LWNsaWVudC1zZWNyZXQK";
 
 struct Case {
@@ -42,7 +42,7 @@ impl Case {
         import(&SettingSources { flags: &self.flags, variables: &self.variables, files: &self.files })
     }
 
-    /// The import, and what a start would read of it.
+    /// The import, and the configuration that a start would read from it.
     fn good(&self) -> (Imported, Config) {
         let imported = self.import().unwrap();
         let path = self.folder.path().join("gateway.toml");
@@ -63,7 +63,7 @@ fn paths(config: &Config) -> Vec<(&str, Auth, LoginLead)> {
     config.routes.iter().map(|route| (route.path.as_str(), route.policy.auth, route.policy.login)).collect()
 }
 
-/// As in oauth2-proxy's local environment with Dex.
+/// The configuration of oauth2-proxy's local environment with Dex.
 const DEX: &str = r#"
 http_address="0.0.0.0:4180"
 cookie_secret="b2F1dGgyLXByb3h5LWNsaWVudC1zZWNyZXQK"
@@ -90,7 +90,7 @@ fn b54_a_file_of_settings_becomes_a_configuration_that_starts() {
     assert_eq!(paths(&config), [("/{*rest}", Auth::Required, LoginLead::Auto)]);
     let secrets: Vec<_> = imported.secrets.iter().map(|(name, secret)| (*name, secret.expose_secret())).collect();
     assert_eq!(secrets, [("idp.secret", SECRET)]);
-    // A rule that no key expresses admits nobody, and not everybody.
+    // A restriction that no key can express must admit nobody, not everybody.
     assert!(imported.text.contains("email_domain = [\"example.com\"]"), "{}", imported.text);
     assert!(why(&imported, "email_domains").contains("NOBODY"));
     for setting in ["cookie_secret", "cookie_secure", "cookie_domains", "whitelist_domains", "provider_display_name"] {
@@ -371,7 +371,7 @@ fn b54_what_would_open_more_than_before_is_refused_or_stays_closed() {
     assert!(error.contains("github") && error.contains("Dex"), "{error}");
     assert!(with("allowed_groups=[\"a\"]\nallowed_roles=[\"b\"]\n").is_err());
     assert!(with("cookie_expire=\"soon\"\n").is_err());
-    // An error shows no line of the file.
+    // An error must not show a line of the file.
     let error = Case::new(&[("old.cfg", &format!("{DEX}\nclient_secret={SECRET}"))]).import().map(drop).unwrap_err();
     assert!(error.contains("old.cfg") && !error.contains(SECRET), "{error}");
     let error = Case::new(&[("a.yaml", &format!("providers: [\n  {SECRET}: : ["))]).import().map(drop).unwrap_err();

@@ -50,15 +50,15 @@ impl Words for Legacy {
 /// A scheme that `hashes` may list.
 struct Scheme {
     name: &'static str,
-    /// What its makers use now.
+    /// The cost that software with this scheme uses at present.
     usual: u32,
-    /// The costs that may be written after the name. The most is the bound of a stored hash.
+    /// The costs that may follow the name. The maximum is the bound of a stored hash.
     costs: std::ops::RangeInclusive<u32>,
     class: fn(u32) -> CostClass,
 }
 
 const SCHEMES: [Scheme; 6] = [
-    // Of an argon2 hash, all costs are one class with another amount of work: passes over 19 MiB.
+    // All costs of argon2 form one class with different amounts of work, counted in passes over 19 MiB.
     Scheme {
         name: "argon2",
         usual: 2,
@@ -78,12 +78,12 @@ const fn pbkdf2(bits: u16, iterations: u32) -> CostClass {
     CostClass::Pbkdf2 { bits, iterations }
 }
 
-/// With the block size that all makers use.
+/// The class with the block size that all implementations use.
 fn scrypt(log_n: u32) -> CostClass {
     CostClass::Scrypt { log_n: u8::try_from(log_n).unwrap_or(u8::MAX), r: 8, p: 1 }
 }
 
-/// `"bcrypt"`, or `"bcrypt:10"` with a cost of its own.
+/// Reads `"bcrypt"`, or `"bcrypt:10"` with a cost.
 pub(super) fn expected(value: &Value) -> Result<ExpectedHash, String> {
     let text = value::text(value)?;
     let (name, cost) = text.split_once(':').map_or((text.as_str(), None), |(name, cost)| (name, Some(cost)));
@@ -128,7 +128,7 @@ impl HashesConfig {
     /// Reads the files. `table` is the name of the table.
     ///
     /// # Errors
-    /// A text that names the key and the file, and says what is wrong.
+    /// A text that names the key, the file and the problem.
     pub fn accepted(&self, table: &str) -> Result<Accepted, String> {
         let Self { hashes: _, allow_legacy, firebase, spring_iterations, spring_secret_file } = self;
         let parameters = |path: &PathBuf| {

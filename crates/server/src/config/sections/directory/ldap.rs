@@ -27,7 +27,7 @@ struct Preset {
     group_filter: &'static str,
 }
 
-/// Without a preset: standard attributes of RFC 4519 and RFC 4530.
+/// The defaults without a preset: standard attributes of RFC 4519 and RFC 4530.
 const NONE: Preset =
     Preset { filter: None, subject: "entryUUID", active: None, valid_from: None, group_filter: "(member={dn})" };
 
@@ -141,7 +141,7 @@ fn filter_of(placeholder: Placeholder, is_needed: bool) -> impl Fn(&Value) -> Re
 
 fn preset_filter(section: &Section<'_>, text: Option<&str>, placeholder: Placeholder) -> Option<Filter> {
     let parsed = Filter::parse(text?, placeholder, false);
-    // Never ignored: without its filter, a preset would admit disabled users.
+    // An error must not be ignored, because without its filter the preset would admit disabled users.
     parsed.map_err(|message| section.blame("preset", message)).ok()
 }
 
@@ -161,7 +161,7 @@ fn urls(section: &Section<'_>) -> Vec<String> {
     section.one_or_list("url", url).unwrap_or_default()
 }
 
-/// `ldap://`, `ldaps://` or `ldapi://`, with a host and no more than a slash after it.
+/// A URL with `ldap://`, `ldaps://` or `ldapi://` and a host, and at most a slash after it.
 fn url(value: &Value) -> Result<String, String> {
     let text = value::text(value)?;
     let server = text.strip_suffix('/').unwrap_or(&text);
@@ -220,7 +220,7 @@ fn scope(section: &Section<'_>, key: &str, list: &[String]) -> Scope {
     })
 }
 
-/// By `attribute`, or by `base` and `filter`.
+/// Reads `attribute`, or `base` and `filter`.
 fn groups_by(section: &Section<'_>, preset: Preset) -> GroupsBy {
     let filter = section.get("filter", filter_of(Placeholder::Dn, true));
     let found_by = section.get("attribute", attribute);

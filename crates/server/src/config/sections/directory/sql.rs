@@ -15,7 +15,7 @@ use rotogate_directories::sql::{DatabaseUrl, SqlSettings, check_url, has_passwor
 use rotogate_directories::{ExpectedHash, SourceSettings};
 use rotogate_kit::config::{Section, Value};
 
-/// What a missing statement is to look like.
+/// Examples for the error about a missing statement.
 const EXPECTED_AUTHENTICATE: &str = "a statement such as \"SELECT id AS subject, password AS password_hash FROM users \
                                      WHERE username = {username}\"";
 const EXPECTED_LOOKUP: &str =
@@ -89,7 +89,7 @@ fn statement(purpose: Purpose) -> impl Fn(&Value) -> Result<Template, String> {
     }
 }
 
-/// A column that becomes a claim of its name.
+/// A column that becomes a claim of the same name.
 fn claim(value: &Value) -> Result<String, String> {
     let name = value::text(value)?;
     OwnClaims::new().insert(name.as_str(), true).map_err(|error| error.to_string())?;

@@ -30,12 +30,12 @@ section! {
 
 const URL: &str = "the URL of the database, such as \"postgres://gate@db.internal/rotogate\"";
 
-/// `statements`: whether a connection keeps its statements.
+/// `statements`: whether a connection keeps prepared statements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Statements {
-    /// It does.
+    /// Each connection keeps prepared statements.
     Named,
-    /// A pooler may give each transaction another connection.
+    /// No prepared statements, because a pooler may give each transaction another connection.
     Unnamed,
 }
 
@@ -45,7 +45,7 @@ impl Words for Statements {
 
 fn url(value: &Value) -> Result<String, String> {
     let url = value::text(value)?;
-    // Not shown: it may hold a password.
+    // The error does not show the URL, because it may contain a password.
     PostgresOptions::check_url(&url).map_err(|error| error.to_string())?;
     Ok(url)
 }

@@ -9,7 +9,7 @@ use super::shared::{self, SharedSettings};
 use rotogate::store::RedisOptions;
 use rotogate_kit::config::{Section, Value};
 
-/// More than any set-up has.
+/// The largest number of replicas. No set-up has as many.
 const MAX_REPLICAS: usize = 64;
 
 section! {
@@ -107,7 +107,7 @@ fn sentinel(section: &Section<'_>, dir: &Path) -> Option<SentinelSettings> {
     Some(settings).filter(|settings| !settings.name.is_empty())
 }
 
-/// A user has a password. A password alone is that of the default user.
+/// Checks that a user has a password. A password without a user is for the default user.
 fn check_login(section: &Section<'_>, has_name: bool, username: &str, file: &str) {
     if has_name && !section.has(file) {
         section.blame(file, format!("missing; expected a file with the password of {username}"));
@@ -116,7 +116,7 @@ fn check_login(section: &Section<'_>, has_name: bool, username: &str, file: &str
 
 fn url(value: &Value) -> Result<String, String> {
     let url = value::text(value)?;
-    // Not shown: it may hold a password.
+    // The error does not show the URL, because it may contain a password.
     RedisOptions::check_url(&url).map_err(|error| error.to_string())?;
     Ok(url)
 }

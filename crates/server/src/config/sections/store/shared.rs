@@ -1,4 +1,4 @@
-//! What `[store]` says of every store that several gates share.
+//! The keys of `[store]` for every store that several gates share.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -16,7 +16,7 @@ use crate::server::error::KeyFault;
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::private_file::read_private_bytes;
 
-/// The certificates of a listener; at least one.
+/// The certificates of a listener. The list is not empty.
 #[derive(Debug)]
 pub(crate) struct Certificates(Vec<Arc<CertifiedKey>>);
 
@@ -34,10 +34,10 @@ impl Certificates {
         self.0.iter().map(|pair| pair.cert.iter().filter_map(end_of).min()).collect()
     }
 
-    /// The position of the certificate for a name: the first that a client would accept for it, wildcards included;
-    /// else the first of all.
+    /// The index of the certificate for a name: the first certificate that a client would accept for this name,
+    /// wildcards included; otherwise the first certificate of the listener.
     fn position(&self, name: &str) -> usize {
-        // A trailing dot makes a name fully qualified; it is the same name.
+        // A trailing dot makes a name fully qualified, but does not change its meaning.
         let name = name.strip_suffix('.').unwrap_or(name);
         let Ok(name) = ServerName::try_from(name) else { return 0 };
         let is_for = |key: &Arc<CertifiedKey>| {
@@ -47,8 +47,8 @@ impl Certificates {
         self.0.iter().position(is_for).unwrap_or(0)
     }
 
-    /// Whether both names get the same certificate. Then a connection for one may carry requests for the other. `None`
-    /// means no SNI, which gets the first certificate.
+    /// Whether both names get the same certificate. Then a connection for one name may carry requests for the other. A
+    /// `name` of `None` means that the client sent no SNI, and got the first certificate.
     pub(crate) fn share_certificate(&self, name: Option<&str>, other: &str) -> bool {
         self.0.len() == 1
             || name.is_some_and(|name| name.eq_ignore_ascii_case(other))
@@ -66,7 +66,8 @@ impl ResolvesServerCert for Certificates {
 /// When a certificate expires, in Unix time.
 pub(crate) fn end_of(certificate: &CertificateDer<'_>) -> Option<u64> {
     let certificate = EndEntityCert::try_from(certificate).ok()?;
-    // After the end of time each certificate has expired, and webpki says when.
+    // webpki reports the end of validity in its error about an expired certificate, and at this time every
+    // certificate has expired.
     match judge(&certificate, Duration::from_secs(u64::MAX)).err()? {
         webpki::Error::CertExpired { not_after, .. } => Some(not_after.as_secs()),
         _ => None,
@@ -112,8 +113,8 @@ fn load(
     }
 }
 
-/// Whether a certificate is outside its validity period. It is served anyway: clients that check refuse it, the others
-/// keep working, and this machine's clock may be what is wrong.
+/// Whether a certificate is outside its validity period. The listener serves such a certificate anyway: clients that
+/// check refuse it, the others keep working, and perhaps this machine's clock is wrong.
 fn wrong_time(certificate: &EndEntityCert<'_>) -> Option<String> {
     let now = Duration::from_millis(SystemTime::new().wall().as_millis());
     let shown = |time: UnixTime| httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(time.as_secs()));
@@ -124,8 +125,8 @@ fn wrong_time(certificate: &EndEntityCert<'_>) -> Option<String> {
     }
 }
 
-/// Whether a certificate is within its validity period. Without roots, no path can be found; webpki checks the period
-/// first, so its error tells whether that is the problem.
+/// Whether a certificate is within its validity period. Without roots, webpki finds no path. It checks the validity
+/// period before the path, so its error shows whether the period is the problem.
 fn judge(certificate: &EndEntityCert<'_>, at: Duration) -> Result<(), webpki::Error> {
     let at = UnixTime::since_unix_epoch(at);
     certificate.verify_for_usage(&[], &[], &[], at, KeyUsage::server_auth(), None, None).map(drop)

@@ -1,9 +1,10 @@
 //! TLS of a listener (requirement T16): TLS 1.2 and 1.3 with the cipher suites of aws-lc-rs, all of which are AEADs
-//! with ephemeral keys. No renegotiation (rustls has none), no early data, and no connection without a common ALPN
-//! protocol if the client offers any.
+//! with ephemeral keys. There is no renegotiation (rustls has none), no early data, and no connection without a common
+//! ALPN protocol if the client offers any.
 //!
-//! Certificates are reloaded when their files change ([`Tls::reload`]): new connections get the new ones. An open
-//! connection keeps the gate's certificate, and ends if that of its client is no longer accepted.
+//! Certificates are reloaded when their files change ([`Tls::reload`]), and new connections get the new
+//! certificates. An open connection keeps the gate's certificate, and ends if the client's certificate is no
+//! longer accepted.
 
 mod certificates;
 
@@ -27,8 +28,8 @@ use crate::server::error::KeyFault;
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::private_file::trusted;
 
-/// The ALPN protocols, in order of preference (RFC 7301). A client that offers only others is refused, so that no bytes
-/// are interpreted in another protocol than the client meant (ALPACA).
+/// The ALPN protocols, in order of preference (RFC 7301). A client that offers only other protocols is refused, so that
+/// its bytes are not interpreted in another protocol than it meant (ALPACA).
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 /// The longest certificate file, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -38,9 +39,9 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 pub(crate) struct TlsState {
     pub(crate) settings: Arc<ServerConfig>,
     pub(crate) certificates: Arc<Certificates>,
-    /// Do upstreams get the certificates of clients?
+    /// Whether upstreams get the certificates of clients.
     pub(super) tells_upstreams: bool,
-    /// `None`: clients are not asked for certificates.
+    /// `None` if the listener does not ask clients for certificates.
     verifier: Option<Arc<dyn ClientCertVerifier>>,
 }
 
@@ -73,19 +74,19 @@ impl Tls {
 
     /// Reads the files again. On an error, nothing changes.
     pub(crate) fn reload(&self) -> Result<(), KeyFault> {
-        // A completely new set, so that no TLS session is resumed under old rules: the new set does not know the old
-        // tickets, and a client that has one makes a full handshake.
+        // Replaces the settings as a whole, so that no TLS session is resumed under old rules: the new settings have
+        // other ticket keys, so a client with an old ticket makes a full handshake.
         self.loaded.send_replace(Arc::new(load_and_warn(&self.config.load())?));
         Ok(())
     }
 
-    /// Takes over what was loaded for another configuration.
+    /// Puts the settings in force that were loaded for another configuration.
     pub(crate) fn replace(&self, other: Self) {
         self.config.store(other.config.into_inner());
         self.loaded.send_replace(other.loaded.borrow().clone());
     }
 
-    /// The file of each certificate, and when the first of the certificates in it expires, in Unix time.
+    /// The file of each certificate chain, and when the first certificate in the file expires, in Unix time.
     pub(crate) fn ends(&self) -> Vec<(String, u64)> {
         let config = self.config.load();
         let files = config.certificates.iter().map(|files| files.cert.display().to_string());
@@ -93,7 +94,7 @@ impl Tls {
         files.zip(ends).filter_map(|(file, end)| Some((file, end?))).collect()
     }
 
-    /// Its key in gateway.toml, for logs.
+    /// The key of the listener's TLS settings in gateway.toml, for logs.
     pub(crate) fn key(&self) -> String {
         self.config.load().key.clone()
     }
@@ -145,8 +146,8 @@ pub(crate) fn load(config: &TlsConfig) -> Result<(TlsState, Vec<KeyFault>), KeyF
         ClientAuth::None => {
             settings.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| failed(&error.to_string()))?;
         }
-        // A resumed session would bring its client's certificate back unverified: past its end, and past the end of the
-        // list of revoked ones (requirement T35).
+        // A resumed session would accept the client's certificate without verification, even after the end of its
+        // validity or of the revocation list (requirement T35).
         ClientAuth::Optional(_) | ClientAuth::Required(_) => {
             settings.session_storage = Arc::new(NoServerSessionStorage {});
             settings.send_tls13_tickets = 0;
@@ -156,8 +157,8 @@ pub(crate) fn load(config: &TlsConfig) -> Result<(TlsState, Vec<KeyFault>), KeyF
     Ok((TlsState { settings: Arc::new(settings), certificates, tells_upstreams, verifier }, warnings))
 }
 
-/// A verifier for client certificates, and warnings. With a list of revoked certificates, each certificate below a root
-/// needs a list of its issuer, and a list that has expired proves nothing: without one, the client is refused.
+/// A verifier for client certificates, and warnings. If revocation lists are configured, each certificate below a root
+/// needs a current list of its issuer. If the list is missing or has expired, the client is refused.
 fn client_verifier(
     config: &TlsConfig,
     ClientRoots { ca, crls, header: _ }: &ClientRoots,
@@ -175,7 +176,7 @@ fn client_verifier(
     Ok((verifier, warnings))
 }
 
-/// The lists in a PEM file, at least one; and what is wrong with their times.
+/// The revocation lists in a PEM file, at least one, and warnings about their times.
 fn revoked(path: &Path) -> Result<(Vec<CertificateRevocationListDer<'static>>, Option<String>), String> {
     let shown = path.display();
     let pem = trusted::read(path, MAX_FILE_BYTES)?;
@@ -212,7 +213,7 @@ fn roots(path: &Path, provider: &Arc<CryptoProvider>) -> Result<ClientCertVerifi
     Ok(WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)))
 }
 
-/// The certificates in a PEM file; at least one.
+/// The certificates in a PEM file, at least one.
 fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let shown = path.display();
     let pem = trusted::read(path, MAX_FILE_BYTES)?;

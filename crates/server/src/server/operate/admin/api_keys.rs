@@ -23,33 +23,33 @@ const MAX_REPORTED: usize = 500;
 /// A key as an operator sees it. Times are in RFC 3339.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct ApiKeyInfo {
-    /// Its id: the `jti` of its requests, and `key:<id>` is their client.
+    /// The key's id. A request with the key has the id as `jti`, and `key:<id>` as client.
     pub(crate) id: String,
-    /// What its owner calls it.
+    /// The name that the owner gave the key.
     pub(crate) name: String,
-    /// Whose it is: the `sub` of a user, or `client:` and a client.
+    /// The owner of the key: the `sub` of a user, or `client:` and a client.
     pub(crate) subject: String,
     /// The owner's account, if any.
     pub(crate) account: Option<String>,
-    /// What its requests may have, as far as the owner has it.
+    /// The scopes of requests with the key, as far as the owner has them.
     pub(crate) scopes: String,
-    /// The one audience that it is for; `null`: that of the gate.
+    /// The only audience of the key; `null`: the audience of the gate.
     pub(crate) audience: Option<String>,
-    /// The networks from which it is good; empty: all.
+    /// The networks from which the key is accepted; empty: all.
     pub(crate) networks: Vec<String>,
     /// `live`, `expired` or `revoked`.
     pub(crate) status: String,
-    /// When it was made.
+    /// When the key was created.
     pub(crate) created: String,
-    /// From when on it is refused.
+    /// When the key expires.
     pub(crate) expires: String,
-    /// When it was last used, within an hour.
+    /// When the key was last used, accurate to an hour.
     pub(crate) last_used: Option<String>,
-    /// The key that replaces it.
+    /// The key that replaces this key.
     pub(crate) successor: Option<String>,
 }
 
-/// A new key, with its text: no answer has it again.
+/// A new key with its text, which no later answer contains.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct NewKeyAnswer {
     /// The key.
@@ -58,11 +58,11 @@ pub(crate) struct NewKeyAnswer {
     pub(crate) info: ApiKeyInfo,
 }
 
-/// What a new key is to be. Exactly one of `user`, `subject` and `client` owns it.
+/// The properties of a new key. Exactly one of `user`, `subject` and `client` names the owner.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ApiKeyRequest {
-    /// What the owner calls it: 1 to 100 characters.
+    /// The name of the key: 1 to 100 characters.
     pub(crate) name: String,
     /// A user of the users file, by name.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -79,13 +79,13 @@ pub(crate) struct ApiKeyRequest {
     /// Scopes, separated by spaces; all of the owner's if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) scopes: Option<String>,
-    /// The one audience that it is for.
+    /// The only audience of the key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) audience: Option<String>,
-    /// The networks from which it is good.
+    /// The networks from which the key is accepted.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) networks: Vec<String>,
-    /// How long it lives, such as `90d`.
+    /// How long the key is valid, such as `90d`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) lifetime: Option<String>,
 }
@@ -94,7 +94,7 @@ pub(crate) struct ApiKeyRequest {
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RotateKeyRequest {
-    /// How long the old key lives on, such as `1d`; `0s` ends it. At most `overlap` of `[api_keys]`, which is the default.
+    /// How long the old key stays valid, such as `1d`; `0s` ends it at once. At most `overlap` of `[api_keys]`, the default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) overlap: Option<String>,
 }
@@ -107,10 +107,10 @@ pub(crate) struct LeakReport {
     pub(crate) keys: Vec<String>,
 }
 
-/// What came of a report.
+/// The result of a report of leaked keys.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct LeakAnswer {
-    /// How many of them were live keys of this gate, and are revoked now.
+    /// How many of the texts were live keys of this gate, and are revoked now.
     pub(crate) revoked: usize,
 }
 
@@ -119,11 +119,11 @@ pub(crate) struct LeakAnswer {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct KeysQuery {
-    /// The live keys of this subject; `client:` and a client for those of a client.
+    /// Only the live keys of this subject. For the keys of a client: `client:` and the client.
     pub(super) subject: Option<String>,
-    /// The `next` of the page before.
+    /// The `next` of the previous page.
     pub(super) cursor: Option<String>,
-    /// The most keys on the page, up to 200.
+    /// The maximum number of keys on the page, up to 200.
     #[param(value_type = Option<u16>, minimum = 1, maximum = 200)]
     pub(super) limit: Option<String>,
 }
@@ -131,7 +131,7 @@ pub(super) struct KeysQuery {
 /// A page of keys.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct KeysPage {
-    /// The keys, in no order that means anything.
+    /// The keys, in no particular order.
     pub(crate) keys: Vec<ApiKeyInfo>,
     /// The `cursor` of the next page; `null` at the end.
     pub(crate) next: Option<String>,
@@ -174,8 +174,8 @@ pub(super) async fn list(state: &AdminState, query: KeysQuery) -> AdminResult {
     find(state, query).await.map(|page| ok(&page))
 }
 
-/// The live keys of an owner, or the keys that one reading of the store finds: the newest first, at most this many. Are
-/// there more?
+/// The live keys of an owner, or the keys that one scan of the store finds: the newest first, at most `most`. Also
+/// returns whether there are more.
 #[cfg(feature = "page")]
 pub(super) async fn newest(
     state: &AdminState,
@@ -195,7 +195,7 @@ pub(super) async fn newest(
     Ok((found.iter().take(most).map(|key| info(state, key)).collect(), is_more))
 }
 
-/// A page of the keys that are asked for.
+/// A page of the keys that match a query.
 pub(super) async fn find(state: &AdminState, query: KeysQuery) -> Result<KeysPage, Refusal> {
     let KeysQuery { subject, cursor, limit } = query;
     let keys = keys(state)?;
@@ -218,7 +218,7 @@ pub(super) async fn find(state: &AdminState, query: KeysQuery) -> Result<KeysPag
     Ok(KeysPage { keys, next: next.map(Into::into) })
 }
 
-/// Makes an API key for a user or a client. The answer has its text, which nothing has again.
+/// Makes an API key for a user or a client. Only this answer contains the key's text.
 #[utoipa::path(
     post, path = "/v1/api-keys", operation_id = "create_api_key", tag = "api keys",
     request_body = ApiKeyRequest, responses((status = 200, description = "done", body = NewKeyAnswer))
@@ -228,7 +228,7 @@ pub(super) async fn create(state: &AdminState, request: ApiKeyRequest) -> AdminR
     make(state, request).await.map(|made| ok(&made))
 }
 
-/// Makes the key that is asked for.
+/// Makes the requested key.
 pub(super) async fn make(state: &AdminState, request: ApiKeyRequest) -> Result<NewKeyAnswer, Refusal> {
     let keys = keys(state)?;
     let ApiKeyRequest { name, user, account, subject, client, scopes, audience, networks, lifetime } = request;
@@ -252,7 +252,7 @@ pub(super) async fn make(state: &AdminState, request: ApiKeyRequest) -> Result<N
     answer_of(state, keys.create(new).await.map_err(|error| Refusal::of_store(&error))?)
 }
 
-/// Replaces a key by a new one with the same owner, scopes, audience and networks. The old one lives on for the overlap.
+/// Replaces a key by a new key with the same owner, scopes, audience and networks. The old key stays valid for the overlap.
 #[utoipa::path(
     post, path = "/v1/api-keys/{id}/rotate", operation_id = "rotate_api_key", tag = "api keys",
     params(("id" = String, Path, description = "its id")),
@@ -270,7 +270,7 @@ pub(super) async fn replace(state: &AdminState, id: &str, request: RotateKeyRequ
     answer_of(state, made.ok_or_else(|| unknown(id))?)
 }
 
-/// Revokes a key: it is refused from the next request on, at every gate. Answers once that is durable.
+/// Revokes a key: every gate refuses the key from the next request on. Answers once the revocation is durable.
 #[utoipa::path(
     post, path = "/v1/api-keys/{id}/revoke", operation_id = "revoke_api_key", tag = "api keys",
     params(("id" = String, Path, description = "its id")),
@@ -286,8 +286,8 @@ pub(super) async fn end(state: &AdminState, id: &str) -> Result<ApiKeyInfo, Refu
     Ok(info(state, &revoked.ok_or_else(|| unknown(id))?))
 }
 
-/// Revokes those of these texts that are live keys of this gate, and says how many they were: for a scanner of
-/// repositories. Which they were is in the audit log.
+/// Revokes the live keys of this gate among the reported texts, and says how many they were: for a scanner of repositories.
+/// The audit log names the keys.
 #[utoipa::path(
     post, path = "/v1/api-keys/leaked", operation_id = "report_leaked_api_keys", tag = "api keys",
     request_body = LeakReport, responses((status = 200, description = "done", body = LeakAnswer))

@@ -19,9 +19,9 @@ use crate::server::operate::reload::read_again;
 /// The configuration in force.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub(crate) struct ConfigInfo {
-    /// The file that it was read from.
+    /// The file of the configuration.
     pub(crate) file: String,
-    /// As `rotogate check --print` prints it: with all defaults, and secrets masked.
+    /// The configuration as `rotogate check --print` prints it: with all defaults, and secrets masked.
     pub(super) toml: String,
     /// Each value, with where it comes from.
     pub(crate) values: Vec<ConfigValue>,
@@ -30,7 +30,7 @@ pub(crate) struct ConfigInfo {
 /// A value of the configuration.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub(crate) struct ConfigValue {
-    /// As in `server.workers` or `routes[1].path`.
+    /// The key, such as `server.workers` or `routes[1].path`.
     pub(crate) key: String,
     pub(crate) value: Value,
     pub(crate) source: ValueSource,
@@ -108,19 +108,20 @@ fn values(config: &Config) -> Vec<(String, toml::Value)> {
         }
     }
     let mut all = Vec::new();
-    // What was printed can be read.
+    // The printed configuration always parses.
     add("", toml::Value::Table(config.to_toml().parse().unwrap_or_default()), &mut all);
     all
 }
 
-/// The keys with another value in `other`, which a start would take up.
+/// The keys with another value in `other`, the configuration that a start would use.
 fn differing(in_force: &Config, other: &Config) -> Vec<String> {
     let (ours, theirs) = (values(in_force), values(other));
     let only = |one: &[(String, toml::Value)], other: &[(String, toml::Value)]| -> BTreeSet<String> {
         one.iter().filter(|pair| !other.contains(pair)).map(|(key, _)| key.clone()).collect()
     };
     let all: BTreeSet<String> = only(&ours, &theirs).union(&only(&theirs, &ours)).cloned().collect();
-    // An element of a list that the other has not is told whole: its defaults are of no use to a reader.
+    // If an element of a list is missing in the other configuration, the element is reported as one key: its
+    // single values are of no use to a reader.
     let is_in = |values: &[(String, toml::Value)], element: &str| {
         values
             .iter()
@@ -135,20 +136,20 @@ fn differing(in_force: &Config, other: &Config) -> Vec<String> {
     told.into_iter().collect()
 }
 
-/// What a check found.
+/// The findings of a check.
 #[derive(Serialize, ToSchema)]
 pub(super) struct CheckResult {
     file: String,
-    /// Whether a start or a reload would take it.
+    /// Whether a start or a reload would accept the configuration.
     ok: bool,
-    /// What would be refused.
+    /// What a start or a reload would refuse.
     errors: Vec<Finding>,
     warnings: Vec<Finding>,
-    /// The keys with another value than in force.
+    /// The keys whose value differs from the value in force.
     changed: Vec<String>,
 }
 
-/// Checks the file again, as `rotogate check` does. Changes nothing.
+/// Checks the configuration file, as `rotogate check` does. Changes nothing.
 #[utoipa::path(
     post, path = "/v1/config/check", operation_id = "check_config", tag = "config",
     responses((status = 200, description = "done", body = CheckResult))
@@ -187,7 +188,7 @@ fn findings(errors: &ConfigErrors) -> Vec<Finding> {
     errors.iter().map(Finding::new).collect()
 }
 
-/// What came of a reload.
+/// The result of a reload.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub(crate) struct ReloadResult {
     file: String,
@@ -212,8 +213,8 @@ impl std::fmt::Display for ReloadResult {
     }
 }
 
-/// Reads the file again, as SIGHUP does, and waits until it is in force. 422 with each place if it cannot be used: then
-/// nothing has changed.
+/// Reads the configuration again, as SIGHUP does, and waits until it is in force. 422 with each wrong place if it cannot be
+/// used: then nothing has changed.
 #[utoipa::path(
     post, path = "/v1/config/reload", operation_id = "reload_config", tag = "config",
     responses((status = 200, description = "done", body = ReloadResult))

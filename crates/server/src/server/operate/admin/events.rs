@@ -1,4 +1,4 @@
-//! The operator's view of the audit trail: its last lines, and those that come.
+//! The operator's view of the audit trail: its last lines, and new lines as they are written.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -32,15 +32,15 @@ const EVENT_STREAM: &str = "text/event-stream";
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct EventsQuery {
-    /// With this `event.action`.
+    /// Only lines with this `event.action`.
     pub(super) action: Option<String>,
-    /// About this subject.
+    /// Only lines about this subject.
     pub(super) subject: Option<String>,
-    /// About this session.
+    /// Only lines about this session.
     pub(super) session: Option<String>,
-    /// Caused by the holder of the token of this name.
+    /// Only lines of actions by the holder of the token of this name.
     pub(super) actor: Option<String>,
-    /// The most lines.
+    /// The maximum number of lines.
     #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
     pub(super) limit: Option<String>,
 }
@@ -48,23 +48,24 @@ pub(super) struct EventsQuery {
 /// Lines of the audit trail.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Events {
-    /// The newest last, each with the fields of docs/logs.md.
+    /// The lines, the newest last, each with the fields of docs/logs.md.
     #[schema(value_type = Vec<Object>)]
     pub(super) events: Vec<Value>,
 }
 
-/// What lines are asked for.
+/// The conditions for a line to be listed.
 #[derive(Clone, Default)]
 struct Filter {
     action: Option<String>,
     subject: Option<String>,
     session: Option<String>,
     actor: Option<String>,
-    /// What ends the session together with others, if `session` is one that the store has.
+    /// Recognises revocations that end `session` together with other sessions. `None` if the store has no
+    /// such session.
     with_others: Option<WithOthers>,
 }
 
-/// What a revocation of many sessions names, where it ends a session too.
+/// The facts of a session by which a revocation of many sessions also ends it.
 #[derive(Clone)]
 struct WithOthers {
     issuer: String,
@@ -83,8 +84,9 @@ impl WithOthers {
         }
     }
 
-    /// Whether all sessions of its user, of its client or of everyone were revoked that began when it did. The time of the
-    /// line says less: a revocation that was owed has a second line later.
+    /// Whether this line revokes all sessions of the session's user, of its client or of everyone, up to a moment after
+    /// the session began. The time of the line does not decide this: a revocation that the store took late has a
+    /// second, later line.
     // Requirements O34, O47.
     fn is_ended_by(&self, line: &Value) -> bool {
         let field = |name: &str| line.get(name).and_then(Value::as_str);
@@ -105,8 +107,8 @@ impl WithOthers {
 }
 
 impl Filter {
-    /// Of these lines in their order, those that are asked for. A session ends once: what revokes all sessions of its user
-    /// later is not about it. If its end was owed, a second line says that it is durable.
+    /// The lines that match the filter, in order. A session ends once, so a later revocation of all sessions of its
+    /// user is left out. If the store took the end of the session late, a second line says that it is durable.
     fn pick_all<'a>(&self, lines: impl Iterator<Item = &'a Arc<str>>) -> Vec<Value> {
         let (mut is_over, mut owed) = (false, None);
         let one = |line: &Arc<str>| {
@@ -125,7 +127,7 @@ impl Filter {
         lines.filter_map(one).collect()
     }
 
-    /// The line as JSON, if it is asked for.
+    /// The line as JSON, if it matches the filter.
     fn pick(&self, line: &str) -> Option<Value> {
         let line: Value = serde_json::from_str(line).ok()?;
         let field = |name: &str| line.get(name).and_then(Value::as_str);
@@ -143,14 +145,14 @@ impl Filter {
     }
 }
 
-/// What is known about a session.
+/// The lines about a session that are still in memory.
 pub(super) fn of_session(issuer: &str, session: &Session) -> Vec<Value> {
     let with_others = Some(WithOthers::new(issuer, session));
     let filter = Filter { session: Some(session.id.to_string()), with_others, ..Filter::default() };
     filter.pick_all(recent::follow().0.iter())
 }
 
-/// The actor that ended the session of these lines, with the role if there is one.
+/// The actor that ended the session of these lines, with the actor's role if known.
 pub(super) fn ended_by(history: &[Value]) -> Option<String> {
     let line = history.iter().find(|line| line["event.action"] == "revocation")?;
     let actor = line["rotogate.actor"].as_str()?;
@@ -160,8 +162,8 @@ pub(super) fn ended_by(history: &[Value]) -> Option<String> {
     })
 }
 
-/// The last lines of the audit trail, of 1000 that are in memory. With `Accept: text/event-stream` those, and each further
-/// one when it is written.
+/// The last lines of the audit trail, from the 1000 lines in memory. With `Accept: text/event-stream`, also each further
+/// line when it is written.
 #[utoipa::path(
     get, path = "/v1/events", operation_id = "list_events", tag = "events",
     params(EventsQuery),
@@ -185,7 +187,7 @@ fn while_in_force(state: &Arc<AdminState>, headers: &HeaderMap, lines: Body) -> 
     StreamBody::new(BodyStream::new(lines).take_while(is_in_force)).boxed_unsync()
 }
 
-/// The last lines that are asked for, the newest last, and those that come.
+/// The last lines that match a query, the newest last, and the source of new lines.
 pub(super) async fn kept(state: &AdminState, query: EventsQuery) -> Result<(Vec<Value>, Coming), Refusal> {
     let EventsQuery { action, subject, session, actor, limit } = query;
     let limit = match limit.map(|limit| limit.parse()) {
@@ -193,7 +195,7 @@ pub(super) async fn kept(state: &AdminState, query: EventsQuery) -> Result<(Vec<
         Some(Ok(limit @ 1..=recent::KEPT_LINES)) => limit,
         Some(_) => return Err(Refusal::new(Code::InvalidParameter, "limit: a number from 1 to 1000 is expected")),
     };
-    // Without its record, the lines that name the session are all that is known.
+    // Without the record of the session, only lines that name the session can be found.
     let with_others = match session.as_deref().and_then(SessionId::parse) {
         Some(id) => state.gate.sessions().get(id).await.ok().flatten(),
         None => None,
@@ -206,13 +208,13 @@ pub(super) async fn kept(state: &AdminState, query: EventsQuery) -> Result<(Vec<
     Ok((picked, Coming { lines: coming, filter }))
 }
 
-/// Lines that are not written yet.
+/// The source of lines that are written from now on.
 pub(super) struct Coming {
     lines: Receiver<Arc<str>>,
     filter: Filter,
 }
 
-/// The last lines that are asked for, and each further one when it is written.
+/// The last lines that match a query, and each further line when it is written.
 pub(super) async fn lines(
     state: &AdminState,
     query: EventsQuery,
@@ -226,7 +228,7 @@ pub(super) async fn lines(
                         return Some((picked, (coming, filter)));
                     }
                 }
-                // A follower that was too slow misses lines; their numbers show it.
+                // A follower that is too slow misses lines. The numbers of the lines show the gap.
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return None,
             }
@@ -279,7 +281,7 @@ mod tests {
             client: "web".to_owned(),
             created: Timestamp::from_secs(created),
         };
-        // Each line is written later: its second line, after it was owed, much later.
+        // Each line is written after its revocation; the second line of a late revocation, much later.
         let line = |second: u64, rest: &str| -> Arc<str> {
             let rest = rest.replace('\'', "\"");
             let before = format!(r#""not_before":"1970-01-01T00:00:{second:02}.000Z""#);

@@ -1,5 +1,5 @@
-//! `POST /v1/explain`: why a request is refused. The gate's own layer explains; here come the places in the configuration,
-//! and what to do.
+//! `POST /v1/explain`: why a request is refused. The gate's own layer gives the reasons. This module adds the places in
+//! the configuration, and advice.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -32,14 +32,14 @@ pub(super) struct Question {
     /// The target of the request, with its query.
     pub(super) path: Option<String>,
     pub(super) method: Option<String>,
-    /// The `Host`. Otherwise that of `public_url`.
+    /// The `Host`. By default the host of `public_url`.
     pub(super) host: Option<String>,
-    /// The address of the client. Otherwise this machine's.
+    /// The address of the client. By default 127.0.0.1.
     #[schema(value_type = Option<String>)]
     pub(super) from: Option<IpAddr>,
-    /// The name of the listener that the request arrives on. Otherwise one without a name.
+    /// The name of the listener that the request arrives on. By default a listener without a name.
     pub(super) listener: Option<String>,
-    /// The client certificate of the connection, as its SHA-256 thumbprint (`x5t#S256`). Otherwise none.
+    /// The SHA-256 thumbprint (`x5t#S256`) of the connection's client certificate. By default there is no certificate.
     pub(super) client_certificate: Option<String>,
     /// Headers, in order.
     #[serde(default)]
@@ -48,9 +48,11 @@ pub(super) struct Question {
     /// An access token, which goes into `Authorization`, a refresh token, or an assertion that is presented as a grant.
     #[schema(value_type = Option<String>, format = Password)]
     pub(super) token: Option<SecretString>,
-    /// What the token is. Otherwise its beginning says so; an assertion has this `kind` alone.
+    /// The kind of the token. By default the prefix of the token tells a refresh token from an access token. An assertion
+    /// is recognised by this field only.
     pub(super) kind: Option<TokenKind>,
-    /// The client that presents a refresh token or an assertion. Otherwise that of its session, or the one that it names.
+    /// The client that presents a refresh token or an assertion. By default the client of the session, or the client that the
+    /// assertion names.
     pub(super) client: Option<String>,
 }
 
@@ -63,15 +65,15 @@ pub(crate) enum TokenKind {
     Assertion,
 }
 
-/// What the gate makes of a request.
+/// How the gate would decide on a request.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub(crate) struct ExplainReport {
     pub(crate) kind: TokenKind,
     /// `passed`, `refused` or `unavailable`.
     pub(crate) decision: String,
-    /// The status of the gate's reply. `null` if the upstream answers, or the body decides, too.
+    /// The status of the gate's reply. `null` if the upstream answers, or if the decision depends on the body, too.
     pub(crate) status: Option<u16>,
-    /// As in the access log.
+    /// The outcome, as in the access log.
     pub(crate) outcome: String,
     pub(crate) detail: Option<String>,
     pub(crate) challenge: Option<String>,
@@ -108,16 +110,16 @@ pub(crate) struct ExplainedRule {
     pub(crate) config: Option<Place>,
 }
 
-/// What the upstream would get.
+/// The identity that the upstream would get.
 #[derive(Default, Serialize, Deserialize, ToSchema)]
 pub(crate) struct ExplainedIdentity {
     pub(crate) headers: BTreeMap<String, String>,
 }
 
-/// What the token says, never the token itself.
+/// The claims of the token, never the token itself.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub(crate) struct TokenClaims {
-    /// Its signature was not proved: nothing here need be true.
+    /// The signature was not verified, so the claims may be false.
     pub(crate) unverified: bool,
     pub(crate) issuer: Option<String>,
     pub(crate) subject: Option<String>,
@@ -132,7 +134,7 @@ pub(crate) struct TokenClaims {
     pub(crate) audience: Vec<String>,
 }
 
-/// What becomes of a request, and why, rule by rule. Nothing is forwarded, counted or confirmed.
+/// How the gate would decide on a request, and why, rule by rule. Nothing is forwarded, counted or confirmed.
 #[utoipa::path(
     post, path = "/v1/explain", operation_id = "explain", tag = "explain",
     request_body = Question, responses((status = 200, description = "done", body = ExplainReport))
@@ -145,13 +147,13 @@ pub(super) async fn answer(state: &AdminState, question: &Bytes) -> AdminResult 
 }
 
 async fn explain(state: &AdminState, body: &Bytes) -> Result<ExplainReport, String> {
-    // The error may repeat a part of the body, in which a token is.
+    // The error of the parser may repeat a part of the body, which contains a token.
     let question: Question = serde_json::from_slice(body)
         .map_err(|error| format!("line {}, column {}: not a question", error.line(), error.column()))?;
     explain_question(state, question).await
 }
 
-/// What the gate makes of the request that a question is about.
+/// How the gate would decide on the request in a question.
 pub(super) async fn explain_question(state: &AdminState, question: Question) -> Result<ExplainReport, String> {
     let (config, serving) = (state.config.load_full(), state.serving.load_full());
     let gate = serving.gate();
@@ -224,7 +226,7 @@ fn head(question: &Question, token: Option<&str>, config: &Config) -> Result<Par
     Ok(parts)
 }
 
-/// A CORS preflight that the gate answers: no rule is asked.
+/// The report of a CORS preflight, which the gate answers without any rule.
 fn preflight() -> ExplainReport {
     ExplainReport {
         kind: TokenKind::Access,
@@ -241,7 +243,7 @@ fn preflight() -> ExplainReport {
     }
 }
 
-/// An explanation in the light of the configuration.
+/// An explanation, together with the configuration.
 struct Explained<'a> {
     state: &'a AdminState,
     config: &'a Config,
@@ -317,7 +319,7 @@ impl Explained<'_> {
         Some(format!("clients[{index}]"))
     }
 
-    /// The key of the configuration by which a rule judges.
+    /// The configuration key on which a rule depends.
     fn key_of(&self, rule: Rule) -> Option<String> {
         let route = self.explanation.route.as_deref();
         let of_route = |key: &str| Some(self.route_key(route?, key));
@@ -350,7 +352,7 @@ impl Explained<'_> {
         self.state.users.as_ref()?.directory().name_of(subject)
     }
 
-    /// What to do about a refusal.
+    /// Advice about a refusal.
     fn advice(&self, denial: Denial) -> Option<String> {
         let advice = match denial {
             Denial::InsufficientScope => return self.scope_advice(),
@@ -409,7 +411,7 @@ impl Explained<'_> {
         Some(advice.to_owned())
     }
 
-    /// Which command says who ended the session.
+    /// Advice with the command that shows who ended the session.
     // Requirement O47.
     fn advice_of_ended(&self) -> String {
         let token =
@@ -420,7 +422,7 @@ impl Explained<'_> {
         }
     }
 
-    /// Where the keys of the token's issuer come from, and how others get there.
+    /// Advice about the source of the issuer's keys, and how to add further keys there.
     fn key_advice(&self) -> String {
         let name = self.explanation.token.as_ref().and_then(|token| token.issuer_name.as_deref()).unwrap_or(OWN);
         let Some(issuer) = self.config.issuers.iter().find(|issuer| issuer.name == name) else {

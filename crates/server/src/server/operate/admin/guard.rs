@@ -1,4 +1,4 @@
-//! Access to the admin listener: the host that was asked for, the page that asks, and the token.
+//! Access to the admin listener: checks the requested host, the origin of the calling page, and the token.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use rotogate_core::limit::Failures;
 use rotogate_core::route::authority;
 
 const TARGET: &str = "rotogate::audit";
-/// How many wrong tokens of one address are looked at within [`FAILURES_WITHIN`].
+/// How many wrong tokens of one address are compared within [`FAILURES_WITHIN`].
 const MAX_FAILURES: u32 = 10;
 const FAILURES_WITHIN: Duration = Duration::from_secs(60);
 
@@ -53,7 +53,8 @@ fn is_own_host(host: &str, hosts: &[String]) -> bool {
         || hosts.iter().any(|known| known.eq_ignore_ascii_case(host))
 }
 
-/// Refuses a change that a page of another origin asks for (requirement P50). A program sends neither header.
+/// Refuses a change that a page of another origin requests (requirement P50). A program sends neither of the
+/// headers that are checked.
 pub(super) fn origin(parts: &Parts) -> Result<(), Refusal> {
     if matches!(parts.method, Method::GET | Method::HEAD) {
         return Ok(());
@@ -82,7 +83,7 @@ fn foreign() -> Refusal {
     Refusal::new(Code::ForeignOrigin, "a page of another origin may not change anything here")
 }
 
-/// The holder of the token, where one is needed.
+/// The holder of the token, if the operation needs a token.
 pub(super) fn access<'a>(
     state: &'a AdminState,
     access: Access,
@@ -122,12 +123,12 @@ pub(super) fn hold_seat(parts: &Parts) {
     }
 }
 
-/// As many as [`may_guess`] lets through.
+/// Logs a wrong token. [`may_guess`] bounds the number of these lines.
 fn refuse_login() {
     tracing::warn!(target: TARGET, event = "admin_login_refused", "admin token refused");
 }
 
-/// Refuses the holder of a token whose role does not include another one.
+/// Refuses the holder of a token whose role does not include `role`.
 pub(super) fn has_role(holder: &Holder, role: AdminRole, parts: &Parts) -> Result<(), Refusal> {
     if holder.role < role {
         let (name, own, needed) = (&holder.actor.name, holder.role.word(), role.word());
@@ -148,8 +149,8 @@ pub(super) fn has_role(holder: &Holder, role: AdminRole, parts: &Parts) -> Resul
     Ok(())
 }
 
-/// Refuses an address with too many wrong tokens, whether or not the next one is good: the answer would tell a guess from
-/// the token.
+/// Refuses an address with too many wrong tokens before the next token is compared: otherwise the answer would still
+/// reveal a right guess.
 fn may_guess(state: &AdminState, peer: IpAddr) -> Result<(), Refusal> {
     let Some(wait) = state.failures.wait(peer) else { return Ok(()) };
     let what = format!("more than {MAX_FAILURES} wrong tokens a minute came from {peer}; wait");

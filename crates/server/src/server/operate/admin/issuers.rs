@@ -6,7 +6,7 @@ use super::problem::{Code, Refusal};
 use super::{AdminResult, AdminState, Body, ok};
 use crate::server::build::issuers::{IssuerReport, IssuerReports};
 
-/// The issuers: of those whose keys are fetched state, keys, last failure, refused keys; of the others where their keys are.
+/// The issuers. If the gate fetches the keys: state, keys, last failure, refused keys. Otherwise where the keys are.
 #[utoipa::path(
     get, path = "/v1/issuers", operation_id = "list_issuers", tag = "issuers",
     responses((status = 200, description = "done", body = IssuerReports))
@@ -15,7 +15,7 @@ pub(super) fn list(state: &AdminState) -> http::Response<Body> {
     ok(&state.issuers.report(&state.config.load()))
 }
 
-/// Fetches the keys of an issuer now; 502 with the cause if that brings none.
+/// Fetches the keys of an issuer now; 502 with the cause if the gate gets no keys.
 #[utoipa::path(
     post, path = "/v1/issuers/{name}/refresh", operation_id = "refresh_issuer", tag = "issuers",
     params(("name" = String, Path, description = "its name in `[[issuers]]`")),
@@ -30,7 +30,7 @@ pub(super) async fn refresh(state: &AdminState, name: &str) -> AdminResult {
     }
 }
 
-/// Drops the keys of an issuer, kept ones included: its tokens get 503 until the next refresh or start.
+/// Drops the keys of an issuer, including stored keys: its tokens get 503 until the next refresh or start.
 #[utoipa::path(
     post, path = "/v1/issuers/{name}/drop", operation_id = "drop_issuer_keys", tag = "issuers",
     params(("name" = String, Path, description = "its name in `[[issuers]]`")),
@@ -43,7 +43,7 @@ pub(super) async fn drop_keys(state: &AdminState, name: &str) -> AdminResult {
     Ok(ok(&report))
 }
 
-/// The name as it is in the configuration.
+/// Decodes the name in the path, to compare it with the configuration.
 fn decoded(name: &str) -> String {
     percent_decode_str(name).decode_utf8_lossy().into_owned()
 }

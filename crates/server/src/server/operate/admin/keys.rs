@@ -1,4 +1,4 @@
-//! The operator's view of the gate's own keys, and how one takes the place of another.
+//! The operator's view of the gate's own keys, and the operations that replace a key.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::server::operate::key_roll::{self, RollError};
 /// The gate's own keys.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub(crate) struct Keys {
-    /// Those that sign access tokens.
+    /// The keys that sign access tokens.
     pub(crate) keys: Vec<Key>,
     /// The secrets of refresh tokens.
     pub(crate) refresh: Vec<RefreshKey>,
@@ -40,20 +40,20 @@ pub(crate) struct Key {
 /// A secret of refresh tokens.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub(crate) struct RefreshKey {
-    /// As `rotogate keys` names it.
+    /// The name of the secret in `rotogate keys`.
     pub(crate) kid: String,
     pub(crate) state: OwnKeyState,
     #[serde(flatten)]
     pub(crate) age: Age,
 }
 
-/// How old a key is. Absent if its file cannot be seen.
+/// How old a key is. Absent if the gate cannot examine the key's file.
 #[derive(Default, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Age {
-    /// When its file was written (RFC 3339).
+    /// When the key's file was written (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     created: Option<String>,
-    /// In seconds.
+    /// The age in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     age: Option<u64>,
 }
@@ -80,7 +80,7 @@ impl Age {
     }
 }
 
-/// Whether a key makes tokens.
+/// Whether new tokens are made with a key.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = State)]
@@ -104,7 +104,7 @@ impl OwnKeyState {
     }
 }
 
-/// The gate's own keys, as they are in force.
+/// The gate's own keys in force.
 #[utoipa::path(
     get, path = "/v1/keys", operation_id = "list_keys", tag = "keys",
     responses((status = 200, description = "done", body = Keys))
@@ -135,7 +135,7 @@ pub(crate) fn describe(keyring: &Keyring, folder: &Path) -> Keys {
     Keys { keys: keys.collect(), refresh: refresh.collect() }
 }
 
-/// How the key that signs changes.
+/// How to replace the signing key.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RotateRequest {
@@ -147,11 +147,11 @@ pub(super) struct RotateRequest {
     refresh: bool,
 }
 
-/// What may be overridden.
+/// The checks that the operator overrides.
 #[derive(Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct KeyRequest {
-    /// Do it at once, whatever refuses tokens because of it: for a key that was stolen.
+    /// Change the key at once, even if valid tokens are then refused: for a stolen key.
     #[serde(default)]
     pub(crate) force: bool,
 }
@@ -161,10 +161,10 @@ pub(crate) struct KeyRequest {
 pub(crate) struct ChangedKey {
     pub(crate) kid: String,
     pub(crate) state: OwnKeyState,
-    /// The seconds for which it is published before it signs.
+    /// How many seconds the key is published before it signs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     signs_after: Option<u64>,
-    /// What to do besides.
+    /// What the operator has to do in addition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) warning: Option<String>,
 }
@@ -183,8 +183,8 @@ impl From<RollError> for Refusal {
     }
 }
 
-/// Adds a key, which is published at once, and signs with it once other verifiers have it: after 5 minutes, and once all
-/// gates of the store have it. If the gate stops before, promote the key by hand.
+/// Adds a key, publishes it at once, and signs with it when other verifiers have it: after 5 minutes, and when all gates of
+/// the store have it. If the gate stops before it signs with the key, promote the key by hand.
 #[utoipa::path(
     post, path = "/v1/keys/rotate", operation_id = "rotate_keys", tag = "keys",
     request_body = RotateRequest, responses((status = 202, description = "added; it signs later", body = ChangedKey))

@@ -2,8 +2,8 @@
 //! docs/admin.md describes them, docs/openapi.json for programs; operations.rs has the list.
 //!
 //! A request whose `Host` is not an IP address, `localhost` or one of `admin.hosts` gets 421. Otherwise a web page
-//! could rebind its name to this address and read metrics through a browser on this machine (requirement O25).
-//! The module `seats` says how many connections may be open, and which gives way to another.
+//! could rebind its name to this address and read metrics through a browser on this machine (requirement O25). The
+//! module `seats` bounds the open connections, and chooses the connection that is closed for a new one.
 //!
 //! A second listener, `admin.probes`, answers health checks and nothing else, to everyone (requirement P54).
 
@@ -89,12 +89,12 @@ type AdminResult = Result<Response<Body>, Refusal>;
 
 /// The longest wait for the head of a request, and for the next request of a connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// A connection serves no new request after this time.
+/// How long a connection serves new requests.
 const LIFETIME: Duration = Duration::from_secs(600);
 /// The bound on a request's body, and on the time that it takes.
 const MAX_BODY: usize = 64 << 10;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// When to try again what the audit log must have.
+/// The `Retry-After` of a change that is refused because the audit log cannot be written.
 const AUDIT_RETRY: Duration = Duration::from_secs(5);
 /// The response header with the id of the request.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -108,7 +108,7 @@ pub(crate) struct AdminState {
     pub(crate) sign_ins: SignIns,
     #[cfg(feature = "page")]
     pub(crate) history: History,
-    /// The services that requests get under the configuration in force.
+    /// The state from which requests are served under the configuration in force.
     pub(crate) serving: Serving,
     pub(crate) reloader: Reloader,
     pub(crate) began: Timestamp,
@@ -116,7 +116,7 @@ pub(crate) struct AdminState {
     pub(crate) listening: Vec<SocketAddr>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) stopping: watch::Receiver<bool>,
-    /// Held while a rotated key waits to sign.
+    /// Locked while a rotated key waits until it may sign.
     pub(crate) rotating: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -129,7 +129,7 @@ impl Deref for AdminState {
     }
 }
 
-/// Which listener it is.
+/// The two listeners of this module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     /// `admin.listen`.
@@ -138,7 +138,7 @@ pub(crate) enum Side {
     Probes,
 }
 
-/// Serves until its task is aborted, which is after the gate has drained: readiness fails by then.
+/// Serves until its task is aborted after the gate has drained, so that readiness can fail during the drain.
 pub(crate) async fn serve(listener: TcpListener, side: Side, state: Arc<AdminState>) {
     let seats = Arc::new(Seats::default());
     loop {
@@ -171,7 +171,7 @@ pub(crate) async fn serve(listener: TcpListener, side: Side, state: Arc<AdminSta
     }
 }
 
-/// Serves a connection until it ends, gives way, or has lasted so long.
+/// Serves a connection until it ends, gives way to another, or reaches its lifetime.
 async fn within_its_life<I, S>(connection: http1::Connection<TokioIo<I>, S>, seat: &Seat) -> hyper::Result<()>
 where
     I: AsyncRead + AsyncWrite + Unpin,
@@ -209,7 +209,7 @@ async fn answer(
         headers.insert(REQUEST_ID, context.id().clone());
     }
     let status = response.status().as_u16();
-    // Several times a second, from each that asks.
+    // Probes may come several times a second from each prober, so they are not logged.
     if is_probe {
         tracing::debug!(target: "rotogate::admin", %method, path, status);
     } else {
@@ -218,7 +218,8 @@ async fn answer(
     Ok(response)
 }
 
-/// Health checks alone, for any host: an orchestrator asks by an address that this program does not know.
+/// Answers health checks alone, for any `Host`: an orchestrator uses an address that this program does not
+/// know.
 async fn probe(state: &AdminState, parts: &Parts) -> AdminResult {
     let found = operations::at(parts.uri.path());
     let row = found.and_then(|(rows, _)| rows.iter().find(|row| row.operation.is_probe()));
@@ -226,7 +227,7 @@ async fn probe(state: &AdminState, parts: &Parts) -> AdminResult {
         None => Err(Refusal::new(Code::NotFound, "this listener serves /livez and /readyz")),
         Some(row) if !row.serves(&parts.method) => Err(Refusal::method_not_allowed(operations::methods(&[row]))),
         Some(row) if row.operation == Operation::Live => Ok(health::live()),
-        // Without the reason, which names parts of the gate: the admin listener has it.
+        // Without the reason, because it names parts of the gate. The admin listener shows the reason.
         Some(_) => Ok(match health::readiness(state).await.0 {
             true => plain(StatusCode::OK, "ready\n"),
             false => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
@@ -329,7 +330,7 @@ async fn operate(
     }
 }
 
-/// What a request without parameters may have.
+/// The query of an operation that has no parameters.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NoParameters {}
@@ -348,12 +349,12 @@ async fn json<T: DeserializeOwned>(parts: &Parts, body: Incoming) -> Result<T, R
 
 const JSON: &str = "application/json";
 
-/// The same, as it was sent.
+/// The body of a request, without parsing.
 async fn whole_body(parts: &Parts, body: Incoming) -> Result<Bytes, Refusal> {
     body_of(JSON, parts, body).await
 }
 
-/// A body of this media type.
+/// The body of a request, if it has this media type.
 async fn body_of(expected: &str, parts: &Parts, body: Incoming) -> Result<Bytes, Refusal> {
     let media = parts.headers.get(CONTENT_TYPE).and_then(|media| media.to_str().ok()).unwrap_or_default();
     if !media.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(expected) {
@@ -386,13 +387,13 @@ fn full(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// A moment as the answers have it, in RFC 3339.
+/// A moment in RFC 3339, for answers.
 fn rfc3339(moment: Timestamp) -> String {
     let moment = std::time::UNIX_EPOCH + Duration::from_secs(moment.as_secs());
     humantime::format_rfc3339_seconds(moment).to_string()
 }
 
-/// An operator's input, escaped and cut for an answer.
+/// An operator's input, escaped and truncated for an answer.
 fn shown(text: &str) -> String {
     text.chars().take(80).flat_map(char::escape_debug).collect()
 }
@@ -414,7 +415,7 @@ mod tests {
         let connection = builder.serve_connection(TokioIo::new(served), service);
         let begun = Instant::now();
         let asking = async {
-            // Within the longest wait for the next request.
+            // The pause is shorter than the longest wait for the next request.
             while peer.write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n").await.is_ok()
                 && peer.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0)
             {

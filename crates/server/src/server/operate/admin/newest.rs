@@ -1,5 +1,5 @@
-//! Sessions with the newest first. Stores list in the order of time alone, so a window before the end is read, and made longer
-//! or shorter until it has enough sessions and not too many.
+//! Lists sessions with the newest first. Stores list the oldest first only. So this module reads a window of time
+//! before the end, and widens or narrows the window until it has enough sessions, but not too many.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use crate::server::build::files;
 
 /// The most sessions that a store lists at once.
 const AT_ONCE: usize = 1000;
-/// The first window, in milliseconds, and by what a window grows that has too few sessions.
+/// The first window, in milliseconds, and the factor by which a window with too few sessions grows.
 const FIRST_WINDOW: u64 = 3_600_000;
 const GROWTH: u64 = 8;
 
-/// At least `limit` sessions before `end`, if there are as many, the newest first.
+/// Sessions before `end`, the newest first: at least `limit`, if so many exist.
 pub(super) async fn newest_before(
     sessions: &Sessions,
     filter: &Filter,
@@ -33,7 +33,7 @@ pub(super) async fn newest_before(
         let is_all = start == Timestamp::ZERO;
         let after = (!is_all).then(|| SessionId::new(start, [0; 10]));
         let Page { sessions: mut found, mut next } = sessions.list(filter.clone(), after, AT_ONCE).await?;
-        // Not to be narrowed further: so many began within a millisecond.
+        // The window cannot be narrowed further: this many sessions began within a millisecond.
         let is_narrowest = long.is_some_and(|long| long <= window);
         while let Some(after) = next.filter(|next| is_narrowest && is_before_end(*next)) {
             let page = sessions.list(filter.clone(), Some(after), AT_ONCE).await?;
@@ -54,7 +54,7 @@ pub(super) async fn newest_before(
         window = match long {
             None => window.saturating_mul(GROWTH),
             Some(long) if long - short <= 1 => long,
-            // Between the two, by their order of magnitude.
+            // The geometric mean of the two windows.
             Some(long) => {
                 let between = (u128::from(short.max(1)) * u128::from(long)).isqrt();
                 u64::try_from(between).unwrap_or(long).clamp(short + 1, long - 1)

@@ -80,7 +80,8 @@ fn whole() -> utoipa::openapi::OpenApi {
     document
 }
 
-/// Adds what the table of operations says: how a caller authenticates, with which role, and the problems of all of them.
+/// Adds the facts of the table of operations to the document: authentication, roles, and the problems that all
+/// operations have.
 struct OfTable;
 
 impl Modify for OfTable {

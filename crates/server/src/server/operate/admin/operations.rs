@@ -1,4 +1,5 @@
-//! Every operation of this listener: its method, its path, and the role that it requires. openapi.rs describes the same ones.
+//! Every operation of this listener: its method, its path, and the role that it requires. openapi.rs describes the same
+//! operations.
 
 use std::sync::LazyLock;
 
@@ -7,7 +8,7 @@ use matchit::Router;
 
 use crate::config::AdminRole;
 
-/// What is asked for.
+/// The operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
     Live,
@@ -126,14 +127,14 @@ static PATHS: LazyLock<Router<Vec<&'static OperationRow>>> = LazyLock::new(|| {
     for row in TABLE {
         match paths.at_mut(row.path) {
             Ok(found) => found.value.push(row),
-            // A test asks for every row, so each pattern is one that the router takes.
+            // Unreachable: a test looks up every row, so the router accepts each pattern.
             Err(_) => drop(paths.insert(row.path, vec![row])),
         }
     }
     paths
 });
 
-/// The rows of a path, and its parameter, as it was sent; empty if it has none.
+/// The rows of a path, and the path's parameter, not decoded. The parameter is empty if the path has none.
 pub(super) fn at(path: &str) -> Option<(&'static [&'static OperationRow], &str)> {
     let found = PATHS.at(path).ok()?;
     let parameter = found.params.iter().next().map_or("", |(_, value)| value);
@@ -141,19 +142,21 @@ pub(super) fn at(path: &str) -> Option<(&'static [&'static OperationRow], &str)>
 }
 
 impl OperationRow {
-    /// Whether it serves a method; `GET` includes `HEAD`.
+    /// Whether the row serves a method; `GET` includes `HEAD`.
     pub(super) fn serves(&self, method: &Method) -> bool {
         self.method == *method || (self.method == Method::GET && *method == Method::HEAD)
     }
 }
 
 impl OperationRow {
-    /// Whether the operation changes anything. Then the audit log has its event before the answer goes out.
+    /// Whether the operation changes anything. The event of such an operation is in the audit log before the
+    /// answer goes out.
     pub(super) fn is_change(&self) -> bool {
         self.method != Method::GET
     }
 
-    /// Whether the gate refuses the operation while it cannot write the audit log, if nothing may change then. A revocation never is.
+    /// Whether the gate refuses the operation while it cannot write the audit log, if the configuration demands this.
+    /// Revocations are never refused for this reason.
     pub(super) fn needs_audit_log(&self) -> bool {
         let is_free = matches!(
             self.operation,

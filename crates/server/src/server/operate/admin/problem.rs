@@ -166,7 +166,7 @@ impl Refusal {
         Self::failed(error, "the store failed; see the log and try again")
     }
 
-    /// The same, of a revocation, which counts at this gate already.
+    /// The store failed during a revocation, which this gate already applies.
     pub(super) fn of_revocation(error: &Error) -> Self {
         Self::failed(
             error,

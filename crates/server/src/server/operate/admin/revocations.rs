@@ -1,4 +1,4 @@
-//! The operator's requests about many sessions: what is revoked, and how one revokes.
+//! The operator's requests about many sessions: listing revocations, and revoking.
 
 use std::time::Duration;
 
@@ -29,8 +29,8 @@ pub(crate) struct RevocationRequest {
     /// Every session of the user of this name in the users file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) user: Option<String>,
-    /// Every session of this account; with `user`, the user's account, if several have a user of that name: empty for the one
-    /// that has none.
+    /// Every session of this account. With `user`: the user's account, if several accounts have a user of that name; empty
+    /// for the user without an account.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) account: Option<String>,
     /// Every session of this subject, or every token that `issuer` has issued to it.
@@ -48,11 +48,11 @@ pub(crate) struct RevocationRequest {
     /// `true`: every session and token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) all: Option<bool>,
-    /// Counts, and ends nothing.
+    /// Only counts the sessions, and ends none.
     #[serde(default)]
     pub(crate) dry_run: bool,
-    /// Enters the revocation even if users, clients and store know no such target: always needed for what another
-    /// issuer names, and for a token.
+    /// Enters the revocation even if users, clients and store know no such target. Always needed for a subject of another
+    /// issuer, and for a token.
     #[serde(default)]
     pub(crate) force: bool,
 }
@@ -61,9 +61,9 @@ pub(crate) struct RevocationRequest {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TokenName {
-    /// Its `jti`.
+    /// The token's `jti`.
     pub(crate) jti: String,
-    /// The name of its issuer in `[[issuers]]`; without it, the gate.
+    /// The name of the token's issuer in `[[issuers]]`. Absent: the gate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) issuer: Option<String>,
 }
@@ -71,50 +71,51 @@ pub(crate) struct TokenName {
 /// What a revocation ended, or would end.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 pub(crate) struct RevocationReport {
-    /// The sessions that it matched, those that had ended before included.
+    /// The number of matching sessions, including sessions that had already ended.
     #[serde(default)]
     pub(crate) matched: u64,
-    /// The sessions that were live until then.
+    /// The number of sessions that were live until the revocation.
     pub(crate) ended: u64,
-    /// Sessions and tokens from before this moment are refused (RFC 3339). Absent where single sessions or a token end.
+    /// Sessions and tokens from before this moment are refused (RFC 3339). Absent if the target is a single token or single
+    /// sessions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) not_before: Option<String>,
-    /// Whether nothing was ended, only counted.
+    /// Whether the gate only counted the sessions, and ended none.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) dry_run: bool,
 }
 
 impl RevocationReport {
-    /// Of a single session.
+    /// The report about a single session.
     pub(super) fn of_one(ended: bool) -> Self {
         Self { matched: 1, ended: ended.into(), ..Self::default() }
     }
 }
 
-/// An entry of the revocation list. The audit trail has who entered it.
+/// An entry of the revocation list. The audit trail says who made the entry.
 #[derive(Serialize, ToSchema)]
 struct Entry {
     /// `session`, `subject`, `client`, `token` or `all`.
     kind: &'static str,
-    /// Its id, subject, `client_id` or `jti`.
+    /// The target's id, subject, `client_id` or `jti`.
     #[serde(skip_serializing_if = "Option::is_none")]
     of: Option<String>,
-    /// `iss` of its tokens.
+    /// The `iss` of the refused tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     issuer: Option<String>,
     /// Sessions that began up to this moment are refused, and tokens without a session that were issued up to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_before: Option<String>,
-    /// When the last token that it can match has expired.
+    /// When the last token that the entry can match has expired.
     until: String,
 }
 
 /// A page of the list.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Entries {
-    /// Those that end last come first.
+    /// The entries, the latest `until` first.
     revocations: Vec<Entry>,
-    /// How many there are of this kind.
+    /// The number of all entries of this kind.
     total: usize,
 }
 
@@ -125,12 +126,12 @@ pub(super) struct Entries {
 pub(super) struct EntriesQuery {
     /// `session`, `subject`, `client`, `token` or `all`.
     kind: Option<String>,
-    /// The most entries.
+    /// The maximum number of entries.
     #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
     limit: Option<String>,
 }
 
-/// What is revoked and could still match a token.
+/// The revocations that could still match a token.
 #[utoipa::path(
     get, path = "/v1/revocations", operation_id = "list_revocations", tag = "revocations",
     params(EntriesQuery), responses((status = 200, description = "done", body = Entries))
@@ -147,7 +148,7 @@ pub(super) async fn list(state: &AdminState, EntriesQuery { kind, limit }: Entri
         Some(_) => return Err(Refusal::new(Code::InvalidParameter, "limit: a number from 1 to 1000 is expected")),
     };
     let mut all = state.gate.sessions().revocations().await.map_err(|error| Refusal::of_store(&error))?;
-    // A rotation raises a minimum, which revokes nothing that anyone revoked.
+    // A rotation raises the minimal generation of a session. That is no revocation, so it is not listed.
     all.retain(|entry| !matches!(entry.effect, Effect::Minimum { .. }) || entry.effect == Effect::SESSION_REVOKED);
     all.retain(|entry| kind.as_deref().is_none_or(|kind| entry_of(entry).kind == kind));
     all.sort_by(|a, b| b.until.cmp(&a.until).then_with(|| a.target.cmp(&b.target)));
@@ -177,7 +178,7 @@ enum RevocationTarget {
     Everyone,
 }
 
-/// Revokes: sessions and tokens of the target are refused from the next request on. Answers once that is durable.
+/// Revokes sessions and tokens of a target: they are refused from the next request on. Answers once this is durable.
 #[utoipa::path(
     post, path = "/v1/revocations", operation_id = "revoke", tag = "revocations",
     request_body = RevocationRequest, responses((status = 200, description = "done", body = RevocationReport))
@@ -186,7 +187,7 @@ pub(super) async fn revoke(state: &AdminState, request: RevocationRequest) -> Ad
     end_all(state, request).await.map(|report| ok(&report))
 }
 
-/// Ends what a request names, or counts it.
+/// Ends the target of a request, or counts its sessions.
 pub(super) async fn end_all(state: &AdminState, request: RevocationRequest) -> Result<RevocationReport, Refusal> {
     let (dry_run, force) = (request.dry_run, request.force);
     let asked = asked(state, request)?;
@@ -234,7 +235,7 @@ pub(super) async fn end_all(state: &AdminState, request: RevocationRequest) -> R
 fn asked(state: &AdminState, request: RevocationRequest) -> Result<RevocationTarget, Refusal> {
     let RevocationRequest { user, account, subject, issuer, client, token, all, dry_run: _, force: _ } = request;
     let wrong = |what: &str| Err(Refusal::new(Code::InvalidBody, what));
-    // An empty account is that of the user who has none.
+    // An empty account selects the user without an account.
     let account_alone = account.as_ref().filter(|_| user.is_none()).cloned();
     let texts = [&user, &account_alone, &subject, &issuer, &client];
     if texts.into_iter().flatten().any(String::is_empty) || token.as_ref().is_some_and(|token| token.jti.is_empty()) {
@@ -261,7 +262,7 @@ fn asked(state: &AdminState, request: RevocationRequest) -> Result<RevocationTar
     }
 }
 
-/// Nothing here knows what another issuer, or a client, named.
+/// Refuses a target that this gate cannot look up, unless the request has `force`.
 fn must_be_forced(force: bool, what: &str) -> Result<(), Refusal> {
     match force {
         true => Ok(()),
@@ -281,7 +282,8 @@ fn foreign(config: &Config, name: &str) -> Result<(String, Duration), Refusal> {
     Ok((issuer.url.clone(), issuer.max_lifetime))
 }
 
-/// Ends each session of an account: revocations are of subjects, and a subject may have moved.
+/// Ends each session of an account by itself: a revocation of a subject could miss sessions, because a
+/// subject may have moved between accounts.
 async fn of_account(state: &AdminState, account: &str, dry_run: bool) -> Result<RevocationReport, Refusal> {
     let sessions = state.gate.sessions();
     let mut report = RevocationReport { dry_run, ..RevocationReport::default() };
@@ -313,7 +315,7 @@ async fn end(state: &AdminState, session: &Session) -> Result<bool, Refusal> {
     Ok(sessions.revoke(session.id).await.map_err(|error| Refusal::of_revocation(&error))? && was_live)
 }
 
-/// What a user without an account is asked for by, beside one that has an account.
+/// The word that selects the user without an account, if another user of the name has an account.
 const NO_ACCOUNT: &str = "none";
 
 /// The subject of a user.
@@ -329,7 +331,7 @@ pub(super) fn subject_of(state: &AdminState, user: &str, account: Option<&str>) 
         Some("") => users.named(Some(None), user),
         Some(account) => users.named(Some(Some(account)), user),
     };
-    // As the message below calls the user without an account; an account may have that name.
+    // The message below calls the user without an account by this word. An account of this name comes first.
     if found.is_empty() && account == Some(NO_ACCOUNT) {
         found = users.named(Some(None), user);
     }
@@ -352,13 +354,14 @@ pub(super) fn subject_of(state: &AdminState, user: &str, account: Option<&str>) 
     }
 }
 
-/// Why there is nothing to end, and what was probably meant. `None` if users, clients or the store know the target.
+/// Why there is nothing to end, and which target was probably meant. `None` if users, clients or the store know the
+/// target.
 async fn unknown(state: &AdminState, whose: Whose<'_>) -> Result<Option<String>, Error> {
     let sessions = state.gate.sessions();
     match whose {
         Whose::Everyone => Ok(None),
         Whose::Subject(subject) => {
-            // Another system may have the user: nothing is said to be unknown.
+            // The user may be in another system, so the target is not reported as unknown.
             let Some(users) = state.users.as_ref().map(|users| users.directory()) else { return Ok(None) };
             if users.name_of(subject).is_some() || sessions.has_any(whose).await? {
                 return Ok(None);
@@ -376,7 +379,7 @@ async fn unknown(state: &AdminState, whose: Whose<'_>) -> Result<Option<String>,
             }
             Ok(Some(format!("no client, session or token has the client_id {}", shown(client))))
         }
-        // A kind of target that this program does not know: nothing is said to be unknown.
+        // A kind of target that this program does not know is not reported as unknown.
         _ => Ok(None),
     }
 }

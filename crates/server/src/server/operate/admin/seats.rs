@@ -1,10 +1,11 @@
-//! The connections of an admin listener (requirements A25, A26, A32). None waits behind others for a seat. Those of
-//! strangers have so many seats; where one more comes, the oldest of the network that has most gives way. A connection
-//! whose peer has shown an admin token has a seat of another kind, which no stranger takes.
+//! Bounds the connections of an admin listener (requirements A25, A26, A32). No connection waits for a seat. Peers
+//! without a token, called strangers, share a fixed number of seats. If all are taken, a new connection replaces the
+//! oldest one of the network with the most connections. A connection whose peer has shown an admin token moves to a
+//! seat of another kind, which no stranger can take.
 //!
-//! A new connection is one of a stranger until its first request was read. So a crowd that connects again and again, from
-//! the operator's own address even, must not push it out before: it does not give way while it is young. Beyond their
-//! seats, young connections have further ones, so that a newcomer is refused under a great crowd only.
+//! A new connection counts as a stranger's until its first request was read. A crowd that connects again and again,
+//! even from the operator's own address, must not close it before that. So a young connection is not closed. Young
+//! connections have additional seats, so that only a very large crowd makes the listener refuse a new connection.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
@@ -21,10 +22,10 @@ use rotogate_core::network::{Network, networks};
 /// descriptors.
 const MAX_STRANGERS: usize = 64;
 const MAX_HOLDERS: usize = 64;
-/// The most connections of strangers, young ones included. The longer a connection is young, the smaller the crowd that
-/// makes the gate refuse newcomers: here some 2000 in a second.
+/// The most connections of strangers, young ones included. With [`YOUNG`] as below, the listener refuses new
+/// connections from about 2000 connections a second on.
 const MAX_WITH_YOUNG: usize = 512;
-/// A connection is young for so long: more than a peer takes that sends its request at once.
+/// How long a connection is young. A peer that sends its request at once takes less time.
 const YOUNG: Duration = Duration::from_millis(250);
 
 /// The seats of one listener.
@@ -34,10 +35,10 @@ pub(super) struct Seats(Mutex<Taken>);
 #[derive(Debug, Default)]
 struct Taken {
     next: u64,
-    /// In the order in which they came.
+    /// The connections without a token, in the order of their arrival.
     strangers: BTreeMap<u64, Stranger>,
     holders: HashSet<u64>,
-    /// Whether the log has said that connections give way, and since then there were always many.
+    /// Whether the present crowd was logged. Reset when the crowd is over.
     is_logged: bool,
 }
 
@@ -61,7 +62,8 @@ impl Seats {
         self.0.lock()
     }
 
-    /// A seat for a connection from this address. `None`: there is none, and the connection is closed.
+    /// A seat for a connection from this address. `None` if no seat is free and none can be freed: the caller
+    /// closes the connection.
     pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Arc<Seat>> {
         let network = networks(address).next().map(|(network, _)| network);
         let (leaves, since) = (Arc::new(Notify::new()), Instant::now());
@@ -80,7 +82,7 @@ impl Seats {
 }
 
 impl Taken {
-    /// Says so, once for each crowd.
+    /// Logs the crowd, once for each crowd.
     fn is_crowded(&mut self, newest: IpAddr) {
         if !self.is_logged {
             self.is_logged = true;
@@ -88,9 +90,9 @@ impl Taken {
         }
     }
 
-    /// Ends the oldest connections of the network with most, a newcomer of this one included, until there is room. One that
-    /// is young stays, as long as there are seats for young ones; after that it goes only for another network. Returns
-    /// whether the newcomer may come in.
+    /// Closes the oldest connections of the network with the most connections, counting the new connection, until a
+    /// seat is free. A young connection stays as long as there are seats for young ones. After that, it is closed only
+    /// for a connection from another network. Returns whether the new connection gets a seat.
     fn make_room(&mut self, newcomer: Option<Network>, now: Instant) -> bool {
         while self.strangers.len() >= MAX_STRANGERS {
             let mut counts: HashMap<Option<Network>, usize> = HashMap::from([(newcomer, 1)]);
@@ -122,7 +124,8 @@ impl Taken {
 }
 
 impl Seat {
-    /// Its peer has shown an admin token. Without a free seat of the other kind, it keeps what it has.
+    /// Moves the connection to a seat for holders, because its peer has shown an admin token. If all these
+    /// seats are taken, the connection keeps its present seat.
     pub(super) fn hold(&self) {
         let mut taken = self.of.taken();
         if taken.holders.len() < MAX_HOLDERS && taken.strangers.remove(&self.number).is_some() {
@@ -130,7 +133,7 @@ impl Seat {
         }
     }
 
-    /// Resolves when the connection gives way to another.
+    /// Resolves when the connection must close for another one.
     pub(super) async fn left(&self) {
         self.leaves.notified().await;
     }
@@ -200,14 +203,14 @@ mod tests {
         held.iter().for_each(|seat| seat.hold());
         let strangers: Vec<_> = (0..500).filter_map(|_| take()).collect();
         assert!(held.iter().all(|seat| !has_left(seat)));
-        // One more is let in, and is one of the strangers.
+        // One more connection is let in, and counts as a stranger's.
         let more = take().unwrap();
         more.hold();
         more.hold();
         tokio::time::advance(YOUNG).await;
         let after: Vec<_> = (0..MAX_WITH_YOUNG).filter_map(|_| take()).collect();
         assert!(has_left(&more) && held.iter().all(|seat| !has_left(seat)));
-        // One that gave way is none of them any more, whatever it shows.
+        // A connection that was closed for another gets no seat, even if its peer shows a token.
         strangers[0].hold();
         drop(held);
         strangers[1].hold();
@@ -219,7 +222,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a32_a_crowd_that_connects_again_pushes_no_operator_out_who_sends_a_token_in_time() {
         let seats = Arc::new(Seats::default());
-        // From the operator's own address: 1000 in a second, without end.
+        // 1000 connections a second from the operator's own address.
         let mut crowd: Vec<Arc<Seat>> = Vec::new();
         let mut connect = async || {
             tokio::time::advance(Duration::from_millis(1)).await;
@@ -250,7 +253,8 @@ mod tests {
         let seats = Arc::new(Seats::default());
         let mut crowd: Vec<_> = (0..10_000).filter_map(|_| seats.take(OPERATOR)).collect();
         assert_eq!(crowd.len(), MAX_WITH_YOUNG);
-        // A probe from another address is let in: the oldest of the crowd leaves for it, young or not.
+        // A probe from another address is let in: the oldest connection of the crowd is closed for it, young
+        // or not.
         let probe = seats.take([203, 0, 113, 1].into()).unwrap();
         assert!(has_left(&crowd[0]) && !has_left(&crowd[1]) && !has_left(&probe));
         assert!(seats.take(OPERATOR).is_none());

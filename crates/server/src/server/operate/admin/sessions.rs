@@ -18,13 +18,13 @@ const DEFAULT_PAGE_SESSIONS: usize = 100;
 const MAX_PAGE_SESSIONS: usize = 1000;
 /// How many sessions are read for one page. With a filter that few sessions pass, a page may have fewer than asked for.
 const MAX_READ_SESSIONS: usize = 20_000;
-/// With the newest first, as many are enough to look at.
+/// The same with the newest first: an operator does not look at more sessions at once.
 const NEWEST_AT_ONCE: usize = 250;
 
 /// A session as an operator sees it, without its secret. Times are in RFC 3339.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct SessionInfo {
-    /// Its id: the `sid` of its tokens.
+    /// The session's id: the `sid` of its tokens.
     pub(crate) id: String,
     /// The user that logged in.
     pub(crate) subject: String,
@@ -43,13 +43,13 @@ pub(crate) struct SessionInfo {
     pub(crate) created: String,
     /// When the session ends, refreshed or not.
     pub(crate) expires: String,
-    /// When its latest pair of tokens was issued.
+    /// When the latest pair of tokens was issued.
     pub(crate) refreshed: String,
-    /// The generation of that pair.
+    /// The generation of the latest pair of tokens.
     pub(crate) generation: u64,
-    /// Whether a token of that pair was seen in use. Not noted of the first pair, which replaces none.
+    /// Whether a token of the latest pair was seen in use. Not noted for the first pair, which replaces no other pair.
     pub(crate) confirmed: bool,
-    /// Whether the session of a browser is bound to the browser's device. `null`: it is no session of a browser.
+    /// Whether a browser's session is bound to the browser's device. `null`: the session is not a browser's.
     pub(crate) device_bound: Option<bool>,
     /// The client address at login, if kept.
     pub(crate) address: Option<String>,
@@ -57,15 +57,15 @@ pub(crate) struct SessionInfo {
     pub(crate) user_agent: Option<String>,
 }
 
-/// A session, and what is known of its past.
+/// A session and its history.
 #[derive(Serialize, ToSchema)]
 pub(super) struct SessionDetail {
     #[serde(flatten)]
     pub(super) session: SessionInfo,
-    /// What the audit trail has about it among its last 1000 lines: who ended it, too.
+    /// The lines about the session among the last 1000 lines of the audit trail, also about who ended the session.
     #[schema(value_type = Vec<Object>)]
     pub(super) history: Vec<Value>,
-    /// The actor that ended the session, if those lines say so.
+    /// The actor that ended the session, if the lines of `history` say so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) ended_by: Option<String>,
 }
@@ -75,29 +75,29 @@ pub(super) struct SessionDetail {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct SessionsQuery {
-    /// Of the user of this name in the users file.
+    /// Only sessions of the user of this name in the users file.
     pub(super) user: Option<String>,
-    /// Of this account; with `user`, the account of the user. Empty: without an account.
+    /// Only sessions of this account; with `user`, the account of the user. Empty: without an account.
     pub(super) account: Option<String>,
-    /// Of this subject.
+    /// Only sessions of this subject.
     pub(super) subject: Option<String>,
-    /// Of this client.
+    /// Only sessions of this client.
     pub(super) client: Option<String>,
-    /// That began at an endpoint of this dialect.
+    /// Only sessions that began at an endpoint of this dialect.
     pub(super) dialect: Option<String>,
-    /// `live`, `ended`, or the reason of the end, as in the answer.
+    /// Only sessions with this status: `live`, `ended`, or the reason of the end, as in the answer.
     pub(super) status: Option<String>,
-    /// That began at this moment or later (RFC 3339).
+    /// Only sessions that began at this moment or later (RFC 3339).
     #[param(value_type = Option<String>, format = DateTime)]
     pub(super) since: Option<String>,
-    /// That began before this moment (RFC 3339).
+    /// Only sessions that began before this moment (RFC 3339).
     #[param(value_type = Option<String>, format = DateTime)]
     pub(super) until: Option<String>,
     /// `oldest` or `newest` first; by default `oldest`.
     pub(super) order: Option<String>,
-    /// The `next` of the page before, with the same order.
+    /// The `next` of the previous page, with the same order.
     pub(super) cursor: Option<String>,
-    /// The most sessions on the page.
+    /// The maximum number of sessions on the page.
     #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
     pub(super) limit: Option<String>,
 }
@@ -112,7 +112,7 @@ pub(super) struct Page {
     pub(super) next: Option<String>,
 }
 
-/// What a filter asks of the status.
+/// The condition of a filter on the status.
 #[derive(Clone, Copy)]
 enum AskedStatus {
     Live,
@@ -120,7 +120,7 @@ enum AskedStatus {
     Because(&'static str),
 }
 
-/// Why a session may be over.
+/// The reasons for which a session may have ended.
 pub(super) fn reasons() -> impl Iterator<Item = &'static str> {
     ["expired", "not-before"].into_iter().chain(RevokedBecause::ALL.into_iter().map(RevokedBecause::word))
 }
@@ -171,8 +171,8 @@ fn session_info(gate: &Gate, session: &Session) -> SessionInfo {
     }
 }
 
-/// The sessions, the oldest first, page by page. One that began before the first page was asked for is on exactly one
-/// page, whatever begins and ends meanwhile.
+/// The sessions, the oldest first, page by page. A session that began before the request for the first page is on exactly
+/// one page, even if other sessions begin or end meanwhile.
 #[utoipa::path(
     get, path = "/v1/sessions", operation_id = "list_sessions", tag = "sessions",
     params(SessionsQuery), responses((status = 200, description = "done", body = Page))
@@ -181,13 +181,13 @@ pub(super) async fn list(state: &AdminState, query: SessionsQuery) -> AdminResul
     find(state, query).await.map(|page| ok(&page))
 }
 
-/// A page of the sessions that are asked for.
+/// A page of the sessions that match a query.
 pub(super) async fn find(state: &AdminState, query: SessionsQuery) -> Result<Page, Refusal> {
     let SessionsQuery { user, account, subject, client, dialect, status, since, until, order, cursor, limit } = query;
     let gate = &state.gate;
     let (filter, account) = match (user, subject) {
         (Some(_), Some(_)) => return Err(wrong("at most one of user and subject is expected")),
-        // The account of the user; a login from before the user moved had another.
+        // The present account of the user. A session from before the user moved has another account.
         (Some(user), None) => (Filter::Subject(subject_of(state, &user, account.as_deref())?), None),
         (None, Some(subject)) => (Filter::Subject(subject.into()), account),
         (None, None) => (Filter::All, account),
@@ -229,7 +229,7 @@ pub(super) async fn find(state: &AdminState, query: SessionsQuery) -> Result<Pag
         let page = page.map_err(|error| Refusal::of_store(&error))?;
         let last = page.sessions.last().map(|session| session.id);
         for session in &page.sessions {
-            // Beyond what is asked for.
+            // The session is beyond the requested range of time.
             let is_end = match is_newest_first {
                 true => since.is_some_and(|since| session.created() < since),
                 false => until.is_some_and(|until| session.created() >= until),
@@ -263,7 +263,7 @@ fn asked_status(text: Option<&str>) -> Result<Option<AskedStatus>, Refusal> {
     })
 }
 
-/// Are the newest asked for first?
+/// Whether the query requests the newest sessions first.
 fn asked_order(text: Option<&str>) -> Result<bool, Refusal> {
     match text {
         None | Some("oldest") => Ok(false),
@@ -292,7 +292,7 @@ pub(super) async fn show(state: &AdminState, name: &str) -> AdminResult {
     detail(state, name).await.map(|detail| ok(&detail))
 }
 
-/// A session, and what is known of its past.
+/// A session and its history.
 pub(super) async fn detail(state: &AdminState, name: &str) -> Result<SessionDetail, Refusal> {
     let gate = &state.gate;
     let id = SessionId::parse(name).ok_or_else(|| unknown(name))?;
@@ -300,13 +300,13 @@ pub(super) async fn detail(state: &AdminState, name: &str) -> Result<SessionDeta
     let session = session.ok_or_else(|| unknown(name))?;
     let history = events::of_session(&state.config.load().issuer.url, &session);
     let session = session_info(gate, &session);
-    // Its lifetimes end a session without anyone.
+    // An expired session was ended by nobody.
     let is_revoked = !matches!(&*session.status, "live" | "expired");
     Ok(SessionDetail { session, ended_by: is_revoked.then(|| events::ended_by(&history)).flatten(), history })
 }
 
-/// Ends a session: its tokens are refused from the next request on. Answers once that is durable; `ended` is 0 if it had
-/// ended before.
+/// Ends a session: its tokens are refused from the next request on. Answers once the end is durable; `ended` is 0 if the
+/// session had already ended.
 #[utoipa::path(
     post, path = "/v1/sessions/{id}/revoke", operation_id = "revoke_session", tag = "sessions",
     params(("id" = String, Path, description = "its id: the `sid` of its tokens")),
@@ -320,7 +320,7 @@ pub(super) async fn revoke(gate: &Gate, name: &str) -> AdminResult {
 pub(super) async fn end(gate: &Gate, name: &str) -> Result<RevocationReport, Refusal> {
     let id = SessionId::parse(name).ok_or_else(|| unknown(name))?;
     let sessions = gate.sessions();
-    // A session that cannot be read ends all the same.
+    // A session whose record cannot be read is revoked nevertheless.
     let was_live = match sessions.get(id).await {
         Ok(Some(session)) => is_live(&sessions, &session),
         Ok(None) | Err(_) => true,
@@ -331,7 +331,7 @@ pub(super) async fn end(gate: &Gate, name: &str) -> Result<RevocationReport, Ref
     Ok(RevocationReport::of_one(was_live))
 }
 
-/// Can the session still be refreshed?
+/// Whether the session can still be refreshed.
 pub(super) fn is_live(sessions: &Sessions, session: &Session) -> bool {
     session.status == Status::Live && sessions.is_over(session).is_none()
 }
@@ -340,7 +340,7 @@ fn unknown(id: &str) -> Refusal {
     Refusal::new(Code::UnknownSession, format!("there is no session {}", shown(id)))
 }
 
-/// The store may have lost it.
+/// The refusal for a session that the store does not have.
 fn lost(id: &str) -> Refusal {
     let what = format!("the store has no session {0}; {0} is revoked, so that no gate brings it back", shown(id));
     Refusal::new(Code::UnknownSession, what)

@@ -18,11 +18,11 @@ pub(crate) struct Status {
     pub(crate) version: String,
     /// The id of the process.
     pub(crate) pid: u32,
-    /// When it began to serve (RFC 3339).
+    /// When the gate began to serve (RFC 3339).
     pub(super) started: String,
-    /// As `/readyz` says.
+    /// Whether the gate is ready, as in `/readyz`.
     pub(super) ready: bool,
-    /// Why it is not ready, or in which state it serves.
+    /// Why the gate is not ready, or in which state it serves.
     pub(super) readiness: String,
     /// Every address of the gate, those of the admin listener included.
     #[schema(value_type = Vec<String>)]
@@ -32,9 +32,9 @@ pub(crate) struct Status {
     /// Requests in flight to upstreams.
     pub(super) requests_in_flight: usize,
     pub(super) store: StoreStatus,
-    /// What the gate reads again while it runs.
+    /// The sources that the gate reads again while it runs.
     pub(super) reloads: Vec<ReloadStatus>,
-    /// What `rotogate check` warns about, of the configuration in force.
+    /// The warnings of `rotogate check` about the configuration in force.
     pub(super) warnings: Vec<Finding>,
 }
 
@@ -46,18 +46,18 @@ pub(crate) struct StoreStatus {
     pub(super) up: bool,
 }
 
-/// What the gate reads again.
+/// A source that the gate reads again while it runs.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub(crate) struct ReloadStatus {
     /// `configuration`, `keys`, `issuers`, `certificates` or `upstreams`.
     pub(super) source: String,
     /// Whether the last change was refused; the log says why.
     pub(super) refused: bool,
-    /// When a change was taken last (RFC 3339).
+    /// When a change last took effect (RFC 3339).
     pub(super) taken: String,
 }
 
-/// Version, state, counts, and what the last reloads came to.
+/// Version, state, counts, and the results of the last reloads.
 #[utoipa::path(
     get, path = "/v1/status", operation_id = "status", tag = "status",
     responses((status = 200, description = "done", body = Status))

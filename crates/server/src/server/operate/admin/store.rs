@@ -33,7 +33,7 @@ pub(super) async fn backup(state: &AdminState) -> AdminResult {
     Ok(response)
 }
 
-/// Copies the store into a file beside it, which is unlinked by the time it is read.
+/// Copies the store into a file beside it, and unlinks the file before its content is sent.
 async fn copy(store: &RedbStore) -> Result<tokio::fs::File, Box<dyn std::error::Error + Send + Sync>> {
     let name = format!(".backup-{}", uuid::Uuid::new_v4());
     let path = store.path().parent().unwrap_or(Path::new(".")).join(name);

@@ -44,7 +44,7 @@ impl AdminThread {
 impl Drop for AdminThread {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
-            // A request still waiting here is cut with the process.
+            // Requests that still wait on this runtime are cut off when the process ends.
             runtime.shutdown_background();
         }
     }

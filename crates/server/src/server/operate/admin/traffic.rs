@@ -13,20 +13,20 @@ use rotogate_proxy::UpstreamAddress;
 /// The routes.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Routes {
-    /// In the order of match: of two that could serve a request, the first one does.
+    /// The routes in matching order: if two routes could serve a request, the first one serves it.
     pub(super) routes: Vec<RouteInfo>,
 }
 
 /// A route.
 #[derive(Serialize, ToSchema)]
 pub(super) struct RouteInfo {
-    /// Its id in logs and metrics.
+    /// The route's id in logs and metrics.
     pub(super) id: String,
-    /// The hosts that it serves; empty: every host that no route names.
+    /// The hosts that the route serves; empty: every host that no route names.
     pub(super) hosts: Vec<String>,
     /// The pattern of its path; empty for a rule for calls alone.
     pub(super) path: String,
-    /// The methods that it serves.
+    /// The methods that the route serves.
     pub(super) methods: Vec<String>,
     /// Whether the route serves every method that a route may.
     #[cfg(feature = "page")]
@@ -34,19 +34,19 @@ pub(super) struct RouteInfo {
     pub(super) any_method: bool,
     /// `required`, `optional` or `none`.
     pub(super) auth: &'static str,
-    /// The scopes that a token must have, all of them.
+    /// The scopes that a token must have. All are needed.
     pub(super) scopes: Vec<String>,
-    /// The scopes of which it must have one.
+    /// The scopes of which a token must have at least one.
     pub(super) any_scope: Vec<String>,
-    /// The roles of which it must have one.
+    /// The roles of which a token must have at least one.
     pub(super) roles: Vec<String>,
-    /// The accepted issuers; empty: the gate, and those that are accepted everywhere.
+    /// The accepted issuers; empty: the gate, and the issuers that every route accepts.
     pub(super) issuers: Vec<String>,
-    /// The name of its upstream.
+    /// The name of the route's upstream.
     pub(super) upstream: Option<String>,
 }
 
-/// The routes in the order of match.
+/// The routes in matching order.
 #[utoipa::path(
     get, path = "/v1/routes", operation_id = "list_routes", tag = "routes",
     responses((status = 200, description = "done", body = Routes))
@@ -55,11 +55,12 @@ pub(super) fn routes(state: &AdminState) -> Response<Body> {
     ok(&Routes { routes: all_routes(state) })
 }
 
-/// The routes in the order of match.
+/// The routes in matching order.
 pub(super) fn all_routes(state: &AdminState) -> Vec<RouteInfo> {
     let config = state.config.load();
     let mut sorted: Vec<&Route> = config.routes.iter().collect();
-    // As the table of routes looks them up: by host, then by the most specific pattern, then by listed methods.
+    // In the order in which the routing table tries the routes: by host, then by the most specific pattern,
+    // then by listed methods.
     sorted.sort_by_cached_key(|route| (route.hosts.is_empty(), specificity(&route.path), route.methods.is_empty()));
     sorted.into_iter().map(|route| info(state, route)).collect()
 }
@@ -90,7 +91,7 @@ fn info(state: &AdminState, route: &Route) -> RouteInfo {
     }
 }
 
-/// What orders patterns: plain segments before `{name}` before `{*rest}`.
+/// The sort key of a pattern: plain segments come before `{name}`, and `{name}` before `{*rest}`.
 fn specificity(path: &str) -> Vec<(u8, Reverse<usize>, String)> {
     let kind = |segment: &str| match segment {
         _ if segment.starts_with("{*") => 2,
@@ -103,7 +104,7 @@ fn specificity(path: &str) -> Vec<(u8, Reverse<usize>, String)> {
 /// The upstreams.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Upstreams {
-    /// In the order of the configuration.
+    /// The upstreams in the order of the configuration.
     pub(super) upstreams: Vec<UpstreamInfo>,
 }
 
@@ -122,7 +123,7 @@ pub(super) struct UpstreamInfo {
 /// An address of an upstream.
 #[derive(Serialize, ToSchema)]
 pub(super) struct AddressInfo {
-    /// As the log names it.
+    /// The address, as the log writes it.
     pub(super) address: String,
     /// `up`; `failing`: it is in service, and its last attempts failed; `ejected` after failures; or `unhealthy` by its health
     /// checks.

@@ -41,13 +41,13 @@ pub(super) async fn reload(state: &AdminState) -> AdminResult {
 pub(crate) struct DisableRequest {
     /// The user's name.
     pub(crate) user: String,
-    /// The user's account; without it, the user of this name that has none.
+    /// The user's account. Absent: the user of this name without an account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) account: Option<String>,
 }
 
 /// Disables a user of the users file, as `rotogate user disable` does: no login, and all sessions of the user end. Answers
-/// once that is durable.
+/// once this is durable.
 #[utoipa::path(
     post, path = "/v1/users/disable", operation_id = "disable_user", tag = "users",
     request_body = DisableRequest, responses((status = 204, description = "done"))

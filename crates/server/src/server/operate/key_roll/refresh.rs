@@ -1,4 +1,5 @@
-//! What needs a refresh secret: tokens and cookies that it made, records that it sealed, API keys and status lists.
+//! Finds what still needs a refresh secret: its tokens and cookies, the records that it sealed, API keys and status
+//! lists.
 
 use std::time::Duration;
 
@@ -17,13 +18,14 @@ use crate::server::build::stores::open_stores;
 /// How many sessions are read at once.
 const PAGE: usize = 256;
 
-/// Has the gate this secret, and not another one with the same id?
+/// Whether the gate has this secret, and not another secret with the same id.
 pub(super) fn knows(row: &NodeRow, id: u8, print: Option<&str>) -> bool {
     let at = row.refresh_keys.iter().position(|known| *known == id);
     at.is_some_and(|at| row.refresh_prints.get(at).is_none_or(|known| Some(&**known) == print))
 }
 
-/// The live API keys whose HMAC is under this secret. Each is made anew under the current one at its next use.
+/// Reports the live API keys whose HMAC uses this secret. At its next use, a key gets an HMAC under the
+/// current secret.
 // Requirement K4.
 #[cfg(feature = "relay")]
 pub(super) async fn api_keys_left(
@@ -41,7 +43,7 @@ pub(super) async fn api_keys_left(
     Ok(left.map(keys_known_by))
 }
 
-/// What needs a secret under which so many API keys are.
+/// The reason why a secret is still needed if it has `left` API keys.
 #[cfg(feature = "relay")]
 pub(crate) fn keys_known_by(left: u64) -> String {
     format!(
@@ -49,7 +51,7 @@ pub(crate) fn keys_known_by(left: u64) -> String {
     )
 }
 
-/// How many status lists give indices by this refresh secret. A new list begins when it is gone.
+/// Warns of status lists whose indices come from this refresh secret. Without the secret, a new list begins.
 pub(super) async fn lists_left(
     config: &Config,
     keyring: &Keyring,
@@ -69,7 +71,8 @@ pub(super) async fn lists_left(
     })
 }
 
-/// What needs a refresh secret. Without sessions to ask, the time has passed in which each of them is refreshed or ends.
+/// What still needs a refresh secret, if anything. If the sessions cannot be listed, the longest time must have passed
+/// in which each session is refreshed or ends.
 pub(super) fn refresh_needed(
     id: u8,
     changed: Timestamp,
@@ -93,7 +96,7 @@ pub(super) fn refresh_needed(
     (left > Duration::ZERO).then(|| format!("for {}, refresh tokens that it made may be presented", rounded(left)))
 }
 
-/// How many live sessions have a refresh token or a cookie by this secret, or a record that it sealed.
+/// How many live sessions have a refresh token, a cookie or a sealed record by this secret.
 pub(super) async fn sessions_of(store: &dyn Store, id: u8, now: Timestamp, idle: Duration) -> Result<u64, RollError> {
     let (mut count, mut after) = (0, None);
     loop {
@@ -113,7 +116,7 @@ fn needs(session: &Session, id: u8, now: Timestamp, idle: Duration) -> bool {
         && now.since(session.issued_at) < idle
 }
 
-/// Whether the cookie of a browser session is of this secret: it stays for as long as the session.
+/// Whether this secret made the cookie of a browser session. The cookie lasts as long as the session.
 fn made_cookie(session: &Session, id: u8) -> bool {
     session.browser.as_deref().is_some_and(|browser| browser.key == id)
 }
@@ -146,7 +149,7 @@ mod tests {
         let with = |token: u8, seal: u8| {
             let mut one = record.clone();
             one.last.refresh_key = token;
-            // A seal has a key and 16 bytes.
+            // A seal consists of the key's id and 16 bytes.
             one.seal = serde_json::from_value(serde_json::to_value((seal, [0_u8; 16])).unwrap()).unwrap();
             one
         };

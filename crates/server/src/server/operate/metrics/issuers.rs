@@ -1,4 +1,4 @@
-//! The figures of the issuers whose keys are fetched.
+//! The metrics of the issuers whose keys are fetched.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use rotogate_kit::metric_families as names;
 /// The states, in the order of their numbers in the metrics.
 const STATES: [&str; 4] = ["empty", "fresh", "aging", "stale"];
 
-/// Names come from the configuration, causes from closed sets (requirement I43).
+/// Label values are bounded: names come from the configuration, causes from closed sets (requirement I43).
 pub(super) fn write(issuers: &RemoteIssuers, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
     let all = issuers.statuses();
     type ReadStatus = fn(&RemoteStatus) -> Option<u64>;

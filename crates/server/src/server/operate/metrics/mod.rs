@@ -1,5 +1,5 @@
 //! The metrics, in OpenMetrics or Prometheus text format. [`metric_families`](rotogate_kit::metric_families) has
-//! their names, and `docs/metrics.md` is made of it.
+//! their names, and `docs/metrics.md` is generated from it.
 
 mod issuers;
 mod output;
@@ -50,14 +50,14 @@ pub(crate) struct Metrics {
     collector: GateCollector,
 }
 
-/// What is found out when the metrics are asked for.
+/// State that is determined at each scrape.
 #[derive(Debug, Default)]
 struct ScrapeState {
     is_ready: AtomicBool,
     is_store_up: AtomicBool,
 }
 
-/// What the metrics are read from.
+/// The sources of the metrics.
 pub(crate) struct Sources {
     pub(crate) tally: &'static Tally,
     pub(crate) gate: Gate,
@@ -75,7 +75,7 @@ pub(crate) struct Sources {
     pub(crate) config: Arc<ArcSwap<Config>>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) reloads: Arc<Outcomes>,
-    /// `None`: another system has the users.
+    /// `None` if the users are in another system.
     pub(crate) users: Option<Arc<LiveUsers>>,
     /// The connections and the certificates of each listener, in the order of the configuration.
     pub(crate) listeners: Vec<(Arc<ConnectionCounts>, Option<Arc<Tls>>)>,
@@ -91,7 +91,7 @@ impl Metrics {
         Self { of_gate, of_process, collector }
     }
 
-    /// What the metrics are read from; the admin listener reads it, too.
+    /// The sources of the metrics. The admin listener reads them, too.
     pub(crate) fn sources(&self) -> &Sources {
         &self.collector.sources
     }
@@ -110,7 +110,7 @@ impl Metrics {
     }
 }
 
-/// A status as a label. An upstream may send any number: those that IANA does not list become `other`.
+/// A status as a label. An upstream may send any number, so a status that IANA does not list becomes `other`.
 fn code(status: Option<StatusCode>) -> String {
     match status {
         // The client closed the connection before there was a status.
@@ -120,8 +120,8 @@ fn code(status: Option<StatusCode>) -> String {
     }
 }
 
-/// Converts OpenMetrics to Prometheus text format 0.0.4. There the HELP and TYPE lines of a counter name it with
-/// `_total`, and the text has neither end mark nor units.
+/// Converts OpenMetrics to Prometheus text format 0.0.4. In that format, the HELP and TYPE lines of a counter
+/// use its name with `_total`, and there are neither units nor an end mark.
 fn plain(open: &str) -> String {
     let heads = || open.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let counters: BTreeSet<&str> = heads().filter_map(|head| head.strip_suffix(" counter")).collect();
@@ -139,7 +139,7 @@ fn plain(open: &str) -> String {
     text
 }
 
-/// Reads the figures that other modules keep.
+/// Collects the counters of other modules at a scrape.
 #[derive(Clone)]
 struct GateCollector {
     sources: Arc<Sources>,
@@ -379,7 +379,7 @@ impl GateCollector {
         self.elsewhere(output)
     }
 
-    /// What others were asked, and what they read here.
+    /// Writes the metrics of requests to other systems, and of documents that others read from the gate.
     fn elsewhere(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
         let gate = &self.sources.gate;
         let mut exchanges = output.family(&names::RELAY_EXCHANGES)?;

@@ -1,4 +1,4 @@
-//! The figures of the process, and of what was built.
+//! The metrics of the process and of its build.
 
 use std::fmt;
 
@@ -29,13 +29,13 @@ fn features() -> String {
     all.iter().filter(|(_, is_on)| *is_on).map(|(name, _)| *name).collect::<Vec<_>>().join(",")
 }
 
-/// Writes what runs.
+/// Writes the metric with version, revision and features.
 pub(super) fn build_info(output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
     let labels = [env!("CARGO_PKG_VERSION"), REVISION, env!("BUILD_RUSTC"), &features()];
     output.family(&names::BUILD_INFO)?.add(labels, 1_u64)
 }
 
-/// The memory of the process that is in RAM, in bytes.
+/// The resident memory of the process, in bytes.
 #[cfg(all(feature = "page", target_os = "linux"))]
 pub(crate) fn resident_memory() -> Option<u64> {
     let stat = procfs::process::Process::myself().and_then(|process| process.stat()).ok()?;
@@ -47,7 +47,7 @@ pub(crate) fn resident_memory() -> Option<u64> {
     None
 }
 
-/// Reads the figures of the process from the system. Where the system has none, there is no family.
+/// Reads the metrics of the process from the system. Leaves a family out if the system has no such value.
 #[derive(Debug)]
 pub(super) struct ProcessCollector;
 

@@ -6,7 +6,7 @@ use super::output::ScrapeOutput;
 use rotogate_kit::metric_families as names;
 use rotogate_signals::{Receivers, Streams};
 
-/// Whether each stream is alive, and what became of the events for receivers.
+/// Writes whether each stream is alive, and the outcomes of events for receivers.
 pub(super) fn write((streams, receivers): (&Streams, &Receivers), output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
     let mut alive = output.family(&names::STREAM_ALIVE)?;
     for (issuer, is_alive) in streams.alive() {

@@ -1,5 +1,5 @@
-//! Applies another `gateway.toml` to a running gate: routes, clients, endpoints, upstreams, other issuers and much else,
-//! all or nothing. What a start alone reads is kept; the log names the keys that differ.
+//! Applies another `gateway.toml` to a running gate: routes, clients, endpoints, upstreams, other issuers and many
+//! other keys, all or nothing. Keys that only a start reads keep their value, and the log names the changed ones.
 
 use std::sync::Arc;
 
@@ -19,7 +19,8 @@ use crate::trace::Tracer;
 use rotogate::gate::PreparedKeys;
 
 impl Reloadable {
-    /// Applies every key that a reload can. If one of them cannot be used, applies nothing and returns `false`.
+    /// Applies every key that a reload can apply. If one of these keys cannot be used, applies nothing and
+    /// returns `false`.
     pub(super) async fn apply(&mut self, new: Config, last_read: &mut LastRead) -> bool {
         let old = self.config.load_full();
         let mut now = new;
@@ -34,7 +35,8 @@ impl Reloadable {
             );
             return false;
         }
-        // An unchanged upstream goes on with what it had read. From here on the new content of a file counts as read.
+        // Upstreams whose configuration is unchanged still use the old content of their files. The groups below count
+        // the new content as read, so changed files are read here.
         let other_files = upstreams.differing_from(&last_read.upstreams);
         if !other_files.is_empty()
             && let Err(error) = self.read_upstream_files(&now, &other_files)
@@ -57,14 +59,14 @@ impl Reloadable {
                 "restart needed for changed keys: restart, or SIGUSR2 for an in-place upgrade"
             );
         }
-        // These groups have other files now. The other groups are not affected by this reload.
+        // The files of these groups may have changed. A reload does not affect the other groups.
         (last_read.certificates, last_read.upstreams, last_read.clients) = (certificates, upstreams, clients);
         follow_issuers(&old, &now, &mut last_read.issuers, issuers);
         self.config.store(Arc::new(now));
         true
     }
 
-    /// Everything that can fail comes before anything that takes effect.
+    /// Prepares all parts, which can fail, before it puts the first one in force.
     pub(super) async fn install(&mut self, old: &Config, now: &Config) -> Result<(), ServerError> {
         let mut loaded = Vec::new();
         let of_listeners = self.listeners.iter().zip(old.listeners().zip(now.listeners()));
@@ -139,7 +141,7 @@ struct NextRules {
 }
 
 impl Reloadable {
-    /// The rules for each issuer. An unchanged one goes on with what it has, even if its file is broken by now.
+    /// The rules for each issuer. An unchanged issuer keeps its rules, even if its file is broken by now.
     async fn issuers(&self, old: &Config, now: &Config) -> Result<NextRules, ServerError> {
         let mut states = Vec::new();
         for issuer in &now.issuers {
@@ -161,12 +163,12 @@ impl Reloadable {
     }
 }
 
-/// Names as one value of a log line. A line has no empty values.
+/// Joins names to one value of a log line. `None` without names, because a line has no empty values.
 fn listed(names: &[&str]) -> Option<String> {
     (!names.is_empty()).then(|| names.join(", "))
 }
 
-/// Names the issuers that came, left or changed.
+/// Logs the issuers that were added, removed or changed.
 fn log_issuers(old: &Config, now: &Config) {
     let named = |all: &[TrustedIssuer], name: &str| all.iter().find(|issuer| issuer.name == name).cloned();
     let only_in = |one: &Config, other: &Config| {
@@ -183,7 +185,7 @@ fn log_issuers(old: &Config, now: &Config) {
     );
 }
 
-/// The files of an unchanged issuer are those that were read last; those of the others were read now.
+/// Updates the file groups: an unchanged issuer keeps its group, because its files were not read again.
 fn follow_issuers(old: &Config, now: &Config, last_read: &mut Vec<FileGroup>, mut read: Vec<FileGroup>) {
     if old.issuers == now.issuers {
         return;

@@ -1,7 +1,8 @@
-//! What a running gate reloads: its keys, those of trusted issuers and of clients, its credentials at providers, and
-//! certificates when their files change; and, on SIGHUP, what [`config`] can apply of `gateway.toml`. The users file has its own watcher. A broken file is not
-//! applied: the old content stays in force, and the log says so once for each change. A broken file of one issuer or
-//! listener does not affect another.
+//! The reloads of a running gate. When files change, it reloads its own keys, the keys of trusted issuers and clients,
+//! its credentials at providers, and certificates. On SIGHUP, [`config`] applies the keys of `gateway.toml` that a
+//! reload can apply. The users file has its own watcher. A broken file is not applied: the old content stays in force,
+//! and this is logged once for each change. A broken file of one issuer or listener does not affect other issuers or
+//! listeners.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,11 +38,11 @@ use rotogate_proxy::Proxy;
 mod config;
 mod outcomes;
 
-/// How long the keys of an issuer stay in force while its file is broken or missing. After that its tokens are refused:
-/// a key that should be removed does not stay because the file remains broken.
+/// How long the keys of an issuer stay in force while its file is broken or missing. After that its tokens are refused,
+/// so that a broken file does not keep a removed key in force for ever.
 const BROKEN_KEYS_GRACE: Duration = Duration::from_secs(24 * 3600);
 
-/// Reads a configuration again, and checks it as a start does. The log says what is wrong.
+/// Reads a configuration again, and checks it as a start does. Logs the errors.
 ///
 /// # Errors
 /// Everything that a start would refuse.
@@ -85,9 +86,9 @@ pub(crate) struct Reloadable {
 #[derive(Clone)]
 pub(crate) struct IssuerState {
     rules: IssuerRules,
-    /// Since when its file differs and cannot be used.
+    /// The time since which the issuer's file cannot be used.
     broken_since: Option<Timestamp>,
-    /// Whether that was longer ago than [`BROKEN_KEYS_GRACE`].
+    /// Whether the keys were dropped because [`BROKEN_KEYS_GRACE`] has passed since then.
     dropped: bool,
 }
 
@@ -142,11 +143,12 @@ pub(crate) struct ReloadTask {
 pub(crate) struct Reloader(mpsc::Sender<ReloadRequest>);
 
 impl Reloader {
-    /// Applies another configuration, as far as a reload can. Returns whether it was applied; the log says why not.
+    /// Applies another configuration, as far as a reload can. Returns whether it was applied. If not, the log has
+    /// the reason.
     pub(crate) async fn apply(&self, config: Config) -> bool {
         let (done, is_done) = oneshot::channel();
         let asked = ReloadRequest { config, context: Context::current(), done: Some(done) };
-        // It fails at the end of the gate.
+        // Sending fails while the gate ends.
         self.0.send(asked).await.is_ok() && is_done.await.unwrap_or(false)
     }
 }
@@ -158,12 +160,12 @@ impl ReloadTask {
         let _ = self.asks.0.send(ReloadRequest { config, context: None, done: None }).await;
     }
 
-    /// What asks it.
+    /// A handle to ask this task for reloads.
     pub(crate) fn reloader(&self) -> Reloader {
         self.asks.clone()
     }
 
-    /// Another configuration cannot be used.
+    /// Records that another configuration cannot be used.
     pub(crate) fn refuse(&self) {
         self.outcomes.set(ReloadSource::Configuration, true);
     }
@@ -175,8 +177,8 @@ impl Drop for ReloadTask {
     }
 }
 
-/// Starts to watch the gate's keys, the keys of trusted issuers, and certificates. `last_read` is their state before
-/// they were first read.
+/// Starts to watch the gate's keys, the keys of trusted issuers, and certificates. `last_read` is the state of the
+/// files before they were first read.
 pub(crate) fn watch(mut reloadable: Reloadable, mut last_read: LastRead, outcomes: Arc<Outcomes>) -> ReloadTask {
     let told = Arc::clone(&outcomes);
     let (configs, mut asked) = mpsc::channel::<ReloadRequest>(1);
@@ -189,7 +191,7 @@ pub(crate) fn watch(mut reloadable: Reloadable, mut last_read: LastRead, outcome
                     let Some(ReloadRequest { config, context, done }) = asked else { return };
                     let is_applied = inherited(context, reloadable.apply(config, &mut last_read)).await;
                     told.set(ReloadSource::Configuration, !is_applied);
-                    // The caller may be gone.
+                    // The caller may have stopped waiting.
                     let _ = done.map(|done| done.send(is_applied));
                 }
                 _ = checks.tick() => reloadable.poll_files(&mut last_read).await,
@@ -228,7 +230,7 @@ impl Reloadable {
             }
         }
         if last_read.clients.changed(|| files::of_clients(&config)).is_some() {
-            // Clients and endpoints are made from the configuration, which reads these files.
+            // Installing the configuration again builds clients and endpoints, and reads their files.
             match self.install(&config, &config).await {
                 Ok(()) => {
                     tracing::info!("files of clients and providers reloaded");
@@ -251,14 +253,14 @@ impl Reloadable {
         Ok(())
     }
 
-    /// Serves requests with this state from now on.
+    /// Uses this proxy and state for requests from now on.
     fn serve(&self, proxy: Proxy, state: RequestState) {
         self.serving.store(Arc::new(state));
         self.proxy.store(Arc::new(proxy));
     }
 
-    /// Reloads the gate's keys and those of trusted issuers, each for itself: a broken file keeps no other key in
-    /// force.
+    /// Reloads the gate's keys and the keys of each trusted issuer separately, so that one broken file does not
+    /// hold up the reload of other keys.
     fn poll_keys(&mut self, config: &Config, last_read: &mut LastRead) {
         let own = read_own_keys(config, &mut last_read.own);
         let issuers = config.issuers.iter().zip(&mut last_read.issuers).enumerate();
@@ -300,14 +302,15 @@ impl Reloadable {
         }
     }
 
-    /// Reads the files of an issuer if they changed. Returns whether its rules differ from those in force.
+    /// Reads the files of an issuer if they changed. Returns whether its rules differ from the rules in force.
     fn poll_issuer(&mut self, index: usize, issuer: &TrustedIssuer, group: &mut FileGroup) -> bool {
         let Some(trusted) = self.trusted.get_mut(index) else { return false };
         let mut differs = false;
         if group.changed(|| files::of_issuer(issuer)).is_some() {
             match load_issuer_and_log(issuer) {
                 Ok(mut rules) => {
-                    // Its files say how it is asked. Where its keys are fetched, they are not in a file.
+                    // If the keys of an issuer are fetched, its files are for introspection only, so the fetched keys
+                    // are kept.
                     if let Some(keys) = self.remote_issuers.keys_of(&issuer.name) {
                         rules.keys = keys;
                     }
@@ -355,7 +358,8 @@ fn read_own_keys(config: &Config, group: &mut FileGroup) -> Option<Arc<Keyring>>
     None
 }
 
-/// While certificate and key are replaced one after the other, they do not match; the next check finds both.
+/// Reloads certificates. If a certificate and its key do not match because only one of the two files is
+/// replaced yet, the next check finds both.
 fn reload_certificates(tls: &Tls, group: &mut FileGroup) {
     match tls.reload() {
         Ok(()) => {

@@ -1,24 +1,24 @@
-//! What came of the last change of each kind of files.
+//! The outcome of the last change of each kind of files.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::server::build::files::{self, FileGroup, LastRead};
 use rotogate_core::clock::Timestamp;
 
-/// What a running gate reads again.
+/// The kinds of files that a running gate reads again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReloadSource {
     /// `gateway.toml`, with the environment.
     Configuration,
     /// The gate's own keys.
     Keys,
-    /// The key files of other issuers, and what is presented at them.
+    /// The key files of other issuers, and the gate's credentials at them.
     Issuers,
     /// The certificates of listeners.
     Certificates,
     /// Certificates and credentials for upstreams.
     Upstreams,
-    /// The keys of clients, and what the gate presents at providers.
+    /// The keys of clients, and the gate's credentials at providers.
     Clients,
 }
 
@@ -26,7 +26,7 @@ impl ReloadSource {
     pub(crate) const ALL: [Self; 6] =
         [Self::Configuration, Self::Keys, Self::Issuers, Self::Certificates, Self::Upstreams, Self::Clients];
 
-    /// Its value as a label.
+    /// The label of the source.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Configuration => "configuration",
@@ -42,7 +42,7 @@ impl ReloadSource {
 #[derive(Debug)]
 struct Outcome {
     is_refused: AtomicBool,
-    /// When files were last taken, in seconds of Unix time.
+    /// When files were last applied, in seconds of Unix time.
     taken: AtomicU64,
 }
 
@@ -51,7 +51,7 @@ struct Outcome {
 pub(crate) struct Outcomes([Outcome; ReloadSource::ALL.len()]);
 
 impl Outcomes {
-    /// Everything was taken now.
+    /// Outcomes at a start: all files were applied now.
     pub(crate) fn new() -> Self {
         let now = files::now().as_secs();
         Self(std::array::from_fn(|_| Outcome { is_refused: AtomicBool::new(false), taken: AtomicU64::new(now) }))
@@ -61,13 +61,13 @@ impl Outcomes {
         self.0.get(source as usize)
     }
 
-    /// Whether the last change was refused, and when one was last taken, in seconds of Unix time.
+    /// Whether the last change was refused, and when a change was last applied, in seconds of Unix time.
     pub(crate) fn get(&self, source: ReloadSource) -> (bool, u64) {
         let read = |of: &Outcome| (of.is_refused.load(Ordering::Relaxed), of.taken.load(Ordering::Relaxed));
         self.outcome(source).map_or_else(Default::default, read)
     }
 
-    /// A change was taken, or refused.
+    /// Records that a change was applied or refused.
     pub(crate) fn set(&self, source: ReloadSource, is_refused: bool) {
         let Some(of) = self.outcome(source) else { return };
         of.is_refused.store(is_refused, Ordering::Relaxed);
@@ -76,7 +76,7 @@ impl Outcomes {
         }
     }
 
-    /// Takes over what became of files.
+    /// Copies the outcomes of the file groups.
     pub(super) fn follow(&self, last_read: &LastRead) {
         let LastRead { own, issuers, certificates, upstreams, clients } = last_read;
         for (source, groups) in [

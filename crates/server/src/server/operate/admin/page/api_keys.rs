@@ -1,4 +1,4 @@
-//! The view of API keys, and its forms: what `/v1/api-keys` does.
+//! The view of API keys, and its forms, which do the same as `/v1/api-keys`.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ const VIEW: &str = "/ui/api-keys";
 const MOST: usize = 100;
 
 impl Request<'_> {
-    /// The keys, the newest first. `problem`: why none was made.
+    /// The keys, the newest first. `problem` is the reason why no key was made.
     pub(super) async fn api_keys(&self, problem: Option<String>) -> Shown {
         let subject = self.parameters().remove("subject").map(|text| text.trim().to_owned()).unwrap_or_default();
         let asked = Some(&*subject).filter(|subject| !subject.is_empty());
@@ -54,7 +54,7 @@ impl Request<'_> {
         })
     }
 
-    // Requirement K8: the text of a key is in the answer to its form alone.
+    // Requirement K8: only the answer to the form shows the text of the key.
     pub(super) async fn change_api_keys(&self, segments: &[&str], form: &BTreeMap<String, String>) -> Shown {
         self.may(AdminRole::Operator)?;
         let made = match segments {
@@ -68,7 +68,7 @@ impl Request<'_> {
         };
         match made {
             Ok(made) => html(&view::NewApiKeyView { frame: self.frame(VIEW).await, made }),
-            // A wrong form is said beside it.
+            // The view shows an error of the form beside the form.
             Err(Refusal { code, detail, .. }) if segments.is_empty() && code.status().is_client_error() => {
                 self.api_keys(Some(detail)).await
             }
@@ -77,7 +77,7 @@ impl Request<'_> {
     }
 }
 
-/// The key that a form asks for. Its owner is a user, a subject or a client.
+/// The request for a key that a form describes. The owner is a user, a subject or a client.
 fn request_of(form: &BTreeMap<String, String>) -> ApiKeyRequest {
     let some = |name: &str| form.get(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
     let owner = |kind: &str| some("owner").filter(|_| form.get("kind").is_some_and(|known| known == kind));

@@ -1,5 +1,5 @@
-//! What the gate did in the last 15 minutes, for the overview (requirement P71). Nothing of it is on the path of a request: a
-//! task reads the counters of the metrics once in five seconds, and keeps the differences in a ring of fixed size.
+//! The counts of the last 15 minutes, for the overview (requirement P71). They cost a request nothing: a task reads the
+//! counters of the metrics every five seconds, and keeps the differences in a ring of fixed size.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use crate::server::build::files;
 use crate::server::operate::admin::{AdminState, sessions};
 use crate::server::operate::metrics::Sources;
 
-/// How often the counters are read, and how many differences are kept: those of 15 minutes.
+/// How often the counters are read, and how many differences are kept (15 minutes of them).
 pub(super) const SAMPLE_EVERY: Duration = Duration::from_secs(5);
 pub(super) const SAMPLES: usize = 180;
-/// The differences of a minute.
+/// The number of differences in a minute.
 const MINUTE: usize = 12;
-/// Further upstreams have no chart.
+/// The number of upstreams with a chart. Further upstreams have none.
 pub(super) const MAX_UPSTREAMS: usize = 16;
-/// How many records of sessions are read for their number.
+/// How many records are read at most to count the sessions.
 const MAX_COUNTED: usize = 100_000;
-/// A number of sessions is as old as this, while somebody looks at the overview.
+/// How often sessions are counted while an operator looks at the overview.
 const COUNT_EVERY: Duration = Duration::from_secs(60);
 
 /// The events of sessions.
@@ -37,7 +37,7 @@ pub(super) const SESSION_EVENTS: [(Event, &str); 4] = [
     (Event::Revoked, "Revocations"),
 ];
 
-/// The counters at a moment, or what was added to them within a time.
+/// The counters at a moment, or the increases within a period.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Totals {
     pub(super) requests: u64,
@@ -49,7 +49,7 @@ pub(super) struct Totals {
     pub(super) own: [u64; FINE_SECONDS.len()],
     /// By the name of the upstream, in [`BUCKET_SECONDS`].
     pub(super) upstreams: Vec<(Arc<str>, [u64; BUCKET_SECONDS.len()])>,
-    /// By their outcome, which comes from a closed set.
+    /// The number of refusals for each outcome. Outcomes come from a closed set.
     pub(super) refusals: Vec<(&'static str, u64)>,
     pub(super) sessions: [u64; SESSION_EVENTS.len()],
 }
@@ -94,7 +94,7 @@ impl Totals {
         self
     }
 
-    /// Without the durations, which charts show one by one.
+    /// Adds the counts of `other`, except the durations, which charts show for each sample.
     fn add(&mut self, other: &Self) {
         self.requests += other.requests;
         self.failed += other.failed;
@@ -111,11 +111,11 @@ fn add(counts: &mut Vec<(&'static str, u64)>, word: &'static str, number: u64) {
     }
 }
 
-/// The live sessions, when they were counted last.
+/// The latest count of live sessions.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LiveSessions {
     pub(super) number: usize,
-    /// Not all records were read.
+    /// Whether the number is a minimum, because not all records were read.
     pub(super) is_least: bool,
     pub(super) at: Timestamp,
 }
@@ -158,7 +158,7 @@ impl History {
         sum(self.0.lock().ring.iter().take(MINUTE))
     }
 
-    /// The number of live sessions. It is counted while it is asked for.
+    /// The number of live sessions. The task counts them only while this is called.
     pub(super) fn live_sessions(&self) -> Option<LiveSessions> {
         let mut kept = self.0.lock();
         kept.looked_at = Some(files::now());
@@ -194,7 +194,7 @@ pub(crate) async fn watch(state: Arc<AdminState>) {
     }
 }
 
-/// `None`: the store fails.
+/// Counts the live sessions. `None` if the store fails.
 async fn count_live(state: &AdminState) -> Option<LiveSessions> {
     let (sessions, at) = (state.gate.sessions(), files::now());
     let (mut number, mut read, mut after) = (0, 0, None);
@@ -210,8 +210,8 @@ async fn count_live(state: &AdminState) -> Option<LiveSessions> {
     }
 }
 
-/// The duration that this share of durations does not exceed, in seconds; `None` without durations. Within a bucket it is
-/// interpolated, as Prometheus does.
+/// The quantile of a histogram, in seconds: `share` of all durations are not longer. `None` if the histogram is empty.
+/// Interpolates within a bucket, as Prometheus does.
 pub(super) fn quantile(buckets: &[u64], bounds: &[f64], share: f64) -> Option<f64> {
     let total: u64 = buckets.iter().sum();
     let (mut below, rank) = (0.0, share * total as f64);

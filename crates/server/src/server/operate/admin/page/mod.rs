@@ -1,12 +1,14 @@
-//! The admin page, at `/ui/` (requirement P56): HTML made here, one style sheet, one script, nothing from elsewhere. Each view
-//! and each form calls what `/v1` calls. Everything works without the script; it adds a dialog and live lines.
+//! The admin page, at `/ui/` (requirement P56): HTML rendered by this program, one style sheet, one script, nothing
+//! from other servers. Each view and each form calls the same functions as `/v1`. Everything works without the script;
+//! it adds a dialog and live lines.
 //!
-//! An operator who signs in with an admin token gets a random cookie ([`sign_ins`]). Each form has a value that only the page knows
-//! (CSRF). After a change the browser is sent to a view, which says what came of it.
+//! An operator who signs in with an admin token gets a random cookie ([`sign_ins`]). Each form has a value that only
+//! the page knows (CSRF). After a change the browser is redirected to a view, which shows the result.
 //!
-//! A browser sends a cookie to every port of a host (RFC 6265 §8.5), so to the web servers of other users of this machine,
-//! too. So each sign-in has a folder of its own, `/ui/{place}/`, with a random name: its cookie goes there alone, and nobody
-//! else can lead the browser to that path. Templates and code write paths without it, and [`below`] puts it in.
+//! A browser sends a cookie to every port of a host (RFC 6265 §8.5), also to web servers of other users of this
+//! machine. So each sign-in has its own path, `/ui/{place}/`, with a random name: the browser sends the cookie to this
+//! path alone, and no other site can guess the path. Templates and code write paths without the folder, and [`below`]
+//! inserts it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -44,10 +46,10 @@ pub(crate) use history::History;
 pub(super) use history::watch;
 pub(crate) use sign_ins::SignIns;
 
-/// Without `unsafe-*`: a value that is markup all the same could run nothing.
+/// Without `unsafe-*`, so that markup in a value could not run a script even if the escaping failed.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
                       form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
-/// The cookie of a sign-in, and that of the form for one.
+/// The cookie of a sign-in, and the cookie of the sign-in form.
 const SIGN_IN: &str = "rotogate-admin";
 const FORM: &str = "rotogate-admin-form";
 const FORM_MEDIA: &str = "application/x-www-form-urlencoded";
@@ -60,7 +62,7 @@ const FILES: [(&str, &str, &str); 3] = [
     ("icon.svg", "image/svg+xml", include_str!("icon.svg")),
 ];
 
-/// The view that answers a request, or the address that it leads to.
+/// The view or redirect that answers a request, or the refusal.
 type Shown = Result<Response<Body>, Refusal>;
 
 /// Whether a path is the page's.
@@ -74,7 +76,8 @@ fn place_of(path: &str) -> Option<(&str, &str)> {
     sign_ins::is_secret(place).then_some((place, rest))
 }
 
-/// The same response for this folder: where it leads to, and the links, forms and files of a view.
+/// Inserts the folder of a sign-in into a response: into `Location`, and into the links, forms and files of a
+/// view.
 async fn below(place: &str, mut response: Response<Body>) -> Response<Body> {
     let folder = format!("/ui/{place}/");
     let view = response.headers().get(LOCATION).and_then(|path| path.to_str().ok()?.strip_prefix("/ui/"));
@@ -91,7 +94,8 @@ async fn below(place: &str, mut response: Response<Body>) -> Response<Body> {
     Response::from_parts(parts, full(text.into()))
 }
 
-/// The same markup with its paths in this folder. What is text of somebody has its quotes escaped, so only markup matches.
+/// Inserts the folder into the paths of markup. Quotes in values are escaped, so only the templates' own markup
+/// matches.
 fn in_folder(text: String, folder: &str) -> String {
     ["href", "action", "src", "data-post", "data-stream"].into_iter().fold(text, |text, attribute| {
         text.replace(&format!(" {attribute}=\"/ui/"), &format!(" {attribute}=\"{folder}"))
@@ -141,7 +145,8 @@ async fn route(state: &Arc<AdminState>, peer: SocketAddr, parts: &Parts, body: I
     }
     let cookie = cookie(parts, SIGN_IN);
     let caller = cookie.and_then(|cookie| state.sign_ins.find(&cookie, &state.tokens));
-    // The cookie is good in its folder alone: it is of no use to those to whom it went elsewhere.
+    // The cookie is valid under its own path only, so a server on another port that receives the cookie
+    // cannot use it.
     let is_own = |caller: &SignedIn| place.is_some_and(|place| are_equal(place.as_bytes(), caller.place.as_bytes()));
     let Some(caller) = caller.filter(is_own) else {
         return Ok(lead_to("/ui/sign-in"));
@@ -204,15 +209,16 @@ async fn sign_in(state: &AdminState, peer: SocketAddr, parts: &Parts, body: Inco
     Ok(response)
 }
 
-/// A cookie for a folder of the page alone: no script and no other site can use it.
+/// A cookie for one folder of the page. No script and no other site can use the cookie.
 ///
-/// It is `Secure` if a proxy with TLS says that it is in front. The listener itself speaks clear text, where a browser may
-/// not take such a cookie. A client that forges the header changes only its own cookie.
+/// The cookie is `Secure` if the headers of a proxy say that the client's connection has TLS. The listener itself
+/// speaks clear text, where a browser may not take such a cookie. A client that forges the header changes only its own
+/// cookie.
 fn cookie_header(parts: &Parts, (name, folder): (&str, &str), value: &str, more: &str) -> HeaderValue {
     let is_https = parts.headers.get(FORWARDED_PROTO).is_some_and(|proto| proto == "https");
     let secure = if is_https { "; Secure" } else { "" };
     let cookie = format!("{name}={value}; Path={folder}; HttpOnly; SameSite=Strict{secure}{more}");
-    // Names and values are of the alphabet of base64.
+    // Names and values consist of base64 characters.
     let mut cookie = HeaderValue::try_from(cookie).unwrap_or(HeaderValue::from_static(""));
     cookie.set_sensitive(true);
     cookie
@@ -231,7 +237,7 @@ fn no_randomness(error: NoRandomness) -> Refusal {
     Refusal::new(Code::Internal, error.to_string())
 }
 
-/// 303: the browser asks for this view next.
+/// A redirect (303) to this view.
 fn lead_to(path: &str) -> Response<Body> {
     let mut response = Response::new(full(Bytes::new()));
     *response.status_mut() = StatusCode::SEE_OTHER;

@@ -1,4 +1,4 @@
-//! The overview: what an operator sees first. Whether the gate does its work, and if not, where to look.
+//! The overview, which an operator sees first: whether the gate works, and if not, where to look.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -17,13 +17,14 @@ use crate::server::operate::admin::{AdminState, health, keys, rfc3339};
 use crate::server::operate::metrics::process;
 use crate::server::operate::reload::ReloadSource;
 
-/// The outcomes with their meaning: docs/outcomes.md.
+/// The text of docs/outcomes.md, which explains each outcome.
 const OUTCOMES: &str = include_str!("../../../../../outcomes.md");
-/// Fewer requests in a minute say nothing.
+/// The least number of requests in a minute from which a share of failures means anything.
 const MIN_REQUESTS: u64 = 5;
-/// As the alerts have it: RotogateUpstreamErrors, RotogateCertificateExpires.
+/// The thresholds of the alerts RotogateUpstreamErrors and RotogateCertificateExpires.
 const MANY_ERRORS: f64 = 0.05;
-/// A gate of which so many requests fail is failing; one that refuses so many is refusing.
+/// The share of failed requests from which a gate counts as failing, and of refused requests from which it
+/// counts as refusing.
 const MOST: f64 = 0.5;
 const NEARLY_ALL: f64 = 0.9;
 const ENDS_SOON: Duration = Duration::from_secs(14 * 86_400);
@@ -34,7 +35,7 @@ const TOP: usize = 10;
 const WIDTH: usize = 2 * (SAMPLES - 1);
 const HEIGHT: f64 = 80.0;
 
-/// How good something is: a word says it, too.
+/// How good a figure is. The page shows a word beside the colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Grade {
     Good,
@@ -43,7 +44,7 @@ pub(super) enum Grade {
 }
 
 impl Grade {
-    /// Its class in the style sheet.
+    /// The class of the grade in the style sheet.
     pub(super) const fn class(self) -> &'static str {
         match self {
             Self::Good => "good",
@@ -63,7 +64,7 @@ pub(super) struct GateState {
 }
 
 impl GateState {
-    /// Requirement P70: a gate whose requests fail does not say that it is ready.
+    /// The state of the gate now. A gate whose requests fail is not shown as ready (requirement P70).
     pub(super) async fn now(state: &AdminState) -> Self {
         let (is_ready, readiness) = health::readiness(state).await;
         let (work, word) = judge(&state.history.minute());
@@ -110,7 +111,7 @@ fn judge(minute: &Totals) -> (Option<(Grade, String)>, Option<&'static str>) {
     (Some((grade, format!("{} of the requests of the last minute {what}", percent(number)))), Some(word))
 }
 
-/// A number with its name, and how good it is.
+/// A number with its name and its grade.
 pub(super) struct Figure {
     pub(super) name: &'static str,
     pub(super) value: String,
@@ -140,7 +141,7 @@ pub(super) struct Aging {
 pub(super) struct ChartLine {
     pub(super) class: &'static str,
     pub(super) name: &'static str,
-    /// Its newest value, in words.
+    /// The newest value of the line, in words.
     pub(super) latest: String,
     pub(super) path: String,
 }
@@ -253,7 +254,8 @@ fn charts(samples: &[Totals]) -> Vec<Chart> {
 }
 
 impl Chart {
-    /// `lines` have a name, a class and values, the newest first; without a value a line is interrupted.
+    /// `lines` have a name, a class and values, the newest first. Where a value is missing, the line has a
+    /// gap.
     fn new<const N: usize>(
         title: String,
         lines: [(&'static str, &'static str, Vec<Option<f64>>); N],
@@ -270,13 +272,13 @@ impl Chart {
     }
 }
 
-/// The values as a path of SVG, from the oldest to the newest at the right edge.
+/// The values as an SVG path, from the oldest to the newest at the right edge.
 fn path(values: &[Option<f64>], most: f64) -> String {
     let (mut path, mut is_on) = (String::new(), false);
     for (place, value) in values.iter().enumerate().rev() {
         if let Some(value) = value {
             let (x, y) = (WIDTH.saturating_sub(2 * place), HEIGHT - HEIGHT * value / most.max(f64::MIN_POSITIVE));
-            // A point alone is a line of one unit. Writing into a `String` does not fail.
+            // A point between two gaps becomes a line of one unit. Writing into a `String` does not fail.
             let _ = write!(path, "{}{x} {y:.0}{}", if is_on { 'L' } else { 'M' }, if is_on { "" } else { "h1" });
         }
         is_on = value.is_some();
@@ -309,14 +311,14 @@ fn top(mut refusals: Vec<(&'static str, u64)>) -> Vec<TopRefusal> {
     refusals.into_iter().take(TOP).map(told).collect()
 }
 
-/// Status, meaning and remedy of an outcome, as the document has them.
+/// Status, meaning and remedy of an outcome, from the document.
 pub(super) fn explained(word: &str) -> Option<(&'static str, String, String)> {
     let row = OUTCOMES.lines().find_map(|line| line.strip_prefix(&format!("| `{word}` | ")))?;
     let mut cells = row.trim_end_matches('|').splitn(3, " | ").map(str::trim);
     Some((cells.next()?, unlinked(cells.next()?), unlinked(cells.next()?)))
 }
 
-/// Text of Markdown without its links and marks of code.
+/// Removes links and code marks from Markdown.
 fn unlinked(text: &str) -> String {
     let mut plain = String::new();
     let mut rest = text;
@@ -375,7 +377,7 @@ fn certificate(name: String, end: Timestamp, now: Timestamp) -> Aging {
     Aging { kind: "certificate", name, grade, state, age: String::new(), end: Some(rfc3339(end)) }
 }
 
-/// Where a refusal is explained.
+/// The link to the explanation of a refusal.
 pub(super) fn of_outcome(word: &str) -> String {
     link("/ui/outcome", &[("word", word)])
 }

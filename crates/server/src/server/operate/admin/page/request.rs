@@ -26,14 +26,14 @@ use crate::server::operate::admin::revocations::{RevocationRequest, end_all};
 use crate::server::operate::admin::sessions::{self, SessionsQuery};
 use crate::server::operate::admin::{AdminState, Body, ExplainReport, configuration, guard, keys, shown, traffic};
 
-/// The number of sessions of a view.
+/// The number of sessions on a view.
 const PAGE_SESSIONS: &str = "50";
-/// The number of lines of the audit log of a view.
+/// The number of audit lines on a view.
 const PAGE_LINES: usize = 100;
-/// How long a stream of events goes on. The browser opens it again, and is asked who it is.
+/// How long a stream of events lasts. The browser then opens it again, and its cookie is checked again.
 const STREAM: Duration = Duration::from_secs(60);
 
-/// A request of somebody who is signed in.
+/// A request of an operator who is signed in.
 pub(super) struct Request<'a> {
     pub(super) state: &'a Arc<AdminState>,
     pub(super) parts: &'a Parts,
@@ -171,7 +171,7 @@ impl Request<'_> {
         limited(events::event_stream(parts.map(move |part| in_folder(part, &folder))))
     }
 
-    /// The rows of the events, and each further one when its line is written.
+    /// The rows of the last events, and a row for each further event when its line is written.
     async fn rows(&self) -> Shown {
         let (lines, folder) = (events::lines(self.state, self.asked_events().1).await?, self.caller.folder());
         let row = move |line: Value| {
@@ -203,7 +203,7 @@ impl Request<'_> {
         fields(self.parts.uri.query().unwrap_or_default().as_bytes())
     }
 
-    /// Where a form leads back to: a view of the page, whatever the form says.
+    /// The view to which a form returns. A target outside of the page is ignored.
     pub(super) fn back(&self, form: &BTreeMap<String, String>) -> String {
         let is_listed = |back: &str| ["/ui/sessions", "/ui/api-keys"].iter().any(|view| back.starts_with(view));
         let is_view = |back: &&String| is_listed(back) && back.bytes().all(|b| b.is_ascii_graphic());
@@ -241,7 +241,7 @@ impl Request<'_> {
         };
         let (page, problem) = match sessions::find(state, query).await {
             Ok(page) => (Some(page), None),
-            // A wrong search is said beside the form.
+            // The view shows an error of the search beside the form.
             Err(refusal) if refusal.code.status().is_client_error() => (None, Some(refusal.detail)),
             Err(refusal) => return Err(refusal),
         };
@@ -406,12 +406,12 @@ impl Request<'_> {
     }
 }
 
-/// The sessions that were selected, for [`fields`] joins them.
+/// The selected sessions. [`fields`] has joined their ids by spaces.
 fn selected(form: &BTreeMap<String, String>) -> impl Iterator<Item = &str> {
     form.get("id").into_iter().flat_map(|ids| ids.split_whitespace())
 }
 
-/// The revocation that a form asks for.
+/// The revocation that a form describes.
 fn revocation(form: &BTreeMap<String, String>) -> Result<RevocationRequest, Refusal> {
     match (form.get("user"), form.get("subject")) {
         (Some(user), None) => {
@@ -439,7 +439,7 @@ pub(super) fn nothing() -> Refusal {
     Refusal::new(Code::NotFound, "there is no such view")
 }
 
-/// A stream that ends in time: the sign-in may have ended, so the browser has to ask again.
+/// Ends a stream after [`STREAM`], so that the browser asks again and the sign-in is checked again.
 fn limited(stream: Response<Body>) -> Response<Body> {
     let limit = Box::pin(tokio::time::sleep(STREAM));
     stream.map(|body| StreamBody::new(BodyStream::new(body).take_until(limit)).boxed_unsync())

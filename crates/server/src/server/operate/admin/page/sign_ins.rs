@@ -1,5 +1,5 @@
-//! The operators who are signed in at the admin page. A browser has a random cookie; name and role are here, in memory. The admin token
-//! itself is nowhere: a sign-in only knows whether that token is still in force.
+//! The operators who are signed in at the admin page. A browser has a random cookie; the name and role of the operator
+//! are in memory. The admin token itself is not stored: a sign-in only refers to the token in force, and ends with it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -17,10 +17,10 @@ use crate::server::build::admin_tokens::{AdminToken, AdminTokens, Holder};
 /// How long a sign-in lasts without a request, and how long at most.
 pub(super) const IDLE: Duration = Duration::from_secs(30 * 60);
 pub(super) const TOTAL: Duration = Duration::from_secs(8 * 3600);
-/// The bound on sign-ins. The one that was used least lately gives way.
+/// The bound on sign-ins. Beyond it, the least recently used sign-in ends.
 const MOST: usize = 256;
 
-/// The SHA-256 of a cookie. A look-up by it tells nothing about the cookie.
+/// The SHA-256 of a cookie, so that the time of a look-up reveals nothing about the cookie.
 type CookieDigest = [u8; 32];
 
 /// All sign-ins.
@@ -42,7 +42,7 @@ struct SignIn {
     place: Arc<str>,
     began: Duration,
     used: Duration,
-    /// What the next view says first.
+    /// A notice for the top of the next view.
     notice: Option<String>,
 }
 
@@ -50,7 +50,7 @@ struct SignIn {
 #[derive(Clone, Debug)]
 pub(super) struct SignedIn {
     pub(super) holder: Holder,
-    /// The value that each form has.
+    /// The CSRF value of each form.
     pub(super) csrf: Arc<str>,
     /// The name of the folder in which the cookie is good.
     pub(super) place: Arc<str>,
@@ -68,7 +68,7 @@ pub(super) fn secret() -> Result<String, NoRandomness> {
     random::<32>().map(|bytes| URL_SAFE_NO_PAD.encode(bytes.as_slice()))
 }
 
-/// Does a text look like one of these?
+/// Whether a text has the form of a value from [`secret`].
 pub(super) fn is_secret(text: &str) -> bool {
     text.len() == 43 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
@@ -124,7 +124,7 @@ impl SignIns {
         let _ = self.all().remove(&caller.key);
     }
 
-    /// Leaves a line for the next view.
+    /// Leaves a notice for the next view.
     pub(super) fn leave_notice(&self, caller: &SignedIn, text: String) {
         if let Some(sign_in) = self.all().get_mut(&caller.key) {
             sign_in.notice = Some(text);

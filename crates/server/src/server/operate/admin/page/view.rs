@@ -31,7 +31,7 @@ pub(super) struct Frame {
     pub(super) notice: Option<String>,
 }
 
-/// Path, name, and who may see it.
+/// The path, the name and the required role of each view.
 const VIEWS: &[(&str, &str, AdminRole)] = &[
     ("/ui/", "Overview", AdminRole::Viewer),
     ("/ui/sessions", "Sessions", AdminRole::Viewer),
@@ -112,7 +112,7 @@ pub(super) struct RevokeAll {
     pub(super) button: String,
     pub(super) field: &'static str,
     pub(super) value: String,
-    /// Of the user, if it was named.
+    /// The account of the user, if the form named one.
     pub(super) account: String,
 }
 
@@ -125,10 +125,10 @@ pub(super) struct SessionsView {
     pub(super) clients: Vec<String>,
     pub(super) problem: Option<String>,
     pub(super) page: Option<Page>,
-    /// How many there are, in words.
+    /// The number of entries, in words.
     pub(super) count: String,
     pub(super) all: Option<RevokeAll>,
-    /// This view, to come back to.
+    /// The URL of this view, to which a form returns.
     pub(super) back: String,
     pub(super) next: Option<String>,
 }
@@ -178,7 +178,7 @@ pub(super) struct KeysView {
     pub(super) keys: Keys,
 }
 
-/// The API keys of the gate, or of one owner.
+/// The view of the API keys of the gate, or of one owner.
 #[cfg(feature = "relay")]
 #[derive(Template)]
 #[template(path = "page/api_keys.html")]
@@ -187,9 +187,9 @@ pub(super) struct ApiKeysView {
     pub(super) subject: String,
     pub(super) problem: Option<String>,
     pub(super) keys: Vec<ApiKeyInfo>,
-    /// How many there are, in words.
+    /// The number of entries, in words.
     pub(super) count: String,
-    /// This view, to come back to.
+    /// The URL of this view, to which a form returns.
     pub(super) back: String,
 }
 
@@ -230,10 +230,10 @@ pub(super) struct AskedEvents {
 pub(super) struct EventsView {
     pub(super) frame: Frame,
     pub(super) asked: AskedEvents,
-    /// Where the script finds further lines; empty on a page of older ones.
+    /// The URL from which the script reads further lines; empty on a page of older lines.
     pub(super) stream: String,
     pub(super) older: Option<String>,
-    /// Of how many lines this is a page.
+    /// The number of matching lines in memory; this view shows a page of them.
     pub(super) count: usize,
     pub(super) history: Vec<AuditLine>,
 }
@@ -258,7 +258,7 @@ pub(super) struct AuditLine {
     pub(super) rest: String,
 }
 
-/// Fields that have a column, or that no reader of the page needs.
+/// Fields with their own column, and fields that no reader of the page needs.
 const NOT_REST: [&str; 18] = [
     "timestamp",
     "event.action",
@@ -299,7 +299,8 @@ impl AuditLine {
         }
     }
 
-    /// Where the lines of its action are, the sessions of its subject, and what its actor did.
+    /// Links to the lines with the same action, to the sessions of the subject, and to the lines of the
+    /// actor.
     fn like_this(&self) -> String {
         link("/ui/events", &[("action", &self.action)])
     }
@@ -312,7 +313,7 @@ impl AuditLine {
         link("/ui/events", &[("actor", &self.actor)])
     }
 
-    /// The newest first.
+    /// Converts lines, the newest first.
     pub(super) fn all(lines: &[Value]) -> Vec<Self> {
         lines.iter().rev().map(Self::from_json).collect()
     }
@@ -323,7 +324,7 @@ pub(super) fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// A moment relative to now. The exact one is beside it.
+/// A moment relative to now. The page shows the exact time beside it.
 pub(super) fn ago(moment: &str) -> String {
     let Ok(then) = humantime::parse_rfc3339(moment) else { return moment.to_owned() };
     let then = then.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
@@ -361,7 +362,7 @@ pub(super) fn asked_of(route: &RouteInfo) -> String {
     asked.join(", ")
 }
 
-/// The claims of a token that are known.
+/// The claims of a token, with their labels.
 pub(super) fn claims_of(token: &TokenClaims) -> Vec<(&'static str, String)> {
     let texts = [
         ("Issuer", &token.issuer),
@@ -393,7 +394,7 @@ pub(super) fn link(path: &str, parameters: &[(&str, &str)]) -> String {
     if is_any { format!("{path}?{}", query.finish()) } else { path.to_owned() }
 }
 
-/// The fields of a form, or of a query. The values of a repeated one are joined by spaces.
+/// The fields of a form, or of a query. The values of a repeated field are joined by spaces.
 pub(super) fn fields(text: &[u8]) -> BTreeMap<String, String> {
     let mut all: BTreeMap<String, String> = BTreeMap::new();
     for (name, value) in form_urlencoded::parse(text) {
