@@ -92,8 +92,7 @@ impl KeyPrefix {
         Ok((id.into(), SecretString::from(text.as_str())))
     }
 
-    /// The text, with `…` in the place of everything that follows the id of each key; `None` if the text contains no
-    /// key.
+    /// The text with `…` in place of what follows the name of each key in it; `None` if there is no key in it.
     pub fn redacted(&self, text: &str) -> Option<String> {
         let mut parts = text.split(&*self.0);
         let mut out = parts.next()?.to_owned();

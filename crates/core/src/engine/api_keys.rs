@@ -142,7 +142,7 @@ impl ApiKeys {
         let stored = self.load(engine, id).await?;
         let keyring = engine.keyring();
         let secrets = keyring.refresh_keys();
-        // An unknown key costs the same work as a wrong key.
+        // An unknown key costs what a wrong one does.
         let (kid, expected) =
             stored.as_ref().map_or((secrets.current(), [0; 32]), |known| (known.key.kid, known.key.digest));
         let is_right = are_equal(&digest(secrets, kid, text)?, &expected);
@@ -161,7 +161,7 @@ impl ApiKeys {
         Ok(ReadKey { access_token, key, read_again })
     }
 
-    /// The current scopes and claims of a key's owner.
+    /// What the owner of a key has now.
     // Requirement K5.
     async fn owner(
         &self,

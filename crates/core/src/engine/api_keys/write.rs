@@ -31,7 +31,7 @@ const MAX_NETWORKS: usize = 16;
 const HELD_FOR: Duration = Duration::from_secs(3600);
 /// The most keys of a page.
 const MAX_PAGE: usize = 1000;
-/// How many ids of rows are read at once.
+/// How many names of rows are read at once, and how many rows for a page: another page goes on.
 const AT_ONCE: usize = 500;
 const MAX_READ: usize = 5000;
 
@@ -292,7 +292,7 @@ impl ApiKeys {
                 }
                 after = Some(at);
                 let Some(row) = self.store.load_relay(at).await?.filter(|row| row.owner == KEY_OWNER) else { continue };
-                // Skip the rows with the ids of an owner's keys.
+                // The row of an owner has another form.
                 if let Ok(RowContent::Key(key)) = opened::<RowContent>(engine, at, &row) {
                     page.keys.push(*key);
                 }
