@@ -111,7 +111,7 @@ impl Events {
                     return Err(Denial::MalformedRequest("the body must be application/secevent+jwt"));
                 }
                 let text =
-                    std::str::from_utf8(call.body).map_err(|_| Denial::MalformedRequest("the body is no token"))?;
+                    std::str::from_utf8(call.body).map_err(|_| Denial::MalformedRequest("the body is not a token"))?;
                 Ok(SecretString::from(text.trim_ascii().to_owned()))
             }
         }

@@ -86,7 +86,7 @@ impl GlobalRevocations {
 fn bearer(call: &Call<'_>) -> Result<SecretString, &'static str> {
     let mut values = call.headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return Err("one Authorization header is needed") };
-    let value = value.to_str().map_err(|_| "Authorization is no text")?;
+    let value = value.to_str().map_err(|_| "Authorization is not text")?;
     match value.split_at_checked(7) {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer ") => {
             Ok(SecretString::from(token.trim().to_owned()))

@@ -18,16 +18,17 @@ use rotogate_core::fault::Error;
 use rotogate_core::session::Scope;
 use rotogate_core::verify_cache::{SessionAnswer, Verified};
 
-/// The longest wait of a request for the record of its key. The read itself goes on.
+/// The longest wait of a request for the record of its key. The read itself continues.
 const MAX_WAIT: Duration = Duration::from_secs(10);
-/// When a request may try again whose key could not be read in time.
+/// `Retry-After` for a request whose key could not be read in time.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 impl Inner {
     /// The API key of a request, for a route that takes keys.
     ///
     /// # Errors
-    /// [`Denial::TwoCredentials`] beside a token, and for two keys; [`Denial::UnusableCredential`] for one in the query.
+    /// [`Denial::TwoCredentials`] for a key and a token, and for two keys; [`Denial::UnusableCredential`] for a key in
+    /// the query.
     // Requirement K6.
     pub(in crate::gate) fn presented_key<'p>(
         &self,
@@ -60,7 +61,7 @@ impl Inner {
         if has_token { Err(Denial::TwoCredentials) } else { Ok(Some(key)) }
     }
 
-    /// The first bearer token, if it is meant as a key.
+    /// The first bearer token, if the token is meant as a key.
     fn bearer_key<'p>(&self, parts: &'p Parts) -> Option<&'p str> {
         let value = parts.headers.get(AUTHORIZATION)?.to_str().ok()?;
         let (scheme, token) = value.split_once(' ')?;
@@ -68,8 +69,8 @@ impl Inner {
         (scheme.eq_ignore_ascii_case("bearer") && self.checker.is_key(token.as_bytes())).then_some(token)
     }
 
-    /// The headers of a request that no upstream gets: a key, in either place. On a route that takes keys their header is
-    /// the gate's, whatever it has.
+    /// The headers with a key, which no upstream gets. On a route that accepts keys, the header for keys is always
+    /// removed, whatever its value.
     // Requirement K6.
     pub(in crate::gate) fn key_headers(&self, parts: &Parts, takes_keys: bool) -> impl Iterator<Item = HeaderName> {
         let keys = self.running.api_keys.as_deref();
@@ -89,7 +90,7 @@ impl Inner {
         }
     }
 
-    /// What became of an API key, for the request that waits for it.
+    /// Loads an API key, for the request that waits for it.
     pub(in crate::gate) async fn loaded_key(self: &Arc<Self>, key: Arc<str>) -> SessionAnswer {
         let (gate, text) = (Arc::clone(self), Arc::clone(&key));
         let loading = to_its_end(async move {
@@ -103,7 +104,7 @@ impl Inner {
         SessionAnswer { cookie: key, outcome: outcome.map_or(Err(Denial::ApiKeyUnavailable(TRY_AGAIN)), decided) }
     }
 
-    /// What a request by this key would find, for an explanation.
+    /// The result that a request with this key would get, for an explanation.
     pub(in crate::gate) async fn foreseen_key(&self, parts: &Parts) -> Option<SessionAnswer> {
         let keys = self.running.api_keys.as_deref()?;
         let key: Arc<str> = self.presented_key(parts, Places::default()).ok()??.into();
@@ -112,7 +113,7 @@ impl Inner {
         Some(SessionAnswer { cookie: key, outcome })
     }
 
-    /// What a client that owns a key may have.
+    /// The scopes that a client that owns a key may use.
     fn scopes_of_client(&self, id: &str) -> Option<Scope> {
         let client = self.clients.get(id).filter(|client| client.is_confidential())?;
         Some(client.scopes.clone().unwrap_or_default())
@@ -172,17 +173,17 @@ impl GateApiKeys {
         self.0.0.running.api_keys.as_deref().expect("a gate with API keys")
     }
 
-    /// Makes a key: its text, which the store does not have, and its record.
+    /// Makes a key. Returns the text, which the store does not have, and the record.
     ///
     /// # Errors
-    /// A fault; in the inner result, why there is no key.
+    /// A fault; in the inner result, the reason why no key was made.
     pub async fn create(&self, new: NewApiKey) -> Result<Result<(SecretString, ApiKey), KeyRefusal>, Error> {
         let gate = &self.0.0;
         self.keys().create(&gate.engine, new, &|id| gate.scopes_of_client(id)).await
     }
 
-    /// Replaces a key by a new one with the same owner, scopes, audience and networks. The old one lives for `overlap`, by
-    /// default as long as it may. `None`: there is no such key.
+    /// Replaces a key by a new one with the same owner, scopes, audience and networks. The old key stays valid for
+    /// `overlap`, by default for the longest permitted time. `None` if there is no such key.
     ///
     /// # Errors
     /// As [`create`](Self::create).
@@ -194,15 +195,15 @@ impl GateApiKeys {
         self.keys().rotate(&self.0.0.engine, id, overlap).await
     }
 
-    /// Revokes a key: it is refused from the next request on. `None`: there is no such key.
+    /// Revokes a key: it is refused from the next request on. `None` if there is no such key.
     ///
     /// # Errors
-    /// A fault, after which it is refused at this gate; call again.
+    /// A fault. This gate then refuses the key already; call again to end the key at the other gates.
     pub async fn revoke(&self, id: &str) -> Result<Option<ApiKey>, Error> {
         self.keys().revoke(&self.0.0.engine, id).await
     }
 
-    /// Revokes those of these texts that are live keys here, and returns how many they were.
+    /// Revokes the live keys of this gate among the texts, and returns their number.
     ///
     /// # Errors
     /// As [`revoke`](Self::revoke).
@@ -226,7 +227,7 @@ impl GateApiKeys {
         self.keys().of_owner(&self.0.0.engine, subject).await
     }
 
-    /// A page of all keys, also those that have ended and are still in the store.
+    /// A page of all keys, including ended keys that are still in the store.
     ///
     /// # Errors
     /// A fault.
@@ -234,7 +235,7 @@ impl GateApiKeys {
         self.keys().list(&self.0.0.engine, after, limit).await
     }
 
-    /// How many live keys are known by each secret of the keyring. Reads every key.
+    /// The number of live keys by the secret of the keyring that verifies them. Reads every key.
     ///
     /// # Errors
     /// A fault.
@@ -242,7 +243,7 @@ impl GateApiKeys {
         self.keys().by_secret(&self.0.0.engine).await
     }
 
-    /// What happened to keys at this gate, by name.
+    /// The counts of the events of keys at this gate, by name.
     pub fn counts(&self) -> Vec<(&'static str, u64)> {
         self.keys().counts().collect()
     }

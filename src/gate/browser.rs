@@ -246,12 +246,12 @@ impl Browser {
         let targets = LoginTargets { origin, path: self.path.clone(), listed };
         let is_good = |to: &str| to == "/" || targets.admit(to) != LoginTarget::ROOT;
         if !is_good(&self.after_logout) {
-            return Err(failed("after_logout is no path of the gate, and no URL of an allowed origin"));
+            return Err(failed("after_logout is neither a path of the gate nor a URL of an allowed origin"));
         }
         if let LoginPage::At(page) = &self.page
             && !(page.starts_with('/') && is_good(page) && !page.contains('#'))
         {
-            return Err(failed("its page is no path of the gate outside of the endpoint"));
+            return Err(failed("its page is not a path of the gate outside of the endpoint"));
         }
         #[cfg(feature = "browser-oidc")]
         let has_provider = self.provider.is_some();

@@ -259,7 +259,7 @@ async fn ask_about_browsers(gate: Weak<Running>) {
     loop {
         ticks.tick().await;
         let Some(gate) = gate.upgrade() else { return };
-        // Without a gate in force, no gate is left, and the task ends with the running state.
+        // If no gate is in force, all gates were dropped, and the task ends when the running state is dropped.
         if let Some(gate) = gate.in_force() {
             gate.ask_about_browsers().await;
         }

@@ -1,4 +1,5 @@
-//! Calls of the Model Context Protocol on the routes of a resource: the rules of a request's head, and of its body.
+//! Calls of the Model Context Protocol on the routes of a resource: the rules for the head and for the body of a
+//! request.
 
 use std::sync::Arc;
 

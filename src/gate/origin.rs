@@ -145,7 +145,7 @@ impl Origins {
             Some(StatedSite::SameOrigin | StatedSite::User) => true,
             // 6: an old browser, whose `SameSite` protects.
             None if origin == StatedOrigin::None && !has_fetch_metadata(headers) => true,
-            // 1 and 3: of other pages only navigations of a whole tab.
+            // 1 and 3: other pages may cause only navigations of a whole tab.
             Some(StatedSite::Other) | None => {
                 fetch_metadata(headers, "sec-fetch-mode") == Some(b"navigate")
                     && fetch_metadata(headers, "sec-fetch-dest") == Some(b"document")

@@ -1,5 +1,5 @@
-//! Upgrades of requests to the service inside. If the policy allows no upgrade, the layer removes it. Otherwise the
-//! upgraded connection ends with its session, whatever the service does with it.
+//! Upgrades of requests to the service inside. If the policy allows no upgrade, the layer removes the upgrade from the
+//! request. Otherwise the upgraded connection ends with its session, whatever the service does with it.
 //!
 //! A hyper server leaves an [`OnUpgrade`] in the request, from which the service gets the connection. Only hyper can
 //! make an `OnUpgrade`, so the layer makes hyper serve a second connection over a pipe, and gives the service the

@@ -111,7 +111,7 @@ fn m8_m14_calls_of_a_resource_are_checked_before_a_start() {
         ("mcp = {}", rule("\"a:*b\"", ""), "routes[3].calls[0]: expected \"method:name\""),
         ("mcp = {}", rule("\"*\"", "upstream = \"app\""), "routes[3].upstream: does not apply beside calls"),
         ("", all.clone(), "routes[3].calls: needs resource"),
-        ("mcp = { versions = [\"2024-11-05\"] }", all.clone(), "no known version"),
+        ("mcp = { versions = [\"2024-11-05\"] }", all.clone(), "not a known version"),
         ("mcp = { check = \"headers\", versions = [\"2025-11-25\"] }", all.clone(), "use check = \"body\""),
         ("implies = { a = [\"b\"], b = [\"a\"] }", String::new(), "resources[0].implies: \"a\" implies itself"),
         ("scopes = [\"offline_access\"]", String::new(), "resources[0].scopes: names offline_access"),

@@ -93,12 +93,12 @@ impl PolicyDecision {
         let context = match answer.get("context") {
             None | Some(Value::Null) => None,
             Some(Value::Object(context)) => Some(context),
-            Some(_) => return Err("the context of the answer is no object"),
+            Some(_) => return Err("the context of the answer is not an object"),
         };
         match answer.get("decision") {
             Some(Value::Bool(true)) => Ok(Self::Permit),
             Some(Value::Bool(false)) => Ok(context.and_then(acr_values).map_or(Self::Deny, Self::StepUp)),
-            Some(_) => Err("the decision of the answer is no boolean"),
+            Some(_) => Err("the decision of the answer is not a boolean"),
             None => Err("the answer has no decision"),
         }
     }

@@ -221,7 +221,7 @@ pub fn unwritable(path: &Path) -> Option<(String, bool)> {
     let there = path.ancestors().find(|at| at.as_os_str().is_empty() || at.symlink_metadata().is_ok());
     let there = there.filter(|at| !at.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if there != path && !there.is_dir() {
-        return Some((format!("{shown}: cannot be made, because {} is no directory", there.display()), false));
+        return Some((format!("{shown}: cannot be made, because {} is not a directory", there.display()), false));
     }
     let wanted = if there.is_dir() {
         rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK

@@ -170,7 +170,7 @@ impl BrowserDialect {
     /// # Errors
     /// [`Denial::MalformedRequest`].
     pub(crate) fn read_login(&self, call: &Call<'_>) -> Result<SentLogin, Denial> {
-        const MISSING: Denial = Denial::MalformedRequest("username or password is missing, empty or no text");
+        const MISSING: Denial = Denial::MalformedRequest("username or password is missing, empty or not a text");
         match SentAs::of_call(call) {
             SentAs::Form => {
                 let form = form::read_with(call, &[])?;
@@ -188,7 +188,7 @@ impl BrowserDialect {
                 let mut text = |name| match body.remove(name) {
                     None | Some(Value::Null) => Ok(None),
                     Some(Value::String(text)) => Ok(Some(text).filter(|text| !text.is_empty())),
-                    Some(_) => Err(Denial::MalformedRequest("a member is no text")),
+                    Some(_) => Err(Denial::MalformedRequest("a member is not a text")),
                 };
                 Ok(SentLogin {
                     username: text("username")?.ok_or(MISSING)?,

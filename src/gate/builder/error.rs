@@ -38,7 +38,7 @@ pub enum BuildError {
     #[error("the public URL {0:?} is not `scheme://host[:port]`, of http or https")]
     PublicUrl(String),
     /// The authorization endpoint is not a URL, or has a fragment.
-    #[error("the authorization endpoint {0:?} is no http or https URL without a fragment")]
+    #[error("the authorization endpoint {0:?} is not an http or https URL without a fragment")]
     AuthorizationEndpoint(String),
     /// A resource server has no issuer to take its public URL from, and configures this feature, which needs one.
     #[error("{0} needs the URL of this resource server: call `.public_url(\"https://…\")`")]
@@ -57,7 +57,9 @@ pub enum BuildError {
         error: rotogate_issuers::remote_keys::InvalidRemoteIssuer,
     },
     /// An origin that no browser would send in this spelling.
-    #[error("{0:?} is no origin as a browser writes it: `scheme://host[:port]` in lower case, without a default port")]
+    #[error(
+        "{0:?} is not an origin as a browser writes it: `scheme://host[:port]` in lower case, without a default port"
+    )]
     Origin(String),
     /// A client is invalid, or not registered.
     #[error("the client {client:?}: {why}")]

@@ -259,7 +259,7 @@ pub(super) struct EndpointCommand<'a> {
 }
 
 impl EndpointCommand<'_> {
-    /// Executes the report of another issuer.
+    /// Ends the tokens and sessions that another issuer reports as ended.
     async fn end_elsewhere(&self, notice: &Notice) -> Result<(), Error> {
         let reported = self.gate.judge_notice(self.origin, || match (&notice.token, notice.is_authenticated) {
             (_, false) => Err(Denial::RefusedEvent(EventFlaw::Authentication)),

@@ -104,7 +104,7 @@ impl Ready {
         }
         if let Some(unknown) = endpoint.accepts.iter().find(|other| !dialects.all.contains(&&***other)) {
             return Err(failed(format!(
-                "accepts {unknown:?}, which is no dialect: expected the name of one, or {APPLICATION:?} for sessions that the \
+                "accepts {unknown:?}, which is not a dialect: expected the name of one, or {APPLICATION:?} for sessions that the \
                  application begins"
             )));
         }
@@ -113,7 +113,7 @@ impl Ready {
             && let Some(other) = impossible
         {
             return Err(failed(format!(
-                "accepts {other:?}, whose access tokens are no refresh credentials: its sessions could never refresh here"
+                "accepts {other:?}, whose access tokens are not refresh credentials: its sessions could never refresh here"
             )));
         }
         let profile = endpoint.profile.over(&endpoint.dialect.profile().over(common.profile));
@@ -365,7 +365,7 @@ impl Endpoints {
                 matchit::InsertError::Conflict { with } => {
                     format!("{with} is served already: give one of the two another path")
                 }
-                other => format!("is no template of a path: {other}"),
+                other => format!("is not a template of a path: {other}"),
             },
         };
         let endpoint = entry.endpoint();

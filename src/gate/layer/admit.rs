@@ -105,7 +105,7 @@ impl<M> GateLayer<M> {
             Ok(path) => path,
             Err(denial) => return Admission::Refused(denial, None),
         };
-        // An observer may continue without a host, but no route does.
+        // An observer may continue after a refused host, but no route can be found without a host.
         let host = match host {
             Ok(host) => host,
             Err(denial) => return Admission::Refused(denial, None),

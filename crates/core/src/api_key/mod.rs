@@ -1,4 +1,4 @@
-//! API keys: their text, and the record of one.
+//! API keys: the text of a key, and the record of a key.
 
 #[cfg(feature = "relay")]
 use std::fmt;
@@ -16,7 +16,7 @@ mod text;
 
 pub use text::KeyPrefix;
 
-/// A record of a key. Nothing in it is secret: the key itself is not in it.
+/// A record of a key. The record contains no secret, because it does not contain the key itself.
 ///
 /// ```
 /// use rotogate_core::api_key::ApiKey;
@@ -32,31 +32,31 @@ pub struct ApiKey {
     pub id: Box<str>,
     /// What its owner calls it.
     pub name: Box<str>,
-    /// The `sub` of its owner: a user, or `client:` and a client.
+    /// The `sub` of the owner: a user, or `client:` and the id of a client.
     pub subject: Box<str>,
     /// The account of its owner.
     pub account: Option<Box<str>>,
-    /// The scopes that a request may have, as far as the owner has them.
+    /// The scopes of the key. A request has those of these scopes that the owner has at that time.
     pub scopes: Scope,
-    /// The one audience that it is for; `None`: that of the gate.
+    /// The only audience of the key; `None` for the gate's audience.
     pub audience: Option<Box<str>>,
-    /// The networks from which it is good. Empty: all.
+    /// The networks from which the key is accepted; all networks if empty.
     pub networks: Vec<Box<str>>,
     /// When it was made.
     pub created: Timestamp,
-    /// From when on it is refused.
+    /// The time from which on the key is refused.
     pub expires: Timestamp,
-    /// When it was used, within an hour. `None`: not yet.
+    /// When the key was last used, to the hour; `None` if the key was never used.
     pub last_used: Option<Timestamp>,
     /// The key that it replaces.
     pub predecessor: Option<Box<str>>,
     /// The key that replaces it.
     pub successor: Option<Box<str>>,
-    /// Was the key that replaces it used?
+    /// Has the successor been used?
     pub is_replaced: bool,
     /// When it was revoked.
     pub revoked: Option<Timestamp>,
-    /// The secret of the keyring by which `digest` was made.
+    /// The id of the keyring's secret under which `digest` was computed.
     pub(crate) kid: u8,
     /// The HMAC of the key.
     pub(crate) digest: [u8; 32],
@@ -69,18 +69,18 @@ impl ApiKey {
         self.networks.iter().map(|network| network.parse().ok()).collect()
     }
 
-    /// Which secret of the keyring knows it.
+    /// The id of the keyring's secret that verifies the key.
     pub const fn kid(&self) -> u8 {
         self.kid
     }
 
-    /// Is it neither revoked nor expired?
+    /// Is the key neither revoked nor expired?
     pub fn is_live(&self, now: Timestamp) -> bool {
         self.revoked.is_none() && now < self.expires
     }
 }
 
-/// What a new key is to be.
+/// The properties of a new key.
 ///
 /// ```
 /// use rotogate::gate::NewApiKey;
@@ -96,13 +96,13 @@ pub struct NewApiKey {
     pub subject: String,
     /// The owner's account.
     pub account: Option<String>,
-    /// All of the owner's, if `None`.
+    /// The scopes of the key; `None` for all scopes of the owner.
     pub scopes: Option<Scope>,
-    /// The one audience that it is for.
+    /// The only audience of the key; `None` for the gate's audience.
     pub audience: Option<String>,
     /// Where it is good.
     pub networks: Vec<IpNet>,
-    /// How long it lives; `None`: 90 days, or as long as a key may.
+    /// The lifetime of the key; `None` for 90 days, or for the maximum if it is shorter.
     pub lifetime: Option<Duration>,
 }
 
@@ -119,23 +119,23 @@ pub struct NewApiKey {
 pub struct ApiKeySettings {
     /// How keys begin.
     pub prefix: KeyPrefix,
-    /// The header of a key, besides `Authorization: Bearer`.
+    /// The header that may contain a key, besides `Authorization: Bearer`.
     pub header: Option<http::HeaderName>,
-    /// The longest that a key lives.
+    /// The longest lifetime of a key.
     pub max_lifetime: Duration,
-    /// The longest that a rotated key lives on.
+    /// How long a replaced key stays valid at most.
     pub overlap: Duration,
 }
 
 impl ApiKeySettings {
-    /// How long a key lives unless it is made for less or more.
+    /// The lifetime of a key whose creator names no lifetime.
     pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(90 * 86_400);
 
-    /// The longest that a key may live.
+    /// The upper bound for [`max_lifetime`](Self::max_lifetime).
     pub const LONGEST_LIFETIME: Duration = Duration::from_secs(365 * 86_400);
 
-    /// With the header `x-api-key`, for a year, and seven days after a rotation. `None` for a prefix that is not 2 to 12
-    /// characters of a-z and 0-9.
+    /// Settings with the header `x-api-key`, a maximum lifetime of a year, and an overlap of seven days. `None` if the
+    /// prefix is not 2 to 12 characters of a-z and 0-9.
     pub fn new(prefix: &str) -> Option<Self> {
         Some(Self {
             prefix: KeyPrefix::new(prefix)?,
@@ -146,13 +146,13 @@ impl ApiKeySettings {
     }
 }
 
-// What ended a key outlives it.
+// An entry that ends a key must be kept longer than the key lives.
 const _: () = assert!(ApiKeySettings::LONGEST_LIFETIME.as_secs() < crate::revocation::LONGEST_KEY.as_secs());
 
-/// The part of a cached key that a token does not have.
+/// The data of a cached key that a cached token does not have.
 #[derive(Debug)]
 pub(crate) struct CachedKey {
-    /// The key: that of the caches, too.
+    /// The text of the key, which is also its key in the caches.
     pub(crate) text: std::sync::Arc<str>,
     /// When the record is read again.
     #[cfg_attr(not(feature = "relay"), expect(dead_code, reason = "records are in the store of relays"))]
@@ -166,7 +166,7 @@ impl CachedKey {
         self.text.len() + size_of_val(&*self.networks)
     }
 
-    /// Is the key good for a request from there?
+    /// Is the key accepted from this address?
     #[cfg(feature = "relay")]
     pub(crate) fn is_good_at(&self, address: Option<IpAddr>) -> bool {
         self.networks.is_empty()
@@ -174,7 +174,7 @@ impl CachedKey {
     }
 }
 
-/// The subject of the client that owns the key, `client_id` of the request.
+/// The `client_id` of a request with an API key: `key:` and the id of the key.
 #[cfg(feature = "relay")]
 pub(crate) struct KeyClient<'a>(pub(crate) &'a str);
 

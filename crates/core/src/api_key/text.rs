@@ -1,5 +1,6 @@
-//! The text of a key: `acme_k1_`, 12 characters that name it, 30 that are secret, and 6 of a CRC-32, in base62. A scanner
-//! of repositories finds it by `\bacme_k1_[0-9A-Za-z]{48}\b`, and a typing error costs no look into the store.
+//! The text of a key: `acme_k1_`, 12 characters of the id, 30 secret characters, and 6 characters of a CRC-32, in
+//! base62. A secret scanner finds keys by `\bacme_k1_[0-9A-Za-z]{48}\b`. Thanks to the CRC, a mistyped key causes no
+//! read of the store.
 
 use std::fmt;
 
@@ -13,12 +14,12 @@ const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmn
 const MARK: &str = "_k1_";
 /// The length of the name.
 const ID: usize = 12;
-/// The length of name and secret: 71 and 178 bits.
+/// The length of id and secret, which have 71 and 178 bits.
 const BODY: usize = ID + 30;
-/// The length of the checksum: 62⁶ is more than 2³².
+/// The length of the checksum. It suffices, because 62⁶ is more than 2³².
 const CHECK: usize = 6;
 
-/// How the keys of a gate begin.
+/// The beginning of all keys of a gate.
 ///
 /// ```
 /// use rotogate::gate::KeyPrefix;
@@ -43,24 +44,24 @@ impl fmt::Display for KeyPrefix {
 }
 
 impl KeyPrefix {
-    /// `None`, unless it is 2 to 12 characters of a-z and 0-9.
+    /// The prefix with this name; `None` if the name is not 2 to 12 characters of a-z and 0-9.
     pub fn new(name: &str) -> Option<Self> {
         let is_name =
             (2..=12).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
         is_name.then(|| Self(format!("{name}{MARK}").into()))
     }
 
-    /// The name that it was made of.
+    /// The name in the prefix.
     pub fn name(&self) -> &str {
         self.0.strip_suffix(MARK).unwrap_or_default()
     }
 
-    /// Is the text meant as a key? No token is.
+    /// Is the text meant as a key? No token begins with the prefix.
     pub fn begins(&self, text: &str) -> bool {
         text.starts_with(&*self.0)
     }
 
-    /// The name of a key; `None` if the text is not one.
+    /// The id of a key; `None` if the text is not a key.
     // Requirement K1.
     pub fn id_of<'a>(&self, text: &'a str) -> Option<&'a str> {
         let rest = text.strip_prefix(&*self.0)?;
@@ -70,7 +71,7 @@ impl KeyPrefix {
         (checksum(whole.as_bytes()) == *check.as_bytes()).then(|| body.get(..ID))?
     }
 
-    /// A new key, and its name.
+    /// The id and the text of a new key.
     ///
     /// # Errors
     /// The system returns no random bytes.
@@ -78,7 +79,8 @@ impl KeyPrefix {
         let mut text = Zeroizing::new(String::with_capacity(self.0.len() + BODY + CHECK));
         text.push_str(&self.0);
         while text.len() < self.0.len() + BODY {
-            // 248 is four times 62: the others would make some characters more frequent.
+            // 248 is four times 62. The bytes from 248 on are skipped, because they would make some characters more
+            // frequent.
             let [byte] = *random::<1>()?;
             if byte < 248 {
                 text.extend(ALPHABET.get(usize::from(byte % 62)).map(|b| char::from(*b)));
@@ -108,7 +110,7 @@ impl KeyPrefix {
     }
 }
 
-/// CRC-32 (IEEE 802.3) in base62, the greatest digit first.
+/// CRC-32 (IEEE 802.3) in base62, the most significant digit first.
 fn checksum(bytes: &[u8]) -> [u8; CHECK] {
     // Half a byte at a time.
     const TABLE: [u32; 16] = table();

@@ -1,6 +1,6 @@
-//! API keys: each is a row in the table of the relay, and each owner has one more with the names of its keys. The store has
-//! the HMAC of a key under a secret of the keyring, and a tag over the record: who can write to the store alone makes no
-//! key, and widens none.
+//! API keys. Each key has a row in the table of the relay, and each owner has a row with the ids of the owner's keys.
+//! The store has the HMAC of a key under a secret of the keyring, and a tag over the record. So an attacker who can
+//! only write to the store can neither make a key nor extend the rights of a key.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,16 +35,16 @@ pub use own::{OwnKeys, OwnKeysAction, OwnKeysRequest};
 use used::KeyUses;
 pub use write::{AUDITED, KeyRefusal, ListedKeys, keys_by_secret};
 
-/// For how long a key is used without another look at its record and its owner.
+/// How long a key is used before its record and its owner are read again.
 const READ_AGAIN: Duration = Duration::from_secs(300);
 
 const UNKNOWN: Denial = Denial::ApiKeyRefused("there is no such key");
 const OWNER: Denial = Denial::ApiKeyRefused("its owner is gone or inactive");
 
-/// The scopes of a client by its id; `None`: there is no such client, or it cannot authenticate.
+/// Finds the scopes of a client by its id; `None` if the client does not exist, or cannot authenticate.
 pub type ScopesOfClient<'a> = &'a (dyn Fn(&str) -> Option<Scope> + Sync);
 
-/// What happens to keys.
+/// The events of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyEvent {
     /// A key was made.
@@ -55,18 +55,18 @@ pub enum KeyEvent {
     Revoked,
     /// A key was reported as leaked, and revoked.
     Leaked,
-    /// A key was used after the one that replaces it.
+    /// A replaced key was used after its successor had been used.
     UsedAfterRotation,
-    /// The HMAC of a key was made anew, under the current secret.
+    /// The HMAC of a key was replaced by an HMAC under the current secret.
     Renewed,
 }
 
 impl KeyEvent {
-    /// All of them.
+    /// All events.
     pub const ALL: [Self; 6] =
         [Self::Created, Self::Rotated, Self::Revoked, Self::Leaked, Self::UsedAfterRotation, Self::Renewed];
 
-    /// Its name in the metrics.
+    /// The name of the event in the metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Created => "created",
@@ -88,10 +88,10 @@ pub struct ApiKeys {
     counts: [AtomicU64; KeyEvent::ALL.len()],
 }
 
-/// A good key, and a token that stands for it within the gate.
+/// A good key, and the token that represents the key within the gate.
 #[derive(Debug)]
 pub struct ReadKey {
-    /// The token. Nobody gets it.
+    /// The token, which never leaves the gate.
     pub access_token: AccessTokenText,
     /// The record.
     pub key: ApiKey,
@@ -99,7 +99,7 @@ pub struct ReadKey {
     pub read_again: Timestamp,
 }
 
-/// A record as the store has it.
+/// A record, and the row of the store that contains it.
 struct StoredKey {
     row: RelayRecord,
     key: ApiKey,
@@ -116,12 +116,12 @@ impl ApiKeys {
         &self.settings
     }
 
-    /// The counts of what happened at this gate.
+    /// The counts of the events at this gate.
     pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         KeyEvent::ALL.iter().zip(&self.counts).map(|(event, count)| (event.name(), count.load(Ordering::Relaxed)))
     }
 
-    /// Is it the owner of the key that is refused?
+    /// Was the key refused because of its owner?
     pub fn is_of_owner(denial: Denial) -> bool {
         denial == OWNER
     }
@@ -132,7 +132,7 @@ impl ApiKeys {
         }
     }
 
-    /// Reads the record of a key and its owner. One read of the store.
+    /// Reads the record of a key, with one read of the store, and the key's owner.
     ///
     /// # Errors
     /// [`Denial::ApiKeyRefused`]; a fault, after which nothing is decided.
@@ -180,7 +180,8 @@ impl ApiKeys {
         Ok((user.scopes, user.claims))
     }
 
-    /// The token that stands for a key in the caches: identity headers and rules of routes read it as every other.
+    /// The token that represents a key in the caches. Identity headers and the rules of routes read this token like any
+    /// other token.
     fn stand_in(
         engine: &Engine,
         key: &ApiKey,
@@ -209,16 +210,17 @@ impl ApiKeys {
         mint::mint(engine.keyring().signer(), &claims).map_err(Fault::from)
     }
 
-    /// The record of a key by its name.
+    /// The record of the key with this id.
     async fn load(&self, engine: &Engine, id: &str) -> Result<Option<StoredKey>, StoreError> {
         let at = row_of_key(id);
         let Some(row) = engine.measured(self.store.load_relay(at)).await? else { return Ok(None) };
         let key: ApiKey = opened(engine, at, &row)?;
-        // The name is a part of the place, and of what the tag is over.
+        // The id needs no check: the row's id is derived from it, and the tag covers the row's id.
         Ok(Some(StoredKey { row, key }))
     }
 
-    /// Changes the record of a key, unless `change` says that there is nothing to do. `None`: there is no such key.
+    /// Changes the record of a key, unless `change` returns false because nothing is to be changed. `None` if there is
+    /// no such key.
     async fn change(
         &self,
         engine: &Engine,
@@ -240,12 +242,12 @@ impl ApiKeys {
     }
 }
 
-/// The place of a key's record.
+/// The id of the row with a key's record.
 fn row_of_key(id: &str) -> RelayId {
     row("key", id)
 }
 
-/// The place of the names of an owner's keys.
+/// The id of the row with the ids of an owner's keys.
 fn row_of_owner(subject: &str) -> RelayId {
     row("keys of", subject)
 }
@@ -270,7 +272,7 @@ fn digest(secrets: &RefreshKeys, kid: u8, text: &str) -> Result<[u8; 32], StoreE
     })
 }
 
-/// A row, which replaces `old`.
+/// The row with this content, which replaces `old`.
 fn next_row(
     engine: &Engine,
     at: RelayId,
@@ -297,7 +299,7 @@ fn next_row(
     })
 }
 
-/// What a row says, if a gate of this keyring wrote it there.
+/// The content of a row, if a gate of this keyring wrote the content to this row.
 fn opened<T: DeserializeOwned>(engine: &Engine, at: RelayId, row: &RelayRecord) -> Result<T, StoreError> {
     let content = || {
         let (&kid, rest) = row.sealed.split_first()?;

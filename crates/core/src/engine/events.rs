@@ -47,7 +47,8 @@ pub enum GateEvent {
     },
     /// A login was refused: unknown user, wrong password, or disabled.
     LoginRefused {
-        /// The subject, if the directory knows the user. The submitted name is not in the event: people type passwords into it.
+        /// The subject, if the directory knows the user. The event does not contain the submitted name, because people
+        /// type passwords into the name field.
         subject: Option<Box<str>>,
         /// The client.
         client: Box<str>,

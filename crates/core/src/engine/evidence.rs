@@ -78,7 +78,7 @@ impl LastRefreshes {
     pub(super) fn confirm(&self, seen: &[(SessionId, Generation)], now: Timestamp) {
         for (id, generation) in seen {
             if let Some(last) = self.get(*id, *generation) {
-                // Fails if an earlier note of the same generation has set it.
+                // This fails if an earlier note of the same generation has set the time.
                 let _ = last.confirmed_at.compare_exchange(0, now.as_millis(), Ordering::Relaxed, Ordering::Relaxed);
             }
         }

@@ -18,11 +18,12 @@ use crate::store::StoreError;
 use crate::store::owed::{Owed, OwedFile};
 use crate::token::MAX_SESSIONLESS_LIFETIME;
 
-/// The most entries that are kept. For further ones, only the caller learns of the failure.
+/// The most entries that are kept. For further entries, only the caller learns of the failure.
 const MAX_OWED: usize = 100_000;
 /// How many entries are copied at once.
 const PAID_AT_ONCE: usize = 256;
-/// A round ends after this many failures, or after this time with a failure. The next round continues behind them.
+/// A round ends after this many failures, or at a failure after this time. The next round continues after the failed
+/// entries.
 const MAX_FAILURES: usize = 64;
 const FAILING_FOR: Duration = Duration::from_secs(3);
 /// How many entries a message names.

@@ -120,7 +120,7 @@ impl Engine {
         }
     }
 
-    /// Answers a fault for a request that may have waited during a standstill.
+    /// Returns a fault for a request that may have waited during a standstill.
     pub(super) fn is_recent(&self, arrived: Arrival) -> Result<(), Fault> {
         let waited = self.standstill.longest.is_some()
             && self.standstill.may_have_waited(arrived, ClockReading::now(self.clock.source().as_ref()));

@@ -185,7 +185,7 @@ impl<'a> Visitor<'a> for MapVisitor<'_, 'a> {
 
     fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
         match self.place {
-            Place::Message => self.found.refuse("it is no object"),
+            Place::Message => self.found.refuse("it is not an object"),
             Place::Params | Place::Meta => Ok(()),
         }
     }

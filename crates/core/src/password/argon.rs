@@ -56,7 +56,7 @@ impl Argon2Hash {
         if hash.version != Some(19) {
             return Err(BadHash("a version other than v=19; only argon2id v=19 is accepted"));
         }
-        let params = Params::try_from(&hash).map_err(|_| BadHash("m, t and p are no valid argon2id parameters"))?;
+        let params = Params::try_from(&hash).map_err(|_| BadHash("m, t and p are not valid argon2id parameters"))?;
         let caps = &bounds.cost;
         if params.m_cost() > caps.memory_kib || params.t_cost() > caps.passes || params.p_cost() > caps.lanes {
             return Err(BadHash(bounds.too_dear));

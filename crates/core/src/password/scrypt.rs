@@ -82,7 +82,7 @@ pub(super) fn parse_django(rest: &str) -> Result<Scrypt, BadHash> {
     let [n, salt, r, p, output] = *fields else { return Err(BROKEN) };
     let n = number(n)?;
     if !n.is_power_of_two() {
-        return Err(BadHash("its N is no power of two, or too high"));
+        return Err(BadHash("its N is not a power of two, or is too high"));
     }
     let cost = ScryptCost::new(n.trailing_zeros(), number(r)?, number(p)?)?;
     Scrypt::new(cost, salt.as_bytes(), &STANDARD.decode(output).map_err(|_| BROKEN)?)

@@ -310,7 +310,8 @@ impl RevocationList {
             return if self.has_key_ended(facts) { Timestamp::ZERO } else { Timestamp::MAX };
         }
         let issuer = self.issuer(facts.issuer);
-        // The client of a delegated token got it later than the subject logged in: see `has_delegate_ended`.
+        // Skip the client of a delegated token, because the client got the token after the subject's login: see
+        // `has_delegate_ended`.
         let client = facts.client.filter(|_| facts.delegation.is_none());
         let not_before = self.latest_not_before(issuer.as_deref(), facts.subject, client);
         let not_before = not_before.max(self.session_not_before(facts.issuer, facts.issuer_session, facts.subject));

@@ -82,7 +82,7 @@ impl Mcp {
             return Some(format!("no version is listed; expected some of \"{}\"", known()));
         }
         if let Some(other) = self.versions.iter().find(|version| !VERSIONS.contains(&version.as_str())) {
-            return Some(format!("\"{other}\" is no known version; expected some of \"{}\"", known()));
+            return Some(format!("\"{other}\" is not a known version; expected some of \"{}\"", known()));
         }
         (self.check == McpCheck::Headers && self.takes_older()).then(|| {
             format!(

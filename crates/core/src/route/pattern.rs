@@ -56,7 +56,7 @@ pub(super) fn parse(pattern: &str) -> Result<Vec<Segment<'_>>, String> {
             // would serve the paths that it should protect.
             None if text.contains('*') => {
                 return Err(foreign(
-                    "`*` is no wildcard here: {name} matches one segment, a trailing {*rest} the rest",
+                    "`*` is not a wildcard here: {name} matches one segment, a trailing {*rest} the rest",
                 ));
             }
             None if text.starts_with(':') => return Err(foreign("a parameter is written in braces")),

@@ -225,7 +225,7 @@ impl TokenChecker {
     ) -> Result<Arc<Verified>, Denial> {
         let token = credential.token();
         if session::is_cookie(token) {
-            return observer.read(Rule::Credential, Err(Denial::MalformedToken("a session cookie is no token")));
+            return observer.read(Rule::Credential, Err(Denial::MalformedToken("a session cookie is not a token")));
         }
         if let Err(denial) = self.is_no_key(token) {
             return observer.read(Rule::Credential, Err(denial));
@@ -364,7 +364,7 @@ impl TokenChecker {
         shown: MissContext<'_>,
     ) -> Result<AccessToken, Denial> {
         if session::is_cookie(token) {
-            return Err(Denial::MalformedToken("a session cookie is no token"));
+            return Err(Denial::MalformedToken("a session cookie is not a token"));
         }
         self.is_no_key(token)?;
         let keys = self.keys.load();

@@ -429,7 +429,7 @@ fn two(denial: Denial, headers: &HeaderMap) -> String {
         (Denial::TwoCredentials, 2..) => format!("{number} Authorization headers"),
         (Denial::TwoCredentials, _) => "two credentials, in two places".to_owned(),
         (Denial::UnusableCredential, 1) => "the Authorization header is not one bearer token".to_owned(),
-        (Denial::UnusableCredential, _) => "a token in the query, or in a cookie that is no text".to_owned(),
+        (Denial::UnusableCredential, _) => "a token in the query, or in a cookie that is not text".to_owned(),
         (denial, _) => denial.to_string(),
     }
 }

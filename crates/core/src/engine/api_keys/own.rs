@@ -1,4 +1,4 @@
-//! A user's own API keys: listed, made, replaced and revoked by the user.
+//! A user's own API keys, which the user lists, makes, replaces and revokes.
 
 use std::time::Duration;
 
@@ -28,11 +28,11 @@ use crate::token::claims::OwnChecked;
 /// ```
 #[derive(Debug)]
 pub struct OwnKeysRequest {
-    /// The user's access token, or the value of the session cookie of their browser.
+    /// The user's access token, or the value of the session cookie of the user's browser.
     pub access: SecretString,
     /// The scope that the token must have.
     pub scope: Scope,
-    /// For a change: how long ago the token may have been issued, or the session of the cookie may have begun.
+    /// The highest age of the token, or of the cookie's session, for a change.
     pub max_age: Duration,
     /// What to do.
     pub action: OwnKeysAction,
@@ -50,9 +50,11 @@ pub struct OwnKeysRequest {
 pub enum OwnKeysAction {
     /// The live keys.
     List,
-    /// Makes a key. Its owner and account are the caller's, whatever this has; without scopes it gets the caller's.
+    /// Makes a key. The owner and the account are always the caller's. If the new key names no scopes, it gets the
+    /// caller's scopes.
     Create(Box<NewApiKey>),
-    /// Replaces a key by its id. The old one lives on for so long, by default as long as it may.
+    /// Replaces the key with this id. The old key stays valid for the given time, by default for the longest permitted
+    /// time.
     Rotate(String, Option<Duration>),
     /// Revokes a key by its id.
     Revoke(String),
@@ -74,21 +76,22 @@ pub enum OwnKeysAction {
 /// ```
 #[derive(Debug)]
 pub enum OwnKeys {
-    /// The list, the newest first.
+    /// The listed keys, newest first.
     Listed(Vec<ApiKey>),
-    /// The text of a new key, which no answer has again, and its record.
+    /// The text of a new key, which no later answer contains, and the key's record.
     Made(SecretString, Box<ApiKey>),
     /// The key is revoked.
     Revoked,
 }
 
 impl ApiKeys {
-    /// Executes a user's request about their own keys. The token is good. `by_cookie`: it stands for a session cookie.
+    /// Executes a user's request about the user's own keys. The token must have been verified before. `by_cookie` tells
+    /// that the token represents a session cookie.
     ///
     /// # Errors
-    /// [`Denial::UnusableCredential`] for a client's own token; [`Denial::InsufficientScope`], [`Denial::WrongAudience`],
-    /// [`Denial::TokenTooOld`], [`Denial::UnknownApiKey`], [`Denial::RateLimited`]; [`Denial::MalformedRequest`] with the
-    /// reason why there is no key; a fault of the store.
+    /// [`Denial::UnusableCredential`] for a client's own token; [`Denial::InsufficientScope`],
+    /// [`Denial::WrongAudience`], [`Denial::TokenTooOld`], [`Denial::UnknownApiKey`], [`Denial::RateLimited`];
+    /// [`Denial::MalformedRequest`] with the reason why no key is made; a fault of the store.
     // Requirement K5: a key has no more than the credential that made it, and a stolen old token makes none.
     pub async fn own(
         &self,
@@ -130,7 +133,7 @@ impl ApiKeys {
                 is_no_more(engine, own, &scopes, new.audience.as_deref())?;
                 let (subject, account) = (token.token_subject().to_owned(), token.account().map(str::to_owned));
                 let new = NewApiKey { subject, account, scopes: Some(scopes), ..*new };
-                // The user is of the directory, whose clients do not matter.
+                // The owner is a user, so no client is looked up.
                 let made = self.create(engine, new, &|_| None).await?;
                 Ok(made.map(|(text, key)| OwnKeys::Made(text, Box::new(key))))
             }
@@ -148,7 +151,7 @@ impl ApiKeys {
         }
     }
 
-    /// One answer for an unknown key, another user's, and one that has ended.
+    /// Gives the same answer for an unknown key, another user's key, and an ended key.
     async fn own_key(&self, engine: &Engine, own: OwnChecked<'_>, id: &str) -> Result<ApiKey, Error> {
         let token = own.token();
         let key = self.get(engine, id).await?.filter(|key| {
@@ -160,7 +163,7 @@ impl ApiKeys {
     }
 }
 
-/// Would a key with these scopes, for this audience, do no more than the token?
+/// Checks that a key with these scopes, for this audience, permits no more than the token.
 fn is_no_more(engine: &Engine, own: OwnChecked<'_>, scopes: &Scope, audience: Option<&str>) -> Result<(), Denial> {
     let token = own.token();
     let is_for = |audience: &str| token.audience.iter().any(|known| **known == *audience);

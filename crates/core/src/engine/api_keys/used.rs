@@ -1,4 +1,4 @@
-//! What the use of keys changes in their records: written once in a while, many together.
+//! The changes that uses of keys cause in the keys' records. They are collected, and written in batches.
 
 use std::time::Duration;
 
@@ -9,21 +9,21 @@ use crate::engine::Engine;
 use crate::fault::Error;
 use crate::store::StoreError;
 
-/// The uses of a key within this time are one.
+/// Several uses of a key within this time count as one use.
 const NOTED_EVERY: Duration = Duration::from_secs(3600);
-/// How many uses wait at most. More are noted by a later use.
+/// How many keys' uses wait at most. For further keys, a later use is noted.
 const MAX_WAITING: usize = 100_000;
 
-/// What is to be written of a key.
+/// The changes to write to a key's record.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct KeyUses {
     at: Timestamp,
-    /// Its HMAC under the current secret, if the record has another.
+    /// The HMAC of the key under the current secret, if the HMAC in the record is under another secret.
     renewed: Option<(u8, [u8; 32])>,
 }
 
 impl ApiKeys {
-    /// Notes the use of a good key, until [`write_uses`](Self::write_uses).
+    /// Notes the use of a good key in memory. [`write_uses`](Self::write_uses) writes the note to the store.
     ///
     /// # Errors
     /// The current secret is missing.
@@ -48,7 +48,7 @@ impl ApiKeys {
         Ok(())
     }
 
-    /// Writes the noted uses. What fails is noted again by a later use.
+    /// Writes the noted uses. If a write fails, a later use of the key notes the use again.
     ///
     /// # Errors
     /// A fault of the store.
@@ -68,7 +68,7 @@ impl ApiKeys {
             let Some(written) = written else { continue };
             if renewed.is_some() {
                 self.count(KeyEvent::Renewed);
-                // The names of its owner's keys, too.
+                // Seal the row of the owner's keys under the current secret, too.
                 self.change_names(engine, &written.subject, |_| true).await?;
             }
             if let Some(predecessor) = written.predecessor {

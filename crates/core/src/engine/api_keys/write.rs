@@ -1,4 +1,4 @@
-//! Keys are made, replaced, revoked and listed.
+//! Making, replacing, revoking and listing keys.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -27,7 +27,7 @@ use crate::token::claims::CLIENT_PREFIX;
 const MAX_KEYS: usize = 50;
 /// The most networks of a key.
 const MAX_NETWORKS: usize = 16;
-/// For how much longer than its life the list of revocations has a revoked key.
+/// How long after a revoked key's expiry the list of revocations keeps the key's entry.
 const HELD_FOR: Duration = Duration::from_secs(3600);
 /// The most keys of a page.
 const MAX_PAGE: usize = 1000;
@@ -46,15 +46,15 @@ pub enum KeyRefusal {
     Name,
     /// The owner is not known, or is inactive.
     Owner,
-    /// A scope is asked for that the owner does not have.
+    /// The request names a scope that the owner does not have.
     Scope,
-    /// It is to live too long, or for no time.
+    /// The requested lifetime is too long or too short.
     Lifetime,
     /// The audience is not 1 to 256 visible characters, or there are too many networks.
     Bounds,
-    /// The owner has as many live keys as it may.
+    /// The owner has the maximum number of live keys.
     TooMany,
-    /// The key is revoked, expired or replaced already.
+    /// The key is already revoked, expired or replaced.
     Over,
 }
 
@@ -78,19 +78,19 @@ impl KeyRefusal {
 pub struct ListedKeys {
     /// The keys, by name.
     pub keys: Vec<ApiKey>,
-    /// Where the next page begins, if there is one.
+    /// The cursor of the next page; `None` if this page is the last.
     pub next: Option<Box<str>>,
 }
 
-/// The names of an owner's live keys, each with its end.
+/// The ids of an owner's live keys, each with its end.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct OwnersKeys(Vec<(Box<str>, Timestamp)>);
 
 impl ApiKeys {
-    /// Makes a key. It is durable when this returns, and is shown once.
+    /// Makes a key, which is durable when this returns. Only this result contains the key's text.
     ///
     /// # Errors
-    /// Why there is none, in the inner result; a fault.
+    /// The reason why no key was made, in the inner result; a fault.
     // Requirements K1, K5, K8.
     pub async fn create(
         &self,
@@ -123,14 +123,14 @@ impl ApiKeys {
             kid: 0,
             digest: [0; 32],
         };
-        // The account is the owner's own unless one is named.
+        // An owner with another account is refused.
         let owned = match self.owner(engine, &key, clients).await {
             Ok((scopes, _)) => scopes,
             Err(Error::Denied(_)) => return Ok(Err(KeyRefusal::Owner)),
             Err(failed) => return Err(failed),
         };
         key.scopes = new.scopes.unwrap_or_else(|| owned.clone());
-        // A gate without users knows of no scopes of theirs.
+        // A gate without a directory does not know the scopes of users.
         let is_known = engine.directory.is_some() || key.subject.starts_with(CLIENT_PREFIX);
         if is_known && !key.scopes.is_within(&owned) {
             return Ok(Err(KeyRefusal::Scope));
@@ -144,10 +144,11 @@ impl ApiKeys {
         Ok(Ok((text, key)))
     }
 
-    /// Replaces a key: the new one has all that it had, and lives as long as it was made for; the old one for `overlap` more.
+    /// Replaces a key. The new key has the old key's properties and original lifetime. The old key stays valid for
+    /// `overlap`.
     ///
     /// # Errors
-    /// As [`create`](Self::create). `None`: there is no such key.
+    /// As [`create`](Self::create). `None` if there is no such key.
     // Requirement K7.
     pub async fn rotate(
         &self,
@@ -190,7 +191,7 @@ impl ApiKeys {
         });
         let is_ours = changed.await?.is_some_and(|old| old.successor.as_deref() == Some(&*new_id));
         if !is_ours {
-            // Another request replaced or revoked it.
+            // Another request has replaced or revoked the old key.
             self.revoke(engine, &new_id).await?;
             return Ok(Some(Err(KeyRefusal::Over)));
         }
@@ -202,14 +203,14 @@ impl ApiKeys {
         Ok(Some(Ok((text, key))))
     }
 
-    /// Revokes a key: it is refused from the next request on, at every gate. `None`: there is no such key.
+    /// Revokes a key: every gate refuses the key from the next request on. `None` if there is no such key.
     ///
     /// # Errors
-    /// A fault, after which it is refused at this gate; call again.
+    /// A fault. This gate then refuses the key already; call again to end the key at the other gates.
     // Requirement K4.
     pub async fn revoke(&self, engine: &Engine, id: &str) -> Result<Option<ApiKey>, Error> {
         let Some(StoredKey { key, .. }) = self.load(engine, id).await? else { return Ok(None) };
-        // Refused here whatever becomes of the record.
+        // Refuse the key at this gate first, even if the record cannot be changed.
         self.end(engine, id, key.expires).await?;
         let now = engine.clock.now();
         let mut is_first = false;
@@ -225,7 +226,7 @@ impl ApiKeys {
         Ok(revoked)
     }
 
-    /// Revokes those of these texts that are live keys of this gate, and returns how many there were.
+    /// Revokes the live keys of this gate among the texts, and returns their number.
     ///
     /// # Errors
     /// As [`revoke`](Self::revoke).
@@ -246,7 +247,7 @@ impl ApiKeys {
         Ok(found)
     }
 
-    /// The record of a key by its name.
+    /// The record of the key with this id.
     ///
     /// # Errors
     /// A fault.
@@ -270,11 +271,11 @@ impl ApiKeys {
         Ok(keys)
     }
 
-    /// A page of all keys, revoked ones too, in no order that means anything. It may have fewer keys than there are rows left:
-    /// it reads 5000 rows at most.
+    /// A page of all keys, including revoked keys, in no particular order. At most 5000 rows are read for a page, so a
+    /// page may be short although more keys follow.
     ///
     /// # Errors
-    /// [`Denial::MalformedRequest`] for what is no `next` of a page; a fault.
+    /// [`Denial::MalformedRequest`] if `after` is not the `next` of a page; a fault.
     pub async fn list(&self, engine: &Engine, after: Option<&str>, limit: usize) -> Result<ListedKeys, Error> {
         let limit = limit.clamp(1, MAX_PAGE);
         let place = |text: &str| URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok().map(RelayId);
@@ -304,7 +305,7 @@ impl ApiKeys {
         Ok(page)
     }
 
-    /// As [`keys_by_secret`], of this gate.
+    /// [`keys_by_secret`] for the store of this gate.
     ///
     /// # Errors
     /// A fault.
@@ -312,13 +313,13 @@ impl ApiKeys {
         Ok(engine.measured(keys_by_secret(&*self.store, engine.clock.now())).await?)
     }
 
-    /// A moment after everything that ended keys of the owner.
+    /// A creation time after every revocation that ended keys of the owner.
     async fn stamp(&self, engine: &Engine, subject: &str) -> Result<Timestamp, Fault> {
         let after = engine.revocations.not_before(&engine.issuer, subject, subject.strip_prefix(CLIENT_PREFIX));
         engine.stamp_creation(after).await
     }
 
-    /// Writes a new key: first its name among those of its owner, which bounds them.
+    /// Writes a new key. Its id is first added to the ids of the owner's keys, which bounds the number of keys.
     async fn add(
         &self,
         engine: &Engine,
@@ -345,12 +346,12 @@ impl ApiKeys {
         let row = next_row(engine, at, None, &*key, key.expires)?;
         match engine.measured(self.store.insert_relay(at, row, key.created)).await? {
             RelayInserted::Inserted => Ok(Ok(())),
-            // A name is random: this does not happen.
+            // Ids are random, so this does not happen.
             RelayInserted::Present(_) => Err(Fault::Contention.into()),
         }
     }
 
-    /// A revoked key is none of its owner's any more.
+    /// Removes a revoked key from the ids of its owner's keys.
     async fn forget(&self, engine: &Engine, key: &ApiKey) -> Result<(), Error> {
         let forget = |names: &mut Vec<(Box<str>, Timestamp)>| {
             let before = names.len();
@@ -360,7 +361,8 @@ impl ApiKeys {
         self.change_names(engine, &key.subject, forget).await.map(drop)
     }
 
-    /// Changes the names of an owner's keys, unless `change` says no; it gets those that have not ended.
+    /// Changes the ids of an owner's keys, unless `change` returns false. `change` gets the ids of the keys that have
+    /// not expired.
     pub(super) async fn change_names(
         &self,
         engine: &Engine,
@@ -371,7 +373,7 @@ impl ApiKeys {
         for _ in 0..MAX_TRIES {
             let now = engine.clock.now();
             let row = engine.measured(self.store.load_relay(at)).await?;
-            // Under a secret that is gone all keys are gone, too: the owner begins anew.
+            // If the secret of the row was removed, all keys of the owner have ended with it, so the list begins empty.
             let readable = row.as_ref().filter(|row| {
                 let kid = row.sealed.first().copied();
                 kid.is_none_or(|kid| engine.keyring().refresh_keys().contains(kid))
@@ -400,7 +402,8 @@ impl ApiKeys {
         Err(Fault::Contention.into())
     }
 
-    /// Every gate refuses the key from now on, also where it is in a cache, and if its record of before is written back.
+    /// Makes every gate refuse the key from now on, even if the key is cached, or an earlier record of the key is
+    /// written back.
     async fn end(&self, engine: &Engine, id: &str, expires: Timestamp) -> Result<(), Error> {
         let target = Target::Token { issuer: engine.issuer.clone(), jti: id.into() };
         let until = expires.max(engine.clock.now()).plus(HELD_FOR);
@@ -408,7 +411,7 @@ impl ApiKeys {
     }
 }
 
-/// What a row of this table may have.
+/// The content of a row.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum RowContent {
@@ -435,10 +438,10 @@ fn may_be(new: &NewApiKey, lifetime: Duration, longest: Duration) -> Result<(), 
     Ok(())
 }
 
-/// How many live keys of a store are known by each secret of the keyring.
+/// The number of live keys in a store by the secret of the keyring that verifies them.
 ///
 /// # Errors
-/// Those of the store.
+/// The errors of the store.
 pub async fn keys_by_secret(store: &dyn RelayStore, now: Timestamp) -> Result<BTreeMap<u8, u64>, StoreError> {
     let mut counts = BTreeMap::new();
     for at in store.relay_ids().await? {

@@ -38,7 +38,7 @@ impl RefreshObserver for () {
 pub struct ExplainedRefresh {
     /// The session and generation that the token names, if it is ours.
     pub named: Option<(SessionId, Generation)>,
-    /// The record, if the token is authentic for it.
+    /// The record of the session, if the token is an authentic token of this session.
     pub session: Option<Session>,
 }
 

@@ -96,7 +96,7 @@ async fn b16_no_token_is_a_session_and_no_session_cookie_is_a_token() {
     let cookie = cookie(&world).await;
     load(&world, &cookie, RenewWhen::Over).await.unwrap();
     check(&world, &cookie).unwrap();
-    let refused = Denial::MalformedToken("a session cookie is no token");
+    let refused = Denial::MalformedToken("a session cookie is not a token");
     assert_eq!(world.check(&cookie).unwrap_err(), refused);
     assert!(world.checker.at_hand::<()>(cookie.as_bytes()).is_none());
     assert_eq!(world.verify_ignoring_expiry(&cookie, secs(60)).unwrap_err(), refused);

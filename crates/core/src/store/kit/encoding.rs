@@ -8,7 +8,7 @@ use crate::revocation::Target;
 use crate::session::{Session, SessionId};
 use crate::store::StoreError;
 
-/// The version of everything that is written.
+/// The version of the encoding in which records are written.
 const VERSION: u8 = 1;
 
 /// Encodes a record. The bytes may contain a session's secret.

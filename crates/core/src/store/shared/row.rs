@@ -29,7 +29,7 @@ pub const NODE_KEPT: Duration = Duration::from_secs(25 * 3600);
 pub struct NodeRow {
     /// The name of the node, for people.
     pub node: Box<str>,
-    /// The names of the keys by which it can verify access tokens.
+    /// The names of the keys with which the node can verify access tokens.
     pub kids: Vec<Box<str>>,
     /// The name of the key with which the node signs.
     pub signing: Box<str>,

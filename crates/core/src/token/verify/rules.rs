@@ -463,7 +463,8 @@ pub(super) fn check(issuers: &[IssuerRules]) -> Result<(), RulesError> {
         }
         if rules.typ.iter().any(|typ| is_assertion_typ(media_subtype(typ))) {
             return refuse(
-                "typ must list neither identity+jwt nor txntoken+jwt: these prove a caller to services, and are no tokens",
+                "typ must list neither identity+jwt nor txntoken+jwt: these prove a caller to services, and are not access \
+                 tokens",
             );
         }
         if rules.leeway > MAX_LEEWAY {
