@@ -15,7 +15,7 @@ use rotogate_kit::upstream_tls::UpstreamTls;
 /// One `[[upstreams]]` entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
-    /// Its name in logs and metrics.
+    /// The upstream's name in logs and metrics.
     pub name: String,
     /// Its addresses. A host name has all addresses to which it resolves.
     pub urls: Vec<UpstreamUrl>,

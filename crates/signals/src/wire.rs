@@ -101,7 +101,7 @@ impl Configuration {
     /// Reads the configuration of a stream.
     ///
     /// # Errors
-    /// The document is no configuration, or not one of a stream for this gate.
+    /// The document is not the configuration of a stream for this gate.
     pub fn parse(body: &[u8], settings: &StreamSettings) -> Result<Self, Flaw> {
         Self::read(&strict_object(body)?, settings)
     }

@@ -202,7 +202,7 @@ fn insert<'u>(
     }
     let text = |text: &str| Value::Text(text.to_owned());
     let scopes = user.scopes.as_str();
-    // Stored as JSON if the text begins like JSON, because it would be read as JSON.
+    // A text that begins like JSON would be read as JSON, so it is stored as JSON.
     let scopes =
         if scopes.starts_with('[') { Json::from_iter(user.scopes.iter()).to_string() } else { scopes.to_owned() };
     let seconds = user.sessions_valid_from.as_millis().div_ceil(1000);

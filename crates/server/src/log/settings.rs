@@ -121,7 +121,7 @@ pub struct AuditLogConfig {
     pub output: Option<LogOutput>,
     /// How much of a client's address the lines have.
     pub addresses: LogAddresses,
-    /// The behaviour while its lines cannot be written.
+    /// The behaviour while no line of the audit log can be written.
     pub on_failure: OnAuditFailure,
 }
 

@@ -82,7 +82,8 @@ impl Seats {
 }
 
 impl Taken {
-    /// Logs the crowd, once for each crowd.
+    /// Logs that the connections without a token are at their bound. Logs again only after their number has fallen
+    /// below half of the bound.
     fn is_crowded(&mut self, newest: IpAddr) {
         if !self.is_logged {
             self.is_logged = true;
