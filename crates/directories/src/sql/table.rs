@@ -181,7 +181,7 @@ fn add_columns(transaction: &Transaction<'_>, user: &TableUser<'_>, known: &mut 
         let is_name =
             !field.is_empty() && field.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-. ".contains(&byte));
         if is_taken || !is_name {
-            let why = if is_taken { "another column has this name" } else { "it is no name of a column" };
+            let why = if is_taken { "another column has this name" } else { "it is not a column name" };
             return Err(RowFault::User(format!("profile.{}: the table cannot hold it: {why}", field.escape_debug())));
         }
         transaction.execute_batch(&format!("ALTER TABLE users ADD COLUMN \"{field}\""))?;

@@ -136,7 +136,7 @@ fn names(nodes: &[NodeSeen], now: Timestamp, are: impl Fn(&NodeSeen) -> bool) ->
 
 fn lacking(nodes: &[NodeSeen], now: Timestamp, has: impl Fn(&NodeSeen) -> bool) -> Option<String> {
     let lacking = names(nodes, now, |seen| !has(seen))?;
-    Some(format!("these gates of the store cannot verify by it: {lacking}"))
+    Some(format!("these gates of the store cannot verify with it: {lacking}"))
 }
 
 /// Why a token by this key might be refused somewhere. `None` if all verifiers accept it.
