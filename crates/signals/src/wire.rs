@@ -41,7 +41,7 @@ pub struct Metadata {
     pub status_endpoint: String,
     /// The URL to request verification events.
     pub verification_endpoint: String,
-    /// The URL of its keys.
+    /// The URL of the transmitter's keys.
     pub jwks_uri: Option<String>,
     /// The members of complex subjects that a receiver must understand.
     pub critical_members: Vec<Box<str>>,

@@ -189,7 +189,7 @@ pub(crate) fn start_for_command(audit: &AuditLogConfig, actor: String) -> Result
     Ok(Some(Logs(())))
 }
 
-/// Replaces the logs with these.
+/// Replaces the logs with logs of these settings.
 ///
 /// # Errors
 /// The level cannot be set. In this case nothing has changed.

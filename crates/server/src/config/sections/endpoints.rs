@@ -123,7 +123,7 @@ impl EndpointConfig {
         self.account.is_some() || self.path.contains("{account}")
     }
 
-    /// The options of its dialect.
+    /// The options of the endpoint's dialect.
     pub(crate) fn options(&self) -> dialect::Options {
         let mut options = dialect::Options::default();
         if let Some(envelope) = &self.envelope {
