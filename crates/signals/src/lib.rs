@@ -88,9 +88,9 @@ pub enum NotTaken {
 /// How events arrive.
 #[derive(Clone, Debug)]
 pub enum Delivery {
-    /// The gate fetches them (RFC 8936).
+    /// The gate fetches the events (RFC 8936).
     Poll,
-    /// The transmitter sends them (RFC 8935) to this URL, with this bearer token.
+    /// The transmitter sends the events (RFC 8935) to this URL, with this bearer token.
     Push(String, SecretString),
 }
 

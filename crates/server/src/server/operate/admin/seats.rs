@@ -38,7 +38,8 @@ struct Taken {
     /// The connections without a token, in the order of their arrival.
     strangers: BTreeMap<u64, Stranger>,
     holders: HashSet<u64>,
-    /// Whether the present crowd was logged. Reset when the crowd is over.
+    /// Whether the log has said that the connections without a token are at their bound. Reset below half of the
+    /// bound.
     is_logged: bool,
 }
 
