@@ -73,7 +73,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// Its word in logs and metrics.
+    /// The word for the cause in logs and metrics.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Timeout => "timeout",

@@ -248,7 +248,7 @@ impl RemoteDirectory {
         let Key { account, subject } = key;
         let what = async move |source: Arc<dyn Source>| match source.lookup(account.as_deref(), &subject).await? {
             Some(user) if user.subject != subject => {
-                Err(SourceError::new(Cause::Entry, "the directory returned another user than the one asked for"))
+                Err(SourceError::new(Cause::Entry, "the directory returned another user than the requested one"))
             }
             found => Ok(found),
         };

@@ -19,9 +19,9 @@ pub struct Family {
     pub name: &'static str,
     /// The type.
     pub kind: Kind,
-    /// The names of its labels.
+    /// The names of the family's labels.
     pub labels: &'static [&'static str],
-    /// Its meaning, in a sentence without a full stop.
+    /// The meaning of the family, in a sentence without a full stop.
     pub help: &'static str,
 }
 

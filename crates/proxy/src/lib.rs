@@ -133,7 +133,7 @@ impl Default for Settings {
 pub struct Proxy(Arc<Inner>);
 
 struct Inner {
-    /// Routes refer to their indices.
+    /// Routes refer to the indices of the upstreams.
     upstreams: Vec<Arc<ActiveUpstream>>,
     settings: Settings,
     resolver: Resolver,

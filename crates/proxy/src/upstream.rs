@@ -15,9 +15,9 @@ use rotogate_kit::upstream_tls::UpstreamTls;
 /// One `[[upstreams]]` entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
-    /// Its name in logs and metrics.
+    /// The upstream's name in logs and metrics.
     pub name: String,
-    /// Its addresses. A host name has all addresses to which it resolves.
+    /// The upstream's addresses. A host name has all addresses to which it resolves.
     pub urls: Vec<UpstreamUrl>,
     /// Whether it receives the client's verified `Host` instead of the configured address. The proxy then uses HTTP/1.1
     /// for an `https://` address.
@@ -32,18 +32,18 @@ pub struct Upstream {
     pub tls: UpstreamTls,
     /// The file with the gate's own `Authorization`, which replaces the caller's.
     pub authorization_file: Option<PathBuf>,
-    /// The `aud` of the signed assertions that it receives. `None` for the upstream's name.
+    /// The `aud` of the signed assertions that the upstream receives. `None` for the upstream's name.
     pub assertion_audience: Option<String>,
-    /// The form of these assertions.
+    /// The form of the signed assertions.
     pub assertion_form: AssertionForm,
     /// How tokens of callers are exchanged for tokens of this upstream. `None` if they are not exchanged.
     pub exchange: Option<ExchangeSettings>,
     /// The most requests in flight at one address, streams and upgraded connections included. In HTTP/1.1 each has a
     /// connection of its own. Default 1024.
     pub max_requests: usize,
-    /// The most of these requests for one caller, at each address. Default 103, a tenth.
+    /// The most requests in flight for one caller, at each address. Default 103, a tenth of `max_requests`.
     pub max_requests_per_caller: usize,
-    /// The most of these requests from one client address, at each address. Default 256, a quarter.
+    /// The most requests in flight from one client address, at each address. Default 256, a quarter of `max_requests`.
     pub max_requests_per_address: usize,
     /// How long a request may wait while all addresses are full. Default 1 s.
     pub queue_timeout: Duration,
@@ -131,7 +131,7 @@ impl Upstream {
         }
     }
 
-    /// The files that it names.
+    /// The files that the settings name.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.tls.files().chain(self.authorization_file.as_deref())
     }

@@ -133,7 +133,7 @@ impl HttpUrl {
         &self.authority
     }
 
-    /// Its `Host`.
+    /// The `Host` of the URL.
     pub(super) fn host(&self) -> &HeaderValue {
         &self.host
     }

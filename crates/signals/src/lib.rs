@@ -88,9 +88,9 @@ pub enum NotTaken {
 /// How events arrive.
 #[derive(Clone, Debug)]
 pub enum Delivery {
-    /// The gate fetches them (RFC 8936).
+    /// The gate fetches the events (RFC 8936).
     Poll,
-    /// The transmitter sends them (RFC 8935) to this URL, with this bearer token.
+    /// The transmitter sends the events (RFC 8935) to this URL, with this bearer token.
     Push(String, SecretString),
 }
 
@@ -99,9 +99,9 @@ pub enum Delivery {
 pub struct StreamSettings {
     /// The name of the issuer.
     pub issuer: Arc<str>,
-    /// Its `iss`, exactly.
+    /// The exact `iss` of the issuer.
     pub iss: Box<str>,
-    /// The URL of its transmitter, exactly as the transmitter's metadata has it.
+    /// The URL of the issuer's transmitter, exactly as the transmitter's metadata has it.
     pub transmitter: Box<str>,
     /// Further hosts that the transmitter's URLs may have, besides its own, with unusual ports.
     pub hosts: Vec<Box<str>>,
@@ -129,7 +129,7 @@ pub struct StreamPlan {
     pub settings: StreamSettings,
     /// How the gate authenticates at the transmitter.
     pub access: Access,
-    /// The client for its requests.
+    /// The client for the stream's requests.
     pub http: HttpClient,
     /// Identifies the configuration. If it changes, the stream starts again.
     pub fingerprint: String,

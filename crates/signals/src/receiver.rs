@@ -48,9 +48,9 @@ pub struct ReceiverSettings {
 pub struct ReceiverPlan {
     /// The receiver.
     pub settings: ReceiverSettings,
-    /// The key that signs its events.
+    /// The key that signs the receiver's events.
     pub key: Arc<EventKey>,
-    /// The client for its requests.
+    /// The client for requests to the receiver.
     pub http: HttpClient,
     /// Identifies the configuration. If it changes, the receiver starts again.
     pub fingerprint: String,

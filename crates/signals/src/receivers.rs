@@ -53,7 +53,7 @@ pub struct ReceiverFigures {
     pub results: [(&'static str, u64); 3],
     /// The number of waiting events.
     pub waiting: u64,
-    /// How long the oldest of them has waited. `None` if another gate sends.
+    /// How long the oldest waiting event has waited. `None` if another gate sends.
     pub lag: Option<Duration>,
 }
 

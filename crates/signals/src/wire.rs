@@ -41,7 +41,7 @@ pub struct Metadata {
     pub status_endpoint: String,
     /// The URL to request verification events.
     pub verification_endpoint: String,
-    /// The URL of its keys.
+    /// The URL of the transmitter's keys.
     pub jwks_uri: Option<String>,
     /// The members of complex subjects that a receiver must understand.
     pub critical_members: Vec<Box<str>>,
@@ -101,7 +101,7 @@ impl Configuration {
     /// Reads the configuration of a stream.
     ///
     /// # Errors
-    /// The document is no configuration, or not one of a stream for this gate.
+    /// The document is not the configuration of a stream for this gate.
     pub fn parse(body: &[u8], settings: &StreamSettings) -> Result<Self, Flaw> {
         Self::read(&strict_object(body)?, settings)
     }

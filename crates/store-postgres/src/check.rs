@@ -256,7 +256,7 @@ fn check_server(options: &PostgresOptions, settings: &Settings) -> Result<(), St
 
 fn lacking(options: &PostgresOptions, what: &str) -> StoreError {
     let address = options.address();
-    mistake(format!("PostgreSQL at {address} does not allow the gate's user {what}: docs/postgres.md has its rights"))
+    mistake(format!("PostgreSQL at {address} does not allow the gate's user {what}: docs/postgres.md lists its rights"))
 }
 
 /// Fails if the gate's user may not read the schema.
@@ -341,7 +341,9 @@ async fn check_head(options: &PostgresOptions, connection: &Connection) -> Resul
         return Err(mistake(format!("{place} belongs to the issuer {issuer:?}: use another schema, or that issuer")));
     }
     if keyring != options.network.keyring.to_string() {
-        return Err(mistake(format!("{place} belongs to another keyring, {keyring}: use that one, or another schema")));
+        return Err(mistake(format!(
+            "{place} belongs to another keyring, {keyring}: use that keyring, or another schema"
+        )));
     }
     Ok([head.name("history", &place)?, head.name("store", &place)?])
 }

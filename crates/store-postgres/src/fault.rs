@@ -96,7 +96,7 @@ fn of_server(options: &PostgresOptions, refused: &DbError) -> Judged {
             let text = "PostgreSQL has lost writes: the gates write back what they know before they go on";
             (text.to_owned(), NotDone, false, false)
         }
-        "23505" => (format!("PostgreSQL at {address} refuses it: {said}"), Refused, false, false),
+        "23505" => (format!("PostgreSQL at {address} refuses the request: {said}"), Refused, false, false),
         "57P03" => (format!("PostgreSQL at {address} is starting or stopping: {said}"), NotDone, true, true),
         // The transaction may have committed already.
         _ if ends || code == &SqlState::ADMIN_SHUTDOWN || code == &SqlState::CRASH_SHUTDOWN => {

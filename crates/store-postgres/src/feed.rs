@@ -96,7 +96,7 @@ impl PostgresFeed {
         loop {
             let history = self.inner.known.history();
             if self.history != history {
-                // The log is another one.
+                // The store has another history, so the position in its log is worthless.
                 (self.place, self.beat, self.history) = (None, None, history);
             }
             if self.inner.known.is_lost() {

@@ -211,7 +211,7 @@ fn examine<T>(
         });
         let mut database = builder.create_with_backend(for_redb).map_err(|error| unusable(path, error))?;
         if metadata.len() <= check_up_to && !database.check_integrity().map_err(|error| unusable(path, error))? {
-            return Err(not_ours(path, "its checksums do not hold"));
+            return Err(not_ours(path, "its checksums are wrong"));
         }
         let read = database.begin_read().map_err(failed)?;
         let head = inspect(path, &read)?;

@@ -36,7 +36,7 @@ impl RedisFailure {
         Self { text: text.into(), outcome: WriteOutcome::InDoubt, again: true, closes: false, elsewhere: None }
     }
 
-    /// A failure that a repetition would not mend. Nothing was sent.
+    /// A failure that a retry would not fix. Nothing was sent.
     pub(super) fn for_good(text: impl Into<String>, outcome: WriteOutcome) -> Self {
         Self { text: text.into(), outcome, again: false, closes: true, elsewhere: None }
     }

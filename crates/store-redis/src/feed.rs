@@ -269,7 +269,8 @@ impl Reader {
         loop {
             let history = self.partition().history();
             if self.history != history {
-                // The log is another one, and perhaps the server, too.
+                // The data has another history, and perhaps another server answers, so positions in the old log are
+                // worthless.
                 (self.place, self.scan, self.server) = (None, None, None);
                 (self.beat, self.reading) = (None, None);
                 self.history = history;

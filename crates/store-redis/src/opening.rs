@@ -286,7 +286,7 @@ impl Heads<'_> {
         let expected = self.count;
         refused(match field {
             "issuer" => format!("{place} belongs to the issuer {known:?}: use another prefix, or that issuer"),
-            "keyring" => format!("{place} belongs to another keyring, {known}: use that one, or another prefix"),
+            "keyring" => format!("{place} belongs to another keyring, {known}: use that keyring, or another prefix"),
             "schema" => {
                 format!("{place} has schema {known}, and this program knows {SCHEMA}: use the version that made it")
             }

@@ -176,15 +176,16 @@ impl RedisOptions {
         self.urls.iter().map(place).collect()
     }
 
-    /// Nothing is acknowledged before so many replicas have it, in a cluster those of each primary. Choose at least half of
-    /// the servers, the primary among them: then a primary that is cut off acknowledges nothing.
+    /// Nothing is acknowledged before this number of replicas has it; in a cluster, this number of each primary's
+    /// replicas. Choose at least half of the number of servers, with the primary counted: then a primary that is cut
+    /// off acknowledges nothing.
     #[must_use]
     pub fn wait_replicas(self, number: u32) -> Self {
         Self { wait_replicas: number, ..self }
     }
 
-    /// Nothing is acknowledged before it is in the append-only file of the primary, and of the replicas that are waited
-    /// for. The server is of version 7.2 or later.
+    /// Nothing is acknowledged before it is in the append-only file of the primary, and of as many replicas as the
+    /// store waits for. The server has version 7.2 or later.
     #[must_use]
     pub fn wait_fsync(self) -> Self {
         Self { wait_fsync: true, ..self }

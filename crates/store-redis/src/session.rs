@@ -178,7 +178,7 @@ impl RedisInner {
         if !self.announce(session, &room).await? {
             return Ok(None);
         }
-        // Inserts into the own partition only. The sessions that give way end afterwards.
+        // Inserts into the session's own partition only. Older sessions that the new session displaces end afterwards.
         let mut plan = Snapshot::default();
         self.rules().insert(&mut plan, session, SubjectBound::NONE)?;
         match self.insert_as(op, session, &InsertRoom { inserts: room.inserts, plan, ended: Vec::new() }).await? {

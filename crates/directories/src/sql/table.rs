@@ -181,7 +181,7 @@ fn add_columns(transaction: &Transaction<'_>, user: &TableUser<'_>, known: &mut 
         let is_name =
             !field.is_empty() && field.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-. ".contains(&byte));
         if is_taken || !is_name {
-            let why = if is_taken { "another column has this name" } else { "it is no name of a column" };
+            let why = if is_taken { "another column has this name" } else { "it is not a column name" };
             return Err(RowFault::User(format!("profile.{}: the table cannot hold it: {why}", field.escape_debug())));
         }
         transaction.execute_batch(&format!("ALTER TABLE users ADD COLUMN \"{field}\""))?;
@@ -202,7 +202,7 @@ fn insert<'u>(
     }
     let text = |text: &str| Value::Text(text.to_owned());
     let scopes = user.scopes.as_str();
-    // Stored as JSON if the text begins like JSON, because it would be read as JSON.
+    // A text that begins like JSON would be read as JSON, so it is stored as JSON.
     let scopes =
         if scopes.starts_with('[') { Json::from_iter(user.scopes.iter()).to_string() } else { scopes.to_owned() };
     let seconds = user.sessions_valid_from.as_millis().div_ceil(1000);

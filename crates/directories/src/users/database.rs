@@ -17,7 +17,7 @@ use rotogate_core::private_file;
 #[derive(Debug)]
 pub struct UserCopy {
     users: Vec<(ImportPlace, UserEntry)>,
-    /// The counts of the users, as of an import.
+    /// The counts of the users, in the form of an import.
     pub imported: Imported,
     /// Whether there are Spring hashes, which need settings in the configuration.
     needs_spring: bool,

@@ -103,7 +103,7 @@ impl From<FetchError> for FetchFailure {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Metadata {
-    /// The URL of its keys.
+    /// The URL of the issuer's keys.
     pub jwks_uri: String,
     /// The token endpoint.
     pub token_endpoint: Option<String>,

@@ -152,17 +152,18 @@ pub struct FetchFiles {
 pub struct RemoteIssuer {
     /// A short name, for logs, metrics and the kept set.
     pub name: String,
-    /// `iss` of its tokens, exactly.
+    /// The exact `iss` of the issuer's tokens.
     pub issuer: String,
-    /// The location of its keys.
+    /// The location of the issuer's keys.
     pub location: KeyLocation,
-    /// The algorithms that its keys may have; empty: all. The first RSA algorithm applies to RSA keys without `alg`.
+    /// The algorithms that the issuer's keys may have; empty: all. The first RSA algorithm applies to RSA keys without
+    /// `alg`.
     pub algorithms: Vec<Algorithm>,
     /// How the keys are fetched.
     pub fetch: FetchSettings,
-    /// The files that its server requires.
+    /// The files that the issuer's server requires.
     pub files: FetchFiles,
-    /// The proxy to its server.
+    /// The proxy to the issuer's server.
     pub proxy: Option<Proxy>,
 }
 
@@ -212,7 +213,7 @@ impl RemoteIssuer {
         FetchClient::new(self).current().map(drop)
     }
 
-    /// The source of its keys as a text. Another text means another source.
+    /// The source of the issuer's keys as a text. Another text means another source.
     pub(super) fn source(&self) -> String {
         match &self.location {
             KeyLocation::Discovery => "discovery".to_owned(),

@@ -36,9 +36,9 @@ pub enum ValueOrigin {
 pub struct Node {
     /// The value.
     pub value: Value,
-    /// Its position.
+    /// The position of the value.
     pub origin: ValueOrigin,
-    /// The position of its key, at which an unknown key is reported.
+    /// The position of the key, at which an unknown key is reported.
     pub key: ValueOrigin,
 }
 
@@ -174,7 +174,7 @@ impl<'a> Section<'a> {
         Self { path, entries, origin, problems, asked, later, is_of_unknown_kind: Cell::new(false) }
     }
 
-    /// The full name of one of its keys.
+    /// The full name of a key of this section.
     pub fn name(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }

@@ -52,9 +52,9 @@ pub(super) struct ExplainOptions {
 
 fn header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once(':').ok_or("expected a name, a colon and a value: 'origin: https://…'")?;
-    let name = http::HeaderName::try_from(name.trim()).map_err(|_| "the name is not one of a header".to_owned())?;
+    let name = http::HeaderName::try_from(name.trim()).map_err(|_| "this is not a valid header name".to_owned())?;
     let value = value.trim();
-    http::HeaderValue::try_from(value).map_err(|_| "the value is not one of a header".to_owned())?;
+    http::HeaderValue::try_from(value).map_err(|_| "this is not a valid header value".to_owned())?;
     Ok((name.to_string(), value.to_owned()))
 }
 

@@ -79,7 +79,7 @@ pub(super) fn run(configured: &Path, options: &InitOptions, output: Output) -> C
     let text = imported.text;
     // Does not write a configuration that a start would refuse.
     config::parse(&text, &path, &ProcessEnv).map_err(|errors| {
-        Failure::Usage(format!("nothing was written, for the configuration would be wrong:\n{errors}"))
+        Failure::Usage(format!("nothing was written, because the configuration would be wrong:\n{errors}"))
     })?;
     let failed = |path: &Path, error: &io::Error| match error.kind() {
         io::ErrorKind::AlreadyExists => Failure::Failed(format!(

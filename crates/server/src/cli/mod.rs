@@ -425,7 +425,7 @@ fn load(path: &std::path::Path) -> Result<Config, Failure> {
 
 /// The failure of a command that needs the whole configuration.
 fn no_gate_can() -> Failure {
-    Failure::Usage("the running gate cannot do this by itself: it needs the configuration, whole".to_owned())
+    Failure::Usage("the running gate cannot do this by itself: it needs the whole configuration".to_owned())
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {

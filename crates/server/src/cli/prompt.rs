@@ -28,7 +28,7 @@ pub(super) fn confirm(what: &str, word: &str, yes: bool) -> Result<(), Failure> 
     if typed.trim() == word {
         Ok(())
     } else {
-        Err(Failure::Failed(format!("{what}. Nothing was changed: --yes does it")))
+        Err(Failure::Failed(format!("{what}. Nothing was changed: repeat the command with --yes")))
     }
 }
 

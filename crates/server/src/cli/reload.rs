@@ -42,7 +42,7 @@ pub(super) fn upgrade(config: &Config, output: Output) -> CommandResult {
         let pid = pid.ok_or_else(|| Failure::Failed(format!("{} is no process", before.pid)))?;
         let failed = |error| {
             let pid = before.pid;
-            Failure::Failed(format!("process {pid} gets no signal: {error}; be its user, or root"))
+            Failure::Failed(format!("process {pid} cannot be signalled: {error}; run this as its user, or as root"))
         };
         kill_process(pid, Signal::USR2).map_err(failed)?;
         let waiting = tokio::time::timeout(config.server.drain_timeout + START_TIME, async {

@@ -260,7 +260,7 @@ struct WatchedConfig {
 impl WatchedConfig {
     fn new(path: &Path) -> Self {
         let detector = ChangeDetector::new([path.to_owned()], SystemTime::new().wall());
-        // The start has read this content. If the file is missing by now, its return counts as a change.
+        // The start has read this content. If the file is missing by now, a new file counts as a change.
         Self { path: path.to_owned(), detector, text: std::fs::read(path).unwrap_or_default() }
     }
 

@@ -26,9 +26,9 @@ use crate::server::UpgradeState;
 
 /// The first passed file descriptor (`sd_listen_fds(3)`).
 const FIRST_PASSED_FD: usize = 3;
-/// Names the baton: `PID,NUMBER,NUMBER`. The numbers are the process, the file with the [`BatonContent`], and the
-/// former program. The prefix differs from our other variables, because an unknown variable with their prefix
-/// stops a start.
+/// The variable that names the baton as `PID,NUMBER,NUMBER`: the process, and the file descriptors of the
+/// [`BatonContent`] and of the former program. The prefix differs from `ROTOGATE_`, because an unknown variable with
+/// that prefix stops a start.
 const BATON_VAR: &str = "_ROTOGATE_BATON";
 /// Why an upgrade was rolled back.
 const REFUSED_VAR: &str = "_ROTOGATE_REFUSED";

@@ -42,12 +42,12 @@ use rotogate_kit::config::Section;
 pub(crate) struct Key {
     pub(crate) name: &'static str,
     pub(crate) class: &'static str,
-    /// The lines of its description.
+    /// The lines of the key's description.
     pub(crate) about: &'static [&'static str],
     pub(crate) type_name: &'static str,
     /// How the key is read.
     pub(crate) how: &'static str,
-    /// The keys of its table, or of the tables of its list.
+    /// The keys of the table, if the key holds a table or a list of tables.
     pub(crate) inner: &'static [Self],
 }
 

@@ -124,8 +124,8 @@ pub(crate) struct UpstreamFields<'a> {
 pub(crate) struct AccessLogLine {
     log: &'static AccessLog,
     line: Option<LogLine>,
-    /// Set for a request that gets a line only if it does not pass. The line was not begun yet: `line` has the bytes
-    /// of the head.
+    /// Set for a request that gets a line only if the request does not pass. The line is not begun yet: `line` has
+    /// only the bytes of the head.
     unsampled: Option<RawHead>,
     began: Duration,
     is_answered: bool,

@@ -95,7 +95,7 @@ pub(crate) struct PreparedLogs {
     sinks: Vec<(Arc<Sink>, (usize, Duration))>,
 }
 
-/// Opens the outputs of the configured logs. Uses outputs that are open already again.
+/// Opens the outputs of the configured logs. Reuses outputs that are open already.
 ///
 /// `workers` is the number of threads that serve requests. Lines about tokens of `own_issuer` do not name the issuer.
 pub(crate) fn prepare(
@@ -189,7 +189,7 @@ pub(crate) fn start_for_command(audit: &AuditLogConfig, actor: String) -> Result
     Ok(Some(Logs(())))
 }
 
-/// Replaces the logs with these.
+/// Replaces the logs with logs of these settings.
 ///
 /// # Errors
 /// The level cannot be set. In this case nothing has changed.

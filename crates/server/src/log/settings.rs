@@ -40,7 +40,7 @@ impl LogLevel {
 /// `[log]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
-    /// The format of its lines.
+    /// The format of the log's lines.
     pub format: LogFormat,
     /// The level.
     pub level: LogLevel,
@@ -74,7 +74,7 @@ impl std::fmt::Display for LogOutput {
 pub struct AccessLogConfig {
     /// Whether it is written.
     pub enabled: bool,
-    /// The format of its lines.
+    /// The format of the log's lines.
     pub format: LogFormat,
     /// The output.
     pub output: LogOutput,
@@ -121,7 +121,7 @@ pub struct AuditLogConfig {
     pub output: Option<LogOutput>,
     /// How much of a client's address the lines have.
     pub addresses: LogAddresses,
-    /// The behaviour while its lines cannot be written.
+    /// The behaviour while no line of the audit log can be written.
     pub on_failure: OnAuditFailure,
 }
 
@@ -148,7 +148,7 @@ impl OnAuditFailure {
 /// How much of a client's address is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogAddresses {
-    /// All of it.
+    /// The whole address.
     Full,
     /// The first 24 bits of an IPv4 address, 48 of an IPv6 address.
     Prefix,

@@ -56,7 +56,7 @@ pub(crate) struct SpanCounts {
 }
 
 impl SpanCounts {
-    /// Spans that a collector took.
+    /// Spans that a collector accepted.
     pub(crate) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }

@@ -32,7 +32,7 @@ struct ResetReport {
     reset: bool,
     /// The latest time that the store remembered.
     latest: String,
-    /// The time that it counts from now on.
+    /// The time from which the store counts from now on.
     now: String,
     sessions_ended: u64,
 }

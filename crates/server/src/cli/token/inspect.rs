@@ -160,7 +160,7 @@ pub(super) async fn inspect(
         (Some(trusted), None) => of_another(config, trusted, token, online).await?,
         (Some(first), Some(second)) => {
             let (first, second) = (&first.name, &second.name);
-            let why = format!("issuers {first} and {second} both take it; name one with --issuer");
+            let why = format!("issuers {first} and {second} both accept the token; name one with --issuer");
             AccessReport::refused(Denial::UnknownIssuer, Some(why))
         }
         (None, _) => {
@@ -228,7 +228,7 @@ fn by_keys(config: &Config, rules: IssuerRules, token: &str) -> Result<AccessRep
         // Claims that cannot be verified are not shown: nothing in them can be trusted.
         Err(Denial::UnknownIssuer) => {
             let named = peek(token).and_then(|says| says.issuer).unwrap_or_default();
-            let why = format!("its iss is {named:?}; expected {:?}, or a name for --issuer", &*expected);
+            let why = format!("the token's iss is {named:?}; expected {:?}, or a name for --issuer", &*expected);
             AccessReport::refused(Denial::UnknownIssuer, Some(why))
         }
         Err(denial) => {
@@ -250,7 +250,7 @@ async fn by_introspection(
 ) -> Result<AccessReport, Failure> {
     let Some(settings) = &issuer.introspection else { return Ok(AccessReport::default()) };
     if !online {
-        let why = format!("its issuer decides; --online shows it the token, and asks {}", settings.url);
+        let why = format!("the issuer decides; --online sends the token, and asks {}", settings.url);
         return Ok(AccessReport::refused(Denial::IntrospectionUnavailable(settings.timeout), Some(why)));
     }
     let introspection = issuer_rules::load_introspection(settings)

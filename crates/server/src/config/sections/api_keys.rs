@@ -61,10 +61,7 @@ pub(super) fn check(config: &Config, routes: &[Section<'_>], endpoints: &[Sectio
             (policy.step_up.is_some(), "step_up"),
         ];
         for (_, what) in needs.iter().filter(|(is_needed, _)| *is_needed) {
-            section.blame(
-                "credentials",
-                format!("names keys, and no key has what {what} asks for; remove one of the two"),
-            );
+            section.blame("credentials", format!("names keys, but no key can satisfy {what}; remove one of the two"));
         }
     }
 }

@@ -294,7 +294,8 @@ pub(super) fn check(config: &Config, endpoints: &[Section<'_>], routes: &[Sectio
         config.endpoints.iter().zip(endpoints).filter_map(|(one, section)| Some((one, one.browser.as_ref()?, section)));
     let first = found.next();
     for (_, _, section) in found {
-        section.blame("dialect", "\"browser\" is there twice; one cookie is of one endpoint, so remove one of the two");
+        section
+            .blame("dialect", "\"browser\" is there twice; a cookie belongs to one endpoint, so remove one of the two");
     }
     let taking = || config.routes.iter().zip(routes).filter(|(route, _)| route.policy.credentials.session);
     // If there is no such endpoint, a route is reported when its `credentials` are read.

@@ -66,7 +66,7 @@ pub enum ClientAuthentication {
     /// With a secret.
     #[default]
     SecretHash,
-    /// With assertions that it signs (RFC 7523 §2.2).
+    /// With assertions that the client signs (RFC 7523 §2.2).
     PrivateKeyJwt,
 }
 

@@ -31,7 +31,7 @@ pub use rotogate_directories::ExpectedHash;
 pub struct DirectoryConfig {
     /// The name of the table, such as `directories[0]`.
     pub key: String,
-    /// Its name in logs and metrics.
+    /// The directory's name in logs and metrics.
     pub name: String,
     /// The accounts of the directory. `None` for all accounts that no other directory has, and for users without an
     /// account.

@@ -123,7 +123,7 @@ impl EndpointConfig {
         self.account.is_some() || self.path.contains("{account}")
     }
 
-    /// The options of its dialect.
+    /// The options of the endpoint's dialect.
     pub(crate) fn options(&self) -> dialect::Options {
         let mut options = dialect::Options::default();
         if let Some(envelope) = &self.envelope {
@@ -142,7 +142,7 @@ impl EndpointConfig {
         options
     }
 
-    /// The issuer of the access tokens that it relays, if it names one.
+    /// The issuer of the access tokens that the endpoint relays, if the endpoint names an issuer.
     pub(super) fn relayed_issuer(&self) -> Option<&str> {
         #[cfg(feature = "relay")]
         let issuer = self.relay.as_ref().and_then(|relay| relay.issuer.as_deref());

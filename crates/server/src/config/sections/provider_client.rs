@@ -17,9 +17,9 @@ use rotogate_kit::config::Section;
 /// The gate's client at a provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProviderClientSettings {
-    /// Its id.
+    /// The client's id.
     pub id: String,
-    /// The file with its secret.
+    /// The file with the client's secret.
     pub secret_file: Option<PathBuf>,
     /// Where the secret is sent.
     pub secret_in: SecretPlace,

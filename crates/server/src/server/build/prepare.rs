@@ -46,7 +46,7 @@ pub struct StartPlan {
     /// The issuers whose keys will be fetched. The builder's endpoints refer to them.
     pub(crate) remote_issuers: RemoteIssuers,
     pub(crate) trusted: Vec<IssuerRules>,
-    /// In the order of the configuration.
+    /// The directories, in the order of the configuration.
     pub(crate) directories: Vec<DirectoryPlan>,
     /// The metrics of the directories in other systems.
     pub(crate) metrics: DirectoryMetrics,

@@ -24,7 +24,7 @@ pub(super) struct ConnectionConditions {
 /// The certificate of a client, as the listener accepted it.
 struct AcceptedCertificate {
     chain: Vec<CertificateDer<'static>>,
-    /// The end of its validity.
+    /// The end of the certificate's validity.
     end: Option<Instant>,
     tls: watch::Receiver<Arc<TlsState>>,
 }

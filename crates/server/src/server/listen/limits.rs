@@ -1,4 +1,4 @@
-//! The bound on the number of connections, and the bounds of each.
+//! The bound on the number of connections, and the bounds of each connection.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::addresses::Addresses;
 use super::min_rate::MinRate;
 use crate::config::ServerConfig;
 
-/// The bound on the number of connections, and the bounds of each.
+/// The bound on the number of connections, and the bounds of each connection.
 #[derive(Debug)]
 pub(crate) struct Limits {
     pub(super) permits: Arc<Semaphore>,

@@ -19,7 +19,7 @@ pub(crate) struct Origin {
     pub(crate) peer: Peer,
     /// The proxy whose PROXY header named the peer.
     pub(crate) proxied_by: Option<IpAddr>,
-    /// The minimum rate of its requests and responses.
+    /// The minimum rate of the connection's requests and responses.
     pub(crate) min_rate: MinRate,
     /// The client whose limits the requests of this connection count for. `None` for a trusted proxy, where
     /// each request names its client.

@@ -189,7 +189,7 @@ mod tests {
         let pulse = workers.pulse();
         let asked = tokio::spawn(async move { pulse.answered().await });
         tokio::task::yield_now().await;
-        // The other thread runs this task after the probe, so its answer has arrived afterwards.
+        // The other thread runs this task after the probe, so the probe has been answered when this task ends.
         workers.workers[1].runtime.spawn(async {}).await.unwrap();
         tokio::task::yield_now().await;
         assert!(!asked.is_finished());

@@ -136,7 +136,7 @@ fn names(nodes: &[NodeSeen], now: Timestamp, are: impl Fn(&NodeSeen) -> bool) ->
 
 fn lacking(nodes: &[NodeSeen], now: Timestamp, has: impl Fn(&NodeSeen) -> bool) -> Option<String> {
     let lacking = names(nodes, now, |seen| !has(seen))?;
-    Some(format!("these gates of the store cannot verify by it: {lacking}"))
+    Some(format!("these gates of the store cannot verify with it: {lacking}"))
 }
 
 /// Why a token by this key might be refused somewhere. `None` if all verifiers accept it.
@@ -260,7 +260,7 @@ fn used_until_the_end(
     Some((last, names(ended, now, |seen| uses(&seen.row))?))
 }
 
-/// Why the last tokens of such gates may still be presented, if so.
+/// Why the last tokens of gates that have ended may still be presented. `None` if their time is over.
 fn may_be_used(last: Timestamp, names: &str, window: Duration, now: Timestamp) -> Option<String> {
     let left = last.plus(window).since(now);
     (left > Duration::ZERO).then(|| {
@@ -271,7 +271,7 @@ fn may_be_used(last: Timestamp, names: &str, window: Duration, now: Timestamp) -
     })
 }
 
-/// What still needs a key that has signed, if anything.
+/// The reason why a key that has signed is still needed. `None` if nothing needs the key.
 fn needed(kid: &str, changed: Timestamp, nodes: &[NodeSeen], now: Timestamp, access: Duration) -> Option<String> {
     if let Some(signing) = names(nodes, now, |seen| *seen.row.signing == *kid) {
         return Some(format!("these gates of the store sign with it: {signing}"));

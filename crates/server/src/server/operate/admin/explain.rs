@@ -296,7 +296,7 @@ impl Explained<'_> {
         }
     }
 
-    /// The line of a key, or of the table that it would be in.
+    /// The line of a key. If the file lacks the key, the line of the table that would hold the key.
     fn place(&self, key: &str) -> Place {
         let (file, line) = self.config.source.place(key);
         Place { file, line }

@@ -227,7 +227,8 @@ async fn probe(state: &AdminState, parts: &Parts) -> AdminResult {
         None => Err(Refusal::new(Code::NotFound, "this listener serves /livez and /readyz")),
         Some(row) if !row.serves(&parts.method) => Err(Refusal::method_not_allowed(operations::methods(&[row]))),
         Some(row) if row.operation == Operation::Live => Ok(health::live()),
-        // Without the reason, because it names parts of the gate. The admin listener shows the reason.
+        // The response omits the reason, because the reason names parts of the gate. The admin listener shows the
+        // reason.
         Some(_) => Ok(match health::readiness(state).await.0 {
             true => plain(StatusCode::OK, "ready\n"),
             false => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),

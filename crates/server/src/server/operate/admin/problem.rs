@@ -29,12 +29,12 @@ macro_rules! codes {
             #[cfg(test)]
             pub(crate) const ALL: &[Self] = &[$(Self::$name),*];
 
-            /// Its word.
+            /// The word of the code.
             pub(crate) const fn word(self) -> &'static str {
                 match self { $(Self::$name => $word,)* }
             }
 
-            /// The status that it is answered with.
+            /// The status of a response with this code.
             pub(crate) const fn status(self) -> StatusCode {
                 match self { $(Self::$name => StatusCode::$status,)* }
             }

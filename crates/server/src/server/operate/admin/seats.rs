@@ -38,7 +38,8 @@ struct Taken {
     /// The connections without a token, in the order of their arrival.
     strangers: BTreeMap<u64, Stranger>,
     holders: HashSet<u64>,
-    /// Whether the present crowd was logged. Reset when the crowd is over.
+    /// Whether the log has said that the connections without a token are at their bound. Reset below half of the
+    /// bound.
     is_logged: bool,
 }
 
@@ -82,7 +83,8 @@ impl Seats {
 }
 
 impl Taken {
-    /// Logs the crowd, once for each crowd.
+    /// Logs that the connections without a token are at their bound. Logs again only after their number has fallen
+    /// below half of the bound.
     fn is_crowded(&mut self, newest: IpAddr) {
         if !self.is_logged {
             self.is_logged = true;

@@ -18,7 +18,7 @@ const DEFAULT_PAGE_SESSIONS: usize = 100;
 const MAX_PAGE_SESSIONS: usize = 1000;
 /// How many sessions are read for one page. With a filter that few sessions pass, a page may have fewer than asked for.
 const MAX_READ_SESSIONS: usize = 20_000;
-/// The same with the newest first: an operator does not look at more sessions at once.
+/// How many sessions are read for one page with the newest first: an operator does not look at more sessions at once.
 const NEWEST_AT_ONCE: usize = 250;
 
 /// A session as an operator sees it, without its secret. Times are in RFC 3339.

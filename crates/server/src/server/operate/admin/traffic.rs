@@ -24,7 +24,7 @@ pub(super) struct RouteInfo {
     pub(super) id: String,
     /// The hosts that the route serves; empty: every host that no route names.
     pub(super) hosts: Vec<String>,
-    /// The pattern of its path; empty for a rule for calls alone.
+    /// The pattern of the route's path; empty for a rule that governs calls only.
     pub(super) path: String,
     /// The methods that the route serves.
     pub(super) methods: Vec<String>,

@@ -36,7 +36,7 @@ pub(super) async fn api_keys_left(
 ) -> Result<Option<String>, RollError> {
     let Ok(stores) = open_stores(config, keyring).await else {
         return Ok(Some(
-            "API keys may be known by it, and the gate has the store: ask the gate, or stop it".to_owned(),
+            "API keys may depend on it, and the gate has the store open: ask the gate, or stop it".to_owned(),
         ));
     };
     let left = keys_by_secret(&*stores.relay, now).await.map_err(RollError::failed)?.get(&id).copied();
@@ -47,7 +47,7 @@ pub(super) async fn api_keys_left(
 #[cfg(feature = "relay")]
 pub(crate) fn keys_known_by(left: u64) -> String {
     format!(
-        "{left} API keys were not used since another secret is current, and are known by it: use, rotate or revoke them"
+        "{left} API keys depend on it, because they were not used since another secret is current: use, rotate or revoke them"
     )
 }
 

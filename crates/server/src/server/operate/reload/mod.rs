@@ -76,7 +76,7 @@ pub(crate) struct Reloadable {
     #[cfg(feature = "signals")]
     pub(crate) receivers: rotogate_signals::Receivers,
     pub(crate) limits: Arc<Limits>,
-    /// In the order of the configuration.
+    /// The listeners, in the order of the configuration.
     pub(crate) listeners: Vec<ReloadableListener>,
     /// The trusted issuers, in the order of the configuration.
     pub(crate) trusted: Vec<IssuerState>,

@@ -160,7 +160,10 @@ async fn route(state: &Arc<AdminState>, peer: SocketAddr, parts: &Parts, body: I
             false => {
                 let form = fields(&body_of(FORM_MEDIA, parts, body).await?);
                 if !is_own_form(&form, &request.caller.csrf) {
-                    return Err(Refusal::new(Code::ForeignOrigin, "this form is not of your sign-in: load it again"));
+                    return Err(Refusal::new(
+                        Code::ForeignOrigin,
+                        "this form does not belong to your sign-in: load it again",
+                    ));
                 }
                 let changed = request.change(&segments, form).await;
                 log::flush_audit().await;

@@ -149,7 +149,7 @@ pub(super) struct ChartLine {
 /// The last 15 minutes as lines.
 pub(super) struct Chart {
     pub(super) title: String,
-    /// The value at its upper edge.
+    /// The value at the chart's upper edge.
     pub(super) top: String,
     pub(super) lines: Vec<ChartLine>,
 }
