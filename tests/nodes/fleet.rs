@@ -104,6 +104,12 @@ impl Fleet {
         Entry(Arc::clone(&self.ways_in))
     }
 
+    /// Where the configuration is. Commands go to this gate.
+    pub(super) fn place_at(&self, number: usize) -> &Place {
+        self.place.point_commands_at(self.gate(number));
+        &self.place
+    }
+
     pub(super) fn gate(&self, number: usize) -> &Gate {
         self.nodes[number].gate.as_ref().expect("it was not killed")
     }
