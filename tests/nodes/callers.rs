@@ -50,7 +50,7 @@ async fn keys_and_limits(servers: Servers) {
     let mut fleet = Fleet::start_with(servers, "grace = \"10s\"", &rules(port), |_| {}).await;
     fleet.until_all_serve().await;
     let make = |fleet: &Fleet, name: &str| {
-        let made = fleet.place_at(0).json(&["api-key", "create", name, "--user", "demo"], "");
+        let made = fleet.commands(0, |place| place.json(&["api-key", "create", name, "--user", "demo"], ""));
         let text = made["key"].as_str().unwrap().to_owned();
         keep_secret(&text);
         (text, made["id"].as_str().unwrap().to_owned())
@@ -84,7 +84,7 @@ async fn keys_and_limits(servers: Servers) {
         assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
         streams.push(stream);
     }
-    fleet.place_at(0).done(&["api-key", "revoke", &id], "");
+    fleet.commands(0, |place| place.done(&["api-key", "revoke", &id], ""));
     fleet.kill(0);
     for (gate, mut stream) in (1..GATES).zip(streams) {
         until("the key is refused", async || status(&fleet, gate, "/alone/x", &key).await == StatusCode::UNAUTHORIZED)
