@@ -19,8 +19,6 @@ BEGIN, END = "<!-- tests: begin -->\n", "<!-- tests: end -->\n"
 LATER = {
     # check and change
     *("P8",),
-    # keys: figures
-    "K3",
 }
 # No promise any more, or not yet. The document says so, and no test names them.
 WITHDRAWN = {"C30"}
