@@ -1,10 +1,13 @@
 //! The provider's tokens behind the session of a browser, at the real binary: refreshed once, forwarded, revoked. The
 //! provider says what the test puts there. An access token that is over at once is due at the next request.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::browser_oidc::{OWN, SAME_ORIGIN, World, session, set_cookies, world_on, world_with};
 use super::client_assertions::reload;
+use support::documents::Documents;
 use support::wire::Reply;
 use support::{keep_secret, until};
 
@@ -238,6 +241,16 @@ fn b40_a_restored_store_has_no_vaults_and_their_sessions_are_over() {
     let place = &world.edge.place;
     place.point_commands_at(&world.edge.gate);
     place.done(&["store", "backup", "backup.redb"], "");
+    // Attack 25: a dump has the session, and neither its cookie nor a token of the provider.
+    let dump = std::fs::read(place.path("backup.redb")).unwrap();
+    let has = |part: &[u8]| dump.windows(part.len()).any(|window| window == part);
+    let cookie = held.split_once("rc1_").unwrap().1;
+    let bytes = URL_SAFE_NO_PAD.decode(cookie).unwrap();
+    let (sid, secret, tag) = (&bytes[1..17], &bytes[17..49], &bytes[49..]);
+    assert!(has(sid), "the session is in it");
+    for part in [cookie.as_bytes(), secret, tag, b"first-access-token", b"first-refresh-token"] {
+        assert!(!has(part), "{}", String::from_utf8_lossy(part));
+    }
     world.edge.gate.signal("TERM");
     assert!(world.edge.gate.child.wait().unwrap().success());
     place.done(&["store", "restore", "backup.redb"], "");
@@ -294,6 +307,41 @@ fn b36_a_route_that_asks_for_another_login_leads_to_the_provider_with_it_and_not
         } else {
             assert!(reply.all("location").is_empty() && reply.text().contains("did not ask for the login"));
         }
+    }
+}
+
+#[test]
+fn b36_k27_a_decision_point_that_wants_another_login_has_a_browser_led_to_it_once() {
+    let point = Documents::start();
+    let body = r#"{"decision":false,"context":{"acr_values":"gold silver"}}"#;
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}", body.len());
+    point.answer("/access/v1/evaluation", format!("{head}\r\n\r\n{body}"));
+    let asking = FORWARDING.replace("/api/", "/gold/").replace(
+        "forward_token = true",
+        "decision = { point = \"pdp\", resource = { type = \"page\", id = \"gold\" } }",
+    );
+    let point = point.at("/access/v1/evaluation");
+    let point = format!("[[decision_points]]\nname = \"pdp\"\nevaluation_url = \"{point}\"\n");
+    let world = world_with(&format!("{asking}{point}"), &json!({}));
+    let navigation = ["Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", SAME_ORIGIN];
+    let open = |cookie: &str| world.edge.ask("GET /gold/x", &[&navigation[..], &[cookie]].concat());
+    let plain = world.log_in_with(&json!({}));
+    let refused = world.get("/gold/x", &plain);
+    assert_eq!((refused.status, is_cleared(&refused)), (401, false), "{}", refused.text());
+    assert!(refused.header("www-authenticate").contains("acr_values=\"gold silver\""), "{refused:?}");
+    assert_eq!(refused.json()["login"], "/auth/login?acr_values=gold+silver");
+    let led = open(&plain);
+    assert_eq!(led.header("location"), "https://gate.test/auth/login?acr_values=gold+silver&to=%2Fgold%2Fx");
+    let begun = world.begin("%2Fgold%2Fx&acr_values=gold+silver");
+    assert_eq!(begun.asked["acr_values"], "gold silver");
+    let id_token = world.id_token(&begun, &json!({}), &json!({ "acr": "silver" }));
+    world.grant(&json!({ "access_token": "first-access-token", "id_token": id_token }));
+    let held = session(&world.come_back_with_code(&begun));
+    // It says the same of the login that it wanted: another one would not end.
+    for refused in [open(&held), world.get("/gold/x", &held)] {
+        assert_eq!((refused.status, refused.all("location").len()), (401, 0), "{}", refused.text());
+        assert!(refused.header("www-authenticate").contains("acr_values=\"gold silver\""), "{refused:?}");
+        assert!(refused.json().get("login").is_none(), "{}", refused.text());
     }
 }
 

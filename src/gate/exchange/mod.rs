@@ -65,7 +65,20 @@ struct Exchanged(HeaderValue);
 
 /// The challenge for the caller, in the extensions of a refused request.
 #[derive(Clone)]
-pub(in crate::gate) struct ClaimsChallenge(pub(in crate::gate) HeaderValue);
+pub(in crate::gate) struct ClaimsChallenge {
+    pub(in crate::gate) challenge: HeaderValue,
+    /// The `acr_values` of a login that would mend the refusal.
+    pub(in crate::gate) acr_values: Option<Box<str>>,
+}
+
+impl ClaimsChallenge {
+    /// Replaces the challenge of the refusal of this request, if it has one of its own.
+    pub(in crate::gate) fn state(parts: &http::request::Parts, reply: &mut rotogate_core::reply::Reply) {
+        if let Some(Self { challenge, .. }) = parts.extensions.get() {
+            reply.headers_mut().insert(http::header::WWW_AUTHENTICATE, challenge.clone());
+        }
+    }
+}
 
 /// The tokens for upstreams, and the running requests for such tokens.
 #[derive(Default)]
@@ -381,7 +394,7 @@ impl Inner {
             Ok(value) => drop(extensions.insert(Exchanged(value))),
             Err(refusal) => {
                 if let Some(challenge) = refusal.challenge {
-                    extensions.insert(ClaimsChallenge(challenge));
+                    extensions.insert(ClaimsChallenge { challenge, acr_values: None });
                 }
                 return Err(refusal.denial);
             }
@@ -414,7 +427,7 @@ impl Inner {
         }
         answer.map(Some).map_err(|refusal| {
             if let Some(challenge) = refusal.challenge {
-                extensions.insert(ClaimsChallenge(challenge));
+                extensions.insert(ClaimsChallenge { challenge, acr_values: None });
             }
             refusal.denial
         })
