@@ -223,7 +223,9 @@ pub(in crate::gate) struct Endpoints {
     exact: matchit::Router<PathEntry>,
     /// The templates in lower case, to find near misses.
     loose: matchit::Router<Option<usize>>,
-    /// All metadata documents.
+    /// How the first segments of the templates begin: a bit for each character, in lower case.
+    begins: u128,
+    /// Each document of metadata.
     metadata: Vec<Bytes>,
 }
 
@@ -283,6 +285,7 @@ impl Endpoints {
             ready: Vec::new(),
             exact: matchit::Router::new(),
             loose: matchit::Router::new(),
+            begins: 0,
             metadata: Vec::new(),
         };
         if common.is_issuer {
@@ -377,6 +380,10 @@ impl Endpoints {
         };
         let endpoint = entry.endpoint();
         self.exact.insert(template, entry).map_err(failed)?;
+        self.begins |= match template.as_bytes() {
+            [b'/', first, ..] if *first != b'{' => 1 << (first.to_ascii_lowercase() % 128),
+            _ => u128::MAX,
+        };
         // Templates that differ in case only share one loose template.
         match self.loose.insert(template.to_ascii_lowercase(), endpoint) {
             Ok(()) | Err(matchit::InsertError::Conflict { .. }) => Ok(()),
@@ -456,6 +463,12 @@ impl Endpoints {
 
     /// The endpoint for a request with this path. `raw` is the path as the client spelt it.
     pub(in crate::gate) fn find(&self, path: &CanonicalPath, raw: &str) -> Option<Hit> {
+        // Most requests. No reading of a path, however lax, changes these characters at its beginning.
+        if let [b'/', first @ (b'a'..=b'z' | b'0'..=b'9'), ..] = path.as_str().as_bytes()
+            && self.begins >> first & 1 == 0
+        {
+            return None;
+        }
         match self.exact.at(path.as_str()) {
             Ok(found) => {
                 let account = found.params.get("account").unwrap_or_default();
