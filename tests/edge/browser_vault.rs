@@ -66,6 +66,74 @@ impl World {
     }
 }
 
+const JAG: &str = r#"
+[[providers]]
+name = "kc"
+issuer = "kc"
+token_url = "@servers@/exchange"
+client = { id = "web", secret_file = "kc.secret" }
+[[providers]]
+name = "wiki"
+token_url = "@servers@/as"
+client = { id = "gate-at-wiki", secret_file = "kc.secret" }
+[[upstreams]]
+name = "wiki"
+urls = ["http://@upstream@"]
+exchange = { provider = "kc", form = "id-jag", audience = "https://as.wiki.test", scope = ["read"], authorization_server = "wiki" }
+[[routes]]
+path = "/wiki/{*rest}"
+credentials = ["session"]
+upstream = "wiki"
+"#;
+
+#[test]
+fn d31_an_upstream_gets_the_token_of_its_own_server_for_the_id_token_of_a_session() {
+    let servers = Documents::start();
+    let world = world_with(&JAG.replace("@servers@", &servers.url()), &json!({}));
+    let (jag, token) = ("an-identity-assertion", "a-token-of-the-wiki");
+    [jag, token].into_iter().for_each(keep_secret);
+    let kind = "urn:ietf:params:oauth:token-type:id-jag";
+    let granted = json!({ "access_token": jag, "issued_token_type": kind, "token_type": "N_A", "expires_in": 300 });
+    servers.document("/exchange", &granted);
+    servers.document("/as", &json!({ "access_token": token, "token_type": "Bearer", "expires_in": 300 }));
+    let held = world.log_in_with(&json!({ "expires_in": 3600 }));
+    for _ in 0..3 {
+        let reply = world.get("/wiki/x", &held);
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        let received = world.edge.stub.one();
+        assert_eq!(received.all("authorization"), [format!("Bearer {token}")]);
+        assert!(received.all("cookie").is_empty(), "{received:?}");
+    }
+    assert_eq!((servers.times("/exchange"), servers.times("/as")), (1, 1));
+    let (asked, by) = servers.form("/exchange");
+    assert_eq!((&*asked["requested_token_type"], &*asked["audience"]), (kind, "https://as.wiki.test"));
+    assert_eq!(asked["subject_token_type"], "urn:ietf:params:oauth:token-type:id_token");
+    assert_eq!(payload(&asked["subject_token"])["sub"], "ada");
+    let (presented, with) = servers.form("/as");
+    assert_eq!((presented.len(), &*presented["assertion"]), (2, jag), "{presented:?}");
+    assert!(by.is_some() && with.is_some() && by != with, "a client of its own at each server");
+    // A refusal, or a lie, of the second server: nothing reaches the upstream.
+    let refused = r#"{"error":"invalid_grant"}"#;
+    servers.answer("/as", format!("HTTP/1.1 400 Bad\r\ncontent-length: {}\r\n\r\n{refused}", refused.len()));
+    let other = world.log_in_with(&json!({ "expires_in": 3600 }));
+    assert_eq!((world.get("/wiki/x", &other).status, world.edge.stub.take().len()), (403, 0));
+    let wide = json!({ "access_token": token, "token_type": "Bearer", "scope": "read write" });
+    servers.document("/as", &wide);
+    let third = world.log_in_with(&json!({ "expires_in": 3600 }));
+    assert_eq!((world.get("/wiki/x", &third).status, world.edge.stub.take().len()), (503, 0));
+    // The end of the session ends it.
+    assert_eq!(world.get("/wiki/x", &held).status, 200);
+    world.edge.stub.take();
+    let mut wire = world.edge.wire();
+    wire.head("POST /auth/logout", &["Host: gate.test", "Content-Length: 0", OWN, &held]);
+    assert_eq!(wire.reply().status, 200);
+    assert_eq!((world.get("/wiki/x", &held).status, world.edge.stub.take().len()), (401, 0));
+}
+
+fn payload(token: &str) -> Value {
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap()).unwrap()
+}
+
 fn is_cleared(reply: &Reply) -> bool {
     set_cookies(reply).iter().any(|(name, value, _)| name == "__Host-Http-rg" && value.is_empty())
 }
