@@ -13,7 +13,7 @@ const GATE: &str = "http://gate.test";
 const CAEP: &str = "https://schemas.openid.net/secevent/caep/event-type";
 
 /// An issuer that revokes, tells of events, and whose users the directory knows; with a store on disk.
-fn scene(hook: &Documents) -> Scene {
+fn scene(hook: &Documents, limits: &str) -> Scene {
     keep_secret(TRANSMITTER);
     let told = r#"global_revocation = { path = "/revoke/okta", client_id = "0oa1" }
 events = { path = "/events/okta", audience = ["our-client"], token_file = "events.token" }
@@ -24,7 +24,7 @@ backchannel_logout"#;
         let config = config.replacen("backchannel_logout", told, 1).replace("[store]\nkind = \"memory\"\n", "");
         let config = config.replace("max_age = \"5m\" }", "max_age = \"5m\", subject = \"directory\" }");
         let route = "[[routes]]\npath = \"/okta/{*rest}\"\nissuers = [\"okta\"]\nupstream = \"app\"\n[[routes]]";
-        format!("{}{directory}", config.replacen("[[routes]]", route, 1))
+        format!("{}{directory}{limits}", config.replacen("[[routes]]", route, 1))
     })
 }
 
@@ -80,16 +80,26 @@ impl Scene {
     }
 }
 
-fn scene_and_hook() -> (Scene, Documents) {
+fn scene_and_hook(limits: &str) -> (Scene, Documents) {
     let hook = Documents::start();
     hook.document("/hook/lookup", &json!({ "active": true, "subject": "u-17", "scopes": ["read"] }));
-    let scene = scene(&hook);
+    let scene = scene(&hook, limits);
     (scene, hook)
+}
+
+#[tokio::test]
+async fn s13_an_address_that_sends_bad_jwts_waits_and_a_good_one_is_taken_later() {
+    let (scene, _hook) = scene_and_hook("[limits]\nforged_per_address = \"3/1s\"\n");
+    let bad = scene.jwt(&json!({ "sub": "another-app" }));
+    let refused: Vec<_> = (0..8).map(|_| scene.revoke(&bad, &user())).collect();
+    let limited = refused.iter().find(|reply| reply.status != 401).unwrap();
+    assert_eq!((limited.status, limited.all("retry-after").len()), (429, 1));
+    support::until("a good one is taken", async || scene.revoke(&scene.jwt(&json!({})), &user()).status == 204).await;
 }
 
 #[test]
 fn s13_s14_s15_another_issuer_ends_everything_of_its_user_and_of_nobody_else() {
-    let (mut scene, hook) = scene_and_hook();
+    let (mut scene, hook) = scene_and_hook("");
     let (theirs, others, ours) = (scene.foreign("u-1"), scene.foreign("u-2"), scene.own());
     let status = |scene: &Scene, wanted: [u16; 3]| {
         let found = [scene.status(&theirs, "/okta/x"), scene.status(&others, "/okta/x"), scene.status(&ours, "/x")];
@@ -149,7 +159,7 @@ fn s13_s14_s15_another_issuer_ends_everything_of_its_user_and_of_nobody_else() {
 
 #[test]
 fn s19_s20_s22_s23_an_event_refreshes_or_ends_and_later_logins_live() {
-    let (scene, hook) = scene_and_hook();
+    let (scene, hook) = scene_and_hook("");
     let (theirs, ours) = (scene.foreign("u-1"), scene.own());
     assert_eq!((scene.status(&theirs, "/okta/x"), scene.status(&ours, "/x")), (200, 200));
     // Logged, or nobody's: nothing changes.
