@@ -138,7 +138,7 @@ impl RoutePolicy {
     }
 
     /// Has a token with these scopes what the route asks for?
-    pub(crate) fn grants(&self, granted: &Scope) -> bool {
+    pub fn grants(&self, granted: &Scope) -> bool {
         let has = |one: &str| self.has(granted, one);
         (self.any_scope.is_empty() || self.any_scope.iter().any(has)) && self.scopes.iter().all(has)
     }
