@@ -59,6 +59,7 @@ impl Gate {
             },
             challenge: None,
             route: None,
+            call_rules: Vec::new(),
             also_matched: Vec::new(),
             rules,
             identity: Vec::new(),

@@ -107,6 +107,7 @@ impl Gate {
             denial,
             challenge: None,
             route: None,
+            call_rules: Vec::new(),
             also_matched: Vec::new(),
             rules,
             identity: Vec::new(),

@@ -39,7 +39,9 @@ pub struct Explanation {
     pub challenge: Option<String>,
     /// The route that matched.
     pub route: Option<Arc<Route>>,
-    /// Less specific routes that also match.
+    /// The rules that govern the call (MCP) of the request, besides the route.
+    pub call_rules: Vec<Arc<Route>>,
+    /// Less specific routes that match, too.
     pub also_matched: Vec<RouteId>,
     /// Every rule, in the order in which they are listed.
     pub rules: Vec<RuleVerdict>,

@@ -16,7 +16,7 @@ use rotogate_core::mcp::{self, Call, CallHead, Message, MessageId, has_call_head
 use rotogate_core::policy::{self, Permitted};
 use rotogate_core::refusal::ChallengeParams;
 use rotogate_core::reply::Reply;
-use rotogate_core::route::{CallRule, CallRules, DecisionSubject, Mcp, McpCheck, Route, RouteDecision, RoutePolicy};
+use rotogate_core::route::{CallRule, CallRules, DecisionSubject, Mcp, McpCheck, Route, RoutePolicy};
 use rotogate_core::rule::Rule;
 use rotogate_core::session::Scope;
 use rotogate_core::token::observer::Observer;
@@ -140,6 +140,10 @@ impl Inner {
         }
         match mcp.settings.check {
             McpCheck::Headers => Ok(HeadVerdict::Decided),
+            // An explanation has no body, and need not state its type.
+            McpCheck::Body if !O::HAS_EFFECTS && !parts.headers.contains_key(CONTENT_TYPE) => {
+                Ok(HeadVerdict::NeedsBody)
+            }
             McpCheck::Body => {
                 observer.judged(Rule::Route, is_plain_json(&parts.headers).map_err(Denial::BadCall))?;
                 Ok(HeadVerdict::NeedsBody)
@@ -240,11 +244,11 @@ impl Inner {
         self.limits_of(mcp.rules.of_call(&call).map(|rule| &*rule.route))
     }
 
-    /// What the rule of a call asks a decision point, and the call's method.
-    pub(super) fn decision_of_call(&self, policy: &RoutePolicy, parts: &Parts) -> Option<(Arc<RouteDecision>, String)> {
+    /// The method of a call, and the rules that govern it.
+    pub(super) fn rules_of_call(&self, policy: &RoutePolicy, parts: &Parts) -> Option<(String, Vec<Arc<Route>>)> {
         let (mcp, call, _) = self.known_call(policy, parts)?;
-        let decision = mcp.rules.of_call(&call).find_map(|rule| rule.route.policy.decision.clone())?;
-        Some((decision, call.method.unwrap_or_default().into_owned()))
+        let rules = mcp.rules.of_call(&call).map(|rule| Arc::clone(&rule.route)).collect();
+        Some((call.method.unwrap_or_default().into_owned(), rules))
     }
 
     /// The permit of a judged call, with what its rules ask decision points.

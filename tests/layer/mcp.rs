@@ -227,6 +227,7 @@ async fn k20_a_decision_point_is_asked_about_a_call_that_all_rules_permit() {
         let gate = builder()
             .decision_point(DecisionPointRules {
                 allow: Duration::ZERO,
+                deny: Duration::ZERO,
                 ..DecisionPointRules::new("pdp", point.clone())
             })
             .resource(Resource { mcp: Some(Mcp { check, versions, ..Mcp::default() }), ..Resource::new("/mcp") })
@@ -376,10 +377,12 @@ async fn m20_an_explanation_names_the_rule_that_refuses_a_call() {
     let gate = gate(Mcp::default()).await;
     let (token, _) = tokens(&gate, "mcp").await;
     let explained = async |headers: &[(&str, &str)]| {
-        let request = http::Request::post("/mcp").header("host", "api.test").header("content-type", "application/json");
+        let request = http::Request::post("/mcp").header("host", "api.test");
         let request = request.header("authorization", format!("Bearer {token}"));
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         let said = gate.layer().explain(request.body(()).unwrap().into_parts().0).await;
+        let scopes = said.rules.iter().find(|verdict| verdict.rule == rotogate::gate::Rule::Scope).unwrap();
+        assert!(said.outcome != "insufficient_scope" || scopes.detail.contains("for the call files.write"), "{said:?}");
         (said.outcome.to_owned(), said.status, said.detail)
     };
     let version = ("mcp-protocol-version", "2026-07-28");

@@ -120,6 +120,7 @@ impl<M> GateLayer<M> {
         };
         let described = Described::new(self, &presented, &recorder, route.as_ref(), endpoint.as_deref());
         let (rules, token) = (described.rules(), described.token());
+        let call_rules = described.call_rules().to_vec();
         let also_matched = route.as_ref().map(|route| self.also_matched(&presented, route)).unwrap_or_default();
         let identity =
             caller.map(|caller| caller.headers().map(|(name, value)| (name.clone(), value.clone())).collect());
@@ -139,6 +140,7 @@ impl<M> GateLayer<M> {
             denial,
             challenge: refusal.and_then(|reply| Some(reply.headers().get(WWW_AUTHENTICATE)?.to_str().ok()?.to_owned())),
             route,
+            call_rules,
             also_matched,
             rules,
             identity: identity.unwrap_or_default(),

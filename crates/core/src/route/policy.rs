@@ -139,8 +139,8 @@ impl RoutePolicy {
         if self.issuers.is_empty() { everywhere } else { self.issuers.iter().any(|name| name == issuer) }
     }
 
-    /// Do these scopes of a token meet the route's requirements?
-    pub(crate) fn grants(&self, granted: &Scope) -> bool {
+    /// Has a token with these scopes what the route asks for?
+    pub fn grants(&self, granted: &Scope) -> bool {
         let has = |one: &str| self.has(granted, one);
         (self.any_scope.is_empty() || self.any_scope.iter().any(has)) && self.scopes.iter().all(has)
     }

@@ -17,7 +17,7 @@ use rotogate_core::clock::Timestamp;
 use rotogate_core::credential::{self, Found, Scheme};
 use rotogate_core::denial::Denial;
 use rotogate_core::route::path::CanonicalPath;
-use rotogate_core::route::{Auth, Match, Route, RoutePolicy, unmet_condition};
+use rotogate_core::route::{Auth, Match, Route, RouteDecision, RoutePolicy, unmet_condition};
 use rotogate_core::rule::Rule;
 use rotogate_core::token::claims::AccessToken;
 use rotogate_core::token::verify::{IssuerRules, Peeked, is_jwt_shaped, peek};
@@ -38,6 +38,8 @@ pub(super) struct Described<'a, M> {
     says: Peeked,
     /// The issuer that would be asked about the token.
     asked_about: Option<Arc<str>>,
+    /// The method of the call (MCP), and its rules.
+    call: Option<(String, Vec<Arc<Route>>)>,
 }
 
 impl<'a, M> Described<'a, M> {
@@ -59,7 +61,22 @@ impl<'a, M> Described<'a, M> {
         });
         let says = token.and_then(peek).unwrap_or_default();
         let asked = preflight::requested_method(&parts.method, &parts.headers);
-        Self { layer, parts, heard, route, endpoint, asked, found, says, asked_about }
+        let call = route.and_then(|route| gate.rules_of_call(&route.policy, parts));
+        Self { layer, parts, heard, route, endpoint, asked, found, says, asked_about, call }
+    }
+
+    /// The rules of the call (MCP).
+    pub(super) fn call_rules(&self) -> &[Arc<Route>] {
+        self.call.as_ref().map(|(_, rules)| rules.as_slice()).unwrap_or_default()
+    }
+
+    /// What the route, or the rule of the call, asks a decision point, and the action if it names none.
+    fn decision(&self) -> Option<(&RouteDecision, &str)> {
+        let of_route = self.policy()?.decision.as_deref().map(|decision| (decision, self.method().as_str()));
+        of_route.or_else(|| {
+            let (method, rules) = self.call.as_ref()?;
+            Some((rules.iter().find_map(|rule| rule.policy.decision.as_deref())?, method))
+        })
     }
 
     /// Every rule, in order.
@@ -106,13 +123,11 @@ impl<'a, M> Described<'a, M> {
         if let Some(issuer) = self.asked_about.as_ref().filter(|_| is_asked) {
             return format!("issuer {issuer} is asked about the token");
         }
-        let of_route = || policy.decision.clone().map(|decision| (decision, self.method().to_string()));
         if rule == Rule::Decision
             && self.heard.token.is_some()
-            && let Some((decision, method)) =
-                of_route().or_else(|| self.layer.gate.0.decision_of_call(policy, self.parts))
+            && let Some((decision, method)) = self.decision()
         {
-            let (point, action) = (&decision.point, decision.action.as_deref().unwrap_or(&method));
+            let (point, action) = (&decision.point, decision.action.as_deref().unwrap_or(method));
             return format!("a request asks the decision point {point}: {action}, {}", decision.resource_type);
         }
         let why = match (&self.found, rule) {
@@ -359,12 +374,14 @@ impl<'a, M> Described<'a, M> {
     }
 
     fn asked_scopes(&self) -> String {
-        match self.policy() {
-            Some(policy) if policy.any_scope.is_empty() => policy.scopes.to_string(),
-            Some(policy) if policy.scopes.is_empty() => format!("one of {}", policy.any_scope),
-            Some(policy) => format!("{}, and one of {}", policy.scopes, policy.any_scope),
-            None => String::new(),
-        }
+        let asked = |policy: &RoutePolicy| match (policy.scopes.is_empty(), policy.any_scope.is_empty()) {
+            (_, true) => policy.scopes.to_string(),
+            (true, false) => format!("one of {}", policy.any_scope),
+            (false, false) => format!("{}, and one of {}", policy.scopes, policy.any_scope),
+        };
+        let of_call = self.call_rules().iter().map(|rule| &rule.policy);
+        let all = self.policy().into_iter().chain(of_call).map(asked).filter(|asked| !asked.is_empty());
+        all.collect::<Vec<_>>().join(", and for the call ")
     }
 
     /// The limits of the route.

@@ -20,7 +20,7 @@ use crate::server::serve::request::gate_layer;
 use rotogate::gate::{Conclusion, Explanation, Reason, Rule, RuleVerdict};
 use rotogate_core::denial::Denial;
 use rotogate_core::headers::{ClientCertificate, Peer};
-use rotogate_core::route::Route;
+use rotogate_core::route::{Route, RoutePolicy};
 use rotogate_core::session::Scope;
 use rotogate_core::token::verify::OWN;
 use rotogate_core::token::{CertificateThumbprint, refresh};
@@ -319,9 +319,18 @@ impl Explained<'_> {
         Some(format!("clients[{index}]"))
     }
 
-    /// The configuration key on which a rule depends.
+    /// The route, and the rules of the call (MCP).
+    fn policies(&self) -> impl Iterator<Item = &Route> {
+        self.explanation.route.iter().chain(&self.explanation.call_rules).map(|route| &**route)
+    }
+
+    /// The key of the configuration by which a rule judges.
     fn key_of(&self, rule: Rule) -> Option<String> {
-        let route = self.explanation.route.as_deref();
+        // The scopes that the token lacks may be those of the call.
+        let granted = self.explanation.token.as_ref().and_then(|token| token.scope.as_ref());
+        let lacks = |route: &&Route| granted.is_some_and(|granted| !route.policy.grants(granted));
+        let of_scope = if rule == Rule::Scope { self.policies().find(lacks) } else { None };
+        let route = of_scope.or(self.explanation.route.as_deref());
         let of_route = |key: &str| Some(self.route_key(route?, key));
         match rule {
             Rule::Request => Some("server.hosts".to_owned()),
@@ -440,12 +449,14 @@ impl Explained<'_> {
     }
 
     fn scope_advice(&self) -> Option<String> {
-        let policy = &self.explanation.route.as_ref()?.policy;
         let token = self.explanation.token.as_ref()?;
         let has = token.scope.as_ref()?;
-        let mut lacks: Vec<&str> = policy.scopes.iter().filter(|scope| !has.contains(scope)).collect();
-        if policy.any_scope.iter().all(|scope| !has.contains(scope)) {
-            lacks.extend(policy.any_scope.iter().next());
+        let mut lacks: Vec<&str> = Vec::new();
+        for RoutePolicy { scopes, any_scope, .. } in self.policies().map(|route| &route.policy) {
+            lacks.extend(scopes.iter().filter(|scope| !has.contains(scope)));
+            if any_scope.iter().all(|scope| !has.contains(scope)) {
+                lacks.extend(any_scope.iter().next());
+            }
         }
         let lacks = lacks.join(" ");
         if token.issuer_name.as_deref() != Some(OWN) {
