@@ -1,4 +1,5 @@
-//! Exchanges tokens at a provider's token endpoint: RFC 8693, or Entra's on-behalf-of.
+//! Exchanges tokens at a provider's token endpoint: RFC 8693, Entra's on-behalf-of, or an identity assertion (ID-JAG), which
+//! a second authorization server takes as a grant.
 
 use std::fmt;
 
@@ -22,6 +23,10 @@ const MAX_CLAIMS: usize = 4096;
 const MAX_TOKEN: usize = 16 << 10;
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
+const ID_JAG: &str = "urn:ietf:params:oauth:token-type:id-jag";
+const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+const BEARER_GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
 /// Exchanges tokens at a token endpoint.
 #[derive(Clone)]
@@ -42,6 +47,8 @@ pub struct HttpExchanger {
     pub resource: Option<String>,
     /// `scope`.
     pub scope: Scope,
+    /// The authorization server that takes the answer as a grant, with [`ExchangeForm::JwtBearer`].
+    pub then: Option<Box<Self>>,
 }
 
 impl fmt::Debug for HttpExchanger {
@@ -56,21 +63,28 @@ impl HttpExchanger {
     fn body(&self, token: &str) -> Zeroizing<Vec<u8>> {
         let mut pairs = match self.form {
             ExchangeForm::Rfc8693 => vec![
-                ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+                ("grant_type", EXCHANGE),
                 ("subject_token", token),
                 ("subject_token_type", ACCESS_TOKEN),
                 ("requested_token_type", ACCESS_TOKEN),
             ],
-            ExchangeForm::Entra => vec![
-                ("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"),
-                ("assertion", token),
-                ("requested_token_use", "on_behalf_of"),
+            ExchangeForm::Entra => {
+                vec![("grant_type", BEARER_GRANT), ("assertion", token), ("requested_token_use", "on_behalf_of")]
+            }
+            ExchangeForm::IdJag => vec![
+                ("grant_type", EXCHANGE),
+                ("subject_token", token),
+                ("subject_token_type", ID_TOKEN),
+                ("requested_token_type", ID_JAG),
             ],
+            ExchangeForm::JwtBearer => vec![("grant_type", BEARER_GRANT), ("assertion", token)],
         };
         pairs.extend(self.audience.as_deref().map(|audience| ("audience", audience)));
         pairs.extend(self.resource.as_deref().map(|resource| ("resource", resource)));
-        pairs.extend((!self.scope.is_empty()).then(|| ("scope", self.scope.as_str())));
-        // The capacity suffices for the whole body: a reallocation would leave a copy of the token behind.
+        // An identity assertion has its scope inside.
+        let states_scope = !self.scope.is_empty() && self.form != ExchangeForm::JwtBearer;
+        pairs.extend(states_scope.then(|| ("scope", self.scope.as_str())));
+        // Room for all of it: a reallocation would leave a copy of the token behind.
         let room = pairs.iter().map(|(name, value)| name.len() + 3 * value.len() + 2).sum();
         let text = form_urlencoded::Serializer::new(String::with_capacity(room)).extend_pairs(pairs).finish();
         Zeroizing::new(text.into_bytes())
@@ -80,13 +94,25 @@ impl HttpExchanger {
     // Requirement D12.
     fn granted(&self, answer: &Map<String, Value>) -> Result<ExchangedToken, &'static str> {
         let text = |name: &str| answer.get(name).and_then(Value::as_str);
-        if !text("token_type").is_some_and(|kind| kind.eq_ignore_ascii_case("bearer")) {
-            return Err("its token_type is not Bearer");
+        // An identity assertion is no access token.
+        let is_jag = self.form == ExchangeForm::IdJag;
+        let (kind, wrong) =
+            if is_jag { ("N_A", "its token_type is not N_A") } else { ("Bearer", "its token_type is not Bearer") };
+        if !text("token_type").is_some_and(|said| said.eq_ignore_ascii_case(kind)) {
+            return Err(wrong);
         }
-        if self.form == ExchangeForm::Rfc8693 {
-            if !text("issued_token_type").is_some_and(|kind| [ACCESS_TOKEN, JWT].contains(&kind)) {
+        let issued = text("issued_token_type");
+        match self.form {
+            ExchangeForm::Rfc8693 if !issued.is_some_and(|kind| [ACCESS_TOKEN, JWT].contains(&kind)) => {
                 return Err("its issued_token_type is not that of an access token");
             }
+            ExchangeForm::IdJag if issued != Some(ID_JAG) => {
+                return Err("its issued_token_type is not that of an identity assertion");
+            }
+            _ => {}
+        }
+        // Entra writes the scopes in another form than they are asked for.
+        if self.form != ExchangeForm::Entra {
             let is_within = |scope: &Value| {
                 scope
                     .as_str()
@@ -159,6 +185,26 @@ impl TokenExchanger for HttpExchanger {
         if self.form == ExchangeForm::Entra && !has_delegated_scope(token) {
             return Err(ExchangeFault::Refused);
         }
+        let first = self.ask(token).await?;
+        match &self.then {
+            Some(then) => then.ask(&first.token).await,
+            None => Ok(first),
+        }
+    }
+
+    fn identity(&self) -> Box<[u8]> {
+        let none = String::new();
+        let [audience, resource] = [&self.audience, &self.resource].map(|it| it.as_ref().unwrap_or(&none).as_str());
+        let form = format!("{:?}", self.form);
+        let parts = [&self.place, &self.client.id, &form, audience, resource, self.scope.as_str()];
+        let then = self.then.as_ref().map(|then| then.identity()).unwrap_or_default();
+        [parts.join("\0").as_bytes(), &then].join(&0).into()
+    }
+}
+
+impl HttpExchanger {
+    /// Asks one server, once.
+    async fn ask(&self, token: &str) -> Result<ExchangedToken, ExchangeFault> {
         let mut headers = HeaderMap::from_iter([
             (CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded")),
             (ACCEPT, HeaderValue::from_static("application/json")),
@@ -168,14 +214,6 @@ impl TokenExchanger for HttpExchanger {
         added.ok_or_else(|| ExchangeFault::Ours("the client's id or secret cannot be sent".into()))?;
         let sent = self.caller.send(&self.url, Method::POST, headers, &body).await;
         self.read(&sent.map_err(|error| ExchangeFault::Unavailable(None, error.to_string().into()))?)
-    }
-
-    fn identity(&self) -> Box<[u8]> {
-        let none = String::new();
-        let [audience, resource] = [&self.audience, &self.resource].map(|it| it.as_ref().unwrap_or(&none).as_str());
-        let form = format!("{:?}", self.form);
-        let parts = [&self.place, &self.client.id, &form, audience, resource, self.scope.as_str()];
-        parts.join("\0").into_bytes().into()
     }
 }
 

@@ -56,6 +56,6 @@ mod status_list;
 mod streams;
 mod targets;
 mod tokens;
-mod upgrades;
+pub(crate) mod upgrades;
 mod upstream_exchange;
 mod websockets;

@@ -1,6 +1,7 @@
 //! What several gates on one store do, whichever kind the store is.
 
 mod browsers;
+mod callers;
 mod chaos;
 mod doubt;
 mod ended_elsewhere;

@@ -21,6 +21,7 @@ fn exchanger(form: ExchangeForm) -> HttpExchanger {
         audience: None,
         resource: None,
         scope: Scope::parse("https://graph.microsoft.com/User.Read").unwrap(),
+        then: None,
     }
 }
 
@@ -107,4 +108,40 @@ fn d12_each_answer_of_a_provider_has_its_meaning() {
     assert_eq!(&*challenge, "Bearer error=\"insufficient_claims\", claims=\"eyJhY2Nlc3NfdG9rZW4iOnt9fQ==\"");
     let long = json!({ "error": "interaction_required", "claims": "x".repeat(MAX_CLAIMS) }).to_string();
     assert_eq!(word(400, &long), "refused", "no challenge is longer");
+}
+
+#[test]
+fn d31_an_identity_assertion_is_asked_for_and_presented_with_these_fields() {
+    let scope = Scope::parse("read").unwrap();
+    let jag = HttpExchanger {
+        scope: scope.clone(),
+        audience: Some("https://as.test".into()),
+        ..exchanger(ExchangeForm::IdJag)
+    };
+    let text = |exchanger: &HttpExchanger| String::from_utf8(exchanger.body("ey.J.x").to_vec()).unwrap();
+    assert_eq!(
+        text(&jag),
+        "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Atoken-exchange&subject_token=ey.J.x\
+         &subject_token_type=urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Aid_token\
+         &requested_token_type=urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Aid-jag&audience=https%3A%2F%2Fas.test&scope=read"
+    );
+    let then = HttpExchanger { scope, ..exchanger(ExchangeForm::JwtBearer) };
+    let expected = "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion=ey.J.x";
+    assert_eq!(text(&then), expected, "the scope is in the assertion");
+    // Neither takes what the other is for, and none takes a wider scope.
+    let answer = |kind: &str, issued: Option<&str>, scope: &str| {
+        json!({ "access_token": "t", "token_type": kind, "issued_token_type": issued, "scope": scope }).to_string()
+    };
+    let takes = |exchanger: &HttpExchanger, answer: &str| exchanger.read(&reply(200, answer)).is_ok();
+    assert!(takes(&jag, &answer("N_A", Some(ID_JAG), "read")) && takes(&then, &answer("Bearer", None, "read")));
+    for bad in [
+        answer("Bearer", Some(ID_JAG), "read"),
+        answer("N_A", Some(ACCESS_TOKEN), "read"),
+        answer("N_A", Some(ID_JAG), "a"),
+    ] {
+        assert!(!takes(&jag, &bad), "{bad}");
+    }
+    for bad in [answer("N_A", None, "read"), answer("Bearer", None, "read write")] {
+        assert!(!takes(&then, &bad), "{bad}");
+    }
 }

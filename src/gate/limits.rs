@@ -238,7 +238,7 @@ impl Inner {
         then: impl FnOnce(&LimitedRequest<'_>) -> T,
     ) -> T {
         let token = caller.map(|caller| caller.token());
-        let claim = |path: &ClaimPath| said(path.find(&token?.claims())?);
+        let claim = |path: &ClaimPath| caller?.counted_claim(path, said);
         let caller = token.map(|token| LimitedCaller {
             issuer: token.issuer(),
             subject: &token.subject,

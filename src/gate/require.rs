@@ -410,6 +410,7 @@ impl<S> Require<S> {
                     Led::Shown(reply) => reply,
                     Led::Plain(plain) => respond::hooked(gate.refusals.as_ref(), &parts, denial, plain),
                 };
+                super::exchange::ClaimsChallenge::state(&parts, &mut reply);
                 gate.give_nonce(denial, &mut reply);
                 gate.clear_session(&parts, denial, &mut reply);
                 // The gate's layer around this one reads the reason; without it that layer would report the reply as

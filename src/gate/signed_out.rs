@@ -6,6 +6,7 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 
 use super::Inner;
+use super::exchange::ClaimsChallenge;
 #[cfg(feature = "axum")]
 use super::nested;
 use crate::dialect::Reply;
@@ -31,10 +32,11 @@ impl Inner {
         let Some(browser) = self.browser.as_ref().filter(|_| policy.credentials.session) else {
             return Led::Plain(plain);
         };
+        let acr = parts.extensions.get::<ClaimsChallenge>().and_then(|own| own.acr_values.as_deref());
         if plain.status() != StatusCode::UNAUTHORIZED
             || parts.headers.contains_key(AUTHORIZATION)
             || reply::is_grpc(&parts.headers)
-            || !would_help(denial, policy, browser.dialect.has_provider)
+            || !would_help(denial, policy, browser.dialect.has_provider, acr)
         {
             return Led::Plain(plain);
         }
@@ -44,7 +46,7 @@ impl Inner {
             _ if dialect.page == LoginPage::None => SignedOut::Problem,
             _ => SignedOut::of_request(&parts.method, &parts.headers),
         };
-        let step_up = AskedLogin::of_route(policy.step_up.as_ref().filter(|_| dialect.has_provider));
+        let step_up = AskedLogin::of_route(policy.step_up.as_ref().filter(|_| dialect.has_provider), acr);
         match (form, dialect.login_url(&asked(parts), &step_up)) {
             (SignedOut::Login, Some(url)) => Led::Shown(words::see_other(&url)),
             (SignedOut::Page, Some(_)) => Led::Shown(challenged(page::signed_out(&dialect.path_of(LOGIN)), &plain)),
@@ -53,10 +55,16 @@ impl Inner {
     }
 }
 
-/// Can another login remedy the refusal? A login by password has no `acr`; a provider can be asked for it.
-fn would_help(denial: Denial, policy: &RoutePolicy, at_provider: bool) -> bool {
-    let is_step_up = denial == Denial::InsufficientAuthentication && !at_provider;
-    !is_step_up || policy.step_up.as_ref().is_none_or(|step_up| step_up.acr.is_empty())
+/// Whether another login can mend the refusal. One by password has no `acr`; a provider is asked for it. `acr`: what a
+/// decision point asks for, and the session does not have.
+fn would_help(denial: Denial, policy: &RoutePolicy, at_provider: bool, acr: Option<&str>) -> bool {
+    let needs_acr = match denial {
+        Denial::InsufficientAuthentication => policy.step_up.as_ref().is_some_and(|step_up| !step_up.acr.is_empty()),
+        Denial::DecisionStepUp if acr.is_none() => return false,
+        Denial::DecisionStepUp => true,
+        _ => false,
+    };
+    at_provider || !needs_acr
 }
 
 /// The path and query that the client asked for.

@@ -229,6 +229,9 @@ fn d18_an_identity_assertion_is_good_and_each_rule_alone_refuses_one() {
     for typ in ["JWT", "at+jwt", "logout+jwt"] {
         assert_eq!(error(&scene.present(&scene.idp.sign(&head(typ), &jag(&json!({}))))), "invalid_grant", "{typ}");
     }
+    for head in [json!({ "alg": "none", "typ": TYP }), json!({ "alg": "HS256", "kid": "k1", "typ": TYP })] {
+        assert_eq!(error(&scene.present(&scene.idp.sign(&head, &jag(&json!({}))))), "invalid_grant", "{head}");
+    }
     refused(json!({ "iss": "https://off.test/" }));
     refused(json!({ "iss": "https://unknown.test/" }));
     for name in ["iss", "aud", "sub", "client_id", "jti", "exp", "iat"] {

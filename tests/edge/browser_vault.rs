@@ -1,10 +1,13 @@
 //! The provider's tokens behind the session of a browser, at the real binary: refreshed once, forwarded, revoked. The
 //! provider says what the test puts there. An access token that is over at once is due at the next request.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::browser_oidc::{OWN, SAME_ORIGIN, World, session, set_cookies, world_on, world_with};
 use super::client_assertions::reload;
+use support::documents::Documents;
 use support::wire::Reply;
 use support::{keep_secret, until};
 
@@ -61,6 +64,74 @@ impl World {
         assert_eq!(reply.status, 200, "{}", reply.text());
         self.edge.stub.one().all("authorization").join(",")
     }
+}
+
+const JAG: &str = r#"
+[[providers]]
+name = "kc"
+issuer = "kc"
+token_url = "@servers@/exchange"
+client = { id = "web", secret_file = "kc.secret" }
+[[providers]]
+name = "wiki"
+token_url = "@servers@/as"
+client = { id = "gate-at-wiki", secret_file = "kc.secret" }
+[[upstreams]]
+name = "wiki"
+urls = ["http://@upstream@"]
+exchange = { provider = "kc", form = "id-jag", audience = "https://as.wiki.test", scope = ["read"], authorization_server = "wiki" }
+[[routes]]
+path = "/wiki/{*rest}"
+credentials = ["session"]
+upstream = "wiki"
+"#;
+
+#[test]
+fn d31_an_upstream_gets_the_token_of_its_own_server_for_the_id_token_of_a_session() {
+    let servers = Documents::start();
+    let world = world_with(&JAG.replace("@servers@", &servers.url()), &json!({}));
+    let (jag, token) = ("an-identity-assertion", "a-token-of-the-wiki");
+    [jag, token].into_iter().for_each(keep_secret);
+    let kind = "urn:ietf:params:oauth:token-type:id-jag";
+    let granted = json!({ "access_token": jag, "issued_token_type": kind, "token_type": "N_A", "expires_in": 300 });
+    servers.document("/exchange", &granted);
+    servers.document("/as", &json!({ "access_token": token, "token_type": "Bearer", "expires_in": 300 }));
+    let held = world.log_in_with(&json!({ "expires_in": 3600 }));
+    for _ in 0..3 {
+        let reply = world.get("/wiki/x", &held);
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        let received = world.edge.stub.one();
+        assert_eq!(received.all("authorization"), [format!("Bearer {token}")]);
+        assert!(received.all("cookie").is_empty(), "{received:?}");
+    }
+    assert_eq!((servers.times("/exchange"), servers.times("/as")), (1, 1));
+    let (asked, by) = servers.form("/exchange");
+    assert_eq!((&*asked["requested_token_type"], &*asked["audience"]), (kind, "https://as.wiki.test"));
+    assert_eq!(asked["subject_token_type"], "urn:ietf:params:oauth:token-type:id_token");
+    assert_eq!(payload(&asked["subject_token"])["sub"], "ada");
+    let (presented, with) = servers.form("/as");
+    assert_eq!((presented.len(), &*presented["assertion"]), (2, jag), "{presented:?}");
+    assert!(by.is_some() && with.is_some() && by != with, "a client of its own at each server");
+    // A refusal, or a lie, of the second server: nothing reaches the upstream.
+    let refused = r#"{"error":"invalid_grant"}"#;
+    servers.answer("/as", format!("HTTP/1.1 400 Bad\r\ncontent-length: {}\r\n\r\n{refused}", refused.len()));
+    let other = world.log_in_with(&json!({ "expires_in": 3600 }));
+    assert_eq!((world.get("/wiki/x", &other).status, world.edge.stub.take().len()), (403, 0));
+    let wide = json!({ "access_token": token, "token_type": "Bearer", "scope": "read write" });
+    servers.document("/as", &wide);
+    let third = world.log_in_with(&json!({ "expires_in": 3600 }));
+    assert_eq!((world.get("/wiki/x", &third).status, world.edge.stub.take().len()), (503, 0));
+    // The end of the session ends it.
+    assert_eq!(world.get("/wiki/x", &held).status, 200);
+    world.edge.stub.take();
+    let mut wire = world.edge.wire();
+    wire.head("POST /auth/logout", &["Host: gate.test", "Content-Length: 0", OWN, &held]);
+    assert_eq!(wire.reply().status, 200);
+    assert_eq!((world.get("/wiki/x", &held).status, world.edge.stub.take().len()), (401, 0));
+}
+
+fn payload(token: &str) -> Value {
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap()).unwrap()
 }
 
 fn is_cleared(reply: &Reply) -> bool {
@@ -238,6 +309,16 @@ fn b40_a_restored_store_has_no_vaults_and_their_sessions_are_over() {
     let place = &world.edge.place;
     place.point_commands_at(&world.edge.gate);
     place.done(&["store", "backup", "backup.redb"], "");
+    // Attack 25: a dump has the session, and neither its cookie nor a token of the provider.
+    let dump = std::fs::read(place.path("backup.redb")).unwrap();
+    let has = |part: &[u8]| dump.windows(part.len()).any(|window| window == part);
+    let cookie = held.split_once("rc1_").unwrap().1;
+    let bytes = URL_SAFE_NO_PAD.decode(cookie).unwrap();
+    let (sid, secret, tag) = (&bytes[1..17], &bytes[17..49], &bytes[49..]);
+    assert!(has(sid), "the session is in it");
+    for part in [cookie.as_bytes(), secret, tag, b"first-access-token", b"first-refresh-token"] {
+        assert!(!has(part), "{}", String::from_utf8_lossy(part));
+    }
     world.edge.gate.signal("TERM");
     assert!(world.edge.gate.child.wait().unwrap().success());
     place.done(&["store", "restore", "backup.redb"], "");
@@ -294,6 +375,41 @@ fn b36_a_route_that_asks_for_another_login_leads_to_the_provider_with_it_and_not
         } else {
             assert!(reply.all("location").is_empty() && reply.text().contains("did not ask for the login"));
         }
+    }
+}
+
+#[test]
+fn b36_k27_a_decision_point_that_wants_another_login_has_a_browser_led_to_it_once() {
+    let point = Documents::start();
+    let body = r#"{"decision":false,"context":{"acr_values":"gold silver"}}"#;
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}", body.len());
+    point.answer("/access/v1/evaluation", format!("{head}\r\n\r\n{body}"));
+    let asking = FORWARDING.replace("/api/", "/gold/").replace(
+        "forward_token = true",
+        "decision = { point = \"pdp\", resource = { type = \"page\", id = \"gold\" } }",
+    );
+    let point = point.at("/access/v1/evaluation");
+    let point = format!("[[decision_points]]\nname = \"pdp\"\nevaluation_url = \"{point}\"\n");
+    let world = world_with(&format!("{asking}{point}"), &json!({}));
+    let navigation = ["Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", SAME_ORIGIN];
+    let open = |cookie: &str| world.edge.ask("GET /gold/x", &[&navigation[..], &[cookie]].concat());
+    let plain = world.log_in_with(&json!({}));
+    let refused = world.get("/gold/x", &plain);
+    assert_eq!((refused.status, is_cleared(&refused)), (401, false), "{}", refused.text());
+    assert!(refused.header("www-authenticate").contains("acr_values=\"gold silver\""), "{refused:?}");
+    assert_eq!(refused.json()["login"], "/auth/login?acr_values=gold+silver");
+    let led = open(&plain);
+    assert_eq!(led.header("location"), "https://gate.test/auth/login?acr_values=gold+silver&to=%2Fgold%2Fx");
+    let begun = world.begin("%2Fgold%2Fx&acr_values=gold+silver");
+    assert_eq!(begun.asked["acr_values"], "gold silver");
+    let id_token = world.id_token(&begun, &json!({}), &json!({ "acr": "silver" }));
+    world.grant(&json!({ "access_token": "first-access-token", "id_token": id_token }));
+    let held = session(&world.come_back_with_code(&begun));
+    // It says the same of the login that it wanted: another one would not end.
+    for refused in [open(&held), world.get("/gold/x", &held)] {
+        assert_eq!((refused.status, refused.all("location").len()), (401, 0), "{}", refused.text());
+        assert!(refused.header("www-authenticate").contains("acr_values=\"gold silver\""), "{refused:?}");
+        assert!(refused.json().get("login").is_none(), "{}", refused.text());
     }
 }
 

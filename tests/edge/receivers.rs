@@ -1,11 +1,14 @@
 //! Receivers of security events: the real binary at a stand-in of a receiver.
 
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeyPair as RsaKeyPair;
+use aws_lc_rs::signature::RSA_PKCS1_SHA256;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Method;
 use rotogate_core::token::algorithm::Algorithm;
 use rotogate_core::token::keyring::KeyMaterial;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use support::receiver::Receiver;
 use support::{CONFIG, Place, keep_secret, until};
@@ -25,6 +28,16 @@ fn files(place: &Place) {
         std::fs::write(&path, text).unwrap();
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     }
+}
+
+/// What the key of the receiver signs.
+fn rs256(place: &Place, message: &[u8]) -> Vec<u8> {
+    let text = std::fs::read_to_string(place.path("events.pem")).unwrap();
+    let body: String = text.lines().filter(|line| !line.starts_with("-----")).collect();
+    let key = RsaKeyPair::from_pkcs8(&base64::engine::general_purpose::STANDARD.decode(body).unwrap()).unwrap();
+    let mut signature = vec![0; key.public_modulus_len()];
+    key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature).unwrap();
+    signature
 }
 
 fn receiver(at: &Receiver, clients: &str) -> String {
@@ -60,8 +73,24 @@ async fn s24_s25_s26_s27_a_receiver_hears_of_each_end_and_its_key_opens_nothing(
         keys["keys"].as_array().unwrap().iter().filter(|key| key["kid"] == *kid && key["alg"] == "RS256").count(),
         1
     );
-    let bearer = [("authorization", &*format!("Bearer {told}"))];
-    assert_eq!(gate.call(Method::GET, "/api/x", &bearer, "").await.status, 401);
+    let metadata = gate.call(Method::GET, "/.well-known/ssf-configuration", &[], "").await.json();
+    assert_eq!((&metadata["issuer"], metadata.get("jwks_uri").is_some()), (&claims["iss"], true));
+    // Neither an event nor an access token that its key signed is good, whatever the header says.
+    let forged = |head: Value| {
+        let text =
+            [head.to_string(), part(&one.access, 1).to_string()].map(|text| URL_SAFE_NO_PAD.encode(text)).join(".");
+        format!("{text}.{}", URL_SAFE_NO_PAD.encode(rs256(&place, text.as_bytes())))
+    };
+    let own = part(&one.access, 0);
+    for token in [
+        told.clone(),
+        forged(json!({ "alg": "RS256", "typ": own["typ"], "kid": kid })),
+        forged(json!({ "alg": "RS256", "typ": own["typ"], "kid": own["kid"] })),
+        forged(json!({ "alg": "RS256", "typ": own["typ"] })),
+    ] {
+        let bearer = [("authorization", &*format!("Bearer {token}"))];
+        assert_eq!(gate.call(Method::GET, "/api/x", &bearer, "").await.status, 401);
+    }
 
     // An outage, and a kill in it.
     at.state().lie = Some(Box::new(|_| Some((503, String::new()))));
@@ -104,5 +133,16 @@ fn s26_s27_a_receiver_without_clients_and_a_key_of_another_kind_are_refused() {
     place.write_config(&receiver(&at, "[\"web\"]"));
     std::fs::write(place.path("events.pem"), KeyMaterial::generate(Algorithm::EdDsa).unwrap().expose()).unwrap();
     let said = place.refused();
-    assert!(said.contains("receivers[0].key_file") || said.contains("key_file"), "{said}");
+    assert!(said.contains("key_file"), "{said}");
+    // The RSA key that signs access tokens signs no events.
+    let with_rsa = |config: &str| config.replacen("[issuer]\n", "[issuer]\nalgorithm = \"RS256\"\n", 1);
+    let place = Place::new(&with_rsa(CONFIG));
+    files(&place);
+    assert_eq!(place.start().stop(), Some(0));
+    let keys = std::fs::read_dir(place.path("data/keys")).unwrap().map(|file| file.unwrap().path());
+    let signing = keys.filter(|file| file.extension().is_some_and(|kind| kind == "pem")).last().unwrap();
+    std::fs::copy(signing, place.path("events.pem")).unwrap();
+    place.write_config(&with_rsa(&receiver(&at, "[\"web\"]")));
+    let said = place.refused();
+    assert!(said.contains("is a key of the keyring, which signs access tokens"), "{said}");
 }

@@ -12,7 +12,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An upstream that takes every upgrade that it is asked for and then sends back what it is sent, in upper case. Says
 /// what heads it got.
-pub(super) fn upstream() -> (u16, Receiver<String>) {
+pub(crate) fn upstream() -> (u16, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let (heads, got) = channel();
@@ -68,7 +68,7 @@ pub(super) fn gate_with(config: &str, port: u16, place: &mut Option<Place>) -> G
 }
 
 /// Sends a request for an upgrade and some bytes behind it. Gives the head of the answer, and the connection.
-pub(super) fn ask(gate: &Gate, path: &str, protocol: &str, header: &str) -> (String, BufReader<TcpStream>) {
+pub(crate) fn ask(gate: &Gate, path: &str, protocol: &str, header: &str) -> (String, BufReader<TcpStream>) {
     ask_with(gate, path, protocol, header, "hello")
 }
 

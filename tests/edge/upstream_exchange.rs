@@ -306,6 +306,22 @@ async fn d13_requests_of_one_token_ask_once_and_a_slow_provider_holds_up_nobody_
     }
     assert_eq!(world.ask(&token, "/graph/x").status, 200);
     assert_eq!(world.provider.asked(), 1);
+    // Fresh tokens of one caller: sixteen wait, and further ones are refused at once.
+    world.provider.hold(true);
+    let fresh = |n: usize| world.token(&json!({ "jti": format!("fresh-{n}") }));
+    let mut waiting = Vec::new();
+    for n in 0..16 {
+        let mut wire = world.edge.wire();
+        wire.head("GET /graph/x", &["Host: gate.test", &format!("Authorization: Bearer {}", fresh(n))]);
+        waiting.push(wire);
+        until("it is asked for", async || world.provider.asked() == 2 + n).await;
+    }
+    assert_eq!((world.ask(&fresh(16), "/graph/x").status, world.provider.asked()), (503, 17));
+    assert_eq!(world.ask(&other, "/x").status, 200);
+    world.provider.hold(false);
+    for mut wire in waiting {
+        assert_eq!(wire.reply().status, 200);
+    }
 }
 
 #[test]

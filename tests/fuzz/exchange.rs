@@ -16,8 +16,8 @@ use crate::json::names_members_once;
 
 const ASKED: [&str; 2] = ["g.read", "g.list"];
 
-static FORMS: LazyLock<[HttpExchanger; 2]> = LazyLock::new(|| {
-    [ExchangeForm::Rfc8693, ExchangeForm::Entra].map(|form| HttpExchanger {
+static FORMS: LazyLock<[HttpExchanger; 3]> = LazyLock::new(|| {
+    [ExchangeForm::Rfc8693, ExchangeForm::Entra, ExchangeForm::IdJag].map(|form| HttpExchanger {
         caller: HttpCaller::new(HttpClient::new().unwrap(), Duration::from_secs(1)),
         url: Arc::new(|| None),
         place: "kc".to_owned(),
@@ -26,6 +26,7 @@ static FORMS: LazyLock<[HttpExchanger; 2]> = LazyLock::new(|| {
         audience: None,
         resource: None,
         scope: Scope::parse(&ASKED.join(" ")).unwrap(),
+        then: None,
     })
 });
 
@@ -35,7 +36,8 @@ target!(
     exchange_answer,
     &[
         "\"access_token\":\"t\",", "\"token_type\":\"Bearer\",", "\"token_type\":\"DPoP\",", "\"token_type\":\"N_A\",",
-        "\"issued_token_type\":\"urn:ietf:params:oauth:token-type:access_token\",", "\"expires_in\":300,", "\"expires_in\":-1,",
+        "\"issued_token_type\":\"urn:ietf:params:oauth:token-type:access_token\",",
+        "\"issued_token_type\":\"urn:ietf:params:oauth:token-type:id-jag\",", "\"expires_in\":300,", "\"expires_in\":-1,",
         "\"scope\":\"g.read\",", "\"scope\":\"admin\",", "\"scope\":[\"admin\"],", "\"error\":\"invalid_grant\",",
         "\"error\":\"interaction_required\",", "\"claims\":\"{}\",", "\"error\":\"invalid_client\",", "acc\\u0065ss_token", "null",
         "1e9", "{", "}", "[", "]", ",", ":", "\"", "\\ud800", "\\r\\n", "\u{feff}", "<html>",
@@ -54,13 +56,16 @@ target!(
                 Ok(exchanged) => {
                     let said: Map<String, Value> = serde_json::from_slice(input).unwrap();
                     assert_eq!((status, said["access_token"].as_str()), (200, Some(exchanged.token.as_str())));
-                    assert!(said["token_type"].as_str().unwrap().eq_ignore_ascii_case("bearer"));
+                    let is_jag = exchanger.form == ExchangeForm::IdJag;
+                    let kind = if is_jag { "n_a" } else { "bearer" };
+                    assert!(said["token_type"].as_str().unwrap().eq_ignore_ascii_case(kind));
                     assert!(!exchanged.token.is_empty() && exchanged.token.bytes().all(|byte| byte.is_ascii_graphic()));
                     let lasts = said.get("expires_in").map(|seconds| Duration::from_secs(seconds.as_u64().unwrap()));
                     assert_eq!(exchanged.expires_in, lasts);
-                    if exchanger.form == ExchangeForm::Rfc8693 {
+                    if exchanger.form != ExchangeForm::Entra {
                         let kind = said["issued_token_type"].as_str().unwrap().rsplit(':').next().unwrap();
-                        assert!(["access_token", "jwt"].contains(&kind), "{kind}");
+                        let known: &[&str] = if is_jag { &["id-jag"] } else { &["access_token", "jwt"] };
+                        assert!(known.contains(&kind), "{kind}");
                         let scope = said.get("scope").filter(|scope| !scope.is_null());
                         let scope = scope.map_or("", |scope| scope.as_str().unwrap());
                         assert!(scope.split(' ').all(|one| one.is_empty() || ASKED.contains(&one)), "{scope}");

@@ -63,7 +63,7 @@ fn n57_n58_libraries_of_five_languages_verify_an_assertion_and_nothing_else() {
     });
 }
 
-const STATUS: &str = "status_list.mjs";
+const STATUS: [&str; 2] = ["status_list.mjs", "status_list.py"];
 
 /// The path of the list that a token of ours names.
 fn path_of_list(token: &str) -> String {
@@ -72,30 +72,31 @@ fn path_of_list(token: &str) -> String {
     claims["status"]["status_list"]["uri"].as_str().unwrap().replace("http://gate.test", "")
 }
 
-fn answer(arguments: &[&str]) -> String {
-    std::fs::copy(source().join(STATUS), cache().join(STATUS)).unwrap();
-    let ran = run(STATUS, arguments);
+fn answer(file: &str, arguments: &[&str]) -> String {
+    std::fs::copy(source().join(file), cache().join(file)).unwrap();
+    let ran = run(file, arguments);
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     String::from_utf8_lossy(&ran.stdout).trim().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s1_sd_jwt_reads_our_status_list_and_the_gate_reads_one_that_it_made() {
+async fn s1_sd_jwt_and_pyjwt_read_our_status_list_and_the_gate_reads_one_of_sd_jwt() {
     let routes = "[[routes]]\npath = \"/{*rest}\"\nupstream = \"app\"\n";
     let config = with(&[HEAD, routes].concat(), "status_list", "ttl = \"5s\"\nsize = \"2^14\"");
     let ours = Edge::with(&config, |_| {}, |_| {});
     let (held, other) = (ours.login(), ours.login());
     let gate = ours.gate.url("");
-    let read = |token: &str| answer(&["read", &gate, token]);
+    let read = |token: &str| answer(STATUS[0], &["read", &gate, token]);
+    let pyjwt = |token: &str| answer(STATUS[1], &[&gate, token]);
     let number = path_of_list(&held.access);
     support::until("the list is published", async || ours.gate.get(&number, "").await.status == 200).await;
     assert_eq!((read(&held.access), read(&other.access)), ("0".into(), "0".into()));
     assert_eq!(ours.gate.revoke(&held.refresh).await.status, 200);
     support::until("the logout is read", async || read(&held.access) == "1").await;
-    assert_eq!(read(&other.access), "0");
+    assert_eq!((read(&other.access), pyjwt(&held.access), pyjwt(&other.access)), ("0".into(), "1".into(), "0".into()));
 
     let idp = support::documents::Documents::start();
-    let made = answer(&["make", &idp.url(), &idp.at("/status/1")]);
+    let made = answer(STATUS[0], &["make", &idp.url(), &idp.at("/status/1")]);
     let made: serde_json::Value = serde_json::from_str(&made).unwrap();
     idp.document("/keys", &serde_json::json!({ "keys": [made["jwk"]] }));
     let list = made["list"].as_str().unwrap();

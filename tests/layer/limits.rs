@@ -131,12 +131,25 @@ async fn k18_k19_k20_a_request_beyond_a_limit_is_refused_with_its_name_and_reach
     let anonymous = [ask(&gate, &served, None, &[]).await, ask(&gate, &served, None, &[]).await];
     assert_eq!(anonymous.map(|answer| answer.status), [200, 200]);
     assert_eq!(ask(&gate, &served, None, &[]).await.status, 429);
-    // A bad token uses nothing up.
+    // A forged token of Ben's uses nothing up.
+    let forged = format!("{}AAAA", &ben[..ben.len() - 4]);
     for _ in 0..5 {
-        assert_eq!(ask(&gate, &served, Some("junk"), &[]).await.status, 401);
+        assert_eq!(ask(&gate, &served, Some(&forged), &[]).await.status, 401);
     }
     assert_eq!(ask(&gate, &served, Some(&ben), &[]).await.status, 200);
     assert_eq!(gate.refused_requests(), [("mine", 4)]);
+}
+
+#[tokio::test]
+async fn k15_an_address_that_a_client_makes_up_has_no_count_of_its_own() {
+    let limit = RateLimit::new(LimitPer::Address, 1, MINUTE);
+    let gate = builder().route(limited(RoutePolicy::optional(), &[limit])).build().await.unwrap();
+    let statuses = async |header: &str| {
+        let made_up = [(header, "203.0.113.9")];
+        ask(&gate, &Served::default(), None, &made_up).await.status
+    };
+    assert_eq!([statuses("x-forwarded-for").await, statuses("x-forwarded-for").await], [200, 429]);
+    assert_eq!(statuses("x-real-ip").await, 429);
 }
 
 #[tokio::test]

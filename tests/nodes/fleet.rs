@@ -104,6 +104,15 @@ impl Fleet {
         Entry(Arc::clone(&self.ways_in))
     }
 
+    /// Runs commands that go to this gate. A gate that starts later has an admin listener of its own.
+    pub(super) fn commands<T>(&self, number: usize, run: impl FnOnce(&Place) -> T) -> T {
+        let config = std::fs::read_to_string(self.place.path("gateway.toml")).unwrap();
+        self.place.point_commands_at(self.gate(number));
+        let result = run(&self.place);
+        self.place.write_config(&config);
+        result
+    }
+
     pub(super) fn gate(&self, number: usize) -> &Gate {
         self.nodes[number].gate.as_ref().expect("it was not killed")
     }

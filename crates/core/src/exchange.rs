@@ -1,5 +1,5 @@
-//! Exchange towards an upstream: the caller's token of another issuer is exchanged for a token for the upstream (RFC
-//! 8693, or Entra's on-behalf-of). This module has the interface for asking a provider; the gate caches the answers.
+//! Exchange towards an upstream: the caller's token of another issuer becomes one for the upstream (RFC 8693, Entra's
+//! on-behalf-of, or an ID-JAG). This module has the interface to ask a provider; the gate keeps the answers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,6 +30,10 @@ pub enum ExchangeForm {
     Rfc8693,
     /// Entra's on-behalf-of: an assertion (RFC 7523 §2.1) with `requested_token_use`.
     Entra,
+    /// An identity assertion (ID-JAG) for another authorization server, for the ID token of a session.
+    IdJag,
+    /// The identity assertion as a grant (RFC 7523 §2.1), at that authorization server.
+    JwtBearer,
 }
 
 /// A token for an upstream. Zeroised when dropped.
@@ -84,6 +88,8 @@ pub struct UpstreamExchange {
     pub max_age: Duration,
     /// Asks the provider.
     pub exchanger: Arc<dyn TokenExchanger>,
+    /// Whether the ID token of the caller's session is exchanged, and not the caller's token.
+    pub takes_id_token: bool,
     tag: [u8; 32],
 }
 
@@ -101,7 +107,13 @@ impl UpstreamExchange {
         }
         let mut digest = [0; 32];
         digest.copy_from_slice(tag.finish().as_ref());
-        Self { provider, upstream, issuer, max_age, exchanger, tag: digest }
+        Self { provider, upstream, issuer, max_age, exchanger, takes_id_token: false, tag: digest }
+    }
+
+    /// The same for the ID tokens of sessions.
+    #[must_use]
+    pub fn of_id_tokens(self) -> Self {
+        Self { takes_id_token: true, ..self }
     }
 
     /// A digest that distinguishes this exchange's answers from those of other exchanges. It stays the same after a
@@ -125,9 +137,9 @@ impl UpstreamExchange {
 
 impl PartialEq for UpstreamExchange {
     fn eq(&self, other: &Self) -> bool {
-        let Self { provider, upstream, issuer, max_age, exchanger: _, tag } = self;
-        (provider, upstream, issuer, max_age, tag)
-            == (&other.provider, &other.upstream, &other.issuer, &other.max_age, &other.tag)
+        let Self { provider, upstream, issuer, max_age, exchanger: _, takes_id_token, tag } = self;
+        (provider, upstream, issuer, max_age, takes_id_token, tag)
+            == (&other.provider, &other.upstream, &other.issuer, &other.max_age, &other.takes_id_token, &other.tag)
     }
 }
 

@@ -69,7 +69,7 @@ impl HttpDecisionPoint {
         }
         let identity = identity.finish().as_ref().into();
         Ok(Self {
-            client: client.with_max_size(MAX_ANSWER),
+            client: client.with_max_size(MAX_ANSWER).kept_alive(),
             place,
             authorization,
             identity,

@@ -76,7 +76,9 @@ pub struct ExchangeSettings {
     pub resource: Option<String>,
     /// `scope`.
     pub scope: Scope,
-    /// The longest time that an answer is cached.
+    /// The name of the authorization server that takes an identity assertion.
+    pub authorization_server: Option<String>,
+    /// The longest that an answer is kept.
     pub max_age: Duration,
 }
 

@@ -1,6 +1,7 @@
-//! The events for one receiver, in order. The progress is a position in the revocations of the store, so an event is as
-//! durable as its revocation, and needs no separate write. A position is stored after the receiver took its events. If
-//! the process is killed before that, the events are sent again, and none is lost.
+//! The events for one receiver, in order. What was sent is a position in the revocations of the store, so an event is as
+//! durable as the revocation, and needs no write of its own. A position is kept after its events were taken: after a kill
+//! they are sent again, and none is lost. The store forgets a revocation before a long outage of the receiver ends, so events
+//! that wait for minutes are written to rows of their own.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,8 +23,12 @@ const READ_EVERY: Duration = Duration::from_secs(1);
 /// How long an event waits for its receiver before it is dropped.
 // Requirement S25.
 pub(crate) const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
-/// The most events that wait in memory. Further events stay in the store.
+/// The most events that wait in memory. The others wait in the store, which forgets them.
 pub(crate) const MAX_WAITING: usize = 10_000;
+/// How often events that wait are written to the store. It forgets a revocation after an hour at the earliest.
+pub(crate) const SAVE_EVERY: Duration = Duration::from_secs(300);
+/// The most bytes of events in a row.
+const MAX_ROW: usize = 60_000;
 /// The longest pause after a failure.
 pub(crate) const MAX_PAUSE: Duration = Duration::from_secs(600);
 /// How often an event that the receiver rejects is sent.
@@ -40,9 +45,15 @@ pub(crate) struct Sent {
     cursor: Option<Vec<u8>>,
     /// The time of the last adoption of the data to which the position belongs.
     adopted: Timestamp,
+    /// The rows with the events that wait before this position: from the first number to before the second.
+    #[serde(default)]
+    rows: (u64, u64),
 }
 
-/// This gate's metrics of one receiver.
+/// Events that wait, each with the time when it was read.
+type Row = Vec<(Event, Timestamp)>;
+
+/// Figures of one receiver, of this gate.
 #[derive(Debug, Default)]
 pub(crate) struct Counted {
     pub(crate) sent: AtomicU64,
@@ -78,7 +89,11 @@ pub(crate) struct Outbox {
     kept_at: Timestamp,
     batch: Option<(EndedBatch, EndPlace, Cursor)>,
     waiting: VecDeque<Waiting>,
-    /// The number of failures of the first event, and the time of the next attempt.
+    /// The first row, how many events of each row wait, and when they were written last. They are the first that wait.
+    first_row: u64,
+    rows: VecDeque<usize>,
+    saved_at: Timestamp,
+    /// How often the first event failed, and when it is tried again.
     failures: u32,
     next_try: Timestamp,
 }
@@ -97,6 +112,9 @@ impl Outbox {
             kept_at: Timestamp::ZERO,
             batch: None,
             waiting: VecDeque::new(),
+            first_row: 0,
+            rows: VecDeque::new(),
+            saved_at: Timestamp::ZERO,
             failures: 0,
             next_try: Timestamp::ZERO,
         }
@@ -139,6 +157,12 @@ impl Outbox {
                 break;
             }
         }
+        let long_ago = self.gate.now().minus(SAVE_EVERY);
+        if self.saved_at <= long_ago
+            && matches!(self.waiting.front(), Some(Waiting::Event { read, .. }) if *read <= long_ago)
+        {
+            self.save().await?;
+        }
         self.count_waiting();
         Ok(if self.batch.is_some() && self.waiting.is_empty() { Duration::ZERO } else { READ_EVERY })
     }
@@ -158,15 +182,28 @@ impl Outbox {
         }
         self.held_at = now;
         if self.read.is_none() || self.adopted != self.gate.adopted() {
-            (self.adopted, self.batch) = (self.gate.adopted(), None);
-            self.waiting.clear();
+            (self.read, self.batch) = (None, None);
+            self.adopted = self.gate.adopted();
             self.read = Some(self.begin(known).await?);
         }
         Ok(true)
     }
 
-    /// The position from which to read. A new receiver gets events about sessions that end from now on.
+    /// Reads the events that wait, and where to read on. A new receiver hears of what ends from now on.
     async fn begin(&mut self, known: Sent) -> Result<Cursor, StreamError> {
+        self.waiting.clear();
+        self.rows.clear();
+        (self.first_row, self.saved_at) = (known.rows.0, self.gate.now());
+        for number in known.rows.0..known.rows.1 {
+            let events = self.row(number).read().await?.unwrap_or_else(|| {
+                let receiver = &*self.plan.settings.name;
+                tracing::error!(receiver, "event receiver: the store has lost events that waited");
+                Vec::new()
+            });
+            self.rows.push_back(events.len());
+            self.waiting.extend(events.into_iter().map(|(event, read)| Waiting::Event { event, read }));
+        }
+        self.drop_rows().await?;
         match known.cursor {
             Some(cursor) if known.adopted == self.adopted => Ok(Cursor::new(cursor)),
             // Positions from before a loss of the store are meaningless, so all revocations are sent again. The
@@ -180,8 +217,81 @@ impl Outbox {
         }
     }
 
+    fn row(&self, number: u64) -> StreamRecord<Row> {
+        self.record.beside(&number.to_string())
+    }
+
+    /// Writes the events that wait to rows, up to the last position, which is kept.
+    // Requirement S25.
+    async fn save(&mut self) -> Result<(), StreamError> {
+        self.saved_at = self.gate.now();
+        let positions = self.waiting.iter().enumerate().rev().filter_map(|(place, one)| match one {
+            Waiting::Position(cursor) => Some((place, cursor.clone())),
+            Waiting::Event { .. } => None,
+        });
+        let Some((place, cursor)) = { positions }.next() else { return Ok(()) };
+        let events = self.waiting.iter().take(place).filter_map(|one| match one {
+            Waiting::Event { event, read } => Some((event.clone(), *read)),
+            Waiting::Position(_) => None,
+        });
+        let (mut rows, mut size) = (Vec::<Row>::new(), MAX_ROW);
+        for event in events.skip(self.rows.iter().sum()) {
+            let length = serde_json::to_vec(&event).map_or(MAX_ROW, |text| text.len() + 1);
+            size += length;
+            match rows.last_mut() {
+                Some(row) if size <= MAX_ROW => row.push(event),
+                Some(_) | None => {
+                    size = length;
+                    rows.push(vec![event]);
+                }
+            }
+        }
+        let (next, adopted) = (self.first_row + self.rows.len() as u64, self.adopted);
+        for (number, row) in (next..).zip(&rows) {
+            // Another gate that took over writes rows of its own.
+            if !self.hold().await? || self.adopted != adopted {
+                return Ok(());
+            }
+            self.row(number).write(row).await?;
+        }
+        self.rows.extend(rows.iter().map(Vec::len));
+        self.keep(&cursor).await?;
+        // These positions are kept.
+        let later = self.waiting.split_off(place + 1);
+        self.waiting.retain(|one| matches!(one, Waiting::Event { .. }));
+        self.waiting.extend(later);
+        Ok(())
+    }
+
+    /// Removes the rows of which no event waits.
+    async fn drop_rows(&mut self) -> Result<(), StreamError> {
+        let done = self.rows.iter().take_while(|events| **events == 0).count();
+        if done == 0 {
+            return Ok(());
+        }
+        let first = self.first_row + done as u64;
+        self.record.change(|known: &mut Sent| std::mem::replace(&mut known.rows.0, first) != first).await?;
+        for number in self.first_row..first {
+            self.row(number).forget().await?;
+        }
+        self.first_row = first;
+        self.rows.drain(..done);
+        Ok(())
+    }
+
+    /// The first event waits no more.
+    async fn pop_event(&mut self) -> Result<bool, StreamError> {
+        self.waiting.pop_front();
+        if let Some(events) = self.rows.front_mut() {
+            *events -= 1;
+        }
+        self.drop_rows().await?;
+        Ok(true)
+    }
+
     async fn keep(&mut self, cursor: &Cursor) -> Result<(), StreamError> {
-        let sent = Sent { cursor: Some(cursor.as_bytes().to_vec()), adopted: self.adopted };
+        let rows = (self.first_row, self.first_row + self.rows.len() as u64);
+        let sent = Sent { cursor: Some(cursor.as_bytes().to_vec()), adopted: self.adopted, rows };
         let change = |known: &mut Sent| std::mem::replace(known, sent.clone()) != sent;
         self.record.change(change).await?;
         self.kept_at = self.gate.now();
@@ -240,8 +350,7 @@ impl Outbox {
                 let receiver = &*self.plan.settings.name;
                 tracing::error!(receiver, "event receiver: events are dropped that waited for 24 hours");
             }
-            self.waiting.pop_front();
-            return Ok(true);
+            return self.pop_event().await;
         }
         if now < self.next_try {
             return Ok(false);
@@ -253,15 +362,13 @@ impl Outbox {
                     tracing::info!(%receiver, "event receiver takes events again");
                 }
                 self.counted.sent.fetch_add(1, Ordering::Relaxed);
-                self.waiting.pop_front();
-                return Ok(true);
+                return self.pop_event().await;
             }
             Ok(Pushed::Refused(why)) if self.failures + 1 >= TRIES => {
                 tracing::error!(%receiver, why, "event receiver refuses an event, which is skipped");
                 self.counted.refused.fetch_add(1, Ordering::Relaxed);
                 self.failures = 0;
-                self.waiting.pop_front();
-                return Ok(true);
+                return self.pop_event().await;
             }
             Ok(Pushed::Refused(why)) => self.fail(&why),
             Err(error) => self.fail(&error.to_string()),
@@ -273,6 +380,12 @@ impl Outbox {
         if self.failures.is_multiple_of(LOG_EVERY) {
             let receiver = &*self.plan.settings.name;
             tracing::warn!(receiver, error, "event receiver does not take an event; the gate tries again");
+            if self.waiting.len() >= MAX_WAITING {
+                tracing::error!(
+                    receiver,
+                    "event receiver: 10 000 events wait; further ones are lost after an hour or more"
+                );
+            }
         }
         let pause = Duration::from_secs(1 << self.failures.min(10)).min(MAX_PAUSE);
         self.failures += 1;

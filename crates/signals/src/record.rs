@@ -52,10 +52,14 @@ impl Known {
 
 /// A digest of these parts, for use as an id.
 pub(crate) fn digest(parts: &[&str]) -> [u8; 32] {
+    digest_of(parts.iter().map(|part| part.as_bytes()))
+}
+
+fn digest_of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] {
     let mut context = Context::new(&SHA256);
     for part in parts {
         context.update(&(part.len() as u64).to_be_bytes());
-        context.update(part.as_bytes());
+        context.update(part);
     }
     let mut id = [0; 32];
     id.copy_from_slice(context.finish().as_ref());
@@ -77,7 +81,31 @@ impl<K: Clone + Default + Serialize + DeserializeOwned> StreamRecord<K> {
         Self { gate, id: RelayId(digest(parts)), run, known: PhantomData }
     }
 
-    /// The record, if there is one, and its state, if a gate with this keyring wrote it.
+    /// A further record beside this one.
+    pub(crate) fn beside<O>(&self, name: &str) -> StreamRecord<O> {
+        let id = RelayId(digest_of([&self.id.0[..], name.as_bytes()]));
+        StreamRecord { gate: Arc::clone(&self.gate), id, run: self.run, known: PhantomData }
+    }
+
+    /// What it says, if a gate of this keyring wrote it.
+    pub(crate) async fn read(&self) -> Result<Option<K>, StoreError> {
+        Ok(self.load().await?.and_then(|(_, known)| known))
+    }
+
+    /// Writes it, whatever it said.
+    pub(crate) async fn write(&self, known: &K) -> Result<(), StoreError> {
+        let old = self.load().await?.map(|(record, _)| record);
+        let attempt = old.as_ref().map_or(1, |old| old.attempt.wrapping_add(1));
+        let new = self.sealed(known, self.run, self.gate.now(), attempt)?;
+        if self.put(old.as_ref(), new).await? { Ok(()) } else { Err(StoreError::new("another gate wrote the record")) }
+    }
+
+    /// Removes it.
+    pub(crate) async fn forget(&self) -> Result<(), StoreError> {
+        self.gate.records().remove_relay(self.id, None).await.map(drop)
+    }
+
+    /// The record, if there is one; what it says, if a gate of this keyring wrote it.
     async fn load(&self) -> Result<Option<(RelayRecord, Option<K>)>, StoreError> {
         let record = self.gate.records().load_relay(self.id).await?.filter(|record| record.until > self.gate.now());
         Ok(record.map(|record| {

@@ -35,12 +35,14 @@ pub(crate) struct AskedLogin {
 }
 
 impl AskedLogin {
-    /// The login that the policy of a route requires.
-    pub(crate) fn of_route(step_up: Option<&StepUp>) -> Self {
-        step_up.map_or_else(Self::default, |step_up| Self {
-            acr_values: step_up.acr.join(" "),
-            max_age: step_up.max_age.map(|age| age.as_secs().to_string()),
-        })
+    /// What the policy of a route asks for. The `acr_values` of a decision point replace those of the route, which the
+    /// session has.
+    pub(crate) fn of_route(step_up: Option<&StepUp>, acr_values: Option<&str>) -> Self {
+        let of_route = || step_up.map(|step_up| step_up.acr.join(" ")).unwrap_or_default();
+        Self {
+            acr_values: acr_values.map_or_else(of_route, ToOwned::to_owned),
+            max_age: step_up.and_then(|step_up| step_up.max_age).map(|age| age.as_secs().to_string()),
+        }
     }
 
     /// The login that a link to the login requires. Any page may write such a link, because it can only require a
@@ -87,11 +89,16 @@ mod tests {
 
     #[test]
     fn a_login_is_what_was_asked_for_or_none() {
-        let asked = AskedLogin::of_route(Some(&StepUp {
-            acr: vec!["gold".into(), "silver".into()],
-            max_age: Some(Duration::from_secs(300)),
-        }));
+        let asked = AskedLogin::of_route(
+            Some(&StepUp { acr: vec!["gold".into(), "silver".into()], max_age: Some(Duration::from_secs(300)) }),
+            None,
+        );
         assert_eq!(asked.pairs(), [("acr_values", "gold silver"), ("max_age", "300")]);
+        let of_point = AskedLogin::of_route(
+            Some(&StepUp { acr: Vec::new(), max_age: Some(Duration::from_secs(60)) }),
+            Some("iron"),
+        );
+        assert_eq!(of_point.pairs(), [("acr_values", "iron"), ("max_age", "60")]);
         assert_eq!(AskedLogin::read(Some("to=%2Fx&acr_values=gold+silver&max_age=300")), asked);
         assert!(asked.is_met(Some("silver"), ago(300), NOW) && asked.is_met(Some("gold"), ago(0), NOW));
         for (acr, at) in [(None, ago(0)), (Some("gold silver"), ago(0)), (Some(""), ago(0)), (Some("gold"), None)] {
@@ -103,6 +110,6 @@ mod tests {
         }
         let long = format!("acr_values={}", "x".repeat(LONGEST + 1));
         assert!(AskedLogin::read(Some(&long)).pairs().is_empty());
-        assert!(AskedLogin::default().is_met(None, None, NOW) && AskedLogin::of_route(None).pairs().is_empty());
+        assert!(AskedLogin::default().is_met(None, None, NOW) && AskedLogin::of_route(None, None).pairs().is_empty());
     }
 }

@@ -13,6 +13,7 @@ use super::kept;
 use super::{Disguises, Neighbour, QuestionForm};
 use crate::gate::Inner;
 use crate::gate::browser_request::forwarded_token;
+use crate::gate::exchange::ClaimsChallenge;
 use crate::gate::layer::withhold;
 use crate::gate::limits::OverQuota;
 use crate::gate::overloaded::overloaded as in_words_of;
@@ -286,6 +287,7 @@ pub(super) fn refused(
     gate.give_nonce(denial, &mut reply);
     gate.state_quota(denial, &mut reply);
     if let Some(parts) = parts {
+        ClaimsChallenge::state(parts, &mut reply);
         gate.ask_for_device(parts, denial, reply.headers_mut());
         reply.headers_mut().remove(SET_COOKIE);
     }

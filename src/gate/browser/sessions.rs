@@ -16,6 +16,7 @@ use rotogate_core::denial::Denial;
 use rotogate_core::engine::{ApplicationLogin, BrowserLogin, Origin};
 use rotogate_core::fault::Error;
 use rotogate_core::limit::Source;
+use rotogate_core::policy::Permitted;
 use rotogate_core::route::RoutePolicy;
 use rotogate_core::token::session_cookie::SessionCookie;
 
@@ -200,7 +201,10 @@ pub(in crate::gate) fn keep_cookie(gate: &Inner, parts: &mut Parts) {
     if gate.browser.is_none() {
         return;
     }
-    let found = session_cookie(&parts.headers).map(|found| found.map(|value| Arc::new(Zeroizing::new(value.to_vec()))));
+    let found = session_cookie(&parts.headers).map(|found| {
+        let found = found.or_else(|| of_caller(gate, parts).map(str::as_bytes));
+        found.map(|value| Arc::new(Zeroizing::new(value.to_vec())))
+    });
     if let Some(found) = found.transpose() {
         parts.extensions.insert(RemovedCookie(found));
     }
@@ -212,8 +216,17 @@ fn presented_to_handler(gate: &Inner, request: &Parts) -> Result<Option<SessionC
     match request.extensions.get::<RemovedCookie>() {
         Some(RemovedCookie(Ok(value))) => Ok(authenticated(gate, value, address)),
         Some(RemovedCookie(Err(denial))) => Err(*denial),
-        None => presented(gate, &request.headers, address),
+        None => match of_caller(gate, request) {
+            Some(value) => Ok(authenticated(gate, value.as_bytes(), address)),
+            None => presented(gate, &request.headers, address),
+        },
     }
+}
+
+/// The session cookie of the caller whom a layer of this gate let pass.
+fn of_caller<'a>(gate: &Inner, request: &'a Parts) -> Option<&'a str> {
+    let permitted = request.extensions.get::<Permitted>().filter(|permitted| permitted.by().gate == gate.id)?;
+    permitted.caller()?.session_cookie().map(AsRef::as_ref)
 }
 
 fn not_stored() -> HeaderMap {

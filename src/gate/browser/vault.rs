@@ -226,8 +226,13 @@ impl Vaults<'_> {
         self.load(cookie).await.ok().flatten().map(|vault| vault.tokens)
     }
 
-    /// Removes the vault of a session that has ended. If the removal fails, the vault is swept when the session would
-    /// have expired.
+    /// The ID token of a session; `None` if its provider sent none, or a very long one.
+    pub(in crate::gate) async fn id_token(&self, cookie: &SessionCookie) -> Result<Option<Zeroizing<String>>, Fault> {
+        let vault = self.load(cookie).await?;
+        Ok(vault.and_then(|vault| vault.tokens.id_token.clone()).map(Zeroizing::new))
+    }
+
+    /// Removes the vault of a session that has ended. One that stays is swept at the end that the session would have had.
     pub(in crate::gate) async fn remove(&self, cookie: &SessionCookie) {
         let Ok(keys) = self.keys(cookie) else { return };
         if let Err(error) = self.relay.store().remove_relay(keys.id(), None).await {

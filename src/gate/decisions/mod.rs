@@ -204,7 +204,9 @@ impl Inner {
                 Ok(PolicyDecision::StepUp(acr)) => {
                     let challenge = format!("Bearer error=\"insufficient_user_authentication\", acr_values=\"{acr}\"");
                     if let Ok(challenge) = HeaderValue::try_from(challenge) {
-                        extensions.insert(ClaimsChallenge(challenge));
+                        // Another login gives no more to a caller who has the wanted `acr`.
+                        let has_it = one.caller.token().acr().is_some_and(|has| acr.split(' ').any(|acr| acr == has));
+                        extensions.insert(ClaimsChallenge { challenge, acr_values: (!has_it).then_some(acr) });
                     }
                     return Err(Denial::DecisionStepUp);
                 }

@@ -65,6 +65,8 @@ pub(in crate::gate) struct CommonRules<'a> {
     pub(in crate::gate) uses_dpop: bool,
     /// Whether some issuer's identity assertions are accepted as grants.
     pub(in crate::gate) takes_id_jag: bool,
+    /// Whether the metadata of a transmitter of events are published.
+    pub(in crate::gate) transmits: bool,
     /// The path of the endpoint for global revocation, if there is one alone: the metadata has no place for one of each
     /// issuer.
     pub(in crate::gate) global_revocation: Option<String>,
@@ -221,7 +223,9 @@ pub(in crate::gate) struct Endpoints {
     exact: matchit::Router<PathEntry>,
     /// The templates in lower case, to find near misses.
     loose: matchit::Router<Option<usize>>,
-    /// All metadata documents.
+    /// How the first segments of the templates begin: a bit for each character, in lower case.
+    begins: u128,
+    /// Each document of metadata.
     metadata: Vec<Bytes>,
 }
 
@@ -281,6 +285,7 @@ impl Endpoints {
             ready: Vec::new(),
             exact: matchit::Router::new(),
             loose: matchit::Router::new(),
+            begins: 0,
             metadata: Vec::new(),
         };
         if common.is_issuer {
@@ -297,6 +302,11 @@ impl Endpoints {
             let names_accounts = all.insert_paths(&endpoint)?;
             let published = all.insert_metadata(&endpoint, common)?;
             all.ready.push(Ready::new(endpoint, (names_accounts, published), common, &dialects)?);
+        }
+        if common.transmits {
+            let (path, document) = metadata::transmitter(common.issuer, common.public_url);
+            all.insert("the gate", &path, PathEntry::Metadata(all.metadata.len()))?;
+            all.metadata.push(document);
         }
         Ok(all)
     }
@@ -370,6 +380,10 @@ impl Endpoints {
         };
         let endpoint = entry.endpoint();
         self.exact.insert(template, entry).map_err(failed)?;
+        self.begins |= match template.as_bytes() {
+            [b'/', first, ..] if *first != b'{' => 1 << (first.to_ascii_lowercase() % 128),
+            _ => u128::MAX,
+        };
         // Templates that differ in case only share one loose template.
         match self.loose.insert(template.to_ascii_lowercase(), endpoint) {
             Ok(()) | Err(matchit::InsertError::Conflict { .. }) => Ok(()),
@@ -449,6 +463,12 @@ impl Endpoints {
 
     /// The endpoint for a request with this path. `raw` is the path as the client spelt it.
     pub(in crate::gate) fn find(&self, path: &CanonicalPath, raw: &str) -> Option<Hit> {
+        // Most requests. No reading of a path, however lax, changes these characters at its beginning.
+        if let [b'/', first @ (b'a'..=b'z' | b'0'..=b'9'), ..] = path.as_str().as_bytes()
+            && self.begins >> first & 1 == 0
+        {
+            return None;
+        }
         match self.exact.at(path.as_str()) {
             Ok(found) => {
                 let account = found.params.get("account").unwrap_or_default();

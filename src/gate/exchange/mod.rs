@@ -65,7 +65,20 @@ struct Exchanged(HeaderValue);
 
 /// The challenge for the caller, in the extensions of a refused request.
 #[derive(Clone)]
-pub(in crate::gate) struct ClaimsChallenge(pub(in crate::gate) HeaderValue);
+pub(in crate::gate) struct ClaimsChallenge {
+    pub(in crate::gate) challenge: HeaderValue,
+    /// The `acr_values` of a login that would mend the refusal.
+    pub(in crate::gate) acr_values: Option<Box<str>>,
+}
+
+impl ClaimsChallenge {
+    /// Replaces the challenge of the refusal of this request, if it has one of its own.
+    pub(in crate::gate) fn state(parts: &http::request::Parts, reply: &mut rotogate_core::reply::Reply) {
+        if let Some(Self { challenge, .. }) = parts.extensions.get() {
+            reply.headers_mut().insert(http::header::WWW_AUTHENTICATE, challenge.clone());
+        }
+    }
+}
 
 /// The tokens for upstreams, and the running requests for such tokens.
 #[derive(Default)]
@@ -146,13 +159,14 @@ fn digest(token: &AccessToken) -> Option<[u8; 32]> {
     tag.sign().as_ref().try_into().ok()
 }
 
-/// The caller's session at its issuer, or, without a session, the whole caller.
+/// The session of a caller here, or at its issuer, or all without one.
 fn session_of(token: &AccessToken) -> Box<[u8]> {
-    let (kind, of) = match token.issuer_session() {
-        Some(session) => (1, session),
-        None => (0, token.token_subject()),
+    let (kind, of) = match (&token.session, token.issuer_session()) {
+        (Some((session, _)), _) => (2, &session.as_bytes()[..]),
+        (None, Some(session)) => (1, session.as_bytes()),
+        (None, None) => (0, token.token_subject().as_bytes()),
     };
-    [token.issuer().as_bytes(), &[0, kind], of.as_bytes()].concat().into()
+    [token.issuer().as_bytes(), &[0, kind], of].concat().into()
 }
 
 /// The header of a token, whose bytes are zeroised when it is dropped.
@@ -247,7 +261,7 @@ impl Exchanges {
         let (gate, exchange, caller) = (Arc::clone(gate), Arc::clone(exchange), Arc::clone(caller));
         tokio::spawn(async move {
             let end = FlightEnd { gate: Arc::clone(&gate), key };
-            let asked = exchange.exchanger.exchange(caller.token().expose()).await;
+            let asked = gate.ask_provider(&exchange, &caller).await;
             let answer = gate.settle_exchange(&exchange, caller, key, asked);
             drop(end);
             answered.send_replace(Some(answer));
@@ -336,15 +350,37 @@ impl Inner {
     fn exchanging(permitted: &Permitted) -> Option<Result<Exchanging<'_>, Denial>> {
         let exchange = permitted.route().exchange.as_ref()?;
         let caller = permitted.caller().ok_or(Denial::NoCredential);
-        // Only tokens of the configured issuer are sent to the provider.
-        let is_of = |caller: &&Arc<Verified>| {
-            **caller.token().issuer_name() == *exchange.issuer && caller.session_token().is_none()
+        // Tokens of other issuers, and ours, are for others than this provider.
+        let is_of = |caller: &&Arc<Verified>| match exchange.takes_id_token {
+            true => caller.token().is_at_provider() && *caller.token().vouching_issuer().name() == *exchange.issuer,
+            false => **caller.token().issuer_name() == *exchange.issuer && caller.session_token().is_none(),
         };
         Some(
             caller
                 .and_then(|caller| Some(caller).filter(is_of).ok_or(Denial::ExchangeRefused))
                 .map(|it| (exchange, it)),
         )
+    }
+
+    /// Asks the provider, for the caller's token or for the ID token of its session.
+    async fn ask_provider(
+        &self,
+        exchange: &UpstreamExchange,
+        caller: &Verified,
+    ) -> Result<ExchangedToken, ExchangeFault> {
+        if !exchange.takes_id_token {
+            return exchange.exchanger.exchange(caller.token().expose()).await;
+        }
+        #[cfg(feature = "browser-oidc")]
+        if let (Some(vaults), Some(cookie)) =
+            (self.vaults(), caller.session_cookie().and_then(|value| self.engine.session_cookie(value)))
+        {
+            let kept = vaults.id_token(&cookie).await;
+            let kept =
+                kept.map_err(|fault| ExchangeFault::Unavailable(Some(fault.retry_after()), fault.to_string().into()))?;
+            return exchange.exchanger.exchange(&kept.ok_or(ExchangeFault::Refused)?).await;
+        }
+        Err(ExchangeFault::Refused)
     }
 
     /// Must the request wait for an exchange?
@@ -381,7 +417,7 @@ impl Inner {
             Ok(value) => drop(extensions.insert(Exchanged(value))),
             Err(refusal) => {
                 if let Some(challenge) = refusal.challenge {
-                    extensions.insert(ClaimsChallenge(challenge));
+                    extensions.insert(ClaimsChallenge { challenge, acr_values: None });
                 }
                 return Err(refusal.denial);
             }
@@ -414,7 +450,7 @@ impl Inner {
         }
         answer.map(Some).map_err(|refusal| {
             if let Some(challenge) = refusal.challenge {
-                extensions.insert(ClaimsChallenge(challenge));
+                extensions.insert(ClaimsChallenge { challenge, acr_values: None });
             }
             refusal.denial
         })

@@ -160,7 +160,8 @@ impl<M> GateLayer<M> {
             parts.extensions.insert(gate.tunnel_lease(caller, policy.on_expiry).in_place(place));
         }
         let is_kept = self.annotate || caller.is_some() || permitted.clears_session() || permitted.quota().is_some();
-        if !self.edge {
+        // A handler finds that of a caller by session in the permit.
+        if !self.edge && (self.headers_only || caller.is_none_or(|caller| caller.session_cookie().is_none())) {
             keep_cookie(gate, parts);
         }
         if let Err(denial) = prepare(gate, parts, &permitted) {

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::header::WWW_AUTHENTICATE;
 use http::request::Parts;
 
 use super::future::ResponseFuture;
@@ -72,9 +71,7 @@ pub(super) fn rendered(
         Led::Plain(plain) => respond::worded(dialect, &parts.headers, denial, &plain)
             .unwrap_or_else(|| respond::hooked(gate.refusals.as_ref(), parts, denial, plain)),
     };
-    if let Some(ClaimsChallenge(challenge)) = parts.extensions.get() {
-        reply.headers_mut().insert(WWW_AUTHENTICATE, challenge.clone());
-    }
+    ClaimsChallenge::state(parts, &mut reply);
     gate.give_nonce(denial, &mut reply);
     gate.state_quota(denial, &mut reply);
     gate.clear_session(parts, denial, &mut reply);

@@ -26,7 +26,7 @@ pub use text::KeyPrefix;
 /// }
 /// # let _ = is_old;
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiKey {
     /// The first twelve characters behind the prefix.
     pub id: Box<str>,

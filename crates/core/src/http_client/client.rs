@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
+use http::uri::Scheme;
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Body;
 use hyper::client::conn::http1;
+use parking_lot::Mutex;
 use rustls::ClientConfig;
 use secrecy::{ExposeSecret, SecretString};
+use tokio::time::Instant;
 
 use super::connect::{Lookup, System, Watched, connect};
 use super::error::{FetchError, FetchErrorKind};
@@ -23,6 +26,42 @@ use super::tls::{BadTls, Tls};
 /// The longest head of an answer, in bytes, up to one read beyond it; also the size of a read.
 const MAX_HEAD: usize = 16 << 10;
 
+/// The most connections that wait for a further request, and how long one is used: a name may get another address.
+const MAX_IDLE: usize = 64;
+const MAX_AGE: Duration = Duration::from_secs(60);
+
+/// Connections that wait for a further request.
+#[derive(Default)]
+struct IdleConnections(Mutex<Vec<KeptConnection>>);
+
+struct KeptConnection {
+    /// Scheme, host and port.
+    origin: (Option<Scheme>, HeaderValue),
+    sender: http1::SendRequest<Full<Bytes>>,
+    begun: Instant,
+}
+
+impl IdleConnections {
+    /// The one that was used last, of those to this target.
+    fn take(&self, target: &FetchTarget) -> Option<KeptConnection> {
+        let mut all = self.0.lock();
+        all.retain(|kept| !kept.sender.is_closed() && kept.begun.elapsed() < MAX_AGE);
+        let place = all.iter().rposition(|kept| kept.origin == origin(target))?;
+        Some(all.remove(place))
+    }
+
+    fn keep(&self, kept: KeptConnection) {
+        let mut all = self.0.lock();
+        if all.len() < MAX_IDLE {
+            all.push(kept);
+        }
+    }
+}
+
+fn origin(target: &FetchTarget) -> (Option<Scheme>, HeaderValue) {
+    (target.uri().scheme().cloned(), target.authority().clone())
+}
+
 /// A client. Clones share their TLS settings.
 #[derive(Clone)]
 pub struct HttpClient {
@@ -32,6 +71,7 @@ pub struct HttpClient {
     timeout: Duration,
     connect_timeout: Option<Duration>,
     max_size: usize,
+    idle: Option<Arc<IdleConnections>>,
 }
 
 impl std::fmt::Debug for HttpClient {
@@ -91,7 +131,16 @@ impl HttpClient {
             timeout: Duration::from_secs(10),
             connect_timeout: None,
             max_size: 256 << 10,
+            idle: None,
         })
+    }
+
+    /// Keeps connections for further requests, of clones, too. A request that meets the end of a kept connection is sent again:
+    /// for requests that may arrive twice.
+    #[must_use]
+    pub fn kept_alive(mut self) -> Self {
+        self.idle = Some(Arc::default());
+        self
     }
 
     /// The time for resolving, connecting, TLS, head and body together.
@@ -264,6 +313,18 @@ impl HttpClient {
         request: Request<Full<Bytes>>,
         written: &Arc<AtomicBool>,
     ) -> Result<Response<Bytes>, FetchError> {
+        if let Some(idle) = &self.idle {
+            let mut request = request.clone();
+            request.headers_mut().remove(header::CONNECTION);
+            while let Some(mut kept) = idle.take(target) {
+                if let Ok(response) = kept.sender.send_request(request.clone()).await {
+                    written.store(true, Ordering::Relaxed);
+                    let answer = self.read(target, response).await?;
+                    idle.keep(kept);
+                    return Ok(answer);
+                }
+            }
+        }
         let within = self.connect_timeout.unwrap_or(self.timeout);
         let connecting = connect(target, self.proxy.as_ref(), Arc::clone(&self.lookup), Arc::clone(&self.tls));
         let stream = tokio::time::timeout(within, connecting).await.unwrap_or_else(|_| {
@@ -277,11 +338,21 @@ impl HttpClient {
         };
         let (mut sender, connection) =
             http1::Builder::new().max_buf_size(MAX_HEAD).handshake(stream).await.map_err(failed)?;
-        let answer = async {
-            let response = sender.send_request(request).await.map_err(failed)?;
-            self.read(target, response).await
+        let Some(idle) = &self.idle else {
+            let answer = async {
+                let response = sender.send_request(request).await.map_err(failed)?;
+                self.read(target, response).await
+            };
+            return drive(connection, answer).await;
         };
-        drive(connection, answer).await
+        let mut request = request;
+        request.headers_mut().remove(header::CONNECTION);
+        // It ends with its sender, or by the server.
+        tokio::spawn(connection);
+        let response = sender.send_request(request).await.map_err(failed)?;
+        let answer = self.read(target, response).await?;
+        idle.keep(KeptConnection { origin: origin(target), sender, begun: Instant::now() });
+        Ok(answer)
     }
 
     async fn read(

@@ -105,6 +105,30 @@ async fn get(client: &HttpClient, liar: &Liar) -> Result<Document, FetchError> {
     client.get_document(&liar.target(), None, None).await
 }
 
+#[tokio::test]
+async fn a_kept_connection_is_used_again_and_its_end_is_no_answer() {
+    let liar = Liar::new(|mut stream| async move {
+        for _ in 0..2 {
+            if head(&mut stream).await.is_empty() {
+                return;
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+        }
+        // Closes without an answer.
+        head(&mut stream).await;
+    })
+    .await;
+    let ask = async |client: &HttpClient| {
+        for _ in 0..5 {
+            let answer = client.send(&liar.target(), Method::GET, HeaderMap::new(), Bytes::new()).await.unwrap();
+            assert_eq!((answer.status(), &answer.body()[..]), (StatusCode::OK, &b"ok"[..]));
+        }
+        liar.connections.swap(0, Ordering::SeqCst)
+    };
+    assert_eq!(ask(&client()).await, 5);
+    assert_eq!(ask(&client().kept_alive()).await, 3, "each takes two");
+}
+
 /// The error that this answer is.
 async fn refused(text: impl Into<Vec<u8>>) -> FetchError {
     let liar = Liar::saying(text).await;

@@ -393,6 +393,11 @@ impl AccessToken {
         self.rare.as_deref()?.response.as_deref()
     }
 
+    /// `acr` of the user's login.
+    pub fn acr(&self) -> Option<&str> {
+        self.login().0
+    }
+
     /// `acr` and `auth_time` of the user's login.
     pub(crate) fn login(&self) -> (Option<&str>, Option<Timestamp>) {
         let login = self.rare.as_deref().map(|rare| &rare.login);

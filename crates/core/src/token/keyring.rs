@@ -38,6 +38,8 @@ pub(crate) use public::KeyIdentity;
 pub use public::KeyPrint;
 pub(super) use public::MAX_KID;
 pub use public::VerifyingKey;
+#[cfg(all(test, feature = "relay"))]
+pub(crate) use refresh_keys::tags;
 pub(super) use refresh_keys::truncated;
 pub use refresh_keys::{RefreshKeys, RefreshSecret};
 pub use signing::{KeyMaterial, SigningKey};

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use http::{HeaderName, HeaderValue};
+use serde_json::Value;
 
 use super::assertions::Assertions;
 use super::identity::IdentityValues;
@@ -11,6 +12,7 @@ use super::key_set::KeySet;
 use super::session::CachedSession;
 use super::{ASSERTION_BYTES, AssertionHeader, ENTRY_OVERHEAD_BYTES, IdentityHeaders, TokenChecker};
 use crate::api_key::CachedKey;
+use crate::claim::ClaimPath;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::engine::confirm::Confirmations;
@@ -18,7 +20,7 @@ use crate::overload::{Holder, Shares};
 use crate::revocation::RevocationList;
 use crate::revocation::epoch::RevocationEpoch;
 use crate::revocation::list::TokenFacts;
-use crate::route::{Conditions, KeptConditions, KeptVerdicts};
+use crate::route::{Conditions, KeptConditions, KeptOfToken, KeptVerdicts};
 use crate::session::rotation::REVOKED;
 use crate::token::claims::{AccessToken, CLIENT_PREFIX, RareClaims};
 use crate::token::delegation::Delegation;
@@ -46,6 +48,8 @@ pub struct Verified {
     holder: Holder,
     more: Option<Box<More>>,
     conditions: KeptVerdicts,
+    /// The claims that limits count by.
+    counted: KeptOfToken<ClaimPath, Option<String>>,
     pub(super) shared: Arc<CacheShared>,
 }
 
@@ -148,6 +152,7 @@ impl CacheShared {
             holder,
             more,
             conditions: KeptVerdicts::default(),
+            counted: KeptOfToken::default(),
             shared: Arc::clone(self),
         })
     }
@@ -161,7 +166,12 @@ impl Verified {
 
     /// The conditions of a route for these claims, which are read once.
     pub fn kept_conditions(&self, of: &Conditions) -> Arc<KeptConditions> {
-        self.conditions.get(of, || self.token.claims())
+        self.conditions.judged(of, || self.token.claims())
+    }
+
+    /// The value by which a limit counts, which `of` makes of the claim at this path. It is read once.
+    pub fn counted_claim(&self, path: &ClaimPath, of: impl FnOnce(&Value) -> Option<String>) -> Option<String> {
+        self.counted.get(path, || of(path.find(&self.token.claims())?))
     }
 
     /// The holder whose share of the pools the caller uses.

@@ -9,15 +9,16 @@ use serde_json::{Value, json};
 use support::receiver::Receiver;
 
 use super::super::ReceiverSettings;
-use super::super::outbox::{KEPT_FOR, MAX_PAUSE, TRIES};
+use super::super::outbox::{KEPT_FOR, MAX_PAUSE, MAX_WAITING, TRIES};
 use super::super::record::{LEASE, RENEW};
 use super::super::streams::tests::{FakeGate, gate};
 use super::*;
-use rotogate_core::clock::ManualTime;
+use rotogate_core::clock::{ManualTime, TimeSource};
 use rotogate_core::engine::ended::{End, EndPlace, EndedBatch};
 use rotogate_core::http_client::HttpClient;
 use rotogate_core::session::{RevokedBecause, Session};
 use rotogate_core::store::conformance::{gone, insert, session};
+use rotogate_core::store::relay::RelayStore;
 use rotogate_core::store::{Cursor, MemoryStore, Store, StoreError};
 use rotogate_core::token::algorithm::Algorithm;
 use rotogate_core::token::event_key::EventKey;
@@ -102,10 +103,19 @@ impl World {
     async fn end(&mut self, number: usize) {
         for _ in 0..number {
             let number = self.sessions.len() as u64;
-            let session = session("ada", number, Timestamp::from_secs(1_800_000_000));
+            let session = session("ada", number, self.time.wall());
             insert(&*self.store, &session).await;
             self.store.revoke(gone(session.id), RevokedBecause::Reuse).await.unwrap();
             self.sessions.push(session);
+        }
+    }
+
+    /// Steps of so long, and the sweeps of a gate.
+    async fn steps(&self, outbox: &mut Outbox, number: usize, length: Duration) {
+        for _ in 0..number {
+            outbox.step().await.unwrap();
+            self.time.advance(length);
+            self.store.sweep(self.time.wall()).await.unwrap();
         }
     }
 
@@ -243,6 +253,70 @@ async fn s25_an_event_that_waited_for_a_day_is_dropped_and_counted() {
     world.time.advance(MAX_PAUSE);
     outbox.step().await.unwrap();
     assert_eq!(world.taken(), world.ids()[2..]);
+}
+
+#[tokio::test]
+async fn s25_after_an_outage_of_a_day_with_kills_each_event_came_in_order_or_is_counted() {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let mut world = World::new(false);
+    let mut outbox = world.begin(1);
+    outbox.step().await.unwrap();
+    world.answers(503, "");
+    // Ten hours: the store has forgotten the sessions. A session that ends just before the kill is still in the store.
+    world.end(300).await;
+    world.steps(&mut outbox, 20 * 60, MINUTE / 2).await;
+    assert!(world.store.load(world.sessions[0].id).await.unwrap().is_none());
+    world.end(1).await;
+    outbox.step().await.unwrap();
+    drop(outbox);
+    let mut outbox = world.begin(2);
+    outbox.step().await.unwrap();
+    assert_eq!(figures(&outbox), [0, 0, 0, 301]);
+    // Thirteen hours more, another kill, and an hour: the first 300 waited for a day.
+    world.steps(&mut outbox, 13 * 60, MINUTE).await;
+    drop(outbox);
+    let mut outbox = world.begin(3);
+    outbox.step().await.unwrap();
+    assert_eq!(figures(&outbox), [0, 0, 0, 301]);
+    world.steps(&mut outbox, 65, MINUTE).await;
+    assert_eq!(figures(&outbox), [0, 0, 300, 1]);
+    world.at.state().lie = None;
+    world.time.advance(MAX_PAUSE);
+    world.end(1).await;
+    outbox.step().await.unwrap();
+    assert_eq!(world.taken(), world.ids()[300..]);
+    assert_eq!(figures(&outbox), [2, 0, 300, 0]);
+    // The rows are gone: what is left is the record of the receiver.
+    assert_eq!(world.store.relay_ids().await.unwrap().len(), 1);
+    // A receiver that comes back within the day has all of them, once.
+    world.answers(503, "");
+    world.end(300).await;
+    world.steps(&mut outbox, 120, MINUTE).await;
+    drop(outbox);
+    let mut outbox = world.begin(4);
+    world.at.state().lie = None;
+    outbox.step().await.unwrap();
+    assert_eq!(world.taken(), world.ids()[300..]);
+    drop(outbox);
+    world.begin(5).step().await.unwrap();
+    assert_eq!(world.taken().len(), 302);
+    assert_eq!(world.store.relay_ids().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn s25_a_bounded_number_of_events_waits_in_memory() {
+    let mut world = World::new(false);
+    let mut outbox = world.begin(1);
+    outbox.step().await.unwrap();
+    world.answers(503, "");
+    world.end(MAX_WAITING + 500).await;
+    for _ in 0..3 {
+        outbox.step().await.unwrap();
+        world.time.advance(Duration::from_secs(1));
+    }
+    // What is resolved at once may come on top.
+    let [.., waiting] = figures(&outbox);
+    assert!((MAX_WAITING as u64..MAX_WAITING as u64 + 100).contains(&waiting), "{waiting}");
 }
 
 #[tokio::test]

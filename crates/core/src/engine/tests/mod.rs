@@ -1,5 +1,7 @@
 //! The engine on virtual time: a store in memory that fails on demand, users that change, clocks moved by hand.
 
+#[cfg(feature = "relay")]
+mod api_keys;
 mod browser;
 mod browser_cache;
 mod browser_device;

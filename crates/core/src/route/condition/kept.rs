@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{Condition, ConditionVerdict, Conditions};
 
-/// The most routes whose results a token keeps. A token that is used on more is judged anew on some.
+/// The most routes whose results a token keeps, and the most claims. A token that is used on more is judged anew on some.
 pub(super) const MAX_KEPT: usize = 8;
 
 /// A parameter of the path, and its required value.
@@ -33,7 +33,6 @@ pub(super) fn settle(list: &[Condition], claims: &Map<String, Value>) -> Option<
 /// The conditions of a route for the claims of one token.
 #[derive(Clone, Debug)]
 pub struct KeptConditions {
-    of: u64,
     decided: Option<bool>,
     when: Box<[BoundParam]>,
     /// The lists of comparisons of which one must hold.
@@ -48,17 +47,17 @@ impl KeptConditions {
             [] => vec![Box::default()],
             tables => tables.iter().filter_map(|table| settle(table, claims)).collect(),
         };
-        Self::new(of.id, when, any)
+        Self::new(when, any)
     }
 
-    pub(super) fn new(of: u64, when: Option<Box<[BoundParam]>>, any: Vec<Box<[BoundParam]>>) -> Self {
+    pub(super) fn new(when: Option<Box<[BoundParam]>>, any: Vec<Box<[BoundParam]>>) -> Self {
         let decided = match &when {
             None => Some(false),
             Some(_) if any.is_empty() => Some(false),
             Some(when) if when.is_empty() && any.iter().any(|list| list.is_empty()) => Some(true),
             Some(_) => None,
         };
-        Self { of, decided, when: when.unwrap_or_default(), any }
+        Self { decided, when: when.unwrap_or_default(), any }
     }
 
     /// The result; `None` if it depends on the path.
@@ -73,22 +72,38 @@ impl KeptConditions {
     }
 }
 
-/// The results of one token.
-#[derive(Debug, Default)]
-pub struct KeptVerdicts(ArcSwapOption<Vec<Arc<KeptConditions>>>);
+/// What was read once from the claims of one token, each under its key.
+#[derive(Debug)]
+pub struct KeptOfToken<K, V>(ArcSwapOption<Vec<(K, V)>>);
+
+impl<K, V> Default for KeptOfToken<K, V> {
+    fn default() -> Self {
+        Self(ArcSwapOption::empty())
+    }
+}
+
+impl<K: Clone + PartialEq, V: Clone> KeptOfToken<K, V> {
+    /// The value under this key, which `read` makes of the claims the first time.
+    pub fn get(&self, key: &K, read: impl FnOnce() -> V) -> V {
+        let kept = self.0.load();
+        let list = kept.as_deref().map(Vec::as_slice).unwrap_or_default();
+        if let Some((_, known)) = list.iter().find(|(known, _)| known == key) {
+            return known.clone();
+        }
+        let value = read();
+        // The oldest leaves. Of two at the same time one is lost, and read again.
+        let rest = list.iter().skip((list.len() + 1).saturating_sub(MAX_KEPT)).cloned();
+        self.0.store(Some(Arc::new(rest.chain([(key.clone(), value.clone())]).collect())));
+        value
+    }
+}
+
+/// The results of the conditions of routes for one token, by the conditions.
+pub type KeptVerdicts = KeptOfToken<u64, Arc<KeptConditions>>;
 
 impl KeptVerdicts {
     /// The conditions for this token, whose claims `claims` returns. They are read once for each route.
-    pub fn get(&self, of: &Conditions, claims: impl FnOnce() -> Map<String, Value>) -> Arc<KeptConditions> {
-        let kept = self.0.load();
-        let list = kept.as_deref().map(Vec::as_slice).unwrap_or_default();
-        if let Some(known) = list.iter().find(|known| known.of == of.id) {
-            return Arc::clone(known);
-        }
-        let judged = Arc::new(KeptConditions::judged(of, &claims()));
-        // The oldest leaves. Of two at the same time one is lost, and judged again.
-        let rest = list.iter().skip((list.len() + 1).saturating_sub(MAX_KEPT)).cloned();
-        self.0.store(Some(Arc::new(rest.chain([Arc::clone(&judged)]).collect())));
-        judged
+    pub fn judged(&self, of: &Conditions, claims: impl FnOnce() -> Map<String, Value>) -> Arc<KeptConditions> {
+        self.get(&of.id, || Arc::new(KeptConditions::judged(of, &claims())))
     }
 }

@@ -186,8 +186,8 @@ fn k22_all_conditions_together_are_what_a_naive_evaluator_says() {
         let expected =
             all.when.iter().all(is) && (all.when_any.is_empty() || all.when_any.iter().any(|list| list.iter().all(is)));
         let kept = KeptVerdicts::default();
-        let judged = kept.get(&all, || token.clone());
-        let again = kept.get(&all, || panic!("the claims are read once"));
+        let judged = kept.judged(&all, || token.clone());
+        let again = kept.judged(&all, || panic!("the claims are read once"));
         let shown = format!("seed {seed}: {all:?} {token:?} {param}");
         assert_eq!(judged.hold(|_| Some(param)), expected, "{shown}");
         assert_eq!(again.hold(|_| Some(param)), expected, "{shown}");
@@ -247,8 +247,8 @@ fn k22_a_token_keeps_the_results_of_a_bounded_number_of_routes() {
         .map(|_| Conditions::new(vec![condition("a", Comparison::Exists)], Vec::new()).unwrap())
         .collect();
     for one in &all {
-        assert_eq!(kept.get(one, || claims(json!({ "a": 1 }))).decided(), Some(true));
+        assert_eq!(kept.judged(one, || claims(json!({ "a": 1 }))).decided(), Some(true));
     }
-    assert_eq!(kept.get(&all[1], || panic!("it is kept")).decided(), Some(true));
-    assert_eq!(kept.get(&all[0], || claims(json!({}))).decided(), Some(false), "the oldest was dropped");
+    assert_eq!(kept.judged(&all[1], || panic!("it is kept")).decided(), Some(true));
+    assert_eq!(kept.judged(&all[0], || claims(json!({}))).decided(), Some(false), "the oldest was dropped");
 }

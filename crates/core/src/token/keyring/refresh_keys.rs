@@ -208,6 +208,8 @@ impl RefreshKeys {
     /// made.
     // Requirement K2.
     pub fn api_key_tag(&self, id: u8, parts: &[&[u8]]) -> Option<[u8; 32]> {
+        #[cfg(all(test, feature = "relay"))]
+        tags::note(parts);
         let mut message = hmac::Context::with_key(&self.key(id)?.api_key);
         for part in parts {
             message.update(&(part.len() as u64).to_be_bytes());
@@ -300,4 +302,22 @@ pub(in crate::token) fn truncated(tag: &hmac::Tag) -> [u8; 16] {
         *to = *from;
     }
     short
+}
+
+/// The HMACs of API keys and of their records that this thread made: a test compares the work of two requests.
+#[cfg(all(test, feature = "relay"))]
+pub(crate) mod tags {
+    use std::cell::RefCell;
+
+    thread_local!(static MADE: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) });
+
+    pub(super) fn note(parts: &[&[u8]]) {
+        let label = parts.first().map(|label| String::from_utf8_lossy(label).into_owned());
+        MADE.with_borrow_mut(|made| made.push(label.unwrap_or_default()));
+    }
+
+    /// What each was for, since the last call.
+    pub(crate) fn taken() -> Vec<String> {
+        MADE.take()
+    }
 }

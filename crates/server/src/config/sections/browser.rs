@@ -18,7 +18,7 @@ use rotogate::gate::{Browser, DeviceBound, LoginPage, LoginProvider};
 use rotogate::program::{BROWSER_PROFILE, OWN_PARAMETERS};
 use rotogate_core::route::hosts::is_loopback;
 use rotogate_core::route::path::CanonicalPath;
-use rotogate_core::route::{Auth, LoginLead, Match, RouteTable};
+use rotogate_core::route::{Auth, LoginLead, Match, RouteTable, WarningKind};
 use rotogate_core::session::Scope;
 use rotogate_core::session::profile::ProfileOverride;
 use rotogate_core::token::verify::VOUCHED_IDLE;
@@ -300,6 +300,11 @@ pub(super) fn check(config: &Config, endpoints: &[Section<'_>], routes: &[Sectio
     let taking = || config.routes.iter().zip(routes).filter(|(route, _)| route.policy.credentials.session);
     // If there is no such endpoint, a route is reported when its `credentials` are read.
     let Some((endpoint, browser, section)) = first else { return };
+    if !config.routes.is_empty() && taking().next().is_none() && !section.is_bad() {
+        let message = "is \"browser\", and no route takes its sessions: each request after the login would be refused; write \
+                       credentials = [\"session\"] at the [[routes]] of your pages and their API";
+        section.warn(WarningKind::NoAccess, "dialect", message);
+    }
     if browser.same_site == SameSiteRule::Strict {
         for (_, section) in taking().filter(|(route, _)| route.policy.login == LoginLead::Auto) {
             section.blame(

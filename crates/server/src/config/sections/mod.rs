@@ -373,7 +373,9 @@ fn loopback(port: u16) -> SocketAddr {
 /// The text "there is no X", with the name that was probably meant.
 fn dangling(what: &str, name: &str, known: &[&str]) -> String {
     let shown = printable(name);
-    match nearest(name, known) {
+    // An entry whose name is wrong has none.
+    let known: Vec<&str> = known.iter().copied().filter(|name| !name.is_empty()).collect();
+    match nearest(name, &known) {
         Some(near) => format!("there is no {what} \"{shown}\"; did you mean \"{near}\"?"),
         None if known.is_empty() => format!("there is no {what} \"{shown}\"; none is configured"),
         None => format!("there is no {what} \"{shown}\"; expected one of {}", known.join(", ")),

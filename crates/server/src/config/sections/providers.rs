@@ -22,7 +22,8 @@ section! {
     ) {
         /// Required: The name for upstreams.
         reload name: String = by { read_name(section, others) },
-        /// The `[[issuers]]` entry whose tokens are exchanged here. Required, unless `issuer_url` names it.
+        /// The `[[issuers]]` entry whose tokens are exchanged here, unless `issuer_url` names it. Not required beside `token_url`, for an
+        /// `authorization_server` of an exchange.
         reload issuer: String = by { read_issuer(section, issuers) },
         /// The token endpoint. Required, unless the issuer has `discovery`.
         reload token_url: Option<String> = by { read_token_url(section, &issuer, issuers) },
@@ -69,7 +70,10 @@ fn read_issuer(section: &Section<'_>, issuers: &[TrustedIssuer]) -> String {
         }
         (None, _) => {}
     }
-    let name = section.required("issuer", "the name of an [[issuers]] entry, or issuer_url", value::text);
+    let name = match section.has("token_url") && !section.has("issuer") {
+        true => String::new(),
+        false => section.required("issuer", "the name of an [[issuers]] entry, or issuer_url", value::text),
+    };
     if !name.is_empty() && !known.contains(&name.as_str()) {
         section.blame("issuer", dangling("issuer", &name, &known));
     }

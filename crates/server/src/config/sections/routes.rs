@@ -141,7 +141,17 @@ pub(super) fn read(sections: &[Section<'_>], names: &Names<'_>, logs: &mut BTree
 }
 
 fn mcp_calls(v: &Raw) -> Result<McpCalls, String> {
-    McpCalls::parse(&value::text(v)?).map_err(|why| format!("{why}, found {}", v.describe()))
+    let text = value::text(v)?;
+    // Methods have a slash, but for these. A rule for the name of a tool would govern nothing.
+    let method = text.split(':').next().unwrap_or_default();
+    if !method.contains('/') && !["*", "initialize", "ping"].contains(&method) {
+        let tool = printable(&text);
+        return Err(format!(
+            "a method has a slash, such as \"tools/call:{tool}\" for the tool, found {}",
+            v.describe()
+        ));
+    }
+    McpCalls::parse(&text).map_err(|why| format!("{why}, found {}", v.describe()))
 }
 
 /// The keys of a rule for calls of a resource.

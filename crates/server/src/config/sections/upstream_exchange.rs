@@ -6,6 +6,7 @@ use super::super::declare::section;
 use super::super::print::Words;
 use super::super::value;
 use super::clients::scopes;
+use super::providers::ProviderSettings;
 use super::{HOUR, SECOND};
 use crate::config::Config;
 use rotogate_core::exchange::ExchangeForm;
@@ -19,21 +20,25 @@ section! {
     impl ExchangeSettings, read by read_keys(section) {
         /// Required: The entry of `[[providers]]`.
         reload provider: String = required("the name of a [[providers]] entry", value::text),
-        /// How the provider is asked: `"rfc8693"`, or `"entra"` for its on-behalf-of flow.
+        /// How the provider is asked: `"rfc8693"`, `"entra"` for its on-behalf-of flow, or `"id-jag"` for an identity assertion, which
+        /// `authorization_server` takes as a grant.
         reload form: ExchangeForm = get_or(value::word_of, ExchangeForm::default()),
-        /// The audience that is asked for; not with `"entra"`.
+        /// The audience that is asked for; not with `"entra"`. With `"id-jag"` the issuer of the `authorization_server`, required.
         reload audience: Option<String> = get(value::text),
         /// The resource that is asked for; not with `"entra"`.
         reload resource: Option<String> = get(value::text),
         /// The scopes that are asked for: delegated ones with `"entra"`, which needs them.
         reload scope: Scope = by { scopes(section, "scope").unwrap_or_default() },
+        /// The entry of `[[providers]]` that is the authorization server of the upstream; with `"id-jag"` alone.
+        reload authorization_server: Option<String> = get(value::text),
         /// The longest that an answer is kept; 1s to 1h.
         reload max_age: Duration = get_or(value::duration_within(SECOND, HOUR), Duration::from_secs(300)),
     }
 }
 
 impl Words for ExchangeForm {
-    const WORDS: &'static [(&'static str, Self)] = &[("rfc8693", Self::Rfc8693), ("entra", Self::Entra)];
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("rfc8693", Self::Rfc8693), ("entra", Self::Entra), ("id-jag", Self::IdJag)];
 }
 
 pub(super) fn read(section: &Section<'_>) -> ExchangeSettings {
@@ -49,6 +54,15 @@ pub(super) fn read(section: &Section<'_>) -> ExchangeSettings {
             }
         }
     }
+    let is_jag = exchange.form == ExchangeForm::IdJag;
+    for key in ["audience", "authorization_server"] {
+        if is_jag && !section.has(key) && !section.is_bad() {
+            section.blame(key, "is needed with form = \"id-jag\": the authorization server of the upstream");
+        }
+    }
+    if !is_jag && section.has("authorization_server") {
+        section.blame("authorization_server", "is for form = \"id-jag\" alone");
+    }
     exchange
 }
 
@@ -62,6 +76,13 @@ pub(super) fn check(sections: &[Section<'_>], config: &Config) {
             section.blame("exchange.provider", super::dangling("provider", &exchange.provider, &known));
             continue;
         };
+        if provider.issuer.is_empty() {
+            section.blame("exchange.provider", "names an entry without issuer, whose tokens would be exchanged");
+            continue;
+        }
+        if let Some(server) = exchange.authorization_server.as_ref().filter(|name| !known.contains(&name.as_str())) {
+            section.blame("exchange.authorization_server", super::dangling("provider", server, &known));
+        }
         if cfg!(not(feature = "relay")) {
             section.blame("exchange", "is impossible: this build lacks the feature `relay`");
         }
@@ -70,14 +91,49 @@ pub(super) fn check(sections: &[Section<'_>], config: &Config) {
         }
         let is_its = |route: &&Route| route.upstream.is_some_and(|upstream| upstream.position() == index);
         for route in config.routes.iter().filter(is_its) {
-            if let Some(why) = problem(route, &provider.issuer, config, upstream) {
+            let why = match exchange.form {
+                ExchangeForm::IdJag => problem_of_sessions(route, provider, config, upstream),
+                _ => problem(route, &provider.issuer, config, upstream),
+            };
+            if let Some(why) = why {
                 section.blame("exchange", why);
             }
         }
     }
 }
 
-/// Why tokens of the callers of a route cannot be exchanged at a provider of this issuer.
+/// Why the sessions of a route have no ID tokens that this provider takes: it issued them to its own client, the gate.
+fn problem_of_sessions(
+    route: &Route,
+    provider: &ProviderSettings,
+    config: &Config,
+    upstream: &Upstream,
+) -> Option<String> {
+    let (policy, name, issuer) = (&route.policy, &upstream.name, &provider.issuer);
+    let browsers = || config.endpoints.iter().filter_map(|endpoint| endpoint.browser.as_ref());
+    let at_it = browsers().find(|browser| browser.provider.as_deref() == Some(issuer));
+    let Some(client) = at_it.and_then(|browser| browser.client.as_ref()) else {
+        return Some(format!(
+            "with form = \"id-jag\" exchanges ID tokens of sessions, and no endpoint of dialect \"browser\" logs in at {issuer}"
+        ));
+    };
+    if client.id != provider.client.id {
+        return Some(format!(
+            "with form = \"id-jag\" needs the client that logs browsers in, {}, and {} in [[providers]] has another one",
+            client.id, provider.name
+        ));
+    }
+    let sessions_alone = policy.credentials.session && !policy.credentials.token && !policy.credentials.key;
+    (policy.auth != Auth::Required || policy.forward_token || !sessions_alone).then(|| {
+        format!(
+            "with form = \"id-jag\" is for sessions alone, and the route {} to {name} takes other callers, or forwards \
+             their token: credentials = [\"session\"], without auth and forward_token",
+            route.id
+        )
+    })
+}
+
+/// Why the callers of a route cannot have their tokens exchanged at a provider of this issuer.
 fn problem(route: &Route, issuer: &str, config: &Config, upstream: &Upstream) -> Option<String> {
     let policy = &route.policy;
     let name = &upstream.name;

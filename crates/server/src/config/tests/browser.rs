@@ -53,6 +53,12 @@ fn b54_settings_that_no_browser_could_use_are_refused_where_they_stand() {
     }
     let twice = with(&format!("{ENDPOINT}path = \"/other\"\n"));
     assert!(twice.len() == 1 && twice[0].contains("endpoints[1].dialect: \"browser\" is there twice"), "{twice:?}");
+    let unused = format!("{MINIMAL}{ENDPOINT}{UPSTREAM}{}", ROUTE.replace("credentials", "# credentials"));
+    let warned = |text: &str| {
+        let warnings = read(text).unwrap().warnings;
+        warnings.iter().filter(|warning| warning.message.contains("no route takes its sessions")).count()
+    };
+    assert_eq!([warned(&unused), warned(&unused.replace("# ", ""))], [1, 0]);
     let users = said(&format!("{ENDPOINT}{UPSTREAM}{ROUTE}[directory]\nkind = \"none\"\n"));
     assert!(users.len() == 1 && users[0].contains("endpoints[0].dialect: \"browser\" logs users"), "{users:?}");
     let plain =

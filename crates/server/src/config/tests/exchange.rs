@@ -72,6 +72,30 @@ fn d11_an_exchange_beside_what_would_forward_another_token_is_refused_at_start()
             config(provider, "{ provider = \"kc\", form = \"entra\", scope = [\"a\"], audience = \"x\" }", of_kc),
             "is not a parameter",
         ),
+        (
+            config(provider, "{ provider = \"kc\", form = \"id-jag\", audience = \"a\" }", of_kc),
+            "authorization_server: is needed",
+        ),
+        (
+            config(provider, "{ provider = \"kc\", authorization_server = \"kc\" }", of_kc),
+            "is for form = \"id-jag\" alone",
+        ),
+        (
+            config(
+                provider,
+                "{ provider = \"kc\", form = \"id-jag\", audience = \"a\", authorization_server = \"kc\" }",
+                "credentials = [\"session\"]\n",
+            ),
+            "no endpoint of dialect \"browser\" logs in at kc",
+        ),
+        (
+            config(
+                &provider.replace("token_url", "issuer_url = \"https://kc.test\"\ntoken_url"),
+                "{ provider = \"wiki\" }",
+                of_kc,
+            ),
+            "there is no provider",
+        ),
         (config(provider, good, "issuers = [\"self\", \"kc\"]\n"), "takes those of self"),
         (config(provider, good, &format!("{of_kc}forward_token = true\n")), "takes the place of the caller's token"),
         (config(provider, good, "auth = \"none\"\n"), "requires none"),

@@ -251,6 +251,7 @@ pub(crate) fn builder(config: &Config, remote_issuers: &RemoteIssuers) -> Result
 
 /// Adds the optional parts of a configuration.
 fn with_options(mut builder: GateBuilder, config: &Config) -> GateBuilder {
+    builder = builder.transmits(!config.receivers.is_empty());
     if let Some(endpoint) = &config.issuer.authorization_endpoint {
         builder = builder.authorization_endpoint(endpoint);
     }

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use super::issuers::RemoteIssuers;
 use super::provider_client::credentials;
-use crate::config::Config;
+use crate::config::{Config, ProviderSettings};
 use crate::server::error::KeyFault;
 use rotogate::program::HttpExchanger;
 use rotogate::relay::{HttpCaller, UrlSource};
 use rotogate::remote_keys::token_target;
 use rotogate_core::exchange::{ExchangeForm, UpstreamExchange};
 use rotogate_core::http_client::{Allowed, FetchTarget, HttpClient, SecretPlace, Tls};
+use rotogate_core::session::Scope;
 use rotogate_proxy::{ExchangeSettings, Upstream};
 
 /// The exchange of an upstream. Reads the files of its provider.
@@ -23,10 +24,32 @@ pub(super) fn load(
     config: &Config,
     issuers: &RemoteIssuers,
 ) -> Result<Arc<UpstreamExchange>, KeyFault> {
-    let ExchangeSettings { provider, form, audience, resource, scope, max_age } = settings.clone();
-    let provider = config.providers.iter().find(|known| known.name == provider);
-    let provider =
-        provider.ok_or_else(|| KeyFault::new("name", "an upstream names it, but there is none".to_owned()))?;
+    let ExchangeSettings { provider, form, audience, resource, scope, authorization_server, max_age } =
+        settings.clone();
+    let named = |name: &str| {
+        let found = config.providers.iter().find(|known| known.name == name);
+        found.ok_or_else(|| KeyFault::new("name", "an upstream names it, but there is none".to_owned()))
+    };
+    let provider = named(&provider)?;
+    let then = match authorization_server {
+        Some(name) => Some(Box::new(HttpExchanger {
+            scope: scope.clone(),
+            ..exchanger(named(&name)?, ExchangeForm::JwtBearer, issuers)?
+        })),
+        None => None,
+    };
+    let exchanger = HttpExchanger { audience, resource, scope, then, ..exchanger(provider, form, issuers)? };
+    let names = [&provider.name, &upstream.name, &provider.issuer].map(|name| name.as_str().into());
+    let exchange = UpstreamExchange::new(names, max_age, Arc::new(exchanger));
+    Ok(Arc::new(if form == ExchangeForm::IdJag { exchange.of_id_tokens() } else { exchange }))
+}
+
+/// Asks an entry of `[[providers]]`.
+fn exchanger(
+    provider: &ProviderSettings,
+    form: ExchangeForm,
+    issuers: &RemoteIssuers,
+) -> Result<HttpExchanger, KeyFault> {
     let http = Tls::read(provider.ca.as_deref(), None).and_then(|tls| HttpClient::with_tls(&tls));
     let http = http.map_err(|error| KeyFault::new("ca", error.message))?;
     let issuer: Arc<str> = provider.issuer.as_str().into();
@@ -46,16 +69,15 @@ pub(super) fn load(
         // Entra's own libraries send the secret in the form, too.
         client.secret.iter_mut().for_each(|(_, place)| *place = SecretPlace::Form);
     }
-    let exchanger = HttpExchanger {
+    Ok(HttpExchanger {
         caller: HttpCaller::new(http, provider.timeout),
         url,
         place: provider.token_url.clone().unwrap_or_else(|| format!("issuer {issuer}")),
         client,
         form,
-        audience,
-        resource,
-        scope,
-    };
-    let names = [provider.name.as_str().into(), upstream.name.as_str().into(), issuer];
-    Ok(Arc::new(UpstreamExchange::new(names, max_age, Arc::new(exchanger))))
+        audience: None,
+        resource: None,
+        scope: Scope::default(),
+        then: None,
+    })
 }

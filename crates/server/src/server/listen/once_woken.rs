@@ -77,8 +77,7 @@ mod tests {
             assert!(listening.as_mut().poll(cx).is_pending());
         }
         // This task has another waker, which the message wakes.
-        let hears = async { listening.await };
-        let (heard, sent) = tokio::join!(hears, async { say.send(7).await });
+        let (heard, sent) = tokio::join!(listening, say.send(7));
         assert_eq!((heard, sent.is_ok()), (Some(7), true));
         assert_eq!(polls, 2);
     }

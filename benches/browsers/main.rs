@@ -1,5 +1,7 @@
-//! Sessions of browsers: what a request by cookie costs beside one by token, logins of an own directory without their hash,
-//! and the renewals that a store takes.
+//! Sessions of browsers: what a request by cookie costs beside one by token, logins of an own directory without their hash
+//! and at a provider, and the renewals that a store takes.
+//!
+//!     cargo bench --bench browsers
 
 #![allow(
     clippy::unwrap_used,
@@ -8,6 +10,8 @@
     reason = "a bench measures, and may stop"
 )]
 
+mod callbacks;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::sync::Arc;
@@ -206,6 +210,7 @@ fn main() {
     let (number, rounds) = if measures() { (1000, 41) } else { (4, 1) };
     requests(&runtime, number, rounds);
     logins(&runtime, rounds);
+    callbacks::measure(rounds);
     let (number, rounds) = if measures() { (20_000, 5) } else { (8, 2) };
     renewals(&runtime, number, rounds);
 }
