@@ -23,6 +23,8 @@ export function provider() {
     },
     tokens: () => kept.tokens,
     saveTokens: (tokens) => (kept.tokens = tokens),
+    // The provider refuses the refresh token: it was for a client that is forgotten.
+    invalidateCredentials: () => (kept.tokens = undefined),
     redirectToAuthorization: (url) => (state.asked = url),
     saveCodeVerifier: (verifier) => (kept.verifier = verifier),
     codeVerifier: () => kept.verifier,
