@@ -207,7 +207,7 @@ fn k23_conditions_that_cannot_be_meant_are_refused() {
     assert_eq!(wrong(Comparison::Equals(ClaimValue::Text(long))), "a equals: a text is longer than 256 bytes");
     assert!(wrong(Comparison::OneOf(Vec::new())).contains("the list is empty"));
     assert!(wrong(Comparison::Not(vec![1.into(), "a".into()])).contains("several types"));
-    assert!(wrong(Comparison::Ends("".into())).contains("every text has it"));
+    assert!(wrong(Comparison::Ends("".into())).contains("every text begins and ends with it"));
     assert!(wrong(Comparison::OneOf(vec![1.into(); 17])).contains("more than 16"));
     let names = Conditions::new(vec![condition("a{}", Comparison::Min(1))], Vec::new());
     assert!(names.unwrap_err().to_string().contains("expected { has"));

@@ -80,8 +80,7 @@ pub(super) fn claims<'r>(
         true => None,
         false => claims.get(&rules.session_claim).and_then(Member::as_text).map(Box::from),
     };
-    // `iat` is optional in an introspection response (RFC 7662 §2.2), because the issuer itself states that the token
-    // is active.
+    // `iat` is optional in an introspection response (RFC 7662 §2.2): the issuer states that the token is active.
     if !(is_introspected && issued_at.is_none()) {
         lifetime(expires, issued_at, rules)?;
     }
