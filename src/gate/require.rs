@@ -196,8 +196,7 @@ impl RequireLayer {
         self.condition(|conditions| conditions.checks.push(Check(Arc::new(check))))
     }
 
-    /// Requires that the token be meant for this audience, or for an audience of an earlier call, instead of the gate's
-    /// own audience.
+    /// Requires that the token be for this audience, or for one of an earlier call, instead of the gate's own audience.
     ///
     /// Behind [`Gate::layer`] a token must be for both, because the layer's route requires the gate's own audience
     /// first, and the layer cannot know that this `require()` follows. To change that, use

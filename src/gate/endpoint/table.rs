@@ -15,8 +15,7 @@ use crate::gate::resources::ReadyResource;
 use rotogate_core::client::Client;
 use rotogate_core::engine::APPLICATION;
 use rotogate_core::route::path::CanonicalPath;
-use rotogate_core::session::Session;
-use rotogate_core::session::profile::Profile;
+use rotogate_core::session::{Session, profile::Profile};
 use rotogate_core::token::claims::TokenStyle;
 
 /// An endpoint, ready to serve.
@@ -67,8 +66,7 @@ pub(in crate::gate) struct CommonRules<'a> {
     pub(in crate::gate) takes_id_jag: bool,
     /// Whether the metadata of a transmitter of events are published.
     pub(in crate::gate) transmits: bool,
-    /// The path of the endpoint for global revocation, if there is one alone: the metadata has no place for one of each
-    /// issuer.
+    /// The path of the only endpoint for global revocation: the metadata has no place for several.
     pub(in crate::gate) global_revocation: Option<String>,
     pub(in crate::gate) resources: &'a [ReadyResource],
     /// The path of the status lists, if they are published.
@@ -146,8 +144,7 @@ impl Ready {
 }
 
 /// The client of an endpoint's sessions, if the protocol names no client: the registered client, with its grants and
-/// scopes; or a public client with the dialect's default name, if no client with this name is registered. A
-/// confidential client is an error, because it could not authenticate (requirement R20).
+/// scopes, else a public one. A confidential client is an error: it could not authenticate (requirement R20).
 fn own_client(endpoint: &Endpoint, clients: &[Client]) -> Result<Option<Arc<Client>>, String> {
     let default = endpoint.dialect.client();
     let Some(id) = endpoint.client.as_deref().or(default) else { return Ok(None) };
@@ -331,8 +328,7 @@ impl Endpoints {
         Ok(names_accounts)
     }
 
-    /// Inserts the metadata of an OAuth endpoint. The first endpoint's metadata names the gate's issuer; each later
-    /// endpoint has an issuer with its own path. Returns the names in the metadata.
+    /// Inserts the metadata of an OAuth endpoint, and returns its names. The first endpoint has the gate's issuer.
     fn insert_metadata(
         &mut self,
         endpoint: &Endpoint,

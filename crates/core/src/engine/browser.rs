@@ -100,8 +100,7 @@ pub struct BrowserLogin {
     pub session: Session,
     /// The user; `None` if the directory did not log the user in.
     pub user: Option<User>,
-    /// How long the same user's previous session continues, for its parallel requests. The caller then ends this
-    /// session.
+    /// How long the same user's previous session continues, for its parallel requests. Then the caller ends it.
     pub presented_ends_in: Option<Duration>,
 }
 
@@ -296,8 +295,7 @@ impl Engine {
         token
     }
 
-    /// Sets `renews` to true if a renewal is due. With `binds`, binds the session to this device, unless it is bound to
-    /// this device already.
+    /// Sets `renews` to true if a renewal is due. With `binds`, binds a session to this device that is not bound to it.
     async fn token_after_renewal(
         &self,
         cookie: &SessionCookie,
@@ -361,8 +359,7 @@ impl Engine {
             return Err(over(SessionEnd::List).into());
         }
         let Some(read) = self.read_for_refresh(id).await? else {
-            // A store that lost the record may get it back from another gate: the record is missing for good only if it
-            // is missing once this gate may mint again.
+            // A store that lost the record may get it back from another gate, until this gate may mint again.
             self.may_mint()?;
             // Records of ended sessions are swept.
             return Err(Denial::SessionOver("its record is gone").into());
@@ -393,8 +390,7 @@ impl Engine {
             Decision::Revoked(why) => Err(over(self.end_revoked(session, user, why).await?).into()),
             Decision::Expired(Lifetime::Session) => Err(Denial::SessionOver("it outlived session_ttl").into()),
             Decision::Expired(Lifetime::Idle) => Err(Denial::SessionOver("it was idle for idle_ttl").into()),
-            // The store lost renewals. The cookie is valid for all generations, so the session continues from the
-            // latest known one.
+            // The store lost renewals. The cookie is valid for all generations: the session continues from the latest.
             Decision::Ahead { .. } if self.may_continue(session).await? => Ok(Decision::Ahead { fast_forward: true }),
             Decision::Ahead { .. } => Err(Denial::SessionOver("the store lost writes of it").into()),
             Decision::Rotate | Decision::Replay | Decision::Reissue | Decision::Reuse(_) => Ok(Decision::Rotate),
