@@ -45,7 +45,7 @@ pub(crate) struct Sent {
     cursor: Option<Vec<u8>>,
     /// The time of the last adoption of the data to which the position belongs.
     adopted: Timestamp,
-    /// The rows with the events that wait before this position: from the first number to before the second.
+    /// The numbers of the rows with the events that wait before this position: the first, and the one after the last.
     #[serde(default)]
     rows: (u64, u64),
 }
@@ -89,7 +89,8 @@ pub(crate) struct Outbox {
     kept_at: Timestamp,
     batch: Option<(EndedBatch, EndPlace, Cursor)>,
     waiting: VecDeque<Waiting>,
-    /// The first row, how many events of each row wait, and when they were written last. They are the first that wait.
+    /// The number of the first row, how many events of each row still wait, and the time of the last write. These events
+    /// are the oldest.
     first_row: u64,
     rows: VecDeque<usize>,
     saved_at: Timestamp,
@@ -263,7 +264,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Removes the rows of which no event waits.
+    /// Removes the rows whose events were all sent or dropped.
     async fn drop_rows(&mut self) -> Result<(), StreamError> {
         let done = self.rows.iter().take_while(|events| **events == 0).count();
         if done == 0 {
@@ -279,7 +280,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// The first event waits no more.
+    /// Removes the first waiting event.
     async fn pop_event(&mut self) -> Result<bool, StreamError> {
         self.waiting.pop_front();
         if let Some(events) = self.rows.front_mut() {

@@ -21,7 +21,7 @@ use crate::token::MAX_SESSIONLESS_LIFETIME;
 use crate::token::assertion::{Transaction, transaction};
 use crate::token::claims::{AccessToken, CLIENT_PREFIX, MintedClaims, TokenStyle};
 use crate::token::delegation::{Delegation, TokenOrigin};
-use crate::token::mint;
+use crate::token::mint::{self, AccessTokenText};
 
 /// A token that a client exchanges.
 #[derive(Debug)]
@@ -134,20 +134,8 @@ impl Engine {
         let access_token = mint::mint(self.keyring().signer(), &minted).map_err(Fault::from)?;
         self.counts.add(Event::TokenExchanged);
         audit::token_exchanged(&minted, &delegation, asked.origin);
-        Ok(IssuedTokens {
-            access_token,
-            refresh_token: None,
-            expires,
-            expires_in: expires.since(now).as_secs(),
-            subject: subject.subject.clone(),
-            scope,
-            session: subject.session.map(|(session, _)| session),
-            session_expires_in: None,
-            bound_to,
-            certificate: asked.certificate,
-            user: None,
-            how: IssueKind::Exchanged,
-        })
+        let issued = exchanged(subject, (access_token, expires), scope, now);
+        Ok(IssuedTokens { bound_to, certificate: asked.certificate, ..issued })
     }
 
     /// A transaction token for the user of a token, about no request of this gate. It opens nothing here, and lives for a
@@ -171,20 +159,8 @@ impl Engine {
         let (access_token, expires) = signed.map_err(Fault::from)?;
         self.counts.add(Event::TokenExchanged);
         audit::transaction_token_issued(subject, &about, asked.origin);
-        Ok(IssuedTokens {
-            access_token,
-            refresh_token: None,
-            expires,
-            expires_in: expires.since(now).as_secs(),
-            subject: subject.subject.clone(),
-            scope,
-            session: subject.session.map(|(session, _)| session),
-            session_expires_in: None,
-            bound_to: None,
-            certificate: None,
-            user: None,
-            how: IssueKind::Transaction,
-        })
+        let issued = exchanged(subject, (access_token, expires), scope, now);
+        Ok(IssuedTokens { how: IssueKind::Transaction, ..issued })
     }
 
     /// Would the list refuse the token that a client gets for this subject?
@@ -257,4 +233,27 @@ fn carried(subject: &AccessToken, claims: Map<String, Value>) -> OwnClaims {
         let _ = own.insert(name, value);
     }
     own
+}
+
+/// The answer to an exchange: a token that is bound to nothing, and no refresh token.
+fn exchanged(
+    subject: &AccessToken,
+    (access_token, expires): (AccessTokenText, Timestamp),
+    scope: Scope,
+    now: Timestamp,
+) -> IssuedTokens {
+    IssuedTokens {
+        access_token,
+        refresh_token: None,
+        expires,
+        expires_in: expires.since(now).as_secs(),
+        subject: subject.subject.clone(),
+        scope,
+        session: subject.session.map(|(session, _)| session),
+        session_expires_in: None,
+        bound_to: None,
+        certificate: None,
+        user: None,
+        how: IssueKind::Exchanged,
+    }
 }

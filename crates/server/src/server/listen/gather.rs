@@ -24,19 +24,20 @@ pub(super) struct GatheredStream<S> {
     unsent: BytesMut,
     /// Whether bytes were added after the last flush.
     is_growing: bool,
-    /// Whether the client has sent something. Before its preface, h2 flushes once only.
-    is_open: bool,
+    /// How many of the connection's responses were complete at the last flush.
+    flushed: u64,
 }
 
 impl<S: AsyncWrite + Unpin> GatheredStream<S> {
     pub(super) fn new(stream: S, streams: H2Streams) -> Self {
-        Self { stream, streams, unsent: BytesMut::new(), is_growing: false, is_open: false }
+        Self { stream, streams, unsent: BytesMut::new(), is_growing: false, flushed: 0 }
     }
 
-    /// Adds the bytes to the next write, if there is room.
+    /// Adds the bytes to the next write, if there is room and more than one response is complete: a lone response is not copied.
     fn gather(&mut self, slices: &[IoSlice<'_>]) -> Option<usize> {
         let added = slices.iter().map(|slice| slice.len()).sum::<usize>();
-        if !self.is_open || self.unsent.len() + added > MAX_GATHERED {
+        let is_shared = !self.unsent.is_empty() || self.streams.complete() > self.flushed + 1;
+        if !is_shared || self.unsent.len() + added > MAX_GATHERED {
             return None;
         }
         if self.unsent.is_empty() {
@@ -48,6 +49,9 @@ impl<S: AsyncWrite + Unpin> GatheredStream<S> {
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.unsent.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
         while !self.unsent.is_empty() {
             let sent = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.unsent))?;
             if sent == 0 {
@@ -58,6 +62,7 @@ impl<S: AsyncWrite + Unpin> GatheredStream<S> {
         // An idle connection has no buffer.
         self.unsent = BytesMut::new();
         self.is_growing = false;
+        self.flushed = self.streams.complete();
         Poll::Ready(Ok(()))
     }
 }
@@ -88,11 +93,7 @@ impl<F: Future> Future for PollGathered<'_, F> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for GatheredStream<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buf.filled().len();
-        let read = Pin::new(&mut this.stream).poll_read(cx, buf);
-        this.is_open |= buf.filled().len() > before;
-        read
+        Pin::new(&mut self.get_mut().stream).poll_read(cx, buf)
     }
 }
 
@@ -127,6 +128,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for GatheredStream<S> {
             return Poll::Ready(Ok(()));
         }
         ready!(this.poll_send(cx))?;
+        // A flush without gathered bytes is that of one response.
+        this.flushed = this.streams.complete().min(this.flushed + 1);
         Pin::new(&mut this.stream).poll_flush(cx)
     }
 

@@ -71,6 +71,11 @@ impl H2Streams {
         (self.shared.begun.load(Ordering::Relaxed), self.shared.running.load(Ordering::Relaxed) > 0)
     }
 
+    /// How many requests have ended, so that hyper has all of their responses.
+    pub(super) fn complete(&self) -> u64 {
+        self.shared.begun.load(Ordering::Relaxed).saturating_sub(self.shared.running.load(Ordering::Relaxed) as u64)
+    }
+
     pub(super) fn delay_flush(&self) {
         self.shared.has_delayed_flush.store(true, Ordering::Relaxed);
     }
