@@ -4,7 +4,6 @@ use std::process::Command;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-env-changed=BUILD_REVISION");
     let rustc = std::env::var_os("RUSTC").ok_or("cargo sets RUSTC")?;
     let version = String::from_utf8(Command::new(rustc).arg("--version").output()?.stdout)?;
     // `rustc 1.95.0 (59807616e 2026-04-14)`

@@ -107,8 +107,11 @@ fn invoked_path(name: &OsStr) -> Option<PathBuf> {
         return None;
     }
     let path = std::path::absolute(name).ok()?;
-    let (there, running) = (std::fs::metadata(&path).ok()?, std::fs::metadata("/proc/self/exe").ok()?);
-    ((there.dev(), there.ino()) == (running.dev(), running.ino())).then_some(path)
+    let there = std::fs::metadata(&path).ok()?;
+    // Without /proc, as in an empty root, the system does not report which program this is.
+    let is_other = std::fs::metadata("/proc/self/exe")
+        .is_ok_and(|running| (there.dev(), there.ino()) != (running.dev(), running.ino()));
+    (!is_other).then_some(path)
 }
 
 /// The state that the former program passed, for the case that this program fails.

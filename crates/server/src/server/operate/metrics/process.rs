@@ -8,30 +8,37 @@ use prometheus_client::encoding::DescriptorEncoder;
 use super::output::ScrapeOutput;
 use rotogate_kit::metric_families as names;
 
-/// The Git revision of a package, set when it is built.
-const REVISION: &str = match option_env!("BUILD_REVISION") {
+/// The revision, which a packager sets at build time because the sources do not contain it.
+pub(crate) const REVISION: &str = match option_env!("ROTOGATE_REVISION") {
     Some(revision) => revision,
     None => "unknown",
 };
 
-/// The features of the program, as built.
-fn features() -> String {
-    let all = [
-        ("grpc", cfg!(feature = "grpc")),
-        ("hook", cfg!(feature = "hook")),
-        ("kuzzle", cfg!(feature = "kuzzle")),
-        ("ldap", cfg!(feature = "ldap")),
-        ("postgres", cfg!(feature = "postgres")),
-        ("redis", cfg!(feature = "redis")),
-        ("relay", cfg!(feature = "relay")),
-        ("sql", cfg!(feature = "sql")),
-    ];
-    all.iter().filter(|(_, is_on)| *is_on).map(|(name, _)| *name).collect::<Vec<_>>().join(",")
+/// The features of the program, and whether this build has them.
+const FEATURES: [(&str, bool); 13] = [
+    ("failpoints", cfg!(feature = "failpoints")),
+    ("grpc", cfg!(feature = "grpc")),
+    ("hook", cfg!(feature = "hook")),
+    ("kuzzle", cfg!(feature = "kuzzle")),
+    ("ldap", cfg!(feature = "ldap")),
+    ("otel", cfg!(feature = "otel")),
+    ("page", cfg!(feature = "page")),
+    ("postgres", cfg!(feature = "postgres")),
+    ("redis", cfg!(feature = "redis")),
+    ("relay", cfg!(feature = "relay")),
+    ("signals", cfg!(feature = "signals")),
+    ("sql", cfg!(feature = "sql")),
+    ("test-util", cfg!(feature = "test-util")),
+];
+
+/// The names of the features of this build.
+pub(crate) fn features() -> Vec<&'static str> {
+    FEATURES.iter().filter(|(_, is_on)| *is_on).map(|(name, _)| *name).collect()
 }
 
 /// Writes the metric with version, revision and features.
 pub(super) fn build_info(output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
-    let labels = [env!("CARGO_PKG_VERSION"), REVISION, env!("BUILD_RUSTC"), &features()];
+    let labels = [env!("CARGO_PKG_VERSION"), REVISION, env!("BUILD_RUSTC"), &features().join(",")];
     output.family(&names::BUILD_INFO)?.add(labels, 1_u64)
 }
 
@@ -84,5 +91,20 @@ impl Collector for ProcessCollector {
 impl Collector for ProcessCollector {
     fn encode(&self, _: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn o43_the_list_of_features_has_those_of_the_manifest() {
+        let (_, rest) = include_str!("../../../../Cargo.toml").split_once("[features]").unwrap();
+        let (section, _) = rest.split_once("\n[").unwrap();
+        let declared = section.lines().filter_map(|line| Some(line.split_once(" = ")?.0));
+        let mut declared: Vec<_> = declared.filter(|name| !matches!(*name, "default" | "full")).collect();
+        declared.sort_unstable();
+        assert_eq!(FEATURES.map(|(name, _)| name).to_vec(), declared);
     }
 }
