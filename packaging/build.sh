@@ -11,6 +11,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$(realpath -m "${1:?the folder to build in}")
+# What --version shows.
+ROTOGATE_REVISION=${ROTOGATE_REVISION:-$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)}
+export ROTOGATE_REVISION
 RUSTUP_TOOLCHAIN=$(cat packaging/toolchain.txt)
 export RUSTUP_TOOLCHAIN CARGO_INCREMENTAL=0
 compiler=$(rustc -vV) || {

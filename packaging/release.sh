@@ -17,7 +17,7 @@ target=$(rustc -vV | sed -n 's/^host: //p')
 # Times in the archive are that of the commit.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
 export SOURCE_DATE_EPOCH
-# What --version shows.
+# As packaging/build.sh has it: the copy that --verify builds has no history.
 ROTOGATE_REVISION=${ROTOGATE_REVISION:-$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)}
 export ROTOGATE_REVISION
 
