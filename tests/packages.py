@@ -480,6 +480,10 @@ def systemd(gate):
             (Path(folder) / unit).write_text(text)
         ran = run("systemd-analyze", "verify", "--man=no", f"{folder}/rotogate.service", f"{folder}/rotogate.socket")
         expect(ran.returncode == 0 and not said(ran), f"systemd-analyze verify: {said(ran)}")
+    # A default is beside the configuration, in /etc, where the service may not write.
+    printed = run(gate, "--config", PACKAGING / "gateway.toml", "check", "--print")
+    beside = re.findall(rf'^\w+ = "{re.escape(str(PACKAGING))}/.*', printed.stdout, re.M)
+    expect(printed.returncode == 0 and printed.stdout and not beside, f"packaging/gateway.toml: {beside or said(printed)}")
 
 
 def free_port():
