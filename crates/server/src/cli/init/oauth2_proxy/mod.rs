@@ -329,7 +329,7 @@ impl Import {
             if !members.is_empty() {
                 require.insert(name.to_owned(), texts(members));
                 let why = format!(
-                    "the gate asks no API of a provider. NOBODY CAN LOG IN before the provider adds a claim {name}, or you \
+                    "the gate asks no API of a provider. NO USER CAN LOG IN before the provider adds a claim {name}, or you \
                      remove it from require, which admits all its users"
                 );
                 self.remark(name, why);
@@ -356,7 +356,7 @@ impl Import {
         let claim = if provider == "google" { "hd" } else { "email_domain" };
         require.insert(claim.to_owned(), texts(domains));
         if claim != "hd" {
-            let why = "no rule compares the end of an address. NOBODY CAN LOG IN before the provider adds a claim email_domain, \
+            let why = "no rule compares the end of an address. NO USER CAN LOG IN before the provider adds a claim email_domain, \
                        or you remove it from require, which admits all its users";
             self.remark("email_domains", why);
         }

@@ -90,9 +90,9 @@ fn b54_a_file_of_settings_becomes_a_configuration_that_starts() {
     assert_eq!(paths(&config), [("/{*rest}", Auth::Required, LoginLead::Auto)]);
     let secrets: Vec<_> = imported.secrets.iter().map(|(name, secret)| (*name, secret.expose_secret())).collect();
     assert_eq!(secrets, [("idp.secret", SECRET)]);
-    // A restriction that no key can express must admit nobody, not everybody.
+    // A restriction that no key of the configuration can express must admit no user, instead of all users.
     assert!(imported.text.contains("email_domain = [\"example.com\"]"), "{}", imported.text);
-    assert!(why(&imported, "email_domains").contains("NOBODY"));
+    assert!(why(&imported, "email_domains").contains("NO USER CAN LOG IN"));
     for setting in ["cookie_secret", "cookie_secure", "cookie_domains", "whitelist_domains", "provider_display_name"] {
         assert!(!why(&imported, setting).is_empty());
         assert!(imported.text.contains(&format!("# - {setting} in ")), "{}", imported.text);
@@ -250,7 +250,7 @@ fn b54_each_key_of_alpha_configuration_is_written_or_named() {
 }
 
 #[test]
-fn b54_a_list_of_users_that_no_claim_has_admits_nobody() {
+fn b54_a_list_of_users_that_no_claim_has_admits_no_user() {
     let text = DEX.replace("http://dex", "https://dex").replace("\"example.com\"", "\"*\"");
     for (setting, values) in [
         ("google_groups", "[\"a\"]"),
@@ -260,7 +260,7 @@ fn b54_a_list_of_users_that_no_claim_has_admits_nobody() {
     ] {
         let (imported, _) = Case::new(&[("old.cfg", &format!("{text}{setting}={values}\n"))]).good();
         assert!(imported.text.contains(&format!("\n{setting}")), "{setting}: {}", imported.text);
-        assert!(why(&imported, setting).contains("NOBODY"), "{setting}");
+        assert!(why(&imported, setting).contains("NO USER CAN LOG IN"), "{setting}");
     }
     // Of several tenants, the ID token names the one. Tokens of further issuers meet the same rules.
     let further = "entra_id_allowed_tenants=[\"t1\"]\nskip_jwt_bearer_tokens=true\nextra_jwt_issuers=\"https://two.example=api\"\n";

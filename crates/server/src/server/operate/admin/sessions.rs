@@ -300,7 +300,7 @@ pub(super) async fn detail(state: &AdminState, name: &str) -> Result<SessionDeta
     let session = session.ok_or_else(|| unknown(name))?;
     let history = events::of_session(&state.config.load().issuer.url, &session);
     let session = session_info(gate, &session);
-    // An expired session was ended by nobody.
+    // No caller ended a session that expired.
     let is_revoked = !matches!(&*session.status, "live" | "expired");
     Ok(SessionDetail { session, ended_by: is_revoked.then(|| events::ended_by(&history)).flatten(), history })
 }
