@@ -50,8 +50,7 @@ const BARE: &str = "ROTOGATE_TEST_BARE";
 /// Have each request bring a token that the gate has not seen. The value is the algorithm.
 const NEW: &str = "ROTOGATE_TEST_NEW";
 /// What may be kept of a token besides its text, in bytes: what it says, the headers made of it, and its places in the
-/// caches. It was 1,019 when this was written, and 8 more since a token keeps what conditions make of it. From run to run it
-/// differs by a byte or two: 1,764 for a token of 745.
+/// caches. The figure differs by one or two bytes from run to run: 1,772 for a token of 745.
 const ROOM: usize = 1032;
 /// What the layer adds to a request. The allocations are for the extensions of the request: `http::Extensions`,
 /// its table, and in it `Permitted`. The check itself allocates nothing.

@@ -13,7 +13,7 @@ use crate::claim::{ClaimError, ClaimPath};
 
 mod kept;
 
-pub use kept::{KeptConditions, KeptOfToken, KeptVerdicts};
+pub use kept::{KeptConditions, KeptOfToken};
 
 /// The most comparisons of a route.
 const MAX_COMPARISONS: usize = 16;

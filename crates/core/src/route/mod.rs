@@ -28,8 +28,7 @@ mod warnings;
 pub use calls::CallPattern;
 pub use calls::ungoverned;
 pub use condition::{
-    ClaimValue, Comparison, Condition, ConditionError, Conditions, KeptConditions, KeptOfToken, KeptVerdicts,
-    unmet_condition,
+    ClaimValue, Comparison, Condition, ConditionError, Conditions, KeptConditions, KeptOfToken, unmet_condition,
 };
 pub use decision::{DecisionSubject, RouteDecision};
 pub use hosts::{HostError, Hosts};

@@ -20,7 +20,7 @@ use crate::overload::{Holder, Shares};
 use crate::revocation::RevocationList;
 use crate::revocation::epoch::RevocationEpoch;
 use crate::revocation::list::TokenFacts;
-use crate::route::{Conditions, KeptConditions, KeptOfToken, KeptVerdicts};
+use crate::route::{Conditions, KeptConditions, KeptOfToken};
 use crate::session::rotation::REVOKED;
 use crate::token::claims::{AccessToken, CLIENT_PREFIX, RareClaims};
 use crate::token::delegation::Delegation;
@@ -47,9 +47,8 @@ pub struct Verified {
     pub(super) rules: RulesId,
     holder: Holder,
     more: Option<Box<More>>,
-    conditions: KeptVerdicts,
-    /// The claims that limits count by.
-    counted: KeptOfToken<ClaimPath, Option<String>>,
+    /// What conditions and limits have read from the claims.
+    kept: KeptOfToken,
     pub(super) shared: Arc<CacheShared>,
 }
 
@@ -151,8 +150,7 @@ impl CacheShared {
             rules,
             holder,
             more,
-            conditions: KeptVerdicts::default(),
-            counted: KeptOfToken::default(),
+            kept: KeptOfToken::default(),
             shared: Arc::clone(self),
         })
     }
@@ -166,12 +164,12 @@ impl Verified {
 
     /// The conditions of a route for these claims, which are read once.
     pub fn kept_conditions(&self, of: &Conditions) -> Arc<KeptConditions> {
-        self.conditions.judged(of, || self.token.claims())
+        self.kept.conditions(of, || self.token.claims())
     }
 
     /// The value by which a limit counts, which `of` makes of the claim at this path. It is read once.
     pub fn counted_claim(&self, path: &ClaimPath, of: impl FnOnce(&Value) -> Option<String>) -> Option<String> {
-        self.counted.get(path, || of(path.find(&self.token.claims())?))
+        self.kept.counted(path, || of(path.find(&self.token.claims())?))
     }
 
     /// The holder whose share of the pools the caller uses.

@@ -6,6 +6,7 @@ use arc_swap::ArcSwapOption;
 use serde_json::{Map, Value};
 
 use super::{Condition, ConditionVerdict, Conditions};
+use crate::claim::ClaimPath;
 
 /// The most routes whose results a token keeps, and the most claims. A token that is used on more is judged anew on some.
 pub(super) const MAX_KEPT: usize = 8;
@@ -72,38 +73,48 @@ impl KeptConditions {
     }
 }
 
-/// What was read once from the claims of one token, each under its key.
-#[derive(Debug)]
-pub struct KeptOfToken<K, V>(ArcSwapOption<Vec<(K, V)>>);
-
-impl<K, V> Default for KeptOfToken<K, V> {
-    fn default() -> Self {
-        Self(ArcSwapOption::empty())
-    }
+/// What was read once from the claims of one token: the results of conditions, by the conditions, and the claims that
+/// limits count by, by their paths.
+#[derive(Clone, Debug, Default)]
+struct Kept {
+    conditions: Vec<(u64, Arc<KeptConditions>)>,
+    counted: Vec<(ClaimPath, Option<String>)>,
 }
 
-impl<K: Clone + PartialEq, V: Clone> KeptOfToken<K, V> {
-    /// The value under this key, which `read` makes of the claims the first time.
-    pub fn get(&self, key: &K, read: impl FnOnce() -> V) -> V {
+/// What was read once from the claims of one token. It takes one word while nothing was read.
+#[derive(Debug, Default)]
+pub struct KeptOfToken(ArcSwapOption<Kept>);
+
+impl KeptOfToken {
+    /// The conditions for this token, whose claims `claims` returns. They are judged once for each route.
+    pub fn conditions(&self, of: &Conditions, claims: impl FnOnce() -> Map<String, Value>) -> Arc<KeptConditions> {
+        let judge = || Arc::new(KeptConditions::judged(of, &claims()));
+        self.get(&of.id, (|kept| &kept.conditions, |kept| &mut kept.conditions), judge)
+    }
+
+    /// The value by which a limit counts, which `read` makes of the claim at this path. It is read once.
+    pub fn counted(&self, path: &ClaimPath, read: impl FnOnce() -> Option<String>) -> Option<String> {
+        self.get(path, (|kept| &kept.counted, |kept| &mut kept.counted), read)
+    }
+
+    fn get<K: Clone + PartialEq, V: Clone>(
+        &self,
+        key: &K,
+        (list, list_mut): (fn(&Kept) -> &Vec<(K, V)>, fn(&mut Kept) -> &mut Vec<(K, V)>),
+        read: impl FnOnce() -> V,
+    ) -> V {
         let kept = self.0.load();
-        let list = kept.as_deref().map(Vec::as_slice).unwrap_or_default();
-        if let Some((_, known)) = list.iter().find(|(known, _)| known == key) {
-            return known.clone();
+        let known = kept.as_deref().and_then(|kept| list(kept).iter().find(|(known, _)| known == key));
+        if let Some((_, value)) = known {
+            return value.clone();
         }
         let value = read();
+        let mut next = kept.as_deref().cloned().unwrap_or_default();
+        let list = list_mut(&mut next);
         // The oldest leaves. Of two at the same time one is lost, and read again.
-        let rest = list.iter().skip((list.len() + 1).saturating_sub(MAX_KEPT)).cloned();
-        self.0.store(Some(Arc::new(rest.chain([(key.clone(), value.clone())]).collect())));
+        list.drain(..(list.len() + 1).saturating_sub(MAX_KEPT));
+        list.push((key.clone(), value.clone()));
+        self.0.store(Some(Arc::new(next)));
         value
-    }
-}
-
-/// The results of the conditions of routes for one token, by the conditions.
-pub type KeptVerdicts = KeptOfToken<u64, Arc<KeptConditions>>;
-
-impl KeptVerdicts {
-    /// The conditions for this token, whose claims `claims` returns. They are read once for each route.
-    pub fn judged(&self, of: &Conditions, claims: impl FnOnce() -> Map<String, Value>) -> Arc<KeptConditions> {
-        self.get(&of.id, || Arc::new(KeptConditions::judged(of, &claims())))
     }
 }

@@ -185,9 +185,9 @@ fn k22_all_conditions_together_are_what_a_naive_evaluator_says() {
         let is = |one: &Condition| naive(one, &token, param);
         let expected =
             all.when.iter().all(is) && (all.when_any.is_empty() || all.when_any.iter().any(|list| list.iter().all(is)));
-        let kept = KeptVerdicts::default();
-        let judged = kept.judged(&all, || token.clone());
-        let again = kept.judged(&all, || panic!("the claims are read once"));
+        let kept = KeptOfToken::default();
+        let judged = kept.conditions(&all, || token.clone());
+        let again = kept.conditions(&all, || panic!("the claims are read once"));
         let shown = format!("seed {seed}: {all:?} {token:?} {param}");
         assert_eq!(judged.hold(|_| Some(param)), expected, "{shown}");
         assert_eq!(again.hold(|_| Some(param)), expected, "{shown}");
@@ -242,13 +242,13 @@ fn k24_words_about_conditions_have_no_value() {
 
 #[test]
 fn k22_a_token_keeps_the_results_of_a_bounded_number_of_routes() {
-    let kept = KeptVerdicts::default();
+    let kept = KeptOfToken::default();
     let all: Vec<_> = (0..=MAX_KEPT)
         .map(|_| Conditions::new(vec![condition("a", Comparison::Exists)], Vec::new()).unwrap())
         .collect();
     for one in &all {
-        assert_eq!(kept.judged(one, || claims(json!({ "a": 1 }))).decided(), Some(true));
+        assert_eq!(kept.conditions(one, || claims(json!({ "a": 1 }))).decided(), Some(true));
     }
-    assert_eq!(kept.judged(&all[1], || panic!("it is kept")).decided(), Some(true));
-    assert_eq!(kept.judged(&all[0], || claims(json!({}))).decided(), Some(false), "the oldest was dropped");
+    assert_eq!(kept.conditions(&all[1], || panic!("it is kept")).decided(), Some(true));
+    assert_eq!(kept.conditions(&all[0], || claims(json!({}))).decided(), Some(false), "the oldest was dropped");
 }
