@@ -226,13 +226,14 @@ const MINUTE: Duration = Duration::from_secs(60);
 #[cfg(any(feature = "hook", feature = "ldap", feature = "sql"))]
 section! {
     impl Bounds, read by read_bounds(section, timeout: Duration) {
-        /// The time for one request to the directory, connecting included.
+        /// The time for a request to the directory, connecting included.
         reload timeout: Duration = get_or(value::duration_within(Duration::from_millis(100), MINUTE), timeout),
-        /// Requests to it at once; logins have three quarters, so refreshes are not held up by them.
+        /// The most concurrent requests to the directory. Logins may take three quarters, so that refreshes always have
+        /// room.
         reload max_requests: usize = get_or(value::count(1, 10_000), Bounds::MAX_REQUESTS),
-        /// How long a request waits for its turn; at most 60s. Then: 503.
+        /// How long a request waits for its turn; at most 60s. Then 503.
         reload queue_timeout: Duration = get_or(value::duration_within(Duration::ZERO, MINUTE), Bounds::QUEUE_TIMEOUT),
-        /// How long an entry is used for further refreshes; at most 60s.
+        /// How long the gate keeps an entry for further refreshes; at most 60s.
         reload lookup_cache: Duration = get_or(value::duration_within(Duration::ZERO, MINUTE), Duration::ZERO),
     }
 }
