@@ -292,7 +292,7 @@ async fn assertion(tokens: usize, rounds: usize) {
             .route(route.clone())
     };
     let without = Bench::of(builder().build().await.unwrap(), tokens).await;
-    // The longest, so that none is made anew meanwhile.
+    // The longest lifetime, so that no new token is made during the run.
     let gate = builder().assertion(name.clone(), Duration::from_secs(600)).build().await.unwrap();
     let seen = gate.layer().layer(tower::service_fn(move |request: Request<Full<Bytes>>| {
         let assertion = request.headers().contains_key(&name);

@@ -1,5 +1,5 @@
 //! The messages of `proto/` as Rust code, which is checked in: a build needs no compiler of Protocol Buffers. This test makes
-//! the code anew and compares; with `WRITE_PROTO` it writes it:
+//! the code again and compares; with `WRITE_PROTO` it writes it:
 //!
 //! ```sh
 //! WRITE_PROTO=1 cargo test --all-features --test protobuf

@@ -81,7 +81,7 @@ impl Million {
             let store = RedisStore::connect(options).await.unwrap();
             revoke(&store, 0..number).await;
         });
-        // Reading a million anew may take longer than the default, and the gate would close for the rest of that time.
+        // Reading a million again may take longer than the default, and the gate would close for the rest of that time.
         let store = format!("[store]\nkind = \"redis\"\nurls = [\"{url}\"]\nstaleness = \"60s\"\n");
         let place = Place::new(&format!("{CONFIG}{store}"));
         Self { server, place }
@@ -99,7 +99,7 @@ impl Million {
         }
     }
 
-    /// The log of the gate's store begins behind every reader: each reads all live revocations anew.
+    /// The log of the gate's store begins behind every reader: each reads all live revocations again.
     fn trim(&self) {
         let id = self.server.cli(&["XADD", "{fill:0}:mark", "*", "e", "1"]);
         self.server.cli(&["HSET", "{rg:0}:h", "floor", &id]);

@@ -260,7 +260,7 @@ fn b8_b17_each_login_makes_a_new_session_and_ends_the_one_that_the_browser_prese
         state(&edge, &planted)["authenticated"] == false
     });
     assert!(ended && state(&edge, &fresh)["authenticated"] == true);
-    // A cookie that no key of ours made counts as no cookie.
+    // A cookie that no key of this gate made counts as no cookie.
     let garbage = post_json(&edge, &[OWN, "Cookie: __Host-Http-rg=rc1_AAAA"], &credentials(&edge));
     assert_eq!(garbage.status, 200);
     // Attack 20.
@@ -652,7 +652,7 @@ fn b18_an_optional_route_clears_the_cookie_of_a_session_that_is_over() {
     let cleared = "__Host-Http-rg=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0";
     assert_eq!((over.status, over.header("set-cookie"), over.header("cache-control")), (200, cleared, "private"));
     assert!(edge.stub.one().all("x-auth-subject").is_empty());
-    // One that no key of ours made is left alone.
+    // One that no key of this gate made is left alone.
     assert!(edge.ask("GET /open/x", &["Cookie: __Host-Http-rg=rc1_AAAA"]).all("set-cookie").is_empty());
 }
 

@@ -74,7 +74,7 @@ fn t18_a_change_by_cookie_must_come_from_us_or_from_a_listed_origin() {
         &["Origin: http://gate.test"],
         &["Origin: https://app.example"],
         &["Sec-Fetch-Site: same-origin"],
-        // A form of a page of ours with `Referrer-Policy: no-referrer`.
+        // A form of a page of this gate with `Referrer-Policy: no-referrer`.
         &["Origin: null", "Sec-Fetch-Site: same-origin"],
     ];
     for more in good {

@@ -205,7 +205,7 @@ fn d1_each_row_of_the_table_grants_or_refuses() {
         &[("subject_token", &format!("{}x", &user[..user.len() - 4]))],
         &[("subject_token", &world.theirs(&json!({ "exp": now() - 100 })))],
         &[("subject_token", &world.theirs(&json!({ "aud": "some-other-service" })))],
-        // The id of a client at another issuer names no client of ours.
+        // The id of a client at another issuer names no client of this gate.
         &[("subject_token", &world.theirs(&json!({ "aud": "x", "client_id": "orders" })))],
         &[("subject_token", &Issuer::new(22).token(&json!({ "iss": "https://stranger.test/" })))],
         &[("subject_token", &Issuer::new(9).token(&json!({})))],

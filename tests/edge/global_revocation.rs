@@ -1,5 +1,5 @@
 //! Global token revocation, and security events that refresh, against the real binary: what another issuer ends is refused at
-//! the next request, and what it changes is asked for anew.
+//! the next request, and what it changes is asked for again.
 
 use serde_json::{Value, json};
 

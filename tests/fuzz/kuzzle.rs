@@ -96,7 +96,7 @@ target!(
 
 target!(
     /// Any query and any body at any route of an action: one command at most, and the same one for the same query, encoded
-    /// anew.
+    /// again.
     kuzzle_route,
     &[
         "\n", "jwt=t", "&", "=", "expiresIn=1h", "global=1", "cookieAuth=true", "username=u", "password=p", "{", "}", "%", "%00",

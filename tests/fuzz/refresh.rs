@@ -1,4 +1,4 @@
-//! Refresh tokens: one spelling each, and what no key of ours made never gets as far as the store.
+//! Refresh tokens: one spelling each, and what no key of this gate made never gets as far as the store.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -133,8 +133,8 @@ fn presented(token: &str) -> Error {
 }
 
 target!(
-    /// Whatever is authentic differs from a token of ours in nothing but tag B, and only the token itself proves its
-    /// session. The rest is refused before the store is asked (R7).
+    /// Whatever is authentic differs from a token of this gate in nothing but tag B, and only the token itself proves
+    /// its session. The rest is refused before the store is asked (R7).
     refresh_token,
     &["@", "~", "rg1_", "rg2_", "=", "_", "-", "A", "AA", "AAA", "+", "/", "\0", "\n", " "],
     |input| {

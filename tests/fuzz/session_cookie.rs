@@ -1,4 +1,4 @@
-//! Session cookies: one spelling each, and only what a key of ours made is one.
+//! Session cookies: one spelling each, and only what a key of this gate made is one.
 
 use std::sync::{Arc, LazyLock};
 

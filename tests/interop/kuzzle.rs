@@ -285,7 +285,7 @@ impl Drop for Running {
     }
 }
 
-/// A program of ours that serves as the upstream, and its port.
+/// A program of the workspace that serves as the upstream, and its port.
 fn upstream(program: &[&str]) -> (Running, String) {
     let mut node = Command::new("node");
     node.args(program).current_dir(installed()).stdout(Stdio::piped());

@@ -65,7 +65,7 @@ fn n57_n58_libraries_of_five_languages_verify_an_assertion_and_nothing_else() {
 
 const STATUS: [&str; 2] = ["status_list.mjs", "status_list.py"];
 
-/// The path of the list that a token of ours names.
+/// The path of the list that a token of this gate names.
 fn path_of_list(token: &str) -> String {
     let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
     let claims: serde_json::Value = serde_json::from_slice(&payload).unwrap();

@@ -324,7 +324,7 @@ fn bearer(asked: Asked, token: &str) -> Asked {
     asked.with("authorization", &format!("Bearer {token}"))
 }
 
-/// A browser's, from a page of ours.
+/// A browser's, from a page of this gate.
 fn cookie(asked: Asked, token: &str) -> Asked {
     asked.with("cookie", &format!("authToken={token}")).with("origin", "https://api.test")
 }

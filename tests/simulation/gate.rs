@@ -53,7 +53,7 @@ static PROFILES: LazyLock<[Profile; 4]> = LazyLock::new(|| {
 /// The first of the profiles whose grace is too long.
 pub(crate) const LAX: usize = 2;
 
-/// The generation of a refresh token of ours.
+/// The generation of a refresh token of this gate.
 pub(crate) fn generation(token: &str) -> Generation {
     refresh::authenticate(KEYS.refresh_keys(), token).expect("a token that we made").generation
 }

@@ -95,7 +95,7 @@ impl Place {
         self.command_of(&binary())
     }
 
-    /// Another program of ours, to be run in this folder.
+    /// Another program of the workspace, to run in this folder.
     fn command_of(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.arg("--config").arg(self.path("gateway.toml")).current_dir(self.folder.path());

@@ -6,11 +6,11 @@ use rotogate_core::denial::Denial;
 use super::form::Form;
 use crate::dialect::{Command, ExchangeRequest};
 
-/// The type of token that the gate issues, and accepts.
+/// The type of the tokens that the gate issues and accepts.
 pub(super) const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 /// The type of a transaction token (draft-ietf-oauth-transaction-tokens).
 pub(super) const TRANSACTION_TOKEN: &str = "urn:ietf:params:oauth:token-type:txn_token";
-/// The other name of it: an access token of ours is a JWT.
+/// The other name of that type: an access token of this gate is a JWT.
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
 // Requirement D1.

@@ -237,7 +237,7 @@ impl Engine {
         Ok(BrowserLogin { cookie, session, user, presented_ends_in })
     }
 
-    /// The session cookie in a text; `None` if no key of ours made it. Reads no store.
+    /// The session cookie in a text; `None` if no key of this gate made it. Reads no store.
     pub fn session_cookie(&self, value: &str) -> Option<SessionCookie> {
         SessionCookie::authenticate(self.keyring().refresh_keys(), value)
     }

@@ -209,7 +209,8 @@ fn origin_of(subject: &AccessToken) -> Result<(Option<VouchedBy>, Option<TokenOr
         let earlier = subject.delegation().and_then(|earlier| earlier.origin.clone());
         return Ok((subject.vouched_by().cloned(), earlier));
     }
-    // The token's subject becomes a subject of ours, and must not equal the subject of one of our users or clients.
+    // The token's subject becomes a subject of this gate, and must not equal the subject of one of our users or
+    // clients.
     if !subject.has_prefixed_subject() || subject.subject.starts_with(CLIENT_PREFIX) {
         return Err(Denial::NotExchangeable("the issuer has no subject_prefix"));
     }

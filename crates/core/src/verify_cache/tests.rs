@@ -31,7 +31,7 @@ impl World {
         Self { checker, rings, limits: Limits::new(Rates::default(), time), confirmations: Confirmations::default() }
     }
 
-    /// The rules of another issuer, read anew.
+    /// The rules of another issuer, read again.
     fn rules(&self, at: usize) -> IssuerRules {
         let keys = IssuerKeys::from_jwks(self.rings[at].jwks().to_string().as_bytes(), None).unwrap();
         IssuerRules::external(ISSUERS[at], vec!["api".into()], keys).named(format!("issuer-{at}"))

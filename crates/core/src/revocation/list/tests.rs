@@ -43,7 +43,7 @@ fn token(issuer: &str, jti: &str) -> Revocation {
     entry(Target::Token { issuer: issuer.into(), jti: jti.into() }, Effect::Gone)
 }
 
-/// A token of ours with a session.
+/// A token of this gate with a session.
 fn session_facts(id: SessionId, generation: Generation) -> TokenFacts<'static> {
     TokenFacts {
         delegation: None,
@@ -59,7 +59,7 @@ fn session_facts(id: SessionId, generation: Generation) -> TokenFacts<'static> {
     }
 }
 
-/// A token of ours without one.
+/// A token of this gate without one.
 const LOOSE: TokenFacts<'static> = TokenFacts {
     is_key: false,
     delegation: None,

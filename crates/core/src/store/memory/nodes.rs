@@ -478,7 +478,7 @@ impl Feed for NodeFeed {
             let history = self.known.history.load(Ordering::SeqCst);
             let is_another = self.common.server.load(Ordering::SeqCst) != self.known.server.load(Ordering::SeqCst);
             if is_another || head.history != history || head.writes < self.known.writes.load(Ordering::SeqCst) {
-                // The log begins anew, too.
+                // The log begins again, too.
                 self.cursor = Cursor::default();
                 return Ok(FeedStep { lost: true, ..FeedStep::default() });
             }

@@ -118,7 +118,7 @@ pub enum Ended {
         /// Whether some token is known to end. If not, the sender gets an error, but the entry holds all the same.
         is_sure: bool,
     },
-    /// The tokens of a user of ours. Only the directory can resolve the user's name.
+    /// The tokens of a user of this gate. Only the directory can resolve the user's name.
     OfDirectory {
         /// The issuer that names the user.
         issuer: Arc<str>,

@@ -83,7 +83,7 @@ impl SessionsSeen {
         }
     }
 
-    /// Records an accepted token of ours whose session the issuer vouched for.
+    /// Records an accepted token of this gate whose session the issuer vouched for.
     pub(super) fn note_vouched(&self) {
         set(&self.vouches);
     }
