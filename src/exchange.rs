@@ -35,7 +35,7 @@ pub struct HttpExchanger {
     pub caller: HttpCaller,
     /// The token endpoint.
     pub url: UrlSource,
-    /// Where that is, in words.
+    /// The description of that place.
     pub place: String,
     /// The gate's credentials as a client at the provider.
     pub client: ClientCredentials,

@@ -24,10 +24,10 @@ use rocket::{Build, Config, Data, Request, Response, Rocket, Route, get, routes}
 use rotogate::gate::{Judgement, Peer, PermittedRequest};
 use rotogate::{Gate, Identity, ResourceServer};
 
-/// Where a request goes that the gate does not permit.
+/// The path of the route for requests that the gate does not permit.
 const REPLY: &str = "/rotogate-reply";
 
-/// What the gate decided, in the cache of the request: a permit counts for its caller until the reply is complete.
+/// The decision of the gate, in the cache of the request: a permit counts for its caller until the reply is complete.
 enum Judged {
     Permitted {
         caller: Option<Identity>,

@@ -170,7 +170,7 @@ pub struct BrowserToken {
     pub at_provider: Option<Box<VouchedBy>>,
     /// The key of the session's cookies and the time of the binding, if the session is bound to a device.
     pub device: Option<(u8, Timestamp)>,
-    /// What that provider says.
+    /// The answer of that provider.
     pub provider: Option<ProviderTerms>,
 }
 

@@ -28,7 +28,7 @@ use crate::token::mint::{self, AccessTokenText};
 pub struct TokenExchange<'a> {
     /// The client, authenticated: the actor.
     pub client: &'a Client,
-    /// What it may exchange.
+    /// The client's rules.
     pub rules: &'a ExchangeRules,
     /// The token, verified now.
     pub subject: &'a AccessToken,

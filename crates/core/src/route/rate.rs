@@ -40,7 +40,7 @@ pub struct RateLimit {
     pub window: Duration,
     /// The number of requests that are admitted at once; `None` for `requests`.
     pub burst: Option<NonZeroU32>,
-    /// Where the requests are counted.
+    /// The place where requests are counted: at this gate, or at all gates.
     pub over: LimitOver,
     /// The limit's index among the limits of a gate. The gate sets it.
     #[doc(hidden)]
@@ -75,7 +75,7 @@ pub enum LimitPer {
     Claim(ClaimPath),
 }
 
-/// Where requests are counted.
+/// The place where requests are counted.
 ///
 /// ```
 /// use std::time::Duration;

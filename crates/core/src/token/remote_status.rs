@@ -40,7 +40,7 @@ pub enum MissingStatus {
     Refuse,
 }
 
-/// Which lists of an issuer are read.
+/// The rules for an issuer's lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusRules {
     /// The permitted prefixes of a list's URL.

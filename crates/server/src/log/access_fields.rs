@@ -17,7 +17,7 @@ pub(super) enum FieldKind {
     True,
 }
 
-/// Which lines have a field.
+/// The lines that have a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum On {
     All,

@@ -73,7 +73,7 @@ impl KeptConditions {
     }
 }
 
-/// What was read once from the claims of one token, each under its key.
+/// The values that were read once from the claims of one token, each under its key.
 #[derive(Debug)]
 pub struct KeptOfToken<K, V>(ArcSwapOption<Vec<(K, V)>>);
 

@@ -20,7 +20,7 @@ use crate::clock::{TimeSource, Timestamp};
 use crate::revocation::Revocation;
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
 
-/// What all handles share.
+/// The state that all handles share.
 struct Common {
     store: MemoryStore,
     /// The store's own clock.
@@ -103,7 +103,7 @@ pub struct MemoryNode {
     known: Arc<NodeExpectations>,
 }
 
-/// What a node expects of the store.
+/// The state of the store that a node expects.
 #[derive(Debug, Default)]
 struct NodeExpectations {
     history: AtomicU64,

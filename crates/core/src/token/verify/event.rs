@@ -73,7 +73,7 @@ impl std::fmt::Debug for SentNotice<'_> {
     }
 }
 
-/// What a good notice reports.
+/// The content of a valid notice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reported {
     /// The type of the event.

@@ -63,7 +63,7 @@ pub struct IdJagRules {
     pub clients: Vec<Box<str>>,
     /// The greatest age of an assertion, by its `iat`.
     pub max_age: Duration,
-    /// Who the user is here.
+    /// The source of the user's subject at this gate.
     pub subject: JagSubject,
 }
 

@@ -58,7 +58,7 @@ pub(super) struct SessionsSeen {
     vouches: AtomicBool,
 }
 
-/// What is known about a session that a notice names.
+/// The knowledge about a session that a notice names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Named {
     /// An accepted token named the session.

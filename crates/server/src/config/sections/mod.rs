@@ -148,7 +148,7 @@ section! {
         },
         /// The OAuth clients that begin sessions.
         each clients: Vec<ClientConfig> = by { clients::read(&sections.clients, dir) },
-        /// Where clients log in, refresh and log out, each in a protocol (docs/protocols.md).
+        /// The endpoints where clients log in, refresh and log out, each in one protocol (docs/protocols.md).
         // A relay lasts as long as the process. All or nothing: with other relays, no endpoint changes.
         restart("endpoints" if endpoints::are_other_relays) endpoints: Vec<EndpointConfig> = by {
             let surroundings = endpoints::Surroundings {

@@ -136,7 +136,7 @@ section! {
         reload max_size: usize = get_or(value::size(1024, FetchSettings::MAX_SIZE as u64), default.max_size),
         /// How long an answer without `max-age` is fresh, from `min` to `max`. The gate fetches again after 80 to 95 %
         /// of the time.
-        // Where it is not written, it is within the bounds that are.
+        // An unset `fresh` is adjusted to `min` and `max`.
         reload fresh: Duration = get_or(time(), default.fresh.min(max).max(min)),
         /// The shortest time between two fetches for unknown keys. Scheduled fetches do not count.
         reload cooldown: Duration = get_or(time(), default.cooldown),

@@ -208,7 +208,7 @@ pub(super) fn check_assertions(
     }
 }
 
-/// What is wrong with a key that signs for others.
+/// The flaw of a key that signs for others, if any.
 pub(super) fn unpublished_key(algorithm: Algorithm) -> String {
     format!(
         "needs a key that others can verify with, and algorithm of [issuer] is {algorithm}; expected one such as \"EdDSA\""

@@ -24,7 +24,7 @@ section! {
         restart statements: Statements = get_or(value::word_of, Statements::Named),
         /// The most connections for this gate's operations, besides 5 connections for revocations and the feed.
         restart connections: usize = get_or(value::count(1, 1000), PostgresOptions::CONNECTIONS),
-        /// What every store of several gates has.
+        /// The keys of every shared store.
         restart shared as "..": SharedSettings = by { shared::read(section, dir, keys) },
     }
 }

@@ -33,7 +33,7 @@ section! {
         restart wait_replicas: u32 = get_or(value::count(0, MAX_REPLICAS), 0),
         /// true: the gate acknowledges a write only once it is in the append-only files; needs Redis 7.2.
         restart wait_fsync: bool = get_or(value::boolean, false),
-        /// What every store of several gates has.
+        /// The keys of every shared store.
         restart shared as "..": SharedSettings = by { shared::read(section, dir, keys) },
     }
 }
