@@ -204,7 +204,7 @@ fn c20_check_online_says_what_a_start_would() {
     assert!(said.contains("the store is this gate's"), "{said}");
     server.sql("alter system set synchronous_standby_names = 'nowhere'");
     server.sql("select pg_reload_conf()");
-    refused("none follows it");
+    refused("no standby follows");
     server.sql("alter system reset synchronous_standby_names");
     server.sql("select pg_reload_conf()");
     server.sql("set role gate; revoke delete on rotogate.session from gate");

@@ -337,7 +337,7 @@ async fn p16_a_gate_begins_in_an_empty_folder_with_init_and_nothing_is_overwritt
 
     // Whatever has the name stays as it is.
     let said = place.fails(&["init", "--client", "other"], "");
-    assert!(said.contains("gateway.toml is there already"), "{said}");
+    assert!(said.contains("gateway.toml exists already"), "{said}");
     assert_eq!(fs::read_to_string(&file).unwrap(), written);
     fs::create_dir(place.path("linked")).unwrap();
     std::os::unix::fs::symlink(place.path("target"), place.path("linked/gateway.toml")).unwrap();

@@ -127,7 +127,7 @@ async fn o29_a_lost_or_wrong_admin_token_is_told_from_a_gate_that_does_not_run()
     place.write_config(&support::with(&good, "admin", "token_file = \"wrong.token\""));
     for arguments in asking {
         let said = place.fails(arguments, "");
-        assert!(said.contains("none of its admin tokens"), "{arguments:?}: {said}");
+        assert!(said.contains("not one of its admin tokens"), "{arguments:?}: {said}");
     }
     // Where nothing listens, nothing is asked, and a change of files needs nobody.
     place.write_config(&good);

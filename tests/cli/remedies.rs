@@ -149,7 +149,7 @@ fn of_everybody(url: &'static str, claim: &'static str, value: &str) -> Case {
     let config = |require: &str| other(url, &format!("audience = [\"api\"]\n{require}"), "");
     Case {
         kind: WarningKind::Everybody,
-        says: "this issuer serves everybody",
+        says: "any person can have an account at this issuer",
         attack: ("/open/x", "gate.test"),
         token: Some(Issuer::new(3).token(&json!({ "iss": url, claim: "somebody else's" }))),
         honest: ("/mine", "gate.test"),

@@ -400,7 +400,7 @@ fn i45_check_reports_every_mistake_of_the_section() {
         ),
         (
             &groups("attribute = \"memberOf\", filter = \"(member={dn})\""),
-            "directory.groups.attribute: stands beside filter; write one of the two",
+            "directory.groups.attribute: cannot be combined with filter; remove one of the two",
         ),
         (&groups("attribute = \"memberOf\", base = \"ou=x\""), "directory.groups.base: is where filter searches"),
         (&groups("attribute = \"member of\""), "directory.groups.attribute: expected the name of an attribute"),

@@ -323,12 +323,12 @@ fn i45_check_reports_every_mistake_of_the_section_and_asks_no_database() {
             "directory.url: has sslmode=disable",
         ),
         (&good.replace("url =", "url_file ="), "directory.url_file: "),
-        (&format!("{good}url_file = \"x\"\n"), "directory.url_file: stands beside url"),
+        (&format!("{good}url_file = \"x\"\n"), "directory.url_file: cannot be combined with url"),
         (
             &good.replace("{username}", "{user}"),
             "directory.authenticate: unknown value {user}; expected one of {username}",
         ),
-        (&good.replace("{subject}", "'{subject}'"), "directory.lookup: {subject} stands in quotes"),
+        (&good.replace("{subject}", "'{subject}'"), "directory.lookup: {subject} is in quotes"),
         (
             &format!("{good}rehash = \"UPDATE users SET hash = {{new_hash}}\"\n"),
             "directory.rehash: {subject} is missing",

@@ -344,7 +344,7 @@ fn b33_an_id_token_that_is_not_the_answer_to_this_login_is_refused() {
     is_page(&world.come_back_with_code(&begun), 400, "no key of the issuer signed it");
     assert_eq!(world.edge.series("rotogate_sessions_started_total{dialect=\"browser\"}"), 0);
     let log = world.edge.gate.log();
-    assert!(log.contains("session.start_refused") && log.contains("nonce is not that of this login"), "{log}");
+    assert!(log.contains("session.start_refused") && log.contains("nonce is not the nonce of this login"), "{log}");
 }
 
 #[test]

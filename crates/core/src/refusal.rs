@@ -14,7 +14,7 @@ use crate::session::Scope;
 
 /// The detail for a request that another page caused, or that looks so because of a wrong `public_url`.
 pub const CROSS_ORIGIN: &str =
-    "the request came from another site: its Origin is not that of the gate's public URL, and no allowed one";
+    "the request came from another site: its Origin is neither the gate's public URL nor an allowed origin";
 
 /// The requirements that a challenge states.
 #[derive(Clone, Debug)]

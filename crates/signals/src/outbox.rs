@@ -350,7 +350,7 @@ impl Outbox {
         if now >= read.plus(KEPT_FOR) {
             if self.counted.dropped.fetch_add(1, Ordering::Relaxed).is_multiple_of(MAX_WAITING as u64) {
                 let receiver = &*self.plan.settings.name;
-                tracing::error!(receiver, "event receiver: events are dropped that waited for 24 hours");
+                tracing::error!(receiver, "event receiver: events dropped that had waited for 24 hours");
             }
             return self.pop_event().await;
         }

@@ -17,7 +17,7 @@ const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 pub(super) fn read(form: &Form, client: PresentedClient) -> Result<Command, Denial> {
     let subject = form.secret("subject_token").ok_or(Denial::MalformedRequest("subject_token is missing"))?;
     if !form.get("subject_token_type").is_some_and(is_taken) {
-        return Err(Denial::MalformedRequest("subject_token_type must be that of an access token"));
+        return Err(Denial::MalformedRequest("subject_token_type must be the type of an access token"));
     }
     let actor = form.secret("actor_token");
     if form.get("actor_token_type").map(is_taken) != actor.as_ref().map(|_| true) {
@@ -28,7 +28,7 @@ pub(super) fn read(form: &Form, client: PresentedClient) -> Result<Command, Deni
         Some(TRANSACTION_TOKEN) => true,
         Some(_) => {
             return Err(Denial::MalformedRequest(
-                "requested_token_type must be that of an access token or a transaction token",
+                "requested_token_type must be the type of an access token or a transaction token",
             ));
         }
     };

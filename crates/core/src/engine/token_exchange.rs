@@ -88,7 +88,7 @@ impl Engine {
         };
         let scope = rules.granted(asked.scope, client.scopes.as_ref(), &subject.scope)?;
         if subject.is_bound() && asked.proof.is_none() && asked.certificate.is_none() {
-            return Err(Denial::NotExchangeable("the token is bound to a key, and the client proved none").into());
+            return Err(Denial::NotExchangeable("the token is bound to a key, and the request has no proof").into());
         }
         let now = self.clock.now();
         if self.has_ended(subject, &client.id, (vouched_by.as_ref(), &delegation), now) {

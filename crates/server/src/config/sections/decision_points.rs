@@ -83,11 +83,7 @@ section! {
 
 fn claim(v: &Raw) -> Result<ClaimPath, String> {
     let path = ClaimPath::parse(&value::text(v)?).map_err(|error| error.to_string())?;
-    if path.is_of_names() {
-        Err("{} stands for several names; expected the path of a claim".to_owned())
-    } else {
-        Ok(path)
-    }
+    if path.is_of_names() { Err("{} means several names; expected the path of a claim".to_owned()) } else { Ok(path) }
 }
 
 pub(super) fn read(sections: &[Section<'_>], dir: &Path) -> Vec<DecisionPointConfig> {
@@ -98,7 +94,7 @@ pub(super) fn read(sections: &[Section<'_>], dir: &Path) -> Vec<DecisionPointCon
             (None, None) if !section.is_bad() => {
                 section.blame("url", "is missing; expected the decision point's identifier, or evaluation_url");
             }
-            (Some(_), Some(_)) => section.blame("evaluation_url", "stands beside url; remove one of the two"),
+            (Some(_), Some(_)) => section.blame("evaluation_url", "cannot be combined with url; remove one of the two"),
             _ => {}
         }
         section.finish();

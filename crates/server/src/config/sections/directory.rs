@@ -110,7 +110,7 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Vec<DirectoryConfig> {
     }
     if root.has("directory") {
         root.section("directory");
-        root.blame("directory", "stands beside [[directories]]; make it an entry of that list");
+        root.blame("directory", "cannot be combined with [[directories]]; move it into that list");
     }
     let sections = root.sections("directories");
     let all: Vec<_> = sections.iter().filter_map(|section| read_one(section, dir, true)).collect();
@@ -133,7 +133,7 @@ fn check_distinct(sections: &[Section<'_>], all: &[DirectoryConfig]) {
             && let Some(other) = before().find(|other| other.accounts.is_none())
         {
             let what =
-                format!("missing, and {} has none either: only one directory can have all other accounts", other.key);
+                format!("missing, and missing in {}, too: only one directory can have all other accounts", other.key);
             section.blame("accounts", what);
         }
         for (index, account) in one.accounts.iter().flatten().enumerate() {
@@ -148,7 +148,7 @@ fn check_distinct(sections: &[Section<'_>], all: &[DirectoryConfig]) {
             && !section.is_bad()
             && let Some(other) = before().find(|other| is_file(other))
         {
-            section.blame("kind", format!("is \"file\", and so is that of {}: there is one users file", other.key));
+            section.blame("kind", format!("is \"file\", and so is kind of {}: a gate has one users file", other.key));
         }
     }
 }

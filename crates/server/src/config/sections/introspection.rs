@@ -132,8 +132,8 @@ pub(super) fn check(sections: &[Section<'_>], routes: &[Route], issuers: &[Trust
                     format!("with the prefix \"{prefix}\"")
                 };
                 let message = format!(
-                    "takes opaque tokens of \"{}\" and of \"{}\", both {what}: nothing in a token says which of them to \
-                     ask; name one of them, or write introspection.prefix",
+                    "takes opaque tokens of \"{}\" and of \"{}\", both {what}: an opaque token does not name its \
+                     issuer; name one of the two issuers, or set introspection.prefix",
                     other.name, issuer.name
                 );
                 section.blame("issuers", message);

@@ -290,8 +290,9 @@ fn warn_of_everybody(section: &Section<'_>, url: &str, preset: Option<Preset>, c
     let restricts = |one: &RequiredClaim| asked.contains(&one.path) && matches!(one.wanted, WantedClaim::OneOf(_));
     if !claims.require.iter().any(restricts) {
         let names = asked.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
-        let message =
-            format!("this issuer serves everybody, and tokens of all its users pass: write {names} into require");
+        let message = format!(
+            "any person can have an account at this issuer, and tokens of all its users pass: write {names} into require"
+        );
         section.warn(WarningKind::Everybody, "require", message);
     }
 }

@@ -159,7 +159,7 @@ fn simple(server: &Section<'_>, dir: &Path, per_address: usize, alone: bool) -> 
         }
     }
     if listen.is_empty() && server.has("tls") {
-        server.blame("tls", "is for the addresses of listen, and there are none; write it into [[server.listeners]]");
+        server.blame("tls", "is for the addresses of listen, and listen is empty; move it into [[server.listeners]]");
     }
     let tls = read_tls(server, dir);
     let one = |address: SocketAddr| ListenerConfig {

@@ -147,8 +147,9 @@ pub(super) fn check(sections: &[Section<'_>], all: &[Resource], routes: &[Route]
             section.blame("mcp", why);
         }
         if resource.mcp.as_ref().is_some_and(|mcp| mcp.check == McpCheck::Body) && are_asked_about {
-            let message = "judges calls by their bodies, and the questions of [[authorizers]] have none: those are refused; use \
-                           mcp.check = \"headers\" if servers behind other proxies have this resource";
+            let message = "judges calls by their bodies, and questions of [[authorizers]] have no body, so the gate \
+                           refuses these; use mcp.check = \"headers\" if servers behind other proxies have this \
+                           resource";
             section.warn(kind, "mcp", message);
         }
         let servers = &resource.authorization_servers;
@@ -209,7 +210,7 @@ pub(super) fn of_route(section: &Section<'_>, known: &[Resource], auth: Auth, fo
         section.blame("resource", super::dangling("resource", &path, &paths));
     }
     if auth == Auth::None {
-        section.blame("resource", "asks for tokens, and auth = \"none\" asks for none; remove one of the two");
+        section.blame("resource", "demands a token, and auth = \"none\" reads no token; remove one of the two");
     }
     if forward_token && !is_forwarding_accepted {
         let message = "gives the resource's token to the upstream, which could use it elsewhere (MCP: no passthrough); use an \

@@ -142,7 +142,7 @@ fn problem(route: &Route, issuer: &str, config: &Config, upstream: &Upstream) ->
     let other = other.or_else(|| policy.takes(OWN, true).then_some(OWN));
     if policy.auth != Auth::Required {
         return Some(format!(
-            "needs a caller, and the route {} to {name} requires none: auth = \"required\"",
+            "needs a caller, and the route {} to {name} requires no caller: set auth = \"required\"",
             route.id
         ));
     }

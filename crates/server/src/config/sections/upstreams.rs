@@ -284,7 +284,7 @@ fn read_tls(section: &Section<'_>, urls: &[UpstreamUrl], dir: &Path) -> Upstream
     for key in ["ca", "server_name", "client_cert"] {
         // The key suggests that TLS is used, but no address uses it.
         if section.has(key) && !urls.is_empty() {
-            section.blame(key, "only applies to https:// addresses, and urls has none; remove it");
+            section.blame(key, "only applies to https:// addresses, and urls has no such address; remove it");
         }
     }
     tls

@@ -233,7 +233,7 @@ fn groups_by(section: &Section<'_>, preset: Preset) -> GroupsBy {
         return GroupsBy::Filter { base, filter: filter.unwrap_or_else(preset) };
     }
     if section.has("filter") {
-        section.blame("attribute", "stands beside filter; write one of the two");
+        section.blame("attribute", "cannot be combined with filter; remove one of the two");
     } else if section.has("base") {
         section.blame("base", "is where filter searches, and attribute names the groups; remove one of the two");
     }

@@ -71,7 +71,7 @@ pub(super) fn read(section: &Section<'_>, dir: &Path) -> SourceSettings {
 fn url(section: &Section<'_>, dir: &Path) -> DatabaseUrl {
     let (url, file) = (section.get("url", value::text), section.get("url_file", path_in(dir)));
     match (url, file) {
-        (Some(_), Some(_)) => section.blame("url_file", "stands beside url; write one of the two"),
+        (Some(_), Some(_)) => section.blame("url_file", "cannot be combined with url; remove one of the two"),
         (Some(url), None) if has_password(&url) => {
             section.blame("url", "holds a password, which others may read here; write the URL to a file: url_file");
         }
