@@ -179,7 +179,7 @@ async fn c39_a_store_of_a_clock_that_was_ahead_is_brought_back_by_a_command_that
         assert_eq!(gate.refresh(&tokens.refresh).await.status, StatusCode::BAD_REQUEST);
     }
     assert_eq!(gate.stop(), Some(0));
-    // What was issued for a later time stays ended when that time comes.
+    // Tokens that were issued for a later time are still refused at that time.
     moved.ahead(days);
     let gate = moved.start();
     assert_eq!(gate.get("/hello", &ahead.access).await.status, StatusCode::UNAUTHORIZED);

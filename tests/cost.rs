@@ -1,8 +1,8 @@
-//! What a request costs in the layer, counted and not timed: allocations, and instructions under valgrind. A machine that
-//! is busy with something else counts the same, so these may fail a build; times are in the benches.
+//! The cost of a request in the layer, counted and not timed: allocations, and instructions under valgrind. Other load on
+//! the machine does not change the counts, so these tests may fail a build. The benches measure times.
 //!
-//! The instructions are those of the test profile, which optimises dependencies alone: some 2.5 times those of a release. They
-//! are here to be compared with themselves.
+//! The instructions are those of the test profile, which optimises dependencies alone: some 2.5 times those of a release.
+//! Their purpose is a comparison with earlier counts.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
@@ -43,21 +43,21 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const TOKENS: usize = 100;
 /// How many requests valgrind sees: it is some fifty times slower.
 const REQUESTS: &str = "ROTOGATE_TEST_REQUESTS";
-/// Where the sessions are: `redb`, or a port of Redis. In memory, if this is not set.
+/// The store of the sessions: `redb`, or a port of Redis. Unset: in memory.
 const STORE: &str = "ROTOGATE_TEST_STORE";
 /// Have them answered without the gate.
 const BARE: &str = "ROTOGATE_TEST_BARE";
 /// Have each request bring a token that the gate has not seen. The value is the algorithm.
 const NEW: &str = "ROTOGATE_TEST_NEW";
-/// What may be kept of a token besides its text, in bytes: what it says, the headers made of it, and its places in the
-/// caches. It was 1,019 when this was written, and 8 more since a token keeps what conditions make of it. From run to run it
-/// differs by a byte or two: 1,764 for a token of 745.
+/// The most memory of a cached token besides its text, in bytes: its claims, the headers made of them, and its entries in
+/// the caches. The first figure was 1,019; kept results of conditions added 8. Runs differ by a byte or two: 1,764 for a
+/// token of 745.
 const ROOM: usize = 1032;
-/// What the layer adds to a request. The allocations are for the extensions of the request: `http::Extensions`,
-/// its table, and in it `Permitted`. The check itself allocates nothing.
+/// The cost that the layer adds to a request. The allocations are for the extensions of the request:
+/// `http::Extensions`, its table, and in it `Permitted`. The check itself allocates nothing.
 const LAYER: Row = Row { name: "the layer", instructions: 54_200.0, allocations: 3.0, file: "tests/cost.rs" };
 
-/// What the layer adds to a request whose token is new: the check of an HS256 signature (17,100), and all besides it.
+/// The cost that the layer adds to a request with a new token: the check of an HS256 signature (17,100), and the rest.
 const NEW_TOKEN: Row =
     Row { name: "the layer, for a new token", instructions: 294_600.0, allocations: 0.0, file: "tests/cost.rs" };
 
@@ -97,7 +97,7 @@ async fn gate_on(store: Arc<dyn Store>, keyring: Keyring, number: usize) -> (Gat
         .issuer(ISSUER)
         .audience(["api"])
         .shared_store(store)
-        // Under valgrind, nothing is heard while requests are counted.
+        // Under valgrind the gate gets no news from the store while requests are counted.
         .staleness(Staleness::deny_after(Staleness::LONGEST))
         .keys(keyring)
         .client(rotogate::client::Client::public("web"))
@@ -264,8 +264,9 @@ async fn so_many_requests_pass() {
     }
 }
 
-/// What valgrind counts, and nothing around it: clocks are calibrated by spinning, so long as that takes, and the end of a
-/// service frees its caches. Without a closure, whose name would have this function's, and end the counting where it begins.
+/// The code that valgrind counts. Setup and end stay outside: the calibration of clocks spins for a varying time, and the
+/// end of a service frees its caches. There is no closure here: its name would contain this function's name, and end the
+/// counting at its begin.
 #[inline(never)]
 fn counted_requests<S, B>(requests: u64, service: &mut S, heads: &mut Heads)
 where

@@ -9,7 +9,7 @@ use super::{Ask, admin_token, with_tokens, write_token};
 
 const VIEWER: &str = "the-viewer-token-of-the-document-1";
 
-/// What is asked of an operation: its method, its path, what the path becomes, a body.
+/// A request to an operation: the method, the path template, the path, and a body.
 struct Case {
     method: &'static str,
     path: &'static str,

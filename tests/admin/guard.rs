@@ -99,7 +99,7 @@ async fn p50_who_may_not_ask_is_refused_and_nothing_changes() {
     let answer = Ask::with(&gate, OPERATOR).header("origin", &own).post("/v1/config/check", "").await;
     assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
 
-    // Ten wrong tokens are looked at. After that none is, not even the right one.
+    // The gate checks ten wrong tokens. After that it checks no token, not even the right one.
     for wrong in 0..10 {
         let answer = Ask::with(&gate, &format!("guess-number-{wrong}")).get("/v1/status").await;
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{wrong}");
@@ -176,7 +176,7 @@ async fn p53_two_files_of_one_name_overlap_and_each_is_read_again() {
     assert_eq!(asks(OPERATOR).await, StatusCode::OK);
 }
 
-/// What comes until there is this text, or the stream ends.
+/// Reads until this text, or the end of the stream.
 fn up_to(stream: &mut TcpStream, text: &str) -> String {
     let (mut all, mut some) = (String::new(), [0; 4096]);
     while !all.contains(text) {

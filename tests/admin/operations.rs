@@ -1,4 +1,4 @@
-//! What each operation does.
+//! The effect of each operation.
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -79,7 +79,7 @@ async fn p10_p11_a_revocation_ends_what_its_target_names_and_nothing_for_an_unkn
     }
     let idle = admin.post("/v1/revocations", &json!({"client": "idle"}).to_string()).await;
     assert_eq!((idle.status, &idle.json()["ended"]), (StatusCode::OK, &0.into()), "known, without a session");
-    // What only its issuer knows is entered on purpose.
+    // A target that only its issuer knows needs `force`.
     for forced in [json!({"subject": "ghost", "force": true}), json!({"token": {"jti": "t-1"}, "force": true})] {
         assert_eq!(admin.post("/v1/revocations", &forced.to_string()).await.status, StatusCode::OK, "{forced}");
     }

@@ -278,7 +278,7 @@ async fn p56_p53_the_page_does_its_job_by_plain_forms() {
     let answer = browser.post(&path, &[("csrf", &own), ("back", "https://evil.example/")]).await;
     assert_eq!(answer.headers["location"], "/ui/sessions");
 
-    // Why and by whom it ended.
+    // The page shows the reason and the author of the end.
     let shown = text(&browser.get(&format!("/ui/sessions/{id}")).await);
     assert!(shown.contains("<strong>operator</strong>, by grace (operator)"), "{shown}");
     let lines = events(&gate, VIEWER, &format!("action=revocation&session={id}")).await;
@@ -448,7 +448,7 @@ async fn o49_the_page_says_who_ended_all_sessions_finds_by_account_and_has_the_a
     let mut browser = Browser::signed_in(&gate, OPERATOR).await;
     let shown = text(&browser.get(&format!("/ui/sessions/{id}")).await);
     assert!(shown.contains("live</span>") && !shown.contains("Ended:"), "{shown}");
-    // A user by account: "none" is a user without one.
+    // Users by account: "none" finds users without an account.
     for (account, is_found) in [("none", true), ("acme", false)] {
         let shown = text(&browser.get(&format!("/ui/sessions?user=demo&status=any&account={account}")).await);
         assert!(shown.contains(&format!("value=\"{account}\"")), "{shown}");

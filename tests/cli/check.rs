@@ -35,7 +35,7 @@ fn o10_everything_that_is_wrong_is_said_at_once_with_its_line() {
         assert!(said.contains(text), "{said}");
     }
     assert_eq!(ran.stderr.lines().count(), 4, "{ran:?}");
-    // What does not start says the same.
+    // `serve` reports the same and does not start.
     assert_eq!(place.run(&["serve"], "").code, Some(2));
 }
 
@@ -280,7 +280,8 @@ async fn o12_an_address_in_use_is_reported_but_not_that_of_the_gate_that_runs_he
     let said = format!("gateway.toml:3:10: server.listen: cannot listen on {taken}");
     assert!(checked.stderr.contains(&said) && checked.stderr.contains("another program listens there"), "{checked:?}");
 
-    // Where the gate does not answer, it may be its own: that is said, and is no error.
+    // Without an answer of the admin listener, the gate of this store may hold the address: `check` says so, and
+    // succeeds.
     place.write_config(&config(&gate.address.to_string()).replace(&gate.admin.to_string(), "127.0.0.1:0"));
     let checked = place.run(&["check"], "");
     assert_eq!(checked.code, Some(0), "{checked:?}");

@@ -1,4 +1,5 @@
-//! What holds for all commands: JSON, closed pipes, exit codes, completions and man pages; and `rotogate init`.
+//! The common behaviour of all commands: JSON, closed pipes, exit codes, completions and man pages; and
+//! `rotogate init`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -117,7 +118,7 @@ fn p13_each_command_reports_an_error_as_json() {
         assert_eq!((&at["line"], &at["key"]), (&5.into(), &"server.drain_timout".into()), "{ran:?}");
         assert!(at["file"].as_str().unwrap().ends_with("gateway.toml"), "{ran:?}");
         assert!(at["detail"].as_str().unwrap().contains("did you mean"), "{ran:?}");
-        // What a gate logs, an operator reads there in any case.
+        // `serve` also writes the error to standard error, for the log.
         assert_eq!(ran.stderr.is_empty(), command == "check", "{ran:?}");
         shown.insert(command.to_owned());
     }
@@ -233,7 +234,7 @@ async fn p14_a_closed_pipe_is_silent() {
         &["user", "disable", "demo"],
     ] {
         for more in [&[][..], &["--json"]] {
-            // Nobody reads, from the beginning.
+            // The pipe has no reader from the start.
             let (reader, writer) = std::io::pipe().unwrap();
             drop(reader);
             let mut command = place.command();
@@ -335,7 +336,7 @@ async fn p16_a_gate_begins_in_an_empty_folder_with_init_and_nothing_is_overwritt
     assert_eq!(gate.get("/hello", "no token").await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(gate.stop(), Some(0));
 
-    // Whatever has the name stays as it is.
+    // An existing file of that name is not changed.
     let said = place.fails(&["init", "--client", "other"], "");
     assert!(said.contains("gateway.toml exists already"), "{said}");
     assert_eq!(fs::read_to_string(&file).unwrap(), written);
@@ -402,7 +403,7 @@ fn p19_man_pages_have_no_warnings() {
         let file = page["file"].as_str().unwrap();
         let text = fs::read_to_string(place.path(file)).unwrap();
         assert!(text.contains(".SH NAME") && text.contains(".TH "), "{text}");
-        // Where groff is there.
+        // Only with groff on the machine.
         let formatted =
             Command::new("groff").args(["-man", "-ww", "-z", "-K", "utf8", "-Tutf8"]).arg(place.path(file)).output();
         let Ok(formatted) = formatted else { continue };

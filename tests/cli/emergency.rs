@@ -1,4 +1,4 @@
-//! What an operator does when something is broken: the configuration, or the admin token.
+//! Commands for an emergency: the configuration or the admin token is broken.
 
 use std::fs;
 
@@ -50,7 +50,8 @@ async fn o28_emergency_commands_work_beside_a_broken_configuration_and_say_so_in
         assert_eq!(gate.get("/", &tokens.access).await.status, StatusCode::UNAUTHORIZED, "the session ended");
         let explained = place.run(&["explain", "--path", "/x"], &tokens.access);
         assert!(explained.code == Some(1) && explained.stdout.contains("token_revoked"), "{explained:?}");
-        // What needs the whole configuration refuses it as before, and so does what the gate would refuse.
+        // Commands that need the whole configuration refuse it as before, and so do commands that the gate would
+        // refuse.
         assert_eq!(place.run(&["user", "list"], "").code, Some(2));
         assert_eq!(place.run(&["reload"], "").code, Some(2));
     }
@@ -129,7 +130,7 @@ async fn o29_a_lost_or_wrong_admin_token_is_told_from_a_gate_that_does_not_run()
         let said = place.fails(arguments, "");
         assert!(said.contains("not one of its admin tokens"), "{arguments:?}: {said}");
     }
-    // Where nothing listens, nothing is asked, and a change of files needs nobody.
+    // Without a listening gate, the command asks no gate, and changes the files alone.
     place.write_config(&good);
     assert_eq!(gate.stop(), Some(0));
     assert!(place.fails(&["session", "list"], "").contains("start it"));

@@ -52,7 +52,7 @@ async fn world() -> World {
 }
 
 impl World {
-    /// What `explain` says, with its exit code.
+    /// The output of `explain`, and its exit code.
     fn explain(&self, arguments: &[&str], token: &str) -> (Value, Option<i32>) {
         let ran = self.place.run(&[&["--json", "explain"], arguments].concat(), token);
         assert_eq!(ran.stderr, "", "{arguments:?}");

@@ -1,4 +1,4 @@
-//! Which limit a 429 met, and for whom (requirement O46).
+//! A 429 names its limit and its caller (requirement O46).
 
 use std::fs;
 

@@ -1,5 +1,5 @@
-//! What `rotogate check` advises against wider access than was meant (requirement P67): for each of its warnings, the attack
-//! that it warns of reaches the upstream, and no longer does with any remedy that the message names.
+//! The advice of `rotogate check` against wider access than intended (requirement P67): the attack behind each warning
+//! reaches the upstream, and each remedy in the message stops the attack.
 
 use http::{Method, StatusCode};
 use rotogate_core::route::WarningKind;
@@ -144,7 +144,7 @@ fn of_users() -> Case {
     }
 }
 
-/// A token of somebody else's at a provider that serves everybody.
+/// A token of another user of a provider at which any person can have an account.
 fn of_everybody(url: &'static str, claim: &'static str, value: &str) -> Case {
     let config = |require: &str| other(url, &format!("audience = [\"api\"]\n{require}"), "");
     Case {

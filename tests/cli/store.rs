@@ -132,7 +132,7 @@ async fn p18_after_a_restore_with_end_all_no_earlier_token_passes_and_logins_do(
     assert_eq!(gate.get("/", &later.access).await.status, StatusCode::OK);
     assert_eq!(gate.stop(), Some(0));
 
-    // What is no back-up of this store changes nothing.
+    // A file that is not a back-up of this store changes nothing.
     let before = fs::read(place.path(STORE)).unwrap();
     let files = || fs::read_dir(place.path("data")).unwrap().count();
     let number = files();

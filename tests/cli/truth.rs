@@ -1,5 +1,5 @@
-//! What an operator reads: why and by whom a session ended, which rate held an attempt up, how old keys are, what a reload
-//! changed.
+//! Facts that an operator reads: the reason and the author of a session's end, the rate that refused an attempt, the age
+//! of keys, the changes of a reload.
 
 use std::fs;
 
@@ -16,7 +16,7 @@ fn running(config: &str) -> (Place, Gate) {
     (place, gate)
 }
 
-/// What `explain --json` says of a refresh token, and its exit code.
+/// The output of `explain --json` for a refresh token, and its exit code.
 fn explained(place: &Place, token: &str, arguments: &[&str]) -> (Value, Option<i32>) {
     let ran = place.run(&[&["explain", "--json"], arguments].concat(), token);
     (serde_json::from_str(&ran.stdout).unwrap(), ran.code)
@@ -50,7 +50,7 @@ async fn o33_o34_who_revoked_all_sessions_and_that_it_was_no_change_of_password_
         let other = place.json_lines(&["events", "--session", &sid(&place, &gate.login().await)]);
         assert!(other.iter().all(|line| line["event.action"] != "revocation"), "it began later: {other:?}");
     }
-    // A change of password is still told as one.
+    // A change of password is still reported as such.
     let tokens = gate.login().await;
     place.done(&["user", "passwd", "demo"], "another correct horse");
     let (said, _) = explained(&place, &tokens.refresh, &[]);

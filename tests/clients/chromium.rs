@@ -47,7 +47,7 @@ impl Chromium {
         Self { child, profile }
     }
 
-    /// Where it takes commands (Chrome DevTools Protocol), once it listens: with `--remote-debugging-port=0`.
+    /// The address for commands (Chrome DevTools Protocol), once Chromium listens; needs `--remote-debugging-port=0`.
     pub(crate) fn commands_at(&self) -> Option<(u16, String)> {
         let said = std::fs::read_to_string(self.profile.path().join("DevToolsActivePort")).ok()?;
         let (port, path) = said.trim().split_once('\n')?;
@@ -64,7 +64,7 @@ impl Drop for Chromium {
     }
 }
 
-/// What the page tells, in its order.
+/// The reports of the page, in order.
 pub(crate) struct Told {
     stub: Stub,
     waiting: VecDeque<Received>,
@@ -75,7 +75,7 @@ impl Told {
         Self { stub: Stub::start(), waiting: VecDeque::new() }
     }
 
-    /// The URL of a page, with what its script gets: where it tells, and the password of the user.
+    /// The URL of a page, with the parameters of its script: the address for reports, and the password of the user.
     pub(crate) fn url(&self, page: &str, password: &str) -> String {
         let handed = json!({ "tell": format!("http://{}/", self.stub.address), "password": password });
         let handed: String = form_urlencoded::byte_serialize(handed.to_string().as_bytes()).collect();

@@ -28,7 +28,7 @@ const SOFTWARE: &str =
     "--enable-features=DeviceBoundSessions,EnableBoundSessionCredentialsSoftwareKeysForManualTesting";
 const WITHOUT: &str = "--disable-features=DeviceBoundSessions";
 
-/// What becomes of a refresh on its way to the gate.
+/// The fate of a refresh on its way to the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Weather {
     Fair,

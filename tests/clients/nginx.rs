@@ -69,7 +69,7 @@ impl Nginx {
         fs::write(self.folder.path().join("files").join(name), bytes).unwrap();
     }
 
-    /// Where what is sent to `up/` is kept.
+    /// The file that nginx keeps for an upload to `up/`.
     pub(crate) fn kept(&self, name: &str) -> PathBuf {
         self.folder.path().join("up").join(name)
     }

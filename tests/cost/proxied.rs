@@ -1,5 +1,5 @@
-//! What a proxied request costs the whole program, counted by callgrind: a gate of the test profile, a cached token, one
-//! connection, one request after another. Client and upstream are in this process, which is not counted.
+//! The cost of a proxied request in the whole program, counted by callgrind: a gate of the test profile, a cached token,
+//! one connection, sequential requests. Client and upstream are in this process, which is not counted.
 //!
 //! The program writes its counts to a file whenever it is asked whether it is ready, and counts from zero again. So one start
 //! serves all rows, and each row is counted several times.
@@ -23,9 +23,9 @@ const WARM: u64 = 150;
 const REQUESTS: u64 = 150;
 /// How often a row is counted. The median counts.
 const PERIODS: usize = 5;
-/// What the program calls when it is asked whether it is ready.
+/// The function that the program calls for a request about readiness.
 const MARK: &str = "rotogate_server::server::operate::admin::health::readiness::*";
-/// What allocates: mimalloc for Rust, and the C library for the cryptography in C.
+/// The allocating functions: mimalloc for Rust, and the C library for the cryptography in C.
 const ALLOCATORS: [&str; 4] = ["mi_malloc_aligned", "mi_zalloc_aligned", "mi_realloc_aligned", "malloc"];
 
 /// How a client speaks to the gate.
@@ -79,7 +79,7 @@ impl Counted {
         Self { gate, folder, files: 0 }
     }
 
-    /// What was counted since the last mark, or the start.
+    /// The counts since the last mark, or since the start.
     async fn mark(&mut self) -> Counts {
         assert_eq!(self.gate.admin_get("/readyz").await.status, StatusCode::OK);
         let files = self.files();
@@ -100,7 +100,7 @@ impl Counted {
     }
 }
 
-/// What a file of callgrind says, in a format that its manual describes.
+/// The counts in a file of callgrind, whose manual describes the format.
 fn read(path: &Path) -> Counts {
     let text = fs::read_to_string(path).unwrap();
     let mut counts = Counts { instructions: 0, allocations: 0 };
@@ -208,7 +208,7 @@ async fn a_proxied_request_with_a_cached_token_costs_so_many_instructions_and_al
             requests(&mut connection, &token, REQUESTS).await;
             let took = began.elapsed();
             let counts = counted.mark().await;
-            // What the gate does in that time without requests, and the mark.
+            // The cost of the gate in that time without requests, and of the mark.
             tokio::time::sleep(took).await;
             let idle = counted.mark().await;
             let each = |counts: u64, idle: u64| (counts as f64 - idle as f64) / REQUESTS as f64;

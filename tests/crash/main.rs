@@ -1,7 +1,6 @@
-//! What the gate has acknowledged survives the death of its process at any moment (requirement R2): the real binary on
-//! its real store is killed again and again, at random moments and between commit and reply, under clients that
-//! remember exactly the replies that they got. After each restart, everything that follows from those replies must
-//! hold:
+//! Acknowledged changes survive the death of the process at any moment (requirement R2): the real binary on its real
+//! store is killed again and again, at random moments and between commit and reply, under clients that remember exactly
+//! the replies that they got. After each restart, everything that follows from those replies must hold:
 //!
 //! - the last refresh token that a client got still works, even if the reply to its exchange was lost;
 //! - an acknowledged revocation stays, for the refresh token and for the access tokens;
@@ -171,7 +170,7 @@ async fn a_store_that_answers_before_it_commits_is_found() {
             command.env("ROTOGATE_FAILPOINT", "ack-before-commit");
         });
         let ends = Ends::Killed { replies: 1 + random.below(100) };
-        // What is wrong already now is not what a crash is needed for.
+        // The test looks for promises that a crash breaks, not for faults before the crash.
         let _ = load(&mut gate, &mut sessions, ends, &mut random).await;
         let gate = place.start();
         let wrong = check(&gate, &mut sessions, &mut random).await;

@@ -69,7 +69,7 @@ impl Sdk {
         )
     }
 
-    /// Where it signs out, and what it sends there.
+    /// The path and the body of a sign-out.
     fn sign_out(self, token: &str) -> (&'static str, String) {
         let (path, field) = match self {
             Self::JavaScript => ("/acme/connect/revocation", "token"),

@@ -30,7 +30,7 @@ impl Asked {
     }
 }
 
-/// What to answer: the bytes before the connection is closed, or `None` for nothing while the test runs.
+/// The answer: the bytes before the connection is closed, or `None` for no answer during the test.
 type Script = dyn Fn(&Asked) -> Option<Vec<u8>> + Send + Sync;
 
 pub(super) struct Hook {
@@ -87,7 +87,7 @@ impl Hook {
         self.says(move |_| Some(bytes.clone()));
     }
 
-    /// What it was asked since the last call.
+    /// The requests since the last call.
     pub(super) fn asked(&self) -> Vec<Asked> {
         std::mem::take(&mut *self.asked.lock().unwrap())
     }
@@ -328,7 +328,7 @@ async fn i48_a_user_of_a_hook_takes_as_many_guesses_as_nobody() {
     let hook = Hook::start();
     let place = hook.place(&super::guesses::config(), "");
     let gate = start(&place);
-    // The hook says the same of `gone`, whom it has disabled: by its contract that is one answer.
+    // The hook answers the same for the disabled user `gone`, as its contract demands.
     assert_eq!(super::guesses::guesses(&gate, ["demo", "gone", "nobody", "else"]).await, [5; 4]);
 }
 

@@ -10,7 +10,7 @@ use support::{Gate, Place, keep_secret, until, with};
 
 pub(super) const PASSWORD: &str = "correct horse battery";
 
-/// What the statements of these tests ask for.
+/// The statements of these tests.
 pub(super) const STATEMENTS: &str = r#"
 authenticate = """
 SELECT id AS subject, hash AS password_hash, active, scopes, valid_from, org AS account, email

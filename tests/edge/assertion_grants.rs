@@ -210,7 +210,7 @@ fn d18_an_identity_assertion_is_good_and_each_rule_alone_refuses_one() {
     let scene = scene();
     let granted = scene.present(&scene.signed(&json!({})));
     let token = access(&granted);
-    // The issuer's scopes in our names, of which the client may have one.
+    // The issuer's scopes are mapped; the client may have one of them.
     assert_eq!(granted.json()["scope"], "read");
     assert_eq!(scene.status(&token, "/x"), 200);
     let received = scene.edge.stub.one();
@@ -301,7 +301,7 @@ fn d19_d21_an_assertion_has_one_session_and_an_ended_one_is_never_revived() {
     let (first, second) = (access(&scene.present(&assertion)), access(&scene.present(&assertion)));
     assert_ne!(payload(&first)["jti"], payload(&second)["jti"]);
     assert_eq!(payload(&first)["sid"], payload(&second)["sid"]);
-    // Another assertion, and the same of another client, has a session of its own.
+    // Another assertion, and the same assertion of another client, have separate sessions.
     let other = access(&scene.present(&scene.signed(&json!({}))));
     assert_ne!(payload(&other)["sid"], payload(&first)["sid"]);
     // The client ends it, by one of its tokens.
@@ -441,7 +441,7 @@ fn d18_an_operator_asks_why_an_assertion_is_refused_and_the_question_uses_nothin
     }
     access(&scene.bare(&workload));
     assert_eq!(refused(&workload, &[]), "it was used before");
-    // Each flaw has words of its own.
+    // Each flaw has a different text.
     let flaws = [
         json!({ "aud": "https://other.test" }),
         json!({ "client_id": "unlisted" }),

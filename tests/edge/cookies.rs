@@ -99,7 +99,7 @@ fn t18_a_change_by_cookie_must_come_from_us_or_from_a_listed_origin() {
             assert_eq!(post(path, more), 403, "{path} {more:?}");
         }
         assert!(edge.stub.take().is_empty());
-        // A route that treats a bad credential as none forwards the request without a caller.
+        // A route that treats a bad credential as a missing one forwards the request without a caller.
         assert_eq!(post("/open/x", more), 200);
         assert!(edge.stub.one().all("x-auth-subject").is_empty(), "{more:?}");
     }

@@ -86,7 +86,7 @@ fn t19_an_origin_that_is_not_listed_is_allowed_nothing() {
         assert_eq!(reply.header("access-control-allow-credentials"), "true");
         assert!(varies_by_origin(&reply), "{reply:?}");
     }
-    // What the upstream varies by stays.
+    // The upstream's `Vary` stays.
     let reply = edge.ask("GET /public/store", &[GOOD]);
     assert!(reply.all("vary").iter().any(|line| line.eq_ignore_ascii_case("accept")), "{reply:?}");
 }

@@ -37,7 +37,7 @@ fn t1_a_bearer_token_is_taken_in_one_form_and_refused_in_every_other() {
     ];
     for value in bad {
         let header = format!("Authorization: {}", value.replace('@', &token));
-        // An optional route takes a bad credential for bad, not for none (T13).
+        // An optional route refuses a bad credential, and does not treat it as missing (T13).
         for path in ["/private", "/open/x"] {
             let reply = edge.ask(&format!("GET {path}"), &[&header]);
             assert_eq!(reply.status, 401, "{value} {path}");

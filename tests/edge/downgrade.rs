@@ -27,7 +27,7 @@ fn without(name: &str) -> Vec<Field> {
 /// Sends it and says what became of it, and what arrived upstream: the body of the request, if it was one and plain.
 fn ask(edge: &Edge, head: &[Field], parts: &[Part]) -> (Outcome, Option<Vec<u8>>) {
     let outcome = frames::ask(edge.gate.address, head, parts);
-    // Whatever the upstream was left with would stand before this.
+    // Bytes that remained at the upstream would precede this request.
     assert_eq!(edge.ask("GET /public/next", &[]).status, 200, "{head:?}");
     let mut received = edge.stub.take();
     assert_eq!(received.pop().unwrap().target, "/public/next");

@@ -120,7 +120,7 @@ fn s16_s17_s21_s29_a_stream_is_created_verified_polled_and_replaced() {
     until_acknowledged(&at, "e-2");
     until_alive(&edge, 1);
     assert_eq!(at.count("POST", "/streams"), 1, "the stream of the first start goes on");
-    // What the operator sees without a gate.
+    // The output of `check --online`.
     let seen = edge.place.done(&["check", "--online"], "");
     assert!(seen.stdout.contains("stream f67e39a0 is enabled"), "{}{}", seen.stdout, seen.stderr);
     assert!(!at.state().asked.iter().any(|asked| asked.method == "DELETE"), "it changes nothing");

@@ -218,7 +218,7 @@ fn d1_each_row_of_the_table_grants_or_refuses() {
     ] {
         no(changes, "invalid_request");
     }
-    // The target: one in all, byte for byte. Of two, none is meant without a name.
+    // The target must be one permitted audience, byte for byte. If two are permitted, a request must name one.
     for changes in [
         &[("audience", "")][..],
         &[("audience", "ledger")],

@@ -65,7 +65,7 @@ async fn a9_a17_one_address_has_an_idle_gate_and_others_have_the_reserve() {
     let held = hold(&edge, 1, "GET /public/silent", &[], ALONE).await;
     for line in ["GET /public/x", "GET /private", "GET /.well-known/jwks.json"] {
         is_shed(&edge.ask(line, &[]));
-        // What it says of itself changes nothing.
+        // The client's own `X-Forwarded-For` changes nothing.
         is_shed(&edge.ask(line, &["X-Forwarded-For: 127.0.0.9"]));
     }
     assert_eq!(counted(&edge, "/public/{*rest}", "address_overloaded").await, 2);

@@ -91,7 +91,7 @@ fn t24_headers_of_other_products_pass_in_no_spelling_unless_they_are_kept() {
     let more = ["X-Tenant: forged", "x_tenant: forged", "X-Acme-User: forged", "X.Acme.Role: forged", "X-Acme: kept"];
     assert_eq!(edge.ask("GET /public/x", &[&OF_PRODUCTS[..], &more[..]].concat()).status, 200);
     let received = edge.stub.one();
-    // What is kept is kept as it is written, and not in the spellings of it.
+    // `keep` lets a header pass only in the exact spelling.
     let mut kept: Vec<String> =
         says_forged(&received.headers).iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
     kept.sort();

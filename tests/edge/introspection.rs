@@ -194,7 +194,7 @@ fn i14_i20_an_opaque_token_is_what_its_issuer_says() {
     assert_eq!(String::from_utf8(pair).unwrap(), "the+gate:s3cret+of%3Athe+gate");
     let form: Vec<_> = asked[0].form.iter().map(|(name, value)| (&**name, &**value)).collect();
     assert_eq!(form, [("token", "opaque"), ("token_type_hint", "access_token")]);
-    // What a route requires is judged on the cached answer, too.
+    // The demands of a route apply to the cached answer, too.
     for (path, expected) in [("/x", 200), ("/admin/x", 403), ("/reports/x", 401), ("/own/x", 401), ("/x", 200)] {
         assert_eq!(status_of(&edge, "opaque", path), expected, "{path}");
     }

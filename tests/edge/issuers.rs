@@ -98,7 +98,7 @@ fn j6_j8_a_token_of_another_issuer_is_good_where_its_rules_say_so() {
         assert_eq!(world.status(&world.pem.sign(&header, &theirs), "/x"), 200, "{header}");
     }
     world.edge.stub.take();
-    // What they call a session or an account is not ours.
+    // The issuers' session and account claims are not those of the gate.
     let posing =
         world.idp.token(&json!({ "sid": "0190a0a0-0000-7000-8000-000000000000", "gen": 1, "account": "acme" }));
     assert_eq!(world.status(&posing, "/x"), 200);

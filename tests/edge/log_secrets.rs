@@ -11,7 +11,7 @@ use super::issuer::{Issuer, URL};
 use support::keep_secret;
 use support::stub::{Edge, HEAD, ROUTES, tokens};
 
-/// What is looked for, and what it is.
+/// A secret to search for, and its description.
 struct Secret {
     what: &'static str,
     text: String,
@@ -43,7 +43,7 @@ fn spellings(text: &str) -> Vec<String> {
     .collect()
 }
 
-/// Which secrets are in an output.
+/// The secrets that an output contains.
 fn found<'a>(output: &str, secrets: &'a [Secret]) -> Vec<&'a str> {
     let is_in = |secret: &&Secret| {
         assert!(secret.text.len() >= 12, "{} is too short to be looked for", secret.what);
@@ -156,7 +156,7 @@ fn p38_no_output_holds_a_secret_whatever_is_done_with_it() {
     wire.send(b"the-body-of-a-request");
     said.push(wire.reply());
     add("a body", "the-body-of-a-request");
-    // What the operator has.
+    // The operator's token.
     let token = fs::read_to_string(edge.place.path("data/admin.token")).unwrap();
     add("the admin token", token.trim());
     let runtime = tokio::runtime::Runtime::new().unwrap();

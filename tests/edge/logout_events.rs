@@ -1,4 +1,4 @@
-//! What other issuers end: back-channel logout and security events, against the real binary.
+//! Ends by other issuers: back-channel logout and security events, against the real binary.
 
 use serde_json::{Value, json};
 
@@ -266,7 +266,7 @@ fn n66_a_notice_of_a_session_ends_the_tokens_of_its_subject_that_name_none() {
     all([200; 4]);
     let logout = logout(&json!({ "sid": "s-1" }));
     assert_eq!(world.log_out("/logout/idp", &world.idp.sign(&header(Some("logout+jwt")), &logout)).status, 200);
-    // Not the other session of the same user, and nobody else's.
+    // The other session of the user and the sessions of other users go on.
     all([401, 200, 401, 200]);
     assert_eq!(world.status(&world.token(&json!({ "jti": "unseen" }))), 401);
     assert_eq!(world.status(&world.token(&json!({ "jti": "odd", "sid": 7 }))), 401, "which names no session either");
@@ -290,7 +290,7 @@ fn n66_n73_a_session_alone_that_no_token_named_is_an_error_and_its_tokens_are_re
     };
     let named = |sid: &str| world.token(&json!({ "sid": sid, "jti": format!("t-{sid}") }));
     let event = json!({ "sub_id": { "format": "complex", "session": { "format": "opaque", "id": "s-1" } } });
-    // Before any token, with tokens that name none, and with a token that names another one.
+    // Before any token, with tokens that name no session, and with a token that names another session.
     assert_eq!((out("s-0"), world.pushed(&event).status), (400, 400));
     let log = world.edge.gate.log();
     let line = log.lines().find(|line| line.contains("no accepted token of this issuer named it")).expect("a line");
@@ -303,7 +303,7 @@ fn n66_n73_a_session_alone_that_no_token_named_is_an_error_and_its_tokens_are_re
     // Once a notice named the session of a token, the claim is right, and a session may never have come here.
     assert_eq!((out("s-2"), out("never-here"), world.pushed(&event).status), (200, 200, 202));
     assert_eq!([world.status(&two), world.status(&three), world.status(&none)], [401, 200, 200]);
-    // What was answered with 400 holds all the same.
+    // The end holds although the answer was 400.
     assert_eq!([world.status(&named("s-0")), world.status(&named("s-1"))], [401, 401]);
 }
 

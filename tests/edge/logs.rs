@@ -214,7 +214,7 @@ fn p33_o18_no_level_of_the_log_hides_access_lines_or_the_audit_trail() {
         let log = gate.log.clone();
         assert_eq!(gate.stop(), Some(0));
         let log = fs::read_to_string(log).unwrap();
-        // A warning and what is none.
+        // A warning, and a line that is not a warning.
         for event in ["session.start", "revocation"] {
             assert!(log.contains(&format!("\"event.action\":\"{event}\"")), "{level}, {variable:?}: {log}");
         }
@@ -431,7 +431,7 @@ fn o21_a_request_has_an_id_everywhere_and_only_a_trusted_proxy_gives_one() {
         let lines = logging.lines();
         let event = lines.iter().find(|line| line["message"] == "refused" && line["http.request.id"] == id.as_str());
         assert!(event.is_some(), "{lines:#?}");
-        // Where the upstream fails, too.
+        // The same holds when the upstream fails.
         let failed = edge.ask("GET /public/reset", &[&header]);
         assert_eq!((failed.status, &failed.json()["request_id"]), (502, &json!(failed.header("x-request-id"))));
     }

@@ -1,5 +1,5 @@
 //! Long replies end with their authority: a revocation ends them within a second or so, a rotation carries them on, expiry
-//! ends them unless the route keeps them. What is cut is seen to be cut.
+//! ends them unless the route keeps them. A client can see that a reply was cut.
 
 use support::stub::{Edge, HEAD, tokens};
 use support::until;

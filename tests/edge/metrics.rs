@@ -1,4 +1,4 @@
-//! What `/metrics` tells, and what it never takes from a request (requirement A7).
+//! The content of `/metrics`, into which no text of a request passes (requirement A7).
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -114,7 +114,7 @@ async fn o27_p22_metrics_come_in_the_format_that_is_asked_for_and_each_has_its_h
         let (media, plain) = scraped(&gate, accept).await;
         assert_eq!(media, "text/plain; version=0.0.4; charset=utf-8");
         assert!(!plain.contains("# EOF") && !plain.contains("# UNIT"), "{plain}");
-        // What `promtool check metrics` asks: each series has a head with help and type under its own name.
+        // The rule of `promtool check metrics`: each series has help and type under its own name.
         for line in plain.lines().filter(|line| !line.starts_with('#')) {
             let name = line.split(['{', ' ']).next().unwrap();
             let known = |mark: &str, name: &str| plain.contains(&format!("# {mark} {name} "));
@@ -124,13 +124,13 @@ async fn o27_p22_metrics_come_in_the_format_that_is_asked_for_and_each_has_its_h
     }
 }
 
-/// What a family is called in the text format.
+/// The names of the families in the text format.
 fn families(plain: &str) -> BTreeSet<&str> {
     let types = plain.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     types.filter_map(|line| line.split(' ').next()).collect()
 }
 
-/// What every gate has, whatever happens to it.
+/// The families of every gate, even before any request.
 const FAMILIES: &str = "\
     build_info ready engine_time_skew_seconds requests_total request_duration_seconds gate_duration_seconds \
     grpc_responses_total request_bytes_total response_bytes_total streams_ended_total requests_in_flight requests_limit \

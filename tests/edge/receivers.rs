@@ -30,7 +30,7 @@ fn files(place: &Place) {
     }
 }
 
-/// What the key of the receiver signs.
+/// The signature of the receiver's key.
 fn rs256(place: &Place, message: &[u8]) -> Vec<u8> {
     let text = std::fs::read_to_string(place.path("events.pem")).unwrap();
     let body: String = text.lines().filter(|line| !line.starts_with("-----")).collect();

@@ -177,7 +177,7 @@ fn n42_n44_a_resource_says_where_its_tokens_come_from_and_takes_those_for_itself
         let reply = edge.ask_as(&token(json!({ "aud": aud })), &format!("GET {path}"), &[]);
         assert_eq!(reply.status, status, "{aud} {path}");
     }
-    // Upstreams never see the token, and routes without a resource say what they always said.
+    // Upstreams never see the token, and routes without a resource answer as before.
     assert!(edge.stub.take().iter().all(|received| received.all("authorization").is_empty()));
     assert_eq!(challenge(&edge.ask("GET /x", &[])), "Bearer");
 }
@@ -201,7 +201,7 @@ fn n67_check_warns_of_a_route_that_tokens_of_a_resource_open_and_each_remedy_clo
     let narrowed = OPEN_ROUTE.replace("upstream", "audiences = [\"api\"]\nupstream");
     for (audience, route, is_open) in [
         ("http://gate.test/mcp", OPEN_ROUTE, true),
-        // What the warning names.
+        // The configuration that the warning is about.
         ("api", OPEN_ROUTE, false),
         ("http://gate.test/mcp", &narrowed, false),
     ] {
@@ -415,7 +415,8 @@ fn n45_a_token_is_for_the_resource_of_its_login_whatever_happens_between() {
     let opens = |edge: &Edge, token: &str| {
         ["/files/x", "/other/x", "/mcp/x", "/x"].map(|path| edge.ask_as(token, &format!("GET {path}"), &[]).status)
     };
-    // None that the gate has, one that others issue tokens for, relative, with a fragment, nearly one, and several.
+    // An unknown resource, a resource of another issuer, a relative one, one with a fragment, a similar one, and
+    // several.
     let wrong: &[&[(&str, &str)]] = &[
         &[("resource", "http://gate.test/none")],
         &[("resource", "http://gate.test/mcp")],

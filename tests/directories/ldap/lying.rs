@@ -87,7 +87,7 @@ impl Asked {
     }
 }
 
-/// What to answer: protocol operations, or `None` for nothing at all.
+/// The answer: protocol operations, or `None` for no answer.
 type Script = dyn Fn(&Asked) -> Option<Vec<Vec<u8>>> + Send + Sync;
 
 struct Liar {
@@ -116,7 +116,7 @@ impl Liar {
         *self.script.lock().unwrap() = Arc::new(script);
     }
 
-    /// What it was asked since the last call.
+    /// The requests since the last call.
     fn asked(&self) -> Vec<Asked> {
         std::mem::take(&mut *self.asked.lock().unwrap())
     }
@@ -298,7 +298,7 @@ async fn i22_no_lie_of_the_server_is_a_verdict() {
     }
 }
 
-/// A user in these groups, each of which is called after its number.
+/// A user in these groups, each named by its number.
 fn with_groups(attribute: &'static str, groups: Vec<Vec<u8>>) -> impl Fn(&Asked) -> Option<Vec<Vec<u8>>> {
     move |asked| {
         if asked.operation != SEARCH {
