@@ -24,8 +24,7 @@ async fn readyz(gate: &Gate) -> Answer {
     send(request.body(Default::default()).unwrap()).await
 }
 
-/// A fault of the gate: 503 with `Retry-After`.
-/// What was acknowledged: sessions that go on, and sessions that are over.
+/// A fault of the gate: 503 with `Retry-After`. The acknowledged state: live sessions, and ended sessions.
 #[derive(Default)]
 struct Acknowledged {
     live: Vec<Tokens>,

@@ -191,7 +191,7 @@ fn r29_a_session_that_the_store_lost_may_be_unknown_and_come_back_or_be_gone() {
     let gone = op(A, (41, 42), Request::Refresh(0), Reply::Refused);
     legal_with_a_loss(&[login(), unknown, gone, passes]);
     assert_eq!(broken_by_a_loss(&[login(), gone, rotation(B, (43, 44), 0, 1)]), Rule::OneOrder, "gone, and back");
-    // What began afterwards was not lost.
+    // A session that began after the loss was not lost.
     let later = op(A, (35, 36), Request::LogIn, Reply::Issued(0));
     let refused = op(B, (41, 42), Request::Refresh(0), Reply::Refused);
     assert_eq!(broken_by_a_loss(&[later, refused]), Rule::OneOrder);

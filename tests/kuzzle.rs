@@ -148,7 +148,7 @@ async fn the_jvm_sequence_goes_through_one_route() {
     expected.as_object_mut().unwrap().remove("jwt");
     assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);
 
-    // The header's token, where the envelope has none.
+    // The header's token counts if the envelope has no token.
     let passed = client.post("/_query", Some(jwt(&second)), &call(&Value::Null).to_string()).await;
     assert_eq!(passed.status, StatusCode::OK, "{passed:?}");
     let refused = client.query(&call(&first["jwt"])).await;
@@ -197,7 +197,7 @@ async fn t22_a_call_in_an_envelope_obeys_the_rules_of_its_own_path() {
     assert_eq!(error(&call("document:get", ambiguous).await), not_found);
     let other = json!({ "index": ["secret"], "collection": "c", "_id": "1" });
     assert_eq!(error(&call("document:get", other).await), (400, "api.assert.invalid_type".to_owned()));
-    // What its own path lets pass, what has a rule of its own, and what has neither.
+    // Calls that their own path permits, calls with a rule, and calls with neither.
     for (name, more) in [
         ("document:get", json!({ "index": "open", "collection": "c", "_id": "1" })),
         ("document:search", json!({ "index": "open", "collection": "c" })),
@@ -306,7 +306,7 @@ async fn r13_every_message_is_a_decision_of_its_own_and_a_second_credential_goes
         let refused = client.post("/_query", Some(jwt(&good)), &call(Some(token), json!({}))).await;
         assert_eq!(refused.status, StatusCode::UNAUTHORIZED, "{refused:?}");
     }
-    // What is deeper inside is data: it authorises nothing, not even where it looks like an action.
+    // Deeper members are data: they authorise nothing, even if they look like an action.
     let inside =
         json!({ "jwt": jwt(&good), "requests": [{ "controller": "auth", "action": "logout", "jwt": jwt(&good) }] });
     let refused = client.post("/_query", None, &call(None, inside.clone())).await;
@@ -543,7 +543,7 @@ upstream = "gone"
         let refused = client.send(method, path, None, "{}").await;
         assert_eq!((error(&refused), refused.headers["allow"].to_str().unwrap()), (wrong.clone(), allow), "{path}");
     }
-    // Where nothing but the request tells whose client asks.
+    // Cases in which only the request names the client.
     let nowhere = |name| async move { gate_call_with(client.gate, name).await };
     let refused = nowhere("x-kuzzle-volatile").await;
     assert_eq!((error(&refused), &refused.json()["volatile"]), (lost.clone(), &json!({ "sdkName": "js@7" })));
@@ -600,7 +600,7 @@ async fn t25_the_cookie_can_be_for_this_host_alone() {
     assert!(gone.headers["set-cookie"].to_str().unwrap().starts_with("__Host-authToken=null; "));
 }
 
-/// Whatever token of the protocol a call has beside its envelope's, the upstream sees none, whatever its route says.
+/// The upstream never sees another token of the protocol besides the envelope's, whatever the route says.
 #[tokio::test]
 async fn t26_the_token_that_loses_to_an_envelopes_own_is_not_passed_on() {
     let place = Place::new(&format!("{CONFIG}{KUZZLE}"));

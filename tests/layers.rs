@@ -184,7 +184,7 @@ fn named(text: &str, root: &str, own: &[&str]) -> Vec<Vec<String>> {
     all
 }
 
-/// Files of two folders do not use each other in a circle. What a file uses of the module that it is in does not count.
+/// Files of two folders do not use each other in a circle. Uses of a file's own module do not count.
 #[test]
 fn no_circle_of_files_crosses_a_folder_of_the_server() {
     let root = Path::new(ROOT).join(SERVER);
@@ -222,7 +222,7 @@ fn no_circle_of_files_crosses_a_folder_of_the_server() {
     assert!(circles.is_empty(), "files of two folders use each other:\n{}", circles.join("\n"));
 }
 
-/// Where a document sends its reader, there is something.
+/// Every path in a document exists.
 #[test]
 fn every_path_that_a_document_names_exists() {
     let root = Path::new(ROOT);

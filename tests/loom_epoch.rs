@@ -34,7 +34,7 @@ const fn ms(n: u64) -> Timestamp {
     Timestamp::from_millis(n)
 }
 
-/// What may be done wrong.
+/// The fault to simulate.
 #[derive(Clone, Copy, PartialEq)]
 enum Fault {
     None,
@@ -198,7 +198,7 @@ fn one_writer_one_checker(fault: Fault) {
     });
 }
 
-/// Two revocations, the second of which refuses sooner, while two threads check again.
+/// Two revocations, the second with an earlier effect, while two threads check again.
 fn two_writers_two_checkers(fault: Fault) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(3);

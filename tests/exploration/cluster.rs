@@ -7,7 +7,7 @@ use super::table::{Outcome, REVOKED, Record, Table};
 
 pub(crate) const NODES: usize = 2;
 
-/// What surrounds the table, and what may be wrong with it.
+/// The surroundings of the table, and the fault to simulate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Around {
     /// No generation past this one is issued.
@@ -44,7 +44,7 @@ impl Around {
 pub(crate) struct Node {
     list: u8,
     unbroken: bool,
-    /// The generation whose confirmation is queued here; 0 for none.
+    /// The generation whose confirmation is queued here; 0 without one.
     queued: u8,
     /// Nothing of the store's last failover is left to do here.
     put_back: bool,
@@ -103,7 +103,7 @@ impl Cluster {
         if around.serves_at_once { self.nodes[at].put_back } else { self.nodes.iter().all(|node| node.put_back) }
     }
 
-    /// What presenting this generation to a node would bring on.
+    /// The outcome of presenting this generation to a node.
     pub(crate) fn ask(&self, table: &mut Table, at: usize, generation: u8) -> Outcome {
         let node = &self.nodes[at];
         let confirmed = self.record.confirmed || node.queued == self.record.current;

@@ -6,7 +6,7 @@ use rotogate_core::session::{Generation, rotation};
 
 use super::table::{Outcome, REVOKED, Record, Table};
 
-/// What surrounds the table, and what may be wrong with it.
+/// The surroundings of the table, and the fault to simulate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Around {
     /// No generation past this one is issued.
@@ -48,15 +48,15 @@ pub(crate) struct Gate {
     /// The store: the record, and the minimum in its revocations.
     pub(crate) record: Record,
     minimum: u8,
-    /// What is left of them when the store loses its last writes.
+    /// The state that remains when the store loses its last writes.
     kept: Record,
     kept_minimum: u8,
     /// The node's list.
     pub(crate) list: u8,
-    /// An entry of a rotation that is committed and not yet in the list; 0 for none.
+    /// The entry of a rotation that is committed and not yet in the list; 0 without one.
     pub(crate) late: u8,
     unbroken: bool,
-    /// The generation whose confirmation is queued; 0 for none.
+    /// The generation whose confirmation is queued; 0 without one.
     queued: u8,
     /// The session's end was acknowledged.
     pub(crate) acknowledged: bool,
@@ -79,7 +79,7 @@ impl Gate {
         }
     }
 
-    /// What presenting this generation would bring on. Queued confirmations count.
+    /// The outcome of presenting this generation. Queued confirmations count.
     pub(crate) fn ask(&self, table: &mut Table, generation: u8) -> Outcome {
         let record = Record { confirmed: self.confirmed(), ..self.record };
         table.ask(record, generation, self.list, self.unbroken)
@@ -196,7 +196,7 @@ impl Gate {
                     g.minimum = merge(g.minimum, g.list);
                 }
             });
-            // What was acknowledged is safe before, or some node still has it.
+            // Acknowledged writes are durable before, or some node still has them.
             if !self.acknowledged || self.kept_minimum == REVOKED || around.forgets_revocations {
                 add(Happening::WritesLostAndListToo, &|g| {
                     lost(g);

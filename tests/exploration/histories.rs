@@ -200,7 +200,8 @@ impl Run {
         prop_assert!(new.rotated_at >= old.rotated_at && new.issued_at >= old.issued_at);
         prop_assert!(new.issued_at == self.now && new.rotated_at <= self.now);
         prop_assert_eq!((new.confirmed, new.revision), (false, old.revision + 1));
-        // No access token outlives what the record says, and none that the raised minimum refuses outlives its entry.
+        // No access token outlives the record's expiry, and no token that the raised minimum refuses outlives the
+        // entry.
         prop_assert!(new.latest_access_expires >= self.longest.max(access_expires));
         if let Some(raised) = made.raised {
             prop_assert!(
@@ -229,7 +230,7 @@ impl Run {
         Ok(())
     }
 
-    /// The rows, said the other way round: what a decision implies.
+    /// The rows of the table in reverse: the implications of a decision.
     fn judge(&mut self, decision: Decision, generation: Generation) -> Result<(), TestCaseError> {
         let (s, p, now, facts) = (&self.s, &self.profile, self.now, self.facts);
         let ended = s.status != Status::Live

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fmt::Debug;
 use std::hash::Hash;
 
-/// What can happen, and what must not.
+/// The possible events, and the forbidden outcomes.
 pub(crate) trait World {
     type State: Copy + Eq + Hash;
     type Event: Copy + Debug;
@@ -12,11 +12,11 @@ pub(crate) trait World {
     fn start(&self) -> Self::State;
     /// Everything that can happen next.
     fn next(&mut self, state: &Self::State, out: &mut Vec<(Self::Event, Self::State)>);
-    /// What is wrong with this, if anything is.
+    /// The broken rule, if any.
     fn bad(&mut self, before: &Self::State, event: &Self::Event, after: &Self::State) -> Option<&'static str>;
 }
 
-/// What a walk found.
+/// The result of a walk.
 pub(crate) struct Found {
     pub(crate) states: usize,
     pub(crate) bad: Option<(&'static str, String)>,

@@ -20,7 +20,8 @@ pub(crate) const REVOKED: u8 = u8::MAX;
 const CREATED: Timestamp = Timestamp::from_secs(1_732_000_000);
 const NOW: Timestamp = CREATED.plus(Duration::from_secs(3600));
 
-/// What of the record a decision looks at. Times are ages in units, up to where they make no difference any more.
+/// The parts of the record that a decision reads. Times are ages in units, capped where they make no further
+/// difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Record {
     pub(crate) current: u8,
@@ -69,7 +70,7 @@ impl Verdict {
     }
 }
 
-/// What a presented token brings on.
+/// The outcome of a presented token.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outcome {
     pub(crate) verdict: Verdict,
@@ -132,7 +133,7 @@ impl Table {
         Self { decide: rotation::decide, step: rotation::apply_decision, profile, session, known: HashMap::default() }
     }
 
-    /// What presenting this generation brings on, given the record and what the list knows.
+    /// The outcome of presenting this generation, given the record and the revocation list.
     pub(crate) fn ask(&mut self, record: Record, generation: u8, minimum: u8, unbroken: bool) -> Outcome {
         let key = (record, generation, minimum, unbroken);
         if let Some(outcome) = self.known.get(&key) {

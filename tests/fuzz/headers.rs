@@ -1,4 +1,4 @@
-//! Where a request came from, and what of its cookies an upstream sees.
+//! The origin of a request, and the cookies that an upstream sees.
 
 use std::convert::Infallible;
 use std::net::IpAddr;

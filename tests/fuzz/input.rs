@@ -44,7 +44,7 @@ impl Seeds {
         Self { corpus, words }
     }
 
-    /// What comes of an entry of the corpus by one to four changes.
+    /// The result of one to four changes of an entry of the corpus.
     pub(crate) fn changed(&self, directions: &[u8]) -> Vec<u8> {
         let mut directions = Directions(directions);
         let mut text = self.entry(&mut directions).to_vec();

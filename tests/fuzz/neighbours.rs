@@ -92,7 +92,7 @@ target!(
 
 target!(
     /// N21, N22, N27: a check that is understood has its facts from attributes, with the target to the byte, and no header
-    /// of a pseudo-header's name. Whatever else arrives is refused.
+    /// of a pseudo-header's name. All other input is refused.
     checks,
     &[
         "GET", "a.test", "/a?b=c", "https", "192.0.2.7", ":path", "x-envoy-original-path", "authorization", "Bearer x", ",", "\n", "\u{12}", "\u{1a}",

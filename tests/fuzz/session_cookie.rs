@@ -24,7 +24,7 @@ static COOKIE: LazyLock<SessionCookie> = LazyLock::new(|| {
 });
 
 target!(
-    /// Whatever is authentic is the one cookie that was made, in its one spelling.
+    /// Only the made cookie is authentic, in exactly its spelling.
     session_cookie,
     &["@", "~", "rc1_", "rg1_", "=", "_", "-", "A", "AA", "AAA", "+", "/", "\0", "\n", " "],
     |input| {

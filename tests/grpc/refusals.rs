@@ -1,4 +1,4 @@
-//! What the dialect refuses, and how it says so.
+//! Refusals of the dialect, and their form.
 
 use bytes::Bytes;
 use http::Request;

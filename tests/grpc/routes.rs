@@ -1,4 +1,4 @@
-//! Calls to an upstream behind `h2c://`: what goes through, and how refusals and failures are said.
+//! Calls to an upstream behind `h2c://`: forwarded calls, and the form of refusals and failures.
 
 use futures_util::StreamExt;
 use http::Request;

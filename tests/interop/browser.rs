@@ -19,7 +19,7 @@ use support::server::free_port;
 
 const SECRET: &str = "a-secret-of-the-client-web-of-forty-characters";
 
-/// What a browser keeps, for each server.
+/// The cookies of a browser, for each server.
 #[derive(Default)]
 struct Browser(HashMap<(String, String), String>);
 
@@ -57,7 +57,7 @@ impl Browser {
         answer
     }
 
-    /// What the gate says of its session.
+    /// The state of the session at the gate.
     async fn state(&self, gate: &str) -> Value {
         let mut same = Self(self.0.clone());
         same.send(gate, Method::GET, "https://gate.test/auth/session", &[]).await.json()

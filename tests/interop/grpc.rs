@@ -54,7 +54,7 @@ async fn sees_faults(client: &str) {
     }
 }
 
-/// Drives a gate, whose endpoint has what else is said, with a client.
+/// Runs a client against a gate whose endpoint has these further settings.
 async fn drive(client: &str, more: &str) -> Output {
     let upstream = crate::grpc::upstream::start().await;
     let config = format!(

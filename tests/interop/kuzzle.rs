@@ -156,14 +156,14 @@ struct Run {
     recording: Option<Recording>,
 }
 
-/// What came of it.
+/// The results of a script.
 struct Came {
     said: String,
     why: String,
     recording: Recording,
 }
 
-/// What a script finds.
+/// The surroundings of a script.
 struct World {
     place: Place,
     user: String,
@@ -173,7 +173,7 @@ struct World {
 }
 
 impl World {
-    /// What the script asks the test to do.
+    /// Executes an order of the script.
     async fn test(&self, what: &str) -> String {
         let mut gate = self.gate.lock().await;
         match what {

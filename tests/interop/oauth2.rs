@@ -20,7 +20,7 @@ use hyper_util::rt::TokioIo;
 use support::{Place, keep_secret, send};
 use tokio::net::TcpListener;
 
-/// What the gate does wrong, as far as a client can see.
+/// A fault of the gate that a client can see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     None,
@@ -47,7 +47,7 @@ const DPOP_SCRIPT: &str = "dpop_client.mjs";
 /// Clients that authenticate by assertions.
 const ASSERTION_SCRIPTS: [&str; 2] = ["private_key_jwt.mjs", "private_key_jwt.py"];
 
-/// What the proxy remembers.
+/// The state of the proxy.
 struct Between {
     gate: SocketAddr,
     fault: Fault,
@@ -145,7 +145,7 @@ fn programs(cache: &Path) -> Vec<(&'static str, Vec<PathBuf>)> {
     scripts.chain([("the oauth2 crate", vec![oauth2])]).collect()
 }
 
-/// What kind of client a program is (RFC 6749 §2.1).
+/// The type of a client program (RFC 6749 §2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Public,

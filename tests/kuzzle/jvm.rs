@@ -20,13 +20,13 @@ enum Way {
     Socket(Box<WebSocketStream<TcpStream>>),
 }
 
-/// What the SDK holds.
+/// The state of the SDK.
 struct Jvm<'a> {
     gate: &'a Gate,
     way: Way,
     instance: String,
     authentication_token: Value,
-    /// What came that no call waited for.
+    /// Messages for which no call waited.
     told: Vec<Value>,
 }
 
@@ -173,7 +173,7 @@ impl<'a> Jvm<'a> {
     }
 }
 
-/// Where the SDK sends a call by its route, and with what body.
+/// The path and the body of a call, by the SDK's route.
 fn address(verb: &Value, template: &str, query: &Value) -> (String, String) {
     let fields = query.as_object().unwrap();
     let mut path = template.to_owned();
@@ -199,7 +199,7 @@ fn good(reply: &mut Value) -> Value {
     reply["result"].take()
 }
 
-/// What the SDK tells the application of a refusal; of `security.token.expired` alone it makes an event.
+/// The SDK's error for a refusal. Only `security.token.expired` becomes an event.
 fn refusal(reply: &Value) -> &str {
     assert!(reply["result"].is_null() && reply["error"]["status"] == reply["status"]);
     assert!(reply["error"]["message"].is_string());

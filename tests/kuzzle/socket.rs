@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Longer than the gate takes to look at its connections.
 const SEVERAL_LOOKS: Duration = Duration::from_millis(1700);
 
-/// What happens at the upstream.
+/// An event at the upstream.
 #[derive(Debug, PartialEq, Eq)]
 enum Event {
     Opened(usize),
@@ -155,7 +155,7 @@ async fn t9_a_rotation_elsewhere_leaves_a_connection_and_what_hangs_on_it_alone(
     let second = result(&http.refresh(jwt(&first)).await);
     let refused = wire.call(Some(jwt(&first))).await;
     assert_eq!(refused["error"]["id"], "security.token.invalid");
-    // Nothing is said and nothing ends: only a fault could be too slow for this.
+    // No message arrives and nothing ends. A slow machine cannot fail this check.
     assert!(timeout(SEVERAL_LOOKS, wire.0.next()).await.is_err(), "something was said");
     assert_eq!(connection(&wire.call(Some(jwt(&second))).await), 1);
     // Over the connection itself, too.
@@ -313,7 +313,7 @@ fn printed(message: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn p67_t42_each_remedy_of_the_message_about_calls_stops_the_attack_that_it_warns_of() {
-    // Anybody may open a WebSocket, and its calls are for users.
+    // The route permits a WebSocket without a token, but calls need a user.
     let strict = "[[routes]]\npath = \"/users/{*rest}\"\nscopes = [\"admin\"]\nupstream = \"ws\"\n";
     let (port, _events) = upstream().await;
     let config = |at_strict: &str, at_envelope: &str| {
@@ -346,7 +346,8 @@ async fn p67_t42_each_remedy_of_the_message_about_calls_stops_the_attack_that_it
         let client = Client { gate: &gate };
         let token = client.login("").await;
         let mut wire = Wire::open(&gate).await;
-        // With a token that lacks the scope, and as nobody: what a path refuses, and what the rule names.
+        // With a token that lacks the scope, and without a token: calls that a path refuses, and calls that the rule
+        // names.
         for (controller, action, token, passes) in [
             ("security", "createUser", Some(jwt(&token)), false),
             ("my-plugin", "hello", Some(jwt(&token)), false),
@@ -354,7 +355,7 @@ async fn p67_t42_each_remedy_of_the_message_about_calls_stops_the_attack_that_it
             ("security", "createUser", None, false),
             ("document", "delete", None, false),
             ("admin", "resetDatabase", None, false),
-            // What a path permits, and what the operator has left open.
+            // Calls that a path permits, and calls that the operator left open.
             ("document", "delete", Some(jwt(&token)), true),
             ("other-plugin", "hello", None, others_pass),
         ] {
@@ -448,7 +449,7 @@ async fn t34_a_call_on_an_open_connection_is_judged_by_the_routes_in_force() {
 
         reload(&place, &gate, &with(after)).await;
         assert_eq!(idle.call(token).await["status"], status, "{after}");
-        // What it opened at the upstream would go on to send.
+        // Subscriptions at the upstream would continue to send.
         assert_eq!(close_code(&mut busy).await, CloseCode::Restart);
         assert_eq!(event(&mut events).await, Event::Closed(1));
         assert!(events.try_recv().is_err(), "nothing else arrived");
@@ -491,7 +492,7 @@ async fn k20_each_message_counts_with_the_limits_that_govern_it() {
     let http = Client { gate: &gate };
     let login = http.login("").await;
     let mut wire = Wire::open(&gate).await;
-    // The upstream connection that the first opens counts as none.
+    // The upstream connection of the first socket does not count.
     for _ in 0..3 {
         assert_eq!(connection(&wire.call(Some(jwt(&login))).await), 1);
     }

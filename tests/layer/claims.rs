@@ -354,7 +354,7 @@ async fn the_application_words_the_refusals_of_the_layer_of_require_and_of_extra
     assert_eq!(server.get("/open").await.body, "no_credential at /open");
     let refused = alone.get("/alone").await;
     assert_eq!((refused.status, refused.body.as_str()), (StatusCode::IM_A_TEAPOT, "no_credential at /alone"));
-    // What a client relies on is there all the same.
+    // The members that a client relies on are present nevertheless.
     assert_eq!(
         (refused.challenge(), &refused.headers["cache-control"]),
         ("Bearer", &HeaderValue::from_static("no-store"))

@@ -1,4 +1,4 @@
-//! What an application follows of a gate.
+//! Events of a gate that an application follows.
 
 use http::StatusCode;
 use rotogate::denial::Class;

@@ -1,4 +1,4 @@
-//! What `explain` says of a request, and what the request then gets.
+//! The answer of `explain` about a request, compared with the request's own result.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -104,7 +104,7 @@ fn coherent(explained: &Explanation, request: &Head) {
     }
 }
 
-/// An issuer that is asked about its tokens, and says that none is active.
+/// An introspected issuer whose tokens are all inactive.
 #[derive(Debug, Default)]
 struct Inactive(Arc<AtomicUsize>);
 
@@ -317,7 +317,7 @@ const ELSEWHERE: &[&str] = &[
     "no_route",
     // A list is fetched by the program alone; see `s11_…` in tests/edge.
     "status_list_unavailable",
-    // What an endpoint answers, which an explanation does not go into.
+    // Answers of an endpoint, which an explanation does not cover.
     "body_too_large",
     "malformed_request",
     "unknown_refresh_token",
@@ -543,7 +543,7 @@ async fn p58_an_explanation_confirms_no_token_and_shows_what_the_service_would_g
     let gate =
         gate.client(Client::public("web")).route(Route::catch_all(RoutePolicy::default())).build().await.unwrap();
     let first = gate.sessions().start(NewSession::new("ada", "web")).await.unwrap();
-    // Of the first pair nothing is noted, because it replaces none.
+    // No event for the first pair, because it replaces no pair.
     let issued = gate.sessions().refresh(first.refresh_token.unwrap().expose()).await.unwrap();
     let request = with("/x", issued.access_token.expose());
     let explained = gate.layer().explain(request.clone().into_parts().0).await;

@@ -31,7 +31,7 @@ async fn a_layer_that_cannot_pass_a_call_on_says_how_to_have_one_that_can() {
     let error = &refused.json()["error"];
     assert_eq!((refused.status, &error["status"]), (StatusCode::NOT_IMPLEMENTED, &json!(501)));
     assert!(error["message"].as_str().unwrap().contains("`gate.layer().forward_buffered()`"), "{error}");
-    // What needs no unwrapping is served.
+    // Requests without an envelope are served.
     let api = server.get_with("/_publicApi", &access).await;
     assert_eq!((api.status, &api.json()["error"]), (StatusCode::OK, &json!(null)));
     let nobody = query(server, "").await;

@@ -38,7 +38,7 @@ fn limited(policy: RoutePolicy, limits: &[RateLimit]) -> Route {
     Route::new("/{*rest}", limits.iter().cloned().fold(policy, RoutePolicy::limit))
 }
 
-/// What a service behind the gate has got.
+/// The number of requests at the service behind the gate.
 #[derive(Clone, Default)]
 struct Served(Arc<AtomicUsize>);
 

@@ -77,7 +77,7 @@ async fn join<const N: usize>(node: &Node, clocks: [i64; N]) -> [Node; N] {
     node.cluster.nodes(clocks).await
 }
 
-/// What the gates have in common.
+/// The common parts of the gates.
 #[derive(Clone)]
 struct Cluster {
     keys: Arc<tempfile::TempDir>,
@@ -169,7 +169,7 @@ async fn a_session_that_a_gate_changed_last_is_changed_again_without_being_read(
     b.gate.flush().await.unwrap();
     last = refresh(&a, &used).await.1;
     has_read(0);
-    // What another gate issued is not what this one wrote, and a lost reply is repeated as the store has it.
+    // This gate did not write the pair of another gate, so a repeated refresh gets the pair in the store.
     let (access, next) = refresh(&b, &last).await;
     assert_eq!(refresh(&a, &last).await, (access, next.clone()));
     has_read(0);

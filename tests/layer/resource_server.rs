@@ -1,4 +1,4 @@
-//! A service that accepts the tokens of another issuer, and issues none.
+//! A service that accepts tokens of another issuer, and issues no tokens.
 
 use axum::Router;
 use axum::routing::get;
@@ -50,7 +50,7 @@ async fn i65_a_resource_server_takes_the_tokens_of_its_issuers_alone_and_issues_
     assert!(refused.challenge().starts_with("Bearer error=\"invalid_token\""), "{}", refused.challenge());
     assert_eq!(server.get("/me").await.challenge(), "Bearer");
     assert_eq!(server.get("/health").await.body, "ok");
-    // What only an issuer serves is the application's.
+    // Paths that only an issuer serves belong to the application.
     let own = one.token("ada", "", "clerk");
     for path in ["/.well-known/jwks.json", "/.well-known/openid-configuration", "/token"] {
         assert_eq!(server.get(path).await.status, StatusCode::UNAUTHORIZED, "{path}");

@@ -194,7 +194,7 @@ async fn require_asks_for_another_audience_or_leaves_the_caller_open() {
     assert_eq!(server.get_with("/maybe", "bad").await.status, StatusCode::UNAUTHORIZED);
 }
 
-/// What the service inside sees of identities and credentials.
+/// The identities and credentials that the inner service sees.
 async fn seen(headers: HeaderMap) -> String {
     let mut seen: Vec<_> = headers
         .iter()
@@ -343,7 +343,7 @@ async fn rules_that_do_not_hold_together_are_found_when_the_gate_is_built() {
     assert!(matches!(builder().client(client).build().await.unwrap_err(), BuildError::Endpoint(_)));
 }
 
-/// What the gate's layer says of each reply, for the test to read.
+/// Adds the layer's verdict to each reply, for the test.
 async fn judged(response: axum::response::Response) -> axum::response::Response {
     let word = response.extensions().get::<Verdict>().map_or("none", |verdict| verdict.reason.word());
     let mut response = response;

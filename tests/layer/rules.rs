@@ -127,7 +127,7 @@ async fn n57_n60_an_assertion_is_renewed_at_half_of_its_time_apart_from_requests
     }
     assert_eq!(next.1, expires + 31);
     assert_eq!(get().await, next, "one order, one signature");
-    // Nobody asked for a while: no request gets one that is over.
+    // After a time without requests, no request gets an expired decision.
     time.advance(Duration::from_secs(61));
     let (last, until) = get().await;
     assert!(last != next.0 && until > next.1);

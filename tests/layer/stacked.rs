@@ -124,7 +124,7 @@ async fn t32_an_audience_that_is_asked_for_replaces_the_gates_own() {
             .merge(
                 Router::new().route("/scoped", get(me)).route_layer(gate.require().audience("orders").scope("admin")),
             )
-            // What a route of the gate asks is not asked once more by default.
+            // By default the inner layer does not repeat the demands of the gate's route.
             .merge(Router::new().route("/table", get(me)).route_layer(gate.require().scope("read")))
             .merge(Router::new().route("/plain", get(me)).route_layer(gate.require()))
             .route("/me", get(me))
@@ -157,7 +157,7 @@ async fn t32_an_audience_that_is_asked_for_replaces_the_gates_own() {
     assert_eq!(alone.get_with("/orders", &api).await.status, StatusCode::UNAUTHORIZED);
 }
 
-/// What the headers say of the caller, and whether the extensions tell one.
+/// The caller in the headers, and whether the extensions have a caller.
 async fn told(headers: HeaderMap, extensions: http::Extensions) -> String {
     let subjects: Vec<_> = headers.get_all("x-auth-subject").iter().map(|value| value.to_str().unwrap()).collect();
     format!("{} {}", subjects.join(","), Identity::from_extensions(&extensions).is_some())

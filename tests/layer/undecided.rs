@@ -141,7 +141,7 @@ struct World {
     address: AtomicU32,
 }
 
-/// What came back.
+/// The answer.
 #[derive(Debug)]
 struct Came {
     head: http::response::Parts,
@@ -376,7 +376,7 @@ fn knox(call: &str, message: &[u8]) -> Asked {
     asked
 }
 
-/// What a command leaves behind when it was carried out.
+/// The effects of an executed command.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Leaves {
     Nothing,
@@ -387,7 +387,7 @@ enum Leaves {
 struct Row {
     dialect: &'static str,
     command: &'static str,
-    /// The troubles in which nothing can be decided. In others the answer is that of a good day, or none.
+    /// The faults in which nothing can be decided. In other faults the answer is the usual one, or there is no answer.
     by: &'static [Trouble],
     leaves: Leaves,
     ask: fn(&Held) -> Asked,
@@ -624,8 +624,8 @@ async fn r15_r16_what_cannot_be_decided_is_said_as_such_by_every_command_of_ever
             let came = world.send(&asked, from).await;
             *world.switch.lock().unwrap() = None;
             if is_undecided(row.dialect, trouble, &came) {
-                // Nothing was used up: the same is carried out a moment later. What a faulty store did not write may hold
-                // here already; then the end is reported as such.
+                // The fault consumed nothing: the same request succeeds a moment later. A revocation that a faulty store
+                // did not write may already hold at this gate; then the reply reports the end.
                 let again = world.ask(&asked).await;
                 let ended = row.leaves == Leaves::AnEnd && trouble == StoreFault;
                 assert!((row.is_good)(&again) || ended, "{place}: afterwards {again:?}");
@@ -682,7 +682,7 @@ async fn r16_a_logout_by_cookie_ends_the_session_of_a_superseded_token_and_is_no
     assert!(came.header("set-cookie").is_empty() && world.opens(&third).await);
 }
 
-/// A bad credential may count as none; one that was not looked at is not bad.
+/// A bad credential may count as missing; an unchecked credential is not bad.
 #[tokio::test]
 async fn r15_a_route_that_takes_bad_credentials_for_none_takes_none_that_it_did_not_look_at() {
     use rotogate::route::{Auth, BadCredential, Route, RoutePolicy};

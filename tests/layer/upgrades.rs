@@ -60,7 +60,7 @@ pub async fn ask(server: Server, path: &str, protocol: &str, token: Option<&str>
     (head.split(' ').nth(1).unwrap().parse().unwrap(), stream)
 }
 
-/// What comes until the other side ends; a minute is for a test that fails.
+/// Reads until the other side ends; the limit of a minute is for failing tests.
 pub async fn rest(stream: &mut TcpStream) -> Vec<u8> {
     let mut rest = Vec::new();
     let reading = stream.read_to_end(&mut rest);

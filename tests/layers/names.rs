@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::ROOT;
 use super::sizes::{all_sources, without_tests};
 
-/// Types with a definition for each platform or feature, of which one is compiled.
+/// Types with several definitions, one for each platform or feature.
 const ALTERNATIVES: [&str; 2] = ["Monotonic", "Tracer"];
 
 /// The name of the type that a line defines. An indented `type` is an associated one.

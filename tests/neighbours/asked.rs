@@ -205,7 +205,7 @@ fn n6_the_verdict_is_that_of_the_public_listener_for_every_path_of_the_corpus() 
     scene.stub.take();
     let (mut wrong, mut permitted) = (Vec::new(), 0);
     for spelling in corpus::paths() {
-        // What no header can carry, no neighbour can ask about.
+        // No neighbour can ask about a target that no header can carry.
         if spelling.target.iter().any(|byte| !(0x20..0x7f).contains(byte)) {
             continue;
         }

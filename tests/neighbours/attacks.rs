@@ -7,7 +7,7 @@ use support::wire::{Reply, Wire};
 use super::before::{ALL, Before};
 use super::scene::{Scene, bearer, facts, run};
 
-/// What must hold of a request.
+/// The expectation for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Must {
     /// It has no token, and asks for what needs one: it is refused, and the upstream sees nothing.
@@ -82,7 +82,7 @@ const TABLE: &[Row] = &[
     Row { host: "LocalHost.", ..row("CVE-2026-27588", "/private/a", &[], Refused) },
     Row { host: "localhost:1", ..row("CVE-2026-54764", "/private/a", &[], Refused) },
     Row { host: "127.0.0.1:8082", ..row("opnsense/plugins #5712", "/private/a", &[], Refused) },
-    // What the authorizer makes of it.
+    // The verdict of the authorizer.
     row("CVE-2026-34457", "/private/a", &["User-Agent: GoogleHC/1.0"], Refused),
     row(
         "CVE-2026-26998",
@@ -184,7 +184,7 @@ fn n1_n2_n5_n9_n18_no_known_attack_succeeds_at_an_authorizer() {
         let scene = Scene::new(&keys, ROUTES);
         let tokens = scene.login();
         let (good, subject) = (bearer(&tokens), subject(&tokens.access));
-        // What is no attack passes.
+        // Harmless requests pass.
         for (plain, credential) in
             [(row("", "/private/a", &[], Own), Some(&*good)), (row("", "/public/a", &[], Nobody), None)]
         {

@@ -208,7 +208,7 @@ impl Before {
         false
     }
 
-    /// What the proxy wrote.
+    /// The output of the proxy.
     pub(super) fn output(&self) -> String {
         fs::read_to_string(self.folder.path().join("output.log")).unwrap_or_default()
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 const TEMPLATE: &str = include_str!("ingress.conf");
-/// What each location of an Ingress has.
+/// The directives of each location of an Ingress.
 const PROXY: &str = "proxy_set_header Host $best_http_host;
       proxy_set_header Upgrade $http_upgrade;
       proxy_set_header Connection $connection_upgrade;

@@ -1,4 +1,4 @@
-//! What holds behind each proxy that is started.
+//! The checks that hold behind each started proxy.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use support::wire::Wire;
 use super::before::{Before, CADDY, ENVOY, ENVOY_HTTP, HAPROXY, NGINX, Program, TRAEFIK};
 use super::scene::{bearer, run};
 
-/// Headers by which a client pretends to be somebody, in the spelling that a neighbour removes.
+/// Headers by which a client forges an identity, in the spelling that a neighbour removes.
 const SPOOFED: [&str; 6] = [
     "X-Auth-Subject: root",
     "X-Auth-Scope: admin",
@@ -19,7 +19,7 @@ const SPOOFED: [&str; 6] = [
     "X-Http-Method-Override: DELETE",
 ];
 
-/// What each neighbour must do, with its example.
+/// The duties of each neighbour, with its example.
 fn holds(program: &Program) {
     let mut store = Redis::start(&[]);
     let keys = format!("kind = \"redis\"\nurls = [\"redis://127.0.0.1:{}\"]\nstaleness = \"5s\"", store.port);
@@ -50,7 +50,7 @@ fn holds(program: &Program) {
             && !received.confusable("x-auth-scope").contains(&"admin")
     );
 
-    // Nobody: not even on an open route.
+    // No forged identity arrives, not even on an open route.
     let reply = before.ask("GET /public/a", &SPOOFED);
     assert_eq!(reply.status, 200, "{reply:?}");
     let received = before.stub.one();

@@ -56,7 +56,7 @@ fn b45_b46_a_session_passes_behind_each_example_as_at_the_public_listener() {
                 "{name}"
             );
         }
-        // Alone, in pieces, and none at all.
+        // The cookie alone, in pieces, and no cookie.
         ask("GET /private/a", &[&[&format!("Cookie: {session}")]]);
         assert!(before.stub.one().all("cookie").iter().all(|left| left.is_empty()), "{name}");
         assert_eq!(ask("GET /public/a", &[]).status, 200);

@@ -109,8 +109,8 @@ async fn one_write(servers: Servers) {
     ends_everywhere(&fleet, &recorder).await;
 }
 
-/// Attack 24: a cookie at another gate after its logout, also while that gate hears nothing; and a logout that the store
-/// does not take.
+/// Attack 24: a cookie at another gate after its logout, also while that gate gets no news; and a logout that the store
+/// refuses.
 async fn ends_everywhere(fleet: &Fleet, recorder: &Recorder) {
     let ask = |gate: usize, head: &str, held: &Held, more: &[&str]| {
         tokio::task::block_in_place(|| {

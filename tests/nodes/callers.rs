@@ -57,7 +57,8 @@ async fn keys_and_limits(servers: Servers) {
     };
     let ((key, id), (other, _)) = (make(&fleet, "nightly"), make(&fleet, "weekly"));
 
-    // K16: one gate has most of the load, and one is killed. What gates hold may be missing, or come on top.
+    // K16: one gate has most of the load, and one is killed. The count may lack, or exceed, the requests that gates
+    // hold.
     let begun = Instant::now();
     let before = passed(&fleet, "/shared/x", &key, LIMIT / 2, |n| if n % 4 == 0 { 2 } else { 1 }).await;
     fleet.kill(2);

@@ -1,5 +1,5 @@
-//! Clients of three gates while gates, servers and the ways between them fail at random. Everything that the clients
-//! asked and were told goes through the checker.
+//! Clients of three gates while gates, servers and the ways between them fail at random. The checker reads all requests
+//! and answers of the clients.
 //!
 //! `NODES_SECONDS` sets the length. `NODES_SEED` repeats the choices of a run, though not the moments at which requests
 //! meet.
@@ -107,7 +107,7 @@ impl Client {
                 self.recorder.access(at, &self.pairs[usize::try_from(any).unwrap()]).await;
             }
             80..88 => {
-                // What an application sends again.
+                // The requests that an application repeats.
                 let Some(before) = self.pairs.iter().rev().nth(1) else { return };
                 let (_, reply) = self.recorder.refresh(at, before).await;
                 self.take(None, reply);
@@ -189,7 +189,7 @@ fn fail(fleet: &mut Fleet, number: usize, random: &mut Random) -> &'static str {
     }
 }
 
-/// What a server does that is killed.
+/// The behaviour of a killed server.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Server {
     Keeps,
@@ -232,7 +232,8 @@ async fn break_and_repair(
     (faults, losses)
 }
 
-/// What the server acknowledges for a while is lost, under gates that all go on: they write back what they know.
+/// Writes that the server acknowledged for a while are lost under running gates, which write back the records that they
+/// know.
 async fn lose_writes(fleet: &mut Fleet, random: &mut Random, recorder: &Recorder) -> Loss {
     fleet.until_all_serve().await;
     let copy = fleet.servers.copy_of_disk();
@@ -278,7 +279,7 @@ async fn chaos(test: &str, servers: Servers, server: Server) {
     let refreshes = || recorder.history().iter().filter(|one| one.is_refreshed()).count();
     until("clients refreshed often enough", async || refreshes() > REFRESHES).await;
     stop.store(true, Ordering::SeqCst);
-    // What the last answers promise.
+    // The promises of the last answers.
     for held in clients.join_all().await.into_iter().flatten() {
         let at = fleet.entry().any(&mut random);
         if held.is_of_browser() {

@@ -1,5 +1,5 @@
-//! What clients get while the way to the store fails, and that no write is lost by it: the table of faults, row by
-//! row.
+//! The answers to clients while the connection to the store fails, and a check that no write is lost: the table of
+//! faults, row by row.
 
 use std::time::Duration;
 

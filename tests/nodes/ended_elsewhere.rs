@@ -1,4 +1,4 @@
-//! What another issuer ends is ended at every gate of the store.
+//! An end by another issuer holds at every gate of the store.
 
 use serde_json::{Value, json};
 use support::{Place, until};

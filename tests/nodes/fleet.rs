@@ -23,7 +23,7 @@ pub(super) struct Fleet {
     pub(super) servers: Servers,
     place: Place,
     pub(super) nodes: Vec<Node>,
-    /// Where the gates listen, for clients.
+    /// The addresses of the gates for clients.
     ways_in: Arc<Mutex<Vec<At>>>,
     pub(super) password: String,
 }

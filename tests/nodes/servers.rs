@@ -108,8 +108,7 @@ impl Servers {
         }
     }
 
-    /// A way to the store for one gate alone. Where a gate looks for the primary among several servers, no such way leads
-    /// around them.
+    /// A proxy to the store for one gate alone. `None` if gates look for the primary among several servers.
     pub(super) async fn way(&self) -> Option<Proxy> {
         match self {
             Self::Redis(server) | Self::RedisWithReplica { primary: server, .. } => Some(Proxy::to(server.port).await),
@@ -126,7 +125,7 @@ impl Servers {
         };
     }
 
-    /// Kills the server that has the data, and sees that there is one again. What it had acknowledged is not lost.
+    /// Kills the server with the data, and waits for a new server. Acknowledged writes are not lost.
     pub(super) fn lose_the_server(&mut self, random: &mut Random) {
         match self {
             Self::Redis(server) | Self::RedisWithReplica { primary: server, .. } => {

@@ -20,7 +20,7 @@ const RULES: Rules = Rules {
 /// How many sessions go on elsewhere, and how many end.
 const SESSIONS: usize = 20;
 
-/// What a gate says once it decides: on a busy machine it may be stale for a moment.
+/// The answer of a gate once it decides: on a busy machine the gate may be stale for a moment.
 async fn decided<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let mut said = None;
     until("the gate decides", async || {
@@ -31,8 +31,8 @@ async fn decided<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     said.unwrap()
 }
 
-/// What comes of a refresh once the gate decides. `None`: an attempt before it was in doubt, and had consumed the token.
-/// Whether that was right is for the judge of the history.
+/// The result of a refresh once the gate decides. `None`: an earlier attempt without an answer had consumed the token.
+/// The judge of the history decides whether that was right.
 async fn issued(recorder: &Recorder, at: At, held: &Held) -> Option<Held> {
     let mut doubts = 0;
     decided(async || match recorder.refresh(at, held).await {

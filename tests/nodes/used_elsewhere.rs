@@ -1,4 +1,4 @@
-//! What is used at one gate is used at every gate of the store.
+//! A proof or an assertion that is used at one gate is used at every gate of the store.
 
 use std::collections::BTreeSet;
 
