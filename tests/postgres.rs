@@ -86,7 +86,7 @@ async fn what_one_gate_began_another_goes_on_with_and_what_it_revokes_ends_at_al
             (StatusCode::BAD_REQUEST, &Value::from("invalid_grant"))
         );
     }
-    // What a gate began and revoked outlives its crash.
+    // Begun sessions and revocations of a gate outlive its crash.
     let kept = a.login().await;
     let ended = a.login().await;
     assert_eq!(a.revoke(&ended.refresh).await.status, StatusCode::OK);

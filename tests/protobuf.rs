@@ -53,7 +53,7 @@ fn generate(out: &Path) {
 fn lean(mut files: FileDescriptorSet) -> FileDescriptorSet {
     for file in &mut files.file {
         file.message_type.iter_mut().for_each(lean_message);
-        // Comments have places in the source, and entries have none.
+        // Comments have positions in the source, and entries do not.
         file.source_code_info = None;
     }
     files

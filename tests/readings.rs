@@ -7,7 +7,7 @@ pub(crate) mod made;
 pub(crate) mod others;
 pub(crate) mod rust;
 
-/// The paths that a server may take a target for; none if it refuses it.
+/// The paths that a server may read in a target; empty if the server refuses the target.
 pub(crate) type Readings = Vec<String>;
 
 use http::{Method, Request};
@@ -27,7 +27,7 @@ enum Decision {
 }
 use Decision::{Protected, Public, Refused};
 
-/// What the gate does before it looks at a token.
+/// The steps of the gate before the check of a token.
 fn decide(table: &RouteTable, target: &[u8]) -> Decision {
     let Ok(request) = Request::get(target).header("host", "gate.test").body(()) else { return Refused };
     let (parts, ()) = request.into_parts();

@@ -21,7 +21,7 @@ const CLIENTS: usize = 6;
 /// How many requests must be answered between two steps.
 const REQUESTS: usize = 300;
 
-/// Clients whose every request goes to another gate. None is refused, and what they revoked is refused.
+/// Clients whose every request goes to another gate. No request is refused, except with revoked tokens.
 async fn client(gates: InUse, mut turn: usize, stop: Arc<AtomicBool>, requests: Arc<AtomicUsize>) {
     let mut next = || {
         turn += 1;

@@ -31,7 +31,7 @@ enum Step {
 
 struct Case {
     name: &'static str,
-    /// What the endpoint's profile says.
+    /// The rules of the endpoint's profile.
     rules: &'static str,
     steps: &'static [Step],
 }
@@ -108,7 +108,7 @@ const CASES: &[Case] = &[
     },
 ];
 
-/// What each dialect makes of it by its own profile, where the configuration says nothing but the grace.
+/// The outcomes in each dialect by its own profile, with a configuration that sets only the grace.
 const OWN: &[(&[&str], Case)] = &[
     (
         &["oauth2", "envelope", "knox"],
@@ -218,7 +218,7 @@ fn alone(_: &str) -> Vec<&'static str> {
 }
 
 fn joined(own: &str) -> Vec<&'static str> {
-    // Where access tokens alone are exchanged, no session of another dialect can go on.
+    // A dialect that exchanges only access tokens cannot continue sessions of another dialect.
     let joins = |dialect: &&dyn Speaks| dialect.name() == own && dialect.has_refresh_tokens();
     if !dialects().iter().any(joins) {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! What it takes to keep a revocation in memory and a session on the disk, counted and not timed: these may fail a build.
+//! The size of a revocation in memory and of a session on disk, counted and not timed, so these tests may fail a build.
 //! Times are in the bench `state`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]

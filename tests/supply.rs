@@ -1,4 +1,4 @@
-//! What the program is made of (requirement O11): the lock file that the tests run with, and our own sources.
+//! The parts of the program (requirement O11): the lock file of the tests, and our own sources.
 //!
 //! `cargo deny check` judges licences, sources and bans in the GitHub workflow. These few rules hold without it, because
 //! `tests/all.sh` must run where nothing but Rust and Debian's packages can be installed.

@@ -117,7 +117,7 @@ fn p45_a_trace_with_all_its_spans_arrives_over_both_protocols() {
         assert_eq!(attempt["attributes"], expected);
         assert!(attempt["nanoseconds"].as_u64() <= passed["nanoseconds"].as_u64(), "{text}");
         assert!(attempt["begun"].as_u64() >= passed["begun"].as_u64(), "{text}");
-        // What goes wrong.
+        // Failed requests.
         let refused = of_path("/private/z");
         assert_eq!(
             (&refused["attributes"]["error.type"], &refused["status"]),

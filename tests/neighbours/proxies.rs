@@ -50,7 +50,7 @@ fn holds(program: &Program) {
             && !received.confusable("x-auth-scope").contains(&"admin")
     );
 
-    // No forged identity arrives, not even on an open route.
+    // Without a token no identity arrives, not even on an open route.
     let reply = before.ask("GET /public/a", &SPOOFED);
     assert_eq!(reply.status, 200, "{reply:?}");
     let received = before.stub.one();

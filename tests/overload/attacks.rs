@@ -24,7 +24,7 @@ use others::{Others, Seen};
 
 /// The part of what the others ask that must get the right answer.
 const RIGHT: f64 = 0.99;
-/// Of fewer answers, that part is not to be told: one that is wrong would be too many.
+/// With fewer answers the share means nothing: a single wrong answer would exceed it.
 const ANSWERS: usize = 200;
 /// How much longer the others may wait than without the attack.
 const SLOWER: f64 = 2.0;
@@ -40,7 +40,7 @@ const MAX_BUFFERED_MIB: u64 = 32;
 const VERIFIED_CACHE_MIB: u64 = 16;
 const WORKERS: u64 = 2;
 
-/// What a gate may take, in MiB, as docs/edge.md has it under "Memory".
+/// The memory bound of a gate, in MiB, from docs/edge.md, "Memory".
 const fn memory_bound() -> u64 {
     let base = 64;
     let (connections, requests) = (MAX_CONNECTIONS * 50 / 1024, MAX_REQUESTS * 225 / 1024);
@@ -68,7 +68,7 @@ fn config(quick: SocketAddr, hanging: SocketAddr) -> String {
         .replace("urls = [\"echo:\"]", &format!("urls = [\"http://{quick}\"]\nmax_requests = 200"))
 }
 
-/// What happened while an attack ran.
+/// The observations during an attack.
 struct Round {
     name: &'static str,
     seen: Seen,

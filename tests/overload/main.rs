@@ -32,8 +32,8 @@ const FEW: usize = 256;
 const MANY: usize = 1400;
 /// Of h2load; each has up to a hundred requests under way.
 const HTTP2: usize = 32;
-/// What a gate may take under all of it, in MiB: for each connection and each request under way, a head, and what of its
-/// bodies is on its way.
+/// The memory bound of a gate under the whole load, in MiB: for each connection and each request in flight, a head and
+/// the buffered parts of its bodies.
 const MEMORY: u64 = 500;
 
 fn config(upstream: std::net::SocketAddr) -> String {
@@ -71,7 +71,7 @@ async fn overload(rounds: usize, seconds: u64) {
     let url = |scheme: &str, address| format!("{scheme}://{address}/private");
     let quiet = peak(&gate);
 
-    // What the machine carries, by as few clients as keep it busy.
+    // The capacity of the machine, with the fewest clients that keep it busy.
     let measured = wrk(&url("http", clear), &token, FEW, seconds.div_ceil(5)).await;
     assert_eq!(measured.refused, 0, "{measured:?}");
     let capacity = measured.per_second();
@@ -171,7 +171,7 @@ async fn a17_one_token_alone_is_never_refused_in_many_requests() {
     alone(20_000, &[(32, 1), (128, 1), (256, 1), (1000, 1), (16, 16), (32, 32)]).await;
 }
 
-/// What a process takes now, in MiB.
+/// The present memory of a process, in MiB.
 fn resident(gate: &Gate) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", gate.child.id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();

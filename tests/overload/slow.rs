@@ -1,4 +1,4 @@
-//! Some hundred deliberately slow clients, each of which reconnects when it is cut off.
+//! Several hundred deliberately slow clients, which reconnect when they are cut off.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -90,7 +90,7 @@ impl Slow {
     }
 }
 
-/// A hundred HTTP/2 requests of a client that opens its window for every reply, and reads none.
+/// A hundred HTTP/2 requests of a client that opens its window for every reply, and reads no reply.
 fn unread() -> Vec<u8> {
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     let window = 0x7fff_ffff_u32.to_be_bytes();
@@ -119,7 +119,7 @@ async fn trickle(address: SocketAddr, begin: &[u8], more: &[u8]) -> Option<()> {
 /// Asks, and takes next to nothing of the answer.
 async fn sip(address: SocketAddr, ask: &[u8]) -> Option<()> {
     let socket = TcpSocket::new_v4().ok()?;
-    // What the system keeps for the client is not the gate's to bound, and gigabytes would go through it here.
+    // The gate cannot bound the system's buffer for the client, through which gigabytes would pass here.
     socket.set_recv_buffer_size(8 * 1024).ok()?;
     let mut stream = socket.connect(address).await.ok()?;
     stream.write_all(ask).await.ok()?;

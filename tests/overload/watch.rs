@@ -32,7 +32,7 @@ impl<T> Watching<T> {
     }
 }
 
-/// What was seen.
+/// The observations.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     took: Vec<Duration>,
@@ -76,7 +76,7 @@ impl fmt::Display for Seen {
     }
 }
 
-/// What came of a question.
+/// The result of a request.
 enum Came {
     Served,
     Told,

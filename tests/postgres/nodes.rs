@@ -1,4 +1,4 @@
-//! What gates of one store do together: counters, keys, users, marks.
+//! Shared work of gates on one store: counters, keys, users, marks.
 
 use std::fs;
 use std::process::Stdio;

@@ -76,7 +76,7 @@ struct Both {
     program: Program,
     edge: Edge,
     refused: Vec<(String, &'static str)>,
-    /// What was not refused as it should be: one run names all.
+    /// The failed expectations, so that one run names all.
     wrong: Vec<String>,
 }
 
@@ -115,7 +115,7 @@ impl Both {
     }
 }
 
-/// What holds of every provider.
+/// The checks for every provider.
 async fn trial(stand_in: StandIn, app: Result<Router, Box<dyn Error>>) {
     check(&stand_in);
     let (program, edge) = (Program::start(app).await, gate(&stand_in));

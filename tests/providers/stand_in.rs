@@ -5,7 +5,7 @@ use support::documents::Documents;
 
 use crate::keys::{Key, Signed};
 
-/// What a provider documents. Each module of a provider has one, with the addresses of the documents.
+/// The documented behaviour of a provider. Each provider's module has one, with the addresses of the documents.
 pub(crate) struct Provider {
     /// Its folder in `examples/providers`.
     pub(crate) name: &'static str,
@@ -16,7 +16,7 @@ pub(crate) struct Provider {
     /// The path of `jwks_uri`.
     pub(crate) keys: &'static str,
     pub(crate) key: Key,
-    /// What it publishes of a key.
+    /// The published form of a key.
     pub(crate) published: fn(Value) -> Value,
     /// Keys that it publishes besides.
     pub(crate) beside: Vec<Value>,
@@ -26,7 +26,7 @@ pub(crate) struct Provider {
     pub(crate) claims: Value,
     /// From `iat` to `exp`, in seconds.
     pub(crate) lifetime: u64,
-    /// What the upstream receives of the identity.
+    /// The identity headers that the upstream receives.
     pub(crate) identity: &'static [(&'static str, &'static str)],
     /// Paths that need a scope or a role, each with changes that take it away.
     pub(crate) restricted: Vec<(&'static str, Value)>,

@@ -92,7 +92,7 @@ const JOINTS: &[&str] =
 
 const ENDS: &[&str] = &["", "", "", "/", "/a", "/..", "/.", "?a", "?/../private/a", "%20", ".", ";", "/private/a"];
 
-/// What happens to one byte of a spelling.
+/// A change of one byte of a spelling.
 #[derive(Clone, Copy, Debug)]
 enum Change {
     Escape,

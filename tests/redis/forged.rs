@@ -10,14 +10,14 @@ use support::{Gate, Tokens};
 
 use super::nodes;
 
-/// A change of the records that hold some bytes, all of which are written in hexadecimal digits.
+/// A change of the records that hold some bytes. All bytes are written in hexadecimal digits.
 pub(crate) struct Forgery {
     /// The record of this session.
     pub(crate) session: String,
     pub(crate) from: String,
     /// As long as `from`.
     pub(crate) to: String,
-    /// What the store compares of subject and client.
+    /// The digest of subject and client that the store compares.
     pub(crate) whose: String,
 }
 

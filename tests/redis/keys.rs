@@ -1,4 +1,4 @@
-//! Keys of several gates, each of which has a folder of its own.
+//! Keys of several gates, each with its own folder.
 
 use std::fs;
 use std::os::unix::fs::symlink;

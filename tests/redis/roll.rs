@@ -19,7 +19,7 @@ fn kid(token: &str) -> String {
     serde_json::from_slice::<Value>(&head).unwrap()["kid"].as_str().unwrap().to_owned()
 }
 
-/// Clients whose every request goes to the next gate. None may be refused.
+/// Clients whose every request goes to the next gate. No request may be refused.
 struct Load {
     stop: Arc<AtomicBool>,
     requests: Arc<AtomicUsize>,
@@ -98,7 +98,7 @@ impl Site {
         Self { server, places, gates, load }
     }
 
-    /// What a command at the first gate is refused with.
+    /// The error of a command at the first gate.
     fn refused(&self, command: &[&str]) -> String {
         self.places[0].fails(command, "")
     }

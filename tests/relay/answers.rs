@@ -1,4 +1,4 @@
-//! What the endpoint takes and passes on: I40.
+//! Requests and answers that the endpoint forwards: I40.
 
 use http::Method;
 

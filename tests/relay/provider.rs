@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use crate::edge::issuer::Issuer;
 use support::keep_secret;
 
-/// What goes wrong with a request.
+/// The fault of a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fault {
     /// Processed; the reply is lost.

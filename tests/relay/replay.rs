@@ -1,4 +1,4 @@
-//! To whom an answer is given again, and until when: I36 to I38, I41.
+//! The clients that get an answer again, and for how long: I36 to I38, I41.
 
 use http::Method;
 

@@ -18,7 +18,8 @@ pub(crate) trait Speaks: Sync {
     /// The lines of its endpoint, between `dialect` and `profile`. Its sessions are the client `web`'s.
     fn endpoint(&self) -> &'static str;
 
-    /// Has it refresh tokens? Where an access token is exchanged for the next, [`Tokens::refresh`] is empty.
+    /// Does the dialect have refresh tokens? If an access token is exchanged for the next, [`Tokens::refresh`] is
+    /// empty.
     fn has_refresh_tokens(&self) -> bool {
         true
     }

@@ -50,7 +50,7 @@ async fn a_reload_by_command_takes_a_route_and_says_what_it_took_or_where_the_fi
     assert_eq!(said["restart_needed"].as_array().unwrap().len(), 0, "{said}");
     assert_eq!(added(&gate).await, StatusCode::OK);
 
-    // What a command finds by itself, and what only the gate does, which looks into the files.
+    // Mistakes that a command finds itself, and mistakes that only the gate finds, which reads the files.
     place.write_config(&format!("{good}\n[[routes]]\npath = \"/x\"\nupstream = \"nowhere\"\n"));
     let ran = place.run(&["reload"], "");
     let line = good.lines().count() + 4;

@@ -1,4 +1,4 @@
-//! What both outputs of the program hold while it starts, reloads, is upgraded and stops.
+//! Both outputs of the program during a start, a reload, an upgrade and a stop.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -123,7 +123,7 @@ async fn p29_with_json_each_line_of_either_output_is_json_at_start_reload_upgrad
                     serde_json::from_str(&line).unwrap_or_else(|error| panic!("{name}: {error}: {line}"));
                 let fields = value.as_object().unwrap_or_else(|| panic!("{name}: no object: {line}"));
                 access += usize::from(value["event.dataset"] == "rotogate.access");
-                // What a start prints is the answer of a command, as with --json.
+                // A start prints its result like a command, as with --json.
                 if name == "stdout" && fields.contains_key("listening") && !fields.contains_key("level") {
                     continue;
                 }

@@ -118,7 +118,7 @@ async fn p5_a_reload_takes_clients_endpoints_cors_identity_limits_sessions_and_t
     let long = "x".repeat(3 * 1024);
     assert_eq!(gate.form(at, &[("grant_type", &long)]).await.status, StatusCode::PAYLOAD_TOO_LARGE);
 
-    // A token that was verified before the reload tells upstreams the caller in the new header alone.
+    // For a token that was verified before the reload, upstreams get only the new header.
     let answer = gate.get("/hello", &tokens.access).await;
     assert_eq!(answer.status, StatusCode::OK);
     assert!(sent(&answer, "x-user").is_some() && sent(&answer, "x-auth-subject").is_none());
@@ -130,7 +130,7 @@ async fn p5_a_reload_takes_clients_endpoints_cors_identity_limits_sessions_and_t
     let allowed = gate.call(Method::OPTIONS, "/hello", &preflight, "").await;
     assert_eq!(allowed.headers["access-control-allow-origin"], "https://app.test");
 
-    // Beyond one forged token an hour, and one that puts the address into debt, none is looked at.
+    // After one forged token an hour, and one more that exceeds the limit, the gate checks no token.
     let (head, signature) = tokens.access.rsplit_once('.').unwrap();
     let mut statuses = Vec::new();
     for other in ["AAAAAAAA", "BBBBBBBB", "CCCCCCCC"] {

@@ -214,7 +214,7 @@ async fn connections_wait_at_a_passed_socket_from_one_gate_to_the_next() {
     let gate = place.start_with_sockets(passed());
     assert_eq!(waiting.await.unwrap(), StatusCode::OK);
     assert_eq!(gate.get("/hello", &tokens.access).await.status, StatusCode::OK);
-    // One that the configuration does not name is said.
+    // The log reports a socket that the configuration does not name.
     assert_eq!(gate.stop(), Some(0));
     let stray = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut passed: Vec<std::os::fd::OwnedFd> = passed();
@@ -292,7 +292,7 @@ async fn p3_o13_a_successor_that_fails_at_its_start_gives_the_process_back() {
     let (place, gate) = place_with_sockets(CONFIG);
     let tokens = gate.login().await;
     let config = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
-    // What only the start itself can find out.
+    // A mistake that only the start itself can find.
     let broken = place.path("data/broken.redb");
     std::fs::write(&broken, "no store").unwrap();
     std::fs::set_permissions(&broken, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();

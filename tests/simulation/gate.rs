@@ -58,7 +58,7 @@ pub(crate) fn generation(token: &str) -> Generation {
     refresh::authenticate(KEYS.refresh_keys(), token).expect("a token that we made").generation
 }
 
-/// What a request comes to.
+/// The result of a request.
 #[expect(clippy::large_enum_variant, reason = "a few at a time")]
 pub(crate) enum Done {
     Refreshed(Result<IssuedTokens, Error>),
@@ -163,11 +163,11 @@ impl Gate {
         )
     }
 
-    /// What the task behind a gate does every moment.
+    /// The periodic work of the task behind a gate.
     pub(crate) fn flush(&self) -> Work {
         let engine = Arc::clone(&self.engine);
         Box::pin(async move {
-            // What could not be written is kept, and tried again.
+            // Failed writes are kept, and tried again.
             let _ = engine.flush_confirmations().await;
             Done::Flushed(engine.pay().await.is_ok())
         })
@@ -223,7 +223,7 @@ impl Gate {
     }
 }
 
-/// What a process loads before it serves.
+/// The state that a process loads before it serves.
 fn loaded(time: &Arc<ManualTime>, store: &Faulty) -> (RevocationList, EngineClock) {
     fn at_once<T, E: Debug>(work: impl Future<Output = Result<T, E>>) -> T {
         work.now_or_never().expect("memory waits for nothing").unwrap()

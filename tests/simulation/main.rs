@@ -37,7 +37,7 @@ fn number(name: &str, otherwise: impl FnOnce() -> u64) -> u64 {
         .map_or_else(|_| otherwise(), |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
-/// One history: half of them with a store that keeps its word. What was broken, if anything was.
+/// Runs one history, every second one with a reliable store. The error names the broken promise.
 fn history(seed: u64, plant: Plant, tells: bool, counts: &mut Counts) -> Result<(), String> {
     let mut random = Random::from_seed(seed);
     let trust = if plant == Plant::Nothing && random.one_in(2) { Trust::LosesWrites } else { Trust::KeepsItsWord };

@@ -126,7 +126,7 @@ impl Faulty {
         self.disk.lock().unwrap().quiet = quiet;
     }
 
-    /// What is there when a process starts now.
+    /// The content for a process that starts now.
     pub(crate) fn tables(&self) -> Arc<MemoryStore> {
         let mut disk = self.disk.lock().unwrap();
         // The process that was to do it is gone.
@@ -139,7 +139,7 @@ impl Faulty {
         tables.load(id).now_or_never().expect("memory waits for nothing").unwrap()
     }
 
-    /// What was written so far will not be lost.
+    /// Makes all writes so far durable.
     pub(crate) fn save(&self) {
         let mut disk = self.disk.lock().unwrap();
         disk.safe = disk.log.len();

@@ -21,7 +21,7 @@ const STEPS: u64 = 60;
 /// How often a request that is the last to go on may wait.
 const PATIENCE: usize = 1000;
 
-/// What happened in all histories.
+/// The counts of all histories.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
     rotated: u64,
@@ -86,7 +86,7 @@ enum Who {
 
 #[derive(Clone, Debug, Default)]
 struct Holder {
-    /// Stored; empty for none.
+    /// Stored; empty without a token.
     token: String,
     generation: Generation,
     /// When he first presented it, in felt time.
@@ -367,7 +367,7 @@ impl World {
         for chain in &mut self.chains {
             chain.end_owed = false;
             if self.trust == Trust::LosesWrites {
-                // What only this process still knew, after the store had lost it, is gone with it.
+                // The end of the process loses state that the store had lost before.
                 chain.ended &= !self.gate.passes(chain.id, &chain.subject, Generation::new(REVOKED.get() - 1));
             }
         }
@@ -664,7 +664,7 @@ impl World {
             let nth = usize::try_from(self.random.below(self.flights.len() as u64)).unwrap();
             if let Some(done) = poll(&mut self.flights[nth].work) {
                 let flight = self.flights.swap_remove(nth);
-                // What is broken here is broken at the end, too.
+                // A promise that is broken here is also broken at the end.
                 let _ = self.land(&flight, done);
             }
         }

@@ -35,7 +35,8 @@ fn pace(per_second: u32) -> Pace {
     Arc::new(Mutex::new(interval))
 }
 
-/// What is kept for a token, at most until it has expired, ends soon enough to come to a level within the first third.
+/// State of a token ends at its expiry at the latest, soon enough for the memory to reach a level within the first
+/// third.
 fn config() -> String {
     let quick = "[sessions]\ngrace = \"60s\"\naccess_ttl = \"2m\"\nmax_sessions_per_subject = 10000\n[store]\ncache_size = \"1MiB\"\n";
     format!("{CONFIG}\n[[endpoints]]\ndialect = \"kuzzle\"\nprofile = {{ access_ttl = \"2m\" }}\n{quick}")

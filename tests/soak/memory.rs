@@ -1,4 +1,4 @@
-//! What a process takes of the machine, as Linux tells it.
+//! The resources of a process, as Linux reports them.
 
 use std::fmt;
 use std::fs;

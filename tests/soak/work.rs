@@ -45,7 +45,7 @@ pub(crate) async fn bad_tokens(address: SocketAddr, mut random: Random, refused:
             (request.body(Full::default()), StatusCode::UNAUTHORIZED)
         };
         pace.lock().await.tick().await;
-        // No reply: the process was told to end.
+        // No reply: the process is ending.
         let Ok(reply) = client.request(request.unwrap()).await else { return };
         assert_eq!(reply.status(), expected);
         let _ = reply.into_body().collect().await;

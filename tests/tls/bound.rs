@@ -215,7 +215,7 @@ async fn r14_a_bound_token_is_good_on_connections_with_its_certificate_alone() {
         let said = service.send("POST", "/connect/introspect", &[], &fields).await;
         assert_eq!(said.body["cnf"], json!({ "x5t#S256": thumbprint(&own) }), "{}", said.body);
         assert_eq!(said.body["token_type"], "Bearer");
-        // What checks no binding takes no bound token.
+        // An endpoint that checks no binding refuses bound tokens.
         assert_eq!(caller.get("/my-sessions", &access).await.status, 401);
         assert!(world.gate.log().contains("unproved_binding"));
     }
@@ -226,7 +226,7 @@ async fn r14_clients_and_routes_ask_for_a_certificate_or_do_without() {
     let world = World::new();
     let own = world.pki.issue(&["robot.test"]);
     let (caller, bare) = (world.caller(Some(&own), "h2"), world.caller(None, "h2"));
-    // A client that has nothing to do with certificates, and one that shows none.
+    // A client that is not bound to certificates, and a client without a certificate.
     for (caller, client) in [(&caller, "web"), (&bare, "robot")] {
         let plain = caller.log_in(client).await.text("access_token");
         assert_eq!(claims(&plain).get("cnf"), None);

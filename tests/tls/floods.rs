@@ -45,7 +45,8 @@ fn t15_requests_that_are_reset_once_the_gate_works_on_them_end_the_connection() 
             streams.iter().flat_map(|stream| frame(kind, flags, *stream, payload)).collect()
         };
         frames.send(&all(HEADERS, END_STREAM | END_HEADERS, &get("/public/silent")));
-        // All of them are upstream: none is left for the library to count, which counts those that we have not seen.
+        // All streams are upstream: the library counts only streams that the gate has not seen, so it counts none of
+        // these.
         let mut arrived = 0;
         while arrived < streams.len() {
             if let Some(ended) = frames.ended() {
@@ -77,7 +78,7 @@ async fn t15_pings_and_settings_that_are_answered_keep_no_connection_and_hold_no
             .flatten()
             .next()
         });
-        // Whatever it sends, it asked for nothing.
+        // The client made no request, so the connection ends without an error of a request.
         let ended = tokio::time::timeout(std::time::Duration::from_secs(30), flooding).await;
         let ended = ended.expect("a flood keeps its connection").unwrap();
         assert!(matches!(ended, Some(Some(NO_ERROR) | None)), "{ended:?}");
@@ -95,7 +96,7 @@ fn t15_a_header_block_without_end_ends_the_connection() {
     // More than the buffers of both ends hold: a gate that is slow to read must not look like one that takes it all.
     let sent = (0..200_000).take_while(|_| frames.send(&frame(CONTINUATION, 0, 1, &field))).count();
     assert!(sent < 200_000, "22 MB of headers were taken");
-    // What was not read any more may have taken the last word with it.
+    // Unread bytes may have hidden the last frame.
     assert!(matches!(frames.goaway(), Some(ENHANCE_YOUR_CALM) | None));
     others_are_served(&edge);
 }

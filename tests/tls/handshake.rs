@@ -83,7 +83,7 @@ fn t16_old_versions_and_old_suites_are_refused() {
     let place = secure_place(&pki, "");
     let gate = place.start();
     let alert = |answer: &[u8]| (answer[0] == 21 && answer[5] == 2).then(|| answer[6]);
-    // What a sound 1.2 client sends is answered with a hello.
+    // A valid TLS 1.2 client gets a hello.
     assert_eq!(answer_to(gate.address, &hello([3, 3], ECDHE_ECDSA_AES_128_GCM))[0], 22);
     for old in [[3, 0], [3, 1], [3, 2]] {
         assert_eq!(alert(&answer_to(gate.address, &hello(old, ECDHE_ECDSA_AES_128_GCM))), Some(70), "{old:?}");
@@ -112,7 +112,7 @@ async fn t16_a_session_is_resumed_and_never_with_early_data() {
         let kind = if round == 0 { HandshakeKind::Full } else { HandshakeKind::Resumed };
         assert_eq!(session.handshake_kind(), Some(kind));
         assert!(!session.is_early_data_accepted());
-        // The ticket allowed none.
+        // The ticket allowed no early data.
         assert!(stream.get_mut().1.early_data().is_none());
     }
 }
@@ -226,7 +226,7 @@ async fn a_stop_lets_requests_over_tls_finish() {
     let (address, admin) = (gate.address, gate.admin);
     let mut idle = Client::new(&pki, &["h2"]).open(address, "gate.test").await.unwrap();
     assert_eq!(idle.get("gate.test", "/public/x").await.unwrap().status, StatusCode::OK);
-    // A request of which the gate waits for the body.
+    // A request whose body the gate waits for.
     let mut stream = Client::new(&pki, &["http/1.1"]).connect(address, "gate.test").await.unwrap();
     let head = "POST /public/x HTTP/1.1\r\nHost: gate.test\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();

@@ -30,7 +30,7 @@ fn gate(more: &str) -> (Place, Gate) {
     (place, gate)
 }
 
-/// What comes back for these bytes, up to the end.
+/// Sends these bytes, and returns the whole answer.
 async fn answer(gate: &Gate, bytes: &[&[u8]]) -> String {
     let mut stream = TcpStream::connect(gate.address).await.unwrap();
     let _ = stream.write_all(&bytes.concat()).await;
@@ -99,7 +99,7 @@ async fn t6_only_a_trusted_proxy_may_say_who_the_client_is() {
     let (_place, gate) = gate("trusted_proxies = [\"198.51.100.1\"]");
     let request = b"GET /public/x HTTP/1.1\r\nHost: gate.test\r\nConnection: close\r\n\r\n";
     assert_eq!(answer(&gate, &[&header(PROXY, CLIENT), request]).await, "");
-    // And a listener that expects none accepts none, from any peer.
+    // A listener without `proxy_protocol` accepts no PROXY header, from any peer.
     let plain_place = Place::new(&with_server("trusted_proxies = [\"127.0.0.1\"]"));
     let plain = plain_place.start();
     assert!(!answer(&plain, &[&header(PROXY, CLIENT), request]).await.contains("200"));

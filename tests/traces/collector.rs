@@ -36,7 +36,7 @@ impl Collector {
         let mut input = process.stdin.take().unwrap();
         writeln!(input, "{mode}").unwrap();
         let stdout = BufReader::new(process.stdout.take().unwrap());
-        // Read as it comes: with a full pipe, it would answer nobody.
+        // Reads the output at once: with a full pipe, the collector would answer no request.
         let (lines, output) = channel();
         std::thread::spawn(move || {
             for line in stdout.lines().map(Result::unwrap) {

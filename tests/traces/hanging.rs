@@ -1,4 +1,4 @@
-//! What a collector that does not answer costs: spans, and nothing else.
+//! A collector that does not answer costs spans, and nothing else.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! What `[tracing]` says, and the variables of OpenTelemetry; at a start, and at a reload.
+//! The settings of `[tracing]` and the variables of OpenTelemetry, at a start and at a reload.
 
 use std::fs;
 
@@ -79,7 +79,7 @@ fn p45_a_collector_is_reached_over_tls_with_headers_of_a_file() {
                 fs::write(place.path("ca.pem"), pki.root_pem()).unwrap();
                 write_private(&place.path("headers"), &format!("authorization: Bearer {SECRET}\n"));
             };
-            // What the variable says of the same header counts less.
+            // The file overrides the variable for the same header.
             Edge::with(&configuration(&section, ""), files, |command| {
                 command.env("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Basic other,x-tenant=a");
             })

@@ -1,4 +1,4 @@
-//! Two addresses of which one dies.
+//! Two addresses, of which one fails.
 
 use http::{Method, StatusCode};
 

@@ -51,13 +51,13 @@ impl State {
         self.connections.load(Ordering::SeqCst)
     }
 
-    /// What `/healthz` says from now on.
+    /// Sets the answer of `/healthz`.
     pub(crate) fn is_well(&self, well: bool) {
         self.unwell.store(!well, Ordering::SeqCst);
     }
 }
 
-/// What is said of a connection.
+/// The record of a connection.
 #[derive(Clone, Default)]
 struct Line {
     alpn: String,
@@ -70,7 +70,7 @@ impl Server {
         Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap(), None)
     }
 
-    /// Where another was.
+    /// Starts at the address of another server.
     pub(crate) async fn plain_at(address: SocketAddr, well: bool) -> Self {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.set_reuseaddr(true).unwrap();

@@ -137,7 +137,7 @@ impl Handler for Reply {
                 let (head, body) = self.0.answer(http::Request::from_parts(*head.clone(), body)).await.into_parts();
                 body.collect().await.ok().map(|body| http::Response::from_parts(head, body.to_bytes()))
             }
-            // Somebody knows the path.
+            // A client has requested the path of the fairing's own route.
             Judged::Permitted { .. } | Judged::Not => return Outcome::Error(Status::NotFound),
         };
         reply.map_or(Outcome::Error(Status::BadRequest), |reply| Outcome::Success(response(reply)))

@@ -43,7 +43,7 @@ impl Target {
     }
 }
 
-/// What is attacked. The numbers are those of the review.
+/// The kinds of attacks. The numbers are those of the review.
 #[derive(Clone, Copy)]
 pub(super) enum Attack {
     /// 1: streams of gRPC health that end only with their connection.
@@ -152,7 +152,7 @@ impl Attack {
             let (target, from) = (Arc::clone(target), [127, 0, self.network(), last]);
             running.spawn(async move {
                 loop {
-                    // Whatever comes of it: the next one follows.
+                    // The next attempt follows whatever the result.
                     let _ = self.once(from, client, &target).await;
                     tokio::time::sleep(AGAIN).await;
                 }

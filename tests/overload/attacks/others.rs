@@ -152,7 +152,7 @@ impl Client {
     }
 }
 
-/// What the others saw.
+/// The observations of the other clients.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     reads: Vec<Duration>,

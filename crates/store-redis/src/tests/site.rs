@@ -1,4 +1,4 @@
-//! Where a test keeps its stores: on one server, or in a cluster.
+//! The servers of a test's stores: one server, or a cluster.
 
 use support::redis_cluster::RedisCluster;
 

@@ -55,7 +55,7 @@ pub(super) fn scope(text: &str) -> Scope {
     Scope::parse(text).unwrap()
 }
 
-/// What the next operations of the store do.
+/// The behaviour of the store's next operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     Good,
@@ -77,10 +77,10 @@ pub(super) enum Mode {
 
 type Hook = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What a [`World`]'s store is like.
+/// The kind of a [`World`]'s store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// What it does not take, the process alone remembers.
+    /// Only the process remembers writes that this store refuses.
     Alone,
     /// It has a file beside it for that, as a store of redb.
     WithFile,
@@ -136,7 +136,7 @@ impl Told {
         }
     }
 
-    /// What the next process opens.
+    /// The store that the next process opens.
     fn again(&self) -> Self {
         let loads = AtomicUsize::new(self.loads.load(Ordering::SeqCst));
         if self.kind == Kind::Embedded {

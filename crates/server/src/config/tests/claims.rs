@@ -81,7 +81,7 @@ fn i45_a_mapping_that_cannot_be_meant_is_refused_with_its_key() {
     }
 }
 
-/// Routes beside two issuers: `kc` has a claim of roles, `okta` has none.
+/// Routes with two issuers: `kc` has a claim of roles, `okta` does not.
 fn routes(more: &str) -> String {
     let issuer = |name: &str, more: &str| {
         format!(

@@ -78,7 +78,7 @@ fn b33_a_good_id_token_names_the_user_in_our_names() {
     assert_eq!((&*proved.subject, proved.account.as_deref()), ("kc|ada", Some("kc:acme")));
     assert_eq!(proved.scope.as_str(), "read write");
     assert_eq!(proved.claims.get("roles"), Some(&json!(["boss"])));
-    // Those of identity headers alone, and none that the gate sets itself.
+    // Only the claims of identity headers, without claims that the gate sets itself.
     assert_eq!(proved.claims.get("email"), Some(&json!("ada@example.com")));
     assert!(proved.claims.get("other").is_none() && proved.claims.get("sub").is_none());
     let by = proved.vouched_by;
